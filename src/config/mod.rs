@@ -1,0 +1,1 @@
+//! What the operator may set, and the checked form that the rest of the program sees.

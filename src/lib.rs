@@ -1,0 +1,16 @@
+//! Mooring: a sticky gateway that makes many ComfyUI servers look like one.
+//!
+//! Each client is bound to one backend on first contact and stays there until its map of pending
+//! prompts drains. `ARCHITECTURE.md` has the map; the modules below are in reading order.
+
+pub mod routing;
+
+pub mod comfy;
+
+pub mod config;
+pub mod net;
+pub mod tasks;
+pub mod ws;
+
+pub mod cli;
+pub mod sim;

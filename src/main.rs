@@ -1,0 +1,3 @@
+//! The process: arguments, exit codes.
+
+fn main() {}

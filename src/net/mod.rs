@@ -1,0 +1,69 @@
+//! The one seam to the world: dialling, listening and time.
+//!
+//! Nothing else opens a socket or reads a clock (`clippy.toml` refuses it), so that a simulated
+//! network and a virtual clock can stand in for the real ones. Time is tokio's, which a test can
+//! pause and advance; the pure core never asks for it but takes `now` as an argument.
+
+mod stream;
+mod tcp;
+
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::time::{Duration, Instant};
+
+pub use stream::Stream;
+pub use tcp::Tcp;
+
+/// A future that is boxed because it crosses the seam; one per connection, never per request.
+pub type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// A network to dial and to listen on. [`Tcp`] is the real one.
+pub trait Network: fmt::Debug + Send + Sync + 'static {
+    /// Opens a connection to `host`:`port` (a name or an IP address, IPv6 without brackets).
+    ///
+    /// # Errors
+    /// Whatever the operating system said of the last address tried. The caller sets the deadline.
+    fn connect<'a>(&'a self, host: &'a str, port: u16) -> Boxed<'a, io::Result<Stream>>;
+
+    /// Listens on `address`; port 0 asks the system for a free one.
+    ///
+    /// # Errors
+    /// What `bind` said: address in use, no permission.
+    fn listen(&self, address: SocketAddr) -> Boxed<'_, io::Result<Box<dyn Listener>>>;
+}
+
+/// A listening socket.
+pub trait Listener: fmt::Debug + Send + Sync + 'static {
+    /// Waits for the next connection. Cancel safe.
+    ///
+    /// # Errors
+    /// Those of `accept`: a broken connection, or no descriptors left. The listener stays usable.
+    fn accept(&self) -> Boxed<'_, io::Result<(Stream, SocketAddr)>>;
+
+    /// Where it listens; the port is the real one.
+    fn local_addr(&self) -> SocketAddr;
+}
+
+/// The monotonic clock.
+#[must_use]
+pub fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
+/// The wall clock: milliseconds since 1970, for timestamps that leave the process. Never used to
+/// measure a duration.
+#[must_use]
+#[expect(clippy::disallowed_methods, reason = "this is the seam")]
+pub fn unix_millis() -> u64 {
+    std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// Waits for `duration`.
+pub async fn sleep(duration: Duration) {
+    tokio::time::sleep(duration).await;
+}

@@ -1,0 +1,65 @@
+//! The real network.
+
+use std::io;
+use std::net::SocketAddr;
+
+use tokio::net::{TcpListener, TcpStream, lookup_host};
+
+use super::{Boxed, Listener, Network, Stream};
+
+/// TCP through the operating system, without Nagle's delay.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Tcp;
+
+impl Network for Tcp {
+    fn connect<'a>(&'a self, host: &'a str, port: u16) -> Boxed<'a, io::Result<Stream>> {
+        Box::pin(connect(host, port))
+    }
+
+    fn listen(&self, address: SocketAddr) -> Boxed<'_, io::Result<Box<dyn Listener>>> {
+        Box::pin(listen(address))
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "this is the seam")]
+async fn connect(host: &str, port: u16) -> io::Result<Stream> {
+    let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+    for address in lookup_host((host, port)).await? {
+        match TcpStream::connect(address).await {
+            Ok(stream) => {
+                stream.set_nodelay(true)?;
+                return Ok(Stream::Tcp(stream));
+            }
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+#[expect(clippy::disallowed_methods, reason = "this is the seam")]
+async fn listen(address: SocketAddr) -> io::Result<Box<dyn Listener>> {
+    let listener = TcpListener::bind(address).await?;
+    let local = listener.local_addr()?;
+    Ok(Box::new(TcpListening { listener, local }))
+}
+
+#[derive(Debug)]
+struct TcpListening {
+    listener: TcpListener,
+    local: SocketAddr,
+}
+
+impl Listener for TcpListening {
+    fn accept(&self) -> Boxed<'_, io::Result<(Stream, SocketAddr)>> {
+        Box::pin(async {
+            let (stream, peer) = self.listener.accept().await?;
+            // A connection that died in the backlog fails here; it will fail again when read.
+            let _ = stream.set_nodelay(true);
+            Ok((Stream::Tcp(stream), peer))
+        })
+    }
+
+    fn local_addr(&self) -> SocketAddr {
+        self.local
+    }
+}

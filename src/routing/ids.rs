@@ -1,0 +1,133 @@
+//! Names of clients, prompts and backends: parsed once at the edge, trusted inside.
+
+use std::fmt;
+use std::sync::Arc;
+
+/// A backend's place in the configuration, in the order of names. An index, so that tables of
+/// backends are plain arrays.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct BackendId(pub u16);
+
+impl BackendId {
+    #[must_use]
+    pub fn index(self) -> usize {
+        usize::from(self.0)
+    }
+}
+
+/// A client's own name for itself: the `clientId` of its socket, the `client_id` of its prompts.
+///
+/// Cheap to clone. Invariant: 1 to [`ClientId::LEN_MAX`] bytes without control characters. More
+/// is not asked, because ComfyUI takes any string and the stock page uses `window.name`.
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct ClientId(Arc<str>);
+
+impl ClientId {
+    pub const LEN_MAX: usize = 256;
+
+    /// Parses an untrusted string.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn parse(text: &str) -> Result<Self, BadClientId> {
+        if text.is_empty() {
+            return Err(BadClientId::Empty);
+        }
+        if Self::LEN_MAX < text.len() {
+            return Err(BadClientId::TooLong { len: text.len() });
+        }
+        match text.char_indices().find(|(_, character)| character.is_control()) {
+            Some((index, _)) => Err(BadClientId::Control { index }),
+            None => Ok(Self(text.into())),
+        }
+    }
+
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for ClientId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum BadClientId {
+    #[error("the client id is empty")]
+    Empty,
+    #[error("the client id has {len} bytes, at most {max} are allowed", max = ClientId::LEN_MAX)]
+    TooLong { len: usize },
+    #[error("the client id has a control character at byte {index}")]
+    Control { index: usize },
+}
+
+/// The name of one job. Cheap to clone.
+///
+/// Invariant: 1 to [`PromptId::LEN_MAX`] bytes of printable ASCII.
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct PromptId(Arc<str>);
+
+impl PromptId {
+    pub const LEN_MAX: usize = 128;
+
+    /// Parses an untrusted string.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn parse(text: &str) -> Result<Self, BadPromptId> {
+        if text.is_empty() {
+            return Err(BadPromptId::Empty);
+        }
+        if Self::LEN_MAX < text.len() {
+            return Err(BadPromptId::TooLong { len: text.len() });
+        }
+        match text.bytes().position(|byte| !matches!(byte, b' '..=b'~')) {
+            Some(index) => Err(BadPromptId::NotPrintable { index }),
+            None => Ok(Self(text.into())),
+        }
+    }
+
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for PromptId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum BadPromptId {
+    #[error("the prompt id is empty")]
+    Empty,
+    #[error("the prompt id has {len} bytes, at most {max} are allowed", max = PromptId::LEN_MAX)]
+    TooLong { len: usize },
+    #[error("the prompt id has a byte at {index} that is not printable ASCII")]
+    NotPrintable { index: usize },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_window_name_is_a_client_id_and_a_line_break_is_not() {
+        assert!(ClientId::parse("Größe 2, left").is_ok());
+        assert_eq!(ClientId::parse("a\nb"), Err(BadClientId::Control { index: 1 }));
+        assert_eq!(ClientId::parse(""), Err(BadClientId::Empty));
+        assert_eq!(ClientId::parse(&"x".repeat(257)), Err(BadClientId::TooLong { len: 257 }));
+    }
+
+    #[test]
+    fn a_prompt_id_is_printable_ascii() {
+        assert!(PromptId::parse("my job 7").is_ok());
+        assert_eq!(PromptId::parse("é"), Err(BadPromptId::NotPrintable { index: 0 }));
+        assert_eq!(PromptId::parse(&"x".repeat(129)), Err(BadPromptId::TooLong { len: 129 }));
+    }
+}

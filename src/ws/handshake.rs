@@ -1,0 +1,147 @@
+//! The opening handshake (RFC 6455 section 4), as server and as client.
+
+use std::fmt;
+
+use http::header::{
+    CONNECTION, HOST, HeaderMap, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION,
+    UPGRADE,
+};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+use tokio_tungstenite::client_async_with_config;
+use tokio_tungstenite::tungstenite::Error;
+use tokio_tungstenite::tungstenite::handshake::client::generate_key;
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+
+use super::{Channel, Limits};
+use crate::net::Stream;
+
+/// A request to `/ws` that is not an opening handshake.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum HandshakeError {
+    #[error("a WebSocket is opened with GET over HTTP/1.1")]
+    NotGet,
+    #[error("`Upgrade: websocket` and `Connection: upgrade` are missing")]
+    NotUpgrade,
+    #[error("only version 13 of the WebSocket protocol is spoken")]
+    BadVersion,
+    #[error("`Sec-WebSocket-Key` is missing or not 16 bytes in base64")]
+    BadKey,
+}
+
+impl HandshakeError {
+    /// RFC 6455 section 4.4 for the version, section 4.2.2 for the rest.
+    #[must_use]
+    pub fn status(self) -> StatusCode {
+        match self {
+            Self::NotGet | Self::NotUpgrade | Self::BadKey => StatusCode::BAD_REQUEST,
+            Self::BadVersion => StatusCode::UPGRADE_REQUIRED,
+        }
+    }
+}
+
+/// A promised WebSocket: it is there once the 101 has been written.
+pub struct Upgrade {
+    on_upgrade: OnUpgrade,
+}
+
+impl fmt::Debug for Upgrade {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Upgrade").finish_non_exhaustive()
+    }
+}
+
+impl Upgrade {
+    /// Waits until the 101 is on its way; `None` if the peer left before.
+    pub async fn channel(self, limits: Limits) -> Option<Channel> {
+        let upgraded = self.on_upgrade.await.ok()?;
+        let parts = upgraded.downcast::<TokioIo<Stream>>().ok()?;
+        Some(Channel::server(parts.io.into_inner(), parts.read_buf.to_vec(), limits).await)
+    }
+}
+
+/// Checks an opening handshake and answers it: 101, and the socket to come.
+///
+/// # Errors
+/// What is wrong with it; nothing has been sent.
+pub fn accept<B>(request: &mut Request<B>) -> Result<(Response<()>, Upgrade), HandshakeError> {
+    if request.method() != Method::GET || request.version() != Version::HTTP_11 {
+        return Err(HandshakeError::NotGet);
+    }
+    let headers = request.headers();
+    if !has_token(headers, &UPGRADE, "websocket") || !has_token(headers, &CONNECTION, "upgrade") {
+        return Err(HandshakeError::NotUpgrade);
+    }
+    if headers.get(SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
+        return Err(HandshakeError::BadVersion);
+    }
+    let key = sole_value(headers).ok_or(HandshakeError::BadKey)?;
+    let accept = derive_accept_key(key.as_bytes());
+
+    let mut response = Response::new(());
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let headers = response.headers_mut();
+    headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+    if let Ok(accept) = HeaderValue::try_from(accept) {
+        headers.insert(SEC_WEBSOCKET_ACCEPT, accept);
+    }
+    Ok((response, Upgrade { on_upgrade: hyper::upgrade::on(request) }))
+}
+
+/// True if a comma-separated header names `token`, whatever its case.
+fn has_token(headers: &HeaderMap, name: &http::HeaderName, token: &str) -> bool {
+    headers
+        .get_all(name)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .any(|part| part.trim().eq_ignore_ascii_case(token))
+}
+
+/// The one key, if it has the form of 16 bytes in base64: 22 characters and two `=`.
+fn sole_value(headers: &HeaderMap) -> Option<&HeaderValue> {
+    let mut keys = headers.get_all(SEC_WEBSOCKET_KEY).iter();
+    let key = keys.next().filter(|_| keys.next().is_none())?;
+    let bytes = key.as_bytes();
+    let base64 = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/');
+    let well_formed = bytes.len() == 24 && bytes[..22].iter().all(base64) && bytes[22..] == *b"==";
+    well_formed.then_some(key)
+}
+
+/// Why a server could not be spoken to.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// It answered, but not with 101.
+    #[error("answered {0} instead of 101")]
+    Refused(StatusCode),
+    #[error("the opening handshake failed: {0}")]
+    Failed(String),
+}
+
+/// Opens a WebSocket over `stream`, as a client. `authority` becomes `Host`; there is no `Origin`,
+/// so that a ComfyUI on loopback does not answer 403.
+///
+/// # Errors
+/// The server's refusal, or a broken handshake. The caller sets the deadline.
+pub async fn connect(
+    stream: Stream,
+    authority: &str,
+    path_and_query: &str,
+    limits: Limits,
+) -> Result<Channel, ConnectError> {
+    let request = Request::get(format!("ws://{authority}{path_and_query}"))
+        .header(HOST, authority)
+        .header(CONNECTION, "Upgrade")
+        .header(UPGRADE, "websocket")
+        .header(SEC_WEBSOCKET_VERSION, "13")
+        .header(SEC_WEBSOCKET_KEY, generate_key())
+        .body(())
+        .map_err(|error| ConnectError::Failed(error.to_string()))?;
+    match client_async_with_config(request, stream, Some(Channel::config(limits))).await {
+        Ok((inner, _response)) => Ok(Channel::client(inner)),
+        Err(Error::Http(response)) => Err(ConnectError::Refused(response.status())),
+        Err(error) => Err(ConnectError::Failed(error.to_string())),
+    }
+}

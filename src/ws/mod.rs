@@ -1,0 +1,110 @@
+//! WebSocket frames in and out (RFC 6455), and the handshakes of both sides.
+//!
+//! The rest of the program sees [`Frame`] and [`Channel`]; the WebSocket library's types stay in
+//! `channel`. Pings are answered here, per hop, and are never relayed. Extensions are neither
+//! offered nor accepted: the library has no permessage-deflate, so a relayed offer would corrupt
+//! the stream.
+
+mod channel;
+mod handshake;
+
+use bytes::Bytes;
+
+pub use channel::{Channel, Limits, ReceiveError};
+pub use handshake::{ConnectError, HandshakeError, Upgrade, accept, connect};
+
+/// What a frame carries. Fragments have been put together before a frame is seen.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Opcode {
+    Text,
+    Binary,
+    Ping,
+    Pong,
+    Close,
+}
+
+/// One whole message, or a control frame. Cheap to clone: the payload is shared.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Frame {
+    pub opcode: Opcode,
+    /// Invariant for `Text`: UTF-8, checked by whoever made the frame.
+    pub payload: Bytes,
+}
+
+impl Frame {
+    #[must_use]
+    pub fn text(text: impl Into<String>) -> Self {
+        Self { opcode: Opcode::Text, payload: Bytes::from(text.into()) }
+    }
+
+    #[must_use]
+    pub fn binary(payload: impl Into<Bytes>) -> Self {
+        Self { opcode: Opcode::Binary, payload: payload.into() }
+    }
+
+    #[must_use]
+    pub fn ping(payload: &'static [u8]) -> Self {
+        Self { opcode: Opcode::Ping, payload: Bytes::from_static(payload) }
+    }
+
+    /// A close frame (RFC 6455 section 5.5.1). The reason is cut to the 123 bytes that fit.
+    #[must_use]
+    pub fn close(code: u16, reason: &str) -> Self {
+        let mut end = reason.len().min(123);
+        while !reason.is_char_boundary(end) {
+            end -= 1;
+        }
+        let mut payload = Vec::with_capacity(2 + end);
+        payload.extend_from_slice(&code.to_be_bytes());
+        payload.extend_from_slice(&reason.as_bytes()[..end]);
+        Self { opcode: Opcode::Close, payload: payload.into() }
+    }
+
+    /// The code and reason of a close frame; `None` for other frames and for one without a code.
+    #[must_use]
+    pub fn close_reason(&self) -> Option<(u16, &str)> {
+        if self.opcode != Opcode::Close {
+            return None;
+        }
+        let (code, reason) = self.payload.split_first_chunk::<2>()?;
+        Some((u16::from_be_bytes(*code), std::str::from_utf8(reason).unwrap_or("")))
+    }
+
+    /// The text of a text frame, and the empty string for all others.
+    #[must_use]
+    pub fn as_text(&self) -> &str {
+        if self.opcode == Opcode::Text {
+            std::str::from_utf8(&self.payload).unwrap_or("")
+        } else {
+            ""
+        }
+    }
+}
+
+/// True for codes that may stand in a close frame (RFC 6455 section 7.4): 1005, 1006 and 1015 are
+/// for reports only, and what is not registered may not be sent either.
+#[must_use]
+pub fn may_be_sent(code: u16) -> bool {
+    matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_close_reason_is_cut_at_a_character() {
+        let frame = Frame::close(1000, &"é".repeat(100));
+        assert_eq!(frame.payload.len(), 2 + 122);
+        assert_eq!(frame.close_reason(), Some((1000, "é".repeat(61).as_str())));
+    }
+
+    #[test]
+    fn codes_for_reports_are_never_sent() {
+        let legal: Vec<u16> = (0..=5000).filter(|code| may_be_sent(*code)).collect();
+        assert!(legal.contains(&1012) && legal.contains(&4999));
+        for code in [0, 999, 1004, 1005, 1006, 1015, 2999, 5000] {
+            assert!(!legal.contains(&code), "{code}");
+        }
+    }
+}
