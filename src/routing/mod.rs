@@ -2,5 +2,16 @@
 //!
 //! Pure: no I/O, no clock, no lock, no task, no randomness. `now` is an argument, and what must
 //! be done is returned, never done. It compiles without tokio, and a test keeps it so.
+//!
+//! - [`ids`]: names, parsed once
+//! - [`place`]: which backend for a new binding, and why
+//! - [`client`]: one client's binding and pending prompts
+//! - [`health`]: probe results → up or down
+//! - [`ledger`]: who made which prompt, and where
 
+pub mod client;
+pub mod health;
 pub mod ids;
+pub mod ledger;
+pub mod pending;
+pub mod place;

@@ -1,0 +1,375 @@
+//! One pending prompt: what is known of it, and when it has ended (promises P1, P3, P5, P6).
+//!
+//! A prompt is pending from the moment we decide to send it. A terminal event makes it *ending*;
+//! it has *ended* when `executing` null with its id has been relayed, or when its history entry
+//! was seen and [`HISTORY_SETTLES`] has passed, or when it is gone. Events can be lost with a
+//! link, so what asking finds counts as much as what events say.
+
+use std::time::{Duration, Instant};
+
+use super::ids::BackendId;
+
+/// How long after its history entry was seen a prompt's own events may still arrive.
+pub const HISTORY_SETTLES: Duration = Duration::from_secs(1);
+
+/// How far two looks must lie apart before an absent prompt counts as gone: one look can fall
+/// into the gap between dequeue and start.
+pub const ABSENT_LOOKS_APART: Duration = Duration::from_secs(2);
+
+/// How a prompt ended. The label `end` of the metrics, and the word in the logs.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum End {
+    Succeeded,
+    Failed,
+    Interrupted,
+    Deleted,
+    Lost(Loss),
+}
+
+/// Why a prompt is lost.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum Loss {
+    /// The backend came back without it.
+    BackendRestarted,
+    /// The backend stayed away past its grace; it may still have it.
+    BackendGone,
+    /// The backend answers and does not know it, though nobody deleted it.
+    Vanished,
+    /// An operator or the client forced a reset.
+    Reset,
+}
+
+impl End {
+    /// Every end, for the metrics that count them.
+    pub const ALL: [Self; 8] = [
+        Self::Succeeded,
+        Self::Failed,
+        Self::Interrupted,
+        Self::Deleted,
+        Self::Lost(Loss::BackendRestarted),
+        Self::Lost(Loss::BackendGone),
+        Self::Lost(Loss::Vanished),
+        Self::Lost(Loss::Reset),
+    ];
+
+    /// The outcome as operators count it; the kinds of loss are one.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Succeeded => "completed",
+            Self::Failed => "failed",
+            Self::Interrupted => "interrupted",
+            Self::Deleted => "deleted",
+            Self::Lost(_) => "lost",
+        }
+    }
+
+    /// The outcome with the kind of loss.
+    #[must_use]
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::Succeeded => "completed",
+            Self::Failed => "failed",
+            Self::Interrupted => "interrupted",
+            Self::Deleted => "deleted",
+            Self::Lost(Loss::BackendRestarted) => "backend_restarted",
+            Self::Lost(Loss::BackendGone) => "backend_gone",
+            Self::Lost(Loss::Vanished) => "vanished",
+            Self::Lost(Loss::Reset) => "reset",
+        }
+    }
+}
+
+/// How far a pending prompt is known to be.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Phase {
+    /// Decided, perhaps sent, not answered.
+    Sending,
+    /// The backend has it in its queue.
+    Queued,
+    /// The backend works on it.
+    Running,
+    /// A terminal event was seen; its last word has not been relayed.
+    Ending(End),
+}
+
+impl Phase {
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Sending => "sending",
+            Self::Queued => "queued",
+            Self::Running => "running",
+            Self::Ending(_) => "ending",
+        }
+    }
+}
+
+/// One entry of a client's map of pending prompts.
+#[derive(Clone, Debug)]
+pub struct Pending {
+    pub backend: BackendId,
+    /// When it was decided to send it.
+    pub since: Instant,
+    /// When it was last heard of, by event or by asking.
+    pub heard: Instant,
+    pub phase: Phase,
+    /// Its client asked for it to be deleted.
+    pub delete_asked: bool,
+    /// It must be asked about, whatever was heard: its link broke, its backend came back, or its
+    /// last word came without an outcome.
+    pub must_ask: bool,
+    finding: Finding,
+}
+
+/// What asking has found so far, as far as it is not yet the whole truth.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Finding {
+    Nothing,
+    /// Its history entry was there first at this time.
+    InHistory {
+        end: End,
+        since: Instant,
+    },
+    /// The backend did not know it first at this time.
+    Absent {
+        since: Instant,
+    },
+}
+
+/// What a link said about a prompt.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Heard {
+    /// It began.
+    Started,
+    /// It goes on: progress, an output.
+    Progressed,
+    /// A terminal event.
+    Terminal(End),
+    /// `executing` null, its last word, has been relayed.
+    LastWord,
+}
+
+/// What asking the backend found.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Sighted {
+    Queued,
+    Running,
+    InHistory(End),
+    /// In neither queue nor history, read in this order.
+    Absent(Process),
+}
+
+/// What is known of the backend's process since the prompt was sent.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Process {
+    /// It is another one: its memory is gone.
+    Restarted,
+    /// Nothing says that it is another one.
+    MaybeSame,
+}
+
+impl Pending {
+    #[must_use]
+    pub fn new(backend: BackendId, now: Instant) -> Self {
+        Self {
+            backend,
+            since: now,
+            heard: now,
+            phase: Phase::Sending,
+            delete_asked: false,
+            must_ask: false,
+            finding: Finding::Nothing,
+        }
+    }
+
+    /// The backend took it (an answer 200, or it was found there).
+    pub fn accepted(&mut self, now: Instant) {
+        self.heard = now;
+        match self.phase {
+            Phase::Sending => self.phase = Phase::Queued,
+            // Its first events may overtake the answer.
+            Phase::Queued | Phase::Running | Phase::Ending(_) => {}
+        }
+    }
+
+    /// Takes what a link said. Returns the end, if this was it.
+    pub fn hear(&mut self, heard: Heard, now: Instant) -> Option<End> {
+        self.heard = now;
+        // Whatever is heard of proves that it is not absent.
+        if matches!(self.finding, Finding::Absent { .. }) {
+            self.finding = Finding::Nothing;
+        }
+        match (heard, self.phase) {
+            (Heard::Started | Heard::Progressed, Phase::Ending(_)) => None,
+            (Heard::Started | Heard::Progressed, _) => {
+                self.phase = Phase::Running;
+                None
+            }
+            (Heard::Terminal(end), _) => {
+                self.phase = Phase::Ending(end);
+                None
+            }
+            (Heard::LastWord, Phase::Ending(end)) => Some(end),
+            (Heard::LastWord, _) => {
+                // The outcome was never told, so the history has to.
+                self.must_ask = true;
+                None
+            }
+        }
+    }
+
+    /// Takes what asking found. Returns the end, if that settles it.
+    pub fn sight(&mut self, sighted: Sighted, now: Instant) -> Option<End> {
+        match sighted {
+            Sighted::Queued => self.is_there(Phase::Queued, now),
+            Sighted::Running => self.is_there(Phase::Running, now),
+            Sighted::InHistory(end) => {
+                self.heard = now;
+                let since = match self.finding {
+                    Finding::InHistory { since, .. } => since,
+                    Finding::Nothing | Finding::Absent { .. } => now,
+                };
+                self.finding = Finding::InHistory { end, since };
+                self.settled(now)
+            }
+            Sighted::Absent(Process::Restarted) => Some(self.gone(Loss::BackendRestarted)),
+            // It was in the queue when its client asked for the deletion, so one look is enough.
+            Sighted::Absent(Process::MaybeSame) if self.delete_asked => {
+                Some(self.gone(Loss::Vanished))
+            }
+            Sighted::Absent(Process::MaybeSame) => match self.finding {
+                Finding::Absent { since } if ABSENT_LOOKS_APART <= now.duration_since(since) => {
+                    Some(self.gone(Loss::Vanished))
+                }
+                Finding::Absent { .. } => None,
+                Finding::Nothing | Finding::InHistory { .. } => {
+                    self.finding = Finding::Absent { since: now };
+                    None
+                }
+            },
+        }
+    }
+
+    /// It is where it should be; a terminal event that said otherwise was wrong.
+    fn is_there(&mut self, phase: Phase, now: Instant) -> Option<End> {
+        self.must_ask = false;
+        self.heard = now;
+        self.finding = Finding::Nothing;
+        self.phase = phase;
+        None
+    }
+
+    /// The end that asking has found, once its own events have had their time.
+    #[must_use]
+    pub fn settled(&self, now: Instant) -> Option<End> {
+        match self.finding {
+            Finding::InHistory { end, since } if HISTORY_SETTLES <= now.duration_since(since) => {
+                Some(end)
+            }
+            Finding::InHistory { .. } | Finding::Nothing | Finding::Absent { .. } => None,
+        }
+    }
+
+    /// True if its backend should be asked about it now. A prompt that is being sent is its
+    /// submission's business.
+    #[must_use]
+    pub fn wants_asking(&self, silent_after: Duration, now: Instant) -> bool {
+        let is_sent = self.phase != Phase::Sending;
+        let is_silent = silent_after <= now.duration_since(self.heard);
+        let is_half_found = self.finding != Finding::Nothing;
+        is_sent && (self.must_ask || is_silent || is_half_found || self.delete_asked)
+    }
+
+    /// A prompt that was deleted on request, or that ended before its history was cleared, is not
+    /// lost; anything else that its backend no longer knows is.
+    fn gone(&self, loss: Loss) -> End {
+        match self.phase {
+            Phase::Ending(end) => end,
+            Phase::Sending | Phase::Queued | Phase::Running if self.delete_asked => End::Deleted,
+            Phase::Sending | Phase::Queued | Phase::Running => End::Lost(loss),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(start: Instant, millis: u64) -> Instant {
+        start + Duration::from_millis(millis)
+    }
+
+    fn pending(start: Instant) -> Pending {
+        let mut pending = Pending::new(BackendId(0), start);
+        pending.accepted(start);
+        pending
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "any instant will do")]
+    fn start() -> Instant {
+        Instant::now()
+    }
+
+    #[test]
+    fn a_terminal_event_is_not_yet_the_end() {
+        let t = start();
+        let mut prompt = pending(t);
+        assert_eq!(prompt.hear(Heard::Started, t), None);
+        assert_eq!(prompt.hear(Heard::Terminal(End::Failed), t), None);
+        assert_eq!(prompt.hear(Heard::Progressed, t), None, "a straggler changes nothing");
+        assert_eq!(prompt.hear(Heard::LastWord, t), Some(End::Failed));
+    }
+
+    #[test]
+    fn a_last_word_without_an_outcome_asks_the_history() {
+        let t = start();
+        let mut prompt = pending(t);
+        assert_eq!(prompt.hear(Heard::LastWord, t), None);
+        assert!(prompt.wants_asking(Duration::from_secs(30), t));
+        assert_eq!(prompt.sight(Sighted::InHistory(End::Succeeded), t), None);
+        assert_eq!(prompt.settled(at(t, 999)), None);
+        assert_eq!(prompt.settled(at(t, 1000)), Some(End::Succeeded));
+    }
+
+    #[test]
+    fn one_look_that_misses_it_proves_nothing() {
+        let t = start();
+        let absent = Sighted::Absent(Process::MaybeSame);
+        let mut prompt = pending(t);
+        assert_eq!(prompt.sight(absent, t), None);
+        assert_eq!(prompt.sight(absent, at(t, 1999)), None);
+        assert_eq!(prompt.sight(Sighted::Running, at(t, 2500)), None, "it was there after all");
+        assert_eq!(prompt.sight(absent, at(t, 3000)), None, "counted anew");
+        assert_eq!(prompt.sight(absent, at(t, 5000)), Some(End::Lost(Loss::Vanished)));
+    }
+
+    #[test]
+    fn an_event_between_two_looks_starts_the_count_anew() {
+        let t = start();
+        let absent = Sighted::Absent(Process::MaybeSame);
+        let mut prompt = pending(t);
+        assert_eq!(prompt.sight(absent, t), None);
+        assert_eq!(prompt.hear(Heard::Started, at(t, 1000)), None);
+        assert_eq!(prompt.sight(absent, at(t, 2500)), None);
+    }
+
+    #[test]
+    fn absence_after_a_restart_is_loss_at_once_and_after_a_delete_is_deletion() {
+        let t = start();
+        let restarted = Sighted::Absent(Process::Restarted);
+        assert_eq!(pending(t).sight(restarted, t), Some(End::Lost(Loss::BackendRestarted)));
+        let mut deleted = pending(t);
+        deleted.delete_asked = true;
+        assert_eq!(deleted.sight(restarted, t), Some(End::Deleted));
+    }
+
+    #[test]
+    fn silence_is_asked_about_and_a_prompt_being_sent_is_not() {
+        let t = start();
+        let after = Duration::from_secs(30);
+        assert!(!pending(t).wants_asking(after, at(t, 29_999)));
+        assert!(pending(t).wants_asking(after, at(t, 30_000)));
+        assert!(!Pending::new(BackendId(0), t).wants_asking(after, at(t, 60_000)));
+    }
+}

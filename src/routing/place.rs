@@ -1,0 +1,190 @@
+//! Which backend takes new work: the one that would start it soonest (promise B4).
+
+use std::cmp::Ordering;
+use std::num::NonZeroU32;
+
+use super::ids::BackendId;
+
+/// What the operator says of a backend.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum AdminState {
+    /// Takes everything.
+    Ready,
+    /// Keeps its held clients until they have drained, and takes no new work.
+    Draining,
+    /// Takes nothing.
+    Off,
+}
+
+impl AdminState {
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ready => "ready",
+            Self::Draining => "draining",
+            Self::Off => "off",
+        }
+    }
+
+    /// Reads what an operator wrote.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::Ready, Self::Draining, Self::Off].into_iter().find(|state| state.as_str() == text)
+    }
+}
+
+/// One backend as a placement sees it.
+#[derive(Clone, Copy, Debug)]
+pub struct BackendView {
+    pub id: BackendId,
+    pub up: bool,
+    pub admin: AdminState,
+    /// Prompts waiting and running there, plus those we have sent and not yet seen counted.
+    pub load: u32,
+    pub weight: NonZeroU32,
+    /// The load at which it takes no new work; `None` for no limit.
+    pub max_pending: Option<NonZeroU32>,
+    /// Clients that are bound to it.
+    pub bound: u32,
+}
+
+impl BackendView {
+    /// True if work that is already there may go on being asked about and added to.
+    #[must_use]
+    pub fn serves_held(&self) -> bool {
+        self.up && self.admin != AdminState::Off
+    }
+
+    /// True if it may be given clients that it does not have.
+    #[must_use]
+    pub fn serves_new(&self) -> bool {
+        self.up && self.admin == AdminState::Ready
+    }
+
+    fn is_full(&self) -> bool {
+        self.max_pending.is_some_and(|max| max.get() <= self.load)
+    }
+
+    /// Compares load per weight without dividing: a/v < b/w exactly when a·w < b·v.
+    fn cmp_queue(&self, other: &Self) -> Ordering {
+        let ours = u64::from(self.load) * u64::from(other.weight.get());
+        let theirs = u64::from(other.load) * u64::from(self.weight.get());
+        ours.cmp(&theirs)
+    }
+}
+
+/// No backend may take new work.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum NoPlace {
+    #[error("no backend is up and ready")]
+    NoneReady,
+    #[error("every backend has as many prompts as it may have")]
+    FleetFull,
+}
+
+/// What decides between backends whose queues are equal.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct TieBreak {
+    /// The backend that the client had last.
+    pub last: Option<BackendId>,
+    /// A counter of placements, so that the rest go in turn.
+    pub turn: u64,
+}
+
+/// Chooses the backend for new work: the shortest queue for its weight; then the one the client
+/// had last; then the one with the fewest bound clients; then in turn.
+///
+/// # Errors
+/// When no backend is up and ready, or all that are have reached their `max_pending`.
+pub fn place(fleet: &[BackendView], tie: TieBreak) -> Result<BackendId, NoPlace> {
+    if !fleet.iter().any(BackendView::serves_new) {
+        return Err(NoPlace::NoneReady);
+    }
+    let count = fleet.len() as u64;
+    let in_turn = |id: BackendId| (u64::from(id.0) + count - tie.turn % count) % count;
+    fleet
+        .iter()
+        .filter(|backend| backend.serves_new() && !backend.is_full())
+        .min_by(|a, b| {
+            a.cmp_queue(b)
+                .then_with(|| (tie.last != Some(a.id)).cmp(&(tie.last != Some(b.id))))
+                .then_with(|| a.bound.cmp(&b.bound))
+                .then_with(|| in_turn(a.id).cmp(&in_turn(b.id)))
+        })
+        .map(|backend| backend.id)
+        .ok_or(NoPlace::FleetFull)
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// One backend a word: `R`eady, `D`raining or `O`ff, then `u`p or `d`own, its load, and after
+    /// signs `*` its weight, `<` its max_pending, `+` its bound clients: `Ru3*2<5+1`.
+    pub(crate) fn fleet(text: &str) -> Vec<BackendView> {
+        text.split_whitespace().zip(0..).map(|(word, index)| backend(word, index)).collect()
+    }
+
+    fn backend(word: &str, index: u16) -> BackendView {
+        let number = |sign: Option<char>| {
+            let from = match sign {
+                None => 2,
+                Some(sign) => word.find(sign)? + 1,
+            };
+            let digits: String = word[from..].chars().take_while(char::is_ascii_digit).collect();
+            digits.parse::<u32>().ok()
+        };
+        BackendView {
+            id: BackendId(index),
+            admin: match &word[..1] {
+                "R" => AdminState::Ready,
+                "D" => AdminState::Draining,
+                _ => AdminState::Off,
+            },
+            up: &word[1..2] == "u",
+            load: number(None).unwrap(),
+            weight: NonZeroU32::new(number(Some('*')).unwrap_or(1)).unwrap(),
+            max_pending: number(Some('<')).and_then(NonZeroU32::new),
+            bound: number(Some('+')).unwrap_or(0),
+        }
+    }
+
+    #[track_caller]
+    fn check(backends: &str, last: Option<u16>, turn: u64, expected: Result<u16, NoPlace>) {
+        let tie = TieBreak { last: last.map(BackendId), turn };
+        assert_eq!(place(&fleet(backends), tie), expected.map(BackendId), "{backends}");
+    }
+
+    #[test]
+    fn the_shortest_queue_wins() {
+        check("Ru3 Ru1 Ru2", None, 0, Ok(1));
+    }
+
+    #[test]
+    fn a_weight_divides_the_queue() {
+        check("Ru2 Ru3*2 Ru4*4", None, 0, Ok(2));
+        check("Ru1 Ru3*4", None, 0, Ok(1));
+    }
+
+    #[test]
+    fn ties_go_to_the_last_then_to_the_fewest_clients_then_in_turn() {
+        check("Ru1+9 Ru1+0", Some(0), 0, Ok(0));
+        check("Ru1+2 Ru1+1", None, 0, Ok(1));
+        check("Ru1 Ru1 Ru1", None, 0, Ok(0));
+        check("Ru1 Ru1 Ru1", None, 1, Ok(1));
+        check("Ru1 Ru1 Ru1", None, 5, Ok(2));
+    }
+
+    #[test]
+    fn draining_off_and_down_backends_take_nothing_new() {
+        check("Du0 Ou0 Rd0 Ru9", None, 0, Ok(3));
+        check("Du0 Ou0 Rd0", None, 0, Err(NoPlace::NoneReady));
+        check("", None, 0, Err(NoPlace::NoneReady));
+    }
+
+    #[test]
+    fn a_full_fleet_is_said_to_be_full() {
+        check("Ru2<2 Ru1<2", None, 0, Ok(1));
+        check("Ru2<2 Ru2<2 Rd0", None, 0, Err(NoPlace::FleetFull));
+    }
+}
