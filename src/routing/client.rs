@@ -23,17 +23,14 @@
 //! A binding that expires, or that goes with its socket, is dropped in the middle of a long job:
 //! the quietest client is the one that waits. What decides is pending work.
 
-use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use indexmap::IndexMap;
 
+use super::decision::{Decided, Decision, Decisions, Reason, Refusal, What};
 use super::ids::{BackendId, PromptId};
 use super::pending::{End, Heard, Pending, Process, Sighted};
-use super::place::{BackendView, NoPlace, TieBreak, place};
-
-/// How many decisions a client remembers, newest last.
-pub const DECISIONS_KEPT: usize = 16;
+use super::place::{FleetNow, TieBreak, place};
 
 /// One client.
 #[derive(Debug)]
@@ -45,7 +42,7 @@ pub struct Client {
     sockets: u32,
     last_contact: Instant,
     last_socket_lost: Option<Instant>,
-    decisions: VecDeque<Decided>,
+    decisions: Decisions,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -53,131 +50,6 @@ struct Binding {
     backend: BackendId,
     since: Instant,
     reserved_until: Option<Instant>,
-}
-
-/// Why a request goes where it goes. The value of the `mooring-placement` header.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub enum Reason {
-    /// Work is pending there.
-    Held,
-    /// An upload waits there for its prompt.
-    Reserved,
-    /// Bound, with nothing pending: reads stay.
-    Idle,
-    /// Bound just now, by the shortest queue.
-    Placed,
-    /// Bound just now, to another backend than before.
-    Moved,
-    /// The backend that did the work that is asked about.
-    Ledger,
-    /// What is the same for everyone comes from one backend.
-    Home,
-}
-
-impl Reason {
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Held => "held",
-            Self::Reserved => "reserved",
-            Self::Idle => "idle",
-            Self::Placed => "placed",
-            Self::Moved => "moved",
-            Self::Ledger => "ledger",
-            Self::Home => "home",
-        }
-    }
-}
-
-/// Where a request goes, why, and what that changed.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-#[must_use]
-pub struct Decision {
-    pub backend: BackendId,
-    pub reason: Reason,
-    /// The backend that the client was bound to before, if this decision changed it.
-    pub left: Option<BackendId>,
-    /// True if this decision bound the client to `backend`.
-    pub newly_bound: bool,
-}
-
-/// A remembered decision, for the operator.
-#[derive(Clone, Copy, Debug)]
-pub struct Decided {
-    pub at: Instant,
-    pub backend: BackendId,
-    pub what: What,
-}
-
-/// What was decided.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum What {
-    Routed(Reason),
-    Refused(Refusal),
-    Ended(End),
-    Released,
-    Reset,
-}
-
-impl What {
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Routed(reason) => reason.as_str(),
-            Self::Refused(refusal) => refusal.as_str(),
-            Self::Ended(end) => end.reason(),
-            Self::Released => "released",
-            Self::Reset => "reset",
-        }
-    }
-}
-
-/// Why a client gets no backend.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
-pub enum Refusal {
-    #[error("the backend that has this client's pending prompts is down")]
-    BackendDown { backend: BackendId },
-    #[error(transparent)]
-    NoPlace(#[from] NoPlace),
-    #[error("the client has {max} pending prompts, as many as it may have")]
-    TooManyPending { max: usize },
-    #[error("the prompt id is pending already")]
-    AlreadyPending,
-}
-
-impl Refusal {
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::BackendDown { .. } => "backend_down",
-            Self::NoPlace(NoPlace::NoneReady) => "no_backend",
-            Self::NoPlace(NoPlace::FleetFull) => "fleet_full",
-            Self::TooManyPending { .. } => "too_many_pending",
-            Self::AlreadyPending => "prompt_id_known",
-        }
-    }
-}
-
-/// The fleet as it is at the moment of a decision.
-#[derive(Clone, Copy, Debug)]
-pub struct FleetNow<'a> {
-    /// Invariant: `backends[i].id == BackendId(i)`.
-    pub backends: &'a [BackendView],
-    pub turn: u64,
-}
-
-impl FleetNow<'_> {
-    fn view(&self, backend: BackendId) -> Option<&BackendView> {
-        self.backends.get(backend.index())
-    }
-
-    fn serves_held(&self, backend: BackendId) -> bool {
-        self.view(backend).is_some_and(BackendView::serves_held)
-    }
-
-    fn serves_new(&self, backend: BackendId) -> bool {
-        self.view(backend).is_some_and(BackendView::serves_new)
-    }
 }
 
 /// A safe reset was refused: so many prompts and uploads are pending.
@@ -206,7 +78,7 @@ impl Client {
             sockets: 0,
             last_contact: now,
             last_socket_lost: None,
-            decisions: VecDeque::new(),
+            decisions: Decisions::default(),
         }
     }
 
@@ -311,9 +183,9 @@ impl Client {
     /// Ends a prompt. `None` if it had ended already: a prompt ends once.
     pub fn end(&mut self, prompt: &PromptId, end: End, now: Instant) -> Option<End> {
         let pending = self.pending.shift_remove(prompt)?;
-        self.remember(pending.backend, What::Ended(end), now);
+        self.decisions.remember(pending.backend, What::Ended(end), now);
         if self.pending.is_empty() {
-            self.remember(pending.backend, What::Released, now);
+            self.decisions.remember(pending.backend, What::Released, now);
         }
         Some(end)
     }
@@ -461,7 +333,7 @@ impl Client {
     fn unbind(&mut self, what: What, now: Instant) -> Released {
         let bound = self.binding.take();
         if let Some(bound) = bound {
-            self.remember(bound.backend, what, now);
+            self.decisions.remember(bound.backend, what, now);
         }
         Released { backend: bound.map(|bound| bound.backend), cut_off: Vec::new() }
     }
@@ -470,36 +342,14 @@ impl Client {
         self.pending.len() + self.uploads_in_flight as usize
     }
 
-    /// Remembers what is news: a binding made or refused. A thousand reads that stay are not.
     fn record(
         &mut self,
         decision: Result<Decision, Refusal>,
         now: Instant,
     ) -> Result<Decision, Refusal> {
-        match &decision {
-            Ok(made) => {
-                let what = What::Routed(made.reason);
-                let is_news = self
-                    .decisions
-                    .back()
-                    .is_none_or(|last| last.what != what || last.backend != made.backend);
-                if is_news {
-                    self.remember(made.backend, what, now);
-                }
-            }
-            Err(refusal) => {
-                let backend = self.binding.map_or(BackendId(0), |bound| bound.backend);
-                self.remember(backend, What::Refused(*refusal), now);
-            }
-        }
+        let bound = self.binding.map_or(BackendId(0), |bound| bound.backend);
+        self.decisions.record(&decision, bound, now);
         decision
-    }
-
-    fn remember(&mut self, backend: BackendId, what: What, now: Instant) {
-        if self.decisions.len() == DECISIONS_KEPT {
-            self.decisions.pop_front();
-        }
-        self.decisions.push_back(Decided { at: now, backend, what });
     }
 }
 

@@ -6,10 +6,13 @@
 //! - [`ids`]: names, parsed once
 //! - [`place`]: which backend for a new binding, and why
 //! - [`client`]: one client's binding and pending prompts
+//! - [`pending`]: one pending prompt, and when it has ended
+//! - [`decision`]: what was decided about a client, and why
 //! - [`health`]: probe results → up or down
 //! - [`ledger`]: who made which prompt, and where
 
 pub mod client;
+pub mod decision;
 pub mod health;
 pub mod ids;
 pub mod ledger;

@@ -73,6 +73,32 @@ impl BackendView {
     }
 }
 
+/// The fleet as it is at the moment of a decision.
+#[derive(Clone, Copy, Debug)]
+pub struct FleetNow<'a> {
+    /// Invariant: `backends[i].id == BackendId(i)`.
+    pub backends: &'a [BackendView],
+    pub turn: u64,
+}
+
+impl<'a> FleetNow<'a> {
+    fn view(self, backend: BackendId) -> Option<&'a BackendView> {
+        self.backends.get(backend.index())
+    }
+
+    /// As [`BackendView::serves_held`]; a backend that is gone from the fleet does not.
+    #[must_use]
+    pub fn serves_held(self, backend: BackendId) -> bool {
+        self.view(backend).is_some_and(BackendView::serves_held)
+    }
+
+    /// As [`BackendView::serves_new`]; a backend that is gone from the fleet does not.
+    #[must_use]
+    pub fn serves_new(self, backend: BackendId) -> bool {
+        self.view(backend).is_some_and(BackendView::serves_new)
+    }
+}
+
 /// No backend may take new work.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum NoPlace {

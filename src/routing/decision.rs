@@ -1,0 +1,155 @@
+//! What was decided about a client, and why (promise B8).
+//!
+//! Every decision carries its reason, and a client remembers its last ones, so that the header,
+//! the log and the operator's interface read one thing and none has to guess.
+
+use std::collections::VecDeque;
+use std::time::Instant;
+
+use super::ids::BackendId;
+use super::pending::End;
+use super::place::NoPlace;
+
+/// How many decisions a client remembers, newest last.
+pub const DECISIONS_KEPT: usize = 16;
+
+/// Why a request goes where it goes. The value of the `mooring-placement` header.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum Reason {
+    /// Work is pending there.
+    Held,
+    /// An upload waits there for its prompt.
+    Reserved,
+    /// Bound, with nothing pending: reads stay.
+    Idle,
+    /// Bound just now, by the shortest queue.
+    Placed,
+    /// Bound just now, to another backend than before.
+    Moved,
+    /// The backend that did the work that is asked about.
+    Ledger,
+    /// What is the same for everyone comes from one backend.
+    Home,
+}
+
+impl Reason {
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Held => "held",
+            Self::Reserved => "reserved",
+            Self::Idle => "idle",
+            Self::Placed => "placed",
+            Self::Moved => "moved",
+            Self::Ledger => "ledger",
+            Self::Home => "home",
+        }
+    }
+}
+
+/// Where a request goes, why, and what that changed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[must_use]
+pub struct Decision {
+    pub backend: BackendId,
+    pub reason: Reason,
+    /// The backend that the client was bound to before, if this decision changed it.
+    pub left: Option<BackendId>,
+    /// True if this decision bound the client to `backend`.
+    pub newly_bound: bool,
+}
+
+/// A remembered decision, for the operator.
+#[derive(Clone, Copy, Debug)]
+pub struct Decided {
+    pub at: Instant,
+    pub backend: BackendId,
+    pub what: What,
+}
+
+/// What was decided.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum What {
+    Routed(Reason),
+    Refused(Refusal),
+    Ended(End),
+    Released,
+    Reset,
+}
+
+impl What {
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Routed(reason) => reason.as_str(),
+            Self::Refused(refusal) => refusal.as_str(),
+            Self::Ended(end) => end.reason(),
+            Self::Released => "released",
+            Self::Reset => "reset",
+        }
+    }
+}
+
+/// Why a client gets no backend.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum Refusal {
+    #[error("the backend that has this client's pending prompts is down")]
+    BackendDown { backend: BackendId },
+    #[error(transparent)]
+    NoPlace(#[from] NoPlace),
+    #[error("the client has {max} pending prompts, as many as it may have")]
+    TooManyPending { max: usize },
+    #[error("the prompt id is pending already")]
+    AlreadyPending,
+}
+
+impl Refusal {
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::BackendDown { .. } => "backend_down",
+            Self::NoPlace(NoPlace::NoneReady) => "no_backend",
+            Self::NoPlace(NoPlace::FleetFull) => "fleet_full",
+            Self::TooManyPending { .. } => "too_many_pending",
+            Self::AlreadyPending => "prompt_id_known",
+        }
+    }
+}
+
+/// The last decisions about one client: a ring, so that it stays bounded.
+#[derive(Debug, Default)]
+pub struct Decisions {
+    kept: VecDeque<Decided>,
+}
+
+impl Decisions {
+    /// Remembers what is news: a binding made or refused. A thousand reads that stay are not.
+    pub fn record(&mut self, decision: &Result<Decision, Refusal>, bound: BackendId, now: Instant) {
+        match decision {
+            Ok(made) => {
+                let what = What::Routed(made.reason);
+                let is_news = self
+                    .kept
+                    .back()
+                    .is_none_or(|last| last.what != what || last.backend != made.backend);
+                if is_news {
+                    self.remember(made.backend, what, now);
+                }
+            }
+            Err(refusal) => self.remember(bound, What::Refused(*refusal), now),
+        }
+    }
+
+    /// Remembers one; the oldest makes room.
+    pub fn remember(&mut self, backend: BackendId, what: What, now: Instant) {
+        if self.kept.len() == DECISIONS_KEPT {
+            self.kept.pop_front();
+        }
+        self.kept.push_back(Decided { at: now, backend, what });
+    }
+
+    /// Oldest first.
+    pub fn iter(&self) -> impl Iterator<Item = &Decided> {
+        self.kept.iter()
+    }
+}
