@@ -370,3 +370,450 @@ pub fn process_since(sent: Instant, restarted: Option<Instant>) -> Process {
         Some(_) | None => Process::MaybeSame,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::decision::DECISIONS_KEPT;
+    use super::super::pending::Loss;
+    use super::super::place::tests::fleet;
+    use super::super::place::{BackendView, NoPlace};
+    use super::*;
+
+    const PENDING_MAX: usize = 3;
+    const RESERVATION: Duration = Duration::from_secs(600);
+    const LEASE: Duration = Duration::from_secs(600);
+
+    /// One client, the fleet as `place`'s tests write it, and a clock that only the story moves.
+    struct Story {
+        client: Client,
+        fleet: Vec<BackendView>,
+        now: Instant,
+    }
+
+    impl Story {
+        #[expect(clippy::disallowed_methods, reason = "any instant will do")]
+        fn new(backends: &str) -> Self {
+            let now = Instant::now();
+            Self { client: Client::new(now), fleet: fleet(backends), now }
+        }
+
+        /// The fleet is another one from here on.
+        fn fleet(&mut self, backends: &str) -> &mut Self {
+            self.fleet = fleet(backends);
+            self
+        }
+
+        fn after(&mut self, seconds: u64) -> &mut Self {
+            self.now += Duration::from_secs(seconds);
+            self
+        }
+
+        fn contact(&mut self) -> Result<(u16, Reason), Refusal> {
+            let fleet = FleetNow { backends: &self.fleet, turn: 0 };
+            self.client.contact(fleet, self.now).map(in_short)
+        }
+
+        fn submit(&mut self, prompt: &str) -> Result<(u16, Reason), Refusal> {
+            self.decide(prompt).map(in_short)
+        }
+
+        fn decide(&mut self, prompt: &str) -> Result<Decision, Refusal> {
+            let fleet = FleetNow { backends: &self.fleet, turn: 0 };
+            self.client.submit(id(prompt), PENDING_MAX, fleet, self.now)
+        }
+
+        fn is_forgotten(&self) -> bool {
+            self.client.is_forgotten(LEASE, self.now)
+        }
+
+        fn upload_began(&mut self) -> Result<Decision, Refusal> {
+            let fleet = FleetNow { backends: &self.fleet, turn: 0 };
+            self.client.upload_began(fleet, self.now)
+        }
+
+        /// An upload that arrives at once.
+        fn upload(&mut self) -> Result<(u16, Reason), Refusal> {
+            let began = self.upload_began()?;
+            self.client.upload_ended(Some(RESERVATION), self.now);
+            Ok(in_short(began))
+        }
+
+        fn end(&mut self, prompt: &str, end: End) -> Option<End> {
+            self.client.end(&id(prompt), end, self.now)
+        }
+
+        fn state(&self) -> &'static str {
+            self.client.binding_state(self.now)
+        }
+
+        fn backend(&self) -> Option<u16> {
+            self.client.bound().map(|(backend, _)| backend.0)
+        }
+
+        /// The last decisions in words, oldest first.
+        fn decisions(&self) -> Vec<&'static str> {
+            self.client.decisions().map(|decided| decided.what.as_str()).collect()
+        }
+    }
+
+    fn in_short(decision: Decision) -> (u16, Reason) {
+        (decision.backend.0, decision.reason)
+    }
+
+    fn id(text: &str) -> PromptId {
+        PromptId::parse(text).unwrap()
+    }
+
+    #[test]
+    fn the_first_contact_binds_to_the_shortest_queue_and_reads_stay_there() {
+        let mut story = Story::new("Ru2 Ru1");
+        assert_eq!(story.contact(), Ok((1, Reason::Placed)));
+        assert_eq!(story.fleet("Ru0 Ru9").contact(), Ok((1, Reason::Idle)));
+        assert_eq!(story.fleet("Ru0 Ru9<9").contact(), Ok((1, Reason::Idle)), "full, but read");
+        assert_eq!(story.decisions(), ["placed", "idle"], "and the second read was no news");
+    }
+
+    #[test]
+    fn a_client_of_an_empty_fleet_is_refused_and_not_bound() {
+        let mut story = Story::new("");
+        let none = Err(Refusal::NoPlace(NoPlace::NoneReady));
+        assert_eq!(story.contact(), none);
+        assert_eq!(story.submit("p"), none);
+        assert_eq!(story.upload(), none);
+        assert_eq!((story.state(), story.backend()), ("none", None));
+        assert!(story.client.pending().is_empty());
+    }
+
+    #[test]
+    fn a_held_binding_stays_whatever_becomes_of_its_backend() {
+        let mut story = Story::new("Ru0 Ru1");
+        assert_eq!(story.submit("p"), Ok((0, Reason::Placed)));
+        for backends in ["Ru9 Ru0", "Du9 Ru0", "Ru9<1 Ru0"] {
+            story.fleet(backends);
+            assert_eq!(story.contact(), Ok((0, Reason::Held)), "{backends}");
+            assert_eq!(story.upload(), Ok((0, Reason::Held)), "{backends}");
+            assert_eq!(story.submit(backends), Ok((0, Reason::Held)), "{backends}");
+            story.end(backends, End::Succeeded);
+        }
+        let down = Err(Refusal::BackendDown { backend: BackendId(0) });
+        for backends in ["Rd0 Ru0", "Ou0 Ru0", "Dd0 Ru0"] {
+            story.fleet(backends);
+            assert_eq!(story.contact(), down, "{backends}");
+            assert_eq!(story.upload(), down, "{backends}");
+            assert_eq!(story.submit("q"), down, "{backends}");
+            assert_eq!((story.state(), story.backend()), ("held", Some(0)), "{backends}");
+        }
+        assert_eq!(story.fleet("Ru9 Ru0").submit("q"), Ok((0, Reason::Held)), "it is back");
+    }
+
+    #[test]
+    fn an_upload_in_flight_holds_as_a_prompt_does() {
+        let mut story = Story::new("Ru0 Ru1");
+        let _began = story.upload_began().unwrap();
+        assert_eq!(story.fleet("Du9 Ru0").submit("p"), Ok((0, Reason::Held)));
+        story.end("p", End::Succeeded);
+        assert_eq!(story.contact(), Ok((0, Reason::Held)));
+        assert_eq!(story.client.release(story.now).unwrap_err().pending, 1);
+        story.client.upload_ended(None, story.now);
+        assert_eq!(story.state(), "idle", "an upload that failed reserves nothing");
+        assert_eq!(story.submit("q"), Ok((1, Reason::Moved)));
+    }
+
+    #[test]
+    fn the_binding_is_released_with_the_last_pending_prompt_and_not_before() {
+        let mut story = Story::new("Ru0 Ru1");
+        story.submit("p").unwrap();
+        story.submit("q").unwrap();
+        story.end("p", End::Failed);
+        assert_eq!(story.fleet("Ru9 Ru0").submit("r"), Ok((0, Reason::Held)));
+        story.end("r", End::Succeeded);
+        assert_eq!(story.state(), "held");
+        story.end("q", End::Succeeded);
+        assert_eq!(story.state(), "idle");
+        assert_eq!(story.contact(), Ok((0, Reason::Idle)), "reads stay");
+        assert_eq!(story.submit("s"), Ok((1, Reason::Moved)), "work is placed anew");
+        let decisions = [
+            "placed",
+            "held",
+            "failed",
+            "held",
+            "completed",
+            "completed",
+            "released",
+            "idle",
+            "moved",
+        ];
+        assert_eq!(story.decisions(), decisions);
+    }
+
+    #[test]
+    fn a_move_names_the_backend_that_was_left_and_a_stay_names_none() {
+        let mut story = Story::new("Ru0 Ru1");
+        story.contact().unwrap();
+        let bound = story.client.bound();
+        let stays = story.after(1).decide("p").unwrap();
+        assert_eq!(stays.reason, Reason::Placed);
+        assert!(!stays.newly_bound && stays.left.is_none(), "placed where it was");
+        assert_eq!(story.client.bound(), bound, "since the same time");
+        story.end("p", End::Succeeded);
+        let moves = story.fleet("Ru1 Ru0").decide("q").unwrap();
+        assert_eq!((moves.left, moves.reason), (Some(BackendId(0)), Reason::Moved));
+        assert!(moves.newly_bound);
+        assert_eq!(story.client.bound(), Some((BackendId(1), story.now)));
+    }
+
+    #[test]
+    fn a_picture_and_the_prompt_that_uses_it_go_together() {
+        let mut story = Story::new("Ru0 Ru1");
+        assert_eq!(story.upload(), Ok((0, Reason::Placed)));
+        assert_eq!(story.state(), "reserved");
+        story.fleet("Ru9 Ru0").after(599);
+        assert_eq!(story.contact(), Ok((0, Reason::Reserved)));
+        assert_eq!(story.submit("p"), Ok((0, Reason::Reserved)));
+        story.end("p", End::Succeeded);
+        assert_eq!(story.submit("q"), Ok((1, Reason::Moved)), "only the next submission");
+    }
+
+    #[test]
+    fn a_reservation_ends_with_its_time() {
+        let mut story = Story::new("Ru0 Ru1");
+        story.upload().unwrap();
+        story.fleet("Ru9 Ru0").after(600);
+        assert_eq!(story.state(), "idle");
+        assert_eq!(story.submit("p"), Ok((1, Reason::Moved)));
+    }
+
+    #[test]
+    fn a_second_upload_begins_the_reservation_anew() {
+        let mut story = Story::new("Ru0 Ru1");
+        story.upload().unwrap();
+        assert_eq!(story.fleet("Ru9 Ru0").after(599).upload(), Ok((0, Reason::Reserved)));
+        assert_eq!(story.after(599).submit("p"), Ok((0, Reason::Reserved)));
+    }
+
+    #[test]
+    fn an_upload_during_a_prompt_reserves_for_the_prompt_after_it() {
+        let mut story = Story::new("Ru0 Ru1");
+        story.submit("p").unwrap();
+        story.upload().unwrap();
+        story.end("p", End::Succeeded);
+        assert_eq!(story.state(), "reserved");
+        assert_eq!(story.fleet("Ru9 Ru0").submit("q"), Ok((0, Reason::Reserved)));
+    }
+
+    #[test]
+    fn a_reservation_survives_draining_and_ends_when_its_backend_is_down_or_off() {
+        for (backends, expected) in [
+            ("Du9 Ru0", (0, Reason::Reserved)),
+            ("Rd0 Ru0", (1, Reason::Moved)),
+            ("Ou0 Ru0", (1, Reason::Moved)),
+        ] {
+            let mut story = Story::new("Ru0 Ru1");
+            story.upload().unwrap();
+            assert_eq!(story.fleet(backends).contact(), Ok(expected), "{backends}");
+            assert_eq!(story.submit("p").unwrap().0, expected.0, "{backends}");
+        }
+    }
+
+    #[test]
+    fn an_idle_client_leaves_a_draining_backend_at_its_next_contact() {
+        let mut story = Story::new("Ru0 Ru1");
+        story.contact().unwrap();
+        assert_eq!(story.fleet("Du0 Ru9").contact(), Ok((1, Reason::Moved)));
+    }
+
+    #[test]
+    fn a_draining_backend_is_better_than_none_for_reads_and_takes_no_work() {
+        for (backends, refusal) in
+            [("Du0 Rd0", NoPlace::NoneReady), ("Du0 Ru1<1", NoPlace::FleetFull)]
+        {
+            let mut story = Story::new("Ru0 Ru1");
+            story.contact().unwrap();
+            assert_eq!(story.fleet(backends).contact(), Ok((0, Reason::Idle)), "{backends}");
+            assert_eq!(story.submit("p"), Err(Refusal::NoPlace(refusal)), "{backends}");
+            assert_eq!(story.upload(), Err(Refusal::NoPlace(refusal)), "{backends}");
+            assert_eq!(story.state(), "idle", "{backends}");
+        }
+    }
+
+    #[test]
+    fn an_idle_client_of_a_backend_that_is_down_is_placed_elsewhere_at_once() {
+        let mut story = Story::new("Ru0 Ru1");
+        story.contact().unwrap();
+        assert_eq!(story.fleet("Rd0 Ru9").contact(), Ok((1, Reason::Moved)));
+        let none = Err(Refusal::NoPlace(NoPlace::NoneReady));
+        assert_eq!(story.fleet("Rd0 Rd0").contact(), none);
+        assert_eq!(story.backend(), Some(1), "nothing better is known");
+    }
+
+    #[test]
+    fn a_full_fleet_refuses_new_work_and_lets_the_held_go_on() {
+        let mut story = Story::new("Ru0 Ru1");
+        let full = Err(Refusal::NoPlace(NoPlace::FleetFull));
+        assert_eq!(story.fleet("Ru1<1 Ru1<1").submit("p"), full);
+        assert_eq!(story.fleet("Ru0<1 Ru1<1").submit("p"), Ok((0, Reason::Placed)));
+        assert_eq!(story.fleet("Ru1<1 Ru1<1").submit("q"), Ok((0, Reason::Held)));
+        story.end("p", End::Succeeded);
+        story.end("q", End::Succeeded);
+        assert_eq!(story.submit("r"), full, "released, so it is new work");
+    }
+
+    #[test]
+    fn a_client_has_at_most_so_many_pending_prompts() {
+        let mut story = Story::new("Ru0");
+        for prompt in ["p", "q", "r"] {
+            story.submit(prompt).unwrap();
+        }
+        assert_eq!(story.submit("s"), Err(Refusal::TooManyPending { max: PENDING_MAX }));
+        assert_eq!(story.client.pending().len(), PENDING_MAX);
+        story.end("q", End::Succeeded);
+        assert_eq!(story.submit("s"), Ok((0, Reason::Held)));
+        let order: Vec<&str> = story.client.pending().keys().map(PromptId::as_str).collect();
+        assert_eq!(order, ["p", "r", "s"], "in the order of submission");
+    }
+
+    #[test]
+    fn an_id_that_is_pending_is_not_taken_twice() {
+        let mut story = Story::new("Ru0");
+        story.submit("p").unwrap();
+        story.client.accepted(&id("p"), story.now);
+        assert_eq!(story.submit("p"), Err(Refusal::AlreadyPending));
+        assert_eq!(story.client.pending()[&id("p")].phase.as_str(), "queued", "and is as it was");
+    }
+
+    #[test]
+    fn a_refused_prompt_leaves_no_trace() {
+        let mut story = Story::new("Ru0 Ru1");
+        story.submit("p").unwrap();
+        assert!(story.client.withdraw(&id("p")).is_some());
+        assert!(story.client.withdraw(&id("p")).is_none());
+        assert_eq!((story.state(), story.client.pending().len()), ("idle", 0));
+        assert_eq!(story.end("p", End::Failed), None, "it never was, so it does not end");
+        assert_eq!(story.fleet("Ru9 Ru0").submit("p"), Ok((1, Reason::Moved)));
+    }
+
+    #[test]
+    fn a_prompt_ends_once() {
+        let mut story = Story::new("Ru0");
+        story.submit("p").unwrap();
+        let now = story.now;
+        let client = &mut story.client;
+        assert_eq!(client.hear(&id("p"), Heard::Terminal(End::Succeeded), now), None);
+        assert_eq!(client.hear(&id("p"), Heard::LastWord, now), Some(End::Succeeded));
+        assert_eq!(client.hear(&id("p"), Heard::LastWord, now), None);
+        assert_eq!(client.sight(&id("p"), Sighted::Absent(Process::Restarted), now), None);
+        assert_eq!(client.end(&id("p"), End::Deleted, now), None);
+        assert_eq!(client.withdraw(&id("p")).map(|_| ()), None);
+        assert_eq!(story.decisions(), ["placed", "completed", "released"]);
+    }
+
+    #[test]
+    fn a_release_that_races_with_a_new_prompt_wins_or_is_refused() {
+        let mut first = Story::new("Ru0 Ru1");
+        first.contact().unwrap();
+        assert_eq!(first.client.release(first.now).unwrap().backend, Some(BackendId(0)));
+        assert_eq!(first.state(), "none");
+        assert_eq!(first.fleet("Ru9 Ru0").submit("p"), Ok((1, Reason::Placed)), "released first");
+
+        let mut second = Story::new("Ru0 Ru1");
+        second.contact().unwrap();
+        second.submit("p").unwrap();
+        assert_eq!(second.client.release(second.now).unwrap_err().pending, 1);
+        assert_eq!((second.state(), second.backend()), ("held", Some(0)), "submitted first");
+
+        let mut end = Story::new("Ru0 Ru1");
+        end.submit("p").unwrap();
+        end.submit("q").unwrap();
+        end.end("p", End::Succeeded);
+        assert_eq!(end.client.release(end.now).unwrap_err().pending, 1, "the end was not the last");
+    }
+
+    #[test]
+    fn a_safe_release_says_how_much_is_pending_and_takes_a_reservation_with_it() {
+        let mut story = Story::new("Ru0");
+        story.submit("p").unwrap();
+        story.submit("q").unwrap();
+        let _began = story.upload_began().unwrap();
+        assert_eq!(story.client.release(story.now).unwrap_err(), StillPending { pending: 3 });
+
+        let mut story = Story::new("Ru0");
+        story.upload().unwrap();
+        assert_eq!(story.client.release(story.now).unwrap().backend, Some(BackendId(0)));
+        assert_eq!(story.state(), "none");
+        assert_eq!(story.client.release(story.now).unwrap().backend, None, "nothing is left");
+    }
+
+    #[test]
+    fn a_forced_reset_cuts_off_what_is_pending_and_releases() {
+        let mut story = Story::new("Ru0 Ru1");
+        story.submit("p").unwrap();
+        story.submit("q").unwrap();
+        let released = story.client.reset(story.now);
+        assert_eq!(released.backend, Some(BackendId(0)));
+        let cut_off: Vec<&str> = released.cut_off.iter().map(|(id, _)| id.as_str()).collect();
+        assert_eq!(cut_off, ["p", "q"]);
+        assert_eq!((story.state(), story.client.pending().len()), ("none", 0));
+        assert_eq!(story.end("p", End::Lost(Loss::Reset)), None, "it has ended");
+        assert_eq!(story.decisions().last(), Some(&"reset"));
+        assert_eq!(story.fleet("Ru9 Ru0").submit("p"), Ok((1, Reason::Placed)));
+    }
+
+    #[test]
+    fn only_the_last_decisions_are_remembered() {
+        let mut story = Story::new("Ru0");
+        for _ in 0..100 {
+            story.submit("p").unwrap();
+            story.end("p", End::Succeeded);
+            assert!(story.client.decisions().count() <= DECISIONS_KEPT);
+        }
+        story.client.reset(story.now);
+        assert_eq!(story.client.decisions().count(), DECISIONS_KEPT);
+        assert_eq!(story.decisions().last(), Some(&"reset"), "newest last");
+    }
+
+    #[test]
+    fn a_client_is_forgotten_without_socket_work_and_contact_for_the_lease() {
+        let mut story = Story::new("Ru0");
+        story.contact().unwrap();
+        assert!(!story.after(599).is_forgotten());
+        assert!(story.after(1).is_forgotten());
+
+        story.client.socket_opened(story.now);
+        assert!(!story.after(6000).is_forgotten(), "a socket is open");
+        story.client.socket_closed(story.now);
+        assert_eq!(story.client.last_socket_lost(), Some(story.now));
+        assert!(!story.after(599).is_forgotten(), "the lease begins now");
+
+        story.submit("p").unwrap();
+        assert!(!story.after(6000).is_forgotten(), "a prompt is pending");
+        story.client.withdraw(&id("p"));
+        assert!(story.is_forgotten());
+    }
+
+    #[test]
+    fn what_must_be_asked_is_asked_of_the_bound_backend_only() {
+        let silent = Duration::from_secs(30);
+        let mut story = Story::new("Ru0 Ru1");
+        story.submit("p").unwrap();
+        story.submit("q").unwrap();
+        for prompt in ["p", "q"] {
+            story.client.accepted(&id(prompt), story.now);
+        }
+        story.client.must_ask(BackendId(1));
+        assert!(story.client.to_ask(silent, story.now).is_empty());
+        story.client.must_ask(BackendId(0));
+        let asked = [(id("p"), BackendId(0)), (id("q"), BackendId(0))];
+        assert_eq!(story.client.to_ask(silent, story.now), asked);
+        assert_eq!(story.client.sight(&id("p"), Sighted::Running, story.now), None);
+        assert_eq!(story.client.to_ask(silent, story.now), asked[1..]);
+    }
+
+    #[test]
+    fn a_process_that_began_after_a_prompt_was_sent_is_another() {
+        let story = Story::new("");
+        let later = story.now + Duration::from_millis(1);
+        assert_eq!(process_since(story.now, Some(later)), Process::Restarted);
+        assert_eq!(process_since(later, Some(story.now)), Process::MaybeSame);
+        assert_eq!(process_since(story.now, None), Process::MaybeSame);
+    }
+}
