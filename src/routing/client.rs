@@ -36,8 +36,10 @@ use super::place::{FleetNow, TieBreak, place};
 #[derive(Debug)]
 pub struct Client {
     binding: Option<Binding>,
+    bindings_made: u64,
     /// In the order of submission. Invariant: all on `binding`'s backend.
     pending: IndexMap<PromptId, Pending>,
+    /// Those that began under `binding`.
     uploads_in_flight: u32,
     sockets: u32,
     last_contact: Instant,
@@ -47,6 +49,8 @@ pub struct Client {
 
 #[derive(Clone, Copy, Debug)]
 struct Binding {
+    /// Never the same for two bindings of one client.
+    number: u64,
     backend: BackendId,
     since: Instant,
     reserved_until: Option<Instant>,
@@ -73,6 +77,7 @@ impl Client {
     pub fn new(now: Instant) -> Self {
         Self {
             binding: None,
+            bindings_made: 0,
             pending: IndexMap::new(),
             uploads_in_flight: 0,
             sockets: 0,
@@ -93,10 +98,10 @@ impl Client {
             return self.record(kept, now);
         }
         let decision = match self.binding {
-            Some(bound) if fleet.serves_new(bound.backend) => Ok(stay(bound.backend, Reason::Idle)),
+            Some(bound) if fleet.serves_new(bound.backend) => Ok(stay(&bound, Reason::Idle)),
             // A draining backend is better than none, for what is only read.
             Some(bound) if fleet.serves_held(bound.backend) => {
-                self.bind(fleet, now).or(Ok(stay(bound.backend, Reason::Idle)))
+                self.bind(fleet, now).or(Ok(stay(&bound, Reason::Idle)))
             }
             Some(_) | None => self.bind(fleet, now),
         };
@@ -117,14 +122,19 @@ impl Client {
         self.record(decision, now)
     }
 
-    /// The upload's answer has come, or it has failed. A picture that arrived reserves its
-    /// backend for `reservation`.
-    pub fn upload_ended(&mut self, reservation: Option<Duration>, now: Instant) {
+    /// The upload that was decided by `began` has its answer, or has failed. A picture that
+    /// arrived reserves its backend for `reservation`.
+    pub fn upload_ended(&mut self, began: Decision, reservation: Option<Duration>, now: Instant) {
+        self.last_contact = now;
+        // After a reset its picture lies where the client is no longer bound: it holds nothing.
+        let Some(bound) = self.binding.as_mut().filter(|bound| bound.number == began.binding)
+        else {
+            return;
+        };
         debug_assert!(0 < self.uploads_in_flight, "an upload ends once");
         self.uploads_in_flight = self.uploads_in_flight.saturating_sub(1);
-        self.last_contact = now;
-        if let (Some(binding), Some(reservation)) = (&mut self.binding, reservation) {
-            binding.reserved_until = Some(now + reservation);
+        if let Some(reservation) = reservation {
+            bound.reserved_until = Some(now + reservation);
         }
     }
 
@@ -215,8 +225,10 @@ impl Client {
         }
     }
 
-    /// A forced reset: whatever is pending is lost, and the binding is gone.
+    /// A forced reset: whatever is pending is lost, and the binding is gone. An upload in flight
+    /// goes on, and holds nothing any more.
     pub fn reset(&mut self, now: Instant) -> Released {
+        self.uploads_in_flight = 0;
         let cut_off = self.pending.drain(..).collect();
         Released { cut_off, ..self.unbind(What::Reset, now) }
     }
@@ -312,9 +324,9 @@ impl Client {
         let serves = fleet.serves_held(bound.backend);
         if self.is_held() {
             let down = Refusal::BackendDown { backend: bound.backend };
-            return Some(if serves { Ok(stay(bound.backend, Reason::Held)) } else { Err(down) });
+            return Some(if serves { Ok(stay(&bound, Reason::Held)) } else { Err(down) });
         }
-        (is_reserved(&bound, now) && serves).then(|| Ok(stay(bound.backend, Reason::Reserved)))
+        (is_reserved(&bound, now) && serves).then(|| Ok(stay(&bound, Reason::Reserved)))
     }
 
     /// Places the client anew. The only place where a binding is made.
@@ -322,12 +334,14 @@ impl Client {
         debug_assert!(!self.is_held(), "a held binding does not move");
         let last = self.binding.map(|bound| bound.backend);
         let backend = place(fleet.backends, TieBreak { last, turn: fleet.turn })?;
-        if last == Some(backend) {
-            return Ok(stay(backend, Reason::Placed));
+        if let Some(bound) = self.binding.filter(|bound| bound.backend == backend) {
+            return Ok(stay(&bound, Reason::Placed));
         }
-        self.binding = Some(Binding { backend, since: now, reserved_until: None });
+        self.bindings_made += 1;
+        let number = self.bindings_made;
+        self.binding = Some(Binding { number, backend, since: now, reserved_until: None });
         let reason = if last.is_some() { Reason::Moved } else { Reason::Placed };
-        Ok(Decision { backend, reason, left: last, newly_bound: true })
+        Ok(Decision { backend, reason, left: last, newly_bound: true, binding: number })
     }
 
     fn unbind(&mut self, what: What, now: Instant) -> Released {
@@ -353,8 +367,9 @@ impl Client {
     }
 }
 
-fn stay(backend: BackendId, reason: Reason) -> Decision {
-    Decision { backend, reason, left: None, newly_bound: false }
+fn stay(bound: &Binding, reason: Reason) -> Decision {
+    let Binding { number, backend, .. } = *bound;
+    Decision { backend, reason, left: None, newly_bound: false, binding: number }
 }
 
 fn is_reserved(bound: &Binding, now: Instant) -> bool {
@@ -434,7 +449,7 @@ mod tests {
         /// An upload that arrives at once.
         fn upload(&mut self) -> Result<(u16, Reason), Refusal> {
             let began = self.upload_began()?;
-            self.client.upload_ended(Some(RESERVATION), self.now);
+            self.client.upload_ended(began, Some(RESERVATION), self.now);
             Ok(in_short(began))
         }
 
@@ -509,12 +524,12 @@ mod tests {
     #[test]
     fn an_upload_in_flight_holds_as_a_prompt_does() {
         let mut story = Story::new("Ru0 Ru1");
-        let _began = story.upload_began().unwrap();
+        let began = story.upload_began().unwrap();
         assert_eq!(story.fleet("Du9 Ru0").submit("p"), Ok((0, Reason::Held)));
         story.end("p", End::Succeeded);
         assert_eq!(story.contact(), Ok((0, Reason::Held)));
         assert_eq!(story.client.release(story.now).unwrap_err().pending, 1);
-        story.client.upload_ended(None, story.now);
+        story.client.upload_ended(began, None, story.now);
         assert_eq!(story.state(), "idle", "an upload that failed reserves nothing");
         assert_eq!(story.submit("q"), Ok((1, Reason::Moved)));
     }
@@ -815,5 +830,23 @@ mod tests {
         assert_eq!(process_since(story.now, Some(later)), Process::Restarted);
         assert_eq!(process_since(later, Some(story.now)), Process::MaybeSame);
         assert_eq!(process_since(story.now, None), Process::MaybeSame);
+    }
+
+    #[test]
+    fn an_upload_that_outlives_a_reset_holds_and_reserves_nothing() {
+        // The count of uploads once outlived the binding: the next contact found a held client
+        // without a binding.
+        let mut story = Story::new("Ru0 Ru1");
+        let old = story.upload_began().unwrap();
+        assert_eq!(story.state(), "held");
+        story.client.reset(story.now);
+        assert_eq!(story.fleet("Ru1 Ru0").contact(), Ok((1, Reason::Placed)));
+        assert_eq!(story.state(), "idle");
+
+        let new = story.upload_began().unwrap();
+        story.client.upload_ended(old, Some(RESERVATION), story.now);
+        assert_eq!(story.state(), "held", "the new one is still on its way");
+        story.client.upload_ended(new, None, story.now);
+        assert_eq!(story.state(), "idle", "the old picture is not here");
     }
 }

@@ -57,6 +57,9 @@ pub struct Decision {
     pub left: Option<BackendId>,
     /// True if this decision bound the client to `backend`.
     pub newly_bound: bool,
+    /// Which of the client's bindings this is. It tells what began under a binding that a reset
+    /// has dissolved from what began since, on the same backend or another.
+    pub binding: u64,
 }
 
 /// A remembered decision, for the operator.
