@@ -158,17 +158,23 @@ impl Client {
             self.for_work(fleet, now)
         };
         if let Ok(decision) = &decision {
-            self.pending.insert(prompt, Pending::new(decision.backend, now));
+            let mut pending = Pending::new(decision.backend, now);
             if let Some(binding) = &mut self.binding {
-                binding.reserved_until = None;
+                pending.reservation = binding.reserved_until.take();
             }
+            self.pending.insert(prompt, pending);
         }
         self.record(decision, now)
     }
 
-    /// The prompt was refused by its backend, or provably never sent: it leaves no trace.
+    /// The prompt was refused by its backend, or provably never sent: it leaves no trace. The
+    /// reservation that it used up is there again, so that the mended prompt finds its picture.
     pub fn withdraw(&mut self, prompt: &PromptId) -> Option<Pending> {
-        self.pending.shift_remove(prompt)
+        let withdrawn = self.pending.shift_remove(prompt)?;
+        if let Some(binding) = &mut self.binding {
+            binding.reserved_until = binding.reserved_until.max(withdrawn.reservation);
+        }
+        Some(withdrawn)
     }
 
     /// The prompt was taken by its backend.
@@ -705,6 +711,28 @@ mod tests {
         assert_eq!((story.state(), story.client.pending().len()), ("idle", 0));
         assert_eq!(story.end("p", End::Failed), None, "it never was, so it does not end");
         assert_eq!(story.fleet("Ru9 Ru0").submit("p"), Ok((1, Reason::Moved)));
+    }
+
+    #[test]
+    fn a_refused_prompt_gives_back_the_reservation_that_it_used_up() {
+        let mut story = Story::new("Ru0 Ru1");
+        story.upload().unwrap();
+        story.fleet("Ru9 Ru0").submit("p").unwrap();
+        story.client.withdraw(&id("p"));
+        assert_eq!(story.state(), "reserved");
+        assert_eq!(story.after(599).submit("q"), Ok((0, Reason::Reserved)), "its picture is here");
+        story.after(1).client.withdraw(&id("q"));
+        assert_eq!(story.state(), "idle", "it was not made longer");
+    }
+
+    #[test]
+    fn a_newer_reservation_is_not_shortened_by_a_refused_prompt() {
+        let mut story = Story::new("Ru0 Ru1");
+        story.upload().unwrap();
+        story.submit("p").unwrap();
+        story.after(500).upload().unwrap();
+        story.client.withdraw(&id("p"));
+        assert_eq!(story.fleet("Ru9 Ru0").after(599).submit("q"), Ok((0, Reason::Reserved)));
     }
 
     #[test]

@@ -119,6 +119,8 @@ pub struct Pending {
     /// It must be asked about, whatever was heard: its link broke, its backend came back, or its
     /// last word came without an outcome.
     pub must_ask: bool,
+    /// The end of the reservation that its submission used up.
+    pub reservation: Option<Instant>,
     finding: Finding,
 }
 
@@ -179,6 +181,7 @@ impl Pending {
             phase: Phase::Sending,
             delete_asked: false,
             must_ask: false,
+            reservation: None,
             finding: Finding::Nothing,
         }
     }
