@@ -136,6 +136,7 @@ impl Client {
         if let Some(reservation) = reservation {
             bound.reserved_until = Some(now + reservation);
         }
+        self.remember_if_released(now);
     }
 
     /// A prompt is about to be sent: it is pending from here on.
@@ -199,10 +200,8 @@ impl Client {
     /// Ends a prompt. `None` if it had ended already: a prompt ends once.
     pub fn end(&mut self, prompt: &PromptId, end: End, now: Instant) -> Option<End> {
         let pending = self.pending.shift_remove(prompt)?;
-        self.decisions.remember(pending.backend, What::Ended(end), now);
-        if self.pending.is_empty() {
-            self.decisions.remember(pending.backend, What::Released, now);
-        }
+        self.decisions.remember(Some(pending.backend), What::Ended(end), now);
+        self.remember_if_released(now);
         Some(end)
     }
 
@@ -353,7 +352,7 @@ impl Client {
     fn unbind(&mut self, what: What, now: Instant) -> Released {
         let bound = self.binding.take();
         if let Some(bound) = bound {
-            self.decisions.remember(bound.backend, what, now);
+            self.decisions.remember(Some(bound.backend), what, now);
         }
         Released { backend: bound.map(|bound| bound.backend), cut_off: Vec::new() }
     }
@@ -367,9 +366,18 @@ impl Client {
         decision: Result<Decision, Refusal>,
         now: Instant,
     ) -> Result<Decision, Refusal> {
-        let bound = self.binding.map_or(BackendId(0), |bound| bound.backend);
+        let bound = self.binding.map(|bound| bound.backend);
         self.decisions.record(&decision, bound, now);
         decision
+    }
+
+    /// Something that held the binding is over. It was released if nothing else holds it.
+    fn remember_if_released(&mut self, now: Instant) {
+        if let Some(bound) = self.binding.filter(|bound| !is_reserved(bound, now))
+            && !self.is_held()
+        {
+            self.decisions.remember(Some(bound.backend), What::Released, now);
+        }
     }
 }
 
@@ -799,6 +807,38 @@ mod tests {
         assert_eq!(story.end("p", End::Lost(Loss::Reset)), None, "it has ended");
         assert_eq!(story.decisions().last(), Some(&"reset"));
         assert_eq!(story.fleet("Ru9 Ru0").submit("p"), Ok((1, Reason::Placed)));
+    }
+
+    #[test]
+    fn a_release_is_remembered_when_nothing_holds_any_more() {
+        let mut story = Story::new("Ru0");
+        story.submit("p").unwrap();
+        let began = story.upload_began().unwrap();
+        story.end("p", End::Succeeded);
+        assert_eq!(story.decisions().last(), Some(&"completed"), "an upload still holds it");
+        story.client.upload_ended(began, None, story.now);
+        assert_eq!(story.decisions().last(), Some(&"released"));
+
+        let mut story = Story::new("Ru0");
+        story.submit("p").unwrap();
+        story.upload().unwrap();
+        story.end("p", End::Succeeded);
+        assert_eq!(story.decisions().last(), Some(&"completed"), "it is reserved");
+    }
+
+    #[test]
+    fn a_refusal_is_remembered_once_and_names_no_backend_that_it_does_not_concern() {
+        let mut story = Story::new("Rd0 Rd0");
+        for _ in 0..20 {
+            story.contact().unwrap_err();
+        }
+        let remembered: Vec<_> =
+            story.client.decisions().map(|it| (it.backend, it.what.as_str())).collect();
+        assert_eq!(remembered, [(None, "no_backend")]);
+        story.fleet("Rd0 Ru0").submit("p").unwrap();
+        story.fleet("Rd0 Rd0").contact().unwrap_err();
+        let last = story.client.decisions().last().map(|it| (it.backend, it.what.as_str()));
+        assert_eq!(last, Some((Some(BackendId(1)), "backend_down")));
     }
 
     #[test]

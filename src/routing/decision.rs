@@ -66,7 +66,8 @@ pub struct Decision {
 #[derive(Clone, Copy, Debug)]
 pub struct Decided {
     pub at: Instant,
-    pub backend: BackendId,
+    /// The backend that it is about; `None` for the refusal of a client that is not bound.
+    pub backend: Option<BackendId>,
     pub what: What,
 }
 
@@ -126,25 +127,26 @@ pub struct Decisions {
 }
 
 impl Decisions {
-    /// Remembers what is news: a binding made or refused. A thousand reads that stay are not.
-    pub fn record(&mut self, decision: &Result<Decision, Refusal>, bound: BackendId, now: Instant) {
-        match decision {
-            Ok(made) => {
-                let what = What::Routed(made.reason);
-                let is_news = self
-                    .kept
-                    .back()
-                    .is_none_or(|last| last.what != what || last.backend != made.backend);
-                if is_news {
-                    self.remember(made.backend, what, now);
-                }
-            }
-            Err(refusal) => self.remember(bound, What::Refused(*refusal), now),
+    /// Remembers what is news: a binding made or refused. A thousand reads that stay, or that
+    /// are refused for the same reason, are not.
+    pub fn record(
+        &mut self,
+        decision: &Result<Decision, Refusal>,
+        bound: Option<BackendId>,
+        now: Instant,
+    ) {
+        let (backend, what) = match decision {
+            Ok(made) => (Some(made.backend), What::Routed(made.reason)),
+            Err(refusal) => (bound, What::Refused(*refusal)),
+        };
+        let is_known = |last: &Decided| last.what == what && last.backend == backend;
+        if !self.kept.back().is_some_and(is_known) {
+            self.remember(backend, what, now);
         }
     }
 
     /// Remembers one; the oldest makes room.
-    pub fn remember(&mut self, backend: BackendId, what: What, now: Instant) {
+    pub fn remember(&mut self, backend: Option<BackendId>, what: What, now: Instant) {
         if self.kept.len() == DECISIONS_KEPT {
             self.kept.pop_front();
         }
