@@ -43,6 +43,7 @@ pub struct Client {
     uploads_in_flight: u32,
     sockets: u32,
     last_contact: Instant,
+    last_end: Option<Instant>,
     last_socket_lost: Option<Instant>,
     decisions: Decisions,
 }
@@ -82,6 +83,7 @@ impl Client {
             uploads_in_flight: 0,
             sockets: 0,
             last_contact: now,
+            last_end: None,
             last_socket_lost: None,
             decisions: Decisions::default(),
         }
@@ -200,6 +202,7 @@ impl Client {
     /// Ends a prompt. `None` if it had ended already: a prompt ends once.
     pub fn end(&mut self, prompt: &PromptId, end: End, now: Instant) -> Option<End> {
         let pending = self.pending.shift_remove(prompt)?;
+        self.last_end = Some(now);
         self.decisions.remember(Some(pending.backend), What::Ended(end), now);
         self.remember_if_released(now);
         Some(end)
@@ -251,9 +254,13 @@ impl Client {
     }
 
     /// True if nothing is left of it but a name: no socket, no work, and no contact for `lease`.
+    ///
+    /// An end begins the lease anew: whoever submits, goes away for longer than the lease, and
+    /// comes back when the work is done, is told how it ended.
     #[must_use]
     pub fn is_forgotten(&self, lease: Duration, now: Instant) -> bool {
-        self.sockets == 0 && self.work() == 0 && lease <= now.duration_since(self.last_contact)
+        let last = self.last_end.map_or(self.last_contact, |end| end.max(self.last_contact));
+        self.sockets == 0 && self.work() == 0 && lease <= now.duration_since(last)
     }
 
     /// True while nothing may move the binding.
@@ -871,6 +878,15 @@ mod tests {
         assert!(!story.after(6000).is_forgotten(), "a prompt is pending");
         story.client.withdraw(&id("p"));
         assert!(story.is_forgotten());
+    }
+
+    #[test]
+    fn a_client_is_still_known_when_its_long_prompt_ends() {
+        let mut story = Story::new("Ru0");
+        story.submit("p").unwrap();
+        story.after(6000).end("p", End::Succeeded);
+        assert!(!story.after(599).is_forgotten(), "nobody has been told of the end");
+        assert!(story.after(1).is_forgotten());
     }
 
     #[test]
