@@ -236,21 +236,29 @@ impl Pending {
                 self.finding = Finding::InHistory { end, since };
                 self.settled(now)
             }
-            Sighted::Absent(Process::Restarted) => Some(self.gone(Loss::BackendRestarted)),
+            Sighted::Absent(process) => self.is_missed(process, now),
+        }
+    }
+
+    /// It is in neither queue nor history.
+    fn is_missed(&mut self, process: Process, now: Instant) -> Option<End> {
+        match (process, self.finding) {
+            (Process::Restarted, _) => Some(self.gone(Loss::BackendRestarted)),
+            // Its history was cleared since; how it ended is known all the same.
+            (Process::MaybeSame, Finding::InHistory { .. }) => self.settled(now),
             // It was in the queue when its client asked for the deletion, so one look is enough.
-            Sighted::Absent(Process::MaybeSame) if self.delete_asked => {
+            (Process::MaybeSame, Finding::Nothing | Finding::Absent { .. })
+                if self.delete_asked =>
+            {
                 Some(self.gone(Loss::Vanished))
             }
-            Sighted::Absent(Process::MaybeSame) => match self.finding {
-                Finding::Absent { since } if ABSENT_LOOKS_APART <= now.duration_since(since) => {
-                    Some(self.gone(Loss::Vanished))
-                }
-                Finding::Absent { .. } => None,
-                Finding::Nothing | Finding::InHistory { .. } => {
-                    self.finding = Finding::Absent { since: now };
-                    None
-                }
-            },
+            (Process::MaybeSame, Finding::Nothing) => {
+                self.finding = Finding::Absent { since: now };
+                None
+            }
+            (Process::MaybeSame, Finding::Absent { since }) => {
+                (ABSENT_LOOKS_APART <= now.duration_since(since)).then(|| self.gone(Loss::Vanished))
+            }
         }
     }
 
@@ -287,10 +295,12 @@ impl Pending {
     /// A prompt that was deleted on request, or that ended before its history was cleared, is not
     /// lost; anything else that its backend no longer knows is.
     fn gone(&self, loss: Loss) -> End {
-        match self.phase {
-            Phase::Ending(end) => end,
-            Phase::Sending | Phase::Queued | Phase::Running if self.delete_asked => End::Deleted,
-            Phase::Sending | Phase::Queued | Phase::Running => End::Lost(loss),
+        match (self.finding, self.phase) {
+            (Finding::InHistory { end, .. }, _) | (_, Phase::Ending(end)) => end,
+            (_, Phase::Sending | Phase::Queued | Phase::Running) if self.delete_asked => {
+                End::Deleted
+            }
+            (_, Phase::Sending | Phase::Queued | Phase::Running) => End::Lost(loss),
         }
     }
 }
@@ -374,5 +384,21 @@ mod tests {
         assert!(!pending(t).wants_asking(after, at(t, 29_999)));
         assert!(pending(t).wants_asking(after, at(t, 30_000)));
         assert!(!Pending::new(BackendId(0), t).wants_asking(after, at(t, 60_000)));
+    }
+
+    #[test]
+    fn a_prompt_that_was_seen_in_the_history_is_not_lost_when_the_history_is_cleared() {
+        let t = start();
+        let mut cleared = pending(t);
+        assert_eq!(cleared.sight(Sighted::InHistory(End::Failed), t), None);
+        let absent = Sighted::Absent(Process::MaybeSame);
+        assert_eq!(cleared.sight(absent, at(t, 999)), None, "its events may still come");
+        assert!(cleared.wants_asking(Duration::from_secs(30), at(t, 999)));
+        assert_eq!(cleared.sight(absent, at(t, 1000)), Some(End::Failed));
+
+        let mut restarted = pending(t);
+        assert_eq!(restarted.sight(Sighted::InHistory(End::Succeeded), t), None);
+        let gone = restarted.sight(Sighted::Absent(Process::Restarted), t);
+        assert_eq!(gone, Some(End::Succeeded), "no event comes from a process that is gone");
     }
 }
