@@ -211,7 +211,7 @@ impl Client {
     /// The client asked for a prompt to be deleted, and the backend said 200, as it always does.
     pub fn delete_asked(&mut self, prompt: &PromptId) {
         if let Some(pending) = self.pending.get_mut(prompt) {
-            pending.delete_asked = true;
+            pending.ask_delete();
         }
     }
 

@@ -114,7 +114,7 @@ pub struct Pending {
     /// When it was last heard of, by event or by asking.
     pub heard: Instant,
     pub phase: Phase,
-    /// Its client asked for it to be deleted.
+    /// Its client asked for it to be deleted while it may still have waited.
     pub delete_asked: bool,
     /// It must be asked about, whatever was heard: its link broke, its backend came back, or its
     /// last word came without an outcome.
@@ -204,9 +204,8 @@ impl Pending {
             self.finding = Finding::Nothing;
         }
         match (heard, self.phase) {
-            (Heard::Started | Heard::Progressed, Phase::Ending(_)) => None,
             (Heard::Started | Heard::Progressed, _) => {
-                self.phase = Phase::Running;
+                self.runs();
                 None
             }
             (Heard::Terminal(end), _) => {
@@ -225,8 +224,16 @@ impl Pending {
     /// Takes what asking found. Returns the end, if that settles it.
     pub fn sight(&mut self, sighted: Sighted, now: Instant) -> Option<End> {
         match sighted {
-            Sighted::Queued => self.is_there(Phase::Queued, now),
-            Sighted::Running => self.is_there(Phase::Running, now),
+            Sighted::Queued => {
+                self.is_there(now);
+                self.phase = Phase::Queued;
+                None
+            }
+            Sighted::Running => {
+                self.is_there(now);
+                self.runs();
+                None
+            }
             Sighted::InHistory(end) => {
                 self.heard = now;
                 let since = match self.finding {
@@ -262,13 +269,29 @@ impl Pending {
         }
     }
 
-    /// It is where it should be; a terminal event that said otherwise was wrong.
-    fn is_there(&mut self, phase: Phase, now: Instant) -> Option<End> {
+    /// It is where it should be.
+    fn is_there(&mut self, now: Instant) {
         self.must_ask = false;
         self.heard = now;
         self.finding = Finding::Nothing;
-        self.phase = phase;
-        None
+    }
+
+    /// It works, or just has: a backend says how a prompt ended before it counts it as done.
+    fn runs(&mut self) {
+        match self.phase {
+            Phase::Sending | Phase::Queued | Phase::Running => self.phase = Phase::Running,
+            Phase::Ending(_) => {}
+        }
+        self.delete_asked = false;
+    }
+
+    /// Its client asked for it to be deleted, and the backend said 200, as it always does. Only
+    /// what waits is deleted; a prompt that runs goes on, and is not to be asked about for that.
+    pub fn ask_delete(&mut self) {
+        match self.phase {
+            Phase::Sending | Phase::Queued => self.delete_asked = true,
+            Phase::Running | Phase::Ending(_) => {}
+        }
     }
 
     /// The end that asking has found, once its own events have had their time.
@@ -373,7 +396,7 @@ mod tests {
         let restarted = Sighted::Absent(Process::Restarted);
         assert_eq!(pending(t).sight(restarted, t), Some(End::Lost(Loss::BackendRestarted)));
         let mut deleted = pending(t);
-        deleted.delete_asked = true;
+        deleted.ask_delete();
         assert_eq!(deleted.sight(restarted, t), Some(End::Deleted));
     }
 
@@ -400,5 +423,43 @@ mod tests {
         assert_eq!(restarted.sight(Sighted::InHistory(End::Succeeded), t), None);
         let gone = restarted.sight(Sighted::Absent(Process::Restarted), t);
         assert_eq!(gone, Some(End::Succeeded), "no event comes from a process that is gone");
+    }
+
+    #[test]
+    fn a_delete_of_a_prompt_that_runs_deletes_nothing() {
+        let t = start();
+        let after = Duration::from_secs(30);
+        let absent = Sighted::Absent(Process::MaybeSame);
+        let mut running = pending(t);
+        assert_eq!(running.hear(Heard::Started, t), None);
+        running.ask_delete();
+        assert!(!running.wants_asking(after, t), "for all the hours that it runs");
+        assert_eq!(running.sight(absent, t), None, "so one look is not enough");
+
+        let mut overtaken = pending(t);
+        overtaken.ask_delete();
+        assert!(overtaken.wants_asking(after, t));
+        assert_eq!(overtaken.sight(Sighted::Queued, t), None);
+        assert!(overtaken.wants_asking(after, t), "the deletion may be on its way");
+        assert_eq!(overtaken.sight(Sighted::Running, t), None);
+        assert!(!overtaken.wants_asking(after, t));
+
+        let mut waiting = pending(t);
+        waiting.ask_delete();
+        assert_eq!(waiting.sight(absent, t), Some(End::Deleted));
+    }
+
+    #[test]
+    fn a_prompt_that_told_its_end_and_is_not_yet_counted_as_done_keeps_its_end() {
+        let t = start();
+        let mut prompt = pending(t);
+        assert_eq!(prompt.hear(Heard::Terminal(End::Interrupted), t), None);
+        assert_eq!(prompt.sight(Sighted::Running, t), None);
+        assert_eq!(prompt.hear(Heard::LastWord, t), Some(End::Interrupted));
+
+        let mut forged = pending(t);
+        assert_eq!(forged.hear(Heard::Terminal(End::Succeeded), t), None);
+        assert_eq!(forged.sight(Sighted::Queued, t), None, "it has not even begun");
+        assert_eq!(forged.hear(Heard::LastWord, t), None);
     }
 }
