@@ -27,7 +27,9 @@ use std::time::{Duration, Instant};
 
 use indexmap::IndexMap;
 
-use super::decision::{Decided, Decision, Decisions, Reason, Refusal, What};
+use super::decision::{
+    Decided, Decision, Decisions, Reason, Refusal, Released, StillPending, What,
+};
 use super::ids::{BackendId, PromptId};
 use super::pending::{End, Heard, Pending, Process, Sighted};
 use super::place::{FleetNow, TieBreak, place};
@@ -55,22 +57,6 @@ struct Binding {
     backend: BackendId,
     since: Instant,
     reserved_until: Option<Instant>,
-}
-
-/// A safe reset was refused: so many prompts and uploads are pending.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
-#[error("{pending} prompts are pending")]
-pub struct StillPending {
-    pub pending: usize,
-}
-
-/// What a release or reset leaves to be done.
-#[derive(Debug, Default)]
-pub struct Released {
-    /// The backend that the client was bound to.
-    pub backend: Option<BackendId>,
-    /// Prompts that a forced reset ended as lost; their backend should stop working on them.
-    pub cut_off: Vec<(PromptId, Pending)>,
 }
 
 impl Client {

@@ -6,8 +6,8 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
-use super::ids::BackendId;
-use super::pending::End;
+use super::ids::{BackendId, PromptId};
+use super::pending::{End, Pending};
 use super::place::NoPlace;
 
 /// How many decisions a client remembers, newest last.
@@ -118,6 +118,22 @@ impl Refusal {
             Self::AlreadyPending => "prompt_id_known",
         }
     }
+}
+
+/// A safe reset was refused: so many prompts and uploads are pending.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("{pending} prompts are pending")]
+pub struct StillPending {
+    pub pending: usize,
+}
+
+/// What a release or reset leaves to be done.
+#[derive(Debug, Default)]
+pub struct Released {
+    /// The backend that the client was bound to.
+    pub backend: Option<BackendId>,
+    /// Prompts that a forced reset ended as lost; their backend should stop working on them.
+    pub cut_off: Vec<(PromptId, Pending)>,
 }
 
 /// The last decisions about one client: a ring, so that it stays bounded.

@@ -264,7 +264,8 @@ impl Pending {
                 None
             }
             (Process::MaybeSame, Finding::Absent { since }) => {
-                (ABSENT_LOOKS_APART <= now.duration_since(since)).then(|| self.gone(Loss::Vanished))
+                let is_proven = ABSENT_LOOKS_APART <= now.duration_since(since);
+                is_proven.then(|| self.gone(Loss::Vanished))
             }
         }
     }
