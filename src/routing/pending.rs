@@ -188,7 +188,7 @@ impl Pending {
 
     /// The backend took it (an answer 200, or it was found there).
     pub fn accepted(&mut self, now: Instant) {
-        self.heard = now;
+        self.is_known(now);
         match self.phase {
             Phase::Sending => self.phase = Phase::Queued,
             // Its first events may overtake the answer.
@@ -198,11 +198,7 @@ impl Pending {
 
     /// Takes what a link said. Returns the end, if this was it.
     pub fn hear(&mut self, heard: Heard, now: Instant) -> Option<End> {
-        self.heard = now;
-        // Whatever is heard of proves that it is not absent.
-        if matches!(self.finding, Finding::Absent { .. }) {
-            self.finding = Finding::Nothing;
-        }
+        self.is_known(now);
         match (heard, self.phase) {
             (Heard::Started | Heard::Progressed, _) => {
                 self.runs();
@@ -270,6 +266,14 @@ impl Pending {
         }
     }
 
+    /// Whatever is heard of proves that it is not absent.
+    fn is_known(&mut self, now: Instant) {
+        self.heard = now;
+        if matches!(self.finding, Finding::Absent { .. }) {
+            self.finding = Finding::Nothing;
+        }
+    }
+
     /// It is where it should be.
     fn is_there(&mut self, now: Instant) {
         self.must_ask = false;
@@ -307,13 +311,15 @@ impl Pending {
     }
 
     /// True if its backend should be asked about it now. A prompt that is being sent is its
-    /// submission's business.
+    /// submission's business; one whose last word is overdue has an end to be found.
     #[must_use]
     pub fn wants_asking(&self, silent_after: Duration, now: Instant) -> bool {
         let is_sent = self.phase != Phase::Sending;
         let is_silent = silent_after <= now.duration_since(self.heard);
-        let is_half_found = self.finding != Finding::Nothing;
-        is_sent && (self.must_ask || is_silent || is_half_found || self.delete_asked)
+        let is_half_found = self.finding != Finding::Nothing || self.delete_asked;
+        let is_overdue = matches!(self.phase, Phase::Ending(_))
+            && HISTORY_SETTLES <= now.duration_since(self.heard);
+        is_sent && (self.must_ask || is_silent || is_half_found || is_overdue)
     }
 
     /// A prompt that was deleted on request, or that ended before its history was cleared, is not
@@ -462,5 +468,29 @@ mod tests {
         assert_eq!(forged.hear(Heard::Terminal(End::Succeeded), t), None);
         assert_eq!(forged.sight(Sighted::Queued, t), None, "it has not even begun");
         assert_eq!(forged.hear(Heard::LastWord, t), None);
+    }
+
+    #[test]
+    fn a_last_word_that_does_not_come_is_not_waited_for() {
+        let t = start();
+        let after = Duration::from_secs(30);
+        let mut prompt = pending(t);
+        assert_eq!(prompt.hear(Heard::Terminal(End::Succeeded), t), None);
+        assert!(!prompt.wants_asking(after, at(t, 999)));
+        assert!(prompt.wants_asking(after, at(t, 1000)));
+        assert_eq!(prompt.sight(Sighted::InHistory(End::Succeeded), at(t, 1000)), None);
+        let settled = prompt.sight(Sighted::InHistory(End::Succeeded), at(t, 2000));
+        assert_eq!(settled, Some(End::Succeeded), "two seconds after its terminal event");
+    }
+
+    #[test]
+    fn an_answer_between_two_looks_starts_the_count_anew() {
+        let t = start();
+        let absent = Sighted::Absent(Process::MaybeSame);
+        let mut prompt = Pending::new(BackendId(0), t);
+        assert_eq!(prompt.sight(absent, t), None);
+        prompt.accepted(at(t, 1000));
+        assert_eq!(prompt.sight(absent, at(t, 2500)), None);
+        assert_eq!(prompt.sight(absent, at(t, 4500)), Some(End::Lost(Loss::Vanished)));
     }
 }
