@@ -4,10 +4,11 @@
 //!
 //! - An id is in the ledger once; [`Ledger::reserve`] is the only way in for a new submission, so
 //!   two submissions with one id cannot both pass.
-//! - A pending prompt is never evicted; of the ended ones the oldest go first.
+//! - A pending prompt is never evicted; of the others those go first that ended first.
 //! - It never holds more than `capacity` prompts, plus those that are pending.
+//! - A submission that was withdrawn leaves nothing: a client may be refused for ever.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use super::ids::{BackendId, ClientId, PromptId};
@@ -23,8 +24,9 @@ const ASKED_MAX: usize = 10_000;
 #[derive(Debug)]
 pub struct Ledger {
     prompts: HashMap<PromptId, Record>,
-    /// Ids in the order they came; ids that were withdrawn stay until they reach the front.
-    order: VecDeque<PromptId>,
+    /// Those that are not pending, by [`Record::place`].
+    settled: BTreeMap<u64, PromptId>,
+    next_place: u64,
     asked: HashMap<PromptId, Instant>,
     asked_order: VecDeque<PromptId>,
     capacity: usize,
@@ -40,6 +42,8 @@ pub struct Record {
     pub backend: Option<BackendId>,
     pub made: Instant,
     pub state: State,
+    /// Its place among those that are not pending; `None` while it is.
+    place: Option<u64>,
 }
 
 /// Whether a prompt is still somebody's pending work.
@@ -61,7 +65,8 @@ impl Ledger {
     pub fn new(capacity: usize, max_age: Duration) -> Self {
         Self {
             prompts: HashMap::new(),
-            order: VecDeque::new(),
+            settled: BTreeMap::new(),
+            next_place: 0,
             asked: HashMap::new(),
             asked_order: VecDeque::new(),
             capacity,
@@ -82,13 +87,7 @@ impl Ledger {
         if self.get(prompt, now).is_some() {
             return Err(Known);
         }
-        let record = Record {
-            client: Some(client.clone()),
-            backend: None,
-            made: now,
-            state: State::Pending,
-        };
-        self.insert(prompt, record, now);
+        self.insert(prompt, Some(client.clone()), now);
         Ok(())
     }
 
@@ -99,31 +98,31 @@ impl Ledger {
         }
     }
 
-    /// The prompt has ended.
+    /// The prompt has ended; or it had, and the truth about it has come out since.
     pub fn ended(&mut self, prompt: &PromptId, end: End) {
-        if let Some(record) = self.prompts.get_mut(prompt) {
-            record.state = State::Ended(end);
-        }
+        self.settle(prompt, State::Ended(end));
     }
 
-    /// The submission was refused: the id may be used again.
+    /// The submission was refused: the id may be used again. One that has ended stays known.
     pub fn withdraw(&mut self, prompt: &PromptId) {
-        self.prompts.remove(prompt);
+        if self.prompts.get(prompt).is_some_and(|record| record.state == State::Pending) {
+            self.prompts.remove(prompt);
+        }
     }
 
     /// A prompt that nobody submitted through us was found on `backend`.
     pub fn learn(&mut self, prompt: &PromptId, backend: BackendId, now: Instant) {
-        if !self.prompts.contains_key(prompt) {
-            let record =
-                Record { client: None, backend: Some(backend), made: now, state: State::Learned };
-            self.insert(prompt, record, now);
+        if self.get(prompt, now).is_none() {
+            self.insert(prompt, None, now);
+            self.placed(prompt, backend);
+            self.settle(prompt, State::Learned);
         }
     }
 
     /// What is known of a prompt.
     #[must_use]
     pub fn get(&self, prompt: &PromptId, now: Instant) -> Option<&Record> {
-        self.prompts.get(prompt).filter(|record| !self.is_expired(record, now))
+        self.prompts.get(prompt).filter(|record| !is_expired(record, self.max_age, now))
     }
 
     /// True if all backends may be asked about an unknown id now; it is noted as asked.
@@ -153,36 +152,47 @@ impl Ledger {
         self.prompts.is_empty()
     }
 
-    fn insert(&mut self, prompt: &PromptId, record: Record, now: Instant) {
-        self.evict(now);
-        self.prompts.insert(prompt.clone(), record);
-        self.order.push_back(prompt.clone());
+    /// Enters an id that is unknown or expired.
+    fn insert(&mut self, prompt: &PromptId, client: Option<ClientId>, now: Instant) {
+        let record =
+            Record { client, backend: None, made: now, state: State::Pending, place: None };
+        let expired = self.prompts.insert(prompt.clone(), record);
+        if let Some(place) = expired.and_then(|record| record.place) {
+            self.settled.remove(&place);
+        }
+        self.evict_expired(now);
     }
 
-    /// Makes room for one more: the oldest that is not pending goes. A pending one at the front
-    /// is moved to the back, at most once around.
-    fn evict(&mut self, now: Instant) {
-        for _ in 0..self.order.len() {
-            let Some(oldest) = self.order.front() else { return };
-            match self.prompts.get(oldest) {
-                Some(record) if record.state == State::Pending => self.order.rotate_left(1),
-                Some(record)
-                    if self.prompts.len() < self.capacity && !self.is_expired(record, now) =>
-                {
-                    return;
-                }
-                Some(_) | None => {
-                    if let Some(oldest) = self.order.pop_front() {
-                        self.prompts.remove(&oldest);
-                    }
-                }
+    /// The prompt is not pending, or no longer. Whatever is too many goes.
+    fn settle(&mut self, prompt: &PromptId, state: State) {
+        let Some(record) = self.prompts.get_mut(prompt) else { return };
+        record.state = state;
+        if record.place.is_none() {
+            record.place = Some(self.next_place);
+            self.settled.insert(self.next_place, prompt.clone());
+            self.next_place += 1;
+        }
+        while self.capacity < self.settled.len() {
+            if let Some((_, oldest)) = self.settled.pop_first() {
+                self.prompts.remove(&oldest);
             }
         }
     }
 
-    fn is_expired(&self, record: &Record, now: Instant) -> bool {
-        record.state != State::Pending && self.max_age <= now.duration_since(record.made)
+    /// Forgets what has expired, as far as nothing younger stands before it.
+    fn evict_expired(&mut self, now: Instant) {
+        while let Some(oldest) = self.settled.first_entry() {
+            let record = self.prompts.get(oldest.get());
+            if record.is_some_and(|record| !is_expired(record, self.max_age, now)) {
+                return;
+            }
+            self.prompts.remove(&oldest.remove());
+        }
     }
+}
+
+fn is_expired(record: &Record, max_age: Duration, now: Instant) -> bool {
+    record.state != State::Pending && max_age <= now.duration_since(record.made)
 }
 
 #[cfg(test)]
@@ -211,26 +221,68 @@ mod tests {
         let (t, mut ledger) = (start(), ledger());
         assert_eq!(ledger.reserve(&id("p"), &ada(), t), Ok(()));
         assert_eq!(ledger.reserve(&id("p"), &ada(), t), Err(Known));
-        ledger.ended(&id("p"), End::Succeeded);
-        assert_eq!(ledger.reserve(&id("p"), &ada(), t), Err(Known), "ended ones are known too");
         ledger.withdraw(&id("p"));
         assert_eq!(ledger.reserve(&id("p"), &ada(), t), Ok(()));
+        ledger.ended(&id("p"), End::Succeeded);
+        ledger.withdraw(&id("p"));
+        assert_eq!(ledger.reserve(&id("p"), &ada(), t), Err(Known), "ended ones stay known");
     }
 
     #[test]
-    fn the_oldest_ended_goes_first_and_a_pending_one_never() {
+    fn the_first_that_ended_goes_first_and_a_pending_one_never() {
         let (t, mut ledger) = (start(), ledger());
         for name in ["a", "b", "c", "d"] {
             ledger.reserve(&id(name), &ada(), t).unwrap();
-            if name != "a" {
-                ledger.ended(&id(name), End::Succeeded);
-            }
+        }
+        for name in ["d", "c", "b"] {
+            ledger.ended(&id(name), End::Succeeded);
         }
         let known: Vec<&str> = ["a", "b", "c", "d"]
             .into_iter()
             .filter(|name| ledger.get(&id(name), t).is_some())
             .collect();
-        assert_eq!(known, ["a", "d"]);
+        assert_eq!(known, ["a", "b", "c"], "two that ended, and one that is pending");
+    }
+
+    #[test]
+    fn refused_submissions_leave_nothing_behind() {
+        // Each once left its id in the order of eviction, behind the first prompt that was kept.
+        let (t, mut ledger) = (start(), ledger());
+        ledger.reserve(&id("kept"), &ada(), t).unwrap();
+        ledger.ended(&id("kept"), End::Succeeded);
+        for _ in 0..1_000 {
+            ledger.reserve(&id("refused"), &ada(), t).unwrap();
+            ledger.withdraw(&id("refused"));
+        }
+        assert_eq!((ledger.prompts.len(), ledger.settled.len()), (1, 1));
+    }
+
+    #[test]
+    fn an_id_that_has_expired_may_be_learned_and_used_again() {
+        let (t, mut ledger) = (start(), ledger());
+        let late = t + Duration::from_secs(100);
+        for name in ["young", "x", "y"] {
+            let made = if name == "young" { late } else { t };
+            ledger.reserve(&id(name), &ada(), made).unwrap();
+            ledger.ended(&id(name), End::Succeeded);
+        }
+        ledger.learn(&id("x"), BackendId(3), late);
+        let learned = ledger.get(&id("x"), late).map(|record| (record.backend, record.state));
+        assert_eq!(learned, Some((Some(BackendId(3)), State::Learned)));
+        assert_eq!(ledger.reserve(&id("y"), &ada(), late), Ok(()));
+        let places = ledger.prompts.values().filter(|record| record.place.is_some()).count();
+        assert_eq!(places, ledger.settled.len());
+    }
+
+    #[test]
+    fn what_is_learned_later_does_not_change_whose_a_prompt_is() {
+        let (t, mut ledger) = (start(), ledger());
+        ledger.reserve(&id("p"), &ada(), t).unwrap();
+        ledger.placed(&id("p"), BackendId(1));
+        ledger.learn(&id("p"), BackendId(2), t);
+        let record = ledger.get(&id("p"), t).unwrap();
+        assert_eq!((record.backend, record.state), (Some(BackendId(1)), State::Pending));
+        assert_eq!(record.client, Some(ada()));
     }
 
     #[test]
