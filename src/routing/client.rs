@@ -223,6 +223,7 @@ impl Client {
     /// goes on, and holds nothing any more.
     pub fn reset(&mut self, now: Instant) -> Released {
         self.uploads_in_flight = 0;
+        self.last_end = if self.pending.is_empty() { self.last_end } else { Some(now) };
         let cut_off = self.pending.drain(..).collect();
         Released { cut_off, ..self.unbind(What::Reset, now) }
     }
@@ -873,6 +874,12 @@ mod tests {
         story.after(6000).end("p", End::Succeeded);
         assert!(!story.after(599).is_forgotten(), "nobody has been told of the end");
         assert!(story.after(1).is_forgotten());
+
+        let mut story = Story::new("Ru0");
+        story.submit("p").unwrap();
+        story.after(6000);
+        story.client.reset(story.now);
+        assert!(!story.after(599).is_forgotten(), "a reset is an end too");
     }
 
     #[test]
