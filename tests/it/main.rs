@@ -1,0 +1,3 @@
+//! One binary for all tests that look at Mooring from outside: one link step, shared helpers.
+
+mod simulation;
