@@ -396,6 +396,9 @@ pub fn process_since(sent: Instant, restarted: Option<Instant>) -> Process {
 
 #[cfg(test)]
 mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::{Just, Strategy, prop_assert, prop_assert_eq, prop_oneof, proptest};
+
     use super::super::decision::DECISIONS_KEPT;
     use super::super::pending::Loss;
     use super::super::place::tests::fleet;
@@ -925,5 +928,75 @@ mod tests {
         assert_eq!(story.state(), "held", "the new one is still on its way");
         story.client.upload_ended(new, None, story.now);
         assert_eq!(story.state(), "idle", "the old picture is not here");
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Fleet(usize),
+        Contact,
+        Submit(u8),
+        End(u8),
+        Refuse(u8),
+        Upload,
+        Release,
+        Reset,
+        After(u64),
+    }
+
+    const FLEETS: [&str; 8] = [
+        "Ru0 Ru1 Ru2",
+        "Ru2 Ru1 Ru0",
+        "Du0 Ru1 Ru2",
+        "Ou0 Du0 Ru9",
+        "Rd0 Rd0 Ru0",
+        "Rd0 Rd0 Rd0",
+        "Ru1<1 Ru1<1 Ru1<1",
+        "Du0 Du0 Du0",
+    ];
+
+    fn any_step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            2 => (0..FLEETS.len()).prop_map(Step::Fleet),
+            1 => Just(Step::Contact),
+            3 => (0..6_u8).prop_map(Step::Submit),
+            2 => (0..6_u8).prop_map(Step::End),
+            1 => (0..6_u8).prop_map(Step::Refuse),
+            1 => Just(Step::Upload),
+            1 => Just(Step::Release),
+            1 => Just(Step::Reset),
+            1 => (0..700_u64).prop_map(Step::After),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_pending_is_on_the_bound_backend_and_holds_it(
+            steps in vec(any_step(), 0..60),
+        ) {
+            let mut story = Story::new(FLEETS[0]);
+            for step in steps {
+                let (was_held, before) = (story.client.is_held(), story.backend());
+                match step.clone() {
+                    Step::Fleet(index) => drop(story.fleet(FLEETS[index])),
+                    Step::Contact => drop(story.contact()),
+                    Step::Submit(prompt) => drop(story.submit(&prompt.to_string())),
+                    Step::End(prompt) => drop(story.end(&prompt.to_string(), End::Failed)),
+                    Step::Refuse(prompt) => drop(story.client.withdraw(&id(&prompt.to_string()))),
+                    Step::Upload => drop(story.upload()),
+                    Step::Release => drop(story.client.release(story.now)),
+                    Step::Reset => drop(story.client.reset(story.now)),
+                    Step::After(seconds) => drop(story.after(seconds)),
+                }
+                let is_reset = matches!(step, Step::Reset);
+                prop_assert!(!was_held || is_reset || story.backend() == before, "{step:?}");
+                prop_assert!(!story.client.is_held() || story.backend().is_some());
+                prop_assert!(story.client.pending().len() <= PENDING_MAX);
+                for pending in story.client.pending().values() {
+                    prop_assert_eq!(Some(pending.backend.0), story.backend());
+                }
+                prop_assert_eq!(story.state() == "held", story.client.is_held());
+                prop_assert!(story.client.decisions().count() <= DECISIONS_KEPT);
+            }
+        }
     }
 }

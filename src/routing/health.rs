@@ -79,6 +79,9 @@ impl Health {
 
 #[cfg(test)]
 mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::{any, prop_assert_eq, proptest};
+
     use super::*;
 
     /// Feeds a script of `+` (pass) and `-` (fail), from up, and renders the state after each step.
@@ -108,5 +111,44 @@ mod tests {
     #[test]
     fn rises_after_two_successes_in_a_row() {
         check("---+-++", "UUDDDDU");
+    }
+
+    #[test]
+    fn only_the_probe_that_turns_the_health_says_so() {
+        let one = NonZeroU32::MIN;
+        let thresholds = Thresholds { rise: one, fall: one };
+        let (up, change) = Health::INITIAL.observe(Probe::Pass, thresholds);
+        assert_eq!((up.is_up(), change), (true, Some(Change::WentUp)));
+        assert_eq!(up.observe(Probe::Pass, thresholds), (up, None));
+        let (down, change) = up.observe(Probe::Fail, thresholds);
+        assert_eq!((down.is_up(), change), (false, Some(Change::WentDown)));
+        assert_eq!(down.observe(Probe::Fail, thresholds), (down, None));
+    }
+
+    proptest! {
+        #[test]
+        fn health_turns_exactly_at_the_end_of_a_streak(
+            probes in vec(any::<bool>(), 0..60),
+            rise in 1..5_u32,
+            fall in 1..5_u32,
+        ) {
+            let thresholds = Thresholds {
+                rise: NonZeroU32::new(rise).unwrap(),
+                fall: NonZeroU32::new(fall).unwrap(),
+            };
+            let (mut health, mut is_up) = (Health::INITIAL, false);
+            for (index, passed) in probes.iter().enumerate() {
+                let streak = probes[..=index].iter().rev().take_while(|it| *it == passed).count();
+                let needed = if *passed { rise } else { fall };
+                let turns = is_up != *passed && needed as usize <= streak;
+                is_up ^= turns;
+                let probe = if *passed { Probe::Pass } else { Probe::Fail };
+                let (after, change) = health.observe(probe, thresholds);
+                let expected = if is_up { Change::WentUp } else { Change::WentDown };
+                prop_assert_eq!(change, turns.then_some(expected));
+                prop_assert_eq!(after.is_up(), is_up);
+                health = after;
+            }
+        }
     }
 }

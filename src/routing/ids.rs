@@ -114,6 +114,8 @@ pub enum BadPromptId {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::{any, prop_assert_eq, proptest};
+
     use super::*;
 
     #[test]
@@ -129,5 +131,29 @@ mod tests {
         assert!(PromptId::parse("my job 7").is_ok());
         assert_eq!(PromptId::parse("é"), Err(BadPromptId::NotPrintable { index: 0 }));
         assert_eq!(PromptId::parse(&"x".repeat(129)), Err(BadPromptId::TooLong { len: 129 }));
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_an_id_or_is_refused_and_an_id_says_what_it_was_made_from(
+            text in any::<String>(),
+        ) {
+            let is_client =
+                !text.is_empty() && text.len() <= 256 && !text.chars().any(char::is_control);
+            let client = ClientId::parse(&text).map(|id| id.to_string()).ok();
+            prop_assert_eq!(client, is_client.then(|| text.clone()));
+            let is_prompt = !text.is_empty()
+                && text.len() <= 128
+                && text.chars().all(|it| it == ' ' || it.is_ascii_graphic());
+            let prompt = PromptId::parse(&text).map(|id| id.to_string()).ok();
+            prop_assert_eq!(prompt, is_prompt.then_some(text));
+        }
+
+        #[test]
+        fn printable_ascii_of_allowed_length_is_an_id_of_either_kind(text in "[ -~]{1,128}") {
+            let prompt = PromptId::parse(&text).unwrap();
+            let client = ClientId::parse(&text).unwrap();
+            prop_assert_eq!((prompt.as_str(), client.as_str()), (&*text, &*text));
+        }
     }
 }

@@ -197,6 +197,12 @@ fn is_expired(record: &Record, max_age: Duration, now: Instant) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::collection::vec;
+    use proptest::prelude::{prop_assert, prop_assert_eq, proptest};
+
+    use super::super::pending::Loss;
     use super::*;
 
     fn id(text: &str) -> PromptId {
@@ -301,5 +307,73 @@ mod tests {
         assert!(ledger.may_ask(&id("x"), t));
         assert!(!ledger.may_ask(&id("x"), t + Duration::from_millis(4_999)));
         assert!(ledger.may_ask(&id("x"), t + Duration::from_secs(5)));
+    }
+
+    #[test]
+    fn a_flood_of_unknown_ids_is_forgotten_from_its_old_end() {
+        let (t, mut ledger) = (start(), ledger());
+        for number in 0..=ASKED_MAX {
+            assert!(ledger.may_ask(&id(&number.to_string()), t));
+        }
+        assert_eq!((ledger.asked.len(), ledger.asked_order.len()), (ASKED_MAX, ASKED_MAX));
+        assert!(!ledger.may_ask(&id(&ASKED_MAX.to_string()), t));
+        assert!(ledger.may_ask(&id("0"), t), "it was asked about first");
+    }
+
+    #[test]
+    fn an_end_that_turns_out_otherwise_is_corrected_in_place() {
+        let (t, mut ledger) = (start(), ledger());
+        for name in ["lost", "other"] {
+            ledger.reserve(&id(name), &ada(), t).unwrap();
+        }
+        ledger.ended(&id("lost"), End::Lost(Loss::BackendGone));
+        ledger.ended(&id("other"), End::Succeeded);
+        ledger.ended(&id("lost"), End::Succeeded);
+        let state = ledger.get(&id("lost"), t).map(|record| record.state);
+        assert_eq!((state, ledger.settled.len()), (Some(State::Ended(End::Succeeded)), 2));
+        ledger.ended(&id("never seen"), End::Failed);
+        assert!(ledger.get(&id("never seen"), t).is_none());
+    }
+
+    proptest! {
+        #[test]
+        fn the_ledger_stays_within_its_bounds_and_keeps_what_is_pending(
+            story in vec((0..5_u8, 0..12_u8, 0..40_u64), 0..120),
+        ) {
+            let (mut now, mut ledger) = (start(), ledger());
+            let mut pending = BTreeSet::new();
+            for (what, which, pause) in story {
+                let prompt = id(&which.to_string());
+                match what {
+                    0 | 1 => {
+                        let is_known = ledger.get(&prompt, now).is_some();
+                        let reserved = ledger.reserve(&prompt, &ada(), now);
+                        prop_assert_eq!(reserved.is_err(), is_known);
+                        if !is_known {
+                            pending.insert(prompt);
+                        }
+                    }
+                    2 => {
+                        ledger.ended(&prompt, End::Succeeded);
+                        pending.remove(&prompt);
+                    }
+                    3 => {
+                        ledger.withdraw(&prompt);
+                        pending.remove(&prompt);
+                    }
+                    _ => {
+                        now += Duration::from_secs(pause);
+                        ledger.learn(&prompt, BackendId(0), now);
+                    }
+                }
+                prop_assert!(ledger.len() <= 2 + pending.len());
+                let settled = ledger.prompts.values().filter(|it| it.state != State::Pending);
+                prop_assert_eq!(settled.count(), ledger.settled.len());
+                for prompt in &pending {
+                    let state = ledger.get(prompt, now).map(|record| record.state);
+                    prop_assert_eq!(state, Some(State::Pending));
+                }
+            }
+        }
     }
 }

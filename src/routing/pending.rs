@@ -337,6 +337,10 @@ impl Pending {
 
 #[cfg(test)]
 mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::{Strategy, prop_assert, proptest};
+    use proptest::sample::select;
+
     use super::*;
 
     fn at(start: Instant, millis: u64) -> Instant {
@@ -492,5 +496,83 @@ mod tests {
         prompt.accepted(at(t, 1000));
         assert_eq!(prompt.sight(absent, at(t, 2500)), None);
         assert_eq!(prompt.sight(absent, at(t, 4500)), Some(End::Lost(Loss::Vanished)));
+    }
+
+    #[derive(Clone, Copy, Debug)]
+    enum Told {
+        Heard(Heard),
+        Sighted(Sighted),
+        AskedToDelete,
+    }
+
+    fn anything() -> impl Strategy<Value = Told> {
+        let ends = [End::Succeeded, End::Failed, End::Interrupted];
+        let mut all = vec![
+            Told::Heard(Heard::Started),
+            Told::Heard(Heard::Progressed),
+            Told::Heard(Heard::LastWord),
+            Told::Sighted(Sighted::Queued),
+            Told::Sighted(Sighted::Running),
+            Told::Sighted(Sighted::Absent(Process::MaybeSame)),
+            Told::Sighted(Sighted::Absent(Process::MaybeSame)),
+            Told::Sighted(Sighted::Absent(Process::Restarted)),
+            Told::AskedToDelete,
+        ];
+        all.extend(ends.map(|end| Told::Heard(Heard::Terminal(end))));
+        all.extend(ends.map(|end| Told::Sighted(Sighted::InHistory(end))));
+        select(all)
+    }
+
+    proptest! {
+        /// Whatever is said of a prompt, and in whatever order, it ends only for what was said.
+        #[test]
+        fn no_end_is_made_up(story in vec((anything(), 0..2_500_u64), 1..40)) {
+            let mut now = start();
+            let mut prompt = pending(now);
+            let mut told: Vec<Told> = Vec::new();
+            for (next, pause) in story {
+                now = at(now, pause);
+                told.push(next);
+                let end = match next {
+                    Told::Heard(heard) => prompt.hear(heard, now),
+                    Told::Sighted(sighted) => prompt.sight(sighted, now),
+                    Told::AskedToDelete => {
+                        prompt.ask_delete();
+                        None
+                    }
+                };
+                let Some(end) = end else { continue };
+                let said = |is: &dyn Fn(&Told) -> bool| told.iter().any(is);
+                let was_said = said(&|it| match it {
+                    Told::Heard(Heard::Terminal(said)) => *said == end,
+                    Told::Sighted(Sighted::InHistory(said)) => *said == end,
+                    Told::Heard(_) | Told::Sighted(_) | Told::AskedToDelete => false,
+                });
+                let misses = told
+                    .iter()
+                    .filter(|it| matches!(it, Told::Sighted(Sighted::Absent(_))))
+                    .count();
+                let ending = match end {
+                    End::Succeeded | End::Failed | End::Interrupted => was_said,
+                    End::Deleted => 0 < misses && said(&|it| matches!(it, Told::AskedToDelete)),
+                    End::Lost(Loss::Vanished) => 1 < misses,
+                    End::Lost(Loss::BackendRestarted) => matches!(
+                        next,
+                        Told::Sighted(Sighted::Absent(Process::Restarted))
+                    ),
+                    End::Lost(Loss::BackendGone | Loss::Reset) => false,
+                };
+                prop_assert!(ending, "{end:?} after {told:?}");
+                break;
+            }
+        }
+    }
+
+    #[test]
+    fn every_end_has_a_reason_of_its_own() {
+        let mut reasons: Vec<&str> = End::ALL.iter().map(|end| end.reason()).collect();
+        reasons.sort_unstable();
+        reasons.dedup();
+        assert_eq!(reasons.len(), End::ALL.len());
     }
 }

@@ -143,6 +143,10 @@ pub fn place(fleet: &[BackendView], tie: TieBreak) -> Result<BackendId, NoPlace>
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use proptest::collection::vec;
+    use proptest::option;
+    use proptest::prelude::{Strategy, any, prop_assert_eq, proptest};
+
     use super::*;
 
     /// One backend a word: `R`eady, `D`raining or `O`ff, then `u`p or `d`own, its load, and after
@@ -212,5 +216,79 @@ pub(crate) mod tests {
     fn a_full_fleet_is_said_to_be_full() {
         check("Ru2<2 Ru1<2", None, 0, Ok(1));
         check("Ru2<2 Ru2<2 Rd0", None, 0, Err(NoPlace::FleetFull));
+    }
+
+    #[test]
+    fn the_largest_numbers_are_compared_without_overflow() {
+        let most = u32::MAX;
+        let backends = format!("Ru{most} Ru{most}*{most} Ru0*{most}+{most}");
+        check(&backends, None, u64::MAX, Ok(2));
+        check(&format!("Ru{most} Ru{most}*{most}"), None, 0, Ok(1));
+    }
+
+    #[test]
+    fn a_fleet_says_nothing_of_a_backend_that_it_does_not_have() {
+        let backends = fleet("Ru0 Du0");
+        let fleet = FleetNow { backends: &backends, turn: 0 };
+        assert!(fleet.serves_new(BackendId(0)) && fleet.serves_held(BackendId(1)));
+        assert!(!fleet.serves_new(BackendId(1)) && !fleet.serves_held(BackendId(2)));
+    }
+
+    fn any_fleet() -> impl Strategy<Value = Vec<BackendView>> {
+        let backend = (any::<bool>(), 0..5_usize, 0..6_u32, 1..5_u32, 0..6_u32, 0..3_u32);
+        vec(backend, 0..6).prop_map(|backends| {
+            let view = |(up, admin, load, weight, max, bound), index| BackendView {
+                id: BackendId(index),
+                up,
+                // Mostly ready, so that most cases have something to choose from.
+                admin: [AdminState::Draining, AdminState::Off]
+                    .get(admin)
+                    .copied()
+                    .unwrap_or(AdminState::Ready),
+                load,
+                weight: NonZeroU32::new(weight).unwrap(),
+                max_pending: NonZeroU32::new(max),
+                bound,
+            };
+            backends.into_iter().zip(0..).map(|(backend, index)| view(backend, index)).collect()
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_is_better_than_what_is_chosen(
+            fleet in any_fleet(),
+            last in option::of(0..6_u16),
+            turn in 0..20_u64,
+        ) {
+            let last = last.map(BackendId);
+            let rank = |view: &BackendView| {
+                // Weights are 1 to 4, so a twelfth of the load divides evenly.
+                let turns = (u64::from(view.id.0) + 600 - turn % fleet.len() as u64)
+                    % fleet.len() as u64;
+                (view.load * (12 / view.weight.get()), last != Some(view.id), view.bound, turns)
+            };
+            let is_ready = |view: &&BackendView| view.up && view.admin == AdminState::Ready;
+            let has_room =
+                |view: &&BackendView| view.max_pending.is_none_or(|max| view.load < max.get());
+            let best = fleet.iter().filter(is_ready).filter(has_room).min_by_key(|view| rank(view));
+            let none = match fleet.iter().find(is_ready) {
+                Some(_) => NoPlace::FleetFull,
+                None => NoPlace::NoneReady,
+            };
+            let chosen = place(&fleet, TieBreak { last, turn });
+            prop_assert_eq!(chosen, best.map(|view| view.id).ok_or(none));
+        }
+
+        #[test]
+        fn turns_go_round_between_equals(count in 1..6_usize, first in 0..100_u64) {
+            let fleet = fleet(&"Ru1 ".repeat(count));
+            let mut chosen: Vec<BackendId> = (first..first + count as u64)
+                .map(|turn| place(&fleet, TieBreak { last: None, turn }).unwrap())
+                .collect();
+            chosen.sort_unstable();
+            let all: Vec<BackendId> = fleet.iter().map(|view| view.id).collect();
+            prop_assert_eq!(chosen, all);
+        }
     }
 }
