@@ -1,1 +1,259 @@
 //! What the operator may set, and the checked form that the rest of the program sees.
+//!
+//! Two types on purpose. `RawConfig` mirrors what is written, key by key, and accepts anything
+//! that parses. [`Config`] holds only values that make sense together. The single way from one to
+//! the other is `check`, which reports *every* problem, so that an operator mends a file in one
+//! round. No other module mentions `RawConfig`.
+//!
+//! The table of all keys is [`keys::KEYS`]. To add one: a line there, a field here, a line in
+//! `check`, one in `config/mooring.toml` and one in `docs/configuration.md`; the compiler or a
+//! test asks for each.
+
+mod check;
+mod cidr;
+mod file;
+mod find;
+pub mod keys;
+mod kinds;
+mod layers;
+mod names;
+mod problems;
+mod raw;
+mod rules;
+mod suggest;
+mod units;
+mod url;
+mod values;
+mod written;
+
+#[cfg(test)]
+mod tests;
+
+use std::net::SocketAddr;
+use std::num::NonZeroU32;
+use std::path::PathBuf;
+use std::time::Duration;
+
+pub use cidr::{BadCidr, Cidr};
+pub use find::find;
+pub use kinds::Shape;
+pub use problems::{Origin, Problem, Problems};
+pub use units::{ShowDuration, ShowSize};
+pub use values::Secret;
+
+/// Everything that is set, checked. Durations and sizes are within the limits that
+/// `docs/configuration.md` gives.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    pub server: ServerConfig,
+    pub admin: AdminConfig,
+    pub affinity: AffinityConfig,
+    pub fleet: FleetConfig,
+    pub prompts: PromptsConfig,
+    pub sockets: SocketsConfig,
+    pub isolation: IsolationConfig,
+    pub files: FilesConfig,
+    pub log: LogConfig,
+    /// In the order of names, which is that of [`crate::routing::ids::BackendId`].
+    /// Invariant: 1 to [`Config::BACKENDS_MAX`], no name and no authority twice.
+    pub backends: Vec<BackendConfig>,
+}
+
+/// `[server]`: the listener for clients.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ServerConfig {
+    pub listen: SocketAddr,
+    /// Threads; 0 is one for each core.
+    pub workers: usize,
+    pub max_connections: usize,
+    pub header_timeout: Duration,
+    /// Bytes, at least 8192: the least that hyper can work with.
+    pub max_header_bytes: u64,
+    pub max_headers: usize,
+    pub idle_timeout: Duration,
+    pub body_timeout: Duration,
+    pub answer_timeout: Duration,
+    /// As browsers write them in `Origin`: lower case, no default port.
+    pub allowed_origins: Vec<String>,
+    pub trusted_proxies: Vec<Cidr>,
+    pub drain_timeout: Duration,
+    pub allow_manager: bool,
+    /// The name of a backend that exists.
+    pub home: String,
+}
+
+/// `[admin]`: the listener for operators.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AdminConfig {
+    /// `None` is off. Invariant: loopback, or there is a token.
+    pub listen: Option<SocketAddr>,
+    /// From `token` or `token_file`.
+    pub token: Option<Secret>,
+}
+
+/// `[affinity]`: how long clients and their bindings are kept.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AffinityConfig {
+    pub lease: Duration,
+    pub reservation: Duration,
+    /// Invariant: at most `lease`.
+    pub link_linger: Duration,
+    pub max_clients: usize,
+}
+
+/// `[fleet]`: health of the backends and connections to them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FleetConfig {
+    pub probe_interval: Duration,
+    pub probe_timeout: Duration,
+    pub rise: NonZeroU32,
+    pub fall: NonZeroU32,
+    pub patience: Duration,
+    pub connect_timeout: Duration,
+    pub pool_idle: Duration,
+    pub max_idle_connections: usize,
+    pub grace: Duration,
+}
+
+/// `[prompts]`: submissions, and what is remembered of them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PromptsConfig {
+    /// Bytes.
+    pub max_body: u64,
+    /// Bytes. Invariant: at least `max_body`.
+    pub max_bodies_total: u64,
+    pub ledger_prompts: usize,
+    pub ledger_age: Duration,
+    pub silent_after: Duration,
+    pub history_wait: Duration,
+    pub answer_limit: Duration,
+    pub link_timeout: Duration,
+    pub max_pending_per_client: usize,
+}
+
+/// `[sockets]`: WebSockets of both sides.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SocketsConfig {
+    pub ping_interval: Duration,
+    /// Bytes of one message.
+    pub max_from_client: u64,
+    /// Bytes of one message.
+    pub max_from_backend: u64,
+    /// Bytes of previews and progress for one browser socket.
+    pub queue_bytes: u64,
+    /// Bytes of starts, outputs and ends for one browser socket. Invariant: at least `queue_bytes`.
+    pub queue_critical: u64,
+    pub replay_window: Duration,
+    /// Bytes for one client.
+    pub log_bytes: u64,
+    pub alive_after: Duration,
+    pub output_classes: Vec<String>,
+    pub close_wait: Duration,
+}
+
+/// `[isolation]`: what clients see of one another.
+#[derive(Clone, Debug, PartialEq)]
+pub struct IsolationConfig {
+    pub status: StatusCounts,
+}
+
+/// Whose prompts are counted in `queue_remaining`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum StatusCounts {
+    Own,
+    Backend,
+}
+
+/// `[files]`: names of files.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FilesConfig {
+    pub tag: FileTag,
+}
+
+/// Whether equal names of files on several backends are told apart.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum FileTag {
+    Auto,
+    Never,
+}
+
+/// `[log]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LogConfig {
+    pub format: LogFormat,
+    /// Directives that `EnvFilter` takes.
+    pub level: String,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+/// `[backends.NAME]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BackendConfig {
+    /// 1 to 63 letters, digits or `.`, `_`, `-`, `:`.
+    pub name: String,
+    /// A name in lower case or an IP address, IPv6 without brackets.
+    pub host: String,
+    pub port: u16,
+    /// `host:port` as it stands in `Host`: IPv6 in brackets.
+    pub authority: String,
+    pub weight: NonZeroU32,
+    /// `None` is no limit.
+    pub max_pending: Option<NonZeroU32>,
+}
+
+/// Where a configuration comes from, lowest layer first.
+#[derive(Clone, Debug, Default)]
+pub struct Sources {
+    pub file: Option<PathBuf>,
+    /// Names and values of the environment; those that are not ours are left alone.
+    pub env: Vec<(String, String)>,
+    /// URLs of backends that are named by their host and port.
+    pub backends: Vec<String>,
+    /// Keys in dotted notation and their values, which go over all else.
+    pub flags: Vec<(String, String)>,
+}
+
+/// Reads and checks a configuration. Reads the file and the token's file, and nothing else.
+///
+/// # Errors
+/// Every problem there is.
+pub fn load(sources: &Sources) -> Result<Config, Problems> {
+    let mut notes = problems::Notes::default();
+    let mut layers = layers::Layers::default();
+    layers.begin();
+    if let Some(path) = &sources.file {
+        file::read(path, &mut layers, &mut notes);
+    }
+    layers.begin();
+    written::environment(&sources.env, &mut layers, &mut notes);
+    layers.begin();
+    written::backends(&sources.backends, &mut layers, &mut notes);
+    written::flags(&sources.flags, &mut layers, &mut notes);
+
+    let raw = layers.merge(&mut notes);
+    let mut config = check::check(raw, &mut notes);
+    rules::check(&mut config, &mut notes);
+    notes.finish(config)
+}
+
+impl Config {
+    /// A [`crate::routing::ids::BackendId`] is an index into tables of this size.
+    pub const BACKENDS_MAX: usize = 1_000;
+
+    /// The defaults, with these backends (name and URL).
+    ///
+    /// # Errors
+    /// What is wrong with a name or a URL, or that there are none.
+    pub fn for_backends(backends: &[(&str, &str)]) -> Result<Self, Problems> {
+        let flags = backends
+            .iter()
+            .map(|(name, url)| (format!("backends.{name}.url"), (*url).to_owned()))
+            .collect();
+        load(&Sources { flags, ..Sources::default() })
+    }
+}

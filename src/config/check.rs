@@ -1,0 +1,233 @@
+//! What does it mean? From the configuration as written to the one that is used.
+//!
+//! Each section is taken apart without `..`: a new key does not compile until it is checked here.
+//! A value that is wrong is noted, and its default stands in for it until all is checked. What
+//! keys must be to each other is in [`super::rules`].
+
+use super::file;
+use super::keys::{
+    BACKENDS, RawAdmin, RawAffinity, RawBackend, RawConfig, RawFiles, RawFleet, RawIsolation,
+    RawLog, RawPrompts, RawServer, RawSockets,
+};
+use super::problems::Notes;
+use super::raw::RawNamed;
+use super::values::Secret;
+use super::{
+    AdminConfig, AffinityConfig, BackendConfig, Config, FilesConfig, FleetConfig, IsolationConfig,
+    LogConfig, PromptsConfig, ServerConfig, SocketsConfig,
+};
+
+pub(super) fn check(raw: RawConfig, notes: &mut Notes) -> Config {
+    let RawConfig {
+        server: raw_server,
+        admin: raw_admin,
+        affinity: raw_affinity,
+        fleet: raw_fleet,
+        prompts: raw_prompts,
+        sockets: raw_sockets,
+        isolation: raw_isolation,
+        files: raw_files,
+        log: raw_log,
+        backends: raw_backends,
+    } = raw;
+    Config {
+        server: server(raw_server, notes),
+        admin: admin(raw_admin, notes),
+        affinity: affinity(raw_affinity, notes),
+        fleet: fleet(raw_fleet, notes),
+        prompts: prompts(raw_prompts, notes),
+        sockets: sockets(raw_sockets, notes),
+        isolation: isolation(raw_isolation, notes),
+        files: files(raw_files, notes),
+        log: log(raw_log, notes),
+        backends: backends(raw_backends, notes),
+    }
+}
+
+fn server(raw: RawServer, notes: &mut Notes) -> ServerConfig {
+    let RawServer {
+        listen,
+        workers,
+        max_connections,
+        header_timeout,
+        max_header_bytes,
+        max_headers,
+        idle_timeout,
+        body_timeout,
+        answer_timeout,
+        allowed_origins,
+        trusted_proxies,
+        drain_timeout,
+        allow_manager,
+        home,
+    } = raw;
+    ServerConfig {
+        listen: listen.check(notes),
+        workers: workers.check(notes),
+        max_connections: max_connections.check(notes),
+        header_timeout: header_timeout.check(notes),
+        max_header_bytes: max_header_bytes.check(notes),
+        max_headers: max_headers.check(notes),
+        idle_timeout: idle_timeout.check(notes),
+        body_timeout: body_timeout.check(notes),
+        answer_timeout: answer_timeout.check(notes),
+        allowed_origins: allowed_origins.check(notes),
+        trusted_proxies: trusted_proxies.check(notes),
+        drain_timeout: drain_timeout.check(notes),
+        allow_manager: allow_manager.check(notes),
+        home: home.check(notes),
+    }
+}
+
+fn admin(raw: RawAdmin, notes: &mut Notes) -> AdminConfig {
+    let RawAdmin { listen, token, token_file } = raw;
+    let listen = listen.check(notes);
+    let token = token.check(notes);
+    let Some(path) = token_file.check(notes) else {
+        return AdminConfig { listen, token };
+    };
+    let key = "admin.token_file";
+    if token.is_some() {
+        let key = notes.written(&["admin.token", key]);
+        notes.report(key, "`admin.token` and `admin.token_file` are both set, one is enough");
+    }
+    // Editors and `echo` end a file with a line break, which is not part of the token.
+    let read = file::text(&path).and_then(|text| Secret::parse(text.trim()));
+    let token = read.map_err(|what| notes.report(key, format!("`{}` {what}", path.display()))).ok();
+    AdminConfig { listen, token }
+}
+
+fn affinity(raw: RawAffinity, notes: &mut Notes) -> AffinityConfig {
+    let RawAffinity { lease, reservation, link_linger, max_clients } = raw;
+    AffinityConfig {
+        lease: lease.check(notes),
+        reservation: reservation.check(notes),
+        link_linger: link_linger.check(notes),
+        max_clients: max_clients.check(notes),
+    }
+}
+
+fn fleet(raw: RawFleet, notes: &mut Notes) -> FleetConfig {
+    let RawFleet {
+        probe_interval,
+        probe_timeout,
+        rise,
+        fall,
+        patience,
+        connect_timeout,
+        pool_idle,
+        max_idle_connections,
+        grace,
+    } = raw;
+    FleetConfig {
+        probe_interval: probe_interval.check(notes),
+        probe_timeout: probe_timeout.check(notes),
+        rise: rise.check(notes),
+        fall: fall.check(notes),
+        patience: patience.check(notes),
+        connect_timeout: connect_timeout.check(notes),
+        pool_idle: pool_idle.check(notes),
+        max_idle_connections: max_idle_connections.check(notes),
+        grace: grace.check(notes),
+    }
+}
+
+fn prompts(raw: RawPrompts, notes: &mut Notes) -> PromptsConfig {
+    let RawPrompts {
+        max_body,
+        max_bodies_total,
+        ledger_prompts,
+        ledger_age,
+        silent_after,
+        history_wait,
+        answer_limit,
+        link_timeout,
+        max_pending_per_client,
+    } = raw;
+    PromptsConfig {
+        max_body: max_body.check(notes),
+        max_bodies_total: max_bodies_total.check(notes),
+        ledger_prompts: ledger_prompts.check(notes),
+        ledger_age: ledger_age.check(notes),
+        silent_after: silent_after.check(notes),
+        history_wait: history_wait.check(notes),
+        answer_limit: answer_limit.check(notes),
+        link_timeout: link_timeout.check(notes),
+        max_pending_per_client: max_pending_per_client.check(notes),
+    }
+}
+
+fn sockets(raw: RawSockets, notes: &mut Notes) -> SocketsConfig {
+    let RawSockets {
+        ping_interval,
+        max_from_client,
+        max_from_backend,
+        queue_bytes,
+        queue_critical,
+        replay_window,
+        log_bytes,
+        alive_after,
+        output_classes,
+        close_wait,
+    } = raw;
+    SocketsConfig {
+        ping_interval: ping_interval.check(notes),
+        max_from_client: max_from_client.check(notes),
+        max_from_backend: max_from_backend.check(notes),
+        queue_bytes: queue_bytes.check(notes),
+        queue_critical: queue_critical.check(notes),
+        replay_window: replay_window.check(notes),
+        log_bytes: log_bytes.check(notes),
+        alive_after: alive_after.check(notes),
+        output_classes: output_classes.check(notes),
+        close_wait: close_wait.check(notes),
+    }
+}
+
+fn isolation(raw: RawIsolation, notes: &mut Notes) -> IsolationConfig {
+    let RawIsolation { status } = raw;
+    IsolationConfig { status: status.check(notes) }
+}
+
+fn files(raw: RawFiles, notes: &mut Notes) -> FilesConfig {
+    let RawFiles { tag } = raw;
+    FilesConfig { tag: tag.check(notes) }
+}
+
+fn log(raw: RawLog, notes: &mut Notes) -> LogConfig {
+    let RawLog { format, level } = raw;
+    LogConfig { format: format.check(notes), level: level.check(notes) }
+}
+
+fn backends(raw: Vec<RawNamed>, notes: &mut Notes) -> Vec<BackendConfig> {
+    if raw.is_empty() && !notes.may_hide_backends() {
+        let what = "at least one is needed: write `[backends.NAME]` with a `url`, or \
+                    `--backend URL`";
+        notes.report(BACKENDS, what);
+    }
+    raw.into_iter().filter_map(|raw| backend(raw, notes)).collect()
+}
+
+fn backend(raw: RawNamed, notes: &mut Notes) -> Option<BackendConfig> {
+    let RawNamed { name, origin, backend: RawBackend { url, weight, max_pending } } = raw;
+    notes.wrote(&format!("{BACKENDS}.{name}"), &origin);
+    let weight = weight.check(notes);
+    let max_pending = max_pending.check(notes);
+    let key = url.key.clone();
+    let Some(address) = url.check(notes) else {
+        // The one key without a default. If it is there and wrong, that has been said.
+        if notes.are_good(&[&key]) {
+            notes.report_at(Some(origin), &key, "is missing");
+        }
+        return None;
+    };
+    let authority = address.to_string();
+    Some(BackendConfig {
+        name,
+        host: address.host,
+        port: address.port,
+        authority,
+        weight,
+        max_pending,
+    })
+}

@@ -1,0 +1,159 @@
+//! What stands in the file? TOML with the line of every value.
+//!
+//! Parsed with recovery, so that a slip in one line does not hide what is wrong in the others.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use toml::Spanned;
+use toml::de::{DeArray, DeTable, DeValue};
+
+use super::keys::BACKENDS;
+use super::layers::Layers;
+use super::names::{self, Notation};
+use super::problems::{Notes, Origin};
+use super::raw::{Item, Written};
+
+/// More than any real configuration has, and little enough to read at once.
+const FILE_BYTES_MAX: u64 = 1 << 20;
+
+/// Reads the file into the newest layer.
+pub(super) fn read(path: &Path, layers: &mut Layers, notes: &mut Notes) {
+    let name = path.display().to_string();
+    match text(path) {
+        Ok(text) => {
+            let ends = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n');
+            let line_ends = ends.map(|(at, _)| at).collect();
+            Reader { name, line_ends, layers, notes }.document(&text);
+        }
+        Err(what) => notes.report_at(Some(Origin::File { path: name, line: 0 }), "", what),
+    }
+}
+
+/// Reads a text file of bounded size.
+///
+/// # Errors
+/// What the operating system said, or that it is too large or not text.
+pub(super) fn text(path: &Path) -> Result<String, String> {
+    let mut bytes = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes))
+        .map_err(|error| format!("cannot be read: {error}"))?;
+    if u64::try_from(bytes.len()).is_ok_and(|len| FILE_BYTES_MAX < len) {
+        return Err("is larger than 1MiB".to_owned());
+    }
+    String::from_utf8(bytes).map_err(|error| {
+        format!("is not UTF-8 text: byte {} is none", error.utf8_error().valid_up_to() + 1)
+    })
+}
+
+struct Reader<'a> {
+    name: String,
+    line_ends: Vec<usize>,
+    layers: &'a mut Layers,
+    notes: &'a mut Notes,
+}
+
+impl Reader<'_> {
+    fn document(mut self, text: &str) {
+        let (document, errors) = DeTable::parse_recoverable(text);
+        for error in errors {
+            let origin = self.origin(error.span().map_or(0, |span| span.start));
+            self.notes.report_at(Some(origin), "", one_line(error.message()));
+        }
+        for (name, value) in document.get_ref().iter() {
+            let origin = self.origin(name.span().start);
+            match (names::section(name.get_ref()), value.get_ref()) {
+                (Ok(BACKENDS), DeValue::Table(tables)) => self.backends(tables),
+                (Ok(BACKENDS), DeValue::Array(_)) => {
+                    let what = "write a table for each, [backends.NAME], and not [[backends]]";
+                    self.notes.report_at(Some(origin), BACKENDS, what);
+                }
+                (Ok(section), DeValue::Table(table)) => self.section(section, None, table),
+                (Ok(section), _) => {
+                    let what = format!("is a section, write [{section}]");
+                    self.notes.report_at(Some(origin), section, what);
+                }
+                (Err(bad), _) => {
+                    self.notes.report_at(Some(origin), name.get_ref(), bad.to_string());
+                }
+            }
+        }
+    }
+
+    fn backends(&mut self, tables: &DeTable<'_>) {
+        for (name, value) in tables.iter() {
+            let origin = self.origin(name.span().start);
+            let full_name = format!("{BACKENDS}.{}", name.get_ref());
+            match (names::check_backend_name(name.get_ref()), value.get_ref()) {
+                (Ok(()), DeValue::Table(table)) => {
+                    self.layers.add_backend(name.get_ref(), &origin);
+                    self.section(BACKENDS, Some(name.get_ref()), table);
+                }
+                (Ok(()), _) => {
+                    let what = format!("is a table, write [{full_name}]");
+                    self.notes.report_at(Some(origin), &full_name, what);
+                }
+                (Err(bad), _) => self.notes.report_at(Some(origin), &full_name, bad.to_string()),
+            }
+        }
+    }
+
+    fn section(&mut self, section: &'static str, backend: Option<&str>, table: &DeTable<'_>) {
+        for (key, value) in table.iter() {
+            let origin = self.origin(key.span().start);
+            match names::path(section, backend, key.get_ref(), Notation::Dotted) {
+                Ok(path) => {
+                    let written = self.written(value);
+                    self.layers.set(&path, written);
+                }
+                Err(bad) => {
+                    let prefix = match backend {
+                        Some(backend) => format!("{section}.{backend}"),
+                        None => section.to_owned(),
+                    };
+                    let hint = match (backend, value.get_ref()) {
+                        (Some(backend), DeValue::Table(_)) => {
+                            let name = format!("{backend}.{}", key.get_ref());
+                            format!("; a name with a dot is quoted, [{BACKENDS}.\"{name}\"]")
+                        }
+                        (Some(_) | None, _) => String::new(),
+                    };
+                    let key = format!("{prefix}.{}", key.get_ref());
+                    self.notes.report_at(Some(origin), &key, format!("{bad}{hint}"));
+                }
+            }
+        }
+    }
+
+    fn written(&self, value: &Spanned<DeValue<'_>>) -> Written {
+        let item = match value.get_ref() {
+            DeValue::String(text) => Item::Text(text.to_string()),
+            // What does not fit 128 bits is out of every range all the same.
+            DeValue::Integer(number) => {
+                Item::Number(i128::from_str_radix(number.as_str(), number.radix()).unwrap_or({
+                    if number.as_str().starts_with('-') { i128::MIN } else { i128::MAX }
+                }))
+            }
+            DeValue::Boolean(value) => Item::Switch(*value),
+            DeValue::Array(array) => Item::List(self.list(array)),
+            DeValue::Float(_) | DeValue::Datetime(_) | DeValue::Table(_) => Item::Other,
+        };
+        Written { item, origin: self.origin(value.span().start) }
+    }
+
+    fn list(&self, array: &DeArray<'_>) -> Vec<Written> {
+        array.iter().map(|entry| self.written(entry)).collect()
+    }
+
+    fn origin(&self, byte: usize) -> Origin {
+        let line = 1 + self.line_ends.partition_point(|end| *end < byte);
+        Origin::File { path: self.name.clone(), line }
+    }
+}
+
+/// Messages of the parser may have several lines; a report has one for each problem.
+fn one_line(message: &str) -> String {
+    message.lines().map(str::trim).collect::<Vec<_>>().join(", ")
+}

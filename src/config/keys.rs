@@ -1,0 +1,268 @@
+//! Which keys are there? The one table of them: name, kind and limits, default, and why.
+//!
+//! The types of the sections as written are made from it, and so is [`KEYS`], which the tests hold
+//! against `config/mooring.toml` and `docs/configuration.md`. A default is written as it would
+//! stand in the environment.
+
+use super::kinds::{
+    BackendName, Count, FilePath, Kind, Limit, Positive, Shape, Size, Span, Switch,
+};
+use super::raw::{RawNamed, Section, Setting};
+use super::values::{
+    BackendUrl, Classes, Counts, Format, Listen, ListenOrOff, LogLevel, Networks, Origins, Tag,
+    Token,
+};
+
+/// One key, for documentation and for suggestions.
+#[derive(Clone, Copy, Debug)]
+pub struct Key {
+    pub section: &'static str,
+    pub name: &'static str,
+    /// As it would stand in the environment.
+    pub default: &'static str,
+    pub shape: Shape,
+    why: &'static str,
+    takes: fn() -> String,
+}
+
+impl Key {
+    /// As in reports: `server.listen`, `backends.NAME.url`.
+    #[must_use]
+    pub fn full_name(&self) -> String {
+        if self.section == BACKENDS {
+            format!("{BACKENDS}.NAME.{}", self.name)
+        } else {
+            format!("{}.{}", self.section, self.name)
+        }
+    }
+
+    /// What it takes, with its limits: `a duration from 1s to 1h`.
+    #[must_use]
+    pub fn takes(&self) -> String {
+        (self.takes)()
+    }
+
+    /// What it is for, in a sentence.
+    #[must_use]
+    pub fn why(&self) -> &'static str {
+        self.why.trim()
+    }
+
+    /// The default as it would stand in a file.
+    #[must_use]
+    pub fn default_in_toml(&self) -> String {
+        let quote = |text: &str| format!("\"{text}\"");
+        match self.shape {
+            Shape::Number | Shape::Switch => self.default.to_owned(),
+            Shape::Text | Shape::TextOrNumber => quote(self.default),
+            Shape::List => {
+                let entries = self.default.split(',').filter(|entry| !entry.is_empty());
+                format!("[{}]", entries.map(quote).collect::<Vec<_>>().join(", "))
+            }
+        }
+    }
+}
+
+/// The section of named tables.
+pub(super) const BACKENDS: &str = "backends";
+
+const MS: u64 = 1;
+const S: u64 = 1_000;
+const H: u64 = 3_600 * S;
+const DAY: u64 = 24 * H;
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;
+
+macro_rules! sections {
+    ($(
+        [$section:literal] $raw:ident $with:ident {
+            $(
+                $(#[doc = $why:literal])+
+                $name:ident: $kind:ident $({ $($limit:ident: $value:expr),+ })? = $default:literal;
+            )+
+        }
+    )+) => {
+        /// Every key there is, in the order of the documentation.
+        pub const KEYS: &[Key] = &[$($(
+            Key {
+                section: $section,
+                name: stringify!($name),
+                default: $default,
+                shape: <$kind as Kind>::SHAPE,
+                why: concat!($($why),+),
+                takes: || Kind::takes(&$kind $({ $($limit: $value),+ })?),
+            },
+        )+)+];
+
+        $(
+            #[derive(Debug)]
+            pub(super) struct $raw {
+                $($(#[doc = $why])+ pub(super) $name: Setting<$kind>,)+
+            }
+
+            /// Takes its keys out of what was written; `prefix` begins their full names.
+            pub(super) fn $with(prefix: &str, section: &mut Section) -> $raw {
+                $raw {
+                    $($name: Setting {
+                        key: format!("{prefix}.{}", stringify!($name)),
+                        kind: $kind $({ $($limit: $value),+ })?,
+                        default: $default,
+                        written: section.remove(&format!("{prefix}.{}", stringify!($name))),
+                    },)+
+                }
+            }
+        )+
+    };
+}
+
+/// The configuration as written: every key optional, none checked.
+#[derive(Debug)]
+pub(super) struct RawConfig {
+    pub(super) server: RawServer,
+    pub(super) admin: RawAdmin,
+    pub(super) affinity: RawAffinity,
+    pub(super) fleet: RawFleet,
+    pub(super) prompts: RawPrompts,
+    pub(super) sockets: RawSockets,
+    pub(super) isolation: RawIsolation,
+    pub(super) files: RawFiles,
+    pub(super) log: RawLog,
+    /// In the order of names.
+    pub(super) backends: Vec<RawNamed>,
+}
+
+sections! {
+    ["server"] RawServer server {
+        /// Where browsers and scripts connect.
+        listen: Listen = "127.0.0.1:8180";
+        /// Threads that serve; 0 is one for each core.
+        workers: Count { min: 0, max: 1024 } = "0";
+        /// Connections of clients at one time; more wait in the kernel's backlog.
+        max_connections: Count { min: 1, max: 1_000_000 } = "10000";
+        /// From the first byte of a request to the end of its headers.
+        header_timeout: Span { min: 100 * MS, max: H } = "10s";
+        /// Request line and headers together; the server behind us takes 8 KiB a line.
+        max_header_bytes: Size { min: 8 * KIB, max: MIB } = "16KiB";
+        /// Headers of one request; the limit of the server behind us.
+        max_headers: Count { min: 16, max: 1024 } = "128";
+        /// How long a connection may be kept alive without a request.
+        idle_timeout: Span { min: S, max: H } = "75s";
+        /// How long no byte of a body may move before it is given up.
+        body_timeout: Span { min: S, max: H } = "60s";
+        /// How long a backend may take until its answer begins.
+        answer_timeout: Span { min: S, max: DAY } = "300s";
+        /// Web pages of other origins that may call us; they get CORS answers.
+        allowed_origins: Origins = "";
+        /// Proxies in front of us whose `X-Forwarded-*` headers are believed.
+        trusted_proxies: Networks = "";
+        /// How long a stop waits for requests and sockets to finish.
+        drain_timeout: Span { min: 0, max: DAY } = "30s";
+        /// Lets clients use the routes that install, update and reboot (ComfyUI-Manager's).
+        allow_manager: Switch = "false";
+        /// The backend that keeps settings, workflows and the page; empty is the first by name.
+        home: BackendName = "";
+    }
+    ["admin"] RawAdmin admin {
+        /// Where operators, metrics and health checks connect; `off` closes that door.
+        listen: ListenOrOff = "127.0.0.1:8181";
+        /// Asked for as `Authorization: Bearer`; needed where others than this host can connect.
+        token: Token = "";
+        /// A file that holds the token, so that it stands in no configuration.
+        token_file: FilePath = "";
+    }
+    ["affinity"] RawAffinity affinity {
+        /// A client without socket or contact for this long is forgotten.
+        lease: Span { min: S, max: 30 * DAY } = "10m";
+        /// How long an upload keeps its backend for the prompt that uses it.
+        reservation: Span { min: S, max: 30 * DAY } = "10m";
+        /// How long the socket to a backend stays after the client's last one has gone.
+        link_linger: Span { min: 0, max: H } = "30s";
+        /// Clients known at one time; new ones are refused beyond it.
+        max_clients: Count { min: 1, max: 10_000_000 } = "100000";
+    }
+    ["fleet"] RawFleet fleet {
+        /// How often a backend that says nothing is asked whether it is there.
+        probe_interval: Span { min: 100 * MS, max: H } = "5s";
+        /// How long it may take to answer that.
+        probe_timeout: Span { min: 100 * MS, max: H } = "10s";
+        /// Good probes in a row that make a backend up.
+        rise: Positive { max: 100 } = "1";
+        /// Bad probes in a row that make a backend down.
+        fall: Positive { max: 100 } = "2";
+        /// How much longer a backend may be silent while it loads a model.
+        patience: Span { min: 0, max: H } = "10s";
+        /// How long opening a connection to a backend may take.
+        connect_timeout: Span { min: 10 * MS, max: 60 * S } = "1s";
+        /// How long an unused connection is kept; below the 60s or more after which backends close.
+        pool_idle: Span { min: 0, max: 59 * S } = "30s";
+        /// Unused connections kept for each backend.
+        max_idle_connections: Count { min: 0, max: 10_000 } = "64";
+        /// How long a backend may be away until its prompts are presumed lost.
+        grace: Span { min: S, max: 7 * DAY } = "60s";
+    }
+    ["prompts"] RawPrompts prompts {
+        /// The largest submission; more is answered with 413.
+        max_body: Size { min: KIB, max: 4 * GIB } = "100MiB";
+        /// Bodies held in memory over all requests; more is answered with 503.
+        max_bodies_total: Size { min: KIB, max: 1024 * GIB } = "512MiB";
+        /// Prompts remembered after their end, so that their results are found.
+        ledger_prompts: Count { min: 1, max: 100_000_000 } = "100000";
+        /// How long they are remembered.
+        ledger_age: Span { min: 60 * S, max: 3650 * DAY } = "7d";
+        /// A pending prompt without an event for this long is asked about.
+        silent_after: Span { min: S, max: DAY } = "30s";
+        /// How long a question for the history waits for the entry of a prompt that has just ended.
+        history_wait: Span { min: 0, max: 60 * S } = "1s";
+        /// How long a submission waits for its outcome before it is told that it is unknown.
+        answer_limit: Span { min: S, max: H } = "45s";
+        /// How long a submission waits for the client's socket to its backend.
+        link_timeout: Span { min: 100 * MS, max: 10 * 60 * S } = "5s";
+        /// Pending prompts of one client; more are refused.
+        max_pending_per_client: Count { min: 1, max: 1_000_000 } = "1000";
+    }
+    ["sockets"] RawSockets sockets {
+        /// How often each end of a socket is asked whether it is there.
+        ping_interval: Span { min: S, max: H } = "20s";
+        /// The largest message from a client; more closes its socket with 1009.
+        max_from_client: Size { min: KIB, max: GIB } = "4MiB";
+        /// The largest message from a backend.
+        max_from_backend: Size { min: MIB, max: GIB } = "64MiB";
+        /// Previews and progress queued for one browser socket; beyond it the oldest go.
+        queue_bytes: Size { min: 64 * KIB, max: GIB } = "2MiB";
+        /// Starts, outputs and ends queued for one browser socket; beyond it the socket is closed.
+        queue_critical: Size { min: 64 * KIB, max: 4 * GIB } = "8MiB";
+        /// Prompts that ended this long before a socket opens are told to it.
+        replay_window: Span { min: 0, max: DAY } = "60s";
+        /// Events kept for one client to be sent again.
+        log_bytes: Size { min: 64 * KIB, max: 4 * GIB } = "8MiB";
+        /// A socket that got no text for this long is told that we are alive.
+        alive_after: Span { min: S, max: H } = "8s";
+        /// Node classes whose pictures over the socket are results and not previews.
+        output_classes: Classes = "SaveImageWebsocket";
+        /// How long the end of an old socket to a backend is awaited before a new one is opened.
+        close_wait: Span { min: 100 * MS, max: 10 * 60 * S } = "10s";
+    }
+    ["isolation"] RawIsolation isolation {
+        /// Whose prompts `queue_remaining` counts: the client's own, or all of its backend.
+        status: Counts = "own";
+    }
+    ["files"] RawFiles files {
+        /// Names files that two backends made under one name apart by their backend.
+        tag: Tag = "auto";
+    }
+    ["log"] RawLog log {
+        /// Lines for people, or one JSON object a line.
+        format: Format = "text";
+        /// What is logged; `RUST_LOG` goes over it.
+        level: LogLevel = "info";
+    }
+    ["backends"] RawBackend backend {
+        /// Where the ComfyUI server listens. Needed.
+        url: BackendUrl = "";
+        /// Its share of the work compared with the others.
+        weight: Positive { max: 1000 } = "1";
+        /// Prompts waiting and running there beyond which no more are placed; 0 is no limit.
+        max_pending: Limit { max: 1_000_000 } = "0";
+    }
+}

@@ -1,0 +1,267 @@
+//! Is there such a key? Names as they are written in files, in the environment and in flags.
+
+use super::keys::{BACKENDS, KEYS, Key};
+use super::layers::Path;
+use super::suggest::nearest;
+
+/// A name that is none.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub(super) enum BadName {
+    #[error("unknown section{}", did_you_mean(hint.as_ref()))]
+    Section { hint: Option<String> },
+    #[error("unknown key{}", did_you_mean(hint.as_ref()))]
+    Key { hint: Option<String> },
+    #[error(
+        "the name of a backend has 1 to {} letters, digits or `.`, `_`, `-`, `:`",
+        BACKEND_NAME_MAX
+    )]
+    Backend,
+    #[error("names both `{first}` and `{second}`")]
+    Ambiguous { first: String, second: String },
+}
+
+/// It is part of headers, of paths and of names of files.
+pub(super) const BACKEND_NAME_MAX: usize = 63;
+
+fn did_you_mean(hint: Option<&String>) -> String {
+    hint.map_or_else(String::new, |it| format!(", did you mean `{it}`?"))
+}
+
+/// How names are written where a name is looked for, so that a hint can be pasted.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Notation {
+    /// `server.listen`
+    Dotted,
+    /// `MOORING_SERVER__LISTEN`
+    Environment,
+}
+
+impl Notation {
+    fn write(self, section: &str, backend: Option<&str>, key: &str) -> String {
+        let parts = [Some(section), backend, Some(key)];
+        let parts: Vec<&str> = parts.into_iter().flatten().collect();
+        match self {
+            Self::Dotted => parts.join("."),
+            Self::Environment => format!("{ENV_PREFIX}{}", parts.join("__").to_ascii_uppercase()),
+        }
+    }
+}
+
+pub(super) const ENV_PREFIX: &str = "MOORING_";
+
+fn section_names() -> Vec<&'static str> {
+    let mut names: Vec<&str> = KEYS.iter().map(|key| key.section).collect();
+    names.dedup();
+    names
+}
+
+fn keys_of(section: &str) -> impl Iterator<Item = &'static Key> + '_ {
+    KEYS.iter().filter(move |key| key.section == section)
+}
+
+/// Finds a section by its name.
+///
+/// # Errors
+/// There is none; the hint is a section that is called alike, or a key of that name.
+pub(super) fn section(name: &str) -> Result<&'static str, BadName> {
+    if let Some(found) = section_names().into_iter().find(|it| *it == name) {
+        return Ok(found);
+    }
+    let of_key = || KEYS.iter().find(|key| key.name == name).map(Key::full_name);
+    let hint = nearest(name, section_names()).map(str::to_owned).or_else(of_key);
+    Err(BadName::Section { hint })
+}
+
+/// Finds a key in its section. `backend` is the name of the backend, where it is one's.
+///
+/// # Errors
+/// There is none, or the backend cannot have that name.
+pub(super) fn path(
+    section: &'static str,
+    backend: Option<&str>,
+    name: &str,
+    notation: Notation,
+) -> Result<Path, BadName> {
+    if let Some(backend) = backend {
+        check_backend_name(backend)?;
+    }
+    if let Some(key) = keys_of(section).find(|key| key.name == name) {
+        return Ok(Path { section, backend: backend.map(str::to_owned), key: key.name });
+    }
+    let alike = nearest(name, keys_of(section).map(|key| key.name))
+        .map(|key| notation.write(section, backend, key));
+    let elsewhere = || {
+        KEYS.iter()
+            .find(|key| key.name == name && key.section != BACKENDS)
+            .map(|key| notation.write(key.section, None, key.name))
+    };
+    Err(BadName::Key { hint: alike.or_else(elsewhere) })
+}
+
+/// Checks that a backend may be called so.
+///
+/// # Errors
+/// [`BadName::Backend`].
+pub(super) fn check_backend_name(name: &str) -> Result<(), BadName> {
+    let is_good = |byte: u8| byte.is_ascii_alphanumeric() || b"._-:".contains(&byte);
+    if (1..=BACKEND_NAME_MAX).contains(&name.len()) && name.bytes().all(is_good) {
+        Ok(())
+    } else {
+        Err(BadName::Backend)
+    }
+}
+
+/// A name in dotted notation: `server.listen`, `backends.gpu.a.url`.
+///
+/// # Errors
+/// What of it does not exist.
+pub(super) fn dotted(name: &str) -> Result<Path, BadName> {
+    let Some((first, rest)) = name.split_once('.') else {
+        return Err(match section(name) {
+            Ok(_) => BadName::Key { hint: None },
+            Err(bad) => bad,
+        });
+    };
+    let section = section(first)?;
+    if section != BACKENDS {
+        return path(section, None, rest, Notation::Dotted);
+    }
+    match rest.rsplit_once('.') {
+        Some((backend, key)) => path(section, Some(backend), key, Notation::Dotted),
+        None => Err(BadName::Key { hint: Some(format!("{BACKENDS}.{rest}.url")) }),
+    }
+}
+
+/// What a variable of the environment is to us.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) enum Variable {
+    Key(Path),
+    /// Not a key and not meant as one. Kubernetes sets `MOORING_SERVICE_HOST` and its like in
+    /// every pod beside a service that is called `mooring`.
+    Other,
+}
+
+/// A variable's name; `backends` are the names of those in the file.
+///
+/// # Errors
+/// It is meant as a key, and is none.
+pub(super) fn variable<'a>(
+    name: &str,
+    backends: impl Iterator<Item = &'a str>,
+) -> Result<Variable, BadName> {
+    let Some(rest) = name.strip_prefix(ENV_PREFIX) else {
+        return Ok(Variable::Other);
+    };
+    let rest = rest.to_ascii_lowercase();
+    let Some((first, rest)) = rest.split_once("__") else {
+        return single_underscore(&rest);
+    };
+    let section = section(first)?;
+    if section != BACKENDS {
+        return path(section, None, rest, Notation::Environment).map(Variable::Key);
+    }
+    let Some((backend, key)) = rest.rsplit_once("__") else {
+        let hint = Notation::Environment.write(section, Some(rest), "url");
+        return Err(BadName::Key { hint: Some(hint) });
+    };
+    let mut alike = backends.filter(|it| folded(it) == folded(backend));
+    let found = alike.next();
+    if let (Some(first), Some(second)) = (found, alike.next()) {
+        return Err(BadName::Ambiguous { first: first.to_owned(), second: second.to_owned() });
+    }
+    path(section, Some(found.unwrap_or(backend)), key, Notation::Environment).map(Variable::Key)
+}
+
+/// `MOORING_SERVER_WORKERS` would be ignored without a word; anything less like a key is not ours.
+fn single_underscore(rest: &str) -> Result<Variable, BadName> {
+    let meant = KEYS
+        .iter()
+        .filter(|key| key.section != BACKENDS)
+        .find(|key| rest == format!("{}_{}", key.section, key.name));
+    match meant {
+        Some(key) => {
+            let hint = Notation::Environment.write(key.section, None, key.name);
+            Err(BadName::Key { hint: Some(hint) })
+        }
+        None => Ok(Variable::Other),
+    }
+}
+
+/// Upper and lower case and all punctuation alike, because the environment has no others.
+fn folded(name: &str) -> String {
+    let fold = |it: char| if it.is_ascii_alphanumeric() { it.to_ascii_lowercase() } else { '_' };
+    name.chars().map(fold).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(variable_name: &str, backends: &[&str], expected: &str) {
+        let shown = match variable(variable_name, backends.iter().copied()) {
+            Ok(Variable::Other) => "other".to_owned(),
+            Ok(Variable::Key(path)) => {
+                Notation::Dotted.write(path.section, path.backend.as_deref(), path.key)
+            }
+            Err(bad) => bad.to_string(),
+        };
+        assert_eq!(shown, expected, "{variable_name}");
+    }
+
+    #[test]
+    fn a_variable_names_a_key() {
+        check("MOORING_SERVER__WORKERS", &[], "server.workers");
+        check("MOORING_BACKENDS__GPU_A__URL", &[], "backends.gpu_a.url");
+        check("MOORING_BACKENDS__GPU_A__URL", &["GPU-a", "gpu-b"], "backends.GPU-a.url");
+        check("MOORING_BACKENDS__A__B__URL", &[], "backends.a__b.url");
+        check("MOORING_BACKENDS__A_8188__WEIGHT", &["a:8188"], "backends.a:8188.weight");
+    }
+
+    #[test]
+    fn a_variable_of_somebody_else_is_left_alone() {
+        check("PATH", &[], "other");
+        check("MOORING_CONFIG", &[], "other");
+        check("MOORING_ADMIN_URL", &[], "other");
+        check("MOORING_SERVICE_HOST", &[], "other");
+        check("MOORING_PORT_8180_TCP_ADDR", &[], "other");
+    }
+
+    #[test]
+    fn a_variable_that_was_meant_for_us_is_not_ignored() {
+        check(
+            "MOORING_SERVER_WORKERS",
+            &[],
+            "unknown key, did you mean `MOORING_SERVER__WORKERS`?",
+        );
+        check(
+            "MOORING_SERVER__WORKER",
+            &[],
+            "unknown key, did you mean `MOORING_SERVER__WORKERS`?",
+        );
+        check("MOORING_SERVER__LEASE", &[], "unknown key, did you mean `MOORING_AFFINITY__LEASE`?");
+        check("MOORING_SEVER__WORKERS", &[], "unknown section, did you mean `server`?");
+        check("MOORING_BACKENDS__A", &[], "unknown key, did you mean `MOORING_BACKENDS__A__URL`?");
+        check(
+            "MOORING_BACKENDS____URL",
+            &[],
+            "the name of a backend has 1 to 63 letters, digits or `.`, `_`, `-`, `:`",
+        );
+        check("MOORING_BACKENDS__A_B__URL", &["a-b", "a.b"], "names both `a-b` and `a.b`");
+    }
+
+    #[test]
+    fn a_dotted_name_may_have_dots_in_the_backend() {
+        let path = dotted("backends.10.0.0.7:8188.url").unwrap();
+        assert_eq!(path.backend.as_deref(), Some("10.0.0.7:8188"));
+        assert_eq!(
+            dotted("listen").unwrap_err().to_string(),
+            "unknown section, did you mean `server.listen`?"
+        );
+        assert_eq!(dotted("server").unwrap_err().to_string(), "unknown key");
+        assert_eq!(
+            dotted("backends.a").unwrap_err().to_string(),
+            "unknown key, did you mean `backends.a.url`?"
+        );
+    }
+}

@@ -1,0 +1,137 @@
+//! What is wrong with the configuration? All of it, each with the place where it was written.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+/// Where a value was written. The order is the order of a report.
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub enum Origin {
+    /// `line` counts from 1; 0 stands for the file as a whole.
+    File {
+        path: String,
+        line: usize,
+    },
+    /// An environment variable.
+    Env {
+        name: String,
+    },
+    Flag,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File { path, line: 0 } => f.write_str(path),
+            Self::File { path, line } => write!(f, "{path}:{line}"),
+            Self::Env { name } => f.write_str(name),
+            Self::Flag => f.write_str("command line"),
+        }
+    }
+}
+
+/// One thing that is wrong. Never holds the value of a secret.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Problem {
+    /// `None` for what was written nowhere and should have been.
+    pub origin: Option<Origin>,
+    /// As in `server.listen`; empty where no key is concerned.
+    pub key: String,
+    pub what: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(origin) = &self.origin {
+            write!(f, "{origin}: ")?;
+        }
+        if !self.key.is_empty() {
+            write!(f, "{}: ", self.key)?;
+        }
+        f.write_str(&self.what)
+    }
+}
+
+/// Everything that is wrong, in the order in which it was written. Never empty.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Problems(pub Vec<Problem>);
+
+impl fmt::Display for Problems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.len() {
+            1 => f.write_str("1 problem in the configuration")?,
+            count => write!(f, "{count} problems in the configuration")?,
+        }
+        self.0.iter().try_for_each(|problem| write!(f, "\n  {problem}"))
+    }
+}
+
+impl std::error::Error for Problems {}
+
+/// Collects problems while the configuration is read, and remembers what was written where, so
+/// that a rule over several keys can say which lines it means.
+#[derive(Debug, Default)]
+pub(super) struct Notes {
+    problems: Vec<Problem>,
+    origins: BTreeMap<String, Origin>,
+    bad: BTreeSet<String>,
+}
+
+impl Notes {
+    /// Remembers that `key` was written at `origin`.
+    pub(super) fn wrote(&mut self, key: &str, origin: &Origin) {
+        self.origins.insert(key.to_owned(), origin.clone());
+    }
+
+    /// Reports a problem with `key` at the place where it was written, if it was.
+    pub(super) fn report(&mut self, key: &str, what: impl Into<String>) {
+        let origin = self.origins.get(key).cloned();
+        self.report_at(origin, key, what);
+    }
+
+    pub(super) fn report_at(&mut self, origin: Option<Origin>, key: &str, what: impl Into<String>) {
+        self.bad.insert(key.to_owned());
+        self.problems.push(Problem { origin, key: key.to_owned(), what: what.into() });
+    }
+
+    /// True if none of `keys` has a problem of its own: a rule over values that are wrong would
+    /// only report the same mistake twice.
+    pub(super) fn are_good(&self, keys: &[&str]) -> bool {
+        !keys.iter().any(|key| self.bad.contains(*key))
+    }
+
+    /// True if what is wrong so far may be the reason why no backend was found: a file that
+    /// cannot be read, or a slip in the name of one.
+    pub(super) fn may_hide_backends(&self) -> bool {
+        let about =
+            |key: &str| key.is_empty() || key.trim_start_matches('-').starts_with("backend");
+        self.problems.iter().any(|problem| about(&problem.key))
+    }
+
+    /// True if `key` was written somewhere.
+    pub(super) fn has_written(&self, key: &str) -> bool {
+        self.origins.contains_key(key)
+    }
+
+    /// The one of `keys` that was written last, for a rule that they break together.
+    pub(super) fn written<'a>(&self, keys: &[&'a str]) -> &'a str {
+        keys.iter().max_by_key(|key| self.origins.get(**key)).copied().unwrap_or_default()
+    }
+
+    /// `value` if nothing is wrong.
+    pub(super) fn finish<T>(mut self, value: T) -> Result<T, Problems> {
+        if self.problems.is_empty() {
+            return Ok(value);
+        }
+        // Where the syntax is wrong, what was understood of the line is wrong too.
+        let is_slip =
+            |it: &&Problem| it.key.is_empty() && matches!(it.origin, Some(Origin::File { .. }));
+        let slips: BTreeSet<_> =
+            self.problems.iter().filter(is_slip).map(|it| it.origin.clone()).collect();
+        self.problems.retain(|it| it.key.is_empty() || !slips.contains(&it.origin));
+        // What was written nowhere comes last: it is often an effect of the others.
+        self.problems.sort_by(|a, b| {
+            (a.origin.is_none(), &a.origin, &a.key).cmp(&(b.origin.is_none(), &b.origin, &b.key))
+        });
+        Err(Problems(self.problems))
+    }
+}

@@ -1,0 +1,69 @@
+//! What was written? The configuration as it stands in files, environment and flags.
+//!
+//! Every key is optional here and holds whatever was written, with the place where it was
+//! written. What it means is for [`super::check`] to say. No other module mentions these types.
+
+use std::collections::BTreeMap;
+
+use super::keys::RawBackend;
+use super::kinds::Kind;
+use super::problems::{Notes, Origin};
+
+/// A value as written. `Text` from the environment or a flag may stand for any type, because
+/// there it cannot be written otherwise.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Item {
+    Text(String),
+    Number(i128),
+    /// A float, a date or a table: no key takes one.
+    Other,
+    Switch(bool),
+    List(Vec<Written>),
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Written {
+    pub(super) item: Item,
+    pub(super) origin: Origin,
+}
+
+/// One key: what it is called, what it takes, what it is if nothing is written, what is written.
+#[derive(Debug)]
+pub(super) struct Setting<K> {
+    /// The full name, as in `server.listen`.
+    pub(super) key: String,
+    pub(super) kind: K,
+    pub(super) default: &'static str,
+    pub(super) written: Option<Written>,
+}
+
+impl<K: Kind> Setting<K> {
+    /// The value as meant. If it is wrong, that is noted, and the default stands in for it so
+    /// that the check of everything else can go on.
+    pub(super) fn check(self, notes: &mut Notes) -> K::Value {
+        if let Some(written) = &self.written {
+            notes.wrote(&self.key, &written.origin);
+            match self.kind.read(written) {
+                Ok(value) => return value,
+                Err(faults) => {
+                    for (origin, what) in faults {
+                        notes.report_at(Some(origin), &self.key, what);
+                    }
+                }
+            }
+        }
+        self.kind.parse(self.default).expect("a test reads every default")
+    }
+}
+
+/// A table `[backends.NAME]` before it is checked.
+#[derive(Debug)]
+pub(super) struct RawNamed {
+    pub(super) name: String,
+    /// Where the table begins.
+    pub(super) origin: Origin,
+    pub(super) backend: RawBackend,
+}
+
+/// What was written, by full names.
+pub(super) type Section = BTreeMap<String, Written>;

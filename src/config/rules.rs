@@ -1,0 +1,126 @@
+//! What can only be wrong together? Rules over several keys.
+//!
+//! A rule is silent about keys that are wrong by themselves, and reports at the line that was
+//! written last.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+
+use super::keys::BACKENDS;
+use super::problems::Notes;
+use super::suggest::nearest;
+use super::units::{ShowDuration, ShowSize};
+use super::{BackendConfig, Config};
+
+pub(super) fn check(config: &mut Config, notes: &mut Notes) {
+    listeners(config, notes);
+    limits(config, notes);
+    backends(&config.backends, notes);
+    itself(config, notes);
+    home(config, notes);
+}
+
+fn listeners(config: &Config, notes: &mut Notes) {
+    let keys = ["server.listen", "admin.listen"];
+    let Some(admin) = config.admin.listen else { return };
+    if notes.are_good(&keys) && overlap(config.server.listen, admin) {
+        let what = format!("both doors would listen on {admin}");
+        notes.report(notes.written(&keys), what);
+    }
+    let keys = ["admin.listen", "admin.token", "admin.token_file"];
+    if notes.are_good(&keys) && !admin.ip().is_loopback() && config.admin.token.is_none() {
+        let what = format!(
+            "others than this host can connect to {admin}: set `admin.token` or `admin.token_file`"
+        );
+        notes.report("admin.listen", what);
+    }
+}
+
+/// True if one socket would take the other's place. Port 0 is another port each time.
+fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
+    let is_any = a.ip().is_unspecified() || b.ip().is_unspecified();
+    a.port() != 0 && a.port() == b.port() && (is_any || a.ip() == b.ip())
+}
+
+fn limits(config: &Config, notes: &mut Notes) {
+    let (one, all) = (config.prompts.max_body, config.prompts.max_bodies_total);
+    at_most(notes, ["prompts.max_body", "prompts.max_bodies_total"], [one, all], ShowSize);
+    let (some, critical) = (config.sockets.queue_bytes, config.sockets.queue_critical);
+    at_most(notes, ["sockets.queue_bytes", "sockets.queue_critical"], [some, critical], ShowSize);
+    let (linger, lease) = (config.affinity.link_linger, config.affinity.lease);
+    at_most(notes, ["affinity.link_linger", "affinity.lease"], [linger, lease], ShowDuration);
+}
+
+/// The first of two keys must not be larger than the second.
+fn at_most<T: PartialOrd, S: std::fmt::Display>(
+    notes: &mut Notes,
+    keys: [&str; 2],
+    [small, large]: [T; 2],
+    show: impl Fn(T) -> S,
+) {
+    if notes.are_good(&keys) && large < small {
+        let (small, large) = (show(small), show(large));
+        let what = format!("`{}` ({small}) is larger than `{}` ({large})", keys[0], keys[1]);
+        notes.report(notes.written(&keys), what);
+    }
+}
+
+fn backends(backends: &[BackendConfig], notes: &mut Notes) {
+    let (count, max) = (backends.len(), Config::BACKENDS_MAX);
+    if max < count {
+        notes.report(BACKENDS, format!("{count} are too many, at most {max} are allowed"));
+    }
+    let mut seen: BTreeMap<&str, &str> = BTreeMap::new();
+    for backend in backends {
+        let key = format!("{BACKENDS}.{}.url", backend.name);
+        if let Some(first) = seen.insert(&backend.authority, &backend.name) {
+            let first_key = format!("{BACKENDS}.{first}.url");
+            let what = format!("`{}` is listed twice", backend.authority);
+            let key = notes.written(&[&first_key, &key]).to_owned();
+            let other = if key == first_key { &backend.name } else { first };
+            notes.report(&key, format!("{what}, it is `{BACKENDS}.{other}` too"));
+        }
+    }
+}
+
+/// A gateway before itself would answer itself until no connection is left.
+fn itself(config: &Config, notes: &mut Notes) {
+    let doors =
+        [("server.listen", Some(config.server.listen)), ("admin.listen", config.admin.listen)];
+    for backend in &config.backends {
+        let ip = match backend.host.as_str() {
+            "localhost" => Ok(IpAddr::from([127, 0, 0, 1])),
+            host => host.parse::<IpAddr>(),
+        };
+        let Ok(ip) = ip else { continue };
+        for (key, listen) in doors {
+            let is_us = listen.is_some_and(|listen| {
+                let is_here =
+                    ip == listen.ip() || (listen.ip().is_unspecified() && ip.is_loopback());
+                is_here && listen.port() == backend.port
+            });
+            if is_us && notes.are_good(&[key]) {
+                let what = format!("`{}` is this gateway itself (`{key}`)", backend.authority);
+                notes.report(&format!("{BACKENDS}.{}.url", backend.name), what);
+            }
+        }
+    }
+}
+
+/// Without a name it is the first by name.
+fn home(config: &mut Config, notes: &mut Notes) {
+    let names = || config.backends.iter().map(|it| it.name.as_str());
+    let home = &config.server.home;
+    if home.is_empty() {
+        config.server.home = names().next().unwrap_or_default().to_owned();
+    } else if !names().any(|name| name == home) {
+        let is_written = notes.has_written(&format!("{BACKENDS}.{home}"));
+        if is_written {
+            // It is there and wrong, which is reported where it is written.
+            return;
+        }
+        let hint = nearest(home, names())
+            .map_or_else(String::new, |name| format!(", did you mean `{name}`?"));
+        notes.report("server.home", format!("there is no backend `{home}`{hint}"));
+    }
+}

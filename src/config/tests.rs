@@ -1,0 +1,421 @@
+//! What an operator sees of the configuration: whole reports, and what the layers come to.
+
+use std::collections::BTreeSet;
+use std::io::Write;
+use std::path::Path;
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::keys::KEYS;
+use super::{Config, FileTag, LogFormat, Origin, Problem, Problems, Sources, StatusCounts, load};
+
+const TWO: &str = "[backends.gpu-a]\nurl = \"http://gpu-a:8188\"\n[backends.gpu-b]\n\
+                   url = \"http://gpu-b:8188\"\n";
+
+/// A file with this text, that is gone when it is dropped.
+fn file(text: &str) -> tempfile::NamedTempFile {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(text.as_bytes()).unwrap();
+    file
+}
+
+fn pairs(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+    pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+}
+
+/// Loads a file's text with an environment and flags; its path is `FILE` in reports.
+fn load_all(
+    text: &str,
+    env: &[(&str, &str)],
+    backends: &[&str],
+    flags: &[(&str, &str)],
+) -> Result<Config, String> {
+    let file = file(text);
+    let sources = Sources {
+        file: Some(file.path().to_owned()),
+        env: pairs(env),
+        flags: pairs(flags),
+        backends: backends.iter().map(|url| (*url).to_owned()).collect(),
+    };
+    load(&sources)
+        .map_err(|report| report.to_string().replace(&file.path().display().to_string(), "FILE"))
+}
+
+#[track_caller]
+fn check_report(text: &str, expected: &str) {
+    assert_eq!(load_all(text, &[], &[], &[]).unwrap_err(), expected);
+}
+
+#[test]
+fn every_problem_is_reported_with_its_line_and_key() {
+    check_report(
+        r#"
+[server]
+listen = "nowhere"
+workers = 2000
+worker = 1
+idle_timeout = 75
+allow_manager = "yes"
+trusted_proxies = [
+    "10.0.0.0/8",
+    "10.0.0.1/8",
+    7,
+]
+allowed_origins = "https://app.example"
+
+[affinty]
+lease = "10m"
+
+[prompts]
+max_body = "1GiB"
+max_bodies_total = "512MiB"
+silent_after = 1.5
+
+[log]
+level = "inof"
+format = "jsn"
+
+[backends.a]
+url = "http://gpu:8188"
+[backends.b]
+url = "http://GPU:8188/"
+weight = 0
+[backends.c]
+url = "gpu-c:8188"
+[backends.d]
+"#,
+        "\
+17 problems in the configuration
+  FILE:3: server.listen: `nowhere` is not an address IP:PORT
+  FILE:4: server.workers: 2000 is out of range, expected a whole number from 0 to 1024
+  FILE:5: server.worker: unknown key, did you mean `server.workers`?
+  FILE:6: server.idle_timeout: expected a duration from 1s to 1h, found the number 75
+  FILE:7: server.allow_manager: expected `true` or `false`, found the text \"yes\"
+  FILE:10: server.trusted_proxies: `10.0.0.1/8`: has bits set beyond its prefix; the network is \
+`10.0.0.0/8`
+  FILE:11: server.trusted_proxies: the entries of this list are texts in quotes
+  FILE:13: server.allowed_origins: expected a list of origins such as \"https://app.example\", \
+found the text \"https://app.example\"
+  FILE:15: affinty: unknown section, did you mean `affinity`?
+  FILE:20: prompts.max_bodies_total: `prompts.max_body` (1GiB) is larger than \
+`prompts.max_bodies_total` (512MiB)
+  FILE:21: prompts.silent_after: expected a duration from 1s to 1d, found a date, a fraction or \
+a table
+  FILE:24: log.level: `inof` is not one of off, error, warn, info, debug, trace, did you mean \
+`info`?
+  FILE:25: log.format: `jsn` is not \"text\" or \"json\", did you mean \"json\"?
+  FILE:30: backends.b.url: `gpu:8188` is listed twice, it is `backends.a` too
+  FILE:31: backends.b.weight: 0 is out of range, expected a whole number from 1 to 1000
+  FILE:33: backends.c.url: `gpu-c:8188`: has no scheme, did you mean `http://gpu-c:8188`?
+  FILE:34: backends.d.url: is missing",
+    );
+}
+
+#[test]
+fn a_slip_in_the_syntax_does_not_hide_other_problems() {
+    check_report(
+        "[server]\nlisten = \nworkers = 5000\n[backends.a]\nurl = \"http://a:1\"\n[x\n",
+        "\
+3 problems in the configuration
+  FILE:2: string values must be quoted, expected literal string
+  FILE:3: server.workers: 5000 is out of range, expected a whole number from 0 to 1024
+  FILE:6: unclosed table, expected `]`",
+    );
+}
+
+#[test]
+fn a_file_from_windows_is_read() {
+    let text = format!("\u{feff}[server]\nworkers = 3\n{TWO}").replace('\n', "\r\n");
+    assert_eq!(load_all(&text, &[], &[], &[]).unwrap().server.workers, 3);
+}
+
+#[test]
+fn what_is_no_table_is_told_how_to_be_one() {
+    check_report(
+        "backends = 3\nserver = \"x\"\nlisten = \"127.0.0.1:1\"\n",
+        "\
+3 problems in the configuration
+  FILE:1: backends: is a section, write [backends]
+  FILE:2: server: is a section, write [server]
+  FILE:3: listen: unknown section, did you mean `server.listen`?",
+    );
+    check_report(
+        "[[backends]]\nurl = \"http://a:1\"\n",
+        "\
+1 problem in the configuration
+  FILE:1: backends: write a table for each, [backends.NAME], and not [[backends]]",
+    );
+    check_report(
+        "[backends]\na = \"http://a:1\"\n[backends.gpu.b]\nurl = \"http://b:1\"\n\
+         [backends.\"gpu c\"]\n",
+        "\
+4 problems in the configuration
+  FILE:2: backends.a: is a table, write [backends.a]
+  FILE:3: backends.gpu.b: unknown key; a name with a dot is quoted, [backends.\"gpu.b\"]
+  FILE:3: backends.gpu.url: is missing
+  FILE:5: backends.gpu c: the name of a backend has 1 to 63 letters, digits or `.`, `_`, `-`, `:`",
+    );
+}
+
+#[test]
+fn environment_and_flags_are_reported_by_their_names() {
+    let report = load_all(
+        TWO,
+        &[
+            ("MOORING_SERVER__WORKERS", "many"),
+            ("MOORING_SERVER__WORKRES", "1"),
+            ("MOORING_SERVER_LISTEN", "127.0.0.1:1"),
+            ("MOORING_SERVICE_HOST", "10.0.0.1"),
+            ("MOORING_AFFINITY__LEASE", "10"),
+        ],
+        &["https://gpu-c:8188", "http://gpu-a:8188", "http://me:secret@gpu-d:1"],
+        &[("server.max_headers", "9"), ("sever.listen", "x"), ("server.home", "gpu-d")],
+    )
+    .unwrap_err();
+    assert_eq!(
+        report,
+        "\
+10 problems in the configuration
+  MOORING_AFFINITY__LEASE: affinity.lease: `10` has no unit, expected a duration from 1s to 30d \
+such as \"30s\"
+  MOORING_SERVER_LISTEN: unknown key, did you mean `MOORING_SERVER__LISTEN`?
+  MOORING_SERVER__WORKERS: server.workers: `many` is not a whole number from 0 to 1024
+  MOORING_SERVER__WORKRES: unknown key, did you mean `MOORING_SERVER__WORKERS`?
+  command line: --backend: `https://gpu-c:8188`: `https://` is not spoken to backends, only \
+`http://`
+  command line: --backend: a user or password is not sent to backends
+  command line: backends.gpu-a:8188.url: `gpu-a:8188` is listed twice, it is `backends.gpu-a` too
+  command line: server.home: there is no backend `gpu-d`, did you mean `gpu-b`?
+  command line: server.max_headers: 9 is out of range, expected a whole number from 16 to 1024
+  command line: sever.listen: unknown section, did you mean `server`?"
+    );
+}
+
+#[test]
+fn what_cannot_be_together_is_refused() {
+    let report = load_all(
+        "[server]\nlisten = \"0.0.0.0:8181\"\n[admin]\ntoken = \"x\"\ntoken_file = \"/nowhere\"\n\
+         [affinity]\nlease = \"20s\"\n[sockets]\nqueue_bytes = \"64MiB\"\n\
+         [backends.us]\nurl = \"http://localhost:8181\"\n",
+        &[],
+        &[],
+        &[],
+    )
+    .unwrap_err();
+    assert_eq!(
+        report,
+        "\
+6 problems in the configuration
+  FILE:2: server.listen: both doors would listen on 127.0.0.1:8181
+  FILE:5: admin.token_file: `admin.token` and `admin.token_file` are both set, one is enough
+  FILE:5: admin.token_file: `/nowhere` cannot be read: No such file or directory (os error 2)
+  FILE:7: affinity.lease: `affinity.link_linger` (30s) is larger than `affinity.lease` (20s)
+  FILE:9: sockets.queue_bytes: `sockets.queue_bytes` (64MiB) is larger than \
+`sockets.queue_critical` (8MiB)
+  FILE:11: backends.us.url: `localhost:8181` is this gateway itself (`admin.listen`)"
+    );
+    check_report(
+        "[admin]\nlisten = \"0.0.0.0:8181\"\n[backends.a]\nurl = \"http://a:1\"\n",
+        "\
+1 problem in the configuration
+  FILE:2: admin.listen: others than this host can connect to 0.0.0.0:8181: set `admin.token` or \
+`admin.token_file`",
+    );
+}
+
+#[test]
+fn without_a_backend_nothing_can_be_served() {
+    let report = load(&Sources::default()).unwrap_err();
+    let what = "at least one is needed: write `[backends.NAME]` with a `url`, or `--backend URL`";
+    let problem = Problem { origin: None, key: "backends".into(), what: what.into() };
+    assert_eq!(report, Problems(vec![problem]));
+}
+
+#[test]
+fn a_file_that_cannot_be_read_says_so() {
+    let sources = Sources { file: Some("/nowhere/mooring.toml".into()), ..Sources::default() };
+    assert_eq!(
+        load(&sources).unwrap_err().to_string(),
+        "1 problem in the configuration\n  \
+         /nowhere/mooring.toml: cannot be read: No such file or directory (os error 2)"
+    );
+    let file = file("");
+    std::fs::write(file.path(), [b'#', 0xff]).unwrap();
+    let sources = Sources { file: Some(file.path().to_owned()), ..Sources::default() };
+    let problems = load(&sources).unwrap_err().0;
+    assert_eq!(problems[0].what, "is not UTF-8 text: byte 2 is none");
+    assert!(matches!(problems[0].origin, Some(Origin::File { line: 0, .. })));
+}
+
+#[test]
+fn flags_go_over_the_environment_and_that_over_the_file() {
+    let text = format!("[server]\nworkers = 2\nmax_headers = 20\nmax_connections = 5\n{TWO}");
+    let config = load_all(
+        &text,
+        &[
+            ("MOORING_SERVER__WORKERS", "3"),
+            ("MOORING_SERVER__MAX_HEADERS", "30"),
+            ("MOORING_SERVER__ALLOWED_ORIGINS", "https://a.example, https://B.example:443"),
+            ("MOORING_BACKENDS__GPU_A__WEIGHT", "4"),
+            ("MOORING_BACKENDS__GPU_C__URL", "http://[::1]:8188"),
+            ("MOORING_FILES__TAG", "never"),
+        ],
+        &["http://10.0.0.9:8188"],
+        &[("server.workers", "4"), ("backends.gpu-b.max_pending", "7"), ("server.home", "gpu-b")],
+    )
+    .unwrap();
+    assert_eq!(
+        (config.server.workers, config.server.max_headers, config.server.max_connections),
+        (4, 30, 5)
+    );
+    assert_eq!(config.server.allowed_origins, ["https://a.example", "https://b.example"]);
+    assert_eq!(config.files.tag, FileTag::Never);
+    assert_eq!(config.server.home, "gpu-b");
+    let backends: Vec<_> = config
+        .backends
+        .iter()
+        .map(|it| {
+            let max_pending = it.max_pending.map_or(0, |it| it.get());
+            (it.name.as_str(), it.authority.as_str(), it.weight.get(), max_pending)
+        })
+        .collect();
+    assert_eq!(
+        backends,
+        [
+            ("10.0.0.9:8188", "10.0.0.9:8188", 1, 0),
+            ("gpu-a", "gpu-a:8188", 4, 0),
+            ("gpu-b", "gpu-b:8188", 1, 7),
+            ("gpu_c", "[::1]:8188", 1, 0),
+        ]
+    );
+    assert_eq!(config.backends[3].host, "::1", "as `Network::connect` takes it");
+}
+
+#[test]
+fn a_token_opens_the_admin_door_to_others_and_is_never_shown() {
+    let token = file("  s3cret-token\n");
+    let path = token.path().display().to_string();
+    let flags = [("admin.listen", "0.0.0.0:8181"), ("admin.token_file", path.as_str())];
+    let config = load_all(TWO, &[], &[], &flags).unwrap();
+    assert_eq!(config.admin.token.as_ref().unwrap().reveal(), "s3cret-token");
+    assert!(!format!("{config:?}").contains("s3cret"));
+
+    let report = load_all(TWO, &[("MOORING_ADMIN__TOKEN", "s3cret token")], &[], &[]).unwrap_err();
+    assert!(report.contains("admin.token") && !report.contains("s3cret"), "{report}");
+    let report = load_all(&format!("[admin]\ntoken = 12345\n{TWO}"), &[], &[], &[]).unwrap_err();
+    assert!(report.contains("admin.token") && !report.contains("12345"), "{report}");
+}
+
+#[test]
+fn the_admin_door_can_be_shut() {
+    assert_eq!(load_all(TWO, &[], &[], &[("admin.listen", "off")]).unwrap().admin.listen, None);
+}
+
+#[test]
+fn defaults_are_those_of_the_product() {
+    let config = Config::for_backends(&[("b", "http://b:1"), ("a", "http://a:1")]).unwrap();
+    assert_eq!(config.server.listen.to_string(), "127.0.0.1:8180");
+    assert_eq!(config.admin.listen.unwrap().to_string(), "127.0.0.1:8181");
+    assert_eq!(config.server.home, "a", "the first by name");
+    assert_eq!(config.affinity.lease, Duration::from_secs(600));
+    assert_eq!(config.prompts.max_body, 100 << 20);
+    assert_eq!(config.prompts.ledger_age, Duration::from_secs(7 * 86_400));
+    assert_eq!(config.sockets.output_classes, ["SaveImageWebsocket"]);
+    assert_eq!(config.isolation.status, StatusCounts::Own);
+    assert_eq!(config.log.format, LogFormat::Text);
+    assert!(config.server.allowed_origins.is_empty() && config.admin.token.is_none());
+}
+
+/// What stands in `config/mooring.toml` where a key could be: `key = value`, commented or not.
+fn keys_in(reference: &str) -> BTreeSet<(String, String)> {
+    let mut section = String::new();
+    let mut keys = BTreeSet::new();
+    for line in reference.lines() {
+        if let Some(name) = line.strip_prefix('[').and_then(|it| it.strip_suffix(']')) {
+            section = name.split('.').next().unwrap().to_owned();
+        } else if let Some((key, value)) = line.split_once(" = ") {
+            let full_name = KEYS
+                .iter()
+                .find(|it| it.section == section && it.name == key)
+                .unwrap_or_else(|| panic!("`{section}.{key}` in the file is no key"))
+                .full_name();
+            keys.insert((full_name, value.split("  #").next().unwrap().trim().to_owned()));
+        }
+    }
+    keys
+}
+
+#[test]
+fn the_reference_file_shows_every_key_with_its_default() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/mooring.toml");
+    let loaded = load(&Sources { file: Some(path.clone()), ..Sources::default() }).unwrap();
+    let urls: Vec<(String, String)> = loaded
+        .backends
+        .iter()
+        .map(|it| (it.name.clone(), format!("http://{}", it.authority)))
+        .collect();
+    let urls: Vec<(&str, &str)> = urls.iter().map(|(a, b)| (a.as_str(), b.as_str())).collect();
+    assert_eq!(loaded, Config::for_backends(&urls).unwrap(), "it changes nothing");
+
+    let shown = keys_in(&std::fs::read_to_string(path).unwrap());
+    for key in KEYS.iter().filter(|key| key.name != "url") {
+        let line = (key.full_name(), key.default_in_toml());
+        assert!(shown.contains(&line), "config/mooring.toml lacks {line:?}");
+    }
+}
+
+#[test]
+fn every_key_is_documented_with_default_and_range() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/configuration.md");
+    let text = std::fs::read_to_string(path).unwrap();
+    for key in KEYS {
+        let default = if key.name == "url" {
+            "needed".to_owned()
+        } else {
+            format!("`{}`", key.default_in_toml())
+        };
+        let row = format!("| `{}` | {default} | {} |", key.full_name(), key.takes());
+        assert!(text.contains(&row), "docs/configuration.md lacks the row\n{row} {} |", key.why());
+    }
+}
+
+proptest! {
+    /// Whatever is written, there is an answer and no panic, and each problem is one line.
+    #[test]
+    fn any_text_is_answered(text: String, name: String, value: String) {
+        let sources = Sources {
+            file: Some(file(&text).path().to_owned()),
+            env: vec![(format!("MOORING_{name}"), value.clone())],
+            backends: vec![value.clone()],
+            flags: vec![(name, value)],
+        };
+        let problems = load(&sources).unwrap_err();
+        prop_assert!(problems.0.iter().all(|it| !it.what.contains('\n')), "{problems}");
+    }
+
+    /// A value of a key can be anything, too.
+    #[test]
+    fn any_value_is_answered(index in 0..KEYS.len(), value in ".*|[0-9]{1,20}[a-zA-Z]{0,3}") {
+        let name = KEYS[index].full_name().replace("NAME", "gpu-a");
+        let flags = vec![("backends.gpu-a.url".to_owned(), "http://a:1".to_owned()), (name, value)];
+        let _ = load(&Sources { flags, ..Sources::default() });
+    }
+
+    /// What a key takes, said by itself, is taken: every default in every layer.
+    #[test]
+    fn a_printed_default_means_the_default(index in 0..KEYS.len()) {
+        let key = KEYS[index];
+        prop_assume!(key.name != "url");
+        let line = format!("{} = {}\n", key.name, key.default_in_toml());
+        let text = if key.section == "backends" {
+            format!("{TWO}{line}")
+        } else {
+            format!("[{}]\n{line}{TWO}", key.section)
+        };
+        let defaults = load_all(TWO, &[], &[], &[]).unwrap();
+        prop_assert_eq!(load_all(&text, &[], &[], &[]), Ok(defaults.clone()));
+        let name = key.full_name().replace("NAME", "gpu-a");
+        prop_assert_eq!(load_all(TWO, &[], &[], &[(&name, key.default)]), Ok(defaults));
+    }
+}

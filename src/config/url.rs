@@ -1,0 +1,242 @@
+//! Is this a URL that we can use? Those of backends, and the origins of web pages.
+//!
+//! Own parsers and not a URL library's: such a library repairs what it is given, and what an
+//! operator wrote in a file should be right, not repaired.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// Where a backend listens.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) struct Address {
+    /// A name in lower case or an IP address, IPv6 without brackets.
+    pub(super) host: String,
+    /// Never 0.
+    pub(super) port: u16,
+}
+
+impl fmt::Display for Address {
+    /// As it stands in a URL or in `Host`: IPv6 in brackets, the port always there.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { host, port } = self;
+        if host.contains(':') { write!(f, "[{host}]:{port}") } else { write!(f, "{host}:{port}") }
+    }
+}
+
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub(super) enum BadUrl {
+    #[error("has no scheme, did you mean `http://{text}`?")]
+    NoScheme { text: String },
+    #[error("`{scheme}://` is not spoken to backends, only `http://`")]
+    BadScheme { scheme: String },
+    #[error("has no host")]
+    NoHost,
+    #[error("`{host}` is not a host name or an IP address")]
+    BadHost { host: String },
+    #[error("`{port}` is not a port from 1 to 65535")]
+    BadPort { port: String },
+    #[error("a user or password is not sent to backends")]
+    UserInfo,
+    #[error("a path is not possible: ComfyUI is expected at `/`")]
+    Path,
+    #[error("a query or fragment is not possible")]
+    Query,
+}
+
+impl BadUrl {
+    /// The problem with the URL before it, which is left out where it may hold a password.
+    #[must_use]
+    pub(super) fn about(&self, text: &str) -> String {
+        if text.contains('@') { self.to_string() } else { format!("`{text}`: {self}") }
+    }
+}
+
+/// Reads `http://host[:port][/]`; the default port is 80.
+///
+/// # Errors
+/// The first thing that is wrong with it, from left to right.
+pub(super) fn backend(text: &str) -> Result<Address, BadUrl> {
+    // First of all, because no other report may show a password.
+    if text.contains('@') {
+        return Err(BadUrl::UserInfo);
+    }
+    let Some((scheme, rest)) = text.split_once("://") else {
+        return Err(BadUrl::NoScheme { text: text.to_owned() });
+    };
+    if !scheme.eq_ignore_ascii_case("http") {
+        return Err(BadUrl::BadScheme { scheme: scheme.to_owned() });
+    }
+    let authority = authority(rest);
+    let after = &rest[authority.len()..];
+    let address = address(authority, 80)?;
+    if after.contains(['?', '#']) {
+        return Err(BadUrl::Query);
+    }
+    if after.is_empty() || after == "/" { Ok(address) } else { Err(BadUrl::Path) }
+}
+
+/// The part before the path.
+fn authority(rest: &str) -> &str {
+    &rest[..rest.find(['/', '?', '#']).unwrap_or(rest.len())]
+}
+
+fn address(authority: &str, default_port: u16) -> Result<Address, BadUrl> {
+    let (host, port) = match authority.rfind(':') {
+        // In `[::1]` the last colon belongs to the address.
+        Some(colon) if !authority[colon..].contains(']') => {
+            (&authority[..colon], parse_port(&authority[colon + 1..])?)
+        }
+        Some(_) | None => (authority, default_port),
+    };
+    if host.is_empty() {
+        return Err(BadUrl::NoHost);
+    }
+    Ok(Address { host: parse_host(host)?, port })
+}
+
+fn parse_port(text: &str) -> Result<u16, BadUrl> {
+    let bad = || BadUrl::BadPort { port: text.to_owned() };
+    if !text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(bad());
+    }
+    text.parse().ok().filter(|port| 0 < *port).ok_or_else(bad)
+}
+
+fn parse_host(text: &str) -> Result<String, BadUrl> {
+    let bad = || BadUrl::BadHost { host: text.to_owned() };
+    if let Some(inner) = text.strip_prefix('[') {
+        let inner = inner.strip_suffix(']').ok_or_else(bad)?;
+        return inner.parse::<Ipv6Addr>().map(|ip| ip.to_string()).map_err(|_not_ip| bad());
+    }
+    let name = text.strip_suffix('.').unwrap_or(text);
+    let is_label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
+    };
+    if 253 < name.len() || !name.split('.').all(is_label) {
+        return Err(bad());
+    }
+    // `10.0.0.300` is a typing error and not a name: no top level domain is a number.
+    let last = name.rsplit('.').next().unwrap_or(name);
+    if last.bytes().all(|byte| byte.is_ascii_digit()) && name.parse::<Ipv4Addr>().is_err() {
+        return Err(bad());
+    }
+    Ok(name.to_ascii_lowercase())
+}
+
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub(super) enum BadOrigin {
+    #[error("an origin begins with `http://` or `https://`; patterns are not possible")]
+    BadScheme,
+    #[error("an origin has no path, write `{origin}`")]
+    Path { origin: String },
+    #[error(transparent)]
+    Url(#[from] BadUrl),
+}
+
+/// Reads an origin and gives it as browsers write it in `Origin`: lower case, no default port.
+///
+/// # Errors
+/// What is wrong with it.
+pub(super) fn origin(text: &str) -> Result<String, BadOrigin> {
+    let (scheme, rest) = text.split_once("://").ok_or(BadOrigin::BadScheme)?;
+    let scheme = scheme.to_ascii_lowercase();
+    let default_port = match scheme.as_str() {
+        "http" => 80,
+        "https" => 443,
+        _other => return Err(BadOrigin::BadScheme),
+    };
+    let authority = authority(rest);
+    let address = address(authority, default_port)?;
+    let host = match address.host.parse::<IpAddr>() {
+        Ok(IpAddr::V6(ip)) => format!("[{ip}]"),
+        Ok(IpAddr::V4(_)) | Err(_) => address.host,
+    };
+    let port = address.port;
+    let origin = if port == default_port {
+        format!("{scheme}://{host}")
+    } else {
+        format!("{scheme}://{host}:{port}")
+    };
+    if authority.len() == rest.len() { Ok(origin) } else { Err(BadOrigin::Path { origin }) }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[track_caller]
+    fn check(url: &str, expected: &str) {
+        let shown = match backend(url) {
+            Ok(address) => address.to_string(),
+            Err(problem) => problem.to_string(),
+        };
+        assert_eq!(shown, expected, "{url}");
+    }
+
+    #[test]
+    fn a_backend_is_named_by_scheme_host_and_port() {
+        check("http://gpu-a:8188", "gpu-a:8188");
+        check("http://GPU_A.example.:8188/", "gpu_a.example:8188");
+        check("HTTP://10.0.0.7", "10.0.0.7:80");
+        check("http://[::1]:8188", "[::1]:8188");
+        check("http://[0::1]", "[::1]:80");
+    }
+
+    #[test]
+    fn a_url_that_cannot_work_says_why() {
+        check("gpu-a:8188", "has no scheme, did you mean `http://gpu-a:8188`?");
+        check("https://a:1", "`https://` is not spoken to backends, only `http://`");
+        check("http://", "has no host");
+        check("http://:8188", "has no host");
+        check("http://a b:1", "`a b` is not a host name or an IP address");
+        check("http://10.0.0.300:1", "`10.0.0.300` is not a host name or an IP address");
+        check("http://[::1:8188", "`[::1` is not a host name or an IP address");
+        check("http://::1:8188", "`::1` is not a host name or an IP address");
+        check("http://a..b", "`a..b` is not a host name or an IP address");
+        check("http://a:0", "`0` is not a port from 1 to 65535");
+        check("http://a:65536", "`65536` is not a port from 1 to 65535");
+        check("http://a:", "`` is not a port from 1 to 65535");
+        check("http://a:+1", "`+1` is not a port from 1 to 65535");
+        check("http://me:secret@a:1", "a user or password is not sent to backends");
+        check("http://a:1/comfy", "a path is not possible: ComfyUI is expected at `/`");
+        check("http://a:1/?x=1", "a query or fragment is not possible");
+        check("http://a:1#x", "a query or fragment is not possible");
+    }
+
+    #[track_caller]
+    fn check_origin(text: &str, expected: &str) {
+        let shown = origin(text).unwrap_or_else(|problem| problem.to_string());
+        assert_eq!(shown, expected, "{text}");
+    }
+
+    #[test]
+    fn an_origin_is_kept_as_browsers_write_it() {
+        check_origin("https://App.Example", "https://app.example");
+        check_origin("https://app.example:443", "https://app.example");
+        check_origin("http://localhost:3000", "http://localhost:3000");
+        check_origin("http://[::1]:80", "http://[::1]");
+    }
+
+    #[test]
+    fn what_is_no_origin_says_why() {
+        let scheme = "an origin begins with `http://` or `https://`; patterns are not possible";
+        check_origin("*", scheme);
+        check_origin("null", scheme);
+        check_origin("app.example", scheme);
+        check_origin("file:///x", scheme);
+        check_origin("https://app.example/", "an origin has no path, write `https://app.example`");
+        check_origin("https://*.example", "`*.example` is not a host name or an IP address");
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_is_a_panic(text: String) {
+            let _ = backend(&text);
+            let _ = backend(&format!("http://{text}"));
+            let _ = origin(&format!("https://{text}"));
+        }
+    }
+}

@@ -1,0 +1,359 @@
+//! What may a key be set to? The kinds that are about addresses, names and choices; numbers,
+//! durations and sizes are in [`super::kinds`].
+
+use std::fmt;
+use std::net::SocketAddr;
+
+use tracing_subscriber::EnvFilter;
+
+use super::cidr::Cidr;
+use super::kinds::{Faults, Kind, Shape};
+use super::problems::Origin;
+use super::raw::{Item, Written};
+use super::suggest::nearest;
+use super::url::{self, Address};
+use super::{FileTag, LogFormat, StatusCounts};
+
+/// A list in a file holds at most this many entries.
+const LIST_MAX: usize = 1_000;
+
+/// A secret, which is never shown.
+#[derive(Clone, Eq, PartialEq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// At most this many bytes, so that it fits a header.
+    pub const LEN_MAX: usize = 512;
+
+    /// Takes 1 to [`Secret::LEN_MAX`] bytes of visible ASCII: it must fit a header as it is.
+    ///
+    /// # Errors
+    /// What is wrong with it, without showing it.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        if text.is_empty() || Self::LEN_MAX < text.len() {
+            return Err(format!("has {} bytes, expected 1 to {}", text.len(), Self::LEN_MAX));
+        }
+        if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(
+                "has a byte that is not visible ASCII, and cannot be sent in a header".into()
+            );
+        }
+        Ok(Self(text.to_owned()))
+    }
+
+    /// The secret itself. For comparing and for sending, never for the log.
+    #[must_use]
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(…)")
+    }
+}
+
+/// `IP:PORT` to listen on; port 0 asks the system for a free one.
+#[derive(Debug)]
+pub(super) struct Listen;
+
+impl Kind for Listen {
+    type Value = SocketAddr;
+    const SHAPE: Shape = Shape::Text;
+
+    fn parse(&self, text: &str) -> Result<SocketAddr, String> {
+        text.parse().map_err(|_not_an_address| format!("`{text}` is not {}", self.takes()))
+    }
+
+    fn takes(&self) -> String {
+        "an address IP:PORT".to_owned()
+    }
+}
+
+/// As [`Listen`], or `off`.
+#[derive(Debug)]
+pub(super) struct ListenOrOff;
+
+impl Kind for ListenOrOff {
+    type Value = Option<SocketAddr>;
+    const SHAPE: Shape = Shape::Text;
+
+    fn parse(&self, text: &str) -> Result<Self::Value, String> {
+        if text == "off" {
+            return Ok(None);
+        }
+        text.parse()
+            .map(Some)
+            .map_err(|_not_an_address| format!("`{text}` is not {}", self.takes()))
+    }
+
+    fn takes(&self) -> String {
+        "an address IP:PORT or `off`".to_owned()
+    }
+}
+
+/// A secret, or nothing.
+#[derive(Debug)]
+pub(super) struct Token;
+
+impl Kind for Token {
+    type Value = Option<Secret>;
+    const SHAPE: Shape = Shape::Text;
+
+    fn parse(&self, text: &str) -> Result<Self::Value, String> {
+        if text.is_empty() { Ok(None) } else { Secret::parse(text).map(Some) }
+    }
+
+    fn takes(&self) -> String {
+        "a text of visible ASCII".to_owned()
+    }
+
+    /// Not the standard one, whose report shows what was found.
+    fn text(&self, written: &Written) -> Result<String, String> {
+        match &written.item {
+            Item::Text(text) => Ok(text.clone()),
+            Item::Number(_) | Item::Other | Item::Switch(_) | Item::List(_) => {
+                Err(format!("expected {} in quotes", self.takes()))
+            }
+        }
+    }
+}
+
+/// `http://host[:port]` of a backend.
+#[derive(Debug)]
+pub(super) struct BackendUrl;
+
+impl Kind for BackendUrl {
+    /// `None` is the empty default, which stands in for a wrong one.
+    type Value = Option<Address>;
+    const SHAPE: Shape = Shape::Text;
+
+    fn parse(&self, text: &str) -> Result<Self::Value, String> {
+        if text.is_empty() {
+            return Ok(None);
+        }
+        url::backend(text).map(Some).map_err(|bad| bad.about(text))
+    }
+
+    fn takes(&self) -> String {
+        "a URL such as \"http://gpu-a:8188\"".to_owned()
+    }
+}
+
+/// Directives of the log filter, such as `info` or `mooring=debug,hyper=warn`.
+#[derive(Debug)]
+pub(super) struct LogLevel;
+
+const LEVELS: &[&str] = &["off", "error", "warn", "info", "debug", "trace"];
+
+impl Kind for LogLevel {
+    type Value = String;
+    const SHAPE: Shape = Shape::Text;
+
+    fn parse(&self, text: &str) -> Result<String, String> {
+        // A lone word is taken for a module's name by the filter, and everything else would be
+        // silent: `inof` must not pass.
+        for part in text.split(',').map(str::trim) {
+            let is_word = !part.contains(['=', '[', ':']);
+            if is_word && !LEVELS.contains(&part.to_ascii_lowercase().as_str()) {
+                let hint = nearest(part, LEVELS.iter().copied());
+                let hint = hint.map_or_else(String::new, |it| format!(", did you mean `{it}`?"));
+                return Err(format!("`{part}` is not one of {}{hint}", LEVELS.join(", ")));
+            }
+        }
+        match EnvFilter::builder().parse(text) {
+            Ok(_filter) => Ok(text.to_owned()),
+            Err(bad) => Err(format!("`{text}`: {bad}")),
+        }
+    }
+
+    fn takes(&self) -> String {
+        "a level or directives such as \"info,hyper=warn\"".to_owned()
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Format;
+
+impl Kind for Format {
+    type Value = LogFormat;
+    const SHAPE: Shape = Shape::Text;
+
+    fn parse(&self, text: &str) -> Result<LogFormat, String> {
+        choose(text, &[("text", LogFormat::Text), ("json", LogFormat::Json)])
+    }
+
+    fn takes(&self) -> String {
+        "\"text\" or \"json\"".to_owned()
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Counts;
+
+impl Kind for Counts {
+    type Value = StatusCounts;
+    const SHAPE: Shape = Shape::Text;
+
+    fn parse(&self, text: &str) -> Result<StatusCounts, String> {
+        choose(text, &[("own", StatusCounts::Own), ("backend", StatusCounts::Backend)])
+    }
+
+    fn takes(&self) -> String {
+        "\"own\" or \"backend\"".to_owned()
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Tag;
+
+impl Kind for Tag {
+    type Value = FileTag;
+    const SHAPE: Shape = Shape::Text;
+
+    fn parse(&self, text: &str) -> Result<FileTag, String> {
+        choose(text, &[("auto", FileTag::Auto), ("never", FileTag::Never)])
+    }
+
+    fn takes(&self) -> String {
+        "\"auto\" or \"never\"".to_owned()
+    }
+}
+
+fn choose<T: Copy>(text: &str, choices: &[(&str, T)]) -> Result<T, String> {
+    if let Some((_, value)) = choices.iter().find(|(name, _)| *name == text) {
+        return Ok(*value);
+    }
+    let names: Vec<String> = choices.iter().map(|(name, _)| format!("\"{name}\"")).collect();
+    let hint = match nearest(text, choices.iter().map(|(name, _)| *name)) {
+        Some(name) => format!(", did you mean \"{name}\"?"),
+        None => String::new(),
+    };
+    Err(format!("`{text}` is not {}{hint}", names.join(" or ")))
+}
+
+/// Origins of web pages, such as `https://app.example`.
+#[derive(Debug)]
+pub(super) struct Origins;
+
+impl Kind for Origins {
+    type Value = Vec<String>;
+    const SHAPE: Shape = Shape::List;
+
+    fn parse(&self, text: &str) -> Result<Self::Value, String> {
+        comma_separated(text).map(Self::entry).collect()
+    }
+
+    fn takes(&self) -> String {
+        "a list of origins such as \"https://app.example\"".to_owned()
+    }
+
+    fn read(&self, written: &Written) -> Result<Self::Value, Faults> {
+        read_list(self, written, Self::entry)
+    }
+}
+
+impl Origins {
+    fn entry(text: &str) -> Result<String, String> {
+        url::origin(text).map_err(|bad| format!("`{text}`: {bad}"))
+    }
+}
+
+/// Networks, such as `10.0.0.0/8`.
+#[derive(Debug)]
+pub(super) struct Networks;
+
+impl Kind for Networks {
+    type Value = Vec<Cidr>;
+    const SHAPE: Shape = Shape::List;
+
+    fn parse(&self, text: &str) -> Result<Self::Value, String> {
+        comma_separated(text).map(Self::entry).collect()
+    }
+
+    fn takes(&self) -> String {
+        "a list of networks such as \"10.0.0.0/8\"".to_owned()
+    }
+
+    fn read(&self, written: &Written) -> Result<Self::Value, Faults> {
+        read_list(self, written, Self::entry)
+    }
+}
+
+impl Networks {
+    fn entry(text: &str) -> Result<Cidr, String> {
+        text.parse().map_err(|bad| format!("`{text}`: {bad}"))
+    }
+}
+
+/// Names of node classes, such as `SaveImageWebsocket`.
+#[derive(Debug)]
+pub(super) struct Classes;
+
+impl Kind for Classes {
+    type Value = Vec<String>;
+    const SHAPE: Shape = Shape::List;
+
+    fn parse(&self, text: &str) -> Result<Self::Value, String> {
+        comma_separated(text).map(Self::entry).collect()
+    }
+
+    fn takes(&self) -> String {
+        "a list of node classes such as \"SaveImageWebsocket\"".to_owned()
+    }
+
+    fn read(&self, written: &Written) -> Result<Self::Value, Faults> {
+        read_list(self, written, Self::entry)
+    }
+}
+
+impl Classes {
+    fn entry(text: &str) -> Result<String, String> {
+        if text.is_empty() || 200 < text.len() {
+            return Err("the name of a node class has 1 to 200 bytes".to_owned());
+        }
+        Ok(text.to_owned())
+    }
+}
+
+fn comma_separated(text: &str) -> impl Iterator<Item = &str> {
+    text.split(',').map(str::trim).filter(|entry| !entry.is_empty())
+}
+
+/// Reads each entry of a list, so that each wrong one is reported with its own line.
+fn read_list<K: Kind, T>(
+    kind: &K,
+    written: &Written,
+    entry: impl Fn(&str) -> Result<T, String>,
+) -> Result<Vec<T>, Faults> {
+    let entries: Vec<(Result<String, String>, &Origin)> = match &written.item {
+        Item::List(list) => list.iter().map(|it| (text_in_list(it), &it.origin)).collect(),
+        Item::Text(_) | Item::Number(_) | Item::Other | Item::Switch(_) => {
+            let text = kind.text(written).map_err(|what| vec![(written.origin.clone(), what)])?;
+            comma_separated(&text).map(|text| (Ok(text.to_owned()), &written.origin)).collect()
+        }
+    };
+    if LIST_MAX < entries.len() {
+        let what = format!("has {} entries, at most {LIST_MAX} are allowed", entries.len());
+        return Err(vec![(written.origin.clone(), what)]);
+    }
+    let mut values = Vec::with_capacity(entries.len());
+    let mut faults = Faults::new();
+    for (text, origin) in entries {
+        match text.and_then(|text| entry(&text)) {
+            Ok(value) => values.push(value),
+            Err(what) => faults.push((origin.clone(), what)),
+        }
+    }
+    if faults.is_empty() { Ok(values) } else { Err(faults) }
+}
+
+fn text_in_list(written: &Written) -> Result<String, String> {
+    match &written.item {
+        Item::Text(text) => Ok(text.clone()),
+        Item::Number(_) | Item::Other | Item::Switch(_) | Item::List(_) => {
+            Err("the entries of this list are texts in quotes".to_owned())
+        }
+    }
+}
