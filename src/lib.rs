@@ -13,4 +13,5 @@ pub mod tasks;
 pub mod ws;
 
 pub mod cli;
+pub mod demo;
 pub mod sim;
