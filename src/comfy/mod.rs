@@ -1,3 +1,25 @@
 //! What is this? ComfyUI's language: its routes, bodies, events and frames.
 //!
 //! Pure, like [`crate::routing`]. Whatever ComfyUI renames next is renamed here and nowhere else.
+//!
+//! - [`endpoint`]: method + raw path → what is asked
+//! - [`query`]: parameters of a raw query
+//! - [`submission`]: the body of `POST /prompt`: read, refuse, normalise, give an id
+//! - [`verbs`]: the small bodies of routes that name prompts
+//! - [`event`]: the few socket events that are read; all others pass unread
+//! - [`say`]: events that Mooring itself says
+//! - [`preview`]: binary frames; type 4 → 1
+//! - [`answers`]: backends' answers, as far as they are read
+//! - [`reply`]: answers of ours in ComfyUI's shapes
+
+pub mod answers;
+pub mod endpoint;
+pub mod event;
+pub mod preview;
+pub mod query;
+pub mod reply;
+pub mod say;
+pub mod scan;
+pub mod submission;
+pub mod verbs;
+pub mod version;

@@ -96,6 +96,18 @@ impl Client {
         self.record(decision, now)
     }
 
+    /// An upload that was made before the client said its name waits on `backend`: its first
+    /// contact binds it there. False if it was bound already.
+    pub fn reserve(&mut self, backend: BackendId, until: Instant, now: Instant) -> bool {
+        if self.binding.is_some() {
+            return false;
+        }
+        self.bindings_made += 1;
+        let number = self.bindings_made;
+        self.binding = Some(Binding { number, backend, since: now, reserved_until: Some(until) });
+        true
+    }
+
     /// An upload begins: placed anew if the binding is released, and held until
     /// [`Client::upload_ended`].
     ///

@@ -1,5 +1,6 @@
 //! Names of clients, prompts and backends: parsed once at the edge, trusted inside.
 
+use std::borrow::Borrow;
 use std::fmt;
 use std::sync::Arc;
 
@@ -92,6 +93,14 @@ impl PromptId {
 
     #[must_use]
     pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// So that a map can be asked with the text of an event, without making an id of it. The derived
+/// hash and order are those of the text.
+impl Borrow<str> for PromptId {
+    fn borrow(&self) -> &str {
         &self.0
     }
 }

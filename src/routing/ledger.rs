@@ -125,6 +125,20 @@ impl Ledger {
         self.prompts.get(prompt).filter(|record| !is_expired(record, self.max_age, now))
     }
 
+    /// The ended prompts of these clients, with their backends, in no order.
+    #[must_use]
+    pub fn ended_of(&self, clients: &[ClientId]) -> Vec<(PromptId, BackendId)> {
+        let is_theirs = |record: &Record| {
+            record.state != State::Pending
+                && record.client.as_ref().is_some_and(|client| clients.contains(client))
+        };
+        self.prompts
+            .iter()
+            .filter(|(_, record)| is_theirs(record))
+            .filter_map(|(prompt, record)| Some((prompt.clone(), record.backend?)))
+            .collect()
+    }
+
     /// True if all backends may be asked about an unknown id now; it is noted as asked.
     pub fn may_ask(&mut self, prompt: &PromptId, now: Instant) -> bool {
         let is_recent = |at: &Instant| now.duration_since(*at) < ASK_AGAIN_AFTER;

@@ -1,0 +1,308 @@
+//! Backends' answers, as far as they are read: graphs in them are skipped, not parsed.
+
+use std::borrow::Cow;
+
+use indexmap::IndexMap;
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use serde_json::value::RawValue;
+
+use super::version::Version;
+
+/// The answer is not what ComfyUI answers there.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum Junk {
+    #[error("it is not the JSON that was expected")]
+    Malformed,
+}
+
+/// Where a backend has a prompt.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Sighting {
+    Queued { number: Option<f64> },
+    Running { number: Option<f64> },
+    Ended(Ended),
+    Absent,
+}
+
+/// How an ended prompt's history says that it ended.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Outcome {
+    Succeeded,
+    Failed,
+    Interrupted,
+}
+
+/// A history entry, as far as its client would have been told.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Ended {
+    pub outcome: Outcome,
+    /// Name and data (JSON) of the events that ComfyUI keeps: start, cached, the end.
+    messages: Vec<(String, String)>,
+    /// Node, displayed node, output (JSON).
+    outputs: Vec<(String, String, String)>,
+}
+
+impl Ended {
+    /// The events that the prompt's client would have got, in their order: made up, because they
+    /// were lost. Each has its prompt's id; the last is the last word.
+    #[must_use]
+    pub fn events(&self, prompt: &str) -> Vec<String> {
+        let quoted = |text: &str| serde_json::to_string(text).unwrap_or_default();
+        let id = quoted(prompt);
+        let is_end = |name: &str| !matches!(name, "execution_start" | "execution_cached");
+        let message = |(name, data): &(String, String)| {
+            format!("{{\"type\": {}, \"data\": {data}}}", quoted(name))
+        };
+        let executed = |(node, display, output): &(String, String, String)| {
+            format!(
+                "{{\"type\": \"executed\", \"data\": {{\"node\": {}, \"display_node\": {}, \
+                 \"output\": {output}, \"prompt_id\": {id}}}}}",
+                quoted(node),
+                quoted(display)
+            )
+        };
+        let begun = self.messages.iter().filter(|(name, _)| !is_end(name)).map(message);
+        let ended = self.messages.iter().filter(|(name, _)| is_end(name)).map(message);
+        let last_word = format!(
+            "{{\"type\": \"executing\", \"data\": {{\"node\": null, \"prompt_id\": {id}}}}}"
+        );
+        begun.chain(self.outputs.iter().map(executed)).chain(ended).chain([last_word]).collect()
+    }
+}
+
+/// `[number, prompt_id, …]`, as queues list prompts; graphs are skipped.
+#[derive(Debug)]
+struct QueueItem {
+    number: Option<f64>,
+    id: String,
+}
+
+impl<'de> Deserialize<'de> for QueueItem {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Items;
+        impl<'de> serde::de::Visitor<'de> for Items {
+            type Value = QueueItem;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("an item of a queue")
+            }
+
+            fn visit_seq<A: serde::de::SeqAccess<'de>>(
+                self,
+                mut seq: A,
+            ) -> Result<QueueItem, A::Error> {
+                let missing = || serde::de::Error::custom("an item has a number and an id");
+                let number = seq.next_element::<serde_json::Value>()?.ok_or_else(missing)?;
+                let id = seq.next_element::<String>()?.ok_or_else(missing)?;
+                while seq.next_element::<IgnoredAny>()?.is_some() {}
+                Ok(QueueItem { number: number.as_f64(), id })
+            }
+        }
+        deserializer.deserialize_seq(Items)
+    }
+}
+
+/// Looks for a prompt in the answer of `GET /queue`.
+///
+/// # Errors
+/// It is no queue.
+pub fn in_queue(body: &[u8], id: &str) -> Result<Option<Sighting>, Junk> {
+    #[derive(Deserialize)]
+    struct Queue {
+        queue_running: Vec<QueueItem>,
+        queue_pending: Vec<QueueItem>,
+    }
+    let queue: Queue = serde_json::from_slice(body).map_err(|_| Junk::Malformed)?;
+    let find = |items: Vec<QueueItem>| items.into_iter().find(|item| item.id == id);
+    if let Some(item) = find(queue.queue_running) {
+        return Ok(Some(Sighting::Running { number: item.number }));
+    }
+    Ok(find(queue.queue_pending).map(|item| Sighting::Queued { number: item.number }))
+}
+
+/// Looks for a prompt in the answer of `GET /history/{id}`.
+///
+/// # Errors
+/// It is no history.
+pub fn in_history(body: &[u8], id: &str) -> Result<Option<Ended>, Junk> {
+    let history: IndexMap<String, Entry<'_>> =
+        serde_json::from_slice(body).map_err(|_| Junk::Malformed)?;
+    Ok(history.get(id).map(Entry::read))
+}
+
+#[derive(Deserialize)]
+struct Entry<'a> {
+    #[serde(borrow, default)]
+    outputs: IndexMap<Cow<'a, str>, &'a RawValue>,
+    #[serde(borrow, default)]
+    status: Option<Status<'a>>,
+    #[serde(borrow, default)]
+    meta: IndexMap<Cow<'a, str>, Meta<'a>>,
+}
+
+#[derive(Deserialize)]
+struct Status<'a> {
+    #[serde(borrow, default)]
+    status_str: Cow<'a, str>,
+    #[serde(borrow, default)]
+    messages: Vec<(Cow<'a, str>, &'a RawValue)>,
+}
+
+#[derive(Deserialize)]
+struct Meta<'a> {
+    #[serde(borrow, default)]
+    display_node: Option<Cow<'a, str>>,
+}
+
+impl Entry<'_> {
+    fn read(&self) -> Ended {
+        let messages = self.status.as_ref().map(|status| {
+            status.messages.iter().map(|(name, data)| (name.to_string(), data.get().to_owned()))
+        });
+        let display = |node: &str| {
+            let shown = self.meta.get(node).and_then(|meta| meta.display_node.as_deref());
+            shown.unwrap_or(node).to_owned()
+        };
+        let outputs = self
+            .outputs
+            .iter()
+            .map(|(node, output)| (node.to_string(), display(node), output.get().to_owned()));
+        Ended {
+            outcome: self.outcome(),
+            messages: messages.into_iter().flatten().collect(),
+            outputs: outputs.collect(),
+        }
+    }
+
+    /// The last message says it best; `status_str` can be stale (ComfyUI `execution.py:716`).
+    fn outcome(&self) -> Outcome {
+        let Some(status) = &self.status else { return Outcome::Succeeded };
+        let last = status.messages.last().map(|(name, _)| name.as_ref());
+        match (last, status.status_str.as_ref()) {
+            (Some("execution_interrupted"), _) => Outcome::Interrupted,
+            (Some("execution_error"), _) => Outcome::Failed,
+            (Some("execution_success"), _) | (_, "success") => Outcome::Succeeded,
+            (_, _) => Outcome::Failed,
+        }
+    }
+}
+
+/// The number in the answer of `GET /prompt`.
+///
+/// # Errors
+/// It is no such answer.
+pub fn queue_remaining(body: &[u8]) -> Result<u64, Junk> {
+    #[derive(Deserialize)]
+    struct Answer {
+        exec_info: ExecInfo,
+    }
+    #[derive(Deserialize)]
+    struct ExecInfo {
+        queue_remaining: u64,
+    }
+    let answer: Answer = serde_json::from_slice(body).map_err(|_| Junk::Malformed)?;
+    Ok(answer.exec_info.queue_remaining)
+}
+
+/// The version in the answer of `GET /system_stats`. Servers before 0.2.0 do not say one.
+///
+/// # Errors
+/// It is no such answer.
+pub fn system_version(body: &[u8]) -> Result<Version, Junk> {
+    #[derive(Deserialize)]
+    struct Stats {
+        system: System,
+    }
+    #[derive(Deserialize)]
+    struct System {
+        comfyui_version: Option<String>,
+    }
+    let stats: Stats = serde_json::from_slice(body).map_err(|_| Junk::Malformed)?;
+    let text = stats.system.comfyui_version.unwrap_or_else(|| "0.1.0".to_owned());
+    Ok(Version::parse(&text))
+}
+
+/// The prompt id and number in the answer to a submission that was taken.
+#[must_use]
+pub fn accepted(body: &[u8]) -> Option<(String, Option<f64>)> {
+    #[derive(Deserialize)]
+    struct Answer {
+        prompt_id: String,
+        number: Option<serde_json::Value>,
+    }
+    let answer: Answer = serde_json::from_slice(body).ok()?;
+    Some((answer.prompt_id, answer.number.and_then(|number| number.as_f64())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::comfy::event::{self, Event};
+
+    const QUEUE: &str = r#"{"queue_running": [[6, "run", {"1": {}}, {"client_id": "c"}, ["3"]]],
+        "queue_pending": [[7.5, "wait", {}, {}, []]]}"#;
+
+    #[test]
+    fn a_prompt_is_found_in_the_queue() {
+        let find = |id| in_queue(QUEUE.as_bytes(), id).unwrap();
+        assert_eq!(find("run"), Some(Sighting::Running { number: Some(6.0) }));
+        assert_eq!(find("wait"), Some(Sighting::Queued { number: Some(7.5) }));
+        assert_eq!(find("other"), None);
+        assert_eq!(in_queue(b"<html>", "run"), Err(Junk::Malformed));
+        assert_eq!(in_queue(b"[]", "run"), Err(Junk::Malformed));
+    }
+
+    const HISTORY: &str = r#"{"p": {"prompt": [1, "p", {}, {}, ["3"]],
+        "outputs": {"3": {"images": [{"filename": "a.png"}]}},
+        "status": {"status_str": "success", "completed": true, "messages": [
+            ["execution_start", {"prompt_id": "p", "timestamp": 1}],
+            ["execution_cached", {"nodes": [], "prompt_id": "p", "timestamp": 1}],
+            ["execution_success", {"prompt_id": "p", "timestamp": 2}]]},
+        "meta": {"3": {"node_id": "3", "display_node": "9"}}}}"#;
+
+    #[test]
+    fn what_a_client_missed_is_made_up_from_the_history() {
+        let ended = in_history(HISTORY.as_bytes(), "p").unwrap().unwrap();
+        assert_eq!(ended.outcome, Outcome::Succeeded);
+        let events = ended.events("p");
+        let id = || Cow::from("p");
+        let read: Vec<Event<'_>> = events.iter().map(|text| event::read(text.as_bytes())).collect();
+        assert_eq!(
+            read,
+            [
+                Event::Start { prompt: id() },
+                Event::Cached { prompt: id() },
+                Event::Executed { prompt: id() },
+                Event::Success { prompt: id() },
+                Event::Executing { prompt: Some(id()), node: None },
+            ]
+        );
+        assert!(events[2].contains(r#""display_node": "9", "output": {"images""#));
+    }
+
+    #[test]
+    fn the_last_message_decides_the_outcome() {
+        let outcome = |status: &str, last: &str| {
+            let body = format!(
+                r#"{{"p": {{"status": {{"status_str": "{status}", "messages": [["{last}", {{}}]]}}}}}}"#
+            );
+            in_history(body.as_bytes(), "p").unwrap().unwrap().outcome
+        };
+        assert_eq!(outcome("error", "execution_interrupted"), Outcome::Interrupted);
+        assert_eq!(outcome("success", "execution_error"), Outcome::Failed, "stale");
+        assert_eq!(outcome("error", "execution_cached"), Outcome::Failed);
+        assert_eq!(in_history(b"{}", "p"), Ok(None));
+    }
+
+    #[test]
+    fn small_answers_are_read_and_others_are_junk() {
+        assert_eq!(queue_remaining(br#"{"exec_info": {"queue_remaining": 4}}"#), Ok(4));
+        assert_eq!(queue_remaining(b"ok"), Err(Junk::Malformed));
+        let stats = br#"{"system": {"comfyui_version": "0.8.0", "x": 1}, "devices": []}"#;
+        assert_eq!(system_version(stats).map(|version| version.to_string()), Ok("0.8.0".into()));
+        let taken = br#"{"prompt_id": "p", "number": 3, "node_errors": {}}"#;
+        assert_eq!(accepted(taken), Some(("p".to_owned(), Some(3.0))));
+        assert_eq!(accepted(b"{}"), None);
+    }
+}

@@ -1,0 +1,314 @@
+//! Method and raw path → what is asked, and the id that it names.
+//!
+//! Matching is aiohttp's (3.14): on the path with everything percent-decoded but `%2F` and `%25`,
+//! so no spelling of a route slips past. Routes exist bare and under `/api` (`server.py:988`),
+//! except `/internal/*` (bare only) and `/api/jobs…` (with the prefix, once or twice).
+
+use std::borrow::Cow;
+
+use http::Method;
+
+/// What a request asks. Ids are decoded.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Endpoint {
+    /// `/ws`
+    Socket,
+    /// `POST /prompt`
+    Submit,
+    /// `GET /prompt`
+    QueueLength,
+    /// `GET /queue`
+    Queue,
+    /// `POST /queue`
+    EditQueue,
+    /// `POST /interrupt`
+    Interrupt,
+    /// `GET /history`
+    HistoryList,
+    /// `GET /history/{prompt}`
+    HistoryOf(String),
+    /// `POST /history`
+    EditHistory,
+    /// `GET /api/jobs`
+    JobList,
+    /// `GET /api/jobs/{prompt}`
+    Job(String),
+    /// `POST /api/jobs/{prompt}/cancel`
+    CancelJob(String),
+    /// `POST /api/jobs/cancel`
+    CancelJobs,
+    /// `POST /upload/image`
+    Upload,
+    /// `POST /upload/mask`
+    UploadMask,
+    /// `GET /view`, and routes of custom nodes that name files in the same way.
+    View,
+    /// `PATCH /internal/logs/subscribe`
+    SubscribeLogs,
+    /// `POST /free`
+    Free,
+    /// The page itself.
+    Page,
+    /// What the page loads: hashed assets, scripts, fonts.
+    Asset,
+    /// Settings, saved workflows, users.
+    UserData,
+    /// ComfyUI-Manager's routes that install, update, reboot or configure.
+    Guarded,
+    /// Ours, with its whole path.
+    Own(String),
+    /// Everything else goes where its client is.
+    Other,
+}
+
+/// Says what a request asks.
+#[must_use]
+pub fn classify(method: &Method, raw_path: &str) -> Endpoint {
+    let path = decode(raw_path);
+    if path.starts_with("/-/") {
+        return Endpoint::Own(path.into_owned());
+    }
+    let bare = without_api(&path);
+    if is_guarded(method, bare) {
+        return Endpoint::Guarded;
+    }
+    if let Some(jobs) = path.strip_prefix("/api").and_then(|rest| strip_jobs(without_api(rest))) {
+        return job(method, jobs);
+    }
+    match *method {
+        Method::GET | Method::HEAD => read(&path, bare),
+        Method::POST => write(bare),
+        Method::PATCH if path == "/internal/logs/subscribe" => Endpoint::SubscribeLogs,
+        _ if is_user_data(bare) => Endpoint::UserData,
+        _ => Endpoint::Other,
+    }
+}
+
+fn read(path: &str, bare: &str) -> Endpoint {
+    if let Some(prompt) = bare.strip_prefix("/history/")
+        && is_segment(prompt)
+    {
+        return Endpoint::HistoryOf(decode_all(prompt));
+    }
+    match bare {
+        "/ws" => Endpoint::Socket,
+        "/prompt" => Endpoint::QueueLength,
+        "/queue" => Endpoint::Queue,
+        "/history" => Endpoint::HistoryList,
+        "/view" | "/viewvideo" | "/vhs/viewvideo" | "/vhs/viewaudio" => Endpoint::View,
+        "/" => Endpoint::Page,
+        "/index.html" if path == bare => Endpoint::Page,
+        _ if is_user_data(bare) => Endpoint::UserData,
+        _ if path == bare && is_asset(bare) => Endpoint::Asset,
+        _ => Endpoint::Other,
+    }
+}
+
+fn write(bare: &str) -> Endpoint {
+    match bare {
+        "/prompt" => Endpoint::Submit,
+        "/queue" => Endpoint::EditQueue,
+        "/interrupt" => Endpoint::Interrupt,
+        "/history" => Endpoint::EditHistory,
+        "/upload/image" => Endpoint::Upload,
+        "/upload/mask" => Endpoint::UploadMask,
+        "/free" => Endpoint::Free,
+        _ if is_user_data(bare) => Endpoint::UserData,
+        _ => Endpoint::Other,
+    }
+}
+
+fn job(method: &Method, rest: &str) -> Endpoint {
+    let is_read = matches!(*method, Method::GET | Method::HEAD);
+    match rest.strip_prefix('/') {
+        None if is_read => Endpoint::JobList,
+        Some("cancel") if *method == Method::POST => Endpoint::CancelJobs,
+        Some(prompt) if is_read && is_segment(prompt) => Endpoint::Job(decode_all(prompt)),
+        Some(rest) if *method == Method::POST => match rest.strip_suffix("/cancel") {
+            Some(prompt) if is_segment(prompt) => Endpoint::CancelJob(decode_all(prompt)),
+            Some(_) | None => Endpoint::Other,
+        },
+        Some(_) | None => Endpoint::Other,
+    }
+}
+
+fn strip_jobs(path: &str) -> Option<&str> {
+    path.strip_prefix("/jobs").filter(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+fn is_segment(text: &str) -> bool {
+    !text.is_empty() && !text.contains('/')
+}
+
+/// `/api/x` is `/x`; `/api/` is the page; `/api` alone is nothing, and so is `/api/internal`.
+fn without_api(path: &str) -> &str {
+    match path.strip_prefix("/api") {
+        Some(rest) if rest.starts_with('/') && !rest.starts_with("/internal/") => rest,
+        Some(_) | None => path,
+    }
+}
+
+fn is_user_data(bare: &str) -> bool {
+    ["/userdata", "/v2/userdata", "/settings", "/users"]
+        .iter()
+        .filter_map(|prefix| bare.strip_prefix(prefix))
+        .any(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// Files of the page. `/extensions/<pack>/` belongs to a backend's own node packs, but
+/// `/extensions/core/` to the page.
+fn is_asset(path: &str) -> bool {
+    const FOLDERS: [&str; 8] = [
+        "/assets/",
+        "/scripts/",
+        "/extensions/core/",
+        "/fonts/",
+        "/materialdesignicons",
+        "/lib/",
+        "/cursor/",
+        "/css/",
+    ];
+    const FILES: [&str; 5] =
+        ["/favicon.ico", "/manifest.json", "/user.css", "/sw.js", "/robots.txt"];
+    FOLDERS.iter().any(|folder| path.starts_with(folder)) || FILES.contains(&path)
+}
+
+/// Manager of both generations: `/manager/…`, `/v2/manager/…` and their friends. Lists may be
+/// read, but what changes the backend may not, and old versions did that with GET too.
+fn is_guarded(method: &Method, bare: &str) -> bool {
+    const AREAS: [&str; 5] =
+        ["/manager/", "/customnode/", "/externalmodel/", "/snapshot/", "/comfyui_manager/"];
+    const ACTS: [&str; 14] = [
+        "reboot",
+        "install",
+        "uninstall",
+        "update",
+        "fix",
+        "disable",
+        "reinstall",
+        "reset",
+        "start",
+        "restore",
+        "remove",
+        "save",
+        "switch",
+        "update_all",
+    ];
+    let path = bare.strip_prefix("/v2").unwrap_or(bare);
+    let Some(rest) = AREAS.iter().find_map(|area| path.strip_prefix(area)) else { return false };
+    if !matches!(*method, Method::GET | Method::HEAD) {
+        return true;
+    }
+    rest.split('/').flat_map(|part| part.split('_')).any(|word| ACTS.contains(&word))
+        || matches!(rest, "db_mode" | "preview_method" | "channel_url_list" | "policy/update")
+}
+
+/// The path as aiohttp matches it: decoded, but for `%2F` and `%25`.
+fn decode(raw: &str) -> Cow<'_, str> {
+    if !raw.contains('%') {
+        return Cow::Borrowed(raw);
+    }
+    let mut bytes = Vec::with_capacity(raw.len());
+    let mut rest = raw.as_bytes();
+    while let Some((&byte, after)) = rest.split_first() {
+        match (byte, escaped(after)) {
+            (b'%', Some(b'/' | b'%')) | (_, None) => bytes.push(byte),
+            (b'%', Some(decoded)) => {
+                bytes.push(decoded);
+                rest = &after[2..];
+                continue;
+            }
+            (_, Some(_)) => bytes.push(byte),
+        }
+        rest = after;
+    }
+    Cow::Owned(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// The byte that two hexadecimal digits name.
+fn escaped(digits: &[u8]) -> Option<u8> {
+    let (high, low) = (*digits.first()?, *digits.get(1)?);
+    let value = |digit: u8| char::from(digit).to_digit(16);
+    u8::try_from(value(high)? * 16 + value(low)?).ok()
+}
+
+/// An id's last two escapes, now that the path is split.
+fn decode_all(segment: &str) -> String {
+    percent_encoding::percent_decode_str(segment).decode_utf8_lossy().into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    #[expect(clippy::needless_pass_by_value, reason = "reads better in a table")]
+    fn check(request: &str, expected: Endpoint) {
+        let (method, path) = request.split_once(' ').unwrap();
+        assert_eq!(classify(&method.parse().unwrap(), path), expected, "{request}");
+    }
+
+    #[test]
+    fn a_route_is_the_same_bare_and_under_api() {
+        for prefix in ["", "/api"] {
+            check(&format!("POST {prefix}/prompt"), Endpoint::Submit);
+            check(&format!("GET {prefix}/prompt"), Endpoint::QueueLength);
+            check(&format!("HEAD {prefix}/view"), Endpoint::View);
+            check(&format!("GET {prefix}/ws"), Endpoint::Socket);
+            check(&format!("GET {prefix}/history/a%20b"), Endpoint::HistoryOf("a b".into()));
+            check(&format!("POST {prefix}/userdata/w%2Fa.json"), Endpoint::UserData);
+            check(&format!("GET {prefix}/"), Endpoint::Page);
+        }
+    }
+
+    #[test]
+    fn exceptions_to_the_prefix_are_kept() {
+        check("GET /api/jobs", Endpoint::JobList);
+        check("GET /api/api/jobs/x", Endpoint::Job("x".into()));
+        check("GET /jobs", Endpoint::Other);
+        check("POST /api/jobs/cancel", Endpoint::CancelJobs);
+        check("POST /api/jobs/x/cancel", Endpoint::CancelJob("x".into()));
+        check("PATCH /internal/logs/subscribe", Endpoint::SubscribeLogs);
+        check("PATCH /api/internal/logs/subscribe", Endpoint::Other);
+        check("GET /api", Endpoint::Other);
+    }
+
+    #[test]
+    fn nothing_is_normalised_that_comfyui_does_not_normalise() {
+        check("POST //prompt", Endpoint::Other);
+        check("POST /prompt/", Endpoint::Other);
+        check("GET /history/a/b", Endpoint::Other);
+        check("GET /history/a%2Fb", Endpoint::HistoryOf("a/b".into()));
+        check("POST /%70rompt", Endpoint::Submit);
+        check("POST /%2570rompt", Endpoint::Other);
+    }
+
+    #[test]
+    fn what_installs_updates_or_reboots_is_guarded_in_every_spelling() {
+        for path in [
+            "/manager/reboot",
+            "/api/manager/reboot",
+            "/%6danager/%72eboot",
+            "/api/v2/manager/reboot",
+            "/manager/queue/update_all",
+            "/v2/snapshot/restore",
+            "/customnode/install/git_url",
+        ] {
+            check(&format!("GET {path}"), Endpoint::Guarded);
+            check(&format!("POST {path}"), Endpoint::Guarded);
+        }
+        check("GET /customnode/getmappings", Endpoint::Other);
+        check("GET /manager/version", Endpoint::Other);
+        check("GET /v2/manager/queue/status", Endpoint::Other);
+    }
+
+    #[test]
+    fn the_page_and_its_files_are_told_from_a_packs_own() {
+        check("GET /index.html", Endpoint::Page);
+        check("GET /assets/index-abc.js", Endpoint::Asset);
+        check("GET /extensions/core/x.js", Endpoint::Asset);
+        check("GET /extensions/pack/x.js", Endpoint::Other);
+        check("GET /extensions", Endpoint::Other);
+        check("GET /-/whoami", Endpoint::Own("/-/whoami".into()));
+    }
+}

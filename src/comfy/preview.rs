@@ -1,0 +1,121 @@
+//! Binary frames: a big-endian type, then what belongs to it (ComfyUI `protocol.py`).
+//!
+//! | type | then |
+//! |---|---|
+//! | 1 | `u32` format (1 JPEG, 2 PNG), picture |
+//! | 3 | `u32` length, node id, text |
+//! | 4 | `u32` length, JSON metadata, picture (0.3.45, if negotiated) |
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+use serde::Deserialize;
+
+/// A binary frame, as far as it is read.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Binary<'a> {
+    /// Type 1: belongs to whatever runs.
+    Preview,
+    /// Type 4: says what it belongs to.
+    PreviewWithMetadata { prompt: Cow<'a, str>, node: Cow<'a, str> },
+    /// Type 3.
+    Text,
+    /// Any other type, and whatever is too short for its own.
+    Unknown,
+}
+
+#[derive(Deserialize)]
+struct Metadata<'a> {
+    #[serde(borrow)]
+    prompt_id: Cow<'a, str>,
+    #[serde(borrow)]
+    node_id: Cow<'a, str>,
+}
+
+/// Reads one binary message.
+#[must_use]
+pub fn read(payload: &[u8]) -> Binary<'_> {
+    match number(payload) {
+        Some((1, _)) => Binary::Preview,
+        Some((3, _)) => Binary::Text,
+        Some((4, rest)) => {
+            let metadata = split_metadata(rest)
+                .and_then(|(json, _)| serde_json::from_slice::<Metadata<'_>>(json).ok());
+            match metadata {
+                Some(Metadata { prompt_id, node_id }) => {
+                    Binary::PreviewWithMetadata { prompt: prompt_id, node: node_id }
+                }
+                None => Binary::Unknown,
+            }
+        }
+        Some(_) | None => Binary::Unknown,
+    }
+}
+
+/// A type 4 preview as type 1, for clients that did not negotiate; `None` for all else.
+#[must_use]
+pub fn downgrade(payload: &Bytes) -> Option<Bytes> {
+    #[derive(Deserialize)]
+    struct Kind<'a> {
+        #[serde(borrow)]
+        image_type: Cow<'a, str>,
+    }
+    let (4, rest) = number(payload)? else { return None };
+    let (json, picture) = split_metadata(rest)?;
+    let kind: Kind<'_> = serde_json::from_slice(json).ok()?;
+    let format: u32 = if kind.image_type == "image/png" { 2 } else { 1 };
+    let mut plain = Vec::with_capacity(8 + picture.len());
+    plain.extend_from_slice(&1_u32.to_be_bytes());
+    plain.extend_from_slice(&format.to_be_bytes());
+    plain.extend_from_slice(picture);
+    Some(plain.into())
+}
+
+fn split_metadata(rest: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (length, rest) = number(rest)?;
+    rest.split_at_checked(usize::try_from(length).ok()?)
+}
+
+fn number(bytes: &[u8]) -> Option<(u32, &[u8])> {
+    let (number, rest) = bytes.split_first_chunk::<4>()?;
+    Some((u32::from_be_bytes(*number), rest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with_metadata(json: &str, picture: &[u8]) -> Bytes {
+        let mut frame = 4_u32.to_be_bytes().to_vec();
+        frame.extend_from_slice(&u32::try_from(json.len()).unwrap().to_be_bytes());
+        frame.extend_from_slice(json.as_bytes());
+        frame.extend_from_slice(picture);
+        frame.into()
+    }
+
+    #[test]
+    fn a_preview_with_metadata_becomes_a_plain_one() {
+        let json = r#"{"node_id": "2", "prompt_id": "p", "image_type": "image/png"}"#;
+        let frame = with_metadata(json, b"PNG");
+        let expected = Binary::PreviewWithMetadata { prompt: "p".into(), node: "2".into() };
+        assert_eq!(read(&frame), expected);
+        assert_eq!(downgrade(&frame).as_deref(), Some(&b"\0\0\0\x01\0\0\0\x02PNG"[..]));
+        let jpeg = with_metadata(r#"{"image_type": "image/jpeg"}"#, b"J");
+        assert_eq!(downgrade(&jpeg).as_deref(), Some(&b"\0\0\0\x01\0\0\0\x01J"[..]));
+    }
+
+    #[test]
+    fn lying_lengths_are_unknown_frames() {
+        assert_eq!(read(b"\0\0\0\x04\xff\xff\xff\xff{}"), Binary::Unknown);
+        assert_eq!(read(b"\0\0\0"), Binary::Unknown);
+        assert_eq!(downgrade(&Bytes::from_static(b"\0\0\0\x04\0\0\0\x09{}")), None);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(bytes: Vec<u8>) {
+            let _ = read(&bytes);
+            let _ = downgrade(&Bytes::from(bytes));
+        }
+    }
+}

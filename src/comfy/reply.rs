@@ -1,0 +1,72 @@
+//! Answers of ours in ComfyUI's shapes.
+
+use serde_json::{Number, Value, json};
+
+use crate::routing::ids::PromptId;
+
+/// The answer to a refused submission.
+#[must_use]
+pub fn prompt_error(kind: &str, message: &str, details: &str) -> Vec<u8> {
+    let error = json!({
+        "type": kind, "message": message, "details": details, "extra_info": {},
+    });
+    json!({ "error": error, "node_errors": {} }).to_string().into_bytes()
+}
+
+/// Any other failure: one shape, which all known clients parse on every route.
+#[must_use]
+pub fn error(code: &str, message: &str) -> Vec<u8> {
+    prompt_error(code, message, "")
+}
+
+/// The answer to a submission that was found queued though its own answer was lost.
+#[must_use]
+pub fn queued(prompt: &PromptId, number: Option<f64>) -> Vec<u8> {
+    let number = number.and_then(integer_or_float).unwrap_or(Value::from(0));
+    json!({ "prompt_id": prompt.as_str(), "number": number, "node_errors": {} })
+        .to_string()
+        .into_bytes()
+}
+
+/// ComfyUI's numbers are integers unless a client gave another.
+#[expect(clippy::cast_possible_truncation, reason = "checked to be whole and small")]
+fn integer_or_float(number: f64) -> Option<Value> {
+    if number.fract() == 0.0 && number.abs() < 1e15 {
+        return Some(Value::from(number as i64));
+    }
+    Number::from_f64(number).map(Value::Number)
+}
+
+/// The history of a prompt that is lost: an entry with status error, so that a client that polls
+/// comes to an end.
+#[must_use]
+pub fn history_lost(prompt: &PromptId, message: &str, at_ms: u64) -> Vec<u8> {
+    let id = prompt.as_str();
+    let told = json!({
+        "prompt_id": id, "node_id": "", "node_type": "", "executed": [],
+        "exception_message": message, "exception_type": "mooring.PromptLost",
+        "traceback": [], "current_inputs": {}, "current_outputs": [], "timestamp": at_ms,
+    });
+    let entry = json!({
+        "prompt": [0, id, {}, {}, []],
+        "outputs": {},
+        "status": {
+            "status_str": "error", "completed": false,
+            "messages": [["execution_error", told]],
+        },
+        "meta": {},
+    });
+    json!({ id: entry }).to_string().into_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_found_prompt_is_answered_as_a_queued_one() {
+        let prompt = PromptId::parse("p").unwrap();
+        let body: Value = serde_json::from_slice(&queued(&prompt, Some(7.0))).unwrap();
+        assert_eq!(body, json!({"prompt_id": "p", "number": 7, "node_errors": {}}));
+    }
+}

@@ -1,0 +1,105 @@
+//! Events that Mooring itself says, in ComfyUI's terms, so that its clients understand them.
+
+use serde_json::{Value, json};
+
+use crate::routing::ids::{ClientId, PromptId};
+
+fn event(kind: &str, data: &Value) -> String {
+    // Written by hand so that the type comes first, as ComfyUI writes it.
+    format!("{{\"type\": \"{kind}\", \"data\": {data}}}")
+}
+
+/// How many prompts are pending; with the socket's name if it is its first message.
+#[must_use]
+pub fn status(queue_remaining: u64, sid: Option<&ClientId>) -> String {
+    let status = json!({ "exec_info": { "queue_remaining": queue_remaining } });
+    match sid {
+        None => event("status", &json!({ "status": status })),
+        Some(sid) => event("status", &json!({ "status": status, "sid": sid.as_str() })),
+    }
+}
+
+/// The answer of `GET /prompt`.
+#[must_use]
+pub fn queue_length(queue_remaining: u64) -> String {
+    json!({ "exec_info": { "queue_remaining": queue_remaining } }).to_string()
+}
+
+/// Which node a prompt works on; without one it is the prompt's last word.
+#[must_use]
+pub fn executing(prompt: &PromptId, node: Option<&str>) -> String {
+    let prompt = prompt.as_str();
+    event(
+        "executing",
+        &match node {
+            None => json!({ "node": null, "prompt_id": prompt }),
+            Some(node) => json!({ "node": node, "display_node": node, "prompt_id": prompt }),
+        },
+    )
+}
+
+#[must_use]
+pub fn execution_success(prompt: &PromptId, at_ms: u64) -> String {
+    event("execution_success", &json!({ "prompt_id": prompt.as_str(), "timestamp": at_ms }))
+}
+
+/// The end of a prompt that was deleted before it ran: it never had a node.
+#[must_use]
+pub fn execution_interrupted(prompt: &PromptId, at_ms: u64) -> String {
+    let data = json!({
+        "prompt_id": prompt.as_str(), "node_id": "", "node_type": "", "executed": [],
+        "timestamp": at_ms,
+    });
+    event("execution_interrupted", &data)
+}
+
+/// The end of a prompt that failed for a reason outside of it. Read by people.
+#[must_use]
+pub fn execution_error(prompt: &PromptId, kind: &str, message: &str, at_ms: u64) -> String {
+    let data = json!({
+        "prompt_id": prompt.as_str(), "node_id": "", "node_type": "", "executed": [],
+        "exception_message": message, "exception_type": kind, "traceback": [],
+        "current_inputs": {}, "current_outputs": [], "timestamp": at_ms,
+    });
+    event("execution_error", &data)
+}
+
+/// A sign of life for clients that give up after ten seconds of silence. Unknown to all, and
+/// ignored by all.
+#[must_use]
+pub fn alive() -> String {
+    r#"{"type":"mooring.alive","data":{}}"#.to_owned()
+}
+
+/// The answer to a socket's `feature_flags`; `features` is JSON as the backend gave it.
+#[must_use]
+pub fn feature_flags(features: &str) -> String {
+    format!("{{\"type\": \"feature_flags\", \"data\": {features}}}")
+}
+
+/// The body that subscribes a client to its backend's log.
+#[must_use]
+pub fn log_subscription(client: &ClientId) -> String {
+    json!({ "clientId": client.as_str(), "enabled": true }).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::comfy::event::{Event, read};
+
+    #[test]
+    fn what_is_said_is_understood() {
+        let prompt = PromptId::parse("p\"q").unwrap();
+        let id = || std::borrow::Cow::from("p\"q");
+        let said = execution_error(&prompt, "mooring.PromptLost", "gone", 1);
+        assert_eq!(read(said.as_bytes()), Event::Failed { prompt: id() });
+        let said = executing(&prompt, None);
+        let last_word = Event::Executing { prompt: Some(id()), node: None };
+        assert_eq!(read(said.as_bytes()), last_word);
+        let sid = ClientId::parse("s").unwrap();
+        let first = Event::Status { queue_remaining: Some(2), has_sid: true };
+        assert_eq!(read(status(2, Some(&sid)).as_bytes()), first);
+        assert_eq!(read(feature_flags("{}").as_bytes()), Event::FeatureFlags);
+    }
+}

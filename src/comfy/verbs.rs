@@ -1,0 +1,151 @@
+//! The small bodies of routes that name prompts or clients: read, and made anew.
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+/// A body that ComfyUI would answer with 500.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum BadBody {
+    #[error("the body is not a JSON object")]
+    NotAnObject,
+    #[error("`{0}` is not of the type that it must have")]
+    WrongType(&'static str),
+}
+
+/// `POST /queue` and `POST /history`.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct QueueEdit {
+    pub delete: Vec<String>,
+    pub clear: bool,
+}
+
+impl QueueEdit {
+    /// # Errors
+    /// It is no object, or `delete` is no list.
+    pub fn read(body: &[u8]) -> Result<Self, BadBody> {
+        let object = object(body)?;
+        let delete = match object.get("delete") {
+            None | Some(Value::Null) => Vec::new(),
+            Some(ids) => strings(ids).ok_or(BadBody::WrongType("delete"))?,
+        };
+        Ok(Self { delete, clear: object.get("clear").is_some_and(is_truthy) })
+    }
+}
+
+/// `POST /interrupt`. An empty or broken body names nobody (ComfyUI 0.8.0 takes it so).
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct InterruptBody {
+    pub prompt_id: Option<String>,
+}
+
+impl InterruptBody {
+    /// # Errors
+    /// It is JSON and no object: ComfyUI answers 500.
+    pub fn read(body: &[u8]) -> Result<Self, BadBody> {
+        let Ok(value) = serde_json::from_slice::<Value>(body) else { return Ok(Self::default()) };
+        let object = value.as_object().ok_or(BadBody::NotAnObject)?;
+        match object.get("prompt_id") {
+            None | Some(Value::Null) => Ok(Self::default()),
+            Some(Value::String(id)) if id.is_empty() => Ok(Self::default()),
+            Some(Value::String(id)) => Ok(Self { prompt_id: Some(id.clone()) }),
+            Some(_) => Err(BadBody::WrongType("prompt_id")),
+        }
+    }
+}
+
+/// `POST /api/jobs/cancel`.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct CancelBody {
+    pub job_ids: Vec<String>,
+}
+
+impl CancelBody {
+    /// # Errors
+    /// It is no object with a list of ids.
+    pub fn read(body: &[u8]) -> Result<Self, BadBody> {
+        let object = object(body)?;
+        let job_ids = object.get("job_ids").and_then(strings);
+        Ok(Self { job_ids: job_ids.ok_or(BadBody::WrongType("job_ids"))? })
+    }
+}
+
+/// `PATCH /internal/logs/subscribe`.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq)]
+pub struct LogSubscription {
+    #[serde(rename = "clientId")]
+    pub client_id: String,
+    pub enabled: bool,
+}
+
+impl LogSubscription {
+    /// # Errors
+    /// A key is missing or of another type.
+    pub fn read(body: &[u8]) -> Result<Self, BadBody> {
+        serde_json::from_slice(body).map_err(|_| BadBody::WrongType("clientId"))
+    }
+}
+
+/// The body that deletes these prompts from a queue or a history.
+#[must_use]
+pub fn delete(ids: &[&str]) -> String {
+    json!({ "delete": ids }).to_string()
+}
+
+/// The body that interrupts this prompt, if it runs.
+#[must_use]
+pub fn interrupt(id: &str) -> String {
+    json!({ "prompt_id": id }).to_string()
+}
+
+/// What a cancel answers.
+#[must_use]
+pub fn cancelled(is_any: bool) -> String {
+    json!({ "cancelled": is_any }).to_string()
+}
+
+fn object(body: &[u8]) -> Result<serde_json::Map<String, Value>, BadBody> {
+    match serde_json::from_slice(body) {
+        Ok(Value::Object(object)) => Ok(object),
+        Ok(_) | Err(_) => Err(BadBody::NotAnObject),
+    }
+}
+
+fn strings(value: &Value) -> Option<Vec<String>> {
+    let ids = value.as_array()?;
+    Some(ids.iter().filter_map(Value::as_str).map(str::to_owned).collect())
+}
+
+/// As Python's `if`.
+fn is_truthy(value: &Value) -> bool {
+    match value {
+        Value::Null => false,
+        Value::Bool(flag) => *flag,
+        Value::Number(number) => number.as_f64() != Some(0.0),
+        Value::String(text) => !text.is_empty(),
+        Value::Array(items) => !items.is_empty(),
+        Value::Object(entries) => !entries.is_empty(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_interrupt_without_a_readable_body_names_nobody() {
+        for body in ["", "{", "{}", r#"{"prompt_id":null}"#, r#"{"prompt_id":""}"#] {
+            assert_eq!(InterruptBody::read(body.as_bytes()), Ok(InterruptBody::default()));
+        }
+        assert_eq!(InterruptBody::read(b"null"), Err(BadBody::NotAnObject));
+        let named = InterruptBody::read(br#"{"prompt_id":"p"}"#).unwrap();
+        assert_eq!(named.prompt_id.as_deref(), Some("p"));
+    }
+
+    #[test]
+    fn an_edit_reads_as_python_does() {
+        let edit = QueueEdit::read(br#"{"delete":["a",7],"clear":1}"#).unwrap();
+        assert_eq!(edit, QueueEdit { delete: vec!["a".into()], clear: true });
+        assert_eq!(QueueEdit::read(br#"{"delete":"a"}"#), Err(BadBody::WrongType("delete")));
+        assert_eq!(QueueEdit::read(b""), Err(BadBody::NotAnObject));
+    }
+}
