@@ -7,7 +7,22 @@ pub mod routing;
 
 pub mod comfy;
 
+pub mod client;
+pub mod fleet;
+pub mod front;
+pub mod gateway;
+pub mod operate;
+pub mod report;
+
+pub mod admin;
+pub mod metrics;
+
 pub mod config;
+pub mod run;
+pub mod server;
+
+pub mod body;
+pub mod error;
 pub mod net;
 pub mod tasks;
 pub mod ws;

@@ -1,0 +1,212 @@
+//! The endpoints of the operator's door.
+
+use std::sync::Arc;
+
+use axum::extract::{Path, Query, State};
+use axum::response::IntoResponse;
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use http::StatusCode;
+use http::header::CONTENT_TYPE;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::gateway::Gateway;
+use crate::metrics::ByBackend;
+use crate::net::now;
+use crate::operate::{self, Force};
+use crate::report;
+use crate::routing::ids::{ClientId, PromptId};
+use crate::routing::place::AdminState;
+
+type Shared = State<Arc<Gateway>>;
+type Reply = (StatusCode, Json<Value>);
+
+/// All endpoints, in the order of the documentation.
+pub fn router(gateway: Arc<Gateway>) -> Router {
+    Router::new()
+        .route("/livez", get(livez))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(metrics))
+        .route("/api/v1/backends", get(backends))
+        .route("/api/v1/backends/{name}/state", post(set_state))
+        .route("/api/v1/clients", get(clients))
+        .route("/api/v1/clients/{id}", get(client))
+        .route("/api/v1/clients/{id}/release", post(release))
+        .route("/api/v1/explain", get(explain))
+        .with_state(gateway)
+}
+
+/// The process answers. Also while it drains: a kubelet would kill a draining pod.
+async fn livez() -> &'static str {
+    "ok\n"
+}
+
+/// Whether clients should be sent here, and why not: no backend is asked for it.
+async fn readyz(State(gateway): Shared) -> Reply {
+    let now = now();
+    let backends: Vec<Value> = gateway
+        .fleet
+        .iter()
+        .map(|backend| {
+            let report = backend.report(now);
+            json!({
+                "name": backend.name,
+                "up": report.up,
+                "state": report.admin.as_str(),
+                "trouble": report.trouble,
+            })
+        })
+        .collect();
+    let is_stopping = gateway.tasks.is_stopping();
+    let usable = gateway.fleet.iter().filter(|backend| backend.is_up()).count();
+    let is_ready = !is_stopping && 0 < usable;
+    let status = if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let body = json!({
+        "ready": is_ready,
+        "stopping": is_stopping,
+        "backends_up": usable,
+        "backends": backends,
+    });
+    (status, Json(body))
+}
+
+async fn metrics(State(gateway): Shared) -> impl IntoResponse {
+    refresh(&gateway);
+    let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    ([(CONTENT_TYPE, content_type)], gateway.metrics.render())
+}
+
+/// Gauges that are only of use when they are read.
+fn refresh(gateway: &Gateway) {
+    let now = now();
+    let metrics = &gateway.metrics;
+    let (mut pending, mut silent) = (0, 0.0_f64);
+    for client in gateway.clients.all() {
+        client.inspect(|core, _| {
+            pending += core.pending().len();
+            for prompt in core.pending().values() {
+                silent = silent.max(now.duration_since(prompt.heard).as_secs_f64());
+            }
+        });
+    }
+    let count = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
+    metrics.pending.set(count(pending));
+    metrics.pending_silent_seconds.set(silent);
+    metrics.clients.set(count(gateway.clients.len()));
+    for backend in gateway.fleet.iter() {
+        let report = backend.report(now);
+        let label = ByBackend { backend: backend.name.clone() };
+        metrics.backend_up.get_or_create(&label).set(i64::from(report.up));
+        metrics.backend_queue.get_or_create(&label).set(i64::from(report.queue_remaining));
+        metrics.backend_bound.get_or_create(&label).set(i64::from(report.bound));
+    }
+}
+
+async fn backends(State(gateway): Shared) -> Json<Value> {
+    let now = now();
+    let reports: Vec<_> =
+        gateway.fleet.iter().map(|backend| report::backend(&gateway, backend, now)).collect();
+    Json(json!({ "backends": reports }))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StateBody {
+    state: String,
+    #[serde(default)]
+    force: bool,
+}
+
+async fn set_state(
+    State(gateway): Shared,
+    Path(name): Path<String>,
+    Json(body): Json<StateBody>,
+) -> Reply {
+    let Some(backend) = gateway.fleet.by_name(&name) else {
+        return not_found(&format!("no backend is named {name}"));
+    };
+    let Some(state) = AdminState::parse(&body.state) else {
+        let message = "the state is one of ready, draining, off";
+        return (StatusCode::BAD_REQUEST, Json(json!({ "error": message })));
+    };
+    let force = if body.force { Force::Forced } else { Force::Safe };
+    match operate::set_state(&gateway, backend, state, force) {
+        Ok(()) => (StatusCode::OK, Json(json!(report::backend(&gateway, backend, now())))),
+        Err(held) => {
+            let body = json!({ "error": held.to_string(), "held": held.held });
+            (StatusCode::CONFLICT, Json(body))
+        }
+    }
+}
+
+async fn clients(State(gateway): Shared) -> Json<Value> {
+    let now = now();
+    let mut reports: Vec<_> =
+        gateway.clients.all().iter().map(|client| report::summary(&gateway, client, now)).collect();
+    reports.sort_by(|a, b| a.client_id.cmp(&b.client_id));
+    Json(json!({ "clients": reports }))
+}
+
+async fn client(State(gateway): Shared, Path(id): Path<String>) -> Reply {
+    let found = ClientId::parse(&id).ok().and_then(|id| gateway.clients.get(&id));
+    match found {
+        Some(client) => (StatusCode::OK, Json(json!(report::client(&gateway, &client, now())))),
+        None => not_found(&format!("no client is named {id}")),
+    }
+}
+
+#[derive(Deserialize)]
+struct ReleaseQuery {
+    #[serde(default)]
+    force: bool,
+}
+
+async fn release(
+    State(gateway): Shared,
+    Path(id): Path<String>,
+    Query(query): Query<ReleaseQuery>,
+) -> Reply {
+    let found = ClientId::parse(&id).ok().and_then(|id| gateway.clients.get(&id));
+    let Some(client) = found else { return not_found(&format!("no client is named {id}")) };
+    let force = if query.force { Force::Forced } else { Force::Safe };
+    match operate::reset(&gateway, &client, force) {
+        Ok(cut_off) => (StatusCode::OK, Json(json!({ "released": true, "cut_off": cut_off }))),
+        Err(still) => {
+            let body = json!({ "error": still.to_string(), "pending": still.pending });
+            (StatusCode::CONFLICT, Json(body))
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ExplainQuery {
+    client: Option<String>,
+    prompt: Option<String>,
+}
+
+/// Why a client is where it is, and where a prompt is.
+async fn explain(State(gateway): Shared, Query(query): Query<ExplainQuery>) -> Reply {
+    let now = now();
+    let prompt = query.prompt.as_deref().and_then(|text| PromptId::parse(text).ok());
+    let record = prompt.and_then(|prompt| {
+        let record = gateway.ledger().get(&prompt, now).cloned();
+        record.map(|record| (prompt, record))
+    });
+    let owner = record.as_ref().and_then(|(_, record)| record.client.clone());
+    let asked = query.client.as_deref().and_then(|text| ClientId::parse(text).ok());
+    let client = asked.or(owner).and_then(|id| gateway.clients.get(&id));
+    if record.is_none() && client.is_none() {
+        return not_found("neither such a client nor such a prompt is known");
+    }
+    let body = json!({
+        "prompt": record.map(|(prompt, record)| report::prompt(&gateway, &prompt, &record, now)),
+        "client": client.map(|client| report::client(&gateway, &client, now)),
+    });
+    (StatusCode::OK, Json(body))
+}
+
+fn not_found(message: &str) -> Reply {
+    (StatusCode::NOT_FOUND, Json(json!({ "error": message })))
+}

@@ -1,0 +1,374 @@
+//! Bodies on their way through: streamed as they come, never collected here.
+//!
+//! Both directions have an idle deadline: a body of which no byte moves is given up (invariant
+//! 10). A body that moves slowly is back-pressure and is left alone.
+
+use std::fmt;
+use std::future::Future as _;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use tokio::time::{Instant, Sleep};
+
+/// Why a body broke off.
+#[derive(Debug, thiserror::Error)]
+pub enum BodyError {
+    #[error("no byte of the body has moved for {}", humantime(*.0))]
+    Idle(Duration),
+    #[error(transparent)]
+    Broken(#[from] hyper::Error),
+}
+
+fn humantime(duration: Duration) -> String {
+    format!("{} s", duration.as_secs())
+}
+
+/// A body that someone else sends, with an idle deadline.
+///
+/// The timer exists only once the body has kept us waiting: most bodies are there at once.
+pub struct Streamed {
+    inner: Incoming,
+    idle: Duration,
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl fmt::Debug for Streamed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Streamed").finish_non_exhaustive()
+    }
+}
+
+impl Streamed {
+    #[must_use]
+    pub fn new(inner: Incoming, idle: Duration) -> Self {
+        Self { inner, idle, timer: None }
+    }
+
+    fn poll_inner(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match Pin::new(&mut self.inner).poll_frame(cx) {
+            Poll::Ready(frame) => {
+                if let Some(timer) = &mut self.timer {
+                    timer.as_mut().reset(Instant::now() + self.idle);
+                }
+                Poll::Ready(frame.map(|frame| frame.map_err(BodyError::from)))
+            }
+            Poll::Pending => {
+                let idle = self.idle;
+                let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(idle)));
+                match timer.as_mut().poll(cx) {
+                    Poll::Ready(()) => Poll::Ready(Some(Err(BodyError::Idle(idle)))),
+                    Poll::Pending => Poll::Pending,
+                }
+            }
+        }
+    }
+}
+
+/// Set when a client's body broke off, so that its backend is not blamed for it.
+#[derive(Clone, Debug, Default)]
+pub struct ClientFault(Arc<AtomicBool>);
+
+impl ClientFault {
+    #[must_use]
+    pub fn happened(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// The body of a request to a backend.
+#[derive(Debug)]
+pub enum RequestBody {
+    Empty,
+    /// Collected, because it had to be understood. `Some` until it is sent.
+    Whole(Option<Bytes>),
+    /// Passed on as the client sends it.
+    Streamed {
+        body: Streamed,
+        fault: ClientFault,
+    },
+}
+
+impl RequestBody {
+    #[must_use]
+    pub fn whole(bytes: impl Into<Bytes>) -> Self {
+        Self::Whole(Some(bytes.into()))
+    }
+
+    /// Passes `body` on, giving up when no byte moves for `idle`.
+    #[must_use]
+    pub fn streamed(body: Incoming, idle: Duration) -> (Self, ClientFault) {
+        let fault = ClientFault::default();
+        if body.is_end_stream() {
+            return (Self::Empty, fault);
+        }
+        let body = Streamed::new(body, idle);
+        (Self::Streamed { body, fault: fault.clone() }, fault)
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match self.get_mut() {
+            Self::Empty => Poll::Ready(None),
+            Self::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Self::Streamed { body, fault } => {
+                let frame = body.poll_inner(cx);
+                if let Poll::Ready(Some(Err(_))) = &frame {
+                    fault.0.store(true, Ordering::Relaxed);
+                }
+                frame
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::Whole(bytes) => bytes.is_none(),
+            Self::Streamed { body, .. } => body.inner.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Empty => SizeHint::with_exact(0),
+            Self::Whole(bytes) => {
+                SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
+            }
+            Self::Streamed { body, .. } => body.inner.size_hint(),
+        }
+    }
+}
+
+/// What must happen when a response body has ended, or has been given up.
+pub trait OnEnd: Send + 'static {
+    /// The last byte has been taken.
+    fn finished(self: Box<Self>);
+}
+
+/// The body of a response to a client.
+///
+/// Its guard is dropped when the body is over, however it ends; a request counts as in flight
+/// until then, not until its headers are sent. `finished` is called only at the regular end: a
+/// connection whose answer was not read to the end cannot be used again.
+pub enum ResponseBody {
+    Whole(Option<Bytes>),
+    Streamed { body: Streamed, guard: Option<Box<dyn OnEnd>> },
+}
+
+impl fmt::Debug for ResponseBody {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Whole(_) => "Whole",
+            Self::Streamed { .. } => "Streamed",
+        })
+    }
+}
+
+impl ResponseBody {
+    #[must_use]
+    pub fn empty() -> Self {
+        Self::Whole(None)
+    }
+
+    #[must_use]
+    pub fn whole(bytes: impl Into<Bytes>) -> Self {
+        Self::Whole(Some(bytes.into()))
+    }
+
+    /// Passes a backend's body on; `guard` is finished with its last byte.
+    #[must_use]
+    pub fn streamed(body: Incoming, idle: Duration, guard: Box<dyn OnEnd>) -> Self {
+        if body.is_end_stream() {
+            guard.finished();
+            return Self::empty();
+        }
+        Self::Streamed { body: Streamed::new(body, idle), guard: Some(guard) }
+    }
+}
+
+impl Body for ResponseBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match self.get_mut() {
+            Self::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Self::Streamed { body, guard } => {
+                let frame = body.poll_inner(cx);
+                let is_over = match &frame {
+                    Poll::Ready(None) => true,
+                    Poll::Ready(Some(Ok(_))) => body.inner.is_end_stream(),
+                    Poll::Ready(Some(Err(_))) => {
+                        *guard = None;
+                        false
+                    }
+                    Poll::Pending => false,
+                };
+                if is_over && let Some(guard) = guard.take() {
+                    guard.finished();
+                }
+                frame
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Whole(bytes) => bytes.is_none(),
+            Self::Streamed { body, .. } => body.inner.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Whole(bytes) => {
+                SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
+            }
+            Self::Streamed { body, .. } => body.inner.size_hint(),
+        }
+    }
+}
+
+/// How many bytes of collected bodies may be held at once, over all requests.
+#[derive(Debug)]
+pub struct BodyBudget {
+    free: Arc<AtomicU64>,
+}
+
+/// A part of the budget, given back when dropped.
+#[derive(Debug)]
+pub struct BodyShare {
+    free: Arc<AtomicU64>,
+    bytes: u64,
+}
+
+impl BodyBudget {
+    #[must_use]
+    pub fn new(bytes: u64) -> Self {
+        Self { free: Arc::new(AtomicU64::new(bytes)) }
+    }
+
+    /// A share of nothing yet.
+    #[must_use]
+    pub fn share(&self) -> BodyShare {
+        BodyShare { free: Arc::clone(&self.free), bytes: 0 }
+    }
+}
+
+impl BodyShare {
+    /// Takes so much more, if it is free.
+    fn grow_to(&mut self, bytes: u64) -> bool {
+        let Some(more) = bytes.checked_sub(self.bytes) else { return true };
+        let taken = self
+            .free
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |free| free.checked_sub(more));
+        self.bytes += if taken.is_ok() { more } else { 0 };
+        taken.is_ok()
+    }
+}
+
+impl Drop for BodyShare {
+    fn drop(&mut self) {
+        self.free.fetch_add(self.bytes, Ordering::Relaxed);
+    }
+}
+
+/// Why a body could not be collected.
+#[derive(Debug, thiserror::Error)]
+pub enum CollectError {
+    #[error("the body is larger than {max} bytes")]
+    TooLarge { max: u64 },
+    #[error("as many bodies as may be are held already")]
+    Busy,
+    #[error("the body broke off")]
+    Broken(#[source] BodyError),
+}
+
+/// How a body may be collected.
+#[derive(Clone, Copy, Debug)]
+pub struct CollectLimits {
+    /// In bytes.
+    pub max: u64,
+    /// How long no byte may move.
+    pub idle: Duration,
+}
+
+/// Reads a whole body; `share` holds its bytes against the budget of all bodies.
+///
+/// # Errors
+/// It is larger than it may be (found by its length before the first byte, or at the first byte
+/// too many), there is no budget for it, or it broke off.
+pub async fn collect(
+    body: Incoming,
+    limits: CollectLimits,
+    share: Option<&mut BodyShare>,
+) -> Result<Bytes, CollectError> {
+    let mut collector = Collector { limits, share, first: None, rest: Vec::new() };
+    collector.admit(body.size_hint().lower())?;
+    let mut streamed = Streamed::new(body, limits.idle);
+    while let Some(frame) = std::future::poll_fn(|cx| streamed.poll_inner(cx)).await {
+        let Ok(data) = frame.map_err(CollectError::Broken)?.into_data() else { continue };
+        collector.add(data)?;
+    }
+    Ok(collector.whole())
+}
+
+struct Collector<'a> {
+    limits: CollectLimits,
+    share: Option<&'a mut BodyShare>,
+    first: Option<Bytes>,
+    rest: Vec<u8>,
+}
+
+impl Collector<'_> {
+    fn admit(&mut self, bytes: u64) -> Result<(), CollectError> {
+        if self.limits.max < bytes {
+            return Err(CollectError::TooLarge { max: self.limits.max });
+        }
+        let is_free = self.share.as_mut().is_none_or(|share| share.grow_to(bytes));
+        if is_free { Ok(()) } else { Err(CollectError::Busy) }
+    }
+
+    fn add(&mut self, data: Bytes) -> Result<(), CollectError> {
+        let had = self.first.as_ref().map_or(0, Bytes::len) + self.rest.len();
+        self.admit((had + data.len()) as u64)?;
+        match &self.first {
+            None => self.first = Some(data),
+            Some(_) => self.rest.extend_from_slice(&data),
+        }
+        Ok(())
+    }
+
+    /// Small bodies come in one piece and are not copied.
+    fn whole(mut self) -> Bytes {
+        match self.first {
+            None => Bytes::new(),
+            Some(first) if self.rest.is_empty() => first,
+            Some(first) => {
+                let mut whole = Vec::with_capacity(first.len() + self.rest.len());
+                whole.extend_from_slice(&first);
+                whole.append(&mut self.rest);
+                whole.into()
+            }
+        }
+    }
+}

@@ -1,0 +1,355 @@
+//! The one socket to a client's backend: dial, negotiate, notice silence, redial (promise S1).
+//!
+//! ComfyUI keeps one socket per id and forgets the *newer* one when the older one closes. So a
+//! link is dialled only after the TCP end of the one before it on that backend, and a link that
+//! misses what the watch link got is dialled anew: see [`Link::is_suspect`].
+
+use std::pin::pin;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{mpsc, watch};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tracing::debug;
+
+use super::Client;
+use crate::fleet::ask::encode_segment;
+use crate::fleet::backend::Backend;
+use crate::gateway::Gateway;
+use crate::net::{now, sleep};
+use crate::routing::ids::BackendId;
+use crate::ws::{self, Channel, Frame, Limits, Opcode, ReceiveError};
+
+/// What every link says first (ComfyUI 0.3.45): previews then name their prompt.
+const FEATURE_FLAGS: &str = r#"{"type":"feature_flags","data":{"supports_preview_metadata":true}}"#;
+
+/// How long a `status` that the watch link got may take to arrive on a link.
+const STATUS_LAG: Duration = Duration::from_secs(2);
+
+/// The payload of the ping that proves an orphan: it answers, and still lacks the `status`.
+const ORPHAN_PING: &[u8] = b"orphan?";
+
+const READ_BUFFER: usize = 4 << 10;
+
+/// Messages of a client that wait for the link to be written; more are dropped, as ComfyUI reads
+/// none but the first.
+const OUTGOING_MAX: usize = 8;
+
+const PAUSES: [Duration; 4] = [
+    Duration::from_millis(50),
+    Duration::from_millis(250),
+    Duration::from_secs(1),
+    Duration::from_secs(2),
+];
+
+/// How far a link is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Phase {
+    Dialling,
+    /// Negotiated: events will arrive.
+    Open,
+    /// Its TCP connection has ended, and it will not come back.
+    Closed,
+}
+
+impl Phase {
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Dialling => "dialling",
+            Self::Open => "open",
+            Self::Closed => "closed",
+        }
+    }
+}
+
+/// A link, as its client holds it; the task that runs it holds the other end.
+#[derive(Debug)]
+pub struct Link {
+    pub backend: BackendId,
+    phase: watch::Sender<Phase>,
+    stop: CancellationToken,
+    outgoing: mpsc::Sender<Frame>,
+    seen: Mutex<Seen>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Seen {
+    opened: Option<Instant>,
+    status: Option<Instant>,
+}
+
+/// What the task of a link takes from its client.
+#[derive(Debug)]
+pub struct Outgoing(mpsc::Receiver<Frame>);
+
+impl Link {
+    /// A link that is not yet run.
+    #[must_use]
+    pub fn new(backend: BackendId, stop: CancellationToken) -> (Arc<Self>, Outgoing) {
+        let (outgoing, receiver) = mpsc::channel(OUTGOING_MAX);
+        let link = Self {
+            backend,
+            phase: watch::Sender::new(Phase::Dialling),
+            stop,
+            outgoing,
+            seen: Mutex::default(),
+        };
+        (Arc::new(link), Outgoing(receiver))
+    }
+
+    #[must_use]
+    pub fn phase(&self) -> Phase {
+        *self.phase.borrow()
+    }
+
+    /// Waits until it is open; false if `limit` passes or it closes before.
+    pub async fn is_open_within(&self, limit: Duration) -> bool {
+        let mut phase = self.phase.subscribe();
+        let settled = phase.wait_for(|phase| *phase != Phase::Dialling);
+        matches!(timeout(limit, settled).await, Ok(Ok(phase)) if *phase == Phase::Open)
+    }
+
+    /// Asks it to close; it ends with the TCP connection.
+    pub fn close(&self) {
+        self.stop.cancel();
+    }
+
+    /// Sends a client's message to the backend, if there is room.
+    pub fn send(&self, frame: Frame) {
+        // ComfyUI ignores all but the first, which is ours; nothing is lost.
+        let _ = self.outgoing.try_send(frame);
+    }
+
+    /// A `status` arrived on it.
+    pub fn status_came(&self, now: Instant) {
+        self.seen().status = Some(now);
+    }
+
+    /// Looks whether the backend has forgotten this link: it was open when the watch link got a
+    /// `status` [`STATUS_LAG`] ago and has got none since. If so, it is pinged; an answer then
+    /// proves it, because a backend that loads a model answers nothing.
+    pub fn probe_if_suspect(&self, watch_status: Option<Instant>, now: Instant) {
+        if self.is_suspect(watch_status, now) {
+            self.send(Frame::ping(ORPHAN_PING));
+        }
+    }
+
+    fn is_suspect(&self, watch_status: Option<Instant>, now: Instant) -> bool {
+        let Some(watched) = watch_status else { return false };
+        let seen = *self.seen();
+        let was_open = seen.opened.is_some_and(|opened| opened < watched);
+        // The two sockets are written in turn, so ours may have been the first by a moment.
+        let lacks_it = seen.status.is_none_or(|ours| ours + STATUS_LAG < watched);
+        was_open && lacks_it && STATUS_LAG <= now.duration_since(watched)
+    }
+
+    async fn closed(&self) {
+        let mut phase = self.phase.subscribe();
+        let _ = phase.wait_for(|phase| *phase == Phase::Closed).await;
+    }
+
+    fn seen(&self) -> std::sync::MutexGuard<'_, Seen> {
+        self.seen.lock().expect("never poisoned: no panic while held")
+    }
+}
+
+/// Runs a link until its client closes it. Starts when all of `before` have ended: those that the
+/// client had to the same backend.
+pub async fn run(
+    gateway: Arc<Gateway>,
+    client: Arc<Client>,
+    link: Arc<Link>,
+    outgoing: Outgoing,
+    before: Vec<Arc<Link>>,
+) {
+    for old in before {
+        old.closed().await;
+    }
+    let mut runner = Runner { gateway, client, link, outgoing };
+    runner.run().await;
+    runner.link.phase.send_replace(Phase::Closed);
+    runner.client.link_ended(&runner.link);
+}
+
+struct Runner {
+    gateway: Arc<Gateway>,
+    client: Arc<Client>,
+    link: Arc<Link>,
+    outgoing: Outgoing,
+}
+
+/// Why an open link ended. Logged once.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum LinkEnd {
+    Asked,
+    Lost,
+    Orphan,
+    Silent,
+    TooLarge,
+}
+
+impl Runner {
+    async fn run(&mut self) {
+        let mut failures = 0;
+        while !self.link.stop.is_cancelled() {
+            let stop = self.link.stop.clone();
+            let opened = tokio::select! {
+                opened = self.open() => opened,
+                () = stop.cancelled() => return,
+            };
+            match opened {
+                Some(channel) => {
+                    failures = 0;
+                    let end = self.serve(channel).await;
+                    debug!(client = %self.client.id, ?end, "Link ended.");
+                    self.link.phase.send_replace(Phase::Dialling);
+                    self.client.link_broke(&self.gateway, &self.link);
+                }
+                None => failures += 1,
+            }
+            self.pause(failures).await;
+        }
+    }
+
+    /// Waits before the next attempt: a little, and until the backend is up.
+    async fn pause(&self, failures: usize) {
+        let backend = self.backend();
+        let pause = PAUSES[failures.min(PAUSES.len() - 1)];
+        tokio::select! {
+            () = self.link.stop.cancelled() => {}
+            () = async {
+                sleep(pause).await;
+                backend.is_up_again().await;
+            } => {}
+        }
+    }
+
+    async fn open(&self) -> Option<Channel> {
+        let limit = self.gateway.config.fleet.probe_timeout;
+        match timeout(limit, self.open_untimed()).await {
+            Ok(Ok(channel)) => Some(channel),
+            Ok(Err(error)) => {
+                debug!(client = %self.client.id, error, "Link could not be opened.");
+                None
+            }
+            Err(_elapsed) => None,
+        }
+    }
+
+    async fn open_untimed(&self) -> Result<Channel, String> {
+        let backend = self.backend();
+        let dial = self.gateway.network.connect(&backend.host, backend.port);
+        let stream = timeout(self.gateway.config.fleet.connect_timeout, dial)
+            .await
+            .map_err(|_elapsed| "connecting took too long".to_owned())?
+            .map_err(|error| error.to_string())?;
+        let path = format!("/ws?clientId={}", encode_segment(self.client.id.as_str()));
+        let message = usize::try_from(self.gateway.config.sockets.max_from_backend);
+        let limits = Limits { message: message.unwrap_or(usize::MAX), read_buffer: READ_BUFFER };
+        let mut channel = ws::connect(stream, &backend.authority, &path, limits)
+            .await
+            .map_err(|error| error.to_string())?;
+        let flags = Frame::text(FEATURE_FLAGS);
+        channel.send(flags).await.map_err(|error| error.to_string())?;
+        // The first message proves that the backend has registered the socket.
+        match channel.next().await {
+            Some(Ok(_status)) => Ok(channel),
+            Some(Err(error)) => Err(error.to_string()),
+            None => Err("closed before its first message".to_owned()),
+        }
+    }
+
+    /// Reads at full speed until the link ends.
+    async fn serve(&mut self, mut channel: Channel) -> LinkEnd {
+        *self.link.seen() = Seen { opened: Some(now()), status: None };
+        self.link.phase.send_replace(Phase::Open);
+        self.client.link_opened(&self.gateway, &self.link);
+        let end = self.read(&mut channel).await;
+        match end {
+            LinkEnd::Asked | LinkEnd::Orphan | LinkEnd::TooLarge => self.say_goodbye(channel).await,
+            // Nobody is there to wait for; should the backend not know it yet, it shows as an
+            // orphan.
+            LinkEnd::Lost | LinkEnd::Silent => {}
+        }
+        end
+    }
+
+    async fn read(&mut self, channel: &mut Channel) -> LinkEnd {
+        let ping_interval = self.gateway.config.sockets.ping_interval;
+        let stop = self.link.stop.clone();
+        let mut stopped = pin!(stop.cancelled());
+        let mut tick = tokio::time::interval(ping_interval);
+        let mut heard = now();
+        loop {
+            tokio::select! {
+                received = channel.next() => {
+                    heard = now();
+                    if let Some(end) = self.received(received, heard) {
+                        return end;
+                    }
+                }
+                Some(frame) = self.outgoing.0.recv() => {
+                    if !send_within(channel, frame, ping_interval).await {
+                        return LinkEnd::Lost;
+                    }
+                }
+                _ = tick.tick() => {
+                    if 2 * ping_interval < now().duration_since(heard) {
+                        return LinkEnd::Silent;
+                    }
+                    if !send_within(channel, Frame::ping(b""), ping_interval).await {
+                        return LinkEnd::Lost;
+                    }
+                }
+                () = &mut stopped => return LinkEnd::Asked,
+            }
+        }
+    }
+
+    fn received(
+        &self,
+        received: Option<Result<Frame, ReceiveError>>,
+        now: Instant,
+    ) -> Option<LinkEnd> {
+        match received {
+            Some(Ok(frame)) => match frame.opcode {
+                Opcode::Text | Opcode::Binary => {
+                    self.client.relay(&self.gateway, &self.link, frame, now);
+                    None
+                }
+                Opcode::Pong if frame.payload == ORPHAN_PING => {
+                    let watched = self.backend().last_status();
+                    self.link.is_suspect(watched, now).then_some(LinkEnd::Orphan)
+                }
+                Opcode::Ping | Opcode::Pong | Opcode::Close => None,
+            },
+            Some(Err(ReceiveError::TooLarge)) => {
+                let max = self.gateway.config.sockets.max_from_backend;
+                let backend = &self.backend().name;
+                tracing::warn!(%backend, max, "A backend sent a message above the limit.");
+                Some(LinkEnd::TooLarge)
+            }
+            Some(Err(_)) | None => Some(LinkEnd::Lost),
+        }
+    }
+
+    /// Closes, and waits for the TCP end: only then has ComfyUI let go of the id.
+    async fn say_goodbye(&self, mut channel: Channel) {
+        let farewell = async {
+            if channel.send(Frame::close(1000, "")).await.is_ok() {
+                while let Some(Ok(_late)) = channel.next().await {}
+            }
+        };
+        let _ = timeout(self.gateway.config.sockets.close_wait, farewell).await;
+    }
+
+    fn backend(&self) -> &Arc<Backend> {
+        self.gateway.fleet.get(self.link.backend)
+    }
+}
+
+async fn send_within(channel: &mut Channel, frame: Frame, limit: Duration) -> bool {
+    matches!(timeout(limit, channel.send(frame)).await, Ok(Ok(())))
+}

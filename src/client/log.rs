@@ -1,0 +1,363 @@
+//! The events of a client's prompts, kept to be sent again (promise S3). Pure.
+//!
+//! Of each prompt it keeps what a returning browser needs: the start, what was cached, every
+//! output, the end; and of a running one the newest progress, preview and `executing`. Frames
+//! are shared with the sockets' queues, so keeping costs a reference.
+//!
+//! # Invariants
+//!
+//! - A prompt is in the log once, in the order of its first event.
+//! - It keeps at most `budget` bytes; the oldest ended prompts go first, then socket-only
+//!   pictures of running ones; the texts of a running prompt are never dropped.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use crate::routing::ids::PromptId;
+use crate::ws::Frame;
+
+/// What a kept frame is to its prompt.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Kept {
+    Start,
+    Cached,
+    /// An `executed` event, or a picture that exists only on the socket.
+    Output,
+    Progress,
+    ProgressState,
+    Preview,
+    Executing,
+    Terminal,
+    LastWord,
+}
+
+/// The log of one client.
+#[derive(Debug)]
+pub struct EventLog {
+    prompts: VecDeque<PromptLog>,
+    bytes: usize,
+    budget: usize,
+}
+
+#[derive(Debug)]
+struct PromptLog {
+    prompt: PromptId,
+    start: Option<Frame>,
+    cached: Option<Frame>,
+    outputs: Vec<Frame>,
+    terminal: Option<Frame>,
+    last_word: Option<Frame>,
+    now: Now,
+    ended: Option<Instant>,
+    bytes: usize,
+}
+
+/// Where a running prompt is. Of no use once it has ended.
+#[derive(Debug, Default)]
+struct Now {
+    progress_state: Option<Frame>,
+    progress: Option<Frame>,
+    preview: Option<Frame>,
+    executing: Option<Frame>,
+}
+
+/// Which ended prompts a socket that opens is told about.
+#[derive(Clone, Copy, Debug)]
+pub struct Since {
+    /// When the client's last socket was lost; `None` if it never had one.
+    pub last_socket_lost: Option<Instant>,
+    /// True if the client has a socket at this moment.
+    pub has_socket: bool,
+    pub window: Duration,
+    pub now: Instant,
+}
+
+impl Since {
+    fn includes(&self, ended: Instant) -> bool {
+        let from = match (self.has_socket, self.last_socket_lost) {
+            (true, _) => self.now,
+            (false, Some(lost)) => lost,
+            // Its first socket: nothing was ever told.
+            (false, None) => return true,
+        };
+        from <= ended + self.window
+    }
+}
+
+impl EventLog {
+    #[must_use]
+    pub fn new(budget: usize) -> Self {
+        Self { prompts: VecDeque::new(), bytes: 0, budget }
+    }
+
+    /// True if the prompt is this client's, as far as its events say.
+    #[must_use]
+    pub fn knows(&self, prompt: &str) -> bool {
+        self.position(prompt).is_some()
+    }
+
+    /// The prompt that has begun last and not ended.
+    #[must_use]
+    pub fn running(&self) -> Option<&PromptId> {
+        self.prompts
+            .iter()
+            .rev()
+            .find(|log| log.start.is_some() && log.ended.is_none())
+            .map(|log| &log.prompt)
+    }
+
+    /// The node that the prompt works on, as its newest `executing` frame says.
+    #[must_use]
+    pub fn executing(&self, prompt: &str) -> Option<&Frame> {
+        self.prompts[self.position(prompt)?].now.executing.as_ref()
+    }
+
+    /// True if the end of a prompt was told.
+    #[must_use]
+    pub fn has_terminal(&self, prompt: &str) -> bool {
+        self.position(prompt).is_some_and(|index| self.prompts[index].terminal.is_some())
+    }
+
+    /// True if the end of a prompt was told less than `recently` ago, or is being told.
+    #[must_use]
+    pub fn ended_within(&self, prompt: &str, recently: Duration, now: Instant) -> bool {
+        let Some(index) = self.position(prompt) else { return false };
+        let log = &self.prompts[index];
+        match log.ended {
+            Some(ended) => now.duration_since(ended) < recently,
+            None => log.terminal.is_some(),
+        }
+    }
+
+    /// True if the start of a prompt was told.
+    #[must_use]
+    pub fn has_start(&self, prompt: &str) -> bool {
+        self.position(prompt).is_some_and(|index| self.prompts[index].start.is_some())
+    }
+
+    /// True if an output of the same node was told: a made-up one would be told twice.
+    #[must_use]
+    pub fn has_output_of(&self, prompt: &str, is_it: impl Fn(&Frame) -> bool) -> bool {
+        self.position(prompt).is_some_and(|index| self.prompts[index].outputs.iter().any(is_it))
+    }
+
+    /// Keeps a frame of a prompt.
+    pub fn keep(&mut self, prompt: &PromptId, kept: Kept, frame: Frame) {
+        let index = self.position(prompt.as_str()).unwrap_or_else(|| {
+            self.prompts.push_back(PromptLog::new(prompt.clone()));
+            self.prompts.len() - 1
+        });
+        let log = &mut self.prompts[index];
+        self.bytes -= log.bytes;
+        log.keep(kept, frame);
+        self.bytes += log.bytes;
+        self.fit();
+    }
+
+    /// The prompt has ended: where it was is of no use any more.
+    pub fn ended(&mut self, prompt: &PromptId, now: Instant) {
+        let Some(index) = self.position(prompt.as_str()) else { return };
+        let log = &mut self.prompts[index];
+        self.bytes -= log.bytes;
+        log.now = Now::default();
+        log.ended = Some(now);
+        log.bytes = log.measure();
+        self.bytes += log.bytes;
+    }
+
+    /// The prompt was refused: nothing is told of it.
+    pub fn withdraw(&mut self, prompt: &PromptId) {
+        if let Some(index) = self.position(prompt.as_str()) {
+            self.bytes -= self.prompts[index].bytes;
+            self.prompts.remove(index);
+        }
+    }
+
+    /// What a socket that opens now has missed: the ended prompts, oldest first, then those that
+    /// run or wait, up to this very moment.
+    #[must_use]
+    pub fn replay(&self, since: Since) -> Vec<Frame> {
+        let ended =
+            self.prompts.iter().filter(|log| log.ended.is_some_and(|at| since.includes(at)));
+        let running = self.prompts.iter().filter(|log| log.ended.is_none());
+        ended.chain(running).flat_map(PromptLog::frames).cloned().collect()
+    }
+
+    /// Forgets prompts that ended longer than `age` ago, but only what nobody waits for any more.
+    pub fn forget_before(&mut self, oldest: Instant) {
+        while let Some(log) = self.prompts.front()
+            && log.ended.is_some_and(|ended| ended < oldest)
+        {
+            self.bytes -= log.bytes;
+            self.prompts.pop_front();
+        }
+    }
+
+    fn position(&self, prompt: &str) -> Option<usize> {
+        self.prompts.iter().rposition(|log| log.prompt.as_str() == prompt)
+    }
+
+    /// Makes room: the oldest ended prompts go first, then binary outputs of running ones.
+    fn fit(&mut self) {
+        while self.budget < self.bytes {
+            let oldest_ended = self.prompts.iter().position(|log| log.ended.is_some());
+            match oldest_ended {
+                Some(index) => {
+                    self.bytes -= self.prompts[index].bytes;
+                    self.prompts.remove(index);
+                }
+                None if self.drop_a_picture() => {}
+                None => return,
+            }
+        }
+    }
+
+    fn drop_a_picture(&mut self) -> bool {
+        for log in &mut self.prompts {
+            let is_picture = |frame: &Frame| frame.opcode == crate::ws::Opcode::Binary;
+            if let Some(index) = log.outputs.iter().position(is_picture) {
+                log.outputs.remove(index);
+                self.bytes -= log.bytes;
+                log.bytes = log.measure();
+                self.bytes += log.bytes;
+                return true;
+            }
+        }
+        false
+    }
+}
+
+impl PromptLog {
+    fn new(prompt: PromptId) -> Self {
+        Self {
+            prompt,
+            start: None,
+            cached: None,
+            outputs: Vec::new(),
+            terminal: None,
+            last_word: None,
+            now: Now::default(),
+            ended: None,
+            bytes: 0,
+        }
+    }
+
+    fn keep(&mut self, kept: Kept, frame: Frame) {
+        let place = match kept {
+            Kept::Start => &mut self.start,
+            Kept::Cached => &mut self.cached,
+            Kept::Progress => &mut self.now.progress,
+            Kept::ProgressState => &mut self.now.progress_state,
+            Kept::Preview => &mut self.now.preview,
+            Kept::Executing => &mut self.now.executing,
+            Kept::Terminal => &mut self.terminal,
+            Kept::LastWord => &mut self.last_word,
+            Kept::Output => {
+                self.bytes += frame.payload.len();
+                self.outputs.push(frame);
+                return;
+            }
+        };
+        self.bytes += frame.payload.len();
+        if let Some(old) = place.replace(frame) {
+            self.bytes -= old.payload.len();
+        }
+    }
+
+    /// In the order in which ComfyUI tells them.
+    fn frames(&self) -> impl Iterator<Item = &Frame> {
+        let now = &self.now;
+        self.start
+            .iter()
+            .chain(&self.cached)
+            .chain(&self.outputs)
+            .chain(&now.progress_state)
+            .chain(&now.preview)
+            .chain(&now.progress)
+            .chain(&now.executing)
+            .chain(&self.terminal)
+            .chain(&self.last_word)
+    }
+
+    fn measure(&self) -> usize {
+        self.frames().map(|frame| frame.payload.len()).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(text: &str) -> PromptId {
+        PromptId::parse(text).unwrap()
+    }
+
+    fn keep(log: &mut EventLog, prompt: &str, kept: Kept, text: &str) {
+        log.keep(&id(prompt), kept, Frame::text(text));
+    }
+
+    fn told(log: &EventLog, since: Since) -> String {
+        let frames = log.replay(since);
+        frames.iter().map(|frame| frame.as_text().to_owned()).collect::<Vec<_>>().join(" ")
+    }
+
+    fn back_after(now: Instant, lost_for: u64) -> Since {
+        Since {
+            last_socket_lost: now.checked_sub(Duration::from_secs(lost_for)),
+            has_socket: false,
+            window: Duration::from_secs(60),
+            now,
+        }
+    }
+
+    #[test]
+    fn a_returning_socket_gets_the_ended_then_the_running_prompt_as_it_is_now() {
+        let now = crate::net::now();
+        let mut log = EventLog::new(1000);
+        keep(&mut log, "a", Kept::Start, "a.start");
+        keep(&mut log, "a", Kept::ProgressState, "a.state");
+        keep(&mut log, "a", Kept::Output, "a.out");
+        keep(&mut log, "a", Kept::Terminal, "a.success");
+        keep(&mut log, "a", Kept::LastWord, "a.null");
+        log.ended(&id("a"), now);
+        keep(&mut log, "b", Kept::Start, "b.start");
+        keep(&mut log, "b", Kept::Executing, "b.node1");
+        keep(&mut log, "b", Kept::Executing, "b.node2");
+        keep(&mut log, "b", Kept::ProgressState, "b.state");
+        assert_eq!(
+            told(&log, back_after(now, 5)),
+            "a.start a.out a.success a.null b.start b.state b.node2"
+        );
+    }
+
+    #[test]
+    fn an_end_is_told_within_the_window_before_the_loss_and_any_time_after() {
+        let ended = crate::net::now();
+        let mut log = EventLog::new(1000);
+        keep(&mut log, "a", Kept::LastWord, "a.null");
+        log.ended(&id("a"), ended);
+        let at = |lost: u64, now: u64| Since {
+            last_socket_lost: Some(ended + Duration::from_secs(lost)),
+            has_socket: false,
+            window: Duration::from_secs(60),
+            now: ended + Duration::from_secs(now),
+        };
+        assert_eq!(told(&log, at(60, 9999)), "a.null", "it may not have arrived");
+        assert_eq!(told(&log, at(61, 9999)), "", "it had a minute to arrive");
+        let first = Since { last_socket_lost: None, ..at(0, 9999) };
+        assert_eq!(told(&log, first), "a.null", "a script that connects after it submitted");
+        assert_eq!(told(&log, Since { has_socket: true, ..at(0, 61) }), "");
+    }
+
+    #[test]
+    fn the_oldest_ended_prompt_goes_first_and_a_running_one_keeps_its_texts() {
+        let now = crate::net::now();
+        let mut log = EventLog::new(10);
+        keep(&mut log, "run", Kept::Start, "123456");
+        keep(&mut log, "old", Kept::Output, "abcd");
+        log.ended(&id("old"), now);
+        keep(&mut log, "run", Kept::Output, "789012");
+        assert_eq!(told(&log, back_after(now, 1)), "123456 789012");
+        assert!(!log.knows("old"));
+    }
+}

@@ -1,0 +1,341 @@
+//! A live client: its binding and pending prompts, its event log, its one link, its sockets.
+//!
+//! All of it is one state under one lock, because it must agree: the replay of a socket that
+//! opens and the live events that follow meet at one position of the log. The lock is held for
+//! plain calls only, never across an await, and never together with another (invariant 12).
+//!
+//! - [`link`]: the one socket to its backend
+//! - [`log`]: events kept to be sent again (pure)
+//! - [`queue`]: what waits for one browser socket (pure)
+//! - [`relay`]: an event on its way from the link to the log and the queues
+//! - [`socket`]: one browser socket
+//! - [`registry`]: all clients, and the sweep over them
+//! - [`reconcile`]: ends found by asking
+
+pub mod link;
+pub mod log;
+pub mod queue;
+pub mod reconcile;
+pub mod registry;
+pub mod relay;
+pub mod socket;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use crate::comfy::say;
+use crate::fleet::ask::AskError;
+use crate::gateway::Gateway;
+use crate::net::now;
+use crate::routing::client as core;
+use crate::routing::decision::{Decision, Refusal, Released, StillPending};
+use crate::routing::ids::{BackendId, ClientId, PromptId};
+use crate::routing::pending::{End, Loss, Pending};
+use crate::routing::place::FleetNow;
+use crate::ws::Frame;
+use link::Link;
+use log::EventLog;
+use socket::Slot;
+
+/// How long after an end its history entry may be missing. ComfyUI needs milliseconds.
+const HISTORY_LAG: Duration = Duration::from_secs(5);
+
+/// One client, shared by its sockets, its link and its requests.
+#[derive(Debug)]
+pub struct Client {
+    pub id: ClientId,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    core: core::Client,
+    log: EventLog,
+    sockets: Vec<Slot>,
+    next_socket: u64,
+    /// The link to the bound backend, if it has one.
+    link: Option<Arc<Link>>,
+    /// Links that were asked to close and have not ended.
+    closing: Vec<Arc<Link>>,
+    /// It subscribed to the backend's log, so each new link must subscribe again.
+    wants_logs: bool,
+    /// Nodes of pending prompts whose binary frames are outputs and not previews.
+    output_nodes: HashMap<PromptId, Vec<String>>,
+    /// A release or reset took it out of the registry; whoever still holds it starts over.
+    is_gone: bool,
+}
+
+/// The client was forgotten between look-up and use; look it up again.
+#[derive(Clone, Copy, Debug)]
+pub struct Gone;
+
+impl Client {
+    #[must_use]
+    pub fn new(id: ClientId, log_budget: usize, now: Instant) -> Self {
+        let state = State {
+            core: core::Client::new(now),
+            log: EventLog::new(log_budget),
+            sockets: Vec::new(),
+            next_socket: 0,
+            link: None,
+            closing: Vec::new(),
+            wants_logs: false,
+            output_nodes: HashMap::new(),
+            is_gone: false,
+        };
+        Self { id, state: Mutex::new(state) }
+    }
+
+    /// A read of this client's: where it goes.
+    ///
+    /// # Errors
+    /// [`Gone`] if it was forgotten meanwhile; else what [`core::Client::contact`] says.
+    pub fn contact(&self, gateway: &Gateway) -> Result<Result<Decision, Refusal>, Gone> {
+        self.decide(gateway, core::Client::contact)
+    }
+
+    /// An upload begins. Whoever began it ends it with [`Client::upload_ended`].
+    ///
+    /// # Errors
+    /// As for [`Client::contact`].
+    pub fn upload_began(&self, gateway: &Gateway) -> Result<Result<Decision, Refusal>, Gone> {
+        self.decide(gateway, core::Client::upload_began)
+    }
+
+    /// The upload is over; one that arrived reserves its backend.
+    pub fn upload_ended(&self, gateway: &Gateway, began: Decision, has_arrived: bool) {
+        let reservation = has_arrived.then_some(gateway.config.affinity.reservation);
+        self.state().core.upload_ended(began, reservation, now());
+    }
+
+    /// An upload without a name waits on `backend` for this client's first prompt.
+    pub fn reserve(&self, gateway: &Gateway, backend: BackendId, until: Instant) {
+        if self.state().core.reserve(backend, until, now()) {
+            gateway.fleet.get(backend).client_came();
+        }
+    }
+
+    /// A prompt is about to be sent: pending from here on, and its link is on its way.
+    ///
+    /// # Errors
+    /// As for [`Client::contact`]; nothing is pending then.
+    pub fn submit(
+        self: &Arc<Self>,
+        gateway: &Arc<Gateway>,
+        prompt: &PromptId,
+        output_nodes: Vec<String>,
+    ) -> Result<Result<(Decision, Arc<Link>), Refusal>, Gone> {
+        let max = gateway.config.prompts.max_pending_per_client;
+        let decided =
+            self.decide(gateway, |core, fleet, now| core.submit(prompt.clone(), max, fleet, now))?;
+        Ok(decided.map(|decision| {
+            gateway.fleet.get(decision.backend).load.expect_one();
+            let mut state = self.state();
+            if !output_nodes.is_empty() {
+                state.output_nodes.insert(prompt.clone(), output_nodes);
+            }
+            state.say_status(self, gateway);
+            let link = self.ensure_link(&mut state, gateway, decision.backend);
+            (decision, link)
+        }))
+    }
+
+    /// The prompt was refused, or never sent: it leaves no trace.
+    pub fn withdraw(&self, gateway: &Gateway, prompt: &PromptId) {
+        let mut state = self.state();
+        state.core.withdraw(prompt);
+        state.log.withdraw(prompt);
+        state.output_nodes.remove(prompt);
+        state.say_status(self, gateway);
+    }
+
+    /// The backend has taken the prompt.
+    pub fn accepted(&self, prompt: &PromptId) {
+        self.state().core.accepted(prompt, now());
+    }
+
+    /// The client asked for a deletion, and its backend said 200.
+    pub fn delete_asked(&self, prompt: &PromptId) {
+        self.state().core.delete_asked(prompt);
+    }
+
+    /// Releases the binding if nothing is pending.
+    ///
+    /// # Errors
+    /// How much is pending.
+    pub fn release(&self, gateway: &Gateway) -> Result<Released, StillPending> {
+        let mut state = self.state();
+        let released = state.core.release(now())?;
+        state.let_go_of_link();
+        gateway.count_left(released.backend);
+        Ok(released)
+    }
+
+    /// Resets by force: what is pending ends as lost, the sockets are told, the link is closed
+    /// so that no later event of it is relayed. The caller stops the backend's work.
+    pub fn reset(&self, gateway: &Gateway) -> Released {
+        let mut state = self.state();
+        state.let_go_of_link();
+        let released = state.core.reset(now());
+        for (prompt, pending) in &released.cut_off {
+            state.tell_end(self, gateway, prompt, End::Lost(Loss::Reset), pending.backend);
+        }
+        state.say_status(self, gateway);
+        drop(state);
+        gateway.count_left(released.backend);
+        for (prompt, _) in &released.cut_off {
+            gateway.prompt_ended(prompt, End::Lost(Loss::Reset));
+        }
+        released
+    }
+
+    /// The prompts that are pending, in the order of submission.
+    #[must_use]
+    pub fn pending(&self) -> Vec<(PromptId, Pending)> {
+        let state = self.state();
+        state.core.pending().iter().map(|(id, pending)| (id.clone(), pending.clone())).collect()
+    }
+
+    /// True if the prompt's end was told just now: ComfyUI writes its history a moment after.
+    #[must_use]
+    pub fn history_is_due(&self, prompt: &PromptId) -> bool {
+        self.state().log.ended_within(prompt.as_str(), HISTORY_LAG, now())
+    }
+
+    /// Remembers whether it wants the backend's log lines.
+    pub fn wants_logs(&self, wanted: Wanted) {
+        self.state().wants_logs = wanted == Wanted::Yes;
+    }
+
+    /// The link to the bound backend, dialled if it is not.
+    pub fn linked(self: &Arc<Self>, gateway: &Arc<Gateway>, backend: BackendId) -> Arc<Link> {
+        self.ensure_link(&mut self.state(), gateway, backend)
+    }
+
+    /// Looks at the plain facts of this client, for whoever reports them.
+    pub fn inspect<T>(&self, look: impl FnOnce(&core::Client, Option<&Link>) -> T) -> T {
+        let state = self.state();
+        look(&state.core, state.link.as_deref())
+    }
+
+    /// The link opened: what it must be told again is told.
+    fn link_opened(self: &Arc<Self>, gateway: &Arc<Gateway>, link: &Arc<Link>) {
+        let state = self.state();
+        let wants_logs = state.wants_logs;
+        drop(state);
+        if wants_logs {
+            let (gateway, client) = (Arc::clone(gateway), Arc::clone(self));
+            let backend = link.backend;
+            gateway.clone().tasks.spawn(async move {
+                if let Err(error) = client.subscribe_logs(&gateway, backend).await {
+                    tracing::debug!(%error, "The log subscription could not be repeated.");
+                }
+            });
+        }
+    }
+
+    async fn subscribe_logs(&self, gateway: &Gateway, backend: BackendId) -> Result<(), AskError> {
+        let body = say::log_subscription(&self.id);
+        let limit = gateway.config.fleet.probe_timeout;
+        let backend = gateway.fleet.get(backend);
+        backend.patch("/internal/logs/subscribe", body, limit).await.map(|_| ())
+    }
+
+    /// The link broke: events may be lost, so all that is pending there has to be asked about.
+    fn link_broke(&self, gateway: &Gateway, link: &Arc<Link>) {
+        let mut state = self.state();
+        state.core.must_ask(link.backend);
+        drop(state);
+        gateway.reconcile_soon();
+    }
+
+    /// The link's TCP connection has ended for good.
+    fn link_ended(&self, link: &Arc<Link>) {
+        let mut state = self.state();
+        state.closing.retain(|closing| !Arc::ptr_eq(closing, link));
+        if state.link.as_ref().is_some_and(|current| Arc::ptr_eq(current, link)) {
+            state.link = None;
+        }
+    }
+
+    /// Decides under the lock, with the fleet as it is, and counts what the decision changed.
+    fn decide(
+        &self,
+        gateway: &Gateway,
+        decision: impl FnOnce(&mut core::Client, FleetNow<'_>, Instant) -> Result<Decision, Refusal>,
+    ) -> Result<Result<Decision, Refusal>, Gone> {
+        let now = now();
+        let views = gateway.fleet.views(now);
+        let fleet = FleetNow { backends: &views, turn: gateway.fleet.turn() };
+        let mut state = self.state();
+        if state.is_gone {
+            return Err(Gone);
+        }
+        let decided = decision(&mut state.core, fleet, now);
+        drop(state);
+        if let Ok(made) = &decided {
+            gateway.count(*made);
+        }
+        Ok(decided)
+    }
+
+    /// The link to `backend`, dialled if need be. A link to another backend is closed: nothing
+    /// is pending there, or the binding would not have moved.
+    fn ensure_link(
+        self: &Arc<Self>,
+        state: &mut State,
+        gateway: &Arc<Gateway>,
+        backend: BackendId,
+    ) -> Arc<Link> {
+        if let Some(link) = &state.link
+            && link.backend == backend
+        {
+            return Arc::clone(link);
+        }
+        state.let_go_of_link();
+        let (link, outgoing) = Link::new(backend, gateway.tasks.child_token());
+        // Never two with one id to the same backend at the same time (S1).
+        let before =
+            state.closing.iter().filter(|old| old.backend == backend).map(Arc::clone).collect();
+        state.link = Some(Arc::clone(&link));
+        let run =
+            link::run(Arc::clone(gateway), Arc::clone(self), Arc::clone(&link), outgoing, before);
+        gateway.tasks.spawn(run);
+        link
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("never poisoned: no panic while held")
+    }
+}
+
+/// Whether something is wanted. Not a `bool`, so that a call says which.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Wanted {
+    Yes,
+    No,
+}
+
+impl State {
+    fn let_go_of_link(&mut self) {
+        if let Some(link) = self.link.take() {
+            link.close();
+            self.closing.push(link);
+        }
+    }
+
+    /// The number that a client sees as its queue: its own pending prompts (S10).
+    fn queue_remaining(&self) -> u64 {
+        self.core.pending().len() as u64
+    }
+
+    /// Tells the sockets how many prompts are pending, unless they are shown the backend's
+    /// numbers.
+    fn say_status(&mut self, client: &Client, gateway: &Gateway) {
+        if gateway.config.isolation.status == crate::config::StatusCounts::Own {
+            let status = Frame::text(say::status(self.queue_remaining(), None));
+            self.push(client, queue::Class::Lasting, &status);
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! What waits to be written to one browser socket (promise S4). Pure.
+//!
+//! Links are always read at full speed, so a slow browser's frames pile up here, and here they
+//! are bounded: previews go first, oldest first; then progress is reduced to its newest value;
+//! starts, outputs and ends are never dropped. A socket too slow even for those is given up, and
+//! the replay makes it whole when it returns.
+//!
+//! # Invariants
+//!
+//! - Frames leave in the order in which they came.
+//! - Droppable bytes never exceed [`Bounds::droppable`] plus one frame; the others never exceed
+//!   [`Bounds::lasting`].
+
+use std::collections::VecDeque;
+
+use crate::ws::Frame;
+
+/// How a frame may be treated when its reader is slow.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Class {
+    /// Starts, outputs, ends, and all that is not understood.
+    Lasting,
+    /// Only the newest counts.
+    Progress,
+    /// Nice to have.
+    Preview,
+}
+
+/// Limits of one queue, in bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    pub droppable: usize,
+    pub lasting: usize,
+}
+
+/// The socket reads too slowly for what must not be dropped.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("the socket is too slow: {waiting} bytes wait")]
+pub struct TooSlow {
+    pub waiting: usize,
+}
+
+/// How many frames were dropped.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Dropped {
+    pub previews: u64,
+    pub progress: u64,
+}
+
+/// The frames of one browser socket.
+#[derive(Debug)]
+pub struct Queue {
+    frames: VecDeque<(Class, Frame)>,
+    droppable: usize,
+    lasting: usize,
+    bounds: Bounds,
+    dropped: Dropped,
+}
+
+impl Queue {
+    #[must_use]
+    pub fn new(bounds: Bounds) -> Self {
+        Self {
+            frames: VecDeque::new(),
+            droppable: 0,
+            lasting: 0,
+            bounds,
+            dropped: Dropped::default(),
+        }
+    }
+
+    /// Adds a frame, dropping what may be dropped to stay within bounds.
+    ///
+    /// # Errors
+    /// The frame may not be dropped and does not fit: the socket has to be closed.
+    pub fn push(&mut self, class: Class, frame: Frame) -> Result<(), TooSlow> {
+        let len = frame.payload.len();
+        match class {
+            Class::Lasting => {
+                // One frame larger than the bound passes if nothing else waits.
+                if 0 < self.lasting && self.bounds.lasting < self.lasting + len {
+                    return Err(TooSlow { waiting: self.lasting });
+                }
+                self.lasting += len;
+            }
+            Class::Progress | Class::Preview => {
+                if self.bounds.droppable < self.droppable + len {
+                    self.drop_class(Class::Preview);
+                }
+                if self.bounds.droppable < self.droppable + len {
+                    self.drop_class(Class::Progress);
+                }
+                self.droppable += len;
+            }
+        }
+        self.frames.push_back((class, frame));
+        Ok(())
+    }
+
+    /// Takes the next frame to write.
+    pub fn pop(&mut self) -> Option<Frame> {
+        let (class, frame) = self.frames.pop_front()?;
+        *self.waiting_of(class) -= frame.payload.len();
+        if self.frames.is_empty() {
+            // A burst must not cost memory for the rest of an idle socket's life.
+            self.frames.shrink_to(SPARE_FRAMES);
+        }
+        Some(frame)
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.frames.is_empty()
+    }
+
+    #[must_use]
+    pub fn dropped(&self) -> Dropped {
+        self.dropped
+    }
+
+    /// Drops all frames of a droppable class: a full queue is far behind, and its next frame is
+    /// newer than all of them.
+    fn drop_class(&mut self, class: Class) {
+        let mut freed = 0;
+        let mut count = 0;
+        self.frames.retain(|(kind, frame)| {
+            let stays = *kind != class;
+            if !stays {
+                freed += frame.payload.len();
+                count += 1;
+            }
+            stays
+        });
+        self.droppable -= freed;
+        match class {
+            Class::Preview => self.dropped.previews += count,
+            Class::Progress => self.dropped.progress += count,
+            Class::Lasting => debug_assert!(false, "lasting frames are never dropped"),
+        }
+    }
+
+    fn waiting_of(&mut self, class: Class) -> &mut usize {
+        match class {
+            Class::Lasting => &mut self.lasting,
+            Class::Progress | Class::Preview => &mut self.droppable,
+        }
+    }
+}
+
+const SPARE_FRAMES: usize = 8;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn queue() -> Queue {
+        Queue::new(Bounds { droppable: 10, lasting: 10 })
+    }
+
+    /// Pushes frames given as class letter and text, `L`asting, pro`G`ress, `P`review, and
+    /// renders what is left.
+    #[track_caller]
+    fn check(pushed: &str, expected: &str) {
+        let mut queue = queue();
+        for word in pushed.split_whitespace() {
+            let class = match &word[..1] {
+                "L" => Class::Lasting,
+                "G" => Class::Progress,
+                _ => Class::Preview,
+            };
+            queue.push(class, Frame::text(&word[1..])).unwrap();
+        }
+        let left: Vec<String> =
+            std::iter::from_fn(|| queue.pop()).map(|frame| frame.as_text().to_owned()).collect();
+        assert_eq!(left.join(" "), expected, "pushed {pushed}");
+        assert_eq!((queue.droppable, queue.lasting), (0, 0), "nothing waits in an empty queue");
+    }
+
+    #[test]
+    fn a_fast_reader_gets_everything_in_order() {
+        check("Lstart Gone Pxx Ltwo", "start one xx two");
+    }
+
+    #[test]
+    fn previews_go_first_then_progress_and_nothing_that_lasts() {
+        check("Lstart Paaaa Gbbbb Pcccc", "start bbbb cccc");
+        check("Gaaaaaa Gbbbbbb Lend", "bbbbbb end");
+        check("La Lb Pcccccccc Gdddddddddd", "a b dddddddddd");
+    }
+
+    #[test]
+    fn a_reader_too_slow_for_what_lasts_is_given_up() {
+        let mut queue = queue();
+        queue.push(Class::Lasting, Frame::text("123456")).unwrap();
+        let refused = queue.push(Class::Lasting, Frame::text("78901"));
+        assert_eq!(refused, Err(TooSlow { waiting: 6 }));
+    }
+
+    #[test]
+    fn one_frame_larger_than_the_bound_passes_alone() {
+        let mut queue = queue();
+        queue.push(Class::Lasting, Frame::text("x".repeat(99))).unwrap();
+        assert_eq!(queue.pop().map(|frame| frame.payload.len()), Some(99));
+    }
+}

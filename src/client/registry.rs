@@ -1,0 +1,174 @@
+//! All clients, by name, and the sweep that looks after those nobody calls.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use dashmap::DashMap;
+use dashmap::mapref::entry::Entry;
+
+use super::{Client, Gone};
+use crate::gateway::Gateway;
+use crate::net::{now, sleep};
+use crate::routing::ids::{BackendId, ClientId};
+use crate::routing::place::AdminState;
+
+/// How often all clients are looked at.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The table is full and the client is new: refused rather than evicting a live one, because a
+/// lost binding loses a user's work and a refusal does not.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("as many clients as there may be are known: {max}")]
+pub struct TooManyClients {
+    pub max: usize,
+}
+
+/// The clients. Entries are independent of each other, so a concurrent map serves.
+#[derive(Debug)]
+pub struct Clients {
+    by_id: DashMap<ClientId, Arc<Client>>,
+    max: usize,
+    log_budget: usize,
+}
+
+impl Clients {
+    #[must_use]
+    pub fn new(max: usize, log_budget: usize) -> Self {
+        Self { by_id: DashMap::new(), max, log_budget }
+    }
+
+    /// The client of that name, made on first contact.
+    ///
+    /// # Errors
+    /// It is new and the table is full.
+    pub fn get_or_make(&self, id: &ClientId) -> Result<Arc<Client>, TooManyClients> {
+        if let Some(client) = self.get(id) {
+            return Ok(client);
+        }
+        if self.max <= self.by_id.len() {
+            return Err(TooManyClients { max: self.max });
+        }
+        match self.by_id.entry(id.clone()) {
+            Entry::Occupied(found) => Ok(Arc::clone(found.get())),
+            Entry::Vacant(free) => {
+                let client = Arc::new(Client::new(id.clone(), self.log_budget, now()));
+                Ok(Arc::clone(free.insert(client).value()))
+            }
+        }
+    }
+
+    /// The client of that name, if there is one.
+    #[must_use]
+    pub fn get(&self, id: &ClientId) -> Option<Arc<Client>> {
+        self.by_id.get(id).map(|found| Arc::clone(found.value()))
+    }
+
+    /// All of them, in no order.
+    #[must_use]
+    pub fn all(&self) -> Vec<Arc<Client>> {
+        self.by_id.iter().map(|found| Arc::clone(found.value())).collect()
+    }
+
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.by_id.len()
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.by_id.is_empty()
+    }
+
+    fn forget(&self, client: &Arc<Client>) {
+        self.by_id.remove_if(&client.id, |_, found| Arc::ptr_eq(found, client));
+    }
+}
+
+/// Calls `act` on the client of that name, made if need be, again if it was just forgotten.
+///
+/// # Errors
+/// The table is full.
+pub fn with_client<T>(
+    clients: &Clients,
+    id: &ClientId,
+    mut act: impl FnMut(&Arc<Client>) -> Result<T, Gone>,
+) -> Result<(Arc<Client>, T), TooManyClients> {
+    loop {
+        let client = clients.get_or_make(id)?;
+        match act(&client) {
+            Ok(outcome) => return Ok((client, outcome)),
+            // The sweep has marked it gone and is about to take it out of the table.
+            Err(Gone) => clients.forget(&client),
+        }
+    }
+}
+
+/// Looks at all clients once a second until the process stops: moves idle ones off backends that
+/// are down or draining, closes links that nobody needs, forgets clients whose lease has ended.
+pub async fn sweep(gateway: Arc<Gateway>) {
+    loop {
+        tokio::select! {
+            () = sleep(SWEEP_INTERVAL) => {}
+            () = gateway.tasks.stopping() => return,
+        }
+        let now = now();
+        for client in gateway.clients.all() {
+            client.look_after(&gateway, now);
+        }
+        for backend in gateway.fleet.iter() {
+            backend.pool.sweep(now);
+        }
+        gateway.browsers.sweep(gateway.config.affinity.lease, now);
+    }
+}
+
+/// What the sweep finds to be done for one client.
+enum Care {
+    Nothing,
+    Forget(Option<BackendId>),
+    Rebind,
+}
+
+impl Client {
+    fn look_after(self: &Arc<Self>, gateway: &Arc<Gateway>, now: Instant) {
+        match self.care(gateway, now) {
+            Care::Nothing => {}
+            Care::Rebind => self.bind_socket(gateway),
+            Care::Forget(bound) => {
+                gateway.clients.forget(self);
+                gateway.count_left(bound);
+            }
+        }
+    }
+
+    fn care(&self, gateway: &Gateway, now: Instant) -> Care {
+        let affinity = &gateway.config.affinity;
+        let mut state = self.state();
+        if let Some(oldest) = now.checked_sub(gateway.config.sockets.replay_window)
+            && 0 < state.core.sockets()
+        {
+            state.log.forget_before(oldest);
+        }
+        if state.core.is_forgotten(affinity.lease, now) {
+            state.is_gone = true;
+            state.let_go_of_link();
+            return Care::Forget(state.core.bound().map(|(backend, _)| backend));
+        }
+        let is_wanted = state.core.is_held() || 0 < state.core.sockets();
+        let left = state.core.last_socket_lost().unwrap_or(state.core.last_contact());
+        if !is_wanted && affinity.link_linger <= now.duration_since(left) {
+            state.let_go_of_link();
+        }
+        if let Some(link) = &state.link {
+            link.probe_if_suspect(gateway.fleet.get(link.backend).last_status(), now);
+        }
+        let has_place = state.core.bound().is_some_and(|(backend, _)| {
+            let backend = gateway.fleet.get(backend);
+            backend.is_up() && backend.admin() == AdminState::Ready
+        });
+        let has_link = state.link.is_some();
+        let should_move = !state.core.is_held() && !has_place && has_link;
+        let should_link = 0 < state.core.sockets() && !has_link;
+        if should_move || should_link { Care::Rebind } else { Care::Nothing }
+    }
+}

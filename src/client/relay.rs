@@ -1,0 +1,324 @@
+//! An event on its way: from the link, into the log, to the queues of the browser sockets.
+//!
+//! A frame is looked at only as far as needed: its type, and the prompt it is about. What is not
+//! understood passes untouched and in order.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::link::Link;
+use super::log::Kept;
+use super::queue::Class;
+use super::{Client, State};
+use crate::comfy::answers::Ended;
+use crate::comfy::event::{self, Event};
+use crate::comfy::preview::{self, Binary};
+use crate::comfy::say;
+use crate::config::StatusCounts;
+use crate::gateway::Gateway;
+use crate::net::unix_millis;
+use crate::routing::ids::{BackendId, PromptId};
+use crate::routing::pending::{End, Heard, Loss, Sighted};
+use crate::ws::{Frame, Opcode};
+
+impl Client {
+    /// Takes a text or binary frame from the link.
+    pub(super) fn relay(&self, gateway: &Gateway, link: &Arc<Link>, frame: Frame, now: Instant) {
+        let mut state = self.state();
+        // After a reset or a move, what an old link still says is nobody's.
+        if !state.link.as_ref().is_some_and(|current| Arc::ptr_eq(current, link)) {
+            return;
+        }
+        let mut relay = Relay { state: &mut state, client: self, gateway, now, ended: None };
+        match frame.opcode {
+            Opcode::Binary => relay.binary(frame),
+            Opcode::Text => relay.text(link, frame),
+            Opcode::Ping | Opcode::Pong | Opcode::Close => {}
+        }
+        let ended = relay.ended.take();
+        drop(state);
+        if let Some((prompt, end)) = ended {
+            gateway.prompt_ended(&prompt, end);
+        }
+    }
+
+    /// Asking found something about a prompt. If that settles it, what its sockets have not been
+    /// told is made up.
+    pub(super) fn sighted(
+        &self,
+        gateway: &Gateway,
+        prompt: &PromptId,
+        sighted: Sighted,
+        history: Option<&Ended>,
+        now: Instant,
+    ) {
+        let mut state = self.state();
+        let backend = state.core.pending().get(prompt).map(|pending| pending.backend);
+        let (Some(backend), Some(end)) = (backend, state.core.sight(prompt, sighted, now)) else {
+            return;
+        };
+        match history {
+            Some(history) => state.tell_history(self, prompt, history),
+            None => state.tell_end(self, gateway, prompt, end, backend),
+        }
+        state.finish(self, gateway, prompt, now);
+        drop(state);
+        gateway.prompt_ended(prompt, end);
+    }
+
+    /// Its backend has stayed away past its grace: whatever is pending there is presumed lost.
+    pub(super) fn presume_lost(&self, gateway: &Gateway, backend: BackendId, now: Instant) {
+        let end = End::Lost(Loss::BackendGone);
+        let mut state = self.state();
+        let prompts: Vec<PromptId> = state.core.pending().keys().cloned().collect();
+        for prompt in &prompts {
+            if state.core.end(prompt, end, now).is_some() {
+                state.tell_end(self, gateway, prompt, end, backend);
+                state.finish(self, gateway, prompt, now);
+            }
+        }
+        drop(state);
+        for prompt in &prompts {
+            gateway.prompt_ended(prompt, end);
+        }
+    }
+}
+
+/// One frame under the client's lock.
+struct Relay<'a> {
+    state: &'a mut State,
+    client: &'a Client,
+    gateway: &'a Gateway,
+    now: Instant,
+    ended: Option<(PromptId, End)>,
+}
+
+impl Relay<'_> {
+    fn text(&mut self, link: &Arc<Link>, frame: Frame) {
+        let payload = frame.payload.clone();
+        match event::read(&payload) {
+            Event::Status { .. } => self.status(link, frame),
+            // The answer to the link's own flags; sockets are answered by us.
+            Event::FeatureFlags => {}
+            Event::Start { prompt } => {
+                // The prompt moved from waiting to running: whoever shows a queue asks again.
+                self.state.say_status(self.client, self.gateway);
+                self.keep(&prompt, Kept::Start, frame, Heard::Started);
+            }
+            Event::Cached { prompt } => {
+                self.keep(&prompt, Kept::Cached, frame, Heard::Progressed);
+            }
+            Event::Executed { prompt } => {
+                self.keep(&prompt, Kept::Output, frame, Heard::Progressed);
+            }
+            Event::Blocked { prompt } => {
+                self.keep(&prompt, Kept::Output, frame, Heard::Progressed);
+            }
+            Event::Executing { prompt, node } => self.executing(prompt, node.is_some(), frame),
+            Event::Success { prompt } => self.terminal(&prompt, End::Succeeded, frame),
+            Event::Failed { prompt, .. } => self.terminal(&prompt, End::Failed, frame),
+            Event::Interrupted { prompt } => self.terminal(&prompt, End::Interrupted, frame),
+            Event::Progress { prompt } => self.progress(prompt, Kept::Progress, frame),
+            Event::ProgressState { prompt } => self.progress(prompt, Kept::ProgressState, frame),
+            Event::Logs | Event::Other => self.push(Class::Lasting, &frame),
+        }
+    }
+
+    fn status(&mut self, link: &Arc<Link>, frame: Frame) {
+        link.status_came(self.now);
+        match self.gateway.config.isolation.status {
+            StatusCounts::Own => {}
+            StatusCounts::Backend => {
+                let frame = match event::without_sid(&frame.payload) {
+                    Some(text) => Frame::text(text),
+                    None => frame,
+                };
+                self.push(Class::Lasting, &frame);
+            }
+        }
+    }
+
+    fn executing(&mut self, prompt: Option<Cow<'_, str>>, has_node: bool, frame: Frame) {
+        match (prompt, has_node) {
+            (Some(prompt), true) => {
+                self.keep(&prompt, Kept::Executing, frame, Heard::Progressed);
+            }
+            (Some(prompt), false) => {
+                let id = self.keep(&prompt, Kept::LastWord, frame, Heard::LastWord);
+                if let Some(id) = id {
+                    self.state.log.ended(&id, self.now);
+                }
+            }
+            // What ComfyUI says to a socket that returns while its prompt runs; scripts that
+            // read the prompt_id of every `executing` break without one.
+            (None, _) => match self.state.log.running().cloned() {
+                Some(running) => {
+                    let text = event::with_prompt(&frame.payload, running.as_str());
+                    let frame = text.map_or(frame, Frame::text);
+                    self.keep(running.as_str(), Kept::Executing, frame, Heard::Progressed);
+                }
+                None => self.push(Class::Lasting, &frame),
+            },
+        }
+    }
+
+    fn terminal(&mut self, prompt: &str, end: End, frame: Frame) {
+        self.keep(prompt, Kept::Terminal, frame, Heard::Terminal(end));
+    }
+
+    /// Progress of a prompt that is not this client's is a broadcast meant for nobody.
+    fn progress(&mut self, prompt: Option<Cow<'_, str>>, kept: Kept, frame: Frame) {
+        let Some(prompt) = prompt else { return self.push(Class::Progress, &frame) };
+        let Some(id) = self.own(&prompt) else { return };
+        self.push(Class::Progress, &frame);
+        self.state.log.keep(&id, kept, frame);
+        self.hear(&id, Heard::Progressed);
+    }
+
+    fn binary(&mut self, frame: Frame) {
+        let payload = frame.payload.clone();
+        match preview::read(&payload) {
+            Binary::PreviewWithMetadata { prompt, node, .. } => {
+                let Some(id) = self.own(&prompt) else { return };
+                if self.is_output(&id, &node) {
+                    self.push(Class::Lasting, &frame);
+                    self.state.log.keep(&id, Kept::Output, frame);
+                } else {
+                    self.push(Class::Preview, &frame);
+                    self.state.log.keep(&id, Kept::Preview, frame);
+                }
+            }
+            Binary::Preview => self.push(Class::Preview, &frame),
+            Binary::Text { .. } | Binary::Unknown => self.push(Class::Lasting, &frame),
+        }
+    }
+
+    fn is_output(&self, prompt: &PromptId, node: &str) -> bool {
+        let nodes = self.state.output_nodes.get(prompt);
+        nodes.is_some_and(|nodes| nodes.iter().any(|output| output == node))
+    }
+
+    /// Keeps a lasting event, passes it on, and takes it to heart. Returns the prompt's id.
+    fn keep(&mut self, prompt: &str, kept: Kept, frame: Frame, heard: Heard) -> Option<PromptId> {
+        let Some(id) = self.own(prompt).or_else(|| PromptId::parse(prompt).ok()) else {
+            self.push(Class::Lasting, &frame);
+            return None;
+        };
+        self.push(Class::Lasting, &frame);
+        self.state.log.keep(&id, kept, frame);
+        self.hear(&id, heard);
+        Some(id)
+    }
+
+    fn hear(&mut self, prompt: &PromptId, heard: Heard) {
+        if let Some(end) = self.state.core.hear(prompt, heard, self.now) {
+            self.state.finish(self.client, self.gateway, prompt, self.now);
+            self.ended = Some((prompt.clone(), end));
+        }
+    }
+
+    /// The id, if the prompt is pending or in the log.
+    fn own(&self, prompt: &str) -> Option<PromptId> {
+        let pending = self.state.core.pending();
+        let id = pending.get_key_value(prompt).map(|(id, _)| id.clone());
+        id.or_else(|| self.state.log.knows(prompt).then(|| PromptId::parse(prompt).ok()).flatten())
+    }
+
+    fn push(&mut self, class: Class, frame: &Frame) {
+        self.state.push(self.client, class, frame);
+    }
+}
+
+impl State {
+    /// A prompt has left the map: the log forgets where it was, and the count is told. Never
+    /// before its last word: some clients take the count 0 for the end.
+    fn finish(&mut self, client: &Client, gateway: &Gateway, prompt: &PromptId, now: Instant) {
+        self.log.ended(prompt, now);
+        self.output_nodes.remove(prompt);
+        self.say_status(client, gateway);
+    }
+
+    /// Tells the sockets what the history says and they have not heard.
+    fn tell_history(&mut self, client: &Client, prompt: &PromptId, history: &Ended) {
+        for made_up in history.events(prompt.as_str()) {
+            let text = made_up.as_bytes();
+            let kept = match event::read(text) {
+                Event::Start { .. } if self.log.has_start(prompt.as_str()) => continue,
+                Event::Start { .. } => Kept::Start,
+                Event::Cached { .. } => Kept::Cached,
+                Event::Executed { .. } if self.has_told_output(prompt, text) => continue,
+                Event::Executed { .. } => Kept::Output,
+                Event::Executing { .. } => Kept::LastWord,
+                Event::Success { .. } | Event::Failed { .. } | Event::Interrupted { .. }
+                    if self.log.has_terminal(prompt.as_str()) =>
+                {
+                    continue;
+                }
+                Event::Success { .. } | Event::Failed { .. } | Event::Interrupted { .. } => {
+                    Kept::Terminal
+                }
+                Event::Status { .. }
+                | Event::Progress { .. }
+                | Event::ProgressState { .. }
+                | Event::Blocked { .. }
+                | Event::FeatureFlags
+                | Event::Logs
+                | Event::Other => continue,
+            };
+            self.tell(client, prompt, kept, Frame::text(made_up));
+        }
+    }
+
+    /// True if the output of the same node was told.
+    fn has_told_output(&self, prompt: &PromptId, executed: &[u8]) -> bool {
+        let node = event::executed_node(executed);
+        let same = |frame: &Frame| event::executed_node(&frame.payload) == node;
+        node.is_some() && self.log.has_output_of(prompt.as_str(), same)
+    }
+
+    /// Tells the sockets of an end that ComfyUI says nothing about, in ComfyUI's own terms.
+    pub(super) fn tell_end(
+        &mut self,
+        client: &Client,
+        gateway: &Gateway,
+        prompt: &PromptId,
+        end: End,
+        backend: BackendId,
+    ) {
+        let at = unix_millis();
+        let backend = &gateway.fleet.get(backend).name;
+        let text = match end {
+            End::Lost(loss) => {
+                let message = lost_message(loss, backend);
+                say::execution_error(prompt, "mooring.PromptLost", &message, at)
+            }
+            End::Failed => {
+                let message = format!("The prompt failed on {backend}.");
+                say::execution_error(prompt, "mooring.PromptFailed", &message, at)
+            }
+            End::Deleted | End::Interrupted => say::execution_interrupted(prompt, at),
+            End::Succeeded => say::execution_success(prompt, at),
+        };
+        if !self.log.has_terminal(prompt.as_str()) {
+            self.tell(client, prompt, Kept::Terminal, Frame::text(text));
+        }
+        self.tell(client, prompt, Kept::LastWord, Frame::text(say::executing(prompt, None)));
+    }
+
+    fn tell(&mut self, client: &Client, prompt: &PromptId, kept: Kept, frame: Frame) {
+        self.push(client, Class::Lasting, &frame);
+        self.log.keep(prompt, kept, frame);
+    }
+}
+
+/// What a person reads in the page when work is lost.
+fn lost_message(loss: Loss, backend: &str) -> String {
+    let why = match loss {
+        Loss::BackendRestarted => format!("{backend} was restarted while it had this prompt"),
+        Loss::BackendGone => format!("{backend} has not answered for too long"),
+        Loss::Vanished => format!("{backend} does not know this prompt any more"),
+        Loss::Reset => "this client was reset by force".to_owned(),
+    };
+    format!("Mooring: the prompt is lost: {why}. It was not submitted again.")
+}

@@ -1,0 +1,438 @@
+//! One browser socket: its slot in the client's state, and the task that reads and writes it.
+//!
+//! Reading and writing are polled by one task and never wait for each other: a browser that does
+//! not read can still be heard, and the other way round.
+
+use std::future::{Future as _, poll_fn};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use tokio::time::Sleep;
+use tracing::debug;
+
+use super::log::Since;
+use super::queue::{Bounds, Class, Queue};
+use super::{Client, Gone, State};
+use crate::comfy::event;
+use crate::comfy::preview;
+use crate::comfy::say;
+use crate::config::SocketsConfig;
+use crate::gateway::Gateway;
+use crate::net::now;
+use crate::routing::decision::Decision;
+use crate::ws::{Channel, Frame, Limits, Opcode, ReceiveError, may_be_sent};
+
+/// The read buffer of a browser socket: what an idle one costs. Browsers say little.
+const READ_BUFFER: usize = 1 << 10;
+
+/// How long a closing handshake may take.
+const FAREWELL: Duration = Duration::from_secs(5);
+
+/// A socket in its client's state.
+#[derive(Debug)]
+pub(super) struct Slot {
+    key: SocketKey,
+    queue: Queue,
+    /// The task that waits for the queue to fill.
+    waker: Option<Waker>,
+    previews: Previews,
+    /// Set when the socket must be closed, with what it is told.
+    verdict: Option<(u16, &'static str)>,
+}
+
+/// Names one socket of one client.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct SocketKey(u64);
+
+/// What a socket negotiated for its previews (S7).
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Previews {
+    /// Type 1: no names in it.
+    Plain,
+    /// Type 4: with the prompt and the node.
+    WithMetadata,
+}
+
+impl Client {
+    /// A socket opens: it is told who it is and what it missed, and live events follow from
+    /// exactly there.
+    ///
+    /// # Errors
+    /// [`Gone`] if the client was forgotten meanwhile.
+    pub fn open_socket(self: &Arc<Self>, gateway: &Arc<Gateway>) -> Result<SocketKey, Gone> {
+        let now = now();
+        let config = &gateway.config;
+        let mut state = self.state();
+        if state.is_gone {
+            return Err(Gone);
+        }
+        let since = Since {
+            last_socket_lost: state.core.last_socket_lost(),
+            has_socket: 0 < state.core.sockets(),
+            window: config.sockets.replay_window,
+            now,
+        };
+        let replay = state.log.replay(since);
+        let key = SocketKey(state.next_socket);
+        state.next_socket += 1;
+        state.core.socket_opened(now);
+        let status = say::status(state.queue_remaining(), Some(&self.id));
+        let mut slot = Slot::new(key, &config.sockets);
+        slot.push(Class::Lasting, &Frame::text(status));
+        for frame in &replay {
+            slot.push(Class::Lasting, frame);
+        }
+        state.sockets.push(slot);
+        drop(state);
+        gateway.metrics.sockets.inc();
+        self.bind_socket(gateway);
+        Ok(key)
+    }
+
+    /// Binds on first contact and opens the link. A fleet without a place is no reason to refuse
+    /// a socket: it was answered already, and the sweep tries again.
+    pub(super) fn bind_socket(self: &Arc<Self>, gateway: &Arc<Gateway>) {
+        if let Ok(Ok(Decision { backend, .. })) = self.contact(gateway) {
+            self.linked(gateway, backend);
+        }
+    }
+
+    fn close_socket(&self, gateway: &Gateway, key: SocketKey) {
+        let mut state = self.state();
+        let Some(index) = state.sockets.iter().position(|slot| slot.key == key) else { return };
+        let slot = state.sockets.swap_remove(index);
+        state.core.socket_closed(now());
+        drop(state);
+        gateway.metrics.sockets.dec();
+        gateway.metrics.dropped(slot.queue.dropped());
+    }
+
+    /// The next frame to write, or what the socket must be closed with.
+    fn poll_outgoing(&self, key: SocketKey, cx: &Context<'_>) -> Poll<Outgoing> {
+        let mut state = self.state();
+        let Some(slot) = state.sockets.iter_mut().find(|slot| slot.key == key) else {
+            return Poll::Ready(Outgoing::Close(1000, ""));
+        };
+        match (slot.queue.pop(), slot.verdict) {
+            (_, Some((code, reason))) => Poll::Ready(Outgoing::Close(code, reason)),
+            (Some(frame), None) => Poll::Ready(Outgoing::Frame(frame)),
+            (None, None) => {
+                slot.waker = Some(cx.waker().clone());
+                Poll::Pending
+            }
+        }
+    }
+
+    /// The socket said which features it has; it is answered with the backend's.
+    fn negotiate(&self, gateway: &Gateway, key: SocketKey, flags: &[u8]) {
+        let metadata = event::wants_preview_metadata(flags);
+        let mut state = self.state();
+        let backend = state.core.bound().map(|(backend, _)| backend);
+        let features = gateway.features(backend);
+        let Some(slot) = state.sockets.iter_mut().find(|slot| slot.key == key) else { return };
+        slot.previews = if metadata { Previews::WithMetadata } else { Previews::Plain };
+        slot.push(Class::Lasting, &Frame::text(say::feature_flags(&features)));
+    }
+
+    /// What the browser says is for the backend, unless it is ours to answer.
+    fn pass_on(&self, frame: Frame) {
+        let link = self.state().link.clone();
+        if let Some(link) = link {
+            link.send(frame);
+        }
+    }
+}
+
+impl State {
+    /// Queues a frame on every socket, each as it negotiated.
+    pub(super) fn push(&mut self, client: &Client, class: Class, frame: &Frame) {
+        for slot in &mut self.sockets {
+            slot.push(class, frame);
+            if slot.verdict.is_some() {
+                debug!(client = %client.id, "A socket is too slow and is closed.");
+            }
+        }
+    }
+}
+
+impl Slot {
+    fn new(key: SocketKey, config: &SocketsConfig) -> Self {
+        let bytes = |size: u64| usize::try_from(size).unwrap_or(usize::MAX);
+        // A whole replay must fit, or a socket that fell behind could never catch up.
+        let lasting = bytes(config.queue_critical).saturating_add(bytes(config.log_bytes));
+        let bounds = Bounds { droppable: bytes(config.queue_bytes), lasting };
+        Self {
+            key,
+            queue: Queue::new(bounds),
+            waker: None,
+            previews: Previews::Plain,
+            verdict: None,
+        }
+    }
+
+    fn push(&mut self, class: Class, frame: &Frame) {
+        if self.verdict.is_some() {
+            return;
+        }
+        let frame = match self.previews {
+            Previews::Plain if frame.opcode == Opcode::Binary => plain(frame),
+            Previews::Plain | Previews::WithMetadata => frame.clone(),
+        };
+        if self.queue.push(class, frame).is_err() {
+            // 1013, try again later: the replay then makes it whole.
+            self.verdict = Some((1013, "too slow"));
+        }
+        self.wake();
+    }
+
+    fn wake(&mut self) {
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+}
+
+fn plain(frame: &Frame) -> Frame {
+    preview::downgrade(&frame.payload).map_or_else(|| frame.clone(), Frame::binary)
+}
+
+enum Outgoing {
+    Frame(Frame),
+    Close(u16, &'static str),
+}
+
+/// The limits of a browser socket.
+#[must_use]
+pub fn limits(config: &SocketsConfig) -> Limits {
+    let message = usize::try_from(config.max_from_client).unwrap_or(usize::MAX);
+    Limits { message, read_buffer: READ_BUFFER }
+}
+
+/// Serves a browser socket until it ends.
+pub async fn serve(gateway: Arc<Gateway>, client: Arc<Client>, key: SocketKey, channel: Channel) {
+    let mut socket = Socket::new(&gateway, &client, key, channel);
+    let end = tokio::select! {
+        end = socket.run() => end,
+        () = gateway.tasks.stopping() => SocketEnd::Closing(1012, "restarting"),
+    };
+    debug!(client = %client.id, ?end, "Socket ended.");
+    // First of all: a browser that returns at once must find its place free.
+    client.close_socket(&gateway, key);
+    socket.say_goodbye(end).await;
+}
+
+/// Why a browser socket ended.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum SocketEnd {
+    /// The browser closed it, with this code.
+    Closed(Option<u16>),
+    /// Nothing was heard of it for two pings.
+    Silent,
+    /// The connection broke.
+    Lost,
+    /// We close it.
+    Closing(u16, &'static str),
+}
+
+struct Socket<'a> {
+    gateway: &'a Gateway,
+    client: &'a Client,
+    key: SocketKey,
+    channel: Channel,
+    /// The first message may negotiate; ComfyUI ignores the flags of any later one.
+    is_first: bool,
+    negotiated: bool,
+    needs_flush: bool,
+    heard: Instant,
+    /// When text was last sent: a widely used SDK gives up after 10 s without.
+    said: Instant,
+    pinged: Instant,
+    timer: Pin<Box<Sleep>>,
+}
+
+impl<'a> Socket<'a> {
+    fn new(gateway: &'a Gateway, client: &'a Client, key: SocketKey, channel: Channel) -> Self {
+        let now = now();
+        let mut socket = Self {
+            gateway,
+            client,
+            key,
+            channel,
+            is_first: true,
+            negotiated: false,
+            needs_flush: false,
+            heard: now,
+            said: now,
+            pinged: now,
+            timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
+        };
+        socket.set_timer();
+        socket
+    }
+
+    async fn run(&mut self) -> SocketEnd {
+        poll_fn(|cx| self.poll(cx)).await
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<SocketEnd> {
+        loop {
+            if let Poll::Ready(end) = self.poll_write(cx) {
+                return Poll::Ready(end);
+            }
+            if let Poll::Ready(received) = self.channel.poll_next(cx) {
+                self.heard = now();
+                match self.received(received) {
+                    Some(end) => return Poll::Ready(end),
+                    None => continue,
+                }
+            }
+            match self.timer.as_mut().poll(cx) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(()) => {
+                    if let Some(end) = self.timed_out() {
+                        return Poll::Ready(end);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Writes what waits, and flushes once when nothing does. Pending when the browser has to
+    /// read first, or when there is nothing to write.
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<SocketEnd> {
+        loop {
+            match self.channel.poll_ready(cx) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Err(_)) => return Poll::Ready(SocketEnd::Lost),
+                Poll::Ready(Ok(())) => {}
+            }
+            match self.client.poll_outgoing(self.key, cx) {
+                Poll::Ready(Outgoing::Close(code, reason)) => {
+                    return Poll::Ready(SocketEnd::Closing(code, reason));
+                }
+                Poll::Ready(Outgoing::Frame(frame)) => {
+                    if let Some(end) = self.queue(frame) {
+                        return Poll::Ready(end);
+                    }
+                }
+                Poll::Pending => return self.poll_flush(cx),
+            }
+        }
+    }
+
+    fn queue(&mut self, frame: Frame) -> Option<SocketEnd> {
+        if frame.opcode == Opcode::Text {
+            self.said = now();
+        }
+        self.needs_flush = true;
+        self.channel.start_send(frame).err().map(|_| SocketEnd::Lost)
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<SocketEnd> {
+        if self.needs_flush {
+            match self.channel.poll_flush(cx) {
+                Poll::Ready(Ok(())) => self.needs_flush = false,
+                Poll::Ready(Err(_)) => return Poll::Ready(SocketEnd::Lost),
+                Poll::Pending => {}
+            }
+        }
+        Poll::Pending
+    }
+
+    fn received(&mut self, received: Option<Result<Frame, ReceiveError>>) -> Option<SocketEnd> {
+        match received {
+            None => Some(SocketEnd::Closed(None)),
+            Some(Err(error)) => Some(match error.close_code() {
+                Some(code) => SocketEnd::Closing(code, "bad frame"),
+                None => SocketEnd::Lost,
+            }),
+            Some(Ok(frame)) => match frame.opcode {
+                Opcode::Text => {
+                    self.text(frame);
+                    None
+                }
+                Opcode::Binary => {
+                    self.client.pass_on(frame);
+                    None
+                }
+                Opcode::Close => {
+                    Some(SocketEnd::Closed(frame.close_reason().map(|(code, _)| code)))
+                }
+                Opcode::Ping => {
+                    // The library has queued the pong; it leaves with the next flush.
+                    self.needs_flush = true;
+                    None
+                }
+                Opcode::Pong => None,
+            },
+        }
+    }
+
+    fn text(&mut self, frame: Frame) {
+        // Text that is not JSON does not use up the first message (ComfyUI 0.8.0).
+        let is_json = event::is_json_object(&frame.payload);
+        let may_negotiate = is_json && std::mem::take(&mut self.is_first);
+        match (event::is_feature_flags(&frame.payload), may_negotiate) {
+            (true, true) => {
+                self.negotiated = true;
+                self.client.negotiate(self.gateway, self.key, &frame.payload);
+            }
+            // Too late, as on ComfyUI; and the link has negotiated its own.
+            (true, false) => {}
+            (false, _) => self.client.pass_on(frame),
+        }
+    }
+
+    /// A deadline has come: gone, time to ping, or time to say that we are alive.
+    fn timed_out(&mut self) -> Option<SocketEnd> {
+        let now = now();
+        let config = &self.gateway.config.sockets;
+        if 2 * config.ping_interval <= now.duration_since(self.heard) {
+            return Some(SocketEnd::Silent);
+        }
+        let mut end = None;
+        if config.ping_interval <= now.duration_since(self.heard.max(self.pinged)) {
+            self.pinged = now;
+            end = self.queue(Frame::ping(b""));
+        }
+        if self.wants_sign_of_life() && config.alive_after <= now.duration_since(self.said) {
+            end = end.or(self.queue(Frame::text(say::alive())));
+        }
+        self.set_timer();
+        end
+    }
+
+    /// The stock page logs unknown events once; it negotiates, and is spared.
+    fn wants_sign_of_life(&self) -> bool {
+        !self.negotiated
+    }
+
+    fn set_timer(&mut self) {
+        let config = &self.gateway.config.sockets;
+        let mut next = self.heard.max(self.pinged) + config.ping_interval;
+        next = next.min(self.heard + 2 * config.ping_interval);
+        if self.wants_sign_of_life() {
+            next = next.min(self.said + config.alive_after);
+        }
+        self.timer.as_mut().reset(next.into());
+    }
+
+    async fn say_goodbye(&mut self, end: SocketEnd) {
+        let frame = match end {
+            SocketEnd::Closing(code, reason) => Frame::close(code, reason),
+            // The library has echoed the close; it has to leave.
+            SocketEnd::Closed(code) => {
+                Frame::close(code.filter(|code| may_be_sent(*code)).unwrap_or(1000), "")
+            }
+            SocketEnd::Silent => Frame::close(1001, "no answer to pings"),
+            SocketEnd::Lost => return,
+        };
+        let farewell = async {
+            let _ = self.channel.send(frame).await;
+            while let Some(Ok(_late)) = self.channel.next().await {}
+        };
+        let _ = tokio::time::timeout(FAREWELL, farewell).await;
+    }
+}

@@ -1,0 +1,241 @@
+//! What can fail in the gateway itself, and what the asker is told.
+//!
+//! An answer that a backend produced is never an error here, whatever its status: it is passed on
+//! as it came. Each failure answers the same questions in matches without `_`: which status,
+//! which stable code, whose fault, and whether waiting helps. `docs/errors.md` lists the codes;
+//! a test holds the two together.
+
+use http::header::{CONTENT_TYPE, HeaderName, RETRY_AFTER, SEC_WEBSOCKET_VERSION};
+use http::{HeaderValue, Response, StatusCode};
+
+use crate::body::{CollectError, ResponseBody};
+use crate::client::registry::TooManyClients;
+use crate::comfy::reply;
+use crate::comfy::submission;
+use crate::comfy::verbs::BadBody;
+use crate::fleet::pool::ExchangeError;
+use crate::routing::decision::{Refusal, StillPending};
+use crate::routing::ids::BadClientId;
+use crate::routing::place::NoPlace;
+use crate::ws::HandshakeError;
+
+/// The code of the failure, for programs.
+pub const ERROR_HEADER: HeaderName = HeaderName::from_static("mooring-error");
+
+/// A request failed in the gateway.
+#[derive(Debug, thiserror::Error)]
+pub enum GatewayError {
+    #[error("no client backend: {0}")]
+    Refused(#[from] Refusal),
+    #[error("{backend}, which has what you ask about, is down; it is not asked elsewhere")]
+    BackendDown { backend: String },
+    #[error(transparent)]
+    TooManyClients(#[from] TooManyClients),
+    #[error(transparent)]
+    BadClientId(#[from] BadClientId),
+    #[error(transparent)]
+    Submission(#[from] submission::Refusal),
+    #[error("the prompt id is known already")]
+    PromptIdKnown,
+    #[error("Maximum request body size {max} exceeded")]
+    BodyTooLarge { max: u64 },
+    #[error("the gateway holds as many request bodies as it may; try again")]
+    BodiesBusy,
+    #[error("your request's body broke off")]
+    BodyBroken,
+    #[error(transparent)]
+    BadBody(#[from] BadBody),
+    #[error("{backend} could not be reached")]
+    Unreachable { backend: String, source: ExchangeError },
+    #[error("{backend} broke off before it answered")]
+    Lost { backend: String, source: ExchangeError },
+    #[error("{backend} did not answer in time")]
+    NoAnswer { backend: String, source: ExchangeError },
+    #[error("no socket to {backend} could be opened, so nothing was sent")]
+    LinkTimeout { backend: String },
+    #[error("{backend} failed before it took the prompt; it was not queued")]
+    NotQueued { backend: String },
+    #[error(
+        "it is not known yet whether {backend} has prompt {prompt}; it stays pending: ask \
+         /history/{prompt} or /-/explain?prompt={prompt}"
+    )]
+    StateUnknown { backend: String, prompt: String },
+    #[error("pages of other origins may not use this gateway")]
+    ForeignOrigin,
+    #[error("this is for operators; see server.allow_manager")]
+    OperatorsOnly,
+    #[error("say who you are: send a clientId")]
+    Nameless,
+    #[error(transparent)]
+    StillPending(#[from] StillPending),
+    #[error(transparent)]
+    Handshake(#[from] HandshakeError),
+    #[error("nothing of that name is here")]
+    NotFound,
+    #[error("the method is not for this path")]
+    BadMethod,
+    #[error("the gateway is stopping")]
+    Stopping,
+}
+
+/// Who has to act. It chooses the log level: a client's mistake is never a warning.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Fault {
+    Backend,
+    Client,
+    Gateway,
+}
+
+impl GatewayError {
+    /// The failure of an exchange with a backend, told apart by what the backend can have seen.
+    #[must_use]
+    pub fn exchange(backend: &str, source: ExchangeError) -> Self {
+        let backend = backend.to_owned();
+        match source {
+            ExchangeError::Connect(_)
+            | ExchangeError::ConnectTimeout(_)
+            | ExchangeError::NotSent(_) => Self::Unreachable { backend, source },
+            ExchangeError::Lost(_) => Self::Lost { backend, source },
+            ExchangeError::NoAnswer(_) => Self::NoAnswer { backend, source },
+        }
+    }
+
+    #[must_use]
+    pub fn fault(&self) -> Fault {
+        match self {
+            Self::Refused(Refusal::TooManyPending { .. } | Refusal::AlreadyPending)
+            | Self::BadClientId(_)
+            | Self::Submission(_)
+            | Self::PromptIdKnown
+            | Self::BodyTooLarge { .. }
+            | Self::BodyBroken
+            | Self::BadBody(_)
+            | Self::ForeignOrigin
+            | Self::OperatorsOnly
+            | Self::Nameless
+            | Self::StillPending(_)
+            | Self::Handshake(_)
+            | Self::NotFound
+            | Self::BadMethod => Fault::Client,
+            Self::Refused(Refusal::BackendDown { .. })
+            | Self::BackendDown { .. }
+            | Self::Unreachable { .. }
+            | Self::Lost { .. }
+            | Self::NoAnswer { .. }
+            | Self::LinkTimeout { .. }
+            | Self::NotQueued { .. }
+            | Self::StateUnknown { .. } => Fault::Backend,
+            Self::Refused(Refusal::NoPlace(_))
+            | Self::TooManyClients(_)
+            | Self::BodiesBusy
+            | Self::Stopping => Fault::Gateway,
+        }
+    }
+
+    #[must_use]
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Self::Refused(Refusal::TooManyPending { .. }) => StatusCode::TOO_MANY_REQUESTS,
+            Self::Refused(Refusal::AlreadyPending)
+            | Self::BadClientId(_)
+            | Self::Submission(_)
+            | Self::PromptIdKnown
+            | Self::BodyBroken
+            | Self::BadBody(_) => StatusCode::BAD_REQUEST,
+            Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Unreachable { .. } | Self::Lost { .. } | Self::NotQueued { .. } => {
+                StatusCode::BAD_GATEWAY
+            }
+            Self::NoAnswer { .. } | Self::StateUnknown { .. } => StatusCode::GATEWAY_TIMEOUT,
+            Self::ForeignOrigin | Self::OperatorsOnly | Self::Nameless => StatusCode::FORBIDDEN,
+            Self::StillPending(_) => StatusCode::CONFLICT,
+            Self::Handshake(error) => error.status(),
+            Self::NotFound => StatusCode::NOT_FOUND,
+            Self::BadMethod => StatusCode::METHOD_NOT_ALLOWED,
+            Self::Refused(Refusal::BackendDown { .. } | Refusal::NoPlace(_))
+            | Self::BackendDown { .. }
+            | Self::TooManyClients(_)
+            | Self::BodiesBusy
+            | Self::LinkTimeout { .. }
+            | Self::Stopping => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+
+    /// Stable and documented; also the label of `mooring_errors_total`.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Refused(Refusal::BackendDown { .. }) | Self::BackendDown { .. } => "backend_down",
+            Self::Refused(Refusal::NoPlace(NoPlace::NoneReady)) => "no_backend",
+            Self::Refused(Refusal::NoPlace(NoPlace::FleetFull)) => "fleet_full",
+            Self::Refused(Refusal::TooManyPending { .. }) => "too_many_pending",
+            Self::Refused(Refusal::AlreadyPending) | Self::PromptIdKnown => "prompt_id_known",
+            Self::TooManyClients(_) => "too_many_clients",
+            Self::BadClientId(_) => "bad_client_id",
+            Self::Submission(refusal) => refusal.code(),
+            Self::BodyTooLarge { .. } => "body_too_large",
+            Self::BodiesBusy => "bodies_busy",
+            Self::BodyBroken => "body_broken",
+            Self::BadBody(_) => "bad_body",
+            Self::Unreachable { .. } => "backend_unreachable",
+            Self::Lost { .. } => "backend_lost",
+            Self::NoAnswer { .. } => "backend_timeout",
+            Self::LinkTimeout { .. } => "link_timeout",
+            Self::NotQueued { .. } => "not_queued",
+            Self::StateUnknown { .. } => "prompt_state_unknown",
+            Self::ForeignOrigin => "foreign_origin",
+            Self::OperatorsOnly => "operators_only",
+            Self::Nameless => "nameless",
+            Self::StillPending(_) => "still_pending",
+            Self::Handshake(_) => "bad_handshake",
+            Self::NotFound => "not_found",
+            Self::BadMethod => "bad_method",
+            Self::Stopping => "stopping",
+        }
+    }
+
+    /// After how many seconds asking again makes sense.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<u16> {
+        match self.status() {
+            StatusCode::SERVICE_UNAVAILABLE => Some(2),
+            StatusCode::TOO_MANY_REQUESTS => Some(5),
+            StatusCode::GATEWAY_TIMEOUT => Some(10),
+            _ => None,
+        }
+    }
+
+    /// JSON in ComfyUI's own shape, which its clients parse on every route.
+    #[must_use]
+    pub fn response(&self) -> Response<ResponseBody> {
+        let body = if let Self::Submission(refusal) = self {
+            refusal.body()
+        } else {
+            reply::error(self.code(), &self.to_string())
+        };
+        let mut response = Response::new(ResponseBody::whole(body));
+        *response.status_mut() = self.status();
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json; charset=utf-8"));
+        headers.insert(ERROR_HEADER, HeaderValue::from_static(self.code()));
+        if let Some(seconds) = self.retry_after() {
+            headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if self.status() == StatusCode::UPGRADE_REQUIRED {
+            // RFC 6455 section 4.4.
+            headers.insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+        }
+        response
+    }
+}
+
+/// A body could not be collected: too large is the limit's word, broken is the client's fault.
+impl From<CollectError> for GatewayError {
+    fn from(error: CollectError) -> Self {
+        match error {
+            CollectError::TooLarge { max } => Self::BodyTooLarge { max },
+            CollectError::Busy => Self::BodiesBusy,
+            CollectError::Broken(_) => Self::BodyBroken,
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! Small questions to a backend: bounded in size and time, and answered in ComfyUI's language.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, HOST};
+use http::{HeaderValue, Method, Request};
+
+use super::backend::Backend;
+use super::pool::ExchangeError;
+use crate::body::{CollectError, CollectLimits, OnEnd as _, RequestBody, collect};
+use crate::comfy::answers::{self, Junk, Sighting};
+use crate::routing::ids::PromptId;
+
+/// The largest answer read into memory; a queue of a thousand graphs of 64 KiB.
+const ANSWER_MAX: u64 = 64 << 20;
+
+/// Why a question got no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum AskError {
+    #[error(transparent)]
+    Exchange(#[from] ExchangeError),
+    #[error("the answer broke off: {0}")]
+    Body(#[from] CollectError),
+    #[error("answered {0}")]
+    Status(u16),
+    #[error("the answer is not ComfyUI's: {0}")]
+    Junk(#[from] Junk),
+}
+
+impl Backend {
+    /// `GET path`: status and body, within `limit`.
+    ///
+    /// # Errors
+    /// No whole answer came in time.
+    pub async fn get(&self, path: &str, limit: Duration) -> Result<(u16, Bytes), AskError> {
+        self.ask(Method::GET, path, RequestBody::Empty, limit).await
+    }
+
+    /// `POST path` with a JSON body: status and body, within `limit`.
+    ///
+    /// # Errors
+    /// No whole answer came in time; the backend may have acted all the same.
+    pub async fn post(
+        &self,
+        path: &str,
+        body: impl Into<Bytes>,
+        limit: Duration,
+    ) -> Result<(u16, Bytes), AskError> {
+        self.ask(Method::POST, path, RequestBody::whole(body), limit).await
+    }
+
+    /// `PATCH path` with a JSON body: status and body, within `limit`.
+    ///
+    /// # Errors
+    /// No whole answer came in time; the backend may have acted all the same.
+    pub async fn patch(
+        &self,
+        path: &str,
+        body: impl Into<Bytes>,
+        limit: Duration,
+    ) -> Result<(u16, Bytes), AskError> {
+        self.ask(Method::PATCH, path, RequestBody::whole(body), limit).await
+    }
+
+    async fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        body: RequestBody,
+        limit: Duration,
+    ) -> Result<(u16, Bytes), AskError> {
+        let mut request = Request::new(body);
+        *request.method_mut() = method;
+        *request.uri_mut() = path.parse().map_err(|_| Junk::Malformed)?;
+        request.headers_mut().insert(HOST, self.host_header.clone());
+        request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        let (response, lease) = self.pool.send(request, limit).await?;
+        let status = response.status().as_u16();
+        let body =
+            collect(response.into_body(), CollectLimits { max: ANSWER_MAX, idle: limit }, None)
+                .await?;
+        Box::new(lease).finished();
+        Ok((status, body))
+    }
+
+    /// Looks for a prompt: one atomic question where the server has the jobs API (0.6.0), else
+    /// the queue before the history, because a prompt moves from the one to the other.
+    ///
+    /// # Errors
+    /// The backend did not answer; nothing is known then.
+    pub async fn look_for(&self, prompt: &PromptId, limit: Duration) -> Result<Sighting, AskError> {
+        let queue = self.get_ok("/queue", limit).await?;
+        self.look_in(&queue, prompt, limit).await
+    }
+
+    /// The same with a queue that was just read, so that many prompts share one reading.
+    ///
+    /// # Errors
+    /// The backend did not answer; nothing is known then.
+    pub async fn look_in(
+        &self,
+        queue: &[u8],
+        prompt: &PromptId,
+        limit: Duration,
+    ) -> Result<Sighting, AskError> {
+        if let Some(sighting) = answers::in_queue(queue, prompt.as_str())? {
+            return Ok(sighting);
+        }
+        let path = format!("/history/{}", encode_segment(prompt.as_str()));
+        let history = self.get_ok(&path, limit).await?;
+        Ok(answers::in_history(&history, prompt.as_str())?
+            .map_or(Sighting::Absent, Sighting::Ended))
+    }
+
+    /// `GET path`, with 200 or nothing.
+    ///
+    /// # Errors
+    /// No whole answer with status 200 came in time.
+    pub async fn get_ok(&self, path: &str, limit: Duration) -> Result<Bytes, AskError> {
+        match self.get(path, limit).await? {
+            (200, body) => Ok(body),
+            (status, _) => Err(AskError::Status(status)),
+        }
+    }
+}
+
+/// Percent-encodes one path segment, or the value of a query parameter.
+#[must_use]
+pub fn encode_segment(text: &str) -> String {
+    percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string()
+}

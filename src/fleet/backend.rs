@@ -1,0 +1,319 @@
+//! One backend: what is configured, what it says of itself, and what is known of its health.
+
+use std::num::NonZeroU32;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use http::HeaderValue;
+use tokio::sync::watch;
+use tracing::{info, warn};
+
+use super::load::Load;
+use super::pool::{Pool, PoolLimits};
+use crate::comfy::version::Version;
+use crate::config::{BackendConfig, Config};
+use crate::net::{Network, now};
+use crate::routing::health::{Change, Health, Probe, Thresholds};
+use crate::routing::ids::BackendId;
+use crate::routing::place::{AdminState, BackendView};
+use crate::tasks::Tasks;
+
+/// One backend, shared by everything that talks to it.
+#[derive(Debug)]
+pub struct Backend {
+    pub id: BackendId,
+    pub name: String,
+    /// `host:port`, as it stands in `Host`.
+    pub authority: String,
+    pub host: String,
+    pub port: u16,
+    /// [`Self::authority`] and [`Self::name`] as header values, made once.
+    pub host_header: HeaderValue,
+    pub name_header: HeaderValue,
+    pub weight: NonZeroU32,
+    pub max_pending: Option<NonZeroU32>,
+    pub pool: Arc<Pool>,
+    pub load: Load,
+    thresholds: Thresholds,
+    /// Copies of what [`State`] says, for views without a lock.
+    up: AtomicBool,
+    admin: AtomicU8,
+    bound: AtomicU32,
+    state: Mutex<State>,
+    /// Says when the backend goes up or down.
+    turned: watch::Sender<Turned>,
+}
+
+/// Up or down, and how often it has turned: a waiter must not miss a short outage.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Turned {
+    pub up: bool,
+    pub times: u64,
+}
+
+#[derive(Debug)]
+struct State {
+    health: Health,
+    admin: AdminState,
+    /// When it last went up or down, or was configured.
+    since: Instant,
+    /// It was asked at least once, whatever came of it.
+    was_probed: bool,
+    /// What the last failed probe said.
+    trouble: Option<String>,
+    version: Option<Version>,
+    /// The answer of `GET /features`, as it came.
+    features: Option<Arc<str>>,
+    /// When its port was last found closed: its process, and all it remembered, is gone since.
+    refused: Option<Instant>,
+    /// When its watch link last got a `status`.
+    last_status: Option<Instant>,
+}
+
+/// What an operator sees of a backend.
+#[derive(Clone, Debug)]
+pub struct Report {
+    pub up: bool,
+    pub admin: AdminState,
+    pub since: Instant,
+    pub trouble: Option<String>,
+    pub version: Option<Version>,
+    pub queue_remaining: u32,
+    pub load: u32,
+    pub bound: u32,
+    pub was_probed: bool,
+}
+
+impl Backend {
+    #[must_use]
+    pub fn new(
+        id: BackendId,
+        settings: &BackendConfig,
+        config: &Config,
+        network: &Arc<dyn Network>,
+        tasks: &Tasks,
+    ) -> Self {
+        let limits = PoolLimits {
+            connect_timeout: config.fleet.connect_timeout,
+            idle: config.fleet.pool_idle,
+            idle_max: config.fleet.max_idle_connections,
+        };
+        let (host, port) = (settings.host.clone(), settings.port);
+        let pool = Pool::new(Arc::clone(network), tasks.clone(), host.clone(), port, limits);
+        let header = |text: &str| {
+            HeaderValue::from_str(text).unwrap_or_else(|_| HeaderValue::from_static("invalid"))
+        };
+        Self {
+            id,
+            name: settings.name.clone(),
+            authority: settings.authority.clone(),
+            host,
+            port,
+            host_header: header(&settings.authority),
+            name_header: header(&settings.name),
+            weight: settings.weight,
+            max_pending: settings.max_pending,
+            pool: Arc::new(pool),
+            load: Load::default(),
+            thresholds: Thresholds { rise: config.fleet.rise, fall: config.fleet.fall },
+            up: AtomicBool::new(false),
+            admin: AtomicU8::new(0),
+            bound: AtomicU32::new(0),
+            state: Mutex::new(State::new(now())),
+            turned: watch::Sender::new(Turned::default()),
+        }
+    }
+
+    #[must_use]
+    pub fn view(&self, now: Instant) -> BackendView {
+        BackendView {
+            id: self.id,
+            up: self.is_up(),
+            admin: self.admin(),
+            load: self.load.total(now),
+            weight: self.weight,
+            max_pending: self.max_pending,
+            bound: self.bound.load(Ordering::Relaxed),
+        }
+    }
+
+    #[must_use]
+    pub fn is_up(&self) -> bool {
+        self.up.load(Ordering::Relaxed)
+    }
+
+    #[must_use]
+    pub fn admin(&self) -> AdminState {
+        match self.admin.load(Ordering::Relaxed) {
+            0 => AdminState::Ready,
+            1 => AdminState::Draining,
+            _ => AdminState::Off,
+        }
+    }
+
+    /// Takes the operator's word. Returns what it was before.
+    pub fn set_admin(&self, admin: AdminState) -> AdminState {
+        let code = match admin {
+            AdminState::Ready => 0,
+            AdminState::Draining => 1,
+            AdminState::Off => 2,
+        };
+        let mut state = self.state();
+        let before = std::mem::replace(&mut state.admin, admin);
+        self.admin.store(code, Ordering::Relaxed);
+        drop(state);
+        if before != admin {
+            info!(backend = %self.name, state = admin.as_str(), "The operator set a backend's state.");
+        }
+        before
+    }
+
+    /// A client was bound to it.
+    pub fn client_came(&self) {
+        self.bound.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A client that was bound to it is not any more.
+    pub fn client_left(&self) {
+        self.bound.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// A probe passed: the watch link is open, or an answer came.
+    pub fn passed(&self) {
+        self.observe(Probe::Pass, None);
+    }
+
+    /// A probe failed, and why.
+    pub fn failed(&self, trouble: String) {
+        self.observe(Probe::Fail, Some(trouble));
+    }
+
+    /// Its port is closed: no process listens there.
+    pub fn refused(&self, now: Instant) {
+        self.state().refused = Some(now);
+    }
+
+    /// When its process was last known to be gone.
+    #[must_use]
+    pub fn restarted(&self) -> Option<Instant> {
+        self.state().refused
+    }
+
+    /// What it said of itself when the watch link opened.
+    pub fn learned(&self, version: Option<Version>, features: Option<Arc<str>>) {
+        let mut state = self.state();
+        state.version = version;
+        if features.is_some() {
+            state.features = features;
+        }
+    }
+
+    #[must_use]
+    pub fn version(&self) -> Option<Version> {
+        self.state().version.clone()
+    }
+
+    #[must_use]
+    pub fn features(&self) -> Option<Arc<str>> {
+        self.state().features.clone()
+    }
+
+    /// Its watch link got a `status`.
+    pub fn status_came(&self, queue_remaining: u32, now: Instant) {
+        self.load.counted(queue_remaining);
+        self.state().last_status = Some(now);
+    }
+
+    #[must_use]
+    pub fn last_status(&self) -> Option<Instant> {
+        self.state().last_status
+    }
+
+    /// How long it has been down; `None` while it is up.
+    #[must_use]
+    pub fn down_for(&self, now: Instant) -> Option<Duration> {
+        let state = self.state();
+        (!state.health.is_up()).then(|| now.duration_since(state.since))
+    }
+
+    /// Follows its ups and downs.
+    #[must_use]
+    pub fn turns(&self) -> watch::Receiver<Turned> {
+        self.turned.subscribe()
+    }
+
+    /// Waits until it is up. Cancel safe.
+    pub async fn is_up_again(&self) {
+        let mut turns = self.turned.subscribe();
+        // The sender lives as long as `self`, so this only ends well.
+        let _ = turns.wait_for(|turned| turned.up).await;
+    }
+
+    #[must_use]
+    pub fn report(&self, now: Instant) -> Report {
+        let load = self.load.total(now);
+        let state = self.state();
+        Report {
+            up: state.health.is_up(),
+            admin: state.admin,
+            since: state.since,
+            trouble: state.trouble.clone(),
+            version: state.version.clone(),
+            queue_remaining: self.load.queue_remaining(),
+            load,
+            bound: self.bound.load(Ordering::Relaxed),
+            was_probed: state.was_probed,
+        }
+    }
+
+    fn observe(&self, probe: Probe, trouble: Option<String>) {
+        let mut state = self.state();
+        state.was_probed = true;
+        let (health, change) = state.health.observe(probe, self.thresholds);
+        state.health = health;
+        let is_news = trouble.is_some() && state.trouble != trouble;
+        state.trouble = trouble;
+        if change.is_some() {
+            state.since = now();
+        }
+        self.up.store(health.is_up(), Ordering::Relaxed);
+        let trouble = state.trouble.clone().unwrap_or_default();
+        drop(state);
+        self.tell(change, &trouble, is_news, health.is_up());
+    }
+
+    fn tell(&self, change: Option<Change>, trouble: &str, is_news: bool, up: bool) {
+        match change {
+            Some(Change::WentUp) => info!(backend = %self.name, "Backend is up."),
+            Some(Change::WentDown) => warn!(backend = %self.name, trouble, "Backend is down."),
+            None if is_news => warn!(backend = %self.name, trouble, "Backend does not answer."),
+            None => {}
+        }
+        if change.is_some() {
+            self.turned.send_modify(|turned| {
+                *turned = Turned { up, times: turned.times + 1 };
+            });
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("never poisoned: no panic while held")
+    }
+}
+
+impl State {
+    fn new(now: Instant) -> Self {
+        Self {
+            health: Health::INITIAL,
+            admin: AdminState::Ready,
+            since: now,
+            was_probed: false,
+            trouble: None,
+            version: None,
+            features: None,
+            refused: None,
+            last_status: None,
+        }
+    }
+}

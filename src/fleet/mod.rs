@@ -1,0 +1,86 @@
+//! The backends, live: their health, their load, their connections.
+//!
+//! Nothing else dials a backend. [`watch`] keeps one link of our own to each and learns from it;
+//! [`pool`] carries requests; [`ask`] puts small questions.
+
+pub mod ask;
+pub mod backend;
+pub mod load;
+pub mod pool;
+pub mod watch;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use smallvec::SmallVec;
+
+use crate::config::Config;
+use crate::net::Network;
+use crate::routing::ids::BackendId;
+use crate::routing::place::BackendView;
+use crate::tasks::Tasks;
+use backend::Backend;
+
+/// All configured backends, in the order of their names.
+#[derive(Debug)]
+pub struct Fleet {
+    backends: Vec<Arc<Backend>>,
+    /// Counts placements, so that equal backends are chosen in turn.
+    turn: AtomicU64,
+}
+
+impl Fleet {
+    #[must_use]
+    pub fn new(config: &Config, network: &Arc<dyn Network>, tasks: &Tasks) -> Self {
+        let backends = (0..)
+            .zip(&config.backends)
+            .map(|(index, settings)| {
+                Arc::new(Backend::new(BackendId(index), settings, config, network, tasks))
+            })
+            .collect();
+        Self { backends, turn: AtomicU64::new(0) }
+    }
+
+    /// The backend of an id. Ids are only made here, so there is one.
+    #[must_use]
+    pub fn get(&self, id: BackendId) -> &Arc<Backend> {
+        &self.backends[id.index()]
+    }
+
+    #[must_use]
+    pub fn by_name(&self, name: &str) -> Option<&Arc<Backend>> {
+        self.backends.iter().find(|backend| backend.name == name)
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Backend>> {
+        self.backends.iter()
+    }
+
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.backends.len()
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.backends.is_empty()
+    }
+
+    /// The fleet as it is now, for one decision.
+    #[must_use]
+    pub fn views(&self, now: Instant) -> SmallVec<[BackendView; 8]> {
+        self.backends.iter().map(|backend| backend.view(now)).collect()
+    }
+
+    /// How many placements there were, so that equal backends are chosen in turn.
+    #[must_use]
+    pub fn turn(&self) -> u64 {
+        self.turn.load(Ordering::Relaxed)
+    }
+
+    /// A placement was made.
+    pub fn take_turn(&self) {
+        self.turn.fetch_add(1, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,211 @@
+//! The watch link: one socket of our own to each backend. It tells health, queue length and
+//! restarts at once, so that nothing has to be polled while it is open.
+//!
+//! A link that answers no ping may belong to a backend that loads a model with its interpreter
+//! locked: after [`FleetConfig::patience`] that counts as one failure, and only a probe over HTTP
+//! that fails too counts as the next.
+//!
+//! [`FleetConfig::patience`]: crate::config::FleetConfig::patience
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::time::timeout;
+use tracing::debug;
+
+use super::ask::{AskError, encode_segment};
+use super::backend::Backend;
+use crate::comfy::answers;
+use crate::comfy::event::{self, Event};
+use crate::config::FleetConfig;
+use crate::net::{Network, now, sleep};
+use crate::tasks::Tasks;
+use crate::ws::{self, Channel, Frame, Limits, Opcode};
+
+/// Enough for any `status`; other broadcasts are read and forgotten.
+const LIMITS: Limits = Limits { message: 64 << 20, read_buffer: 4 << 10 };
+
+/// The pause after the first failed attempt, and after each further one, up to the last.
+const PAUSES: [Duration; 4] = [
+    Duration::from_millis(100),
+    Duration::from_millis(500),
+    Duration::from_secs(1),
+    Duration::from_secs(2),
+];
+
+/// A link that lasted so long is dialled again at once; one that did not may be one of many.
+const STEADY: Duration = Duration::from_secs(1);
+
+/// Watches one backend until the process stops.
+pub async fn watch(
+    backend: Arc<Backend>,
+    network: Arc<dyn Network>,
+    config: FleetConfig,
+    tasks: Tasks,
+) {
+    let watch = Watch { backend, network, config };
+    tokio::select! {
+        () = watch.run() => {}
+        () = tasks.stopping() => {}
+    }
+}
+
+struct Watch {
+    backend: Arc<Backend>,
+    network: Arc<dyn Network>,
+    config: FleetConfig,
+}
+
+/// Why the watch link could not be opened, or ended.
+#[derive(Debug, thiserror::Error)]
+enum Trouble {
+    #[error("cannot connect: {0}")]
+    Connect(#[source] std::io::Error),
+    #[error("no answer within {} s", .0.as_secs_f32())]
+    Timeout(Duration),
+    #[error("/ws {0}: is this a ComfyUI?")]
+    Handshake(#[from] ws::ConnectError),
+    #[error("the socket's first message is no ComfyUI `status`")]
+    NoStatus,
+    #[error("GET {path}: {error}")]
+    Ask { path: &'static str, error: AskError },
+    #[error("ComfyUI {0} is too old: 0.3.45 is the oldest that takes our prompt ids")]
+    Unsupported(String),
+    #[error("the socket broke off")]
+    Broken,
+    #[error("no pong for {} s", .0.as_secs())]
+    Silent(Duration),
+}
+
+impl Watch {
+    async fn run(&self) {
+        let mut failures = 0;
+        loop {
+            match self.open().await {
+                Ok(channel) => {
+                    self.backend.passed();
+                    let opened = now();
+                    let trouble = self.read(channel).await;
+                    self.backend.failed(trouble.to_string());
+                    if STEADY <= now().duration_since(opened) {
+                        // At once: a backend that only lost the socket is back within a moment.
+                        failures = 0;
+                        continue;
+                    }
+                }
+                Err(trouble) => self.backend.failed(trouble.to_string()),
+            }
+            sleep(PAUSES[failures.min(PAUSES.len() - 1)]).await;
+            failures += 1;
+        }
+    }
+
+    /// Dials, checks that it is a ComfyUI we can work with, and learns what it says of itself.
+    async fn open(&self) -> Result<Channel, Trouble> {
+        let limit = self.config.probe_timeout;
+        match timeout(limit, self.open_untimed()).await {
+            Ok(outcome) => outcome,
+            Err(_elapsed) => Err(Trouble::Timeout(limit)),
+        }
+    }
+
+    async fn open_untimed(&self) -> Result<Channel, Trouble> {
+        let backend = &self.backend;
+        let dial = self.network.connect(&backend.host, backend.port);
+        let stream = timeout(self.config.connect_timeout, dial)
+            .await
+            .map_err(|_elapsed| Trouble::Timeout(self.config.connect_timeout))?
+            .map_err(|error| {
+                if error.kind() == std::io::ErrorKind::ConnectionRefused {
+                    backend.refused(now());
+                }
+                Trouble::Connect(error)
+            })?;
+        let id = encode_segment(&format!("mooring-watch-{:016x}", rand::random::<u64>()));
+        let path = format!("/ws?clientId={id}");
+        let mut channel = ws::connect(stream, &backend.authority, &path, LIMITS).await?;
+        self.first_status(&mut channel).await?;
+        self.learn().await?;
+        Ok(channel)
+    }
+
+    async fn first_status(&self, channel: &mut Channel) -> Result<(), Trouble> {
+        let Some(Ok(frame)) = channel.next().await else { return Err(Trouble::NoStatus) };
+        let Event::Status { queue_remaining: Some(_), has_sid: true } = event::read(&frame.payload)
+        else {
+            return Err(Trouble::NoStatus);
+        };
+        // Asked over HTTP too: a socket that opens does not prove that requests are answered.
+        let path = "/prompt";
+        let ask = |error| Trouble::Ask { path, error };
+        let body = self.backend.get_ok(path, self.config.probe_timeout).await;
+        let count = answers::queue_remaining(&body.map_err(ask)?)
+            .map_err(|junk| ask(AskError::Junk(junk)))?;
+        self.backend.status_came(saturate(count), now());
+        Ok(())
+    }
+
+    async fn learn(&self) -> Result<(), Trouble> {
+        let path = "/system_stats";
+        let ask = |error| Trouble::Ask { path, error };
+        let limit = self.config.probe_timeout;
+        let stats = self.backend.get_ok(path, limit).await.map_err(ask)?;
+        let version = answers::system_version(&stats).map_err(|junk| ask(AskError::Junk(junk)))?;
+        if !version.takes_prompt_id() {
+            return Err(Trouble::Unsupported(version.to_string()));
+        }
+        // Absent on forks that are new enough all the same.
+        let features = self.backend.get_ok("/features", limit).await.ok();
+        let features = features
+            .filter(|body| serde_json::from_slice::<serde::de::IgnoredAny>(body).is_ok())
+            .and_then(|body| String::from_utf8(body.to_vec()).ok());
+        debug!(backend = %self.backend.name, %version, "Backend said what it is.");
+        self.backend.learned(Some(version), features.map(Arc::from));
+        Ok(())
+    }
+
+    /// Reads until the link ends; returns why.
+    async fn read(&self, mut channel: Channel) -> Trouble {
+        let mut heard = now();
+        loop {
+            let Ok(received) = timeout(self.config.probe_interval, channel.next()).await else {
+                match self.idle(&mut channel, heard).await {
+                    Ok(()) => continue,
+                    Err(trouble) => return trouble,
+                }
+            };
+            let Some(Ok(frame)) = received else { return Trouble::Broken };
+            heard = now();
+            if frame.opcode == Opcode::Text
+                && let Event::Status { queue_remaining: Some(count), .. } =
+                    event::read(&frame.payload)
+            {
+                self.backend.status_came(saturate(count), heard);
+            }
+            self.backend.passed();
+        }
+    }
+
+    /// Nothing came for one interval: pings, and loses patience in two steps.
+    async fn idle(&self, channel: &mut Channel, heard: Instant) -> Result<(), Trouble> {
+        let silent = now().duration_since(heard);
+        let patience = self.config.patience;
+        if self.config.probe_interval + patience <= silent {
+            self.backend.failed(Trouble::Silent(silent).to_string());
+            return match self.backend.get_ok("/prompt", self.config.probe_timeout).await {
+                // It answers, but not here: dial anew.
+                Ok(_) => Err(Trouble::Silent(silent)),
+                Err(error) => Err(Trouble::Ask { path: "/prompt", error }),
+            };
+        }
+        let ping = channel.send(Frame::ping(b"mooring"));
+        match timeout(patience, ping).await {
+            Ok(Ok(())) | Err(_) => Ok(()),
+            Ok(Err(_)) => Err(Trouble::Broken),
+        }
+    }
+}
+
+fn saturate(count: u64) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,193 @@
+//! Which clients belong to one browser (by cookie) or were seen at one address (R1).
+//!
+//! The cookie names a browser, not a client: two tabs share it. The address is the last resort of
+//! scripts that say nothing at all, and counts only while a single client was seen there.
+
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use dashmap::DashMap;
+
+use crate::routing::ids::{BackendId, ClientId};
+
+/// The page cookie's name.
+pub const COOKIE_NAME: &str = "mooring";
+
+/// How many clients are remembered per browser or address; the least recent goes first.
+const CLIENTS_MAX: usize = 32;
+
+/// How many browsers and addresses are remembered, each; past it new ones are not.
+const ENTRIES_MAX: usize = 100_000;
+
+/// 128 random bits that name a browser.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct BrowserId(u128);
+
+impl BrowserId {
+    /// A new one, unguessable.
+    #[must_use]
+    pub fn mint() -> Self {
+        Self(rand::random())
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let is_hex = text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        is_hex.then(|| u128::from_str_radix(text, 16).ok().map(Self)).flatten()
+    }
+
+    /// The header that gives it to the browser.
+    #[must_use]
+    pub fn set_cookie(self) -> String {
+        format!("{COOKIE_NAME}={:032x}; Path=/; HttpOnly; SameSite=Lax", self.0)
+    }
+}
+
+/// The browser that a `Cookie` header names, if it names one.
+#[must_use]
+pub fn browser_of(cookies: &str) -> Option<BrowserId> {
+    cookies.split(';').find_map(|cookie| BrowserId::parse(cookie_value(cookie.trim())?))
+}
+
+/// The value of our cookie; `None` for any other.
+#[must_use]
+pub fn cookie_value(cookie: &str) -> Option<&str> {
+    cookie.strip_prefix(COOKIE_NAME)?.strip_prefix('=')
+}
+
+/// Clients by browser and by address.
+#[derive(Debug, Default)]
+pub struct Browsers {
+    by_cookie: DashMap<BrowserId, Seen>,
+    by_address: DashMap<IpAddr, Seen>,
+}
+
+#[derive(Debug, Default)]
+struct Seen {
+    /// The most recent last.
+    clients: Vec<(ClientId, Instant)>,
+    /// A backend that an upload without a name went to, and until when it waits for its prompt.
+    upload: Option<(BackendId, Instant)>,
+}
+
+impl Browsers {
+    /// A request named both a client and where it came from.
+    pub fn saw(
+        &self,
+        browser: Option<BrowserId>,
+        address: IpAddr,
+        client: &ClientId,
+        now: Instant,
+    ) {
+        if let Some(browser) = browser {
+            note(&self.by_cookie, browser, client, now);
+        }
+        note(&self.by_address, address, client, now);
+    }
+
+    /// The clients of a browser, the most recent first.
+    #[must_use]
+    pub fn of_browser(&self, browser: BrowserId) -> Vec<ClientId> {
+        self.by_cookie.get(&browser).map_or_else(Vec::new, |seen| {
+            seen.clients.iter().rev().map(|(client, _)| client.clone()).collect()
+        })
+    }
+
+    /// The client of an address, if only one was seen there within `lease`.
+    #[must_use]
+    pub fn sole_at(&self, address: IpAddr, lease: Duration, now: Instant) -> Option<ClientId> {
+        let seen = self.by_address.get(&address)?;
+        let mut recent = seen.clients.iter().filter(|(_, at)| now.duration_since(*at) < lease);
+        match (recent.next(), recent.next()) {
+            (Some((client, _)), None) => Some(client.clone()),
+            (_, _) => None,
+        }
+    }
+
+    /// An upload without a name went to `backend`: it waits for its prompt until then.
+    pub fn uploaded(&self, address: IpAddr, backend: BackendId, until: Instant) {
+        if let Some(mut seen) = entry(&self.by_address, address) {
+            seen.upload = Some((backend, until));
+        }
+    }
+
+    /// Takes the backend where an upload of this address waits for its prompt.
+    #[must_use]
+    pub fn take_upload(&self, address: IpAddr, now: Instant) -> Option<(BackendId, Instant)> {
+        let mut seen = self.by_address.get_mut(&address)?;
+        seen.upload.take().filter(|(_, until)| now < *until)
+    }
+
+    /// Where uploads of this address went, without taking it.
+    #[must_use]
+    pub fn upload_at(&self, address: IpAddr, now: Instant) -> Option<BackendId> {
+        let seen = self.by_address.get(&address)?;
+        seen.upload.filter(|(_, until)| now < *until).map(|(backend, _)| backend)
+    }
+
+    /// Forgets what was not seen for `lease`.
+    pub fn sweep(&self, lease: Duration, now: Instant) {
+        let is_recent = |at: &Instant| now.duration_since(*at) < lease;
+        let keep = |seen: &mut Seen| {
+            seen.clients.retain(|(_, at)| is_recent(at));
+            !seen.clients.is_empty() || seen.upload.is_some_and(|(_, until)| now < until)
+        };
+        self.by_cookie.retain(|_, seen| keep(seen));
+        self.by_address.retain(|_, seen| keep(seen));
+    }
+}
+
+fn note<K: std::hash::Hash + Eq>(map: &DashMap<K, Seen>, key: K, client: &ClientId, now: Instant) {
+    let Some(mut seen) = entry(map, key) else { return };
+    if let Some((last, at)) = seen.clients.last_mut()
+        && last == client
+    {
+        *at = now;
+        return;
+    }
+    seen.clients.retain(|(known, _)| known != client);
+    if seen.clients.len() == CLIENTS_MAX {
+        seen.clients.remove(0);
+    }
+    seen.clients.push((client.clone(), now));
+}
+
+fn entry<K: std::hash::Hash + Eq>(
+    map: &DashMap<K, Seen>,
+    key: K,
+) -> Option<dashmap::mapref::one::RefMut<'_, K, Seen>> {
+    let is_known = map.contains_key(&key);
+    (is_known || map.len() < ENTRIES_MAX).then(|| map.entry(key).or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn client(name: &str) -> ClientId {
+        ClientId::parse(name).unwrap()
+    }
+
+    const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+    const LEASE: Duration = Duration::from_secs(10);
+
+    #[test]
+    fn an_address_speaks_for_a_client_only_while_it_is_alone_there() {
+        let (browsers, t) = (Browsers::default(), crate::net::now());
+        browsers.saw(None, HERE, &client("ada"), t);
+        assert_eq!(browsers.sole_at(HERE, LEASE, t), Some(client("ada")));
+        browsers.saw(None, HERE, &client("bob"), t + Duration::from_secs(5));
+        assert_eq!(browsers.sole_at(HERE, LEASE, t + Duration::from_secs(6)), None);
+        let later = t + Duration::from_secs(12);
+        assert_eq!(browsers.sole_at(HERE, LEASE, later), Some(client("bob")));
+    }
+
+    #[test]
+    fn a_cookie_is_read_among_others_and_junk_is_not() {
+        let minted = BrowserId::mint();
+        let set = minted.set_cookie();
+        let pair = set.split(';').next().unwrap();
+        assert_eq!(browser_of(&format!("a=b; {pair}; c=d")), Some(minted));
+        assert_eq!(browser_of("mooring=zz"), None);
+        assert_eq!(browser_of("mooring=+0000000000000000000000000000001"), None);
+    }
+}

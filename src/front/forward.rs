@@ -1,0 +1,144 @@
+//! A request passed on as it came, and its answer passed back, both streamed.
+
+use std::sync::Arc;
+
+use http::header::CACHE_CONTROL;
+use http::{HeaderValue, Request, Response, Uri};
+use hyper::body::Incoming;
+
+use super::{Answer, headers};
+use crate::body::{ClientFault, RequestBody, ResponseBody};
+use crate::client::Client;
+use crate::error::GatewayError;
+use crate::fleet::backend::Backend;
+use crate::fleet::pool::{ExchangeError, Lease};
+use crate::gateway::Gateway;
+use crate::routing::decision::{Decision, Reason};
+
+/// A backend, and why it was chosen.
+#[derive(Clone, Debug)]
+pub struct Target {
+    pub backend: Arc<Backend>,
+    pub reason: Reason,
+}
+
+/// Passes a request to its target.
+///
+/// # Errors
+/// The exchange failed; a body that the client broke off is the client's fault.
+pub async fn forward(gateway: &Gateway, target: &Target, request: Request<Incoming>) -> Answer {
+    let (request, fault) = outgoing(gateway, target, request);
+    let (response, lease) = exchange(gateway, target, request, &fault).await?;
+    Ok(incoming(gateway, target, response, lease))
+}
+
+/// The same for files: what a URL names can be another picture tomorrow, and on another backend.
+///
+/// # Errors
+/// As for [`forward`].
+pub async fn forward_file(
+    gateway: &Gateway,
+    target: &Target,
+    request: Request<Incoming>,
+) -> Answer {
+    let mut response = forward(gateway, target, request).await?;
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
+    Ok(response)
+}
+
+/// The same for an upload, which holds its client's binding until it has been answered.
+///
+/// # Errors
+/// As for [`forward`].
+pub async fn forward_upload(
+    gateway: &Arc<Gateway>,
+    target: &Target,
+    (client, began): (&Client, Decision),
+    request: Request<Incoming>,
+) -> Answer {
+    let mut held = HeldByUpload { gateway, client, began, has_arrived: false };
+    let answer = forward(gateway, target, request).await;
+    held.has_arrived = answer.as_ref().is_ok_and(|response| response.status().is_success());
+    answer
+}
+
+/// Lets go of the binding however the upload ends, also when its client hangs up.
+struct HeldByUpload<'a> {
+    gateway: &'a Gateway,
+    client: &'a Client,
+    began: Decision,
+    has_arrived: bool,
+}
+
+impl Drop for HeldByUpload<'_> {
+    fn drop(&mut self) {
+        self.client.upload_ended(self.gateway, self.began, self.has_arrived);
+    }
+}
+
+/// Sends a request whose body is ours, and passes the answer back as it comes.
+///
+/// # Errors
+/// As for [`forward`].
+pub async fn send(gateway: &Gateway, target: &Target, request: Request<RequestBody>) -> Answer {
+    let (response, lease) = exchange(gateway, target, request, &ClientFault::default()).await?;
+    Ok(incoming(gateway, target, response, lease))
+}
+
+fn outgoing(
+    gateway: &Gateway,
+    target: &Target,
+    request: Request<Incoming>,
+) -> (Request<RequestBody>, ClientFault) {
+    let (parts, body) = request.into_parts();
+    let (body, fault) = RequestBody::streamed(body, gateway.config.server.body_timeout);
+    (to_backend(target, parts, body), fault)
+}
+
+/// Makes a client's request one of ours, with another body.
+#[must_use]
+pub fn to_backend(
+    target: &Target,
+    mut parts: http::request::Parts,
+    body: RequestBody,
+) -> Request<RequestBody> {
+    // A target in absolute form names us; the backend gets the path and query, byte for byte.
+    if parts.uri.authority().is_some() {
+        parts.uri = parts.uri.path_and_query().cloned().map_or_else(Uri::default, Uri::from);
+    }
+    headers::to_backend(&mut parts.headers, &target.backend);
+    parts.version = http::Version::HTTP_11;
+    parts.extensions.clear();
+    Request::from_parts(parts, body)
+}
+
+async fn exchange(
+    gateway: &Gateway,
+    target: &Target,
+    request: Request<RequestBody>,
+    fault: &ClientFault,
+) -> Result<(Response<Incoming>, Lease), GatewayError> {
+    if !target.backend.is_up() {
+        return Err(GatewayError::BackendDown { backend: target.backend.name.clone() });
+    }
+    let limit = gateway.config.server.answer_timeout;
+    target.backend.pool.send(request, limit).await.map_err(|error| {
+        if fault.happened() && matches!(error, ExchangeError::Lost(_)) {
+            return GatewayError::BodyBroken;
+        }
+        GatewayError::exchange(&target.backend.name, error)
+    })
+}
+
+fn incoming(
+    gateway: &Gateway,
+    target: &Target,
+    response: Response<Incoming>,
+    lease: Lease,
+) -> Response<ResponseBody> {
+    let (mut parts, body) = response.into_parts();
+    headers::to_client(&mut parts.headers, &target.backend, target.reason);
+    parts.extensions.clear();
+    let idle = gateway.config.server.body_timeout;
+    Response::from_parts(parts, ResponseBody::streamed(body, idle, Box::new(lease)))
+}

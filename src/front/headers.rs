@@ -1,0 +1,136 @@
+//! Headers of ours, and those that end at each hop (RFC 9110 section 7.6.1).
+
+use http::Response;
+use http::header::{
+    CONNECTION, COOKIE, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, ORIGIN,
+    PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+};
+
+use crate::fleet::backend::Backend;
+use crate::routing::decision::Reason;
+
+/// The backend that answered.
+pub const BACKEND: HeaderName = HeaderName::from_static("mooring-backend");
+/// Why it was that one.
+pub const PLACEMENT: HeaderName = HeaderName::from_static("mooring-placement");
+/// The client's name for itself, for requests that carry it nowhere else.
+pub const CLIENT_ID: HeaderName = HeaderName::from_static("comfy-client-id");
+
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+
+/// Named by RFC 9110 section 7.6.1, and those that old clients send all the same.
+const HOP_BY_HOP: [HeaderName; 9] = [
+    CONNECTION,
+    KEEP_ALIVE,
+    PROXY_CONNECTION,
+    PROXY_AUTHENTICATE,
+    PROXY_AUTHORIZATION,
+    TE,
+    TRAILER,
+    TRANSFER_ENCODING,
+    UPGRADE,
+];
+
+/// Makes a client's request headers those of a request of ours to `backend`.
+///
+/// `Host` is the backend's and there is no `Origin`: a ComfyUI on loopback answers 403 to a
+/// foreign one (0.2.3), and newer ones to `Sec-Fetch-Site: cross-site`. Origins were checked here.
+pub fn to_backend(headers: &mut HeaderMap, backend: &Backend) {
+    end_hop(headers);
+    headers.remove(EXPECT);
+    headers.remove(ORIGIN);
+    headers.remove(SEC_FETCH_SITE);
+    headers.remove(CLIENT_ID);
+    strip_own_cookie(headers);
+    headers.insert(HOST, backend.host_header.clone());
+}
+
+/// Takes off what was only meant for this hop, and adds which backend answered, and why.
+pub fn to_client(headers: &mut HeaderMap, backend: &Backend, reason: Reason) {
+    end_hop(headers);
+    mark(headers, backend, reason);
+}
+
+/// Says which backend answered, and why that one (V1).
+pub fn mark(headers: &mut HeaderMap, backend: &Backend, reason: Reason) {
+    headers.insert(BACKEND, backend.name_header.clone());
+    headers.insert(PLACEMENT, HeaderValue::from_static(reason.as_str()));
+}
+
+fn end_hop(headers: &mut HeaderMap) {
+    if headers.contains_key(CONNECTION) {
+        let named: Vec<HeaderName> = headers
+            .get_all(CONNECTION)
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(|value| value.split(','))
+            .filter_map(|name| HeaderName::from_bytes(name.trim().as_bytes()).ok())
+            .collect();
+        for name in named {
+            headers.remove(name);
+        }
+    }
+    for name in &HOP_BY_HOP {
+        headers.remove(name);
+    }
+}
+
+/// The page cookie names a browser to us and is nobody else's business.
+fn strip_own_cookie(headers: &mut HeaderMap) {
+    let Some(cookies) = headers.get(COOKIE).and_then(|value| value.to_str().ok()) else { return };
+    if !cookies.contains(super::browsers::COOKIE_NAME) {
+        return;
+    }
+    let others: Vec<&str> = cookies
+        .split(';')
+        .map(str::trim)
+        .filter(|cookie| super::browsers::cookie_value(cookie).is_none())
+        .collect();
+    let others = others.join("; ");
+    match HeaderValue::from_str(&others) {
+        Ok(value) if !others.is_empty() => {
+            headers.insert(COOKIE, value);
+        }
+        Ok(_) | Err(_) => {
+            headers.remove(COOKIE);
+        }
+    }
+}
+
+/// A header of an answer, for the record.
+#[must_use]
+pub fn text<'a, B>(response: &'a Response<B>, name: &HeaderName) -> &'a str {
+    response.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or("")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_connection_names_ends_here_too() {
+        let mut headers = HeaderMap::new();
+        headers.insert(CONNECTION, HeaderValue::from_static("close, X-Secret"));
+        headers.insert("x-secret", HeaderValue::from_static("1"));
+        headers.insert("keep-alive", HeaderValue::from_static("5"));
+        headers.insert("x-kept", HeaderValue::from_static("2"));
+        end_hop(&mut headers);
+        assert_eq!(headers.len(), 1);
+        assert!(headers.contains_key("x-kept"));
+    }
+
+    #[test]
+    fn only_our_cookie_is_taken_off() {
+        let cookies = |text: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(COOKIE, HeaderValue::from_static(text));
+            strip_own_cookie(&mut headers);
+            headers.get(COOKIE).map(|value| value.to_str().unwrap().to_owned())
+        };
+        assert_eq!(cookies("a=1; mooring=00; b=2").as_deref(), Some("a=1; b=2"));
+        assert_eq!(cookies("mooring=00"), None);
+        assert_eq!(cookies("xmooring=1").as_deref(), Some("xmooring=1"));
+    }
+}

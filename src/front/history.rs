@@ -1,0 +1,123 @@
+//! Questions that name a prompt go to the backend that has it, whoever asks (promises R2, P7).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::CONTENT_LENGTH;
+use http::request::Parts;
+use http::{Method, Request};
+use hyper::body::Incoming;
+
+use super::forward::{Target, forward, send, to_backend};
+use super::identify::Who;
+use super::route::{of_ledger, reading};
+use super::{Answer, json};
+use crate::body::RequestBody;
+use crate::comfy::answers::Sighting;
+use crate::error::GatewayError;
+use crate::gateway::Gateway;
+use crate::net::{now, sleep};
+use crate::routing::ids::{BackendId, PromptId};
+
+/// The pause between two looks for a history entry that is due.
+const LOOK_AGAIN: Duration = Duration::from_millis(25);
+
+/// `GET /history/{prompt}`.
+///
+/// # Errors
+/// The backend that has it is down or did not answer.
+pub async fn history_of(
+    gateway: &Arc<Gateway>,
+    who: &Who,
+    prompt: &str,
+    request: Request<Incoming>,
+) -> Answer {
+    let Ok(prompt) = PromptId::parse(prompt) else {
+        return forward(gateway, &reading(gateway, who)?, request).await;
+    };
+    let Some(target) = target_of(gateway, &prompt).await? else {
+        // As ComfyUI says of an id that it does not know.
+        return Ok(json("{}"));
+    };
+    let (parts, _no_body) = request.into_parts();
+    when_due(gateway, &target, &prompt, parts).await
+}
+
+/// `GET /api/jobs/{prompt}`.
+///
+/// # Errors
+/// The backend that has it is down or did not answer.
+pub async fn job(
+    gateway: &Arc<Gateway>,
+    who: &Who,
+    prompt: &str,
+    request: Request<Incoming>,
+) -> Answer {
+    let target = match PromptId::parse(prompt) {
+        Ok(prompt) => target_of(gateway, &prompt).await?,
+        Err(_) => None,
+    };
+    let target = match target {
+        Some(target) => target,
+        // ComfyUI's own 404.
+        None => reading(gateway, who)?,
+    };
+    forward(gateway, &target, request).await
+}
+
+/// The backend that has a prompt: by the ledger, or found by asking all of them once in a while.
+///
+/// # Errors
+/// It is known and down.
+async fn target_of(gateway: &Gateway, prompt: &PromptId) -> Result<Option<Target>, GatewayError> {
+    let known = gateway.ledger().get(prompt, now()).and_then(|record| record.backend);
+    let found = match known {
+        Some(backend) => Some(backend),
+        None => ask_all(gateway, prompt).await,
+    };
+    found.map(|backend| of_ledger(gateway.fleet.get(backend))).transpose()
+}
+
+/// Asks every backend that is up for an id that nobody knows, at most once in five seconds, and
+/// learns where it is (R2).
+pub async fn ask_all(gateway: &Gateway, prompt: &PromptId) -> Option<BackendId> {
+    if !gateway.ledger().may_ask(prompt, now()) {
+        return None;
+    }
+    let limit = gateway.config.fleet.probe_timeout;
+    let asked = gateway.fleet.iter().filter(|backend| backend.is_up()).map(|backend| async move {
+        match backend.look_for(prompt, limit).await {
+            Ok(Sighting::Absent) | Err(_) => None,
+            Ok(Sighting::Queued { .. } | Sighting::Running { .. } | Sighting::Ended(_)) => {
+                Some(backend.id)
+            }
+        }
+    });
+    let answers = futures_util::future::join_all(asked).await;
+    let found = answers.into_iter().flatten().next()?;
+    gateway.ledger().learn(prompt, found, now());
+    Some(found)
+}
+
+/// ComfyUI tells the end before it writes the history: right after an end that we have told, an
+/// empty answer is asked for again for a while (P7).
+async fn when_due(gateway: &Gateway, target: &Target, prompt: &PromptId, parts: Parts) -> Answer {
+    let deadline = now() + gateway.config.prompts.history_wait;
+    loop {
+        let request = to_backend(target, parts.clone(), RequestBody::Empty);
+        let answer = send(gateway, target, request).await?;
+        let is_empty = parts.method == Method::GET
+            && answer.headers().get(CONTENT_LENGTH).is_some_and(|length| length == "2");
+        if !is_empty || deadline <= now() || !is_due(gateway, prompt) {
+            return Ok(answer);
+        }
+        sleep(LOOK_AGAIN).await;
+    }
+}
+
+fn is_due(gateway: &Gateway, prompt: &PromptId) -> bool {
+    let client = gateway.ledger().get(prompt, now()).and_then(|record| record.client.clone());
+    client
+        .and_then(|client| gateway.clients.get(&client))
+        .is_some_and(|client| client.history_is_due(prompt))
+}

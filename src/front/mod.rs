@@ -1,0 +1,108 @@
+//! The front door: browsers' and scripts' HTTP and WebSocket.
+//!
+//! - [`identify`]: who asks (R1)
+//! - [`route`]: where it goes, by what it asks
+//! - [`submit`]: a prompt, from its body to a true answer
+//! - [`forward`]: all the rest, streamed both ways
+//! - [`verbs`]: interrupt, delete, clear, cancel: only one's own
+//! - [`history`]: questions that name a prompt
+//! - [`upgrade`][upgrade]: sockets
+//! - [`origin`]: pages of other origins
+//! - [`own`]: what is ours, under `/-/`
+
+pub mod browsers;
+pub mod forward;
+pub mod headers;
+pub mod history;
+pub mod identify;
+pub mod origin;
+pub mod own;
+pub mod route;
+pub mod submit;
+pub mod upgrade;
+pub mod verbs;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use http::header::CONTENT_TYPE;
+use http::{HeaderValue, Request, Response, StatusCode};
+use hyper::body::Incoming;
+use tracing::debug;
+
+use crate::body::ResponseBody;
+use crate::error::{Fault, GatewayError};
+use crate::gateway::Gateway;
+use crate::net::now;
+
+/// What a handler gives.
+pub type Answer = Result<Response<ResponseBody>, GatewayError>;
+
+/// Answers one request of a client: the only entrance.
+pub async fn answer(
+    gateway: Arc<Gateway>,
+    peer: IpAddr,
+    request: Request<Incoming>,
+) -> Response<ResponseBody> {
+    let started = now();
+    let method = request.method().clone();
+    let path = request.uri().path().to_owned();
+    let asker = origin::Asker::of(&gateway, &request);
+    let answer = match &asker {
+        origin::Asker::Foreign => Err(GatewayError::ForeignOrigin),
+        origin::Asker::Preflight(origin) => Ok(origin::preflight(origin, request.headers())),
+        origin::Asker::Same | origin::Asker::Allowed(_) => {
+            route::route(&gateway, peer, request).await
+        }
+    };
+    let mut response = answer.unwrap_or_else(|error| failed(&gateway, &error));
+    if let origin::Asker::Allowed(origin) = &asker {
+        origin::allow(&mut response, origin);
+    }
+    let took = now().duration_since(started);
+    gateway.metrics.answered(response.status(), took);
+    // The one record of a request; its query may hold secrets and is left out.
+    debug!(
+        target: "mooring::access",
+        %method,
+        path,
+        status = response.status().as_u16(),
+        backend = headers::text(&response, &headers::BACKEND),
+        placement = headers::text(&response, &headers::PLACEMENT),
+        ms = took.as_secs_f64() * 1000.0,
+    );
+    response
+}
+
+fn failed(gateway: &Gateway, error: &GatewayError) -> Response<ResponseBody> {
+    gateway.metrics.failed(error.code());
+    let source = std::error::Error::source(error).map(ToString::to_string);
+    match error.fault() {
+        Fault::Client => debug!(%error, "Refused a request."),
+        Fault::Backend | Fault::Gateway => {
+            debug!(%error, source, code = error.code(), "A request failed.");
+        }
+    }
+    error.response()
+}
+
+/// 200 with JSON of ours.
+#[must_use]
+pub fn json(body: impl Into<bytes::Bytes>) -> Response<ResponseBody> {
+    let mut response = Response::new(ResponseBody::whole(body));
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static("application/json; charset=utf-8"));
+    response
+}
+
+/// 200 without a body, as ComfyUI answers its verbs.
+#[must_use]
+pub fn done() -> Response<ResponseBody> {
+    let mut response = Response::new(ResponseBody::empty());
+    *response.status_mut() = StatusCode::OK;
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+    response
+}

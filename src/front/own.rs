@@ -1,0 +1,171 @@
+//! What is ours on the front, under `/-/`: for the asking client, about itself (promise V3).
+
+use std::sync::Arc;
+
+use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use http::{HeaderValue, Method, Request, Response};
+use hyper::body::Incoming;
+use serde::Serialize;
+
+use super::identify::Who;
+use super::{Answer, json};
+use crate::body::ResponseBody;
+use crate::client::Client;
+use crate::comfy::query::parameter;
+use crate::error::GatewayError;
+use crate::gateway::Gateway;
+use crate::net::now;
+use crate::operate::{self, Force};
+use crate::report::{self, ClientReport, PromptReport};
+use crate::routing::ids::PromptId;
+
+const CONSOLE: &str = include_str!("console.js");
+
+/// Answers a path below `/-/`.
+///
+/// # Errors
+/// Nothing is there, the asker is nameless, or a safe reset was refused.
+pub async fn answer(
+    gateway: &Arc<Gateway>,
+    who: &Who,
+    path: &str,
+    request: &Request<Incoming>,
+) -> Answer {
+    let query = request.uri().query().unwrap_or("");
+    match (request.method(), path) {
+        (&Method::GET | &Method::HEAD, "/-/whoami") => Ok(whoami(gateway, who)),
+        (&Method::GET | &Method::HEAD, "/-/validate") => Ok(as_json(&validate(gateway, who))),
+        (&Method::GET | &Method::HEAD, "/-/explain") => Ok(explain(gateway, who, query)),
+        (&Method::GET | &Method::HEAD, "/-/console.js") => Ok(console()),
+        (&Method::POST, "/-/reset") => reset(gateway, who, query),
+        (_, "/-/whoami" | "/-/validate" | "/-/explain" | "/-/console.js" | "/-/reset") => {
+            Err(GatewayError::BadMethod)
+        }
+        (method, path) => match &gateway.demo {
+            Some(demo) => demo.answer(gateway, method, path).await,
+            None => Err(GatewayError::NotFound),
+        },
+    }
+}
+
+/// Who the asker is taken for, and how that client stands.
+#[derive(Debug, Serialize)]
+struct WhoAmI {
+    client_id: Option<String>,
+    /// Whether the gateway knows the client: it has been in contact within its lease.
+    known: bool,
+    client: Option<ClientReport>,
+}
+
+fn whoami(gateway: &Gateway, who: &Who) -> Response<ResponseBody> {
+    let id = who.reader(gateway);
+    let client = id.as_ref().and_then(|id| gateway.clients.get(id));
+    as_json(&WhoAmI {
+        client_id: id.map(|id| id.to_string()),
+        known: client.is_some(),
+        client: client.map(|client| report::client(gateway, &client, now())),
+    })
+}
+
+/// Whether everything about a client points to one backend.
+#[derive(Debug, Serialize)]
+struct Validation {
+    consistent: bool,
+    /// The backend of the binding.
+    bound: Option<String>,
+    /// The backend of the link.
+    link: Option<String>,
+    /// The backend where requests of this client go.
+    api: Option<String>,
+    reason: String,
+}
+
+fn validate(gateway: &Gateway, who: &Who) -> Validation {
+    let client = who.reader(gateway).and_then(|id| gateway.clients.get(&id));
+    let Some(client) = client else {
+        let reason = "nothing is bound: this client has not been in contact".to_owned();
+        return Validation { consistent: true, bound: None, link: None, api: None, reason };
+    };
+    let (bound, link) = client
+        .inspect(|core, link| (core.bound().map(|(id, _)| id), link.map(|link| link.backend)));
+    let api = match client.contact(gateway) {
+        Ok(Ok(decision)) => Some(decision.backend),
+        Ok(Err(_)) | Err(_) => None,
+    };
+    let is_astray = |pending: &crate::routing::pending::Pending| Some(pending.backend) != bound;
+    let astray = client.pending().iter().filter(|(_, pending)| is_astray(pending)).count();
+    let consistent = astray == 0 && (api.is_none() || api == bound || bound.is_none());
+    let name = |id| gateway.fleet.get(id).name.clone();
+    let (bound, link, api) = (bound.map(name), link.map(name), api.map(name));
+    let show = |name: &Option<String>| name.clone().unwrap_or_else(|| "none".to_owned());
+    let reason = format!(
+        "bound = {}, link = {}, api = {}, prompts elsewhere = {astray}",
+        show(&bound),
+        show(&link),
+        show(&api)
+    );
+    Validation { consistent, bound, link, api, reason }
+}
+
+/// Why things are as they are, for the asking client or one of its prompts.
+#[derive(Debug, Serialize)]
+struct Explanation {
+    client: Option<ClientReport>,
+    prompt: Option<PromptReport>,
+}
+
+fn explain(gateway: &Gateway, who: &Who, query: &str) -> Response<ResponseBody> {
+    let client = who.reader(gateway).and_then(|id| gateway.clients.get(&id));
+    let prompt = parameter(query, "prompt").and_then(|text| PromptId::parse(&text).ok());
+    let record = prompt.and_then(|prompt| {
+        let record = gateway.ledger().get(&prompt, now()).cloned();
+        record.map(|record| report::prompt(gateway, &prompt, &record, now()))
+    });
+    // An id is a secret of its client's; of others' prompts only place and state are told.
+    let own = |report: &PromptReport| report.client_id == client_name(client.as_ref());
+    let prompt = record.map(|report| match own(&report) {
+        true => report,
+        false => PromptReport { client_id: None, ..report },
+    });
+    as_json(&Explanation {
+        client: client.map(|client| report::client(gateway, &client, now())),
+        prompt,
+    })
+}
+
+fn client_name(client: Option<&Arc<Client>>) -> Option<String> {
+    client.map(|client| client.id.to_string())
+}
+
+/// What a reset did.
+#[derive(Debug, Serialize)]
+struct ResetDone {
+    released: bool,
+    cut_off: usize,
+}
+
+fn reset(gateway: &Arc<Gateway>, who: &Who, query: &str) -> Answer {
+    let id = who.asker(gateway).ok_or(GatewayError::Nameless)?;
+    let force = match parameter(query, "force").as_deref() {
+        Some("true" | "1") => Force::Forced,
+        Some(_) | None => Force::Safe,
+    };
+    let Some(client) = gateway.clients.get(&id) else {
+        return Ok(as_json(&ResetDone { released: false, cut_off: 0 }));
+    };
+    let cut_off = operate::reset(gateway, &client, force)?;
+    Ok(as_json(&ResetDone { released: true, cut_off }))
+}
+
+fn console() -> Response<ResponseBody> {
+    let mut response = Response::new(ResponseBody::whole(CONSOLE));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/javascript; charset=utf-8"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    response
+}
+
+/// Our own types always serialise.
+fn as_json(value: &impl Serialize) -> Response<ResponseBody> {
+    json(serde_json::to_vec(value).unwrap_or_default())
+}

@@ -1,0 +1,190 @@
+//! Where a request goes, by what it asks and by who asks (promises B6, R1, R2, R8, R9).
+//!
+//! *Where* is the backend of the prompt that is named, else of the client's binding, else the
+//! home backend. A prompt id never says who asks.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use http::header::SET_COOKIE;
+use http::{HeaderValue, Request};
+use hyper::body::Incoming;
+
+use super::browsers::BrowserId;
+use super::forward::{Target, forward, forward_file, forward_upload};
+use super::identify::Who;
+use super::{Answer, history, own, submit, upgrade, verbs};
+use crate::client::Client;
+use crate::client::registry::with_client;
+use crate::comfy::endpoint::{Endpoint, classify};
+use crate::comfy::say;
+use crate::config::StatusCounts;
+use crate::error::GatewayError;
+use crate::fleet::backend::Backend;
+use crate::gateway::Gateway;
+use crate::net::now;
+use crate::routing::decision::Reason;
+use crate::routing::ids::ClientId;
+use crate::routing::place::{NoPlace, TieBreak, place};
+
+/// Answers a request that was let in.
+///
+/// # Errors
+/// Whatever keeps it from being answered; see [`GatewayError`].
+pub async fn route(gateway: &Arc<Gateway>, peer: IpAddr, request: Request<Incoming>) -> Answer {
+    if gateway.tasks.is_stopping() {
+        return Err(GatewayError::Stopping);
+    }
+    let endpoint = classify(request.method(), request.uri().path());
+    let who = Who::of(gateway, peer, &request)?;
+    match endpoint {
+        Endpoint::Own(path) => own::answer(gateway, &who, &path, &request).await,
+        Endpoint::Socket => upgrade::upgrade(gateway, &who, request),
+        Endpoint::Submit => submit::submit(gateway, &who, request).await,
+        Endpoint::Upload | Endpoint::UploadMask => upload(gateway, &who, request).await,
+        Endpoint::HistoryOf(prompt) => history::history_of(gateway, &who, &prompt, request).await,
+        Endpoint::Job(prompt) => history::job(gateway, &who, &prompt, request).await,
+        Endpoint::Interrupt => verbs::interrupt(gateway, &who, request).await,
+        Endpoint::EditQueue => verbs::edit_queue(gateway, &who, request).await,
+        Endpoint::EditHistory => verbs::edit_history(gateway, &who, request).await,
+        Endpoint::CancelJob(prompt) => verbs::cancel_job(gateway, &who, &prompt).await,
+        Endpoint::CancelJobs => verbs::cancel_jobs(gateway, &who, request).await,
+        Endpoint::SubscribeLogs => verbs::subscribe_logs(gateway, &who, request).await,
+        Endpoint::QueueLength => queue_length(gateway, &who, request).await,
+        Endpoint::Page => page(gateway, &who, request).await,
+        Endpoint::Asset | Endpoint::UserData => forward(gateway, &home(gateway), request).await,
+        Endpoint::Guarded if !gateway.config.server.allow_manager => {
+            Err(GatewayError::OperatorsOnly)
+        }
+        Endpoint::View => forward_file(gateway, &reading(gateway, &who)?, request).await,
+        Endpoint::Queue
+        | Endpoint::HistoryList
+        | Endpoint::JobList
+        | Endpoint::Free
+        | Endpoint::Guarded
+        | Endpoint::Other => forward(gateway, &reading(gateway, &who)?, request).await,
+    }
+}
+
+/// What is the same for everyone comes from one backend (R9).
+fn home(gateway: &Gateway) -> Target {
+    Target { backend: Arc::clone(gateway.home()), reason: Reason::Home }
+}
+
+/// Where a read goes that names nothing: to the reader's backend, and to the home backend if
+/// nobody in particular reads.
+///
+/// # Errors
+/// The reader's backend is down and held, or there is none.
+pub fn reading(gateway: &Gateway, who: &Who) -> Result<Target, GatewayError> {
+    match who.reader(gateway) {
+        Some(id) => of_client(gateway, &id),
+        None => of_nobody(gateway, who),
+    }
+}
+
+/// The backend that a client is bound to, bound now if it is new.
+///
+/// # Errors
+/// No backend serves it.
+pub fn of_client(gateway: &Gateway, id: &ClientId) -> Result<Target, GatewayError> {
+    let (_, decided) = with_client(&gateway.clients, id, |client| client.contact(gateway))?;
+    let decision = decided?;
+    let backend = Arc::clone(gateway.fleet.get(decision.backend));
+    Ok(Target { backend, reason: decision.reason })
+}
+
+/// A nameless read: where an upload of the same address waits for its prompt, else the home
+/// backend, else any that is up.
+fn of_nobody(gateway: &Gateway, who: &Who) -> Result<Target, GatewayError> {
+    if let Some(backend) = gateway.browsers.upload_at(who.address, now()) {
+        let backend = Arc::clone(gateway.fleet.get(backend));
+        return Ok(Target { backend, reason: Reason::Reserved });
+    }
+    let target = home(gateway);
+    if target.backend.is_up() {
+        return Ok(target);
+    }
+    let any = gateway.fleet.iter().find(|backend| backend.is_up());
+    any.map(|backend| Target { backend: Arc::clone(backend), reason: Reason::Placed })
+        .ok_or(GatewayError::Refused(NoPlace::NoneReady.into()))
+}
+
+/// An upload goes where its client's next prompt will go, and reserves that backend.
+async fn upload(gateway: &Arc<Gateway>, who: &Who, request: Request<Incoming>) -> Answer {
+    let Some(id) = who.reader(gateway) else {
+        return nameless_upload(gateway, who, request).await;
+    };
+    let (client, decided) =
+        with_client(&gateway.clients, &id, |client| client.upload_began(gateway))?;
+    let decision = decided?;
+    let target = Target {
+        backend: Arc::clone(gateway.fleet.get(decision.backend)),
+        reason: decision.reason,
+    };
+    forward_upload(gateway, &target, (&client, decision), request).await
+}
+
+/// An upload of nobody in particular waits, for its address, for the prompt that will name it.
+async fn nameless_upload(gateway: &Arc<Gateway>, who: &Who, request: Request<Incoming>) -> Answer {
+    let now = now();
+    let last = gateway.browsers.upload_at(who.address, now);
+    let waits = last.filter(|backend| gateway.fleet.get(*backend).is_up());
+    let (backend, reason) = match waits {
+        Some(backend) => (backend, Reason::Reserved),
+        None => {
+            let tie = TieBreak { last, turn: gateway.fleet.turn() };
+            let placed = place(&gateway.fleet.views(now), tie);
+            (placed.map_err(|none| GatewayError::Refused(none.into()))?, Reason::Placed)
+        }
+    };
+    let target = Target { backend: Arc::clone(gateway.fleet.get(backend)), reason };
+    let answer = forward(gateway, &target, request).await?;
+    if answer.status().is_success() {
+        let until = now + gateway.config.affinity.reservation;
+        gateway.browsers.uploaded(who.address, backend, until);
+    }
+    Ok(answer)
+}
+
+/// `GET /prompt`: how much is pending, as the asker sees it (S10).
+async fn queue_length(gateway: &Gateway, who: &Who, request: Request<Incoming>) -> Answer {
+    if gateway.config.isolation.status == StatusCounts::Backend {
+        return forward(gateway, &reading(gateway, who)?, request).await;
+    }
+    let askers = who.askers(gateway);
+    let own = |id: &ClientId| gateway.clients.get(id).map_or(0, |client| count_pending(&client));
+    let count = if askers.is_empty() {
+        gateway.fleet.iter().map(|backend| u64::from(backend.load.queue_remaining())).sum()
+    } else {
+        askers.iter().map(own).sum()
+    };
+    Ok(super::json(say::queue_length(count)))
+}
+
+fn count_pending(client: &Client) -> u64 {
+    client.inspect(|core, _| core.pending().len() as u64)
+}
+
+/// The page, with the cookie that names this browser if it has none yet.
+async fn page(gateway: &Gateway, who: &Who, request: Request<Incoming>) -> Answer {
+    let target = home(gateway);
+    let mut response = forward(gateway, &target, request).await?;
+    if who.browser.is_none()
+        && let Ok(cookie) = HeaderValue::try_from(BrowserId::mint().set_cookie())
+    {
+        response.headers_mut().append(SET_COOKIE, cookie);
+    }
+    Ok(response)
+}
+
+/// The backend that a decision named, refused if it is down: never another (B6).
+///
+/// # Errors
+/// It is down.
+pub fn of_ledger(backend: &Arc<Backend>) -> Result<Target, GatewayError> {
+    if !backend.is_up() {
+        return Err(GatewayError::BackendDown { backend: backend.name.clone() });
+    }
+    Ok(Target { backend: Arc::clone(backend), reason: Reason::Ledger })
+}

@@ -1,0 +1,280 @@
+//! `POST /prompt`: from the body to a true answer (promises P1, P2, P4, P8).
+//!
+//! A submission has an id before its first byte is sent and is pending from then on. It is sent
+//! once, in a task of its own that runs to a known outcome whether its client waits or not. When
+//! the answer is missing, the backend is asked; a guess is never told.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::request::Parts;
+use http::response::Parts as ResponseParts;
+use http::{HeaderValue, Request, Response, StatusCode};
+use hyper::body::Incoming;
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+use tracing::{debug, info};
+
+use super::forward::{Target, to_backend};
+use super::identify::Who;
+use super::upgrade::mint;
+use super::{Answer, headers, json};
+use crate::body::{BodyShare, CollectLimits, OnEnd as _, RequestBody, ResponseBody, collect};
+use crate::client::Client;
+use crate::client::link::Link;
+use crate::client::registry::with_client;
+use crate::comfy::answers::{self, Sighting};
+use crate::comfy::{reply, submission};
+use crate::error::GatewayError;
+use crate::fleet::backend::Backend;
+use crate::gateway::Gateway;
+use crate::net::{now, sleep};
+use crate::routing::ids::{ClientId, PromptId};
+use crate::routing::pending::ABSENT_LOOKS_APART;
+
+/// The largest answer to a submission: `node_errors` of a large graph.
+const ANSWER_MAX: u64 = 64 << 20;
+
+/// The pause between two questions while a backend does not answer them.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
+
+/// Takes a submission, sends it, and answers with what came of it.
+///
+/// # Errors
+/// It was refused, could not be placed or sent, or its state is not known within the limit.
+pub async fn submit(gateway: &Arc<Gateway>, who: &Who, request: Request<Incoming>) -> Answer {
+    let (parts, body) = request.into_parts();
+    let mut share = gateway.bodies.share();
+    let limits = CollectLimits {
+        max: gateway.config.prompts.max_body,
+        idle: gateway.config.server.body_timeout,
+    };
+    let body = collect(body, limits, Some(&mut share)).await?;
+    let draft = submission::read(body)?;
+    let id = draft.client_id().or(who.named.as_ref()).cloned().unwrap_or_else(mint);
+    let prompt = draft.prompt_id().cloned().unwrap_or_else(new_prompt_id);
+    who.is(gateway, &id);
+    let ready = draft.finish(&id, &prompt, &gateway.config.sockets.output_classes);
+    let (client, target, link) = decide(gateway, who, &id, &prompt, &ready.output_nodes)?;
+    let sending = Sending {
+        gateway: Arc::clone(gateway),
+        client,
+        prompt,
+        target,
+        link,
+        sent: now(),
+        _share: share,
+    };
+    outcome(gateway, sending, parts, ready.body).await
+}
+
+/// Runs the submission in its own task, and waits for it as long as a client would.
+async fn outcome(gateway: &Arc<Gateway>, sending: Sending, parts: Parts, body: Bytes) -> Answer {
+    let unknown = GatewayError::StateUnknown {
+        backend: sending.target.backend.name.clone(),
+        prompt: sending.prompt.to_string(),
+    };
+    let (tell, told) = oneshot::channel();
+    gateway.tasks.spawn(async move {
+        let answer = sending.run(parts, body).await;
+        // The client may have left; what it would have been told is in the ledger.
+        let _ = tell.send(answer);
+    });
+    match timeout(gateway.config.prompts.answer_limit, told).await {
+        Ok(Ok(answer)) => answer,
+        Ok(Err(_)) => Err(GatewayError::Stopping),
+        Err(_elapsed) => Err(unknown),
+    }
+}
+
+/// Gives the submission its place: the id is taken in the ledger, the prompt is pending, and the
+/// client's link is on its way.
+fn decide(
+    gateway: &Arc<Gateway>,
+    who: &Who,
+    id: &ClientId,
+    prompt: &PromptId,
+    output_nodes: &[String],
+) -> Result<(Arc<Client>, Target, Arc<Link>), GatewayError> {
+    let waiting = match gateway.clients.get(id) {
+        Some(_) => None,
+        None => gateway.browsers.take_upload(who.address, now()),
+    };
+    gateway.ledger().reserve(prompt, id, now()).map_err(|_known| GatewayError::PromptIdKnown)?;
+    let decided = with_client(&gateway.clients, id, |client| {
+        if let Some((backend, until)) = waiting {
+            client.reserve(gateway, backend, until);
+        }
+        client.submit(gateway, prompt, output_nodes.to_vec())
+    });
+    let placed = match decided {
+        Ok((client, Ok((decision, link)))) => Ok((client, decision, link)),
+        Ok((_, Err(refusal))) => Err(GatewayError::from(refusal)),
+        Err(full) => Err(full.into()),
+    };
+    let (client, decision, link) = placed.inspect_err(|_| gateway.ledger().withdraw(prompt))?;
+    gateway.ledger().placed(prompt, decision.backend);
+    let backend = Arc::clone(gateway.fleet.get(decision.backend));
+    info!(client = %id, %prompt, backend = %backend.name, placement = decision.reason.as_str(),
+        "Prompt placed.");
+    Ok((client, Target { backend, reason: decision.reason }, link))
+}
+
+fn new_prompt_id() -> PromptId {
+    let text = uuid::Uuid::new_v4().to_string();
+    PromptId::parse(&text).expect("a UUID is a prompt id")
+}
+
+/// A submission on its way.
+struct Sending {
+    gateway: Arc<Gateway>,
+    client: Arc<Client>,
+    prompt: PromptId,
+    target: Target,
+    link: Arc<Link>,
+    /// When it was decided; a backend that was gone after this does not have it.
+    sent: Instant,
+    /// Its body counts against the budget until it is answered.
+    _share: BodyShare,
+}
+
+/// What became of sending it.
+enum Sent {
+    /// A complete 2xx or 4xx: the answer.
+    Answered(ResponseParts, Bytes),
+    /// It provably never left.
+    Never(GatewayError),
+    /// Anything else: nobody knows yet.
+    Unclear,
+}
+
+impl Sending {
+    async fn run(self, parts: Parts, body: Bytes) -> Answer {
+        // Its events must not come before the link is there to hear them (B5).
+        if !self.link.is_open_within(self.gateway.config.prompts.link_timeout).await {
+            let backend = self.backend().name.clone();
+            return self.withdraw(GatewayError::LinkTimeout { backend });
+        }
+        self.gateway.metrics.submissions.inc();
+        match self.send(parts, body).await {
+            Sent::Answered(parts, body) => self.answered(parts, body).await,
+            Sent::Never(error) => self.withdraw(error),
+            Sent::Unclear => self.look().await,
+        }
+    }
+
+    async fn send(&self, mut parts: Parts, body: Bytes) -> Sent {
+        // The body may have been rewritten.
+        parts.headers.remove(CONTENT_LENGTH);
+        parts.headers.remove(TRANSFER_ENCODING);
+        let request = to_backend(&self.target, parts, RequestBody::whole(body));
+        let limit = self.gateway.config.server.answer_timeout;
+        let (response, lease) = match self.backend().pool.send(request, limit).await {
+            Ok(answered) => answered,
+            Err(error) if error.never_sent() => {
+                return Sent::Never(GatewayError::exchange(&self.backend().name, error));
+            }
+            Err(error) => {
+                debug!(prompt = %self.prompt, %error, "A submission got no answer.");
+                return Sent::Unclear;
+            }
+        };
+        let (parts, body) = response.into_parts();
+        let limits =
+            CollectLimits { max: ANSWER_MAX, idle: self.gateway.config.server.body_timeout };
+        match collect(body, limits, None).await {
+            Ok(body) => {
+                Box::new(lease).finished();
+                Sent::Answered(parts, body)
+            }
+            Err(_cut) => Sent::Unclear,
+        }
+    }
+
+    async fn answered(self, parts: ResponseParts, body: Bytes) -> Answer {
+        let status = parts.status;
+        if status.is_client_error() {
+            self.gone();
+            return Ok(self.pass(parts, body));
+        }
+        let is_ours = answers::accepted(&body)
+            .is_some_and(|(prompt, _number)| prompt == self.prompt.as_str());
+        if status == StatusCode::OK && is_ours {
+            self.taken();
+            return Ok(self.pass(parts, body));
+        }
+        // A 500 may have been queued all the same, and a 502 is of something in between.
+        debug!(prompt = %self.prompt, %status, "A submission's answer proves nothing.");
+        self.look().await
+    }
+
+    /// Asks the backend until it is known whether it has the prompt (P2).
+    async fn look(self) -> Answer {
+        let limit = self.gateway.config.fleet.probe_timeout;
+        let mut missed: Option<Instant> = None;
+        while self.is_pending() {
+            match self.backend().look_for(&self.prompt, limit).await {
+                Ok(Sighting::Absent) => {
+                    let first = *missed.get_or_insert_with(now);
+                    let is_restarted =
+                        self.backend().restarted().is_some_and(|gone| self.sent < gone);
+                    let is_sure = ABSENT_LOOKS_APART <= now().duration_since(first);
+                    if is_restarted || is_sure {
+                        let backend = self.backend().name.clone();
+                        return self.withdraw(GatewayError::NotQueued { backend });
+                    }
+                }
+                Ok(Sighting::Queued { number, .. } | Sighting::Running { number }) => {
+                    return Ok(self.found(number));
+                }
+                Ok(Sighting::Ended(_)) => return Ok(self.found(None)),
+                Err(error) => debug!(prompt = %self.prompt, %error, "Looking for a prompt."),
+            }
+            sleep(LOOK_AGAIN).await;
+        }
+        // Meanwhile it was ended as lost, or by force.
+        self.backend().load.not_taken();
+        Err(GatewayError::BackendDown { backend: self.backend().name.clone() })
+    }
+
+    fn found(&self, number: Option<f64>) -> Response<ResponseBody> {
+        self.taken();
+        let mut response = json(reply::queued(&self.prompt, number));
+        headers::mark(response.headers_mut(), self.backend(), self.target.reason);
+        response
+    }
+
+    fn taken(&self) {
+        self.backend().load.taken(now());
+        self.client.accepted(&self.prompt);
+    }
+
+    fn withdraw(&self, error: GatewayError) -> Answer {
+        self.gone();
+        Err(error)
+    }
+
+    /// It is nowhere: no trace of it stays (P4).
+    fn gone(&self) {
+        self.backend().load.not_taken();
+        self.client.withdraw(&self.gateway, &self.prompt);
+        self.gateway.ledger().withdraw(&self.prompt);
+    }
+
+    fn is_pending(&self) -> bool {
+        self.client.inspect(|core, _| core.pending().contains_key(&self.prompt))
+    }
+
+    fn pass(&self, mut parts: ResponseParts, body: Bytes) -> Response<ResponseBody> {
+        headers::to_client(&mut parts.headers, self.backend(), self.target.reason);
+        parts.headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+        parts.extensions.clear();
+        Response::from_parts(parts, ResponseBody::whole(body))
+    }
+
+    fn backend(&self) -> &Arc<Backend> {
+        &self.target.backend
+    }
+}

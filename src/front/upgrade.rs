@@ -1,0 +1,50 @@
+//! `/ws`: answered at once (promise S6). The backend's side is the client's link.
+
+use std::sync::Arc;
+
+use http::{HeaderValue, Request};
+use hyper::body::Incoming;
+
+use super::identify::Who;
+use super::{Answer, headers};
+use crate::body::ResponseBody;
+use crate::client::registry::with_client;
+use crate::client::socket;
+use crate::gateway::Gateway;
+use crate::routing::ids::ClientId;
+use crate::ws;
+
+/// Accepts a browser socket: 101 now, and everything else behind it.
+///
+/// # Errors
+/// It is no opening handshake, or the table of clients is full.
+pub fn upgrade(gateway: &Arc<Gateway>, who: &Who, mut request: Request<Incoming>) -> Answer {
+    let (response, promised) = ws::accept(&mut request)?;
+    // The stock page's first socket has no name; it takes the one that its first status gives.
+    let id = who.named.clone().unwrap_or_else(mint);
+    who.is(gateway, &id);
+    // Seen to be possible before the 101 is on its way.
+    gateway.clients.get_or_make(&id)?;
+    let limits = socket::limits(&gateway.config.sockets);
+    let task = {
+        let gateway = Arc::clone(gateway);
+        async move {
+            let Some(channel) = promised.channel(limits).await else { return };
+            let opened = with_client(&gateway.clients, &id, |client| client.open_socket(&gateway));
+            if let Ok((client, key)) = opened {
+                socket::serve(gateway, client, key, channel).await;
+            }
+        }
+    };
+    gateway.tasks.spawn(task);
+    let mut response = response.map(|()| ResponseBody::empty());
+    response.headers_mut().insert(headers::PLACEMENT, HeaderValue::from_static("socket"));
+    Ok(response)
+}
+
+/// A new client's name: 128 random bits, in the form that ComfyUI gives.
+#[must_use]
+pub fn mint() -> ClientId {
+    let text = uuid::Uuid::new_v4().simple().to_string();
+    ClientId::parse(&text).expect("32 hexadecimal digits are a client id")
+}

@@ -1,0 +1,287 @@
+//! Verbs touch one's own prompts only (promise R6).
+//!
+//! ComfyUI's bare verbs hit everybody on a backend. Here they become the asker's own prompt ids,
+//! each on the backend that has it. A known asker's verb on another's id does nothing and is
+//! answered 200, as ComfyUI answers for unknown ids; a nameless asker may act on an id that he
+//! names, and gets 403 for a bare verb.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::Request;
+use hyper::body::Incoming;
+use tracing::debug;
+
+use super::forward::{send, to_backend};
+use super::identify::Who;
+use super::route::of_client;
+use super::{Answer, done, history, json};
+use crate::body::{CollectLimits, RequestBody, collect};
+use crate::client::Wanted;
+use crate::comfy::answers::Sighting;
+use crate::comfy::verbs;
+use crate::error::GatewayError;
+use crate::fleet::ask::AskError;
+use crate::fleet::backend::Backend;
+use crate::gateway::Gateway;
+use crate::net::now;
+use crate::routing::ids::{BackendId, ClientId, PromptId};
+use crate::routing::ledger::State;
+
+/// The largest body of a verb.
+const BODY_MAX: u64 = 1 << 20;
+
+/// `POST /interrupt`.
+///
+/// # Errors
+/// The body is unreadable, the asker nameless, or a backend did not answer.
+pub async fn interrupt(gateway: &Arc<Gateway>, who: &Who, request: Request<Incoming>) -> Answer {
+    let body = small_body(gateway, request).await?;
+    let prompts = match verbs::InterruptBody::read(&body)?.prompt_id {
+        Some(prompt) => named(gateway, who, [prompt]).await,
+        None => own_pending(gateway, who)?,
+    };
+    for (prompt, backend) in prompts {
+        stop(gateway.fleet.get(backend), gateway, &prompt).await?;
+    }
+    Ok(done())
+}
+
+/// `POST /queue`: deletes and clears.
+///
+/// # Errors
+/// The body is unreadable, the asker nameless, or a backend did not answer.
+pub async fn edit_queue(gateway: &Arc<Gateway>, who: &Who, request: Request<Incoming>) -> Answer {
+    let body = small_body(gateway, request).await?;
+    let edit = verbs::QueueEdit::read(&body)?;
+    let mut prompts = named(gateway, who, edit.delete).await;
+    if edit.clear {
+        prompts.extend(own_pending(gateway, who)?);
+    }
+    delete(gateway, prompts).await?;
+    Ok(done())
+}
+
+/// `POST /history`: deletes and clears.
+///
+/// # Errors
+/// The body is unreadable, the asker nameless, or a backend did not answer.
+pub async fn edit_history(gateway: &Arc<Gateway>, who: &Who, request: Request<Incoming>) -> Answer {
+    let body = small_body(gateway, request).await?;
+    let edit = verbs::QueueEdit::read(&body)?;
+    let mut prompts = named(gateway, who, edit.delete).await;
+    if edit.clear {
+        let askers = known_askers(gateway, who)?;
+        prompts.extend(gateway.ledger().ended_of(&askers));
+    }
+    let limit = gateway.config.fleet.probe_timeout;
+    for (backend, prompts) in by_backend(prompts) {
+        let backend = gateway.fleet.get(backend);
+        let ids: Vec<&str> = prompts.iter().map(PromptId::as_str).collect();
+        let answer = backend.post("/history", verbs::delete(&ids), limit).await;
+        answer.map_err(|error| asking_failed(backend, &error))?;
+    }
+    Ok(done())
+}
+
+/// `POST /api/jobs/{prompt}/cancel`, also for servers that do not have it yet.
+///
+/// # Errors
+/// A backend did not answer.
+pub async fn cancel_job(gateway: &Arc<Gateway>, who: &Who, prompt: &str) -> Answer {
+    let prompts = named(gateway, who, [prompt.to_owned()]).await;
+    let cancelled = cancel(gateway, prompts).await?;
+    Ok(json(verbs::cancelled(cancelled)))
+}
+
+/// `POST /api/jobs/cancel`, also for servers that do not have it yet.
+///
+/// # Errors
+/// The body is unreadable, or a backend did not answer.
+pub async fn cancel_jobs(gateway: &Arc<Gateway>, who: &Who, request: Request<Incoming>) -> Answer {
+    let body = small_body(gateway, request).await?;
+    let ids = verbs::CancelBody::read(&body)?.job_ids;
+    let prompts = named(gateway, who, ids).await;
+    let cancelled = cancel(gateway, prompts).await?;
+    Ok(json(verbs::cancelled(cancelled)))
+}
+
+/// `PATCH /internal/logs/subscribe`: remembered, because it ends with each link.
+///
+/// # Errors
+/// The body is unreadable, the client has no backend, or the backend did not answer.
+pub async fn subscribe_logs(
+    gateway: &Arc<Gateway>,
+    who: &Who,
+    request: Request<Incoming>,
+) -> Answer {
+    let (parts, body) = request.into_parts();
+    let body = collect_small(gateway, body).await?;
+    let wanted = verbs::LogSubscription::read(&body)?;
+    let id = ClientId::parse(&wanted.client_id)?;
+    who.is(gateway, &id);
+    let target = of_client(gateway, &id)?;
+    if let Some(client) = gateway.clients.get(&id) {
+        client.wants_logs(if wanted.enabled { Wanted::Yes } else { Wanted::No });
+        // The backend drops a subscription of a socket that it does not know yet.
+        let link = client.linked(gateway, target.backend.id);
+        link.is_open_within(gateway.config.prompts.link_timeout).await;
+    }
+    let request = to_backend(&target, parts, RequestBody::whole(body));
+    send(gateway, &target, request).await
+}
+
+async fn small_body(gateway: &Gateway, request: Request<Incoming>) -> Result<Bytes, GatewayError> {
+    collect_small(gateway, request.into_body()).await
+}
+
+async fn collect_small(gateway: &Gateway, body: Incoming) -> Result<Bytes, GatewayError> {
+    let limits = CollectLimits { max: BODY_MAX, idle: gateway.config.server.body_timeout };
+    Ok(collect(body, limits, None).await?)
+}
+
+type Located = Vec<(PromptId, BackendId)>;
+
+/// Of the ids that a request names, those that the asker may act on, with their backends.
+async fn named(gateway: &Gateway, who: &Who, ids: impl IntoIterator<Item = String>) -> Located {
+    let askers = who.askers(gateway);
+    let mut located = Located::new();
+    for prompt in ids.into_iter().filter_map(|id| PromptId::parse(&id).ok()) {
+        let record = gateway.ledger().get(&prompt, now()).cloned();
+        let (owner, backend) = match record {
+            Some(record) => (record.client, record.backend),
+            None => (None, history::ask_all(gateway, &prompt).await),
+        };
+        let is_others = !askers.is_empty() && owner.is_some_and(|owner| !askers.contains(&owner));
+        match backend {
+            Some(_) if is_others => debug!(%prompt, "A verb on another's prompt does nothing."),
+            Some(backend) => located.push((prompt, backend)),
+            None => {}
+        }
+    }
+    located
+}
+
+/// The clients that a bare verb speaks for. The address never says who acts.
+fn known_askers(gateway: &Gateway, who: &Who) -> Result<Vec<ClientId>, GatewayError> {
+    let askers = who.askers(gateway);
+    if askers.is_empty() { Err(GatewayError::Nameless) } else { Ok(askers) }
+}
+
+fn own_pending(gateway: &Gateway, who: &Who) -> Result<Located, GatewayError> {
+    let askers = known_askers(gateway, who)?;
+    let clients = askers.iter().filter_map(|id| gateway.clients.get(id));
+    let with_work: Vec<Located> = clients
+        .map(|client| client.pending())
+        .filter(|pending| !pending.is_empty())
+        .map(|pending| pending.into_iter().map(|(id, it)| (id, it.backend)).collect())
+        .collect();
+    // With the cookie alone, a bare verb is clear only if a single tab has something pending.
+    match (&who.named, with_work.len()) {
+        (Some(_), _) | (None, 0 | 1) => Ok(with_work.into_iter().flatten().collect()),
+        (None, _) => Err(GatewayError::Nameless),
+    }
+}
+
+fn by_backend(prompts: Located) -> BTreeMap<BackendId, Vec<PromptId>> {
+    let mut sorted: BTreeMap<BackendId, Vec<PromptId>> = BTreeMap::new();
+    for (prompt, backend) in prompts {
+        let known = sorted.entry(backend).or_default();
+        if !known.contains(&prompt) {
+            known.push(prompt);
+        }
+    }
+    sorted
+}
+
+/// Deletes waiting prompts. ComfyUI answers 200 whatever it did, so what came of it is asked.
+async fn delete(gateway: &Gateway, prompts: Located) -> Result<(), GatewayError> {
+    let limit = gateway.config.fleet.probe_timeout;
+    for (backend, prompts) in by_backend(prompts) {
+        let backend = gateway.fleet.get(backend);
+        let ids: Vec<&str> = prompts.iter().map(PromptId::as_str).collect();
+        let answer = backend.post("/queue", verbs::delete(&ids), limit).await;
+        answer.map_err(|error| asking_failed(backend, &error))?;
+        for prompt in &prompts {
+            delete_was_asked(gateway, prompt);
+        }
+    }
+    gateway.reconcile_soon();
+    Ok(())
+}
+
+fn delete_was_asked(gateway: &Gateway, prompt: &PromptId) {
+    let record = gateway.ledger().get(prompt, now()).cloned();
+    let pending = record.filter(|record| record.state == State::Pending);
+    let client = pending.and_then(|record| record.client).and_then(|id| gateway.clients.get(&id));
+    if let Some(client) = client {
+        client.delete_asked(prompt);
+    }
+}
+
+/// Interrupts a prompt if it runs. A server older than 0.3.57 ignores the id and interrupts
+/// whatever runs, so there it is looked first whether that is the one.
+///
+/// # Errors
+/// The backend did not answer.
+pub async fn stop(
+    backend: &Backend,
+    gateway: &Gateway,
+    prompt: &PromptId,
+) -> Result<(), GatewayError> {
+    let limit = gateway.config.fleet.probe_timeout;
+    let failed = |error| asking_failed(backend, &error);
+    let knows_ids = backend.version().is_none_or(|version| version.interrupts_by_id());
+    if !knows_ids {
+        let sighting = backend.look_for(prompt, limit).await.map_err(failed)?;
+        if !matches!(sighting, Sighting::Running { .. }) {
+            return Ok(());
+        }
+    }
+    let answer = backend.post("/interrupt", verbs::interrupt(prompt.as_str()), limit).await;
+    answer.map(|_| ()).map_err(failed)
+}
+
+/// Deletes a prompt from its backend's queue, if it waits there.
+///
+/// # Errors
+/// The backend did not answer.
+pub async fn forget_on(
+    backend: &Backend,
+    gateway: &Gateway,
+    prompt: &PromptId,
+) -> Result<(), GatewayError> {
+    let limit = gateway.config.fleet.probe_timeout;
+    let answer = backend.post("/queue", verbs::delete(&[prompt.as_str()]), limit).await;
+    answer.map(|_| ()).map_err(|error| asking_failed(backend, &error))
+}
+
+/// Cancels waiting and running prompts; true if there was one to cancel.
+async fn cancel(gateway: &Gateway, prompts: Located) -> Result<bool, GatewayError> {
+    let limit = gateway.config.fleet.probe_timeout;
+    let mut is_any = false;
+    for (prompt, backend) in prompts {
+        let backend = gateway.fleet.get(backend);
+        let sighting = backend.look_for(&prompt, limit).await;
+        match sighting.map_err(|error| asking_failed(backend, &error))? {
+            Sighting::Queued { .. } => {
+                is_any = true;
+                delete(gateway, vec![(prompt.clone(), backend.id)]).await?;
+                // It may have begun between the look and the deletion.
+                stop(backend, gateway, &prompt).await?;
+            }
+            Sighting::Running { .. } => {
+                is_any = true;
+                stop(backend, gateway, &prompt).await?;
+            }
+            Sighting::Ended(_) | Sighting::Absent => {}
+        }
+    }
+    Ok(is_any)
+}
+
+fn asking_failed(backend: &Backend, error: &AskError) -> GatewayError {
+    debug!(backend = %backend.name, %error, "A verb got no answer.");
+    GatewayError::BackendDown { backend: backend.name.clone() }
+}

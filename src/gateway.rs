@@ -1,0 +1,144 @@
+//! What all rooms share: the fleet, the clients, the ledger, the counters.
+
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Instant;
+
+use tokio::sync::Notify;
+use tracing::info;
+
+use crate::body::BodyBudget;
+use crate::client::reconcile;
+use crate::client::registry::{self, Clients};
+use crate::config::Config;
+use crate::demo::Demo;
+use crate::fleet::backend::Backend;
+use crate::fleet::{Fleet, watch};
+use crate::front::browsers::Browsers;
+use crate::metrics::Metrics;
+use crate::net::{Network, now};
+use crate::routing::decision::Decision;
+use crate::routing::ids::{BackendId, PromptId};
+use crate::routing::ledger::Ledger;
+use crate::routing::pending::End;
+use crate::tasks::Tasks;
+
+/// The features that every link gets; told to sockets until a backend has said its own.
+const FEATURES_AT_LEAST: &str =
+    r#"{"supports_preview_metadata": true, "max_upload_size": 104857600}"#;
+
+/// The gateway. One per process; the tests run many.
+#[derive(Debug)]
+pub struct Gateway {
+    pub config: Config,
+    pub network: Arc<dyn Network>,
+    pub tasks: Tasks,
+    pub fleet: Fleet,
+    pub clients: Clients,
+    pub browsers: Browsers,
+    pub metrics: Metrics,
+    pub started: Instant,
+    /// Bytes of collected bodies that are held at this moment.
+    pub bodies: BodyBudget,
+    /// Set in the demo only.
+    pub demo: Option<Demo>,
+    ledger: Mutex<Ledger>,
+    reconcile: Notify,
+}
+
+impl Gateway {
+    #[must_use]
+    pub fn new(
+        config: Config,
+        network: Arc<dyn Network>,
+        tasks: Tasks,
+        demo: Option<Demo>,
+    ) -> Arc<Self> {
+        let fleet = Fleet::new(&config, &network, &tasks);
+        let log_budget = usize::try_from(config.sockets.log_bytes).unwrap_or(usize::MAX);
+        Arc::new(Self {
+            fleet,
+            clients: Clients::new(config.affinity.max_clients, log_budget),
+            browsers: Browsers::default(),
+            metrics: Metrics::default(),
+            started: now(),
+            demo,
+            bodies: BodyBudget::new(config.prompts.max_bodies_total),
+            ledger: Mutex::new(Ledger::new(
+                config.prompts.ledger_prompts,
+                config.prompts.ledger_age,
+            )),
+            reconcile: Notify::new(),
+            config,
+            network,
+            tasks,
+        })
+    }
+
+    /// Starts what runs as long as the gateway does: the watch links, the sweep, the reconciler.
+    pub fn start(self: &Arc<Self>) {
+        for backend in self.fleet.iter() {
+            let watch = watch::watch(
+                Arc::clone(backend),
+                Arc::clone(&self.network),
+                self.config.fleet.clone(),
+                self.tasks.clone(),
+            );
+            self.tasks.spawn(watch);
+        }
+        self.tasks.spawn(registry::sweep(Arc::clone(self)));
+        self.tasks.spawn(reconcile::reconcile(Arc::clone(self)));
+    }
+
+    /// The backend of settings, user data and the page: the configured one, or the first by name.
+    #[must_use]
+    pub fn home(&self) -> &Arc<Backend> {
+        self.fleet.by_name(&self.config.server.home).unwrap_or_else(|| self.fleet.get(BackendId(0)))
+    }
+
+    /// Locked for one call, never together with a client.
+    pub fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        self.ledger.lock().expect("never poisoned: no panic while held")
+    }
+
+    /// Counts what a decision changed.
+    pub fn count(&self, decision: Decision) {
+        self.metrics.placed(decision.reason);
+        if decision.newly_bound {
+            self.fleet.take_turn();
+            self.fleet.get(decision.backend).client_came();
+            self.count_left(decision.left);
+        }
+    }
+
+    /// A client is not bound to this backend any more.
+    pub fn count_left(&self, backend: Option<BackendId>) {
+        if let Some(backend) = backend {
+            self.fleet.get(backend).client_left();
+        }
+    }
+
+    /// A prompt has ended: the ledger and the operator learn of it.
+    pub fn prompt_ended(&self, prompt: &PromptId, end: End) {
+        self.ledger().ended(prompt, end);
+        self.metrics.prompt_ended(end);
+        info!(%prompt, end = end.reason(), "Prompt ended.");
+    }
+
+    /// What a socket is told about features: those of its backend, or what every link gets.
+    #[must_use]
+    pub fn features(&self, backend: Option<BackendId>) -> Arc<str> {
+        backend
+            .and_then(|backend| self.fleet.get(backend).features())
+            .unwrap_or_else(|| Arc::from(FEATURES_AT_LEAST))
+    }
+
+    /// Asks for a round of the reconciler without waiting for its interval.
+    pub fn reconcile_soon(&self) {
+        self.reconcile.notify_one();
+    }
+
+    /// Waits until a round was asked for. Cancel safe.
+    pub async fn reconcile_asked(&self) {
+        self.reconcile.notified().await;
+    }
+}

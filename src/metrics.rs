@@ -1,0 +1,204 @@
+//! What is counted. `docs/metrics.md` lists it; a test holds the two together.
+//!
+//! Handles are kept where the counting is done, so that the hot path has no look-up. Labels come
+//! from closed sets only: never a client id, a prompt id or a path.
+
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Registry, Unit};
+
+use crate::client::queue::Dropped;
+use crate::routing::decision::Reason;
+use crate::routing::pending::End;
+
+/// One label whose values come from a closed set.
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+pub struct ByEnd {
+    end: &'static str,
+}
+
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+pub struct ByCode {
+    code: &'static str,
+}
+
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+pub struct ByPlacement {
+    placement: &'static str,
+}
+
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+pub struct ByKind {
+    kind: &'static str,
+}
+
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+pub struct ByStatus {
+    status_class: &'static str,
+}
+
+/// Labels of what is told of one backend.
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+pub struct ByBackend {
+    pub backend: String,
+}
+
+/// All counters of the process.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    pub requests: Family<ByStatus, Counter>,
+    pub request_seconds: Histogram,
+    errors: Family<ByCode, Counter>,
+    placements: Family<ByPlacement, Counter>,
+    prompts: Family<ByEnd, Counter>,
+    pub submissions: Counter,
+    pub sockets: Gauge,
+    dropped: Family<ByKind, Counter>,
+    pub connections: Gauge,
+    pub connections_refused: Counter,
+    pub panics: Counter,
+    pub clients: Gauge,
+    pub pending: Gauge,
+    pub pending_silent_seconds: Gauge<f64, AtomicU64>,
+    pub backend_up: Family<ByBackend, Gauge>,
+    pub backend_queue: Family<ByBackend, Gauge>,
+    pub backend_bound: Family<ByBackend, Gauge>,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let buckets = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0, 300.0];
+        let mut metrics = Self {
+            registry: Registry::with_prefix("mooring"),
+            requests: Family::default(),
+            request_seconds: Histogram::new(buckets),
+            errors: Family::default(),
+            placements: Family::default(),
+            prompts: Family::default(),
+            submissions: Counter::default(),
+            sockets: Gauge::default(),
+            dropped: Family::default(),
+            connections: Gauge::default(),
+            connections_refused: Counter::default(),
+            panics: Counter::default(),
+            clients: Gauge::default(),
+            pending: Gauge::default(),
+            pending_silent_seconds: Gauge::default(),
+            backend_up: Family::default(),
+            backend_queue: Family::default(),
+            backend_bound: Family::default(),
+        };
+        metrics.register_traffic();
+        metrics.register_state();
+        metrics
+    }
+}
+
+impl Metrics {
+    fn register_traffic(&mut self) {
+        let registry = &mut self.registry;
+        registry.register("requests", "HTTP requests answered on the front", self.requests.clone());
+        registry.register_with_unit(
+            "request_duration",
+            "Time from a request's head to its answer's head",
+            Unit::Seconds,
+            self.request_seconds.clone(),
+        );
+        registry.register("errors", "Requests that failed in the gateway", self.errors.clone());
+        registry.register("placements", "Routing decisions", self.placements.clone());
+        registry.register("prompts", "Prompts that have ended", self.prompts.clone());
+        registry.register("submissions", "Prompts sent to backends", self.submissions.clone());
+        registry.register(
+            "frames_dropped",
+            "Frames that slow browser sockets did not get",
+            self.dropped.clone(),
+        );
+        registry.register(
+            "connections_refused",
+            "Connections closed because as many as may be were open",
+            self.connections_refused.clone(),
+        );
+        registry.register("panics", "Connections that ended in a panic", self.panics.clone());
+    }
+
+    fn register_state(&mut self) {
+        let registry = &mut self.registry;
+        registry.register("sockets", "Browser sockets that are open", self.sockets.clone());
+        registry.register("connections", "Connections to the front", self.connections.clone());
+        registry.register("clients", "Clients that are known", self.clients.clone());
+        registry.register("prompts_pending", "Prompts that are pending", self.pending.clone());
+        registry.register_with_unit(
+            "prompts_silent",
+            "How long the quietest pending prompt has not been heard of",
+            Unit::Seconds,
+            self.pending_silent_seconds.clone(),
+        );
+        registry.register("backend_up", "1 if the backend is up", self.backend_up.clone());
+        registry.register(
+            "backend_queue",
+            "Prompts waiting and running on the backend, as it says",
+            self.backend_queue.clone(),
+        );
+        registry.register(
+            "backend_bound_clients",
+            "Clients that are bound to the backend",
+            self.backend_bound.clone(),
+        );
+    }
+
+    /// A request was answered on the front.
+    pub fn answered(&self, status: http::StatusCode, took: Duration) {
+        let status_class = match status.as_u16() {
+            100..200 => "1xx",
+            200..300 => "2xx",
+            300..400 => "3xx",
+            400..500 => "4xx",
+            _ => "5xx",
+        };
+        self.requests.get_or_create(&ByStatus { status_class }).inc();
+        self.request_seconds.observe(took.as_secs_f64());
+    }
+
+    pub fn failed(&self, code: &'static str) {
+        self.errors.get_or_create(&ByCode { code }).inc();
+    }
+
+    pub fn placed(&self, reason: Reason) {
+        self.placements.get_or_create(&ByPlacement { placement: reason.as_str() }).inc();
+    }
+
+    pub fn prompt_ended(&self, end: End) {
+        self.prompts.get_or_create(&ByEnd { end: end.as_str() }).inc();
+    }
+
+    /// How many prompts have ended so.
+    #[must_use]
+    pub fn prompts_ended(&self, end: End) -> u64 {
+        self.prompts.get_or_create(&ByEnd { end: end.as_str() }).get()
+    }
+
+    pub fn dropped(&self, dropped: Dropped) {
+        for (kind, count) in [("preview", dropped.previews), ("progress", dropped.progress)] {
+            if 0 < count {
+                self.dropped.get_or_create(&ByKind { kind }).inc_by(count);
+            }
+        }
+    }
+
+    /// The text that a scrape gets (OpenMetrics 1.0).
+    #[must_use]
+    pub fn render(&self) -> String {
+        let mut text = String::new();
+        // Writing to a string does not fail.
+        let _ = encode(&mut text, &self.registry);
+        text
+    }
+}

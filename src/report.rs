@@ -1,0 +1,205 @@
+//! What is told of clients, backends and prompts, as JSON: one form for the admin API, the CLI
+//! and the asking client. Times are ages in milliseconds, so that no clock has to agree.
+
+use std::time::Instant;
+
+use serde::Serialize;
+
+use crate::client::Client;
+use crate::client::link::Link;
+use crate::fleet::backend::Backend;
+use crate::gateway::Gateway;
+use crate::routing::client as core;
+use crate::routing::ids::PromptId;
+use crate::routing::ledger::{Record, State};
+use crate::routing::pending::Pending;
+
+/// One backend.
+#[derive(Debug, Serialize)]
+pub struct BackendReport {
+    pub name: String,
+    pub url: String,
+    pub up: bool,
+    /// What the operator says: ready, draining, off.
+    pub state: &'static str,
+    /// Draining, and nothing is left that would be lost.
+    pub drained: bool,
+    pub since_ms: u64,
+    pub version: Option<String>,
+    /// Prompts waiting and running there, as it says.
+    pub queue_remaining: u32,
+    /// The same plus what it cannot have counted yet.
+    pub load: u32,
+    pub weight: u32,
+    pub max_pending: Option<u32>,
+    pub bound_clients: u32,
+    pub held_clients: usize,
+    /// Why it is down, or what was last wrong with it.
+    pub trouble: Option<String>,
+}
+
+/// One client, in a list.
+#[derive(Debug, Serialize)]
+pub struct ClientSummary {
+    pub client_id: String,
+    pub backend: Option<String>,
+    /// held, reserved, idle or none.
+    pub binding: &'static str,
+    pub bound_since_ms: Option<u64>,
+    pub pending: usize,
+    pub sockets: u32,
+    pub last_contact_ms: u64,
+}
+
+/// One client, with everything.
+#[derive(Debug, Serialize)]
+pub struct ClientReport {
+    #[serde(flatten)]
+    pub summary: ClientSummary,
+    /// dialling, open, closed or none.
+    pub link: &'static str,
+    pub prompts: Vec<PendingReport>,
+    /// The last decisions, oldest first.
+    pub decisions: Vec<DecisionReport>,
+}
+
+/// One pending prompt.
+#[derive(Debug, Serialize)]
+pub struct PendingReport {
+    pub prompt_id: String,
+    pub backend: String,
+    /// sending, queued, running or ending.
+    pub state: &'static str,
+    pub age_ms: u64,
+    /// Since when nothing was heard of it.
+    pub silent_ms: u64,
+}
+
+/// One remembered decision.
+#[derive(Debug, Serialize)]
+pub struct DecisionReport {
+    pub ago_ms: u64,
+    pub what: &'static str,
+    pub backend: Option<String>,
+}
+
+/// What the ledger knows of a prompt.
+#[derive(Debug, Serialize)]
+pub struct PromptReport {
+    pub prompt_id: String,
+    pub client_id: Option<String>,
+    pub backend: Option<String>,
+    /// pending, learned, or how it ended.
+    pub state: &'static str,
+    pub age_ms: u64,
+}
+
+#[must_use]
+pub fn backend(gateway: &Gateway, backend: &Backend, now: Instant) -> BackendReport {
+    let report = backend.report(now);
+    let held = gateway
+        .clients
+        .all()
+        .iter()
+        .filter(|client| {
+            client.inspect(|core, _| {
+                core.is_held() && core.bound().is_some_and(|(id, _)| id == backend.id)
+            })
+        })
+        .count();
+    let takes_new = report.admin == crate::routing::place::AdminState::Ready;
+    BackendReport {
+        name: backend.name.clone(),
+        url: format!("http://{}", backend.authority),
+        up: report.up,
+        state: report.admin.as_str(),
+        drained: !takes_new && held == 0,
+        since_ms: age(report.since, now),
+        version: report.version.map(|version| version.to_string()),
+        queue_remaining: report.queue_remaining,
+        load: report.load,
+        weight: backend.weight.get(),
+        max_pending: backend.max_pending.map(std::num::NonZeroU32::get),
+        bound_clients: report.bound,
+        held_clients: held,
+        trouble: report.trouble,
+    }
+}
+
+#[must_use]
+pub fn summary(gateway: &Gateway, client: &Client, now: Instant) -> ClientSummary {
+    client.inspect(|core, _| summarise(gateway, client, core, now))
+}
+
+#[must_use]
+pub fn client(gateway: &Gateway, client: &Client, now: Instant) -> ClientReport {
+    client.inspect(|core, link| ClientReport {
+        summary: summarise(gateway, client, core, now),
+        link: link.map_or("none", |link: &Link| link.phase().as_str()),
+        prompts: core
+            .pending()
+            .iter()
+            .map(|(prompt, pending)| pending_report(gateway, prompt, pending, now))
+            .collect(),
+        decisions: core
+            .decisions()
+            .map(|decided| DecisionReport {
+                ago_ms: age(decided.at, now),
+                what: decided.what.as_str(),
+                backend: decided.backend.map(|id| gateway.fleet.get(id).name.clone()),
+            })
+            .collect(),
+    })
+}
+
+#[must_use]
+pub fn prompt(gateway: &Gateway, prompt: &PromptId, record: &Record, now: Instant) -> PromptReport {
+    PromptReport {
+        prompt_id: prompt.to_string(),
+        client_id: record.client.as_ref().map(ToString::to_string),
+        backend: record.backend.map(|id| gateway.fleet.get(id).name.clone()),
+        state: match record.state {
+            State::Pending => "pending",
+            State::Learned => "learned",
+            State::Ended(end) => end.reason(),
+        },
+        age_ms: age(record.made, now),
+    }
+}
+
+fn summarise(
+    gateway: &Gateway,
+    client: &Client,
+    core: &core::Client,
+    now: Instant,
+) -> ClientSummary {
+    let bound = core.bound();
+    ClientSummary {
+        client_id: client.id.to_string(),
+        backend: bound.map(|(id, _)| gateway.fleet.get(id).name.clone()),
+        binding: core.binding_state(now),
+        bound_since_ms: bound.map(|(_, since)| age(since, now)),
+        pending: core.pending().len(),
+        sockets: core.sockets(),
+        last_contact_ms: age(core.last_contact(), now),
+    }
+}
+
+fn pending_report(
+    gateway: &Gateway,
+    prompt: &PromptId,
+    pending: &Pending,
+    now: Instant,
+) -> PendingReport {
+    PendingReport {
+        prompt_id: prompt.to_string(),
+        backend: gateway.fleet.get(pending.backend).name.clone(),
+        state: pending.phase.as_str(),
+        age_ms: age(pending.since, now),
+        silent_ms: age(pending.heard, now),
+    }
+}
+
+fn age(since: Instant, now: Instant) -> u64 {
+    u64::try_from(now.duration_since(since).as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,141 @@
+//! The order of start-up and shutdown.
+//!
+//! What can fail comes before what must be undone; signals are installed before "ready" is said;
+//! the listeners open only after each backend was asked once, so that a restart causes no outage.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::timeout;
+use tracing::{info, warn};
+
+use crate::admin;
+use crate::config::Config;
+use crate::demo::Demo;
+use crate::gateway::Gateway;
+use crate::net::{Network, now, sleep};
+use crate::server::{ConnectionLimits, Front, accept};
+use crate::tasks::Tasks;
+
+/// How long the listeners wait for the first word of each backend.
+const FIRST_PROBES: Duration = Duration::from_secs(2);
+
+/// A gateway that listens.
+#[derive(Debug)]
+pub struct Running {
+    pub gateway: Arc<Gateway>,
+    pub front: SocketAddr,
+    pub admin: Option<SocketAddr>,
+}
+
+/// Binds the listeners, starts the gateway, and opens its doors.
+///
+/// # Errors
+/// A listener's address is taken or not ours.
+pub async fn start(
+    config: Config,
+    network: Arc<dyn Network>,
+    tasks: &Tasks,
+    demo: Option<Demo>,
+) -> io::Result<Running> {
+    let front = bind(&network, config.server.listen).await?;
+    let admin = match config.admin.listen {
+        Some(address) => Some(bind(&network, address).await?),
+        None => None,
+    };
+    let limits = ConnectionLimits::of(&config.server);
+    let gateway = Gateway::new(config, network, tasks.clone(), demo);
+    gateway.start();
+    let running = Running {
+        front: front.local_addr(),
+        admin: admin.as_ref().map(|listener| listener.local_addr()),
+        gateway: Arc::clone(&gateway),
+    };
+    if let Some(listener) = admin {
+        let service = admin::Admin::new(Arc::clone(&gateway));
+        tasks.spawn(accept(listener, service, limits, tasks.clone()));
+    }
+    first_probes(&gateway).await;
+    tasks.spawn(accept(front, Front(gateway), limits, tasks.clone()));
+    Ok(running)
+}
+
+async fn bind(
+    network: &Arc<dyn Network>,
+    address: SocketAddr,
+) -> io::Result<Arc<dyn crate::net::Listener>> {
+    let listener = network.listen(address).await.map_err(|error| {
+        io::Error::new(error.kind(), format!("cannot listen on {address}: {error}"))
+    })?;
+    Ok(Arc::from(listener))
+}
+
+/// Waits until each backend has answered or failed once, but not for long.
+async fn first_probes(gateway: &Gateway) {
+    let all_probed = async {
+        while gateway.fleet.iter().any(|backend| !backend.report(now()).was_probed) {
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let _ = timeout(FIRST_PROBES, all_probed).await;
+}
+
+/// The signals that end the gateway.
+///
+/// Installing is a step of its own, because until it is done a SIGTERM kills the process without
+/// a drain. Install first, say "ready" after.
+#[derive(Debug)]
+pub struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    /// # Errors
+    /// The system refuses a handler.
+    pub fn install() -> io::Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+        })
+    }
+
+    /// Waits for the next one; its name. Cancel safe.
+    pub async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.interrupt.recv() => "SIGINT",
+            _ = self.terminate.recv() => "SIGTERM",
+        }
+    }
+}
+
+/// Runs a gateway until a signal ends it.
+///
+/// # Errors
+/// It could not start.
+pub async fn run(
+    config: Config,
+    network: Arc<dyn Network>,
+    tasks: Tasks,
+    demo: Option<Demo>,
+) -> io::Result<()> {
+    let mut signals = Signals::install()?;
+    let drain_timeout = config.server.drain_timeout;
+    let running = start(config, network, &tasks, demo).await?;
+    let backends = running.gateway.fleet.len();
+    let admin = running.admin.map(|admin| admin.to_string()).unwrap_or_default();
+    info!(front = %running.front, admin, backends, "Gateway ready.");
+    let signal = signals.next().await;
+    info!(signal, "Draining.");
+    tokio::select! {
+        left = tasks.drain(drain_timeout) => match left {
+            0 => info!("Drained."),
+            left => warn!(left, "Drain deadline reached; closing the rest."),
+        },
+        signal = signals.next() => warn!(signal, "Stopping at once."),
+    }
+    Ok(())
+}

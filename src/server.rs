@@ -1,0 +1,168 @@
+//! Listening, and the life of a connection.
+//!
+//! Our own accept loop over hyper, because `axum::serve` has no header timeout and no limits: a
+//! thousand clients that drip headers would stay for ever.
+
+use std::convert::Infallible;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::server::conn::http1::Builder;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tracing::{debug, trace, warn};
+
+use crate::body::ResponseBody;
+use crate::config::ServerConfig;
+use crate::front;
+use crate::gateway::Gateway;
+use crate::net::{Listener, Stream, sleep};
+use crate::tasks::Tasks;
+
+/// The pause after an `accept` that failed for want of descriptors: they come back with time.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Something that answers requests of one peer.
+pub trait Service: Clone + Send + Sync + 'static {
+    fn answer(
+        &self,
+        peer: IpAddr,
+        request: Request<Incoming>,
+    ) -> impl Future<Output = Response<ResponseBody>> + Send;
+}
+
+/// The front door of a gateway.
+#[derive(Clone, Debug)]
+pub struct Front(pub Arc<Gateway>);
+
+impl Service for Front {
+    async fn answer(&self, peer: IpAddr, request: Request<Incoming>) -> Response<ResponseBody> {
+        front::answer(Arc::clone(&self.0), peer, request).await
+    }
+}
+
+/// How connections are limited.
+#[derive(Clone, Copy, Debug)]
+pub struct ConnectionLimits {
+    pub connections_max: usize,
+    /// From the first byte awaited to the last of the head.
+    pub header_timeout: Duration,
+    pub header_bytes_max: usize,
+    pub headers_max: usize,
+}
+
+impl ConnectionLimits {
+    #[must_use]
+    pub fn of(config: &ServerConfig) -> Self {
+        Self {
+            connections_max: config.max_connections,
+            header_timeout: config.header_timeout,
+            header_bytes_max: usize::try_from(config.max_header_bytes).unwrap_or(usize::MAX),
+            headers_max: config.max_headers,
+        }
+    }
+
+    fn builder(&self) -> Builder {
+        let mut builder = Builder::new();
+        builder
+            .timer(TokioTimer::new())
+            .header_read_timeout(self.header_timeout)
+            .max_buf_size(self.header_bytes_max.max(HYPER_BUFFER_MIN))
+            .max_headers(self.headers_max)
+            .half_close(false)
+            .pipeline_flush(true);
+        builder
+    }
+}
+
+/// The smallest buffer that hyper takes.
+const HYPER_BUFFER_MIN: usize = 8192;
+
+/// Counts open connections, on the listener and on its sockets.
+#[derive(Clone, Debug, Default)]
+pub struct Open(Arc<AtomicUsize>);
+
+impl Open {
+    fn enter(&self, max: usize) -> Option<Seat> {
+        let seat = Seat(Arc::clone(&self.0));
+        // The seat counts itself out when dropped, also when it was one too many.
+        (self.0.fetch_add(1, Ordering::Relaxed) < max).then_some(seat)
+    }
+
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// One open connection.
+#[derive(Debug)]
+pub struct Seat(Arc<AtomicUsize>);
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Accepts connections until the drain begins.
+pub async fn accept(
+    listener: Arc<dyn Listener>,
+    service: impl Service,
+    limits: ConnectionLimits,
+    tasks: Tasks,
+) {
+    let open = Open::default();
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = tasks.stopping() => return,
+        };
+        match accepted {
+            Ok((stream, peer)) => match open.enter(limits.connections_max) {
+                Some(seat) => {
+                    let connection =
+                        serve(stream, peer, service.clone(), limits, tasks.clone(), seat);
+                    tasks.spawn(connection);
+                }
+                None => debug!(%peer, "Too many connections; closed one."),
+            },
+            Err(error) => {
+                warn!(%error, "Accepting failed.");
+                sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn serve(
+    stream: Stream,
+    peer: SocketAddr,
+    service: impl Service,
+    limits: ConnectionLimits,
+    tasks: Tasks,
+    seat: Seat,
+) {
+    let answer = service_fn(|request| {
+        let service = service.clone();
+        async move { Ok::<_, Infallible>(service.answer(peer.ip(), request).await) }
+    });
+    let connection =
+        limits.builder().serve_connection(TokioIo::new(stream), answer).with_upgrades();
+    let mut connection = std::pin::pin!(connection);
+    let ended = tokio::select! {
+        ended = &mut connection => ended,
+        () = tasks.stopping() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        trace!(%peer, %error, "A connection ended.");
+    }
+    drop(seat);
+}
