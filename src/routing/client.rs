@@ -589,6 +589,23 @@ mod tests {
     }
 
     #[test]
+    fn between_equal_queues_a_client_stays_where_it_was() {
+        let mut story = Story::new("Ru1 Ru0");
+        story.contact().unwrap();
+        assert_eq!(story.fleet("Ru1 Ru1+9").submit("p"), Ok((1, Reason::Placed)));
+    }
+
+    #[test]
+    fn an_old_upload_does_not_end_a_new_one_on_the_same_backend() {
+        let mut story = Story::new("Ru0");
+        let old = story.upload_began().unwrap();
+        story.client.reset(story.now);
+        let _new = story.upload_began().unwrap();
+        story.client.upload_ended(old, Some(RESERVATION), story.now);
+        assert_eq!(story.state(), "held");
+    }
+
+    #[test]
     fn a_picture_and_the_prompt_that_uses_it_go_together() {
         let mut story = Story::new("Ru0 Ru1");
         assert_eq!(story.upload(), Ok((0, Reason::Placed)));
