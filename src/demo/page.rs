@@ -6,7 +6,7 @@
 //!
 //! # Invariants
 //!
-//! - Every file of `page/` is in [`FILES`], and the page asks for no file that is not.
+//! - Every file of `page/` is in `FILES`, and the page asks for no file that is not.
 //! - Nothing in it names another host: the demo works without a network.
 
 use std::hash::{DefaultHasher, Hash, Hasher};

@@ -31,7 +31,7 @@ use super::decision::{
     Decided, Decision, Decisions, Reason, Refusal, Released, StillPending, What,
 };
 use super::ids::{BackendId, PromptId};
-use super::pending::{End, Heard, Pending, Process, Sighted};
+use super::pending::{End, Heard, Pending, Sighted};
 use super::place::{FleetNow, TieBreak, place};
 
 /// One client.
@@ -396,23 +396,13 @@ fn is_reserved(bound: &Binding, now: Instant) -> bool {
     bound.reserved_until.is_some_and(|until| now < until)
 }
 
-/// What is known of a backend's process, from when a prompt was sent and when the process is
-/// known to have been new.
-#[must_use]
-pub fn process_since(sent: Instant, restarted: Option<Instant>) -> Process {
-    match restarted {
-        Some(restarted) if sent < restarted => Process::Restarted,
-        Some(_) | None => Process::MaybeSame,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::collection::vec;
     use proptest::prelude::{Just, Strategy, prop_assert, prop_assert_eq, prop_oneof, proptest};
 
     use super::super::decision::DECISIONS_KEPT;
-    use super::super::pending::Loss;
+    use super::super::pending::{Loss, Process};
     use super::super::place::tests::fleet;
     use super::super::place::{BackendView, NoPlace};
     use super::*;
@@ -598,6 +588,23 @@ mod tests {
         assert_eq!((moves.left, moves.reason), (Some(BackendId(0)), Reason::Moved));
         assert!(moves.newly_bound);
         assert_eq!(story.client.bound(), Some((BackendId(1), story.now)));
+    }
+
+    #[test]
+    fn between_equal_queues_a_client_stays_where_it_was() {
+        let mut story = Story::new("Ru1 Ru0");
+        story.contact().unwrap();
+        assert_eq!(story.fleet("Ru1 Ru1+9").submit("p"), Ok((1, Reason::Placed)));
+    }
+
+    #[test]
+    fn an_old_upload_does_not_end_a_new_one_on_the_same_backend() {
+        let mut story = Story::new("Ru0");
+        let old = story.upload_began().unwrap();
+        story.client.reset(story.now);
+        let _new = story.upload_began().unwrap();
+        story.client.upload_ended(old, Some(RESERVATION), story.now);
+        assert_eq!(story.state(), "held");
     }
 
     #[test]
@@ -913,33 +920,6 @@ mod tests {
         assert_eq!(story.client.to_ask(silent, story.now), asked);
         assert_eq!(story.client.sight(&id("p"), Sighted::Running, story.now), None);
         assert_eq!(story.client.to_ask(silent, story.now), asked[1..]);
-    }
-
-    #[test]
-    fn a_process_that_began_after_a_prompt_was_sent_is_another() {
-        let story = Story::new("");
-        let later = story.now + Duration::from_millis(1);
-        assert_eq!(process_since(story.now, Some(later)), Process::Restarted);
-        assert_eq!(process_since(later, Some(story.now)), Process::MaybeSame);
-        assert_eq!(process_since(story.now, None), Process::MaybeSame);
-    }
-
-    #[test]
-    fn an_upload_that_outlives_a_reset_holds_and_reserves_nothing() {
-        // The count of uploads once outlived the binding: the next contact found a held client
-        // without a binding.
-        let mut story = Story::new("Ru0 Ru1");
-        let old = story.upload_began().unwrap();
-        assert_eq!(story.state(), "held");
-        story.client.reset(story.now);
-        assert_eq!(story.fleet("Ru1 Ru0").contact(), Ok((1, Reason::Placed)));
-        assert_eq!(story.state(), "idle");
-
-        let new = story.upload_began().unwrap();
-        story.client.upload_ended(old, Some(RESERVATION), story.now);
-        assert_eq!(story.state(), "held", "the new one is still on its way");
-        story.client.upload_ended(new, None, story.now);
-        assert_eq!(story.state(), "idle", "the old picture is not here");
     }
 
     #[derive(Clone, Debug)]

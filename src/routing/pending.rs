@@ -171,6 +171,16 @@ pub enum Process {
     MaybeSame,
 }
 
+/// What is known of a backend's process, from when a prompt was sent and when the process is
+/// known to have been new.
+#[must_use]
+pub fn process_since(sent: Instant, restarted: Option<Instant>) -> Process {
+    match restarted {
+        Some(restarted) if sent < restarted => Process::Restarted,
+        Some(_) | None => Process::MaybeSame,
+    }
+}
+
 impl Pending {
     #[must_use]
     pub fn new(backend: BackendId, now: Instant) -> Self {
@@ -496,6 +506,15 @@ mod tests {
         prompt.accepted(at(t, 1000));
         assert_eq!(prompt.sight(absent, at(t, 2500)), None);
         assert_eq!(prompt.sight(absent, at(t, 4500)), Some(End::Lost(Loss::Vanished)));
+    }
+
+    #[test]
+    fn a_process_that_began_after_a_prompt_was_sent_is_another() {
+        let t = start();
+        assert_eq!(process_since(t, Some(at(t, 1))), Process::Restarted);
+        assert_eq!(process_since(t, Some(t)), Process::MaybeSame);
+        assert_eq!(process_since(at(t, 1), Some(t)), Process::MaybeSame);
+        assert_eq!(process_since(t, None), Process::MaybeSame);
     }
 
     #[derive(Clone, Copy, Debug)]
