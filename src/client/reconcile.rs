@@ -17,9 +17,9 @@ use crate::fleet::ask::AskError;
 use crate::fleet::backend::Backend;
 use crate::gateway::Gateway;
 use crate::net::{now, sleep};
-use crate::routing::client::process_since;
+
 use crate::routing::ids::{BackendId, PromptId};
-use crate::routing::pending::{End, Sighted};
+use crate::routing::pending::{End, Sighted, process_since};
 
 /// The pause between two rounds, unless one is asked for sooner.
 const ROUND: Duration = Duration::from_millis(500);
