@@ -1,1 +1,300 @@
 //! A simulated ComfyUI, for the demo, the tests and the benchmarks. It can be told to misbehave.
+//!
+//! It gives what an unmodified ComfyUI 0.8.0 gives on the wire, its bugs included, for a small
+//! set of nodes: `tests/it/recordings.rs` holds it against recordings of a real one. Pictures are
+//! real; models are not needed.
+
+mod body;
+mod events;
+mod faults;
+mod files;
+mod http;
+mod nodes;
+mod pictures;
+mod prompts;
+mod python_json;
+mod sockets;
+mod state;
+mod worker;
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard};
+
+use serde_json::Value;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+pub use faults::{Faults, Hang, SubmitFault};
+pub use state::{Ledger, Seen};
+
+use crate::net::{Listener, Network};
+use crate::tasks::Tasks;
+use state::Server;
+
+/// Answers that never change, as recorded.
+static FIXED: LazyLock<Value> =
+    LazyLock::new(|| serde_json::from_str(include_str!("fixed.json")).unwrap_or_default());
+
+fn fixed(path: &str) -> Value {
+    FIXED[path].clone()
+}
+
+/// How a simulated backend is set up.
+#[derive(Clone, Debug)]
+pub struct Options {
+    pub name: String,
+    pub listen: SocketAddr,
+    /// The version that it says it has; what newer ones brought is there from that version on.
+    pub version: String,
+    /// A folder with the official page, served at `/`.
+    pub frontend: Option<PathBuf>,
+    /// `SlowSteps` waits are divided by it.
+    pub speed: f64,
+}
+
+impl Options {
+    /// A ComfyUI 0.8.0 on a free port of loopback.
+    #[must_use]
+    pub fn named(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            version: "0.8.0".to_owned(),
+            frontend: None,
+            speed: 1.0,
+        }
+    }
+}
+
+/// A running simulated backend. Ends when dropped.
+#[derive(Debug)]
+pub struct Sim {
+    shared: Arc<Shared>,
+    address: SocketAddr,
+}
+
+/// What its tasks share.
+#[derive(Debug)]
+struct Shared {
+    options: Options,
+    network: Arc<dyn Network>,
+    server: Mutex<Server>,
+    faults: Mutex<Faults>,
+    faults_changed: Notify,
+    work: Notify,
+    process: Mutex<Process>,
+}
+
+/// One life of the process.
+#[derive(Debug, Default)]
+struct Process {
+    death: CancellationToken,
+    tasks: TaskTracker,
+    address: Option<SocketAddr>,
+    is_running: bool,
+}
+
+impl Sim {
+    /// Starts a backend and returns once it listens.
+    ///
+    /// # Errors
+    /// Its address is taken.
+    pub async fn start(network: Arc<dyn Network>, options: Options) -> io::Result<Self> {
+        let listen = options.listen;
+        let shared = Arc::new(Shared {
+            options,
+            network,
+            server: Mutex::default(),
+            faults: Mutex::default(),
+            faults_changed: Notify::new(),
+            work: Notify::new(),
+            process: Mutex::default(),
+        });
+        let address = shared.begin(listen).await?;
+        Ok(Self { shared, address })
+    }
+
+    #[must_use]
+    pub fn addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.shared.options.name
+    }
+
+    /// Dies like a killed process: connections break without a word, queue, history, sockets and
+    /// temp files are gone, inputs and outputs stay, nobody listens any more.
+    pub async fn crash(&self) {
+        self.shared.end().await;
+    }
+
+    /// Starts again on the same port, remembering nothing.
+    ///
+    /// # Errors
+    /// The port was taken meanwhile.
+    pub async fn restart(&self) -> io::Result<()> {
+        self.shared.end().await;
+        self.shared.begin(self.address).await.map(|_| ())
+    }
+
+    #[must_use]
+    pub fn is_running(&self) -> bool {
+        self.shared.process().is_running
+    }
+
+    /// Changes how it misbehaves.
+    pub fn set_faults(&self, change: impl FnOnce(&mut Faults)) {
+        self.shared.set_faults(change);
+    }
+
+    /// What it has done so far, over all its lives.
+    #[must_use]
+    pub fn ledger(&self) -> Ledger {
+        self.shared.server().ledger.clone()
+    }
+
+    /// The last requests that it got.
+    #[must_use]
+    pub fn requests(&self) -> Vec<Seen> {
+        self.shared.server().seen.iter().cloned().collect()
+    }
+
+    /// The ids of its registered sockets.
+    #[must_use]
+    pub fn sids(&self) -> Vec<String> {
+        self.shared.server().memory.sockets.keys().cloned().collect()
+    }
+
+    #[must_use]
+    pub fn queue_remaining(&self) -> usize {
+        self.shared.server().memory.queue_remaining()
+    }
+
+    /// Stops it and waits until nothing of it is left.
+    pub async fn stop(self) {
+        self.shared.end().await;
+    }
+}
+
+impl Drop for Sim {
+    fn drop(&mut self) {
+        self.shared.process().death.cancel();
+    }
+}
+
+/// Runs one backend until the process stops, for `mooring sim`.
+///
+/// # Errors
+/// Its address is taken.
+pub async fn run(options: Options, network: Arc<dyn Network>, tasks: Tasks) -> io::Result<()> {
+    let sim = Sim::start(network, options).await?;
+    tracing::info!(name = sim.name(), url = sim.url(), "Simulated ComfyUI ready.");
+    tasks.stopping().await;
+    sim.stop().await;
+    Ok(())
+}
+
+impl Shared {
+    /// Begins a life: a fresh memory, a worker, a listener.
+    async fn begin(self: &Arc<Self>, listen: SocketAddr) -> io::Result<SocketAddr> {
+        let listener = self.network.listen(listen).await?;
+        let address = listener.local_addr();
+        let process = Process {
+            address: Some(address),
+            is_running: true,
+            death: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+        };
+        *self.process() = process;
+        {
+            let mut server = self.server();
+            server.memory = state::Memory::default();
+            server.memory.temp_prefix =
+                (0..5).map(|_| char::from(b'a' + rand::random::<u8>() % 26)).collect();
+            server.files.wipe_temp();
+        }
+        self.spawn(worker::work(Arc::clone(self)));
+        self.spawn(accept(Arc::clone(self), listener));
+        Ok(address)
+    }
+
+    /// Ends a life, and waits until all its tasks are gone and its port is free.
+    async fn end(&self) {
+        let (death, tasks) = {
+            let mut process = self.process();
+            process.is_running = false;
+            (process.death.clone(), process.tasks.clone())
+        };
+        death.cancel();
+        tasks.close();
+        tasks.wait().await;
+    }
+
+    /// Dies from within: whoever calls it is one of the tasks that end.
+    fn kill(&self) {
+        let mut process = self.process();
+        process.is_running = false;
+        process.death.cancel();
+    }
+
+    /// Runs a task that dies with the process.
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let process = self.process();
+        let death = process.death.clone();
+        process.tasks.spawn(async move {
+            tokio::select! {
+                () = task => {}
+                () = death.cancelled() => {}
+            }
+        });
+    }
+
+    fn set_faults(&self, change: impl FnOnce(&mut Faults)) {
+        change(&mut self.faults.lock().expect("never poisoned: no panic while held"));
+        self.faults_changed.notify_waiters();
+    }
+
+    fn faults(&self) -> Faults {
+        self.faults.lock().expect("never poisoned: no panic while held").clone()
+    }
+
+    async fn faults_changed(&self) {
+        self.faults_changed.notified().await;
+    }
+
+    fn name(&self) -> &str {
+        &self.options.name
+    }
+
+    fn speed(&self) -> f64 {
+        self.options.speed.max(f64::MIN_POSITIVE)
+    }
+
+    fn server(&self) -> MutexGuard<'_, Server> {
+        self.server.lock().expect("never poisoned: no panic while held")
+    }
+
+    fn process(&self) -> MutexGuard<'_, Process> {
+        self.process.lock().expect("never poisoned: no panic while held")
+    }
+}
+
+async fn accept(shared: Arc<Shared>, listener: Box<dyn Listener>) {
+    loop {
+        if let Ok((stream, _peer)) = listener.accept().await {
+            let connection = http::serve(Arc::clone(&shared), stream);
+            shared.spawn(connection);
+        }
+    }
+}

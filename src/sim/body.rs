@@ -1,0 +1,71 @@
+//! Bodies of answers: whole, or as many bytes as asked for, made as they are read.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+
+static ZEROES: [u8; 64 << 10] = [0; 64 << 10];
+
+/// A body of an answer.
+#[derive(Debug)]
+pub(super) enum SimBody {
+    Whole(Option<Bytes>),
+    /// So many bytes of nothing, for measuring.
+    Blob {
+        left: u64,
+    },
+    /// The bytes, and then the connection breaks.
+    Cut(Option<Bytes>),
+}
+
+/// The connection breaks here.
+#[derive(Debug, thiserror::Error)]
+#[error("the answer is cut, as asked")]
+pub(super) struct Cut;
+
+impl Body for SimBody {
+    type Data = Bytes;
+    type Error = Cut;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        _cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+        Poll::Ready(match self.get_mut() {
+            Self::Whole(bytes) => bytes.take().map(|bytes| Ok(Frame::data(bytes))),
+            Self::Blob { left: 0 } => None,
+            Self::Blob { left } => {
+                let len = usize::try_from(*left).unwrap_or(usize::MAX).min(ZEROES.len());
+                *left -= len as u64;
+                Some(Ok(Frame::data(Bytes::from_static(&ZEROES[..len]))))
+            }
+            Self::Cut(bytes) => match bytes.take() {
+                Some(bytes) => Some(Ok(Frame::data(bytes))),
+                None => Some(Err(Cut)),
+            },
+        })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Whole(bytes) => bytes.is_none(),
+            Self::Blob { left } => *left == 0,
+            Self::Cut(_) => false,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Whole(bytes) => {
+                SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
+            }
+            Self::Blob { left } => SizeHint::with_exact(*left),
+            // More is promised than comes.
+            Self::Cut(bytes) => {
+                SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64) + 64)
+            }
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! Events on their way to sockets: ComfyUI's addressing rule, and its wording.
+//!
+//! Without a sid an event goes to every registered socket; with one it goes to that socket, and
+//! is dropped without a word if there is none (`server.py:1132`).
+
+use serde_json::{Value, json};
+
+use super::python_json::dumps;
+use super::{Shared, pictures};
+use crate::net::unix_millis;
+use crate::ws::Frame;
+
+impl Shared {
+    /// Sends an event of a type.
+    pub(super) fn say(&self, kind: &str, data: &Value, sid: Option<&str>) {
+        let faults = self.faults();
+        if faults.drop_events.iter().any(|dropped| dropped == kind) {
+            return;
+        }
+        let frame = Frame::text(dumps(&json!({ "type": kind, "data": data })));
+        if faults.double_events.iter().any(|doubled| doubled == kind) {
+            self.send(&frame, sid);
+        }
+        self.send(&frame, sid);
+    }
+
+    /// Tells everyone how much waits and runs.
+    pub(super) fn say_status(&self) {
+        let count = self.server().memory.queue_remaining();
+        let data = json!({ "status": { "exec_info": { "queue_remaining": count } } });
+        self.say("status", &data, None);
+    }
+
+    fn send(&self, frame: &Frame, sid: Option<&str>) {
+        let server = self.server();
+        match sid {
+            None => {
+                for socket in server.memory.sockets.values() {
+                    // A socket whose task has ended is about to be taken out.
+                    let _ = socket.frames.send(frame.clone());
+                }
+            }
+            Some(sid) => {
+                if let Some(socket) = server.memory.sockets.get(sid) {
+                    let _ = socket.frames.send(frame.clone());
+                }
+            }
+        }
+    }
+
+    /// Sends a picture of a running node: type 4 to those who negotiated it, else type 1.
+    pub(super) fn show(&self, prompt: &str, node: &str, sid: Option<&str>, picture: &Picture) {
+        let frame = if self.previews_with_metadata(sid) {
+            with_metadata(prompt, node, picture)
+        } else {
+            plain(picture)
+        };
+        self.send(&Frame::binary(frame), sid);
+    }
+
+    /// True if the client's socket negotiated it.
+    pub(super) fn previews_with_metadata(&self, sid: Option<&str>) -> bool {
+        let server = self.server();
+        sid.is_some_and(|sid| server.memory.metadata.get(sid).copied().unwrap_or(false))
+    }
+
+    /// Sends a frame of a type that nobody knows.
+    pub(super) fn send_unknown(&self) {
+        self.send(&Frame::binary(b"\0\0\0\x63unknown".to_vec()), None);
+    }
+}
+
+/// An encoded picture.
+pub(super) enum Picture {
+    Jpeg(Vec<u8>),
+    Png(Vec<u8>),
+}
+
+impl Picture {
+    pub(super) fn preview(picture: &image::RgbImage) -> Self {
+        Self::Jpeg(pictures::jpeg(picture))
+    }
+
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Jpeg(bytes) | Self::Png(bytes) => bytes,
+        }
+    }
+}
+
+fn with_metadata(prompt: &str, node: &str, picture: &Picture) -> Vec<u8> {
+    let kind = match picture {
+        Picture::Jpeg(_) => "image/jpeg",
+        Picture::Png(_) => "image/png",
+    };
+    let metadata = dumps(&json!({
+        "node_id": node, "prompt_id": prompt, "display_node_id": node, "parent_node_id": null,
+        "real_node_id": node, "image_type": kind,
+    }));
+    let length = u32::try_from(metadata.len()).unwrap_or(u32::MAX);
+    let mut frame = 4_u32.to_be_bytes().to_vec();
+    frame.extend_from_slice(&length.to_be_bytes());
+    frame.extend_from_slice(metadata.as_bytes());
+    frame.extend_from_slice(picture.bytes());
+    frame
+}
+
+fn plain(picture: &Picture) -> Vec<u8> {
+    let format: u32 = match picture {
+        Picture::Jpeg(_) => 1,
+        Picture::Png(_) => 2,
+    };
+    let mut frame = 1_u32.to_be_bytes().to_vec();
+    frame.extend_from_slice(&format.to_be_bytes());
+    frame.extend_from_slice(picture.bytes());
+    frame
+}
+
+/// The data of an event that begins or ends a prompt.
+pub(super) fn timed(prompt: &str) -> Value {
+    json!({ "prompt_id": prompt, "timestamp": unix_millis() })
+}

@@ -1,0 +1,92 @@
+//! How a simulated backend misbehaves. All of it can be switched while it runs.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+
+/// What is wrong with a backend. The default is nothing.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Faults {
+    /// Waits so long before each HTTP answer.
+    pub latency_ms: u64,
+    pub hang: Hang,
+    /// Answers every HTTP request with this status and a line of text; 0 is off.
+    pub status: u16,
+    /// Answers every HTTP request with a page that is not ComfyUI's, and refuses sockets.
+    pub junk: bool,
+    pub submit: SubmitFault,
+    /// How many submissions the submit fault hits; 0 is all of them.
+    pub submit_count: u32,
+    /// Event types that are not sent.
+    pub drop_events: Vec<String>,
+    /// Event types that are sent twice.
+    pub double_events: Vec<String>,
+    /// `executing` null is not sent.
+    pub no_last_word: bool,
+    /// How long the history lags behind the end.
+    pub history_delay_ms: u64,
+    /// Sockets are refused with 500.
+    pub refuse_sockets: bool,
+    /// Pings are not answered, and nothing is written to sockets.
+    pub mute_sockets: bool,
+}
+
+/// Requests that are never answered.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq)]
+#[serde(rename_all = "snake_case")]
+pub enum Hang {
+    #[default]
+    None,
+    /// Every one, and sockets as well.
+    All,
+    /// `POST /prompt` only.
+    Submit,
+}
+
+/// What happens to a submission.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq)]
+#[serde(rename_all = "snake_case")]
+pub enum SubmitFault {
+    #[default]
+    None,
+    /// The connection breaks after the body was read; nothing is queued.
+    ResetBeforeEnqueue,
+    /// It is queued, and the connection breaks without an answer.
+    ResetAfterEnqueue,
+    /// It is queued, and the answer is cut in half.
+    CutAnswer,
+    /// 500, and it is queued all the same.
+    Error500Enqueued,
+    Error500NotEnqueued,
+    /// 502 of something in between; nothing is queued.
+    BadGateway,
+    /// The process dies after the body was read; nothing is queued.
+    CrashBeforeEnqueue,
+    /// It is queued, and the process dies.
+    CrashAfterEnqueue,
+}
+
+impl Faults {
+    #[must_use]
+    pub fn latency(&self) -> Duration {
+        Duration::from_millis(self.latency_ms)
+    }
+
+    #[must_use]
+    pub fn history_delay(&self) -> Duration {
+        Duration::from_millis(self.history_delay_ms)
+    }
+
+    /// The fault of the next submission; a counted one wears off.
+    pub fn take_submit(&mut self) -> SubmitFault {
+        let fault = self.submit;
+        if 0 < self.submit_count {
+            self.submit_count -= 1;
+            if self.submit_count == 0 {
+                self.submit = SubmitFault::None;
+            }
+        }
+        fault
+    }
+}

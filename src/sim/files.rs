@@ -1,0 +1,292 @@
+//! Files: uploads with their naming rules, views, user data, and the page.
+
+use std::convert::Infallible;
+
+use bytes::Bytes;
+use http::header::{
+    ACCEPT_RANGES, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_RANGE, CONTENT_TYPE, ETAG,
+    IF_NONE_MATCH, RANGE,
+};
+use http::{HeaderMap, HeaderValue, Response};
+use serde_json::json;
+
+use super::body::SimBody;
+use super::http::{bare, bytes, json_answer, text};
+use super::prompts::trouble;
+use super::state::FileKind;
+use super::{Shared, pictures};
+use crate::comfy::query::parameter;
+
+/// The fields of an upload's form.
+#[derive(Default)]
+struct Form {
+    image: Option<(String, Bytes)>,
+    kind: Option<String>,
+    subfolder: String,
+    overwrites: bool,
+    original: Option<String>,
+}
+
+/// `POST /upload/image` and `/upload/mask` (`server.py:373`).
+pub(super) async fn upload(
+    shared: &Shared,
+    headers: &HeaderMap,
+    body: Bytes,
+    is_mask: bool,
+) -> Response<SimBody> {
+    let Some(form) = read_form(headers, body).await else { return bare(400) };
+    let Some((name, picture)) = form.image else { return bare(400) };
+    if name.is_empty() || form.subfolder.split('/').any(|part| part == "..") {
+        return bare(400);
+    }
+    let Some(kind) = FileKind::parse(form.kind.as_deref().unwrap_or("input")) else {
+        return trouble();
+    };
+    if is_mask && form.original.is_none() {
+        return trouble();
+    }
+    let mut server = shared.server();
+    if is_mask && !has_original(&server.files, form.original.as_deref().unwrap_or_default()) {
+        // Answered as if it had worked, and nothing is written (ComfyUI 0.8.0).
+        return stored(&name, &form.subfolder, kind);
+    }
+    let folder = form.subfolder.trim_matches('/').to_owned();
+    let at = |name: &str| {
+        if folder.is_empty() { name.to_owned() } else { format!("{folder}/{name}") }
+    };
+    let (stem, suffix) = match name.rfind('.') {
+        Some(dot) => name.split_at(dot),
+        None => (name.as_str(), ""),
+    };
+    let mut free = name.clone();
+    for count in 1_u32.. {
+        match server.files.get(kind, &at(&free)) {
+            Some(known) if !form.overwrites && known.bytes == picture => {
+                return stored(&free, &form.subfolder, kind);
+            }
+            Some(_) if !form.overwrites => free = format!("{stem} ({count}){suffix}"),
+            Some(_) | None => break,
+        }
+    }
+    server.files.put(kind, &at(&free), picture);
+    stored(&free, &form.subfolder, kind)
+}
+
+fn has_original(files: &super::state::Files, original: &str) -> bool {
+    let original: serde_json::Value = serde_json::from_str(original).unwrap_or_default();
+    let text = |key: &str| original[key].as_str().unwrap_or_default();
+    let kind = FileKind::parse(text("type")).unwrap_or(FileKind::Output);
+    let name = text("filename");
+    let path = match text("subfolder") {
+        "" => name.to_owned(),
+        subfolder => format!("{subfolder}/{name}"),
+    };
+    files.get(kind, &path).is_some()
+}
+
+fn stored(name: &str, subfolder: &str, kind: FileKind) -> Response<SimBody> {
+    json_answer(200, &json!({ "name": name, "subfolder": subfolder, "type": kind.as_str() }))
+}
+
+async fn read_form(headers: &HeaderMap, body: Bytes) -> Option<Form> {
+    let content_type = headers.get(CONTENT_TYPE)?.to_str().ok()?;
+    let boundary = multer::parse_boundary(content_type).ok()?;
+    let stream = futures_util::stream::iter([Ok::<_, Infallible>(body)]);
+    let mut parts = multer::Multipart::new(stream, boundary);
+    let mut form = Form::default();
+    while let Ok(Some(field)) = parts.next_field().await {
+        let name = field.name().unwrap_or_default().to_owned();
+        let file_name = field.file_name().map(str::to_owned);
+        let bytes = field.bytes().await.ok()?;
+        let text = || String::from_utf8_lossy(&bytes).into_owned();
+        match (name.as_str(), file_name) {
+            ("image", Some(file_name)) => form.image = Some((file_name, bytes)),
+            ("type", _) => form.kind = Some(text()),
+            ("subfolder", _) => form.subfolder = text(),
+            ("overwrite", _) => form.overwrites = matches!(text().as_str(), "true" | "1"),
+            ("original_ref", _) => form.original = Some(text()),
+            (_, _) => {}
+        }
+    }
+    Some(form)
+}
+
+/// `GET /view` (`server.py:473`).
+pub(super) fn view(shared: &Shared, query: &str, headers: &HeaderMap) -> Response<SimBody> {
+    let Some(named) = parameter(query, "filename") else { return bare(404) };
+    let (named, tag) = split_tag(&named);
+    if named.starts_with('/') || named.contains("..") {
+        return bare(400);
+    }
+    let kind = tag.or_else(|| parameter(query, "type")).unwrap_or_else(|| "output".to_owned());
+    let Some(kind) = FileKind::parse(&kind) else { return bare(400) };
+    let subfolder = parameter(query, "subfolder").unwrap_or_default();
+    if subfolder.split('/').any(|part| part == "..") {
+        return bare(403);
+    }
+    let name = named.rsplit('/').next().unwrap_or(named);
+    let path = match subfolder.trim_matches('/') {
+        "" => name.to_owned(),
+        folder => format!("{folder}/{name}"),
+    };
+    let Some(file) = shared.server().files.get(kind, &path).cloned() else { return bare(404) };
+    if let Some(preview) = parameter(query, "preview") {
+        let format = preview.split(';').next().unwrap_or_default();
+        return match pictures::convert(&file.bytes, format) {
+            Some((converted, content_type)) => bytes(200, converted, content_type),
+            None => trouble(),
+        };
+    }
+    let etag = format!("\"{:x}-{:x}\"", file.version, file.bytes.len());
+    serve_file(file.bytes, name, &etag, headers)
+}
+
+/// `name [output]` says the folder itself.
+fn split_tag(name: &str) -> (&str, Option<String>) {
+    match name.rsplit_once(" [") {
+        Some((path, tag)) if tag.ends_with(']') => {
+            (path, Some(tag.trim_end_matches(']').to_owned()))
+        }
+        Some(_) | None => (name, None),
+    }
+}
+
+fn serve_file(body: Bytes, name: &str, etag: &str, headers: &HeaderMap) -> Response<SimBody> {
+    let value = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+    if value(IF_NONE_MATCH).is_some_and(|known| known == etag) {
+        return bare(304);
+    }
+    let total = body.len();
+    let mut response = match value(RANGE).and_then(|range| parse_range(range, total)) {
+        Some((first, last)) => {
+            let mut part = bytes(206, body.slice(first..=last), content_type(name));
+            let range = format!("bytes {first}-{last}/{total}");
+            insert(&mut part, CONTENT_RANGE, &range);
+            part
+        }
+        None => bytes(200, body, content_type(name)),
+    };
+    insert(&mut response, ETAG, etag);
+    insert(&mut response, ACCEPT_RANGES, "bytes");
+    insert(&mut response, CONTENT_DISPOSITION, &format!("filename=\"{name}\""));
+    response
+}
+
+fn insert(response: &mut Response<SimBody>, name: http::HeaderName, value: &str) {
+    if let Ok(value) = HeaderValue::from_str(value) {
+        response.headers_mut().insert(name, value);
+    }
+}
+
+fn parse_range(text: &str, total: usize) -> Option<(usize, usize)> {
+    let (first, last) = text.strip_prefix("bytes=")?.split_once('-')?;
+    let end = total.checked_sub(1)?;
+    let (first, last) = match (first.parse::<usize>(), last.parse::<usize>()) {
+        (Ok(first), Ok(last)) => (first, last.min(end)),
+        (Ok(first), Err(_)) => (first, end),
+        (Err(_), Ok(count)) => (total.saturating_sub(count), end),
+        (Err(_), Err(_)) => return None,
+    };
+    (first <= last).then_some((first, last))
+}
+
+fn content_type(name: &str) -> &'static str {
+    match name.rsplit('.').next().unwrap_or_default() {
+        "png" => "image/png",
+        "jpg" | "jpeg" => "image/jpeg",
+        "webp" => "image/webp",
+        "svg" => "image/svg+xml",
+        "js" | "mjs" => "text/javascript; charset=utf-8",
+        "css" => "text/css; charset=utf-8",
+        "html" => "text/html; charset=utf-8",
+        "json" => "application/json",
+        "woff2" => "font/woff2",
+        "ico" => "image/x-icon",
+        "mp4" => "video/mp4",
+        _ => "application/octet-stream",
+    }
+}
+
+fn user_path(bare_path: &str) -> String {
+    let segment = bare_path.trim_start_matches("/userdata/");
+    percent_encoding::percent_decode_str(segment).decode_utf8_lossy().into_owned()
+}
+
+/// A path of one segment; a slash in it has to be encoded.
+fn is_one_segment(bare_path: &str) -> bool {
+    !bare_path.trim_start_matches("/userdata/").contains('/')
+}
+
+pub(super) fn userdata(shared: &Shared, bare_path: &str) -> Response<SimBody> {
+    if !is_one_segment(bare_path) {
+        return bytes(404, Bytes::new(), "application/octet-stream");
+    }
+    let path = user_path(bare_path);
+    match shared.server().files.userdata.get(&path) {
+        Some(found) => bytes(200, found.clone(), content_type(&path)),
+        None => bare(404),
+    }
+}
+
+pub(super) fn put_userdata(
+    shared: &Shared,
+    bare_path: &str,
+    query: &str,
+    body: Bytes,
+) -> Response<SimBody> {
+    if !is_one_segment(bare_path) {
+        return text(405, "405: Method Not Allowed");
+    }
+    let path = user_path(bare_path);
+    let mut server = shared.server();
+    let keeps = parameter(query, "overwrite").as_deref() == Some("false");
+    if keeps && server.files.userdata.contains_key(&path) {
+        return text(409, "File already exists");
+    }
+    server.files.userdata.insert(path.clone(), body);
+    json_answer(200, &json!(path))
+}
+
+pub(super) fn delete_userdata(shared: &Shared, bare_path: &str) -> Response<SimBody> {
+    match shared.server().files.userdata.remove(&user_path(bare_path)) {
+        Some(_) => bare(204),
+        None => bare(404),
+    }
+}
+
+pub(super) fn list_userdata(shared: &Shared, query: &str) -> Response<SimBody> {
+    let folder = parameter(query, "dir").or_else(|| parameter(query, "path")).unwrap_or_default();
+    let server = shared.server();
+    let prefix = format!("{}/", folder.trim_matches('/'));
+    let found: Vec<&str> =
+        server.files.userdata.keys().filter_map(|path| path.strip_prefix(&prefix)).collect();
+    if found.is_empty() {
+        return text(404, "Directory not found");
+    }
+    json_answer(200, &json!(found))
+}
+
+/// The page: the official one from a folder, or the playground.
+pub(super) fn page(shared: &Shared, path: &str) -> Response<SimBody> {
+    let path = if matches!(path, "/" | "/api/") { "/index.html" } else { path };
+    let found = match &shared.options.frontend {
+        Some(folder) => from_folder(folder, path),
+        None => crate::demo::page::find(path).map(|file| bytes(200, file.bytes, file.content_type)),
+    };
+    let Some(mut response) = found else {
+        return bytes(404, Bytes::new(), "application/octet-stream");
+    };
+    if path.ends_with(".js") || path.ends_with(".css") || path.ends_with(".html") {
+        insert(&mut response, CACHE_CONTROL, "no-cache");
+    }
+    response
+}
+
+fn from_folder(folder: &std::path::Path, path: &str) -> Option<Response<SimBody>> {
+    let relative = path.trim_start_matches('/');
+    if relative.split('/').any(|part| part == "..") {
+        return None;
+    }
+    let body = std::fs::read(folder.join(relative)).ok()?;
+    Some(bytes(200, body, content_type(relative)))
+}

@@ -1,0 +1,440 @@
+//! Its HTTP: one connection, one request, and which route answers it.
+
+use std::convert::Infallible;
+use std::future::pending;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::{CONNECTION, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST, ORIGIN, SERVER};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt as _, Limited};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use serde_json::{Value, json};
+
+use super::body::SimBody;
+use super::python_json::dumps;
+use super::state::{FileKind, Seen};
+use super::{Faults, Hang, Shared, files, fixed, nodes, prompts, sockets};
+use crate::net::{Stream, sleep};
+
+/// `--max-upload-size`, which holds for JSON as well.
+const BODY_MAX: usize = 104_857_600;
+
+const CSP: &str = "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; \
+    style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; font-src 'self'; \
+    connect-src 'self'; frame-src 'self'; object-src 'self';";
+
+/// Serves one connection.
+pub(super) async fn serve(shared: Arc<Shared>, stream: Stream) {
+    let service = service_fn(|request| {
+        let shared = Arc::clone(&shared);
+        async move {
+            // An error of the service breaks the connection, and that is what is asked for.
+            answer(&shared, request).await.ok_or(Broken)
+        }
+    });
+    let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+    let _ = connection.with_upgrades().await;
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("the connection is broken, as asked")]
+struct Broken;
+
+async fn answer(shared: &Arc<Shared>, request: Request<Incoming>) -> Option<Response<SimBody>> {
+    let target = request.uri().path_and_query().map_or("/", |it| it.as_str()).to_owned();
+    shared.server().see(Seen {
+        method: request.method().to_string(),
+        target,
+        headers: request.headers().clone(),
+    });
+    let path = decode(request.uri().path());
+    if let Some(control) = path.strip_prefix("/sim/") {
+        return Some(controls(shared, control, request).await);
+    }
+    let faults = shared.faults();
+    sleep_if(&faults).await;
+    let is_submission = *request.method() == Method::POST && without_api(&path) == "/prompt";
+    if faults.hang == Hang::All || (faults.hang == Hang::Submit && is_submission) {
+        pending::<Infallible>().await;
+    }
+    if faults.junk && without_api(&path) != "/ws" {
+        return Some(text(200, "<html><h1>It works!</h1></html>"));
+    }
+    if faults.status != 0 {
+        return Some(text(faults.status, "asked to fail"));
+    }
+    let is_head = *request.method() == Method::HEAD;
+    let mut response = route(shared, &path, request).await?;
+    dress(&mut response);
+    Some(if is_head { headless(response) } else { response })
+}
+
+async fn sleep_if(faults: &Faults) {
+    if 0 < faults.latency_ms {
+        sleep(faults.latency()).await;
+    }
+}
+
+/// HEAD has the headers of GET, the length included.
+fn headless(response: Response<SimBody>) -> Response<SimBody> {
+    use http_body::Body as _;
+    let length = response.body().size_hint().exact();
+    let mut response = response.map(|_| SimBody::Whole(None));
+    if let Some(length) = length {
+        response.headers_mut().insert(http::header::CONTENT_LENGTH, HeaderValue::from(length));
+    }
+    response
+}
+
+fn dress(response: &mut Response<SimBody>) {
+    let headers = response.headers_mut();
+    headers.insert(SERVER, HeaderValue::from_static("Python/3.11 aiohttp/3.14.5"));
+    headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(CSP));
+}
+
+async fn route(
+    shared: &Arc<Shared>,
+    path: &str,
+    mut request: Request<Incoming>,
+) -> Option<Response<SimBody>> {
+    if is_foreign(request.headers()) {
+        return Some(bare(403));
+    }
+    let bare_path = without_api(path);
+    let query = request.uri().query().unwrap_or("").to_owned();
+    Some(match *request.method() {
+        Method::OPTIONS => bare(200),
+        Method::GET | Method::HEAD if bare_path == "/ws" => sockets::upgrade(shared, &mut request),
+        Method::GET | Method::HEAD => get(shared, path, bare_path, &query, request.headers()),
+        Method::POST => return post(shared, path, request).await,
+        Method::PATCH if path == "/internal/logs/subscribe" => {
+            subscribe(shared, &whole(request).await?)
+        }
+        Method::DELETE if bare_path.starts_with("/userdata/") => {
+            files::delete_userdata(shared, bare_path)
+        }
+        _ => not_allowed(),
+    })
+}
+
+fn get(
+    shared: &Shared,
+    path: &str,
+    bare_path: &str,
+    query: &str,
+    headers: &HeaderMap,
+) -> Response<SimBody> {
+    if let Some(jobs) = jobs_path(path) {
+        return match jobs.strip_prefix('/') {
+            None => prompts::jobs(shared, query),
+            Some(id) => prompts::job(shared, id),
+        };
+    }
+    if let Some(id) = bare_path.strip_prefix("/history/") {
+        return prompts::history_of(shared, id);
+    }
+    match bare_path {
+        "/prompt" => {
+            let count = shared.server().memory.queue_remaining();
+            json_answer(200, &json!({ "exec_info": { "queue_remaining": count } }))
+        }
+        "/queue" => prompts::queue(shared),
+        "/history" => prompts::history(shared, query),
+        "/view" => files::view(shared, query, headers),
+        "/system_stats" => {
+            let mut stats = fixed("/system_stats");
+            stats["system"]["comfyui_version"] = json!(shared.options.version);
+            json_answer(200, &stats)
+        }
+        _ if bare_path.starts_with("/object_info") => object_info(shared, bare_path),
+        _ => catalogue(shared, path, bare_path, query),
+    }
+}
+
+fn object_info(shared: &Shared, bare_path: &str) -> Response<SimBody> {
+    let server = shared.server();
+    match bare_path.strip_prefix("/object_info") {
+        Some("") => json_answer(200, &nodes::object_info(None, &server.files)),
+        Some(class) => {
+            let class = class.trim_start_matches('/');
+            json_answer(200, &nodes::object_info(Some(class), &server.files))
+        }
+        None => files::page(shared, bare_path),
+    }
+}
+
+/// What hardly changes: models, settings, user data, and last the page.
+fn catalogue(shared: &Shared, path: &str, bare_path: &str, query: &str) -> Response<SimBody> {
+    if let Some(folder) = bare_path.strip_prefix("/models/") {
+        let known = fixed("/models").as_array().is_some_and(|all| all.contains(&json!(folder)));
+        return if known { json_answer(200, &json!([])) } else { bare(404) };
+    }
+    if let Some(kind) = path.strip_prefix("/internal/files/") {
+        return match FileKind::parse(kind) {
+            Some(kind) => json_answer(200, &json!(shared.server().files.newest(kind))),
+            None => json_answer(400, &json!({ "error": "Invalid directory type" })),
+        };
+    }
+    if let Some(key) = bare_path.strip_prefix("/settings/") {
+        return json_answer(200, &shared.server().files.settings.get(key).cloned().into());
+    }
+    if bare_path.starts_with("/userdata/") {
+        return files::userdata(shared, bare_path);
+    }
+    match bare_path {
+        "/features" | "/embeddings" | "/models" | "/extensions" | "/users" => {
+            json_answer(200, &fixed(bare_path))
+        }
+        "/settings" => {
+            let mut settings = fixed("/settings");
+            for (key, value) in &shared.server().files.settings {
+                settings[key] = value.clone();
+            }
+            json_answer(200, &settings)
+        }
+        "/userdata" | "/v2/userdata" => files::list_userdata(shared, query),
+        "/i18n" | "/workflow_templates" | "/global_subgraphs" | "/node_replacements" => {
+            json_answer(200, &json!({}))
+        }
+        "/experiment/models" => json_answer(200, &json!([])),
+        "/internal/folder_paths" => json_answer(200, &fixed("/internal/folder_paths")),
+        "/internal/logs" => json_answer(200, &json!("")),
+        "/internal/logs/raw" => {
+            let size = json!({ "cols": 80, "rows": 24 });
+            json_answer(200, &json!({ "entries": [], "size": size }))
+        }
+        _ => files::page(shared, path),
+    }
+}
+
+async fn post(
+    shared: &Arc<Shared>,
+    path: &str,
+    request: Request<Incoming>,
+) -> Option<Response<SimBody>> {
+    let bare_path = without_api(path).to_owned();
+    let headers = request.headers().clone();
+    let query = request.uri().query().unwrap_or("").to_owned();
+    let Ok(body) = Limited::new(request.into_body(), BODY_MAX).collect().await else {
+        return Some(text(413, &format!("Maximum request body size {BODY_MAX} exceeded.")));
+    };
+    let body = body.to_bytes();
+    if let Some(jobs) = jobs_path(path) {
+        return Some(cancel(shared, jobs, &body));
+    }
+    Some(match bare_path.as_str() {
+        "/prompt" => return prompts::submit(shared, &body),
+        "/queue" => prompts::edit_queue(shared, &body),
+        "/interrupt" => prompts::interrupt(shared, &body),
+        "/history" => prompts::edit_history(shared, &body),
+        "/free" => bare(200),
+        "/upload/image" | "/upload/mask" => {
+            files::upload(shared, &headers, body, bare_path.ends_with("mask")).await
+        }
+        "/settings" => settings(shared, &body),
+        _ if bare_path.starts_with("/settings/") => {
+            let key = bare_path.trim_start_matches("/settings/").to_owned();
+            match serde_json::from_slice(&body) {
+                Ok(value) => {
+                    shared.server().files.settings.insert(key, value);
+                    bare(200)
+                }
+                Err(_) => prompts::trouble(),
+            }
+        }
+        _ if bare_path.starts_with("/userdata/") => {
+            files::put_userdata(shared, &bare_path, &query, body)
+        }
+        _ => not_allowed(),
+    })
+}
+
+fn settings(shared: &Shared, body: &[u8]) -> Response<SimBody> {
+    let Ok(Value::Object(changed)) = serde_json::from_slice(body) else {
+        return prompts::trouble();
+    };
+    shared.server().files.settings.extend(changed);
+    bare(200)
+}
+
+fn cancel(shared: &Shared, jobs: &str, body: &[u8]) -> Response<SimBody> {
+    if !prompts::knows_cancel(shared) {
+        return not_allowed();
+    }
+    let ids: Vec<String> = match jobs.strip_prefix('/').and_then(|it| it.strip_suffix("/cancel")) {
+        Some(id) => vec![id.to_owned()],
+        None => serde_json::from_slice::<Value>(body)
+            .ok()
+            .and_then(|body| serde_json::from_value(body["job_ids"].clone()).ok())
+            .unwrap_or_default(),
+    };
+    let is_known = ids.iter().any(|id| {
+        let server = shared.server();
+        let memory = &server.memory;
+        memory.running.iter().chain(&memory.pending).any(|item| item.id == *id)
+    });
+    for id in &ids {
+        prompts::edit_queue(shared, json!({ "delete": [id] }).to_string().as_bytes());
+        prompts::interrupt(shared, json!({ "prompt_id": id }).to_string().as_bytes());
+    }
+    json_answer(200, &json!({ "cancelled": is_known }))
+}
+
+fn subscribe(shared: &Shared, body: &[u8]) -> Response<SimBody> {
+    let Ok(body) = serde_json::from_slice::<Value>(body) else { return prompts::trouble() };
+    let (Some(client), Some(enabled)) = (body["clientId"].as_str(), body["enabled"].as_bool())
+    else {
+        return prompts::trouble();
+    };
+    let mut server = shared.server();
+    let is_connected = server.memory.sockets.contains_key(client);
+    server.memory.log_subscribers.retain(|known| known != client);
+    if enabled && is_connected {
+        server.memory.log_subscribers.push(client.to_owned());
+        drop(server);
+        let entry = json!({ "t": "2026-01-07T00:00:00", "m": "subscribed\n" });
+        shared.say("logs", &json!({ "entries": [entry], "size": null }), Some(client));
+    }
+    bare(200)
+}
+
+async fn whole(request: Request<Incoming>) -> Option<Bytes> {
+    let body = Limited::new(request.into_body(), BODY_MAX).collect().await;
+    body.ok().map(http_body_util::Collected::to_bytes)
+}
+
+/// What no ComfyUI has: tests and the demo steer it here, and benchmarks measure.
+async fn controls(
+    shared: &Arc<Shared>,
+    control: &str,
+    request: Request<Incoming>,
+) -> Response<SimBody> {
+    let query = request.uri().query().unwrap_or("").to_owned();
+    match (request.method(), control) {
+        (&Method::POST, "faults") => {
+            let faults = whole(request).await.and_then(|it| serde_json::from_slice(&it).ok());
+            match faults {
+                Some(faults) => {
+                    shared.set_faults(|current| *current = faults);
+                    bare(200)
+                }
+                None => text(400, "these are no faults"),
+            }
+        }
+        (&Method::POST, "crash") => {
+            shared.kill();
+            bare(200)
+        }
+        (&Method::POST, "sink") => sink(request).await,
+        (&Method::GET, "blob") => {
+            let bytes = crate::comfy::query::parameter(&query, "bytes");
+            let left = bytes.and_then(|text| text.parse().ok()).unwrap_or(0);
+            Response::new(SimBody::Blob { left })
+        }
+        (&Method::GET, "ledger") => {
+            let ledger = shared.server().ledger.clone();
+            json_answer(
+                200,
+                &json!({
+                    "enqueued": ledger.enqueued, "executed": ledger.executed,
+                    "finished": ledger.finished, "deleted": ledger.deleted,
+                    "interrupted": ledger.interrupted,
+                }),
+            )
+        }
+        _ => bare(404),
+    }
+}
+
+/// Reads a body of any size and keeps nothing of it.
+async fn sink(request: Request<Incoming>) -> Response<SimBody> {
+    let mut body = request.into_body();
+    let mut bytes = 0;
+    while let Some(Ok(frame)) = body.frame().await {
+        bytes += frame.data_ref().map_or(0, Bytes::len);
+    }
+    json_answer(200, &json!({ "bytes": bytes }))
+}
+
+/// `server.py:141`: a page of another origin may not call a loopback server.
+fn is_foreign(headers: &HeaderMap) -> bool {
+    let value = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+    let (Some(host), Some(origin)) = (value(HOST), value(ORIGIN)) else { return false };
+    let is_loopback = ["127.", "localhost", "[::1]"].iter().any(|it| host.starts_with(it));
+    let origin = origin.split_once("://").map_or("", |(_, authority)| authority);
+    is_loopback && !origin.is_empty() && origin != host
+}
+
+fn jobs_path(path: &str) -> Option<&str> {
+    let rest = without_api(path.strip_prefix("/api")?).strip_prefix("/jobs")?;
+    (rest.is_empty() || rest.starts_with('/')).then_some(rest)
+}
+
+fn without_api(path: &str) -> &str {
+    match path.strip_prefix("/api") {
+        Some(rest) if rest.starts_with('/') && !rest.starts_with("/internal") => rest,
+        Some(_) | None => path,
+    }
+}
+
+/// As aiohttp matches: all decoded but `%2F` and `%25`.
+fn decode(raw: &str) -> String {
+    let kept = raw.replace("%2F", "%252F").replace("%2f", "%252F").replace("%25", "%2525");
+    let kept = kept.replace("%25252F", "%252F");
+    percent_encoding::percent_decode_str(&kept).decode_utf8_lossy().into_owned()
+}
+
+/// An answer without a body.
+pub(super) fn bare(status: u16) -> Response<SimBody> {
+    let mut response = Response::new(empty());
+    *response.status_mut() = StatusCode::from_u16(status).unwrap_or_default();
+    response
+}
+
+pub(super) fn empty() -> SimBody {
+    SimBody::Whole(None)
+}
+
+pub(super) fn text(status: u16, text: &str) -> Response<SimBody> {
+    let mut response = bytes(status, text.to_owned(), "text/plain; charset=utf-8");
+    if status == 500 {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
+pub(super) fn json_answer(status: u16, value: &Value) -> Response<SimBody> {
+    bytes(status, dumps(value), "application/json; charset=utf-8")
+}
+
+pub(super) fn bytes(
+    status: u16,
+    body: impl Into<Bytes>,
+    content_type: &'static str,
+) -> Response<SimBody> {
+    let mut response = bare(status);
+    *response.body_mut() = SimBody::Whole(Some(body.into()));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
+}
+
+fn not_allowed() -> Response<SimBody> {
+    let mut response = text(405, "405: Method Not Allowed");
+    response.headers_mut().insert(http::header::ALLOW, HeaderValue::from_static("GET,HEAD"));
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slash_in_a_segment_stays_encoded() {
+        assert_eq!(decode("/userdata/workflows%2Fa%20b.json"), "/userdata/workflows%2Fa b.json");
+        assert_eq!(decode("/%70rompt"), "/prompt");
+    }
+}

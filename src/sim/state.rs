@@ -1,0 +1,235 @@
+//! What a simulated ComfyUI remembers: its queue, history, sockets and files.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+
+use bytes::Bytes;
+use indexmap::IndexMap;
+use serde_json::{Map, Value, json};
+use tokio::sync::mpsc;
+
+use super::pictures::Batch;
+use crate::ws::Frame;
+
+/// How many requests are remembered for tests; the oldest go first.
+const SEEN_MAX: usize = 10_000;
+
+/// ComfyUI's own limit (`execution.py:1108`).
+const HISTORY_MAX: usize = 10_000;
+
+/// One prompt in the queue.
+#[derive(Clone, Debug)]
+pub(super) struct Item {
+    pub number: f64,
+    pub id: String,
+    pub graph: Map<String, Value>,
+    pub extra_data: Value,
+    pub outputs: Vec<String>,
+}
+
+impl Item {
+    /// As `/queue` and the history list it.
+    pub(super) fn tuple(&self) -> Value {
+        json!([number(self.number), self.id, self.graph, self.extra_data, self.outputs])
+    }
+
+    /// The client that its events go to.
+    pub(super) fn client(&self) -> Option<&str> {
+        self.extra_data.get("client_id").and_then(Value::as_str)
+    }
+}
+
+/// Counted numbers are integers, others what the client sent.
+#[expect(clippy::cast_possible_truncation, reason = "whole and small")]
+pub(super) fn number(value: f64) -> Value {
+    if value.fract() == 0.0 && value.abs() < 1e15 { json!(value as i64) } else { json!(value) }
+}
+
+/// A socket that the server knows by its sid.
+#[derive(Debug)]
+pub(super) struct Registered {
+    pub frames: mpsc::UnboundedSender<Frame>,
+}
+
+/// What one process remembers, and forgets when it dies.
+#[derive(Debug, Default)]
+pub(super) struct Memory {
+    pub pending: Vec<Item>,
+    pub running: Option<Item>,
+    pub history: IndexMap<String, Value>,
+    pub counter: u64,
+    pub sockets: IndexMap<String, Registered>,
+    /// Sids whose socket negotiated previews with metadata.
+    pub metadata: HashMap<String, bool>,
+    /// Results of the last prompt's nodes, by signature: pictures, and what was shown.
+    pub cache: HashMap<String, (Option<Batch>, Option<Value>)>,
+    pub interrupt: bool,
+    /// The node that runs.
+    pub node: Option<String>,
+    pub log_subscribers: Vec<String>,
+    pub temp_prefix: String,
+}
+
+impl Memory {
+    pub(super) fn queue_remaining(&self) -> usize {
+        self.pending.len() + usize::from(self.running.is_some())
+    }
+
+    /// Takes the item with the lowest number, the earliest of equals.
+    pub(super) fn pop(&mut self) -> Option<Item> {
+        let lowest = self
+            .pending
+            .iter()
+            .enumerate()
+            .min_by(|(_, a), (_, b)| a.number.total_cmp(&b.number))
+            .map(|(index, _)| index)?;
+        let item = self.pending.remove(lowest);
+        self.running = Some(item.clone());
+        Some(item)
+    }
+
+    pub(super) fn remember(&mut self, id: &str, entry: Value) {
+        if self.history.len() == HISTORY_MAX {
+            self.history.shift_remove_index(0);
+        }
+        self.history.insert(id.to_owned(), entry);
+    }
+}
+
+/// The folders of a server.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(super) enum FileKind {
+    Input,
+    Output,
+    Temp,
+}
+
+impl FileKind {
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        match text {
+            "input" => Some(Self::Input),
+            "output" => Some(Self::Output),
+            "temp" => Some(Self::Temp),
+            _ => None,
+        }
+    }
+
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Input => "input",
+            Self::Output => "output",
+            Self::Temp => "temp",
+        }
+    }
+}
+
+/// One file.
+#[derive(Clone, Debug)]
+pub(super) struct File {
+    pub bytes: Bytes,
+    /// Counts writes, so that an overwritten file is another one.
+    pub version: u64,
+}
+
+/// The disk: input and output survive a crash, temp does not.
+#[derive(Debug, Default)]
+pub(super) struct Files {
+    files: BTreeMap<(FileKind, String), File>,
+    writes: u64,
+    pub userdata: BTreeMap<String, Bytes>,
+    pub settings: Map<String, Value>,
+}
+
+impl Files {
+    pub(super) fn get(&self, kind: FileKind, path: &str) -> Option<&File> {
+        self.files.get(&(kind, path.to_owned()))
+    }
+
+    /// A file as a graph names it: `[subfolder/]name[ [type]]`, in the inputs unless it says.
+    pub(super) fn annotated(&self, text: &str) -> Option<&File> {
+        let tags = [FileKind::Input, FileKind::Output, FileKind::Temp];
+        let tagged = tags.into_iter().find_map(|kind| {
+            let path = text.strip_suffix(&format!("[{}]", kind.as_str()))?;
+            Some((kind, path.trim_end()))
+        });
+        let (kind, path) = tagged.unwrap_or((FileKind::Input, text));
+        self.get(kind, path)
+    }
+
+    pub(super) fn put(&mut self, kind: FileKind, path: &str, bytes: Bytes) {
+        self.writes += 1;
+        let file = File { bytes, version: self.writes };
+        self.files.insert((kind, path.to_owned()), file);
+    }
+
+    /// Names at the top of a folder, sorted.
+    pub(super) fn names(&self, kind: FileKind) -> Vec<&str> {
+        let top = |(folder, path): &&(FileKind, String)| *folder == kind && !path.contains('/');
+        self.files.keys().filter(top).map(|(_, path)| path.as_str()).collect()
+    }
+
+    /// Names at the top of a folder, newest first.
+    pub(super) fn newest(&self, kind: FileKind) -> Vec<&str> {
+        let mut files: Vec<_> = self
+            .files
+            .iter()
+            .filter(|((folder, path), _)| *folder == kind && !path.contains('/'))
+            .map(|((_, path), file)| (file.version, path.as_str()))
+            .collect();
+        files.sort_by_key(|(version, _)| std::cmp::Reverse(*version));
+        files.into_iter().map(|(_, path)| path).collect()
+    }
+
+    /// The next free name of a counted output (`folder_paths.py:428`).
+    pub(super) fn next_name(&self, kind: FileKind, prefix: &str) -> String {
+        let counters =
+            self.files.keys().filter(|(folder, _)| *folder == kind).filter_map(|(_, path)| {
+                let rest = path.strip_prefix(prefix)?.strip_prefix('_')?;
+                rest.split('_').next()?.parse::<u32>().ok()
+            });
+        let next = counters.max().unwrap_or(0) + 1;
+        format!("{prefix}_{next:05}_.png")
+    }
+
+    pub(super) fn wipe_temp(&mut self) {
+        self.files.retain(|(kind, _), _| *kind != FileKind::Temp);
+    }
+}
+
+/// A request that came in.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    pub method: String,
+    /// Raw path and query.
+    pub target: String,
+    pub headers: http::HeaderMap,
+}
+
+/// What it did, for tests: it survives crashes.
+#[derive(Clone, Debug, Default)]
+pub struct Ledger {
+    pub enqueued: Vec<String>,
+    /// How often each prompt was begun.
+    pub executed: BTreeMap<String, u32>,
+    /// Prompts that came to their end.
+    pub finished: Vec<String>,
+    pub interrupted: Vec<String>,
+    pub deleted: Vec<String>,
+}
+
+/// Everything of one simulated backend.
+#[derive(Debug, Default)]
+pub(super) struct Server {
+    pub memory: Memory,
+    pub files: Files,
+    pub ledger: Ledger,
+    pub seen: VecDeque<Seen>,
+}
+
+impl Server {
+    pub(super) fn see(&mut self, seen: Seen) {
+        if self.seen.len() == SEEN_MAX {
+            self.seen.pop_front();
+        }
+        self.seen.push_back(seen);
+    }
+}
