@@ -20,6 +20,7 @@ pub mod metrics;
 pub mod config;
 pub mod run;
 pub mod server;
+pub mod telemetry;
 
 pub mod body;
 pub mod error;

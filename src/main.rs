@@ -1,3 +1,7 @@
 //! The process: arguments, exit codes.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    mooring::cli::main()
+}

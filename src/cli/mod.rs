@@ -1,1 +1,124 @@
-//! The verbs of the command line.
+//! The verbs of the command line, and the exit codes of the process.
+//!
+//! 0 is done, 1 is failed, 2 is wrong usage (clap's), 78 is a wrong configuration. Answers go to
+//! standard output, everything else to standard error.
+
+mod admin;
+pub mod args;
+mod ask;
+mod check;
+mod inventory;
+mod probe;
+mod say;
+mod serve;
+mod table;
+
+use std::ffi::OsString;
+use std::future::Future;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::config::{self, Config, Problems, Sources};
+
+use args::{Cli, Overrides, Verb};
+
+/// The process has failed.
+const EXIT_FAILURE: u8 = 1;
+
+/// Wrong usage that clap cannot see.
+const EXIT_USAGE: u8 = 2;
+
+/// `EX_CONFIG` of sysexits.h: the operator made a mistake, and restarting us will not help.
+const EXIT_CONFIG: u8 = 78;
+
+/// Does what the command line says.
+#[must_use]
+pub fn main() -> ExitCode {
+    match Cli::try_parse() {
+        Ok(cli) => run(cli),
+        Err(error) => {
+            // Help goes to standard output and usage to standard error; if that is closed there
+            // is nobody to tell.
+            let _ = error.print();
+            ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(EXIT_USAGE))
+        }
+    }
+}
+
+fn run(cli: Cli) -> ExitCode {
+    match cli.verb {
+        Verb::Serve(args) => serve::serve(args),
+        Verb::Check(args) => check::check(args),
+        Verb::Demo(args) => serve::demo(args),
+        Verb::Sim(args) => serve::sim(args),
+        Verb::Status(args) => block_on(admin::status(&args)),
+        Verb::Clients(args) => block_on(admin::clients(&args)),
+        Verb::Release(args) => block_on(admin::release(&args)),
+        Verb::Backends(args) => block_on(admin::backends(&args)),
+        Verb::Explain(args) => block_on(admin::explain(&args)),
+        Verb::Healthcheck(args) => block_on(admin::healthcheck(&args)),
+    }
+}
+
+/// Runs a question to its answer; one thread is enough to wait.
+fn block_on(verb: impl Future<Output = ExitCode>) -> ExitCode {
+    match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime.block_on(verb),
+        Err(error) => say::failure(&format!("cannot start: {error}")),
+    }
+}
+
+/// Loads the configuration from a file, the environment of the process, and flags.
+fn load(file: Option<PathBuf>, overrides: Overrides) -> Result<Config, Problems> {
+    config::load(&sources(file, overrides, std::env::vars_os()))
+}
+
+fn sources(
+    file: Option<PathBuf>,
+    overrides: Overrides,
+    env: impl Iterator<Item = (OsString, OsString)>,
+) -> Sources {
+    let Overrides { backends, listen, admin_listen, workers, set } = overrides;
+    let named =
+        [("server.listen", listen), ("admin.listen", admin_listen), ("server.workers", workers)];
+    let named = named.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?)));
+    let flags = named.chain(set).collect();
+    // What is not UTF-8 cannot be a value of ours; it is kept readable for the report.
+    let env: Vec<(String, String)> = env
+        .map(|(name, value)| (name.to_string_lossy().into(), value.to_string_lossy().into()))
+        .collect();
+    let variable = env.iter().find(|(name, _)| name == "MOORING_CONFIG");
+    let file = config::find(file, variable.map(|(_, path)| PathBuf::from(path)));
+    Sources { file, env, backends, flags }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_and_variables_become_sources() {
+        let overrides = Overrides {
+            backends: vec!["http://a:1".into()],
+            listen: Some("127.0.0.1:0".into()),
+            admin_listen: None,
+            workers: Some("2".into()),
+            set: vec![("affinity.lease".into(), "1h".into())],
+        };
+        let env = [(OsString::from("MOORING_CONFIG"), OsString::from("/x.toml"))];
+        let found = sources(None, overrides, env.into_iter());
+        assert_eq!(found.file, Some(PathBuf::from("/x.toml")));
+        assert_eq!(found.backends, ["http://a:1"]);
+        let flags: Vec<_> = found.flags.iter().map(|(k, v)| format!("{k}={v}")).collect();
+        assert_eq!(flags, ["server.listen=127.0.0.1:0", "server.workers=2", "affinity.lease=1h"]);
+    }
+
+    #[test]
+    fn the_flag_goes_over_the_variable() {
+        let env = [(OsString::from("MOORING_CONFIG"), OsString::from("/x.toml"))];
+        let found = sources(Some("/y.toml".into()), Overrides::default(), env.into_iter());
+        assert_eq!(found.file, Some(PathBuf::from("/y.toml")));
+    }
+}

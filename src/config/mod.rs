@@ -22,7 +22,7 @@ mod raw;
 mod rules;
 mod suggest;
 mod units;
-mod url;
+pub mod url;
 mod values;
 mod written;
 

@@ -8,11 +8,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Where a backend listens.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub(super) struct Address {
+pub struct Address {
     /// A name in lower case or an IP address, IPv6 without brackets.
-    pub(super) host: String,
+    pub host: String,
     /// Never 0.
-    pub(super) port: u16,
+    pub port: u16,
 }
 
 impl fmt::Display for Address {
@@ -24,7 +24,7 @@ impl fmt::Display for Address {
 }
 
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
-pub(super) enum BadUrl {
+pub enum BadUrl {
     #[error("has no scheme, did you mean `http://{text}`?")]
     NoScheme { text: String },
     #[error("`{scheme}://` is not spoken to backends, only `http://`")]
@@ -46,7 +46,7 @@ pub(super) enum BadUrl {
 impl BadUrl {
     /// The problem with the URL before it, which is left out where it may hold a password.
     #[must_use]
-    pub(super) fn about(&self, text: &str) -> String {
+    pub fn about(&self, text: &str) -> String {
         if text.contains('@') { self.to_string() } else { format!("`{text}`: {self}") }
     }
 }
@@ -55,7 +55,7 @@ impl BadUrl {
 ///
 /// # Errors
 /// The first thing that is wrong with it, from left to right.
-pub(super) fn backend(text: &str) -> Result<Address, BadUrl> {
+pub fn backend(text: &str) -> Result<Address, BadUrl> {
     // First of all, because no other report may show a password.
     if text.contains('@') {
         return Err(BadUrl::UserInfo);
@@ -125,7 +125,7 @@ fn parse_host(text: &str) -> Result<String, BadUrl> {
 }
 
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
-pub(super) enum BadOrigin {
+pub enum BadOrigin {
     #[error("an origin begins with `http://` or `https://`; patterns are not possible")]
     BadScheme,
     #[error("an origin has no path, write `{origin}`")]
@@ -138,7 +138,7 @@ pub(super) enum BadOrigin {
 ///
 /// # Errors
 /// What is wrong with it.
-pub(super) fn origin(text: &str) -> Result<String, BadOrigin> {
+pub fn origin(text: &str) -> Result<String, BadOrigin> {
     let (scheme, rest) = text.split_once("://").ok_or(BadOrigin::BadScheme)?;
     let scheme = scheme.to_ascii_lowercase();
     let default_port = match scheme.as_str() {

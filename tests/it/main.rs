@@ -1,4 +1,5 @@
 //! One binary for all tests that look at Mooring from outside: one link step, shared helpers.
 
+mod daemon;
 mod simulation;
 mod tidy;

@@ -1,0 +1,35 @@
+# Needs Rust (see rust-version in Cargo.toml), make and, for the real clients, Node.js and Python.
+
+CARGO ?= cargo
+
+.PHONY: demo test fmt lint doc clients browser soak bench
+
+# Three simulated backends and the gateway: http://127.0.0.1:8180
+demo:
+	$(CARGO) run --locked --release -- demo
+
+# All that must pass before a change is taken. The tests of the crate come last, so that the last
+# lines are theirs.
+test: fmt lint doc clients browser
+	$(CARGO) test --locked
+
+fmt:
+	$(CARGO) fmt --check
+
+lint:
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+
+doc:
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --document-private-items
+
+# Real clients from their registries, and a real browser, against the gateway.
+clients browser:
+	@if [ -x tests/$@/run ]; then tests/$@/run; fi
+
+# The scenarios of `test` at their full counts.
+soak:
+	SOAK=1 $(CARGO) test --locked --release -- --nocapture
+
+# The side-by-side with a plain proxy, and the figures of memory.
+bench:
+	@if [ -x bench/run ]; then bench/run; else $(CARGO) bench --locked; fi

@@ -1,0 +1,264 @@
+//! What does the running gateway say? The verbs that ask its admin listener.
+
+use std::process::ExitCode;
+
+use http::{Method, StatusCode};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use serde_json::{Value, json};
+
+use super::args::{
+    AdminArgs, BackendsArgs, ClientsArgs, ExplainArgs, HealthcheckArgs, ReleaseArgs, StatusArgs,
+};
+use super::ask::{Answer, AskError, Question, ask};
+use super::{EXIT_USAGE, say, table};
+use crate::config::Secret;
+use crate::net::Tcp;
+
+/// RFC 3986 section 2.3: what needs no escape in a segment or a query.
+const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// Why there is nothing to show.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error("the token {0}")]
+    Token(String),
+    #[error("the gateway at http://{admin} does not answer: {source}")]
+    Ask { admin: String, source: AskError },
+    #[error("the gateway asks for its token: give --token or MOORING_ADMIN__TOKEN")]
+    Unauthorized,
+    #[error("the gateway refused: {message} ({status})")]
+    Refused { status: StatusCode, message: String },
+    #[error("the gateway at http://{admin} does not answer in JSON; is it a Mooring?")]
+    NotJson { admin: String },
+}
+
+impl Failure {
+    fn exit(&self) -> ExitCode {
+        let exit = say::failure(&self.to_string());
+        match self {
+            Self::Token(_) => ExitCode::from(EXIT_USAGE),
+            Self::Ask { .. } | Self::Unauthorized | Self::Refused { .. } | Self::NotJson { .. } => {
+                exit
+            }
+        }
+    }
+}
+
+/// `mooring status`.
+pub(super) async fn status(args: &StatusArgs) -> ExitCode {
+    match status_of(&args.admin).await {
+        Ok(status) if args.admin.json => print_json(&status),
+        Ok(status) => {
+            let ready = if status["ready"] == json!(true) { "yes" } else { "no" };
+            let clients = table::list(&status["clients"]).map_or(0, Vec::len);
+            say::line(&format!("ready    {ready}\nclients  {clients}\n"));
+            print(&status["backends"])
+        }
+        Err(failure) => failure.exit(),
+    }
+}
+
+async fn status_of(admin: &AdminArgs) -> Result<Value, Failure> {
+    let ready = send(admin, Method::GET, "/readyz".into(), String::new()).await?.status;
+    let backends = get(admin, "/api/v1/backends".into()).await?;
+    let clients = get(admin, "/api/v1/clients".into()).await?;
+    let (backends, clients) = (&backends["backends"], &clients["clients"]);
+    Ok(json!({"ready": ready.is_success(), "backends": backends, "clients": clients}))
+}
+
+/// `mooring clients [ID]`.
+pub(super) async fn clients(args: &ClientsArgs) -> ExitCode {
+    let path = match &args.id {
+        Some(id) => format!("/api/v1/clients/{}", escape(id)),
+        None => "/api/v1/clients".to_owned(),
+    };
+    finish(&args.admin, get(&args.admin, path).await)
+}
+
+/// `mooring release ID [--force]`.
+pub(super) async fn release(args: &ReleaseArgs) -> ExitCode {
+    let query = if args.force { "?force=true" } else { "" };
+    let path = format!("/api/v1/clients/{}/release{query}", escape(&args.id));
+    finish(&args.admin, post(&args.admin, path, String::new()).await)
+}
+
+/// `mooring backends [NAME STATE]`.
+pub(super) async fn backends(args: &BackendsArgs) -> ExitCode {
+    let answer = match (&args.name, args.state) {
+        (Some(name), Some(state)) => {
+            let path = format!("/api/v1/backends/{}/state", escape(name));
+            let body = json!({"state": state.as_str(), "force": args.force});
+            post(&args.admin, path, body.to_string()).await
+        }
+        // clap has seen to it that there is no name without a state.
+        (None | Some(_), _) => get(&args.admin, "/api/v1/backends".into()).await,
+    };
+    finish(&args.admin, answer)
+}
+
+/// `mooring explain --client ID | --prompt ID`.
+pub(super) async fn explain(args: &ExplainArgs) -> ExitCode {
+    let query = match (&args.about.client, &args.about.prompt) {
+        (Some(client), _) => format!("client={}", escape(client)),
+        (None, Some(prompt)) => format!("prompt={}", escape(prompt)),
+        // clap has seen to it that one of them is there.
+        (None, None) => String::new(),
+    };
+    finish(&args.admin, get(&args.admin, format!("/api/v1/explain?{query}")).await)
+}
+
+/// `mooring healthcheck`: quiet if all is well, as those who call it by the second like it.
+pub(super) async fn healthcheck(args: &HealthcheckArgs) -> ExitCode {
+    match send(&args.admin, Method::GET, "/readyz".into(), String::new()).await {
+        Ok(answer) if answer.status.is_success() => ExitCode::SUCCESS,
+        Ok(answer) => say::failure(&format!("not ready: {}", why_not_ready(&answer))),
+        Err(failure) => failure.exit(),
+    }
+}
+
+/// What `/readyz` says is in the way.
+fn why_not_ready(answer: &Answer) -> String {
+    let Ok(body) = serde_json::from_slice::<Value>(&answer.body) else {
+        return message(answer);
+    };
+    if body["stopping"] == json!(true) {
+        return "it is stopping".to_owned();
+    }
+    let backends = body["backends"].as_array().into_iter().flatten();
+    let troubles = backends.filter(|it| it["up"] != json!(true)).map(|backend| {
+        let name = backend["name"].as_str().unwrap_or("a backend");
+        let trouble = backend["trouble"].as_str().unwrap_or("down");
+        say::plain(&format!("{name}: {trouble}"))
+    });
+    let troubles: Vec<String> = troubles.collect();
+    if troubles.is_empty() { message(answer) } else { troubles.join("; ") }
+}
+
+fn escape(text: &str) -> String {
+    utf8_percent_encode(text, ESCAPED).to_string()
+}
+
+async fn get(admin: &AdminArgs, path: String) -> Result<Value, Failure> {
+    read(admin, &send(admin, Method::GET, path, String::new()).await?)
+}
+
+async fn post(admin: &AdminArgs, path: String, body: String) -> Result<Value, Failure> {
+    read(admin, &send(admin, Method::POST, path, body).await?)
+}
+
+async fn send(
+    admin: &AdminArgs,
+    method: Method,
+    path: String,
+    body: String,
+) -> Result<Answer, Failure> {
+    let given = admin.token.as_deref().filter(|token| !token.is_empty());
+    let token = given.map(Secret::parse).transpose().map_err(Failure::Token)?;
+    let question = Question { to: &admin.admin, method, path, token: token.as_ref(), body };
+    let answer = ask(&Tcp, question)
+        .await
+        .map_err(|source| Failure::Ask { admin: admin.admin.to_string(), source })?;
+    if answer.status == StatusCode::UNAUTHORIZED {
+        return Err(Failure::Unauthorized);
+    }
+    Ok(answer)
+}
+
+fn read(admin: &AdminArgs, answer: &Answer) -> Result<Value, Failure> {
+    if !answer.status.is_success() {
+        return Err(Failure::Refused { status: answer.status, message: message(answer) });
+    }
+    if answer.body.is_empty() {
+        return Ok(Value::Null);
+    }
+    serde_json::from_slice(&answer.body)
+        .map_err(|_not_json| Failure::NotJson { admin: admin.admin.to_string() })
+}
+
+/// What an answer says in words: the message of an error, else the start of its text.
+fn message(answer: &Answer) -> String {
+    const CHARACTERS_MAX: usize = 300;
+    let body: Option<Value> = serde_json::from_slice(&answer.body).ok();
+    let from_json = body.as_ref().and_then(|body| {
+        ["/error/message", "/message", "/reason", "/error"]
+            .iter()
+            .find_map(|place| body.pointer(place).and_then(Value::as_str))
+    });
+    let text = String::from_utf8_lossy(&answer.body);
+    let text = from_json.unwrap_or(text.trim());
+    let text: String = text.chars().take(CHARACTERS_MAX).collect();
+    if text.is_empty() { "no reason given".to_owned() } else { say::plain(&text) }
+}
+
+fn finish(admin: &AdminArgs, answer: Result<Value, Failure>) -> ExitCode {
+    match answer {
+        Ok(value) if admin.json => print_json(&value),
+        Ok(value) => print(&value),
+        Err(failure) => failure.exit(),
+    }
+}
+
+fn print(value: &Value) -> ExitCode {
+    // An answer that wraps one list and nothing else is shown as that list.
+    let list = table::list(value).filter(|_| value.as_object().is_none_or(|it| it.len() == 1));
+    let text = match list {
+        Some(list) if list.is_empty() => "none".to_owned(),
+        Some(list) => table::show(&Value::Array(list.clone())),
+        None if value.is_null() => "done".to_owned(),
+        None => table::show(value),
+    };
+    say::line(&text);
+    ExitCode::SUCCESS
+}
+
+fn print_json(value: &Value) -> ExitCode {
+    say::line(&format!("{value:#}"));
+    ExitCode::SUCCESS
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    #[track_caller]
+    fn check_message(body: &'static str, expected: &str) {
+        let body = Bytes::from_static(body.as_bytes());
+        assert_eq!(message(&Answer { status: StatusCode::CONFLICT, body }), expected);
+    }
+
+    #[test]
+    fn a_refusal_is_told_in_the_words_of_the_gateway() {
+        check_message(
+            r#"{"error":{"type":"held","message":"2 prompts are pending"}}"#,
+            "2 prompts are pending",
+        );
+        check_message(
+            r#"{"error":"held","message":"2 prompts are pending"}"#,
+            "2 prompts are pending",
+        );
+        check_message(r#"{"error":"held"}"#, "held");
+        check_message("no backend is up\n", "no backend is up");
+        check_message("a\u{1b}[31mb", "a\u{fffd}[31mb");
+        check_message("", "no reason given");
+    }
+
+    #[test]
+    fn what_keeps_the_gateway_from_being_ready_is_named() {
+        let why = |body: &'static str| {
+            let body = Bytes::from_static(body.as_bytes());
+            why_not_ready(&Answer { status: StatusCode::SERVICE_UNAVAILABLE, body })
+        };
+        assert_eq!(why(r#"{"ready":false,"stopping":true}"#), "it is stopping");
+        let body = r#"{"ready":false,"stopping":false,"backends":[
+            {"name":"a","up":false,"trouble":"connection refused"},{"name":"b","up":false}]}"#;
+        assert_eq!(why(body), "a: connection refused; b: down");
+        assert_eq!(why("draining"), "draining");
+    }
+
+    #[test]
+    fn a_name_is_escaped_where_it_stands_in_a_path() {
+        assert_eq!(escape("a/b?c=d&é ~"), "a%2Fb%3Fc%3Dd%26%C3%A9%20~");
+    }
+}

@@ -1,0 +1,310 @@
+//! What may be asked on the command line? Verbs and flags, as typed.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::config::url::{self, Address};
+
+/// A sticky gateway that makes many ComfyUI servers look like one.
+#[derive(Debug, Parser)]
+#[command(
+    name = "mooring",
+    version,
+    after_help = "Examples:\n  mooring demo\n  mooring serve --backend http://gpu-a:8188 --backend \
+                  http://gpu-b:8188\n\nExit codes: 0 done, 1 failed, 2 wrong usage, 78 wrong \
+                  configuration."
+)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Run the gateway
+    Serve(ServeArgs),
+    /// Check a configuration and report everything that is wrong with it
+    Check(CheckArgs),
+    /// Run three simulated backends and the gateway before them, with a page to play with
+    Demo(DemoArgs),
+    /// Run one simulated ComfyUI server
+    Sim(SimArgs),
+    /// Show whether the gateway is ready, its backends and its clients
+    Status(StatusArgs),
+    /// List the clients, or show one of them
+    Clients(ClientsArgs),
+    /// Release a client from its backend
+    Release(ReleaseArgs),
+    /// List the backends, or set one to ready, draining or off
+    Backends(BackendsArgs),
+    /// Say why a client or a prompt is where it is
+    Explain(ExplainArgs),
+    /// Exit with 0 if the gateway is ready, and with 1 if not
+    Healthcheck(HealthcheckArgs),
+}
+
+/// Where the configuration comes from; the same for `serve` and `check`.
+#[derive(Args, Debug, Default)]
+pub struct Overrides {
+    /// A backend in addition to those of the file, named by host and port; repeat for more
+    #[arg(long = "backend", value_name = "URL")]
+    pub backends: Vec<String>,
+    /// Where clients connect, as IP:PORT
+    #[arg(long, value_name = "ADDRESS")]
+    pub listen: Option<String>,
+    /// Where operators connect, as IP:PORT, or `off`
+    #[arg(long, value_name = "ADDRESS")]
+    pub admin_listen: Option<String>,
+    /// Threads that serve; 0 is one for each core
+    #[arg(long, value_name = "COUNT")]
+    pub workers: Option<String>,
+    /// Any key of the configuration; repeat for more
+    #[arg(long = "set", value_name = "SECTION.KEY=VALUE", value_parser = assignment)]
+    pub set: Vec<(String, String)>,
+}
+
+#[derive(Args, Debug)]
+#[command(
+    after_help = "Examples:\n  mooring serve --backend http://gpu-a:8188 --listen 0.0.0.0:8180\n  \
+                  mooring serve --config /etc/mooring/mooring.toml --set affinity.lease=30m"
+)]
+pub struct ServeArgs {
+    /// The file; else $MOORING_CONFIG, ./mooring.toml, /etc/mooring/mooring.toml
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    #[command(flatten)]
+    pub overrides: Overrides,
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:\n  mooring check /etc/mooring/mooring.toml\n  mooring check \
+                  mooring.toml --probe\n\nThe environment (MOORING_SECTION__KEY) is checked with \
+                  the file, as `serve` would read both.")]
+pub struct CheckArgs {
+    /// The file; else the one that `serve` would read
+    #[arg(value_name = "FILE")]
+    pub file: Option<PathBuf>,
+    /// Ask each backend too: can it be reached, its version, differences in nodes and models
+    #[arg(long)]
+    pub probe: bool,
+    #[command(flatten)]
+    pub overrides: Overrides,
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "Example:\n  mooring demo --listen 127.0.0.1:9000")]
+pub struct DemoArgs {
+    /// Serve the files of the official frontend from this folder in place of the playground
+    #[arg(long, value_name = "DIR")]
+    pub frontend: Option<PathBuf>,
+    /// Where clients connect
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8180")]
+    pub listen: SocketAddr,
+    /// Where operators connect
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8181")]
+    pub admin_listen: SocketAddr,
+}
+
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "Example:\n  mooring sim --port 8188 --name gpu-a --speed 4")]
+pub struct SimArgs {
+    /// The port to listen on; 0 asks the system for a free one
+    #[arg(long)]
+    pub port: u16,
+    /// Its name, which its pictures show
+    #[arg(long, default_value = "sim")]
+    pub name: String,
+    /// The address to listen on
+    #[arg(long, value_name = "IP", default_value = "127.0.0.1")]
+    pub listen_host: IpAddr,
+    /// Serve the files of the official frontend from this folder
+    #[arg(long, value_name = "DIR")]
+    pub frontend: Option<PathBuf>,
+    /// The version of ComfyUI that it says it is
+    #[arg(long, value_name = "VERSION")]
+    pub version: Option<String>,
+    /// How many times faster than a real one it works, from 0.01 to 1000
+    #[arg(long, value_name = "FACTOR", default_value = "1", value_parser = speed)]
+    pub speed: f64,
+}
+
+/// How the running gateway is found.
+#[derive(Args, Debug)]
+pub struct AdminArgs {
+    /// The admin listener of the gateway
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "MOORING_ADMIN_URL",
+        default_value = "http://127.0.0.1:8181",
+        value_parser = admin_url
+    )]
+    pub admin: Address,
+    /// Its token (`admin.token`), if it has one
+    // Kept as text: a value that the parser refuses would be shown in its report.
+    #[arg(long, env = "MOORING_ADMIN__TOKEN", hide_env_values = true)]
+    pub token: Option<String>,
+    /// Print the answer as JSON, as it came
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "Example:\n  mooring status --admin http://127.0.0.1:8181")]
+pub struct StatusArgs {
+    #[command(flatten)]
+    pub admin: AdminArgs,
+}
+
+#[derive(Args, Debug)]
+#[command(
+    after_help = "Examples:\n  mooring clients\n  mooring clients 5f2c1f0a9d5e4c0f8a7b6c5d4e3f2a1b"
+)]
+pub struct ClientsArgs {
+    /// The client to show
+    pub id: Option<String>,
+    #[command(flatten)]
+    pub admin: AdminArgs,
+}
+
+#[derive(Args, Debug)]
+#[command(
+    after_help = "Example:\n  mooring release 5f2c1f0a9d5e4c0f8a7b6c5d4e3f2a1b --force\n\nWithout \
+                  --force it is refused while the client has pending prompts. With it they are \
+                  deleted or interrupted, and end as lost."
+)]
+pub struct ReleaseArgs {
+    /// The client to release
+    pub id: String,
+    /// Even with pending prompts, which are lost
+    #[arg(long)]
+    pub force: bool,
+    #[command(flatten)]
+    pub admin: AdminArgs,
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:\n  mooring backends\n  mooring backends gpu-a draining")]
+pub struct BackendsArgs {
+    /// The backend to set
+    #[arg(requires = "state")]
+    pub name: Option<String>,
+    /// What to set it to
+    pub state: Option<BackendState>,
+    /// Set it to off even with held clients, whose prompts are lost
+    #[arg(long, requires = "state")]
+    pub force: bool,
+    #[command(flatten)]
+    pub admin: AdminArgs,
+}
+
+/// What the operator says of a backend.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub enum BackendState {
+    /// It takes new work
+    Ready,
+    /// It ends what it has and takes no new work
+    Draining,
+    /// It is not used
+    Off,
+}
+
+impl BackendState {
+    /// As the admin API writes it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ready => "ready",
+            Self::Draining => "draining",
+            Self::Off => "off",
+        }
+    }
+}
+
+#[derive(Args, Debug)]
+#[command(
+    after_help = "Examples:\n  mooring explain --client 5f2c1f0a9d5e4c0f8a7b6c5d4e3f2a1b\n  \
+                        mooring explain --prompt 0c9d8a52-7f7e-4f0e-9a55-0d3f1f6f2f10"
+)]
+pub struct ExplainArgs {
+    #[command(flatten)]
+    pub about: About,
+    #[command(flatten)]
+    pub admin: AdminArgs,
+}
+
+/// Exactly one of the two.
+#[derive(Args, Debug)]
+#[group(required = true, multiple = false)]
+pub struct About {
+    /// The client to explain
+    #[arg(long, value_name = "ID")]
+    pub client: Option<String>,
+    /// The prompt to explain
+    #[arg(long, value_name = "ID")]
+    pub prompt: Option<String>,
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "Example:\n  HEALTHCHECK CMD [\"/mooring\", \"healthcheck\"]")]
+pub struct HealthcheckArgs {
+    #[command(flatten)]
+    pub admin: AdminArgs,
+}
+
+fn assignment(text: &str) -> Result<(String, String), String> {
+    text.split_once('=')
+        .map(|(key, value)| (key.trim().to_owned(), value.to_owned()))
+        .ok_or_else(|| "write SECTION.KEY=VALUE".to_owned())
+}
+
+fn admin_url(text: &str) -> Result<Address, String> {
+    url::backend(text).map_err(|bad| bad.to_string())
+}
+
+fn speed(text: &str) -> Result<f64, String> {
+    text.parse()
+        .ok()
+        .filter(|speed| (0.01..=1_000.0).contains(speed))
+        .ok_or_else(|| "expected a number from 0.01 to 1000".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound_and_every_verb_has_an_example() {
+        Cli::command().debug_assert();
+        for verb in Cli::command().get_subcommands() {
+            let help = verb.get_after_help().map(ToString::to_string).unwrap_or_default();
+            assert!(help.starts_with("Example"), "{} has no example", verb.get_name());
+        }
+    }
+
+    /// The start of the report of a command line that is refused, and nothing for one that is not.
+    fn report(line: &str) -> String {
+        match Cli::try_parse_from(line.split_whitespace()) {
+            Ok(_) => String::new(),
+            Err(error) => error.to_string().lines().next().unwrap_or_default().to_owned(),
+        }
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused() {
+        assert_eq!(report("mooring backends gpu-a draining --force"), "");
+        assert_eq!(report("mooring explain --client a"), "");
+        assert!(report("mooring backends gpu-a").contains("not provided"));
+        assert!(report("mooring backends gpu-a asleep").contains("invalid value 'asleep'"));
+        assert!(report("mooring explain").contains("not provided"));
+        assert!(report("mooring explain --client a --prompt b").contains("cannot be used with"));
+        assert!(report("mooring serve --set workers").contains("write SECTION.KEY=VALUE"));
+        assert!(report("mooring status --admin https://x").contains("only `http://`"));
+        assert!(report("mooring sim --port 1 --speed 0").contains("from 0.01 to 1000"));
+        assert!(report("mooring serv").contains("unrecognized subcommand 'serv'"));
+    }
+}

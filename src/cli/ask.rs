@@ -1,0 +1,158 @@
+//! How is a server asked? One HTTP request on a connection of its own, with a deadline.
+
+use std::io;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::{Either, select};
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST};
+use http::{Method, Request, StatusCode};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+
+use crate::config::Secret;
+use crate::config::url::Address;
+use crate::net::Network;
+
+/// `object_info` of a server with many node packs has tens of MiB.
+const ANSWER_BYTES_MAX: usize = 128 << 20;
+
+/// From the first try to connect to the last byte of the answer.
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// A question to a server.
+#[derive(Debug)]
+pub(super) struct Question<'a> {
+    pub(super) to: &'a Address,
+    pub(super) method: Method,
+    /// Path and query, escaped.
+    pub(super) path: String,
+    pub(super) token: Option<&'a Secret>,
+    /// A JSON text, or empty.
+    pub(super) body: String,
+}
+
+impl<'a> Question<'a> {
+    pub(super) fn get(to: &'a Address, path: &str) -> Self {
+        let body = String::new();
+        Self { to, method: Method::GET, path: path.to_owned(), token: None, body }
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) status: StatusCode,
+    pub(super) body: Bytes,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub(super) enum AskError {
+    #[error("cannot connect: {0}")]
+    Connect(#[source] io::Error),
+    #[error("the request cannot be written: {0}")]
+    Request(#[from] http::Error),
+    #[error("what came is not HTTP, or was cut off: {0}")]
+    Exchange(#[from] hyper::Error),
+    #[error("the answer was cut off or has more than {max} bytes", max = ANSWER_BYTES_MAX)]
+    Body(#[source] Box<dyn std::error::Error + Send + Sync>),
+    #[error("no answer within {} s", DEADLINE.as_secs())]
+    Deadline,
+}
+
+/// Asks once.
+///
+/// # Errors
+/// There was no complete answer in time. An answer of any status is an answer.
+pub(super) async fn ask(network: &dyn Network, question: Question<'_>) -> Result<Answer, AskError> {
+    let exchange = Box::pin(exchange(network, question));
+    tokio::time::timeout(DEADLINE, exchange).await.unwrap_or(Err(AskError::Deadline))
+}
+
+async fn exchange(network: &dyn Network, question: Question<'_>) -> Result<Answer, AskError> {
+    let Question { to, method, path, token, body } = question;
+    let mut request = Request::builder()
+        .method(method)
+        .uri(path)
+        .header(HOST, to.to_string())
+        .header(ACCEPT, "application/json");
+    if let Some(token) = token {
+        request = request.header(AUTHORIZATION, format!("Bearer {}", token.reveal()));
+    }
+    if !body.is_empty() {
+        request = request.header(CONTENT_TYPE, "application/json");
+    }
+    let request = request.body(Full::new(Bytes::from(body)))?;
+
+    let stream = network.connect(&to.host, to.port).await.map_err(AskError::Connect)?;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    let answer = Box::pin(async move {
+        let response = sender.send_request(request).await?;
+        let status = response.status();
+        let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
+        Ok(Answer { status, body: body.map_err(AskError::Body)?.to_bytes() })
+    });
+    // The connection has to be driven until the answer is there; if it ends first, the answer
+    // knows why.
+    match select(answer, Box::pin(connection)).await {
+        Either::Left((answer, _connection)) => answer,
+        Either::Right((_ended, answer)) => answer.await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+    use crate::net::{Network, Tcp};
+    use crate::tasks::Tasks;
+
+    /// A server that reads one request's head, answers with these bytes, and closes.
+    async fn server(answer: &'static str, tasks: &Tasks) -> Address {
+        let listener = Tcp.listen(([127, 0, 0, 1], 0).into()).await.unwrap();
+        let port = listener.local_addr().port();
+        tasks.spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                head.push(stream.read_u8().await.unwrap());
+            }
+            stream.write_all(answer.as_bytes()).await.unwrap();
+            stream.shutdown().await.unwrap();
+        });
+        Address { host: "127.0.0.1".into(), port }
+    }
+
+    async fn ask_for(answer: &'static str) -> Result<Answer, AskError> {
+        let tasks = Tasks::default();
+        let address = server(answer, &tasks).await;
+        let answer = ask(&Tcp, Question::get(&address, "/x")).await;
+        assert_eq!(tasks.drain(Duration::from_secs(5)).await, 0);
+        answer
+    }
+
+    #[tokio::test]
+    async fn an_answer_of_any_status_is_an_answer() {
+        let answer = ask_for("HTTP/1.1 503 Busy\r\ncontent-length: 2\r\n\r\nno").await.unwrap();
+        assert_eq!((answer.status.as_u16(), &*answer.body), (503, b"no".as_slice()));
+    }
+
+    #[tokio::test]
+    async fn rubbish_and_a_cut_answer_are_said_to_be_so() {
+        let error = ask_for("SSH-2.0-OpenSSH_9.2\r\n").await.unwrap_err();
+        assert!(matches!(error, AskError::Exchange(_)), "{error}");
+        let error = ask_for("HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nno").await.unwrap_err();
+        assert!(matches!(error, AskError::Body(_)), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_port_where_nobody_listens_is_named_so() {
+        let listener = Tcp.listen(([127, 0, 0, 1], 0).into()).await.unwrap();
+        let port = listener.local_addr().port();
+        drop(listener);
+        let address = Address { host: "127.0.0.1".into(), port };
+        let error = ask(&Tcp, Question::get(&address, "/")).await.unwrap_err();
+        assert!(error.to_string().starts_with("cannot connect: Connection refused"), "{error}");
+    }
+}

@@ -1,0 +1,164 @@
+//! Are the backends there, and are they alike? What `mooring check --probe` asks and says.
+
+use futures_util::{StreamExt, stream};
+use serde_json::Value;
+
+use super::ask::{Question, ask};
+use super::inventory::{self, Inventory};
+use super::{say, table};
+use crate::comfy::version::Version;
+use crate::config::BackendConfig;
+use crate::config::url::Address;
+use crate::net::Network;
+
+/// Backends that are asked at one time.
+const AT_ONCE: usize = 16;
+
+/// What one backend answered.
+#[derive(Debug)]
+pub(super) struct Probe {
+    name: String,
+    authority: String,
+    answer: Result<Answered, String>,
+}
+
+#[derive(Debug)]
+struct Answered {
+    /// As it says itself; servers of 2024 and before say nothing.
+    version: Option<String>,
+    inventory: Result<Inventory, String>,
+}
+
+impl Answered {
+    /// Servers before 0.3.45 give prompts ids of their own. One that says no version is of 2024
+    /// or before.
+    fn is_supported(&self) -> bool {
+        self.version.as_deref().is_some_and(|text| Version::parse(text).takes_prompt_id())
+    }
+}
+
+impl Probe {
+    /// True if prompts can be sent there.
+    pub(super) fn is_usable(&self) -> bool {
+        self.answer
+            .as_ref()
+            .is_ok_and(|answered| answered.inventory.is_ok() && answered.is_supported())
+    }
+
+    fn row(&self) -> Vec<String> {
+        let url = format!("http://{}", self.authority);
+        let cells = match &self.answer {
+            Err(what) => [say::plain(what), "-".into(), "-".into(), "-".into()],
+            Ok(answered) => {
+                let version = answered.version.as_deref().map_or("-".into(), say::plain);
+                let reached = match &answered.inventory {
+                    Err(what) => format!("yes, but {}", say::plain(what)),
+                    Ok(_) if !answered.is_supported() => "yes, but older than 0.3.45".to_owned(),
+                    Ok(_) => "yes".to_owned(),
+                };
+                let count = |of: fn(&Inventory) -> usize| {
+                    answered.inventory.as_ref().map_or("-".into(), |it| of(it).to_string())
+                };
+                [reached, version, count(|it| it.nodes.len()), count(|it| it.models.len())]
+            }
+        };
+        [vec![self.name.clone(), url], cells.to_vec()].concat()
+    }
+}
+
+/// Asks every backend; the answers are in their order.
+pub(super) async fn all(network: &dyn Network, backends: &[BackendConfig]) -> Vec<Probe> {
+    let asked = backends.iter().map(|backend| async move {
+        let address = Address { host: backend.host.clone(), port: backend.port };
+        Probe {
+            name: backend.name.clone(),
+            authority: backend.authority.clone(),
+            answer: one(network, &address).await,
+        }
+    });
+    stream::iter(asked).buffered(AT_ONCE).collect().await
+}
+
+async fn one(network: &dyn Network, address: &Address) -> Result<Answered, String> {
+    let stats = json(network, address, "/system_stats").await?;
+    let Some(system) = stats.get("system").and_then(Value::as_object) else {
+        return Err("no, what answers is not ComfyUI".to_owned());
+    };
+    let version = system.get("comfyui_version").and_then(Value::as_str).map(str::to_owned);
+    let inventory = json(network, address, "/object_info").await.and_then(|object_info| {
+        Inventory::read(&object_info).ok_or_else(|| "`/object_info` is not an object".to_owned())
+    });
+    Ok(Answered { version, inventory })
+}
+
+async fn json(network: &dyn Network, address: &Address, path: &str) -> Result<Value, String> {
+    let answer =
+        ask(network, Question::get(address, path)).await.map_err(|error| format!("no, {error}"))?;
+    if !answer.status.is_success() {
+        return Err(format!("`{path}` answers {}", answer.status));
+    }
+    serde_json::from_slice(&answer.body).map_err(|_not_json| format!("`{path}` is not JSON"))
+}
+
+/// A table of all, and below it what some have and others have not.
+pub(super) fn report(probes: &[Probe]) -> Vec<String> {
+    let head = ["BACKEND", "URL", "REACHED", "VERSION", "NODES", "MODELS"];
+    let mut rows = vec![head.map(str::to_owned).to_vec()];
+    rows.extend(probes.iter().map(Probe::row));
+    let mut lines = Vec::new();
+    table::push_rows(&rows, "", &mut lines);
+
+    let inventories: Vec<(&str, &Inventory)> = probes
+        .iter()
+        .filter_map(|probe| {
+            let inventory = probe.answer.as_ref().ok()?.inventory.as_ref().ok()?;
+            Some((probe.name.as_str(), inventory))
+        })
+        .collect();
+    let differences = inventory::differences(&inventories);
+    if differences.is_empty() && 1 < inventories.len() {
+        lines.push("no differences in nodes and models".to_owned());
+    }
+    lines.extend(differences.iter().map(|line| say::plain(line)));
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn probe(name: &str, answer: Result<Answered, String>) -> Probe {
+        Probe { name: name.into(), authority: format!("{name}:8188"), answer }
+    }
+
+    fn answered(version: &str, nodes: &[&str]) -> Result<Answered, String> {
+        let nodes = nodes.iter().map(|it| (*it).to_owned()).collect();
+        let inventory = Ok(Inventory { nodes, ..Inventory::default() });
+        Ok(Answered { version: Some(version.into()), inventory })
+    }
+
+    #[test]
+    fn a_report_says_who_was_reached_and_how_they_differ() {
+        let probes = [
+            probe("a", answered("0.3.45", &["KSampler", "Extra"])),
+            probe("b", answered("0.3.44", &["KSampler"])),
+            probe("c", Err("no, cannot connect: Connection refused".into())),
+            probe(
+                "d",
+                Ok(Answered { version: None, inventory: Err("`/object_info` is not JSON".into()) }),
+            ),
+        ];
+        assert_eq!(
+            report(&probes).join("\n"),
+            "\
+BACKEND  URL            REACHED                                 VERSION  NODES  MODELS
+a        http://a:8188  yes                                     0.3.45   2      0
+b        http://b:8188  yes, but older than 0.3.45              0.3.44   1      0
+c        http://c:8188  no, cannot connect: Connection refused  -        -      -
+d        http://d:8188  yes, but `/object_info` is not JSON     -        -      -
+missing on b: 1 node: Extra"
+        );
+        let usable: Vec<bool> = probes.iter().map(Probe::is_usable).collect();
+        assert_eq!(usable, [true, false, false, false]);
+    }
+}

@@ -1,0 +1,246 @@
+//! What an operator sees of the executable: its exit codes and its words. No product code here.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::process::{Command, Output, Stdio};
+use std::thread::{self, JoinHandle};
+
+/// The executable in an empty folder, without the environment of the test.
+fn mooring(folder: &tempfile::TempDir, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_mooring"));
+    command.args(arguments).current_dir(folder).env_clear();
+    command
+}
+
+/// Exit code, standard output, standard error.
+fn run(command: &mut Command) -> (i32, String, String) {
+    let Output { status, stdout, stderr } = command.output().expect("it can be run");
+    let text = |bytes| String::from_utf8(bytes).expect("it speaks UTF-8");
+    (status.code().expect("no signal ended it"), text(stdout), text(stderr))
+}
+
+/// A folder with this as `mooring.toml`.
+fn folder(text: &str) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    fs::write(folder.path().join("mooring.toml"), text).expect("it can be written");
+    folder
+}
+
+const GOOD: &str = "[backends.a]\nurl = \"http://127.0.0.1:9\"\n";
+
+#[test]
+fn check_of_a_good_file_says_what_it_comes_to_and_exits_with_0() {
+    let (code, out, err) = run(&mut mooring(&folder(GOOD), &["check", "mooring.toml"]));
+    assert_eq!((code, err.as_str()), (0, ""));
+    assert_eq!(
+        out,
+        "in order: 1 backend, clients on 127.0.0.1:8180, operators on 127.0.0.1:8181\n"
+    );
+}
+
+#[test]
+fn check_of_a_bad_file_reports_every_problem_and_exits_with_78() {
+    let folder = folder("[server]\nworker = 1\nlisten = \"x\"\n[backends.a]\nurl = \"a\"\n");
+    let mut command = mooring(&folder, &["check", "mooring.toml"]);
+    let (code, out, err) = run(command.env("MOORING_SERVER__WORKERS", "-1"));
+    assert_eq!((code, out.as_str()), (78, ""));
+    assert_eq!(
+        err,
+        "\
+4 problems in the configuration
+  mooring.toml:2: server.worker: unknown key, did you mean `server.workers`?
+  mooring.toml:3: server.listen: `x` is not an address IP:PORT
+  mooring.toml:5: backends.a.url: `a`: has no scheme, did you mean `http://a`?
+  MOORING_SERVER__WORKERS: server.workers: -1 is out of range, expected a whole number from 0 to \
+1024
+"
+    );
+}
+
+#[test]
+fn serve_refuses_a_bad_configuration_with_78() {
+    let empty = tempfile::tempdir().unwrap();
+    let (code, _, err) = run(&mut mooring(&empty, &["serve", "--backend", "https://a"]));
+    assert_eq!(code, 78);
+    assert_eq!(
+        err,
+        "1 problem in the configuration\n  command line: --backend: `https://a`: `https://` is not \
+         spoken to backends, only `http://`\n"
+    );
+    let (code, _, err) = run(mooring(&empty, &["serve"]).env("MOORING_CONFIG", "gone.toml"));
+    assert_eq!(code, 78);
+    assert!(err.contains("gone.toml: cannot be read: No such file"), "{err}");
+}
+
+#[test]
+fn the_file_in_the_folder_is_found_and_that_of_the_flag_goes_over_it() {
+    let folder = folder("[server]\nlisten = \"here\"\n");
+    let (code, _, err) = run(&mut mooring(&folder, &["check"]));
+    assert_eq!(code, 78);
+    assert!(err.contains("mooring.toml:2: server.listen"), "{err}");
+    fs::write(folder.path().join("other.toml"), GOOD).unwrap();
+    let (code, ..) = run(mooring(&folder, &["check"]).env("MOORING_CONFIG", "other.toml"));
+    assert_eq!(code, 0);
+}
+
+#[test]
+fn wrong_usage_exits_with_2_and_help_with_0() {
+    let empty = tempfile::tempdir().unwrap();
+    for wrong in [&["serv"][..], &["explain"], &["release"], &["status", "--token", "s3 cret"]] {
+        let (code, out, err) = run(&mut mooring(&empty, wrong));
+        assert_eq!((code, out.as_str()), (2, ""), "{wrong:?}");
+        assert!(!err.is_empty() && !err.contains("s3"), "{err}");
+    }
+    for right in [&["--help"][..], &["serve", "--help"], &["--version"]] {
+        let (code, out, _) = run(&mut mooring(&empty, right));
+        assert!(code == 0 && out.to_lowercase().contains("mooring"), "{right:?}");
+    }
+}
+
+#[test]
+fn serve_says_when_it_is_ready_and_a_sigterm_drains_it() {
+    let empty = tempfile::tempdir().unwrap();
+    let arguments =
+        ["serve", "--backend", "http://127.0.0.1:9", "--set", "server.drain_timeout=5s"];
+    let doors = ["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--workers", "1"];
+    let mut command = mooring(&empty, &[&arguments[..], &doors].concat());
+    let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+    let mut log = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+    log.find(|line| line.contains("Gateway ready.")).expect("says when it is ready");
+    Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
+    log.find(|line| line.contains("Drained.")).expect("says when it is drained");
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn serve_on_a_port_that_is_taken_says_so_and_exits_with_1() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let listen = taken.local_addr().unwrap().to_string();
+    let empty = tempfile::tempdir().unwrap();
+    let arguments = ["serve", "--backend", "http://127.0.0.1:9", "--admin-listen", "off"];
+    let (code, _, err) = run(mooring(&empty, &arguments).args(["--listen", &listen]));
+    assert_eq!(code, 1, "{err}");
+    assert!(err.contains(&format!("cannot listen on {listen}")), "{err}");
+}
+
+/// A server that gives each request the answer of its path, for this many requests. Returns its
+/// port, and the heads of the requests when it is joined.
+fn server(answers: &[(&str, &str)], requests: usize) -> (u16, JoinHandle<Vec<String>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let port = listener.local_addr().expect("its port").port();
+    let answers: Vec<(String, String)> =
+        answers.iter().map(|(path, body)| ((*path).into(), (*body).into())).collect();
+    let serve = move || (0..requests).map(|_| answer(&listener, &answers)).collect();
+    (port, thread::spawn(serve))
+}
+
+fn answer(listener: &TcpListener, answers: &[(String, String)]) -> String {
+    let (stream, _) = listener.accept().expect("a connection");
+    let (head, body) = read_request(&stream);
+    let path = head.split(' ').nth(1).expect("a path");
+    let found = answers.iter().find(|(it, _)| it == path);
+    let (status, answer) = found.map_or(("404 Not Found", "{}"), |(_, it)| ("200 OK", it));
+    let (status, answer) = answer.split_once('|').unwrap_or((status, answer));
+    let length = answer.len();
+    write!(&stream, "HTTP/1.1 {status}\r\ncontent-length: {length}\r\n\r\n{answer}")
+        .expect("it listens");
+    head + &body
+}
+
+fn read_request(stream: &TcpStream) -> (String, String) {
+    let mut reader = BufReader::new(stream);
+    let mut head = String::new();
+    while !head.ends_with("\r\n\r\n") {
+        assert_ne!(reader.read_line(&mut head).expect("a line"), 0, "the head is whole");
+    }
+    let length = head
+        .lines()
+        .find_map(|line| line.to_lowercase().strip_prefix("content-length: ")?.parse().ok());
+    let mut body = vec![0; length.unwrap_or(0)];
+    reader.read_exact(&mut body).expect("its body");
+    (head, String::from_utf8(body).expect("text"))
+}
+
+#[test]
+fn a_probe_tells_backends_that_differ_and_one_that_is_not_there() {
+    let stats = r#"{"system": {"comfyui_version": "0.3.45"}}"#;
+    let a = server(&[("/system_stats", stats), ("/object_info", r#"{"KSampler": {}}"#)], 2);
+    let b = server(&[("/system_stats", stats), ("/object_info", "{}")], 2);
+    let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let text = format!(
+        "[backends.a]\nurl = \"http://127.0.0.1:{}\"\n[backends.b]\nurl = \"http://127.0.0.1:{}\"\n\
+         [backends.c]\nurl = \"http://127.0.0.1:{gone}\"\n",
+        a.0, b.0
+    );
+    let (code, out, _) = run(&mut mooring(&folder(&text), &["check", "mooring.toml", "--probe"]));
+    assert_eq!(code, 1, "{out}");
+    assert!(out.contains("no, cannot connect: Connection refused"), "{out}");
+    assert!(out.ends_with("missing on b: 1 node: KSampler\n"), "{out}");
+    a.1.join().unwrap();
+    b.1.join().unwrap();
+}
+
+#[test]
+fn a_probe_of_servers_that_are_alike_exits_with_0() {
+    let stats = r#"{"system": {"comfyui_version": "0.8.0"}}"#;
+    let info = r#"{"L": {"input": {"required": {"ckpt_name": [["a.safetensors"]]}}}}"#;
+    let a = server(&[("/system_stats", stats), ("/object_info", info)], 2);
+    let b = server(&[("/system_stats", stats), ("/object_info", info)], 2);
+    let url = |port: u16| format!("http://127.0.0.1:{port}");
+    let empty = tempfile::tempdir().unwrap();
+    let arguments = ["check", "--probe", "--backend", &url(a.0), "--backend", &url(b.0)];
+    let (code, out, err) = run(&mut mooring(&empty, &arguments));
+    assert_eq!((code, err.as_str()), (0, ""), "{out}");
+    assert!(out.ends_with("no differences in nodes and models\n"), "{out}");
+    a.1.join().unwrap();
+    b.1.join().unwrap();
+}
+
+#[test]
+fn the_admin_verbs_ask_the_gateway_and_show_its_answer() {
+    let (port, requests) = server(
+        &[
+            ("/api/v1/clients", r#"{"clients": [{"client_id": "ada", "pending": 2}]}"#),
+            ("/api/v1/clients/a%2Fb/release?force=true", r#"{"released": true}"#),
+            (
+                "/api/v1/clients/c/release",
+                r#"409 Conflict|{"error": {"message": "2 are pending"}}"#,
+            ),
+            ("/api/v1/backends/gpu-a/state", ""),
+            ("/readyz", "503 Busy|no backend is up"),
+        ],
+        5,
+    );
+    let empty = tempfile::tempdir().unwrap();
+    let url = format!("http://127.0.0.1:{port}");
+    let ask = |arguments: &[&str]| {
+        let mut command = mooring(&empty, arguments);
+        run(command.env("MOORING_ADMIN_URL", &url).env("MOORING_ADMIN__TOKEN", "t0ken"))
+    };
+    let (code, out, _) = ask(&["clients"]);
+    assert_eq!((code, out.as_str()), (0, "CLIENT_ID  PENDING\nada        2\n"));
+    let (code, out, _) = ask(&["release", "a/b", "--force", "--json"]);
+    assert_eq!((code, out.as_str()), (0, "{\n  \"released\": true\n}\n"));
+    let (code, out, err) = ask(&["release", "c"]);
+    assert_eq!((code, out.as_str()), (1, ""));
+    assert_eq!(err, "mooring: the gateway refused: 2 are pending (409 Conflict)\n");
+    let (code, out, _) = ask(&["backends", "gpu-a", "draining"]);
+    assert_eq!((code, out.as_str()), (0, "done\n"));
+    let (code, _, err) = ask(&["healthcheck"]);
+    assert_eq!((code, err.as_str()), (1, "mooring: not ready: no backend is up\n"));
+
+    let requests = requests.join().unwrap();
+    assert!(requests.iter().all(|it| it.contains("authorization: Bearer t0ken")), "{requests:?}");
+    assert!(requests[3].ends_with(r#"{"force":false,"state":"draining"}"#), "{requests:?}");
+}
+
+#[test]
+fn an_admin_verb_without_a_gateway_says_where_it_looked() {
+    let empty = tempfile::tempdir().unwrap();
+    let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let url = format!("http://{gone}");
+    let (code, out, err) = run(&mut mooring(&empty, &["healthcheck", "--admin", &url]));
+    assert_eq!((code, out.as_str()), (1, ""));
+    assert!(err.starts_with(&format!("mooring: the gateway at {url} does not answer:")), "{err}");
+}
