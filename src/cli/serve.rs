@@ -1,6 +1,8 @@
 //! How does the process run? Log, threads, and the exit code of what runs on them.
 
 use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -9,9 +11,12 @@ use tracing::error;
 use super::args::{DemoArgs, ServeArgs, SimArgs};
 use super::{EXIT_CONFIG, EXIT_FAILURE, load, say};
 use crate::config::{Config, LogConfig, LogFormat};
-use crate::net::Tcp;
+use crate::demo::Demo;
+use crate::net::{Network, Tcp};
+use crate::run::{self, Signals};
+use crate::sim::{self, Options};
 use crate::tasks::Tasks;
-use crate::{run, telemetry};
+use crate::telemetry;
 
 /// `mooring serve`.
 pub(super) fn serve(args: ServeArgs) -> ExitCode {
@@ -61,19 +66,47 @@ fn on_threads(log: &LogConfig, workers: usize, task: impl Future<Output = ExitCo
 }
 
 async fn gateway(config: Config) -> ExitCode {
-    match run::run(config, Arc::new(Tcp), Tasks::default(), None).await {
+    finish(run::run(config, Arc::new(Tcp), Tasks::default(), None).await)
+}
+
+async fn demo_gateway(args: DemoArgs) -> ExitCode {
+    let network: Arc<dyn Network> = Arc::new(Tcp);
+    let (demo, mut config) = match Demo::start(&network, args.frontend).await {
+        Ok(started) => started,
+        Err(error) => return say::failure(&error.to_string()),
+    };
+    config.server.listen = args.listen;
+    config.admin.listen = Some(args.admin_listen);
+    finish(run::run(config, network, Tasks::default(), Some(demo)).await)
+}
+
+async fn simulated_server(args: SimArgs) -> ExitCode {
+    let options = Options {
+        name: args.name,
+        listen: SocketAddr::new(args.listen_host, args.port),
+        version: args.version.unwrap_or_else(|| sim::VERSION.to_owned()),
+        frontend: args.frontend,
+        speed: args.speed,
+    };
+    let tasks = Tasks::default();
+    let mut signals = match Signals::install() {
+        Ok(signals) => signals,
+        Err(error) => return say::failure(&format!("cannot listen for signals: {error}")),
+    };
+    let stopping = tasks.clone();
+    tasks.spawn(async move {
+        signals.next().await;
+        stopping.stop();
+    });
+    finish(sim::run(options, Arc::new(Tcp), tasks).await)
+}
+
+fn finish(ended: io::Result<()>) -> ExitCode {
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            error!(%error, "Gateway failed.");
+            error!(%error, "Stopped by an error.");
             ExitCode::from(EXIT_FAILURE)
         }
     }
-}
-
-async fn demo_gateway(_args: DemoArgs) -> ExitCode {
-    say::failure("the demo is not part of this build")
-}
-
-async fn simulated_server(_args: SimArgs) -> ExitCode {
-    say::failure("the simulated server is not part of this build")
 }

@@ -43,6 +43,9 @@ fn fixed(path: &str) -> Value {
     FIXED[path].clone()
 }
 
+/// The version of ComfyUI that is simulated.
+pub const VERSION: &str = "0.8.0";
+
 /// How a simulated backend is set up.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -63,7 +66,7 @@ impl Options {
         Self {
             name: name.to_owned(),
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
-            version: "0.8.0".to_owned(),
+            version: VERSION.to_owned(),
             frontend: None,
             speed: 1.0,
         }
@@ -94,7 +97,6 @@ struct Shared {
 struct Process {
     death: CancellationToken,
     tasks: TaskTracker,
-    address: Option<SocketAddr>,
     is_running: bool,
 }
 
@@ -211,7 +213,6 @@ impl Shared {
         let listener = self.network.listen(listen).await?;
         let address = listener.local_addr();
         let process = Process {
-            address: Some(address),
             is_running: true,
             death: CancellationToken::new(),
             tasks: TaskTracker::new(),

@@ -26,7 +26,7 @@ pub(super) fn object_info(class: Option<&str>, files: &Files) -> Value {
 /// Why a graph is refused: the body of the 400.
 pub(super) struct Invalid(pub Value);
 
-fn invalid(kind: &str, message: &str, details: &str, node_errors: Value) -> Invalid {
+fn invalid(kind: &str, message: &str, details: &str, node_errors: &Value) -> Invalid {
     let error = json!({
         "type": kind, "message": message, "details": details, "extra_info": {},
     });
@@ -45,19 +45,24 @@ pub(super) fn validate(graph: &Map<String, Value>, files: &Files) -> Result<Vali
     for (id, node) in graph {
         let Some(class) = node.get("class_type").and_then(Value::as_str) else {
             let message = "Cannot execute because a node is missing the class_type property.";
-            return Err(invalid("invalid_prompt", message, &format!("Node ID '#{id}'"), json!({})));
+            return Err(invalid(
+                "invalid_prompt",
+                message,
+                &format!("Node ID '#{id}'"),
+                &json!({}),
+            ));
         };
         let Some(info) = NODES.get(class) else {
             let message = format!("Cannot execute because node {class} does not exist.");
             let details = format!("Node ID '#{id}'");
-            return Err(invalid("invalid_prompt", &message, &details, json!({})));
+            return Err(invalid("invalid_prompt", &message, &details, &json!({})));
         };
         if info["output_node"] == true {
             outputs.push(id.clone());
         }
     }
     if outputs.is_empty() {
-        return Err(invalid("prompt_no_outputs", "Prompt has no outputs", "", json!({})));
+        return Err(invalid("prompt_no_outputs", "Prompt has no outputs", "", &json!({})));
     }
     let mut errors = Map::new();
     let is_good = |output: &String, errors: &mut Map<String, Value>| {
@@ -67,7 +72,7 @@ pub(super) fn validate(graph: &Map<String, Value>, files: &Files) -> Result<Vali
         outputs.iter().filter(|output| is_good(output, &mut errors)).cloned().collect();
     if good.is_empty() {
         let kind = "prompt_outputs_failed_validation";
-        return Err(invalid(kind, "Prompt outputs failed validation", "", Value::Object(errors)));
+        return Err(invalid(kind, "Prompt outputs failed validation", "", &Value::Object(errors)));
     }
     Ok(Valid { outputs: good, node_errors: Value::Object(errors) })
 }
@@ -140,6 +145,7 @@ fn check_value(
     Some(error("value_smaller_than_min", &message, name, extra()))
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "made where it is passed")]
 fn error(kind: &str, message: &str, details: &str, extra: Value) -> Value {
     json!({ "type": kind, "message": message, "details": details, "extra_info": extra })
 }
@@ -179,7 +185,11 @@ fn visit(graph: &Map<String, Value>, id: &str, files: &Files, plan: &mut Plan) -
                 let version = files.annotated(file).map_or(0, |found| found.version);
                 format!("{file}@{version}")
             }
-            other => other.to_string(),
+            Value::Null
+            | Value::Bool(_)
+            | Value::Number(_)
+            | Value::String(_)
+            | Value::Object(_) => value.to_string(),
         };
         signature.push_str(&format!("{name}={part},"));
     }

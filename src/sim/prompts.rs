@@ -60,6 +60,7 @@ fn cut(answer: Response<SimBody>) -> Response<SimBody> {
     answer.map(|_| SimBody::Cut(Some(Bytes::from_static(b"{\"prompt_id\": \""))))
 }
 
+#[expect(clippy::result_large_err, reason = "the error is the answer")]
 fn enqueue(shared: &Shared, body: &[u8]) -> Result<Value, Response<SimBody>> {
     let body: Value = serde_json::from_slice(body).map_err(|_| trouble())?;
     let body = body.as_object().ok_or_else(trouble)?;
@@ -90,7 +91,7 @@ fn enqueue(shared: &Shared, body: &[u8]) -> Result<Value, Response<SimBody>> {
     let number = match body.get("number") {
         Some(number) => number.as_f64().ok_or_else(trouble)?,
         None => {
-            let counted = server.memory.counter as f64;
+            let counted = f64::from(server.memory.counter);
             server.memory.counter += 1;
             if body.get("front") == Some(&json!(true)) { -counted } else { counted }
         }

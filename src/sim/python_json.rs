@@ -57,7 +57,7 @@ impl Formatter for Python {
 
 /// Writes a value as Python would.
 #[must_use]
-pub fn dumps(value: &Value) -> String {
+pub(super) fn dumps(value: &Value) -> String {
     let mut bytes = Vec::with_capacity(128);
     // Writing values to memory does not fail.
     let _ = value.serialize(&mut Serializer::with_formatter(&mut bytes, Python));

@@ -25,12 +25,10 @@ pub(super) fn upgrade(shared: &Arc<Shared>, request: &mut Request<Incoming>) -> 
     if faults.refuse_sockets || faults.junk {
         return text(500, "500 Internal Server Error\n\nServer got itself in trouble");
     }
-    let (response, promised) = match ws::accept(request) {
-        Ok(accepted) => accepted,
-        Err(_) => {
-            let message = "No WebSocket UPGRADE hdr: None\n Can \"Upgrade\" only to \"WebSocket\".";
-            return text(400, message);
-        }
+    let Ok((response, promised)) = ws::accept(request) else {
+        let message = "No WebSocket UPGRADE hdr: None
+ Can \"Upgrade\" only to \"WebSocket\".";
+        return text(400, message);
     };
     let given = query::client_id(request.uri().query().unwrap_or(""));
     let sid = given

@@ -56,7 +56,7 @@ pub(super) struct Memory {
     pub pending: Vec<Item>,
     pub running: Option<Item>,
     pub history: IndexMap<String, Value>,
-    pub counter: u64,
+    pub counter: u32,
     pub sockets: IndexMap<String, Registered>,
     /// Sids whose socket negotiated previews with metadata.
     pub metadata: HashMap<String, bool>,

@@ -343,6 +343,7 @@ impl<'a> Run<'a> {
     }
 
     /// Says it to the client, and keeps it for the history. Prompts of nobody say neither.
+    #[expect(clippy::needless_pass_by_value, reason = "made where it is passed")]
     fn tell_kept(&mut self, kind: &str, data: Value) {
         if self.item.client().is_some() {
             self.shared.say(kind, &data, self.item.client());
@@ -358,6 +359,7 @@ impl<'a> Run<'a> {
         }
     }
 
+    #[expect(clippy::needless_pass_by_value, reason = "made where it is passed")]
     fn say_progress(&mut self, id: &str, value: Value, max: Value, state: &str) {
         let at = json!({
             "value": value, "max": max, "state": state, "node_id": id,
