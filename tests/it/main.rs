@@ -1,5 +1,7 @@
 //! One binary for all tests that look at Mooring from outside: one link step, shared helpers.
 
 mod daemon;
+mod prompts;
 mod simulation;
+mod support;
 mod tidy;

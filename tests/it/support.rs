@@ -1,0 +1,319 @@
+//! What the integration tests share: simulated backends, a gateway in front of them, and a
+//! client that speaks HTTP and WebSocket. Everything is in this process, on ports of the system.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, Request, Response};
+use http_body_util::{BodyExt as _, Full};
+use hyper::client::conn::http1::handshake;
+use hyper_util::rt::TokioIo;
+use mooring::config::Config;
+use mooring::gateway::Gateway;
+use mooring::net::{Network, Tcp};
+use mooring::run;
+use mooring::sim::{Options, Sim};
+use mooring::tasks::Tasks;
+use mooring::ws::{self, Channel, Frame, Limits, Opcode};
+use serde_json::{Value, json};
+
+/// No test waits longer for anything.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+pub(crate) fn network() -> Arc<dyn Network> {
+    Arc::new(Tcp)
+}
+
+/// Waits for something that will happen, and fails with its name if it does not.
+pub(crate) async fn soon<T>(what: &str, event: impl Future<Output = T>) -> T {
+    match tokio::time::timeout(PATIENCE, event).await {
+        Ok(outcome) => outcome,
+        Err(_) => panic!("{what} did not happen within {PATIENCE:?}"),
+    }
+}
+
+/// Looks again and again until something holds. For facts that no event tells.
+pub(crate) async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    soon(what, async {
+        while !holds() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    })
+    .await;
+}
+
+/// A gateway with its simulated backends, `a`, `b`, `c` …
+#[derive(Debug)]
+pub(crate) struct World {
+    pub(crate) sims: Vec<Sim>,
+    pub(crate) gateway: Arc<Gateway>,
+    pub(crate) front: SocketAddr,
+    pub(crate) admin: SocketAddr,
+    tasks: Tasks,
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        self.tasks.stop();
+    }
+}
+
+impl World {
+    /// So many backends, and a gateway with the defaults.
+    pub(crate) async fn new(backends: usize) -> Self {
+        Self::with(backends, |_| {}).await
+    }
+
+    /// The same with another configuration. `SlowSteps` runs as fast as its test says.
+    pub(crate) async fn with(backends: usize, change: impl FnOnce(&mut Config)) -> Self {
+        let mut sims = Vec::new();
+        for name in ["a", "b", "c", "d", "e", "f", "g", "h"].into_iter().take(backends) {
+            sims.push(Sim::start(network(), Options::named(name)).await.unwrap());
+        }
+        Self::over(sims, change).await
+    }
+
+    /// A gateway over backends that are there already.
+    pub(crate) async fn over(sims: Vec<Sim>, change: impl FnOnce(&mut Config)) -> Self {
+        let urls: Vec<(String, String)> =
+            sims.iter().map(|sim| (sim.name().to_owned(), sim.url())).collect();
+        let named: Vec<(&str, &str)> =
+            urls.iter().map(|(name, url)| (name.as_str(), url.as_str())).collect();
+        let mut config = Config::for_backends(&named).unwrap();
+        config.server.listen = SocketAddr::from(([127, 0, 0, 1], 0));
+        config.admin.listen = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
+        change(&mut config);
+        let tasks = Tasks::default();
+        let running = run::start(config, network(), &tasks, None).await.unwrap();
+        let admin = running.admin.unwrap();
+        Self { sims, gateway: running.gateway, front: running.front, admin, tasks }
+    }
+
+    /// The simulated backend of that name.
+    pub(crate) fn sim(&self, name: &str) -> &Sim {
+        self.sims.iter().find(|sim| sim.name() == name).unwrap()
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Answer {
+        send(self.front, Method::GET, path, &[], "").await
+    }
+
+    pub(crate) async fn post(&self, path: &str, body: &str) -> Answer {
+        send(self.front, Method::POST, path, &[], body).await
+    }
+
+    pub(crate) async fn admin_get(&self, path: &str) -> Answer {
+        send(self.admin, Method::GET, path, &[], "").await
+    }
+
+    pub(crate) async fn admin_post(&self, path: &str, body: &str) -> Answer {
+        let json = [("content-type", "application/json")];
+        send(self.admin, Method::POST, path, &json, body).await
+    }
+
+    /// Submits a graph for a client.
+    pub(crate) async fn submit(&self, client: &str, graph: &Value) -> Answer {
+        let body = json!({ "client_id": client, "prompt": graph }).to_string();
+        self.post("/prompt", &body).await
+    }
+
+    /// Opens a socket for a client.
+    pub(crate) async fn socket(&self, client: &str) -> Socket {
+        Socket::open(self.front, &format!("/ws?clientId={client}")).await
+    }
+
+    /// Waits until every backend is up.
+    pub(crate) async fn all_up(&self) {
+        until("all backends are up", || self.gateway.fleet.iter().all(|it| it.is_up())).await;
+    }
+
+    /// Waits until a backend is seen to be down.
+    pub(crate) async fn is_down(&self, name: &str) {
+        let backend = self.gateway.fleet.by_name(name).unwrap();
+        until("the backend is seen to be down", || !backend.is_up()).await;
+    }
+}
+
+/// A graph of one colour that takes so many steps and seconds.
+pub(crate) fn slow(steps: u32, seconds: f64) -> Value {
+    json!({
+        "1": { "class_type": "EmptyImage",
+               "inputs": { "width": 8, "height": 8, "batch_size": 1, "color": 255 } },
+        "2": { "class_type": "SlowSteps",
+               "inputs": { "image": ["1", 0], "steps": steps, "seconds": seconds,
+                           "fail": false, "preview": true } },
+        "3": { "class_type": "SaveImage",
+               "inputs": { "images": ["2", 0], "filename_prefix": "test" } },
+    })
+}
+
+/// A graph that is done at once.
+pub(crate) fn quick(color: u32) -> Value {
+    json!({
+        "1": { "class_type": "EmptyImage",
+               "inputs": { "width": 8, "height": 8, "batch_size": 1, "color": color } },
+        "3": { "class_type": "SaveImage",
+               "inputs": { "images": ["1", 0], "filename_prefix": "test" } },
+    })
+}
+
+/// An answer, whole.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+}
+
+impl Answer {
+    #[track_caller]
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_slice(&self.body)
+            .unwrap_or_else(|error| panic!("{error}: {}", self.text()))
+    }
+
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    pub(crate) fn header(&self, name: &str) -> &str {
+        self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or("")
+    }
+
+    /// The backend that answered.
+    pub(crate) fn backend(&self) -> &str {
+        self.header("mooring-backend")
+    }
+
+    /// The id of the prompt that was taken.
+    #[track_caller]
+    pub(crate) fn prompt_id(&self) -> String {
+        assert_eq!(self.status, 200, "{}", self.text());
+        self.json()["prompt_id"].as_str().unwrap().to_owned()
+    }
+}
+
+/// Sends one request on a connection of its own and reads the whole answer.
+pub(crate) async fn send(
+    to: SocketAddr,
+    method: Method,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &str,
+) -> Answer {
+    let mut request = Request::builder().method(method).uri(path).header("host", to.to_string());
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let request = request.body(Full::new(Bytes::from(body.to_owned()))).unwrap();
+    soon(path, exchange(to, request)).await
+}
+
+async fn exchange(to: SocketAddr, request: Request<Full<Bytes>>) -> Answer {
+    let stream = network().connect(&to.ip().to_string(), to.port()).await.unwrap();
+    let (mut sender, connection) = handshake(TokioIo::new(stream)).await.unwrap();
+    let tasks = Tasks::default();
+    tasks.spawn(async move {
+        let _ = connection.await;
+    });
+    let response: Response<_> = sender.send_request(request).await.unwrap();
+    let (parts, body) = response.into_parts();
+    let body = body.collect().await.unwrap().to_bytes();
+    Answer { status: parts.status.as_u16(), headers: parts.headers, body }
+}
+
+/// A browser's socket.
+#[derive(Debug)]
+pub(crate) struct Socket {
+    channel: Channel,
+}
+
+impl Socket {
+    pub(crate) async fn open(to: SocketAddr, path: &str) -> Self {
+        let limits = Limits { message: 128 << 20, read_buffer: 4096 };
+        let opened = async {
+            let stream = network().connect(&to.ip().to_string(), to.port()).await.unwrap();
+            ws::connect(stream, &to.to_string(), path, limits).await.unwrap()
+        };
+        Self { channel: soon("the socket opens", opened).await }
+    }
+
+    /// The next frame that is no ping or pong; `None` when the socket has closed.
+    pub(crate) async fn frame(&mut self) -> Option<Frame> {
+        soon("a frame", async {
+            loop {
+                let frame = self.channel.next().await?.ok()?;
+                if matches!(frame.opcode, Opcode::Text | Opcode::Binary | Opcode::Close) {
+                    return Some(frame);
+                }
+            }
+        })
+        .await
+    }
+
+    /// The next event, binary frames left out.
+    #[track_caller]
+    pub(crate) fn event(&mut self) -> impl Future<Output = Value> {
+        async {
+            loop {
+                let frame = self.frame().await.expect("the socket is open");
+                if frame.opcode == Opcode::Text {
+                    return serde_json::from_slice(&frame.payload).unwrap();
+                }
+            }
+        }
+    }
+
+    /// Reads on until an event of this type; returns it.
+    pub(crate) async fn until(&mut self, kind: &str) -> Value {
+        soon(kind, async {
+            loop {
+                let event = self.event().await;
+                if event["type"] == kind {
+                    return event;
+                }
+            }
+        })
+        .await
+    }
+
+    /// Reads on until the prompt's last word; returns the types of all events on the way that
+    /// name it, in order.
+    pub(crate) async fn until_end(&mut self, prompt: &str) -> Vec<String> {
+        let mut seen = Vec::new();
+        soon("the end of a prompt", async {
+            loop {
+                let event = self.event().await;
+                if event["data"]["prompt_id"] == prompt {
+                    seen.push(event["type"].as_str().unwrap_or_default().to_owned());
+                    if event["type"] == "executing" && event["data"]["node"].is_null() {
+                        return;
+                    }
+                }
+            }
+        })
+        .await;
+        seen
+    }
+
+    pub(crate) async fn say(&mut self, text: &str) {
+        self.channel.send(Frame::text(text)).await.unwrap();
+    }
+
+    pub(crate) async fn send(&mut self, frame: Frame) {
+        let _ = self.channel.send(frame).await;
+    }
+
+    /// Closes it properly.
+    pub(crate) async fn close(mut self) {
+        let _ = self.channel.send(Frame::close(1000, "")).await;
+        while let Some(Ok(_)) = self.channel.next().await {}
+    }
+
+    /// Breaks it without a word, as a lost network does.
+    pub(crate) fn cut(self) {
+        drop(self);
+    }
+}
