@@ -1,0 +1,166 @@
+// Starts what the tests need, three simulated backends and the gateway over them, and ends it.
+//
+// As a module: `startFleet()`, `startDemo()`. As a command: `node fleet.mjs COMMAND …` runs the
+// command with MOORING_URL (and MOORING_ADMIN_URL) set and exits with its exit code. Ports come
+// from the system; every process that is started here is ended here, whatever happens.
+
+import { spawn } from "node:child_process";
+import { createInterface } from "node:readline";
+import { existsSync } from "node:fs";
+import { fileURLToPath } from "node:url";
+
+const ROOT = fileURLToPath(new URL("../..", import.meta.url));
+const BINARY = process.env.MOORING_BIN ?? `${ROOT}target/debug/mooring`;
+const START_MS = 20_000;
+const STOP_MS = 5_000;
+/** Lines of each process that are shown when something went wrong. */
+const KEPT_LINES = 60;
+
+const running = new Set();
+
+/** One process of ours, and the last lines that it wrote. */
+class Process {
+  lines = [];
+  #waiting = new Set();
+
+  constructor(name, args) {
+    this.name = name;
+    const env = { ...process.env, NO_COLOR: "1", RUST_LOG: process.env.RUST_LOG ?? "info" };
+    this.child = spawn(BINARY, args, { env, stdio: ["ignore", "pipe", "pipe"] });
+    running.add(this);
+    for (const stream of [this.child.stdout, this.child.stderr]) {
+      createInterface({ input: stream }).on("line", (line) => this.#read(line));
+    }
+    this.ended = new Promise((resolve) => {
+      this.child.on("exit", resolve);
+      this.child.on("error", resolve);
+    }).then(() => {
+      running.delete(this);
+      for (const look of this.#waiting) look(null);
+    });
+  }
+
+  #read(line) {
+    this.lines.push(line);
+    if (this.lines.length > KEPT_LINES) this.lines.shift();
+    for (const look of this.#waiting) look(line);
+  }
+
+  /** Waits for a line that matches, and returns the match. */
+  async line(pattern) {
+    const past = this.lines.map((line) => pattern.exec(line)).find(Boolean);
+    if (past) return past;
+    let look;
+    let timer;
+    try {
+      return await new Promise((resolve, reject) => {
+        const give = (why) => reject(new Error(`${this.name} ${why}:\n${this.lines.join("\n")}`));
+        timer = setTimeout(() => give(`did not say ${pattern} in time`), START_MS);
+        look = (line) => {
+          if (line === null) return give("ended before it was ready");
+          const match = pattern.exec(line);
+          if (match) resolve(match);
+        };
+        this.#waiting.add(look);
+      });
+    } finally {
+      clearTimeout(timer);
+      this.#waiting.delete(look);
+    }
+  }
+
+  async stop() {
+    this.child.kill("SIGTERM");
+    const timer = setTimeout(() => this.child.kill("SIGKILL"), STOP_MS);
+    await this.ended;
+    clearTimeout(timer);
+  }
+}
+
+/** The address in a line such as `… listen=127.0.0.1:41234 …`. */
+const READY = /\blisten(?:ing)?\b\D*(127\.0\.0\.1:\d+)/i;
+const ADMIN = /\badmin\b\D*(127\.0\.0\.1:\d+)/i;
+
+/** Simulated backends and the gateway over them, each a process of its own. */
+export async function startFleet({ backends = 3, frontend } = {}) {
+  const page = frontend ? ["--frontend", frontend] : [];
+  const sims = [];
+  try {
+    for (let index = 0; index < backends; index += 1) {
+      const name = `gpu-${"abcdefgh"[index]}`;
+      const args = ["sim", "--port", "0", "--name", name, ...page];
+      sims.push({ name, process: new Process(name, args) });
+    }
+    for (const sim of sims) sim.url = `http://${(await sim.process.line(READY))[1]}`;
+    const names = sims.flatMap(({ url }) => ["--backend", url]);
+    const args = ["serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", ...names];
+    return await withGateway(new Process("mooring serve", args), sims);
+  } catch (error) {
+    await stopAll();
+    throw error;
+  }
+}
+
+/** `mooring demo`: backends and gateway in one process. */
+export async function startDemo() {
+  try {
+    const args = ["demo", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
+    return await withGateway(new Process("mooring demo", args), []);
+  } catch (error) {
+    await stopAll();
+    throw error;
+  }
+}
+
+async function withGateway(gateway, sims) {
+  const url = `http://${(await gateway.line(READY))[1]}`;
+  await answers(`${url}/api/system_stats`);
+  const admin = gateway.lines.map((line) => ADMIN.exec(line)).find(Boolean)?.[1];
+  const stop = async () => {
+    await gateway.stop();
+    await Promise.all(sims.map(({ process }) => process.stop()));
+  };
+  return { url, admin: admin && `http://${admin}`, backends: sims, lines: gateway.lines, stop };
+}
+
+/** Waits until a backend answers through the gateway: listening is not yet being up. */
+async function answers(url) {
+  const deadline = Date.now() + START_MS;
+  for (;;) {
+    const answer = await fetch(url, { signal: AbortSignal.timeout(2000) }).catch((error) => error);
+    if (answer.ok) return;
+    if (Date.now() > deadline) throw new Error(`${url} gave ${answer.status ?? answer.message}`);
+    await new Promise((resolve) => setTimeout(resolve, 100));
+  }
+}
+
+export async function stopAll() {
+  await Promise.all([...running].map((each) => each.stop()));
+}
+
+async function main(command) {
+  if (!existsSync(BINARY)) throw new Error(`${BINARY} is not built`);
+  const fleet = await startFleet();
+  const env = { ...process.env, MOORING_URL: fleet.url, MOORING_ADMIN_URL: fleet.admin ?? "" };
+  const child = spawn(command[0], command.slice(1), { env, stdio: "inherit" });
+  const code = await new Promise((resolve) => {
+    child.on("exit", (status) => resolve(status ?? 1));
+    child.on("error", () => resolve(127));
+  });
+  if (code) console.error(fleet.lines.map((line) => `  gateway: ${line}`).join("\n"));
+  await fleet.stop();
+  return code;
+}
+
+if (process.argv[1] === fileURLToPath(import.meta.url)) {
+  for (const signal of ["SIGINT", "SIGTERM"]) {
+    process.once(signal, () => stopAll().then(() => process.exit(1)));
+  }
+  main(process.argv.slice(2)).then(
+    (code) => process.exit(code),
+    (error) => {
+      console.error(`fleet: ${error.message}`);
+      stopAll().then(() => process.exit(1));
+    },
+  );
+}
