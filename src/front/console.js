@@ -82,28 +82,47 @@
     return `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
   }
 
-  const when = (unixMs) => (unixMs ? new Date(unixMs).toLocaleTimeString() : "–");
+  /** The same with the clock's time at which it began. */
+  const since = (ms) =>
+    Number.isFinite(ms) ? `${new Date(Date.now() - ms).toLocaleTimeString()} (${span(ms)})` : "–";
 
   /** Is this tab connected, to whom is it bound, since when, how much is pending? */
   async function status() {
     const answer = await ask("/-/whoami");
     if (answer.error) return failed("no status", answer);
-    const mine = answer.body;
-    const pending = Array.isArray(mine.pending) ? mine.pending : [];
+    const { client_id: id, client } = answer.body;
+    const prompts = client?.prompts ?? [];
+    const told = {
+      client: id ?? null,
+      connected: (client?.sockets ?? 0) > 0,
+      bound: client?.backend ?? null,
+      binding: client?.binding ?? "none",
+      bound_since_ms: client?.bound_since_ms ?? null,
+      pending: client?.pending ?? 0,
+      prompts,
+      sockets: client?.sockets ?? 0,
+      link: client?.link ?? "none",
+      page_socket: socketState(),
+      last_decision: client?.decisions?.at(-1) ?? null,
+    };
     console.table({
-      client: mine.client ?? "nobody yet",
-      connected: mine.connected ? "yes" : "no",
-      "bound to": mine.bound ?? "nobody",
-      state: mine.state ?? "–",
-      since: when(mine.since_unix_ms),
-      for: mine.since_unix_ms ? span(Date.now() - mine.since_unix_ms) : "–",
-      pending: pending.length,
-      sockets: mine.sockets ?? "–",
-      "this page's socket": socketState(),
-      because: mine.reason ?? "–",
+      client: told.client ?? "nobody yet",
+      connected: told.connected ? "yes" : "no",
+      "bound to": told.bound ? `${told.bound} (${told.binding})` : "nobody",
+      since: told.bound ? since(told.bound_since_ms) : "–",
+      pending: told.pending,
+      "sockets to the gateway": told.sockets,
+      "this page's socket": told.page_socket,
+      "link to the backend": told.link,
+      "last decision": told.last_decision?.what ?? "–",
     });
-    if (pending.length) console.table(pending);
-    return { ...mine, socket_state: socketState() };
+    if (prompts.length) {
+      console.table(prompts.map((prompt) => ({
+        prompt: prompt.prompt_id, backend: prompt.backend, state: prompt.state,
+        since: since(prompt.age_ms), silent: span(prompt.silent_ms),
+      })));
+    }
+    return told;
   }
 
   /** Lets go of the backend. With prompts pending only by force, and then they are lost. */
@@ -114,8 +133,9 @@
       if (!force) console.info("mooring: mooring.reset(true) gives up what is pending.");
       return told;
     }
-    console.info("mooring: released.");
-    console.table(answer.body);
+    const { released, cut_off: lost } = answer.body;
+    const words = lost ? `released; prompts given up: ${lost}` : "released";
+    console.info(`mooring: ${released ? words : "there was nothing to release"}.`);
     return answer.body;
   }
 
@@ -135,21 +155,28 @@
       bound,
       api,
       consistent: answer.body.consistent !== false && agrees,
-      reason: `bound = ${bound ?? "nobody"}, api = ${api ?? "nobody"}`,
+      reason: `bound = ${bound ?? "none"}, api = ${api ?? "none"}`,
+      gateway_reason: answer.body.reason,
     };
     const say = result.consistent ? console.info : console.warn;
-    say(`mooring: ${result.consistent ? "consistent" : "NOT consistent"}: ${result.reason}`);
+    const verdict = result.consistent ? "consistent" : "NOT consistent";
+    say(`mooring: ${verdict}: ${result.reason} (${result.gateway_reason}).`);
     return result;
   }
 
-  /** Where would this tab's next prompt go, and why did the last ones go where they went? */
-  async function explain() {
-    const answer = await ask("/-/explain");
+  /** Why are things as they are? The last decisions; of one prompt, where it went, if named. */
+  async function explain(promptId) {
+    const query = promptId ? `?prompt=${encodeURIComponent(promptId)}` : "";
+    const answer = await ask(`/-/explain${query}`);
     if (answer.error) return failed("not explained", answer);
-    const { decisions, candidates, ...rest } = answer.body;
-    console.table(rest);
-    if (Array.isArray(candidates) && candidates.length) console.table(candidates);
-    if (Array.isArray(decisions) && decisions.length) console.table(decisions);
+    const { client, prompt } = answer.body;
+    const decisions = client?.decisions ?? [];
+    if (decisions.length) {
+      console.table(decisions.map(({ ago_ms: ago, what, backend }) => (
+        { when: since(ago), what, backend: backend ?? "–" })));
+    } else console.info("mooring: nothing was decided about this tab yet.");
+    if (prompt) console.table(prompt);
+    else if (promptId) console.info(`mooring: nothing is known of prompt ${promptId}.`);
     return answer.body;
   }
 

@@ -77,9 +77,9 @@ class Process {
   }
 }
 
-/** The address in a line such as `… listen=127.0.0.1:41234 …`. */
-const READY = /\blisten(?:ing)?\b\D*(127\.0\.0\.1:\d+)/i;
-const ADMIN = /\badmin\b\D*(127\.0\.0\.1:\d+)/i;
+/** The address in a line such as `… Gateway ready. front=127.0.0.1:41234 admin="…"`. */
+const READY = /\b(?:listen|front)=\W?(127\.0\.0\.1:\d+)/;
+const ADMIN = /\badmin=\W?(127\.0\.0\.1:\d+)/;
 
 /** Simulated backends and the gateway over them, each a process of its own. */
 export async function startFleet({ backends = 3, frontend } = {}) {

@@ -14,7 +14,8 @@ const client = new Client();
 const prompts = new Prompts();
 
 let backends = [];
-let binding = { bound: null, word: "", why: "", pending: null };
+const NOBODY = { bound: null, word: "", why: "", pending: null };
+let binding = NOBODY;
 /** What was uploaded last, as a graph names it. */
 let uploaded = null;
 /** Makes each prompt differ a little: the same one again would be answered from the cache. */
@@ -104,16 +105,25 @@ async function watch() {
   draw();
 }
 
-/** The binding as `/-/whoami` tells it, in the words of this page. */
-function readBinding(mine) {
-  const decision = mine.last_decision ?? mine.decisions?.at(-1);
-  const why = typeof decision === "string" ? decision : (decision?.reason ?? mine.reason ?? "");
-  const pending = Array.isArray(mine.pending) ? mine.pending.length : mine.pending;
-  for (const known of Array.isArray(mine.pending) ? mine.pending : []) {
+/** Why a client is where it is, in the words of this page. Other decisions explain themselves. */
+const WHY = {
+  placed: "it had the shortest queue",
+  moved: "it had the shorter queue by then",
+  held: "its work is pending there",
+  reserved: "what was uploaded lies there",
+  idle: "nothing is pending, so the next prompt may go elsewhere",
+};
+
+/** The binding as `/-/whoami` tells it. */
+function readBinding({ client: mine }) {
+  if (!mine) return NOBODY;
+  for (const known of mine.prompts ?? []) {
     const prompt = prompts.get(known.prompt_id);
     if (prompt) prompt.backend ??= known.backend;
   }
-  return { bound: mine.bound ?? null, word: mine.state ?? "idle", why, pending };
+  const last = mine.decisions?.at(-1)?.what;
+  const why = mine.binding === "held" ? (WHY[last] ?? WHY.held) : (WHY[mine.binding] ?? last);
+  return { bound: mine.backend, word: mine.binding, why: why ?? "", pending: mine.pending };
 }
 
 async function watchWhileSeen() {
@@ -264,7 +274,7 @@ async function validate() {
   try {
     const { consistent, reason } = await client.gateway("/-/validate");
     const verdict = consistent ? "Consistent" : "Not consistent";
-    tell(`${verdict}: ${reason}.`, consistent ? "good" : "bad");
+    tell(`${verdict}. ${reason}.`, consistent ? "good" : "bad");
   } catch (error) {
     tell(`Could not check: ${error.message}.`, "bad");
   }
