@@ -81,8 +81,12 @@ class Process {
 const READY = /\b(?:listen|front)=\W?(127\.0\.0\.1:\d+)/;
 const ADMIN = /\badmin=\W?(127\.0\.0\.1:\d+)/;
 
+/** A gateway that somebody else started and ends, named by an environment variable. */
+const foreign = (url) => ({ url, backends: [], lines: [], stop: async () => {} });
+
 /** Simulated backends and the gateway over them, each a process of its own. */
 export async function startFleet({ backends = 3, frontend } = {}) {
+  if (process.env.MOORING_URL) return foreign(process.env.MOORING_URL);
   const page = frontend ? ["--frontend", frontend] : [];
   const sims = [];
   try {
@@ -103,6 +107,7 @@ export async function startFleet({ backends = 3, frontend } = {}) {
 
 /** `mooring demo`: backends and gateway in one process. */
 export async function startDemo() {
+  if (process.env.MOORING_DEMO_URL) return foreign(process.env.MOORING_DEMO_URL);
   try {
     const args = ["demo", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
     return await withGateway(new Process("mooring demo", args), []);

@@ -1,6 +1,6 @@
-// Reads the pixels of a PNG as the simulated backends write it: 8 bits a channel, no interlace.
+// Reads PNGs as the simulated backends write them (8 bits a channel, no interlace), and makes some.
 
-import { inflateSync } from "node:zlib";
+import { deflateSync, inflateSync } from "node:zlib";
 
 const SIGNATURE = "89504e470d0a1a0a";
 /** Channels by colour type: grey, RGB, grey and alpha, RGBA. */
@@ -53,4 +53,35 @@ function paeth(left, up, corner) {
   const [a, b, c] = [left, up, corner].map((value) => Math.abs(guess - value));
   if (a <= b && a <= c) return left;
   return b <= c ? up : corner;
+}
+
+/** A picture of one colour, `0xRRGGBB`. */
+export function encodePng(width, height, color) {
+  const row = Buffer.alloc(1 + width * 3);
+  for (let x = 0; x < width; x += 1) row.writeUIntBE(color, 1 + x * 3, 3);
+  const header = Buffer.alloc(13);
+  header.writeUInt32BE(width, 0);
+  header.writeUInt32BE(height, 4);
+  header.set([8, 2], 8);
+  const pixels = deflateSync(Buffer.concat(Array(height).fill(row)));
+  const parts = [["IHDR", header], ["IDAT", pixels], ["IEND", Buffer.alloc(0)]];
+  return Buffer.concat([Buffer.from(SIGNATURE, "hex"), ...parts.map((part) => chunk(...part))]);
+}
+
+function chunk(type, data) {
+  const body = Buffer.concat([Buffer.from(type, "latin1"), data]);
+  const out = Buffer.alloc(body.length + 8);
+  out.writeUInt32BE(data.length, 0);
+  body.copy(out, 4);
+  out.writeUInt32BE(crc(body), body.length + 4);
+  return out;
+}
+
+function crc(bytes) {
+  let rest = 0xffffffff;
+  for (const byte of bytes) {
+    rest ^= byte;
+    for (let bit = 0; bit < 8; bit += 1) rest = (rest >>> 1) ^ (rest & 1 ? 0xedb88320 : 0);
+  }
+  return ~rest >>> 0;
 }
