@@ -119,7 +119,10 @@ function readBinding({ client: mine }) {
   if (!mine) return NOBODY;
   for (const known of mine.prompts ?? []) {
     const prompt = prompts.get(known.prompt_id);
-    if (prompt) prompt.backend ??= known.backend;
+    if (!prompt) continue;
+    prompt.backend ??= known.backend;
+    // A backend that is away lists nothing; the gateway still waits for it.
+    prompt.misses = 0;
   }
   const last = mine.decisions?.at(-1)?.what;
   const why = mine.binding === "held" ? (WHY[last] ?? WHY.held) : (WHY[mine.binding] ?? last);

@@ -2,7 +2,7 @@
 // out. No document, no network: what cannot be known from events is asked for by `demo.js`.
 //
 // A prompt is `queued`, `running`, or has ended: `done`, `failed`, `cancelled` or `lost`. It ends
-// once; what is said of it afterwards adds pictures at most.
+// once; what is said of it afterwards adds pictures at most, but for one that was lost and found.
 
 const ENDED = new Set(["done", "failed", "cancelled", "lost"]);
 /** Older prompts leave the page; the history has them still. */
@@ -141,8 +141,11 @@ function fromHistory(prompt, entry) {
   for (const output of Object.values(entry.outputs ?? {})) pictures(prompt, output);
   const messages = new Map(entry.status?.messages ?? []);
   const error = messages.get("execution_error");
-  if (entry.status?.status_str === "success") end(prompt, "done");
-  else if (error) end(prompt, failure(error), error.exception_message?.trim());
+  if (entry.status?.status_str === "success") {
+    // A backend that was given up may return with the work done after all.
+    if (prompt.state === "lost") prompt.state = "running";
+    end(prompt, "done");
+  } else if (error) end(prompt, failure(error), error.exception_message?.trim());
   else end(prompt, messages.has("execution_interrupted") ? "cancelled" : "failed");
 }
 
