@@ -2,7 +2,8 @@
 //!
 //! ComfyUI keeps one socket per id and forgets the *newer* one when the older one closes. So a
 //! link is dialled only after the TCP end of the one before it on that backend, and a link that
-//! misses what the watch link got is dialled anew: see [`Link::is_suspect`].
+//! misses what the watch link got is dialled anew: see
+//! [`Link::probe_if_suspect`].
 
 use std::pin::pin;
 use std::sync::{Arc, Mutex};
@@ -128,7 +129,7 @@ impl Link {
     }
 
     /// Looks whether the backend has forgotten this link: it was open when the watch link got a
-    /// `status` [`STATUS_LAG`] ago and has got none since. If so, it is pinged; an answer then
+    /// `status` two seconds ago and has got none since. If so, it is pinged; an answer then
     /// proves it, because a backend that loads a model answers nothing.
     pub fn probe_if_suspect(&self, watch_status: Option<Instant>, now: Instant) {
         if self.is_suspect(watch_status, now) {

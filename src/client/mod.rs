@@ -8,7 +8,8 @@
 //! - [`log`]: events kept to be sent again (pure)
 //! - [`queue`]: what waits for one browser socket (pure)
 //! - [`relay`]: an event on its way from the link to the log and the queues
-//! - [`socket`]: one browser socket
+//! - [`slot`]: a browser socket's place in the state
+//! - [`socket`]: the task of a browser socket
 //! - [`registry`]: all clients, and the sweep over them
 //! - [`reconcile`]: ends found by asking
 
@@ -18,6 +19,7 @@ pub mod queue;
 pub mod reconcile;
 pub mod registry;
 pub mod relay;
+pub mod slot;
 pub mod socket;
 
 use std::collections::HashMap;
@@ -36,7 +38,7 @@ use crate::routing::place::FleetNow;
 use crate::ws::Frame;
 use link::Link;
 use log::EventLog;
-use socket::Slot;
+use slot::Slot;
 
 /// How long after an end its history entry may be missing. ComfyUI needs milliseconds.
 const HISTORY_LAG: Duration = Duration::from_secs(5);
@@ -65,6 +67,9 @@ struct State {
     /// A release or reset took it out of the registry; whoever still holds it starts over.
     is_gone: bool,
 }
+
+/// A decision of the core, or its refusal.
+type Decided = Result<Decision, Refusal>;
 
 /// The client was forgotten between look-up and use; look it up again.
 #[derive(Clone, Copy, Debug)]
@@ -263,8 +268,8 @@ impl Client {
     fn decide(
         &self,
         gateway: &Gateway,
-        decision: impl FnOnce(&mut core::Client, FleetNow<'_>, Instant) -> Result<Decision, Refusal>,
-    ) -> Result<Result<Decision, Refusal>, Gone> {
+        decision: impl FnOnce(&mut core::Client, FleetNow<'_>, Instant) -> Decided,
+    ) -> Result<Decided, Gone> {
         let now = now();
         let views = gateway.fleet.views(now);
         let fleet = FleetNow { backends: &views, turn: gateway.fleet.turn() };

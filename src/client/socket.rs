@@ -1,4 +1,4 @@
-//! One browser socket: its slot in the client's state, and the task that reads and writes it.
+//! One browser socket: the task that reads and writes it.
 //!
 //! Reading and writing are polled by one task and never wait for each other: a browser that does
 //! not read can still be heard, and the other way round.
@@ -6,22 +6,19 @@
 use std::future::{Future as _, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use tokio::time::Sleep;
 use tracing::debug;
 
-use super::log::Since;
-use super::queue::{Bounds, Class, Queue};
-use super::{Client, Gone, State};
+use super::Client;
+use super::slot::{Outgoing, SocketKey};
 use crate::comfy::event;
-use crate::comfy::preview;
 use crate::comfy::say;
 use crate::config::SocketsConfig;
 use crate::gateway::Gateway;
 use crate::net::now;
-use crate::routing::decision::Decision;
 use crate::ws::{Channel, Frame, Limits, Opcode, ReceiveError, may_be_sent};
 
 /// The read buffer of a browser socket: what an idle one costs. Browsers say little.
@@ -29,179 +26,6 @@ const READ_BUFFER: usize = 1 << 10;
 
 /// How long a closing handshake may take.
 const FAREWELL: Duration = Duration::from_secs(5);
-
-/// A socket in its client's state.
-#[derive(Debug)]
-pub(super) struct Slot {
-    key: SocketKey,
-    queue: Queue,
-    /// The task that waits for the queue to fill.
-    waker: Option<Waker>,
-    previews: Previews,
-    /// Set when the socket must be closed, with what it is told.
-    verdict: Option<(u16, &'static str)>,
-}
-
-/// Names one socket of one client.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct SocketKey(u64);
-
-/// What a socket negotiated for its previews (S7).
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Previews {
-    /// Type 1: no names in it.
-    Plain,
-    /// Type 4: with the prompt and the node.
-    WithMetadata,
-}
-
-impl Client {
-    /// A socket opens: it is told who it is and what it missed, and live events follow from
-    /// exactly there.
-    ///
-    /// # Errors
-    /// [`Gone`] if the client was forgotten meanwhile.
-    pub fn open_socket(self: &Arc<Self>, gateway: &Arc<Gateway>) -> Result<SocketKey, Gone> {
-        let now = now();
-        let config = &gateway.config;
-        let mut state = self.state();
-        if state.is_gone {
-            return Err(Gone);
-        }
-        let since = Since {
-            last_socket_lost: state.core.last_socket_lost(),
-            has_socket: 0 < state.core.sockets(),
-            window: config.sockets.replay_window,
-            now,
-        };
-        let replay = state.log.replay(since);
-        let key = SocketKey(state.next_socket);
-        state.next_socket += 1;
-        state.core.socket_opened(now);
-        let status = say::status(state.queue_remaining(), Some(&self.id));
-        let mut slot = Slot::new(key, &config.sockets);
-        slot.push(Class::Lasting, &Frame::text(status));
-        for frame in &replay {
-            slot.push(Class::Lasting, frame);
-        }
-        state.sockets.push(slot);
-        drop(state);
-        gateway.metrics.sockets.inc();
-        self.bind_socket(gateway);
-        Ok(key)
-    }
-
-    /// Binds on first contact and opens the link. A fleet without a place is no reason to refuse
-    /// a socket: it was answered already, and the sweep tries again.
-    pub(super) fn bind_socket(self: &Arc<Self>, gateway: &Arc<Gateway>) {
-        if let Ok(Ok(Decision { backend, .. })) = self.contact(gateway) {
-            self.linked(gateway, backend);
-        }
-    }
-
-    fn close_socket(&self, gateway: &Gateway, key: SocketKey) {
-        let mut state = self.state();
-        let Some(index) = state.sockets.iter().position(|slot| slot.key == key) else { return };
-        let slot = state.sockets.swap_remove(index);
-        state.core.socket_closed(now());
-        drop(state);
-        gateway.metrics.sockets.dec();
-        gateway.metrics.dropped(slot.queue.dropped());
-    }
-
-    /// The next frame to write, or what the socket must be closed with.
-    fn poll_outgoing(&self, key: SocketKey, cx: &Context<'_>) -> Poll<Outgoing> {
-        let mut state = self.state();
-        let Some(slot) = state.sockets.iter_mut().find(|slot| slot.key == key) else {
-            return Poll::Ready(Outgoing::Close(1000, ""));
-        };
-        match (slot.queue.pop(), slot.verdict) {
-            (_, Some((code, reason))) => Poll::Ready(Outgoing::Close(code, reason)),
-            (Some(frame), None) => Poll::Ready(Outgoing::Frame(frame)),
-            (None, None) => {
-                slot.waker = Some(cx.waker().clone());
-                Poll::Pending
-            }
-        }
-    }
-
-    /// The socket said which features it has; it is answered with the backend's.
-    fn negotiate(&self, gateway: &Gateway, key: SocketKey, flags: &[u8]) {
-        let metadata = event::wants_preview_metadata(flags);
-        let mut state = self.state();
-        let backend = state.core.bound().map(|(backend, _)| backend);
-        let features = gateway.features(backend);
-        let Some(slot) = state.sockets.iter_mut().find(|slot| slot.key == key) else { return };
-        slot.previews = if metadata { Previews::WithMetadata } else { Previews::Plain };
-        slot.push(Class::Lasting, &Frame::text(say::feature_flags(&features)));
-    }
-
-    /// What the browser says is for the backend, unless it is ours to answer.
-    fn pass_on(&self, frame: Frame) {
-        let link = self.state().link.clone();
-        if let Some(link) = link {
-            link.send(frame);
-        }
-    }
-}
-
-impl State {
-    /// Queues a frame on every socket, each as it negotiated.
-    pub(super) fn push(&mut self, client: &Client, class: Class, frame: &Frame) {
-        for slot in &mut self.sockets {
-            slot.push(class, frame);
-            if slot.verdict.is_some() {
-                debug!(client = %client.id, "A socket is too slow and is closed.");
-            }
-        }
-    }
-}
-
-impl Slot {
-    fn new(key: SocketKey, config: &SocketsConfig) -> Self {
-        let bytes = |size: u64| usize::try_from(size).unwrap_or(usize::MAX);
-        // A whole replay must fit, or a socket that fell behind could never catch up.
-        let lasting = bytes(config.queue_critical).saturating_add(bytes(config.log_bytes));
-        let bounds = Bounds { droppable: bytes(config.queue_bytes), lasting };
-        Self {
-            key,
-            queue: Queue::new(bounds),
-            waker: None,
-            previews: Previews::Plain,
-            verdict: None,
-        }
-    }
-
-    fn push(&mut self, class: Class, frame: &Frame) {
-        if self.verdict.is_some() {
-            return;
-        }
-        let frame = match self.previews {
-            Previews::Plain if frame.opcode == Opcode::Binary => plain(frame),
-            Previews::Plain | Previews::WithMetadata => frame.clone(),
-        };
-        if self.queue.push(class, frame).is_err() {
-            // 1013, try again later: the replay then makes it whole.
-            self.verdict = Some((1013, "too slow"));
-        }
-        self.wake();
-    }
-
-    fn wake(&mut self) {
-        if let Some(waker) = self.waker.take() {
-            waker.wake();
-        }
-    }
-}
-
-fn plain(frame: &Frame) -> Frame {
-    preview::downgrade(&frame.payload).map_or_else(|| frame.clone(), Frame::binary)
-}
-
-enum Outgoing {
-    Frame(Frame),
-    Close(u16, &'static str),
-}
 
 /// The limits of a browser socket.
 #[must_use]

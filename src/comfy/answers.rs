@@ -285,7 +285,8 @@ mod tests {
     fn the_last_message_decides_the_outcome() {
         let outcome = |status: &str, last: &str| {
             let body = format!(
-                r#"{{"p": {{"status": {{"status_str": "{status}", "messages": [["{last}", {{}}]]}}}}}}"#
+                r#"{{"p": {{"status":
+                    {{"status_str": "{status}", "messages": [["{last}", {{}}]]}}}}}}"#
             );
             in_history(body.as_bytes(), "p").unwrap().unwrap().outcome
         };

@@ -299,7 +299,8 @@ mod tests {
     fn a_blocked_node_is_no_end() {
         let error = |kind: &str| {
             format!(
-                r#"{{"type": "execution_error", "data": {{"prompt_id": "p", "exception_type": "{kind}"}}}}"#
+                r#"{{"type": "execution_error",
+                    "data": {{"prompt_id": "p", "exception_type": "{kind}"}}}}"#
             )
         };
         check(&error("ExecutionBlocked"), Event::Blocked { prompt: "p".into() });
@@ -309,7 +310,8 @@ mod tests {
     #[test]
     fn a_status_says_how_much_and_whether_it_is_the_first() {
         check(
-            r#"{"type": "status", "data": {"status": {"exec_info": {"queue_remaining": 3}}, "sid": "x"}}"#,
+            r#"{"type": "status",
+                "data": {"status": {"exec_info": {"queue_remaining": 3}}, "sid": "x"}}"#,
             Event::Status { queue_remaining: Some(3), has_sid: true },
         );
         check(

@@ -417,7 +417,10 @@ mod tests {
         );
         check(
             r#"{"prompt":{},"extra_data":{"client_id":"x"}}"#,
-            r#"{"client_id": "x", "prompt_id": "given", "prompt": {}, "extra_data": {"client_id":"x"}}"#,
+            concat!(
+                r#"{"client_id": "x", "prompt_id": "given", "prompt": {}, "#,
+                r#""extra_data": {"client_id":"x"}}"#
+            ),
         );
     }
 

@@ -164,7 +164,8 @@ impl Backend {
         self.admin.store(code, Ordering::Relaxed);
         drop(state);
         if before != admin {
-            info!(backend = %self.name, state = admin.as_str(), "The operator set a backend's state.");
+            let (backend, state) = (&self.name, admin.as_str());
+            info!(%backend, state, "The operator set a backend's state.");
         }
         before
     }

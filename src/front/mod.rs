@@ -6,7 +6,7 @@
 //! - [`forward`]: all the rest, streamed both ways
 //! - [`verbs`]: interrupt, delete, clear, cancel: only one's own
 //! - [`history`]: questions that name a prompt
-//! - [`upgrade`][upgrade]: sockets
+//! - [`upgrade`]: browser sockets
 //! - [`origin`]: pages of other origins
 //! - [`own`]: what is ours, under `/-/`
 
