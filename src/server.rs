@@ -5,12 +5,14 @@
 
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::{Request, Response};
 use hyper::body::Incoming;
+use hyper::rt::{Sleep, Timer};
 use hyper::server::conn::http1::Builder;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -49,8 +51,10 @@ impl Service for Front {
 #[derive(Clone, Copy, Debug)]
 pub struct ConnectionLimits {
     pub connections_max: usize,
-    /// From the first byte awaited to the last of the head.
+    /// From the opening of the connection to the last byte of its first head.
     pub header_timeout: Duration,
+    /// From an answer to the last byte of the next head; a connection without one is closed.
+    pub idle_timeout: Duration,
     pub header_bytes_max: usize,
     pub headers_max: usize,
 }
@@ -61,6 +65,7 @@ impl ConnectionLimits {
         Self {
             connections_max: config.max_connections,
             header_timeout: config.header_timeout,
+            idle_timeout: config.idle_timeout,
             header_bytes_max: usize::try_from(config.max_header_bytes).unwrap_or(usize::MAX),
             headers_max: config.max_headers,
         }
@@ -69,13 +74,38 @@ impl ConnectionLimits {
     fn builder(&self) -> Builder {
         let mut builder = Builder::new();
         builder
-            .timer(TokioTimer::new())
+            .timer(KeepAlive { longer: self.idle_timeout.saturating_sub(self.header_timeout) })
             .header_read_timeout(self.header_timeout)
             .max_buf_size(self.header_bytes_max.max(HYPER_BUFFER_MIN))
             .max_headers(self.headers_max)
-            .half_close(false)
-            .pipeline_flush(true);
+            .half_close(false);
         builder
+    }
+}
+
+/// hyper has one timeout for all heads of a connection, and counts the wait for the next request
+/// into it. It makes a timer for the first head and resets it for each further one, so the reset
+/// is where a connection that has proved itself gets longer.
+#[derive(Clone, Copy, Debug)]
+struct KeepAlive {
+    longer: Duration,
+}
+
+impl Timer for KeepAlive {
+    fn sleep(&self, duration: Duration) -> Pin<Box<dyn Sleep>> {
+        TokioTimer::new().sleep(duration)
+    }
+
+    fn sleep_until(&self, deadline: Instant) -> Pin<Box<dyn Sleep>> {
+        TokioTimer::new().sleep_until(deadline)
+    }
+
+    fn now(&self) -> Instant {
+        crate::net::now()
+    }
+
+    fn reset(&self, sleep: &mut Pin<Box<dyn Sleep>>, deadline: Instant) {
+        TokioTimer::new().reset(sleep, deadline + self.longer);
     }
 }
 
