@@ -18,8 +18,8 @@ use crate::front::browsers::Browsers;
 use crate::metrics::Metrics;
 use crate::net::{Network, now};
 use crate::routing::decision::Decision;
-use crate::routing::ids::{BackendId, PromptId};
 use crate::routing::files::Files;
+use crate::routing::ids::{BackendId, PromptId};
 use crate::routing::ledger::Ledger;
 use crate::routing::pending::End;
 use crate::tasks::Tasks;
@@ -112,7 +112,7 @@ impl Gateway {
         self.ledger.lock().expect("never poisoned: no panic while held")
     }
 
-    /// Learns of the files that an `executed` event of `backend` tells of; other texts tell of none.
+    /// Learns of the files that an `executed` event tells of. Other texts tell of none.
     pub fn learn_files(&self, backend: BackendId, text: &[u8]) {
         for file in comfy::files::of_event(text) {
             self.files().learn(file, backend);
