@@ -9,6 +9,7 @@ use tracing::info;
 use crate::body::BodyBudget;
 use crate::client::reconcile;
 use crate::client::registry::{self, Clients};
+use crate::comfy;
 use crate::config::Config;
 use crate::demo::Demo;
 use crate::fleet::backend::Backend;
@@ -17,6 +18,7 @@ use crate::front::browsers::Browsers;
 use crate::metrics::Metrics;
 use crate::net::{Network, now};
 use crate::routing::decision::Decision;
+use crate::routing::files::Files;
 use crate::routing::ids::{BackendId, PromptId};
 use crate::routing::ledger::Ledger;
 use crate::routing::pending::End;
@@ -25,6 +27,9 @@ use crate::tasks::Tasks;
 /// The features that every link gets; told to sockets until a backend has said its own.
 const FEATURES_AT_LEAST: &str =
     r#"{"supports_preview_metadata": true, "max_upload_size": 104857600}"#;
+
+/// How many names of files are remembered. One takes about 150 bytes.
+const FILES_MAX: usize = 100_000;
 
 /// The gateway. One per process; the tests run many.
 #[derive(Debug)]
@@ -42,6 +47,7 @@ pub struct Gateway {
     /// Set in the demo only.
     pub demo: Option<Demo>,
     ledger: Mutex<Ledger>,
+    files: Mutex<Files>,
     reconcile: Notify,
 }
 
@@ -67,6 +73,7 @@ impl Gateway {
                 config.prompts.ledger_prompts,
                 config.prompts.ledger_age,
             )),
+            files: Mutex::new(Files::new(FILES_MAX)),
             reconcile: Notify::new(),
             config,
             network,
@@ -85,6 +92,11 @@ impl Gateway {
             );
             self.tasks.spawn(watch);
         }
+        let closing = Arc::clone(self);
+        self.tasks.spawn(async move {
+            closing.tasks.stopping().await;
+            closing.fleet.iter().for_each(|backend| backend.pool.close_idle());
+        });
         self.tasks.spawn(registry::sweep(Arc::clone(self)));
         self.tasks.spawn(reconcile::reconcile(Arc::clone(self)));
     }
@@ -98,6 +110,18 @@ impl Gateway {
     /// Locked for one call, never together with a client.
     pub fn ledger(&self) -> MutexGuard<'_, Ledger> {
         self.ledger.lock().expect("never poisoned: no panic while held")
+    }
+
+    /// Learns of the files that an `executed` event tells of. Other texts tell of none.
+    pub fn learn_files(&self, backend: BackendId, text: &[u8]) {
+        for file in comfy::files::of_event(text) {
+            self.files().learn(file, backend);
+        }
+    }
+
+    /// Locked for one call, never together with a client.
+    pub fn files(&self) -> MutexGuard<'_, Files> {
+        self.files.lock().expect("never poisoned: no panic while held")
     }
 
     /// Counts what a decision changed.

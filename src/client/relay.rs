@@ -25,6 +25,10 @@ use crate::ws::{Frame, Opcode};
 impl Client {
     /// Takes a text or binary frame from the link.
     pub(super) fn relay(&self, gateway: &Gateway, link: &Arc<Link>, frame: Frame, now: Instant) {
+        // Before anybody is told of it: whoever is told asks for the file at once.
+        if matches!(frame.opcode, Opcode::Text) {
+            gateway.learn_files(link.backend, &frame.payload);
+        }
         let mut state = self.state();
         // After a reset or a move, what an old link still says is nobody's.
         if !state.link.as_ref().is_some_and(|current| Arc::ptr_eq(current, link)) {
@@ -64,6 +68,9 @@ impl Client {
         }
         state.finish(self, gateway, prompt, now);
         drop(state);
+        for made_up in history.into_iter().flat_map(|history| history.events(prompt.as_str())) {
+            gateway.learn_files(backend, made_up.as_bytes());
+        }
         gateway.prompt_ended(prompt, end);
     }
 

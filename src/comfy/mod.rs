@@ -8,6 +8,7 @@
 //! - [`verbs`]: the small bodies of routes that name prompts
 //! - [`event`]: the few socket events that are read; all others pass unread
 //! - [`say`]: events that Mooring itself says
+//! - [`files`]: files in outputs and in the query of `/view`
 //! - [`preview`]: binary frames; type 4 → 1
 //! - [`answers`]: backends' answers, as far as they are read
 //! - [`reply`]: answers of ours in ComfyUI's shapes
@@ -15,6 +16,7 @@
 pub mod answers;
 pub mod endpoint;
 pub mod event;
+pub mod files;
 pub mod preview;
 pub mod query;
 pub mod reply;

@@ -179,7 +179,8 @@ impl Pool {
         }
         let kept = Idle { sender, since: now() };
         let mut idle = self.idle.lock().expect("never poisoned: no panic while held");
-        if idle.len() < self.limits.idle_max {
+        // Asked under the lock, so that `close_idle` finds what was kept before the stop.
+        if idle.len() < self.limits.idle_max && !self.tasks.is_stopping() {
             idle.push(kept);
         }
     }
@@ -188,6 +189,12 @@ impl Pool {
     pub fn sweep(&self, now: Instant) {
         let mut idle = self.idle.lock().expect("never poisoned: no panic while held");
         idle.retain(|kept| now.duration_since(kept.since) < self.limits.idle);
+    }
+
+    /// Drops the kept connections when the drain has begun: a drain that waits for a backend to
+    /// close them would wait to its deadline.
+    pub fn close_idle(&self) {
+        self.idle.lock().expect("never poisoned: no panic while held").clear();
     }
 
     async fn connect(&self) -> Result<SendRequest<RequestBody>, ExchangeError> {

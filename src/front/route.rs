@@ -1,7 +1,7 @@
 //! Where a request goes, by what it asks and by who asks (promises B6, R1, R2, R8, R9).
 //!
-//! *Where* is the backend of the prompt that is named, else of the client's binding, else the
-//! home backend. A prompt id never says who asks.
+//! *Where* is the backend of the prompt or of the file that is named, else of the client's binding,
+//! else the home backend. A prompt id or a file never says who asks.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use super::{Answer, history, own, submit, upgrade, verbs};
 use crate::client::Client;
 use crate::client::registry::with_client;
 use crate::comfy::endpoint::{Endpoint, classify};
-use crate::comfy::say;
+use crate::comfy::{files, say};
 use crate::config::StatusCounts;
 use crate::error::GatewayError;
 use crate::fleet::backend::Backend;
@@ -56,7 +56,7 @@ pub async fn route(gateway: &Arc<Gateway>, peer: IpAddr, request: Request<Incomi
         Endpoint::Guarded if !gateway.config.server.allow_manager => {
             Err(GatewayError::OperatorsOnly)
         }
-        Endpoint::View => forward_file(gateway, &reading(gateway, &who)?, request).await,
+        Endpoint::View => view(gateway, &who, request).await,
         Endpoint::Queue
         | Endpoint::HistoryList
         | Endpoint::JobList
@@ -108,6 +108,20 @@ fn of_nobody(gateway: &Gateway, who: &Who) -> Result<Target, GatewayError> {
     let any = gateway.fleet.iter().find(|backend| backend.is_up());
     any.map(|backend| Target { backend: Arc::clone(backend), reason: Reason::Placed })
         .ok_or(GatewayError::Refused(NoPlace::NoneReady.into()))
+}
+
+/// A file comes from the backend that made it, whoever asks; one that nobody has told of, from
+/// where the asker's other reads go.
+async fn view(gateway: &Gateway, who: &Who, request: Request<Incoming>) -> Answer {
+    let own = who.reader(gateway).and_then(|id| gateway.clients.get(&id));
+    let own = own.and_then(|client| client.inspect(|core, _| core.bound().map(|(id, _)| id)));
+    let file = files::of_query(request.uri().query().unwrap_or(""));
+    let maker = file.and_then(|file| gateway.files().find(&file, own));
+    let target = match maker {
+        Some(maker) => of_ledger(gateway.fleet.get(maker))?,
+        None => reading(gateway, who)?,
+    };
+    forward_file(gateway, &target, request).await
 }
 
 /// An upload goes where its client's next prompt will go, and reserves that backend.

@@ -10,9 +10,11 @@
 //! - [`decision`]: what was decided about a client, and why
 //! - [`health`]: probe results → up or down
 //! - [`ledger`]: who made which prompt, and where
+//! - [`files`]: which backend made the file of a name
 
 pub mod client;
 pub mod decision;
+pub mod files;
 pub mod health;
 pub mod ids;
 pub mod ledger;

@@ -77,8 +77,8 @@ class Process {
   }
 }
 
-/** The address in a line such as `… Gateway ready. front=127.0.0.1:41234 admin="…"`. */
-const READY = /\b(?:listen|front)=\W?(127\.0\.0\.1:\d+)/;
+/** The address in lines such as `Gateway ready. front=127.0.0.1:41234 …` or `… url="http://…"`. */
+const READY = /\b(?:front=|url="http:\/\/)(127\.0\.0\.1:\d+)/;
 const ADMIN = /\badmin=\W?(127\.0\.0\.1:\d+)/;
 
 /** A gateway that somebody else started and ends, named by an environment variable. */

@@ -114,6 +114,19 @@ fn serve_says_when_it_is_ready_and_a_sigterm_drains_it() {
 }
 
 #[test]
+fn a_drain_does_not_wait_for_connections_that_are_only_kept() {
+    let empty = tempfile::tempdir().unwrap();
+    // Its backends are in the same process and keep their connections for longer than a drain.
+    let doors = ["demo", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
+    let mut child = mooring(&empty, &doors).stderr(Stdio::piped()).spawn().unwrap();
+    let mut log = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+    log.find(|line| line.contains("Gateway ready.")).expect("says when it is ready");
+    Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
+    log.find(|line| line.contains("Drained.")).expect("drains before its deadline");
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
 fn serve_on_a_port_that_is_taken_says_so_and_exits_with_1() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let listen = taken.local_addr().unwrap().to_string();

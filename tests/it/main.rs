@@ -3,5 +3,6 @@
 mod daemon;
 mod prompts;
 mod simulation;
+mod strangers;
 mod support;
 mod tidy;

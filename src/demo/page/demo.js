@@ -50,7 +50,7 @@ client.addEventListener("preview", ({ detail: { promptId, blob } }) => {
 });
 
 client.addEventListener("lists", ({ detail }) => {
-  for (const prompt of prompts.lists(detail)) ended(prompt);
+  for (const prompt of prompts.lists(detail, client.clientId)) ended(prompt);
   for (const prompt of prompts.all) if (prompt.state === "done") findPlace(prompt);
   draw();
 });
@@ -176,7 +176,9 @@ function graph(turn = 0) {
       preview: true,
     },
   };
-  nodes[4] = { class_type: "SaveImage", inputs: { images: ["3", 0], filename_prefix: "demo" } };
+  // Every backend counts its files from 1: names of two tabs are to differ for people, too.
+  const prefix = `demo_${client.clientId.slice(0, 6)}`;
+  nodes[4] = { class_type: "SaveImage", inputs: { images: ["3", 0], filename_prefix: prefix } };
   return nodes;
 }
 

@@ -63,12 +63,15 @@ export class Prompts {
   }
 
   /** Takes queue and history as they are now. Returns the prompts that ended by this news. */
-  lists({ running, pending, history }) {
+  lists({ running, pending, history }, clientId) {
+    // ComfyUI lists everybody's prompts; this page shows its own. No client named: it may be ours.
+    const isOurs = ([, , , extra] = []) => !extra?.client_id || extra.client_id === clientId;
     const seen = new Set();
-    for (const item of running) seen.add(this.#listed(item, "running"));
-    for (const item of pending) seen.add(this.#listed(item, "queued"));
+    for (const item of running.filter(isOurs)) seen.add(this.#listed(item, "running"));
+    for (const item of pending.filter(isOurs)) seen.add(this.#listed(item, "queued"));
     const ended = [];
     for (const [id, entry] of Object.entries(history)) {
+      if (!isOurs(entry.prompt)) continue;
       seen.add(id);
       const [, , graph, extra] = entry.prompt ?? [];
       const prompt = this.note(id, { graph, createdAt: extra?.create_time });

@@ -1,0 +1,42 @@
+//! What those get who never say who they are: `<img>` elements, and scripts that ask by name.
+
+use crate::support::{World, quick};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_picture_is_found_by_its_name_whoever_asks() {
+    let world = World::new(3).await;
+    let mut made = Vec::new();
+    for client in ["ada", "bob", "cyd"] {
+        let mut graph = quick(0x33_66_cc);
+        graph["3"]["inputs"]["filename_prefix"] = client.into();
+        let mut socket = world.socket(client).await;
+        let answer = world.submit(client, &graph).await;
+        let prompt = answer.prompt_id();
+        socket.until("executed").await;
+        // At once: whoever is told of a picture asks for it.
+        let path = format!("/view?filename={client}_00001_.png&subfolder=&type=output");
+        let view = world.get(&path).await;
+        assert_eq!((view.status, view.backend()), (200, answer.backend()), "{prompt}");
+        made.push(answer.backend().to_owned());
+    }
+    made.sort();
+    made.dedup();
+    assert!(1 < made.len(), "the pictures lie on several backends: {made:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_two_pictures_with_one_name_each_client_gets_its_own() {
+    let world = World::new(2).await;
+    let mut backends = Vec::new();
+    for client in ["ada", "bob"] {
+        let mut socket = world.socket(client).await;
+        let answer = world.submit(client, &quick(1)).await;
+        socket.until_end(&answer.prompt_id()).await;
+        backends.push((client, answer.backend().to_owned()));
+    }
+    assert_ne!(backends[0].1, backends[1].1, "the name is made twice");
+    for (client, backend) in backends {
+        let path = format!("/view?filename=test_00001_.png&type=output&clientId={client}");
+        assert_eq!(world.get(&path).await.backend(), backend, "{client}");
+    }
+}
