@@ -99,6 +99,10 @@ async function watch() {
   const before = binding.bound;
   backends = Array.isArray(fleet) ? fleet : (fleet?.backends ?? []);
   if (mine) binding = readBinding(mine);
+  const isDown = backends.some((backend) => backend.name === binding.bound && !backend.up);
+  if (isDown && binding.word === "held") {
+    binding.why = "its work is there; it is down, and waited for";
+  }
   if (before && binding.bound && before !== binding.bound) {
     tell(`This tab moved from ${before} to ${binding.bound}: ${binding.why}.`);
   }
