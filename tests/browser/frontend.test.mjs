@@ -32,7 +32,10 @@ const ALLOWED = [
 ];
 
 const GRAPH = {
-  1: { class_type: "EmptyImage", inputs: { width: 64, height: 48, batch_size: 1, color: 0x3366cc } },
+  1: {
+    class_type: "EmptyImage",
+    inputs: { width: 64, height: 48, batch_size: 1, color: 0x3366cc },
+  },
   2: {
     class_type: "SlowSteps",
     inputs: { image: ["1", 0], steps: 6, seconds: 1.5, fail: false, preview: true },

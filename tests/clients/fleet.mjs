@@ -77,7 +77,7 @@ class Process {
   }
 }
 
-/** The address in lines such as `Gateway ready. front=127.0.0.1:41234 …` or `… url="http://…"`. */
+/** The address in lines such as `… front=127.0.0.1:41234 …` and `… url="http://…"`. */
 const READY = /\b(?:front=|url="http:\/\/)(127\.0\.0\.1:\d+)/;
 const ADMIN = /\badmin=\W?(127\.0\.0\.1:\d+)/;
 
