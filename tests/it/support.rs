@@ -254,14 +254,11 @@ impl Socket {
     }
 
     /// The next event, binary frames left out.
-    #[track_caller]
-    pub(crate) fn event(&mut self) -> impl Future<Output = Value> {
-        async {
-            loop {
-                let frame = self.frame().await.expect("the socket is open");
-                if frame.opcode == Opcode::Text {
-                    return serde_json::from_slice(&frame.payload).unwrap();
-                }
+    pub(crate) async fn event(&mut self) -> Value {
+        loop {
+            let frame = self.frame().await.expect("the socket is open");
+            if frame.opcode == Opcode::Text {
+                return serde_json::from_slice(&frame.payload).unwrap();
             }
         }
     }
