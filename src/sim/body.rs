@@ -1,6 +1,8 @@
 //! Bodies of answers: whole, or as many bytes as asked for, made as they are read.
 
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -12,9 +14,10 @@ static ZEROES: [u8; 64 << 10] = [0; 64 << 10];
 #[derive(Debug)]
 pub(super) enum SimBody {
     Whole(Option<Bytes>),
-    /// So many bytes of nothing, for measuring.
+    /// So many bytes of nothing, for measuring; what was given is counted.
     Blob {
         left: u64,
+        given: Arc<AtomicU64>,
     },
     /// The bytes, and then the connection breaks.
     Cut(Option<Bytes>),
@@ -35,10 +38,11 @@ impl Body for SimBody {
     ) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
         Poll::Ready(match self.get_mut() {
             Self::Whole(bytes) => bytes.take().map(|bytes| Ok(Frame::data(bytes))),
-            Self::Blob { left: 0 } => None,
-            Self::Blob { left } => {
+            Self::Blob { left: 0, .. } => None,
+            Self::Blob { left, given } => {
                 let len = usize::try_from(*left).unwrap_or(usize::MAX).min(ZEROES.len());
                 *left -= len as u64;
+                given.fetch_add(len as u64, Ordering::Relaxed);
                 Some(Ok(Frame::data(Bytes::from_static(&ZEROES[..len]))))
             }
             Self::Cut(bytes) => match bytes.take() {
@@ -51,7 +55,7 @@ impl Body for SimBody {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Whole(bytes) => bytes.is_none(),
-            Self::Blob { left } => *left == 0,
+            Self::Blob { left, .. } => *left == 0,
             Self::Cut(_) => false,
         }
     }
@@ -61,7 +65,7 @@ impl Body for SimBody {
             Self::Whole(bytes) => {
                 SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
             }
-            Self::Blob { left } => SizeHint::with_exact(*left),
+            Self::Blob { left, .. } => SizeHint::with_exact(*left),
             // More is promised than comes.
             Self::Cut(bytes) => {
                 SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64) + 64)

@@ -333,7 +333,7 @@ async fn controls(
         (&Method::GET, "blob") => {
             let bytes = crate::comfy::query::parameter(&query, "bytes");
             let left = bytes.and_then(|text| text.parse().ok()).unwrap_or(0);
-            Response::new(SimBody::Blob { left })
+            Response::new(SimBody::Blob { left, given: Arc::clone(&shared.blob_bytes) })
         }
         (&Method::GET, "ledger") => {
             let ledger = shared.server().ledger.clone();

@@ -21,6 +21,7 @@ use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard};
 
 use serde_json::Value;
@@ -89,6 +90,7 @@ struct Shared {
     faults: Mutex<Faults>,
     faults_changed: Notify,
     work: Notify,
+    blob_bytes: Arc<AtomicU64>,
     process: Mutex<Process>,
 }
 
@@ -114,6 +116,7 @@ impl Sim {
             faults: Mutex::default(),
             faults_changed: Notify::new(),
             work: Notify::new(),
+            blob_bytes: Arc::default(),
             process: Mutex::default(),
         });
         let address = shared.begin(listen).await?;
@@ -176,6 +179,12 @@ impl Sim {
     #[must_use]
     pub fn sids(&self) -> Vec<String> {
         self.shared.server().memory.sockets.keys().cloned().collect()
+    }
+
+    /// How many bytes of blobs (`/sim/blob`) it has given so far.
+    #[must_use]
+    pub fn blob_bytes(&self) -> u64 {
+        self.shared.blob_bytes.load(Ordering::Relaxed)
     }
 
     #[must_use]

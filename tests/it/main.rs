@@ -7,6 +7,7 @@
 )]
 
 mod daemon;
+mod front;
 mod prompts;
 mod simulation;
 mod strangers;
