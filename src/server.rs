@@ -5,18 +5,21 @@
 
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
+use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use futures_util::FutureExt as _;
+use http::header::UPGRADE;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::rt::{Sleep, Timer};
 use hyper::server::conn::http1::Builder;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tracing::{debug, trace, warn};
+use tracing::{debug, error, trace, warn};
 
 use crate::body::ResponseBody;
 use crate::config::ServerConfig;
@@ -35,6 +38,20 @@ pub trait Service: Clone + Send + Sync + 'static {
         peer: IpAddr,
         request: Request<Incoming>,
     ) -> impl Future<Output = Response<ResponseBody>> + Send;
+
+    /// Learns what happens to connections.
+    fn note(&self, event: ConnectionEvent);
+}
+
+/// What happens to a connection.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum ConnectionEvent {
+    /// So many are open now, sockets included.
+    Open(usize),
+    /// One was closed at once, because as many as may be were open.
+    Refused,
+    /// One ended in a panic; the others do not notice.
+    Panicked,
 }
 
 /// The front door of a gateway.
@@ -44,6 +61,21 @@ pub struct Front(pub Arc<Gateway>);
 impl Service for Front {
     async fn answer(&self, peer: IpAddr, request: Request<Incoming>) -> Response<ResponseBody> {
         front::answer(Arc::clone(&self.0), peer, request).await
+    }
+
+    fn note(&self, event: ConnectionEvent) {
+        let metrics = &self.0.metrics;
+        match event {
+            ConnectionEvent::Open(count) => {
+                metrics.connections.set(i64::try_from(count).unwrap_or(i64::MAX));
+            }
+            ConnectionEvent::Refused => {
+                metrics.connections_refused.inc();
+            }
+            ConnectionEvent::Panicked => {
+                metrics.panics.inc();
+            }
+        }
     }
 }
 
@@ -118,7 +150,7 @@ pub struct Open(Arc<AtomicUsize>);
 
 impl Open {
     fn enter(&self, max: usize) -> Option<Seat> {
-        let seat = Seat(Arc::clone(&self.0));
+        let seat = Seat { _counted: Arc::new(Counted(Arc::clone(&self.0))) };
         // The seat counts itself out when dropped, also when it was one too many.
         (self.0.fetch_add(1, Ordering::Relaxed) < max).then_some(seat)
     }
@@ -129,11 +161,17 @@ impl Open {
     }
 }
 
-/// One open connection.
-#[derive(Debug)]
-pub struct Seat(Arc<AtomicUsize>);
+/// One open connection. A socket keeps the seat of the connection that it was: it rides in the
+/// request's extensions.
+#[derive(Clone, Debug)]
+pub struct Seat {
+    _counted: Arc<Counted>,
+}
 
-impl Drop for Seat {
+#[derive(Debug)]
+struct Counted(Arc<AtomicUsize>);
+
+impl Drop for Counted {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
@@ -155,11 +193,15 @@ pub async fn accept(
         match accepted {
             Ok((stream, peer)) => match open.enter(limits.connections_max) {
                 Some(seat) => {
+                    service.note(ConnectionEvent::Open(open.count()));
                     let connection =
                         serve(stream, peer, service.clone(), limits, tasks.clone(), seat);
-                    tasks.spawn(connection);
+                    tasks.spawn(survive(connection, service.clone(), open.clone()));
                 }
-                None => debug!(%peer, "Too many connections; closed one."),
+                None => {
+                    service.note(ConnectionEvent::Refused);
+                    debug!(%peer, "Too many connections; closed one.");
+                }
             },
             Err(error) => {
                 warn!(%error, "Accepting failed.");
@@ -167,6 +209,15 @@ pub async fn accept(
             }
         }
     }
+}
+
+/// Runs a connection to its end, also to a bad one: a panic must not go unseen.
+async fn survive(connection: impl Future<Output = ()>, service: impl Service, open: Open) {
+    if AssertUnwindSafe(connection).catch_unwind().await.is_err() {
+        error!("A connection ended in a panic.");
+        service.note(ConnectionEvent::Panicked);
+    }
+    service.note(ConnectionEvent::Open(open.count()));
 }
 
 async fn serve(
@@ -177,8 +228,11 @@ async fn serve(
     tasks: Tasks,
     seat: Seat,
 ) {
-    let answer = service_fn(|request| {
+    let answer = service_fn(|mut request: Request<Incoming>| {
         let service = service.clone();
+        if request.headers().contains_key(UPGRADE) {
+            request.extensions_mut().insert(seat.clone());
+        }
         async move { Ok::<_, Infallible>(service.answer(peer.ip(), request).await) }
     });
     let connection =
@@ -194,5 +248,4 @@ async fn serve(
     if let Err(error) = ended {
         trace!(%peer, %error, "A connection ended.");
     }
-    drop(seat);
 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::body::Body;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, ORIGIN, WWW_AUTHENTICATE};
+use http::uri::Authority;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
@@ -15,7 +16,7 @@ use tower::Service as _;
 
 use crate::body::ResponseBody;
 use crate::gateway::Gateway;
-use crate::server::Service;
+use crate::server::{ConnectionEvent, Service};
 
 /// Answers operators.
 #[derive(Clone, Debug)]
@@ -40,6 +41,16 @@ impl Service for Admin {
         let Ok(response) = router.call(request.map(Body::new)).await;
         collected(response).await
     }
+
+    fn note(&self, event: ConnectionEvent) {
+        match event {
+            // Operators are few; only the front's connections are counted.
+            ConnectionEvent::Open(_) | ConnectionEvent::Refused => {}
+            ConnectionEvent::Panicked => {
+                self.gateway.metrics.panics.inc();
+            }
+        }
+    }
 }
 
 /// Answers here are small, so they are passed on whole.
@@ -49,16 +60,19 @@ async fn collected(response: Response<Body>) -> Response<ResponseBody> {
     Response::from_parts(parts, ResponseBody::whole(bytes))
 }
 
-/// Refuses web pages (a page of any origin could call a loopback port) and, where a token is
-/// configured, whoever lacks it. Health is told to everybody: a kubelet has no token.
+/// Refuses web pages (a page of any origin could call a loopback port, and a rebound DNS name
+/// makes its own) and, where a token is configured, whoever lacks it. Health is told to everybody:
+/// a kubelet has no token.
 fn refuse<B>(gateway: &Gateway, request: &Request<B>) -> Option<Response<ResponseBody>> {
     let headers = request.headers();
-    let is_from_page = headers.contains_key(ORIGIN) || !is_plain_host(headers);
-    if is_from_page {
+    if headers.contains_key(ORIGIN) {
         return Some(refusal(StatusCode::FORBIDDEN, "pages may not use the admin listener"));
     }
     let is_open = matches!(request.uri().path(), "/livez" | "/readyz");
-    let token = gateway.config.admin.token.as_ref()?;
+    let Some(token) = &gateway.config.admin.token else {
+        let message = "without a token, the admin listener is asked by address or as localhost";
+        return (!is_local_name(headers)).then(|| refusal(StatusCode::FORBIDDEN, message));
+    };
     if is_open || has_token(headers, token.reveal()) {
         return None;
     }
@@ -67,10 +81,15 @@ fn refuse<B>(gateway: &Gateway, request: &Request<B>) -> Option<Response<Respons
     Some(response)
 }
 
-/// A name in `Host` that is neither an address nor local may be a rebound DNS name.
-fn is_plain_host(headers: &HeaderMap) -> bool {
-    // Only one thing sends no Host: a hand-written request.
-    headers.get(HOST).is_none_or(|host| !host.as_bytes().is_empty())
+/// True for an address, `localhost`, and no name at all.
+fn is_local_name(headers: &HeaderMap) -> bool {
+    let Some(host) = headers.get(HOST) else { return true };
+    let authority = host.to_str().ok().and_then(|text| text.parse::<Authority>().ok());
+    authority.is_some_and(|authority| {
+        let host = authority.host();
+        let bare = host.trim_start_matches('[').trim_end_matches(']');
+        host.eq_ignore_ascii_case("localhost") || bare.parse::<IpAddr>().is_ok()
+    })
 }
 
 /// Compares in constant time: how much of a guess was right must not show.

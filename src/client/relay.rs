@@ -320,7 +320,8 @@ impl State {
 }
 
 /// What a person reads in the page when work is lost.
-fn lost_message(loss: Loss, backend: &str) -> String {
+#[must_use]
+pub fn lost_message(loss: Loss, backend: &str) -> String {
     let why = match loss {
         Loss::BackendRestarted => format!("{backend} was restarted while it had this prompt"),
         Loss::BackendGone => format!("{backend} has not answered for too long"),

@@ -3,21 +3,25 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::CONTENT_LENGTH;
 use http::request::Parts;
-use http::{Method, Request};
+use http::{Method, Request, Response, StatusCode};
+use http_body::Body as _;
 use hyper::body::Incoming;
 
 use super::forward::{Target, forward, send, to_backend};
 use super::identify::Who;
 use super::route::{of_ledger, reading};
 use super::{Answer, json};
-use crate::body::RequestBody;
+use crate::body::{RequestBody, ResponseBody};
+use crate::client::relay::lost_message;
 use crate::comfy::answers::Sighting;
+use crate::comfy::reply;
 use crate::error::GatewayError;
 use crate::gateway::Gateway;
-use crate::net::{now, sleep};
+use crate::net::{now, sleep, unix_millis};
 use crate::routing::ids::{BackendId, PromptId};
+use crate::routing::ledger::State;
+use crate::routing::pending::End;
 
 /// The pause between two looks for a history entry that is due.
 const LOOK_AGAIN: Duration = Duration::from_millis(25);
@@ -35,12 +39,39 @@ pub async fn history_of(
     let Ok(prompt) = PromptId::parse(prompt) else {
         return forward(gateway, &reading(gateway, who)?, request).await;
     };
-    let Some(target) = target_of(gateway, &prompt).await? else {
-        // As ComfyUI says of an id that it does not know.
-        return Ok(json("{}"));
+    let lost = lost(gateway, &prompt);
+    let found = match (target_of(gateway, &prompt).await, &lost) {
+        (Ok(found), _) => found,
+        // Its backend is gone, and so is the prompt: that much is known.
+        (Err(_down), Some(_)) => None,
+        (Err(down), None) => return Err(down),
     };
-    let (parts, _no_body) = request.into_parts();
-    when_due(gateway, &target, &prompt, parts).await
+    let answer = match found {
+        // As ComfyUI says of an id that it does not know.
+        None => json("{}"),
+        Some(target) => {
+            let (parts, _no_body) = request.into_parts();
+            when_due(gateway, &target, &prompt, parts).await?
+        }
+    };
+    match lost {
+        Some(entry) if is_empty(&answer) => Ok(json(entry)),
+        Some(_) | None => Ok(answer),
+    }
+}
+
+/// The entry of a lost prompt, from the ledger: whoever polls its history comes to an end (P6).
+fn lost(gateway: &Gateway, prompt: &PromptId) -> Option<Vec<u8>> {
+    let record = gateway.ledger().get(prompt, now()).cloned()?;
+    let State::Ended(End::Lost(loss)) = record.state else { return None };
+    let backend = gateway.fleet.get(record.backend?).name.clone();
+    Some(reply::history_lost(prompt, &lost_message(loss, &backend), unix_millis()))
+}
+
+/// ComfyUI's `{}`: it does not know the prompt, or not yet.
+fn is_empty(answer: &Response<ResponseBody>) -> bool {
+    let length = answer.body().size_hint().exact();
+    answer.status() == StatusCode::OK && length == Some(2)
 }
 
 /// `GET /api/jobs/{prompt}`.
@@ -106,9 +137,11 @@ async fn when_due(gateway: &Gateway, target: &Target, prompt: &PromptId, parts: 
     loop {
         let request = to_backend(target, parts.clone(), RequestBody::Empty);
         let answer = send(gateway, target, request).await?;
-        let is_empty = parts.method == Method::GET
-            && answer.headers().get(CONTENT_LENGTH).is_some_and(|length| length == "2");
-        if !is_empty || deadline <= now() || !is_due(gateway, prompt) {
+        if parts.method != Method::GET
+            || !is_empty(&answer)
+            || deadline <= now()
+            || !is_due(gateway, prompt)
+        {
             return Ok(answer);
         }
         sleep(LOOK_AGAIN).await;

@@ -12,6 +12,7 @@ use crate::client::registry::with_client;
 use crate::client::socket;
 use crate::gateway::Gateway;
 use crate::routing::ids::ClientId;
+use crate::server::Seat;
 use crate::ws;
 
 /// Accepts a browser socket: 101 now, and everything else behind it.
@@ -26,6 +27,8 @@ pub fn upgrade(gateway: &Arc<Gateway>, who: &Who, mut request: Request<Incoming>
     // Seen to be possible before the 101 is on its way.
     gateway.clients.get_or_make(&id)?;
     let limits = socket::limits(&gateway.config.sockets);
+    // The socket is the connection that it was, and counts as one until it ends.
+    let seat = request.extensions_mut().remove::<Seat>();
     let task = {
         let gateway = Arc::clone(gateway);
         async move {
@@ -34,6 +37,7 @@ pub fn upgrade(gateway: &Arc<Gateway>, who: &Who, mut request: Request<Incoming>
             if let Ok((client, key)) = opened {
                 socket::serve(gateway, client, key, channel).await;
             }
+            drop(seat);
         }
     };
     gateway.tasks.spawn(task);

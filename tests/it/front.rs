@@ -294,3 +294,33 @@ async fn the_admin_listener_is_not_for_pages() {
     assert_eq!(answer.status, 403);
     assert_eq!(world.get("/api/v1/clients").await.status, 404, "and not on the front");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sockets_count_as_connections_until_they_end() {
+    let world = World::with(1, |config| config.server.max_connections = 2).await;
+    let first = world.socket("ada").await;
+    let _second = world.socket("bob").await;
+    let request = "GET /prompt HTTP/1.1\r\nHost: gw\r\nConnection: close\r\n\r\n";
+    assert_eq!(raw(&world, request.as_bytes(), until_closed).await, "", "there is no seat left");
+    first.close().await;
+    soon("a seat is free", async {
+        while raw(&world, request.as_bytes(), until_closed).await.is_empty() {}
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rebound_name_does_not_reach_the_admin_listener() {
+    let world = World::new(1).await;
+    let rebound = [("host", "evil.example:8181")];
+    let mut request = http::Request::get("/api/v1/clients");
+    for (name, value) in rebound {
+        request = request.header(name, value);
+    }
+    let answer = crate::support::exchange(
+        world.admin,
+        request.body(http_body_util::Full::default()).unwrap(),
+    )
+    .await;
+    assert_eq!(answer.status, 403);
+}

@@ -211,7 +211,7 @@ pub(crate) async fn send(
     soon(path, exchange(to, request)).await
 }
 
-async fn exchange(to: SocketAddr, request: Request<Full<Bytes>>) -> Answer {
+pub(crate) async fn exchange(to: SocketAddr, request: Request<Full<Bytes>>) -> Answer {
     let stream = network().connect(&to.ip().to_string(), to.port()).await.unwrap();
     let (mut sender, connection) = handshake(TokioIo::new(stream)).await.unwrap();
     let tasks = Tasks::default();
