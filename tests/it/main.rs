@@ -8,7 +8,9 @@
 
 mod daemon;
 mod front;
+mod many;
 mod prompts;
+mod races;
 mod simulation;
 mod strangers;
 mod support;

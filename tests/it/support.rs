@@ -314,3 +314,10 @@ impl Socket {
         drop(self);
     }
 }
+
+/// How often a scenario is run: its full count with `SOAK=1`, a named part of it otherwise.
+pub(crate) fn fraction(scenario: &str, full: usize, part: usize) -> usize {
+    let count = if std::env::var_os("SOAK").is_some() { full } else { part };
+    eprintln!("{scenario}: {count} of {full}");
+    count
+}
