@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use super::Client;
+use crate::comfy::event::{self, Event};
 use crate::fleet::ask::encode_segment;
 use crate::fleet::backend::Backend;
 use crate::gateway::Gateway;
@@ -27,6 +28,9 @@ const FEATURE_FLAGS: &str = r#"{"type":"feature_flags","data":{"supports_preview
 
 /// How long a `status` that the watch link got may take to arrive on a link.
 const STATUS_LAG: Duration = Duration::from_secs(2);
+
+/// How long the answer to our features may take.
+const FEATURES_WITHIN: Duration = Duration::from_secs(1);
 
 /// The payload of the ping that proves an orphan: it answers, and still lacks the `status`.
 const ORPHAN_PING: &[u8] = b"orphan?";
@@ -181,6 +185,13 @@ struct Runner {
     outgoing: Outgoing,
 }
 
+/// A link that was just negotiated.
+struct Opened {
+    channel: Channel,
+    /// What came before it was: not yet relayed.
+    early: Vec<Frame>,
+}
+
 /// Why an open link ended. Logged once.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum LinkEnd {
@@ -201,9 +212,9 @@ impl Runner {
                 () = stop.cancelled() => return,
             };
             match opened {
-                Some(channel) => {
+                Some(opened) => {
                     failures = 0;
-                    let end = self.serve(channel).await;
+                    let end = self.serve(opened).await;
                     debug!(client = %self.client.id, ?end, "Link ended.");
                     self.link.phase.send_replace(Phase::Dialling);
                     self.client.link_broke(&self.gateway, &self.link);
@@ -227,10 +238,10 @@ impl Runner {
         }
     }
 
-    async fn open(&self) -> Option<Channel> {
+    async fn open(&self) -> Option<Opened> {
         let limit = self.gateway.config.fleet.probe_timeout;
         match timeout(limit, self.open_untimed()).await {
-            Ok(Ok(channel)) => Some(channel),
+            Ok(Ok(opened)) => Some(opened),
             Ok(Err(error)) => {
                 debug!(client = %self.client.id, error, "Link could not be opened.");
                 None
@@ -239,7 +250,7 @@ impl Runner {
         }
     }
 
-    async fn open_untimed(&self) -> Result<Channel, String> {
+    async fn open_untimed(&self) -> Result<Opened, String> {
         let backend = self.backend();
         let dial = self.gateway.network.connect(&backend.host, backend.port);
         let stream = timeout(self.gateway.config.fleet.connect_timeout, dial)
@@ -254,20 +265,21 @@ impl Runner {
             .map_err(|error| error.to_string())?;
         let flags = Frame::text(FEATURE_FLAGS);
         channel.send(flags).await.map_err(|error| error.to_string())?;
-        // The first message proves that the backend has registered the socket.
-        match channel.next().await {
-            Some(Ok(_status)) => Ok(channel),
-            Some(Err(error)) => Err(error.to_string()),
-            None => Err("closed before its first message".to_owned()),
-        }
+        let early = negotiated(&mut channel).await?;
+        Ok(Opened { channel, early })
     }
 
     /// Reads at full speed until the link ends.
-    async fn serve(&mut self, mut channel: Channel) -> LinkEnd {
+    async fn serve(&mut self, opened: Opened) -> LinkEnd {
+        let Opened { mut channel, early } = opened;
         *self.link.seen() = Seen { opened: Some(now()), status: None };
         self.link.phase.send_replace(Phase::Open);
         self.client.link_opened(&self.gateway, &self.link);
-        let end = self.read(&mut channel).await;
+        let early_end = early.into_iter().find_map(|it| self.received(Some(Ok(it)), now()));
+        let end = match early_end {
+            Some(end) => end,
+            None => self.read(&mut channel).await,
+        };
         match end {
             LinkEnd::Asked | LinkEnd::Orphan | LinkEnd::TooLarge => self.say_goodbye(channel).await,
             // Nobody is there to wait for; should the backend not know it yet, it shows as an
@@ -348,6 +360,33 @@ impl Runner {
 
     fn backend(&self) -> &Arc<Backend> {
         self.gateway.fleet.get(self.link.backend)
+    }
+}
+
+/// Waits for the first message, which proves that the backend has registered the socket, and for
+/// its features, which prove that it has read ours: a prompt sent before would have previews that
+/// name nobody. Returns what came in between, to be relayed.
+async fn negotiated(channel: &mut Channel) -> Result<Vec<Frame>, String> {
+    let mut early = vec![next_frame(channel).await?];
+    let features = async {
+        while let Ok(frame) = next_frame(channel).await {
+            let is_answer = matches!(event::read(&frame.payload), Event::FeatureFlags);
+            early.push(frame);
+            if is_answer {
+                break;
+            }
+        }
+    };
+    // A fork that never answers is taken as it is.
+    let _ = timeout(FEATURES_WITHIN, features).await;
+    Ok(early)
+}
+
+async fn next_frame(channel: &mut Channel) -> Result<Frame, String> {
+    match channel.next().await {
+        Some(Ok(frame)) => Ok(frame),
+        Some(Err(error)) => Err(error.to_string()),
+        None => Err("closed before it was negotiated".to_owned()),
     }
 }
 

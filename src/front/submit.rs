@@ -32,7 +32,8 @@ use crate::fleet::backend::Backend;
 use crate::gateway::Gateway;
 use crate::net::{now, sleep};
 use crate::routing::ids::{ClientId, PromptId};
-use crate::routing::pending::ABSENT_LOOKS_APART;
+use crate::routing::ledger::State;
+use crate::routing::pending::{ABSENT_LOOKS_APART, End};
 
 /// The largest answer to a submission: `node_errors` of a large graph.
 const ANSWER_MAX: u64 = 64 << 20;
@@ -234,9 +235,22 @@ impl Sending {
             }
             sleep(LOOK_AGAIN).await;
         }
-        // Meanwhile it was ended as lost, or by force.
-        self.backend().load.not_taken();
-        Err(GatewayError::BackendDown { backend: self.backend().name.clone() })
+        self.ended_meanwhile()
+    }
+
+    /// It ended while it was looked for. Its events said so, and only what was taken has events;
+    /// or it was ended as lost, or by force.
+    fn ended_meanwhile(self) -> Answer {
+        let state = self.gateway.ledger().get(&self.prompt, now()).map(|record| record.state);
+        match state {
+            Some(State::Ended(End::Succeeded | End::Failed | End::Interrupted | End::Deleted)) => {
+                Ok(self.found(None))
+            }
+            Some(State::Ended(End::Lost(_)) | State::Pending | State::Learned) | None => {
+                self.backend().load.not_taken();
+                Err(GatewayError::BackendDown { backend: self.backend().name.clone() })
+            }
+        }
     }
 
     fn found(&self, number: Option<f64>) -> Response<ResponseBody> {

@@ -303,10 +303,8 @@ async fn sockets_count_as_connections_until_they_end() {
     let request = "GET /prompt HTTP/1.1\r\nHost: gw\r\nConnection: close\r\n\r\n";
     assert_eq!(raw(&world, request.as_bytes(), until_closed).await, "", "there is no seat left");
     first.close().await;
-    soon("a seat is free", async {
-        while raw(&world, request.as_bytes(), until_closed).await.is_empty() {}
-    })
-    .await;
+    let is_free = async { while raw(&world, request.as_bytes(), until_closed).await.is_empty() {} };
+    soon("a seat is free", Box::pin(is_free)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -6,12 +6,15 @@
     reason = "the lints spare test functions only, and these are the helpers of tests"
 )]
 
+mod backends;
 mod daemon;
+mod ends;
 mod front;
 mod many;
 mod prompts;
 mod races;
 mod simulation;
+mod sockets;
 mod strangers;
 mod support;
 mod tidy;

@@ -49,9 +49,9 @@ async fn a_socket_that_reopens_before_the_old_one_closes_loses_nothing() {
         tokio::time::sleep(Duration::from_micros(rand::random::<u64>() % 40_000)).await;
         let newer = world.socket("ada").await;
         if round % 2 == 0 {
-            socket.cut()
+            socket.cut();
         } else {
-            socket.close().await
+            socket.close().await;
         }
         socket = newer;
         let seen = socket.until_end(&prompt).await;
