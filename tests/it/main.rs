@@ -7,6 +7,7 @@
 )]
 
 mod daemon;
+mod docs;
 mod front;
 mod many;
 mod prompts;
