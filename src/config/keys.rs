@@ -138,7 +138,7 @@ sections! {
         listen: Listen = "127.0.0.1:8180";
         /// Threads that serve; 0 is one for each core.
         workers: Count { min: 0, max: 1024 } = "0";
-        /// Connections of clients at one time; more wait in the kernel's backlog.
+        /// Connections of clients at one time; more are closed at once.
         max_connections: Count { min: 1, max: 1_000_000 } = "10000";
         /// From the first byte of a request to the end of its headers.
         header_timeout: Span { min: 100 * MS, max: H } = "10s";

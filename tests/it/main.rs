@@ -1,13 +1,8 @@
 //! One binary for all tests that look at Mooring from outside: one link step, shared helpers.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "the lints spare test functions only, and these are the helpers of tests"
-)]
-
 mod backends;
 mod daemon;
+mod docs;
 mod ends;
 mod front;
 mod many;

@@ -1,0 +1,40 @@
+# syntax=docker/dockerfile:1
+# The gateway as one file on a base without shell or package manager.
+#
+#   docker build --tag mooring .
+#   docker run --publish 127.0.0.1:8180:8180 mooring serve --backend http://gpu-a:8188
+
+FROM rust:1.95-slim-bookworm AS build
+WORKDIR /build
+COPY Cargo.toml Cargo.lock ./
+COPY src src
+# The caches outlive a build, so the executable is copied out of them.
+RUN --mount=type=cache,target=/usr/local/cargo/registry \
+    --mount=type=cache,target=/build/target \
+    cargo build --release --locked \
+    && cp target/release/mooring /mooring
+
+FROM gcr.io/distroless/cc-debian12:nonroot
+ARG VERSION=0.1.0
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="Mooring" \
+      org.opencontainers.image.description="A sticky gateway that makes many ComfyUI servers look like one" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}" \
+      org.opencontainers.image.licenses="Apache-2.0"
+COPY --from=build /mooring /mooring
+COPY LICENSE /LICENSE
+
+# Clients come from outside the container. This goes over `server.listen` of a file. The admin
+# listener stays on loopback, where the health check asks it: on any other address it needs a
+# token (MOORING_ADMIN__LISTEN=0.0.0.0:8181 and MOORING_ADMIN__TOKEN).
+ENV MOORING_SERVER__LISTEN=0.0.0.0:8180
+EXPOSE 8180 8181
+
+# `nonroot` of the base, as a number, so that Kubernetes can see that it is not root.
+USER 65532:65532
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=10s --timeout=5s --start-period=5s --retries=3 \
+    CMD ["/mooring", "healthcheck"]
+ENTRYPOINT ["/mooring"]
+CMD ["serve"]
