@@ -1,5 +1,6 @@
 //! What all rooms share: the fleet, the clients, the ledger, the counters.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
 
@@ -46,6 +47,8 @@ pub struct Gateway {
     pub bodies: BodyBudget,
     /// Set in the demo only.
     pub demo: Option<Demo>,
+    /// The front listens.
+    open: AtomicBool,
     ledger: Mutex<Ledger>,
     files: Mutex<Files>,
     reconcile: Notify,
@@ -73,6 +76,7 @@ impl Gateway {
                 config.prompts.ledger_prompts,
                 config.prompts.ledger_age,
             )),
+            open: AtomicBool::new(false),
             files: Mutex::new(Files::new(FILES_MAX)),
             reconcile: Notify::new(),
             config,
@@ -99,6 +103,16 @@ impl Gateway {
         });
         self.tasks.spawn(registry::sweep(Arc::clone(self)));
         self.tasks.spawn(reconcile::reconcile(Arc::clone(self)));
+    }
+
+    /// The front listens from now on.
+    pub fn opened(&self) {
+        self.open.store(true, Ordering::Relaxed);
+    }
+
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.open.load(Ordering::Relaxed)
     }
 
     /// The backend of settings, user data and the page: the configured one, or the first by name.

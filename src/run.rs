@@ -59,7 +59,8 @@ pub async fn start(
         tasks.spawn(accept(listener, service, limits, tasks.clone()));
     }
     first_probes(&gateway).await;
-    tasks.spawn(accept(front, Front(gateway), limits, tasks.clone()));
+    tasks.spawn(accept(front, Front(Arc::clone(&gateway)), limits, tasks.clone()));
+    gateway.opened();
     Ok(running)
 }
 

@@ -37,7 +37,7 @@ pub fn router(gateway: Arc<Gateway>) -> Router {
         .with_state(gateway)
 }
 
-/// The process answers. Also while it drains: a kubelet would kill a draining pod.
+/// The process answers. A drain closes this listener with the others.
 async fn livez() -> &'static str {
     "ok\n"
 }
@@ -60,7 +60,7 @@ async fn readyz(State(gateway): Shared) -> Reply {
         .collect();
     let is_stopping = gateway.tasks.is_stopping();
     let usable = gateway.fleet.iter().filter(|backend| backend.is_up()).count();
-    let is_ready = !is_stopping && 0 < usable;
+    let is_ready = gateway.is_open() && !is_stopping && 0 < usable;
     let status = if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let body = json!({
         "ready": is_ready,

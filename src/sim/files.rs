@@ -133,7 +133,11 @@ pub(super) fn view(shared: &Shared, query: &str, headers: &HeaderMap) -> Respons
     if let Some(preview) = parameter(query, "preview") {
         let format = preview.split(';').next().unwrap_or_default();
         return match pictures::convert(&file.bytes, format) {
-            Some((converted, content_type)) => bytes(200, converted, content_type),
+            Some((converted, content_type)) => {
+                let mut response = bytes(200, converted, content_type);
+                insert(&mut response, CONTENT_DISPOSITION, &format!("filename=\"{name}\""));
+                response
+            }
             None => trouble(),
         };
     }
@@ -223,7 +227,11 @@ pub(super) fn userdata(shared: &Shared, bare_path: &str) -> Response<SimBody> {
     }
     let path = user_path(bare_path);
     match shared.server().files.userdata.get(&path) {
-        Some(found) => bytes(200, found.clone(), content_type(&path)),
+        Some(found) => {
+            let mut response = bytes(200, found.clone(), content_type(&path));
+            insert(&mut response, ACCEPT_RANGES, "bytes");
+            response
+        }
         None => bare(404),
     }
 }

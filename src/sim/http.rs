@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use super::body::SimBody;
 use super::python_json::dumps;
 use super::state::{FileKind, Seen};
-use super::{Faults, Hang, Shared, files, fixed, nodes, prompts, sockets};
+use super::{Faults, Hang, Shared, controls, files, fixed, nodes, prompts, sockets};
 use crate::net::{Stream, sleep};
 
 /// `--max-upload-size`, which holds for JSON as well.
@@ -53,7 +53,7 @@ async fn answer(shared: &Arc<Shared>, request: Request<Incoming>) -> Option<Resp
     });
     let path = decode(request.uri().path());
     if let Some(control) = path.strip_prefix("/sim/") {
-        return Some(controls(shared, control, request).await);
+        return Some(controls::answer(shared, control, request).await);
     }
     let faults = shared.faults();
     sleep_if(&faults).await;
@@ -302,62 +302,10 @@ fn subscribe(shared: &Shared, body: &[u8]) -> Response<SimBody> {
     bare(200)
 }
 
-async fn whole(request: Request<Incoming>) -> Option<Bytes> {
+/// The whole body of a request; `None` if it broke off or is too large.
+pub(super) async fn whole(request: Request<Incoming>) -> Option<Bytes> {
     let body = Limited::new(request.into_body(), BODY_MAX).collect().await;
     body.ok().map(http_body_util::Collected::to_bytes)
-}
-
-/// What no ComfyUI has: tests and the demo steer it here, and benchmarks measure.
-async fn controls(
-    shared: &Arc<Shared>,
-    control: &str,
-    request: Request<Incoming>,
-) -> Response<SimBody> {
-    let query = request.uri().query().unwrap_or("").to_owned();
-    match (request.method(), control) {
-        (&Method::POST, "faults") => {
-            let faults = whole(request).await.and_then(|it| serde_json::from_slice(&it).ok());
-            match faults {
-                Some(faults) => {
-                    shared.set_faults(|current| *current = faults);
-                    bare(200)
-                }
-                None => text(400, "these are no faults"),
-            }
-        }
-        (&Method::POST, "crash") => {
-            shared.kill();
-            bare(200)
-        }
-        (&Method::POST, "sink") => sink(request).await,
-        (&Method::GET, "blob") => {
-            let bytes = crate::comfy::query::parameter(&query, "bytes");
-            let left = bytes.and_then(|text| text.parse().ok()).unwrap_or(0);
-            Response::new(SimBody::Blob { left, given: Arc::clone(&shared.blob_bytes) })
-        }
-        (&Method::GET, "ledger") => {
-            let ledger = shared.server().ledger.clone();
-            json_answer(
-                200,
-                &json!({
-                    "enqueued": ledger.enqueued, "executed": ledger.executed,
-                    "finished": ledger.finished, "deleted": ledger.deleted,
-                    "interrupted": ledger.interrupted,
-                }),
-            )
-        }
-        _ => bare(404),
-    }
-}
-
-/// Reads a body of any size and keeps nothing of it.
-async fn sink(request: Request<Incoming>) -> Response<SimBody> {
-    let mut body = request.into_body();
-    let mut bytes = 0;
-    while let Some(Ok(frame)) = body.frame().await {
-        bytes += frame.data_ref().map_or(0, Bytes::len);
-    }
-    json_answer(200, &json!({ "bytes": bytes }))
 }
 
 /// `server.py:141`: a page of another origin may not call a loopback server.

@@ -5,6 +5,7 @@
 //! real; models are not needed.
 
 mod body;
+mod controls;
 mod events;
 mod faults;
 mod files;
@@ -285,6 +286,11 @@ impl Shared {
 
     fn name(&self) -> &str {
         &self.options.name
+    }
+
+    /// True once for each interrupt.
+    fn take_interrupt(&self) -> bool {
+        std::mem::take(&mut self.server().memory.interrupt)
     }
 
     fn speed(&self) -> f64 {

@@ -64,6 +64,8 @@ fn cut(answer: Response<SimBody>) -> Response<SimBody> {
 fn enqueue(shared: &Shared, body: &[u8]) -> Result<Value, Response<SimBody>> {
     let body: Value = serde_json::from_slice(body).map_err(|_| trouble())?;
     let body = body.as_object().ok_or_else(trouble)?;
+    // Counted before it is looked at: a refused prompt uses a number up.
+    let number = number_of(shared, body)?;
     let Some(graph) = body.get("prompt") else {
         let error = json!({
             "type": "no_prompt", "message": "No prompt provided",
@@ -88,14 +90,6 @@ fn enqueue(shared: &Shared, body: &[u8]) -> Result<Value, Response<SimBody>> {
     let mut server = shared.server();
     let valid =
         nodes::validate(&graph, &server.files).map_err(|invalid| json_answer(400, &invalid.0))?;
-    let number = match body.get("number") {
-        Some(number) => number.as_f64().ok_or_else(trouble)?,
-        None => {
-            let counted = f64::from(server.memory.counter);
-            server.memory.counter += 1;
-            if body.get("front") == Some(&json!(true)) { -counted } else { counted }
-        }
-    };
     let extra_data = Value::Object(extra_data);
     let item = Item { number, id: id.clone(), graph, extra_data, outputs: valid.outputs };
     server.memory.pending.push(item);
@@ -105,6 +99,17 @@ fn enqueue(shared: &Shared, body: &[u8]) -> Result<Value, Response<SimBody>> {
     shared.work.notify_one();
     let number = super::state::number(number);
     Ok(json!({ "prompt_id": id, "number": number, "node_errors": valid.node_errors }))
+}
+
+#[expect(clippy::result_large_err, reason = "the error is the answer")]
+fn number_of(shared: &Shared, body: &Map<String, Value>) -> Result<f64, Response<SimBody>> {
+    if let Some(number) = body.get("number") {
+        return number.as_f64().ok_or_else(trouble);
+    }
+    let mut server = shared.server();
+    let counted = f64::from(server.memory.counter);
+    server.memory.counter += 1;
+    Ok(if body.get("front") == Some(&json!(true)) { -counted } else { counted })
 }
 
 /// `GET /queue`: waiting prompts in no order.

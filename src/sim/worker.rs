@@ -52,7 +52,7 @@ async fn run(shared: &Arc<Shared>, item: &Item) {
         shared.say(name, &data, item.client());
     }
     run.messages.push(json!([name, data]));
-    let entry = run.history(status);
+    let entry = entry(item, &run.outputs, &run.messages, status);
     sleep(shared.faults().history_delay()).await;
     {
         let mut server = shared.server();
@@ -155,7 +155,7 @@ impl<'a> Run<'a> {
     }
 
     async fn node(&mut self, id: &str) -> Given {
-        if self.is_interrupted() {
+        if self.shared.take_interrupt() {
             return Given::Interrupted(self.stopped_at(id));
         }
         self.shared.server().memory.node = Some(id.to_owned());
@@ -218,7 +218,7 @@ impl<'a> Run<'a> {
         let picture = self.input(node, "image").and_then(|batch| batch.first()).cloned();
         for step in 1..=steps {
             sleep(pause).await;
-            if self.is_interrupted() {
+            if self.shared.take_interrupt() {
                 return Given::Interrupted(self.stopped_at(id));
             }
             let preview = picture.as_ref().filter(|_| shows).map(Picture::preview);
@@ -318,10 +318,6 @@ impl<'a> Run<'a> {
         node["inputs"][name].as_u64().and_then(|number| u32::try_from(number).ok()).unwrap_or(0)
     }
 
-    fn is_interrupted(&self) -> bool {
-        std::mem::take(&mut self.shared.server().memory.interrupt)
-    }
-
     fn class(&self, id: &str) -> Value {
         self.item.graph.get(id).map_or(Value::Null, |node| node["class_type"].clone())
     }
@@ -375,30 +371,27 @@ impl<'a> Run<'a> {
         let data = json!({ "prompt_id": self.item.id, "nodes": self.progress });
         self.shared.say("progress_state", &data, self.item.client());
     }
-
-    fn history(&self, status: &str) -> Value {
-        let meta: Map<String, Value> = self
-            .outputs
-            .keys()
-            .map(|id| {
-                let meta = json!({
-                    "node_id": id, "display_node": id, "parent_node": null, "real_node_id": id,
-                });
-                (id.clone(), meta)
-            })
-            .collect();
-        json!({
-            "prompt": self.item.tuple(),
-            "outputs": self.outputs,
-            "status": {
-                "status_str": status, "completed": status == "success",
-                "messages": self.messages,
-            },
-            "meta": meta,
-        })
-    }
 }
 
 fn done(pictures: Option<Batch>) -> Given {
     Given::Done { pictures, shown: None }
+}
+
+/// What the history keeps of a prompt (`execution.py:1145`).
+fn entry(item: &Item, outputs: &Map<String, Value>, messages: &[Value], status: &str) -> Value {
+    let of_node = |id: &String| {
+        let meta = json!({
+            "node_id": id, "display_node": id, "parent_node": null, "real_node_id": id,
+        });
+        (id.clone(), meta)
+    };
+    let meta: Map<String, Value> = outputs.keys().map(of_node).collect();
+    json!({
+        "prompt": item.tuple(),
+        "outputs": outputs,
+        "status": {
+            "status_str": status, "completed": status == "success", "messages": messages,
+        },
+        "meta": meta,
+    })
 }

@@ -1,5 +1,11 @@
 //! One binary for all tests that look at Mooring from outside: one link step, shared helpers.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "the lints spare test functions only, and these are the helpers of tests"
+)]
+
 mod backends;
 mod daemon;
 mod docs;
@@ -8,6 +14,7 @@ mod front;
 mod many;
 mod prompts;
 mod races;
+mod recordings;
 mod simulation;
 mod sockets;
 mod strangers;

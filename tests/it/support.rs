@@ -203,11 +203,22 @@ pub(crate) async fn send(
     headers: &[(&str, &str)],
     body: &str,
 ) -> Answer {
+    send_bytes(to, method, path, headers, Bytes::from(body.to_owned())).await
+}
+
+/// The same with a body of any bytes.
+pub(crate) async fn send_bytes(
+    to: SocketAddr,
+    method: Method,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: Bytes,
+) -> Answer {
     let mut request = Request::builder().method(method).uri(path).header("host", to.to_string());
     for (name, value) in headers {
         request = request.header(*name, *value);
     }
-    let request = request.body(Full::new(Bytes::from(body.to_owned()))).unwrap();
+    let request = request.body(Full::new(body)).unwrap();
     soon(path, exchange(to, request)).await
 }
 
@@ -301,6 +312,11 @@ impl Socket {
 
     pub(crate) async fn send(&mut self, frame: Frame) {
         let _ = self.channel.send(frame).await;
+    }
+
+    /// The bare connection.
+    pub(crate) fn into_channel(self) -> Channel {
+        self.channel
     }
 
     /// Closes it properly.
