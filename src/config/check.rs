@@ -6,15 +6,15 @@
 
 use super::file;
 use super::keys::{
-    BACKENDS, RawAdmin, RawAffinity, RawBackend, RawConfig, RawFiles, RawFleet, RawIsolation,
-    RawLog, RawPrompts, RawServer, RawSockets,
+    BACKENDS, RawAdmin, RawAffinity, RawBackend, RawConfig, RawFleet, RawIsolation, RawLog,
+    RawPrompts, RawServer, RawSockets,
 };
 use super::problems::Notes;
 use super::raw::RawNamed;
 use super::values::Secret;
 use super::{
-    AdminConfig, AffinityConfig, BackendConfig, Config, FilesConfig, FleetConfig, IsolationConfig,
-    LogConfig, PromptsConfig, ServerConfig, SocketsConfig,
+    AdminConfig, AffinityConfig, BackendConfig, Config, FleetConfig, IsolationConfig, LogConfig,
+    PromptsConfig, ServerConfig, SocketsConfig,
 };
 
 pub(super) fn check(raw: RawConfig, notes: &mut Notes) -> Config {
@@ -26,7 +26,6 @@ pub(super) fn check(raw: RawConfig, notes: &mut Notes) -> Config {
         prompts: raw_prompts,
         sockets: raw_sockets,
         isolation: raw_isolation,
-        files: raw_files,
         log: raw_log,
         backends: raw_backends,
     } = raw;
@@ -38,7 +37,6 @@ pub(super) fn check(raw: RawConfig, notes: &mut Notes) -> Config {
         prompts: prompts(raw_prompts, notes),
         sockets: sockets(raw_sockets, notes),
         isolation: isolation(raw_isolation, notes),
-        files: files(raw_files, notes),
         log: log(raw_log, notes),
         backends: backends(raw_backends, notes),
     }
@@ -187,11 +185,6 @@ fn sockets(raw: RawSockets, notes: &mut Notes) -> SocketsConfig {
 fn isolation(raw: RawIsolation, notes: &mut Notes) -> IsolationConfig {
     let RawIsolation { status } = raw;
     IsolationConfig { status: status.check(notes) }
-}
-
-fn files(raw: RawFiles, notes: &mut Notes) -> FilesConfig {
-    let RawFiles { tag } = raw;
-    FilesConfig { tag: tag.check(notes) }
 }
 
 fn log(raw: RawLog, notes: &mut Notes) -> LogConfig {

@@ -9,8 +9,7 @@ use super::kinds::{
 };
 use super::raw::{RawNamed, Section, Setting};
 use super::values::{
-    BackendUrl, Classes, Counts, Format, Listen, ListenOrOff, LogLevel, Networks, Origins, Tag,
-    Token,
+    BackendUrl, Classes, Counts, Format, Listen, ListenOrOff, LogLevel, Networks, Origins, Token,
 };
 
 /// One key, for documentation and for suggestions.
@@ -126,7 +125,6 @@ pub(super) struct RawConfig {
     pub(super) prompts: RawPrompts,
     pub(super) sockets: RawSockets,
     pub(super) isolation: RawIsolation,
-    pub(super) files: RawFiles,
     pub(super) log: RawLog,
     /// In the order of names.
     pub(super) backends: Vec<RawNamed>,
@@ -246,10 +244,6 @@ sections! {
     ["isolation"] RawIsolation isolation {
         /// Whose prompts `queue_remaining` counts: the client's own, or all of its backend.
         status: Counts = "own";
-    }
-    ["files"] RawFiles files {
-        /// Names files that two backends made under one name apart by their backend.
-        tag: Tag = "auto";
     }
     ["log"] RawLog log {
         /// Lines for people, or one JSON object a line.

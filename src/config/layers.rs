@@ -124,7 +124,6 @@ impl Layers {
             prompts: keys::prompts("prompts", &mut section),
             sockets: keys::sockets("sockets", &mut section),
             isolation: keys::isolation("isolation", &mut section),
-            files: keys::files("files", &mut section),
             log: keys::log("log", &mut section),
             backends: named(self.backends, &mut section),
         }

@@ -52,7 +52,6 @@ pub struct Config {
     pub prompts: PromptsConfig,
     pub sockets: SocketsConfig,
     pub isolation: IsolationConfig,
-    pub files: FilesConfig,
     pub log: LogConfig,
     /// In the order of names, which is that of [`crate::routing::ids::BackendId`].
     /// Invariant: 1 to [`Config::BACKENDS_MAX`], no name and no authority twice.
@@ -162,19 +161,6 @@ pub struct IsolationConfig {
 pub enum StatusCounts {
     Own,
     Backend,
-}
-
-/// `[files]`: names of files.
-#[derive(Clone, Debug, PartialEq)]
-pub struct FilesConfig {
-    pub tag: FileTag,
-}
-
-/// Whether equal names of files on several backends are told apart.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum FileTag {
-    Auto,
-    Never,
 }
 
 /// `[log]`.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::keys::KEYS;
-use super::{Config, FileTag, LogFormat, Origin, Problem, Problems, Sources, StatusCounts, load};
+use super::{Config, LogFormat, Origin, Problem, Problems, Sources, StatusCounts, load};
 
 const TWO: &str = "[backends.gpu-a]\nurl = \"http://gpu-a:8188\"\n[backends.gpu-b]\n\
                    url = \"http://gpu-b:8188\"\n";
@@ -259,7 +259,7 @@ fn flags_go_over_the_environment_and_that_over_the_file() {
             ("MOORING_SERVER__ALLOWED_ORIGINS", "https://a.example, https://B.example:443"),
             ("MOORING_BACKENDS__GPU_A__WEIGHT", "4"),
             ("MOORING_BACKENDS__GPU_C__URL", "http://[::1]:8188"),
-            ("MOORING_FILES__TAG", "never"),
+            ("MOORING_ISOLATION__STATUS", "backend"),
         ],
         &["http://10.0.0.9:8188"],
         &[("server.workers", "4"), ("backends.gpu-b.max_pending", "7"), ("server.home", "gpu-b")],
@@ -270,7 +270,7 @@ fn flags_go_over_the_environment_and_that_over_the_file() {
         (4, 30, 5)
     );
     assert_eq!(config.server.allowed_origins, ["https://a.example", "https://b.example"]);
-    assert_eq!(config.files.tag, FileTag::Never);
+    assert_eq!(config.isolation.status, StatusCounts::Backend);
     assert_eq!(config.server.home, "gpu-b");
     let backends: Vec<_> = config
         .backends

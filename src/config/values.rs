@@ -12,7 +12,7 @@ use super::problems::Origin;
 use super::raw::{Item, Written};
 use super::suggest::nearest;
 use super::url::{self, Address};
-use super::{FileTag, LogFormat, StatusCounts};
+use super::{LogFormat, StatusCounts};
 
 /// A list in a file holds at most this many entries.
 const LIST_MAX: usize = 1_000;
@@ -202,22 +202,6 @@ impl Kind for Counts {
 
     fn takes(&self) -> String {
         "\"own\" or \"backend\"".to_owned()
-    }
-}
-
-#[derive(Debug)]
-pub(super) struct Tag;
-
-impl Kind for Tag {
-    type Value = FileTag;
-    const SHAPE: Shape = Shape::Text;
-
-    fn parse(&self, text: &str) -> Result<FileTag, String> {
-        choose(text, &[("auto", FileTag::Auto), ("never", FileTag::Never)])
-    }
-
-    fn takes(&self) -> String {
-        "\"auto\" or \"never\"".to_owned()
     }
 }
 
