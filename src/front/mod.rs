@@ -28,12 +28,15 @@ use std::sync::Arc;
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Request, Response, StatusCode};
 use hyper::body::Incoming;
-use tracing::debug;
+use tracing::{Level, debug};
 
 use crate::body::ResponseBody;
 use crate::error::{Fault, GatewayError};
 use crate::gateway::Gateway;
 use crate::net::now;
+
+/// The target of access records in the log.
+const ACCESS: &str = "mooring::access";
 
 /// What a handler gives.
 pub type Answer = Result<Response<ResponseBody>, GatewayError>;
@@ -45,8 +48,9 @@ pub async fn answer(
     request: Request<Incoming>,
 ) -> Response<ResponseBody> {
     let started = now();
-    let method = request.method().clone();
-    let path = request.uri().path().to_owned();
+    // Made only if somebody reads it.
+    let record = tracing::enabled!(target: ACCESS, Level::DEBUG)
+        .then(|| (request.method().clone(), request.uri().path().to_owned()));
     let asker = origin::Asker::of(&gateway, &request);
     let answer = match &asker {
         origin::Asker::Foreign => Err(GatewayError::ForeignOrigin),
@@ -61,16 +65,18 @@ pub async fn answer(
     }
     let took = now().duration_since(started);
     gateway.metrics.answered(response.status(), took);
-    // The one record of a request; its query may hold secrets and is left out.
-    debug!(
-        target: "mooring::access",
-        %method,
-        path,
-        status = response.status().as_u16(),
-        backend = headers::text(&response, &headers::BACKEND),
-        placement = headers::text(&response, &headers::PLACEMENT),
-        ms = took.as_secs_f64() * 1000.0,
-    );
+    if let Some((method, path)) = record {
+        // The one record of a request; its query may hold secrets and is left out.
+        debug!(
+            target: ACCESS,
+            %method,
+            path,
+            status = response.status().as_u16(),
+            backend = headers::text(&response, &headers::BACKEND),
+            placement = headers::text(&response, &headers::PLACEMENT),
+            ms = took.as_secs_f64() * 1000.0,
+        );
+    }
     response
 }
 

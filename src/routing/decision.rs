@@ -33,6 +33,17 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// Every reason, in the order of the enum: `ALL[reason as usize]` is `reason`.
+    pub const ALL: [Self; 7] = [
+        Self::Held,
+        Self::Reserved,
+        Self::Idle,
+        Self::Placed,
+        Self::Moved,
+        Self::Ledger,
+        Self::Home,
+    ];
+
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -172,5 +183,17 @@ impl Decisions {
     /// Oldest first.
     pub fn iter(&self) -> impl Iterator<Item = &Decided> {
         self.kept.iter()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_is_at_its_place() {
+        for (index, reason) in Reason::ALL.into_iter().enumerate() {
+            assert_eq!(reason as usize, index);
+        }
     }
 }
