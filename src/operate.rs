@@ -6,7 +6,6 @@ use tracing::info;
 
 use crate::client::Client;
 use crate::fleet::backend::Backend;
-use crate::front::verbs::{forget_on, stop};
 use crate::gateway::Gateway;
 use crate::routing::decision::StillPending;
 use crate::routing::place::AdminState;
@@ -39,9 +38,10 @@ pub fn reset(
     gateway.tasks.spawn(async move {
         for (prompt, pending) in released.cut_off {
             let backend = Arc::clone(gateway_of_task.fleet.get(pending.backend));
+            let limit = gateway_of_task.config.fleet.probe_timeout;
             // Where the backend answers: one that does not will be asked by nobody.
-            let _ = forget_on(&backend, &gateway_of_task, &prompt).await;
-            let _ = stop(&backend, &gateway_of_task, &prompt).await;
+            let _ = backend.delete(std::slice::from_ref(&prompt), limit).await;
+            let _ = backend.interrupt(&prompt, limit).await;
         }
     });
     Ok(cut_off)

@@ -28,12 +28,6 @@ impl Version {
         self.is_at_least([0, 3, 57])
     }
 
-    /// 0.6.0: `GET /api/jobs`.
-    #[must_use]
-    pub fn has_jobs(&self) -> bool {
-        self.is_at_least([0, 6, 0])
-    }
-
     fn is_at_least(&self, least: [u32; 3]) -> bool {
         self.numbers.is_none_or(|numbers| least <= numbers)
     }
@@ -66,7 +60,7 @@ mod tests {
         assert!(Version::parse("0.3.45").takes_prompt_id());
         assert!(Version::parse("v0.10.0-dev").interrupts_by_id());
         assert!(!Version::parse("0.3.56").interrupts_by_id());
-        assert!(Version::parse("nightly").has_jobs());
-        assert!(!Version::parse("0.5").has_jobs());
+        assert!(Version::parse("nightly").interrupts_by_id());
+        assert!(!Version::parse("0.3").takes_prompt_id());
     }
 }

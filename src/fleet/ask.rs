@@ -10,6 +10,7 @@ use super::backend::Backend;
 use super::pool::ExchangeError;
 use crate::body::{CollectError, CollectLimits, OnEnd as _, RequestBody, collect};
 use crate::comfy::answers::{self, Junk, Sighting};
+use crate::comfy::verbs;
 use crate::routing::ids::PromptId;
 
 /// The largest answer read into memory; a queue of a thousand graphs of 64 KiB.
@@ -84,8 +85,8 @@ impl Backend {
         Ok((status, body))
     }
 
-    /// Looks for a prompt: one atomic question where the server has the jobs API (0.6.0), else
-    /// the queue before the history, because a prompt moves from the one to the other.
+    /// Looks for a prompt: in the queue before the history, because a prompt moves from the one to
+    /// the other.
     ///
     /// # Errors
     /// The backend did not answer; nothing is known then.
@@ -111,6 +112,31 @@ impl Backend {
         let history = self.get_ok(&path, limit).await?;
         Ok(answers::in_history(&history, prompt.as_str())?
             .map_or(Sighting::Absent, Sighting::Ended))
+    }
+
+    /// Deletes prompts from the queue, as far as they wait there. It answers 200 whatever it did.
+    ///
+    /// # Errors
+    /// The backend did not answer; it may have acted all the same.
+    pub async fn delete(&self, prompts: &[PromptId], limit: Duration) -> Result<(), AskError> {
+        let ids: Vec<&str> = prompts.iter().map(PromptId::as_str).collect();
+        self.post("/queue", verbs::delete(&ids), limit).await.map(|_| ())
+    }
+
+    /// Interrupts a prompt, if it runs. A server older than 0.3.57 ignores the id and interrupts
+    /// whatever runs, so there it is looked first whether that is the one.
+    ///
+    /// # Errors
+    /// The backend did not answer; it may have acted all the same.
+    pub async fn interrupt(&self, prompt: &PromptId, limit: Duration) -> Result<(), AskError> {
+        let knows_ids = self.version().is_none_or(|version| version.interrupts_by_id());
+        if !knows_ids {
+            let sighting = self.look_for(prompt, limit).await?;
+            if !matches!(sighting, Sighting::Running { .. }) {
+                return Ok(());
+            }
+        }
+        self.post("/interrupt", verbs::interrupt(prompt.as_str()), limit).await.map(|_| ())
     }
 
     /// `GET path`, with 200 or nothing.

@@ -43,7 +43,7 @@ pub async fn interrupt(gateway: &Arc<Gateway>, who: &Who, request: Request<Incom
         None => own_pending(gateway, who)?,
     };
     for (prompt, backend) in prompts {
-        stop(gateway.fleet.get(backend), gateway, &prompt).await?;
+        interrupt_on(gateway, gateway.fleet.get(backend), &prompt).await?;
     }
     Ok(done())
 }
@@ -200,8 +200,7 @@ async fn delete(gateway: &Gateway, prompts: Located) -> Result<(), GatewayError>
     let limit = gateway.config.fleet.probe_timeout;
     for (backend, prompts) in by_backend(prompts) {
         let backend = gateway.fleet.get(backend);
-        let ids: Vec<&str> = prompts.iter().map(PromptId::as_str).collect();
-        let answer = backend.post("/queue", verbs::delete(&ids), limit).await;
+        let answer = backend.delete(&prompts, limit).await;
         answer.map_err(|error| asking_failed(backend, &error))?;
         for prompt in &prompts {
             delete_was_asked(gateway, prompt);
@@ -220,43 +219,6 @@ fn delete_was_asked(gateway: &Gateway, prompt: &PromptId) {
     }
 }
 
-/// Interrupts a prompt if it runs. A server older than 0.3.57 ignores the id and interrupts
-/// whatever runs, so there it is looked first whether that is the one.
-///
-/// # Errors
-/// The backend did not answer.
-pub async fn stop(
-    backend: &Backend,
-    gateway: &Gateway,
-    prompt: &PromptId,
-) -> Result<(), GatewayError> {
-    let limit = gateway.config.fleet.probe_timeout;
-    let failed = |error| asking_failed(backend, &error);
-    let knows_ids = backend.version().is_none_or(|version| version.interrupts_by_id());
-    if !knows_ids {
-        let sighting = backend.look_for(prompt, limit).await.map_err(failed)?;
-        if !matches!(sighting, Sighting::Running { .. }) {
-            return Ok(());
-        }
-    }
-    let answer = backend.post("/interrupt", verbs::interrupt(prompt.as_str()), limit).await;
-    answer.map(|_| ()).map_err(failed)
-}
-
-/// Deletes a prompt from its backend's queue, if it waits there.
-///
-/// # Errors
-/// The backend did not answer.
-pub async fn forget_on(
-    backend: &Backend,
-    gateway: &Gateway,
-    prompt: &PromptId,
-) -> Result<(), GatewayError> {
-    let limit = gateway.config.fleet.probe_timeout;
-    let answer = backend.post("/queue", verbs::delete(&[prompt.as_str()]), limit).await;
-    answer.map(|_| ()).map_err(|error| asking_failed(backend, &error))
-}
-
 /// Cancels waiting and running prompts; true if there was one to cancel.
 async fn cancel(gateway: &Gateway, prompts: Located) -> Result<bool, GatewayError> {
     let limit = gateway.config.fleet.probe_timeout;
@@ -269,16 +231,25 @@ async fn cancel(gateway: &Gateway, prompts: Located) -> Result<bool, GatewayErro
                 is_any = true;
                 delete(gateway, vec![(prompt.clone(), backend.id)]).await?;
                 // It may have begun between the look and the deletion.
-                stop(backend, gateway, &prompt).await?;
+                interrupt_on(gateway, backend, &prompt).await?;
             }
             Sighting::Running { .. } => {
                 is_any = true;
-                stop(backend, gateway, &prompt).await?;
+                interrupt_on(gateway, backend, &prompt).await?;
             }
             Sighting::Ended(_) | Sighting::Absent => {}
         }
     }
     Ok(is_any)
+}
+
+async fn interrupt_on(
+    gateway: &Gateway,
+    backend: &Backend,
+    prompt: &PromptId,
+) -> Result<(), GatewayError> {
+    let limit = gateway.config.fleet.probe_timeout;
+    backend.interrupt(prompt, limit).await.map_err(|error| asking_failed(backend, &error))
 }
 
 fn asking_failed(backend: &Backend, error: &AskError) -> GatewayError {
