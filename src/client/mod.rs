@@ -97,7 +97,7 @@ impl Client {
     /// # Errors
     /// [`Gone`] if it was forgotten meanwhile; else what [`core::Client::contact`] says.
     pub fn contact(&self, gateway: &Gateway) -> Result<Result<Decision, Refusal>, Gone> {
-        self.decide(gateway, core::Client::contact)
+        self.route(gateway, core::Client::contact)
     }
 
     /// An upload begins. Whoever began it ends it with [`Client::upload_ended`].
@@ -105,7 +105,7 @@ impl Client {
     /// # Errors
     /// As for [`Client::contact`].
     pub fn upload_began(&self, gateway: &Gateway) -> Result<Result<Decision, Refusal>, Gone> {
-        self.decide(gateway, core::Client::upload_began)
+        self.route(gateway, core::Client::upload_began)
     }
 
     /// The upload is over; one that arrived reserves its backend.
@@ -132,18 +132,22 @@ impl Client {
         output_nodes: Vec<String>,
     ) -> Result<Result<(Decision, Arc<Link>), Refusal>, Gone> {
         let max = gateway.config.prompts.max_pending_per_client;
-        let decided =
-            self.decide(gateway, |core, fleet, now| core.submit(prompt.clone(), max, fleet, now))?;
-        Ok(decided.map(|decision| {
+        // One step: a reset in between would end the prompt and leave its link to be dialled.
+        let submit = |state: &mut State, fleet: FleetNow<'_>, now| {
+            let decision = state.core.submit(prompt.clone(), max, fleet, now)?;
             gateway.fleet.get(decision.backend).load.expect_one();
-            let mut state = self.state();
             if !output_nodes.is_empty() {
                 state.output_nodes.insert(prompt.clone(), output_nodes);
             }
             state.say_status(self, gateway);
-            let link = self.ensure_link(&mut state, gateway, decision.backend);
-            (decision, link)
-        }))
+            let link = self.ensure_link(state, gateway, decision.backend);
+            Ok((decision, link))
+        };
+        let decided = self.decide(gateway, submit)?;
+        if let Ok((decision, _)) = &decided {
+            gateway.count(*decision);
+        }
+        Ok(decided)
     }
 
     /// The prompt was refused, or never sent: it leaves no trace.
@@ -264,12 +268,12 @@ impl Client {
         }
     }
 
-    /// Decides under the lock, with the fleet as it is, and counts what the decision changed.
-    fn decide(
+    /// Decides under the lock, with the fleet as it is.
+    fn decide<T>(
         &self,
         gateway: &Gateway,
-        decision: impl FnOnce(&mut core::Client, FleetNow<'_>, Instant) -> Decided,
-    ) -> Result<Decided, Gone> {
+        decision: impl FnOnce(&mut State, FleetNow<'_>, Instant) -> Result<T, Refusal>,
+    ) -> Result<Result<T, Refusal>, Gone> {
         let now = now();
         let views = gateway.fleet.views(now);
         let fleet = FleetNow { backends: &views, turn: gateway.fleet.turn() };
@@ -277,8 +281,17 @@ impl Client {
         if state.is_gone {
             return Err(Gone);
         }
-        let decided = decision(&mut state.core, fleet, now);
-        drop(state);
+        Ok(decision(&mut state, fleet, now))
+    }
+
+    /// The same for a decision of the core alone, counted.
+    fn route(
+        &self,
+        gateway: &Gateway,
+        decision: impl FnOnce(&mut core::Client, FleetNow<'_>, Instant) -> Decided,
+    ) -> Result<Decided, Gone> {
+        let decided =
+            self.decide(gateway, |state, fleet, now| decision(&mut state.core, fleet, now))?;
         if let Ok(made) = &decided {
             gateway.count(*made);
         }

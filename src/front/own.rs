@@ -58,7 +58,8 @@ struct WhoAmI {
 }
 
 fn whoami(gateway: &Gateway, who: &Who) -> Response<ResponseBody> {
-    let id = who.reader(gateway);
+    // Not by the address: a client's id is its own secret.
+    let id = who.asker(gateway);
     let client = id.as_ref().and_then(|id| gateway.clients.get(id));
     as_json(&WhoAmI {
         client_id: id.map(|id| id.to_string()),
@@ -81,7 +82,7 @@ struct Validation {
 }
 
 fn validate(gateway: &Gateway, who: &Who) -> Validation {
-    let client = who.reader(gateway).and_then(|id| gateway.clients.get(&id));
+    let client = who.asker(gateway).and_then(|id| gateway.clients.get(&id));
     let Some(client) = client else {
         let reason = "nothing is bound: this client has not been in contact".to_owned();
         return Validation { consistent: true, bound: None, link: None, api: None, reason };
@@ -115,7 +116,7 @@ struct Explanation {
 }
 
 fn explain(gateway: &Gateway, who: &Who, query: &str) -> Response<ResponseBody> {
-    let client = who.reader(gateway).and_then(|id| gateway.clients.get(&id));
+    let client = who.asker(gateway).and_then(|id| gateway.clients.get(&id));
     let prompt = parameter(query, "prompt").and_then(|text| PromptId::parse(&text).ok());
     let record = prompt.and_then(|prompt| {
         let record = gateway.ledger().get(&prompt, now()).cloned();

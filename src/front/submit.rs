@@ -158,6 +158,10 @@ impl Sending {
             let backend = self.backend().name.clone();
             return self.withdraw(GatewayError::LinkTimeout { backend });
         }
+        if !self.is_pending() {
+            // A reset ended it while its link was dialled: nothing was sent.
+            return self.ended_meanwhile();
+        }
         self.gateway.metrics.submissions.inc();
         match self.send(parts, body).await {
             Sent::Answered(parts, body) => self.answered(parts, body).await,
@@ -263,6 +267,22 @@ impl Sending {
     fn taken(&self) {
         self.backend().load.taken(now());
         self.client.accepted(&self.prompt);
+        let state = self.gateway.ledger().get(&self.prompt, now()).map(|record| record.state);
+        if matches!(state, Some(State::Ended(End::Lost(_)))) {
+            self.call_back();
+        }
+    }
+
+    /// It was told to be lost while it was on its way, and now it is there: nobody wants it.
+    fn call_back(&self) {
+        let (backend, prompt) = (Arc::clone(self.backend()), self.prompt.clone());
+        let limit = self.gateway.config.fleet.probe_timeout;
+        self.gateway.tasks.spawn(async move {
+            let deleted = backend.delete(std::slice::from_ref(&prompt), limit).await;
+            let stopped = backend.interrupt(&prompt, limit).await;
+            let called_back = deleted.is_ok() && stopped.is_ok();
+            info!(%prompt, backend = %backend.name, called_back, "A lost prompt turned up.");
+        });
     }
 
     fn withdraw(&self, error: GatewayError) -> Answer {

@@ -29,6 +29,9 @@ use crate::net::now;
 use crate::routing::ids::{BackendId, ClientId, PromptId};
 use crate::routing::ledger::State;
 
+/// Of how many ids that nobody knows one request makes us ask all backends.
+const UNKNOWN_MAX: usize = 16;
+
 /// The largest body of a verb.
 const BODY_MAX: u64 = 1 << 20;
 
@@ -147,11 +150,16 @@ type Located = Vec<(PromptId, BackendId)>;
 async fn named(gateway: &Gateway, who: &Who, ids: impl IntoIterator<Item = String>) -> Located {
     let askers = who.askers(gateway);
     let mut located = Located::new();
+    let mut unknown = 0;
     for prompt in ids.into_iter().filter_map(|id| PromptId::parse(&id).ok()) {
         let record = gateway.ledger().get(&prompt, now()).cloned();
         let (owner, backend) = match record {
             Some(record) => (record.client, record.backend),
-            None => (None, history::ask_all(gateway, &prompt).await),
+            None if unknown < UNKNOWN_MAX => {
+                unknown += 1;
+                (None, history::ask_all(gateway, &prompt).await)
+            }
+            None => (None, None),
         };
         let is_others = !askers.is_empty() && owner.is_some_and(|owner| !askers.contains(&owner));
         match backend {

@@ -254,3 +254,31 @@ async fn an_upload_and_the_prompt_that_uses_it_go_together() {
             .await;
     assert_eq!(nameless.status, 200);
 }
+
+/// A reset while a submission is on its way: told to be lost, it must not run all the same.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_prompt_that_was_reset_on_its_way_is_called_back() {
+    let world = World::new(1).await;
+    let _socket = world.socket("ada").await;
+    world.sim("a").set_faults(|faults| faults.latency_ms = 300);
+    let body = json!({ "client_id": "ada", "prompt_id": "p", "prompt": slow(100, 10.0) });
+    let body = body.to_string();
+    let submitting = world.post("/prompt", &body);
+    let resetting = async {
+        let id = mooring::routing::ids::ClientId::parse("ada").unwrap();
+        let client = world.gateway.clients.get(&id).unwrap();
+        until("it is pending", || !client.pending().is_empty()).await;
+        mooring::operate::reset(&world.gateway, &client, mooring::operate::Force::Forced).unwrap()
+    };
+    let (_answer, cut_off) = tokio::join!(submitting, resetting);
+    assert_eq!(cut_off, 1);
+    world.sim("a").set_faults(|faults| faults.latency_ms = 0);
+    let sim = world.sim("a");
+    until("nothing of it runs", || {
+        let ledger = sim.ledger();
+        !ledger.enqueued.contains(&"p".to_owned())
+            || ledger.interrupted.contains(&"p".to_owned())
+            || ledger.deleted.contains(&"p".to_owned())
+    })
+    .await;
+}

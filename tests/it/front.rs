@@ -322,3 +322,15 @@ async fn a_rebound_name_does_not_reach_the_admin_listener() {
     .await;
     assert_eq!(answer.status, 403);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_address_alone_is_not_told_whose_it_is() {
+    let world = World::new(1).await;
+    let _socket = world.socket("ada").await;
+    let who = world.get("/-/whoami").await.json();
+    assert_eq!(who["client_id"], serde_json::Value::Null, "{who}");
+    let refused = world.post("/-/reset?force=true", "").await;
+    assert_eq!((refused.status, refused.header("mooring-error")), (403, "nameless"));
+    let named = send(world.front, Method::GET, "/-/whoami", &[("comfy-client-id", "ada")], "");
+    assert_eq!(named.await.json()["client"]["backend"], "a");
+}
