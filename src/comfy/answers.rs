@@ -73,9 +73,21 @@ impl Ended {
 
 /// `[number, prompt_id, …]`, as queues list prompts; graphs are skipped.
 #[derive(Debug)]
-struct QueueItem {
-    number: Option<f64>,
-    id: String,
+pub(super) struct QueueItem {
+    pub(super) number: Option<f64>,
+    pub(super) id: String,
+}
+
+/// The answer of `GET /queue`.
+#[derive(Debug, Deserialize)]
+pub(super) struct Queue {
+    pub(super) queue_running: Vec<QueueItem>,
+    pub(super) queue_pending: Vec<QueueItem>,
+}
+
+/// Reads the answer of `GET /queue`.
+pub(super) fn queue(body: &[u8]) -> Result<Queue, Junk> {
+    serde_json::from_slice(body).map_err(|_| Junk::Malformed)
 }
 
 impl<'de> Deserialize<'de> for QueueItem {
@@ -108,12 +120,7 @@ impl<'de> Deserialize<'de> for QueueItem {
 /// # Errors
 /// It is no queue.
 pub fn in_queue(body: &[u8], id: &str) -> Result<Option<Sighting>, Junk> {
-    #[derive(Deserialize)]
-    struct Queue {
-        queue_running: Vec<QueueItem>,
-        queue_pending: Vec<QueueItem>,
-    }
-    let queue: Queue = serde_json::from_slice(body).map_err(|_| Junk::Malformed)?;
+    let queue = queue(body)?;
     let find = |items: Vec<QueueItem>| items.into_iter().find(|item| item.id == id);
     if let Some(item) = find(queue.queue_running) {
         return Ok(Some(Sighting::Running { number: item.number }));

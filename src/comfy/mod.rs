@@ -11,12 +11,14 @@
 //! - [`files`]: files in outputs and in the query of `/view`
 //! - [`preview`]: binary frames; type 4 → 1
 //! - [`answers`]: backends' answers, as far as they are read
+//! - [`lists`]: queues of several backends as one
 //! - [`reply`]: answers of ours in ComfyUI's shapes
 
 pub mod answers;
 pub mod endpoint;
 pub mod event;
 pub mod files;
+pub mod lists;
 pub mod preview;
 pub mod query;
 pub mod reply;

@@ -6,6 +6,7 @@
 //! - [`forward`]: all the rest, streamed both ways
 //! - [`verbs`]: interrupt, delete, clear, cancel: only one's own
 //! - [`history`]: questions that name a prompt
+//! - [`lists`]: what nobody in particular is shown
 //! - [`upgrade`]: browser sockets
 //! - [`origin`]: pages of other origins
 //! - [`own`]: what is ours, under `/-/`
@@ -15,6 +16,7 @@ pub mod forward;
 pub mod headers;
 pub mod history;
 pub mod identify;
+pub mod lists;
 pub mod origin;
 pub mod own;
 pub mod route;

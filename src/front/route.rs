@@ -13,7 +13,7 @@ use hyper::body::Incoming;
 use super::browsers::BrowserId;
 use super::forward::{Target, forward, forward_file, forward_upload};
 use super::identify::Who;
-use super::{Answer, history, own, submit, upgrade, verbs};
+use super::{Answer, history, lists, own, submit, upgrade, verbs};
 use crate::client::Client;
 use crate::client::registry::with_client;
 use crate::comfy::endpoint::{Endpoint, classify};
@@ -57,6 +57,7 @@ pub async fn route(gateway: &Arc<Gateway>, peer: IpAddr, request: Request<Incomi
             Err(GatewayError::OperatorsOnly)
         }
         Endpoint::View => view(gateway, &who, request).await,
+        Endpoint::Queue if who.reader(gateway).is_none() => lists::queue(gateway).await,
         Endpoint::Queue
         | Endpoint::HistoryList
         | Endpoint::JobList

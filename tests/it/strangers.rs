@@ -40,3 +40,21 @@ async fn of_two_pictures_with_one_name_each_client_gets_its_own() {
         assert_eq!(world.get(&path).await.backend(), backend, "{client}");
     }
 }
+
+/// A widely used SDK asks for the queue without a name, and gives up if its prompt is in none.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_in_particular_finds_every_prompt_in_the_queue_and_nothing_of_it() {
+    let world = World::new(2).await;
+    let _sockets = (world.socket("ada").await, world.socket("bob").await);
+    let ada = world.submit("ada", &crate::support::slow(50, 5.0)).await;
+    let bob = world.submit("bob", &crate::support::slow(50, 5.0)).await;
+    assert_ne!(ada.backend(), bob.backend());
+    let (ada, bob) = (ada.prompt_id(), bob.prompt_id());
+    let queue = world.get("/queue").await;
+    for prompt in [&ada, &bob] {
+        assert!(queue.text().contains(prompt.as_str()), "{}", queue.text());
+    }
+    assert!(!queue.text().contains("EmptyImage") && !queue.text().contains("\"ada\""));
+    let own = world.get("/api/queue?clientId=ada").await.text();
+    assert!(own.contains(&ada) && own.contains("EmptyImage") && !own.contains(&bob));
+}

@@ -1,0 +1,61 @@
+//! Queues of several backends as one.
+
+use serde_json::{Value, json};
+
+use super::answers::{Junk, QueueItem, queue};
+
+/// What nobody in particular is shown of the queues (promise R5): ids and positions, no graphs and
+/// no client ids. Whoever waits for a prompt of his own finds its id.
+#[derive(Debug, Default)]
+pub struct Positions {
+    running: Vec<Value>,
+    pending: Vec<Value>,
+}
+
+impl Positions {
+    /// Adds the answer of one backend's `GET /queue`.
+    ///
+    /// # Errors
+    /// It is no queue.
+    pub fn add(&mut self, body: &[u8]) -> Result<(), Junk> {
+        let queue = queue(body)?;
+        self.running.extend(queue.queue_running.iter().map(position));
+        self.pending.extend(queue.queue_pending.iter().map(position));
+        Ok(())
+    }
+
+    /// In the form of `GET /queue`.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        json!({ "queue_running": self.running, "queue_pending": self.pending }).to_string()
+    }
+}
+
+fn position(item: &QueueItem) -> Value {
+    json!([item.number, item.id, {}, {}, []])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_and_positions_are_shown_and_nothing_else() {
+        let mut all = Positions::default();
+        all.add(
+            br#"{"queue_running": [[1, "a", {"1": {"x": "secret"}}, {"client_id": "c"}, []]],
+            "queue_pending": []}"#,
+        )
+        .unwrap();
+        all.add(br#"{"queue_running": [], "queue_pending": [[7, "b", {}, {}, ["3"]]]}"#).unwrap();
+        assert_eq!(all.add(b"<html>"), Err(Junk::Malformed));
+        let shown: Value = serde_json::from_str(&all.to_json()).unwrap();
+        assert_eq!(
+            shown,
+            json!({
+                "queue_running": [[1.0, "a", {}, {}, []]],
+                "queue_pending": [[7.0, "b", {}, {}, []]],
+            })
+        );
+    }
+}
