@@ -106,12 +106,6 @@ impl EventLog {
             .map(|log| &log.prompt)
     }
 
-    /// The node that the prompt works on, as its newest `executing` frame says.
-    #[must_use]
-    pub fn executing(&self, prompt: &str) -> Option<&Frame> {
-        self.prompts[self.position(prompt)?].now.executing.as_ref()
-    }
-
     /// True if the end of a prompt was told.
     #[must_use]
     pub fn has_terminal(&self, prompt: &str) -> bool {

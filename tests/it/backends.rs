@@ -259,26 +259,28 @@ async fn an_upload_and_the_prompt_that_uses_it_go_together() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_prompt_that_was_reset_on_its_way_is_called_back() {
     let world = World::new(1).await;
-    let _socket = world.socket("ada").await;
-    world.sim("a").set_faults(|faults| faults.latency_ms = 300);
-    let body = json!({ "client_id": "ada", "prompt_id": "p", "prompt": slow(100, 10.0) });
-    let body = body.to_string();
-    let submitting = world.post("/prompt", &body);
-    let resetting = async {
-        let id = mooring::routing::ids::ClientId::parse("ada").unwrap();
-        let client = world.gateway.clients.get(&id).unwrap();
-        until("it is pending", || !client.pending().is_empty()).await;
-        mooring::operate::reset(&world.gateway, &client, mooring::operate::Force::Forced).unwrap()
-    };
-    let (_answer, cut_off) = tokio::join!(submitting, resetting);
-    assert_eq!(cut_off, 1);
-    world.sim("a").set_faults(|faults| faults.latency_ms = 0);
     let sim = world.sim("a");
-    until("nothing of it runs", || {
+    let mut socket = world.socket("ada").await;
+    let first = world.submit("ada", &quick(1)).await.prompt_id();
+    socket.until_end(&first).await;
+    let submitted = || sim.requests().iter().filter(|it| it.target == "/prompt?late").count();
+
+    sim.set_faults(|faults| faults.latency_ms = 500);
+    let body = json!({ "client_id": "ada", "prompt_id": "late", "prompt": slow(100, 10.0) });
+    let body = body.to_string();
+    let submitting = world.post("/prompt?late", &body);
+    let resetting = async {
+        until("the backend reads it", || submitted() == 1).await;
+        // What the reset asks for comes before the prompt is queued, and finds nothing.
+        sim.set_faults(|faults| faults.latency_ms = 0);
+        let reset = world.post("/-/reset?clientId=ada&force=true", "").await;
+        assert_eq!(reset.json()["cut_off"], 1);
+    };
+    let (answer, ()) = tokio::join!(submitting, resetting);
+    assert_eq!(answer.status, 200, "it was queued, and that is the truth");
+    until("it is stopped", || {
         let ledger = sim.ledger();
-        !ledger.enqueued.contains(&"p".to_owned())
-            || ledger.interrupted.contains(&"p".to_owned())
-            || ledger.deleted.contains(&"p".to_owned())
+        [ledger.interrupted, ledger.deleted].iter().flatten().any(|it| it == "late")
     })
     .await;
 }

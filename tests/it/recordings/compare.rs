@@ -78,10 +78,11 @@ pub(crate) fn sequence(told: &[Told], names: &mut Names) -> Vec<String> {
             }
         }
     }
-    let mut firsts: Vec<String> =
-        told.iter().filter(|it| it.kind() == "status").take(1).map(|it| form(it, names)).collect();
-    firsts.append(&mut events);
-    firsts
+    let mut statuses: Vec<String> =
+        told.iter().filter(|it| it.kind() == "status").map(|it| form(it, names)).collect();
+    statuses.dedup();
+    statuses.append(&mut events);
+    statuses
 }
 
 fn form(told: &Told, names: &mut Names) -> String {
