@@ -76,6 +76,8 @@ pub enum GatewayError {
     BadMethod,
     #[error("the gateway is stopping")]
     Stopping,
+    #[error("the journal cannot be written, and without it no prompt is taken; nothing was sent")]
+    JournalFailed,
 }
 
 /// Who has to act. It chooses the log level: a client's mistake is never a warning.
@@ -128,6 +130,7 @@ impl GatewayError {
             Self::Refused(Refusal::NoPlace(_))
             | Self::TooManyClients(_)
             | Self::BodiesBusy
+            | Self::JournalFailed
             | Self::Stopping => Fault::Gateway,
         }
     }
@@ -157,6 +160,7 @@ impl GatewayError {
             | Self::TooManyClients(_)
             | Self::BodiesBusy
             | Self::LinkTimeout { .. }
+            | Self::JournalFailed
             | Self::Stopping => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
@@ -191,6 +195,7 @@ impl GatewayError {
             Self::NotFound => "not_found",
             Self::BadMethod => "bad_method",
             Self::Stopping => "stopping",
+            Self::JournalFailed => "journal_failed",
         }
     }
 

@@ -11,6 +11,7 @@ pub mod client;
 pub mod fleet;
 pub mod front;
 pub mod gateway;
+pub mod journal;
 pub mod operate;
 pub mod report;
 

@@ -72,6 +72,14 @@ pub struct Metrics {
     pub connections: Gauge,
     pub connections_refused: Counter,
     pub panics: Counter,
+    /// Prompts presumed lost, of which the truth came out.
+    pub prompts_corrected: Counter,
+    /// Prompts that turned up after they were answered as not queued, or told to be lost.
+    pub prompts_turned_up: Counter,
+    pub log_evictions: Counter,
+    pub log_bytes: Gauge,
+    pub journal_failing: Gauge,
+    pub journal_waiting: Gauge,
     pub clients: Gauge,
     pub pending: Gauge,
     pub pending_silent_seconds: Gauge<f64, AtomicU64>,
@@ -103,6 +111,12 @@ impl Default for Metrics {
             connections: Gauge::default(),
             connections_refused: Counter::default(),
             panics: Counter::default(),
+            prompts_corrected: Counter::default(),
+            prompts_turned_up: Counter::default(),
+            log_evictions: Counter::default(),
+            log_bytes: Gauge::default(),
+            journal_failing: Gauge::default(),
+            journal_waiting: Gauge::default(),
             clients: Gauge::default(),
             pending: Gauge::default(),
             pending_silent_seconds: Gauge::default(),
@@ -112,6 +126,7 @@ impl Default for Metrics {
         };
         metrics.register_traffic();
         metrics.register_state();
+        metrics.register_memory();
         metrics
     }
 }
@@ -165,6 +180,41 @@ impl Metrics {
             "backend_bound_clients",
             "Clients that are bound to the backend",
             self.backend_bound.clone(),
+        );
+    }
+
+    fn register_memory(&mut self) {
+        let registry = &mut self.registry;
+        registry.register(
+            "prompts_corrected",
+            "Prompts presumed lost that had ended otherwise",
+            self.prompts_corrected.clone(),
+        );
+        registry.register(
+            "prompts_turned_up",
+            "Prompts that turned up after they were said not to be there; stopped",
+            self.prompts_turned_up.clone(),
+        );
+        registry.register(
+            "event_log_evictions",
+            "Ended prompts whose events were dropped for want of memory",
+            self.log_evictions.clone(),
+        );
+        registry.register_with_unit(
+            "event_log",
+            "Events kept to be sent again",
+            Unit::Bytes,
+            self.log_bytes.clone(),
+        );
+        registry.register(
+            "journal_failing",
+            "1 while the journal cannot be written",
+            self.journal_failing.clone(),
+        );
+        registry.register(
+            "journal_waiting",
+            "Records that wait to be written to the journal",
+            self.journal_waiting.clone(),
         );
     }
 

@@ -1,13 +1,17 @@
 //! What an operator, or a client for itself, may do: release, reset, drain, take a backend off.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tracing::info;
 
 use crate::client::Client;
+use crate::comfy::answers::Sighting;
 use crate::fleet::backend::Backend;
 use crate::gateway::Gateway;
+use crate::net::{now, sleep};
 use crate::routing::decision::StillPending;
+use crate::routing::ids::PromptId;
 use crate::routing::place::AdminState;
 
 /// How a reset treats pending work.
@@ -34,17 +38,68 @@ pub fn reset(
     };
     let cut_off = released.cut_off.len();
     info!(client = %client.id, cut_off, ?force, "Client was reset.");
-    let gateway_of_task = Arc::clone(gateway);
+    let limit = gateway.config.fleet.probe_timeout;
+    let fleet = Arc::clone(gateway);
     gateway.tasks.spawn(async move {
         for (prompt, pending) in released.cut_off {
-            let backend = Arc::clone(gateway_of_task.fleet.get(pending.backend));
-            let limit = gateway_of_task.config.fleet.probe_timeout;
             // Where the backend answers: one that does not will be asked by nobody.
-            let _ = backend.delete(std::slice::from_ref(&prompt), limit).await;
-            let _ = backend.interrupt(&prompt, limit).await;
+            stop(fleet.fleet.get(pending.backend), &prompt, limit).await;
         }
     });
     Ok(cut_off)
+}
+
+/// Stops a prompt wherever it is: one that waits is deleted, one that runs is interrupted. True if
+/// the backend answered both.
+async fn stop(backend: &Backend, prompt: &PromptId, limit: Duration) -> bool {
+    let deleted = backend.delete(std::slice::from_ref(prompt), limit).await;
+    let interrupted = backend.interrupt(prompt, limit).await;
+    deleted.is_ok() && interrupted.is_ok()
+}
+
+/// A prompt is there although its client was told that it is not: nobody wants it (P2, P6).
+pub fn call_back(gateway: &Gateway, backend: &Arc<Backend>, prompt: &PromptId) {
+    gateway.metrics.prompts_turned_up.inc();
+    let (backend, prompt) = (Arc::clone(backend), prompt.clone());
+    let limit = gateway.config.fleet.probe_timeout;
+    gateway.tasks.spawn(async move {
+        let stopped = stop(&backend, &prompt, limit).await;
+        info!(%prompt, backend = %backend.name, stopped, "A prompt turned up that was given up.");
+    });
+}
+
+/// When a prompt that was answered as not queued is looked for again: a connection that was given
+/// up can deliver late.
+const LATE_LOOKS: [Duration; 3] =
+    [Duration::from_secs(5), Duration::from_secs(15), Duration::from_secs(60)];
+
+/// Looks now and then whether a prompt that was answered as not queued turns up, and stops it.
+/// Should it begin to run meanwhile, the client's link says so, and it is stopped there and then.
+pub fn watch_for(gateway: &Arc<Gateway>, backend: &Arc<Backend>, prompt: &PromptId) {
+    // Past the limit only the links watch.
+    let Ok(seat) = Arc::clone(&gateway.late_looks).try_acquire_owned() else { return };
+    let (gateway, backend, prompt) = (Arc::clone(gateway), Arc::clone(backend), prompt.clone());
+    let tasks = gateway.tasks.clone();
+    tasks.spawn(async move {
+        let _seat = seat;
+        let limit = gateway.config.fleet.probe_timeout;
+        for pause in LATE_LOOKS {
+            tokio::select! {
+                () = sleep(pause) => {}
+                () = gateway.tasks.stopping() => return,
+            }
+            // It was withdrawn: if the id is known now, it is another submission's.
+            if gateway.ledger().get(&prompt, now()).is_some() {
+                return;
+            }
+            match backend.look_for(&prompt, limit).await {
+                Ok(Sighting::Queued { .. } | Sighting::Running { .. }) => {
+                    return call_back(&gateway, &backend, &prompt);
+                }
+                Ok(Sighting::Ended(_) | Sighting::Absent) | Err(_) => {}
+            }
+        }
+    });
 }
 
 /// So many held clients keep a backend from being taken off.

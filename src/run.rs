@@ -16,6 +16,9 @@ use crate::admin;
 use crate::config::Config;
 use crate::demo::Demo;
 use crate::gateway::Gateway;
+use crate::journal::disk::Disk;
+use crate::journal::record::Saved;
+use crate::journal::{COMMIT_WITHIN, Home, Journal};
 use crate::net::{Network, now, sleep};
 use crate::server::{ConnectionLimits, Front, accept};
 use crate::tasks::Tasks;
@@ -27,32 +30,46 @@ const FIRST_PROBES: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub struct Running {
     pub gateway: Arc<Gateway>,
+    /// The journal's writer. It is stopped last, and commits what was noted until then.
+    pub writers: Tasks,
     pub front: SocketAddr,
     pub admin: Option<SocketAddr>,
+}
+
+/// What a gateway is given besides its configuration.
+#[derive(Debug, Default)]
+pub struct Parts {
+    /// Set in the demo only.
+    pub demo: Option<Demo>,
+    /// Where the journal is kept. `None` is where the configuration says.
+    pub home: Option<Box<dyn Home>>,
 }
 
 /// Binds the listeners, starts the gateway, and opens its doors.
 ///
 /// # Errors
-/// A listener's address is taken or not ours.
+/// A listener's address is taken or not ours, or the journal cannot be used.
 pub async fn start(
     config: Config,
     network: Arc<dyn Network>,
     tasks: &Tasks,
-    demo: Option<Demo>,
+    parts: Parts,
 ) -> io::Result<Running> {
+    let (journal, saved, writers) = open_journal(&config, parts.home)?;
     let front = bind(&network, config.server.listen).await?;
     let admin = match config.admin.listen {
         Some(address) => Some(bind(&network, address).await?),
         None => None,
     };
     let limits = ConnectionLimits::of(&config.server);
-    let gateway = Gateway::new(config, network, tasks.clone(), demo);
+    let gateway = Gateway::new(config, network, tasks.clone(), journal, parts.demo);
+    gateway.restore(saved);
     gateway.start();
     let running = Running {
         front: front.local_addr(),
         admin: admin.as_ref().map(|listener| listener.local_addr()),
         gateway: Arc::clone(&gateway),
+        writers,
     };
     if let Some(listener) = admin {
         let service = admin::Admin::new(Arc::clone(&gateway));
@@ -62,6 +79,22 @@ pub async fn start(
     tasks.spawn(accept(front, Front(Arc::clone(&gateway)), limits, tasks.clone()));
     gateway.opened();
     Ok(running)
+}
+
+/// Opens the journal and reads it whole, before anything else is begun.
+fn open_journal(
+    config: &Config,
+    home: Option<Box<dyn Home>>,
+) -> io::Result<(Journal, Saved, Tasks)> {
+    let writers = Tasks::default();
+    let home = match (home, &config.state.dir) {
+        (Some(home), _) => home,
+        (None, Some(dir)) => Box::new(Disk::open(dir).map_err(io::Error::other)?),
+        (None, None) => return Ok((Journal::in_memory(), Saved::default(), writers)),
+    };
+    let mut home = home;
+    let saved = home.load().map_err(io::Error::other)?;
+    Ok((Journal::open(home, &writers), saved, writers))
 }
 
 async fn bind(
@@ -121,11 +154,11 @@ pub async fn run(
     config: Config,
     network: Arc<dyn Network>,
     tasks: Tasks,
-    demo: Option<Demo>,
+    parts: Parts,
 ) -> io::Result<()> {
     let mut signals = Signals::install()?;
     let drain_timeout = config.server.drain_timeout;
-    let running = start(config, network, &tasks, demo).await?;
+    let running = start(config, network, &tasks, parts).await?;
     let backends = running.gateway.fleet.len();
     let admin = running.admin.map(|admin| admin.to_string()).unwrap_or_default();
     info!(front = %running.front, admin, backends, "Gateway ready.");
@@ -137,6 +170,9 @@ pub async fn run(
             left => warn!(left, "Drain deadline reached; closing the rest."),
         },
         signal = signals.next() => warn!(signal, "Stopping at once."),
+    }
+    if running.writers.drain(COMMIT_WITHIN).await != 0 {
+        warn!("The journal could not be written to its end in time.");
     }
     Ok(())
 }

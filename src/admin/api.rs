@@ -94,6 +94,9 @@ fn refresh(gateway: &Gateway) {
     metrics.pending.set(count(pending));
     metrics.pending_silent_seconds.set(silent);
     metrics.clients.set(count(gateway.clients.len()));
+    metrics.log_bytes.set(count(gateway.logs.used()));
+    metrics.journal_failing.set(i64::from(!gateway.journal.is_well()));
+    metrics.journal_waiting.set(count(gateway.journal.waiting()));
     for backend in gateway.fleet.iter() {
         let report = backend.report(now);
         let label = ByBackend { backend: backend.name.clone() };

@@ -13,7 +13,7 @@ use super::{EXIT_CONFIG, EXIT_FAILURE, load, say};
 use crate::config::{Config, LogConfig, LogFormat};
 use crate::demo::Demo;
 use crate::net::{Network, Tcp};
-use crate::run::{self, Signals};
+use crate::run::{self, Parts, Signals};
 use crate::sim::{self, Options};
 use crate::tasks::Tasks;
 use crate::telemetry;
@@ -66,7 +66,7 @@ fn on_threads(log: &LogConfig, workers: usize, task: impl Future<Output = ExitCo
 }
 
 async fn gateway(config: Config) -> ExitCode {
-    finish(run::run(config, Arc::new(Tcp), Tasks::default(), None).await)
+    finish(run::run(config, Arc::new(Tcp), Tasks::default(), Parts::default()).await)
 }
 
 async fn demo_gateway(args: DemoArgs) -> ExitCode {
@@ -77,7 +77,8 @@ async fn demo_gateway(args: DemoArgs) -> ExitCode {
     };
     config.server.listen = args.listen;
     config.admin.listen = Some(args.admin_listen);
-    finish(run::run(config, network, Tasks::default(), Some(demo)).await)
+    let parts = Parts { demo: Some(demo), ..Parts::default() };
+    finish(run::run(config, network, Tasks::default(), parts).await)
 }
 
 async fn simulated_server(args: SimArgs) -> ExitCode {

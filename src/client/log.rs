@@ -7,10 +7,12 @@
 //! # Invariants
 //!
 //! - A prompt is in the log once, in the order of its first event.
-//! - It keeps at most `budget` bytes; the oldest ended prompts go first, then socket-only
+//! - It keeps at most its budget of bytes; the oldest ended prompts go first, then socket-only
 //!   pictures of running ones; the texts of a running prompt are never dropped.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::routing::ids::PromptId;
@@ -31,12 +33,63 @@ pub enum Kept {
     LastWord,
 }
 
+/// How many bytes event logs may hold, each and all together. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct LogBudget {
+    one: usize,
+    all: usize,
+    used: Arc<AtomicUsize>,
+}
+
+impl LogBudget {
+    #[must_use]
+    pub fn new(one: usize, all: usize) -> Self {
+        Self { one, all, used: Arc::default() }
+    }
+
+    /// Bytes that all logs hold.
+    #[must_use]
+    pub fn used(&self) -> usize {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    /// Bytes that must go. Past the limit it is an eighth of it more, so that not every event
+    /// asks anew.
+    #[must_use]
+    pub fn excess(&self) -> usize {
+        let used = self.used();
+        if used <= self.all { 0 } else { used - (self.all - self.all / 8) }
+    }
+}
+
+/// The bytes of one log, counted among those of all.
+#[derive(Debug)]
+struct Weight {
+    bytes: usize,
+    used: Arc<AtomicUsize>,
+}
+
+impl Weight {
+    fn set(&mut self, bytes: usize) {
+        self.used.fetch_add(bytes, Ordering::Relaxed);
+        self.used.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.bytes = bytes;
+    }
+}
+
+impl Drop for Weight {
+    fn drop(&mut self) {
+        self.set(0);
+    }
+}
+
 /// The log of one client.
 #[derive(Debug)]
 pub struct EventLog {
     prompts: VecDeque<PromptLog>,
     bytes: usize,
     budget: usize,
+    weight: Weight,
 }
 
 #[derive(Debug)]
@@ -86,8 +139,9 @@ impl Since {
 
 impl EventLog {
     #[must_use]
-    pub fn new(budget: usize) -> Self {
-        Self { prompts: VecDeque::new(), bytes: 0, budget }
+    pub fn new(budget: &LogBudget) -> Self {
+        let weight = Weight { bytes: 0, used: Arc::clone(&budget.used) };
+        Self { prompts: VecDeque::new(), bytes: 0, budget: budget.one, weight }
     }
 
     /// True if the prompt is this client's, as far as its events say.
@@ -110,6 +164,12 @@ impl EventLog {
     #[must_use]
     pub fn has_terminal(&self, prompt: &str) -> bool {
         self.position(prompt).is_some_and(|index| self.prompts[index].terminal.is_some())
+    }
+
+    /// True if the prompt has ended: what is still said of it is too late.
+    #[must_use]
+    pub fn has_ended(&self, prompt: &str) -> bool {
+        self.position(prompt).is_some_and(|index| self.prompts[index].ended.is_some())
     }
 
     /// True if the end of a prompt was told less than `recently` ago, or is being told.
@@ -146,6 +206,7 @@ impl EventLog {
         log.keep(kept, frame);
         self.bytes += log.bytes;
         self.fit();
+        self.weight.set(self.bytes);
     }
 
     /// The prompt has ended: where it was is of no use any more.
@@ -157,6 +218,7 @@ impl EventLog {
         log.ended = Some(now);
         log.bytes = log.measure();
         self.bytes += log.bytes;
+        self.weight.set(self.bytes);
     }
 
     /// The prompt was refused: nothing is told of it.
@@ -164,7 +226,29 @@ impl EventLog {
         if let Some(index) = self.position(prompt.as_str()) {
             self.bytes -= self.prompts[index].bytes;
             self.prompts.remove(index);
+            self.weight.set(self.bytes);
         }
+    }
+
+    /// When each ended prompt ended, and how many bytes it holds.
+    #[must_use]
+    pub fn ended_sizes(&self) -> Vec<(Instant, usize)> {
+        self.prompts.iter().filter_map(|log| Some((log.ended?, log.bytes))).collect()
+    }
+
+    /// Drops the prompts that ended at `latest` or before, for want of memory. Returns how many.
+    pub fn drop_ended(&mut self, latest: Instant) -> usize {
+        let before = self.prompts.len();
+        self.prompts.retain(|log| log.ended.is_none_or(|ended| latest < ended));
+        self.bytes = self.prompts.iter().map(|log| log.bytes).sum();
+        self.weight.set(self.bytes);
+        before - self.prompts.len()
+    }
+
+    /// Drops the pictures that exist only on the socket, for want of memory: texts come first.
+    pub fn drop_pictures(&mut self) {
+        while self.drop_a_picture() {}
+        self.weight.set(self.bytes);
     }
 
     /// What a socket that opens now has missed: the ended prompts, oldest first, then those that
@@ -185,6 +269,7 @@ impl EventLog {
             self.bytes -= log.bytes;
             self.prompts.pop_front();
         }
+        self.weight.set(self.bytes);
     }
 
     fn position(&self, prompt: &str) -> Option<usize> {
@@ -307,7 +392,7 @@ mod tests {
     #[test]
     fn a_returning_socket_gets_the_ended_then_the_running_prompt_as_it_is_now() {
         let now = crate::net::now();
-        let mut log = EventLog::new(1000);
+        let mut log = EventLog::new(&LogBudget::new(1000, 10_000));
         keep(&mut log, "a", Kept::Start, "a.start");
         keep(&mut log, "a", Kept::ProgressState, "a.state");
         keep(&mut log, "a", Kept::Output, "a.out");
@@ -327,7 +412,7 @@ mod tests {
     #[test]
     fn an_end_is_told_within_the_window_before_the_loss_and_any_time_after() {
         let ended = crate::net::now();
-        let mut log = EventLog::new(1000);
+        let mut log = EventLog::new(&LogBudget::new(1000, 10_000));
         keep(&mut log, "a", Kept::LastWord, "a.null");
         log.ended(&id("a"), ended);
         let at = |lost: u64, now: u64| Since {
@@ -346,12 +431,29 @@ mod tests {
     #[test]
     fn the_oldest_ended_prompt_goes_first_and_a_running_one_keeps_its_texts() {
         let now = crate::net::now();
-        let mut log = EventLog::new(10);
+        let mut log = EventLog::new(&LogBudget::new(10, 10_000));
         keep(&mut log, "run", Kept::Start, "123456");
         keep(&mut log, "old", Kept::Output, "abcd");
         log.ended(&id("old"), now);
         keep(&mut log, "run", Kept::Output, "789012");
         assert_eq!(told(&log, back_after(now, 1)), "123456 789012");
         assert!(!log.knows("old"));
+    }
+
+    #[test]
+    fn all_logs_together_are_counted_and_what_ended_first_goes_first() {
+        let (now, budget) = (crate::net::now(), LogBudget::new(1000, 16));
+        let (mut one, mut two) = (EventLog::new(&budget), EventLog::new(&budget));
+        keep(&mut one, "old", Kept::Output, "12345678");
+        one.ended(&id("old"), now);
+        keep(&mut two, "new", Kept::Output, "1234");
+        two.ended(&id("new"), now + Duration::from_secs(1));
+        assert_eq!((budget.used(), budget.excess()), (12, 0));
+        keep(&mut two, "run", Kept::Start, "123456");
+        assert_eq!((budget.used(), budget.excess()), (18, 4));
+        assert_eq!((one.drop_ended(now), two.drop_ended(now)), (1, 0));
+        assert_eq!((budget.used(), budget.excess()), (10, 0));
+        drop(two);
+        assert_eq!(budget.used(), 0, "a client that is forgotten gives back what it had");
     }
 }

@@ -8,19 +8,27 @@
 //! - [`log`]: events kept to be sent again (pure)
 //! - [`queue`]: what waits for one browser socket (pure)
 //! - [`relay`]: an event on its way from the link to the log and the queues
+//! - [`submissions`]: prompts on their way to a backend
+//! - [`tell`]: what sockets are told that no backend said
 //! - [`slot`]: a browser socket's place in the state
 //! - [`socket`]: the task of a browser socket
 //! - [`registry`]: all clients, and the sweep over them
 //! - [`reconcile`]: ends found by asking
+//! - [`disowned`]: prompts whose events are nobody's any more (pure)
+//! - [`restart`]: a client as it was before a restart
 
+pub mod disowned;
 pub mod link;
 pub mod log;
 pub mod queue;
 pub mod reconcile;
 pub mod registry;
 pub mod relay;
+pub mod restart;
 pub mod slot;
 pub mod socket;
+pub mod submissions;
+pub mod tell;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -29,6 +37,8 @@ use std::time::{Duration, Instant};
 use crate::comfy::say;
 use crate::fleet::ask::AskError;
 use crate::gateway::Gateway;
+use crate::journal::record::Told;
+use crate::journal::restore::Untold;
 use crate::net::now;
 use crate::routing::client as core;
 use crate::routing::decision::{Decision, Refusal, Released, StillPending};
@@ -36,8 +46,9 @@ use crate::routing::ids::{BackendId, ClientId, PromptId};
 use crate::routing::pending::{End, Loss, Pending};
 use crate::routing::place::FleetNow;
 use crate::ws::Frame;
+use disowned::{Disowned, Why};
 use link::Link;
-use log::EventLog;
+use log::{EventLog, LogBudget};
 use slot::Slot;
 
 /// How long after an end its history entry may be missing. ComfyUI needs milliseconds.
@@ -64,9 +75,20 @@ struct State {
     wants_logs: bool,
     /// Nodes of pending prompts whose binary frames are outputs and not previews.
     output_nodes: HashMap<PromptId, Vec<String>>,
+    /// Prompts that were answered or told to be nowhere: what is said of them is nobody's.
+    disowned: Disowned,
+    /// `executing` without a prompt, from a backend that works on one whose start was not heard.
+    unclaimed: Option<Frame>,
+    /// Ends from before a restart, to be fetched and told again.
+    untold: Vec<Untold>,
+    /// The binding as the journal has it.
+    noted: Option<Noted>,
     /// A release or reset took it out of the registry; whoever still holds it starts over.
     is_gone: bool,
 }
+
+/// What the journal knows of a binding: backend, since when, reserved until when.
+type Noted = (BackendId, Instant, Option<Instant>);
 
 /// A decision of the core, or its refusal.
 type Decided = Result<Decision, Refusal>;
@@ -77,16 +99,24 @@ pub struct Gone;
 
 impl Client {
     #[must_use]
-    pub fn new(id: ClientId, log_budget: usize, now: Instant) -> Self {
+    pub fn new(id: ClientId, logs: &LogBudget, now: Instant) -> Self {
+        Self::with_core(id, logs, core::Client::new(now))
+    }
+
+    fn with_core(id: ClientId, logs: &LogBudget, core: core::Client) -> Self {
         let state = State {
-            core: core::Client::new(now),
-            log: EventLog::new(log_budget),
+            core,
+            log: EventLog::new(logs),
             sockets: Vec::new(),
             next_socket: 0,
             link: None,
             closing: Vec::new(),
             wants_logs: false,
             output_nodes: HashMap::new(),
+            disowned: Disowned::default(),
+            unclaimed: None,
+            untold: Vec::new(),
+            noted: None,
             is_gone: false,
         };
         Self { id, state: Mutex::new(state) }
@@ -111,62 +141,18 @@ impl Client {
     /// The upload is over; one that arrived reserves its backend.
     pub fn upload_ended(&self, gateway: &Gateway, began: Decision, has_arrived: bool) {
         let reservation = has_arrived.then_some(gateway.config.affinity.reservation);
-        self.state().core.upload_ended(began, reservation, now());
+        let mut state = self.state();
+        state.core.upload_ended(began, reservation, now());
+        state.note(self, gateway);
     }
 
     /// An upload without a name waits on `backend` for this client's first prompt.
     pub fn reserve(&self, gateway: &Gateway, backend: BackendId, until: Instant) {
-        if self.state().core.reserve(backend, until, now()) {
+        let mut state = self.state();
+        if state.core.reserve(backend, until, now()) {
+            state.note(self, gateway);
             gateway.fleet.get(backend).client_came();
         }
-    }
-
-    /// A prompt is about to be sent: pending from here on, and its link is on its way.
-    ///
-    /// # Errors
-    /// As for [`Client::contact`]; nothing is pending then.
-    pub fn submit(
-        self: &Arc<Self>,
-        gateway: &Arc<Gateway>,
-        prompt: &PromptId,
-        output_nodes: Vec<String>,
-    ) -> Result<Result<(Decision, Arc<Link>), Refusal>, Gone> {
-        let max = gateway.config.prompts.max_pending_per_client;
-        // One step: a reset in between would end the prompt and leave its link to be dialled.
-        let submit = |state: &mut State, fleet: FleetNow<'_>, now| {
-            let decision = state.core.submit(prompt.clone(), max, fleet, now)?;
-            gateway.fleet.get(decision.backend).load.expect_one();
-            if !output_nodes.is_empty() {
-                state.output_nodes.insert(prompt.clone(), output_nodes);
-            }
-            state.say_status(self, gateway);
-            let link = self.ensure_link(state, gateway, decision.backend);
-            Ok((decision, link))
-        };
-        let decided = self.decide(gateway, submit)?;
-        if let Ok((decision, _)) = &decided {
-            gateway.count(*decision);
-        }
-        Ok(decided)
-    }
-
-    /// The prompt was refused, or never sent: it leaves no trace.
-    pub fn withdraw(&self, gateway: &Gateway, prompt: &PromptId) {
-        let mut state = self.state();
-        state.core.withdraw(prompt);
-        state.log.withdraw(prompt);
-        state.output_nodes.remove(prompt);
-        state.say_status(self, gateway);
-    }
-
-    /// The backend has taken the prompt.
-    pub fn accepted(&self, prompt: &PromptId) {
-        self.state().core.accepted(prompt, now());
-    }
-
-    /// The client asked for a deletion, and its backend said 200.
-    pub fn delete_asked(&self, prompt: &PromptId) {
-        self.state().core.delete_asked(prompt);
     }
 
     /// Releases the binding if nothing is pending.
@@ -177,6 +163,7 @@ impl Client {
         let mut state = self.state();
         let released = state.core.release(now())?;
         state.let_go_of_link();
+        state.note(self, gateway);
         gateway.count_left(released.backend);
         Ok(released)
     }
@@ -188,13 +175,17 @@ impl Client {
         state.let_go_of_link();
         let released = state.core.reset(now());
         for (prompt, pending) in &released.cut_off {
-            state.tell_end(self, gateway, prompt, End::Lost(Loss::Reset), pending.backend);
+            let backend = &gateway.fleet.get(pending.backend).name;
+            state.tell_end(self, prompt, End::Lost(Loss::Reset), backend);
+            state.disowned.add(prompt, Why::Told);
         }
         state.say_status(self, gateway);
+        state.note(self, gateway);
+        let told = state.told();
         drop(state);
         gateway.count_left(released.backend);
         for (prompt, _) in &released.cut_off {
-            gateway.prompt_ended(prompt, End::Lost(Loss::Reset));
+            gateway.prompt_ended(prompt, End::Lost(Loss::Reset), told);
         }
         released
     }
@@ -230,9 +221,12 @@ impl Client {
 
     /// The link opened: what it must be told again is told.
     fn link_opened(self: &Arc<Self>, gateway: &Arc<Gateway>, link: &Arc<Link>) {
-        let state = self.state();
+        let mut state = self.state();
+        // What ended between the last look and this moment was told to nobody.
+        state.core.must_ask_again(link.backend);
         let wants_logs = state.wants_logs;
         drop(state);
+        gateway.reconcile_soon();
         if wants_logs {
             let (gateway, client) = (Arc::clone(gateway), Arc::clone(self));
             let backend = link.backend;
@@ -281,7 +275,9 @@ impl Client {
         if state.is_gone {
             return Err(Gone);
         }
-        Ok(decision(&mut state, fleet, now))
+        let decided = decision(&mut state, fleet, now);
+        state.note(self, gateway);
+        Ok(decided)
     }
 
     /// The same for a decision of the core alone, counted.
@@ -341,6 +337,21 @@ impl State {
             link.close();
             self.closing.push(link);
         }
+    }
+
+    /// Notes the binding, if it is not what the journal has.
+    fn note(&mut self, client: &Client, gateway: &Gateway) {
+        let is_now =
+            self.core.bound().map(|(backend, at)| (backend, at, self.core.reserved_until()));
+        if self.noted != is_now {
+            self.noted = is_now;
+            gateway.note_binding(&client.id, &self.core);
+        }
+    }
+
+    /// Whether a browser socket is there to be told of an end.
+    fn told(&self) -> Told {
+        if self.core.sockets() == 0 { Told::No } else { Told::Yes }
     }
 
     /// The number that a client sees as its queue: its own pending prompts (S10).

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use tracing::debug;
 
 use super::Client;
@@ -16,8 +17,9 @@ use crate::comfy::answers::{Outcome, Sighting};
 use crate::fleet::ask::AskError;
 use crate::fleet::backend::Backend;
 use crate::gateway::Gateway;
+use crate::journal::restore::Untold;
 use crate::net::{now, sleep};
-
+use crate::operate;
 use crate::routing::ids::{BackendId, PromptId};
 use crate::routing::pending::{End, Sighted, process_since};
 
@@ -32,25 +34,34 @@ const PER_ROUND: usize = 64;
 
 /// Asks, round by round, until the process stops.
 pub async fn reconcile(gateway: Arc<Gateway>) {
+    let mut returned = Returned::default();
     loop {
         tokio::select! {
             () = sleep(ROUND) => {}
             () = gateway.reconcile_asked() => sleep(ROUND_MIN).await,
             () = gateway.tasks.stopping() => return,
         }
+        presume_lost(&gateway);
+        returned.look_around(&gateway);
         round(&gateway).await;
+        returned.round(&gateway).await;
     }
 }
 
-type Questions = BTreeMap<BackendId, Vec<(Arc<Client>, PromptId)>>;
+/// What is asked of one backend in one round.
+#[derive(Debug, Default)]
+struct Questions {
+    pending: Vec<(Arc<Client>, PromptId)>,
+    /// Ends from before a restart, to be told again.
+    untold: Vec<(Arc<Client>, Untold)>,
+}
 
 async fn round(gateway: &Arc<Gateway>) {
-    presume_lost(gateway);
-    let asked = questions(gateway).into_iter().map(|(backend, prompts)| {
+    let asked = questions(gateway).into_iter().map(|(backend, questions)| {
         let backend = Arc::clone(gateway.fleet.get(backend));
         async move {
             if backend.is_up()
-                && let Err(error) = ask(gateway, &backend, &prompts).await
+                && let Err(error) = ask(gateway, &backend, &questions).await
             {
                 debug!(backend = %backend.name, %error, "Asking about prompts failed.");
             }
@@ -59,30 +70,32 @@ async fn round(gateway: &Arc<Gateway>) {
     futures_util::future::join_all(asked).await;
 }
 
-fn questions(gateway: &Gateway) -> Questions {
+fn questions(gateway: &Gateway) -> BTreeMap<BackendId, Questions> {
     let now = now();
     let silent_after = gateway.config.prompts.silent_after;
-    let mut questions = Questions::new();
+    let mut all: BTreeMap<BackendId, Questions> = BTreeMap::new();
     for client in gateway.clients.all() {
         for (prompt, backend) in client.inspect(|core, _| core.to_ask(silent_after, now)) {
-            let prompts = questions.entry(backend).or_default();
-            if prompts.len() < PER_ROUND {
-                prompts.push((Arc::clone(&client), prompt));
+            let pending = &mut all.entry(backend).or_default().pending;
+            if pending.len() < PER_ROUND {
+                pending.push((Arc::clone(&client), prompt));
+            }
+        }
+        for found in client.untold() {
+            let untold = &mut all.entry(found.backend).or_default().untold;
+            if untold.len() < PER_ROUND {
+                untold.push((Arc::clone(&client), found));
             }
         }
     }
-    questions
+    all
 }
 
-async fn ask(
-    gateway: &Gateway,
-    backend: &Backend,
-    prompts: &[(Arc<Client>, PromptId)],
-) -> Result<(), AskError> {
+async fn ask(gateway: &Gateway, backend: &Backend, questions: &Questions) -> Result<(), AskError> {
     let limit = gateway.config.fleet.probe_timeout;
-    let queue = backend.get_ok("/queue", limit).await?;
-    for (client, prompt) in prompts {
-        let sighting = backend.look_in(&queue, prompt, limit).await?;
+    let mut looks = Looks { backend, limit, queue: None };
+    for (client, prompt) in &questions.pending {
+        let sighting = looks.look(prompt).await?;
         let sent = client.inspect(|core, _| core.pending().get(prompt).map(|found| found.since));
         let Some(sent) = sent else { continue };
         let process = process_since(sent, backend.restarted());
@@ -94,7 +107,78 @@ async fn ask(
         };
         client.sighted(gateway, prompt, sighted, history, now());
     }
+    for (client, untold) in &questions.untold {
+        let history = backend.history_of(&untold.prompt, limit).await?;
+        client.tell_again(gateway, untold, history.as_ref());
+    }
     Ok(())
+}
+
+/// One round's looks at one backend: one small question for each prompt where the server has it,
+/// else its queue once for all of them and the history of each.
+struct Looks<'a> {
+    backend: &'a Backend,
+    limit: Duration,
+    queue: Option<Bytes>,
+}
+
+impl Looks<'_> {
+    async fn look(&mut self, prompt: &PromptId) -> Result<Sighting, AskError> {
+        if self.backend.version().is_some_and(|version| version.has_jobs()) {
+            return self.backend.look_for_one(prompt, self.limit).await;
+        }
+        let queue = match &self.queue {
+            Some(queue) => queue.clone(),
+            None => self.queue.insert(self.backend.get_ok("/queue", self.limit).await?).clone(),
+        };
+        self.backend.look_in(&queue, prompt, self.limit).await
+    }
+}
+
+/// Backends that came back after their prompts were presumed lost (P6): what still waits there is
+/// deleted, what runs or has ended is told by the ledger as it is.
+#[derive(Debug, Default)]
+struct Returned {
+    /// How often each backend had turned when it was last looked at.
+    turned: BTreeMap<BackendId, u64>,
+    /// What is still to be asked there.
+    prompts: BTreeMap<BackendId, Vec<PromptId>>,
+}
+
+impl Returned {
+    fn look_around(&mut self, gateway: &Gateway) {
+        for backend in gateway.fleet.iter() {
+            let turned = backend.turned();
+            if turned.up && self.turned.insert(backend.id, turned.times) != Some(turned.times) {
+                let presumed = gateway.ledger().presumed_lost(backend.id);
+                self.prompts.insert(backend.id, presumed);
+            }
+        }
+        self.prompts.retain(|_, prompts| !prompts.is_empty());
+    }
+
+    async fn round(&mut self, gateway: &Arc<Gateway>) {
+        let limit = gateway.config.fleet.probe_timeout;
+        for (id, prompts) in &mut self.prompts {
+            let backend = gateway.fleet.get(*id);
+            if !backend.is_up() {
+                continue;
+            }
+            let few = prompts.len().min(PER_ROUND);
+            let mut still_running = Vec::new();
+            for prompt in prompts.drain(..few).collect::<Vec<_>>() {
+                match backend.look_for_one(&prompt, limit).await {
+                    Ok(Sighting::Queued { .. }) => operate::call_back(gateway, backend, &prompt),
+                    Ok(Sighting::Ended(ended)) => {
+                        gateway.prompt_corrected(&prompt, end_of(ended.outcome));
+                    }
+                    Ok(Sighting::Absent) => {}
+                    Ok(Sighting::Running { .. }) | Err(_) => still_running.push(prompt),
+                }
+            }
+            prompts.append(&mut still_running);
+        }
+    }
 }
 
 /// How a history entry says that a prompt ended.

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 
+use super::log::LogBudget;
 use super::{Client, Gone};
 use crate::gateway::Gateway;
 use crate::net::{now, sleep};
@@ -14,6 +15,9 @@ use crate::routing::place::AdminState;
 
 /// How often all clients are looked at.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The least pause between two trims of the event logs.
+const TRIM_PAUSE: Duration = Duration::from_millis(100);
 
 /// The table is full and the client is new: refused rather than evicting a live one, because a
 /// lost binding loses a user's work and a refusal does not.
@@ -28,13 +32,13 @@ pub struct TooManyClients {
 pub struct Clients {
     by_id: DashMap<ClientId, Arc<Client>>,
     max: usize,
-    log_budget: usize,
+    logs: LogBudget,
 }
 
 impl Clients {
     #[must_use]
-    pub fn new(max: usize, log_budget: usize) -> Self {
-        Self { by_id: DashMap::new(), max, log_budget }
+    pub fn new(max: usize, logs: LogBudget) -> Self {
+        Self { by_id: DashMap::new(), max, logs }
     }
 
     /// The client of that name, made on first contact.
@@ -51,10 +55,17 @@ impl Clients {
         match self.by_id.entry(id.clone()) {
             Entry::Occupied(found) => Ok(Arc::clone(found.get())),
             Entry::Vacant(free) => {
-                let client = Arc::new(Client::new(id.clone(), self.log_budget, now()));
+                let client = Arc::new(Client::new(id.clone(), &self.logs, now()));
                 Ok(Arc::clone(free.insert(client).value()))
             }
         }
+    }
+
+    /// A client as it was before a restart. Called before any other is known.
+    pub(crate) fn restore(&self, client: Client) -> Arc<Client> {
+        let client = Arc::new(client);
+        self.by_id.insert(client.id.clone(), Arc::clone(&client));
+        client
     }
 
     /// The client of that name, if there is one.
@@ -109,6 +120,12 @@ pub async fn sweep(gateway: Arc<Gateway>) {
     loop {
         tokio::select! {
             () = sleep(SWEEP_INTERVAL) => {}
+            () = gateway.trim_asked() => {
+                trim(&gateway);
+                // What cannot go must not be looked for without a pause.
+                sleep(TRIM_PAUSE).await;
+                continue;
+            }
             () = gateway.tasks.stopping() => return,
         }
         let now = now();
@@ -119,6 +136,30 @@ pub async fn sweep(gateway: Arc<Gateway>) {
             backend.pool.sweep(now);
         }
         gateway.browsers.sweep(gateway.config.affinity.lease, now);
+    }
+}
+
+/// Makes room in the event logs: over all clients, what ended first goes first; then pictures of
+/// running prompts that exist only on the socket.
+fn trim(gateway: &Gateway) {
+    let excess = gateway.logs.excess();
+    let clients = gateway.clients.all();
+    let mut ended: Vec<(Instant, usize)> =
+        clients.iter().flat_map(|client| client.state().log.ended_sizes()).collect();
+    ended.sort_unstable();
+    let mut freed = 0;
+    let needed = ended.iter().take_while(|(_, bytes)| {
+        let is_needed = freed < excess;
+        freed += bytes;
+        is_needed
+    });
+    if let Some((latest, _)) = needed.last() {
+        let dropped: usize =
+            clients.iter().map(|client| client.state().log.drop_ended(*latest)).sum();
+        gateway.metrics.log_evictions.inc_by(dropped as u64);
+    }
+    if 0 < gateway.logs.excess() {
+        clients.iter().for_each(|client| client.state().log.drop_pictures());
     }
 }
 
@@ -152,6 +193,8 @@ impl Client {
         if state.core.is_forgotten(affinity.lease, now) {
             state.is_gone = true;
             state.let_go_of_link();
+            // Under the lock: whoever makes a client of this name anew notes it after this.
+            gateway.journal.note_binding(&self.id, None);
             return Care::Forget(state.core.bound().map(|(backend, _)| backend));
         }
         let is_wanted = state.core.is_held() || 0 < state.core.sockets();

@@ -7,6 +7,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::disowned::Why;
 use super::link::Link;
 use super::log::Kept;
 use super::queue::Class;
@@ -14,10 +15,9 @@ use super::{Client, State};
 use crate::comfy::answers::Ended;
 use crate::comfy::event::{self, Event};
 use crate::comfy::preview::{self, Binary};
-use crate::comfy::say;
 use crate::config::StatusCounts;
 use crate::gateway::Gateway;
-use crate::net::unix_millis;
+use crate::operate;
 use crate::routing::ids::{BackendId, PromptId};
 use crate::routing::pending::{End, Heard, Loss, Sighted};
 use crate::ws::{Frame, Opcode};
@@ -34,16 +34,24 @@ impl Client {
         if !state.link.as_ref().is_some_and(|current| Arc::ptr_eq(current, link)) {
             return;
         }
-        let mut relay = Relay { state: &mut state, client: self, gateway, now, ended: None };
+        let mut relay =
+            Relay { state: &mut state, client: self, gateway, now, ended: None, turned_up: None };
         match frame.opcode {
             Opcode::Binary => relay.binary(frame),
             Opcode::Text => relay.text(link, frame),
             Opcode::Ping | Opcode::Pong | Opcode::Close => {}
         }
-        let ended = relay.ended.take();
+        let (ended, turned_up) = (relay.ended.take(), relay.turned_up.take());
+        let told = state.told();
         drop(state);
+        if 0 < gateway.logs.excess() {
+            gateway.trim_soon();
+        }
+        if let Some(prompt) = turned_up {
+            operate::call_back(gateway, gateway.fleet.get(link.backend), &prompt);
+        }
         if let Some((prompt, end)) = ended {
-            gateway.prompt_ended(&prompt, end);
+            gateway.prompt_ended(&prompt, end, told);
         }
     }
 
@@ -59,19 +67,23 @@ impl Client {
     ) {
         let mut state = self.state();
         let backend = state.core.pending().get(prompt).map(|pending| pending.backend);
+        if backend.is_some() && sighted == Sighted::Running {
+            state.tell_running(self, prompt);
+        }
         let (Some(backend), Some(end)) = (backend, state.core.sight(prompt, sighted, now)) else {
             return;
         };
         match history {
             Some(history) => state.tell_history(self, prompt, history),
-            None => state.tell_end(self, gateway, prompt, end, backend),
+            None => state.tell_end(self, prompt, end, &gateway.fleet.get(backend).name),
         }
         state.finish(self, gateway, prompt, now);
+        let told = state.told();
         drop(state);
         for made_up in history.into_iter().flat_map(|history| history.events(prompt.as_str())) {
             gateway.learn_files(backend, made_up.as_bytes());
         }
-        gateway.prompt_ended(prompt, end);
+        gateway.prompt_ended(prompt, end, told);
     }
 
     /// Its backend has stayed away past its grace: whatever is pending there is presumed lost.
@@ -81,13 +93,15 @@ impl Client {
         let prompts: Vec<PromptId> = state.core.pending().keys().cloned().collect();
         for prompt in &prompts {
             if state.core.end(prompt, end, now).is_some() {
-                state.tell_end(self, gateway, prompt, end, backend);
+                state.tell_end(self, prompt, end, &gateway.fleet.get(backend).name);
                 state.finish(self, gateway, prompt, now);
+                state.disowned.add(prompt, Why::Told);
             }
         }
+        let told = state.told();
         drop(state);
         for prompt in &prompts {
-            gateway.prompt_ended(prompt, end);
+            gateway.prompt_ended(prompt, end, told);
         }
     }
 }
@@ -99,12 +113,18 @@ struct Relay<'a> {
     gateway: &'a Gateway,
     now: Instant,
     ended: Option<(PromptId, End)>,
+    /// It runs, and its client was told that it does not.
+    turned_up: Option<PromptId>,
 }
 
 impl Relay<'_> {
     fn text(&mut self, link: &Arc<Link>, frame: Frame) {
         let payload = frame.payload.clone();
-        match event::read(&payload) {
+        let event = event::read(&payload);
+        if event.prompt().is_some_and(|prompt| self.is_past(prompt)) {
+            return self.too_late(&event);
+        }
+        match event {
             Event::Status { .. } => self.status(link, frame),
             // The answer to the link's own flags; sockets are answered by us.
             Event::FeatureFlags => {}
@@ -165,8 +185,27 @@ impl Relay<'_> {
                     let frame = text.map_or(frame, Frame::text);
                     self.keep(running.as_str(), Kept::Executing, frame, Heard::Progressed);
                 }
+                // After a restart or a broken link the start was not heard: which of the pending
+                // prompts it is, asking will tell.
+                None if !self.state.core.pending().is_empty() => {
+                    self.state.unclaimed = Some(frame);
+                }
                 None => self.push(Class::Lasting, &frame),
             },
+        }
+    }
+
+    /// True if the prompt's client has been told how it ended, or that it is not there.
+    fn is_past(&self, prompt: &str) -> bool {
+        self.state.log.has_ended(prompt) || self.state.disowned.why(prompt).is_some()
+    }
+
+    /// What is said of such a prompt is not passed on; one that begins to run is stopped.
+    fn too_late(&mut self, event: &Event<'_>) {
+        if let Event::Start { prompt } = event
+            && self.state.disowned.why(prompt) == Some(Why::NotQueued)
+        {
+            self.turned_up = PromptId::parse(prompt).ok();
         }
     }
 
@@ -187,6 +226,9 @@ impl Relay<'_> {
         let payload = frame.payload.clone();
         match preview::read(&payload) {
             Binary::PreviewWithMetadata { prompt, node, .. } => {
+                if self.is_past(&prompt) {
+                    return;
+                }
                 let Some(id) = self.own(&prompt) else { return };
                 if self.is_output(&id, &node) {
                     self.push(Class::Lasting, &frame);
@@ -235,98 +277,4 @@ impl Relay<'_> {
     fn push(&mut self, class: Class, frame: &Frame) {
         self.state.push(self.client, class, frame);
     }
-}
-
-impl State {
-    /// A prompt has left the map: the log forgets where it was, and the count is told. Never
-    /// before its last word: some clients take the count 0 for the end.
-    fn finish(&mut self, client: &Client, gateway: &Gateway, prompt: &PromptId, now: Instant) {
-        self.log.ended(prompt, now);
-        self.output_nodes.remove(prompt);
-        self.say_status(client, gateway);
-    }
-
-    /// Tells the sockets what the history says and they have not heard.
-    fn tell_history(&mut self, client: &Client, prompt: &PromptId, history: &Ended) {
-        for made_up in history.events(prompt.as_str()) {
-            let text = made_up.as_bytes();
-            let kept = match event::read(text) {
-                Event::Start { .. } if self.log.has_start(prompt.as_str()) => continue,
-                Event::Start { .. } => Kept::Start,
-                Event::Cached { .. } => Kept::Cached,
-                Event::Executed { .. } if self.has_told_output(prompt, text) => continue,
-                Event::Executed { .. } => Kept::Output,
-                Event::Executing { .. } => Kept::LastWord,
-                Event::Success { .. } | Event::Failed { .. } | Event::Interrupted { .. }
-                    if self.log.has_terminal(prompt.as_str()) =>
-                {
-                    continue;
-                }
-                Event::Success { .. } | Event::Failed { .. } | Event::Interrupted { .. } => {
-                    Kept::Terminal
-                }
-                Event::Status { .. }
-                | Event::Progress { .. }
-                | Event::ProgressState { .. }
-                | Event::Blocked { .. }
-                | Event::FeatureFlags
-                | Event::Logs
-                | Event::Other => continue,
-            };
-            self.tell(client, prompt, kept, Frame::text(made_up));
-        }
-    }
-
-    /// True if the output of the same node was told.
-    fn has_told_output(&self, prompt: &PromptId, executed: &[u8]) -> bool {
-        let node = event::executed_node(executed);
-        let same = |frame: &Frame| event::executed_node(&frame.payload) == node;
-        node.is_some() && self.log.has_output_of(prompt.as_str(), same)
-    }
-
-    /// Tells the sockets of an end that ComfyUI says nothing about, in ComfyUI's own terms.
-    pub(super) fn tell_end(
-        &mut self,
-        client: &Client,
-        gateway: &Gateway,
-        prompt: &PromptId,
-        end: End,
-        backend: BackendId,
-    ) {
-        let at = unix_millis();
-        let backend = &gateway.fleet.get(backend).name;
-        let text = match end {
-            End::Lost(loss) => {
-                let message = lost_message(loss, backend);
-                say::execution_error(prompt, "mooring.PromptLost", &message, at)
-            }
-            End::Failed => {
-                let message = format!("The prompt failed on {backend}.");
-                say::execution_error(prompt, "mooring.PromptFailed", &message, at)
-            }
-            End::Deleted | End::Interrupted => say::execution_interrupted(prompt, at),
-            End::Succeeded => say::execution_success(prompt, at),
-        };
-        if !self.log.has_terminal(prompt.as_str()) {
-            self.tell(client, prompt, Kept::Terminal, Frame::text(text));
-        }
-        self.tell(client, prompt, Kept::LastWord, Frame::text(say::executing(prompt, None)));
-    }
-
-    fn tell(&mut self, client: &Client, prompt: &PromptId, kept: Kept, frame: Frame) {
-        self.push(client, Class::Lasting, &frame);
-        self.log.keep(prompt, kept, frame);
-    }
-}
-
-/// What a person reads in the page when work is lost.
-#[must_use]
-pub fn lost_message(loss: Loss, backend: &str) -> String {
-    let why = match loss {
-        Loss::BackendRestarted => format!("{backend} was restarted while it had this prompt"),
-        Loss::BackendGone => format!("{backend} has not answered for too long"),
-        Loss::Vanished => format!("{backend} does not know this prompt any more"),
-        Loss::Reset => "this client was reset by force".to_owned(),
-    };
-    format!("Mooring: the prompt is lost: {why}. It was not submitted again.")
 }

@@ -25,6 +25,16 @@ pub enum Sighting {
     Absent,
 }
 
+/// What `GET /api/jobs/{id}` says of a prompt (0.6.0).
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum JobState {
+    Pending,
+    Running,
+    /// How it ended is for its history to say.
+    Ended,
+    Absent,
+}
+
 /// How an ended prompt's history says that it ended.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Outcome {
@@ -242,6 +252,35 @@ pub fn accepted(body: &[u8]) -> Option<(String, Option<f64>)> {
     Some((answer.prompt_id, answer.number.and_then(|number| number.as_f64())))
 }
 
+/// Reads the answer of `GET /api/jobs/{id}`. `None` if it is not ComfyUI's: a fork without the
+/// route, or one of its failures.
+#[must_use]
+pub fn job_state(status: u16, body: &[u8]) -> Option<JobState> {
+    #[derive(Deserialize)]
+    struct Job<'a> {
+        #[serde(borrow)]
+        status: Cow<'a, str>,
+    }
+    #[derive(Deserialize)]
+    struct NotFound<'a> {
+        #[serde(borrow)]
+        error: Cow<'a, str>,
+    }
+    match status {
+        200 => match &*serde_json::from_slice::<Job<'_>>(body).ok()?.status {
+            "pending" => Some(JobState::Pending),
+            "in_progress" => Some(JobState::Running),
+            "completed" | "failed" | "cancelled" => Some(JobState::Ended),
+            _ => None,
+        },
+        404 => {
+            let said = serde_json::from_slice::<NotFound<'_>>(body).ok()?;
+            (said.error == "Job not found").then_some(JobState::Absent)
+        }
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -312,5 +351,17 @@ mod tests {
         let taken = br#"{"prompt_id": "p", "number": 3, "node_errors": {}}"#;
         assert_eq!(accepted(taken), Some(("p".to_owned(), Some(3.0))));
         assert_eq!(accepted(b"{}"), None);
+    }
+
+    #[test]
+    fn a_job_is_where_its_status_says_and_anything_else_proves_nothing() {
+        let read = |status, body: &str| job_state(status, body.as_bytes());
+        assert_eq!(read(200, r#"{"id":"p","status":"pending"}"#), Some(JobState::Pending));
+        assert_eq!(read(200, r#"{"status":"in_progress"}"#), Some(JobState::Running));
+        assert_eq!(read(200, r#"{"status":"cancelled"}"#), Some(JobState::Ended));
+        assert_eq!(read(404, r#"{"error": "Job not found"}"#), Some(JobState::Absent));
+        assert_eq!(read(404, "404: Not Found"), None, "the route is not there");
+        assert_eq!(read(500, "{}"), None);
+        assert_eq!(read(200, r#"{"status":"dreaming"}"#), None);
     }
 }

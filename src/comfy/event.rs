@@ -57,6 +57,26 @@ pub enum Event<'a> {
     Other,
 }
 
+impl Event<'_> {
+    /// The prompt that it is about, if it says so.
+    #[must_use]
+    pub fn prompt(&self) -> Option<&str> {
+        match self {
+            Self::Start { prompt }
+            | Self::Cached { prompt }
+            | Self::Executed { prompt }
+            | Self::Success { prompt }
+            | Self::Failed { prompt }
+            | Self::Blocked { prompt }
+            | Self::Interrupted { prompt } => Some(prompt),
+            Self::Executing { prompt, .. }
+            | Self::Progress { prompt }
+            | Self::ProgressState { prompt } => prompt.as_deref(),
+            Self::Status { .. } | Self::FeatureFlags | Self::Logs | Self::Other => None,
+        }
+    }
+}
+
 /// Reads one text message.
 #[must_use]
 pub fn read(text: &[u8]) -> Event<'_> {

@@ -38,6 +38,12 @@ pub fn executing(prompt: &PromptId, node: Option<&str>) -> String {
     )
 }
 
+/// The start of a prompt that began while nobody listened.
+#[must_use]
+pub fn execution_start(prompt: &PromptId, at_ms: u64) -> String {
+    event("execution_start", &json!({ "prompt_id": prompt.as_str(), "timestamp": at_ms }))
+}
+
 #[must_use]
 pub fn execution_success(prompt: &PromptId, at_ms: u64) -> String {
     event("execution_success", &json!({ "prompt_id": prompt.as_str(), "timestamp": at_ms }))

@@ -28,6 +28,12 @@ impl Version {
         self.is_at_least([0, 3, 57])
     }
 
+    /// 0.6.0: one prompt can be asked about at `/api/jobs/{id}`.
+    #[must_use]
+    pub fn has_jobs(&self) -> bool {
+        self.is_at_least([0, 6, 0])
+    }
+
     fn is_at_least(&self, least: [u32; 3]) -> bool {
         self.numbers.is_none_or(|numbers| least <= numbers)
     }
@@ -62,5 +68,6 @@ mod tests {
         assert!(!Version::parse("0.3.56").interrupts_by_id());
         assert!(Version::parse("nightly").interrupts_by_id());
         assert!(!Version::parse("0.3").takes_prompt_id());
+        assert!(Version::parse("0.6.0").has_jobs() && !Version::parse("0.5.1").has_jobs());
     }
 }

@@ -7,14 +7,14 @@
 use super::file;
 use super::keys::{
     BACKENDS, RawAdmin, RawAffinity, RawBackend, RawConfig, RawFleet, RawIsolation, RawLog,
-    RawPrompts, RawServer, RawSockets,
+    RawPrompts, RawServer, RawSockets, RawState,
 };
 use super::problems::Notes;
 use super::raw::RawNamed;
 use super::values::Secret;
 use super::{
     AdminConfig, AffinityConfig, BackendConfig, Config, FleetConfig, IsolationConfig, LogConfig,
-    PromptsConfig, ServerConfig, SocketsConfig,
+    PromptsConfig, ServerConfig, SocketsConfig, StateConfig,
 };
 
 pub(super) fn check(raw: RawConfig, notes: &mut Notes) -> Config {
@@ -26,6 +26,7 @@ pub(super) fn check(raw: RawConfig, notes: &mut Notes) -> Config {
         prompts: raw_prompts,
         sockets: raw_sockets,
         isolation: raw_isolation,
+        state: raw_state,
         log: raw_log,
         backends: raw_backends,
     } = raw;
@@ -37,6 +38,7 @@ pub(super) fn check(raw: RawConfig, notes: &mut Notes) -> Config {
         prompts: prompts(raw_prompts, notes),
         sockets: sockets(raw_sockets, notes),
         isolation: isolation(raw_isolation, notes),
+        state: state(raw_state, notes),
         log: log(raw_log, notes),
         backends: backends(raw_backends, notes),
     }
@@ -164,6 +166,7 @@ fn sockets(raw: RawSockets, notes: &mut Notes) -> SocketsConfig {
         queue_critical,
         replay_window,
         log_bytes,
+        log_bytes_total,
         alive_after,
         output_classes,
         close_wait,
@@ -176,6 +179,7 @@ fn sockets(raw: RawSockets, notes: &mut Notes) -> SocketsConfig {
         queue_critical: queue_critical.check(notes),
         replay_window: replay_window.check(notes),
         log_bytes: log_bytes.check(notes),
+        log_bytes_total: log_bytes_total.check(notes),
         alive_after: alive_after.check(notes),
         output_classes: output_classes.check(notes),
         close_wait: close_wait.check(notes),
@@ -185,6 +189,11 @@ fn sockets(raw: RawSockets, notes: &mut Notes) -> SocketsConfig {
 fn isolation(raw: RawIsolation, notes: &mut Notes) -> IsolationConfig {
     let RawIsolation { status } = raw;
     IsolationConfig { status: status.check(notes) }
+}
+
+fn state(raw: RawState, notes: &mut Notes) -> StateConfig {
+    let RawState { dir, on_error } = raw;
+    StateConfig { dir: dir.check(notes), on_error: on_error.check(notes) }
 }
 
 fn log(raw: RawLog, notes: &mut Notes) -> LogConfig {

@@ -9,7 +9,8 @@ use super::kinds::{
 };
 use super::raw::{RawNamed, Section, Setting};
 use super::values::{
-    BackendUrl, Classes, Counts, Format, Listen, ListenOrOff, LogLevel, Networks, Origins, Token,
+    BackendUrl, Classes, Counts, Format, Listen, ListenOrOff, LogLevel, Networks, OnError, Origins,
+    Token,
 };
 
 /// One key, for documentation and for suggestions.
@@ -125,6 +126,7 @@ pub(super) struct RawConfig {
     pub(super) prompts: RawPrompts,
     pub(super) sockets: RawSockets,
     pub(super) isolation: RawIsolation,
+    pub(super) state: RawState,
     pub(super) log: RawLog,
     /// In the order of names.
     pub(super) backends: Vec<RawNamed>,
@@ -234,6 +236,8 @@ sections! {
         replay_window: Span { min: 0, max: DAY } = "60s";
         /// Events kept for one client to be sent again.
         log_bytes: Size { min: 64 * KIB, max: 4 * GIB } = "8MiB";
+        /// Events kept for all clients together; beyond it the prompts that ended first go.
+        log_bytes_total: Size { min: MIB, max: 1024 * GIB } = "256MiB";
         /// A socket that got no text for this long is told that we are alive.
         alive_after: Span { min: S, max: H } = "8s";
         /// Node classes whose pictures over the socket are results and not previews.
@@ -244,6 +248,14 @@ sections! {
     ["isolation"] RawIsolation isolation {
         /// Whose prompts `queue_remaining` counts: the client's own, or all of its backend.
         status: Counts = "own";
+    }
+    ["state"] RawState state {
+        /// Where bindings and prompts are kept over a restart; empty is nowhere. Under systemd the
+        /// unit's `StateDirectory` is the default.
+        dir: FilePath = "";
+        /// What happens while the journal cannot be written: `serve` goes on, `refuse` takes no
+        /// prompts.
+        on_error: OnError = "serve";
     }
     ["log"] RawLog log {
         /// Lines for people, or one JSON object a line.

@@ -257,6 +257,6 @@ impl Kind for FilePath {
     }
 
     fn takes(&self) -> String {
-        "the path of a file".to_owned()
+        "a path".to_owned()
     }
 }

@@ -124,6 +124,7 @@ impl Layers {
             prompts: keys::prompts("prompts", &mut section),
             sockets: keys::sockets("sockets", &mut section),
             isolation: keys::isolation("isolation", &mut section),
+            state: keys::state("state", &mut section),
             log: keys::log("log", &mut section),
             backends: named(self.backends, &mut section),
         }

@@ -52,6 +52,7 @@ pub struct Config {
     pub prompts: PromptsConfig,
     pub sockets: SocketsConfig,
     pub isolation: IsolationConfig,
+    pub state: StateConfig,
     pub log: LogConfig,
     /// In the order of names, which is that of [`crate::routing::ids::BackendId`].
     /// Invariant: 1 to [`Config::BACKENDS_MAX`], no name and no authority twice.
@@ -145,9 +146,28 @@ pub struct SocketsConfig {
     pub replay_window: Duration,
     /// Bytes for one client.
     pub log_bytes: u64,
+    /// Bytes for all clients. Invariant: at least `log_bytes`.
+    pub log_bytes_total: u64,
     pub alive_after: Duration,
     pub output_classes: Vec<String>,
     pub close_wait: Duration,
+}
+
+/// `[state]`: what survives a restart.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StateConfig {
+    /// `None` keeps everything in memory.
+    pub dir: Option<PathBuf>,
+    pub on_error: OnJournalError,
+}
+
+/// What happens to new prompts while the journal cannot be written.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum OnJournalError {
+    /// They are taken; a crash would forget them.
+    Serve,
+    /// They are refused.
+    Refuse,
 }
 
 /// `[isolation]`: what clients see of one another.
@@ -224,7 +244,16 @@ pub fn load(sources: &Sources) -> Result<Config, Problems> {
     let raw = layers.merge(&mut notes);
     let mut config = check::check(raw, &mut notes);
     rules::check(&mut config, &mut notes);
+    if config.state.dir.is_none() {
+        config.state.dir = state_directory(&sources.env);
+    }
     notes.finish(config)
+}
+
+/// What systemd made for the unit (systemd.exec(5), `StateDirectory=`): the first of them.
+fn state_directory(env: &[(String, String)]) -> Option<PathBuf> {
+    let (_, value) = env.iter().find(|(name, _)| name == "STATE_DIRECTORY")?;
+    value.split(':').next().filter(|path| !path.is_empty()).map(PathBuf::from)
 }
 
 impl Config {

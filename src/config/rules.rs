@@ -47,6 +47,8 @@ fn limits(config: &Config, notes: &mut Notes) {
     at_most(notes, ["prompts.max_body", "prompts.max_bodies_total"], [one, all], ShowSize);
     let (some, critical) = (config.sockets.queue_bytes, config.sockets.queue_critical);
     at_most(notes, ["sockets.queue_bytes", "sockets.queue_critical"], [some, critical], ShowSize);
+    let (one, all) = (config.sockets.log_bytes, config.sockets.log_bytes_total);
+    at_most(notes, ["sockets.log_bytes", "sockets.log_bytes_total"], [one, all], ShowSize);
     let (linger, lease) = (config.affinity.link_linger, config.affinity.lease);
     at_most(notes, ["affinity.link_linger", "affinity.lease"], [linger, lease], ShowDuration);
 }

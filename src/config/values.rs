@@ -12,7 +12,7 @@ use super::problems::Origin;
 use super::raw::{Item, Written};
 use super::suggest::nearest;
 use super::url::{self, Address};
-use super::{LogFormat, StatusCounts};
+use super::{LogFormat, OnJournalError, StatusCounts};
 
 /// A list in a file holds at most this many entries.
 const LIST_MAX: usize = 1_000;
@@ -202,6 +202,22 @@ impl Kind for Counts {
 
     fn takes(&self) -> String {
         "\"own\" or \"backend\"".to_owned()
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct OnError;
+
+impl Kind for OnError {
+    type Value = OnJournalError;
+    const SHAPE: Shape = Shape::Text;
+
+    fn parse(&self, text: &str) -> Result<OnJournalError, String> {
+        choose(text, &[("serve", OnJournalError::Serve), ("refuse", OnJournalError::Refuse)])
+    }
+
+    fn takes(&self) -> String {
+        "\"serve\" or \"refuse\"".to_owned()
     }
 }
 

@@ -9,7 +9,7 @@ use http::{HeaderValue, Method, Request};
 use super::backend::Backend;
 use super::pool::ExchangeError;
 use crate::body::{CollectError, CollectLimits, OnEnd as _, RequestBody, collect};
-use crate::comfy::answers::{self, Junk, Sighting};
+use crate::comfy::answers::{self, Ended, JobState, Junk, Sighting};
 use crate::comfy::verbs;
 use crate::routing::ids::PromptId;
 
@@ -108,10 +108,47 @@ impl Backend {
         if let Some(sighting) = answers::in_queue(queue, prompt.as_str())? {
             return Ok(sighting);
         }
+        let ended = self.history_of(prompt, limit).await?;
+        Ok(ended.map_or(Sighting::Absent, Sighting::Ended))
+    }
+
+    /// The same for one prompt, as cheaply as the server can answer it: since 0.6.0 one small
+    /// question, which reads the queue before the history as we would. The history is read only
+    /// for a prompt that has ended.
+    ///
+    /// # Errors
+    /// The backend did not answer; nothing is known then.
+    pub async fn look_for_one(
+        &self,
+        prompt: &PromptId,
+        limit: Duration,
+    ) -> Result<Sighting, AskError> {
+        if !self.version().is_some_and(|version| version.has_jobs()) {
+            return self.look_for(prompt, limit).await;
+        }
+        let path = format!("/api/jobs/{}", encode_segment(prompt.as_str()));
+        let (status, body) = self.get(&path, limit).await?;
+        match answers::job_state(status, &body) {
+            Some(JobState::Pending) => Ok(Sighting::Queued { number: None }),
+            Some(JobState::Running) => Ok(Sighting::Running { number: None }),
+            Some(JobState::Absent) => Ok(Sighting::Absent),
+            // A fork without the route, or an entry that makes it fail: the long way.
+            Some(JobState::Ended) | None => self.look_for(prompt, limit).await,
+        }
+    }
+
+    /// The history entry of a prompt, if there is one.
+    ///
+    /// # Errors
+    /// The backend did not answer; nothing is known then.
+    pub async fn history_of(
+        &self,
+        prompt: &PromptId,
+        limit: Duration,
+    ) -> Result<Option<Ended>, AskError> {
         let path = format!("/history/{}", encode_segment(prompt.as_str()));
         let history = self.get_ok(&path, limit).await?;
-        Ok(answers::in_history(&history, prompt.as_str())?
-            .map_or(Sighting::Absent, Sighting::Ended))
+        Ok(answers::in_history(&history, prompt.as_str())?)
     }
 
     /// Deletes prompts from the queue, as far as they wait there. It answers 200 whatever it did.

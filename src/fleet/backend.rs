@@ -31,6 +31,8 @@ pub struct Backend {
     /// [`Self::authority`] and [`Self::name`] as header values, made once.
     pub host_header: HeaderValue,
     pub name_header: HeaderValue,
+    /// What the journal calls it.
+    pub recorded: Recorded,
     pub weight: NonZeroU32,
     pub max_pending: Option<NonZeroU32>,
     pub pool: Arc<Pool>,
@@ -43,6 +45,14 @@ pub struct Backend {
     state: Mutex<State>,
     /// Says when the backend goes up or down.
     turned: watch::Sender<Turned>,
+}
+
+/// A backend as it stands in records: made once, shared by all of them.
+#[derive(Clone, Debug)]
+pub struct Recorded {
+    pub name: Arc<str>,
+    /// `host:port`: the server itself, whatever it is called.
+    pub url: Arc<str>,
 }
 
 /// Up or down, and how often it has turned: a waiter must not miss a short outage.
@@ -112,6 +122,10 @@ impl Backend {
             port,
             host_header: header(&settings.authority),
             name_header: header(&settings.name),
+            recorded: Recorded {
+                name: settings.name.as_str().into(),
+                url: settings.authority.as_str().into(),
+            },
             weight: settings.weight,
             max_pending: settings.max_pending,
             pool: Arc::new(pool),
@@ -242,6 +256,19 @@ impl Backend {
     #[must_use]
     pub fn turns(&self) -> watch::Receiver<Turned> {
         self.turned.subscribe()
+    }
+
+    /// Whether it is up, and how often it has turned.
+    #[must_use]
+    pub fn turned(&self) -> Turned {
+        *self.turned.borrow()
+    }
+
+    /// Waits until it is down. Cancel safe.
+    pub async fn is_down(&self) {
+        let mut turns = self.turned.subscribe();
+        // The sender lives as long as `self`, so this only ends well.
+        let _ = turns.wait_for(|turned| !turned.up).await;
     }
 
     /// Waits until it is up. Cancel safe.

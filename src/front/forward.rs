@@ -29,6 +29,10 @@ pub struct Target {
 pub async fn forward(gateway: &Gateway, target: &Target, request: Request<Incoming>) -> Answer {
     let (request, fault) = outgoing(gateway, target, request);
     let (response, lease) = exchange(gateway, target, request, &fault).await?;
+    if matches!(target.reason, Reason::Placed | Reason::Moved) {
+        // The answer tells of a binding that a restart must not forget.
+        let _ = gateway.journal.durable().await;
+    }
     Ok(incoming(gateway, target, response, lease))
 }
 
@@ -59,6 +63,9 @@ pub async fn forward_upload(
     let mut held = HeldByUpload { gateway, client, began, has_arrived: false };
     let answer = forward(gateway, target, request).await;
     held.has_arrived = answer.as_ref().is_ok_and(|response| response.status().is_success());
+    drop(held);
+    // The reservation is acknowledged with this answer. A disk that fails is said by others.
+    let _ = gateway.journal.durable().await;
     answer
 }
 

@@ -13,7 +13,7 @@ use super::identify::Who;
 use super::route::{of_ledger, reading};
 use super::{Answer, json};
 use crate::body::{RequestBody, ResponseBody};
-use crate::client::relay::lost_message;
+use crate::client::tell::lost_message;
 use crate::comfy::answers::Sighting;
 use crate::comfy::reply;
 use crate::error::GatewayError;
@@ -64,8 +64,9 @@ pub async fn history_of(
 fn lost(gateway: &Gateway, prompt: &PromptId) -> Option<Vec<u8>> {
     let record = gateway.ledger().get(prompt, now()).cloned()?;
     let State::Ended(End::Lost(loss)) = record.state else { return None };
-    let backend = gateway.fleet.get(record.backend?).name.clone();
-    Some(reply::history_lost(prompt, &lost_message(loss, &backend), unix_millis()))
+    let backend = record.backend.map(|backend| gateway.fleet.get(backend).name.as_str());
+    let backend = backend.unwrap_or("its backend");
+    Some(reply::history_lost(prompt, &lost_message(loss, backend), unix_millis()))
 }
 
 /// ComfyUI's `{}`: it does not know the prompt, or not yet.

@@ -7,6 +7,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use smallvec::SmallVec;
+
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::request::Parts;
@@ -27,11 +29,13 @@ use crate::client::link::Link;
 use crate::client::registry::with_client;
 use crate::comfy::answers::{self, Sighting};
 use crate::comfy::{reply, submission};
-use crate::error::GatewayError;
+use crate::config::OnJournalError;
+use crate::error::{Fault, GatewayError};
 use crate::fleet::backend::Backend;
 use crate::gateway::Gateway;
 use crate::net::{now, sleep};
-use crate::routing::ids::{ClientId, PromptId};
+use crate::operate;
+use crate::routing::ids::{BackendId, ClientId, PromptId};
 use crate::routing::ledger::State;
 use crate::routing::pending::{ABSENT_LOOKS_APART, End};
 
@@ -65,6 +69,7 @@ pub async fn submit(gateway: &Arc<Gateway>, who: &Who, request: Request<Incoming
         prompt,
         target,
         link,
+        output_nodes: ready.output_nodes,
         sent: now(),
         _share: share,
     };
@@ -116,7 +121,7 @@ fn decide(
         Err(full) => Err(full.into()),
     };
     let (client, decision, link) = placed.inspect_err(|_| gateway.ledger().withdraw(prompt))?;
-    gateway.ledger().placed(prompt, decision.backend);
+    gateway.prompt_placed(prompt, decision.backend, output_nodes);
     let backend = Arc::clone(gateway.fleet.get(decision.backend));
     info!(client = %id, %prompt, backend = %backend.name, placement = decision.reason.as_str(),
         "Prompt placed.");
@@ -135,6 +140,7 @@ struct Sending {
     prompt: PromptId,
     target: Target,
     link: Arc<Link>,
+    output_nodes: Vec<String>,
     /// When it was decided; a backend that was gone after this does not have it.
     sent: Instant,
     /// Its body counts against the budget until it is answered.
@@ -151,26 +157,71 @@ enum Sent {
     Unclear,
 }
 
+/// Backends that a submission provably never reached.
+type Tried = SmallVec<[BackendId; 4]>;
+
 impl Sending {
-    async fn run(self, parts: Parts, body: Bytes) -> Answer {
-        // Its events must not come before the link is there to hear them (B5).
-        if !self.link.is_open_within(self.gateway.config.prompts.link_timeout).await {
-            let backend = self.backend().name.clone();
-            return self.withdraw(GatewayError::LinkTimeout { backend });
-        }
-        if !self.is_pending() {
-            // A reset ended it while its link was dialled: nothing was sent.
-            return self.ended_meanwhile();
-        }
-        self.gateway.metrics.submissions.inc();
-        match self.send(parts, body).await {
-            Sent::Answered(parts, body) => self.answered(parts, body).await,
-            Sent::Never(error) => self.withdraw(error),
-            Sent::Unclear => self.look().await,
+    /// Sends it once, to the first backend that can be reached.
+    async fn run(mut self, parts: Parts, body: Bytes) -> Answer {
+        let mut tried = Tried::new();
+        loop {
+            let failure = match self.is_ready().await {
+                Ok(()) if !self.is_pending() => {
+                    // A reset ended it while its link was dialled: nothing was sent.
+                    return self.ended_meanwhile();
+                }
+                Ok(()) => match self.send(parts.clone(), body.clone()).await {
+                    Sent::Answered(parts, body) => return self.answered(parts, body).await,
+                    Sent::Never(error) => error,
+                    Sent::Unclear => return self.look().await,
+                },
+                Err(failure) => failure,
+            };
+            tried.push(self.backend().id);
+            let goes_elsewhere = failure.fault() == Fault::Backend && self.goes_elsewhere(&tried);
+            if !goes_elsewhere {
+                return self.withdraw(failure);
+            }
         }
     }
 
+    /// Waits until it may be sent: it is in the journal, so that a crash cannot forget it (P1), and
+    /// the link is there to hear its events (B5).
+    async fn is_ready(&self) -> Result<(), GatewayError> {
+        let limit = self.gateway.config.prompts.link_timeout;
+        let opened = async {
+            tokio::select! {
+                is_open = self.link.is_open_within(limit) => is_open,
+                () = self.backend().is_down() => false,
+            }
+        };
+        let (noted, is_open) = tokio::join!(self.gateway.journal.durable(), opened);
+        if noted.is_err() && self.gateway.config.state.on_error == OnJournalError::Refuse {
+            return Err(GatewayError::JournalFailed);
+        }
+        let backend = &self.backend().name;
+        if is_open { Ok(()) } else { Err(GatewayError::LinkTimeout { backend: backend.clone() }) }
+    }
+
+    /// Places it anew after it was provably never sent (P2). False if it stays where it is.
+    fn goes_elsewhere(&mut self, tried: &[BackendId]) -> bool {
+        let Some((decision, link)) =
+            self.client.submit_elsewhere(&self.gateway, &self.prompt, tried)
+        else {
+            return false;
+        };
+        let backend = Arc::clone(self.gateway.fleet.get(decision.backend));
+        info!(prompt = %self.prompt, from = %self.backend().name, backend = %backend.name,
+            "Prompt goes elsewhere: it was never sent.");
+        self.gateway.prompt_placed(&self.prompt, decision.backend, &self.output_nodes);
+        self.target = Target { backend, reason: decision.reason };
+        self.link = link;
+        self.sent = now();
+        true
+    }
+
     async fn send(&self, mut parts: Parts, body: Bytes) -> Sent {
+        self.gateway.metrics.submissions.inc();
         // The body may have been rewritten.
         parts.headers.remove(CONTENT_LENGTH);
         parts.headers.remove(TRANSFER_ENCODING);
@@ -227,8 +278,7 @@ impl Sending {
                         self.backend().restarted().is_some_and(|gone| self.sent < gone);
                     let is_sure = ABSENT_LOOKS_APART <= now().duration_since(first);
                     if is_restarted || is_sure {
-                        let backend = self.backend().name.clone();
-                        return self.withdraw(GatewayError::NotQueued { backend });
+                        return self.not_there();
                     }
                 }
                 Ok(Sighting::Queued { number, .. } | Sighting::Running { number }) => {
@@ -240,6 +290,15 @@ impl Sending {
             sleep(LOOK_AGAIN).await;
         }
         self.ended_meanwhile()
+    }
+
+    /// It is said not to be queued; should that turn out wrong, it is stopped.
+    fn not_there(self) -> Answer {
+        let backend = self.backend().name.clone();
+        let answer = self.withdraw(GatewayError::NotQueued { backend });
+        self.client.disown(&self.prompt);
+        operate::watch_for(&self.gateway, self.backend(), &self.prompt);
+        answer
     }
 
     /// It ended while it was looked for. Its events said so, and only what was taken has events;
@@ -269,20 +328,9 @@ impl Sending {
         self.client.accepted(&self.prompt);
         let state = self.gateway.ledger().get(&self.prompt, now()).map(|record| record.state);
         if matches!(state, Some(State::Ended(End::Lost(_)))) {
-            self.call_back();
+            // It was told to be lost while it was on its way, and now it is there.
+            operate::call_back(&self.gateway, self.backend(), &self.prompt);
         }
-    }
-
-    /// It was told to be lost while it was on its way, and now it is there: nobody wants it.
-    fn call_back(&self) {
-        let (backend, prompt) = (Arc::clone(self.backend()), self.prompt.clone());
-        let limit = self.gateway.config.fleet.probe_timeout;
-        self.gateway.tasks.spawn(async move {
-            let deleted = backend.delete(std::slice::from_ref(&prompt), limit).await;
-            let stopped = backend.interrupt(&prompt, limit).await;
-            let called_back = deleted.is_ok() && stopped.is_ok();
-            info!(%prompt, backend = %backend.name, called_back, "A lost prompt turned up.");
-        });
     }
 
     fn withdraw(&self, error: GatewayError) -> Answer {
@@ -294,7 +342,7 @@ impl Sending {
     fn gone(&self) {
         self.backend().load.not_taken();
         self.client.withdraw(&self.gateway, &self.prompt);
-        self.gateway.ledger().withdraw(&self.prompt);
+        self.gateway.prompt_withdrawn(&self.prompt);
     }
 
     fn is_pending(&self) -> bool {

@@ -23,6 +23,8 @@
 //! A binding that expires, or that goes with its socket, is dropped in the middle of a long job:
 //! the quietest client is the one that waits. What decides is pending work.
 
+mod fate;
+
 use std::time::{Duration, Instant};
 
 use indexmap::IndexMap;
@@ -31,7 +33,7 @@ use super::decision::{
     Decided, Decision, Decisions, Reason, Refusal, Released, StillPending, What,
 };
 use super::ids::{BackendId, PromptId};
-use super::pending::{End, Heard, Pending, Sighted};
+use super::pending::Pending;
 use super::place::{FleetNow, TieBreak, place};
 
 /// One client.
@@ -48,6 +50,14 @@ pub struct Client {
     last_end: Option<Instant>,
     last_socket_lost: Option<Instant>,
     decisions: Decisions,
+}
+
+/// A binding that was made before the gateway was restarted.
+#[derive(Clone, Copy, Debug)]
+pub struct Restored {
+    pub backend: BackendId,
+    pub since: Instant,
+    pub reserved_until: Option<Instant>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -73,6 +83,21 @@ impl Client {
             last_socket_lost: None,
             decisions: Decisions::default(),
         }
+    }
+
+    /// A client as it was when the gateway was restarted: what is pending is on `binding`'s
+    /// backend, in the order of submission.
+    #[must_use]
+    pub fn restored(
+        binding: Option<Restored>,
+        pending: IndexMap<PromptId, Pending>,
+        now: Instant,
+    ) -> Self {
+        let binding = binding.map(|Restored { backend, since, reserved_until }| {
+            debug_assert!(pending.values().all(|it| it.backend == backend), "all on one backend");
+            Binding { number: 1, backend, since, reserved_until }
+        });
+        Self { bindings_made: u64::from(binding.is_some()), binding, pending, ..Self::new(now) }
     }
 
     /// A socket or a read: binds on first contact, and else stays where it is. A released
@@ -168,6 +193,28 @@ impl Client {
         self.record(decision, now)
     }
 
+    /// The prompt was provably never sent: places it anew, if it is all that holds the client
+    /// where it is. `None` leaves everything as it was.
+    pub fn submit_elsewhere(
+        &mut self,
+        prompt: &PromptId,
+        fleet: FleetNow<'_>,
+        now: Instant,
+    ) -> Option<Decision> {
+        let pending = self.pending.get(prompt)?;
+        // A picture that waited for it is where it was to go.
+        let has_picture = pending.reservation.is_some_and(|until| now < until);
+        if self.work() != 1 || has_picture {
+            return None;
+        }
+        let mut pending = self.pending.shift_remove(prompt)?;
+        let placed = self.bind(fleet, now);
+        let backend = self.binding.map_or(pending.backend, |bound| bound.backend);
+        pending.backend = backend;
+        self.pending.insert(prompt.clone(), pending);
+        self.record(placed, now).ok().filter(|decision| decision.newly_bound)
+    }
+
     /// The prompt was refused by its backend, or provably never sent: it leaves no trace. The
     /// reservation that it used up is there again, so that the mended prompt finds its picture.
     pub fn withdraw(&mut self, prompt: &PromptId) -> Option<Pending> {
@@ -176,48 +223,6 @@ impl Client {
             binding.reserved_until = binding.reserved_until.max(withdrawn.reservation);
         }
         Some(withdrawn)
-    }
-
-    /// The prompt was taken by its backend.
-    pub fn accepted(&mut self, prompt: &PromptId, now: Instant) {
-        if let Some(pending) = self.pending.get_mut(prompt) {
-            pending.accepted(now);
-        }
-    }
-
-    /// A link said something about a prompt. Returns the end, if that was it.
-    pub fn hear(&mut self, prompt: &PromptId, heard: Heard, now: Instant) -> Option<End> {
-        let end = self.pending.get_mut(prompt)?.hear(heard, now)?;
-        self.end(prompt, end, now)
-    }
-
-    /// Asking found something about a prompt. Returns the end, if that settles it.
-    pub fn sight(&mut self, prompt: &PromptId, sighted: Sighted, now: Instant) -> Option<End> {
-        let end = self.pending.get_mut(prompt)?.sight(sighted, now)?;
-        self.end(prompt, end, now)
-    }
-
-    /// Ends a prompt. `None` if it had ended already: a prompt ends once.
-    pub fn end(&mut self, prompt: &PromptId, end: End, now: Instant) -> Option<End> {
-        let pending = self.pending.shift_remove(prompt)?;
-        self.last_end = Some(now);
-        self.decisions.remember(Some(pending.backend), What::Ended(end), now);
-        self.remember_if_released(now);
-        Some(end)
-    }
-
-    /// The client asked for a prompt to be deleted, and the backend said 200, as it always does.
-    pub fn delete_asked(&mut self, prompt: &PromptId) {
-        if let Some(pending) = self.pending.get_mut(prompt) {
-            pending.ask_delete();
-        }
-    }
-
-    /// All that is pending on `backend` must be asked about: its link broke, or it came back.
-    pub fn must_ask(&mut self, backend: BackendId) {
-        for pending in self.pending.values_mut().filter(|pending| pending.backend == backend) {
-            pending.must_ask = true;
-        }
     }
 
     /// A safe release, if nothing is pending.
@@ -285,6 +290,12 @@ impl Client {
         self.binding.map(|bound| (bound.backend, bound.since))
     }
 
+    /// Until when an upload keeps its backend; past or future.
+    #[must_use]
+    pub fn reserved_until(&self) -> Option<Instant> {
+        self.binding.and_then(|bound| bound.reserved_until)
+    }
+
     #[must_use]
     pub fn sockets(&self) -> u32 {
         self.sockets
@@ -308,16 +319,6 @@ impl Client {
     /// The last decisions, oldest first.
     pub fn decisions(&self) -> impl Iterator<Item = &Decided> {
         self.decisions.iter()
-    }
-
-    /// Prompts that must be asked about, or that asking has settled, with their backends.
-    #[must_use]
-    pub fn to_ask(&self, silent_after: Duration, now: Instant) -> Vec<(PromptId, BackendId)> {
-        self.pending
-            .iter()
-            .filter(|(_, pending)| pending.wants_asking(silent_after, now))
-            .map(|(prompt, pending)| (prompt.clone(), pending.backend))
-            .collect()
     }
 
     /// Where an upload or a submission goes: it stays with work and reservations, and is placed
@@ -402,7 +403,7 @@ mod tests {
     use proptest::prelude::{Just, Strategy, prop_assert, prop_assert_eq, prop_oneof, proptest};
 
     use super::super::decision::DECISIONS_KEPT;
-    use super::super::pending::{Loss, Process};
+    use super::super::pending::{End, Heard, Loss, Process, Sighted};
     use super::super::place::tests::fleet;
     use super::super::place::{BackendView, NoPlace};
     use super::*;
@@ -724,6 +725,31 @@ mod tests {
         story.client.accepted(&id("p"), story.now);
         assert_eq!(story.submit("p"), Err(Refusal::AlreadyPending));
         assert_eq!(story.client.pending()[&id("p")].phase.as_str(), "queued", "and is as it was");
+    }
+
+    #[test]
+    fn a_prompt_that_was_never_sent_goes_elsewhere_if_nothing_else_holds_its_client() {
+        fn elsewhere(story: &mut Story, prompt: &str) -> Option<u16> {
+            let (views, now) = (fleet("Rd0 Ru1"), story.now);
+            let fleet = FleetNow { backends: &views, turn: 0 };
+            story.client.submit_elsewhere(&id(prompt), fleet, now).map(|it| it.backend.0)
+        }
+        let mut story = Story::new("Ru0 Ru1");
+        story.submit("p").unwrap();
+        assert_eq!(elsewhere(&mut story, "p"), Some(1));
+        assert_eq!(story.client.pending()[&id("p")].backend, BackendId(1));
+        assert_eq!((story.state(), story.backend()), ("held", Some(1)));
+        assert_eq!(elsewhere(&mut story, "p"), None, "there is no other");
+
+        let mut story = Story::new("Ru0 Ru1");
+        story.submit("p").unwrap();
+        story.submit("q").unwrap();
+        assert_eq!(elsewhere(&mut story, "q"), None, "its client's other prompt is there");
+
+        let mut story = Story::new("Ru0 Ru1");
+        story.upload().unwrap();
+        story.submit("p").unwrap();
+        assert_eq!(elsewhere(&mut story, "p"), None, "its picture is there");
     }
 
     #[test]

@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use super::ids::{BackendId, ClientId, PromptId};
-use super::pending::End;
+use super::pending::{End, Loss};
 
 /// How often an id that nobody knows is asked of all backends.
 pub const ASK_AGAIN_AFTER: Duration = Duration::from_secs(5);
@@ -27,6 +27,9 @@ pub struct Ledger {
     /// Those that are not pending, by [`Record::place`].
     settled: BTreeMap<u64, PromptId>,
     next_place: u64,
+    next_order: u64,
+    /// Settled prompts that were forgotten, until somebody asks which.
+    evicted: Vec<PromptId>,
     asked: HashMap<PromptId, Instant>,
     asked_order: VecDeque<PromptId>,
     capacity: usize,
@@ -41,9 +44,24 @@ pub struct Record {
     /// `None` until it is placed.
     pub backend: Option<BackendId>,
     pub made: Instant,
+    /// Its place among all submissions: ComfyUI works in this order.
+    pub order: u64,
     pub state: State,
     /// Its place among those that are not pending; `None` while it is.
     place: Option<u64>,
+}
+
+/// One prompt as it was before a restart.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Entry {
+    pub prompt: PromptId,
+    pub client: Option<ClientId>,
+    /// `None` if its backend is not configured any more.
+    pub backend: Option<BackendId>,
+    pub made: Instant,
+    pub order: u64,
+    /// `None` if it is pending.
+    pub end: Option<End>,
 }
 
 /// Whether a prompt is still somebody's pending work.
@@ -67,6 +85,8 @@ impl Ledger {
             prompts: HashMap::new(),
             settled: BTreeMap::new(),
             next_place: 0,
+            next_order: 0,
+            evicted: Vec::new(),
             asked: HashMap::new(),
             asked_order: VecDeque::new(),
             capacity,
@@ -89,6 +109,27 @@ impl Ledger {
         }
         self.insert(prompt, Some(client.clone()), now);
         Ok(())
+    }
+
+    /// Enters a prompt as it was before a restart. Those that ended come in the order of their
+    /// ends; what is known already stays as it is.
+    pub fn restore(&mut self, entry: Entry, now: Instant) {
+        let Entry { prompt, client, backend, made, order, end } = entry;
+        if self.prompts.contains_key(&prompt) {
+            return;
+        }
+        let record = Record { client, backend, made, order, state: State::Pending, place: None };
+        self.prompts.insert(prompt.clone(), record);
+        self.next_order = self.next_order.max(order + 1);
+        if let Some(end) = end {
+            self.settle(&prompt, State::Ended(end));
+            self.evict_expired(now);
+        }
+    }
+
+    /// The settled prompts that were forgotten since the last call.
+    pub fn take_evicted(&mut self) -> Vec<PromptId> {
+        std::mem::take(&mut self.evicted)
     }
 
     /// The submission goes to `backend`.
@@ -139,6 +180,17 @@ impl Ledger {
             .collect()
     }
 
+    /// The prompts that were given up because `backend` stayed away, in no order.
+    #[must_use]
+    pub fn presumed_lost(&self, backend: BackendId) -> Vec<PromptId> {
+        let is_one = |record: &Record| {
+            record.backend == Some(backend)
+                && record.state == State::Ended(End::Lost(Loss::BackendGone))
+        };
+        let found = self.prompts.iter().filter(|(_, record)| is_one(record));
+        found.map(|(prompt, _)| prompt.clone()).collect()
+    }
+
     /// True if all backends may be asked about an unknown id now; it is noted as asked.
     pub fn may_ask(&mut self, prompt: &PromptId, now: Instant) -> bool {
         let is_recent = |at: &Instant| now.duration_since(*at) < ASK_AGAIN_AFTER;
@@ -168,8 +220,9 @@ impl Ledger {
 
     /// Enters an id that is unknown or expired.
     fn insert(&mut self, prompt: &PromptId, client: Option<ClientId>, now: Instant) {
-        let record =
-            Record { client, backend: None, made: now, state: State::Pending, place: None };
+        let (state, order) = (State::Pending, self.next_order);
+        self.next_order += 1;
+        let record = Record { client, backend: None, made: now, order, state, place: None };
         let expired = self.prompts.insert(prompt.clone(), record);
         if let Some(place) = expired.and_then(|record| record.place) {
             self.settled.remove(&place);
@@ -189,6 +242,7 @@ impl Ledger {
         while self.capacity < self.settled.len() {
             if let Some((_, oldest)) = self.settled.pop_first() {
                 self.prompts.remove(&oldest);
+                self.evicted.push(oldest);
             }
         }
     }
@@ -200,7 +254,9 @@ impl Ledger {
             if record.is_some_and(|record| !is_expired(record, self.max_age, now)) {
                 return;
             }
-            self.prompts.remove(&oldest.remove());
+            let oldest = oldest.remove();
+            self.prompts.remove(&oldest);
+            self.evicted.push(oldest);
         }
     }
 }

@@ -37,11 +37,15 @@ pub enum Loss {
     Vanished,
     /// An operator or the client forced a reset.
     Reset,
+    /// The gateway was restarted while it was being sent, and the backend does not have it.
+    GatewayRestarted,
+    /// The gateway was restarted with a configuration that does not name its backend.
+    BackendRemoved,
 }
 
 impl End {
     /// Every end, for the metrics that count them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::Succeeded,
         Self::Failed,
         Self::Interrupted,
@@ -50,7 +54,17 @@ impl End {
         Self::Lost(Loss::BackendGone),
         Self::Lost(Loss::Vanished),
         Self::Lost(Loss::Reset),
+        Self::Lost(Loss::GatewayRestarted),
+        Self::Lost(Loss::BackendRemoved),
     ];
+
+    /// The end that [`End::reason`] names. A word that is not known is of a newer Mooring, which
+    /// has more kinds of loss than this one.
+    #[must_use]
+    pub fn of_reason(reason: &str) -> Self {
+        let named = Self::ALL.into_iter().find(|end| end.reason() == reason);
+        named.unwrap_or(Self::Lost(Loss::Vanished))
+    }
 
     /// The outcome as operators count it; the kinds of loss are one.
     #[must_use]
@@ -76,6 +90,8 @@ impl End {
             Self::Lost(Loss::BackendGone) => "backend_gone",
             Self::Lost(Loss::Vanished) => "vanished",
             Self::Lost(Loss::Reset) => "reset",
+            Self::Lost(Loss::GatewayRestarted) => "gateway_restarted",
+            Self::Lost(Loss::BackendRemoved) => "backend_removed",
         }
     }
 }
@@ -85,6 +101,8 @@ impl End {
 pub enum Phase {
     /// Decided, perhaps sent, not answered.
     Sending,
+    /// Pending when the gateway was restarted; its backend has not been asked about it yet.
+    Restored,
     /// The backend has it in its queue.
     Queued,
     /// The backend works on it.
@@ -98,6 +116,7 @@ impl Phase {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Sending => "sending",
+            Self::Restored => "restored",
             Self::Queued => "queued",
             Self::Running => "running",
             Self::Ending(_) => "ending",
@@ -196,11 +215,19 @@ impl Pending {
         }
     }
 
+    /// One that was pending when the gateway was restarted: whether its backend has it must be
+    /// asked.
+    #[must_use]
+    pub fn restored(backend: BackendId, since: Instant, now: Instant) -> Self {
+        let asked_for = Self { phase: Phase::Restored, must_ask: true, ..Self::new(backend, now) };
+        Self { since, ..asked_for }
+    }
+
     /// The backend took it (an answer 200, or it was found there).
     pub fn accepted(&mut self, now: Instant) {
         self.is_known(now);
         match self.phase {
-            Phase::Sending => self.phase = Phase::Queued,
+            Phase::Sending | Phase::Restored => self.phase = Phase::Queued,
             // Its first events may overtake the answer.
             Phase::Queued | Phase::Running | Phase::Ending(_) => {}
         }
@@ -294,7 +321,9 @@ impl Pending {
     /// It works, or just has: a backend says how a prompt ended before it counts it as done.
     fn runs(&mut self) {
         match self.phase {
-            Phase::Sending | Phase::Queued | Phase::Running => self.phase = Phase::Running,
+            Phase::Sending | Phase::Restored | Phase::Queued | Phase::Running => {
+                self.phase = Phase::Running;
+            }
             Phase::Ending(_) => {}
         }
         self.delete_asked = false;
@@ -304,7 +333,7 @@ impl Pending {
     /// what waits is deleted; a prompt that runs goes on, and is not to be asked about for that.
     pub fn ask_delete(&mut self) {
         match self.phase {
-            Phase::Sending | Phase::Queued => self.delete_asked = true,
+            Phase::Sending | Phase::Restored | Phase::Queued => self.delete_asked = true,
             Phase::Running | Phase::Ending(_) => {}
         }
     }
@@ -337,10 +366,16 @@ impl Pending {
     fn gone(&self, loss: Loss) -> End {
         match (self.finding, self.phase) {
             (Finding::InHistory { end, .. }, _) | (_, Phase::Ending(end)) => end,
-            (_, Phase::Sending | Phase::Queued | Phase::Running) if self.delete_asked => {
+            (_, Phase::Sending | Phase::Restored | Phase::Queued | Phase::Running)
+                if self.delete_asked =>
+            {
                 End::Deleted
             }
-            (_, Phase::Sending | Phase::Queued | Phase::Running) => End::Lost(loss),
+            // Whether it was ever sent, nobody knows any more.
+            (_, Phase::Restored) if loss == Loss::Vanished => End::Lost(Loss::GatewayRestarted),
+            (_, Phase::Sending | Phase::Restored | Phase::Queued | Phase::Running) => {
+                End::Lost(loss)
+            }
         }
     }
 }
@@ -579,12 +614,41 @@ mod tests {
                         next,
                         Told::Sighted(Sighted::Absent(Process::Restarted))
                     ),
-                    End::Lost(Loss::BackendGone | Loss::Reset) => false,
+                    End::Lost(
+                        Loss::BackendGone
+                        | Loss::Reset
+                        | Loss::GatewayRestarted
+                        | Loss::BackendRemoved,
+                    ) => false,
                 };
                 prop_assert!(ending, "{end:?} after {told:?}");
                 break;
             }
         }
+    }
+
+    #[test]
+    fn a_restored_prompt_is_asked_for_at_once_and_is_lost_by_us_if_its_backend_never_had_it() {
+        let (t, silent) = (start(), Duration::from_secs(30));
+        let absent = Sighted::Absent(Process::MaybeSame);
+        let mut prompt = Pending::restored(BackendId(0), t, t);
+        assert!(prompt.wants_asking(silent, t));
+        assert_eq!(prompt.sight(absent, t), None);
+        assert_eq!(prompt.sight(absent, at(t, 2000)), Some(End::Lost(Loss::GatewayRestarted)));
+
+        let mut prompt = Pending::restored(BackendId(0), t, t);
+        assert_eq!(prompt.sight(Sighted::Queued, t), None);
+        assert!(!prompt.wants_asking(silent, t));
+        assert_eq!(prompt.sight(absent, t), None);
+        assert_eq!(prompt.sight(absent, at(t, 2000)), Some(End::Lost(Loss::Vanished)));
+    }
+
+    #[test]
+    fn every_end_is_found_by_its_reason() {
+        for end in End::ALL {
+            assert_eq!(End::of_reason(end.reason()), end);
+        }
+        assert_eq!(End::of_reason("eaten"), End::Lost(Loss::Vanished));
     }
 
     #[test]

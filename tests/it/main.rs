@@ -15,6 +15,7 @@ mod many;
 mod prompts;
 mod races;
 mod recordings;
+mod restart;
 mod simulation;
 mod sockets;
 mod strangers;

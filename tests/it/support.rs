@@ -13,7 +13,7 @@ use hyper_util::rt::TokioIo;
 use mooring::config::Config;
 use mooring::gateway::Gateway;
 use mooring::net::{Network, Tcp};
-use mooring::run;
+use mooring::run::{self, Parts};
 use mooring::sim::{Options, Sim};
 use mooring::tasks::Tasks;
 use mooring::ws::{self, Channel, Frame, Limits, Opcode};
@@ -86,7 +86,7 @@ impl World {
         config.admin.listen = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
         change(&mut config);
         let tasks = Tasks::default();
-        let running = run::start(config, network(), &tasks, None).await.unwrap();
+        let running = run::start(config, network(), &tasks, Parts::default()).await.unwrap();
         let admin = running.admin.unwrap();
         Self { sims, gateway: running.gateway, front: running.front, admin, tasks }
     }

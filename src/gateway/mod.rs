@@ -1,13 +1,16 @@
 //! What all rooms share: the fleet, the clients, the ledger, the counters.
 
+mod prompts;
+mod restart;
+
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
 
-use tokio::sync::Notify;
-use tracing::info;
+use tokio::sync::{Notify, Semaphore};
 
 use crate::body::BodyBudget;
+use crate::client::log::LogBudget;
 use crate::client::reconcile;
 use crate::client::registry::{self, Clients};
 use crate::comfy;
@@ -16,18 +19,21 @@ use crate::demo::Demo;
 use crate::fleet::backend::Backend;
 use crate::fleet::{Fleet, watch};
 use crate::front::browsers::Browsers;
+use crate::journal::Journal;
 use crate::metrics::Metrics;
 use crate::net::{Network, now};
 use crate::routing::decision::Decision;
 use crate::routing::files::Files;
-use crate::routing::ids::{BackendId, PromptId};
+use crate::routing::ids::BackendId;
 use crate::routing::ledger::Ledger;
-use crate::routing::pending::End;
 use crate::tasks::Tasks;
 
 /// The features that every link gets; told to sockets until a backend has said its own.
 const FEATURES_AT_LEAST: &str =
     r#"{"supports_preview_metadata": true, "max_upload_size": 104857600}"#;
+
+/// See [`Gateway::late_looks`].
+const LATE_LOOKS_MAX: usize = 256;
 
 /// How many names of files are remembered. One takes about 150 bytes.
 const FILES_MAX: usize = 100_000;
@@ -42,6 +48,9 @@ pub struct Gateway {
     pub clients: Clients,
     pub browsers: Browsers,
     pub metrics: Metrics,
+    pub journal: Journal,
+    /// Bytes of all event logs.
+    pub logs: LogBudget,
     pub started: Instant,
     /// Bytes of collected bodies that are held at this moment.
     pub bodies: BodyBudget,
@@ -52,6 +61,9 @@ pub struct Gateway {
     ledger: Mutex<Ledger>,
     files: Mutex<Files>,
     reconcile: Notify,
+    trim: Notify,
+    /// How many prompts may be looked for again at one time, after they were answered as absent.
+    pub late_looks: Arc<Semaphore>,
 }
 
 impl Gateway {
@@ -60,15 +72,20 @@ impl Gateway {
         config: Config,
         network: Arc<dyn Network>,
         tasks: Tasks,
+        journal: Journal,
         demo: Option<Demo>,
     ) -> Arc<Self> {
         let fleet = Fleet::new(&config, &network, &tasks);
-        let log_budget = usize::try_from(config.sockets.log_bytes).unwrap_or(usize::MAX);
+        let bytes = |size: u64| usize::try_from(size).unwrap_or(usize::MAX);
+        let logs =
+            LogBudget::new(bytes(config.sockets.log_bytes), bytes(config.sockets.log_bytes_total));
         Arc::new(Self {
             fleet,
-            clients: Clients::new(config.affinity.max_clients, log_budget),
+            clients: Clients::new(config.affinity.max_clients, logs.clone()),
             browsers: Browsers::default(),
             metrics: Metrics::default(),
+            journal,
+            logs,
             started: now(),
             demo,
             bodies: BodyBudget::new(config.prompts.max_bodies_total),
@@ -79,6 +96,8 @@ impl Gateway {
             open: AtomicBool::new(false),
             files: Mutex::new(Files::new(FILES_MAX)),
             reconcile: Notify::new(),
+            trim: Notify::new(),
+            late_looks: Arc::new(Semaphore::new(LATE_LOOKS_MAX)),
             config,
             network,
             tasks,
@@ -155,19 +174,22 @@ impl Gateway {
         }
     }
 
-    /// A prompt has ended: the ledger and the operator learn of it.
-    pub fn prompt_ended(&self, prompt: &PromptId, end: End) {
-        self.ledger().ended(prompt, end);
-        self.metrics.prompt_ended(end);
-        info!(%prompt, end = end.reason(), "Prompt ended.");
-    }
-
     /// What a socket is told about features: those of its backend, or what every link gets.
     #[must_use]
     pub fn features(&self, backend: Option<BackendId>) -> Arc<str> {
         backend
             .and_then(|backend| self.fleet.get(backend).features())
             .unwrap_or_else(|| Arc::from(FEATURES_AT_LEAST))
+    }
+
+    /// The event logs hold more than they may: asks for a trim at once.
+    pub fn trim_soon(&self) {
+        self.trim.notify_one();
+    }
+
+    /// Waits until a trim was asked for. Cancel safe.
+    pub async fn trim_asked(&self) {
+        self.trim.notified().await;
     }
 
     /// Asks for a round of the reconciler without waiting for its interval.

@@ -1,0 +1,94 @@
+//! A client's submissions: pending before they are sent, placed elsewhere if they never were, and
+//! without a trace if they were refused.
+
+use std::sync::Arc;
+
+use super::disowned::Why;
+use super::link::Link;
+use super::{Client, Gone, State};
+use crate::gateway::Gateway;
+use crate::net::now;
+use crate::routing::decision::{Decision, Refusal};
+use crate::routing::ids::{BackendId, PromptId};
+use crate::routing::place::FleetNow;
+
+impl Client {
+    /// A prompt is about to be sent: pending from here on, and its link is on its way.
+    ///
+    /// # Errors
+    /// As for [`Client::contact`]; nothing is pending then.
+    pub fn submit(
+        self: &Arc<Self>,
+        gateway: &Arc<Gateway>,
+        prompt: &PromptId,
+        output_nodes: Vec<String>,
+    ) -> Result<Result<(Decision, Arc<Link>), Refusal>, Gone> {
+        let max = gateway.config.prompts.max_pending_per_client;
+        // One step: a reset in between would end the prompt and leave its link to be dialled.
+        let submit = |state: &mut State, fleet: FleetNow<'_>, now| {
+            let decision = state.core.submit(prompt.clone(), max, fleet, now)?;
+            state.disowned.forget(prompt);
+            gateway.fleet.get(decision.backend).load.expect_one();
+            if !output_nodes.is_empty() {
+                state.output_nodes.insert(prompt.clone(), output_nodes);
+            }
+            state.say_status(self, gateway);
+            let link = self.ensure_link(state, gateway, decision.backend);
+            Ok((decision, link))
+        };
+        let decided = self.decide(gateway, submit)?;
+        if let Ok((decision, _)) = &decided {
+            gateway.count(*decision);
+        }
+        Ok(decided)
+    }
+
+    /// The prompt was provably never sent: places it anew, on none of the backends that were
+    /// tried, if nothing else of this client is pending or waits where it was (P2).
+    pub fn submit_elsewhere(
+        self: &Arc<Self>,
+        gateway: &Arc<Gateway>,
+        prompt: &PromptId,
+        tried: &[BackendId],
+    ) -> Option<(Decision, Arc<Link>)> {
+        let now = now();
+        let mut views = gateway.fleet.views(now);
+        views.iter_mut().for_each(|view| view.up &= !tried.contains(&view.id));
+        let fleet = FleetNow { backends: &views, turn: gateway.fleet.turn() };
+        let mut state = self.state();
+        let left = state.core.bound()?.0;
+        let decision = state.core.submit_elsewhere(prompt, fleet, now)?;
+        gateway.fleet.get(left).load.not_taken();
+        gateway.fleet.get(decision.backend).load.expect_one();
+        gateway.count(decision);
+        let link = self.ensure_link(&mut state, gateway, decision.backend);
+        state.note(self, gateway);
+        Some((decision, link))
+    }
+
+    /// The prompt is not where it was sent, and its client is told so. Should it turn up after
+    /// all, it is stopped.
+    pub fn disown(&self, prompt: &PromptId) {
+        self.state().disowned.add(prompt, Why::NotQueued);
+    }
+
+    /// The prompt was refused, or never sent: it leaves no trace.
+    pub fn withdraw(&self, gateway: &Gateway, prompt: &PromptId) {
+        let mut state = self.state();
+        state.core.withdraw(prompt);
+        state.note(self, gateway);
+        state.log.withdraw(prompt);
+        state.output_nodes.remove(prompt);
+        state.say_status(self, gateway);
+    }
+
+    /// The backend has taken the prompt.
+    pub fn accepted(&self, prompt: &PromptId) {
+        self.state().core.accepted(prompt, now());
+    }
+
+    /// The client asked for a deletion, and its backend said 200.
+    pub fn delete_asked(&self, prompt: &PromptId) {
+        self.state().core.delete_asked(prompt);
+    }
+}

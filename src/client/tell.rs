@@ -1,0 +1,126 @@
+//! What sockets are told that no backend said, in ComfyUI's own terms: ends found by asking, ends
+//! that ComfyUI is silent about, and the start of a prompt that began unheard.
+
+use std::time::Instant;
+
+use super::log::Kept;
+use super::queue::Class;
+use super::{Client, State};
+use crate::comfy::answers::Ended;
+use crate::comfy::event::{self, Event};
+use crate::comfy::say;
+use crate::gateway::Gateway;
+use crate::net::unix_millis;
+use crate::routing::ids::PromptId;
+use crate::routing::pending::{End, Loss};
+use crate::ws::Frame;
+
+impl State {
+    /// A prompt has left the map: the log forgets where it was, and the count is told. Never
+    /// before its last word: some clients take the count 0 for the end.
+    pub(super) fn finish(
+        &mut self,
+        client: &Client,
+        gateway: &Gateway,
+        prompt: &PromptId,
+        now: Instant,
+    ) {
+        self.log.ended(prompt, now);
+        self.output_nodes.remove(prompt);
+        self.say_status(client, gateway);
+    }
+
+    /// Tells the sockets what the history says and they have not heard.
+    pub(super) fn tell_history(&mut self, client: &Client, prompt: &PromptId, history: &Ended) {
+        for made_up in history.events(prompt.as_str()) {
+            let text = made_up.as_bytes();
+            let kept = match event::read(text) {
+                Event::Start { .. } if self.log.has_start(prompt.as_str()) => continue,
+                Event::Start { .. } => Kept::Start,
+                Event::Cached { .. } => Kept::Cached,
+                Event::Executed { .. } if self.has_told_output(prompt, text) => continue,
+                Event::Executed { .. } => Kept::Output,
+                Event::Executing { .. } => Kept::LastWord,
+                Event::Success { .. } | Event::Failed { .. } | Event::Interrupted { .. }
+                    if self.log.has_terminal(prompt.as_str()) =>
+                {
+                    continue;
+                }
+                Event::Success { .. } | Event::Failed { .. } | Event::Interrupted { .. } => {
+                    Kept::Terminal
+                }
+                Event::Status { .. }
+                | Event::Progress { .. }
+                | Event::ProgressState { .. }
+                | Event::Blocked { .. }
+                | Event::FeatureFlags
+                | Event::Logs
+                | Event::Other => continue,
+            };
+            self.tell(client, prompt, kept, Frame::text(made_up));
+        }
+    }
+
+    /// True if the output of the same node was told.
+    fn has_told_output(&self, prompt: &PromptId, executed: &[u8]) -> bool {
+        let node = event::executed_node(executed);
+        let same = |frame: &Frame| event::executed_node(&frame.payload) == node;
+        node.is_some() && self.log.has_output_of(prompt.as_str(), same)
+    }
+
+    /// It runs, and its start was not heard: it is made up, so that who returns sees it run, and
+    /// so is where it is, if the backend has said that.
+    pub(super) fn tell_running(&mut self, client: &Client, prompt: &PromptId) {
+        if !self.log.has_start(prompt.as_str()) {
+            let start = Frame::text(say::execution_start(prompt, unix_millis()));
+            self.tell(client, prompt, Kept::Start, start);
+        }
+        if let Some(frame) = self.unclaimed.take()
+            && let Some(text) = event::with_prompt(&frame.payload, prompt.as_str())
+        {
+            self.tell(client, prompt, Kept::Executing, Frame::text(text));
+        }
+    }
+
+    /// Tells the sockets of an end that ComfyUI says nothing about, in ComfyUI's own terms.
+    pub(super) fn tell_end(&mut self, client: &Client, prompt: &PromptId, end: End, backend: &str) {
+        let at = unix_millis();
+        let text = match end {
+            End::Lost(loss) => {
+                let message = lost_message(loss, backend);
+                say::execution_error(prompt, "mooring.PromptLost", &message, at)
+            }
+            End::Failed => {
+                let message = format!("The prompt failed on {backend}.");
+                say::execution_error(prompt, "mooring.PromptFailed", &message, at)
+            }
+            End::Deleted | End::Interrupted => say::execution_interrupted(prompt, at),
+            End::Succeeded => say::execution_success(prompt, at),
+        };
+        if !self.log.has_terminal(prompt.as_str()) {
+            self.tell(client, prompt, Kept::Terminal, Frame::text(text));
+        }
+        self.tell(client, prompt, Kept::LastWord, Frame::text(say::executing(prompt, None)));
+    }
+
+    fn tell(&mut self, client: &Client, prompt: &PromptId, kept: Kept, frame: Frame) {
+        self.push(client, Class::Lasting, &frame);
+        self.log.keep(prompt, kept, frame);
+    }
+}
+
+/// What a person reads in the page when work is lost.
+#[must_use]
+pub fn lost_message(loss: Loss, backend: &str) -> String {
+    let why = match loss {
+        Loss::BackendRestarted => format!("{backend} was restarted while it had this prompt"),
+        Loss::BackendGone => format!("{backend} has not answered for too long"),
+        Loss::Vanished => format!("{backend} does not know this prompt any more"),
+        Loss::Reset => "this client was reset by force".to_owned(),
+        Loss::GatewayRestarted => {
+            format!("Mooring was restarted while it was sent, and {backend} does not have it")
+        }
+        Loss::BackendRemoved => format!("{backend} is not configured any more"),
+    };
+    format!("Mooring: the prompt is lost: {why}. It was not submitted again.")
+}

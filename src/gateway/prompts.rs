@@ -1,0 +1,118 @@
+//! What the ledger and the journal learn of a prompt, together: neither may know what the other
+//! does not.
+//!
+//! The journal is noted under the ledger's lock, so that the last note is of the last state.
+
+use std::sync::MutexGuard;
+
+use tracing::info;
+
+use super::Gateway;
+use crate::journal::record::{BindingRecord, PromptRecord, Sent, Told};
+use crate::net::{now, unix_millis};
+use crate::routing::client as core;
+use crate::routing::ids::{BackendId, ClientId, PromptId};
+use crate::routing::ledger::{Ledger, Record, State};
+use crate::routing::pending::End;
+
+impl Gateway {
+    /// A submission goes to `backend`: noted, and durable before its first byte is sent.
+    pub fn prompt_placed(&self, prompt: &PromptId, backend: BackendId, output_nodes: &[String]) {
+        let mut ledger = self.ledger();
+        ledger.placed(prompt, backend);
+        self.note_prompt(&mut ledger, prompt, |mut record| {
+            record.output_nodes = output_nodes.to_vec();
+            record
+        });
+    }
+
+    /// A submission was refused, or never sent: no trace of it stays.
+    pub fn prompt_withdrawn(&self, prompt: &PromptId) {
+        let mut ledger = self.ledger();
+        ledger.withdraw(prompt);
+        if ledger.get(prompt, now()).is_none() {
+            self.journal.note_prompt(prompt, None);
+        }
+    }
+
+    /// A prompt has ended: the ledger, the journal and the operator learn of it.
+    pub fn prompt_ended(&self, prompt: &PromptId, end: End, told: Told) {
+        self.note_end(prompt, end, told);
+        self.metrics.prompt_ended(end);
+        info!(%prompt, end = end.reason(), "Prompt ended.");
+    }
+
+    /// A prompt that was presumed lost has ended otherwise: history and view tell the truth (P6).
+    pub fn prompt_corrected(&self, prompt: &PromptId, end: End) {
+        self.note_end(prompt, end, Told::Yes);
+        self.metrics.prompts_corrected.inc();
+        info!(%prompt, end = end.reason(), "A prompt that was presumed lost had ended.");
+    }
+
+    /// The binding of a client as it is now.
+    pub fn note_binding(&self, client: &ClientId, core: &core::Client) {
+        if !self.journal.is_kept() {
+            return;
+        }
+        let record = core.bound().map(|(backend, since)| {
+            let backend = self.fleet.get(backend);
+            let reserved_until = core.reserved_until().and_then(unix_of_coming);
+            let (name, url) = (backend.recorded.name.clone(), backend.recorded.url.clone());
+            BindingRecord::new(name, url, unix_of_past(since), reserved_until)
+        });
+        self.journal.note_binding(client, record);
+    }
+
+    fn note_end(&self, prompt: &PromptId, end: End, told: Told) {
+        let mut ledger = self.ledger();
+        ledger.ended(prompt, end);
+        self.note_prompt(&mut ledger, prompt, |record| record.ended(end, unix_millis(), told));
+    }
+
+    /// Notes a prompt as the ledger has it, and what the ledger has forgotten for it.
+    fn note_prompt(
+        &self,
+        ledger: &mut MutexGuard<'_, Ledger>,
+        prompt: &PromptId,
+        finish: impl FnOnce(PromptRecord) -> PromptRecord,
+    ) {
+        let evicted = ledger.take_evicted();
+        if !self.journal.is_kept() {
+            return;
+        }
+        if let Some(record) = ledger.get(prompt, now()).and_then(|it| self.record_of(it)) {
+            let record = match ledger.get(prompt, now()).map(|it| it.state) {
+                // A reset came between the placement and its note.
+                Some(State::Ended(end)) => record.ended(end, unix_millis(), Told::No),
+                Some(State::Pending | State::Learned) | None => record,
+            };
+            self.journal.note_prompt(prompt, Some(finish(record)));
+        }
+        for evicted in evicted {
+            self.journal.note_prompt(&evicted, None);
+        }
+    }
+
+    /// `None` for a prompt of nobody's: it can be learned again.
+    fn record_of(&self, known: &Record) -> Option<PromptRecord> {
+        let backend = self.fleet.get(known.backend?);
+        let sent = Sent {
+            backend: backend.recorded.name.clone(),
+            url: backend.recorded.url.clone(),
+            made: unix_of_past(known.made),
+            order: known.order,
+        };
+        Some(PromptRecord::new(known.client.as_ref()?, sent, Vec::new()))
+    }
+}
+
+fn unix_of_past(at: std::time::Instant) -> u64 {
+    let ago = now().saturating_duration_since(at).as_millis();
+    unix_millis().saturating_sub(u64::try_from(ago).unwrap_or(u64::MAX))
+}
+
+/// `None` if it has passed.
+fn unix_of_coming(at: std::time::Instant) -> Option<u64> {
+    let left = at.checked_duration_since(now()).filter(|left| !left.is_zero())?.as_millis();
+    Some(unix_millis().saturating_add(u64::try_from(left).unwrap_or(u64::MAX)))
+}

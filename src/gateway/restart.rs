@@ -1,0 +1,69 @@
+//! What a start takes over from the process before: bindings, pending prompts, the ledger.
+//!
+//! Before the listeners open every client is where it was, so that no request of one can be placed
+//! elsewhere. Links of clients with pending prompts are dialled, and the reconciler asks for the
+//! prompts; ends that nobody may have heard are fetched for the sockets that come.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use tracing::{info, warn};
+
+use super::Gateway;
+use crate::client::Client;
+use crate::journal::record::Saved;
+use crate::journal::restore::{Restored, Terms, restore};
+use crate::net::{now, unix_millis};
+
+impl Gateway {
+    /// Takes over what the journal had.
+    pub fn restore(self: &Arc<Self>, saved: Saved) {
+        let (clients, prompts) = (saved.clients.len(), saved.prompts.len());
+        let started = now();
+        let Restored { clients: restored, ledger, forgotten } =
+            restore(saved, self.terms(&urls(self)));
+        {
+            let mut known = self.ledger();
+            for entry in ledger {
+                known.restore(entry, started);
+            }
+            for evicted in known.take_evicted() {
+                self.journal.note_prompt(&evicted, None);
+            }
+        }
+        let pending: usize = restored.iter().map(|client| client.pending.len()).sum();
+        let lost: usize = restored.iter().map(|client| client.lost.len()).sum();
+        for client in restored {
+            let client = self.clients.restore(Client::restored(client, self));
+            client.take_up(self);
+        }
+        for client in &forgotten {
+            self.journal.note_binding(client, None);
+        }
+        self.reconcile_soon();
+        let took_ms = now().duration_since(started).as_millis();
+        info!(clients, prompts, pending, took_ms, "Restored what the journal had.");
+        if 0 < lost {
+            warn!(lost, "Prompts are lost: their backends are not configured any more.");
+        }
+    }
+
+    fn terms<'a>(
+        &self,
+        backends: &'a HashMap<Arc<str>, crate::routing::ids::BackendId>,
+    ) -> Terms<'a> {
+        Terms {
+            backends,
+            max_clients: self.config.affinity.max_clients,
+            lease: self.config.affinity.lease,
+            reservation: self.config.affinity.reservation,
+            replay_window: self.config.sockets.replay_window,
+            now: now(),
+            unix_millis: unix_millis(),
+        }
+    }
+}
+
+fn urls(gateway: &Gateway) -> HashMap<Arc<str>, crate::routing::ids::BackendId> {
+    gateway.fleet.iter().map(|backend| (Arc::clone(&backend.recorded.url), backend.id)).collect()
+}

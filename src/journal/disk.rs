@@ -1,0 +1,267 @@
+//! The home on a disk: one redb file.
+//!
+//! redb, because it is pure Rust, its commits are atomic and durable (copy on write, one or two
+//! `fdatasync`), and it checks what it reads back. A commit runs on a thread that may block.
+//!
+//! After a failed write redb refuses everything until the file is opened anew, so a failed commit
+//! drops the handle and the next one opens the file again.
+
+use std::fs::{DirBuilder, OpenOptions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::panic::AssertUnwindSafe;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use redb::backends::FileBackend;
+use redb::{
+    Database, DatabaseError, Durability, ReadableDatabase as _, ReadableTable as _,
+    TableDefinition, TableError,
+};
+
+use super::record::{BadRecord, Batch, Saved, decode, encode};
+use super::{Home, JournalError};
+use crate::net::Boxed;
+use crate::routing::ids::{ClientId, PromptId};
+
+/// The name of the file in the state directory.
+pub const FILE: &str = "journal.redb";
+
+/// The layout of the tables. Records have versions of their own.
+const FORMAT: u64 = 1;
+
+/// redb's cache; the journal is read once and then only written.
+const CACHE_BYTES: usize = 4 << 20;
+
+const META: TableDefinition<'static, &str, u64> = TableDefinition::new("meta");
+const CLIENTS: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("clients");
+const PROMPTS: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("prompts");
+
+/// The journal's file. One process has it at a time.
+#[derive(Debug)]
+pub struct Disk {
+    path: PathBuf,
+    /// `None` after a failed write.
+    database: Option<Arc<Database>>,
+}
+
+impl Disk {
+    /// Opens the journal in `directory`, made if need be, and checks it.
+    ///
+    /// # Errors
+    /// It cannot be written, is used by another process, is damaged, or is of a newer Mooring.
+    pub fn open(directory: &Path) -> Result<Self, JournalError> {
+        let path = directory.join(FILE);
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(directory);
+        made.map_err(|source| JournalError::Io { path: directory.to_owned(), source })?;
+        let database = open(&path, Checked::Whole)?;
+        let mut disk = Self { path, database: Some(Arc::new(database)) };
+        disk.check_format()?;
+        Ok(disk)
+    }
+
+    fn check_format(&mut self) -> Result<(), JournalError> {
+        let path = self.path.clone();
+        let database = self.handle()?;
+        let transaction = database.begin_write().map_err(|error| failed(&path, error.into()))?;
+        let found = {
+            let mut meta = transaction.open_table(META).map_err(|it| failed(&path, it.into()))?;
+            let found = meta.get("format").map_err(|error| failed(&path, error.into()))?;
+            let found = found.map(|format| format.value());
+            if found.is_none() {
+                meta.insert("format", FORMAT).map_err(|error| failed(&path, error.into()))?;
+            }
+            found.unwrap_or(FORMAT)
+        };
+        if FORMAT < found {
+            return Err(JournalError::Newer { path, found, known: FORMAT });
+        }
+        // Also proves at the start that the disk can be written.
+        transaction.commit().map_err(|error| failed(&path, error.into()))
+    }
+
+    fn handle(&mut self) -> Result<Arc<Database>, JournalError> {
+        if let Some(database) = &self.database {
+            return Ok(Arc::clone(database));
+        }
+        let database = Arc::new(open(&self.path, Checked::AsNeeded)?);
+        self.database = Some(Arc::clone(&database));
+        Ok(database)
+    }
+}
+
+impl Home for Disk {
+    fn load(&mut self) -> Result<Saved, JournalError> {
+        let path = self.path.clone();
+        let database = self.handle()?;
+        unless_it_panics(&path, || read_all(&database, &path))
+    }
+
+    fn commit(&mut self, batch: Arc<Batch>) -> Boxed<'_, Result<(), JournalError>> {
+        Box::pin(async move {
+            let (path, handle) = (self.path.clone(), self.handle());
+            let written = match handle {
+                Ok(database) => {
+                    let write = move || unless_it_panics(&path, || write(&database, &batch, &path));
+                    tokio::task::spawn_blocking(write).await
+                }
+                Err(error) => return Err(error),
+            };
+            let written = written.unwrap_or_else(|stopped| {
+                let what = stopped.to_string();
+                Err(JournalError::Write { path: self.path.clone(), what })
+            });
+            if written.is_err() {
+                self.database = None;
+            }
+            written
+        })
+    }
+}
+
+/// How much of a file is checked when it is opened.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Checked {
+    /// Every page against its checksum.
+    Whole,
+    /// What redb itself finds needful: everything after a crash.
+    AsNeeded,
+}
+
+fn open(path: &Path, checked: Checked) -> Result<Database, JournalError> {
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)
+        .map_err(|source| JournalError::Io { path: path.to_owned(), source })?;
+    let refused = |error: DatabaseError| {
+        if matches!(error, DatabaseError::DatabaseAlreadyOpen) {
+            return JournalError::InUse { path: path.to_owned() };
+        }
+        failed(path, error.into())
+    };
+    unless_it_panics(path, || {
+        Database::builder()
+            .set_cache_size(CACHE_BYTES)
+            .set_check_integrity_on_open(checked == Checked::Whole)
+            .create_with_backend(FileBackend::new(file).map_err(refused)?)
+            .map_err(refused)
+    })
+}
+
+fn read_all(database: &Database, path: &Path) -> Result<Saved, JournalError> {
+    let read = || -> Result<Saved, ReadError> {
+        let transaction = database.begin_read().map_err(redb::Error::from)?;
+        let mut saved = Saved::default();
+        if let Some(table) = table(transaction.open_table(CLIENTS))? {
+            for entry in table.iter().map_err(redb::Error::from)? {
+                let (key, value) = entry.map_err(redb::Error::from)?;
+                let id = ClientId::parse(key.value()).map_err(|error| bad_key(&error))?;
+                saved.clients.push((id, decode(key.value(), value.value())?));
+            }
+        }
+        if let Some(table) = table(transaction.open_table(PROMPTS))? {
+            for entry in table.iter().map_err(redb::Error::from)? {
+                let (key, value) = entry.map_err(redb::Error::from)?;
+                let id = PromptId::parse(key.value()).map_err(|error| bad_key(&error))?;
+                saved.prompts.push((id, decode(key.value(), value.value())?));
+            }
+        }
+        Ok(saved)
+    };
+    read().map_err(|error| match error {
+        ReadError::Storage(error) => failed(path, *error),
+        ReadError::Record(BadRecord::Newer { found, .. }) => JournalError::Newer {
+            path: path.to_owned(),
+            found: u64::from(found),
+            known: u64::from(super::record::VERSION),
+        },
+        bad @ (ReadError::Record(BadRecord::Malformed { .. }) | ReadError::Key(_)) => {
+            JournalError::Damaged { path: path.to_owned(), what: bad.to_string() }
+        }
+    })
+}
+
+/// `None` for a table that was never written.
+fn table<T>(opened: Result<T, TableError>) -> Result<Option<T>, ReadError> {
+    match opened {
+        Ok(table) => Ok(Some(table)),
+        Err(TableError::TableDoesNotExist(_)) => Ok(None),
+        Err(error) => Err(redb::Error::from(error).into()),
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+enum ReadError {
+    #[error(transparent)]
+    Storage(Box<redb::Error>),
+    #[error(transparent)]
+    Record(#[from] BadRecord),
+    #[error("a key is no name: {0}")]
+    Key(String),
+}
+
+impl From<redb::Error> for ReadError {
+    fn from(error: redb::Error) -> Self {
+        Self::Storage(Box::new(error))
+    }
+}
+
+fn bad_key(error: &dyn std::error::Error) -> ReadError {
+    ReadError::Key(error.to_string())
+}
+
+fn write(database: &Database, batch: &Batch, path: &Path) -> Result<(), JournalError> {
+    let write = || -> Result<(), redb::Error> {
+        let mut transaction = database.begin_write()?;
+        transaction.set_durability(Durability::Immediate)?;
+        {
+            let mut clients = transaction.open_table(CLIENTS)?;
+            for (id, record) in &batch.clients {
+                match record {
+                    Some(record) => drop(clients.insert(id.as_str(), &*encode(record))?),
+                    None => drop(clients.remove(id.as_str())?),
+                }
+            }
+            let mut prompts = transaction.open_table(PROMPTS)?;
+            for (id, record) in &batch.prompts {
+                match record {
+                    Some(record) => drop(prompts.insert(id.as_str(), &*encode(record))?),
+                    None => drop(prompts.remove(id.as_str())?),
+                }
+            }
+        }
+        Ok(transaction.commit()?)
+    };
+    write().map_err(|error| JournalError::Write { path: path.to_owned(), what: error.to_string() })
+}
+
+/// What redb said, in our terms: the system's word, or that the file is not as it should be.
+fn failed(path: &Path, error: redb::Error) -> JournalError {
+    let path = path.to_owned();
+    let what = error.to_string();
+    if let redb::Error::Io(source) = error {
+        let is_system = source.kind() != io::ErrorKind::InvalidData;
+        return if is_system { JournalError::Io { path, source } } else { damaged(path, what) };
+    }
+    damaged(path, what)
+}
+
+fn damaged(path: PathBuf, what: String) -> JournalError {
+    JournalError::Damaged { path, what }
+}
+
+/// A damaged file can break an assumption inside redb; that must not end the process without a
+/// word about the file.
+fn unless_it_panics<T>(
+    path: &Path,
+    act: impl FnOnce() -> Result<T, JournalError>,
+) -> Result<T, JournalError> {
+    std::panic::catch_unwind(AssertUnwindSafe(act)).unwrap_or_else(|_panic| {
+        let what = "it contradicts itself".to_owned();
+        Err(JournalError::Damaged { path: path.to_owned(), what })
+    })
+}

@@ -1,0 +1,359 @@
+//! What survives the process? Bindings, reservations, pending prompts, ends: the journal.
+//!
+//! A change is *noted* where it is made and *durable* a moment later: one writer takes all that was
+//! noted since its last commit and commits it as one ([`Batch`]), so a burst costs one commit. Only
+//! what is acknowledged waits: a submission before its first byte is sent, an answer that tells of
+//! a new binding before its head is sent.
+//!
+//! Bodies of prompts are not stored: they can carry API keys.
+//!
+//! - [`record`]: what is written of a client and of a prompt
+//! - [`disk`]: the home on a disk
+//! - [`restore`]: from records to bindings and pending prompts (pure)
+//!
+//! # Invariants
+//!
+//! - A batch is committed whole or not at all, in the order in which batches were gathered.
+//! - What waits for the disk is bounded: a later note of the same client or prompt replaces the
+//!   earlier one, and there are only so many clients and prompts.
+//! - A home that fails loses nothing while the process lives: its batch is gathered again, under
+//!   what was noted since, and tried anew.
+
+pub mod disk;
+pub mod record;
+pub mod restore;
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use tokio::sync::{Notify, watch};
+use tokio::time::timeout;
+use tracing::{error, info};
+
+use crate::net::{Boxed, sleep};
+use crate::routing::ids::{ClientId, PromptId};
+use crate::tasks::Tasks;
+use record::{Batch, BindingRecord, PromptRecord, Saved};
+
+/// How long a commit is awaited. A disk that takes longer counts as failing.
+pub const COMMIT_WITHIN: Duration = Duration::from_secs(5);
+
+/// The pause before a failed commit is tried anew.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Where records are kept. [`disk::Disk`] is the one that survives; a simulation has its own.
+pub trait Home: fmt::Debug + Send + 'static {
+    /// Everything that was committed. Called once, before the first commit.
+    ///
+    /// # Errors
+    /// It cannot be read, is damaged, or is of a newer Mooring.
+    fn load(&mut self) -> Result<Saved, JournalError>;
+
+    /// Makes a batch durable, whole or not at all.
+    fn commit(&mut self, batch: Arc<Batch>) -> Boxed<'_, Result<(), JournalError>>;
+}
+
+impl Home for Box<dyn Home> {
+    fn load(&mut self) -> Result<Saved, JournalError> {
+        (**self).load()
+    }
+
+    fn commit(&mut self, batch: Arc<Batch>) -> Boxed<'_, Result<(), JournalError>> {
+        (**self).commit(batch)
+    }
+}
+
+/// Why the journal cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum JournalError {
+    #[error("cannot use {path}: {source}", path = path.display())]
+    Io { path: PathBuf, source: io::Error },
+    #[error("{path} is used by another process", path = path.display())]
+    InUse { path: PathBuf },
+    #[error(
+        "{path} is damaged: {what}; move it away to start without what it holds",
+        path = path.display()
+    )]
+    Damaged { path: PathBuf, what: String },
+    #[error(
+        "{path} has format {found}, this Mooring reads up to {known}: it was written by a newer \
+         one",
+        path = path.display()
+    )]
+    Newer { path: PathBuf, found: u64, known: u64 },
+    #[error("writing to {path} failed: {what}", path = path.display())]
+    Write { path: PathBuf, what: String },
+}
+
+/// What was noted is not durable: the home fails or is too slow.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("the journal cannot be written")]
+pub struct NotDurable;
+
+/// The journal, as the rest of the gateway sees it.
+///
+/// In memory there is nothing to do: the gateway's own tables are the memory.
+#[derive(Clone, Debug, Default)]
+pub struct Journal {
+    kept: Option<Arc<Kept>>,
+}
+
+#[derive(Debug)]
+struct Kept {
+    gathered: Mutex<Gathered>,
+    work: Notify,
+    progress: watch::Sender<Progress>,
+}
+
+/// What was noted and is not yet in the writer's hands.
+#[derive(Debug, Default)]
+struct Gathered {
+    batch: Batch,
+    /// Of the batch that is gathered now; the first is 1.
+    number: u64,
+}
+
+/// How far the writer is.
+#[derive(Clone, Copy, Debug)]
+struct Progress {
+    /// The last batch that is durable.
+    durable: u64,
+    is_failing: bool,
+}
+
+impl Journal {
+    /// A journal that lives and dies with the process.
+    #[must_use]
+    pub fn in_memory() -> Self {
+        Self { kept: None }
+    }
+
+    /// A journal at `home`, with its writer. The writer is no task of the gateway's: it commits
+    /// what the last of them noted, and ends with `writers`.
+    #[must_use]
+    pub fn open(home: impl Home, writers: &Tasks) -> Self {
+        let kept = Arc::new(Kept {
+            gathered: Mutex::new(Gathered { batch: Batch::default(), number: 1 }),
+            work: Notify::new(),
+            progress: watch::Sender::new(Progress { durable: 0, is_failing: false }),
+        });
+        let writer = Writer { kept: Arc::clone(&kept), home };
+        let stop = writers.clone();
+        writers.spawn(async move { writer.run(&stop).await });
+        Self { kept: Some(kept) }
+    }
+
+    /// False if nothing is kept, so that nobody makes records for it.
+    #[must_use]
+    pub fn is_kept(&self) -> bool {
+        self.kept.is_some()
+    }
+
+    /// The binding of a client as it is now; `None` if it has none any more.
+    pub fn note_binding(&self, client: &ClientId, record: Option<BindingRecord>) {
+        self.note(|batch| drop(batch.clients.insert(client.clone(), record)));
+    }
+
+    /// A prompt as it is now; `None` if it leaves no trace.
+    pub fn note_prompt(&self, prompt: &PromptId, record: Option<PromptRecord>) {
+        self.note(|batch| drop(batch.prompts.insert(prompt.clone(), record)));
+    }
+
+    /// Waits until everything that was noted before this call is durable.
+    ///
+    /// # Errors
+    /// The home fails. What was noted is kept and tried again.
+    pub async fn durable(&self) -> Result<(), NotDurable> {
+        let Some(kept) = &self.kept else { return Ok(()) };
+        let number = kept.last_noted();
+        let mut progress = kept.progress.subscribe();
+        let settled = progress.wait_for(|it| number <= it.durable || it.is_failing);
+        match timeout(COMMIT_WITHIN, settled).await {
+            Ok(Ok(progress)) if number <= progress.durable => Ok(()),
+            Ok(_) | Err(_) => Err(NotDurable),
+        }
+    }
+
+    /// False while the home fails.
+    #[must_use]
+    pub fn is_well(&self) -> bool {
+        self.kept.as_ref().is_none_or(|kept| !kept.progress.borrow().is_failing)
+    }
+
+    /// How many records wait to be committed.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.kept.as_ref().map_or(0, |kept| kept.gathered().batch.len())
+    }
+
+    fn note(&self, change: impl FnOnce(&mut Batch)) {
+        if let Some(kept) = &self.kept {
+            change(&mut kept.gathered().batch);
+            kept.work.notify_one();
+        }
+    }
+}
+
+impl Kept {
+    /// The batch that has the latest note: the one being gathered, or the one before.
+    fn last_noted(&self) -> u64 {
+        let gathered = self.gathered();
+        if gathered.batch.is_empty() { gathered.number - 1 } else { gathered.number }
+    }
+
+    fn gathered(&self) -> MutexGuard<'_, Gathered> {
+        self.gathered.lock().expect("never poisoned: no panic while held")
+    }
+}
+
+/// Commits what is noted, batch by batch.
+struct Writer<H> {
+    kept: Arc<Kept>,
+    home: H,
+}
+
+impl<H: Home> Writer<H> {
+    async fn run(mut self, stop: &Tasks) {
+        loop {
+            let is_last = tokio::select! {
+                () = self.kept.work.notified() => false,
+                () = stop.stopping() => true,
+            };
+            let is_committed = self.commit_gathered().await;
+            if is_last {
+                return;
+            }
+            if !is_committed {
+                tokio::select! {
+                    () = sleep(RETRY) => self.kept.work.notify_one(),
+                    () = stop.stopping() => {}
+                }
+            }
+        }
+    }
+
+    /// True if all that was gathered is durable.
+    async fn commit_gathered(&mut self) -> bool {
+        let (batch, number) = {
+            let mut gathered = self.kept.gathered();
+            if gathered.batch.is_empty() {
+                return true;
+            }
+            let number = gathered.number;
+            gathered.number += 1;
+            (Arc::new(std::mem::take(&mut gathered.batch)), number)
+        };
+        let committed = self.home.commit(Arc::clone(&batch)).await;
+        let was_failing = self.kept.progress.borrow().is_failing;
+        match committed {
+            Ok(()) => {
+                self.kept.progress.send_replace(Progress { durable: number, is_failing: false });
+                if was_failing {
+                    info!("The journal is written again; nothing that was noted is lost.");
+                }
+                true
+            }
+            Err(error) => {
+                self.kept.gathered().batch.put_under(&batch);
+                self.kept.progress.send_modify(|progress| progress.is_failing = true);
+                if !was_failing {
+                    error!(%error, "The journal cannot be written: a crash would now lose work.");
+                }
+                false
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+
+    /// Keeps batches in memory; fails while it is told to.
+    #[derive(Clone, Debug, Default)]
+    struct Memory {
+        batches: Arc<Mutex<Vec<Batch>>>,
+        fails: Arc<AtomicBool>,
+    }
+
+    impl Home for Memory {
+        fn load(&mut self) -> Result<Saved, JournalError> {
+            Ok(Saved::default())
+        }
+
+        fn commit(&mut self, batch: Arc<Batch>) -> Boxed<'_, Result<(), JournalError>> {
+            Box::pin(async move {
+                if self.fails.load(Ordering::Relaxed) {
+                    let (path, what) = (PathBuf::from("memory"), "told to".to_owned());
+                    return Err(JournalError::Write { path, what });
+                }
+                self.batches.lock().unwrap().push((*batch).clone());
+                Ok(())
+            })
+        }
+    }
+
+    fn client(name: &str) -> ClientId {
+        ClientId::parse(name).unwrap()
+    }
+
+    fn binding(backend: &str) -> Option<BindingRecord> {
+        Some(BindingRecord::new(backend, "http://x", 1, None))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_noted_while_a_commit_runs_is_committed_together() {
+        let (home, writers) = (Memory::default(), Tasks::default());
+        let journal = Journal::open(home.clone(), &writers);
+        for name in ["a", "b", "c"] {
+            journal.note_binding(&client(name), binding("one"));
+        }
+        journal.note_binding(&client("a"), binding("two"));
+        assert_eq!(journal.durable().await, Ok(()));
+        let batches = home.batches.lock().unwrap().clone();
+        assert_eq!(batches.len(), 1);
+        assert_eq!(batches[0].clients[&client("a")], binding("two"), "the latest counts");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_home_that_fails_loses_nothing_and_later_notes_go_over_earlier_ones() {
+        let (home, writers) = (Memory::default(), Tasks::default());
+        home.fails.store(true, Ordering::Relaxed);
+        let journal = Journal::open(home.clone(), &writers);
+        journal.note_binding(&client("a"), binding("one"));
+        journal.note_binding(&client("b"), binding("one"));
+        assert_eq!(journal.durable().await, Err(NotDurable));
+        assert!(!journal.is_well());
+        journal.note_binding(&client("a"), None);
+        assert_eq!(journal.durable().await, Err(NotDurable), "at once, while it fails");
+        home.fails.store(false, Ordering::Relaxed);
+        while !journal.is_well() {
+            sleep(RETRY).await;
+        }
+        let batches = home.batches.lock().unwrap().clone();
+        assert_eq!(batches.len(), 1);
+        assert_eq!(batches[0].clients[&client("a")], None);
+        assert_eq!(batches[0].clients[&client("b")], binding("one"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_last_note_is_committed_when_the_writer_is_stopped() {
+        let (home, writers) = (Memory::default(), Tasks::default());
+        let journal = Journal::open(home.clone(), &writers);
+        journal.note_binding(&client("a"), binding("one"));
+        assert_eq!(writers.drain(COMMIT_WITHIN).await, 0);
+        assert_eq!(home.batches.lock().unwrap().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn in_memory_everything_is_as_durable_as_it_gets() {
+        let journal = Journal::in_memory();
+        journal.note_binding(&client("a"), binding("one"));
+        assert_eq!((journal.durable().await, journal.waiting()), (Ok(()), 0));
+    }
+}

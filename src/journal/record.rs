@@ -1,0 +1,235 @@
+//! What is written of a client and of a prompt, and how it is read back.
+//!
+//! Records are JSON with a version each: a file that an older Mooring wrote is read, and fields
+//! that a newer one added within the same version are skipped. Times are milliseconds since 1970,
+//! because they are read by another process; ages that a changed clock makes impossible are cut to
+//! what is possible when they are restored.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::routing::ids::{ClientId, PromptId};
+use crate::routing::pending::End;
+
+/// The version of records that this Mooring writes, and the newest that it reads.
+pub const VERSION: u32 = 1;
+
+/// One client's binding.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct BindingRecord {
+    v: u32,
+    /// The backend's name, for people.
+    pub backend: Arc<str>,
+    /// The backend itself: another server under the same name is a stranger.
+    pub url: Arc<str>,
+    pub since: u64,
+    /// An upload waits there for its prompt, until then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reserved_until: Option<u64>,
+}
+
+/// One prompt of the ledger.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct PromptRecord {
+    v: u32,
+    pub client: String,
+    pub backend: Arc<str>,
+    pub url: Arc<str>,
+    pub made: u64,
+    /// Its place among all submissions: ComfyUI works in this order.
+    pub order: u64,
+    /// Nodes whose pictures over the socket are results.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub output_nodes: Vec<String>,
+    /// `None` while it is pending.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended: Option<EndRecord>,
+}
+
+/// How and when a prompt ended.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct EndRecord {
+    /// [`End::reason`].
+    pub how: String,
+    pub at: u64,
+    /// A browser socket was there to be told.
+    #[serde(default)]
+    pub told: bool,
+}
+
+/// Where a prompt was sent, for [`PromptRecord::new`].
+#[derive(Clone, Debug)]
+pub struct Sent {
+    pub backend: Arc<str>,
+    pub url: Arc<str>,
+    pub made: u64,
+    pub order: u64,
+}
+
+/// Why a record cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum BadRecord {
+    #[error("record {key:?} is not readable: {source}")]
+    Malformed { key: String, source: serde_json::Error },
+    #[error("record {key:?} has version {found}")]
+    Newer { key: String, found: u32 },
+}
+
+impl BindingRecord {
+    #[must_use]
+    pub fn new(
+        backend: impl Into<Arc<str>>,
+        url: impl Into<Arc<str>>,
+        since: u64,
+        reserved_until: Option<u64>,
+    ) -> Self {
+        Self { v: VERSION, backend: backend.into(), url: url.into(), since, reserved_until }
+    }
+}
+
+impl PromptRecord {
+    /// A prompt that is pending.
+    #[must_use]
+    pub fn new(client: &ClientId, sent: Sent, output_nodes: Vec<String>) -> Self {
+        let Sent { backend, url, made, order } = sent;
+        let client = client.to_string();
+        Self { v: VERSION, client, backend, url, made, order, output_nodes, ended: None }
+    }
+
+    /// The same prompt, ended. What only a pending one needs is gone.
+    #[must_use]
+    pub fn ended(mut self, end: End, at: u64, told: Told) -> Self {
+        let how = end.reason().to_owned();
+        self.ended = Some(EndRecord { how, at, told: told == Told::Yes });
+        self.output_nodes = Vec::new();
+        self
+    }
+}
+
+impl EndRecord {
+    /// How it ended; a word that this Mooring does not know is a loss like any other.
+    #[must_use]
+    pub fn end(&self) -> End {
+        End::of_reason(&self.how)
+    }
+}
+
+/// Whether a browser socket was there when a prompt ended.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Told {
+    Yes,
+    No,
+}
+
+/// Changes that are committed together; `None` deletes.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Batch {
+    pub clients: HashMap<ClientId, Option<BindingRecord>>,
+    pub prompts: HashMap<PromptId, Option<PromptRecord>>,
+}
+
+impl Batch {
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.clients.is_empty() && self.prompts.is_empty()
+    }
+
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.clients.len() + self.prompts.len()
+    }
+
+    /// Takes an earlier batch that was not committed: what was noted since goes over it.
+    pub(super) fn put_under(&mut self, earlier: &Self) {
+        for (client, record) in &earlier.clients {
+            self.clients.entry(client.clone()).or_insert_with(|| record.clone());
+        }
+        for (prompt, record) in &earlier.prompts {
+            self.prompts.entry(prompt.clone()).or_insert_with(|| record.clone());
+        }
+    }
+}
+
+/// Everything that a home had.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Saved {
+    pub clients: Vec<(ClientId, BindingRecord)>,
+    pub prompts: Vec<(PromptId, PromptRecord)>,
+}
+
+impl Saved {
+    /// The state after a batch, for homes that are a list of batches.
+    #[must_use]
+    pub fn after(mut self, batch: &Batch) -> Self {
+        self.clients.retain(|(client, _)| !batch.clients.contains_key(client));
+        self.prompts.retain(|(prompt, _)| !batch.prompts.contains_key(prompt));
+        let clients = batch.clients.iter().filter_map(|(id, it)| Some((id.clone(), it.clone()?)));
+        let prompts = batch.prompts.iter().filter_map(|(id, it)| Some((id.clone(), it.clone()?)));
+        self.clients.extend(clients);
+        self.prompts.extend(prompts);
+        self
+    }
+}
+
+/// The bytes of a record.
+#[must_use]
+pub fn encode(record: &impl Serialize) -> Vec<u8> {
+    serde_json::to_vec(record).expect("records are plain data")
+}
+
+/// The record of these bytes.
+///
+/// # Errors
+/// It is not one of ours, or a newer Mooring's.
+pub fn decode<'a, T: Deserialize<'a>>(key: &str, bytes: &'a [u8]) -> Result<T, BadRecord> {
+    #[derive(Deserialize)]
+    struct Versioned {
+        v: u32,
+    }
+    let malformed = |source| BadRecord::Malformed { key: key.to_owned(), source };
+    let Versioned { v } = serde_json::from_slice(bytes).map_err(malformed)?;
+    if VERSION < v {
+        return Err(BadRecord::Newer { key: key.to_owned(), found: v });
+    }
+    serde_json::from_slice(bytes).map_err(malformed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn prompt() -> PromptRecord {
+        let sent = Sent { backend: "a".into(), url: "h:1".into(), made: 5, order: 7 };
+        PromptRecord::new(&ClientId::parse("ada").unwrap(), sent, vec!["9".to_owned()])
+    }
+
+    #[test]
+    fn a_record_is_read_as_it_was_written() {
+        let ended = prompt().ended(End::Failed, 9, Told::No);
+        for record in [prompt(), ended] {
+            assert_eq!(decode::<PromptRecord>("p", &encode(&record)).unwrap(), record);
+        }
+        let binding = BindingRecord::new("a", "h:1", 3, Some(4));
+        assert_eq!(decode::<BindingRecord>("c", &encode(&binding)).unwrap(), binding);
+    }
+
+    #[test]
+    fn a_field_that_is_not_known_is_skipped_and_a_newer_version_is_refused() {
+        let added = br#"{"v":1,"backend":"a","url":"h:1","since":3,"mood":"good"}"#;
+        let binding = BindingRecord::new("a", "h:1", 3, None);
+        assert_eq!(decode::<BindingRecord>("c", added).unwrap(), binding);
+        let newer = br#"{"v":2,"place":{}}"#;
+        let error = decode::<BindingRecord>("c", newer).unwrap_err();
+        assert!(matches!(error, BadRecord::Newer { found: 2, .. }), "{error}");
+        assert!(decode::<BindingRecord>("c", b"{").is_err());
+    }
+
+    #[test]
+    fn every_end_is_read_back() {
+        for end in End::ALL {
+            assert_eq!(prompt().ended(end, 1, Told::Yes).ended.unwrap().end(), end);
+        }
+    }
+}

@@ -1,0 +1,329 @@
+//! From records to bindings and pending prompts. Pure.
+//!
+//! A record names a backend by its URL: a server that is not configured any more is nobody's, also
+//! if another one has taken its name. What was pending there ends as lost, and no stranger is
+//! asked about it.
+//!
+//! # Invariants
+//!
+//! - Every record of a prompt comes back as one entry of the ledger, pending or ended.
+//! - All pending prompts of a restored client are on the backend that it is bound to, in the order
+//!   of their submission.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use indexmap::IndexMap;
+
+use super::record::{BindingRecord, EndRecord, PromptRecord, Saved};
+use crate::routing::client::Restored as RestoredBinding;
+use crate::routing::ids::{BackendId, ClientId, PromptId};
+use crate::routing::ledger::Entry;
+use crate::routing::pending::{End, Loss, Pending};
+
+/// How many ended prompts of one client are told again, the latest.
+const UNTOLD_MAX: usize = 64;
+
+/// What restoring depends on.
+#[derive(Clone, Copy, Debug)]
+pub struct Terms<'a> {
+    /// The configured backends.
+    pub backends: &'a HashMap<Arc<str>, BackendId>,
+    pub max_clients: usize,
+    pub lease: Duration,
+    pub reservation: Duration,
+    pub replay_window: Duration,
+    pub now: Instant,
+    /// The same moment, in milliseconds since 1970.
+    pub unix_millis: u64,
+}
+
+/// What comes back.
+#[derive(Debug, Default)]
+pub struct Restored {
+    pub clients: Vec<RestoredClient>,
+    /// Those that ended in the order of their ends, then the pending ones.
+    pub ledger: Vec<Entry>,
+    /// Clients whose records are of no use any more.
+    pub forgotten: Vec<ClientId>,
+}
+
+/// One client, as far as it comes back.
+#[derive(Debug)]
+pub struct RestoredClient {
+    pub id: ClientId,
+    pub binding: Option<RestoredBinding>,
+    pub pending: IndexMap<PromptId, Pending>,
+    pub output_nodes: HashMap<PromptId, Vec<String>>,
+    /// Pending prompts that are lost with this restart, and the names of their backends.
+    pub lost: Vec<Lost>,
+    /// Prompts that ended before the restart, and whose end may not have been heard.
+    pub untold: Vec<Untold>,
+}
+
+/// A pending prompt that cannot be asked for.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Lost {
+    pub prompt: PromptId,
+    pub backend: Arc<str>,
+    pub loss: Loss,
+}
+
+/// A prompt whose end is told again to the sockets that come.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Untold {
+    pub prompt: PromptId,
+    pub backend: BackendId,
+    pub end: End,
+}
+
+/// Makes of the records what the gateway works with.
+#[must_use]
+pub fn restore(saved: Saved, terms: Terms<'_>) -> Restored {
+    let mut restored = Restored::default();
+    let mut prompts = saved.prompts;
+    prompts.sort_by_key(|(_, record)| match &record.ended {
+        Some(end) => (0, end.at, record.order),
+        None => (1, 0, record.order),
+    });
+    let latest_end = prompts.iter().filter_map(|(_, it)| Some(it.ended.as_ref()?.at)).max();
+    let mut drafts: BTreeMap<ClientId, Draft> = BTreeMap::new();
+    for (id, binding) in saved.clients {
+        drafts.entry(id).or_default().binding = Some(binding);
+    }
+    for (id, record) in prompts {
+        restored.ledger.push(entry(&id, &record, terms));
+        let Ok(client) = ClientId::parse(&record.client) else { continue };
+        let is_untold = |end: &EndRecord| is_untold(end, latest_end.unwrap_or(0), terms);
+        match &record.ended {
+            Some(end) if !is_untold(end) => {}
+            Some(_) => drafts.entry(client).or_default().untold.push((id, record)),
+            None => drafts.entry(client).or_default().pending.push((id, record)),
+        }
+    }
+    let (with_work, idle): (Vec<_>, Vec<_>) =
+        drafts.into_iter().partition(|(_, draft)| !draft.pending.is_empty());
+    for (id, draft) in with_work.into_iter().chain(idle) {
+        let client = draft.finish(id, terms);
+        if client.is_nothing() || terms.max_clients <= restored.clients.len() {
+            restored.forgotten.push(client.id);
+        } else {
+            restored.clients.push(client);
+        }
+    }
+    restored
+}
+
+/// The records of one client.
+#[derive(Debug, Default)]
+struct Draft {
+    binding: Option<BindingRecord>,
+    pending: Vec<(PromptId, PromptRecord)>,
+    untold: Vec<(PromptId, PromptRecord)>,
+}
+
+impl Draft {
+    fn finish(self, id: ClientId, terms: Terms<'_>) -> RestoredClient {
+        let bound = self.bound_to(terms);
+        let mut client = RestoredClient {
+            id,
+            binding: bound.map(|backend| self.restored_binding(backend, terms)),
+            pending: IndexMap::new(),
+            output_nodes: HashMap::new(),
+            lost: Vec::new(),
+            untold: Vec::new(),
+        };
+        for (prompt, record) in self.pending {
+            let backend = terms.backends.get(&record.url).copied();
+            let loss = match backend {
+                None => Loss::BackendRemoved,
+                Some(backend) if Some(backend) == bound => {
+                    let since = terms.at(record.made);
+                    let pending = Pending::restored(backend, since, terms.now);
+                    client.pending.insert(prompt.clone(), pending);
+                    client.output_nodes.insert(prompt, record.output_nodes);
+                    continue;
+                }
+                // The journal never says so; were it to, one binding is what is promised.
+                Some(_) => Loss::GatewayRestarted,
+            };
+            client.lost.push(Lost { prompt, backend: record.backend, loss });
+        }
+        client.output_nodes.retain(|_, nodes| !nodes.is_empty());
+        let too_many = self.untold.len().saturating_sub(UNTOLD_MAX);
+        let untold = self.untold.into_iter().skip(too_many).filter_map(|(prompt, record)| {
+            let backend = *terms.backends.get(&record.url)?;
+            Some(Untold { prompt, backend, end: record.ended?.end() })
+        });
+        client.untold.extend(untold);
+        client
+    }
+
+    /// Pending work says where a client is bound, before the record of its binding does.
+    fn bound_to(&self, terms: Terms<'_>) -> Option<BackendId> {
+        let pending = self.pending.iter().map(|(_, record)| &record.url);
+        let recorded = self.binding.iter().map(|record| &record.url);
+        pending.chain(recorded).find_map(|url| terms.backends.get(url).copied())
+    }
+
+    fn restored_binding(&self, backend: BackendId, terms: Terms<'_>) -> RestoredBinding {
+        let record = self
+            .binding
+            .as_ref()
+            .filter(|record| terms.backends.get(&record.url) == Some(&backend));
+        let since = record.map_or(terms.now, |record| terms.at(record.since));
+        let reserved_until = record.and_then(|record| record.reserved_until).map(|until| {
+            // A clock that was set back must not make a reservation longer than one is.
+            let left = Duration::from_millis(until.saturating_sub(terms.unix_millis));
+            terms.now + left.min(terms.reservation)
+        });
+        RestoredBinding { backend, since, reserved_until }
+    }
+}
+
+impl RestoredClient {
+    fn is_nothing(&self) -> bool {
+        self.binding.is_none() && self.lost.is_empty() && self.untold.is_empty()
+    }
+}
+
+impl Terms<'_> {
+    /// The moment of a time in the past; now, if the clock says that it is yet to come.
+    fn at(self, unix_millis: u64) -> Instant {
+        let age = Duration::from_millis(self.unix_millis.saturating_sub(unix_millis));
+        self.now.checked_sub(age).unwrap_or(self.now)
+    }
+}
+
+/// True if a browser that comes back may not have heard of this end: nobody was there, or the
+/// process may have died before it was written. When it died is not known, but not long before the
+/// last end that was recorded.
+fn is_untold(end: &EndRecord, latest_end: u64, terms: Terms<'_>) -> bool {
+    let age = Duration::from_millis(terms.unix_millis.saturating_sub(end.at));
+    let before_last = Duration::from_millis(latest_end.saturating_sub(end.at));
+    age < terms.lease && (!end.told || before_last <= terms.replay_window)
+}
+
+fn entry(prompt: &PromptId, record: &PromptRecord, terms: Terms<'_>) -> Entry {
+    Entry {
+        prompt: prompt.clone(),
+        client: ClientId::parse(&record.client).ok(),
+        backend: terms.backends.get(&record.url).copied(),
+        made: terms.at(record.made),
+        order: record.order,
+        end: record.ended.as_ref().map(EndRecord::end),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::record::{Sent, Told};
+    use super::*;
+
+    const NOW: u64 = 1_000_000_000;
+
+    fn id(text: &str) -> PromptId {
+        PromptId::parse(text).unwrap()
+    }
+
+    fn ada() -> ClientId {
+        ClientId::parse("ada").unwrap()
+    }
+
+    fn prompt(name: &str, url: &str, order: u64) -> (PromptId, PromptRecord) {
+        let sent = Sent { backend: "a".into(), url: url.into(), made: NOW - 5_000, order };
+        (id(name), PromptRecord::new(&ada(), sent, Vec::new()))
+    }
+
+    fn ended(name: &str, ago: u64, told: Told) -> (PromptId, PromptRecord) {
+        let (id, record) = prompt(name, "h:1", 1);
+        (id, record.ended(End::Succeeded, NOW - ago, told))
+    }
+
+    fn bound(url: &str, reserved_until: Option<u64>) -> (ClientId, BindingRecord) {
+        (ada(), BindingRecord::new("a", url, NOW - 9_000, reserved_until))
+    }
+
+    fn restored(saved: Saved) -> Restored {
+        let backends = [("h:1", 0), ("h:2", 1)].map(|(url, id)| (url.into(), BackendId(id)));
+        let backends = HashMap::from(backends);
+        let terms = Terms {
+            backends: &backends,
+            max_clients: 10,
+            lease: Duration::from_secs(600),
+            reservation: Duration::from_secs(600),
+            replay_window: Duration::from_secs(60),
+            now: crate::net::now(),
+            unix_millis: NOW,
+        };
+        restore(saved, terms)
+    }
+
+    fn names<'a>(ids: impl IntoIterator<Item = &'a PromptId>) -> Vec<&'a str> {
+        ids.into_iter().map(PromptId::as_str).collect()
+    }
+
+    #[test]
+    fn a_client_comes_back_where_it_was_with_its_prompts_in_their_order() {
+        let prompts = vec![prompt("q", "h:2", 8), prompt("p", "h:2", 3)];
+        let restored = restored(Saved { clients: vec![bound("h:2", None)], prompts });
+        let client = &restored.clients[0];
+        assert_eq!(client.binding.unwrap().backend, BackendId(1));
+        assert_eq!(names(client.pending.keys()), ["p", "q"]);
+        assert!(client.pending.values().all(|pending| pending.must_ask));
+        assert!(restored.ledger.iter().all(|entry| entry.end.is_none()));
+    }
+
+    #[test]
+    fn what_was_pending_on_a_backend_that_is_gone_is_lost_and_no_stranger_is_asked() {
+        let prompts = vec![prompt("p", "gone:1", 1)];
+        let restored = restored(Saved { clients: vec![bound("gone:1", None)], prompts });
+        let client = &restored.clients[0];
+        assert!(client.binding.is_none() && client.pending.is_empty());
+        let lost = Lost { prompt: id("p"), backend: "a".into(), loss: Loss::BackendRemoved };
+        assert_eq!(client.lost, [lost]);
+        assert_eq!(restored.ledger[0].backend, None);
+    }
+
+    #[test]
+    fn a_reservation_keeps_what_is_left_of_it_whatever_the_clock_does() {
+        let left = |until: u64| {
+            let saved = Saved { clients: vec![bound("h:1", Some(until))], ..Saved::default() };
+            let restored = restored(saved);
+            let until = restored.clients[0].binding.unwrap().reserved_until.unwrap();
+            until.saturating_duration_since(crate::net::now()).as_secs_f32().round()
+        };
+        assert!((left(NOW + 60_000) - 60.0).abs() < 2.0);
+        assert!((left(NOW - 1) - 0.0).abs() < 2.0);
+        assert!((left(NOW * 2) - 600.0).abs() < 2.0, "the clock was set back");
+    }
+
+    #[test]
+    fn an_end_is_told_again_if_nobody_was_there_or_if_it_was_among_the_last() {
+        let prompts = vec![
+            ended("unheard", 500_000, Told::No),
+            ended("heard", 300_000, Told::Yes),
+            ended("just", 130_000, Told::Yes),
+            ended("last", 100_000, Told::Yes),
+            ended("long ago", 700_000, Told::No),
+        ];
+        let restored = restored(Saved { clients: Vec::new(), prompts });
+        let untold = restored.clients[0].untold.iter().map(|untold| &untold.prompt);
+        assert_eq!(names(untold), ["unheard", "just", "last"]);
+        let ledger = restored.ledger.iter().map(|entry| &entry.prompt);
+        assert_eq!(names(ledger), ["long ago", "unheard", "heard", "just", "last"]);
+    }
+
+    #[test]
+    fn more_clients_than_there_may_be_are_forgotten_idle_ones_first() {
+        let idle = (0..20).map(|number| {
+            let id = ClientId::parse(&format!("idle{number:02}")).unwrap();
+            (id, bound("h:1", None).1)
+        });
+        let clients = idle.chain([bound("h:1", None)]).collect();
+        let restored = restored(Saved { clients, prompts: vec![prompt("p", "h:1", 1)] });
+        assert_eq!((restored.clients.len(), restored.forgotten.len()), (10, 11));
+        assert_eq!(restored.clients[0].id, ada());
+    }
+}

@@ -1,0 +1,300 @@
+//! What a crash of the gateway leaves: bindings, pending prompts, ends, and who made what.
+//!
+//! A crash is the end of everything the gateway had in memory and of all its connections, at
+//! once: its runtime is dropped in the middle of whatever it did. What a SIGKILL does to the
+//! executable is in `kills.rs`.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use mooring::config::Config;
+use mooring::gateway::Gateway;
+use mooring::run::{self, Parts, Running};
+use mooring::sim::{Options, Sim};
+use mooring::tasks::Tasks;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::runtime::Runtime;
+
+use crate::support::{Answer, PATIENCE, Socket, network, quick, send, slow, soon, until};
+
+impl Drop for Mortal {
+    fn drop(&mut self) {
+        if let Some(Life { runtime, .. }) = self.life.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// A gateway that can crash and start again, with backends that live on.
+struct Mortal {
+    sims: Vec<Sim>,
+    folder: TempDir,
+    life: Option<Life>,
+}
+
+/// One process, as far as a test can have one.
+struct Life {
+    running: Running,
+    runtime: Runtime,
+}
+
+impl Mortal {
+    async fn new(backends: usize) -> Self {
+        let mut sims = Vec::new();
+        for name in ["a", "b", "c"].into_iter().take(backends) {
+            sims.push(Sim::start(network(), Options::named(name)).await.unwrap());
+        }
+        let mut mortal = Self { sims, folder: tempfile::tempdir().unwrap(), life: None };
+        mortal.start().await;
+        mortal
+    }
+
+    async fn start(&mut self) {
+        self.start_with(|_| {}).await;
+    }
+
+    async fn start_with(&mut self, change: impl FnOnce(&mut Config)) {
+        let urls: Vec<(String, String)> =
+            self.sims.iter().map(|sim| (sim.name().to_owned(), sim.url())).collect();
+        self.start_over(&urls, change).await;
+    }
+
+    async fn start_over(&mut self, urls: &[(String, String)], change: impl FnOnce(&mut Config)) {
+        let named: Vec<(&str, &str)> =
+            urls.iter().map(|(name, url)| (name.as_str(), url.as_str())).collect();
+        let mut config = Config::for_backends(&named).unwrap();
+        config.server.listen = SocketAddr::from(([127, 0, 0, 1], 0));
+        config.admin.listen = None;
+        config.state.dir = Some(self.folder.path().to_owned());
+        change(&mut config);
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .unwrap();
+        let tasks = Tasks::default();
+        let started = runtime
+            .spawn(async move { run::start(config, network(), &tasks, Parts::default()).await });
+        self.life = Some(Life { running: started.await.unwrap().unwrap(), runtime });
+    }
+
+    /// Everything the gateway had in memory is gone.
+    async fn crash(&mut self) {
+        let Life { running, runtime } = self.life.take().unwrap();
+        drop(running);
+        // Waits for threads, which a test must not do on its own.
+        let ended = move || runtime.shutdown_timeout(PATIENCE);
+        tokio::task::spawn_blocking(ended).await.unwrap();
+    }
+
+    async fn restart(&mut self) {
+        self.crash().await;
+        self.start().await;
+    }
+
+    fn gateway(&self) -> &Arc<Gateway> {
+        &self.life.as_ref().unwrap().running.gateway
+    }
+
+    fn front(&self) -> SocketAddr {
+        self.life.as_ref().unwrap().running.front
+    }
+
+    async fn get(&self, path: &str) -> Answer {
+        send(self.front(), http::Method::GET, path, &[], "").await
+    }
+
+    async fn submit(&self, client: &str, graph: &Value) -> Answer {
+        let body = json!({ "client_id": client, "prompt": graph }).to_string();
+        send(self.front(), http::Method::POST, "/prompt", &[], &body).await
+    }
+
+    async fn socket(&self, client: &str) -> Socket {
+        Socket::open(self.front(), &format!("/ws?clientId={client}")).await
+    }
+
+    fn sim(&self, name: &str) -> &Sim {
+        self.sims.iter().find(|sim| sim.name() == name).unwrap()
+    }
+
+    fn pending(&self) -> usize {
+        self.gateway().clients.all().iter().map(|client| client.pending().len()).sum()
+    }
+}
+
+#[tokio::test]
+async fn a_prompt_that_runs_through_a_crash_is_told_from_its_start_to_its_end() {
+    let mut world = Mortal::new(2).await;
+    let mut socket = world.socket("ada").await;
+    let answer = world.submit("ada", &slow(1000, 60.0)).await;
+    let (prompt, backend) = (answer.prompt_id(), answer.backend().to_owned());
+    socket.until("progress").await;
+    world.restart().await;
+
+    let read = world.get("/history?clientId=ada").await;
+    assert_eq!((read.backend(), read.header("mooring-placement")), (&*backend, "held"));
+    let again = world.submit("ada", &quick(1)).await;
+    assert_eq!(again.backend(), backend, "the binding is held");
+    let mut socket = world.socket("ada").await;
+    let start = socket.until("execution_start").await;
+    assert_eq!(start["data"]["prompt_id"], prompt.as_str());
+    socket.until("progress").await;
+    let body = json!({ "prompt_id": prompt }).to_string();
+    let path = "/interrupt?clientId=ada";
+    assert_eq!(send(world.front(), http::Method::POST, path, &[], &body).await.status, 200);
+    let told = socket.until_end(&prompt).await;
+    assert!(told.contains(&"execution_interrupted".to_owned()), "{told:?}");
+    assert_eq!(socket.until_end(&again.prompt_id()).await.last().unwrap(), "executing");
+    assert_eq!(world.pending(), 0);
+}
+
+#[tokio::test]
+async fn who_comes_back_after_a_crash_sees_which_node_works() {
+    let mut world = Mortal::new(1).await;
+    let mut socket = world.socket("ada").await;
+    let prompt = world.submit("ada", &slow(1000, 500.0)).await.prompt_id();
+    socket.until("progress").await;
+    world.restart().await;
+    let mut socket = world.socket("ada").await;
+    let executing = socket.until("executing").await;
+    assert_eq!(executing["data"]["prompt_id"], prompt.as_str());
+    assert_eq!(executing["data"]["node"], "2");
+}
+
+#[tokio::test]
+async fn a_prompt_that_ends_while_the_gateway_is_dead_is_told_with_its_outputs() {
+    let mut world = Mortal::new(1).await;
+    let mut socket = world.socket("ada").await;
+    let prompt = world.submit("ada", &slow(20, 0.4)).await.prompt_id();
+    socket.until("progress").await;
+    world.crash().await;
+    let sim = world.sim("a");
+    until("the backend is done", || sim.ledger().finished.contains(&prompt)).await;
+    world.start().await;
+    let told = world.socket("ada").await.until_end(&prompt).await;
+    assert_eq!(told.first().unwrap(), "execution_start");
+    assert!(told.contains(&"executed".to_owned()), "{told:?}");
+    assert!(told.contains(&"execution_success".to_owned()), "{told:?}");
+    let entry = world.get(&format!("/history/{prompt}")).await.json();
+    assert_eq!(entry[&prompt]["status"]["status_str"], "success");
+}
+
+#[tokio::test]
+async fn an_end_that_nobody_heard_before_the_crash_is_told_after_it() {
+    let mut world = Mortal::new(1).await;
+    let mut unheard = Vec::new();
+    for color in 0..3 {
+        unheard.push(world.submit("script", &quick(color)).await.prompt_id());
+    }
+    until("all have ended", || world.pending() == 0).await;
+    world.restart().await;
+    let mut socket = world.socket("script").await;
+    for prompt in unheard {
+        let told = socket.until_end(&prompt).await;
+        assert_eq!(told.first().unwrap(), "execution_start", "{told:?}");
+        assert!(told.contains(&"executed".to_owned()), "{told:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_prompt_that_its_backend_never_got_is_lost_and_not_sent_again() {
+    let mut world = Mortal::new(1).await;
+    // It is in the journal, and waits for a link that its backend refuses.
+    world.sim("a").set_faults(|faults| faults.refuse_sockets = true);
+    let front = world.front();
+    let body = json!({ "client_id": "ada", "prompt_id": "never", "prompt": quick(1) }).to_string();
+    let sending = tokio::spawn(async move { cut_off(front, &body).await });
+    until("it is pending", || world.pending() == 1).await;
+    world.gateway().journal.durable().await.unwrap();
+    world.crash().await;
+    sending.await.unwrap();
+    world.sim("a").set_faults(|faults| faults.refuse_sockets = false);
+    world.start().await;
+    let error = world.socket("ada").await.until("execution_error").await;
+    let message = error["data"]["exception_message"].as_str().unwrap();
+    assert!(message.contains("Mooring was restarted"), "{message}");
+    assert_eq!(world.pending(), 0);
+    assert!(world.sim("a").ledger().enqueued.is_empty());
+}
+
+/// Submits, and waits for the connection to end without an answer.
+async fn cut_off(to: SocketAddr, body: &str) {
+    let mut stream = tokio::net::TcpStream::connect(to).await.unwrap();
+    let length = body.len();
+    let head = format!("POST /prompt HTTP/1.1\r\nhost: x\r\ncontent-length: {length}\r\n\r\n");
+    stream.write_all(head.as_bytes()).await.unwrap();
+    stream.write_all(body.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    let _ = soon("the connection ends", stream.read_to_end(&mut answer)).await;
+    assert!(answer.is_empty(), "{}", String::from_utf8_lossy(&answer));
+}
+
+#[tokio::test]
+async fn what_was_pending_on_a_backend_that_is_not_configured_any_more_is_told_to_be_lost() {
+    let mut world = Mortal::new(2).await;
+    let answer = world.submit("ada", &slow(1000, 60.0)).await;
+    let (prompt, gone) = (answer.prompt_id(), answer.backend().to_owned());
+    let (stays, is_gone): (Vec<&Sim>, Vec<&Sim>) =
+        world.sims.iter().partition(|sim| sim.name() != gone);
+    // The one that stays takes the name of the one that is gone: it is a stranger all the same.
+    let urls = vec![(gone.clone(), stays[0].url())];
+    let asked_before = is_gone[0].requests().len();
+    world.crash().await;
+    world.start_over(&urls, |_| {}).await;
+    let mut socket = world.socket("ada").await;
+    let error = socket.until("execution_error").await;
+    assert_eq!(error["data"]["prompt_id"], prompt.as_str());
+    let message = error["data"]["exception_message"].as_str().unwrap();
+    assert!(message.contains("not configured any more"), "{message}");
+    let entry = world.get(&format!("/history/{prompt}")).await.json();
+    assert_eq!(entry[&prompt]["status"]["status_str"], "error");
+    assert_eq!(world.pending(), 0);
+    let sim = world.sims.iter().find(|sim| sim.name() == gone).unwrap();
+    assert_eq!(sim.requests().len(), asked_before, "nobody asks it any more");
+}
+
+#[tokio::test]
+async fn a_reservation_and_the_ledger_survive_a_crash() {
+    let mut world = Mortal::new(3).await;
+    let path = "/upload/image?clientId=ada";
+    let form = "--x\r\nContent-Disposition: form-data; name=\"image\"; filename=\"p.png\"\r\n\r\n\
+                abc\r\n--x--\r\n";
+    let kind = [("content-type", "multipart/form-data; boundary=x")];
+    let uploaded = send(world.front(), http::Method::POST, path, &kind, form).await;
+    assert_eq!(uploaded.status, 200, "{}", uploaded.text());
+    let made = world.submit("bob", &quick(3)).await;
+    let prompt = made.prompt_id();
+    until("it has ended", || world.pending() == 0).await;
+    world.restart().await;
+    let read = world.get("/queue?clientId=ada").await;
+    assert_eq!(
+        (read.backend(), read.header("mooring-placement")),
+        (uploaded.backend(), "reserved")
+    );
+    let entry = world.get(&format!("/history/{prompt}")).await;
+    assert_eq!((entry.backend(), entry.header("mooring-placement")), (made.backend(), "ledger"));
+    let body = json!({ "client_id": "eve", "prompt_id": prompt, "prompt": quick(1) }).to_string();
+    let taken = send(world.front(), http::Method::POST, "/prompt", &[], &body).await;
+    assert_eq!(taken.header("mooring-error"), "prompt_id_known", "an id is never used twice");
+}
+
+/// T67: all bindings are there after a crash, and a client without a binding gets one.
+#[tokio::test]
+async fn five_hundred_clients_are_bound_after_a_crash_as_they_were() {
+    let mut world = Mortal::new(3).await;
+    let mut bound = Vec::new();
+    for number in 0..500 {
+        let answer = world.get(&format!("/history?clientId=c{number}")).await;
+        bound.push(answer.backend().to_owned());
+    }
+    world.restart().await;
+    let gateway = world.gateway();
+    for (number, before) in bound.iter().enumerate() {
+        let id = mooring::routing::ids::ClientId::parse(&format!("c{number}")).unwrap();
+        let client = gateway.clients.get(&id).expect("every client is known");
+        let (backend, _) = client.inspect(|core, _| core.bound()).expect("and is bound");
+        assert_eq!(&gateway.fleet.get(backend).name, before, "c{number}");
+    }
+}
