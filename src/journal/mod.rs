@@ -114,6 +114,8 @@ struct Gathered {
     batch: Batch,
     /// Of the batch that is gathered now; the first is 1.
     number: u64,
+    /// How many records the writer is committing.
+    in_commit: usize,
 }
 
 /// How far the writer is.
@@ -136,7 +138,7 @@ impl Journal {
     #[must_use]
     pub fn open(home: impl Home, writers: &Tasks) -> Self {
         let kept = Arc::new(Kept {
-            gathered: Mutex::new(Gathered { batch: Batch::default(), number: 1 }),
+            gathered: Mutex::new(Gathered { number: 1, ..Gathered::default() }),
             work: Notify::new(),
             progress: watch::Sender::new(Progress { durable: 0, is_failing: false }),
         });
@@ -183,10 +185,13 @@ impl Journal {
         self.kept.as_ref().is_none_or(|kept| !kept.progress.borrow().is_failing)
     }
 
-    /// How many records wait to be committed.
+    /// How many records are not durable yet.
     #[must_use]
     pub fn waiting(&self) -> usize {
-        self.kept.as_ref().map_or(0, |kept| kept.gathered().batch.len())
+        self.kept.as_ref().map_or(0, |kept| {
+            let gathered = kept.gathered();
+            gathered.batch.len() + gathered.in_commit
+        })
     }
 
     fn note(&self, change: impl FnOnce(&mut Batch)) {
@@ -244,9 +249,11 @@ impl<H: Home> Writer<H> {
             }
             let number = gathered.number;
             gathered.number += 1;
+            gathered.in_commit = gathered.batch.len();
             (Arc::new(std::mem::take(&mut gathered.batch)), number)
         };
         let committed = self.home.commit(Arc::clone(&batch)).await;
+        self.kept.gathered().in_commit = 0;
         let was_failing = self.kept.progress.borrow().is_failing;
         match committed {
             Ok(()) => {

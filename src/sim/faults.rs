@@ -65,6 +65,8 @@ pub enum SubmitFault {
     CrashBeforeEnqueue,
     /// It is queued, and the process dies.
     CrashAfterEnqueue,
+    /// It is queued, and never answered.
+    NoAnswer,
 }
 
 impl Faults {

@@ -227,7 +227,7 @@ async fn post(
         return Some(cancel(shared, jobs, &body));
     }
     Some(match bare_path.as_str() {
-        "/prompt" => return prompts::submit(shared, &body),
+        "/prompt" => return prompts::submit(shared, &body).await,
         "/queue" => prompts::edit_queue(shared, &body),
         "/interrupt" => prompts::interrupt(shared, &body),
         "/history" => prompts::edit_history(shared, &body),

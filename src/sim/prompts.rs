@@ -20,7 +20,7 @@ pub(super) fn trouble() -> Response<SimBody> {
 }
 
 /// `POST /prompt`; `None` breaks the connection.
-pub(super) fn submit(shared: &Shared, body: &[u8]) -> Option<Response<SimBody>> {
+pub(super) async fn submit(shared: &Shared, body: &[u8]) -> Option<Response<SimBody>> {
     let fault = shared.faults.lock().expect("never poisoned: no panic while held").take_submit();
     match fault {
         SubmitFault::ResetBeforeEnqueue => return None,
@@ -34,7 +34,8 @@ pub(super) fn submit(shared: &Shared, body: &[u8]) -> Option<Response<SimBody>> 
         | SubmitFault::ResetAfterEnqueue
         | SubmitFault::CutAnswer
         | SubmitFault::Error500Enqueued
-        | SubmitFault::CrashAfterEnqueue => {}
+        | SubmitFault::CrashAfterEnqueue
+        | SubmitFault::NoAnswer => {}
     }
     let answer = match enqueue(shared, body) {
         Ok(answer) => json_answer(200, &answer),
@@ -46,6 +47,7 @@ pub(super) fn submit(shared: &Shared, body: &[u8]) -> Option<Response<SimBody>> 
             shared.kill();
             None
         }
+        SubmitFault::NoAnswer => std::future::pending().await,
         SubmitFault::CutAnswer => Some(cut(answer)),
         SubmitFault::Error500Enqueued => Some(trouble()),
         SubmitFault::None

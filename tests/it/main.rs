@@ -11,6 +11,8 @@ mod daemon;
 mod docs;
 mod ends;
 mod front;
+mod journal;
+mod kills;
 mod many;
 mod prompts;
 mod races;

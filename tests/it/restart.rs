@@ -205,11 +205,12 @@ async fn a_prompt_that_its_backend_never_got_is_lost_and_not_sent_again() {
     world.sim("a").set_faults(|faults| faults.refuse_sockets = true);
     let front = world.front();
     let body = json!({ "client_id": "ada", "prompt_id": "never", "prompt": quick(1) }).to_string();
-    let sending = tokio::spawn(async move { cut_off(front, &body).await });
+    let sending = Tasks::default();
+    sending.spawn(async move { cut_off(front, &body).await });
     until("it is pending", || world.pending() == 1).await;
     world.gateway().journal.durable().await.unwrap();
     world.crash().await;
-    sending.await.unwrap();
+    assert_eq!(sending.drain(PATIENCE).await, 0, "the connection ends");
     world.sim("a").set_faults(|faults| faults.refuse_sockets = false);
     world.start().await;
     let error = world.socket("ada").await.until("execution_error").await;
@@ -221,7 +222,7 @@ async fn a_prompt_that_its_backend_never_got_is_lost_and_not_sent_again() {
 
 /// Submits, and waits for the connection to end without an answer.
 async fn cut_off(to: SocketAddr, body: &str) {
-    let mut stream = tokio::net::TcpStream::connect(to).await.unwrap();
+    let mut stream = network().connect(&to.ip().to_string(), to.port()).await.unwrap();
     let length = body.len();
     let head = format!("POST /prompt HTTP/1.1\r\nhost: x\r\ncontent-length: {length}\r\n\r\n");
     stream.write_all(head.as_bytes()).await.unwrap();

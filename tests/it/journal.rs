@@ -1,0 +1,152 @@
+//! T69: a journal that is damaged, in use, of a newer Mooring, or on a disk that is full.
+//!
+//! It is refused with a word that helps, or it is whole; it is never silently empty.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use mooring::journal::disk::{Disk, FILE};
+use mooring::journal::record::{Batch, BindingRecord, PromptRecord, Saved, Sent, Told};
+use mooring::journal::{Home as _, JournalError};
+use mooring::routing::ids::{ClientId, PromptId};
+use mooring::routing::pending::End;
+use redb::{Database, TableDefinition};
+
+use crate::support::fraction;
+
+fn batch(clients: usize) -> Batch {
+    let mut batch = Batch::default();
+    for number in 0..clients {
+        let client = ClientId::parse(&format!("client {number}")).unwrap();
+        let until = (number % 3 == 0).then_some(1_700_000_600_000);
+        let binding = BindingRecord::new("gpu-a", "10.0.0.1:8188", 1_700_000_000_000, until);
+        let order = number as u64;
+        let made = 1_700_000_000_000 + order;
+        let sent = Sent { backend: "gpu-a".into(), url: "10.0.0.1:8188".into(), made, order };
+        let pending = PromptRecord::new(&client, sent, vec!["9".to_owned()]);
+        let prompt = PromptId::parse(&format!("prompt {number}")).unwrap();
+        let record = match number % 2 {
+            0 => pending,
+            _ => pending.ended(End::Failed, 1_700_000_100_000, Told::No),
+        };
+        batch.clients.insert(client, Some(binding));
+        batch.prompts.insert(prompt, Some(record));
+    }
+    batch
+}
+
+async fn write(folder: &Path, batch: Batch) {
+    let mut disk = Disk::open(folder).unwrap();
+    disk.load().unwrap();
+    disk.commit(Arc::new(batch)).await.unwrap();
+}
+
+fn read(folder: &Path) -> Result<Saved, JournalError> {
+    let mut saved = Disk::open(folder)?.load()?;
+    saved.clients.sort_by(|a, b| a.0.cmp(&b.0));
+    saved.prompts.sort_by(|a, b| a.0.cmp(&b.0));
+    Ok(saved)
+}
+
+#[tokio::test]
+async fn what_was_committed_is_read_and_what_was_deleted_is_not() {
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path(), batch(10)).await;
+    let mut gone = Batch::default();
+    gone.clients.insert(ClientId::parse("client 3").unwrap(), None);
+    gone.prompts.insert(PromptId::parse("prompt 4").unwrap(), None);
+    write(folder.path(), gone.clone()).await;
+    let mut expected = Saved::default().after(&batch(10)).after(&gone);
+    expected.clients.sort_by(|a, b| a.0.cmp(&b.0));
+    expected.prompts.sort_by(|a, b| a.0.cmp(&b.0));
+    assert_eq!(read(folder.path()).unwrap(), expected);
+    assert_eq!((expected.clients.len(), expected.prompts.len()), (9, 9));
+}
+
+/// A bit that flipped, or an end that is missing.
+#[tokio::test]
+async fn a_damaged_journal_is_refused_or_whole_and_never_silently_empty() {
+    let original = tempfile::tempdir().unwrap();
+    write(original.path(), batch(200)).await;
+    let whole = read(original.path()).unwrap();
+    let bytes = fs::read(original.path().join(FILE)).unwrap();
+    let flips = fraction("T69: flipped bits", 500, 50);
+    let damaged = tempfile::tempdir().unwrap();
+    let file = damaged.path().join(FILE);
+    let mut refused = 0;
+    for number in 0..flips {
+        let mut flipped = bytes.clone();
+        // Spread over the file, and over the bits of a byte.
+        let at = (number * 7919 * 61) % flipped.len();
+        flipped[at] ^= 1 << (number % 8);
+        fs::write(&file, flipped).unwrap();
+        match read(damaged.path()) {
+            Ok(saved) => assert_eq!(saved, whole, "bit {number} at byte {at}"),
+            Err(_) => refused += 1,
+        }
+    }
+    for part in 0..10 {
+        fs::write(&file, &bytes[..bytes.len() * part / 10]).unwrap();
+        match read(damaged.path()) {
+            // An empty file is a new one: nothing says that it was ever more.
+            Ok(saved) => assert!(part == 0 || saved == whole, "{part} tenths"),
+            Err(_) => refused += 1,
+        }
+    }
+    fs::write(&file, "not a journal at all, but a text of some length").unwrap();
+    let error = read(damaged.path()).unwrap_err().to_string();
+    assert!(error.contains("is damaged") && error.contains("move it away"), "{error}");
+    assert!(0 < refused, "some damage must matter");
+}
+
+#[tokio::test]
+async fn a_journal_of_a_newer_mooring_or_in_use_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path(), batch(1)).await;
+    let held = Disk::open(folder.path()).unwrap();
+    let error = read(folder.path()).unwrap_err().to_string();
+    assert!(error.contains("is used by another process"), "{error}");
+    drop(held);
+    {
+        let database = Database::open(folder.path().join(FILE)).unwrap();
+        let transaction = database.begin_write().unwrap();
+        let meta: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
+        transaction.open_table(meta).unwrap().insert("format", 2).unwrap();
+        transaction.commit().unwrap();
+    }
+    let error = read(folder.path()).unwrap_err().to_string();
+    assert!(error.contains("has format 2") && error.contains("newer"), "{error}");
+}
+
+#[test]
+fn a_directory_that_cannot_be_used_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("file");
+    fs::write(&file, "").unwrap();
+    let error = Disk::open(&file.join("state")).unwrap_err().to_string();
+    assert!(error.contains("file/state"), "{error}");
+}
+
+/// The file that version 0.1.0 wrote, with `batch(6)` in it.
+#[tokio::test]
+async fn the_journal_of_the_last_release_is_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let packed = include_bytes!("fixtures/journal-0.1.0.redb");
+    fs::write(folder.path().join(FILE), packed).unwrap();
+    let mut expected = Saved::default().after(&batch(6));
+    expected.clients.sort_by(|a, b| a.0.cmp(&b.0));
+    expected.prompts.sort_by(|a, b| a.0.cmp(&b.0));
+    assert_eq!(read(folder.path()).unwrap(), expected);
+}
+
+#[tokio::test]
+#[ignore = "writes the fixture of a release"]
+async fn write_the_fixture() {
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path(), batch(6)).await;
+    let bytes = fs::read(folder.path().join(FILE)).unwrap();
+    let to = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/fixtures");
+    fs::create_dir_all(&to).unwrap();
+    fs::write(to.join(format!("journal-{}.redb", env!("CARGO_PKG_VERSION"))), bytes).unwrap();
+}
