@@ -6,14 +6,18 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
+use http::Method;
 use mooring::journal::disk::{Disk, FILE};
 use mooring::journal::record::{Batch, BindingRecord, PromptRecord, Saved, Sent, Told};
 use mooring::journal::{Home as _, JournalError};
 use mooring::routing::ids::{ClientId, PromptId};
 use mooring::routing::pending::End;
+use mooring::sim::{Options, Sim};
 use redb::{Database, TableDefinition};
+use serde_json::json;
 
-use crate::support::fraction;
+use crate::process::Daemon;
+use crate::support::{fraction, network, quick, send};
 
 fn batch(clients: usize) -> Batch {
     let mut batch = Batch::default();
@@ -126,6 +130,35 @@ fn a_directory_that_cannot_be_used_is_named() {
     fs::write(&file, "").unwrap();
     let error = Disk::open(&file.join("state")).unwrap_err().to_string();
     assert!(error.contains("file/state"), "{error}");
+}
+
+/// A disk that is full is said loudly, and prompts are taken or refused as configured; when there
+/// is room again, nothing is missing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_full_disk_is_said_and_serving_goes_on_or_stops_as_configured() {
+    let sim = Sim::start(network(), Options::named("a")).await.unwrap();
+    for (on_error, status) in [("serve", 200), ("refuse", 503)] {
+        let folder = tempfile::tempdir().unwrap();
+        let more = format!("state.on_error={on_error}");
+        let daemon = Daemon::start_on_a_full_disk(&sim, &folder, 200, &["--set", &more]);
+        let get = async |path: &str| send(daemon.front, Method::GET, path, &[], "").await;
+        let mut clients = 0;
+        while daemon.metric("mooring_journal_failing").await == 0 {
+            assert_eq!(get(&format!("/queue?clientId=c{clients}")).await.status, 200);
+            clients += 1;
+            assert!(clients < 5_000, "the disk is full by now");
+        }
+        let body = json!({ "client_id": "ada", "prompt": quick(1) }).to_string();
+        let answer = send(daemon.front, Method::POST, "/prompt", &[], &body).await;
+        assert_eq!(answer.status, status, "{on_error}: {}", answer.text());
+        if status == 503 {
+            assert_eq!(answer.header("mooring-error"), "journal_failed");
+        }
+        assert_eq!(get("/queue?clientId=c0").await.status, 200, "reads are served");
+        daemon.kill();
+        let known = read(&folder.path().join("state")).unwrap().clients.len();
+        assert!(0 < known && known <= clients + 1, "what was written is whole: {known}");
+    }
 }
 
 /// The file that version 0.1.0 wrote, with `batch(6)` in it.

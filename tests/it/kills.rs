@@ -3,19 +3,17 @@
 //! Nothing that was acknowledged is forgotten, nothing runs twice, and whatever was under way is
 //! resolved within five seconds of the restart.
 
-use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
-use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use mooring::net::sleep;
 use mooring::sim::{Faults, Hang, Options, Sim, SubmitFault};
 use mooring::tasks::Tasks;
 use serde_json::json;
-use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::timeout;
 
+use crate::process::Daemon;
 use crate::support::{PATIENCE, Socket, fraction, network, quick, send, soon, until};
 
 /// How soon after the restart nothing may be open any more.
@@ -47,56 +45,6 @@ impl Point {
         Self::AfterTheAnswer,
         Self::WhileItRuns,
     ];
-}
-
-/// The executable over one simulated backend.
-struct Daemon {
-    child: Child,
-    front: SocketAddr,
-    admin: SocketAddr,
-}
-
-impl Daemon {
-    fn start(sim: &Sim, folder: &TempDir) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_mooring"));
-        let state = format!("state.dir={}", folder.path().join("state").display());
-        command.args(["serve", "--backend", &sim.url(), "--workers", "1", "--set", &state]);
-        command.args(["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"]);
-        command.current_dir(folder).env_clear().stderr(Stdio::piped());
-        let mut child = command.spawn().unwrap();
-        let mut log = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
-        let ready = log.find(|line| line.contains("Gateway ready.")).expect("it starts");
-        std::thread::spawn(move || log.for_each(drop));
-        let address = |key: &str| {
-            let found = ready.split_whitespace().find_map(|word| word.strip_prefix(key));
-            found.unwrap().trim_matches('"').parse().unwrap()
-        };
-        Self { child, front: address("front="), admin: address("admin=") }
-    }
-
-    fn kill(mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
-
-    /// How many prompts are pending.
-    async fn pending(&self) -> usize {
-        self.metric("mooring_prompts_pending").await
-    }
-
-    async fn metric(&self, name: &str) -> usize {
-        let answer = send(self.admin, http::Method::GET, "/metrics", &[], "").await;
-        let text = answer.text();
-        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-        line.unwrap().parse().unwrap()
-    }
-}
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }
 
 /// Sends a submission and reads its answer, if one comes. `whole` is false for one whose last
