@@ -20,11 +20,18 @@ use crate::journal::disk::Disk;
 use crate::journal::record::Saved;
 use crate::journal::{COMMIT_WITHIN, Home, Journal};
 use crate::net::{Network, now, sleep};
+use crate::routing::ids::{ClientId, PromptId};
 use crate::server::{ConnectionLimits, Front, accept};
 use crate::tasks::Tasks;
 
 /// How long the listeners wait for the first word of each backend.
 const FIRST_PROBES: Duration = Duration::from_secs(2);
+
+/// How often a stop looks whether prompts are pending.
+const PENDING_AGAIN: Duration = Duration::from_millis(100);
+
+/// How many of the prompts that are left behind are named in the log.
+const LEFT_TOLD_MAX: usize = 100;
 
 /// A gateway that listens.
 #[derive(Debug)]
@@ -157,7 +164,6 @@ pub async fn run(
     parts: Parts,
 ) -> io::Result<()> {
     let mut signals = Signals::install()?;
-    let drain_timeout = config.server.drain_timeout;
     let running = start(config, network, &tasks, parts).await?;
     let backends = running.gateway.fleet.len();
     let admin = running.admin.map(|admin| admin.to_string()).unwrap_or_default();
@@ -165,14 +171,53 @@ pub async fn run(
     let signal = signals.next().await;
     info!(signal, "Draining.");
     tokio::select! {
-        left = tasks.drain(drain_timeout) => match left {
-            0 => info!("Drained."),
-            left => warn!(left, "Drain deadline reached; closing the rest."),
-        },
+        () = drain(&running.gateway, &tasks) => {}
         signal = signals.next() => warn!(signal, "Stopping at once."),
     }
     if running.writers.drain(COMMIT_WITHIN).await != 0 {
         warn!("The journal could not be written to its end in time.");
     }
     Ok(())
+}
+
+/// Leaves: first not ready and still serving, then without listeners, until all is done or the
+/// time is up.
+async fn drain(gateway: &Gateway, tasks: &Tasks) {
+    let server = &gateway.config.server;
+    gateway.leave();
+    if !server.drain_pending.is_zero() {
+        work_is_done(gateway, server.drain_pending).await;
+    }
+    sleep(server.drain_delay).await;
+    match tasks.drain(server.drain_timeout.saturating_sub(server.drain_delay)).await {
+        0 => info!("Drained."),
+        left => warn!(left, "Drain deadline reached; closing the rest."),
+    }
+}
+
+/// As a sidecar: waits, still serving, until no prompt is pending, and says what was left.
+async fn work_is_done(gateway: &Gateway, limit: Duration) {
+    let done = async {
+        while pending(gateway).next().is_some() {
+            sleep(PENDING_AGAIN).await;
+        }
+    };
+    if timeout(limit, done).await.is_ok() {
+        return info!("No prompt is pending any more.");
+    }
+    let left = pending(gateway).count();
+    warn!(left, "The wait for pending prompts is over; they go on without us.");
+    for (client, prompt, backend) in pending(gateway).take(LEFT_TOLD_MAX) {
+        warn!(%client, %prompt, backend, "Prompt is left behind.");
+    }
+}
+
+/// Every pending prompt, with its client and the name of its backend.
+fn pending(gateway: &Gateway) -> impl Iterator<Item = (ClientId, PromptId, &str)> {
+    gateway.clients.all().into_iter().flat_map(move |client| {
+        let id = client.id.clone();
+        client.pending().into_iter().map(move |(prompt, pending)| {
+            (id.clone(), prompt, gateway.fleet.get(pending.backend).name.as_str())
+        })
+    })
 }

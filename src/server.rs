@@ -8,17 +8,18 @@ use std::net::{IpAddr, SocketAddr};
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt as _;
-use http::header::UPGRADE;
-use http::{Request, Response};
+use http::header::{CONNECTION, UPGRADE};
+use http::{HeaderValue, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::rt::{Sleep, Timer};
 use hyper::server::conn::http1::Builder;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::time::timeout;
 use tracing::{debug, error, trace, warn};
 
 use crate::body::ResponseBody;
@@ -31,6 +32,9 @@ use crate::tasks::Tasks;
 /// The pause after an `accept` that failed for want of descriptors: they come back with time.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
+/// How long a connection that was accepted when the drain began may take to ask.
+const FIRST_REQUEST: Duration = Duration::from_secs(1);
+
 /// Something that answers requests of one peer.
 pub trait Service: Clone + Send + Sync + 'static {
     fn answer(
@@ -38,6 +42,9 @@ pub trait Service: Clone + Send + Sync + 'static {
         peer: IpAddr,
         request: Request<Incoming>,
     ) -> impl Future<Output = Response<ResponseBody>> + Send;
+
+    /// True once a stop was asked for: kept connections end after their answer.
+    fn is_leaving(&self) -> bool;
 
     /// Learns what happens to connections.
     fn note(&self, event: ConnectionEvent);
@@ -61,6 +68,10 @@ pub struct Front(pub Arc<Gateway>);
 impl Service for Front {
     async fn answer(&self, peer: IpAddr, request: Request<Incoming>) -> Response<ResponseBody> {
         front::answer(Arc::clone(&self.0), peer, request).await
+    }
+
+    fn is_leaving(&self) -> bool {
+        self.0.is_leaving()
     }
 
     fn note(&self, event: ConnectionEvent) {
@@ -228,12 +239,20 @@ async fn serve(
     tasks: Tasks,
     seat: Seat,
 ) {
+    let has_asked = AtomicBool::new(false);
     let answer = service_fn(|mut request: Request<Incoming>| {
+        has_asked.store(true, Ordering::Relaxed);
         let service = service.clone();
         if request.headers().contains_key(UPGRADE) {
             request.extensions_mut().insert(seat.clone());
         }
-        async move { Ok::<_, Infallible>(service.answer(peer.ip(), request).await) }
+        async move {
+            let mut response = service.answer(peer.ip(), request).await;
+            if service.is_leaving() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            Ok::<_, Infallible>(response)
+        }
     });
     let connection =
         limits.builder().serve_connection(TokioIo::new(stream), answer).with_upgrades();
@@ -241,8 +260,18 @@ async fn serve(
     let ended = tokio::select! {
         ended = &mut connection => ended,
         () = tasks.stopping() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
+            let mut ended = None;
+            if !has_asked.load(Ordering::Relaxed) {
+                // It was accepted in the last moment, and its first request is on its way.
+                ended = timeout(FIRST_REQUEST, &mut connection).await.ok();
+            }
+            match ended {
+                Some(ended) => ended,
+                None => {
+                    connection.as_mut().graceful_shutdown();
+                    connection.await
+                }
+            }
         }
     };
     if let Err(error) = ended {

@@ -58,7 +58,7 @@ async fn readyz(State(gateway): Shared) -> Reply {
             })
         })
         .collect();
-    let is_stopping = gateway.tasks.is_stopping();
+    let is_stopping = gateway.is_leaving();
     let usable = gateway.fleet.iter().filter(|backend| backend.is_up()).count();
     let is_ready = gateway.is_open() && !is_stopping && 0 < usable;
     let status = if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };

@@ -42,6 +42,11 @@ impl Service for Admin {
         collected(response).await
     }
 
+    fn is_leaving(&self) -> bool {
+        // Whoever watches the drain keeps its connection for it.
+        false
+    }
+
     fn note(&self, event: ConnectionEvent) {
         match event {
             // Operators are few; only the front's connections are counted.

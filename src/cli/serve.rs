@@ -5,6 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tracing::error;
 
@@ -12,7 +13,7 @@ use super::args::{DemoArgs, ServeArgs, SimArgs};
 use super::{EXIT_CONFIG, EXIT_FAILURE, load, say};
 use crate::config::{Config, LogConfig, LogFormat};
 use crate::demo::Demo;
-use crate::net::{Network, Tcp};
+use crate::net::{Handed, Network, Tcp};
 use crate::run::{self, Parts, Signals};
 use crate::sim::{self, Options};
 use crate::tasks::Tasks;
@@ -32,7 +33,12 @@ pub(super) fn serve(args: ServeArgs) -> ExitCode {
 /// Runs the gateway until it is told to stop.
 fn start(config: Config) -> ExitCode {
     let (log, workers) = (config.log.clone(), config.server.workers);
-    on_threads(&log, workers, gateway(config))
+    let doors: Vec<SocketAddr> =
+        [Some(config.server.listen), config.admin.listen].into_iter().flatten().collect();
+    match Handed::take(&doors) {
+        Ok(network) => on_threads(&log, workers, gateway(config, Arc::new(network))),
+        Err(unasked) => say::failure(&unasked.to_string()),
+    }
 }
 
 /// `mooring demo`.
@@ -65,8 +71,8 @@ fn on_threads(log: &LogConfig, workers: usize, task: impl Future<Output = ExitCo
     }
 }
 
-async fn gateway(config: Config) -> ExitCode {
-    finish(run::run(config, Arc::new(Tcp), Tasks::default(), Parts::default()).await)
+async fn gateway(config: Config, network: Arc<dyn Network>) -> ExitCode {
+    finish(run::run(config, network, Tasks::default(), Parts::default()).await)
 }
 
 async fn demo_gateway(args: DemoArgs) -> ExitCode {
@@ -76,6 +82,8 @@ async fn demo_gateway(args: DemoArgs) -> ExitCode {
         Err(error) => return say::failure(&error.to_string()),
     };
     config.server.listen = args.listen;
+    // Whoever stops a demo has seen enough.
+    config.server.drain_delay = Duration::ZERO;
     config.admin.listen = Some(args.admin_listen);
     let parts = Parts { demo: Some(demo), ..Parts::default() };
     finish(run::run(config, network, Tasks::default(), parts).await)

@@ -295,6 +295,8 @@ impl Runner {
         let mut stopped = pin!(stop.cancelled());
         let mut tick = tokio::time::interval(ping_interval);
         let mut heard = now();
+        // Set anew only when it fires: a frame must not cost a timer.
+        let mut silence = pin!(tokio::time::sleep(2 * ping_interval));
         loop {
             tokio::select! {
                 received = channel.next() => {
@@ -308,10 +310,13 @@ impl Runner {
                         return LinkEnd::Lost;
                     }
                 }
-                _ = tick.tick() => {
-                    if 2 * ping_interval < now().duration_since(heard) {
+                () = &mut silence => {
+                    if 2 * ping_interval <= now().duration_since(heard) {
                         return LinkEnd::Silent;
                     }
+                    silence.as_mut().reset((heard + 2 * ping_interval).into());
+                }
+                _ = tick.tick() => {
                     if !send_within(channel, Frame::ping(b""), ping_interval).await {
                         return LinkEnd::Lost;
                     }

@@ -278,3 +278,62 @@ impl Relay<'_> {
         self.state.push(self.client, class, frame);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::journal::Journal;
+    use crate::net::{Tcp, now};
+    use crate::routing::ids::ClientId;
+    use crate::tasks::Tasks;
+
+    fn gateway() -> Arc<Gateway> {
+        // Nothing listens there; the fleet is never started.
+        let config = Config::for_backends(&[("a", "http://127.0.0.1:9")]).unwrap();
+        Gateway::new(config, Arc::new(Tcp), Tasks::default(), Journal::in_memory(), None)
+    }
+
+    /// A client whose prompt was sent to backend 0, up or not, and its link there.
+    fn at_work(gateway: &Arc<Gateway>, prompt: &str) -> (Arc<Client>, Arc<Link>) {
+        gateway.fleet.get(BackendId(0)).passed();
+        let id = ClientId::parse("ada").unwrap();
+        let client = gateway.clients.get_or_make(&id).unwrap();
+        let prompt = PromptId::parse(prompt).unwrap();
+        let submitted = client.submit(gateway, &prompt, Vec::new()).unwrap().unwrap();
+        client.accepted(&prompt);
+        (client, submitted.1)
+    }
+
+    fn start(prompt: &str) -> Frame {
+        let prompt = PromptId::parse(prompt).unwrap();
+        Frame::text(crate::comfy::say::execution_start(&prompt, 1))
+    }
+
+    #[tokio::test]
+    async fn what_an_old_link_still_says_is_nobodys() {
+        let gateway = gateway();
+        let (client, old) = at_work(&gateway, "p");
+        client.relay(&gateway, &old, start("p"), now());
+        assert!(client.state().log.has_start("p"));
+        client.reset(&gateway);
+        let (client, new) = at_work(&gateway, "q");
+        client.relay(&gateway, &old, start("q"), now());
+        assert!(!client.state().log.has_start("q"), "the old link is not the client's any more");
+        client.relay(&gateway, &new, start("q"), now());
+        assert!(client.state().log.has_start("q"));
+        gateway.tasks.stop();
+    }
+
+    #[tokio::test]
+    async fn what_is_said_of_a_prompt_after_its_end_was_told_is_not_passed_on() {
+        let gateway = gateway();
+        let (client, _link) = at_work(&gateway, "p");
+        client.presume_lost(&gateway, BackendId(0), now());
+        let (client, link) = at_work(&gateway, "q");
+        client.relay(&gateway, &link, start("p"), now());
+        assert!(!client.state().log.has_start("p"), "it was told to be lost");
+        assert!(client.state().log.has_terminal("p"));
+        gateway.tasks.stop();
+    }
+}

@@ -58,6 +58,8 @@ fn server(raw: RawServer, notes: &mut Notes) -> ServerConfig {
         allowed_origins,
         trusted_proxies,
         drain_timeout,
+        drain_delay,
+        drain_pending,
         allow_manager,
         home,
     } = raw;
@@ -74,6 +76,8 @@ fn server(raw: RawServer, notes: &mut Notes) -> ServerConfig {
         allowed_origins: allowed_origins.check(notes),
         trusted_proxies: trusted_proxies.check(notes),
         drain_timeout: drain_timeout.check(notes),
+        drain_delay: drain_delay.check(notes),
+        drain_pending: drain_pending.check(notes),
         allow_manager: allow_manager.check(notes),
         home: home.check(notes),
     }

@@ -156,8 +156,12 @@ sections! {
         allowed_origins: Origins = "";
         /// Proxies in front of us whose `X-Forwarded-*` headers are believed.
         trusted_proxies: Networks = "";
-        /// How long a stop waits for requests and sockets to finish.
+        /// How long a stop takes at most, from the signal until what is left is closed.
         drain_timeout: Span { min: 0, max: DAY } = "30s";
+        /// How much of that the listeners stay open, not ready, until nobody sends new clients.
+        drain_delay: Span { min: 0, max: H } = "5s";
+        /// As a sidecar: how long a stop waits before that, still serving, for pending prompts.
+        drain_pending: Span { min: 0, max: DAY } = "0s";
         /// Lets clients use the routes that install, update and reboot (ComfyUI-Manager's).
         allow_manager: Switch = "false";
         /// The backend that keeps settings, workflows and the page; empty is the first by name.

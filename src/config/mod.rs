@@ -77,6 +77,10 @@ pub struct ServerConfig {
     pub allowed_origins: Vec<String>,
     pub trusted_proxies: Vec<Cidr>,
     pub drain_timeout: Duration,
+    /// Invariant: at most `drain_timeout`.
+    pub drain_delay: Duration,
+    /// Before both; 0 waits for no prompt.
+    pub drain_pending: Duration,
     pub allow_manager: bool,
     /// The name of a backend that exists.
     pub home: String,

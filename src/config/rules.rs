@@ -49,6 +49,8 @@ fn limits(config: &Config, notes: &mut Notes) {
     at_most(notes, ["sockets.queue_bytes", "sockets.queue_critical"], [some, critical], ShowSize);
     let (one, all) = (config.sockets.log_bytes, config.sockets.log_bytes_total);
     at_most(notes, ["sockets.log_bytes", "sockets.log_bytes_total"], [one, all], ShowSize);
+    let (delay, all) = (config.server.drain_delay, config.server.drain_timeout);
+    at_most(notes, ["server.drain_delay", "server.drain_timeout"], [delay, all], ShowDuration);
     let (linger, lease) = (config.affinity.link_linger, config.affinity.lease);
     at_most(notes, ["affinity.link_linger", "affinity.lease"], [linger, lease], ShowDuration);
 }

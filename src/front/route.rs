@@ -32,10 +32,11 @@ use crate::routing::place::{NoPlace, TieBreak, place};
 /// # Errors
 /// Whatever keeps it from being answered; see [`GatewayError`].
 pub async fn route(gateway: &Arc<Gateway>, peer: IpAddr, request: Request<Incoming>) -> Answer {
-    if gateway.tasks.is_stopping() {
+    let endpoint = classify(request.method(), request.uri().path());
+    // What needs a socket or a link comes too late; the rest is among what is finished.
+    if matches!(endpoint, Endpoint::Socket | Endpoint::Submit) && gateway.tasks.is_stopping() {
         return Err(GatewayError::Stopping);
     }
-    let endpoint = classify(request.method(), request.uri().path());
     let who = Who::of(gateway, peer, &request)?;
     match endpoint {
         Endpoint::Own(path) => own::answer(gateway, &who, &path, &request).await,

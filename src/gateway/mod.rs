@@ -58,6 +58,8 @@ pub struct Gateway {
     pub demo: Option<Demo>,
     /// The front listens.
     open: AtomicBool,
+    /// A stop was asked for: still serving, and not ready any more.
+    leaving: AtomicBool,
     ledger: Mutex<Ledger>,
     files: Mutex<Files>,
     reconcile: Notify,
@@ -94,6 +96,7 @@ impl Gateway {
                 config.prompts.ledger_age,
             )),
             open: AtomicBool::new(false),
+            leaving: AtomicBool::new(false),
             files: Mutex::new(Files::new(FILES_MAX)),
             reconcile: Notify::new(),
             trim: Notify::new(),
@@ -132,6 +135,16 @@ impl Gateway {
     #[must_use]
     pub fn is_open(&self) -> bool {
         self.open.load(Ordering::Relaxed)
+    }
+
+    /// A stop was asked for: nobody should send new clients here.
+    pub fn leave(&self) {
+        self.leaving.store(true, Ordering::Relaxed);
+    }
+
+    #[must_use]
+    pub fn is_leaving(&self) -> bool {
+        self.leaving.load(Ordering::Relaxed) || self.tasks.is_stopping()
     }
 
     /// The backend of settings, user data and the page: the configured one, or the first by name.

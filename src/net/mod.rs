@@ -4,6 +4,7 @@
 //! network and a virtual clock can stand in for the real ones. Time is tokio's, which a test can
 //! pause and advance; the pure core never asks for it but takes `now` as an argument.
 
+mod handed;
 mod stream;
 mod tcp;
 
@@ -14,6 +15,7 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::time::{Duration, Instant};
 
+pub use handed::{Handed, Unasked};
 pub use stream::Stream;
 pub use tcp::Tcp;
 

@@ -2,7 +2,9 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::time::Duration;
 
+use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream, lookup_host};
 
 use super::{Boxed, Listener, Network, Stream};
@@ -21,6 +23,26 @@ impl Network for Tcp {
     }
 }
 
+/// How long what was sent may stay unacknowledged before the connection is broken (RFC 5482).
+/// Without it the system tries for a quarter of an hour; above 20 s, so that a cable that is
+/// plugged in again finds its connections alive.
+const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(30);
+
+/// A peer that is gone without a word is noticed when something is sent to it, pings included.
+fn bound_silence(stream: &TcpStream) {
+    // Refused on systems that do not have it, and for a connection that is already dead.
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    let _ = SockRef::from(stream).set_tcp_user_timeout(Some(UNACKNOWLEDGED_MAX));
+}
+
+/// A listener of the system's, for tokio.
+pub(super) fn adopt(listener: std::net::TcpListener) -> io::Result<Box<dyn Listener>> {
+    listener.set_nonblocking(true)?;
+    let listener = TcpListener::from_std(listener)?;
+    let local = listener.local_addr()?;
+    Ok(Box::new(TcpListening { listener, local }))
+}
+
 #[expect(clippy::disallowed_methods, reason = "this is the seam")]
 async fn connect(host: &str, port: u16) -> io::Result<Stream> {
     let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
@@ -28,6 +50,7 @@ async fn connect(host: &str, port: u16) -> io::Result<Stream> {
         match TcpStream::connect(address).await {
             Ok(stream) => {
                 stream.set_nodelay(true)?;
+                bound_silence(&stream);
                 return Ok(Stream::Tcp(stream));
             }
             Err(error) => last = error,
@@ -55,6 +78,7 @@ impl Listener for TcpListening {
             let (stream, peer) = self.listener.accept().await?;
             // A connection that died in the backlog fails here; it will fail again when read.
             let _ = stream.set_nodelay(true);
+            bound_silence(&stream);
             Ok((Stream::Tcp(stream), peer))
         })
     }

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use mooring::routing::pending::End;
-use mooring::sim::{Hang, Options, Sim};
+use mooring::sim::{Faults, Hang, Options, Sim};
 use serde_json::json;
 
-use crate::support::{World, network, quick, slow, soon, until};
+use crate::support::{World, network, quick, send, slow, soon, until};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_draining_backend_keeps_its_held_clients_and_takes_no_new_ones() {
@@ -155,6 +155,61 @@ async fn a_backend_that_stays_away_past_its_grace_has_lost_its_prompts() {
     socket.until_end(&next.prompt_id()).await;
 }
 
+/// P6: what still waits on a backend that comes back after its grace is deleted there; what has
+/// ended meanwhile is told by the history as it is, and by no late event.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_backend_that_returns_with_what_was_given_up_is_told_apart() {
+    let world = World::with(2, |config| {
+        config.fleet.grace = Duration::from_millis(300);
+        config.fleet.probe_interval = Duration::from_millis(50);
+        config.fleet.patience = Duration::from_millis(100);
+        config.fleet.probe_timeout = Duration::from_millis(200);
+    })
+    .await;
+    let mut socket = world.socket("ada").await;
+    let answer = world.submit("ada", &slow(30, 1.5)).await;
+    let (runs, home) = (answer.prompt_id(), answer.backend().to_owned());
+    socket.until("progress").await;
+    let next_there = world.submit("ada", &slow(30, 600.0)).await.prompt_id();
+    let waits = world.submit("ada", &quick(2)).await.prompt_id();
+    let away = |faults: &mut Faults| {
+        faults.hang = Hang::All;
+        faults.mute_sockets = true;
+    };
+    world.sim(&home).set_faults(away);
+    for prompt in [&runs, &next_there, &waits] {
+        let told = socket.until_end(prompt).await;
+        assert!(told.contains(&"execution_error".to_owned()), "{told:?}");
+    }
+    let next = world.submit("ada", &quick(3)).await;
+    assert_ne!(next.backend(), home, "released");
+    let sim = world.sim(&home);
+    until("what ran has ended", || sim.ledger().finished.contains(&runs)).await;
+    sim.set_faults(|faults| *faults = Faults::default());
+    until("what waited is deleted there", || sim.ledger().deleted.contains(&waits)).await;
+    let corrected = &world.gateway.metrics.prompts_corrected;
+    until("what had ended is told", || corrected.get() == 1).await;
+    let status = async |prompt: &str| {
+        let entry = world.get(&format!("/history/{prompt}")).await.json();
+        entry[prompt]["status"]["status_str"].as_str().unwrap_or_default().to_owned()
+    };
+    assert_eq!(status(&runs).await, "success");
+    assert_eq!(status(&waits).await, "error", "it was deleted, so it stays lost");
+    assert!(sim.ledger().interrupted.is_empty(), "what runs goes on");
+    let body = format!("{{\"prompt_id\": \"{next_there}\"}}");
+    send(sim.addr(), http::Method::POST, "/interrupt", &[], &body).await;
+    until("and is told when it ends", || corrected.get() == 2).await;
+    let last = world.submit("ada", &quick(4)).await.prompt_id();
+    let mut heard = Vec::new();
+    while heard.last().is_none_or(|it| *it != last) {
+        let event = socket.event().await;
+        if event["type"] == "executing" && event["data"]["node"].is_null() {
+            heard.push(event["data"]["prompt_id"].as_str().unwrap().to_owned());
+        }
+    }
+    assert_eq!(heard, [next.prompt_id(), last], "and no late event");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_flapping_backend_moves_no_held_client() {
     let world = World::new(2).await;
@@ -192,7 +247,7 @@ async fn a_hung_backend_is_noticed_and_forgiven() {
     for client in ["x", "y", "z"] {
         assert_eq!(world.submit(client, &quick(1)).await.backend(), "b");
     }
-    world.sim("a").set_faults(|faults| *faults = mooring::sim::Faults::default());
+    world.sim("a").set_faults(|faults| *faults = Faults::default());
     world.all_up().await;
 }
 
@@ -239,7 +294,7 @@ async fn an_upload_and_the_prompt_that_uses_it_go_together() {
     let picture = "--x\r\nContent-Disposition: form-data; name=\"image\"; filename=\"in.png\"\r\n\
         Content-Type: image/png\r\n\r\nnot really\r\n--x--\r\n";
     let path = "/upload/image?clientId=ada";
-    let stored = crate::support::send(world.front, http::Method::POST, path, &boundary, picture);
+    let stored = send(world.front, http::Method::POST, path, &boundary, picture);
     let stored = stored.await;
     assert_eq!(stored.json()["name"], "in.png");
     // The others are emptier now, and still the prompt goes to its picture.
@@ -249,9 +304,7 @@ async fn an_upload_and_the_prompt_that_uses_it_go_together() {
     let answer = world.submit("ada", &quick(1)).await;
     assert_eq!((answer.backend(), answer.header("mooring-placement")), (&*busy, "reserved"));
 
-    let nameless =
-        crate::support::send(world.front, http::Method::POST, "/upload/image", &boundary, picture)
-            .await;
+    let nameless = send(world.front, http::Method::POST, "/upload/image", &boundary, picture).await;
     assert_eq!(nameless.status, 200);
 }
 

@@ -101,8 +101,7 @@ fn wrong_usage_exits_with_2_and_help_with_0() {
 #[test]
 fn serve_says_when_it_is_ready_and_a_sigterm_drains_it() {
     let empty = tempfile::tempdir().unwrap();
-    let arguments =
-        ["serve", "--backend", "http://127.0.0.1:9", "--set", "server.drain_timeout=5s"];
+    let arguments = ["serve", "--backend", "http://127.0.0.1:9", "--set", "server.drain_delay=0s"];
     let doors = ["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--workers", "1"];
     let mut command = mooring(&empty, &[&arguments[..], &doors].concat());
     let mut child = command.stderr(Stdio::piped()).spawn().unwrap();

@@ -22,6 +22,7 @@ mod recordings;
 mod restart;
 mod simulation;
 mod sockets;
+mod stop;
 mod strangers;
 mod support;
 mod tidy;

@@ -1,17 +1,20 @@
 //! The executable as a process of its own, over one simulated backend.
 
 use std::io::{BufRead as _, BufReader};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
 
 use mooring::sim::Sim;
 use tempfile::TempDir;
 
-use crate::support::send;
+use crate::support::{PATIENCE, send};
 
 /// The executable over one simulated backend.
 pub(crate) struct Daemon {
     child: Child,
+    log: mpsc::Receiver<String>,
     pub(crate) front: SocketAddr,
     pub(crate) admin: SocketAddr,
 }
@@ -35,21 +38,59 @@ impl Daemon {
         Self::run(shell, sim, folder, more)
     }
 
+    /// The same with more arguments.
+    pub(crate) fn start_with(sim: &Sim, folder: &TempDir, more: &[&str]) -> Self {
+        Self::run(Command::new(env!("CARGO_BIN_EXE_mooring")), sim, folder, more)
+    }
+
+    /// The same with a listening socket that was handed over, as systemd does.
+    pub(crate) fn start_on_socket(sim: &Sim, folder: &TempDir, socket: &TcpListener) -> Self {
+        let mut shell = Command::new("sh");
+        let script = "exec 3<&0 0</dev/null; export LISTEN_FDS=1 LISTEN_PID=$$; exec \"$0\" \"$@\"";
+        shell.args(["-c", script, env!("CARGO_BIN_EXE_mooring")]);
+        shell.stdin(Stdio::from(OwnedFd::from(socket.try_clone().unwrap())));
+        let address = socket.local_addr().unwrap().to_string();
+        Self::run(shell, sim, folder, &["--listen", &address, "--set", "server.drain_delay=0s"])
+    }
+
     fn run(mut command: Command, sim: &Sim, folder: &TempDir, more: &[&str]) -> Self {
         let state = format!("state.dir={}", folder.path().join("state").display());
         command.args(["serve", "--backend", &sim.url(), "--workers", "1", "--set", &state]);
-        command.args(["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"]);
-        command.args(more);
+        command.args(["--admin-listen", "127.0.0.1:0"]).args(more);
+        if !more.contains(&"--listen") {
+            command.args(["--listen", "127.0.0.1:0"]);
+        }
         command.current_dir(folder).env_clear().stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let mut log = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
         let ready = log.find(|line| line.contains("Gateway ready.")).expect("it starts");
-        std::thread::spawn(move || log.for_each(drop));
+        let (lines, said) = mpsc::channel();
+        // Reads to the end, so that the executable never waits for its log to be read.
+        std::thread::spawn(move || log.for_each(|line| drop(lines.send(line))));
         let address = |key: &str| {
             let found = ready.split_whitespace().find_map(|word| word.strip_prefix(key));
             found.unwrap().trim_matches('"').parse().unwrap()
         };
-        Self { child, front: address("front="), admin: address("admin=") }
+        Self { child, log: said, front: address("front="), admin: address("admin=") }
+    }
+
+    pub(crate) fn signal(&self, name: &str) {
+        Command::new("kill").args([name, &self.child.id().to_string()]).status().unwrap();
+    }
+
+    /// Waits for a line of the log with these words.
+    pub(crate) fn says(&self, words: &str) -> String {
+        loop {
+            let line = self.log.recv_timeout(PATIENCE).unwrap_or_else(|_| panic!("{words}"));
+            if line.contains(words) {
+                return line;
+            }
+        }
+    }
+
+    /// Waits for its end; the exit code.
+    pub(crate) fn ended(&mut self) -> Option<i32> {
+        self.child.wait().unwrap().code()
     }
 
     pub(crate) fn kill(mut self) {
