@@ -1,15 +1,18 @@
 //! Lists made of queues and histories, against what a real ComfyUI (0.8.0) answered for the same.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::PathBuf;
 
 use mooring::comfy::jobs::job::{Job, detail_of_entry, own_list};
-use mooring::comfy::jobs::page::{Rows, answer};
+use mooring::comfy::jobs::page::{Row, Rows, answer};
 use mooring::comfy::jobs::query::{BadJobQuery, JobQuery};
 use mooring::comfy::jobs::{Interrupted, NOT_FOUND, Status};
 use mooring::comfy::lists::history::{HistoryList, entry_of};
 use mooring::comfy::lists::queue::OwnQueue;
 use mooring::routing::ids::{BackendId, PromptId};
+use mooring::routing::pending::End;
+use proptest::prelude::{Just, Strategy, prop_assert, prop_assert_eq, prop_oneof, proptest};
 use serde_json::{Value, json};
 
 /// One request of a recording, and its answer.
@@ -193,5 +196,143 @@ fn recorded_queues_and_histories_pass_as_they_are() {
             list.push(prompt, entry_of(&bytes, prompt).unwrap().unwrap().as_bytes());
         }
         assert_eq!(json_of(&list.finish()), asked.body, "{}", asked.recording);
+    }
+}
+
+/// What has become of a prompt of the model.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Fate {
+    Runs,
+    Waits,
+    Ended(End),
+    /// Ended, and its backend has forgotten it.
+    Forgotten,
+}
+
+#[derive(Clone, Debug)]
+struct Made {
+    owner: u8,
+    backend: u16,
+    fate: Fate,
+}
+
+fn fleet() -> impl Strategy<Value = Vec<Made>> {
+    let fate = prop_oneof![
+        Just(Fate::Runs),
+        Just(Fate::Waits),
+        Just(Fate::Ended(End::Succeeded)),
+        Just(Fate::Ended(End::Failed)),
+        Just(Fate::Ended(End::Interrupted)),
+        Just(Fate::Forgotten),
+    ];
+    let made = (0..3_u8, 0..4_u16, fate);
+    let made = made.prop_map(|(owner, backend, fate)| Made { owner, backend, fate });
+    proptest::collection::vec(made, 0..40)
+}
+
+fn name(at: usize) -> String {
+    format!("p{at}")
+}
+
+fn submitted(at: usize, made: &Made) -> Value {
+    json!([at, name(at), { "of": made.owner }, { "create_time": at }, []])
+}
+
+fn queue_of(fleet: &[Made], backend: u16) -> Vec<u8> {
+    let list = |fate| -> Vec<Value> {
+        let all = fleet.iter().enumerate();
+        let here = all.filter(|(_, made)| made.backend == backend && made.fate == fate);
+        here.map(|(at, made)| submitted(at, made)).collect()
+    };
+    json!({ "queue_running": list(Fate::Runs), "queue_pending": list(Fate::Waits) })
+        .to_string()
+        .into_bytes()
+}
+
+fn history_of(at: usize, made: &Made) -> Vec<u8> {
+    let (status, last) = match made.fate {
+        Fate::Runs | Fate::Waits | Fate::Forgotten => return b"{}".to_vec(),
+        Fate::Ended(End::Failed) => ("error", "execution_error"),
+        Fate::Ended(End::Interrupted) => ("error", "execution_interrupted"),
+        Fate::Ended(_) => ("success", "execution_success"),
+    };
+    let messages = json!([[last, { "timestamp": at }]]);
+    let entry = json!({
+        "prompt": submitted(at, made), "outputs": {},
+        "status": { "status_str": status, "messages": messages },
+    });
+    json!({ name(at): entry }).to_string().into_bytes()
+}
+
+proptest! {
+    /// The way of a list: the ledger says whose a prompt is and how it ended, the backends have
+    /// the rest.
+    #[test]
+    fn every_list_has_all_of_ones_own_prompts_and_no_others(
+        fleet in fleet(),
+        size in 1..7_usize,
+        status in "|cancelled,failed|completed,failed|in_progress,pending|pending,completed",
+    ) {
+        let queues: Vec<Vec<u8>> = (0..4).map(|backend| queue_of(&fleet, backend)).collect();
+        for owner in 0..3 {
+            let is_theirs = |id: &str| {
+                id[1..].parse::<usize>().is_ok_and(|at| fleet[at].owner == owner)
+            };
+            let mut queue = OwnQueue::default();
+            for (body, backend) in queues.iter().zip(0..) {
+                queue.add(BackendId(backend), body, is_theirs).unwrap();
+            }
+            let mut rows = Rows::default();
+            let mut jobs = BTreeMap::new();
+            let mut history = HistoryList::default();
+            for (status, item) in queue.items() {
+                let job = Job::of_item(item, status).unwrap();
+                rows.push(job.row.clone());
+                jobs.insert(job.row.id.clone(), job);
+            }
+            for (at, made) in fleet.iter().enumerate().filter(|(_, made)| made.owner == owner) {
+                let end = match made.fate {
+                    Fate::Runs | Fate::Waits => continue,
+                    Fate::Ended(end) => end,
+                    Fate::Forgotten => End::Succeeded,
+                };
+                let created = u64::try_from(at).unwrap();
+                rows.push(Row::of_end(id(&name(at)), end, created).unwrap());
+                let body = history_of(at, made);
+                let Some(entry) = entry_of(&body, &name(at)).unwrap() else { continue };
+                history.push(&name(at), entry.as_bytes());
+                let told = Interrupted::Cancelled;
+                let job = Job::of_entry(&id(&name(at)), entry.as_bytes(), told).unwrap();
+                prop_assert_eq!(job.row.status, Status::of_end(end).unwrap());
+                jobs.insert(job.row.id.clone(), job);
+            }
+
+            let mut listed = Vec::new();
+            for offset in (0..=fleet.len()).step_by(size) {
+                let query = format!("limit={size}&offset={offset}&status={status}");
+                let query = JobQuery::read(&query, Interrupted::Cancelled).unwrap();
+                let page = rows.page(&query);
+                let found = page.rows.iter().filter_map(|row| jobs.get(&row.id));
+                let answer = json_of(&answer(&query, &page, found.map(|job| job.json.as_str())));
+                for job in answer["jobs"].as_array().unwrap() {
+                    let told = job["status"].as_str().unwrap();
+                    prop_assert!(status.is_empty() || status.contains(told));
+                    listed.push(job["id"].as_str().unwrap().to_owned());
+                }
+            }
+            let is_wanted = |job: &Job| status.is_empty() || status.contains(job.row.status.name());
+            let expected: BTreeSet<String> = fleet
+                .iter()
+                .enumerate()
+                .filter(|(_, made)| made.owner == owner && made.fate != Fate::Forgotten)
+                .map(|(at, _)| name(at))
+                .filter(|name| is_wanted(&jobs[&id(name)]))
+                .collect();
+            prop_assert_eq!(listed.len(), expected.len(), "each is listed once");
+            prop_assert!(listed.iter().all(|id| expected.contains(id)));
+            for (_, entry) in json_of(&history.finish()).as_object().unwrap() {
+                prop_assert_eq!(&entry["prompt"][2]["of"], owner);
+            }
+        }
     }
 }

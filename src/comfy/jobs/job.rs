@@ -38,6 +38,21 @@ impl Job {
         Ok(Self { row: submitted.row(id, status, 0.0), json })
     }
 
+    /// Of an entry of a queue, for nobody in particular (promise R5): id and position, and neither
+    /// a time nor a workflow to find it by.
+    ///
+    /// # Errors
+    /// It is no such entry.
+    pub fn of_position(item: &Item<'_>, status: Status) -> Result<Self, Junk> {
+        let whole = Self::of_item(item, status)?.row;
+        let parts = item.parts();
+        let mut job = Writer::new();
+        job.text("id", whole.id.as_str()).text("status", status.name());
+        job.given("priority", parts.first().copied()).raw("outputs_count", "0");
+        let row = Row { created_ms: 0.0, workflow_id: None, ..whole };
+        Ok(Self { row, json: job.finish() })
+    }
+
     /// Of an entry of a history.
     ///
     /// # Errors
@@ -413,6 +428,11 @@ mod tests {
         expected["workflow"] = json!({ "prompt": { "1": 2 }, "extra_data": extra });
         let detail = detail_of_item(item, status).unwrap();
         assert_eq!(serde_json::from_str::<Value>(&detail).unwrap(), expected);
+        let bare = Job::of_position(item, status).unwrap();
+        let of_nobody =
+            r#"{"id": "p", "status": "in_progress", "priority": 1.5, "outputs_count": 0}"#;
+        assert_eq!(bare.json, of_nobody);
+        assert_eq!((bare.row.created_ms, bare.row.workflow_id), (0.0, None));
         for (status, item) in &items[1..] {
             assert_eq!(Job::of_item(item, *status), Err(Junk::Malformed));
         }

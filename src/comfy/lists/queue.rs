@@ -7,6 +7,9 @@
 //!   is nobody's.
 //! - What is shown of an entry is the very bytes that its backend sent. Nothing is copied before
 //!   the answer is written: the list borrows the backends' answers.
+//! - No prompt that is known to be pending is missing: clients poll this list, and take a prompt
+//!   that is neither here nor in the history for lost. Where its backend does not answer in time,
+//!   or has not got it yet, an entry is made up ([`OwnQueue::add_known`]).
 //!
 //! # The order
 //!
@@ -20,11 +23,13 @@ use std::cmp::Ordering;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use serde_json::{Value, json};
 
 use crate::comfy::answers::Junk;
 use crate::comfy::jobs::Status;
 use crate::comfy::raw;
-use crate::routing::ids::BackendId;
+use crate::comfy::reply::integer_or_float;
+use crate::routing::ids::{BackendId, ClientId, PromptId};
 
 /// The asker's entries in the queues of several backends.
 #[derive(Debug, Default)]
@@ -40,7 +45,25 @@ pub struct Item<'a> {
     pub id: Cow<'a, str>,
     /// Infinite if it cannot be read: those go last.
     number: f64,
-    raw: &'a RawValue,
+    raw: Cow<'a, RawValue>,
+}
+
+/// A pending prompt of the asker that may be missing in the backends' answers.
+#[derive(Clone, Copy, Debug)]
+pub struct Known<'p> {
+    pub backend: BackendId,
+    pub id: &'p PromptId,
+    pub client: &'p ClientId,
+    /// As its backend answered the submission, if it has.
+    pub number: Option<f64>,
+    pub place: Place,
+}
+
+/// Which list of a queue an entry stands in.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Place {
+    Running,
+    Pending,
 }
 
 #[derive(Deserialize)]
@@ -72,6 +95,25 @@ impl<'a> OwnQueue<'a> {
         Ok(())
     }
 
+    /// Adds a prompt that is known to be pending, if no backend has told of it: without its graph.
+    /// To be called after all answers are added.
+    pub fn add_known(&mut self, known: Known<'_>) {
+        let id = known.id.as_str();
+        if self.running.iter().chain(&self.pending).any(|item| item.id == id) {
+            return;
+        }
+        let shown = known.number.and_then(integer_or_float).unwrap_or(Value::from(0));
+        let entry = json!([shown, id, {}, { "client_id": known.client.as_str() }, []]);
+        let Ok(raw) = serde_json::value::to_raw_value(&entry) else { return };
+        let number = known.number.unwrap_or(f64::INFINITY);
+        let id = Cow::Owned(id.to_owned());
+        let item = Item { backend: known.backend, id, number, raw: Cow::Owned(raw) };
+        match known.place {
+            Place::Running => self.running.push(item),
+            Place::Pending => self.pending.push(item),
+        }
+    }
+
     /// The entries with their status, in the order of the list: what runs, then what waits.
     pub fn items(&self) -> impl Iterator<Item = (Status, &Item<'a>)> {
         let running = sorted(&self.running).into_iter().map(|item| (Status::InProgress, item));
@@ -98,18 +140,18 @@ impl<'a> Item<'a> {
     fn read(backend: BackendId, raw: &'a RawValue) -> Option<Self> {
         let parts = raw::list(raw)?;
         let number = raw::number(parts.first()?).unwrap_or(f64::INFINITY);
-        Some(Self { backend, id: raw::text(parts.get(1)?)?, number, raw })
+        Some(Self { backend, id: raw::text(parts.get(1)?)?, number, raw: Cow::Borrowed(raw) })
     }
 
     /// The entry as its backend sent it.
     #[must_use]
-    pub fn json(&self) -> &'a str {
+    pub fn json(&self) -> &str {
         self.raw.get()
     }
 
     /// Its members, of which there are at least two.
-    pub(in crate::comfy) fn parts(&self) -> Vec<&'a RawValue> {
-        raw::list(self.raw).unwrap_or_default()
+    pub(in crate::comfy) fn parts(&self) -> Vec<&RawValue> {
+        raw::list(&self.raw).unwrap_or_default()
     }
 
     fn order(&self, other: &Self) -> Ordering {
@@ -139,12 +181,10 @@ fn write(out: &mut Vec<u8>, items: &[Item<'_>]) {
 mod tests {
     use std::collections::BTreeSet;
 
-    use proptest::collection::vec;
-    use proptest::prelude::{any, prop_assert_eq, proptest};
-    use serde_json::{Value, json};
-
     use super::*;
     use crate::comfy::raw::tests::any_json;
+    use proptest::collection::vec;
+    use proptest::prelude::{any, prop_assert_eq, proptest};
 
     const A: BackendId = BackendId(0);
     const B: BackendId = BackendId(1);
@@ -156,7 +196,7 @@ mod tests {
     #[test]
     fn ones_own_entries_are_shown_by_number_then_backend_and_as_they_were() {
         let one = br#"{"queue_running": [[3, "mine 3", {"1":  {"x": "\ud800"}}, {}, ["9"]]],
-            "queue_pending": [[5, "mine 5", {}, {}, []], [4, "hers", {"s": "secret"}, {}, []]]}"#;
+            "queue_pending": [[5, "mine y", {}, {}, []], [4, "hers", {"s": "secret"}, {}, []]]}"#;
         let other = br#"{"queue_pending": [[5, "mine too", {}, {}, []], [-1.5, "mine", {}, {}, []],
             [null, "mine last", {}, {}, [], {}]], "queue_running": [], "more": 1}"#;
         let mut queue = OwnQueue::default();
@@ -165,7 +205,7 @@ mod tests {
         queue.add(A, one, is_mine).unwrap();
         let expected = concat!(
             r#"{"queue_running": [[3, "mine 3", {"1":  {"x": "\ud800"}}, {}, ["9"]]], "#,
-            r#""queue_pending": [[-1.5, "mine", {}, {}, []], [5, "mine 5", {}, {}, []], "#,
+            r#""queue_pending": [[-1.5, "mine", {}, {}, []], [5, "mine y", {}, {}, []], "#,
             r#"[5, "mine too", {}, {}, []], [null, "mine last", {}, {}, [], {}]]}"#,
         );
         assert_eq!(shown(&queue), expected);
@@ -183,6 +223,30 @@ mod tests {
             "queue_pending": [[7, "p"]]}"#;
         assert_eq!(queue.add(A, odd, |_| true), Ok(()));
         assert_eq!(shown(&queue), r#"{"queue_running": [], "queue_pending": [[7, "p"]]}"#);
+    }
+
+    #[test]
+    fn a_pending_prompt_that_no_backend_tells_of_is_shown_without_its_graph() {
+        let body = br#"{"queue_running": [], "queue_pending": [[4, "told", {"1": {}}, {}, []]]}"#;
+        let mut queue = OwnQueue::default();
+        queue.add(A, body, |_| true).unwrap();
+        let client = ClientId::parse("ada").unwrap();
+        let ids = ["told", "new", "asked", "runs"].map(|id| PromptId::parse(id).unwrap());
+        let numbers = [Some(4.0), None, Some(3.0), Some(2.5)];
+        for ((id, number), backend) in ids.iter().zip(numbers).zip([A, A, B, B]) {
+            let place = if id.as_str() == "runs" { Place::Running } else { Place::Pending };
+            queue.add_known(Known { backend, id, client: &client, number, place });
+        }
+        let expected = json!({
+            "queue_running": [[2.5, "runs", {}, { "client_id": "ada" }, []]],
+            "queue_pending": [
+                [3, "asked", {}, { "client_id": "ada" }, []],
+                [4, "told", { "1": {} }, {}, []],
+                [0, "new", {}, { "client_id": "ada" }, []],
+            ],
+        });
+        assert_eq!(serde_json::from_str::<Value>(&shown(&queue)).unwrap(), expected);
+        assert_eq!(queue.items().map(|(_, item)| item.parts().len()).sum::<usize>(), 20);
     }
 
     proptest! {
