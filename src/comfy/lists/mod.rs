@@ -1,6 +1,6 @@
 //! Lists of several backends as one.
 //!
-//! - [`queue`]: the asker's entries of their queues
+//! - [`mod@queue`]: the asker's entries of their queues
 //! - [`history`]: the asker's ended prompts
 //! - [`Positions`]: what nobody in particular is shown of their queues
 
