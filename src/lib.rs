@@ -24,6 +24,7 @@ pub mod server;
 pub mod telemetry;
 
 pub mod body;
+pub mod cache;
 pub mod error;
 pub mod net;
 pub mod tasks;

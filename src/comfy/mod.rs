@@ -3,7 +3,7 @@
 //! Pure, like [`crate::routing`]. Whatever ComfyUI renames next is renamed here and nowhere else.
 //!
 //! - [`endpoint`]: method + raw path → what is asked
-//! - [`query`]: parameters of a raw query
+//! - [`query`]: parameters of a raw query; [`number`]: integers in them
 //! - [`submission`]: the body of `POST /prompt`: read, refuse, normalise, give an id
 //! - [`verbs`]: the small bodies of routes that name prompts
 //! - [`event`]: the few socket events that are read; all others pass unread
@@ -11,16 +11,20 @@
 //! - [`files`]: files in outputs and in the query of `/view`
 //! - [`preview`]: binary frames; type 4 → 1
 //! - [`answers`]: backends' answers, as far as they are read
-//! - [`lists`]: queues of several backends as one
+//! - [`lists`]: queues and histories of several backends as one
+//! - [`jobs`]: the jobs API, also for servers that lack it or parts of it
 //! - [`reply`]: answers of ours in ComfyUI's shapes
 
 pub mod answers;
 pub mod endpoint;
 pub mod event;
 pub mod files;
+pub mod jobs;
 pub mod lists;
+pub mod number;
 pub mod preview;
 pub mod query;
+mod raw;
 pub mod reply;
 pub mod say;
 pub mod scan;

@@ -30,7 +30,7 @@ pub fn queued(prompt: &PromptId, number: Option<f64>) -> Vec<u8> {
 
 /// ComfyUI's numbers are integers unless a client gave another.
 #[expect(clippy::cast_possible_truncation, reason = "checked to be whole and small")]
-fn integer_or_float(number: f64) -> Option<Value> {
+pub(super) fn integer_or_float(number: f64) -> Option<Value> {
     if number.fract() == 0.0 && number.abs() < 1e15 {
         return Some(Value::from(number as i64));
     }

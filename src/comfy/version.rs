@@ -28,10 +28,16 @@ impl Version {
         self.is_at_least([0, 3, 57])
     }
 
-    /// 0.6.0: one prompt can be asked about at `/api/jobs/{id}`.
+    /// 0.6.0: prompts can be asked about at `/api/jobs` and `/api/jobs/{id}`.
     #[must_use]
     pub fn has_jobs(&self) -> bool {
         self.is_at_least([0, 6, 0])
+    }
+
+    /// About 0.26: has the routes that cancel jobs, and calls an interrupted prompt cancelled.
+    #[must_use]
+    pub fn cancels_jobs(&self) -> bool {
+        self.is_at_least([0, 26, 0])
     }
 
     fn is_at_least(&self, least: [u32; 3]) -> bool {
@@ -69,5 +75,7 @@ mod tests {
         assert!(Version::parse("nightly").interrupts_by_id());
         assert!(!Version::parse("0.3").takes_prompt_id());
         assert!(Version::parse("0.6.0").has_jobs() && !Version::parse("0.5.1").has_jobs());
+        let (old, new) = (Version::parse("0.8.0"), Version::parse("0.26.0"));
+        assert!(!old.cancels_jobs() && new.cancels_jobs());
     }
 }

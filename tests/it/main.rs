@@ -13,6 +13,7 @@ mod ends;
 mod front;
 mod journal;
 mod kills;
+mod lists;
 mod many;
 mod process;
 mod prompts;

@@ -1,4 +1,11 @@
-//! Queues of several backends as one.
+//! Lists of several backends as one.
+//!
+//! - [`mod@queue`]: the asker's entries of their queues
+//! - [`history`]: the asker's ended prompts
+//! - [`Positions`]: what nobody in particular is shown of their queues
+
+pub mod history;
+pub mod queue;
 
 use serde_json::{Value, json};
 

@@ -1,0 +1,174 @@
+//! What was fetched once and does not change: bounded by its bytes, the longest unused goes first.
+//!
+//! Meant for ended prompts, whose history entries are final. Pure: whoever shares one puts it under
+//! a lock.
+//!
+//! # Invariants
+//!
+//! - What is kept weighs no more than the capacity; each value weighs its bytes and an overhead,
+//!   so that many small ones are bounded too.
+//! - A value that is heavier than the whole capacity is not kept.
+
+use std::collections::{BTreeMap, HashMap};
+
+use crate::routing::ids::PromptId;
+
+/// What keeping a value costs beside its own bytes: two maps, an id, two allocations.
+const OVERHEAD: usize = 256;
+
+/// Values by prompt id.
+#[derive(Debug)]
+pub struct Cache<V> {
+    kept: HashMap<PromptId, Kept<V>>,
+    /// The ids by their last use, oldest first.
+    by_use: BTreeMap<u64, PromptId>,
+    next_use: u64,
+    weight: usize,
+    capacity: usize,
+}
+
+#[derive(Debug)]
+struct Kept<V> {
+    value: V,
+    weight: usize,
+    last_use: u64,
+}
+
+impl<V: Clone> Cache<V> {
+    /// At most `capacity` bytes; 0 keeps nothing.
+    #[must_use]
+    pub fn new(capacity: usize) -> Self {
+        Self { kept: HashMap::new(), by_use: BTreeMap::new(), next_use: 0, weight: 0, capacity }
+    }
+
+    /// The value of a prompt, which is used now. Values should be cheap to clone.
+    #[must_use]
+    pub fn get(&mut self, prompt: &PromptId) -> Option<V> {
+        let kept = self.kept.get_mut(prompt)?;
+        if let Some(id) = self.by_use.remove(&kept.last_use) {
+            kept.last_use = self.next_use;
+            self.by_use.insert(self.next_use, id);
+            self.next_use += 1;
+        }
+        Some(kept.value.clone())
+    }
+
+    /// Keeps a value of `bytes` bytes, in the place of an earlier one. It must not be a part of
+    /// something larger that it would keep alive.
+    pub fn insert(&mut self, prompt: &PromptId, value: V, bytes: usize) {
+        self.remove(prompt);
+        let weight = bytes.saturating_add(OVERHEAD);
+        if self.capacity < weight {
+            return;
+        }
+        while self.capacity - weight < self.weight {
+            let Some((_, oldest)) = self.by_use.pop_first() else { break };
+            self.forget(&oldest);
+        }
+        let last_use = self.next_use;
+        self.next_use += 1;
+        self.weight += weight;
+        self.by_use.insert(last_use, prompt.clone());
+        self.kept.insert(prompt.clone(), Kept { value, weight, last_use });
+    }
+
+    /// Forgets a prompt: its client deleted it, or the truth about it has come out.
+    pub fn remove(&mut self, prompt: &PromptId) {
+        if let Some(last_use) = self.forget(prompt) {
+            self.by_use.remove(&last_use);
+        }
+    }
+
+    /// What all that is kept weighs, in bytes.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        self.weight
+    }
+
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.kept.len()
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.kept.is_empty()
+    }
+
+    fn forget(&mut self, prompt: &PromptId) -> Option<u64> {
+        let kept = self.kept.remove(prompt)?;
+        self.weight -= kept.weight;
+        Some(kept.last_use)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::{prop_assert, prop_assert_eq, proptest};
+
+    use super::*;
+
+    fn id(number: usize) -> PromptId {
+        PromptId::parse(&number.to_string()).unwrap()
+    }
+
+    #[test]
+    fn the_longest_unused_goes_first() {
+        let mut cache = Cache::new(3 * (OVERHEAD + 10));
+        for number in 0..3 {
+            cache.insert(&id(number), number, 10);
+        }
+        assert_eq!(cache.get(&id(0)), Some(0));
+        cache.insert(&id(3), 3, 10);
+        let kept: Vec<Option<usize>> = (0..4).map(|number| cache.get(&id(number))).collect();
+        assert_eq!(kept, [Some(0), None, Some(2), Some(3)]);
+    }
+
+    #[test]
+    fn what_is_too_heavy_is_not_kept_and_takes_nothing_else_with_it() {
+        let mut cache = Cache::new(1_000);
+        cache.insert(&id(0), 0, 100);
+        cache.insert(&id(1), 1, 1_000);
+        cache.insert(&id(2), 2, usize::MAX);
+        assert_eq!((cache.len(), cache.get(&id(0))), (1, Some(0)));
+        cache.insert(&id(0), 7, 1_000);
+        assert_eq!((cache.get(&id(0)), cache.weight()), (None, 0), "the old one is stale");
+        let mut none = Cache::new(0);
+        none.insert(&id(0), 0, 0);
+        assert!(none.is_empty());
+    }
+
+    proptest! {
+        #[test]
+        fn it_stays_within_its_bounds_and_never_gives_what_was_replaced(
+            story in vec((0..3_u8, 0..8_usize, 0..600_usize), 0..100),
+        ) {
+            let mut cache = Cache::new(1_500);
+            let mut newest = [None; 8];
+            for (turn, (what, which, bytes)) in story.into_iter().enumerate() {
+                match what {
+                    0 => {
+                        cache.insert(&id(which), turn, bytes);
+                        newest[which] = Some(turn);
+                        prop_assert_eq!(cache.get(&id(which)), Some(turn));
+                    }
+                    1 => {
+                        cache.remove(&id(which));
+                        newest[which] = None;
+                    }
+                    _ => {
+                        let given = cache.get(&id(which));
+                        prop_assert!(given.is_none() || given == newest[which]);
+                    }
+                }
+                let weight: usize = cache.kept.values().map(|kept| kept.weight).sum();
+                prop_assert!(cache.weight() == weight && weight <= 1_500);
+                prop_assert_eq!(cache.by_use.len(), cache.kept.len());
+                for (last_use, prompt) in &cache.by_use {
+                    prop_assert_eq!(cache.kept[prompt].last_use, *last_use);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,529 @@
+//! One prompt as the list of jobs shows it, and as it is shown alone.
+//!
+//! Made from an entry of a queue or of a history, as 0.8.0 makes it; or it is a backend's own
+//! object, of which nothing is changed but, for servers that have no word for it, the status of an
+//! interrupted prompt.
+
+use serde_json::value::RawValue;
+
+use super::page::Row;
+use super::preview::summary;
+use super::{Interrupted, Status};
+use crate::comfy::answers::Junk;
+use crate::comfy::lists::queue::Item;
+use crate::comfy::raw::{Object, Writer, list, number, object, text};
+use crate::routing::ids::PromptId;
+
+/// One object of the list, and what the list is sorted and filtered by.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Job {
+    /// Its status is the prompt's, whatever it is told as.
+    pub row: Row,
+    pub json: String,
+}
+
+/// What a prompt looks like when it is asked for by its id, and not in a list with others.
+const DETAILS: [&str; 3] = ["outputs", "execution_status", "workflow"];
+
+impl Job {
+    /// Of an entry of a queue, which is `status`: pending or in progress.
+    ///
+    /// # Errors
+    /// It is no such entry.
+    pub fn of_item(item: &Item<'_>, status: Status) -> Result<Self, Junk> {
+        let parts = item.parts();
+        let submitted = Submitted::read(&parts)?;
+        let id = PromptId::parse(&item.id).map_err(|_| Junk::Malformed)?;
+        let json = submitted.of_queue(&id, status).finish();
+        Ok(Self { row: submitted.row(id, status, 0.0), json })
+    }
+
+    /// Of an entry of a queue, for nobody in particular (promise R5): id and position, and neither
+    /// a time nor a workflow to find it by.
+    ///
+    /// # Errors
+    /// It is no such entry.
+    pub fn of_position(item: &Item<'_>, status: Status) -> Result<Self, Junk> {
+        let whole = Self::of_item(item, status)?.row;
+        let parts = item.parts();
+        let mut job = Writer::new();
+        job.text("id", whole.id.as_str()).text("status", status.name());
+        job.given("priority", parts.first().copied()).raw("outputs_count", "0");
+        let row = Row { created_ms: 0.0, workflow_id: None, ..whole };
+        Ok(Self { row, json: job.finish() })
+    }
+
+    /// Of an entry of a history.
+    ///
+    /// # Errors
+    /// It is no such entry.
+    pub fn of_entry(id: &PromptId, entry: &[u8], told: Interrupted) -> Result<Self, Junk> {
+        let ended = Ended::read(entry)?;
+        let status = ended.status();
+        let json = ended.object(id, told.told(status)).finish();
+        Ok(Self { row: ended.submitted.row(id.clone(), status, ended.run.duration_ms()), json })
+    }
+
+    /// Of a backend's own object: one of its list, or the answer of `GET /api/jobs/{id}`.
+    ///
+    /// # Errors
+    /// It is no such object, or of a status that nobody has heard of.
+    pub fn of_own(own: &[u8], told: Interrupted) -> Result<Self, Junk> {
+        let own = Own::read(own)?;
+        let row = Row {
+            id: own.id.clone(),
+            status: own.status,
+            created_ms: own.fields.number("create_time").unwrap_or(0.0),
+            duration_ms: duration_ms(
+                own.fields.get("execution_start_time"),
+                own.fields.get("execution_end_time"),
+            ),
+            workflow_id: own.fields.text("workflow_id").map(|id| id.as_ref().into()),
+        };
+        Ok(Self { row, json: own.written(told, |key| !DETAILS.contains(&key)) })
+    }
+}
+
+/// The objects of a backend's own answer to `GET /api/jobs` that are the asker's, in its order.
+/// One that cannot be read is left out.
+///
+/// # Errors
+/// It is no list of jobs.
+pub fn own_list(
+    body: &[u8],
+    told: Interrupted,
+    mut is_theirs: impl FnMut(&str) -> bool,
+) -> Result<Vec<Job>, Junk> {
+    let answer = Object::read(body).ok_or(Junk::Malformed)?;
+    let jobs = answer.list("jobs").ok_or(Junk::Malformed)?;
+    let read = jobs.into_iter().filter_map(|own| Job::of_own(own.get().as_bytes(), told).ok());
+    Ok(read.filter(|job| is_theirs(job.row.id.as_str())).collect())
+}
+
+/// The answer of `GET /api/jobs/{id}` for a prompt that has ended.
+///
+/// # Errors
+/// It is no history entry.
+pub fn detail_of_entry(id: &PromptId, entry: &[u8], told: Interrupted) -> Result<String, Junk> {
+    let ended = Ended::read(entry)?;
+    let mut detail = ended.object(id, told.told(ended.status()));
+    detail.raw("outputs", ended.outputs.map_or("{}", RawValue::get));
+    detail.raw("execution_status", ended.status_info.map_or("null", RawValue::get));
+    detail.raw("workflow", &ended.submitted.workflow());
+    Ok(detail.finish())
+}
+
+/// The answer of `GET /api/jobs/{id}` for a prompt that has not ended. With its workflow, as newer
+/// servers have it: a page opens a waiting prompt by that.
+///
+/// # Errors
+/// It is no queue entry.
+pub fn detail_of_item(item: &Item<'_>, status: Status) -> Result<String, Junk> {
+    let parts = item.parts();
+    let submitted = Submitted::read(&parts)?;
+    let id = PromptId::parse(&item.id).map_err(|_| Junk::Malformed)?;
+    let mut detail = submitted.of_queue(&id, status);
+    detail.raw("workflow", &submitted.workflow());
+    Ok(detail.finish())
+}
+
+/// A backend's own answer to `GET /api/jobs/{id}`, in the asker's words.
+///
+/// # Errors
+/// It is no job.
+pub fn detail_of_own(own: &[u8], told: Interrupted) -> Result<String, Junk> {
+    Ok(Own::read(own)?.written(told, |_| true))
+}
+
+/// What was submitted, as queues and histories have it.
+struct Submitted<'a> {
+    number: &'a RawValue,
+    graph: &'a RawValue,
+    extra_data: &'a RawValue,
+    create_time: Option<&'a RawValue>,
+    workflow_id: Option<&'a RawValue>,
+}
+
+impl<'a> Submitted<'a> {
+    fn read(parts: &[&'a RawValue]) -> Result<Self, Junk> {
+        let [number, _id, graph, extra_data, ..] = parts else { return Err(Junk::Malformed) };
+        let extra = object(extra_data).unwrap_or_default();
+        // A null on the way makes ComfyUI answer 500; here there is no workflow then.
+        let workflow = extra.object("extra_pnginfo").and_then(|info| info.object("workflow"));
+        Ok(Self {
+            number,
+            graph,
+            extra_data,
+            create_time: extra.get("create_time"),
+            workflow_id: workflow.and_then(|workflow| workflow.get("id")),
+        })
+    }
+
+    fn row(&self, id: PromptId, status: Status, duration_ms: f64) -> Row {
+        let workflow_id = self.workflow_id.and_then(text).map(|id| id.as_ref().into());
+        let created_ms = self.create_time.and_then(number).unwrap_or(0.0);
+        Row { id, status, created_ms, duration_ms, workflow_id }
+    }
+
+    /// What every object begins with.
+    fn head(&self, id: &PromptId, status: Status) -> Writer {
+        let mut job = Writer::new();
+        job.text("id", id.as_str()).text("status", status.name());
+        let number = Some(self.number).filter(|number| number.get() != "null");
+        job.given("priority", number).given("create_time", self.create_time);
+        job
+    }
+
+    fn of_queue(&self, id: &PromptId, status: Status) -> Writer {
+        let mut job = self.head(id, status);
+        job.raw("outputs_count", "0").given("workflow_id", self.workflow_id);
+        job
+    }
+
+    fn workflow(&self) -> String {
+        let mut workflow = Writer::new();
+        workflow.raw("prompt", self.graph.get()).raw("extra_data", self.extra_data.get());
+        workflow.finish()
+    }
+}
+
+/// A history entry.
+struct Ended<'a> {
+    submitted: Submitted<'a>,
+    outputs: Option<&'a RawValue>,
+    status_info: Option<&'a RawValue>,
+    is_error: bool,
+    run: Run<'a>,
+}
+
+impl<'a> Ended<'a> {
+    fn read(entry: &'a [u8]) -> Result<Self, Junk> {
+        let entry = Object::read(entry).ok_or(Junk::Malformed)?;
+        let parts = entry.list("prompt").ok_or(Junk::Malformed)?;
+        let status_info = entry.get("status");
+        let status = status_info.and_then(object).unwrap_or_default();
+        Ok(Self {
+            submitted: Submitted::read(&parts)?,
+            outputs: entry.get("outputs"),
+            status_info,
+            is_error: status.text("status_str").is_some_and(|text| text == "error"),
+            run: Run::read(&status),
+        })
+    }
+
+    /// The word of ComfyUI's status counts, not that of the last event: so does ComfyUI.
+    fn status(&self) -> Status {
+        match (self.is_error, self.run.is_interrupted) {
+            (false, _) => Status::Completed,
+            (true, false) => Status::Failed,
+            (true, true) => Status::Cancelled,
+        }
+    }
+
+    fn object(&self, id: &PromptId, told: Status) -> Writer {
+        let outputs = summary(self.outputs);
+        let mut job = self.submitted.head(id, told);
+        job.given("execution_start_time", self.run.start)
+            .given("execution_end_time", self.run.end)
+            .given("execution_error", self.run.error)
+            .raw("outputs_count", &outputs.count.to_string());
+        if let Some(preview) = outputs.preview {
+            job.raw("preview_output", &preview);
+        }
+        job.given("workflow_id", self.submitted.workflow_id);
+        job
+    }
+}
+
+/// What the events of a history entry say of the run.
+#[derive(Default)]
+struct Run<'a> {
+    start: Option<&'a RawValue>,
+    end: Option<&'a RawValue>,
+    error: Option<&'a RawValue>,
+    is_interrupted: bool,
+}
+
+impl<'a> Run<'a> {
+    /// Of several events of one kind the last counts.
+    fn read(status: &Object<'a>) -> Self {
+        let mut run = Self::default();
+        for message in status.list("messages").unwrap_or_default() {
+            let parts = list(message).unwrap_or_default();
+            let [name, data, ..] = parts[..] else { continue };
+            let Some(fields) = object(data) else { continue };
+            let at = fields.get("timestamp");
+            match text(name).as_deref() {
+                Some("execution_start") => run.start = at,
+                Some("execution_success") => run.end = at,
+                Some("execution_error") => (run.end, run.error) = (at, Some(data)),
+                Some("execution_interrupted") => (run.end, run.is_interrupted) = (at, true),
+                Some(_) | None => {}
+            }
+        }
+        run
+    }
+
+    fn duration_ms(&self) -> f64 {
+        duration_ms(self.start, self.end)
+    }
+}
+
+/// 0 if one of the two is missing.
+fn duration_ms(start: Option<&RawValue>, end: Option<&RawValue>) -> f64 {
+    let at = |time: Option<&RawValue>| time.and_then(number).filter(|time| *time != 0.0);
+    match (at(start), at(end)) {
+        (Some(start), Some(end)) => end - start,
+        (Some(_) | None, None) | (None, Some(_)) => 0.0,
+    }
+}
+
+/// A backend's own object.
+struct Own<'a> {
+    fields: Object<'a>,
+    id: PromptId,
+    status: Status,
+}
+
+impl<'a> Own<'a> {
+    fn read(own: &'a [u8]) -> Result<Self, Junk> {
+        let fields = Object::read(own).ok_or(Junk::Malformed)?;
+        let id = fields.text("id").and_then(|id| PromptId::parse(&id).ok());
+        let status = fields.text("status").and_then(|name| Status::named(&name));
+        let (Some(id), Some(status)) = (id, status) else { return Err(Junk::Malformed) };
+        // Servers that call an interrupted prompt failed keep an error with all that did fail.
+        let has_run = fields.get("execution_end_time").is_some();
+        let is_cut = status == Status::Failed && has_run && fields.get("execution_error").is_none();
+        Ok(Self { fields, id, status: if is_cut { Status::Cancelled } else { status } })
+    }
+
+    fn written(&self, told: Interrupted, is_kept: impl Fn(&str) -> bool) -> String {
+        let mut job = Writer::new();
+        for (key, value) in self.fields.iter().filter(|(key, _)| is_kept(key)) {
+            match key {
+                "status" => job.text(key, told.told(self.status).name()),
+                _ => job.raw(key, value.get()),
+            };
+        }
+        job.finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::{any, prop_assert, prop_assert_eq, proptest};
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::comfy::lists::queue::OwnQueue;
+    use crate::comfy::raw::tests::any_json;
+    use crate::routing::ids::BackendId;
+
+    const TOLD: [Interrupted; 2] = [Interrupted::Failed, Interrupted::Cancelled];
+
+    fn id() -> PromptId {
+        PromptId::parse("p").unwrap()
+    }
+
+    fn entry(status_str: &str, messages: &Value) -> Value {
+        json!({
+            "prompt": [7, "p", { "1": {} }, {
+                "create_time": 1_000, "client_id": "c",
+                "extra_pnginfo": { "workflow": { "id": "w", "nodes": [] } },
+            }, ["3"]],
+            "outputs": { "3": { "images": [{ "filename": "a.png", "type": "output" }] } },
+            "status": { "status_str": status_str, "completed": false, "messages": messages },
+            "meta": {},
+        })
+    }
+
+    fn start() -> Value {
+        json!(["execution_start", { "prompt_id": "p", "timestamp": 1_005 }])
+    }
+
+    fn job(entry: &Value, told: Interrupted) -> (Status, Value) {
+        let job = Job::of_entry(&id(), entry.to_string().as_bytes(), told).unwrap();
+        (job.row.status, serde_json::from_str(&job.json).unwrap())
+    }
+
+    #[test]
+    fn an_ended_prompt_is_shown_with_times_and_preview() {
+        let end = json!(["execution_success", { "timestamp": 1_305 }]);
+        let made = entry("success", &json!([start(), ["execution_cached", {}], end]));
+        let expected = json!({
+            "id": "p", "status": "completed", "priority": 7, "create_time": 1_000,
+            "execution_start_time": 1_005, "execution_end_time": 1_305, "outputs_count": 1,
+            "preview_output": {
+                "filename": "a.png", "type": "output", "nodeId": "3", "mediaType": "images",
+            },
+            "workflow_id": "w",
+        });
+        assert_eq!(job(&made, Interrupted::Failed), (Status::Completed, expected));
+        let row = Job::of_entry(&id(), made.to_string().as_bytes(), TOLD[0]).unwrap().row;
+        assert_eq!((row.created_ms, row.duration_ms), (1_000.0, 300.0));
+        assert_eq!(row.workflow_id.as_deref(), Some("w"));
+    }
+
+    #[test]
+    fn a_failed_prompt_is_shown_with_its_error_and_an_interrupted_one_without() {
+        let error = json!({ "node_id": "2", "timestamp": 1_010 });
+        let failed = entry("error", &json!([start(), ["execution_error", error]]));
+        let (status, shown) = job(&failed, Interrupted::Cancelled);
+        assert_eq!((status, &shown["status"]), (Status::Failed, &json!("failed")));
+        assert_eq!(shown["execution_error"], error);
+        let cut = json!(["execution_interrupted", { "timestamp": 1_020 }]);
+        let cut = entry("error", &json!([start(), cut]));
+        for (told, name) in [(Interrupted::Failed, "failed"), (Interrupted::Cancelled, "cancelled")]
+        {
+            let (status, shown) = job(&cut, told);
+            assert_eq!((status, &shown["status"]), (Status::Cancelled, &json!(name)));
+            assert_eq!(shown.get("execution_error"), None);
+            assert_eq!(shown["execution_end_time"], 1_020);
+        }
+    }
+
+    #[test]
+    fn a_poisoned_entry_is_shown_without_what_cannot_be_read() {
+        let mut odd = entry("", &json!([1, ["x"], ["execution_start", null], [[], {}], start()]));
+        odd["prompt"][0] = Value::Null;
+        odd["prompt"][3]["extra_pnginfo"] = Value::Null;
+        odd["prompt"][3]["create_time"] = json!("today");
+        odd["outputs"] = json!([]);
+        let (status, shown) = job(&odd, Interrupted::Cancelled);
+        let expected = json!({
+            "id": "p", "status": "completed", "create_time": "today",
+            "execution_start_time": 1_005, "outputs_count": 0,
+        });
+        assert_eq!((status, shown), (Status::Completed, expected));
+        let bare = json!({ "prompt": [0, "p", {}, null], "status": null });
+        let expected =
+            json!({ "id": "p", "status": "completed", "priority": 0, "outputs_count": 0 });
+        assert_eq!(job(&bare, Interrupted::Failed), (Status::Completed, expected));
+        for junk in ["", "[]", "{}", r#"{"prompt": [1, "p", {}]}"#, r#"{"prompt": 1}"#] {
+            assert_eq!(Job::of_entry(&id(), junk.as_bytes(), TOLD[0]), Err(Junk::Malformed));
+            assert_eq!(detail_of_entry(&id(), junk.as_bytes(), TOLD[0]), Err(Junk::Malformed));
+        }
+    }
+
+    #[test]
+    fn a_queued_prompt_is_shown_by_its_place() {
+        let extra = json!({ "create_time": 3, "extra_pnginfo": { "workflow": { "id": 9 } } });
+        let body = json!({
+            "queue_running": [[1.5, "p", { "1": 2 }, extra, []]],
+            "queue_pending": [[2, "q", {}], [3, "é", {}, {}, []]],
+        })
+        .to_string();
+        let mut queue = OwnQueue::default();
+        queue.add(BackendId(0), body.as_bytes(), |_| true).unwrap();
+        let items: Vec<_> = queue.items().collect();
+        let (status, item) = items[0];
+        let job = Job::of_item(item, status).unwrap();
+        let mut expected = json!({
+            "id": "p", "status": "in_progress", "priority": 1.5, "create_time": 3,
+            "outputs_count": 0, "workflow_id": 9,
+        });
+        assert_eq!(serde_json::from_str::<Value>(&job.json).unwrap(), expected);
+        assert_eq!((job.row.created_ms, job.row.workflow_id), (3.0, None));
+        expected["workflow"] = json!({ "prompt": { "1": 2 }, "extra_data": extra });
+        let detail = detail_of_item(item, status).unwrap();
+        assert_eq!(serde_json::from_str::<Value>(&detail).unwrap(), expected);
+        let bare = Job::of_position(item, status).unwrap();
+        let of_nobody =
+            r#"{"id": "p", "status": "in_progress", "priority": 1.5, "outputs_count": 0}"#;
+        assert_eq!(bare.json, of_nobody);
+        assert_eq!((bare.row.created_ms, bare.row.workflow_id), (0.0, None));
+        for (status, item) in &items[1..] {
+            assert_eq!(Job::of_item(item, *status), Err(Junk::Malformed));
+        }
+    }
+
+    #[test]
+    fn a_backends_own_objects_pass_but_for_the_word_for_interrupted() {
+        let jobs = json!([
+            { "id": "a", "status": "failed", "execution_start_time": 1, "execution_end_time": 4 },
+            { "id": "b", "status": "failed", "execution_start_time": 1, "execution_end_time": 4,
+              "execution_error": {} },
+            { "id": "c", "status": "in_progress", "new": [1], "outputs": {}, "workflow": {} },
+            { "id": "hers", "status": "completed" },
+            { "id": "d", "status": "dreaming" }, { "status": "failed" }, 7,
+        ]);
+        let body = json!({ "jobs": jobs, "pagination": {} }).to_string();
+        let read = |told| own_list(body.as_bytes(), told, |id| id != "hers").unwrap();
+        let newer: Vec<String> =
+            read(Interrupted::Cancelled).into_iter().map(|it| it.json).collect();
+        let times = r#""execution_start_time": 1, "execution_end_time": 4"#;
+        assert_eq!(
+            newer,
+            [
+                format!(r#"{{"id": "a", "status": "cancelled", {times}}}"#),
+                format!(r#"{{"id": "b", "status": "failed", {times}, "execution_error": {{}}}}"#),
+                r#"{"id": "c", "status": "in_progress", "new": [1]}"#.to_owned(),
+            ]
+        );
+        let older = read(Interrupted::Failed);
+        assert!(older[0].json.contains(r#""status": "failed""#));
+        assert_eq!((older[0].row.status, older[0].row.duration_ms), (Status::Cancelled, 3.0));
+        let whole = detail_of_own(jobs[2].to_string().as_bytes(), TOLD[0]).unwrap();
+        assert_eq!(serde_json::from_str::<Value>(&whole).unwrap(), jobs[2]);
+        assert_eq!(own_list(b"{}", TOLD[0], |_| true), Err(Junk::Malformed));
+        assert_eq!(detail_of_own(b"[]", TOLD[0]), Err(Junk::Malformed));
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_and_no_json_break_it(body in vec(any::<u8>(), 0..200), json in any_json()) {
+            for bytes in [&body[..], json.to_string().as_bytes()] {
+                for told in TOLD {
+                    let made = [
+                        Job::of_entry(&id(), bytes, told).map(|job| job.json),
+                        Job::of_own(bytes, told).map(|job| job.json),
+                        detail_of_entry(&id(), bytes, told),
+                        detail_of_own(bytes, told),
+                    ];
+                    for json in made.into_iter().flatten() {
+                        let _readable: Value = serde_json::from_str(&json).unwrap();
+                    }
+                    let _any_answer = own_list(bytes, told, |_| true);
+                }
+            }
+        }
+
+        /// Whatever an entry has in the places that are read, there is a job, and it is in order.
+        #[test]
+        fn an_odd_entry_is_a_job_all_the_same(
+            extra_data in any_json(),
+            outputs in any_json(),
+            status in any_json(),
+            messages in vec(any_json(), 0..3),
+        ) {
+            let messages: Vec<Value> =
+                messages.into_iter().map(|data| json!(["execution_error", data])).collect();
+            let known = json!({ "status_str": "error", "messages": messages });
+            for status in [&status, &known] {
+                let entry = json!({
+                    "prompt": [1, "p", {}, extra_data, []], "outputs": outputs, "status": status,
+                });
+                let made = Job::of_entry(&id(), entry.to_string().as_bytes(), TOLD[1]).unwrap();
+                let shown: Value = serde_json::from_str(&made.json).unwrap();
+                prop_assert_eq!(&shown["status"], made.row.status.name());
+                prop_assert!(shown["outputs_count"].is_u64());
+                prop_assert!(made.row.created_ms.is_finite() && made.row.duration_ms.is_finite());
+                prop_assert!(shown.as_object().unwrap().values().all(|value| !value.is_null()));
+            }
+        }
+
+        #[test]
+        fn a_list_of_a_backends_own_has_nobody_elses(owners in vec(0..3_u8, 0..20)) {
+            let jobs: Vec<Value> = owners
+                .iter()
+                .enumerate()
+                .map(|(at, owner)| json!({ "id": format!("{owner}/{at}"), "status": "pending" }))
+                .collect();
+            let body = json!({ "jobs": jobs }).to_string();
+            let own = own_list(body.as_bytes(), TOLD[0], |id| id.starts_with("1/")).unwrap();
+            prop_assert!(own.iter().all(|job| job.row.id.as_str().starts_with("1/")));
+            prop_assert_eq!(own.len(), owners.iter().filter(|owner| **owner == 1).count());
+        }
+    }
+}

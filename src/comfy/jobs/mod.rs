@@ -1,0 +1,127 @@
+//! The jobs API (`GET /api/jobs`, `GET /api/jobs/{id}`, the cancels), made from queues and
+//! histories: ComfyUI has it since 0.6.0, and `cancelled` since about 0.26.
+//!
+//! - [`query`]: what a list is asked for, and ComfyUI's words where it is asked wrongly
+//! - [`page`]: which prompts are on a page of the list, and the answer
+//! - [`job`]: one prompt as the list shows it, and as it is shown alone
+//! - `preview`: the picture that stands for a prompt, and how many outputs it has
+//! - [`cancel`]: the body of `POST /api/jobs/cancel`
+//!
+//! The objects are those of 0.8.0, which every page that knows the API reads; a backend's own
+//! objects are passed on as they are. An interrupted prompt is `cancelled` to who knows the word.
+
+pub mod cancel;
+pub mod job;
+pub mod page;
+mod preview;
+pub mod query;
+
+use crate::routing::pending::End;
+
+/// The answer for a prompt that nobody knows; its status is 404.
+pub const NOT_FOUND: &str = r#"{"error": "Job not found"}"#;
+
+/// What has become of a prompt, in the words of the jobs API.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub enum Status {
+    Pending,
+    InProgress,
+    Completed,
+    Failed,
+    Cancelled,
+}
+
+impl Status {
+    /// In the order in which ComfyUI names them.
+    pub const ALL: [Self; 5] =
+        [Self::Pending, Self::InProgress, Self::Completed, Self::Failed, Self::Cancelled];
+
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::InProgress => "in_progress",
+            Self::Completed => "completed",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+        }
+    }
+
+    /// The status of that name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|status| status.name() == name)
+    }
+
+    /// What has become of a prompt that ended so; `None` if ComfyUI would not know it any more.
+    #[must_use]
+    pub fn of_end(end: End) -> Option<Self> {
+        match end {
+            End::Succeeded => Some(Self::Completed),
+            End::Failed | End::Lost(_) => Some(Self::Failed),
+            End::Interrupted => Some(Self::Cancelled),
+            End::Deleted => None,
+        }
+    }
+
+    /// True if it changes no more.
+    #[must_use]
+    pub fn is_ended(self) -> bool {
+        match self {
+            Self::Pending | Self::InProgress => false,
+            Self::Completed | Self::Failed | Self::Cancelled => true,
+        }
+    }
+}
+
+/// What an interrupted prompt is called.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Interrupted {
+    /// As servers did before they had a word for it.
+    #[default]
+    Failed,
+    Cancelled,
+}
+
+impl Interrupted {
+    /// The status as it is told.
+    #[must_use]
+    pub fn told(self, status: Status) -> Status {
+        match (self, status) {
+            (Self::Failed, Status::Cancelled) => Status::Failed,
+            (
+                Self::Failed | Self::Cancelled,
+                Status::Pending
+                | Status::InProgress
+                | Status::Completed
+                | Status::Failed
+                | Status::Cancelled,
+            ) => status,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::routing::pending::Loss;
+
+    #[test]
+    fn every_end_has_a_status_but_deletion() {
+        assert_eq!(Status::of_end(End::Succeeded), Some(Status::Completed));
+        assert_eq!(Status::of_end(End::Interrupted), Some(Status::Cancelled));
+        assert_eq!(Status::of_end(End::Lost(Loss::Vanished)), Some(Status::Failed));
+        assert_eq!(Status::of_end(End::Deleted), None);
+    }
+
+    #[test]
+    fn only_an_interrupted_prompt_is_told_in_two_ways() {
+        for status in Status::ALL {
+            assert_eq!(Status::named(status.name()), Some(status));
+            assert_eq!(Interrupted::Cancelled.told(status), status);
+            let is_same = Interrupted::Failed.told(status) == status;
+            assert_eq!(is_same, status != Status::Cancelled);
+        }
+        assert_eq!(Status::named("Pending"), None);
+    }
+}

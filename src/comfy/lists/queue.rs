@@ -1,0 +1,308 @@
+//! What somebody is shown of the queues of several backends (promise R5): his own entries, as they
+//! were.
+//!
+//! # Invariants
+//!
+//! - No entry is shown whose id the caller did not say is the asker's; one whose id cannot be read
+//!   is nobody's.
+//! - What is shown of an entry is the very bytes that its backend sent. Nothing is copied before
+//!   the answer is written: the list borrows the backends' answers.
+//! - No prompt that is known to be pending is missing: clients poll this list, and take a prompt
+//!   that is neither here nor in the history for lost. Where its backend does not answer in time,
+//!   or has not got it yet, an entry is made up ([`OwnQueue::add_known`]).
+//!
+//! # The order
+//!
+//! By number, then backend, then id. On one backend that is the order in which ComfyUI will run
+//! them (its queue is a heap of tuples that begin with number and id, and is sent unsorted).
+//! Between backends numbers say little, since each counts from 0; but the order is the same at
+//! every look, and a prompt that jumped its queue stands before those that it passed.
+
+use std::borrow::Cow;
+use std::cmp::Ordering;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+
+use crate::comfy::answers::Junk;
+use crate::comfy::jobs::Status;
+use crate::comfy::raw;
+use crate::comfy::reply::integer_or_float;
+use crate::routing::ids::{BackendId, ClientId, PromptId};
+
+/// The asker's entries in the queues of several backends.
+#[derive(Debug, Default)]
+pub struct OwnQueue<'a> {
+    running: Vec<Item<'a>>,
+    pending: Vec<Item<'a>>,
+}
+
+/// One entry of a queue: `[number, prompt_id, prompt, extra_data, outputs_to_execute]`.
+#[derive(Clone, Debug)]
+pub struct Item<'a> {
+    pub backend: BackendId,
+    pub id: Cow<'a, str>,
+    /// Infinite if it cannot be read: those go last.
+    number: f64,
+    raw: Cow<'a, RawValue>,
+}
+
+/// A pending prompt of the asker that may be missing in the backends' answers.
+#[derive(Clone, Copy, Debug)]
+pub struct Known<'p> {
+    pub backend: BackendId,
+    pub id: &'p PromptId,
+    pub client: &'p ClientId,
+    /// As its backend answered the submission, if it has.
+    pub number: Option<f64>,
+    pub place: Place,
+}
+
+/// Which list of a queue an entry stands in.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Place {
+    Running,
+    Pending,
+}
+
+#[derive(Deserialize)]
+struct Answer<'a> {
+    #[serde(borrow)]
+    queue_running: Vec<&'a RawValue>,
+    #[serde(borrow)]
+    queue_pending: Vec<&'a RawValue>,
+}
+
+impl<'a> OwnQueue<'a> {
+    /// Adds what is the asker's of one backend's answer to `GET /queue`.
+    ///
+    /// # Errors
+    /// It is no queue; nothing is added.
+    pub fn add(
+        &mut self,
+        backend: BackendId,
+        body: &'a [u8],
+        mut is_theirs: impl FnMut(&str) -> bool,
+    ) -> Result<(), Junk> {
+        let answer: Answer<'a> = serde_json::from_slice(body).map_err(|_| Junk::Malformed)?;
+        let mut own = |items: Vec<&'a RawValue>| {
+            let items = items.into_iter().filter_map(|raw| Item::read(backend, raw));
+            items.filter(|item| is_theirs(&item.id)).collect::<Vec<_>>()
+        };
+        self.running.extend(own(answer.queue_running));
+        self.pending.extend(own(answer.queue_pending));
+        Ok(())
+    }
+
+    /// Adds a prompt that is known to be pending, if no backend has told of it: without its graph.
+    /// To be called after all answers are added.
+    pub fn add_known(&mut self, known: Known<'_>) {
+        let id = known.id.as_str();
+        if self.running.iter().chain(&self.pending).any(|item| item.id == id) {
+            return;
+        }
+        let shown = known.number.and_then(integer_or_float).unwrap_or(Value::from(0));
+        let entry = json!([shown, id, {}, { "client_id": known.client.as_str() }, []]);
+        let Ok(raw) = serde_json::value::to_raw_value(&entry) else { return };
+        let number = known.number.unwrap_or(f64::INFINITY);
+        let id = Cow::Owned(id.to_owned());
+        let item = Item { backend: known.backend, id, number, raw: Cow::Owned(raw) };
+        match known.place {
+            Place::Running => self.running.push(item),
+            Place::Pending => self.pending.push(item),
+        }
+    }
+
+    /// The entries with their status, in the order of the list: what runs, then what waits.
+    pub fn items(&self) -> impl Iterator<Item = (Status, &Item<'a>)> {
+        let running = sorted(&self.running).into_iter().map(|item| (Status::InProgress, item));
+        running.chain(sorted(&self.pending).into_iter().map(|item| (Status::Pending, item)))
+    }
+
+    /// In the form of `GET /queue`.
+    #[must_use]
+    pub fn to_json(&self) -> Vec<u8> {
+        const FRAME: usize = 64;
+        let items = self.running.iter().chain(&self.pending);
+        let len: usize = items.map(|item| item.raw.get().len() + 2).sum();
+        let mut out = Vec::with_capacity(len + FRAME);
+        out.extend_from_slice(b"{\"queue_running\": ");
+        write(&mut out, &self.running);
+        out.extend_from_slice(b", \"queue_pending\": ");
+        write(&mut out, &self.pending);
+        out.push(b'}');
+        out
+    }
+}
+
+impl<'a> Item<'a> {
+    fn read(backend: BackendId, raw: &'a RawValue) -> Option<Self> {
+        let parts = raw::list(raw)?;
+        let number = raw::number(parts.first()?).unwrap_or(f64::INFINITY);
+        Some(Self { backend, id: raw::text(parts.get(1)?)?, number, raw: Cow::Borrowed(raw) })
+    }
+
+    /// The entry as its backend sent it.
+    #[must_use]
+    pub fn json(&self) -> &str {
+        self.raw.get()
+    }
+
+    /// Its members, of which there are at least two.
+    pub(in crate::comfy) fn parts(&self) -> Vec<&RawValue> {
+        raw::list(&self.raw).unwrap_or_default()
+    }
+
+    fn order(&self, other: &Self) -> Ordering {
+        let by_number = self.number.total_cmp(&other.number);
+        by_number.then(self.backend.cmp(&other.backend)).then_with(|| self.id.cmp(&other.id))
+    }
+}
+
+fn sorted<'l, 'a>(items: &'l [Item<'a>]) -> Vec<&'l Item<'a>> {
+    let mut items: Vec<&Item<'a>> = items.iter().collect();
+    items.sort_by(|one, other| one.order(other));
+    items
+}
+
+fn write(out: &mut Vec<u8>, items: &[Item<'_>]) {
+    out.push(b'[');
+    for (index, item) in sorted(items).into_iter().enumerate() {
+        if 0 < index {
+            out.extend_from_slice(b", ");
+        }
+        out.extend_from_slice(item.json().as_bytes());
+    }
+    out.push(b']');
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::comfy::raw::tests::any_json;
+    use proptest::collection::vec;
+    use proptest::prelude::{any, prop_assert_eq, proptest};
+
+    const A: BackendId = BackendId(0);
+    const B: BackendId = BackendId(1);
+
+    fn shown(queue: &OwnQueue<'_>) -> String {
+        String::from_utf8(queue.to_json()).unwrap()
+    }
+
+    #[test]
+    fn ones_own_entries_are_shown_by_number_then_backend_and_as_they_were() {
+        let one = br#"{"queue_running": [[3, "mine 3", {"1":  {"x": "\ud800"}}, {}, ["9"]]],
+            "queue_pending": [[5, "mine y", {}, {}, []], [4, "hers", {"s": "secret"}, {}, []]]}"#;
+        let other = br#"{"queue_pending": [[5, "mine too", {}, {}, []], [-1.5, "mine", {}, {}, []],
+            [null, "mine last", {}, {}, [], {}]], "queue_running": [], "more": 1}"#;
+        let mut queue = OwnQueue::default();
+        let is_mine = |id: &str| id.starts_with("mine");
+        queue.add(B, other, is_mine).unwrap();
+        queue.add(A, one, is_mine).unwrap();
+        let expected = concat!(
+            r#"{"queue_running": [[3, "mine 3", {"1":  {"x": "\ud800"}}, {}, ["9"]]], "#,
+            r#""queue_pending": [[-1.5, "mine", {}, {}, []], [5, "mine y", {}, {}, []], "#,
+            r#"[5, "mine too", {}, {}, []], [null, "mine last", {}, {}, [], {}]]}"#,
+        );
+        assert_eq!(shown(&queue), expected);
+        let statuses: Vec<_> = queue.items().map(|(status, it)| (status, &*it.id)).collect();
+        assert_eq!(statuses[..2], [(Status::InProgress, "mine 3"), (Status::Pending, "mine")]);
+    }
+
+    #[test]
+    fn what_is_no_queue_adds_nothing_and_what_is_no_entry_is_left_out() {
+        let mut queue = OwnQueue::default();
+        for body in ["", "<html>", "[]", "{}", r#"{"queue_running": 1, "queue_pending": []}"#] {
+            assert_eq!(queue.add(A, body.as_bytes(), |_| true), Err(Junk::Malformed), "{body}");
+        }
+        let odd = br#"{"queue_running": [{}, [], [1], [1, 2], "x", null, [1, "\ud800"]],
+            "queue_pending": [[7, "p"]]}"#;
+        assert_eq!(queue.add(A, odd, |_| true), Ok(()));
+        assert_eq!(shown(&queue), r#"{"queue_running": [], "queue_pending": [[7, "p"]]}"#);
+    }
+
+    #[test]
+    fn a_pending_prompt_that_no_backend_tells_of_is_shown_without_its_graph() {
+        let body = br#"{"queue_running": [], "queue_pending": [[4, "told", {"1": {}}, {}, []]]}"#;
+        let mut queue = OwnQueue::default();
+        queue.add(A, body, |_| true).unwrap();
+        let client = ClientId::parse("ada").unwrap();
+        let ids = ["told", "new", "asked", "runs"].map(|id| PromptId::parse(id).unwrap());
+        let numbers = [Some(4.0), None, Some(3.0), Some(2.5)];
+        for ((id, number), backend) in ids.iter().zip(numbers).zip([A, A, B, B]) {
+            let place = if id.as_str() == "runs" { Place::Running } else { Place::Pending };
+            queue.add_known(Known { backend, id, client: &client, number, place });
+        }
+        let expected = json!({
+            "queue_running": [[2.5, "runs", {}, { "client_id": "ada" }, []]],
+            "queue_pending": [
+                [3, "asked", {}, { "client_id": "ada" }, []],
+                [4, "told", { "1": {} }, {}, []],
+                [0, "new", {}, { "client_id": "ada" }, []],
+            ],
+        });
+        assert_eq!(serde_json::from_str::<Value>(&shown(&queue)).unwrap(), expected);
+        assert_eq!(queue.items().map(|(_, item)| item.parts().len()).sum::<usize>(), 20);
+    }
+
+    proptest! {
+        /// Everybody's queue is a partition of the backends' queues, whoever has what.
+        #[test]
+        fn nobody_sees_anothers_entry_and_everybody_all_of_his_own(
+            backends in vec(vec((0..4_u8, any::<i32>()), 0..12), 0..5),
+        ) {
+            let mut all = BTreeSet::new();
+            let bodies: Vec<String> = backends.iter().enumerate().map(|(backend, entries)| {
+                let items: Vec<Value> = entries.iter().enumerate().map(|(at, (owner, number))| {
+                    let id = format!("{owner}/{backend}/{at}");
+                    all.insert(id.clone());
+                    json!([number, id, { "of": owner }, {}, []])
+                }).collect();
+                let (running, pending) = items.split_at(items.len().min(1));
+                json!({ "queue_running": running, "queue_pending": pending }).to_string()
+            }).collect();
+            let mut seen = BTreeSet::new();
+            for owner in 0..4_u8 {
+                let prefix = format!("{owner}/");
+                let mut queue = OwnQueue::default();
+                for (body, backend) in bodies.iter().zip(0..) {
+                    let add = queue.add(BackendId(backend), body.as_bytes(), |id| {
+                        id.starts_with(&prefix)
+                    });
+                    prop_assert_eq!(add, Ok(()));
+                }
+                let answer: Value = serde_json::from_slice(&queue.to_json()).unwrap();
+                for list in ["queue_running", "queue_pending"] {
+                    let items = answer[list].as_array().unwrap();
+                    let mut numbers = items.iter().map(|item| item[0].as_i64().unwrap());
+                    prop_assert_eq!(numbers.by_ref().is_sorted(), true);
+                    for item in items {
+                        prop_assert_eq!(&item[2]["of"], &json!(owner));
+                        prop_assert_eq!(seen.insert(item[1].as_str().unwrap().to_owned()), true);
+                    }
+                }
+            }
+            prop_assert_eq!(seen, all);
+        }
+
+        #[test]
+        fn no_bytes_and_no_json_break_it(
+            body in vec(any::<u8>(), 0..200),
+            running in vec(any_json(), 0..4),
+            pending in any_json(),
+        ) {
+            let framed = json!({ "queue_running": running, "queue_pending": [[1, pending]] });
+            let odd = json!({ "queue_running": running, "queue_pending": pending }).to_string();
+            let framed = framed.to_string();
+            let mut queue = OwnQueue::default();
+            for bytes in [&body[..], framed.as_bytes(), odd.as_bytes()] {
+                let _any_answer = queue.add(A, bytes, |_| true);
+            }
+            let _readable: Value = serde_json::from_slice(&queue.to_json()).unwrap();
+        }
+    }
+}
