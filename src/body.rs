@@ -36,6 +36,8 @@ pub struct Streamed {
     inner: Incoming,
     idle: Duration,
     timer: Option<Pin<Box<Sleep>>>,
+    /// The timer runs: the last poll had nothing.
+    is_waiting: bool,
 }
 
 impl fmt::Debug for Streamed {
@@ -47,7 +49,7 @@ impl fmt::Debug for Streamed {
 impl Streamed {
     #[must_use]
     pub fn new(inner: Incoming, idle: Duration) -> Self {
-        Self { inner, idle, timer: None }
+        Self { inner, idle, timer: None, is_waiting: false }
     }
 
     fn poll_inner(
@@ -56,14 +58,16 @@ impl Streamed {
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match Pin::new(&mut self.inner).poll_frame(cx) {
             Poll::Ready(frame) => {
-                if let Some(timer) = &mut self.timer {
-                    timer.as_mut().reset(Instant::now() + self.idle);
-                }
+                // Set anew at the next wait: nobody may poll for long while it is written on.
+                self.is_waiting = false;
                 Poll::Ready(frame.map(|frame| frame.map_err(BodyError::from)))
             }
             Poll::Pending => {
                 let idle = self.idle;
                 let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(idle)));
+                if !std::mem::replace(&mut self.is_waiting, true) {
+                    timer.as_mut().reset(Instant::now() + idle);
+                }
                 match timer.as_mut().poll(cx) {
                     Poll::Ready(()) => Poll::Ready(Some(Err(BodyError::Idle(idle)))),
                     Poll::Pending => Poll::Pending,
@@ -303,6 +307,10 @@ pub enum CollectError {
     Broken(#[source] BodyError),
 }
 
+/// Bytes a second that a collected body must come with on average, once it has taken longer than
+/// it may be idle: who drips one byte a minute must not hold memory for ever.
+const LEAST_RATE: u64 = 1 << 10;
+
 /// How a body may be collected.
 #[derive(Clone, Copy, Debug)]
 pub struct CollectLimits {
@@ -323,11 +331,18 @@ pub async fn collect(
     share: Option<&mut BodyShare>,
 ) -> Result<Bytes, CollectError> {
     let mut collector = Collector { limits, share, first: None, rest: Vec::new() };
-    collector.admit(body.size_hint().lower())?;
+    if limits.max < body.size_hint().lower() {
+        return Err(CollectError::TooLarge { max: limits.max });
+    }
     let mut streamed = Streamed::new(body, limits.idle);
+    let began = Instant::now();
     while let Some(frame) = std::future::poll_fn(|cx| streamed.poll_inner(cx)).await {
         let Ok(data) = frame.map_err(CollectError::Broken)?.into_data() else { continue };
         collector.add(data)?;
+        let late = began.elapsed().saturating_sub(limits.idle);
+        if collector.len() < late.as_secs().saturating_mul(LEAST_RATE) {
+            return Err(CollectError::Broken(BodyError::Idle(limits.idle)));
+        }
     }
     Ok(collector.whole())
 }
@@ -348,9 +363,12 @@ impl Collector<'_> {
         if is_free { Ok(()) } else { Err(CollectError::Busy) }
     }
 
+    fn len(&self) -> u64 {
+        (self.first.as_ref().map_or(0, Bytes::len) + self.rest.len()) as u64
+    }
+
     fn add(&mut self, data: Bytes) -> Result<(), CollectError> {
-        let had = self.first.as_ref().map_or(0, Bytes::len) + self.rest.len();
-        self.admit((had + data.len()) as u64)?;
+        self.admit(self.len() + data.len() as u64)?;
         match &self.first {
             None => self.first = Some(data),
             Some(_) => self.rest.extend_from_slice(&data),

@@ -51,7 +51,7 @@ pub fn reset(
 
 /// Stops a prompt wherever it is: one that waits is deleted, one that runs is interrupted. True if
 /// the backend answered both.
-async fn stop(backend: &Backend, prompt: &PromptId, limit: Duration) -> bool {
+pub async fn stop(backend: &Backend, prompt: &PromptId, limit: Duration) -> bool {
     let deleted = backend.delete(std::slice::from_ref(prompt), limit).await;
     let interrupted = backend.interrupt(prompt, limit).await;
     deleted.is_ok() && interrupted.is_ok()
@@ -88,11 +88,12 @@ pub fn watch_for(gateway: &Arc<Gateway>, backend: &Arc<Backend>, prompt: &Prompt
                 () = sleep(pause) => {}
                 () = gateway.tasks.stopping() => return,
             }
+            let found = backend.look_for(&prompt, limit).await;
             // It was withdrawn: if the id is known now, it is another submission's.
             if gateway.ledger().get(&prompt, now()).is_some() {
                 return;
             }
-            match backend.look_for(&prompt, limit).await {
+            match found {
                 Ok(Sighting::Queued { .. } | Sighting::Running { .. }) => {
                     return call_back(&gateway, &backend, &prompt);
                 }

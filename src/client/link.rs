@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use super::Client;
+use super::orphan::Seen;
 use crate::comfy::event::{self, Event};
 use crate::fleet::ask::encode_segment;
 use crate::fleet::backend::Backend;
@@ -26,14 +27,14 @@ use crate::ws::{self, Channel, Frame, Limits, Opcode, ReceiveError};
 /// What every link says first (ComfyUI 0.3.45): previews then name their prompt.
 const FEATURE_FLAGS: &str = r#"{"type":"feature_flags","data":{"supports_preview_metadata":true}}"#;
 
-/// How long a `status` that the watch link got may take to arrive on a link.
-const STATUS_LAG: Duration = Duration::from_secs(2);
-
 /// How long the answer to our features may take.
 const FEATURES_WITHIN: Duration = Duration::from_secs(1);
 
 /// The payload of the ping that proves an orphan: it answers, and still lacks the `status`.
 const ORPHAN_PING: &[u8] = b"orphan?";
+
+/// A link that lasted so long is dialled again at once.
+const STEADY: Duration = Duration::from_secs(1);
 
 const READ_BUFFER: usize = 4 << 10;
 
@@ -77,12 +78,6 @@ pub struct Link {
     stop: CancellationToken,
     outgoing: mpsc::Sender<Frame>,
     seen: Mutex<Seen>,
-}
-
-#[derive(Clone, Copy, Debug, Default)]
-struct Seen {
-    opened: Option<Instant>,
-    status: Option<Instant>,
 }
 
 /// What the task of a link takes from its client.
@@ -129,7 +124,7 @@ impl Link {
 
     /// A `status` arrived on it.
     pub fn status_came(&self, now: Instant) {
-        self.seen().status = Some(now);
+        self.seen().status_came(now);
     }
 
     /// Looks whether the backend has forgotten this link: it was open when the watch link got a
@@ -142,12 +137,7 @@ impl Link {
     }
 
     fn is_suspect(&self, watch_status: Option<Instant>, now: Instant) -> bool {
-        let Some(watched) = watch_status else { return false };
-        let seen = *self.seen();
-        let was_open = seen.opened.is_some_and(|opened| opened < watched);
-        // The two sockets are written in turn, so ours may have been the first by a moment.
-        let lacks_it = seen.status.is_none_or(|ours| ours + STATUS_LAG < watched);
-        was_open && lacks_it && STATUS_LAG <= now.duration_since(watched)
+        self.seen().is_suspect(watch_status, now)
     }
 
     async fn closed(&self) {
@@ -213,8 +203,10 @@ impl Runner {
             };
             match opened {
                 Some(opened) => {
-                    failures = 0;
+                    let since = now();
                     let end = self.serve(opened).await;
+                    // One that did not last may be one of many.
+                    failures = if STEADY <= now().duration_since(since) { 0 } else { failures + 1 };
                     debug!(client = %self.client.id, ?end, "Link ended.");
                     self.link.phase.send_replace(Phase::Dialling);
                     self.client.link_broke(&self.gateway, &self.link);
@@ -272,7 +264,7 @@ impl Runner {
     /// Reads at full speed until the link ends.
     async fn serve(&mut self, opened: Opened) -> LinkEnd {
         let Opened { mut channel, early } = opened;
-        *self.link.seen() = Seen { opened: Some(now()), status: None };
+        *self.link.seen() = Seen::opened(now());
         self.link.phase.send_replace(Phase::Open);
         self.client.link_opened(&self.gateway, &self.link);
         let early_end = early.into_iter().find_map(|it| self.received(Some(Ok(it)), now()));

@@ -160,6 +160,13 @@ impl EventLog {
             .map(|log| &log.prompt)
     }
 
+    /// The prompts that have not ended.
+    #[must_use]
+    pub fn running_prompts(&self) -> Vec<PromptId> {
+        let running = self.prompts.iter().filter(|log| log.ended.is_none());
+        running.map(|log| log.prompt.clone()).collect()
+    }
+
     /// True if the end of a prompt was told.
     #[must_use]
     pub fn has_terminal(&self, prompt: &str) -> bool {
@@ -245,9 +252,15 @@ impl EventLog {
         before - self.prompts.len()
     }
 
-    /// Drops the pictures that exist only on the socket, for want of memory: texts come first.
+    /// Drops previews, and the pictures that exist only on the socket, for want of memory: texts
+    /// come first.
     pub fn drop_pictures(&mut self) {
         while self.drop_a_picture() {}
+        for log in &mut self.prompts {
+            log.now.preview = None;
+            log.bytes = log.measure();
+        }
+        self.bytes = self.prompts.iter().map(|log| log.bytes).sum();
         self.weight.set(self.bytes);
     }
 

@@ -7,6 +7,7 @@
 //! - [`link`]: the one socket to its backend
 //! - [`log`]: events kept to be sent again (pure)
 //! - [`queue`]: what waits for one browser socket (pure)
+//! - [`orphan`]: when a backend has forgotten a link (pure)
 //! - [`relay`]: an event on its way from the link to the log and the queues
 //! - [`submissions`]: prompts on their way to a backend
 //! - [`tell`]: what sockets are told that no backend said
@@ -20,6 +21,7 @@
 pub mod disowned;
 pub mod link;
 pub mod log;
+pub mod orphan;
 pub mod queue;
 pub mod reconcile;
 pub mod registry;
@@ -149,7 +151,7 @@ impl Client {
     /// An upload without a name waits on `backend` for this client's first prompt.
     pub fn reserve(&self, gateway: &Gateway, backend: BackendId, until: Instant) {
         let mut state = self.state();
-        if state.core.reserve(backend, until, now()) {
+        if !state.is_gone && state.core.reserve(backend, until, now()) {
             state.note(self, gateway);
             gateway.fleet.get(backend).client_came();
         }
@@ -161,6 +163,9 @@ impl Client {
     /// How much is pending.
     pub fn release(&self, gateway: &Gateway) -> Result<Released, StillPending> {
         let mut state = self.state();
+        if state.is_gone {
+            return Ok(Released::default());
+        }
         let released = state.core.release(now())?;
         state.let_go_of_link();
         state.note(self, gateway);
@@ -172,11 +177,16 @@ impl Client {
     /// so that no later event of it is relayed. The caller stops the backend's work.
     pub fn reset(&self, gateway: &Gateway) -> Released {
         let mut state = self.state();
+        if state.is_gone {
+            return Released::default();
+        }
         state.let_go_of_link();
         let released = state.core.reset(now());
         for (prompt, pending) in &released.cut_off {
             let backend = &gateway.fleet.get(pending.backend).name;
             state.tell_end(self, prompt, End::Lost(Loss::Reset), backend);
+            state.log.ended(prompt, now());
+            state.output_nodes.remove(prompt);
             state.disowned.add(prompt, Why::Told);
         }
         state.say_status(self, gateway);
@@ -208,9 +218,12 @@ impl Client {
         self.state().wants_logs = wanted == Wanted::Yes;
     }
 
-    /// The link to the bound backend, dialled if it is not.
-    pub fn linked(self: &Arc<Self>, gateway: &Arc<Gateway>, backend: BackendId) -> Arc<Link> {
-        self.ensure_link(&mut self.state(), gateway, backend)
+    /// The link to the backend that it is bound to now, dialled if it is not. Whoever decided a
+    /// moment ago may have been overtaken: a link that a prompt waits for must not be closed.
+    pub fn linked(self: &Arc<Self>, gateway: &Arc<Gateway>) -> Option<Arc<Link>> {
+        let mut state = self.state();
+        let (backend, _) = state.core.bound().filter(|_| !state.is_gone)?;
+        Some(self.ensure_link(&mut state, gateway, backend))
     }
 
     /// Looks at the plain facts of this client, for whoever reports them.
@@ -249,6 +262,9 @@ impl Client {
     fn link_broke(&self, gateway: &Gateway, link: &Arc<Link>) {
         let mut state = self.state();
         state.core.must_ask(link.backend);
+        // What is in the log and not pending was begun by others under this name: nobody asks for
+        // it, and what was said of its end is lost.
+        state.end_strangers();
         drop(state);
         gateway.reconcile_soon();
     }
@@ -336,6 +352,16 @@ impl State {
         if let Some(link) = self.link.take() {
             link.close();
             self.closing.push(link);
+            self.unclaimed = None;
+        }
+    }
+
+    /// Prompts of the log that are not pending and have not ended: they end here.
+    fn end_strangers(&mut self) {
+        for prompt in self.log.running_prompts() {
+            if !self.core.pending().contains_key(&prompt) {
+                self.log.ended(&prompt, now());
+            }
         }
     }
 

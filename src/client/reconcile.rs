@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::time::timeout;
 use tracing::debug;
 
 use super::Client;
@@ -28,6 +29,9 @@ const ROUND: Duration = Duration::from_millis(500);
 
 /// The least pause between two rounds.
 const ROUND_MIN: Duration = Duration::from_millis(50);
+
+/// How long a round waits for one backend.
+const ROUND_MAX: Duration = Duration::from_secs(2);
 
 /// How many prompts are asked about per backend and round: the rest waits for the next.
 const PER_ROUND: usize = 64;
@@ -60,10 +64,15 @@ async fn round(gateway: &Arc<Gateway>) {
     let asked = questions(gateway).into_iter().map(|(backend, questions)| {
         let backend = Arc::clone(gateway.fleet.get(backend));
         async move {
-            if backend.is_up()
-                && let Err(error) = ask(gateway, &backend, &questions).await
-            {
-                debug!(backend = %backend.name, %error, "Asking about prompts failed.");
+            if !backend.is_up() {
+                return;
+            }
+            // What was answered was taken; one slow backend must not keep the others waiting.
+            match timeout(ROUND_MAX, ask(gateway, &backend, &questions)).await {
+                Ok(Ok(())) | Err(_) => {}
+                Ok(Err(error)) => {
+                    debug!(backend = %backend.name, %error, "Asking about prompts failed.");
+                }
             }
         }
     });
@@ -95,7 +104,15 @@ async fn ask(gateway: &Gateway, backend: &Backend, questions: &Questions) -> Res
     let limit = gateway.config.fleet.probe_timeout;
     let mut looks = Looks { backend, limit, queue: None };
     for (client, prompt) in &questions.pending {
-        let sighting = looks.look(prompt).await?;
+        let sighting = match looks.look(prompt).await {
+            Ok(sighting) => sighting,
+            // One entry that cannot be read must not keep all others from being asked.
+            Err(error) if error.is_about_this_question() => {
+                debug!(%prompt, backend = %backend.name, %error, "Asking failed.");
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
         let sent = client.inspect(|core, _| core.pending().get(prompt).map(|found| found.since));
         let Some(sent) = sent else { continue };
         let process = process_since(sent, backend.restarted());
@@ -108,7 +125,12 @@ async fn ask(gateway: &Gateway, backend: &Backend, questions: &Questions) -> Res
         client.sighted(gateway, prompt, sighted, history, now());
     }
     for (client, untold) in &questions.untold {
-        let history = backend.history_of(&untold.prompt, limit).await?;
+        let history = match backend.history_of(&untold.prompt, limit).await {
+            Ok(history) => history,
+            // Its end is known; that is told without its outputs.
+            Err(error) if error.is_about_this_question() => None,
+            Err(error) => return Err(error),
+        };
         client.tell_again(gateway, untold, history.as_ref());
     }
     Ok(())
@@ -158,26 +180,44 @@ impl Returned {
     }
 
     async fn round(&mut self, gateway: &Arc<Gateway>) {
-        let limit = gateway.config.fleet.probe_timeout;
         for (id, prompts) in &mut self.prompts {
             let backend = gateway.fleet.get(*id);
             if !backend.is_up() {
                 continue;
             }
-            let few = prompts.len().min(PER_ROUND);
-            let mut still_running = Vec::new();
-            for prompt in prompts.drain(..few).collect::<Vec<_>>() {
-                match backend.look_for_one(&prompt, limit).await {
-                    Ok(Sighting::Queued { .. }) => operate::call_back(gateway, backend, &prompt),
-                    Ok(Sighting::Ended(ended)) => {
-                        gateway.prompt_corrected(&prompt, end_of(ended.outcome));
+            let few: Vec<PromptId> = prompts.iter().take(PER_ROUND).cloned().collect();
+            let mut settled = Vec::new();
+            let asked = async {
+                for prompt in &few {
+                    if tell_apart(gateway, backend, prompt).await {
+                        settled.push(prompt);
                     }
-                    Ok(Sighting::Absent) => {}
-                    Ok(Sighting::Running { .. }) | Err(_) => still_running.push(prompt),
                 }
-            }
-            prompts.append(&mut still_running);
+            };
+            let _ = timeout(ROUND_MAX, asked).await;
+            prompts.retain(|prompt| !settled.contains(&prompt));
+            // Those that are not settled come after all others.
+            let left = (few.len() - settled.len()).min(prompts.len());
+            prompts.rotate_left(left);
         }
+    }
+}
+
+/// What became of a prompt that was presumed lost. False if it has to be asked about again.
+async fn tell_apart(gateway: &Arc<Gateway>, backend: &Arc<Backend>, prompt: &PromptId) -> bool {
+    let limit = gateway.config.fleet.probe_timeout;
+    match backend.look_for_one(prompt, limit).await {
+        Ok(Sighting::Queued { .. }) => {
+            operate::call_back(gateway, backend, prompt);
+            // Until it is seen to be gone.
+            false
+        }
+        Ok(Sighting::Ended(ended)) => {
+            gateway.prompt_corrected(prompt, end_of(ended.outcome));
+            true
+        }
+        Ok(Sighting::Absent) => true,
+        Ok(Sighting::Running { .. }) | Err(_) => false,
     }
 }
 

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
+use tokio::time::MissedTickBehavior;
 
 use super::log::LogBudget;
 use super::{Client, Gone};
@@ -117,9 +118,13 @@ pub fn with_client<T>(
 /// Looks at all clients once a second until the process stops: moves idle ones off backends that
 /// are down or draining, closes links that nobody needs, forgets clients whose lease has ended.
 pub async fn sweep(gateway: Arc<Gateway>) {
+    let mut tick = tokio::time::interval(SWEEP_INTERVAL);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
-            () = sleep(SWEEP_INTERVAL) => {}
+            // First: trims must not starve it.
+            biased;
+            _ = tick.tick() => {}
             () = gateway.trim_asked() => {
                 trim(&gateway);
                 // What cannot go must not be looked for without a pause.
@@ -210,7 +215,11 @@ impl Client {
             backend.is_up() && backend.admin() == AdminState::Ready
         });
         let has_link = state.link.is_some();
-        let should_move = !state.core.is_held() && !has_place && has_link;
+        // A read can move an idle binding, and leaves the link behind.
+        let is_astray = state.link.as_ref().is_some_and(|link| {
+            state.core.bound().is_some_and(|(backend, _)| backend != link.backend)
+        });
+        let should_move = !state.core.is_held() && has_link && (is_astray || !has_place);
         let should_link = 0 < state.core.sockets() && !has_link;
         if should_move || should_link { Care::Rebind } else { Care::Nothing }
     }

@@ -65,6 +65,11 @@ impl Client {
         history: Option<&Ended>,
         now: Instant,
     ) {
+        if let Some(history) = history
+            && let Some(backend) = self.inspect(|core, _| Some(core.pending().get(prompt)?.backend))
+        {
+            gateway.learn_history(backend, prompt, history);
+        }
         let mut state = self.state();
         let backend = state.core.pending().get(prompt).map(|pending| pending.backend);
         if backend.is_some() && sighted == Sighted::Running {
@@ -80,9 +85,6 @@ impl Client {
         state.finish(self, gateway, prompt, now);
         let told = state.told();
         drop(state);
-        for made_up in history.into_iter().flat_map(|history| history.events(prompt.as_str())) {
-            gateway.learn_files(backend, made_up.as_bytes());
-        }
         gateway.prompt_ended(prompt, end, told);
     }
 
@@ -90,7 +92,8 @@ impl Client {
     pub(super) fn presume_lost(&self, gateway: &Gateway, backend: BackendId, now: Instant) {
         let end = End::Lost(Loss::BackendGone);
         let mut state = self.state();
-        let prompts: Vec<PromptId> = state.core.pending().keys().cloned().collect();
+        let there = state.core.pending().iter().filter(|(_, found)| found.backend == backend);
+        let prompts: Vec<PromptId> = there.map(|(prompt, _)| prompt.clone()).collect();
         for prompt in &prompts {
             if state.core.end(prompt, end, now).is_some() {
                 state.tell_end(self, prompt, end, &gateway.fleet.get(backend).name);
@@ -322,6 +325,19 @@ mod tests {
         assert!(!client.state().log.has_start("q"), "the old link is not the client's any more");
         client.relay(&gateway, &new, start("q"), now());
         assert!(client.state().log.has_start("q"));
+        gateway.tasks.stop();
+    }
+
+    #[tokio::test]
+    async fn a_forced_reset_ends_its_prompts_in_the_log_as_well() {
+        let gateway = gateway();
+        let (client, link) = at_work(&gateway, "p");
+        client.relay(&gateway, &link, start("p"), now());
+        client.reset(&gateway);
+        let state = client.state();
+        assert!(state.log.running().is_none() && state.log.has_ended("p"));
+        assert!(state.log.running_prompts().is_empty(), "or it would be replayed for ever");
+        drop(state);
         gateway.tasks.stop();
     }
 

@@ -58,6 +58,9 @@ impl Client {
 
     /// Tells an end from before the restart, with what its backend still knows of it.
     pub(super) fn tell_again(&self, gateway: &Gateway, untold: &Untold, history: Option<&Ended>) {
+        if let Some(history) = history {
+            gateway.learn_history(untold.backend, &untold.prompt, history);
+        }
         let mut state = self.state();
         if !state.forget_untold(&untold.prompt) {
             return;

@@ -15,7 +15,6 @@ use crate::comfy::say;
 use crate::config::SocketsConfig;
 use crate::gateway::Gateway;
 use crate::net::now;
-use crate::routing::decision::Decision;
 use crate::ws::{Frame, Opcode};
 
 /// A socket in its client's state.
@@ -82,8 +81,8 @@ impl Client {
     /// Binds on first contact and opens the link. A fleet without a place is no reason to refuse
     /// a socket: it was answered already, and the sweep tries again.
     pub(super) fn bind_socket(self: &Arc<Self>, gateway: &Arc<Gateway>) {
-        if let Ok(Ok(Decision { backend, .. })) = self.contact(gateway) {
-            self.linked(gateway, backend);
+        if let Ok(Ok(_)) = self.contact(gateway) {
+            self.linked(gateway);
         }
     }
 

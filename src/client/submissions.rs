@@ -28,6 +28,8 @@ impl Client {
         let submit = |state: &mut State, fleet: FleetNow<'_>, now| {
             let decision = state.core.submit(prompt.clone(), max, fleet, now)?;
             state.disowned.forget(prompt);
+            // The ledger may have forgotten an older prompt of this id before the log has.
+            state.log.withdraw(prompt);
             gateway.fleet.get(decision.backend).load.expect_one();
             if !output_nodes.is_empty() {
                 state.output_nodes.insert(prompt.clone(), output_nodes);
@@ -64,6 +66,11 @@ impl Client {
         let link = self.ensure_link(&mut state, gateway, decision.backend);
         state.note(self, gateway);
         Some((decision, link))
+    }
+
+    /// What is pending on `backend` is left to the reconciler.
+    pub fn must_ask(&self, backend: BackendId) {
+        self.state().core.must_ask(backend);
     }
 
     /// The prompt is not where it was sent, and its client is told so. Should it turn up after

@@ -7,6 +7,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
+use super::scan;
 use super::version::Version;
 
 /// The answer is not what ComfyUI answers there.
@@ -97,7 +98,8 @@ pub(super) struct Queue {
 
 /// Reads the answer of `GET /queue`.
 pub(super) fn queue(body: &[u8]) -> Result<Queue, Junk> {
-    serde_json::from_slice(body).map_err(|_| Junk::Malformed)
+    let read = |body: &[u8]| serde_json::from_slice(body).map_err(|_| Junk::Malformed);
+    read(body).or_else(|_| read(&scan::without_nan(body)))
 }
 
 impl<'de> Deserialize<'de> for QueueItem {
@@ -143,9 +145,12 @@ pub fn in_queue(body: &[u8], id: &str) -> Result<Option<Sighting>, Junk> {
 /// # Errors
 /// It is no history.
 pub fn in_history(body: &[u8], id: &str) -> Result<Option<Ended>, Junk> {
-    let history: IndexMap<String, Entry<'_>> =
-        serde_json::from_slice(body).map_err(|_| Junk::Malformed)?;
-    Ok(history.get(id).map(Entry::read))
+    let read = |body: &[u8]| {
+        let history: IndexMap<String, Entry<'_>> =
+            serde_json::from_slice(body).map_err(|_| Junk::Malformed)?;
+        Ok(history.get(id).map(Entry::read))
+    };
+    read(body).or_else(|_: Junk| read(&scan::without_nan(body)))
 }
 
 #[derive(Deserialize)]

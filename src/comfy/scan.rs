@@ -65,6 +65,35 @@ fn after_number(rest: &[u8]) -> Result<&[u8], Unsafe> {
     if is_integer || is_finite() == Some(true) { Ok(after) } else { Err(Unsafe::NotFinite) }
 }
 
+/// The same JSON with `null` for the numbers that JSON does not have and Python writes (`NaN`,
+/// `Infinity`): one node's odd output must not make a whole history unreadable.
+#[must_use]
+pub fn without_nan(json: &[u8]) -> Vec<u8> {
+    const ODD: [&[u8]; 3] = [b"-Infinity", b"Infinity", b"NaN"];
+    let mut clean = Vec::with_capacity(json.len());
+    let (mut at, mut in_string) = (0, false);
+    while let Some(&byte) = json.get(at) {
+        let rest = &json[at..];
+        let odd = ODD.iter().find(|odd| !in_string && rest.starts_with(odd));
+        match (odd, byte) {
+            (Some(odd), _) => {
+                clean.extend_from_slice(b"null");
+                at += odd.len();
+            }
+            (None, b'\\') if in_string => {
+                clean.extend_from_slice(&rest[..rest.len().min(2)]);
+                at += 2;
+            }
+            (None, _) => {
+                in_string ^= byte == b'"';
+                clean.push(byte);
+                at += 1;
+            }
+        }
+    }
+    clean
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -82,5 +111,13 @@ mod tests {
         let nested = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
         assert_eq!(scan(nested(128).as_bytes()), Ok(()));
         assert_eq!(scan(nested(129).as_bytes()), Err(Unsafe::TooDeep));
+    }
+
+    #[test]
+    fn numbers_that_json_does_not_have_become_null_outside_of_strings() {
+        let python = br#"{"a": [NaN, -Infinity, Infinity, 1], "b\"NaN": "NaN \\"}"#;
+        let clean = br#"{"a": [null, null, null, 1], "b\"NaN": "NaN \\"}"#;
+        assert_eq!(without_nan(python), clean);
+        assert_eq!(without_nan(br#""\"#), br#""\"#, "cut in the middle of an escape");
     }
 }

@@ -29,6 +29,17 @@ pub enum AskError {
     Junk(#[from] Junk),
 }
 
+impl AskError {
+    /// True if the backend answered, but not as it should: another question may fare better.
+    #[must_use]
+    pub fn is_about_this_question(&self) -> bool {
+        match self {
+            Self::Body(_) | Self::Status(_) | Self::Junk(_) => true,
+            Self::Exchange(_) => false,
+        }
+    }
+}
+
 impl Backend {
     /// `GET path`: status and body, within `limit`.
     ///
@@ -132,8 +143,12 @@ impl Backend {
             Some(JobState::Pending) => Ok(Sighting::Queued { number: None }),
             Some(JobState::Running) => Ok(Sighting::Running { number: None }),
             Some(JobState::Absent) => Ok(Sighting::Absent),
+            Some(JobState::Ended) => {
+                let ended = self.history_of(prompt, limit).await?;
+                Ok(ended.map_or(Sighting::Absent, Sighting::Ended))
+            }
             // A fork without the route, or an entry that makes it fail: the long way.
-            Some(JobState::Ended) | None => self.look_for(prompt, limit).await,
+            None => self.look_for(prompt, limit).await,
         }
     }
 

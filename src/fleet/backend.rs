@@ -191,6 +191,7 @@ impl Backend {
 
     /// A client that was bound to it is not any more.
     pub fn client_left(&self) {
+        // It may be told before the coming is: the two are counted after the client's lock.
         self.bound.fetch_sub(1, Ordering::Relaxed);
     }
 

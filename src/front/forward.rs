@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use http::header::CACHE_CONTROL;
+use http::header::{CACHE_CONTROL, CONTENT_LENGTH};
 use http::{HeaderValue, Request, Response, Uri};
 use hyper::body::Incoming;
 
@@ -114,6 +114,11 @@ pub fn to_backend(
         parts.uri = parts.uri.path_and_query().cloned().map_or_else(Uri::default, Uri::from);
     }
     headers::to_backend(&mut parts.headers, &target.backend);
+    if !matches!(body, RequestBody::Streamed { .. }) {
+        // The length of a body that is not sent makes the next request on the connection its body
+        // (RFC 9112 section 11.2); hyper writes the right one, and none over a wrong one.
+        parts.headers.remove(CONTENT_LENGTH);
+    }
     parts.version = http::Version::HTTP_11;
     parts.extensions.clear();
     Request::from_parts(parts, body)

@@ -4,13 +4,15 @@
 //! once, in a task of its own that runs to a known outcome whether its client waits or not. When
 //! the answer is missing, the backend is asked; a guess is never told.
 
+mod truth;
+
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use smallvec::SmallVec;
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::header::{ACCEPT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use http::request::Parts;
 use http::response::Parts as ResponseParts;
 use http::{HeaderValue, Request, Response, StatusCode};
@@ -27,23 +29,22 @@ use crate::body::{BodyShare, CollectLimits, OnEnd as _, RequestBody, ResponseBod
 use crate::client::Client;
 use crate::client::link::Link;
 use crate::client::registry::with_client;
-use crate::comfy::answers::{self, Sighting};
+use crate::comfy::answers;
 use crate::comfy::{reply, submission};
 use crate::config::OnJournalError;
 use crate::error::{Fault, GatewayError};
 use crate::fleet::backend::Backend;
 use crate::gateway::Gateway;
-use crate::net::{now, sleep};
+use crate::net::now;
 use crate::operate;
 use crate::routing::ids::{BackendId, ClientId, PromptId};
 use crate::routing::ledger::State;
-use crate::routing::pending::{ABSENT_LOOKS_APART, End};
+use crate::routing::pending::End;
 
 /// The largest answer to a submission: `node_errors` of a large graph.
 const ANSWER_MAX: u64 = 64 << 20;
 
-/// The pause between two questions while a backend does not answer them.
-const LOOK_AGAIN: Duration = Duration::from_millis(250);
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 /// Takes a submission, sends it, and answers with what came of it.
 ///
@@ -71,7 +72,7 @@ pub async fn submit(gateway: &Arc<Gateway>, who: &Who, request: Request<Incoming
         link,
         output_nodes: ready.output_nodes,
         sent: now(),
-        _share: share,
+        share: Some(share),
     };
     outcome(gateway, sending, parts, ready.body).await
 }
@@ -104,11 +105,11 @@ fn decide(
     prompt: &PromptId,
     output_nodes: &[String],
 ) -> Result<(Arc<Client>, Target, Arc<Link>), GatewayError> {
+    gateway.ledger().reserve(prompt, id, now()).map_err(|_known| GatewayError::PromptIdKnown)?;
     let waiting = match gateway.clients.get(id) {
         Some(_) => None,
         None => gateway.browsers.take_upload(who.address, now()),
     };
-    gateway.ledger().reserve(prompt, id, now()).map_err(|_known| GatewayError::PromptIdKnown)?;
     let decided = with_client(&gateway.clients, id, |client| {
         if let Some((backend, until)) = waiting {
             client.reserve(gateway, backend, until);
@@ -143,8 +144,8 @@ struct Sending {
     output_nodes: Vec<String>,
     /// When it was decided; a backend that was gone after this does not have it.
     sent: Instant,
-    /// Its body counts against the budget until it is answered.
-    _share: BodyShare,
+    /// Its body counts against the budget until it is sent and answered.
+    share: Option<BodyShare>,
 }
 
 /// What became of sending it.
@@ -165,15 +166,21 @@ impl Sending {
     async fn run(mut self, parts: Parts, body: Bytes) -> Answer {
         let mut tried = Tried::new();
         loop {
+            self.sent = now();
             let failure = match self.is_ready().await {
                 Ok(()) if !self.is_pending() => {
                     // A reset ended it while its link was dialled: nothing was sent.
-                    return self.ended_meanwhile();
+                    return self.ended_meanwhile().await;
                 }
                 Ok(()) => match self.send(parts.clone(), body.clone()).await {
                     Sent::Answered(parts, body) => return self.answered(parts, body).await,
                     Sent::Never(error) => error,
-                    Sent::Unclear => return self.look().await,
+                    Sent::Unclear => {
+                        // Looking can take long, and needs no body.
+                        drop(body);
+                        self.share = None;
+                        return self.look().await;
+                    }
                 },
                 Err(failure) => failure,
             };
@@ -222,9 +229,10 @@ impl Sending {
 
     async fn send(&self, mut parts: Parts, body: Bytes) -> Sent {
         self.gateway.metrics.submissions.inc();
-        // The body may have been rewritten.
-        parts.headers.remove(CONTENT_LENGTH);
-        parts.headers.remove(TRANSFER_ENCODING);
+        // ComfyUI decodes by the charset that is said here: what was checked is UTF-8.
+        parts.headers.insert(CONTENT_TYPE, JSON);
+        // The answer has to be read, also where ComfyUI compresses.
+        parts.headers.remove(ACCEPT_ENCODING);
         let request = to_backend(&self.target, parts, RequestBody::whole(body));
         let limit = self.gateway.config.server.answer_timeout;
         let (response, lease) = match self.backend().pool.send(request, limit).await {
@@ -266,56 +274,6 @@ impl Sending {
         self.look().await
     }
 
-    /// Asks the backend until it is known whether it has the prompt (P2).
-    async fn look(self) -> Answer {
-        let limit = self.gateway.config.fleet.probe_timeout;
-        let mut missed: Option<Instant> = None;
-        while self.is_pending() {
-            match self.backend().look_for(&self.prompt, limit).await {
-                Ok(Sighting::Absent) => {
-                    let first = *missed.get_or_insert_with(now);
-                    let is_restarted =
-                        self.backend().restarted().is_some_and(|gone| self.sent < gone);
-                    let is_sure = ABSENT_LOOKS_APART <= now().duration_since(first);
-                    if is_restarted || is_sure {
-                        return self.not_there();
-                    }
-                }
-                Ok(Sighting::Queued { number, .. } | Sighting::Running { number }) => {
-                    return Ok(self.found(number));
-                }
-                Ok(Sighting::Ended(_)) => return Ok(self.found(None)),
-                Err(error) => debug!(prompt = %self.prompt, %error, "Looking for a prompt."),
-            }
-            sleep(LOOK_AGAIN).await;
-        }
-        self.ended_meanwhile()
-    }
-
-    /// It is said not to be queued; should that turn out wrong, it is stopped.
-    fn not_there(self) -> Answer {
-        let backend = self.backend().name.clone();
-        let answer = self.withdraw(GatewayError::NotQueued { backend });
-        self.client.disown(&self.prompt);
-        operate::watch_for(&self.gateway, self.backend(), &self.prompt);
-        answer
-    }
-
-    /// It ended while it was looked for. Its events said so, and only what was taken has events;
-    /// or it was ended as lost, or by force.
-    fn ended_meanwhile(self) -> Answer {
-        let state = self.gateway.ledger().get(&self.prompt, now()).map(|record| record.state);
-        match state {
-            Some(State::Ended(End::Succeeded | End::Failed | End::Interrupted | End::Deleted)) => {
-                Ok(self.found(None))
-            }
-            Some(State::Ended(End::Lost(_)) | State::Pending | State::Learned) | None => {
-                self.backend().load.not_taken();
-                Err(GatewayError::BackendDown { backend: self.backend().name.clone() })
-            }
-        }
-    }
-
     fn found(&self, number: Option<f64>) -> Response<ResponseBody> {
         self.taken();
         let mut response = json(reply::queued(&self.prompt, number));
@@ -326,8 +284,7 @@ impl Sending {
     fn taken(&self) {
         self.backend().load.taken(now());
         self.client.accepted(&self.prompt);
-        let state = self.gateway.ledger().get(&self.prompt, now()).map(|record| record.state);
-        if matches!(state, Some(State::Ended(End::Lost(_)))) {
+        if matches!(self.state(), Some(State::Ended(End::Lost(_)))) {
             // It was told to be lost while it was on its way, and now it is there.
             operate::call_back(&self.gateway, self.backend(), &self.prompt);
         }
@@ -343,6 +300,10 @@ impl Sending {
         self.backend().load.not_taken();
         self.client.withdraw(&self.gateway, &self.prompt);
         self.gateway.prompt_withdrawn(&self.prompt);
+    }
+
+    fn state(&self) -> Option<State> {
+        self.gateway.ledger().get(&self.prompt, now()).map(|record| record.state)
     }
 
     fn is_pending(&self) -> bool {

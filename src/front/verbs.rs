@@ -9,7 +9,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::Request;
+use http::header::CONTENT_TYPE;
+use http::{HeaderValue, Request};
 use hyper::body::Incoming;
 use tracing::debug;
 
@@ -128,10 +129,14 @@ pub async fn subscribe_logs(
     if let Some(client) = gateway.clients.get(&id) {
         client.wants_logs(if wanted.enabled { Wanted::Yes } else { Wanted::No });
         // The backend drops a subscription of a socket that it does not know yet.
-        let link = client.linked(gateway, target.backend.id);
-        link.is_open_within(gateway.config.prompts.link_timeout).await;
+        if let Some(link) = client.linked(gateway) {
+            link.is_open_within(gateway.config.prompts.link_timeout).await;
+        }
     }
-    let request = to_backend(&target, parts, RequestBody::whole(body));
+    let mut request = to_backend(&target, parts, RequestBody::whole(body));
+    // By whatever charset its client says, what was read is UTF-8.
+    let json = HeaderValue::from_static("application/json");
+    request.headers_mut().insert(CONTENT_TYPE, json);
     send(gateway, &target, request).await
 }
 

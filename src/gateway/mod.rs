@@ -14,6 +14,7 @@ use crate::client::log::LogBudget;
 use crate::client::reconcile;
 use crate::client::registry::{self, Clients};
 use crate::comfy;
+use crate::comfy::answers::Ended;
 use crate::config::Config;
 use crate::demo::Demo;
 use crate::fleet::backend::Backend;
@@ -24,7 +25,7 @@ use crate::metrics::Metrics;
 use crate::net::{Network, now};
 use crate::routing::decision::Decision;
 use crate::routing::files::Files;
-use crate::routing::ids::BackendId;
+use crate::routing::ids::{BackendId, PromptId};
 use crate::routing::ledger::Ledger;
 use crate::tasks::Tasks;
 
@@ -162,6 +163,13 @@ impl Gateway {
     pub fn learn_files(&self, backend: BackendId, text: &[u8]) {
         for file in comfy::files::of_event(text) {
             self.files().learn(file, backend);
+        }
+    }
+
+    /// Learns of the files that a history entry tells of.
+    pub fn learn_history(&self, backend: BackendId, prompt: &PromptId, history: &Ended) {
+        for made_up in history.events(prompt.as_str()) {
+            self.learn_files(backend, made_up.as_bytes());
         }
     }
 

@@ -10,6 +10,7 @@ mod backends;
 mod daemon;
 mod docs;
 mod ends;
+mod framing;
 mod front;
 mod journal;
 mod kills;

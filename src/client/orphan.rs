@@ -1,0 +1,78 @@
+//! When is a link an orphan: open, and forgotten by its backend? (Promise S1.) Pure.
+//!
+//! ComfyUI keeps one socket per id and forgets the *newer* one when the older one closes. Nothing
+//! says so; but a `status` goes to every socket that the backend knows, and our watch link gets it.
+
+use std::time::{Duration, Instant};
+
+/// How long a `status` that the watch link got may take to arrive on a link.
+pub const STATUS_LAG: Duration = Duration::from_secs(2);
+
+/// What a link has seen.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Seen {
+    opened: Option<Instant>,
+    status: Option<Instant>,
+    /// Since when it lacks a `status` that the watch link got. Kept, because a busy backend sends
+    /// the next one before this one is late.
+    lacking: Option<Instant>,
+}
+
+impl Seen {
+    /// It has just opened.
+    #[must_use]
+    pub fn opened(now: Instant) -> Self {
+        Self { opened: Some(now), ..Self::default() }
+    }
+
+    /// A `status` arrived on it.
+    pub fn status_came(&mut self, now: Instant) {
+        self.status = Some(now);
+        self.lacking = None;
+    }
+
+    /// True if it has lacked for [`STATUS_LAG`] what the watch link got, last at `watched`.
+    pub fn is_suspect(&mut self, watched: Option<Instant>, now: Instant) -> bool {
+        let Some(watched) = watched else { return false };
+        let was_open = self.opened.is_some_and(|opened| opened < watched);
+        // The two sockets are written in turn, so ours may have been the first by a moment.
+        let lacks_it = self.status.is_none_or(|ours| ours + STATUS_LAG < watched);
+        if !(was_open && lacks_it) {
+            return false;
+        }
+        let since = *self.lacking.get_or_insert(watched);
+        STATUS_LAG <= now.duration_since(since)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(start: Instant, millis: u64) -> Instant {
+        start + Duration::from_millis(millis)
+    }
+
+    #[test]
+    fn a_link_that_lacks_what_the_watch_link_got_two_seconds_ago_is_suspect() {
+        let t = crate::net::now();
+        let mut seen = Seen::opened(t);
+        assert!(!seen.is_suspect(None, at(t, 9_000)), "the backend was silent");
+        assert!(!seen.is_suspect(Some(at(t, 100)), at(t, 2_099)));
+        assert!(seen.is_suspect(Some(at(t, 100)), at(t, 2_100)));
+        seen.status_came(at(t, 2_200));
+        assert!(!seen.is_suspect(Some(at(t, 2_300)), at(t, 9_000)), "the two are written in turn");
+        assert!(!Seen::opened(at(t, 200)).is_suspect(Some(at(t, 100)), at(t, 9_000)), "too young");
+    }
+
+    #[test]
+    fn an_orphan_of_a_backend_that_says_something_all_the_time_is_found_too() {
+        let t = crate::net::now();
+        let mut seen = Seen::opened(t);
+        let suspected = (1..10).find(|step| {
+            let now = at(t, step * 1_000);
+            seen.is_suspect(Some(at(t, step * 1_000 - 100)), now)
+        });
+        assert_eq!(suspected, Some(3));
+    }
+}
