@@ -91,6 +91,8 @@ async fn own_prompts_are_counted_and_those_of_others_say_nothing() {
 async fn events_and_frames_that_nobody_knows_pass_untouched() {
     let world = World::new(1).await;
     let mut socket = world.socket("ada").await;
+    // What is not kept reaches those who are there.
+    socket.until("status").await;
     world.submit("ada", &with_output_node("SimBroadcast")).await.prompt_id();
     let custom = socket.until("sim.broadcast").await;
     assert_eq!(custom["data"]["from"], "a");
