@@ -30,7 +30,7 @@ pub mod socket;
 pub mod submissions;
 pub mod tell;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -43,7 +43,7 @@ use crate::net::now;
 use crate::routing::client as core;
 use crate::routing::decision::{Decision, Refusal, Released, StillPending};
 use crate::routing::ids::{BackendId, ClientId, PromptId};
-use crate::routing::pending::{End, Loss, Pending};
+use crate::routing::pending::{End, Loss, Pending, Phase};
 use crate::routing::place::FleetNow;
 use crate::ws::Frame;
 use disowned::{Disowned, Why};
@@ -79,6 +79,8 @@ struct State {
     disowned: Disowned,
     /// `executing` without a prompt, from a backend that works on one whose start was not heard.
     unclaimed: Option<Frame>,
+    /// Pending prompts of which events may be lost: their ends are told with their history.
+    missed: BTreeMap<PromptId, Missed>,
     /// Ends from before a restart, to be fetched and told again.
     untold: Vec<Untold>,
     /// The binding as the journal has it.
@@ -89,6 +91,15 @@ struct State {
 
 /// What the journal knows of a binding: backend, since when, reserved until when.
 type Noted = (BackendId, Instant, Option<Instant>);
+
+/// What is to come of a prompt of which events were missed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Missed {
+    /// More events, perhaps.
+    GoesOn,
+    /// Nothing: its last word was heard, and is held back until its history is there.
+    IsOver,
+}
 
 /// A decision of the core, or its refusal.
 type Decided = Result<Decision, Refusal>;
@@ -115,6 +126,7 @@ impl Client {
             output_nodes: HashMap::new(),
             disowned: Disowned::default(),
             unclaimed: None,
+            missed: BTreeMap::new(),
             untold: Vec::new(),
             noted: None,
             is_gone: false,
@@ -174,6 +186,7 @@ impl Client {
         let mut state = self.state();
         state.let_go_of_link();
         let released = state.core.reset(now());
+        state.missed.clear();
         for (prompt, pending) in &released.cut_off {
             let backend = &gateway.fleet.get(pending.backend).name;
             state.tell_end(self, prompt, End::Lost(Loss::Reset), backend);
@@ -224,6 +237,7 @@ impl Client {
         let mut state = self.state();
         // What ended between the last look and this moment was told to nobody.
         state.core.must_ask_again(link.backend);
+        state.may_have_missed(link.backend, |phase| phase != Phase::Sending);
         let wants_logs = state.wants_logs;
         drop(state);
         gateway.reconcile_soon();
@@ -249,6 +263,7 @@ impl Client {
     fn link_broke(&self, gateway: &Gateway, link: &Arc<Link>) {
         let mut state = self.state();
         state.core.must_ask(link.backend);
+        state.may_have_missed(link.backend, |_any| true);
         drop(state);
         gateway.reconcile_soon();
     }
