@@ -9,7 +9,7 @@ use dashmap::mapref::entry::Entry;
 use super::log::LogBudget;
 use super::{Client, Gone};
 use crate::gateway::Gateway;
-use crate::net::{now, sleep};
+use crate::net::{Hashing, now, sleep};
 use crate::routing::ids::{BackendId, ClientId};
 use crate::routing::place::AdminState;
 
@@ -30,7 +30,7 @@ pub struct TooManyClients {
 /// The clients. Entries are independent of each other, so a concurrent map serves.
 #[derive(Debug)]
 pub struct Clients {
-    by_id: DashMap<ClientId, Arc<Client>>,
+    by_id: DashMap<ClientId, Arc<Client>, Hashing>,
     max: usize,
     logs: LogBudget,
 }
@@ -38,7 +38,7 @@ pub struct Clients {
 impl Clients {
     #[must_use]
     pub fn new(max: usize, logs: LogBudget) -> Self {
-        Self { by_id: DashMap::new(), max, logs }
+        Self { by_id: DashMap::default(), max, logs }
     }
 
     /// The client of that name, made on first contact.
@@ -119,6 +119,7 @@ pub fn with_client<T>(
 pub async fn sweep(gateway: Arc<Gateway>) {
     loop {
         tokio::select! {
+            biased;
             () = sleep(SWEEP_INTERVAL) => {}
             () = gateway.trim_asked() => {
                 trim(&gateway);

@@ -27,3 +27,4 @@ mod stop;
 mod strangers;
 mod support;
 mod tidy;
+mod turmoil;
