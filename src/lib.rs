@@ -28,6 +28,7 @@ pub mod cache;
 pub mod error;
 pub mod net;
 pub mod tasks;
+pub mod watched;
 pub mod ws;
 
 pub mod cli;

@@ -85,6 +85,7 @@ pub fn watch_for(gateway: &Arc<Gateway>, backend: &Arc<Backend>, prompt: &Prompt
         let limit = gateway.config.fleet.probe_timeout;
         for pause in LATE_LOOKS {
             tokio::select! {
+                biased;
                 () = sleep(pause) => {}
                 () = gateway.tasks.stopping() => return,
             }

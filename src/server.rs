@@ -198,6 +198,7 @@ pub async fn accept(
     let open = Open::default();
     loop {
         let accepted = tokio::select! {
+            biased;
             accepted = listener.accept() => accepted,
             () = tasks.stopping() => return,
         };
@@ -258,6 +259,7 @@ async fn serve(
         limits.builder().serve_connection(TokioIo::new(stream), answer).with_upgrades();
     let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {
+        biased;
         ended = &mut connection => ended,
         () = tasks.stopping() => {
             let mut ended = None;

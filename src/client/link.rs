@@ -9,7 +9,7 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
@@ -22,6 +22,7 @@ use crate::fleet::backend::Backend;
 use crate::gateway::Gateway;
 use crate::net::{now, sleep};
 use crate::routing::ids::BackendId;
+use crate::watched::Watched;
 use crate::ws::{self, Channel, Frame, Limits, Opcode, ReceiveError};
 
 /// What every link says first (ComfyUI 0.3.45): previews then name their prompt.
@@ -74,7 +75,7 @@ impl Phase {
 #[derive(Debug)]
 pub struct Link {
     pub backend: BackendId,
-    phase: watch::Sender<Phase>,
+    phase: Watched<Phase>,
     stop: CancellationToken,
     outgoing: mpsc::Sender<Frame>,
     seen: Mutex<Seen>,
@@ -91,7 +92,7 @@ impl Link {
         let (outgoing, receiver) = mpsc::channel(OUTGOING_MAX);
         let link = Self {
             backend,
-            phase: watch::Sender::new(Phase::Dialling),
+            phase: Watched::new(Phase::Dialling),
             stop,
             outgoing,
             seen: Mutex::default(),
@@ -101,14 +102,13 @@ impl Link {
 
     #[must_use]
     pub fn phase(&self) -> Phase {
-        *self.phase.borrow()
+        self.phase.get()
     }
 
     /// Waits until it is open; false if `limit` passes or it closes before.
     pub async fn is_open_within(&self, limit: Duration) -> bool {
-        let mut phase = self.phase.subscribe();
-        let settled = phase.wait_for(|phase| *phase != Phase::Dialling);
-        matches!(timeout(limit, settled).await, Ok(Ok(phase)) if *phase == Phase::Open)
+        let settled = self.phase.wait_for(|phase| phase != Phase::Dialling);
+        matches!(timeout(limit, settled).await, Ok(Phase::Open))
     }
 
     /// Asks it to close; it ends with the TCP connection.
@@ -140,11 +140,6 @@ impl Link {
         self.seen().is_suspect(watch_status, now)
     }
 
-    async fn closed(&self) {
-        let mut phase = self.phase.subscribe();
-        let _ = phase.wait_for(|phase| *phase == Phase::Closed).await;
-    }
-
     fn seen(&self) -> std::sync::MutexGuard<'_, Seen> {
         self.seen.lock().expect("never poisoned: no panic while held")
     }
@@ -160,11 +155,11 @@ pub async fn run(
     before: Vec<Arc<Link>>,
 ) {
     for old in before {
-        old.closed().await;
+        old.phase.wait_for(|phase| phase == Phase::Closed).await;
     }
     let mut runner = Runner { gateway, client, link, outgoing };
     runner.run().await;
-    runner.link.phase.send_replace(Phase::Closed);
+    runner.link.phase.set(Phase::Closed);
     runner.client.link_ended(&runner.link);
 }
 
@@ -198,6 +193,7 @@ impl Runner {
         while !self.link.stop.is_cancelled() {
             let stop = self.link.stop.clone();
             let opened = tokio::select! {
+                biased;
                 opened = self.open() => opened,
                 () = stop.cancelled() => return,
             };
@@ -208,7 +204,7 @@ impl Runner {
                     // One that did not last may be one of many.
                     failures = if STEADY <= now().duration_since(since) { 0 } else { failures + 1 };
                     debug!(client = %self.client.id, ?end, "Link ended.");
-                    self.link.phase.send_replace(Phase::Dialling);
+                    self.link.phase.set(Phase::Dialling);
                     self.client.link_broke(&self.gateway, &self.link);
                 }
                 None => failures += 1,
@@ -222,6 +218,7 @@ impl Runner {
         let backend = self.backend();
         let pause = PAUSES[failures.min(PAUSES.len() - 1)];
         tokio::select! {
+            biased;
             () = self.link.stop.cancelled() => {}
             () = async {
                 sleep(pause).await;
@@ -265,7 +262,7 @@ impl Runner {
     async fn serve(&mut self, opened: Opened) -> LinkEnd {
         let Opened { mut channel, early } = opened;
         *self.link.seen() = Seen::opened(now());
-        self.link.phase.send_replace(Phase::Open);
+        self.link.phase.set(Phase::Open);
         self.client.link_opened(&self.gateway, &self.link);
         let early_end = early.into_iter().find_map(|it| self.received(Some(Ok(it)), now()));
         let end = match early_end {
@@ -291,15 +288,18 @@ impl Runner {
         let mut silence = pin!(tokio::time::sleep(2 * ping_interval));
         loop {
             tokio::select! {
+                // What has come is read before silence is judged.
+                biased;
+                () = &mut stopped => return LinkEnd::Asked,
+                Some(frame) = self.outgoing.0.recv() => {
+                    if !send_within(channel, frame, ping_interval).await {
+                        return LinkEnd::Lost;
+                    }
+                }
                 received = channel.next() => {
                     heard = now();
                     if let Some(end) = self.received(received, heard) {
                         return end;
-                    }
-                }
-                Some(frame) = self.outgoing.0.recv() => {
-                    if !send_within(channel, frame, ping_interval).await {
-                        return LinkEnd::Lost;
                     }
                 }
                 () = &mut silence => {
@@ -313,7 +313,6 @@ impl Runner {
                         return LinkEnd::Lost;
                     }
                 }
-                () = &mut stopped => return LinkEnd::Asked,
             }
         }
     }

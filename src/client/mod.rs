@@ -16,6 +16,7 @@
 //! - [`registry`]: all clients, and the sweep over them
 //! - [`reconcile`]: ends found by asking
 //! - [`disowned`]: prompts whose events are nobody's any more (pure)
+//! - [`release`]: a binding that is let go, safely or by force
 //! - [`restart`]: a client as it was before a restart
 
 pub mod disowned;
@@ -26,13 +27,14 @@ pub mod queue;
 pub mod reconcile;
 pub mod registry;
 pub mod relay;
+pub mod release;
 pub mod restart;
 pub mod slot;
 pub mod socket;
 pub mod submissions;
 pub mod tell;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -43,12 +45,12 @@ use crate::journal::record::Told;
 use crate::journal::restore::Untold;
 use crate::net::now;
 use crate::routing::client as core;
-use crate::routing::decision::{Decision, Refusal, Released, StillPending};
+use crate::routing::decision::{Decision, Refusal};
 use crate::routing::ids::{BackendId, ClientId, PromptId};
-use crate::routing::pending::{End, Loss, Pending};
+use crate::routing::pending::{Pending, Phase};
 use crate::routing::place::FleetNow;
 use crate::ws::Frame;
-use disowned::{Disowned, Why};
+use disowned::Disowned;
 use link::Link;
 use log::{EventLog, LogBudget};
 use slot::Slot;
@@ -81,6 +83,8 @@ struct State {
     disowned: Disowned,
     /// `executing` without a prompt, from a backend that works on one whose start was not heard.
     unclaimed: Option<Frame>,
+    /// Pending prompts of which events may be lost: their ends are told with their history.
+    missed: BTreeMap<PromptId, Missed>,
     /// Ends from before a restart, to be fetched and told again.
     untold: Vec<Untold>,
     /// The binding as the journal has it.
@@ -91,6 +95,15 @@ struct State {
 
 /// What the journal knows of a binding: backend, since when, reserved until when.
 type Noted = (BackendId, Instant, Option<Instant>);
+
+/// What is to come of a prompt of which events were missed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Missed {
+    /// More events, perhaps.
+    GoesOn,
+    /// Nothing: its last word was heard, and is held back until its history is there.
+    IsOver,
+}
 
 /// A decision of the core, or its refusal.
 type Decided = Result<Decision, Refusal>;
@@ -117,6 +130,7 @@ impl Client {
             output_nodes: HashMap::new(),
             disowned: Disowned::default(),
             unclaimed: None,
+            missed: BTreeMap::new(),
             untold: Vec::new(),
             noted: None,
             is_gone: false,
@@ -157,49 +171,6 @@ impl Client {
         }
     }
 
-    /// Releases the binding if nothing is pending.
-    ///
-    /// # Errors
-    /// How much is pending.
-    pub fn release(&self, gateway: &Gateway) -> Result<Released, StillPending> {
-        let mut state = self.state();
-        if state.is_gone {
-            return Ok(Released::default());
-        }
-        let released = state.core.release(now())?;
-        state.let_go_of_link();
-        state.note(self, gateway);
-        gateway.count_left(released.backend);
-        Ok(released)
-    }
-
-    /// Resets by force: what is pending ends as lost, the sockets are told, the link is closed
-    /// so that no later event of it is relayed. The caller stops the backend's work.
-    pub fn reset(&self, gateway: &Gateway) -> Released {
-        let mut state = self.state();
-        if state.is_gone {
-            return Released::default();
-        }
-        state.let_go_of_link();
-        let released = state.core.reset(now());
-        for (prompt, pending) in &released.cut_off {
-            let backend = &gateway.fleet.get(pending.backend).name;
-            state.tell_end(self, prompt, End::Lost(Loss::Reset), backend);
-            state.log.ended(prompt, now());
-            state.output_nodes.remove(prompt);
-            state.disowned.add(prompt, Why::Told);
-        }
-        state.say_status(self, gateway);
-        state.note(self, gateway);
-        let told = state.told();
-        drop(state);
-        gateway.count_left(released.backend);
-        for (prompt, _) in &released.cut_off {
-            gateway.prompt_ended(prompt, End::Lost(Loss::Reset), told);
-        }
-        released
-    }
-
     /// The prompts that are pending, in the order of submission.
     #[must_use]
     pub fn pending(&self) -> Vec<(PromptId, Pending)> {
@@ -237,6 +208,7 @@ impl Client {
         let mut state = self.state();
         // What ended between the last look and this moment was told to nobody.
         state.core.must_ask_again(link.backend);
+        state.may_have_missed(link.backend, |phase| phase != Phase::Sending);
         let wants_logs = state.wants_logs;
         drop(state);
         gateway.reconcile_soon();
@@ -265,6 +237,7 @@ impl Client {
         // What is in the log and not pending was begun by others under this name: nobody asks for
         // it, and what was said of its end is lost.
         state.end_strangers();
+        state.may_have_missed(link.backend, |_any| true);
         drop(state);
         gateway.reconcile_soon();
     }

@@ -41,6 +41,7 @@ pub async fn reconcile(gateway: Arc<Gateway>) {
     let mut returned = Returned::default();
     loop {
         tokio::select! {
+            biased;
             () = sleep(ROUND) => {}
             () = gateway.reconcile_asked() => sleep(ROUND_MIN).await,
             () = gateway.tasks.stopping() => return,
@@ -102,6 +103,7 @@ fn questions(gateway: &Gateway) -> BTreeMap<BackendId, Questions> {
 
 async fn ask(gateway: &Gateway, backend: &Backend, questions: &Questions) -> Result<(), AskError> {
     let limit = gateway.config.fleet.probe_timeout;
+    let asked = now();
     let mut looks = Looks { backend, limit, queue: None };
     for (client, prompt) in &questions.pending {
         let sighting = match looks.look(prompt).await {
@@ -113,8 +115,13 @@ async fn ask(gateway: &Gateway, backend: &Backend, questions: &Questions) -> Res
             }
             Err(error) => return Err(error),
         };
-        let sent = client.inspect(|core, _| core.pending().get(prompt).map(|found| found.since));
-        let Some(sent) = sent else { continue };
+        let known = client
+            .inspect(|core, _| core.pending().get(prompt).map(|found| (found.since, found.heard)));
+        let Some((sent, heard)) = known else { continue };
+        if asked < heard && matches!(sighting, Sighting::Queued { .. }) {
+            // It was heard of since: it waited when it was asked for, and does not any more.
+            continue;
+        }
         let process = process_since(sent, backend.restarted());
         let (sighted, history) = match &sighting {
             Sighting::Queued { .. } => (Sighted::Queued, None),

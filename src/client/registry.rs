@@ -10,7 +10,7 @@ use tokio::time::MissedTickBehavior;
 use super::log::LogBudget;
 use super::{Client, Gone};
 use crate::gateway::Gateway;
-use crate::net::{now, sleep};
+use crate::net::{Hashing, now, sleep};
 use crate::routing::ids::{BackendId, ClientId};
 use crate::routing::place::AdminState;
 
@@ -31,7 +31,7 @@ pub struct TooManyClients {
 /// The clients. Entries are independent of each other, so a concurrent map serves.
 #[derive(Debug)]
 pub struct Clients {
-    by_id: DashMap<ClientId, Arc<Client>>,
+    by_id: DashMap<ClientId, Arc<Client>, Hashing>,
     max: usize,
     logs: LogBudget,
 }
@@ -39,7 +39,7 @@ pub struct Clients {
 impl Clients {
     #[must_use]
     pub fn new(max: usize, logs: LogBudget) -> Self {
-        Self { by_id: DashMap::new(), max, logs }
+        Self { by_id: DashMap::default(), max, logs }
     }
 
     /// The client of that name, made on first contact.

@@ -8,10 +8,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::disowned::Why;
-use super::link::Link;
+use super::link::{Link, Phase as LinkPhase};
 use super::log::Kept;
 use super::queue::Class;
-use super::{Client, State};
+use super::{Client, Missed, State};
 use crate::comfy::answers::Ended;
 use crate::comfy::event::{self, Event};
 use crate::comfy::preview::{self, Binary};
@@ -75,9 +75,21 @@ impl Client {
         if backend.is_some() && sighted == Sighted::Running {
             state.tell_running(self, prompt);
         }
-        let (Some(backend), Some(end)) = (backend, state.core.sight(prompt, sighted, now)) else {
-            return;
+        let is_linked = state.link.as_ref().is_some_and(|link| link.phase() == LinkPhase::Open);
+        if is_linked && sighted == Sighted::Queued {
+            // It has not begun, and all of it will be heard.
+            state.missed.remove(prompt);
+        }
+        let end = match sighted {
+            // There is nothing to wait for.
+            Sighted::InHistory(end) if state.missed.get(prompt) == Some(&Missed::IsOver) => {
+                state.core.end(prompt, end, now)
+            }
+            Sighted::InHistory(_) | Sighted::Queued | Sighted::Running | Sighted::Absent(_) => {
+                state.core.sight(prompt, sighted, now)
+            }
         };
+        let (Some(backend), Some(end)) = (backend, end) else { return };
         match history {
             Some(history) => state.tell_history(self, prompt, history),
             None => state.tell_end(self, prompt, end, &gateway.fleet.get(backend).name),
@@ -131,6 +143,12 @@ impl Relay<'_> {
             Event::Status { .. } => self.status(link, frame),
             // The answer to the link's own flags; sockets are answered by us.
             Event::FeatureFlags => {}
+            // It was made up when the prompt was seen to run; this one was still on its way.
+            Event::Start { prompt } if self.state.log.has_start(&prompt) => {
+                if let Some(id) = self.own(&prompt) {
+                    self.hear(&id, Heard::Started);
+                }
+            }
             Event::Start { prompt } => {
                 // The prompt moved from waiting to running: whoever shows a queue asks again.
                 self.state.say_status(self.client, self.gateway);
@@ -145,7 +163,9 @@ impl Relay<'_> {
             Event::Blocked { prompt } => {
                 self.keep(&prompt, Kept::Output, frame, Heard::Progressed);
             }
-            Event::Executing { prompt, node } => self.executing(prompt, node.is_some(), frame),
+            Event::Executing { prompt, node } => {
+                self.executing(link, prompt, node.is_some(), frame);
+            }
             Event::Success { prompt } => self.terminal(&prompt, End::Succeeded, frame),
             Event::Failed { prompt, .. } => self.terminal(&prompt, End::Failed, frame),
             Event::Interrupted { prompt } => self.terminal(&prompt, End::Interrupted, frame),
@@ -169,10 +189,24 @@ impl Relay<'_> {
         }
     }
 
-    fn executing(&mut self, prompt: Option<Cow<'_, str>>, has_node: bool, frame: Frame) {
+    fn executing(
+        &mut self,
+        link: &Link,
+        prompt: Option<Cow<'_, str>>,
+        has_node: bool,
+        frame: Frame,
+    ) {
         match (prompt, has_node) {
             (Some(prompt), true) => {
                 self.keep(&prompt, Kept::Executing, frame, Heard::Progressed);
+            }
+            // What was missed before it comes first, from the history, and then the end.
+            (Some(prompt), false) if self.is_incomplete(&prompt) => {
+                if let Some(id) = self.own(&prompt) {
+                    self.state.missed.insert(id, Missed::IsOver);
+                }
+                self.state.core.must_ask(link.backend);
+                self.gateway.reconcile_soon();
             }
             (Some(prompt), false) => {
                 let id = self.keep(&prompt, Kept::LastWord, frame, Heard::LastWord);
@@ -198,6 +232,16 @@ impl Relay<'_> {
         }
     }
 
+    /// True if the prompt is pending and events of it were missed, or its outcome was not told.
+    fn is_incomplete(&self, prompt: &str) -> bool {
+        let is_pending = self.state.core.pending().contains_key(prompt);
+        is_pending && (self.has_missed(prompt) || !self.state.log.has_terminal(prompt))
+    }
+
+    fn has_missed(&self, prompt: &str) -> bool {
+        self.state.missed.keys().any(|missed| missed.as_str() == prompt)
+    }
+
     /// True if the prompt's client has been told how it ended, or that it is not there.
     fn is_past(&self, prompt: &str) -> bool {
         self.state.log.has_ended(prompt) || self.state.disowned.why(prompt).is_some()
@@ -213,6 +257,11 @@ impl Relay<'_> {
     }
 
     fn terminal(&mut self, prompt: &str, end: End, frame: Frame) {
+        if self.has_missed(prompt)
+            && let Some(id) = self.own(prompt)
+        {
+            return self.hear(&id, Heard::Terminal(end));
+        }
         self.keep(prompt, Kept::Terminal, frame, Heard::Terminal(end));
     }
 

@@ -38,6 +38,7 @@ pub fn limits(config: &SocketsConfig) -> Limits {
 pub async fn serve(gateway: Arc<Gateway>, client: Arc<Client>, key: SocketKey, channel: Channel) {
     let mut socket = Socket::new(&gateway, &client, key, channel);
     let end = tokio::select! {
+        biased;
         end = socket.run() => end,
         () = gateway.tasks.stopping() => SocketEnd::Closing(1012, "restarting"),
     };

@@ -86,6 +86,7 @@ impl Client {
         state.note(self, gateway);
         state.log.withdraw(prompt);
         state.output_nodes.remove(prompt);
+        state.missed.remove(prompt);
         state.say_status(self, gateway);
     }
 

@@ -5,14 +5,14 @@ use std::time::Instant;
 
 use super::log::Kept;
 use super::queue::Class;
-use super::{Client, State};
+use super::{Client, Missed, State};
 use crate::comfy::answers::Ended;
 use crate::comfy::event::{self, Event};
 use crate::comfy::say;
 use crate::gateway::Gateway;
 use crate::net::unix_millis;
-use crate::routing::ids::PromptId;
-use crate::routing::pending::{End, Loss};
+use crate::routing::ids::{BackendId, PromptId};
+use crate::routing::pending::{End, Loss, Phase};
 use crate::ws::Frame;
 
 impl State {
@@ -27,7 +27,18 @@ impl State {
     ) {
         self.log.ended(prompt, now);
         self.output_nodes.remove(prompt);
+        self.missed.remove(prompt);
         self.say_status(client, gateway);
+    }
+
+    /// There was no link for a while: what was said in it, of any prompt in such a phase that is
+    /// pending on `backend`, was said to nobody.
+    pub(super) fn may_have_missed(&mut self, backend: BackendId, is_meant: impl Fn(Phase) -> bool) {
+        let pending = self.core.pending().iter();
+        let there = pending.filter(|(_, it)| it.backend == backend && is_meant(it.phase));
+        for (prompt, _) in there {
+            self.missed.entry(prompt.clone()).or_insert(Missed::GoesOn);
+        }
     }
 
     /// Tells the sockets what the history says and they have not heard.

@@ -6,7 +6,6 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use http::HeaderValue;
-use tokio::sync::watch;
 use tracing::{info, warn};
 
 use super::load::Load;
@@ -18,6 +17,7 @@ use crate::routing::health::{Change, Health, Probe, Thresholds};
 use crate::routing::ids::BackendId;
 use crate::routing::place::{AdminState, BackendView};
 use crate::tasks::Tasks;
+use crate::watched::Watched;
 
 /// One backend, shared by everything that talks to it.
 #[derive(Debug)]
@@ -44,7 +44,7 @@ pub struct Backend {
     bound: AtomicU32,
     state: Mutex<State>,
     /// Says when the backend goes up or down.
-    turned: watch::Sender<Turned>,
+    turned: Watched<Turned>,
 }
 
 /// A backend as it stands in records: made once, shared by all of them.
@@ -135,7 +135,7 @@ impl Backend {
             admin: AtomicU8::new(0),
             bound: AtomicU32::new(0),
             state: Mutex::new(State::new(now())),
-            turned: watch::Sender::new(Turned::default()),
+            turned: Watched::new(Turned::default()),
         }
     }
 
@@ -253,30 +253,20 @@ impl Backend {
         (!state.health.is_up()).then(|| now.duration_since(state.since))
     }
 
-    /// Follows its ups and downs.
-    #[must_use]
-    pub fn turns(&self) -> watch::Receiver<Turned> {
-        self.turned.subscribe()
-    }
-
     /// Whether it is up, and how often it has turned.
     #[must_use]
     pub fn turned(&self) -> Turned {
-        *self.turned.borrow()
+        self.turned.get()
     }
 
     /// Waits until it is down. Cancel safe.
     pub async fn is_down(&self) {
-        let mut turns = self.turned.subscribe();
-        // The sender lives as long as `self`, so this only ends well.
-        let _ = turns.wait_for(|turned| !turned.up).await;
+        self.turned.wait_for(|turned| !turned.up).await;
     }
 
     /// Waits until it is up. Cancel safe.
     pub async fn is_up_again(&self) {
-        let mut turns = self.turned.subscribe();
-        // The sender lives as long as `self`, so this only ends well.
-        let _ = turns.wait_for(|turned| turned.up).await;
+        self.turned.wait_for(|turned| turned.up).await;
     }
 
     #[must_use]
@@ -320,9 +310,7 @@ impl Backend {
             None => {}
         }
         if change.is_some() {
-            self.turned.send_modify(|turned| {
-                *turned = Turned { up, times: turned.times + 1 };
-            });
+            self.turned.set(Turned { up, times: self.turned.get().times + 1 });
         }
     }
 

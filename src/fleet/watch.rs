@@ -45,6 +45,7 @@ pub async fn watch(
 ) {
     let watch = Watch { backend, network, config };
     tokio::select! {
+        biased;
         () = watch.run() => {}
         () = tasks.stopping() => {}
     }

@@ -35,7 +35,7 @@ use crate::config::OnJournalError;
 use crate::error::{Fault, GatewayError};
 use crate::fleet::backend::Backend;
 use crate::gateway::Gateway;
-use crate::net::now;
+use crate::net::{new_id, now};
 use crate::operate;
 use crate::routing::ids::{BackendId, ClientId, PromptId};
 use crate::routing::ledger::State;
@@ -130,7 +130,7 @@ fn decide(
 }
 
 fn new_prompt_id() -> PromptId {
-    let text = uuid::Uuid::new_v4().to_string();
+    let text = new_id().to_string();
     PromptId::parse(&text).expect("a UUID is a prompt id")
 }
 
@@ -198,6 +198,7 @@ impl Sending {
         let limit = self.gateway.config.prompts.link_timeout;
         let opened = async {
             tokio::select! {
+                biased;
                 is_open = self.link.is_open_within(limit) => is_open,
                 () = self.backend().is_down() => false,
             }

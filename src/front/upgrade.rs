@@ -11,6 +11,7 @@ use crate::body::ResponseBody;
 use crate::client::registry::with_client;
 use crate::client::socket;
 use crate::gateway::Gateway;
+use crate::net::new_id;
 use crate::routing::ids::ClientId;
 use crate::server::Seat;
 use crate::ws;
@@ -49,6 +50,6 @@ pub fn upgrade(gateway: &Arc<Gateway>, who: &Who, mut request: Request<Incoming>
 /// A new client's name: 128 random bits, in the form that ComfyUI gives.
 #[must_use]
 pub fn mint() -> ClientId {
-    let text = uuid::Uuid::new_v4().simple().to_string();
+    let text = new_id().simple().to_string();
     ClientId::parse(&text).expect("32 hexadecimal digits are a client id")
 }

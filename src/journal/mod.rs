@@ -29,13 +29,14 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 use tokio::time::timeout;
 use tracing::{error, info};
 
 use crate::net::{Boxed, sleep};
 use crate::routing::ids::{ClientId, PromptId};
 use crate::tasks::Tasks;
+use crate::watched::Watched;
 use record::{Batch, BindingRecord, PromptRecord, Saved};
 
 /// How long a commit is awaited. A disk that takes longer counts as failing.
@@ -105,7 +106,7 @@ pub struct Journal {
 struct Kept {
     gathered: Mutex<Gathered>,
     work: Notify,
-    progress: watch::Sender<Progress>,
+    progress: Watched<Progress>,
 }
 
 /// What was noted and is not yet in the writer's hands.
@@ -140,7 +141,7 @@ impl Journal {
         let kept = Arc::new(Kept {
             gathered: Mutex::new(Gathered { number: 1, ..Gathered::default() }),
             work: Notify::new(),
-            progress: watch::Sender::new(Progress { durable: 0, is_failing: false }),
+            progress: Watched::new(Progress { durable: 0, is_failing: false }),
         });
         let writer = Writer { kept: Arc::clone(&kept), home };
         let stop = writers.clone();
@@ -171,10 +172,9 @@ impl Journal {
     pub async fn durable(&self) -> Result<(), NotDurable> {
         let Some(kept) = &self.kept else { return Ok(()) };
         let number = kept.last_noted();
-        let mut progress = kept.progress.subscribe();
-        let settled = progress.wait_for(|it| number <= it.durable || it.is_failing);
+        let settled = kept.progress.wait_for(|it| number <= it.durable || it.is_failing);
         match timeout(COMMIT_WITHIN, settled).await {
-            Ok(Ok(progress)) if number <= progress.durable => Ok(()),
+            Ok(progress) if number <= progress.durable => Ok(()),
             Ok(_) | Err(_) => Err(NotDurable),
         }
     }
@@ -182,7 +182,7 @@ impl Journal {
     /// False while the home fails.
     #[must_use]
     pub fn is_well(&self) -> bool {
-        self.kept.as_ref().is_none_or(|kept| !kept.progress.borrow().is_failing)
+        self.kept.as_ref().is_none_or(|kept| !kept.progress.get().is_failing)
     }
 
     /// How many records are not durable yet.
@@ -224,6 +224,7 @@ impl<H: Home> Writer<H> {
     async fn run(mut self, stop: &Tasks) {
         loop {
             let is_last = tokio::select! {
+                biased;
                 () = self.kept.work.notified() => false,
                 () = stop.stopping() => true,
             };
@@ -233,6 +234,7 @@ impl<H: Home> Writer<H> {
             }
             if !is_committed {
                 tokio::select! {
+                    biased;
                     () = sleep(RETRY) => self.kept.work.notify_one(),
                     () = stop.stopping() => {}
                 }
@@ -254,10 +256,10 @@ impl<H: Home> Writer<H> {
         };
         let committed = self.home.commit(Arc::clone(&batch)).await;
         self.kept.gathered().in_commit = 0;
-        let was_failing = self.kept.progress.borrow().is_failing;
+        let was_failing = self.kept.progress.get().is_failing;
         match committed {
             Ok(()) => {
-                self.kept.progress.send_replace(Progress { durable: number, is_failing: false });
+                self.kept.progress.set(Progress { durable: number, is_failing: false });
                 if was_failing {
                     info!("The journal is written again; nothing that was noted is lost.");
                 }
@@ -265,7 +267,8 @@ impl<H: Home> Writer<H> {
             }
             Err(error) => {
                 self.kept.gathered().batch.put_under(&batch);
-                self.kept.progress.send_modify(|progress| progress.is_failing = true);
+                let durable = self.kept.progress.get().durable;
+                self.kept.progress.set(Progress { durable, is_failing: true });
                 if !was_failing {
                     error!(%error, "The journal cannot be written: a crash would now lose work.");
                 }

@@ -5,6 +5,7 @@
 //! pause and advance; the pure core never asks for it but takes `now` as an argument.
 
 mod handed;
+mod simulated;
 mod stream;
 mod tcp;
 
@@ -16,6 +17,7 @@ use std::pin::Pin;
 use std::time::{Duration, Instant};
 
 pub use handed::{Handed, Unasked};
+pub use simulated::{Hashing, new_id, simulated};
 pub use stream::Stream;
 pub use tcp::Tcp;
 
@@ -60,6 +62,9 @@ pub fn now() -> Instant {
 #[must_use]
 #[expect(clippy::disallowed_methods, reason = "this is the seam")]
 pub fn unix_millis() -> u64 {
+    if let Some(millis) = simulated::unix_millis() {
+        return millis;
+    }
     std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)
         .map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))

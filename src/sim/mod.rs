@@ -265,8 +265,9 @@ impl Shared {
         let death = process.death.clone();
         process.tasks.spawn(async move {
             tokio::select! {
-                () = task => {}
+                biased;
                 () = death.cancelled() => {}
+                () = task => {}
             }
         });
     }

@@ -12,7 +12,7 @@ use super::state::Item;
 use super::{Shared, nodes};
 use crate::comfy::query::parameter;
 use crate::comfy::version::Version;
-use crate::net::unix_millis;
+use crate::net::{new_id, unix_millis};
 
 /// What an uncaught exception of a handler looks like.
 pub(super) fn trouble() -> Response<SimBody> {
@@ -85,7 +85,7 @@ fn enqueue(shared: &Shared, body: &[u8]) -> Result<Value, Response<SimBody>> {
     }
     extra_data.insert("create_time".to_owned(), json!(unix_millis()));
     let id = match body.get("prompt_id") {
-        None => uuid::Uuid::new_v4().to_string(),
+        None => new_id().to_string(),
         Some(Value::String(id)) => id.clone(),
         Some(other) => other.to_string(),
     };

@@ -14,6 +14,7 @@ use super::python_json::dumps;
 use super::state::Registered;
 use super::{Shared, fixed};
 use crate::comfy::{event, query};
+use crate::net::new_id;
 use crate::ws::{self, Channel, Frame, Limits, Opcode};
 
 /// aiohttp drops the connection of a client that sends more in one message.
@@ -31,9 +32,7 @@ pub(super) fn upgrade(shared: &Arc<Shared>, request: &mut Request<Incoming>) -> 
         return text(400, message);
     };
     let given = query::client_id(request.uri().query().unwrap_or(""));
-    let sid = given
-        .filter(|id| !id.is_empty())
-        .unwrap_or_else(|| uuid::Uuid::new_v4().simple().to_string());
+    let sid = given.filter(|id| !id.is_empty()).unwrap_or_else(|| new_id().simple().to_string());
     let task = {
         let shared = Arc::clone(shared);
         async move {
@@ -56,6 +55,7 @@ async fn serve(shared: Arc<Shared>, sid: String, mut channel: Channel) {
             continue;
         }
         tokio::select! {
+            biased;
             Some(frame) = waiting.recv() => {
                 if channel.send(frame).await.is_err() {
                     break;

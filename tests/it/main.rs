@@ -28,3 +28,4 @@ mod stop;
 mod strangers;
 mod support;
 mod tidy;
+mod turmoil;

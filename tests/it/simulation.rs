@@ -7,7 +7,7 @@
 //! to be wrong: [`truth`] is maps and lists, [`facts`] a list and questions to it.
 
 mod facts;
-mod random;
+pub(crate) mod random;
 mod truth;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,0 +1,54 @@
+//! A binding that is let go: safely, or by force with what is pending (promise B7).
+
+use super::Client;
+use super::disowned::Why;
+use crate::gateway::Gateway;
+use crate::net::now;
+use crate::routing::decision::{Released, StillPending};
+use crate::routing::pending::{End, Loss};
+
+impl Client {
+    /// Releases the binding if nothing is pending.
+    ///
+    /// # Errors
+    /// How much is pending.
+    pub fn release(&self, gateway: &Gateway) -> Result<Released, StillPending> {
+        let mut state = self.state();
+        if state.is_gone {
+            return Ok(Released::default());
+        }
+        let released = state.core.release(now())?;
+        state.let_go_of_link();
+        state.note(self, gateway);
+        gateway.count_left(released.backend);
+        Ok(released)
+    }
+
+    /// Resets by force: what is pending ends as lost, the sockets are told, the link is closed
+    /// so that no later event of it is relayed. The caller stops the backend's work.
+    pub fn reset(&self, gateway: &Gateway) -> Released {
+        let mut state = self.state();
+        if state.is_gone {
+            return Released::default();
+        }
+        state.let_go_of_link();
+        let released = state.core.reset(now());
+        state.missed.clear();
+        for (prompt, pending) in &released.cut_off {
+            let backend = &gateway.fleet.get(pending.backend).name;
+            state.tell_end(self, prompt, End::Lost(Loss::Reset), backend);
+            state.log.ended(prompt, now());
+            state.output_nodes.remove(prompt);
+            state.disowned.add(prompt, Why::Told);
+        }
+        state.say_status(self, gateway);
+        state.note(self, gateway);
+        let told = state.told();
+        drop(state);
+        gateway.count_left(released.backend);
+        for (prompt, _) in &released.cut_off {
+            gateway.prompt_ended(prompt, End::Lost(Loss::Reset), told);
+        }
+        released
+    }
+}

@@ -1,0 +1,369 @@
+//! A whole fleet and the gateway in turmoil: a simulated network and a simulated clock.
+//!
+//! A run is a function of its seed: `TURMOIL_SEED=17 cargo test --test it turmoil` replays one and
+//! tells its story. The gateway, three simulated backends and the clients are hosts of one
+//! simulated network, in one thread. For a while lines are cut or held up, backends die and return
+//! without their memory, the gateway is killed and started, submissions go wrong, and people open,
+//! lose and move their sockets; then all is mended, and the run goes on until it is quiet. What the
+//! product promises is checked at each step and in the end, against the ledgers of the backends
+//! ([`checks`]) and what the clients were told ([`book`]).
+
+mod book;
+mod checks;
+mod home;
+mod network;
+mod people;
+mod trouble;
+
+use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, UNIX_EPOCH};
+
+use mooring::config::Config;
+use mooring::gateway::Gateway;
+use mooring::run::{self, Parts};
+use mooring::sim::{Options, Sim};
+use mooring::tasks::Tasks;
+use tokio::sync::{mpsc, watch};
+
+use crate::simulation::random::Random;
+use crate::support::fraction;
+use book::{Book, Tell};
+use checks::{Checks, Machine};
+use home::Survivor;
+use network::{Links, Power, Simulated, Weather};
+use people::{Calm, PLACES, Person, Wish};
+use trouble::{Act, Order, Trouble};
+
+/// Seeds with `SOAK=1`, and in `make test`.
+const SEEDS: usize = 2_000;
+const SEEDS_IN_TEST: usize = 200;
+
+const GATEWAY: &str = "gateway";
+const PORT: u16 = 8180;
+const BACKENDS: [&str; 3] = ["gpu-a", "gpu-b", "gpu-c"];
+const BACKEND_PORT: u16 = 8188;
+
+/// How long things go wrong.
+const CHAOS: Duration = Duration::from_secs(15);
+
+/// When at the latest it must be quiet.
+const QUIET: Duration = Duration::from_secs(80);
+
+const TICK: Duration = Duration::from_millis(10);
+
+/// When all runs begin.
+const EPOCH: Duration = Duration::from_secs(1_700_000_000);
+
+#[test]
+fn promises_hold_in_turmoil_for_every_seed() {
+    if let Ok(seed) = std::env::var("TURMOIL_SEED") {
+        // With `RUST_LOG=mooring=debug` the gateway tells its side of it.
+        let filter = tracing_subscriber::EnvFilter::from_default_env();
+        let _log = tracing_subscriber::fmt().with_env_filter(filter).without_time().try_init();
+        let number = seed.parse().expect("TURMOIL_SEED is a number");
+        let (_, outcome) = run_seed(number, Tell::AtOnce);
+        outcome.unwrap_or_else(|broken| panic!("seed {seed}: {broken}"));
+        return;
+    }
+    let seeds = fraction("seeds of a fleet in turmoil", SEEDS, SEEDS_IN_TEST);
+    let next = AtomicUsize::new(0);
+    let failed = Mutex::new(Vec::new());
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..threads.min(seeds) {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seeds <= seed {
+                        return;
+                    }
+                    let ran =
+                        catch_unwind(AssertUnwindSafe(|| run_seed(seed as u64, Tell::Nothing)));
+                    let broken = match ran {
+                        Ok((_, Ok(()))) => continue,
+                        Ok((_, Err(broken))) => broken,
+                        Err(_) => "it panicked".to_owned(),
+                    };
+                    failed.lock().unwrap().push((seed, broken));
+                }
+            });
+        }
+    });
+    let mut failed = failed.into_inner().unwrap();
+    failed.sort();
+    let lines: Vec<String> =
+        failed.iter().map(|(seed, broken)| format!("TURMOIL_SEED={seed}: {broken}")).collect();
+    assert!(failed.is_empty(), "{} of {seeds} seeds\n{}", failed.len(), lines.join("\n"));
+}
+
+#[test]
+fn a_turmoil_is_a_function_of_its_seed() {
+    // Also while others run beside it.
+    let story = |seed| run_seed(seed, Tell::Nothing).0;
+    let first: Vec<Vec<String>> = (0..4).map(story).collect();
+    let again: Vec<Vec<String>> = std::thread::scope(|scope| {
+        let runs: Vec<_> = (0..4).map(|seed| scope.spawn(move || story(seed))).collect();
+        runs.into_iter().map(|run| run.join().unwrap()).collect()
+    });
+    for (seed, (first, again)) in first.iter().zip(&again).enumerate() {
+        let differ = first.iter().zip(again).find(|(first, again)| first != again);
+        assert_eq!(differ, None, "seed {seed}");
+        assert_eq!(first.len(), again.len(), "seed {seed}");
+    }
+}
+
+/// Runs one seed: its story, and which promise it broke.
+fn run_seed(seed: u64, tell: Tell) -> (Vec<String>, Result<(), String>) {
+    let clock = || {
+        let since = ::turmoil::since_epoch().unwrap_or(EPOCH);
+        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    };
+    mooring::net::simulated(seed, clock, || {
+        let mut world = World::new(seed);
+        world.book.lock().unwrap().tell = tell;
+        let outcome = world.live();
+        let story = std::mem::take(&mut world.book.lock().unwrap().story);
+        (story, outcome)
+    })
+}
+
+/// One run.
+struct World {
+    sim: ::turmoil::Sim<'static>,
+    trouble: Trouble,
+    checks: Checks,
+    book: Arc<Mutex<Book>>,
+    weather: Arc<Weather>,
+    /// The gateway's.
+    power: Arc<Power>,
+    gateway: Arc<Mutex<Option<Arc<Gateway>>>>,
+    backends: Vec<Arc<Machine>>,
+    orders: Vec<mpsc::UnboundedSender<Order>>,
+    people: usize,
+    calm: watch::Sender<Calm>,
+}
+
+impl World {
+    fn new(seed: u64) -> Self {
+        let mut random = Random::new(seed);
+        let slowest = random.pick(&[5, 20, 60]);
+        let sim = ::turmoil::Builder::new()
+            .rng_seed(seed)
+            .epoch(UNIX_EPOCH + EPOCH)
+            .simulation_duration(2 * QUIET)
+            .tick_duration(TICK)
+            .min_message_latency(Duration::from_millis(1))
+            .max_message_latency(Duration::from_millis(slowest))
+            .tcp_capacity(4_096)
+            .enable_random_order()
+            .build();
+        let mut world = Self {
+            sim,
+            trouble: Trouble::new(&mut random),
+            checks: Checks::default(),
+            book: Arc::default(),
+            weather: Arc::default(),
+            power: Arc::default(),
+            gateway: Arc::default(),
+            backends: Vec::new(),
+            orders: Vec::new(),
+            people: 6 + random.below(5),
+            calm: watch::Sender::default(),
+        };
+        for name in BACKENDS {
+            world.add_backend(name);
+        }
+        world.add_gateway();
+        world.add_people(&mut random);
+        world
+    }
+
+    fn network(&self, host: &str, links: &Arc<Links>) -> Simulated {
+        let (weather, links) = (Arc::clone(&self.weather), Arc::clone(links));
+        Simulated { host: host.to_owned(), weather, links, power: Arc::default() }
+    }
+
+    fn add_backend(&mut self, name: &'static str) {
+        let network = Arc::new(self.network(name, &Arc::default()));
+        let backend = Arc::new(Machine::default());
+        self.backends.push(Arc::clone(&backend));
+        let (orders, mut inbox) = mpsc::unbounded_channel();
+        self.orders.push(orders);
+        self.sim.client(name, async move {
+            let listen = SocketAddr::from(([0, 0, 0, 0], BACKEND_PORT));
+            let options = Options { listen, ..Options::named(name) };
+            let sim = Sim::start(network, options).await?;
+            let sim = backend.sim.get_or_init(|| sim);
+            while let Some(order) = inbox.recv().await {
+                match order {
+                    Order::Crash => {
+                        sim.crash().await;
+                        backend.bury();
+                    }
+                    Order::Restart => sim.restart().await?,
+                    Order::Misbehave(faults) => sim.set_faults(|current| *current = faults),
+                }
+            }
+            Ok(())
+        });
+    }
+
+    fn add_gateway(&mut self) {
+        let network = self.network(GATEWAY, &self.checks.links);
+        let network = Simulated { power: Arc::clone(&self.power), ..network };
+        let current = Arc::clone(&self.gateway);
+        let survivor = Survivor::on(&self.power);
+        self.sim.host(GATEWAY, move || {
+            let (network, current) = (Arc::new(network.clone()), Arc::clone(&current));
+            let parts = Parts { home: Some(Box::new(survivor.clone())), ..Parts::default() };
+            async move {
+                let tasks = Tasks::default();
+                let power = Arc::clone(&network.power);
+                tasks.spawn(async move { power.supply().await });
+                let running = run::start(config(), network, &tasks, parts).await?;
+                *current.lock().unwrap() = Some(running.gateway);
+                std::future::pending().await
+            }
+        });
+    }
+
+    fn add_people(&mut self, random: &mut Random) {
+        let mut at: Vec<Vec<_>> = PLACES.iter().map(|_| Vec::new()).collect();
+        let mut lives = Vec::new();
+        for number in 0..self.people {
+            let (wish, wished) = watch::channel(Wish::NOTHING);
+            let seed = random.below(usize::MAX) as u64;
+            for (place, name) in PLACES.iter().enumerate() {
+                let person = Person {
+                    name: format!("p{number}"),
+                    network: self.network(name, &Arc::default()),
+                    book: Arc::clone(&self.book),
+                    tasks: Tasks::default(),
+                };
+                at[place].push((person, wished.clone()));
+            }
+            lives.push((wish, Random::new(seed)));
+        }
+        let mut lives = Some(lives);
+        for (place, people) in at.into_iter().enumerate() {
+            // The scripts run at the first place; at the others there are only sockets.
+            let lives = lives.take().unwrap_or_default();
+            let calm = self.calm.clone();
+            self.sim.client(PLACES[place], async move {
+                let tasks = Tasks::default();
+                for ((person, _), (wish, random)) in people.iter().zip(lives) {
+                    tasks.spawn(person.clone().live(random, wish, calm.clone()));
+                }
+                for (person, wished) in people {
+                    tasks.spawn(person.sit(place, wished));
+                }
+                std::future::pending().await
+            });
+        }
+    }
+
+    /// Steps through the chaos and the time after it, until it is quiet.
+    fn live(&mut self) -> Result<(), String> {
+        while self.calm.borrow().at_rest < self.people || !self.is_quiet() {
+            self.step()?;
+            if QUIET < self.sim.elapsed() {
+                return Err(format!("not quiet after {QUIET:?}: {}", self.unrest()));
+            }
+        }
+        // What is still on its way must not change the picture.
+        let rest = self.sim.elapsed() + Duration::from_secs(5);
+        while self.sim.elapsed() < rest {
+            self.step()?;
+        }
+        self.calm.send_modify(|calm| calm.is_quiet = true);
+        while self.calm.borrow().done < self.people {
+            self.step()?;
+            if QUIET < self.sim.elapsed() {
+                return Err("questions for the history are not answered".to_owned());
+            }
+        }
+        let (book, gateway) = (self.book.lock().unwrap(), self.gateway.lock().unwrap());
+        let gateway = gateway.as_ref().ok_or("the gateway is not there")?;
+        checks::in_the_end(&book, gateway, &self.backends)
+    }
+
+    fn step(&mut self) -> Result<(), String> {
+        self.make_trouble()?;
+        self.sim.step().map_err(|error| error.to_string())?;
+        if let Some(gateway) = &*self.gateway.lock().unwrap() {
+            self.checks.bindings(gateway)?;
+        }
+        self.checks.links()?;
+        if self.sim.elapsed().subsec_millis() < 10 {
+            checks::executions(&self.backends, &self.book.lock().unwrap())?;
+        }
+        match self.book.lock().unwrap().violations.first() {
+            Some(violation) => Err(violation.clone()),
+            None => Ok(()),
+        }
+    }
+
+    fn make_trouble(&mut self) -> Result<(), String> {
+        let now = self.sim.elapsed();
+        while let Some(act) = self.trouble.due(now) {
+            let mut book = self.book.lock().unwrap();
+            book.note(now, &format!("{act:?}"));
+            book.kills += u32::from(matches!(act, Act::KillGateway));
+            drop(book);
+            if matches!(act, Act::KillGateway) {
+                self.power.cut();
+                self.sim.step().map_err(|error| error.to_string())?;
+            }
+            act.apply(&mut self.sim, &self.weather, &self.orders, &self.gateway);
+        }
+        Ok(())
+    }
+
+    /// Nobody is held any more.
+    fn is_quiet(&self) -> bool {
+        let gateway = self.gateway.lock().unwrap();
+        gateway.as_ref().is_some_and(|gateway| checks::held(gateway).is_empty())
+    }
+
+    fn unrest(&self) -> String {
+        let book = self.book.lock().unwrap();
+        let waiting: Vec<String> = (0..self.people)
+            .map(|number| format!("p{number}"))
+            .filter(|name| book.is_waiting(name) || !book.without_end(name).is_empty())
+            .map(|name| format!("{name} has no end of {:?}", book.without_end(&name)))
+            .collect();
+        let gateway = self.gateway.lock().unwrap();
+        let held = gateway.as_ref().map(|gateway| checks::held(gateway)).unwrap_or_default();
+        format!("{waiting:?}, held {held:?}")
+    }
+}
+
+/// Shorter times than the defaults, in about the same proportions.
+fn config() -> Config {
+    let urls = BACKENDS.map(|name| format!("http://{name}:{BACKEND_PORT}"));
+    let named: Vec<(&str, &str)> =
+        BACKENDS.iter().zip(&urls).map(|(name, url)| (*name, url.as_str())).collect();
+    let mut config = Config::for_backends(&named).unwrap();
+    let (millis, secs) = (Duration::from_millis, Duration::from_secs);
+    config.server.listen = SocketAddr::from(([0, 0, 0, 0], PORT));
+    config.admin.listen = None;
+    config.server.answer_timeout = secs(4);
+    config.server.body_timeout = secs(2);
+    config.affinity.link_linger = secs(3);
+    config.fleet.probe_interval = secs(1);
+    config.fleet.probe_timeout = secs(2);
+    config.fleet.patience = secs(1);
+    config.fleet.connect_timeout = millis(500);
+    config.fleet.pool_idle = secs(5);
+    config.fleet.grace = secs(8);
+    config.prompts.silent_after = secs(3);
+    config.prompts.answer_limit = secs(6);
+    config.prompts.link_timeout = secs(2);
+    config.sockets.ping_interval = secs(1);
+    config.sockets.alive_after = secs(2);
+    config.sockets.close_wait = secs(1);
+    config
+}

@@ -1,0 +1,202 @@
+//! What is known outside of the gateway: what people submitted, what they were answered, and what
+//! their sockets told them. The promises are checked against it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use serde_json::Value;
+
+/// What became of the submissions of one prompt id, as far as its client was told.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) enum Answer {
+    /// None yet.
+    Waiting,
+    /// 200.
+    Taken,
+    /// An error that says that it does not run.
+    Refused(String),
+    /// 504, or the client lost its patience or its connection.
+    Unknown(String),
+}
+
+/// A prompt as its client sees it.
+#[derive(Clone, Debug)]
+pub(super) struct Submitted {
+    pub(super) person: String,
+    pub(super) answer: Answer,
+    /// How often it was submitted.
+    pub(super) tries: u32,
+    /// What `/history/{id}` said in the end.
+    pub(super) history: Option<Value>,
+}
+
+/// How often a client was told what of a prompt, over all its sockets.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub(super) struct Told {
+    pub(super) starts: u32,
+    pub(super) outputs: u32,
+    pub(super) succeeded: u32,
+    pub(super) failed: u32,
+    pub(super) interrupted: u32,
+    pub(super) lost: u32,
+    pub(super) last_words: u32,
+    /// In which life of the gateway which end was told.
+    pub(super) ends: BTreeSet<(u32, Said)>,
+}
+
+impl Told {
+    pub(super) fn has_end(&self) -> bool {
+        let terminals = self.succeeded + self.failed + self.interrupted + self.lost;
+        0 < terminals && 0 < self.last_words
+    }
+}
+
+/// One thing that a socket told.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(super) enum Said {
+    Start,
+    Output,
+    Succeeded,
+    Failed,
+    Interrupted,
+    Lost,
+    LastWord,
+}
+
+impl Said {
+    fn of(event: &Value) -> Option<Self> {
+        let data = &event["data"];
+        match event["type"].as_str()? {
+            "execution_start" => Some(Self::Start),
+            "executed" => Some(Self::Output),
+            "execution_success" => Some(Self::Succeeded),
+            "execution_error" if data["exception_type"] == "mooring.PromptLost" => Some(Self::Lost),
+            "execution_error" => Some(Self::Failed),
+            "execution_interrupted" => Some(Self::Interrupted),
+            "executing" if data["node"].is_null() => Some(Self::LastWord),
+            _ => None,
+        }
+    }
+}
+
+/// What one browser socket was told; nothing of it twice.
+#[derive(Debug, Default)]
+pub(super) struct Hearing(BTreeSet<(String, Said)>);
+
+/// Whether the story is told while it happens.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(super) enum Tell {
+    #[default]
+    Nothing,
+    AtOnce,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Book {
+    pub(super) tell: Tell,
+    pub(super) submitted: BTreeMap<String, Submitted>,
+    /// Submissions without an id whose answer did not name one: whose.
+    pub(super) nameless: Vec<(String, Answer)>,
+    pub(super) told: BTreeMap<(String, String), Told>,
+    pub(super) violations: Vec<String>,
+    /// How often the gateway was killed.
+    pub(super) kills: u32,
+    /// All that happened, for the comparison of two runs and for the reader of a failure.
+    pub(super) story: Vec<String>,
+}
+
+impl Book {
+    pub(super) fn note(&mut self, at: Duration, what: &str) {
+        let line = format!("{:>7.3} {what}", at.as_secs_f64());
+        match self.tell {
+            Tell::Nothing => {}
+            Tell::AtOnce => eprintln!("{line}"),
+        }
+        self.story.push(line);
+    }
+
+    /// The client submits this id, for the first time or again.
+    pub(super) fn submits(&mut self, person: &str, prompt: &str) {
+        let person = person.to_owned();
+        let new = Submitted { person, answer: Answer::Waiting, tries: 0, history: None };
+        let known = self.submitted.entry(prompt.to_owned()).or_insert(new);
+        known.tries += 1;
+        if matches!(known.answer, Answer::Refused(_)) {
+            known.answer = Answer::Waiting;
+        }
+    }
+
+    /// An answer to one of perhaps several submissions of this id: the strongest counts.
+    pub(super) fn answered(&mut self, person: &str, prompt: &str, answer: Answer) {
+        if !self.submitted.contains_key(prompt) {
+            self.submits(person, prompt);
+        }
+        let Some(known) = self.submitted.get_mut(prompt) else { return };
+        let is_stronger = match (&known.answer, &answer) {
+            (Answer::Taken, _) => false,
+            (Answer::Unknown(_), answer) => *answer == Answer::Taken,
+            (Answer::Waiting | Answer::Refused(_), _) => true,
+        };
+        if is_stronger {
+            known.answer = answer;
+        }
+    }
+
+    /// Takes an event that a socket of this client got.
+    pub(super) fn heard(&mut self, at: Duration, person: &str, on: &mut Hearing, event: &Value) {
+        let kind = event["type"].as_str().unwrap_or_default();
+        if let Some(sid) = event["data"]["sid"].as_str()
+            && sid != person
+        {
+            self.violations.push(format!("{person} is told that it is {sid}"));
+        }
+        let Some(prompt) = event["data"]["prompt_id"].as_str() else { return };
+        self.is_own(person, prompt, kind);
+        let Some(word) = Said::of(event) else { return };
+        self.note(at, &format!("{person} hears {word:?} of {prompt}"));
+        if word != Said::Output && !on.0.insert((prompt.to_owned(), word)) {
+            self.violations.push(format!("{person} hears {word:?} of {prompt} twice on a socket"));
+        }
+        let told = self.told.entry((person.to_owned(), prompt.to_owned())).or_default();
+        if matches!(word, Said::Succeeded | Said::Failed | Said::Interrupted | Said::Lost) {
+            told.ends.insert((self.kills, word));
+        }
+        *match word {
+            Said::Start => &mut told.starts,
+            Said::Output => &mut told.outputs,
+            Said::Succeeded => &mut told.succeeded,
+            Said::Failed => &mut told.failed,
+            Said::Interrupted => &mut told.interrupted,
+            Said::Lost => &mut told.lost,
+            Said::LastWord => &mut told.last_words,
+        } += 1;
+    }
+
+    /// Ids that people give begin with their name.
+    fn is_own(&mut self, person: &str, prompt: &str, kind: &str) {
+        if let Some((owner, _)) = prompt.split_once('_')
+            && owner != person
+        {
+            self.violations.push(format!("{person} is told {kind} of {prompt}"));
+        }
+    }
+
+    pub(super) fn told(&self, person: &str, prompt: &str) -> Told {
+        self.told.get(&(person.to_owned(), prompt.to_owned())).cloned().unwrap_or_default()
+    }
+
+    /// The prompts of this client that are to have an end and have none yet.
+    pub(super) fn without_end(&self, person: &str) -> Vec<String> {
+        self.submitted
+            .iter()
+            .filter(|(_, it)| it.person == person && it.answer == Answer::Taken)
+            .filter(|(prompt, _)| !self.told(person, prompt).has_end())
+            .map(|(prompt, _)| prompt.clone())
+            .collect()
+    }
+
+    /// True while an answer is due to this client.
+    pub(super) fn is_waiting(&self, person: &str) -> bool {
+        self.submitted.values().any(|it| it.person == person && it.answer == Answer::Waiting)
+    }
+}

@@ -1,0 +1,72 @@
+//! Where the journal of a simulated gateway is kept: it survives the gateway, and takes its time.
+//!
+//! A kill in the middle of a commit finds the batch not written, as a disk does that writes a batch
+//! whole or not at all.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use mooring::journal::record::{Batch, BindingRecord, PromptRecord, Saved};
+use mooring::journal::{Home, JournalError};
+use mooring::net::{Boxed, sleep};
+use mooring::routing::ids::{ClientId, PromptId};
+
+use super::network::Power;
+
+/// How long commits take, in turn.
+const COMMITS: [u64; 5] = [1, 3, 1, 40, 8];
+
+/// The disk of the gateway's host.
+#[derive(Clone, Debug)]
+pub(super) struct Survivor {
+    records: Arc<Mutex<Records>>,
+    power: Arc<Power>,
+}
+
+#[derive(Debug, Default)]
+struct Records {
+    clients: BTreeMap<ClientId, BindingRecord>,
+    prompts: BTreeMap<PromptId, PromptRecord>,
+    commits: usize,
+}
+
+impl Survivor {
+    /// Nothing is written when the power is off.
+    pub(super) fn on(power: &Arc<Power>) -> Self {
+        Self { records: Arc::default(), power: Arc::clone(power) }
+    }
+}
+
+impl Home for Survivor {
+    fn load(&mut self) -> Result<Saved, JournalError> {
+        let records = self.records.lock().unwrap();
+        let clients = records.clients.iter().map(|(id, it)| (id.clone(), it.clone())).collect();
+        let prompts = records.prompts.iter().map(|(id, it)| (id.clone(), it.clone())).collect();
+        Ok(Saved { clients, prompts })
+    }
+
+    fn commit(&mut self, batch: Arc<Batch>) -> Boxed<'_, Result<(), JournalError>> {
+        Box::pin(async move {
+            let commits = self.records.lock().unwrap().commits;
+            sleep(Duration::from_millis(COMMITS[commits % COMMITS.len()])).await;
+            self.power.is_on().await;
+            let mut records = self.records.lock().unwrap();
+            records.commits += 1;
+            for (id, record) in &batch.clients {
+                put(&mut records.clients, id, record.as_ref());
+            }
+            for (id, record) in &batch.prompts {
+                put(&mut records.prompts, id, record.as_ref());
+            }
+            Ok(())
+        })
+    }
+}
+
+fn put<K: Clone + Ord, V: Clone>(records: &mut BTreeMap<K, V>, id: &K, record: Option<&V>) {
+    match record {
+        Some(record) => drop(records.insert(id.clone(), record.clone())),
+        None => drop(records.remove(id)),
+    }
+}
