@@ -16,6 +16,8 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
+use crate::tap::Tapped;
+
 /// Why a body broke off.
 #[derive(Debug, thiserror::Error)]
 pub enum BodyError {
@@ -172,7 +174,12 @@ pub trait OnEnd: Send + 'static {
 /// connection whose answer was not read to the end cannot be used again.
 pub enum ResponseBody {
     Whole(Option<Bytes>),
-    Streamed { body: Streamed, guard: Option<Box<dyn OnEnd>> },
+    Streamed {
+        body: Streamed,
+        guard: Option<Box<dyn OnEnd>>,
+    },
+    /// Watched on its way.
+    Tapped(Tapped),
 }
 
 impl fmt::Debug for ResponseBody {
@@ -180,6 +187,7 @@ impl fmt::Debug for ResponseBody {
         f.write_str(match self {
             Self::Whole(_) => "Whole",
             Self::Streamed { .. } => "Streamed",
+            Self::Tapped(_) => "Tapped",
         })
     }
 }
@@ -232,6 +240,7 @@ impl Body for ResponseBody {
                 }
                 frame
             }
+            Self::Tapped(tapped) => tapped.poll_frame(cx),
         }
     }
 
@@ -239,6 +248,7 @@ impl Body for ResponseBody {
         match self {
             Self::Whole(bytes) => bytes.is_none(),
             Self::Streamed { body, .. } => body.inner.is_end_stream(),
+            Self::Tapped(tapped) => tapped.body().is_end_stream(),
         }
     }
 
@@ -248,6 +258,7 @@ impl Body for ResponseBody {
                 SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
             }
             Self::Streamed { body, .. } => body.inner.size_hint(),
+            Self::Tapped(tapped) => tapped.body().size_hint(),
         }
     }
 }
@@ -279,8 +290,8 @@ impl BodyBudget {
 }
 
 impl BodyShare {
-    /// Takes so much more, if it is free.
-    fn grow_to(&mut self, bytes: u64) -> bool {
+    /// Takes so much in all, if it is free.
+    pub fn grow_to(&mut self, bytes: u64) -> bool {
         let Some(more) = bytes.checked_sub(self.bytes) else { return true };
         let taken = self
             .free

@@ -16,6 +16,7 @@ mod journal;
 mod kills;
 mod lists;
 mod many;
+mod page;
 mod process;
 mod prompts;
 mod races;
