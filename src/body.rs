@@ -290,8 +290,8 @@ impl BodyBudget {
 }
 
 impl BodyShare {
-    /// Takes so much in all, if it is free.
-    pub fn grow_to(&mut self, bytes: u64) -> bool {
+    /// Takes so much more, if it is free.
+    fn grow_to(&mut self, bytes: u64) -> bool {
         let Some(more) = bytes.checked_sub(self.bytes) else { return true };
         let taken = self
             .free

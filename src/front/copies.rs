@@ -6,7 +6,9 @@
 //!
 //! # Invariants
 //!
-//! - A copy is a whole answer with status 200, never a part, an error, or one with a cookie.
+//! - A copy is a whole answer with status 200, never a part, an error, or one with a cookie. Of a
+//!   404 it is only remembered that nothing was there: the stock page takes that for an empty
+//!   folder, and any other error for the end.
 //! - What one asker was given is not given to another: see [`Key::own`].
 
 use std::collections::{BTreeMap, HashMap};
@@ -17,8 +19,6 @@ use http::header::{AUTHORIZATION, COOKIE, ETAG, HeaderMap, HeaderName};
 
 use super::asked::Whole;
 use super::headers::other_cookies;
-use crate::body::{BodyBudget, BodyShare};
-
 /// The largest body that is kept, in bytes; less if all copies together may have little.
 const BODY_MAX: usize = 16 << 20;
 
@@ -61,8 +61,10 @@ impl Key {
                     Ok(cookies) if name == COOKIE => other_cookies(cookies).into_bytes(),
                     Ok(_) | Err(_) => value.as_bytes().to_vec(),
                 };
-                asker.extend_from_slice(&value);
-                asker.push(b'\n');
+                if !value.is_empty() {
+                    asker.extend_from_slice(&value);
+                    asker.push(b'\n');
+                }
             }
             asker.push(b'\n');
         }
@@ -84,12 +86,17 @@ fn bare(path: &str) -> Box<str> {
     path.strip_prefix("/api").filter(|rest| rest.starts_with('/')).unwrap_or(path).into()
 }
 
+/// What the home backend had last.
+#[derive(Clone, Debug)]
+pub enum Found {
+    Whole(Whole),
+    Nothing,
+}
+
 /// All copies.
 #[derive(Debug)]
 pub struct Copies {
     body_max: usize,
-    /// For bodies that are being copied.
-    copying: BodyBudget,
     table: Mutex<Table>,
 }
 
@@ -97,6 +104,8 @@ pub struct Copies {
 struct Table {
     bytes_max: usize,
     bytes: usize,
+    /// Of bodies that are just being copied.
+    copying: usize,
     /// Counts uses.
     turn: u64,
     entries: HashMap<Arc<Key>, Entry>,
@@ -118,6 +127,10 @@ enum Kept {
         whole: Whole,
         since: Instant,
     },
+    /// The home backend had nothing there.
+    Missing {
+        since: Instant,
+    },
     /// It cannot be kept, and need not be asked for as a whole.
     Nothing,
 }
@@ -126,13 +139,8 @@ impl Copies {
     /// Room for `bytes` in all; 0 keeps none.
     #[must_use]
     pub fn new(bytes: usize) -> Self {
-        let copying = bytes / 4;
-        let table = Table { bytes_max: bytes - copying, ..Table::default() };
-        Self {
-            body_max: BODY_MAX.min(copying),
-            copying: BodyBudget::new(copying as u64),
-            table: Mutex::new(table),
-        }
+        let table = Table { bytes_max: bytes, ..Table::default() };
+        Self { body_max: BODY_MAX.min(bytes / 4), table: Mutex::new(table) }
     }
 
     #[must_use]
@@ -146,10 +154,18 @@ impl Copies {
         self.body_max
     }
 
-    /// Room for a body that is to be copied: none yet, and it grows.
+    /// Takes so many bytes for a body that is being copied, if need be from what was not used for
+    /// longest; until [`Copies::give_back`].
     #[must_use]
-    pub fn share(&self) -> BodyShare {
-        self.copying.share()
+    pub fn take_room(&self, bytes: usize) -> bool {
+        let mut table = self.table();
+        let has_room = table.make_room(bytes);
+        table.copying += if has_room { bytes } else { 0 };
+        has_room
+    }
+
+    pub fn give_back(&self, bytes: usize) {
+        self.table().copying -= bytes;
     }
 
     /// True if there is a copy, or there cannot be one.
@@ -160,18 +176,25 @@ impl Copies {
 
     /// The copy, and how long ago the home backend gave or confirmed it.
     #[must_use]
-    pub fn get(&self, key: &Key, now: Instant) -> Option<(Whole, Duration)> {
+    pub fn get(&self, key: &Key, now: Instant) -> Option<(Found, Duration)> {
         let mut table = self.table();
         table.used(key);
-        match &table.entries.get(key)?.kept {
-            Kept::Copy { whole, since } => Some((whole.clone(), now.duration_since(*since))),
-            Kept::Nothing => None,
-        }
+        let (found, since) = match &table.entries.get(key)?.kept {
+            Kept::Copy { whole, since } => (Found::Whole(whole.clone()), since),
+            Kept::Missing { since } => (Found::Nothing, since),
+            Kept::Nothing => return None,
+        };
+        Some((found, now.duration_since(*since)))
     }
 
     /// Keeps an answer, in place of an older one.
     pub fn put(&self, key: Key, whole: Whole, now: Instant) {
         self.table().put(key, Kept::Copy { whole, since: now });
+    }
+
+    /// Remembers that the home backend has nothing there.
+    pub fn missing(&self, key: Key, now: Instant) {
+        self.table().put(key, Kept::Missing { since: now });
     }
 
     /// Remembers that there can be no copy.
@@ -188,7 +211,7 @@ impl Copies {
                 *since = now;
                 true
             }
-            Some(Kept::Copy { .. } | Kept::Nothing) | None => false,
+            Some(Kept::Copy { .. } | Kept::Missing { .. } | Kept::Nothing) | None => false,
         }
     }
 
@@ -201,11 +224,11 @@ impl Copies {
         }
     }
 
-    /// The home backend has something else, or nothing, under this key.
+    /// What the home backend has under this key is not what we think.
     pub fn forget(&self, key: &Key) {
         let mut table = self.table();
-        let is_copy = |entry: &Entry| matches!(entry.kept, Kept::Copy { .. });
-        if table.entries.get(key).is_some_and(is_copy) {
+        let says_something = |entry: &Entry| !matches!(entry.kept, Kept::Nothing);
+        if table.entries.get(key).is_some_and(says_something) {
             table.remove(key);
         }
     }
@@ -214,13 +237,16 @@ impl Copies {
     pub fn written(&self, path: &str) {
         let path = bare(path);
         let (from, to) = path.split_once("/move/").unwrap_or((&path, ""));
-        let is_meant = |key: &Key| {
+        let is_meant = |key: &Key, entry: &Entry| {
             let moved_to = key.path.strip_prefix("/userdata/");
-            *key.path == *from || (!to.is_empty() && moved_to == Some(to))
+            // A folder may have come with its first file.
+            let is_no_folder = matches!(entry.kept, Kept::Missing { .. })
+                && matches!(&*key.path, "/userdata" | "/v2/userdata");
+            *key.path == *from || (!to.is_empty() && moved_to == Some(to)) || is_no_folder
         };
         let mut table = self.table();
-        let keys = table.entries.keys();
-        let stale: Vec<Arc<Key>> = keys.filter(|key| is_meant(key)).cloned().collect();
+        let stale = table.entries.iter().filter(|(key, entry)| is_meant(key, entry));
+        let stale: Vec<Arc<Key>> = stale.map(|(key, _)| Arc::clone(key)).collect();
         for key in stale {
             table.remove(&key);
         }
@@ -259,16 +285,11 @@ impl Table {
             + key.bytes()
             + match &kept {
                 Kept::Copy { whole, .. } => size(whole),
-                Kept::Nothing => 0,
+                Kept::Missing { .. } | Kept::Nothing => 0,
             };
         self.remove(&key);
-        if self.bytes_max < bytes {
+        if !self.make_room(bytes) {
             return;
-        }
-        while self.bytes_max < self.bytes + bytes {
-            let Some((_, oldest)) = self.by_use.first_key_value() else { break };
-            let oldest = Arc::clone(oldest);
-            self.remove(&oldest);
         }
         let key = Arc::new(key);
         self.turn += 1;
@@ -276,6 +297,19 @@ impl Table {
         self.by_use.insert(self.turn, Arc::clone(&key));
         self.entries.insert(key, Entry { kept, bytes, turn: self.turn });
         debug_assert_eq!(self.entries.len(), self.by_use.len(), "one use for each entry");
+    }
+
+    /// Drops what was not used for longest until so many bytes are free, if they can be.
+    fn make_room(&mut self, bytes: usize) -> bool {
+        if self.bytes_max < self.copying + bytes {
+            return false;
+        }
+        while self.bytes_max < self.bytes + self.copying + bytes {
+            let Some((_, oldest)) = self.by_use.first_key_value() else { break };
+            let oldest = Arc::clone(oldest);
+            self.remove(&oldest);
+        }
+        true
     }
 
     fn remove(&mut self, key: &Key) {
@@ -319,7 +353,7 @@ mod tests {
 
     #[test]
     fn what_was_not_used_for_longest_goes_first_and_all_stays_below_the_bound() {
-        let (copies, t) = (Copies::new(40_000), crate::net::now());
+        let (copies, t) = (Copies::new(30_000), crate::net::now());
         for path in ["/a", "/b", "/c"] {
             copies.put(key(path), whole("\"1\"", 9_000), t);
         }
@@ -330,6 +364,11 @@ mod tests {
         assert!(copies.table().bytes <= 30_000);
         copies.put(key("/a"), whole("\"2\"", 30_000), t);
         assert!(copies.get(&key("/a"), t).is_none(), "too large, and the old one is not good");
+        assert!(copies.take_room(20_000), "a body on its way counts as well");
+        assert_eq!(copies.table().entries.len(), 1);
+        assert!(!copies.take_room(10_001));
+        copies.give_back(20_000);
+        assert!(copies.take_room(30_000));
     }
 
     #[test]
@@ -368,7 +407,9 @@ mod tests {
         }
         let ours = user("cookie", "mooring=00; login=1");
         assert_eq!(ours, user("cookie", "login=1"), "the page cookie is no login");
-        assert_eq!(Key::own("/settings", "", &HeaderMap::new()).path(), "/settings");
+        let nobody = Key::own("/settings", "", &HeaderMap::new());
+        assert_eq!(nobody, user("cookie", "mooring=00"));
+        assert_eq!(nobody, user("comfy-user", ""), "what the page says without users");
         assert_eq!(user("x-other", "").path(), "/settings");
     }
 
@@ -380,7 +421,11 @@ mod tests {
         for path in all {
             copies.put(named(path), whole("\"1\"", 1), t);
         }
+        let folder = Key::own("/v2/userdata", "path=x", &HeaderMap::new());
+        copies.missing(folder.clone(), t);
+        assert!(matches!(copies.get(&folder, t), Some((Found::Nothing, _))));
         copies.written("/api/userdata/a.json/move/b.json");
+        assert!(copies.get(&folder, t).is_none());
         let kept = all.map(|path| copies.get(&named(path), t).is_some());
         assert_eq!(kept, [false, false, true, true]);
     }

@@ -18,10 +18,10 @@ use hyper::body::Incoming;
 use tokio::time::timeout;
 
 use super::asked::{Asked, Whole};
-use super::copies::Key;
+use super::copies::{Found, Key};
 use super::forward::{Target, forward, send, to_backend};
 use super::{Answer, headers};
-use crate::body::{BodyShare, RequestBody, ResponseBody};
+use crate::body::{RequestBody, ResponseBody};
 use crate::error::Fault;
 use crate::gateway::Gateway;
 use crate::net::now;
@@ -135,14 +135,8 @@ fn passed(
         StatusCode::NOT_MODIFIED => {
             copies.revalidated(&key, response.headers(), now());
         }
-        StatusCode::UNAUTHORIZED
-        | StatusCode::FORBIDDEN
-        | StatusCode::NOT_FOUND
-        | StatusCode::GONE
-            if !is_hashed(key.path()) =>
-        {
-            copies.forget(&key);
-        }
+        StatusCode::NOT_FOUND if !is_hashed(key.path()) => copies.missing(key, now()),
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => copies.forget(&key),
         _ => {}
     }
     response
@@ -163,8 +157,7 @@ fn keep(
         copies.refuse(key);
         return response;
     }
-    let mut share = copies.share();
-    if !share.grow_to(expected as u64) {
+    if !copies.take_room(expected) {
         return response;
     }
     let copying = Copying {
@@ -172,7 +165,7 @@ fn keep(
         key,
         headers: response.headers().clone(),
         body: Vec::with_capacity(expected),
-        share,
+        room: expected,
     };
     response.map(|body| tapped(body, Box::new(copying)))
 }
@@ -195,7 +188,14 @@ struct Copying {
     key: Key,
     headers: HeaderMap,
     body: Vec<u8>,
-    share: BodyShare,
+    /// Bytes that are taken for it.
+    room: usize,
+}
+
+impl Drop for Copying {
+    fn drop(&mut self) {
+        self.gateway.copies.give_back(self.room);
+    }
 }
 
 impl Tap for Copying {
@@ -205,29 +205,39 @@ impl Tap for Copying {
             self.gateway.copies.refuse(self.key.clone());
             return false;
         }
-        let has_room = self.share.grow_to(len as u64);
-        if has_room {
-            self.body.extend_from_slice(data);
+        let more = len.saturating_sub(self.room);
+        if 0 < more && !self.gateway.copies.take_room(more) {
+            return false;
         }
-        has_room
+        self.room += more;
+        self.body.extend_from_slice(data);
+        true
     }
 
-    fn finished(self: Box<Self>) {
-        let Self { gateway, key, headers, mut body, share } = *self;
+    fn finished(mut self: Box<Self>) {
+        let copies = &self.gateway.copies;
+        copies.give_back(std::mem::take(&mut self.room));
+        let mut body = std::mem::take(&mut self.body);
         body.shrink_to_fit();
-        gateway.copies.put(key, Whole { headers, body: body.into() }, now());
-        drop(share);
+        let whole = Whole { headers: std::mem::take(&mut self.headers), body: body.into() };
+        self.gateway.copies.put(self.key.clone(), whole, now());
     }
 }
 
 /// The last good copy, marked as such.
 #[must_use]
 pub fn copy(gateway: &Gateway, key: &Key, asked: &Asked) -> Option<Response<ResponseBody>> {
-    let (whole, age) = gateway.copies.get(key, now())?;
-    if !asked.can_read(&whole.headers) {
-        return None;
-    }
-    let mut response = asked.answer(&whole);
+    let (found, age) = gateway.copies.get(key, now())?;
+    let mut response = match found {
+        Found::Whole(whole) if !asked.can_read(&whole.headers) => return None,
+        Found::Whole(whole) => asked.answer(&whole),
+        Found::Nothing => {
+            let mut response = Response::new(ResponseBody::empty());
+            *response.status_mut() = StatusCode::NOT_FOUND;
+            headers::mark(response.headers_mut(), gateway.home(), Reason::Home);
+            response
+        }
+    };
     let headers = response.headers_mut();
     headers.insert(headers::STALE, HeaderValue::from(age.as_secs()));
     headers.insert(WARNING, HeaderValue::from_static("110 mooring \"Response is Stale\""));

@@ -198,11 +198,13 @@ async fn without_the_home_nothing_is_written_and_nothing_is_made_up() {
     world.is_down("a").await;
 
     assert!(is_stale(&get(&world, path, &ada).await));
+    let nothing = get(&world, "/userdata/nothing.json", &ada).await;
+    assert!(nothing.status == 404 && is_stale(&nothing), "the page reads it as: none yet");
     for (path, user) in [
         (path, "bob"),
         (path, ""),
         ("/userdata/b.json", "ada"),
-        ("/userdata/nothing.json", "ada"),
+        ("/userdata/nothing.json", "bob"),
         ("/api/userdata?dir=workflows", "ada"),
     ] {
         let answer = get(&world, path, &[("comfy-user", user)]).await;
@@ -227,7 +229,8 @@ async fn what_was_deleted_is_not_given_from_a_copy() {
     send(world.sim("a").addr(), Method::DELETE, "/userdata/a.json", &[], "").await;
     assert_eq!(world.get("/userdata/a.json").await.status, 404);
     world.sim("a").crash().await;
-    assert_eq!(world.get("/userdata/a.json").await.header("mooring-stale"), "");
+    let deleted = world.get("/userdata/a.json").await;
+    assert!(deleted.status == 404 && deleted.body.is_empty() && is_stale(&deleted));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
