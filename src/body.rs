@@ -174,11 +174,7 @@ pub trait OnEnd: Send + 'static {
 /// connection whose answer was not read to the end cannot be used again.
 pub enum ResponseBody {
     Whole(Option<Bytes>),
-    Streamed {
-        body: Streamed,
-        guard: Option<Box<dyn OnEnd>>,
-    },
-    /// Watched on its way.
+    Streamed { body: Streamed, guard: Option<Box<dyn OnEnd>> },
     Tapped(Tapped),
 }
 
