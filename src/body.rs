@@ -16,6 +16,8 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
+use crate::tap::Tapped;
+
 /// Why a body broke off.
 #[derive(Debug, thiserror::Error)]
 pub enum BodyError {
@@ -173,6 +175,7 @@ pub trait OnEnd: Send + 'static {
 pub enum ResponseBody {
     Whole(Option<Bytes>),
     Streamed { body: Streamed, guard: Option<Box<dyn OnEnd>> },
+    Tapped(Tapped),
 }
 
 impl fmt::Debug for ResponseBody {
@@ -180,6 +183,7 @@ impl fmt::Debug for ResponseBody {
         f.write_str(match self {
             Self::Whole(_) => "Whole",
             Self::Streamed { .. } => "Streamed",
+            Self::Tapped(_) => "Tapped",
         })
     }
 }
@@ -232,6 +236,7 @@ impl Body for ResponseBody {
                 }
                 frame
             }
+            Self::Tapped(tapped) => tapped.poll_frame(cx),
         }
     }
 
@@ -239,6 +244,7 @@ impl Body for ResponseBody {
         match self {
             Self::Whole(bytes) => bytes.is_none(),
             Self::Streamed { body, .. } => body.inner.is_end_stream(),
+            Self::Tapped(tapped) => tapped.body().is_end_stream(),
         }
     }
 
@@ -248,6 +254,7 @@ impl Body for ResponseBody {
                 SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
             }
             Self::Streamed { body, .. } => body.inner.size_hint(),
+            Self::Tapped(tapped) => tapped.body().size_hint(),
         }
     }
 }

@@ -77,6 +77,8 @@ pub struct Metrics {
     /// Prompts that turned up after they were answered as not queued, or told to be lost.
     pub prompts_turned_up: Counter,
     pub log_evictions: Counter,
+    /// Answers from the last good copy, while the home backend was down.
+    pub stale_answers: Counter,
     pub log_bytes: Gauge,
     pub journal_failing: Gauge,
     pub journal_waiting: Gauge,
@@ -114,6 +116,7 @@ impl Default for Metrics {
             prompts_corrected: Counter::default(),
             prompts_turned_up: Counter::default(),
             log_evictions: Counter::default(),
+            stale_answers: Counter::default(),
             log_bytes: Gauge::default(),
             journal_failing: Gauge::default(),
             journal_waiting: Gauge::default(),
@@ -199,6 +202,11 @@ impl Metrics {
             "event_log_evictions",
             "Ended prompts whose events were dropped for want of memory",
             self.log_evictions.clone(),
+        );
+        registry.register(
+            "stale_answers",
+            "Answers from the last good copy, while the home backend was down",
+            self.stale_answers.clone(),
         );
         registry.register_with_unit(
             "event_log",

@@ -280,3 +280,64 @@ async fn serve(
         trace!(%peer, %error, "A connection ended.");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+    use crate::net::{Network as _, Tcp};
+
+    /// Panics at one path, and counts what it is told of.
+    #[derive(Clone, Debug, Default)]
+    struct Fragile {
+        panicked: Arc<AtomicUsize>,
+    }
+
+    impl Service for Fragile {
+        async fn answer(&self, _: IpAddr, request: Request<Incoming>) -> Response<ResponseBody> {
+            assert_ne!(request.uri().path(), "/panic", "as asked");
+            Response::new(ResponseBody::whole("fine"))
+        }
+
+        fn is_leaving(&self) -> bool {
+            false
+        }
+
+        fn note(&self, event: ConnectionEvent) {
+            if event == ConnectionEvent::Panicked {
+                self.panicked.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+
+    async fn ask(to: SocketAddr, path: &str) -> String {
+        let mut stream = Tcp.connect("127.0.0.1", to.port()).await.unwrap();
+        let head = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        let _ = stream.read_to_string(&mut answer).await;
+        answer
+    }
+
+    /// T80.
+    #[tokio::test]
+    async fn a_panic_ends_one_connection_and_is_counted() {
+        let (tasks, service) = (Tasks::default(), Fragile::default());
+        let limits = ConnectionLimits {
+            connections_max: 10,
+            header_timeout: Duration::from_secs(5),
+            idle_timeout: Duration::from_secs(5),
+            header_bytes_max: 1 << 14,
+            headers_max: 100,
+        };
+        let listener = Tcp.listen(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
+        let address = listener.local_addr();
+        tasks.spawn(accept(Arc::from(listener), service.clone(), limits, tasks.clone()));
+        assert!(ask(address, "/").await.ends_with("fine"));
+        assert_eq!(ask(address, "/panic").await, "", "its connection broke");
+        assert!(ask(address, "/").await.ends_with("fine"), "the others do not notice");
+        assert_eq!(service.panicked.load(Ordering::Relaxed), 1);
+        assert_eq!(tasks.drain(Duration::from_secs(10)).await, 0);
+    }
+}

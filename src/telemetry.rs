@@ -27,7 +27,11 @@ pub enum TelemetryError {
 /// A filter cannot be read, or this was done before.
 pub fn init(config: &LogConfig) -> Result<(), TelemetryError> {
     let filter = filter(config, std::env::var(FILTER_VARIABLE).ok().as_deref())?;
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    // Whoever read the log may be gone; saying so on the same broken pipe would panic.
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .log_internal_errors(false);
     match config.format {
         LogFormat::Json => log.json().flatten_event(true).finish().try_init()?,
         LogFormat::Text => log.with_ansi(wants_colors()).finish().try_init()?,

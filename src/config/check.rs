@@ -62,6 +62,8 @@ fn server(raw: RawServer, notes: &mut Notes) -> ServerConfig {
         drain_pending,
         allow_manager,
         home,
+        page_script,
+        stale_cache,
     } = raw;
     ServerConfig {
         listen: listen.check(notes),
@@ -80,6 +82,8 @@ fn server(raw: RawServer, notes: &mut Notes) -> ServerConfig {
         drain_pending: drain_pending.check(notes),
         allow_manager: allow_manager.check(notes),
         home: home.check(notes),
+        page_script: page_script.check(notes),
+        stale_cache: stale_cache.check(notes),
     }
 }
 

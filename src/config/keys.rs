@@ -9,8 +9,8 @@ use super::kinds::{
 };
 use super::raw::{RawNamed, Section, Setting};
 use super::values::{
-    BackendUrl, Classes, Counts, Format, Listen, ListenOrOff, LogLevel, Networks, OnError, Origins,
-    Token,
+    BackendUrl, Classes, Counts, Format, Listen, ListenOrOff, LogLevel, Networks, OnError, OnOff,
+    Origins, Token,
 };
 
 /// One key, for documentation and for suggestions.
@@ -166,6 +166,10 @@ sections! {
         allow_manager: Switch = "false";
         /// The backend that keeps settings, workflows and the page; empty is the first by name.
         home: BackendName = "";
+        /// Puts a script first into the page, so that each of its tabs is a client of its own.
+        page_script: OnOff = "on";
+        /// The last good copies of the home backend's page and user data; 0 keeps none.
+        stale_cache: Size { min: 0, max: 64 * GIB } = "64MiB";
     }
     ["admin"] RawAdmin admin {
         /// Where operators, metrics and health checks connect; `off` closes that door.

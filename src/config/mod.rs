@@ -84,6 +84,16 @@ pub struct ServerConfig {
     pub allow_manager: bool,
     /// The name of a backend that exists.
     pub home: String,
+    pub page_script: PageScript,
+    /// Bytes; 0 is off.
+    pub stale_cache: u64,
+}
+
+/// Whether the page is served with a script of ours, or as its backend gives it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum PageScript {
+    On,
+    Off,
 }
 
 /// `[admin]`: the listener for operators.

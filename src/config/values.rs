@@ -12,7 +12,7 @@ use super::problems::Origin;
 use super::raw::{Item, Written};
 use super::suggest::nearest;
 use super::url::{self, Address};
-use super::{LogFormat, OnJournalError, StatusCounts};
+use super::{LogFormat, OnJournalError, PageScript, StatusCounts};
 
 /// A list in a file holds at most this many entries.
 const LIST_MAX: usize = 1_000;
@@ -218,6 +218,22 @@ impl Kind for OnError {
 
     fn takes(&self) -> String {
         "\"serve\" or \"refuse\"".to_owned()
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct OnOff;
+
+impl Kind for OnOff {
+    type Value = PageScript;
+    const SHAPE: Shape = Shape::Text;
+
+    fn parse(&self, text: &str) -> Result<PageScript, String> {
+        choose(text, &[("on", PageScript::On), ("off", PageScript::Off)])
+    }
+
+    fn takes(&self) -> String {
+        "\"on\" or \"off\"".to_owned()
     }
 }
 

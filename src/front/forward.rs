@@ -1,6 +1,7 @@
 //! A request passed on as it came, and its answer passed back, both streamed.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::header::{CACHE_CONTROL, CONTENT_LENGTH};
 use http::{HeaderValue, Request, Response, Uri};
@@ -13,6 +14,7 @@ use crate::error::GatewayError;
 use crate::fleet::backend::Backend;
 use crate::fleet::pool::{ExchangeError, Lease};
 use crate::gateway::Gateway;
+use crate::net::now;
 use crate::routing::decision::{Decision, Reason};
 
 /// A backend, and why it was chosen.
@@ -124,7 +126,15 @@ pub fn to_backend(
     Request::from_parts(parts, body)
 }
 
-async fn exchange(
+/// How long a backend took until its answer began; an extension of the answer.
+#[derive(Clone, Copy, Debug)]
+pub struct BackendTime(pub Duration);
+
+/// Sends a request and waits for the head of the answer.
+///
+/// # Errors
+/// As for [`forward`].
+pub async fn exchange(
     gateway: &Gateway,
     target: &Target,
     request: Request<RequestBody>,
@@ -134,15 +144,23 @@ async fn exchange(
         return Err(GatewayError::BackendDown { backend: target.backend.name.clone() });
     }
     let limit = gateway.config.server.answer_timeout;
-    target.backend.pool.send(request, limit).await.map_err(|error| {
+    let began = now();
+    let sent = target.backend.pool.send(request, limit).await;
+    let (mut response, lease) = sent.map_err(|error| {
         if fault.happened() && matches!(error, ExchangeError::Lost(_)) {
             return GatewayError::BodyBroken;
         }
         GatewayError::exchange(&target.backend.name, error)
-    })
+    })?;
+    let extensions = response.extensions_mut();
+    extensions.clear();
+    extensions.insert(BackendTime(now().duration_since(began)));
+    Ok((response, lease))
 }
 
-fn incoming(
+/// Makes a backend's answer one of ours, streamed.
+#[must_use]
+pub fn incoming(
     gateway: &Gateway,
     target: &Target,
     response: Response<Incoming>,
@@ -150,7 +168,6 @@ fn incoming(
 ) -> Response<ResponseBody> {
     let (mut parts, body) = response.into_parts();
     headers::to_client(&mut parts.headers, &target.backend, target.reason);
-    parts.extensions.clear();
     let idle = gateway.config.server.body_timeout;
     Response::from_parts(parts, ResponseBody::streamed(body, idle, Box::new(lease)))
 }

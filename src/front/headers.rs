@@ -1,11 +1,14 @@
 //! Headers of ours, and those that end at each hop (RFC 9110 section 7.6.1).
 
+use std::time::Duration;
+
 use http::Response;
 use http::header::{
     CONNECTION, COOKIE, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, ORIGIN,
     PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
 
+use super::forward::BackendTime;
 use crate::fleet::backend::Backend;
 use crate::routing::decision::Reason;
 
@@ -13,6 +16,9 @@ use crate::routing::decision::Reason;
 pub const BACKEND: HeaderName = HeaderName::from_static("mooring-backend");
 /// Why it was that one.
 pub const PLACEMENT: HeaderName = HeaderName::from_static("mooring-placement");
+/// How old a copy is that is given in place of an answer, in seconds.
+pub const STALE: HeaderName = HeaderName::from_static("mooring-stale");
+const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 /// The client's name for itself, for requests that carry it nowhere else.
 pub const CLIENT_ID: HeaderName = HeaderName::from_static("comfy-client-id");
 
@@ -59,6 +65,18 @@ pub fn mark(headers: &mut HeaderMap, backend: &Backend, reason: Reason) {
     headers.insert(PLACEMENT, HeaderValue::from_static(reason.as_str()));
 }
 
+/// Says how long a forwarded answer took here and at its backend, for the browser's tools
+/// (Server Timing, section 4.2). `took` is all of it.
+pub fn time<B>(response: &mut Response<B>, took: Duration) {
+    let Some(BackendTime(backend)) = response.extensions().get().copied() else { return };
+    let ms = |duration: Duration| duration.as_secs_f64() * 1000.0;
+    let own = ms(took.saturating_sub(backend));
+    let text = format!("mooring;dur={own:.3}, backend;dur={:.3}", ms(backend));
+    if let Ok(value) = HeaderValue::try_from(text) {
+        response.headers_mut().append(SERVER_TIMING, value);
+    }
+}
+
 fn end_hop(headers: &mut HeaderMap) {
     if headers.contains_key(CONNECTION) {
         let named: Vec<HeaderName> = headers
@@ -83,12 +101,7 @@ fn strip_own_cookie(headers: &mut HeaderMap) {
     if !cookies.contains(super::browsers::COOKIE_NAME) {
         return;
     }
-    let others: Vec<&str> = cookies
-        .split(';')
-        .map(str::trim)
-        .filter(|cookie| super::browsers::cookie_value(cookie).is_none())
-        .collect();
-    let others = others.join("; ");
+    let others = other_cookies(cookies);
     match HeaderValue::from_str(&others) {
         Ok(value) if !others.is_empty() => {
             headers.insert(COOKIE, value);
@@ -97,6 +110,17 @@ fn strip_own_cookie(headers: &mut HeaderMap) {
             headers.remove(COOKIE);
         }
     }
+}
+
+/// What is left of a `Cookie` header without ours.
+#[must_use]
+pub fn other_cookies(cookies: &str) -> String {
+    let others: Vec<&str> = cookies
+        .split(';')
+        .map(str::trim)
+        .filter(|cookie| super::browsers::cookie_value(cookie).is_none())
+        .collect();
+    others.join("; ")
 }
 
 /// A header of an answer, for the record.

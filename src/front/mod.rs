@@ -10,15 +10,22 @@
 //! - [`upgrade`]: browser sockets
 //! - [`origin`]: pages of other origins
 //! - [`own`]: what is ours, under `/-/`
+//! - [`home`]: what is the same for everyone, and its last good [`copies`]
+//! - [`page`]: the stock page, each tab of it a client of its own
+//! - [`asked`]: conditions of reads
 
+pub mod asked;
 pub mod browsers;
+pub mod copies;
 pub mod forward;
 pub mod headers;
 pub mod history;
+pub mod home;
 pub mod identify;
 pub mod lists;
 pub mod origin;
 pub mod own;
+pub mod page;
 pub mod route;
 pub mod submit;
 pub mod upgrade;
@@ -66,6 +73,7 @@ pub async fn answer(
         origin::allow(&mut response, origin);
     }
     let took = now().duration_since(started);
+    headers::time(&mut response, took);
     gateway.metrics.answered(response.status(), took);
     if let Some((method, path)) = record {
         // The one record of a request; its query may hold secrets and is left out.

@@ -8,7 +8,7 @@ use hyper::body::Incoming;
 use serde::Serialize;
 
 use super::identify::Who;
-use super::{Answer, json};
+use super::{Answer, json, page};
 use crate::body::ResponseBody;
 use crate::client::Client;
 use crate::comfy::query::parameter;
@@ -37,10 +37,13 @@ pub async fn answer(
         (&Method::GET | &Method::HEAD, "/-/validate") => Ok(as_json(&validate(gateway, who))),
         (&Method::GET | &Method::HEAD, "/-/explain") => Ok(explain(gateway, who, query)),
         (&Method::GET | &Method::HEAD, "/-/console.js") => Ok(console()),
+        (&Method::GET | &Method::HEAD, "/-/page.js") => page::script(gateway, request),
         (&Method::POST, "/-/reset") => reset(gateway, who, query),
-        (_, "/-/whoami" | "/-/validate" | "/-/explain" | "/-/console.js" | "/-/reset") => {
-            Err(GatewayError::BadMethod)
-        }
+        (
+            _,
+            "/-/whoami" | "/-/validate" | "/-/explain" | "/-/console.js" | "/-/page.js"
+            | "/-/reset",
+        ) => Err(GatewayError::BadMethod),
         (method, path) => match &gateway.demo {
             Some(demo) => demo.answer(gateway, method, path).await,
             None => Err(GatewayError::NotFound),

@@ -6,14 +6,12 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use http::header::SET_COOKIE;
-use http::{HeaderValue, Request};
+use http::Request;
 use hyper::body::Incoming;
 
-use super::browsers::BrowserId;
 use super::forward::{Target, forward, forward_file, forward_upload};
 use super::identify::Who;
-use super::{Answer, history, lists, own, submit, upgrade, verbs};
+use super::{Answer, history, home, lists, own, page, submit, upgrade, verbs};
 use crate::client::Client;
 use crate::client::registry::with_client;
 use crate::comfy::endpoint::{Endpoint, classify};
@@ -52,8 +50,9 @@ pub async fn route(gateway: &Arc<Gateway>, peer: IpAddr, request: Request<Incomi
         Endpoint::CancelJobs => verbs::cancel_jobs(gateway, &who, request).await,
         Endpoint::SubscribeLogs => verbs::subscribe_logs(gateway, &who, request).await,
         Endpoint::QueueLength => queue_length(gateway, &who, request).await,
-        Endpoint::Page => page(gateway, &who, request).await,
-        Endpoint::Asset | Endpoint::UserData => forward(gateway, &home(gateway), request).await,
+        Endpoint::Page => page::page(gateway, &who, request).await,
+        Endpoint::Asset => home::asset(gateway, request).await,
+        Endpoint::UserData => home::user_data(gateway, request).await,
         Endpoint::Guarded if !gateway.config.server.allow_manager => {
             Err(GatewayError::OperatorsOnly)
         }
@@ -66,11 +65,6 @@ pub async fn route(gateway: &Arc<Gateway>, peer: IpAddr, request: Request<Incomi
         | Endpoint::Guarded
         | Endpoint::Other => forward(gateway, &reading(gateway, &who)?, request).await,
     }
-}
-
-/// What is the same for everyone comes from one backend (R9).
-fn home(gateway: &Gateway) -> Target {
-    Target { backend: Arc::clone(gateway.home()), reason: Reason::Home }
 }
 
 /// Where a read goes that names nothing: to the reader's backend, and to the home backend if
@@ -103,7 +97,7 @@ fn of_nobody(gateway: &Gateway, who: &Who) -> Result<Target, GatewayError> {
         let backend = Arc::clone(gateway.fleet.get(backend));
         return Ok(Target { backend, reason: Reason::Reserved });
     }
-    let target = home(gateway);
+    let target = home::target(gateway);
     if target.backend.is_up() {
         return Ok(target);
     }
@@ -180,18 +174,6 @@ async fn queue_length(gateway: &Gateway, who: &Who, request: Request<Incoming>) 
 
 fn count_pending(client: &Client) -> u64 {
     client.inspect(|core, _| core.pending().len() as u64)
-}
-
-/// The page, with the cookie that names this browser if it has none yet.
-async fn page(gateway: &Gateway, who: &Who, request: Request<Incoming>) -> Answer {
-    let target = home(gateway);
-    let mut response = forward(gateway, &target, request).await?;
-    if who.browser.is_none()
-        && let Ok(cookie) = HeaderValue::try_from(BrowserId::mint().set_cookie())
-    {
-        response.headers_mut().append(SET_COOKIE, cookie);
-    }
-    Ok(response)
 }
 
 /// The backend that a decision named, refused if it is down: never another (B6).

@@ -20,6 +20,7 @@ use crate::demo::Demo;
 use crate::fleet::backend::Backend;
 use crate::fleet::{Fleet, watch};
 use crate::front::browsers::Browsers;
+use crate::front::copies::Copies;
 use crate::journal::Journal;
 use crate::metrics::Metrics;
 use crate::net::{Network, now};
@@ -48,6 +49,8 @@ pub struct Gateway {
     pub fleet: Fleet,
     pub clients: Clients,
     pub browsers: Browsers,
+    /// Last good copies of what the home backend gave.
+    pub copies: Copies,
     pub metrics: Metrics,
     pub journal: Journal,
     /// Bytes of all event logs.
@@ -86,6 +89,7 @@ impl Gateway {
             fleet,
             clients: Clients::new(config.affinity.max_clients, logs.clone()),
             browsers: Browsers::default(),
+            copies: Copies::new(bytes(config.server.stale_cache)),
             metrics: Metrics::default(),
             journal,
             logs,

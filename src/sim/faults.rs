@@ -26,6 +26,8 @@ pub struct Faults {
     pub no_last_word: bool,
     /// How long the history lags behind the end.
     pub history_delay_ms: u64,
+    /// When it changes, connections are closed as soon as they answer nothing.
+    pub close_connections: u64,
     /// Sockets are refused with 500.
     pub refuse_sockets: bool,
     /// Pings are not answered, and nothing is written to sockets.

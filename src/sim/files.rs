@@ -1,6 +1,7 @@
 //! Files: uploads with their naming rules, views, user data, and the page.
 
 use std::convert::Infallible;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
 use bytes::Bytes;
 use http::header::{
@@ -158,7 +159,9 @@ fn split_tag(name: &str) -> (&str, Option<String>) {
 fn serve_file(body: Bytes, name: &str, etag: &str, headers: &HeaderMap) -> Response<SimBody> {
     let value = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
     if value(IF_NONE_MATCH).is_some_and(|known| known == etag) {
-        return bare(304);
+        let mut known = bare(304);
+        insert(&mut known, ETAG, etag);
+        return known;
     }
     let total = body.len();
     let mut response = match value(RANGE).and_then(|range| parse_range(range, total)) {
@@ -275,26 +278,30 @@ pub(super) fn list_userdata(shared: &Shared, query: &str) -> Response<SimBody> {
 }
 
 /// The page: the official one from a folder, or the playground.
-pub(super) fn page(shared: &Shared, path: &str) -> Response<SimBody> {
+pub(super) fn page(shared: &Shared, path: &str, headers: &HeaderMap) -> Response<SimBody> {
     let path = if matches!(path, "/" | "/api/") { "/index.html" } else { path };
     let found = match &shared.options.frontend {
         Some(folder) => from_folder(folder, path),
-        None => crate::demo::page::find(path).map(|file| bytes(200, file.bytes, file.content_type)),
+        None => crate::demo::page::find(path).map(|file| Bytes::from_static(file.bytes)),
     };
-    let Some(mut response) = found else {
+    let Some(body) = found else {
         return bytes(404, Bytes::new(), "application/octet-stream");
     };
+    let mut hasher = DefaultHasher::new();
+    body.hash(&mut hasher);
+    let etag = format!("\"{:x}-{:x}\"", hasher.finish(), body.len());
+    let mut response = serve_file(body, path, &etag, headers);
+    response.headers_mut().remove(CONTENT_DISPOSITION);
     if path.ends_with(".js") || path.ends_with(".css") || path.ends_with(".html") {
         insert(&mut response, CACHE_CONTROL, "no-cache");
     }
     response
 }
 
-fn from_folder(folder: &std::path::Path, path: &str) -> Option<Response<SimBody>> {
+fn from_folder(folder: &std::path::Path, path: &str) -> Option<Bytes> {
     let relative = path.trim_start_matches('/');
     if relative.split('/').any(|part| part == "..") {
         return None;
     }
-    let body = std::fs::read(folder.join(relative)).ok()?;
-    Some(bytes(200, body, content_type(relative)))
+    std::fs::read(folder.join(relative)).ok().map(Bytes::from)
 }

@@ -37,7 +37,21 @@ pub(super) async fn serve(shared: Arc<Shared>, stream: Stream) {
         }
     });
     let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
-    let _ = connection.with_upgrades().await;
+    let mut connection = std::pin::pin!(connection.with_upgrades());
+    let closed = shared.faults().close_connections;
+    let closes = async {
+        while shared.faults().close_connections == closed {
+            shared.faults_changed().await;
+        }
+    };
+    tokio::select! {
+        _ = &mut connection => {}
+        () = closes => {
+            // As when its time to be kept is over: what is being answered is answered.
+            connection.as_mut().graceful_shutdown();
+            let _ = connection.await;
+        }
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -150,12 +164,12 @@ fn get(
             stats["system"]["comfyui_version"] = json!(shared.options.version);
             json_answer(200, &stats)
         }
-        _ if bare_path.starts_with("/object_info") => object_info(shared, bare_path),
-        _ => catalogue(shared, path, bare_path, query),
+        _ if bare_path.starts_with("/object_info") => object_info(shared, bare_path, headers),
+        _ => catalogue(shared, path, (bare_path, query), headers),
     }
 }
 
-fn object_info(shared: &Shared, bare_path: &str) -> Response<SimBody> {
+fn object_info(shared: &Shared, bare_path: &str, headers: &HeaderMap) -> Response<SimBody> {
     let server = shared.server();
     match bare_path.strip_prefix("/object_info") {
         Some("") => json_answer(200, &nodes::object_info(None, &server.files)),
@@ -163,12 +177,17 @@ fn object_info(shared: &Shared, bare_path: &str) -> Response<SimBody> {
             let class = class.trim_start_matches('/');
             json_answer(200, &nodes::object_info(Some(class), &server.files))
         }
-        None => files::page(shared, bare_path),
+        None => files::page(shared, bare_path, headers),
     }
 }
 
 /// What hardly changes: models, settings, user data, and last the page.
-fn catalogue(shared: &Shared, path: &str, bare_path: &str, query: &str) -> Response<SimBody> {
+fn catalogue(
+    shared: &Shared,
+    path: &str,
+    (bare_path, query): (&str, &str),
+    headers: &HeaderMap,
+) -> Response<SimBody> {
     if let Some(folder) = bare_path.strip_prefix("/models/") {
         let known = fixed("/models").as_array().is_some_and(|all| all.contains(&json!(folder)));
         return if known { json_answer(200, &json!([])) } else { bare(404) };
@@ -207,7 +226,7 @@ fn catalogue(shared: &Shared, path: &str, bare_path: &str, query: &str) -> Respo
             let size = json!({ "cols": 80, "rows": 24 });
             json_answer(200, &json!({ "entries": [], "size": size }))
         }
-        _ => files::page(shared, path),
+        _ => files::page(shared, path, headers),
     }
 }
 

@@ -67,14 +67,15 @@ const backendOf = (page, id) =>
   until(page, `prompt ${id} says who did it`, (prompt) =>
     document.querySelector(`[id="prompt-${prompt}"] .chip b`)?.textContent, id);
 
-test("the first socket has no clientId, and the sid becomes the tab's name", DEADLINE,
+test("the tab has a name before its first socket, and keeps it over a reload", DEADLINE,
   async (t) => {
     const { page, sockets } = await playground(t);
     assert.equal(sockets[0].url.pathname, "/ws");
-    assert.equal(sockets[0].url.search, "", "no clientId on the first socket");
+    assert.match(sockets[0].url.searchParams.get("clientId"), /^[0-9a-f]{32}$/);
     await eventually("flags are sent", () => sockets[0].sent.length);
     assert.equal(JSON.parse(sockets[0].sent[0]).type, "feature_flags", "and they come first");
     const name = await page.evaluate(() => window.name);
+    assert.equal(sockets[0].url.searchParams.get("clientId"), name);
     assert.equal(await page.textContent("#client-id"), name);
     await page.reload();
     assert.equal(await named(page), name, "a reload keeps the name");

@@ -78,10 +78,10 @@ test("it loads, and is one client with the id of its first socket", DEADLINE, as
     window.app?.graph && window.app.api?.clientId && document.querySelector('[aria-label="Run"]'),
   undefined, LOAD_MS);
   assert.equal(sockets.length, 1, "one socket");
-  assert.equal(sockets[0].url.search, "", "opened without a clientId");
   const [name, id] = await page.evaluate(() => [window.name, window.app.api.clientId]);
-  assert.ok(name);
+  assert.match(name, /^[0-9a-f]{32}$/);
   assert.equal(name, id);
+  assert.equal(sockets[0].url.searchParams.get("clientId"), name, "named from the start");
 });
 
 test("its own button queues a prompt, and it shows the picture", DEADLINE, async () => {

@@ -84,8 +84,11 @@ const ADMIN = /\badmin=\W?(127\.0\.0\.1:\d+)/;
 /** A gateway that somebody else started and ends, named by an environment variable. */
 const foreign = (url) => ({ url, backends: [], lines: [], stop: async () => {} });
 
-/** Simulated backends and the gateway over them, each a process of its own. */
-export async function startFleet({ backends = 3, frontend } = {}) {
+/**
+ * Simulated backends and the gateway over them, each a process of its own. `settings` are keys of
+ * the gateway's configuration: `["server.page_script=off"]`.
+ */
+export async function startFleet({ backends = 3, frontend, settings = [] } = {}) {
   if (process.env.MOORING_URL) return foreign(process.env.MOORING_URL);
   const page = frontend ? ["--frontend", frontend] : [];
   const sims = [];
@@ -97,7 +100,9 @@ export async function startFleet({ backends = 3, frontend } = {}) {
     }
     for (const sim of sims) sim.url = `http://${(await sim.process.line(READY))[1]}`;
     const names = sims.flatMap(({ url }) => ["--backend", url]);
-    const args = ["serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", ...names];
+    const set = settings.flatMap((setting) => ["--set", setting]);
+    const listen = ["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
+    const args = ["serve", ...listen, ...set, ...names];
     return await withGateway(new Process("mooring serve", args), sims);
   } catch (error) {
     await stopAll();

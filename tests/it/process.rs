@@ -14,7 +14,7 @@ use crate::support::{PATIENCE, send};
 /// The executable over one simulated backend.
 pub(crate) struct Daemon {
     child: Child,
-    log: mpsc::Receiver<String>,
+    log: Option<mpsc::Receiver<String>>,
     pub(crate) front: SocketAddr,
     pub(crate) admin: SocketAddr,
 }
@@ -66,12 +66,16 @@ impl Daemon {
         let ready = log.find(|line| line.contains("Gateway ready.")).expect("it starts");
         let (lines, said) = mpsc::channel();
         // Reads to the end, so that the executable never waits for its log to be read.
-        std::thread::spawn(move || log.for_each(|line| drop(lines.send(line))));
+        // When nobody listens to it any more, it closes the pipe.
+        std::thread::spawn(move || {
+            let mut log = log;
+            log.all(|line| lines.send(line).is_ok())
+        });
         let address = |key: &str| {
             let found = ready.split_whitespace().find_map(|word| word.strip_prefix(key));
             found.unwrap().trim_matches('"').parse().unwrap()
         };
-        Self { child, log: said, front: address("front="), admin: address("admin=") }
+        Self { child, log: Some(said), front: address("front="), admin: address("admin=") }
     }
 
     pub(crate) fn signal(&self, name: &str) {
@@ -81,11 +85,17 @@ impl Daemon {
     /// Waits for a line of the log with these words.
     pub(crate) fn says(&self, words: &str) -> String {
         loop {
-            let line = self.log.recv_timeout(PATIENCE).unwrap_or_else(|_| panic!("{words}"));
+            let log = self.log.as_ref().expect("it is still read");
+            let line = log.recv_timeout(PATIENCE).unwrap_or_else(|_| panic!("{words}"));
             if line.contains(words) {
                 return line;
             }
         }
+    }
+
+    /// Reads its log no more: soon its lines find a broken pipe.
+    pub(crate) fn stop_reading_its_log(&mut self) {
+        self.log = None;
     }
 
     /// Waits for its end; the exit code.

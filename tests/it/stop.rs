@@ -181,3 +181,16 @@ async fn a_socket_that_nobody_asked_for_is_a_clear_error() {
     let said = String::from_utf8(output.stderr).unwrap();
     assert!(said.contains(&format!("a socket for {stranger} was handed over")), "{said}");
 }
+
+/// Whoever read the log can die before the gateway does; that is no reason to fail a request.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_log_that_nobody_reads_harms_nobody() {
+    let (sim, folder) = (sim().await, tempfile::tempdir().unwrap());
+    let mut daemon = Daemon::start(&sim, &folder);
+    daemon.stop_reading_its_log();
+    for _ in 0..20 {
+        // Each writes a line.
+        submit(&daemon, &quick(1)).await;
+    }
+    assert_eq!(daemon.metric("mooring_panics_total").await, 0);
+}

@@ -1,0 +1,445 @@
+//! Which good copies are kept of what the home backend gave (promise R9)?
+//!
+//! They are for the time when it is down, not to spare it requests: while it is up, it answers.
+//! All of them together are bounded, the bodies that are just being copied included; what was not
+//! used for longest goes first.
+//!
+//! # Invariants
+//!
+//! - A copy is a whole answer with status 200, never a part, an error, or one with a cookie. Of a
+//!   404 it is only remembered that nothing was there: the stock page takes that for an empty
+//!   folder, and any other error for the end.
+//! - What one asker was given is not given to another: see [`Key::own`].
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use http::header::{AUTHORIZATION, COOKIE, ETAG, HeaderMap, HeaderName};
+
+use super::asked::Whole;
+use super::headers::other_cookies;
+/// The largest body that is kept, in bytes; less if all copies together may have little.
+const BODY_MAX: usize = 16 << 20;
+
+/// What an entry takes besides its texts and its body, about.
+const ENTRY_BYTES: usize = 256;
+
+/// How many names are remembered that no backend had; past it no others are looked for.
+const MISSES_MAX: usize = 1024;
+
+/// How long a name is not looked for again that no backend had.
+const MISS: Duration = Duration::from_secs(60);
+
+const COMFY_USER: HeaderName = HeaderName::from_static("comfy-user");
+
+/// What a copy answers.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub struct Key {
+    /// Without `/api`.
+    path: Box<str>,
+    query: Box<str>,
+    /// Whatever a backend may tell users by.
+    asker: Box<[u8]>,
+}
+
+impl Key {
+    /// A file of the page. It is the same for everyone, whatever the query.
+    #[must_use]
+    pub fn asset(path: &str) -> Self {
+        Self { path: bare(path), query: Box::default(), asker: Box::default() }
+    }
+
+    /// What an asker is given: told from others by ComfyUI's own `Comfy-User`, and by what
+    /// plug-ins for a login go by.
+    #[must_use]
+    pub fn own(path: &str, query: &str, headers: &HeaderMap) -> Self {
+        let mut asker = Vec::new();
+        for name in [COMFY_USER, AUTHORIZATION, COOKIE] {
+            for value in headers.get_all(&name) {
+                let value = match value.to_str() {
+                    Ok(cookies) if name == COOKIE => other_cookies(cookies).into_bytes(),
+                    Ok(_) | Err(_) => value.as_bytes().to_vec(),
+                };
+                if !value.is_empty() {
+                    asker.extend_from_slice(&value);
+                    asker.push(b'\n');
+                }
+            }
+            asker.push(b'\n');
+        }
+        Self { path: bare(path), query: query.into(), asker: asker.into() }
+    }
+
+    /// Its path, without `/api`.
+    #[must_use]
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    fn bytes(&self) -> usize {
+        self.path.len() + self.query.len() + self.asker.len()
+    }
+}
+
+fn bare(path: &str) -> Box<str> {
+    path.strip_prefix("/api").filter(|rest| rest.starts_with('/')).unwrap_or(path).into()
+}
+
+/// What the home backend had last.
+#[derive(Clone, Debug)]
+pub enum Found {
+    Whole(Whole),
+    Nothing,
+}
+
+/// All copies.
+#[derive(Debug)]
+pub struct Copies {
+    body_max: usize,
+    table: Mutex<Table>,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    bytes_max: usize,
+    bytes: usize,
+    /// Of bodies that are just being copied.
+    copying: usize,
+    /// Counts uses.
+    turn: u64,
+    entries: HashMap<Arc<Key>, Entry>,
+    /// The keys of `entries`, by their last use.
+    by_use: BTreeMap<u64, Arc<Key>>,
+    misses: HashMap<Box<str>, Instant>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    kept: Kept,
+    bytes: usize,
+    turn: u64,
+}
+
+#[derive(Debug)]
+enum Kept {
+    Copy {
+        whole: Whole,
+        since: Instant,
+    },
+    /// The home backend had nothing there.
+    Missing {
+        since: Instant,
+    },
+    /// It cannot be kept, and need not be asked for as a whole.
+    Nothing,
+}
+
+impl Copies {
+    /// Room for `bytes` in all; 0 keeps none.
+    #[must_use]
+    pub fn new(bytes: usize) -> Self {
+        let table = Table { bytes_max: bytes, ..Table::default() };
+        Self { body_max: BODY_MAX.min(bytes / 4), table: Mutex::new(table) }
+    }
+
+    #[must_use]
+    pub fn is_on(&self) -> bool {
+        0 < self.body_max
+    }
+
+    /// The largest body that is kept, in bytes.
+    #[must_use]
+    pub fn body_max(&self) -> usize {
+        self.body_max
+    }
+
+    /// Takes so many bytes for a body that is being copied, if need be from what was not used for
+    /// longest; until [`Copies::give_back`].
+    #[must_use]
+    pub fn take_room(&self, bytes: usize) -> bool {
+        let mut table = self.table();
+        let has_room = table.make_room(bytes);
+        table.copying += if has_room { bytes } else { 0 };
+        has_room
+    }
+
+    pub fn give_back(&self, bytes: usize) {
+        self.table().copying -= bytes;
+    }
+
+    /// True if there is a copy, or there cannot be one.
+    #[must_use]
+    pub fn knows(&self, key: &Key) -> bool {
+        self.table().entries.contains_key(key)
+    }
+
+    /// The copy, and how long ago the home backend gave or confirmed it.
+    #[must_use]
+    pub fn get(&self, key: &Key, now: Instant) -> Option<(Found, Duration)> {
+        let mut table = self.table();
+        table.used(key);
+        let (found, since) = match &table.entries.get(key)?.kept {
+            Kept::Copy { whole, since } => (Found::Whole(whole.clone()), since),
+            Kept::Missing { since } => (Found::Nothing, since),
+            Kept::Nothing => return None,
+        };
+        Some((found, now.duration_since(*since)))
+    }
+
+    /// Keeps an answer, in place of an older one.
+    pub fn put(&self, key: Key, whole: Whole, now: Instant) {
+        self.table().put(key, Kept::Copy { whole, since: now });
+    }
+
+    /// Remembers that the home backend has nothing there.
+    pub fn missing(&self, key: Key, now: Instant) {
+        self.table().put(key, Kept::Missing { since: now });
+    }
+
+    /// Remembers that there can be no copy.
+    pub fn refuse(&self, key: Key) {
+        self.table().put(key, Kept::Nothing);
+    }
+
+    /// The home backend gives these validators now: if they are the copy's, it is as good as new.
+    pub fn confirm(&self, key: &Key, headers: &HeaderMap, now: Instant) -> bool {
+        let mut table = self.table();
+        table.used(key);
+        match table.entries.get_mut(key).map(|entry| &mut entry.kept) {
+            Some(Kept::Copy { whole, since }) if is_same(&whole.headers, headers) => {
+                *since = now;
+                true
+            }
+            Some(Kept::Copy { .. } | Kept::Missing { .. } | Kept::Nothing) | None => false,
+        }
+    }
+
+    /// The home backend says that what an asker has is still good, and these are its validators.
+    /// If they are not the copy's, then that is not good any more.
+    pub fn revalidated(&self, key: &Key, headers: &HeaderMap, now: Instant) {
+        let is_same = self.confirm(key, headers, now);
+        if !is_same && headers.contains_key(ETAG) {
+            self.forget(key);
+        }
+    }
+
+    /// What the home backend has under this key is not what we think.
+    pub fn forget(&self, key: &Key) {
+        let mut table = self.table();
+        let says_something = |entry: &Entry| !matches!(entry.kept, Kept::Nothing);
+        if table.entries.get(key).is_some_and(says_something) {
+            table.remove(key);
+        }
+    }
+
+    /// Somebody wrote to this path of user data: nobody's copy of it is good any more.
+    pub fn written(&self, path: &str) {
+        let path = bare(path);
+        let (from, to) = path.split_once("/move/").unwrap_or((&path, ""));
+        let is_meant = |key: &Key, entry: &Entry| {
+            let moved_to = key.path.strip_prefix("/userdata/");
+            // A folder may have come with its first file.
+            let is_no_folder = matches!(entry.kept, Kept::Missing { .. })
+                && matches!(&*key.path, "/userdata" | "/v2/userdata");
+            *key.path == *from || (!to.is_empty() && moved_to == Some(to)) || is_no_folder
+        };
+        let mut table = self.table();
+        let stale = table.entries.iter().filter(|(key, entry)| is_meant(key, entry));
+        let stale: Vec<Arc<Key>> = stale.map(|(key, _)| Arc::clone(key)).collect();
+        for key in stale {
+            table.remove(&key);
+        }
+    }
+
+    /// True if other backends may be asked for what the home does not have.
+    #[must_use]
+    pub fn may_look(&self, path: &str, now: Instant) -> bool {
+        let mut table = self.table();
+        if table.misses.len() == MISSES_MAX {
+            table.misses.retain(|_, at| now.duration_since(*at) < MISS);
+        }
+        let is_recent = |at: &Instant| now.duration_since(*at) < MISS;
+        table.misses.len() < MISSES_MAX && !table.misses.get(path).is_some_and(is_recent)
+    }
+
+    /// No backend has it.
+    pub fn missed(&self, path: &str, now: Instant) {
+        self.table().misses.insert(path.into(), now);
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().expect("never poisoned: no panic while held")
+    }
+}
+
+/// Strong validators only: a weak one says that the meaning is the same, not the bytes.
+fn is_same(kept: &HeaderMap, given: &HeaderMap) -> bool {
+    let tag = kept.get(ETAG).filter(|tag| !tag.as_bytes().starts_with(b"W/"));
+    tag.is_some() && tag == given.get(ETAG)
+}
+
+impl Table {
+    fn put(&mut self, key: Key, kept: Kept) {
+        let bytes = ENTRY_BYTES
+            + key.bytes()
+            + match &kept {
+                Kept::Copy { whole, .. } => size(whole),
+                Kept::Missing { .. } | Kept::Nothing => 0,
+            };
+        self.remove(&key);
+        if !self.make_room(bytes) {
+            return;
+        }
+        let key = Arc::new(key);
+        self.turn += 1;
+        self.bytes += bytes;
+        self.by_use.insert(self.turn, Arc::clone(&key));
+        self.entries.insert(key, Entry { kept, bytes, turn: self.turn });
+        debug_assert_eq!(self.entries.len(), self.by_use.len(), "one use for each entry");
+    }
+
+    /// Drops what was not used for longest until so many bytes are free, if they can be.
+    fn make_room(&mut self, bytes: usize) -> bool {
+        if self.bytes_max < self.copying + bytes {
+            return false;
+        }
+        while self.bytes_max < self.bytes + self.copying + bytes {
+            let Some((_, oldest)) = self.by_use.first_key_value() else { break };
+            let oldest = Arc::clone(oldest);
+            self.remove(&oldest);
+        }
+        true
+    }
+
+    fn remove(&mut self, key: &Key) {
+        if let Some(entry) = self.entries.remove(key) {
+            self.by_use.remove(&entry.turn);
+            self.bytes -= entry.bytes;
+        }
+    }
+
+    fn used(&mut self, key: &Key) {
+        let Some(entry) = self.entries.get_mut(key) else { return };
+        if let Some(key) = self.by_use.remove(&entry.turn) {
+            self.turn += 1;
+            entry.turn = self.turn;
+            self.by_use.insert(self.turn, key);
+        }
+    }
+}
+
+fn size(whole: &Whole) -> usize {
+    let header =
+        |(name, value): (&HeaderName, &http::HeaderValue)| name.as_str().len() + value.len() + 64;
+    whole.body.len() + whole.headers.iter().map(header).sum::<usize>()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+    use http::HeaderValue;
+
+    fn key(path: &str) -> Key {
+        Key::asset(path)
+    }
+
+    fn whole(tag: &'static str, len: usize) -> Whole {
+        let mut headers = HeaderMap::new();
+        headers.insert(ETAG, HeaderValue::from_static(tag));
+        Whole { headers, body: Bytes::from(vec![b'x'; len]) }
+    }
+
+    #[test]
+    fn what_was_not_used_for_longest_goes_first_and_all_stays_below_the_bound() {
+        let (copies, t) = (Copies::new(30_000), crate::net::now());
+        for path in ["/a", "/b", "/c"] {
+            copies.put(key(path), whole("\"1\"", 9_000), t);
+        }
+        assert!(copies.get(&key("/a"), t).is_some());
+        copies.put(key("/d"), whole("\"1\"", 9_000), t);
+        let kept = ["/a", "/b", "/c", "/d"].map(|path| copies.get(&key(path), t).is_some());
+        assert_eq!(kept, [true, false, true, true]);
+        assert!(copies.table().bytes <= 30_000);
+        copies.put(key("/a"), whole("\"2\"", 30_000), t);
+        assert!(copies.get(&key("/a"), t).is_none(), "too large, and the old one is not good");
+        assert!(copies.take_room(20_000), "a body on its way counts as well");
+        assert_eq!(copies.table().entries.len(), 1);
+        assert!(!copies.take_room(10_001));
+        copies.give_back(20_000);
+        assert!(copies.take_room(30_000));
+    }
+
+    #[test]
+    fn a_copy_is_as_old_as_its_last_confirmation() {
+        let (copies, t) = (Copies::new(40_000), crate::net::now());
+        let later = t + Duration::from_secs(60);
+        copies.put(key("/a"), whole("\"1\"", 1), t);
+        assert!(!copies.confirm(&key("/a"), &whole("\"2\"", 0).headers, later));
+        assert_eq!(copies.get(&key("/a"), later).unwrap().1, Duration::from_secs(60));
+        assert!(copies.confirm(&key("/a"), &whole("\"1\"", 0).headers, later));
+        assert_eq!(copies.get(&key("/a"), later).unwrap().1, Duration::ZERO);
+        copies.revalidated(&key("/a"), &HeaderMap::new(), later);
+        assert!(copies.knows(&key("/a")), "nothing is said of which one is good");
+        copies.revalidated(&key("/a"), &whole("\"2\"", 0).headers, later);
+        assert!(!copies.knows(&key("/a")));
+        copies.put(key("/w"), whole("W/\"1\"", 1), t);
+        assert!(!copies.confirm(&key("/w"), &whole("W/\"1\"", 0).headers, later));
+    }
+
+    #[test]
+    fn askers_do_not_share_copies_but_spellings_of_a_path_do() {
+        let user = |name: &'static str, value: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
+            Key::own("/api/settings", "", &headers)
+        };
+        let all = [
+            user("comfy-user", "ada"),
+            user("comfy-user", "bob"),
+            user("authorization", "ada"),
+            user("cookie", "login=1"),
+            user("x-other", ""),
+        ];
+        for (index, one) in all.iter().enumerate() {
+            assert!(!all[index + 1..].contains(one), "{one:?}");
+        }
+        let ours = user("cookie", "mooring=00; login=1");
+        assert_eq!(ours, user("cookie", "login=1"), "the page cookie is no login");
+        let nobody = Key::own("/settings", "", &HeaderMap::new());
+        assert_eq!(nobody, user("cookie", "mooring=00"));
+        assert_eq!(nobody, user("comfy-user", ""), "what the page says without users");
+        assert_eq!(user("x-other", "").path(), "/settings");
+    }
+
+    #[test]
+    fn a_write_ends_everyones_copies_of_what_was_written() {
+        let (copies, t) = (Copies::new(40_000), crate::net::now());
+        let named = |path: &str| Key::own(path, "", &HeaderMap::new());
+        let all = ["/userdata/a.json", "/userdata/b.json", "/userdata/c.json", "/settings"];
+        for path in all {
+            copies.put(named(path), whole("\"1\"", 1), t);
+        }
+        let folder = Key::own("/v2/userdata", "path=x", &HeaderMap::new());
+        copies.missing(folder.clone(), t);
+        assert!(matches!(copies.get(&folder, t), Some((Found::Nothing, _))));
+        copies.written("/api/userdata/a.json/move/b.json");
+        assert!(copies.get(&folder, t).is_none());
+        let kept = all.map(|path| copies.get(&named(path), t).is_some());
+        assert_eq!(kept, [false, false, true, true]);
+    }
+
+    #[test]
+    fn a_name_that_nobody_has_is_not_looked_for_again_at_once() {
+        let (copies, t) = (Copies::new(0), crate::net::now());
+        assert!(copies.may_look("/assets/x-12345678.js", t));
+        copies.missed("/assets/x-12345678.js", t);
+        assert!(!copies.may_look("/assets/x-12345678.js", t));
+        for index in 1..MISSES_MAX {
+            copies.missed(&index.to_string(), t);
+        }
+        assert!(!copies.may_look("/assets/y-12345678.js", t), "bounded");
+        assert!(copies.may_look("/assets/x-12345678.js", t + MISS));
+    }
+}

@@ -1,0 +1,325 @@
+//! The stock page, each tab of it a client of its own (promise R7).
+//!
+//! The page's requests carry no identity, and a cookie is the same for all tabs. So its HTML is
+//! served with one small script of ours (`page.js`), first in `<head>`: it gives the tab its
+//! clientId before the first request and says it with each. No other HTML is touched, and none
+//! of the page's own bytes changes.
+//!
+//! # Rules
+//!
+//! - Only `/` and `/index.html`, with status 200, `text/html`, and at most [`PAGE_MAX`] bytes. All
+//!   else passes as it came: what is encoded although we ask for `identity`, `no-transform`
+//!   (RFC 9111 section 5.2.2.6), and a document that does not begin as HTML does.
+//! - A changed page has an `ETag` of its own and no `Last-Modified`, which would be the file's and
+//!   say nothing of the script. So the backend is always asked for the whole page, and conditions
+//!   are looked at here.
+//! - The script's URL is relative, as all of the page's are, so that the page also works below a
+//!   path; and it names the script's hash, so that browsers keep it for ever and never too long.
+
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::sync::{Arc, LazyLock};
+
+use bytes::{Bytes, BytesMut};
+use http::header::{
+    ACCEPT_ENCODING, ACCEPT_RANGES, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE,
+    ETAG, HeaderMap, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE,
+    LAST_MODIFIED, RANGE, SET_COOKIE,
+};
+use http::request::Parts;
+use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode};
+use hyper::body::Incoming;
+
+use super::asked::{Asked, Whole};
+use super::browsers::BrowserId;
+use super::copies::Key;
+use super::forward::{Target, exchange, incoming, send, to_backend};
+use super::identify::Who;
+use super::{Answer, headers, home};
+use crate::body::{
+    BodyError, ClientFault, CollectError, CollectLimits, OnEnd as _, RequestBody, ResponseBody,
+    collect,
+};
+use crate::comfy::query::parameter;
+use crate::config::PageScript;
+use crate::error::{Fault, GatewayError};
+use crate::fleet::pool::ExchangeError;
+use crate::gateway::Gateway;
+use crate::net::now;
+
+/// The largest page that is changed, in bytes. ComfyUI's has 2 KiB.
+pub const PAGE_MAX: u64 = 1 << 20;
+
+const SCRIPT: &str = include_str!("page.js");
+
+/// Changes with the script and with nothing else.
+static VERSION: LazyLock<String> = LazyLock::new(|| hash(SCRIPT.as_bytes()));
+
+/// Digests of a body that is no longer the same.
+const DIGESTS: [HeaderName; 4] = [
+    HeaderName::from_static("content-digest"),
+    HeaderName::from_static("repr-digest"),
+    HeaderName::from_static("digest"),
+    HeaderName::from_static("content-md5"),
+];
+
+fn hash(bytes: &[u8]) -> String {
+    let mut hasher = DefaultHasher::new();
+    bytes.hash(&mut hasher);
+    format!("{:016x}", hasher.finish())
+}
+
+/// The script. Kept for ever by who asks for this version of it, and not by others.
+///
+/// # Errors
+/// It is switched off.
+pub fn script(gateway: &Gateway, request: &Request<Incoming>) -> Answer {
+    if gateway.config.server.page_script == PageScript::Off {
+        return Err(GatewayError::NotFound);
+    }
+    let asked_for = parameter(request.uri().query().unwrap_or(""), "v");
+    let keep = if asked_for.as_deref() == Some(VERSION.as_str()) {
+        "public, max-age=31536000, immutable"
+    } else {
+        "no-cache"
+    };
+    let mut headers = HeaderMap::new();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/javascript; charset=utf-8"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static(keep));
+    insert_tag(&mut headers, &VERSION);
+    let body = Bytes::from_static(SCRIPT.as_bytes());
+    Ok(Asked::of(request).answer(&Whole { headers, body }))
+}
+
+fn insert_tag(headers: &mut HeaderMap, hash: &str) {
+    if let Ok(tag) = HeaderValue::try_from(format!("\"{hash}\"")) {
+        headers.insert(ETAG, tag);
+    }
+}
+
+/// The page, with the cookie that names this browser if it has none yet.
+///
+/// # Errors
+/// The home backend does not answer, and there is no copy.
+pub async fn page(gateway: &Arc<Gateway>, who: &Who, request: Request<Incoming>) -> Answer {
+    let is_ours = matches!(request.uri().path(), "/" | "/index.html");
+    let mut response = match gateway.config.server.page_script {
+        PageScript::On if is_ours => scripted(gateway, request).await?,
+        PageScript::On | PageScript::Off => {
+            let path = if is_ours { "/" } else { request.uri().path() };
+            let key = Key::own(path, "", request.headers());
+            home::read(gateway, key, request).await?
+        }
+    };
+    if who.browser.is_none()
+        && let Ok(cookie) = HeaderValue::try_from(BrowserId::mint().set_cookie())
+    {
+        response.headers_mut().append(SET_COOKIE, cookie);
+    }
+    Ok(response)
+}
+
+async fn scripted(gateway: &Arc<Gateway>, request: Request<Incoming>) -> Answer {
+    let asked = Asked::of(&request);
+    let key = Key::own("/", "", request.headers());
+    let (parts, _body) = request.into_parts();
+    match fetch(gateway, &home::target(gateway), parts).await {
+        Ok(Fetched::Other(response)) => Ok(response),
+        Ok(Fetched::Page(page, time)) => {
+            let mut response = asked.answer(&page);
+            response.extensions_mut().extend(time);
+            let copies = &gateway.copies;
+            if home::may_be_kept(&page.headers) && page.body.len() <= copies.body_max() {
+                copies.put(key, page, now());
+            }
+            Ok(response)
+        }
+        Err(error) if error.fault() == Fault::Backend => {
+            home::copy(gateway, &key, &asked).ok_or(error)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// What the home backend gave for the page.
+enum Fetched {
+    /// The page, with the script in it.
+    Page(Whole, http::Extensions),
+    /// Something else, as it came.
+    Other(Response<ResponseBody>),
+}
+
+async fn fetch(
+    gateway: &Gateway,
+    target: &Target,
+    mut parts: Parts,
+) -> Result<Fetched, GatewayError> {
+    ask_for_all(&mut parts);
+    let request = to_backend(target, parts.clone(), RequestBody::Empty);
+    let (response, lease) = exchange(gateway, target, request, &ClientFault::default()).await?;
+    if !is_page(&response) {
+        return Ok(Fetched::Other(incoming(gateway, target, response, lease)));
+    }
+    let (mut head, body) = response.into_parts();
+    let limits = CollectLimits { max: PAGE_MAX, idle: gateway.config.server.body_timeout };
+    let mut share = gateway.bodies.share();
+    let body = match collect(body, limits, Some(&mut share)).await {
+        Ok(body) => body,
+        Err(CollectError::TooLarge { .. }) => {
+            let request = to_backend(target, parts, RequestBody::Empty);
+            return Ok(Fetched::Other(send(gateway, target, request).await?));
+        }
+        Err(CollectError::Busy) => return Err(GatewayError::BodiesBusy),
+        Err(CollectError::Broken(error)) => return Err(broken(target, error)),
+    };
+    Box::new(lease).finished();
+    headers::to_client(&mut head.headers, &target.backend, target.reason);
+    Ok(Fetched::Page(with_script(head.headers, body), head.extensions))
+}
+
+/// The whole page, as it is: what the client has of the changed one says nothing of it.
+fn ask_for_all(parts: &mut Parts) {
+    parts.method = Method::GET;
+    for name in [
+        CONTENT_LENGTH,
+        IF_MATCH,
+        IF_MODIFIED_SINCE,
+        IF_NONE_MATCH,
+        IF_RANGE,
+        IF_UNMODIFIED_SINCE,
+        RANGE,
+    ] {
+        parts.headers.remove(name);
+    }
+    parts.headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+}
+
+fn is_page<B>(response: &Response<B>) -> bool {
+    let text =
+        |name| response.headers().get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+    let kind = text(CONTENT_TYPE).and_then(|kind| kind.split(';').next()).unwrap_or("");
+    let may_change = !text(CACHE_CONTROL).unwrap_or("").contains("no-transform");
+    let is_plain = text(CONTENT_ENCODING).is_none_or(|encoding| encoding == "identity");
+    response.status() == StatusCode::OK
+        && kind.trim().eq_ignore_ascii_case("text/html")
+        && may_change
+        && is_plain
+}
+
+fn broken(target: &Target, error: BodyError) -> GatewayError {
+    let source = match error {
+        BodyError::Idle(idle) => ExchangeError::NoAnswer(idle),
+        BodyError::Broken(error) => ExchangeError::Lost(error),
+    };
+    GatewayError::exchange(&target.backend.name, source)
+}
+
+fn with_script(mut headers: HeaderMap, body: Bytes) -> Whole {
+    let Some(at) = place(&body) else { return Whole { headers, body } };
+    let script = format!("<script src=\"./-/page.js?v={}\"></script>", *VERSION);
+    let mut page = BytesMut::with_capacity(body.len() + script.len());
+    page.extend_from_slice(&body[..at]);
+    page.extend_from_slice(script.as_bytes());
+    page.extend_from_slice(&body[at..]);
+    let body = page.freeze();
+    for name in DIGESTS.into_iter().chain([LAST_MODIFIED, ACCEPT_RANGES]) {
+        headers.remove(name);
+    }
+    insert_tag(&mut headers, &hash(&body));
+    Whole { headers, body }
+}
+
+/// Where the script goes: right after `<head>`; in a page that leaves that out, after what stands
+/// before it. `None` if the text does not begin as HTML does.
+fn place(html: &[u8]) -> Option<usize> {
+    const COMMENT_END: &[u8] = b"-->";
+    let mut at = if html.starts_with(b"\xef\xbb\xbf") { 3 } else { 0 };
+    let mut begun = None;
+    loop {
+        at += html[at..].iter().take_while(|byte| byte.is_ascii_whitespace()).count();
+        let rest = &html[at..];
+        if rest.starts_with(b"<!--") {
+            at += memchr::memmem::find(rest, COMMENT_END)? + COMMENT_END.len();
+            continue;
+        }
+        let Some(end) = tag_end(rest) else { return begun };
+        at += end;
+        match name(rest).as_str() {
+            "head" => return Some(at),
+            "html" | "!doctype" => begun = Some(at),
+            _ => return begun,
+        }
+    }
+}
+
+/// How long the tag is that `rest` begins with. A `>` inside quotes does not end it.
+fn tag_end(rest: &[u8]) -> Option<usize> {
+    if rest.first() != Some(&b'<') {
+        return None;
+    }
+    let mut quote = None;
+    for (at, byte) in rest.iter().enumerate() {
+        match (quote, byte) {
+            (None, b'>') => return Some(at + 1),
+            (None, b'"' | b'\'') => quote = Some(byte),
+            (Some(open), byte) if open == byte => quote = None,
+            (_, _) => {}
+        }
+    }
+    None
+}
+
+/// The name of the tag that `rest` begins with, in lower case.
+fn name(rest: &[u8]) -> String {
+    let is_name = |byte: &&u8| byte.is_ascii_alphanumeric() || **byte == b'!';
+    let name: Vec<u8> = rest.iter().skip(1).take_while(is_name).copied().collect();
+    String::from_utf8_lossy(&name).to_ascii_lowercase()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `expected` has a `^` where the script goes, or none.
+    #[track_caller]
+    fn check(expected: &str) {
+        let html = expected.replace('^', "");
+        assert_eq!(place(html.as_bytes()), expected.find('^'), "{expected}");
+    }
+
+    #[test]
+    fn the_script_is_the_first_child_of_the_head() {
+        check("<!doctype html><html lang=\"en\"><head>^<link><meta>");
+        check("<!DOCTYPE html>\n<HTML>\n<HEAD data-a='>' class=x>^\n<title>");
+        check("\u{feff}<!-- <head> --><html><head>^</head>");
+        check("<html>^<title>no head</title><head>");
+        check("<!doctype html>^<header>");
+        check("<!doctype html>^text <head>");
+        check("It works!");
+        check("<div><head>");
+        check("<head");
+        check("<!-- <head>");
+        check("");
+    }
+
+    #[test]
+    fn a_changed_page_has_a_tag_of_its_own() {
+        let mut given = HeaderMap::new();
+        given.insert(ETAG, HeaderValue::from_static("\"file\""));
+        given.insert(LAST_MODIFIED, HeaderValue::from_static("then"));
+        given.insert("x-kept", HeaderValue::from_static("1"));
+        let changed = with_script(given.clone(), Bytes::from_static(b"<head></head>"));
+        assert_ne!(changed.headers[ETAG], "\"file\"");
+        assert!(!changed.headers.contains_key(LAST_MODIFIED));
+        assert!(changed.headers.contains_key("x-kept"));
+        let other = with_script(given.clone(), Bytes::from_static(b"<head> </head>"));
+        assert_ne!(changed.headers[ETAG], other.headers[ETAG]);
+        let same = with_script(given.clone(), Bytes::from_static(b"plain"));
+        assert_eq!((same.headers, &same.body[..]), (given, &b"plain"[..]));
+    }
+
+    #[test]
+    fn the_script_is_plain_text_that_ends_no_element() {
+        assert!(SCRIPT.is_ascii());
+        assert!(!SCRIPT.contains("</"));
+    }
+}
