@@ -24,11 +24,12 @@ class Failed(Exception):
 
 
 class Running:
-    """A proxy that takes connections: where, and the processes whose cost counts."""
+    """A proxy that takes connections: where, the processes whose cost counts, what is known."""
 
-    def __init__(self, address, pids):
+    def __init__(self, address, pids, facts=None):
         self.address = address
         self.pids = pids
+        self.facts = facts or {}
 
 
 def raise_descriptors(wanted=65536):
@@ -129,4 +130,4 @@ def load(arguments, running, seconds):
         if started.returncode != 0:
             raise Failed(f"the load failed ({started.returncode})")
     pairs = (line.split("=", 1) for line in printed.splitlines())
-    return {name: float(value) for name, value in pairs}
+    return running.facts | {name: float(value) for name, value in pairs}

@@ -65,7 +65,7 @@ def commit():
 
 def figures(row, name, results):
     """A row's numbers for one proxy, one for each round."""
-    return [measured[row.figure] * row.scale for measured in results.get((row.name, name), [])
+    return [measured[row.figure] * row.scale for measured in results.get((row.source, name), [])
             if row.figure in measured]
 
 

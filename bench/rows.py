@@ -26,9 +26,16 @@ class Row:
     # At most this in the row's own unit.
     limit: Optional[float] = None
     rounds_max: int = 1000
+    # Takes its figure from what was measured for the row of this name.
+    same_as: Optional[str] = None
+    large_buffers: bool = False
     journal: bool = False
     # Done to a Mooring that is then stopped, before the one that is measured.
     prepare: Optional[Callable] = None
+
+    @property
+    def source(self):
+        return self.same_as or self.name
 
     def arguments(self):
         words = [self.verb]
@@ -56,6 +63,8 @@ def rows(descriptors, has_journal):
             bound=1.0),
         Row("upload", "upload of 8 MB pictures", "CPU s per GB", "upload", scale=PER_GB,
             bound=0.6),
+        Row("uploadlarge", "the same, nginx and HAProxy with buffers of 256 KB", "CPU s per GB",
+            "upload", scale=PER_GB, large_buffers=True),
         Row("idle", "idle socket pair, of 1,000", "KB", "idle", {"sockets": 1000}, "kib",
             scale=1.024, limit=10),
         Row("latency", "small GET at 2,000/s", "median µs", "get", {"rate": 2000}, "median_us",
@@ -72,11 +81,11 @@ def rows(descriptors, has_journal):
             {"clients": 100_000}, contenders=["Mooring"]),
         Row("client", "bound client without a socket, of 100,000", "KB", "bind",
             {"clients": 100_000}, "kib", scale=1.024, contenders=["Mooring"], limit=1.024,
-            rounds_max=3),
+            same_as="bound100000"),
         Row("many", f"{many:,} idle sockets: still open", "sockets", "idle",
             {"sockets": many - 50}, "open", contenders=["Mooring"], rounds_max=3),
         Row("manykb", f"{many:,} idle sockets: each", "KB", "idle", {"sockets": many - 50}, "kib",
-            scale=1.024, contenders=["Mooring"], rounds_max=3),
+            scale=1.024, contenders=["Mooring"], same_as="many"),
     ]
     if has_journal:
         found += [
@@ -85,7 +94,7 @@ def rows(descriptors, has_journal):
                 "CPU µs per request", "get", contenders=["Mooring"], journal=True,
                 prepare=bind_many, rounds_max=3),
             Row("start", "start-up with 100,000 bindings", "s", "get", figure="start_s",
-                contenders=["Mooring"], journal=True, prepare=bind_many, rounds_max=3),
+                contenders=["Mooring"], same_as="restart"),
         ]
     return found
 
@@ -97,7 +106,8 @@ def cycles(title, journal=False):
     common = {"contenders": ["Mooring"], "journal": journal}
     return [
         Row(name, what, "CPU µs per cycle", "cycle", **common),
-        Row(f"{name}rate", what, "cycles per second", "cycle", figure="per_second", **common),
+        Row(f"{name}rate", what, "cycles per second", "cycle", figure="per_second",
+            same_as=name, **common),
     ]
 
 
