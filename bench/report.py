@@ -19,10 +19,13 @@ TOLERANCE = 0.05
 
 def written(rows, results, rounds, seconds):
     """The whole text between the markers."""
-    lines = [*head(rounds, seconds), "", "### Side by side", ""]
-    lines += ["| Work | | nginx | HAProxy | Mooring | ratio | bound | met |",
-              "|---|---|---|---|---|---|---|---|"]
-    lines += [compared(row, results) for row in rows if len(row.contenders) != 1]
+    lines = head(rounds, seconds)
+    beside = [row for row in rows if len(row.contenders) != 1]
+    if beside:
+        lines += ["", "### Side by side", "",
+                  "| Work | | nginx | HAProxy | Mooring | ratio | bound | met |",
+                  "|---|---|---|---|---|---|---|---|"]
+        lines += [compared(row, results) for row in beside]
     alone = [row for row in rows if len(row.contenders) == 1]
     if alone:
         lines += ["", "### What only Mooring does", "", "| Work | | Mooring | limit | met |",
