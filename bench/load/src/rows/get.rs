@@ -15,7 +15,7 @@ use crate::meter::{Meter, spawn};
 /// `--connections`, and `--rate` a second over all of them (0: no limit).
 pub async fn run(args: &Args) -> io::Result<()> {
     let requests = requests((0..args.number("connections", 32)?).map(|it| format!("get.{it}")));
-    start(args, Rc::new(requests)).await
+    tokio::task::LocalSet::new().run_until(measured(args, Rc::new(requests))).await
 }
 
 /// Requests of clients, made beforehand.
@@ -24,12 +24,7 @@ pub fn requests(clients: impl Iterator<Item = String>) -> Vec<Vec<u8>> {
     clients.map(|client| request("GET", &target(client), "", b"")).collect()
 }
 
-/// Sends the requests in turn over all connections, and measures.
-pub async fn start(args: &Args, requests: Rc<Vec<Vec<u8>>>) -> io::Result<()> {
-    let local = tokio::task::LocalSet::new();
-    local.run_until(measured(args, requests)).await
-}
-
+/// Sends the requests in turn over all connections, and measures. Runs in a `LocalSet`.
 pub async fn measured(args: &Args, requests: Rc<Vec<Vec<u8>>>) -> io::Result<()> {
     let target = args.target()?;
     let connections: u32 = args.number("connections", 32)?;
