@@ -82,8 +82,8 @@ impl Counter {
         Self { size_min, skip: 0, partial: Vec::new() }
     }
 
-    /// How many frames begin in these bytes. A ping comes every 20 s at most, and no row lasts so
-    /// long after its last message that a pong would be missed.
+    /// How many frames begin in these bytes. Pings among them are not answered: Mooring closes a
+    /// socket that is silent for 40 s, so a row with events is measured for less.
     pub fn count(&mut self, bytes: &[u8]) -> u64 {
         let joined;
         let mut bytes = bytes;
