@@ -102,6 +102,8 @@ class Nginx:
             if os.getuid() == 0:
                 command += ["-g", "user root;"]
             with process(command, PROXY_CORE) as running:
+                # It listens before it has its worker, and the worker is what costs.
+                wait_for(lambda: len(family(running.pid)) == 2, running, "nginx")
                 wait_for(lambda: takes_connections(f"127.0.0.1:{port}"), running, "nginx")
                 yield Running(f"127.0.0.1:{port}", family(running.pid))
 

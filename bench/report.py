@@ -50,7 +50,7 @@ def head(rounds, seconds):
         f"- Machine: {processor()}, {os.cpu_count()} cores, Linux {platform.release()}",
         f"- Programs: {versions}" + commit(),
         "",
-        f"Medians of {rounds} rounds, in brackets the smallest and the largest.",
+        f"Medians; rounds: {rounds}. In brackets the smallest and the largest.",
     ]
 
 

@@ -76,6 +76,11 @@ impl Meter {
         if units == 0 {
             return Err(io::Error::other("nothing was done in the measured time"));
         }
+        if used.is_zero() && !pids.is_empty() {
+            return Err(io::Error::other(
+                "the proxy worked without CPU: these are not its processes",
+            ));
+        }
         println!("units={units}");
         println!("per_second={}", units as f64 / wall);
         println!("cpu_us={}", used.as_secs_f64() * 1e6 / units as f64);
