@@ -34,6 +34,6 @@ deploy-check:
 soak:
 	SOAK=1 $(CARGO) test --locked --release -- --nocapture
 
-# The side-by-side with a plain proxy, and the figures of memory.
+# Mooring beside nginx and HAProxy; writes docs/performance.md. ROUNDS=1 SECONDS=1 for a look.
 bench:
-	@if [ -x bench/run ]; then bench/run; else $(CARGO) bench --locked; fi
+	bench/run
