@@ -74,6 +74,8 @@ pub enum GatewayError {
     NotFound,
     #[error("the method is not for this path")]
     BadMethod,
+    #[error("the request's head has more than {max} bytes")]
+    HeadTooLarge { max: u64 },
     #[error("the gateway is stopping")]
     Stopping,
     #[error("the journal cannot be written, and without it no prompt is taken; nothing was sent")]
@@ -110,6 +112,7 @@ impl GatewayError {
             | Self::Submission(_)
             | Self::PromptIdKnown
             | Self::BodyTooLarge { .. }
+            | Self::HeadTooLarge { .. }
             | Self::BodyBroken
             | Self::BadBody(_)
             | Self::ForeignOrigin
@@ -146,6 +149,7 @@ impl GatewayError {
             | Self::BodyBroken
             | Self::BadBody(_) => StatusCode::BAD_REQUEST,
             Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::HeadTooLarge { .. } => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::Unreachable { .. } | Self::Lost { .. } | Self::NotQueued { .. } => {
                 StatusCode::BAD_GATEWAY
             }
@@ -178,6 +182,7 @@ impl GatewayError {
             Self::BadClientId(_) => "bad_client_id",
             Self::Submission(refusal) => refusal.code(),
             Self::BodyTooLarge { .. } => "body_too_large",
+            Self::HeadTooLarge { .. } => "head_too_large",
             Self::BodiesBusy => "bodies_busy",
             Self::BodyBroken => "body_broken",
             Self::BadBody(_) => "bad_body",

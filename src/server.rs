@@ -119,7 +119,7 @@ impl ConnectionLimits {
         builder
             .timer(KeepAlive { longer: self.idle_timeout.saturating_sub(self.header_timeout) })
             .header_read_timeout(self.header_timeout)
-            .max_buf_size(self.header_bytes_max.max(HYPER_BUFFER_MIN))
+            .max_buf_size(self.header_bytes_max.max(READ_MAX))
             .max_headers(self.headers_max)
             .half_close(false);
         builder
@@ -152,8 +152,10 @@ impl Timer for KeepAlive {
     }
 }
 
-/// The smallest buffer that hyper takes.
-const HYPER_BUFFER_MIN: usize = 8192;
+/// hyper has one limit for heads and for how much of a body it reads at once. Heads have their own
+/// ([`front::answer`] counts them); a body in small pieces costs two system calls for each. It is
+/// what a connection can make us hold before its head is refused.
+const READ_MAX: usize = 128 << 10;
 
 /// Counts open connections, on the listener and on its sockets.
 #[derive(Clone, Debug, Default)]

@@ -35,6 +35,7 @@ pub mod submissions;
 pub mod tell;
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -62,6 +63,8 @@ const HISTORY_LAG: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct Client {
     pub id: ClientId,
+    /// It may have a socket, a link or work: the sweep looks at it each time. Set under the lock.
+    is_active: AtomicBool,
     state: Mutex<State>,
 }
 
@@ -135,7 +138,7 @@ impl Client {
             noted: None,
             is_gone: false,
         };
-        Self { id, state: Mutex::new(state) }
+        Self { id, is_active: AtomicBool::new(true), state: Mutex::new(state) }
     }
 
     /// A read of this client's: where it goes.
@@ -195,6 +198,13 @@ impl Client {
         let mut state = self.state();
         let (backend, _) = state.core.bound().filter(|_| !state.is_gone)?;
         Some(self.ensure_link(&mut state, gateway, backend))
+    }
+
+    /// True if the reconciler has to look at it.
+    #[must_use]
+    pub fn has_prompts_to_ask_about(&self) -> bool {
+        let state = self.state();
+        !state.core.pending().is_empty() || !state.untold.is_empty()
     }
 
     /// Looks at the plain facts of this client, for whoever reports them.
@@ -296,6 +306,7 @@ impl Client {
         {
             return Arc::clone(link);
         }
+        self.is_active.store(true, Ordering::Relaxed);
         state.let_go_of_link();
         let (link, outgoing) = Link::new(backend, gateway.tasks.child_token());
         // Never two with one id to the same backend at the same time (S1).

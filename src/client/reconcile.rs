@@ -84,7 +84,7 @@ fn questions(gateway: &Gateway) -> BTreeMap<BackendId, Questions> {
     let now = now();
     let silent_after = gateway.config.prompts.silent_after;
     let mut all: BTreeMap<BackendId, Questions> = BTreeMap::new();
-    for client in gateway.clients.all() {
+    for client in gateway.clients.working() {
         for (prompt, backend) in client.inspect(|core, _| core.to_ask(silent_after, now)) {
             let pending = &mut all.entry(backend).or_default().pending;
             if pending.len() < PER_ROUND {
@@ -249,7 +249,7 @@ fn presume_lost(gateway: &Gateway) {
     if lost.is_empty() {
         return;
     }
-    for client in gateway.clients.all() {
+    for client in gateway.clients.working() {
         let bound = client.inspect(|core, _| {
             core.bound().map(|(backend, _)| backend).filter(|_| !core.pending().is_empty())
         });

@@ -1,6 +1,8 @@
 //! All clients, by name, and the sweep that looks after those nobody calls.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use dashmap::DashMap;
@@ -17,6 +19,9 @@ use crate::routing::place::AdminState;
 /// How often all clients are looked at.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
+/// In so many turns of the sweep each idle client is looked at once.
+const SLICES: usize = 8;
+
 /// The least pause between two trims of the event logs.
 const TRIM_PAUSE: Duration = Duration::from_millis(100);
 
@@ -32,6 +37,9 @@ pub struct TooManyClients {
 #[derive(Debug)]
 pub struct Clients {
     by_id: DashMap<ClientId, Arc<Client>, Hashing>,
+    /// Those that have, or had a moment ago, prompts to be asked about: the reconciler looks at no
+    /// others. Locked for one call, never together with a client.
+    working: Mutex<BTreeMap<ClientId, Arc<Client>>>,
     max: usize,
     logs: LogBudget,
 }
@@ -39,7 +47,7 @@ pub struct Clients {
 impl Clients {
     #[must_use]
     pub fn new(max: usize, logs: LogBudget) -> Self {
-        Self { by_id: DashMap::default(), max, logs }
+        Self { by_id: DashMap::default(), working: Mutex::default(), max, logs }
     }
 
     /// The client of that name, made on first contact.
@@ -73,6 +81,36 @@ impl Clients {
     #[must_use]
     pub fn get(&self, id: &ClientId) -> Option<Arc<Client>> {
         self.by_id.get(id).map(|found| Arc::clone(found.value()))
+    }
+
+    /// A client has prompts to be asked about. Called after they are there: who is taken out by
+    /// [`Clients::working`] in between comes in again.
+    pub fn has_work(&self, client: &Arc<Client>) {
+        let mut working = self.working.lock().expect("never poisoned: no panic while held");
+        if !working.contains_key(&client.id) {
+            working.insert(client.id.clone(), Arc::clone(client));
+        }
+    }
+
+    /// The clients that have prompts to be asked about.
+    #[must_use]
+    pub fn working(&self) -> Vec<Arc<Client>> {
+        let taken =
+            std::mem::take(&mut *self.working.lock().expect("never poisoned: no panic while held"));
+        let working: Vec<_> =
+            taken.into_values().filter(|client| client.has_prompts_to_ask_about()).collect();
+        working.iter().for_each(|client| self.has_work(client));
+        working
+    }
+
+    /// Those that a turn of the sweep looks at: every one that has a socket, a link or work, and a
+    /// part of the others, whose lease can wait for its turn.
+    fn to_look_after(&self, turn: usize) -> Vec<Arc<Client>> {
+        let all = self.by_id.iter().enumerate();
+        let due = all.filter(|(index, found)| {
+            found.is_active.load(Ordering::Relaxed) || (index + turn).is_multiple_of(SLICES)
+        });
+        due.map(|(_, found)| Arc::clone(found.value())).collect()
     }
 
     /// All of them, in no order.
@@ -115,10 +153,11 @@ pub fn with_client<T>(
     }
 }
 
-/// Looks at all clients once a second until the process stops: moves idle ones off backends that
+/// Looks after the clients once a second until the process stops: moves idle ones off backends that
 /// are down or draining, closes links that nobody needs, forgets clients whose lease has ended.
 pub async fn sweep(gateway: Arc<Gateway>) {
     let mut tick = tokio::time::interval(SWEEP_INTERVAL);
+    let mut turn: usize = 0;
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
@@ -134,7 +173,8 @@ pub async fn sweep(gateway: Arc<Gateway>) {
             () = gateway.tasks.stopping() => return,
         }
         let now = now();
-        for client in gateway.clients.all() {
+        turn = turn.wrapping_add(1);
+        for client in gateway.clients.to_look_after(turn) {
             client.look_after(&gateway, now);
         }
         for backend in gateway.fleet.iter() {
@@ -219,6 +259,8 @@ impl Client {
         let is_astray = state.link.as_ref().is_some_and(|link| {
             state.core.bound().is_some_and(|(backend, _)| backend != link.backend)
         });
+        let is_active = state.core.is_held() || 0 < state.core.sockets() || has_link;
+        self.is_active.store(is_active, Ordering::Relaxed);
         let should_move = !state.core.is_held() && has_link && (is_astray || !has_place);
         let should_link = 0 < state.core.sockets() && !has_link;
         if should_move || should_link { Care::Rebind } else { Care::Nothing }

@@ -42,6 +42,9 @@ impl Client {
 
     /// Goes on where it was: counted among its backend's clients, and linked if it has work there.
     pub fn take_up(self: &Arc<Self>, gateway: &Arc<Gateway>) {
+        if self.has_prompts_to_ask_about() {
+            gateway.clients.has_work(self);
+        }
         let mut state = self.state();
         let Some((backend, _)) = state.core.bound() else { return };
         gateway.fleet.get(backend).client_came();

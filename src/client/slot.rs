@@ -2,6 +2,7 @@
 //! it, and what it negotiated.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker};
 
 use tracing::debug;
@@ -65,6 +66,7 @@ impl Client {
         let key = SocketKey(state.next_socket);
         state.next_socket += 1;
         state.core.socket_opened(now);
+        self.is_active.store(true, Ordering::Relaxed);
         let status = say::status(state.queue_remaining(), Some(&self.id));
         let mut slot = Slot::new(key, &config.sockets);
         slot.push(Class::Lasting, &Frame::text(status));

@@ -41,6 +41,7 @@ impl Client {
         let decided = self.decide(gateway, submit)?;
         if let Ok((decision, _)) = &decided {
             gateway.count(*decision);
+            gateway.clients.has_work(self);
         }
         Ok(decided)
     }

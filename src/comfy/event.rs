@@ -114,7 +114,9 @@ fn of_kind<'a>(kind: &[u8], text: &'a [u8]) -> Event<'a> {
         b"status" => status(text),
         b"executing" => executing(text),
         b"progress" => Event::Progress { prompt: prompt(text) },
-        b"progress_state" => Event::ProgressState { prompt: prompt(text) },
+        b"progress_state" => {
+            Event::ProgressState { prompt: first_prompt(text).or_else(|| prompt(text)) }
+        }
         b"execution_start" => named(text, |prompt| Event::Start { prompt }),
         b"execution_cached" => named(text, |prompt| Event::Cached { prompt }),
         b"executed" => named(text, |prompt| Event::Executed { prompt }),
@@ -144,6 +146,16 @@ struct Named<'a> {
 
 fn prompt(text: &[u8]) -> Option<Cow<'_, str>> {
     data::<Named<'_>>(text).and_then(|named| named.prompt_id)
+}
+
+/// The prompt of a `progress_state`, if it is written where ComfyUI writes it: the most frequent
+/// event and the longest, of which nothing else is read.
+fn first_prompt(text: &[u8]) -> Option<Cow<'_, str>> {
+    const BEGINNING: &[u8] = br#"{"type": "progress_state", "data": {"prompt_id": ""#;
+    let rest = text.strip_prefix(BEGINNING)?;
+    let end = memchr::memchr2(b'"', b'\\', rest)?;
+    let id = std::str::from_utf8(&rest[..end]).ok()?;
+    (rest[end] == b'"').then_some(Cow::Borrowed(id))
 }
 
 /// An event that is of no use without the prompt that it names.
@@ -371,6 +383,17 @@ mod tests {
         fn no_bytes_make_it_panic(bytes: Vec<u8>) {
             let _ = read(&bytes);
             let _ = wants_preview_metadata(&bytes);
+        }
+    }
+
+    #[test]
+    fn the_prompt_of_a_progress_state_is_found_wherever_it_is_written() {
+        for text in [
+            r#"{"type": "progress_state", "data": {"prompt_id": "p", "nodes": {}}}"#,
+            r#"{"type":"progress_state","data":{"nodes":{},"prompt_id":"p"}}"#,
+            r#"{"type": "progress_state", "data": {"prompt_id": "\u0070", "nodes": {}}}"#,
+        ] {
+            assert_eq!(read(text.as_bytes()), Event::ProgressState { prompt: Some("p".into()) });
         }
     }
 }

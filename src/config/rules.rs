@@ -51,6 +51,9 @@ fn limits(config: &Config, notes: &mut Notes) {
     at_most(notes, ["sockets.log_bytes", "sockets.log_bytes_total"], [one, all], ShowSize);
     let (delay, all) = (config.server.drain_delay, config.server.drain_timeout);
     at_most(notes, ["server.drain_delay", "server.drain_timeout"], [delay, all], ShowDuration);
+    // A prompt must not be presumed lost while its submission still waits for its answer.
+    let (answer, grace) = (config.prompts.answer_limit, config.fleet.grace);
+    at_most(notes, ["prompts.answer_limit", "fleet.grace"], [answer, grace], ShowDuration);
     let (linger, lease) = (config.affinity.link_linger, config.affinity.lease);
     at_most(notes, ["affinity.link_linger", "affinity.lease"], [linger, lease], ShowDuration);
 }

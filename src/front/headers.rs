@@ -8,6 +8,8 @@ use http::header::{
     PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
 
+use smallvec::SmallVec;
+
 use super::forward::BackendTime;
 use crate::fleet::backend::Backend;
 use crate::routing::decision::Reason;
@@ -39,23 +41,22 @@ const HOP_BY_HOP: [HeaderName; 9] = [
     UPGRADE,
 ];
 
+/// Headers of a request that end here besides those.
+const ENDS_HERE: [HeaderName; 4] = [EXPECT, ORIGIN, SEC_FETCH_SITE, CLIENT_ID];
+
 /// Makes a client's request headers those of a request of ours to `backend`.
 ///
 /// `Host` is the backend's and there is no `Origin`: a ComfyUI on loopback answers 403 to a
 /// foreign one (0.2.3), and newer ones to `Sec-Fetch-Site: cross-site`. Origins were checked here.
 pub fn to_backend(headers: &mut HeaderMap, backend: &Backend) {
-    end_hop(headers);
-    headers.remove(EXPECT);
-    headers.remove(ORIGIN);
-    headers.remove(SEC_FETCH_SITE);
-    headers.remove(CLIENT_ID);
+    end_hop(headers, &ENDS_HERE);
     strip_own_cookie(headers);
     headers.insert(HOST, backend.host_header.clone());
 }
 
 /// Takes off what was only meant for this hop, and adds which backend answered, and why.
 pub fn to_client(headers: &mut HeaderMap, backend: &Backend, reason: Reason) {
-    end_hop(headers);
+    end_hop(headers, &[]);
     mark(headers, backend, reason);
 }
 
@@ -77,7 +78,8 @@ pub fn time<B>(response: &mut Response<B>, took: Duration) {
     }
 }
 
-fn end_hop(headers: &mut HeaderMap) {
+/// Takes off the headers that are for one hop, and those in `more`.
+fn end_hop(headers: &mut HeaderMap, more: &[HeaderName]) {
     if headers.contains_key(CONNECTION) {
         let named: Vec<HeaderName> = headers
             .get_all(CONNECTION)
@@ -90,7 +92,11 @@ fn end_hop(headers: &mut HeaderMap) {
             headers.remove(name);
         }
     }
-    for name in &HOP_BY_HOP {
+    // One walk over the names that are there: most of these never are, and a look-up for each
+    // costs more than all comparisons.
+    let ends = |name: &&HeaderName| HOP_BY_HOP.contains(name) || more.contains(name);
+    let found: SmallVec<[HeaderName; 4]> = headers.keys().filter(ends).cloned().collect();
+    for name in found {
         headers.remove(name);
     }
 }
@@ -140,7 +146,7 @@ mod tests {
         headers.insert("x-secret", HeaderValue::from_static("1"));
         headers.insert("keep-alive", HeaderValue::from_static("5"));
         headers.insert("x-kept", HeaderValue::from_static("2"));
-        end_hop(&mut headers);
+        end_hop(&mut headers, &[]);
         assert_eq!(headers.len(), 1);
         assert!(headers.contains_key("x-kept"));
     }

@@ -64,6 +64,9 @@ pub async fn answer(
     let answer = match &asker {
         origin::Asker::Foreign => Err(GatewayError::ForeignOrigin),
         origin::Asker::Preflight(origin) => Ok(origin::preflight(origin, request.headers())),
+        origin::Asker::Same | origin::Asker::Allowed(_) if is_too_large(&gateway, &request) => {
+            Err(GatewayError::HeadTooLarge { max: gateway.config.server.max_header_bytes })
+        }
         origin::Asker::Same | origin::Asker::Allowed(_) => {
             route::route(&gateway, peer, request).await
         }
@@ -88,6 +91,15 @@ pub async fn answer(
         );
     }
     response
+}
+
+/// True if request line and headers are together larger than they may be.
+fn is_too_large<B>(gateway: &Gateway, request: &Request<B>) -> bool {
+    // A space each in the request line; a colon, a space and a line break in each header.
+    let line = request.uri().path_and_query().map_or(0, |it| it.as_str().len());
+    let headers =
+        request.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + 4);
+    gateway.config.server.max_header_bytes < (line + headers.sum::<usize>()) as u64
 }
 
 fn failed(gateway: &Gateway, error: &GatewayError) -> Response<ResponseBody> {

@@ -37,6 +37,9 @@ const FEATURES_AT_LEAST: &str =
 /// See [`Gateway::late_looks`].
 const LATE_LOOKS_MAX: usize = 256;
 
+/// Where the type of an `executed` event is written at the latest, in bytes.
+const EXECUTED_WITHIN: usize = 64;
+
 /// How many names of files are remembered. One takes about 150 bytes.
 const FILES_MAX: usize = 100_000;
 
@@ -165,6 +168,11 @@ impl Gateway {
 
     /// Learns of the files that an `executed` event tells of. Other texts tell of none.
     pub fn learn_files(&self, backend: BackendId, text: &[u8]) {
+        // The type comes first; progress and previews are told of ten times a second.
+        let beginning = &text[..text.len().min(EXECUTED_WITHIN)];
+        if memchr::memmem::find(beginning, b"executed").is_none() {
+            return;
+        }
         for file in comfy::files::of_event(text) {
             self.files().learn(file, backend);
         }

@@ -286,6 +286,7 @@ mod tests {
         assert_eq!(restored.ledger[0].backend, None);
     }
 
+    /// T78.
     #[test]
     fn a_reservation_keeps_what_is_left_of_it_whatever_the_clock_does() {
         let left = |until: u64| {
