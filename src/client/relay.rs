@@ -19,7 +19,7 @@ use crate::config::StatusCounts;
 use crate::gateway::Gateway;
 use crate::operate;
 use crate::routing::ids::{BackendId, PromptId};
-use crate::routing::pending::{End, Heard, Loss, Sighted};
+use crate::routing::pending::{End, Heard, Loss, Pending, Sighted};
 use crate::ws::{Frame, Opcode};
 
 impl Client {
@@ -100,23 +100,29 @@ impl Client {
         gateway.prompt_ended(prompt, end, told);
     }
 
-    /// Its backend has stayed away past its grace: whatever is pending there is presumed lost.
+    /// Its backend has stayed away past its grace: whatever is pending there is presumed lost, but
+    /// for what has told its outcome already.
     pub(super) fn presume_lost(&self, gateway: &Gateway, backend: BackendId, now: Instant) {
-        let end = End::Lost(Loss::BackendGone);
         let mut state = self.state();
         let there = state.core.pending().iter().filter(|(_, found)| found.backend == backend);
-        let prompts: Vec<PromptId> = there.map(|(prompt, _)| prompt.clone()).collect();
-        for prompt in &prompts {
-            if state.core.end(prompt, end, now).is_some() {
-                state.tell_end(self, prompt, end, &gateway.fleet.get(backend).name);
+        // One whose outcome is held back until its outputs are known is lost with them.
+        let end_of = |prompt: &PromptId, pending: &Pending| {
+            let is_told = state.log.has_terminal(prompt.as_str());
+            if is_told { pending.given_up() } else { End::Lost(Loss::BackendGone) }
+        };
+        let given_up: Vec<(PromptId, End)> =
+            there.map(|(prompt, pending)| (prompt.clone(), end_of(prompt, pending))).collect();
+        for (prompt, end) in &given_up {
+            if state.core.end(prompt, *end, now).is_some() {
+                state.tell_end(self, prompt, *end, &gateway.fleet.get(backend).name);
                 state.finish(self, gateway, prompt, now);
                 state.disowned.add(prompt, Why::Told);
             }
         }
         let told = state.told();
         drop(state);
-        for prompt in &prompts {
-            gateway.prompt_ended(prompt, end, told);
+        for (prompt, end) in &given_up {
+            gateway.prompt_ended(prompt, *end, told);
         }
     }
 }

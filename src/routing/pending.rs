@@ -361,6 +361,13 @@ impl Pending {
         is_sent && (self.must_ask || is_silent || is_half_found || is_overdue)
     }
 
+    /// How it ends when its backend has stayed away past its grace: by what was heard of it, if its
+    /// outcome was.
+    #[must_use]
+    pub fn given_up(&self) -> End {
+        self.gone(Loss::BackendGone)
+    }
+
     /// A prompt that was deleted on request, or that ended before its history was cleared, is not
     /// lost; anything else that its backend no longer knows is.
     fn gone(&self, loss: Loss) -> End {
@@ -641,6 +648,15 @@ mod tests {
         assert!(!prompt.wants_asking(silent, t));
         assert_eq!(prompt.sight(absent, t), None);
         assert_eq!(prompt.sight(absent, at(t, 2000)), Some(End::Lost(Loss::Vanished)));
+    }
+
+    #[test]
+    fn a_prompt_whose_outcome_was_heard_is_not_lost_with_its_backend() {
+        let t = start();
+        let mut prompt = pending(t);
+        assert_eq!(prompt.given_up(), End::Lost(Loss::BackendGone));
+        prompt.hear(Heard::Terminal(End::Failed), t);
+        assert_eq!(prompt.given_up(), End::Failed);
     }
 
     #[test]

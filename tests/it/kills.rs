@@ -81,7 +81,6 @@ async fn kill_at(point: Point, daemon: Daemon, sim: &Sim, prompt: &str) -> bool 
     let spawn_post = |whole: Whole| {
         tasks.spawn(async move {
             let _answer = post(front, &id, whole).await;
-            eprintln!("ANSWER {_answer:?}");
         });
     };
     let acknowledged = match point {
