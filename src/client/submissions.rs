@@ -61,6 +61,8 @@ impl Client {
         let mut state = self.state();
         let left = state.core.bound()?.0;
         let decision = state.core.submit_elsewhere(prompt, fleet, now)?;
+        // What a broken link missed was of the backend that it never reached.
+        state.missed.remove(prompt);
         gateway.fleet.get(left).load.not_taken();
         gateway.fleet.get(decision.backend).load.expect_one();
         gateway.count(decision);

@@ -102,9 +102,10 @@ pub async fn job(
 /// # Errors
 /// It is known and down.
 async fn target_of(gateway: &Gateway, prompt: &PromptId) -> Result<Option<Target>, GatewayError> {
-    let known = gateway.ledger().get(prompt, now()).and_then(|record| record.backend);
+    let known = gateway.ledger().get(prompt, now()).cloned();
     let found = match known {
-        Some(backend) => Some(backend),
+        // One without a backend had one that is not configured any more: no stranger is asked.
+        Some(record) => record.backend,
         None => ask_all(gateway, prompt).await,
     };
     found.map(|backend| of_ledger(gateway.fleet.get(backend))).transpose()

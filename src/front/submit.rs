@@ -142,7 +142,7 @@ struct Sending {
     target: Target,
     link: Arc<Link>,
     output_nodes: Vec<String>,
-    /// When it was decided; a backend that was gone after this does not have it.
+    /// When it was sent; a backend that was gone after this does not have it.
     sent: Instant,
     /// Its body counts against the budget until it is sent and answered.
     share: Option<BodyShare>,
@@ -166,22 +166,25 @@ impl Sending {
     async fn run(mut self, parts: Parts, body: Bytes) -> Answer {
         let mut tried = Tried::new();
         loop {
-            self.sent = now();
             let failure = match self.is_ready().await {
                 Ok(()) if !self.is_pending() => {
                     // A reset ended it while its link was dialled: nothing was sent.
                     return self.ended_meanwhile().await;
                 }
-                Ok(()) => match self.send(parts.clone(), body.clone()).await {
-                    Sent::Answered(parts, body) => return self.answered(parts, body).await,
-                    Sent::Never(error) => error,
-                    Sent::Unclear => {
-                        // Looking can take long, and needs no body.
-                        drop(body);
-                        self.share = None;
-                        return self.look().await;
+                Ok(()) => {
+                    // A process that was gone while the link was awaited is not the one it goes to.
+                    self.sent = now();
+                    match self.send(parts.clone(), body.clone()).await {
+                        Sent::Answered(parts, body) => return self.answered(parts, body).await,
+                        Sent::Never(error) => error,
+                        Sent::Unclear => {
+                            // Looking can take long, and needs no body.
+                            drop(body);
+                            self.share = None;
+                            return self.look().await;
+                        }
                     }
-                },
+                }
                 Err(failure) => failure,
             };
             tried.push(self.backend().id);
@@ -224,7 +227,6 @@ impl Sending {
         self.gateway.prompt_placed(&self.prompt, decision.backend, &self.output_nodes);
         self.target = Target { backend, reason: decision.reason };
         self.link = link;
-        self.sent = now();
         true
     }
 

@@ -264,6 +264,11 @@ async fn what_was_pending_on_a_backend_that_is_not_configured_any_more_is_told_t
     assert_eq!(world.pending(), 0);
     let sim = world.sims.iter().find(|sim| sim.name() == gone).unwrap();
     assert_eq!(sim.requests().len(), asked_before, "nobody asks it any more");
+    let stranger = world.sims.iter().find(|sim| sim.name() != gone).unwrap();
+    // The front answered from the ledger, and neither `/queue` nor `/history` was asked for it.
+    let is_asked =
+        |seen: &mooring::sim::Seen| seen.target.contains(&prompt) || seen.target == "/queue";
+    assert!(!stranger.requests().iter().any(is_asked), "and no stranger is asked about it");
 }
 
 #[tokio::test]
