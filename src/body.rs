@@ -3,6 +3,8 @@
 //! Both directions have an idle deadline: a body of which no byte moves is given up (invariant
 //! 10). A body that moves slowly is back-pressure and is left alone.
 
+pub mod wrapped;
+
 use std::fmt;
 use std::future::Future as _;
 use std::pin::Pin;
@@ -17,12 +19,15 @@ use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
 use crate::tap::Tapped;
+use wrapped::Wrapped;
 
 /// Why a body broke off.
 #[derive(Debug, thiserror::Error)]
 pub enum BodyError {
     #[error("no byte of the body has moved for {}", humantime(*.0))]
     Idle(Duration),
+    #[error("the body is larger than it may be")]
+    TooLarge,
     #[error(transparent)]
     Broken(#[from] hyper::Error),
 }
@@ -101,6 +106,8 @@ pub enum RequestBody {
         body: Streamed,
         fault: ClientFault,
     },
+    /// One backend's answer on its way to another.
+    Wrapped(Box<Wrapped>),
 }
 
 impl RequestBody {
@@ -139,6 +146,7 @@ impl Body for RequestBody {
                 }
                 frame
             }
+            Self::Wrapped(wrapped) => wrapped.poll_frame(cx),
         }
     }
 
@@ -147,6 +155,7 @@ impl Body for RequestBody {
             Self::Empty => true,
             Self::Whole(bytes) => bytes.is_none(),
             Self::Streamed { body, .. } => body.inner.is_end_stream(),
+            Self::Wrapped(wrapped) => wrapped.is_over(),
         }
     }
 
@@ -157,6 +166,7 @@ impl Body for RequestBody {
                 SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
             }
             Self::Streamed { body, .. } => body.inner.size_hint(),
+            Self::Wrapped(wrapped) => wrapped.size_hint(),
         }
     }
 }

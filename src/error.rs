@@ -60,6 +60,20 @@ pub enum GatewayError {
          /history/{prompt} or /-/explain?prompt={prompt}"
     )]
     StateUnknown { backend: String, prompt: String },
+    #[error("{backend} broke off its answer")]
+    AnswerBroken { backend: String, source: CollectError },
+    #[error("{file} lies on {backend}, which is down; it cannot be copied from there now")]
+    InputUnavailable { file: String, backend: String },
+    #[error("Invalid image file: {file}: {backend}, which had it, does not have it any more")]
+    InputGone { file: String, backend: String },
+    #[error("{file} was on {backend}, which is not configured any more")]
+    FileGone { file: String, backend: String },
+    #[error("{file} is larger than the {max} bytes that are copied from backend to backend")]
+    InputTooLarge { file: String, max: u64 },
+    #[error("the prompt uses more than {max} files of other backends")]
+    TooManyInputs { max: usize },
+    #[error("{file} could not be copied from {from} to {backend}: {why}")]
+    InputNotCopied { file: String, from: String, backend: String, why: String },
     #[error("pages of other origins may not use this gateway")]
     ForeignOrigin,
     #[error("this is for operators; see server.allow_manager")]
@@ -115,6 +129,10 @@ impl GatewayError {
             | Self::HeadTooLarge { .. }
             | Self::BodyBroken
             | Self::BadBody(_)
+            | Self::InputGone { .. }
+            | Self::FileGone { .. }
+            | Self::InputTooLarge { .. }
+            | Self::TooManyInputs { .. }
             | Self::ForeignOrigin
             | Self::OperatorsOnly
             | Self::Nameless
@@ -129,6 +147,9 @@ impl GatewayError {
             | Self::NoAnswer { .. }
             | Self::LinkTimeout { .. }
             | Self::NotQueued { .. }
+            | Self::AnswerBroken { .. }
+            | Self::InputUnavailable { .. }
+            | Self::InputNotCopied { .. }
             | Self::StateUnknown { .. } => Fault::Backend,
             Self::Refused(Refusal::NoPlace(_))
             | Self::TooManyClients(_)
@@ -147,23 +168,28 @@ impl GatewayError {
             | Self::Submission(_)
             | Self::PromptIdKnown
             | Self::BodyBroken
+            | Self::InputGone { .. }
+            | Self::TooManyInputs { .. }
             | Self::BadBody(_) => StatusCode::BAD_REQUEST,
-            Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::BodyTooLarge { .. } | Self::InputTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::HeadTooLarge { .. } => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-            Self::Unreachable { .. } | Self::Lost { .. } | Self::NotQueued { .. } => {
-                StatusCode::BAD_GATEWAY
-            }
+            Self::Unreachable { .. }
+            | Self::Lost { .. }
+            | Self::AnswerBroken { .. }
+            | Self::InputNotCopied { .. }
+            | Self::NotQueued { .. } => StatusCode::BAD_GATEWAY,
             Self::NoAnswer { .. } | Self::StateUnknown { .. } => StatusCode::GATEWAY_TIMEOUT,
             Self::ForeignOrigin | Self::OperatorsOnly | Self::Nameless => StatusCode::FORBIDDEN,
             Self::StillPending(_) => StatusCode::CONFLICT,
             Self::Handshake(error) => error.status(),
-            Self::NotFound => StatusCode::NOT_FOUND,
+            Self::NotFound | Self::FileGone { .. } => StatusCode::NOT_FOUND,
             Self::BadMethod => StatusCode::METHOD_NOT_ALLOWED,
             Self::Refused(Refusal::BackendDown { .. } | Refusal::NoPlace(_))
             | Self::BackendDown { .. }
             | Self::TooManyClients(_)
             | Self::BodiesBusy
             | Self::LinkTimeout { .. }
+            | Self::InputUnavailable { .. }
             | Self::JournalFailed
             | Self::Stopping => StatusCode::SERVICE_UNAVAILABLE,
         }
@@ -187,7 +213,13 @@ impl GatewayError {
             Self::BodyBroken => "body_broken",
             Self::BadBody(_) => "bad_body",
             Self::Unreachable { .. } => "backend_unreachable",
-            Self::Lost { .. } => "backend_lost",
+            Self::Lost { .. } | Self::AnswerBroken { .. } => "backend_lost",
+            Self::InputUnavailable { .. } => "input_unavailable",
+            Self::InputGone { .. } => "input_gone",
+            Self::FileGone { .. } => "file_gone",
+            Self::InputTooLarge { .. } => "input_too_large",
+            Self::TooManyInputs { .. } => "too_many_inputs",
+            Self::InputNotCopied { .. } => "input_not_copied",
             Self::NoAnswer { .. } => "backend_timeout",
             Self::LinkTimeout { .. } => "link_timeout",
             Self::NotQueued { .. } => "not_queued",

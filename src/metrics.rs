@@ -74,6 +74,7 @@ pub struct Metrics {
     pub panics: Counter,
     /// Prompts presumed lost, of which the truth came out.
     pub prompts_corrected: Counter,
+    pub files_copied: Counter,
     /// Prompts that turned up after they were answered as not queued, or told to be lost.
     pub prompts_turned_up: Counter,
     pub log_evictions: Counter,
@@ -114,6 +115,7 @@ impl Default for Metrics {
             connections_refused: Counter::default(),
             panics: Counter::default(),
             prompts_corrected: Counter::default(),
+            files_copied: Counter::default(),
             prompts_turned_up: Counter::default(),
             log_evictions: Counter::default(),
             stale_answers: Counter::default(),
@@ -192,6 +194,11 @@ impl Metrics {
             "prompts_corrected",
             "Prompts presumed lost that had ended otherwise",
             self.prompts_corrected.clone(),
+        );
+        registry.register(
+            "files_copied",
+            "Files copied from backend to backend for a prompt or a mask",
+            self.files_copied.clone(),
         );
         registry.register(
             "prompts_turned_up",

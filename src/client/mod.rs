@@ -55,6 +55,7 @@ use disowned::Disowned;
 use link::Link;
 use log::{EventLog, LogBudget};
 use slot::Slot;
+use submissions::Nearness;
 
 /// How long after an end its history entry may be missing. ComfyUI needs milliseconds.
 const HISTORY_LAG: Duration = Duration::from_secs(5);
@@ -265,10 +266,12 @@ impl Client {
     fn decide<T>(
         &self,
         gateway: &Gateway,
+        near: &Nearness,
         decision: impl FnOnce(&mut State, FleetNow<'_>, Instant) -> Result<T, Refusal>,
     ) -> Result<Result<T, Refusal>, Gone> {
         let now = now();
-        let views = gateway.fleet.views(now);
+        let mut views = gateway.fleet.views(now);
+        near.mark(&mut views);
         let fleet = FleetNow { backends: &views, turn: gateway.fleet.turn() };
         let mut state = self.state();
         if state.is_gone {
@@ -285,8 +288,9 @@ impl Client {
         gateway: &Gateway,
         decision: impl FnOnce(&mut core::Client, FleetNow<'_>, Instant) -> Decided,
     ) -> Result<Decided, Gone> {
-        let decided =
-            self.decide(gateway, |state, fleet, now| decision(&mut state.core, fleet, now))?;
+        let decided = self.decide(gateway, &Nearness::default(), |state, fleet, now| {
+            decision(&mut state.core, fleet, now)
+        })?;
         if let Ok(made) = &decided {
             gateway.count(*made);
         }

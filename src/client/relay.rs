@@ -18,6 +18,7 @@ use crate::comfy::preview::{self, Binary};
 use crate::config::StatusCounts;
 use crate::gateway::Gateway;
 use crate::operate;
+use crate::routing::files::Maker;
 use crate::routing::ids::{BackendId, PromptId};
 use crate::routing::pending::{End, Heard, Loss, Pending, Sighted};
 use crate::ws::{Frame, Opcode};
@@ -26,9 +27,7 @@ impl Client {
     /// Takes a text or binary frame from the link.
     pub(super) fn relay(&self, gateway: &Gateway, link: &Arc<Link>, frame: Frame, now: Instant) {
         // Before anybody is told of it: whoever is told asks for the file at once.
-        if matches!(frame.opcode, Opcode::Text) {
-            gateway.learn_files(link.backend, &frame.payload);
-        }
+        let frame = self.named(gateway, link.backend, frame);
         let mut state = self.state();
         // After a reset or a move, what an old link still says is nobody's.
         if !state.link.as_ref().is_some_and(|current| Arc::ptr_eq(current, link)) {
@@ -55,6 +54,28 @@ impl Client {
         }
     }
 
+    /// The frame with the names of its files as clients are given them (R3).
+    fn named(&self, gateway: &Gateway, backend: BackendId, frame: Frame) -> Frame {
+        if frame.opcode != Opcode::Text || !event::is_executed(&frame.payload) {
+            return frame;
+        }
+        let maker = Maker::Client(self.id.clone());
+        let payload = gateway.name_outputs(backend, Some(&maker), frame.payload);
+        Frame { payload, ..frame }
+    }
+
+    /// The events that a history entry tells of, with the names of its files as clients are given
+    /// them.
+    pub(super) fn named_history(
+        &self,
+        gateway: &Gateway,
+        (backend, prompt): (BackendId, &PromptId),
+        history: &Ended,
+    ) -> Vec<Frame> {
+        let frames = history.events(prompt.as_str()).into_iter().map(Frame::text);
+        frames.map(|frame| self.named(gateway, backend, frame)).collect()
+    }
+
     /// Asking found something about a prompt. If that settles it, what its sockets have not been
     /// told is made up.
     pub(super) fn sighted(
@@ -65,11 +86,10 @@ impl Client {
         history: Option<&Ended>,
         now: Instant,
     ) {
-        if let Some(history) = history
-            && let Some(backend) = self.inspect(|core, _| Some(core.pending().get(prompt)?.backend))
-        {
-            gateway.learn_history(backend, prompt, history);
-        }
+        let backend = self.inspect(|core, _| Some(core.pending().get(prompt)?.backend));
+        let history = history
+            .zip(backend)
+            .map(|(history, backend)| self.named_history(gateway, (backend, prompt), history));
         let mut state = self.state();
         let backend = state.core.pending().get(prompt).map(|pending| pending.backend);
         if backend.is_some() && sighted == Sighted::Running {
@@ -339,6 +359,7 @@ impl Relay<'_> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::submissions::Nearness;
     use super::*;
     use crate::config::Config;
     use crate::journal::Journal;
@@ -358,7 +379,8 @@ mod tests {
         let id = ClientId::parse("ada").unwrap();
         let client = gateway.clients.get_or_make(&id).unwrap();
         let prompt = PromptId::parse(prompt).unwrap();
-        let submitted = client.submit(gateway, &prompt, Vec::new()).unwrap().unwrap();
+        let near = Nearness::default();
+        let submitted = client.submit(gateway, &prompt, Vec::new(), &near).unwrap().unwrap();
         client.accepted(&prompt);
         (client, submitted.1)
     }

@@ -61,9 +61,8 @@ impl Client {
 
     /// Tells an end from before the restart, with what its backend still knows of it.
     pub(super) fn tell_again(&self, gateway: &Gateway, untold: &Untold, history: Option<&Ended>) {
-        if let Some(history) = history {
-            gateway.learn_history(untold.backend, &untold.prompt, history);
-        }
+        let named = (untold.backend, &untold.prompt);
+        let history = history.map(|history| self.named_history(gateway, named, history));
         let mut state = self.state();
         if !state.forget_untold(&untold.prompt) {
             return;

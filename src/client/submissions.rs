@@ -3,14 +3,31 @@
 
 use std::sync::Arc;
 
+use smallvec::SmallVec;
+
 use super::disowned::Why;
 use super::link::Link;
 use super::{Client, Gone, State};
 use crate::gateway::Gateway;
 use crate::net::now;
-use crate::routing::decision::{Decision, Refusal};
+use crate::routing::decision::{Decision, NotThere, Refusal};
 use crate::routing::ids::{BackendId, PromptId};
-use crate::routing::place::FleetNow;
+use crate::routing::place::{BackendView, FleetNow};
+
+/// Which backends have the files of a prompt already: all of them that there are anywhere.
+#[derive(Clone, Debug, Default)]
+pub struct Nearness {
+    pub backends: SmallVec<[BackendId; 4]>,
+    /// How much longer their queues may be for that, in prompts.
+    pub margin: u32,
+}
+
+impl Nearness {
+    pub(super) fn mark(&self, views: &mut [BackendView]) {
+        let near = views.iter_mut().filter(|view| self.backends.contains(&view.id));
+        near.for_each(|view| view.head_start = Some(self.margin));
+    }
+}
 
 impl Client {
     /// A prompt is about to be sent: pending from here on, and its link is on its way.
@@ -22,6 +39,7 @@ impl Client {
         gateway: &Arc<Gateway>,
         prompt: &PromptId,
         output_nodes: Vec<String>,
+        near: &Nearness,
     ) -> Result<Result<(Decision, Arc<Link>), Refusal>, Gone> {
         let max = gateway.config.prompts.max_pending_per_client;
         // One step: a reset in between would end the prompt and leave its link to be dialled.
@@ -38,7 +56,7 @@ impl Client {
             let link = self.ensure_link(state, gateway, decision.backend);
             Ok((decision, link))
         };
-        let decided = self.decide(gateway, submit)?;
+        let decided = self.decide(gateway, near, submit)?;
         if let Ok((decision, _)) = &decided {
             gateway.count(*decision);
             gateway.clients.has_work(self);
@@ -46,21 +64,23 @@ impl Client {
         Ok(decided)
     }
 
-    /// The prompt was provably never sent: places it anew, on none of the backends that were
-    /// tried, if nothing else of this client is pending or waits where it was (P2).
+    /// The prompt is provably not where it was to go: places it anew, on none of the backends that
+    /// were tried, if nothing else of this client is pending or waits where it was (P2).
     pub fn submit_elsewhere(
         self: &Arc<Self>,
         gateway: &Arc<Gateway>,
         prompt: &PromptId,
-        tried: &[BackendId],
+        (why, tried): (NotThere, &[BackendId]),
+        near: &Nearness,
     ) -> Option<(Decision, Arc<Link>)> {
         let now = now();
         let mut views = gateway.fleet.views(now);
+        near.mark(&mut views);
         views.iter_mut().for_each(|view| view.up &= !tried.contains(&view.id));
         let fleet = FleetNow { backends: &views, turn: gateway.fleet.turn() };
         let mut state = self.state();
         let left = state.core.bound()?.0;
-        let decision = state.core.submit_elsewhere(prompt, fleet, now)?;
+        let decision = state.core.submit_elsewhere(prompt, why, fleet, now)?;
         // What a broken link missed was of the backend that it never reached.
         state.missed.remove(prompt);
         gateway.fleet.get(left).load.not_taken();

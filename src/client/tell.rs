@@ -6,7 +6,6 @@ use std::time::Instant;
 use super::log::Kept;
 use super::queue::Class;
 use super::{Client, Missed, State};
-use crate::comfy::answers::Ended;
 use crate::comfy::event::{self, Event};
 use crate::comfy::say;
 use crate::gateway::Gateway;
@@ -41,15 +40,16 @@ impl State {
         }
     }
 
-    /// Tells the sockets what the history says and they have not heard.
-    pub(super) fn tell_history(&mut self, client: &Client, prompt: &PromptId, history: &Ended) {
-        for made_up in history.events(prompt.as_str()) {
-            let text = made_up.as_bytes();
-            let kept = match event::read(text) {
+    /// Tells the sockets what the history says (as events) and they have not heard.
+    pub(super) fn tell_history(&mut self, client: &Client, prompt: &PromptId, history: Vec<Frame>) {
+        for made_up in history {
+            let kept = match event::read(&made_up.payload) {
                 Event::Start { .. } if self.log.has_start(prompt.as_str()) => continue,
                 Event::Start { .. } => Kept::Start,
                 Event::Cached { .. } => Kept::Cached,
-                Event::Executed { .. } if self.has_told_output(prompt, text) => continue,
+                Event::Executed { .. } if self.has_told_output(prompt, &made_up.payload) => {
+                    continue;
+                }
                 Event::Executed { .. } => Kept::Output,
                 Event::Executing { .. } => Kept::LastWord,
                 Event::Success { .. } | Event::Failed { .. } | Event::Interrupted { .. }
@@ -68,7 +68,7 @@ impl State {
                 | Event::Logs
                 | Event::Other => continue,
             };
-            self.tell(client, prompt, kept, Frame::text(made_up));
+            self.tell(client, prompt, kept, made_up);
         }
     }
 

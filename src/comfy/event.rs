@@ -87,6 +87,15 @@ pub fn read(text: &[u8]) -> Event<'_> {
     }
 }
 
+/// True for `executed`, which tells of files; a look at the first bytes.
+#[must_use]
+pub fn is_executed(text: &[u8]) -> bool {
+    match text.strip_prefix(br#"{"type": ""#) {
+        Some(rest) => rest.starts_with(b"executed\""),
+        None => matches!(read(text), Event::Executed { .. }),
+    }
+}
+
 enum Kind<'a> {
     Borrowed(&'a [u8]),
     Parsed(String),

@@ -1,87 +1,198 @@
-//! Files as ComfyUI names them: in the outputs that it tells of, and in the query of `/view`.
+//! Files as clients name them: in the query of `/view`, in the inputs of a graph, in the
+//! `original_ref` of a mask.
 
+use std::borrow::Cow;
+use std::ops::Range;
+
+use bytes::Bytes;
 use serde::Deserialize;
-use serde_json::Value;
 
-use super::query::parameter;
-use crate::routing::files::FileRef;
+use super::names::{Name, split};
+use super::query::{self, parameter};
+use super::walk::{Level, Visit, quote, replaced, text_at, walk};
+use crate::routing::ids::{FileRef, Folder};
 
-/// An `executed` event says what it is within its first bytes.
-const HEAD: usize = 64;
+/// No name of a file in a graph is longer, in bytes: three times the longest path.
+const VALUE_MAX: usize = 3_072;
 
-/// Outputs nest a list in a list at most; deeper there is nothing of ours, or somebody's attack.
-const DEPTH_MAX: usize = 4;
+/// How deep inside the inputs of a node names may stand: the objects of 3D nodes, lists of files.
+const INPUT_DEPTH: usize = 3;
 
-/// The files that an `executed` event tells of; none for all other events.
-#[must_use]
-pub fn of_event(text: &[u8]) -> Vec<FileRef> {
-    #[derive(Deserialize)]
-    struct Message {
-        r#type: String,
-        data: Data,
-    }
-    #[derive(Deserialize)]
-    struct Data {
-        output: Value,
-    }
-    let head = &text[..text.len().min(HEAD)];
-    if memchr::memmem::find(head, b"\"executed\"").is_none() {
-        return Vec::new();
-    }
-    let mut files = Vec::new();
-    match serde_json::from_slice::<Message>(text) {
-        Ok(message) if message.r#type == "executed" => {
-            collect(&message.data.output, 0, &mut files);
-        }
-        Ok(_) | Err(_) => {}
-    }
-    files
+/// A query that names a file as `/view` reads it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct View {
+    pub file: FileRef,
+    /// The backend that is named with it.
+    pub backend: Option<String>,
+    /// The query without that, byte for byte otherwise.
+    pub query: String,
 }
 
-/// The file that a query names as `/view` reads it; `None` if it names none.
+/// The file that a query names; `None` if it names none that could be there.
 #[must_use]
-pub fn of_query(raw_query: &str) -> Option<FileRef> {
+pub fn of_query(raw_query: &str) -> Option<View> {
     let name = parameter(raw_query, "filename").filter(|name| !name.is_empty())?;
     let (name, annotated) = without_annotation(&name);
-    let kind = annotated.map(str::to_owned).or_else(|| parameter(raw_query, "type"));
-    let subfolder = parameter(raw_query, "subfolder").unwrap_or_default();
-    // ComfyUI takes the last segment of the name and ignores the rest.
-    let filename = name.rsplit('/').next().unwrap_or(name);
-    Some(file(kind.as_deref().unwrap_or("output"), &subfolder, filename))
-}
-
-fn collect(value: &Value, depth: usize, files: &mut Vec<FileRef>) {
-    if DEPTH_MAX < depth {
-        return;
-    }
-    match value {
-        Value::Object(fields) => {
-            let text = |key: &str| fields.get(key).and_then(Value::as_str);
-            if let Some(filename) = text("filename") {
-                let kind = text("type").unwrap_or("output");
-                files.push(file(kind, text("subfolder").unwrap_or(""), filename));
-            }
-            fields.values().for_each(|inner| collect(inner, depth + 1, files));
+    let folder = match annotated {
+        Some(folder) => folder,
+        None => {
+            parameter(raw_query, "type").map_or(Some(Folder::Output), |it| Folder::parse(&it))?
         }
-        Value::Array(items) => items.iter().for_each(|inner| collect(inner, depth + 1, files)),
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    };
+    let subfolder = parameter(raw_query, "subfolder").unwrap_or_default();
+    let (rest, mut backend) = split(&subfolder);
+    // ComfyUI takes the last segment of the name and ignores the rest.
+    let (before, filename) = name.rsplit_once('/').unwrap_or(("", name));
+    let file = FileRef::new(folder, rest, filename)?;
+    let mut query = raw_query.to_owned();
+    if backend.is_some() {
+        query = query::with_parameter(raw_query, "subfolder", rest);
+    } else {
+        backend = split(before).1;
+    }
+    Some(View { file, backend: backend.map(str::to_owned), query })
+}
+
+/// The query of `/view` for a file.
+#[must_use]
+pub fn view_query(file: &FileRef) -> String {
+    let (filename, folder) = (query::encode(file.filename()), file.folder.as_str());
+    format!("filename={filename}&type={folder}&subfolder={}", query::encode(file.subfolder()))
+}
+
+/// A query that names a file, with another in its place.
+#[must_use]
+pub fn renamed_query(raw_query: &str, file: &FileRef) -> String {
+    let query = query::with_parameter(raw_query, "filename", file.filename());
+    let query = query::with_parameter(&query, "type", file.folder.as_str());
+    query::with_parameter(&query, "subfolder", file.subfolder())
+}
+
+/// A string in a graph, read as the name of a file: `[subfolder/]name[ [folder]]`
+/// (`folder_paths.py`, `annotated_filepath`).
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Spelled<'a> {
+    pub folder: Folder,
+    /// Without slashes at its ends and without the backend.
+    pub path: Cow<'a, str>,
+    pub backend: Option<&'a str>,
+    /// `" [output]"` as it was written, or nothing.
+    annotation: &'a str,
+}
+
+/// A string of a graph that names a file, and what is known of that.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Mention<T> {
+    /// Where it stands, with its quotes.
+    pub at: Range<usize>,
+    pub known: T,
+    annotation: String,
+}
+
+impl<T> Mention<T> {
+    /// The string that names the file of `path` instead.
+    #[must_use]
+    pub fn renamed(&self, path: &str) -> String {
+        quote(&format!("{path}{}", self.annotation))
     }
 }
 
-fn file(kind: &str, subfolder: &str, filename: &str) -> FileRef {
-    FileRef {
-        kind: kind.to_owned(),
-        subfolder: subfolder.trim_matches('/').to_owned(),
-        filename: filename.to_owned(),
+/// The strings in the inputs of a graph (`body` is that of `POST /prompt`) of which `known` knows
+/// something.
+#[must_use]
+pub fn mentions<T>(body: &[u8], known: impl FnMut(&Spelled<'_>) -> Option<T>) -> Vec<Mention<T>> {
+    let mut inputs = Inputs { body, known, mentions: Vec::new() };
+    walk(body, &mut inputs);
+    inputs.mentions
+}
+
+/// The submission with other strings in those places, which come in their order.
+#[must_use]
+pub fn with_renamed(body: Bytes, parts: &[(Range<usize>, String)]) -> Bytes {
+    let is_same = |(at, text): &(Range<usize>, String)| body[at.clone()] == *text.as_bytes();
+    if parts.iter().all(is_same) { body } else { replaced(&body, parts).into() }
+}
+
+struct Inputs<'a, T, K> {
+    body: &'a [u8],
+    known: K,
+    mentions: Vec<Mention<T>>,
+}
+
+impl<T, K: FnMut(&Spelled<'_>) -> Option<T>> Visit for Inputs<'_, T, K> {
+    fn text(&mut self, levels: &[Level<'_>], at: Range<usize>) {
+        // {"prompt": {"<node>": {"inputs": {"<name>": "<value>"}}}}
+        let is_input = (4..4 + INPUT_DEPTH).contains(&levels.len())
+            && levels[0].key == Some(b"prompt")
+            && levels[2].key == Some(b"inputs");
+        if !is_input || VALUE_MAX < at.len() {
+            return;
+        }
+        let Some(text) = text_at(self.body, at.clone()) else { return };
+        if let Some(spelled) = spelled(&text)
+            && let Some(known) = (self.known)(&spelled)
+        {
+            let annotation = spelled.annotation.to_owned();
+            self.mentions.push(Mention { at, known, annotation });
+        }
     }
+}
+
+/// Reads a value as the name of a file; `None` if it cannot be one.
+#[must_use]
+pub fn spelled(text: &str) -> Option<Spelled<'_>> {
+    if text.is_empty() || text.contains('\n') {
+        return None;
+    }
+    let (name, annotated) = without_annotation(text);
+    let annotation = &text[name.len()..];
+    let name = name.trim_start_matches('/');
+    let (subfolder, filename) = name.rsplit_once(['/', '\\']).unwrap_or(("", name));
+    let (rest, backend) = split(subfolder);
+    let path = match (backend, rest) {
+        (None, _) => Cow::Borrowed(name),
+        (Some(_), "") => Cow::Borrowed(filename),
+        (Some(_), rest) => Cow::Owned(format!("{rest}/{filename}")),
+    };
+    let path = if path.contains('\\') { Cow::Owned(path.replace('\\', "/")) } else { path };
+    Some(Spelled { folder: annotated.unwrap_or(Folder::Input), path, backend, annotation })
+}
+
+/// The `original_ref` of a mask upload (`server.py`, `upload_mask`): JSON text.
+#[must_use]
+pub fn of_original_ref(text: &[u8]) -> Option<Name<'static>> {
+    #[derive(Deserialize)]
+    struct Original {
+        filename: String,
+        #[serde(default)]
+        subfolder: String,
+        r#type: Option<String>,
+    }
+    let original: Original = serde_json::from_slice(text).ok()?;
+    let (name, annotated) = without_annotation(&original.filename);
+    let written = match original.r#type.as_deref() {
+        None => Folder::Output,
+        Some(text) => Folder::parse(text)?,
+    };
+    let (rest, backend) = split(&original.subfolder);
+    let file = FileRef::new(annotated.unwrap_or(written), rest, name)?;
+    Some(Name { file, backend: backend.map(|it| Cow::Owned(it.to_owned())) })
+}
+
+/// An `original_ref` for a file.
+#[must_use]
+pub fn original_ref(file: &FileRef) -> String {
+    let (filename, subfolder) = (quote(file.filename()), quote(file.subfolder()));
+    let folder = file.folder.as_str();
+    format!("{{\"filename\": {filename}, \"subfolder\": {subfolder}, \"type\": \"{folder}\"}}")
 }
 
 /// `x.png [temp]` is `x.png` in `temp`, whatever `type` says.
-fn without_annotation(name: &str) -> (&str, Option<&'static str>) {
-    for kind in ["input", "output", "temp"] {
-        let rest = name.strip_suffix(']').and_then(|rest| rest.strip_suffix(kind));
+fn without_annotation(name: &str) -> (&str, Option<Folder>) {
+    for folder in Folder::ALL {
+        let rest = name.strip_suffix(']').and_then(|rest| rest.strip_suffix(folder.as_str()));
         if let Some(rest) = rest.and_then(|rest| rest.strip_suffix('[')) {
-            return (rest.trim_end(), Some(kind));
+            return (rest.trim_end(), Some(folder));
         }
     }
     (name, None)
@@ -91,32 +202,94 @@ fn without_annotation(name: &str) -> (&str, Option<&'static str>) {
 mod tests {
     use super::*;
 
-    #[test]
-    fn an_output_names_its_files_wherever_they_stand() {
-        let event = br#"{"type": "executed", "data": {"node": "3", "output": {"images": [
-            {"filename": "a.png", "subfolder": "", "type": "output"},
-            {"filename": "b.png", "subfolder": "sub/", "type": "temp"}], "animated": [true],
-            "text": ["x"]}, "prompt_id": "p"}}"#;
-        assert_eq!(of_event(event), [file("output", "", "a.png"), file("temp", "sub", "b.png")]);
-        assert_eq!(of_event(br#"{"type": "executed", "data": {"output": null}}"#), []);
-        assert_eq!(of_event(br#"{"type": "status", "data": {"x": "executed"}}"#), []);
-        assert_eq!(of_event(br#"{"type": "executed", "#), []);
+    fn file(folder: Folder, path: &str) -> FileRef {
+        FileRef::of_path(folder, path).unwrap()
     }
 
-    #[test]
-    fn outputs_that_nest_without_end_are_read_to_a_depth() {
-        let deep = format!("{}{}", "[".repeat(100), "]".repeat(100));
-        let event = format!(r#"{{"type": "executed", "data": {{"output": {deep}}}}}"#);
-        assert_eq!(of_event(event.as_bytes()), []);
+    #[track_caller]
+    fn view(query: &str, folder: Folder, path: &str, backend: Option<&str>, rest: &str) {
+        let (file, backend) = (file(folder, path), backend.map(str::to_owned));
+        let expected = View { file, backend, query: rest.to_owned() };
+        assert_eq!(of_query(query), Some(expected), "{query}");
     }
 
     #[test]
     fn a_view_is_read_as_comfyui_reads_it() {
-        let query = "filename=a.png&subfolder=x%2Fy&type=temp&rand=0.1";
-        assert_eq!(of_query(query), Some(file("temp", "x/y", "a.png")));
-        assert_eq!(of_query("filename=a.png"), Some(file("output", "", "a.png")));
-        assert_eq!(of_query("filename=d/a.png+%5Btemp%5D"), Some(file("temp", "", "a.png")));
-        assert_eq!(of_query("type=output"), None);
-        assert_eq!(of_query("filename="), None);
+        let same = |query, folder, path| view(query, folder, path, None, query);
+        same("filename=a.png&subfolder=x%2Fy&type=temp&rand=0.1", Folder::Temp, "x/y/a.png");
+        same("filename=a.png", Folder::Output, "a.png");
+        same("filename=d/a.png+%5Btemp%5D", Folder::Temp, "a.png");
+        for none in ["type=output", "filename=", "filename=a.png&type=loras", "filename=a%00"] {
+            assert_eq!(of_query(none), None, "{none}");
+        }
+    }
+
+    #[test]
+    fn a_view_loses_the_backend_that_is_named_and_nothing_else() {
+        let b = Some("gpu-b");
+        let query = "filename=a%20b.png&subfolder=~gpu-b&type=output&rand=0.1";
+        let rest = "filename=a%20b.png&subfolder=&type=output&rand=0.1";
+        view(query, Folder::Output, "a b.png", b, rest);
+        let query = "type=temp&subfolder=x%20y%2F%7Egpu-b&filename=a.png";
+        let rest = "type=temp&subfolder=x%20y&filename=a.png";
+        view(query, Folder::Temp, "x y/a.png", b, rest);
+        let whole = "filename=~gpu-b/a.png&type=input";
+        view(whole, Folder::Input, "a.png", b, whole);
+    }
+
+    #[test]
+    fn a_query_names_the_file_that_it_was_made_of() {
+        for path in ["a.png", "x/y z/ä+&=%.png"] {
+            let file = file(Folder::Temp, path);
+            assert_eq!(of_query(&view_query(&file)).unwrap().file, file);
+        }
+    }
+
+    fn found(body: &str) -> Vec<(String, Folder, Option<String>, String)> {
+        let mentions = mentions(body.as_bytes(), |spelled| {
+            let is_file = spelled.path.ends_with("png");
+            let backend = spelled.backend.map(str::to_owned);
+            is_file.then(|| (spelled.path.clone().into_owned(), spelled.folder, backend))
+        });
+        let row = |it: Mention<(String, Folder, Option<String>)>| {
+            let renamed = it.renamed("new.png");
+            (it.known.0, it.known.1, it.known.2, renamed)
+        };
+        mentions.into_iter().map(row).collect()
+    }
+
+    #[test]
+    fn names_are_found_in_the_inputs_of_nodes_and_nowhere_else() {
+        let body = r#"{"client_id": "a.png", "prompt": {"1": {"class_type": "x.png", "inputs":
+            {"image": "a.png", "n": 1, "x": ["2", 0], "y": {"z": "s/b.png[temp]"}}}, "2": {"inputs":
+            {"t": "a\ncat.png", "u": "s/~gpu-b/c.png [output]",
+            "v": {"w": {"x": {"y": "d.png"}}}}}},
+            "extra_data": {"1": {"inputs": {"image": "a.png"}}}}"#;
+        let expected = [
+            ("a.png", Folder::Input, None, "\"new.png\""),
+            ("s/b.png", Folder::Temp, None, "\"new.png[temp]\""),
+            ("s/c.png", Folder::Output, Some("gpu-b"), "\"new.png [output]\""),
+        ];
+        let expected = expected.map(|(path, folder, backend, renamed)| {
+            (path.to_owned(), folder, backend.map(str::to_owned), renamed.to_owned())
+        });
+        assert_eq!(found(body), expected);
+    }
+
+    #[test]
+    fn the_original_of_a_mask_is_an_output_unless_it_says_otherwise() {
+        let read = |text: &str| of_original_ref(text.as_bytes());
+        let name = read(r#"{"filename": "a.png", "subfolder": "x/~gpu-b"}"#).unwrap();
+        assert_eq!(
+            (name.file, name.backend.as_deref()),
+            (file(Folder::Output, "x/a.png"), Some("gpu-b"))
+        );
+        let name = read(r#"{"filename": "a.png [temp]", "type": "input"}"#).unwrap();
+        assert_eq!(name.file.folder, Folder::Temp);
+        let made = file(Folder::Input, "x/\"q\".png");
+        assert_eq!(read(&original_ref(&made)).unwrap().file, made);
+        for junk in ["", "[]", r#"{"filename": 1}"#, r#"{"filename": "a", "type": "x"}"#] {
+            assert_eq!(read(junk), None, "{junk}");
+        }
     }
 }

@@ -5,10 +5,13 @@
 //! - [`endpoint`]: method + raw path → what is asked
 //! - [`query`]: parameters of a raw query; [`number`]: integers in them
 //! - [`submission`]: the body of `POST /prompt`: read, refuse, normalise, give an id
+//! - [`refused`]: what a backend lacks that another may have
 //! - [`verbs`]: the small bodies of routes that name prompts
 //! - [`event`]: the few socket events that are read; all others pass unread
 //! - [`say`]: events that Mooring itself says
-//! - [`files`]: files in outputs and in the query of `/view`
+//! - [`files`]: files as clients name them, in views, graphs and masks
+//! - [`names`]: names of files with their backends, on their way to clients and back
+//! - [`multipart`]: the bodies of uploads
 //! - [`preview`]: binary frames; type 4 → 1
 //! - [`answers`]: backends' answers, as far as they are read
 //! - [`lists`]: queues and histories of several backends as one
@@ -21,13 +24,17 @@ pub mod event;
 pub mod files;
 pub mod jobs;
 pub mod lists;
+pub mod multipart;
+pub mod names;
 pub mod number;
 pub mod preview;
 pub mod query;
 mod raw;
+pub mod refused;
 pub mod reply;
 pub mod say;
 pub mod scan;
 pub mod submission;
 pub mod verbs;
 pub mod version;
+mod walk;

@@ -19,6 +19,34 @@ pub fn client_id(raw_query: &str) -> Option<String> {
     parameter(raw_query, "clientId")
 }
 
+/// The same query with another value for a parameter: at the first place where it stands, else at
+/// the end.
+#[must_use]
+pub fn with_parameter(raw_query: &str, name: &str, value: &str) -> String {
+    let mut is_done = false;
+    let pairs = raw_query.split('&').map(|pair| {
+        let key = pair.split_once('=').map_or(pair, |(key, _)| key);
+        if is_done || decode(key) != name {
+            return pair.to_owned();
+        }
+        is_done = true;
+        format!("{key}={}", encode(value))
+    });
+    let mut pairs: Vec<String> = pairs.collect();
+    if !is_done {
+        pairs.push(format!("{name}={}", encode(value)));
+    }
+    pairs.join("&")
+}
+
+/// A value as it stands in a query.
+#[must_use]
+pub fn encode(value: &str) -> String {
+    const KEPT: &percent_encoding::AsciiSet =
+        &percent_encoding::NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+    percent_encoding::utf8_percent_encode(value, KEPT).to_string()
+}
+
 fn decode(text: &str) -> String {
     let spaced = text.replace('+', " ");
     percent_encoding::percent_decode_str(&spaced).decode_utf8_lossy().into_owned()

@@ -6,15 +6,15 @@
 
 use super::file;
 use super::keys::{
-    BACKENDS, RawAdmin, RawAffinity, RawBackend, RawConfig, RawFleet, RawIsolation, RawLog,
-    RawPrompts, RawServer, RawSockets, RawState,
+    BACKENDS, RawAdmin, RawAffinity, RawBackend, RawConfig, RawFiles, RawFleet, RawIsolation,
+    RawLog, RawPrompts, RawServer, RawSockets, RawState,
 };
 use super::problems::Notes;
 use super::raw::RawNamed;
 use super::values::Secret;
 use super::{
-    AdminConfig, AffinityConfig, BackendConfig, Config, FleetConfig, IsolationConfig, LogConfig,
-    PromptsConfig, ServerConfig, SocketsConfig, StateConfig,
+    AdminConfig, AffinityConfig, BackendConfig, Config, FilesConfig, FleetConfig, IsolationConfig,
+    LogConfig, PromptsConfig, ServerConfig, SocketsConfig, StateConfig,
 };
 
 pub(super) fn check(raw: RawConfig, notes: &mut Notes) -> Config {
@@ -24,6 +24,7 @@ pub(super) fn check(raw: RawConfig, notes: &mut Notes) -> Config {
         affinity: raw_affinity,
         fleet: raw_fleet,
         prompts: raw_prompts,
+        files: raw_files,
         sockets: raw_sockets,
         isolation: raw_isolation,
         state: raw_state,
@@ -36,6 +37,7 @@ pub(super) fn check(raw: RawConfig, notes: &mut Notes) -> Config {
         affinity: affinity(raw_affinity, notes),
         fleet: fleet(raw_fleet, notes),
         prompts: prompts(raw_prompts, notes),
+        files: files(raw_files, notes),
         sockets: sockets(raw_sockets, notes),
         isolation: isolation(raw_isolation, notes),
         state: state(raw_state, notes),
@@ -106,12 +108,13 @@ fn admin(raw: RawAdmin, notes: &mut Notes) -> AdminConfig {
 }
 
 fn affinity(raw: RawAffinity, notes: &mut Notes) -> AffinityConfig {
-    let RawAffinity { lease, reservation, link_linger, max_clients } = raw;
+    let RawAffinity { lease, reservation, link_linger, max_clients, input_margin } = raw;
     AffinityConfig {
         lease: lease.check(notes),
         reservation: reservation.check(notes),
         link_linger: link_linger.check(notes),
         max_clients: max_clients.check(notes),
+        input_margin: input_margin.check(notes),
     }
 }
 
@@ -162,6 +165,18 @@ fn prompts(raw: RawPrompts, notes: &mut Notes) -> PromptsConfig {
         answer_limit: answer_limit.check(notes),
         link_timeout: link_timeout.check(notes),
         max_pending_per_client: max_pending_per_client.check(notes),
+    }
+}
+
+fn files(raw: RawFiles, notes: &mut Notes) -> FilesConfig {
+    let RawFiles { tag, ledger, ledger_age, copy_bytes, copy_timeout, copies_per_prompt } = raw;
+    FilesConfig {
+        tag: tag.check(notes),
+        ledger: ledger.check(notes),
+        ledger_age: ledger_age.check(notes),
+        copy_bytes: copy_bytes.check(notes),
+        copy_timeout: copy_timeout.check(notes),
+        copies_per_prompt: copies_per_prompt.check(notes),
     }
 }
 

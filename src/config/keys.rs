@@ -10,7 +10,7 @@ use super::kinds::{
 use super::raw::{RawNamed, Section, Setting};
 use super::values::{
     BackendUrl, Classes, Counts, Format, Listen, ListenOrOff, LogLevel, Networks, OnError, OnOff,
-    Origins, Token,
+    Origins, Tags, Token,
 };
 
 /// One key, for documentation and for suggestions.
@@ -124,6 +124,7 @@ pub(super) struct RawConfig {
     pub(super) affinity: RawAffinity,
     pub(super) fleet: RawFleet,
     pub(super) prompts: RawPrompts,
+    pub(super) files: RawFiles,
     pub(super) sockets: RawSockets,
     pub(super) isolation: RawIsolation,
     pub(super) state: RawState,
@@ -188,6 +189,8 @@ sections! {
         link_linger: Span { min: 0, max: H } = "30s";
         /// Clients known at one time; new ones are refused beyond it.
         max_clients: Count { min: 1, max: 10_000_000 } = "100000";
+        /// How many prompts longer the queue of a backend may be that has a prompt's files already.
+        input_margin: Count { min: 0, max: 1_000 } = "1";
     }
     ["fleet"] RawFleet fleet {
         /// How often a backend that says nothing is asked whether it is there.
@@ -228,6 +231,21 @@ sections! {
         link_timeout: Span { min: 100 * MS, max: 10 * 60 * S } = "5s";
         /// Pending prompts of one client; more are refused.
         max_pending_per_client: Count { min: 1, max: 1_000_000 } = "1000";
+    }
+    ["files"] RawFiles files {
+        /// When names carry their backend: where another backend's file has the plain name, or
+        /// `never`.
+        tag: Tags = "ambiguous";
+        /// Names of files remembered; one takes about 200 bytes.
+        ledger: Count { min: 1, max: 100_000_000 } = "1000000";
+        /// How long they are remembered.
+        ledger_age: Span { min: 60 * S, max: 3650 * DAY } = "7d";
+        /// The largest file that is copied to another backend for a prompt that uses it.
+        copy_bytes: Size { min: KIB, max: 64 * GIB } = "1GiB";
+        /// How long such a copy may take.
+        copy_timeout: Span { min: S, max: H } = "30s";
+        /// Files copied for one prompt; more refuse it.
+        copies_per_prompt: Count { min: 0, max: 10_000 } = "64";
     }
     ["sockets"] RawSockets sockets {
         /// How often each end of a socket is asked whether it is there.

@@ -122,6 +122,7 @@ impl Layers {
             affinity: keys::affinity("affinity", &mut section),
             fleet: keys::fleet("fleet", &mut section),
             prompts: keys::prompts("prompts", &mut section),
+            files: keys::files("files", &mut section),
             sockets: keys::sockets("sockets", &mut section),
             isolation: keys::isolation("isolation", &mut section),
             state: keys::state("state", &mut section),

@@ -50,6 +50,7 @@ pub struct Config {
     pub affinity: AffinityConfig,
     pub fleet: FleetConfig,
     pub prompts: PromptsConfig,
+    pub files: FilesConfig,
     pub sockets: SocketsConfig,
     pub isolation: IsolationConfig,
     pub state: StateConfig,
@@ -113,6 +114,8 @@ pub struct AffinityConfig {
     /// Invariant: at most `lease`.
     pub link_linger: Duration,
     pub max_clients: usize,
+    /// Prompts.
+    pub input_margin: usize,
 }
 
 /// `[fleet]`: health of the backends and connections to them.
@@ -143,6 +146,26 @@ pub struct PromptsConfig {
     pub answer_limit: Duration,
     pub link_timeout: Duration,
     pub max_pending_per_client: usize,
+}
+
+/// `[files]`: names of files, and copies of them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FilesConfig {
+    pub tag: FileTags,
+    pub ledger: usize,
+    pub ledger_age: Duration,
+    /// Bytes.
+    pub copy_bytes: u64,
+    pub copy_timeout: Duration,
+    pub copies_per_prompt: usize,
+}
+
+/// When the name of a file carries its backend.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum FileTags {
+    /// Where the plain name is that of another backend's file.
+    Ambiguous,
+    Never,
 }
 
 /// `[sockets]`: WebSockets of both sides.

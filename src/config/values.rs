@@ -12,7 +12,7 @@ use super::problems::Origin;
 use super::raw::{Item, Written};
 use super::suggest::nearest;
 use super::url::{self, Address};
-use super::{LogFormat, OnJournalError, PageScript, StatusCounts};
+use super::{FileTags, LogFormat, OnJournalError, PageScript, StatusCounts};
 
 /// A list in a file holds at most this many entries.
 const LIST_MAX: usize = 1_000;
@@ -202,6 +202,22 @@ impl Kind for Counts {
 
     fn takes(&self) -> String {
         "\"own\" or \"backend\"".to_owned()
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Tags;
+
+impl Kind for Tags {
+    type Value = FileTags;
+    const SHAPE: Shape = Shape::Text;
+
+    fn parse(&self, text: &str) -> Result<FileTags, String> {
+        choose(text, &[("ambiguous", FileTags::Ambiguous), ("never", FileTags::Never)])
+    }
+
+    fn takes(&self) -> String {
+        "\"ambiguous\" or \"never\"".to_owned()
     }
 }
 

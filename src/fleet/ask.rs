@@ -10,8 +10,8 @@ use super::backend::Backend;
 use super::pool::ExchangeError;
 use crate::body::{CollectError, CollectLimits, OnEnd as _, RequestBody, collect};
 use crate::comfy::answers::{self, Ended, JobState, Junk, Sighting};
-use crate::comfy::verbs;
-use crate::routing::ids::PromptId;
+use crate::comfy::{files, verbs};
+use crate::routing::ids::{FileRef, PromptId};
 
 /// The largest answer read into memory; a queue of a thousand graphs of 64 KiB.
 const ANSWER_MAX: u64 = 64 << 20;
@@ -164,6 +164,16 @@ impl Backend {
         let path = format!("/history/{}", encode_segment(prompt.as_str()));
         let history = self.get_ok(&path, limit).await?;
         Ok(answers::in_history(&history, prompt.as_str())?)
+    }
+
+    /// True if the backend has a file: a question without its bytes.
+    ///
+    /// # Errors
+    /// The backend did not answer; nothing is known then.
+    pub async fn has_file(&self, file: &FileRef, limit: Duration) -> Result<bool, AskError> {
+        let path = format!("/view?{}", files::view_query(file));
+        let (status, _) = self.ask(Method::HEAD, &path, RequestBody::Empty, limit).await?;
+        Ok(status == 200)
     }
 
     /// Deletes prompts from the queue, as far as they wait there. It answers 200 whatever it did.

@@ -149,6 +149,7 @@ impl Backend {
             weight: self.weight,
             max_pending: self.max_pending,
             bound: self.bound.load(Ordering::Relaxed),
+            head_start: None,
         }
     }
 

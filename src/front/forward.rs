@@ -3,19 +3,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{CACHE_CONTROL, CONTENT_LENGTH};
-use http::{HeaderValue, Request, Response, Uri};
+use http::header::CONTENT_LENGTH;
+use http::{Request, Response, Uri};
 use hyper::body::Incoming;
 
 use super::{Answer, headers};
 use crate::body::{ClientFault, RequestBody, ResponseBody};
-use crate::client::Client;
 use crate::error::GatewayError;
 use crate::fleet::backend::Backend;
 use crate::fleet::pool::{ExchangeError, Lease};
 use crate::gateway::Gateway;
 use crate::net::now;
-use crate::routing::decision::{Decision, Reason};
+use crate::routing::decision::Reason;
 
 /// A backend, and why it was chosen.
 #[derive(Clone, Debug)]
@@ -38,53 +37,6 @@ pub async fn forward(gateway: &Gateway, target: &Target, request: Request<Incomi
     Ok(incoming(gateway, target, response, lease))
 }
 
-/// The same for files: what a URL names can be another picture tomorrow, and on another backend.
-///
-/// # Errors
-/// As for [`forward`].
-pub async fn forward_file(
-    gateway: &Gateway,
-    target: &Target,
-    request: Request<Incoming>,
-) -> Answer {
-    let mut response = forward(gateway, target, request).await?;
-    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
-    Ok(response)
-}
-
-/// The same for an upload, which holds its client's binding until it has been answered.
-///
-/// # Errors
-/// As for [`forward`].
-pub async fn forward_upload(
-    gateway: &Arc<Gateway>,
-    target: &Target,
-    (client, began): (&Client, Decision),
-    request: Request<Incoming>,
-) -> Answer {
-    let mut held = HeldByUpload { gateway, client, began, has_arrived: false };
-    let answer = forward(gateway, target, request).await;
-    held.has_arrived = answer.as_ref().is_ok_and(|response| response.status().is_success());
-    drop(held);
-    // The reservation is acknowledged with this answer. A disk that fails is said by others.
-    let _ = gateway.journal.durable().await;
-    answer
-}
-
-/// Lets go of the binding however the upload ends, also when its client hangs up.
-struct HeldByUpload<'a> {
-    gateway: &'a Gateway,
-    client: &'a Client,
-    began: Decision,
-    has_arrived: bool,
-}
-
-impl Drop for HeldByUpload<'_> {
-    fn drop(&mut self) {
-        self.client.upload_ended(self.gateway, self.began, self.has_arrived);
-    }
-}
-
 /// Sends a request whose body is ours, and passes the answer back as it comes.
 ///
 /// # Errors
@@ -94,7 +46,9 @@ pub async fn send(gateway: &Gateway, target: &Target, request: Request<RequestBo
     Ok(incoming(gateway, target, response, lease))
 }
 
-fn outgoing(
+/// A client's request as it is sent on, its body streamed; and whether that broke off.
+#[must_use]
+pub fn outgoing(
     gateway: &Gateway,
     target: &Target,
     request: Request<Incoming>,

@@ -4,9 +4,14 @@
 //! - [`route`]: where it goes, by what it asks
 //! - [`submit`]: a prompt, from its body to a true answer
 //! - [`forward`]: all the rest, streamed both ways
+//! - [`upload`]: uploads, and where they wait for their prompt
+//! - [`view`]: files, from the backend that has them
+//! - [`inputs`]: files that a prompt needs, brought to its backend
+//! - [`collected`]: answers that are read before they are passed on
 //! - [`verbs`]: interrupt, delete, clear, cancel: only one's own
 //! - [`history`]: questions that name a prompt
 //! - [`lists`]: what nobody in particular is shown
+//! - [`names`]: names of files in answers
 //! - [`upgrade`]: browser sockets
 //! - [`origin`]: pages of other origins
 //! - [`own`]: what is ours, under `/-/`
@@ -16,20 +21,25 @@
 
 pub mod asked;
 pub mod browsers;
+pub mod collected;
 pub mod copies;
 pub mod forward;
 pub mod headers;
 pub mod history;
 pub mod home;
 pub mod identify;
+pub mod inputs;
 pub mod lists;
+pub mod names;
 pub mod origin;
 pub mod own;
 pub mod page;
 pub mod route;
 pub mod submit;
 pub mod upgrade;
+pub mod upload;
 pub mod verbs;
+pub mod view;
 
 use std::net::IpAddr;
 use std::sync::Arc;

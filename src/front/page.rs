@@ -42,7 +42,6 @@ use crate::body::{
 use crate::comfy::query::parameter;
 use crate::config::PageScript;
 use crate::error::{Fault, GatewayError};
-use crate::fleet::pool::ExchangeError;
 use crate::gateway::Gateway;
 use crate::net::now;
 
@@ -206,11 +205,8 @@ fn is_page<B>(response: &Response<B>) -> bool {
 }
 
 fn broken(target: &Target, error: BodyError) -> GatewayError {
-    let source = match error {
-        BodyError::Idle(idle) => ExchangeError::NoAnswer(idle),
-        BodyError::Broken(error) => ExchangeError::Lost(error),
-    };
-    GatewayError::exchange(&target.backend.name, source)
+    let source = CollectError::Broken(error);
+    GatewayError::AnswerBroken { backend: target.backend.name.clone(), source }
 }
 
 fn with_script(mut headers: HeaderMap, body: Bytes) -> Whole {

@@ -9,13 +9,14 @@ use std::sync::Arc;
 use http::Request;
 use hyper::body::Incoming;
 
-use super::forward::{Target, forward, forward_file, forward_upload};
+use super::forward::{Target, forward};
 use super::identify::Who;
-use super::{Answer, history, home, lists, own, page, submit, upgrade, verbs};
+use super::upload::{self, upload};
+use super::{Answer, history, home, lists, own, page, submit, upgrade, verbs, view};
 use crate::client::Client;
 use crate::client::registry::with_client;
 use crate::comfy::endpoint::{Endpoint, classify};
-use crate::comfy::{files, say};
+use crate::comfy::say;
 use crate::config::StatusCounts;
 use crate::error::GatewayError;
 use crate::fleet::backend::Backend;
@@ -23,7 +24,7 @@ use crate::gateway::Gateway;
 use crate::net::now;
 use crate::routing::decision::Reason;
 use crate::routing::ids::ClientId;
-use crate::routing::place::{NoPlace, TieBreak, place};
+use crate::routing::place::NoPlace;
 
 /// Answers a request that was let in.
 ///
@@ -40,7 +41,8 @@ pub async fn route(gateway: &Arc<Gateway>, peer: IpAddr, request: Request<Incomi
         Endpoint::Own(path) => own::answer(gateway, &who, &path, &request).await,
         Endpoint::Socket => upgrade::upgrade(gateway, &who, request),
         Endpoint::Submit => submit::submit(gateway, &who, request).await,
-        Endpoint::Upload | Endpoint::UploadMask => upload(gateway, &who, request).await,
+        Endpoint::Upload => upload(gateway, &who, upload::What::Image, request).await,
+        Endpoint::UploadMask => upload(gateway, &who, upload::What::Mask, request).await,
         Endpoint::HistoryOf(prompt) => history::history_of(gateway, &who, &prompt, request).await,
         Endpoint::Job(prompt) => history::job(gateway, &who, &prompt, request).await,
         Endpoint::Interrupt => verbs::interrupt(gateway, &who, request).await,
@@ -56,14 +58,17 @@ pub async fn route(gateway: &Arc<Gateway>, peer: IpAddr, request: Request<Incomi
         Endpoint::Guarded if !gateway.config.server.allow_manager => {
             Err(GatewayError::OperatorsOnly)
         }
-        Endpoint::View => view(gateway, &who, request).await,
+        Endpoint::View => view::view(gateway, &who, request).await,
         Endpoint::Queue if who.reader(gateway).is_none() => lists::queue(gateway).await,
         Endpoint::Queue
         | Endpoint::HistoryList
         | Endpoint::JobList
         | Endpoint::Free
-        | Endpoint::Guarded
-        | Endpoint::Other => forward(gateway, &reading(gateway, &who)?, request).await,
+        | Endpoint::Guarded => forward(gateway, &reading(gateway, &who)?, request).await,
+        Endpoint::Other => match view::named_by(gateway, &who, &request) {
+            Some(at) => view::pass(gateway, at, request).await,
+            None => forward(gateway, &reading(gateway, &who)?, request).await,
+        },
     }
 }
 
@@ -104,57 +109,6 @@ fn of_nobody(gateway: &Gateway, who: &Who) -> Result<Target, GatewayError> {
     let any = gateway.fleet.iter().find(|backend| backend.is_up());
     any.map(|backend| Target { backend: Arc::clone(backend), reason: Reason::Placed })
         .ok_or(GatewayError::Refused(NoPlace::NoneReady.into()))
-}
-
-/// A file comes from the backend that made it, whoever asks; one that nobody has told of, from
-/// where the asker's other reads go.
-async fn view(gateway: &Gateway, who: &Who, request: Request<Incoming>) -> Answer {
-    let own = who.reader(gateway).and_then(|id| gateway.clients.get(&id));
-    let own = own.and_then(|client| client.inspect(|core, _| core.bound().map(|(id, _)| id)));
-    let file = files::of_query(request.uri().query().unwrap_or(""));
-    let maker = file.and_then(|file| gateway.files().find(&file, own));
-    let target = match maker {
-        Some(maker) => of_ledger(gateway.fleet.get(maker))?,
-        None => reading(gateway, who)?,
-    };
-    forward_file(gateway, &target, request).await
-}
-
-/// An upload goes where its client's next prompt will go, and reserves that backend.
-async fn upload(gateway: &Arc<Gateway>, who: &Who, request: Request<Incoming>) -> Answer {
-    let Some(id) = who.reader(gateway) else {
-        return nameless_upload(gateway, who, request).await;
-    };
-    let (client, decided) =
-        with_client(&gateway.clients, &id, |client| client.upload_began(gateway))?;
-    let decision = decided?;
-    let target = Target {
-        backend: Arc::clone(gateway.fleet.get(decision.backend)),
-        reason: decision.reason,
-    };
-    forward_upload(gateway, &target, (&client, decision), request).await
-}
-
-/// An upload of nobody in particular waits, for its address, for the prompt that will name it.
-async fn nameless_upload(gateway: &Arc<Gateway>, who: &Who, request: Request<Incoming>) -> Answer {
-    let now = now();
-    let last = gateway.browsers.upload_at(who.address, now);
-    let waits = last.filter(|backend| gateway.fleet.get(*backend).is_up());
-    let (backend, reason) = match waits {
-        Some(backend) => (backend, Reason::Reserved),
-        None => {
-            let tie = TieBreak { last, turn: gateway.fleet.turn() };
-            let placed = place(&gateway.fleet.views(now), tie);
-            (placed.map_err(|none| GatewayError::Refused(none.into()))?, Reason::Placed)
-        }
-    };
-    let target = Target { backend: Arc::clone(gateway.fleet.get(backend)), reason };
-    let answer = forward(gateway, &target, request).await?;
-    if answer.status().is_success() {
-        let until = now + gateway.config.affinity.reservation;
-        gateway.browsers.uploaded(who.address, backend, until);
-    }
-    Ok(answer)
 }
 
 /// `GET /prompt`: how much is pending, as the asker sees it (S10).

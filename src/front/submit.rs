@@ -4,12 +4,12 @@
 //! once, in a task of its own that runs to a known outcome whether its client waits or not. When
 //! the answer is missing, the backend is asked; a guess is never told.
 
+mod attempts;
+mod inputs;
 mod truth;
 
 use std::sync::Arc;
 use std::time::Instant;
-
-use smallvec::SmallVec;
 
 use bytes::Bytes;
 use http::header::{ACCEPT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
@@ -29,17 +29,20 @@ use crate::body::{BodyShare, CollectLimits, OnEnd as _, RequestBody, ResponseBod
 use crate::client::Client;
 use crate::client::link::Link;
 use crate::client::registry::with_client;
+use crate::client::submissions::Nearness;
 use crate::comfy::answers;
 use crate::comfy::{reply, submission};
 use crate::config::OnJournalError;
-use crate::error::{Fault, GatewayError};
+use crate::error::GatewayError;
 use crate::fleet::backend::Backend;
 use crate::gateway::Gateway;
 use crate::net::{new_id, now};
 use crate::operate;
-use crate::routing::ids::{BackendId, ClientId, PromptId};
+use crate::routing::files::Maker;
+use crate::routing::ids::{ClientId, PromptId};
 use crate::routing::ledger::State;
 use crate::routing::pending::End;
+use inputs::Inputs;
 
 /// The largest answer to a submission: `node_errors` of a large graph.
 const ANSWER_MAX: u64 = 64 << 20;
@@ -63,7 +66,10 @@ pub async fn submit(gateway: &Arc<Gateway>, who: &Who, request: Request<Incoming
     let prompt = draft.prompt_id().cloned().unwrap_or_else(new_prompt_id);
     who.is(gateway, &id);
     let ready = draft.finish(&id, &prompt, &gateway.config.sockets.output_classes);
-    let (client, target, link) = decide(gateway, who, &id, &prompt, &ready.output_nodes)?;
+    let askers = [Maker::Client(id.clone()), Maker::Address(who.address)];
+    let inputs = Inputs::of(gateway, &ready.body, &askers);
+    let wish = Wish { output_nodes: &ready.output_nodes, near: &inputs.nearness(gateway) };
+    let (client, target, link) = decide(gateway, who, &id, &prompt, wish)?;
     let sending = Sending {
         gateway: Arc::clone(gateway),
         client,
@@ -71,6 +77,8 @@ pub async fn submit(gateway: &Arc<Gateway>, who: &Who, request: Request<Incoming
         target,
         link,
         output_nodes: ready.output_nodes,
+        inputs,
+        askers,
         sent: now(),
         share: Some(share),
     };
@@ -96,6 +104,13 @@ async fn outcome(gateway: &Arc<Gateway>, sending: Sending, parts: Parts, body: B
     }
 }
 
+/// What a placement depends on.
+#[derive(Clone, Copy)]
+struct Wish<'a> {
+    output_nodes: &'a [String],
+    near: &'a Nearness,
+}
+
 /// Gives the submission its place: the id is taken in the ledger, the prompt is pending, and the
 /// client's link is on its way.
 fn decide(
@@ -103,7 +118,7 @@ fn decide(
     who: &Who,
     id: &ClientId,
     prompt: &PromptId,
-    output_nodes: &[String],
+    wish: Wish<'_>,
 ) -> Result<(Arc<Client>, Target, Arc<Link>), GatewayError> {
     gateway.ledger().reserve(prompt, id, now()).map_err(|_known| GatewayError::PromptIdKnown)?;
     let waiting = match gateway.clients.get(id) {
@@ -114,7 +129,7 @@ fn decide(
         if let Some((backend, until)) = waiting {
             client.reserve(gateway, backend, until);
         }
-        client.submit(gateway, prompt, output_nodes.to_vec())
+        client.submit(gateway, prompt, wish.output_nodes.to_vec(), wish.near)
     });
     let placed = match decided {
         Ok((client, Ok((decision, link)))) => Ok((client, decision, link)),
@@ -122,7 +137,7 @@ fn decide(
         Err(full) => Err(full.into()),
     };
     let (client, decision, link) = placed.inspect_err(|_| gateway.ledger().withdraw(prompt))?;
-    gateway.prompt_placed(prompt, decision.backend, output_nodes);
+    gateway.prompt_placed(prompt, decision.backend, wish.output_nodes);
     let backend = Arc::clone(gateway.fleet.get(decision.backend));
     info!(client = %id, %prompt, backend = %backend.name, placement = decision.reason.as_str(),
         "Prompt placed.");
@@ -142,6 +157,10 @@ struct Sending {
     target: Target,
     link: Arc<Link>,
     output_nodes: Vec<String>,
+    /// The files that it uses.
+    inputs: Inputs,
+    /// Whose files plain names are.
+    askers: [Maker; 2],
     /// When it was sent; a backend that was gone after this does not have it.
     sent: Instant,
     /// Its body counts against the budget until it is sent and answered.
@@ -158,43 +177,7 @@ enum Sent {
     Unclear,
 }
 
-/// Backends that a submission provably never reached.
-type Tried = SmallVec<[BackendId; 4]>;
-
 impl Sending {
-    /// Sends it once, to the first backend that can be reached.
-    async fn run(mut self, parts: Parts, body: Bytes) -> Answer {
-        let mut tried = Tried::new();
-        loop {
-            let failure = match self.is_ready().await {
-                Ok(()) if !self.is_pending() => {
-                    // A reset ended it while its link was dialled: nothing was sent.
-                    return self.ended_meanwhile().await;
-                }
-                Ok(()) => {
-                    // A process that was gone while the link was awaited is not the one it goes to.
-                    self.sent = now();
-                    match self.send(parts.clone(), body.clone()).await {
-                        Sent::Answered(parts, body) => return self.answered(parts, body).await,
-                        Sent::Never(error) => error,
-                        Sent::Unclear => {
-                            // Looking can take long, and needs no body.
-                            drop(body);
-                            self.share = None;
-                            return self.look().await;
-                        }
-                    }
-                }
-                Err(failure) => failure,
-            };
-            tried.push(self.backend().id);
-            let goes_elsewhere = failure.fault() == Fault::Backend && self.goes_elsewhere(&tried);
-            if !goes_elsewhere {
-                return self.withdraw(failure);
-            }
-        }
-    }
-
     /// Waits until it may be sent: it is in the journal, so that a crash cannot forget it (P1), and
     /// the link is there to hear its events (B5).
     async fn is_ready(&self) -> Result<(), GatewayError> {
@@ -212,22 +195,6 @@ impl Sending {
         }
         let backend = &self.backend().name;
         if is_open { Ok(()) } else { Err(GatewayError::LinkTimeout { backend: backend.clone() }) }
-    }
-
-    /// Places it anew after it was provably never sent (P2). False if it stays where it is.
-    fn goes_elsewhere(&mut self, tried: &[BackendId]) -> bool {
-        let Some((decision, link)) =
-            self.client.submit_elsewhere(&self.gateway, &self.prompt, tried)
-        else {
-            return false;
-        };
-        let backend = Arc::clone(self.gateway.fleet.get(decision.backend));
-        info!(prompt = %self.prompt, from = %self.backend().name, backend = %backend.name,
-            "Prompt goes elsewhere: it was never sent.");
-        self.gateway.prompt_placed(&self.prompt, decision.backend, &self.output_nodes);
-        self.target = Target { backend, reason: decision.reason };
-        self.link = link;
-        true
     }
 
     async fn send(&self, mut parts: Parts, body: Bytes) -> Sent {
@@ -264,13 +231,13 @@ impl Sending {
         let status = parts.status;
         if status.is_client_error() {
             self.gone();
-            return Ok(self.pass(parts, body));
+            return Ok(pass(&self.target, parts, body));
         }
         let is_ours = answers::accepted(&body)
             .is_some_and(|(prompt, _number)| prompt == self.prompt.as_str());
         if status == StatusCode::OK && is_ours {
             self.taken();
-            return Ok(self.pass(parts, body));
+            return Ok(pass(&self.target, parts, body));
         }
         // A 500 may have been queued all the same, and a 502 is of something in between.
         debug!(prompt = %self.prompt, %status, "A submission's answer proves nothing.");
@@ -313,14 +280,15 @@ impl Sending {
         self.client.inspect(|core, _| core.pending().contains_key(&self.prompt))
     }
 
-    fn pass(&self, mut parts: ResponseParts, body: Bytes) -> Response<ResponseBody> {
-        headers::to_client(&mut parts.headers, self.backend(), self.target.reason);
-        parts.headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
-        parts.extensions.clear();
-        Response::from_parts(parts, ResponseBody::whole(body))
-    }
-
     fn backend(&self) -> &Arc<Backend> {
         &self.target.backend
     }
+}
+
+/// A backend's answer, as it came.
+fn pass(target: &Target, mut parts: ResponseParts, body: Bytes) -> Response<ResponseBody> {
+    headers::to_client(&mut parts.headers, &target.backend, target.reason);
+    parts.headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+    parts.extensions.clear();
+    Response::from_parts(parts, ResponseBody::whole(body))
 }

@@ -1,5 +1,6 @@
 //! What all rooms share: the fleet, the clients, the ledger, the counters.
 
+pub mod files;
 mod prompts;
 mod restart;
 
@@ -13,8 +14,6 @@ use crate::body::BodyBudget;
 use crate::client::log::LogBudget;
 use crate::client::reconcile;
 use crate::client::registry::{self, Clients};
-use crate::comfy;
-use crate::comfy::answers::Ended;
 use crate::config::Config;
 use crate::demo::Demo;
 use crate::fleet::backend::Backend;
@@ -26,7 +25,7 @@ use crate::metrics::Metrics;
 use crate::net::{Network, now};
 use crate::routing::decision::Decision;
 use crate::routing::files::Files;
-use crate::routing::ids::{BackendId, PromptId};
+use crate::routing::ids::BackendId;
 use crate::routing::ledger::Ledger;
 use crate::tasks::Tasks;
 
@@ -37,11 +36,8 @@ const FEATURES_AT_LEAST: &str =
 /// See [`Gateway::late_looks`].
 const LATE_LOOKS_MAX: usize = 256;
 
-/// Where the type of an `executed` event is written at the latest, in bytes.
-const EXECUTED_WITHIN: usize = 64;
-
-/// How many names of files are remembered. One takes about 150 bytes.
-const FILES_MAX: usize = 100_000;
+/// How many files may be copied from backend to backend at one time.
+const COPIES_MAX: usize = 8;
 
 /// The gateway. One per process; the tests run many.
 #[derive(Debug)]
@@ -73,6 +69,8 @@ pub struct Gateway {
     trim: Notify,
     /// How many prompts may be looked for again at one time, after they were answered as absent.
     pub late_looks: Arc<Semaphore>,
+    /// How many files may be copied from backend to backend at one time.
+    pub copying: Semaphore,
 }
 
 impl Gateway {
@@ -105,7 +103,8 @@ impl Gateway {
             )),
             open: AtomicBool::new(false),
             leaving: AtomicBool::new(false),
-            files: Mutex::new(Files::new(FILES_MAX)),
+            files: Mutex::new(Files::new(config.files.ledger, config.files.ledger_age)),
+            copying: Semaphore::new(COPIES_MAX),
             reconcile: Notify::new(),
             trim: Notify::new(),
             late_looks: Arc::new(Semaphore::new(LATE_LOOKS_MAX)),
@@ -164,30 +163,6 @@ impl Gateway {
     /// Locked for one call, never together with a client.
     pub fn ledger(&self) -> MutexGuard<'_, Ledger> {
         self.ledger.lock().expect("never poisoned: no panic while held")
-    }
-
-    /// Learns of the files that an `executed` event tells of. Other texts tell of none.
-    pub fn learn_files(&self, backend: BackendId, text: &[u8]) {
-        // The type comes first; progress and previews are told of ten times a second.
-        let beginning = &text[..text.len().min(EXECUTED_WITHIN)];
-        if memchr::memmem::find(beginning, b"executed").is_none() {
-            return;
-        }
-        for file in comfy::files::of_event(text) {
-            self.files().learn(file, backend);
-        }
-    }
-
-    /// Learns of the files that a history entry tells of.
-    pub fn learn_history(&self, backend: BackendId, prompt: &PromptId, history: &Ended) {
-        for made_up in history.events(prompt.as_str()) {
-            self.learn_files(backend, made_up.as_bytes());
-        }
-    }
-
-    /// Locked for one call, never together with a client.
-    pub fn files(&self) -> MutexGuard<'_, Files> {
-        self.files.lock().expect("never poisoned: no panic while held")
     }
 
     /// Counts what a decision changed.

@@ -19,9 +19,11 @@ impl Gateway {
     /// Takes over what the journal had.
     pub fn restore(self: &Arc<Self>, saved: Saved) {
         let (clients, prompts) = (saved.clients.len(), saved.prompts.len());
+        let names = saved.files.len();
         let started = now();
-        let Restored { clients: restored, ledger, forgotten } =
+        let Restored { clients: restored, ledger, files, forgotten } =
             restore(saved, self.terms(&urls(self)));
+        self.restore_files(files);
         {
             let mut known = self.ledger();
             for entry in ledger {
@@ -42,7 +44,7 @@ impl Gateway {
         }
         self.reconcile_soon();
         let took_ms = now().duration_since(started).as_millis();
-        info!(clients, prompts, pending, took_ms, "Restored what the journal had.");
+        info!(clients, prompts, files = names, pending, took_ms, "Restored what the journal had.");
         if 0 < lost {
             warn!(lost, "Prompts are lost: their backends are not configured any more.");
         }

@@ -19,7 +19,7 @@ use redb::{
     TableDefinition, TableError,
 };
 
-use super::record::{BadRecord, Batch, Saved, decode, encode};
+use super::record::{BadRecord, Batch, FileKey, Saved, decode, encode};
 use super::{Home, JournalError};
 use crate::net::Boxed;
 use crate::routing::ids::{ClientId, PromptId};
@@ -36,6 +36,7 @@ const CACHE_BYTES: usize = 4 << 20;
 const META: TableDefinition<'static, &str, u64> = TableDefinition::new("meta");
 const CLIENTS: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("clients");
 const PROMPTS: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("prompts");
+const FILES: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("files");
 
 /// The journal's file. One process has it at a time.
 #[derive(Debug)]
@@ -170,6 +171,14 @@ fn read_all(database: &Database, path: &Path) -> Result<Saved, JournalError> {
                 saved.prompts.push((id, decode(key.value(), value.value())?));
             }
         }
+        if let Some(table) = table(transaction.open_table(FILES))? {
+            for entry in table.iter().map_err(redb::Error::from)? {
+                let (key, value) = entry.map_err(redb::Error::from)?;
+                let file = FileKey::of_text(key.value());
+                let file = file.ok_or_else(|| ReadError::Key(key.value().to_owned()))?;
+                saved.files.push((file, decode(key.value(), value.value())?));
+            }
+        }
         Ok(saved)
     };
     read().map_err(|error| match error {
@@ -231,6 +240,14 @@ fn write(database: &Database, batch: &Batch, path: &Path) -> Result<(), JournalE
                 match record {
                     Some(record) => drop(prompts.insert(id.as_str(), &*encode(record))?),
                     None => drop(prompts.remove(id.as_str())?),
+                }
+            }
+            let mut files = transaction.open_table(FILES)?;
+            for (key, record) in &batch.files {
+                let key = key.to_text();
+                match record {
+                    Some(record) => drop(files.insert(key.as_str(), &*encode(record))?),
+                    None => drop(files.remove(key.as_str())?),
                 }
             }
         }

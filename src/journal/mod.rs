@@ -1,4 +1,4 @@
-//! What survives the process? Bindings, reservations, pending prompts, ends: the journal.
+//! What survives the process? Bindings, reservations, pending prompts, ends, files: the journal.
 //!
 //! A change is *noted* where it is made and *durable* a moment later: one writer takes all that was
 //! noted since its last commit and commits it as one ([`Batch`]), so a burst costs one commit. Only
@@ -7,15 +7,15 @@
 //!
 //! Bodies of prompts are not stored: they can carry API keys.
 //!
-//! - [`record`]: what is written of a client and of a prompt
+//! - [`record`]: what is written of a client, of a prompt and of a file
 //! - [`disk`]: the home on a disk
 //! - [`restore`]: from records to bindings and pending prompts (pure)
 //!
 //! # Invariants
 //!
 //! - A batch is committed whole or not at all, in the order in which batches were gathered.
-//! - What waits for the disk is bounded: a later note of the same client or prompt replaces the
-//!   earlier one, and there are only so many clients and prompts.
+//! - What waits for the disk is bounded: a later note of the same client, prompt or file replaces
+//!   the earlier one, and there are only so many of each.
 //! - A home that fails loses nothing while the process lives: its batch is gathered again, under
 //!   what was noted since, and tried anew.
 
@@ -37,7 +37,7 @@ use crate::net::{Boxed, sleep};
 use crate::routing::ids::{ClientId, PromptId};
 use crate::tasks::Tasks;
 use crate::watched::Watched;
-use record::{Batch, BindingRecord, PromptRecord, Saved};
+use record::{Batch, BindingRecord, FileKey, FileRecord, PromptRecord, Saved};
 
 /// How long a commit is awaited. A disk that takes longer counts as failing.
 pub const COMMIT_WITHIN: Duration = Duration::from_secs(5);
@@ -163,6 +163,11 @@ impl Journal {
     /// A prompt as it is now; `None` if it leaves no trace.
     pub fn note_prompt(&self, prompt: &PromptId, record: Option<PromptRecord>) {
         self.note(|batch| drop(batch.prompts.insert(prompt.clone(), record)));
+    }
+
+    /// A file as it is known now; `None` if it is forgotten.
+    pub fn note_file(&self, key: FileKey, record: Option<FileRecord>) {
+        self.note(|batch| drop(batch.files.insert(key, record)));
     }
 
     /// Waits until everything that was noted before this call is durable.

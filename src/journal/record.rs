@@ -6,11 +6,13 @@
 //! what is possible when they are restored.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::routing::ids::{ClientId, PromptId};
+use crate::routing::files::{Holder, Maker, Place};
+use crate::routing::ids::{ClientId, FileRef, Folder, PromptId};
 use crate::routing::pending::End;
 
 /// The version of records that this Mooring writes, and the newest that it reads.
@@ -46,6 +48,74 @@ pub struct PromptRecord {
     /// `None` while it is pending.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended: Option<EndRecord>,
+}
+
+/// What names one file of one backend, in the journal.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub struct FileKey {
+    pub file: FileRef,
+    /// The backend itself, as in the other records.
+    pub url: Arc<str>,
+}
+
+impl FileKey {
+    /// As it stands in the table: folder and path, then the URL.
+    #[must_use]
+    pub fn to_text(&self) -> String {
+        format!("{}/{}\0{}", self.file.folder.as_str(), self.file.path(), self.url)
+    }
+
+    /// Reads it back; `None` if it is none of ours.
+    #[must_use]
+    pub fn of_text(text: &str) -> Option<Self> {
+        let (file, url) = text.split_once('\0')?;
+        let (folder, path) = file.split_once('/')?;
+        let file = FileRef::of_path(Folder::parse(folder)?, path)?;
+        Some(Self { file, url: url.into() })
+    }
+}
+
+/// One backend's file.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct FileRecord {
+    v: u32,
+    pub backend: Arc<str>,
+    /// When it was learned of; its place among all of them, which says whose the plain name is.
+    pub at: u64,
+    pub order: u64,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    makers: Vec<MakerRecord>,
+}
+
+/// Who made a file.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum MakerRecord {
+    Client(String),
+    Address(IpAddr),
+}
+
+impl FileRecord {
+    #[must_use]
+    pub fn new(backend: Arc<str>, holder: &Holder, at: u64) -> Self {
+        let makers = holder.makers.iter().map(|maker| match maker {
+            Maker::Client(client) => MakerRecord::Client(client.to_string()),
+            Maker::Address(address) => MakerRecord::Address(*address),
+        });
+        Self { v: VERSION, backend, at, order: holder.order, makers: makers.collect() }
+    }
+
+    /// The holder that it is of, at `place`.
+    #[must_use]
+    pub fn holder(self, place: Place) -> Holder {
+        let makers = self.makers.into_iter().filter_map(|maker| match maker {
+            MakerRecord::Client(client) => ClientId::parse(&client).ok().map(Maker::Client),
+            MakerRecord::Address(address) => Some(Maker::Address(address)),
+        });
+        let mut holder = Holder::new(place, None, self.order);
+        holder.makers.extend(makers);
+        holder
+    }
 }
 
 /// How and when a prompt ended.
@@ -128,17 +198,18 @@ pub enum Told {
 pub struct Batch {
     pub clients: HashMap<ClientId, Option<BindingRecord>>,
     pub prompts: HashMap<PromptId, Option<PromptRecord>>,
+    pub files: HashMap<FileKey, Option<FileRecord>>,
 }
 
 impl Batch {
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.clients.is_empty() && self.prompts.is_empty()
+        self.len() == 0
     }
 
     #[must_use]
     pub fn len(&self) -> usize {
-        self.clients.len() + self.prompts.len()
+        self.clients.len() + self.prompts.len() + self.files.len()
     }
 
     /// Takes an earlier batch that was not committed: what was noted since goes over it.
@@ -149,6 +220,9 @@ impl Batch {
         for (prompt, record) in &earlier.prompts {
             self.prompts.entry(prompt.clone()).or_insert_with(|| record.clone());
         }
+        for (file, record) in &earlier.files {
+            self.files.entry(file.clone()).or_insert_with(|| record.clone());
+        }
     }
 }
 
@@ -157,6 +231,7 @@ impl Batch {
 pub struct Saved {
     pub clients: Vec<(ClientId, BindingRecord)>,
     pub prompts: Vec<(PromptId, PromptRecord)>,
+    pub files: Vec<(FileKey, FileRecord)>,
 }
 
 impl Saved {
@@ -167,8 +242,11 @@ impl Saved {
         self.prompts.retain(|(prompt, _)| !batch.prompts.contains_key(prompt));
         let clients = batch.clients.iter().filter_map(|(id, it)| Some((id.clone(), it.clone()?)));
         let prompts = batch.prompts.iter().filter_map(|(id, it)| Some((id.clone(), it.clone()?)));
+        self.files.retain(|(file, _)| !batch.files.contains_key(file));
+        let files = batch.files.iter().filter_map(|(key, it)| Some((key.clone(), it.clone()?)));
         self.clients.extend(clients);
         self.prompts.extend(prompts);
+        self.files.extend(files);
         self
     }
 }
@@ -213,6 +291,24 @@ mod tests {
         }
         let binding = BindingRecord::new("a", "h:1", 3, Some(4));
         assert_eq!(decode::<BindingRecord>("c", &encode(&binding)).unwrap(), binding);
+    }
+
+    #[test]
+    fn a_file_is_read_as_it_was_written_and_its_key_too() {
+        let file = FileRef::of_path(Folder::Temp, "x/y z.png").unwrap();
+        let key = FileKey { file, url: "h:1".into() };
+        assert_eq!(FileKey::of_text(&key.to_text()), Some(key));
+        for junk in ["", "temp/x", "models/x\0h", "temp/\0h"] {
+            assert_eq!(FileKey::of_text(junk), None, "{junk}");
+        }
+        let place = Place::Gone("h:1".into());
+        let mut holder = Holder::new(place.clone(), None, 7);
+        holder.makers.push(Maker::Client(ClientId::parse("ada").unwrap()));
+        holder.makers.push(Maker::Address([10, 0, 0, 1].into()));
+        let record = FileRecord::new("a".into(), &holder, 5);
+        let read: FileRecord = decode("f", &encode(&record)).unwrap();
+        assert_eq!(read, record);
+        assert_eq!((read.clone().holder(place).makers, read.order), (holder.makers, 7));
     }
 
     #[test]

@@ -16,9 +16,10 @@ use std::time::{Duration, Instant};
 
 use indexmap::IndexMap;
 
-use super::record::{BindingRecord, EndRecord, PromptRecord, Saved};
+use super::record::{BindingRecord, EndRecord, FileKey, FileRecord, PromptRecord, Saved};
 use crate::routing::client::Restored as RestoredBinding;
-use crate::routing::ids::{BackendId, ClientId, PromptId};
+use crate::routing::files::{Holder, Place};
+use crate::routing::ids::{BackendId, ClientId, FileRef, PromptId};
 use crate::routing::ledger::Entry;
 use crate::routing::pending::{End, Loss, Pending};
 
@@ -45,6 +46,8 @@ pub struct Restored {
     pub clients: Vec<RestoredClient>,
     /// Those that ended in the order of their ends, then the pending ones.
     pub ledger: Vec<Entry>,
+    /// In their order; each with when it was learned of.
+    pub files: Vec<(FileRef, Holder, Instant)>,
     /// Clients whose records are of no use any more.
     pub forgotten: Vec<ClientId>,
 }
@@ -81,7 +84,7 @@ pub struct Untold {
 /// Makes of the records what the gateway works with.
 #[must_use]
 pub fn restore(saved: Saved, terms: Terms<'_>) -> Restored {
-    let mut restored = Restored::default();
+    let mut restored = Restored { files: files(saved.files, terms), ..Restored::default() };
     let mut prompts = saved.prompts;
     prompts.sort_by_key(|(_, record)| match &record.ended {
         Some(end) => (0, end.at, record.order),
@@ -113,6 +116,21 @@ pub fn restore(saved: Saved, terms: Terms<'_>) -> Restored {
         }
     }
     restored
+}
+
+/// The file of a server that is not configured any more keeps its name: nobody else's is given it.
+fn files(
+    mut saved: Vec<(FileKey, FileRecord)>,
+    terms: Terms<'_>,
+) -> Vec<(FileRef, Holder, Instant)> {
+    saved.sort_by_key(|(_, record)| record.order);
+    let restored = saved.into_iter().map(|(key, record)| {
+        let backend = terms.backends.get(&key.url).copied();
+        let place = backend.map_or(Place::Gone(key.url), Place::Backend);
+        let learned = terms.at(record.at);
+        (key.file, record.holder(place), learned)
+    });
+    restored.collect()
 }
 
 /// The records of one client.
@@ -220,6 +238,7 @@ fn entry(prompt: &PromptId, record: &PromptRecord, terms: Terms<'_>) -> Entry {
 mod tests {
     use super::super::record::{Sent, Told};
     use super::*;
+    use crate::routing::ids::Folder;
 
     const NOW: u64 = 1_000_000_000;
 
@@ -267,7 +286,8 @@ mod tests {
     #[test]
     fn a_client_comes_back_where_it_was_with_its_prompts_in_their_order() {
         let prompts = vec![prompt("q", "h:2", 8), prompt("p", "h:2", 3)];
-        let restored = restored(Saved { clients: vec![bound("h:2", None)], prompts });
+        let restored =
+            restored(Saved { clients: vec![bound("h:2", None)], prompts, ..Saved::default() });
         let client = &restored.clients[0];
         assert_eq!(client.binding.unwrap().backend, BackendId(1));
         assert_eq!(names(client.pending.keys()), ["p", "q"]);
@@ -278,7 +298,8 @@ mod tests {
     #[test]
     fn what_was_pending_on_a_backend_that_is_gone_is_lost_and_no_stranger_is_asked() {
         let prompts = vec![prompt("p", "gone:1", 1)];
-        let restored = restored(Saved { clients: vec![bound("gone:1", None)], prompts });
+        let restored =
+            restored(Saved { clients: vec![bound("gone:1", None)], prompts, ..Saved::default() });
         let client = &restored.clients[0];
         assert!(client.binding.is_none() && client.pending.is_empty());
         let lost = Lost { prompt: id("p"), backend: "a".into(), loss: Loss::BackendRemoved };
@@ -309,11 +330,27 @@ mod tests {
             ended("last", 100_000, Told::Yes),
             ended("long ago", 700_000, Told::No),
         ];
-        let restored = restored(Saved { clients: Vec::new(), prompts });
+        let restored = restored(Saved { prompts, ..Saved::default() });
         let untold = restored.clients[0].untold.iter().map(|untold| &untold.prompt);
         assert_eq!(names(untold), ["unheard", "just", "last"]);
         let ledger = restored.ledger.iter().map(|entry| &entry.prompt);
         assert_eq!(names(ledger), ["long ago", "unheard", "heard", "just", "last"]);
+    }
+
+    #[test]
+    fn files_come_back_in_their_order_and_those_of_a_server_that_is_gone_keep_their_names() {
+        let holder = |order| Holder::new(Place::Backend(BackendId(0)), None, order);
+        let file = FileRef::of_path(Folder::Output, "x.png").unwrap();
+        let record = |url: &str, order| {
+            let key = FileKey { file: file.clone(), url: url.into() };
+            (key, FileRecord::new("n".into(), &holder(order), NOW - 1_000))
+        };
+        let files = vec![record("h:1", 9), record("gone:1", 3), record("h:2", 12)];
+        let restored = restored(Saved { files, ..Saved::default() });
+        let places: Vec<Place> = restored.files.into_iter().map(|(_, it, _)| it.place).collect();
+        let gone = Place::Gone("gone:1".into());
+        let (a, b) = (Place::Backend(BackendId(0)), Place::Backend(BackendId(1)));
+        assert_eq!(places, [gone, a, b]);
     }
 
     #[test]
@@ -323,7 +360,8 @@ mod tests {
             (id, bound("h:1", None).1)
         });
         let clients = idle.chain([bound("h:1", None)]).collect();
-        let restored = restored(Saved { clients, prompts: vec![prompt("p", "h:1", 1)] });
+        let restored =
+            restored(Saved { clients, prompts: vec![prompt("p", "h:1", 1)], ..Saved::default() });
         assert_eq!((restored.clients.len(), restored.forgotten.len()), (10, 11));
         assert_eq!(restored.clients[0].id, ada());
     }

@@ -30,7 +30,7 @@ use std::time::{Duration, Instant};
 use indexmap::IndexMap;
 
 use super::decision::{
-    Decided, Decision, Decisions, Reason, Refusal, Released, StillPending, What,
+    Decided, Decision, Decisions, NotThere, Reason, Refusal, Released, StillPending, What,
 };
 use super::ids::{BackendId, PromptId};
 use super::pending::Pending;
@@ -193,18 +193,19 @@ impl Client {
         self.record(decision, now)
     }
 
-    /// The prompt was provably never sent: places it anew, if it is all that holds the client
-    /// where it is. `None` leaves everything as it was.
+    /// The prompt is not where it was to go, and provably so: places it anew, if it is all that
+    /// holds the client where it is. `None` leaves everything as it was.
     pub fn submit_elsewhere(
         &mut self,
         prompt: &PromptId,
+        why: NotThere,
         fleet: FleetNow<'_>,
         now: Instant,
     ) -> Option<Decision> {
         let pending = self.pending.get(prompt)?;
-        // A picture that waited for it is where it was to go.
+        // A picture that waited for it is where it was to go, and cannot be fetched from there.
         let has_picture = pending.reservation.is_some_and(|until| now < until);
-        if self.work() != 1 || has_picture {
+        if self.work() != 1 || (has_picture && why == NotThere::NeverSent) {
             return None;
         }
         let mut pending = self.pending.shift_remove(prompt)?;
@@ -732,7 +733,10 @@ mod tests {
         fn elsewhere(story: &mut Story, prompt: &str) -> Option<u16> {
             let (views, now) = (fleet("Rd0 Ru1"), story.now);
             let fleet = FleetNow { backends: &views, turn: 0 };
-            story.client.submit_elsewhere(&id(prompt), fleet, now).map(|it| it.backend.0)
+            story
+                .client
+                .submit_elsewhere(&id(prompt), NotThere::NeverSent, fleet, now)
+                .map(|it| it.backend.0)
         }
         let mut story = Story::new("Ru0 Ru1");
         story.submit("p").unwrap();

@@ -186,6 +186,15 @@ impl Decisions {
     }
 }
 
+/// Why a prompt is not where it was to go.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum NotThere {
+    /// The backend could not be reached.
+    NeverSent,
+    /// It lacks a node or a model, and said so; nothing was queued.
+    Refused,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,4 +1,4 @@
-//! Names of clients, prompts and backends: parsed once at the edge, trusted inside.
+//! Names of clients, prompts, backends and files: parsed once at the edge, trusted inside.
 
 use std::borrow::Borrow;
 use std::fmt;
@@ -121,6 +121,97 @@ pub enum BadPromptId {
     NotPrintable { index: usize },
 }
 
+/// The longest path of a file that is remembered, in bytes; that of most file systems.
+const PATH_MAX: usize = 1_024;
+
+/// One of ComfyUI's three folders of files: the `type` of a name.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub enum Folder {
+    Input,
+    Output,
+    Temp,
+}
+
+impl Folder {
+    pub const ALL: [Self; 3] = [Self::Input, Self::Output, Self::Temp];
+
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Input => "input",
+            Self::Output => "output",
+            Self::Temp => "temp",
+        }
+    }
+
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|folder| folder.as_str() == text)
+    }
+}
+
+/// A file as ComfyUI names it: folder, subfolder and file name. Cheap to clone.
+///
+/// Invariant: the path has no slash at its ends, only `/` between its parts, no control characters,
+/// and at most 1,024 bytes.
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct FileRef {
+    pub folder: Folder,
+    path: Arc<str>,
+}
+
+impl FileRef {
+    /// `None` if it cannot be the name of a file. A backend on Windows writes `\` between folders.
+    #[must_use]
+    pub fn new(folder: Folder, subfolder: &str, filename: &str) -> Option<Self> {
+        let subfolder = subfolder.trim_matches(['/', '\\']).replace('\\', "/");
+        let path: Arc<str> = match subfolder.as_str() {
+            "" => filename.into(),
+            subfolder => format!("{subfolder}/{filename}").into(),
+        };
+        let is_name = !filename.is_empty() && !filename.contains(['/', '\\']);
+        let is_path = path.len() <= PATH_MAX && !path.contains(char::is_control);
+        (is_name && is_path).then_some(Self { folder, path })
+    }
+
+    /// The same from a path with its file name last.
+    #[must_use]
+    pub fn of_path(folder: Folder, path: &str) -> Option<Self> {
+        let (subfolder, filename) = path.rsplit_once(['/', '\\']).unwrap_or(("", path));
+        Self::new(folder, subfolder, filename)
+    }
+
+    /// Subfolder and file name, with `/` between.
+    #[must_use]
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// The path, to be kept.
+    #[must_use]
+    pub fn shared_path(&self) -> &Arc<str> {
+        &self.path
+    }
+
+    /// Empty for the folder itself.
+    #[must_use]
+    pub fn subfolder(&self) -> &str {
+        self.path.rsplit_once('/').map_or("", |(subfolder, _)| subfolder)
+    }
+
+    #[must_use]
+    pub fn filename(&self) -> &str {
+        self.path.rsplit_once('/').map_or(&self.path, |(_, filename)| filename)
+    }
+}
+
+/// One file: what a name means on one backend.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub struct Located {
+    pub backend: BackendId,
+    pub file: FileRef,
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::{any, prop_assert_eq, proptest};
@@ -164,5 +255,17 @@ mod tests {
             let client = ClientId::parse(&text).unwrap();
             prop_assert_eq!((prompt.as_str(), client.as_str()), (&*text, &*text));
         }
+    }
+
+    #[test]
+    fn a_path_is_the_same_however_its_subfolder_is_written() {
+        let same = ["/a\\b/", "a/b", "a\\b"];
+        for subfolder in same {
+            let file = FileRef::new(Folder::Temp, subfolder, "x.png").unwrap();
+            assert_eq!((file.subfolder(), file.filename()), ("a/b", "x.png"));
+        }
+        assert_eq!(FileRef::new(Folder::Temp, "", "a/b"), None);
+        assert_eq!(FileRef::new(Folder::Temp, "", ""), None);
+        assert_eq!(FileRef::of_path(Folder::Temp, "a\nb"), None);
     }
 }

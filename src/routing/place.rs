@@ -46,6 +46,9 @@ pub struct BackendView {
     pub max_pending: Option<NonZeroU32>,
     /// Clients that are bound to it.
     pub bound: u32,
+    /// How many prompts longer than others' its queue may be, because it has the files of the
+    /// prompt that is placed; `None` if it has not.
+    pub head_start: Option<u32>,
 }
 
 impl BackendView {
@@ -67,8 +70,9 @@ impl BackendView {
 
     /// Compares load per weight without dividing: a/v < b/w exactly when a·w < b·v.
     fn cmp_queue(&self, other: &Self) -> Ordering {
-        let ours = u64::from(self.load) * u64::from(other.weight.get());
-        let theirs = u64::from(other.load) * u64::from(self.weight.get());
+        let counted = |it: &Self| u64::from(it.load.saturating_sub(it.head_start.unwrap_or(0)));
+        let ours = counted(self) * u64::from(other.weight.get());
+        let theirs = counted(other) * u64::from(self.weight.get());
         ours.cmp(&theirs)
     }
 }
@@ -117,8 +121,9 @@ pub struct TieBreak {
     pub turn: u64,
 }
 
-/// Chooses the backend for new work: the shortest queue for its weight; then the one the client
-/// had last; then the one with the fewest bound clients; then in turn.
+/// Chooses the backend for new work: the shortest queue for its weight, less its head start; then
+/// one that has the files; then the one the client had last; then the one with the fewest bound
+/// clients; then in turn.
 ///
 /// # Errors
 /// When no backend is up and ready, or all that are have reached their `max_pending`.
@@ -133,6 +138,7 @@ pub fn place(fleet: &[BackendView], tie: TieBreak) -> Result<BackendId, NoPlace>
         .filter(|backend| backend.serves_new() && !backend.is_full())
         .min_by(|a, b| {
             a.cmp_queue(b)
+                .then_with(|| a.head_start.is_none().cmp(&b.head_start.is_none()))
                 .then_with(|| (tie.last != Some(a.id)).cmp(&(tie.last != Some(b.id))))
                 .then_with(|| a.bound.cmp(&b.bound))
                 .then_with(|| in_turn(a.id).cmp(&in_turn(b.id)))
@@ -150,7 +156,8 @@ pub(crate) mod tests {
     use super::*;
 
     /// One backend a word: `R`eady, `D`raining or `O`ff, then `u`p or `d`own, its load, and after
-    /// signs `*` its weight, `<` its max_pending, `+` its bound clients: `Ru3*2<5+1`.
+    /// signs `*` its weight, `<` its max_pending, `+` its bound clients, `^` its head start:
+    /// `Ru3*2<5+1^0`.
     pub(crate) fn fleet(text: &str) -> Vec<BackendView> {
         text.split_whitespace().zip(0..).map(|(word, index)| backend(word, index)).collect()
     }
@@ -176,6 +183,7 @@ pub(crate) mod tests {
             weight: NonZeroU32::new(number(Some('*')).unwrap_or(1)).unwrap(),
             max_pending: number(Some('<')).and_then(NonZeroU32::new),
             bound: number(Some('+')).unwrap_or(0),
+            head_start: number(Some('^')),
         }
     }
 
@@ -203,6 +211,15 @@ pub(crate) mod tests {
         check("Ru1 Ru1 Ru1", None, 0, Ok(0));
         check("Ru1 Ru1 Ru1", None, 1, Ok(1));
         check("Ru1 Ru1 Ru1", None, 5, Ok(2));
+    }
+
+    #[test]
+    fn a_backend_that_has_the_files_is_preferred_within_its_head_start() {
+        check("Ru1+0 Ru1+9^0", Some(0), 0, Ok(1));
+        check("Ru1+0 Ru2+9^1", Some(0), 0, Ok(1));
+        check("Ru0+0 Ru2+9^1", Some(0), 0, Ok(0));
+        check("Ru0+0 Ru1^1 Ru0^1", None, 0, Ok(1));
+        check("Ru0 Rd0^5", None, 0, Ok(0));
     }
 
     #[test]
@@ -235,9 +252,10 @@ pub(crate) mod tests {
     }
 
     fn any_fleet() -> impl Strategy<Value = Vec<BackendView>> {
-        let backend = (any::<bool>(), 0..5_usize, 0..6_u32, 1..5_u32, 0..6_u32, 0..3_u32);
-        vec(backend, 0..6).prop_map(|backends| {
-            let view = |(up, admin, load, weight, max, bound), index| BackendView {
+        let numbers = (0..6_u32, 1..5_u32, 0..6_u32, 0..3_u32, option::of(0..3_u32));
+        vec((any::<bool>(), 0..5_usize, numbers), 0..6).prop_map(|backends| {
+            type Numbers = (u32, u32, u32, u32, Option<u32>);
+            let view = |(up, admin, numbers): (bool, usize, Numbers), index| BackendView {
                 id: BackendId(index),
                 up,
                 // Mostly ready, so that most cases have something to choose from.
@@ -245,10 +263,11 @@ pub(crate) mod tests {
                     .get(admin)
                     .copied()
                     .unwrap_or(AdminState::Ready),
-                load,
-                weight: NonZeroU32::new(weight).unwrap(),
-                max_pending: NonZeroU32::new(max),
-                bound,
+                load: numbers.0,
+                weight: NonZeroU32::new(numbers.1).unwrap(),
+                max_pending: NonZeroU32::new(numbers.2),
+                bound: numbers.3,
+                head_start: numbers.4,
             };
             backends.into_iter().zip(0..).map(|(backend, index)| view(backend, index)).collect()
         })
@@ -266,7 +285,9 @@ pub(crate) mod tests {
                 // Weights are 1 to 4, so a twelfth of the load divides evenly.
                 let turns = (u64::from(view.id.0) + 600 - turn % fleet.len() as u64)
                     % fleet.len() as u64;
-                (view.load * (12 / view.weight.get()), last != Some(view.id), view.bound, turns)
+                let counted = view.load.saturating_sub(view.head_start.unwrap_or(0));
+                let queue = (counted * (12 / view.weight.get()), view.head_start.is_none());
+                (queue, last != Some(view.id), view.bound, turns)
             };
             let is_ready = |view: &&BackendView| view.up && view.admin == AdminState::Ready;
             let has_room =

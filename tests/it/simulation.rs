@@ -710,6 +710,7 @@ fn new_backend(index: usize) -> BackendView {
         weight: NonZeroU32::MIN,
         max_pending: None,
         bound: 0,
+        head_start: None,
     }
 }
 

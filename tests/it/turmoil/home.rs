@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use mooring::journal::record::{Batch, BindingRecord, PromptRecord, Saved};
+use mooring::journal::record::{Batch, BindingRecord, FileKey, FileRecord, PromptRecord, Saved};
 use mooring::journal::{Home, JournalError};
 use mooring::net::{Boxed, sleep};
 use mooring::routing::ids::{ClientId, PromptId};
@@ -28,6 +28,7 @@ pub(super) struct Survivor {
 struct Records {
     clients: BTreeMap<ClientId, BindingRecord>,
     prompts: BTreeMap<PromptId, PromptRecord>,
+    files: BTreeMap<String, (FileKey, FileRecord)>,
     commits: usize,
 }
 
@@ -43,7 +44,8 @@ impl Home for Survivor {
         let records = self.records.lock().unwrap();
         let clients = records.clients.iter().map(|(id, it)| (id.clone(), it.clone())).collect();
         let prompts = records.prompts.iter().map(|(id, it)| (id.clone(), it.clone())).collect();
-        Ok(Saved { clients, prompts })
+        let files = records.files.values().cloned().collect();
+        Ok(Saved { clients, prompts, files })
     }
 
     fn commit(&mut self, batch: Arc<Batch>) -> Boxed<'_, Result<(), JournalError>> {
@@ -58,6 +60,10 @@ impl Home for Survivor {
             }
             for (id, record) in &batch.prompts {
                 put(&mut records.prompts, id, record.as_ref());
+            }
+            for (key, record) in &batch.files {
+                let record = record.as_ref().map(|record| (key.clone(), record.clone()));
+                put(&mut records.files, &key.to_text(), record.as_ref());
             }
             Ok(())
         })

@@ -1,0 +1,146 @@
+//! `multipart/form-data` (RFC 7578), as far as uploads need it: where the parts of a collected body
+//! stand, and the body that gives a file to a backend.
+
+use std::ops::Range;
+
+use crate::routing::ids::FileRef;
+
+/// More parts than any upload has.
+const PARTS_MAX: usize = 64;
+
+/// One part of a body.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Part {
+    pub name: String,
+    /// Where its content stands.
+    pub content: Range<usize>,
+}
+
+/// The boundary that a content type names.
+#[must_use]
+pub fn boundary(content_type: &str) -> Option<&str> {
+    let (kind, parameters) = content_type.split_once(';')?;
+    if !kind.trim().eq_ignore_ascii_case("multipart/form-data") {
+        return None;
+    }
+    let value = parameters.split(';').find_map(|parameter| {
+        let (name, value) = parameter.split_once('=')?;
+        name.trim().eq_ignore_ascii_case("boundary").then(|| value.trim().trim_matches('"'))
+    });
+    value.filter(|boundary| !boundary.is_empty() && boundary.len() <= 70)
+}
+
+/// The parts of a whole body; `None` if it is not one, or has too many.
+#[must_use]
+pub fn parts(body: &[u8], boundary: &str) -> Option<Vec<Part>> {
+    let delimiter = format!("\r\n--{boundary}");
+    let first = delimiter.as_bytes().strip_prefix(b"\r\n")?;
+    let mut at = if body.starts_with(first) {
+        first.len()
+    } else {
+        memchr::memmem::find(body, delimiter.as_bytes())? + delimiter.len()
+    };
+    let mut parts = Vec::new();
+    while !body.get(at..)?.starts_with(b"--") {
+        let head = at + memchr::memmem::find(&body[at..], b"\r\n")? + 2;
+        // A part without any header begins with the empty line itself.
+        let end_of_head = memchr::memmem::find(&body[head - 2..], b"\r\n\r\n")? + head - 2;
+        let content = end_of_head + 4;
+        let end = content + memchr::memmem::find(&body[content..], delimiter.as_bytes())?;
+        let headers = std::str::from_utf8(body.get(head..end_of_head)?).ok()?;
+        parts.push(Part { name: name_of(headers)?, content: content..end });
+        if PARTS_MAX < parts.len() {
+            return None;
+        }
+        at = end + delimiter.len();
+    }
+    Some(parts)
+}
+
+/// The name that `Content-Disposition` gives a part.
+fn name_of(headers: &str) -> Option<String> {
+    let line = headers.split("\r\n").find_map(|line| {
+        let (name, value) = line.split_once(':')?;
+        name.trim().eq_ignore_ascii_case("content-disposition").then_some(value)
+    })?;
+    let value = line.split(';').find_map(|parameter| parameter.trim().strip_prefix("name="))?;
+    Some(value.trim_matches('"').to_owned())
+}
+
+/// What stands before and after the bytes of a file that is uploaded to where `file` says. One of
+/// the same name with other bytes is not overwritten: ComfyUI gives the new one another name.
+#[must_use]
+pub fn upload_of(file: &FileRef, boundary: &str) -> (String, String) {
+    let field = |name: &str, value: &str| {
+        format!(
+            "--{boundary}\r\ncontent-disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n"
+        )
+    };
+    // As aiohttp reads it back; there are no control characters.
+    let filename = file.filename().replace('\\', "\\\\").replace('"', "\\\"");
+    let head = field("type", file.folder.as_str())
+        + &field("subfolder", file.subfolder())
+        + &format!(
+            "--{boundary}\r\ncontent-disposition: form-data; name=\"image\"; \
+             filename=\"{filename}\"\r\ncontent-type: application/octet-stream\r\n\r\n"
+        );
+    (head, format!("\r\n--{boundary}--\r\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::{any, prop_assert, proptest};
+
+    use super::*;
+    use crate::routing::ids::Folder;
+
+    fn contents(body: &[u8], boundary: &str) -> Option<Vec<(String, Vec<u8>)>> {
+        let parts = parts(body, boundary)?;
+        Some(parts.into_iter().map(|it| (it.name, body[it.content].to_vec())).collect())
+    }
+
+    #[test]
+    fn what_is_made_is_read_back() {
+        let file = FileRef::of_path(Folder::Input, "x/a \"b\".png").unwrap();
+        let (head, tail) = upload_of(&file, "xyz");
+        let body = [head.as_bytes(), b"\r\n--xy\r\n", tail.as_bytes()].concat();
+        let read = contents(&body, "xyz").unwrap();
+        let expected = [("type", &b"input"[..]), ("subfolder", b"x"), ("image", b"\r\n--xy\r\n")];
+        assert_eq!(read, expected.map(|(name, content)| (name.to_owned(), content.to_vec())));
+    }
+
+    #[test]
+    fn bodies_as_others_write_them() {
+        let body =
+            b"preamble\r\n--b  \r\nContent-Type: text/plain\r\nContent-Disposition: form-data;\
+            name=original_ref; charset=x\r\n\r\n{}\r\n--b--\r\nepilogue";
+        let expected = [("original_ref".to_owned(), b"{}".to_vec())];
+        assert_eq!(contents(body, "b"), Some(expected.to_vec()));
+        assert_eq!(contents(b"--b--", "b"), Some(Vec::new()));
+        for broken in
+            [&b""[..], b"--b", b"--b\r\n", b"--b\r\n\r\nx", b"--c--", b"--b\r\n\r\nx\r\n--b--"]
+        {
+            assert_eq!(contents(broken, "b"), None, "{:?}", broken.escape_ascii().to_string());
+        }
+    }
+
+    #[test]
+    fn a_boundary_stands_in_the_content_type() {
+        assert_eq!(boundary("multipart/form-data; boundary=abc"), Some("abc"));
+        assert_eq!(boundary("Multipart/Form-Data; charset=x; Boundary=\"a b\""), Some("a b"));
+        assert_eq!(boundary("multipart/mixed; boundary=abc"), None);
+        assert_eq!(boundary("multipart/form-data"), None);
+        assert_eq!(boundary("multipart/form-data; boundary="), None);
+    }
+
+    proptest! {
+        #[test]
+        fn no_body_makes_it_panic(body in any::<Vec<u8>>(), marks in "(--b|\r\n|--|:|x){0,32}") {
+            for body in [&body[..], marks.as_bytes()] {
+                for part in parts(body, "b").unwrap_or_default() {
+                    prop_assert!(part.content.end <= body.len());
+                }
+            }
+        }
+    }
+}

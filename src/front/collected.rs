@@ -1,0 +1,62 @@
+//! Answers that are read before they are passed on: small ones, and those that tell of files.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::{ACCEPT_ENCODING, CONTENT_LENGTH};
+use http::response::Parts;
+use http::{HeaderValue, Request, Response};
+
+use super::forward::{Target, exchange};
+use super::headers;
+use crate::body::{ClientFault, CollectLimits, OnEnd as _, RequestBody, ResponseBody, collect};
+use crate::error::GatewayError;
+use crate::gateway::Gateway;
+
+/// A whole answer; its headers are those for the client, but for the length.
+#[derive(Debug)]
+pub struct Collected {
+    pub parts: Parts,
+    pub body: Bytes,
+}
+
+impl Collected {
+    /// The answer with another body, or the same.
+    #[must_use]
+    pub fn answer(mut self, body: Bytes) -> Response<ResponseBody> {
+        self.parts.headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+        Response::from_parts(self.parts, ResponseBody::whole(body))
+    }
+}
+
+/// Sends a request and reads its answer, up to `max` bytes.
+///
+/// # Errors
+/// As for [`super::forward::forward`]; or the answer broke off or is too large.
+pub async fn collected(
+    gateway: &Gateway,
+    target: &Target,
+    mut request: Request<RequestBody>,
+    fault: &ClientFault,
+    max: u64,
+) -> Result<Collected, GatewayError> {
+    // The answer has to be read, also where ComfyUI compresses.
+    request.headers_mut().remove(ACCEPT_ENCODING);
+    let (response, lease) = exchange(gateway, target, request, fault).await?;
+    let (mut parts, body) = response.into_parts();
+    headers::to_client(&mut parts.headers, &target.backend, target.reason);
+    let limits = CollectLimits { max, idle: gateway.config.server.body_timeout };
+    let body = collect(body, limits, None).await.map_err(|source| GatewayError::AnswerBroken {
+        backend: target.backend.name.clone(),
+        source,
+    })?;
+    Box::new(lease).finished();
+    Ok(Collected { parts, body })
+}
+
+/// The same for a backend that is asked by its place in the fleet.
+#[must_use]
+pub fn target(gateway: &Gateway, at: crate::routing::ids::BackendId) -> Target {
+    let backend = Arc::clone(gateway.fleet.get(at));
+    Target { backend, reason: crate::routing::decision::Reason::Ledger }
+}

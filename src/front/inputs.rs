@@ -1,0 +1,172 @@
+//! Files that a prompt or a mask needs, brought to its backend (promise R4).
+//!
+//! A copy streams from one backend to the other, and never overwrites: where the name is taken by
+//! other bytes, ComfyUI gives the copy another one (`server.py`, `image_upload`), and where it is
+//! taken by the same bytes it is the same file.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, HOST};
+use http::{HeaderValue, Method, Request, StatusCode, Uri};
+use http_body::Body as _;
+use tokio::time::timeout;
+use tracing::info;
+
+use crate::body::wrapped::Wrapped;
+use crate::body::{CollectLimits, OnEnd as _, RequestBody, collect};
+use crate::comfy::names::{NameKey, told_in};
+use crate::comfy::{files, multipart};
+use crate::error::GatewayError;
+use crate::fleet::backend::Backend;
+use crate::gateway::Gateway;
+use crate::gateway::files::for_people;
+use crate::net::{new_id, now};
+use crate::routing::ids::{FileRef, Located};
+
+/// The largest answer to an upload.
+const ANSWER_MAX: u64 = 64 << 10;
+
+/// The name under which `target` has the bytes of a file, copied there now if it has not.
+///
+/// # Errors
+/// The file is gone, too large, or its backend is down; or the copy failed or took too long.
+pub async fn bring(
+    gateway: &Gateway,
+    original: &Located,
+    target: &Arc<Backend>,
+) -> Result<FileRef, GatewayError> {
+    let known = gateway.files().copy_on(original, target.id);
+    if let Some(file) = known {
+        return Ok(file);
+    }
+    let copying = Copying { gateway, original, target };
+    let limit = gateway.config.files.copy_timeout;
+    match timeout(limit, copying.run()).await {
+        Ok(copied) => copied,
+        Err(_elapsed) => Err(copying.failed(&format!("it took longer than {}", Seconds(limit)))),
+    }
+}
+
+struct Seconds(Duration);
+
+impl std::fmt::Display for Seconds {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} s", self.0.as_secs())
+    }
+}
+
+/// One file on its way.
+struct Copying<'a> {
+    gateway: &'a Gateway,
+    original: &'a Located,
+    target: &'a Arc<Backend>,
+}
+
+impl Copying<'_> {
+    async fn run(&self) -> Result<FileRef, GatewayError> {
+        let _turn = self.gateway.copying.acquire().await.map_err(|_| GatewayError::Stopping)?;
+        // Another prompt may have brought it while this one waited for its turn.
+        let known = self.gateway.files().copy_on(self.original, self.target.id);
+        if let Some(file) = known {
+            return Ok(file);
+        }
+        let sources = self.gateway.files().sources(self.original);
+        let is_up = |source: &&Located| self.gateway.fleet.get(source.backend).is_up();
+        let mut was_asked = false;
+        for source in sources.iter().filter(is_up) {
+            was_asked = true;
+            if let Some(file) = self.copy(source).await? {
+                let copy = Located { backend: self.target.id, file: file.clone() };
+                self.gateway.files().copied(self.original, copy, now());
+                self.gateway.metrics.files_copied.inc();
+                info!(file = %for_people(&self.original.file), as_name = %for_people(&file),
+                    from = %self.gateway.fleet.get(source.backend).name,
+                    backend = %self.target.name, "Copied a file.");
+                return Ok(file);
+            }
+        }
+        let (file, backend) = (self.file(), self.backend());
+        Err(match was_asked {
+            true => GatewayError::InputGone { file, backend },
+            false => GatewayError::InputUnavailable { file, backend },
+        })
+    }
+
+    /// Copies it from one of the places where it lies; `None` if it does not lie there any more.
+    async fn copy(&self, source: &Located) -> Result<Option<FileRef>, GatewayError> {
+        let from = self.gateway.fleet.get(source.backend);
+        let limit = self.gateway.config.files.copy_timeout;
+        let uri = format!("/view?{}", files::view_query(&source.file));
+        let asked = request(from, Method::GET, &uri, RequestBody::Empty);
+        let sent = from.pool.send(asked, limit).await;
+        let (response, reading) = sent.map_err(|error| self.failed(&error.to_string()))?;
+        match response.status() {
+            StatusCode::OK => {}
+            StatusCode::NOT_FOUND => return Ok(None),
+            status => return Err(self.failed(&format!("{} answered {status}", from.name))),
+        }
+        let max = self.gateway.config.files.copy_bytes;
+        if max < response.body().size_hint().lower() {
+            return Err(GatewayError::InputTooLarge { file: self.file(), max });
+        }
+        let boundary = format!("mooring-{}", new_id().simple());
+        let (head, tail) = multipart::upload_of(&self.original.file, &boundary);
+        let idle = self.gateway.config.server.body_timeout;
+        let body = Wrapped::new(head, response.into_body(), tail, max, idle);
+        let body = RequestBody::Wrapped(body.into());
+        let mut upload = request(self.target, Method::POST, "/upload/image", body);
+        let kind = format!("multipart/form-data; boundary={boundary}");
+        let kind = HeaderValue::try_from(kind).expect("a boundary is visible ASCII");
+        upload.headers_mut().insert(CONTENT_TYPE, kind);
+        let sent = self.target.pool.send(upload, limit).await;
+        let (response, writing) = sent.map_err(|error| self.failed(&error.to_string()))?;
+        let status = response.status();
+        let limits = CollectLimits { max: ANSWER_MAX, idle };
+        let answer = collect(response.into_body(), limits, None).await;
+        let answer = answer.map_err(|error| self.failed(&error.to_string()))?;
+        Box::new(writing).finished();
+        Box::new(reading).finished();
+        self.stored(status, &answer).map(Some)
+    }
+
+    /// The name that the target gave it.
+    fn stored(&self, status: StatusCode, answer: &Bytes) -> Result<FileRef, GatewayError> {
+        let named = told_in(answer, NameKey::Upload).into_iter().next();
+        named.filter(|_| status == StatusCode::OK).ok_or_else(|| {
+            self.failed(&format!("{} answered {status} to the upload", self.target.name))
+        })
+    }
+
+    fn failed(&self, why: &str) -> GatewayError {
+        GatewayError::InputNotCopied {
+            file: self.file(),
+            from: self.backend(),
+            backend: self.target.name.clone(),
+            why: why.to_owned(),
+        }
+    }
+
+    fn file(&self) -> String {
+        for_people(&self.original.file).into_owned()
+    }
+
+    fn backend(&self) -> String {
+        self.gateway.fleet.get(self.original.backend).name.clone()
+    }
+}
+
+fn request(
+    backend: &Backend,
+    method: Method,
+    uri: &str,
+    body: RequestBody,
+) -> Request<RequestBody> {
+    let mut request = Request::new(body);
+    *request.method_mut() = method;
+    // Paths of ours, and queries that are escaped.
+    *request.uri_mut() = Uri::try_from(uri).unwrap_or_default();
+    request.headers_mut().insert(HOST, backend.host_header.clone());
+    request
+}

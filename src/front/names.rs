@@ -1,0 +1,13 @@
+//! Names of files in answers to clients (promise R3).
+
+use bytes::Bytes;
+
+use crate::fleet::backend::Backend;
+use crate::gateway::Gateway;
+
+/// What a backend told of prompts, as its clients are told: the files are learned of, and those
+/// whose plain name is another backend's carry theirs.
+#[must_use]
+pub fn outgoing(gateway: &Gateway, backend: &Backend, text: Bytes) -> Bytes {
+    gateway.name_outputs(backend.id, None, text)
+}

@@ -1,0 +1,159 @@
+//! One submission over several backends: sent to the first that can be reached and has what it
+//! needs. It goes elsewhere only while it is provably nowhere (promise P2).
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::request::Parts;
+use http::response::Parts as ResponseParts;
+use http::{Response, StatusCode};
+use smallvec::SmallVec;
+use tracing::info;
+
+use super::super::Answer;
+use super::super::forward::Target;
+use super::inputs::Inputs;
+use super::{Sending, Sent, pass};
+use crate::body::ResponseBody;
+use crate::comfy::refused::{self, Lacks};
+use crate::error::{Fault, GatewayError};
+use crate::net::now;
+use crate::routing::decision::NotThere;
+use crate::routing::ids::BackendId;
+
+/// What became of an attempt.
+enum Attempted {
+    /// It ended before it was sent.
+    EndedMeanwhile,
+    /// A complete 2xx or 4xx.
+    Answered(ResponseParts, Bytes),
+    NeverSent(GatewayError),
+    Unclear,
+}
+
+/// Backends that a submission provably never reached, or that refused it.
+type Tried = SmallVec<[BackendId; 4]>;
+
+/// Why it goes elsewhere, or comes to nothing.
+enum Setback {
+    /// It provably never left.
+    NeverSent(GatewayError),
+    /// Refused for want of a node or a model that another backend may have; nothing was queued.
+    Refused(Refusal),
+}
+
+/// A refusal as it came, and by whom.
+struct Refusal {
+    target: Target,
+    parts: ResponseParts,
+    body: Bytes,
+}
+
+impl Sending {
+    /// Sends it, to the first backend that can be reached and has what it needs.
+    pub(super) async fn run(mut self, parts: Parts, body: Bytes) -> Answer {
+        let mut tried = Tried::new();
+        let mut first_refusal = None;
+        let mut may_repeat = true;
+        loop {
+            let setback = match self.attempt(&parts, &body).await {
+                Attempted::EndedMeanwhile => return self.ended_meanwhile().await,
+                Attempted::Unclear => {
+                    // Looking can take long, and needs no body.
+                    drop(body);
+                    self.share = None;
+                    return self.look().await;
+                }
+                Attempted::Answered(parts, answer) if parts.status == StatusCode::BAD_REQUEST => {
+                    let lacks = refused::read(&answer);
+                    if std::mem::take(&mut may_repeat) && self.find_missing(&lacks, &body).await {
+                        continue;
+                    }
+                    if !lacks.a_part() && first_refusal.is_none() {
+                        return self.answered(parts, answer).await;
+                    }
+                    let target = self.target.clone();
+                    Setback::Refused(Refusal { target, parts, body: answer })
+                }
+                Attempted::Answered(parts, body) => return self.answered(parts, body).await,
+                Attempted::NeverSent(error) => Setback::NeverSent(error),
+            };
+            tried.push(self.backend().id);
+            let goes_on = self.goes_on(&setback, &tried);
+            match setback {
+                Setback::Refused(refusal) => drop(first_refusal.get_or_insert(refusal)),
+                Setback::NeverSent(_) if goes_on => {}
+                Setback::NeverSent(error) if first_refusal.is_none() => {
+                    return self.withdraw(error);
+                }
+                Setback::NeverSent(_) => {}
+            }
+            if !goes_on && let Some(refusal) = first_refusal {
+                return Ok(self.refused(refusal));
+            }
+        }
+    }
+
+    /// Sends it once to where it is placed, with its files there.
+    async fn attempt(&mut self, parts: &Parts, body: &Bytes) -> Attempted {
+        let (ready, brought) = tokio::join!(
+            self.is_ready(),
+            self.inputs.brought(&self.gateway, &self.target.backend, body.clone())
+        );
+        let body = match ready.and(brought) {
+            Ok(body) => body,
+            Err(error) => return Attempted::NeverSent(error),
+        };
+        if !self.is_pending() {
+            // A reset ended it while its link was dialled: nothing was sent.
+            return Attempted::EndedMeanwhile;
+        }
+        // A process that was gone while the link was awaited is not the one it goes to.
+        self.sent = now();
+        match self.send(parts.clone(), body).await {
+            Sent::Answered(parts, body) => Attempted::Answered(parts, body),
+            Sent::Never(error) => Attempted::NeverSent(error),
+            Sent::Unclear => Attempted::Unclear,
+        }
+    }
+
+    /// True if files that its backend does not have were found elsewhere.
+    async fn find_missing(&mut self, lacks: &Lacks, body: &[u8]) -> bool {
+        let (gateway, target) = (&self.gateway, &self.target.backend);
+        let is_news = self.inputs.find_missing(gateway, target, lacks, &self.askers).await;
+        if is_news {
+            self.inputs = Inputs::of(gateway, body, &self.askers);
+        }
+        is_news
+    }
+
+    /// Places it elsewhere, if that makes sense.
+    fn goes_on(&mut self, setback: &Setback, tried: &[BackendId]) -> bool {
+        match setback {
+            Setback::NeverSent(error) => {
+                error.fault() == Fault::Backend && self.goes_elsewhere(NotThere::NeverSent, tried)
+            }
+            Setback::Refused(_) => self.goes_elsewhere(NotThere::Refused, tried),
+        }
+    }
+
+    /// The answer of the first that refused it; no trace of it stays.
+    fn refused(self, refusal: Refusal) -> Response<ResponseBody> {
+        self.gone();
+        pass(&refusal.target, refusal.parts, refusal.body)
+    }
+
+    /// Places it anew (P2). False if it stays where it is.
+    fn goes_elsewhere(&mut self, why: NotThere, tried: &[BackendId]) -> bool {
+        let near = self.inputs.nearness(&self.gateway);
+        let placed = self.client.submit_elsewhere(&self.gateway, &self.prompt, (why, tried), &near);
+        let Some((decision, link)) = placed else { return false };
+        let backend = Arc::clone(self.gateway.fleet.get(decision.backend));
+        info!(prompt = %self.prompt, from = %self.backend().name, backend = %backend.name,
+            why = ?why, "Prompt goes elsewhere: it is not there.");
+        self.gateway.prompt_placed(&self.prompt, decision.backend, &self.output_nodes);
+        self.target = Target { backend, reason: decision.reason };
+        self.link = link;
+        true
+    }
+}

@@ -1,0 +1,181 @@
+//! The files that a prompt uses, named as its backend knows them (promise R4).
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::future::try_join_all;
+use smallvec::SmallVec;
+
+use super::super::{inputs, view};
+use crate::client::submissions::Nearness;
+use crate::comfy::files::{self, Mention, Spelled};
+use crate::comfy::refused::Lacks;
+use crate::error::GatewayError;
+use crate::fleet::backend::Backend;
+use crate::gateway::Gateway;
+use crate::gateway::files::{Meaning, for_people};
+use crate::routing::files::Maker;
+use crate::routing::ids::{BackendId, FileRef, Located};
+
+/// The files that the graph of a submission names.
+#[derive(Debug)]
+pub(super) struct Inputs {
+    mentions: Vec<Mention<Input>>,
+}
+
+/// A file that is known.
+#[derive(Clone, Debug, Eq, PartialEq)]
+enum Input {
+    At(Located),
+    /// Its name, and the server that had it.
+    Gone(FileRef, Arc<str>),
+}
+
+impl Inputs {
+    /// Looks the strings of a graph up in the ledger of files. `askers` are its client and its
+    /// address.
+    #[must_use]
+    pub(super) fn of(gateway: &Gateway, body: &[u8], askers: &[Maker]) -> Self {
+        if gateway.files().is_empty() {
+            return Self { mentions: Vec::new() };
+        }
+        Self { mentions: files::mentions(body, |spelled| known(gateway, spelled, askers)) }
+    }
+
+    /// The backends that have most of them.
+    #[must_use]
+    pub(super) fn nearness(&self, gateway: &Gateway) -> Nearness {
+        let margin = u32::try_from(gateway.config.affinity.input_margin).unwrap_or(u32::MAX);
+        let files = gateway.files();
+        let count = |backend: BackendId| {
+            let has = |at: &&Located| files.copy_on(at, backend).is_some();
+            self.located().filter(has).count()
+        };
+        let counts: SmallVec<[(BackendId, usize); 8]> =
+            gateway.fleet.iter().map(|backend| (backend.id, count(backend.id))).collect();
+        let most = counts.iter().map(|(_, count)| *count).max().unwrap_or(0);
+        let is_near = |(_, count): &&(BackendId, usize)| 0 < most && *count == most;
+        let backends = counts.iter().filter(is_near).map(|(backend, _)| *backend).collect();
+        Nearness { backends, margin }
+    }
+
+    /// The submission as `target` understands it: every file is there, under the name that stands
+    /// in the graph.
+    ///
+    /// # Errors
+    /// A file could not be brought; see [`inputs::bring`].
+    pub(super) async fn brought(
+        &self,
+        gateway: &Gateway,
+        target: &Arc<Backend>,
+        body: Bytes,
+    ) -> Result<Bytes, GatewayError> {
+        if self.mentions.is_empty() {
+            return Ok(body);
+        }
+        if let Some((file, server)) = self.mentions.iter().find_map(|it| it.known.gone()) {
+            let file = for_people(file).into_owned();
+            return Err(GatewayError::InputGone { file, backend: server.to_string() });
+        }
+        let mut needed: Vec<&Located> = self.located().collect();
+        needed.sort_by(|a, b| (a.backend, &a.file).cmp(&(b.backend, &b.file)));
+        needed.dedup();
+        self.check_count(gateway, target, &needed)?;
+        let bring = |original: &Located| {
+            let original = original.clone();
+            async move {
+                let file = inputs::bring(gateway, &original, target).await?;
+                Ok::<_, GatewayError>((original, file))
+            }
+        };
+        let there = try_join_all(needed.into_iter().map(bring)).await?;
+        let renamed = self.mentions.iter().filter_map(|mention| {
+            let (_, file) = there.iter().find(|(original, _)| mention.known.is(original))?;
+            Some((mention.at.clone(), mention.renamed(file.path())))
+        });
+        let parts: Vec<_> = renamed.collect();
+        Ok(files::with_renamed(body, &parts))
+    }
+
+    /// `target` said that files are not there. Forgets copies that were thought to be, and looks for
+    /// names that nobody knew on the other backends. True if something is known now that was not,
+    /// so that submitting again makes sense.
+    pub(super) async fn find_missing(
+        &self,
+        gateway: &Gateway,
+        target: &Backend,
+        lacks: &Lacks,
+        askers: &[Maker],
+    ) -> bool {
+        let mut is_news = false;
+        for name in lacks.files.iter().chain(&lacks.values) {
+            let Some(spelled) = files::spelled(name) else { continue };
+            let Some(file) = FileRef::of_path(spelled.folder, &spelled.path) else { continue };
+            is_news |= self.forget_copies(gateway, target, &file);
+            let is_unknown = known(gateway, &spelled, askers).is_none();
+            // A value is more often a model's name than a file's.
+            if is_unknown && lacks.files.contains(name) {
+                is_news |= view::search(gateway, &file, Some(target.id)).await.is_some();
+            }
+        }
+        is_news
+    }
+
+    /// True if one was thought to be there.
+    fn forget_copies(&self, gateway: &Gateway, target: &Backend, file: &FileRef) -> bool {
+        let mut files = gateway.files();
+        let mut is_news = false;
+        for original in self.located().filter(|at| at.backend != target.id) {
+            if files.copy_on(original, target.id).as_ref() == Some(file) {
+                files.copy_is_gone(original, target.id);
+                is_news = true;
+            }
+        }
+        is_news
+    }
+
+    fn check_count(
+        &self,
+        gateway: &Gateway,
+        target: &Backend,
+        needed: &[&Located],
+    ) -> Result<(), GatewayError> {
+        let max = gateway.config.files.copies_per_prompt;
+        let files = gateway.files();
+        let to_copy = needed.iter().filter(|at| files.copy_on(at, target.id).is_none()).count();
+        if max < to_copy { Err(GatewayError::TooManyInputs { max }) } else { Ok(()) }
+    }
+
+    fn located(&self) -> impl Iterator<Item = &Located> {
+        self.mentions.iter().filter_map(|mention| match &mention.known {
+            Input::At(at) => Some(at),
+            Input::Gone(..) => None,
+        })
+    }
+}
+
+impl Input {
+    fn gone(&self) -> Option<(&FileRef, &str)> {
+        match self {
+            Self::At(_) => None,
+            Self::Gone(file, server) => Some((file, server)),
+        }
+    }
+
+    fn is(&self, original: &Located) -> bool {
+        match self {
+            Self::At(at) => at == original,
+            Self::Gone(..) => false,
+        }
+    }
+}
+
+fn known(gateway: &Gateway, spelled: &Spelled<'_>, askers: &[Maker]) -> Option<Input> {
+    match gateway.meaning(spelled.folder, &spelled.path, spelled.backend, askers) {
+        Meaning::At(at) => Some(Input::At(at)),
+        Meaning::Gone(url) => {
+            Some(Input::Gone(FileRef::of_path(spelled.folder, &spelled.path)?, url))
+        }
+        Meaning::Unknown => None,
+    }
+}

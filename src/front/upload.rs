@@ -1,0 +1,187 @@
+//! Uploads go where their client's next prompt will go, and are remembered (promises B3, R2 to R4).
+//!
+//! A mask is painted over an original that must lie on the same backend: ComfyUI answers 200 and
+//! writes nothing where it does not (`server.py`, `upload_mask`). So it is brought there first.
+
+use std::sync::Arc;
+
+use http::header::CONTENT_TYPE;
+use http::request::Parts;
+use http::{Request, StatusCode};
+use hyper::body::Incoming;
+
+use super::collected::{Collected, collected};
+use super::forward::{Target, outgoing, to_backend};
+use super::identify::Who;
+use super::{Answer, inputs, view};
+use crate::body::{BodyShare, ClientFault, CollectLimits, RequestBody, collect};
+use crate::client::Client;
+use crate::client::registry::with_client;
+use crate::comfy::{files, multipart};
+use crate::error::GatewayError;
+use crate::gateway::Gateway;
+use crate::gateway::files::Meaning;
+use crate::net::now;
+use crate::routing::decision::{Decision, Reason};
+use crate::routing::files::Maker;
+use crate::routing::ids::Located;
+use crate::routing::place::{TieBreak, place};
+
+/// The largest answer to an upload.
+const ANSWER_MAX: u64 = 1 << 20;
+
+/// What is uploaded.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum What {
+    Image,
+    /// With the name of the picture that it is painted over.
+    Mask,
+}
+
+/// Takes an upload.
+///
+/// # Errors
+/// It cannot be placed, its original cannot be brought, or as for [`super::forward::forward`].
+pub async fn upload(
+    gateway: &Arc<Gateway>,
+    who: &Who,
+    what: What,
+    request: Request<Incoming>,
+) -> Answer {
+    let Some(id) = who.reader(gateway) else {
+        return nameless(gateway, who, what, request).await;
+    };
+    let (client, decided) =
+        with_client(&gateway.clients, &id, |client| client.upload_began(gateway))?;
+    let began = decided?;
+    let backend = Arc::clone(gateway.fleet.get(began.backend));
+    let target = Target { backend, reason: began.reason };
+    let mut held = HeldByUpload { gateway, client: &client, began, has_arrived: false };
+    let makers = [Maker::Client(id), Maker::Address(who.address)];
+    let answer = send(gateway, &target, what, &makers, request).await?;
+    held.has_arrived = answer.parts.status.is_success();
+    drop(held);
+    named(gateway, &target, &makers[0], answer).await
+}
+
+/// An upload of nobody in particular waits, for its address, for the prompt that will name it.
+async fn nameless(
+    gateway: &Arc<Gateway>,
+    who: &Who,
+    what: What,
+    request: Request<Incoming>,
+) -> Answer {
+    let now = now();
+    let last = gateway.browsers.upload_at(who.address, now);
+    let waits = last.filter(|backend| gateway.fleet.get(*backend).is_up());
+    let (backend, reason) = match waits {
+        Some(backend) => (backend, Reason::Reserved),
+        None => {
+            let tie = TieBreak { last, turn: gateway.fleet.turn() };
+            let placed = place(&gateway.fleet.views(now), tie);
+            (placed.map_err(|none| GatewayError::Refused(none.into()))?, Reason::Placed)
+        }
+    };
+    let target = Target { backend: Arc::clone(gateway.fleet.get(backend)), reason };
+    let maker = Maker::Address(who.address);
+    let answer = send(gateway, &target, what, std::slice::from_ref(&maker), request).await?;
+    if answer.parts.status.is_success() {
+        let until = now + gateway.config.affinity.reservation;
+        gateway.browsers.uploaded(who.address, backend, until);
+    }
+    named(gateway, &target, &maker, answer).await
+}
+
+/// The answer, with the name that clients are given.
+async fn named(gateway: &Gateway, target: &Target, maker: &Maker, answer: Collected) -> Answer {
+    let mut body = answer.body.clone();
+    if answer.parts.status == StatusCode::OK {
+        body = gateway.name_upload(target.backend.id, maker, body);
+    }
+    // The reservation and the name are acknowledged with it. A disk that fails is said by others.
+    let _ = gateway.journal.durable().await;
+    Ok(answer.answer(body))
+}
+
+async fn send(
+    gateway: &Arc<Gateway>,
+    target: &Target,
+    what: What,
+    askers: &[Maker],
+    request: Request<Incoming>,
+) -> Result<Collected, GatewayError> {
+    match what {
+        What::Image => {
+            let (request, fault) = outgoing(gateway, target, request);
+            collected(gateway, target, request, &fault, ANSWER_MAX).await
+        }
+        What::Mask => {
+            let mut share = gateway.bodies.share();
+            let request = mask(gateway, target, askers, request, &mut share).await?;
+            let fault = ClientFault::default();
+            collected(gateway, target, request, &fault, ANSWER_MAX).await
+        }
+    }
+}
+
+/// A mask with its original on the same backend.
+async fn mask(
+    gateway: &Arc<Gateway>,
+    target: &Target,
+    askers: &[Maker],
+    request: Request<Incoming>,
+    share: &mut BodyShare,
+) -> Result<Request<RequestBody>, GatewayError> {
+    let (parts, body) = request.into_parts();
+    let limits = CollectLimits {
+        max: gateway.config.prompts.max_body,
+        idle: gateway.config.server.body_timeout,
+    };
+    let body = collect(body, limits, Some(share)).await?;
+    let Some(at) = original_at(&parts, &body) else {
+        // ComfyUI says what is wrong with it.
+        return Ok(to_backend(target, parts, RequestBody::whole(body)));
+    };
+    let brought = match original(gateway, askers, &body[at.clone()]).await {
+        Some(original) => inputs::bring(gateway, &original, &target.backend).await?,
+        None => return Ok(to_backend(target, parts, RequestBody::whole(body))),
+    };
+    let text = files::original_ref(&brought);
+    let body = [&body[..at.start], text.as_bytes(), &body[at.end..]].concat();
+    Ok(to_backend(target, parts, RequestBody::whole(body)))
+}
+
+/// Where the name of the original stands in the body.
+fn original_at(parts: &Parts, body: &[u8]) -> Option<std::ops::Range<usize>> {
+    let kind = parts.headers.get(CONTENT_TYPE)?.to_str().ok()?;
+    let found = multipart::parts(body, multipart::boundary(kind)?)?;
+    found.into_iter().find(|part| part.name == "original_ref").map(|part| part.content)
+}
+
+/// The file that a mask is painted over, if it is known or found.
+async fn original(gateway: &Gateway, askers: &[Maker], text: &[u8]) -> Option<Located> {
+    let name = files::of_original_ref(text)?;
+    let (file, backend) = (name.file, name.backend);
+    match gateway.meaning(file.folder, file.path(), backend.as_deref(), askers) {
+        Meaning::At(at) => Some(at),
+        Meaning::Gone(_) => None,
+        Meaning::Unknown => {
+            let backend = view::search(gateway, &file, None).await?;
+            Some(Located { backend, file })
+        }
+    }
+}
+
+/// Lets go of the binding however the upload ends, also when its client hangs up.
+struct HeldByUpload<'a> {
+    gateway: &'a Gateway,
+    client: &'a Client,
+    began: Decision,
+    has_arrived: bool,
+}
+
+impl Drop for HeldByUpload<'_> {
+    fn drop(&mut self) {
+        self.client.upload_ended(self.gateway, self.began, self.has_arrived);
+    }
+}

@@ -1,0 +1,189 @@
+//! Files that clients look at come from the backend that has them, whoever asks (promises R1, R3).
+//!
+//! A name says where: by the backend that it carries, else by the ledger. One that nobody knows is
+//! looked for where the asker's other reads go, then, once in a while, on all other backends.
+
+use std::sync::Arc;
+
+use http::header::CACHE_CONTROL;
+use http::request::Parts;
+use http::uri::PathAndQuery;
+use http::{HeaderValue, Method, Request, StatusCode, Uri};
+use hyper::body::Incoming;
+
+use super::forward::{Target, forward, send, to_backend};
+use super::identify::Who;
+use super::route::{of_ledger, reading};
+use super::{Answer, collected};
+use crate::body::RequestBody;
+use crate::comfy::files::{self, View};
+use crate::config::FileTags;
+use crate::error::GatewayError;
+use crate::gateway::Gateway;
+use crate::gateway::files::{Meaning, for_people};
+use crate::net::now;
+use crate::routing::files::Seen;
+use crate::routing::ids::{BackendId, FileRef, Located};
+
+/// What a URL names can be another picture tomorrow, and on another backend.
+const NEVER_KEPT: HeaderValue = HeaderValue::from_static("private, no-cache");
+
+/// `GET /view` and its like.
+///
+/// # Errors
+/// The backend that has the file is down or did not answer.
+pub async fn view(gateway: &Arc<Gateway>, who: &Who, request: Request<Incoming>) -> Answer {
+    let (parts, _no_body) = request.into_parts();
+    let mut answer = match files::of_query(parts.uri.query().unwrap_or("")) {
+        Some(view) => match meaning(gateway, who, &view) {
+            Meaning::At(at) => from_ledger(gateway, &at, &view, &parts).await?,
+            // No stranger is asked for it.
+            Meaning::Gone(url) => return Err(gone(&view.file, &url)),
+            Meaning::Unknown => unknown(gateway, who, &view, &parts).await?,
+        },
+        None => read(gateway, &reading(gateway, who)?, &parts).await?,
+    };
+    answer.headers_mut().insert(CACHE_CONTROL, NEVER_KEPT);
+    Ok(answer)
+}
+
+/// Any other route whose query names a file that is known; `None` if it names none.
+#[must_use]
+pub fn named_by(
+    gateway: &Gateway,
+    who: &Who,
+    request: &Request<Incoming>,
+) -> Option<(Target, Uri)> {
+    let query = request.uri().query().filter(|query| query.contains("filename="))?;
+    // A name alone may be anything's: a model's, a workflow's.
+    if !query.contains("type=") && !query.contains("subfolder=") {
+        return None;
+    }
+    let view = files::of_query(query)?;
+    let Meaning::At(at) = meaning(gateway, who, &view) else { return None };
+    let target = collected::target(gateway, at.backend);
+    Some((target, with_query(request.uri(), &view.query)))
+}
+
+/// What a name in a query means. A plain one means the same to everyone.
+fn meaning(gateway: &Gateway, who: &Who, view: &View) -> Meaning {
+    let (folder, path) = (view.file.folder, view.file.path());
+    match (gateway.config.files.tag, &view.backend) {
+        (FileTags::Never, None) => {
+            let own = who.reader(gateway).and_then(|id| gateway.clients.get(&id));
+            let own =
+                own.and_then(|client| client.inspect(|core, _| core.bound().map(|(id, _)| id)));
+            let nearest = gateway.files().find_nearest(&view.file, own);
+            nearest.map_or(Meaning::Unknown, |backend| {
+                Meaning::At(Located { backend, file: view.file.clone() })
+            })
+        }
+        (FileTags::Ambiguous | FileTags::Never, backend) => {
+            gateway.meaning(folder, path, backend.as_deref(), &[])
+        }
+    }
+}
+
+/// From the backend that has it, or from one that has a copy.
+async fn from_ledger(gateway: &Gateway, at: &Located, view: &View, parts: &Parts) -> Answer {
+    let sources = gateway.files().sources(at);
+    let is_up = |source: &Located| gateway.fleet.get(source.backend).is_up();
+    let mut answer = None;
+    for source in sources.into_iter().filter(is_up) {
+        let query = if source == *at {
+            view.query.clone()
+        } else {
+            files::renamed_query(&view.query, &source.file)
+        };
+        let mut parts = parts.clone();
+        parts.uri = with_query(&parts.uri, &query);
+        let found = read(gateway, &collected::target(gateway, source.backend), &parts).await?;
+        if found.status() != StatusCode::NOT_FOUND {
+            return Ok(found);
+        }
+        answer.get_or_insert(found);
+    }
+    answer.ok_or_else(|| {
+        let backend = gateway.fleet.get(at.backend).name.clone();
+        GatewayError::BackendDown { backend }
+    })
+}
+
+/// A file that nobody has told of: where the asker's reads go, then on all the others. Found
+/// nowhere, it is ComfyUI's own 404.
+async fn unknown(gateway: &Gateway, who: &Who, view: &View, parts: &Parts) -> Answer {
+    let target = reading(gateway, who);
+    let asked = target.as_ref().ok().map(|target| target.backend.id);
+    let first = match &target {
+        Ok(target) => read(gateway, target, parts).await,
+        Err(_) => Err(target.err().unwrap_or(GatewayError::NotFound)),
+    };
+    if let Ok(answer) = &first {
+        if answer.status().is_success()
+            && let Some(backend) = asked
+        {
+            let at = Located { backend, file: view.file.clone() };
+            gateway.learn_file(&at, None, Seen::There);
+        }
+        if answer.status() != StatusCode::NOT_FOUND {
+            return first;
+        }
+    }
+    if parts.method != Method::GET {
+        return first;
+    }
+    match search(gateway, &view.file, asked).await {
+        Some(backend) => read(gateway, &of_ledger(gateway.fleet.get(backend))?, parts).await,
+        None => first,
+    }
+}
+
+/// Looks for a file on all backends that are up, but for one, at most once a minute; learned if it
+/// is found.
+pub async fn search(
+    gateway: &Gateway,
+    file: &FileRef,
+    but: Option<BackendId>,
+) -> Option<BackendId> {
+    if !gateway.files().may_search(file, now()) {
+        return None;
+    }
+    let limit = gateway.config.fleet.probe_timeout;
+    let others = gateway.fleet.iter().filter(|backend| backend.is_up() && Some(backend.id) != but);
+    let asked = others.map(|backend| async move {
+        backend.has_file(file, limit).await.is_ok_and(|has| has).then_some(backend.id)
+    });
+    let found = futures_util::future::join_all(asked).await.into_iter().flatten().next()?;
+    gateway.learn_file(&Located { backend: found, file: file.clone() }, None, Seen::There);
+    Some(found)
+}
+
+/// The same request, sent to a backend.
+async fn read(gateway: &Gateway, target: &Target, parts: &Parts) -> Answer {
+    send(gateway, target, to_backend(target, parts.clone(), RequestBody::Empty)).await
+}
+
+/// A file of a backend that is not configured any more.
+fn gone(file: &FileRef, url: &str) -> GatewayError {
+    GatewayError::FileGone { file: for_people(file).into_owned(), backend: url.to_owned() }
+}
+
+/// Passes a request on whose query names a file.
+///
+/// # Errors
+/// As for [`forward`].
+pub async fn pass(
+    gateway: &Gateway,
+    (target, uri): (Target, Uri),
+    mut request: Request<Incoming>,
+) -> Answer {
+    *request.uri_mut() = uri;
+    forward(gateway, &of_ledger(&target.backend)?, request).await
+}
+
+/// The same path with another query, byte for byte.
+fn with_query(uri: &Uri, query: &str) -> Uri {
+    let text = format!("{}?{query}", uri.path());
+    // It was a URI before, and all that is new is escaped.
+    PathAndQuery::try_from(text).map_or_else(|_| uri.clone(), Uri::from)
+}
