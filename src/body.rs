@@ -3,13 +3,14 @@
 //! Both directions have an idle deadline: a body of which no byte moves is given up (invariant
 //! 10). A body that moves slowly is back-pressure and is left alone.
 
+pub mod budget;
 pub mod wrapped;
 
 use std::fmt;
 use std::future::Future as _;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -19,6 +20,7 @@ use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
 use crate::tap::Tapped;
+use budget::BodyShare;
 use wrapped::Wrapped;
 
 /// Why a body broke off.
@@ -266,50 +268,6 @@ impl Body for ResponseBody {
             Self::Streamed { body, .. } => body.inner.size_hint(),
             Self::Tapped(tapped) => tapped.body().size_hint(),
         }
-    }
-}
-
-/// How many bytes of collected bodies may be held at once, over all requests.
-#[derive(Debug)]
-pub struct BodyBudget {
-    free: Arc<AtomicU64>,
-}
-
-/// A part of the budget, given back when dropped.
-#[derive(Debug)]
-pub struct BodyShare {
-    free: Arc<AtomicU64>,
-    bytes: u64,
-}
-
-impl BodyBudget {
-    #[must_use]
-    pub fn new(bytes: u64) -> Self {
-        Self { free: Arc::new(AtomicU64::new(bytes)) }
-    }
-
-    /// A share of nothing yet.
-    #[must_use]
-    pub fn share(&self) -> BodyShare {
-        BodyShare { free: Arc::clone(&self.free), bytes: 0 }
-    }
-}
-
-impl BodyShare {
-    /// Takes so much more, if it is free.
-    fn grow_to(&mut self, bytes: u64) -> bool {
-        let Some(more) = bytes.checked_sub(self.bytes) else { return true };
-        let taken = self
-            .free
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |free| free.checked_sub(more));
-        self.bytes += if taken.is_ok() { more } else { 0 };
-        taken.is_ok()
-    }
-}
-
-impl Drop for BodyShare {
-    fn drop(&mut self) {
-        self.free.fetch_add(self.bytes, Ordering::Relaxed);
     }
 }
 

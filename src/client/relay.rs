@@ -59,8 +59,8 @@ impl Client {
         if frame.opcode != Opcode::Text || !event::is_executed(&frame.payload) {
             return frame;
         }
-        let maker = Maker::Client(self.id.clone());
-        let payload = gateway.name_outputs(backend, Some(&maker), frame.payload);
+        let maker = [Maker::Client(self.id.clone())];
+        let payload = gateway.name_outputs(backend, &maker, frame.payload);
         Frame { payload, ..frame }
     }
 

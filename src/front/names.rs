@@ -9,5 +9,5 @@ use crate::gateway::Gateway;
 /// whose plain name is another backend's carry theirs.
 #[must_use]
 pub fn outgoing(gateway: &Gateway, backend: &Backend, text: Bytes) -> Bytes {
-    gateway.name_outputs(backend.id, None, text)
+    gateway.name_outputs(backend.id, &[], text)
 }

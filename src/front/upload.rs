@@ -14,7 +14,8 @@ use super::collected::{Collected, collected};
 use super::forward::{Target, outgoing, to_backend};
 use super::identify::Who;
 use super::{Answer, inputs, view};
-use crate::body::{BodyShare, ClientFault, CollectLimits, RequestBody, collect};
+use crate::body::budget::BodyShare;
+use crate::body::{ClientFault, CollectLimits, RequestBody, collect};
 use crate::client::Client;
 use crate::client::registry::with_client;
 use crate::comfy::{files, multipart};
@@ -61,7 +62,9 @@ pub async fn upload(
     let answer = send(gateway, &target, what, &makers, request).await?;
     held.has_arrived = answer.parts.status.is_success();
     drop(held);
-    named(gateway, &target, &makers[0], answer).await
+    // Whose an upload is that says nothing is a guess: it is the address's as well.
+    let known = if who.asker(gateway).is_some() { &makers[..1] } else { &makers[..] };
+    named(gateway, &target, known, answer).await
 }
 
 /// An upload of nobody in particular waits, for its address, for the prompt that will name it.
@@ -83,8 +86,8 @@ async fn nameless(
         }
     };
     let target = Target { backend: Arc::clone(gateway.fleet.get(backend)), reason };
-    let maker = Maker::Address(who.address);
-    let answer = send(gateway, &target, what, std::slice::from_ref(&maker), request).await?;
+    let maker = [Maker::Address(who.address)];
+    let answer = send(gateway, &target, what, &maker, request).await?;
     if answer.parts.status.is_success() {
         let until = now + gateway.config.affinity.reservation;
         gateway.browsers.uploaded(who.address, backend, until);
@@ -93,10 +96,10 @@ async fn nameless(
 }
 
 /// The answer, with the name that clients are given.
-async fn named(gateway: &Gateway, target: &Target, maker: &Maker, answer: Collected) -> Answer {
+async fn named(gateway: &Gateway, target: &Target, makers: &[Maker], answer: Collected) -> Answer {
     let mut body = answer.body.clone();
     if answer.parts.status == StatusCode::OK {
-        body = gateway.name_upload(target.backend.id, maker, body);
+        body = gateway.name_upload(target.backend.id, makers, body);
     }
     // The reservation and the name are acknowledged with it. A disk that fails is said by others.
     let _ = gateway.journal.durable().await;

@@ -123,7 +123,7 @@ async fn unknown(gateway: &Gateway, who: &Who, view: &View, parts: &Parts) -> An
             && let Some(backend) = asked
         {
             let at = Located { backend, file: view.file.clone() };
-            gateway.learn_file(&at, None, Seen::There);
+            gateway.learn_file(&at, &[], Seen::There);
         }
         if answer.status() != StatusCode::NOT_FOUND {
             return first;
@@ -154,7 +154,7 @@ pub async fn search(
         backend.has_file(file, limit).await.is_ok_and(|has| has).then_some(backend.id)
     });
     let found = futures_util::future::join_all(asked).await.into_iter().flatten().next()?;
-    gateway.learn_file(&Located { backend: found, file: file.clone() }, None, Seen::There);
+    gateway.learn_file(&Located { backend: found, file: file.clone() }, &[], Seen::There);
     Some(found)
 }
 

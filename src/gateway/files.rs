@@ -26,19 +26,19 @@ pub enum Meaning {
 impl Gateway {
     /// A backend tells of files: learned, and named for clients. The same text if every name is
     /// plain.
-    pub fn name_outputs(&self, backend: BackendId, maker: Option<&Maker>, text: Bytes) -> Bytes {
-        self.name_files(backend, maker, text, NameKey::Output, Seen::There)
+    pub fn name_outputs(&self, backend: BackendId, makers: &[Maker], text: Bytes) -> Bytes {
+        self.name_files(backend, makers, text, NameKey::Output, Seen::There)
     }
 
     /// The answer to an upload.
-    pub fn name_upload(&self, backend: BackendId, maker: &Maker, answer: Bytes) -> Bytes {
-        self.name_files(backend, Some(maker), answer, NameKey::Upload, Seen::Written)
+    pub fn name_upload(&self, backend: BackendId, makers: &[Maker], answer: Bytes) -> Bytes {
+        self.name_files(backend, makers, answer, NameKey::Upload, Seen::Written)
     }
 
     fn name_files(
         &self,
         backend: BackendId,
-        maker: Option<&Maker>,
+        makers: &[Maker],
         text: Bytes,
         key: NameKey,
         seen: Seen,
@@ -49,7 +49,7 @@ impl Gateway {
         }
         let mut files = self.files();
         for file in told {
-            self.learn_in(&mut files, &Located { backend, file }, maker, seen);
+            self.learn_in(&mut files, &Located { backend, file }, makers, seen);
         }
         let name = self.fleet.get(backend).name.as_str();
         let named = names::with_backends(&text, key, |file| {
@@ -61,8 +61,8 @@ impl Gateway {
     }
 
     /// A file was found, or written, where it lies.
-    pub fn learn_file(&self, at: &Located, maker: Option<&Maker>, seen: Seen) {
-        self.learn_in(&mut self.files(), at, maker, seen);
+    pub fn learn_file(&self, at: &Located, makers: &[Maker], seen: Seen) {
+        self.learn_in(&mut self.files(), at, makers, seen);
     }
 
     /// What a name means: with its backend it says so itself; a plain one is what `askers` mean by
@@ -107,10 +107,10 @@ impl Gateway {
         &self,
         files: &mut MutexGuard<'_, Files>,
         at: &Located,
-        maker: Option<&Maker>,
+        makers: &[Maker],
         seen: Seen,
     ) {
-        let learned = files.learn(at, maker, seen, now());
+        let learned = files.learn(at, makers, seen, now());
         if learned == Learned::New && self.journal.is_kept() {
             let record = self.record_of_file(files, at);
             self.journal.note_file(self.file_key(at), record);

@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use tokio::sync::{Notify, Semaphore};
 
-use crate::body::BodyBudget;
+use crate::body::budget::BodyBudget;
 use crate::client::log::LogBudget;
 use crate::client::reconcile;
 use crate::client::registry::{self, Clients};

@@ -112,7 +112,7 @@ impl FileRecord {
             MakerRecord::Client(client) => ClientId::parse(&client).ok().map(Maker::Client),
             MakerRecord::Address(address) => Some(Maker::Address(address)),
         });
-        let mut holder = Holder::new(place, None, self.order);
+        let mut holder = Holder::new(place, self.order);
         holder.makers.extend(makers);
         holder
     }
@@ -302,7 +302,7 @@ mod tests {
             assert_eq!(FileKey::of_text(junk), None, "{junk}");
         }
         let place = Place::Gone("h:1".into());
-        let mut holder = Holder::new(place.clone(), None, 7);
+        let mut holder = Holder::new(place.clone(), 7);
         holder.makers.push(Maker::Client(ClientId::parse("ada").unwrap()));
         holder.makers.push(Maker::Address([10, 0, 0, 1].into()));
         let record = FileRecord::new("a".into(), &holder, 5);

@@ -339,7 +339,7 @@ mod tests {
 
     #[test]
     fn files_come_back_in_their_order_and_those_of_a_server_that_is_gone_keep_their_names() {
-        let holder = |order| Holder::new(Place::Backend(BackendId(0)), None, order);
+        let holder = |order| Holder::new(Place::Backend(BackendId(0)), order);
         let file = FileRef::of_path(Folder::Output, "x.png").unwrap();
         let record = |url: &str, order| {
             let key = FileKey { file: file.clone(), url: url.into() };

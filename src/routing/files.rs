@@ -126,14 +126,8 @@ impl Files {
         }
     }
 
-    /// `backend` has this file, and `maker`, if that is known, made it.
-    pub fn learn(
-        &mut self,
-        at: &Located,
-        maker: Option<&Maker>,
-        seen: Seen,
-        now: Instant,
-    ) -> Learned {
+    /// The file is there; `makers`, if they are known, made it.
+    pub fn learn(&mut self, at: &Located, makers: &[Maker], seen: Seen, now: Instant) -> Learned {
         if seen == Seen::Written {
             self.written(at);
         }
@@ -141,9 +135,11 @@ impl Files {
         let place = Place::Backend(at.backend);
         let holders = self.name(&at.file).map(|name| &mut name.holders);
         if let Some(holder) = holders.and_then(|all| all.iter_mut().find(|it| it.place == place)) {
-            return maker.map_or(Learned::Known, |maker| holder.made_by(maker));
+            return holder.made_by(makers);
         }
-        self.enter(&at.file, Holder::new(place, maker, order), now);
+        let mut holder = Holder::new(place, order);
+        holder.made_by(makers);
+        self.enter(&at.file, holder, now);
         self.evict(now);
         Learned::New
     }
@@ -225,7 +221,7 @@ impl Files {
 
     /// The file was copied. What lies at `copy` is the same as what lies at `original`.
     pub fn copied(&mut self, original: &Located, copy: Located, now: Instant) {
-        self.learn(original, None, Seen::There, now);
+        self.learn(original, &[], Seen::There, now);
         let place = Place::Backend(original.backend);
         let holders = self.name(&original.file).map(|name| &mut name.holders);
         if let Some(holder) = holders.and_then(|all| all.iter_mut().find(|it| it.place == place)) {
@@ -331,19 +327,24 @@ impl Files {
 
 impl Holder {
     #[must_use]
-    pub fn new(place: Place, maker: Option<&Maker>, order: u64) -> Self {
-        Self { place, makers: maker.cloned().into_iter().collect(), order, copies: Vec::new() }
+    pub fn new(place: Place, order: u64) -> Self {
+        Self { place, makers: SmallVec::new(), order, copies: Vec::new() }
     }
 
-    fn made_by(&mut self, maker: &Maker) -> Learned {
-        if self.makers.contains(maker) {
-            return Learned::Known;
+    /// These made it too.
+    pub fn made_by(&mut self, makers: &[Maker]) -> Learned {
+        let mut learned = Learned::Known;
+        for maker in makers {
+            if self.makers.contains(maker) {
+                continue;
+            }
+            if self.makers.len() == MAKERS_MAX {
+                self.makers.remove(0);
+            }
+            self.makers.push(maker.clone());
+            learned = Learned::New;
         }
-        if self.makers.len() == MAKERS_MAX {
-            self.makers.remove(0);
-        }
-        self.makers.push(maker.clone());
-        Learned::New
+        learned
     }
 }
 
@@ -372,7 +373,7 @@ mod tests {
         let mut files = Files::new(10, WEEK);
         for (backend, path, maker) in made {
             let seen = Seen::There;
-            files.learn(&at(*backend, path), Some(&client(maker)), seen, crate::net::now());
+            files.learn(&at(*backend, path), &[client(maker)], seen, crate::net::now());
         }
         files
     }
@@ -408,7 +409,7 @@ mod tests {
             assert_eq!(files.copy_on(&original, B), Some(file("x.png")));
             assert_eq!(files.shown(&at(B, "x.png")), Shown::Plain);
             assert_eq!(files.sources(&original), [original.clone(), at(B, "x.png")]);
-            files.learn(&overwritten, Some(&client("bob")), Seen::Written, now);
+            files.learn(&overwritten, &[client("bob")], Seen::Written, now);
             assert_eq!(files.copy_on(&original, B), None, "{overwritten:?}");
         }
     }
@@ -430,13 +431,13 @@ mod tests {
         let mut files = Files::new(2, WEEK);
         let (t, seen) = (crate::net::now(), Seen::There);
         for (backend, path) in [(A, "a.png"), (A, "b.png"), (B, "a.png"), (A, "c.png")] {
-            files.learn(&at(backend, path), None, seen, t);
+            files.learn(&at(backend, path), &[], seen, t);
         }
         assert_eq!(files.take_evicted(), [(file("b.png"), Place::Backend(A))]);
-        files.learn(&at(A, "d.png"), None, seen, t);
+        files.learn(&at(A, "d.png"), &[], seen, t);
         let both = [(file("a.png"), Place::Backend(A)), (file("a.png"), Place::Backend(B))];
         assert_eq!(files.take_evicted(), both);
-        files.learn(&at(A, "e.png"), None, seen, t + WEEK);
+        files.learn(&at(A, "e.png"), &[], seen, t + WEEK);
         assert_eq!((files.len(), files.take_evicted().len()), (1, 2));
     }
 

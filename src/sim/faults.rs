@@ -30,6 +30,8 @@ pub struct Faults {
     pub close_connections: u64,
     /// Sockets are refused with 500.
     pub refuse_sockets: bool,
+    /// Node classes that it does not have.
+    pub lacks: Vec<String>,
     /// Pings are not answered, and nothing is written to sockets.
     pub mute_sockets: bool,
 }

@@ -164,6 +164,11 @@ impl Sim {
         self.shared.set_faults(change);
     }
 
+    /// Somebody clears its folder of uploads.
+    pub fn delete_inputs(&self) {
+        self.shared.server().files.delete_inputs();
+    }
+
     /// What it has done so far, over all its lives.
     #[must_use]
     pub fn ledger(&self) -> Ledger {

@@ -40,7 +40,11 @@ pub(super) struct Valid {
 }
 
 /// Checks a graph as ComfyUI 0.8.0 does, as far as these nodes can be wrong.
-pub(super) fn validate(graph: &Map<String, Value>, files: &Files) -> Result<Valid, Invalid> {
+pub(super) fn validate(
+    graph: &Map<String, Value>,
+    files: &Files,
+    lacks: &[String],
+) -> Result<Valid, Invalid> {
     let mut outputs = Vec::new();
     for (id, node) in graph {
         let Some(class) = node.get("class_type").and_then(Value::as_str) else {
@@ -52,7 +56,8 @@ pub(super) fn validate(graph: &Map<String, Value>, files: &Files) -> Result<Vali
                 &json!({}),
             ));
         };
-        let Some(info) = NODES.get(class) else {
+        let info = NODES.get(class).filter(|_| !lacks.iter().any(|lacked| lacked == class));
+        let Some(info) = info else {
             let message = format!("Cannot execute because node {class} does not exist.");
             let details = format!("Node ID '#{id}'");
             return Err(invalid("invalid_prompt", &message, &details, &json!({})));

@@ -89,9 +89,10 @@ fn enqueue(shared: &Shared, body: &[u8]) -> Result<Value, Response<SimBody>> {
         Some(Value::String(id)) => id.clone(),
         Some(other) => other.to_string(),
     };
+    let lacks = shared.faults().lacks;
     let mut server = shared.server();
-    let valid =
-        nodes::validate(&graph, &server.files).map_err(|invalid| json_answer(400, &invalid.0))?;
+    let valid = nodes::validate(&graph, &server.files, &lacks)
+        .map_err(|invalid| json_answer(400, &invalid.0))?;
     let extra_data = Value::Object(extra_data);
     let item = Item { number, id: id.clone(), graph, extra_data, outputs: valid.outputs };
     server.memory.pending.push(item);

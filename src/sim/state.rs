@@ -190,6 +190,10 @@ impl Files {
         format!("{prefix}_{next:05}_.png")
     }
 
+    pub(super) fn delete_inputs(&mut self) {
+        self.files.retain(|(kind, _), _| *kind != FileKind::Input);
+    }
+
     pub(super) fn wipe_temp(&mut self) {
         self.files.retain(|(kind, _), _| *kind != FileKind::Temp);
     }

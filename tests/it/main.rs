@@ -11,6 +11,7 @@ mod daemon;
 mod docs;
 mod ends;
 mod faults;
+mod files;
 mod framing;
 mod front;
 mod journal;

@@ -24,23 +24,6 @@ async fn a_picture_is_found_by_its_name_whoever_asks() {
     assert!(1 < made.len(), "the pictures lie on several backends: {made:?}");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_two_pictures_with_one_name_each_client_gets_its_own() {
-    let world = World::new(2).await;
-    let mut backends = Vec::new();
-    for client in ["ada", "bob"] {
-        let mut socket = world.socket(client).await;
-        let answer = world.submit(client, &quick(1)).await;
-        socket.until_end(&answer.prompt_id()).await;
-        backends.push((client, answer.backend().to_owned()));
-    }
-    assert_ne!(backends[0].1, backends[1].1, "the name is made twice");
-    for (client, backend) in backends {
-        let path = format!("/view?filename=test_00001_.png&type=output&clientId={client}");
-        assert_eq!(world.get(&path).await.backend(), backend, "{client}");
-    }
-}
-
 /// A widely used SDK asks for the queue without a name, and gives up if its prompt is in none.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nobody_in_particular_finds_every_prompt_in_the_queue_and_nothing_of_it() {

@@ -97,9 +97,9 @@ impl Inputs {
         Ok(files::with_renamed(body, &parts))
     }
 
-    /// `target` said that files are not there. Forgets copies that were thought to be, and looks for
-    /// names that nobody knew on the other backends. True if something is known now that was not,
-    /// so that submitting again makes sense.
+    /// `target` said that files are not there. Forgets copies that were thought to be, and looks
+    /// for names that nobody knew on the other backends. True if something is known now that was
+    /// not, so that submitting again makes sense.
     pub(super) async fn find_missing(
         &self,
         gateway: &Gateway,

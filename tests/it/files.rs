@@ -1,0 +1,381 @@
+//! Every name leads to the file that it was given for, and files follow the prompts that use them
+//! (promises R3 and R4), over real sockets and simulated backends.
+
+use bytes::Bytes;
+use http::Method;
+use mooring::config::FileTags;
+use serde_json::{Value, json};
+
+use crate::support::{Answer, World, quick, send_bytes, until};
+
+/// A picture of one colour, as a file.
+fn png(color: [u8; 3]) -> Vec<u8> {
+    let picture = image::RgbImage::from_pixel(8, 8, image::Rgb(color));
+    let mut bytes = std::io::Cursor::new(Vec::new());
+    picture.write_to(&mut bytes, image::ImageFormat::Png).unwrap();
+    bytes.into_inner()
+}
+
+/// The colour of a picture.
+fn color(bytes: &[u8]) -> [u8; 3] {
+    image::load_from_memory(bytes).expect("it is a picture").to_rgb8().get_pixel(0, 0).0
+}
+
+fn inverted(color: [u8; 3]) -> [u8; 3] {
+    color.map(|part| 255 - part)
+}
+
+const RED: [u8; 3] = [255, 0, 0];
+const BLUE: [u8; 3] = [0, 0, 255];
+
+/// A form with a picture and fields.
+fn form(filename: &str, picture: &[u8], fields: &[(&str, &str)]) -> Bytes {
+    let mut body = Vec::new();
+    body.extend_from_slice(
+        format!(
+            "--xyz\r\nContent-Disposition: form-data; name=\"image\"; filename=\"{filename}\"\r\n\
+             Content-Type: image/png\r\n\r\n"
+        )
+        .as_bytes(),
+    );
+    body.extend_from_slice(picture);
+    for (name, value) in fields {
+        let field =
+            format!("\r\n--xyz\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{value}");
+        body.extend_from_slice(field.as_bytes());
+    }
+    body.extend_from_slice(b"\r\n--xyz--\r\n");
+    body.into()
+}
+
+async fn post_form(world: &World, path: &str, client: Option<&str>, body: Bytes) -> Answer {
+    let mut headers = vec![("content-type", "multipart/form-data; boundary=xyz")];
+    headers.extend(client.map(|client| ("comfy-client-id", client)));
+    send_bytes(world.front, Method::POST, path, &headers, body).await
+}
+
+async fn upload(world: &World, client: Option<&str>, filename: &str, picture: &[u8]) -> Answer {
+    post_form(world, "/upload/image", client, form(filename, picture, &[])).await
+}
+
+/// The value that the page puts into a graph for the answer to an upload.
+fn value(answer: &Answer) -> String {
+    let json = answer.json();
+    let (name, subfolder) = (json["name"].as_str().unwrap(), json["subfolder"].as_str().unwrap());
+    if subfolder.is_empty() { name.to_owned() } else { format!("{subfolder}/{name}") }
+}
+
+/// A graph that inverts a picture and saves it.
+fn invert(image: &str) -> Value {
+    json!({
+        "1": { "class_type": "LoadImage", "inputs": { "image": image } },
+        "2": { "class_type": "ImageInvert", "inputs": { "image": ["1", 0] } },
+        "3": { "class_type": "SaveImage", "inputs": { "images": ["2", 0],
+            "filename_prefix": "ComfyUI" } },
+    })
+}
+
+/// Runs a graph to its end: the answer, and the files that it told of.
+async fn run(world: &World, client: &str, graph: &Value) -> (Answer, Vec<Value>) {
+    let mut socket = world.socket(client).await;
+    let answer = world.submit(client, graph).await;
+    let prompt = answer.prompt_id();
+    let mut images = Vec::new();
+    loop {
+        let event = socket.event().await;
+        if event["type"] == "executed" && event["data"]["prompt_id"] == *prompt {
+            images.extend(event["data"]["output"]["images"].as_array().unwrap().iter().cloned());
+        }
+        let is_over = event["type"] == "executing" && event["data"]["node"].is_null();
+        if is_over && event["data"]["prompt_id"] == *prompt {
+            return (answer, images);
+        }
+    }
+}
+
+/// Looks at a file as the page does: by the three parts of its name.
+async fn view(world: &World, image: &Value) -> Answer {
+    let part = |key: &str| {
+        let text = image[key].as_str().unwrap_or_default();
+        percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string()
+    };
+    let (name, subfolder, kind) = (part("filename"), part("subfolder"), part("type"));
+    world.get(&format!("/api/view?filename={name}&subfolder={subfolder}&type={kind}")).await
+}
+
+/// Keeps a backend so busy that nothing else is placed there: with prompts that are not ours.
+async fn keep_busy(world: &World, backend: &str) {
+    let body = json!({ "client_id": "stranger", "prompt": crate::support::slow(50, 600.0) });
+    let json = [("content-type", "application/json")];
+    for _ in 0..4 {
+        let sim = world.sim(backend).addr();
+        let answer = send_bytes(sim, Method::POST, "/prompt", &json, body.to_string().into()).await;
+        assert_eq!(answer.status, 200);
+    }
+    let known = world.gateway.fleet.by_name(backend).unwrap();
+    until("its queue is known", || 4 <= known.load.queue_remaining()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_name_means_one_file_for_everyone_and_for_ever() {
+    let world = World::new(2).await;
+    let mut seen = Vec::new();
+    for (client, shade) in [("ada", 0x11_22_33), ("bob", 0x44_55_66)] {
+        let (answer, images) = run(&world, client, &quick(shade)).await;
+        seen.push((answer.backend().to_owned(), images[0].clone()));
+    }
+    assert_ne!(seen[0].0, seen[1].0, "the name is made twice");
+    assert_eq!(seen[0].1["filename"], seen[1].1["filename"]);
+    assert_eq!(seen[0].1["subfolder"], "");
+    assert_eq!(seen[1].1["subfolder"], format!("~{}", seen[1].0));
+    for (backend, image) in &seen {
+        let answer = view(&world, image).await;
+        assert_eq!((answer.status, answer.backend()), (200, backend.as_str()), "{image}");
+        assert_eq!(answer.header("cache-control"), "private, no-cache");
+    }
+    let plain = "/view?filename=test_00001_.png&type=output&clientId=bob";
+    assert_eq!(world.get(plain).await.backend(), seen[0].0, "with identity too");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn uploads_of_one_name_stay_apart_and_follow_their_prompts() {
+    let world = World::new(3).await;
+    let ada = upload(&world, Some("ada"), "photo.png", &png(RED)).await;
+    let bob = upload(&world, Some("bob"), "photo.png", &png(BLUE)).await;
+    assert_ne!(ada.backend(), bob.backend());
+    assert_eq!(value(&ada), "photo.png");
+    assert_eq!(value(&bob), format!("~{}/photo.png", bob.backend()));
+    // Where they lie, there is no room: they go to the third, both of them.
+    for answer in [&ada, &bob] {
+        let client = if answer.backend() == ada.backend() { "ada" } else { "bob" };
+        let released = format!("/api/v1/clients/{client}/release");
+        assert_eq!(world.admin_post(&released, "").await.status, 200);
+        keep_busy(&world, answer.backend()).await;
+    }
+    for (client, file, picture) in [("ada", value(&ada), RED), ("bob", value(&bob), BLUE)] {
+        let (answer, images) = run(&world, client, &invert(&file)).await;
+        assert!(answer.backend() != ada.backend() && answer.backend() != bob.backend());
+        assert_eq!(color(&view(&world, &images[0]).await.body), inverted(picture), "{client}");
+    }
+    assert_eq!(world.gateway.metrics.files_copied.get(), 2);
+    // A script that leaves out what it did not write itself means its own.
+    let (_, images) = run(&world, "bob", &invert("photo.png")).await;
+    assert_eq!(color(&view(&world, &images[0]).await.body), inverted(BLUE));
+    assert_eq!(world.gateway.metrics.files_copied.get(), 2, "the copy is used again");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_upload_of_nobody_follows_the_prompt_that_names_it() {
+    let world = World::new(3).await;
+    for client in ["ada", "bob"] {
+        upload(&world, Some(client), "photo.png", &png(RED)).await;
+    }
+    let nobodys = upload(&world, None, "photo.png", &png(BLUE)).await;
+    assert_eq!(nobodys.json()["subfolder"], format!("~{}", nobodys.backend()));
+    let (_, images) = run(&world, "script", &invert("photo.png")).await;
+    assert_eq!(color(&view(&world, &images[0]).await.body), inverted(BLUE));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_prompt_goes_where_its_files_are_if_the_queues_are_alike() {
+    let world = World::new(3).await;
+    let up = upload(&world, Some("ada"), "photo.png", &png(RED)).await;
+    for _ in 0..6 {
+        world.admin_post("/api/v1/clients/ada/release", "").await;
+        let (answer, _) = run(&world, "ada", &invert(&value(&up))).await;
+        assert_eq!(answer.backend(), up.backend());
+    }
+    assert_eq!(world.gateway.metrics.files_copied.get(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_picture_that_was_made_elsewhere_is_used_as_an_input() {
+    let world = World::new(2).await;
+    let (made, images) = run(&world, "ada", &quick(0x00_ff_00)).await;
+    keep_busy(&world, made.backend()).await;
+    let file = format!("{} [output]", images[0]["filename"].as_str().unwrap());
+    let (answer, images) = run(&world, "ada", &invert(&file)).await;
+    assert_ne!(answer.backend(), made.backend());
+    assert_eq!(color(&view(&world, &images[0]).await.body), [255, 0, 255]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_mask_is_painted_where_its_original_is_brought() {
+    let world = World::new(2).await;
+    let up = upload(&world, Some("ada"), "photo.png", &png(RED)).await;
+    // Another client's mask goes to the other backend.
+    let original = json!({ "filename": "photo.png", "type": "input" }).to_string();
+    let body = form("mask.png", &png(BLUE), &[("original_ref", &original)]);
+    let mask = post_form(&world, "/upload/mask", Some("bob"), body).await;
+    assert_eq!(mask.status, 200, "{}", mask.text());
+    assert_ne!(mask.backend(), up.backend());
+    let at =
+        json!({ "filename": "mask.png", "subfolder": mask.json()["subfolder"], "type": "input" });
+    assert_eq!(view(&world, &at).await.status, 200, "it was written");
+    assert_eq!(world.gateway.metrics.files_copied.get(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_that_nobody_told_of_is_found_on_the_others_and_used() {
+    let world = World::new(3).await;
+    // Put there behind the gateway's back.
+    let body = form("old.png", &png(RED), &[]);
+    let headers = [("content-type", "multipart/form-data; boundary=xyz")];
+    let sim = world.sim("c").addr();
+    assert_eq!(send_bytes(sim, Method::POST, "/upload/image", &headers, body).await.status, 200);
+    let at = json!({ "filename": "old.png", "subfolder": "", "type": "input" });
+    let answer = view(&world, &at).await;
+    assert_eq!((answer.status, answer.backend()), (200, "c"));
+    let nowhere = json!({ "filename": "none.png", "subfolder": "", "type": "input" });
+    assert_eq!(view(&world, &nowhere).await.status, 404);
+    let asked = |world: &World| {
+        let seen = |sim: &mooring::sim::Sim| {
+            sim.requests().iter().filter(|it| it.target.contains("none")).count()
+        };
+        world.sims.iter().map(seen).sum::<usize>()
+    };
+    let before = asked(&world);
+    assert_eq!(view(&world, &nowhere).await.status, 404);
+    let seen: Vec<_> = world.sims.iter().map(|sim| sim.requests()).collect();
+    assert_eq!(asked(&world), before + 1, "the others are asked once a minute: {seen:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_prompt_that_names_an_unknown_file_is_submitted_again_once_it_is_found() {
+    let world = World::new(2).await;
+    let headers = [("content-type", "multipart/form-data; boundary=xyz")];
+    let body = form("old.png", &png(RED), &[]);
+    let sim = world.sim("b").addr();
+    assert_eq!(send_bytes(sim, Method::POST, "/upload/image", &headers, body).await.status, 200);
+    keep_busy(&world, "b").await;
+    let (answer, images) = run(&world, "ada", &invert("old.png")).await;
+    assert_eq!(answer.backend(), "a");
+    assert_eq!(color(&view(&world, &images[0]).await.body), inverted(RED));
+    let refused = world.submit("ada", &invert("none.png")).await;
+    assert_eq!(refused.status, 400);
+    assert!(refused.text().contains("Invalid image file: none.png"), "{}", refused.text());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_on_a_backend_that_is_down_is_said_to_be_and_nobodys_other_is_used() {
+    let world = World::new(2).await;
+    let ada = upload(&world, Some("ada"), "photo.png", &png(RED)).await;
+    let down = ada.backend().to_owned();
+    let other = if down == "a" { "b" } else { "a" };
+    upload(&world, Some("bob"), "photo.png", &png(BLUE)).await;
+    world.sim(&down).crash().await;
+    world.is_down(&down).await;
+    let refused = world.submit("ada", &invert("photo.png")).await;
+    assert_eq!((refused.status, refused.header("mooring-error")), (503, "input_unavailable"));
+    let at = json!({ "filename": "photo.png", "subfolder": "", "type": "input" });
+    assert_eq!(view(&world, &at).await.status, 503, "never {other}'s");
+    world.sim(&down).restart().await.unwrap();
+    world.all_up().await;
+    assert_eq!(color(&view(&world, &at).await.body), RED);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_that_was_deleted_is_gone_and_nobodys_other_is_used() {
+    let world = World::new(2).await;
+    let ada = upload(&world, Some("ada"), "photo.png", &png(RED)).await;
+    let bob = upload(&world, Some("bob"), "photo.png", &png(BLUE)).await;
+    world.sim(ada.backend()).delete_inputs();
+    world.admin_post("/api/v1/clients/ada/release", "").await;
+    keep_busy(&world, ada.backend()).await;
+    let refused = world.submit("ada", &invert("photo.png")).await;
+    assert_eq!((refused.status, refused.header("mooring-error")), (400, "input_gone"));
+    assert_eq!(refused.json()["error"]["type"], "input_gone", "in ComfyUI's own shape");
+    assert_ne!(bob.backend(), ada.backend());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn copies_are_bounded() {
+    let change = |config: &mut mooring::config::Config| {
+        config.files.copy_bytes = 1_024;
+        config.files.copies_per_prompt = 1;
+    };
+    let world = World::with(2, change).await;
+    let noise = (0..4_096_u32).map(|at| (at.wrapping_mul(2_654_435_761) >> 24) as u8);
+    let big: Vec<u8> = noise.collect();
+    let up = upload(&world, Some("ada"), "big.png", &big).await;
+    let up2 = upload(&world, Some("ada"), "small.png", &png(RED)).await;
+    assert_eq!(up.backend(), up2.backend());
+    world.admin_post("/api/v1/clients/ada/release", "").await;
+    keep_busy(&world, up.backend()).await;
+    let refused = world.submit("ada", &invert("big.png")).await;
+    assert_eq!((refused.status, refused.header("mooring-error")), (413, "input_too_large"));
+    let mut both = invert("big.png");
+    both["4"] = json!({ "class_type": "LoadImage", "inputs": { "image": "small.png" } });
+    let refused = world.submit("ada", &both).await;
+    assert_eq!((refused.status, refused.header("mooring-error")), (400, "too_many_inputs"));
+    let pending = world.get("/prompt?clientId=ada").await.json();
+    assert_eq!(pending["exec_info"]["queue_remaining"], 0, "nothing is left pending");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_prompt_whose_node_is_missing_is_tried_on_the_others() {
+    let world = World::new(3).await;
+    for name in ["a", "b"] {
+        world.sim(name).set_faults(|faults| faults.lacks = vec!["ImageInvert".to_owned()]);
+    }
+    let up = upload(&world, Some("ada"), "photo.png", &png(RED)).await;
+    let (answer, images) = run(&world, "ada", &invert(&value(&up))).await;
+    assert_eq!(answer.backend(), "c");
+    assert_eq!(color(&view(&world, &images[0]).await.body), inverted(RED));
+    world.sim("c").set_faults(|faults| faults.lacks = vec!["ImageInvert".to_owned()]);
+    let refused = world.submit("ada", &invert(&value(&up))).await;
+    assert_eq!((refused.status, refused.backend()), (400, "c"), "the first answer goes back");
+    assert!(refused.text().contains("ImageInvert does not exist"), "{}", refused.text());
+    for sim in &world.sims {
+        let asked = sim
+            .requests()
+            .iter()
+            .filter(|it| it.method == "POST" && it.target == "/prompt")
+            .count();
+        assert!((1..=2).contains(&asked), "{}: {asked}", sim.name());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_with_other_work_is_not_moved_for_a_missing_node() {
+    let world = World::new(2).await;
+    let answer = world.submit("ada", &crate::support::slow(50, 5.0)).await;
+    let lacking = world.sim(answer.backend());
+    lacking.set_faults(|faults| faults.lacks = vec!["ImageInvert".to_owned()]);
+    let up = upload(&world, Some("ada"), "photo.png", &png(RED)).await;
+    let refused = world.submit("ada", &invert(&value(&up))).await;
+    assert_eq!((refused.status, refused.backend()), (400, answer.backend()));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn names_are_left_alone_where_the_operator_says_so() {
+    let world = World::with(2, |config| config.files.tag = FileTags::Never).await;
+    let mut backends = Vec::new();
+    for client in ["ada", "bob"] {
+        let (answer, images) = run(&world, client, &quick(1)).await;
+        assert_eq!(images[0]["subfolder"], "");
+        backends.push((client, answer.backend().to_owned()));
+    }
+    assert_ne!(backends[0].1, backends[1].1);
+    for (client, backend) in backends {
+        let path = format!("/view?filename=test_00001_.png&type=output&clientId={client}");
+        assert_eq!(world.get(&path).await.backend(), backend, "{client}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_route_of_a_node_pack_that_names_a_file_goes_to_it_and_loses_the_backend() {
+    let world = World::new(2).await;
+    let mut seen = Vec::new();
+    for client in ["ada", "bob"] {
+        let (answer, _) = run(&world, client, &quick(1)).await;
+        seen.push(answer.backend().to_owned());
+    }
+    let path =
+        format!("/pack/metadata?filename=test_00001_.png&subfolder=~{}&type=output", seen[1]);
+    let answer = world.get(&path).await;
+    assert_eq!(answer.backend(), seen[1]);
+    let requests = world.sim(&seen[1]).requests();
+    let got = requests.iter().any(|it| it.target.starts_with("/pack/") && !it.target.contains('~'));
+    assert!(got, "{requests:?}");
+}
