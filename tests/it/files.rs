@@ -1,107 +1,14 @@
 //! Every name leads to the file that it was given for, and files follow the prompts that use them
 //! (promises R3 and R4), over real sockets and simulated backends.
 
-use bytes::Bytes;
 use http::Method;
 use mooring::config::FileTags;
-use serde_json::{Value, json};
+use serde_json::json;
 
-use crate::support::{Answer, World, quick, send_bytes, until};
-
-/// A picture of one colour, as a file.
-fn png(color: [u8; 3]) -> Vec<u8> {
-    let picture = image::RgbImage::from_pixel(8, 8, image::Rgb(color));
-    let mut bytes = std::io::Cursor::new(Vec::new());
-    picture.write_to(&mut bytes, image::ImageFormat::Png).unwrap();
-    bytes.into_inner()
-}
-
-/// The colour of a picture.
-fn color(bytes: &[u8]) -> [u8; 3] {
-    image::load_from_memory(bytes).expect("it is a picture").to_rgb8().get_pixel(0, 0).0
-}
-
-fn inverted(color: [u8; 3]) -> [u8; 3] {
-    color.map(|part| 255 - part)
-}
-
-const RED: [u8; 3] = [255, 0, 0];
-const BLUE: [u8; 3] = [0, 0, 255];
-
-/// A form with a picture and fields.
-fn form(filename: &str, picture: &[u8], fields: &[(&str, &str)]) -> Bytes {
-    let mut body = Vec::new();
-    body.extend_from_slice(
-        format!(
-            "--xyz\r\nContent-Disposition: form-data; name=\"image\"; filename=\"{filename}\"\r\n\
-             Content-Type: image/png\r\n\r\n"
-        )
-        .as_bytes(),
-    );
-    body.extend_from_slice(picture);
-    for (name, value) in fields {
-        let field =
-            format!("\r\n--xyz\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{value}");
-        body.extend_from_slice(field.as_bytes());
-    }
-    body.extend_from_slice(b"\r\n--xyz--\r\n");
-    body.into()
-}
-
-async fn post_form(world: &World, path: &str, client: Option<&str>, body: Bytes) -> Answer {
-    let mut headers = vec![("content-type", "multipart/form-data; boundary=xyz")];
-    headers.extend(client.map(|client| ("comfy-client-id", client)));
-    send_bytes(world.front, Method::POST, path, &headers, body).await
-}
-
-async fn upload(world: &World, client: Option<&str>, filename: &str, picture: &[u8]) -> Answer {
-    post_form(world, "/upload/image", client, form(filename, picture, &[])).await
-}
-
-/// The value that the page puts into a graph for the answer to an upload.
-fn value(answer: &Answer) -> String {
-    let json = answer.json();
-    let (name, subfolder) = (json["name"].as_str().unwrap(), json["subfolder"].as_str().unwrap());
-    if subfolder.is_empty() { name.to_owned() } else { format!("{subfolder}/{name}") }
-}
-
-/// A graph that inverts a picture and saves it.
-fn invert(image: &str) -> Value {
-    json!({
-        "1": { "class_type": "LoadImage", "inputs": { "image": image } },
-        "2": { "class_type": "ImageInvert", "inputs": { "image": ["1", 0] } },
-        "3": { "class_type": "SaveImage", "inputs": { "images": ["2", 0],
-            "filename_prefix": "ComfyUI" } },
-    })
-}
-
-/// Runs a graph to its end: the answer, and the files that it told of.
-async fn run(world: &World, client: &str, graph: &Value) -> (Answer, Vec<Value>) {
-    let mut socket = world.socket(client).await;
-    let answer = world.submit(client, graph).await;
-    let prompt = answer.prompt_id();
-    let mut images = Vec::new();
-    loop {
-        let event = socket.event().await;
-        if event["type"] == "executed" && event["data"]["prompt_id"] == *prompt {
-            images.extend(event["data"]["output"]["images"].as_array().unwrap().iter().cloned());
-        }
-        let is_over = event["type"] == "executing" && event["data"]["node"].is_null();
-        if is_over && event["data"]["prompt_id"] == *prompt {
-            return (answer, images);
-        }
-    }
-}
-
-/// Looks at a file as the page does: by the three parts of its name.
-async fn view(world: &World, image: &Value) -> Answer {
-    let part = |key: &str| {
-        let text = image[key].as_str().unwrap_or_default();
-        percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string()
-    };
-    let (name, subfolder, kind) = (part("filename"), part("subfolder"), part("type"));
-    world.get(&format!("/api/view?filename={name}&subfolder={subfolder}&type={kind}")).await
-}
+use crate::pictures::{
+    BLUE, RED, color, form, inverse, invert, png, post_form, run, upload, value, view,
+};
+use crate::support::{World, quick, send_bytes, until};
 
 /// Keeps a backend so busy that nothing else is placed there: with prompts that are not ours.
 async fn keep_busy(world: &World, backend: &str) {
@@ -129,7 +36,7 @@ async fn a_name_means_one_file_for_everyone_and_for_ever() {
     assert_eq!(seen[0].1["subfolder"], "");
     assert_eq!(seen[1].1["subfolder"], format!("~{}", seen[1].0));
     for (backend, image) in &seen {
-        let answer = view(&world, image).await;
+        let answer = view(&world, image, None).await;
         assert_eq!((answer.status, answer.backend()), (200, backend.as_str()), "{image}");
         assert_eq!(answer.header("cache-control"), "private, no-cache");
     }
@@ -155,12 +62,12 @@ async fn uploads_of_one_name_stay_apart_and_follow_their_prompts() {
     for (client, file, picture) in [("ada", value(&ada), RED), ("bob", value(&bob), BLUE)] {
         let (answer, images) = run(&world, client, &invert(&file)).await;
         assert!(answer.backend() != ada.backend() && answer.backend() != bob.backend());
-        assert_eq!(color(&view(&world, &images[0]).await.body), inverted(picture), "{client}");
+        assert_eq!(color(&view(&world, &images[0], None).await.body), inverse(picture), "{client}");
     }
     assert_eq!(world.gateway.metrics.files_copied.get(), 2);
     // A script that leaves out what it did not write itself means its own.
     let (_, images) = run(&world, "bob", &invert("photo.png")).await;
-    assert_eq!(color(&view(&world, &images[0]).await.body), inverted(BLUE));
+    assert_eq!(color(&view(&world, &images[0], None).await.body), inverse(BLUE));
     assert_eq!(world.gateway.metrics.files_copied.get(), 2, "the copy is used again");
 }
 
@@ -173,7 +80,7 @@ async fn an_upload_of_nobody_follows_the_prompt_that_names_it() {
     let nobodys = upload(&world, None, "photo.png", &png(BLUE)).await;
     assert_eq!(nobodys.json()["subfolder"], format!("~{}", nobodys.backend()));
     let (_, images) = run(&world, "script", &invert("photo.png")).await;
-    assert_eq!(color(&view(&world, &images[0]).await.body), inverted(BLUE));
+    assert_eq!(color(&view(&world, &images[0], None).await.body), inverse(BLUE));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -196,7 +103,7 @@ async fn a_picture_that_was_made_elsewhere_is_used_as_an_input() {
     let file = format!("{} [output]", images[0]["filename"].as_str().unwrap());
     let (answer, images) = run(&world, "ada", &invert(&file)).await;
     assert_ne!(answer.backend(), made.backend());
-    assert_eq!(color(&view(&world, &images[0]).await.body), [255, 0, 255]);
+    assert_eq!(color(&view(&world, &images[0], None).await.body), [255, 0, 255]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -211,7 +118,7 @@ async fn a_mask_is_painted_where_its_original_is_brought() {
     assert_ne!(mask.backend(), up.backend());
     let at =
         json!({ "filename": "mask.png", "subfolder": mask.json()["subfolder"], "type": "input" });
-    assert_eq!(view(&world, &at).await.status, 200, "it was written");
+    assert_eq!(view(&world, &at, None).await.status, 200, "it was written");
     assert_eq!(world.gateway.metrics.files_copied.get(), 1);
 }
 
@@ -224,10 +131,10 @@ async fn a_file_that_nobody_told_of_is_found_on_the_others_and_used() {
     let sim = world.sim("c").addr();
     assert_eq!(send_bytes(sim, Method::POST, "/upload/image", &headers, body).await.status, 200);
     let at = json!({ "filename": "old.png", "subfolder": "", "type": "input" });
-    let answer = view(&world, &at).await;
+    let answer = view(&world, &at, None).await;
     assert_eq!((answer.status, answer.backend()), (200, "c"));
     let nowhere = json!({ "filename": "none.png", "subfolder": "", "type": "input" });
-    assert_eq!(view(&world, &nowhere).await.status, 404);
+    assert_eq!(view(&world, &nowhere, None).await.status, 404);
     let asked = |world: &World| {
         let seen = |sim: &mooring::sim::Sim| {
             sim.requests().iter().filter(|it| it.target.contains("none")).count()
@@ -235,7 +142,7 @@ async fn a_file_that_nobody_told_of_is_found_on_the_others_and_used() {
         world.sims.iter().map(seen).sum::<usize>()
     };
     let before = asked(&world);
-    assert_eq!(view(&world, &nowhere).await.status, 404);
+    assert_eq!(view(&world, &nowhere, None).await.status, 404);
     let seen: Vec<_> = world.sims.iter().map(|sim| sim.requests()).collect();
     assert_eq!(asked(&world), before + 1, "the others are asked once a minute: {seen:?}");
 }
@@ -250,7 +157,7 @@ async fn a_prompt_that_names_an_unknown_file_is_submitted_again_once_it_is_found
     keep_busy(&world, "b").await;
     let (answer, images) = run(&world, "ada", &invert("old.png")).await;
     assert_eq!(answer.backend(), "a");
-    assert_eq!(color(&view(&world, &images[0]).await.body), inverted(RED));
+    assert_eq!(color(&view(&world, &images[0], None).await.body), inverse(RED));
     let refused = world.submit("ada", &invert("none.png")).await;
     assert_eq!(refused.status, 400);
     assert!(refused.text().contains("Invalid image file: none.png"), "{}", refused.text());
@@ -268,10 +175,10 @@ async fn a_file_on_a_backend_that_is_down_is_said_to_be_and_nobodys_other_is_use
     let refused = world.submit("ada", &invert("photo.png")).await;
     assert_eq!((refused.status, refused.header("mooring-error")), (503, "input_unavailable"));
     let at = json!({ "filename": "photo.png", "subfolder": "", "type": "input" });
-    assert_eq!(view(&world, &at).await.status, 503, "never {other}'s");
+    assert_eq!(view(&world, &at, None).await.status, 503, "never {other}'s");
     world.sim(&down).restart().await.unwrap();
     world.all_up().await;
-    assert_eq!(color(&view(&world, &at).await.body), RED);
+    assert_eq!(color(&view(&world, &at, None).await.body), RED);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -321,7 +228,7 @@ async fn a_prompt_whose_node_is_missing_is_tried_on_the_others() {
     let up = upload(&world, Some("ada"), "photo.png", &png(RED)).await;
     let (answer, images) = run(&world, "ada", &invert(&value(&up))).await;
     assert_eq!(answer.backend(), "c");
-    assert_eq!(color(&view(&world, &images[0]).await.body), inverted(RED));
+    assert_eq!(color(&view(&world, &images[0], None).await.body), inverse(RED));
     world.sim("c").set_faults(|faults| faults.lacks = vec!["ImageInvert".to_owned()]);
     let refused = world.submit("ada", &invert(&value(&up))).await;
     assert_eq!((refused.status, refused.backend()), (400, "c"), "the first answer goes back");

@@ -19,6 +19,8 @@ mod kills;
 mod lists;
 mod many;
 mod page;
+mod pictures;
+mod places;
 mod process;
 mod prompts;
 mod races;
