@@ -10,6 +10,7 @@ use http::{HeaderValue, Response, StatusCode};
 
 use crate::body::{CollectError, ResponseBody};
 use crate::client::registry::TooManyClients;
+use crate::comfy::lists::history::NotAnInteger;
 use crate::comfy::reply;
 use crate::comfy::submission;
 use crate::comfy::verbs::BadBody;
@@ -45,6 +46,8 @@ pub enum GatewayError {
     BodyBroken,
     #[error(transparent)]
     BadBody(#[from] BadBody),
+    #[error(transparent)]
+    BadQuery(#[from] NotAnInteger),
     #[error("{backend} could not be reached")]
     Unreachable { backend: String, source: ExchangeError },
     #[error("{backend} broke off before it answered")]
@@ -129,6 +132,7 @@ impl GatewayError {
             | Self::HeadTooLarge { .. }
             | Self::BodyBroken
             | Self::BadBody(_)
+            | Self::BadQuery(_)
             | Self::InputGone { .. }
             | Self::FileGone { .. }
             | Self::InputTooLarge { .. }
@@ -170,7 +174,8 @@ impl GatewayError {
             | Self::BodyBroken
             | Self::InputGone { .. }
             | Self::TooManyInputs { .. }
-            | Self::BadBody(_) => StatusCode::BAD_REQUEST,
+            | Self::BadBody(_)
+            | Self::BadQuery(_) => StatusCode::BAD_REQUEST,
             Self::BodyTooLarge { .. } | Self::InputTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::HeadTooLarge { .. } => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::Unreachable { .. }
@@ -212,6 +217,7 @@ impl GatewayError {
             Self::BodiesBusy => "bodies_busy",
             Self::BodyBroken => "body_broken",
             Self::BadBody(_) => "bad_body",
+            Self::BadQuery(_) => "bad_query",
             Self::Unreachable { .. } => "backend_unreachable",
             Self::Lost { .. } | Self::AnswerBroken { .. } => "backend_lost",
             Self::InputUnavailable { .. } => "input_unavailable",

@@ -78,6 +78,10 @@ pub struct Metrics {
     /// Prompts that turned up after they were answered as not queued, or told to be lost.
     pub prompts_turned_up: Counter,
     pub log_evictions: Counter,
+    /// Verbs of a client on another's prompts: nothing was done.
+    pub foreign_verbs: Counter,
+    /// Interrupts that were sent again, because the prompt ran on.
+    pub interrupts_repeated: Counter,
     /// Answers from the last good copy, while the home backend was down.
     pub stale_answers: Counter,
     pub log_bytes: Gauge,
@@ -118,6 +122,8 @@ impl Default for Metrics {
             files_copied: Counter::default(),
             prompts_turned_up: Counter::default(),
             log_evictions: Counter::default(),
+            foreign_verbs: Counter::default(),
+            interrupts_repeated: Counter::default(),
             stale_answers: Counter::default(),
             log_bytes: Gauge::default(),
             journal_failing: Gauge::default(),
@@ -159,6 +165,16 @@ impl Metrics {
             "connections_refused",
             "Connections closed because as many as may be were open",
             self.connections_refused.clone(),
+        );
+        registry.register(
+            "foreign_verbs",
+            "Verbs of a client on another's prompts; nothing was done",
+            self.foreign_verbs.clone(),
+        );
+        registry.register(
+            "interrupts_repeated",
+            "Interrupts that were sent again, because the prompt ran on",
+            self.interrupts_repeated.clone(),
         );
         registry.register("panics", "Connections that ended in a panic", self.panics.clone());
     }

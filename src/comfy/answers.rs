@@ -140,6 +140,16 @@ pub fn in_queue(body: &[u8], id: &str) -> Result<Option<Sighting>, Junk> {
     Ok(find(queue.queue_pending).map(|item| Sighting::Queued { number: item.number }))
 }
 
+/// The ids in the answer of `GET /queue`: of what runs, and of what waits.
+///
+/// # Errors
+/// It is no queue.
+pub fn queued_ids(body: &[u8]) -> Result<(Vec<String>, Vec<String>), Junk> {
+    let queue = queue(body)?;
+    let ids = |items: Vec<QueueItem>| items.into_iter().map(|item| item.id).collect();
+    Ok((ids(queue.queue_running), ids(queue.queue_pending)))
+}
+
 /// Looks for a prompt in the answer of `GET /history/{id}`.
 ///
 /// # Errors

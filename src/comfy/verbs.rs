@@ -53,22 +53,6 @@ impl InterruptBody {
     }
 }
 
-/// `POST /api/jobs/cancel`.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct CancelBody {
-    pub job_ids: Vec<String>,
-}
-
-impl CancelBody {
-    /// # Errors
-    /// It is no object with a list of ids.
-    pub fn read(body: &[u8]) -> Result<Self, BadBody> {
-        let object = object(body)?;
-        let job_ids = object.get("job_ids").and_then(strings);
-        Ok(Self { job_ids: job_ids.ok_or(BadBody::WrongType("job_ids"))? })
-    }
-}
-
 /// `PATCH /internal/logs/subscribe`.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq)]
 pub struct LogSubscription {

@@ -63,6 +63,7 @@ fn server(raw: RawServer, notes: &mut Notes) -> ServerConfig {
         drain_delay,
         drain_pending,
         allow_manager,
+        allow_free,
         home,
         page_script,
         stale_cache,
@@ -83,6 +84,7 @@ fn server(raw: RawServer, notes: &mut Notes) -> ServerConfig {
         drain_delay: drain_delay.check(notes),
         drain_pending: drain_pending.check(notes),
         allow_manager: allow_manager.check(notes),
+        allow_free: allow_free.check(notes),
         home: home.check(notes),
         page_script: page_script.check(notes),
         stale_cache: stale_cache.check(notes),
@@ -128,6 +130,7 @@ fn fleet(raw: RawFleet, notes: &mut Notes) -> FleetConfig {
         connect_timeout,
         pool_idle,
         max_idle_connections,
+        list_timeout,
         grace,
     } = raw;
     FleetConfig {
@@ -139,6 +142,7 @@ fn fleet(raw: RawFleet, notes: &mut Notes) -> FleetConfig {
         connect_timeout: connect_timeout.check(notes),
         pool_idle: pool_idle.check(notes),
         max_idle_connections: max_idle_connections.check(notes),
+        list_timeout: list_timeout.check(notes),
         grace: grace.check(notes),
     }
 }
@@ -151,6 +155,7 @@ fn prompts(raw: RawPrompts, notes: &mut Notes) -> PromptsConfig {
         ledger_age,
         silent_after,
         history_wait,
+        history_cache,
         answer_limit,
         link_timeout,
         max_pending_per_client,
@@ -162,6 +167,7 @@ fn prompts(raw: RawPrompts, notes: &mut Notes) -> PromptsConfig {
         ledger_age: ledger_age.check(notes),
         silent_after: silent_after.check(notes),
         history_wait: history_wait.check(notes),
+        history_cache: history_cache.check(notes),
         answer_limit: answer_limit.check(notes),
         link_timeout: link_timeout.check(notes),
         max_pending_per_client: max_pending_per_client.check(notes),

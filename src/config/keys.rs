@@ -165,6 +165,8 @@ sections! {
         drain_pending: Span { min: 0, max: DAY } = "0s";
         /// Lets clients use the routes that install, update and reboot (ComfyUI-Manager's).
         allow_manager: Switch = "false";
+        /// Lets clients unload their backend's models (`/free`); else it is 200 and nothing done.
+        allow_free: Switch = "false";
         /// The backend that keeps settings, workflows and the page; empty is the first by name.
         home: BackendName = "";
         /// Puts a script first into the page, so that each of its tabs is a client of its own.
@@ -209,6 +211,8 @@ sections! {
         pool_idle: Span { min: 0, max: 59 * S } = "30s";
         /// Unused connections kept for each backend.
         max_idle_connections: Count { min: 0, max: 10_000 } = "64";
+        /// How long one backend may delay a list of several; after that it is left out and named.
+        list_timeout: Span { min: 100 * MS, max: 5 * 60 * S } = "3s";
         /// How long a backend may be away until its prompts are presumed lost.
         grace: Span { min: S, max: 7 * DAY } = "60s";
     }
@@ -225,6 +229,8 @@ sections! {
         silent_after: Span { min: S, max: DAY } = "30s";
         /// How long a question for the history waits for the entry of a prompt that has just ended.
         history_wait: Span { min: 0, max: 60 * S } = "1s";
+        /// Entries of ended prompts kept in memory for lists and histories; 0 keeps none.
+        history_cache: Size { min: 0, max: 64 * GIB } = "256MiB";
         /// How long a submission waits for its outcome before it is told that it is unknown.
         answer_limit: Span { min: S, max: H } = "45s";
         /// How long a submission waits for the client's socket to its backend.

@@ -83,6 +83,7 @@ pub struct ServerConfig {
     /// Before both; 0 waits for no prompt.
     pub drain_pending: Duration,
     pub allow_manager: bool,
+    pub allow_free: bool,
     /// The name of a backend that exists.
     pub home: String,
     pub page_script: PageScript,
@@ -129,6 +130,7 @@ pub struct FleetConfig {
     pub connect_timeout: Duration,
     pub pool_idle: Duration,
     pub max_idle_connections: usize,
+    pub list_timeout: Duration,
     pub grace: Duration,
 }
 
@@ -143,6 +145,8 @@ pub struct PromptsConfig {
     pub ledger_age: Duration,
     pub silent_after: Duration,
     pub history_wait: Duration,
+    /// Bytes; 0 is off.
+    pub history_cache: u64,
     pub answer_limit: Duration,
     pub link_timeout: Duration,
     pub max_pending_per_client: usize,

@@ -14,7 +14,7 @@ use crate::comfy::{files, verbs};
 use crate::routing::ids::{FileRef, PromptId};
 
 /// The largest answer read into memory; a queue of a thousand graphs of 64 KiB.
-const ANSWER_MAX: u64 = 64 << 20;
+pub const ANSWER_MAX: u64 = 64 << 20;
 
 /// Why a question got no answer.
 #[derive(Debug, thiserror::Error)]

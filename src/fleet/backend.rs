@@ -10,6 +10,7 @@ use tracing::{info, warn};
 
 use super::load::Load;
 use super::pool::{Pool, PoolLimits};
+use super::reading::Readings;
 use crate::comfy::version::Version;
 use crate::config::{BackendConfig, Config};
 use crate::net::{Network, now};
@@ -37,6 +38,7 @@ pub struct Backend {
     pub max_pending: Option<NonZeroU32>,
     pub pool: Arc<Pool>,
     pub load: Load,
+    pub queue: Readings,
     thresholds: Thresholds,
     /// Copies of what [`State`] says, for views without a lock.
     up: AtomicBool,
@@ -130,6 +132,7 @@ impl Backend {
             max_pending: settings.max_pending,
             pool: Arc::new(pool),
             load: Load::default(),
+            queue: Readings::default(),
             thresholds: Thresholds { rise: config.fleet.rise, fall: config.fleet.fall },
             up: AtomicBool::new(false),
             admin: AtomicU8::new(0),

@@ -20,6 +20,8 @@ pub const BACKEND: HeaderName = HeaderName::from_static("mooring-backend");
 pub const PLACEMENT: HeaderName = HeaderName::from_static("mooring-placement");
 /// How old a copy is that is given in place of an answer, in seconds.
 pub const STALE: HeaderName = HeaderName::from_static("mooring-stale");
+/// The backends whose part is missing in a list, because they did not answer in time.
+pub const MISSING: HeaderName = HeaderName::from_static("mooring-missing");
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 /// The client's name for itself, for requests that carry it nowhere else.
 pub const CLIENT_ID: HeaderName = HeaderName::from_static("comfy-client-id");

@@ -1,30 +1,42 @@
 //! Questions that name a prompt go to the backend that has it, whoever asks (promises R2, P7).
 
+use std::fmt::Display;
 use std::sync::Arc;
-use std::time::Duration;
 
+use bytes::Bytes;
 use http::request::Parts;
-use http::{Method, Request, Response, StatusCode};
-use http_body::Body as _;
+use http::{Method, Request, StatusCode};
 use hyper::body::Incoming;
+use tracing::debug;
 
-use super::forward::{Target, forward, send, to_backend};
+use super::collected::{Collected, collected};
+use super::forward::{Target, forward, to_backend};
 use super::identify::Who;
 use super::route::{of_ledger, reading};
-use super::{Answer, json};
-use crate::body::{RequestBody, ResponseBody};
-use crate::client::tell::lost_message;
+use super::{Answer, entries, headers, json, names};
+use crate::body::{ClientFault, RequestBody};
 use crate::comfy::answers::Sighting;
-use crate::comfy::reply;
+use crate::comfy::lists::history::HistoryList;
 use crate::error::GatewayError;
+use crate::fleet::ask::ANSWER_MAX;
+use crate::fleet::backend::Backend;
 use crate::gateway::Gateway;
-use crate::net::{now, sleep, unix_millis};
+use crate::net::{now, sleep};
+use crate::routing::decision::Reason;
 use crate::routing::ids::{BackendId, PromptId};
 use crate::routing::ledger::State;
 use crate::routing::pending::End;
 
-/// The pause between two looks for a history entry that is due.
-const LOOK_AGAIN: Duration = Duration::from_millis(25);
+/// Where a prompt is, as far as it is known.
+#[derive(Debug)]
+pub enum Whereabouts<'a> {
+    /// Its backend has it, or had.
+    On(&'a Arc<Backend>),
+    /// Nobody has it any more; this is its entry.
+    Lost(Bytes),
+    /// Nobody knows it, or its client deleted it.
+    Nowhere,
+}
 
 /// `GET /history/{prompt}`.
 ///
@@ -40,75 +52,83 @@ pub async fn history_of(
         return forward(gateway, &reading(gateway, who)?, request).await;
     };
     let lost = lost(gateway, &prompt);
-    let found = match (target_of(gateway, &prompt).await, &lost) {
-        (Ok(found), _) => found,
-        // Its backend is gone, and so is the prompt: that much is known.
-        (Err(_down), Some(_)) => None,
-        (Err(down), None) => return Err(down),
-    };
-    let answer = match found {
+    let backend = match find(gateway, &prompt).await? {
+        Whereabouts::On(backend) => backend,
         // As ComfyUI says of an id that it does not know.
-        None => json("{}"),
-        Some(target) => {
-            let (parts, _no_body) = request.into_parts();
-            when_due(gateway, &target, &prompt, parts).await?
-        }
+        Whereabouts::Nowhere => return Ok(json("{}")),
+        Whereabouts::Lost(entry) => return Ok(json(one(&prompt, &entry))),
     };
-    match lost {
-        Some(entry) if is_empty(&answer) => Ok(json(entry)),
-        Some(_) | None => Ok(answer),
+    if let Some(raw) = gateway.entries.get(&prompt) {
+        let entry = names::outgoing(gateway, backend, raw);
+        let mut answer = json(one(&prompt, &entry));
+        headers::mark(answer.headers_mut(), backend, Reason::Ledger);
+        return Ok(answer);
     }
+    let target = of_ledger(backend)?;
+    let (mut parts, _no_body) = request.into_parts();
+    // The answer has to be read; what a HEAD does not get, the server leaves out.
+    parts.method = Method::GET;
+    let answer = when_due(gateway, &target, &prompt, parts).await?;
+    if let Some(entry) = lost.filter(|_| is_empty(&answer)) {
+        return Ok(json(one(&prompt, &entry)));
+    }
+    if answer.parts.status == StatusCode::OK
+        && let Ok(Some(entry)) = entries::entry_in(&answer.body, &prompt)
+    {
+        gateway.entries.keep(&prompt, &entry);
+    }
+    let told = names::outgoing(gateway, backend, answer.body.clone());
+    Ok(answer.answer(told))
 }
 
-/// The entry of a lost prompt, from the ledger: whoever polls its history comes to an end (P6).
-fn lost(gateway: &Gateway, prompt: &PromptId) -> Option<Vec<u8>> {
+/// A history of one entry.
+fn one(prompt: &PromptId, entry: &[u8]) -> Vec<u8> {
+    let mut history = HistoryList::default();
+    history.push(prompt.as_str(), entry);
+    history.finish()
+}
+
+/// The entry of a prompt that is lost.
+#[must_use]
+pub fn lost(gateway: &Gateway, prompt: &PromptId) -> Option<Bytes> {
     let record = gateway.ledger().get(prompt, now()).cloned()?;
     let State::Ended(End::Lost(loss)) = record.state else { return None };
-    let backend = record.backend.map(|backend| gateway.fleet.get(backend).name.as_str());
-    let backend = backend.unwrap_or("its backend");
-    Some(reply::history_lost(prompt, &lost_message(loss, backend), unix_millis()))
+    entries::lost(gateway, prompt, loss, record.backend)
 }
 
 /// ComfyUI's `{}`: it does not know the prompt, or not yet.
-fn is_empty(answer: &Response<ResponseBody>) -> bool {
-    let length = answer.body().size_hint().exact();
-    answer.status() == StatusCode::OK && length == Some(2)
-}
-
-/// `GET /api/jobs/{prompt}`.
-///
-/// # Errors
-/// The backend that has it is down or did not answer.
-pub async fn job(
-    gateway: &Arc<Gateway>,
-    who: &Who,
-    prompt: &str,
-    request: Request<Incoming>,
-) -> Answer {
-    let target = match PromptId::parse(prompt) {
-        Ok(prompt) => target_of(gateway, &prompt).await?,
-        Err(_) => None,
-    };
-    let target = match target {
-        Some(target) => target,
-        // ComfyUI's own 404.
-        None => reading(gateway, who)?,
-    };
-    forward(gateway, &target, request).await
+fn is_empty(answer: &Collected) -> bool {
+    answer.parts.status == StatusCode::OK && answer.body.as_ref() == b"{}"
 }
 
 /// The backend that has a prompt: by the ledger, or found by asking all of them once in a while.
 ///
 /// # Errors
-/// It is known and down.
-async fn target_of(gateway: &Gateway, prompt: &PromptId) -> Result<Option<Target>, GatewayError> {
+/// It is known and down, and the prompt is not kept here.
+pub async fn find<'g>(
+    gateway: &'g Gateway,
+    prompt: &PromptId,
+) -> Result<Whereabouts<'g>, GatewayError> {
+    if gateway.ledger().is_unlisted(prompt, now()) {
+        return Ok(Whereabouts::Nowhere);
+    }
     let known = gateway.ledger().get(prompt, now()).cloned();
-    let found = match known {
+    let found = match &known {
         // One without a backend had one that is not configured any more: no stranger is asked.
         Some(record) => record.backend,
         None => ask_all(gateway, prompt).await,
     };
-    found.map(|backend| of_ledger(gateway.fleet.get(backend))).transpose()
+    let lost = lost(gateway, prompt);
+    match (found.map(|id| gateway.fleet.get(id)), lost) {
+        (Some(backend), _) if backend.is_up() => Ok(Whereabouts::On(backend)),
+        // Its backend is gone, and so is the prompt: that much is known.
+        (_, Some(entry)) => Ok(Whereabouts::Lost(entry)),
+        (Some(backend), None) if gateway.entries.get(prompt).is_some() => {
+            Ok(Whereabouts::On(backend))
+        }
+        (Some(backend), None) => Err(GatewayError::BackendDown { backend: backend.name.clone() }),
+        (None, None) => Ok(Whereabouts::Nowhere),
+    }
 }
 
 /// Asks every backend that is up for an id that nobody knows, at most once in five seconds, and
@@ -134,25 +154,26 @@ pub async fn ask_all(gateway: &Gateway, prompt: &PromptId) -> Option<BackendId> 
 
 /// ComfyUI tells the end before it writes the history: right after an end that we have told, an
 /// empty answer is asked for again for a while (P7).
-async fn when_due(gateway: &Gateway, target: &Target, prompt: &PromptId, parts: Parts) -> Answer {
+async fn when_due(
+    gateway: &Gateway,
+    target: &Target,
+    prompt: &PromptId,
+    parts: Parts,
+) -> Result<Collected, GatewayError> {
     let deadline = now() + gateway.config.prompts.history_wait;
+    let no_fault = ClientFault::default();
     loop {
         let request = to_backend(target, parts.clone(), RequestBody::Empty);
-        let answer = send(gateway, target, request).await?;
-        if parts.method != Method::GET
-            || !is_empty(&answer)
-            || deadline <= now()
-            || !is_due(gateway, prompt)
-        {
+        let answer = collected(gateway, target, request, &no_fault, ANSWER_MAX).await?;
+        if !is_empty(&answer) || deadline <= now() || !entries::is_due(gateway, prompt) {
             return Ok(answer);
         }
-        sleep(LOOK_AGAIN).await;
+        sleep(entries::LOOK_AGAIN).await;
     }
 }
 
-fn is_due(gateway: &Gateway, prompt: &PromptId) -> bool {
-    let client = gateway.ledger().get(prompt, now()).and_then(|record| record.client.clone());
-    client
-        .and_then(|client| gateway.clients.get(&client))
-        .is_some_and(|client| client.history_is_due(prompt))
+/// A question of ours got no answer that can be used.
+pub fn asking_failed(backend: &Backend, error: &dyn Display) -> GatewayError {
+    debug!(backend = %backend.name, %error, "A question got no answer.");
+    GatewayError::BackendDown { backend: backend.name.clone() }
 }

@@ -9,8 +9,10 @@
 //! - [`inputs`]: files that a prompt needs, brought to its backend
 //! - [`collected`]: answers that are read before they are passed on
 //! - [`verbs`]: interrupt, delete, clear, cancel: only one's own
+//! - [`interrupts`]: an interrupt, until it has happened
 //! - [`history`]: questions that name a prompt
-//! - [`lists`]: what nobody in particular is shown
+//! - [`lists`]: queues and histories, one's own from every backend; their [`entries`]
+//! - [`jobs`]: the jobs API, for all servers
 //! - [`names`]: names of files in answers
 //! - [`upgrade`]: browser sockets
 //! - [`origin`]: pages of other origins
@@ -23,12 +25,15 @@ pub mod asked;
 pub mod browsers;
 pub mod collected;
 pub mod copies;
+pub mod entries;
 pub mod forward;
 pub mod headers;
 pub mod history;
 pub mod home;
 pub mod identify;
 pub mod inputs;
+pub mod interrupts;
+pub mod jobs;
 pub mod lists;
 pub mod names;
 pub mod origin;

@@ -89,7 +89,9 @@ pub fn allow(response: &mut Response<ResponseBody>, origin: &HeaderValue) {
     headers.insert(ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
     headers.insert(
         ACCESS_CONTROL_EXPOSE_HEADERS,
-        HeaderValue::from_static("mooring-backend, mooring-placement, mooring-error"),
+        HeaderValue::from_static(
+            "mooring-backend, mooring-placement, mooring-error, mooring-missing",
+        ),
     );
     headers.append(VARY, HeaderValue::from_static("origin"));
 }

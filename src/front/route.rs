@@ -12,7 +12,7 @@ use hyper::body::Incoming;
 use super::forward::{Target, forward};
 use super::identify::Who;
 use super::upload::{self, upload};
-use super::{Answer, history, home, lists, own, page, submit, upgrade, verbs, view};
+use super::{Answer, done, history, home, jobs, lists, own, page, submit, upgrade, verbs, view};
 use crate::client::Client;
 use crate::client::registry::with_client;
 use crate::comfy::endpoint::{Endpoint, classify};
@@ -44,7 +44,10 @@ pub async fn route(gateway: &Arc<Gateway>, peer: IpAddr, request: Request<Incomi
         Endpoint::Upload => upload(gateway, &who, upload::What::Image, request).await,
         Endpoint::UploadMask => upload(gateway, &who, upload::What::Mask, request).await,
         Endpoint::HistoryOf(prompt) => history::history_of(gateway, &who, &prompt, request).await,
-        Endpoint::Job(prompt) => history::job(gateway, &who, &prompt, request).await,
+        Endpoint::Queue => lists::queue(gateway, &who).await,
+        Endpoint::HistoryList => lists::history(gateway, &who, query_of(&request)).await,
+        Endpoint::JobList => jobs::list(gateway, &who, query_of(&request)).await,
+        Endpoint::Job(prompt) => jobs::job(gateway, &prompt).await,
         Endpoint::Interrupt => verbs::interrupt(gateway, &who, request).await,
         Endpoint::EditQueue => verbs::edit_queue(gateway, &who, request).await,
         Endpoint::EditHistory => verbs::edit_history(gateway, &who, request).await,
@@ -59,17 +62,20 @@ pub async fn route(gateway: &Arc<Gateway>, peer: IpAddr, request: Request<Incomi
             Err(GatewayError::OperatorsOnly)
         }
         Endpoint::View => view::view(gateway, &who, request).await,
-        Endpoint::Queue if who.reader(gateway).is_none() => lists::queue(gateway).await,
-        Endpoint::Queue
-        | Endpoint::HistoryList
-        | Endpoint::JobList
-        | Endpoint::Free
-        | Endpoint::Guarded => forward(gateway, &reading(gateway, &who)?, request).await,
+        // An operator's verb: it takes the models from under everybody's work.
+        Endpoint::Free if !gateway.config.server.allow_free => Ok(done()),
+        Endpoint::Free | Endpoint::Guarded => {
+            forward(gateway, &reading(gateway, &who)?, request).await
+        }
         Endpoint::Other => match view::named_by(gateway, &who, &request) {
             Some(at) => view::pass(gateway, at, request).await,
             None => forward(gateway, &reading(gateway, &who)?, request).await,
         },
     }
+}
+
+fn query_of(request: &Request<Incoming>) -> &str {
+    request.uri().query().unwrap_or("")
 }
 
 /// Where a read goes that names nothing: to the reader's backend, and to the home backend if

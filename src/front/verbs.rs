@@ -6,29 +6,33 @@
 //! names, and gets 403 for a bare verb.
 
 use std::collections::BTreeMap;
+use std::future::Future;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures_util::future::join_all;
 use http::header::CONTENT_TYPE;
-use http::{HeaderValue, Request};
+use http::{HeaderValue, Request, StatusCode};
 use hyper::body::Incoming;
 use tracing::debug;
 
 use super::forward::{send, to_backend};
+use super::history::{ask_all, asking_failed};
 use super::identify::Who;
 use super::route::of_client;
-use super::{Answer, done, history, json};
+use super::{Answer, done, interrupts, jobs, json};
 use crate::body::{CollectLimits, RequestBody, collect};
 use crate::client::Wanted;
-use crate::comfy::answers::Sighting;
+use crate::comfy::answers::queued_ids;
+use crate::comfy::jobs::cancel;
 use crate::comfy::verbs;
 use crate::error::GatewayError;
-use crate::fleet::ask::AskError;
 use crate::fleet::backend::Backend;
 use crate::gateway::Gateway;
 use crate::net::now;
 use crate::routing::ids::{BackendId, ClientId, PromptId};
-use crate::routing::ledger::State;
+use crate::routing::ledger::{Listed, State};
+use crate::routing::pending::End;
 
 /// Of how many ids that nobody knows one request makes us ask all backends.
 const UNKNOWN_MAX: usize = 16;
@@ -46,9 +50,8 @@ pub async fn interrupt(gateway: &Arc<Gateway>, who: &Who, request: Request<Incom
         Some(prompt) => named(gateway, who, [prompt]).await,
         None => own_pending(gateway, who)?,
     };
-    for (prompt, backend) in prompts {
-        interrupt_on(gateway, gateway.fleet.get(backend), &prompt).await?;
-    }
+    on_each(gateway, prompts, |backend, prompts| interrupts::interrupt(gateway, backend, prompts))
+        .await?;
     Ok(done())
 }
 
@@ -77,16 +80,34 @@ pub async fn edit_history(gateway: &Arc<Gateway>, who: &Who, request: Request<In
     let mut prompts = named(gateway, who, edit.delete).await;
     if edit.clear {
         let askers = known_askers(gateway, who)?;
-        prompts.extend(gateway.ledger().ended_of(&askers));
+        prompts.extend(forget_all(gateway, &askers));
     }
-    let limit = gateway.config.fleet.probe_timeout;
-    for (backend, prompts) in by_backend(prompts) {
-        let backend = gateway.fleet.get(backend);
+    for (prompt, _) in &prompts {
+        gateway.ledger().unlist(prompt);
+        gateway.entries.forget(prompt);
+    }
+    on_each(gateway, prompts, |backend, prompts| async move {
         let ids: Vec<&str> = prompts.iter().map(PromptId::as_str).collect();
+        let limit = gateway.config.fleet.probe_timeout;
         let answer = backend.post("/history", verbs::delete(&ids), limit).await;
-        answer.map_err(|error| asking_failed(backend, &error))?;
-    }
+        answer.map(drop).map_err(|error| asking_failed(backend, &error))
+    })
+    .await?;
     Ok(done())
+}
+
+/// Empties the histories of these clients. What is lost is on no backend, and those are not told.
+fn forget_all(gateway: &Gateway, askers: &[ClientId]) -> Located {
+    let mut on_backends = Located::new();
+    let mut ledger = gateway.ledger();
+    for Listed { prompt, backend, end, .. } in ledger.history_of(askers, usize::MAX, now()) {
+        ledger.unlist(&prompt);
+        match (end, backend) {
+            (End::Lost(_), _) | (_, None) => {}
+            (_, Some(backend)) => on_backends.push((prompt, backend)),
+        }
+    }
+    on_backends
 }
 
 /// `POST /api/jobs/{prompt}/cancel`, also for servers that do not have it yet.
@@ -102,10 +123,15 @@ pub async fn cancel_job(gateway: &Arc<Gateway>, who: &Who, prompt: &str) -> Answ
 /// `POST /api/jobs/cancel`, also for servers that do not have it yet.
 ///
 /// # Errors
-/// The body is unreadable, or a backend did not answer.
+/// The body cannot be read, or a backend did not answer.
 pub async fn cancel_jobs(gateway: &Arc<Gateway>, who: &Who, request: Request<Incoming>) -> Answer {
     let body = small_body(gateway, request).await?;
-    let ids = verbs::CancelBody::read(&body)?.job_ids;
+    let is_known =
+        |id: &str| PromptId::parse(id).is_ok_and(|id| gateway.ledger().get(&id, now()).is_some());
+    let ids = match cancel::read(&body, is_known) {
+        Ok(ids) => ids,
+        Err(bad) => return Ok(jobs::with_status(StatusCode::BAD_REQUEST, bad.body())),
+    };
     let prompts = named(gateway, who, ids).await;
     let cancelled = cancel(gateway, prompts).await?;
     Ok(json(verbs::cancelled(cancelled)))
@@ -162,13 +188,16 @@ async fn named(gateway: &Gateway, who: &Who, ids: impl IntoIterator<Item = Strin
             Some(record) => (record.client, record.backend),
             None if unknown < UNKNOWN_MAX => {
                 unknown += 1;
-                (None, history::ask_all(gateway, &prompt).await)
+                (None, ask_all(gateway, &prompt).await)
             }
             None => (None, None),
         };
         let is_others = !askers.is_empty() && owner.is_some_and(|owner| !askers.contains(&owner));
         match backend {
-            Some(_) if is_others => debug!(%prompt, "A verb on another's prompt does nothing."),
+            Some(_) if is_others => {
+                gateway.metrics.foreign_verbs.inc();
+                debug!(%prompt, "A verb on another's prompt does nothing.");
+            }
             Some(backend) => located.push((prompt, backend)),
             None => {}
         }
@@ -208,18 +237,42 @@ fn by_backend(prompts: Located) -> BTreeMap<BackendId, Vec<PromptId>> {
     sorted
 }
 
+/// Acts on each backend that has some of these prompts, on all at the same time.
+///
+/// # Errors
+/// The first of those that failed, after all others have acted.
+async fn on_each<'g, T, F>(
+    gateway: &'g Gateway,
+    prompts: Located,
+    act: impl Fn(&'g Arc<Backend>, Vec<PromptId>) -> F,
+) -> Result<Vec<T>, GatewayError>
+where
+    F: Future<Output = Result<T, GatewayError>>,
+{
+    let acts = by_backend(prompts).into_iter();
+    let acts = acts.map(|(backend, prompts)| act(gateway.fleet.get(backend), prompts));
+    join_all(acts).await.into_iter().collect()
+}
+
 /// Deletes waiting prompts. ComfyUI answers 200 whatever it did, so what came of it is asked.
 async fn delete(gateway: &Gateway, prompts: Located) -> Result<(), GatewayError> {
-    let limit = gateway.config.fleet.probe_timeout;
-    for (backend, prompts) in by_backend(prompts) {
-        let backend = gateway.fleet.get(backend);
-        let answer = backend.delete(&prompts, limit).await;
-        answer.map_err(|error| asking_failed(backend, &error))?;
-        for prompt in &prompts {
-            delete_was_asked(gateway, prompt);
-        }
-    }
+    let deleted = on_each(gateway, prompts, |backend, prompts| async move {
+        delete_on(gateway, backend, &prompts).await
+    });
+    let deleted = deleted.await;
     gateway.reconcile_soon();
+    deleted.map(drop)
+}
+
+async fn delete_on(
+    gateway: &Gateway,
+    backend: &Backend,
+    prompts: &[PromptId],
+) -> Result<(), GatewayError> {
+    let limit = gateway.config.fleet.probe_timeout;
+    let answer = backend.delete(prompts, limit).await;
+    answer.map_err(|error| asking_failed(backend, &error))?;
+    prompts.iter().for_each(|prompt| delete_was_asked(gateway, prompt));
     Ok(())
 }
 
@@ -233,39 +286,34 @@ fn delete_was_asked(gateway: &Gateway, prompt: &PromptId) {
 }
 
 /// Cancels waiting and running prompts; true if there was one to cancel.
-async fn cancel(gateway: &Gateway, prompts: Located) -> Result<bool, GatewayError> {
+async fn cancel(gateway: &Arc<Gateway>, prompts: Located) -> Result<bool, GatewayError> {
+    let cancelled =
+        on_each(gateway, prompts, |backend, prompts| cancel_on(gateway, backend, prompts));
+    let cancelled = cancelled.await;
+    gateway.reconcile_soon();
+    Ok(cancelled?.contains(&true))
+}
+
+async fn cancel_on(
+    gateway: &Arc<Gateway>,
+    backend: &Arc<Backend>,
+    mut prompts: Vec<PromptId>,
+) -> Result<bool, GatewayError> {
     let limit = gateway.config.fleet.probe_timeout;
-    let mut is_any = false;
-    for (prompt, backend) in prompts {
-        let backend = gateway.fleet.get(backend);
-        let sighting = backend.look_for(&prompt, limit).await;
-        match sighting.map_err(|error| asking_failed(backend, &error))? {
-            Sighting::Queued { .. } => {
-                is_any = true;
-                delete(gateway, vec![(prompt.clone(), backend.id)]).await?;
-                // It may have begun between the look and the deletion.
-                interrupt_on(gateway, backend, &prompt).await?;
-            }
-            Sighting::Running { .. } => {
-                is_any = true;
-                interrupt_on(gateway, backend, &prompt).await?;
-            }
-            Sighting::Ended(_) | Sighting::Absent => {}
-        }
+    let queue = backend.read_queue(limit).await;
+    let queue = queue.map_err(|error| asking_failed(backend, &error))?;
+    let ids = queued_ids(&queue).map_err(|error| asking_failed(backend, &error))?;
+    let has = |ids: &[String], prompt: &PromptId| ids.iter().any(|id| id == prompt.as_str());
+    prompts.retain(|prompt| has(&ids.0, prompt) || has(&ids.1, prompt));
+    if prompts.is_empty() {
+        return Ok(false);
     }
-    Ok(is_any)
-}
-
-async fn interrupt_on(
-    gateway: &Gateway,
-    backend: &Backend,
-    prompt: &PromptId,
-) -> Result<(), GatewayError> {
-    let limit = gateway.config.fleet.probe_timeout;
-    backend.interrupt(prompt, limit).await.map_err(|error| asking_failed(backend, &error))
-}
-
-fn asking_failed(backend: &Backend, error: &AskError) -> GatewayError {
-    debug!(backend = %backend.name, %error, "A verb got no answer.");
-    GatewayError::BackendDown { backend: backend.name.clone() }
+    let waiting: Vec<PromptId> =
+        prompts.iter().filter(|prompt| has(&ids.1, prompt)).cloned().collect();
+    if !waiting.is_empty() {
+        delete_on(gateway, backend, &waiting).await?;
+    }
+    // One that waited may have begun between the look and the deletion.
+    interrupts::interrupt(gateway, backend, prompts).await?;
+    Ok(true)
 }

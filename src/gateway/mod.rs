@@ -20,6 +20,8 @@ use crate::fleet::backend::Backend;
 use crate::fleet::{Fleet, watch};
 use crate::front::browsers::Browsers;
 use crate::front::copies::Copies;
+use crate::front::entries::Entries;
+use crate::front::interrupts::Interrupts;
 use crate::journal::Journal;
 use crate::metrics::Metrics;
 use crate::net::{Network, now};
@@ -50,6 +52,9 @@ pub struct Gateway {
     pub browsers: Browsers,
     /// Last good copies of what the home backend gave.
     pub copies: Copies,
+    /// History entries that were fetched for lists.
+    pub entries: Entries,
+    pub interrupts: Interrupts,
     pub metrics: Metrics,
     pub journal: Journal,
     /// Bytes of all event logs.
@@ -91,6 +96,8 @@ impl Gateway {
             clients: Clients::new(config.affinity.max_clients, logs.clone()),
             browsers: Browsers::default(),
             copies: Copies::new(bytes(config.server.stale_cache)),
+            interrupts: Interrupts::default(),
+            entries: Entries::new(bytes(config.prompts.history_cache)),
             metrics: Metrics::default(),
             journal,
             logs,

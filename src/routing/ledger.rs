@@ -7,6 +7,8 @@
 //! - A pending prompt is never evicted; of the others those go first that ended first.
 //! - It never holds more than `capacity` prompts, plus those that are pending.
 //! - A submission that was withdrawn leaves nothing: a client may be refused for ever.
+//! - A client's history lists what it made and what has ended, but for what was deleted: from the
+//!   queue before it ran, or from the history by its client, or by a backend that forgot it.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -26,6 +28,8 @@ pub struct Ledger {
     prompts: HashMap<PromptId, Record>,
     /// Those that are not pending, by [`Record::place`].
     settled: BTreeMap<u64, PromptId>,
+    /// What each client's history lists, by [`Record::place`].
+    listed: HashMap<ClientId, BTreeMap<u64, PromptId>>,
     next_place: u64,
     next_order: u64,
     /// Settled prompts that were forgotten, until somebody asks which.
@@ -49,6 +53,17 @@ pub struct Record {
     pub state: State,
     /// Its place among those that are not pending; `None` while it is.
     place: Option<u64>,
+}
+
+/// One prompt of a history.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Listed {
+    pub prompt: PromptId,
+    /// `None` if its backend is not configured any more.
+    pub backend: Option<BackendId>,
+    pub made: Instant,
+    pub order: u64,
+    pub end: End,
 }
 
 /// One prompt as it was before a restart.
@@ -84,6 +99,7 @@ impl Ledger {
         Self {
             prompts: HashMap::new(),
             settled: BTreeMap::new(),
+            listed: HashMap::new(),
             next_place: 0,
             next_order: 0,
             evicted: Vec::new(),
@@ -166,18 +182,63 @@ impl Ledger {
         self.prompts.get(prompt).filter(|record| !is_expired(record, self.max_age, now))
     }
 
-    /// The ended prompts of these clients, with their backends, in no order.
-    #[must_use]
-    pub fn ended_of(&self, clients: &[ClientId]) -> Vec<(PromptId, BackendId)> {
-        let is_theirs = |record: &Record| {
-            record.state != State::Pending
-                && record.client.as_ref().is_some_and(|client| clients.contains(client))
+    /// The history of these clients: the newest `max` of each, in the order of their ends.
+    pub fn history_of(&mut self, clients: &[ClientId], max: usize, now: Instant) -> Vec<Listed> {
+        self.evict_expired(now);
+        let newest = |client| self.listed.get(client).into_iter().flatten().rev().take(max);
+        let mut places: Vec<(&u64, &PromptId)> = clients.iter().flat_map(newest).collect();
+        places.sort_unstable_by_key(|(place, _)| **place);
+        places.dedup_by_key(|(place, _)| **place);
+        self.described(places.into_iter().map(|(_, prompt)| prompt), now)
+    }
+
+    /// The newest `max` prompts in all histories, in the order of their ends.
+    pub fn history_of_all(&mut self, max: usize, now: Instant) -> Vec<Listed> {
+        self.evict_expired(now);
+        let is_listed = |prompt: &&PromptId| {
+            self.prompts.get(*prompt).is_some_and(|record| self.is_listed(record))
         };
-        self.prompts
-            .iter()
-            .filter(|(_, record)| is_theirs(record))
-            .filter_map(|(prompt, record)| Some((prompt.clone(), record.backend?)))
-            .collect()
+        let mut newest: Vec<&PromptId> =
+            self.settled.values().rev().filter(is_listed).take(max).collect();
+        newest.reverse();
+        self.described(newest.into_iter(), now)
+    }
+
+    /// True if the prompt has ended and a history has it no more.
+    #[must_use]
+    pub fn is_unlisted(&self, prompt: &PromptId, now: Instant) -> bool {
+        self.get(prompt, now).is_some_and(|record| {
+            matches!(record.state, State::Ended(_))
+                && record.client.is_some()
+                && !self.is_listed(record)
+        })
+    }
+
+    /// A history has the prompt no more: its client deleted it there, or its backend forgot it.
+    /// One that has not ended stays what it is.
+    pub fn unlist(&mut self, prompt: &PromptId) {
+        if let Some(record) = self.prompts.get(prompt) {
+            unlist(&mut self.listed, record);
+        }
+    }
+
+    fn is_listed(&self, record: &Record) -> bool {
+        let of_client = record.client.as_ref().and_then(|client| self.listed.get(client));
+        of_client.zip(record.place).is_some_and(|(listed, place)| listed.contains_key(&place))
+    }
+
+    fn described<'p>(
+        &self,
+        prompts: impl Iterator<Item = &'p PromptId>,
+        now: Instant,
+    ) -> Vec<Listed> {
+        let read = |prompt: &PromptId| {
+            let record = self.get(prompt, now)?;
+            let State::Ended(end) = record.state else { return None };
+            let Record { backend, made, order, .. } = *record;
+            Some(Listed { prompt: prompt.clone(), backend, made, order, end })
+        };
+        prompts.filter_map(read).collect()
     }
 
     /// The prompts that were given up because `backend` stayed away, in no order.
@@ -223,9 +284,11 @@ impl Ledger {
         let (state, order) = (State::Pending, self.next_order);
         self.next_order += 1;
         let record = Record { client, backend: None, made: now, order, state, place: None };
-        let expired = self.prompts.insert(prompt.clone(), record);
-        if let Some(place) = expired.and_then(|record| record.place) {
-            self.settled.remove(&place);
+        if let Some(expired) = self.prompts.insert(prompt.clone(), record) {
+            unlist(&mut self.listed, &expired);
+            if let Some(place) = expired.place {
+                self.settled.remove(&place);
+            }
         }
         self.evict_expired(now);
     }
@@ -237,12 +300,18 @@ impl Ledger {
         if record.place.is_none() {
             record.place = Some(self.next_place);
             self.settled.insert(self.next_place, prompt.clone());
+            if let (State::Ended(_), Some(client)) = (state, &record.client) {
+                let listed = self.listed.entry(client.clone()).or_default();
+                listed.insert(self.next_place, prompt.clone());
+            }
             self.next_place += 1;
+        }
+        if state == State::Ended(End::Deleted) {
+            unlist(&mut self.listed, record);
         }
         while self.capacity < self.settled.len() {
             if let Some((_, oldest)) = self.settled.pop_first() {
-                self.prompts.remove(&oldest);
-                self.evicted.push(oldest);
+                self.evict(oldest);
             }
         }
     }
@@ -255,9 +324,25 @@ impl Ledger {
                 return;
             }
             let oldest = oldest.remove();
-            self.prompts.remove(&oldest);
-            self.evicted.push(oldest);
+            self.evict(oldest);
         }
+    }
+
+    /// Forgets one that is not among the settled any more.
+    fn evict(&mut self, prompt: PromptId) {
+        if let Some(record) = self.prompts.remove(&prompt) {
+            unlist(&mut self.listed, &record);
+        }
+        self.evicted.push(prompt);
+    }
+}
+
+fn unlist(histories: &mut HashMap<ClientId, BTreeMap<u64, PromptId>>, record: &Record) {
+    let (Some(client), Some(place)) = (&record.client, record.place) else { return };
+    let Some(listed) = histories.get_mut(client) else { return };
+    listed.remove(&place);
+    if listed.is_empty() {
+        histories.remove(client);
     }
 }
 
@@ -405,6 +490,36 @@ mod tests {
         assert!(ledger.get(&id("never seen"), t).is_none());
     }
 
+    #[test]
+    fn a_history_lists_in_the_order_of_the_ends_what_its_client_made_and_did_not_delete() {
+        let t = start();
+        let mut ledger = Ledger::new(10, Duration::from_secs(100));
+        let bob = ClientId::parse("bob").unwrap();
+        for (name, client) in [("a", ada()), ("b", bob.clone()), ("c", ada()), ("d", ada())] {
+            ledger.reserve(&id(name), &client, t).unwrap();
+        }
+        ledger.learn(&id("of nobody"), BackendId(0), t);
+        for (name, end) in [("c", End::Failed), ("b", End::Succeeded), ("a", End::Succeeded)] {
+            ledger.ended(&id(name), end);
+        }
+        let names = |listed: Vec<Listed>| {
+            listed.iter().map(|it| it.prompt.as_str().to_owned()).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(names(ledger.history_of(&[ada()], 9, t)), "c a");
+        assert_eq!(names(ledger.history_of(&[bob.clone(), ada()], 9, t)), "c b a");
+        assert_eq!(names(ledger.history_of(&[ada()], 1, t)), "a");
+        assert_eq!(names(ledger.history_of_all(2, t)), "b a");
+        ledger.unlist(&id("a"));
+        ledger.unlist(&id("d"));
+        ledger.ended(&id("d"), End::Deleted);
+        assert_eq!(names(ledger.history_of(&[ada()], 9, t)), "c");
+        assert!(ledger.is_unlisted(&id("a"), t) && ledger.is_unlisted(&id("d"), t));
+        assert!(!ledger.is_unlisted(&id("c"), t) && !ledger.is_unlisted(&id("of nobody"), t));
+        let late = t + Duration::from_secs(100);
+        assert_eq!(ledger.history_of(&[ada(), bob], 9, late), []);
+        assert!(ledger.listed.is_empty());
+    }
+
     proptest! {
         #[test]
         fn the_ledger_stays_within_its_bounds_and_keeps_what_is_pending(
@@ -437,6 +552,11 @@ mod tests {
                     }
                 }
                 prop_assert!(ledger.len() <= 2 + pending.len());
+                let listed: usize = ledger.listed.values().map(BTreeMap::len).sum();
+                prop_assert!(listed <= ledger.settled.len());
+                for listed in ledger.listed.values().flatten() {
+                    prop_assert_eq!(ledger.settled.get(listed.0), Some(listed.1));
+                }
                 let settled = ledger.prompts.values().filter(|it| it.state != State::Pending);
                 prop_assert_eq!(settled.count(), ledger.settled.len());
                 for prompt in &pending {

@@ -10,6 +10,7 @@ use std::time::Duration;
 use http::StatusCode;
 use mooring::client::queue::Dropped;
 use mooring::client::registry::TooManyClients;
+use mooring::comfy::lists::history::NotAnInteger;
 use mooring::comfy::submission;
 use mooring::comfy::verbs::BadBody;
 use mooring::config::keys::KEYS;
@@ -95,6 +96,7 @@ fn failures() -> Vec<GatewayError> {
         GatewayError::BodiesBusy,
         GatewayError::BodyBroken,
         BadBody::NotAnObject.into(),
+        NotAnInteger("offset").into(),
         GatewayError::Unreachable { backend: backend(), source: source() },
         GatewayError::Lost { backend: backend(), source: source() },
         GatewayError::NoAnswer { backend: backend(), source: source() },

@@ -53,6 +53,15 @@ impl Job {
         Ok(Self { row, json: job.finish() })
     }
 
+    /// Of a prompt that has ended, for nobody in particular: its id, its place and its status.
+    #[must_use]
+    pub fn of_ended_position(row: Row, order: u64, told: Interrupted) -> Self {
+        let mut job = Writer::new();
+        job.text("id", row.id.as_str()).text("status", told.told(row.status).name());
+        job.raw("priority", &order.to_string()).raw("outputs_count", "0");
+        Self { json: job.finish(), row }
+    }
+
     /// Of an entry of a history.
     ///
     /// # Errors

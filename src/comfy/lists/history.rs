@@ -6,12 +6,14 @@
 use std::ops::Range;
 
 use indexmap::IndexMap;
+use serde_json::json;
 use serde_json::value::RawValue;
 
 use crate::comfy::answers::Junk;
 use crate::comfy::number::integer;
 use crate::comfy::query::parameter;
 use crate::comfy::raw::quoted;
+use crate::routing::pending::End;
 
 /// How many ended prompts a list goes back at most: as many as one ComfyUI keeps
 /// (`execution.py`, `MAXIMUM_HISTORY_SIZE`). What is older is known by its id only.
@@ -75,6 +77,23 @@ pub fn entry_of<'a>(body: &'a [u8], id: &str) -> Result<Option<&'a str>, Junk> {
         Some(entry) if !entry.starts_with('{') => Err(Junk::Malformed),
         found => Ok(found),
     }
+}
+
+/// What nobody in particular is shown of a prompt that has ended, the `order`-th that was
+/// submitted (promise R5): its id, its place and whether it went well.
+#[must_use]
+pub fn position(id: &str, order: u64, end: End) -> String {
+    let is_done = match end {
+        End::Succeeded => true,
+        End::Failed | End::Interrupted | End::Deleted | End::Lost(_) => false,
+    };
+    let status_str = if is_done { "success" } else { "error" };
+    json!({
+        "prompt": [order, id, {}, {}, []],
+        "outputs": {},
+        "status": { "status_str": status_str, "completed": is_done, "messages": [] },
+    })
+    .to_string()
 }
 
 /// A history on its way out.

@@ -1,0 +1,270 @@
+//! The history entries of ended prompts: fetched once by id, kept in memory, given to lists.
+//!
+//! An entry does not change any more, so it is kept as its backend sent it, within
+//! `prompts.history_cache`; names of files in it are those of its backend, and are made those of
+//! clients on each way out ([`names::outgoing`]), because what they mean may change.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use futures_util::future::join_all;
+use http::HeaderValue;
+use tokio::time::timeout;
+use tracing::debug;
+
+use super::{Answer, headers, names};
+use crate::cache::Cache;
+use crate::client::tell::lost_message;
+use crate::comfy::lists::history::entry_of;
+use crate::comfy::{reply, scan};
+use crate::fleet::ask::{AskError, encode_segment};
+use crate::fleet::backend::Backend;
+use crate::gateway::Gateway;
+use crate::net::{now, sleep, unix_millis};
+use crate::routing::ids::{BackendId, PromptId};
+use crate::routing::ledger::Listed;
+use crate::routing::pending::{End, Loss};
+
+/// How many entries one list fetches of one backend at the same time.
+const AT_ONCE: usize = 8;
+
+/// The pause between two looks for an entry that is due.
+pub const LOOK_AGAIN: Duration = Duration::from_millis(25);
+
+/// The entries that are kept.
+#[derive(Debug)]
+pub struct Entries(Mutex<Cache<Bytes>>);
+
+/// Backends that did not answer in time: what they have is missing in the answer.
+#[derive(Debug, Default)]
+pub struct Missing(BTreeSet<BackendId>);
+
+/// What came of looking for entries.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// As clients are told.
+    pub entries: HashMap<PromptId, Bytes>,
+    /// How many are in no history any more; the ledger lists them no longer.
+    pub forgotten: usize,
+}
+
+impl Entries {
+    /// At most `capacity` bytes; 0 keeps nothing.
+    #[must_use]
+    pub fn new(capacity: usize) -> Self {
+        Self(Mutex::new(Cache::new(capacity)))
+    }
+
+    /// The entry of a prompt as its backend sent it, if it is kept.
+    #[must_use]
+    pub fn get(&self, prompt: &PromptId) -> Option<Bytes> {
+        self.cache().get(prompt)
+    }
+
+    /// Keeps an entry of a prompt that has ended. It is copied: what came with it is not kept.
+    pub fn keep(&self, prompt: &PromptId, entry: &[u8]) -> Bytes {
+        let entry = Bytes::copy_from_slice(entry);
+        self.cache().insert(prompt, entry.clone(), entry.len());
+        entry
+    }
+
+    /// Its client deleted it, or the truth about it has come out.
+    pub fn forget(&self, prompt: &PromptId) {
+        self.cache().remove(prompt);
+    }
+
+    /// How many bytes they weigh.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        self.cache().weight()
+    }
+
+    fn cache(&self) -> MutexGuard<'_, Cache<Bytes>> {
+        self.0.lock().expect("never poisoned: no panic while held")
+    }
+}
+
+impl Missing {
+    pub fn add(&mut self, backend: BackendId) {
+        self.0.insert(backend);
+    }
+
+    /// Names them in a header of the answer.
+    pub fn name(&self, gateway: &Gateway, mut answer: Answer) -> Answer {
+        if let Ok(response) = &mut answer
+            && !self.0.is_empty()
+        {
+            let names: Vec<&str> =
+                self.0.iter().map(|id| gateway.fleet.get(*id).name.as_str()).collect();
+            if let Ok(value) = HeaderValue::try_from(names.join(", ")) {
+                response.headers_mut().insert(headers::MISSING, value);
+            }
+        }
+        answer
+    }
+}
+
+/// The entries of these prompts: those that are kept, and the others from their backends until
+/// `deadline`. Backends that are down or late are missing.
+pub async fn find(
+    gateway: &Gateway,
+    wanted: impl IntoIterator<Item = &Listed>,
+    deadline: Instant,
+    missing: &mut Missing,
+) -> Found {
+    let mut found = Found::default();
+    let mut to_fetch: BTreeMap<BackendId, Vec<PromptId>> = BTreeMap::new();
+    for listed in wanted {
+        let Listed { prompt, backend, end, .. } = listed;
+        if let End::Lost(loss) = end {
+            if let Some(entry) = lost(gateway, prompt, *loss, *backend) {
+                found.entries.insert(prompt.clone(), entry);
+            }
+            continue;
+        }
+        let Some(backend) = *backend else { continue };
+        match gateway.entries.get(prompt) {
+            Some(entry) => found.add(gateway, gateway.fleet.get(backend), prompt, entry),
+            None => to_fetch.entry(backend).or_default().push(prompt.clone()),
+        }
+    }
+    let fetching = to_fetch.into_iter().map(|(id, prompts)| {
+        let backend = gateway.fleet.get(id);
+        async move { (backend, fetch_all(gateway, backend, prompts, deadline).await) }
+    });
+    for (backend, fetched) in join_all(fetching).await {
+        if fetched.is_cut {
+            missing.add(backend.id);
+        }
+        for (prompt, entry) in fetched.entries {
+            match entry {
+                Some(entry) => found.add(gateway, backend, &prompt, entry),
+                None => found.forgotten += usize::from(is_forgotten(gateway, &prompt)),
+            }
+        }
+    }
+    found
+}
+
+impl Found {
+    fn add(&mut self, gateway: &Gateway, backend: &Backend, prompt: &PromptId, raw: Bytes) {
+        self.entries.insert(prompt.clone(), names::outgoing(gateway, backend, raw));
+    }
+}
+
+/// What one backend gave.
+#[derive(Default)]
+struct Fetched {
+    /// `None` for what its history does not have.
+    entries: Vec<(PromptId, Option<Bytes>)>,
+    /// Some were not answered in time, or not as they should be.
+    is_cut: bool,
+}
+
+async fn fetch_all(
+    gateway: &Gateway,
+    backend: &Backend,
+    prompts: Vec<PromptId>,
+    deadline: Instant,
+) -> Fetched {
+    let mut fetched = Fetched::default();
+    if !backend.is_up() {
+        fetched.is_cut = true;
+        return fetched;
+    }
+    let asked = prompts.into_iter().map(|prompt| async move {
+        let entry = fetch(gateway, backend, &prompt, deadline).await;
+        (prompt, entry)
+    });
+    let mut answers = futures_util::stream::iter(asked).buffer_unordered(AT_ONCE);
+    loop {
+        match timeout(deadline.saturating_duration_since(now()), answers.next()).await {
+            Ok(Some((prompt, Ok(entry)))) => fetched.entries.push((prompt, entry)),
+            Ok(Some((prompt, Err(error)))) => {
+                debug!(backend = %backend.name, %prompt, %error, "An entry is left out.");
+                fetched.is_cut = true;
+            }
+            Ok(None) => return fetched,
+            Err(_elapsed) => {
+                fetched.is_cut = true;
+                return fetched;
+            }
+        }
+    }
+}
+
+/// The entry of an ended prompt, kept from now on. ComfyUI tells the end before it writes the
+/// history, so right after an end it is looked for again for a while (P7).
+///
+/// # Errors
+/// The backend did not answer in time.
+pub async fn fetch(
+    gateway: &Gateway,
+    backend: &Backend,
+    prompt: &PromptId,
+    deadline: Instant,
+) -> Result<Option<Bytes>, AskError> {
+    let path = format!("/history/{}", encode_segment(prompt.as_str()));
+    let wait_until = deadline.min(now() + gateway.config.prompts.history_wait);
+    loop {
+        let limit = deadline.saturating_duration_since(now());
+        let body = backend.get_ok(&path, limit).await?;
+        match entry_in(&body, prompt)? {
+            Some(entry) => return Ok(Some(gateway.entries.keep(prompt, &entry))),
+            None if now() < wait_until && is_due(gateway, prompt) => sleep(LOOK_AGAIN).await,
+            None => return Ok(None),
+        }
+    }
+}
+
+/// The entry of a prompt in the answer of `GET /history/{id}`, without the `NaN` that Python writes.
+///
+/// # Errors
+/// It is no history.
+pub fn entry_in(
+    body: &Bytes,
+    prompt: &PromptId,
+) -> Result<Option<Bytes>, crate::comfy::answers::Junk> {
+    if let Ok(entry) = entry_of(body, prompt.as_str()) {
+        return Ok(entry.map(|entry| body.slice_ref(entry.as_bytes())));
+    }
+    let clean = Bytes::from(scan::without_nan(body));
+    let entry = entry_of(&clean, prompt.as_str())?;
+    Ok(entry.map(|entry| clean.slice_ref(entry.as_bytes())))
+}
+
+/// True if the prompt's end was told just now, so that its entry is about to be written.
+#[must_use]
+pub fn is_due(gateway: &Gateway, prompt: &PromptId) -> bool {
+    let client = gateway.ledger().get(prompt, now()).and_then(|record| record.client.clone());
+    client
+        .and_then(|client| gateway.clients.get(&client))
+        .is_some_and(|client| client.history_is_due(prompt))
+}
+
+/// Its backend does not have an entry of it. If none is to come any more, it is listed no longer:
+/// a history lives as long as its process.
+fn is_forgotten(gateway: &Gateway, prompt: &PromptId) -> bool {
+    if is_due(gateway, prompt) {
+        return false;
+    }
+    gateway.ledger().unlist(prompt);
+    true
+}
+
+/// The entry of a lost prompt, from the ledger: whoever polls its history comes to an end (P6).
+#[must_use]
+pub fn lost(
+    gateway: &Gateway,
+    prompt: &PromptId,
+    loss: Loss,
+    backend: Option<BackendId>,
+) -> Option<Bytes> {
+    let backend = backend.map(|backend| gateway.fleet.get(backend).name.as_str());
+    let message = lost_message(loss, backend.unwrap_or("its backend"));
+    let history = Bytes::from(reply::history_lost(prompt, &message, unix_millis()));
+    entry_in(&history, prompt).ok().flatten()
+}

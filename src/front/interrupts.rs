@@ -1,0 +1,118 @@
+//! An interrupt, until it has happened (promise R6).
+//!
+//! ComfyUI has one flag for it and clears it when a prompt starts, so an interrupt that comes
+//! between dequeue and start is lost, and it answers 200 all the same. So what runs is interrupted
+//! by its id, and again until it does not run any more. What waits is left alone.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tracing::debug;
+
+use super::history::asking_failed;
+use crate::comfy::answers::queued_ids;
+use crate::comfy::verbs;
+use crate::error::GatewayError;
+use crate::fleet::backend::Backend;
+use crate::gateway::Gateway;
+use crate::net::{now, sleep};
+use crate::routing::ids::PromptId;
+use crate::routing::ledger::State;
+
+/// How long after an interrupt it is looked whether the prompt still runs, each time. An interrupt
+/// is noticed between two nodes or steps only; the gap in which one is lost has milliseconds.
+const LOOKS: [Duration; 6] = [
+    Duration::from_millis(100),
+    Duration::from_millis(200),
+    Duration::from_millis(400),
+    Duration::from_millis(800),
+    Duration::from_millis(1_600),
+    Duration::from_millis(3_200),
+];
+
+/// How many interrupts are followed at one time; more are sent and not followed.
+const FOLLOWED_MAX: usize = 1_000;
+
+/// The prompts whose interrupts are followed.
+#[derive(Debug, Default)]
+pub struct Interrupts(Mutex<HashSet<PromptId>>);
+
+impl Interrupts {
+    /// False if it is followed already, or too many are.
+    fn begin(&self, prompt: &PromptId) -> bool {
+        let mut followed = self.0.lock().expect("never poisoned: no panic while held");
+        followed.len() < FOLLOWED_MAX && followed.insert(prompt.clone())
+    }
+
+    fn end(&self, prompt: &PromptId) {
+        self.0.lock().expect("never poisoned: no panic while held").remove(prompt);
+    }
+}
+
+/// Interrupts those of `prompts` that run on `backend`. Whether they stop is seen to later.
+///
+/// # Errors
+/// The backend did not answer.
+pub async fn interrupt(
+    gateway: &Arc<Gateway>,
+    backend: &Arc<Backend>,
+    prompts: Vec<PromptId>,
+) -> Result<(), GatewayError> {
+    let limit = gateway.config.fleet.probe_timeout;
+    let queue = backend.read_queue(limit).await;
+    let queue = queue.map_err(|error| asking_failed(backend, &error))?;
+    let (running, _waiting) = queued_ids(&queue).map_err(|error| asking_failed(backend, &error))?;
+    for prompt in prompts.into_iter().filter(|prompt| is_in(&running, prompt)) {
+        // At once: servers older than 0.3.57 ignore the id and stop whatever runs.
+        send(gateway, backend, &prompt).await?;
+        if gateway.interrupts.begin(&prompt) {
+            let (gateway, backend) = (Arc::clone(gateway), Arc::clone(backend));
+            gateway.clone().tasks.spawn(async move {
+                tokio::select! {
+                    () = gateway.tasks.stopping() => {}
+                    () = follow(&gateway, &backend, &prompt) => {}
+                }
+                gateway.interrupts.end(&prompt);
+            });
+        }
+    }
+    Ok(())
+}
+
+async fn send(gateway: &Gateway, backend: &Backend, prompt: &PromptId) -> Result<(), GatewayError> {
+    let limit = gateway.config.fleet.probe_timeout;
+    let sent = backend.post("/interrupt", verbs::interrupt(prompt.as_str()), limit).await;
+    sent.map(drop).map_err(|error| asking_failed(backend, &error))
+}
+
+/// Interrupts again as long as the prompt runs.
+async fn follow(gateway: &Gateway, backend: &Backend, prompt: &PromptId) {
+    let limit = gateway.config.fleet.probe_timeout;
+    for pause in LOOKS {
+        sleep(pause).await;
+        if has_ended(gateway, prompt) {
+            return;
+        }
+        let Ok(queue) = backend.read_queue(limit).await else { continue };
+        let Ok((running, _waiting)) = queued_ids(&queue) else { continue };
+        if !is_in(&running, prompt) {
+            return;
+        }
+        if send(gateway, backend, prompt).await.is_ok() {
+            gateway.metrics.interrupts_repeated.inc();
+        }
+    }
+    debug!(%prompt, backend = %backend.name, "An interrupted prompt runs on.");
+}
+
+fn has_ended(gateway: &Gateway, prompt: &PromptId) -> bool {
+    gateway.ledger().get(prompt, now()).is_some_and(|record| match record.state {
+        State::Ended(_) => true,
+        State::Pending | State::Learned => false,
+    })
+}
+
+fn is_in(ids: &[String], prompt: &PromptId) -> bool {
+    ids.iter().any(|id| id == prompt.as_str())
+}

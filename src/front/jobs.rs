@@ -1,0 +1,277 @@
+//! The jobs API (`GET /api/jobs`, `GET /api/jobs/{id}`), for all servers: also for those that
+//! lack it, or `cancelled`, so that a page newer than its server works.
+//!
+//! The list is made here, of queues and history entries ([`crate::comfy::jobs`]): one page may
+//! hold jobs of several backends. One job is told by its backend if that has the route.
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+use http::{Response, StatusCode};
+use tracing::debug;
+
+use super::entries::{self, Missing};
+use super::headers;
+use super::history::{self, Whereabouts};
+use super::identify::Who;
+use super::lists::{Lister, Queues, ROUNDS, listed, place_of};
+use super::{Answer, json, names};
+use crate::body::ResponseBody;
+use crate::comfy::jobs::job::{Job, detail_of_entry, detail_of_item, detail_of_own};
+use crate::comfy::jobs::page::{Row, Rows, answer};
+use crate::comfy::jobs::query::{JobQuery, Reads};
+use crate::comfy::jobs::{Interrupted, NOT_FOUND, Status};
+use crate::comfy::lists::history::KEPT_MAX;
+use crate::comfy::lists::queue::{Known, OwnQueue};
+use crate::error::GatewayError;
+use crate::fleet::ask::encode_segment;
+use crate::fleet::backend::Backend;
+use crate::gateway::Gateway;
+use crate::net::{now, unix_millis};
+use crate::routing::decision::Reason;
+use crate::routing::ids::{ClientId, PromptId};
+use crate::routing::ledger::Listed;
+
+/// After how many entries others get a turn.
+const YIELD_EVERY: usize = 64;
+
+/// `GET /api/jobs`.
+///
+/// # Errors
+/// For nobody in particular: no backend is up.
+pub async fn list(gateway: &Gateway, who: &Who, raw_query: &str) -> Answer {
+    let query = match JobQuery::read(raw_query, told(gateway)) {
+        Ok(query) => query,
+        Err(bad) => return Ok(with_status(StatusCode::BAD_REQUEST, bad.body())),
+    };
+    let mut missing = Missing::default();
+    let answer = match Lister::of(gateway, who) {
+        Lister::Clients(askers) => Ok(own(gateway, &askers, &query, &mut missing).await),
+        Lister::Nobody => positions(gateway, &query, &mut missing).await,
+    };
+    missing.name(gateway, answer)
+}
+
+/// What an interrupted prompt is called to who does not say that he knows a word for it: as the
+/// server calls it that the page comes from.
+fn told(gateway: &Gateway) -> Interrupted {
+    let version = gateway.home().version();
+    if version.is_some_and(|version| version.cancels_jobs()) {
+        Interrupted::Cancelled
+    } else {
+        Interrupted::Failed
+    }
+}
+
+/// The jobs of some clients, as far as a query asks for them.
+async fn own(
+    gateway: &Gateway,
+    askers: &[ClientId],
+    query: &JobQuery,
+    missing: &mut Missing,
+) -> Response<ResponseBody> {
+    let deadline = now() + gateway.config.fleet.list_timeout;
+    let mut queued = Vec::new();
+    if query.wants_queued() {
+        let queues = Queues::of_own(gateway, askers, missing).await;
+        queued = jobs_of(&queues.merged(gateway, askers, missing), Job::of_item);
+    }
+    let mut round = 1;
+    loop {
+        let ended = if query.wants_ended() { listed(gateway, askers) } else { Vec::new() };
+        let mut made = HashMap::new();
+        let mut forgotten = 0;
+        let mut rows = Rows::default();
+        queued.iter().for_each(|job: &Job| rows.push(job.row.clone()));
+        match query.reads() {
+            Reads::Page => ended.iter().filter_map(row_of).for_each(|row| rows.push(row)),
+            Reads::All => {
+                let found = entries::find(gateway, &ended, deadline, missing).await;
+                forgotten += found.forgotten;
+                made = jobs_of_entries(&ended, &found.entries, query.interrupted).await;
+                let found = ended.iter().filter_map(|it| made.get(&it.prompt));
+                found.for_each(|job| rows.push(job.row.clone()));
+            }
+        }
+        let page = rows.page(query);
+        if query.reads() == Reads::Page {
+            let by_id: HashMap<&PromptId, &Listed> =
+                ended.iter().map(|it| (&it.prompt, it)).collect();
+            let on_page = page.rows.iter().filter(|row| row.status.is_ended());
+            let on_page: Vec<Listed> =
+                on_page.filter_map(|row| by_id.get(&row.id).copied().cloned()).collect();
+            let found = entries::find(gateway, &on_page, deadline, missing).await;
+            forgotten += found.forgotten;
+            made = jobs_of_entries(&on_page, &found.entries, query.interrupted).await;
+        }
+        if 0 < forgotten && round < ROUNDS {
+            round += 1;
+            continue;
+        }
+        let waiting: HashMap<&PromptId, &Job> = queued.iter().map(|it| (&it.row.id, it)).collect();
+        let jobs = page.rows.iter().filter_map(|row| {
+            let job = if row.status.is_ended() { made.get(&row.id) } else { None };
+            job.or_else(|| waiting.get(&row.id).copied()).map(|job| job.json.as_str())
+        });
+        return json(answer(query, &page, jobs));
+    }
+}
+
+async fn jobs_of_entries(
+    ended: &[Listed],
+    entries: &HashMap<PromptId, Bytes>,
+    told: Interrupted,
+) -> HashMap<PromptId, Job> {
+    let mut jobs = HashMap::new();
+    for (index, listed) in ended.iter().enumerate() {
+        if index % YIELD_EVERY == YIELD_EVERY - 1 {
+            tokio::task::yield_now().await;
+        }
+        let Some(entry) = entries.get(&listed.prompt) else { continue };
+        match Job::of_entry(&listed.prompt, entry, told) {
+            Ok(job) => drop(jobs.insert(listed.prompt.clone(), job)),
+            Err(error) => debug!(prompt = %listed.prompt, %error, "A job is left out of the list."),
+        }
+    }
+    jobs
+}
+
+fn jobs_of<E>(
+    queue: &OwnQueue<'_>,
+    made: impl Fn(&crate::comfy::lists::queue::Item<'_>, Status) -> Result<Job, E>,
+) -> Vec<Job> {
+    queue.items().filter_map(|(status, item)| made(item, status).ok()).collect()
+}
+
+fn row_of(listed: &Listed) -> Option<Row> {
+    let ago = now().saturating_duration_since(listed.made).as_millis();
+    let created = unix_millis().saturating_sub(u64::try_from(ago).unwrap_or(u64::MAX));
+    Row::of_end(listed.prompt.clone(), listed.end, created)
+}
+
+/// Ids, places and statuses of everybody's (promise R5).
+async fn positions(gateway: &Gateway, query: &JobQuery, missing: &mut Missing) -> Answer {
+    let mut jobs = Vec::new();
+    if query.wants_queued() {
+        let queues = Queues::of_all(gateway, missing).await?;
+        jobs = jobs_of(&queues.whole(gateway, missing), Job::of_position);
+    }
+    let ended = gateway.ledger().history_of_all(KEPT_MAX, now());
+    jobs.extend(ended.iter().filter_map(|listed| {
+        let row = Row { created_ms: 0.0, ..row_of(listed)? };
+        Some(Job::of_ended_position(row, listed.order, query.interrupted))
+    }));
+    let mut rows = Rows::default();
+    jobs.iter().for_each(|job| rows.push(job.row.clone()));
+    // As for rows, the last word counts.
+    let by_id: HashMap<&PromptId, &Job> = jobs.iter().map(|job| (&job.row.id, job)).collect();
+    let page = rows.page(query);
+    let shown = page.rows.iter().filter_map(|row| by_id.get(&row.id));
+    Ok(json(answer(query, &page, shown.map(|job| job.json.as_str()))))
+}
+
+/// `GET /api/jobs/{prompt}`, whoever asks.
+///
+/// # Errors
+/// The backend that has it is down or did not answer.
+pub async fn job(gateway: &Gateway, prompt: &str) -> Answer {
+    let Ok(prompt) = PromptId::parse(prompt) else { return Ok(not_found()) };
+    let told = told(gateway);
+    let backend = match history::find(gateway, &prompt).await? {
+        Whereabouts::Nowhere => return Ok(not_found()),
+        Whereabouts::Lost(entry) => {
+            let detail = detail_of_entry(&prompt, &entry, told).ok();
+            return Ok(detail.map_or_else(not_found, json));
+        }
+        Whereabouts::On(backend) => backend,
+    };
+    let detail = match gateway.entries.get(&prompt) {
+        Some(entry) => {
+            detail_of_entry(&prompt, &names::outgoing(gateway, backend, entry), told).ok()
+        }
+        None if backend.version().is_some_and(|version| version.has_jobs()) => {
+            told_by(gateway, backend, &prompt, told).await?
+        }
+        None => made_of(gateway, backend, &prompt, told).await?,
+    };
+    let detail = detail.or_else(|| detail_of_known(gateway, &prompt)).or_else(|| {
+        let entry = history::lost(gateway, &prompt)?;
+        detail_of_entry(&prompt, &entry, told).ok()
+    });
+    let mut answer = detail.map_or_else(not_found, json);
+    headers::mark(answer.headers_mut(), backend, Reason::Ledger);
+    Ok(answer)
+}
+
+/// What its backend says of it; `None` if it does not know it.
+async fn told_by(
+    gateway: &Gateway,
+    backend: &Backend,
+    prompt: &PromptId,
+    told: Interrupted,
+) -> Result<Option<String>, GatewayError> {
+    let path = format!("/api/jobs/{}", encode_segment(prompt.as_str()));
+    let limit = gateway.config.fleet.probe_timeout;
+    let (status, body) = match backend.get(&path, limit).await {
+        Ok(answer) => answer,
+        Err(error) => return Err(history::asking_failed(backend, &error)),
+    };
+    if status == StatusCode::NOT_FOUND.as_u16() {
+        return Ok(None);
+    }
+    let own = names::outgoing(gateway, backend, body);
+    match detail_of_own(&own, told) {
+        Ok(detail) if status == StatusCode::OK.as_u16() => Ok(Some(detail)),
+        // A fork without the route, or an entry that makes it fail.
+        Ok(_) | Err(_) => made_of(gateway, backend, prompt, told).await,
+    }
+}
+
+/// The same from the queue, then from the history: a prompt moves from the one to the other.
+async fn made_of(
+    gateway: &Gateway,
+    backend: &Backend,
+    prompt: &PromptId,
+    told: Interrupted,
+) -> Result<Option<String>, GatewayError> {
+    let limit = gateway.config.fleet.probe_timeout;
+    let queue = backend.read_queue(limit).await;
+    let queue = queue.map_err(|error| history::asking_failed(backend, &error))?;
+    let mut found = OwnQueue::default();
+    if let Err(error) = found.add(backend.id, &queue, |id| id == prompt.as_str()) {
+        return Err(history::asking_failed(backend, &error));
+    }
+    if let Some((status, item)) = found.items().next() {
+        return Ok(detail_of_item(item, status).ok());
+    }
+    let entry = entries::fetch(gateway, backend, prompt, now() + limit).await;
+    let entry = entry.map_err(|error| history::asking_failed(backend, &error))?;
+    let entry = entry.map(|raw| names::outgoing(gateway, backend, raw));
+    Ok(entry.and_then(|entry| detail_of_entry(prompt, &entry, told).ok()))
+}
+
+/// One that is pending, and that its backend has not got yet.
+fn detail_of_known(gateway: &Gateway, prompt: &PromptId) -> Option<String> {
+    let id = gateway.ledger().get(prompt, now())?.client.clone()?;
+    let client = gateway.clients.get(&id)?;
+    let pending =
+        client.inspect(|core, _| core.pending().get(prompt).map(|it| (it.backend, it.phase)));
+    let (backend, phase) = pending?;
+    let mut known = OwnQueue::default();
+    let place = place_of(phase);
+    known.add_known(Known { backend, id: prompt, client: &id, number: None, place });
+    let (status, item) = known.items().next()?;
+    detail_of_item(item, status).ok()
+}
+
+fn not_found() -> Response<ResponseBody> {
+    with_status(StatusCode::NOT_FOUND, NOT_FOUND)
+}
+
+/// JSON of ours with a status.
+#[must_use]
+pub fn with_status(status: StatusCode, body: impl Into<Bytes>) -> Response<ResponseBody> {
+    let mut response = json(body);
+    *response.status_mut() = status;
+    response
+}
