@@ -73,7 +73,7 @@ pub async fn edit_queue(gateway: &Arc<Gateway>, who: &Who, request: Request<Inco
 /// `POST /history`: deletes and clears.
 ///
 /// # Errors
-/// The body is unreadable, the asker nameless, or a backend did not answer.
+/// The body is unreadable, the asker nameless, or a backend that is up did not answer.
 pub async fn edit_history(gateway: &Arc<Gateway>, who: &Who, request: Request<Incoming>) -> Answer {
     let body = small_body(gateway, request).await?;
     let edit = verbs::QueueEdit::read(&body)?;
@@ -87,6 +87,10 @@ pub async fn edit_history(gateway: &Arc<Gateway>, who: &Who, request: Request<In
         gateway.entries.forget(prompt);
     }
     on_each(gateway, prompts, |backend, prompts| async move {
+        if !backend.is_up() {
+            // Nobody lists them any more, and ComfyUI keeps no history over a restart.
+            return Ok(());
+        }
         let ids: Vec<&str> = prompts.iter().map(PromptId::as_str).collect();
         let limit = gateway.config.fleet.probe_timeout;
         let answer = backend.post("/history", verbs::delete(&ids), limit).await;

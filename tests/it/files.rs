@@ -29,6 +29,12 @@ async fn a_name_means_one_file_for_everyone_and_for_ever() {
     let mut seen = Vec::new();
     for (client, shade) in [("ada", 0x11_22_33), ("bob", 0x44_55_66)] {
         let (answer, images) = run(&world, client, &quick(shade)).await;
+        let prompt = answer.prompt_id();
+        let history = world.get(&format!("/history/{prompt}")).await.json();
+        assert_eq!(history[&prompt]["outputs"]["3"]["images"], json!(images), "{client}");
+        let job = world.get(&format!("/api/jobs/{prompt}")).await.json();
+        assert_eq!(job["outputs"]["3"]["images"], json!(images), "{client}");
+        assert_eq!(job["preview_output"]["subfolder"], images[0]["subfolder"], "{client}");
         seen.push((answer.backend().to_owned(), images[0].clone()));
     }
     assert_ne!(seen[0].0, seen[1].0, "the name is made twice");
