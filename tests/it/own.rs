@@ -130,9 +130,12 @@ async fn a_deleted_history_is_gone_here_and_on_the_backends_and_only_ones_own() 
     let first = &made[0].0;
     let delete = json!({ "delete": [first, bobs.0] }).to_string();
     assert_eq!(world.post("/history?clientId=ada", &delete).await.status, 200);
+    let looks = || asked(world.sim(&made[0].1), &format!("/history/{first}"));
+    let before = looks();
     assert_eq!(ids_of_history(&world.get("/history?clientId=ada").await), [made[1].0.clone()]);
     assert_eq!(world.get(&format!("/history/{first}")).await.json(), json!({}));
     assert_eq!(world.get(&format!("/api/jobs/{first}")).await.status, 404);
+    assert_eq!(looks(), before, "nobody looks for what is deleted");
     assert_eq!(world.gateway.metrics.foreign_verbs.get(), 1);
 
     assert_eq!(world.post("/api/history?clientId=ada", r#"{"clear": true}"#).await.status, 200);
