@@ -18,6 +18,7 @@ use tracing::debug;
 use super::{Answer, headers, names};
 use crate::cache::Cache;
 use crate::client::tell::lost_message;
+use crate::comfy::answers::Junk;
 use crate::comfy::lists::history::entry_of;
 use crate::comfy::{reply, scan};
 use crate::fleet::ask::{AskError, encode_segment};
@@ -26,7 +27,7 @@ use crate::gateway::Gateway;
 use crate::net::{now, sleep, unix_millis};
 use crate::routing::ids::{BackendId, PromptId};
 use crate::routing::ledger::Listed;
-use crate::routing::pending::{End, Loss};
+use crate::routing::pending::{End, Loss, Process, process_since};
 
 /// How many entries one list fetches of one backend at the same time.
 const AT_ONCE: usize = 8;
@@ -142,7 +143,7 @@ pub async fn find(
         for (prompt, entry) in fetched.entries {
             match entry {
                 Some(entry) => found.add(gateway, backend, &prompt, entry),
-                None => found.forgotten += usize::from(is_forgotten(gateway, &prompt)),
+                None => found.forgotten += usize::from(is_forgotten(gateway, backend, &prompt)),
             }
         }
     }
@@ -214,20 +215,20 @@ pub async fn fetch(
         let body = backend.get_ok(&path, limit).await?;
         match entry_in(&body, prompt)? {
             Some(entry) => return Ok(Some(gateway.entries.keep(prompt, &entry))),
-            None if now() < wait_until && is_due(gateway, prompt) => sleep(LOOK_AGAIN).await,
+            None if now() < wait_until && is_due(gateway, backend, prompt) => {
+                sleep(LOOK_AGAIN).await;
+            }
             None => return Ok(None),
         }
     }
 }
 
-/// The entry of a prompt in the answer of `GET /history/{id}`, without the `NaN` that Python writes.
+/// The entry of a prompt in the answer of `GET /history/{id}`, without the `NaN` that Python
+/// writes.
 ///
 /// # Errors
 /// It is no history.
-pub fn entry_in(
-    body: &Bytes,
-    prompt: &PromptId,
-) -> Result<Option<Bytes>, crate::comfy::answers::Junk> {
+pub fn entry_in(body: &Bytes, prompt: &PromptId) -> Result<Option<Bytes>, Junk> {
     if let Ok(entry) = entry_of(body, prompt.as_str()) {
         return Ok(entry.map(|entry| body.slice_ref(entry.as_bytes())));
     }
@@ -236,19 +237,23 @@ pub fn entry_in(
     Ok(entry.map(|entry| clean.slice_ref(entry.as_bytes())))
 }
 
-/// True if the prompt's end was told just now, so that its entry is about to be written.
+/// True if the entry of a prompt is about to be written: its end was told just now, by a process
+/// of its backend that is still there as far as is known.
 #[must_use]
-pub fn is_due(gateway: &Gateway, prompt: &PromptId) -> bool {
-    let client = gateway.ledger().get(prompt, now()).and_then(|record| record.client.clone());
-    client
-        .and_then(|client| gateway.clients.get(&client))
-        .is_some_and(|client| client.history_is_due(prompt))
+pub fn is_due(gateway: &Gateway, backend: &Backend, prompt: &PromptId) -> bool {
+    let record = gateway.ledger().get(prompt, now()).cloned();
+    let Some(record) = record else { return false };
+    if process_since(record.made, backend.restarted()) == Process::Restarted {
+        return false;
+    }
+    let client = record.client.and_then(|client| gateway.clients.get(&client));
+    client.is_some_and(|client| client.history_is_due(prompt))
 }
 
 /// Its backend does not have an entry of it. If none is to come any more, it is listed no longer:
 /// a history lives as long as its process.
-fn is_forgotten(gateway: &Gateway, prompt: &PromptId) -> bool {
-    if is_due(gateway, prompt) {
+fn is_forgotten(gateway: &Gateway, backend: &Backend, prompt: &PromptId) -> bool {
+    if is_due(gateway, backend, prompt) {
         return false;
     }
     gateway.ledger().unlist(prompt);

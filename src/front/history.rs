@@ -165,7 +165,10 @@ async fn when_due(
     loop {
         let request = to_backend(target, parts.clone(), RequestBody::Empty);
         let answer = collected(gateway, target, request, &no_fault, ANSWER_MAX).await?;
-        if !is_empty(&answer) || deadline <= now() || !entries::is_due(gateway, prompt) {
+        if !is_empty(&answer)
+            || deadline <= now()
+            || !entries::is_due(gateway, &target.backend, prompt)
+        {
             return Ok(answer);
         }
         sleep(entries::LOOK_AGAIN).await;

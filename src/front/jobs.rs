@@ -14,7 +14,7 @@ use super::entries::{self, Missing};
 use super::headers;
 use super::history::{self, Whereabouts};
 use super::identify::Who;
-use super::lists::{Lister, Queues, ROUNDS, listed, place_of};
+use super::lists::{Lister, Listing, Queues, ROUNDS, listed, place_of};
 use super::{Answer, json, names};
 use crate::body::ResponseBody;
 use crate::comfy::jobs::job::{Job, detail_of_entry, detail_of_item, detail_of_own};
@@ -44,12 +44,13 @@ pub async fn list(gateway: &Gateway, who: &Who, raw_query: &str) -> Answer {
         Ok(query) => query,
         Err(bad) => return Ok(with_status(StatusCode::BAD_REQUEST, bad.body())),
     };
-    let mut missing = Missing::default();
-    let answer = match Lister::of(gateway, who) {
-        Lister::Clients(askers) => Ok(own(gateway, &askers, &query, &mut missing).await),
-        Lister::Nobody => positions(gateway, &query, &mut missing).await,
+    let mut listing = Listing::begin(gateway, who).await;
+    let missing = &mut listing.missing;
+    let answer = match &listing.lister {
+        Lister::Clients(askers) => Ok(own(gateway, askers, &query, missing).await),
+        Lister::Nobody => positions(gateway, &query, missing).await,
     };
-    missing.name(gateway, answer)
+    listing.end(gateway, answer)
 }
 
 /// What an interrupted prompt is called to who does not say that he knows a word for it: as the

@@ -13,15 +13,17 @@ use futures_util::future::join_all;
 use tracing::debug;
 
 use super::entries::{self, Missing};
+use super::forward::Target;
 use super::identify::Who;
 use super::route::of_client;
-use super::{Answer, json};
+use super::{Answer, headers, json};
 use crate::comfy::lists::Positions;
 use crate::comfy::lists::history::{HistoryList, KEPT_MAX, Window, position};
 use crate::comfy::lists::queue::{Known, OwnQueue, Place};
 use crate::error::GatewayError;
 use crate::gateway::Gateway;
 use crate::net::now;
+use crate::routing::decision::Reason;
 use crate::routing::ids::{BackendId, ClientId, PromptId};
 use crate::routing::ledger::Listed;
 use crate::routing::pending::{Pending, Phase};
@@ -41,21 +43,44 @@ pub enum Lister {
     Nobody,
 }
 
-impl Lister {
-    /// The address never says whose prompts are meant. A list is a contact of the client that it
-    /// names.
-    #[must_use]
-    pub fn of(gateway: &Gateway, who: &Who) -> Self {
-        if let Some(client) = &who.named {
-            // It is bound as by any read; a list needs no backend of its own, though.
-            if let Err(error) = of_client(gateway, client) {
-                debug!(%client, %error, "A client that asks for a list is not bound.");
+/// A list that is being made.
+#[derive(Debug)]
+pub struct Listing {
+    pub lister: Lister,
+    /// Where its client is bound, and why: a list is a contact like any other read.
+    binding: Option<Target>,
+    pub missing: Missing,
+}
+
+impl Listing {
+    /// The address never says whose prompts are meant.
+    pub async fn begin(gateway: &Gateway, who: &Who) -> Self {
+        let lister = match (&who.named, who.browser) {
+            (None, None) => Lister::Nobody,
+            (_, _) => Lister::Clients(who.askers(gateway)),
+        };
+        let mut listing = Self { lister, binding: None, missing: Missing::default() };
+        let Some(client) = who.asker(gateway) else { return listing };
+        match of_client(gateway, &client) {
+            Ok(target) => {
+                if matches!(target.reason, Reason::Placed | Reason::Moved) {
+                    // The answer tells of a binding that a restart must not forget.
+                    let _ = gateway.journal.durable().await;
+                }
+                listing.binding = Some(target);
             }
+            // A list can do without a backend.
+            Err(error) => debug!(%client, %error, "A client that asks for a list is not bound."),
         }
-        if who.named.is_none() && who.browser.is_none() {
-            return Self::Nobody;
+        listing
+    }
+
+    /// The answer, with what is to be said of it.
+    pub fn end(self, gateway: &Gateway, mut answer: Answer) -> Answer {
+        if let (Some(target), Ok(response)) = (&self.binding, &mut answer) {
+            headers::mark(response.headers_mut(), &target.backend, target.reason);
         }
-        Self::Clients(who.askers(gateway))
+        self.missing.name(gateway, answer)
     }
 }
 
@@ -64,15 +89,16 @@ impl Lister {
 /// # Errors
 /// For nobody in particular: no backend is up.
 pub async fn queue(gateway: &Gateway, who: &Who) -> Answer {
-    let mut missing = Missing::default();
-    let answer = match Lister::of(gateway, who) {
+    let mut listing = Listing::begin(gateway, who).await;
+    let missing = &mut listing.missing;
+    let answer = match &listing.lister {
         Lister::Clients(askers) => {
-            let queues = Queues::of_own(gateway, &askers, &mut missing).await;
-            Ok(json(queues.merged(gateway, &askers, &mut missing).to_json()))
+            let queues = Queues::of_own(gateway, askers, missing).await;
+            Ok(json(queues.merged(gateway, askers, missing).to_json()))
         }
-        Lister::Nobody => positions(gateway, &mut missing).await,
+        Lister::Nobody => positions(gateway, missing).await,
     };
-    missing.name(gateway, answer)
+    listing.end(gateway, answer)
 }
 
 async fn positions(gateway: &Gateway, missing: &mut Missing) -> Answer {
@@ -93,11 +119,10 @@ async fn positions(gateway: &Gateway, missing: &mut Missing) -> Answer {
 /// The query is not one.
 pub async fn history(gateway: &Gateway, who: &Who, raw_query: &str) -> Answer {
     let window = Window::read(raw_query)?;
-    let mut missing = Missing::default();
-    let answer = match Lister::of(gateway, who) {
-        Lister::Clients(askers) => {
-            Ok(json(own_history(gateway, &askers, window, &mut missing).await))
-        }
+    let mut listing = Listing::begin(gateway, who).await;
+    let missing = &mut listing.missing;
+    let answer = match &listing.lister {
+        Lister::Clients(askers) => Ok(json(own_history(gateway, askers, window, missing).await)),
         Lister::Nobody => {
             let ended = gateway.ledger().history_of_all(KEPT_MAX, now());
             let mut list = HistoryList::default();
@@ -108,7 +133,7 @@ pub async fn history(gateway: &Gateway, who: &Who, raw_query: &str) -> Answer {
             Ok(json(list.finish()))
         }
     };
-    missing.name(gateway, answer)
+    listing.end(gateway, answer)
 }
 
 async fn own_history(

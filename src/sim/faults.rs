@@ -24,6 +24,9 @@ pub struct Faults {
     pub double_events: Vec<String>,
     /// `executing` null is not sent.
     pub no_last_word: bool,
+    /// How long a prompt that was taken from the queue waits for its start; an interrupt in that
+    /// time is lost.
+    pub start_delay_ms: u64,
     /// How long the history lags behind the end.
     pub history_delay_ms: u64,
     /// When it changes, connections are closed as soon as they answer nothing.

@@ -30,6 +30,7 @@ pub(super) async fn work(shared: Arc<Shared>) {
             continue;
         };
         shared.say_status();
+        sleep(Duration::from_millis(shared.faults().start_delay_ms)).await;
         run(&shared, &item).await;
     }
 }

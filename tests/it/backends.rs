@@ -102,7 +102,7 @@ async fn while_a_backend_is_down_its_held_clients_wait_and_others_go_elsewhere()
     let (home, prompt) = (answer.backend().to_owned(), answer.prompt_id());
     world.sim(&home).crash().await;
     world.is_down(&home).await;
-    for path in ["/queue?clientId=ada".to_owned(), format!("/history/{prompt}")] {
+    for path in ["/system_stats?clientId=ada".to_owned(), format!("/history/{prompt}")] {
         let waits = world.get(&path).await;
         assert_eq!((waits.status, waits.header("mooring-error")), (503, "backend_down"), "{path}");
         assert_eq!(waits.header("retry-after"), "2");

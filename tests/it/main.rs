@@ -18,6 +18,7 @@ mod journal;
 mod kills;
 mod lists;
 mod many;
+mod own;
 mod page;
 mod pictures;
 mod places;
