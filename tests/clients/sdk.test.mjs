@@ -6,8 +6,8 @@
 
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
-import { CallWrapper, ComfyApi, PromptBuilder } from "@saintno/comfyui-sdk";
-import { decodePng } from "./png.mjs";
+import { CallWrapper, ComfyApi, ComfyPool, PromptBuilder } from "@saintno/comfyui-sdk";
+import { decodePng, encodePng } from "./png.mjs";
 
 const url = process.env.MOORING_URL;
 assert.ok(url, "MOORING_URL names the gateway");
@@ -15,6 +15,9 @@ assert.ok(url, "MOORING_URL names the gateway");
 /** No prompt here takes longer than two seconds of a backend's time. */
 const DEADLINE_MS = 60_000;
 const PROMPTS = 10;
+const IMAGE_TO_IMAGE = 50;
+/** Many upload under one name, as scripts do. */
+const NAMES = 5;
 
 const opened = [];
 
@@ -106,4 +109,48 @@ test("a prompt that ComfyUI refuses is refused with its reason", { timeout: DEAD
     const call = new CallWrapper(api, broken).onFailed((error) => { failure ??= error; });
     assert.equal(await call.run(), false);
     assert.match(JSON.stringify(failure.cause), /NoSuchNode/);
+  });
+
+/** LoadImage → ImageInvert → SaveImage. */
+function inverting(image) {
+  const nodes = {
+    1: { class_type: "LoadImage", inputs: { image } },
+    2: { class_type: "ImageInvert", inputs: { image: ["1", 0] } },
+    3: { class_type: "SaveImage", inputs: { images: ["2", 0], filename_prefix: "ComfyUI" } },
+  };
+  return new PromptBuilder(nodes, [], ["images"]).setOutputNode("images", "3");
+}
+
+/** Uploads a picture and gets it back inverted, from wherever that was done. */
+async function invert(one, color, name) {
+  const uploaded = await one.uploadImage(encodePng(48, 32, color), name);
+  assert.ok(uploaded, `${name} was not uploaded`);
+  const { filename, subfolder } = uploaded.info;
+  let failure = null;
+  const call = new CallWrapper(one, inverting(subfolder ? `${subfolder}/${filename}` : filename))
+    .onFailed((error) => { failure = error; });
+  const output = await call.run();
+  assert.ok(output, `the prompt failed: ${failure?.message} ${failure?.cause ?? ""}`);
+  const [info] = output.images.images;
+  const picture = decodePng(await (await one.getImage(info)).arrayBuffer());
+  assertColour(picture, 0xffffff ^ color, `${filename} in ${JSON.stringify(info)}`);
+  return info;
+}
+
+test(`a pool of three runs ${IMAGE_TO_IMAGE} jobs from picture to picture`,
+  { timeout: 2 * DEADLINE_MS }, async () => {
+    const pool = new ComfyPool([new ComfyApi(url), new ComfyApi(url), new ComfyApi(url)]);
+    opened.push(pool);
+    const colors = Array.from({ length: IMAGE_TO_IMAGE }, (_, index) => 0x010203 * (index + 1));
+    const jobs = colors.map((color, index) => (one) =>
+      invert(one, color, `input${index % NAMES}.png`));
+    const made = await pool.batch(jobs);
+    const names = made.map(({ filename, subfolder }) => `${subfolder}/${filename}`);
+    assert.equal(new Set(names).size, IMAGE_TO_IMAGE, "each has a name of its own");
+    // What those names meant they still mean, when all is done.
+    const after = await Promise.all(made.map((info) => api.getImage(info)));
+    for (const [index, blob] of after.entries()) {
+      const picture = decodePng(await blob.arrayBuffer());
+      assertColour(picture, 0xffffff ^ colors[index], names[index]);
+    }
   });

@@ -11,6 +11,7 @@ import concurrent.futures
 import os
 import struct
 import sys
+import tempfile
 import traceback
 import zlib
 
@@ -19,6 +20,8 @@ from comfy_api_simplified.exceptions import ComfyApiError
 
 API = ComfyApiWrapper(os.environ["MOORING_URL"])
 PROMPTS = 10
+IMAGE_TO_IMAGE = 50
+NAMES = 5
 TITLE = "Save Image"
 
 
@@ -67,6 +70,47 @@ def run(color, prefix, seconds=0.3):
     assert first_pixel(picture) == wanted, f"{first_pixel(picture)} is not {wanted}"
 
 
+def png(color):
+    """A picture of one colour."""
+    def chunk(kind, body):
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    row = b"\0" + bytes((color >> 16, (color >> 8) & 255, color & 255)) * 48
+    header = struct.pack(">IIBBBBB", 48, 32, 8, 2, 0, 0, 0)
+    parts = ((b"IHDR", header), (b"IDAT", zlib.compress(row * 32)), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(kind, body) for kind, body in parts)
+
+
+def invert(color, folder, name):
+    """Uploads a picture as its documentation does, and gets it back inverted."""
+    path = os.path.join(folder, f"{color:06x}", name)
+    os.makedirs(os.path.dirname(path))
+    with open(path, "wb") as file:
+        file.write(png(color))
+    stored = API.upload_image(path)
+    nodes = {
+        "1": {
+            "class_type": "LoadImage",
+            "inputs": {"image": f"{stored['subfolder']}/{stored['name']}"},
+            "_meta": {"title": "Load Image"},
+        },
+        "2": {
+            "class_type": "ImageInvert",
+            "inputs": {"image": ["1", 0]},
+            "_meta": {"title": "Invert Image"},
+        },
+        "3": {
+            "class_type": "SaveImage",
+            "inputs": {"images": ["2", 0], "filename_prefix": "ComfyUI"},
+            "_meta": {"title": TITLE},
+        },
+    }
+    images = API.queue_and_wait_images(ComfyWorkflowWrapper(nodes), TITLE)
+    (picture,) = images.values()
+    wanted = tuple(255 - part for part in (color >> 16, (color >> 8) & 255, color & 255))
+    assert first_pixel(picture) == wanted, f"{stored}: {first_pixel(picture)} is not {wanted}"
+
+
 def one_prompt_runs_to_its_picture():
     run(0x3366CC, "simple_one", 1.0)
 
@@ -91,6 +135,17 @@ def prompts_at_once():
             done.result()
 
 
+def pictures_become_pictures_of_equal_names():
+    with tempfile.TemporaryDirectory() as folder:
+        with concurrent.futures.ThreadPoolExecutor(6) as pool:
+            runs = [
+                pool.submit(invert, 0x010203 * (index + 1), folder, f"input{index % NAMES}.png")
+                for index in range(IMAGE_TO_IMAGE)
+            ]
+            for done in runs:
+                done.result()
+
+
 def a_prompt_that_fails_is_told_to_have_failed():
     try:
         API.queue_and_wait_images(graph(1, "simple_fail", 0.3, fail=True), TITLE)
@@ -113,6 +168,7 @@ TESTS = [
     a_prompt_over_before_the_socket_opens_is_not_waited_for_in_vain,
     prompts_one_after_the_other,
     prompts_at_once,
+    pictures_become_pictures_of_equal_names,
     a_prompt_that_fails_is_told_to_have_failed,
     a_prompt_that_comfyui_refuses_is_refused,
 ]
