@@ -8,6 +8,7 @@ use tracing::info;
 use crate::client::Client;
 use crate::comfy::answers::Sighting;
 use crate::fleet::backend::Backend;
+use crate::front::interrupts;
 use crate::gateway::Gateway;
 use crate::net::{now, sleep};
 use crate::routing::decision::StillPending;
@@ -38,32 +39,31 @@ pub fn reset(
     };
     let cut_off = released.cut_off.len();
     info!(client = %client.id, cut_off, ?force, "Client was reset.");
-    let limit = gateway.config.fleet.probe_timeout;
-    let fleet = Arc::clone(gateway);
-    gateway.tasks.spawn(async move {
+    let gateway = Arc::clone(gateway);
+    gateway.clone().tasks.spawn(async move {
         for (prompt, pending) in released.cut_off {
             // Where the backend answers: one that does not will be asked by nobody.
-            stop(fleet.fleet.get(pending.backend), &prompt, limit).await;
+            stop(&gateway, gateway.fleet.get(pending.backend), &prompt).await;
         }
     });
     Ok(cut_off)
 }
 
-/// Stops a prompt wherever it is: one that waits is deleted, one that runs is interrupted. True if
-/// the backend answered both.
-pub async fn stop(backend: &Backend, prompt: &PromptId, limit: Duration) -> bool {
+/// Stops a prompt wherever it is: one that waits is deleted, one that runs is interrupted until it
+/// does not. True if the backend answered both.
+pub async fn stop(gateway: &Arc<Gateway>, backend: &Arc<Backend>, prompt: &PromptId) -> bool {
+    let limit = gateway.config.fleet.probe_timeout;
     let deleted = backend.delete(std::slice::from_ref(prompt), limit).await;
-    let interrupted = backend.interrupt(prompt, limit).await;
+    let interrupted = interrupts::interrupt(gateway, backend, vec![prompt.clone()]).await;
     deleted.is_ok() && interrupted.is_ok()
 }
 
 /// A prompt is there although its client was told that it is not: nobody wants it (P2, P6).
-pub fn call_back(gateway: &Gateway, backend: &Arc<Backend>, prompt: &PromptId) {
+pub fn call_back(gateway: &Arc<Gateway>, backend: &Arc<Backend>, prompt: &PromptId) {
     gateway.metrics.prompts_turned_up.inc();
-    let (backend, prompt) = (Arc::clone(backend), prompt.clone());
-    let limit = gateway.config.fleet.probe_timeout;
-    gateway.tasks.spawn(async move {
-        let stopped = stop(&backend, &prompt, limit).await;
+    let (gateway, backend, prompt) = (Arc::clone(gateway), Arc::clone(backend), prompt.clone());
+    gateway.clone().tasks.spawn(async move {
+        let stopped = stop(&gateway, &backend, &prompt).await;
         info!(%prompt, backend = %backend.name, stopped, "A prompt turned up that was given up.");
     });
 }

@@ -25,7 +25,13 @@ use crate::ws::{Frame, Opcode};
 
 impl Client {
     /// Takes a text or binary frame from the link.
-    pub(super) fn relay(&self, gateway: &Gateway, link: &Arc<Link>, frame: Frame, now: Instant) {
+    pub(super) fn relay(
+        &self,
+        gateway: &Arc<Gateway>,
+        link: &Arc<Link>,
+        frame: Frame,
+        now: Instant,
+    ) {
         // Before anybody is told of it: whoever is told asks for the file at once.
         let frame = self.named(gateway, link.backend, frame);
         let mut state = self.state();

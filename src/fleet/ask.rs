@@ -185,22 +185,6 @@ impl Backend {
         self.post("/queue", verbs::delete(&ids), limit).await.map(|_| ())
     }
 
-    /// Interrupts a prompt, if it runs. A server older than 0.3.57 ignores the id and interrupts
-    /// whatever runs, so there it is looked first whether that is the one.
-    ///
-    /// # Errors
-    /// The backend did not answer; it may have acted all the same.
-    pub async fn interrupt(&self, prompt: &PromptId, limit: Duration) -> Result<(), AskError> {
-        let knows_ids = self.version().is_none_or(|version| version.interrupts_by_id());
-        if !knows_ids {
-            let sighting = self.look_for(prompt, limit).await?;
-            if !matches!(sighting, Sighting::Running { .. }) {
-                return Ok(());
-            }
-        }
-        self.post("/interrupt", verbs::interrupt(prompt.as_str()), limit).await.map(|_| ())
-    }
-
     /// `GET path`, with 200 or nothing.
     ///
     /// # Errors

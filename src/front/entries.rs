@@ -5,13 +5,14 @@
 //! clients on each way out ([`names::outgoing`]), because what they mean may change.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::future::join_all;
 use http::HeaderValue;
+use tokio::sync::OnceCell;
 use tokio::time::timeout;
 use tracing::debug;
 
@@ -35,9 +36,22 @@ const AT_ONCE: usize = 8;
 /// The pause between two looks for an entry that is due.
 pub const LOOK_AGAIN: Duration = Duration::from_millis(25);
 
-/// The entries that are kept.
+/// The entries that are kept, and those that are on their way.
 #[derive(Debug)]
-pub struct Entries(Mutex<Cache<Bytes>>);
+pub struct Entries {
+    cache: Mutex<Cache<Bytes>>,
+    fetching: Mutex<HashMap<PromptId, Arc<Fetching>>>,
+}
+
+/// One entry on its way; `None` if its backend has none.
+type Fetching = OnceCell<Option<Bytes>>;
+
+/// Somebody waits for an entry. Whoever goes first takes it off the table.
+struct Waiting<'a> {
+    entries: &'a Entries,
+    prompt: &'a PromptId,
+    fetching: Arc<Fetching>,
+}
 
 /// Backends that did not answer in time: what they have is missing in the answer.
 #[derive(Debug, Default)]
@@ -56,7 +70,7 @@ impl Entries {
     /// At most `capacity` bytes; 0 keeps nothing.
     #[must_use]
     pub fn new(capacity: usize) -> Self {
-        Self(Mutex::new(Cache::new(capacity)))
+        Self { cache: Mutex::new(Cache::new(capacity)), fetching: Mutex::default() }
     }
 
     /// The entry of a prompt as its backend sent it, if it is kept.
@@ -83,8 +97,26 @@ impl Entries {
         self.cache().weight()
     }
 
+    fn wait<'a>(&'a self, prompt: &'a PromptId) -> Waiting<'a> {
+        let fetching = Arc::clone(self.fetching().entry(prompt.clone()).or_default());
+        Waiting { entries: self, prompt, fetching }
+    }
+
     fn cache(&self) -> MutexGuard<'_, Cache<Bytes>> {
-        self.0.lock().expect("never poisoned: no panic while held")
+        self.cache.lock().expect("never poisoned: no panic while held")
+    }
+
+    fn fetching(&self) -> MutexGuard<'_, HashMap<PromptId, Arc<Fetching>>> {
+        self.fetching.lock().expect("never poisoned: no panic while held")
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        let mut fetching = self.entries.fetching();
+        if fetching.get(self.prompt).is_some_and(|it| Arc::ptr_eq(it, &self.fetching)) {
+            fetching.remove(self.prompt);
+        }
     }
 }
 
@@ -197,12 +229,24 @@ async fn fetch_all(
     }
 }
 
-/// The entry of an ended prompt, kept from now on. ComfyUI tells the end before it writes the
-/// history, so right after an end it is looked for again for a while (P7).
+/// The entry of an ended prompt, kept from now on: fetched once for all that wait for it.
 ///
 /// # Errors
 /// The backend did not answer in time.
 pub async fn fetch(
+    gateway: &Gateway,
+    backend: &Backend,
+    prompt: &PromptId,
+    deadline: Instant,
+) -> Result<Option<Bytes>, AskError> {
+    let waiting = gateway.entries.wait(prompt);
+    let fetched = waiting.fetching.get_or_try_init(|| ask(gateway, backend, prompt, deadline));
+    fetched.await.cloned()
+}
+
+/// ComfyUI tells the end before it writes the history, so right after an end the entry is looked
+/// for again for a while (P7).
+async fn ask(
     gateway: &Gateway,
     backend: &Backend,
     prompt: &PromptId,

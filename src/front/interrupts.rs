@@ -19,6 +19,7 @@ use crate::gateway::Gateway;
 use crate::net::{now, sleep};
 use crate::routing::ids::PromptId;
 use crate::routing::ledger::State;
+use crate::routing::pending::End;
 
 /// How long after an interrupt it is looked whether the prompt still runs, each time. An interrupt
 /// is noticed between two nodes or steps only; the gap in which one is lost has milliseconds.
@@ -60,8 +61,17 @@ pub async fn interrupt(
     prompts: Vec<PromptId>,
 ) -> Result<(), GatewayError> {
     let limit = gateway.config.fleet.probe_timeout;
-    let queue = backend.read_queue(limit).await;
-    let queue = queue.map_err(|error| asking_failed(backend, &error))?;
+    let queue = match backend.read_queue(limit).await {
+        Ok(queue) => queue,
+        Err(error) if backend.version().is_some_and(|version| version.interrupts_by_id()) => {
+            debug!(backend = %backend.name, %error, "It is not seen what runs; it may know.");
+            for prompt in prompts {
+                send(gateway, backend, &prompt).await?;
+            }
+            return Ok(());
+        }
+        Err(error) => return Err(asking_failed(backend, &error)),
+    };
     let (running, _waiting) = queued_ids(&queue).map_err(|error| asking_failed(backend, &error))?;
     for prompt in prompts.into_iter().filter(|prompt| is_in(&running, prompt)) {
         // At once: servers older than 0.3.57 ignore the id and stop whatever runs.
@@ -106,10 +116,11 @@ async fn follow(gateway: &Gateway, backend: &Backend, prompt: &PromptId) {
     debug!(%prompt, backend = %backend.name, "An interrupted prompt runs on.");
 }
 
+/// True if nobody has to look any more. One that is lost may run all the same.
 fn has_ended(gateway: &Gateway, prompt: &PromptId) -> bool {
     gateway.ledger().get(prompt, now()).is_some_and(|record| match record.state {
-        State::Ended(_) => true,
-        State::Pending | State::Learned => false,
+        State::Ended(End::Succeeded | End::Failed | End::Interrupted | End::Deleted) => true,
+        State::Ended(End::Lost(_)) | State::Pending | State::Learned => false,
     })
 }
 

@@ -255,11 +255,12 @@ async fn made_of(
 fn detail_of_known(gateway: &Gateway, prompt: &PromptId) -> Option<String> {
     let id = gateway.ledger().get(prompt, now())?.client.clone()?;
     let client = gateway.clients.get(&id)?;
-    let pending =
-        client.inspect(|core, _| core.pending().get(prompt).map(|it| (it.backend, it.phase)));
-    let (backend, phase) = pending?;
+    let pending = client.inspect(|core, _| core.pending().get(prompt).cloned())?;
+    if pending.delete_asked {
+        return None;
+    }
+    let (backend, place) = (pending.backend, place_of(pending.phase));
     let mut known = OwnQueue::default();
-    let place = place_of(phase);
     known.add_known(Known { backend, id: prompt, client: &id, number: None, place });
     let (status, item) = known.items().next()?;
     detail_of_item(item, status).ok()

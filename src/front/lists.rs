@@ -255,6 +255,10 @@ impl Queues {
             }
         }
         for (id, (client, pending)) in own.iter().filter(|(id, _)| !seen.contains(*id)) {
+            if pending.delete_asked && self.0.iter().any(|(read, _)| *read == pending.backend) {
+                // It was deleted; that it has ended is found out in a moment.
+                continue;
+            }
             let place = place_of(pending.phase);
             let backend = pending.backend;
             list.add_known(Known { backend, id, client, number: None, place });

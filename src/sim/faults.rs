@@ -82,6 +82,12 @@ impl Faults {
         Duration::from_millis(self.latency_ms)
     }
 
+    /// `None` leaves no gap.
+    #[must_use]
+    pub fn start_delay(&self) -> Option<Duration> {
+        (0 < self.start_delay_ms).then(|| Duration::from_millis(self.start_delay_ms))
+    }
+
     #[must_use]
     pub fn history_delay(&self) -> Duration {
         Duration::from_millis(self.history_delay_ms)

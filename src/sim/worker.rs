@@ -30,7 +30,9 @@ pub(super) async fn work(shared: Arc<Shared>) {
             continue;
         };
         shared.say_status();
-        sleep(Duration::from_millis(shared.faults().start_delay_ms)).await;
+        if let Some(delay) = shared.faults().start_delay() {
+            sleep(delay).await;
+        }
         run(&shared, &item).await;
     }
 }

@@ -59,7 +59,8 @@ fn ids_in(queue: &Answer, list: &str) -> Vec<String> {
 }
 
 fn asked(sim: &Sim, target: &str) -> usize {
-    sim.requests().iter().filter(|seen| seen.target == target).count()
+    // Ids are percent-encoded, hyphens too.
+    sim.requests().iter().filter(|seen| seen.target.replace("%2D", "-") == target).count()
 }
 
 async fn with_cookie(
@@ -244,6 +245,23 @@ async fn askers_at_the_same_time_share_the_readings_of_a_queue() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn askers_at_the_same_time_share_the_fetching_of_an_entry() {
+    let world = World::new(1).await;
+    world.all_up().await;
+    let (prompt, _) = done(&world, "ada", 1).await;
+    world.gateway.entries.forget(&mooring::routing::ids::PromptId::parse(&prompt).unwrap());
+    let sim = world.sim("a");
+    let path = format!("/history/{prompt}");
+    let before = asked(sim, &path);
+    sim.set_faults(|faults| faults.latency_ms = 200);
+    let askers = (0..30).map(|_| world.get("/history?clientId=ada"));
+    for history in futures_util::future::join_all(askers).await {
+        assert_eq!(ids_of_history(&history), std::slice::from_ref(&prompt));
+    }
+    assert_eq!(asked(sim, &path) - before, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_just_submitted_or_deleted_is_seen_at_once() {
     let world = World::new(1).await;
     world.all_up().await;
@@ -255,9 +273,20 @@ async fn what_was_just_submitted_or_deleted_is_seen_at_once() {
     assert_eq!(ids_in(&queue, "queue_pending"), std::slice::from_ref(&waiting));
     let jobs = world.get("/api/jobs?status=pending&clientId=ada").await;
     assert_eq!(ids_of_jobs(&jobs), std::slice::from_ref(&waiting));
-    world.post("/queue?clientId=ada", r#"{"clear": true}"#).await;
-    let client = world.gateway.clients.get(&id("ada")).unwrap();
-    until("the deleted prompt has ended", || client.pending().len() == 1).await;
+    // While a reading that began before is still in flight.
+    let sim = world.sim("a");
+    let before = asked(sim, "/queue");
+    sim.set_faults(|faults| faults.latency_ms = 150);
+    let early = world.get("/queue?clientId=ada");
+    let late = async {
+        until("the first reading is in flight", || before < asked(sim, "/queue")).await;
+        world.post("/queue?clientId=ada", r#"{"clear": true}"#).await;
+        world.get("/queue?clientId=ada").await
+    };
+    let (early, queue) = tokio::join!(early, late);
+    assert_eq!(early.status, 200);
+    assert_eq!(ids_in(&queue, "queue_pending"), [""; 0]);
+    assert_eq!(world.get(&format!("/api/jobs/{waiting}")).await.status, 404);
     let queue = world.get("/queue?clientId=ada").await;
     assert_eq!(ids_in(&queue, "queue_pending"), [""; 0]);
     assert_eq!(ids_in(&queue, "queue_running"), [running]);

@@ -296,6 +296,26 @@ async fn a_reservation_and_the_ledger_survive_a_crash() {
     assert_eq!(taken.header("mooring-error"), "prompt_id_known", "an id is never used twice");
 }
 
+#[tokio::test]
+async fn lists_are_the_same_after_a_crash() {
+    let mut world = Mortal::new(3).await;
+    let mut made = Vec::new();
+    for color in 0..3 {
+        made.push(world.submit("ada", &quick(color)).await.prompt_id());
+        until("it has ended", || world.pending() == 0).await;
+    }
+    let waiting = world.submit("ada", &slow(1000, 60.0)).await.prompt_id();
+    world.restart().await;
+    let history = world.get("/history?clientId=ada").await.json();
+    assert_eq!(
+        history.as_object().unwrap().keys().collect::<Vec<_>>(),
+        made.iter().collect::<Vec<_>>()
+    );
+    let queue = world.get("/queue?clientId=ada").await;
+    assert!(queue.text().contains(&waiting), "{}", queue.text());
+    assert_eq!(world.get("/history?clientId=bob").await.json(), json!({}));
+}
+
 /// T67: all bindings are there after a crash, and a client without a binding gets one.
 #[tokio::test]
 async fn five_hundred_clients_are_bound_after_a_crash_as_they_were() {
