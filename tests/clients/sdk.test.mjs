@@ -111,12 +111,19 @@ test("a prompt that ComfyUI refuses is refused with its reason", { timeout: DEAD
     assert.match(JSON.stringify(failure.cause), /NoSuchNode/);
   });
 
-/** LoadImage → ImageInvert → SaveImage. */
+/**
+ * LoadImage → ImageInvert → SlowSteps → SaveImage. Without the slow one the prompt can be over
+ * before the SDK has read the answer to it and begun to listen, with and without a gateway.
+ */
 function inverting(image) {
   const nodes = {
     1: { class_type: "LoadImage", inputs: { image } },
     2: { class_type: "ImageInvert", inputs: { image: ["1", 0] } },
-    3: { class_type: "SaveImage", inputs: { images: ["2", 0], filename_prefix: "ComfyUI" } },
+    3: { class_type: "SaveImage", inputs: { images: ["4", 0], filename_prefix: "ComfyUI" } },
+    4: {
+      class_type: "SlowSteps",
+      inputs: { image: ["2", 0], steps: 2, seconds: 0.2, fail: false, preview: false },
+    },
   };
   return new PromptBuilder(nodes, [], ["images"]).setOutputNode("images", "3");
 }
