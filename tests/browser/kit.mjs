@@ -10,6 +10,8 @@ const PICTURES = `${ROOT}.cache/browser`;
 
 /** For what a person would wait for; the machine may be slow, but never longer than this. */
 export const PATIENCE_MS = 30_000;
+/** The official page compiles some megabytes of script. */
+export const LOAD_MS = 60_000;
 
 /** A browser with a profile of its own, which is gone when it is closed. */
 export async function openBrowser() {
@@ -28,7 +30,8 @@ export async function openBrowser() {
 
 /**
  * A tab, watched from before its first request: `sockets` are its WebSockets in order, each with
- * the frames that it sent; `problems` are its errors but for those that `allowed` explains.
+ * the frames that it sent and heard; `problems` are its errors but for those that `allowed`
+ * explains.
  */
 export async function openTab(context, url, allowed = []) {
   const page = await context.newPage();
@@ -47,8 +50,9 @@ export function watch(page, origin, allowed = []) {
     if (!allowed.some(({ pattern }) => pattern.test(text))) tab.problems.push(text);
   };
   page.on("websocket", (socket) => {
-    const seen = { url: new URL(socket.url()), sent: [], closed: false };
+    const seen = { url: new URL(socket.url()), sent: [], heard: [], closed: false };
     socket.on("framesent", ({ payload }) => seen.sent.push(payload));
+    socket.on("framereceived", ({ payload }) => seen.heard.push(payload));
     socket.on("close", () => { seen.closed = true; });
     tab.sockets.push(seen);
   });
@@ -69,6 +73,14 @@ export async function until(page, what, look, argument, timeout = PATIENCE_MS) {
     await page.screenshot({ path: `${PICTURES}/${name}.png`, timeout: 5000 }).catch(() => null);
     throw new Error(`${what}: not within ${timeout} ms (see .cache/browser/${name}.png): ${error}`);
   }
+}
+
+/** Waits until the official page has its socket's first word; returns the tab's name. */
+export async function ready(page) {
+  await until(page, "the page is ready", () =>
+    window.app?.graph && window.app.api?.clientId && window.app.api.socket?.readyState === 1,
+  undefined, LOAD_MS);
+  return page.evaluate(() => window.name);
 }
 
 /** Waits for something that happens outside the page. */

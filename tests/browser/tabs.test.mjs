@@ -6,11 +6,9 @@ import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
 import { startFleet } from "../clients/fleet.mjs";
 import { encodePng } from "../clients/png.mjs";
-import { eventually, openBrowser, openTab, until, watch } from "./kit.mjs";
+import { LOAD_MS, eventually, openBrowser, openTab, ready, until, watch } from "./kit.mjs";
 
 const DEADLINE = { timeout: 120_000 };
-/** The page compiles some megabytes of script. */
-const LOAD_MS = 60_000;
 const HEADER = "comfy-client-id";
 const ID = /^[0-9a-f]{32}$/;
 
@@ -35,14 +33,6 @@ before(async () => {
 after(async () => {
   await browser?.close();
 }, DEADLINE);
-
-/** Waits until the page has its socket's first word. */
-async function ready(page) {
-  await until(page, "the page is ready", () =>
-    window.app?.graph && window.app.api?.clientId && window.app.api.socket?.readyState === 1,
-  undefined, LOAD_MS);
-  return page.evaluate(() => window.name);
-}
 
 /** Keeps what a page asks by script, as `{ url, id }`. */
 function listen(page) {

@@ -112,20 +112,20 @@ test("a prompt that ComfyUI refuses is refused with its reason", { timeout: DEAD
   });
 
 /**
- * LoadImage → ImageInvert → SlowSteps → SaveImage. Without the slow one the prompt can be over
- * before the SDK has read the answer to it and begun to listen, with and without a gateway.
+ * LoadImage → ImageInvert → SaveImage, with a pause: a call listens only once its prompt was
+ * answered for, and waits for ever for one that was over by then, on a bare ComfyUI too.
  */
 function inverting(image) {
   const nodes = {
     1: { class_type: "LoadImage", inputs: { image } },
     2: { class_type: "ImageInvert", inputs: { image: ["1", 0] } },
-    3: { class_type: "SaveImage", inputs: { images: ["4", 0], filename_prefix: "ComfyUI" } },
-    4: {
+    3: {
       class_type: "SlowSteps",
       inputs: { image: ["2", 0], steps: 2, seconds: 0.2, fail: false, preview: false },
     },
+    4: { class_type: "SaveImage", inputs: { images: ["3", 0], filename_prefix: "ComfyUI" } },
   };
-  return new PromptBuilder(nodes, [], ["images"]).setOutputNode("images", "3");
+  return new PromptBuilder(nodes, [], ["images"]).setOutputNode("images", "4");
 }
 
 /** Uploads a picture and gets it back inverted, from wherever that was done. */
@@ -147,7 +147,14 @@ async function invert(one, color, name) {
 test(`a pool of three runs ${IMAGE_TO_IMAGE} jobs from picture to picture`,
   { timeout: 2 * DEADLINE_MS }, async () => {
     const pool = new ComfyPool([new ComfyApi(url), new ComfyApi(url), new ComfyApi(url)]);
-    opened.push(pool);
+    opened.push({
+      destroy() {
+        pool.destroy();
+        // A destroyed pool looks for jobs every 100 ms, for ever, unless it waits for a client.
+        pool.getAvailableClient = () => new Promise(() => null);
+        pool.jobQueue.push({});
+      },
+    });
     const colors = Array.from({ length: IMAGE_TO_IMAGE }, (_, index) => 0x010203 * (index + 1));
     const jobs = colors.map((color, index) => (one) =>
       invert(one, color, `input${index % NAMES}.png`));

@@ -2,9 +2,10 @@
 //! T54, T59, T65 and T80 of the fault list.
 //!
 //! The rows that are elsewhere: T45 and T46 in `backends.rs` and `restart.rs`, T47 and T49 in
-//! `backends.rs`, T58, T63 and T64 in `races.rs`, T62 in `kills.rs`, T67 in `restart.rs`, T69 in
-//! `journal.rs`, T70 and T71 in `stop.rs`. T78: the wall clock is read to write and restore records
-//! only (`clippy.toml` refuses it elsewhere); one that jumps is tried in `journal/restore.rs`.
+//! `backends.rs`, T58, T63 and T64 in `races.rs`, T62 in `kills.rs`, T66 in `bodies.rs`, T67 in
+//! `restart.rs`, T69 in `journal.rs`, T70 and T71 in `stop.rs`. T78: the wall clock is read to
+//! write and restore records only (`clippy.toml` refuses it elsewhere); one that jumps is tried in
+//! `journal/restore.rs`.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

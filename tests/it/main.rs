@@ -7,6 +7,7 @@
 )]
 
 mod backends;
+mod bodies;
 mod daemon;
 mod docs;
 mod ends;

@@ -281,6 +281,7 @@ impl Story {
         let (prompt, backend) = (answer.prompt_id(), answer.backend().to_owned());
         let sim = self.world.sim(&backend);
         until("it runs", || sim.ledger().executed.contains_key(&prompt)).await;
+        self.is_listed_for_its_owner_only(&prompt, owner, stranger).await;
         let named = json!({ "delete": [prompt] }).to_string();
         let interrupt = json!({ "prompt_id": prompt }).to_string();
         let cancel = format!("/api/jobs/{prompt}/cancel");
@@ -312,6 +313,22 @@ impl Story {
         assert_eq!(own.status, 200);
         self.ended.push((owner, prompt.clone(), backend));
         self.images_of(owner, &prompt).await;
+    }
+
+    /// What runs is in its owner's lists, in no stranger's, and nobody is shown its graph.
+    async fn is_listed_for_its_owner_only(&self, prompt: &str, owner: &str, stranger: &str) {
+        for path in ["/queue", "/api/jobs"] {
+            for client in [owner, stranger] {
+                let listed = self.world.get(&format!("{path}?clientId={client}")).await.text();
+                let is_due = client == owner;
+                assert_eq!(listed.contains(prompt), is_due, "{path} of {client}: {listed}");
+            }
+            let bare = self.world.get(path).await.text();
+            let is_told = bare.contains("class_type") || bare.contains(&format!("\"{owner}\""));
+            assert!(!is_told, "{path}: {bare}");
+        }
+        let job = self.world.get(&format!("/api/jobs/{prompt}?clientId={stranger}")).await;
+        assert!(job.status < 500, "{}", job.text());
     }
 
     /// Lists have one's own and nobody else's.

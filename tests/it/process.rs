@@ -108,6 +108,14 @@ impl Daemon {
         self.child.wait().unwrap();
     }
 
+    /// A line of what the system says of its memory, in bytes.
+    pub(crate) fn memory(&self, line: &str) -> usize {
+        let status = format!("/proc/{}/status", self.child.id());
+        let status = std::fs::read_to_string(status).unwrap();
+        let found = status.lines().find_map(|text| text.strip_prefix(line)).unwrap();
+        found.trim().trim_end_matches(" kB").parse::<usize>().unwrap() << 10
+    }
+
     /// How many prompts are pending.
     pub(crate) async fn pending(&self) -> usize {
         self.metric("mooring_prompts_pending").await
