@@ -15,11 +15,13 @@
 //! - [`socket`]: the task of a browser socket
 //! - [`registry`]: all clients, and the sweep over them
 //! - [`reconcile`]: ends found by asking
+//! - [`early`]: events that came before the answer to their submission (pure)
 //! - [`disowned`]: prompts whose events are nobody's any more (pure)
 //! - [`release`]: a binding that is let go, safely or by force
 //! - [`restart`]: a client as it was before a restart
 
 pub mod disowned;
+pub mod early;
 pub mod link;
 pub mod log;
 pub mod orphan;
@@ -52,6 +54,7 @@ use crate::routing::pending::{Pending, Phase};
 use crate::routing::place::FleetNow;
 use crate::ws::Frame;
 use disowned::Disowned;
+use early::Early;
 use link::Link;
 use log::{EventLog, LogBudget};
 use slot::Slot;
@@ -83,6 +86,8 @@ struct State {
     wants_logs: bool,
     /// Nodes of pending prompts whose binary frames are outputs and not previews.
     output_nodes: HashMap<PromptId, Vec<String>>,
+    /// What came before the answer to its submission.
+    early: Early,
     /// Prompts that were answered or told to be nowhere: what is said of them is nobody's.
     disowned: Disowned,
     /// `executing` without a prompt, from a backend that works on one whose start was not heard.
@@ -132,6 +137,7 @@ impl Client {
             closing: Vec::new(),
             wants_logs: false,
             output_nodes: HashMap::new(),
+            early: Early::default(),
             disowned: Disowned::default(),
             unclaimed: None,
             missed: BTreeMap::new(),

@@ -217,6 +217,7 @@ enum Care {
 
 impl Client {
     fn look_after(self: &Arc<Self>, gateway: &Arc<Gateway>, now: Instant) {
+        self.wait_no_longer(gateway, now);
         match self.care(gateway, now) {
             Care::Nothing => {}
             Care::Rebind => self.bind_socket(gateway),

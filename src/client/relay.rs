@@ -4,10 +4,11 @@
 //! understood passes untouched and in order.
 
 use std::borrow::Cow;
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard};
 use std::time::Instant;
 
 use super::disowned::Why;
+use super::early::Arrival;
 use super::link::{Link, Phase as LinkPhase};
 use super::log::Kept;
 use super::queue::Class;
@@ -17,6 +18,7 @@ use crate::comfy::event::{self, Event};
 use crate::comfy::preview::{self, Binary};
 use crate::config::StatusCounts;
 use crate::gateway::Gateway;
+use crate::net::now;
 use crate::operate;
 use crate::routing::files::Maker;
 use crate::routing::ids::{BackendId, PromptId};
@@ -35,6 +37,48 @@ impl Client {
         // Before anybody is told of it: whoever is told asks for the file at once.
         let frame = self.named(gateway, link.backend, frame);
         let mut state = self.state();
+        match state.early.arrived(link, &frame, now) {
+            Arrival::Now => self.take(state, gateway, link, frame, now),
+            Arrival::Waits => {}
+            Arrival::Full => {
+                drop(state);
+                self.catch_up(gateway);
+            }
+        }
+    }
+
+    /// The answer to a submission is on its way: what came of it already may follow.
+    pub fn answered(&self, gateway: &Arc<Gateway>, prompt: &PromptId) {
+        if self.state().early.answered(prompt) {
+            self.catch_up(gateway);
+        }
+    }
+
+    /// An answer that has not come by now is no reason to keep anything from the sockets.
+    pub(super) fn wait_no_longer(&self, gateway: &Arc<Gateway>, now: Instant) {
+        if self.state().early.give_up(now) {
+            self.catch_up(gateway);
+        }
+    }
+
+    /// Passes on what waited. What comes meanwhile is put behind it.
+    fn catch_up(&self, gateway: &Arc<Gateway>) {
+        loop {
+            let mut state = self.state();
+            let Some((link, frame)) = state.early.due() else { return };
+            self.take(state, gateway, &link, frame, now());
+        }
+    }
+
+    /// Takes a frame whose turn it is, under the lock.
+    fn take(
+        &self,
+        mut state: MutexGuard<'_, State>,
+        gateway: &Arc<Gateway>,
+        link: &Arc<Link>,
+        frame: Frame,
+        now: Instant,
+    ) {
         // After a reset or a move, what an old link still says is nobody's.
         if !state.link.as_ref().is_some_and(|current| Arc::ptr_eq(current, link)) {
             return;
@@ -369,7 +413,7 @@ mod tests {
     use super::*;
     use crate::config::Config;
     use crate::journal::Journal;
-    use crate::net::{Tcp, now};
+    use crate::net::Tcp;
     use crate::routing::ids::ClientId;
     use crate::tasks::Tasks;
 

@@ -46,6 +46,7 @@ impl Client {
         let submit = |state: &mut State, fleet: FleetNow<'_>, now| {
             let decision = state.core.submit(prompt.clone(), max, fleet, now)?;
             state.disowned.forget(prompt);
+            state.early.expect(prompt);
             // The ledger may have forgotten an older prompt of this id before the log has.
             state.log.withdraw(prompt);
             gateway.fleet.get(decision.backend).load.expect_one();

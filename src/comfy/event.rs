@@ -90,9 +90,10 @@ pub fn read(text: &[u8]) -> Event<'_> {
 /// True for `executed`, which tells of files; a look at the first bytes.
 #[must_use]
 pub fn is_executed(text: &[u8]) -> bool {
-    match text.strip_prefix(br#"{"type": ""#) {
-        Some(rest) => rest.starts_with(b"executed\""),
-        None => matches!(read(text), Event::Executed { .. }),
+    match kind(text) {
+        Some(Kind::Borrowed(kind)) => kind == b"executed",
+        Some(Kind::Parsed(kind)) => kind == "executed",
+        None => false,
     }
 }
 

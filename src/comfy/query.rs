@@ -1,22 +1,21 @@
 //! Parameters of a raw query, read as aiohttp reads them: percent-decoded, `+` is a space.
 
+use std::borrow::Cow;
+
 /// The first value of a parameter.
 #[must_use]
 pub fn parameter(raw_query: &str, name: &str) -> Option<String> {
-    raw_query.split('&').find_map(|pair| {
-        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-        (decode(key) == name).then(|| decode(value))
-    })
+    find(raw_query, name).map(Cow::into_owned)
 }
 
 /// The client that a query names.
 #[must_use]
-pub fn client_id(raw_query: &str) -> Option<String> {
+pub fn client_id(raw_query: &str) -> Option<Cow<'_, str>> {
     // The most frequent queries have none; decoding every key of those would be waste.
     if !raw_query.contains("lient") && !raw_query.contains('%') {
         return None;
     }
-    parameter(raw_query, "clientId")
+    find(raw_query, "clientId")
 }
 
 /// The same query with another value for a parameter: at the first place where it stands, else at
@@ -47,9 +46,20 @@ pub fn encode(value: &str) -> String {
     percent_encoding::utf8_percent_encode(value, KEPT).to_string()
 }
 
-fn decode(text: &str) -> String {
+fn find<'a>(raw_query: &'a str, name: &str) -> Option<Cow<'a, str>> {
+    raw_query.split('&').find_map(|pair| {
+        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+        (decode(key) == name).then(|| decode(value))
+    })
+}
+
+/// Most keys and values have no escapes, and are what they are.
+fn decode(text: &str) -> Cow<'_, str> {
+    if memchr::memchr2(b'%', b'+', text.as_bytes()).is_none() {
+        return Cow::Borrowed(text);
+    }
     let spaced = text.replace('+', " ");
-    percent_encoding::percent_decode_str(&spaced).decode_utf8_lossy().into_owned()
+    Cow::Owned(percent_encoding::percent_decode_str(&spaced).decode_utf8_lossy().into_owned())
 }
 
 #[cfg(test)]

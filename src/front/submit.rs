@@ -43,6 +43,7 @@ use crate::routing::files::Maker;
 use crate::routing::ids::{ClientId, PromptId};
 use crate::routing::ledger::State;
 use crate::routing::pending::End;
+use crate::tap::{Tap, tapped};
 use inputs::Inputs;
 
 /// The largest answer to a submission: `node_errors` of a large graph.
@@ -88,6 +89,11 @@ pub async fn submit(gateway: &Arc<Gateway>, who: &Who, request: Request<Incoming
 
 /// Runs the submission in its own task, and waits for it as long as a client would.
 async fn outcome(gateway: &Arc<Gateway>, sending: Sending, parts: Parts, body: Bytes) -> Answer {
+    let answered = Answered {
+        gateway: Arc::clone(gateway),
+        client: Arc::clone(&sending.client),
+        prompt: sending.prompt.clone(),
+    };
     let unknown = GatewayError::StateUnknown {
         backend: sending.target.backend.name.clone(),
         prompt: sending.prompt.to_string(),
@@ -99,9 +105,33 @@ async fn outcome(gateway: &Arc<Gateway>, sending: Sending, parts: Parts, body: B
         let _ = tell.send(answer);
     });
     match timeout(gateway.config.prompts.answer_limit, told).await {
-        Ok(Ok(answer)) => answer,
+        Ok(Ok(answer)) => answer.map(|answer| {
+            let (parts, body) = answer.into_parts();
+            Response::from_parts(parts, tapped(body, Box::new(answered)))
+        }),
         Ok(Err(_)) => Err(GatewayError::Stopping),
         Err(_elapsed) => Err(unknown),
+    }
+}
+
+/// A submission whose answer is not written yet. However that ends, its events may follow.
+struct Answered {
+    gateway: Arc<Gateway>,
+    client: Arc<Client>,
+    prompt: PromptId,
+}
+
+impl Tap for Answered {
+    fn passed(&mut self, _data: &[u8]) -> bool {
+        true
+    }
+
+    fn finished(self: Box<Self>) {}
+}
+
+impl Drop for Answered {
+    fn drop(&mut self) {
+        self.client.answered(&self.gateway, &self.prompt);
     }
 }
 

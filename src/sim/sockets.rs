@@ -31,7 +31,8 @@ pub(super) fn upgrade(shared: &Arc<Shared>, request: &mut Request<Incoming>) -> 
  Can \"Upgrade\" only to \"WebSocket\".";
         return text(400, message);
     };
-    let given = query::client_id(request.uri().query().unwrap_or(""));
+    let given =
+        query::client_id(request.uri().query().unwrap_or("")).map(std::borrow::Cow::into_owned);
     let sid = given.filter(|id| !id.is_empty()).unwrap_or_else(|| new_id().simple().to_string());
     let task = {
         let shared = Arc::clone(shared);
