@@ -37,8 +37,6 @@ const ORPHAN_PING: &[u8] = b"orphan?";
 /// A link that lasted so long is dialled again at once.
 const STEADY: Duration = Duration::from_secs(1);
 
-const READ_BUFFER: usize = 4 << 10;
-
 /// Messages of a client that wait for the link to be written; more are dropped, as ComfyUI reads
 /// none but the first.
 const OUTGOING_MAX: usize = 8;
@@ -194,7 +192,8 @@ impl Runner {
             let stop = self.link.stop.clone();
             let opened = tokio::select! {
                 biased;
-                opened = self.open() => opened,
+                // Dialling takes much room for a short time; a link is open for hours.
+                opened = Box::pin(self.open()) => opened,
                 () = stop.cancelled() => return,
             };
             match opened {
@@ -248,7 +247,7 @@ impl Runner {
             .map_err(|error| error.to_string())?;
         let path = format!("/ws?clientId={}", encode_segment(self.client.id.as_str()));
         let message = usize::try_from(self.gateway.config.sockets.max_from_backend);
-        let limits = Limits { message: message.unwrap_or(usize::MAX), read_buffer: READ_BUFFER };
+        let limits = Limits { message: message.unwrap_or(usize::MAX) };
         let mut channel = ws::connect(stream, &backend.authority, &path, limits)
             .await
             .map_err(|error| error.to_string())?;

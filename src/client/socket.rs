@@ -21,9 +21,6 @@ use crate::gateway::Gateway;
 use crate::net::now;
 use crate::ws::{Channel, Frame, Limits, Opcode, ReceiveError, may_be_sent};
 
-/// The read buffer of a browser socket: what an idle one costs. Browsers say little.
-const READ_BUFFER: usize = 1 << 10;
-
 /// How long a closing handshake may take.
 const FAREWELL: Duration = Duration::from_secs(5);
 
@@ -31,7 +28,7 @@ const FAREWELL: Duration = Duration::from_secs(5);
 #[must_use]
 pub fn limits(config: &SocketsConfig) -> Limits {
     let message = usize::try_from(config.max_from_client).unwrap_or(usize::MAX);
-    Limits { message, read_buffer: READ_BUFFER }
+    Limits { message }
 }
 
 /// Serves a browser socket until it ends.
@@ -186,7 +183,7 @@ impl<'a> Socket<'a> {
                     Some(SocketEnd::Closed(frame.close_reason().map(|(code, _)| code)))
                 }
                 Opcode::Ping => {
-                    // The library has queued the pong; it leaves with the next flush.
+                    // The channel has queued the pong; it leaves with the next flush.
                     self.needs_flush = true;
                     None
                 }
@@ -247,7 +244,7 @@ impl<'a> Socket<'a> {
     async fn say_goodbye(&mut self, end: SocketEnd) {
         let frame = match end {
             SocketEnd::Closing(code, reason) => Frame::close(code, reason),
-            // The library has echoed the close; it has to leave.
+            // The channel has echoed the close; it has to leave.
             SocketEnd::Closed(code) => {
                 Frame::close(code.filter(|code| may_be_sent(*code)).unwrap_or(1000), "")
             }

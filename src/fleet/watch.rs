@@ -23,7 +23,7 @@ use crate::tasks::Tasks;
 use crate::ws::{self, Channel, Frame, Limits, Opcode};
 
 /// Enough for any `status`; other broadcasts are read and forgotten.
-const LIMITS: Limits = Limits { message: 64 << 20, read_buffer: 4 << 10 };
+const LIMITS: Limits = Limits { message: 64 << 20 };
 
 /// The pause after the first failed attempt, and after each further one, up to the last.
 const PAUSES: [Duration; 4] = [

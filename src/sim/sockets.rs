@@ -18,7 +18,7 @@ use crate::net::new_id;
 use crate::ws::{self, Channel, Frame, Limits, Opcode};
 
 /// aiohttp drops the connection of a client that sends more in one message.
-const LIMITS: Limits = Limits { message: 4 << 20, read_buffer: 4 << 10 };
+const LIMITS: Limits = Limits { message: 4 << 20 };
 
 /// Answers the opening handshake.
 pub(super) fn upgrade(shared: &Arc<Shared>, request: &mut Request<Incoming>) -> Response<SimBody> {

@@ -13,8 +13,10 @@ use tokio_tungstenite::client_async_with_config;
 use tokio_tungstenite::tungstenite::Error;
 use tokio_tungstenite::tungstenite::handshake::client::generate_key;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 
-use super::{Channel, Limits};
+use super::tail::Noted;
+use super::{Channel, Limits, Role};
 use crate::net::Stream;
 
 /// A request to `/ws` that is not an opening handshake.
@@ -57,7 +59,8 @@ impl Upgrade {
     pub async fn channel(self, limits: Limits) -> Option<Channel> {
         let upgraded = self.on_upgrade.await.ok()?;
         let parts = upgraded.downcast::<TokioIo<Stream>>().ok()?;
-        Some(Channel::server(parts.io.into_inner(), parts.read_buf.to_vec(), limits).await)
+        let stream = parts.io.into_inner();
+        Some(Channel::new(stream, Role::Server, &parts.read_buf, limits))
     }
 }
 
@@ -139,8 +142,13 @@ pub async fn connect(
         .header(SEC_WEBSOCKET_KEY, generate_key())
         .body(())
         .map_err(|error| ConnectError::Failed(error.to_string()))?;
-    match client_async_with_config(request, stream, Some(Channel::config(limits))).await {
-        Ok((inner, _response)) => Ok(Channel::client(inner)),
+    let config = WebSocketConfig::default().read_buffer_size(0).write_buffer_size(0);
+    match client_async_with_config(request, Noted::new(stream), Some(config)).await {
+        Ok((library, _response)) => {
+            let headless = || ConnectError::Failed("the answer has no end".to_owned());
+            let (stream, early) = library.into_inner().into_parts().ok_or_else(headless)?;
+            Ok(Channel::new(stream, Role::Client, &early, limits))
+        }
         Err(Error::Http(response)) => Err(ConnectError::Refused(response.status())),
         Err(error) => Err(ConnectError::Failed(error.to_string())),
     }

@@ -1,16 +1,28 @@
 //! WebSocket frames in and out (RFC 6455), and the handshakes of both sides.
 //!
-//! The rest of the program sees [`Frame`] and [`Channel`]; the WebSocket library's types stay in
-//! `channel`. Pings are answered here, per hop, and are never relayed. Extensions are neither
-//! offered nor accepted: the library has no permessage-deflate, so a relayed offer would corrupt
-//! the stream.
+//! The rest of the program sees [`Frame`] and [`Channel`]:
+//!
+//! - `handshake` opens a connection, with the WebSocket library, whose types stay there;
+//! - `tail` catches what that library had read beyond the handshake;
+//! - `decode` and `encode` are the frames as bytes, and `mask` what clients do to them;
+//! - `channel` is an open connection.
+//!
+//! Pings are answered here, per hop, and are never relayed. Extensions are neither offered nor
+//! accepted: there is no permessage-deflate, so a relayed offer would corrupt the stream.
 
 mod channel;
+mod decode;
+#[cfg(test)]
+mod differential;
+mod encode;
 mod handshake;
+mod mask;
+mod tail;
 
 use bytes::Bytes;
 
-pub use channel::{Channel, Limits, ReceiveError};
+pub use channel::{Channel, Limits};
+pub use decode::ReceiveError;
 pub use handshake::{ConnectError, HandshakeError, Upgrade, accept, connect};
 
 /// What a frame carries. Fragments have been put together before a frame is seen.
@@ -21,6 +33,33 @@ pub enum Opcode {
     Ping,
     Pong,
     Close,
+}
+
+impl Opcode {
+    fn is_control(self) -> bool {
+        match self {
+            Self::Text | Self::Binary => false,
+            Self::Ping | Self::Pong | Self::Close => true,
+        }
+    }
+
+    /// RFC 6455 section 11.8.
+    fn code(self) -> u8 {
+        match self {
+            Self::Text => 0x1,
+            Self::Binary => 0x2,
+            Self::Close => 0x8,
+            Self::Ping => 0x9,
+            Self::Pong => 0xa,
+        }
+    }
+}
+
+/// Which side of a connection we are: clients mask, servers do not.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Role {
+    Client,
+    Server,
 }
 
 /// One whole message, or a control frame. Cheap to clone: the payload is shared.

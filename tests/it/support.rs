@@ -243,7 +243,7 @@ pub(crate) struct Socket {
 
 impl Socket {
     pub(crate) async fn open(to: SocketAddr, path: &str) -> Self {
-        let limits = Limits { message: 128 << 20, read_buffer: 4096 };
+        let limits = Limits { message: 128 << 20 };
         let opened = async {
             let stream = network().connect(&to.ip().to_string(), to.port()).await.unwrap();
             ws::connect(stream, &to.to_string(), path, limits).await.unwrap()

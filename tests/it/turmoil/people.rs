@@ -383,7 +383,7 @@ impl Person {
 
     async fn open(&self) -> Option<Channel> {
         let stream = self.network.connect(GATEWAY, PORT).await.ok()?;
-        let limits = Limits { message: 64 << 20, read_buffer: 4 << 10 };
+        let limits = Limits { message: 64 << 20 };
         let path = format!("/ws?clientId={}", self.name);
         ws::connect(stream, GATEWAY, &path, limits).await.ok()
     }
