@@ -432,6 +432,7 @@ mod tests {
         let near = Nearness::default();
         let submitted = client.submit(gateway, &prompt, Vec::new(), &near).unwrap().unwrap();
         client.accepted(&prompt);
+        client.answered(gateway, &prompt);
         (client, submitted.1)
     }
 
