@@ -9,6 +9,7 @@
 //! - [`queue`]: what waits for one browser socket (pure)
 //! - [`orphan`]: when a backend has forgotten a link (pure)
 //! - [`relay`]: an event on its way from the link to the log and the queues
+//! - [`named`]: events with the names of their files
 //! - [`submissions`]: prompts on their way to a backend
 //! - [`tell`]: what sockets are told that no backend said
 //! - [`slot`]: a browser socket's place in the state
@@ -24,6 +25,7 @@ pub mod disowned;
 pub mod early;
 pub mod link;
 pub mod log;
+pub mod named;
 pub mod orphan;
 pub mod queue;
 pub mod reconcile;

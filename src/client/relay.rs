@@ -20,7 +20,6 @@ use crate::config::StatusCounts;
 use crate::gateway::Gateway;
 use crate::net::now;
 use crate::operate;
-use crate::routing::files::Maker;
 use crate::routing::ids::{BackendId, PromptId};
 use crate::routing::pending::{End, Heard, Loss, Pending, Sighted};
 use crate::ws::{Frame, Opcode};
@@ -102,28 +101,6 @@ impl Client {
         if let Some((prompt, end)) = ended {
             gateway.prompt_ended(&prompt, end, told);
         }
-    }
-
-    /// The frame with the names of its files as clients are given them (R3).
-    fn named(&self, gateway: &Gateway, backend: BackendId, frame: Frame) -> Frame {
-        if frame.opcode != Opcode::Text || !event::is_executed(&frame.payload) {
-            return frame;
-        }
-        let maker = [Maker::Client(self.id.clone())];
-        let payload = gateway.name_outputs(backend, &maker, frame.payload);
-        Frame { payload, ..frame }
-    }
-
-    /// The events that a history entry tells of, with the names of its files as clients are given
-    /// them.
-    pub(super) fn named_history(
-        &self,
-        gateway: &Gateway,
-        (backend, prompt): (BackendId, &PromptId),
-        history: &Ended,
-    ) -> Vec<Frame> {
-        let frames = history.events(prompt.as_str()).into_iter().map(Frame::text);
-        frames.map(|frame| self.named(gateway, backend, frame)).collect()
     }
 
     /// Asking found something about a prompt. If that settles it, what its sockets have not been
