@@ -2,7 +2,7 @@
 
 CARGO ?= cargo
 
-.PHONY: demo test fmt lint doc clients browser soak bench deploy-check
+.PHONY: demo test fmt lint doc instructions clients browser soak bench deploy-check
 
 # Three simulated backends and the gateway: http://127.0.0.1:8180
 demo:
@@ -10,7 +10,7 @@ demo:
 
 # All that must pass before a change is taken. The tests of the crate come last, so that the last
 # lines are theirs.
-test: fmt lint doc deploy-check clients browser
+test: fmt lint doc deploy-check instructions clients browser
 	$(CARGO) test --locked
 
 fmt:
@@ -25,6 +25,10 @@ doc:
 # Real clients from their registries, and a real browser, against the gateway.
 clients browser:
 	@if [ -x tests/$@/run ]; then tests/$@/run; fi
+
+# The hot paths' instructions, against benches/instructions/baseline.json.
+instructions:
+	benches/instructions/run
 
 # What is under deploy/, with the tools that can be had; DOCKER=1 also builds the image.
 deploy-check:

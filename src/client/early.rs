@@ -129,7 +129,7 @@ mod tests {
     }
 
     fn link() -> Arc<Link> {
-        Link::new(BackendId(0), CancellationToken::new()).0
+        Link::new(BackendId(0), CancellationToken::new())
     }
 
     fn texts(early: &mut Early) -> Vec<String> {

@@ -5,11 +5,12 @@
 //! misses what the watch link got is dialled anew: see
 //! [`Link::probe_if_suspect`].
 
+use std::collections::VecDeque;
 use std::pin::pin;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use tokio::sync::mpsc;
+use tokio::sync::Notify;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
@@ -75,27 +76,26 @@ pub struct Link {
     pub backend: BackendId,
     phase: Watched<Phase>,
     stop: CancellationToken,
-    outgoing: mpsc::Sender<Frame>,
+    /// What is to be sent. No channel: those of thousands of links that say nothing would take
+    /// 2 KB each.
+    outgoing: Mutex<VecDeque<Frame>>,
+    /// There is something to send.
+    has_outgoing: Notify,
     seen: Mutex<Seen>,
 }
-
-/// What the task of a link takes from its client.
-#[derive(Debug)]
-pub struct Outgoing(mpsc::Receiver<Frame>);
 
 impl Link {
     /// A link that is not yet run.
     #[must_use]
-    pub fn new(backend: BackendId, stop: CancellationToken) -> (Arc<Self>, Outgoing) {
-        let (outgoing, receiver) = mpsc::channel(OUTGOING_MAX);
-        let link = Self {
+    pub fn new(backend: BackendId, stop: CancellationToken) -> Arc<Self> {
+        Arc::new(Self {
             backend,
             phase: Watched::new(Phase::Dialling),
             stop,
-            outgoing,
+            outgoing: Mutex::default(),
+            has_outgoing: Notify::new(),
             seen: Mutex::default(),
-        };
-        (Arc::new(link), Outgoing(receiver))
+        })
     }
 
     #[must_use]
@@ -116,8 +116,23 @@ impl Link {
 
     /// Sends a client's message to the backend, if there is room.
     pub fn send(&self, frame: Frame) {
+        let mut outgoing = self.outgoing.lock().expect("never poisoned: no panic while held");
         // ComfyUI ignores all but the first, which is ours; nothing is lost.
-        let _ = self.outgoing.try_send(frame);
+        if outgoing.len() < OUTGOING_MAX {
+            outgoing.push_back(frame);
+            self.has_outgoing.notify_one();
+        }
+    }
+
+    /// The next message to send. Cancel safe.
+    async fn next_outgoing(&self) -> Frame {
+        loop {
+            let next = self.outgoing.lock().expect("never poisoned: no panic while held").pop_front();
+            match next {
+                Some(frame) => return frame,
+                None => self.has_outgoing.notified().await,
+            }
+        }
     }
 
     /// A `status` arrived on it.
@@ -149,13 +164,12 @@ pub async fn run(
     gateway: Arc<Gateway>,
     client: Arc<Client>,
     link: Arc<Link>,
-    outgoing: Outgoing,
     before: Vec<Arc<Link>>,
 ) {
     for old in before {
         old.phase.wait_for(|phase| phase == Phase::Closed).await;
     }
-    let mut runner = Runner { gateway, client, link, outgoing };
+    let mut runner = Runner { gateway, client, link };
     runner.run().await;
     runner.link.phase.set(Phase::Closed);
     runner.client.link_ended(&runner.link);
@@ -165,7 +179,6 @@ struct Runner {
     gateway: Arc<Gateway>,
     client: Arc<Client>,
     link: Arc<Link>,
-    outgoing: Outgoing,
 }
 
 /// A link that was just negotiated.
@@ -290,7 +303,7 @@ impl Runner {
                 // What has come is read before silence is judged.
                 biased;
                 () = &mut stopped => return LinkEnd::Asked,
-                Some(frame) = self.outgoing.0.recv() => {
+                frame = self.link.next_outgoing() => {
                     if !send_within(channel, frame, ping_interval).await {
                         return LinkEnd::Lost;
                     }

@@ -320,13 +320,13 @@ impl Client {
         }
         self.is_active.store(true, Ordering::Relaxed);
         state.let_go_of_link();
-        let (link, outgoing) = Link::new(backend, gateway.tasks.child_token());
+        let link = Link::new(backend, gateway.tasks.child_token());
         // Never two with one id to the same backend at the same time (S1).
         let before =
             state.closing.iter().filter(|old| old.backend == backend).map(Arc::clone).collect();
         state.link = Some(Arc::clone(&link));
         let run =
-            link::run(Arc::clone(gateway), Arc::clone(self), Arc::clone(&link), outgoing, before);
+            link::run(Arc::clone(gateway), Arc::clone(self), Arc::clone(&link), before);
         gateway.tasks.spawn(run);
         link
     }

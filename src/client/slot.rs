@@ -73,6 +73,8 @@ impl Client {
         for frame in &replay {
             slot.push(Class::Lasting, frame);
         }
+        // Nearly every client has one.
+        state.sockets.reserve_exact(1);
         state.sockets.push(slot);
         drop(state);
         gateway.metrics.sockets.inc();
