@@ -159,7 +159,7 @@ fn body(bytes: usize) -> Bytes {
     let node = |id: usize| {
         let text = "a quiet harbour at dawn, ".repeat(8);
         format!(
-            r#""{id}": {{"class_type": "CLIPTextEncode", "inputs": {{"text": "{text}", "clip": ["4", 1]}}}}"#
+            r#""{id}": {{"class_type": "CLIP", "inputs": {{"text": "{text}", "clip": ["4", 1]}}}}"#
         )
     };
     let nodes: Vec<String> = (0..bytes / 280).map(node).collect();

@@ -5,18 +5,17 @@
 //! misses what the watch link got is dialled anew: see
 //! [`Link::probe_if_suspect`].
 
-use std::collections::VecDeque;
 use std::pin::pin;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use tokio::sync::Notify;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use super::Client;
 use super::orphan::Seen;
+use super::outgoing::Outgoing;
 use crate::comfy::event::{self, Event};
 use crate::fleet::ask::encode_segment;
 use crate::fleet::backend::Backend;
@@ -37,10 +36,6 @@ const ORPHAN_PING: &[u8] = b"orphan?";
 
 /// A link that lasted so long is dialled again at once.
 const STEADY: Duration = Duration::from_secs(1);
-
-/// Messages of a client that wait for the link to be written; more are dropped, as ComfyUI reads
-/// none but the first.
-const OUTGOING_MAX: usize = 8;
 
 const PAUSES: [Duration; 4] = [
     Duration::from_millis(50),
@@ -76,11 +71,7 @@ pub struct Link {
     pub backend: BackendId,
     phase: Watched<Phase>,
     stop: CancellationToken,
-    /// What is to be sent. No channel: those of thousands of links that say nothing would take
-    /// 2 KB each.
-    outgoing: Mutex<VecDeque<Frame>>,
-    /// There is something to send.
-    has_outgoing: Notify,
+    outgoing: Outgoing,
     seen: Mutex<Seen>,
 }
 
@@ -92,8 +83,7 @@ impl Link {
             backend,
             phase: Watched::new(Phase::Dialling),
             stop,
-            outgoing: Mutex::default(),
-            has_outgoing: Notify::new(),
+            outgoing: Outgoing::default(),
             seen: Mutex::default(),
         })
     }
@@ -116,23 +106,8 @@ impl Link {
 
     /// Sends a client's message to the backend, if there is room.
     pub fn send(&self, frame: Frame) {
-        let mut outgoing = self.outgoing.lock().expect("never poisoned: no panic while held");
         // ComfyUI ignores all but the first, which is ours; nothing is lost.
-        if outgoing.len() < OUTGOING_MAX {
-            outgoing.push_back(frame);
-            self.has_outgoing.notify_one();
-        }
-    }
-
-    /// The next message to send. Cancel safe.
-    async fn next_outgoing(&self) -> Frame {
-        loop {
-            let next = self.outgoing.lock().expect("never poisoned: no panic while held").pop_front();
-            match next {
-                Some(frame) => return frame,
-                None => self.has_outgoing.notified().await,
-            }
-        }
+        self.outgoing.push(frame);
     }
 
     /// A `status` arrived on it.
@@ -303,7 +278,7 @@ impl Runner {
                 // What has come is read before silence is judged.
                 biased;
                 () = &mut stopped => return LinkEnd::Asked,
-                frame = self.link.next_outgoing() => {
+                frame = self.link.outgoing.next() => {
                     if !send_within(channel, frame, ping_interval).await {
                         return LinkEnd::Lost;
                     }

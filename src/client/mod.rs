@@ -7,6 +7,7 @@
 //! - [`link`]: the one socket to its backend
 //! - [`log`]: events kept to be sent again (pure)
 //! - [`queue`]: what waits for one browser socket (pure)
+//! - [`outgoing`]: what is to be sent on a link
 //! - [`orphan`]: when a backend has forgotten a link (pure)
 //! - [`relay`]: an event on its way from the link to the log and the queues
 //! - [`named`]: events with the names of their files
@@ -27,6 +28,7 @@ pub mod link;
 pub mod log;
 pub mod named;
 pub mod orphan;
+pub mod outgoing;
 pub mod queue;
 pub mod reconcile;
 pub mod registry;
@@ -325,8 +327,7 @@ impl Client {
         let before =
             state.closing.iter().filter(|old| old.backend == backend).map(Arc::clone).collect();
         state.link = Some(Arc::clone(&link));
-        let run =
-            link::run(Arc::clone(gateway), Arc::clone(self), Arc::clone(&link), before);
+        let run = link::run(Arc::clone(gateway), Arc::clone(self), Arc::clone(&link), before);
         gateway.tasks.spawn(run);
         link
     }

@@ -242,7 +242,7 @@ sections! {
         /// When names carry their backend: where another backend's file has the plain name, or
         /// `never`.
         tag: Tags = "ambiguous";
-        /// Names of files remembered; one takes about 200 bytes.
+        /// Names of files remembered; one takes about 420 bytes.
         ledger: Count { min: 1, max: 100_000_000 } = "1000000";
         /// How long they are remembered.
         ledger_age: Span { min: 60 * S, max: 3650 * DAY } = "7d";
