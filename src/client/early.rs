@@ -8,7 +8,7 @@
 //! # Invariants
 //!
 //! - What waits leaves in the order in which it came, before anything newer.
-//! - It never holds more than [`FRAMES_MAX`] frames or [`BYTES_MAX`] bytes.
+//! - It never holds more than 256 frames or 2 MiB.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
