@@ -434,6 +434,30 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_comes_before_the_answer_to_its_submission_follows_it() {
+        let gateway = gateway();
+        gateway.fleet.get(BackendId(0)).passed();
+        let client = gateway.clients.get_or_make(&ClientId::parse("ada").unwrap()).unwrap();
+        let near = Nearness::default();
+        for (prompt, answered) in [("p", true), ("q", false)] {
+            let id = PromptId::parse(prompt).unwrap();
+            let (_, link) = client.submit(&gateway, &id, Vec::new(), &near).unwrap().unwrap();
+            let came = now();
+            client.relay(&gateway, &link, start(prompt), came);
+            assert!(!client.state().log.has_start(prompt), "it waits");
+            if answered {
+                client.answered(&gateway, &id);
+            } else {
+                client.wait_no_longer(&gateway, came);
+                assert!(!client.state().log.has_start(prompt), "not yet");
+                client.wait_no_longer(&gateway, came + std::time::Duration::from_secs(1));
+            }
+            assert!(client.state().log.has_start(prompt));
+        }
+        gateway.tasks.stop();
+    }
+
+    #[tokio::test]
     async fn a_forced_reset_ends_its_prompts_in_the_log_as_well() {
         let gateway = gateway();
         let (client, link) = at_work(&gateway, "p");

@@ -1,7 +1,5 @@
 //! Answers that are read before they are passed on: small ones, and those that tell of files.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use http::header::{ACCEPT_ENCODING, CONTENT_LENGTH};
 use http::response::Parts;
@@ -52,11 +50,4 @@ pub async fn collected(
     })?;
     Box::new(lease).finished();
     Ok(Collected { parts, body })
-}
-
-/// The same for a backend that is asked by its place in the fleet.
-#[must_use]
-pub fn target(gateway: &Gateway, at: crate::routing::ids::BackendId) -> Target {
-    let backend = Arc::clone(gateway.fleet.get(at));
-    Target { backend, reason: crate::routing::decision::Reason::Ledger }
 }

@@ -51,7 +51,6 @@ pub async fn history_of(
     let Ok(prompt) = PromptId::parse(prompt) else {
         return forward(gateway, &reading(gateway, who)?, request).await;
     };
-    let lost = lost(gateway, &prompt);
     let backend = match find(gateway, &prompt).await? {
         Whereabouts::On(backend) => backend,
         // As ComfyUI says of an id that it does not know.
@@ -69,7 +68,9 @@ pub async fn history_of(
     // The answer has to be read; what a HEAD does not get, the server leaves out.
     parts.method = Method::GET;
     let answer = when_due(gateway, &target, &prompt, parts).await?;
-    if let Some(entry) = lost.filter(|_| is_empty(&answer)) {
+    if is_empty(&answer)
+        && let Some(entry) = lost(gateway, &prompt)
+    {
         return Ok(json(one(&prompt, &entry)));
     }
     if answer.parts.status == StatusCode::OK

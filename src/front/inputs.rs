@@ -22,7 +22,8 @@ use crate::error::GatewayError;
 use crate::fleet::backend::Backend;
 use crate::gateway::Gateway;
 use crate::gateway::files::for_people;
-use crate::net::{new_id, now};
+use crate::net::new_id;
+use crate::routing::files::Seen;
 use crate::routing::ids::{FileRef, Located};
 
 /// The largest answer to an upload.
@@ -79,7 +80,9 @@ impl Copying<'_> {
             was_asked = true;
             if let Some(file) = self.copy(source).await? {
                 let copy = Located { backend: self.target.id, file: file.clone() };
-                self.gateway.files().copied(self.original, copy, now());
+                // One that only its name told of is learned of by its being there.
+                self.gateway.learn_file(self.original, &[], Seen::There);
+                self.gateway.files().copied(self.original, copy);
                 self.gateway.metrics.files_copied.inc();
                 info!(file = %for_people(&self.original.file), as_name = %for_people(&file),
                     from = %self.gateway.fleet.get(source.backend).name,

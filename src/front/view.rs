@@ -11,14 +11,15 @@ use http::uri::PathAndQuery;
 use http::{HeaderValue, Method, Request, StatusCode, Uri};
 use hyper::body::Incoming;
 
+use super::Answer;
 use super::forward::{Target, forward, send, to_backend};
 use super::identify::Who;
 use super::route::{of_ledger, reading};
-use super::{Answer, collected};
 use crate::body::RequestBody;
 use crate::comfy::files::{self, View};
 use crate::config::FileTags;
 use crate::error::GatewayError;
+use crate::fleet::backend::Backend;
 use crate::gateway::Gateway;
 use crate::gateway::files::{Meaning, for_people};
 use crate::net::now;
@@ -53,7 +54,7 @@ pub fn named_by(
     gateway: &Gateway,
     who: &Who,
     request: &Request<Incoming>,
-) -> Option<(Target, Uri)> {
+) -> Option<(Arc<Backend>, Uri)> {
     let query = request.uri().query().filter(|query| query.contains("filename="))?;
     // A name alone may be anything's: a model's, a workflow's.
     if !query.contains("type=") && !query.contains("subfolder=") {
@@ -61,8 +62,8 @@ pub fn named_by(
     }
     let view = files::of_query(query)?;
     let Meaning::At(at) = meaning(gateway, who, &view) else { return None };
-    let target = collected::target(gateway, at.backend);
-    Some((target, with_query(request.uri(), &view.query)))
+    let backend = Arc::clone(gateway.fleet.get(at.backend));
+    Some((backend, with_query(request.uri(), &view.query)))
 }
 
 /// What a name in a query means. A plain one means the same to everyone.
@@ -97,7 +98,8 @@ async fn from_ledger(gateway: &Gateway, at: &Located, view: &View, parts: &Parts
         };
         let mut parts = parts.clone();
         parts.uri = with_query(&parts.uri, &query);
-        let found = read(gateway, &collected::target(gateway, source.backend), &parts).await?;
+        let target = of_ledger(gateway.fleet.get(source.backend))?;
+        let found = read(gateway, &target, &parts).await?;
         if found.status() != StatusCode::NOT_FOUND {
             return Ok(found);
         }
@@ -174,11 +176,11 @@ fn gone(file: &FileRef, url: &str) -> GatewayError {
 /// As for [`forward`].
 pub async fn pass(
     gateway: &Gateway,
-    (target, uri): (Target, Uri),
+    (backend, uri): (Arc<Backend>, Uri),
     mut request: Request<Incoming>,
 ) -> Answer {
     *request.uri_mut() = uri;
-    forward(gateway, &of_ledger(&target.backend)?, request).await
+    forward(gateway, &of_ledger(&backend)?, request).await
 }
 
 /// The same path with another query, byte for byte.

@@ -219,9 +219,9 @@ impl Files {
         sources
     }
 
-    /// The file was copied. What lies at `copy` is the same as what lies at `original`.
-    pub fn copied(&mut self, original: &Located, copy: Located, now: Instant) {
-        self.learn(original, &[], Seen::There, now);
+    /// The file, which was learned of, was copied. What lies at `copy` is the same as what lies at
+    /// `original`.
+    pub fn copied(&mut self, original: &Located, copy: Located) {
         let place = Place::Backend(original.backend);
         let holders = self.name(&original.file).map(|name| &mut name.holders);
         if let Some(holder) = holders.and_then(|all| all.iter_mut().find(|it| it.place == place)) {
@@ -405,7 +405,7 @@ mod tests {
         let now = crate::net::now();
         for overwritten in [at(B, "x.png"), original.clone()] {
             let mut files = files(&[(A, "x.png", "ada")]);
-            files.copied(&original, at(B, "x.png"), now);
+            files.copied(&original, at(B, "x.png"));
             assert_eq!(files.copy_on(&original, B), Some(file("x.png")));
             assert_eq!(files.shown(&at(B, "x.png")), Shown::Plain);
             assert_eq!(files.sources(&original), [original.clone(), at(B, "x.png")]);
@@ -417,8 +417,7 @@ mod tests {
     #[test]
     fn a_copy_under_another_name_is_found_by_its_original_and_owns_no_name() {
         let mut files = files(&[(A, "x.png", "ada"), (B, "x.png", "bob")]);
-        let now = crate::net::now();
-        files.copied(&at(A, "x.png"), at(B, "x (1).png"), now);
+        files.copied(&at(A, "x.png"), at(B, "x (1).png"));
         assert_eq!(files.copy_on(&at(A, "x.png"), B), Some(file("x (1).png")));
         assert_eq!(files.copy_on(&at(B, "x.png"), B), Some(file("x.png")));
         assert_eq!(found(&files, "x (1).png", "ada"), None);

@@ -93,12 +93,43 @@ async fn an_upload_of_nobody_follows_the_prompt_that_names_it() {
 async fn a_prompt_goes_where_its_files_are_if_the_queues_are_alike() {
     let world = World::new(3).await;
     let up = upload(&world, Some("ada"), "photo.png", &png(RED)).await;
-    for _ in 0..6 {
-        world.admin_post("/api/v1/clients/ada/release", "").await;
-        let (answer, _) = run(&world, "ada", &invert(&value(&up))).await;
-        assert_eq!(answer.backend(), up.backend());
+    // Clients that have never been anywhere would go round.
+    for client in ["bob", "cyd", "dan", "eve", "fay", "gil"] {
+        let (answer, _) = run(&world, client, &invert(&value(&up))).await;
+        assert_eq!(answer.backend(), up.backend(), "{client}");
     }
     assert_eq!(world.gateway.metrics.files_copied.get(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_copy_that_was_deleted_is_made_again() {
+    let world = World::new(2).await;
+    let up = upload(&world, Some("ada"), "photo.png", &png(RED)).await;
+    keep_busy(&world, up.backend()).await;
+    for copies in 1..=2 {
+        let (answer, images) = run(&world, "bob", &invert(&value(&up))).await;
+        assert_ne!(answer.backend(), up.backend());
+        assert_eq!(color(&view(&world, &images[0], None).await.body), inverse(RED));
+        assert_eq!(world.gateway.metrics.files_copied.get(), copies);
+        world.sim(answer.backend()).delete_inputs();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_copy_stands_in_for_a_file_whose_backend_is_down() {
+    let world = World::new(2).await;
+    // Taken by other bytes where it is copied to: the copy has another name there.
+    let ada = upload(&world, Some("ada"), "photo.png", &png(RED)).await;
+    let bob = upload(&world, Some("bob"), "photo.png", &png(BLUE)).await;
+    keep_busy(&world, ada.backend()).await;
+    let (answer, _) = run(&world, "cyd", &invert("photo.png")).await;
+    assert_eq!(answer.backend(), bob.backend());
+    world.sim(ada.backend()).crash().await;
+    world.is_down(ada.backend()).await;
+    let at = json!({ "filename": "photo.png", "subfolder": "", "type": "input" });
+    let seen = view(&world, &at, None).await;
+    assert_eq!((seen.status, seen.backend()), (200, bob.backend()));
+    assert_eq!(color(&seen.body), RED);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -9,6 +9,8 @@ use std::sync::Arc;
 
 use mooring::config::Config;
 use mooring::gateway::Gateway;
+use mooring::routing::files::{Maker, Place, Shown};
+use mooring::routing::ids::{FileRef, Folder, Located};
 use mooring::run::{self, Parts, Running};
 use mooring::sim::{Options, Sim};
 use mooring::tasks::Tasks;
@@ -314,6 +316,35 @@ async fn lists_are_the_same_after_a_crash() {
     let queue = world.get("/queue?clientId=ada").await;
     assert!(queue.text().contains(&waiting), "{}", queue.text());
     assert_eq!(world.get("/history?clientId=bob").await.json(), json!({}));
+}
+
+/// Two backends made the name: whose it is, and what it means to whom, survives.
+#[tokio::test]
+async fn names_of_files_mean_after_a_crash_what_they_meant() {
+    let mut world = Mortal::new(2).await;
+    let mut made = Vec::new();
+    for (client, color) in [("ada", 1), ("bob", 2)] {
+        let answer = world.submit(client, &quick(color)).await;
+        until("it has ended", || world.pending() == 0).await;
+        made.push(answer.backend().to_owned());
+    }
+    assert_ne!(made[0], made[1]);
+    let view = |subfolder: &str| {
+        format!("/view?filename=test_00001_.png&type=output&subfolder={subfolder}")
+    };
+    let (plain, other) = (view(""), view(&format!("~{}", made[1])));
+    world.restart().await;
+    // Whoever is first to say that it has the name now is not its owner for that.
+    let gateway = world.gateway();
+    let other_id = gateway.fleet.by_name(&made[1]).unwrap().id;
+    let file = FileRef::new(Folder::Output, "", "test_00001_.png").unwrap();
+    let at = Located { backend: other_id, file };
+    assert_eq!(gateway.files().shown(&at), Shown::WithBackend);
+    assert_eq!(world.get(&plain).await.backend(), made[0]);
+    assert_eq!(world.get(&other).await.backend(), made[1]);
+    let bob = [Maker::Client(mooring::routing::ids::ClientId::parse("bob").unwrap())];
+    let meant = gateway.files().find(Folder::Output, "test_00001_.png", &bob).cloned();
+    assert_eq!(meant, Some(Place::Backend(other_id)), "in a graph of his");
 }
 
 /// T67: all bindings are there after a crash, and a client without a binding gets one.
