@@ -205,11 +205,13 @@ sections! {
         fall: Positive { max: 100 } = "2";
         /// How much longer a backend may be silent while it loads a model.
         patience: Span { min: 0, max: H } = "10s";
-        /// How long opening a connection to a backend may take.
-        connect_timeout: Span { min: 10 * MS, max: 60 * S } = "1s";
+        /// How long opening a connection to a backend may take; above the second after which a
+        /// lost first segment is sent again (RFC 6298).
+        connect_timeout: Span { min: 10 * MS, max: 60 * S } = "2s";
         /// How long an unused connection is kept; below the 60s or more after which backends close.
         pool_idle: Span { min: 0, max: 59 * S } = "30s";
-        /// Unused connections kept for each backend.
+        /// Unused connections kept for each backend: so many for reads that are only passed on,
+        /// and so many for all else.
         max_idle_connections: Count { min: 0, max: 10_000 } = "64";
         /// How long one backend may delay a list of several; after that it is left out and named.
         list_timeout: Span { min: 100 * MS, max: 5 * 60 * S } = "3s";

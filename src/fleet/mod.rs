@@ -1,11 +1,12 @@
 //! The backends, live: their health, their load, their connections.
 //!
 //! Nothing else dials a backend. [`watch`] keeps one link of our own to each and learns from it;
-//! [`pool`] carries requests; [`ask`] puts small questions;
+//! [`pool`] carries requests, on connections that are [`kept`]; [`ask`] puts small questions;
 //! [`reading`] reads queues for many askers at once.
 
 pub mod ask;
 pub mod backend;
+pub mod kept;
 pub mod load;
 pub mod pool;
 pub mod reading;

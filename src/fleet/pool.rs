@@ -5,18 +5,22 @@
 //! connection before any answer. Kept connections are dropped after an idle limit below the
 //! backend's own, so that the two rarely meet.
 
-use std::sync::{Arc, Mutex};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use http::{Method, Request, Response};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead as _, ReadBuf};
 use tokio::time::timeout;
 use tracing::trace;
 
+use super::kept::Kept;
 use crate::body::{OnEnd, RequestBody};
-use crate::net::{Network, now};
+use crate::net::{Network, Stream};
 use crate::tasks::Tasks;
 
 /// Why an exchange with a backend failed. Whose fault it is and whether it may have been seen.
@@ -29,7 +33,7 @@ pub enum ExchangeError {
     #[error("the connection broke before anything was sent")]
     NotSent(#[source] hyper::Error),
     #[error("the connection broke before the answer")]
-    Lost(#[source] hyper::Error),
+    Lost(#[source] Box<dyn std::error::Error + Send + Sync>),
     #[error("no answer within {} s", .0.as_secs())]
     NoAnswer(Duration),
 }
@@ -49,9 +53,9 @@ impl ExchangeError {
 #[derive(Clone, Copy, Debug)]
 pub struct PoolLimits {
     pub connect_timeout: Duration,
-    /// How long a connection is kept without use; below the backend's keep-alive (75 s in older
-    /// aiohttp).
+    /// How long a connection is kept without use.
     pub idle: Duration,
+    /// How many are kept, of those that hyper drives and of those of the lane each.
     pub idle_max: usize,
 }
 
@@ -63,14 +67,9 @@ pub struct Pool {
     host: String,
     port: u16,
     limits: PoolLimits,
-    /// The most recently used last.
-    idle: Mutex<Vec<Idle>>,
-}
-
-#[derive(Debug)]
-struct Idle {
-    sender: SendRequest<RequestBody>,
-    since: Instant,
+    senders: Kept<SendRequest<RequestBody>>,
+    /// Those of the lane.
+    streams: Kept<Stream>,
 }
 
 /// An answer's connection: given back to the pool with the last byte of the body.
@@ -95,7 +94,9 @@ impl Pool {
         port: u16,
         limits: PoolLimits,
     ) -> Self {
-        Self { network, tasks, host, port, limits, idle: Mutex::default() }
+        let senders = Kept::new(tasks.clone(), limits.idle, limits.idle_max);
+        let streams = Kept::new(tasks.clone(), limits.idle, limits.idle_max);
+        Self { network, tasks, host, port, limits, senders, streams }
     }
 
     /// Sends `request` and waits up to `answer_timeout` for the head of the answer.
@@ -129,7 +130,7 @@ impl Pool {
                         request = spare.into_request();
                         break;
                     }
-                    None => return Err(ExchangeError::Lost(error)),
+                    None => return Err(ExchangeError::Lost(error.into())),
                 },
             }
         }
@@ -137,7 +138,7 @@ impl Pool {
         match self.attempt(sender, request).await {
             Attempt::Answered(response, lease) => Ok((response, lease)),
             Attempt::GivenBack(_, error) => Err(ExchangeError::NotSent(error)),
-            Attempt::Lost(error) => Err(ExchangeError::Lost(error)),
+            Attempt::Lost(error) => Err(ExchangeError::Lost(error.into())),
         }
     }
 
@@ -157,52 +158,56 @@ impl Pool {
 
     /// A kept connection that is ready; others are dropped on the way.
     fn take(&self) -> Option<SendRequest<RequestBody>> {
-        let now = now();
-        let mut idle = self.idle.lock().expect("never poisoned: no panic while held");
-        while let Some(kept) = idle.pop() {
-            let is_fresh = now.duration_since(kept.since) < self.limits.idle;
-            if !is_fresh {
-                // Those below it are older still.
-                idle.clear();
-                return None;
-            }
-            if kept.sender.is_ready() {
-                return Some(kept.sender);
+        std::iter::from_fn(|| self.senders.take()).find(SendRequest::is_ready)
+    }
+
+    fn give_back(&self, sender: SendRequest<RequestBody>) {
+        if !sender.is_closed() {
+            self.senders.give_back(sender);
+        }
+    }
+
+    /// Drops connections that were not used for long.
+    pub fn sweep(&self, now: Instant) {
+        self.senders.sweep(now);
+        self.streams.sweep(now);
+    }
+
+    /// Drops the kept connections when the drain has begun.
+    pub fn close_idle(&self) {
+        self.senders.close();
+        self.streams.close();
+    }
+
+    /// A kept connection of the lane's that its backend has not closed, as far as is known.
+    pub async fn take_stream(&self) -> Option<Stream> {
+        while let Some(mut stream) = self.streams.take() {
+            if is_quiet(&mut stream).await {
+                return Some(stream);
             }
         }
         None
     }
 
-    fn give_back(&self, sender: SendRequest<RequestBody>) {
-        if sender.is_closed() {
-            return;
-        }
-        let kept = Idle { sender, since: now() };
-        let mut idle = self.idle.lock().expect("never poisoned: no panic while held");
-        // Asked under the lock, so that `close_idle` finds what was kept before the stop.
-        if idle.len() < self.limits.idle_max && !self.tasks.is_stopping() {
-            idle.push(kept);
-        }
+    /// Keeps a connection whose last answer was read to its end, and nothing beyond it.
+    pub fn keep_stream(&self, stream: Stream) {
+        self.streams.give_back(stream);
     }
 
-    /// Drops connections that were not used for long, so that they do not stay open for ever.
-    pub fn sweep(&self, now: Instant) {
-        let mut idle = self.idle.lock().expect("never poisoned: no panic while held");
-        idle.retain(|kept| now.duration_since(kept.since) < self.limits.idle);
-    }
-
-    /// Drops the kept connections when the drain has begun: a drain that waits for a backend to
-    /// close them would wait to its deadline.
-    pub fn close_idle(&self) {
-        self.idle.lock().expect("never poisoned: no panic while held").clear();
+    /// Opens a connection.
+    ///
+    /// # Errors
+    /// The backend's address does not answer, or not in time.
+    pub async fn dial(&self) -> Result<Stream, ExchangeError> {
+        let limit = self.limits.connect_timeout;
+        timeout(limit, self.network.connect(&self.host, self.port))
+            .await
+            .map_err(|_elapsed| ExchangeError::ConnectTimeout(limit))?
+            .map_err(ExchangeError::Connect)
     }
 
     async fn connect(&self) -> Result<SendRequest<RequestBody>, ExchangeError> {
-        let limit = self.limits.connect_timeout;
-        let stream = timeout(limit, self.network.connect(&self.host, self.port))
-            .await
-            .map_err(|_elapsed| ExchangeError::ConnectTimeout(limit))?
-            .map_err(ExchangeError::Connect)?;
+        let stream = self.dial().await?;
         let (sender, connection) =
             handshake(TokioIo::new(stream)).await.map_err(ExchangeError::NotSent)?;
         self.tasks.spawn(async move {
@@ -212,6 +217,16 @@ impl Pool {
         });
         Ok(sender)
     }
+}
+
+/// True if nothing has come on a connection that waits: no end of it, and no answer to nothing.
+async fn is_quiet(stream: &mut Stream) -> bool {
+    let mut byte = [0];
+    std::future::poll_fn(|cx| {
+        let read = Pin::new(&mut *stream).poll_read(cx, &mut ReadBuf::new(&mut byte));
+        Poll::Ready(read.is_pending())
+    })
+    .await
 }
 
 enum Attempt {

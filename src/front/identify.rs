@@ -1,10 +1,12 @@
 //! Who asks (promise R1): the clientId that the request carries, else the page cookie, else the
 //! address. Where it goes is another question.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 
 use http::header::COOKIE;
-use http::{HeaderMap, Request};
+use http::{HeaderName, HeaderValue, Request};
+use smallvec::SmallVec;
 
 use super::browsers::{BrowserId, browser_of};
 use super::headers::CLIENT_ID;
@@ -12,6 +14,8 @@ use crate::comfy::query;
 use crate::gateway::Gateway;
 use crate::net::now;
 use crate::routing::ids::{BadClientId, ClientId};
+
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 /// What a request says of who sent it.
 #[derive(Clone, Debug)]
@@ -23,23 +27,44 @@ pub struct Who {
     pub address: IpAddr,
 }
 
+/// What in a request says who sent it, as it came.
+#[derive(Debug, Default)]
+pub struct Marks<'a> {
+    /// The first `comfy-client-id`.
+    pub client_id: Option<&'a [u8]>,
+    pub query: &'a str,
+    /// `Cookie` and `X-Forwarded-For`, which may come in several lines.
+    pub cookies: SmallVec<[&'a [u8]; 1]>,
+    pub forwarded: SmallVec<[&'a [u8]; 1]>,
+}
+
+impl<'a> Marks<'a> {
+    #[must_use]
+    pub fn of_query(query: &'a str) -> Self {
+        Self { query, ..Self::default() }
+    }
+
+    #[must_use]
+    pub fn of<B>(request: &'a Request<B>) -> Self {
+        let headers = request.headers();
+        let all = |name| headers.get_all(name).iter().map(HeaderValue::as_bytes).collect();
+        Self {
+            client_id: headers.get(CLIENT_ID).map(HeaderValue::as_bytes),
+            query: request.uri().query().unwrap_or(""),
+            cookies: all(COOKIE),
+            forwarded: all(X_FORWARDED_FOR),
+        }
+    }
+}
+
 impl Who {
     /// Reads it off a request.
     ///
     /// # Errors
     /// It names a client in a way that nobody could.
-    pub fn of<B>(
-        gateway: &Gateway,
-        peer: IpAddr,
-        request: &Request<B>,
-    ) -> Result<Self, BadClientId> {
-        let headers = request.headers();
-        let named = match header_id(headers)? {
-            Some(id) => Some(id),
-            None => query_id(request.uri().query().unwrap_or(""))?,
-        };
-        let who =
-            Self { named, browser: browser(headers), address: address(gateway, peer, headers) };
+    pub fn of(gateway: &Gateway, peer: IpAddr, marks: &Marks<'_>) -> Result<Self, BadClientId> {
+        let named = named(marks)?.map(|text| ClientId::parse(&text)).transpose()?;
+        let who = Self { named, browser: browser(marks), address: address(gateway, peer, marks) };
         if let Some(client) = &who.named {
             who.is(gateway, client);
         }
@@ -77,42 +102,47 @@ impl Who {
     }
 }
 
-fn header_id(headers: &HeaderMap) -> Result<Option<ClientId>, BadClientId> {
-    match headers.get(CLIENT_ID).map(|value| value.to_str()) {
-        None => Ok(None),
-        Some(Ok("")) => Ok(None),
-        Some(Ok(text)) => ClientId::parse(text).map(Some),
-        Some(Err(_)) => Err(BadClientId::Control { index: 0 }),
-    }
+/// The client that a request names in a header or the query, not yet looked at.
+///
+/// # Errors
+/// It is no text.
+pub fn named<'a>(marks: &Marks<'a>) -> Result<Option<Cow<'a, str>>, BadClientId> {
+    let in_header = match marks.client_id.map(text) {
+        Some(None) => return Err(BadClientId::Control { index: 0 }),
+        Some(Some(text)) if !text.is_empty() => Some(Cow::Borrowed(text)),
+        Some(Some(_)) | None => None,
+    };
+    Ok(in_header.or_else(|| query::client_id(marks.query).filter(|text| !text.is_empty())))
 }
 
-fn query_id(query: &str) -> Result<Option<ClientId>, BadClientId> {
-    match query::client_id(query) {
-        None => Ok(None),
-        Some(text) if text.is_empty() => Ok(None),
-        Some(text) => ClientId::parse(&text).map(Some),
-    }
-}
-
-fn browser(headers: &HeaderMap) -> Option<BrowserId> {
-    headers.get_all(COOKIE).iter().find_map(|value| browser_of(value.to_str().ok()?))
+/// The browser that its cookie names.
+#[must_use]
+pub fn browser(marks: &Marks<'_>) -> Option<BrowserId> {
+    marks.cookies.iter().find_map(|value| browser_of(text(value)?))
 }
 
 /// The peer, or what a trusted proxy says of whom it speaks for: the right-most address in
 /// `X-Forwarded-For` that is not itself a trusted proxy.
-fn address(gateway: &Gateway, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
+#[must_use]
+pub fn address(gateway: &Gateway, peer: IpAddr, marks: &Marks<'_>) -> IpAddr {
     let is_trusted = |address: &IpAddr| {
         gateway.config.server.trusted_proxies.iter().any(|cidr| cidr.contains(*address))
     };
     if !is_trusted(&peer) {
         return peer;
     }
-    headers
-        .get_all("x-forwarded-for")
+    marks
+        .forwarded
         .iter()
-        .filter_map(|value| value.to_str().ok())
+        .filter_map(|value| text(value))
         .flat_map(|value| value.split(','))
         .filter_map(|part| part.trim().parse::<IpAddr>().ok())
         .rfind(|address| !is_trusted(address))
         .unwrap_or(peer)
+}
+
+/// A header's value as text: visible ASCII, spaces and tabs (RFC 9110 section 5.5).
+fn text(value: &[u8]) -> Option<&str> {
+    let is_text = value.iter().all(|byte| matches!(byte, b' '..=b'~' | b'\t'));
+    is_text.then(|| std::str::from_utf8(value).ok()).flatten()
 }

@@ -48,6 +48,7 @@ pub mod view;
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Request, Response, StatusCode};
@@ -73,8 +74,8 @@ pub async fn answer(
 ) -> Response<ResponseBody> {
     let started = now();
     // Made only if somebody reads it.
-    let record = tracing::enabled!(target: ACCESS, Level::DEBUG)
-        .then(|| (request.method().clone(), request.uri().path().to_owned()));
+    let recorded =
+        is_recorded().then(|| (request.method().clone(), request.uri().path().to_owned()));
     let asker = origin::Asker::of(&gateway, &request);
     let answer = match &asker {
         origin::Asker::Foreign => Err(GatewayError::ForeignOrigin),
@@ -93,19 +94,33 @@ pub async fn answer(
     let took = now().duration_since(started);
     headers::time(&mut response, took);
     gateway.metrics.answered(response.status(), took);
-    if let Some((method, path)) = record {
-        // The one record of a request; its query may hold secrets and is left out.
-        debug!(
-            target: ACCESS,
-            %method,
-            path,
-            status = response.status().as_u16(),
-            backend = headers::text(&response, &headers::BACKEND),
-            placement = headers::text(&response, &headers::PLACEMENT),
-            ms = took.as_secs_f64() * 1000.0,
+    if let Some((method, path)) = recorded {
+        let (backend, placement) = (
+            headers::text(&response, &headers::BACKEND),
+            headers::text(&response, &headers::PLACEMENT),
         );
+        record(method.as_str(), &path, response.status().as_u16(), backend, placement, took);
     }
     response
+}
+
+/// True if somebody reads access records.
+#[must_use]
+pub fn is_recorded() -> bool {
+    tracing::enabled!(target: ACCESS, Level::DEBUG)
+}
+
+/// The one record of a request. Its query may hold secrets and is left out.
+pub fn record(
+    method: &str,
+    path: &str,
+    status: u16,
+    backend: &str,
+    placement: &str,
+    took: Duration,
+) {
+    let ms = took.as_secs_f64() * 1000.0;
+    debug!(target: ACCESS, %method, path, status, backend, placement, ms);
 }
 
 /// True if request line and headers are together larger than they may be.
@@ -117,7 +132,8 @@ fn is_too_large<B>(gateway: &Gateway, request: &Request<B>) -> bool {
     gateway.config.server.max_header_bytes < (line + headers.sum::<usize>()) as u64
 }
 
-fn failed(gateway: &Gateway, error: &GatewayError) -> Response<ResponseBody> {
+/// The answer that tells of a failure, counted and logged.
+pub fn failed(gateway: &Gateway, error: &GatewayError) -> Response<ResponseBody> {
     gateway.metrics.failed(error.code());
     let source = std::error::Error::source(error).map(ToString::to_string);
     match error.fault() {

@@ -10,7 +10,7 @@ use http::Request;
 use hyper::body::Incoming;
 
 use super::forward::{Target, forward};
-use super::identify::Who;
+use super::identify::{Marks, Who};
 use super::upload::{self, upload};
 use super::{Answer, done, history, home, jobs, lists, own, page, submit, upgrade, verbs, view};
 use crate::client::Client;
@@ -22,7 +22,7 @@ use crate::error::GatewayError;
 use crate::fleet::backend::Backend;
 use crate::gateway::Gateway;
 use crate::net::now;
-use crate::routing::decision::Reason;
+use crate::routing::decision::{Decision, Reason};
 use crate::routing::ids::ClientId;
 use crate::routing::place::NoPlace;
 
@@ -36,7 +36,7 @@ pub async fn route(gateway: &Arc<Gateway>, peer: IpAddr, request: Request<Incomi
     if matches!(endpoint, Endpoint::Socket | Endpoint::Submit) && gateway.tasks.is_stopping() {
         return Err(GatewayError::Stopping);
     }
-    let who = Who::of(gateway, peer, &request)?;
+    let who = Who::of(gateway, peer, &Marks::of(&request))?;
     match endpoint {
         Endpoint::Own(path) => own::answer(gateway, &who, &path, &request).await,
         Endpoint::Socket => upgrade::upgrade(gateway, &who, request),
@@ -95,10 +95,15 @@ pub fn reading(gateway: &Gateway, who: &Who) -> Result<Target, GatewayError> {
 /// # Errors
 /// No backend serves it.
 pub fn of_client(gateway: &Gateway, id: &ClientId) -> Result<Target, GatewayError> {
-    let (_, decided) = with_client(&gateway.clients, id, |client| client.contact(gateway))?;
-    let decision = decided?;
+    let (_, made) = with_client(&gateway.clients, id, |client| client.contact(gateway))?;
+    Ok(decided(gateway, made?))
+}
+
+/// The target of a decision.
+#[must_use]
+pub fn decided(gateway: &Gateway, decision: Decision) -> Target {
     let backend = Arc::clone(gateway.fleet.get(decision.backend));
-    Ok(Target { backend, reason: decision.reason })
+    Target { backend, reason: decision.reason }
 }
 
 /// A nameless read: where an upload of the same address waits for its prompt, else the home

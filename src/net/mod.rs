@@ -5,6 +5,8 @@
 //! pause and advance; the pure core never asks for it but takes `now` as an argument.
 
 mod handed;
+mod portion;
+mod scratch;
 mod simulated;
 mod stream;
 mod tcp;
@@ -17,6 +19,8 @@ use std::pin::Pin;
 use std::time::{Duration, Instant};
 
 pub use handed::{Handed, Unasked};
+pub use portion::{Flushed, Portion, Wire};
+pub use scratch::with_scratch;
 pub use simulated::{Hashing, new_id, simulated};
 pub use stream::Stream;
 pub use tcp::Tcp;

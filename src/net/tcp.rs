@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use socket2::SockRef;
-use tokio::net::{TcpListener, TcpStream, lookup_host};
+use tokio::net::{TcpListener, TcpSocket, TcpStream, lookup_host};
 
 use super::{Boxed, Listener, Network, Stream};
 
@@ -19,7 +19,7 @@ impl Network for Tcp {
     }
 
     fn listen(&self, address: SocketAddr) -> Boxed<'_, io::Result<Box<dyn Listener>>> {
-        Box::pin(listen(address))
+        Box::pin(async move { listen(address) })
     }
 }
 
@@ -59,9 +59,18 @@ async fn connect(host: &str, port: u16) -> io::Result<Stream> {
     Err(last)
 }
 
-#[expect(clippy::disallowed_methods, reason = "this is the seam")]
-async fn listen(address: SocketAddr) -> io::Result<Box<dyn Listener>> {
-    let listener = TcpListener::bind(address).await?;
+/// How many connections may wait to be accepted; the system has a limit of its own
+/// (`net.core.somaxconn`). The usual 128 overflows when all browsers of a large office come back
+/// at once, and then a connection waits a second for its first segment to be sent again.
+const BACKLOG: u32 = 4096;
+
+fn listen(address: SocketAddr) -> io::Result<Box<dyn Listener>> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // A restart must not wait for old connections of the same port to be forgotten.
+    #[cfg(unix)]
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    let listener = socket.listen(BACKLOG)?;
     let local = listener.local_addr()?;
     Ok(Box::new(TcpListening { listener, local }))
 }

@@ -18,7 +18,7 @@ use super::body::SimBody;
 use super::python_json::dumps;
 use super::state::{FileKind, Seen};
 use super::{Faults, Hang, Shared, controls, files, fixed, nodes, prompts, sockets};
-use crate::net::{Stream, sleep};
+use crate::net::{Portion, Stream, Wire, sleep};
 
 /// `--max-upload-size`, which holds for JSON as well.
 const BODY_MAX: usize = 104_857_600;
@@ -36,7 +36,8 @@ pub(super) async fn serve(shared: Arc<Shared>, stream: Stream) {
             answer(&shared, request).await.ok_or(Broken)
         }
     });
-    let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+    let io = TokioIo::new(Portion::all(Wire::new(stream)));
+    let connection = http1::Builder::new().serve_connection(io, service);
     let mut connection = std::pin::pin!(connection.with_upgrades());
     let closed = shared.faults().close_connections;
     let closes = async {

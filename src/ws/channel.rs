@@ -4,7 +4,6 @@
 //! An idle channel holds no buffer. All channels of a thread read into one, and take from it what
 //! they need before the next is polled.
 
-use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::fmt;
 use std::future::poll_fn;
@@ -19,15 +18,7 @@ use tokio::task::coop::poll_proceed;
 use super::decode::{Decoder, ReceiveError};
 use super::encode::Outbox;
 use super::{Frame, Opcode, Role};
-use crate::net::Stream;
-
-/// What one read may bring, in bytes.
-const READ_MAX: usize = 64 << 10;
-
-thread_local! {
-    /// Borrowed within one poll only.
-    static READ: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_MAX].into());
-}
+use crate::net::{Stream, with_scratch};
 
 /// Bounds of one connection.
 #[derive(Clone, Copy, Debug)]
@@ -211,7 +202,7 @@ impl Channel {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Option<Frame>, Option<io::Error>>> {
-        READ.with_borrow_mut(|buffer| {
+        with_scratch(|buffer| {
             let mut read = ReadBuf::new(buffer);
             ready!(Pin::new(&mut self.stream).poll_read(cx, &mut read)).map_err(Some)?;
             match read.filled() {

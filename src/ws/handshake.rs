@@ -17,7 +17,7 @@ use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 
 use super::tail::Noted;
 use super::{Channel, Limits, Role};
-use crate::net::Stream;
+use crate::net::{Portion, Stream, Wire};
 
 /// A request to `/ws` that is not an opening handshake.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
@@ -58,9 +58,11 @@ impl Upgrade {
     /// Waits until the 101 is on its way; `None` if the peer left before.
     pub async fn channel(self, limits: Limits) -> Option<Channel> {
         let upgraded = self.on_upgrade.await.ok()?;
-        let parts = upgraded.downcast::<TokioIo<Stream>>().ok()?;
-        let stream = parts.io.into_inner();
-        Some(Channel::new(stream, Role::Server, &parts.read_buf, limits))
+        let parts = upgraded.downcast::<TokioIo<Portion>>().ok()?;
+        let Wire { stream, mut read } = parts.io.into_inner().into_wire();
+        // What hyper has read stood before what it has not.
+        read.splice(..0, parts.read_buf);
+        Some(Channel::new(stream, Role::Server, &read, limits))
     }
 }
 

@@ -17,6 +17,7 @@ mod framing;
 mod front;
 mod journal;
 mod kills;
+mod lane;
 mod lists;
 mod many;
 mod own;

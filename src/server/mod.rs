@@ -2,38 +2,36 @@
 //!
 //! Our own accept loop over hyper, because `axum::serve` has no header timeout and no limits: a
 //! thousand clients that drip headers would stay for ever.
+//!
+//! - [`limits`]: what a connection may take
+//! - [`lane`]: reads that are only passed on, as bytes
+//! - [`hyper`]: all other requests, one at a time or to the connection's end
 
-use std::convert::Infallible;
+pub mod hyper;
+pub mod lane;
+pub mod limits;
+
 use std::net::{IpAddr, SocketAddr};
 use std::panic::AssertUnwindSafe;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
+use ::hyper::body::Incoming;
 use futures_util::FutureExt as _;
-use http::header::{CONNECTION, UPGRADE};
-use http::{HeaderValue, Request, Response, StatusCode};
-use hyper::body::Incoming;
-use hyper::rt::{Sleep, Timer};
-use hyper::server::conn::http1::Builder;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::time::timeout;
-use tracing::{debug, error, trace, warn};
+use http::{Request, Response};
+use tracing::{debug, error, warn};
 
 use crate::body::ResponseBody;
-use crate::config::ServerConfig;
 use crate::front;
 use crate::gateway::Gateway;
-use crate::net::{Listener, Stream, sleep};
+use crate::net::{Listener, Stream, Wire, sleep};
 use crate::tasks::Tasks;
+use lane::connection::{Lane, Left};
+pub use limits::ConnectionLimits;
 
 /// The pause after an `accept` that failed for want of descriptors: they come back with time.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-
-/// How long a connection that was accepted when the drain began may take to ask.
-const FIRST_REQUEST: Duration = Duration::from_secs(1);
 
 /// Something that answers requests of one peer.
 pub trait Service: Clone + Send + Sync + 'static {
@@ -45,6 +43,11 @@ pub trait Service: Clone + Send + Sync + 'static {
 
     /// True once a stop was asked for: kept connections end after their answer.
     fn is_leaving(&self) -> bool;
+
+    /// Whose requests that are only passed on go past it, through the lane; `None` if it has none.
+    fn lane(&self) -> Option<&Arc<Gateway>> {
+        None
+    }
 
     /// Learns what happens to connections.
     fn note(&self, event: ConnectionEvent);
@@ -74,6 +77,10 @@ impl Service for Front {
         self.0.is_leaving()
     }
 
+    fn lane(&self) -> Option<&Arc<Gateway>> {
+        Some(&self.0)
+    }
+
     fn note(&self, event: ConnectionEvent) {
         let metrics = &self.0.metrics;
         match event {
@@ -89,73 +96,6 @@ impl Service for Front {
         }
     }
 }
-
-/// How connections are limited.
-#[derive(Clone, Copy, Debug)]
-pub struct ConnectionLimits {
-    pub connections_max: usize,
-    /// From the opening of the connection to the last byte of its first head.
-    pub header_timeout: Duration,
-    /// From an answer to the last byte of the next head; a connection without one is closed.
-    pub idle_timeout: Duration,
-    pub header_bytes_max: usize,
-    pub headers_max: usize,
-}
-
-impl ConnectionLimits {
-    #[must_use]
-    pub fn of(config: &ServerConfig) -> Self {
-        Self {
-            connections_max: config.max_connections,
-            header_timeout: config.header_timeout,
-            idle_timeout: config.idle_timeout,
-            header_bytes_max: usize::try_from(config.max_header_bytes).unwrap_or(usize::MAX),
-            headers_max: config.max_headers,
-        }
-    }
-
-    fn builder(&self) -> Builder {
-        let mut builder = Builder::new();
-        builder
-            .timer(KeepAlive { longer: self.idle_timeout.saturating_sub(self.header_timeout) })
-            .header_read_timeout(self.header_timeout)
-            .max_buf_size(self.header_bytes_max.max(READ_MAX))
-            .max_headers(self.headers_max)
-            .half_close(false);
-        builder
-    }
-}
-
-/// hyper has one timeout for all heads of a connection, and counts the wait for the next request
-/// into it. It makes a timer for the first head and resets it for each further one, so the reset
-/// is where a connection that has proved itself gets longer.
-#[derive(Clone, Copy, Debug)]
-struct KeepAlive {
-    longer: Duration,
-}
-
-impl Timer for KeepAlive {
-    fn sleep(&self, duration: Duration) -> Pin<Box<dyn Sleep>> {
-        TokioTimer::new().sleep(duration)
-    }
-
-    fn sleep_until(&self, deadline: Instant) -> Pin<Box<dyn Sleep>> {
-        TokioTimer::new().sleep_until(deadline)
-    }
-
-    fn now(&self) -> Instant {
-        crate::net::now()
-    }
-
-    fn reset(&self, sleep: &mut Pin<Box<dyn Sleep>>, deadline: Instant) {
-        TokioTimer::new().reset(sleep, deadline + self.longer);
-    }
-}
-
-/// hyper has one limit for heads and for how much of a body it reads at once. Heads have their own
-/// ([`front::answer`] counts them); a body in small pieces costs two system calls for each. It is
-/// what a connection can make us hold before its head is refused.
-const READ_MAX: usize = 128 << 10;
 
 /// Counts open connections, on the listener and on its sockets.
 #[derive(Clone, Debug, Default)]
@@ -234,6 +174,7 @@ async fn survive(connection: impl Future<Output = ()>, service: impl Service, op
     service.note(ConnectionEvent::Open(open.count()));
 }
 
+/// Serves a connection to its end: what is only passed on in the lane, the rest by hyper.
 async fn serve(
     stream: Stream,
     peer: SocketAddr,
@@ -242,44 +183,24 @@ async fn serve(
     tasks: Tasks,
     seat: Seat,
 ) {
-    let has_asked = AtomicBool::new(false);
-    let answer = service_fn(|mut request: Request<Incoming>| {
-        has_asked.store(true, Ordering::Relaxed);
-        let service = service.clone();
-        if request.headers().contains_key(UPGRADE) {
-            request.extensions_mut().insert(seat.clone());
-        }
-        async move {
-            let mut response = service.answer(peer.ip(), request).await;
-            if service.is_leaving() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
-                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-            }
-            Ok::<_, Infallible>(response)
-        }
-    });
-    let connection =
-        limits.builder().serve_connection(TokioIo::new(stream), answer).with_upgrades();
-    let mut connection = std::pin::pin!(connection);
-    let ended = tokio::select! {
-        biased;
-        ended = &mut connection => ended,
-        () = tasks.stopping() => {
-            let mut ended = None;
-            if !has_asked.load(Ordering::Relaxed) {
-                // It was accepted in the last moment, and its first request is on its way.
-                ended = timeout(FIRST_REQUEST, &mut connection).await.ok();
-            }
-            match ended {
-                Some(ended) => ended,
-                None => {
-                    connection.as_mut().graceful_shutdown();
-                    connection.await
-                }
-            }
-        }
+    let mut wire = Wire::new(stream);
+    let Some(gateway) = service.lane() else {
+        return Box::pin(hyper::to_the_end(wire, peer, service, limits, tasks, seat)).await;
     };
-    if let Err(error) = ended {
-        trace!(%peer, %error, "A connection ended.");
+    let mut lane = Lane::new(Arc::clone(gateway), peer.ip(), limits);
+    loop {
+        match lane.run(wire).await {
+            Left::Ended => return,
+            Left::Other(rest, Some(bytes)) => {
+                let served = Box::pin(hyper::once(rest, bytes, peer, &service, limits)).await;
+                let Some(back) = served else { return };
+                wire = back;
+            }
+            Left::Other(rest, None) => {
+                let all = hyper::to_the_end(rest, peer, service.clone(), limits, tasks, seat);
+                return Box::pin(all).await;
+            }
+        }
     }
 }
 

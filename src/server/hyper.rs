@@ -1,0 +1,172 @@
+//! Connections that hyper serves: for one request, or to their end.
+
+use std::convert::Infallible;
+use std::fmt;
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::header::{CONNECTION, UPGRADE};
+use http::{HeaderValue, Request, Response, StatusCode};
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio::io::AsyncWriteExt as _;
+use tokio::time::timeout;
+use tracing::trace;
+
+use super::limits::{ConnectionLimits, FIRST_REQUEST};
+use super::{Seat, Service};
+use crate::body::{BodyError, ResponseBody};
+use crate::net::{Portion, Wire};
+use crate::tasks::Tasks;
+
+/// Serves the next message of a connection, which has `bytes` bytes. The connection comes back if
+/// it stands right behind that message and all of the answer is on its way.
+///
+/// hyper is not told that more may come: it sees one message, and is stopped when it waits for
+/// the next.
+pub async fn once(
+    wire: Wire,
+    bytes: u64,
+    peer: SocketAddr,
+    service: &impl Service,
+    limits: ConnectionLimits,
+) -> Option<Wire> {
+    let portion = Portion::next(wire, bytes);
+    let flushed = portion.flushed();
+    let answered = Arc::new(AtomicBool::new(false));
+    let answer = service_fn(|request: Request<Incoming>| {
+        let over = Over(Arc::clone(&answered));
+        Box::pin(async move {
+            let response = answer(service, peer, request).await;
+            Ok::<_, Infallible>(response.map(|body| Watched { body, _over: over }))
+        })
+    });
+    let mut connection = limits.builder_once().serve_connection(TokioIo::new(portion), answer);
+    let mut was_stopped = false;
+    let ended = poll_fn(|cx| {
+        let polled = connection.poll_without_shutdown(cx);
+        let is_done = answered.load(Ordering::Relaxed) && flushed.is_true();
+        if polled.is_pending() && is_done && !was_stopped {
+            was_stopped = true;
+            Pin::new(&mut connection).graceful_shutdown();
+            return connection.poll_without_shutdown(cx);
+        }
+        polled
+    })
+    .await;
+    if let Err(error) = &ended {
+        trace!(%peer, %error, "A connection ended.");
+    }
+    let parts = connection.into_parts();
+    let portion = parts.io.into_inner();
+    // One that hyper ended by itself was to be closed, by the client's wish or ours.
+    if was_stopped && ended.is_ok() && parts.read_buf.is_empty() {
+        return portion.into_next();
+    }
+    let _ = portion.into_wire().stream.shutdown().await;
+    None
+}
+
+async fn answer(
+    service: &impl Service,
+    peer: SocketAddr,
+    request: Request<Incoming>,
+) -> Response<ResponseBody> {
+    let mut response = service.answer(peer.ip(), request).await;
+    if service.is_leaving() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
+/// Told when it is dropped.
+struct Over(Arc<AtomicBool>);
+
+impl Drop for Over {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// A body that says when hyper has let go of it: all of it is written, but for what is buffered.
+struct Watched {
+    body: ResponseBody,
+    _over: Over,
+}
+
+impl fmt::Debug for Watched {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.body.fmt(f)
+    }
+}
+
+impl Body for Watched {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        Pin::new(&mut self.get_mut().body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// Serves all that is still to come of a connection, upgrades included.
+pub async fn to_the_end(
+    wire: Wire,
+    peer: SocketAddr,
+    service: impl Service,
+    limits: ConnectionLimits,
+    tasks: Tasks,
+    seat: Seat,
+) {
+    let has_asked = AtomicBool::new(false);
+    let answer = service_fn(|mut request: Request<Incoming>| {
+        has_asked.store(true, Ordering::Relaxed);
+        let service = service.clone();
+        if request.headers().contains_key(UPGRADE) {
+            request.extensions_mut().insert(seat.clone());
+        }
+        async move { Ok::<_, Infallible>(answer(&service, peer, request).await) }
+    });
+    let io = TokioIo::new(Portion::all(wire));
+    let connection = limits.builder().serve_connection(io, answer).with_upgrades();
+    let mut connection = std::pin::pin!(connection);
+    let ended = tokio::select! {
+        biased;
+        ended = &mut connection => ended,
+        () = tasks.stopping() => {
+            let mut ended = None;
+            if !has_asked.load(Ordering::Relaxed) {
+                // It was accepted in the last moment, and its first request is on its way.
+                ended = timeout(FIRST_REQUEST, &mut connection).await.ok();
+            }
+            match ended {
+                Some(ended) => ended,
+                None => {
+                    connection.as_mut().graceful_shutdown();
+                    connection.await
+                }
+            }
+        }
+    };
+    if let Err(error) = ended {
+        trace!(%peer, %error, "A connection ended.");
+    }
+}

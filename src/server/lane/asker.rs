@@ -1,0 +1,101 @@
+//! Who asks on a connection, and where that goes.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::client::Client;
+use crate::client::registry::with_client;
+use crate::error::GatewayError;
+use crate::front::browsers::BrowserId;
+use crate::front::forward::Target;
+use crate::front::identify::{self, Marks, Who};
+use crate::front::route;
+use crate::gateway::Gateway;
+
+/// How often it is noted who is at an address, for one connection. Who was there last is a guess
+/// for the nameless; a tenth of a second does not matter to it.
+const NOTED_EVERY: Duration = Duration::from_millis(100);
+
+/// Who asks on a connection. Mostly it is who asked last, and then nothing is looked up.
+#[derive(Debug)]
+pub struct Asker {
+    peer: IpAddr,
+    known: Option<Known>,
+}
+
+/// Who asked last.
+#[derive(Debug)]
+struct Known {
+    client: Arc<Client>,
+    browser: Option<BrowserId>,
+    address: IpAddr,
+    noted: Instant,
+}
+
+impl Asker {
+    #[must_use]
+    pub fn new(peer: IpAddr) -> Self {
+        Self { peer, known: None }
+    }
+
+    /// Where a request goes that came just now.
+    ///
+    /// # Errors
+    /// It names a client in a way that nobody could, or its backend is down, or there is none.
+    pub fn target(
+        &mut self,
+        gateway: &Gateway,
+        marks: &Marks<'_>,
+        now: Instant,
+    ) -> Result<Target, GatewayError> {
+        let named = identify::named(marks)?;
+        let known = named.and_then(|name| self.target_of_known(gateway, &name, marks, now));
+        let target = match known {
+            Some(target) => target?,
+            None => self.target_of_another(gateway, marks, now)?,
+        };
+        if !target.backend.is_up() {
+            return Err(GatewayError::BackendDown { backend: target.backend.name.clone() });
+        }
+        Ok(target)
+    }
+
+    /// The target of the client that asked last on this connection; `None` if it is another one,
+    /// or was forgotten meanwhile.
+    fn target_of_known(
+        &mut self,
+        gateway: &Gateway,
+        name: &str,
+        marks: &Marks<'_>,
+        now: Instant,
+    ) -> Option<Result<Target, GatewayError>> {
+        let known = self.known.as_mut().filter(|known| known.client.id.as_str() == name)?;
+        let browser = identify::browser(marks);
+        let address = identify::address(gateway, self.peer, marks);
+        let is_noted = known.browser == browser
+            && known.address == address
+            && now.duration_since(known.noted) < NOTED_EVERY;
+        if !is_noted {
+            gateway.browsers.saw(browser, address, &known.client.id, now);
+            (known.browser, known.address, known.noted) = (browser, address, now);
+        }
+        let decided = known.client.contact(gateway).ok()?;
+        Some(decided.map_err(GatewayError::from).map(|made| route::decided(gateway, made)))
+    }
+
+    fn target_of_another(
+        &mut self,
+        gateway: &Gateway,
+        marks: &Marks<'_>,
+        now: Instant,
+    ) -> Result<Target, GatewayError> {
+        let who = Who::of(gateway, self.peer, marks)?;
+        let Some(id) = &who.named else { return route::reading(gateway, &who) };
+        let (client, decided) =
+            with_client(&gateway.clients, id, |client| client.contact(gateway))?;
+        let (browser, address) = (who.browser, who.address);
+        self.known = Some(Known { client, browser, address, noted: now });
+        Ok(route::decided(gateway, decided?))
+    }
+}

@@ -1,0 +1,323 @@
+//! A client's connection: its reads that are only passed on, one after the other.
+
+use std::future::{Future as _, poll_fn};
+use std::net::IpAddr;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use tokio::io::AsyncWriteExt as _;
+use tokio_util::sync::WaitForCancellationFuture;
+use tracing::trace;
+
+use super::answer;
+use super::asker::Asker;
+use super::deadline::Deadline;
+use super::exchange::{Answered, Broken, Exchange, Terms};
+use super::request::{HEAD_MAX, Parsed, Plain, parse};
+use crate::error::GatewayError;
+use crate::fleet::pool::ExchangeError;
+use crate::front;
+use crate::front::forward::Target;
+use crate::gateway::Gateway;
+use crate::net::{Wire, now};
+use crate::routing::decision::Reason;
+use crate::server::limits::{ConnectionLimits, FIRST_REQUEST};
+
+/// Buffers of a connection that are larger than this are given back when it is idle, in bytes.
+const KEPT_MAX: usize = 4 << 10;
+
+/// The lane of one connection.
+#[derive(Debug)]
+pub struct Lane {
+    gateway: Arc<Gateway>,
+    limits: ConnectionLimits,
+    deadline: Deadline,
+    /// A drain does not close a connection before its first request.
+    has_asked: bool,
+    asker: Asker,
+    /// The head that is sent to a backend.
+    request: Vec<u8>,
+    room: Vec<u8>,
+}
+
+/// Why a connection leaves the lane.
+#[derive(Debug)]
+pub enum Left {
+    /// It has ended, or is to be closed.
+    Ended,
+    /// It asks something else: so many bytes, if it can come back.
+    Other(Wire, Option<u64>),
+}
+
+/// What is next on a connection.
+enum Next {
+    /// Not even a whole head.
+    Nothing,
+    Other {
+        bytes: Option<u64>,
+    },
+    Asked(Asked),
+}
+
+/// A request on its way.
+struct Asked {
+    bytes: usize,
+    is_head: bool,
+    closes: bool,
+    target: Result<Target, GatewayError>,
+    came: Instant,
+    /// Made only if somebody reads it.
+    recorded: Option<String>,
+}
+
+impl Lane {
+    #[must_use]
+    pub fn new(gateway: Arc<Gateway>, peer: IpAddr, limits: ConnectionLimits) -> Self {
+        Self {
+            gateway,
+            limits,
+            deadline: Deadline::after(limits.header_timeout),
+            has_asked: false,
+            asker: Asker::new(peer),
+            request: Vec::new(),
+            room: Vec::new(),
+        }
+    }
+
+    /// Passes requests on until the connection ends or asks something else. Called again when it
+    /// comes back.
+    pub async fn run(&mut self, mut wire: Wire) -> Left {
+        let gateway = Arc::clone(&self.gateway);
+        let mut stopping = pin!(gateway.tasks.stopping());
+        let head_max = self.limits.header_bytes_max.min(HEAD_MAX);
+        if self.has_asked {
+            self.deadline.set(now() + self.limits.idle_timeout);
+        }
+        loop {
+            match self.next(&wire.read, head_max) {
+                Next::Nothing => {
+                    if !self.more(&mut wire, stopping.as_mut()).await {
+                        return Left::Ended;
+                    }
+                }
+                Next::Other { bytes } => return Left::Other(wire, bytes),
+                Next::Asked(asked) => {
+                    take(&mut wire.read, asked.bytes);
+                    if !self.pass(&mut wire, asked).await {
+                        let _ = wire.stream.shutdown().await;
+                        return Left::Ended;
+                    }
+                    self.deadline.set(now() + self.limits.idle_timeout);
+                }
+            }
+        }
+    }
+
+    /// What was read says what is next.
+    fn next(&mut self, read: &[u8], head_max: usize) -> Next {
+        // Not worth a parser.
+        if read.is_empty() {
+            return Next::Nothing;
+        }
+        match parse(read, head_max) {
+            Parsed::Partial => Next::Nothing,
+            Parsed::Other { bytes } => {
+                self.has_asked = true;
+                Next::Other { bytes }
+            }
+            Parsed::Plain(plain) => Next::Asked(self.ask(&plain)),
+        }
+    }
+
+    /// Waits for more of a head: false if none comes, or none is taken any more.
+    async fn more(
+        &mut self,
+        wire: &mut Wire,
+        mut stopping: Pin<&mut WaitForCancellationFuture<'_>>,
+    ) -> bool {
+        let mut is_last = false;
+        poll_fn(|cx| {
+            if let Poll::Ready(read) = wire.poll_more(cx) {
+                return Poll::Ready(matches!(read, Ok(true)));
+            }
+            if !is_last && stopping.as_mut().poll(cx).is_ready() {
+                is_last = true;
+                if self.has_asked {
+                    return Poll::Ready(false);
+                }
+                // It was accepted in the last moment, and its first request is on its way.
+                self.deadline.set(now() + FIRST_REQUEST);
+            }
+            if self.deadline.poll_passed(cx) { Poll::Ready(false) } else { Poll::Pending }
+        })
+        .await
+    }
+
+    /// Decides where a request goes, and writes its head.
+    fn ask(&mut self, plain: &Plain<'_>) -> Asked {
+        let came = now();
+        self.has_asked = true;
+        let target = self.asker.target(&self.gateway, &plain.marks, came);
+        self.request.clear();
+        if let Ok(target) = &target {
+            plain.write(target.backend.host_header.as_bytes(), &mut self.request);
+        }
+        Asked {
+            bytes: plain.bytes,
+            is_head: plain.is_head,
+            closes: plain.closes,
+            target,
+            came,
+            recorded: front::is_recorded().then(|| plain.path.to_owned()),
+        }
+    }
+
+    /// Passes one request and its answer on: false if the connection is to be closed.
+    async fn pass(&mut self, wire: &mut Wire, asked: Asked) -> bool {
+        let closes = asked.closes || self.gateway.is_leaving();
+        let target = match &asked.target {
+            Ok(target) => target,
+            Err(error) => return self.refuse(wire, &asked, error, closes).await,
+        };
+        if matches!(target.reason, Reason::Placed | Reason::Moved) {
+            // The answer tells of a binding that a restart must not forget.
+            let _ = self.gateway.journal.durable().await;
+        }
+        match self.exchange(wire, &asked, target, closes).await {
+            Ok(answered) => {
+                self.note(&asked, target, answered);
+                answered.client_stays
+            }
+            Err(Failed::Left) => false,
+            Err(Failed::Cut(answered)) => {
+                trace!(backend = target.backend.name, "An answer broke off.");
+                self.note(&asked, target, answered);
+                false
+            }
+            Err(Failed::Exchange(error)) => {
+                let error = GatewayError::exchange(&target.backend.name, error);
+                self.refuse(wire, &asked, &error, closes).await
+            }
+        }
+    }
+
+    async fn exchange(
+        &mut self,
+        wire: &mut Wire,
+        asked: &Asked,
+        target: &Target,
+        closes: bool,
+    ) -> Result<Answered, Failed> {
+        let server = &self.gateway.config.server;
+        let terms = Terms {
+            request: &self.request,
+            is_head: asked.is_head,
+            backend: target.backend.name_header.as_bytes(),
+            placement: target.reason.as_str(),
+            closes,
+            came: asked.came,
+            placed: now(),
+            answer_timeout: server.answer_timeout,
+            body_timeout: server.body_timeout,
+        };
+        let pool = &target.backend.pool;
+        let mut kept = pool.take_stream().await;
+        loop {
+            let was_kept = kept.is_some();
+            let line = match kept.take() {
+                Some(line) => line,
+                None => pool.dial().await.map_err(Failed::Exchange)?,
+            };
+            let mut exchange = Exchange::new(line, std::mem::take(&mut self.room), &terms);
+            let deadline = &mut self.deadline;
+            let outcome = poll_fn(|cx| exchange.poll(cx, &terms, wire, deadline)).await;
+            let (line, room) = exchange.into_parts();
+            self.room = room;
+            match outcome {
+                Ok(answered) => {
+                    if answered.is_kept {
+                        pool.keep_stream(line);
+                    }
+                    return Ok(answered);
+                }
+                // It may have been closed at the very moment of its use, and a read is safe to
+                // repeat (RFC 9110 section 9.2.2).
+                Err(Broken::Unanswered(error)) if was_kept => {
+                    trace!(%error, "A kept connection was stale.");
+                }
+                Err(broken) => return Err(Failed::of(broken, terms.answer_timeout)),
+            }
+        }
+    }
+
+    /// Answers with what went wrong.
+    async fn refuse(
+        &mut self,
+        wire: &mut Wire,
+        asked: &Asked,
+        error: &GatewayError,
+        closes: bool,
+    ) -> bool {
+        let response = front::failed(&self.gateway, error);
+        let took = now().duration_since(asked.came);
+        self.gateway.metrics.answered(response.status(), took);
+        if let Some(path) = &asked.recorded {
+            front::record(asked.method(), path, response.status().as_u16(), "", "", took);
+        }
+        self.room.clear();
+        answer::write_own(&response, asked.is_head, closes, &mut self.room);
+        let written = wire.stream.write_all(&self.room).await;
+        written.is_ok() && !closes
+    }
+
+    /// Counts an answer, and keeps no large buffers for the next.
+    fn note(&mut self, asked: &Asked, target: &Target, answered: Answered) {
+        let status = http::StatusCode::from_u16(answered.status).unwrap_or_default();
+        self.gateway.metrics.answered(status, answered.took);
+        if let Some(path) = &asked.recorded {
+            let (backend, reason) = (&target.backend.name, target.reason.as_str());
+            front::record(asked.method(), path, answered.status, backend, reason, answered.took);
+        }
+        for buffer in [&mut self.request, &mut self.room] {
+            if KEPT_MAX < buffer.capacity() {
+                *buffer = Vec::new();
+            }
+        }
+    }
+}
+
+impl Asked {
+    fn method(&self) -> &'static str {
+        if self.is_head { "HEAD" } else { "GET" }
+    }
+}
+
+/// Why there is no answer to pass on, or not all of it.
+enum Failed {
+    Exchange(ExchangeError),
+    Cut(Answered),
+    /// The client has left.
+    Left,
+}
+
+impl Failed {
+    fn of(broken: Broken, answer_timeout: Duration) -> Self {
+        match broken {
+            Broken::Unanswered(error) => Self::Exchange(ExchangeError::Lost(error.into())),
+            Broken::Malformed(error) => Self::Exchange(ExchangeError::Lost(error.into())),
+            Broken::NoAnswer => Self::Exchange(ExchangeError::NoAnswer(answer_timeout)),
+            Broken::Cut(answered) => Self::Cut(answered),
+            Broken::Left => Self::Left,
+        }
+    }
+}
+
+/// Takes off what was used.
+fn take(read: &mut Vec<u8>, bytes: usize) {
+    read.drain(..bytes);
+    if read.is_empty() && KEPT_MAX < read.capacity() {
+        *read = Vec::new();
+    }
+}

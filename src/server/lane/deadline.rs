@@ -1,0 +1,74 @@
+//! One timer for all waits of a connection, one after the other.
+//!
+//! A request sets several deadlines and nearly always meets them. A timer that is moved each time
+//! costs more than the rest of the waiting, so it is moved only to come earlier: one that goes off
+//! before the deadline is set anew.
+
+use std::future::Future as _;
+use std::pin::Pin;
+use std::task::Context;
+use std::time::{Duration, Instant};
+
+use tokio::time::Sleep;
+
+use crate::net::now;
+
+/// A deadline that can be moved for nothing.
+#[derive(Debug)]
+pub struct Deadline {
+    at: Instant,
+    timer: Pin<Box<Sleep>>,
+}
+
+impl Deadline {
+    #[must_use]
+    pub fn after(duration: Duration) -> Self {
+        let at = now() + duration;
+        Self { at, timer: Box::pin(tokio::time::sleep_until(at.into())) }
+    }
+
+    /// It is `at` from now on.
+    pub fn set(&mut self, at: Instant) {
+        self.at = at;
+        if at < self.timer.deadline().into_std() {
+            self.timer.as_mut().reset(at.into());
+        }
+    }
+
+    /// True once it has passed; the task is woken then.
+    pub fn poll_passed(&mut self, cx: &mut Context<'_>) -> bool {
+        while self.timer.as_mut().poll(cx).is_ready() {
+            if self.at <= now() {
+                return true;
+            }
+            self.timer.as_mut().reset(self.at.into());
+        }
+        false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::task::Poll;
+
+    use super::*;
+
+    async fn passed(deadline: &mut Deadline) {
+        poll_fn(|cx| if deadline.poll_passed(cx) { Poll::Ready(()) } else { Poll::Pending }).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn it_passes_when_it_was_last_set_to() {
+        let began = now();
+        let after = |seconds| began + Duration::from_secs(seconds);
+        let mut deadline = Deadline::after(Duration::from_secs(10));
+        deadline.set(after(30));
+        passed(&mut deadline).await;
+        assert_eq!(now().duration_since(began).as_secs(), 30);
+        deadline.set(after(90));
+        deadline.set(after(40));
+        passed(&mut deadline).await;
+        assert_eq!(now().duration_since(began).as_secs(), 40);
+    }
+}

@@ -1,0 +1,241 @@
+//! Where does the body of an answer end (RFC 9112 section 6.3)?
+//!
+//! The bytes of a body are passed on as they came, chunks with their frame. So a frame must be
+//! exactly what the RFC says, without the leniency that it allows: what one reader forgives,
+//! the next may read as the end.
+
+/// Bytes of chunk extensions and trailers that an answer may have, in all.
+const EXTRA_MAX: usize = 16 << 10;
+
+/// What is still to come of a body.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Framing {
+    /// Nothing more.
+    Over,
+    Length(u64),
+    Chunked(Chunks),
+    /// Whatever comes until the connection ends.
+    UntilClose,
+}
+
+/// The frame of a chunk is not what it may be.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("the answer's chunks are malformed")]
+pub struct BadChunk;
+
+impl Framing {
+    /// A body of so many bytes.
+    #[must_use]
+    pub fn of_length(bytes: u64) -> Self {
+        if bytes == 0 { Self::Over } else { Self::Length(bytes) }
+    }
+
+    /// How many of `bytes` belong to the body.
+    ///
+    /// # Errors
+    /// Its chunks are malformed.
+    pub fn take(&mut self, bytes: &[u8]) -> Result<usize, BadChunk> {
+        let taken = match self {
+            Self::Over => 0,
+            Self::UntilClose => bytes.len(),
+            Self::Length(left) => {
+                let taken =
+                    usize::try_from(*left).map_or(bytes.len(), |left| left.min(bytes.len()));
+                *self = Self::of_length(*left - taken as u64);
+                taken
+            }
+            Self::Chunked(chunks) => {
+                let taken = chunks.take(bytes)?;
+                if chunks.at == At::End {
+                    *self = Self::Over;
+                }
+                taken
+            }
+        };
+        Ok(taken)
+    }
+
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        *self == Self::Over
+    }
+}
+
+/// A walk over a chunked body (RFC 9112 section 7.1).
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Chunks {
+    at: At,
+    extra: usize,
+}
+
+impl Default for Chunks {
+    fn default() -> Self {
+        Self { at: At::Size { value: 0, digits: 0 }, extra: 0 }
+    }
+}
+
+/// What comes next.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum At {
+    Size {
+        value: u64,
+        digits: u8,
+    },
+    /// The rest of the line of a chunk of that size.
+    Extension {
+        size: u64,
+    },
+    /// Its line feed.
+    SizeEnd {
+        size: u64,
+    },
+    Data {
+        left: u64,
+    },
+    /// The line break after a chunk's data.
+    DataCr,
+    DataLf,
+    /// A trailer or the empty line.
+    Line,
+    Trailer,
+    TrailerEnd,
+    LastEnd,
+    End,
+}
+
+impl Chunks {
+    fn take(&mut self, bytes: &[u8]) -> Result<usize, BadChunk> {
+        let mut taken = 0;
+        while taken < bytes.len() && self.at != At::End {
+            if let At::Data { left } = self.at {
+                let rest = bytes.len() - taken;
+                let count = usize::try_from(left).map_or(rest, |left| left.min(rest));
+                taken += count;
+                let left = left - count as u64;
+                self.at = if left == 0 { At::DataCr } else { At::Data { left } };
+            } else {
+                self.at = self.step(bytes[taken])?;
+                taken += 1;
+            }
+        }
+        Ok(taken)
+    }
+
+    fn step(&mut self, byte: u8) -> Result<At, BadChunk> {
+        match (self.at, byte) {
+            (At::Size { value, digits }, _) if byte.is_ascii_hexdigit() && digits < 16 => {
+                let digit = char::from(byte).to_digit(16).ok_or(BadChunk)?;
+                Ok(At::Size { value: value << 4 | u64::from(digit), digits: digits + 1 })
+            }
+            (At::Size { value, digits: 1.. }, b'\r') => Ok(At::SizeEnd { size: value }),
+            (At::Size { value, digits: 1.. }, b';' | b' ' | b'\t') => {
+                Ok(At::Extension { size: value })
+            }
+            (At::Extension { size }, b'\r') => Ok(At::SizeEnd { size }),
+            (At::SizeEnd { size: 0 }, b'\n') => Ok(At::Line),
+            (At::SizeEnd { size }, b'\n') => Ok(At::Data { left: size }),
+            (At::DataCr, b'\r') => Ok(At::DataLf),
+            (At::DataLf, b'\n') => Ok(At::Size { value: 0, digits: 0 }),
+            (At::Line, b'\r') => Ok(At::LastEnd),
+            (At::LastEnd, b'\n') => Ok(At::End),
+            (At::Trailer, b'\r') => Ok(At::TrailerEnd),
+            (At::TrailerEnd, b'\n') => Ok(At::Line),
+            (At::Extension { .. } | At::Line | At::Trailer, _) if byte != b'\n' && byte != 0 => {
+                self.extra += 1;
+                let is_extension = matches!(self.at, At::Extension { .. });
+                let goes_on = if is_extension { self.at } else { At::Trailer };
+                if self.extra <= EXTRA_MAX { Ok(goes_on) } else { Err(BadChunk) }
+            }
+            (_, _) => Err(BadChunk),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn chunked() -> Framing {
+        Framing::Chunked(Chunks::default())
+    }
+
+    /// `body` is followed by something else.
+    #[track_caller]
+    fn ends(body: &str) {
+        let all = format!("{body}HTTP/1.1");
+        let mut framing = chunked();
+        assert_eq!(framing.take(all.as_bytes()), Ok(body.len()), "{body:?}");
+        assert!(framing.is_over());
+    }
+
+    #[test]
+    fn a_chunked_body_ends_after_its_trailers() {
+        ends("0\r\n\r\n");
+        ends("5\r\nhello\r\n0\r\n\r\n");
+        ends("00a;x=\"y\"\r\n0123456789\r\n0 ; last\r\nx-sum: 1\r\ny: 2\r\n\r\n");
+        ends("1\r\n\r\r\n0\r\n\r\n");
+    }
+
+    #[test]
+    fn malformed_chunks_are_refused() {
+        for body in [
+            "\r\n",
+            "g\r\n",
+            "5\nhello",
+            "5\r\nhello\n",
+            "5\r\nhelloX",
+            "-1\r\n",
+            "0x5\r\n",
+            ";x\r\n",
+            "0\r\n\n",
+            "0\r\nx\n",
+            "5;\n",
+            "00000000000000000\r\n",
+        ] {
+            assert_eq!(chunked().take(body.as_bytes()), Err(BadChunk), "{body:?}");
+        }
+        let long = format!("0;{}", "x".repeat(EXTRA_MAX + 1));
+        assert_eq!(chunked().take(long.as_bytes()), Err(BadChunk));
+    }
+
+    #[test]
+    fn a_length_ends_where_it_says() {
+        let mut framing = Framing::of_length(3);
+        assert_eq!(framing.take(b"ab"), Ok(2));
+        assert!(!framing.is_over());
+        assert_eq!(framing.take(b"cde"), Ok(1));
+        assert!(framing.is_over());
+        assert!(Framing::of_length(0).is_over());
+        assert_eq!(Framing::UntilClose.take(b"abc"), Ok(3));
+    }
+
+    proptest! {
+        /// However a body is cut, it ends at the same byte.
+        #[test]
+        fn cuts_do_not_matter(
+            chunks in prop::collection::vec(prop::collection::vec(any::<u8>(), 1..40), 0..6),
+            cuts in prop::collection::vec(1_usize..9, 1..200),
+        ) {
+            let mut body = Vec::new();
+            for chunk in &chunks {
+                body.extend_from_slice(format!("{:x};n=1\r\n", chunk.len()).as_bytes());
+                body.extend_from_slice(chunk);
+                body.extend_from_slice(b"\r\n");
+            }
+            body.extend_from_slice(b"0\r\nt: 1\r\n\r\n");
+            let length = body.len();
+            body.extend_from_slice(b"HTTP/1.1 200 OK\r\n\r\n");
+            let (mut framing, mut taken, mut rest) = (chunked(), 0, body.as_slice());
+            let mut cuts = cuts.iter().cycle();
+            while !framing.is_over() {
+                let piece = &rest[..rest.len().min(*cuts.next().expect("endless"))];
+                let count = framing.take(piece).expect("well-formed");
+                taken += count;
+                rest = &rest[count..];
+            }
+            prop_assert_eq!(taken, length);
+        }
+    }
+}

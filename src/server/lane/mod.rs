@@ -1,0 +1,24 @@
+//! The lane: reads that are only passed on, as bytes from one connection to the other.
+//!
+//! Such a read and its answer need no map of headers and no task of their own. Their heads are
+//! walked once: what ends at this hop is left out, what is ours is put in, all else is copied as
+//! it came, and bodies are not looked at beyond their framing. Whatever is not such a read is
+//! handed over with its connection ([`super::hyper`]), and comes back when it is answered.
+//!
+//! - [`request`]: is it one that is only passed on, and how does it read then?
+//! - [`answer`]: an answer's head, and how it reads for the client
+//! - [`framing`]: where does a body end?
+//! - [`exchange`]: one request and its answer, on two connections
+//! - [`asker`]: who asks, and where that goes
+//! - [`connection`]: one request after the other
+//! - [`deadline`]: one timer for all waits of a connection
+//!
+//! What decides is pure: [`request`], [`answer`], [`framing`].
+
+pub mod answer;
+pub mod asker;
+pub mod connection;
+pub mod deadline;
+pub mod exchange;
+pub mod framing;
+pub mod request;

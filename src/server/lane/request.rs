@@ -1,0 +1,334 @@
+//! Is a request one that is only passed on, and how does its head read then?
+//!
+//! Only what is beyond doubt goes here; the rest goes to hyper as it came, and has there the
+//! answer that it always had. So this is a list of what is known, and never of what is forbidden.
+
+use std::mem::MaybeUninit;
+
+use http::Method;
+use httparse::{Header, Status};
+use smallvec::SmallVec;
+
+use crate::comfy::endpoint::{Endpoint, classify};
+use crate::front::browsers::COOKIE_NAME;
+use crate::front::headers::other_cookies;
+use crate::front::identify::Marks;
+
+/// More headers than a browser sends with all its hints.
+const HEADERS_MAX: usize = 64;
+
+/// The largest head that is waited for here, in bytes.
+pub const HEAD_MAX: usize = 16 << 10;
+
+/// What the first bytes of a connection, or those after a request, are.
+#[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "it stays where it is made; a box would be an allocation"
+)]
+pub enum Parsed<'a> {
+    /// The beginning of a head.
+    Partial,
+    /// A read that is only passed on.
+    Plain(Plain<'a>),
+    /// Something else. It has so many bytes in all, if its connection can be used again after it.
+    Other { bytes: Option<u64> },
+}
+
+/// The head of a read that is only passed on.
+#[derive(Debug)]
+pub struct Plain<'a> {
+    /// How many bytes it has. There is no body.
+    pub bytes: usize,
+    pub is_head: bool,
+    pub path: &'a str,
+    target: &'a str,
+    pub marks: Marks<'a>,
+    /// The client does not ask for anything else on this connection.
+    pub closes: bool,
+    headers: SmallVec<[Header<'a>; 24]>,
+}
+
+/// Reads a head of at most `bytes_max` bytes.
+#[must_use]
+pub fn parse(read: &[u8], bytes_max: usize) -> Parsed<'_> {
+    let mut headers = [const { MaybeUninit::uninit() }; HEADERS_MAX];
+    let mut request = httparse::Request::new(&mut []);
+    match request.parse_with_uninit_headers(read, &mut headers) {
+        Ok(Status::Complete(bytes)) if bytes <= bytes_max => sort(&request, bytes),
+        Ok(Status::Partial) if read.len() < bytes_max => Parsed::Partial,
+        Ok(Status::Complete(_) | Status::Partial) | Err(_) => Parsed::Other { bytes: None },
+    }
+}
+
+/// What a header is to a request that is passed on.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Kind {
+    PassedOn,
+    /// It is for this hop, or ours to know.
+    EndsHere,
+    ClientId,
+    Cookie,
+    ForwardedFor,
+    Connection,
+    ContentLength,
+    /// Who sends one of these asks for more than to be passed on.
+    Special,
+    /// And it changes what the connection is, or how long the request.
+    Reframes,
+}
+
+/// The same headers end here as in `front::headers`, which says why.
+fn kind(name: &str) -> Kind {
+    let is = |other: &str| name.eq_ignore_ascii_case(other);
+    match name.len() {
+        2 if is("te") => Kind::EndsHere,
+        4 if is("host") => Kind::EndsHere,
+        6 if is("cookie") => Kind::Cookie,
+        6 if is("expect") || is("origin") => Kind::Special,
+        7 if is("trailer") => Kind::EndsHere,
+        7 if is("upgrade") => Kind::Reframes,
+        10 if is("connection") => Kind::Connection,
+        10 if is("keep-alive") => Kind::EndsHere,
+        14 if is("content-length") => Kind::ContentLength,
+        14 if is("sec-fetch-site") => Kind::EndsHere,
+        15 if is("x-forwarded-for") => Kind::ForwardedFor,
+        15 if is("comfy-client-id") => Kind::ClientId,
+        16 if is("proxy-connection") => Kind::EndsHere,
+        17 if is("transfer-encoding") => Kind::Reframes,
+        18 if is("proxy-authenticate") => Kind::EndsHere,
+        19 if is("proxy-authorization") => Kind::EndsHere,
+        _ => Kind::PassedOn,
+    }
+}
+
+/// What the headers say of the request, besides themselves.
+#[derive(Debug, Default)]
+struct Said {
+    is_special: bool,
+    is_reframed: bool,
+    closes: bool,
+    length: Option<u64>,
+}
+
+impl Said {
+    fn note_connection(&mut self, value: &[u8]) {
+        if value.eq_ignore_ascii_case(b"keep-alive") {
+            return;
+        }
+        self.closes = true;
+        // It may name headers that end here.
+        self.is_special |= !value.eq_ignore_ascii_case(b"close");
+    }
+
+    /// Two lengths, or one that is none, are for hyper to refuse.
+    fn note_length(&mut self, value: &[u8]) {
+        self.is_special = true;
+        let length = std::str::from_utf8(value).ok().filter(|text| is_number(text));
+        match (length.and_then(|text| text.parse().ok()), self.length) {
+            (Some(length), None) => self.length = Some(length),
+            (_, _) => self.is_reframed = true,
+        }
+    }
+}
+
+/// Digits only: `parse` alone would take a sign.
+pub(super) fn is_number(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+fn sort<'a>(request: &httparse::Request<'_, 'a>, bytes: usize) -> Parsed<'a> {
+    let (Some(method), Some(target), Some(1)) = (request.method, request.path, request.version)
+    else {
+        return Parsed::Other { bytes: None };
+    };
+    let mut said = Said::default();
+    let mut headers = SmallVec::new();
+    let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    let mut marks = Marks::of_query(query);
+    for header in request.headers.iter() {
+        match kind(header.name) {
+            Kind::PassedOn => headers.push(*header),
+            Kind::EndsHere => {}
+            Kind::ClientId => {
+                marks.client_id.get_or_insert(header.value);
+            }
+            Kind::Cookie => {
+                marks.cookies.push(header.value);
+                headers.push(*header);
+            }
+            Kind::ForwardedFor => {
+                marks.forwarded.push(header.value);
+                headers.push(*header);
+            }
+            Kind::Connection => said.note_connection(header.value),
+            Kind::ContentLength => said.note_length(header.value),
+            Kind::Special => said.is_special = true,
+            Kind::Reframes => said.is_reframed = true,
+        }
+    }
+    let is_head = method == "HEAD";
+    let is_read = is_head || method == "GET";
+    if said.is_special || said.is_reframed || !is_read || !is_only_passed_on(target, path, query) {
+        let comes_back = !said.is_reframed && !said.closes && method != "CONNECT";
+        let length = bytes as u64 + said.length.unwrap_or(0);
+        return Parsed::Other { bytes: comes_back.then_some(length) };
+    }
+    Parsed::Plain(Plain { bytes, is_head, path, target, marks, closes: said.closes, headers })
+}
+
+/// True for routes of which Mooring knows nothing but whose they are.
+fn is_only_passed_on(target: &str, path: &str, query: &str) -> bool {
+    // In origin form, and of characters that every reader takes as they are.
+    let is_clear =
+        |byte: u8| byte.is_ascii_alphanumeric() || b"-._~/%?&=+:,;@!$'()*".contains(&byte);
+    path.starts_with('/')
+        && target.bytes().all(is_clear)
+        // It may name a file, and with it where it lies.
+        && !query.contains("filename")
+        && classify(&Method::GET, path) == Endpoint::Other
+}
+
+impl Plain<'_> {
+    /// The head as the backend at `host` gets it.
+    pub fn write(&self, host: &[u8], out: &mut Vec<u8>) {
+        out.extend_from_slice(if self.is_head { b"HEAD " } else { b"GET " });
+        out.extend_from_slice(self.target.as_bytes());
+        out.extend_from_slice(b" HTTP/1.1\r\nhost: ");
+        out.extend_from_slice(host);
+        out.extend_from_slice(b"\r\n");
+        for header in &self.headers {
+            if header.name.eq_ignore_ascii_case("cookie") {
+                write_cookie(header, out);
+            } else {
+                write_header(header.name, header.value, out);
+            }
+        }
+        out.extend_from_slice(b"\r\n");
+    }
+}
+
+/// The page cookie names a browser to us and is nobody else's business.
+fn write_cookie(header: &Header<'_>, out: &mut Vec<u8>) {
+    let text = std::str::from_utf8(header.value).ok();
+    match text.filter(|text| text.contains(COOKIE_NAME)).map(other_cookies) {
+        None => write_header(header.name, header.value, out),
+        Some(others) if others.is_empty() => {}
+        Some(others) => write_header(header.name, others.as_bytes(), out),
+    }
+}
+
+pub(super) fn write_header(name: &str, value: &[u8], out: &mut Vec<u8>) {
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn written(request: &str) -> String {
+        let Parsed::Plain(plain) = parse(request.as_bytes(), HEAD_MAX) else {
+            panic!("not passed on: {request}");
+        };
+        assert_eq!(plain.bytes, request.len());
+        let mut out = Vec::new();
+        plain.write(b"gpu:8188", &mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[track_caller]
+    fn other(request: &str) -> Option<u64> {
+        match parse(request.as_bytes(), HEAD_MAX) {
+            Parsed::Other { bytes } => bytes,
+            parsed @ (Parsed::Partial | Parsed::Plain(_)) => panic!("{request}: {parsed:?}"),
+        }
+    }
+
+    #[test]
+    fn what_is_not_of_this_hop_is_copied_as_it_came() {
+        let request = "GET /object_info?a=%20b HTTP/1.1\r\nHost: gw\r\nX-Mixed: A b\r\n\
+            TE: gzip\r\nConnection: keep-alive\r\nKeep-Alive: 5\r\nSec-Fetch-Site: same-origin\r\n\
+            Comfy-Client-Id: ada\r\nCookie: a=1; mooring=00; b=2\r\n\
+            X-Forwarded-For: 1.2.3.4\r\n\r\n";
+        let expected = "GET /object_info?a=%20b HTTP/1.1\r\nhost: gpu:8188\r\nX-Mixed: A b\r\n\
+            Cookie: a=1; b=2\r\nX-Forwarded-For: 1.2.3.4\r\n\r\n";
+        assert_eq!(written(request), expected);
+        let head = "HEAD /x HTTP/1.1\r\ncookie: mooring=00\r\n\r\n";
+        assert_eq!(written(head), "HEAD /x HTTP/1.1\r\nhost: gpu:8188\r\n\r\n");
+    }
+
+    #[test]
+    fn who_asks_is_found_on_the_way() {
+        let request = "GET /x?clientId=ada HTTP/1.1\r\nComfy-Client-Id: bob\r\nCookie: c\r\n\
+            X-Forwarded-For: f\r\n\r\n";
+        let Parsed::Plain(plain) = parse(request.as_bytes(), HEAD_MAX) else { panic!("plain") };
+        assert_eq!(plain.marks.query, "clientId=ada");
+        assert_eq!(plain.marks.client_id, Some(&b"bob"[..]));
+        assert_eq!((plain.marks.cookies[0], plain.marks.forwarded[0]), (&b"c"[..], &b"f"[..]));
+    }
+
+    #[test]
+    fn what_is_understood_elsewhere_goes_elsewhere_and_comes_back() {
+        for line in [
+            "GET /prompt HTTP/1.1\r\n",
+            "GET /%70rompt HTTP/1.1\r\n",
+            "GET / HTTP/1.1\r\n",
+            "GET /view?filename=a HTTP/1.1\r\n",
+            "GET /x?filename=a&type=output HTTP/1.1\r\n",
+            "GET /api/manager/reboot HTTP/1.1\r\n",
+            "GET /-/health HTTP/1.1\r\n",
+            "OPTIONS /x HTTP/1.1\r\n",
+            "GET /x HTTP/1.1\r\nOrigin: http://gw\r\n",
+            "GET http://gw/x HTTP/1.1\r\n",
+            "GET /{x} HTTP/1.1\r\n",
+            "GET /x HTTP/1.1\r\nContent-Length: 0\r\n",
+        ] {
+            let request = format!("{line}Host: gw\r\n\r\n");
+            assert_eq!(other(&request), Some(request.len() as u64), "{line}");
+        }
+        let post = "POST /x HTTP/1.1\r\nContent-Length: 12\r\n\r\n";
+        assert_eq!(other(post), Some(post.len() as u64 + 12));
+    }
+
+    #[test]
+    fn a_length_in_doubt_never_comes_back() {
+        for request in [
+            "POST /x HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n",
+            "GET /x HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n",
+            "GET /x HTTP/1.1\r\nTransfer-Encoding : chunked\r\n\r\n",
+            "POST /x HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\n",
+            "POST /x HTTP/1.1\r\nContent-Length: +1\r\n\r\n",
+            "POST /x HTTP/1.1\r\nContent-Length: 1, 1\r\n\r\n",
+            "POST /x HTTP/1.1\r\nContent-Length:\r\n\r\n",
+            "POST /x HTTP/1.1\r\nContent-Length: 99999999999999999999\r\n\r\n",
+            "GET /ws HTTP/1.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n",
+            "GET /prompt HTTP/1.1\r\nConnection: close\r\n\r\n",
+            "GET /x HTTP/1.1\r\nConnection: x-secret\r\n\r\n",
+            "GET /x HTTP/1.0\r\n\r\n",
+            "CONNECT gw:80 HTTP/1.1\r\n\r\n",
+            "\x16\x03\x01",
+            "GET /x HTTP/1.1\r\nx: a\r\n b\r\n\r\n",
+        ] {
+            assert_eq!(other(request), None, "{request:?}");
+        }
+        let close = "GET /x HTTP/1.1\r\nConnection: close\r\n\r\n";
+        assert!(matches!(
+            parse(close.as_bytes(), HEAD_MAX),
+            Parsed::Plain(Plain { closes: true, .. })
+        ));
+    }
+
+    #[test]
+    fn a_head_that_is_not_whole_is_waited_for_until_it_is_too_long() {
+        assert!(matches!(parse(b"GET /x HTT", HEAD_MAX), Parsed::Partial));
+        let long = format!("GET /x HTTP/1.1\r\nx: {}", "y".repeat(HEAD_MAX));
+        assert_eq!(other(&long), None);
+        assert_eq!(other(&format!("{long}\r\n\r\n")), None);
+        let many = "GET /x HTTP/1.1\r\n".to_owned() + &"a: b\r\n".repeat(HEADERS_MAX + 1) + "\r\n";
+        assert_eq!(other(&many), None);
+    }
+}
