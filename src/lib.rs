@@ -27,6 +27,7 @@ pub mod body;
 pub mod cache;
 pub mod error;
 pub mod net;
+pub mod seldom;
 pub mod tap;
 pub mod tasks;
 pub mod watched;

@@ -61,8 +61,12 @@ fn on_threads(log: &LogConfig, workers: usize, task: impl Future<Output = ExitCo
         say::note(&format!("mooring: {error}"));
         return ExitCode::from(EXIT_CONFIG);
     }
-    let mut builder = tokio::runtime::Builder::new_multi_thread();
-    if 0 < workers {
+    let mut builder = match workers {
+        // One worker shares nothing with others, and needs no queues to be robbed of.
+        1 => tokio::runtime::Builder::new_current_thread(),
+        _ => tokio::runtime::Builder::new_multi_thread(),
+    };
+    if 1 < workers {
         builder.worker_threads(workers);
     }
     match builder.thread_name("mooring").enable_all().build() {

@@ -5,8 +5,9 @@
 //! misses what the watch link got is dialled anew: see
 //! [`Link::probe_if_suspect`].
 
-use std::pin::pin;
+use std::future::poll_fn;
 use std::sync::{Arc, Mutex};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use tokio::time::timeout;
@@ -22,6 +23,7 @@ use crate::fleet::backend::Backend;
 use crate::gateway::Gateway;
 use crate::net::{now, sleep};
 use crate::routing::ids::BackendId;
+use crate::seldom::Seldom;
 use crate::watched::Watched;
 use crate::ws::{self, Channel, Frame, Limits, Opcode, ReceiveError};
 
@@ -128,6 +130,16 @@ impl Link {
         self.seen().is_suspect(watch_status, now)
     }
 
+    /// Waits for anything but what it receives.
+    async fn rest(&self, due: Instant) -> Rest {
+        tokio::select! {
+            biased;
+            () = self.stop.cancelled() => Rest::Stopped,
+            frame = self.outgoing.next() => Rest::Said(frame),
+            () = tokio::time::sleep_until(due.into()) => Rest::Due,
+        }
+    }
+
     fn seen(&self) -> std::sync::MutexGuard<'_, Seen> {
         self.seen.lock().expect("never poisoned: no panic while held")
     }
@@ -161,6 +173,65 @@ struct Opened {
     channel: Channel,
     /// What came before it was: not yet relayed.
     early: Vec<Frame>,
+}
+
+/// What an open link is woken for.
+enum Next {
+    Received(Option<Result<Frame, ReceiveError>>),
+    Rest(Rest),
+}
+
+/// All that happens on a link besides what it receives: seldom, in comparison.
+enum Rest {
+    Stopped,
+    /// Its client says something.
+    Said(Frame),
+    /// It is time to ping, or to judge silence.
+    Due,
+}
+
+/// An open link, and when it was last heard.
+struct Reading<'a> {
+    channel: &'a mut Channel,
+    heard: Instant,
+    /// Frames since acknowledgements were last put off.
+    unacknowledged: u32,
+    pings: Pings,
+}
+
+struct Pings {
+    interval: Duration,
+    sent: Instant,
+}
+
+/// After so many frames acknowledgements are put off anew: the system goes back to sending them
+/// at once whenever one has waited for its longest.
+const PUT_OFF_EVERY: u32 = 32;
+
+impl Reading<'_> {
+    /// Something was received.
+    fn came(&mut self) {
+        self.heard = now();
+        if self.unacknowledged == 0 {
+            self.channel.put_off_acks();
+        }
+        self.unacknowledged = (self.unacknowledged + 1) % PUT_OFF_EVERY;
+    }
+
+    /// When to look at it, if nothing comes. A frame does not move this: it must not cost a timer.
+    fn due(&self) -> Instant {
+        (self.pings.sent + self.pings.interval).min(self.heard + 2 * self.pings.interval)
+    }
+
+    fn is_silent(&self) -> bool {
+        2 * self.pings.interval <= now().duration_since(self.heard)
+    }
+}
+
+impl Pings {
+    fn is_due(&self) -> bool {
+        self.interval <= now().duration_since(self.sent)
+    }
 }
 
 /// Why an open link ended. Logged once.
@@ -266,42 +337,53 @@ impl Runner {
     }
 
     async fn read(&mut self, channel: &mut Channel) -> LinkEnd {
-        let ping_interval = self.gateway.config.sockets.ping_interval;
-        let stop = self.link.stop.clone();
-        let mut stopped = pin!(stop.cancelled());
-        let mut tick = tokio::time::interval(ping_interval);
-        let mut heard = now();
-        // Set anew only when it fires: a frame must not cost a timer.
-        let mut silence = pin!(tokio::time::sleep(2 * ping_interval));
+        let link = Arc::clone(&self.link);
+        let pings = Pings { interval: self.gateway.config.sockets.ping_interval, sent: now() };
+        let mut reading = Reading { channel, heard: now(), unacknowledged: 0, pings };
+        let mut rest = Seldom::new(link.rest(reading.due()));
         loop {
-            tokio::select! {
-                // What has come is read before silence is judged.
-                biased;
-                () = &mut stopped => return LinkEnd::Asked,
-                frame = self.link.outgoing.next() => {
-                    if !send_within(channel, frame, ping_interval).await {
-                        return LinkEnd::Lost;
+            let next = poll_fn(|cx| match rest.poll(cx) {
+                // First: it must be heard in any flood, and costs a look at a flag.
+                Poll::Ready(happened) => Poll::Ready(Next::Rest(happened)),
+                Poll::Pending => reading.channel.poll_next(cx).map(Next::Received),
+            });
+            let happened = match next.await {
+                Next::Rest(happened) => happened,
+                Next::Received(received) => {
+                    reading.came();
+                    match self.received(received, reading.heard) {
+                        Some(end) => return end,
+                        None => continue,
                     }
                 }
-                received = channel.next() => {
-                    heard = now();
-                    if let Some(end) = self.received(received, heard) {
-                        return end;
-                    }
-                }
-                () = &mut silence => {
-                    if 2 * ping_interval <= now().duration_since(heard) {
-                        return LinkEnd::Silent;
-                    }
-                    silence.as_mut().reset((heard + 2 * ping_interval).into());
-                }
-                _ = tick.tick() => {
-                    if !send_within(channel, Frame::ping(b""), ping_interval).await {
-                        return LinkEnd::Lost;
-                    }
-                }
+            };
+            if let Some(end) = self.see_to(&mut reading, happened).await {
+                return end;
             }
+            rest = Seldom::new(link.rest(reading.due()));
         }
+    }
+
+    /// Does what is to be done besides reading.
+    async fn see_to(&self, reading: &mut Reading<'_>, happened: Rest) -> Option<LinkEnd> {
+        let frame = match happened {
+            Rest::Stopped => return Some(LinkEnd::Asked),
+            Rest::Said(frame) => frame,
+            Rest::Due if reading.is_silent() => {
+                // What has come is read before silence is judged.
+                let late = poll_fn(|cx| Poll::Ready(reading.channel.poll_next(cx))).await;
+                let Poll::Ready(received) = late else { return Some(LinkEnd::Silent) };
+                reading.came();
+                return self.received(received, reading.heard);
+            }
+            Rest::Due if !reading.pings.is_due() => return None,
+            Rest::Due => {
+                reading.pings.sent = now();
+                Frame::ping(b"")
+            }
+        };
+        let is_sent = send_within(reading.channel, frame, reading.pings.interval).await;
+        (!is_sent).then_some(LinkEnd::Lost)
     }
 
     fn received(

@@ -110,7 +110,10 @@ impl Client {
             (_, Some((code, reason))) => Poll::Ready(Outgoing::Close(code, reason)),
             (Some(frame), None) => Poll::Ready(Outgoing::Frame(frame)),
             (None, None) => {
-                slot.waker = Some(cx.waker().clone());
+                // A socket stays with its task, and so does its waker.
+                if !slot.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+                    slot.waker = Some(cx.waker().clone());
+                }
                 Poll::Pending
             }
         }
@@ -179,8 +182,8 @@ impl Slot {
     }
 
     fn wake(&mut self) {
-        if let Some(waker) = self.waker.take() {
-            waker.wake();
+        if let Some(waker) = &self.waker {
+            waker.wake_by_ref();
         }
     }
 }

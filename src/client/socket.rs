@@ -3,13 +3,13 @@
 //! Reading and writing are polled by one task and never wait for each other: a browser that does
 //! not read can still be heard, and the other way round.
 
-use std::future::{Future as _, poll_fn};
-use std::pin::Pin;
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use tokio::time::Sleep;
+use tokio_util::sync::WaitForCancellationFuture;
 use tracing::debug;
 
 use super::Client;
@@ -19,6 +19,7 @@ use crate::comfy::say;
 use crate::config::SocketsConfig;
 use crate::gateway::Gateway;
 use crate::net::now;
+use crate::seldom::{Bell, Seldom};
 use crate::ws::{Channel, Frame, Limits, Opcode, ReceiveError, may_be_sent};
 
 /// How long a closing handshake may take.
@@ -34,11 +35,7 @@ pub fn limits(config: &SocketsConfig) -> Limits {
 /// Serves a browser socket until it ends.
 pub async fn serve(gateway: Arc<Gateway>, client: Arc<Client>, key: SocketKey, channel: Channel) {
     let mut socket = Socket::new(&gateway, &client, key, channel);
-    let end = tokio::select! {
-        biased;
-        end = socket.run() => end,
-        () = gateway.tasks.stopping() => SocketEnd::Closing(1012, "restarting"),
-    };
+    let end = socket.run().await;
     debug!(client = %client.id, ?end, "Socket ended.");
     // First of all: a browser that returns at once must find its place free.
     client.close_socket(&gateway, key);
@@ -63,6 +60,8 @@ struct Socket<'a> {
     client: &'a Client,
     key: SocketKey,
     channel: Channel,
+    /// Something has come on it.
+    came: Bell,
     /// The first message may negotiate; ComfyUI ignores the flags of any later one.
     is_first: bool,
     negotiated: bool,
@@ -71,7 +70,8 @@ struct Socket<'a> {
     /// When text was last sent: a widely used SDK gives up after 10 s without.
     said: Instant,
     pinged: Instant,
-    timer: Pin<Box<Sleep>>,
+    stopping: Seldom<WaitForCancellationFuture<'a>>,
+    timer: Seldom<Sleep>,
 }
 
 impl<'a> Socket<'a> {
@@ -82,13 +82,15 @@ impl<'a> Socket<'a> {
             client,
             key,
             channel,
+            came: Bell::default(),
             is_first: true,
             negotiated: false,
             needs_flush: false,
             heard: now,
             said: now,
             pinged: now,
-            timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
+            stopping: Seldom::new(gateway.tasks.stopping()),
+            timer: Seldom::new(tokio::time::sleep(Duration::ZERO)),
         };
         socket.set_timer();
         socket
@@ -103,14 +105,17 @@ impl<'a> Socket<'a> {
             if let Poll::Ready(end) = self.poll_write(cx) {
                 return Poll::Ready(end);
             }
-            if let Poll::Ready(received) = self.channel.poll_next(cx) {
+            if let Poll::Ready(received) = self.poll_read(cx) {
                 self.heard = now();
                 match self.received(received) {
                     Some(end) => return Poll::Ready(end),
                     None => continue,
                 }
             }
-            match self.timer.as_mut().poll(cx) {
+            if self.stopping.poll(cx).is_ready() {
+                return Poll::Ready(SocketEnd::Closing(1012, "restarting"));
+            }
+            match self.timer.poll(cx) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(()) => {
                     if let Some(end) = self.timed_out() {
@@ -119,6 +124,19 @@ impl<'a> Socket<'a> {
                 }
             }
         }
+    }
+
+    /// A browser says little and hears much: it is read only when something has come.
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, ReceiveError>>> {
+        if !self.came.has_rung(cx) {
+            return Poll::Pending;
+        }
+        let received = self.channel.poll_next(&mut self.came.context());
+        if received.is_ready() {
+            // There may be more.
+            self.came.ring();
+        }
+        received
     }
 
     /// Writes what waits, and flushes once when nothing does. Pending when the browser has to
@@ -238,7 +256,7 @@ impl<'a> Socket<'a> {
         if self.wants_sign_of_life() {
             next = next.min(self.said + config.alive_after);
         }
-        self.timer.as_mut().reset(next.into());
+        self.timer.change().reset(next.into());
     }
 
     async fn say_goodbye(&mut self, end: SocketEnd) {

@@ -29,6 +29,20 @@ impl fmt::Debug for Stream {
     }
 }
 
+impl Stream {
+    /// Lets acknowledgements of what comes wait for a while, as if an answer would follow
+    /// (RFC 1122 section 4.2.3.2). A connection that only listens would else send one for each
+    /// small segment, which costs as much as reading it. It holds until one has waited for its
+    /// longest; elsewhere than on Linux it does nothing.
+    pub fn put_off_acks(&self) {
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        if let Self::Tcp(stream) = self {
+            // A connection that is broken says so when it is read.
+            let _ = socket2::SockRef::from(stream).set_tcp_quickack(false);
+        }
+    }
+}
+
 impl AsyncRead for Stream {
     fn poll_read(
         self: Pin<&mut Self>,

@@ -95,6 +95,11 @@ impl Channel {
         channel
     }
 
+    /// See [`Stream::put_off_acks`].
+    pub fn put_off_acks(&self) {
+        self.stream.put_off_acks();
+    }
+
     /// Receives the next frame; `None` once the closing handshake is complete. Cancel safe.
     pub async fn next(&mut self) -> Option<Result<Frame, ReceiveError>> {
         poll_fn(|cx| self.poll_next(cx)).await

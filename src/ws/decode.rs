@@ -277,7 +277,13 @@ impl Message {
         if self.kind == Data::Binary {
             return Ok(());
         }
-        match std::str::from_utf8(&self.bytes[self.checked..]) {
+        let unchecked = &self.bytes[self.checked..];
+        // Python's `json.dumps` writes nothing else, and this is several times as fast.
+        if unchecked.is_ascii() {
+            self.checked = self.bytes.len();
+            return Ok(());
+        }
+        match std::str::from_utf8(unchecked) {
             Ok(text) => self.checked += text.len(),
             Err(error) if error.error_len().is_none() && !is_final => {
                 self.checked += error.valid_up_to();

@@ -20,6 +20,9 @@ const LARGE: usize = 4 << 10;
 /// When so much waits, in bytes, it is written before more is taken.
 const FULL: usize = 16 << 10;
 
+/// The largest header of a frame, mask included, in bytes.
+const HEADER_MAX: usize = 14;
+
 /// The largest payload of a control frame, in bytes (section 5.5).
 const CONTROL_MAX: usize = 125;
 
@@ -66,6 +69,10 @@ impl Outbox {
         if frame.opcode.is_control() {
             // Longer ones do not exist; a truncated ping still is a ping.
             payload.truncate(CONTROL_MAX);
+        }
+        if self.tail.is_empty() && payload.len() < LARGE {
+            // Once, and not in steps: most writes are one small frame.
+            self.tail.reserve_exact(HEADER_MAX + payload.len());
         }
         self.push_header(frame.opcode, payload.len());
         match self.role {

@@ -1,8 +1,7 @@
 //! A client's connection: its reads that are only passed on, one after the other.
 
-use std::future::{Future as _, poll_fn};
+use std::future::poll_fn;
 use std::net::IpAddr;
-use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
@@ -23,6 +22,7 @@ use crate::front::forward::Target;
 use crate::gateway::Gateway;
 use crate::net::{Wire, now};
 use crate::routing::decision::Reason;
+use crate::seldom::Seldom;
 use crate::server::limits::{ConnectionLimits, FIRST_REQUEST};
 
 /// Buffers of a connection that are larger than this are given back when it is idle, in bytes.
@@ -90,7 +90,7 @@ impl Lane {
     /// comes back.
     pub async fn run(&mut self, mut wire: Wire) -> Left {
         let gateway = Arc::clone(&self.gateway);
-        let mut stopping = pin!(gateway.tasks.stopping());
+        let mut stopping = Seldom::new(gateway.tasks.stopping());
         let head_max = self.limits.header_bytes_max.min(HEAD_MAX);
         if self.has_asked {
             self.deadline.set(now() + self.limits.idle_timeout);
@@ -98,7 +98,7 @@ impl Lane {
         loop {
             match self.next(&wire.read, head_max) {
                 Next::Nothing => {
-                    if !self.more(&mut wire, stopping.as_mut()).await {
+                    if !self.more(&mut wire, &mut stopping).await {
                         return Left::Ended;
                     }
                 }
@@ -135,14 +135,14 @@ impl Lane {
     async fn more(
         &mut self,
         wire: &mut Wire,
-        mut stopping: Pin<&mut WaitForCancellationFuture<'_>>,
+        stopping: &mut Seldom<WaitForCancellationFuture<'_>>,
     ) -> bool {
         let mut is_last = false;
         poll_fn(|cx| {
             if let Poll::Ready(read) = wire.poll_more(cx) {
                 return Poll::Ready(matches!(read, Ok(true)));
             }
-            if !is_last && stopping.as_mut().poll(cx).is_ready() {
+            if !is_last && stopping.poll(cx).is_ready() {
                 is_last = true;
                 if self.has_asked {
                     return Poll::Ready(false);

@@ -4,44 +4,52 @@
 //! costs more than the rest of the waiting, so it is moved only to come earlier: one that goes off
 //! before the deadline is set anew.
 
-use std::future::Future as _;
-use std::pin::Pin;
 use std::task::Context;
 use std::time::{Duration, Instant};
 
 use tokio::time::Sleep;
 
 use crate::net::now;
+use crate::seldom::Seldom;
 
 /// A deadline that can be moved for nothing.
 #[derive(Debug)]
 pub struct Deadline {
     at: Instant,
-    timer: Pin<Box<Sleep>>,
+    /// When the timer goes off.
+    rings: Instant,
+    timer: Seldom<Sleep>,
 }
 
 impl Deadline {
     #[must_use]
     pub fn after(duration: Duration) -> Self {
         let at = now() + duration;
-        Self { at, timer: Box::pin(tokio::time::sleep_until(at.into())) }
+        Self { at, rings: at, timer: Seldom::new(tokio::time::sleep_until(at.into())) }
     }
 
     /// It is `at` from now on.
     pub fn set(&mut self, at: Instant) {
         self.at = at;
-        if at < self.timer.deadline().into_std() {
-            self.timer.as_mut().reset(at.into());
+        if at < self.rings {
+            self.move_timer();
         }
+    }
+
+    fn move_timer(&mut self) {
+        self.rings = self.at;
+        self.timer.change().reset(self.at.into());
     }
 
     /// True once it has passed; the task is woken then.
     pub fn poll_passed(&mut self, cx: &mut Context<'_>) -> bool {
-        while self.timer.as_mut().poll(cx).is_ready() {
-            if self.at <= now() {
+        while self.timer.poll(cx).is_ready() {
+            let has_passed = self.at <= now();
+            // One that has gone off is not looked at again before it is moved.
+            self.move_timer();
+            if has_passed {
                 return true;
             }
-            self.timer.as_mut().reset(self.at.into());
         }
         false
     }
