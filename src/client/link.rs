@@ -15,9 +15,10 @@ use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use super::Client;
+use super::negotiation::negotiate;
 use super::orphan::Seen;
 use super::outgoing::Outgoing;
-use crate::comfy::event::{self, Event};
+use super::reading::Reading;
 use crate::fleet::ask::encode_segment;
 use crate::fleet::backend::Backend;
 use crate::gateway::Gateway;
@@ -26,12 +27,6 @@ use crate::routing::ids::BackendId;
 use crate::seldom::Seldom;
 use crate::watched::Watched;
 use crate::ws::{self, Channel, Frame, Limits, Opcode, ReceiveError};
-
-/// What every link says first (ComfyUI 0.3.45): previews then name their prompt.
-const FEATURE_FLAGS: &str = r#"{"type":"feature_flags","data":{"supports_preview_metadata":true}}"#;
-
-/// How long the answer to our features may take.
-const FEATURES_WITHIN: Duration = Duration::from_secs(1);
 
 /// The payload of the ping that proves an orphan: it answers, and still lacks the `status`.
 const ORPHAN_PING: &[u8] = b"orphan?";
@@ -190,50 +185,6 @@ enum Rest {
     Due,
 }
 
-/// An open link, and when it was last heard.
-struct Reading<'a> {
-    channel: &'a mut Channel,
-    heard: Instant,
-    /// Frames since acknowledgements were last put off.
-    unacknowledged: u32,
-    pings: Pings,
-}
-
-struct Pings {
-    interval: Duration,
-    sent: Instant,
-}
-
-/// After so many frames acknowledgements are put off anew: the system goes back to sending them
-/// at once whenever one has waited for its longest.
-const PUT_OFF_EVERY: u32 = 32;
-
-impl Reading<'_> {
-    /// Something was received.
-    fn came(&mut self) {
-        self.heard = now();
-        if self.unacknowledged == 0 {
-            self.channel.put_off_acks();
-        }
-        self.unacknowledged = (self.unacknowledged + 1) % PUT_OFF_EVERY;
-    }
-
-    /// When to look at it, if nothing comes. A frame does not move this: it must not cost a timer.
-    fn due(&self) -> Instant {
-        (self.pings.sent + self.pings.interval).min(self.heard + 2 * self.pings.interval)
-    }
-
-    fn is_silent(&self) -> bool {
-        2 * self.pings.interval <= now().duration_since(self.heard)
-    }
-}
-
-impl Pings {
-    fn is_due(&self) -> bool {
-        self.interval <= now().duration_since(self.sent)
-    }
-}
-
 /// Why an open link ended. Logged once.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum LinkEnd {
@@ -310,9 +261,7 @@ impl Runner {
         let mut channel = ws::connect(stream, &backend.authority, &path, limits)
             .await
             .map_err(|error| error.to_string())?;
-        let flags = Frame::text(FEATURE_FLAGS);
-        channel.send(flags).await.map_err(|error| error.to_string())?;
-        let early = negotiated(&mut channel).await?;
+        let early = negotiate(&mut channel).await?;
         Ok(Opened { channel, early })
     }
 
@@ -338,8 +287,7 @@ impl Runner {
 
     async fn read(&mut self, channel: &mut Channel) -> LinkEnd {
         let link = Arc::clone(&self.link);
-        let pings = Pings { interval: self.gateway.config.sockets.ping_interval, sent: now() };
-        let mut reading = Reading { channel, heard: now(), unacknowledged: 0, pings };
+        let mut reading = Reading::new(channel, self.gateway.config.sockets.ping_interval);
         let mut rest = Seldom::new(link.rest(reading.due()));
         loop {
             let next = poll_fn(|cx| match rest.poll(cx) {
@@ -351,7 +299,7 @@ impl Runner {
                 Next::Rest(happened) => happened,
                 Next::Received(received) => {
                     reading.came();
-                    match self.received(received, reading.heard) {
+                    match self.received(received, reading.heard()) {
                         Some(end) => return end,
                         None => continue,
                     }
@@ -374,15 +322,15 @@ impl Runner {
                 let late = poll_fn(|cx| Poll::Ready(reading.channel.poll_next(cx))).await;
                 let Poll::Ready(received) = late else { return Some(LinkEnd::Silent) };
                 reading.came();
-                return self.received(received, reading.heard);
+                return self.received(received, reading.heard());
             }
-            Rest::Due if !reading.pings.is_due() => return None,
+            Rest::Due if !reading.is_ping_due() => return None,
             Rest::Due => {
-                reading.pings.sent = now();
+                reading.pinged();
                 Frame::ping(b"")
             }
         };
-        let is_sent = send_within(reading.channel, frame, reading.pings.interval).await;
+        let is_sent = send_within(reading.channel, frame, reading.ping_interval).await;
         (!is_sent).then_some(LinkEnd::Lost)
     }
 
@@ -425,33 +373,6 @@ impl Runner {
 
     fn backend(&self) -> &Arc<Backend> {
         self.gateway.fleet.get(self.link.backend)
-    }
-}
-
-/// Waits for the first message, which proves that the backend has registered the socket, and for
-/// its features, which prove that it has read ours: a prompt sent before would have previews that
-/// name nobody. Returns what came in between, to be relayed.
-async fn negotiated(channel: &mut Channel) -> Result<Vec<Frame>, String> {
-    let mut early = vec![next_frame(channel).await?];
-    let features = async {
-        while let Ok(frame) = next_frame(channel).await {
-            let is_answer = matches!(event::read(&frame.payload), Event::FeatureFlags);
-            early.push(frame);
-            if is_answer {
-                break;
-            }
-        }
-    };
-    // A fork that never answers is taken as it is.
-    let _ = timeout(FEATURES_WITHIN, features).await;
-    Ok(early)
-}
-
-async fn next_frame(channel: &mut Channel) -> Result<Frame, String> {
-    match channel.next().await {
-        Some(Ok(frame)) => Ok(frame),
-        Some(Err(error)) => Err(error.to_string()),
-        None => Err("closed before it was negotiated".to_owned()),
     }
 }
 

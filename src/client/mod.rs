@@ -7,7 +7,9 @@
 //! - [`link`]: the one socket to its backend
 //! - [`log`]: events kept to be sent again (pure)
 //! - [`queue`]: what waits for one browser socket (pure)
+//! - [`negotiation`]: what a new link and its backend say first
 //! - [`outgoing`]: what is to be sent on a link
+//! - [`reading`]: when it was last heard, and when it is to be looked at
 //! - [`orphan`]: when a backend has forgotten a link (pure)
 //! - [`relay`]: an event on its way from the link to the log and the queues
 //! - [`named`]: events with the names of their files
@@ -27,9 +29,11 @@ pub mod early;
 pub mod link;
 pub mod log;
 pub mod named;
+pub mod negotiation;
 pub mod orphan;
 pub mod outgoing;
 pub mod queue;
+pub mod reading;
 pub mod reconcile;
 pub mod registry;
 pub mod relay;

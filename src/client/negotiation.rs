@@ -1,0 +1,46 @@
+//! What a new link and its backend say first.
+
+use std::time::Duration;
+
+use tokio::time::timeout;
+
+use crate::comfy::event::{self, Event};
+use crate::ws::{Channel, Frame};
+
+/// What every link says first (ComfyUI 0.3.45): previews then name their prompt.
+const FEATURE_FLAGS: &str = r#"{"type":"feature_flags","data":{"supports_preview_metadata":true}}"#;
+
+/// How long the answer to our features may take.
+const FEATURES_WITHIN: Duration = Duration::from_secs(1);
+
+/// Says what we understand; waits for the first message, which proves that the backend has
+/// registered the socket, and for its features, which prove that it has read ours: a prompt sent
+/// before would have previews that name nobody. Returns what came in between, to be relayed.
+///
+/// # Errors
+/// The connection broke before.
+pub async fn negotiate(channel: &mut Channel) -> Result<Vec<Frame>, String> {
+    let flags = Frame::text(FEATURE_FLAGS);
+    channel.send(flags).await.map_err(|error| error.to_string())?;
+    let mut early = vec![next_frame(channel).await?];
+    let features = async {
+        while let Ok(frame) = next_frame(channel).await {
+            let is_answer = matches!(event::read(&frame.payload), Event::FeatureFlags);
+            early.push(frame);
+            if is_answer {
+                break;
+            }
+        }
+    };
+    // A fork that never answers is taken as it is.
+    let _ = timeout(FEATURES_WITHIN, features).await;
+    Ok(early)
+}
+
+async fn next_frame(channel: &mut Channel) -> Result<Frame, String> {
+    match channel.next().await {
+        Some(Ok(frame)) => Ok(frame),
+        Some(Err(error)) => Err(error.to_string()),
+        None => Err("closed before it was negotiated".to_owned()),
+    }
+}
