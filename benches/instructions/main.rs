@@ -19,12 +19,16 @@ use mooring::net::now;
 use mooring::routing::files::{Files, Seen};
 use mooring::routing::ids::{BackendId, ClientId, FileRef, Folder, Located, PromptId};
 use mooring::routing::place::{AdminState, BackendView, TieBreak, place};
+use mooring::server::lane::answer::{Ours, pass_on};
+use mooring::server::lane::request::{HEAD_MAX, Parsed, parse};
 use mooring::ws::Frame;
 
 /// What is done, and how often.
 type Path = fn(usize);
 
-const PATHS: [(&str, Path); 10] = [
+const PATHS: [(&str, Path); 12] = [
+    ("pass a request's head on", request_head),
+    ("pass an answer's head on", answer_head),
     ("classify four requests", classify),
     ("read the client off a query", client_of_query),
     ("read a progress event", progress),
@@ -47,6 +51,42 @@ fn main() -> ExitCode {
         (None, _) => PATHS.iter().for_each(|(name, _)| println!("{name}")),
     }
     ExitCode::SUCCESS
+}
+
+/// What a browser sends.
+const REQUEST: &[u8] = b"GET /system_stats?clientId=9f6d1f0a5e0c4c0b8a7e3d2c1b0a9f8e HTTP/1.1\r\n\
+    Host: gateway:8180\r\nConnection: keep-alive\r\n\
+    User-Agent: Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko)\r\n\
+    Accept: */*\r\nSec-Fetch-Site: same-origin\r\nSec-Fetch-Mode: cors\r\n\
+    Sec-Fetch-Dest: empty\r\nReferer: http://gateway:8180/\r\n\
+    Accept-Encoding: gzip, deflate, br\r\nAccept-Language: en-US,en;q=0.9\r\n\
+    Cookie: theme=dark; mooring=00000000000000000000000000000001\r\n\r\n";
+
+const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Type: application/json; charset=utf-8\r\n\
+    Content-Length: 402\r\nDate: Mon, 23 Nov 2026 23:00:00 GMT\r\n\
+    Server: Python/3.12 aiohttp/3.11.8\r\n\r\n";
+
+fn request_head(count: usize) {
+    let mut out = Vec::with_capacity(4096);
+    for _ in 0..count {
+        out.clear();
+        if let Parsed::Plain(plain) = parse(black_box(REQUEST), HEAD_MAX, 100) {
+            plain.write(b"gpu-a:8188", &mut out);
+        }
+        assert!(!black_box(&out).is_empty(), "it is one that is only passed on");
+    }
+}
+
+fn answer_head(count: usize) {
+    let mut out = Vec::with_capacity(4096);
+    let took = Duration::from_micros(345);
+    let ours =
+        Ours { backend: b"gpu-a", placement: "bound", own: took, at_backend: took, closes: false };
+    for _ in 0..count {
+        out.clear();
+        assert!(pass_on(black_box(ANSWER), false, &ours, &mut out).is_ok(), "it is an answer");
+        black_box(&out);
+    }
 }
 
 fn classify(count: usize) {

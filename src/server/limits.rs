@@ -84,6 +84,6 @@ impl Timer for KeepAlive {
 }
 
 /// hyper has one limit for heads and for how much of a body it reads at once. Heads have their own
-/// ([`front::answer`] counts them); a body in small pieces costs two system calls for each. It is
-/// what a connection can make us hold before its head is refused.
+/// ([`crate::front::answer`] counts them); a body in small pieces costs two system calls for each.
+/// It is what a connection can make us hold before its head is refused.
 const READ_MAX: usize = 128 << 10;

@@ -121,7 +121,7 @@ impl Lane {
         if read.is_empty() {
             return Next::Nothing;
         }
-        match parse(read, head_max) {
+        match parse(read, head_max, self.limits.headers_max) {
             Parsed::Partial => Next::Nothing,
             Parsed::Other { bytes } => {
                 self.has_asked = true;

@@ -49,13 +49,17 @@ pub struct Plain<'a> {
     headers: SmallVec<[Header<'a>; 24]>,
 }
 
-/// Reads a head of at most `bytes_max` bytes.
+/// Reads a head of at most `bytes_max` bytes and `headers_max` headers.
 #[must_use]
-pub fn parse(read: &[u8], bytes_max: usize) -> Parsed<'_> {
+pub fn parse(read: &[u8], bytes_max: usize, headers_max: usize) -> Parsed<'_> {
     let mut headers = [const { MaybeUninit::uninit() }; HEADERS_MAX];
     let mut request = httparse::Request::new(&mut []);
     match request.parse_with_uninit_headers(read, &mut headers) {
-        Ok(Status::Complete(bytes)) if bytes <= bytes_max => sort(&request, bytes),
+        Ok(Status::Complete(bytes))
+            if bytes <= bytes_max && request.headers.len() <= headers_max =>
+        {
+            sort(&request, bytes)
+        }
         Ok(Status::Partial) if read.len() < bytes_max => Parsed::Partial,
         Ok(Status::Complete(_) | Status::Partial) | Err(_) => Parsed::Other { bytes: None },
     }
@@ -231,7 +235,7 @@ mod tests {
 
     #[track_caller]
     fn written(request: &str) -> String {
-        let Parsed::Plain(plain) = parse(request.as_bytes(), HEAD_MAX) else {
+        let Parsed::Plain(plain) = parse(request.as_bytes(), HEAD_MAX, HEADERS_MAX) else {
             panic!("not passed on: {request}");
         };
         assert_eq!(plain.bytes, request.len());
@@ -242,7 +246,7 @@ mod tests {
 
     #[track_caller]
     fn other(request: &str) -> Option<u64> {
-        match parse(request.as_bytes(), HEAD_MAX) {
+        match parse(request.as_bytes(), HEAD_MAX, HEADERS_MAX) {
             Parsed::Other { bytes } => bytes,
             parsed @ (Parsed::Partial | Parsed::Plain(_)) => panic!("{request}: {parsed:?}"),
         }
@@ -265,7 +269,9 @@ mod tests {
     fn who_asks_is_found_on_the_way() {
         let request = "GET /x?clientId=ada HTTP/1.1\r\nComfy-Client-Id: bob\r\nCookie: c\r\n\
             X-Forwarded-For: f\r\n\r\n";
-        let Parsed::Plain(plain) = parse(request.as_bytes(), HEAD_MAX) else { panic!("plain") };
+        let Parsed::Plain(plain) = parse(request.as_bytes(), HEAD_MAX, HEADERS_MAX) else {
+            panic!("plain")
+        };
         assert_eq!(plain.marks.query, "clientId=ada");
         assert_eq!(plain.marks.client_id, Some(&b"bob"[..]));
         assert_eq!((plain.marks.cookies[0], plain.marks.forwarded[0]), (&b"c"[..], &b"f"[..]));
@@ -317,18 +323,21 @@ mod tests {
         }
         let close = "GET /x HTTP/1.1\r\nConnection: close\r\n\r\n";
         assert!(matches!(
-            parse(close.as_bytes(), HEAD_MAX),
+            parse(close.as_bytes(), HEAD_MAX, HEADERS_MAX),
             Parsed::Plain(Plain { closes: true, .. })
         ));
     }
 
     #[test]
     fn a_head_that_is_not_whole_is_waited_for_until_it_is_too_long() {
-        assert!(matches!(parse(b"GET /x HTT", HEAD_MAX), Parsed::Partial));
+        assert!(matches!(parse(b"GET /x HTT", HEAD_MAX, HEADERS_MAX), Parsed::Partial));
         let long = format!("GET /x HTTP/1.1\r\nx: {}", "y".repeat(HEAD_MAX));
         assert_eq!(other(&long), None);
         assert_eq!(other(&format!("{long}\r\n\r\n")), None);
         let many = "GET /x HTTP/1.1\r\n".to_owned() + &"a: b\r\n".repeat(HEADERS_MAX + 1) + "\r\n";
         assert_eq!(other(&many), None);
+        let two = b"GET /x HTTP/1.1\r\na: b\r\nc: d\r\n\r\n";
+        assert!(matches!(parse(two, HEAD_MAX, 2), Parsed::Plain(_)));
+        assert!(matches!(parse(two, HEAD_MAX, 1), Parsed::Other { bytes: None }));
     }
 }
