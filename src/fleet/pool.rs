@@ -222,10 +222,11 @@ impl Pool {
 /// True if nothing has come on a connection that waits: no end of it, and no answer to nothing.
 async fn is_quiet(stream: &mut Stream) -> bool {
     let mut byte = [0];
-    std::future::poll_fn(|cx| {
+    // A task that has used up its turn must look all the same.
+    tokio::task::unconstrained(std::future::poll_fn(|cx| {
         let read = Pin::new(&mut *stream).poll_read(cx, &mut ReadBuf::new(&mut byte));
         Poll::Ready(read.is_pending())
-    })
+    }))
     .await
 }
 

@@ -43,6 +43,17 @@ impl Stream {
     }
 }
 
+impl Stream {
+    /// Makes the end of the connection a reset: what was sent is not all there was. It ends when
+    /// dropped.
+    pub fn break_off(&self) {
+        if let Self::Tcp(stream) = self {
+            // One that is closed already has been broken off by the other side.
+            let _ = socket2::SockRef::from(stream).set_linger(Some(std::time::Duration::ZERO));
+        }
+    }
+}
+
 impl AsyncRead for Stream {
     fn poll_read(
         self: Pin<&mut Self>,

@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::fmt;
-use std::future::poll_fn;
+use std::future::{Future as _, poll_fn};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -51,14 +51,17 @@ pub async fn once(
     let mut connection = limits.builder_once().serve_connection(TokioIo::new(portion), answer);
     let mut was_stopped = false;
     let ended = poll_fn(|cx| {
-        let polled = connection.poll_without_shutdown(cx);
-        let is_done = answered.load(Ordering::Relaxed) && flushed.is_true();
-        if polled.is_pending() && is_done && !was_stopped {
+        if !was_stopped {
+            // With its shutdown: if it ends by itself, that is what writes what is still buffered.
+            let polled = Pin::new(&mut connection).poll(cx);
+            let is_done = answered.load(Ordering::Relaxed) && flushed.is_true();
+            if polled.is_ready() || !is_done {
+                return polled;
+            }
             was_stopped = true;
             Pin::new(&mut connection).graceful_shutdown();
-            return connection.poll_without_shutdown(cx);
         }
-        polled
+        connection.poll_without_shutdown(cx)
     })
     .await;
     if let Err(error) = &ended {
@@ -168,5 +171,76 @@ pub async fn to_the_end(
     };
     if let Err(error) = ended {
         trace!(%peer, %error, "A connection ended.");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+    use std::time::Duration;
+
+    use tokio::io::{AsyncReadExt as _, duplex};
+
+    use super::*;
+    use crate::net::Stream;
+    use crate::server::ConnectionEvent;
+
+    const LENGTH: usize = 1 << 20;
+
+    /// Answers at once, and reads no body.
+    #[derive(Clone, Debug)]
+    struct Early;
+
+    impl Service for Early {
+        async fn answer(&self, _: IpAddr, _: Request<Incoming>) -> Response<ResponseBody> {
+            Response::new(ResponseBody::whole(vec![b'x'; LENGTH]))
+        }
+
+        fn is_leaving(&self) -> bool {
+            false
+        }
+
+        fn note(&self, _: ConnectionEvent) {}
+    }
+
+    /// What the client got, and whether the connection came back.
+    async fn served(head: &str, bytes: usize) -> (usize, bool) {
+        let (ours, mut theirs) = duplex(1 << 10);
+        let mut wire = Wire::new(Stream::Simulated(Box::new(ours)));
+        wire.read = head.into();
+        let limits = ConnectionLimits {
+            connections_max: 1,
+            header_timeout: Duration::from_secs(5),
+            idle_timeout: Duration::from_secs(5),
+            header_bytes_max: 1 << 14,
+            headers_max: 100,
+        };
+        let peer = SocketAddr::from(([127, 0, 0, 1], 1));
+        let read = async {
+            let mut body = 0;
+            let mut piece = vec![0; 900];
+            while body < LENGTH
+                && let Ok(count @ 1..) = theirs.read(&mut piece).await
+            {
+                body += piece[..count].iter().filter(|byte| **byte == b'x').count();
+            }
+            body
+        };
+        let (back, body) = tokio::join!(once(wire, bytes as u64, peer, &Early, limits), read);
+        (body, back.is_some())
+    }
+
+    #[tokio::test]
+    async fn an_answer_to_a_body_that_nobody_reads_is_written_to_its_end() {
+        let head = "GET / HTTP/1.1\r\ncontent-length: 100\r\n\r\n";
+        assert_eq!(served(head, head.len() + 100).await, (LENGTH, false));
+    }
+
+    #[tokio::test]
+    async fn a_connection_comes_back_when_its_answer_is_on_its_way() {
+        let head = "GET / HTTP/1.1\r\n\r\n";
+        assert_eq!(served(head, head.len()).await, (LENGTH, true));
+        let last = "GET / HTTP/1.1\r\nconnection: close\r\n\r\n";
+        assert_eq!(served(last, last.len()).await, (LENGTH, false));
     }
 }

@@ -197,17 +197,15 @@ fn write(answer: &httparse::Response<'_, '_>, said: &Said<'_>, ours: &Ours<'_>, 
     for header in answer.headers.iter() {
         let is_passed_on = match kind(header.name) {
             Kind::PassedOn | Kind::Date => true,
-            // A length beside chunks would be another reader's end of the body.
-            Kind::ContentLength => !said.is_chunked,
-            Kind::EndsHere | Kind::Connection | Kind::TransferEncoding => false,
+            // How the body is framed is ours to say, once, whatever the backend's lines were.
+            Kind::ContentLength | Kind::TransferEncoding => false,
+            Kind::EndsHere | Kind::Connection => false,
         };
         if is_passed_on && !said.is_named(header.name) {
             write_header(header.name, header.value, out);
         }
     }
-    if said.is_chunked {
-        out.extend_from_slice(b"transfer-encoding: chunked\r\n");
-    }
+    write_framing(said, answer.code == Some(204), out);
     if !said.has_date {
         write_date(out);
     }
@@ -215,6 +213,21 @@ fn write(answer: &httparse::Response<'_, '_>, said: &Said<'_>, ours: &Ours<'_>, 
         out.extend_from_slice(b"connection: close\r\n");
     }
     write_ours(ours, out);
+}
+
+/// One line that says where the body ends, or none. A 204 has neither (RFC 9110 section 8.6, RFC
+/// 9112 section 6.1), and a length beside chunks would be another reader's end of the body.
+fn write_framing(said: &Said<'_>, is_bare: bool, out: &mut Vec<u8>) {
+    match said.length {
+        _ if is_bare => {}
+        _ if said.is_chunked => out.extend_from_slice(b"transfer-encoding: chunked\r\n"),
+        Some(length) => {
+            out.extend_from_slice(b"content-length: ");
+            write_decimal(length, 1, out);
+            out.extend_from_slice(b"\r\n");
+        }
+        None => {}
+    }
 }
 
 /// An answer has the time when it was made, or at least when it passed (RFC 9110 section 6.6.1).
@@ -314,7 +327,7 @@ mod tests {
         let answer = "HTTP/1.1 200 Fine so\r\nDate: now\r\nX-Mixed: A b\r\nKeep-Alive: 5\r\n\
             Connection: keep-alive\r\nContent-Length: 3\r\nMooring-Backend: forged\r\n\r\nabc";
         let (out, passed) = passed(answer, false);
-        let expected = "HTTP/1.1 200 Fine so\r\nDate: now\r\nX-Mixed: A b\r\nContent-Length: 3\r\n";
+        let expected = "HTTP/1.1 200 Fine so\r\nDate: now\r\nX-Mixed: A b\r\ncontent-length: 3\r\n";
         assert_eq!(out, format!("{expected}{MARKS}"));
         let passed = passed.unwrap().unwrap();
         assert_eq!((passed.bytes, passed.status), (answer.len() - 3, 200));
@@ -330,7 +343,11 @@ mod tests {
         assert_eq!(framed("HTTP/1.1 304 No\r\nContent-Length: 3\r\n\r\n"), Framing::Over);
         let head = passed("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n", true);
         assert_eq!(head.1.unwrap().unwrap().body, Framing::Over);
-        assert!(head.0.contains("Content-Length: 3"));
+        assert!(head.0.contains("content-length: 3"));
+        for line in ["Content-Length: 3", "Transfer-Encoding: chunked"] {
+            let bare = passed(&format!("HTTP/1.1 204 No\r\n{line}\r\n\r\n"), false).0;
+            assert!(!bare.contains("ength") && !bare.contains("chunked"), "{bare}");
+        }
     }
 
     #[test]
@@ -358,8 +375,21 @@ mod tests {
         let answer = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nX-Secret: 1\r\n\
             Connection: close, X-Secret\r\nDate: x\r\n\r\n";
         let (out, passed) = passed(answer, false);
-        assert_eq!(out, format!("HTTP/1.1 200 OK\r\nContent-Length: 0\r\nDate: x\r\n{MARKS}"));
+        assert_eq!(out, format!("HTTP/1.1 200 OK\r\nDate: x\r\ncontent-length: 0\r\n{MARKS}"));
         assert!(!passed.unwrap().unwrap().is_kept);
+    }
+
+    #[test]
+    fn a_length_is_said_once_whatever_the_backend_said_of_it() {
+        for lines in [
+            "Connection: content-length\r\nContent-Length: 3",
+            "Content-Length: 3\r\ncontent-length: 3",
+        ] {
+            let (out, passed) = passed(&format!("HTTP/1.1 200 OK\r\n{lines}\r\n\r\nabc"), false);
+            assert_eq!(out.matches("content-length: 3\r\n").count(), 1, "{out}");
+            assert!(!out.contains("Content-Length"), "{out}");
+            assert_eq!(passed.unwrap().unwrap().body, Framing::Length(3));
+        }
     }
 
     #[test]

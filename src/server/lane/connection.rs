@@ -61,6 +61,21 @@ enum Next {
     Asked(Asked),
 }
 
+/// What becomes of a connection after an answer.
+enum After {
+    Stays,
+    /// It ends in order.
+    Ends,
+    /// It is dropped as it is: not all of the answer was sent.
+    BreaksOff,
+}
+
+impl After {
+    fn of(stays: bool) -> Self {
+        if stays { Self::Stays } else { Self::Ends }
+    }
+}
+
 /// A request on its way.
 struct Asked {
     bytes: usize,
@@ -105,9 +120,13 @@ impl Lane {
                 Next::Other { bytes } => return Left::Other(wire, bytes),
                 Next::Asked(asked) => {
                     take(&mut wire.read, asked.bytes);
-                    if !self.pass(&mut wire, asked).await {
-                        let _ = wire.stream.shutdown().await;
-                        return Left::Ended;
+                    match self.pass(&mut wire, asked).await {
+                        After::Stays => {}
+                        After::Ends => {
+                            let _ = wire.stream.shutdown().await;
+                            return Left::Ended;
+                        }
+                        After::BreaksOff => return Left::Ended,
                     }
                     self.deadline.set(now() + self.limits.idle_timeout);
                 }
@@ -174,8 +193,8 @@ impl Lane {
         }
     }
 
-    /// Passes one request and its answer on: false if the connection is to be closed.
-    async fn pass(&mut self, wire: &mut Wire, asked: Asked) -> bool {
+    /// Passes one request and its answer on.
+    async fn pass(&mut self, wire: &mut Wire, asked: Asked) -> After {
         let closes = asked.closes || self.gateway.is_leaving();
         let target = match &asked.target {
             Ok(target) => target,
@@ -188,13 +207,17 @@ impl Lane {
         match self.exchange(wire, &asked, target, closes).await {
             Ok(answered) => {
                 self.note(&asked, target, answered);
-                answered.client_stays
+                After::of(answered.client_stays)
             }
-            Err(Failed::Left) => false,
+            Err(Failed::Left) => After::BreaksOff,
             Err(Failed::Cut(answered)) => {
                 trace!(backend = target.backend.name, "An answer broke off.");
                 self.note(&asked, target, answered);
-                false
+                if answered.is_open_ended {
+                    // An orderly end would be the end of the body.
+                    wire.stream.break_off();
+                }
+                After::BreaksOff
             }
             Err(Failed::Exchange(error)) => {
                 let error = GatewayError::exchange(&target.backend.name, error);
@@ -259,7 +282,7 @@ impl Lane {
         asked: &Asked,
         error: &GatewayError,
         closes: bool,
-    ) -> bool {
+    ) -> After {
         let response = front::failed(&self.gateway, error);
         let took = now().duration_since(asked.came);
         self.gateway.metrics.answered(response.status(), took);
@@ -269,7 +292,7 @@ impl Lane {
         self.room.clear();
         answer::write_own(&response, asked.is_head, closes, &mut self.room);
         let written = wire.stream.write_all(&self.room).await;
-        written.is_ok() && !closes
+        After::of(written.is_ok() && !closes)
     }
 
     /// Counts an answer, and keeps no large buffers for the next.

@@ -49,6 +49,8 @@ pub struct Answered {
     pub is_kept: bool,
     /// The client's may.
     pub client_stays: bool,
+    /// The body has no end but that of the connection.
+    pub is_open_ended: bool,
 }
 
 /// Why an exchange did not come to its end.
@@ -60,9 +62,9 @@ pub enum Broken {
     Malformed(BadAnswer),
     /// Nothing came in time.
     NoAnswer,
-    /// The answer broke off after its head.
+    /// The answer broke off after its head, or the client has left then.
     Cut(Answered),
-    /// The client has left.
+    /// The client has left before.
     Left,
 }
 
@@ -120,13 +122,17 @@ impl Exchange {
         // An answer may come before the request is taken whole, or in place of that.
         let sent = self.poll_send(cx, terms.request);
         if let Poll::Ready(passed) = self.poll_pass(cx, terms, client) {
-            return Poll::Ready(passed.map(|()| self.answered(terms)));
+            return Poll::Ready(match passed {
+                Ok(()) => Ok(self.answered(terms)),
+                Err(Broken::Left) => Err(self.broke(terms, Broken::Left)),
+                Err(broken) => Err(broken),
+            });
         }
         if let (Poll::Ready(Err(error)), None) = (sent, &self.head) {
             return Poll::Ready(Err(Broken::Unanswered(error)));
         }
         if poll_left(cx, client).is_ready() {
-            return Poll::Ready(Err(Broken::Left));
+            return Poll::Ready(Err(self.broke(terms, Broken::Left)));
         }
         // A client that takes its time is not the backend's fault.
         let is_awaited = self.unwritten.is_empty();
@@ -306,6 +312,7 @@ impl Exchange {
                 took: Duration::ZERO,
                 is_kept: false,
                 client_stays: false,
+                is_open_ended: false,
             };
         };
         Answered {
@@ -313,6 +320,7 @@ impl Exchange {
             took: *took,
             is_kept: head.is_kept && !self.is_spent && terms.request.len() <= self.sent,
             client_stays: !terms.closes && !head.closes_client,
+            is_open_ended: head.closes_client,
         }
     }
 }

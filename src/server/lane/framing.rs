@@ -81,6 +81,10 @@ enum At {
         value: u64,
         digits: u8,
     },
+    /// Blanks after the size; only an extension may follow them.
+    Blank {
+        size: u64,
+    },
     /// The rest of the line of a chunk of that size.
     Extension {
         size: u64,
@@ -128,9 +132,10 @@ impl Chunks {
                 Ok(At::Size { value: value << 4 | u64::from(digit), digits: digits + 1 })
             }
             (At::Size { value, digits: 1.. }, b'\r') => Ok(At::SizeEnd { size: value }),
-            (At::Size { value, digits: 1.. }, b';' | b' ' | b'\t') => {
-                Ok(At::Extension { size: value })
-            }
+            (At::Size { value, digits: 1.. }, b';') => Ok(At::Extension { size: value }),
+            (At::Size { value, digits: 1.. }, b' ' | b'\t') => Ok(At::Blank { size: value }),
+            (At::Blank { size }, b';') => Ok(At::Extension { size }),
+            (At::Blank { size }, b'\r') => Ok(At::SizeEnd { size }),
             (At::Extension { size }, b'\r') => Ok(At::SizeEnd { size }),
             (At::SizeEnd { size: 0 }, b'\n') => Ok(At::Line),
             (At::SizeEnd { size }, b'\n') => Ok(At::Data { left: size }),
@@ -140,14 +145,18 @@ impl Chunks {
             (At::LastEnd, b'\n') => Ok(At::End),
             (At::Trailer, b'\r') => Ok(At::TrailerEnd),
             (At::TrailerEnd, b'\n') => Ok(At::Line),
+            (At::Blank { .. }, b' ' | b'\t') => self.count_extra(self.at),
             (At::Extension { .. } | At::Line | At::Trailer, _) if byte != b'\n' && byte != 0 => {
-                self.extra += 1;
                 let is_extension = matches!(self.at, At::Extension { .. });
-                let goes_on = if is_extension { self.at } else { At::Trailer };
-                if self.extra <= EXTRA_MAX { Ok(goes_on) } else { Err(BadChunk) }
+                self.count_extra(if is_extension { self.at } else { At::Trailer })
             }
             (_, _) => Err(BadChunk),
         }
+    }
+
+    fn count_extra(&mut self, goes_on: At) -> Result<At, BadChunk> {
+        self.extra += 1;
+        if self.extra <= EXTRA_MAX { Ok(goes_on) } else { Err(BadChunk) }
     }
 }
 
@@ -192,6 +201,7 @@ mod tests {
             "0\r\n\n",
             "0\r\nx\n",
             "5;\n",
+            "5 junk\r\n",
             "00000000000000000\r\n",
         ] {
             assert_eq!(chunked().take(body.as_bytes()), Err(BadChunk), "{body:?}");

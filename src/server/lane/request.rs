@@ -175,8 +175,9 @@ fn sort<'a>(request: &httparse::Request<'_, 'a>, bytes: usize) -> Parsed<'a> {
     let is_read = is_head || method == "GET";
     if said.is_special || said.is_reframed || !is_read || !is_only_passed_on(target, path, query) {
         let comes_back = !said.is_reframed && !said.closes && method != "CONNECT";
-        let length = bytes as u64 + said.length.unwrap_or(0);
-        return Parsed::Other { bytes: comes_back.then_some(length) };
+        // One that no message can have is for hyper to refuse.
+        let length = (bytes as u64).checked_add(said.length.unwrap_or(0));
+        return Parsed::Other { bytes: length.filter(|_| comes_back) };
     }
     Parsed::Plain(Plain { bytes, is_head, path, target, marks, closes: said.closes, headers })
 }
@@ -311,6 +312,7 @@ mod tests {
             "POST /x HTTP/1.1\r\nContent-Length: 1, 1\r\n\r\n",
             "POST /x HTTP/1.1\r\nContent-Length:\r\n\r\n",
             "POST /x HTTP/1.1\r\nContent-Length: 99999999999999999999\r\n\r\n",
+            "POST /x HTTP/1.1\r\nContent-Length: 18446744073709551615\r\n\r\n",
             "GET /ws HTTP/1.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n",
             "GET /prompt HTTP/1.1\r\nConnection: close\r\n\r\n",
             "GET /x HTTP/1.1\r\nConnection: x-secret\r\n\r\n",
