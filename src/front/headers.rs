@@ -1,13 +1,9 @@
 //! Headers of ours, and those that end at each hop (RFC 9110 section 7.6.1).
 
-use std::fmt::Write as _;
 use std::time::Duration;
 
 use http::Response;
-use http::header::{
-    CONNECTION, COOKIE, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, ORIGIN,
-    PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
-};
+use http::header::{CONNECTION, COOKIE, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, ORIGIN};
 
 use smallvec::SmallVec;
 
@@ -27,22 +23,25 @@ const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 /// The client's name for itself, for requests that carry it nowhere else.
 pub const CLIENT_ID: HeaderName = HeaderName::from_static("comfy-client-id");
 
-const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
-const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// Named by RFC 9110 section 7.6.1, and those that old clients send all the same.
-const HOP_BY_HOP: [HeaderName; 9] = [
-    CONNECTION,
-    KEEP_ALIVE,
-    PROXY_CONNECTION,
-    PROXY_AUTHENTICATE,
-    PROXY_AUTHORIZATION,
-    TE,
-    TRAILER,
-    TRANSFER_ENCODING,
-    UPGRADE,
-];
+/// True for headers that are for one hop: named by RFC 9110 section 7.6.1, and those that old
+/// clients send all the same.
+#[must_use]
+pub fn is_of_one_hop(name: &str) -> bool {
+    let is = |other: &str| name.eq_ignore_ascii_case(other);
+    // By length first: every header of every request comes by here, and few are meant.
+    match name.len() {
+        2 => is("te"),
+        7 => is("trailer") || is("upgrade"),
+        10 => is("connection") || is("keep-alive"),
+        16 => is("proxy-connection"),
+        17 => is("transfer-encoding"),
+        18 => is("proxy-authenticate"),
+        19 => is("proxy-authorization"),
+        _ => false,
+    }
+}
 
 /// Headers of a request that end here besides those.
 const ENDS_HERE: [HeaderName; 4] = [EXPECT, ORIGIN, SEC_FETCH_SITE, CLIENT_ID];
@@ -73,22 +72,39 @@ pub fn mark(headers: &mut HeaderMap, backend: &Backend, reason: Reason) {
 /// (Server Timing, section 4.2). `took` is all of it.
 pub fn time<B>(response: &mut Response<B>, took: Duration) {
     let Some(BackendTime(backend)) = response.extensions().get().copied() else { return };
-    // Whole microseconds: writing a float takes longer than all the rest.
-    let (own, backend) = (took.saturating_sub(backend).as_micros(), backend.as_micros());
-    let mut text = String::with_capacity(64);
-    let written = write!(
-        text,
-        "mooring;dur={}.{:03}, backend;dur={}.{:03}",
-        own / 1000,
-        own % 1000,
-        backend / 1000,
-        backend % 1000
-    );
-    if written.is_ok()
-        && let Ok(value) = HeaderValue::try_from(text)
-    {
+    let mut text = Vec::with_capacity(64);
+    write_timing(took.saturating_sub(backend), backend, &mut text);
+    if let Ok(value) = HeaderValue::try_from(text) {
         response.headers_mut().append(SERVER_TIMING, value);
     }
+}
+
+/// The value of `Server-Timing`: how long it took here, and at the backend.
+pub fn write_timing(own: Duration, backend: Duration, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"mooring;dur=");
+    write_millis(own, out);
+    out.extend_from_slice(b", backend;dur=");
+    write_millis(backend, out);
+}
+
+/// Milliseconds with three decimals. Not as a float: that takes longer than all the rest.
+fn write_millis(duration: Duration, out: &mut Vec<u8>) {
+    let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+    write_decimal(micros / 1000, 1, out);
+    out.push(b'.');
+    write_decimal(micros % 1000, 3, out);
+}
+
+/// `number` with at least `width` digits, at most 20.
+pub fn write_decimal(mut number: u64, width: usize, out: &mut Vec<u8>) {
+    let mut digits = [b'0'; 20];
+    let mut at = digits.len();
+    while 0 < number || digits.len() - at < width {
+        at -= 1;
+        digits[at] = b"0123456789"[(number % 10) as usize];
+        number /= 10;
+    }
+    out.extend_from_slice(&digits[at..]);
 }
 
 /// Takes off the headers that are for one hop, and those in `more`.
@@ -107,7 +123,7 @@ fn end_hop(headers: &mut HeaderMap, more: &[HeaderName]) {
     }
     // One walk over the names that are there: most of these never are, and a look-up for each
     // costs more than all comparisons.
-    let ends = |name: &&HeaderName| HOP_BY_HOP.contains(name) || more.contains(name);
+    let ends = |name: &&HeaderName| is_of_one_hop(name.as_str()) || more.contains(name);
     let found: SmallVec<[HeaderName; 4]> = headers.keys().filter(ends).cloned().collect();
     for name in found {
         headers.remove(name);

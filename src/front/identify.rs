@@ -63,7 +63,20 @@ impl Who {
     /// # Errors
     /// It names a client in a way that nobody could.
     pub fn of(gateway: &Gateway, peer: IpAddr, marks: &Marks<'_>) -> Result<Self, BadClientId> {
-        let named = named(marks)?.map(|text| ClientId::parse(&text)).transpose()?;
+        Self::named_so(named(marks)?.as_deref(), gateway, peer, marks)
+    }
+
+    /// The same, by what [`named`] found.
+    ///
+    /// # Errors
+    /// As for [`Self::of`].
+    pub fn named_so(
+        name: Option<&str>,
+        gateway: &Gateway,
+        peer: IpAddr,
+        marks: &Marks<'_>,
+    ) -> Result<Self, BadClientId> {
+        let named = name.map(ClientId::parse).transpose()?;
         let who = Self { named, browser: browser(marks), address: address(gateway, peer, marks) };
         if let Some(client) = &who.named {
             who.is(gateway, client);

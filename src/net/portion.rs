@@ -15,7 +15,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{Stream, with_scratch};
 
-/// How many bytes of what comes next are taken in while the message is worked on.
+/// When so much of what comes next was read, no more is while the message is worked on, in bytes.
+/// The end of the connection is not seen then; whoever works has deadlines of its own.
 const AHEAD_MAX: usize = 16 << 10;
 
 /// A connection, and what was read of it and is not used yet.

@@ -41,9 +41,7 @@ impl Stream {
             let _ = socket2::SockRef::from(stream).set_tcp_quickack(false);
         }
     }
-}
 
-impl Stream {
     /// Makes the end of the connection a reset: what was sent is not all there was. It ends when
     /// dropped.
     pub fn break_off(&self) {

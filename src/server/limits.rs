@@ -16,7 +16,8 @@ pub const FIRST_REQUEST: Duration = Duration::from_secs(1);
 #[derive(Clone, Copy, Debug)]
 pub struct ConnectionLimits {
     pub connections_max: usize,
-    /// From the opening of the connection to the last byte of its first head.
+    /// From the opening of the connection to the last byte of its first head; begun anew for one
+    /// that is handed on before it is whole, because it is too long for the lane.
     pub header_timeout: Duration,
     /// From an answer to the last byte of the next head; a connection without one is closed.
     pub idle_timeout: Duration,

@@ -281,6 +281,10 @@ async fn answers_of_all_framings_arrive_and_only_whole_ones_leave_a_connection()
         ("/cut", Act::AnswerAndClose("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf".into())),
         ("/more", Act::Answer(vec![ok("mine") + &ok("forged")])),
         ("/plain", Act::Answer(vec![ok("plain")])),
+        (
+            "/chunk",
+            Act::Answer(vec!["HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz".into()]),
+        ),
         ("/junk", Act::Answer(vec!["SSH-2.0-x\r\n\r\n".into()])),
         (
             "/twice",
@@ -302,7 +306,7 @@ async fn answers_of_all_framings_arrive_and_only_whole_ones_leave_a_connection()
     assert_eq!(client.answer().await.1, "mine");
     client.ask("/plain").await;
     assert_eq!(client.answer().await.1, "plain", "not what somebody sent too much");
-    for path in ["/junk", "/twice"] {
+    for path in ["/junk", "/twice", "/chunk"] {
         client.ask(path).await;
         let (head, body) = client.answer().await;
         assert!(head.starts_with("http/1.1 502") && head.contains("backend_lost"), "{head}");
@@ -331,6 +335,27 @@ async fn a_read_on_a_connection_that_was_just_closed_is_sent_again() {
         assert_eq!(client.answer().await.1, "fine");
     }
     assert!(3 < puppet.asked().len(), "it was closed in use: {:?}", puppet.asked());
+}
+
+/// A drain does not cut a connection that was accepted in its last moment, and ends one that has
+/// been served.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_first_request_that_is_on_its_way_when_the_drain_begins_is_answered() {
+    let world = World::new(1).await;
+    world.all_up().await;
+    let (mut first, mut idle) = (Client::of(&world).await, Client::of(&world).await);
+    idle.ask("/system_stats").await;
+    idle.answer().await;
+    first.send("GET /system_stats HTTP/1.1\r\nho").await;
+    // It was accepted when the one that came after it is.
+    idle.ask("/system_stats").await;
+    idle.answer().await;
+    world.gateway.tasks.stop();
+    assert_eq!(idle.rest().await, "", "closed at once");
+    first.send("st: gw\r\n\r\n").await;
+    let (head, _) = first.answer().await;
+    assert!(head.starts_with("http/1.1 200") && head.contains("connection: close"), "{head}");
+    assert_eq!(first.rest().await, "");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -188,3 +188,16 @@ async fn a_browser_that_leaves_takes_the_link_with_it_only_after_a_while() {
     assert!(sim.sids().contains(&"ada".to_owned()), "it stays a while");
     until("the link is closed", || !sim.sids().contains(&"ada".to_owned())).await;
 }
+
+/// What comes in one piece is heard whole, though nothing more follows that would wake anybody.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn frames_that_a_browser_sends_at_once_are_all_heard() {
+    let world = World::new(1).await;
+    let mut channel = world.socket("ada").await.into_channel();
+    for frame in [Frame::text("{}"), Frame::text("{}"), Frame::close(1000, "")] {
+        channel.start_send(frame).unwrap();
+    }
+    std::future::poll_fn(|cx| channel.poll_flush(cx)).await.unwrap();
+    soon("the close is answered", async { while let Some(Ok(_)) = channel.next().await {} }).await;
+    until("its place is free", || world.gateway.metrics.sockets.get() == 0).await;
+}

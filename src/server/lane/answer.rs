@@ -7,9 +7,10 @@ use http::Response;
 use httparse::{Header, Status};
 use smallvec::SmallVec;
 
-use super::framing::{Chunks, Framing};
-use super::request::{is_number, write_header};
+use super::framing::{Chunks, Framing, length_of};
+use super::request::write_header;
 use crate::body::ResponseBody;
+use crate::front::headers::{is_of_one_hop, write_decimal, write_timing};
 use crate::net::unix_millis;
 
 /// More than aiohttp with all middlewares of the known node packs.
@@ -97,22 +98,17 @@ enum Kind {
     Date,
 }
 
-/// The same headers end here as in `front::headers`; the two of ours are ours to say.
+/// The two of ours are ours to say.
 fn kind(name: &str) -> Kind {
     let is = |other: &str| name.eq_ignore_ascii_case(other);
     match name.len() {
-        2 if is("te") => Kind::EndsHere,
         4 if is("date") => Kind::Date,
-        7 if is("trailer") || is("upgrade") => Kind::EndsHere,
         10 if is("connection") => Kind::Connection,
-        10 if is("keep-alive") => Kind::EndsHere,
         14 if is("content-length") => Kind::ContentLength,
         15 if is("mooring-backend") => Kind::EndsHere,
-        16 if is("proxy-connection") => Kind::EndsHere,
         17 if is("transfer-encoding") => Kind::TransferEncoding,
         17 if is("mooring-placement") => Kind::EndsHere,
-        18 if is("proxy-authenticate") => Kind::EndsHere,
-        19 if is("proxy-authorization") => Kind::EndsHere,
+        _ if is_of_one_hop(name) => Kind::EndsHere,
         _ => Kind::PassedOn,
     }
 }
@@ -146,7 +142,7 @@ impl<'a> Said<'a> {
                     }
                 }
                 Kind::ContentLength => {
-                    let said = number(header.value)?;
+                    let said = length_of(header.value).ok_or(BadAnswer)?;
                     if *length.get_or_insert(said) != said {
                         return Err(BadAnswer);
                     }
@@ -183,17 +179,8 @@ impl<'a> Said<'a> {
     }
 }
 
-fn number(value: &[u8]) -> Result<u64, BadAnswer> {
-    let text = std::str::from_utf8(value).ok().filter(|text| is_number(text));
-    text.and_then(|text| text.parse().ok()).ok_or(BadAnswer)
-}
-
 fn write(answer: &httparse::Response<'_, '_>, said: &Said<'_>, ours: &Ours<'_>, out: &mut Vec<u8>) {
-    out.extend_from_slice(b"HTTP/1.1 ");
-    write_decimal(u64::from(answer.code.unwrap_or(0)), 3, out);
-    out.push(b' ');
-    out.extend_from_slice(answer.reason.unwrap_or("").as_bytes());
-    out.extend_from_slice(b"\r\n");
+    write_status(answer.code.unwrap_or(0), answer.reason.unwrap_or(""), out);
     for header in answer.headers.iter() {
         let is_passed_on = match kind(header.name) {
             Kind::PassedOn | Kind::Date => true,
@@ -221,17 +208,27 @@ fn write_framing(said: &Said<'_>, is_bare: bool, out: &mut Vec<u8>) {
     match said.length {
         _ if is_bare => {}
         _ if said.is_chunked => out.extend_from_slice(b"transfer-encoding: chunked\r\n"),
-        Some(length) => {
-            out.extend_from_slice(b"content-length: ");
-            write_decimal(length, 1, out);
-            out.extend_from_slice(b"\r\n");
-        }
+        Some(length) => write_length(length, out),
         None => {}
     }
 }
 
+fn write_status(status: u16, reason: &str, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"HTTP/1.1 ");
+    write_decimal(u64::from(status), 3, out);
+    out.push(b' ');
+    out.extend_from_slice(reason.as_bytes());
+    out.extend_from_slice(b"\r\n");
+}
+
+fn write_length(length: u64, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"content-length: ");
+    write_decimal(length, 1, out);
+    out.extend_from_slice(b"\r\n");
+}
+
 /// An answer has the time when it was made, or at least when it passed (RFC 9110 section 6.6.1).
-pub(super) fn write_date(out: &mut Vec<u8>) {
+fn write_date(out: &mut Vec<u8>) {
     let date = UNIX_EPOCH + Duration::from_millis(unix_millis());
     write_header("date", httpdate::fmt_http_date(date).as_bytes(), out);
 }
@@ -240,31 +237,9 @@ pub(super) fn write_date(out: &mut Vec<u8>) {
 fn write_ours(ours: &Ours<'_>, out: &mut Vec<u8>) {
     write_header("mooring-backend", ours.backend, out);
     write_header("mooring-placement", ours.placement.as_bytes(), out);
-    out.extend_from_slice(b"server-timing: mooring;dur=");
-    write_millis(ours.own, out);
-    out.extend_from_slice(b", backend;dur=");
-    write_millis(ours.at_backend, out);
+    out.extend_from_slice(b"server-timing: ");
+    write_timing(ours.own, ours.at_backend, out);
     out.extend_from_slice(b"\r\n\r\n");
-}
-
-/// Milliseconds with three decimals.
-fn write_millis(duration: Duration, out: &mut Vec<u8>) {
-    let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
-    write_decimal(micros / 1000, 1, out);
-    out.push(b'.');
-    write_decimal(micros % 1000, 3, out);
-}
-
-/// `number` with at least `width` digits.
-fn write_decimal(mut number: u64, width: usize, out: &mut Vec<u8>) {
-    let mut digits = [b'0'; 20];
-    let mut at = digits.len();
-    while 0 < number || digits.len() - at < width {
-        at -= 1;
-        digits[at] = b"0123456789"[(number % 10) as usize];
-        number /= 10;
-    }
-    out.extend_from_slice(&digits[at..]);
 }
 
 /// An answer of ours.
@@ -281,11 +256,11 @@ pub(super) fn write_own(
     };
     let status = response.status();
     let reason = status.canonical_reason().unwrap_or("");
-    out.extend_from_slice(format!("HTTP/1.1 {} {reason}\r\n", status.as_u16()).as_bytes());
+    write_status(status.as_u16(), reason, out);
     for (name, value) in response.headers() {
         write_header(name.as_str(), value.as_bytes(), out);
     }
-    write_header("content-length", body.len().to_string().as_bytes(), out);
+    write_length(body.len() as u64, out);
     write_date(out);
     if closes {
         write_header("connection", b"close", out);

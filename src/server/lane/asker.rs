@@ -50,10 +50,11 @@ impl Asker {
         now: Instant,
     ) -> Result<Target, GatewayError> {
         let named = identify::named(marks)?;
-        let known = named.and_then(|name| self.target_of_known(gateway, &name, marks, now));
+        let name = named.as_deref();
+        let known = name.and_then(|name| self.target_of_known(gateway, name, marks, now));
         let target = match known {
             Some(target) => target?,
-            None => self.target_of_another(gateway, marks, now)?,
+            None => self.target_of_another(gateway, name, marks, now)?,
         };
         if !target.backend.is_up() {
             return Err(GatewayError::BackendDown { backend: target.backend.name.clone() });
@@ -87,10 +88,11 @@ impl Asker {
     fn target_of_another(
         &mut self,
         gateway: &Gateway,
+        name: Option<&str>,
         marks: &Marks<'_>,
         now: Instant,
     ) -> Result<Target, GatewayError> {
-        let who = Who::of(gateway, self.peer, marks)?;
+        let who = Who::named_so(name, gateway, self.peer, marks)?;
         let Some(id) = &who.named else { return route::reading(gateway, &who) };
         let (client, decided) =
             with_client(&gateway.clients, id, |client| client.contact(gateway))?;

@@ -79,4 +79,14 @@ mod tests {
         passed(&mut deadline).await;
         assert_eq!(now().duration_since(began).as_secs(), 40);
     }
+
+    #[tokio::test(start_paused = true)]
+    async fn it_can_come_earlier_than_the_timer_was_set_to() {
+        let began = now();
+        let mut deadline = Deadline::after(Duration::from_secs(100));
+        assert!(!poll_fn(|cx| Poll::Ready(deadline.poll_passed(cx))).await);
+        deadline.set(began + Duration::from_secs(5));
+        passed(&mut deadline).await;
+        assert_eq!(now().duration_since(began).as_secs(), 5);
+    }
 }

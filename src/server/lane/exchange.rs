@@ -16,10 +16,10 @@ use super::deadline::Deadline;
 use super::framing::{BadChunk, Framing};
 use crate::net::{Stream, Wire, now, with_scratch};
 
-/// The largest head of an answer, in bytes.
+/// A head of an answer that is longer and not whole yet is given up, in bytes.
 const HEAD_MAX: usize = 64 << 10;
 
-/// How much of the requests after this one is taken in.
+/// When so much of the requests after this one was read, no more is, in bytes.
 const AHEAD_MAX: usize = 16 << 10;
 
 /// What is the same for the whole exchange.
@@ -39,7 +39,7 @@ pub struct Terms<'a> {
     pub body_timeout: Duration,
 }
 
-/// An answer that was passed on whole.
+/// An answer, once its head was there.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Answered {
     pub status: u16,
@@ -56,7 +56,7 @@ pub struct Answered {
 /// Why an exchange did not come to its end.
 #[derive(Debug)]
 pub enum Broken {
-    /// The backend's connection broke, and nothing of an answer had come.
+    /// The backend's connection broke, and the head of the answer was not whole.
     Unanswered(io::Error),
     /// What came is no answer, or its head has no end.
     Malformed(BadAnswer),
@@ -122,11 +122,7 @@ impl Exchange {
         // An answer may come before the request is taken whole, or in place of that.
         let sent = self.poll_send(cx, terms.request);
         if let Poll::Ready(passed) = self.poll_pass(cx, terms, client) {
-            return Poll::Ready(match passed {
-                Ok(()) => Ok(self.answered(terms)),
-                Err(Broken::Left) => Err(self.broke(terms, Broken::Left)),
-                Err(broken) => Err(broken),
-            });
+            return Poll::Ready(passed);
         }
         if let (Poll::Ready(Err(error)), None) = (sent, &self.head) {
             return Poll::Ready(Err(Broken::Unanswered(error)));
@@ -160,11 +156,16 @@ impl Exchange {
         cx: &mut Context<'_>,
         terms: &Terms<'_>,
         client: &mut Wire,
-    ) -> Poll<Result<(), Broken>> {
+    ) -> Poll<Result<Answered, Broken>> {
         loop {
-            ready!(self.poll_write(cx, terms, client)).map_err(|_| Broken::Left)?;
-            if self.head.as_ref().is_some_and(|(head, _)| head.body.is_over()) {
-                return Poll::Ready(Ok(()));
+            let has_written = !self.unwritten.is_empty();
+            ready!(self.poll_write(cx, client)).map_err(|_| self.broke(terms, Broken::Left))?;
+            if let Some(answered) = self.answered(terms).filter(|_| self.is_over()) {
+                return Poll::Ready(Ok(answered));
+            }
+            if has_written {
+                // The backend was not read meanwhile.
+                self.due = now() + terms.body_timeout;
             }
             ready!(with_scratch(|scratch| {
                 let mut buffer = ReadBuf::new(scratch);
@@ -179,15 +180,7 @@ impl Exchange {
     }
 
     /// Writes what could not be written at once.
-    fn poll_write(
-        &mut self,
-        cx: &mut Context<'_>,
-        terms: &Terms<'_>,
-        client: &mut Wire,
-    ) -> Poll<io::Result<()>> {
-        if self.unwritten.is_empty() {
-            return Poll::Ready(Ok(()));
-        }
+    fn poll_write(&mut self, cx: &mut Context<'_>, client: &mut Wire) -> Poll<io::Result<()>> {
         while self.written < self.unwritten.len() {
             let stream = Pin::new(&mut client.stream);
             match ready!(stream.poll_write(cx, &self.unwritten[self.written..]))? {
@@ -197,8 +190,6 @@ impl Exchange {
         }
         self.unwritten.clear();
         self.written = 0;
-        // The backend was not read meanwhile.
-        self.due = now() + terms.body_timeout;
         Poll::Ready(Ok(()))
     }
 
@@ -275,6 +266,10 @@ impl Exchange {
         let Some((head, _)) = &mut self.head else { return Ok(()) };
         let count = match head.body.take(bytes) {
             Ok(count) => count,
+            // The head is not on its way yet: the client can be told.
+            Err(BadChunk) if !self.unwritten.is_empty() => {
+                return Err(Broken::Malformed(BadAnswer));
+            }
             Err(BadChunk) => return Err(self.broke(terms, Broken::Malformed(BadAnswer))),
         };
         self.is_spent |= count < bytes.len();
@@ -286,7 +281,7 @@ impl Exchange {
         let slices = [IoSlice::new(&self.unwritten), IoSlice::new(body)];
         let written = match Pin::new(&mut client.stream).poll_write_vectored(cx, &slices) {
             Poll::Ready(Ok(count)) => count,
-            Poll::Ready(Err(_)) => return Err(Broken::Left),
+            Poll::Ready(Err(_)) => return Err(self.broke(terms, Broken::Left)),
             Poll::Pending => 0,
         };
         if written < self.unwritten.len() {
@@ -302,26 +297,23 @@ impl Exchange {
 
     /// What it is called when it breaks, which depends on whether an answer had begun.
     fn broke(&self, terms: &Terms<'_>, unanswered: Broken) -> Broken {
-        if self.head.is_some() { Broken::Cut(self.answered(terms)) } else { unanswered }
+        self.answered(terms).map_or(unanswered, Broken::Cut)
     }
 
-    fn answered(&self, terms: &Terms<'_>) -> Answered {
-        let Some((head, took)) = &self.head else {
-            return Answered {
-                status: 0,
-                took: Duration::ZERO,
-                is_kept: false,
-                client_stays: false,
-                is_open_ended: false,
-            };
-        };
-        Answered {
+    fn is_over(&self) -> bool {
+        self.head.as_ref().is_some_and(|(head, _)| head.body.is_over())
+    }
+
+    /// What there is to say of the answer once its head was there.
+    fn answered(&self, terms: &Terms<'_>) -> Option<Answered> {
+        let (head, took) = self.head.as_ref()?;
+        Some(Answered {
             status: head.status,
             took: *took,
             is_kept: head.is_kept && !self.is_spent && terms.request.len() <= self.sent,
             client_stays: !terms.closes && !head.closes_client,
             is_open_ended: head.closes_client,
-        }
+        })
     }
 }
 
@@ -337,4 +329,88 @@ fn poll_left(cx: &mut Context<'_>, client: &mut Wire) -> Poll<()> {
         }
     }
     Poll::Pending
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
+
+    use super::*;
+
+    fn terms(request: &[u8]) -> Terms<'_> {
+        let now = now();
+        Terms {
+            request,
+            is_head: false,
+            backend: b"a",
+            placement: "bound",
+            closes: false,
+            came: now,
+            placed: now,
+            answer_timeout: Duration::from_secs(10),
+            body_timeout: Duration::from_secs(5),
+        }
+    }
+
+    /// A wire that takes `room` bytes, and its other end.
+    fn wire(room: usize) -> (Stream, DuplexStream) {
+        let (ours, theirs) = duplex(room);
+        (Stream::Simulated(Box::new(ours)), theirs)
+    }
+
+    async fn run(line: Stream, client: Stream) -> Result<Answered, Broken> {
+        let terms = terms(b"GET / HTTP/1.1\r\n\r\n");
+        let mut exchange = Exchange::new(line, Vec::new(), &terms);
+        let (mut client, mut deadline) =
+            (Wire::new(client), Deadline::after(Duration::from_secs(3600)));
+        poll_fn(|cx| exchange.poll(cx, &terms, &mut client, &mut deadline)).await
+    }
+
+    async fn read_some(from: &mut DuplexStream, mut bytes: usize) {
+        let mut piece = [0; 512];
+        while 0 < bytes {
+            let most = bytes.min(piece.len());
+            bytes -= from.read(&mut piece[..most]).await.unwrap();
+        }
+    }
+
+    /// Time is not real: it passes when nobody can do anything.
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_takes_its_time_is_not_given_up_and_a_backend_is() {
+        for stalls in [Stalls::Client, Stalls::Backend] {
+            let ((line, mut backend), (client, mut reader)) = (wire(1 << 10), wire(1 << 10));
+            let head = b"HTTP/1.1 200 OK\r\ncontent-length: 100000\r\n\r\n";
+            let answers = async {
+                backend.write_all(head).await.unwrap();
+                backend.write_all(&[b'x'; 50_000]).await.unwrap();
+                if stalls == Stalls::Backend {
+                    tokio::time::sleep(Duration::from_secs(60)).await;
+                }
+                let _ = backend.write_all(&[b'x'; 50_000]).await;
+                backend
+            };
+            let reads = async {
+                read_some(&mut reader, 20_000).await;
+                if stalls == Stalls::Client {
+                    tokio::time::sleep(Duration::from_secs(60)).await;
+                }
+                let mut rest = Vec::new();
+                let _ = reader.read_to_end(&mut rest).await;
+            };
+            let exchange = run(line, client);
+            let (outcome, _backend, ()) = tokio::join!(exchange, answers, reads);
+            match stalls {
+                Stalls::Client => assert!(outcome.is_ok_and(|it| it.is_kept)),
+                Stalls::Backend => assert!(matches!(outcome, Err(Broken::Cut(_)))),
+            }
+        }
+    }
+
+    #[derive(Clone, Copy, Debug, Eq, PartialEq)]
+    enum Stalls {
+        Client,
+        Backend,
+    }
 }

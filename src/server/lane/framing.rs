@@ -1,11 +1,20 @@
 //! Where does the body of an answer end (RFC 9112 section 6.3)?
 //!
-//! The bytes of a body are passed on as they came, chunks with their frame. So a frame must be
-//! exactly what the RFC says, without the leniency that it allows: what one reader forgives,
-//! the next may read as the end.
+//! The bytes of a body are passed on as they came: chunks with their frame, and trailers. So every
+//! byte that says how long something is must be what the RFC says, without the leniency that it
+//! allows: what one reader forgives, the next may read as the end. What an extension or a trailer
+//! says is not looked at.
 
 /// Bytes of chunk extensions and trailers that an answer may have, in all.
 const EXTRA_MAX: usize = 16 << 10;
+
+/// The value of a `Content-Length` (RFC 9110 section 8.6). Digits only: `parse` alone would take a
+/// sign.
+#[must_use]
+pub fn length_of(value: &[u8]) -> Option<u64> {
+    let is_number = !value.is_empty() && value.iter().all(u8::is_ascii_digit);
+    std::str::from_utf8(value).ok().filter(|_| is_number)?.parse().ok()
+}
 
 /// What is still to come of a body.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

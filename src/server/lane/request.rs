@@ -9,9 +9,10 @@ use http::Method;
 use httparse::{Header, Status};
 use smallvec::SmallVec;
 
+use super::framing::length_of;
 use crate::comfy::endpoint::{Endpoint, classify};
 use crate::front::browsers::COOKIE_NAME;
-use crate::front::headers::other_cookies;
+use crate::front::headers::{is_of_one_hop, other_cookies};
 use crate::front::identify::Marks;
 
 /// More headers than a browser sends with all its hints.
@@ -82,26 +83,21 @@ enum Kind {
     Reframes,
 }
 
-/// The same headers end here as in `front::headers`, which says why.
+/// `front::headers` says why `Host` and `Sec-Fetch-Site` end here.
 fn kind(name: &str) -> Kind {
     let is = |other: &str| name.eq_ignore_ascii_case(other);
     match name.len() {
-        2 if is("te") => Kind::EndsHere,
         4 if is("host") => Kind::EndsHere,
         6 if is("cookie") => Kind::Cookie,
         6 if is("expect") || is("origin") => Kind::Special,
-        7 if is("trailer") => Kind::EndsHere,
         7 if is("upgrade") => Kind::Reframes,
         10 if is("connection") => Kind::Connection,
-        10 if is("keep-alive") => Kind::EndsHere,
         14 if is("content-length") => Kind::ContentLength,
         14 if is("sec-fetch-site") => Kind::EndsHere,
         15 if is("x-forwarded-for") => Kind::ForwardedFor,
         15 if is("comfy-client-id") => Kind::ClientId,
-        16 if is("proxy-connection") => Kind::EndsHere,
         17 if is("transfer-encoding") => Kind::Reframes,
-        18 if is("proxy-authenticate") => Kind::EndsHere,
-        19 if is("proxy-authorization") => Kind::EndsHere,
+        _ if is_of_one_hop(name) => Kind::EndsHere,
         _ => Kind::PassedOn,
     }
 }
@@ -128,17 +124,11 @@ impl Said {
     /// Two lengths, or one that is none, are for hyper to refuse.
     fn note_length(&mut self, value: &[u8]) {
         self.is_special = true;
-        let length = std::str::from_utf8(value).ok().filter(|text| is_number(text));
-        match (length.and_then(|text| text.parse().ok()), self.length) {
+        match (length_of(value), self.length) {
             (Some(length), None) => self.length = Some(length),
             (_, _) => self.is_reframed = true,
         }
     }
-}
-
-/// Digits only: `parse` alone would take a sign.
-pub(super) fn is_number(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 fn sort<'a>(request: &httparse::Request<'_, 'a>, bytes: usize) -> Parsed<'a> {
