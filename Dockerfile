@@ -7,6 +7,8 @@
 FROM rust:1.95-slim-bookworm AS build
 WORKDIR /build
 COPY Cargo.toml Cargo.lock ./
+# Cargo wants the files of the benchmarks that Cargo.toml names, though it does not build them.
+COPY benches benches
 COPY src src
 # The caches outlive a build, so the executable is copied out of them.
 RUN --mount=type=cache,target=/usr/local/cargo/registry \

@@ -2,16 +2,23 @@
 
 CARGO ?= cargo
 
-.PHONY: demo test fmt lint doc instructions clients browser soak bench deploy-check
+.PHONY: demo test fmt lint doc unit instructions clients browser soak bench deploy-check
 
 # Three simulated backends and the gateway: http://127.0.0.1:8180
 demo:
 	$(CARGO) run --locked --release -- demo
 
-# All that must pass before a change is taken. The tests of the crate come last, so that the last
-# lines are theirs.
-test: fmt lint doc deploy-check instructions clients browser
-	$(CARGO) test --locked
+# All that must pass before a change is taken, and how long each step took. The integration tests
+# come last, so that the last lines are theirs; they say themselves how long they took.
+STEPS = fmt lint doc deploy-check instructions clients browser unit
+
+test:
+	@for step in $(STEPS); do \
+	  start=$$(date +%s); \
+	  $(MAKE) --no-print-directory $$step || exit 1; \
+	  echo "== $$step: $$(($$(date +%s) - start)) s"; \
+	done
+	$(CARGO) test --locked --test it
 
 fmt:
 	$(CARGO) fmt --check
@@ -21,6 +28,9 @@ lint:
 
 doc:
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --document-private-items
+
+unit:
+	$(CARGO) test --locked --lib --bins
 
 # Real clients from their registries, and a real browser, against the gateway.
 clients browser:
