@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::config::url::{self, Address};
+use crate::sim;
 
 /// A sticky gateway that makes many ComfyUI servers look like one.
 #[derive(Debug, Parser)]
@@ -108,7 +109,7 @@ pub struct DemoArgs {
 }
 
 #[derive(Args, Clone, Debug)]
-#[command(after_help = "Example:\n  mooring sim --port 8188 --name gpu-a --speed 4")]
+#[command(after_help = "Example:\n  mooring sim --port 8188 --name gpu-a --comfyui 0.8")]
 pub struct SimArgs {
     /// The port to listen on; 0 asks the system for a free one
     #[arg(long)]
@@ -122,9 +123,21 @@ pub struct SimArgs {
     /// Serve the files of the official frontend from this folder
     #[arg(long, value_name = "DIR")]
     pub frontend: Option<PathBuf>,
-    /// The version of ComfyUI that it says it is
-    #[arg(long, value_name = "VERSION")]
-    pub version: Option<String>,
+    /// The version of ComfyUI that it is: 0.33, 0.8 or 0.3.64, or one between them
+    #[arg(
+        long,
+        visible_alias = "version",
+        value_name = "VERSION",
+        default_value = sim::VERSION,
+        value_parser = sim::full_version
+    )]
+    pub comfyui: String,
+    /// Have assets, as with ComfyUI's own option (0.33)
+    #[arg(long)]
+    pub enable_assets: bool,
+    /// Tell users apart, as with ComfyUI's own option
+    #[arg(long)]
+    pub multi_user: bool,
     /// How many times faster than a real one it works, from 0.01 to 1000
     #[arg(long, value_name = "FACTOR", default_value = "1", value_parser = speed)]
     pub speed: f64,

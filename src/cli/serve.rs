@@ -97,7 +97,9 @@ async fn simulated_server(args: SimArgs) -> ExitCode {
     let options = Options {
         name: args.name,
         listen: SocketAddr::new(args.listen_host, args.port),
-        version: args.version.unwrap_or_else(|| sim::VERSION.to_owned()),
+        version: args.comfyui,
+        assets: args.enable_assets,
+        multi_user: args.multi_user,
         frontend: args.frontend,
         speed: args.speed,
     };

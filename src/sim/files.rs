@@ -1,4 +1,4 @@
-//! Files: uploads with their naming rules, views, user data, and the page.
+//! Files: uploads with their naming rules, views, and the page.
 
 use std::convert::Infallible;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -12,7 +12,7 @@ use http::{HeaderMap, HeaderValue, Response};
 use serde_json::json;
 
 use super::body::SimBody;
-use super::http::{bare, bytes, json_answer, text};
+use super::http::{bare, bytes, json_answer};
 use super::prompts::trouble;
 use super::state::FileKind;
 use super::{Shared, pictures};
@@ -179,7 +179,7 @@ fn serve_file(body: Bytes, name: &str, etag: &str, headers: &HeaderMap) -> Respo
     response
 }
 
-fn insert(response: &mut Response<SimBody>, name: http::HeaderName, value: &str) {
+pub(super) fn insert(response: &mut Response<SimBody>, name: http::HeaderName, value: &str) {
     if let Ok(value) = HeaderValue::from_str(value) {
         response.headers_mut().insert(name, value);
     }
@@ -197,7 +197,7 @@ fn parse_range(text: &str, total: usize) -> Option<(usize, usize)> {
     (first <= last).then_some((first, last))
 }
 
-fn content_type(name: &str) -> &'static str {
+pub(super) fn content_type(name: &str) -> &'static str {
     match name.rsplit('.').next().unwrap_or_default() {
         "png" => "image/png",
         "jpg" | "jpeg" => "image/jpeg",
@@ -212,69 +212,6 @@ fn content_type(name: &str) -> &'static str {
         "mp4" => "video/mp4",
         _ => "application/octet-stream",
     }
-}
-
-fn user_path(bare_path: &str) -> String {
-    let segment = bare_path.trim_start_matches("/userdata/");
-    percent_encoding::percent_decode_str(segment).decode_utf8_lossy().into_owned()
-}
-
-/// A path of one segment; a slash in it has to be encoded.
-fn is_one_segment(bare_path: &str) -> bool {
-    !bare_path.trim_start_matches("/userdata/").contains('/')
-}
-
-pub(super) fn userdata(shared: &Shared, bare_path: &str) -> Response<SimBody> {
-    if !is_one_segment(bare_path) {
-        return bytes(404, Bytes::new(), "application/octet-stream");
-    }
-    let path = user_path(bare_path);
-    match shared.server().files.userdata.get(&path) {
-        Some(found) => {
-            let mut response = bytes(200, found.clone(), content_type(&path));
-            insert(&mut response, ACCEPT_RANGES, "bytes");
-            response
-        }
-        None => bare(404),
-    }
-}
-
-pub(super) fn put_userdata(
-    shared: &Shared,
-    bare_path: &str,
-    query: &str,
-    body: Bytes,
-) -> Response<SimBody> {
-    if !is_one_segment(bare_path) {
-        return text(405, "405: Method Not Allowed");
-    }
-    let path = user_path(bare_path);
-    let mut server = shared.server();
-    let keeps = parameter(query, "overwrite").as_deref() == Some("false");
-    if keeps && server.files.userdata.contains_key(&path) {
-        return text(409, "File already exists");
-    }
-    server.files.userdata.insert(path.clone(), body);
-    json_answer(200, &json!(path))
-}
-
-pub(super) fn delete_userdata(shared: &Shared, bare_path: &str) -> Response<SimBody> {
-    match shared.server().files.userdata.remove(&user_path(bare_path)) {
-        Some(_) => bare(204),
-        None => bare(404),
-    }
-}
-
-pub(super) fn list_userdata(shared: &Shared, query: &str) -> Response<SimBody> {
-    let folder = parameter(query, "dir").or_else(|| parameter(query, "path")).unwrap_or_default();
-    let server = shared.server();
-    let prefix = format!("{}/", folder.trim_matches('/'));
-    let found: Vec<&str> =
-        server.files.userdata.keys().filter_map(|path| path.strip_prefix(&prefix)).collect();
-    if found.is_empty() {
-        return text(404, "Directory not found");
-    }
-    json_answer(200, &json!(found))
 }
 
 /// The page: the official one from a folder, or the playground.
@@ -292,7 +229,11 @@ pub(super) fn page(shared: &Shared, path: &str, headers: &HeaderMap) -> Response
     let etag = format!("\"{:x}-{:x}\"", hasher.finish(), body.len());
     let mut response = serve_file(body, path, &etag, headers);
     response.headers_mut().remove(CONTENT_DISPOSITION);
-    if path.ends_with(".js") || path.ends_with(".css") || path.ends_with(".html") {
+    // `middleware/cache_middleware.py`.
+    let is_code = path.ends_with(".js") || path.ends_with(".css");
+    if is_code && shared.release.is_of_2026() {
+        insert(&mut response, CACHE_CONTROL, "no-store");
+    } else if is_code || path.ends_with(".html") {
         insert(&mut response, CACHE_CONTROL, "no-cache");
     }
     response

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use super::body::SimBody;
 use super::python_json::dumps;
 use super::state::{FileKind, Seen};
-use super::{Faults, Hang, Shared, controls, files, fixed, nodes, prompts, sockets};
+use super::{Faults, Hang, Shared, controls, files, nodes, prompts, sockets, users};
 use crate::net::{Portion, Stream, Wire, sleep};
 
 /// `--max-upload-size`, which holds for JSON as well.
@@ -105,6 +105,7 @@ fn headless(response: Response<SimBody>) -> Response<SimBody> {
     response
 }
 
+/// It runs with `--disable-api-nodes`, which brings the policy.
 fn dress(response: &mut Response<SimBody>) {
     let headers = response.headers_mut();
     headers.insert(SERVER, HeaderValue::from_static("Python/3.11 aiohttp/3.14.5"));
@@ -130,7 +131,7 @@ async fn route(
             subscribe(shared, &whole(request).await?)
         }
         Method::DELETE if bare_path.starts_with("/userdata/") => {
-            files::delete_userdata(shared, bare_path)
+            users::delete_userdata(shared, bare_path, request.headers())
         }
         _ => not_allowed(),
     })
@@ -143,7 +144,7 @@ fn get(
     query: &str,
     headers: &HeaderMap,
 ) -> Response<SimBody> {
-    if let Some(jobs) = jobs_path(path) {
+    if let Some(jobs) = jobs_path(path).filter(|_| shared.release.has_jobs()) {
         return match jobs.strip_prefix('/') {
             None => prompts::jobs(shared, query),
             Some(id) => prompts::job(shared, id),
@@ -160,11 +161,7 @@ fn get(
         "/queue" => prompts::queue(shared),
         "/history" => prompts::history(shared, query),
         "/view" => files::view(shared, query, headers),
-        "/system_stats" => {
-            let mut stats = fixed("/system_stats");
-            stats["system"]["comfyui_version"] = json!(shared.options.version);
-            json_answer(200, &stats)
-        }
+        "/system_stats" => json_answer(200, &shared.system_stats()),
         _ if bare_path.starts_with("/object_info") => object_info(shared, bare_path, headers),
         _ => catalogue(shared, path, (bare_path, query), headers),
     }
@@ -190,38 +187,33 @@ fn catalogue(
     headers: &HeaderMap,
 ) -> Response<SimBody> {
     if let Some(folder) = bare_path.strip_prefix("/models/") {
-        let known = fixed("/models").as_array().is_some_and(|all| all.contains(&json!(folder)));
+        let known =
+            shared.fixed("/models").as_array().is_some_and(|all| all.contains(&json!(folder)));
         return if known { json_answer(200, &json!([])) } else { bare(404) };
     }
     if let Some(kind) = path.strip_prefix("/internal/files/") {
         return match FileKind::parse(kind) {
-            Some(kind) => json_answer(200, &json!(shared.server().files.newest(kind))),
+            Some(kind) => listing(shared, kind),
             None => json_answer(400, &json!({ "error": "Invalid directory type" })),
         };
     }
     if let Some(key) = bare_path.strip_prefix("/settings/") {
-        return json_answer(200, &shared.server().files.settings.get(key).cloned().into());
+        return users::settings(shared, Some(key), headers);
     }
     if bare_path.starts_with("/userdata/") {
-        return files::userdata(shared, bare_path);
+        return users::userdata(shared, bare_path, headers);
     }
     match bare_path {
-        "/features" | "/embeddings" | "/models" | "/extensions" | "/users" => {
-            json_answer(200, &fixed(bare_path))
-        }
-        "/settings" => {
-            let mut settings = fixed("/settings");
-            for (key, value) in &shared.server().files.settings {
-                settings[key] = value.clone();
-            }
-            json_answer(200, &settings)
-        }
-        "/userdata" | "/v2/userdata" => files::list_userdata(shared, query),
+        "/features" => json_answer(200, &shared.features()),
+        "/embeddings" | "/models" | "/extensions" => json_answer(200, &shared.fixed(bare_path)),
+        "/users" => users::list(shared),
+        "/settings" => users::settings(shared, None, headers),
+        "/userdata" | "/v2/userdata" => users::list_userdata(shared, query, headers),
         "/i18n" | "/workflow_templates" | "/global_subgraphs" | "/node_replacements" => {
             json_answer(200, &json!({}))
         }
         "/experiment/models" => json_answer(200, &json!([])),
-        "/internal/folder_paths" => json_answer(200, &fixed("/internal/folder_paths")),
+        "/internal/folder_paths" => json_answer(200, &shared.fixed(path)),
         "/internal/logs" => json_answer(200, &json!("")),
         "/internal/logs/raw" => {
             let size = json!({ "cols": 80, "rows": 24 });
@@ -243,7 +235,7 @@ async fn post(
         return Some(text(413, &format!("Maximum request body size {BODY_MAX} exceeded.")));
     };
     let body = body.to_bytes();
-    if let Some(jobs) = jobs_path(path) {
+    if let Some(jobs) = jobs_path(path).filter(|_| shared.release.has_jobs()) {
         return Some(cancel(shared, jobs, &body));
     }
     Some(match bare_path.as_str() {
@@ -255,34 +247,33 @@ async fn post(
         "/upload/image" | "/upload/mask" => {
             files::upload(shared, &headers, body, bare_path.ends_with("mask")).await
         }
-        "/settings" => settings(shared, &body),
+        "/users" if shared.options.multi_user => users::create(shared, &body),
+        "/settings" => users::change_settings(shared, None, &headers, &body),
         _ if bare_path.starts_with("/settings/") => {
-            let key = bare_path.trim_start_matches("/settings/").to_owned();
-            match serde_json::from_slice(&body) {
-                Ok(value) => {
-                    shared.server().files.settings.insert(key, value);
-                    bare(200)
-                }
-                Err(_) => prompts::trouble(),
-            }
+            let key = bare_path.trim_start_matches("/settings/");
+            users::change_settings(shared, Some(key), &headers, &body)
         }
         _ if bare_path.starts_with("/userdata/") => {
-            files::put_userdata(shared, &bare_path, &query, body)
+            users::put_userdata(shared, &bare_path, &query, &headers, body)
         }
         _ => not_allowed(),
     })
 }
 
-fn settings(shared: &Shared, body: &[u8]) -> Response<SimBody> {
-    let Ok(Value::Object(changed)) = serde_json::from_slice(body) else {
-        return prompts::trouble();
+/// `/internal/files/{kind}`: newest first, and since 2026 with the folder's name.
+fn listing(shared: &Shared, kind: FileKind) -> Response<SimBody> {
+    let server = shared.server();
+    let names = server.files.newest(kind);
+    let listed: Vec<String> = if shared.release.is_of_2026() {
+        names.iter().map(|name| format!("{name} [{}]", kind.as_str())).collect()
+    } else {
+        names.iter().map(|&name| name.to_owned()).collect()
     };
-    shared.server().files.settings.extend(changed);
-    bare(200)
+    json_answer(200, &json!(listed))
 }
 
 fn cancel(shared: &Shared, jobs: &str, body: &[u8]) -> Response<SimBody> {
-    if !prompts::knows_cancel(shared) {
+    if !shared.release.cancels_jobs() {
         return not_allowed();
     }
     let ids: Vec<String> = match jobs.strip_prefix('/').and_then(|it| it.strip_suffix("/cancel")) {

@@ -1,21 +1,24 @@
 //! A simulated ComfyUI, for the demo, the tests and the benchmarks. It can be told to misbehave.
 //!
-//! It gives what an unmodified ComfyUI 0.8.0 gives on the wire, its bugs included, for a small
-//! set of nodes: `tests/it/recordings.rs` holds it against recordings of a real one. Pictures are
-//! real; models are not needed.
+//! It gives what an unmodified ComfyUI 0.33.0 gives on the wire, or an older one (0.8.0, 0.3.64),
+//! its bugs included, for a small set of nodes: `tests/it/recordings.rs` holds it against
+//! recordings of real ones. Pictures are real; models are not needed.
 
 mod body;
 mod controls;
 mod events;
 mod faults;
 mod files;
+mod fixed;
 mod http;
 mod nodes;
 mod pictures;
 mod prompts;
 mod python_json;
+mod release;
 mod sockets;
 mod state;
+mod users;
 mod worker;
 
 use std::future::Future;
@@ -23,38 +26,32 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
 
-use serde_json::Value;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use faults::{Faults, Hang, SubmitFault};
+pub use release::{VERSION, full_version};
 pub use state::{Ledger, Seen};
 
 use crate::net::{Listener, Network};
 use crate::tasks::Tasks;
+use release::Release;
 use state::Server;
-
-/// Answers that never change, as recorded.
-static FIXED: LazyLock<Value> =
-    LazyLock::new(|| serde_json::from_str(include_str!("fixed.json")).unwrap_or_default());
-
-fn fixed(path: &str) -> Value {
-    FIXED[path].clone()
-}
-
-/// The version of ComfyUI that is simulated.
-pub const VERSION: &str = "0.8.0";
 
 /// How a simulated backend is set up.
 #[derive(Clone, Debug)]
 pub struct Options {
     pub name: String,
     pub listen: SocketAddr,
-    /// The version that it says it has; what newer ones brought is there from that version on.
+    /// The version that it is, in full: what newer ones brought is not there.
     pub version: String,
+    /// `--enable-assets`: `/api/assets` and `/api/tags` (from 0.33).
+    pub assets: bool,
+    /// `--multi-user`: users are told apart by `Comfy-User`.
+    pub multi_user: bool,
     /// A folder with the official page, served at `/`.
     pub frontend: Option<PathBuf>,
     /// `SlowSteps` waits are divided by it.
@@ -62,13 +59,15 @@ pub struct Options {
 }
 
 impl Options {
-    /// A ComfyUI 0.8.0 on a free port of loopback.
+    /// A ComfyUI 0.33.0 on a free port of loopback.
     #[must_use]
     pub fn named(name: &str) -> Self {
         Self {
             name: name.to_owned(),
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             version: VERSION.to_owned(),
+            assets: false,
+            multi_user: false,
             frontend: None,
             speed: 1.0,
         }
@@ -86,6 +85,7 @@ pub struct Sim {
 #[derive(Debug)]
 struct Shared {
     options: Options,
+    release: Release,
     network: Arc<dyn Network>,
     server: Mutex<Server>,
     faults: Mutex<Faults>,
@@ -111,6 +111,7 @@ impl Sim {
     pub async fn start(network: Arc<dyn Network>, options: Options) -> io::Result<Self> {
         let listen = options.listen;
         let shared = Arc::new(Shared {
+            release: Release::parse(&options.version),
             options,
             network,
             server: Mutex::default(),

@@ -11,7 +11,6 @@ use super::http::{bare, json_answer, text};
 use super::state::Item;
 use super::{Shared, nodes};
 use crate::comfy::query::parameter;
-use crate::comfy::version::Version;
 use crate::net::{new_id, unix_millis};
 
 /// What an uncaught exception of a handler looks like.
@@ -154,7 +153,7 @@ pub(super) fn interrupt(shared: &Shared, body: &[u8]) -> Response<SimBody> {
         Ok(_) => return trouble(),
         Err(_) => None,
     };
-    let knows_ids = Version::parse(&shared.options.version).interrupts_by_id();
+    let knows_ids = shared.release.interrupts_by_id();
     let mut server = shared.server();
     let running = server.memory.running.as_ref().map(|item| item.id.clone());
     let is_meant = match named.as_ref().and_then(Value::as_str).filter(|_| knows_ids) {
@@ -209,7 +208,7 @@ pub(super) fn edit_history(shared: &Shared, body: &[u8]) -> Response<SimBody> {
 
 /// `GET /api/jobs` (0.6.0).
 pub(super) fn jobs(shared: &Shared, query: &str) -> Response<SimBody> {
-    let newer = knows_cancel(shared);
+    let newer = shared.release.cancels_jobs();
     let known: &[&str] = if newer {
         &["pending", "in_progress", "completed", "failed", "cancelled"]
     } else {
@@ -258,12 +257,6 @@ pub(super) fn job(shared: &Shared, id: &str) -> Response<SimBody> {
     json_answer(200, &job)
 }
 
-/// About v0.26: cancelled is a status, and jobs can be cancelled.
-pub(super) fn knows_cancel(shared: &Shared) -> bool {
-    let mut parts = shared.options.version.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
-    (parts.next().unwrap_or(0), parts.next().unwrap_or(0)) >= (0, 26)
-}
-
 fn every_job(shared: &Shared) -> Vec<Value> {
     let server = shared.server();
     let of_item = |item: &Item, status: &str| {
@@ -274,7 +267,7 @@ fn every_job(shared: &Shared) -> Vec<Value> {
     };
     let pending = server.memory.pending.iter().map(|item| of_item(item, "pending"));
     let running = server.memory.running.iter().map(|item| of_item(item, "in_progress"));
-    let newer = knows_cancel(shared);
+    let newer = shared.release.cancels_jobs();
     let ended = server.memory.history.iter().map(|(id, entry)| of_entry(id, entry, newer));
     pending.chain(running).chain(ended).collect()
 }

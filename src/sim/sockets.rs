@@ -8,11 +8,11 @@ use hyper::body::Incoming;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
+use super::Shared;
 use super::body::SimBody;
 use super::http::{empty, text};
 use super::python_json::dumps;
 use super::state::Registered;
-use super::{Shared, fixed};
 use crate::comfy::{event, query};
 use crate::net::new_id;
 use crate::ws::{self, Channel, Frame, Limits, Opcode};
@@ -108,6 +108,6 @@ fn hear(
     }
     let wants = event::wants_preview_metadata(&frame.payload);
     shared.server().memory.metadata.insert(sid.to_owned(), wants);
-    let answer = json!({ "type": "feature_flags", "data": fixed("/features") });
+    let answer = json!({ "type": "feature_flags", "data": shared.features() });
     let _ = frames.send(Frame::text(dumps(&answer)));
 }

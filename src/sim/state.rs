@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 use tokio::sync::mpsc;
 
 use super::pictures::Batch;
+use super::users::Users;
 use crate::ws::Frame;
 
 /// How many requests are remembered for tests; the oldest go first.
@@ -135,8 +136,6 @@ pub(super) struct File {
 pub(super) struct Files {
     files: BTreeMap<(FileKind, String), File>,
     writes: u64,
-    pub userdata: BTreeMap<String, Bytes>,
-    pub settings: Map<String, Value>,
 }
 
 impl Files {
@@ -225,6 +224,7 @@ pub struct Ledger {
 pub(super) struct Server {
     pub memory: Memory,
     pub files: Files,
+    pub users: Users,
     pub ledger: Ledger,
     pub seen: VecDeque<Seen>,
 }

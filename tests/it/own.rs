@@ -299,7 +299,8 @@ fn id(client: &str) -> mooring::routing::ids::ClientId {
 /// The page 1.58.1 asks so; 0.8.0 answers 400 (recording 20).
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_page_that_is_newer_than_its_server_sees_its_history() {
-    let world = World::new(2).await;
+    let sims = vec![sim_of("a", "0.8.0").await, sim_of("b", "0.8.0").await];
+    let world = World::over(sims, |_| {}).await;
     world.all_up().await;
     let made = done_everywhere(&world, "ada").await;
     let mut socket = world.socket("ada").await;

@@ -43,7 +43,8 @@ fn recordings() -> Vec<(String, Value)> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_simulated_server_answers_as_the_recorded_one() {
-    let sim = Sim::start(network(), Options { speed: 4.0, ..Options::named("sim") }).await.unwrap();
+    let options = Options { speed: 4.0, version: "0.8.0".to_owned(), ..Options::named("sim") };
+    let sim = Sim::start(network(), options).await.unwrap();
     before_the_first(&sim).await;
     // Later recordings name prompts of earlier ones.
     let mut names = Names::default();

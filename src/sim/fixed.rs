@@ -1,0 +1,44 @@
+//! Answers that never change: as recorded of 0.33.0, and of 0.8.0 for older ones.
+
+use std::sync::LazyLock;
+
+use serde_json::{Value, json};
+
+use super::Shared;
+
+static OF_0_33: LazyLock<Value> =
+    LazyLock::new(|| serde_json::from_str(include_str!("fixed-0.33.json")).unwrap_or_default());
+static OF_0_8: LazyLock<Value> =
+    LazyLock::new(|| serde_json::from_str(include_str!("fixed-0.8.json")).unwrap_or_default());
+
+impl Shared {
+    /// The answer of a path.
+    pub(super) fn fixed(&self, path: &str) -> Value {
+        if self.release.is_of_2026() { OF_0_33[path].clone() } else { OF_0_8[path].clone() }
+    }
+
+    /// `/features`, which the sockets are told as well.
+    pub(super) fn features(&self) -> Value {
+        let mut features = self.fixed("/features");
+        if self.release.is_of_2026() {
+            features["assets"] = json!(self.options.assets);
+        }
+        features
+    }
+
+    /// Settings of a user who has set none. Who serves the official page wants to see it, not the
+    /// tour of a first visit.
+    pub(super) fn first_settings(&self) -> Value {
+        let mut settings = self.fixed("/settings");
+        if self.options.frontend.is_some() {
+            settings["Comfy.TutorialCompleted"] = json!(true);
+        }
+        settings
+    }
+
+    pub(super) fn system_stats(&self) -> Value {
+        let mut stats = self.fixed("/system_stats");
+        stats["system"]["comfyui_version"] = json!(self.options.version);
+        stats
+    }
+}
