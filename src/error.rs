@@ -14,10 +14,11 @@ use crate::comfy::lists::history::NotAnInteger;
 use crate::comfy::reply;
 use crate::comfy::submission;
 use crate::comfy::verbs::BadBody;
+use crate::fleet::backend::Backend;
 use crate::fleet::pool::ExchangeError;
 use crate::routing::decision::{Refusal, StillPending};
 use crate::routing::ids::BadClientId;
-use crate::routing::place::NoPlace;
+use crate::routing::place::{AdminState, NoPlace};
 use crate::ws::HandshakeError;
 
 /// The code of the failure, for programs.
@@ -30,6 +31,8 @@ pub enum GatewayError {
     Refused(#[from] Refusal),
     #[error("{backend}, which has what you ask about, is down; it is not asked elsewhere")]
     BackendDown { backend: String },
+    #[error("{backend}, which has what you ask about, was taken off by its operator")]
+    BackendOff { backend: String },
     #[error(transparent)]
     TooManyClients(#[from] TooManyClients),
     #[error(transparent)]
@@ -108,6 +111,16 @@ pub enum Fault {
 }
 
 impl GatewayError {
+    /// A backend is not asked: it is down, or off.
+    #[must_use]
+    pub fn not_asked(backend: &Backend) -> Self {
+        let name = backend.name.clone();
+        match backend.admin() {
+            AdminState::Off => Self::BackendOff { backend: name },
+            AdminState::Ready | AdminState::Draining => Self::BackendDown { backend: name },
+        }
+    }
+
     /// The failure of an exchange with a backend, told apart by what the backend can have seen.
     #[must_use]
     pub fn exchange(backend: &str, source: ExchangeError) -> Self {
@@ -146,6 +159,7 @@ impl GatewayError {
             | Self::BadMethod => Fault::Client,
             Self::Refused(Refusal::BackendDown { .. })
             | Self::BackendDown { .. }
+            | Self::BackendOff { .. }
             | Self::Unreachable { .. }
             | Self::Lost { .. }
             | Self::NoAnswer { .. }
@@ -191,6 +205,7 @@ impl GatewayError {
             Self::BadMethod => StatusCode::METHOD_NOT_ALLOWED,
             Self::Refused(Refusal::BackendDown { .. } | Refusal::NoPlace(_))
             | Self::BackendDown { .. }
+            | Self::BackendOff { .. }
             | Self::TooManyClients(_)
             | Self::BodiesBusy
             | Self::LinkTimeout { .. }
@@ -205,6 +220,7 @@ impl GatewayError {
     pub fn code(&self) -> &'static str {
         match self {
             Self::Refused(Refusal::BackendDown { .. }) | Self::BackendDown { .. } => "backend_down",
+            Self::BackendOff { .. } => "backend_off",
             Self::Refused(Refusal::NoPlace(NoPlace::NoneReady)) => "no_backend",
             Self::Refused(Refusal::NoPlace(NoPlace::FleetFull)) => "fleet_full",
             Self::Refused(Refusal::TooManyPending { .. }) => "too_many_pending",

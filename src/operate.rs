@@ -8,6 +8,7 @@ use tracing::info;
 use crate::client::Client;
 use crate::comfy::answers::Sighting;
 use crate::fleet::backend::Backend;
+use crate::fleet::word::Word;
 use crate::front::interrupts;
 use crate::gateway::Gateway;
 use crate::net::{now, sleep};
@@ -118,22 +119,26 @@ pub struct StillHeld {
 pub fn set_state(
     gateway: &Arc<Gateway>,
     backend: &Backend,
-    state: AdminState,
+    word: Word,
     force: Force,
 ) -> Result<(), StillHeld> {
+    let state = word.state;
+    let (by, why) = (Arc::clone(&word.by), word.why.clone().unwrap_or_default());
     if state == AdminState::Off {
         let held = held_clients(gateway, backend);
         if force == Force::Safe && !held.is_empty() {
             return Err(StillHeld { held: held.len() });
         }
-        backend.set_admin(state);
+        gateway.state_said(backend, word);
         for client in held {
             // A forced reset is never refused.
             let _ = reset(gateway, &client, Force::Forced);
         }
     } else {
-        backend.set_admin(state);
+        gateway.state_said(backend, word);
     }
+    let state = state.as_str();
+    info!(backend = %backend.name, state, ?by, ?why, "An operator set a backend's state.");
     Ok(())
 }
 

@@ -8,7 +8,9 @@ use serde::Serialize;
 use crate::client::Client;
 use crate::client::link::Link;
 use crate::fleet::backend::Backend;
+use crate::fleet::word::Word;
 use crate::gateway::Gateway;
+use crate::net::unix_millis;
 use crate::routing::client as core;
 use crate::routing::ids::PromptId;
 use crate::routing::ledger::{Record, State};
@@ -22,6 +24,8 @@ pub struct BackendReport {
     pub up: bool,
     /// What the operator says: ready, draining, off.
     pub state: &'static str,
+    /// Who said so, when and why; none if nobody ever did.
+    pub said: Option<SaidReport>,
     /// Draining, and nothing is left that would be lost.
     pub drained: bool,
     pub since_ms: u64,
@@ -36,6 +40,14 @@ pub struct BackendReport {
     pub held_clients: usize,
     /// Why it is down, or what was last wrong with it.
     pub trouble: Option<String>,
+}
+
+/// An operator's word of a backend.
+#[derive(Debug, Serialize)]
+pub struct SaidReport {
+    pub by: String,
+    pub why: Option<String>,
+    pub ago_ms: u64,
 }
 
 /// One client, in a list.
@@ -113,6 +125,7 @@ pub fn backend(gateway: &Gateway, backend: &Backend, now: Instant) -> BackendRep
         url: format!("http://{}", backend.authority),
         up: report.up,
         state: report.admin.as_str(),
+        said: report.said.as_ref().map(said),
         drained: !takes_new && held == 0,
         since_ms: age(report.since, now),
         version: report.version.map(|version| version.to_string()),
@@ -123,6 +136,15 @@ pub fn backend(gateway: &Gateway, backend: &Backend, now: Instant) -> BackendRep
         bound_clients: report.bound,
         held_clients: held,
         trouble: report.trouble,
+    }
+}
+
+#[must_use]
+pub fn said(word: &Word) -> SaidReport {
+    SaidReport {
+        by: word.by.to_string(),
+        why: word.why.as_deref().map(str::to_owned),
+        ago_ms: unix_millis().saturating_sub(word.at),
     }
 }
 

@@ -5,15 +5,17 @@ use std::sync::Arc;
 use axum::extract::{Path, Query, State};
 use axum::response::IntoResponse;
 use axum::routing::{get, post};
-use axum::{Json, Router};
+use axum::{Extension, Json, Router};
 use http::StatusCode;
 use http::header::CONTENT_TYPE;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::Peer;
+use crate::fleet::word::{self, BadText, Word};
 use crate::gateway::Gateway;
 use crate::metrics::ByBackend;
-use crate::net::now;
+use crate::net::{now, unix_millis};
 use crate::operate::{self, Force};
 use crate::report;
 use crate::routing::ids::{ClientId, PromptId};
@@ -54,18 +56,23 @@ async fn readyz(State(gateway): Shared) -> Reply {
                 "name": backend.name,
                 "up": report.up,
                 "state": report.admin.as_str(),
+                "said": report.said.as_ref().map(report::said),
+                "takes_work": backend.view(now).serves_new(),
                 "trouble": report.trouble,
             })
         })
         .collect();
     let is_stopping = gateway.is_leaving();
-    let usable = gateway.fleet.iter().filter(|backend| backend.is_up()).count();
-    let is_ready = gateway.is_open() && !is_stopping && 0 < usable;
+    let up = gateway.fleet.iter().filter(|backend| backend.is_up()).count();
+    // A full fleet is busy and not unready: what is bound to it is served.
+    let taking = gateway.fleet.iter().filter(|backend| backend.view(now).serves_new()).count();
+    let is_ready = gateway.is_open() && !is_stopping && 0 < taking;
     let status = if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let body = json!({
         "ready": is_ready,
         "stopping": is_stopping,
-        "backends_up": usable,
+        "backends_up": up,
+        "backends_taking_work": taking,
         "backends": backends,
     });
     (status, Json(body))
@@ -119,11 +126,24 @@ struct StateBody {
     state: String,
     #[serde(default)]
     force: bool,
+    /// Who says so, and why: shown with the state, also after a restart.
+    by: Option<String>,
+    why: Option<String>,
+}
+
+impl StateBody {
+    fn word(&self, state: AdminState, peer: Peer) -> Result<Word, BadText> {
+        let by = word::text("by", self.by.as_deref(), word::BY_MAX)?;
+        let by = by.map_or_else(|| peer.0.to_string(), |by| format!("{by} ({})", peer.0));
+        let why = word::text("why", self.why.as_deref(), word::WHY_MAX)?;
+        Ok(Word { state, by: by.into(), why: why.map(Into::into), at: unix_millis() })
+    }
 }
 
 async fn set_state(
     State(gateway): Shared,
     Path(name): Path<String>,
+    Extension(peer): Extension<Peer>,
     Json(body): Json<StateBody>,
 ) -> Reply {
     let Some(backend) = gateway.fleet.by_name(&name) else {
@@ -134,7 +154,17 @@ async fn set_state(
         return (StatusCode::BAD_REQUEST, Json(json!({ "error": message })));
     };
     let force = if body.force { Force::Forced } else { Force::Safe };
-    match operate::set_state(&gateway, backend, state, force) {
+    let word = match body.word(state, peer) {
+        Ok(word) => word,
+        Err(bad) => {
+            return (StatusCode::BAD_REQUEST, Json(json!({ "error": bad.to_string() })));
+        }
+    };
+    match operate::set_state(&gateway, backend, word, force) {
+        Ok(()) if gateway.journal.durable().await.is_err() => {
+            let message = "it is so, but the journal cannot be written: a restart forgets it";
+            (StatusCode::SERVICE_UNAVAILABLE, Json(json!({ "error": message })))
+        }
         Ok(()) => (StatusCode::OK, Json(json!(report::backend(&gateway, backend, now())))),
         Err(held) => {
             let body = json!({ "error": held.to_string(), "held": held.held });

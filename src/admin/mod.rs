@@ -32,11 +32,16 @@ impl Admin {
     }
 }
 
+/// Where a request to the admin listener came from.
+#[derive(Clone, Copy, Debug)]
+pub struct Peer(pub IpAddr);
+
 impl Service for Admin {
-    async fn answer(&self, _peer: IpAddr, request: Request<Incoming>) -> Response<ResponseBody> {
+    async fn answer(&self, peer: IpAddr, mut request: Request<Incoming>) -> Response<ResponseBody> {
         if let Some(refusal) = refuse(&self.gateway, &request) {
             return refusal;
         }
+        request.extensions_mut().insert(Peer(peer));
         let mut router = self.router.clone();
         let Ok(response) = router.call(request.map(Body::new)).await;
         collected(response).await

@@ -87,7 +87,9 @@ pub(super) async fn backends(args: &BackendsArgs) -> ExitCode {
     let answer = match (&args.name, args.state) {
         (Some(name), Some(state)) => {
             let path = format!("/api/v1/backends/{}/state", escape(name));
-            let body = json!({"state": state.as_str(), "force": args.force});
+            let body = json!({
+                "state": state.as_str(), "force": args.force, "by": args.by, "why": args.why,
+            });
             post(&args.admin, path, body.to_string()).await
         }
         // clap has seen to it that there is no name without a state.
@@ -125,9 +127,10 @@ fn why_not_ready(answer: &Answer) -> String {
         return "it is stopping".to_owned();
     }
     let backends = body["backends"].as_array().into_iter().flatten();
-    let troubles = backends.filter(|it| it["up"] != json!(true)).map(|backend| {
+    let troubles = backends.filter(|it| it["takes_work"] != json!(true)).map(|backend| {
         let name = backend["name"].as_str().unwrap_or("a backend");
-        let trouble = backend["trouble"].as_str().unwrap_or("down");
+        let set = backend["state"].as_str().filter(|state| *state != "ready");
+        let trouble = backend["trouble"].as_str().or(set).unwrap_or("down");
         say::plain(&format!("{name}: {trouble}"))
     });
     let troubles: Vec<String> = troubles.collect();
@@ -252,8 +255,9 @@ mod tests {
         };
         assert_eq!(why(r#"{"ready":false,"stopping":true}"#), "it is stopping");
         let body = r#"{"ready":false,"stopping":false,"backends":[
-            {"name":"a","up":false,"trouble":"connection refused"},{"name":"b","up":false}]}"#;
-        assert_eq!(why(body), "a: connection refused; b: down");
+            {"name":"a","up":false,"trouble":"connection refused"},{"name":"b","up":false},
+            {"name":"c","up":true,"state":"draining","takes_work":false}]}"#;
+        assert_eq!(why(body), "a: connection refused; b: down; c: draining");
         assert_eq!(why("draining"), "draining");
     }
 

@@ -199,7 +199,9 @@ pub struct ReleaseArgs {
 }
 
 #[derive(Args, Debug)]
-#[command(after_help = "Examples:\n  mooring backends\n  mooring backends gpu-a draining")]
+#[command(
+    after_help = "Examples:\n  mooring backends\n  mooring backends gpu-a draining --why 'new fan'"
+)]
 pub struct BackendsArgs {
     /// The backend to set
     #[arg(requires = "state")]
@@ -209,6 +211,12 @@ pub struct BackendsArgs {
     /// Set it to off even with held clients, whose prompts are lost
     #[arg(long, requires = "state")]
     pub force: bool,
+    /// Why: shown with the state, also after a restart
+    #[arg(long, value_name = "TEXT", requires = "state")]
+    pub why: Option<String>,
+    /// Who says so; the login name by default
+    #[arg(long, value_name = "NAME", env = "USER", hide_env = true)]
+    pub by: Option<String>,
     #[command(flatten)]
     pub admin: AdminArgs,
 }

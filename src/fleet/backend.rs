@@ -11,6 +11,7 @@ use tracing::{info, warn};
 use super::load::Load;
 use super::pool::{Pool, PoolLimits};
 use super::reading::Readings;
+use super::word::Word;
 use crate::comfy::version::Version;
 use crate::config::{BackendConfig, Config};
 use crate::net::{Network, now};
@@ -68,6 +69,8 @@ pub struct Turned {
 struct State {
     health: Health,
     admin: AdminState,
+    /// Who said so; `None` if nobody did.
+    said: Option<Word>,
     /// When it last went up or down, or was configured.
     since: Instant,
     /// It was asked at least once, whatever came of it.
@@ -88,6 +91,7 @@ struct State {
 pub struct Report {
     pub up: bool,
     pub admin: AdminState,
+    pub said: Option<Word>,
     pub since: Instant,
     pub trouble: Option<String>,
     pub version: Option<Version>,
@@ -156,9 +160,11 @@ impl Backend {
         }
     }
 
+    /// True if it may be asked something on behalf of anybody: its probes say that it is up, and no
+    /// operator that it is off.
     #[must_use]
     pub fn is_up(&self) -> bool {
-        self.up.load(Ordering::Relaxed)
+        self.up.load(Ordering::Relaxed) && self.admin() != AdminState::Off
     }
 
     #[must_use]
@@ -170,7 +176,13 @@ impl Backend {
         }
     }
 
-    /// Takes the operator's word. Returns what it was before.
+    /// Takes an operator's word, and remembers whose it is.
+    pub fn heed(&self, word: Word) {
+        self.set_admin(word.state);
+        self.state().said = Some(word);
+    }
+
+    /// Sets what it is by the operator. Returns what it was before.
     pub fn set_admin(&self, admin: AdminState) -> AdminState {
         let code = match admin {
             AdminState::Ready => 0,
@@ -180,11 +192,6 @@ impl Backend {
         let mut state = self.state();
         let before = std::mem::replace(&mut state.admin, admin);
         self.admin.store(code, Ordering::Relaxed);
-        drop(state);
-        if before != admin {
-            let (backend, state) = (&self.name, admin.as_str());
-            info!(%backend, state, "The operator set a backend's state.");
-        }
         before
     }
 
@@ -280,6 +287,7 @@ impl Backend {
         Report {
             up: state.health.is_up(),
             admin: state.admin,
+            said: state.said.clone(),
             since: state.since,
             trouble: state.trouble.clone(),
             version: state.version.clone(),
@@ -328,6 +336,7 @@ impl State {
         Self {
             health: Health::INITIAL,
             admin: AdminState::Ready,
+            said: None,
             since: now,
             was_probed: false,
             trouble: None,

@@ -2,7 +2,7 @@
 //!
 //! Nothing else dials a backend. [`watch`] keeps one link of our own to each and learns from it;
 //! [`pool`] carries requests, on connections that are [`kept`]; [`ask`] puts small questions;
-//! [`reading`] reads queues for many askers at once.
+//! [`reading`] reads queues for many askers at once; [`word`] is what an operator said of one.
 
 pub mod ask;
 pub mod backend;
@@ -11,6 +11,7 @@ pub mod load;
 pub mod pool;
 pub mod reading;
 pub mod watch;
+pub mod word;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -95,7 +95,7 @@ pub async fn exchange(
     fault: &ClientFault,
 ) -> Result<(Response<Incoming>, Lease), GatewayError> {
     if !target.backend.is_up() {
-        return Err(GatewayError::BackendDown { backend: target.backend.name.clone() });
+        return Err(GatewayError::not_asked(&target.backend));
     }
     let limit = gateway.config.server.answer_timeout;
     let began = now();

@@ -127,7 +127,7 @@ pub async fn find<'g>(
         (Some(backend), None) if gateway.entries.get(prompt).is_some() => {
             Ok(Whereabouts::On(backend))
         }
-        (Some(backend), None) => Err(GatewayError::BackendDown { backend: backend.name.clone() }),
+        (Some(backend), None) => Err(GatewayError::not_asked(backend)),
         (None, None) => Ok(Whereabouts::Nowhere),
     }
 }

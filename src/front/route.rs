@@ -147,7 +147,7 @@ fn count_pending(client: &Client) -> u64 {
 /// It is down.
 pub fn of_ledger(backend: &Arc<Backend>) -> Result<Target, GatewayError> {
     if !backend.is_up() {
-        return Err(GatewayError::BackendDown { backend: backend.name.clone() });
+        return Err(GatewayError::not_asked(backend));
     }
     Ok(Target { backend: Arc::clone(backend), reason: Reason::Ledger })
 }

@@ -105,10 +105,7 @@ async fn from_ledger(gateway: &Gateway, at: &Located, view: &View, parts: &Parts
         }
         answer.get_or_insert(found);
     }
-    answer.ok_or_else(|| {
-        let backend = gateway.fleet.get(at.backend).name.clone();
-        GatewayError::BackendDown { backend }
-    })
+    answer.ok_or_else(|| GatewayError::not_asked(gateway.fleet.get(at.backend)))
 }
 
 /// A file that nobody has told of: where the asker's reads go, then on all the others. Found

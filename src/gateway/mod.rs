@@ -1,6 +1,7 @@
 //! What all rooms share: the fleet, the clients, the ledger, the counters.
 
 pub mod files;
+mod operator;
 mod prompts;
 mod restart;
 

@@ -17,7 +17,9 @@ use crate::net::{now, unix_millis};
 
 impl Gateway {
     /// Takes over what the journal had.
-    pub fn restore(self: &Arc<Self>, saved: Saved) {
+    pub fn restore(self: &Arc<Self>, mut saved: Saved) {
+        // First: nobody is placed on what is off.
+        self.restore_states(std::mem::take(&mut saved.states));
         let (clients, prompts) = (saved.clients.len(), saved.prompts.len());
         let names = saved.files.len();
         let started = now();

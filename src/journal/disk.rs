@@ -36,6 +36,7 @@ const CACHE_BYTES: usize = 4 << 20;
 const META: TableDefinition<'static, &str, u64> = TableDefinition::new("meta");
 const CLIENTS: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("clients");
 const PROMPTS: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("prompts");
+const STATES: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("states");
 const FILES: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("files");
 
 /// The journal's file. One process has it at a time.
@@ -179,6 +180,12 @@ fn read_all(database: &Database, path: &Path) -> Result<Saved, JournalError> {
                 saved.files.push((file, decode(key.value(), value.value())?));
             }
         }
+        if let Some(table) = table(transaction.open_table(STATES))? {
+            for entry in table.iter().map_err(redb::Error::from)? {
+                let (key, value) = entry.map_err(redb::Error::from)?;
+                saved.states.push((key.value().into(), decode(key.value(), value.value())?));
+            }
+        }
         Ok(saved)
     };
     read().map_err(|error| match error {
@@ -240,6 +247,15 @@ fn write(database: &Database, batch: &Batch, path: &Path) -> Result<(), JournalE
                 match record {
                     Some(record) => drop(prompts.insert(id.as_str(), &*encode(record))?),
                     None => drop(prompts.remove(id.as_str())?),
+                }
+            }
+            if !batch.states.is_empty() {
+                let mut states = transaction.open_table(STATES)?;
+                for (url, record) in &batch.states {
+                    match record {
+                        Some(record) => drop(states.insert(&**url, &*encode(record))?),
+                        None => drop(states.remove(&**url)?),
+                    }
                 }
             }
             let mut files = transaction.open_table(FILES)?;

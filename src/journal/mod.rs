@@ -37,7 +37,7 @@ use crate::net::{Boxed, sleep};
 use crate::routing::ids::{ClientId, PromptId};
 use crate::tasks::Tasks;
 use crate::watched::Watched;
-use record::{Batch, BindingRecord, FileKey, FileRecord, PromptRecord, Saved};
+use record::{Batch, BindingRecord, FileKey, FileRecord, PromptRecord, Saved, StateRecord};
 
 /// How long a commit is awaited. A disk that takes longer counts as failing.
 pub const COMMIT_WITHIN: Duration = Duration::from_secs(5);
@@ -168,6 +168,11 @@ impl Journal {
     /// A file as it is known now; `None` if it is forgotten.
     pub fn note_file(&self, key: FileKey, record: Option<FileRecord>) {
         self.note(|batch| drop(batch.files.insert(key, record)));
+    }
+
+    /// What an operator said of the backend of this URL; `None` if it is of no use any more.
+    pub fn note_state(&self, url: Arc<str>, record: Option<StateRecord>) {
+        self.note(|batch| drop(batch.states.insert(url, record)));
     }
 
     /// Waits until everything that was noted before this call is durable.

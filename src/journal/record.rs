@@ -11,9 +11,11 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::fleet::word::Word;
 use crate::routing::files::{Holder, Maker, Place};
 use crate::routing::ids::{ClientId, FileRef, Folder, PromptId};
 use crate::routing::pending::End;
+use crate::routing::place::AdminState;
 
 /// The version of records that this Mooring writes, and the newest that it reads.
 pub const VERSION: u32 = 1;
@@ -48,6 +50,35 @@ pub struct PromptRecord {
     /// `None` while it is pending.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended: Option<EndRecord>,
+}
+
+/// What an operator said of a backend.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct StateRecord {
+    v: u32,
+    /// The backend's name, for people: its URL is the key.
+    pub backend: Arc<str>,
+    state: String,
+    pub by: Arc<str>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<Arc<str>>,
+    pub at: u64,
+}
+
+impl StateRecord {
+    #[must_use]
+    pub fn new(backend: Arc<str>, word: &Word) -> Self {
+        let Word { state, by, why, at } = word.clone();
+        Self { v: VERSION, backend, state: state.as_str().to_owned(), by, why, at }
+    }
+
+    /// What was said. A state that is not known is of a newer Mooring, and not `ready`: no work is
+    /// given, and none is lost.
+    #[must_use]
+    pub fn word(self) -> Word {
+        let state = AdminState::parse(&self.state).unwrap_or(AdminState::Draining);
+        Word { state, by: self.by, why: self.why, at: self.at }
+    }
 }
 
 /// What names one file of one backend, in the journal.
@@ -199,6 +230,8 @@ pub struct Batch {
     pub clients: HashMap<ClientId, Option<BindingRecord>>,
     pub prompts: HashMap<PromptId, Option<PromptRecord>>,
     pub files: HashMap<FileKey, Option<FileRecord>>,
+    /// By the URL of the backend.
+    pub states: HashMap<Arc<str>, Option<StateRecord>>,
 }
 
 impl Batch {
@@ -209,7 +242,7 @@ impl Batch {
 
     #[must_use]
     pub fn len(&self) -> usize {
-        self.clients.len() + self.prompts.len() + self.files.len()
+        self.clients.len() + self.prompts.len() + self.files.len() + self.states.len()
     }
 
     /// Takes an earlier batch that was not committed: what was noted since goes over it.
@@ -223,6 +256,9 @@ impl Batch {
         for (file, record) in &earlier.files {
             self.files.entry(file.clone()).or_insert_with(|| record.clone());
         }
+        for (url, record) in &earlier.states {
+            self.states.entry(Arc::clone(url)).or_insert_with(|| record.clone());
+        }
     }
 }
 
@@ -232,6 +268,7 @@ pub struct Saved {
     pub clients: Vec<(ClientId, BindingRecord)>,
     pub prompts: Vec<(PromptId, PromptRecord)>,
     pub files: Vec<(FileKey, FileRecord)>,
+    pub states: Vec<(Arc<str>, StateRecord)>,
 }
 
 impl Saved {
@@ -247,6 +284,9 @@ impl Saved {
         self.clients.extend(clients);
         self.prompts.extend(prompts);
         self.files.extend(files);
+        self.states.retain(|(url, _)| !batch.states.contains_key(url));
+        let states = batch.states.iter().filter_map(|(key, it)| Some((key.clone(), it.clone()?)));
+        self.states.extend(states);
         self
     }
 }
@@ -309,6 +349,22 @@ mod tests {
         let read: FileRecord = decode("f", &encode(&record)).unwrap();
         assert_eq!(read, record);
         assert_eq!((read.clone().holder(place).makers, read.order), (holder.makers, 7));
+    }
+
+    #[test]
+    fn an_operators_word_is_read_as_it_was_written() {
+        let word = Word {
+            state: AdminState::Off,
+            by: "ada (10.0.0.1)".into(),
+            why: Some("its fan".into()),
+            at: 5,
+        };
+        let record = StateRecord::new("a".into(), &word);
+        let read: StateRecord = decode("h:1", &encode(&record)).unwrap();
+        assert_eq!((read.clone(), read.word()), (record, word));
+        let newer = br#"{"v":1,"backend":"a","state":"asleep","by":"ada","at":5}"#;
+        let read: StateRecord = decode("h:1", newer).unwrap();
+        assert_eq!(read.word().state, AdminState::Draining);
     }
 
     #[test]

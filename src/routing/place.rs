@@ -64,13 +64,20 @@ impl BackendView {
         self.up && self.admin == AdminState::Ready
     }
 
+    /// True if it would be given a prompt now.
+    #[must_use]
+    pub fn takes_work(&self) -> bool {
+        self.serves_new() && !self.is_full()
+    }
+
     fn is_full(&self) -> bool {
         self.max_pending.is_some_and(|max| max.get() <= self.load)
     }
 
-    /// Compares load per weight without dividing: a/v < b/w exactly when a·w < b·v.
+    /// Compares the work with the new prompt in it, per weight: a light backend that is idle would
+    /// take longer for it than a heavy one. Without dividing: a/v < b/w exactly when a·w < b·v.
     fn cmp_queue(&self, other: &Self) -> Ordering {
-        let counted = |it: &Self| u64::from(it.load.saturating_sub(it.head_start.unwrap_or(0)));
+        let counted = |it: &Self| u64::from(it.load.saturating_sub(it.head_start.unwrap_or(0))) + 1;
         let ours = counted(self) * u64::from(other.weight.get());
         let theirs = counted(other) * u64::from(self.weight.get());
         ours.cmp(&theirs)
@@ -121,7 +128,8 @@ pub struct TieBreak {
     pub turn: u64,
 }
 
-/// Chooses the backend for new work: the shortest queue for its weight, less its head start; then
+/// Chooses the backend for new work: the shortest queue for its weight, the new prompt counted and
+/// less its head start; then
 /// one that has the files; then the one the client had last; then the one with the fewest bound
 /// clients; then in turn.
 ///
@@ -135,7 +143,7 @@ pub fn place(fleet: &[BackendView], tie: TieBreak) -> Result<BackendId, NoPlace>
     let in_turn = |id: BackendId| (u64::from(id.0) + count - tie.turn % count) % count;
     fleet
         .iter()
-        .filter(|backend| backend.serves_new() && !backend.is_full())
+        .filter(|backend| backend.takes_work())
         .min_by(|a, b| {
             a.cmp_queue(b)
                 .then_with(|| a.head_start.is_none().cmp(&b.head_start.is_none()))
@@ -202,6 +210,14 @@ pub(crate) mod tests {
     fn a_weight_divides_the_queue() {
         check("Ru2 Ru3*2 Ru4*4", None, 0, Ok(2));
         check("Ru1 Ru3*4", None, 0, Ok(1));
+    }
+
+    #[test]
+    fn idle_backends_are_told_apart_by_their_weights() {
+        check("Ru0 Ru0*10", Some(0), 0, Ok(1));
+        check("Ru0 Ru8*10", None, 0, Ok(1));
+        check("Ru0+1 Ru9*10", None, 0, Ok(1));
+        check("Ru0 Ru10*10", None, 0, Ok(0));
     }
 
     #[test]
@@ -282,11 +298,11 @@ pub(crate) mod tests {
         ) {
             let last = last.map(BackendId);
             let rank = |view: &BackendView| {
-                // Weights are 1 to 4, so a twelfth of the load divides evenly.
+                // Weights are 1 to 4, so a twelfth of the work divides evenly.
                 let turns = (u64::from(view.id.0) + 600 - turn % fleet.len() as u64)
                     % fleet.len() as u64;
                 let counted = view.load.saturating_sub(view.head_start.unwrap_or(0));
-                let queue = (counted * (12 / view.weight.get()), view.head_start.is_none());
+                let queue = ((counted + 1) * (12 / view.weight.get()), view.head_start.is_none());
                 (queue, last != Some(view.id), view.bound, turns)
             };
             let is_ready = |view: &&BackendView| view.up && view.admin == AdminState::Ready;

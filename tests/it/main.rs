@@ -37,3 +37,4 @@ mod strangers;
 mod support;
 mod tidy;
 mod turmoil;
+mod words;

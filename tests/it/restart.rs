@@ -365,3 +365,38 @@ async fn five_hundred_clients_are_bound_after_a_crash_as_they_were() {
         assert_eq!(&gateway.fleet.get(backend).name, before, "c{number}");
     }
 }
+
+/// V5: a server that was taken off because it is broken gets no work because of a restart.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_an_operator_said_of_a_backend_survives_a_crash() {
+    let mut mortal = Mortal::new(2).await;
+    let open = |config: &mut Config| config.admin.listen = Some(([127, 0, 0, 1], 0).into());
+    mortal.crash().await;
+    mortal.start_with(open).await;
+    let admin = mortal.life.as_ref().unwrap().running.admin.unwrap();
+    let json = [("content-type", "application/json")];
+    for (backend, body) in [
+        ("a", r#"{"state":"off","by":"ada","why":"its fan"}"#),
+        ("b", r#"{"state":"draining"}"#),
+        ("b", r#"{"state":"ready"}"#),
+    ] {
+        let path = format!("/api/v1/backends/{backend}/state");
+        let answer = send(admin, http::Method::POST, &path, &json, body).await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+    }
+    mortal.crash().await;
+    mortal.start_with(open).await;
+    let admin = mortal.life.as_ref().unwrap().running.admin.unwrap();
+    let report = send(admin, http::Method::GET, "/api/v1/backends", &[], "").await.json();
+    let of = |at: usize| report["backends"][at].clone();
+    assert_eq!((&of(0)["state"], &of(1)["state"]), (&json!("off"), &json!("ready")), "{report}");
+    assert_eq!(of(0)["said"]["why"], "its fan");
+    assert_eq!(of(0)["said"]["by"], "ada (127.0.0.1)");
+    // Another server under the same name is a stranger: nothing was said of it.
+    mortal.crash().await;
+    let other = Sim::start(network(), Options::named("a")).await.unwrap();
+    mortal.start_over(&[("a".to_owned(), other.url())], open).await;
+    let admin = mortal.life.as_ref().unwrap().running.admin.unwrap();
+    let report = send(admin, http::Method::GET, "/api/v1/backends", &[], "").await.json();
+    assert_eq!(report["backends"][0]["state"], "ready");
+}

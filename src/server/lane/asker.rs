@@ -57,7 +57,7 @@ impl Asker {
             None => self.target_of_another(gateway, name, marks, now)?,
         };
         if !target.backend.is_up() {
-            return Err(GatewayError::BackendDown { backend: target.backend.name.clone() });
+            return Err(GatewayError::not_asked(&target.backend));
         }
         Ok(target)
     }

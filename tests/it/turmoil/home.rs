@@ -7,7 +7,9 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use mooring::journal::record::{Batch, BindingRecord, FileKey, FileRecord, PromptRecord, Saved};
+use mooring::journal::record::{
+    Batch, BindingRecord, FileKey, FileRecord, PromptRecord, Saved, StateRecord,
+};
 use mooring::journal::{Home, JournalError};
 use mooring::net::{Boxed, sleep};
 use mooring::routing::ids::{ClientId, PromptId};
@@ -29,6 +31,7 @@ struct Records {
     clients: BTreeMap<ClientId, BindingRecord>,
     prompts: BTreeMap<PromptId, PromptRecord>,
     files: BTreeMap<String, (FileKey, FileRecord)>,
+    states: BTreeMap<Arc<str>, StateRecord>,
     commits: usize,
 }
 
@@ -45,7 +48,8 @@ impl Home for Survivor {
         let clients = records.clients.iter().map(|(id, it)| (id.clone(), it.clone())).collect();
         let prompts = records.prompts.iter().map(|(id, it)| (id.clone(), it.clone())).collect();
         let files = records.files.values().cloned().collect();
-        Ok(Saved { clients, prompts, files })
+        let states = records.states.iter().map(|(url, it)| (url.clone(), it.clone())).collect();
+        Ok(Saved { clients, prompts, files, states })
     }
 
     fn commit(&mut self, batch: Arc<Batch>) -> Boxed<'_, Result<(), JournalError>> {
@@ -60,6 +64,9 @@ impl Home for Survivor {
             }
             for (id, record) in &batch.prompts {
                 put(&mut records.prompts, id, record.as_ref());
+            }
+            for (url, record) in &batch.states {
+                put(&mut records.states, url, record.as_ref());
             }
             for (key, record) in &batch.files {
                 let record = record.as_ref().map(|record| (key.clone(), record.clone()));
