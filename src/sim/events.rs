@@ -58,6 +58,22 @@ impl Shared {
         self.send(&Frame::binary(frame), sid);
     }
 
+    /// Sends a picture in the plain form, whatever was negotiated.
+    pub(super) fn show_plain(&self, sid: Option<&str>, picture: &Picture) {
+        self.send(&Frame::binary(plain(picture)), sid);
+    }
+
+    /// Sends text of a node (type 3) to everybody: it has no prompt and no sid
+    /// (`server.py`, `send_progress_text`).
+    pub(super) fn send_text(&self, node: &str, text: &str) {
+        let length = u32::try_from(node.len()).unwrap_or(u32::MAX);
+        let mut frame = 3_u32.to_be_bytes().to_vec();
+        frame.extend_from_slice(&length.to_be_bytes());
+        frame.extend_from_slice(node.as_bytes());
+        frame.extend_from_slice(text.as_bytes());
+        self.send(&Frame::binary(frame), None);
+    }
+
     /// True if the client's socket negotiated it.
     pub(super) fn previews_with_metadata(&self, sid: Option<&str>) -> bool {
         let server = self.server();

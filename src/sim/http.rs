@@ -170,10 +170,10 @@ fn get(
 fn object_info(shared: &Shared, bare_path: &str, headers: &HeaderMap) -> Response<SimBody> {
     let server = shared.server();
     match bare_path.strip_prefix("/object_info") {
-        Some("") => json_answer(200, &nodes::object_info(None, &server.files)),
+        Some("") => json_answer(200, &nodes::object_info(&shared.release, None, &server.files)),
         Some(class) => {
             let class = class.trim_start_matches('/');
-            json_answer(200, &nodes::object_info(Some(class), &server.files))
+            json_answer(200, &nodes::object_info(&shared.release, Some(class), &server.files))
         }
         None => files::page(shared, bare_path, headers),
     }
@@ -209,6 +209,9 @@ fn catalogue(
         "/users" => users::list(shared),
         "/settings" => users::settings(shared, None, headers),
         "/userdata" | "/v2/userdata" => users::list_userdata(shared, query, headers),
+        "/node_replacements" if shared.release.is_of_2026() => {
+            json_answer(200, &super::replace::listed())
+        }
         "/i18n" | "/workflow_templates" | "/global_subgraphs" | "/node_replacements" => {
             json_answer(200, &json!({}))
         }

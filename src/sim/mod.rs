@@ -7,18 +7,24 @@
 mod body;
 mod controls;
 mod events;
+mod fatal;
 mod faults;
 mod files;
 mod fixed;
+mod graph;
 mod http;
 mod nodes;
+mod perform;
 mod pictures;
 mod prompts;
 mod python_json;
 mod release;
+mod replace;
+mod run;
 mod sockets;
 mod state;
 mod users;
+mod validate;
 mod worker;
 
 use std::future::Future;

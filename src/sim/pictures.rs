@@ -42,6 +42,12 @@ pub(super) fn scale(batch: &Batch, width: u32, height: u32) -> Batch {
     batch.iter().map(scaled).collect()
 }
 
+/// The longer side becomes so long.
+pub(super) fn scale_to(batch: &Batch, largest: u32) -> Batch {
+    let (width, height) = batch.first().map_or((1, 1), RgbImage::dimensions);
+    if height < width { scale(batch, largest, 0) } else { scale(batch, 0, largest) }
+}
+
 /// A PNG with text chunks, as ComfyUI saves its outputs.
 pub(super) fn png(picture: &RgbImage, texts: &[(&str, String)]) -> Vec<u8> {
     let mut bytes = Vec::new();

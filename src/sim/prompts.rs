@@ -8,7 +8,9 @@ use serde_json::{Map, Value, json};
 use super::body::SimBody;
 use super::faults::SubmitFault;
 use super::http::{bare, json_answer, text};
+use super::replace::replace;
 use super::state::Item;
+use super::validate::{Rules, validate};
 use super::{Shared, nodes};
 use crate::comfy::query::parameter;
 use crate::net::{new_id, unix_millis};
@@ -74,7 +76,11 @@ fn enqueue(shared: &Shared, body: &[u8]) -> Result<Value, Response<SimBody>> {
         });
         return Err(json_answer(400, &json!({ "error": error, "node_errors": {} })));
     };
-    let graph = graph.as_object().ok_or_else(trouble)?.clone();
+    let id = prompt_id(shared, body)?;
+    let mut graph = graph.as_object().ok_or_else(trouble)?.clone();
+    if shared.release.is_of_2026() {
+        replace(&mut graph, nodes::all(&shared.release)).map_err(|_| trouble())?;
+    }
     let mut extra_data = match body.get("extra_data") {
         None => Map::new(),
         Some(extra) => extra.as_object().ok_or_else(trouble)?.clone(),
@@ -83,15 +89,15 @@ fn enqueue(shared: &Shared, body: &[u8]) -> Result<Value, Response<SimBody>> {
         extra_data.insert("client_id".to_owned(), client.clone());
     }
     extra_data.insert("create_time".to_owned(), json!(unix_millis()));
-    let id = match body.get("prompt_id") {
-        None => new_id().to_string(),
-        Some(Value::String(id)) => id.clone(),
-        Some(other) => other.to_string(),
-    };
     let lacks = shared.faults().lacks;
     let mut server = shared.server();
-    let valid = nodes::validate(&graph, &server.files, &lacks)
-        .map_err(|invalid| json_answer(400, &invalid.0))?;
+    let rules = Rules {
+        release: &shared.release,
+        files: &server.files,
+        lacks: &lacks,
+        targets: body.get("partial_execution_targets"),
+    };
+    let valid = validate(&graph, &rules)?;
     let extra_data = Value::Object(extra_data);
     let item = Item { number, id: id.clone(), graph, extra_data, outputs: valid.outputs };
     server.memory.pending.push(item);
@@ -101,6 +107,34 @@ fn enqueue(shared: &Shared, body: &[u8]) -> Result<Value, Response<SimBody>> {
     shared.work.notify_one();
     let number = super::state::number(number);
     Ok(json!({ "prompt_id": id, "number": number, "node_errors": valid.node_errors }))
+}
+
+/// The id that the client chose; since 2026 only a UUID as it is commonly written.
+#[expect(clippy::result_large_err, reason = "the error is the answer")]
+fn prompt_id(shared: &Shared, body: &Map<String, Value>) -> Result<String, Response<SimBody>> {
+    let Some(chosen) = body.get("prompt_id") else { return Ok(new_id().to_string()) };
+    if !shared.release.is_of_2026() {
+        let text = chosen.as_str().map_or_else(|| chosen.to_string(), str::to_owned);
+        return Ok(if chosen.is_null() { "None".to_owned() } else { text });
+    }
+    match chosen.as_str() {
+        None if chosen.is_null() => Ok(new_id().to_string()),
+        Some(id) if is_canonical(id) => Ok(id.to_owned()),
+        Some(_) | None => {
+            let error = json!({
+                "type": "invalid_prompt_id", "message": "prompt_id must be a valid UUID",
+                "details": "prompt_id must be a UUID string in canonical lowercase hyphenated \
+                            form; omit it to let the server generate one",
+                "extra_info": {},
+            });
+            Err(json_answer(400, &json!({ "error": error, "node_errors": {} })))
+        }
+    }
+}
+
+/// A UUID in the one spelling that Python writes.
+pub(super) fn is_canonical(id: &str) -> bool {
+    uuid::Uuid::parse_str(id).is_ok_and(|uuid| uuid.hyphenated().to_string() == id)
 }
 
 #[expect(clippy::result_large_err, reason = "the error is the answer")]

@@ -7,7 +7,7 @@ use indexmap::IndexMap;
 use serde_json::{Map, Value, json};
 use tokio::sync::mpsc;
 
-use super::pictures::Batch;
+use super::run::Made;
 use super::users::Users;
 use crate::ws::Frame;
 
@@ -61,13 +61,15 @@ pub(super) struct Memory {
     pub sockets: IndexMap<String, Registered>,
     /// Sids whose socket negotiated previews with metadata.
     pub metadata: HashMap<String, bool>,
-    /// Results of the last prompt's nodes, by signature: pictures, and what was shown.
-    pub cache: HashMap<String, (Option<Batch>, Option<Value>)>,
+    /// Results of the last prompt's nodes, by signature, and what was shown.
+    pub cache: HashMap<String, (Made, Option<Value>)>,
     pub interrupt: bool,
     /// The node that runs.
     pub node: Option<String>,
     pub log_subscribers: Vec<String>,
     pub temp_prefix: String,
+    /// Pictures that clients put under ids of their own (`/api/etn/image`).
+    pub put_images: HashMap<String, Bytes>,
 }
 
 impl Memory {
@@ -164,6 +166,25 @@ impl Files {
     pub(super) fn names(&self, kind: FileKind) -> Vec<&str> {
         let top = |(folder, path): &&(FileKind, String)| *folder == kind && !path.contains('/');
         self.files.keys().filter(top).map(|(_, path)| path.as_str()).collect()
+    }
+
+    /// The files of a folder of uploads, by name.
+    pub(super) fn in_folder(&self, kind: FileKind, folder: &str) -> Vec<Bytes> {
+        let prefix = format!("{}/", folder.trim_matches('/'));
+        let inside = |(known, path): &(FileKind, String)| {
+            *known == kind && path.strip_prefix(&prefix).is_some_and(|rest| !rest.contains('/'))
+        };
+        let files = self.files.iter().filter(|(at, _)| inside(at));
+        files.map(|(_, file)| file.bytes.clone()).collect()
+    }
+
+    /// The folders at the top of a folder.
+    pub(super) fn folders(&self, kind: FileKind) -> Vec<&str> {
+        let paths = self.files.keys().filter(|(known, _)| *known == kind);
+        let mut folders: Vec<&str> =
+            paths.filter_map(|(_, path)| Some(path.split_once('/')?.0)).collect();
+        folders.dedup();
+        folders
     }
 
     /// Names at the top of a folder, newest first.

@@ -319,7 +319,8 @@ async fn a_prompt_that_was_reset_on_its_way_is_called_back() {
     let submitted = || sim.requests().iter().filter(|it| it.target == "/prompt?late").count();
 
     sim.set_faults(|faults| faults.latency_ms = 500);
-    let body = json!({ "client_id": "ada", "prompt_id": "late", "prompt": slow(100, 10.0) });
+    let late = "11111111-2222-4333-8444-555555555555";
+    let body = json!({ "client_id": "ada", "prompt_id": late, "prompt": slow(100, 10.0) });
     let body = body.to_string();
     let submitting = world.post("/prompt?late", &body);
     let resetting = async {
@@ -333,7 +334,7 @@ async fn a_prompt_that_was_reset_on_its_way_is_called_back() {
     assert_eq!(answer.status, 200, "it was queued, and that is the truth");
     until("it is stopped", || {
         let ledger = sim.ledger();
-        [ledger.interrupted, ledger.deleted].iter().flatten().any(|it| it == "late")
+        [ledger.interrupted, ledger.deleted].iter().flatten().any(|it| it == late)
     })
     .await;
 }

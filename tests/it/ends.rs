@@ -84,15 +84,16 @@ async fn jobs_are_cancelled_on_servers_that_cannot() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_refused_prompt_leaves_no_trace() {
     let world = World::new(1).await;
+    let mine = "11111111-2222-4333-8444-555555555555";
     let graph = json!({ "1": { "class_type": "NoSuchNode", "inputs": {} } });
-    let body = json!({ "client_id": "ada", "prompt_id": "mine", "prompt": graph }).to_string();
+    let body = json!({ "client_id": "ada", "prompt_id": mine, "prompt": graph }).to_string();
     let refused = world.post("/prompt", &body).await;
     assert_eq!(refused.status, 400);
-    assert_eq!(refused.json()["error"]["type"], "invalid_prompt", "passed on unchanged");
+    assert_eq!(refused.json()["error"]["type"], "missing_node_type", "passed on unchanged");
     let who = world.get("/-/whoami?clientId=ada").await.json();
     assert_eq!((&who["client"]["pending"], &who["client"]["binding"]), (&json!(0), &json!("idle")));
-    let body = json!({ "client_id": "ada", "prompt_id": "mine", "prompt": quick(1) }).to_string();
-    assert_eq!(world.post("/prompt", &body).await.prompt_id(), "mine", "the id is free again");
+    let body = json!({ "client_id": "ada", "prompt_id": mine, "prompt": quick(1) }).to_string();
+    assert_eq!(world.post("/prompt", &body).await.prompt_id(), mine, "the id is free again");
     let again = world.post("/prompt", &body).await;
     assert_eq!((again.status, again.header("mooring-error")), (400, "prompt_id_known"));
 }
@@ -206,7 +207,7 @@ async fn the_answer_to_a_submission_is_true_whatever_became_of_its_own() {
     let world = World::new(1).await;
     let _socket = world.socket("ada").await;
     let sim = world.sim("a");
-    for round in 0..rounds {
+    for _ in 0..rounds {
         for (fault, is_taken) in [
             (SubmitFault::ResetBeforeEnqueue, false),
             (SubmitFault::ResetAfterEnqueue, true),
@@ -216,7 +217,7 @@ async fn the_answer_to_a_submission_is_true_whatever_became_of_its_own() {
             (SubmitFault::BadGateway, false),
         ] {
             sim.set_faults(|faults| (faults.submit, faults.submit_count) = (fault, 1));
-            let id = format!("{fault:?}-{round}");
+            let id = mooring::net::new_id().to_string();
             let body = json!({ "client_id": "ada", "prompt_id": id, "prompt": quick(1) });
             let answer = world.post("/prompt", &body.to_string()).await;
             let executed = || sim.ledger().executed.get(&id).copied().unwrap_or(0);

@@ -269,7 +269,7 @@ async fn a_prompt_whose_node_is_missing_is_tried_on_the_others() {
     world.sim("c").set_faults(|faults| faults.lacks = vec!["ImageInvert".to_owned()]);
     let refused = world.submit("ada", &invert(&value(&up))).await;
     assert_eq!((refused.status, refused.backend()), (400, "c"), "the first answer goes back");
-    assert!(refused.text().contains("ImageInvert does not exist"), "{}", refused.text());
+    assert!(refused.text().contains("Node 'ImageInvert' not found"), "{}", refused.text());
     for sim in &world.sims {
         let asked = sim
             .requests()

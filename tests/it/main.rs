@@ -30,6 +30,7 @@ mod races;
 mod reconnects;
 mod recordings;
 mod restart;
+mod sim;
 mod simulation;
 mod sockets;
 mod stop;
