@@ -140,7 +140,7 @@ async fn a_kill_at_any_point_of_a_submission_forgets_nothing_and_runs_nothing_tw
     let mut daemon = Daemon::start(&sim, &folder);
     for round in 0..rounds {
         let point = Point::ALL[round % Point::ALL.len()];
-        let prompt = format!("p{round}");
+        let prompt = format!("00000000-0000-4000-8000-{round:012x}");
         if kill_at(point, daemon, &sim, &prompt).await {
             acknowledged.push(prompt.clone());
         }

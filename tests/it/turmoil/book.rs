@@ -172,9 +172,9 @@ impl Book {
         } += 1;
     }
 
-    /// Ids that people give begin with their name.
+    /// Ids that people choose say whose they are.
     fn is_own(&mut self, person: &str, prompt: &str, kind: &str) {
-        if let Some((owner, _)) = prompt.split_once('_')
+        if let Some(owner) = super::people::chosen_by(prompt)
             && owner != person
         {
             self.violations.push(format!("{person} is told {kind} of {prompt}"));

@@ -175,7 +175,7 @@ impl Person {
         let own: Vec<&String> = book
             .submitted
             .iter()
-            .filter(|(id, it)| it.person == self.name && id.contains('_'))
+            .filter(|(id, it)| it.person == self.name && id.contains(OWN))
             .map(|(id, _)| id)
             .collect();
         (!own.is_empty()).then(|| own[random.below(own.len())].clone())
@@ -184,7 +184,7 @@ impl Person {
     /// Submits in the background; tries again with the same id after some failures.
     fn submit(&self, random: &mut Random, count: u32) {
         let graph = self.graph(random, count);
-        let prompt = (!random.one_in(6)).then(|| format!("{}_{count}", self.name));
+        let prompt = (!random.one_in(6)).then(|| own_id(&self.name, count));
         let tries = 1 + random.below(3);
         let pause = Duration::from_millis(random.below(3_000) as u64);
         let mut body = json!({ "client_id": self.name, "prompt": graph });
@@ -424,4 +424,19 @@ impl Person {
 async fn gives_up(wish: &mut watch::Receiver<Wish>, place: usize) -> Leave {
     let left = wish.wait_for(|wish| !wish.is_for(place)).await;
     left.map_or(Leave::Properly, |wish| wish.leave)
+}
+
+/// In every id that a person chose.
+const OWN: &str = "-0000-4000-a000-";
+
+/// An id of a person's choice, which has to be a UUID (0.33): it begins with the person's number.
+fn own_id(name: &str, count: u32) -> String {
+    let number: u32 = name.trim_start_matches('p').parse().unwrap();
+    format!("{number:08x}{OWN}{count:012x}")
+}
+
+/// The person who chose an id; `None` if nobody did.
+pub(super) fn chosen_by(id: &str) -> Option<String> {
+    let (number, _) = id.split_once(OWN)?;
+    u32::from_str_radix(number, 16).ok().map(|number| format!("p{number}"))
 }
