@@ -5,6 +5,7 @@
 //! - [`endpoint`]: method + raw path → what is asked
 //! - [`query`]: parameters of a raw query; [`number`]: integers in them
 //! - [`submission`]: the body of `POST /prompt`: read, refuse, normalise, give an id
+//! - [`graph`]: the skeleton of a graph: what of it could break a server
 //! - [`refused`]: what a backend lacks that another may have
 //! - [`verbs`]: the small bodies of routes that name prompts
 //! - [`event`]: the few socket events that are read; all others pass unread
@@ -22,6 +23,7 @@ pub mod answers;
 pub mod endpoint;
 pub mod event;
 pub mod files;
+pub mod graph;
 pub mod jobs;
 pub mod lists;
 pub mod multipart;

@@ -1,7 +1,7 @@
 //! Why a submission was refused with 400: does this backend lack something that another may have?
 //!
-//! ComfyUI 0.8.0 `execution.py`, `validate_prompt` and `validate_inputs`; newer servers say
-//! `missing_node_type` in place of `invalid_prompt`.
+//! ComfyUI 0.8.0 `execution.py`, `validate_prompt` and `validate_inputs`; 0.33 says
+//! `missing_node_type` in place of `invalid_prompt`, and names the class in `extra_info`.
 
 use std::collections::HashMap;
 
@@ -59,25 +59,41 @@ pub fn read(body: &[u8]) -> Lacks {
     let Ok(answer) = serde_json::from_slice::<Answer>(body) else { return Lacks::default() };
     let mut lacks = Lacks { node: missing_node(&answer.error), ..Lacks::default() };
     for error in answer.node_errors.values().flat_map(|node| &node.errors) {
-        let value = error.extra_info.get("received_value").and_then(Value::as_str);
-        match (missing_file(error), value) {
-            (Some(file), _) => lacks.files.push(file.to_owned()),
-            (None, Some(value)) if error.r#type == "value_not_in_list" => {
-                lacks.values.push(value.to_owned());
+        let values = received(error);
+        match missing_file(error) {
+            Some(file) => lacks.files.push(file.to_owned()),
+            None if error.r#type == "value_not_in_list" && !values.is_empty() => {
+                lacks.values.extend(values);
             }
-            (None, _) => return Lacks::default(),
+            None => return Lacks::default(),
         }
     }
     lacks
 }
 
+/// The values that are in no list: one, or several of an input that takes several (0.33).
+fn received(error: &Error) -> Vec<String> {
+    match error.extra_info.get("received_value") {
+        Some(Value::String(value)) => vec![value.clone()],
+        Some(Value::Array(values)) => {
+            values.iter().filter_map(Value::as_str).map(str::to_owned).collect()
+        }
+        Some(Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_)) | None => {
+            Vec::new()
+        }
+    }
+}
+
+/// Newer servers say `missing_node_type` also of a node that has no class at all: `class_type` is
+/// null then, and the graph is wrong everywhere.
 fn missing_node(error: &Error) -> Option<String> {
     let class = error.message.strip_prefix("Cannot execute because node ");
-    let class = class.and_then(|rest| rest.strip_suffix(" does not exist."));
-    match error.r#type.as_str() {
-        "missing_node_type" => Some(class.unwrap_or(&error.message).to_owned()),
-        "invalid_prompt" => class.map(str::to_owned),
-        _ => None,
+    let class = class.and_then(|rest| rest.strip_suffix(" does not exist.")).map(str::to_owned);
+    match (error.r#type.as_str(), error.extra_info.get("class_type")) {
+        ("missing_node_type", Some(Value::String(class))) => Some(class.clone()),
+        ("missing_node_type", Some(_)) => None,
+        ("missing_node_type" | "invalid_prompt", _) => class,
+        (_, _) => None,
     }
 }
 
@@ -120,6 +136,33 @@ mod tests {
         for kind in ["invalid_prompt", "missing_node_type"] {
             assert_eq!(refused(kind, message, &[]).node.as_deref(), Some("Rare"));
         }
+    }
+
+    /// ComfyUI 0.33.0.
+    fn of_033(class: &Value) -> Lacks {
+        let message = "Node 'Load it' not found. The custom node may not be installed.";
+        let extra = serde_json::json!({ "node_id": "9", "class_type": class, "node_title": null });
+        let error = serde_json::json!({
+            "type": "missing_node_type", "message": message, "details": "", "extra_info": extra,
+        });
+        read(serde_json::json!({ "error": error, "node_errors": {} }).to_string().as_bytes())
+    }
+
+    #[test]
+    fn a_node_without_a_class_is_wrong_everywhere_and_one_of_a_class_only_here() {
+        assert_eq!(of_033(&"Rare".into()).node.as_deref(), Some("Rare"));
+        assert_eq!(of_033(&Value::Null), Lacks::default());
+        assert_eq!(of_033(&5.into()), Lacks::default());
+    }
+
+    #[test]
+    fn several_values_of_one_input_may_be_elsewhere() {
+        let mut several = error("value_not_in_list", "loras: 'x' not in []", "");
+        several["extra_info"]["received_value"] = serde_json::json!(["x", "y", 1]);
+        let lacks = refused(FAILED, "", std::slice::from_ref(&several));
+        assert_eq!((lacks.values.clone(), lacks.a_part()), (vec!["x".into(), "y".into()], true));
+        several["extra_info"]["received_value"] = serde_json::json!([1]);
+        assert_eq!(refused(FAILED, "", &[several]), Lacks::default());
     }
 
     #[test]

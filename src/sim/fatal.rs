@@ -6,13 +6,13 @@ use std::collections::HashSet;
 
 use serde_json::{Map, Value};
 
-use super::graph::{DEPTH_MAX, walk};
+use super::graph::{DEPTH_MAX, linked, walk};
 
 /// How deep a value may be nested: each level takes two frames.
 const NESTED_MAX: usize = 485;
 
 /// What the worker dies of, if it does. All nodes count, needed or not.
-pub(super) fn reason(graph: &Map<String, Value>) -> Option<&'static str> {
+pub(super) fn reason(graph: &Map<String, Value>, outputs: &[String]) -> Option<&'static str> {
     for node in graph.values() {
         match node.get("inputs") {
             Some(Value::Object(inputs)) => {
@@ -30,11 +30,35 @@ pub(super) fn reason(graph: &Map<String, Value>) -> Option<&'static str> {
             ) => return Some("AttributeError: inputs have no keys"),
         }
     }
-    if graph.len() <= DEPTH_MAX {
-        return None;
-    }
     let is_too_deep = |id: &String| DEPTH_MAX < walk(graph, id, &mut HashSet::new()).depth;
-    graph.keys().any(is_too_deep).then_some("RecursionError: a chain of nodes is too long")
+    if DEPTH_MAX < graph.len() && graph.keys().any(is_too_deep) {
+        return Some("RecursionError: a chain of nodes is too long");
+    }
+    followed(graph, outputs)
+}
+
+/// `graph.py`, `add_node`, follows each link of what an output needs, also of inputs that its class
+/// does not have: those were not validated. A slot that is no whole number raises where the other
+/// node's result is kept from before; here it always does.
+fn followed(graph: &Map<String, Value>, outputs: &[String]) -> Option<&'static str> {
+    let mut seen = HashSet::new();
+    let mut next: Vec<&str> = outputs.iter().map(String::as_str).collect();
+    while let Some(id) = next.pop() {
+        if !seen.insert(id) {
+            continue;
+        }
+        let Some(node) = graph.get(id) else { return Some("NodeNotFoundError") };
+        for value in node["inputs"].as_object().into_iter().flat_map(Map::values) {
+            // The validation has unwrapped it.
+            let value = value.get("__value__").unwrap_or(value);
+            let Some(source) = linked(value) else { continue };
+            if value[1].is_f64() {
+                return Some("TypeError: list indices must be integers");
+            }
+            next.push(source);
+        }
+    }
+    None
 }
 
 /// How deep a value is nested; a plain one not at all.
@@ -83,11 +107,26 @@ mod tests {
             (json!({ "inputs": [1] }), "AttributeError"),
         ] {
             let graph = Map::from_iter([("9".to_owned(), inputs)]);
-            assert!(reason(&graph).is_some_and(|reason| reason.starts_with(says)), "{says}");
+            assert!(reason(&graph, &[]).is_some_and(|reason| reason.starts_with(says)), "{says}");
         }
-        assert_eq!(reason(&chain(DEPTH_MAX)), None);
-        assert!(reason(&chain(DEPTH_MAX + 1)).is_some());
-        assert_eq!(reason(&nested(NESTED_MAX)), None);
-        assert!(reason(&nested(NESTED_MAX + 1)).is_some());
+        assert_eq!(reason(&chain(DEPTH_MAX), &[]), None);
+        assert!(reason(&chain(DEPTH_MAX + 1), &[]).is_some());
+        assert_eq!(reason(&nested(NESTED_MAX), &[]), None);
+        assert!(reason(&nested(NESTED_MAX + 1), &[]).is_some());
+    }
+
+    #[test]
+    fn the_worker_dies_of_a_link_that_nobody_has_checked() {
+        let graph = |input: Value| {
+            let node = json!({ "class_type": "SaveImage", "inputs": { "unknown": input } });
+            let other = json!({ "class_type": "EmptyImage", "inputs": {} });
+            Map::from_iter([("1".to_owned(), other), ("3".to_owned(), node)])
+        };
+        let outputs = ["3".to_owned()];
+        let dies = |input: Value| reason(&graph(input), &outputs).is_some();
+        assert!(!dies(json!(["1", 0])) && !dies(json!(["99", null])) && !dies(json!("99")));
+        assert!(dies(json!(["99", 0])) && dies(json!({ "__value__": ["99", 0] })));
+        assert!(dies(json!(["1", 0.5])));
+        assert_eq!(reason(&graph(json!(["99", 0])), &[]), None, "no output needs it");
     }
 }

@@ -46,7 +46,7 @@ async fn run(shared: &Arc<Shared>, item: &Item) -> Thread {
     }
     let mut messages = Vec::new();
     shared.tell_kept(item, &mut messages, "execution_start", timed(&item.id));
-    if let Some(reason) = fatal::reason(&item.graph) {
+    if let Some(reason) = fatal::reason(&item.graph, &item.outputs) {
         tracing::debug!(
             reason,
             "The worker of a simulated ComfyUI is dead, as a real one would be."

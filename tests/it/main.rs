@@ -32,6 +32,7 @@ mod recordings;
 mod restart;
 mod sim;
 mod simulation;
+mod skeleton;
 mod sockets;
 mod stop;
 mod strangers;

@@ -1,0 +1,216 @@
+//! How many nodes can come one after the other on a way through a graph.
+//!
+//! ComfyUI walks from each node to its ancestors and theirs by recursion (0.33 `caching.py`,
+//! `get_ordered_ancestry_internal`), and Python has about a thousand levels. Nodes that lead to
+//! one another in a circle count all, once: no walk is longer than that.
+
+/// For each node, those that it takes its inputs from.
+#[derive(Debug, Default)]
+pub(super) struct Ancestors {
+    /// Where in `nodes` those of each node begin, and at the end where they end.
+    starts: Vec<u32>,
+    nodes: Vec<u32>,
+}
+
+impl Ancestors {
+    pub(super) fn with_capacity(nodes: usize, links: usize) -> Self {
+        let mut starts = Vec::with_capacity(nodes + 1);
+        starts.push(0);
+        Self { starts, nodes: Vec::with_capacity(links) }
+    }
+
+    /// One more of the node that is being told.
+    pub(super) fn push(&mut self, ancestor: u32) {
+        self.nodes.push(ancestor);
+    }
+
+    /// The node is told; the next one begins.
+    pub(super) fn end_node(&mut self) {
+        self.starts.push(u32::try_from(self.nodes.len()).unwrap_or(u32::MAX));
+    }
+
+    fn len(&self) -> usize {
+        self.starts.len().saturating_sub(1)
+    }
+
+    fn of(&self, node: usize) -> &[u32] {
+        let bounds = self.starts.get(node).zip(self.starts.get(node + 1));
+        let range = bounds.map(|(start, end)| *start as usize..*end as usize);
+        range.and_then(|range| self.nodes.get(range)).unwrap_or(&[])
+    }
+
+    /// The most nodes that one walk can have on it.
+    pub(super) fn depth(&self) -> usize {
+        let mut search = Search::new(self.len());
+        for node in 0..self.len() {
+            if search.order[node] == UNSEEN {
+                search.run(self, node);
+            }
+        }
+        search.deepest as usize
+    }
+}
+
+const UNSEEN: u32 = u32::MAX;
+
+/// Tarjan's search for circles, without recursion. A circle is closed only after all that it
+/// leads to, so the depth of that is known by then.
+struct Search {
+    /// When each node was met, and the earliest that it leads back to.
+    order: Vec<u32>,
+    earliest: Vec<u32>,
+    met: u32,
+    /// The depth of nodes whose circle is closed; 0 of those that are open.
+    depths: Vec<u32>,
+    /// Nodes that are met, and in no closed circle.
+    open: Vec<u32>,
+    /// The way to where the search is: nodes, and which of their ancestors is next.
+    way: Vec<(u32, u32)>,
+    deepest: u32,
+}
+
+impl Search {
+    fn new(nodes: usize) -> Self {
+        Self {
+            order: vec![UNSEEN; nodes],
+            earliest: vec![UNSEEN; nodes],
+            met: 0,
+            depths: vec![0; nodes],
+            open: Vec::new(),
+            way: Vec::new(),
+            deepest: 0,
+        }
+    }
+
+    fn run(&mut self, graph: &Ancestors, from: usize) {
+        self.meet(from);
+        while let Some((node, next)) = self.way.last_mut() {
+            let at = *node as usize;
+            let ancestor = graph.of(at).get(*next as usize).map(|ancestor| *ancestor as usize);
+            *next += 1;
+            match ancestor {
+                Some(ancestor) if self.order[ancestor] == UNSEEN => self.meet(ancestor),
+                Some(ancestor) if self.depths[ancestor] == 0 => {
+                    self.earliest[at] = self.earliest[at].min(self.order[ancestor]);
+                }
+                Some(_) => {}
+                None => self.leave(graph, at),
+            }
+        }
+    }
+
+    fn meet(&mut self, node: usize) {
+        self.order[node] = self.met;
+        self.earliest[node] = self.met;
+        self.met += 1;
+        let node = u32::try_from(node).unwrap_or(UNSEEN);
+        self.open.push(node);
+        self.way.push((node, 0));
+    }
+
+    fn leave(&mut self, graph: &Ancestors, node: usize) {
+        self.way.pop();
+        if self.earliest[node] == self.order[node] {
+            self.close(graph, node);
+        }
+        if let Some((before, _)) = self.way.last() {
+            let before = *before as usize;
+            self.earliest[before] = self.earliest[before].min(self.earliest[node]);
+        }
+    }
+
+    /// Everything that was met since `node` and is open is one circle with it.
+    fn close(&mut self, graph: &Ancestors, node: usize) {
+        let since = self.open.iter().rposition(|open| *open as usize == node).unwrap_or(0);
+        let circle = self.open.split_off(since);
+        let beyond = circle.iter().flat_map(|member| graph.of(*member as usize));
+        let beyond = beyond.map(|ancestor| self.depths[*ancestor as usize]).max().unwrap_or(0);
+        let depth = beyond.saturating_add(u32::try_from(circle.len()).unwrap_or(UNSEEN));
+        for member in circle {
+            self.depths[member as usize] = depth;
+        }
+        self.deepest = self.deepest.max(depth);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::{Strategy as _, prop_assert, prop_assert_eq, proptest};
+
+    use super::*;
+
+    fn graph(nodes: &[Vec<u32>]) -> Ancestors {
+        let mut graph = Ancestors::with_capacity(nodes.len(), 0);
+        for ancestors in nodes {
+            ancestors.iter().for_each(|ancestor| graph.push(*ancestor));
+            graph.end_node();
+        }
+        graph
+    }
+
+    #[test]
+    fn the_longest_way_counts_wherever_it_begins() {
+        assert_eq!(graph(&[]).depth(), 0);
+        assert_eq!(graph(&[vec![], vec![]]).depth(), 1);
+        assert_eq!(graph(&[vec![1, 2], vec![2], vec![3], vec![]]).depth(), 4);
+        let chain: Vec<Vec<u32>> = (0..200_000).map(|node| vec![node + 1]).collect();
+        let chain = [&chain[..], &[Vec::new()]].concat();
+        assert_eq!(graph(&chain).depth(), 200_001);
+    }
+
+    #[test]
+    fn a_circle_ends_and_counts_once() {
+        assert_eq!(graph(&[vec![0]]).depth(), 1);
+        assert_eq!(graph(&[vec![1], vec![2], vec![0]]).depth(), 3);
+        assert_eq!(graph(&[vec![1], vec![2], vec![1, 3], vec![]]).depth(), 4);
+    }
+
+    /// ComfyUI's own walk: how deep it goes from one node.
+    fn walked(nodes: &[Vec<u32>], node: usize, seen: &mut Vec<bool>) -> usize {
+        let mut deepest = 0;
+        for ancestor in &nodes[node] {
+            let ancestor = *ancestor as usize;
+            if !std::mem::replace(&mut seen[ancestor], true) {
+                deepest = deepest.max(walked(nodes, ancestor, seen));
+            }
+        }
+        deepest + 1
+    }
+
+    proptest! {
+        #[test]
+        fn no_walk_of_comfyui_is_deeper(
+            nodes in proptest::collection::vec(
+                proptest::collection::vec(0..12_u32, 0..4),
+                12..=12,
+            ),
+        ) {
+            let depth = graph(&nodes).depth();
+            for start in 0..nodes.len() {
+                let walked = walked(&nodes, start, &mut vec![false; nodes.len()]);
+                // It comes to its own start once more if that is in a circle.
+                prop_assert!(walked <= depth + 1, "{walked} from {start}, {depth}");
+            }
+        }
+
+        #[test]
+        fn without_circles_it_is_the_longest_way(
+            nodes in (1..14_u32).prop_flat_map(|count| {
+                (0..count).map(|node| {
+                    // Only to those after it.
+                    proptest::collection::vec(node + 1..=count, 0..4)
+                }).collect::<Vec<_>>()
+            }),
+        ) {
+            let count = nodes.len() + 1;
+            let nodes = [&nodes[..], &[Vec::new()]].concat();
+            let mut longest = vec![1_usize; count];
+            for node in (0..count).rev() {
+                for ancestor in &nodes[node] {
+                    longest[node] = longest[node].max(1 + longest[*ancestor as usize]);
+                }
+            }
+            prop_assert_eq!(graph(&nodes).depth(), longest.into_iter().max().unwrap_or(0));
+        }
+    }
+}

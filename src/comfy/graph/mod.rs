@@ -1,0 +1,351 @@
+//! The skeleton of a graph: what of it could break a server, and what must be written otherwise
+//! (promise P8).
+//!
+//! ComfyUI checks the nodes that an output needs, and then walks over *all* of them in its worker,
+//! where nothing is caught (0.3.64 to 0.33: `execution.py` `execute_async`, `caching.py`,
+//! `graph.py` `add_node`). A graph that raises there leaves a server that answers everything and
+//! runs nothing any more. What it answers with 400 by itself is left to it.
+//!
+//! One pass over the bytes, nothing of the graph is built. As in Python, of a key that stands
+//! twice the last one counts.
+
+mod cursor;
+mod depth;
+#[cfg(test)]
+mod tests;
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::ops::Range;
+
+use cursor::{Cursor, said};
+use depth::Ancestors;
+
+/// The most nodes on one way through a graph. Python raises at about a thousand.
+pub const DEPTH_MAX: usize = 500;
+
+/// The most nodes and links of a graph: what is kept of each is outside of every budget.
+pub const NODES_MAX: usize = 100_000;
+pub const LINKS_MAX: usize = 1_000_000;
+
+/// The longest node id, in bytes. Pages count or write UUIDs with colons between.
+pub const ID_MAX: usize = 256;
+
+/// Why no server should see a graph.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum Unfit {
+    #[error(
+        "This is a workflow as the page saves it, not a graph in API format. Export it with \
+         \"Export (API)\"."
+    )]
+    NotApiFormat,
+    #[error("Node '{node}' is not an object. Export the workflow with \"Export (API)\".")]
+    NotAnObject { node: String },
+    #[error("Node '{node}' has a class_type that is not a string")]
+    ClassNotAString { node: String },
+    #[error("Node '{node}' has no inputs; a node that needs none has {{}}")]
+    NoInputs { node: String },
+    #[error("Node '{node}' has inputs that are not an object")]
+    InputsNotAnObject { node: String },
+    #[error("Node '{node}' has a list as value that ComfyUI takes for a link to no node")]
+    LinkInValue { node: String },
+    #[error("A node id has {bytes} bytes; it may have {ID_MAX}")]
+    LongId { bytes: usize },
+    #[error("The graph has more than {DEPTH_MAX} nodes one after the other")]
+    TooDeep,
+    #[error("The graph has more than {NODES_MAX} nodes or {LINKS_MAX} links")]
+    TooLarge,
+}
+
+/// Parts of a graph that must be written otherwise, in their order.
+pub type Edits = Vec<(Range<usize>, String)>;
+
+/// Looks through a graph: a JSON object, well-formed.
+///
+/// # Errors
+/// It would break a server, or be answered with 500.
+pub fn judge(json: &[u8]) -> Result<Edits, Unfit> {
+    let skeleton = Skeleton::read(json)?;
+    skeleton.check()?;
+    skeleton.edits()
+}
+
+/// What a member of a node is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Is {
+    Missing,
+    Object,
+    List,
+    /// A string, a number or the like.
+    Plain,
+}
+
+impl Is {
+    fn of(first: u8) -> Self {
+        match first {
+            b'{' => Self::Object,
+            b'[' => Self::List,
+            _ => Self::Plain,
+        }
+    }
+}
+
+/// One member of the graph.
+#[derive(Debug)]
+struct Node<'a> {
+    id: Cow<'a, [u8]>,
+    is: Is,
+    class: Is,
+    inputs: Is,
+    meta: Is,
+    /// Where `_meta` is, if it is there.
+    meta_at: Range<usize>,
+    /// Where its closing brace is.
+    end: usize,
+    /// Its links, among all.
+    links: Range<usize>,
+}
+
+/// An input that ComfyUI takes for a link (`graph_utils.py`, `is_link`).
+#[derive(Clone, Copy, Debug)]
+struct Link {
+    /// Where the id of the other node is, and the number of its output.
+    target: (u32, u32),
+    slot: (u32, u32),
+    how: Linked,
+}
+
+/// How a link is written.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Linked {
+    Plainly,
+    /// As a value, `{"__value__": ["1", 0]}`: unwrapped by the validation, and a link after that.
+    AsValue,
+}
+
+impl Link {
+    fn target(self) -> Range<usize> {
+        self.target.0 as usize..self.target.1 as usize
+    }
+
+    fn slot(self) -> Range<usize> {
+        self.slot.0 as usize..self.slot.1 as usize
+    }
+}
+
+#[derive(Debug)]
+struct Skeleton<'a> {
+    json: &'a [u8],
+    nodes: Vec<Node<'a>>,
+    /// The last node of each id.
+    ids: HashMap<Cow<'a, [u8]>, usize>,
+    links: Vec<Link>,
+}
+
+impl<'a> Skeleton<'a> {
+    fn read(json: &'a [u8]) -> Result<Self, Unfit> {
+        let mut skeleton = Self { json, nodes: Vec::new(), ids: HashMap::new(), links: Vec::new() };
+        let mut unfit = None;
+        let mut cursor = Cursor::new(json);
+        cursor.peek();
+        cursor.object(|cursor, key| {
+            if unfit.is_some() {
+                cursor.skip();
+                return;
+            }
+            unfit = skeleton.node(cursor, key).err();
+        });
+        unfit.map_or(Ok(skeleton), Err)
+    }
+
+    fn node(&mut self, cursor: &mut Cursor<'a>, key: Range<usize>) -> Result<(), Unfit> {
+        let id = said(self.json, key);
+        if ID_MAX < id.len() {
+            return Err(Unfit::LongId { bytes: id.len() });
+        }
+        let node = self.read_node(cursor, id.clone());
+        if self.nodes.len() == NODES_MAX || LINKS_MAX < self.links.len() {
+            return Err(Unfit::TooLarge);
+        }
+        self.ids.insert(id, self.nodes.len());
+        self.nodes.push(node);
+        Ok(())
+    }
+
+    fn read_node(&mut self, cursor: &mut Cursor<'a>, id: Cow<'a, [u8]>) -> Node<'a> {
+        let none = self.links.len()..self.links.len();
+        let mut node = Node {
+            id,
+            is: Is::of(cursor.peek()),
+            class: Is::Missing,
+            inputs: Is::Missing,
+            meta: Is::Missing,
+            meta_at: 0..0,
+            end: 0,
+            links: none,
+        };
+        if node.is != Is::Object {
+            cursor.skip();
+            return node;
+        }
+        node.end = cursor.object(|cursor, key| match &*said(self.json, key) {
+            b"class_type" => {
+                node.class = Is::of(cursor.peek());
+                cursor.skip();
+            }
+            b"_meta" => {
+                node.meta = Is::of(cursor.peek());
+                node.meta_at = cursor.skip();
+            }
+            b"inputs" => {
+                node.inputs = Is::of(cursor.peek());
+                let first = self.links.len();
+                self.read_inputs(cursor, node.inputs);
+                node.links = first..self.links.len();
+            }
+            _ => drop(cursor.skip()),
+        });
+        node
+    }
+
+    fn read_inputs(&mut self, cursor: &mut Cursor<'a>, is: Is) {
+        if is != Is::Object {
+            cursor.skip();
+            return;
+        }
+        cursor.object(|cursor, _name| match cursor.peek() {
+            b'[' => self.links.extend(link(cursor, Linked::Plainly)),
+            b'{' => {
+                let mut value = None;
+                cursor.object(|cursor, key| {
+                    let is_value = &*said(self.json, key) == b"__value__";
+                    if is_value && cursor.peek() == b'[' {
+                        value = link(cursor, Linked::AsValue);
+                    } else {
+                        cursor.skip();
+                        value = value.filter(|_| !is_value);
+                    }
+                });
+                self.links.extend(value);
+            }
+            _ => drop(cursor.skip()),
+        });
+    }
+
+    /// The nodes that Python would have, with their places among all.
+    fn counting(&self) -> impl Iterator<Item = (usize, &Node<'a>)> {
+        let counts = |(at, node): &(usize, &Node<'a>)| self.ids.get(&node.id) == Some(at);
+        self.nodes.iter().enumerate().filter(counts)
+    }
+
+    fn links_of(&self, node: &Node<'_>) -> &[Link] {
+        self.links.get(node.links.clone()).unwrap_or(&[])
+    }
+
+    fn target_of(&self, link: Link) -> Option<usize> {
+        self.ids.get(&said(self.json, link.target())).copied()
+    }
+
+    fn check(&self) -> Result<(), Unfit> {
+        let nodes = self.ids.get(&b"nodes"[..]).and_then(|at| self.nodes.get(*at));
+        if nodes.is_some_and(|nodes| nodes.is == Is::List) {
+            return Err(Unfit::NotApiFormat);
+        }
+        self.counting().try_for_each(|(_, node)| node.check())?;
+        if DEPTH_MAX < self.ids.len() && DEPTH_MAX < self.ancestors().depth() {
+            return Err(Unfit::TooDeep);
+        }
+        Ok(())
+    }
+
+    fn ancestors(&self) -> Ancestors {
+        let mut ancestors = Ancestors::with_capacity(self.nodes.len(), self.links.len());
+        for (at, node) in self.nodes.iter().enumerate() {
+            if self.ids.get(&node.id) == Some(&at) {
+                let targets = self.links_of(node).iter().filter_map(|link| self.target_of(*link));
+                targets.for_each(|at| ancestors.push(u32::try_from(at).unwrap_or(u32::MAX)));
+            }
+            ancestors.end_node();
+        }
+        ancestors
+    }
+
+    fn edits(&self) -> Result<Edits, Unfit> {
+        let mut edits = Edits::new();
+        for (_, node) in self.counting() {
+            edits.extend(node.meta_edit());
+            for link in self.links_of(node) {
+                let is_good = is_whole(&self.json[link.slot()]) && self.target_of(*link).is_some();
+                match (is_good, link.how) {
+                    (true, Linked::Plainly | Linked::AsValue) => {}
+                    // No link any more, and still refused where it would have been: the validation
+                    // takes each list of two for a link. An input that the class does not have is
+                    // not validated; its link to nothing would end the worker.
+                    (false, Linked::Plainly) => edits.push((link.slot(), "null".to_owned())),
+                    (false, Linked::AsValue) => {
+                        return Err(Unfit::LinkInValue { node: node.name() });
+                    }
+                }
+            }
+        }
+        edits.sort_by_key(|(at, _)| at.start);
+        Ok(edits)
+    }
+}
+
+impl Node<'_> {
+    fn name(&self) -> String {
+        String::from_utf8_lossy(&self.id).into_owned()
+    }
+
+    /// A node without a class is told of by ComfyUI itself, before it looks at anything else.
+    fn check(&self) -> Result<(), Unfit> {
+        let unfit = match (self.is, self.class, self.inputs) {
+            (Is::Missing | Is::List | Is::Plain, _, _) => Unfit::NotAnObject { node: self.name() },
+            (Is::Object, Is::Missing, _) | (Is::Object, Is::Plain, Is::Object) => return Ok(()),
+            (Is::Object, Is::Object | Is::List, _) => Unfit::ClassNotAString { node: self.name() },
+            (Is::Object, Is::Plain, Is::Missing) => Unfit::NoInputs { node: self.name() },
+            (Is::Object, Is::Plain, Is::List | Is::Plain) => {
+                Unfit::InputsNotAnObject { node: self.name() }
+            }
+        };
+        Err(unfit)
+    }
+
+    /// 0.33 reads `_meta` of nodes that it replaces and of nodes that it lacks, and answers 500
+    /// where it is missing or no object (`node_replace_manager.py`, `validate_prompt`).
+    fn meta_edit(&self) -> Option<(Range<usize>, String)> {
+        match (self.meta, self.class) {
+            (Is::Object, _) | (Is::Missing, Is::Missing) => None,
+            (Is::Missing, _) => Some((self.end..self.end, ", \"_meta\": {}".to_owned())),
+            (Is::List | Is::Plain, _) => Some((self.meta_at.clone(), "{}".to_owned())),
+        }
+    }
+}
+
+/// The link that begins here, if it is one.
+fn link(cursor: &mut Cursor<'_>, how: Linked) -> Option<Link> {
+    let (mut target, mut slot) = (None, None);
+    let count = cursor.list(|cursor, index| {
+        let first = cursor.peek();
+        let at = cursor.skip();
+        match (index, first) {
+            (0, b'"') => target = place(&at),
+            (1, b'-' | b'0'..=b'9' | b't' | b'f') => slot = place(&at),
+            _ => {}
+        }
+    });
+    let link = target.zip(slot).map(|(target, slot)| Link { target, slot, how });
+    link.filter(|_| count == 2)
+}
+
+/// A place in few bytes. No body is that large.
+fn place(at: &Range<usize>) -> Option<(u32, u32)> {
+    u32::try_from(at.start).ok().zip(u32::try_from(at.end).ok())
+}
+
+/// `true` and `false` are whole numbers to Python; `1.0` is none, and no index.
+fn is_whole(slot: &[u8]) -> bool {
+    matches!(slot.first(), Some(b't' | b'f'))
+        || !slot.iter().any(|byte| matches!(byte, b'.' | b'e' | b'E'))
+}
