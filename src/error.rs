@@ -5,9 +5,10 @@
 //! which stable code, whose fault, and whether waiting helps. `docs/errors.md` lists the codes;
 //! a test holds the two together.
 
-use http::header::{CONTENT_TYPE, HeaderName, RETRY_AFTER, SEC_WEBSOCKET_VERSION};
+use http::header::{ACCEPT_ENCODING, CONTENT_TYPE, HeaderName, RETRY_AFTER, SEC_WEBSOCKET_VERSION};
 use http::{HeaderValue, Response, StatusCode};
 
+use crate::body::inflate::{self, InflateError};
 use crate::body::{CollectError, ResponseBody};
 use crate::client::registry::TooManyClients;
 use crate::comfy::lists::history::NotAnInteger;
@@ -47,6 +48,10 @@ pub enum GatewayError {
     BodiesBusy,
     #[error("your request's body broke off")]
     BodyBroken,
+    #[error("your request's body is not what its Content-Encoding says")]
+    BodyCorrupt,
+    #[error("a body may be compressed by gzip or deflate, once, and by nothing else")]
+    UnknownCoding,
     #[error(transparent)]
     BadBody(#[from] BadBody),
     #[error(transparent)]
@@ -144,6 +149,8 @@ impl GatewayError {
             | Self::BodyTooLarge { .. }
             | Self::HeadTooLarge { .. }
             | Self::BodyBroken
+            | Self::BodyCorrupt
+            | Self::UnknownCoding
             | Self::BadBody(_)
             | Self::BadQuery(_)
             | Self::InputGone { .. }
@@ -186,11 +193,13 @@ impl GatewayError {
             | Self::Submission(_)
             | Self::PromptIdKnown
             | Self::BodyBroken
+            | Self::BodyCorrupt
             | Self::InputGone { .. }
             | Self::TooManyInputs { .. }
             | Self::BadBody(_)
             | Self::BadQuery(_) => StatusCode::BAD_REQUEST,
             Self::BodyTooLarge { .. } | Self::InputTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::UnknownCoding => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::HeadTooLarge { .. } => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::Unreachable { .. }
             | Self::Lost { .. }
@@ -232,6 +241,8 @@ impl GatewayError {
             Self::HeadTooLarge { .. } => "head_too_large",
             Self::BodiesBusy => "bodies_busy",
             Self::BodyBroken => "body_broken",
+            Self::BodyCorrupt => "body_corrupt",
+            Self::UnknownCoding => "unknown_coding",
             Self::BadBody(_) => "bad_body",
             Self::BadQuery(_) => "bad_query",
             Self::Unreachable { .. } => "backend_unreachable",
@@ -285,11 +296,24 @@ impl GatewayError {
         if let Some(seconds) = self.retry_after() {
             headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
         }
+        if self.status() == StatusCode::UNSUPPORTED_MEDIA_TYPE {
+            // RFC 9110 section 15.5.16.
+            headers.insert(ACCEPT_ENCODING, inflate::TAKEN);
+        }
         if self.status() == StatusCode::UPGRADE_REQUIRED {
             // RFC 6455 section 4.4.
             headers.insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
         }
         response
+    }
+}
+
+impl From<InflateError> for GatewayError {
+    fn from(error: InflateError) -> Self {
+        match error {
+            InflateError::Collect(error) => error.into(),
+            InflateError::Corrupt => Self::BodyCorrupt,
+        }
     }
 }
 

@@ -81,6 +81,24 @@ pub fn interrupt(id: &str) -> String {
     json!({ "prompt_id": id }).to_string()
 }
 
+/// The body that cancels these prompts (0.26).
+#[must_use]
+pub fn cancel_several(ids: &[&str]) -> String {
+    json!({ "job_ids": ids }).to_string()
+}
+
+/// What a server's own cancel says: whether there was one to cancel; `None` if it is no answer of
+/// that route.
+#[must_use]
+pub fn was_cancelled(status: u16, body: &[u8]) -> Option<bool> {
+    #[derive(Deserialize)]
+    struct Cancelled {
+        cancelled: bool,
+    }
+    let told = (status == 200).then(|| serde_json::from_slice::<Cancelled>(body).ok()).flatten();
+    told.map(|told| told.cancelled)
+}
+
 /// What a cancel answers.
 #[must_use]
 pub fn cancelled(is_any: bool) -> String {
@@ -123,6 +141,14 @@ mod tests {
         assert_eq!(InterruptBody::read(b"null"), Err(BadBody::NotAnObject));
         let named = InterruptBody::read(br#"{"prompt_id":"p"}"#).unwrap();
         assert_eq!(named.prompt_id.as_deref(), Some("p"));
+    }
+
+    #[test]
+    fn only_an_answer_of_the_route_says_what_was_cancelled() {
+        assert_eq!(was_cancelled(200, cancelled(true).as_bytes()), Some(true));
+        assert_eq!(was_cancelled(200, cancelled(false).as_bytes()), Some(false));
+        assert_eq!(was_cancelled(404, cancelled(true).as_bytes()), None);
+        assert_eq!(was_cancelled(200, b"404: Not Found"), None);
     }
 
     #[test]

@@ -216,8 +216,8 @@ fn sockets(raw: RawSockets, notes: &mut Notes) -> SocketsConfig {
 }
 
 fn isolation(raw: RawIsolation, notes: &mut Notes) -> IsolationConfig {
-    let RawIsolation { status } = raw;
-    IsolationConfig { status: status.check(notes) }
+    let RawIsolation { status, nameless } = raw;
+    IsolationConfig { status: status.check(notes), nameless: nameless.check(notes) }
 }
 
 fn state(raw: RawState, notes: &mut Notes) -> StateConfig {

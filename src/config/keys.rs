@@ -7,6 +7,7 @@
 use super::kinds::{
     BackendName, Count, FilePath, Kind, Limit, Positive, Shape, Size, Span, Switch,
 };
+use super::nameless::NamelessMay;
 use super::raw::{RawNamed, Section, Setting};
 use super::values::{
     BackendUrl, Classes, Counts, Format, Listen, ListenOrOff, LogLevel, Networks, OnError, OnOff,
@@ -282,6 +283,11 @@ sections! {
     ["isolation"] RawIsolation isolation {
         /// Whose prompts `queue_remaining` counts: the client's own, or all of its backend.
         status: Counts = "own";
+        /// What somebody may do who does not say who he is: `by_id` is to act on the prompts whose
+        /// ids he names, `none` is nothing, `all` is everything to everybody's. `auto` is `by_id`
+        /// if `server.listen` is on loopback, and `none` beyond: leaving the name out must not be
+        /// the stronger role.
+        nameless: NamelessMay = "auto";
     }
     ["state"] RawState state {
         /// Where bindings and prompts are kept over a restart; empty is nowhere. Under systemd the

@@ -16,6 +16,7 @@ mod find;
 pub mod keys;
 mod kinds;
 mod layers;
+mod nameless;
 mod names;
 mod problems;
 mod raw;
@@ -37,6 +38,7 @@ use std::time::Duration;
 pub use cidr::{BadCidr, Cidr};
 pub use find::find;
 pub use kinds::Shape;
+pub use nameless::Nameless;
 pub use problems::{Origin, Problem, Problems};
 pub use units::{ShowDuration, ShowSize};
 pub use values::Secret;
@@ -215,6 +217,8 @@ pub enum OnJournalError {
 #[derive(Clone, Debug, PartialEq)]
 pub struct IsolationConfig {
     pub status: StatusCounts,
+    /// `None`: by where the front listens; see [`Config::nameless`].
+    pub nameless: Option<Nameless>,
 }
 
 /// Whose prompts are counted in `queue_remaining`.

@@ -3,6 +3,7 @@
 //! The cookie names a browser, not a client: two tabs share it. The address is the last resort of
 //! scripts that say nothing at all, and counts only while a single client was seen there.
 
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
@@ -65,6 +66,9 @@ pub struct Browsers {
 struct Seen {
     /// The most recent last.
     clients: Vec<(ClientId, Instant)>,
+    /// Those that have sockets open from there, and how many: they say nothing else, perhaps for
+    /// hours, and are there all the same.
+    sockets: HashMap<ClientId, usize>,
     /// A backend that an upload without a name went to, and until when it waits for its prompt.
     upload: Option<(BackendId, Instant)>,
 }
@@ -96,11 +100,30 @@ impl Browsers {
     #[must_use]
     pub fn sole_at(&self, address: IpAddr, lease: Duration, now: Instant) -> Option<ClientId> {
         let seen = self.by_address.get(&address)?;
-        let mut recent = seen.clients.iter().filter(|(_, at)| now.duration_since(*at) < lease);
-        match (recent.next(), recent.next()) {
-            (Some((client, _)), None) => Some(client.clone()),
-            (_, _) => None,
+        let recent = seen.clients.iter().filter(|(_, at)| now.duration_since(*at) < lease);
+        let mut here = recent.map(|(client, _)| client).chain(seen.sockets.keys());
+        let first = here.next()?;
+        here.all(|other| other == first).then(|| first.clone())
+    }
+
+    /// A client has a socket more that is open from there.
+    pub fn socket_opened(&self, address: IpAddr, client: &ClientId) {
+        if let Some(mut seen) = entry(&self.by_address, address) {
+            *seen.sockets.entry(client.clone()).or_default() += 1;
         }
+    }
+
+    /// One of those is closed; the client was there until now.
+    pub fn socket_closed(&self, address: IpAddr, client: &ClientId, now: Instant) {
+        if let Some(mut seen) = self.by_address.get_mut(&address)
+            && let Some(open) = seen.sockets.get_mut(client)
+        {
+            *open -= 1;
+            if *open == 0 {
+                seen.sockets.remove(client);
+            }
+        }
+        note(&self.by_address, address, client, now);
     }
 
     /// An upload without a name went to `backend`: it waits for its prompt until then.
@@ -129,7 +152,9 @@ impl Browsers {
         let is_recent = |at: &Instant| now.duration_since(*at) < lease;
         let keep = |seen: &mut Seen| {
             seen.clients.retain(|(_, at)| is_recent(at));
-            !seen.clients.is_empty() || seen.upload.is_some_and(|(_, until)| now < until)
+            !seen.clients.is_empty()
+                || !seen.sockets.is_empty()
+                || seen.upload.is_some_and(|(_, until)| now < until)
         };
         self.by_cookie.retain(|_, seen| keep(seen));
         self.by_address.retain(|_, seen| keep(seen));
@@ -179,6 +204,24 @@ mod tests {
         assert_eq!(browsers.sole_at(HERE, LEASE, t + Duration::from_secs(6)), None);
         let later = t + Duration::from_secs(12);
         assert_eq!(browsers.sole_at(HERE, LEASE, later), Some(client("bob")));
+    }
+
+    #[test]
+    fn an_open_socket_is_there_however_long_it_says_nothing() {
+        let (browsers, t) = (Browsers::default(), crate::net::now());
+        let later = t + Duration::from_secs(3_600);
+        browsers.saw(None, HERE, &client("ada"), t);
+        browsers.socket_opened(HERE, &client("ada"));
+        browsers.socket_opened(HERE, &client("ada"));
+        browsers.sweep(LEASE, later);
+        assert_eq!(browsers.sole_at(HERE, LEASE, later), Some(client("ada")));
+        browsers.saw(None, HERE, &client("bob"), later);
+        assert_eq!(browsers.sole_at(HERE, LEASE, later), None);
+        browsers.socket_closed(HERE, &client("ada"), later);
+        assert_eq!(browsers.sole_at(HERE, LEASE, later + 2 * LEASE), Some(client("ada")));
+        browsers.socket_closed(HERE, &client("ada"), later);
+        browsers.saw(None, HERE, &client("bob"), later + LEASE);
+        assert_eq!(browsers.sole_at(HERE, LEASE, later + LEASE), Some(client("bob")));
     }
 
     #[test]

@@ -13,9 +13,9 @@ use super::collected::{Collected, collected};
 use super::forward::{Target, forward, to_backend};
 use super::identify::Who;
 use super::route::{of_ledger, reading};
+use super::unknowns::{self, Where};
 use super::{Answer, entries, headers, json, names};
 use crate::body::{ClientFault, RequestBody};
-use crate::comfy::answers::Sighting;
 use crate::comfy::lists::history::HistoryList;
 use crate::error::GatewayError;
 use crate::fleet::ask::ANSWER_MAX;
@@ -23,7 +23,7 @@ use crate::fleet::backend::Backend;
 use crate::gateway::Gateway;
 use crate::net::{now, sleep};
 use crate::routing::decision::Reason;
-use crate::routing::ids::{BackendId, PromptId};
+use crate::routing::ids::PromptId;
 use crate::routing::ledger::State;
 use crate::routing::pending::End;
 
@@ -51,7 +51,7 @@ pub async fn history_of(
     let Ok(prompt) = PromptId::parse(prompt) else {
         return forward(gateway, &reading(gateway, who)?, request).await;
     };
-    let backend = match find(gateway, &prompt).await? {
+    let backend = match find(gateway, who, &prompt).await? {
         Whereabouts::On(backend) => backend,
         // As ComfyUI says of an id that it does not know.
         Whereabouts::Nowhere => return Ok(json("{}")),
@@ -108,6 +108,7 @@ fn is_empty(answer: &Collected) -> bool {
 /// It is known and down, and the prompt is not kept here.
 pub async fn find<'g>(
     gateway: &'g Gateway,
+    who: &Who,
     prompt: &PromptId,
 ) -> Result<Whereabouts<'g>, GatewayError> {
     if gateway.ledger().is_unlisted(prompt, now()) {
@@ -117,7 +118,11 @@ pub async fn find<'g>(
     let found = match &known {
         // One without a backend had one that is not configured any more: no stranger is asked.
         Some(record) => record.backend,
-        None => ask_all(gateway, prompt).await,
+        None => {
+            let prompt = vec![prompt.clone()];
+            let found = unknowns::look_for(gateway, who.address, prompt, Where::Anywhere).await;
+            found.into_iter().next().map(|(_, backend)| backend)
+        }
     };
     let lost = lost(gateway, prompt);
     match (found.map(|id| gateway.fleet.get(id)), lost) {
@@ -130,27 +135,6 @@ pub async fn find<'g>(
         (Some(backend), None) => Err(GatewayError::not_asked(backend)),
         (None, None) => Ok(Whereabouts::Nowhere),
     }
-}
-
-/// Asks every backend that is up for an id that nobody knows, at most once in five seconds, and
-/// learns where it is (R2).
-pub async fn ask_all(gateway: &Gateway, prompt: &PromptId) -> Option<BackendId> {
-    if !gateway.ledger().may_ask(prompt, now()) {
-        return None;
-    }
-    let limit = gateway.config.fleet.probe_timeout;
-    let asked = gateway.fleet.iter().filter(|backend| backend.is_up()).map(|backend| async move {
-        match backend.look_for(prompt, limit).await {
-            Ok(Sighting::Absent) | Err(_) => None,
-            Ok(Sighting::Queued { .. } | Sighting::Running { .. } | Sighting::Ended(_)) => {
-                Some(backend.id)
-            }
-        }
-    });
-    let answers = futures_util::future::join_all(asked).await;
-    let found = answers.into_iter().flatten().next()?;
-    gateway.ledger().learn(prompt, found, now());
-    Some(found)
 }
 
 /// ComfyUI tells the end before it writes the history: right after an end that we have told, an

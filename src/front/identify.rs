@@ -25,6 +25,8 @@ pub struct Who {
     pub browser: Option<BrowserId>,
     /// After trusted proxies.
     pub address: IpAddr,
+    /// It came through a proxy that is not trusted: whoever is behind it, it is not its address.
+    is_proxied: bool,
 }
 
 /// What in a request says who sent it, as it came.
@@ -77,7 +79,9 @@ impl Who {
         marks: &Marks<'_>,
     ) -> Result<Self, BadClientId> {
         let named = name.map(ClientId::parse).transpose()?;
-        let who = Self { named, browser: browser(marks), address: address(gateway, peer, marks) };
+        let address = address(gateway, peer, marks);
+        let is_proxied = address == peer && !marks.forwarded.is_empty();
+        let who = Self { named, browser: browser(marks), address, is_proxied };
         if let Some(client) = &who.named {
             who.is(gateway, client);
         }
@@ -96,6 +100,16 @@ impl Who {
         self.asker(gateway).or_else(|| {
             gateway.browsers.sole_at(self.address, gateway.config.affinity.lease, now())
         })
+    }
+
+    /// The only client that was seen at the address, if nothing says that this is somebody else:
+    /// another browser, or whoever is behind a proxy.
+    #[must_use]
+    pub fn sole(&self, gateway: &Gateway) -> Option<ClientId> {
+        if self.browser.is_some() || self.is_proxied {
+            return None;
+        }
+        gateway.browsers.sole_at(self.address, gateway.config.affinity.lease, now())
     }
 
     /// The client itself, without the address: it never says who acts.

@@ -3,6 +3,10 @@
 //! ComfyUI has one flag for it and clears it when a prompt starts, so an interrupt that comes
 //! between dequeue and start is lost, and it answers 200 all the same. So what runs is interrupted
 //! by its id, and again until it does not run any more. What waits is left alone.
+//!
+//! `/interrupt` looks whether a prompt runs and then raises the flag, for whatever runs by then:
+//! another client's prompt, perhaps. A server that cancels jobs does both in one step (about 0.26,
+//! `execution.py`, `interrupt_if_running`); there a prompt that was seen to run is cancelled.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
@@ -14,6 +18,7 @@ use super::history::asking_failed;
 use crate::comfy::answers::queued_ids;
 use crate::comfy::verbs;
 use crate::error::GatewayError;
+use crate::fleet::ask::encode_segment;
 use crate::fleet::backend::Backend;
 use crate::gateway::Gateway;
 use crate::net::{now, sleep};
@@ -75,21 +80,48 @@ pub async fn interrupt(
     let (running, _waiting) = queued_ids(&queue).map_err(|error| asking_failed(backend, &error))?;
     for prompt in prompts.into_iter().filter(|prompt| is_in(&running, prompt)) {
         // At once: servers older than 0.3.57 ignore the id and stop whatever runs.
-        send(gateway, backend, &prompt).await?;
-        if gateway.interrupts.begin(&prompt) {
-            let (gateway, backend) = (Arc::clone(gateway), Arc::clone(backend));
-            gateway.clone().tasks.spawn(async move {
-                tokio::select! {
-                    () = gateway.tasks.stopping() => {}
-                    () = follow(&gateway, &backend, &prompt) => {}
-                }
-                gateway.interrupts.end(&prompt);
-            });
-        }
+        stop_running(gateway, backend, &prompt).await?;
+        follow_up(gateway, backend, &prompt);
     }
     Ok(())
 }
 
+/// Sees to it that a prompt that was interrupted stops.
+pub fn follow_up(gateway: &Arc<Gateway>, backend: &Arc<Backend>, prompt: &PromptId) {
+    if !gateway.interrupts.begin(prompt) {
+        return;
+    }
+    let (gateway, backend) = (Arc::clone(gateway), Arc::clone(backend));
+    let prompt = prompt.clone();
+    gateway.clone().tasks.spawn(async move {
+        tokio::select! {
+            () = gateway.tasks.stopping() => {}
+            () = follow(&gateway, &backend, &prompt) => {}
+        }
+        gateway.interrupts.end(&prompt);
+    });
+}
+
+/// Stops a prompt that was seen to run: it does not wait any more, so that cancelling it can do
+/// nothing else.
+async fn stop_running(
+    gateway: &Gateway,
+    backend: &Backend,
+    prompt: &PromptId,
+) -> Result<(), GatewayError> {
+    if backend.version().is_some_and(|version| version.cancels_jobs()) {
+        let limit = gateway.config.fleet.probe_timeout;
+        let path = format!("/api/jobs/{}/cancel", encode_segment(prompt.as_str()));
+        let answer = backend.post(&path, "{}", limit).await;
+        let (status, body) = answer.map_err(|error| asking_failed(backend, &error))?;
+        if verbs::was_cancelled(status, &body).is_some() {
+            return Ok(());
+        }
+    }
+    send(gateway, backend, prompt).await
+}
+
+/// Interrupts by `/interrupt`, which leaves alone what waits.
 async fn send(gateway: &Gateway, backend: &Backend, prompt: &PromptId) -> Result<(), GatewayError> {
     let limit = gateway.config.fleet.probe_timeout;
     let sent = backend.post("/interrupt", verbs::interrupt(prompt.as_str()), limit).await;
@@ -109,7 +141,7 @@ async fn follow(gateway: &Gateway, backend: &Backend, prompt: &PromptId) {
         if !is_in(&running, prompt) {
             return;
         }
-        if send(gateway, backend, prompt).await.is_ok() {
+        if stop_running(gateway, backend, prompt).await.is_ok() {
             gateway.metrics.interrupts_repeated.inc();
         }
     }

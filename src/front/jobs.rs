@@ -175,10 +175,10 @@ async fn positions(gateway: &Gateway, query: &JobQuery, missing: &mut Missing) -
 ///
 /// # Errors
 /// The backend that has it is down or did not answer.
-pub async fn job(gateway: &Gateway, prompt: &str) -> Answer {
+pub async fn job(gateway: &Gateway, who: &Who, prompt: &str) -> Answer {
     let Ok(prompt) = PromptId::parse(prompt) else { return Ok(not_found()) };
     let told = told(gateway);
-    let backend = match history::find(gateway, &prompt).await? {
+    let backend = match history::find(gateway, who, &prompt).await? {
         Whereabouts::Nowhere => return Ok(not_found()),
         Whereabouts::Lost(entry) => {
             let detail = detail_of_entry(&prompt, &entry, told).ok();

@@ -9,7 +9,9 @@
 //! - [`inputs`]: files that a prompt needs, brought to its backend
 //! - [`collected`]: answers that are read before they are passed on
 //! - [`verbs`]: interrupt, delete, clear, cancel: only one's own
+//!   ([`whose`] those are, and the ids that nobody knows, [`unknowns`]); [`cancel`]
 //! - [`interrupts`]: an interrupt, until it has happened
+//! - [`bodies`]: bodies that Mooring itself reads
 //! - [`history`]: questions that name a prompt
 //! - [`lists`]: queues and histories, one's own from every backend; their [`entries`]
 //! - [`jobs`]: the jobs API, for all servers
@@ -19,10 +21,13 @@
 //! - [`own`]: what is ours, under `/-/`
 //! - [`home`]: what is the same for everyone, and its last good [`copies`]
 //! - [`page`]: the stock page, each tab of it a client of its own
+//!   ([`newcomer`]: the cookie with pages of others)
 //! - [`asked`]: conditions of reads
 
 pub mod asked;
+pub mod bodies;
 pub mod browsers;
+pub mod cancel;
 pub mod collected;
 pub mod copies;
 pub mod entries;
@@ -36,15 +41,18 @@ pub mod interrupts;
 pub mod jobs;
 pub mod lists;
 pub mod names;
+pub mod newcomer;
 pub mod origin;
 pub mod own;
 pub mod page;
 pub mod route;
 pub mod submit;
+pub mod unknowns;
 pub mod upgrade;
 pub mod upload;
 pub mod verbs;
 pub mod view;
+pub mod whose;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -77,6 +85,7 @@ pub async fn answer(
     let recorded =
         is_recorded().then(|| (request.method().clone(), request.uri().path().to_owned()));
     let asker = origin::Asker::of(&gateway, &request);
+    let visit = newcomer::Visit::of(&request);
     let answer = match &asker {
         origin::Asker::Foreign => Err(GatewayError::ForeignOrigin),
         origin::Asker::Preflight(origin) => Ok(origin::preflight(origin, request.headers())),
@@ -91,6 +100,7 @@ pub async fn answer(
     if let origin::Asker::Allowed(origin) = &asker {
         origin::allow(&mut response, origin);
     }
+    visit.greet(&mut response);
     let took = now().duration_since(started);
     headers::time(&mut response, took);
     gateway.metrics.answered(response.status(), took);

@@ -12,7 +12,9 @@ use hyper::body::Incoming;
 use super::forward::{Target, forward};
 use super::identify::{Marks, Who};
 use super::upload::{self, upload};
-use super::{Answer, done, history, home, jobs, lists, own, page, submit, upgrade, verbs, view};
+use super::{
+    Answer, cancel, done, history, home, jobs, lists, own, page, submit, upgrade, verbs, view,
+};
 use crate::client::Client;
 use crate::client::registry::with_client;
 use crate::comfy::endpoint::{Endpoint, classify};
@@ -47,12 +49,12 @@ pub async fn route(gateway: &Arc<Gateway>, peer: IpAddr, request: Request<Incomi
         Endpoint::Queue => lists::queue(gateway, &who).await,
         Endpoint::HistoryList => lists::history(gateway, &who, query_of(&request)).await,
         Endpoint::JobList => jobs::list(gateway, &who, query_of(&request)).await,
-        Endpoint::Job(prompt) => jobs::job(gateway, &prompt).await,
+        Endpoint::Job(prompt) => jobs::job(gateway, &who, &prompt).await,
         Endpoint::Interrupt => verbs::interrupt(gateway, &who, request).await,
         Endpoint::EditQueue => verbs::edit_queue(gateway, &who, request).await,
         Endpoint::EditHistory => verbs::edit_history(gateway, &who, request).await,
-        Endpoint::CancelJob(prompt) => verbs::cancel_job(gateway, &who, &prompt).await,
-        Endpoint::CancelJobs => verbs::cancel_jobs(gateway, &who, request).await,
+        Endpoint::CancelJob(prompt) => cancel::cancel_job(gateway, &who, &prompt).await,
+        Endpoint::CancelJobs => cancel::cancel_jobs(gateway, &who, request).await,
         Endpoint::SubscribeLogs => verbs::subscribe_logs(gateway, &who, request).await,
         Endpoint::QueueLength => queue_length(gateway, &who, request).await,
         Endpoint::Page => page::page(gateway, &who, request).await,

@@ -24,7 +24,7 @@ use tracing::{debug, info};
 use super::forward::{Target, to_backend};
 use super::identify::Who;
 use super::upgrade::mint;
-use super::{Answer, headers, json};
+use super::{Answer, bodies, headers, json};
 use crate::body::budget::BodyShare;
 use crate::body::{CollectLimits, OnEnd as _, RequestBody, ResponseBody, collect};
 use crate::client::Client;
@@ -56,13 +56,13 @@ const JSON: HeaderValue = HeaderValue::from_static("application/json");
 /// # Errors
 /// It was refused, could not be placed or sent, or its state is not known within the limit.
 pub async fn submit(gateway: &Arc<Gateway>, who: &Who, request: Request<Incoming>) -> Answer {
-    let (parts, body) = request.into_parts();
+    let (mut parts, body) = request.into_parts();
     let mut share = gateway.bodies.share();
     let limits = CollectLimits {
         max: gateway.config.prompts.max_body,
         idle: gateway.config.server.body_timeout,
     };
-    let body = collect(body, limits, Some(&mut share)).await?;
+    let body = bodies::whole(&mut parts, body, limits, Some(&mut share)).await?;
     let draft = submission::read(body)?;
     let id = draft.client_id().or(who.named.as_ref()).cloned().unwrap_or_else(mint);
     let prompt = draft.prompt_id().cloned().unwrap_or_else(new_prompt_id);

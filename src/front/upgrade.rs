@@ -1,5 +1,6 @@
 //! `/ws`: answered at once (promise S6). The backend's side is the client's link.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use http::{HeaderValue, Request};
@@ -11,7 +12,7 @@ use crate::body::ResponseBody;
 use crate::client::registry::with_client;
 use crate::client::socket;
 use crate::gateway::Gateway;
-use crate::net::new_id;
+use crate::net::{new_id, now};
 use crate::routing::ids::ClientId;
 use crate::server::Seat;
 use crate::ws;
@@ -30,12 +31,14 @@ pub fn upgrade(gateway: &Arc<Gateway>, who: &Who, mut request: Request<Incoming>
     let limits = socket::limits(&gateway.config.sockets);
     // The socket is the connection that it was, and counts as one until it ends.
     let seat = request.extensions_mut().remove::<Seat>();
+    let address = who.address;
     let task = {
         let gateway = Arc::clone(gateway);
         async move {
             let Some(channel) = promised.channel(limits).await else { return };
             let opened = with_client(&gateway.clients, &id, |client| client.open_socket(&gateway));
             if let Ok((client, key)) = opened {
+                let _here = Here::new(&gateway, address, &id);
                 socket::serve(gateway, client, key, channel).await;
             }
             drop(seat);
@@ -45,6 +48,26 @@ pub fn upgrade(gateway: &Arc<Gateway>, who: &Who, mut request: Request<Incoming>
     let mut response = response.map(|()| ResponseBody::empty());
     response.headers_mut().insert(headers::PLACEMENT, HeaderValue::from_static("socket"));
     Ok(response)
+}
+
+/// A socket that is open from an address.
+struct Here {
+    gateway: Arc<Gateway>,
+    address: IpAddr,
+    client: ClientId,
+}
+
+impl Here {
+    fn new(gateway: &Arc<Gateway>, address: IpAddr, client: &ClientId) -> Self {
+        gateway.browsers.socket_opened(address, client);
+        Self { gateway: Arc::clone(gateway), address, client: client.clone() }
+    }
+}
+
+impl Drop for Here {
+    fn drop(&mut self) {
+        self.gateway.browsers.socket_closed(self.address, &self.client, now());
+    }
 }
 
 /// A new client's name: 128 random bits, in the form that ComfyUI gives.

@@ -13,9 +13,9 @@ use hyper::body::Incoming;
 use super::collected::{Collected, collected};
 use super::forward::{Target, outgoing, to_backend};
 use super::identify::Who;
-use super::{Answer, inputs, view};
+use super::{Answer, bodies, inputs, view};
 use crate::body::budget::BodyShare;
-use crate::body::{ClientFault, CollectLimits, RequestBody, collect};
+use crate::body::{ClientFault, CollectLimits, RequestBody};
 use crate::client::Client;
 use crate::client::registry::with_client;
 use crate::comfy::{files, multipart};
@@ -135,12 +135,12 @@ async fn mask(
     request: Request<Incoming>,
     share: &mut BodyShare,
 ) -> Result<Request<RequestBody>, GatewayError> {
-    let (parts, body) = request.into_parts();
+    let (mut parts, body) = request.into_parts();
     let limits = CollectLimits {
         max: gateway.config.prompts.max_body,
         idle: gateway.config.server.body_timeout,
     };
-    let body = collect(body, limits, Some(share)).await?;
+    let body = bodies::whole(&mut parts, body, limits, Some(share)).await?;
     let Some(at) = original_at(&parts, &body) else {
         // ComfyUI says what is wrong with it.
         return Ok(to_backend(target, parts, RequestBody::whole(body)));

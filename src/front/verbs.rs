@@ -2,8 +2,8 @@
 //!
 //! ComfyUI's bare verbs hit everybody on a backend. Here they become the asker's own prompt ids,
 //! each on the backend that has it. A known asker's verb on another's id does nothing and is
-//! answered 200, as ComfyUI answers for unknown ids; a nameless asker may act on an id that he
-//! names, and gets 403 for a bare verb.
+//! answered 200, as ComfyUI answers for unknown ids. What a nameless asker may do is configured
+//! (`isolation.nameless`).
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -12,19 +12,19 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::future::join_all;
 use http::header::CONTENT_TYPE;
-use http::{HeaderValue, Request, StatusCode};
+use http::request::Parts;
+use http::{HeaderValue, Request};
 use hyper::body::Incoming;
-use tracing::debug;
 
 use super::forward::{send, to_backend};
-use super::history::{ask_all, asking_failed};
+use super::history::asking_failed;
 use super::identify::Who;
 use super::route::of_client;
-use super::{Answer, done, interrupts, jobs, json};
-use crate::body::{CollectLimits, RequestBody, collect};
+use super::unknowns::Where;
+use super::whose::{self, Actor, Located, named, own_pending};
+use super::{Answer, bodies, done, interrupts};
+use crate::body::{CollectLimits, RequestBody};
 use crate::client::Wanted;
-use crate::comfy::answers::queued_ids;
-use crate::comfy::jobs::cancel;
 use crate::comfy::verbs;
 use crate::error::GatewayError;
 use crate::fleet::backend::Backend;
@@ -33,9 +33,6 @@ use crate::net::now;
 use crate::routing::ids::{BackendId, ClientId, PromptId};
 use crate::routing::ledger::{Listed, State};
 use crate::routing::pending::End;
-
-/// Of how many ids that nobody knows one request makes us ask all backends.
-const UNKNOWN_MAX: usize = 16;
 
 /// The largest body of a verb.
 const BODY_MAX: u64 = 1 << 20;
@@ -46,9 +43,11 @@ const BODY_MAX: u64 = 1 << 20;
 /// The body is unreadable, the asker nameless, or a backend did not answer.
 pub async fn interrupt(gateway: &Arc<Gateway>, who: &Who, request: Request<Incoming>) -> Answer {
     let body = small_body(gateway, request).await?;
-    let prompts = match verbs::InterruptBody::read(&body)?.prompt_id {
-        Some(prompt) => named(gateway, who, [prompt]).await,
-        None => own_pending(gateway, who)?,
+    let prompt = verbs::InterruptBody::read(&body)?.prompt_id;
+    let actor = Actor::of_interrupt(gateway, who, prompt.as_deref());
+    let prompts = match prompt {
+        Some(prompt) => named(gateway, &actor, who.address, [prompt], Where::Queue).await?,
+        None => own_pending(gateway, who, &actor)?,
     };
     on_each(gateway, prompts, |backend, prompts| interrupts::interrupt(gateway, backend, prompts))
         .await?;
@@ -62,9 +61,10 @@ pub async fn interrupt(gateway: &Arc<Gateway>, who: &Who, request: Request<Incom
 pub async fn edit_queue(gateway: &Arc<Gateway>, who: &Who, request: Request<Incoming>) -> Answer {
     let body = small_body(gateway, request).await?;
     let edit = verbs::QueueEdit::read(&body)?;
-    let mut prompts = named(gateway, who, edit.delete).await;
+    let actor = Actor::of(gateway, who);
+    let mut prompts = named(gateway, &actor, who.address, edit.delete, Where::Queue).await?;
     if edit.clear {
-        prompts.extend(own_pending(gateway, who)?);
+        prompts.extend(own_pending(gateway, who, &actor)?);
     }
     delete(gateway, prompts).await?;
     Ok(done())
@@ -77,10 +77,10 @@ pub async fn edit_queue(gateway: &Arc<Gateway>, who: &Who, request: Request<Inco
 pub async fn edit_history(gateway: &Arc<Gateway>, who: &Who, request: Request<Incoming>) -> Answer {
     let body = small_body(gateway, request).await?;
     let edit = verbs::QueueEdit::read(&body)?;
-    let mut prompts = named(gateway, who, edit.delete).await;
+    let actor = Actor::of(gateway, who);
+    let mut prompts = named(gateway, &actor, who.address, edit.delete, Where::Anywhere).await?;
     if edit.clear {
-        let askers = known_askers(gateway, who)?;
-        prompts.extend(forget_all(gateway, &askers));
+        prompts.extend(forget_all(gateway, &actor)?);
     }
     for (prompt, _) in &prompts {
         gateway.ledger().unlist(prompt);
@@ -100,45 +100,19 @@ pub async fn edit_history(gateway: &Arc<Gateway>, who: &Who, request: Request<In
     Ok(done())
 }
 
-/// Empties the histories of these clients. What is lost is on no backend, and those are not told.
-fn forget_all(gateway: &Gateway, askers: &[ClientId]) -> Located {
+/// Empties the asker's history. What is lost is on no backend, and those are not told.
+fn forget_all(gateway: &Gateway, actor: &Actor) -> Result<Located, GatewayError> {
+    let listed = whose::own_history(gateway, actor)?;
     let mut on_backends = Located::new();
     let mut ledger = gateway.ledger();
-    for Listed { prompt, backend, end, .. } in ledger.history_of(askers, usize::MAX, now()) {
+    for Listed { prompt, backend, end, .. } in listed {
         ledger.unlist(&prompt);
         match (end, backend) {
             (End::Lost(_), _) | (_, None) => {}
             (_, Some(backend)) => on_backends.push((prompt, backend)),
         }
     }
-    on_backends
-}
-
-/// `POST /api/jobs/{prompt}/cancel`, also for servers that do not have it yet.
-///
-/// # Errors
-/// A backend did not answer.
-pub async fn cancel_job(gateway: &Arc<Gateway>, who: &Who, prompt: &str) -> Answer {
-    let prompts = named(gateway, who, [prompt.to_owned()]).await;
-    let cancelled = cancel(gateway, prompts).await?;
-    Ok(json(verbs::cancelled(cancelled)))
-}
-
-/// `POST /api/jobs/cancel`, also for servers that do not have it yet.
-///
-/// # Errors
-/// The body cannot be read, or a backend did not answer.
-pub async fn cancel_jobs(gateway: &Arc<Gateway>, who: &Who, request: Request<Incoming>) -> Answer {
-    let body = small_body(gateway, request).await?;
-    let is_known =
-        |id: &str| PromptId::parse(id).is_ok_and(|id| gateway.ledger().get(&id, now()).is_some());
-    let ids = match cancel::read(&body, is_known) {
-        Ok(ids) => ids,
-        Err(bad) => return Ok(jobs::with_status(StatusCode::BAD_REQUEST, bad.body())),
-    };
-    let prompts = named(gateway, who, ids).await;
-    let cancelled = cancel(gateway, prompts).await?;
-    Ok(json(verbs::cancelled(cancelled)))
+    Ok(on_backends)
 }
 
 /// `PATCH /internal/logs/subscribe`: remembered, because it ends with each link.
@@ -150,8 +124,8 @@ pub async fn subscribe_logs(
     who: &Who,
     request: Request<Incoming>,
 ) -> Answer {
-    let (parts, body) = request.into_parts();
-    let body = collect_small(gateway, body).await?;
+    let (mut parts, body) = request.into_parts();
+    let body = collect_small(gateway, &mut parts, body).await?;
     let wanted = verbs::LogSubscription::read(&body)?;
     let id = ClientId::parse(&wanted.client_id)?;
     who.is(gateway, &id);
@@ -170,64 +144,25 @@ pub async fn subscribe_logs(
     send(gateway, &target, request).await
 }
 
-async fn small_body(gateway: &Gateway, request: Request<Incoming>) -> Result<Bytes, GatewayError> {
-    collect_small(gateway, request.into_body()).await
+/// The body of a verb.
+///
+/// # Errors
+/// It is too large, broke off, or its coding is not taken.
+pub(super) async fn small_body(
+    gateway: &Gateway,
+    request: Request<Incoming>,
+) -> Result<Bytes, GatewayError> {
+    let (mut parts, body) = request.into_parts();
+    collect_small(gateway, &mut parts, body).await
 }
 
-async fn collect_small(gateway: &Gateway, body: Incoming) -> Result<Bytes, GatewayError> {
+async fn collect_small(
+    gateway: &Gateway,
+    parts: &mut Parts,
+    body: Incoming,
+) -> Result<Bytes, GatewayError> {
     let limits = CollectLimits { max: BODY_MAX, idle: gateway.config.server.body_timeout };
-    Ok(collect(body, limits, None).await?)
-}
-
-type Located = Vec<(PromptId, BackendId)>;
-
-/// Of the ids that a request names, those that the asker may act on, with their backends.
-async fn named(gateway: &Gateway, who: &Who, ids: impl IntoIterator<Item = String>) -> Located {
-    let askers = who.askers(gateway);
-    let mut located = Located::new();
-    let mut unknown = 0;
-    for prompt in ids.into_iter().filter_map(|id| PromptId::parse(&id).ok()) {
-        let record = gateway.ledger().get(&prompt, now()).cloned();
-        let (owner, backend) = match record {
-            Some(record) => (record.client, record.backend),
-            None if unknown < UNKNOWN_MAX => {
-                unknown += 1;
-                (None, ask_all(gateway, &prompt).await)
-            }
-            None => (None, None),
-        };
-        let is_others = !askers.is_empty() && owner.is_some_and(|owner| !askers.contains(&owner));
-        match backend {
-            Some(_) if is_others => {
-                gateway.metrics.foreign_verbs.inc();
-                debug!(%prompt, "A verb on another's prompt does nothing.");
-            }
-            Some(backend) => located.push((prompt, backend)),
-            None => {}
-        }
-    }
-    located
-}
-
-/// The clients that a bare verb speaks for. The address never says who acts.
-fn known_askers(gateway: &Gateway, who: &Who) -> Result<Vec<ClientId>, GatewayError> {
-    let askers = who.askers(gateway);
-    if askers.is_empty() { Err(GatewayError::Nameless) } else { Ok(askers) }
-}
-
-fn own_pending(gateway: &Gateway, who: &Who) -> Result<Located, GatewayError> {
-    let askers = known_askers(gateway, who)?;
-    let clients = askers.iter().filter_map(|id| gateway.clients.get(id));
-    let with_work: Vec<Located> = clients
-        .map(|client| client.pending())
-        .filter(|pending| !pending.is_empty())
-        .map(|pending| pending.into_iter().map(|(id, it)| (id, it.backend)).collect())
-        .collect();
-    // With the cookie alone, a bare verb is clear only if a single tab has something pending.
-    match (&who.named, with_work.len()) {
-        (Some(_), _) | (None, 0 | 1) => Ok(with_work.into_iter().flatten().collect()),
-        (None, _) => Err(GatewayError::Nameless),
-    }
+    bodies::whole(parts, body, limits, None).await
 }
 
 fn by_backend(prompts: Located) -> BTreeMap<BackendId, Vec<PromptId>> {
@@ -245,7 +180,7 @@ fn by_backend(prompts: Located) -> BTreeMap<BackendId, Vec<PromptId>> {
 ///
 /// # Errors
 /// The first of those that failed, after all others have acted.
-async fn on_each<'g, T, F>(
+pub(super) async fn on_each<'g, T, F>(
     gateway: &'g Gateway,
     prompts: Located,
     act: impl Fn(&'g Arc<Backend>, Vec<PromptId>) -> F,
@@ -268,7 +203,7 @@ async fn delete(gateway: &Gateway, prompts: Located) -> Result<(), GatewayError>
     deleted.map(drop)
 }
 
-async fn delete_on(
+pub(super) async fn delete_on(
     gateway: &Gateway,
     backend: &Backend,
     prompts: &[PromptId],
@@ -280,44 +215,12 @@ async fn delete_on(
     Ok(())
 }
 
-fn delete_was_asked(gateway: &Gateway, prompt: &PromptId) {
+/// Its backend was asked to delete it: not to be there any more is its end then.
+pub(super) fn delete_was_asked(gateway: &Gateway, prompt: &PromptId) {
     let record = gateway.ledger().get(prompt, now()).cloned();
     let pending = record.filter(|record| record.state == State::Pending);
     let client = pending.and_then(|record| record.client).and_then(|id| gateway.clients.get(&id));
     if let Some(client) = client {
         client.delete_asked(prompt);
     }
-}
-
-/// Cancels waiting and running prompts; true if there was one to cancel.
-async fn cancel(gateway: &Arc<Gateway>, prompts: Located) -> Result<bool, GatewayError> {
-    let cancelled =
-        on_each(gateway, prompts, |backend, prompts| cancel_on(gateway, backend, prompts));
-    let cancelled = cancelled.await;
-    gateway.reconcile_soon();
-    Ok(cancelled?.contains(&true))
-}
-
-async fn cancel_on(
-    gateway: &Arc<Gateway>,
-    backend: &Arc<Backend>,
-    mut prompts: Vec<PromptId>,
-) -> Result<bool, GatewayError> {
-    let limit = gateway.config.fleet.probe_timeout;
-    let queue = backend.read_queue(limit).await;
-    let queue = queue.map_err(|error| asking_failed(backend, &error))?;
-    let ids = queued_ids(&queue).map_err(|error| asking_failed(backend, &error))?;
-    let has = |ids: &[String], prompt: &PromptId| ids.iter().any(|id| id == prompt.as_str());
-    prompts.retain(|prompt| has(&ids.0, prompt) || has(&ids.1, prompt));
-    if prompts.is_empty() {
-        return Ok(false);
-    }
-    let waiting: Vec<PromptId> =
-        prompts.iter().filter(|prompt| has(&ids.1, prompt)).cloned().collect();
-    if !waiting.is_empty() {
-        delete_on(gateway, backend, &waiting).await?;
-    }
-    // One that waited may have begun between the look and the deletion.
-    interrupts::interrupt(gateway, backend, prompts).await?;
-    Ok(true)
 }

@@ -23,6 +23,7 @@ use crate::front::browsers::Browsers;
 use crate::front::copies::Copies;
 use crate::front::entries::Entries;
 use crate::front::interrupts::Interrupts;
+use crate::front::unknowns::Unknowns;
 use crate::journal::Journal;
 use crate::metrics::Metrics;
 use crate::net::{Network, now};
@@ -56,6 +57,8 @@ pub struct Gateway {
     /// History entries that were fetched for lists.
     pub entries: Entries,
     pub interrupts: Interrupts,
+    /// Who had ids looked for that nobody knows.
+    pub unknowns: Unknowns,
     pub metrics: Metrics,
     pub journal: Journal,
     /// Bytes of all event logs.
@@ -98,6 +101,7 @@ impl Gateway {
             browsers: Browsers::default(),
             copies: Copies::new(bytes(config.server.stale_cache)),
             interrupts: Interrupts::default(),
+            unknowns: Unknowns::default(),
             entries: Entries::new(bytes(config.prompts.history_cache)),
             metrics: Metrics::default(),
             journal,

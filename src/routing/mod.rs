@@ -12,6 +12,7 @@
 //! - [`ledger`]: who made which prompt, and where
 //! - [`files`]: which backend made the file of a name
 
+pub mod allowance;
 pub mod client;
 pub mod decision;
 pub mod files;

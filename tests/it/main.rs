@@ -8,6 +8,7 @@
 
 mod backends;
 mod bodies;
+mod codings;
 mod daemon;
 mod docs;
 mod ends;
@@ -39,4 +40,5 @@ mod strangers;
 mod support;
 mod tidy;
 mod turmoil;
+mod verbs;
 mod words;

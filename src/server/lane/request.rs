@@ -13,7 +13,8 @@ use super::framing::length_of;
 use crate::comfy::endpoint::{Endpoint, classify};
 use crate::front::browsers::COOKIE_NAME;
 use crate::front::headers::{is_of_one_hop, other_cookies};
-use crate::front::identify::Marks;
+use crate::front::identify::{Marks, browser};
+use crate::front::newcomer::asks_for_a_page;
 
 /// More headers than a browser sends with all its hints.
 const HEADERS_MAX: usize = 64;
@@ -73,6 +74,7 @@ enum Kind {
     /// It is for this hop, or ours to know.
     EndsHere,
     ClientId,
+    Accept,
     Cookie,
     ForwardedFor,
     Connection,
@@ -89,6 +91,7 @@ fn kind(name: &str) -> Kind {
     match name.len() {
         4 if is("host") => Kind::EndsHere,
         6 if is("cookie") => Kind::Cookie,
+        6 if is("accept") => Kind::Accept,
         6 if is("expect") || is("origin") => Kind::Special,
         7 if is("upgrade") => Kind::Reframes,
         10 if is("connection") => Kind::Connection,
@@ -106,6 +109,8 @@ fn kind(name: &str) -> Kind {
 #[derive(Debug, Default)]
 struct Said {
     is_special: bool,
+    /// A browser goes to a page with it, and is given its cookie if it has none.
+    wants_page: bool,
     is_reframed: bool,
     closes: bool,
     length: Option<u64>,
@@ -147,6 +152,10 @@ fn sort<'a>(request: &httparse::Request<'_, 'a>, bytes: usize) -> Parsed<'a> {
             Kind::ClientId => {
                 marks.client_id.get_or_insert(header.value);
             }
+            Kind::Accept => {
+                said.wants_page |= asks_for_a_page(header.value);
+                headers.push(*header);
+            }
             Kind::Cookie => {
                 marks.cookies.push(header.value);
                 headers.push(*header);
@@ -163,6 +172,7 @@ fn sort<'a>(request: &httparse::Request<'_, 'a>, bytes: usize) -> Parsed<'a> {
     }
     let is_head = method == "HEAD";
     let is_read = is_head || method == "GET";
+    said.is_special |= said.wants_page && browser(&marks).is_none();
     if said.is_special || said.is_reframed || !is_read || !is_only_passed_on(target, path, query) {
         let comes_back = !said.is_reframed && !said.closes && method != "CONNECT";
         // One that no message can have is for hyper to refuse.

@@ -1,0 +1,136 @@
+//! Jobs that are cancelled, wherever they are, also for servers that do not have the route yet.
+//!
+//! Since about 0.26 a server cancels by id in one step: what waits is dequeued, and what runs is
+//! interrupted only if it is still the one that runs (`execution.py`, `interrupt_if_running`).
+
+use std::sync::Arc;
+
+use http::{Request, StatusCode};
+use hyper::body::Incoming;
+use tracing::debug;
+
+use super::history::asking_failed;
+use super::identify::Who;
+use super::unknowns::Where;
+use super::verbs::{delete_on, delete_was_asked, on_each, small_body};
+use super::whose::{Actor, Located, named};
+use super::{Answer, interrupts, jobs, json};
+use crate::comfy::answers::queued_ids;
+use crate::comfy::jobs::cancel;
+use crate::comfy::verbs;
+use crate::error::GatewayError;
+use crate::fleet::ask::encode_segment;
+use crate::fleet::backend::Backend;
+use crate::gateway::Gateway;
+use crate::net::now;
+use crate::routing::ids::PromptId;
+
+/// `POST /api/jobs/{prompt}/cancel`.
+///
+/// # Errors
+/// The asker is nobody who may, or a backend did not answer.
+pub async fn cancel_job(gateway: &Arc<Gateway>, who: &Who, prompt: &str) -> Answer {
+    let actor = Actor::of(gateway, who);
+    let ids = [prompt.to_owned()];
+    let prompts = named(gateway, &actor, who.address, ids, Where::Queue).await?;
+    let cancelled = cancel(gateway, prompts).await?;
+    Ok(json(verbs::cancelled(cancelled)))
+}
+
+/// `POST /api/jobs/cancel`.
+///
+/// # Errors
+/// The body cannot be read, the asker is nobody who may, or a backend did not answer.
+pub async fn cancel_jobs(gateway: &Arc<Gateway>, who: &Who, request: Request<Incoming>) -> Answer {
+    let body = small_body(gateway, request).await?;
+    let is_known =
+        |id: &str| PromptId::parse(id).is_ok_and(|id| gateway.ledger().get(&id, now()).is_some());
+    let ids = match cancel::read(&body, is_known) {
+        Ok(ids) => ids,
+        Err(bad) => return Ok(jobs::with_status(StatusCode::BAD_REQUEST, bad.body())),
+    };
+    let actor = Actor::of(gateway, who);
+    let prompts = named(gateway, &actor, who.address, ids, Where::Queue).await?;
+    let cancelled = cancel(gateway, prompts).await?;
+    Ok(json(verbs::cancelled(cancelled)))
+}
+
+/// Cancels waiting and running prompts; true if there was one to cancel.
+async fn cancel(gateway: &Arc<Gateway>, prompts: Located) -> Result<bool, GatewayError> {
+    let cancelled =
+        on_each(gateway, prompts, |backend, prompts| cancel_on(gateway, backend, prompts));
+    let cancelled = cancelled.await;
+    gateway.reconcile_soon();
+    Ok(cancelled?.contains(&true))
+}
+
+async fn cancel_on(
+    gateway: &Arc<Gateway>,
+    backend: &Arc<Backend>,
+    prompts: Vec<PromptId>,
+) -> Result<bool, GatewayError> {
+    if backend.version().is_some_and(|version| version.cancels_jobs())
+        && let Some(cancelled) = cancel_in_one_step(gateway, backend, &prompts).await?
+    {
+        return Ok(cancelled);
+    }
+    cancel_in_steps(gateway, backend, prompts).await
+}
+
+/// `None` if the server does not do it after all: a fork without the route, or ids that it does
+/// not take.
+async fn cancel_in_one_step(
+    gateway: &Arc<Gateway>,
+    backend: &Arc<Backend>,
+    prompts: &[PromptId],
+) -> Result<Option<bool>, GatewayError> {
+    let limit = gateway.config.fleet.probe_timeout;
+    let answer = match prompts {
+        [] => return Ok(Some(false)),
+        [prompt] => {
+            let path = format!("/api/jobs/{}/cancel", encode_segment(prompt.as_str()));
+            backend.post(&path, "{}", limit).await
+        }
+        several => {
+            let ids: Vec<&str> = several.iter().map(PromptId::as_str).collect();
+            backend.post("/api/jobs/cancel", verbs::cancel_several(&ids), limit).await
+        }
+    };
+    let (status, body) = answer.map_err(|error| asking_failed(backend, &error))?;
+    let Some(is_any) = verbs::was_cancelled(status, &body) else {
+        debug!(backend = %backend.name, status, "It does not cancel in one step.");
+        return Ok(None);
+    };
+    if is_any {
+        for prompt in prompts {
+            // What has begun is not to be asked about for that, and looks for itself.
+            delete_was_asked(gateway, prompt);
+            interrupts::follow_up(gateway, backend, prompt);
+        }
+    }
+    Ok(Some(is_any))
+}
+
+async fn cancel_in_steps(
+    gateway: &Arc<Gateway>,
+    backend: &Arc<Backend>,
+    mut prompts: Vec<PromptId>,
+) -> Result<bool, GatewayError> {
+    let limit = gateway.config.fleet.probe_timeout;
+    let queue = backend.read_queue(limit).await;
+    let queue = queue.map_err(|error| asking_failed(backend, &error))?;
+    let ids = queued_ids(&queue).map_err(|error| asking_failed(backend, &error))?;
+    let has = |ids: &[String], prompt: &PromptId| ids.iter().any(|id| id == prompt.as_str());
+    prompts.retain(|prompt| has(&ids.0, prompt) || has(&ids.1, prompt));
+    if prompts.is_empty() {
+        return Ok(false);
+    }
+    let waiting: Vec<PromptId> =
+        prompts.iter().filter(|prompt| has(&ids.1, prompt)).cloned().collect();
+    if !waiting.is_empty() {
+        delete_on(gateway, backend, &waiting).await?;
+    }
+    // One that waited may have begun between the look and the deletion.
+    interrupts::interrupt(gateway, backend, prompts).await?;
+    Ok(true)
+}
