@@ -18,7 +18,7 @@ use mooring::comfy::{endpoint, event, files, preview, query, submission};
 use mooring::net::now;
 use mooring::routing::files::{Files, Seen};
 use mooring::routing::ids::{BackendId, ClientId, FileRef, Folder, Located, PromptId};
-use mooring::routing::place::{AdminState, BackendView, TieBreak, place};
+use mooring::routing::place::{AdminState, BackendView, Condition, TieBreak, place};
 use mooring::server::lane::answer::{Ours, pass_on};
 use mooring::server::lane::request::{HEAD_MAX, Parsed, parse};
 use mooring::ws::Frame;
@@ -182,6 +182,7 @@ fn placement(count: usize) {
         id: BackendId(id),
         up: true,
         admin: AdminState::Ready,
+        condition: Condition::Well,
         load: u32::from(id * 5 % 7),
         weight: NonZeroU32::MIN,
         max_pending: None,

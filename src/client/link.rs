@@ -208,6 +208,7 @@ impl Runner {
             };
             match opened {
                 Some(opened) => {
+                    self.backend().doors.passed();
                     let since = now();
                     let end = self.serve(opened).await;
                     // One that did not last may be one of many.
@@ -242,9 +243,13 @@ impl Runner {
             Ok(Ok(opened)) => Some(opened),
             Ok(Err(error)) => {
                 debug!(client = %self.client.id, error, "Link could not be opened.");
+                self.backend().doors.failed(error);
                 None
             }
-            Err(_elapsed) => None,
+            Err(_elapsed) => {
+                self.backend().doors.failed(format!("no socket within {} s", limit.as_secs_f32()));
+                None
+            }
         }
     }
 

@@ -152,7 +152,8 @@ sections! {
         idle_timeout: Span { min: S, max: H } = "75s";
         /// How long no byte of a body may move before it is given up.
         body_timeout: Span { min: S, max: H } = "60s";
-        /// How long a backend may take until its answer begins.
+        /// How long a backend may take until its answer begins, from the last byte that was sent to
+        /// it.
         answer_timeout: Span { min: S, max: DAY } = "300s";
         /// Web pages of other origins that may call us; they get CORS answers.
         allowed_origins: Origins = "";
@@ -209,6 +210,9 @@ sections! {
         /// How long opening a connection to a backend may take; above the second after which a
         /// lost first segment is sent again (RFC 6298).
         connect_timeout: Span { min: 10 * MS, max: 60 * S } = "2s";
+        /// How often a new connection to a backend is tried while its sockets are open; while it
+        /// takes none, at each `probe_interval`.
+        dial_interval: Span { min: 100 * MS, max: H } = "30s";
         /// How long an unused connection is kept; below the 60s or more after which backends close.
         pool_idle: Span { min: 0, max: 59 * S } = "30s";
         /// Unused connections kept for each backend: so many for reads that are only passed on,
@@ -251,7 +255,7 @@ sections! {
         ledger_age: Span { min: 60 * S, max: 3650 * DAY } = "7d";
         /// The largest file that is copied to another backend for a prompt that uses it.
         copy_bytes: Size { min: KIB, max: 64 * GIB } = "1GiB";
-        /// How long such a copy may take.
+        /// How long no byte of such a copy may move, and how long its answer may take.
         copy_timeout: Span { min: S, max: H } = "30s";
         /// Files copied for one prompt; more refuse it.
         copies_per_prompt: Count { min: 0, max: 10_000 } = "64";

@@ -130,6 +130,7 @@ pub struct FleetConfig {
     pub fall: NonZeroU32,
     pub patience: Duration,
     pub connect_timeout: Duration,
+    pub dial_interval: Duration,
     pub pool_idle: Duration,
     pub max_idle_connections: usize,
     pub list_timeout: Duration,

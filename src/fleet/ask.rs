@@ -75,6 +75,20 @@ impl Backend {
         self.ask(Method::PATCH, path, RequestBody::whole(body), limit).await
     }
 
+    /// Asks something small on a new connection, which is not kept.
+    ///
+    /// # Errors
+    /// It does not accept one, or does not answer on it.
+    pub async fn answers_anew(&self, limit: Duration) -> Result<(), AskError> {
+        let mut request = Request::new(RequestBody::Empty);
+        *request.uri_mut() = http::Uri::from_static("/prompt");
+        request.headers_mut().insert(HOST, self.host_header.clone());
+        let (response, _lease) = self.pool.send_anew(request, limit).await?;
+        let limits = CollectLimits { max: ANSWER_MAX, idle: limit };
+        collect(response.into_body(), limits, None).await?;
+        Ok(())
+    }
+
     async fn ask(
         &self,
         method: Method,

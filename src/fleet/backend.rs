@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use http::HeaderValue;
 use tracing::{info, warn};
 
+use super::doors::Doors;
 use super::load::Load;
 use super::pool::{Pool, PoolLimits};
 use super::reading::Readings;
@@ -17,7 +18,7 @@ use crate::config::{BackendConfig, Config};
 use crate::net::{Network, now};
 use crate::routing::health::{Change, Health, Probe, Thresholds};
 use crate::routing::ids::BackendId;
-use crate::routing::place::{AdminState, BackendView};
+use crate::routing::place::{AdminState, BackendView, Condition};
 use crate::tasks::Tasks;
 use crate::watched::Watched;
 
@@ -38,6 +39,7 @@ pub struct Backend {
     pub weight: NonZeroU32,
     pub max_pending: Option<NonZeroU32>,
     pub pool: Arc<Pool>,
+    pub doors: Arc<Doors>,
     pub load: Load,
     pub queue: Readings,
     thresholds: Thresholds,
@@ -116,7 +118,13 @@ impl Backend {
             idle_max: config.fleet.max_idle_connections,
         };
         let (host, port) = (settings.host.clone(), settings.port);
-        let pool = Pool::new(Arc::clone(network), tasks.clone(), host.clone(), port, limits);
+        let thresholds = Thresholds { rise: config.fleet.rise, fall: config.fleet.fall };
+        // One answer proves that it accepts.
+        let doors = Thresholds { rise: NonZeroU32::MIN, ..thresholds };
+        let doors = Arc::new(Doors::new(&settings.name, doors));
+        let network = Arc::clone(network);
+        let pool =
+            Pool::new(network, tasks.clone(), (host.clone(), port), limits, Arc::clone(&doors));
         let header = |text: &str| {
             HeaderValue::from_str(text).unwrap_or_else(|_| HeaderValue::from_static("invalid"))
         };
@@ -137,7 +145,8 @@ impl Backend {
             pool: Arc::new(pool),
             load: Load::default(),
             queue: Readings::default(),
-            thresholds: Thresholds { rise: config.fleet.rise, fall: config.fleet.fall },
+            doors,
+            thresholds,
             up: AtomicBool::new(false),
             admin: AtomicU8::new(0),
             bound: AtomicU32::new(0),
@@ -156,8 +165,13 @@ impl Backend {
             weight: self.weight,
             max_pending: self.max_pending,
             bound: self.bound.load(Ordering::Relaxed),
+            condition: self.condition(),
             head_start: None,
         }
+    }
+
+    fn condition(&self) -> Condition {
+        if self.doors.are_shut() { Condition::Shut } else { Condition::Well }
     }
 
     /// True if it may be asked something on behalf of anybody: its probes say that it is up, and no
@@ -289,7 +303,7 @@ impl Backend {
             admin: state.admin,
             said: state.said.clone(),
             since: state.since,
-            trouble: state.trouble.clone(),
+            trouble: state.trouble.clone().or_else(|| self.doors.trouble()),
             version: state.version.clone(),
             queue_remaining: self.load.queue_remaining(),
             load,

@@ -1,15 +1,18 @@
 //! The backends, live: their health, their load, their connections.
 //!
 //! Nothing else dials a backend. [`watch`] keeps one link of our own to each and learns from it;
-//! [`pool`] carries requests, on connections that are [`kept`]; [`ask`] puts small questions;
+//! [`doors`] knows whether it takes new connections; [`pool`] carries requests, on connections that
+//! are [`kept`], and awaits answers from what was [`sent`] last; [`ask`] puts small questions;
 //! [`reading`] reads queues for many askers at once; [`word`] is what an operator said of one.
 
 pub mod ask;
 pub mod backend;
+pub mod doors;
 pub mod kept;
 pub mod load;
 pub mod pool;
 pub mod reading;
+pub mod sent;
 pub mod watch;
 pub mod word;
 

@@ -3,10 +3,12 @@
 //! A request is sent once. It is tried on another connection only if it provably never left
 //! (`try_send_request` gave it back), or if it is a read without a body that died on a kept
 //! connection before any answer. Kept connections are dropped after an idle limit below the
-//! backend's own, so that the two rarely meet.
+//! backend's own, so that the two rarely meet. An answer is awaited from the last byte that was
+//! sent.
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
@@ -18,7 +20,9 @@ use tokio::io::{AsyncRead as _, ReadBuf};
 use tokio::time::timeout;
 use tracing::trace;
 
+use super::doors::Doors;
 use super::kept::Kept;
+use super::sent::{LastSent, Noting};
 use crate::body::{OnEnd, RequestBody};
 use crate::net::{Network, Stream};
 use crate::tasks::Tasks;
@@ -67,21 +71,42 @@ pub struct Pool {
     host: String,
     port: u16,
     limits: PoolLimits,
-    senders: Kept<SendRequest<RequestBody>>,
+    doors: Arc<Doors>,
+    /// Bodies that are on their way there, or whose answer is awaited.
+    uploads: Arc<AtomicUsize>,
+    lines: Kept<Line>,
     /// Those of the lane.
     streams: Kept<Stream>,
+}
+
+/// A connection that hyper drives.
+#[derive(Debug)]
+struct Line {
+    sender: SendRequest<RequestBody>,
+    last_sent: Arc<LastSent>,
+    /// Nothing was answered on it yet.
+    is_new: bool,
+}
+
+/// One body more on its way, while it is held.
+struct Upload(Arc<AtomicUsize>);
+
+impl Drop for Upload {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// An answer's connection: given back to the pool with the last byte of the body.
 #[derive(Debug)]
 pub struct Lease {
     pool: Arc<Pool>,
-    sender: SendRequest<RequestBody>,
+    line: Line,
 }
 
 impl OnEnd for Lease {
     fn finished(self: Box<Self>) {
-        self.pool.give_back(self.sender);
+        self.pool.give_back(self.line);
     }
 }
 
@@ -90,38 +115,31 @@ impl Pool {
     pub fn new(
         network: Arc<dyn Network>,
         tasks: Tasks,
-        host: String,
-        port: u16,
+        (host, port): (String, u16),
         limits: PoolLimits,
+        doors: Arc<Doors>,
     ) -> Self {
-        let senders = Kept::new(tasks.clone(), limits.idle, limits.idle_max);
+        let lines = Kept::new(tasks.clone(), limits.idle, limits.idle_max);
         let streams = Kept::new(tasks.clone(), limits.idle, limits.idle_max);
-        Self { network, tasks, host, port, limits, senders, streams }
+        let uploads = Arc::default();
+        Self { network, tasks, host, port, limits, doors, uploads, lines, streams }
     }
 
-    /// Sends `request` and waits up to `answer_timeout` for the head of the answer.
+    /// Sends `request` and waits for the head of the answer: up to `answer_timeout` after the last
+    /// byte of the request was sent, and as long at most while none is.
     ///
     /// # Errors
     /// See [`ExchangeError`]; none of them has been retried in a way that could send twice.
     pub async fn send(
         self: &Arc<Self>,
-        request: Request<RequestBody>,
+        mut request: Request<RequestBody>,
         answer_timeout: Duration,
     ) -> Result<(Response<Incoming>, Lease), ExchangeError> {
-        match timeout(answer_timeout, self.exchange(request)).await {
-            Ok(outcome) => outcome,
-            Err(_elapsed) => Err(ExchangeError::NoAnswer(answer_timeout)),
-        }
-    }
-
-    async fn exchange(
-        self: &Arc<Self>,
-        mut request: Request<RequestBody>,
-    ) -> Result<(Response<Incoming>, Lease), ExchangeError> {
         let spare = Spare::of(&request);
-        while let Some(sender) = self.take() {
-            match self.attempt(sender, request).await {
+        while let Some(line) = self.take() {
+            match self.attempt(line, request, answer_timeout).await {
                 Attempt::Answered(response, lease) => return Ok((response, lease)),
+                Attempt::Late => return Err(ExchangeError::NoAnswer(answer_timeout)),
                 Attempt::GivenBack(same, _) => request = *same,
                 Attempt::Lost(error) => match spare {
                     // A kept connection may have been closed at the very moment of its use.
@@ -134,9 +152,22 @@ impl Pool {
                 },
             }
         }
-        let sender = self.connect().await?;
-        match self.attempt(sender, request).await {
+        self.send_anew(request, answer_timeout).await
+    }
+
+    /// The same on a new connection.
+    ///
+    /// # Errors
+    /// See [`ExchangeError`].
+    pub async fn send_anew(
+        self: &Arc<Self>,
+        request: Request<RequestBody>,
+        answer_timeout: Duration,
+    ) -> Result<(Response<Incoming>, Lease), ExchangeError> {
+        let line = self.connect().await?;
+        match self.attempt(line, request, answer_timeout).await {
             Attempt::Answered(response, lease) => Ok((response, lease)),
+            Attempt::Late => Err(ExchangeError::NoAnswer(answer_timeout)),
             Attempt::GivenBack(_, error) => Err(ExchangeError::NotSent(error)),
             Attempt::Lost(error) => Err(ExchangeError::Lost(error.into())),
         }
@@ -144,11 +175,22 @@ impl Pool {
 
     async fn attempt(
         self: &Arc<Self>,
-        mut sender: SendRequest<RequestBody>,
+        mut line: Line,
         request: Request<RequestBody>,
+        answer_timeout: Duration,
     ) -> Attempt {
-        match sender.try_send_request(request).await {
-            Ok(response) => Attempt::Answered(response, Lease { pool: Arc::clone(self), sender }),
+        let _upload = self.upload(request.body());
+        let answer = line.sender.try_send_request(request);
+        let Some(answered) = line.last_sent.awaited(answer, answer_timeout).await else {
+            return Attempt::Late;
+        };
+        match answered {
+            Ok(response) => {
+                if std::mem::take(&mut line.is_new) {
+                    self.doors.passed();
+                }
+                Attempt::Answered(response, Lease { pool: Arc::clone(self), line })
+            }
             Err(mut error) => match error.take_message() {
                 Some(request) => Attempt::GivenBack(Box::new(request), error.into_error()),
                 None => Attempt::Lost(error.into_error()),
@@ -157,25 +199,42 @@ impl Pool {
     }
 
     /// A kept connection that is ready; others are dropped on the way.
-    fn take(&self) -> Option<SendRequest<RequestBody>> {
-        std::iter::from_fn(|| self.senders.take()).find(SendRequest::is_ready)
+    fn take(&self) -> Option<Line> {
+        std::iter::from_fn(|| self.lines.take()).find(|line| line.sender.is_ready())
     }
 
-    fn give_back(&self, sender: SendRequest<RequestBody>) {
-        if !sender.is_closed() {
-            self.senders.give_back(sender);
+    fn give_back(&self, line: Line) {
+        if !line.sender.is_closed() {
+            self.lines.give_back(line);
         }
+    }
+
+    fn upload(&self, body: &RequestBody) -> Option<Upload> {
+        match body {
+            RequestBody::Empty | RequestBody::Whole(_) => None,
+            RequestBody::Streamed { .. } | RequestBody::Wrapped(_) => {
+                self.uploads.fetch_add(1, Ordering::Relaxed);
+                Some(Upload(Arc::clone(&self.uploads)))
+            }
+        }
+    }
+
+    /// True while a body is on its way there, or was sent and not answered: ComfyUI hashes what was
+    /// uploaded on its event loop (0.33, `/api/assets`), and says nothing meanwhile.
+    #[must_use]
+    pub fn has_uploads(&self) -> bool {
+        0 < self.uploads.load(Ordering::Relaxed)
     }
 
     /// Drops connections that were not used for long.
     pub fn sweep(&self, now: Instant) {
-        self.senders.sweep(now);
+        self.lines.sweep(now);
         self.streams.sweep(now);
     }
 
     /// Drops the kept connections when the drain has begun.
     pub fn close_idle(&self) {
-        self.senders.close();
+        self.lines.close();
         self.streams.close();
     }
 
@@ -200,14 +259,15 @@ impl Pool {
     /// The backend's address does not answer, or not in time.
     pub async fn dial(&self) -> Result<Stream, ExchangeError> {
         let limit = self.limits.connect_timeout;
-        timeout(limit, self.network.connect(&self.host, self.port))
-            .await
-            .map_err(|_elapsed| ExchangeError::ConnectTimeout(limit))?
-            .map_err(ExchangeError::Connect)
+        let dialled = match timeout(limit, self.network.connect(&self.host, self.port)).await {
+            Ok(dialled) => dialled.map_err(ExchangeError::Connect),
+            Err(_elapsed) => Err(ExchangeError::ConnectTimeout(limit)),
+        };
+        dialled.inspect_err(|error| self.doors.failed(error.to_string()))
     }
 
-    async fn connect(&self) -> Result<SendRequest<RequestBody>, ExchangeError> {
-        let stream = self.dial().await?;
+    async fn connect(&self) -> Result<Line, ExchangeError> {
+        let (stream, last_sent) = Noting::new(self.dial().await?);
         let (sender, connection) =
             handshake(TokioIo::new(stream)).await.map_err(ExchangeError::NotSent)?;
         self.tasks.spawn(async move {
@@ -215,7 +275,7 @@ impl Pool {
                 trace!(%error, "A connection to a backend ended.");
             }
         });
-        Ok(sender)
+        Ok(Line { sender, last_sent, is_new: true })
     }
 }
 
@@ -232,6 +292,8 @@ async fn is_quiet(stream: &mut Stream) -> bool {
 
 enum Attempt {
     Answered(Response<Incoming>, Lease),
+    /// Nothing came in time.
+    Late,
     /// It never left.
     GivenBack(Box<Request<RequestBody>>, hyper::Error),
     Lost(hyper::Error),

@@ -84,6 +84,7 @@ impl Watch {
         loop {
             match self.open().await {
                 Ok(channel) => {
+                    self.backend.doors.passed();
                     self.backend.passed();
                     let opened = now();
                     let trouble = self.read(channel).await;
@@ -191,6 +192,10 @@ impl Watch {
     async fn idle(&self, channel: &mut Channel, heard: Instant) -> Result<(), Trouble> {
         let silent = now().duration_since(heard);
         let patience = self.config.patience;
+        if self.backend.pool.has_uploads() && silent < self.config.grace {
+            // It may be hashing what was uploaded, and then says nothing to anybody.
+            return self.ping(channel).await;
+        }
         if self.config.probe_interval + patience <= silent {
             self.backend.failed(Trouble::Silent(silent).to_string());
             return match self.backend.get_ok("/prompt", self.config.probe_timeout).await {
@@ -199,8 +204,12 @@ impl Watch {
                 Err(error) => Err(Trouble::Ask { path: "/prompt", error }),
             };
         }
+        self.ping(channel).await
+    }
+
+    async fn ping(&self, channel: &mut Channel) -> Result<(), Trouble> {
         let ping = channel.send(Frame::ping(b"mooring"));
-        match timeout(patience, ping).await {
+        match timeout(self.config.patience, ping).await {
             Ok(Ok(())) | Err(_) => Ok(()),
             Ok(Err(_)) => Err(Trouble::Broken),
         }

@@ -5,13 +5,11 @@
 //! taken by the same bytes it is the same file.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HOST};
 use http::{HeaderValue, Method, Request, StatusCode, Uri};
 use http_body::Body as _;
-use tokio::time::timeout;
 use tracing::info;
 
 use crate::body::wrapped::Wrapped;
@@ -32,7 +30,7 @@ const ANSWER_MAX: u64 = 64 << 10;
 /// The name under which `target` has the bytes of a file, copied there now if it has not.
 ///
 /// # Errors
-/// The file is gone, too large, or its backend is down; or the copy failed or took too long.
+/// The file is gone, too large, or its backend is down; or the copy failed, or did not move.
 pub async fn bring(
     gateway: &Gateway,
     original: &Located,
@@ -42,20 +40,7 @@ pub async fn bring(
     if let Some(file) = known {
         return Ok(file);
     }
-    let copying = Copying { gateway, original, target };
-    let limit = gateway.config.files.copy_timeout;
-    match timeout(limit, copying.run()).await {
-        Ok(copied) => copied,
-        Err(_elapsed) => Err(copying.failed(&format!("it took longer than {}", Seconds(limit)))),
-    }
-}
-
-struct Seconds(Duration);
-
-impl std::fmt::Display for Seconds {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} s", self.0.as_secs())
-    }
+    Copying { gateway, original, target }.run().await
 }
 
 /// One file on its way.
@@ -116,7 +101,8 @@ impl Copying<'_> {
         }
         let boundary = format!("mooring-{}", new_id().simple());
         let (head, tail) = multipart::upload_of(&self.original.file, &boundary);
-        let idle = self.gateway.config.server.body_timeout;
+        // A large one takes its time: what counts is that it moves.
+        let idle = limit;
         let body = Wrapped::new(head, response.into_body(), tail, max, idle);
         let body = RequestBody::Wrapped(body.into());
         let mut upload = request(self.target, Method::POST, "/upload/image", body);

@@ -18,7 +18,7 @@ use crate::client::registry::{self, Clients};
 use crate::config::Config;
 use crate::demo::Demo;
 use crate::fleet::backend::Backend;
-use crate::fleet::{Fleet, watch};
+use crate::fleet::{Fleet, doors, watch};
 use crate::front::browsers::Browsers;
 use crate::front::copies::Copies;
 use crate::front::entries::Entries;
@@ -136,6 +136,8 @@ impl Gateway {
                 self.tasks.clone(),
             );
             self.tasks.spawn(watch);
+            let (backend, config) = (Arc::clone(backend), self.config.fleet.clone());
+            self.tasks.spawn(doors::knock(backend, config, self.tasks.clone()));
         }
         let closing = Arc::clone(self);
         self.tasks.spawn(async move {

@@ -33,12 +33,21 @@ impl AdminState {
     }
 }
 
+/// What is known of a backend that is up, besides that.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Condition {
+    Well,
+    /// It takes no new connection: whoever is new there would wait in vain.
+    Shut,
+}
+
 /// One backend as a placement sees it.
 #[derive(Clone, Copy, Debug)]
 pub struct BackendView {
     pub id: BackendId,
     pub up: bool,
     pub admin: AdminState,
+    pub condition: Condition,
     /// Prompts waiting and running there, plus those we have sent and not yet seen counted.
     pub load: u32,
     pub weight: NonZeroU32,
@@ -61,7 +70,7 @@ impl BackendView {
     /// True if it may be given clients that it does not have.
     #[must_use]
     pub fn serves_new(&self) -> bool {
-        self.up && self.admin == AdminState::Ready
+        self.up && self.admin == AdminState::Ready && self.condition != Condition::Shut
     }
 
     /// True if it would be given a prompt now.
@@ -163,8 +172,8 @@ pub(crate) mod tests {
 
     use super::*;
 
-    /// One backend a word: `R`eady, `D`raining or `O`ff, then `u`p or `d`own, its load, and after
-    /// signs `*` its weight, `<` its max_pending, `+` its bound clients, `^` its head start:
+    /// One backend a word: `R`eady, `D`raining or `O`ff, then `u`p, `d`own or `s`hut, its load, and
+    /// after signs `*` its weight, `<` its max_pending, `+` its bound clients, `^` its head start:
     /// `Ru3*2<5+1^0`.
     pub(crate) fn fleet(text: &str) -> Vec<BackendView> {
         text.split_whitespace().zip(0..).map(|(word, index)| backend(word, index)).collect()
@@ -186,7 +195,11 @@ pub(crate) mod tests {
                 "D" => AdminState::Draining,
                 _ => AdminState::Off,
             },
-            up: &word[1..2] == "u",
+            up: &word[1..2] != "d",
+            condition: match &word[1..2] {
+                "s" => Condition::Shut,
+                _ => Condition::Well,
+            },
             load: number(None).unwrap(),
             weight: NonZeroU32::new(number(Some('*')).unwrap_or(1)).unwrap(),
             max_pending: number(Some('<')).and_then(NonZeroU32::new),
@@ -246,6 +259,13 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn what_takes_no_new_connection_gets_no_new_work_and_keeps_what_it_has() {
+        check("Rs0 Ru9", Some(0), 0, Ok(1));
+        check("Rs0", Some(0), 0, Err(NoPlace::NoneReady));
+        assert!(fleet("Rs0")[0].serves_held());
+    }
+
+    #[test]
     fn a_full_fleet_is_said_to_be_full() {
         check("Ru2<2 Ru1<2", None, 0, Ok(1));
         check("Ru2<2 Ru2<2 Rd0", None, 0, Err(NoPlace::FleetFull));
@@ -274,6 +294,7 @@ pub(crate) mod tests {
             let view = |(up, admin, numbers): (bool, usize, Numbers), index| BackendView {
                 id: BackendId(index),
                 up,
+                condition: Condition::Well,
                 // Mostly ready, so that most cases have something to choose from.
                 admin: [AdminState::Draining, AdminState::Off]
                     .get(admin)

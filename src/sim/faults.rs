@@ -29,6 +29,11 @@ pub struct Faults {
     pub start_delay_ms: u64,
     /// How long the history lags behind the end.
     pub history_delay_ms: u64,
+    /// How long an upload is hashed before it is answered. That is done on the event loop (0.33,
+    /// `upload_from_temp_path`), so nothing else is answered or sent meanwhile.
+    pub hash_ms: u64,
+    /// It hashes at this moment.
+    pub hashes: bool,
     /// When it changes, connections are closed as soon as they answer nothing.
     pub close_connections: u64,
     /// Sockets are refused with 500.

@@ -70,6 +70,9 @@ async fn answer(shared: &Arc<Shared>, request: Request<Incoming>) -> Option<Resp
     if let Some(control) = path.strip_prefix("/sim/") {
         return Some(controls::answer(shared, control, request).await);
     }
+    while shared.faults().hashes {
+        shared.faults_changed().await;
+    }
     let faults = shared.faults();
     sleep_if(&faults).await;
     let is_submission = *request.method() == Method::POST && without_api(&path) == "/prompt";
@@ -248,6 +251,7 @@ async fn post(
         "/history" => prompts::edit_history(shared, &body),
         "/free" => bare(200),
         "/upload/image" | "/upload/mask" => {
+            shared.hash().await;
             files::upload(shared, &headers, body, bare_path.ends_with("mask")).await
         }
         "/users" if shared.options.multi_user => users::create(shared, &body),

@@ -293,6 +293,16 @@ impl Shared {
         self.faults.lock().expect("never poisoned: no panic while held").clone()
     }
 
+    /// Hashes an upload: nothing else happens meanwhile.
+    async fn hash(&self) {
+        let millis = self.faults().hash_ms;
+        if 0 < millis {
+            self.set_faults(|faults| faults.hashes = true);
+            crate::net::sleep(std::time::Duration::from_millis(millis)).await;
+            self.set_faults(|faults| faults.hashes = false);
+        }
+    }
+
     async fn faults_changed(&self) {
         self.faults_changed.notified().await;
     }

@@ -51,7 +51,7 @@ async fn serve(shared: Arc<Shared>, sid: String, mut channel: Channel) {
     register(&shared, &sid, &frames);
     let mut is_first = true;
     loop {
-        if shared.faults().mute_sockets {
+        if shared.faults().mute_sockets || shared.faults().hashes {
             shared.faults_changed().await;
             continue;
         }

@@ -10,6 +10,7 @@ mod backends;
 mod bodies;
 mod codings;
 mod daemon;
+mod dials;
 mod docs;
 mod ends;
 mod faults;

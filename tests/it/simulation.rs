@@ -20,7 +20,7 @@ use mooring::routing::decision::{DECISIONS_KEPT, Decision, Reason, Refusal, Stil
 use mooring::routing::ids::{BackendId, ClientId, PromptId};
 use mooring::routing::ledger::{Known, Ledger, State};
 use mooring::routing::pending::{End, Heard, Loss, Process, Sighted};
-use mooring::routing::place::{AdminState, BackendView, FleetNow};
+use mooring::routing::place::{AdminState, BackendView, Condition, FleetNow};
 
 use facts::{Fact, Facts};
 use random::Random;
@@ -706,6 +706,7 @@ fn new_backend(index: usize) -> BackendView {
         id: BackendId(u16::try_from(index).expect("few backends")),
         up: true,
         admin: AdminState::Ready,
+        condition: Condition::Well,
         load: 0,
         weight: NonZeroU32::MIN,
         max_pending: None,

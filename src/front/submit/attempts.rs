@@ -42,6 +42,15 @@ enum Setback {
     Refused(Refusal),
 }
 
+impl Setback {
+    fn lacks_link(&self) -> bool {
+        match self {
+            Self::NeverSent(error) => matches!(error, GatewayError::LinkTimeout { .. }),
+            Self::Refused(_) => false,
+        }
+    }
+}
+
 /// A refusal as it came, and by whom.
 struct Refusal {
     target: Target,
@@ -55,6 +64,7 @@ impl Sending {
         let mut tried = Tried::new();
         let mut first_refusal = None;
         let mut may_repeat = true;
+        let mut may_wait = true;
         loop {
             let setback = match self.attempt(&parts, &body).await {
                 Attempted::EndedMeanwhile => return self.ended_meanwhile().await,
@@ -78,11 +88,18 @@ impl Sending {
                 Attempted::Answered(parts, body) => return self.answered(parts, body).await,
                 Attempted::NeverSent(error) => Setback::NeverSent(error),
             };
+            let lacks_link = setback.lacks_link();
             tried.push(self.backend().id);
             let goes_on = self.goes_on(&setback, &tried);
             match setback {
                 Setback::Refused(refusal) => drop(first_refusal.get_or_insert(refusal)),
                 Setback::NeverSent(_) if goes_on => {}
+                Setback::NeverSent(_)
+                    if lacks_link && std::mem::take(&mut may_wait) && self.is_linked().await =>
+                {
+                    tried.pop();
+                    continue;
+                }
                 Setback::NeverSent(error) if first_refusal.is_none() => {
                     return self.withdraw(error);
                 }
@@ -115,6 +132,13 @@ impl Sending {
             Sent::Never(error) => Attempted::NeverSent(error),
             Sent::Unclear => Attempted::Unclear,
         }
+    }
+
+    /// It stays where it is, for that is where its client is held, and the link there could not be
+    /// opened: waits for it once more, also while its backend is down. A server that takes no
+    /// socket for a moment, or was restarted, is no reason to throw work away.
+    async fn is_linked(&self) -> bool {
+        self.link.is_open_within(self.gateway.config.prompts.link_timeout).await
     }
 
     /// True if files that its backend does not have were found elsewhere.

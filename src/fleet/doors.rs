@@ -1,0 +1,154 @@
+//! Does a backend take new connections? (Promise B4.)
+//!
+//! One that is half dead keeps its open sockets, answers what comes on them, and accepts nothing
+//! more: its watch link says that all is well, and its queue is the shortest because nobody gets
+//! through. So every dial and every link that fails counts, an answer on a new connection clears
+//! it, and now and then one is made for that alone. A backend whose doors are shut gets no new
+//! work; what is there goes on.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tracing::{info, warn};
+
+use super::backend::Backend;
+use crate::config::FleetConfig;
+use crate::net::sleep;
+use crate::routing::health::{Change, Health, Probe, Thresholds};
+use crate::tasks::Tasks;
+
+/// What is known of a backend's new connections.
+#[derive(Debug)]
+pub struct Doors {
+    backend: String,
+    thresholds: Thresholds,
+    /// A copy of what [`State`] says, for views without a lock.
+    shut: AtomicBool,
+    state: Mutex<State>,
+    turned: Notify,
+}
+
+#[derive(Debug)]
+struct State {
+    health: Health,
+    trouble: Option<String>,
+}
+
+impl Doors {
+    #[must_use]
+    pub fn new(backend: &str, thresholds: Thresholds) -> Self {
+        Self {
+            backend: backend.to_owned(),
+            thresholds,
+            shut: AtomicBool::new(false),
+            state: Mutex::new(State { health: Health::Up { failures: 0 }, trouble: None }),
+            turned: Notify::new(),
+        }
+    }
+
+    #[must_use]
+    pub fn are_shut(&self) -> bool {
+        self.shut.load(Ordering::Relaxed)
+    }
+
+    /// Why they are shut.
+    #[must_use]
+    pub fn trouble(&self) -> Option<String> {
+        let state = self.state();
+        let trouble = state.trouble.as_deref().filter(|_| !state.health.is_up());
+        trouble.map(|trouble| format!("takes no new connection: {trouble}"))
+    }
+
+    /// An answer came on a new connection.
+    pub fn passed(&self) {
+        self.observe(Probe::Pass, None);
+    }
+
+    /// A new connection came to nothing, and why.
+    pub fn failed(&self, trouble: String) {
+        self.observe(Probe::Fail, Some(trouble));
+    }
+
+    fn observe(&self, probe: Probe, trouble: Option<String>) {
+        let mut state = self.state();
+        let (health, change) = state.health.observe(probe, self.thresholds);
+        state.health = health;
+        state.trouble = trouble;
+        self.shut.store(!health.is_up(), Ordering::Relaxed);
+        let trouble = state.trouble.clone().unwrap_or_default();
+        drop(state);
+        let backend = &self.backend;
+        match change {
+            Some(Change::WentUp) => info!(%backend, "Backend takes new connections again."),
+            Some(Change::WentDown) => {
+                warn!(%backend, trouble, "Backend takes no new connection: it gets no new work.");
+                self.turned.notify_one();
+            }
+            None => {}
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("never poisoned: no panic while held")
+    }
+}
+
+/// Knocks at a backend's doors until the process stops: seldom while they are open, and at each
+/// probe interval while they are shut.
+pub async fn knock(backend: Arc<Backend>, config: FleetConfig, tasks: Tasks) {
+    let knocking = async {
+        loop {
+            pause(&backend.doors, &config).await;
+            // One that is down is dialled by its watch link already.
+            if !backend.is_up() {
+                continue;
+            }
+            match backend.answers_anew(config.probe_timeout).await {
+                Ok(()) => backend.doors.passed(),
+                Err(error) => backend.doors.failed(error.to_string()),
+            }
+        }
+    };
+    tokio::select! {
+        biased;
+        () = knocking => {}
+        () = tasks.stopping() => {}
+    }
+}
+
+async fn pause(doors: &Doors, config: &FleetConfig) {
+    let long: Duration = config.dial_interval.max(config.probe_interval);
+    if !doors.are_shut() {
+        tokio::select! {
+            biased;
+            () = doors.turned.notified() => {}
+            () = sleep(long) => return,
+        }
+    }
+    sleep(config.probe_interval).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU32;
+
+    use super::*;
+
+    #[test]
+    fn doors_are_shut_by_failures_in_a_row_and_opened_by_one_answer() {
+        let two = NonZeroU32::new(2).unwrap();
+        let doors = Doors::new("a", Thresholds { rise: NonZeroU32::MIN, fall: two });
+        assert!(!doors.are_shut() && doors.trouble().is_none());
+        doors.failed("refused".to_owned());
+        doors.passed();
+        doors.failed("refused".to_owned());
+        assert!(!doors.are_shut() && doors.trouble().is_none(), "one may be chance");
+        doors.failed("no answer".to_owned());
+        assert!(doors.are_shut());
+        assert_eq!(doors.trouble().unwrap(), "takes no new connection: no answer");
+        doors.passed();
+        assert!(!doors.are_shut() && doors.trouble().is_none());
+    }
+}
