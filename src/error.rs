@@ -89,6 +89,8 @@ pub enum GatewayError {
     ForeignOrigin,
     #[error("this is for operators; see server.allow_manager")]
     OperatorsOnly,
+    #[error("no server that keeps assets knows the user that `Comfy-User` names")]
+    UnknownUser,
     #[error("say who you are: send a clientId")]
     Nameless,
     #[error(transparent)]
@@ -160,6 +162,7 @@ impl GatewayError {
             | Self::ForeignOrigin
             | Self::OperatorsOnly
             | Self::Nameless
+            | Self::UnknownUser
             | Self::StillPending(_)
             | Self::Handshake(_)
             | Self::NotFound
@@ -207,7 +210,9 @@ impl GatewayError {
             | Self::InputNotCopied { .. }
             | Self::NotQueued { .. } => StatusCode::BAD_GATEWAY,
             Self::NoAnswer { .. } | Self::StateUnknown { .. } => StatusCode::GATEWAY_TIMEOUT,
-            Self::ForeignOrigin | Self::OperatorsOnly | Self::Nameless => StatusCode::FORBIDDEN,
+            Self::ForeignOrigin | Self::OperatorsOnly | Self::Nameless | Self::UnknownUser => {
+                StatusCode::FORBIDDEN
+            }
             Self::StillPending(_) => StatusCode::CONFLICT,
             Self::Handshake(error) => error.status(),
             Self::NotFound | Self::FileGone { .. } => StatusCode::NOT_FOUND,
@@ -260,6 +265,7 @@ impl GatewayError {
             Self::ForeignOrigin => "foreign_origin",
             Self::OperatorsOnly => "operators_only",
             Self::Nameless => "nameless",
+            Self::UnknownUser => "unknown_user",
             Self::StillPending(_) => "still_pending",
             Self::Handshake(_) => "bad_handshake",
             Self::NotFound => "not_found",

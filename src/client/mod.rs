@@ -14,6 +14,7 @@
 //! - [`relay`]: an event on its way from the link to the log and the queues
 //! - [`named`]: events with the names of their files
 //! - [`submissions`]: prompts on their way to a backend
+//! - [`uploads`]: uploads on their way, and what they reserve
 //! - [`tell`]: what sockets are told that no backend said
 //! - [`slot`]: a browser socket's place in the state
 //! - [`socket`]: the task of a browser socket
@@ -43,6 +44,7 @@ pub mod slot;
 pub mod socket;
 pub mod submissions;
 pub mod tell;
+pub mod uploads;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -162,31 +164,6 @@ impl Client {
     /// [`Gone`] if it was forgotten meanwhile; else what [`core::Client::contact`] says.
     pub fn contact(&self, gateway: &Gateway) -> Result<Result<Decision, Refusal>, Gone> {
         self.route(gateway, core::Client::contact)
-    }
-
-    /// An upload begins. Whoever began it ends it with [`Client::upload_ended`].
-    ///
-    /// # Errors
-    /// As for [`Client::contact`].
-    pub fn upload_began(&self, gateway: &Gateway) -> Result<Result<Decision, Refusal>, Gone> {
-        self.route(gateway, core::Client::upload_began)
-    }
-
-    /// The upload is over; one that arrived reserves its backend.
-    pub fn upload_ended(&self, gateway: &Gateway, began: Decision, has_arrived: bool) {
-        let reservation = has_arrived.then_some(gateway.config.affinity.reservation);
-        let mut state = self.state();
-        state.core.upload_ended(began, reservation, now());
-        state.note(self, gateway);
-    }
-
-    /// An upload without a name waits on `backend` for this client's first prompt.
-    pub fn reserve(&self, gateway: &Gateway, backend: BackendId, until: Instant) {
-        let mut state = self.state();
-        if !state.is_gone && state.core.reserve(backend, until, now()) {
-            state.note(self, gateway);
-            gateway.fleet.get(backend).client_came();
-        }
     }
 
     /// The prompts that are pending, in the order of submission.

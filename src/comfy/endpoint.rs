@@ -8,6 +8,8 @@ use std::borrow::Cow;
 
 use http::Method;
 
+use super::assets;
+
 /// What a request asks. Ids are decoded.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Endpoint {
@@ -57,6 +59,8 @@ pub enum Endpoint {
     Guarded,
     /// Ours, with its whole path.
     Own(String),
+    /// Assets and their tags.
+    Assets(assets::Asked),
     /// Everything else goes where its client is.
     Other,
 }
@@ -74,6 +78,9 @@ pub fn classify(method: &Method, raw_path: &str) -> Endpoint {
     }
     if let Some(jobs) = path.strip_prefix("/api").and_then(|rest| strip_jobs(without_api(rest))) {
         return job(method, jobs);
+    }
+    if let Some(asked) = assets::asked(method, &path) {
+        return Endpoint::Assets(asked);
     }
     match *method {
         Method::GET | Method::HEAD => read(&path, bare),
@@ -310,5 +317,8 @@ mod tests {
         check("GET /extensions/pack/x.js", Endpoint::Other);
         check("GET /extensions", Endpoint::Other);
         check("GET /-/whoami", Endpoint::Own("/-/whoami".into()));
+        check("GET /assets/index-abc.js", Endpoint::Asset);
+        check("GET /api/%61ssets", Endpoint::Assets(assets::Asked::List));
+        check("GET /api/assets/x", Endpoint::Other);
     }
 }

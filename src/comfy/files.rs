@@ -7,10 +7,11 @@ use std::ops::Range;
 use bytes::Bytes;
 use serde::Deserialize;
 
+use super::assets::is_hash_name;
 use super::names::{Name, split};
 use super::query::{self, parameter};
 use super::walk::{Level, Visit, quote, replaced, text_at, walk};
-use crate::routing::ids::{FileRef, Folder};
+use crate::routing::ids::{ContentHash, FileRef, Folder};
 
 /// No name of a file in a graph is longer, in bytes: three times the longest path.
 const VALUE_MAX: usize = 3_072;
@@ -28,10 +29,19 @@ pub struct View {
     pub query: String,
 }
 
+/// The hash that a query names in place of a file (ComfyUI 0.33 `server.py`, `view_image`).
+#[must_use]
+pub fn hash_of_query(raw_query: &str) -> Option<String> {
+    parameter(raw_query, "filename").filter(|name| is_hash_name(name))
+}
+
 /// The file that a query names; `None` if it names none that could be there.
 #[must_use]
 pub fn of_query(raw_query: &str) -> Option<View> {
     let name = parameter(raw_query, "filename").filter(|name| !name.is_empty())?;
+    if is_hash_name(&name) {
+        return None;
+    }
     let (name, annotated) = without_annotation(&name);
     let folder = match annotated {
         Some(folder) => folder,
@@ -76,8 +86,18 @@ pub struct Spelled<'a> {
     /// Without slashes at its ends and without the backend.
     pub path: Cow<'a, str>,
     pub backend: Option<&'a str>,
+    /// The bytes, where it is a hash and no path.
+    pub hash: Option<ContentHash>,
     /// `" [output]"` as it was written, or nothing.
     annotation: &'a str,
+}
+
+impl Spelled<'_> {
+    /// True if it looks like a hash: no file has that name, whatever it says.
+    #[must_use]
+    pub fn is_hash(&self) -> bool {
+        is_hash_name(&self.path)
+    }
 }
 
 /// A string of a graph that names a file, and what is known of that.
@@ -90,10 +110,17 @@ pub struct Mention<T> {
 }
 
 impl<T> Mention<T> {
-    /// The string that names the file of `path` instead.
+    /// The string that names this file instead.
     #[must_use]
-    pub fn renamed(&self, path: &str) -> String {
-        quote(&format!("{path}{}", self.annotation))
+    pub fn renamed(&self, file: &FileRef) -> String {
+        let path = file.path();
+        match (self.annotation.as_str(), file.folder) {
+            // A hash says nothing of a folder.
+            ("", Folder::Output | Folder::Temp) => {
+                quote(&format!("{path} [{}]", file.folder.as_str()))
+            }
+            (annotation, _) => quote(&format!("{path}{annotation}")),
+        }
     }
 }
 
@@ -145,6 +172,11 @@ pub fn spelled(text: &str) -> Option<Spelled<'_>> {
         return None;
     }
     let (name, annotated) = without_annotation(text);
+    if is_hash_name(name) {
+        let (folder, path) = (annotated.unwrap_or(Folder::Input), Cow::Borrowed(name));
+        let hash = ContentHash::parse(name);
+        return Some(Spelled { folder, path, backend: None, hash, annotation: "" });
+    }
     let annotation = &text[name.len()..];
     let name = name.trim_start_matches('/');
     let (subfolder, filename) = name.rsplit_once(['/', '\\']).unwrap_or(("", name));
@@ -155,7 +187,8 @@ pub fn spelled(text: &str) -> Option<Spelled<'_>> {
         (Some(_), rest) => Cow::Owned(format!("{rest}/{filename}")),
     };
     let path = if path.contains('\\') { Cow::Owned(path.replace('\\', "/")) } else { path };
-    Some(Spelled { folder: annotated.unwrap_or(Folder::Input), path, backend, annotation })
+    let folder = annotated.unwrap_or(Folder::Input);
+    Some(Spelled { folder, path, backend, hash: None, annotation })
 }
 
 /// The `original_ref` of a mask upload (`server.py`, `upload_mask`): JSON text.
@@ -170,6 +203,9 @@ pub fn of_original_ref(text: &[u8]) -> Option<Name<'static>> {
     }
     let original: Original = serde_json::from_slice(text).ok()?;
     let (name, annotated) = without_annotation(&original.filename);
+    if is_hash_name(name) {
+        return None;
+    }
     let written = match original.r#type.as_deref() {
         None => Folder::Output,
         Some(text) => Folder::parse(text)?,
@@ -252,7 +288,7 @@ mod tests {
             is_file.then(|| (spelled.path.clone().into_owned(), spelled.folder, backend))
         });
         let row = |it: Mention<(String, Folder, Option<String>)>| {
-            let renamed = it.renamed("new.png");
+            let renamed = it.renamed(&FileRef::of_path(it.known.1, "new.png").unwrap());
             (it.known.0, it.known.1, it.known.2, renamed)
         };
         mentions.into_iter().map(row).collect()
@@ -274,6 +310,26 @@ mod tests {
             (path.to_owned(), folder, backend.map(str::to_owned), renamed.to_owned())
         });
         assert_eq!(found(body), expected);
+    }
+
+    #[test]
+    fn a_hash_is_no_file() {
+        let name = format!("blake3:{}", "0a".repeat(32));
+        let spelled = spelled(&name).unwrap();
+        assert_eq!((spelled.hash, spelled.is_hash()), (ContentHash::parse(&name), true));
+        let query = format!("filename={}&type=input", query::encode(&name));
+        assert_eq!((of_query(&query), hash_of_query(&query)), (None, Some(name.clone())));
+        assert_eq!(hash_of_query("filename=a.png"), None);
+        let junk = "blake3:x/y.png [output]";
+        let spelled = super::spelled(junk).unwrap();
+        assert_eq!((spelled.hash, spelled.is_hash()), (None, true));
+        let original = format!(r#"{{"filename": "{name}", "type": "input"}}"#);
+        assert_eq!(of_original_ref(original.as_bytes()), None);
+        // What takes its place says which folder it is in.
+        let body = format!(r#"{{"prompt": {{"1": {{"inputs": {{"image": "{name}"}}}}}}}}"#);
+        let found = mentions(body.as_bytes(), |spelled| spelled.hash);
+        assert_eq!(found[0].renamed(&file(Folder::Output, "x/a.png")), "\"x/a.png [output]\"");
+        assert_eq!(found[0].renamed(&file(Folder::Input, "x/a.png")), "\"x/a.png\"");
     }
 
     #[test]

@@ -17,9 +17,11 @@
 //! - [`answers`]: backends' answers, as far as they are read
 //! - [`lists`]: queues and histories of several backends as one
 //! - [`jobs`]: the jobs API, also for servers that lack it or parts of it
+//! - [`assets`]: assets and their tags
 //! - [`reply`]: answers of ours in ComfyUI's shapes
 
 pub mod answers;
+pub mod assets;
 pub mod endpoint;
 pub mod event;
 pub mod files;

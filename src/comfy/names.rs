@@ -61,6 +61,13 @@ pub fn with_backends<'a>(
     (!parts.is_empty()).then(|| replaced(json, &parts))
 }
 
+/// A subfolder that names a backend.
+#[must_use]
+pub fn tagged(subfolder: &str, backend: &str) -> String {
+    let slash = if subfolder.is_empty() || subfolder.ends_with('/') { "" } else { "/" };
+    format!("{subfolder}{slash}{MARK}{backend}")
+}
+
 /// True if a subfolder ends in what could be a backend's name. One that a client made up is told
 /// with a backend, whoever owns it, so that it is read back as it was.
 #[must_use]
@@ -100,8 +107,7 @@ impl Found {
             return (self.open..self.open, member);
         };
         let subfolder = text_at(json, at.clone()).unwrap_or_default();
-        let slash = if subfolder.is_empty() || subfolder.ends_with('/') { "" } else { "/" };
-        (at.clone(), quote(&format!("{subfolder}{slash}{MARK}{backend}")))
+        (at.clone(), quote(&tagged(&subfolder, backend)))
     }
 }
 

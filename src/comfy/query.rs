@@ -8,6 +8,23 @@ pub fn parameter(raw_query: &str, name: &str) -> Option<String> {
     find(raw_query, name).map(Cow::into_owned)
 }
 
+/// All values of a parameter.
+#[must_use]
+pub fn parameters(raw_query: &str, name: &str) -> Vec<String> {
+    let pairs = raw_query.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
+    let named = pairs.filter(|(key, _)| decode(key) == name);
+    named.map(|(_, value)| decode(value).into_owned()).collect()
+}
+
+/// The same query without a parameter, wherever it stands.
+#[must_use]
+pub fn without_parameter(raw_query: &str, name: &str) -> String {
+    let is_other = |pair: &&str| decode(pair.split_once('=').map_or(pair, |(key, _)| key)) != name;
+    let kept: Vec<&str> =
+        raw_query.split('&').filter(|pair| !pair.is_empty()).filter(is_other).collect();
+    kept.join("&")
+}
+
 /// The client that a query names.
 #[must_use]
 pub fn client_id(raw_query: &str) -> Option<Cow<'_, str>> {
@@ -33,6 +50,7 @@ pub fn with_parameter(raw_query: &str, name: &str, value: &str) -> String {
     });
     let mut pairs: Vec<String> = pairs.collect();
     if !is_done {
+        pairs.retain(|pair| !pair.is_empty());
         pairs.push(format!("{name}={}", encode(value)));
     }
     pairs.join("&")

@@ -19,6 +19,13 @@ pub fn error(code: &str, message: &str) -> Vec<u8> {
     prompt_error(code, message, "")
 }
 
+/// A failure of the routes of assets (ComfyUI 0.33 `app/assets/api/routes.py`).
+#[must_use]
+pub fn asset_error(code: &str, message: &str) -> Vec<u8> {
+    let error = json!({ "code": code, "message": message, "details": {} });
+    json!({ "error": error }).to_string().into_bytes()
+}
+
 /// The answer to a submission that was found queued though its own answer was lost.
 #[must_use]
 pub fn queued(prompt: &PromptId, number: Option<f64>) -> Vec<u8> {

@@ -64,6 +64,7 @@ fn server(raw: RawServer, notes: &mut Notes) -> ServerConfig {
         drain_pending,
         allow_manager,
         allow_free,
+        allow_asset_scans,
         home,
         page_script,
         stale_cache,
@@ -85,6 +86,7 @@ fn server(raw: RawServer, notes: &mut Notes) -> ServerConfig {
         drain_pending: drain_pending.check(notes),
         allow_manager: allow_manager.check(notes),
         allow_free: allow_free.check(notes),
+        allow_asset_scans: allow_asset_scans.check(notes),
         home: home.check(notes),
         page_script: page_script.check(notes),
         stale_cache: stale_cache.check(notes),
@@ -177,11 +179,13 @@ fn prompts(raw: RawPrompts, notes: &mut Notes) -> PromptsConfig {
 }
 
 fn files(raw: RawFiles, notes: &mut Notes) -> FilesConfig {
-    let RawFiles { tag, ledger, ledger_age, copy_bytes, copy_timeout, copies_per_prompt } = raw;
+    let RawFiles { tag, ledger, ledger_age, assets, copy_bytes, copy_timeout, copies_per_prompt } =
+        raw;
     FilesConfig {
         tag: tag.check(notes),
         ledger: ledger.check(notes),
         ledger_age: ledger_age.check(notes),
+        assets: assets.check(notes),
         copy_bytes: copy_bytes.check(notes),
         copy_timeout: copy_timeout.check(notes),
         copies_per_prompt: copies_per_prompt.check(notes),

@@ -169,6 +169,8 @@ sections! {
         allow_manager: Switch = "false";
         /// Lets clients unload their backend's models (`/free`); else it is 200 and nothing done.
         allow_free: Switch = "false";
+        /// Lets clients start and stop scans of a server's assets, and prune them.
+        allow_asset_scans: Switch = "false";
         /// The backend that keeps settings, workflows and the page; empty is the first by name.
         home: BackendName = "";
         /// Puts a script first into the page, so that each of its tabs is a client of its own.
@@ -253,6 +255,8 @@ sections! {
         ledger: Count { min: 1, max: 100_000_000 } = "1000000";
         /// How long they are remembered.
         ledger_age: Span { min: 60 * S, max: 3650 * DAY } = "7d";
+        /// Assets remembered, as long as names are, with whose they are; one takes about 600 bytes.
+        assets: Count { min: 1, max: 100_000_000 } = "200000";
         /// The largest file that is copied to another backend for a prompt that uses it.
         copy_bytes: Size { min: KIB, max: 64 * GIB } = "1GiB";
         /// How long no byte of such a copy may move, and how long its answer may take.

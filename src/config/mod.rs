@@ -86,6 +86,7 @@ pub struct ServerConfig {
     pub drain_pending: Duration,
     pub allow_manager: bool,
     pub allow_free: bool,
+    pub allow_asset_scans: bool,
     /// The name of a backend that exists.
     pub home: String,
     pub page_script: PageScript,
@@ -161,6 +162,7 @@ pub struct FilesConfig {
     pub tag: FileTags,
     pub ledger: usize,
     pub ledger_age: Duration,
+    pub assets: usize,
     /// Bytes.
     pub copy_bytes: u64,
     pub copy_timeout: Duration,

@@ -117,6 +117,7 @@ impl Copying<'_> {
         let answer = answer.map_err(|error| self.failed(&error.to_string()))?;
         Box::new(writing).finished();
         Box::new(reading).finished();
+        self.gateway.learn_copy(self.target.id, &answer);
         self.stored(status, &answer).map(Some)
     }
 

@@ -23,8 +23,10 @@
 //! - [`page`]: the stock page, each tab of it a client of its own
 //!   ([`newcomer`]: the cookie with pages of others)
 //! - [`asked`]: conditions of reads
+//! - [`assets`]: assets and their tags, of all servers
 
 pub mod asked;
+pub mod assets;
 pub mod bodies;
 pub mod browsers;
 pub mod cancel;

@@ -13,7 +13,8 @@ use super::forward::{Target, forward};
 use super::identify::{Marks, Who};
 use super::upload::{self, upload};
 use super::{
-    Answer, cancel, done, history, home, jobs, lists, own, page, submit, upgrade, verbs, view,
+    Answer, assets, cancel, done, history, home, jobs, lists, own, page, submit, upgrade, verbs,
+    view,
 };
 use crate::client::Client;
 use crate::client::registry::with_client;
@@ -64,6 +65,7 @@ pub async fn route(gateway: &Arc<Gateway>, peer: IpAddr, request: Request<Incomi
             Err(GatewayError::OperatorsOnly)
         }
         Endpoint::View => view::view(gateway, &who, request).await,
+        Endpoint::Assets(asked) => assets::answer(gateway, &who, asked, request).await,
         // An operator's verb: it takes the models from under everybody's work.
         Endpoint::Free if !gateway.config.server.allow_free => Ok(done()),
         Endpoint::Free | Endpoint::Guarded => {

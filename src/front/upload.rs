@@ -57,7 +57,7 @@ pub async fn upload(
     let began = decided?;
     let backend = Arc::clone(gateway.fleet.get(began.backend));
     let target = Target { backend, reason: began.reason };
-    let mut held = HeldByUpload { gateway, client: &client, began, has_arrived: false };
+    let mut held = HeldByUpload::new(gateway, &client, began);
     let makers = [Maker::Client(id), Maker::Address(who.address)];
     let answer = send(gateway, &target, what, &makers, request).await?;
     held.has_arrived = answer.parts.status.is_success();
@@ -176,11 +176,17 @@ async fn original(gateway: &Gateway, askers: &[Maker], text: &[u8]) -> Option<Lo
 }
 
 /// Lets go of the binding however the upload ends, also when its client hangs up.
-struct HeldByUpload<'a> {
+pub(super) struct HeldByUpload<'a> {
     gateway: &'a Gateway,
     client: &'a Client,
     began: Decision,
-    has_arrived: bool,
+    pub(super) has_arrived: bool,
+}
+
+impl<'a> HeldByUpload<'a> {
+    pub(super) fn new(gateway: &'a Gateway, client: &'a Client, began: Decision) -> Self {
+        Self { gateway, client, began, has_arrived: false }
+    }
 }
 
 impl Drop for HeldByUpload<'_> {

@@ -11,10 +11,10 @@ use http::uri::PathAndQuery;
 use http::{HeaderValue, Method, Request, StatusCode, Uri};
 use hyper::body::Incoming;
 
-use super::Answer;
 use super::forward::{Target, forward, send, to_backend};
 use super::identify::Who;
 use super::route::{of_ledger, reading};
+use super::{Answer, assets};
 use crate::body::RequestBody;
 use crate::comfy::files::{self, View};
 use crate::config::FileTags;
@@ -35,6 +35,7 @@ const NEVER_KEPT: HeaderValue = HeaderValue::from_static("private, no-cache");
 /// The backend that has the file is down or did not answer.
 pub async fn view(gateway: &Arc<Gateway>, who: &Who, request: Request<Incoming>) -> Answer {
     let (parts, _no_body) = request.into_parts();
+    let hash = files::hash_of_query(parts.uri.query().unwrap_or(""));
     let mut answer = match files::of_query(parts.uri.query().unwrap_or("")) {
         Some(view) => match meaning(gateway, who, &view) {
             Meaning::At(at) => from_ledger(gateway, &at, &view, &parts).await?,
@@ -42,7 +43,10 @@ pub async fn view(gateway: &Arc<Gateway>, who: &Who, request: Request<Incoming>)
             Meaning::Gone(url) => return Err(gone(&view.file, &url)),
             Meaning::Unknown => unknown(gateway, who, &view, &parts).await?,
         },
-        None => read(gateway, &reading(gateway, who)?, &parts).await?,
+        None => match hash {
+            Some(name) => assets::view(gateway, who, &name, &parts).await?,
+            None => read(gateway, &reading(gateway, who)?, &parts).await?,
+        },
     };
     answer.headers_mut().insert(CACHE_CONTROL, NEVER_KEPT);
     Ok(answer)

@@ -43,6 +43,7 @@ impl Gateway {
         key: NameKey,
         seen: Seen,
     ) -> Bytes {
+        self.learn_told(backend, makers, &text, seen);
         let told = names::told_in(&text, key);
         if told.is_empty() {
             return text;
@@ -103,7 +104,7 @@ impl Gateway {
         self.files.lock().expect("never poisoned: no panic while held")
     }
 
-    fn learn_in(
+    pub(super) fn learn_in(
         &self,
         files: &mut MutexGuard<'_, Files>,
         at: &Located,
@@ -139,7 +140,7 @@ impl Gateway {
         Some(FileRecord::new(backend, holder, unix_millis()))
     }
 
-    fn shown(&self, files: &Files, at: &Located) -> Shown {
+    pub(super) fn shown(&self, files: &Files, at: &Located) -> Shown {
         match self.config.files.tag {
             FileTags::Never => Shown::Plain,
             FileTags::Ambiguous if looks_tagged(at.file.subfolder()) => Shown::WithBackend,

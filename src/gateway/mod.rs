@@ -1,9 +1,11 @@
 //! What all rooms share: the fleet, the clients, the ledger, the counters.
 
+pub mod assets;
 pub mod files;
 mod operator;
 mod prompts;
 mod restart;
+pub mod users;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -27,11 +29,13 @@ use crate::front::unknowns::Unknowns;
 use crate::journal::Journal;
 use crate::metrics::Metrics;
 use crate::net::{Network, now};
+use crate::routing::assets::Assets;
 use crate::routing::decision::Decision;
 use crate::routing::files::Files;
 use crate::routing::ids::BackendId;
 use crate::routing::ledger::Ledger;
 use crate::tasks::Tasks;
+use users::Users;
 
 /// The features that every link gets; told to sockets until a backend has said its own.
 const FEATURES_AT_LEAST: &str =
@@ -74,6 +78,9 @@ pub struct Gateway {
     leaving: AtomicBool,
     ledger: Mutex<Ledger>,
     files: Mutex<Files>,
+    assets: Mutex<Assets>,
+    /// Who is known to each server that tells users apart.
+    pub users: Users,
     reconcile: Notify,
     trim: Notify,
     /// How many prompts may be looked for again at one time, after they were answered as absent.
@@ -116,6 +123,8 @@ impl Gateway {
             open: AtomicBool::new(false),
             leaving: AtomicBool::new(false),
             files: Mutex::new(Files::new(config.files.ledger, config.files.ledger_age)),
+            assets: Mutex::new(Assets::new(config.files.assets, config.files.ledger_age)),
+            users: Users::default(),
             copying: Semaphore::new(COPIES_MAX),
             reconcile: Notify::new(),
             trim: Notify::new(),

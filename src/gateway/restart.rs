@@ -23,9 +23,10 @@ impl Gateway {
         let (clients, prompts) = (saved.clients.len(), saved.prompts.len());
         let names = saved.files.len();
         let started = now();
-        let Restored { clients: restored, ledger, files, forgotten } =
+        let Restored { clients: restored, ledger, files, assets, forgotten } =
             restore(saved, self.terms(&urls(self)));
         self.restore_files(files);
+        self.restore_assets(assets);
         {
             let mut known = self.ledger();
             for entry in ledger {

@@ -22,7 +22,7 @@ use redb::{
 use super::record::{BadRecord, Batch, FileKey, Saved, decode, encode};
 use super::{Home, JournalError};
 use crate::net::Boxed;
-use crate::routing::ids::{ClientId, PromptId};
+use crate::routing::ids::{AssetId, ClientId, PromptId};
 
 /// The name of the file in the state directory.
 pub const FILE: &str = "journal.redb";
@@ -38,6 +38,7 @@ const CLIENTS: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("cli
 const PROMPTS: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("prompts");
 const STATES: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("states");
 const FILES: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("files");
+const ASSETS: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("assets");
 
 /// The journal's file. One process has it at a time.
 #[derive(Debug)]
@@ -180,6 +181,14 @@ fn read_all(database: &Database, path: &Path) -> Result<Saved, JournalError> {
                 saved.files.push((file, decode(key.value(), value.value())?));
             }
         }
+        if let Some(table) = table(transaction.open_table(ASSETS))? {
+            for entry in table.iter().map_err(redb::Error::from)? {
+                let (key, value) = entry.map_err(redb::Error::from)?;
+                let id = AssetId::parse(key.value());
+                let id = id.ok_or_else(|| ReadError::Key(key.value().to_owned()))?;
+                saved.assets.push((id, decode(key.value(), value.value())?));
+            }
+        }
         if let Some(table) = table(transaction.open_table(STATES))? {
             for entry in table.iter().map_err(redb::Error::from)? {
                 let (key, value) = entry.map_err(redb::Error::from)?;
@@ -264,6 +273,14 @@ fn write(database: &Database, batch: &Batch, path: &Path) -> Result<(), JournalE
                 match record {
                     Some(record) => drop(files.insert(key.as_str(), &*encode(record))?),
                     None => drop(files.remove(key.as_str())?),
+                }
+            }
+            let mut assets = transaction.open_table(ASSETS)?;
+            for (id, record) in &batch.assets {
+                let key = id.to_string();
+                match record {
+                    Some(record) => drop(assets.insert(key.as_str(), &*encode(record))?),
+                    None => drop(assets.remove(key.as_str())?),
                 }
             }
         }

@@ -34,10 +34,12 @@ use tokio::time::timeout;
 use tracing::{error, info};
 
 use crate::net::{Boxed, sleep};
-use crate::routing::ids::{ClientId, PromptId};
+use crate::routing::ids::{AssetId, ClientId, PromptId};
 use crate::tasks::Tasks;
 use crate::watched::Watched;
-use record::{Batch, BindingRecord, FileKey, FileRecord, PromptRecord, Saved, StateRecord};
+use record::{
+    AssetRecord, Batch, BindingRecord, FileKey, FileRecord, PromptRecord, Saved, StateRecord,
+};
 
 /// How long a commit is awaited. A disk that takes longer counts as failing.
 pub const COMMIT_WITHIN: Duration = Duration::from_secs(5);
@@ -173,6 +175,11 @@ impl Journal {
     /// What an operator said of the backend of this URL; `None` if it is of no use any more.
     pub fn note_state(&self, url: Arc<str>, record: Option<StateRecord>) {
         self.note(|batch| drop(batch.states.insert(url, record)));
+    }
+
+    /// An asset as it is known now; `None` if it is forgotten.
+    pub fn note_asset(&self, id: AssetId, record: Option<AssetRecord>) {
+        self.note(|batch| drop(batch.assets.insert(id, record)));
     }
 
     /// Waits until everything that was noted before this call is durable.

@@ -12,8 +12,9 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::fleet::word::Word;
+use crate::routing::assets::{Asset, Kind};
 use crate::routing::files::{Holder, Maker, Place};
-use crate::routing::ids::{ClientId, FileRef, Folder, PromptId};
+use crate::routing::ids::{AssetId, ClientId, ContentHash, FileRef, Folder, PromptId};
 use crate::routing::pending::End;
 use crate::routing::place::AdminState;
 
@@ -118,6 +119,79 @@ pub struct FileRecord {
     makers: Vec<MakerRecord>,
 }
 
+/// One backend's asset.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct AssetRecord {
+    v: u32,
+    pub backend: Arc<str>,
+    pub url: Arc<str>,
+    /// When it was learned of; its place among all of them.
+    pub at: u64,
+    pub order: u64,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    makers: Vec<MakerRecord>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    user: Option<Arc<str>>,
+    /// Folder and path.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    file: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    hash: Option<String>,
+    /// It was copied there for a prompt.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    copy: bool,
+}
+
+impl AssetRecord {
+    /// `backend` is its name and its URL.
+    #[must_use]
+    pub fn new((backend, url): (Arc<str>, Arc<str>), asset: &Asset, at: u64) -> Self {
+        let file = |file: &FileRef| format!("{}/{}", file.folder.as_str(), file.path());
+        Self {
+            v: VERSION,
+            backend,
+            url,
+            at,
+            order: asset.order,
+            makers: makers_of(&asset.makers),
+            user: asset.user.clone(),
+            file: asset.file.as_ref().map(file),
+            hash: asset.hash.map(|hash| hash.to_string()),
+            copy: asset.kind == Kind::Copy,
+        }
+    }
+
+    /// The asset that it is of, at `place`.
+    #[must_use]
+    pub fn asset(self, place: Place) -> Asset {
+        let file = self.file.as_deref().and_then(|text| text.split_once('/'));
+        Asset {
+            place,
+            makers: made_by(self.makers).collect(),
+            user: self.user,
+            file: file.and_then(|(folder, path)| FileRef::of_path(Folder::parse(folder)?, path)),
+            hash: self.hash.as_deref().and_then(ContentHash::parse),
+            kind: if self.copy { Kind::Copy } else { Kind::Original },
+            order: self.order,
+        }
+    }
+}
+
+fn makers_of(makers: &[Maker]) -> Vec<MakerRecord> {
+    let record = |maker: &Maker| match maker {
+        Maker::Client(client) => MakerRecord::Client(client.to_string()),
+        Maker::Address(address) => MakerRecord::Address(*address),
+    };
+    makers.iter().map(record).collect()
+}
+
+fn made_by(records: Vec<MakerRecord>) -> impl Iterator<Item = Maker> {
+    records.into_iter().filter_map(|maker| match maker {
+        MakerRecord::Client(client) => ClientId::parse(&client).ok().map(Maker::Client),
+        MakerRecord::Address(address) => Some(Maker::Address(address)),
+    })
+}
+
 /// Who made a file.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -129,22 +203,15 @@ enum MakerRecord {
 impl FileRecord {
     #[must_use]
     pub fn new(backend: Arc<str>, holder: &Holder, at: u64) -> Self {
-        let makers = holder.makers.iter().map(|maker| match maker {
-            Maker::Client(client) => MakerRecord::Client(client.to_string()),
-            Maker::Address(address) => MakerRecord::Address(*address),
-        });
-        Self { v: VERSION, backend, at, order: holder.order, makers: makers.collect() }
+        let makers = makers_of(&holder.makers);
+        Self { v: VERSION, backend, at, order: holder.order, makers }
     }
 
     /// The holder that it is of, at `place`.
     #[must_use]
     pub fn holder(self, place: Place) -> Holder {
-        let makers = self.makers.into_iter().filter_map(|maker| match maker {
-            MakerRecord::Client(client) => ClientId::parse(&client).ok().map(Maker::Client),
-            MakerRecord::Address(address) => Some(Maker::Address(address)),
-        });
         let mut holder = Holder::new(place, self.order);
-        holder.makers.extend(makers);
+        holder.makers.extend(made_by(self.makers));
         holder
     }
 }
@@ -230,6 +297,7 @@ pub struct Batch {
     pub clients: HashMap<ClientId, Option<BindingRecord>>,
     pub prompts: HashMap<PromptId, Option<PromptRecord>>,
     pub files: HashMap<FileKey, Option<FileRecord>>,
+    pub assets: HashMap<AssetId, Option<AssetRecord>>,
     /// By the URL of the backend.
     pub states: HashMap<Arc<str>, Option<StateRecord>>,
 }
@@ -242,7 +310,8 @@ impl Batch {
 
     #[must_use]
     pub fn len(&self) -> usize {
-        self.clients.len() + self.prompts.len() + self.files.len() + self.states.len()
+        let named = self.clients.len() + self.prompts.len() + self.files.len();
+        named + self.assets.len() + self.states.len()
     }
 
     /// Takes an earlier batch that was not committed: what was noted since goes over it.
@@ -256,6 +325,9 @@ impl Batch {
         for (file, record) in &earlier.files {
             self.files.entry(file.clone()).or_insert_with(|| record.clone());
         }
+        for (id, record) in &earlier.assets {
+            self.assets.entry(*id).or_insert_with(|| record.clone());
+        }
         for (url, record) in &earlier.states {
             self.states.entry(Arc::clone(url)).or_insert_with(|| record.clone());
         }
@@ -268,6 +340,7 @@ pub struct Saved {
     pub clients: Vec<(ClientId, BindingRecord)>,
     pub prompts: Vec<(PromptId, PromptRecord)>,
     pub files: Vec<(FileKey, FileRecord)>,
+    pub assets: Vec<(AssetId, AssetRecord)>,
     pub states: Vec<(Arc<str>, StateRecord)>,
 }
 
@@ -284,6 +357,9 @@ impl Saved {
         self.clients.extend(clients);
         self.prompts.extend(prompts);
         self.files.extend(files);
+        self.assets.retain(|(id, _)| !batch.assets.contains_key(id));
+        let assets = batch.assets.iter().filter_map(|(id, it)| Some((*id, it.clone()?)));
+        self.assets.extend(assets);
         self.states.retain(|(url, _)| !batch.states.contains_key(url));
         let states = batch.states.iter().filter_map(|(key, it)| Some((key.clone(), it.clone()?)));
         self.states.extend(states);
@@ -365,6 +441,27 @@ mod tests {
         let newer = br#"{"v":1,"backend":"a","state":"asleep","by":"ada","at":5}"#;
         let read: StateRecord = decode("h:1", newer).unwrap();
         assert_eq!(read.word().state, AdminState::Draining);
+    }
+
+    #[test]
+    fn an_asset_is_read_as_it_was_written() {
+        let place = Place::Gone("h:1".into());
+        let mut asset = Asset {
+            place: place.clone(),
+            makers: smallvec::smallvec![Maker::Client(ClientId::parse("ada").unwrap())],
+            user: Some("bob_1".into()),
+            file: FileRef::of_path(Folder::Output, "x/y z.png"),
+            hash: ContentHash::parse(&format!("blake3:{}", "0a".repeat(32))),
+            kind: Kind::Copy,
+            order: 7,
+        };
+        for _ in 0..2 {
+            let record = AssetRecord::new(("a".into(), "h:1".into()), &asset, 5);
+            let read: AssetRecord = decode("a", &encode(&record)).unwrap();
+            assert_eq!(read, record);
+            assert_eq!(read.asset(place.clone()), asset);
+            asset = Asset { user: None, file: None, hash: None, kind: Kind::Original, ..asset };
+        }
     }
 
     #[test]

@@ -16,10 +16,13 @@ use std::time::{Duration, Instant};
 
 use indexmap::IndexMap;
 
-use super::record::{BindingRecord, EndRecord, FileKey, FileRecord, PromptRecord, Saved};
+use super::record::{
+    AssetRecord, BindingRecord, EndRecord, FileKey, FileRecord, PromptRecord, Saved,
+};
+use crate::routing::assets::Asset;
 use crate::routing::client::Restored as RestoredBinding;
 use crate::routing::files::{Holder, Place};
-use crate::routing::ids::{BackendId, ClientId, FileRef, PromptId};
+use crate::routing::ids::{AssetId, BackendId, ClientId, FileRef, PromptId};
 use crate::routing::ledger::Entry;
 use crate::routing::pending::{End, Loss, Pending};
 
@@ -48,6 +51,8 @@ pub struct Restored {
     pub ledger: Vec<Entry>,
     /// In their order; each with when it was learned of.
     pub files: Vec<(FileRef, Holder, Instant)>,
+    /// In their order; each with when it was learned of.
+    pub assets: Vec<(AssetId, Asset, Instant)>,
     /// Clients whose records are of no use any more.
     pub forgotten: Vec<ClientId>,
 }
@@ -84,7 +89,8 @@ pub struct Untold {
 /// Makes of the records what the gateway works with.
 #[must_use]
 pub fn restore(saved: Saved, terms: Terms<'_>) -> Restored {
-    let mut restored = Restored { files: files(saved.files, terms), ..Restored::default() };
+    let (files, assets) = (files(saved.files, terms), assets(saved.assets, terms));
+    let mut restored = Restored { files, assets, ..Restored::default() };
     let mut prompts = saved.prompts;
     prompts.sort_by_key(|(_, record)| match &record.ended {
         Some(end) => (0, end.at, record.order),
@@ -129,6 +135,21 @@ fn files(
         let place = backend.map_or(Place::Gone(key.url), Place::Backend);
         let learned = terms.at(record.at);
         (key.file, record.holder(place), learned)
+    });
+    restored.collect()
+}
+
+/// The asset of a server that is not configured any more is nobody else's.
+fn assets(
+    mut saved: Vec<(AssetId, AssetRecord)>,
+    terms: Terms<'_>,
+) -> Vec<(AssetId, Asset, Instant)> {
+    saved.sort_by_key(|(_, record)| record.order);
+    let restored = saved.into_iter().map(|(id, record)| {
+        let backend = terms.backends.get(&record.url).copied();
+        let place = backend.map_or_else(|| Place::Gone(record.url.clone()), Place::Backend);
+        let learned = terms.at(record.at);
+        (id, record.asset(place), learned)
     });
     restored.collect()
 }

@@ -212,6 +212,70 @@ pub struct Located {
     pub file: FileRef,
 }
 
+/// The id of an asset: a UUID. It names one asset of one server.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct AssetId(u128);
+
+impl AssetId {
+    /// `None` unless it is a UUID with its four hyphens, as the routes want it.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        const HYPHENS: [usize; 4] = [8, 13, 18, 23];
+        let is_one = |(at, byte): (usize, u8)| match byte {
+            b'-' => HYPHENS.contains(&at),
+            digit => digit.is_ascii_hexdigit() && !HYPHENS.contains(&at),
+        };
+        if text.len() != 36 || !text.bytes().enumerate().all(is_one) {
+            return None;
+        }
+        u128::from_str_radix(&text.replace('-', ""), 16).ok().map(Self)
+    }
+}
+
+impl fmt::Display for AssetId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let hex = format!("{:032x}", self.0);
+        let parts = [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]];
+        f.write_str(&parts.join("-"))
+    }
+}
+
+/// The hash of a file's bytes, as ComfyUI names it: `blake3:` and 64 digits.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct ContentHash([u8; 32]);
+
+/// What begins a name that is a hash.
+const BLAKE3: &str = "blake3:";
+
+impl ContentHash {
+    /// As `validate_blake3_hash` reads it.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let text = text.trim();
+        let algorithm = text.get(..BLAKE3.len())?;
+        let digits = text.get(BLAKE3.len()..)?;
+        if !algorithm.eq_ignore_ascii_case(BLAKE3) || digits.len() != 64 || !digits.is_ascii() {
+            return None;
+        }
+        let mut bytes = [0; 32];
+        for (at, byte) in bytes.iter_mut().enumerate() {
+            let digits = digits.get(2 * at..2 * at + 2)?;
+            if !digits.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+                return None;
+            }
+            *byte = u8::from_str_radix(digits, 16).ok()?;
+        }
+        Some(Self(bytes))
+    }
+}
+
+impl fmt::Display for ContentHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(BLAKE3)?;
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::{any, prop_assert_eq, proptest};
@@ -224,6 +288,25 @@ mod tests {
         assert_eq!(ClientId::parse("a\nb"), Err(BadClientId::Control { index: 1 }));
         assert_eq!(ClientId::parse(""), Err(BadClientId::Empty));
         assert_eq!(ClientId::parse(&"x".repeat(257)), Err(BadClientId::TooLong { len: 257 }));
+    }
+
+    #[test]
+    fn an_asset_is_named_by_a_uuid_and_its_bytes_by_their_hash() {
+        let text = "0f8fad5b-d9cb-469f-a165-70867728950e";
+        let id = AssetId::parse(text).unwrap();
+        assert_eq!(id.to_string(), text);
+        assert_eq!(AssetId::parse(&text.to_uppercase()), Some(id));
+        for junk in ["", &text.replace('-', ""), &text[1..], &text.replace('f', "g")] {
+            assert_eq!(AssetId::parse(junk), None, "{junk}");
+        }
+        let text = format!("blake3:{}", "0a".repeat(32));
+        let hash = ContentHash::parse(&text).unwrap();
+        assert_eq!(hash.to_string(), text);
+        assert_eq!(ContentHash::parse(&format!(" {} ", text.to_uppercase())), Some(hash));
+        let odd = format!("blake3:{}", "é".repeat(32));
+        for junk in ["", "blake3:", "blake3:0a", &text.replace("0a", "0g"), &text[1..], &odd] {
+            assert_eq!(ContentHash::parse(junk), None, "{junk}");
+        }
     }
 
     #[test]

@@ -11,8 +11,10 @@
 //! - [`health`]: probe results → up or down
 //! - [`ledger`]: who made which prompt, and where
 //! - [`files`]: which backend made the file of a name
+//! - [`assets`]: which backend has an asset, and whose it is
 
 pub mod allowance;
+pub mod assets;
 pub mod client;
 pub mod decision;
 pub mod files;

@@ -9,13 +9,13 @@ use http::header::{
     IF_NONE_MATCH, RANGE,
 };
 use http::{HeaderMap, HeaderValue, Response};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::body::SimBody;
 use super::http::{bare, bytes, json_answer};
 use super::prompts::trouble;
-use super::state::FileKind;
-use super::{Shared, pictures};
+use super::state::{FileKind, Server};
+use super::{Shared, assets, pictures};
 use crate::comfy::query::parameter;
 
 /// The fields of an upload's form.
@@ -63,18 +63,35 @@ pub(super) async fn upload(
     for count in 1_u32.. {
         match server.files.get(kind, &at(&free)) {
             Some(known) if !form.overwrites && known.bytes == picture => {
-                return stored(&free, &form.subfolder, kind);
+                let told = told(shared, &mut server, (kind, &at(&free)), &form.subfolder);
+                return json_answer(200, &told);
             }
             Some(_) if !form.overwrites => free = format!("{stem} ({count}){suffix}"),
             Some(_) | None => break,
         }
     }
     server.files.put(kind, &at(&free), picture);
-    stored(&free, &form.subfolder, kind)
+    json_answer(200, &told(shared, &mut server, (kind, &at(&free)), &form.subfolder))
+}
+
+/// What is told of a file that was uploaded: its name, and its asset.
+fn told(
+    shared: &Shared,
+    server: &mut Server,
+    (kind, path): (FileKind, &str),
+    subfolder: &str,
+) -> Value {
+    let name = path.rsplit('/').next().unwrap_or(path);
+    let mut told = json!({ "name": name, "subfolder": subfolder, "type": kind.as_str() });
+    if shared.options.assets {
+        let tag = if kind == FileKind::Temp { "input" } else { kind.as_str() };
+        told["asset"] = assets::register(server, kind, path, &[tag, "uploaded"]);
+    }
+    told
 }
 
 fn has_original(files: &super::state::Files, original: &str) -> bool {
-    let original: serde_json::Value = serde_json::from_str(original).unwrap_or_default();
+    let original: Value = serde_json::from_str(original).unwrap_or_default();
     let text = |key: &str| original[key].as_str().unwrap_or_default();
     let kind = FileKind::parse(text("type")).unwrap_or(FileKind::Output);
     let name = text("filename");
@@ -115,6 +132,12 @@ async fn read_form(headers: &HeaderMap, body: Bytes) -> Option<Form> {
 /// `GET /view` (`server.py:473`).
 pub(super) fn view(shared: &Shared, query: &str, headers: &HeaderMap) -> Response<SimBody> {
     let Some(named) = parameter(query, "filename") else { return bare(404) };
+    if named.starts_with("blake3:") && shared.release.is_of_2026() {
+        return match assets::of_hash(shared, &named, headers) {
+            Ok((bytes, name)) => serve_file(bytes, &name, &format!("\"{named}\""), headers),
+            Err(refused) => refused,
+        };
+    }
     let (named, tag) = split_tag(&named);
     if named.starts_with('/') || named.contains("..") {
         return bare(400);

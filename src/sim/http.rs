@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use super::body::SimBody;
 use super::python_json::dumps;
 use super::state::{FileKind, Seen};
-use super::{Faults, Hang, Shared, controls, files, nodes, prompts, sockets, users};
+use super::{Faults, Hang, Shared, assets, controls, files, nodes, prompts, sockets, users};
 use crate::net::{Portion, Stream, Wire, sleep};
 
 /// `--max-upload-size`, which holds for JSON as well.
@@ -125,6 +125,9 @@ async fn route(
     }
     let bare_path = without_api(path);
     let query = request.uri().query().unwrap_or("").to_owned();
+    if assets::are_meant(shared, request.method(), path) {
+        return assets::answer(shared, path, request).await;
+    }
     Some(match *request.method() {
         Method::OPTIONS => bare(200),
         Method::GET | Method::HEAD if bare_path == "/ws" => sockets::upgrade(shared, &mut request),
@@ -171,7 +174,12 @@ fn get(
 }
 
 fn object_info(shared: &Shared, bare_path: &str, headers: &HeaderMap) -> Response<SimBody> {
-    let server = shared.server();
+    let mut server = shared.server();
+    if shared.options.assets {
+        // Each one starts a scan (`server.py:802`).
+        let super::state::Server { assets, files, .. } = &mut *server;
+        assets.scan(files);
+    }
     match bare_path.strip_prefix("/object_info") {
         Some("") => json_answer(200, &nodes::object_info(&shared.release, None, &server.files)),
         Some(class) => {
@@ -388,7 +396,7 @@ pub(super) fn bytes(
     response
 }
 
-fn not_allowed() -> Response<SimBody> {
+pub(super) fn not_allowed() -> Response<SimBody> {
     let mut response = text(405, "405: Method Not Allowed");
     response.headers_mut().insert(http::header::ALLOW, HeaderValue::from_static("GET,HEAD"));
     response

@@ -4,6 +4,7 @@
 //! its bugs included, for a small set of nodes: `tests/it/recordings.rs` holds it against
 //! recordings of real ones. Pictures are real; models are not needed.
 
+mod assets;
 mod body;
 mod controls;
 mod events;

@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
-use super::Shared;
 use super::nodes::{Plan, plan};
 use super::perform::Given;
 use super::pictures::Batch;
 use super::state::Item;
+use super::{Shared, assets};
 use crate::net::unix_millis;
 
 /// How a prompt ended.
@@ -119,8 +119,9 @@ impl<'a> Run<'a> {
         self.perform(id, &node).await
     }
 
-    fn done(&mut self, id: &str, made: Made, shown: Option<Value>) {
-        if let Some(shown) = &shown {
+    fn done(&mut self, id: &str, made: Made, mut shown: Option<Value>) {
+        if let Some(shown) = &mut shown {
+            assets::enrich(self.shared, shown);
             self.say("executed", json!({ "node": id, "display_node": id, "output": shown }));
             self.outputs.insert(id.to_owned(), shown.clone());
         }

@@ -7,6 +7,7 @@ use indexmap::IndexMap;
 use serde_json::{Map, Value, json};
 use tokio::sync::mpsc;
 
+use super::assets::Database;
 use super::run::Made;
 use super::users::Users;
 use crate::ws::Frame;
@@ -162,6 +163,12 @@ impl Files {
         self.files.insert((kind, path.to_owned()), file);
     }
 
+    /// Paths and sizes of all files of a folder.
+    pub(super) fn all(&self, kind: FileKind) -> Vec<(String, usize)> {
+        let files = self.files.iter().filter(|((folder, _), _)| *folder == kind);
+        files.map(|((_, path), file)| (path.clone(), file.bytes.len())).collect()
+    }
+
     /// Names at the top of a folder, sorted.
     pub(super) fn names(&self, kind: FileKind) -> Vec<&str> {
         let top = |(folder, path): &&(FileKind, String)| *folder == kind && !path.contains('/');
@@ -246,6 +253,7 @@ pub(super) struct Server {
     pub memory: Memory,
     pub files: Files,
     pub users: Users,
+    pub assets: Database,
     pub ledger: Ledger,
     pub seen: VecDeque<Seen>,
 }

@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
-use super::Shared;
 use super::events::timed;
 use super::fatal;
 use super::run::{Outcome, Run};
 use super::state::Item;
+use super::{Shared, assets};
 use crate::net::sleep;
 
 /// What becomes of the worker after a prompt.
@@ -76,6 +76,7 @@ async fn run(shared: &Arc<Shared>, item: &Item) -> Thread {
         if name == "execution_interrupted" {
             server.ledger.interrupted.push(item.id.clone());
         }
+        assets::ended(shared, &mut server, &item.id, run.outputs.values());
     }
     shared.say_status();
     if item.client().is_some() && !shared.faults().no_last_word {

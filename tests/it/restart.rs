@@ -44,9 +44,13 @@ struct Life {
 
 impl Mortal {
     async fn new(backends: usize) -> Self {
+        Self::over(["a", "b", "c"].into_iter().take(backends).map(Options::named)).await
+    }
+
+    async fn over(options: impl IntoIterator<Item = Options>) -> Self {
         let mut sims = Vec::new();
-        for name in ["a", "b", "c"].into_iter().take(backends) {
-            sims.push(Sim::start(network(), Options::named(name)).await.unwrap());
+        for options in options {
+            sims.push(Sim::start(network(), options).await.unwrap());
         }
         let mut mortal = Self { sims, folder: tempfile::tempdir().unwrap(), life: None };
         mortal.start().await;
@@ -296,6 +300,26 @@ async fn a_reservation_and_the_ledger_survive_a_crash() {
     let body = json!({ "client_id": "eve", "prompt_id": prompt, "prompt": quick(1) }).to_string();
     let taken = send(world.front(), http::Method::POST, "/prompt", &[], &body).await;
     assert_eq!(taken.header("mooring-error"), "prompt_id_known", "an id is never used twice");
+}
+
+#[tokio::test]
+async fn whose_an_asset_is_survives_a_crash() {
+    let mut world =
+        Mortal::over(["a", "b"].map(|name| Options { assets: true, ..Options::named(name) })).await;
+    let form = "--x\r\nContent-Disposition: form-data; name=\"tags\"\r\n\r\ninput\r\n--x\r\n\
+                Content-Disposition: form-data; name=\"file\"; filename=\"p.png\"\r\n\r\n\
+                abc\r\n--x--\r\n";
+    let kind = [("content-type", "multipart/form-data; boundary=x")];
+    let path = "/api/assets?clientId=ada";
+    let uploaded = send(world.front(), http::Method::POST, path, &kind, form).await;
+    assert_eq!(uploaded.status, 201, "{}", uploaded.text());
+    let id = uploaded.json()["id"].as_str().unwrap().to_owned();
+    world.restart().await;
+    let own = world.get(&format!("/api/assets/{id}?clientId=ada")).await;
+    assert_eq!((own.status, own.backend()), (200, uploaded.backend()));
+    assert_eq!(world.get(&format!("/api/assets/{id}?clientId=bob")).await.status, 404);
+    let list = world.get("/api/assets?clientId=bob").await.json();
+    assert_eq!(list["total"], 0, "{list}");
 }
 
 #[tokio::test]

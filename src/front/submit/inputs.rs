@@ -36,7 +36,7 @@ impl Inputs {
     /// address.
     #[must_use]
     pub(super) fn of(gateway: &Gateway, body: &[u8], askers: &[Maker]) -> Self {
-        if gateway.files().is_empty() {
+        if gateway.files().is_empty() && gateway.assets().is_empty() {
             return Self { mentions: Vec::new() };
         }
         Self { mentions: files::mentions(body, |spelled| known(gateway, spelled, askers)) }
@@ -91,7 +91,7 @@ impl Inputs {
         let there = try_join_all(needed.into_iter().map(bring)).await?;
         let renamed = self.mentions.iter().filter_map(|mention| {
             let (_, file) = there.iter().find(|(original, _)| mention.known.is(original))?;
-            Some((mention.at.clone(), mention.renamed(file.path())))
+            Some((mention.at.clone(), mention.renamed(file)))
         });
         let parts: Vec<_> = renamed.collect();
         Ok(files::with_renamed(body, &parts))
@@ -110,6 +110,10 @@ impl Inputs {
         let mut is_news = false;
         for name in lacks.files.iter().chain(&lacks.values) {
             let Some(spelled) = files::spelled(name) else { continue };
+            if spelled.is_hash() {
+                // No file has that name, and none must get it.
+                continue;
+            }
             let Some(file) = FileRef::of_path(spelled.folder, &spelled.path) else { continue };
             is_news |= self.forget_copies(gateway, target, &file);
             let is_unknown = known(gateway, &spelled, askers).is_none();
@@ -171,6 +175,9 @@ impl Input {
 }
 
 fn known(gateway: &Gateway, spelled: &Spelled<'_>, askers: &[Maker]) -> Option<Input> {
+    if spelled.is_hash() {
+        return gateway.file_of_hash(spelled.hash?).map(Input::At);
+    }
     match gateway.meaning(spelled.folder, &spelled.path, spelled.backend, askers) {
         Meaning::At(at) => Some(Input::At(at)),
         Meaning::Gone(url) => {

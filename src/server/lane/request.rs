@@ -173,7 +173,9 @@ fn sort<'a>(request: &httparse::Request<'_, 'a>, bytes: usize) -> Parsed<'a> {
     let is_head = method == "HEAD";
     let is_read = is_head || method == "GET";
     said.is_special |= said.wants_page && browser(&marks).is_none();
-    if said.is_special || said.is_reframed || !is_read || !is_only_passed_on(target, path, query) {
+    let method_read = if is_head { Method::HEAD } else { Method::GET };
+    let is_plain = is_read && is_only_passed_on(&method_read, target, (path, query));
+    if said.is_special || said.is_reframed || !is_plain {
         let comes_back = !said.is_reframed && !said.closes && method != "CONNECT";
         // One that no message can have is for hyper to refuse.
         let length = (bytes as u64).checked_add(said.length.unwrap_or(0));
@@ -183,7 +185,7 @@ fn sort<'a>(request: &httparse::Request<'_, 'a>, bytes: usize) -> Parsed<'a> {
 }
 
 /// True for routes of which Mooring knows nothing but whose they are.
-fn is_only_passed_on(target: &str, path: &str, query: &str) -> bool {
+fn is_only_passed_on(method: &Method, target: &str, (path, query): (&str, &str)) -> bool {
     // In origin form, and of characters that every reader takes as they are.
     let is_clear =
         |byte: u8| byte.is_ascii_alphanumeric() || b"-._~/%?&=+:,;@!$'()*".contains(&byte);
@@ -191,7 +193,7 @@ fn is_only_passed_on(target: &str, path: &str, query: &str) -> bool {
         && target.bytes().all(is_clear)
         // It may name a file, and with it where it lies.
         && !query.contains("filename")
-        && classify(&Method::GET, path) == Endpoint::Other
+        && classify(method, path) == Endpoint::Other
 }
 
 impl Plain<'_> {

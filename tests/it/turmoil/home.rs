@@ -8,11 +8,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use mooring::journal::record::{
-    Batch, BindingRecord, FileKey, FileRecord, PromptRecord, Saved, StateRecord,
+    AssetRecord, Batch, BindingRecord, FileKey, FileRecord, PromptRecord, Saved, StateRecord,
 };
 use mooring::journal::{Home, JournalError};
 use mooring::net::{Boxed, sleep};
-use mooring::routing::ids::{ClientId, PromptId};
+use mooring::routing::ids::{AssetId, ClientId, PromptId};
 
 use super::network::Power;
 
@@ -32,6 +32,7 @@ struct Records {
     prompts: BTreeMap<PromptId, PromptRecord>,
     files: BTreeMap<String, (FileKey, FileRecord)>,
     states: BTreeMap<Arc<str>, StateRecord>,
+    assets: BTreeMap<AssetId, AssetRecord>,
     commits: usize,
 }
 
@@ -49,7 +50,8 @@ impl Home for Survivor {
         let prompts = records.prompts.iter().map(|(id, it)| (id.clone(), it.clone())).collect();
         let files = records.files.values().cloned().collect();
         let states = records.states.iter().map(|(url, it)| (url.clone(), it.clone())).collect();
-        Ok(Saved { clients, prompts, files, states })
+        let assets = records.assets.iter().map(|(id, it)| (*id, it.clone())).collect();
+        Ok(Saved { clients, prompts, files, assets, states })
     }
 
     fn commit(&mut self, batch: Arc<Batch>) -> Boxed<'_, Result<(), JournalError>> {
@@ -64,6 +66,9 @@ impl Home for Survivor {
             }
             for (id, record) in &batch.prompts {
                 put(&mut records.prompts, id, record.as_ref());
+            }
+            for (id, record) in &batch.assets {
+                put(&mut records.assets, id, record.as_ref());
             }
             for (url, record) in &batch.states {
                 put(&mut records.states, url, record.as_ref());

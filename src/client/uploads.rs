@@ -1,0 +1,62 @@
+//! Uploads on their way to a backend, and the backend that they reserve (promise B3).
+
+use std::num::NonZeroU32;
+use std::time::Instant;
+
+use smallvec::SmallVec;
+
+use super::{Client, Gone};
+use crate::gateway::Gateway;
+use crate::net::now;
+use crate::routing::client as core;
+use crate::routing::decision::{Decision, Refusal};
+use crate::routing::ids::BackendId;
+use crate::routing::place::{BackendView, FleetNow};
+
+impl Client {
+    /// An upload begins. Whoever began it ends it with [`Client::upload_ended`].
+    ///
+    /// # Errors
+    /// As for [`Client::contact`].
+    pub fn upload_began(&self, gateway: &Gateway) -> Result<Result<Decision, Refusal>, Gone> {
+        self.route(gateway, core::Client::upload_began)
+    }
+
+    /// The same for one that not every backend takes: new work is placed on those that do. A client
+    /// that is held stays where it is.
+    ///
+    /// # Errors
+    /// As for [`Client::contact`].
+    pub fn upload_began_among(
+        &self,
+        gateway: &Gateway,
+        takes_it: &dyn Fn(BackendId) -> bool,
+    ) -> Result<Result<Decision, Refusal>, Gone> {
+        self.route(gateway, |core, fleet, now| {
+            let full = |view: &BackendView| {
+                let (load, max_pending) = (u32::MAX, Some(NonZeroU32::MIN));
+                BackendView { load, max_pending, ..*view }
+            };
+            let seen = |view: &BackendView| if takes_it(view.id) { *view } else { full(view) };
+            let views: SmallVec<[BackendView; 8]> = fleet.backends.iter().map(seen).collect();
+            core.upload_began(FleetNow { backends: &views, ..fleet }, now)
+        })
+    }
+
+    /// The upload is over; one that arrived reserves its backend.
+    pub fn upload_ended(&self, gateway: &Gateway, began: Decision, has_arrived: bool) {
+        let reservation = has_arrived.then_some(gateway.config.affinity.reservation);
+        let mut state = self.state();
+        state.core.upload_ended(began, reservation, now());
+        state.note(self, gateway);
+    }
+
+    /// An upload without a name waits on `backend` for this client's first prompt.
+    pub fn reserve(&self, gateway: &Gateway, backend: BackendId, until: Instant) {
+        let mut state = self.state();
+        if !state.is_gone && state.core.reserve(backend, until, now()) {
+            state.note(self, gateway);
+            gateway.fleet.get(backend).client_came();
+        }
+    }
+}

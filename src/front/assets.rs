@@ -1,0 +1,197 @@
+//! Assets: `/api/assets…` and `/api/tags`, over all servers that keep some (promise R11).
+//!
+//! An id goes to the backend that has it; lists and tags are those of several backends as one,
+//! with what is the asker's and what is nobody's; a hash is looked for everywhere. What is
+//! another's does not exist for him. Nothing is asked of a server that does not know its user
+//! ([`servers`]).
+//!
+//! - [`servers`]: which backends can be asked
+//! - [`lists`]: assets and tags of several backends as one
+//! - [`one`]: what names one asset
+//! - [`hashes`]: what names bytes
+//! - [`upload`]: new ones
+
+mod hashes;
+mod lists;
+mod one;
+mod servers;
+mod upload;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::HOST;
+use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode};
+use hyper::body::Incoming;
+
+use super::identify::Who;
+use super::jobs::with_status;
+use super::route::reading;
+use super::{Answer, forward};
+use crate::body::{CollectLimits, OnEnd as _, RequestBody, ResponseBody, collect};
+use crate::comfy::assets::Asked;
+use crate::comfy::reply;
+use crate::error::GatewayError;
+use crate::fleet::ask::{ANSWER_MAX, AskError};
+use crate::fleet::backend::Backend;
+use crate::fleet::pool::ExchangeError;
+use crate::gateway::Gateway;
+use crate::gateway::assets::Asker;
+use crate::gateway::users;
+use crate::net::now;
+use crate::routing::files::Maker;
+pub use hashes::view;
+
+/// Whom a server takes its asker for.
+const COMFY_USER: HeaderName = HeaderName::from_static("comfy-user");
+
+/// Answers one of these routes.
+///
+/// # Errors
+/// No backend can answer, or as for [`forward::forward`].
+pub async fn answer(
+    gateway: &Arc<Gateway>,
+    who: &Who,
+    asked: Asked,
+    request: Request<Incoming>,
+) -> Answer {
+    let session = Session::of(gateway, who, request.headers());
+    route(&session, asked, request).await.or_else(|Done(answer)| *answer)
+}
+
+async fn route(session: &Session<'_>, asked: Asked, request: Request<Incoming>) -> Settled {
+    let gateway = session.gateway;
+    match asked {
+        Asked::List => lists::list(session, request).await,
+        Asked::Tags => lists::tags(session, request).await,
+        Asked::Refine => lists::refine(session, request).await,
+        Asked::Item(id) => one::item(session, id, request).await,
+        Asked::Content(id) => one::content(session, id, request).await,
+        Asked::Change(id) | Asked::EditTags(id) | Asked::Delete(id) => {
+            one::change(session, id, request).await
+        }
+        Asked::Hash(hash) => hashes::is_there(session, &hash, request).await,
+        Asked::FromHash => hashes::from_hash(session, request).await,
+        Asked::Upload => upload::upload(session, request).await,
+        Asked::Scan(_) if !gateway.config.server.allow_asset_scans => {
+            Err(GatewayError::OperatorsOnly.into())
+        }
+        Asked::Scan(_) | Asked::ScanStatus => {
+            let target = servers::nearest(session, &servers::of(session).await?)?;
+            Ok(forward::forward(gateway, &target, request).await?)
+        }
+    }
+}
+
+/// An answer that came before its time: that there is nothing, or that something failed.
+struct Done(Box<Answer>);
+
+/// What comes of one of these routes.
+type Settled = Result<Response<ResponseBody>, Done>;
+
+impl From<GatewayError> for Done {
+    fn from(error: GatewayError) -> Self {
+        Self(Box::new(Err(error)))
+    }
+}
+
+impl From<servers::NoServer> for Done {
+    fn from(none: servers::NoServer) -> Self {
+        Self(Box::new(none.answer()))
+    }
+}
+
+impl Done {
+    fn with(response: Response<ResponseBody>) -> Self {
+        Self(Box::new(Ok(response)))
+    }
+}
+
+/// Who asks, for the length of one request.
+struct Session<'a> {
+    gateway: &'a Arc<Gateway>,
+    who: &'a Who,
+    asker: Asker,
+    /// `Comfy-User`, as it came.
+    user: Option<HeaderValue>,
+}
+
+impl<'a> Session<'a> {
+    fn of(gateway: &'a Arc<Gateway>, who: &'a Who, headers: &http::HeaderMap) -> Self {
+        let user = headers.get(COMFY_USER).cloned();
+        let named = user.as_ref().and_then(|it| it.to_str().ok()).filter(|it| !it.is_empty());
+        let asker = Asker { makers: makers_of(gateway, who), user: named.map(str::to_owned) };
+        Self { gateway, who, asker, user }
+    }
+
+    /// Whom a server that tells users apart takes him for.
+    fn user_id(&self) -> &str {
+        match &self.user {
+            Some(user) => user.to_str().unwrap_or(""),
+            None => users::DEFAULT,
+        }
+    }
+
+    /// True for who says nothing of himself: he may ask for what he can name.
+    fn is_nameless(&self) -> bool {
+        self.who.named.is_none() && self.who.browser.is_none()
+    }
+
+    /// A small question to a backend, as its asker.
+    async fn ask(
+        &self,
+        backend: &Backend,
+        method: Method,
+        path: &str,
+        limit: Duration,
+    ) -> Result<(u16, Bytes), AskError> {
+        if limit.is_zero() || !backend.is_up() {
+            return Err(ExchangeError::NoAnswer(limit).into());
+        }
+        let mut request = Request::new(RequestBody::Empty);
+        *request.method_mut() = method;
+        *request.uri_mut() = path.parse().map_err(|_| AskError::Status(400))?;
+        let headers = request.headers_mut();
+        headers.insert(HOST, backend.host_header.clone());
+        if let Some(user) = &self.user {
+            headers.insert(COMFY_USER, user.clone());
+        }
+        let (response, lease) = backend.pool.send(request, limit).await?;
+        let status = response.status().as_u16();
+        let limits = CollectLimits { max: ANSWER_MAX, idle: limit };
+        let body = collect(response.into_body(), limits, None).await?;
+        Box::new(lease).finished();
+        Ok((status, body))
+    }
+}
+
+/// As what somebody may have made something: the clients that he speaks for. What was uploaded
+/// from his address without a name is his if he has none either, or if nobody else was seen there.
+fn makers_of(gateway: &Gateway, who: &Who) -> Vec<Maker> {
+    let mut clients = who.askers(gateway);
+    if let Some(browser) = who.browser {
+        clients.extend(gateway.browsers.of_browser(browser));
+    }
+    let sole = gateway.browsers.sole_at(who.address, gateway.config.affinity.lease, now());
+    let is_nameless = who.named.is_none() && who.browser.is_none();
+    let is_alone = is_nameless || sole.is_some_and(|sole| clients.contains(&sole));
+    let mut makers: Vec<Maker> = Vec::with_capacity(clients.len() + 1);
+    for client in clients.into_iter().map(Maker::Client) {
+        if !makers.contains(&client) {
+            makers.push(client);
+        }
+    }
+    makers.extend(is_alone.then_some(Maker::Address(who.address)));
+    makers
+}
+
+/// As ComfyUI says of an asset that it does not have.
+fn not_found(message: &str) -> Response<ResponseBody> {
+    with_status(StatusCode::NOT_FOUND, reply::asset_error("ASSET_NOT_FOUND", message))
+}
+
+/// The backend where a read goes that names nothing, if it can be said.
+fn bound(session: &Session<'_>) -> Option<forward::Target> {
+    reading(session.gateway, session.who).ok()
+}

@@ -1,0 +1,210 @@
+//! What names bytes and no file: hashes. Whoever knows one knows the bytes, so they are nobody's.
+
+use std::sync::Arc;
+
+use futures_util::future::join_all;
+use http::request::Parts;
+use http::{Method, Request, StatusCode};
+use hyper::body::Incoming;
+use serde::Deserialize;
+
+use super::super::collected::collected;
+use super::super::forward::{Target, forward, send, to_backend};
+use super::super::identify::Who;
+use super::super::{Answer, headers};
+use super::one::named;
+use super::{Session, Settled, servers};
+use crate::body::{ClientFault, CollectLimits, RequestBody, collect};
+use crate::comfy::assets::item::Item;
+use crate::comfy::files;
+use crate::error::GatewayError;
+use crate::fleet::ask::{ANSWER_MAX, encode_segment};
+use crate::fleet::backend::Backend;
+use crate::gateway::Gateway;
+use crate::gateway::assets::Asker;
+use crate::net::now;
+use crate::routing::decision::Reason;
+use crate::routing::files::Maker;
+use crate::routing::ids::ContentHash;
+
+/// The largest body of `from-hash`.
+const BODY_MAX: u64 = 4 << 20;
+
+/// `HEAD /api/assets/hash/{hash}`: it is there if any backend has it.
+///
+/// # Errors
+/// No backend can answer.
+pub(super) async fn is_there(
+    session: &Session<'_>,
+    hash: &str,
+    request: Request<Incoming>,
+) -> Settled {
+    let servers = servers::of(session).await?;
+    let target = servers::nearest(session, &servers)?;
+    // It says too what is wrong with it.
+    let mut answer = forward(session.gateway, &target, request).await?;
+    if answer.status() != StatusCode::NOT_FOUND {
+        return Ok(answer);
+    }
+    let limit = session.gateway.config.fleet.probe_timeout;
+    let path = format!("/api/assets/hash/{}", encode_segment(hash));
+    let others = servers.iter().filter(|it| it.id != target.backend.id).map(|backend| {
+        let path = &path;
+        async move {
+            let asked = session.ask(backend, Method::HEAD, path, limit).await;
+            asked.is_ok_and(|(status, _)| status == 200).then_some(backend)
+        }
+    });
+    if let Some(backend) = join_all(others).await.into_iter().flatten().next() {
+        *answer.status_mut() = StatusCode::OK;
+        headers::mark(answer.headers_mut(), backend, Reason::Ledger);
+    }
+    Ok(answer)
+}
+
+/// `POST /api/assets/from-hash`: on the asker's backend if that has the bytes, else where they are.
+///
+/// # Errors
+/// No backend can answer, or as for [`forward`].
+pub(super) async fn from_hash(session: &Session<'_>, request: Request<Incoming>) -> Settled {
+    #[derive(Deserialize)]
+    struct Body {
+        hash: String,
+    }
+    let gateway = session.gateway;
+    let servers = servers::of(session).await?;
+    let (parts, body) = request.into_parts();
+    let mut share = gateway.bodies.share();
+    let limits = CollectLimits { max: BODY_MAX, idle: gateway.config.server.body_timeout };
+    let body = collect(body, limits, Some(&mut share)).await.map_err(GatewayError::from)?;
+    let hash = serde_json::from_slice::<Body>(&body).ok();
+    let hash = hash.and_then(|body| ContentHash::parse(&body.hash));
+    let mut first: Option<Answer> = None;
+    for target in in_turn(session, &servers, hash)? {
+        let sent = to_backend(&target, parts.clone(), RequestBody::whole(body.clone()));
+        let asked = collected(gateway, &target, sent, &ClientFault::default(), ANSWER_MAX).await;
+        let answer = match asked {
+            Ok(answer) => answer,
+            Err(error) => {
+                first.get_or_insert(Err(error));
+                continue;
+            }
+        };
+        if answer.parts.status == StatusCode::NOT_FOUND {
+            let body = answer.body.clone();
+            first.get_or_insert_with(|| Ok(answer.answer(body)));
+            continue;
+        }
+        if let Some(item) = Item::read(&answer.body).filter(|_| answer.parts.status.is_success()) {
+            let makers = session.asker.makers.get(..1).unwrap_or_default();
+            learn_own(session, makers, &target.backend, &item);
+            let _ = gateway.journal.durable().await;
+        }
+        return Ok(named(session, &target, answer));
+    }
+    Ok(first.unwrap_or(Err(GatewayError::NotFound))?)
+}
+
+/// The asker made it just now.
+pub(super) fn learn_own(session: &Session<'_>, makers: &[Maker], backend: &Backend, item: &Item) {
+    let gateway = session.gateway;
+    let user = session.asker.user.clone();
+    let user = user.filter(|_| gateway.users.are_told_apart(backend.id));
+    gateway.learn_item(backend.id, item, &Asker { makers: makers.to_vec(), user });
+}
+
+/// The asker's own backend, then those that are known to have the bytes, then the rest.
+fn in_turn(
+    session: &Session<'_>,
+    servers: &[Arc<Backend>],
+    hash: Option<ContentHash>,
+) -> Result<Vec<Target>, GatewayError> {
+    let own = servers::nearest(session, servers)?;
+    let known = hash.map_or_else(Vec::new, |hash| session.gateway.backends_of_hash(hash));
+    let mut others: Vec<&Arc<Backend>> =
+        servers.iter().filter(|it| it.id != own.backend.id).collect();
+    others.sort_by_key(|it| !known.contains(&it.id));
+    let target = |it: &Arc<Backend>| Target { backend: Arc::clone(it), reason: Reason::Ledger };
+    Ok(std::iter::once(own).chain(others.into_iter().map(target)).collect())
+}
+
+/// `GET /view?filename=blake3:…`: from any backend that has the bytes.
+///
+/// # Errors
+/// No backend can answer.
+pub async fn view(gateway: &Arc<Gateway>, who: &Who, name: &str, parts: &Parts) -> Answer {
+    let session = Session::of(gateway, who, &parts.headers);
+    let hash = ContentHash::parse(name);
+    let servers = match servers::of(&session).await {
+        Ok(servers) => servers,
+        // Pictures of a page say nothing of their user. A file that is known needs none.
+        Err(servers::NoServer::UnknownUser) => return by_file(&session, hash, parts).await,
+        // A server without assets says what it says of any name.
+        Err(_none) => {
+            let target = super::super::route::reading(gateway, who)?;
+            return read(&session, &target, parts).await;
+        }
+    };
+    let own = servers::nearest(&session, &servers)?;
+    let mut first = None;
+    for target in in_turn(&session, &servers, hash)? {
+        let is_likely = target.backend.id == own.backend.id
+            || hash.is_some_and(|it| gateway.backends_of_hash(it).contains(&target.backend.id));
+        if !is_likely {
+            break;
+        }
+        match read(&session, &target, parts).await {
+            Ok(answer) if answer.status() != StatusCode::NOT_FOUND => return Ok(answer),
+            answer => drop(first.get_or_insert(answer)),
+        }
+    }
+    match elsewhere(&session, &servers, hash, parts).await {
+        Some(target) => read(&session, &target, parts).await,
+        None => first.unwrap_or(Err(GatewayError::NotFound)),
+    }
+}
+
+/// Asks all others for bytes that nobody knows, at most once in five seconds.
+async fn elsewhere(
+    session: &Session<'_>,
+    servers: &[Arc<Backend>],
+    hash: Option<ContentHash>,
+    parts: &Parts,
+) -> Option<Target> {
+    if !session.gateway.assets().may_ask_hash(hash?, now()) {
+        return None;
+    }
+    let limit = session.gateway.config.fleet.probe_timeout;
+    let path = format!("/view?{}", parts.uri.query().unwrap_or(""));
+    let asked = servers.iter().map(|backend| {
+        let path = &path;
+        async move {
+            let asked = session.ask(backend, Method::HEAD, path, limit).await;
+            asked.is_ok_and(|(status, _)| status == 200).then_some(backend)
+        }
+    });
+    let backend = join_all(asked).await.into_iter().flatten().next()?;
+    Some(Target { backend: Arc::clone(backend), reason: Reason::Ledger })
+}
+
+/// By the name of a file that has the bytes, if one is known that is no user's.
+async fn by_file(session: &Session<'_>, hash: Option<ContentHash>, parts: &Parts) -> Answer {
+    let gateway = session.gateway;
+    let is_open = |hash: &ContentHash| {
+        gateway.assets().of_hash(*hash).all(|asset| {
+            asset.user.is_none() || asset.user.as_deref() == session.asker.user.as_deref()
+        })
+    };
+    let file = hash.filter(is_open).and_then(|hash| gateway.file_of_hash(hash));
+    let Some(at) = file else { return Err(GatewayError::NotFound) };
+    let mut parts = parts.clone();
+    let query = files::renamed_query(parts.uri.query().unwrap_or(""), &at.file);
+    parts.uri = format!("{}?{query}", parts.uri.path()).parse().unwrap_or(parts.uri);
+    let backend = Arc::clone(gateway.fleet.get(at.backend));
+    read(session, &Target { backend, reason: Reason::Ledger }, &parts).await
+}
+
+async fn read(session: &Session<'_>, target: &Target, parts: &Parts) -> Answer {
+    let sent = to_backend(target, parts.clone(), RequestBody::Empty);
+    send(session.gateway, target, sent).await
+}

@@ -1,0 +1,299 @@
+//! Lists of assets and of their tags: the asker's and nobody's, from every backend.
+//!
+//! A backend counts everybody's. So its list is read to the end, at most [`READ_MAX`] of it, and
+//! what is another's is left out and not counted. Models are those of the asker's own backend: the
+//! same ones lie on all of them, and only those there can be loaded.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use futures_util::future::join_all;
+use http::{Method, Request, StatusCode};
+use hyper::body::Incoming;
+use tracing::debug;
+
+use super::super::collected::{Collected, collected};
+use super::super::entries::Missing;
+use super::super::forward::{Target, to_backend};
+use super::{Done, Session, Settled, servers};
+use crate::body::{ClientFault, RequestBody};
+use crate::comfy::assets::item::Item;
+use crate::comfy::assets::merged::{Entry, Page, TagCounts, TagsAsked, merged, tags_in};
+use crate::comfy::assets::query::{self, Begin, LIMIT_MAX, Window};
+use crate::comfy::query::{parameter, without_parameter};
+use crate::comfy::scan;
+use crate::fleet::ask::{ANSWER_MAX, AskError};
+use crate::fleet::backend::Backend;
+use crate::gateway::assets::Asker;
+use crate::net::now;
+use crate::routing::assets::Whose;
+use crate::routing::decision::Reason;
+
+/// Of how many assets of one backend it is looked whose they are. What is beyond is counted as the
+/// backend counts it, and not shown.
+const READ_MAX: usize = 20_000;
+
+/// How many pages of tags of one backend are read.
+const TAG_PAGES_MAX: usize = 10;
+
+/// `GET /api/assets`.
+///
+/// # Errors
+/// No backend can answer.
+pub(super) async fn list(session: &Session<'_>, request: Request<Incoming>) -> Settled {
+    let begun = Begun::of(session, request).await?;
+    let window = Window::of(&begun.query);
+    let first = clean(&begun.first.body);
+    let scopes = begun.scopes();
+    let read = scopes.iter().map(|(backend, query)| {
+        let first = (backend.id == begun.target.backend.id).then_some(&first);
+        let reading = Reading { session, backend, query, deadline: begun.deadline };
+        async move { (backend.id, reading.entries(window, first).await) }
+    });
+    let (mut entries, mut total, mut missing) = (Vec::new(), 0, Missing::default());
+    for (backend, read) in join_all(read).await {
+        match read {
+            Ok((found, count)) => {
+                entries.extend(found);
+                total += count;
+            }
+            Err(error) => {
+                debug!(?backend, %error, "Assets are left out of the list.");
+                missing.add(backend);
+            }
+        }
+    }
+    begun.end(session, &missing, merged(entries, window, total)).await
+}
+
+/// `GET /api/assets/tags/refine`.
+///
+/// # Errors
+/// No backend can answer.
+pub(super) async fn refine(session: &Session<'_>, request: Request<Incoming>) -> Settled {
+    let begun = Begun::of(session, request).await?;
+    let limit = TagsAsked::of(&begun.query).limit;
+    let mut counts = TagCounts::default();
+    let missing = begun.count(session, &mut counts).await;
+    begun.end(session, &missing, counts.refined(limit)).await
+}
+
+/// `GET /api/tags`.
+///
+/// # Errors
+/// No backend can answer.
+pub(super) async fn tags(session: &Session<'_>, request: Request<Incoming>) -> Settled {
+    let mut begun = Begun::of(session, request).await?;
+    let asked = TagsAsked::of(&begun.query);
+    begun.query = String::new();
+    let mut counts = TagCounts::default();
+    let missing = begun.count(session, &mut counts).await;
+    if asked.with_unused {
+        for tag in begun.unused_tags(session).await {
+            counts.add_unused(tag);
+        }
+    }
+    begun.end(session, &missing, counts.listed(&asked)).await
+}
+
+/// A list whose query a backend took.
+struct Begun {
+    target: Target,
+    servers: Vec<Arc<Backend>>,
+    query: String,
+    first: Collected,
+    deadline: Instant,
+}
+
+impl Begun {
+    /// Passes the request to the asker's own backend, which says what is wrong with it.
+    async fn of(session: &Session<'_>, request: Request<Incoming>) -> Result<Self, Done> {
+        let gateway = session.gateway;
+        let servers = servers::of(session).await?;
+        let target = servers::nearest(session, &servers)?;
+        let (mut parts, _no_body) = request.into_parts();
+        // The answer has to be read; what a HEAD does not get, the server leaves out.
+        parts.method = Method::GET;
+        let query = parts.uri.query().unwrap_or("").to_owned();
+        let deadline = now() + gateway.config.fleet.list_timeout;
+        let sent = to_backend(&target, parts, RequestBody::Empty);
+        let no_fault = ClientFault::default();
+        let first = collected(gateway, &target, sent, &no_fault, ANSWER_MAX).await?;
+        if first.parts.status != StatusCode::OK {
+            let body = first.body.clone();
+            return Err(Done::with(first.answer(body)));
+        }
+        Ok(Self { target, servers, query, first, deadline })
+    }
+
+    /// What is asked of each backend: of all but the asker's own no models.
+    fn scopes(&self) -> Vec<(Arc<Backend>, String)> {
+        let scope = |backend: &Arc<Backend>| {
+            let is_own = backend.id == self.target.backend.id;
+            let query =
+                if is_own { Some(self.query.clone()) } else { query::without_models(&self.query) };
+            Some((Arc::clone(backend), query?))
+        };
+        self.servers.iter().filter_map(scope).collect()
+    }
+
+    /// Counts the tags of what the query finds.
+    async fn count(&self, session: &Session<'_>, counts: &mut TagCounts) -> Missing {
+        let mut missing = Missing::default();
+        let scopes = self.scopes();
+        let read = scopes.iter().map(|(backend, query)| {
+            let reading = Reading { session, backend, query, deadline: self.deadline };
+            async move {
+                let mut tags: Vec<Vec<String>> = Vec::new();
+                let take = |item: Item, _: &str| {
+                    tags.push(item.tags);
+                    Go::On
+                };
+                let read = reading.walk(None, None, take).await;
+                (backend.id, read.map(|_| tags))
+            }
+        });
+        for (backend, read) in join_all(read).await {
+            match read {
+                Ok(found) => found.iter().for_each(|tags| counts.add(tags)),
+                Err(error) => {
+                    debug!(?backend, %error, "Assets are left out of the tags.");
+                    missing.add(backend);
+                }
+            }
+        }
+        missing
+    }
+
+    /// Tags that are there and that nothing has. One that only another's assets have is his.
+    async fn unused_tags(&self, session: &Session<'_>) -> Vec<String> {
+        let read = self.servers.iter().map(|backend| async move {
+            let mut unused = Vec::new();
+            for page in 0..TAG_PAGES_MAX {
+                let left = self.deadline.saturating_duration_since(now());
+                let path = format!("/api/tags?limit=1000&order=name_asc&offset={}", page * 1000);
+                let asked = session.ask(backend, Method::GET, &path, left).await;
+                let Ok((200, body)) = asked else { break };
+                let Some((tags, has_more)) = tags_in(&body) else { break };
+                unused.extend(tags.into_iter().filter(|(_, count)| *count == 0));
+                if !has_more {
+                    break;
+                }
+            }
+            unused.into_iter().map(|(tag, _)| tag)
+        });
+        join_all(read).await.into_iter().flatten().collect()
+    }
+
+    /// The answer, with what is to be said of it.
+    async fn end(self, session: &Session<'_>, missing: &Missing, body: String) -> Settled {
+        if matches!(self.target.reason, Reason::Placed | Reason::Moved) {
+            // The answer tells of a binding that a restart must not forget.
+            let _ = session.gateway.journal.durable().await;
+        }
+        Ok(missing.name(session.gateway, Ok(self.first.answer(body.into())))?)
+    }
+}
+
+/// Whether there is need of more.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Go {
+    On,
+    Enough,
+}
+
+/// The list of one backend, as it is read.
+struct Reading<'a> {
+    session: &'a Session<'a>,
+    backend: &'a Arc<Backend>,
+    query: &'a str,
+    deadline: Instant,
+}
+
+impl Reading<'_> {
+    /// As many entries as the window needs, and how many there are in all. `first` is the first
+    /// page, if it was read already.
+    async fn entries(
+        &self,
+        window: Window,
+        first: Option<&Bytes>,
+    ) -> Result<(Vec<Entry>, usize), AskError> {
+        let (gateway, backend) = (self.session.gateway, self.backend.id);
+        let mut entries = Vec::new();
+        // Without a cursor each is read from its beginning: the window is of the merged list.
+        let begin = parameter(self.query, "after").map(Begin::After);
+        // A page of an offset is none of the first ones.
+        let first = first.filter(|_| window.offset == 0);
+        let take = |item: Item, text: &str| {
+            if entries.len() < window.needed() {
+                let json = gateway.name_asset(backend, Some(&item), text.as_bytes());
+                let json = String::from_utf8_lossy(&json).into_owned();
+                entries.push(Entry::new(&item, window.sort, json));
+            }
+            // Without a cursor the same reading counts them.
+            if window.has_cursor && window.needed() <= entries.len() { Go::Enough } else { Go::On }
+        };
+        let mut count = self.walk(begin, first, take).await?;
+        if window.has_cursor {
+            count = self.walk(None, None, |_, _| Go::On).await?;
+        }
+        Ok((entries, count))
+    }
+
+    /// Reads on, page by page, and gives what the asker may see. Says how many that are.
+    async fn walk(
+        &self,
+        begin: Option<Begin>,
+        first: Option<&Bytes>,
+        mut take: impl FnMut(Item, &str) -> Go,
+    ) -> Result<usize, AskError> {
+        let query = query::whole(self.query);
+        let query = without_parameter(&query, "limit");
+        let path = "/api/assets";
+        let (mut from, mut first) = (begin, first.cloned());
+        let (mut read, mut visible) = (0, 0);
+        loop {
+            let body = match first.take() {
+                Some(body) => body,
+                None => {
+                    let uri = format!("{path}?{}", query::page(&query, from.as_ref(), LIMIT_MAX));
+                    let left = self.deadline.saturating_duration_since(now());
+                    let (status, body) =
+                        self.session.ask(self.backend, Method::GET, &uri, left).await?;
+                    if status != 200 {
+                        return Err(AskError::Status(status));
+                    }
+                    clean(&body)
+                }
+            };
+            let page = Page::read(&body)?;
+            let (next, total) = (page.next(from.as_ref()), page.total);
+            read += page.items.len();
+            for (item, text) in page.items {
+                self.session.gateway.learn_item(self.backend.id, &item, &Asker::default());
+                let whose =
+                    self.session.gateway.whose_asset(self.backend.id, &item, &self.session.asker);
+                if whose == Whose::Anothers {
+                    continue;
+                }
+                visible += 1;
+                if take(item, text) == Go::Enough {
+                    return Ok(visible);
+                }
+            }
+            from = match next {
+                Some(next) if read < READ_MAX => Some(next),
+                Some(_) => return Ok(visible + total.saturating_sub(read)),
+                None => return Ok(visible),
+            };
+        }
+    }
+}
+
+/// Without what Python writes and JSON does not have: one asset's odd metadata must not make a
+/// whole list unreadable.
+fn clean(body: &Bytes) -> Bytes {
+    let has = |odd: &[u8]| memchr::memmem::find(body, odd).is_some();
+    if has(b"NaN") || has(b"Infinity") { scan::without_nan(body).into() } else { body.clone() }
+}

@@ -1,0 +1,216 @@
+//! What names one asset: it goes to the backend that has it. What is another's is not there.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::future::join_all;
+use http::{Method, Request, Response, StatusCode};
+use hyper::body::Incoming;
+
+use super::super::collected::{Collected, collected};
+use super::super::forward::{Target, forward, outgoing, to_backend};
+use super::super::route::of_ledger;
+use super::{Done, Session, Settled, not_found, servers};
+use crate::body::{ClientFault, CollectLimits, RequestBody, ResponseBody, collect};
+use crate::comfy::assets::item::Item;
+use crate::error::GatewayError;
+use crate::fleet::ask::ANSWER_MAX;
+use crate::fleet::backend::Backend;
+use crate::gateway::assets::Asker;
+use crate::net::now;
+use crate::routing::assets::{Asset, Kind, Whose};
+use crate::routing::files::Place;
+use crate::routing::ids::AssetId;
+
+/// The largest body of a change.
+const CHANGE_MAX: u64 = 4 << 20;
+
+/// `GET /api/assets/{id}`.
+///
+/// # Errors
+/// The backend that has it is down or did not answer.
+pub(super) async fn item(
+    session: &Session<'_>,
+    id: AssetId,
+    request: Request<Incoming>,
+) -> Settled {
+    let gateway = session.gateway;
+    let target = find(session, id).await?;
+    let (mut parts, _no_body) = request.into_parts();
+    // The answer has to be read; what a HEAD does not get, the server leaves out.
+    parts.method = Method::GET;
+    let sent = to_backend(&target, parts, RequestBody::Empty);
+    let answer = collected(gateway, &target, sent, &ClientFault::default(), ANSWER_MAX).await?;
+    match Item::read(&answer.body) {
+        Some(item) if answer.parts.status == StatusCode::OK => {
+            gateway.learn_item(target.backend.id, &item, &Asker::default());
+            if is_anothers(session, &target.backend, &item) {
+                return Ok(absent(id, "GET"));
+            }
+            Ok(named(session, &target, answer))
+        }
+        Some(_) | None => {
+            let body = answer.body.clone();
+            Ok(answer.answer(body))
+        }
+    }
+}
+
+/// `GET /api/assets/{id}/content`, streamed.
+///
+/// # Errors
+/// As for [`item`].
+pub(super) async fn content(
+    session: &Session<'_>,
+    id: AssetId,
+    request: Request<Incoming>,
+) -> Settled {
+    let target = theirs(session, id, "GET").await?;
+    Ok(forward(session.gateway, &target, request).await?)
+}
+
+/// `PUT` and `DELETE` of an asset, and of its tags.
+///
+/// # Errors
+/// As for [`item`].
+pub(super) async fn change(
+    session: &Session<'_>,
+    id: AssetId,
+    request: Request<Incoming>,
+) -> Settled {
+    let gateway = session.gateway;
+    let target = theirs(session, id, request.method().as_str()).await?;
+    if *request.method() != Method::PUT {
+        let (request, fault) = outgoing(gateway, &target, request);
+        let answer = collected(gateway, &target, request, &fault, ANSWER_MAX).await?;
+        let body = answer.body.clone();
+        return Ok(answer.answer(body));
+    }
+    let (parts, body) = request.into_parts();
+    let mut share = gateway.bodies.share();
+    let limits = CollectLimits { max: CHANGE_MAX, idle: gateway.config.server.body_timeout };
+    let body = collect(body, limits, Some(&mut share)).await.map_err(GatewayError::from)?;
+    if let Some(preview) = preview_in(&body)
+        && theirs(session, preview, "GET").await.is_err()
+    {
+        // As ComfyUI says of one that it does not have.
+        return Ok(not_found(&format!("Preview AssetReference {preview} not found")));
+    }
+    let sent = to_backend(&target, parts, RequestBody::whole(body));
+    let answer = collected(gateway, &target, sent, &ClientFault::default(), ANSWER_MAX).await?;
+    Ok(named(session, &target, answer))
+}
+
+/// The asset that a change nominates as a preview.
+fn preview_in(body: &[u8]) -> Option<AssetId> {
+    #[derive(serde::Deserialize)]
+    struct Change {
+        preview_id: Option<String>,
+    }
+    let change: Change = serde_json::from_slice(body).ok()?;
+    AssetId::parse(&change.preview_id?)
+}
+
+/// The answer with the names of its files as clients are given them.
+pub(super) fn named(
+    session: &Session<'_>,
+    target: &Target,
+    answer: Collected,
+) -> Response<ResponseBody> {
+    if !answer.parts.status.is_success() {
+        let body = answer.body.clone();
+        return answer.answer(body);
+    }
+    let item = Item::read(&answer.body);
+    if let Some(item) = &item {
+        session.gateway.learn_item(target.backend.id, item, &Asker::default());
+    }
+    let named = session.gateway.name_asset(target.backend.id, item.as_ref(), &answer.body);
+    answer.answer(Bytes::from(named))
+}
+
+/// Where an asset is that the asker may see.
+async fn theirs(session: &Session<'_>, id: AssetId, method: &str) -> Result<Target, Done> {
+    let target = find(session, id).await?;
+    let known = session.gateway.assets().get(id).cloned();
+    if session.is_nameless() || known.as_ref().is_some_and(|it| !it.makers.is_empty()) {
+        // Whose it is was looked at when it was found.
+        return Ok(target);
+    }
+    // It was only listed: whose its file and its prompt are says the backend.
+    match describe(session, &target.backend, id).await {
+        Some(item) if is_anothers(session, &target.backend, &item) => {
+            Err(Done::with(absent(id, method)))
+        }
+        Some(_) | None => Ok(target),
+    }
+}
+
+fn is_anothers(session: &Session<'_>, backend: &Backend, item: &Item) -> bool {
+    let whose = session.gateway.whose_asset(backend.id, item, &session.asker);
+    !session.is_nameless() && whose == Whose::Anothers
+}
+
+/// The backend that has an asset: by the ledger, or found by asking all of them once in a while.
+/// One that is known to be another's has none.
+async fn find(session: &Session<'_>, id: AssetId) -> Result<Target, Done> {
+    let gateway = session.gateway;
+    let known = gateway.assets().get(id).cloned();
+    let backend = match known {
+        Some(asset) => here(session, &asset),
+        None => ask_all(session, &servers::of(session).await?, id).await,
+    };
+    let backend = backend.ok_or_else(|| Done::with(absent(id, "GET")))?;
+    let target = of_ledger(&backend)?;
+    let limit = gateway.config.fleet.probe_timeout;
+    if gateway.users.has(&backend, session.user_id(), limit).await {
+        Ok(target)
+    } else {
+        // Its server does not know him: for him it is not there.
+        Err(Done::with(absent(id, "GET")))
+    }
+}
+
+/// The backend of an asset that is known, unless that is gone or the asset is another's.
+fn here(session: &Session<'_>, asset: &Asset) -> Option<Arc<Backend>> {
+    let Place::Backend(backend) = asset.place else { return None };
+    let asker = &session.asker;
+    let is_their_users = asset.user.is_some() && asset.user.as_deref() == asker.user.as_deref();
+    let is_theirs = asset.makers.iter().any(|maker| asker.makers.contains(maker));
+    let is_nobodys = asset.makers.is_empty() && asset.kind == Kind::Original;
+    let may = session.is_nameless() || is_their_users || is_theirs || is_nobodys;
+    may.then(|| Arc::clone(session.gateway.fleet.get(backend)))
+}
+
+/// Asks every server for an id that nobody knows, at most once in five seconds, and learns of it.
+async fn ask_all(
+    session: &Session<'_>,
+    servers: &[Arc<Backend>],
+    id: AssetId,
+) -> Option<Arc<Backend>> {
+    if !session.gateway.assets().may_ask(id, now()) {
+        return None;
+    }
+    let asked = servers.iter().map(|backend| async move {
+        let item = describe(session, backend, id).await?;
+        Some((Arc::clone(backend), item))
+    });
+    let (backend, item) = join_all(asked).await.into_iter().flatten().next()?;
+    session.gateway.learn_item(backend.id, &item, &Asker::default());
+    (!is_anothers(session, &backend, &item)).then_some(backend)
+}
+
+/// What a backend says of an asset, if it has it.
+async fn describe(session: &Session<'_>, backend: &Backend, id: AssetId) -> Option<Item> {
+    let limit = session.gateway.config.fleet.probe_timeout;
+    let path = format!("/api/assets/{id}");
+    match session.ask(backend, Method::GET, &path, limit).await {
+        Ok((200, body)) => Item::read(&body),
+        Ok(_) | Err(_) => None,
+    }
+}
+
+fn absent(id: AssetId, method: &str) -> Response<ResponseBody> {
+    let dot = if method == "DELETE" { "." } else { "" };
+    not_found(&format!("AssetReference {id} not found{dot}"))
+}

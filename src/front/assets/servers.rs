@@ -1,0 +1,102 @@
+//! Which backends can be asked about assets: those that are up, keep some (`--enable-assets`), and
+//! know their user.
+
+use std::sync::Arc;
+
+use futures_util::future::join_all;
+use http::StatusCode;
+use serde::Deserialize;
+
+use super::super::Answer;
+use super::super::forward::Target;
+use super::super::jobs::with_status;
+use super::{Session, bound};
+use crate::comfy::reply;
+use crate::error::GatewayError;
+use crate::fleet::backend::Backend;
+use crate::routing::decision::Reason;
+use crate::routing::place::NoPlace;
+
+/// Why there is none.
+pub(super) enum NoServer {
+    /// None keeps assets.
+    Disabled,
+    /// One does, and is down.
+    Down(String),
+    /// None is up.
+    NoneUp,
+    UnknownUser,
+}
+
+impl NoServer {
+    /// What its asker is told: of assets that are switched off, in ComfyUI's words.
+    pub(super) fn answer(self) -> Answer {
+        match self {
+            Self::Disabled => {
+                let message = "Assets system is disabled. Start the server with --enable-assets \
+                    to use this feature.";
+                let body = reply::asset_error("SERVICE_DISABLED", message);
+                Ok(with_status(StatusCode::SERVICE_UNAVAILABLE, body))
+            }
+            Self::Down(backend) => Err(GatewayError::BackendDown { backend }),
+            Self::NoneUp => Err(GatewayError::Refused(NoPlace::NoneReady.into())),
+            Self::UnknownUser => Err(GatewayError::UnknownUser),
+        }
+    }
+}
+
+/// The backends that can be asked, in the order of the fleet.
+pub(super) async fn of(session: &Session<'_>) -> Result<Vec<Arc<Backend>>, NoServer> {
+    let gateway = session.gateway;
+    let limit = gateway.config.fleet.probe_timeout;
+    let asked = gateway.fleet.iter().filter(|it| it.is_up()).map(|backend| async move {
+        let keeps_some = match says(backend) {
+            Some(says) => says,
+            // A version that does not say: one that has them answers this to anybody.
+            None => {
+                let path = "/api/assets/seed/status";
+                backend.get(path, limit).await.is_ok_and(|(status, _)| status == 200)
+            }
+        };
+        if !keeps_some {
+            return None;
+        }
+        let knows = gateway.users.has(backend, session.user_id(), limit).await;
+        Some((Arc::clone(backend), knows))
+    });
+    let with_assets: Vec<_> = join_all(asked).await.into_iter().flatten().collect();
+    if with_assets.is_empty() {
+        let is_down = |it: &&Arc<Backend>| !it.is_up() && says(it) == Some(true);
+        return Err(match gateway.fleet.iter().find(is_down) {
+            Some(down) => NoServer::Down(down.name.clone()),
+            None if gateway.fleet.iter().any(|it| it.is_up()) => NoServer::Disabled,
+            None => NoServer::NoneUp,
+        });
+    }
+    let servers: Vec<_> =
+        with_assets.into_iter().filter(|(_, knows)| *knows).map(|(it, _)| it).collect();
+    if servers.is_empty() { Err(NoServer::UnknownUser) } else { Ok(servers) }
+}
+
+/// What a server's features say of assets; `None` if they say nothing.
+fn says(backend: &Backend) -> Option<bool> {
+    #[derive(Deserialize)]
+    struct Features {
+        assets: Option<bool>,
+    }
+    let features: Features = serde_json::from_str(&backend.features()?).ok()?;
+    features.assets
+}
+
+/// Of these the one where the asker's other reads go, else the first.
+pub(super) fn nearest(
+    session: &Session<'_>,
+    servers: &[Arc<Backend>],
+) -> Result<Target, GatewayError> {
+    let is_one = |target: &Target| servers.iter().any(|it| it.id == target.backend.id);
+    if let Some(target) = bound(session).filter(is_one) {
+        return Ok(target);
+    }
+    let first = servers.first().ok_or(GatewayError::Refused(NoPlace::NoneReady.into()))?;
+    Ok(Target { backend: Arc::clone(first), reason: Reason::Ledger })
+}

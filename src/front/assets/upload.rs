@@ -1,0 +1,130 @@
+//! `POST /api/assets`: an upload like any other. It goes where its client's next prompt will go,
+//! streams, and its id and its file are known with its answer (promises B3, R11).
+
+use std::sync::Arc;
+
+use http::Request;
+use hyper::body::Incoming;
+
+use super::super::collected::{Collected, collected};
+use super::super::forward::{Target, outgoing};
+use super::super::upload::HeldByUpload;
+use super::hashes::learn_own;
+use super::one::named;
+use super::{Session, Settled, servers};
+use crate::client::registry::with_client;
+use crate::comfy::assets::item::Item;
+use crate::error::GatewayError;
+use crate::fleet::backend::Backend;
+use crate::gateway::Gateway;
+use crate::net::now;
+use crate::routing::decision::Reason;
+use crate::routing::files::{Maker, Seen};
+use crate::routing::ids::{BackendId, ClientId, Located};
+use crate::routing::place::{TieBreak, place};
+
+/// The largest answer to an upload.
+const ANSWER_MAX: u64 = 1 << 20;
+
+/// Takes an upload.
+///
+/// # Errors
+/// It cannot be placed, or as for [`super::super::forward::forward`].
+pub(super) async fn upload(session: &Session<'_>, request: Request<Incoming>) -> Settled {
+    let servers = servers::of(session).await?;
+    match session.who.reader(session.gateway) {
+        Some(id) => of_client(session, &servers, id, request).await,
+        None => nameless(session, &servers, request).await,
+    }
+}
+
+/// It reserves its backend, unless the client is held by one that cannot take it.
+async fn of_client(
+    session: &Session<'_>,
+    servers: &[Arc<Backend>],
+    id: ClientId,
+    request: Request<Incoming>,
+) -> Settled {
+    let gateway = session.gateway;
+    let is_one = |backend: BackendId| servers.iter().any(|it| it.id == backend);
+    let (client, decided) =
+        with_client(&gateway.clients, &id, |it| it.upload_began_among(gateway, &is_one))
+            .map_err(GatewayError::from)?;
+    let began = decided.map_err(GatewayError::from)?;
+    let mut held = HeldByUpload::new(gateway, &client, began);
+    let target = if is_one(began.backend) {
+        Target { backend: Arc::clone(gateway.fleet.get(began.backend)), reason: began.reason }
+    } else {
+        placed(gateway, servers, Some(began.backend))?
+    };
+    let answer = send(gateway, &target, request).await?;
+    let is_where_it_is_held = target.backend.id == began.backend;
+    held.has_arrived = answer.parts.status.is_success() && is_where_it_is_held;
+    drop(held);
+    let makers = [Maker::Client(id), Maker::Address(session.who.address)];
+    // Whose an upload is that says nothing is a guess: it is the address's as well.
+    let known = if session.who.asker(gateway).is_some() { &makers[..1] } else { &makers[..] };
+    told(session, &target, known, answer).await
+}
+
+/// An upload of nobody in particular waits, for its address, for the prompt that will name it.
+async fn nameless(
+    session: &Session<'_>,
+    servers: &[Arc<Backend>],
+    request: Request<Incoming>,
+) -> Settled {
+    let (gateway, address) = (session.gateway, session.who.address);
+    let waits = gateway.browsers.upload_at(address, now());
+    let waits = servers.iter().find(|it| Some(it.id) == waits);
+    let target = match waits {
+        Some(backend) => Target { backend: Arc::clone(backend), reason: Reason::Reserved },
+        None => placed(gateway, servers, None)?,
+    };
+    let answer = send(gateway, &target, request).await?;
+    if answer.parts.status.is_success() {
+        let until = now() + gateway.config.affinity.reservation;
+        gateway.browsers.uploaded(address, target.backend.id, until);
+    }
+    told(session, &target, &[Maker::Address(address)], answer).await
+}
+
+/// The one of these that has the shortest queue.
+fn placed(
+    gateway: &Gateway,
+    servers: &[Arc<Backend>],
+    last: Option<BackendId>,
+) -> Result<Target, GatewayError> {
+    let mut views = gateway.fleet.views(now());
+    views.retain(|view| servers.iter().any(|it| it.id == view.id));
+    let tie = TieBreak { last, turn: gateway.fleet.turn() };
+    let placed = place(&views, tie).map_err(|none| GatewayError::Refused(none.into()))?;
+    Ok(Target { backend: Arc::clone(gateway.fleet.get(placed)), reason: Reason::Placed })
+}
+
+async fn send(
+    gateway: &Arc<Gateway>,
+    target: &Target,
+    request: Request<Incoming>,
+) -> Result<Collected, GatewayError> {
+    let (request, fault) = outgoing(gateway, target, request);
+    collected(gateway, target, request, &fault, ANSWER_MAX).await
+}
+
+/// The answer: its asset and its file are these makers'.
+async fn told(
+    session: &Session<'_>,
+    target: &Target,
+    makers: &[Maker],
+    answer: Collected,
+) -> Settled {
+    let (gateway, backend) = (session.gateway, target.backend.id);
+    if let Some(item) = Item::read(&answer.body).filter(|_| answer.parts.status.is_success()) {
+        learn_own(session, makers, &target.backend, &item);
+        if let Some(file) = item.file {
+            gateway.learn_file(&Located { backend, file }, makers, Seen::There);
+        }
+    }
+    // The reservation and the name are acknowledged with it. A disk that fails is said by others.
+    let _ = gateway.journal.durable().await;
+    Ok(named(session, target, answer))
+}

@@ -1,0 +1,104 @@
+//! The users that each server knows (ComfyUI's `--multi-user`).
+//!
+//! Their ids are made by the server that they were made on, and no other knows them: there, every
+//! route that asks who it is ends in a 500 (`app/user_manager.py`, `get_request_user_id`). So such
+//! routes go only where their user is known.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use serde::Deserialize;
+use tracing::debug;
+
+use crate::fleet::backend::Backend;
+use crate::net::now;
+use crate::routing::ids::BackendId;
+
+/// Who asks without `Comfy-User`.
+pub const DEFAULT: &str = "default";
+
+/// How soon a server is asked again for a user that it did not know.
+const ASK_AGAIN_AFTER: Duration = Duration::from_secs(5);
+
+/// What is known of each backend.
+#[derive(Debug, Default)]
+pub struct Users {
+    known: Mutex<HashMap<BackendId, Known>>,
+}
+
+#[derive(Clone, Debug)]
+struct Known {
+    /// `None` where users are not told apart.
+    users: Option<Arc<HashSet<String>>>,
+    /// How often the backend had turned: it may be set up otherwise since.
+    times: u64,
+    asked: Instant,
+}
+
+impl Known {
+    fn has(&self, user: &str) -> bool {
+        self.users.as_ref().is_none_or(|users| users.contains(user))
+    }
+}
+
+impl Users {
+    /// True if a server takes this user for one. Asked if it is not known.
+    pub async fn has(&self, backend: &Backend, user: &str, limit: Duration) -> bool {
+        let known = self.known().get(&backend.id).cloned();
+        let known = known.filter(|known| known.times == backend.turned().times);
+        if let Some(known) = &known {
+            let is_fresh = now().saturating_duration_since(known.asked) < ASK_AGAIN_AFTER;
+            if known.has(user) || is_fresh {
+                return known.has(user);
+            }
+        }
+        let (times, asked) = (backend.turned().times, now());
+        match backend.get_ok("/users", limit).await {
+            Ok(body) => {
+                let known = Known { users: read(&body).map(Arc::new), times, asked };
+                let has = known.has(user);
+                self.known().insert(backend.id, known);
+                has
+            }
+            Err(error) => {
+                debug!(backend = %backend.name, %error, "A server does not say who its users are.");
+                // Where it is not known the worst is an error that says so.
+                known.is_none()
+            }
+        }
+    }
+
+    /// True if users are told apart there, as far as it is known.
+    #[must_use]
+    pub fn are_told_apart(&self, backend: BackendId) -> bool {
+        self.known().get(&backend).is_some_and(|known| known.users.is_some())
+    }
+
+    fn known(&self) -> MutexGuard<'_, HashMap<BackendId, Known>> {
+        self.known.lock().expect("never poisoned: no panic while held")
+    }
+}
+
+/// The ids of the users; `None` where there is one user for all.
+fn read(body: &[u8]) -> Option<HashSet<String>> {
+    #[derive(Deserialize)]
+    struct Told {
+        users: Option<HashMap<String, serde::de::IgnoredAny>>,
+    }
+    let told: Told = serde_json::from_slice(body).ok()?;
+    Some(told.users?.into_keys().collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_says_whether_it_tells_users_apart() {
+        let several = read(br#"{"storage": "server", "users": {"ada_1": "ada", "bob_2": "bob"}}"#);
+        assert_eq!(several.map(|users| users.len()), Some(2));
+        assert_eq!(read(br#"{"storage": "server", "migrated": true}"#), None);
+        assert_eq!(read(b"<html>"), None);
+    }
+}
