@@ -2,7 +2,7 @@
 
 use serde_json::{Number, Value, json};
 
-use crate::routing::ids::PromptId;
+use crate::routing::ids::{AssetId, PromptId};
 
 /// The answer to a refused submission.
 #[must_use]
@@ -21,8 +21,9 @@ pub fn error(code: &str, message: &str) -> Vec<u8> {
 
 /// A failure of the routes of assets (ComfyUI 0.33 `app/assets/api/routes.py`).
 #[must_use]
-pub fn asset_error(code: &str, message: &str) -> Vec<u8> {
-    let error = json!({ "code": code, "message": message, "details": {} });
+pub fn asset_error(code: &str, message: &str, id: Option<AssetId>) -> Vec<u8> {
+    let details = id.map_or_else(|| json!({}), |id| json!({ "id": id.to_string() }));
+    let error = json!({ "code": code, "message": message, "details": details });
     json!({ "error": error }).to_string().into_bytes()
 }
 

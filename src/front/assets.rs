@@ -32,6 +32,7 @@ use super::{Answer, forward};
 use crate::body::{CollectLimits, OnEnd as _, RequestBody, ResponseBody, collect};
 use crate::comfy::assets::Asked;
 use crate::comfy::reply;
+use crate::config::Nameless;
 use crate::error::GatewayError;
 use crate::fleet::ask::{ANSWER_MAX, AskError};
 use crate::fleet::backend::Backend;
@@ -41,6 +42,7 @@ use crate::gateway::assets::Asker;
 use crate::gateway::users;
 use crate::net::now;
 use crate::routing::files::Maker;
+use crate::routing::ids::AssetId;
 pub use hashes::view;
 
 /// Whom a server takes its asker for.
@@ -133,9 +135,13 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// True for who says nothing of himself: he may ask for what he can name.
-    fn is_nameless(&self) -> bool {
-        self.who.named.is_none() && self.who.browser.is_none()
+    /// True for who says nothing of himself and may all the same act on what he can name, as on
+    /// prompts (`isolation.nameless`).
+    fn may_all(&self) -> bool {
+        match self.gateway.config.nameless() {
+            Nameless::ById | Nameless::All => self.who.askers(self.gateway).is_empty(),
+            Nameless::None => false,
+        }
     }
 
     /// A small question to a backend, as its asker.
@@ -174,8 +180,7 @@ fn makers_of(gateway: &Gateway, who: &Who) -> Vec<Maker> {
         clients.extend(gateway.browsers.of_browser(browser));
     }
     let sole = gateway.browsers.sole_at(who.address, gateway.config.affinity.lease, now());
-    let is_nameless = who.named.is_none() && who.browser.is_none();
-    let is_alone = is_nameless || sole.is_some_and(|sole| clients.contains(&sole));
+    let is_alone = clients.is_empty() || sole.is_some_and(|sole| clients.contains(&sole));
     let mut makers: Vec<Maker> = Vec::with_capacity(clients.len() + 1);
     for client in clients.into_iter().map(Maker::Client) {
         if !makers.contains(&client) {
@@ -187,8 +192,8 @@ fn makers_of(gateway: &Gateway, who: &Who) -> Vec<Maker> {
 }
 
 /// As ComfyUI says of an asset that it does not have.
-fn not_found(message: &str) -> Response<ResponseBody> {
-    with_status(StatusCode::NOT_FOUND, reply::asset_error("ASSET_NOT_FOUND", message))
+fn not_found(message: &str, id: Option<AssetId>) -> Response<ResponseBody> {
+    with_status(StatusCode::NOT_FOUND, reply::asset_error("ASSET_NOT_FOUND", message, id))
 }
 
 /// The backend where a read goes that names nothing, if it can be said.

@@ -54,7 +54,7 @@ impl Default for Unknowns {
 
 impl Unknowns {
     /// Of so many ids, how many may be looked for.
-    fn admit(&self, address: IpAddr, count: usize, now: Instant) -> usize {
+    pub fn admit(&self, address: IpAddr, count: usize, now: Instant) -> usize {
         let mut asked = self.0.lock().expect("never poisoned: no panic while held");
         let Asked { each, all } = &mut *asked;
         if ASKERS_MAX <= each.len() {

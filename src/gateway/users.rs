@@ -1,4 +1,5 @@
-//! The users that each server knows (ComfyUI's `--multi-user`).
+//! What servers are set up for: the users that each knows (`--multi-user`), and whether it has
+//! assets.
 //!
 //! Their ids are made by the server that they were made on, and no other knows them: there, every
 //! route that asks who it is ends in a 500 (`app/user_manager.py`, `get_request_user_id`). So such
@@ -25,6 +26,8 @@ const ASK_AGAIN_AFTER: Duration = Duration::from_secs(5);
 #[derive(Debug, Default)]
 pub struct Users {
     known: Mutex<HashMap<BackendId, Known>>,
+    /// Which of those that do not say so have assets, and how often each had turned.
+    assets: Mutex<HashMap<BackendId, (bool, u64)>>,
 }
 
 #[derive(Clone, Debug)]
@@ -69,10 +72,29 @@ impl Users {
         }
     }
 
+    /// True if a server has assets whose features say nothing of them. One that has answers this
+    /// question to anybody. Asked once for each time that it comes up.
+    pub async fn has_assets(&self, backend: &Backend, limit: Duration) -> bool {
+        let times = backend.turned().times;
+        let known = self.assets().get(&backend.id).copied();
+        if let Some((has, _)) = known.filter(|(_, then)| *then == times) {
+            return has;
+        }
+        let Ok((status, _)) = backend.get("/api/assets/seed/status", limit).await else {
+            return false;
+        };
+        self.assets().insert(backend.id, (status == 200, times));
+        status == 200
+    }
+
     /// True if users are told apart there, as far as it is known.
     #[must_use]
     pub fn are_told_apart(&self, backend: BackendId) -> bool {
         self.known().get(&backend).is_some_and(|known| known.users.is_some())
+    }
+
+    fn assets(&self) -> MutexGuard<'_, HashMap<BackendId, (bool, u64)>> {
+        self.assets.lock().expect("never poisoned: no panic while held")
     }
 
     fn known(&self) -> MutexGuard<'_, HashMap<BackendId, Known>> {

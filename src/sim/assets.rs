@@ -196,6 +196,14 @@ fn scan(shared: &Shared, action: &str, body: &[u8], query: &str) -> Response<Sim
     }
 }
 
+/// Each `GET /object_info` starts a scan (`server.py:802`).
+pub(super) fn looked_for(shared: &Shared, server: &mut Server) {
+    if shared.options.assets {
+        let Server { assets, files, .. } = server;
+        assets.scan(files);
+    }
+}
+
 fn scan_status(shared: &Shared) -> Response<SimBody> {
     let server = shared.server();
     let progress = server.assets.scanned.map(|_| progress(&server.assets));

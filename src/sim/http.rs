@@ -175,11 +175,7 @@ fn get(
 
 fn object_info(shared: &Shared, bare_path: &str, headers: &HeaderMap) -> Response<SimBody> {
     let mut server = shared.server();
-    if shared.options.assets {
-        // Each one starts a scan (`server.py:802`).
-        let super::state::Server { assets, files, .. } = &mut *server;
-        assets.scan(files);
-    }
+    assets::looked_for(shared, &mut server);
     match bare_path.strip_prefix("/object_info") {
         Some("") => json_answer(200, &nodes::object_info(&shared.release, None, &server.files)),
         Some(class) => {

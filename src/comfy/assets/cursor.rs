@@ -64,20 +64,23 @@ impl Cursor {
             return Err("cursor exceeds maximum length".to_owned());
         }
         let json = bytes_of(text).ok_or("encoding: Incorrect padding")?;
+        if json.is_empty() {
+            return Err("payload: Expecting value: line 1 column 1 (char 0)".to_owned());
+        }
         let cursor: Self = serde_json::from_slice(&json)
             .map_err(|_| "payload: missing or non-string s/v/id".to_owned())?;
         if cursor.id.is_empty() {
             return Err("missing id".to_owned());
+        }
+        if cursor.o != order.as_str() {
+            let (found, asked) = (&cursor.o, order.as_str());
+            return Err(format!("cursor order '{found}' does not match request order '{asked}'"));
         }
         if cursor.s != sort.as_str() {
             let (found, asked) = (&cursor.s, sort.as_str());
             return Err(format!(
                 "cursor sort field '{found}' does not match request sort '{asked}'"
             ));
-        }
-        if cursor.o != order.as_str() {
-            let (found, asked) = (&cursor.o, order.as_str());
-            return Err(format!("cursor order '{found}' does not match request order '{asked}'"));
         }
         Ok(cursor)
     }

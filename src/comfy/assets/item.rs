@@ -223,9 +223,8 @@ impl<'b, F: FnMut(&FileRef) -> Option<&'b str>> Visit for Names<'_, F> {
         let Some(text) = text_at(self.json, at.clone()) else { return };
         let renamed = match (levels.len(), keys) {
             (1, (Some(b"preview_url"), _)) => self.url(&text),
-            (1, (Some(b"loader_path"), _)) | (2, (Some(b"user_metadata"), Some(b"filename"))) => {
-                self.path(&text)
-            }
+            (1, (Some(b"loader_path"), _))
+            | (2, (Some(b"user_metadata" | b"metadata"), Some(b"filename"))) => self.path(&text),
             (_, _) => None,
         };
         if let Some(renamed) = renamed {

@@ -171,7 +171,9 @@ async fn elsewhere(
     hash: Option<ContentHash>,
     parts: &Parts,
 ) -> Option<Target> {
-    if !session.gateway.assets().may_ask_hash(hash?, now()) {
+    let gateway = session.gateway;
+    let may_ask = gateway.assets().may_ask_hash(hash?, now());
+    if !may_ask || gateway.unknowns.admit(session.who.address, 1, now()) == 0 {
         return None;
     }
     let limit = session.gateway.config.fleet.probe_timeout;

@@ -8,7 +8,7 @@ use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 
 use super::super::collected::{Collected, collected};
-use super::super::forward::{Target, forward, outgoing, to_backend};
+use super::super::forward::{Target, forward, to_backend};
 use super::super::route::of_ledger;
 use super::{Done, Session, Settled, not_found, servers};
 use crate::body::{ClientFault, CollectLimits, RequestBody, ResponseBody, collect};
@@ -35,7 +35,7 @@ pub(super) async fn item(
     request: Request<Incoming>,
 ) -> Settled {
     let gateway = session.gateway;
-    let target = find(session, id).await?;
+    let target = find(session, id, Route::Item).await?;
     let (mut parts, _no_body) = request.into_parts();
     // The answer has to be read; what a HEAD does not get, the server leaves out.
     parts.method = Method::GET;
@@ -45,7 +45,7 @@ pub(super) async fn item(
         Some(item) if answer.parts.status == StatusCode::OK => {
             gateway.learn_item(target.backend.id, &item, &Asker::default());
             if is_anothers(session, &target.backend, &item) {
-                return Ok(absent(id, "GET"));
+                return Ok(Route::Item.absent(id));
             }
             Ok(named(session, &target, answer))
         }
@@ -65,7 +65,7 @@ pub(super) async fn content(
     id: AssetId,
     request: Request<Incoming>,
 ) -> Settled {
-    let target = theirs(session, id, "GET").await?;
+    let target = theirs(session, id, Route::Content).await?;
     Ok(forward(session.gateway, &target, request).await?)
 }
 
@@ -79,22 +79,20 @@ pub(super) async fn change(
     request: Request<Incoming>,
 ) -> Settled {
     let gateway = session.gateway;
-    let target = theirs(session, id, request.method().as_str()).await?;
+    let route = if is_delete(&request) { Route::Delete } else { Route::Item };
+    let target = theirs(session, id, route).await?;
     if *request.method() != Method::PUT {
-        let (request, fault) = outgoing(gateway, &target, request);
-        let answer = collected(gateway, &target, request, &fault, ANSWER_MAX).await?;
-        let body = answer.body.clone();
-        return Ok(answer.answer(body));
+        return Ok(forward(gateway, &target, request).await?);
     }
     let (parts, body) = request.into_parts();
     let mut share = gateway.bodies.share();
     let limits = CollectLimits { max: CHANGE_MAX, idle: gateway.config.server.body_timeout };
     let body = collect(body, limits, Some(&mut share)).await.map_err(GatewayError::from)?;
     if let Some(preview) = preview_in(&body)
-        && theirs(session, preview, "GET").await.is_err()
+        && theirs(session, preview, Route::Item).await.is_err()
     {
         // As ComfyUI says of one that it does not have.
-        return Ok(not_found(&format!("Preview AssetReference {preview} not found")));
+        return Ok(not_found(&format!("Preview AssetReference {preview} not found"), Some(id)));
     }
     let sent = to_backend(&target, parts, RequestBody::whole(body));
     let answer = collected(gateway, &target, sent, &ClientFault::default(), ANSWER_MAX).await?;
@@ -130,17 +128,17 @@ pub(super) fn named(
 }
 
 /// Where an asset is that the asker may see.
-async fn theirs(session: &Session<'_>, id: AssetId, method: &str) -> Result<Target, Done> {
-    let target = find(session, id).await?;
+async fn theirs(session: &Session<'_>, id: AssetId, route: Route) -> Result<Target, Done> {
+    let target = find(session, id, route).await?;
     let known = session.gateway.assets().get(id).cloned();
-    if session.is_nameless() || known.as_ref().is_some_and(|it| !it.makers.is_empty()) {
+    if session.may_all() || known.as_ref().is_some_and(|it| !it.makers.is_empty()) {
         // Whose it is was looked at when it was found.
         return Ok(target);
     }
     // It was only listed: whose its file and its prompt are says the backend.
     match describe(session, &target.backend, id).await {
         Some(item) if is_anothers(session, &target.backend, &item) => {
-            Err(Done::with(absent(id, method)))
+            Err(Done::with(route.absent(id)))
         }
         Some(_) | None => Ok(target),
     }
@@ -148,26 +146,26 @@ async fn theirs(session: &Session<'_>, id: AssetId, method: &str) -> Result<Targ
 
 fn is_anothers(session: &Session<'_>, backend: &Backend, item: &Item) -> bool {
     let whose = session.gateway.whose_asset(backend.id, item, &session.asker);
-    !session.is_nameless() && whose == Whose::Anothers
+    !session.may_all() && whose == Whose::Anothers
 }
 
 /// The backend that has an asset: by the ledger, or found by asking all of them once in a while.
 /// One that is known to be another's has none.
-async fn find(session: &Session<'_>, id: AssetId) -> Result<Target, Done> {
+async fn find(session: &Session<'_>, id: AssetId, route: Route) -> Result<Target, Done> {
     let gateway = session.gateway;
     let known = gateway.assets().get(id).cloned();
     let backend = match known {
         Some(asset) => here(session, &asset),
         None => ask_all(session, &servers::of(session).await?, id).await,
     };
-    let backend = backend.ok_or_else(|| Done::with(absent(id, "GET")))?;
+    let backend = backend.ok_or_else(|| Done::with(route.absent(id)))?;
     let target = of_ledger(&backend)?;
     let limit = gateway.config.fleet.probe_timeout;
     if gateway.users.has(&backend, session.user_id(), limit).await {
         Ok(target)
     } else {
         // Its server does not know him: for him it is not there.
-        Err(Done::with(absent(id, "GET")))
+        Err(Done::with(route.absent(id)))
     }
 }
 
@@ -178,7 +176,7 @@ fn here(session: &Session<'_>, asset: &Asset) -> Option<Arc<Backend>> {
     let is_their_users = asset.user.is_some() && asset.user.as_deref() == asker.user.as_deref();
     let is_theirs = asset.makers.iter().any(|maker| asker.makers.contains(maker));
     let is_nobodys = asset.makers.is_empty() && asset.kind == Kind::Original;
-    let may = session.is_nameless() || is_their_users || is_theirs || is_nobodys;
+    let may = session.may_all() || is_their_users || is_theirs || is_nobodys;
     may.then(|| Arc::clone(session.gateway.fleet.get(backend)))
 }
 
@@ -188,7 +186,10 @@ async fn ask_all(
     servers: &[Arc<Backend>],
     id: AssetId,
 ) -> Option<Arc<Backend>> {
-    if !session.gateway.assets().may_ask(id, now()) {
+    let gateway = session.gateway;
+    let may_ask = gateway.assets().may_ask(id, now());
+    // Made-up ids cost those who ask them.
+    if !may_ask || gateway.unknowns.admit(session.who.address, 1, now()) == 0 {
         return None;
     }
     let asked = servers.iter().map(|backend| async move {
@@ -210,7 +211,27 @@ async fn describe(session: &Session<'_>, backend: &Backend, id: AssetId) -> Opti
     }
 }
 
-fn absent(id: AssetId, method: &str) -> Response<ResponseBody> {
-    let dot = if method == "DELETE" { "." } else { "" };
-    not_found(&format!("AssetReference {id} not found{dot}"))
+/// Which route names an asset: each says in its own way that there is none.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Route {
+    /// It, or its tags.
+    Item,
+    Content,
+    Delete,
+}
+
+impl Route {
+    fn absent(self, id: AssetId) -> Response<ResponseBody> {
+        let message = format!("AssetReference {id} not found");
+        match self {
+            Self::Item => not_found(&message, Some(id)),
+            Self::Content => not_found(&message, None),
+            Self::Delete => not_found(&format!("{message}."), None),
+        }
+    }
+}
+
+/// True for `DELETE` of an asset and not of its tags.
+fn is_delete(request: &Request<Incoming>) -> bool {
+    *request.method() == Method::DELETE && !request.uri().path().ends_with("/tags")
 }

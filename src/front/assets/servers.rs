@@ -35,7 +35,7 @@ impl NoServer {
             Self::Disabled => {
                 let message = "Assets system is disabled. Start the server with --enable-assets \
                     to use this feature.";
-                let body = reply::asset_error("SERVICE_DISABLED", message);
+                let body = reply::asset_error("SERVICE_DISABLED", message, None);
                 Ok(with_status(StatusCode::SERVICE_UNAVAILABLE, body))
             }
             Self::Down(backend) => Err(GatewayError::BackendDown { backend }),
@@ -52,11 +52,7 @@ pub(super) async fn of(session: &Session<'_>) -> Result<Vec<Arc<Backend>>, NoSer
     let asked = gateway.fleet.iter().filter(|it| it.is_up()).map(|backend| async move {
         let keeps_some = match says(backend) {
             Some(says) => says,
-            // A version that does not say: one that has them answers this to anybody.
-            None => {
-                let path = "/api/assets/seed/status";
-                backend.get(path, limit).await.is_ok_and(|(status, _)| status == 200)
-            }
+            None => gateway.users.has_assets(backend, limit).await,
         };
         if !keeps_some {
             return None;

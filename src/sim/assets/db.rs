@@ -294,6 +294,7 @@ pub(super) fn mime_of(name: &str) -> Option<&'static str> {
         "html" => "text/html",
         "mp4" => "video/mp4",
         "wav" => "audio/x-wav",
+        "safetensors" => "application/safetensors",
         _ => return None,
     })
 }

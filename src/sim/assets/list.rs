@@ -111,11 +111,17 @@ impl Filter {
                 return Err(Box::new(refused(400, "INVALID_TAG_FILTER", &message, &details)));
             }
         }
-        let all = if all.is_empty() { include } else { all };
-        let none = if none.is_empty() { exclude } else { none };
+        let (names_of_all, all) =
+            if all.is_empty() { ("include_tags", include) } else { ("tags_all", all) };
+        let (names_of_none, none) =
+            if none.is_empty() { ("exclude_tags", exclude) } else { ("tags_none", none) };
         if let Some(tag) = all.iter().find(|tag| none.contains(tag)) {
-            let message = format!("Query can never match: '{tag}' required and rejected.");
-            let details = json!({ "conflicting_tags": [tag] });
+            let names = [names_of_all, names_of_none];
+            let [by, against] = names;
+            let message = format!(
+                "Query can never match: '{tag}' required by '{by}' but rejected by '{against}'."
+            );
+            let details = json!({ "conflicting_tags": [tag], "parameters": names });
             return Err(Box::new(refused(400, "INVALID_TAG_FILTER", &message, &details)));
         }
         Ok(Self { all, any, none, name_contains, metadata })
