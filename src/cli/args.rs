@@ -138,6 +138,12 @@ pub struct SimArgs {
     /// Tell users apart, as with ComfyUI's own option
     #[arg(long)]
     pub multi_user: bool,
+    /// Compress JSON and text, as with ComfyUI's own option
+    #[arg(long)]
+    pub enable_compress_response_body: bool,
+    /// Refuse who does not send it, as `Authorization: Bearer TOKEN` or `?token=TOKEN`
+    #[arg(long, value_name = "TOKEN")]
+    pub token: Option<String>,
     /// How many times faster than a real one it works, from 0.01 to 1000
     #[arg(long, value_name = "FACTOR", default_value = "1", value_parser = speed)]
     pub speed: f64,

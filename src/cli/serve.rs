@@ -100,6 +100,8 @@ async fn simulated_server(args: SimArgs) -> ExitCode {
         version: args.comfyui,
         assets: args.enable_assets,
         multi_user: args.multi_user,
+        compress: args.enable_compress_response_body,
+        token: args.token,
         frontend: args.frontend,
         speed: args.speed,
     };

@@ -42,6 +42,19 @@ pub struct Faults {
     pub lacks: Vec<String>,
     /// Pings are not answered, and nothing is written to sockets.
     pub mute_sockets: bool,
+    pub listening: Listening,
+}
+
+/// What becomes of new connections. The old ones live on.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq)]
+#[serde(rename_all = "snake_case")]
+pub enum Listening {
+    #[default]
+    Open,
+    /// Nobody listens any more: they are refused.
+    Closed,
+    /// The system takes them, and nobody else ever does.
+    Deaf,
 }
 
 /// Requests that are never answered.

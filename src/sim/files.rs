@@ -6,7 +6,7 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use bytes::Bytes;
 use http::header::{
     ACCEPT_RANGES, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_RANGE, CONTENT_TYPE, ETAG,
-    IF_NONE_MATCH, RANGE,
+    IF_NONE_MATCH, RANGE, VARY, X_CONTENT_TYPE_OPTIONS,
 };
 use http::{HeaderMap, HeaderValue, Response};
 use serde_json::{Value, json};
@@ -166,7 +166,29 @@ pub(super) fn view(shared: &Shared, query: &str, headers: &HeaderMap) -> Respons
         };
     }
     let etag = format!("\"{:x}-{:x}\"", file.version, file.bytes.len());
-    serve_file(file.bytes, name, &etag, headers)
+    let mut response = serve_file(file.bytes, name, &etag, headers);
+    if shared.release.is_of_2026() {
+        guard(&mut response, name, headers);
+    }
+    response
+}
+
+/// What a browser could run is not shown in place, but for pictures in an `<img>` (`server.py`,
+/// `view_image`).
+fn guard(response: &mut Response<SimBody>, name: &str, headers: &HeaderMap) {
+    insert(response, X_CONTENT_TYPE_OPTIONS, "nosniff");
+    let ending = name.rsplit('.').next().unwrap_or_default().to_lowercase();
+    let is_picture = ending == "svg";
+    if !is_picture && !["html", "htm", "js", "mjs", "css", "xml", "xhtml"].contains(&&*ending) {
+        return;
+    }
+    insert(response, VARY, "Sec-Fetch-Dest");
+    insert(response, CACHE_CONTROL, "no-store");
+    let shown = headers.get("sec-fetch-dest").is_some_and(|dest| dest == "image");
+    if !(is_picture && shown) {
+        insert(response, CONTENT_TYPE, "application/octet-stream");
+        insert(response, CONTENT_DISPOSITION, &format!("attachment; filename=\"{name}\""));
+    }
 }
 
 /// `name [output]` says the folder itself.
@@ -235,6 +257,18 @@ pub(super) fn content_type(name: &str) -> &'static str {
         "mp4" => "video/mp4",
         _ => "application/octet-stream",
     }
+}
+
+/// `/internal/files/{kind}`: newest first, and since 2026 with the folder's name.
+pub(super) fn listing(shared: &Shared, kind: FileKind) -> Response<SimBody> {
+    let server = shared.server();
+    let names = server.files.newest(kind);
+    let listed: Vec<String> = if shared.release.is_of_2026() {
+        names.iter().map(|name| format!("{name} [{}]", kind.as_str())).collect()
+    } else {
+        names.iter().map(|&name| name.to_owned()).collect()
+    };
+    json_answer(200, &json!(listed))
 }
 
 /// The page: the official one from a folder, or the playground.

@@ -23,6 +23,9 @@ impl Shared {
         if self.release.is_of_2026() {
             features["assets"] = json!(self.options.assets);
         }
+        if let Some(features) = features.as_object_mut().filter(|_| !self.release.notes_times()) {
+            features.shift_remove("extension");
+        }
         features
     }
 

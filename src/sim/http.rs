@@ -15,9 +15,12 @@ use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 
 use super::body::SimBody;
+use super::compressed::{Coding, compress};
 use super::python_json::dumps;
 use super::state::{FileKind, Seen};
-use super::{Faults, Hang, Shared, assets, controls, files, nodes, prompts, sockets, users};
+use super::{
+    Faults, Hang, Shared, assets, controls, files, jobs, nodes, packs, prompts, sockets, users,
+};
 use crate::net::{Portion, Stream, Wire, sleep};
 
 /// `--max-upload-size`, which holds for JSON as well.
@@ -86,7 +89,11 @@ async fn answer(shared: &Arc<Shared>, request: Request<Incoming>) -> Option<Resp
         return Some(text(faults.status, "asked to fail"));
     }
     let is_head = *request.method() == Method::HEAD;
+    let coding = Coding::taken(request.headers()).filter(|_| shared.options.compress);
     let mut response = route(shared, &path, request).await?;
+    if let Some(coding) = coding {
+        response = compress(response, coding);
+    }
     dress(&mut response);
     Some(if is_head { headless(response) } else { response })
 }
@@ -120,11 +127,23 @@ async fn route(
     path: &str,
     mut request: Request<Incoming>,
 ) -> Option<Response<SimBody>> {
-    if is_foreign(request.headers()) {
+    let is_cross_site = header(request.headers(), "sec-fetch-site") == Some("cross-site");
+    if is_foreign(request.headers()) || (is_cross_site && shared.release.is_of_2026()) {
         return Some(bare(403));
     }
     let bare_path = without_api(path);
     let query = request.uri().query().unwrap_or("").to_owned();
+    if !packs::may_enter(shared, request.headers(), &query) {
+        return Some(text(401, "401: Unauthorized"));
+    }
+    if packs::is_socket(bare_path) && *request.method() == Method::GET {
+        return Some(packs::upgrade(shared, path, &mut request));
+    }
+    if packs::is_route(bare_path) {
+        let method = request.method().clone();
+        let body = whole(request).await?;
+        return Some(packs::answer(shared, &method, bare_path, &query, body));
+    }
     if assets::are_meant(shared, request.method(), path) {
         return assets::answer(shared, path, request).await;
     }
@@ -150,10 +169,10 @@ fn get(
     query: &str,
     headers: &HeaderMap,
 ) -> Response<SimBody> {
-    if let Some(jobs) = jobs_path(path).filter(|_| shared.release.has_jobs()) {
-        return match jobs.strip_prefix('/') {
-            None => prompts::jobs(shared, query),
-            Some(id) => prompts::job(shared, id),
+    if let Some(named) = jobs_path(path).filter(|_| shared.release.has_jobs()) {
+        return match named.strip_prefix('/') {
+            None => jobs::list(shared, query),
+            Some(id) => jobs::one(shared, id),
         };
     }
     if let Some(id) = bare_path.strip_prefix("/history/") {
@@ -174,6 +193,9 @@ fn get(
 }
 
 fn object_info(shared: &Shared, bare_path: &str, headers: &HeaderMap) -> Response<SimBody> {
+    if bare_path == "/object_info" {
+        shared.seed();
+    }
     let mut server = shared.server();
     assets::looked_for(shared, &mut server);
     match bare_path.strip_prefix("/object_info") {
@@ -200,7 +222,7 @@ fn catalogue(
     }
     if let Some(kind) = path.strip_prefix("/internal/files/") {
         return match FileKind::parse(kind) {
-            Some(kind) => listing(shared, kind),
+            Some(kind) => files::listing(shared, kind),
             None => json_answer(400, &json!({ "error": "Invalid directory type" })),
         };
     }
@@ -245,8 +267,8 @@ async fn post(
         return Some(text(413, &format!("Maximum request body size {BODY_MAX} exceeded.")));
     };
     let body = body.to_bytes();
-    if let Some(jobs) = jobs_path(path).filter(|_| shared.release.has_jobs()) {
-        return Some(cancel(shared, jobs, &body));
+    if let Some(named) = jobs_path(path).filter(|_| shared.release.cancels_jobs()) {
+        return Some(jobs::cancel(shared, named, &body));
     }
     Some(match bare_path.as_str() {
         "/prompt" => return prompts::submit(shared, &body).await,
@@ -269,41 +291,6 @@ async fn post(
         }
         _ => not_allowed(),
     })
-}
-
-/// `/internal/files/{kind}`: newest first, and since 2026 with the folder's name.
-fn listing(shared: &Shared, kind: FileKind) -> Response<SimBody> {
-    let server = shared.server();
-    let names = server.files.newest(kind);
-    let listed: Vec<String> = if shared.release.is_of_2026() {
-        names.iter().map(|name| format!("{name} [{}]", kind.as_str())).collect()
-    } else {
-        names.iter().map(|&name| name.to_owned()).collect()
-    };
-    json_answer(200, &json!(listed))
-}
-
-fn cancel(shared: &Shared, jobs: &str, body: &[u8]) -> Response<SimBody> {
-    if !shared.release.cancels_jobs() {
-        return not_allowed();
-    }
-    let ids: Vec<String> = match jobs.strip_prefix('/').and_then(|it| it.strip_suffix("/cancel")) {
-        Some(id) => vec![id.to_owned()],
-        None => serde_json::from_slice::<Value>(body)
-            .ok()
-            .and_then(|body| serde_json::from_value(body["job_ids"].clone()).ok())
-            .unwrap_or_default(),
-    };
-    let is_known = ids.iter().any(|id| {
-        let server = shared.server();
-        let memory = &server.memory;
-        memory.running.iter().chain(&memory.pending).any(|item| item.id == *id)
-    });
-    for id in &ids {
-        prompts::edit_queue(shared, json!({ "delete": [id] }).to_string().as_bytes());
-        prompts::interrupt(shared, json!({ "prompt_id": id }).to_string().as_bytes());
-    }
-    json_answer(200, &json!({ "cancelled": is_known }))
 }
 
 fn subscribe(shared: &Shared, body: &[u8]) -> Response<SimBody> {
@@ -330,10 +317,14 @@ pub(super) async fn whole(request: Request<Incoming>) -> Option<Bytes> {
     body.ok().map(http_body_util::Collected::to_bytes)
 }
 
+fn header<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
+    headers.get(name).and_then(|value| value.to_str().ok())
+}
+
 /// `server.py:141`: a page of another origin may not call a loopback server.
 fn is_foreign(headers: &HeaderMap) -> bool {
-    let value = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
-    let (Some(host), Some(origin)) = (value(HOST), value(ORIGIN)) else { return false };
+    let named = (header(headers, HOST.as_str()), header(headers, ORIGIN.as_str()));
+    let (Some(host), Some(origin)) = named else { return false };
     let is_loopback = ["127.", "localhost", "[::1]"].iter().any(|it| host.starts_with(it));
     let origin = origin.split_once("://").map_or("", |(_, authority)| authority);
     is_loopback && !origin.is_empty() && origin != host

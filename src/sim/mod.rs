@@ -6,6 +6,7 @@
 
 mod assets;
 mod body;
+mod compressed;
 mod controls;
 mod events;
 mod fatal;
@@ -14,7 +15,11 @@ mod files;
 mod fixed;
 mod graph;
 mod http;
+mod jobs;
+mod listening;
 mod nodes;
+mod outputs;
+mod packs;
 mod perform;
 mod pictures;
 mod prompts;
@@ -22,6 +27,7 @@ mod python_json;
 mod release;
 mod replace;
 mod run;
+mod seeding;
 mod sockets;
 mod state;
 mod users;
@@ -39,11 +45,11 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-pub use faults::{Faults, Hang, SubmitFault};
+pub use faults::{Faults, Hang, Listening, SubmitFault};
 pub use release::{VERSION, full_version};
 pub use state::{Ledger, Seen};
 
-use crate::net::{Listener, Network};
+use crate::net::Network;
 use crate::tasks::Tasks;
 use release::Release;
 use state::Server;
@@ -59,6 +65,10 @@ pub struct Options {
     pub assets: bool,
     /// `--multi-user`: users are told apart by `Comfy-User`.
     pub multi_user: bool,
+    /// `--enable-compress-response-body`.
+    pub compress: bool,
+    /// Whoever asks without it is refused, as by packs that bring a login.
+    pub token: Option<String>,
     /// A folder with the official page, served at `/`.
     pub frontend: Option<PathBuf>,
     /// `SlowSteps` waits are divided by it.
@@ -75,6 +85,8 @@ impl Options {
             version: VERSION.to_owned(),
             assets: false,
             multi_user: false,
+            compress: false,
+            token: None,
             frontend: None,
             speed: 1.0,
         }
@@ -195,6 +207,12 @@ impl Sim {
         self.shared.server().memory.sockets.keys().cloned().collect()
     }
 
+    /// How many sockets of node packs are open.
+    #[must_use]
+    pub fn pack_sockets(&self) -> usize {
+        self.shared.server().memory.pack_sockets
+    }
+
     /// How many bytes of blobs (`/sim/blob`) it has given so far.
     #[must_use]
     pub fn blob_bytes(&self) -> u64 {
@@ -249,7 +267,7 @@ impl Shared {
             server.files.wipe_temp();
         }
         self.spawn(worker::work(Arc::clone(self)));
-        self.spawn(accept(Arc::clone(self), listener));
+        self.spawn(listening::accept(Arc::clone(self), listener));
         Ok(address)
     }
 
@@ -327,14 +345,5 @@ impl Shared {
 
     fn process(&self) -> MutexGuard<'_, Process> {
         self.process.lock().expect("never poisoned: no panic while held")
-    }
-}
-
-async fn accept(shared: Arc<Shared>, listener: Box<dyn Listener>) {
-    loop {
-        if let Ok((stream, _peer)) = listener.accept().await {
-            let connection = http::serve(Arc::clone(&shared), stream);
-            shared.spawn(connection);
-        }
     }
 }

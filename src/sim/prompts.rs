@@ -1,5 +1,4 @@
-//! The queue, the history and the jobs: `/prompt`, `/queue`, `/interrupt`, `/history`,
-//! `/api/jobs`.
+//! The queue and the history: `/prompt`, `/queue`, `/interrupt`, `/history`.
 
 use bytes::Bytes;
 use http::Response;
@@ -88,7 +87,10 @@ fn enqueue(shared: &Shared, body: &[u8]) -> Result<Value, Response<SimBody>> {
     if let Some(client) = body.get("client_id") {
         extra_data.insert("client_id".to_owned(), client.clone());
     }
-    extra_data.insert("create_time".to_owned(), json!(unix_millis()));
+    if shared.release.notes_times() {
+        without_secrets(&mut extra_data);
+        extra_data.insert("create_time".to_owned(), json!(unix_millis()));
+    }
     let lacks = shared.faults().lacks;
     let mut server = shared.server();
     let rules = Rules {
@@ -107,6 +109,13 @@ fn enqueue(shared: &Shared, body: &[u8]) -> Result<Value, Response<SimBody>> {
     shared.work.notify_one();
     let number = super::state::number(number);
     Ok(json!({ "prompt_id": id, "number": number, "node_errors": valid.node_errors }))
+}
+
+/// What nodes of services need is shown to nobody (`execution.py`, `SENSITIVE_EXTRA_DATA_KEYS`).
+pub(super) fn without_secrets(extra_data: &mut Map<String, Value>) {
+    for secret in ["auth_token_comfy_org", "api_key_comfy_org"] {
+        extra_data.shift_remove(secret);
+    }
 }
 
 /// The id that the client chose; since 2026 only a UUID as it is commonly written.
@@ -168,16 +177,22 @@ pub(super) fn edit_queue(shared: &Shared, body: &[u8]) -> Response<SimBody> {
         shared.say_status();
     }
     for id in edit.get("delete").and_then(Value::as_array).into_iter().flatten() {
-        let mut server = shared.server();
-        let Some(at) = server.memory.pending.iter().position(|item| *id == item.id) else {
-            continue;
-        };
-        let item = server.memory.pending.remove(at);
-        server.ledger.deleted.push(item.id);
-        drop(server);
-        shared.say_status();
+        delete_waiting(shared, id.as_str().unwrap_or_default());
     }
     bare(200)
+}
+
+/// Takes the first that waits under an id out of the queue; true if there was one.
+pub(super) fn delete_waiting(shared: &Shared, id: &str) -> bool {
+    let mut server = shared.server();
+    let Some(at) = server.memory.pending.iter().position(|item| item.id == id) else {
+        return false;
+    };
+    let item = server.memory.pending.remove(at);
+    server.ledger.deleted.push(item.id);
+    drop(server);
+    shared.say_status();
+    true
 }
 
 /// `POST /interrupt`: what runs, or only if it is the one that is named (0.3.57).
@@ -238,100 +253,4 @@ pub(super) fn edit_history(shared: &Shared, body: &[u8]) -> Response<SimBody> {
         server.memory.history.shift_remove(id.as_str().unwrap_or_default());
     }
     bare(200)
-}
-
-/// `GET /api/jobs` (0.6.0).
-pub(super) fn jobs(shared: &Shared, query: &str) -> Response<SimBody> {
-    let newer = shared.release.cancels_jobs();
-    let known: &[&str] = if newer {
-        &["pending", "in_progress", "completed", "failed", "cancelled"]
-    } else {
-        &["pending", "in_progress", "completed", "failed"]
-    };
-    let wanted = parameter(query, "status").unwrap_or_default();
-    let wanted: Vec<&str> = wanted.split(',').filter(|status| !status.is_empty()).collect();
-    let unknown: Vec<&str> =
-        wanted.iter().filter(|status| !known.contains(status)).copied().collect();
-    if !unknown.is_empty() {
-        let message = format!(
-            "Invalid status value(s): {}. Valid values: {}",
-            unknown.join(", "),
-            known.join(", ")
-        );
-        return json_answer(400, &json!({ "error": message }));
-    }
-    let number = |name: &str| parameter(query, name).and_then(|text| text.parse::<usize>().ok());
-    let (limit, offset) = (number("limit"), number("offset").unwrap_or(0));
-    let mut all: Vec<Value> = every_job(shared)
-        .into_iter()
-        .filter(|job| {
-            wanted.is_empty() || wanted.contains(&job["status"].as_str().unwrap_or_default())
-        })
-        .collect();
-    all.sort_by_key(|job| std::cmp::Reverse(job["create_time"].as_u64()));
-    let total = all.len();
-    let page: Vec<Value> = all.into_iter().skip(offset).take(limit.unwrap_or(total)).collect();
-    let has_more = offset + page.len() < total;
-    let pagination =
-        json!({ "offset": offset, "limit": limit, "total": total, "has_more": has_more });
-    json_answer(200, &json!({ "jobs": page, "pagination": pagination }))
-}
-
-/// `GET /api/jobs/{id}`.
-pub(super) fn job(shared: &Shared, id: &str) -> Response<SimBody> {
-    let found = every_job(shared).into_iter().find(|job| job["id"] == id);
-    let Some(mut job) = found else {
-        return json_answer(404, &json!({ "error": "Job not found" }));
-    };
-    if let Some(entry) = shared.server().memory.history.get(id) {
-        job["outputs"] = entry["outputs"].clone();
-        job["execution_status"] = entry["status"].clone();
-        job["workflow"] = json!({ "prompt": entry["prompt"][2], "extra_data": entry["prompt"][3] });
-    }
-    json_answer(200, &job)
-}
-
-fn every_job(shared: &Shared) -> Vec<Value> {
-    let server = shared.server();
-    let of_item = |item: &Item, status: &str| {
-        json!({
-            "id": item.id, "status": status, "priority": super::state::number(item.number),
-            "create_time": item.extra_data["create_time"], "outputs_count": 0,
-        })
-    };
-    let pending = server.memory.pending.iter().map(|item| of_item(item, "pending"));
-    let running = server.memory.running.iter().map(|item| of_item(item, "in_progress"));
-    let newer = shared.release.cancels_jobs();
-    let ended = server.memory.history.iter().map(|(id, entry)| of_entry(id, entry, newer));
-    pending.chain(running).chain(ended).collect()
-}
-
-fn of_entry(id: &str, entry: &Value, newer: bool) -> Value {
-    let messages = entry["status"]["messages"].as_array().cloned().unwrap_or_default();
-    let time = |index: usize| messages.get(index).map(|it| it[1]["timestamp"].clone());
-    let last = messages.last().map(|it| it[0].as_str().unwrap_or_default().to_owned());
-    let status = match (last.as_deref(), newer) {
-        (Some("execution_success"), _) => "completed",
-        (Some("execution_interrupted"), true) => "cancelled",
-        (_, _) => "failed",
-    };
-    let images = entry["outputs"].as_object().into_iter().flatten().flat_map(|(node, output)| {
-        let images = output["images"].as_array().cloned().unwrap_or_default();
-        images.into_iter().map(move |image| (node.clone(), image))
-    });
-    let images: Vec<(String, Value)> = images.collect();
-    let mut job = json!({
-        "id": id, "status": status, "priority": entry["prompt"][0],
-        "create_time": entry["prompt"][3]["create_time"],
-        "execution_start_time": time(0),
-        "execution_end_time": messages.last().map(|it| it[1]["timestamp"].clone()),
-        "outputs_count": images.len(),
-    });
-    if let Some((node, image)) = images.first() {
-        let mut preview = image.clone();
-        preview["nodeId"] = json!(node);
-        preview["mediaType"] = json!("images");
-        job["preview_output"] = preview;
-    }
-    job
 }

@@ -27,6 +27,12 @@ impl Release {
         self.0.has_jobs()
     }
 
+    /// Before there were jobs, nobody noted when a prompt was made, secrets stayed in the queue,
+    /// and fewer features were told.
+    pub(super) fn notes_times(&self) -> bool {
+        self.0.has_jobs()
+    }
+
     /// About 0.26: jobs can be cancelled, and "cancelled" is a status.
     pub(super) fn cancels_jobs(&self) -> bool {
         self.0.cancels_jobs()

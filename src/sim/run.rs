@@ -92,8 +92,9 @@ impl<'a> Run<'a> {
         for id in &cached {
             if let Some((made, shown)) = server.memory.cache.get(&signatures[id]) {
                 self.results.insert(id.clone(), made.clone());
-                // Recorded only for a client (`execution.py:418`).
-                if let Some(shown) = shown.as_ref().filter(|_| self.item.client().is_some()) {
+                // Once recorded only for a client (0.8.0, `execution.py:418`).
+                let is_kept = self.shared.release.is_of_2026() || self.item.client().is_some();
+                if let Some(shown) = shown.as_ref().filter(|_| is_kept) {
                     self.outputs.insert(id.clone(), shown.clone());
                 }
             }

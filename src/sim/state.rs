@@ -71,6 +71,9 @@ pub(super) struct Memory {
     pub temp_prefix: String,
     /// Pictures that clients put under ids of their own (`/api/etn/image`).
     pub put_images: HashMap<String, Bytes>,
+    /// How often each session of a pack was used.
+    pub sessions: HashMap<String, u64>,
+    pub pack_sockets: usize,
 }
 
 impl Memory {

@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::events::timed;
 use super::fatal;
+use super::prompts::without_secrets;
 use super::run::{Outcome, Run};
 use super::state::Item;
 use super::{Shared, assets};
@@ -82,6 +83,7 @@ async fn run(shared: &Arc<Shared>, item: &Item) -> Thread {
     if item.client().is_some() && !shared.faults().no_last_word {
         shared.say("executing", &json!({ "node": null, "prompt_id": item.id }), item.client());
     }
+    shared.seed_outputs();
     Thread::Lives
 }
 
@@ -94,8 +96,12 @@ fn entry(item: &Item, outputs: &Map<String, Value>, messages: &[Value], status: 
         (id.clone(), meta)
     };
     let meta: Map<String, Value> = outputs.keys().map(of_node).collect();
+    let mut prompt = item.tuple();
+    if let Some(extra_data) = prompt[3].as_object_mut() {
+        without_secrets(extra_data);
+    }
     json!({
-        "prompt": item.tuple(),
+        "prompt": prompt,
         "outputs": outputs,
         "status": {
             "status_str": status, "completed": status == "success", "messages": messages,

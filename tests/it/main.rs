@@ -23,6 +23,7 @@ mod kills;
 mod lane;
 mod lists;
 mod many;
+mod mixed;
 mod own;
 mod page;
 mod pictures;

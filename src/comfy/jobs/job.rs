@@ -211,12 +211,16 @@ impl<'a> Ended<'a> {
         let parts = entry.list("prompt").ok_or(Junk::Malformed)?;
         let status_info = entry.get("status");
         let status = status_info.and_then(object).unwrap_or_default();
+        let run = Run::read(&status);
+        let mut submitted = Submitted::read(&parts)?;
+        // Servers without a jobs API do not say when a prompt was made (0.3.64).
+        submitted.create_time = submitted.create_time.or(run.start);
         Ok(Self {
-            submitted: Submitted::read(&parts)?,
+            submitted,
             outputs: entry.get("outputs"),
             status_info,
             is_error: status.text("status_str").is_some_and(|text| text == "error"),
-            run: Run::read(&status),
+            run,
         })
     }
 
@@ -390,6 +394,16 @@ mod tests {
             assert_eq!(shown.get("execution_error"), None);
             assert_eq!(shown["execution_end_time"], 1_020);
         }
+    }
+
+    #[test]
+    fn where_nobody_noted_when_it_was_made_a_prompt_is_as_old_as_its_start() {
+        let mut old = entry("success", &json!([start()]));
+        old["prompt"][3].as_object_mut().unwrap().shift_remove("create_time");
+        let (_, shown) = job(&old, Interrupted::Cancelled);
+        assert_eq!(shown["create_time"], 1_005);
+        let row = Job::of_entry(&id(), old.to_string().as_bytes(), TOLD[0]).unwrap().row;
+        assert_eq!((row.created_ms, row.workflow_id.as_deref()), (1_005.0, Some("w")));
     }
 
     #[test]

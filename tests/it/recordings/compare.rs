@@ -68,10 +68,8 @@ pub(crate) fn sequence(told: &[Told], names: &mut Names) -> Vec<String> {
         // A tick is up to three messages; one that is the same as the one before is not news.
         for cycle in 1..=3 {
             let count = events.len();
-            let is_tick =
-                |text: &String| text.starts_with("progress") || text.starts_with("binary");
             if 2 * cycle <= count
-                && events[count - cycle..].iter().all(is_tick)
+                && events[count - cycle..].iter().all(|it| is_tick(it))
                 && events[count - cycle..] == events[count - 2 * cycle..count - cycle]
             {
                 events.truncate(count - cycle);
@@ -83,6 +81,11 @@ pub(crate) fn sequence(told: &[Told], names: &mut Names) -> Vec<String> {
     statuses.dedup();
     statuses.append(&mut events);
     statuses
+}
+
+/// True for what says no more than that something goes on.
+pub(crate) fn is_tick(form: &str) -> bool {
+    form.starts_with("progress") || form.starts_with("binary")
 }
 
 fn form(told: &Told, names: &mut Names) -> String {
