@@ -7,6 +7,7 @@
 
 use http::header::{ACCEPT_ENCODING, CONTENT_TYPE, HeaderName, RETRY_AFTER, SEC_WEBSOCKET_VERSION};
 use http::{HeaderValue, Response, StatusCode};
+use hyper::ext::ReasonPhrase;
 
 use crate::body::inflate::{self, InflateError};
 use crate::body::{CollectError, ResponseBody};
@@ -34,6 +35,8 @@ pub enum GatewayError {
     BackendDown { backend: String },
     #[error("{backend}, which has what you ask about, was taken off by its operator")]
     BackendOff { backend: String },
+    #[error("{backend} is {state}: not saved", state = if *is_off { "off" } else { "down" })]
+    NotSaved { backend: String, is_off: bool },
     #[error(transparent)]
     TooManyClients(#[from] TooManyClients),
     #[error(transparent)]
@@ -91,6 +94,8 @@ pub enum GatewayError {
     OperatorsOnly,
     #[error("no server that keeps assets knows the user that `Comfy-User` names")]
     UnknownUser,
+    #[error("a server's log and its paths are for operators; see server.allow_logs")]
+    LogsClosed,
     #[error("say who you are: send a clientId")]
     Nameless,
     #[error(transparent)]
@@ -161,6 +166,7 @@ impl GatewayError {
             | Self::TooManyInputs { .. }
             | Self::ForeignOrigin
             | Self::OperatorsOnly
+            | Self::LogsClosed
             | Self::Nameless
             | Self::UnknownUser
             | Self::StillPending(_)
@@ -170,6 +176,7 @@ impl GatewayError {
             Self::Refused(Refusal::BackendDown { .. })
             | Self::BackendDown { .. }
             | Self::BackendOff { .. }
+            | Self::NotSaved { .. }
             | Self::Unreachable { .. }
             | Self::Lost { .. }
             | Self::NoAnswer { .. }
@@ -210,9 +217,11 @@ impl GatewayError {
             | Self::InputNotCopied { .. }
             | Self::NotQueued { .. } => StatusCode::BAD_GATEWAY,
             Self::NoAnswer { .. } | Self::StateUnknown { .. } => StatusCode::GATEWAY_TIMEOUT,
-            Self::ForeignOrigin | Self::OperatorsOnly | Self::Nameless | Self::UnknownUser => {
-                StatusCode::FORBIDDEN
-            }
+            Self::ForeignOrigin
+            | Self::OperatorsOnly
+            | Self::LogsClosed
+            | Self::Nameless
+            | Self::UnknownUser => StatusCode::FORBIDDEN,
             Self::StillPending(_) => StatusCode::CONFLICT,
             Self::Handshake(error) => error.status(),
             Self::NotFound | Self::FileGone { .. } => StatusCode::NOT_FOUND,
@@ -220,6 +229,7 @@ impl GatewayError {
             Self::Refused(Refusal::BackendDown { .. } | Refusal::NoPlace(_))
             | Self::BackendDown { .. }
             | Self::BackendOff { .. }
+            | Self::NotSaved { .. }
             | Self::TooManyClients(_)
             | Self::BodiesBusy
             | Self::LinkTimeout { .. }
@@ -233,8 +243,10 @@ impl GatewayError {
     #[must_use]
     pub fn code(&self) -> &'static str {
         match self {
-            Self::Refused(Refusal::BackendDown { .. }) | Self::BackendDown { .. } => "backend_down",
-            Self::BackendOff { .. } => "backend_off",
+            Self::BackendOff { .. } | Self::NotSaved { is_off: true, .. } => "backend_off",
+            Self::Refused(Refusal::BackendDown { .. })
+            | Self::BackendDown { .. }
+            | Self::NotSaved { is_off: false, .. } => "backend_down",
             Self::Refused(Refusal::NoPlace(NoPlace::NoneReady)) => "no_backend",
             Self::Refused(Refusal::NoPlace(NoPlace::FleetFull)) => "fleet_full",
             Self::Refused(Refusal::TooManyPending { .. }) => "too_many_pending",
@@ -263,7 +275,7 @@ impl GatewayError {
             Self::NotQueued { .. } => "not_queued",
             Self::StateUnknown { .. } => "prompt_state_unknown",
             Self::ForeignOrigin => "foreign_origin",
-            Self::OperatorsOnly => "operators_only",
+            Self::OperatorsOnly | Self::LogsClosed => "operators_only",
             Self::Nameless => "nameless",
             Self::UnknownUser => "unknown_user",
             Self::StillPending(_) => "still_pending",
@@ -296,6 +308,12 @@ impl GatewayError {
         };
         let mut response = Response::new(ResponseBody::whole(body));
         *response.status_mut() = self.status();
+        if let Self::NotSaved { .. } = self
+            && let Ok(reason) = ReasonPhrase::try_from(self.to_string().into_bytes())
+        {
+            // It is all that the stock page shows of a save that failed.
+            response.extensions_mut().insert(reason);
+        }
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json; charset=utf-8"));
         headers.insert(ERROR_HEADER, HeaderValue::from_static(self.code()));

@@ -53,6 +53,8 @@ pub struct SaidReport {
 /// One client, in a list.
 #[derive(Debug, Serialize)]
 pub struct ClientSummary {
+    /// Left out where it is not told.
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub client_id: String,
     pub backend: Option<String>,
     /// held, reserved, idle or none.

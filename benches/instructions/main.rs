@@ -15,6 +15,7 @@ use http::Method;
 use mooring::client::log::{EventLog, Kept, LogBudget};
 use mooring::comfy::names::{self, NameKey};
 use mooring::comfy::{endpoint, event, files, preview, query, submission};
+use mooring::front::identify::Peer;
 use mooring::net::now;
 use mooring::routing::files::{Files, Seen};
 use mooring::routing::ids::{BackendId, ClientId, FileRef, Folder, Located, PromptId};
@@ -71,7 +72,7 @@ fn request_head(count: usize) {
     for _ in 0..count {
         out.clear();
         if let Parsed::Plain(plain) = parse(black_box(REQUEST), HEAD_MAX, 100) {
-            plain.write(b"gpu-a:8188", &mut out);
+            plain.write(b"gpu-a:8188", Peer::Stranger, &mut out);
         }
         assert!(!black_box(&out).is_empty(), "it is one that is only passed on");
     }

@@ -9,6 +9,7 @@ use std::borrow::Cow;
 use http::Method;
 
 use super::assets;
+use super::guard::{self, Area};
 
 /// What a request asks. Ids are decoded.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -55,14 +56,54 @@ pub enum Endpoint {
     Asset,
     /// Settings, saved workflows, users.
     UserData,
-    /// ComfyUI-Manager's routes that install, update, reboot or configure.
+    /// Routes that install, update, restart or configure, and ComfyUI-Manager's others.
     Guarded,
+    /// Those of ComfyUI-Manager that only list.
+    ManagerList,
+    /// `/internal/logs…`, `/internal/folder_paths`
+    ServerLog,
+    /// What a page reads before it shows anything.
+    Start(StartRead),
     /// Ours, with its whole path.
     Own(String),
     /// Assets and their tags.
     Assets(assets::Asked),
     /// Everything else goes where its client is.
     Other,
+}
+
+/// A read that is about a server and names nothing of anybody's. Without it no page starts.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct StartRead(usize);
+
+/// As the stock page 1.49.6 reads them.
+const STARTS: [&str; START_READS] = [
+    "/system_stats",
+    "/object_info",
+    "/features",
+    "/extensions",
+    "/i18n",
+    "/embeddings",
+    "/models",
+    "/experiment/models",
+    "/workflow_templates",
+    "/global_subgraphs",
+    "/node_replacements",
+];
+
+/// How many there are.
+pub const START_READS: usize = 11;
+
+impl StartRead {
+    fn of(bare: &str) -> Option<Self> {
+        STARTS.iter().position(|start| *start == bare).map(Self)
+    }
+
+    /// Which of the [`START_READS`] it is.
+    #[must_use]
+    pub fn index(self) -> usize {
+        self.0
+    }
 }
 
 /// Says what a request asks.
@@ -73,8 +114,15 @@ pub fn classify(method: &Method, raw_path: &str) -> Endpoint {
         return Endpoint::Own(path.into_owned());
     }
     let bare = without_api(&path);
-    if is_guarded(method, bare) {
-        return Endpoint::Guarded;
+    let is_read = matches!(*method, Method::GET | Method::HEAD);
+    match guard::area(&path) {
+        Area::Open => {}
+        Area::List if is_read => return Endpoint::ManagerList,
+        Area::List | Area::Shut => return Endpoint::Guarded,
+        Area::Inside if *method == Method::PATCH && path == "/internal/logs/subscribe" => {
+            return Endpoint::SubscribeLogs;
+        }
+        Area::Inside => return Endpoint::ServerLog,
     }
     if let Some(jobs) = path.strip_prefix("/api").and_then(|rest| strip_jobs(without_api(rest))) {
         return job(method, jobs);
@@ -85,7 +133,6 @@ pub fn classify(method: &Method, raw_path: &str) -> Endpoint {
     match *method {
         Method::GET | Method::HEAD => read(&path, bare),
         Method::POST => write(bare),
-        Method::PATCH if path == "/internal/logs/subscribe" => Endpoint::SubscribeLogs,
         _ if is_user_data(bare) => Endpoint::UserData,
         _ => Endpoint::Other,
     }
@@ -107,7 +154,7 @@ fn read(path: &str, bare: &str) -> Endpoint {
         "/index.html" if path == bare => Endpoint::Page,
         _ if is_user_data(bare) => Endpoint::UserData,
         _ if path == bare && is_asset(bare) => Endpoint::Asset,
-        _ => Endpoint::Other,
+        _ => StartRead::of(bare).map_or(Endpoint::Other, Endpoint::Start),
     }
 }
 
@@ -178,36 +225,6 @@ fn is_asset(path: &str) -> bool {
     const FILES: [&str; 5] =
         ["/favicon.ico", "/manifest.json", "/user.css", "/sw.js", "/robots.txt"];
     FOLDERS.iter().any(|folder| path.starts_with(folder)) || FILES.contains(&path)
-}
-
-/// Manager of both generations: `/manager/…`, `/v2/manager/…` and their friends. Lists may be
-/// read, but what changes the backend may not, and old versions did that with GET too.
-fn is_guarded(method: &Method, bare: &str) -> bool {
-    const AREAS: [&str; 5] =
-        ["/manager/", "/customnode/", "/externalmodel/", "/snapshot/", "/comfyui_manager/"];
-    const ACTS: [&str; 14] = [
-        "reboot",
-        "install",
-        "uninstall",
-        "update",
-        "fix",
-        "disable",
-        "reinstall",
-        "reset",
-        "start",
-        "restore",
-        "remove",
-        "save",
-        "switch",
-        "update_all",
-    ];
-    let path = bare.strip_prefix("/v2").unwrap_or(bare);
-    let Some(rest) = AREAS.iter().find_map(|area| path.strip_prefix(area)) else { return false };
-    if !matches!(*method, Method::GET | Method::HEAD) {
-        return true;
-    }
-    rest.split('/').flat_map(|part| part.split('_')).any(|word| ACTS.contains(&word))
-        || matches!(rest, "db_mode" | "preview_method" | "channel_url_list" | "policy/update")
 }
 
 /// The path as aiohttp matches it: decoded, but for `%2F` and `%25`.
@@ -304,9 +321,13 @@ mod tests {
             check(&format!("GET {path}"), Endpoint::Guarded);
             check(&format!("POST {path}"), Endpoint::Guarded);
         }
-        check("GET /customnode/getmappings", Endpoint::Other);
-        check("GET /manager/version", Endpoint::Other);
-        check("GET /v2/manager/queue/status", Endpoint::Other);
+        check("GET /customnode/getmappings", Endpoint::ManagerList);
+        check("GET /manager/version", Endpoint::ManagerList);
+        check("HEAD /v2/manager/queue/%73tatus", Endpoint::ManagerList);
+        check("POST /v2/manager/queue/status", Endpoint::Guarded);
+        check("GET /v2/manager/get_matrix_auth", Endpoint::Guarded);
+        check("GET /internal/%6cogs", Endpoint::ServerLog);
+        check("POST /internal/logs/subscribe", Endpoint::ServerLog);
     }
 
     #[test]
@@ -315,7 +336,9 @@ mod tests {
         check("GET /assets/index-abc.js", Endpoint::Asset);
         check("GET /extensions/core/x.js", Endpoint::Asset);
         check("GET /extensions/pack/x.js", Endpoint::Other);
-        check("GET /extensions", Endpoint::Other);
+        check("GET /api/extensions", Endpoint::Start(StartRead(3)));
+        check("POST /extensions", Endpoint::Other);
+        check("GET /object_info/KSampler", Endpoint::Other);
         check("GET /-/whoami", Endpoint::Own("/-/whoami".into()));
         check("GET /assets/index-abc.js", Endpoint::Asset);
         check("GET /api/%61ssets", Endpoint::Assets(assets::Asked::List));

@@ -3,6 +3,7 @@
 //! Pure, like [`crate::routing`]. Whatever ComfyUI renames next is renamed here and nowhere else.
 //!
 //! - [`endpoint`]: method + raw path → what is asked
+//! - [`guard`]: which routes are the operator's
 //! - [`query`]: parameters of a raw query; [`number`]: integers in them
 //! - [`submission`]: the body of `POST /prompt`: read, refuse, normalise, give an id
 //! - [`graph`]: the skeleton of a graph: what of it could break a server
@@ -26,6 +27,7 @@ pub mod endpoint;
 pub mod event;
 pub mod files;
 pub mod graph;
+pub mod guard;
 pub mod jobs;
 pub mod lists;
 pub mod multipart;

@@ -148,14 +148,16 @@ sections! {
         max_header_bytes: Size { min: 8 * KIB, max: MIB } = "16KiB";
         /// Headers of one request; the limit of the server behind us.
         max_headers: Count { min: 16, max: 1024 } = "128";
-        /// How long a connection may be kept alive without a request.
-        idle_timeout: Span { min: S, max: H } = "75s";
+        /// How long a connection may be kept alive without a request; longer than proxies in front
+        /// of us keep theirs, so that none sends a request on one that we just close.
+        idle_timeout: Span { min: S, max: H } = "180s";
         /// How long no byte of a body may move before it is given up.
         body_timeout: Span { min: S, max: H } = "60s";
         /// How long a backend may take until its answer begins, from the last byte that was sent to
         /// it.
         answer_timeout: Span { min: S, max: DAY } = "300s";
-        /// Web pages of other origins that may call us; they get CORS answers.
+        /// Web pages of other origins that may call us; they get CORS answers. Also those of
+        /// applications (`app://obsidian.md`), and `null`.
         allowed_origins: Origins = "";
         /// Proxies in front of us whose `X-Forwarded-*` headers are believed.
         trusted_proxies: Networks = "";
@@ -165,8 +167,10 @@ sections! {
         drain_delay: Span { min: 0, max: H } = "5s";
         /// As a sidecar: how long a stop waits before that, still serving, for pending prompts.
         drain_pending: Span { min: 0, max: DAY } = "0s";
-        /// Lets clients use the routes that install, update and reboot (ComfyUI-Manager's).
+        /// Lets clients use routes that install, update and restart (ComfyUI-Manager's, others').
         allow_manager: Switch = "false";
+        /// Lets clients read the log of their own backend, and where its folders are (`/internal`).
+        allow_logs: Switch = "false";
         /// Lets clients unload their backend's models (`/free`); else it is 200 and nothing done.
         allow_free: Switch = "false";
         /// Lets clients start and stop scans of a server's assets, and prune them.

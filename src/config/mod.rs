@@ -30,7 +30,7 @@ mod written;
 #[cfg(test)]
 mod tests;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -85,6 +85,7 @@ pub struct ServerConfig {
     /// Before both; 0 waits for no prompt.
     pub drain_pending: Duration,
     pub allow_manager: bool,
+    pub allow_logs: bool,
     pub allow_free: bool,
     pub allow_asset_scans: bool,
     /// The name of a backend that exists.
@@ -92,6 +93,14 @@ pub struct ServerConfig {
     pub page_script: PageScript,
     /// Bytes; 0 is off.
     pub stale_cache: u64,
+}
+
+impl ServerConfig {
+    /// True for a proxy whose word on whom it speaks for is believed.
+    #[must_use]
+    pub fn trusts(&self, peer: IpAddr) -> bool {
+        self.trusted_proxies.iter().any(|proxies| proxies.contains(peer))
+    }
 }
 
 /// Whether the page is served with a script of ours, or as its backend gives it.

@@ -126,39 +126,83 @@ fn parse_host(text: &str) -> Result<String, BadUrl> {
 
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum BadOrigin {
-    #[error("an origin begins with `http://` or `https://`; patterns are not possible")]
+    #[error(
+        "an origin is a scheme and a host, such as `https://app.example`; patterns are not possible"
+    )]
     BadScheme,
+    #[error(
+        "would let every web page act for whoever looks at it; list the origins that may, such as \
+         `https://app.example`"
+    )]
+    Everybody,
+    #[error("an origin is that of a page and not of its socket, write `{origin}`")]
+    Socket { origin: String },
     #[error("an origin has no path, write `{origin}`")]
     Path { origin: String },
     #[error(transparent)]
     Url(#[from] BadUrl),
 }
 
+/// The origins of pages that have none: sandboxed ones, and files of a disk.
+pub const OPAQUE_ORIGINS: [&str; 2] = ["null", "file://"];
+
 /// Reads an origin and gives it as browsers write it in `Origin`: lower case, no default port.
+/// Applications and extensions have schemes of their own: `app://obsidian.md`.
 ///
 /// # Errors
 /// What is wrong with it.
 pub fn origin(text: &str) -> Result<String, BadOrigin> {
+    if text == "*" {
+        return Err(BadOrigin::Everybody);
+    }
+    if text.eq_ignore_ascii_case("null") {
+        return Ok("null".to_owned());
+    }
     let (scheme, rest) = text.split_once("://").ok_or(BadOrigin::BadScheme)?;
     let scheme = scheme.to_ascii_lowercase();
-    let default_port = match scheme.as_str() {
-        "http" => 80,
-        "https" => 443,
+    let authority = authority(rest);
+    let origin = match scheme.as_str() {
+        "http" => of_web(&scheme, authority, 80)?,
+        "https" => of_web(&scheme, authority, 443)?,
+        "ws" => return Err(BadOrigin::Socket { origin: of_web("http", authority, 80)? }),
+        "wss" => return Err(BadOrigin::Socket { origin: of_web("https", authority, 443)? }),
+        "file" if authority.is_empty() => "file://".to_owned(),
+        scheme if is_scheme(scheme) => format!("{scheme}://{}", of_application(authority)?),
         _other => return Err(BadOrigin::BadScheme),
     };
-    let authority = authority(rest);
+    if authority.len() == rest.len() { Ok(origin) } else { Err(BadOrigin::Path { origin }) }
+}
+
+fn of_web(scheme: &str, authority: &str, default_port: u16) -> Result<String, BadUrl> {
     let address = address(authority, default_port)?;
     let host = match address.host.parse::<IpAddr>() {
         Ok(IpAddr::V6(ip)) => format!("[{ip}]"),
         Ok(IpAddr::V4(_)) | Err(_) => address.host,
     };
     let port = address.port;
-    let origin = if port == default_port {
+    Ok(if port == default_port {
         format!("{scheme}://{host}")
     } else {
         format!("{scheme}://{host}:{port}")
-    };
-    if authority.len() == rest.len() { Ok(origin) } else { Err(BadOrigin::Path { origin }) }
+    })
+}
+
+/// What an application or an extension calls its host: as it writes it, which is how it sends it.
+fn of_application(authority: &str) -> Result<&str, BadUrl> {
+    let is_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:".contains(&byte);
+    if authority.is_empty() {
+        return Err(BadUrl::NoHost);
+    }
+    if !authority.bytes().all(is_name) {
+        return Err(BadUrl::BadHost { host: authority.to_owned() });
+    }
+    Ok(authority)
+}
+
+/// RFC 3986 section 3.1.
+fn is_scheme(text: &str) -> bool {
+    text.starts_with(|first: char| first.is_ascii_alphabetic())
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte))
 }
 
 #[cfg(test)]
@@ -221,12 +265,33 @@ mod tests {
     }
 
     #[test]
+    fn applications_extensions_and_files_have_origins_too() {
+        check_origin("app://obsidian.md", "app://obsidian.md");
+        check_origin("chrome-extension://gkiokjnl", "chrome-extension://gkiokjnl");
+        check_origin("tauri://localhost", "tauri://localhost");
+        check_origin("null", "null");
+        check_origin("file://", "file://");
+        check_origin("file:///x", "an origin has no path, write `file://`");
+        check_origin("app://obsidian.md/", "an origin has no path, write `app://obsidian.md`");
+        check_origin("app://", "has no host");
+        check_origin("app://*", "`*` is not a host name or an IP address");
+    }
+
+    #[test]
     fn what_is_no_origin_says_why() {
-        let scheme = "an origin begins with `http://` or `https://`; patterns are not possible";
-        check_origin("*", scheme);
-        check_origin("null", scheme);
+        let scheme = "an origin is a scheme and a host, such as `https://app.example`; patterns \
+            are not possible";
+        check_origin(
+            "*",
+            "would let every web page act for whoever looks at it; list the origins that may, such \
+             as `https://app.example`",
+        );
         check_origin("app.example", scheme);
-        check_origin("file:///x", scheme);
+        check_origin("1x://y", scheme);
+        check_origin(
+            "wss://app.example/ws",
+            "an origin is that of a page and not of its socket, write `https://app.example`",
+        );
         check_origin("https://app.example/", "an origin has no path, write `https://app.example`");
         check_origin("https://*.example", "`*.example` is not a host name or an IP address");
     }

@@ -1,13 +1,13 @@
 //! What does a read want of an answer that we hold whole? Conditions, and no body for HEAD
 //! (RFC 9110 section 13).
 //!
-//! A range is answered with the whole, as a server may (section 14.2); so what is held whole says
-//! nothing of ranges.
+//! A range is answered with the whole, as a server may (section 14.2), and then nothing is said of
+//! ranges; or with the part, where a file is held as it is.
 
 use bytes::Bytes;
 use http::header::{
-    ACCEPT_ENCODING, ACCEPT_RANGES, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, ETAG, IF_MATCH,
-    IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED,
+    ACCEPT_ENCODING, ACCEPT_RANGES, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE,
+    ETAG, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, LAST_MODIFIED, RANGE,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 
@@ -28,6 +28,19 @@ pub struct Asked {
     if_none_match: Option<String>,
     if_modified_since: Option<HeaderValue>,
     accept_encoding: String,
+    range: Option<String>,
+    if_range: Option<String>,
+}
+
+/// What a range is of a file.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Part {
+    /// It is none that we read, or several.
+    Whole,
+    /// From the first to the last byte, both of it.
+    Of(usize, usize),
+    /// There is nothing there.
+    Beyond,
 }
 
 /// What becomes of it.
@@ -50,19 +63,76 @@ impl Asked {
             if_none_match: joined(headers, &IF_NONE_MATCH),
             if_modified_since: headers.get(IF_MODIFIED_SINCE).cloned(),
             accept_encoding: joined(headers, &ACCEPT_ENCODING).unwrap_or_default(),
+            range: joined(headers, &RANGE),
+            if_range: joined(headers, &IF_RANGE),
         }
+    }
+
+    /// True if the asker takes this coding (section 12.5.3).
+    #[must_use]
+    pub fn accepts(&self, coding: &str) -> bool {
+        let weight = |wanted: &str| {
+            self.accept_encoding.split(',').find_map(|accepted| {
+                let (name, weight) = accepted.split_once(';').unwrap_or((accepted, ""));
+                if !name.trim().eq_ignore_ascii_case(wanted) {
+                    return None;
+                }
+                let weight = weight.trim().strip_prefix("q=").unwrap_or("1");
+                Some(weight.trim().parse::<f32>().unwrap_or(0.0))
+            })
+        };
+        weight(coding).or_else(|| weight("*")).is_some_and(|weight| 0.0 < weight)
     }
 
     /// True if the asker can read what is encoded so.
     #[must_use]
     pub fn can_read(&self, headers: &HeaderMap) -> bool {
         let Some(encoding) = headers.get(CONTENT_ENCODING) else { return true };
-        let accepted = self.accept_encoding.split(',').any(|accepted| {
-            let (name, weight) = accepted.split_once(';').unwrap_or((accepted, ""));
-            let is_refused = matches!(weight.replace(' ', "").as_str(), "q=0" | "q=0.0");
-            !is_refused && encoding.as_bytes().eq_ignore_ascii_case(name.trim().as_bytes())
-        });
-        accepted || encoding == "identity"
+        encoding == "identity" || encoding.to_str().is_ok_and(|coding| self.accepts(coding))
+    }
+
+    /// The answer to it, of which a part may be wanted.
+    #[must_use]
+    pub fn answer_part(&self, whole: &Whole) -> Response<ResponseBody> {
+        let mut response = self.answer(whole);
+        let length = whole.body.len();
+        let is_given = response.status() == StatusCode::OK;
+        if is_given {
+            response.headers_mut().insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+        }
+        // A range is of GET alone (section 14.2).
+        let range = self.range.as_deref().filter(|_| is_given && !self.is_head);
+        let part = match range.filter(|_| self.has_part_of(&whole.headers)) {
+            Some(range) => part(range, length),
+            None => Part::Whole,
+        };
+        let (status, range, body) = match part {
+            Part::Whole => return response,
+            Part::Of(first, last) => (
+                StatusCode::PARTIAL_CONTENT,
+                format!("bytes {first}-{last}/{length}"),
+                whole.body.slice(first..=last),
+            ),
+            Part::Beyond => {
+                let status = StatusCode::RANGE_NOT_SATISFIABLE;
+                (status, format!("bytes */{length}"), Bytes::new())
+            }
+        };
+        *response.status_mut() = status;
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+        if let Ok(range) = HeaderValue::try_from(range) {
+            headers.insert(CONTENT_RANGE, range);
+        }
+        *response.body_mut() = ResponseBody::whole(body);
+        response
+    }
+
+    /// True unless what the asker has the other parts of is another one (section 13.1.5).
+    fn has_part_of(&self, held: &HeaderMap) -> bool {
+        let Some(wanted) = self.if_range.as_deref() else { return true };
+        let is = |name| held.get(name).is_some_and(|held: &HeaderValue| held == wanted);
+        !wanted.starts_with("W/") && (is(ETAG) || is(LAST_MODIFIED))
     }
 
     /// The answer to it.
@@ -97,6 +167,33 @@ impl Asked {
             (None, None) => false,
         };
         if is_known { Verdict::Known } else { Verdict::Give }
+    }
+}
+
+/// What `Range` asks for of so many bytes (section 14.1.2).
+fn part(range: &str, length: usize) -> Part {
+    let Some((first, last)) = range.strip_prefix("bytes=").and_then(|it| it.split_once('-')) else {
+        return Part::Whole;
+    };
+    let (first, last) = (first.trim(), last.trim());
+    let is_number = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    if !is_number(first) || !is_number(last) {
+        return Part::Whole;
+    }
+    // One that is too large for us is larger than any file.
+    let number = |text: &str| text.parse().unwrap_or(usize::MAX);
+    match (first, last) {
+        ("", "") => Part::Whole,
+        ("", count) => match number(count).min(length) {
+            0 => Part::Beyond,
+            count => Part::Of(length - count, length - 1),
+        },
+        (first, "") if number(first) < length => Part::Of(number(first), length - 1),
+        (first, last) if !last.is_empty() && number(last) < number(first) => Part::Whole,
+        (first, last) if number(first) < length => {
+            Part::Of(number(first), number(last).min(length - 1))
+        }
+        (_, _) => Part::Beyond,
     }
 }
 
@@ -165,6 +262,48 @@ mod tests {
     }
 
     #[test]
+    fn a_part_is_what_the_range_says() {
+        for (range, expected) in [
+            ("bytes=0-1", Part::Of(0, 1)),
+            ("bytes=1-", Part::Of(1, 3)),
+            ("bytes=-3", Part::Of(1, 3)),
+            ("bytes=-9", Part::Of(0, 3)),
+            ("bytes=2-99999999999999999999999", Part::Of(2, 3)),
+            ("bytes=4-", Part::Beyond),
+            ("bytes=9-12", Part::Beyond),
+            ("bytes=-0", Part::Beyond),
+            ("bytes=3-1", Part::Whole),
+            ("bytes=-", Part::Whole),
+            ("bytes=0-1,3-3", Part::Whole),
+            ("bytes=+0-1", Part::Whole),
+            ("lines=0-1", Part::Whole),
+        ] {
+            assert_eq!(part(range, 4), expected, "{range}");
+        }
+        assert_eq!(part("bytes=0-", 0), Part::Beyond);
+    }
+
+    #[test]
+    fn parts_are_given_of_what_the_asker_has_the_others_of() {
+        let given = |headers: &[(&str, &str)]| {
+            let mut request = Request::get("/").header("range", "bytes=1-2");
+            for (name, value) in headers {
+                request = request.header(*name, *value);
+            }
+            let response = Asked::of(&request.body(()).unwrap()).answer_part(&whole());
+            let range = response.headers().get(CONTENT_RANGE).cloned();
+            (response.status().as_u16(), range.map(|range| range.to_str().unwrap().to_owned()))
+        };
+        let part = (206, Some("bytes 1-2/4".to_owned()));
+        assert_eq!(given(&[]), part);
+        assert_eq!(given(&[("if-range", "\"a,b\"")]), part);
+        assert_eq!(given(&[("if-range", "then")]), part);
+        assert_eq!(given(&[("if-range", "\"other\"")]), (200, None));
+        assert_eq!(given(&[("if-range", "W/\"a,b\"")]), (200, None));
+        assert_eq!(given(&[("if-none-match", "\"a,b\"")]), (304, None));
+    }
+
+    #[test]
     fn a_tag_goes_over_a_date() {
         let request = Request::get("/")
             .header(IF_NONE_MATCH, "\"old\"")
@@ -194,5 +333,7 @@ mod tests {
         assert!(can("deflate, GZIP;q=0.5"));
         assert!(!can("deflate"));
         assert!(!can("gzip;q=0, br"));
+        assert!(!can("gzip;q=0.000"));
+        assert!(can("*") && !can("gzip;q=0, *") && !can(""));
     }
 }

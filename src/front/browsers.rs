@@ -9,10 +9,17 @@ use std::time::{Duration, Instant};
 
 use dashmap::DashMap;
 
+use super::identify::Door;
+use super::seal::Seal;
 use crate::routing::ids::{BackendId, ClientId};
 
 /// The page cookie's name.
 pub const COOKIE_NAME: &str = "mooring";
+
+/// Its name over TLS. Browsers take one of that name from this very host and over TLS only, so that
+/// neither a neighbour nor who listens on the way can plant one ("Cookie Prefixes", RFC 6265bis
+/// section 4.1.3).
+pub const TLS_COOKIE_NAME: &str = "__Host-mooring";
 
 /// How many clients are remembered per browser or address; the least recent goes first.
 const CLIENTS_MAX: usize = 32;
@@ -31,28 +38,54 @@ impl BrowserId {
         Self(rand::random())
     }
 
-    fn parse(text: &str) -> Option<Self> {
-        let is_hex = text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
-        is_hex.then(|| u128::from_str_radix(text, 16).ok().map(Self)).flatten()
+    /// One that we gave: `NAME.SIGNATURE`, in hexadecimal digits.
+    fn parse(value: &[u8], seal: &Seal) -> Option<Self> {
+        let (name, signature) = std::str::from_utf8(value).ok()?.split_once('.')?;
+        let name = number(name)?;
+        (number(signature)? == seal.sign(name)).then_some(Self(name))
     }
 
     /// The header that gives it to the browser.
     #[must_use]
-    pub fn set_cookie(self) -> String {
-        format!("{COOKIE_NAME}={:032x}; Path=/; HttpOnly; SameSite=Lax", self.0)
+    pub fn set_cookie(self, seal: &Seal, door: Door) -> String {
+        let pair = format!("{}={:032x}.{:032x}", cookie_name(door), self.0, seal.sign(self.0));
+        match door {
+            Door::Tls => format!("{pair}; Path=/; Secure; HttpOnly; SameSite=Lax"),
+            Door::Plain | Door::Unknown => format!("{pair}; Path=/; HttpOnly; SameSite=Lax"),
+        }
     }
 }
 
-/// The browser that a `Cookie` header names, if it names one.
-#[must_use]
-pub fn browser_of(cookies: &str) -> Option<BrowserId> {
-    cookies.split(';').find_map(|cookie| BrowserId::parse(cookie_value(cookie.trim())?))
+fn number(text: &str) -> Option<u128> {
+    let is_hex = text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    is_hex.then(|| u128::from_str_radix(text, 16).ok()).flatten()
 }
 
-/// The value of our cookie; `None` for any other.
+fn cookie_name(door: Door) -> &'static str {
+    match door {
+        Door::Tls => TLS_COOKIE_NAME,
+        Door::Plain | Door::Unknown => COOKIE_NAME,
+    }
+}
+
+/// The browser that a `Cookie` header names, if it names one that we know by its signature.
 #[must_use]
-pub fn cookie_value(cookie: &str) -> Option<&str> {
-    cookie.strip_prefix(COOKIE_NAME)?.strip_prefix('=')
+pub fn browser_of(cookies: &[u8], seal: &Seal, door: Door) -> Option<BrowserId> {
+    let name = cookie_name(door).as_bytes();
+    cookies.split(|byte| *byte == b';').find_map(|cookie| {
+        let value = cookie.trim_ascii().strip_prefix(name)?.strip_prefix(b"=")?;
+        BrowserId::parse(value, seal)
+    })
+}
+
+/// True for a pair of a `Cookie` or `Set-Cookie` header that is ours, by either name. One that has
+/// an empty name comes back as if it had none: `=mooring=x` as `mooring=x`.
+#[must_use]
+pub fn is_own_cookie(pair: &[u8]) -> bool {
+    let pair = pair.trim_ascii();
+    let pair = pair.strip_prefix(b"=").unwrap_or(pair).trim_ascii_start();
+    let name = pair.split(|byte| *byte == b'=').next().unwrap_or(pair).trim_ascii_end();
+    name == COOKIE_NAME.as_bytes() || name == TLS_COOKIE_NAME.as_bytes()
 }
 
 /// Clients by browser and by address.
@@ -225,12 +258,40 @@ mod tests {
     }
 
     #[test]
-    fn a_cookie_is_read_among_others_and_junk_is_not() {
-        let minted = BrowserId::mint();
-        let set = minted.set_cookie();
-        let pair = set.split(';').next().unwrap();
-        assert_eq!(browser_of(&format!("a=b; {pair}; c=d")), Some(minted));
-        assert_eq!(browser_of("mooring=zz"), None);
-        assert_eq!(browser_of("mooring=+0000000000000000000000000000001"), None);
+    fn a_cookie_is_read_among_others_and_one_that_we_did_not_give_is_not() {
+        let (seal, minted) = (Seal::new(), BrowserId::mint());
+        let pair = |door| {
+            let set = minted.set_cookie(&seal, door);
+            set.split(';').next().unwrap().to_owned()
+        };
+        let plain = pair(Door::Plain);
+        let read = |cookies: &str, door| browser_of(cookies.as_bytes(), &seal, door);
+        let junk = "mooring=00000000000000000000000000000001";
+        assert_eq!(read(&format!("a=b; {junk}; {plain}; c=d"), Door::Plain), Some(minted));
+        assert_eq!(read(&plain, Door::Tls), None, "anybody on the way could have set it");
+        assert_eq!(read(&pair(Door::Tls), Door::Tls), Some(minted));
+        assert_eq!(browser_of(plain.as_bytes(), &Seal::new(), Door::Plain), None);
+        let forged = format!("{junk}.00000000000000000000000000000001");
+        let altered = plain.replacen('=', "=0", 1);
+        for other in [junk, "mooring=zz", "mooring=", forged.as_str(), altered.as_str()] {
+            assert_eq!(read(other, Door::Plain), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn over_tls_the_cookie_is_for_this_very_host() {
+        let set = BrowserId::mint().set_cookie(&Seal::new(), Door::Tls);
+        assert!(set.starts_with("__Host-mooring="), "{set}");
+        assert!(set.contains("; Secure") && set.contains("; Path=/;") && !set.contains("Domain"));
+    }
+
+    #[test]
+    fn our_cookie_is_told_from_others() {
+        for own in ["mooring=1", " mooring =1", "mooring", "__Host-mooring=", "=mooring=1"] {
+            assert!(is_own_cookie(own.as_bytes()), "{own}");
+        }
+        for other in ["xmooring=1", "mooring2=1", "a=mooring", "Mooring=1", "a=mooring=1", ""] {
+            assert!(!is_own_cookie(other.as_bytes()), "{other}");
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! Which good copies are kept of what the home backend gave (promise R9)?
 //!
 //! They are for the time when it is down, not to spare it requests: while it is up, it answers.
+//! Only files that have their hash in their name are given from here at any time.
 //! All of them together are bounded, the bodies that are just being copied included; what was not
 //! used for longest goes first.
 //!
@@ -15,10 +16,15 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use http::header::{AUTHORIZATION, COOKIE, ETAG, HeaderMap, HeaderName};
+use http::HeaderValue;
+use http::header::{ETAG, HeaderMap, HeaderName};
 
 use super::asked::Whole;
-use super::headers::other_cookies;
+use super::copy_key::bare;
+pub use super::copy_key::{Coding, Key};
+use crate::comfy::version::Version;
+use crate::routing::ids::BackendId;
+
 /// The largest body that is kept, in bytes; less if all copies together may have little.
 const BODY_MAX: usize = 16 << 20;
 
@@ -30,61 +36,6 @@ const MISSES_MAX: usize = 1024;
 
 /// How long a name is not looked for again that no backend had.
 const MISS: Duration = Duration::from_secs(60);
-
-const COMFY_USER: HeaderName = HeaderName::from_static("comfy-user");
-
-/// What a copy answers.
-#[derive(Clone, Debug, Eq, Hash, PartialEq)]
-pub struct Key {
-    /// Without `/api`.
-    path: Box<str>,
-    query: Box<str>,
-    /// Whatever a backend may tell users by.
-    asker: Box<[u8]>,
-}
-
-impl Key {
-    /// A file of the page. It is the same for everyone, whatever the query.
-    #[must_use]
-    pub fn asset(path: &str) -> Self {
-        Self { path: bare(path), query: Box::default(), asker: Box::default() }
-    }
-
-    /// What an asker is given: told from others by ComfyUI's own `Comfy-User`, and by what
-    /// plug-ins for a login go by.
-    #[must_use]
-    pub fn own(path: &str, query: &str, headers: &HeaderMap) -> Self {
-        let mut asker = Vec::new();
-        for name in [COMFY_USER, AUTHORIZATION, COOKIE] {
-            for value in headers.get_all(&name) {
-                let value = match value.to_str() {
-                    Ok(cookies) if name == COOKIE => other_cookies(cookies).into_bytes(),
-                    Ok(_) | Err(_) => value.as_bytes().to_vec(),
-                };
-                if !value.is_empty() {
-                    asker.extend_from_slice(&value);
-                    asker.push(b'\n');
-                }
-            }
-            asker.push(b'\n');
-        }
-        Self { path: bare(path), query: query.into(), asker: asker.into() }
-    }
-
-    /// Its path, without `/api`.
-    #[must_use]
-    pub fn path(&self) -> &str {
-        &self.path
-    }
-
-    fn bytes(&self) -> usize {
-        self.path.len() + self.query.len() + self.asker.len()
-    }
-}
-
-fn bare(path: &str) -> Box<str> {
-    path.strip_prefix("/api").filter(|rest| rest.starts_with('/')).unwrap_or(path).into()
-}
 
 /// What the home backend had last.
 #[derive(Clone, Debug)]
@@ -112,6 +63,10 @@ struct Table {
     /// The keys of `entries`, by their last use.
     by_use: BTreeMap<u64, Arc<Key>>,
     misses: HashMap<Box<str>, Instant>,
+    /// Counts the installations of the home that were seen, by its version and its page.
+    edition: u64,
+    server: Option<(BackendId, Option<Version>)>,
+    page: Option<HeaderValue>,
 }
 
 #[derive(Debug)]
@@ -119,6 +74,7 @@ struct Entry {
     kept: Kept,
     bytes: usize,
     turn: u64,
+    edition: u64,
 }
 
 #[derive(Debug)]
@@ -187,6 +143,38 @@ impl Copies {
         Some((found, now.duration_since(*since)))
     }
 
+    /// The copy, if it was made of what is installed now.
+    #[must_use]
+    pub fn fresh(&self, key: &Key) -> Option<Whole> {
+        let mut table = self.table();
+        table.used(key);
+        let edition = table.edition;
+        match table.entries.get(key).filter(|entry| entry.edition == edition)?.kept {
+            Kept::Copy { ref whole, .. } => Some(whole.clone()),
+            Kept::Missing { .. } | Kept::Nothing => None,
+        }
+    }
+
+    /// The home is this backend now, of this version.
+    pub fn saw_server(&self, id: BackendId, version: Option<Version>) {
+        let mut table = self.table();
+        let server = Some((id, version));
+        if table.server != server {
+            table.edition += u64::from(table.server.is_some());
+            table.server = server;
+        }
+    }
+
+    /// The home's page has this tag now.
+    pub fn saw_page(&self, headers: &HeaderMap) {
+        let mut table = self.table();
+        let page = headers.get(ETAG).cloned();
+        if table.page != page {
+            table.edition += u64::from(table.page.is_some());
+            table.page = page;
+        }
+    }
+
     /// Keeps an answer, in place of an older one.
     pub fn put(&self, key: Key, whole: Whole, now: Instant) {
         self.table().put(key, Kept::Copy { whole, since: now });
@@ -238,11 +226,11 @@ impl Copies {
         let path = bare(path);
         let (from, to) = path.split_once("/move/").unwrap_or((&path, ""));
         let is_meant = |key: &Key, entry: &Entry| {
-            let moved_to = key.path.strip_prefix("/userdata/");
+            let moved_to = key.path().strip_prefix("/userdata/");
             // A folder may have come with its first file.
             let is_no_folder = matches!(entry.kept, Kept::Missing { .. })
-                && matches!(&*key.path, "/userdata" | "/v2/userdata");
-            *key.path == *from || (!to.is_empty() && moved_to == Some(to)) || is_no_folder
+                && matches!(key.path(), "/userdata" | "/v2/userdata");
+            key.path() == &*from || (!to.is_empty() && moved_to == Some(to)) || is_no_folder
         };
         let mut table = self.table();
         let stale = table.entries.iter().filter(|(key, entry)| is_meant(key, entry));
@@ -295,7 +283,8 @@ impl Table {
         self.turn += 1;
         self.bytes += bytes;
         self.by_use.insert(self.turn, Arc::clone(&key));
-        self.entries.insert(key, Entry { kept, bytes, turn: self.turn });
+        let (turn, edition) = (self.turn, self.edition);
+        self.entries.insert(key, Entry { kept, bytes, turn, edition });
         debug_assert_eq!(self.entries.len(), self.by_use.len(), "one use for each entry");
     }
 
@@ -331,7 +320,7 @@ impl Table {
 
 fn size(whole: &Whole) -> usize {
     let header =
-        |(name, value): (&HeaderName, &http::HeaderValue)| name.as_str().len() + value.len() + 64;
+        |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len() + 64;
     whole.body.len() + whole.headers.iter().map(header).sum::<usize>()
 }
 
@@ -339,7 +328,6 @@ fn size(whole: &Whole) -> usize {
 mod tests {
     use super::*;
     use bytes::Bytes;
-    use http::HeaderValue;
 
     fn key(path: &str) -> Key {
         Key::asset(path)
@@ -369,6 +357,36 @@ mod tests {
         assert!(!copies.take_room(10_001));
         copies.give_back(20_000);
         assert!(copies.take_room(30_000));
+    }
+
+    #[test]
+    fn a_copy_is_fresh_until_something_else_is_installed() {
+        let (copies, t) = (Copies::new(40_000), crate::net::now());
+        let page = |tag| {
+            let mut headers = HeaderMap::new();
+            headers.insert(ETAG, HeaderValue::from_static(tag));
+            headers
+        };
+        copies.saw_server(BackendId(0), None);
+        copies.saw_page(&page("\"1\""));
+        let renew = || {
+            copies.put(key("/a"), whole("\"1\"", 1), t);
+            assert!(copies.fresh(&key("/a")).is_some());
+        };
+        renew();
+        copies.saw_server(BackendId(0), None);
+        copies.saw_page(&page("\"1\""));
+        assert!(copies.fresh(&key("/a")).is_some());
+        assert!(copies.fresh(&key("/a").encoded(Coding::Gzip)).is_none(), "another copy");
+        copies.saw_server(BackendId(0), Some(Version::parse("0.33.0")));
+        assert!(copies.fresh(&key("/a")).is_none());
+        assert!(copies.get(&key("/a"), t).is_some(), "there for a tab of before");
+        renew();
+        copies.saw_page(&page("\"2\""));
+        assert!(copies.fresh(&key("/a")).is_none());
+        renew();
+        copies.saw_server(BackendId(1), Some(Version::parse("0.33.0")));
+        assert!(copies.fresh(&key("/a")).is_none());
     }
 
     #[test]

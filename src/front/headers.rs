@@ -1,12 +1,17 @@
 //! Headers of ours, and those that end at each hop (RFC 9110 section 7.6.1).
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use http::Response;
-use http::header::{CONNECTION, COOKIE, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, ORIGIN};
+use http::header::{
+    CACHE_CONTROL, CONNECTION, COOKIE, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, ORIGIN,
+    SET_COOKIE,
+};
 
 use smallvec::SmallVec;
 
+use super::browsers::is_own_cookie;
 use super::forward::BackendTime;
 use crate::fleet::backend::Backend;
 use crate::routing::decision::Reason;
@@ -43,6 +48,34 @@ pub fn is_of_one_hop(name: &str) -> bool {
     }
 }
 
+/// True for headers in which a proxy says for whom it speaks. Of a stranger they are a claim, and
+/// a backend, or a node of its, may believe it.
+#[must_use]
+pub fn is_forwarding(name: &str) -> bool {
+    const PREFIX: &str = "x-forwarded-";
+    let is = |other: &str| name.eq_ignore_ascii_case(other);
+    let is_known = match name.len() {
+        9 => is("forwarded") || is("x-real-ip"),
+        11 => is("x-client-ip"),
+        14 => is("true-client-ip"),
+        16 => is("cf-connecting-ip") || is("fastly-client-ip"),
+        19 => is("x-cluster-client-ip"),
+        24 => is("x-original-forwarded-for"),
+        _ => false,
+    };
+    let start = name.as_bytes().get(..PREFIX.len());
+    is_known || start.is_some_and(|start| start.eq_ignore_ascii_case(PREFIX.as_bytes()))
+}
+
+/// Takes off what a stranger says of whom he speaks for.
+pub fn forget_claims(headers: &mut HeaderMap) {
+    let is_claim = |name: &&HeaderName| is_forwarding(name.as_str());
+    let found: SmallVec<[HeaderName; 4]> = headers.keys().filter(is_claim).cloned().collect();
+    for name in found {
+        headers.remove(name);
+    }
+}
+
 /// Headers of a request that end here besides those.
 const ENDS_HERE: [HeaderName; 4] = [EXPECT, ORIGIN, SEC_FETCH_SITE, CLIENT_ID];
 
@@ -59,7 +92,41 @@ pub fn to_backend(headers: &mut HeaderMap, backend: &Backend) {
 /// Takes off what was only meant for this hop, and adds which backend answered, and why.
 pub fn to_client(headers: &mut HeaderMap, backend: &Backend, reason: Reason) {
     end_hop(headers, &[]);
+    keep_own_cookie(headers);
     mark(headers, backend, reason);
+}
+
+/// No backend gives a browser the cookie that names it to us.
+fn keep_own_cookie(headers: &mut HeaderMap) {
+    let set = headers.get_all(SET_COOKIE);
+    if !set.iter().any(|set| is_own_cookie(pair_of(set.as_bytes()))) {
+        return;
+    }
+    let others = set.iter().filter(|set| !is_own_cookie(pair_of(set.as_bytes())));
+    let others: Vec<HeaderValue> = others.cloned().collect();
+    headers.remove(SET_COOKIE);
+    for other in others {
+        headers.append(SET_COOKIE, other);
+    }
+}
+
+/// Name and value of a `Set-Cookie` header.
+#[must_use]
+pub fn pair_of(set_cookie: &[u8]) -> &[u8] {
+    set_cookie.split(|byte| *byte == b';').next().unwrap_or(set_cookie)
+}
+
+/// Says that an answer may be kept only if it is asked about again, and not by those in between;
+/// unless it must not be kept at all.
+pub fn keep_private(headers: &mut HeaderMap) {
+    let mut said = headers.get_all(CACHE_CONTROL).iter();
+    let is_secret = said.any(|value| {
+        let mut words = value.as_bytes().split(|byte| *byte == b',');
+        words.any(|word| word.trim_ascii().eq_ignore_ascii_case(b"no-store"))
+    });
+    if !is_secret {
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
+    }
 }
 
 /// Says which backend answered, and why that one (V1).
@@ -132,30 +199,31 @@ fn end_hop(headers: &mut HeaderMap, more: &[HeaderName]) {
 
 /// The page cookie names a browser to us and is nobody else's business.
 fn strip_own_cookie(headers: &mut HeaderMap) {
-    let Some(cookies) = headers.get(COOKIE).and_then(|value| value.to_str().ok()) else { return };
-    if !cookies.contains(super::browsers::COOKIE_NAME) {
+    let is_ours = |line: &HeaderValue| matches!(other_cookies(line.as_bytes()), Cow::Owned(_));
+    if !headers.get_all(COOKIE).iter().any(is_ours) {
         return;
     }
-    let others = other_cookies(cookies);
-    match HeaderValue::from_str(&others) {
-        Ok(value) if !others.is_empty() => {
-            headers.insert(COOKIE, value);
-        }
-        Ok(_) | Err(_) => {
-            headers.remove(COOKIE);
+    let lines: Vec<HeaderValue> = headers.get_all(COOKIE).iter().cloned().collect();
+    headers.remove(COOKIE);
+    for line in lines {
+        let others = other_cookies(line.as_bytes());
+        if let Ok(others) = HeaderValue::from_bytes(&others)
+            && !others.is_empty()
+        {
+            headers.append(COOKIE, others);
         }
     }
 }
 
-/// What is left of a `Cookie` header without ours.
+/// What is left of a line of `Cookie` without ours; borrowed if there was none of ours.
 #[must_use]
-pub fn other_cookies(cookies: &str) -> String {
-    let others: Vec<&str> = cookies
-        .split(';')
-        .map(str::trim)
-        .filter(|cookie| super::browsers::cookie_value(cookie).is_none())
-        .collect();
-    others.join("; ")
+pub fn other_cookies(cookies: &[u8]) -> Cow<'_, [u8]> {
+    let pairs = || cookies.split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
+    if !pairs().any(is_own_cookie) {
+        return Cow::Borrowed(cookies);
+    }
+    let others: Vec<&[u8]> = pairs().filter(|pair| !is_own_cookie(pair)).collect();
+    Cow::Owned(others.join(&b"; "[..]))
 }
 
 /// A header of an answer, for the record.
@@ -181,15 +249,61 @@ mod tests {
     }
 
     #[test]
-    fn only_our_cookie_is_taken_off() {
-        let cookies = |text: &'static str| {
+    fn only_our_cookie_is_taken_off_every_line() {
+        let cookies = |lines: &[&'static [u8]]| {
             let mut headers = HeaderMap::new();
-            headers.insert(COOKIE, HeaderValue::from_static(text));
+            for line in lines {
+                headers.append(COOKIE, HeaderValue::from_bytes(line).unwrap());
+            }
             strip_own_cookie(&mut headers);
-            headers.get(COOKIE).map(|value| value.to_str().unwrap().to_owned())
+            let left = headers.get_all(COOKIE).iter().map(|line| line.as_bytes().to_vec());
+            left.collect::<Vec<_>>()
         };
-        assert_eq!(cookies("a=1; mooring=00; b=2").as_deref(), Some("a=1; b=2"));
-        assert_eq!(cookies("mooring=00"), None);
-        assert_eq!(cookies("xmooring=1").as_deref(), Some("xmooring=1"));
+        assert_eq!(cookies(&[b"a=1; mooring=00; b=2"]), [b"a=1; b=2"]);
+        assert_eq!(cookies(&[b"mooring=00"]), Vec::<Vec<u8>>::new());
+        assert_eq!(cookies(&[b"xmooring=1;b"]), [b"xmooring=1;b"]);
+        assert_eq!(cookies(&[b"a=1", b"mooring=1; b=2", b"__Host-mooring=3"]), [b"a=1", b"b=2"]);
+        assert_eq!(cookies(&[b"a=\xff; mooring=1"]), [b"a=\xff"]);
+    }
+
+    #[test]
+    fn a_backend_sets_its_own_cookies_and_not_ours() {
+        let mut headers = HeaderMap::new();
+        for set in
+            ["a=1; Path=/", "mooring=1", "__Host-mooring=1; Secure", "=mooring=1", "b=mooring"]
+        {
+            headers.append(SET_COOKIE, HeaderValue::from_static(set));
+        }
+        keep_own_cookie(&mut headers);
+        let left: Vec<_> = headers.get_all(SET_COOKIE).iter().collect();
+        assert_eq!(left, ["a=1; Path=/", "b=mooring"]);
+    }
+
+    #[test]
+    fn what_must_not_be_kept_at_all_stays_so() {
+        for (given, expected) in [
+            ("", "private, no-cache"),
+            ("public, max-age=60", "private, no-cache"),
+            ("no-store", "no-store"),
+            ("max-age=0, No-Store", "max-age=0, No-Store"),
+            ("no-storex", "private, no-cache"),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(CACHE_CONTROL, HeaderValue::from_static(given));
+            keep_private(&mut headers);
+            assert_eq!(headers[CACHE_CONTROL], expected);
+        }
+    }
+
+    #[test]
+    fn what_says_for_whom_one_speaks_is_known() {
+        for name in
+            ["Forwarded", "X-Real-IP", "X-Forwarded-Host", "X-Forwarded-Proto", "true-client-ip"]
+        {
+            assert!(is_forwarding(name), "{name}");
+        }
+        for name in ["forward", "x-forwarded", "x-real-ipx", "accept"] {
+            assert!(!is_forwarding(name), "{name}");
+        }
     }
 }

@@ -1,36 +1,29 @@
 //! What is the same for everyone (promise R9): from the home backend, from the last good copy
-//! while that is down, and hashed assets from whoever has them.
+//! while that is down, and else from another: a page that starts with another's settings is better
+//! than none. Nothing is written but there.
 //!
 //! A body is copied while it streams to its client, never before. What `Cache-Control` says is
 //! for browsers; a copy here is used only when its origin does not answer, and is marked.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use http::header::{
-    CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, HeaderMap, IF_MODIFIED_SINCE, IF_NONE_MATCH,
-    RANGE, SET_COOKIE, VARY, WARNING,
+    CONTENT_RANGE, HeaderMap, IF_MODIFIED_SINCE, IF_NONE_MATCH, RANGE, SET_COOKIE, VARY, WARNING,
 };
-use http::request::Parts;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body::Body as _;
 use hyper::body::Incoming;
-use tokio::time::timeout;
 
 use super::asked::{Asked, Whole};
 use super::copies::{Found, Key};
-use super::forward::{Target, forward, send, to_backend};
-use super::{Answer, headers};
-use crate::body::{RequestBody, ResponseBody};
-use crate::error::Fault;
+use super::forward::{Target, forward};
+use super::{Answer, bundle, headers, standin};
+use crate::body::ResponseBody;
+use crate::error::{Fault, GatewayError};
 use crate::gateway::Gateway;
 use crate::net::now;
 use crate::routing::decision::Reason;
-use crate::routing::place::AdminState;
 use crate::tap::{Tap, tapped};
-
-/// How long all other backends together may take to say whether they have an asset.
-const ELSEWHERE: Duration = Duration::from_secs(5);
 
 /// Where it comes from.
 #[must_use]
@@ -49,76 +42,50 @@ pub async fn user_data(gateway: &Arc<Gateway>, request: Request<Incoming>) -> An
         return read(gateway, key, request).await;
     }
     let path = (!request.method().is_safe()).then(|| uri.path().to_owned());
-    let answer = forward(gateway, &target(gateway), request).await?;
+    let home = target(gateway);
+    let answer = forward(gateway, &home, request).await.map_err(|error| not_saved(&home, error))?;
     if let Some(path) = path.filter(|_| answer.status().is_success()) {
         gateway.copies.written(&path);
     }
     Ok(answer)
 }
 
-/// A file of the page. One with a hash in its name is the same wherever it is found: a tab that
-/// was loaded before the home was updated still gets the files that belong to it.
-///
-/// # Errors
-/// As for [`user_data`].
-pub async fn asset(gateway: &Arc<Gateway>, request: Request<Incoming>) -> Answer {
-    let key = Key::asset(request.uri().path());
-    if !is_hashed(key.path()) {
-        return read(gateway, key, request).await;
+/// Nothing was sent, and that is what the writer has to know.
+fn not_saved(home: &Target, error: GatewayError) -> GatewayError {
+    if !standin::is_away(&error) {
+        return error;
     }
-    let (parts, body) = request.into_parts();
-    let again = parts.clone();
-    let answer = read(gateway, key.clone(), Request::from_parts(parts, body)).await;
-    let is_missing = match &answer {
-        Ok(response) => response.status() == StatusCode::NOT_FOUND,
-        Err(error) => error.fault() == Fault::Backend,
-    };
-    if !is_missing {
-        return answer;
-    }
-    let again = Request::from_parts(again, ());
-    match copy(gateway, &key, &Asked::of(&again)) {
-        Some(response) => Ok(response),
-        None => elsewhere(gateway, key, again).await.map_or(answer, Ok),
-    }
-}
-
-/// Vite's names: `index-azSeANjR.js`.
-fn is_hashed(path: &str) -> bool {
-    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
-    let Some(name) = path.strip_prefix("/assets/") else { return false };
-    let Some((stem, kind)) = name.rsplit_once('.') else { return false };
-    let stem = stem.as_bytes();
-    let Some(dash) = stem.len().checked_sub(9) else { return false };
-    0 < dash
-        && stem[dash] == b'-'
-        && stem[dash..].iter().copied().all(is_plain)
-        && kind.bytes().all(is_plain)
+    let is_off = matches!(error, GatewayError::BackendOff { .. });
+    GatewayError::NotSaved { backend: home.backend.name.clone(), is_off }
 }
 
 /// Passes a read to the home backend and keeps a copy of a good answer; gives the last one if
-/// there is no answer.
+/// there is no answer, or another backend's.
 ///
 /// # Errors
 /// There is neither.
 pub async fn read(gateway: &Arc<Gateway>, key: Key, mut request: Request<Incoming>) -> Answer {
     let home = target(gateway);
-    if !gateway.copies.is_on() {
-        return forward(gateway, &home, request).await;
-    }
+    let again = standin::again(&request);
     let asked = Asked::of(&request);
     let is_head = *request.method() == Method::HEAD;
     let wants_all = !is_head && !request.headers().contains_key(RANGE);
-    if wants_all && !gateway.copies.knows(&key) {
+    if wants_all && gateway.copies.is_on() && !gateway.copies.knows(&key) {
         // A 304 would leave us without a copy for the day when it is needed. The asker is given
         // in full what it has already, once.
         request.headers_mut().remove(IF_NONE_MATCH);
         request.headers_mut().remove(IF_MODIFIED_SINCE);
     }
     match forward(gateway, &home, request).await {
-        Ok(response) if is_head => Ok(response),
+        Ok(response) if is_head || !gateway.copies.is_on() => Ok(response),
         Ok(response) => Ok(passed(gateway, key, response)),
-        Err(error) if error.fault() == Fault::Backend => copy(gateway, &key, &asked).ok_or(error),
+        Err(error) if error.fault() == Fault::Backend => {
+            if let Some(copy) = copy(gateway, &key, &asked) {
+                return Ok(copy);
+            }
+            let Some(parts) = again else { return Err(error) };
+            standin::from_another(gateway, Some(home.backend.id), &parts).await.ok_or(error)
+        }
         Err(error) => Err(error),
     }
 }
@@ -135,7 +102,7 @@ fn passed(
         StatusCode::NOT_MODIFIED => {
             copies.revalidated(&key, response.headers(), now());
         }
-        StatusCode::NOT_FOUND if !is_hashed(key.path()) => copies.missing(key, now()),
+        StatusCode::NOT_FOUND if !bundle::is_hashed(key.path()) => copies.missing(key, now()),
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => copies.forget(&key),
         _ => {}
     }
@@ -143,7 +110,8 @@ fn passed(
 }
 
 /// Has a body copied on its way, if it may be kept.
-fn keep(
+#[must_use]
+pub fn keep(
     gateway: &Arc<Gateway>,
     key: Key,
     response: Response<ResponseBody>,
@@ -170,7 +138,8 @@ fn keep(
     response.map(|body| tapped(body, Box::new(copying)))
 }
 
-/// What is one asker's own, or depends on what we do not look at, is not kept.
+/// False for what is one asker's own, or depends on what we do not look at.
+#[must_use]
 pub fn may_be_kept(headers: &HeaderMap) -> bool {
     let is_known = |name: &str| {
         ["accept-encoding", "comfy-user", "origin"].iter().any(|it| name.eq_ignore_ascii_case(it))
@@ -242,68 +211,14 @@ pub fn copy(gateway: &Gateway, key: &Key, asked: &Asked) -> Option<Response<Resp
     headers.insert(headers::STALE, HeaderValue::from(age.as_secs()));
     headers.insert(WARNING, HeaderValue::from_static("110 mooring \"Response is Stale\""));
     // No browser is to keep it longer than it is needed.
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
+    headers::keep_private(headers);
     gateway.metrics.stale_answers.inc();
     Some(response)
-}
-
-/// Asks the other backends that are up for a hashed asset, one after the other.
-async fn elsewhere(
-    gateway: &Arc<Gateway>,
-    key: Key,
-    request: Request<()>,
-) -> Option<Response<ResponseBody>> {
-    if !gateway.copies.may_look(key.path(), now()) {
-        return None;
-    }
-    let (mut parts, ()) = request.into_parts();
-    parts.headers.remove(CONTENT_LENGTH);
-    let Ok(Some(response)) = timeout(ELSEWHERE, look(gateway, &parts)).await else {
-        gateway.copies.missed(key.path(), now());
-        return None;
-    };
-    let is_whole = response.status() == StatusCode::OK && parts.method == Method::GET;
-    let keeps = is_whole && gateway.copies.is_on();
-    Some(if keeps { keep(gateway, key, response) } else { response })
-}
-
-async fn look(gateway: &Gateway, parts: &Parts) -> Option<Response<ResponseBody>> {
-    let home = gateway.home().id;
-    let others = gateway.fleet.iter().filter(|backend| {
-        backend.id != home && backend.is_up() && backend.admin() != AdminState::Off
-    });
-    for backend in others {
-        let target = Target { backend: Arc::clone(backend), reason: Reason::Home };
-        let request = to_backend(&target, parts.clone(), RequestBody::Empty);
-        match send(gateway, &target, request).await {
-            Ok(response) if response.status().is_success() => return Some(response),
-            Ok(response) if response.status() == StatusCode::NOT_MODIFIED => return Some(response),
-            Ok(_) | Err(_) => {}
-        }
-    }
-    None
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_hashed_name_is_told_from_others() {
-        for path in ["/assets/index-azSeANjR.js", "/assets/a-b-Dl5_1v-6.css"] {
-            assert!(is_hashed(path), "{path}");
-        }
-        for path in [
-            "/assets/index.js",
-            "/assets/-azSeANjR.js",
-            "/assets/x-azSeANjR",
-            "/assets/../x-azSe/NjR.js",
-            "/assets/x-azSe%2fjR.js",
-            "/scripts/x-azSeANjR.js",
-        ] {
-            assert!(!is_hashed(path), "{path}");
-        }
-    }
 
     #[test]
     fn what_is_one_askers_own_is_not_kept() {

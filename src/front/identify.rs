@@ -2,7 +2,7 @@
 //! address. Where it goes is another question.
 
 use std::borrow::Cow;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use http::header::COOKIE;
 use http::{HeaderName, HeaderValue, Request};
@@ -16,6 +16,7 @@ use crate::net::now;
 use crate::routing::ids::{BadClientId, ClientId};
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
 /// What a request says of who sent it.
 #[derive(Clone, Debug)]
@@ -27,6 +28,7 @@ pub struct Who {
     pub address: IpAddr,
     /// It came through a proxy that is not trusted: whoever is behind it, it is not its address.
     is_proxied: bool,
+    pub door: Door,
 }
 
 /// What in a request says who sent it, as it came.
@@ -38,6 +40,32 @@ pub struct Marks<'a> {
     /// `Cookie` and `X-Forwarded-For`, which may come in several lines.
     pub cookies: SmallVec<[&'a [u8]; 1]>,
     pub forwarded: SmallVec<[&'a [u8]; 1]>,
+    /// The first `X-Forwarded-Proto`.
+    pub scheme: Option<&'a [u8]>,
+}
+
+/// Whether what the other end of a connection says of whom it speaks for is believed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Peer {
+    Stranger,
+    Proxy,
+}
+
+impl Peer {
+    #[must_use]
+    pub fn of(gateway: &Gateway, address: IpAddr) -> Self {
+        if gateway.config.server.trusts(address) { Self::Proxy } else { Self::Stranger }
+    }
+}
+
+/// How a browser has reached us, as far as that is known.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Door {
+    /// Nobody who is believed says.
+    Unknown,
+    Plain,
+    /// Through a proxy that ends TLS.
+    Tls,
 }
 
 impl<'a> Marks<'a> {
@@ -55,6 +83,7 @@ impl<'a> Marks<'a> {
             query: request.uri().query().unwrap_or(""),
             cookies: all(COOKIE),
             forwarded: all(X_FORWARDED_FOR),
+            scheme: headers.get(X_FORWARDED_PROTO).map(HeaderValue::as_bytes),
         }
     }
 }
@@ -81,7 +110,9 @@ impl Who {
         let named = name.map(ClientId::parse).transpose()?;
         let address = address(gateway, peer, marks);
         let is_proxied = address == peer && !marks.forwarded.is_empty();
-        let who = Self { named, browser: browser(marks), address, is_proxied };
+        let door = door(gateway, peer, marks);
+        let browser = browser(gateway, door, marks);
+        let who = Self { named, browser, address, is_proxied, door };
         if let Some(client) = &who.named {
             who.is(gateway, client);
         }
@@ -144,32 +175,83 @@ pub fn named<'a>(marks: &Marks<'a>) -> Result<Option<Cow<'a, str>>, BadClientId>
 
 /// The browser that its cookie names.
 #[must_use]
-pub fn browser(marks: &Marks<'_>) -> Option<BrowserId> {
-    marks.cookies.iter().find_map(|value| browser_of(text(value)?))
+pub fn browser(gateway: &Gateway, door: Door, marks: &Marks<'_>) -> Option<BrowserId> {
+    marks.cookies.iter().find_map(|line| browser_of(line, &gateway.seal, door))
+}
+
+/// How the browser has reached us: by what a trusted proxy says in `X-Forwarded-Proto`.
+#[must_use]
+pub fn door(gateway: &Gateway, peer: IpAddr, marks: &Marks<'_>) -> Door {
+    let Some(said) = marks.scheme.filter(|_| gateway.config.server.trusts(peer)) else {
+        return Door::Unknown;
+    };
+    // The first is the browser's; proxies behind it append theirs.
+    let first = said.split(|byte| *byte == b',').next().unwrap_or(said).trim_ascii();
+    let is = |other: &str| first.eq_ignore_ascii_case(other.as_bytes());
+    match () {
+        () if is("https") || is("wss") => Door::Tls,
+        () if is("http") || is("ws") => Door::Plain,
+        () => Door::Unknown,
+    }
 }
 
 /// The peer, or what a trusted proxy says of whom it speaks for: the right-most address in
 /// `X-Forwarded-For` that is not itself a trusted proxy.
 #[must_use]
 pub fn address(gateway: &Gateway, peer: IpAddr, marks: &Marks<'_>) -> IpAddr {
-    let is_trusted = |address: &IpAddr| {
-        gateway.config.server.trusted_proxies.iter().any(|cidr| cidr.contains(*address))
-    };
-    if !is_trusted(&peer) {
+    let server = &gateway.config.server;
+    if !server.trusts(peer) {
         return peer;
     }
-    marks
-        .forwarded
-        .iter()
-        .filter_map(|value| text(value))
-        .flat_map(|value| value.split(','))
-        .filter_map(|part| part.trim().parse::<IpAddr>().ok())
-        .rfind(|address| !is_trusted(address))
-        .unwrap_or(peer)
+    let lines = marks.forwarded.iter().rev();
+    let entries = lines.flat_map(|line| line.rsplit(|byte| *byte == b','));
+    let mut last = peer;
+    for entry in entries {
+        // What is left of one that is no address was said by nobody in particular.
+        let Some(address) = entry_of(entry) else { break };
+        last = address;
+        if !server.trusts(address) {
+            break;
+        }
+    }
+    last
+}
+
+/// An entry of `X-Forwarded-For`: an address, by some proxies with the port, in brackets or quoted.
+fn entry_of(entry: &[u8]) -> Option<IpAddr> {
+    let entry = text(entry)?.trim().trim_matches('"');
+    let of_socket = |socket: SocketAddr| socket.ip();
+    let bracketed = || entry.strip_prefix('[')?.strip_suffix(']')?.parse().ok();
+    let address = entry.parse().ok().or_else(|| entry.parse().ok().map(of_socket));
+    address.or_else(bracketed).map(|address| address.to_canonical())
 }
 
 /// A header's value as text: visible ASCII, spaces and tabs (RFC 9110 section 5.5).
 fn text(value: &[u8]) -> Option<&str> {
     let is_text = value.iter().all(|byte| matches!(byte, b' '..=b'~' | b'\t'));
     is_text.then(|| std::str::from_utf8(value).ok()).flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_is_an_address_with_whatever_stands_around_it() {
+        for (entry, expected) in [
+            ("192.0.2.7", Some("192.0.2.7")),
+            (" 192.0.2.7:4711 ", Some("192.0.2.7")),
+            ("2001:db8::1", Some("2001:db8::1")),
+            ("[2001:db8::1]", Some("2001:db8::1")),
+            ("\"[2001:db8::1]:4711\"", Some("2001:db8::1")),
+            ("::ffff:192.0.2.7", Some("192.0.2.7")),
+            ("unknown", None),
+            ("", None),
+            ("192.0.2.7:x", None),
+            ("[192.0.2.7", None),
+        ] {
+            let expected = expected.map(|text| text.parse().unwrap());
+            assert_eq!(entry_of(entry.as_bytes()), expected, "{entry}");
+        }
+    }
 }

@@ -18,8 +18,12 @@
 //! - [`names`]: names of files in answers
 //! - [`upgrade`]: browser sockets
 //! - [`origin`]: pages of other origins
+//! - [`standin`]: who answers a read when its backend is away
+//! - [`waiting`]: a page for when nobody does
+//! - [`seal`]: who made a page cookie
 //! - [`own`]: what is ours, under `/-/`
 //! - [`home`]: what is the same for everyone, and its last good [`copies`]
+//! - [`bundle`]: the page's files that never change, from memory
 //! - [`page`]: the stock page, each tab of it a client of its own
 //!   ([`newcomer`]: the cookie with pages of others)
 //! - [`asked`]: conditions of reads
@@ -29,9 +33,11 @@ pub mod asked;
 pub mod assets;
 pub mod bodies;
 pub mod browsers;
+pub mod bundle;
 pub mod cancel;
 pub mod collected;
 pub mod copies;
+pub mod copy_key;
 pub mod entries;
 pub mod forward;
 pub mod headers;
@@ -48,12 +54,15 @@ pub mod origin;
 pub mod own;
 pub mod page;
 pub mod route;
+pub mod seal;
+pub mod standin;
 pub mod submit;
 pub mod unknowns;
 pub mod upgrade;
 pub mod upload;
 pub mod verbs;
 pub mod view;
+pub mod waiting;
 pub mod whose;
 
 use std::net::IpAddr;
@@ -80,14 +89,18 @@ pub type Answer = Result<Response<ResponseBody>, GatewayError>;
 pub async fn answer(
     gateway: Arc<Gateway>,
     peer: IpAddr,
-    request: Request<Incoming>,
+    mut request: Request<Incoming>,
 ) -> Response<ResponseBody> {
     let started = now();
     // Made only if somebody reads it.
     let recorded =
         is_recorded().then(|| (request.method().clone(), request.uri().path().to_owned()));
-    let asker = origin::Asker::of(&gateway, &request);
-    let visit = newcomer::Visit::of(&request);
+    let asker = origin::Asker::of(&gateway, peer, &request);
+    if let origin::Asker::Allowed(origin) = &asker {
+        origin::admit(&mut request, origin);
+    }
+    let reader = waiting::Reader::of(&request);
+    let visit = newcomer::Visit::of(&gateway, peer, &request);
     let answer = match &asker {
         origin::Asker::Foreign => Err(GatewayError::ForeignOrigin),
         origin::Asker::Preflight(origin) => Ok(origin::preflight(origin, request.headers())),
@@ -98,11 +111,17 @@ pub async fn answer(
             route::route(&gateway, peer, request).await
         }
     };
-    let mut response = answer.unwrap_or_else(|error| failed(&gateway, &error));
+    let mut response = answer.unwrap_or_else(|error| match reader {
+        waiting::Reader::Person if waiting::is_over_soon(&error) => {
+            let _counted = failed(&gateway, &error);
+            waiting::page(&error)
+        }
+        waiting::Reader::Person | waiting::Reader::Program => failed(&gateway, &error),
+    });
     if let origin::Asker::Allowed(origin) = &asker {
         origin::allow(&mut response, origin);
     }
-    visit.greet(&mut response);
+    visit.greet(&gateway.seal, &mut response);
     let took = now().duration_since(started);
     headers::time(&mut response, took);
     gateway.metrics.answered(response.status(), took);

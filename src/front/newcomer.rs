@@ -3,37 +3,48 @@
 //! Such pages do their own requests, which our script does not name. The cookie comes with the
 //! page, before the first of them.
 
+use std::net::IpAddr;
+
 use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderName, SET_COOKIE};
 use http::{HeaderValue, Method, Request, Response};
 
-use super::browsers::{BrowserId, cookie_value};
-use super::identify::{Marks, browser};
+use super::browsers::{BrowserId, is_own_cookie};
+use super::headers::pair_of;
+use super::identify::{Door, Marks, browser, door};
+use super::seal::Seal;
+use crate::gateway::Gateway;
 
 /// What a request says of a browser.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Visit {
     /// It goes to a page, and has no cookie yet.
-    First,
+    First(Door),
     Other,
 }
 
 impl Visit {
     #[must_use]
-    pub fn of<B>(request: &Request<B>) -> Self {
+    pub fn of<B>(gateway: &Gateway, peer: IpAddr, request: &Request<B>) -> Self {
+        let marks = Marks::of(request);
+        let door = door(gateway, peer, &marks);
+        Self::by(request, browser(gateway, door, &marks), door)
+    }
+
+    fn by<B>(request: &Request<B>, known: Option<BrowserId>, door: Door) -> Self {
         let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
         let mut accepted = request.headers().get_all(ACCEPT).iter();
         let wants_page = is_read && accepted.any(|value| asks_for_a_page(value.as_bytes()));
-        if wants_page && browser(&Marks::of(request)).is_none() { Self::First } else { Self::Other }
+        if wants_page && known.is_none() { Self::First(door) } else { Self::Other }
     }
 
     /// Gives the browser its cookie, if what it gets is a page, and its own: one that shared caches
     /// keep would give it to others too.
-    pub fn greet<B>(self, response: &mut Response<B>) {
-        match self {
-            Self::First if is_ones_own_page(response.headers()) => {}
-            Self::First | Self::Other => return,
-        }
-        if let Ok(cookie) = HeaderValue::try_from(BrowserId::mint().set_cookie()) {
+    pub fn greet<B>(self, seal: &Seal, response: &mut Response<B>) {
+        let door = match self {
+            Self::First(door) if is_ones_own_page(response.headers()) => door,
+            Self::First(_) | Self::Other => return,
+        };
+        if let Ok(cookie) = HeaderValue::try_from(BrowserId::mint().set_cookie(seal, door)) {
             response.headers_mut().append(SET_COOKIE, cookie);
         }
     }
@@ -51,10 +62,8 @@ fn is_ones_own_page(headers: &HeaderMap) -> bool {
         let mut values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
         values.any(|value| value.to_ascii_lowercase().contains(what))
     };
-    let is_given = headers
-        .get_all(SET_COOKIE)
-        .iter()
-        .any(|cookie| cookie.to_str().is_ok_and(|cookie| cookie_value(cookie).is_some()));
+    let is_given =
+        headers.get_all(SET_COOKIE).iter().any(|cookie| is_own_cookie(pair_of(cookie.as_bytes())));
     has(CONTENT_TYPE, "text/html")
         && !has(CACHE_CONTROL, "public")
         && !has(CACHE_CONTROL, "s-maxage")
@@ -63,14 +72,14 @@ fn is_ones_own_page(headers: &HeaderMap) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use http::header::COOKIE;
-
     use super::super::browsers::COOKIE_NAME;
     use super::*;
 
-    fn visit(method: Method, accept: &str, cookie: &str) -> Visit {
+    const FIRST: Visit = Visit::First(Door::Plain);
+
+    fn visit(method: Method, accept: &str, known: Option<BrowserId>) -> Visit {
         let request = Request::builder().method(method).header(ACCEPT, accept);
-        Visit::of(&request.header(COOKIE, cookie).body(()).unwrap())
+        Visit::by(&request.body(()).unwrap(), known, Door::Plain)
     }
 
     fn greeted(headers: &[(HeaderName, &str)]) -> bool {
@@ -79,20 +88,18 @@ mod tests {
             response.headers_mut().append(name, HeaderValue::from_str(value).unwrap());
         }
         let before = response.headers().len();
-        Visit::First.greet(&mut response);
+        FIRST.greet(&Seal::new(), &mut response);
         before < response.headers().len()
     }
 
     #[test]
     fn a_browser_that_has_no_cookie_is_seen_when_it_goes_to_a_page() {
         let page = "text/html,application/xhtml+xml;q=0.9,*/*;q=0.8";
-        assert_eq!(visit(Method::GET, page, "a=b"), Visit::First);
-        assert_eq!(visit(Method::HEAD, page, "a=b"), Visit::First);
-        assert_eq!(visit(Method::POST, page, "a=b"), Visit::Other);
-        assert_eq!(visit(Method::GET, "*/*", "a=b"), Visit::Other);
-        let cookie = BrowserId::mint().set_cookie();
-        let pair = cookie.split(';').next().unwrap();
-        assert_eq!(visit(Method::GET, page, pair), Visit::Other);
+        assert_eq!(visit(Method::GET, page, None), FIRST);
+        assert_eq!(visit(Method::HEAD, page, None), FIRST);
+        assert_eq!(visit(Method::POST, page, None), Visit::Other);
+        assert_eq!(visit(Method::GET, "*/*", None), Visit::Other);
+        assert_eq!(visit(Method::GET, page, Some(BrowserId::mint())), Visit::Other);
     }
 
     #[test]

@@ -61,14 +61,23 @@ struct WhoAmI {
 }
 
 fn whoami(gateway: &Gateway, who: &Who) -> Response<ResponseBody> {
-    // Not by the address: a client's id is its own secret.
+    // Not by the address: it never lets anybody see what is a client's own.
     let id = who.asker(gateway);
     let client = id.as_ref().and_then(|id| gateway.clients.get(id));
     as_json(&WhoAmI {
-        client_id: id.map(|id| id.to_string()),
+        client_id: who.named.as_ref().map(ToString::to_string),
         known: client.is_some(),
-        client: client.map(|client| report::client(gateway, &client, now())),
+        client: client.map(|client| of_asker(gateway, who, &client)),
     })
+}
+
+/// How a client stands. Its id is its secret: it is told to who has named it, and to no cookie.
+fn of_asker(gateway: &Gateway, who: &Who, client: &Client) -> ClientReport {
+    let mut report = report::client(gateway, client, now());
+    if who.named.is_none() {
+        report.summary.client_id.clear();
+    }
+    report
 }
 
 /// Whether everything about a client points to one backend.
@@ -127,14 +136,11 @@ fn explain(gateway: &Gateway, who: &Who, query: &str) -> Response<ResponseBody> 
     });
     // An id is a secret of its client's; of others' prompts only place and state are told.
     let own = |report: &PromptReport| report.client_id == client_name(client.as_ref());
-    let prompt = record.map(|report| match own(&report) {
+    let prompt = record.map(|report| match own(&report) && who.named.is_some() {
         true => report,
         false => PromptReport { client_id: None, ..report },
     });
-    as_json(&Explanation {
-        client: client.map(|client| report::client(gateway, &client, now())),
-        prompt,
-    })
+    as_json(&Explanation { client: client.map(|client| of_asker(gateway, who, &client)), prompt })
 }
 
 fn client_name(client: Option<&Arc<Client>>) -> Option<String> {

@@ -34,7 +34,8 @@ use super::browsers::BrowserId;
 use super::copies::Key;
 use super::forward::{Target, exchange, incoming, send, to_backend};
 use super::identify::Who;
-use super::{Answer, headers, home};
+use super::waiting::Reader;
+use super::{Answer, headers, home, standin};
 use crate::body::{
     BodyError, ClientFault, CollectError, CollectLimits, OnEnd as _, RequestBody, ResponseBody,
     collect,
@@ -44,6 +45,8 @@ use crate::config::PageScript;
 use crate::error::{Fault, GatewayError};
 use crate::gateway::Gateway;
 use crate::net::now;
+use crate::routing::decision::Reason;
+use crate::routing::place::NoPlace;
 
 /// The largest page that is changed, in bytes. ComfyUI's has 2 KiB.
 pub const PAGE_MAX: u64 = 1 << 20;
@@ -61,7 +64,7 @@ const DIGESTS: [HeaderName; 4] = [
     HeaderName::from_static("content-md5"),
 ];
 
-fn hash(bytes: &[u8]) -> String {
+pub(super) fn hash(bytes: &[u8]) -> String {
     let mut hasher = DefaultHasher::new();
     bytes.hash(&mut hasher);
     format!("{:016x}", hasher.finish())
@@ -89,7 +92,7 @@ pub fn script(gateway: &Gateway, request: &Request<Incoming>) -> Answer {
     Ok(Asked::of(request).answer(&Whole { headers, body }))
 }
 
-fn insert_tag(headers: &mut HeaderMap, hash: &str) {
+pub(super) fn insert_tag(headers: &mut HeaderMap, hash: &str) {
     if let Ok(tag) = HeaderValue::try_from(format!("\"{hash}\"")) {
         headers.insert(ETAG, tag);
     }
@@ -101,29 +104,49 @@ fn insert_tag(headers: &mut HeaderMap, hash: &str) {
 /// The home backend does not answer, and there is no copy.
 pub async fn page(gateway: &Arc<Gateway>, who: &Who, request: Request<Incoming>) -> Answer {
     let is_ours = matches!(request.uri().path(), "/" | "/index.html");
+    // From a copy it would start, and fail at the first thing that it reads.
+    if Reader::of(&request) == Reader::Person && standin::others(gateway, None).is_empty() {
+        return Err(GatewayError::Refused(NoPlace::NoneReady.into()));
+    }
     let mut response = match gateway.config.server.page_script {
         PageScript::On if is_ours => scripted(gateway, request).await?,
         PageScript::On | PageScript::Off => {
             let path = if is_ours { "/" } else { request.uri().path() };
             let key = Key::own(path, "", request.headers());
-            home::read(gateway, key, request).await?
+            let response = home::read(gateway, key, request).await?;
+            if is_of_home(&response) {
+                gateway.copies.saw_page(response.headers());
+            }
+            response
         }
     };
     if who.browser.is_none()
-        && let Ok(cookie) = HeaderValue::try_from(BrowserId::mint().set_cookie())
+        && let Ok(cookie) =
+            HeaderValue::try_from(BrowserId::mint().set_cookie(&gateway.seal, who.door))
     {
         response.headers_mut().append(SET_COOKIE, cookie);
     }
     Ok(response)
 }
 
+/// True if the home gave it just now.
+fn is_of_home(response: &Response<ResponseBody>) -> bool {
+    let is_known = matches!(response.status(), StatusCode::OK | StatusCode::NOT_MODIFIED);
+    let headers = response.headers();
+    is_known
+        && !headers.contains_key(headers::STALE)
+        && headers.get(headers::PLACEMENT).is_some_and(|it| it == Reason::Home.as_str())
+}
+
 async fn scripted(gateway: &Arc<Gateway>, request: Request<Incoming>) -> Answer {
-    let asked = Asked::of(&request);
+    let (asked, reader) = (Asked::of(&request), Reader::of(&request));
     let key = Key::own("/", "", request.headers());
     let (parts, _body) = request.into_parts();
-    match fetch(gateway, &home::target(gateway), parts).await {
+    let home = home::target(gateway);
+    match fetch(gateway, &home, parts.clone()).await {
         Ok(Fetched::Other(response)) => Ok(response),
         Ok(Fetched::Page(page, time)) => {
+            gateway.copies.saw_page(&page.headers);
             let mut response = asked.answer(&page);
             response.extensions_mut().extend(time);
             let copies = &gateway.copies;
@@ -133,10 +156,40 @@ async fn scripted(gateway: &Arc<Gateway>, request: Request<Incoming>) -> Answer 
             Ok(response)
         }
         Err(error) if error.fault() == Fault::Backend => {
-            home::copy(gateway, &key, &asked).ok_or(error)
+            let others = standin::others(gateway, Some(home.backend.id));
+            if reader == Reader::Person && others.is_empty() {
+                return Err(error);
+            }
+            match home::copy(gateway, &key, &asked) {
+                Some(copy) => Ok(copy),
+                None => of_another(gateway, &others, &parts, &asked).await.ok_or(error),
+            }
         }
         Err(error) => Err(error),
     }
+}
+
+/// The page of another backend, for as long as the home has never given one.
+async fn of_another(
+    gateway: &Gateway,
+    others: &[Target],
+    parts: &Parts,
+    asked: &Asked,
+) -> Option<Response<ResponseBody>> {
+    for target in others {
+        match fetch(gateway, target, parts.clone()).await {
+            Ok(Fetched::Page(page, time)) => {
+                let mut response = asked.answer(&page);
+                response.extensions_mut().extend(time);
+                return Some(response);
+            }
+            Ok(Fetched::Other(response)) if response.status().is_success() => {
+                return Some(response);
+            }
+            Ok(Fetched::Other(_)) | Err(_) => {}
+        }
+    }
+    None
 }
 
 /// What the home backend gave for the page.
@@ -176,7 +229,7 @@ async fn fetch(
 }
 
 /// The whole page, as it is: what the client has of the changed one says nothing of it.
-fn ask_for_all(parts: &mut Parts) {
+pub(super) fn ask_for_all(parts: &mut Parts) {
     parts.method = Method::GET;
     for name in [
         CONTENT_LENGTH,
@@ -204,7 +257,7 @@ fn is_page<B>(response: &Response<B>) -> bool {
         && is_plain
 }
 
-fn broken(target: &Target, error: BodyError) -> GatewayError {
+pub(super) fn broken(target: &Target, error: BodyError) -> GatewayError {
     let source = CollectError::Broken(error);
     GatewayError::AnswerBroken { backend: target.backend.name.clone(), source }
 }

@@ -13,12 +13,13 @@ use super::forward::{Target, forward};
 use super::identify::{Marks, Who};
 use super::upload::{self, upload};
 use super::{
-    Answer, assets, cancel, done, history, home, jobs, lists, own, page, submit, upgrade, verbs,
-    view,
+    Answer, assets, bundle, cancel, done, headers, history, home, jobs, lists, own, page, standin,
+    submit, upgrade, verbs, view,
 };
 use crate::client::Client;
 use crate::client::registry::with_client;
 use crate::comfy::endpoint::{Endpoint, classify};
+use crate::comfy::guard;
 use crate::comfy::say;
 use crate::config::StatusCounts;
 use crate::error::GatewayError;
@@ -33,13 +34,16 @@ use crate::routing::place::NoPlace;
 ///
 /// # Errors
 /// Whatever keeps it from being answered; see [`GatewayError`].
-pub async fn route(gateway: &Arc<Gateway>, peer: IpAddr, request: Request<Incoming>) -> Answer {
+pub async fn route(gateway: &Arc<Gateway>, peer: IpAddr, mut request: Request<Incoming>) -> Answer {
     let endpoint = classify(request.method(), request.uri().path());
     // What needs a socket or a link comes too late; the rest is among what is finished.
     if matches!(endpoint, Endpoint::Socket | Endpoint::Submit) && gateway.tasks.is_stopping() {
         return Err(GatewayError::Stopping);
     }
     let who = Who::of(gateway, peer, &Marks::of(&request))?;
+    if !gateway.config.server.trusts(peer) {
+        headers::forget_claims(request.headers_mut());
+    }
     match endpoint {
         Endpoint::Own(path) => own::answer(gateway, &who, &path, &request).await,
         Endpoint::Socket => upgrade::upgrade(gateway, &who, request),
@@ -56,25 +60,32 @@ pub async fn route(gateway: &Arc<Gateway>, peer: IpAddr, request: Request<Incomi
         Endpoint::EditHistory => verbs::edit_history(gateway, &who, request).await,
         Endpoint::CancelJob(prompt) => cancel::cancel_job(gateway, &who, &prompt).await,
         Endpoint::CancelJobs => cancel::cancel_jobs(gateway, &who, request).await,
+        Endpoint::SubscribeLogs | Endpoint::ServerLog if !gateway.config.server.allow_logs => {
+            Err(GatewayError::LogsClosed)
+        }
         Endpoint::SubscribeLogs => verbs::subscribe_logs(gateway, &who, request).await,
         Endpoint::QueueLength => queue_length(gateway, &who, request).await,
         Endpoint::Page => page::page(gateway, &who, request).await,
-        Endpoint::Asset => home::asset(gateway, request).await,
+        Endpoint::Asset => bundle::asset(gateway, request).await,
         Endpoint::UserData => home::user_data(gateway, request).await,
         Endpoint::Guarded if !gateway.config.server.allow_manager => {
+            Err(GatewayError::OperatorsOnly)
+        }
+        Endpoint::Guarded | Endpoint::ManagerList if guard::breaks_lines(query_of(&request)) => {
             Err(GatewayError::OperatorsOnly)
         }
         Endpoint::View => view::view(gateway, &who, request).await,
         Endpoint::Assets(asked) => assets::answer(gateway, &who, asked, request).await,
         // An operator's verb: it takes the models from under everybody's work.
         Endpoint::Free if !gateway.config.server.allow_free => Ok(done()),
-        Endpoint::Free | Endpoint::Guarded => {
+        Endpoint::Free | Endpoint::Guarded | Endpoint::ManagerList | Endpoint::ServerLog => {
             forward(gateway, &reading(gateway, &who)?, request).await
         }
         Endpoint::Other => match view::named_by(gateway, &who, &request) {
             Some(at) => view::pass(gateway, at, request).await,
-            None => forward(gateway, &reading(gateway, &who)?, request).await,
+            None => standin::read(gateway, &who, None, request).await,
         },
+        Endpoint::Start(read) => standin::read(gateway, &who, Some(read), request).await,
     }
 }
 

@@ -5,16 +5,15 @@
 
 use std::sync::Arc;
 
-use http::header::CACHE_CONTROL;
 use http::request::Parts;
 use http::uri::PathAndQuery;
-use http::{HeaderValue, Method, Request, StatusCode, Uri};
+use http::{Method, Request, StatusCode, Uri};
 use hyper::body::Incoming;
 
 use super::forward::{Target, forward, send, to_backend};
 use super::identify::Who;
 use super::route::{of_ledger, reading};
-use super::{Answer, assets};
+use super::{Answer, assets, headers};
 use crate::body::RequestBody;
 use crate::comfy::files::{self, View};
 use crate::config::FileTags;
@@ -25,9 +24,6 @@ use crate::gateway::files::{Meaning, for_people};
 use crate::net::now;
 use crate::routing::files::Seen;
 use crate::routing::ids::{BackendId, FileRef, Located};
-
-/// What a URL names can be another picture tomorrow, and on another backend.
-const NEVER_KEPT: HeaderValue = HeaderValue::from_static("private, no-cache");
 
 /// `GET /view` and its like.
 ///
@@ -48,7 +44,8 @@ pub async fn view(gateway: &Arc<Gateway>, who: &Who, request: Request<Incoming>)
             None => read(gateway, &reading(gateway, who)?, &parts).await?,
         },
     };
-    answer.headers_mut().insert(CACHE_CONTROL, NEVER_KEPT);
+    // What a URL names can be another picture tomorrow, and on another backend.
+    headers::keep_private(answer.headers_mut());
     Ok(answer)
 }
 

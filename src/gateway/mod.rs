@@ -22,9 +22,12 @@ use crate::demo::Demo;
 use crate::fleet::backend::Backend;
 use crate::fleet::{Fleet, doors, watch};
 use crate::front::browsers::Browsers;
+use crate::front::bundle::Press;
 use crate::front::copies::Copies;
 use crate::front::entries::Entries;
 use crate::front::interrupts::Interrupts;
+use crate::front::seal::Seal;
+use crate::front::standin::Starts;
 use crate::front::unknowns::Unknowns;
 use crate::journal::Journal;
 use crate::metrics::Metrics;
@@ -56,6 +59,12 @@ pub struct Gateway {
     pub fleet: Fleet,
     pub clients: Clients,
     pub browsers: Browsers,
+    /// Who compresses files of the page now.
+    pub press: Press,
+    /// When copies were made of what a page needs to start.
+    pub starts: Starts,
+    /// Signs the page cookie.
+    pub seal: Seal,
     /// Last good copies of what the home backend gave.
     pub copies: Copies,
     /// History entries that were fetched for lists.
@@ -106,6 +115,9 @@ impl Gateway {
             fleet,
             clients: Clients::new(config.affinity.max_clients, logs.clone()),
             browsers: Browsers::default(),
+            press: Press::default(),
+            starts: Starts::default(),
+            seal: config.state.dir.as_deref().map_or_else(Seal::new, Seal::kept_in),
             copies: Copies::new(bytes(config.server.stale_cache)),
             interrupts: Interrupts::default(),
             unknowns: Unknowns::default(),

@@ -30,11 +30,13 @@ pub enum Reason {
     Ledger,
     /// What is the same for everyone comes from one backend.
     Home,
+    /// A read that names nothing, in place of a backend that is away.
+    StandIn,
 }
 
 impl Reason {
     /// Every reason, in the order of the enum: `ALL[reason as usize]` is `reason`.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Held,
         Self::Reserved,
         Self::Idle,
@@ -42,6 +44,7 @@ impl Reason {
         Self::Moved,
         Self::Ledger,
         Self::Home,
+        Self::StandIn,
     ];
 
     #[must_use]
@@ -54,6 +57,7 @@ impl Reason {
             Self::Moved => "moved",
             Self::Ledger => "ledger",
             Self::Home => "home",
+            Self::StandIn => "stand_in",
         }
     }
 }

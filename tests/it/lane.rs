@@ -16,7 +16,7 @@ use crate::support::{World, network, send, soon, until};
 
 /// What a puppet does when it is asked for a path.
 #[derive(Clone, Debug)]
-enum Act {
+pub(crate) enum Act {
     /// Writes these pieces, and reads the next request.
     Answer(Vec<String>),
     /// Writes this and closes.
@@ -28,7 +28,7 @@ enum Act {
 }
 
 /// Stands before a simulated backend and answers some paths itself, as it is told.
-struct Puppet {
+pub(crate) struct Puppet {
     address: SocketAddr,
     seen: Arc<Mutex<Seen>>,
     tasks: Tasks,
@@ -44,7 +44,7 @@ struct Seen {
 }
 
 impl Puppet {
-    async fn before(sim: &Sim, acts: &[(&str, Act)]) -> Self {
+    pub(crate) async fn before(sim: &Sim, acts: &[(&str, Act)]) -> Self {
         let listener = network().listen(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
         let acts = acts.iter().map(|(path, act)| ((*path).to_owned(), act.clone())).collect();
         let seen = Arc::new(Mutex::new(Seen { acts, ..Seen::default() }));
@@ -67,7 +67,11 @@ impl Puppet {
         Self { address, seen, tasks }
     }
 
-    fn asked(&self) -> Vec<(usize, String)> {
+    pub(crate) fn port(&self) -> u16 {
+        self.address.port()
+    }
+
+    pub(crate) fn asked(&self) -> Vec<(usize, String)> {
         self.seen.lock().unwrap().asked.clone()
     }
 }
@@ -127,7 +131,10 @@ async fn pass(mut stream: Stream, head: String, behind: SocketAddr) {
 }
 
 /// A gateway over one backend with a puppet before it.
-async fn world(acts: &[(&str, Act)], change: impl FnOnce(&mut Config)) -> (World, Puppet) {
+pub(crate) async fn world(
+    acts: &[(&str, Act)],
+    change: impl FnOnce(&mut Config),
+) -> (World, Puppet) {
     let sim = Sim::start(network(), Options::named("a")).await.unwrap();
     let puppet = Puppet::before(&sim, acts).await;
     let port = puppet.address.port();
@@ -179,7 +186,7 @@ impl Client {
     }
 }
 
-fn ok(body: &str) -> String {
+pub(crate) fn ok(body: &str) -> String {
     format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len())
 }
 

@@ -158,7 +158,7 @@ async fn a_deleted_history_is_gone_here_and_on_the_backends_and_only_ones_own() 
 async fn a_cookie_alone_is_shown_all_of_its_browser_and_nothing_of_another() {
     let world = World::new(2).await;
     world.all_up().await;
-    let (cookie, other) = (format!("mooring={:032x}", 7), format!("mooring={:032x}", 8));
+    let (cookie, other) = (world.cookie(), world.cookie());
     let mut ids = Vec::new();
     let mut backends = Vec::new();
     for (client, cookie) in [("tab1", &cookie), ("tab2", &cookie), ("cyd", &other)] {
@@ -177,7 +177,7 @@ async fn a_cookie_alone_is_shown_all_of_its_browser_and_nothing_of_another() {
     let jobs = with_cookie(&world, Method::GET, "/api/jobs", "", &cookie).await;
     assert_eq!(ids_of_jobs(&jobs).len(), 2);
     // A browser that has no tab yet has nothing, and is not nobody either.
-    let fresh = format!("mooring={:032x}", 9);
+    let fresh = world.cookie();
     let queue = with_cookie(&world, Method::GET, "/queue", "", &fresh).await;
     assert_eq!(queue.json(), json!({ "queue_running": [], "queue_pending": [] }));
     let bare = with_cookie(&world, Method::POST, "/interrupt", "", &cookie).await;

@@ -1,13 +1,16 @@
 //! What is the same for everyone: the page with its script, and the last good copies of the home.
 
+use std::io::Read as _;
 use std::path::Path;
 
 use http::Method;
 use mooring::config::PageScript;
 use mooring::sim::{Options, Sim};
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use crate::support::{Answer, World, network, send, until};
+use crate::lane::{Act, world as puppet_world};
+use crate::support::{Answer, World, network, send, soon, until};
 
 const PAGE: &str =
     "<!doctype html><html><head><title>x</title></head><body><script></script></body></html>";
@@ -152,7 +155,8 @@ async fn the_last_good_copy_stands_in_for_a_home_that_is_down() {
     let sims = vec![backend("a", files.path()).await, backend("b", other.path()).await];
     let world = World::over(sims, |_| {}).await;
     world.post("/userdata/mine.json", "3").await;
-    let paths = ["/", HASHED, "/assets/plain.js", "/api/userdata/mine.json", "/settings", "/users"];
+    assert_eq!(world.get(HASHED).await.text(), "1");
+    let paths = ["/", "/assets/plain.js", "/api/userdata/mine.json", "/settings", "/users"];
     let mut before = Vec::new();
     for path in paths {
         let answer = world.get(path).await;
@@ -165,10 +169,16 @@ async fn the_last_good_copy_stands_in_for_a_home_that_is_down() {
             let stale = world.get(path).await;
             assert_eq!((stale.status, stale.backend()), (200, "a"), "{path} {noticed}");
             assert!(is_stale(&stale), "{path} {noticed}: {:?}", stale.headers);
-            assert_eq!(stale.header("cache-control"), "private, no-cache");
+            let rule = match fresh.header("cache-control") {
+                "no-store" => "no-store",
+                _ => "private, no-cache",
+            };
+            assert_eq!(stale.header("cache-control"), rule, "{path} {noticed}");
             assert_eq!(stale.header("content-type"), fresh.header("content-type"));
             assert_eq!(stale.body, fresh.body, "{path} {noticed}");
         }
+        let hashed = world.get(HASHED).await;
+        assert!(hashed.text() == "1" && !is_stale(&hashed), "it never changes: {hashed:?}");
         world.is_down("a").await;
     }
     let tag = before[0].header("etag").to_owned();
@@ -176,7 +186,7 @@ async fn the_last_good_copy_stands_in_for_a_home_that_is_down() {
     let length = head(&world, "/userdata/mine.json").await.header("content-length").to_owned();
     assert_eq!(length, "1", "spelled without /api it is the same file");
     let metrics = world.admin_get("/metrics").await.text();
-    assert!(metrics.contains("mooring_stale_answers_total 14"), "{metrics}");
+    assert!(metrics.contains("mooring_stale_answers_total 12"), "{metrics}");
 
     world.sim("a").restart().await.unwrap();
     world.all_up().await;
@@ -200,6 +210,7 @@ async fn without_the_home_nothing_is_written_and_nothing_is_made_up() {
     assert!(is_stale(&get(&world, path, &ada).await));
     let nothing = get(&world, "/userdata/nothing.json", &ada).await;
     assert!(nothing.status == 404 && is_stale(&nothing), "the page reads it as: none yet");
+    assert_eq!(asked(&world, "b", path), 0, "a copy goes before another's");
     for (path, user) in [
         (path, "bob"),
         (path, ""),
@@ -208,16 +219,44 @@ async fn without_the_home_nothing_is_written_and_nothing_is_made_up() {
         ("/api/userdata?dir=workflows", "ada"),
     ] {
         let answer = get(&world, path, &[("comfy-user", user)]).await;
-        let told = (answer.status, answer.header("mooring-error"));
-        assert_eq!(told, (503, "backend_down"), "{path} {user}");
-        assert_eq!(answer.header("retry-after"), "2");
+        let told = (answer.backend(), answer.header("mooring-placement"));
+        assert_eq!(told, ("b", "stand_in"), "{path} {user}");
+        assert!(!is_stale(&answer) && answer.text() != "1", "{path} {user}: {answer:?}");
     }
-    for method in [Method::POST, Method::DELETE] {
-        let answer = send(world.front, method.clone(), path, &ada, "2").await;
-        let told = (answer.status, answer.header("mooring-error"));
-        assert_eq!(told, (503, "backend_down"), "{method}");
+    world.sim("b").crash().await;
+    world.is_down("b").await;
+    let answer = get(&world, path, &[("comfy-user", "bob")]).await;
+    let told = (answer.status, answer.header("mooring-error"), answer.header("retry-after"));
+    assert_eq!(told, (503, "backend_down", "2"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_cannot_be_saved_says_so_in_words_that_the_page_shows() {
+    let world = World::new(2).await;
+    world.all_up().await;
+    world.sim("a").crash().await;
+    for noticed in ["not yet noticed", "noticed"] {
+        for (method, path) in [
+            ("POST", "/api/userdata/workflows%2Fa.json?overwrite=false"),
+            ("POST", "/settings/Comfy.X"),
+            ("DELETE", "/userdata/a.json"),
+        ] {
+            let mut stream = network().connect("127.0.0.1", world.front.port()).await.unwrap();
+            let head = format!("{method} {path} HTTP/1.1\r\nHost: gw\r\nConnection: close\r\n");
+            let request = format!("{head}Content-Length: 2\r\n\r\n{{}}");
+            stream.write_all(request.as_bytes()).await.unwrap();
+            let mut answer = String::new();
+            soon("an answer", stream.read_to_string(&mut answer)).await.unwrap();
+            let line = answer.lines().next().unwrap();
+            assert_eq!(line, "HTTP/1.1 503 a is down: not saved", "{method} {path} {noticed}");
+            assert!(answer.contains("\"a is down: not saved\""), "{answer}");
+            assert!(answer.contains("mooring-error: backend_down"), "{answer}");
+        }
+        world.is_down("a").await;
     }
-    assert_eq!(asked(&world, "b", path), 0, "the others have no part in it");
+    let seen = world.sim("b").requests();
+    let is_write = |it: &&mooring::sim::Seen| it.method != "GET";
+    assert!(seen.iter().find(is_write).is_none(), "nothing is saved elsewhere: {seen:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -268,13 +307,16 @@ async fn a_part_is_no_copy_and_a_browser_that_has_it_all_makes_one() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hashed_asset_that_the_home_lacks_is_found_on_the_others() {
-    let mut folders = vec![folder(&[]), folder(&[]), folder(&[(HASHED, "1"), ("/lib.js", "2")])];
+    let index = [("/index.html", PAGE)];
+    let mut folders = vec![folder(&index), folder(&[]), folder(&[(HASHED, "1"), ("/lib.js", "2")])];
     let mut sims = Vec::new();
     for (name, files) in ["a", "b", "c"].into_iter().zip(&folders) {
         sims.push(backend(name, files.path()).await);
     }
     let world = World::over(sims, |_| {}).await;
     world.all_up().await;
+    let home = folders[0].path().to_owned();
+    assert_eq!(world.get("/").await.status, 200);
     let found = world.get(HASHED).await;
     assert_eq!((found.status, found.backend(), found.text().as_str()), (200, "c", "1"));
     let nowhere = "/assets/none-12345678.js";
@@ -287,7 +329,121 @@ async fn a_hashed_asset_that_the_home_lacks_is_found_on_the_others() {
     // Updated since, so that nobody has it any more, and a tab of before asks for it.
     folders.clear();
     let kept = world.get(HASHED).await;
+    assert!(kept.status == 200 && kept.text() == "1" && !is_stale(&kept), "{kept:?}");
+    std::fs::create_dir_all(home.join("assets")).unwrap();
+    std::fs::write(home.join("index.html"), PAGE.replace('x', "y")).unwrap();
+    assert_eq!(world.get("/").await.status, 200, "it is another installation");
+    let kept = world.get(HASHED).await;
     assert!(kept.status == 200 && kept.text() == "1" && is_stale(&kept), "{kept:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hashed_asset_is_fetched_once_and_given_from_memory_as_each_reads_it() {
+    let script = "export const a = 1;\n".repeat(500);
+    let files = folder(&[("/index.html", PAGE), (HASHED, &script)]);
+    let world = World::over(vec![backend("a", files.path()).await], |_| {}).await;
+    assert_eq!(world.get("/").await.status, 200);
+    let mut tags = Vec::new();
+    for (accepted, coding) in [
+        ("gzip, deflate", "gzip"),
+        ("gzip, deflate, br, zstd", "br"),
+        ("gzip;q=0", ""),
+        ("", ""),
+        ("br;q=0, gzip", "gzip"),
+    ] {
+        let answer = get(&world, HASHED, &[("accept-encoding", accepted)]).await;
+        let told = (answer.status, answer.header("content-encoding"), answer.backend());
+        assert_eq!(told, (200, coding, "a"), "{accepted}");
+        assert_eq!(answer.header("cache-control"), "public, max-age=31536000, immutable");
+        assert_eq!(answer.header("content-type"), "text/javascript; charset=utf-8");
+        assert_eq!(answer.header("vary"), "accept-encoding");
+        assert_eq!(answer.header("content-length"), answer.body.len().to_string());
+        assert_eq!(answer.headers.get_all("date").iter().count(), 1);
+        let is_smaller = answer.body.len() < script.len() / 10;
+        assert_eq!(is_smaller, !coding.is_empty(), "{accepted}");
+        if coding == "gzip" {
+            let mut read = String::new();
+            flate2::read::GzDecoder::new(&answer.body[..]).read_to_string(&mut read).unwrap();
+            assert_eq!(read, script);
+        } else if coding.is_empty() {
+            assert_eq!(answer.text(), script);
+        }
+        let tag = answer.header("etag").to_owned();
+        let known = [("accept-encoding", accepted), ("if-none-match", tag.as_str())];
+        let known = get(&world, HASHED, &known).await;
+        assert_eq!((known.status, known.body.len(), known.header("etag")), (304, 0, &*tag));
+        tags.push(tag);
+    }
+    assert!(tags[0] != tags[1] && tags[1] != tags[2] && tags[2] == tags[3] && tags[0] == tags[4]);
+    let range = [("range", "bytes=7-11"), ("accept-encoding", "gzip"), ("if-range", &*tags[2])];
+    let part = get(&world, HASHED, &range).await;
+    assert_eq!((part.status, part.text().as_str()), (206, "const"));
+    assert_eq!(part.header("content-range"), format!("bytes 7-11/{}", script.len()));
+    let beyond = get(&world, HASHED, &[("range", "bytes=999999-")]).await;
+    assert_eq!((beyond.status, beyond.body.len()), (416, 0));
+    let asked_for = head(&world, HASHED).await;
+    assert_eq!((asked_for.status, asked_for.body.len()), (200, 0));
+    assert_eq!(asked_for.header("content-length"), script.len().to_string());
+    assert_eq!(asked(&world, "a", HASHED), 1, "all of it from memory");
+
+    // Somebody mends a broken installation: the page is another, and so may its files be.
+    std::fs::write(files.path().join("index.html"), PAGE.replace('x', "y")).unwrap();
+    std::fs::write(files.path().join(&HASHED[1..]), "mended").unwrap();
+    assert_eq!(world.get(HASHED).await.text(), script, "nobody has seen it yet");
+    assert_eq!(world.get("/").await.status, 200);
+    assert_eq!(world.get(HASHED).await.text(), "mended");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hashed_asset_has_the_type_of_its_name_and_a_page_is_not_taken_for_one() {
+    let answer = |kind: &str, body: &str| {
+        let head = format!("HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nCache-Control: no-store");
+        Act::Answer(vec![format!("{head}\r\nContent-Length: {}\r\n\r\n{body}", body.len())])
+    };
+    let front_page = "/assets/lost-azSeANjR.css";
+    let acts =
+        [(HASHED, answer("text/plain", "let a;")), (front_page, answer("text/html", "<html>"))];
+    for (bytes, times) in [(64 << 20, 1), (0, 2)] {
+        let change = |config: &mut mooring::config::Config| config.server.stale_cache = bytes;
+        let (world, puppet) = puppet_world(&acts, change).await;
+        for _ in 0..2 {
+            let script = world.get(HASHED).await;
+            assert_eq!(script.header("content-type"), "text/javascript; charset=utf-8");
+            assert!(
+                script.header("cache-control").contains("immutable") && script.text() == "let a;"
+            );
+            let html = world.get(front_page).await;
+            assert_eq!(
+                (html.header("content-type"), html.header("cache-control")),
+                ("text/html", "no-store")
+            );
+        }
+        let asked = puppet.asked();
+        let count = |path| asked.iter().filter(|(_, asked)| asked == path).count();
+        assert_eq!((count(HASHED), count(front_page)), (times, 2), "{bytes}");
+    }
+}
+
+/// The home has been down since the gateway was started.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_a_home_from_the_start_the_page_comes_from_whoever_is_up() {
+    let files = folder(&[("/index.html", PAGE), (HASHED, "1"), ("/assets/plain.js", "2")]);
+    let sims = vec![backend("a", files.path()).await, backend("b", files.path()).await];
+    sims[0].crash().await;
+    let world = World::over(sims, |_| {}).await;
+    until("b is up", || world.gateway.fleet.by_name("b").unwrap().is_up()).await;
+    let person = [("sec-fetch-mode", "navigate"), ("sec-fetch-dest", "document")];
+    for headers in [&person[..], &[]] {
+        let page = get(&world, "/", headers).await;
+        let told = (page.status, page.backend(), page.header("mooring-placement"));
+        assert_eq!(told, (200, "b", "stand_in"), "{}", page.text());
+        assert!(page.text().contains(&format!(".{}", script_of(&page.text()))));
+    }
+    for path in [HASHED, "/assets/plain.js", "/settings", "/api/users", "/api/object_info"] {
+        let answer = world.get(path).await;
+        assert_eq!((answer.status, answer.backend()), (200, "b"), "{path}: {}", answer.text());
+    }
+    assert_eq!(world.post("/settings", "{}").await.status, 503);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

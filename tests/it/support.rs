@@ -11,6 +11,8 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::client::conn::http1::handshake;
 use hyper_util::rt::TokioIo;
 use mooring::config::Config;
+use mooring::front::browsers::BrowserId;
+use mooring::front::identify::Door;
 use mooring::gateway::Gateway;
 use mooring::net::{Network, Tcp};
 use mooring::run::{self, Parts};
@@ -117,6 +119,12 @@ impl World {
     pub(crate) async fn submit(&self, client: &str, graph: &Value) -> Answer {
         let body = json!({ "client_id": client, "prompt": graph }).to_string();
         self.post("/prompt", &body).await
+    }
+
+    /// The cookie of a browser that nobody knows yet.
+    pub(crate) fn cookie(&self) -> String {
+        let set = BrowserId::mint().set_cookie(&self.gateway.seal, Door::Plain);
+        set.split(';').next().unwrap().to_owned()
     }
 
     /// Opens a socket for a client.

@@ -67,7 +67,7 @@ async fn a_bare_interrupt_is_nobodys_where_it_may_be_anothers() {
     let prompt = world.submit("ada", &slow(500, 30.0)).await.prompt_id();
     ada.until("progress").await;
     // Another browser, somebody behind a proxy, and other verbs.
-    let cookie = format!("mooring={:032x}", 7);
+    let cookie = world.cookie();
     for header in [("cookie", cookie.as_str()), ("x-forwarded-for", "203.0.113.9")] {
         let answer = send(world.front, Method::POST, "/interrupt", &[header], "").await;
         assert!(is_nameless(&answer), "{header:?}: {}", answer.text());

@@ -10,7 +10,8 @@ use smallvec::SmallVec;
 use super::framing::{Chunks, Framing, length_of};
 use super::request::write_header;
 use crate::body::ResponseBody;
-use crate::front::headers::{is_of_one_hop, write_decimal, write_timing};
+use crate::front::browsers::is_own_cookie;
+use crate::front::headers::{is_of_one_hop, pair_of, write_decimal, write_timing};
 use crate::net::unix_millis;
 
 /// More than aiohttp with all middlewares of the known node packs.
@@ -95,6 +96,7 @@ enum Kind {
     Connection,
     ContentLength,
     TransferEncoding,
+    SetCookie,
     Date,
 }
 
@@ -104,6 +106,7 @@ fn kind(name: &str) -> Kind {
     match name.len() {
         4 if is("date") => Kind::Date,
         10 if is("connection") => Kind::Connection,
+        10 if is("set-cookie") => Kind::SetCookie,
         14 if is("content-length") => Kind::ContentLength,
         15 if is("mooring-backend") => Kind::EndsHere,
         17 if is("transfer-encoding") => Kind::TransferEncoding,
@@ -132,7 +135,7 @@ impl<'a> Said<'a> {
         let (mut is_kept, mut has_date) = (true, false);
         for header in headers {
             match kind(header.name) {
-                Kind::PassedOn | Kind::EndsHere => {}
+                Kind::PassedOn | Kind::EndsHere | Kind::SetCookie => {}
                 Kind::Date => has_date = true,
                 Kind::Connection if header.value.eq_ignore_ascii_case(b"keep-alive") => {}
                 Kind::Connection => {
@@ -184,6 +187,8 @@ fn write(answer: &httparse::Response<'_, '_>, said: &Said<'_>, ours: &Ours<'_>, 
     for header in answer.headers.iter() {
         let is_passed_on = match kind(header.name) {
             Kind::PassedOn | Kind::Date => true,
+            // No backend gives a browser the cookie that names it to us.
+            Kind::SetCookie => !is_own_cookie(pair_of(header.value)),
             // How the body is framed is ours to say, once, whatever the backend's lines were.
             Kind::ContentLength | Kind::TransferEncoding => false,
             Kind::EndsHere | Kind::Connection => false,

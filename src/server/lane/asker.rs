@@ -9,7 +9,7 @@ use crate::client::registry::with_client;
 use crate::error::GatewayError;
 use crate::front::browsers::BrowserId;
 use crate::front::forward::Target;
-use crate::front::identify::{self, Marks, Who};
+use crate::front::identify::{self, Door, Marks, Peer, Who};
 use crate::front::route;
 use crate::gateway::Gateway;
 
@@ -22,6 +22,28 @@ const NOTED_EVERY: Duration = Duration::from_millis(100);
 pub struct Asker {
     peer: IpAddr,
     known: Option<Known>,
+    cookie: Cookie,
+}
+
+/// The line of cookies that came last, and what it says: a signature costs more than to compare.
+#[derive(Debug)]
+struct Cookie {
+    line: Vec<u8>,
+    door: Door,
+    browser: Option<BrowserId>,
+}
+
+impl Cookie {
+    fn browser(&mut self, gateway: &Gateway, door: Door, marks: &Marks<'_>) -> Option<BrowserId> {
+        let [line] = marks.cookies[..] else { return identify::browser(gateway, door, marks) };
+        if self.line != line || self.door != door {
+            self.browser = identify::browser(gateway, door, marks);
+            self.door = door;
+            self.line.clear();
+            self.line.extend_from_slice(line);
+        }
+        self.browser
+    }
 }
 
 /// Who asked last.
@@ -36,7 +58,14 @@ struct Known {
 impl Asker {
     #[must_use]
     pub fn new(peer: IpAddr) -> Self {
-        Self { peer, known: None }
+        let cookie = Cookie { line: Vec::new(), door: Door::Unknown, browser: None };
+        Self { peer, known: None, cookie }
+    }
+
+    /// Whether the other end is believed.
+    #[must_use]
+    pub fn peer(&self, gateway: &Gateway) -> Peer {
+        Peer::of(gateway, self.peer)
     }
 
     /// Where a request goes that came just now.
@@ -72,7 +101,8 @@ impl Asker {
         now: Instant,
     ) -> Option<Result<Target, GatewayError>> {
         let known = self.known.as_mut().filter(|known| known.client.id.as_str() == name)?;
-        let browser = identify::browser(marks);
+        let door = identify::door(gateway, self.peer, marks);
+        let browser = self.cookie.browser(gateway, door, marks);
         let address = identify::address(gateway, self.peer, marks);
         let is_noted = known.browser == browser
             && known.address == address

@@ -68,6 +68,8 @@ enum After {
     Ends,
     /// It is dropped as it is: not all of the answer was sent.
     BreaksOff,
+    /// Nothing was answered: its backend is away, and hyper's way knows who answers then.
+    Elsewhere,
 }
 
 impl After {
@@ -81,6 +83,7 @@ struct Asked {
     bytes: usize,
     is_head: bool,
     closes: bool,
+    may_be_repeated: bool,
     target: Result<Target, GatewayError>,
     came: Instant,
     /// Made only if somebody reads it.
@@ -119,9 +122,13 @@ impl Lane {
                 }
                 Next::Other { bytes } => return Left::Other(wire, bytes),
                 Next::Asked(asked) => {
-                    take(&mut wire.read, asked.bytes);
+                    let bytes = asked.bytes;
+                    let comes_back = !asked.closes;
                     match self.pass(&mut wire, asked).await {
-                        After::Stays => {}
+                        After::Stays => take(&mut wire.read, bytes),
+                        After::Elsewhere => {
+                            return Left::Other(wire, comes_back.then_some(bytes as u64));
+                        }
                         After::Ends => {
                             let _ = wire.stream.shutdown().await;
                             return Left::Ended;
@@ -146,7 +153,17 @@ impl Lane {
                 self.has_asked = true;
                 Next::Other { bytes }
             }
-            Parsed::Plain(plain) => Next::Asked(self.ask(&plain)),
+            Parsed::Plain(plain) => {
+                let came = now();
+                self.has_asked = true;
+                // A copy is made on hyper's way.
+                let is_due = |read| self.gateway.starts.are_due(read, &self.gateway, came);
+                if plain.start.is_some_and(is_due) {
+                    let bytes = (!plain.closes).then_some(plain.bytes as u64);
+                    return Next::Other { bytes };
+                }
+                Next::Asked(self.ask(&plain, came))
+            }
         }
     }
 
@@ -175,18 +192,19 @@ impl Lane {
     }
 
     /// Decides where a request goes, and writes its head.
-    fn ask(&mut self, plain: &Plain<'_>) -> Asked {
-        let came = now();
-        self.has_asked = true;
+    fn ask(&mut self, plain: &Plain<'_>, came: Instant) -> Asked {
         let target = self.asker.target(&self.gateway, &plain.marks, came);
         self.request.clear();
         if let Ok(target) = &target {
-            plain.write(target.backend.host_header.as_bytes(), &mut self.request);
+            let (host, peer) = (&target.backend.host_header, self.asker.peer(&self.gateway));
+            plain.write(host.as_bytes(), peer, &mut self.request);
         }
         Asked {
             bytes: plain.bytes,
             is_head: plain.is_head,
             closes: plain.closes,
+            // Of what else a read may do nobody knows: it is not sent twice.
+            may_be_repeated: plain.start.is_some(),
             target,
             came,
             recorded: front::is_recorded().then(|| plain.path.to_owned()),
@@ -196,10 +214,7 @@ impl Lane {
     /// Passes one request and its answer on.
     async fn pass(&mut self, wire: &mut Wire, asked: Asked) -> After {
         let closes = asked.closes || self.gateway.is_leaving();
-        let target = match &asked.target {
-            Ok(target) => target,
-            Err(error) => return self.refuse(wire, &asked, error, closes).await,
-        };
+        let Ok(target) = &asked.target else { return After::Elsewhere };
         if matches!(target.reason, Reason::Placed | Reason::Moved) {
             // The answer tells of a binding that a restart must not forget.
             let _ = self.gateway.journal.durable().await;
@@ -219,7 +234,9 @@ impl Lane {
                 }
                 After::BreaksOff
             }
-            Err(Failed::Exchange(error)) => {
+            Err(Failed::NotSent) => After::Elsewhere,
+            Err(Failed::Unanswered(_)) if asked.may_be_repeated => After::Elsewhere,
+            Err(Failed::Exchange(error) | Failed::Unanswered(error)) => {
                 let error = GatewayError::exchange(&target.backend.name, error);
                 self.refuse(wire, &asked, &error, closes).await
             }
@@ -251,7 +268,7 @@ impl Lane {
             let was_kept = kept.is_some();
             let line = match kept.take() {
                 Some(line) => line,
-                None => pool.dial().await.map_err(Failed::Exchange)?,
+                None => pool.dial().await.map_err(|_| Failed::NotSent)?,
             };
             let mut exchange = Exchange::new(line, std::mem::take(&mut self.room), &terms);
             let deadline = &mut self.deadline;
@@ -319,6 +336,10 @@ impl Asked {
 
 /// Why there is no answer to pass on, or not all of it.
 enum Failed {
+    /// There is no connection to the backend.
+    NotSent,
+    /// It broke before it brought anything.
+    Unanswered(ExchangeError),
     Exchange(ExchangeError),
     Cut(Answered),
     /// The client has left.
@@ -328,7 +349,7 @@ enum Failed {
 impl Failed {
     fn of(broken: Broken, answer_timeout: Duration) -> Self {
         match broken {
-            Broken::Unanswered(error) => Self::Exchange(ExchangeError::Lost(error.into())),
+            Broken::Unanswered(error) => Self::Unanswered(ExchangeError::Lost(error.into())),
             Broken::Malformed(error) => Self::Exchange(ExchangeError::Lost(error.into())),
             Broken::NoAnswer => Self::Exchange(ExchangeError::NoAnswer(answer_timeout)),
             Broken::Cut(answered) => Self::Cut(answered),

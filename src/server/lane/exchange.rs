@@ -19,8 +19,8 @@ use crate::net::{Stream, Wire, now, with_scratch};
 /// A head of an answer that is longer and not whole yet is given up, in bytes.
 const HEAD_MAX: usize = 64 << 10;
 
-/// When so much of the requests after this one was read, no more is, in bytes.
-const AHEAD_MAX: usize = 16 << 10;
+/// When so much was read of this request's head and of those after it, no more is, in bytes.
+const AHEAD_MAX: usize = 32 << 10;
 
 /// What is the same for the whole exchange.
 #[derive(Clone, Copy, Debug)]

@@ -3,6 +3,7 @@
 //! Only what is beyond doubt goes here; the rest goes to hyper as it came, and has there the
 //! answer that it always had. So this is a list of what is known, and never of what is forbidden.
 
+use std::borrow::Cow;
 use std::mem::MaybeUninit;
 
 use http::Method;
@@ -10,11 +11,11 @@ use httparse::{Header, Status};
 use smallvec::SmallVec;
 
 use super::framing::length_of;
-use crate::comfy::endpoint::{Endpoint, classify};
-use crate::front::browsers::COOKIE_NAME;
-use crate::front::headers::{is_of_one_hop, other_cookies};
-use crate::front::identify::{Marks, browser};
+use crate::comfy::endpoint::{Endpoint, StartRead, classify};
+use crate::front::headers::{is_forwarding, is_of_one_hop, other_cookies};
+use crate::front::identify::{Marks, Peer};
 use crate::front::newcomer::asks_for_a_page;
+use crate::front::origin::Site;
 
 /// More headers than a browser sends with all its hints.
 const HEADERS_MAX: usize = 64;
@@ -46,9 +47,13 @@ pub struct Plain<'a> {
     pub path: &'a str,
     target: &'a str,
     pub marks: Marks<'a>,
+    /// What a page needs to start, asked for as the stock page does.
+    pub start: Option<StartRead>,
     /// The client does not ask for anything else on this connection.
     pub closes: bool,
     headers: SmallVec<[Header<'a>; 24]>,
+    /// What the peer says of whom it speaks for.
+    claims: SmallVec<[Header<'a>; 2]>,
 }
 
 /// Reads a head of at most `bytes_max` bytes and `headers_max` headers.
@@ -74,9 +79,16 @@ enum Kind {
     /// It is for this hop, or ours to know.
     EndsHere,
     ClientId,
-    Accept,
     Cookie,
     ForwardedFor,
+    ForwardedProto,
+    /// What a proxy says besides these of whom it speaks for.
+    Forwarding,
+    /// Of which page the request is.
+    Site,
+    /// What the browser does with the answer.
+    Mode,
+    Accept,
     Connection,
     ContentLength,
     /// Who sends one of these asks for more than to be passed on.
@@ -85,22 +97,26 @@ enum Kind {
     Reframes,
 }
 
-/// `front::headers` says why `Host` and `Sec-Fetch-Site` end here.
+/// `front::headers` says why `Host` and `Sec-Fetch-Site` end here, and `front::origin` what they
+/// are asked before.
 fn kind(name: &str) -> Kind {
     let is = |other: &str| name.eq_ignore_ascii_case(other);
     match name.len() {
         4 if is("host") => Kind::EndsHere,
-        6 if is("cookie") => Kind::Cookie,
         6 if is("accept") => Kind::Accept,
+        6 if is("cookie") => Kind::Cookie,
         6 if is("expect") || is("origin") => Kind::Special,
         7 if is("upgrade") => Kind::Reframes,
         10 if is("connection") => Kind::Connection,
         14 if is("content-length") => Kind::ContentLength,
-        14 if is("sec-fetch-site") => Kind::EndsHere,
+        14 if is("sec-fetch-site") => Kind::Site,
+        14 if is("sec-fetch-mode") => Kind::Mode,
         15 if is("x-forwarded-for") => Kind::ForwardedFor,
         15 if is("comfy-client-id") => Kind::ClientId,
         17 if is("transfer-encoding") => Kind::Reframes,
+        17 if is("x-forwarded-proto") => Kind::ForwardedProto,
         _ if is_of_one_hop(name) => Kind::EndsHere,
+        _ if is_forwarding(name) => Kind::Forwarding,
         _ => Kind::PassedOn,
     }
 }
@@ -109,8 +125,6 @@ fn kind(name: &str) -> Kind {
 #[derive(Debug, Default)]
 struct Said {
     is_special: bool,
-    /// A browser goes to a page with it, and is given its cookie if it has none.
-    wants_page: bool,
     is_reframed: bool,
     closes: bool,
     length: Option<u64>,
@@ -142,7 +156,7 @@ fn sort<'a>(request: &httparse::Request<'_, 'a>, bytes: usize) -> Parsed<'a> {
         return Parsed::Other { bytes: None };
     };
     let mut said = Said::default();
-    let mut headers = SmallVec::new();
+    let (mut headers, mut claims) = (SmallVec::new(), SmallVec::new());
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
     let mut marks = Marks::of_query(query);
     for header in request.headers.iter() {
@@ -152,18 +166,24 @@ fn sort<'a>(request: &httparse::Request<'_, 'a>, bytes: usize) -> Parsed<'a> {
             Kind::ClientId => {
                 marks.client_id.get_or_insert(header.value);
             }
-            Kind::Accept => {
-                said.wants_page |= asks_for_a_page(header.value);
-                headers.push(*header);
-            }
             Kind::Cookie => {
                 marks.cookies.push(header.value);
                 headers.push(*header);
             }
             Kind::ForwardedFor => {
                 marks.forwarded.push(header.value);
-                headers.push(*header);
+                claims.push(*header);
             }
+            Kind::ForwardedProto => {
+                marks.scheme.get_or_insert(header.value);
+                claims.push(*header);
+            }
+            Kind::Forwarding => claims.push(*header),
+            // Of any other page it is to be judged, and not here.
+            Kind::Site => said.is_special |= !is_own_site(header.value),
+            // A person who opens an address is told in words what goes wrong, and given a cookie.
+            Kind::Mode | Kind::Accept if opens_a_page(header) => said.is_special = true,
+            Kind::Mode | Kind::Accept => headers.push(*header),
             Kind::Connection => said.note_connection(header.value),
             Kind::ContentLength => said.note_length(header.value),
             Kind::Special => said.is_special = true,
@@ -172,33 +192,42 @@ fn sort<'a>(request: &httparse::Request<'_, 'a>, bytes: usize) -> Parsed<'a> {
     }
     let is_head = method == "HEAD";
     let is_read = is_head || method == "GET";
-    said.is_special |= said.wants_page && browser(&marks).is_none();
     let method_read = if is_head { Method::HEAD } else { Method::GET };
-    let is_plain = is_read && is_only_passed_on(&method_read, target, (path, query));
-    if said.is_special || said.is_reframed || !is_plain {
+    let passed_on = if is_read { passed_on(&method_read, target, (path, query)) } else { None };
+    let Some(start) = passed_on.filter(|_| !said.is_special && !said.is_reframed) else {
         let comes_back = !said.is_reframed && !said.closes && method != "CONNECT";
         // One that no message can have is for hyper to refuse.
         let length = (bytes as u64).checked_add(said.length.unwrap_or(0));
         return Parsed::Other { bytes: length.filter(|_| comes_back) };
-    }
-    Parsed::Plain(Plain { bytes, is_head, path, target, marks, closes: said.closes, headers })
+    };
+    let closes = said.closes;
+    Parsed::Plain(Plain { bytes, is_head, path, target, marks, start, closes, headers, claims })
 }
 
-/// True for routes of which Mooring knows nothing but whose they are.
-fn is_only_passed_on(method: &Method, target: &str, (path, query): (&str, &str)) -> bool {
+/// For routes of which Mooring knows nothing but whose they are, and for those that a page needs to
+/// start: which of these it is.
+fn passed_on(
+    method: &Method,
+    target: &str,
+    (path, query): (&str, &str),
+) -> Option<Option<StartRead>> {
     // In origin form, and of characters that every reader takes as they are.
     let is_clear =
         |byte: u8| byte.is_ascii_alphanumeric() || b"-._~/%?&=+:,;@!$'()*".contains(&byte);
-    path.starts_with('/')
-        && target.bytes().all(is_clear)
-        // It may name a file, and with it where it lies.
-        && !query.contains("filename")
-        && classify(method, path) == Endpoint::Other
+    // It may name a file, and with it where it lies.
+    if !path.starts_with('/') || !target.bytes().all(is_clear) || query.contains("filename") {
+        return None;
+    }
+    let endpoint = classify(method, path);
+    if let Endpoint::Start(read) = endpoint {
+        return Some(Some(read).filter(|_| query.is_empty()));
+    }
+    (endpoint == Endpoint::Other).then_some(None)
 }
 
 impl Plain<'_> {
-    /// The head as the backend at `host` gets it.
-    pub fn write(&self, host: &[u8], out: &mut Vec<u8>) {
+    /// The head as the backend at `host` gets it from this peer.
+    pub fn write(&self, host: &[u8], peer: Peer, out: &mut Vec<u8>) {
         out.extend_from_slice(if self.is_head { b"HEAD " } else { b"GET " });
         out.extend_from_slice(self.target.as_bytes());
         out.extend_from_slice(b" HTTP/1.1\r\nhost: ");
@@ -211,17 +240,35 @@ impl Plain<'_> {
                 write_header(header.name, header.value, out);
             }
         }
+        match peer {
+            Peer::Proxy => {
+                self.claims.iter().for_each(|claim| write_header(claim.name, claim.value, out));
+            }
+            Peer::Stranger => {}
+        }
         out.extend_from_slice(b"\r\n");
     }
 }
 
 /// The page cookie names a browser to us and is nobody else's business.
 fn write_cookie(header: &Header<'_>, out: &mut Vec<u8>) {
-    let text = std::str::from_utf8(header.value).ok();
-    match text.filter(|text| text.contains(COOKIE_NAME)).map(other_cookies) {
-        None => write_header(header.name, header.value, out),
-        Some(others) if others.is_empty() => {}
-        Some(others) => write_header(header.name, others.as_bytes(), out),
+    match other_cookies(header.value) {
+        Cow::Borrowed(cookies) => write_header(header.name, cookies, out),
+        Cow::Owned(others) if others.is_empty() => {}
+        Cow::Owned(others) => write_header(header.name, &others, out),
+    }
+}
+
+/// True for `Sec-Fetch-Mode` and `Accept` of a browser that opens an address.
+fn opens_a_page(header: &Header<'_>) -> bool {
+    header.value == b"navigate" || asks_for_a_page(header.value)
+}
+
+/// True if a page of ours asks, or none at all.
+fn is_own_site(value: &[u8]) -> bool {
+    match Site::of(value) {
+        Site::Unsaid | Site::Same | Site::Nobody => true,
+        Site::Other => false,
     }
 }
 
@@ -237,13 +284,13 @@ mod tests {
     use super::*;
 
     #[track_caller]
-    fn written(request: &str) -> String {
+    fn written(request: &str, peer: Peer) -> String {
         let Parsed::Plain(plain) = parse(request.as_bytes(), HEAD_MAX, HEADERS_MAX) else {
             panic!("not passed on: {request}");
         };
         assert_eq!(plain.bytes, request.len());
         let mut out = Vec::new();
-        plain.write(b"gpu:8188", &mut out);
+        plain.write(b"gpu:8188", peer, &mut out);
         String::from_utf8(out).unwrap()
     }
 
@@ -263,9 +310,12 @@ mod tests {
             X-Forwarded-For: 1.2.3.4\r\n\r\n";
         let expected = "GET /object_info?a=%20b HTTP/1.1\r\nhost: gpu:8188\r\nX-Mixed: A b\r\n\
             Cookie: a=1; b=2\r\nX-Forwarded-For: 1.2.3.4\r\n\r\n";
-        assert_eq!(written(request), expected);
-        let head = "HEAD /x HTTP/1.1\r\ncookie: mooring=00\r\n\r\n";
-        assert_eq!(written(head), "HEAD /x HTTP/1.1\r\nhost: gpu:8188\r\n\r\n");
+        assert_eq!(written(request, Peer::Proxy), expected);
+        let head = "HEAD /x HTTP/1.1\r\ncookie: mooring=00\r\nCookie: __Host-mooring=1\r\n\
+            x-real-ip: 1.2.3.4\r\nForwarded: for=1.2.3.4\r\nX-Forwarded-Host: x\r\n\
+            X-Forwarded-For: 1.2.3.4\r\n\r\n";
+        let bare = "HEAD /x HTTP/1.1\r\nhost: gpu:8188\r\n\r\n";
+        assert_eq!(written(head, Peer::Stranger), bare);
     }
 
     #[test]
@@ -292,6 +342,12 @@ mod tests {
             "GET /-/health HTTP/1.1\r\n",
             "OPTIONS /x HTTP/1.1\r\n",
             "GET /x HTTP/1.1\r\nOrigin: http://gw\r\n",
+            "GET /x HTTP/1.1\r\nSec-Fetch-Site: cross-site\r\n",
+            "GET /x HTTP/1.1\r\nSec-Fetch-Site: same-origin\r\nsec-fetch-site: same-site\r\n",
+            "GET /customnode/getlist HTTP/1.1\r\n",
+            "GET /pack/page HTTP/1.1\r\nAccept: text/html,*/*\r\n",
+            "GET /pack/page HTTP/1.1\r\nSec-Fetch-Mode: navigate\r\n",
+            "GET /internal/logs/raw HTTP/1.1\r\n",
             "GET http://gw/x HTTP/1.1\r\n",
             "GET /{x} HTTP/1.1\r\n",
             "GET /x HTTP/1.1\r\nContent-Length: 0\r\n",
