@@ -21,6 +21,7 @@ use crate::fleet::pool::ExchangeError;
 use crate::routing::decision::{Refusal, StillPending};
 use crate::routing::ids::BadClientId;
 use crate::routing::place::{AdminState, NoPlace};
+use crate::tunnels::TooMany;
 use crate::ws::HandshakeError;
 
 /// The code of the failure, for programs.
@@ -102,6 +103,10 @@ pub enum GatewayError {
     StillPending(#[from] StillPending),
     #[error(transparent)]
     Handshake(#[from] HandshakeError),
+    #[error(transparent)]
+    TooManyTunnels(#[from] TooMany),
+    #[error("{backend} answered the opening of a socket with 101 and did not open it")]
+    BadUpgrade { backend: String },
     #[error("nothing of that name is here")]
     NotFound,
     #[error("the method is not for this path")]
@@ -171,6 +176,7 @@ impl GatewayError {
             | Self::UnknownUser
             | Self::StillPending(_)
             | Self::Handshake(_)
+            | Self::TooManyTunnels(TooMany::OfOwner { .. })
             | Self::NotFound
             | Self::BadMethod => Fault::Client,
             Self::Refused(Refusal::BackendDown { .. })
@@ -181,6 +187,7 @@ impl GatewayError {
             | Self::Lost { .. }
             | Self::NoAnswer { .. }
             | Self::LinkTimeout { .. }
+            | Self::BadUpgrade { .. }
             | Self::NotQueued { .. }
             | Self::AnswerBroken { .. }
             | Self::InputUnavailable { .. }
@@ -188,6 +195,7 @@ impl GatewayError {
             | Self::StateUnknown { .. } => Fault::Backend,
             Self::Refused(Refusal::NoPlace(_))
             | Self::TooManyClients(_)
+            | Self::TooManyTunnels(TooMany::InAll { .. })
             | Self::BodiesBusy
             | Self::JournalFailed
             | Self::Stopping => Fault::Gateway,
@@ -197,7 +205,8 @@ impl GatewayError {
     #[must_use]
     pub fn status(&self) -> StatusCode {
         match self {
-            Self::Refused(Refusal::TooManyPending { .. }) => StatusCode::TOO_MANY_REQUESTS,
+            Self::Refused(Refusal::TooManyPending { .. })
+            | Self::TooManyTunnels(TooMany::OfOwner { .. }) => StatusCode::TOO_MANY_REQUESTS,
             Self::Refused(Refusal::AlreadyPending)
             | Self::BadClientId(_)
             | Self::Submission(_)
@@ -215,6 +224,7 @@ impl GatewayError {
             | Self::Lost { .. }
             | Self::AnswerBroken { .. }
             | Self::InputNotCopied { .. }
+            | Self::BadUpgrade { .. }
             | Self::NotQueued { .. } => StatusCode::BAD_GATEWAY,
             Self::NoAnswer { .. } | Self::StateUnknown { .. } => StatusCode::GATEWAY_TIMEOUT,
             Self::ForeignOrigin
@@ -231,6 +241,7 @@ impl GatewayError {
             | Self::BackendOff { .. }
             | Self::NotSaved { .. }
             | Self::TooManyClients(_)
+            | Self::TooManyTunnels(TooMany::InAll { .. })
             | Self::BodiesBusy
             | Self::LinkTimeout { .. }
             | Self::InputUnavailable { .. }
@@ -280,6 +291,9 @@ impl GatewayError {
             Self::UnknownUser => "unknown_user",
             Self::StillPending(_) => "still_pending",
             Self::Handshake(_) => "bad_handshake",
+            Self::TooManyTunnels(TooMany::OfOwner { .. }) => "too_many_tunnels",
+            Self::TooManyTunnels(TooMany::InAll { .. }) => "tunnels_full",
+            Self::BadUpgrade { .. } => "bad_upgrade",
             Self::NotFound => "not_found",
             Self::BadMethod => "bad_method",
             Self::Stopping => "stopping",

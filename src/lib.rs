@@ -14,6 +14,7 @@ pub mod gateway;
 pub mod journal;
 pub mod operate;
 pub mod report;
+pub mod tunnels;
 
 pub mod admin;
 pub mod metrics;
@@ -26,6 +27,7 @@ pub mod telemetry;
 pub mod body;
 pub mod cache;
 pub mod error;
+pub mod masked;
 pub mod net;
 pub mod seldom;
 pub mod tap;

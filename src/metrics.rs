@@ -68,6 +68,9 @@ pub struct Metrics {
     prompts: Family<ByEnd, Counter>,
     pub submissions: Counter,
     pub sockets: Gauge,
+    /// Sockets of node packs, passed through to backends.
+    pub tunnels: Gauge,
+    pub tunnels_opened: Counter,
     dropped: Family<ByKind, Counter>,
     pub connections: Gauge,
     pub connections_refused: Counter,
@@ -114,6 +117,8 @@ impl Default for Metrics {
             prompts: Family::default(),
             submissions: Counter::default(),
             sockets: Gauge::default(),
+            tunnels: Gauge::default(),
+            tunnels_opened: Counter::default(),
             dropped: Family::default(),
             connections: Gauge::default(),
             connections_refused: Counter::default(),
@@ -182,6 +187,16 @@ impl Metrics {
     fn register_state(&mut self) {
         let registry = &mut self.registry;
         registry.register("sockets", "Browser sockets that are open", self.sockets.clone());
+        registry.register(
+            "tunnels",
+            "Sockets of node packs that are passed through to backends",
+            self.tunnels.clone(),
+        );
+        registry.register(
+            "tunnels_opened",
+            "Sockets of node packs that were passed through",
+            self.tunnels_opened.clone(),
+        );
         registry.register("connections", "Connections to the front", self.connections.clone());
         registry.register("clients", "Clients that are known", self.clients.clone());
         registry.register("prompts_pending", "Prompts that are pending", self.pending.clone());

@@ -11,10 +11,12 @@ use crate::fleet::backend::Backend;
 use crate::fleet::word::Word;
 use crate::front::interrupts;
 use crate::gateway::Gateway;
+use crate::masked::mask;
 use crate::net::{now, sleep};
 use crate::routing::decision::StillPending;
 use crate::routing::ids::PromptId;
 use crate::routing::place::AdminState;
+use crate::tunnels::DRAINING;
 
 /// How a reset treats pending work.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -39,7 +41,7 @@ pub fn reset(
         Force::Forced => client.reset(gateway),
     };
     let cut_off = released.cut_off.len();
-    info!(client = %client.id, cut_off, ?force, "Client was reset.");
+    info!(client = %mask(&client.id), cut_off, ?force, "Client was reset.");
     let gateway = Arc::clone(gateway);
     gateway.clone().tasks.spawn(async move {
         for (prompt, pending) in released.cut_off {
@@ -140,6 +142,21 @@ pub fn set_state(
     let state = state.as_str();
     info!(backend = %backend.name, state, ?by, ?why, "An operator set a backend's state.");
     Ok(())
+}
+
+/// Closes the sockets of node packs to a backend that takes nothing any more: at once if it is off,
+/// and once no client is held there if it drains.
+pub fn let_go_of_tunnels(gateway: &Gateway, backend: &Backend) {
+    let is_over = match backend.admin() {
+        AdminState::Ready => false,
+        AdminState::Draining => {
+            gateway.tunnels.lead_to(backend.id) && held_clients(gateway, backend).is_empty()
+        }
+        AdminState::Off => true,
+    };
+    if is_over {
+        gateway.tunnels.close_to(backend.id, DRAINING);
+    }
 }
 
 fn held_clients(gateway: &Gateway, backend: &Backend) -> Vec<Arc<Client>> {

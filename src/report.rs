@@ -10,6 +10,7 @@ use crate::client::link::Link;
 use crate::fleet::backend::Backend;
 use crate::fleet::word::Word;
 use crate::gateway::Gateway;
+use crate::masked::mask;
 use crate::net::unix_millis;
 use crate::routing::client as core;
 use crate::routing::ids::PromptId;
@@ -56,6 +57,8 @@ pub struct ClientSummary {
     /// Left out where it is not told.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub client_id: String,
+    /// How it stands in the log.
+    pub hash: String,
     pub backend: Option<String>,
     /// held, reserved, idle or none.
     pub binding: &'static str,
@@ -200,6 +203,7 @@ fn summarise(
     let bound = core.bound();
     ClientSummary {
         client_id: client.id.to_string(),
+        hash: mask(&client.id).to_string(),
         backend: bound.map(|(id, _)| gateway.fleet.get(id).name.clone()),
         binding: core.binding_state(now),
         bound_since_ms: bound.map(|(_, since)| age(since, now)),

@@ -19,6 +19,7 @@ use crate::gateway::Gateway;
 use crate::journal::disk::Disk;
 use crate::journal::record::Saved;
 use crate::journal::{COMMIT_WITHIN, Home, Journal};
+use crate::masked::mask;
 use crate::net::{Network, now, sleep};
 use crate::routing::ids::{ClientId, PromptId};
 use crate::server::{ConnectionLimits, Front, accept};
@@ -208,7 +209,7 @@ async fn work_is_done(gateway: &Gateway, limit: Duration) {
     let left = pending(gateway).count();
     warn!(left, "The wait for pending prompts is over; they go on without us.");
     for (client, prompt, backend) in pending(gateway).take(LEFT_TOLD_MAX) {
-        warn!(%client, %prompt, backend, "Prompt is left behind.");
+        warn!(client = %mask(&client), %prompt, backend, "Prompt is left behind.");
     }
 }
 

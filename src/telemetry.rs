@@ -1,9 +1,13 @@
 //! Where does the log go? To standard error, as text for people or JSON for machines.
 
+use std::fmt;
 use std::io::{self, IsTerminal};
 
+use tracing::field::Field;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::field::MakeExt as _;
 use tracing_subscriber::filter::ParseError;
+use tracing_subscriber::fmt::format::{Writer, debug_fn};
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 
 use crate::config::{LogConfig, LogFormat};
@@ -34,7 +38,10 @@ pub fn init(config: &LogConfig) -> Result<(), TelemetryError> {
         .log_internal_errors(false);
     match config.format {
         LogFormat::Json => log.json().flatten_event(true).finish().try_init()?,
-        LogFormat::Text => log.with_ansi(wants_colors()).finish().try_init()?,
+        LogFormat::Text => {
+            let log = log.fmt_fields(debug_fn(write_field).delimited(" "));
+            log.with_ansi(wants_colors()).finish().try_init()?;
+        }
     }
     Ok(())
 }
@@ -46,6 +53,41 @@ fn filter(config: &LogConfig, variable: Option<&str>) -> Result<EnvFilter, Telem
             .map_err(|source| TelemetryError::Variable { text: text.to_owned(), source }),
         None => EnvFilter::builder().parse(&config.level).map_err(TelemetryError::Level),
     }
+}
+
+/// One field of a line. What may be somebody's choice must not look like another field, another
+/// line or the end of this one: a value of other than plain characters is quoted and escaped.
+fn write_field(out: &mut Writer<'_>, field: &Field, value: &dyn fmt::Debug) -> fmt::Result {
+    let text = format!("{value:?}");
+    if field.name() == "message" {
+        return text.chars().try_for_each(|character| match character {
+            printable if printable.is_ascii_graphic() || printable == ' ' => {
+                out.write_char(printable)
+            }
+            other => write!(out, "{}", other.escape_debug()),
+        });
+    }
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:/,+@#%[]()".contains(&byte);
+    let is_word = !text.is_empty() && text.bytes().all(is_plain);
+    if is_word || is_quoted(&text) {
+        write!(out, "{}={text}", field.name())
+    } else {
+        write!(out, "{}={text:?}", field.name())
+    }
+}
+
+/// True for what is quoted and escaped already, as all texts of a field's own are.
+fn is_quoted(text: &str) -> bool {
+    let inner = text.strip_prefix('"').and_then(|text| text.strip_suffix('"'));
+    inner.is_some_and(|inner| {
+        let mut escaped = false;
+        let is_sound = inner.chars().all(|character| {
+            let ends_it = character == '"' && !escaped;
+            escaped = character == '\\' && !escaped;
+            !ends_it && (character == ' ' || !character.is_whitespace()) && !character.is_control()
+        });
+        is_sound && !escaped
+    })
 }
 
 /// See no-color.org.
@@ -65,6 +107,48 @@ mod tests {
         let found = found.map(|it| it.to_string()).map_err(|error| error.to_string());
         let found = found.as_ref().map(String::as_str).map_err(String::as_str);
         assert_eq!(found, expected);
+    }
+
+    /// What a line has of these fields.
+    fn written(log: impl FnOnce()) -> String {
+        #[derive(Clone, Default)]
+        struct Lines(std::sync::Arc<std::sync::Mutex<Vec<u8>>>);
+        impl io::Write for Lines {
+            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                self.0.lock().unwrap().extend_from_slice(bytes);
+                Ok(bytes.len())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let lines = Lines::default();
+        let to = lines.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .without_time()
+            .with_target(false)
+            .with_ansi(false)
+            .with_writer(move || to.clone())
+            .fmt_fields(debug_fn(write_field).delimited(" "))
+            .finish();
+        tracing::subscriber::with_default(subscriber, log);
+        let bytes = lines.0.lock().unwrap().clone();
+        String::from_utf8(bytes).unwrap()
+    }
+
+    #[test]
+    fn no_value_looks_like_another_field_or_another_line() {
+        let line = written(|| {
+            let evil = "x\nERROR all is lost\u{2028} prompt=fake backend=evil \"";
+            let backend = "gpu-a:8188";
+            tracing::info!(prompt = %evil, path = evil, count = 3, %backend, "Done.");
+            tracing::info!(name = %"\"a\" b=\"c\"", empty = %"", "Two.");
+        });
+        assert_eq!(line.lines().count(), 2, "{line}");
+        let quoted = r#""x\nERROR all is lost\u{2028} prompt=fake backend=evil \"""#;
+        let expected = format!("prompt={quoted} path={quoted} count=3 backend=gpu-a:8188");
+        assert!(line.contains(&expected), "{line}");
+        assert!(line.contains(r#"name="\"a\" b=\"c\"" empty="""#), "{line}");
     }
 
     #[test]

@@ -12,7 +12,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::Method;
-use mooring::client::log::{EventLog, Kept, LogBudget};
+use mooring::client::budget::LogBudget;
+use mooring::client::log::{EventLog, Kept};
 use mooring::comfy::names::{self, NameKey};
 use mooring::comfy::{endpoint, event, files, preview, query, submission};
 use mooring::front::identify::Peer;

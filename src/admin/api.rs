@@ -18,7 +18,7 @@ use crate::metrics::ByBackend;
 use crate::net::{now, unix_millis};
 use crate::operate::{self, Force};
 use crate::report;
-use crate::routing::ids::{ClientId, PromptId};
+use crate::routing::ids::PromptId;
 use crate::routing::place::AdminState;
 
 type Shared = State<Arc<Gateway>>;
@@ -182,7 +182,7 @@ async fn clients(State(gateway): Shared) -> Json<Value> {
 }
 
 async fn client(State(gateway): Shared, Path(id): Path<String>) -> Reply {
-    let found = ClientId::parse(&id).ok().and_then(|id| gateway.clients.get(&id));
+    let found = gateway.clients.named_by_operator(&id);
     match found {
         Some(client) => (StatusCode::OK, Json(json!(report::client(&gateway, &client, now())))),
         None => not_found(&format!("no client is named {id}")),
@@ -200,7 +200,7 @@ async fn release(
     Path(id): Path<String>,
     Query(query): Query<ReleaseQuery>,
 ) -> Reply {
-    let found = ClientId::parse(&id).ok().and_then(|id| gateway.clients.get(&id));
+    let found = gateway.clients.named_by_operator(&id);
     let Some(client) = found else { return not_found(&format!("no client is named {id}")) };
     let force = if query.force { Force::Forced } else { Force::Safe };
     match operate::reset(&gateway, &client, force) {
@@ -228,8 +228,8 @@ async fn explain(State(gateway): Shared, Query(query): Query<ExplainQuery>) -> R
         record.map(|record| (prompt, record))
     });
     let owner = record.as_ref().and_then(|(_, record)| record.client.clone());
-    let asked = query.client.as_deref().and_then(|text| ClientId::parse(text).ok());
-    let client = asked.or(owner).and_then(|id| gateway.clients.get(&id));
+    let asked = query.client.as_deref().and_then(|text| gateway.clients.named_by_operator(text));
+    let client = asked.or_else(|| owner.and_then(|id| gateway.clients.get(&id)));
     if record.is_none() && client.is_none() {
         return not_found("neither such a client nor such a prompt is known");
     }

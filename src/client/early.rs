@@ -1,9 +1,15 @@
-//! Events that came before the answer to their submission. Pure.
+//! Events that came too early: before the answer to their submission, or before the end of the
+//! prompt that ran before. Pure.
 //!
 //! A backend begins a prompt in the moment in which it answers for it, and its events take a
 //! shorter way than the answer. A client that begins to listen when it has read the answer would
 //! miss a short prompt whole and wait for ever, as a widely used SDK does. So the first events of
 //! a prompt wait until its answer is on its way, and everything after them with them.
+//!
+//! And a server runs one prompt at a time: when one begins, the one before is over, though its end
+//! may have been said to nobody, because the link was broken or the gateway was not there. A page
+//! shows one active job, and would take an end that comes late for that of the next one. So the
+//! start of a prompt waits while ends are being asked for.
 //!
 //! # Invariants
 //!
@@ -16,6 +22,7 @@ use std::time::{Duration, Instant};
 
 use smallvec::SmallVec;
 
+use super::MissedPrompts;
 use super::link::Link;
 use crate::comfy::event::{self, Event};
 use crate::routing::ids::PromptId;
@@ -31,6 +38,10 @@ const BYTES_MAX: usize = 2 << 20;
 /// looks once a second.
 const WAITS_AT_MOST: Duration = Duration::from_millis(500);
 
+/// How long the ends of other prompts are waited for: as long as it takes to see twice that one is
+/// nowhere.
+const ENDS_AT_MOST: Duration = Duration::from_secs(3);
+
 /// Submissions of a client without an answer, and what came of them already.
 #[derive(Debug, Default)]
 pub struct Early {
@@ -39,6 +50,10 @@ pub struct Early {
     bytes: usize,
     /// When the first of what waits came.
     since: Option<Instant>,
+    /// Since when the ends of other prompts are waited for.
+    behind: Option<Instant>,
+    /// Prompts whose ends are not waited for any more.
+    given_up: Vec<PromptId>,
 }
 
 /// What becomes of a frame that arrives.
@@ -48,6 +63,8 @@ pub enum Arrival {
     Now,
     /// It was put behind what waits.
     Waits,
+    /// It is the first to wait, for ends that have to be asked for.
+    Behind,
     /// The same, and as much waits as may: all of it has to go now.
     Full,
 }
@@ -65,57 +82,111 @@ impl Early {
     }
 
     /// What has waited for too long waits for no answer any more. True if there is such.
-    pub fn give_up(&mut self, now: Instant) -> bool {
-        let is_late = |since| WAITS_AT_MOST <= now.saturating_duration_since(since);
-        let is_given_up = !self.waiting.is_empty() && self.since.is_some_and(is_late);
+    pub fn give_up(&mut self, missed: &MissedPrompts, now: Instant) -> bool {
+        let is_late = |since, limit| limit <= now.saturating_duration_since(since);
+        if self.behind.is_some_and(|since| is_late(since, ENDS_AT_MOST)) {
+            self.give_up_on(missed);
+            return !self.waiting.is_empty();
+        }
+        let is_given_up =
+            !self.waiting.is_empty() && self.since.is_some_and(|it| is_late(it, WAITS_AT_MOST));
         if is_given_up {
             self.unanswered.clear();
         }
         is_given_up
     }
 
+    /// True if `prompt` has begun and others before it have ends that are still to be told: it
+    /// has to wait for them, but not for ever.
+    pub fn waits_for_ends(&mut self, prompt: &str, missed: &MissedPrompts, now: Instant) -> bool {
+        if !self.is_behind(prompt, missed) {
+            self.behind = None;
+            return false;
+        }
+        let since = *self.behind.get_or_insert(now);
+        let is_late = ENDS_AT_MOST <= now.saturating_duration_since(since);
+        if is_late {
+            self.give_up_on(missed);
+        }
+        !is_late
+    }
+
+    fn is_behind(&self, prompt: &str, missed: &MissedPrompts) -> bool {
+        missed.keys().any(|it| it.as_str() != prompt && !self.given_up.contains(it))
+    }
+
+    fn give_up_on(&mut self, missed: &MissedPrompts) {
+        self.behind = None;
+        self.given_up = missed.keys().cloned().collect();
+    }
+
     /// A frame has come from the link.
-    pub fn arrived(&mut self, link: &Arc<Link>, frame: &Frame, now: Instant) -> Arrival {
+    pub fn arrived(
+        &mut self,
+        link: &Arc<Link>,
+        frame: &Frame,
+        missed: &MissedPrompts,
+        now: Instant,
+    ) -> Arrival {
+        let mut first = Arrival::Waits;
         if self.waiting.is_empty() {
-            if !self.is_too_early(frame) {
-                return Arrival::Now;
+            match self.wait_of(frame, missed) {
+                None => return Arrival::Now,
+                Some(Wait::Answer) => {}
+                Some(Wait::Ends) => {
+                    self.behind.get_or_insert(now);
+                    first = Arrival::Behind;
+                }
             }
             self.since = Some(now);
         }
         self.bytes += frame.payload.len();
         self.waiting.push_back((Arc::clone(link), frame.clone()));
         let is_full = FRAMES_MAX <= self.waiting.len() || BYTES_MAX <= self.bytes;
-        if is_full { Arrival::Full } else { Arrival::Waits }
+        if is_full { Arrival::Full } else { first }
     }
 
     /// The frame that came first, unless it is too early still.
-    pub fn due(&mut self) -> Option<(Arc<Link>, Frame)> {
+    pub fn due(&mut self, missed: &MissedPrompts) -> Option<(Arc<Link>, Frame)> {
         let is_full = FRAMES_MAX <= self.waiting.len() || BYTES_MAX <= self.bytes;
         let (_, frame) = self.waiting.front()?;
-        if !is_full && self.is_too_early(frame) {
+        if !is_full && self.wait_of(frame, missed).is_some() {
             return None;
         }
         let due = self.waiting.pop_front();
         self.bytes -= due.as_ref().map_or(0, |(_, frame)| frame.payload.len());
         if self.waiting.is_empty() {
             self.waiting = VecDeque::new();
+            self.behind = None;
         }
         due
     }
 
-    fn is_too_early(&self, frame: &Frame) -> bool {
-        if self.unanswered.is_empty() || frame.opcode != Opcode::Text {
-            return false;
+    /// What a frame has to wait for.
+    fn wait_of(&self, frame: &Frame, missed: &MissedPrompts) -> Option<Wait> {
+        let nobody_waits = self.unanswered.is_empty() && missed.is_empty();
+        if nobody_waits || frame.opcode != Opcode::Text {
+            return None;
         }
-        let Event::Start { prompt } = event::read(&frame.payload) else { return false };
-        self.unanswered.iter().any(|expected| expected.as_str() == prompt)
+        let Event::Start { prompt } = event::read(&frame.payload) else { return None };
+        if self.unanswered.iter().any(|expected| expected.as_str() == prompt) {
+            return Some(Wait::Answer);
+        }
+        self.is_behind(&prompt, missed).then_some(Wait::Ends)
     }
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Wait {
+    Answer,
+    Ends,
 }
 
 #[cfg(test)]
 mod tests {
     use tokio_util::sync::CancellationToken;
 
+    use super::super::Missed;
     use super::*;
     use crate::comfy::say;
     use crate::routing::ids::BackendId;
@@ -128,12 +199,18 @@ mod tests {
         Frame::text(say::execution_start(&id(prompt), 1))
     }
 
+    fn none() -> MissedPrompts {
+        MissedPrompts::new()
+    }
+
     fn link() -> Arc<Link> {
         Link::new(BackendId(0), CancellationToken::new())
     }
 
     fn texts(early: &mut Early) -> Vec<String> {
-        std::iter::from_fn(|| early.due()).map(|(_, frame)| frame.as_text().to_owned()).collect()
+        std::iter::from_fn(|| early.due(&none()))
+            .map(|(_, frame)| frame.as_text().to_owned())
+            .collect()
     }
 
     #[test]
@@ -141,14 +218,14 @@ mod tests {
         let (mut early, link, t) = (Early::default(), link(), crate::net::now());
         early.expect(&id("p"));
         let (before, after) = (Frame::text("before"), Frame::text("after"));
-        assert_eq!(early.arrived(&link, &before, t), Arrival::Now);
-        assert_eq!(early.arrived(&link, &start("q"), t), Arrival::Now, "another's");
-        assert_eq!(early.arrived(&link, &start("p"), t), Arrival::Waits);
-        assert_eq!(early.arrived(&link, &after, t), Arrival::Waits);
-        assert!(early.due().is_none());
+        assert_eq!(early.arrived(&link, &before, &none(), t), Arrival::Now);
+        assert_eq!(early.arrived(&link, &start("q"), &none(), t), Arrival::Now, "another's");
+        assert_eq!(early.arrived(&link, &start("p"), &none(), t), Arrival::Waits);
+        assert_eq!(early.arrived(&link, &after, &none(), t), Arrival::Waits);
+        assert!(early.due(&none()).is_none());
         assert!(early.answered(&id("p")));
         assert_eq!(texts(&mut early), [start("p").as_text(), "after"]);
-        assert_eq!(early.arrived(&link, &after, t), Arrival::Now);
+        assert_eq!(early.arrived(&link, &after, &none(), t), Arrival::Now);
     }
 
     #[test]
@@ -157,23 +234,44 @@ mod tests {
         early.expect(&id("p"));
         early.expect(&id("q"));
         for frame in [start("p"), start("q"), Frame::text("x")] {
-            assert_eq!(early.arrived(&link, &frame, t), Arrival::Waits);
+            assert_eq!(early.arrived(&link, &frame, &none(), t), Arrival::Waits);
         }
         assert!(early.answered(&id("p")));
         assert_eq!(texts(&mut early), [start("p").as_text()]);
-        assert!(!early.give_up(t + WAITS_AT_MOST / 2));
-        assert!(early.give_up(t + WAITS_AT_MOST));
+        assert!(!early.give_up(&none(), t + WAITS_AT_MOST / 2));
+        assert!(early.give_up(&none(), t + WAITS_AT_MOST));
         assert_eq!(texts(&mut early).len(), 2);
-        assert!(!early.give_up(t + WAITS_AT_MOST));
+        assert!(!early.give_up(&none(), t + WAITS_AT_MOST));
     }
 
     #[test]
     fn no_more_waits_than_may() {
         let (mut early, link, t) = (Early::default(), link(), crate::net::now());
         early.expect(&id("p"));
-        assert_eq!(early.arrived(&link, &start("p"), t), Arrival::Waits);
+        assert_eq!(early.arrived(&link, &start("p"), &none(), t), Arrival::Waits);
         let big = Frame::binary(vec![0; BYTES_MAX]);
-        assert_eq!(early.arrived(&link, &big, t), Arrival::Full);
-        assert_eq!(std::iter::from_fn(|| early.due()).count(), 2);
+        assert_eq!(early.arrived(&link, &big, &none(), t), Arrival::Full);
+        assert_eq!(std::iter::from_fn(|| early.due(&none())).count(), 2);
+    }
+
+    #[test]
+    fn a_start_waits_for_the_ends_of_those_before_it_but_not_for_ever() {
+        let (mut early, link, t) = (Early::default(), link(), crate::net::now());
+        let missed = MissedPrompts::from([(id("p"), Missed::GoesOn)]);
+        assert_eq!(early.arrived(&link, &start("p"), &missed, t), Arrival::Now, "its own");
+        assert_eq!(early.arrived(&link, &start("q"), &missed, t), Arrival::Behind);
+        assert_eq!(early.arrived(&link, &Frame::text("x"), &missed, t), Arrival::Waits);
+        assert!(early.due(&missed).is_none());
+        assert!(!early.give_up(&missed, t + ENDS_AT_MOST / 2), "half a second is for answers");
+        assert!(early.due(&missed).is_none());
+        assert!(early.give_up(&missed, t + ENDS_AT_MOST));
+        assert_eq!(std::iter::from_fn(|| early.due(&missed)).count(), 2);
+        assert_eq!(early.arrived(&link, &start("q"), &missed, t), Arrival::Now, "given up");
+        let other = MissedPrompts::from([(id("r"), Missed::IsOver)]);
+        assert_eq!(early.arrived(&link, &start("q"), &other, t), Arrival::Behind);
+        assert_eq!(std::iter::from_fn(|| early.due(&none())).count(), 1, "its end was told");
+        assert!(early.waits_for_ends("q", &other, t));
+        assert!(!early.waits_for_ends("q", &other, t + ENDS_AT_MOST));
+        assert!(!early.waits_for_ends("r", &other, t));
     }
 }

@@ -22,6 +22,7 @@ use super::reading::Reading;
 use crate::fleet::ask::encode_segment;
 use crate::fleet::backend::Backend;
 use crate::gateway::Gateway;
+use crate::masked::mask;
 use crate::net::{now, sleep};
 use crate::routing::ids::BackendId;
 use crate::seldom::Seldom;
@@ -213,7 +214,7 @@ impl Runner {
                     let end = self.serve(opened).await;
                     // One that did not last may be one of many.
                     failures = if STEADY <= now().duration_since(since) { 0 } else { failures + 1 };
-                    debug!(client = %self.client.id, ?end, "Link ended.");
+                    debug!(client = %mask(&self.client.id), ?end, "Link ended.");
                     self.link.phase.set(Phase::Dialling);
                     self.client.link_broke(&self.gateway, &self.link);
                 }
@@ -242,7 +243,7 @@ impl Runner {
         match timeout(limit, self.open_untimed()).await {
             Ok(Ok(opened)) => Some(opened),
             Ok(Err(error)) => {
-                debug!(client = %self.client.id, error, "Link could not be opened.");
+                debug!(client = %mask(&self.client.id), error, "Link could not be opened.");
                 self.backend().doors.failed(error);
                 None
             }

@@ -1,7 +1,8 @@
 //! The events of a client's prompts, kept to be sent again (promise S3). Pure.
 //!
 //! Of each prompt it keeps what a returning browser needs: the start, what was cached, every
-//! output, the end; and of a running one the newest progress, preview and `executing`. Frames
+//! output, the end; and of a running one the newest progress, preview, `executing`, and text of
+//! each node. Frames
 //! are shared with the sockets' queues, so keeping costs a reference.
 //!
 //! # Invariants
@@ -11,10 +12,10 @@
 //!   pictures of running ones; the texts of a running prompt are never dropped.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use super::budget::{LogBudget, Weight};
+use crate::comfy::preview;
 use crate::routing::ids::PromptId;
 use crate::ws::Frame;
 
@@ -29,59 +30,14 @@ pub enum Kept {
     ProgressState,
     Preview,
     Executing,
+    /// What a node says of itself (type 3); the newest of each node counts.
+    Text,
     Terminal,
     LastWord,
 }
 
-/// How many bytes event logs may hold, each and all together. Cheap to clone.
-#[derive(Clone, Debug)]
-pub struct LogBudget {
-    one: usize,
-    all: usize,
-    used: Arc<AtomicUsize>,
-}
-
-impl LogBudget {
-    #[must_use]
-    pub fn new(one: usize, all: usize) -> Self {
-        Self { one, all, used: Arc::default() }
-    }
-
-    /// Bytes that all logs hold.
-    #[must_use]
-    pub fn used(&self) -> usize {
-        self.used.load(Ordering::Relaxed)
-    }
-
-    /// Bytes that must go. Past the limit it is an eighth of it more, so that not every event
-    /// asks anew.
-    #[must_use]
-    pub fn excess(&self) -> usize {
-        let used = self.used();
-        if used <= self.all { 0 } else { used - (self.all - self.all / 8) }
-    }
-}
-
-/// The bytes of one log, counted among those of all.
-#[derive(Debug)]
-struct Weight {
-    bytes: usize,
-    used: Arc<AtomicUsize>,
-}
-
-impl Weight {
-    fn set(&mut self, bytes: usize) {
-        self.used.fetch_add(bytes, Ordering::Relaxed);
-        self.used.fetch_sub(self.bytes, Ordering::Relaxed);
-        self.bytes = bytes;
-    }
-}
-
-impl Drop for Weight {
-    fn drop(&mut self) {
-        self.set(0);
-    }
-}
+/// So many nodes of a running prompt have their text kept; the one that spoke first goes first.
+const TEXTS_MAX: usize = 64;
 
 /// The log of one client.
 #[derive(Debug)]
@@ -112,6 +68,7 @@ struct Now {
     progress: Option<Frame>,
     preview: Option<Frame>,
     executing: Option<Frame>,
+    texts: Vec<Frame>,
 }
 
 /// Which ended prompts a socket that opens is told about.
@@ -140,8 +97,8 @@ impl Since {
 impl EventLog {
     #[must_use]
     pub fn new(budget: &LogBudget) -> Self {
-        let weight = Weight { bytes: 0, used: Arc::clone(&budget.used) };
-        Self { prompts: VecDeque::new(), bytes: 0, budget: budget.one, weight }
+        let (budget, weight) = (budget.one(), budget.share());
+        Self { prompts: VecDeque::new(), bytes: 0, budget, weight }
     }
 
     /// True if the prompt is this client's, as far as its events say.
@@ -194,6 +151,21 @@ impl EventLog {
     #[must_use]
     pub fn has_start(&self, prompt: &str) -> bool {
         self.position(prompt).is_some_and(|index| self.prompts[index].start.is_some())
+    }
+
+    /// Where a prompt is that runs: its start, the state of its nodes, and the one that executes.
+    #[must_use]
+    pub fn whereabouts(&self, prompt: &str) -> Vec<Frame> {
+        let Some(index) = self.position(prompt) else { return Vec::new() };
+        let log = &self.prompts[index];
+        let frames = log.start.iter().chain(&log.now.progress_state).chain(&log.now.executing);
+        frames.cloned().collect()
+    }
+
+    /// The newest `executing` of a prompt that has not ended.
+    #[must_use]
+    pub fn executing(&self, prompt: &str) -> Option<&Frame> {
+        self.position(prompt).and_then(|index| self.prompts[index].now.executing.as_ref())
     }
 
     /// True if an output of the same node was told: a made-up one would be told twice.
@@ -252,12 +224,13 @@ impl EventLog {
         before - self.prompts.len()
     }
 
-    /// Drops previews, and the pictures that exist only on the socket, for want of memory: texts
-    /// come first.
+    /// Drops previews, texts of nodes, and the pictures that exist only on the socket, for want of
+    /// memory: events come first.
     pub fn drop_pictures(&mut self) {
         while self.drop_a_picture() {}
         for log in &mut self.prompts {
             log.now.preview = None;
+            log.now.texts.clear();
             log.bytes = log.measure();
         }
         self.bytes = self.prompts.iter().map(|log| log.bytes).sum();
@@ -349,11 +322,24 @@ impl PromptLog {
                 self.outputs.push(frame);
                 return;
             }
+            Kept::Text => return self.keep_text(frame),
         };
         self.bytes += frame.payload.len();
         if let Some(old) = place.replace(frame) {
             self.bytes -= old.payload.len();
         }
+    }
+
+    fn keep_text(&mut self, frame: Frame) {
+        let texts = &mut self.now.texts;
+        let head = preview::text_head(&frame.payload);
+        let older = texts.iter().position(|text| preview::text_head(&text.payload) == head);
+        let goes = older.or((texts.len() == TEXTS_MAX).then_some(0));
+        if let Some(index) = goes {
+            self.bytes -= texts.remove(index).payload.len();
+        }
+        self.bytes += frame.payload.len();
+        texts.push(frame);
     }
 
     /// In the order in which ComfyUI tells them.
@@ -367,6 +353,7 @@ impl PromptLog {
             .chain(&now.preview)
             .chain(&now.progress)
             .chain(&now.executing)
+            .chain(&now.texts)
             .chain(&self.terminal)
             .chain(&self.last_word)
     }
@@ -420,6 +407,28 @@ mod tests {
             told(&log, back_after(now, 5)),
             "a.start a.out a.success a.null b.start b.state b.node2"
         );
+    }
+
+    #[test]
+    fn of_a_running_prompt_the_newest_text_of_each_node_is_told_again() {
+        let now = crate::net::now();
+        let text = |node: &str, text: &str| {
+            Frame::binary([b"\0\0\0\x03\0\0\0\x01", node.as_bytes(), text.as_bytes()].concat())
+        };
+        let mut log = EventLog::new(&LogBudget::new(100_000, 100_000));
+        keep(&mut log, "a", Kept::Start, "start");
+        for said in [text("1", "old"), text("2", "else"), text("1", "newest")] {
+            log.keep(&id("a"), Kept::Text, said);
+        }
+        let told = log.replay(back_after(now, 1));
+        assert_eq!(told[1..], [text("2", "else"), text("1", "newest")]);
+        assert_eq!(log.bytes, told.iter().map(|frame| frame.payload.len()).sum::<usize>());
+        for node in 0..=u8::try_from(TEXTS_MAX).unwrap() {
+            log.keep(&id("a"), Kept::Text, text(std::str::from_utf8(&[node]).unwrap(), ""));
+        }
+        assert_eq!(log.replay(back_after(now, 1)).len(), 1 + TEXTS_MAX, "no more than may be");
+        log.ended(&id("a"), now);
+        assert_eq!(log.replay(back_after(now, 1)).len(), 1);
     }
 
     #[test]

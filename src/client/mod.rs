@@ -6,12 +6,15 @@
 //!
 //! - [`link`]: the one socket to its backend
 //! - [`log`]: events kept to be sent again (pure)
+//! - [`budget`]: bytes of all event logs (pure)
 //! - [`queue`]: what waits for one browser socket (pure)
 //! - [`negotiation`]: what a new link and its backend say first
 //! - [`outgoing`]: what is to be sent on a link
 //! - [`reading`]: when it was last heard, and when it is to be looked at
 //! - [`orphan`]: when a backend has forgotten a link (pure)
+//! - [`linked`]: what follows when the link opens, breaks or ends
 //! - [`relay`]: an event on its way from the link to the log and the queues
+//! - [`binary`]: frames that are no text
 //! - [`named`]: events with the names of their files
 //! - [`submissions`]: prompts on their way to a backend
 //! - [`uploads`]: uploads on their way, and what they reserve
@@ -25,9 +28,12 @@
 //! - [`release`]: a binding that is let go, safely or by force
 //! - [`restart`]: a client as it was before a restart
 
+pub mod binary;
+pub mod budget;
 pub mod disowned;
 pub mod early;
 pub mod link;
+pub mod linked;
 pub mod log;
 pub mod named;
 pub mod negotiation;
@@ -52,7 +58,6 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use crate::comfy::say;
-use crate::fleet::ask::AskError;
 use crate::gateway::Gateway;
 use crate::journal::record::Told;
 use crate::journal::restore::Untold;
@@ -60,13 +65,14 @@ use crate::net::now;
 use crate::routing::client as core;
 use crate::routing::decision::{Decision, Refusal};
 use crate::routing::ids::{BackendId, ClientId, PromptId};
-use crate::routing::pending::{Pending, Phase};
+use crate::routing::pending::Pending;
 use crate::routing::place::FleetNow;
 use crate::ws::Frame;
+use budget::LogBudget;
 use disowned::Disowned;
 use early::Early;
 use link::Link;
-use log::{EventLog, LogBudget};
+use log::EventLog;
 use slot::Slot;
 use submissions::Nearness;
 
@@ -100,10 +106,13 @@ struct State {
     early: Early,
     /// Prompts that were answered or told to be nowhere: what is said of them is nobody's.
     disowned: Disowned,
+    /// The prompt that is known to run on the link's backend at this moment: what that says of no
+    /// prompt in particular is said of this one, or is another client's (promise S12).
+    runs: Option<PromptId>,
     /// `executing` without a prompt, from a backend that works on one whose start was not heard.
     unclaimed: Option<Frame>,
     /// Pending prompts of which events may be lost: their ends are told with their history.
-    missed: BTreeMap<PromptId, Missed>,
+    missed: MissedPrompts,
     /// Ends from before a restart, to be fetched and told again.
     untold: Vec<Untold>,
     /// The binding as the journal has it.
@@ -115,9 +124,12 @@ struct State {
 /// What the journal knows of a binding: backend, since when, reserved until when.
 type Noted = (BackendId, Instant, Option<Instant>);
 
+/// Prompts of which events may be lost.
+pub type MissedPrompts = BTreeMap<PromptId, Missed>;
+
 /// What is to come of a prompt of which events were missed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Missed {
+pub enum Missed {
     /// More events, perhaps.
     GoesOn,
     /// Nothing: its last word was heard, and is held back until its history is there.
@@ -149,6 +161,7 @@ impl Client {
             output_nodes: HashMap::new(),
             early: Early::default(),
             disowned: Disowned::default(),
+            runs: None,
             unclaimed: None,
             missed: BTreeMap::new(),
             untold: Vec::new(),
@@ -205,54 +218,6 @@ impl Client {
         look(&state.core, state.link.as_deref())
     }
 
-    /// The link opened: what it must be told again is told.
-    fn link_opened(self: &Arc<Self>, gateway: &Arc<Gateway>, link: &Arc<Link>) {
-        let mut state = self.state();
-        // What ended between the last look and this moment was told to nobody.
-        state.core.must_ask_again(link.backend);
-        state.may_have_missed(link.backend, |phase| phase != Phase::Sending);
-        let wants_logs = state.wants_logs;
-        drop(state);
-        gateway.reconcile_soon();
-        if wants_logs {
-            let (gateway, client) = (Arc::clone(gateway), Arc::clone(self));
-            let backend = link.backend;
-            gateway.clone().tasks.spawn(async move {
-                if let Err(error) = client.subscribe_logs(&gateway, backend).await {
-                    tracing::debug!(%error, "The log subscription could not be repeated.");
-                }
-            });
-        }
-    }
-
-    async fn subscribe_logs(&self, gateway: &Gateway, backend: BackendId) -> Result<(), AskError> {
-        let body = say::log_subscription(&self.id);
-        let limit = gateway.config.fleet.probe_timeout;
-        let backend = gateway.fleet.get(backend);
-        backend.patch("/internal/logs/subscribe", body, limit).await.map(|_| ())
-    }
-
-    /// The link broke: events may be lost, so all that is pending there has to be asked about.
-    fn link_broke(&self, gateway: &Gateway, link: &Arc<Link>) {
-        let mut state = self.state();
-        state.core.must_ask(link.backend);
-        // What is in the log and not pending was begun by others under this name: nobody asks for
-        // it, and what was said of its end is lost.
-        state.end_strangers();
-        state.may_have_missed(link.backend, |_any| true);
-        drop(state);
-        gateway.reconcile_soon();
-    }
-
-    /// The link's TCP connection has ended for good.
-    fn link_ended(&self, link: &Arc<Link>) {
-        let mut state = self.state();
-        state.closing.retain(|closing| !Arc::ptr_eq(closing, link));
-        if state.link.as_ref().is_some_and(|current| Arc::ptr_eq(current, link)) {
-            state.link = None;
-        }
-    }
-
     /// Decides under the lock, with the fleet as it is.
     fn decide<T>(
         &self,
@@ -263,6 +228,7 @@ impl Client {
         let now = now();
         let mut views = gateway.fleet.views(now);
         near.mark(&mut views);
+        submissions::mark_tunnels(self, gateway, &mut views);
         let fleet = FleetNow { backends: &views, turn: gateway.fleet.turn() };
         let mut state = self.state();
         if state.is_gone {
@@ -331,15 +297,7 @@ impl State {
             link.close();
             self.closing.push(link);
             self.unclaimed = None;
-        }
-    }
-
-    /// Prompts of the log that are not pending and have not ended: they end here.
-    fn end_strangers(&mut self) {
-        for prompt in self.log.running_prompts() {
-            if !self.core.pending().contains_key(&prompt) {
-                self.log.ended(&prompt, now());
-            }
+            self.runs = None;
         }
     }
 

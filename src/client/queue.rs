@@ -1,9 +1,9 @@
 //! What waits to be written to one browser socket (promise S4). Pure.
 //!
 //! Links are always read at full speed, so a slow browser's frames pile up here, and here they
-//! are bounded: previews go first, oldest first; then progress is reduced to its newest value;
-//! starts, outputs and ends are never dropped. A socket too slow even for those is given up, and
-//! the replay makes it whole when it returns.
+//! are bounded: previews go first, oldest first; then progress is reduced to its newest value and
+//! the texts of each node to their newest; starts, outputs and ends are never dropped. A socket too
+//! slow even for those is given up, and the replay makes it whole when it returns.
 //!
 //! # Invariants
 //!
@@ -11,8 +11,9 @@
 //! - Droppable bytes never exceed [`Bounds::droppable`] plus one frame; the others never exceed
 //!   [`Bounds::lasting`].
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 
+use crate::comfy::preview;
 use crate::ws::Frame;
 
 /// How a frame may be treated when its reader is slow.
@@ -22,6 +23,8 @@ pub enum Class {
     Lasting,
     /// Only the newest counts.
     Progress,
+    /// Only the newest of each node counts (type 3).
+    Text,
     /// Nice to have.
     Preview,
 }
@@ -44,6 +47,7 @@ pub struct TooSlow {
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Dropped {
     pub previews: u64,
+    /// Texts of nodes among them.
     pub progress: u64,
 }
 
@@ -83,13 +87,8 @@ impl Queue {
                 }
                 self.lasting += len;
             }
-            Class::Progress | Class::Preview => {
-                if self.bounds.droppable < self.droppable + len {
-                    self.drop_class(Class::Preview);
-                }
-                if self.bounds.droppable < self.droppable + len {
-                    self.drop_class(Class::Progress);
-                }
+            Class::Progress | Class::Text | Class::Preview => {
+                self.make_room(&frame, len);
                 self.droppable += len;
             }
         }
@@ -118,23 +117,56 @@ impl Queue {
         self.dropped
     }
 
+    /// Drops what may be dropped until `len` more bytes fit, the least valuable first.
+    fn make_room(&mut self, next: &Frame, len: usize) {
+        let is_full = |queue: &Self| queue.bounds.droppable < queue.droppable + len;
+        for class in [Class::Preview, Class::Progress] {
+            if is_full(self) {
+                self.drop_class(class);
+            }
+        }
+        if is_full(self) {
+            self.drop_old_texts(next);
+        }
+        if is_full(self) {
+            self.drop_class(Class::Text);
+        }
+    }
+
     /// Drops all frames of a droppable class: a full queue is far behind, and its next frame is
     /// newer than all of them.
     fn drop_class(&mut self, class: Class) {
+        self.drop_where(class, |_any| true);
+    }
+
+    /// Of each node keeps the newest text; `next` is newer than all.
+    fn drop_old_texts(&mut self, next: &Frame) {
+        let heads = |frame: &Frame| preview::text_head(&frame.payload).map(<[u8]>::to_vec);
+        let mut newer: HashSet<Vec<u8>> = heads(next).into_iter().collect();
+        let mut stale = Vec::new();
+        for (class, frame) in self.frames.iter().rev() {
+            if *class == Class::Text {
+                stale.push(heads(frame).is_some_and(|head| !newer.insert(head)));
+            }
+        }
+        self.drop_where(Class::Text, |_any| stale.pop().unwrap_or(false));
+    }
+
+    fn drop_where(&mut self, class: Class, mut is_meant: impl FnMut(&Frame) -> bool) {
         let mut freed = 0;
         let mut count = 0;
         self.frames.retain(|(kind, frame)| {
-            let stays = *kind != class;
-            if !stays {
+            let goes = *kind == class && is_meant(frame);
+            if goes {
                 freed += frame.payload.len();
                 count += 1;
             }
-            stays
+            !goes
         });
         self.droppable -= freed;
         match class {
             Class::Preview => self.dropped.previews += count,
-            Class::Progress => self.dropped.progress += count,
+            Class::Progress | Class::Text => self.dropped.progress += count,
             Class::Lasting => debug_assert!(false, "lasting frames are never dropped"),
         }
     }
@@ -142,7 +174,7 @@ impl Queue {
     fn waiting_of(&mut self, class: Class) -> &mut usize {
         match class {
             Class::Lasting => &mut self.lasting,
-            Class::Progress | Class::Preview => &mut self.droppable,
+            Class::Progress | Class::Text | Class::Preview => &mut self.droppable,
         }
     }
 }
@@ -186,6 +218,26 @@ mod tests {
         check("Lstart Paaaa Gbbbb Pcccc", "start bbbb cccc");
         check("Gaaaaaa Gbbbbbb Lend", "bbbbbb end");
         check("La Lb Pcccccccc Gdddddddddd", "a b dddddddddd");
+    }
+
+    #[test]
+    fn of_the_texts_of_a_node_the_newest_stays() {
+        let text = |node: &str, text: &str| {
+            let length = u32::try_from(node.len()).unwrap().to_be_bytes();
+            let parts = [&3_u32.to_be_bytes()[..], &length, node.as_bytes(), text.as_bytes()];
+            Frame::binary(parts.concat())
+        };
+        let mut queue = Queue::new(Bounds { droppable: 40, lasting: 10 });
+        queue.push(Class::Progress, Frame::text("12345")).unwrap();
+        for (node, said) in [("a", "one"), ("b", "one"), ("a", "two"), ("a", "three")] {
+            queue.push(Class::Text, text(node, said)).unwrap();
+        }
+        let left: Vec<Frame> = std::iter::from_fn(|| queue.pop()).collect();
+        assert_eq!(left, [text("b", "one"), text("a", "three")]);
+        queue.push(Class::Text, text("a", &"x".repeat(20))).unwrap();
+        queue.push(Class::Text, text("b", &"x".repeat(20))).unwrap();
+        assert_eq!(queue.pop(), Some(text("b", &"x".repeat(20))), "no room even for the newest");
+        assert_eq!((queue.pop(), queue.droppable, queue.dropped().progress), (None, 0, 4));
     }
 
     #[test]

@@ -101,7 +101,11 @@ fn questions(gateway: &Gateway) -> BTreeMap<BackendId, Questions> {
     all
 }
 
-async fn ask(gateway: &Gateway, backend: &Backend, questions: &Questions) -> Result<(), AskError> {
+async fn ask(
+    gateway: &Arc<Gateway>,
+    backend: &Backend,
+    questions: &Questions,
+) -> Result<(), AskError> {
     let limit = gateway.config.fleet.probe_timeout;
     let asked = now();
     let mut looks = Looks { backend, limit, queue: None };

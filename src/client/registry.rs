@@ -9,10 +9,13 @@ use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 use tokio::time::MissedTickBehavior;
 
-use super::log::LogBudget;
+use super::budget::LogBudget;
 use super::{Client, Gone};
+use crate::fleet::features::Edition;
 use crate::gateway::Gateway;
+use crate::masked::mask;
 use crate::net::{Hashing, now, sleep};
+use crate::operate;
 use crate::routing::ids::{BackendId, ClientId};
 use crate::routing::place::AdminState;
 
@@ -81,6 +84,16 @@ impl Clients {
     #[must_use]
     pub fn get(&self, id: &ClientId) -> Option<Arc<Client>> {
         self.by_id.get(id).map(|found| Arc::clone(found.value()))
+    }
+
+    /// The client that an operator names: by its name, or as it stands in the log.
+    #[must_use]
+    pub fn named_by_operator(&self, text: &str) -> Option<Arc<Client>> {
+        let by_name = ClientId::parse(text).ok().and_then(|id| self.get(&id));
+        by_name.or_else(|| {
+            let is_meant = |client: &Arc<Client>| mask(&client.id).to_string() == text;
+            text.starts_with("c-").then(|| self.all().into_iter().find(is_meant)).flatten()
+        })
     }
 
     /// A client has prompts to be asked about. Called after they are there: who is taken out by
@@ -174,10 +187,12 @@ pub async fn sweep(gateway: Arc<Gateway>) {
         }
         let now = now();
         turn = turn.wrapping_add(1);
+        let (edition, features) = gateway.fleet.features();
         for client in gateway.clients.to_look_after(turn) {
-            client.look_after(&gateway, now);
+            client.look_after(&gateway, (edition, &features), now);
         }
         for backend in gateway.fleet.iter() {
+            operate::let_go_of_tunnels(&gateway, backend);
             backend.pool.sweep(now);
         }
         gateway.browsers.sweep(gateway.config.affinity.lease, now);
@@ -216,9 +231,14 @@ enum Care {
 }
 
 impl Client {
-    fn look_after(self: &Arc<Self>, gateway: &Arc<Gateway>, now: Instant) {
+    fn look_after(
+        self: &Arc<Self>,
+        gateway: &Arc<Gateway>,
+        features: (Edition, &str),
+        now: Instant,
+    ) {
         self.wait_no_longer(gateway, now);
-        match self.care(gateway, now) {
+        match self.care(gateway, features, now) {
             Care::Nothing => {}
             Care::Rebind => self.bind_socket(gateway),
             Care::Forget(bound) => {
@@ -228,7 +248,7 @@ impl Client {
         }
     }
 
-    fn care(&self, gateway: &Gateway, now: Instant) -> Care {
+    fn care(&self, gateway: &Gateway, features: (Edition, &str), now: Instant) -> Care {
         let affinity = &gateway.config.affinity;
         let mut state = self.state();
         if let Some(oldest) = now.checked_sub(gateway.config.sockets.replay_window)
@@ -236,7 +256,9 @@ impl Client {
         {
             state.log.forget_before(oldest);
         }
-        if state.core.is_forgotten(affinity.lease, now) {
+        state.tell_features_again(features);
+        let is_away = state.core.is_forgotten(affinity.lease, now);
+        if is_away && gateway.tunnels.backends_of(&self.id).is_empty() {
             state.is_gone = true;
             state.let_go_of_link();
             // Under the lock: whoever makes a client of this name anew notes it after this.

@@ -15,7 +15,6 @@ use super::queue::Class;
 use super::{Client, Missed, State};
 use crate::comfy::answers::Ended;
 use crate::comfy::event::{self, Event};
-use crate::comfy::preview::{self, Binary};
 use crate::config::StatusCounts;
 use crate::gateway::Gateway;
 use crate::net::now;
@@ -35,12 +34,18 @@ impl Client {
     ) {
         // Before anybody is told of it: whoever is told asks for the file at once.
         let frame = self.named(gateway, link.backend, frame);
-        let mut state = self.state();
-        match state.early.arrived(link, &frame, now) {
-            Arrival::Now => self.take(state, gateway, link, frame, now),
+        let mut guard = self.state();
+        let state = &mut *guard;
+        match state.early.arrived(link, &frame, &state.missed, now) {
+            Arrival::Now => self.take(guard, gateway, link, frame, now),
             Arrival::Waits => {}
+            Arrival::Behind => {
+                state.ask_for_ends(link.backend);
+                drop(guard);
+                gateway.reconcile_soon();
+            }
             Arrival::Full => {
-                drop(state);
+                drop(guard);
                 self.catch_up(gateway);
             }
         }
@@ -55,7 +60,11 @@ impl Client {
 
     /// An answer that has not come by now is no reason to keep anything from the sockets.
     pub(super) fn wait_no_longer(&self, gateway: &Arc<Gateway>, now: Instant) {
-        if self.state().early.give_up(now) {
+        let is_given_up = {
+            let state = &mut *self.state();
+            state.early.give_up(&state.missed, now)
+        };
+        if is_given_up {
             self.catch_up(gateway);
         }
     }
@@ -63,9 +72,10 @@ impl Client {
     /// Passes on what waited. What comes meanwhile is put behind it.
     fn catch_up(&self, gateway: &Arc<Gateway>) {
         loop {
-            let mut state = self.state();
-            let Some((link, frame)) = state.early.due() else { return };
-            self.take(state, gateway, &link, frame, now());
+            let mut guard = self.state();
+            let state = &mut *guard;
+            let Some((link, frame)) = state.early.due(&state.missed) else { return };
+            self.take(guard, gateway, &link, frame, now());
         }
     }
 
@@ -107,7 +117,7 @@ impl Client {
     /// told is made up.
     pub(super) fn sighted(
         &self,
-        gateway: &Gateway,
+        gateway: &Arc<Gateway>,
         prompt: &PromptId,
         sighted: Sighted,
         history: Option<&Ended>,
@@ -117,10 +127,16 @@ impl Client {
         let history = history
             .zip(backend)
             .map(|(history, backend)| self.named_history(gateway, (backend, prompt), history));
-        let mut state = self.state();
+        let mut guard = self.state();
+        let state = &mut *guard;
         let backend = state.core.pending().get(prompt).map(|pending| pending.backend);
-        if backend.is_some() && sighted == Sighted::Running {
-            state.tell_running(self, prompt);
+        if let Some(backend) = backend.filter(|_| sighted == Sighted::Running) {
+            if state.early.waits_for_ends(prompt.as_str(), &state.missed, now) {
+                state.ask_for_ends(backend);
+                gateway.reconcile_soon();
+            } else {
+                state.tell_running(prompt);
+            }
         }
         let is_linked = state.link.as_ref().is_some_and(|link| link.phase() == LinkPhase::Open);
         if is_linked && sighted == Sighted::Queued {
@@ -136,14 +152,19 @@ impl Client {
                 state.core.sight(prompt, sighted, now)
             }
         };
-        let (Some(backend), Some(end)) = (backend, end) else { return };
+        let (Some(backend), Some(end)) = (backend, end) else {
+            drop(guard);
+            return self.catch_up(gateway);
+        };
         match history {
-            Some(history) => state.tell_history(self, prompt, history),
-            None => state.tell_end(self, prompt, end, &gateway.fleet.get(backend).name),
+            Some(history) => state.tell_history(prompt, history),
+            None => state.tell_end(prompt, end, &gateway.fleet.get(backend).name),
         }
         state.finish(self, gateway, prompt, now);
         let told = state.told();
-        drop(state);
+        drop(guard);
+        // What has begun since waited for this end.
+        self.catch_up(gateway);
         gateway.prompt_ended(prompt, end, told);
     }
 
@@ -161,7 +182,7 @@ impl Client {
             there.map(|(prompt, pending)| (prompt.clone(), end_of(prompt, pending))).collect();
         for (prompt, end) in &given_up {
             if state.core.end(prompt, *end, now).is_some() {
-                state.tell_end(self, prompt, *end, &gateway.fleet.get(backend).name);
+                state.tell_end(prompt, *end, &gateway.fleet.get(backend).name);
                 state.finish(self, gateway, prompt, now);
                 state.disowned.add(prompt, Why::Told);
             }
@@ -175,8 +196,8 @@ impl Client {
 }
 
 /// One frame under the client's lock.
-struct Relay<'a> {
-    state: &'a mut State,
+pub(super) struct Relay<'a> {
+    pub(super) state: &'a mut State,
     client: &'a Client,
     gateway: &'a Gateway,
     now: Instant,
@@ -200,12 +221,13 @@ impl Relay<'_> {
             Event::Start { prompt } if self.state.log.has_start(&prompt) => {
                 if let Some(id) = self.own(&prompt) {
                     self.hear(&id, Heard::Started);
+                    self.state.runs = Some(id);
                 }
             }
             Event::Start { prompt } => {
                 // The prompt moved from waiting to running: whoever shows a queue asks again.
                 self.state.say_status(self.client, self.gateway);
-                self.keep(&prompt, Kept::Start, frame, Heard::Started);
+                self.state.runs = self.keep(&prompt, Kept::Start, frame, Heard::Started);
             }
             Event::Cached { prompt } => {
                 self.keep(&prompt, Kept::Cached, frame, Heard::Progressed);
@@ -224,6 +246,7 @@ impl Relay<'_> {
             Event::Interrupted { prompt } => self.terminal(&prompt, End::Interrupted, frame),
             Event::Progress { prompt } => self.progress(prompt, Kept::Progress, frame),
             Event::ProgressState { prompt } => self.progress(prompt, Kept::ProgressState, frame),
+            Event::Seeding => {}
             Event::Logs | Event::Other => self.push(Class::Lasting, &frame),
         }
     }
@@ -251,7 +274,7 @@ impl Relay<'_> {
     ) {
         match (prompt, has_node) {
             (Some(prompt), true) => {
-                self.keep(&prompt, Kept::Executing, frame, Heard::Progressed);
+                self.state.runs = self.keep(&prompt, Kept::Executing, frame, Heard::Progressed);
             }
             // What was missed before it comes first, from the history, and then the end.
             (Some(prompt), false) if self.is_incomplete(&prompt) => {
@@ -296,7 +319,7 @@ impl Relay<'_> {
     }
 
     /// True if the prompt's client has been told how it ended, or that it is not there.
-    fn is_past(&self, prompt: &str) -> bool {
+    pub(super) fn is_past(&self, prompt: &str) -> bool {
         self.state.log.has_ended(prompt) || self.state.disowned.why(prompt).is_some()
     }
 
@@ -310,6 +333,8 @@ impl Relay<'_> {
     }
 
     fn terminal(&mut self, prompt: &str, end: End, frame: Frame) {
+        // No node of it works any more.
+        self.state.runs = None;
         if self.has_missed(prompt)
             && let Some(id) = self.own(prompt)
         {
@@ -318,39 +343,19 @@ impl Relay<'_> {
         self.keep(prompt, Kept::Terminal, frame, Heard::Terminal(end));
     }
 
-    /// Progress of a prompt that is not this client's is a broadcast meant for nobody.
+    /// Progress of a prompt that is not this client's is a broadcast meant for nobody; without a
+    /// prompt it is of the one that runs, if that is this client's.
     fn progress(&mut self, prompt: Option<Cow<'_, str>>, kept: Kept, frame: Frame) {
-        let Some(prompt) = prompt else { return self.push(Class::Progress, &frame) };
+        let Some(prompt) = prompt else {
+            if self.state.runs.is_some() {
+                self.push(Class::Progress, &frame);
+            }
+            return;
+        };
         let Some(id) = self.own(&prompt) else { return };
         self.push(Class::Progress, &frame);
         self.state.log.keep(&id, kept, frame);
         self.hear(&id, Heard::Progressed);
-    }
-
-    fn binary(&mut self, frame: Frame) {
-        let payload = frame.payload.clone();
-        match preview::read(&payload) {
-            Binary::PreviewWithMetadata { prompt, node, .. } => {
-                if self.is_past(&prompt) {
-                    return;
-                }
-                let Some(id) = self.own(&prompt) else { return };
-                if self.is_output(&id, &node) {
-                    self.push(Class::Lasting, &frame);
-                    self.state.log.keep(&id, Kept::Output, frame);
-                } else {
-                    self.push(Class::Preview, &frame);
-                    self.state.log.keep(&id, Kept::Preview, frame);
-                }
-            }
-            Binary::Preview => self.push(Class::Preview, &frame),
-            Binary::Text { .. } | Binary::Unknown => self.push(Class::Lasting, &frame),
-        }
-    }
-
-    fn is_output(&self, prompt: &PromptId, node: &str) -> bool {
-        let nodes = self.state.output_nodes.get(prompt);
-        nodes.is_some_and(|nodes| nodes.iter().any(|output| output == node))
     }
 
     /// Keeps a lasting event, passes it on, and takes it to heart. Returns the prompt's id.
@@ -373,13 +378,13 @@ impl Relay<'_> {
     }
 
     /// The id, if the prompt is pending or in the log.
-    fn own(&self, prompt: &str) -> Option<PromptId> {
+    pub(super) fn own(&self, prompt: &str) -> Option<PromptId> {
         let pending = self.state.core.pending();
         let id = pending.get_key_value(prompt).map(|(id, _)| id.clone());
         id.or_else(|| self.state.log.knows(prompt).then(|| PromptId::parse(prompt).ok()).flatten())
     }
 
-    fn push(&mut self, class: Class, frame: &Frame) {
+    pub(super) fn push(&mut self, class: Class, frame: &Frame) {
         self.state.push(self.client, class, frame);
     }
 }

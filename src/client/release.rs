@@ -36,7 +36,7 @@ impl Client {
         state.missed.clear();
         for (prompt, pending) in &released.cut_off {
             let backend = &gateway.fleet.get(pending.backend).name;
-            state.tell_end(self, prompt, End::Lost(Loss::Reset), backend);
+            state.tell_end(prompt, End::Lost(Loss::Reset), backend);
             state.log.ended(prompt, now());
             state.output_nodes.remove(prompt);
             state.disowned.add(prompt, Why::Told);

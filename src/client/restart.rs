@@ -28,11 +28,11 @@ impl Client {
         state.untold = to_fetch;
         for Untold { prompt, backend, end } in to_tell {
             let backend = &gateway.fleet.get(backend).name;
-            state.tell_end(&client, &prompt, end, backend);
+            state.tell_end(&prompt, end, backend);
             state.log.ended(&prompt, now());
         }
         for Lost { prompt, backend, loss } in lost {
-            state.tell_end(&client, &prompt, End::Lost(loss), &backend);
+            state.tell_end(&prompt, End::Lost(loss), &backend);
             state.log.ended(&prompt, now());
             gateway.prompt_ended(&prompt, End::Lost(loss), Told::No);
         }
@@ -68,10 +68,10 @@ impl Client {
             return;
         }
         match history {
-            Some(history) => state.tell_history(self, &untold.prompt, history),
+            Some(history) => state.tell_history(&untold.prompt, history),
             None => {
                 let backend = &gateway.fleet.get(untold.backend).name;
-                state.tell_end(self, &untold.prompt, untold.end, backend);
+                state.tell_end(&untold.prompt, untold.end, backend);
             }
         }
         state.log.ended(&untold.prompt, now());

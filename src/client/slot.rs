@@ -14,7 +14,9 @@ use crate::comfy::event;
 use crate::comfy::preview;
 use crate::comfy::say;
 use crate::config::SocketsConfig;
+use crate::fleet::features::Edition;
 use crate::gateway::Gateway;
+use crate::masked::mask;
 use crate::net::now;
 use crate::ws::{Frame, Opcode};
 
@@ -26,6 +28,8 @@ pub(super) struct Slot {
     /// The task that waits for the queue to fill.
     waker: Option<Waker>,
     previews: Previews,
+    /// Which features it was told; `None` until it asks for them by saying its own.
+    told: Option<Edition>,
     /// Set when the socket must be closed, with what it is told.
     verdict: Option<(u16, &'static str)>,
 }
@@ -119,15 +123,14 @@ impl Client {
         }
     }
 
-    /// The socket said which features it has; it is answered with the backend's.
+    /// The socket said which features it has; it is answered with those of the fleet.
     pub(super) fn negotiate(&self, gateway: &Gateway, key: SocketKey, flags: &[u8]) {
         let metadata = event::wants_preview_metadata(flags);
+        let (edition, features) = gateway.fleet.features();
         let mut state = self.state();
-        let backend = state.core.bound().map(|(backend, _)| backend);
-        let features = gateway.features(backend);
         let Some(slot) = state.sockets.iter_mut().find(|slot| slot.key == key) else { return };
         slot.previews = if metadata { Previews::WithMetadata } else { Previews::Plain };
-        slot.push(Class::Lasting, &Frame::text(say::feature_flags(&features)));
+        slot.tell_features(edition, &features);
     }
 
     /// What the browser says is for the backend, unless it is ours to answer.
@@ -139,13 +142,55 @@ impl Client {
     }
 }
 
+/// Whom something is told that no backend said.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Audience {
+    All,
+    /// Sockets that negotiated features, as pages do: one shows one active job.
+    Pages,
+    /// Those that did not: scripts, which wait for the end of each prompt.
+    Scripts,
+}
+
+impl Audience {
+    fn includes(self, slot: &Slot) -> bool {
+        match self {
+            Self::All => true,
+            Self::Pages => slot.told.is_some(),
+            Self::Scripts => slot.told.is_none(),
+        }
+    }
+}
+
 impl State {
+    /// Queues a text that is made up on the sockets that it is for.
+    pub(super) fn say(&mut self, audience: Audience, frame: &Frame) {
+        for slot in self.sockets.iter_mut().filter(|slot| audience.includes(slot)) {
+            slot.push(Class::Lasting, frame);
+        }
+    }
+
+    /// Sockets that were told other features than there are now are told again: the first backend
+    /// has come up, one has become another version, or is switched off.
+    pub(super) fn tell_features_again(&mut self, (edition, features): (Edition, &str)) {
+        for slot in &mut self.sockets {
+            if slot.told.is_some_and(|told| told != edition) {
+                slot.tell_features(edition, features);
+            }
+        }
+    }
+
     /// Queues a frame on every socket, each as it negotiated.
     pub(super) fn push(&mut self, client: &Client, class: Class, frame: &Frame) {
+        // Made once, for all sockets that want it so.
+        let mut plain_one = None;
         for slot in &mut self.sockets {
-            slot.push(class, frame);
+            let is_plain = slot.previews == Previews::Plain && frame.opcode == Opcode::Binary;
+            let shown =
+                if is_plain { plain_one.get_or_insert_with(|| plain(frame)) } else { frame };
+            slot.put(class, shown.clone());
             if slot.verdict.is_some() {
-                debug!(client = %client.id, "A socket is too slow and is closed.");
+                debug!(client = %mask(&client.id), "A socket is too slow and is closed.");
             }
         }
     }
@@ -162,23 +207,34 @@ impl Slot {
             queue: Queue::new(bounds),
             waker: None,
             previews: Previews::Plain,
+            told: None,
             verdict: None,
         }
     }
 
     fn push(&mut self, class: Class, frame: &Frame) {
-        if self.verdict.is_some() {
-            return;
-        }
         let frame = match self.previews {
             Previews::Plain if frame.opcode == Opcode::Binary => plain(frame),
             Previews::Plain | Previews::WithMetadata => frame.clone(),
         };
+        self.put(class, frame);
+    }
+
+    /// Queues a frame that is as the socket negotiated.
+    fn put(&mut self, class: Class, frame: Frame) {
+        if self.verdict.is_some() {
+            return;
+        }
         if self.queue.push(class, frame).is_err() {
             // 1013, try again later: the replay then makes it whole.
             self.verdict = Some((1013, "too slow"));
         }
         self.wake();
+    }
+
+    fn tell_features(&mut self, edition: Edition, features: &str) {
+        self.told = Some(edition);
+        self.push(Class::Lasting, &Frame::text(say::feature_flags(features)));
     }
 
     fn wake(&mut self) {

@@ -18,6 +18,7 @@ use crate::comfy::event;
 use crate::comfy::say;
 use crate::config::SocketsConfig;
 use crate::gateway::Gateway;
+use crate::masked::mask;
 use crate::net::now;
 use crate::seldom::{Bell, Seldom};
 use crate::ws::{Channel, Frame, Limits, Opcode, ReceiveError, may_be_sent};
@@ -36,7 +37,7 @@ pub fn limits(config: &SocketsConfig) -> Limits {
 pub async fn serve(gateway: Arc<Gateway>, client: Arc<Client>, key: SocketKey, channel: Channel) {
     let mut socket = Socket::new(&gateway, &client, key, channel);
     let end = socket.run().await;
-    debug!(client = %client.id, ?end, "Socket ended.");
+    debug!(client = %mask(&client.id), ?end, "Socket ended.");
     // First of all: a browser that returns at once must find its place free.
     client.close_socket(&gateway, key);
     socket.say_goodbye(end).await;

@@ -29,6 +29,17 @@ impl Nearness {
     }
 }
 
+/// A client's sockets of node packs make their backends the nearer ones, by a margin: what it does
+/// there would not move with it.
+pub(super) fn mark_tunnels(client: &Client, gateway: &Gateway, views: &mut [BackendView]) {
+    let margin = u32::try_from(gateway.config.affinity.tunnel_margin).unwrap_or(u32::MAX);
+    for backend in gateway.tunnels.backends_of(&client.id) {
+        if let Some(view) = views.get_mut(backend.index()) {
+            view.head_start = view.head_start.max(Some(margin));
+        }
+    }
+}
+
 impl Client {
     /// A prompt is about to be sent: pending from here on, and its link is on its way.
     ///

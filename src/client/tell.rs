@@ -4,7 +4,7 @@
 use std::time::Instant;
 
 use super::log::Kept;
-use super::queue::Class;
+use super::slot::Audience;
 use super::{Client, Missed, State};
 use crate::comfy::event::{self, Event};
 use crate::comfy::say;
@@ -25,6 +25,7 @@ impl State {
         now: Instant,
     ) {
         self.log.ended(prompt, now);
+        self.runs = self.runs.take().filter(|running| running != prompt);
         self.output_nodes.remove(prompt);
         self.missed.remove(prompt);
         self.say_status(client, gateway);
@@ -41,7 +42,7 @@ impl State {
     }
 
     /// Tells the sockets what the history says (as events) and they have not heard.
-    pub(super) fn tell_history(&mut self, client: &Client, prompt: &PromptId, history: Vec<Frame>) {
+    pub(super) fn tell_history(&mut self, prompt: &PromptId, history: Vec<Frame>) {
         for made_up in history {
             let kept = match event::read(&made_up.payload) {
                 Event::Start { .. } if self.log.has_start(prompt.as_str()) => continue,
@@ -66,10 +67,12 @@ impl State {
                 | Event::Blocked { .. }
                 | Event::FeatureFlags
                 | Event::Logs
+                | Event::Seeding
                 | Event::Other => continue,
             };
-            self.tell(client, prompt, kept, made_up);
+            self.tell(prompt, kept, made_up);
         }
+        self.tell_whereabouts(prompt);
     }
 
     /// True if the output of the same node was told.
@@ -81,20 +84,21 @@ impl State {
 
     /// It runs, and its start was not heard: it is made up, so that who returns sees it run, and
     /// so is where it is, if the backend has said that.
-    pub(super) fn tell_running(&mut self, client: &Client, prompt: &PromptId) {
+    pub(super) fn tell_running(&mut self, prompt: &PromptId) {
+        self.runs = Some(prompt.clone());
         if !self.log.has_start(prompt.as_str()) {
             let start = Frame::text(say::execution_start(prompt, unix_millis()));
-            self.tell(client, prompt, Kept::Start, start);
+            self.tell(prompt, Kept::Start, start);
         }
         if let Some(frame) = self.unclaimed.take()
             && let Some(text) = event::with_prompt(&frame.payload, prompt.as_str())
         {
-            self.tell(client, prompt, Kept::Executing, Frame::text(text));
+            self.tell(prompt, Kept::Executing, Frame::text(text));
         }
     }
 
     /// Tells the sockets of an end that ComfyUI says nothing about, in ComfyUI's own terms.
-    pub(super) fn tell_end(&mut self, client: &Client, prompt: &PromptId, end: End, backend: &str) {
+    pub(super) fn tell_end(&mut self, prompt: &PromptId, end: End, backend: &str) {
         let at = unix_millis();
         let text = match end {
             End::Lost(loss) => {
@@ -108,14 +112,34 @@ impl State {
             End::Deleted | End::Interrupted => say::execution_interrupted(prompt, at),
             End::Succeeded => say::execution_success(prompt, at),
         };
+        // A page hears of a prompt that never began by its `status` alone, as from ComfyUI.
+        let is_quiet = end == End::Deleted && !self.log.has_start(prompt.as_str());
+        let audience = if is_quiet { Audience::Scripts } else { Audience::All };
         if !self.log.has_terminal(prompt.as_str()) {
-            self.tell(client, prompt, Kept::Terminal, Frame::text(text));
+            self.tell_to(audience, prompt, Kept::Terminal, Frame::text(text));
         }
-        self.tell(client, prompt, Kept::LastWord, Frame::text(say::executing(prompt, None)));
+        let last_word = Frame::text(say::executing(prompt, None));
+        self.tell_to(audience, prompt, Kept::LastWord, last_word);
+        if audience == Audience::All {
+            self.tell_whereabouts(prompt);
+        }
     }
 
-    fn tell(&mut self, client: &Client, prompt: &PromptId, kept: Kept, frame: Frame) {
-        self.push(client, Class::Lasting, &frame);
+    /// A page shows one active job, and takes the end of any for that one's: it is told again what
+    /// runs, if that is another than what has `ended`.
+    fn tell_whereabouts(&mut self, ended: &PromptId) {
+        let Some(running) = self.log.running().filter(|running| *running != ended) else { return };
+        for frame in self.log.whereabouts(running.as_str()) {
+            self.say(Audience::Pages, &frame);
+        }
+    }
+
+    fn tell(&mut self, prompt: &PromptId, kept: Kept, frame: Frame) {
+        self.tell_to(Audience::All, prompt, kept, frame);
+    }
+
+    fn tell_to(&mut self, audience: Audience, prompt: &PromptId, kept: Kept, frame: Frame) {
+        self.say(audience, &frame);
         self.log.keep(prompt, kept, frame);
     }
 }

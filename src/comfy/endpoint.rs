@@ -18,6 +18,8 @@ pub enum Endpoint {
     Socket,
     /// `POST /prompt`
     Submit,
+    /// `GET /features`
+    Features,
     /// `GET /prompt`
     QueueLength,
     /// `GET /queue`
@@ -147,6 +149,7 @@ fn read(path: &str, bare: &str) -> Endpoint {
     match bare {
         "/ws" => Endpoint::Socket,
         "/prompt" => Endpoint::QueueLength,
+        "/features" => Endpoint::Features,
         "/queue" => Endpoint::Queue,
         "/history" => Endpoint::HistoryList,
         "/view" | "/viewvideo" | "/vhs/viewvideo" | "/vhs/viewaudio" => Endpoint::View,
@@ -195,7 +198,7 @@ fn is_segment(text: &str) -> bool {
 }
 
 /// `/api/x` is `/x`; `/api/` is the page; `/api` alone is nothing, and so is `/api/internal`.
-fn without_api(path: &str) -> &str {
+pub(super) fn without_api(path: &str) -> &str {
     match path.strip_prefix("/api") {
         Some(rest) if rest.starts_with('/') && !rest.starts_with("/internal/") => rest,
         Some(_) | None => path,
@@ -228,7 +231,7 @@ fn is_asset(path: &str) -> bool {
 }
 
 /// The path as aiohttp matches it: decoded, but for `%2F` and `%25`.
-fn decode(raw: &str) -> Cow<'_, str> {
+pub(super) fn decode(raw: &str) -> Cow<'_, str> {
     if !raw.contains('%') {
         return Cow::Borrowed(raw);
     }
@@ -257,7 +260,7 @@ fn escaped(digits: &[u8]) -> Option<u8> {
 }
 
 /// An id's last two escapes, now that the path is split.
-fn decode_all(segment: &str) -> String {
+pub(super) fn decode_all(segment: &str) -> String {
     percent_encoding::percent_decode_str(segment).decode_utf8_lossy().into_owned()
 }
 
@@ -277,6 +280,7 @@ mod tests {
         for prefix in ["", "/api"] {
             check(&format!("POST {prefix}/prompt"), Endpoint::Submit);
             check(&format!("GET {prefix}/prompt"), Endpoint::QueueLength);
+            check(&format!("HEAD {prefix}/features"), Endpoint::Features);
             check(&format!("HEAD {prefix}/view"), Endpoint::View);
             check(&format!("GET {prefix}/ws"), Endpoint::Socket);
             check(&format!("GET {prefix}/history/a%20b"), Endpoint::HistoryOf("a b".into()));

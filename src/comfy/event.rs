@@ -54,6 +54,10 @@ pub enum Event<'a> {
     },
     FeatureFlags,
     Logs,
+    /// What a scan for assets says on its way (ComfyUI 0.33 `app/assets/seeder.py`): several texts
+    /// to every socket with each load of a page and each end of work. Only its ends matter to a
+    /// page, and those are [`Event::Other`].
+    Seeding,
     Other,
 }
 
@@ -72,7 +76,9 @@ impl Event<'_> {
             Self::Executing { prompt, .. }
             | Self::Progress { prompt }
             | Self::ProgressState { prompt } => prompt.as_deref(),
-            Self::Status { .. } | Self::FeatureFlags | Self::Logs | Self::Other => None,
+            Self::Status { .. } | Self::FeatureFlags | Self::Logs | Self::Seeding | Self::Other => {
+                None
+            }
         }
     }
 }
@@ -135,6 +141,8 @@ fn of_kind<'a>(kind: &[u8], text: &'a [u8]) -> Event<'a> {
         b"execution_interrupted" => named(text, |prompt| Event::Interrupted { prompt }),
         b"feature_flags" => Event::FeatureFlags,
         b"logs" => Event::Logs,
+        b"assets.seed.fast_complete" | b"assets.seed.completed" => Event::Other,
+        _ if kind.starts_with(b"assets.seed.") => Event::Seeding,
         _ => Event::Other,
     }
 }
@@ -248,6 +256,7 @@ pub fn executed_node(text: &[u8]) -> Option<String> {
         | Event::Interrupted { .. }
         | Event::FeatureFlags
         | Event::Logs
+        | Event::Seeding
         | Event::Other => None,
     }
 }
@@ -360,6 +369,17 @@ mod tests {
             r#"{"type": "status", "data": 1}"#,
             Event::Status { queue_remaining: None, has_sid: false },
         );
+    }
+
+    #[test]
+    fn of_a_scan_for_assets_only_the_ends_are_passed_on() {
+        for end in ["fast_complete", "completed"] {
+            check(&format!(r#"{{"type": "assets.seed.{end}", "data": {{}}}}"#), Event::Other);
+        }
+        for noise in ["started", "progress", "enrich_complete", "paused", "a_new_one", ""] {
+            check(&format!(r#"{{"type":"assets.seed.{noise}","data":{{}}}}"#), Event::Seeding);
+        }
+        check(r#"{"type": "assets.seeds", "data": {}}"#, Event::Other);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //!
 //! - [`endpoint`]: method + raw path → what is asked
 //! - [`guard`]: which routes are the operator's
+//! - [`pack_routes`]: whose a route is, ComfyUI's or a node pack's
 //! - [`query`]: parameters of a raw query; [`number`]: integers in them
 //! - [`submission`]: the body of `POST /prompt`: read, refuse, normalise, give an id
 //! - [`graph`]: the skeleton of a graph: what of it could break a server
@@ -11,6 +12,7 @@
 //! - [`verbs`]: the small bodies of routes that name prompts
 //! - [`event`]: the few socket events that are read; all others pass unread
 //! - [`say`]: events that Mooring itself says
+//! - [`features`]: what a page is told that its server can do
 //! - [`files`]: files as clients name them, in views, graphs and masks
 //! - [`names`]: names of files with their backends, on their way to clients and back
 //! - [`multipart`]: the bodies of uploads
@@ -25,6 +27,7 @@ pub mod answers;
 pub mod assets;
 pub mod endpoint;
 pub mod event;
+pub mod features;
 pub mod files;
 pub mod graph;
 pub mod guard;
@@ -33,6 +36,7 @@ pub mod lists;
 pub mod multipart;
 pub mod names;
 pub mod number;
+pub mod pack_routes;
 pub mod preview;
 pub mod query;
 mod raw;

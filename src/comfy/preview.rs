@@ -14,14 +14,25 @@ use serde::Deserialize;
 /// A binary frame, as far as it is read.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Binary<'a> {
-    /// Type 1: belongs to whatever runs.
-    Preview,
+    /// Type 1: belongs to the node that is executing.
+    Preview { format: Format },
     /// Type 4: says what it belongs to.
     PreviewWithMetadata { prompt: Cow<'a, str>, node: Cow<'a, str> },
     /// Type 3.
     Text,
     /// Any other type, and whatever is too short for its own.
     Unknown,
+}
+
+/// How the picture of a type 1 frame is encoded.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Format {
+    /// What samplers show while they work.
+    Jpeg,
+    /// What nodes send that give their results over the socket: nobody encodes a preview without
+    /// loss.
+    Png,
+    Other,
 }
 
 #[derive(Deserialize)]
@@ -36,7 +47,7 @@ struct Metadata<'a> {
 #[must_use]
 pub fn read(payload: &[u8]) -> Binary<'_> {
     match number(payload) {
-        Some((1, _)) => Binary::Preview,
+        Some((1, rest)) => Binary::Preview { format: format(rest) },
         Some((3, _)) => Binary::Text,
         Some((4, rest)) => {
             let metadata = split_metadata(rest)
@@ -50,6 +61,23 @@ pub fn read(payload: &[u8]) -> Binary<'_> {
         }
         Some(_) | None => Binary::Unknown,
     }
+}
+
+fn format(rest: &[u8]) -> Format {
+    match number(rest) {
+        Some((1, _)) => Format::Jpeg,
+        Some((2, _)) => Format::Png,
+        Some(_) | None => Format::Other,
+    }
+}
+
+/// The beginning of a text (type 3), up to the node that it stands on: of two with the same, the
+/// later one counts. `None` for all else, and for one that is cut off.
+#[must_use]
+pub fn text_head(payload: &[u8]) -> Option<&[u8]> {
+    let (3, rest) = number(payload)? else { return None };
+    let (length, _) = number(rest)?;
+    payload.get(..usize::try_from(length).ok()?.checked_add(8)?)
 }
 
 /// A type 4 preview as type 1, for clients that did not negotiate; `None` for all else.
@@ -105,6 +133,21 @@ mod tests {
     }
 
     #[test]
+    fn a_plain_picture_says_how_it_is_encoded_and_a_text_where_it_stands() {
+        let plain = |format: u8| [0, 0, 0, 1, 0, 0, 0, format];
+        assert_eq!(read(&plain(1)), Binary::Preview { format: Format::Jpeg });
+        assert_eq!(read(&plain(2)), Binary::Preview { format: Format::Png });
+        assert_eq!(read(&plain(9)), Binary::Preview { format: Format::Other });
+        assert_eq!(read(b"\0\0\0\x01"), Binary::Preview { format: Format::Other });
+        let text = b"\0\0\0\x03\0\0\0\x0212hello";
+        assert_eq!(read(text), Binary::Text);
+        assert_eq!(text_head(text), Some(&text[..10]));
+        for junk in [&b"\0\0\0\x03\0\0\0\x0912"[..], b"\0\0\0\x03\xff\xff\xff\xff", b"\0\0\0\x03"] {
+            assert_eq!(text_head(junk), None, "{junk:?}");
+        }
+    }
+
+    #[test]
     fn lying_lengths_are_unknown_frames() {
         assert_eq!(read(b"\0\0\0\x04\xff\xff\xff\xff{}"), Binary::Unknown);
         assert_eq!(read(b"\0\0\0"), Binary::Unknown);
@@ -115,6 +158,7 @@ mod tests {
         #[test]
         fn no_bytes_make_it_panic(bytes: Vec<u8>) {
             let _ = read(&bytes);
+            let _ = text_head(&bytes);
             let _ = downgrade(&Bytes::from(bytes));
         }
     }

@@ -91,4 +91,13 @@ mod tests {
         assert_eq!(client_id("clientId").as_deref(), Some(""));
         assert_eq!(client_id("filename=a.png&type=output"), None);
     }
+
+    #[test]
+    fn a_parameter_is_taken_off_and_nothing_else_is_touched() {
+        let without = |query| without_parameter(query, "mooring_client");
+        assert_eq!(without("EIO=4&mooring_client=x&t=%2f+"), "EIO=4&t=%2f+");
+        assert_eq!(without("mooring%5fclient=x"), "");
+        assert_eq!(without("mooring_client&mooring_client=&a"), "a");
+        assert_eq!(without("xmooring_client=1&b="), "xmooring_client=1&b=");
+    }
 }

@@ -114,13 +114,23 @@ fn admin(raw: RawAdmin, notes: &mut Notes) -> AdminConfig {
 }
 
 fn affinity(raw: RawAffinity, notes: &mut Notes) -> AffinityConfig {
-    let RawAffinity { lease, reservation, link_linger, max_clients, input_margin } = raw;
+    let RawAffinity {
+        lease,
+        reservation,
+        link_linger,
+        max_clients,
+        shared_ids,
+        input_margin,
+        tunnel_margin,
+    } = raw;
     AffinityConfig {
         lease: lease.check(notes),
         reservation: reservation.check(notes),
         link_linger: link_linger.check(notes),
         max_clients: max_clients.check(notes),
+        shared_ids: shared_ids.check(notes),
         input_margin: input_margin.check(notes),
+        tunnel_margin: tunnel_margin.check(notes),
     }
 }
 
@@ -207,6 +217,8 @@ fn sockets(raw: RawSockets, notes: &mut Notes) -> SocketsConfig {
         alive_after,
         output_classes,
         close_wait,
+        max_tunnels,
+        max_tunnels_per_client,
     } = raw;
     SocketsConfig {
         ping_interval: ping_interval.check(notes),
@@ -220,6 +232,8 @@ fn sockets(raw: RawSockets, notes: &mut Notes) -> SocketsConfig {
         alive_after: alive_after.check(notes),
         output_classes: output_classes.check(notes),
         close_wait: close_wait.check(notes),
+        max_tunnels: max_tunnels.check(notes),
+        max_tunnels_per_client: max_tunnels_per_client.check(notes),
     }
 }
 

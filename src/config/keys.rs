@@ -7,11 +7,12 @@
 use super::kinds::{
     BackendName, Count, FilePath, Kind, Limit, Positive, Shape, Size, Span, Switch,
 };
+use super::lists::{Classes, SharedIds};
 use super::nameless::NamelessMay;
 use super::raw::{RawNamed, Section, Setting};
 use super::values::{
-    BackendUrl, Classes, Counts, Format, Listen, ListenOrOff, LogLevel, Networks, OnError, OnOff,
-    Origins, Tags, Token,
+    BackendUrl, Counts, Format, Listen, ListenOrOff, LogLevel, Networks, OnError, OnOff, Origins,
+    Tags, Token,
 };
 
 /// One key, for documentation and for suggestions.
@@ -199,8 +200,12 @@ sections! {
         link_linger: Span { min: 0, max: H } = "30s";
         /// Clients known at one time; new ones are refused beyond it.
         max_clients: Count { min: 1, max: 10_000_000 } = "100000";
+        /// clientIds that many use at a time: each address that uses one is a client of its own.
+        shared_ids: SharedIds = "";
         /// How many prompts longer the queue of a backend may be that has a prompt's files already.
         input_margin: Count { min: 0, max: 1_000 } = "1";
+        /// The same for the backend to which a client has sockets of node packs open.
+        tunnel_margin: Count { min: 0, max: 1_000 } = "1";
     }
     ["fleet"] RawFleet fleet {
         /// How often a backend that says nothing is asked whether it is there.
@@ -278,19 +283,23 @@ sections! {
         /// Previews and progress queued for one browser socket; beyond it the oldest go.
         queue_bytes: Size { min: 64 * KIB, max: GIB } = "2MiB";
         /// Starts, outputs and ends queued for one browser socket; beyond it the socket is closed.
-        queue_critical: Size { min: 64 * KIB, max: 4 * GIB } = "8MiB";
+        queue_critical: Size { min: 64 * KIB, max: 4 * GIB } = "64MiB";
         /// Prompts that ended this long before a socket opens are told to it.
         replay_window: Span { min: 0, max: DAY } = "60s";
         /// Events kept for one client to be sent again.
-        log_bytes: Size { min: 64 * KIB, max: 4 * GIB } = "8MiB";
+        log_bytes: Size { min: 64 * KIB, max: 4 * GIB } = "32MiB";
         /// Events kept for all clients together; beyond it the prompts that ended first go.
         log_bytes_total: Size { min: MIB, max: 1024 * GIB } = "256MiB";
         /// A socket that got no text for this long is told that we are alive.
         alive_after: Span { min: S, max: H } = "8s";
         /// Node classes whose pictures over the socket are results and not previews.
-        output_classes: Classes = "SaveImageWebsocket";
+        output_classes: Classes = "SaveImageWebsocket,ETN_SendImageWebSocket";
         /// How long the end of an old socket to a backend is awaited before a new one is opened.
         close_wait: Span { min: 100 * MS, max: 10 * 60 * S } = "10s";
+        /// Sockets of node packs that are passed through at one time; more are refused.
+        max_tunnels: Count { min: 0, max: 1_000_000 } = "1000";
+        /// The same for one client.
+        max_tunnels_per_client: Count { min: 0, max: 1_000_000 } = "16";
     }
     ["isolation"] RawIsolation isolation {
         /// Whose prompts `queue_remaining` counts: the client's own, or all of its backend.

@@ -16,6 +16,7 @@ mod find;
 pub mod keys;
 mod kinds;
 mod layers;
+mod lists;
 mod nameless;
 mod names;
 mod problems;
@@ -128,7 +129,10 @@ pub struct AffinityConfig {
     pub link_linger: Duration,
     pub max_clients: usize,
     /// Prompts.
+    pub shared_ids: Vec<String>,
     pub input_margin: usize,
+    /// Prompts.
+    pub tunnel_margin: usize,
 }
 
 /// `[fleet]`: health of the backends and connections to them.
@@ -206,6 +210,8 @@ pub struct SocketsConfig {
     pub alive_after: Duration,
     pub output_classes: Vec<String>,
     pub close_wait: Duration,
+    pub max_tunnels: usize,
+    pub max_tunnels_per_client: usize,
 }
 
 /// `[state]`: what survives a restart.

@@ -196,7 +196,7 @@ such as \"30s\"
 fn what_cannot_be_together_is_refused() {
     let report = load_all(
         "[server]\nlisten = \"0.0.0.0:8181\"\n[admin]\ntoken = \"x\"\ntoken_file = \"/nowhere\"\n\
-         [affinity]\nlease = \"20s\"\n[sockets]\nqueue_bytes = \"64MiB\"\n\
+         [affinity]\nlease = \"20s\"\n[sockets]\nqueue_bytes = \"65MiB\"\n\
          [backends.us]\nurl = \"http://localhost:8181\"\n",
         &[],
         &[],
@@ -211,8 +211,8 @@ fn what_cannot_be_together_is_refused() {
   FILE:5: admin.token_file: `admin.token` and `admin.token_file` are both set, one is enough
   FILE:5: admin.token_file: `/nowhere` cannot be read: No such file or directory (os error 2)
   FILE:7: affinity.lease: `affinity.link_linger` (30s) is larger than `affinity.lease` (20s)
-  FILE:9: sockets.queue_bytes: `sockets.queue_bytes` (64MiB) is larger than \
-`sockets.queue_critical` (8MiB)
+  FILE:9: sockets.queue_bytes: `sockets.queue_bytes` (65MiB) is larger than \
+`sockets.queue_critical` (64MiB)
   FILE:11: backends.us.url: `localhost:8181` is this gateway itself (`admin.listen`)"
     );
     check_report(
@@ -321,7 +321,7 @@ fn defaults_are_those_of_the_product() {
     assert_eq!(config.affinity.lease, Duration::from_secs(600));
     assert_eq!(config.prompts.max_body, 100 << 20);
     assert_eq!(config.prompts.ledger_age, Duration::from_secs(7 * 86_400));
-    assert_eq!(config.sockets.output_classes, ["SaveImageWebsocket"]);
+    assert_eq!(config.sockets.output_classes, ["SaveImageWebsocket", "ETN_SendImageWebSocket"]);
     assert_eq!(config.isolation.status, StatusCounts::Own);
     assert_eq!(config.log.format, LogFormat::Text);
     assert!(config.server.allowed_origins.is_empty() && config.admin.token.is_none());

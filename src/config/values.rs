@@ -319,42 +319,12 @@ impl Networks {
     }
 }
 
-/// Names of node classes, such as `SaveImageWebsocket`.
-#[derive(Debug)]
-pub(super) struct Classes;
-
-impl Kind for Classes {
-    type Value = Vec<String>;
-    const SHAPE: Shape = Shape::List;
-
-    fn parse(&self, text: &str) -> Result<Self::Value, String> {
-        comma_separated(text).map(Self::entry).collect()
-    }
-
-    fn takes(&self) -> String {
-        "a list of node classes such as \"SaveImageWebsocket\"".to_owned()
-    }
-
-    fn read(&self, written: &Written) -> Result<Self::Value, Faults> {
-        read_list(self, written, Self::entry)
-    }
-}
-
-impl Classes {
-    fn entry(text: &str) -> Result<String, String> {
-        if text.is_empty() || 200 < text.len() {
-            return Err("the name of a node class has 1 to 200 bytes".to_owned());
-        }
-        Ok(text.to_owned())
-    }
-}
-
-fn comma_separated(text: &str) -> impl Iterator<Item = &str> {
+pub(super) fn comma_separated(text: &str) -> impl Iterator<Item = &str> {
     text.split(',').map(str::trim).filter(|entry| !entry.is_empty())
 }
 
 /// Reads each entry of a list, so that each wrong one is reported with its own line.
-fn read_list<K: Kind, T>(
+pub(super) fn read_list<K: Kind, T>(
     kind: &K,
     written: &Written,
     entry: impl Fn(&str) -> Result<T, String>,

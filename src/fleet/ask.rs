@@ -10,7 +10,7 @@ use super::backend::Backend;
 use super::pool::ExchangeError;
 use crate::body::{CollectError, CollectLimits, OnEnd as _, RequestBody, collect};
 use crate::comfy::answers::{self, Ended, JobState, Junk, Sighting};
-use crate::comfy::{files, verbs};
+use crate::comfy::{files, query, verbs};
 use crate::routing::ids::{FileRef, PromptId};
 
 /// The largest answer read into memory; a queue of a thousand graphs of 64 KiB.
@@ -211,8 +211,26 @@ impl Backend {
     }
 }
 
-/// Percent-encodes one path segment, or the value of a query parameter.
+/// Percent-encodes one path segment, or the value of a query parameter. Unreserved characters stay
+/// as they are (RFC 3986 section 2.3): a server that compares what it was sent without decoding it
+/// must find it the same. Segments of dots alone are no names of anything (section 5.2.4).
 #[must_use]
 pub fn encode_segment(text: &str) -> String {
-    percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string()
+    match text {
+        "." | ".." => text.replace('.', "%2E"),
+        _ => query::encode(text),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unreserved_characters_are_never_escaped() {
+        assert_eq!(encode_segment("my_tab-1.2~x"), "my_tab-1.2~x");
+        assert_eq!(encode_segment("a b/c?d&\u{e9}"), "a%20b%2Fc%3Fd%26%C3%A9");
+        assert_eq!((&*encode_segment("."), &*encode_segment("..")), ("%2E", "%2E%2E"));
+        assert_eq!(encode_segment("..."), "...");
+    }
 }

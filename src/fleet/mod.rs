@@ -3,11 +3,13 @@
 //! Nothing else dials a backend. [`watch`] keeps one link of our own to each and learns from it;
 //! [`doors`] knows whether it takes new connections; [`pool`] carries requests, on connections that
 //! are [`kept`], and awaits answers from what was [`sent`] last; [`ask`] puts small questions;
-//! [`reading`] reads queues for many askers at once; [`word`] is what an operator said of one.
+//! [`reading`] reads queues for many askers at once; [`word`] is what an operator said of one;
+//! [`features`] are what all have in common.
 
 pub mod ask;
 pub mod backend;
 pub mod doors;
+pub mod features;
 pub mod kept;
 pub mod load;
 pub mod pool;
@@ -16,8 +18,8 @@ pub mod sent;
 pub mod watch;
 pub mod word;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use smallvec::SmallVec;
@@ -35,6 +37,8 @@ pub struct Fleet {
     backends: Vec<Arc<Backend>>,
     /// Counts placements, so that equal backends are chosen in turn.
     turn: AtomicU64,
+    /// What pages were told last.
+    told: Mutex<features::Told>,
 }
 
 impl Fleet {
@@ -46,7 +50,7 @@ impl Fleet {
                 Arc::new(Backend::new(BackendId(index), settings, config, network, tasks))
             })
             .collect();
-        Self { backends, turn: AtomicU64::new(0) }
+        Self { backends, turn: AtomicU64::new(0), told: Mutex::default() }
     }
 
     /// The backend of an id. Ids are only made here, so there is one.

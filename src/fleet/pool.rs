@@ -24,7 +24,7 @@ use super::doors::Doors;
 use super::kept::Kept;
 use super::sent::{LastSent, Noting};
 use crate::body::{OnEnd, RequestBody};
-use crate::net::{Network, Stream};
+use crate::net::{Network, Stream, Wire};
 use crate::tasks::Tasks;
 
 /// Why an exchange with a backend failed. Whose fault it is and whether it may have been seen.
@@ -86,6 +86,13 @@ struct Line {
     last_sent: Arc<LastSent>,
     /// Nothing was answered on it yet.
     is_new: bool,
+}
+
+/// The connection of an answer that switched protocols; `None` if the backend left.
+pub async fn upgraded<B>(response: Response<B>) -> Option<Wire> {
+    let upgraded = hyper::upgrade::on(response).await.ok()?;
+    let parts = upgraded.downcast::<TokioIo<Noting>>().ok()?;
+    Some(Wire { stream: parts.io.into_inner().into_inner(), read: parts.read_buf.into() })
 }
 
 /// One body more on its way, while it is held.
@@ -271,7 +278,7 @@ impl Pool {
         let (sender, connection) =
             handshake(TokioIo::new(stream)).await.map_err(ExchangeError::NotSent)?;
         self.tasks.spawn(async move {
-            if let Err(error) = connection.await {
+            if let Err(error) = connection.with_upgrades().await {
                 trace!(%error, "A connection to a backend ended.");
             }
         });

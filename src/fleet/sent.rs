@@ -69,6 +69,12 @@ impl Noting {
         (Self { stream, last: Arc::clone(&last) }, last)
     }
 
+    /// The connection itself.
+    #[must_use]
+    pub fn into_inner(self) -> Stream {
+        self.stream
+    }
+
     fn noted(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         if matches!(written, Poll::Ready(Ok(1..))) {
             self.last.note();

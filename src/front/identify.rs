@@ -10,10 +10,14 @@ use smallvec::SmallVec;
 
 use super::browsers::{BrowserId, browser_of};
 use super::headers::CLIENT_ID;
-use crate::comfy::query;
+use crate::comfy::{pack_routes, query};
 use crate::gateway::Gateway;
 use crate::net::now;
 use crate::routing::ids::{BadClientId, ClientId};
+use crate::ws;
+
+/// Names the client of a socket, in its query.
+pub const SOCKET_CLIENT: &str = "mooring_client";
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -36,7 +40,11 @@ pub struct Who {
 pub struct Marks<'a> {
     /// The first `comfy-client-id`.
     pub client_id: Option<&'a [u8]>,
+    /// The raw path: what a query means depends on it.
+    pub path: &'a str,
     pub query: &'a str,
+    /// It asks for a WebSocket.
+    pub is_socket: bool,
     /// `Cookie` and `X-Forwarded-For`, which may come in several lines.
     pub cookies: SmallVec<[&'a [u8]; 1]>,
     pub forwarded: SmallVec<[&'a [u8]; 1]>,
@@ -70,8 +78,8 @@ pub enum Door {
 
 impl<'a> Marks<'a> {
     #[must_use]
-    pub fn of_query(query: &'a str) -> Self {
-        Self { query, ..Self::default() }
+    pub fn of_target(path: &'a str, query: &'a str) -> Self {
+        Self { path, query, ..Self::default() }
     }
 
     #[must_use]
@@ -80,7 +88,9 @@ impl<'a> Marks<'a> {
         let all = |name| headers.get_all(name).iter().map(HeaderValue::as_bytes).collect();
         Self {
             client_id: headers.get(CLIENT_ID).map(HeaderValue::as_bytes),
+            path: request.uri().path(),
             query: request.uri().query().unwrap_or(""),
+            is_socket: ws::is_asked(request),
             cookies: all(COOKIE),
             forwarded: all(X_FORWARDED_FOR),
             scheme: headers.get(X_FORWARDED_PROTO).map(HeaderValue::as_bytes),
@@ -107,8 +117,9 @@ impl Who {
         peer: IpAddr,
         marks: &Marks<'_>,
     ) -> Result<Self, BadClientId> {
-        let named = name.map(ClientId::parse).transpose()?;
         let address = address(gateway, peer, marks);
+        let named = name.map(ClientId::parse).transpose()?;
+        let named = named.map(|id| of_its_own(gateway, id, address));
         let is_proxied = address == peer && !marks.forwarded.is_empty();
         let door = door(gateway, peer, marks);
         let browser = browser(gateway, door, marks);
@@ -160,6 +171,26 @@ impl Who {
     }
 }
 
+/// The client that this name means at an address: many use one that is shared
+/// (`affinity.shared_ids`), and each address that does is a client of its own.
+#[must_use]
+pub fn of_its_own(gateway: &Gateway, id: ClientId, address: IpAddr) -> ClientId {
+    let shared = &gateway.config.affinity.shared_ids;
+    shared_by(shared, id.as_str())
+        .and_then(|shared| ClientId::parse(&format!("{shared}@{address}")).ok())
+        .unwrap_or(id)
+}
+
+/// The shared name that this one is, or is made of: nobody becomes another by spelling him out.
+#[must_use]
+pub fn shared_by<'a>(shared: &'a [String], name: &str) -> Option<&'a str> {
+    let is_its = |shared: &&String| {
+        name.strip_prefix(shared.as_str())
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with('@'))
+    };
+    shared.iter().find(is_its).map(String::as_str)
+}
+
 /// The client that a request names in a header or the query, not yet looked at.
 ///
 /// # Errors
@@ -170,7 +201,18 @@ pub fn named<'a>(marks: &Marks<'a>) -> Result<Option<Cow<'a, str>>, BadClientId>
         Some(Some(text)) if !text.is_empty() => Some(Cow::Borrowed(text)),
         Some(Some(_)) | None => None,
     };
-    Ok(in_header.or_else(|| query::client_id(marks.query).filter(|text| !text.is_empty())))
+    Ok(in_header.or_else(|| in_query(marks)))
+}
+
+/// `clientId` on ComfyUI's own routes; `mooring_client` in the query of any socket, which our page
+/// script adds, because a browser gives sockets no headers.
+fn in_query<'a>(marks: &Marks<'a>) -> Option<Cow<'a, str>> {
+    let of_comfyui = query::client_id(marks.query)
+        .filter(|text| !text.is_empty() && pack_routes::is_comfyuis(marks.path));
+    of_comfyui.or_else(|| {
+        let ours = marks.is_socket.then(|| query::parameter(marks.query, SOCKET_CLIENT));
+        ours.flatten().filter(|text| !text.is_empty()).map(Cow::Owned)
+    })
 }
 
 /// The browser that its cookie names.

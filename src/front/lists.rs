@@ -22,6 +22,7 @@ use crate::comfy::lists::history::{HistoryList, KEPT_MAX, Window, position};
 use crate::comfy::lists::queue::{Known, OwnQueue, Place};
 use crate::error::GatewayError;
 use crate::gateway::Gateway;
+use crate::masked::mask;
 use crate::net::now;
 use crate::routing::decision::Reason;
 use crate::routing::ids::{BackendId, ClientId, PromptId};
@@ -70,7 +71,10 @@ impl Listing {
                 listing.binding = Some(target);
             }
             // A list can do without a backend.
-            Err(error) => debug!(%client, %error, "A client that asks for a list is not bound."),
+            Err(error) => {
+                let client = mask(&client);
+                debug!(%client, %error, "A client that asks for a list is not bound.");
+            }
         }
         listing
     }

@@ -16,7 +16,7 @@
 //! - [`lists`]: queues and histories, one's own from every backend; their [`entries`]
 //! - [`jobs`]: the jobs API, for all servers
 //! - [`names`]: names of files in answers
-//! - [`upgrade`]: browser sockets
+//! - [`upgrade`]: browser sockets; [`tunnel`]: sockets of node packs
 //! - [`origin`]: pages of other origins
 //! - [`standin`]: who answers a read when its backend is away
 //! - [`waiting`]: a page for when nobody does
@@ -57,6 +57,7 @@ pub mod route;
 pub mod seal;
 pub mod standin;
 pub mod submit;
+pub mod tunnel;
 pub mod unknowns;
 pub mod upgrade;
 pub mod upload;

@@ -182,6 +182,22 @@
     };
   }
 
+  /**
+   * The URL of another socket of this page's own server (a node pack's) with the tab's name in it,
+   * which Mooring takes off again; or `null` for one of another server.
+   */
+  function packSocket(url) {
+    const target = new URL(url, document.baseURI);
+    const isSocket = ["ws:", "wss:", "http:", "https:"].includes(target.protocol);
+    const folder = new URL("./", location.href).pathname;
+    if (!isSocket || target.host !== location.host) return null;
+    if ([`${folder}ws`, `${folder}api/ws`].includes(target.pathname)) return null;
+    // As text: a pack may compare its query with what it has written.
+    const [head, hash = ""] = target.href.split("#");
+    const join = head.includes("?") ? "&" : "?";
+    return `${head}${join}mooring_client=${id}${hash && `#${hash}`}`;
+  }
+
   /** The URL of the tab's own socket with its clientId, or `null` for any other socket. */
   function ownSocket(url) {
     const target = new URL(url, document.baseURI);
@@ -198,12 +214,14 @@
     window.WebSocket = new Proxy(window.WebSocket, {
       construct(native, [url, ...rest], made) {
         let own = null;
+        let other = null;
         try {
           own = ownSocket(url);
+          other = packSocket(url);
         } catch {
           // Not a URL: the browser's own constructor says so.
         }
-        const socket = Reflect.construct(native, [own ?? url, ...rest], made);
+        const socket = Reflect.construct(native, [own ?? other ?? url, ...rest], made);
         if (own !== null) {
           sockets.add(socket);
           socket.addEventListener("close", () => sockets.delete(socket));

@@ -14,7 +14,7 @@ use super::identify::{Marks, Who};
 use super::upload::{self, upload};
 use super::{
     Answer, assets, bundle, cancel, done, headers, history, home, jobs, lists, own, page, standin,
-    submit, upgrade, verbs, view,
+    submit, tunnel, upgrade, verbs, view,
 };
 use crate::client::Client;
 use crate::client::registry::with_client;
@@ -29,6 +29,7 @@ use crate::net::now;
 use crate::routing::decision::{Decision, Reason};
 use crate::routing::ids::ClientId;
 use crate::routing::place::NoPlace;
+use crate::ws;
 
 /// Answers a request that was let in.
 ///
@@ -40,6 +41,7 @@ pub async fn route(gateway: &Arc<Gateway>, peer: IpAddr, mut request: Request<In
     if matches!(endpoint, Endpoint::Socket | Endpoint::Submit) && gateway.tasks.is_stopping() {
         return Err(GatewayError::Stopping);
     }
+    let asks_for_socket = ws::is_asked(&request);
     let who = Who::of(gateway, peer, &Marks::of(&request))?;
     if !gateway.config.server.trusts(peer) {
         headers::forget_claims(request.headers_mut());
@@ -64,6 +66,7 @@ pub async fn route(gateway: &Arc<Gateway>, peer: IpAddr, mut request: Request<In
             Err(GatewayError::LogsClosed)
         }
         Endpoint::SubscribeLogs => verbs::subscribe_logs(gateway, &who, request).await,
+        Endpoint::Features => Ok(super::json(gateway.fleet.features().1.to_string())),
         Endpoint::QueueLength => queue_length(gateway, &who, request).await,
         Endpoint::Page => page::page(gateway, &who, request).await,
         Endpoint::Asset => bundle::asset(gateway, request).await,
@@ -78,6 +81,10 @@ pub async fn route(gateway: &Arc<Gateway>, peer: IpAddr, mut request: Request<In
         Endpoint::Assets(asked) => assets::answer(gateway, &who, asked, request).await,
         // An operator's verb: it takes the models from under everybody's work.
         Endpoint::Free if !gateway.config.server.allow_free => Ok(done()),
+        // Any other route: what ComfyUI itself answers is no socket, and its `Upgrade` is dropped.
+        Endpoint::Guarded | Endpoint::Other if asks_for_socket => {
+            socket_of_a_pack(gateway, &who, request).await
+        }
         Endpoint::Free | Endpoint::Guarded | Endpoint::ManagerList | Endpoint::ServerLog => {
             forward(gateway, &reading(gateway, &who)?, request).await
         }
@@ -87,6 +94,14 @@ pub async fn route(gateway: &Arc<Gateway>, peer: IpAddr, mut request: Request<In
         },
         Endpoint::Start(read) => standin::read(gateway, &who, Some(read), request).await,
     }
+}
+
+/// A socket that is not ComfyUI's own.
+async fn socket_of_a_pack(gateway: &Arc<Gateway>, who: &Who, request: Request<Incoming>) -> Answer {
+    if gateway.tasks.is_stopping() {
+        return Err(GatewayError::Stopping);
+    }
+    tunnel::tunnel(gateway, who, &reading(gateway, who)?, request).await
 }
 
 fn query_of(request: &Request<Incoming>) -> &str {

@@ -22,7 +22,7 @@ use tokio::time::timeout;
 use tracing::{debug, info};
 
 use super::forward::{Target, to_backend};
-use super::identify::Who;
+use super::identify::{Who, of_its_own};
 use super::upgrade::mint;
 use super::{Answer, bodies, headers, json};
 use crate::body::budget::BodyShare;
@@ -37,6 +37,7 @@ use crate::config::OnJournalError;
 use crate::error::GatewayError;
 use crate::fleet::backend::Backend;
 use crate::gateway::Gateway;
+use crate::masked::mask;
 use crate::net::{new_id, now};
 use crate::operate;
 use crate::routing::files::Maker;
@@ -64,7 +65,8 @@ pub async fn submit(gateway: &Arc<Gateway>, who: &Who, request: Request<Incoming
     };
     let body = bodies::whole(&mut parts, body, limits, Some(&mut share)).await?;
     let draft = submission::read(body)?;
-    let id = draft.client_id().or(who.named.as_ref()).cloned().unwrap_or_else(mint);
+    let named = draft.client_id().cloned().map(|id| of_its_own(gateway, id, who.address));
+    let id = named.or_else(|| who.named.clone()).unwrap_or_else(mint);
     let prompt = draft.prompt_id().cloned().unwrap_or_else(new_prompt_id);
     who.is(gateway, &id);
     let ready = draft.finish(&id, &prompt, &gateway.config.sockets.output_classes);
@@ -170,8 +172,8 @@ fn decide(
     let (client, decision, link) = placed.inspect_err(|_| gateway.ledger().withdraw(prompt))?;
     gateway.prompt_placed(prompt, decision.backend, wish.output_nodes);
     let backend = Arc::clone(gateway.fleet.get(decision.backend));
-    info!(client = %id, %prompt, backend = %backend.name, placement = decision.reason.as_str(),
-        "Prompt placed.");
+    let (client_hash, placement) = (mask(id), decision.reason.as_str());
+    info!(client = %client_hash, %prompt, backend = %backend.name, placement, "Prompt placed.");
     Ok((client, Target { backend, reason: decision.reason }, link))
 }
 

@@ -14,7 +14,7 @@ use std::time::Instant;
 use tokio::sync::{Notify, Semaphore};
 
 use crate::body::budget::BodyBudget;
-use crate::client::log::LogBudget;
+use crate::client::budget::LogBudget;
 use crate::client::reconcile;
 use crate::client::registry::{self, Clients};
 use crate::config::Config;
@@ -38,11 +38,8 @@ use crate::routing::files::Files;
 use crate::routing::ids::BackendId;
 use crate::routing::ledger::Ledger;
 use crate::tasks::Tasks;
+use crate::tunnels::Tunnels;
 use users::Users;
-
-/// The features that every link gets; told to sockets until a backend has said its own.
-const FEATURES_AT_LEAST: &str =
-    r#"{"supports_preview_metadata": true, "max_upload_size": 104857600}"#;
 
 /// See [`Gateway::late_looks`].
 const LATE_LOOKS_MAX: usize = 256;
@@ -72,6 +69,8 @@ pub struct Gateway {
     pub interrupts: Interrupts,
     /// Who had ids looked for that nobody knows.
     pub unknowns: Unknowns,
+    /// Sockets of node packs that are passed through.
+    pub tunnels: Tunnels,
     pub metrics: Metrics,
     pub journal: Journal,
     /// Bytes of all event logs.
@@ -121,6 +120,7 @@ impl Gateway {
             copies: Copies::new(bytes(config.server.stale_cache)),
             interrupts: Interrupts::default(),
             unknowns: Unknowns::default(),
+            tunnels: Tunnels::default(),
             entries: Entries::new(bytes(config.prompts.history_cache)),
             metrics: Metrics::default(),
             journal,
@@ -215,14 +215,6 @@ impl Gateway {
         if let Some(backend) = backend {
             self.fleet.get(backend).client_left();
         }
-    }
-
-    /// What a socket is told about features: those of its backend, or what every link gets.
-    #[must_use]
-    pub fn features(&self, backend: Option<BackendId>) -> Arc<str> {
-        backend
-            .and_then(|backend| self.fleet.get(backend).features())
-            .unwrap_or_else(|| Arc::from(FEATURES_AT_LEAST))
     }
 
     /// The event logs hold more than they may: asks for a trim at once.

@@ -31,7 +31,7 @@ impl Shared {
         self.say("status", &data, None);
     }
 
-    fn send(&self, frame: &Frame, sid: Option<&str>) {
+    pub(super) fn send(&self, frame: &Frame, sid: Option<&str>) {
         let server = self.server();
         match sid {
             None => {

@@ -4,6 +4,7 @@
 //! its bugs included, for a small set of nodes: `tests/it/recordings.rs` holds it against
 //! recordings of real ones. Pictures are real; models are not needed.
 
+mod aside;
 mod assets;
 mod body;
 mod compressed;
@@ -30,6 +31,7 @@ mod run;
 mod seeding;
 mod sockets;
 mod state;
+mod tunnelled;
 mod users;
 mod validate;
 mod worker;

@@ -9,10 +9,10 @@ use http::{HeaderMap, Method, Request, Response};
 use hyper::body::Incoming;
 use serde_json::{Value, json};
 
-use super::Shared;
 use super::body::SimBody;
 use super::http::{bare, bytes, empty, json_answer, not_allowed, text};
 use super::python_json::dumps;
+use super::{Shared, tunnelled};
 use crate::comfy::query::parameter;
 use crate::ws::{self, Channel, Frame, Limits, Opcode};
 
@@ -22,7 +22,7 @@ const LIMITS: Limits = Limits { message: 64 << 20 };
 const SOCKETS: [&str; 2] = ["/sd-ppp/", "/ps/ws"];
 
 pub(super) fn is_socket(bare_path: &str) -> bool {
-    SOCKETS.contains(&bare_path)
+    tunnelled::is_socket(bare_path) || SOCKETS.contains(&bare_path)
 }
 
 /// Opens a pack's socket: it says where it is, and then each message comes back. The first
@@ -34,6 +34,9 @@ pub(super) fn upgrade(
 ) -> Response<SimBody> {
     let query = request.uri().query().unwrap_or("").to_owned();
     let offered = request.headers().get(SEC_WEBSOCKET_PROTOCOL).cloned();
+    if tunnelled::is_socket(path) {
+        return tunnelled::answer(shared, path, request);
+    }
     let Ok((response, promised)) = ws::accept(request) else {
         return text(
             400,

@@ -48,6 +48,14 @@ enum Flow {
     Blocked,
 }
 
+/// A control frame in bytes, as one who plays `role` sends it.
+#[must_use]
+pub fn control(frame: &Frame, role: Role) -> Vec<u8> {
+    let mut outbox = Outbox::new(role);
+    outbox.push(frame.clone());
+    outbox.tail
+}
+
 impl Outbox {
     pub(super) fn new(role: Role) -> Self {
         Self { role, parts: VecDeque::new(), tail: Vec::new(), written: 0, flow: Flow::Free }

@@ -3,8 +3,8 @@
 use std::fmt;
 
 use http::header::{
-    CONNECTION, HOST, HeaderMap, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION,
-    UPGRADE,
+    CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY,
+    SEC_WEBSOCKET_VERSION, TRANSFER_ENCODING, UPGRADE,
 };
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
 use hyper::upgrade::OnUpgrade;
@@ -30,6 +30,8 @@ pub enum HandshakeError {
     BadVersion,
     #[error("`Sec-WebSocket-Key` is missing or not 16 bytes in base64")]
     BadKey,
+    #[error("an opening handshake has no body")]
+    HasBody,
 }
 
 impl HandshakeError {
@@ -37,7 +39,9 @@ impl HandshakeError {
     #[must_use]
     pub fn status(self) -> StatusCode {
         match self {
-            Self::NotGet | Self::NotUpgrade | Self::BadKey => StatusCode::BAD_REQUEST,
+            Self::NotGet | Self::NotUpgrade | Self::BadKey | Self::HasBody => {
+                StatusCode::BAD_REQUEST
+            }
             Self::BadVersion => StatusCode::UPGRADE_REQUIRED,
         }
     }
@@ -55,15 +59,70 @@ impl fmt::Debug for Upgrade {
 }
 
 impl Upgrade {
+    /// What a request's connection becomes when it is answered with 101.
+    pub fn of<B>(request: &mut Request<B>) -> Self {
+        Self { on_upgrade: hyper::upgrade::on(request) }
+    }
+
     /// Waits until the 101 is on its way; `None` if the peer left before.
-    pub async fn channel(self, limits: Limits) -> Option<Channel> {
+    pub async fn wire(self) -> Option<Wire> {
         let upgraded = self.on_upgrade.await.ok()?;
         let parts = upgraded.downcast::<TokioIo<Portion>>().ok()?;
         let Wire { stream, mut read } = parts.io.into_inner().into_wire();
         // What hyper has read stood before what it has not.
         read.splice(..0, parts.read_buf);
+        Some(Wire { stream, read })
+    }
+
+    /// The same as a socket of ours.
+    pub async fn channel(self, limits: Limits) -> Option<Channel> {
+        let Wire { stream, read } = self.wire().await?;
         Some(Channel::new(stream, Role::Server, &read, limits))
     }
+}
+
+/// True if a request asks for a WebSocket in a way that may be heeded: with GET, over HTTP/1.1
+/// (RFC 9110 section 7.8: over 1.0 it is ignored), by name, and for this connection.
+#[must_use]
+pub fn is_asked<B>(request: &Request<B>) -> bool {
+    request.method() == Method::GET
+        && request.version() == Version::HTTP_11
+        && has_token(request.headers(), &UPGRADE, "websocket")
+        && has_token(request.headers(), &CONNECTION, "upgrade")
+}
+
+/// Checks an opening handshake, and returns its key.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn check<B>(request: &Request<B>) -> Result<HeaderValue, HandshakeError> {
+    if request.method() != Method::GET || request.version() != Version::HTTP_11 {
+        return Err(HandshakeError::NotGet);
+    }
+    if !is_asked(request) {
+        return Err(HandshakeError::NotUpgrade);
+    }
+    let headers = request.headers();
+    if headers.get(SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
+        return Err(HandshakeError::BadVersion);
+    }
+    let has_length = headers.get_all(CONTENT_LENGTH).iter().any(|length| length != "0");
+    if has_length || headers.contains_key(TRANSFER_ENCODING) {
+        return Err(HandshakeError::HasBody);
+    }
+    sole_value(headers).cloned().ok_or(HandshakeError::BadKey)
+}
+
+/// True if a server's 101 answers the handshake with this key (RFC 6455 section 4.1).
+#[must_use]
+pub fn is_accepted<B>(response: &Response<B>, key: &HeaderValue) -> bool {
+    let headers = response.headers();
+    let mut accepts = headers.get_all(SEC_WEBSOCKET_ACCEPT).iter();
+    let accept = accepts.next().filter(|_| accepts.next().is_none());
+    response.status() == StatusCode::SWITCHING_PROTOCOLS
+        && has_token(headers, &UPGRADE, "websocket")
+        && has_token(headers, &CONNECTION, "upgrade")
+        && accept.is_some_and(|accept| *accept == derive_accept_key(key.as_bytes()).as_str())
 }
 
 /// Checks an opening handshake and answers it: 101, and the socket to come.
@@ -71,18 +130,7 @@ impl Upgrade {
 /// # Errors
 /// What is wrong with it; nothing has been sent.
 pub fn accept<B>(request: &mut Request<B>) -> Result<(Response<()>, Upgrade), HandshakeError> {
-    if request.method() != Method::GET || request.version() != Version::HTTP_11 {
-        return Err(HandshakeError::NotGet);
-    }
-    let headers = request.headers();
-    if !has_token(headers, &UPGRADE, "websocket") || !has_token(headers, &CONNECTION, "upgrade") {
-        return Err(HandshakeError::NotUpgrade);
-    }
-    if headers.get(SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
-        return Err(HandshakeError::BadVersion);
-    }
-    let key = sole_value(headers).ok_or(HandshakeError::BadKey)?;
-    let accept = derive_accept_key(key.as_bytes());
+    let accept = derive_accept_key(check(request)?.as_bytes());
 
     let mut response = Response::new(());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
@@ -92,7 +140,7 @@ pub fn accept<B>(request: &mut Request<B>) -> Result<(Response<()>, Upgrade), Ha
     if let Ok(accept) = HeaderValue::try_from(accept) {
         headers.insert(SEC_WEBSOCKET_ACCEPT, accept);
     }
-    Ok((response, Upgrade { on_upgrade: hyper::upgrade::on(request) }))
+    Ok((response, Upgrade::of(request)))
 }
 
 /// True if a comma-separated header names `token`, whatever its case.

@@ -5,11 +5,12 @@
 //! - `handshake` opens a connection, with the WebSocket library, whose types stay there;
 //! - `tail` catches what that library had read beyond the handshake;
 //! - `decode` and `encode` are the frames as bytes, and `mask` what clients do to them;
-//! - `channel` is an open connection.
+//! - `channel` is an open connection, and `boundary` finds where frames end that are not read.
 //!
 //! Pings are answered here, per hop, and are never relayed. Extensions are neither offered nor
 //! accepted: there is no permessage-deflate, so a relayed offer would corrupt the stream.
 
+mod boundary;
 mod channel;
 mod decode;
 #[cfg(test)]
@@ -21,9 +22,13 @@ mod tail;
 
 use bytes::Bytes;
 
+pub use boundary::Boundary;
 pub use channel::{Channel, Limits};
 pub use decode::ReceiveError;
-pub use handshake::{ConnectError, HandshakeError, Upgrade, accept, connect};
+pub use encode::control;
+pub use handshake::{
+    ConnectError, HandshakeError, Upgrade, accept, check, connect, is_accepted, is_asked,
+};
 
 /// What a frame carries. Fragments have been put together before a frame is seen.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -57,7 +62,7 @@ impl Opcode {
 
 /// Which side of a connection we are: clients mask, servers do not.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Role {
+pub enum Role {
     Client,
     Server,
 }

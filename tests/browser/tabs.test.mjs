@@ -301,9 +301,9 @@ describe("the script", () => {
     await lax.close();
   });
 
-  test("names the tab's own socket and no other", DEADLINE, async () => {
+  test("names the tab's own socket, and itself to Mooring on those of node packs", DEADLINE, async () => {
     const urls = await page.evaluate(() => {
-      const made = ["/ws", "/api/ws?x=1", "/ws?clientId=another", "/pack/ws"].map((path) =>
+      const made = ["/ws", "/api/ws?x=1", "/ws?clientId=another", "/pack/ws", "/pack/?EIO=4"].map((path) =>
         new WebSocket(new URL(path, location.href.replace("http", "ws"))));
       const told = made.map((socket) => [socket.url, socket instanceof WebSocket]);
       for (const socket of made) socket.close();
@@ -312,7 +312,8 @@ describe("the script", () => {
     assert.equal(urls.open, 1);
     assert.ok(urls.told.every(([, isOne]) => isOne));
     const queries = urls.told.map(([url]) => new URL(url).search);
-    assert.deepEqual(queries, [`?clientId=${id}`, `?x=1&clientId=${id}`, "?clientId=another", ""]);
+    assert.deepEqual(queries, [`?clientId=${id}`, `?x=1&clientId=${id}`, "?clientId=another",
+      `?mooring_client=${id}`, `?EIO=4&mooring_client=${id}`]);
   });
 
   test("gives a tab whose page was killed its id back", DEADLINE, async () => {

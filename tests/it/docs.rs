@@ -21,6 +21,7 @@ use mooring::routing::decision::{Reason, Refusal, StillPending};
 use mooring::routing::ids::{BackendId, BadClientId};
 use mooring::routing::pending::End;
 use mooring::routing::place::NoPlace;
+use mooring::tunnels::TooMany;
 use mooring::ws::HandshakeError;
 
 fn root() -> &'static Path {
@@ -109,6 +110,9 @@ fn failures() -> Vec<GatewayError> {
         StillPending { pending: 1 }.into(),
         HandshakeError::NotGet.into(),
         HandshakeError::BadVersion.into(),
+        TooMany::OfOwner { max: 1 }.into(),
+        TooMany::InAll { max: 1 }.into(),
+        GatewayError::BadUpgrade { backend: backend() },
         GatewayError::NotFound,
         GatewayError::BadMethod,
         GatewayError::Stopping,

@@ -201,3 +201,14 @@ async fn frames_that_a_browser_sends_at_once_are_all_heard() {
     soon("the close is answered", async { while let Some(Ok(_)) = channel.next().await {} }).await;
     until("its place is free", || world.gateway.metrics.sockets.get() == 0).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_backend_is_told_a_clients_name_as_it_is() {
+    let world = World::new(1).await;
+    let _socket = world.socket("my_tab-1.2~x").await;
+    let has_dialled = || {
+        let requests = world.sim("a").requests();
+        requests.iter().any(|seen| seen.target == "/ws?clientId=my_tab-1.2~x")
+    };
+    until("the link is dialled under that name", has_dialled).await;
+}

@@ -314,6 +314,14 @@ impl Socket {
         seen
     }
 
+    /// Reads on until this text.
+    pub(crate) async fn until_text(&mut self, text: &str) {
+        soon(text, async {
+            while self.frame().await.expect("the socket is open").as_text() != text {}
+        })
+        .await;
+    }
+
     pub(crate) async fn say(&mut self, text: &str) {
         self.channel.send(Frame::text(text)).await.unwrap();
     }

@@ -100,6 +100,10 @@ impl Asker {
         marks: &Marks<'_>,
         now: Instant,
     ) -> Option<Result<Target, GatewayError>> {
+        // Whose a shared name is depends on the address, and a proxy speaks for many.
+        if identify::shared_by(&gateway.config.affinity.shared_ids, name).is_some() {
+            return None;
+        }
         let known = self.known.as_mut().filter(|known| known.client.id.as_str() == name)?;
         let door = identify::door(gateway, self.peer, marks);
         let browser = self.cookie.browser(gateway, door, marks);

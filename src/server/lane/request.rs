@@ -158,7 +158,7 @@ fn sort<'a>(request: &httparse::Request<'_, 'a>, bytes: usize) -> Parsed<'a> {
     let mut said = Said::default();
     let (mut headers, mut claims) = (SmallVec::new(), SmallVec::new());
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
-    let mut marks = Marks::of_query(query);
+    let mut marks = Marks::of_target(path, query);
     for header in request.headers.iter() {
         match kind(header.name) {
             Kind::PassedOn => headers.push(*header),

@@ -1,0 +1,66 @@
+//! How many bytes the event logs of all clients hold, and may hold. Pure.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// How many bytes event logs may hold, each and all together. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct LogBudget {
+    one: usize,
+    all: usize,
+    used: Arc<AtomicUsize>,
+}
+
+impl LogBudget {
+    #[must_use]
+    pub fn new(one: usize, all: usize) -> Self {
+        Self { one, all, used: Arc::default() }
+    }
+
+    /// Bytes that one log may hold.
+    #[must_use]
+    pub fn one(&self) -> usize {
+        self.one
+    }
+
+    /// The part of a log that holds nothing yet.
+    #[must_use]
+    pub fn share(&self) -> Weight {
+        Weight { bytes: 0, used: Arc::clone(&self.used) }
+    }
+
+    /// Bytes that all logs hold.
+    #[must_use]
+    pub fn used(&self) -> usize {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    /// Bytes that must go. Past the limit it is an eighth of it more, so that not every event
+    /// asks anew.
+    #[must_use]
+    pub fn excess(&self) -> usize {
+        let used = self.used();
+        if used <= self.all { 0 } else { used - (self.all - self.all / 8) }
+    }
+}
+
+/// The bytes of one log, counted among those of all.
+#[derive(Debug)]
+pub struct Weight {
+    bytes: usize,
+    used: Arc<AtomicUsize>,
+}
+
+impl Weight {
+    pub fn set(&mut self, bytes: usize) {
+        self.used.fetch_add(bytes, Ordering::Relaxed);
+        self.used.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.bytes = bytes;
+    }
+}
+
+impl Drop for Weight {
+    fn drop(&mut self) {
+        self.set(0);
+    }
+}

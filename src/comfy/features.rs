@@ -1,0 +1,117 @@
+//! What a page is told that its server can do: only what every backend can that it may meet.
+//!
+//! A page asks once which features there are and relies on them for hours, while its work goes now
+//! to one backend and now to another. So it is told what they have in common: a switch is on if
+//! all have it on, a limit is the smallest, and what only some of them know is left out.
+
+use serde_json::{Map, Value};
+
+/// The features that every link gets; told until a backend has said its own, and taken for those
+/// of a backend that does not say any.
+pub const AT_LEAST: &str = r#"{"supports_preview_metadata": true, "max_upload_size": 104857600}"#;
+
+/// Never told. A server that offers it puts the prompt's id before the text of a type 3 frame, for
+/// sockets that asked for it (ComfyUI's frontend 1.49.6). Our links do not ask, so their texts
+/// have none; a page that believed in it would read every text as garbage.
+const HIDDEN: &str = "supports_progress_text_metadata";
+
+/// What all of these have in common, each JSON as its backend gave it.
+#[must_use]
+pub fn in_common<'a>(all: impl IntoIterator<Item = &'a str>) -> String {
+    let parsed = |text| serde_json::from_str::<Map<String, Value>>(text).unwrap_or_default();
+    let told = all.into_iter().map(parsed).reduce(|ours, theirs| both(&ours, &theirs));
+    let mut told = told.unwrap_or_else(|| parsed(AT_LEAST));
+    told.remove(HIDDEN);
+    Value::Object(told).to_string()
+}
+
+fn both(ours: &Map<String, Value>, theirs: &Map<String, Value>) -> Map<String, Value> {
+    let shared = ours.iter().filter_map(|(name, value)| {
+        let value = match theirs.get(name) {
+            Some(other) => of_both(value, other)?,
+            // A limit binds those who send to the one that has it.
+            None if is_limit(name) => value.clone(),
+            None => return None,
+        };
+        Some((name.clone(), value))
+    });
+    let their_limits =
+        theirs.iter().filter(|(name, _)| is_limit(name) && !ours.contains_key(*name));
+    shared.chain(their_limits.map(|(name, value)| (name.clone(), value.clone()))).collect()
+}
+
+fn is_limit(name: &str) -> bool {
+    name.starts_with("max_")
+}
+
+/// What holds for two values; `None` if nothing does.
+fn of_both(ours: &Value, theirs: &Value) -> Option<Value> {
+    match (ours, theirs) {
+        (Value::Bool(ours), Value::Bool(theirs)) => Some(Value::Bool(*ours && *theirs)),
+        (Value::Number(a), Value::Number(b)) => {
+            let is_less = a.as_f64()? <= b.as_f64()?;
+            Some(Value::Number(if is_less { a.clone() } else { b.clone() }))
+        }
+        (Value::Object(ours), Value::Object(theirs)) => Some(Value::Object(both(ours, theirs))),
+        (Value::Array(ours), Value::Array(theirs)) => {
+            Some(ours.iter().filter(|value| theirs.contains(value)).cloned().collect())
+        }
+        (ours, theirs) => (ours == theirs).then(|| ours.clone()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[track_caller]
+    fn check(all: &[Value], expected: &Value) {
+        let all: Vec<String> = all.iter().map(ToString::to_string).collect();
+        let told: Value = serde_json::from_str(&in_common(all.iter().map(String::as_str))).unwrap();
+        assert_eq!(&told, expected, "{all:?}");
+    }
+
+    #[test]
+    fn a_page_is_told_what_all_backends_can() {
+        let old = json!({ "supports_preview_metadata": true, "max_upload_size": 104_857_600 });
+        let new = json!({
+            "supports_preview_metadata": true, "max_upload_size": 52_428_800, "assets": true,
+            "extension": { "manager": { "supports_v4": true, "supports_csrf_post": true } },
+        });
+        let manager = json!({
+            "supports_preview_metadata": true, "max_upload_size": 200, "assets": false,
+            "extension": { "manager": { "supports_v4": true } },
+        });
+        check(std::slice::from_ref(&new), &new);
+        check(
+            &[old.clone(), new.clone()],
+            &json!({
+                "supports_preview_metadata": true, "max_upload_size": 52_428_800,
+            }),
+        );
+        check(
+            &[new, manager],
+            &json!({
+                "supports_preview_metadata": true, "max_upload_size": 200, "assets": false,
+                "extension": { "manager": { "supports_v4": true } },
+            }),
+        );
+        check(
+            &[json!({ "x": "a", "y": [1, 2], "z": 1 }), json!({ "x": "b", "y": [2], "z": "1" })],
+            &json!({ "y": [2] }),
+        );
+        check(&[json!({}), json!({ "max_upload_size": 7 })], &json!({ "max_upload_size": 7 }));
+        check(&[], &serde_json::from_str(AT_LEAST).unwrap());
+        assert_eq!(in_common(["[]"]), "{}", "no object says nothing");
+    }
+
+    #[test]
+    fn a_format_that_links_do_not_ask_for_is_never_offered() {
+        check(
+            &[json!({ "supports_progress_text_metadata": true, "assets": true })],
+            &json!({ "assets": true }),
+        );
+    }
+}

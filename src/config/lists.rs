@@ -1,0 +1,70 @@
+//! Lists of names.
+
+use super::kinds::{Faults, Kind, Shape};
+use super::raw::Written;
+use super::values::{comma_separated, read_list};
+use crate::routing::ids::ClientId;
+
+/// Names of node classes, such as `SaveImageWebsocket`.
+#[derive(Debug)]
+pub(super) struct Classes;
+
+impl Kind for Classes {
+    type Value = Vec<String>;
+    const SHAPE: Shape = Shape::List;
+
+    fn parse(&self, text: &str) -> Result<Self::Value, String> {
+        comma_separated(text).map(Self::entry).collect()
+    }
+
+    fn takes(&self) -> String {
+        "a list of node classes such as \"SaveImageWebsocket\"".to_owned()
+    }
+
+    fn read(&self, written: &Written) -> Result<Self::Value, Faults> {
+        read_list(self, written, Self::entry)
+    }
+}
+
+impl Classes {
+    fn entry(text: &str) -> Result<String, String> {
+        if text.is_empty() || 200 < text.len() {
+            return Err("the name of a node class has 1 to 200 bytes".to_owned());
+        }
+        Ok(text.to_owned())
+    }
+}
+
+/// clientIds that many use, such as one that a tool gives to all of its users.
+#[derive(Debug)]
+pub(super) struct SharedIds;
+
+impl Kind for SharedIds {
+    type Value = Vec<String>;
+    const SHAPE: Shape = Shape::List;
+
+    fn parse(&self, text: &str) -> Result<Self::Value, String> {
+        comma_separated(text).map(Self::entry).collect()
+    }
+
+    fn takes(&self) -> String {
+        "a list of clientIds such as \"my-tool\"".to_owned()
+    }
+
+    fn read(&self, written: &Written) -> Result<Self::Value, Faults> {
+        read_list(self, written, Self::entry)
+    }
+}
+
+impl SharedIds {
+    /// Room for an address behind it (`@` and 45 bytes at most).
+    const LEN_MAX: usize = 200;
+
+    fn entry(text: &str) -> Result<String, String> {
+        match ClientId::parse(text) {
+            Ok(_) if text.len() <= Self::LEN_MAX => Ok(text.to_owned()),
+            Ok(_) => Err(format!("a clientId that is shared has at most {} bytes", Self::LEN_MAX)),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+}

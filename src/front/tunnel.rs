@@ -1,0 +1,155 @@
+//! Sockets of node packs: checked like any request, and then passed through (promise S11).
+//!
+//! The backend answers the handshake itself, so the packs' own protocols and extensions hold from
+//! end to end. Bytes flow only after a 101 with the right `Sec-WebSocket-Accept`: a backend that
+//! answers otherwise has answered an ordinary request, and nothing that a client sends after it
+//! is taken for anything else.
+
+use std::sync::Arc;
+
+use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING, UPGRADE};
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri};
+use hyper::body::Incoming;
+use tracing::debug;
+
+use super::forward::{Target, incoming, to_backend};
+use super::identify::{SOCKET_CLIENT, Who};
+use super::{Answer, headers};
+use crate::body::{RequestBody, ResponseBody};
+use crate::comfy::{pack_routes, query};
+use crate::error::GatewayError;
+use crate::fleet::pool::upgraded;
+use crate::gateway::Gateway;
+use crate::routing::decision::Reason;
+use crate::server::Seat;
+use crate::tunnels::splice::{Ends, Patience, splice};
+use crate::tunnels::{Owner, Place};
+use crate::ws::{self, Upgrade};
+
+/// Opens a socket of a backend's for a client.
+///
+/// # Errors
+/// It is no handshake, it may be `/ws` for somebody behind us, there are too many, or the backend
+/// does not answer as it should.
+pub async fn tunnel(
+    gateway: &Arc<Gateway>,
+    who: &Who,
+    target: &Target,
+    mut request: Request<Incoming>,
+) -> Answer {
+    let key = ws::check(&request)?;
+    if pack_routes::is_like_socket(request.uri().path()) {
+        return Err(GatewayError::NotFound);
+    }
+    if !target.backend.is_up() {
+        return Err(GatewayError::not_asked(&target.backend));
+    }
+    let owner = who.reader(gateway).map_or(Owner::Address(who.address), Owner::Client);
+    let place = gateway.tunnels.enter(owner, target.backend.id, &gateway.config.sockets)?;
+    let client = Upgrade::of(&mut request);
+    // The tunnel is the connection that it was, and counts as one until it ends.
+    let seat = request.extensions_mut().remove::<Seat>();
+    let (parts, _no_body) = request.into_parts();
+    let limit = gateway.config.server.answer_timeout;
+    let asked = target.backend.pool.send_anew(handshake(target, parts), limit);
+    let (response, lease) =
+        asked.await.map_err(|error| GatewayError::exchange(&target.backend.name, error))?;
+    if matches!(target.reason, Reason::Placed | Reason::Moved) {
+        // The answer tells of a binding that a restart must not forget.
+        let _ = gateway.journal.durable().await;
+    }
+    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        return Ok(incoming(gateway, target, response, lease));
+    }
+    if !ws::is_accepted(&response, &key) {
+        return Err(GatewayError::BadUpgrade { backend: target.backend.name.clone() });
+    }
+    let answer = opened(target, response.headers().clone());
+    let passing = pass(Arc::clone(gateway), target.clone(), (client, response), place);
+    gateway.tasks.spawn(async move {
+        passing.await;
+        drop(seat);
+    });
+    Ok(answer)
+}
+
+/// The client's handshake as the backend gets it: its own but for what ends at this hop, and for
+/// what names the client to us.
+fn handshake(target: &Target, mut parts: Parts) -> Request<RequestBody> {
+    parts.uri = unnamed(&parts.uri);
+    let mut request = to_backend(target, parts, RequestBody::Empty);
+    let headers = request.headers_mut();
+    headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+    headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+    request
+}
+
+/// The path and query of a URL without the client that it names to us.
+fn unnamed(uri: &Uri) -> Uri {
+    let Some(with) =
+        uri.query().filter(|query| query.contains('%') || query.contains(SOCKET_CLIENT))
+    else {
+        return uri.clone();
+    };
+    let without = match query::without_parameter(with, SOCKET_CLIENT) {
+        query if query.is_empty() => uri.path().to_owned(),
+        query => format!("{}?{query}", uri.path()),
+    };
+    without.parse().unwrap_or_else(|_| uri.clone())
+}
+
+fn opened(target: &Target, mut headers: HeaderMap) -> Response<ResponseBody> {
+    headers::to_client(&mut headers, &target.backend, target.reason);
+    headers.remove(CONTENT_LENGTH);
+    headers.remove(TRANSFER_ENCODING);
+    headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+    let mut response = Response::new(ResponseBody::empty());
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    *response.headers_mut() = headers;
+    response
+}
+
+/// Passes bytes until the tunnel ends.
+async fn pass(
+    gateway: Arc<Gateway>,
+    target: Target,
+    (client, response): (Upgrade, Response<Incoming>),
+    place: Place,
+) {
+    let (client, backend) = tokio::join!(client.wire(), upgraded(response));
+    let (Some(client), Some(backend)) = (client, backend) else { return };
+    let config = &gateway.config;
+    let patience = Patience {
+        ping: config.sockets.ping_interval,
+        stall: config.server.body_timeout,
+        linger: config.sockets.close_wait,
+    };
+    let told = async {
+        tokio::select! {
+            biased;
+            farewell = place.told_to_end() => farewell,
+            () = gateway.tasks.stopping() => crate::tunnels::RESTARTING,
+        }
+    };
+    gateway.metrics.tunnels.inc();
+    gateway.metrics.tunnels_opened.inc();
+    let end = splice(Ends { client, backend }, patience, told, || !target.backend.is_up()).await;
+    gateway.metrics.tunnels.dec();
+    debug!(backend = %target.backend.name, ?end, "A tunnel ended.");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_backend_does_not_see_who_is_named_to_us() {
+        let sent = |text: &str| unnamed(&text.parse().unwrap()).to_string();
+        assert_eq!(sent("/p/?EIO=4&mooring_client=x"), "/p/?EIO=4");
+        assert_eq!(sent("/p?mooring_client=x"), "/p");
+        assert_eq!(sent("/p%2Fq?clientId=%20x"), "/p%2Fq?clientId=%20x");
+        assert_eq!(sent("/p"), "/p");
+    }
+}

@@ -1,0 +1,46 @@
+//! How a client stands in the log (promise V6).
+//!
+//! Who knows a clientId is that client: its name is a secret, and a log is read by many and kept
+//! for long. So the log has a short keyed hash of it. The key is the process's own and is written
+//! nowhere: the same client has another hash after a restart. `mooring clients` shows both, and
+//! whatever takes a client's name takes its hash.
+
+use std::fmt;
+use std::hash::BuildHasher as _;
+use std::sync::OnceLock;
+
+use crate::net::Hashing;
+use crate::routing::ids::ClientId;
+
+static KEY: OnceLock<Hashing> = OnceLock::new();
+
+/// Forty bits of a client's hash: enough to find one, and too few to name it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Masked(u64);
+
+/// The client as it stands in the log.
+#[must_use]
+pub fn mask(client: &ClientId) -> Masked {
+    let key = KEY.get_or_init(Hashing::default);
+    Masked(key.hash_one(client.as_str()) & 0xff_ffff_ffff)
+}
+
+impl fmt::Display for Masked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "c-{:010x}", self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_is_told_from_others_and_not_by_its_name() {
+        let masked = |name: &str| mask(&ClientId::parse(name).unwrap()).to_string();
+        assert_eq!(masked("a secret"), masked("a secret"));
+        assert_ne!(masked("a secret"), masked("another"));
+        assert!(!masked("a secret").contains("secret"));
+        assert_eq!(masked("x").len(), 12);
+    }
+}

@@ -1,0 +1,200 @@
+//! Sockets of node packs, passed through to their backends (promise S11): which are open, of whom
+//! and to where, how many there may be, and when one has to end.
+//!
+//! A tunnel is bytes in both directions and nothing more: Mooring knows what its own `/ws` means,
+//! and of no other socket. So a tunnel holds no binding. It only makes its backend the preferred
+//! one of a client that has nothing pending.
+//!
+//! - [`splice`]: both directions of one tunnel, and its end
+//! - [`pump`]: one direction
+//!
+//! # Invariants
+//!
+//! - No more are open than may be, in all and of one owner.
+//! - A tunnel is in the table exactly as long as its [`Place`] lives.
+
+pub mod pump;
+pub mod splice;
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use smallvec::SmallVec;
+
+use crate::config::SocketsConfig;
+use crate::routing::ids::{BackendId, ClientId};
+use crate::watched::Watched;
+
+/// Who has a tunnel.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Owner {
+    Client(ClientId),
+    /// Nobody in particular: all of an address are one.
+    Address(IpAddr),
+}
+
+/// Why a tunnel is to be closed: a code of RFC 6455 section 7.4, and what is said with it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Farewell {
+    pub code: u16,
+    pub reason: &'static str,
+}
+
+/// Mooring stops.
+pub const RESTARTING: Farewell = Farewell { code: 1012, reason: "restarting" };
+
+/// The operator wants the backend for himself.
+pub const DRAINING: Farewell = Farewell { code: 1001, reason: "draining" };
+
+/// There are as many tunnels as there may be.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum TooMany {
+    #[error("this client has as many sockets of node packs open as it may: {max}")]
+    OfOwner { max: usize },
+    #[error("as many sockets of node packs are open as may be: {max}")]
+    InAll { max: usize },
+}
+
+/// The open tunnels. Cheap to clone; all clones are one table.
+#[derive(Clone, Debug, Default)]
+pub struct Tunnels(Arc<Mutex<Table>>);
+
+#[derive(Debug, Default)]
+struct Table {
+    next: u64,
+    open: BTreeMap<u64, Open>,
+}
+
+#[derive(Debug)]
+struct Open {
+    owner: Owner,
+    backend: BackendId,
+    end: Arc<Watched<Option<Farewell>>>,
+}
+
+impl Tunnels {
+    /// Takes a place for a tunnel that is about to be opened.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn enter(
+        &self,
+        owner: Owner,
+        backend: BackendId,
+        limits: &SocketsConfig,
+    ) -> Result<Place, TooMany> {
+        let mut table = self.table();
+        if limits.max_tunnels <= table.open.len() {
+            return Err(TooMany::InAll { max: limits.max_tunnels });
+        }
+        let of_owner = table.open.values().filter(|open| open.owner == owner).count();
+        if limits.max_tunnels_per_client <= of_owner {
+            return Err(TooMany::OfOwner { max: limits.max_tunnels_per_client });
+        }
+        let key = table.next;
+        table.next += 1;
+        let end = Arc::<Watched<Option<Farewell>>>::default();
+        table.open.insert(key, Open { owner, backend, end: Arc::clone(&end) });
+        Ok(Place { tunnels: self.clone(), key, end })
+    }
+
+    /// The backends to which a client has tunnels.
+    #[must_use]
+    pub fn backends_of(&self, client: &ClientId) -> SmallVec<[BackendId; 2]> {
+        let table = self.table();
+        let is_its = |open: &&Open| matches!(&open.owner, Owner::Client(id) if id == client);
+        let mut backends: SmallVec<[BackendId; 2]> =
+            table.open.values().filter(is_its).map(|open| open.backend).collect();
+        backends.sort_unstable();
+        backends.dedup();
+        backends
+    }
+
+    /// True if there is a tunnel to this backend.
+    #[must_use]
+    pub fn lead_to(&self, backend: BackendId) -> bool {
+        self.table().open.values().any(|open| open.backend == backend)
+    }
+
+    /// Closes all tunnels to a backend.
+    pub fn close_to(&self, backend: BackendId, farewell: Farewell) {
+        let table = self.table();
+        let there = table.open.values().filter(|open| open.backend == backend);
+        there.for_each(|open| open.end.set(Some(farewell)));
+    }
+
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.table().open.len()
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.table().open.is_empty()
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.0.lock().expect("never poisoned: no panic while held")
+    }
+}
+
+/// A tunnel's place in the table, given back when dropped.
+#[derive(Debug)]
+pub struct Place {
+    tunnels: Tunnels,
+    key: u64,
+    end: Arc<Watched<Option<Farewell>>>,
+}
+
+impl Place {
+    /// Waits until the tunnel is to be closed. Cancel safe.
+    pub async fn told_to_end(&self) -> Farewell {
+        loop {
+            if let Some(farewell) = self.end.wait_for(|end| end.is_some()).await {
+                return farewell;
+            }
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.tunnels.table().open.remove(&self.key);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    fn client(name: &str) -> Owner {
+        Owner::Client(ClientId::parse(name).unwrap())
+    }
+
+    #[tokio::test]
+    async fn no_more_are_open_than_may_be_and_a_place_is_given_back() {
+        let mut limits = Config::for_backends(&[("a", "http://a:1")]).unwrap().sockets;
+        (limits.max_tunnels, limits.max_tunnels_per_client) = (3, 2);
+        let tunnels = Tunnels::default();
+        let enter = |owner: Owner, backend| tunnels.enter(owner, BackendId(backend), &limits);
+        let first = enter(client("ada"), 0).unwrap();
+        let second = enter(client("ada"), 1).unwrap();
+        assert_eq!(enter(client("ada"), 0).unwrap_err(), TooMany::OfOwner { max: 2 });
+        let address = Owner::Address(IpAddr::from([127, 0, 0, 1]));
+        let third = enter(address.clone(), 1).unwrap();
+        assert_eq!(enter(client("bob"), 0).unwrap_err(), TooMany::InAll { max: 3 });
+        let ada = ClientId::parse("ada").unwrap();
+        assert_eq!(tunnels.backends_of(&ada)[..], [BackendId(0), BackendId(1)]);
+        drop(first);
+        assert_eq!(tunnels.backends_of(&ada)[..], [BackendId(1)]);
+        assert_eq!((tunnels.lead_to(BackendId(0)), tunnels.lead_to(BackendId(1))), (false, true));
+        let farewell = Farewell { code: 1001, reason: "gone" };
+        tunnels.close_to(BackendId(1), farewell);
+        assert_eq!((second.told_to_end().await, third.told_to_end().await), (farewell, farewell));
+        drop((second, third));
+        assert!(tunnels.is_empty());
+        assert!(enter(address, 0).is_ok());
+    }
+}

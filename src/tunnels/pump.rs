@@ -1,0 +1,209 @@
+//! One direction of a tunnel: bytes as they come, and between two frames what we have to say.
+
+use std::io;
+use std::pin::Pin;
+use std::task::ready;
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
+use tokio::time::timeout;
+
+use crate::client::outgoing::Outgoing;
+use crate::net::{now, with_scratch};
+use crate::watched::Watched;
+use crate::ws::{Boundary, Frame, Opcode, Role, control};
+
+/// How one direction ended.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum PumpEnd {
+    /// Its sender has said all it had to say.
+    Over,
+    /// We closed it, at the end of a frame.
+    Closed,
+    /// The connection broke, or its reader has read nothing for too long.
+    Broken,
+}
+
+/// One direction.
+#[derive(Debug)]
+pub struct Pump<R, W> {
+    from: R,
+    to: W,
+    /// As whom we speak to the reader.
+    role: Role,
+    boundary: Boundary,
+    /// What came with the handshake.
+    early: Vec<u8>,
+    /// How long the reader may read nothing.
+    stall: Duration,
+}
+
+/// What is shared with whoever watches over a direction.
+#[derive(Debug)]
+pub struct Gauge {
+    /// When something last came.
+    pub heard: Watched<Instant>,
+    /// What we have to say to the reader.
+    pub ours: Outgoing,
+}
+
+impl Default for Gauge {
+    fn default() -> Self {
+        Self { heard: Watched::new(now()), ours: Outgoing::default() }
+    }
+}
+
+impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Pump<R, W> {
+    pub fn new(from: R, (to, role): (W, Role), early: Vec<u8>, stall: Duration) -> Self {
+        Self { from, to, role, boundary: Boundary::default(), early, stall }
+    }
+
+    /// Passes on what comes until one of both ends, or we are to close.
+    pub async fn run(&mut self, gauge: &Gauge) -> PumpEnd {
+        let mut ours = None;
+        let early = std::mem::take(&mut self.early);
+        if let Some(end) = self.pass(&early, &mut ours).await {
+            return end;
+        }
+        loop {
+            tokio::select! {
+                biased;
+                frame = gauge.ours.next(), if ours.is_none() => {
+                    ours = Some(frame);
+                    if let Some(end) = self.pass(&[], &mut ours).await {
+                        return end;
+                    }
+                }
+                read = read(&mut self.from) => {
+                    let bytes = match read {
+                        Ok(bytes) if bytes.is_empty() => return self.shut().await,
+                        Ok(bytes) => bytes,
+                        Err(_) => return PumpEnd::Broken,
+                    };
+                    gauge.heard.set(now());
+                    if let Some(end) = self.pass(&bytes, &mut ours).await {
+                        return end;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Reads on until the sender has ended, and forgets what it says: a connection that is closed
+    /// with bytes unread is reset, and what was sent last may be lost with it.
+    pub async fn drain(&mut self) {
+        while let Ok(bytes) = read(&mut self.from).await
+            && !bytes.is_empty()
+        {}
+    }
+
+    /// Writes bytes, and what is ours where the first frame ends.
+    async fn pass(&mut self, bytes: &[u8], ours: &mut Option<Frame>) -> Option<PumpEnd> {
+        let mut rest = bytes;
+        loop {
+            if self.boundary.is_between()
+                && let Some(frame) = ours.take()
+            {
+                let is_last = frame.opcode == Opcode::Close;
+                if !self.write(&control(&frame, self.role)).await {
+                    return Some(PumpEnd::Broken);
+                }
+                if is_last {
+                    let _ = self.to.flush().await;
+                    return Some(PumpEnd::Closed);
+                }
+            }
+            if rest.is_empty() {
+                return None;
+            }
+            let count = match ours {
+                Some(_) => self.boundary.take(rest),
+                None => {
+                    self.boundary.pass(rest);
+                    rest.len()
+                }
+            };
+            if !self.write(&rest[..count]).await {
+                return Some(PumpEnd::Broken);
+            }
+            rest = &rest[count..];
+        }
+    }
+
+    async fn write(&mut self, bytes: &[u8]) -> bool {
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            match timeout(self.stall, self.to.write(rest)).await {
+                Ok(Ok(count @ 1..)) => rest = &rest[count..],
+                Ok(Ok(0) | Err(_)) | Err(_) => return false,
+            }
+        }
+        true
+    }
+
+    async fn shut(&mut self) -> PumpEnd {
+        match timeout(self.stall, self.to.shutdown()).await {
+            Ok(Ok(())) => PumpEnd::Over,
+            Ok(Err(_)) | Err(_) => PumpEnd::Broken,
+        }
+    }
+}
+
+/// What has come; empty at the end of the connection. Cancel safe, and holds no room while it
+/// waits.
+async fn read(from: &mut (impl AsyncRead + Unpin)) -> io::Result<Vec<u8>> {
+    std::future::poll_fn(|cx| {
+        with_scratch(|scratch| {
+            let mut buffer = ReadBuf::new(scratch);
+            ready!(Pin::new(&mut *from).poll_read(cx, &mut buffer))?;
+            std::task::Poll::Ready(Ok(buffer.filled().to_vec()))
+        })
+    })
+    .await
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, duplex};
+
+    use super::*;
+
+    /// Feeds pieces into a direction with a word of ours to be said, and returns what came out.
+    async fn passed(pieces: &[&[u8]], ours: Frame) -> Vec<u8> {
+        let (mut sender, from) = duplex(1 << 10);
+        let (to, mut reader) = duplex(1 << 10);
+        let mut pump = Pump::new(from, (to, Role::Server), Vec::new(), Duration::from_secs(5));
+        let gauge = Gauge::default();
+        let feed = async {
+            let mut out = Vec::new();
+            for (index, piece) in pieces.iter().enumerate() {
+                sender.write_all(piece).await.unwrap();
+                let mut read = vec![0; piece.len()];
+                reader.read_exact(&mut read).await.unwrap();
+                out.extend_from_slice(&read);
+                if index == 0 {
+                    gauge.ours.push(ours.clone());
+                    tokio::task::yield_now().await;
+                }
+            }
+            drop(sender);
+            reader.read_to_end(&mut out).await.unwrap();
+            out
+        };
+        let run = async {
+            let end = pump.run(&gauge).await;
+            drop(pump);
+            end
+        };
+        tokio::join!(run, feed).1
+    }
+
+    #[tokio::test]
+    async fn what_is_ours_is_said_between_two_frames_and_never_within_one() {
+        // "Hello" in one frame, cut after its first byte of payload.
+        let out = passed(&[&[0x81, 5, b'H'], b"ello"], Frame::ping(b"")).await;
+        assert_eq!(out, [0x81, 5, b'H', b'e', b'l', b'l', b'o', 0x89, 0]);
+        let close = passed(&[&[0x81, 1, b'x']], Frame::close(1001, "bye")).await;
+        assert_eq!(close, [0x81, 1, b'x', 0x88, 5, 0x03, 0xe9, b'b', b'y', b'e']);
+    }
+}

@@ -1,0 +1,140 @@
+//! Both directions of one tunnel, and its end.
+//!
+//! A page's socket may be silent for hours, so silence alone ends nothing. The client is pinged
+//! when nothing came of it, as on our own sockets (promise S8); its answer goes on to the backend,
+//! which ignores it (RFC 6455 section 5.5.3). A backend that loads a model answers nothing for
+//! minutes: it is taken for gone only when its watch link says so.
+
+use std::pin::pin;
+use std::time::Duration;
+
+use tokio::io::split;
+use tokio::time::timeout;
+
+use super::Farewell;
+use super::pump::{Gauge, Pump, PumpEnd};
+use crate::net::{Wire, now, sleep};
+use crate::ws::{Frame, Role};
+
+/// How long a closing handshake may take.
+const FAREWELL: Duration = Duration::from_secs(5);
+
+/// The waits of a tunnel.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// How long a client may be silent before it is pinged; twice that, and it is gone.
+    pub ping: Duration,
+    /// How long a side may read nothing of what is sent to it.
+    pub stall: Duration,
+    /// How long the other side may go on when one has ended.
+    pub linger: Duration,
+}
+
+/// Why a tunnel ended.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum End {
+    /// One of both has closed it.
+    Closed,
+    /// A connection broke, or one of both read nothing for too long.
+    Broken,
+    /// Nothing was heard of the client for two pings.
+    Silent,
+    /// We closed it.
+    Told(u16),
+}
+
+/// The two connections, after their handshakes.
+#[derive(Debug)]
+pub struct Ends {
+    pub client: Wire,
+    pub backend: Wire,
+}
+
+/// Passes bytes both ways until one side ends, or `told` says that it has to.
+pub async fn splice(
+    ends: Ends,
+    patience: Patience,
+    told: impl Future<Output = Farewell>,
+    backend_is_down: impl Fn() -> bool,
+) -> End {
+    let (from_client, to_client) = split(ends.client.stream);
+    let (from_backend, to_backend) = split(ends.backend.stream);
+    let (up_gauge, down_gauge) = (Gauge::default(), Gauge::default());
+    let mut up =
+        Pump::new(from_client, (to_backend, Role::Client), ends.client.read, patience.stall);
+    let mut down =
+        Pump::new(from_backend, (to_client, Role::Server), ends.backend.read, patience.stall);
+    let ended = {
+        let mut run_up = pin!(up.run(&up_gauge));
+        let mut run_down = pin!(down.run(&down_gauge));
+        let watch = watch(patience.ping, &up_gauge, &down_gauge, backend_is_down);
+        let said = tokio::select! {
+            biased;
+            farewell = told => Err(farewell),
+            end = &mut run_up => {
+                linger(end, patience, run_down.as_mut()).await;
+                Ok(end)
+            }
+            end = &mut run_down => {
+                linger(end, patience, run_up.as_mut()).await;
+                Ok(end)
+            }
+            watched = watch => match watched {
+                Watched::ClientIsSilent => return End::Silent,
+                Watched::BackendIsDown => Err(Farewell { code: 1001, reason: "server is down" }),
+            },
+        };
+        match said {
+            Ok(PumpEnd::Over | PumpEnd::Closed) => return End::Closed,
+            Ok(PumpEnd::Broken) => return End::Broken,
+            Err(farewell) => {
+                let last = Frame::close(farewell.code, farewell.reason);
+                up_gauge.ours.push(last.clone());
+                down_gauge.ours.push(last);
+                let both = async { tokio::join!(run_up, run_down) };
+                let _ = timeout(FAREWELL, both).await;
+                farewell
+            }
+        }
+    };
+    let _ = timeout(FAREWELL, up.drain()).await;
+    End::Told(ended.code)
+}
+
+/// One side has said all it had to say: the other may go on for a while.
+async fn linger(end: PumpEnd, patience: Patience, other: impl Future<Output = PumpEnd>) {
+    if end == PumpEnd::Over {
+        let _ = timeout(patience.linger, other).await;
+    }
+}
+
+enum Watched {
+    ClientIsSilent,
+    BackendIsDown,
+}
+
+/// Pings a client of which nothing was heard, until it is gone, or the backend is.
+async fn watch(
+    ping: Duration,
+    of_client: &Gauge,
+    of_backend: &Gauge,
+    backend_is_down: impl Fn() -> bool,
+) -> Watched {
+    let mut pinged = now();
+    loop {
+        sleep(ping / 2).await;
+        let now = now();
+        let silent = now.saturating_duration_since(of_client.heard.get());
+        if 2 * ping <= silent {
+            return Watched::ClientIsSilent;
+        }
+        if ping <= silent && ping <= now.duration_since(pinged) {
+            pinged = now;
+            of_backend.ours.push(Frame::ping(b""));
+        }
+        let is_mute = 2 * ping <= now.saturating_duration_since(of_backend.heard.get());
+        if is_mute && backend_is_down() {
+            return Watched::BackendIsDown;
+        }
+    }
+}
