@@ -19,7 +19,7 @@ use http::Request;
 use http_body_util::{BodyExt as _, Full};
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
-use mooring::config::Config;
+use mooring::config::{Config, StateDir};
 use mooring::journal::disk::Disk;
 use mooring::journal::record::{Batch, BindingRecord, PromptRecord, Sent};
 use mooring::journal::{Home as _, Journal};
@@ -57,7 +57,7 @@ async fn gateway(sim: &Sim, state: Option<&Path>) -> (Running, Tasks) {
     config.admin.listen = None;
     config.affinity.max_clients = 2 * BINDINGS;
     config.prompts.max_pending_per_client = 2 * SUBMISSIONS;
-    config.state.dir = state.map(Path::to_owned);
+    config.state.dir = state.map_or(StateDir::Nowhere, |dir| StateDir::Written(dir.to_owned()));
     let tasks = Tasks::default();
     let running = run::start(config, network(), &tasks, Parts::default()).await.unwrap();
     (running, tasks)

@@ -3,9 +3,12 @@
 //! What can fail comes before what must be undone; signals are installed before "ready" is said;
 //! the listeners open only after each backend was asked once, so that a restart causes no outage.
 
+use std::future::poll_fn;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -13,7 +16,7 @@ use tokio::time::timeout;
 use tracing::{info, warn};
 
 use crate::admin;
-use crate::config::Config;
+use crate::config::{Config, ServerConfig, StateDir};
 use crate::demo::Demo;
 use crate::gateway::Gateway;
 use crate::journal::disk::Disk;
@@ -95,14 +98,44 @@ fn open_journal(
     home: Option<Box<dyn Home>>,
 ) -> io::Result<(Journal, Saved, Tasks)> {
     let writers = Tasks::default();
-    let home = match (home, &config.state.dir) {
-        (Some(home), _) => home,
-        (None, Some(dir)) => Box::new(Disk::open(dir).map_err(io::Error::other)?),
-        (None, None) => return Ok((Journal::in_memory(), Saved::default(), writers)),
+    let home = match home {
+        Some(home) => Some(home),
+        None => disk(&config.state.dir)?,
     };
-    let mut home = home;
+    let Some(mut home) = home else {
+        return Ok((Journal::in_memory(), Saved::default(), writers));
+    };
     let saved = home.load().map_err(io::Error::other)?;
     Ok((Journal::open(home, &writers), saved, writers))
+}
+
+/// The journal's folder, if there is one. What nobody named may be missing, but not silently.
+fn disk(dir: &StateDir) -> io::Result<Option<Box<dyn Home>>> {
+    const FORGETS: &str = "There is no journal: a restart forgets who works where, and which \
+                           prompts are pending. `state.dir` names a folder for it; `none` is \
+                           for who wants none.";
+    let open = |path: &Path| Disk::open(path).map(|disk| Box::new(disk) as Box<dyn Home>);
+    match dir {
+        StateDir::Written(path) => open(path).map(Some).map_err(io::Error::other),
+        StateDir::Default(path) => match open(path) {
+            Ok(disk) => {
+                info!(dir = %path.display(), "The journal is kept here.");
+                Ok(Some(disk))
+            }
+            Err(error) => {
+                warn!(dir = %path.display(), %error, "{FORGETS}");
+                Ok(None)
+            }
+        },
+        StateDir::Unset => {
+            warn!("{FORGETS}");
+            Ok(None)
+        }
+        StateDir::Nowhere => {
+            info!("There is no journal, as configured: a restart forgets.");
+            Ok(None)
+        }
+    }
 }
 
 async fn bind(
@@ -110,9 +143,22 @@ async fn bind(
     address: SocketAddr,
 ) -> io::Result<Arc<dyn crate::net::Listener>> {
     let listener = network.listen(address).await.map_err(|error| {
-        io::Error::new(error.kind(), format!("cannot listen on {address}: {error}"))
+        io::Error::new(error.kind(), format!("cannot listen on {address}: {error}{}", hint(&error)))
     })?;
     Ok(Arc::from(listener))
+}
+
+/// What an operator can do about an address that cannot be had.
+fn hint(error: &io::Error) -> &'static str {
+    const HINTS: [(io::ErrorKind, &str); 3] = [
+        (
+            io::ErrorKind::AddrInUse,
+            "; another process has it. Choose another with --listen or --admin-listen IP:PORT",
+        ),
+        (io::ErrorKind::PermissionDenied, "; ports below 1024 need a privilege"),
+        (io::ErrorKind::AddrNotAvailable, "; this machine has no such address"),
+    ];
+    HINTS.iter().find(|(kind, _)| *kind == error.kind()).map_or("", |(_, hint)| hint)
 }
 
 /// Waits until each backend has answered or failed once, but not for long.
@@ -125,7 +171,7 @@ async fn first_probes(gateway: &Gateway) {
     let _ = timeout(FIRST_PROBES, all_probed).await;
 }
 
-/// The signals that end the gateway.
+/// The signals that end the gateway, and those that would end it if nobody caught them.
 ///
 /// Installing is a step of its own, because until it is done a SIGTERM kills the process without
 /// a drain. Install first, say "ready" after.
@@ -133,24 +179,53 @@ async fn first_probes(gateway: &Gateway) {
 pub struct Signals {
     interrupt: Signal,
     terminate: Signal,
+    /// What daemons are sent to reload, to reopen their logs or to tell of themselves. The default
+    /// action of each is to end the process at once (signal(7)), with all its sockets.
+    harmless: Vec<(&'static str, Signal)>,
 }
 
 impl Signals {
     /// # Errors
     /// The system refuses a handler.
     pub fn install() -> io::Result<Self> {
+        let harmless = [
+            ("SIGHUP", SignalKind::hangup()),
+            ("SIGUSR1", SignalKind::user_defined1()),
+            ("SIGUSR2", SignalKind::user_defined2()),
+        ];
+        let caught = |(name, kind)| Ok((name, signal(kind)?));
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
+            harmless: harmless.into_iter().map(caught).collect::<io::Result<_>>()?,
         })
     }
 
-    /// Waits for the next one; its name. Cancel safe.
+    /// Waits for the next one that ends the process; its name. Cancel safe.
     pub async fn next(&mut self) -> &'static str {
-        tokio::select! {
-            _ = self.interrupt.recv() => "SIGINT",
-            _ = self.terminate.recv() => "SIGTERM",
+        loop {
+            tokio::select! {
+                _ = self.interrupt.recv() => return "SIGINT",
+                _ = self.terminate.recv() => return "SIGTERM",
+                signal = Self::harmless(&mut self.harmless) => {
+                    info!(
+                        signal,
+                        "This signal changes nothing: a changed configuration needs a restart."
+                    );
+                }
+            }
         }
+    }
+
+    /// Waits for one that ends nothing; its name. Cancel safe.
+    async fn harmless(signals: &mut [(&'static str, Signal)]) -> &'static str {
+        poll_fn(|context| {
+            let came = |(name, signal): &mut (&'static str, Signal)| {
+                signal.poll_recv(context).is_ready().then_some(*name)
+            };
+            signals.iter_mut().find_map(came).map_or(Poll::Pending, Poll::Ready)
+        })
+        .await
     }
 }
 
@@ -168,9 +243,14 @@ pub async fn run(
     let running = start(config, network, &tasks, parts).await?;
     let backends = running.gateway.fleet.len();
     let admin = running.admin.map(|admin| admin.to_string()).unwrap_or_default();
-    info!(front = %running.front, admin, backends, "Gateway ready.");
+    let open = format!("http://{}", dialled(running.front));
+    info!(front = %running.front, admin, backends, open, "Gateway ready.");
     let signal = signals.next().await;
-    info!(signal, "Draining.");
+    let most = drain_at_most(&running.gateway.config.server).as_secs();
+    info!(
+        signal,
+        most, "Draining for at most so many seconds; the next such signal stops at once."
+    );
     tokio::select! {
         () = drain(&running.gateway, &tasks) => {}
         signal = signals.next() => warn!(signal, "Stopping at once."),
@@ -179,6 +259,20 @@ pub async fn run(
         warn!("The journal could not be written to its end in time.");
     }
     Ok(())
+}
+
+/// The address that somebody on this host opens for what listens there.
+fn dialled(mut listen: SocketAddr) -> SocketAddr {
+    if listen.ip().is_unspecified() {
+        let v4 = listen.is_ipv4();
+        listen.set_ip(if v4 { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() });
+    }
+    listen
+}
+
+/// How long a drain can take from its signal on.
+fn drain_at_most(server: &ServerConfig) -> Duration {
+    server.drain_pending + server.drain_timeout
 }
 
 /// Leaves: first not ready and still serving, then without listeners, until all is done or the

@@ -6,8 +6,8 @@ use axum::extract::{Path, Query, State};
 use axum::response::IntoResponse;
 use axum::routing::{get, post};
 use axum::{Extension, Json, Router};
-use http::StatusCode;
 use http::header::CONTENT_TYPE;
+use http::{Method, StatusCode, Uri};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -36,7 +36,35 @@ pub fn router(gateway: Arc<Gateway>) -> Router {
         .route("/api/v1/clients/{id}", get(client))
         .route("/api/v1/clients/{id}/release", post(release))
         .route("/api/v1/explain", get(explain))
+        .route("/", get(index))
+        .fallback(nothing_here)
         .with_state(gateway)
+}
+
+const ENDPOINTS: [&str; 9] = [
+    "GET /livez",
+    "GET /readyz",
+    "GET /metrics",
+    "GET /api/v1/backends",
+    "POST /api/v1/backends/{name}/state",
+    "GET /api/v1/clients",
+    "GET /api/v1/clients/{id}",
+    "POST /api/v1/clients/{id}/release",
+    "GET /api/v1/explain",
+];
+
+/// What there is, for who opens this door in a browser.
+async fn index() -> Json<Value> {
+    Json(json!({
+        "mooring": env!("CARGO_PKG_VERSION"),
+        "here": "the admin listener, for operators; clients connect to `server.listen`",
+        "endpoints": ENDPOINTS,
+    }))
+}
+
+async fn nothing_here(method: Method, uri: Uri) -> Reply {
+    let what = format!("{method} {} is not here: GET / lists what is", uri.path());
+    not_found(&what)
 }
 
 /// The process answers. A drain closes this listener with the others.
@@ -66,7 +94,7 @@ async fn readyz(State(gateway): Shared) -> Reply {
     let up = gateway.fleet.iter().filter(|backend| backend.is_up()).count();
     // A full fleet is busy and not unready: what is bound to it is served.
     let taking = gateway.fleet.iter().filter(|backend| backend.view(now).serves_new()).count();
-    let is_ready = gateway.is_open() && !is_stopping && 0 < taking;
+    let is_ready = gateway.is_ready();
     let status = if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let body = json!({
         "ready": is_ready,

@@ -10,8 +10,10 @@ use super::args::{
     AdminArgs, BackendsArgs, ClientsArgs, ExplainArgs, HealthcheckArgs, ReleaseArgs, StatusArgs,
 };
 use super::ask::{Answer, AskError, Question, ask};
-use super::{EXIT_USAGE, say, table};
+use super::find::{self, Found, NotFound};
+use super::{EXIT_CONFIG, EXIT_FAILURE, EXIT_USAGE, say, table};
 use crate::config::Secret;
+use crate::config::url::Address;
 use crate::net::Tcp;
 
 /// RFC 3986 section 2.3: what needs no escape in a segment or a query.
@@ -20,26 +22,42 @@ const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'
 /// Why there is nothing to show.
 #[derive(Debug, thiserror::Error)]
 enum Failure {
-    #[error("the token {0}")]
-    Token(String),
+    #[error(transparent)]
+    NotFound(#[from] NotFound),
+    #[error(
+        "the admin listener is off (`admin.listen`): nothing can be asked but `mooring healthcheck`"
+    )]
+    Off,
     #[error("the gateway at http://{admin} does not answer: {source}")]
     Ask { admin: String, source: AskError },
     #[error("the gateway asks for its token: give --token or MOORING_ADMIN__TOKEN")]
     Unauthorized,
     #[error("the gateway refused: {message} ({status})")]
     Refused { status: StatusCode, message: String },
-    #[error("the gateway at http://{admin} does not answer in JSON; is it a Mooring?")]
-    NotJson { admin: String },
+    #[error(
+        "http://{admin} is where clients connect (`server.listen`): the answer came from a \
+         backend. Give --admin with the address of `admin.listen`"
+    )]
+    Front { admin: String },
+    #[error("the answer is not JSON; is it a Mooring?")]
+    NotJson,
+    #[error("there is no backend `{name}`; there {names}")]
+    NoBackend { name: String, names: String },
 }
 
 impl Failure {
     fn exit(&self) -> ExitCode {
         let exit = say::failure(&self.to_string());
         match self {
-            Self::Token(_) => ExitCode::from(EXIT_USAGE),
-            Self::Ask { .. } | Self::Unauthorized | Self::Refused { .. } | Self::NotJson { .. } => {
-                exit
-            }
+            Self::NotFound(NotFound::Token(_) | NotFound::AnyPort) => ExitCode::from(EXIT_USAGE),
+            Self::NotFound(NotFound::Configuration(_)) => ExitCode::from(EXIT_CONFIG),
+            Self::Off
+            | Self::Ask { .. }
+            | Self::Unauthorized
+            | Self::Refused { .. }
+            | Self::Front { .. }
+            | Self::NotJson
+            | Self::NoBackend { .. } => exit,
         }
     }
 }
@@ -82,8 +100,9 @@ pub(super) async fn release(args: &ReleaseArgs) -> ExitCode {
     finish(&args.admin, post(&args.admin, path, String::new()).await)
 }
 
-/// `mooring backends [NAME STATE]`.
+/// `mooring backends [NAME [STATE]]`.
 pub(super) async fn backends(args: &BackendsArgs) -> ExitCode {
+    let all = || get(&args.admin, "/api/v1/backends".into());
     let answer = match (&args.name, args.state) {
         (Some(name), Some(state)) => {
             let path = format!("/api/v1/backends/{}/state", escape(name));
@@ -92,10 +111,23 @@ pub(super) async fn backends(args: &BackendsArgs) -> ExitCode {
             });
             post(&args.admin, path, body.to_string()).await
         }
-        // clap has seen to it that there is no name without a state.
-        (None | Some(_), _) => get(&args.admin, "/api/v1/backends".into()).await,
+        (Some(name), None) => all().await.and_then(|answer| one_of(&answer, name)),
+        (None, _) => all().await,
     };
     finish(&args.admin, answer)
+}
+
+/// The backend of that name, out of the list of all.
+fn one_of(answer: &Value, name: &str) -> Result<Value, Failure> {
+    let all = answer["backends"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let names = || all.iter().filter_map(|backend| backend["name"].as_str());
+    all.iter().find(|backend| backend["name"] == name).cloned().ok_or_else(|| {
+        let names = match names().collect::<Vec<_>>().join(", ") {
+            none if none.is_empty() => "is none".to_owned(),
+            names => format!("are: {}", say::plain(&names)),
+        };
+        Failure::NoBackend { name: say::plain(name), names }
+    })
 }
 
 /// `mooring explain --client ID | --prompt ID`.
@@ -110,8 +142,21 @@ pub(super) async fn explain(args: &ExplainArgs) -> ExitCode {
 }
 
 /// `mooring healthcheck`: quiet if all is well, as those who call it by the second like it.
+///
+/// A gateway without an admin listener is asked at its front.
 pub(super) async fn healthcheck(args: &HealthcheckArgs) -> ExitCode {
-    match send(&args.admin, Method::GET, "/readyz".into(), String::new()).await {
+    let answer = match find::gateway(&args.admin, std::env::vars_os()) {
+        Ok(Found { admin: None, front: Some(front), .. }) => {
+            question(&front, None, Method::GET, "/-/ready".into(), String::new()).await
+        }
+        Ok(_) => send(&args.admin, Method::GET, "/readyz".into(), String::new()).await,
+        Err(not_found) => Err(not_found.into()),
+    };
+    match answer {
+        Ok(answer) if args.admin.json => {
+            say::line(&String::from_utf8_lossy(&answer.body));
+            if answer.status.is_success() { ExitCode::SUCCESS } else { EXIT_FAILURE.into() }
+        }
         Ok(answer) if answer.status.is_success() => ExitCode::SUCCESS,
         Ok(answer) => say::failure(&format!("not ready: {}", why_not_ready(&answer))),
         Err(failure) => failure.exit(),
@@ -142,11 +187,11 @@ fn escape(text: &str) -> String {
 }
 
 async fn get(admin: &AdminArgs, path: String) -> Result<Value, Failure> {
-    read(admin, &send(admin, Method::GET, path, String::new()).await?)
+    read(&send(admin, Method::GET, path, String::new()).await?)
 }
 
 async fn post(admin: &AdminArgs, path: String, body: String) -> Result<Value, Failure> {
-    read(admin, &send(admin, Method::POST, path, body).await?)
+    read(&send(admin, Method::POST, path, body).await?)
 }
 
 async fn send(
@@ -155,27 +200,39 @@ async fn send(
     path: String,
     body: String,
 ) -> Result<Answer, Failure> {
-    let given = admin.token.as_deref().filter(|token| !token.is_empty());
-    let token = given.map(Secret::parse).transpose().map_err(Failure::Token)?;
-    let question = Question { to: &admin.admin, method, path, token: token.as_ref(), body };
-    let answer = ask(&Tcp, question)
+    let found = find::gateway(admin, std::env::vars_os())?;
+    let address = found.admin.ok_or(Failure::Off)?;
+    let answer = question(&address, found.token.as_ref(), method, path, body).await?;
+    if answer.is_of_backend {
+        return Err(Failure::Front { admin: address.to_string() });
+    }
+    Ok(answer)
+}
+
+async fn question(
+    to: &Address,
+    token: Option<&Secret>,
+    method: Method,
+    path: String,
+    body: String,
+) -> Result<Answer, Failure> {
+    let answer = ask(&Tcp, Question { to, method, path, token, body })
         .await
-        .map_err(|source| Failure::Ask { admin: admin.admin.to_string(), source })?;
+        .map_err(|source| Failure::Ask { admin: to.to_string(), source })?;
     if answer.status == StatusCode::UNAUTHORIZED {
         return Err(Failure::Unauthorized);
     }
     Ok(answer)
 }
 
-fn read(admin: &AdminArgs, answer: &Answer) -> Result<Value, Failure> {
+fn read(answer: &Answer) -> Result<Value, Failure> {
     if !answer.status.is_success() {
         return Err(Failure::Refused { status: answer.status, message: message(answer) });
     }
     if answer.body.is_empty() {
         return Ok(Value::Null);
     }
-    serde_json::from_slice(&answer.body)
-        .map_err(|_not_json| Failure::NotJson { admin: admin.admin.to_string() })
+    serde_json::from_slice(&answer.body).map_err(|_not_json| Failure::NotJson)
 }
 
 /// What an answer says in words: the message of an error, else the start of its text.
@@ -206,9 +263,9 @@ fn print(value: &Value) -> ExitCode {
     let list = table::list(value).filter(|_| value.as_object().is_none_or(|it| it.len() == 1));
     let text = match list {
         Some(list) if list.is_empty() => "none".to_owned(),
-        Some(list) => table::show(&Value::Array(list.clone())),
+        Some(list) => table::show(&Value::Array(list.clone()), say::width()),
         None if value.is_null() => "done".to_owned(),
-        None => table::show(value),
+        None => table::show(value, say::width()),
     };
     say::line(&text);
     ExitCode::SUCCESS
@@ -228,7 +285,10 @@ mod tests {
     #[track_caller]
     fn check_message(body: &'static str, expected: &str) {
         let body = Bytes::from_static(body.as_bytes());
-        assert_eq!(message(&Answer { status: StatusCode::CONFLICT, body }), expected);
+        assert_eq!(
+            message(&Answer { status: StatusCode::CONFLICT, body, is_of_backend: false }),
+            expected
+        );
     }
 
     #[test]
@@ -251,7 +311,11 @@ mod tests {
     fn what_keeps_the_gateway_from_being_ready_is_named() {
         let why = |body: &'static str| {
             let body = Bytes::from_static(body.as_bytes());
-            why_not_ready(&Answer { status: StatusCode::SERVICE_UNAVAILABLE, body })
+            why_not_ready(&Answer {
+                status: StatusCode::SERVICE_UNAVAILABLE,
+                body,
+                is_of_backend: false,
+            })
         };
         assert_eq!(why(r#"{"ready":false,"stopping":true}"#), "it is stopping");
         let body = r#"{"ready":false,"stopping":false,"backends":[

@@ -38,7 +38,7 @@ pub enum Verb {
     Clients(ClientsArgs),
     /// Release a client from its backend
     Release(ReleaseArgs),
-    /// List the backends, or set one to ready, draining or off
+    /// List the backends, show one, or set it to ready, draining or off
     Backends(BackendsArgs),
     /// Say why a client or a prompt is where it is
     Explain(ExplainArgs),
@@ -52,10 +52,10 @@ pub struct Overrides {
     /// A backend in addition to those of the file, named by host and port; repeat for more
     #[arg(long = "backend", value_name = "URL")]
     pub backends: Vec<String>,
-    /// Where clients connect, as IP:PORT
+    /// Where clients connect, as IP:PORT, localhost:PORT or :PORT (all addresses of IPv4)
     #[arg(long, value_name = "ADDRESS")]
     pub listen: Option<String>,
-    /// Where operators connect, as IP:PORT, or `off`
+    /// Where operators connect, in the same forms, or `off`
     #[arg(long, value_name = "ADDRESS")]
     pub admin_listen: Option<String>,
     /// Threads that serve; 0 is one for each core
@@ -152,16 +152,13 @@ pub struct SimArgs {
 /// How the running gateway is found.
 #[derive(Args, Debug)]
 pub struct AdminArgs {
-    /// The admin listener of the gateway
-    #[arg(
-        long,
-        value_name = "URL",
-        env = "MOORING_ADMIN_URL",
-        default_value = "http://127.0.0.1:8181",
-        value_parser = admin_url
-    )]
-    pub admin: Address,
-    /// Its token (`admin.token`), if it has one
+    /// The admin listener of the gateway; else where the configuration of `serve` has it
+    #[arg(long, value_name = "URL", env = "MOORING_ADMIN_URL", value_parser = admin_url)]
+    pub admin: Option<Address>,
+    /// The gateway's configuration; else the file that `serve` would read, if there is one
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Its token, if it has one; else that of the configuration
     // Kept as text: a value that the parser refuses would be shown in its report.
     #[arg(long, env = "MOORING_ADMIN__TOKEN", hide_env_values = true)]
     pub token: Option<String>,
@@ -205,14 +202,12 @@ pub struct ReleaseArgs {
 }
 
 #[derive(Args, Debug)]
-#[command(
-    after_help = "Examples:\n  mooring backends\n  mooring backends gpu-a draining --why 'new fan'"
-)]
+#[command(after_help = "Examples:\n  mooring backends\n  mooring backends gpu-a\n  mooring \
+                  backends gpu-a draining --why 'new fan'")]
 pub struct BackendsArgs {
-    /// The backend to set
-    #[arg(requires = "state")]
+    /// The backend to show or to set
     pub name: Option<String>,
-    /// What to set it to
+    /// What to set it to; without it the backend is shown
     pub state: Option<BackendState>,
     /// Set it to off even with held clients, whose prompts are lost
     #[arg(long, requires = "state")]
@@ -325,7 +320,7 @@ mod tests {
     fn what_makes_no_sense_is_refused() {
         assert_eq!(report("mooring backends gpu-a draining --force"), "");
         assert_eq!(report("mooring explain --client a"), "");
-        assert!(report("mooring backends gpu-a").contains("not provided"));
+        assert_eq!(report("mooring backends gpu-a"), "");
         assert!(report("mooring backends gpu-a asleep").contains("invalid value 'asleep'"));
         assert!(report("mooring explain").contains("not provided"));
         assert!(report("mooring explain --client a --prompt b").contains("cannot be used with"));

@@ -44,6 +44,8 @@ impl<'a> Question<'a> {
 pub(super) struct Answer {
     pub(super) status: StatusCode,
     pub(super) body: Bytes,
+    /// It came from a backend, through the front of a gateway.
+    pub(super) is_of_backend: bool,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -89,8 +91,10 @@ async fn exchange(network: &dyn Network, question: Question<'_>) -> Result<Answe
     let answer = Box::pin(async move {
         let response = sender.send_request(request).await?;
         let status = response.status();
+        let is_of_backend = response.headers().contains_key("mooring-backend");
         let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
-        Ok(Answer { status, body: body.map_err(AskError::Body)?.to_bytes() })
+        let body = body.map_err(AskError::Body)?.to_bytes();
+        Ok(Answer { status, body, is_of_backend })
     });
     // The connection has to be driven until the answer is there; if it ends first, the answer
     // knows why.

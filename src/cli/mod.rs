@@ -7,6 +7,7 @@ mod admin;
 pub mod args;
 mod ask;
 mod check;
+mod find;
 mod inventory;
 mod probe;
 mod say;

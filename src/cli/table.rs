@@ -19,10 +19,10 @@ const MILLIS: &str = "_ms";
 /// Between columns.
 const GAP: &str = "  ";
 
-/// Shows a value as lines of text.
-pub(super) fn show(value: &Value) -> String {
+/// Shows a value as lines of text. A table that is wider than `width` columns is folded.
+pub(super) fn show(value: &Value, width: usize) -> String {
     let mut lines = Vec::new();
-    push(value, "", &mut lines);
+    push(value, "", width, &mut lines);
     lines.join("\n")
 }
 
@@ -38,29 +38,31 @@ pub(super) fn list(value: &Value) -> Option<&Vec<Value>> {
     }
 }
 
-fn push(value: &Value, indent: &str, lines: &mut Vec<String>) {
+fn push(value: &Value, indent: &str, width: usize, lines: &mut Vec<String>) {
     match value {
-        Value::Array(list) if list.iter().any(Value::is_object) => table(list, indent, lines),
+        Value::Array(list) if list.iter().any(Value::is_object) => {
+            table(list, indent, width, lines);
+        }
         Value::Array(list) => lines.extend(list.iter().map(|it| format!("{indent}{}", cell(it)))),
-        Value::Object(object) => fields(object, indent, lines),
+        Value::Object(object) => fields(object, indent, width, lines),
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {
             lines.push(format!("{indent}{}", cell(value)));
         }
     }
 }
 
-fn fields(object: &Map<String, Value>, indent: &str, lines: &mut Vec<String>) {
+fn fields(object: &Map<String, Value>, indent: &str, width: usize, lines: &mut Vec<String>) {
     let names = ordered(object.keys());
-    let width = names.iter().map(|name| head(name).chars().count()).max().unwrap_or(0);
+    let widest = names.iter().map(|name| head(name).chars().count()).max().unwrap_or(0);
     let (large, small): (Vec<&str>, Vec<&str>) =
         names.into_iter().partition(|name| is_large(&object[*name]));
     for name in small {
         let value = named_cell(name, &object[name]);
-        lines.push(format!("{indent}{:width$}{GAP}{value}", head(name)));
+        lines.push(format!("{indent}{:widest$}{GAP}{value}", head(name)));
     }
     for name in large {
         lines.push(format!("{indent}{}:", plain(name)));
-        push(&object[name], &format!("{indent}  "), lines);
+        push(&object[name], &format!("{indent}  "), width, lines);
     }
 }
 
@@ -73,7 +75,7 @@ fn is_large(value: &Value) -> bool {
     }
 }
 
-fn table(list: &[Value], indent: &str, lines: &mut Vec<String>) {
+fn table(list: &[Value], indent: &str, width: usize, lines: &mut Vec<String>) {
     let mut all: Vec<&String> =
         list.iter().filter_map(Value::as_object).flat_map(Map::keys).collect();
     all.sort_unstable();
@@ -88,20 +90,73 @@ fn table(list: &[Value], indent: &str, lines: &mut Vec<String>) {
                 .collect(),
         );
     }
-    push_rows(&rows, indent, lines);
+    push_folded(&rows, indent, width, lines);
+}
+
+/// Columns as far as they fit; the others, named, below each row that has something in them.
+fn push_folded(rows: &[Vec<String>], indent: &str, width: usize, lines: &mut Vec<String>) {
+    let widths = widths(rows);
+    let ends = widths.iter().scan(indent.len(), |end, column| {
+        *end += column + GAP.len();
+        Some(*end - GAP.len())
+    });
+    // A table of one column is shown however wide it is.
+    let fit = ends.take_while(|end| *end <= width).count().max(1);
+    let Some((names, values)) = rows.split_first().filter(|_| fit < widths.len()) else {
+        return push_rows(rows, indent, lines);
+    };
+    let mut shown = Vec::new();
+    let front: Vec<Vec<String>> = rows.iter().map(|row| row[..fit].to_vec()).collect();
+    push_rows(&front, indent, &mut shown);
+    let mut shown = shown.into_iter();
+    lines.extend(shown.next());
+    for (row, line) in values.iter().zip(shown) {
+        lines.push(line);
+        let folded = names.iter().zip(row).skip(fit).filter(|(_, cell)| *cell != "-");
+        let said = folded.map(|(name, cell)| format!("{} {cell}", name.to_lowercase()));
+        push_wrapped(said, &format!("{indent}    "), width, lines);
+    }
+}
+
+/// As many items in a line as fit, at least one.
+fn push_wrapped(
+    items: impl Iterator<Item = String>,
+    indent: &str,
+    width: usize,
+    lines: &mut Vec<String>,
+) {
+    let mut line = String::new();
+    for item in items {
+        let fits = indent.len() + line.chars().count() + 2 + item.chars().count() <= width;
+        if !line.is_empty() && !fits {
+            lines.push(format!("{indent}{line}"));
+            line.clear();
+        }
+        if !line.is_empty() {
+            line.push_str(", ");
+        }
+        line.push_str(&item);
+    }
+    if !line.is_empty() {
+        lines.push(format!("{indent}{line}"));
+    }
 }
 
 /// Pads the columns to their widest cells.
 pub(super) fn push_rows(rows: &[Vec<String>], indent: &str, lines: &mut Vec<String>) {
-    let columns = rows.first().map_or(0, Vec::len);
-    let width =
-        |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..columns).map(width).collect();
+    let widths = widths(rows);
     for row in rows {
         let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
         let line = cells.collect::<Vec<_>>().join(GAP);
         lines.push(format!("{indent}{}", line.trim_end()));
     }
+}
+
+fn widths(rows: &[Vec<String>]) -> Vec<usize> {
+    let columns = rows.first().map_or(0, Vec::len);
+    let width =
+        |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    (0..columns).map(width).collect()
 }
 
 fn ordered<'a>(names: impl Iterator<Item = &'a String>) -> Vec<&'a str> {
@@ -160,12 +215,33 @@ mod tests {
             {"name": "gpu-number-two", "state": "off", "up": false, "error": "it\u{1b}[31m broke"},
         ]);
         assert_eq!(
-            show(&value),
+            show(&value, usize::MAX),
             "\
 NAME            UP   STATE  ERROR          SINCE  VERSION
 gpu-a           yes  ready  -              1m30s  0.3
 gpu-number-two  no   off    it\u{fffd}[31m broke  -      -"
         );
+    }
+
+    #[test]
+    fn a_table_that_is_too_wide_is_folded_below_each_row() {
+        let value = json!([
+            {"name": "gpu-a", "state": "ready", "since_ms": 90_061, "up": true,
+             "version": "0.33.0"},
+            {"name": "gpu-b", "state": "off", "up": false, "trouble": "cannot connect: refused"},
+        ]);
+        assert_eq!(
+            show(&value, 40),
+            "\
+NAME   UP   STATE  SINCE
+gpu-a  yes  ready  1m30s
+    version 0.33.0
+gpu-b  no   off    -
+    trouble cannot connect: refused"
+        );
+        let narrow = show(&value, 1);
+        assert!(narrow.starts_with("NAME\ngpu-a\n    up yes\n"), "{narrow}");
+        assert!(show(&value, 60).lines().all(|line| line.chars().count() <= 60));
     }
 
     #[test]
@@ -176,7 +252,7 @@ gpu-number-two  no   off    it\u{fffd}[31m broke  -      -"
             "prompts": [{"prompt_id": "p1", "age_ms": 3_500}], "load": {"queue": 4},
         });
         assert_eq!(
-            show(&value),
+            show(&value, usize::MAX),
             "\
 client_id  ada
 backend    gpu-a

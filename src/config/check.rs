@@ -13,9 +13,14 @@ use super::problems::Notes;
 use super::raw::RawNamed;
 use super::values::Secret;
 use super::{
-    AdminConfig, AffinityConfig, BackendConfig, Config, FilesConfig, FleetConfig, IsolationConfig,
-    LogConfig, PromptsConfig, ServerConfig, SocketsConfig, StateConfig,
+    AdminConfig, AffinityConfig, BackendConfig, Config, Doors, FilesConfig, FleetConfig,
+    IsolationConfig, LogConfig, PromptsConfig, ServerConfig, SocketsConfig, StateConfig, StateDir,
 };
+
+/// The two doors alone, for those who only want to find the gateway.
+pub(super) fn doors(raw: RawConfig, notes: &mut Notes) -> Doors {
+    Doors { front: raw.server.listen.check(notes), admin: admin(raw.admin, notes) }
+}
 
 pub(super) fn check(raw: RawConfig, notes: &mut Notes) -> Config {
     let RawConfig {
@@ -244,7 +249,8 @@ fn isolation(raw: RawIsolation, notes: &mut Notes) -> IsolationConfig {
 
 fn state(raw: RawState, notes: &mut Notes) -> StateConfig {
     let RawState { dir, on_error } = raw;
-    StateConfig { dir: dir.check(notes), on_error: on_error.check(notes) }
+    let dir = dir.check(notes).map_or(StateDir::Unset, StateDir::Written);
+    StateConfig { dir, on_error: on_error.check(notes) }
 }
 
 fn log(raw: RawLog, notes: &mut Notes) -> LogConfig {

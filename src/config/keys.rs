@@ -7,12 +7,12 @@
 use super::kinds::{
     BackendName, Count, FilePath, Kind, Limit, Positive, Shape, Size, Span, Switch,
 };
+use super::listen::{Listen, ListenOrOff};
 use super::lists::{Classes, SharedIds};
 use super::nameless::NamelessMay;
 use super::raw::{RawNamed, Section, Setting};
 use super::values::{
-    BackendUrl, Counts, Format, Listen, ListenOrOff, LogLevel, Networks, OnError, OnOff, Origins,
-    Tags, Token,
+    BackendUrl, Counts, Format, LogLevel, Networks, OnError, OnOff, Origins, Tags, Token,
 };
 
 /// One key, for documentation and for suggestions.
@@ -311,8 +311,8 @@ sections! {
         nameless: NamelessMay = "auto";
     }
     ["state"] RawState state {
-        /// Where bindings and prompts are kept over a restart; empty is nowhere. Under systemd the
-        /// unit's `StateDirectory` is the default.
+        /// Where bindings and prompts are kept over a restart; `none` is nowhere. Empty is the
+        /// unit's `StateDirectory` under systemd, else `mooring/PORT` in the user's state folder.
         dir: FilePath = "";
         /// What happens while the journal cannot be written: `serve` goes on, `refuse` takes no
         /// prompts.

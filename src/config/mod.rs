@@ -16,9 +16,11 @@ mod find;
 pub mod keys;
 mod kinds;
 mod layers;
+mod listen;
 mod lists;
 mod nameless;
 mod names;
+mod place;
 mod problems;
 mod raw;
 mod rules;
@@ -33,7 +35,7 @@ mod tests;
 
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use cidr::{BadCidr, Cidr};
@@ -217,9 +219,31 @@ pub struct SocketsConfig {
 /// `[state]`: what survives a restart.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StateConfig {
-    /// `None` keeps everything in memory.
-    pub dir: Option<PathBuf>,
+    pub dir: StateDir,
     pub on_error: OnJournalError,
+}
+
+/// The folder of what survives a restart.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum StateDir {
+    /// Named by the operator, or by systemd: without it there is no start.
+    Written(PathBuf),
+    /// Where nobody named one: without it everything is kept in memory, and that is said.
+    Default(PathBuf),
+    /// There is no place for one. The same as [`Self::Nowhere`], but nobody wanted it.
+    Unset,
+    /// The operator wants none.
+    Nowhere,
+}
+
+impl StateDir {
+    #[must_use]
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Self::Written(path) | Self::Default(path) => Some(path),
+            Self::Unset | Self::Nowhere => None,
+        }
+    }
 }
 
 /// What happens to new prompts while the journal cannot be written.
@@ -275,6 +299,13 @@ pub struct BackendConfig {
     pub max_pending: Option<NonZeroU32>,
 }
 
+/// Where a gateway listens, and what its operators need to be let in.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Doors {
+    pub front: SocketAddr,
+    pub admin: AdminConfig,
+}
+
 /// Where a configuration comes from, lowest layer first.
 #[derive(Clone, Debug, Default)]
 pub struct Sources {
@@ -293,30 +324,38 @@ pub struct Sources {
 /// Every problem there is.
 pub fn load(sources: &Sources) -> Result<Config, Problems> {
     let mut notes = problems::Notes::default();
-    let mut layers = layers::Layers::default();
-    layers.begin();
-    if let Some(path) = &sources.file {
-        file::read(path, &mut layers, &mut notes);
-    }
-    layers.begin();
-    written::environment(&sources.env, &mut layers, &mut notes);
-    layers.begin();
-    written::backends(&sources.backends, &mut layers, &mut notes);
-    written::flags(&sources.flags, &mut layers, &mut notes);
-
-    let raw = layers.merge(&mut notes);
+    let raw = read(sources, &mut notes);
     let mut config = check::check(raw, &mut notes);
     rules::check(&mut config, &mut notes);
-    if config.state.dir.is_none() {
-        config.state.dir = state_directory(&sources.env);
-    }
+    place::fill_in(&mut config.state, config.server.listen.port(), &sources.env);
     notes.finish(config)
 }
 
-/// What systemd made for the unit (systemd.exec(5), `StateDirectory=`): the first of them.
-fn state_directory(env: &[(String, String)]) -> Option<PathBuf> {
-    let (_, value) = env.iter().find(|(name, _)| name == "STATE_DIRECTORY")?;
-    value.split(':').next().filter(|path| !path.is_empty()).map(PathBuf::from)
+/// Where the gateway that has this configuration is found. What is wrong elsewhere in it does not
+/// matter: it may have been changed since the gateway was started.
+///
+/// # Errors
+/// What is wrong with its listeners or its token.
+pub fn doors(sources: &Sources) -> Result<Doors, Problems> {
+    let raw = read(sources, &mut problems::Notes::default());
+    let mut notes = problems::Notes::default();
+    let doors = check::doors(raw, &mut notes);
+    notes.finish(doors)
+}
+
+/// The layers, one over the other.
+fn read(sources: &Sources, notes: &mut problems::Notes) -> keys::RawConfig {
+    let mut layers = layers::Layers::default();
+    layers.begin();
+    if let Some(path) = &sources.file {
+        file::read(path, &mut layers, notes);
+    }
+    layers.begin();
+    written::environment(&sources.env, &mut layers, notes);
+    layers.begin();
+    written::backends(&sources.backends, &mut layers, notes);
+    written::flags(&sources.flags, &mut layers, notes);
+    layers.merge(notes)
 }
 
 impl Config {

@@ -87,7 +87,7 @@ url = "gpu-c:8188"
 "#,
         "\
 17 problems in the configuration
-  FILE:3: server.listen: `nowhere` is not an address IP:PORT
+  FILE:3: server.listen: `nowhere` is not an address IP:PORT, localhost:PORT or :PORT
   FILE:4: server.workers: 2000 is out of range, expected a whole number from 0 to 1024
   FILE:5: server.worker: unknown key, did you mean `server.workers`?
   FILE:6: server.idle_timeout: expected a duration from 1s to 1h, found the number 75
@@ -182,9 +182,9 @@ such as \"30s\"
   MOORING_SERVER_LISTEN: unknown key, did you mean `MOORING_SERVER__LISTEN`?
   MOORING_SERVER__WORKERS: server.workers: `many` is not a whole number from 0 to 1024
   MOORING_SERVER__WORKRES: unknown key, did you mean `MOORING_SERVER__WORKERS`?
-  command line: --backend: `https://gpu-c:8188`: `https://` is not spoken to backends, only \
+  command line: --backend: `https://gpu-c:8188`: `https://` is not possible here, only \
 `http://`
-  command line: --backend: a user or password is not sent to backends
+  command line: --backend: a user or password in a URL is not possible
   command line: backends.gpu-a:8188.url: `gpu-a:8188` is listed twice, it is `backends.gpu-a` too
   command line: server.home: there is no backend `gpu-d`, did you mean `gpu-b`?
   command line: server.max_headers: 9 is out of range, expected a whole number from 16 to 1024

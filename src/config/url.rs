@@ -27,7 +27,7 @@ impl fmt::Display for Address {
 pub enum BadUrl {
     #[error("has no scheme, did you mean `http://{text}`?")]
     NoScheme { text: String },
-    #[error("`{scheme}://` is not spoken to backends, only `http://`")]
+    #[error("`{scheme}://` is not possible here, only `http://`")]
     BadScheme { scheme: String },
     #[error("has no host")]
     NoHost,
@@ -35,9 +35,9 @@ pub enum BadUrl {
     BadHost { host: String },
     #[error("`{port}` is not a port from 1 to 65535")]
     BadPort { port: String },
-    #[error("a user or password is not sent to backends")]
+    #[error("a user or password in a URL is not possible")]
     UserInfo,
-    #[error("a path is not possible: ComfyUI is expected at `/`")]
+    #[error("a path is not possible: the server is expected at `/`")]
     Path,
     #[error("a query or fragment is not possible")]
     Query,
@@ -232,7 +232,7 @@ mod tests {
     #[test]
     fn a_url_that_cannot_work_says_why() {
         check("gpu-a:8188", "has no scheme, did you mean `http://gpu-a:8188`?");
-        check("https://a:1", "`https://` is not spoken to backends, only `http://`");
+        check("https://a:1", "`https://` is not possible here, only `http://`");
         check("http://", "has no host");
         check("http://:8188", "has no host");
         check("http://a b:1", "`a b` is not a host name or an IP address");
@@ -244,8 +244,8 @@ mod tests {
         check("http://a:65536", "`65536` is not a port from 1 to 65535");
         check("http://a:", "`` is not a port from 1 to 65535");
         check("http://a:+1", "`+1` is not a port from 1 to 65535");
-        check("http://me:secret@a:1", "a user or password is not sent to backends");
-        check("http://a:1/comfy", "a path is not possible: ComfyUI is expected at `/`");
+        check("http://me:secret@a:1", "a user or password in a URL is not possible");
+        check("http://a:1/comfy", "a path is not possible: the server is expected at `/`");
         check("http://a:1/?x=1", "a query or fragment is not possible");
         check("http://a:1#x", "a query or fragment is not possible");
     }

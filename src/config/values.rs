@@ -2,7 +2,6 @@
 //! durations and sizes are in [`super::kinds`].
 
 use std::fmt;
-use std::net::SocketAddr;
 
 use tracing_subscriber::EnvFilter;
 
@@ -51,45 +50,6 @@ impl Secret {
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Secret(…)")
-    }
-}
-
-/// `IP:PORT` to listen on; port 0 asks the system for a free one.
-#[derive(Debug)]
-pub(super) struct Listen;
-
-impl Kind for Listen {
-    type Value = SocketAddr;
-    const SHAPE: Shape = Shape::Text;
-
-    fn parse(&self, text: &str) -> Result<SocketAddr, String> {
-        text.parse().map_err(|_not_an_address| format!("`{text}` is not {}", self.takes()))
-    }
-
-    fn takes(&self) -> String {
-        "an address IP:PORT".to_owned()
-    }
-}
-
-/// As [`Listen`], or `off`.
-#[derive(Debug)]
-pub(super) struct ListenOrOff;
-
-impl Kind for ListenOrOff {
-    type Value = Option<SocketAddr>;
-    const SHAPE: Shape = Shape::Text;
-
-    fn parse(&self, text: &str) -> Result<Self::Value, String> {
-        if text == "off" {
-            return Ok(None);
-        }
-        text.parse()
-            .map(Some)
-            .map_err(|_not_an_address| format!("`{text}` is not {}", self.takes()))
-    }
-
-    fn takes(&self) -> String {
-        "an address IP:PORT or `off`".to_owned()
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
-use http::{HeaderValue, Method, Request, Response};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use serde::Serialize;
 
@@ -33,6 +33,7 @@ pub async fn answer(
 ) -> Answer {
     let query = request.uri().query().unwrap_or("");
     match (request.method(), path) {
+        (&Method::GET | &Method::HEAD, "/-/ready") => Ok(ready(gateway)),
         (&Method::GET | &Method::HEAD, "/-/whoami") => Ok(whoami(gateway, who)),
         (&Method::GET | &Method::HEAD, "/-/validate") => Ok(as_json(&validate(gateway, who))),
         (&Method::GET | &Method::HEAD, "/-/explain") => Ok(explain(gateway, who, query)),
@@ -41,14 +42,24 @@ pub async fn answer(
         (&Method::POST, "/-/reset") => reset(gateway, who, query),
         (
             _,
-            "/-/whoami" | "/-/validate" | "/-/explain" | "/-/console.js" | "/-/page.js"
-            | "/-/reset",
+            "/-/ready" | "/-/whoami" | "/-/validate" | "/-/explain" | "/-/console.js"
+            | "/-/page.js" | "/-/reset",
         ) => Err(GatewayError::BadMethod),
         (method, path) => match &gateway.demo {
             Some(demo) => demo.answer(gateway, method, path).await,
             None => Err(GatewayError::NotFound),
         },
     }
+}
+
+/// Whether new clients should be sent here. Not who is behind: that is told to operators only.
+fn ready(gateway: &Gateway) -> Response<ResponseBody> {
+    let is_ready = gateway.is_ready();
+    let mut response = as_json(&serde_json::json!({ "ready": is_ready }));
+    if !is_ready {
+        *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+    }
+    response
 }
 
 /// Who the asker is taken for, and how that client stands.

@@ -184,6 +184,13 @@ impl Gateway {
         self.leaving.store(true, Ordering::Relaxed);
     }
 
+    /// True if new clients should be sent here.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        let serves = |backend: &Arc<Backend>| backend.view(now()).serves_new();
+        self.is_open() && !self.is_leaving() && self.fleet.iter().any(serves)
+    }
+
     #[must_use]
     pub fn is_leaving(&self) -> bool {
         self.leaving.load(Ordering::Relaxed) || self.tasks.is_stopping()

@@ -47,7 +47,16 @@ impl Gateway {
         }
         self.reconcile_soon();
         let took_ms = now().duration_since(started).as_millis();
-        info!(clients, prompts, files = names, pending, took_ms, "Restored what the journal had.");
+        if self.journal.is_kept() {
+            info!(
+                clients,
+                prompts,
+                files = names,
+                pending,
+                took_ms,
+                "Restored what the journal had."
+            );
+        }
         if 0 < lost {
             warn!(lost, "Prompts are lost: their backends are not configured any more.");
         }

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::thread::{self, JoinHandle};
 
 /// The executable in an empty folder, without the environment of the test.
@@ -50,7 +50,7 @@ fn check_of_a_bad_file_reports_every_problem_and_exits_with_78() {
         "\
 4 problems in the configuration
   mooring.toml:2: server.worker: unknown key, did you mean `server.workers`?
-  mooring.toml:3: server.listen: `x` is not an address IP:PORT
+  mooring.toml:3: server.listen: `x` is not an address IP:PORT, localhost:PORT or :PORT
   mooring.toml:5: backends.a.url: `a`: has no scheme, did you mean `http://a`?
   MOORING_SERVER__WORKERS: server.workers: -1 is out of range, expected a whole number from 0 to \
 1024
@@ -66,7 +66,7 @@ fn serve_refuses_a_bad_configuration_with_78() {
     assert_eq!(
         err,
         "1 problem in the configuration\n  command line: --backend: `https://a`: `https://` is not \
-         spoken to backends, only `http://`\n"
+         possible here, only `http://`\n"
     );
     let (code, _, err) = run(mooring(&empty, &["serve"]).env("MOORING_CONFIG", "gone.toml"));
     assert_eq!(code, 78);
@@ -123,6 +123,115 @@ fn a_drain_does_not_wait_for_connections_that_are_only_kept() {
     Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
     log.find(|line| line.contains("Drained.")).expect("drains before its deadline");
     assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+/// A port that was free a moment ago.
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// Starts it and stops it; the lines of its log until it was ready.
+fn log_of_a_start(command: &mut Command) -> Vec<String> {
+    let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = Vec::new();
+    for line in BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap) {
+        lines.push(line);
+        if lines.last().is_some_and(|line| line.contains("Gateway ready.")) {
+            Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
+        }
+    }
+    assert_eq!(child.wait().unwrap().code(), Some(0), "{lines:?}");
+    lines
+}
+
+#[test]
+fn a_start_without_a_word_about_it_keeps_a_journal_or_says_that_there_is_none() {
+    let (empty, home) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let port = free_port();
+    let arguments = ["serve", "--backend", "http://127.0.0.1:9", "--set", "server.drain_delay=0s"];
+    let listen = format!("localhost:{port}");
+    let doors = ["--listen", &listen, "--admin-listen", "off", "--workers", "1"];
+    let start = || mooring(&empty, &[&arguments[..], &doors].concat());
+    let said = |lines: &[String], words: &str| lines.iter().any(|line| line.contains(words));
+
+    let lines = log_of_a_start(start().env("HOME", home.path()));
+    assert!(said(&lines, "The journal is kept here."), "{lines:?}");
+    assert!(said(&lines, &format!("open=\"http://127.0.0.1:{port}\"")), "{lines:?}");
+    let state = home.path().join(format!(".local/state/mooring/{port}/journal.redb"));
+    assert!(state.exists());
+
+    let lines = log_of_a_start(&mut start());
+    assert!(said(&lines, "There is no journal: a restart forgets"), "{lines:?}");
+    assert!(!said(&lines, "Restored what the journal had"), "{lines:?}");
+
+    // A home that cannot be written to is no reason not to start.
+    let lines = log_of_a_start(start().env("HOME", "/proc/none"));
+    assert!(said(&lines, "There is no journal: a restart forgets"), "{lines:?}");
+
+    let none = ["--set", "state.dir=none"];
+    let lines = log_of_a_start(start().env("HOME", home.path()).args(none));
+    assert!(said(&lines, "as configured"), "{lines:?}");
+    assert!(!said(&lines, "There is no journal: a restart forgets"), "{lines:?}");
+}
+
+/// A process that does not outlive its test.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Runs a gateway while `look` looks at it.
+fn while_it_runs(command: &mut Command, look: impl FnOnce()) {
+    let mut child = Running(command.stderr(Stdio::piped()).spawn().unwrap());
+    let mut log = BufReader::new(child.0.stderr.take().unwrap()).lines().map(Result::unwrap);
+    log.find(|line| line.contains("Gateway ready.")).expect("says when it is ready");
+    let rest = thread::spawn(move || log.count());
+    look();
+    drop(child);
+    rest.join().unwrap();
+}
+
+#[test]
+fn commands_find_the_gateway_by_its_configuration() {
+    let (front, admin) = (free_port(), free_port());
+    let folder = folder(&format!(
+        "[server]\nlisten = \":{front}\"\ndrain_delay = \"0s\"\nworkers = 1\n[admin]\nlisten = \
+         \"localhost:{admin}\"\ntoken = \"a-token-of-the-file\"\n{GOOD}"
+    ));
+    let serve = || mooring(&folder, &["serve", "--set", "state.dir=none"]);
+    while_it_runs(&mut serve(), || {
+        let (code, out, err) = run(&mut mooring(&folder, &["status"]));
+        assert_eq!((code, err.as_str()), (0, ""));
+        assert!(out.starts_with("ready    no"), "{out}");
+        let (code, out, err) = run(&mut mooring(&folder, &["backends", "a"]));
+        assert_eq!((code, err.as_str()), (0, ""));
+        assert!(out.starts_with("name             a\n"), "{out}");
+        let (code, _, err) = run(&mut mooring(&folder, &["backends", "b"]));
+        assert_eq!((code, err.as_str()), (1, "mooring: there is no backend `b`; there are: a\n"));
+        // No backend is up: healthy it is not, and says why.
+        let (code, _, err) = run(&mut mooring(&folder, &["healthcheck"]));
+        assert_eq!(code, 1);
+        assert!(err.starts_with("mooring: not ready: a: cannot connect"), "{err}");
+        let (code, out, _) = run(&mut mooring(&folder, &["healthcheck", "--json"]));
+        assert_eq!(code, 1);
+        assert!(out.contains("\"ready\":false"), "{out}");
+        let elsewhere = format!("http://127.0.0.1:{admin}");
+        let (code, _, err) = run(&mut mooring(&folder, &["status", "--admin", &elsewhere]));
+        assert_eq!(code, 1, "the token of the file is not sent there");
+        assert!(err.contains("asks for its token"), "{err}");
+    });
+    let off = ("MOORING_ADMIN__LISTEN", "off");
+    while_it_runs(serve().env(off.0, off.1), || {
+        let (code, _, err) = run(mooring(&folder, &["healthcheck"]).env(off.0, off.1));
+        assert_eq!((code, err.as_str()), (1, "mooring: not ready: {\"ready\":false}\n"));
+        let (code, _, err) = run(mooring(&folder, &["status"]).env(off.0, off.1));
+        assert_eq!(code, 1);
+        assert!(err.contains("the admin listener is off"), "{err}");
+    });
 }
 
 #[test]

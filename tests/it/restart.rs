@@ -7,7 +7,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use mooring::config::Config;
+use mooring::config::{Config, StateDir};
 use mooring::gateway::Gateway;
 use mooring::routing::files::{Maker, Place, Shown};
 use mooring::routing::ids::{FileRef, Folder, Located};
@@ -73,7 +73,7 @@ impl Mortal {
         let mut config = Config::for_backends(&named).unwrap();
         config.server.listen = SocketAddr::from(([127, 0, 0, 1], 0));
         config.admin.listen = None;
-        config.state.dir = Some(self.folder.path().to_owned());
+        config.state.dir = StateDir::Written(self.folder.path().to_owned());
         change(&mut config);
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)

@@ -17,6 +17,25 @@ async fn sim() -> Sim {
     Sim::start(network(), Options::named("a")).await.unwrap()
 }
 
+#[tokio::test]
+async fn signals_that_ask_for_no_end_change_nothing() {
+    let (sim, folder) = (sim().await, tempfile::tempdir().unwrap());
+    let mut daemon = Daemon::start(&sim, &folder);
+    let ready = || send(daemon.admin, Method::GET, "/readyz", &[], "");
+    soon("it is ready", async { while ready().await.status != 200 {} }).await;
+    let mut socket = Socket::open(daemon.front, "/ws?clientId=ada").await;
+    socket.until("status").await;
+    for signal in ["HUP", "USR1", "USR2"] {
+        daemon.signal(&format!("-{signal}"));
+        daemon.says(&format!("signal=\"SIG{signal}\""));
+    }
+    let body = json!({ "client_id": "ada", "prompt": quick(1) }).to_string();
+    let answer = send(daemon.front, Method::POST, "/prompt", &[], &body).await;
+    socket.until_end(&answer.prompt_id()).await;
+    daemon.signal("-TERM");
+    assert_eq!(daemon.ended(), Some(0));
+}
+
 /// T70: readiness goes first, then the listeners, then the sockets; what is in flight is whole.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_sigterm_finishes_what_is_in_flight_and_tells_the_sockets() {

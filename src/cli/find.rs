@@ -1,0 +1,144 @@
+//! Where is the running gateway? As the flags say, else as the configuration of `serve` has it.
+
+use std::ffi::OsString;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use super::args::{AdminArgs, Overrides};
+use crate::config::url::Address;
+use crate::config::{self, AdminConfig, Doors, Problems, Secret, Sources};
+
+/// Where to ask, and with which token.
+#[derive(Debug)]
+pub(super) struct Found {
+    /// `None` if the admin listener is off.
+    pub(super) admin: Option<Address>,
+    /// `None` if the system chose its port.
+    pub(super) front: Option<Address>,
+    pub(super) token: Option<Secret>,
+}
+
+/// Why it is not found.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum NotFound {
+    #[error("the token {0}")]
+    Token(String),
+    #[error("{0}")]
+    Configuration(#[from] Problems),
+    #[error("the port of the admin listener is chosen by the system: give --admin URL")]
+    AnyPort,
+}
+
+/// Looks at the flags, at the environment and, unless an address was given, at the file.
+///
+/// A token that stands in the file is for the gateway of that file: to an address from the command
+/// line only a token of the command line or of the environment is sent.
+///
+/// # Errors
+/// The configuration does not say where, or the token cannot be one.
+pub(super) fn gateway(
+    args: &AdminArgs,
+    env: impl Iterator<Item = (OsString, OsString)>,
+) -> Result<Found, NotFound> {
+    let mut sources = super::sources(args.config.clone(), Overrides::default(), env);
+    if args.admin.is_some() {
+        sources.file = None;
+    }
+    let given = args.token.as_deref().filter(|token| !token.is_empty());
+    let given = given.map(Secret::parse).transpose().map_err(NotFound::Token)?;
+    if given.is_some() {
+        sources.env.retain(|(name, _)| !name.starts_with("MOORING_ADMIN__TOKEN"));
+    }
+    let Doors { front, admin: AdminConfig { listen, token } } = doors(&sources, given.is_some())?;
+    let admin = match (&args.admin, listen) {
+        (Some(admin), _) => Some(admin.clone()),
+        (None, Some(listen)) => Some(reachable(listen).ok_or(NotFound::AnyPort)?),
+        (None, None) => None,
+    };
+    Ok(Found { admin, front: reachable(front), token: given.or(token) })
+}
+
+/// With a token from elsewhere, the file of the configured one need not be readable.
+fn doors(sources: &Sources, has_token: bool) -> Result<Doors, Problems> {
+    let mut sources = sources.clone();
+    if has_token {
+        sources.flags.push(("admin.token_file".to_owned(), String::new()));
+    }
+    config::doors(&sources)
+}
+
+/// Where somebody on the same host connects to what listens there.
+fn reachable(listen: SocketAddr) -> Option<Address> {
+    let ip = match listen.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip @ (IpAddr::V4(_) | IpAddr::V6(_)) => ip,
+    };
+    (listen.port() != 0).then(|| Address { host: ip.to_string(), port: listen.port() })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::cli::args::{Cli, Verb};
+
+    fn found(line: &str, env: &[(&str, &str)]) -> Result<(String, String), String> {
+        let Verb::Healthcheck(args) =
+            Cli::try_parse_from(format!("mooring healthcheck {line}").split_whitespace())
+                .unwrap()
+                .verb
+        else {
+            unreachable!("it is a health check");
+        };
+        let env = env.iter().map(|(name, value)| (OsString::from(name), OsString::from(value)));
+        let found = gateway(&args.admin, env).map_err(|error| error.to_string())?;
+        let place = found.admin.map_or("off".to_owned(), |admin| admin.to_string());
+        Ok((place, found.token.map_or(String::new(), |token| token.reveal().to_owned())))
+    }
+
+    fn file(text: &str) -> tempfile::NamedTempFile {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(text.as_bytes()).unwrap();
+        file
+    }
+
+    #[test]
+    fn a_gateway_is_found_by_the_same_layers_that_it_reads() {
+        let file = file("[admin]\nlisten = \"0.0.0.0:9000\"\ntoken = \"from-the-file\"\n[oops\n");
+        let line = format!("--config {}", file.path().display());
+        let ok = |place: &str, token: &str| Ok((place.to_owned(), token.to_owned()));
+        assert_eq!(found(&line, &[]), ok("127.0.0.1:9000", "from-the-file"));
+        let moved = ("MOORING_ADMIN__LISTEN", "[::]:9001");
+        assert_eq!(found(&line, &[moved]), ok("[::1]:9001", "from-the-file"));
+        let other = ("MOORING_ADMIN__TOKEN", "from-the-environment");
+        assert_eq!(found(&line, &[moved, other]), ok("[::1]:9001", "from-the-environment"));
+        let off = ("MOORING_ADMIN__LISTEN", "off");
+        assert_eq!(found(&line, &[off]), ok("off", "from-the-file"));
+        let any = found(&line, &[("MOORING_ADMIN__LISTEN", "127.0.0.1:0")]);
+        assert!(any.unwrap_err().contains("give --admin"));
+    }
+
+    #[test]
+    fn a_token_of_a_file_is_not_sent_to_another_address() {
+        let file = file("[admin]\ntoken = \"from-the-file\"\n");
+        let line = format!("--config {} --admin http://gpu:1", file.path().display());
+        assert_eq!(found(&line, &[]), Ok(("gpu:1".to_owned(), String::new())));
+        let line = format!("{line} --token given");
+        assert_eq!(found(&line, &[]), Ok(("gpu:1".to_owned(), "given".to_owned())));
+    }
+
+    #[test]
+    fn the_file_of_a_token_is_read_where_it_is_needed() {
+        let token = file("of-a-file\n");
+        let path = token.path().display().to_string();
+        let env = [("MOORING_ADMIN__TOKEN_FILE", path.as_str())];
+        assert_eq!(found("", &env).unwrap().1, "of-a-file");
+        assert_eq!(found("--token given", &env).unwrap().1, "given");
+        let missing = [("MOORING_ADMIN__TOKEN_FILE", "/no/such/file")];
+        assert!(found("", &missing).unwrap_err().contains("admin.token_file"));
+        assert_eq!(found("--token given", &missing).unwrap().1, "given");
+    }
+}
