@@ -8,6 +8,7 @@ pub mod args;
 mod ask;
 mod check;
 mod find;
+mod fit;
 mod inventory;
 mod probe;
 mod say;

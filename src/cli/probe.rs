@@ -4,6 +4,7 @@ use futures_util::{StreamExt, stream};
 use serde_json::Value;
 
 use super::ask::{Question, ask};
+use super::fit::{self, Setup};
 use super::inventory::{self, Inventory};
 use super::{say, table};
 use crate::comfy::version::Version;
@@ -27,6 +28,7 @@ struct Answered {
     /// As it says itself; servers of 2024 and before say nothing.
     version: Option<String>,
     inventory: Result<Inventory, String>,
+    setup: Setup,
 }
 
 impl Answered {
@@ -88,7 +90,16 @@ async fn one(network: &dyn Network, address: &Address) -> Result<Answered, Strin
     let inventory = json(network, address, "/object_info").await.and_then(|object_info| {
         Inventory::read(&object_info).ok_or_else(|| "`/object_info` is not an object".to_owned())
     });
-    Ok(Answered { version, inventory })
+    // Old servers lack some of these; what is not told is not compared.
+    let (features, users, folders) = tokio::join!(
+        json(network, address, "/features"),
+        json(network, address, "/users"),
+        json(network, address, "/internal/folder_paths"),
+    );
+    let [features, users, folders] = [features.ok(), users.ok(), folders.ok()];
+    let setup =
+        Setup::read(&address.host, &stats, features.as_ref(), users.as_ref(), folders.as_ref());
+    Ok(Answered { version, inventory, setup })
 }
 
 async fn json(network: &dyn Network, address: &Address, path: &str) -> Result<Value, String> {
@@ -120,6 +131,11 @@ pub(super) fn report(probes: &[Probe]) -> Vec<String> {
         lines.push("no differences in nodes and models".to_owned());
     }
     lines.extend(differences.iter().map(|line| say::plain(line)));
+    let setups: Vec<(&str, &Setup)> = probes
+        .iter()
+        .filter_map(|probe| Some((probe.name.as_str(), &probe.answer.as_ref().ok()?.setup)))
+        .collect();
+    lines.extend(fit::warnings(&setups).iter().map(|line| say::plain(line)));
     lines
 }
 
@@ -134,7 +150,7 @@ mod tests {
     fn answered(version: &str, nodes: &[&str]) -> Result<Answered, String> {
         let nodes = nodes.iter().map(|it| (*it).to_owned()).collect();
         let inventory = Ok(Inventory { nodes, ..Inventory::default() });
-        Ok(Answered { version: Some(version.into()), inventory })
+        Ok(Answered { version: Some(version.into()), inventory, setup: Setup::default() })
     }
 
     #[test]
@@ -145,7 +161,11 @@ mod tests {
             probe("c", Err("no, cannot connect: Connection refused".into())),
             probe(
                 "d",
-                Ok(Answered { version: None, inventory: Err("`/object_info` is not JSON".into()) }),
+                Ok(Answered {
+                    version: None,
+                    inventory: Err("`/object_info` is not JSON".into()),
+                    setup: Setup::default(),
+                }),
             ),
         ];
         assert_eq!(
