@@ -91,7 +91,7 @@ pub enum GatewayError {
     InputNotCopied { file: String, from: String, backend: String, why: String },
     #[error("pages of other origins may not use this gateway")]
     ForeignOrigin,
-    #[error("this is for operators; see server.allow_manager")]
+    #[error("this is for operators; see server.allow_manager and server.allow_asset_scans")]
     OperatorsOnly,
     #[error("no server that keeps assets knows the user that `Comfy-User` names")]
     UnknownUser,

@@ -116,7 +116,7 @@ impl Gateway {
             browsers: Browsers::default(),
             press: Press::default(),
             starts: Starts::default(),
-            seal: config.state.dir.as_deref().map_or_else(Seal::new, Seal::kept_in),
+            seal: config.state.dir.path().map_or_else(Seal::new, Seal::kept_in),
             copies: Copies::new(bytes(config.server.stale_cache)),
             interrupts: Interrupts::default(),
             unknowns: Unknowns::default(),

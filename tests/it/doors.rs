@@ -3,7 +3,7 @@
 
 use http::{Method, Request};
 use http_body_util::Full;
-use mooring::config::Config;
+use mooring::config::{Config, StateDir};
 use mooring::sim::Seen;
 
 use crate::lane::{Act, ok, world as puppet_world};
@@ -266,7 +266,7 @@ async fn over_tls_the_cookie_is_another_that_only_this_host_can_set() {
 async fn a_browser_is_known_after_a_restart() {
     let folder = tempfile::tempdir().unwrap();
     let dir = folder.path().to_owned();
-    let world = World::with(1, |config| config.state.dir = Some(dir.clone())).await;
+    let world = World::with(1, |config| config.state.dir = StateDir::Written(dir.clone())).await;
     let cookie = pair(&world.get("/").await);
     drop(world);
     let seal = mooring::front::seal::Seal::kept_in(&dir);
