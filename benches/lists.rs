@@ -11,12 +11,13 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use mooring::cache::Cache;
-use mooring::comfy::jobs::Interrupted;
 use mooring::comfy::jobs::job::Job;
 use mooring::comfy::jobs::page::{Row, Rows, answer};
 use mooring::comfy::jobs::query::JobQuery;
+use mooring::comfy::jobs::{Interrupted, Telling};
 use mooring::comfy::lists::history::{HistoryList, Window, kept};
-use mooring::comfy::lists::queue::OwnQueue;
+use mooring::comfy::lists::queue::{OwnQueue, Shown};
+use mooring::comfy::private;
 use mooring::net::now;
 use mooring::routing::ids::{BackendId, PromptId};
 use mooring::routing::pending::End;
@@ -76,7 +77,8 @@ fn merge(queues: &[String], is_theirs: impl Fn(&str) -> bool + Copy) -> Vec<u8> 
 fn added(queues: &[String], is_theirs: impl Fn(&str) -> bool + Copy) -> OwnQueue<'_> {
     let mut own = OwnQueue::default();
     for (body, backend) in queues.iter().zip(0..) {
-        own.add(BackendId(backend), body.as_bytes(), is_theirs).expect("a queue");
+        let shown = |id: &str| if is_theirs(id) { Shown::Cleaned } else { Shown::No };
+        own.add(BackendId(backend), body.as_bytes(), shown).expect("a queue");
     }
     own
 }
@@ -86,7 +88,7 @@ fn queued_jobs(queues: &[String]) -> Vec<u8> {
     let own = added(queues, |_| true);
     let jobs: std::collections::HashMap<PromptId, Job> = own
         .items()
-        .map(|(status, item)| Job::of_item(item, status).expect("an entry"))
+        .map(|(status, item)| Job::of_item(item, status, 1).expect("an entry"))
         .map(|job| (job.row.id.clone(), job))
         .collect();
     let mut rows = Rows::default();
@@ -123,7 +125,7 @@ impl History {
         let ended = kept(&self.ended);
         for prompt in &ended[window.of(ended.len())] {
             let entry = self.cache.get(prompt).expect("it is warm");
-            list.push(prompt.as_str(), entry.as_bytes());
+            list.push(prompt.as_str(), &private::entry(entry.as_bytes()));
         }
         list.finish()
     }
@@ -135,11 +137,12 @@ impl History {
             rows.push(Row::of_end(prompt.clone(), End::Succeeded, at).expect("a row"));
         }
         let page = rows.page(&query);
+        let told = Telling { interrupted: query.interrupted, taken_ms: 1 };
         let jobs: Vec<Job> = page
             .rows
             .iter()
             .map(|row| (row.id.clone(), self.cache.get(&row.id).expect("it is warm")))
-            .map(|(prompt, entry)| Job::of_entry(&prompt, entry.as_bytes(), query.interrupted))
+            .map(|(prompt, entry)| Job::of_entry(&prompt, entry.as_bytes(), told))
             .map(|job| job.expect("an entry"))
             .collect();
         answer(&query, &page, jobs.iter().map(|job| job.json.as_str()))

@@ -21,6 +21,7 @@ use mooring::config::Config;
 use mooring::gateway::Gateway;
 use mooring::net::{Network, Tcp, now, sleep};
 use mooring::routing::ids::{BackendId, ClientId, PromptId};
+use mooring::routing::owners::Submitter;
 use mooring::routing::pending::End;
 use mooring::run::{self, Parts};
 use mooring::sim::{Options, Sim};
@@ -120,9 +121,9 @@ fn fill_history(gateway: &Gateway) -> Result<(), Failure> {
             let id = format!("{backend:08}-9fc2-4a5d-b0a5-{at:012}");
             let prompt = PromptId::parse(&id)?;
             let mut ledger = gateway.ledger();
-            ledger.reserve(&prompt, &client, now())?;
+            ledger.reserve(&prompt, Submitter::client(client.clone()), now())?;
             ledger.placed(&prompt, BackendId(u16::try_from(backend)?));
-            ledger.ended(&prompt, End::Succeeded);
+            ledger.ended(&prompt, End::Succeeded, now());
             drop(ledger);
             let entry = json!({
                 "prompt": [at, id, graph(), { "client_id": "old", "create_time": 1 }, ["3"]],

@@ -183,7 +183,7 @@ pub fn client(gateway: &Gateway, client: &Client, now: Instant) -> ClientReport 
 pub fn prompt(gateway: &Gateway, prompt: &PromptId, record: &Record, now: Instant) -> PromptReport {
     PromptReport {
         prompt_id: prompt.to_string(),
-        client_id: record.client.as_ref().map(ToString::to_string),
+        client_id: record.by.client.as_ref().map(ToString::to_string),
         backend: record.backend.map(|id| gateway.fleet.get(id).name.clone()),
         state: match record.state {
             State::Pending => "pending",

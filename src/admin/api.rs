@@ -255,7 +255,7 @@ async fn explain(State(gateway): Shared, Query(query): Query<ExplainQuery>) -> R
         let record = gateway.ledger().get(&prompt, now).cloned();
         record.map(|record| (prompt, record))
     });
-    let owner = record.as_ref().and_then(|(_, record)| record.client.clone());
+    let owner = record.as_ref().and_then(|(_, record)| record.by.client.clone());
     let asked = query.client.as_deref().and_then(|text| gateway.clients.named_by_operator(text));
     let client = asked.or_else(|| owner.and_then(|id| gateway.clients.get(&id)));
     if record.is_none() && client.is_none() {

@@ -21,6 +21,7 @@
 //! - [`lists`]: queues and histories of several backends as one
 //! - [`jobs`]: the jobs API, also for servers that lack it or parts of it
 //! - [`assets`]: assets and their tags
+//! - [`private`]: what of a prompt is told to nobody
 //! - [`reply`]: answers of ours in ComfyUI's shapes
 
 pub mod answers;
@@ -38,6 +39,7 @@ pub mod names;
 pub mod number;
 pub mod pack_routes;
 pub mod preview;
+pub mod private;
 pub mod query;
 mod raw;
 pub mod refused;

@@ -45,18 +45,28 @@ pub(super) fn integer_or_float(number: f64) -> Option<Value> {
     Number::from_f64(number).map(Value::Number)
 }
 
+/// Where and when a lost prompt was, in milliseconds since 1970.
+#[derive(Clone, Copy, Debug)]
+pub struct LostTimes {
+    /// Its place among all submissions.
+    pub order: u64,
+    pub taken_ms: u64,
+    pub lost_ms: u64,
+}
+
 /// The history of a prompt that is lost: an entry with status error, so that a client that polls
-/// comes to an end.
+/// comes to an end. A page wants to know when it was taken; and when it was lost does not change.
 #[must_use]
-pub fn history_lost(prompt: &PromptId, message: &str, at_ms: u64) -> Vec<u8> {
+pub fn history_lost(prompt: &PromptId, message: &str, lost: LostTimes) -> Vec<u8> {
     let id = prompt.as_str();
+    let LostTimes { order, taken_ms, lost_ms } = lost;
     let told = json!({
         "prompt_id": id, "node_id": "", "node_type": "", "executed": [],
         "exception_message": message, "exception_type": "mooring.PromptLost",
-        "traceback": [], "current_inputs": {}, "current_outputs": [], "timestamp": at_ms,
+        "traceback": [], "current_inputs": {}, "current_outputs": [], "timestamp": lost_ms,
     });
     let entry = json!({
-        "prompt": [0, id, {}, {}, []],
+        "prompt": [order, id, {}, { "create_time": taken_ms }, []],
         "outputs": {},
         "status": {
             "status_str": "error", "completed": false,

@@ -45,6 +45,12 @@ impl BrowserId {
         (number(signature)? == seal.sign(name)).then_some(Self(name))
     }
 
+    /// As a number: what the ledger knows a person by.
+    #[must_use]
+    pub fn number(self) -> u128 {
+        self.0
+    }
+
     /// The header that gives it to the browser.
     #[must_use]
     pub fn set_cookie(self, seal: &Seal, door: Door) -> String {
@@ -102,6 +108,9 @@ struct Seen {
     /// Those that have sockets open from there, and how many: they say nothing else, perhaps for
     /// hours, and are there all the same.
     sockets: HashMap<ClientId, usize>,
+    /// What a submission got for a client that named none, the last one: all such of one address
+    /// are one asker, who has no name.
+    nameless: Option<(ClientId, Instant)>,
     /// A backend that an upload without a name went to, and until when it waits for its prompt.
     upload: Option<(BackendId, Instant)>,
 }
@@ -121,6 +130,21 @@ impl Browsers {
         note(&self.by_address, address, client, now);
     }
 
+    /// A submission came from there without any name, and was given a client of its own.
+    pub fn saw_nameless(&self, address: IpAddr, client: &ClientId, now: Instant) {
+        if let Some(mut seen) = entry(&self.by_address, address) {
+            seen.nameless = Some((client.clone(), now));
+        }
+    }
+
+    /// True if nobody with a name was seen at an address within `lease`: what came from there
+    /// without one is then of whoever asks from there without one.
+    #[must_use]
+    pub fn is_nameless_alone(&self, address: IpAddr, lease: Duration, now: Instant) -> bool {
+        let seen = self.by_address.get(&address);
+        seen.is_none_or(|seen| seen.clients.iter().all(|(_, at)| lease <= now.duration_since(*at)))
+    }
+
     /// The clients of a browser, the most recent first.
     #[must_use]
     pub fn of_browser(&self, browser: BrowserId) -> Vec<ClientId> {
@@ -133,7 +157,8 @@ impl Browsers {
     #[must_use]
     pub fn sole_at(&self, address: IpAddr, lease: Duration, now: Instant) -> Option<ClientId> {
         let seen = self.by_address.get(&address)?;
-        let recent = seen.clients.iter().filter(|(_, at)| now.duration_since(*at) < lease);
+        let named = seen.clients.iter().chain(&seen.nameless);
+        let recent = named.filter(|(_, at)| now.duration_since(*at) < lease);
         let mut here = recent.map(|(client, _)| client).chain(seen.sockets.keys());
         let first = here.next()?;
         here.all(|other| other == first).then(|| first.clone())
@@ -185,7 +210,9 @@ impl Browsers {
         let is_recent = |at: &Instant| now.duration_since(*at) < lease;
         let keep = |seen: &mut Seen| {
             seen.clients.retain(|(_, at)| is_recent(at));
+            seen.nameless = seen.nameless.take().filter(|(_, at)| is_recent(at));
             !seen.clients.is_empty()
+                || seen.nameless.is_some()
                 || !seen.sockets.is_empty()
                 || seen.upload.is_some_and(|(_, until)| now < until)
         };
@@ -255,6 +282,23 @@ mod tests {
         browsers.socket_closed(HERE, &client("ada"), later);
         browsers.saw(None, HERE, &client("bob"), later + LEASE);
         assert_eq!(browsers.sole_at(HERE, LEASE, later + LEASE), Some(client("bob")));
+    }
+
+    #[test]
+    fn all_without_a_name_at_an_address_are_one_and_are_alone_until_somebody_has_one() {
+        let (browsers, t) = (Browsers::default(), crate::net::now());
+        assert!(browsers.is_nameless_alone(HERE, LEASE, t));
+        browsers.saw_nameless(HERE, &client("minted 1"), t);
+        browsers.saw_nameless(HERE, &client("minted 2"), t);
+        assert_eq!(browsers.sole_at(HERE, LEASE, t), Some(client("minted 2")));
+        assert!(browsers.is_nameless_alone(HERE, LEASE, t));
+        browsers.saw(None, HERE, &client("ada"), t);
+        assert_eq!(browsers.sole_at(HERE, LEASE, t), None);
+        assert!(!browsers.is_nameless_alone(HERE, LEASE, t));
+        let late = t + LEASE;
+        assert!(browsers.is_nameless_alone(HERE, LEASE, late));
+        browsers.sweep(LEASE, late);
+        assert!(browsers.by_address.is_empty());
     }
 
     #[test]

@@ -32,7 +32,7 @@ use crate::routing::ids::PromptId;
 pub async fn cancel_job(gateway: &Arc<Gateway>, who: &Who, prompt: &str) -> Answer {
     let actor = Actor::of(gateway, who);
     let ids = [prompt.to_owned()];
-    let prompts = named(gateway, &actor, who.address, ids, Where::Queue).await?;
+    let prompts = named(gateway, &actor, who, ids, Where::Queue).await?;
     let cancelled = cancel(gateway, prompts).await?;
     Ok(json(verbs::cancelled(cancelled)))
 }
@@ -50,7 +50,7 @@ pub async fn cancel_jobs(gateway: &Arc<Gateway>, who: &Who, request: Request<Inc
         Err(bad) => return Ok(jobs::with_status(StatusCode::BAD_REQUEST, bad.body())),
     };
     let actor = Actor::of(gateway, who);
-    let prompts = named(gateway, &actor, who.address, ids, Where::Queue).await?;
+    let prompts = named(gateway, &actor, who, ids, Where::Queue).await?;
     let cancelled = cancel(gateway, prompts).await?;
     Ok(json(verbs::cancelled(cancelled)))
 }

@@ -2,8 +2,10 @@
 //!
 //! An entry does not change any more, so it is kept as its backend sent it, within
 //! `prompts.history_cache`; names of files in it are those of its backend, and are made those of
-//! clients on each way out ([`names::outgoing`]), because what they mean may change.
+//! clients on each way out ([`names::outgoing`]), because what they mean may change. On the same
+//! way its client's id is taken out, but for who named that client.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
@@ -16,18 +18,21 @@ use tokio::sync::OnceCell;
 use tokio::time::timeout;
 use tracing::debug;
 
+use super::persons::Persons;
 use super::{Answer, headers, names};
 use crate::cache::Cache;
 use crate::client::tell::lost_message;
 use crate::comfy::answers::Junk;
 use crate::comfy::lists::history::entry_of;
-use crate::comfy::{reply, scan};
+use crate::comfy::reply::LostTimes;
+use crate::comfy::{private, reply, scan};
 use crate::fleet::ask::{AskError, encode_segment};
 use crate::fleet::backend::Backend;
 use crate::gateway::Gateway;
-use crate::net::{now, sleep, unix_millis};
+use crate::net::{now, sleep};
 use crate::routing::ids::{BackendId, PromptId};
-use crate::routing::ledger::Listed;
+use crate::routing::ledger::{Listed, Record};
+use crate::routing::owners::Submitter;
 use crate::routing::pending::{End, Loss, Process, process_since};
 
 /// How many entries one list fetches of one backend at the same time.
@@ -144,24 +149,32 @@ impl Missing {
 /// `deadline`. Backends that are down or late are missing.
 pub async fn find(
     gateway: &Gateway,
-    wanted: impl IntoIterator<Item = &Listed>,
+    wanted: &[Listed],
+    whose: &Persons,
     deadline: Instant,
     missing: &mut Missing,
 ) -> Found {
     let mut found = Found::default();
     let mut to_fetch: BTreeMap<BackendId, Vec<PromptId>> = BTreeMap::new();
+    let mut by: HashMap<&PromptId, &Submitter> = HashMap::new();
     for listed in wanted {
         let Listed { prompt, backend, end, .. } = listed;
         if let End::Lost(loss) = end {
-            if let Some(entry) = lost(gateway, prompt, *loss, *backend) {
+            if let Some(entry) = lost_of_listed(gateway, listed, *loss) {
                 found.entries.insert(prompt.clone(), entry);
             }
             continue;
         }
         let Some(backend) = *backend else { continue };
         match gateway.entries.get(prompt) {
-            Some(entry) => found.add(gateway, gateway.fleet.get(backend), prompt, entry),
-            None => to_fetch.entry(backend).or_default().push(prompt.clone()),
+            Some(entry) => {
+                let told = told(gateway, gateway.fleet.get(backend), entry, whose, &listed.by);
+                found.entries.insert(prompt.clone(), told);
+            }
+            None => {
+                by.insert(prompt, &listed.by);
+                to_fetch.entry(backend).or_default().push(prompt.clone());
+            }
         }
     }
     let fetching = to_fetch.into_iter().map(|(id, prompts)| {
@@ -173,18 +186,38 @@ pub async fn find(
             missing.add(backend.id);
         }
         for (prompt, entry) in fetched.entries {
-            match entry {
-                Some(entry) => found.add(gateway, backend, &prompt, entry),
-                None => found.forgotten += usize::from(is_forgotten(gateway, backend, &prompt)),
+            match (entry, by.get(&prompt)) {
+                (Some(entry), Some(by)) => {
+                    let told = told(gateway, backend, entry, whose, by);
+                    found.entries.insert(prompt, told);
+                }
+                (Some(_) | None, _) => {
+                    found.forgotten += usize::from(is_forgotten(gateway, backend, &prompt));
+                }
             }
         }
     }
     found
 }
 
-impl Found {
-    fn add(&mut self, gateway: &Gateway, backend: &Backend, prompt: &PromptId, raw: Bytes) {
-        self.entries.insert(prompt.clone(), names::outgoing(gateway, backend, raw));
+/// An entry as its backend sent it, as somebody is told it.
+#[must_use]
+pub fn told(
+    gateway: &Gateway,
+    backend: &Backend,
+    raw: Bytes,
+    whose: &Persons,
+    by: &Submitter,
+) -> Bytes {
+    names::outgoing(gateway, backend, if whose.named(by) { raw } else { cleaned(raw) })
+}
+
+/// The entry without the id of its client.
+#[must_use]
+pub fn cleaned(raw: Bytes) -> Bytes {
+    match private::entry(&raw) {
+        Cow::Borrowed(_) => raw,
+        Cow::Owned(entry) => Bytes::from(entry),
     }
 }
 
@@ -290,7 +323,7 @@ pub fn is_due(gateway: &Gateway, backend: &Backend, prompt: &PromptId) -> bool {
     if process_since(record.made, backend.restarted()) == Process::Restarted {
         return false;
     }
-    let client = record.client.and_then(|client| gateway.clients.get(&client));
+    let client = record.by.client.and_then(|client| gateway.clients.get(&client));
     client.is_some_and(|client| client.history_is_due(prompt))
 }
 
@@ -306,14 +339,27 @@ fn is_forgotten(gateway: &Gateway, backend: &Backend, prompt: &PromptId) -> bool
 
 /// The entry of a lost prompt, from the ledger: whoever polls its history comes to an end (P6).
 #[must_use]
-pub fn lost(
+pub fn lost(gateway: &Gateway, prompt: &PromptId, record: &Record, loss: Loss) -> Option<Bytes> {
+    let Record { made, order, ended, backend, .. } = *record;
+    lost_entry(gateway, prompt, loss, backend, (order, made, ended.unwrap_or(made)))
+}
+
+fn lost_of_listed(gateway: &Gateway, listed: &Listed, loss: Loss) -> Option<Bytes> {
+    let Listed { ref prompt, backend, made, order, ended, .. } = *listed;
+    lost_entry(gateway, prompt, loss, backend, (order, made, ended))
+}
+
+fn lost_entry(
     gateway: &Gateway,
     prompt: &PromptId,
     loss: Loss,
     backend: Option<BackendId>,
+    (order, made, ended): (u64, Instant, Instant),
 ) -> Option<Bytes> {
     let backend = backend.map(|backend| gateway.fleet.get(backend).name.as_str());
     let message = lost_message(loss, backend.unwrap_or("its backend"));
-    let history = Bytes::from(reply::history_lost(prompt, &message, unix_millis()));
+    let (taken_ms, lost_ms) = (gateway.unix_at(made), gateway.unix_at(ended));
+    let times = LostTimes { order, taken_ms, lost_ms };
+    let history = Bytes::from(reply::history_lost(prompt, &message, times));
     entry_in(&history, prompt).ok().flatten()
 }

@@ -10,11 +10,12 @@ use hyper::body::Incoming;
 use tracing::debug;
 
 use super::collected::{Collected, collected};
-use super::forward::{Target, forward, to_backend};
+use super::forward::{Target, to_backend};
 use super::identify::Who;
-use super::route::{of_ledger, reading};
+use super::persons::Persons;
+use super::route::of_ledger;
 use super::unknowns::{self, Where};
-use super::{Answer, entries, headers, json, names};
+use super::{Answer, entries, headers, json};
 use crate::body::{ClientFault, RequestBody};
 use crate::comfy::lists::history::HistoryList;
 use crate::error::GatewayError;
@@ -49,7 +50,8 @@ pub async fn history_of(
     request: Request<Incoming>,
 ) -> Answer {
     let Ok(prompt) = PromptId::parse(prompt) else {
-        return forward(gateway, &reading(gateway, who)?, request).await;
+        // Nobody could have submitted it.
+        return Ok(json("{}"));
     };
     let backend = match find(gateway, who, &prompt).await? {
         Whereabouts::On(backend) => backend,
@@ -57,8 +59,11 @@ pub async fn history_of(
         Whereabouts::Nowhere => return Ok(json("{}")),
         Whereabouts::Lost(entry) => return Ok(json(one(&prompt, &entry))),
     };
+    let whose = Persons::of(gateway, who);
+    let by = gateway.ledger().get(&prompt, now()).map(|record| record.by.clone());
+    let by = by.unwrap_or_default();
     if let Some(raw) = gateway.entries.get(&prompt) {
-        let entry = names::outgoing(gateway, backend, raw);
+        let entry = entries::told(gateway, backend, raw, &whose, &by);
         let mut answer = json(one(&prompt, &entry));
         headers::mark(answer.headers_mut(), backend, Reason::Ledger);
         return Ok(answer);
@@ -73,13 +78,19 @@ pub async fn history_of(
     {
         return Ok(json(one(&prompt, &entry)));
     }
-    if answer.parts.status == StatusCode::OK
-        && let Ok(Some(entry)) = entries::entry_in(&answer.body, &prompt)
-    {
-        gateway.entries.keep(&prompt, &entry);
+    if answer.parts.status != StatusCode::OK {
+        let told = answer.body.clone();
+        return Ok(answer.answer(told));
     }
-    let told = names::outgoing(gateway, backend, answer.body.clone());
-    Ok(answer.answer(told))
+    let entry = entries::entry_in(&answer.body, &prompt);
+    let history = match entry.map_err(|error| asking_failed(backend, &error))? {
+        Some(entry) => {
+            gateway.entries.keep(&prompt, &entry);
+            one(&prompt, &entries::told(gateway, backend, entry, &whose, &by))
+        }
+        None => HistoryList::default().finish(),
+    };
+    Ok(answer.answer(history.into()))
 }
 
 /// A history of one entry.
@@ -94,7 +105,7 @@ fn one(prompt: &PromptId, entry: &[u8]) -> Vec<u8> {
 pub fn lost(gateway: &Gateway, prompt: &PromptId) -> Option<Bytes> {
     let record = gateway.ledger().get(prompt, now()).cloned()?;
     let State::Ended(End::Lost(loss)) = record.state else { return None };
-    entries::lost(gateway, prompt, loss, record.backend)
+    entries::lost(gateway, prompt, &record, loss)
 }
 
 /// ComfyUI's `{}`: it does not know the prompt, or not yet.

@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use http::header::COOKIE;
 use http::{HeaderName, HeaderValue, Request};
@@ -14,6 +15,7 @@ use crate::comfy::{pack_routes, query};
 use crate::gateway::Gateway;
 use crate::net::now;
 use crate::routing::ids::{BadClientId, ClientId};
+use crate::routing::owners::Person;
 use crate::ws;
 
 /// Names the client of a socket, in its query.
@@ -22,12 +24,24 @@ pub const SOCKET_CLIENT: &str = "mooring_client";
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
+/// The user that a page works as, on servers with several (ComfyUI `--multi-user`).
+const COMFY_USER: HeaderName = HeaderName::from_static("comfy-user");
+
+/// What a page of a server with a single user may say there.
+const EVERYBODY: &str = "default";
+
+/// The longest name of a user.
+const USER_MAX: usize = 128;
+
 /// What a request says of who sent it.
 #[derive(Clone, Debug)]
 pub struct Who {
     /// The clientId that it names in a header or the query.
     pub named: Option<ClientId>,
     pub browser: Option<BrowserId>,
+    /// The user that it names. Nothing proves it; it says whose what has ended is, as it says on a
+    /// server whose settings are read.
+    pub user: Option<Arc<str>>,
     /// After trusted proxies.
     pub address: IpAddr,
     /// It came through a proxy that is not trusted: whoever is behind it, it is not its address.
@@ -50,6 +64,8 @@ pub struct Marks<'a> {
     pub forwarded: SmallVec<[&'a [u8]; 1]>,
     /// The first `X-Forwarded-Proto`.
     pub scheme: Option<&'a [u8]>,
+    /// `Comfy-User`. Reads that are only passed on do not need it.
+    pub user: Option<&'a [u8]>,
 }
 
 /// Whether what the other end of a connection says of whom it speaks for is believed.
@@ -94,6 +110,7 @@ impl<'a> Marks<'a> {
             cookies: all(COOKIE),
             forwarded: all(X_FORWARDED_FOR),
             scheme: headers.get(X_FORWARDED_PROTO).map(HeaderValue::as_bytes),
+            user: headers.get(COMFY_USER).map(HeaderValue::as_bytes),
         }
     }
 }
@@ -123,7 +140,7 @@ impl Who {
         let is_proxied = address == peer && !marks.forwarded.is_empty();
         let door = door(gateway, peer, marks);
         let browser = browser(gateway, door, marks);
-        let who = Self { named, browser, address, is_proxied, door };
+        let who = Self { named, browser, user: user(marks), address, is_proxied, door };
         if let Some(client) = &who.named {
             who.is(gateway, client);
         }
@@ -135,6 +152,21 @@ impl Who {
         gateway.browsers.saw(self.browser, self.address, client, now());
     }
 
+    /// A submission of theirs named no client, and got this one.
+    pub fn is_given(&self, gateway: &Gateway, client: &ClientId) {
+        match self.browser {
+            Some(_) => self.is(gateway, client),
+            None => gateway.browsers.saw_nameless(self.address, client, now()),
+        }
+    }
+
+    /// The person behind it, if it says who that is (promise R5).
+    #[must_use]
+    pub fn person(&self) -> Option<Person> {
+        let browser = self.browser.map(|browser| Person::Browser(browser.number()));
+        browser.or_else(|| self.user.clone().map(Person::User))
+    }
+
     /// The client whose uploads and reads these are: the named one, else the browser's most
     /// recent, else the only one at the address.
     #[must_use]
@@ -144,11 +176,17 @@ impl Who {
         })
     }
 
+    /// True if nothing says that this is somebody else at the address.
+    #[must_use]
+    pub fn is_its_address(&self) -> bool {
+        self.browser.is_none() && !self.is_proxied
+    }
+
     /// The only client that was seen at the address, if nothing says that this is somebody else:
     /// another browser, or whoever is behind a proxy.
     #[must_use]
     pub fn sole(&self, gateway: &Gateway) -> Option<ClientId> {
-        if self.browser.is_some() || self.is_proxied {
+        if !self.is_its_address() {
             return None;
         }
         gateway.browsers.sole_at(self.address, gateway.config.affinity.lease, now())
@@ -235,6 +273,13 @@ pub fn door(gateway: &Gateway, peer: IpAddr, marks: &Marks<'_>) -> Door {
         () if is("http") || is("ws") => Door::Plain,
         () => Door::Unknown,
     }
+}
+
+/// The user that it names, if that is somebody in particular.
+fn user(marks: &Marks<'_>) -> Option<Arc<str>> {
+    let name = text(marks.user?)?.trim();
+    let is_somebody = !name.is_empty() && name != EVERYBODY && name.len() <= USER_MAX;
+    is_somebody.then(|| name.into())
 }
 
 /// The peer, or what a trusted proxy says of whom it speaks for: the right-most address in

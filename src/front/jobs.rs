@@ -5,6 +5,7 @@
 //! hold jobs of several backends. One job is told by its backend if that has the route.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 
 use bytes::Bytes;
 use http::{Response, StatusCode};
@@ -14,22 +15,23 @@ use super::entries::{self, Missing};
 use super::headers;
 use super::history::{self, Whereabouts};
 use super::identify::Who;
-use super::lists::{Lister, Listing, Queues, ROUNDS, listed, place_of};
+use super::lists::{Listing, Queues, ROUNDS, is_shown_at, listed, place_of, taken_ms};
+use super::persons::Persons;
 use super::{Answer, json, names};
 use crate::body::ResponseBody;
 use crate::comfy::jobs::job::{Job, detail_of_entry, detail_of_item, detail_of_own};
 use crate::comfy::jobs::page::{Row, Rows, answer};
 use crate::comfy::jobs::query::{JobQuery, Reads};
-use crate::comfy::jobs::{Interrupted, NOT_FOUND, Status};
+use crate::comfy::jobs::{Interrupted, NOT_FOUND, Status, Telling};
 use crate::comfy::lists::history::KEPT_MAX;
-use crate::comfy::lists::queue::{Known, OwnQueue};
+use crate::comfy::lists::queue::{Item, Known, OwnQueue, Shown};
 use crate::error::GatewayError;
 use crate::fleet::ask::encode_segment;
 use crate::fleet::backend::Backend;
 use crate::gateway::Gateway;
-use crate::net::{now, unix_millis};
+use crate::net::now;
 use crate::routing::decision::Reason;
-use crate::routing::ids::{ClientId, PromptId};
+use crate::routing::ids::PromptId;
 use crate::routing::ledger::Listed;
 
 /// After how many entries others get a turn.
@@ -45,10 +47,11 @@ pub async fn list(gateway: &Gateway, who: &Who, raw_query: &str) -> Answer {
         Err(bad) => return Ok(with_status(StatusCode::BAD_REQUEST, bad.body())),
     };
     let mut listing = Listing::begin(gateway, who).await;
-    let missing = &mut listing.missing;
-    let answer = match &listing.lister {
-        Lister::Clients(askers) => Ok(own(gateway, askers, &query, missing).await),
-        Lister::Nobody => positions(gateway, &query, missing).await,
+    let (whose, missing) = (&listing.whose, &mut listing.missing);
+    let answer = if whose.is_nobody() {
+        positions(gateway, listing.address, &query, missing).await
+    } else {
+        Ok(own(gateway, whose, &query, missing).await)
     };
     listing.end(gateway, answer)
 }
@@ -64,32 +67,34 @@ fn told(gateway: &Gateway) -> Interrupted {
     }
 }
 
-/// The jobs of some clients, as far as a query asks for them.
+/// The jobs of somebody, as far as a query asks for them.
 async fn own(
     gateway: &Gateway,
-    askers: &[ClientId],
+    whose: &Persons,
     query: &JobQuery,
     missing: &mut Missing,
 ) -> Response<ResponseBody> {
     let deadline = now() + gateway.config.fleet.list_timeout;
     let mut queued = Vec::new();
     if query.wants_queued() {
-        let queues = Queues::of_own(gateway, askers, missing).await;
-        queued = jobs_of(&queues.merged(gateway, askers, missing), Job::of_item);
+        let queues = Queues::of_own(gateway, whose, missing).await;
+        queued = jobs_of(gateway, &queues.merged(gateway, whose, missing), Job::of_item);
     }
     let mut round = 1;
     loop {
-        let ended = if query.wants_ended() { listed(gateway, askers) } else { Vec::new() };
+        let ended = if query.wants_ended() { listed(gateway, whose) } else { Vec::new() };
         let mut made = HashMap::new();
         let mut forgotten = 0;
         let mut rows = Rows::default();
         queued.iter().for_each(|job: &Job| rows.push(job.row.clone()));
         match query.reads() {
-            Reads::Page => ended.iter().filter_map(row_of).for_each(|row| rows.push(row)),
+            Reads::Page => {
+                ended.iter().filter_map(|it| row_of(gateway, it)).for_each(|row| rows.push(row));
+            }
             Reads::All => {
-                let found = entries::find(gateway, &ended, deadline, missing).await;
+                let found = entries::find(gateway, &ended, whose, deadline, missing).await;
                 forgotten += found.forgotten;
-                made = jobs_of_entries(&ended, &found.entries, query.interrupted).await;
+                made = jobs_of_entries(gateway, &ended, &found.entries, query.interrupted).await;
                 let found = ended.iter().filter_map(|it| made.get(&it.prompt));
                 found.for_each(|job| rows.push(job.row.clone()));
             }
@@ -101,9 +106,9 @@ async fn own(
             let on_page = page.rows.iter().filter(|row| row.status.is_ended());
             let on_page: Vec<Listed> =
                 on_page.filter_map(|row| by_id.get(&row.id).copied().cloned()).collect();
-            let found = entries::find(gateway, &on_page, deadline, missing).await;
+            let found = entries::find(gateway, &on_page, whose, deadline, missing).await;
             forgotten += found.forgotten;
-            made = jobs_of_entries(&on_page, &found.entries, query.interrupted).await;
+            made = jobs_of_entries(gateway, &on_page, &found.entries, query.interrupted).await;
         }
         if 0 < forgotten && round < ROUNDS {
             round += 1;
@@ -119,9 +124,10 @@ async fn own(
 }
 
 async fn jobs_of_entries(
+    gateway: &Gateway,
     ended: &[Listed],
     entries: &HashMap<PromptId, Bytes>,
-    told: Interrupted,
+    interrupted: Interrupted,
 ) -> HashMap<PromptId, Job> {
     let mut jobs = HashMap::new();
     for (index, listed) in ended.iter().enumerate() {
@@ -129,6 +135,7 @@ async fn jobs_of_entries(
             tokio::task::yield_now().await;
         }
         let Some(entry) = entries.get(&listed.prompt) else { continue };
+        let told = Telling { interrupted, taken_ms: gateway.unix_at(listed.made) };
         match Job::of_entry(&listed.prompt, entry, told) {
             Ok(job) => drop(jobs.insert(listed.prompt.clone(), job)),
             Err(error) => debug!(prompt = %listed.prompt, %error, "A job is left out of the list."),
@@ -138,29 +145,37 @@ async fn jobs_of_entries(
 }
 
 fn jobs_of<E>(
+    gateway: &Gateway,
     queue: &OwnQueue<'_>,
-    made: impl Fn(&crate::comfy::lists::queue::Item<'_>, Status) -> Result<Job, E>,
+    made: impl Fn(&Item<'_>, Status, u64) -> Result<Job, E>,
 ) -> Vec<Job> {
-    queue.items().filter_map(|(status, item)| made(item, status).ok()).collect()
+    let made =
+        |(status, item): (_, &Item<'_>)| made(item, status, taken_ms(gateway, &item.id)).ok();
+    queue.items().filter_map(made).collect()
 }
 
-fn row_of(listed: &Listed) -> Option<Row> {
-    let ago = now().saturating_duration_since(listed.made).as_millis();
-    let created = unix_millis().saturating_sub(u64::try_from(ago).unwrap_or(u64::MAX));
-    Row::of_end(listed.prompt.clone(), listed.end, created)
+fn row_of(gateway: &Gateway, listed: &Listed) -> Option<Row> {
+    Row::of_end(listed.prompt.clone(), listed.end, gateway.unix_at(listed.made))
 }
 
-/// Ids, places and statuses of everybody's (promise R5).
-async fn positions(gateway: &Gateway, query: &JobQuery, missing: &mut Missing) -> Answer {
+/// Ids, places, times and statuses of everybody's that has a name (promise R5).
+async fn positions(
+    gateway: &Gateway,
+    address: IpAddr,
+    query: &JobQuery,
+    missing: &mut Missing,
+) -> Answer {
     let mut jobs = Vec::new();
     if query.wants_queued() {
         let queues = Queues::of_all(gateway, missing).await?;
-        jobs = jobs_of(&queues.whole(gateway, missing), Job::of_position);
+        jobs = jobs_of(gateway, &queues.whole(gateway, missing), Job::of_position);
+        jobs.retain(|job| is_shown_at(gateway, address, job.row.id.as_str()));
     }
     let ended = gateway.ledger().history_of_all(KEPT_MAX, now());
     jobs.extend(ended.iter().filter_map(|listed| {
-        let row = Row { created_ms: 0.0, ..row_of(listed)? };
-        Some(Job::of_ended_position(row, listed.order, query.interrupted))
+        let taken_ms = gateway.unix_at(listed.made);
+        let told = Telling { interrupted: query.interrupted, taken_ms };
+        Some(Job::of_ended_position(row_of(gateway, listed)?, listed.order, told))
     }));
     let mut rows = Rows::default();
     jobs.iter().for_each(|job| rows.push(job.row.clone()));
@@ -177,28 +192,35 @@ async fn positions(gateway: &Gateway, query: &JobQuery, missing: &mut Missing) -
 /// The backend that has it is down or did not answer.
 pub async fn job(gateway: &Gateway, who: &Who, prompt: &str) -> Answer {
     let Ok(prompt) = PromptId::parse(prompt) else { return Ok(not_found()) };
-    let told = told(gateway);
-    let backend = match history::find(gateway, who, &prompt).await? {
-        Whereabouts::Nowhere => return Ok(not_found()),
-        Whereabouts::Lost(entry) => {
+    let taken_ms = taken_ms(gateway, prompt.as_str());
+    let told = Telling { interrupted: told(gateway), taken_ms };
+    let backend = match history::find(gateway, who, &prompt).await {
+        Ok(Whereabouts::Nowhere) => return Ok(not_found()),
+        Ok(Whereabouts::Lost(entry)) => {
             let detail = detail_of_entry(&prompt, &entry, told).ok();
             return Ok(detail.map_or_else(not_found, json));
         }
-        Whereabouts::On(backend) => backend,
+        Ok(Whereabouts::On(backend)) => backend,
+        // What is pending there stays so until more is known, as in the list.
+        Err(error) => return detail_of_known(gateway, &prompt).map(json).ok_or(error),
     };
     let detail = match gateway.entries.get(&prompt) {
         Some(entry) => {
-            detail_of_entry(&prompt, &names::outgoing(gateway, backend, entry), told).ok()
+            Ok(detail_of_entry(&prompt, &names::outgoing(gateway, backend, entry), told).ok())
         }
         None if backend.version().is_some_and(|version| version.has_jobs()) => {
-            told_by(gateway, backend, &prompt, told).await?
+            told_by(gateway, backend, &prompt, told).await
         }
-        None => made_of(gateway, backend, &prompt, told).await?,
+        None => made_of(gateway, backend, &prompt, told).await,
     };
-    let detail = detail.or_else(|| detail_of_known(gateway, &prompt)).or_else(|| {
-        let entry = history::lost(gateway, &prompt)?;
-        detail_of_entry(&prompt, &entry, told).ok()
-    });
+    let known = || detail_of_known(gateway, &prompt);
+    let detail = match detail {
+        Ok(detail) => detail.or_else(known).or_else(|| {
+            let entry = history::lost(gateway, &prompt)?;
+            detail_of_entry(&prompt, &entry, told).ok()
+        }),
+        Err(error) => Some(known().ok_or(error)?),
+    };
     let mut answer = detail.map_or_else(not_found, json);
     headers::mark(answer.headers_mut(), backend, Reason::Ledger);
     Ok(answer)
@@ -209,7 +231,7 @@ async fn told_by(
     gateway: &Gateway,
     backend: &Backend,
     prompt: &PromptId,
-    told: Interrupted,
+    told: Telling,
 ) -> Result<Option<String>, GatewayError> {
     let path = format!("/api/jobs/{}", encode_segment(prompt.as_str()));
     let limit = gateway.config.fleet.probe_timeout;
@@ -233,17 +255,17 @@ async fn made_of(
     gateway: &Gateway,
     backend: &Backend,
     prompt: &PromptId,
-    told: Interrupted,
+    told: Telling,
 ) -> Result<Option<String>, GatewayError> {
     let limit = gateway.config.fleet.probe_timeout;
     let queue = backend.read_queue(limit).await;
     let queue = queue.map_err(|error| history::asking_failed(backend, &error))?;
     let mut found = OwnQueue::default();
-    if let Err(error) = found.add(backend.id, &queue, |id| id == prompt.as_str()) {
+    if let Err(error) = found.add(backend.id, &queue, |id| shown_only(prompt, id)) {
         return Err(history::asking_failed(backend, &error));
     }
     if let Some((status, item)) = found.items().next() {
-        return Ok(detail_of_item(item, status).ok());
+        return Ok(detail_of_item(item, status, told.taken_ms).ok());
     }
     let entry = entries::fetch(gateway, backend, prompt, now() + limit).await;
     let entry = entry.map_err(|error| history::asking_failed(backend, &error))?;
@@ -253,7 +275,7 @@ async fn made_of(
 
 /// One that is pending, and that its backend has not got yet.
 fn detail_of_known(gateway: &Gateway, prompt: &PromptId) -> Option<String> {
-    let id = gateway.ledger().get(prompt, now())?.client.clone()?;
+    let id = gateway.ledger().get(prompt, now())?.by.client.clone()?;
     let client = gateway.clients.get(&id)?;
     let pending = client.inspect(|core, _| core.pending().get(prompt).cloned())?;
     if pending.delete_asked {
@@ -261,9 +283,15 @@ fn detail_of_known(gateway: &Gateway, prompt: &PromptId) -> Option<String> {
     }
     let (backend, place) = (pending.backend, place_of(pending.phase));
     let mut known = OwnQueue::default();
-    known.add_known(Known { backend, id: prompt, client: &id, number: None, place });
+    let taken_ms = taken_ms(gateway, prompt.as_str());
+    let client = None;
+    known.add_known(Known { backend, id: prompt, client, taken_ms, number: None, place });
     let (status, item) = known.items().next()?;
-    detail_of_item(item, status).ok()
+    detail_of_item(item, status, taken_ms).ok()
+}
+
+fn shown_only(prompt: &PromptId, id: &str) -> Shown {
+    if id == prompt.as_str() { Shown::Cleaned } else { Shown::No }
 }
 
 fn not_found() -> Response<ResponseBody> {

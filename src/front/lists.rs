@@ -1,12 +1,13 @@
 //! `GET /queue` and `GET /history`: the asker's own prompts, from every backend that has some
 //! (promise R5).
 //!
-//! Which prompts those are says the ledger; what is told of them, their backends. One that does
-//! not answer in time is named in a header, and the answer is partial. To nobody in particular
-//! ids and positions are shown, of all prompts: a widely used SDK looks for its own among them and
-//! says nothing of who it is.
+//! Which prompts those are says the ledger ([`Persons`]); what is told of them, their backends. One
+//! that does not answer in time is named in a header, and the answer is partial. To nobody in
+//! particular ids and positions are shown, of all prompts that have a name behind them: a widely
+//! used SDK looks for its own among them and says nothing of who it is.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashSet};
+use std::net::IpAddr;
 
 use bytes::Bytes;
 use futures_util::future::join_all;
@@ -15,19 +16,21 @@ use tracing::debug;
 use super::entries::{self, Missing};
 use super::forward::Target;
 use super::identify::Who;
+use super::persons::Persons;
 use super::route::of_client;
 use super::{Answer, headers, json};
 use crate::comfy::lists::Positions;
 use crate::comfy::lists::history::{HistoryList, KEPT_MAX, Window, position};
-use crate::comfy::lists::queue::{Known, OwnQueue, Place};
+use crate::comfy::lists::queue::{Known, OwnQueue, Place, Shown};
 use crate::error::GatewayError;
 use crate::gateway::Gateway;
 use crate::masked::mask;
 use crate::net::now;
 use crate::routing::decision::Reason;
-use crate::routing::ids::{BackendId, ClientId, PromptId};
+use crate::routing::ids::{BackendId, PromptId};
 use crate::routing::ledger::Listed;
-use crate::routing::pending::{Pending, Phase};
+use crate::routing::owners::Person;
+use crate::routing::pending::Phase;
 use crate::routing::place::NoPlace;
 
 /// How often a list is made again because entries in it turned out to be forgotten.
@@ -36,31 +39,21 @@ pub const ROUNDS: usize = 4;
 /// The largest history in one answer, in bytes. What is older is left out.
 const HISTORY_MAX: usize = 256 << 20;
 
-/// For whom a list is.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Lister {
-    /// These clients: the one that is named, or all of one browser. It may have none yet.
-    Clients(Vec<ClientId>),
-    Nobody,
-}
-
 /// A list that is being made.
 #[derive(Debug)]
 pub struct Listing {
-    pub lister: Lister,
+    pub whose: Persons,
+    /// Where it was asked for, which counts where nobody in particular asks.
+    pub address: IpAddr,
     /// Where its client is bound, and why: a list is a contact like any other read.
     binding: Option<Target>,
     pub missing: Missing,
 }
 
 impl Listing {
-    /// The address never says whose prompts are meant.
     pub async fn begin(gateway: &Gateway, who: &Who) -> Self {
-        let lister = match (&who.named, who.browser) {
-            (None, None) => Lister::Nobody,
-            (_, _) => Lister::Clients(who.askers(gateway)),
-        };
-        let mut listing = Self { lister, binding: None, missing: Missing::default() };
+        let (whose, address) = (Persons::of(gateway, who), who.address);
+        let mut listing = Self { whose, address, binding: None, missing: Missing::default() };
         let Some(client) = who.asker(gateway) else { return listing };
         match of_client(gateway, &client) {
             Ok(target) => {
@@ -94,27 +87,39 @@ impl Listing {
 /// For nobody in particular: no backend is up.
 pub async fn queue(gateway: &Gateway, who: &Who) -> Answer {
     let mut listing = Listing::begin(gateway, who).await;
-    let missing = &mut listing.missing;
-    let answer = match &listing.lister {
-        Lister::Clients(askers) => {
-            let queues = Queues::of_own(gateway, askers, missing).await;
-            Ok(json(queues.merged(gateway, askers, missing).to_json()))
-        }
-        Lister::Nobody => positions(gateway, missing).await,
+    let (whose, missing) = (&listing.whose, &mut listing.missing);
+    let answer = if whose.is_nobody() {
+        positions(gateway, listing.address, missing).await
+    } else {
+        let queues = Queues::of_own(gateway, whose, missing).await;
+        Ok(json(queues.merged(gateway, whose, missing).to_json()))
     };
     listing.end(gateway, answer)
 }
 
-async fn positions(gateway: &Gateway, missing: &mut Missing) -> Answer {
+async fn positions(gateway: &Gateway, address: IpAddr, missing: &mut Missing) -> Answer {
     let queues = Queues::of_all(gateway, missing).await?;
     let mut positions = Positions::default();
     for (backend, body) in &queues.0 {
-        if let Err(error) = positions.add(body) {
+        let is_shown = |id: &str| is_shown_at(gateway, address, id);
+        if let Err(error) = positions.add(body, is_shown) {
             left_out(gateway, *backend, &error);
             missing.add(*backend);
         }
     }
     Ok(json(positions.to_json()))
+}
+
+/// True if nobody in particular, asking from there, is shown that a prompt is there. What was sent
+/// without a name from somewhere else is not for him.
+#[must_use]
+pub fn is_shown_at(gateway: &Gateway, address: IpAddr, prompt: &str) -> bool {
+    let Ok(prompt) = PromptId::parse(prompt) else { return false };
+    let by = gateway.ledger().get(&prompt, now()).map(|record| record.by.person.clone());
+    match by.flatten() {
+        Some(Person::Address(from)) => from == address,
+        Some(Person::Browser(_) | Person::User(_)) | None => true,
+    }
 }
 
 /// `GET /history`.
@@ -124,34 +129,33 @@ async fn positions(gateway: &Gateway, missing: &mut Missing) -> Answer {
 pub async fn history(gateway: &Gateway, who: &Who, raw_query: &str) -> Answer {
     let window = Window::read(raw_query)?;
     let mut listing = Listing::begin(gateway, who).await;
-    let missing = &mut listing.missing;
-    let answer = match &listing.lister {
-        Lister::Clients(askers) => Ok(json(own_history(gateway, askers, window, missing).await)),
-        Lister::Nobody => {
-            let ended = gateway.ledger().history_of_all(KEPT_MAX, now());
-            let mut list = HistoryList::default();
-            for listed in &ended[window.of(ended.len())] {
-                let id = listed.prompt.as_str();
-                list.push(id, position(id, listed.order, listed.end).as_bytes());
-            }
-            Ok(json(list.finish()))
+    let (whose, missing) = (&listing.whose, &mut listing.missing);
+    let list = if whose.is_nobody() {
+        let ended = gateway.ledger().history_of_all(KEPT_MAX, now());
+        let mut list = HistoryList::default();
+        for listed in &ended[window.of(ended.len())] {
+            let id = listed.prompt.as_str();
+            list.push(id, position(id, listed.order, listed.end).as_bytes());
         }
+        list.finish()
+    } else {
+        own_history(gateway, whose, window, missing).await
     };
-    listing.end(gateway, answer)
+    listing.end(gateway, Ok(json(list)))
 }
 
 async fn own_history(
     gateway: &Gateway,
-    askers: &[ClientId],
+    whose: &Persons,
     window: Window,
     missing: &mut Missing,
 ) -> Vec<u8> {
     let deadline = now() + gateway.config.fleet.list_timeout;
     let mut round = 1;
     loop {
-        let ended = listed(gateway, askers);
+        let ended = listed(gateway, whose);
         let asked = &ended[window.of(ended.len())];
-        let found = entries::find(gateway, asked, deadline, missing).await;
+        let found = entries::find(gateway, asked, whose, deadline, missing).await;
         if 0 < found.forgotten && round < ROUNDS {
             round += 1;
             continue;
@@ -178,10 +182,10 @@ fn written(mut entries: Vec<(&PromptId, &Bytes)>) -> Vec<u8> {
     list.finish()
 }
 
-/// What has ended of these clients, as far back as a list goes, oldest first.
+/// What has ended of theirs, as far back as a list goes, oldest first.
 #[must_use]
-pub fn listed(gateway: &Gateway, askers: &[ClientId]) -> Vec<Listed> {
-    let mut ended = gateway.ledger().history_of(askers, KEPT_MAX, now());
+pub fn listed(gateway: &Gateway, whose: &Persons) -> Vec<Listed> {
+    let mut ended = gateway.ledger().history_of(&whose.owners(), KEPT_MAX, now());
     ended.drain(..ended.len().saturating_sub(KEPT_MAX));
     ended
 }
@@ -191,9 +195,9 @@ pub fn listed(gateway: &Gateway, askers: &[ClientId]) -> Vec<Listed> {
 pub struct Queues(Vec<(BackendId, Bytes)>);
 
 impl Queues {
-    /// Of the backends on which these clients have something pending.
-    pub async fn of_own(gateway: &Gateway, askers: &[ClientId], missing: &mut Missing) -> Self {
-        let own = own_pending(gateway, askers);
+    /// Of the backends on which they have something pending.
+    pub async fn of_own(gateway: &Gateway, whose: &Persons, missing: &mut Missing) -> Self {
+        let own = whose.pending(gateway);
         let backends: BTreeSet<BackendId> = own.values().map(|(_, it)| it.backend).collect();
         Self::read(gateway, backends, missing).await
     }
@@ -237,23 +241,30 @@ impl Queues {
         Self(queues)
     }
 
-    /// What is these clients' in them, and what of theirs is not in them yet.
+    /// What is theirs in them, and what of theirs is not in them yet.
     pub fn merged(
         &self,
         gateway: &Gateway,
-        askers: &[ClientId],
+        whose: &Persons,
         missing: &mut Missing,
     ) -> OwnQueue<'_> {
         // Looked up after the queues were read: what has ended meanwhile is in the history.
-        let own = own_pending(gateway, askers);
+        let own = whose.pending(gateway);
         let mut list = OwnQueue::default();
         let mut seen = HashSet::new();
         for (backend, body) in &self.0 {
-            let is_theirs = |id: &str| match PromptId::parse(id) {
-                Ok(id) if own.contains_key(&id) => seen.insert(id),
-                Ok(_) | Err(_) => false,
+            let shown = |id: &str| {
+                let id = PromptId::parse(id).ok();
+                let Some((id, (client, _))) = id.and_then(|id| own.get_key_value(&id)) else {
+                    return Shown::No;
+                };
+                match (seen.insert(id.clone()), whose.named_client(client)) {
+                    (false, _) => Shown::No,
+                    (true, None) => Shown::Cleaned,
+                    (true, Some(_)) => Shown::Whole,
+                }
             };
-            if let Err(error) = list.add(*backend, body, is_theirs) {
+            if let Err(error) = list.add(*backend, body, shown) {
                 left_out(gateway, *backend, &error);
                 missing.add(*backend);
             }
@@ -263,9 +274,10 @@ impl Queues {
                 // It was deleted; that it has ended is found out in a moment.
                 continue;
             }
-            let place = place_of(pending.phase);
-            let backend = pending.backend;
-            list.add_known(Known { backend, id, client, number: None, place });
+            let (backend, place) = (pending.backend, place_of(pending.phase));
+            let client = whose.named_client(client);
+            let taken_ms = taken_ms(gateway, id.as_str());
+            list.add_known(Known { backend, id, client, taken_ms, number: None, place });
         }
         list
     }
@@ -274,7 +286,7 @@ impl Queues {
     pub fn whole(&self, gateway: &Gateway, missing: &mut Missing) -> OwnQueue<'_> {
         let mut list = OwnQueue::default();
         for (backend, body) in &self.0 {
-            if let Err(error) = list.add(*backend, body, |_| true) {
+            if let Err(error) = list.add(*backend, body, |_| Shown::Cleaned) {
                 left_out(gateway, *backend, &error);
                 missing.add(*backend);
             }
@@ -292,15 +304,12 @@ pub fn place_of(phase: Phase) -> Place {
     }
 }
 
-/// What these clients have pending.
-fn own_pending(gateway: &Gateway, askers: &[ClientId]) -> BTreeMap<PromptId, (ClientId, Pending)> {
-    let clients = askers.iter().filter_map(|id| gateway.clients.get(id));
-    clients
-        .flat_map(|client| {
-            let pending = client.pending().into_iter();
-            pending.map(move |(id, pending)| (id, (client.id.clone(), pending)))
-        })
-        .collect()
+/// When a prompt was taken, in milliseconds since 1970; 0 if nobody submitted it here.
+#[must_use]
+pub fn taken_ms(gateway: &Gateway, prompt: &str) -> u64 {
+    let Ok(prompt) = PromptId::parse(prompt) else { return 0 };
+    let made = gateway.ledger().get(&prompt, now()).map(|record| record.made);
+    made.map_or(0, |made| gateway.unix_at(made))
 }
 
 fn left_out(gateway: &Gateway, backend: BackendId, error: &dyn std::fmt::Display) {

@@ -14,6 +14,7 @@
 //! - [`bodies`]: bodies that Mooring itself reads
 //! - [`history`]: questions that name a prompt
 //! - [`lists`]: queues and histories, one's own from every backend; their [`entries`]
+//! - [`persons`]: whose prompts an asker is shown
 //! - [`jobs`]: the jobs API, for all servers
 //! - [`names`]: names of files in answers
 //! - [`upgrade`]: browser sockets; [`tunnel`]: sockets of node packs
@@ -53,6 +54,7 @@ pub mod newcomer;
 pub mod origin;
 pub mod own;
 pub mod page;
+pub mod persons;
 pub mod route;
 pub mod seal;
 pub mod standin;

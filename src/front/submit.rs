@@ -43,6 +43,7 @@ use crate::operate;
 use crate::routing::files::Maker;
 use crate::routing::ids::{ClientId, PromptId};
 use crate::routing::ledger::State;
+use crate::routing::owners::{Person, Submitter};
 use crate::routing::pending::End;
 use crate::tap::{Tap, tapped};
 use inputs::Inputs;
@@ -66,13 +67,15 @@ pub async fn submit(gateway: &Arc<Gateway>, who: &Who, request: Request<Incoming
     let body = bodies::whole(&mut parts, body, limits, Some(&mut share)).await?;
     let draft = submission::read(body)?;
     let named = draft.client_id().cloned().map(|id| of_its_own(gateway, id, who.address));
-    let id = named.or_else(|| who.named.clone()).unwrap_or_else(mint);
+    let named = named.or_else(|| who.named.clone());
+    let id = named.clone().unwrap_or_else(mint);
+    let by = submitter(gateway, who, named.as_ref(), &id);
     let prompt = draft.prompt_id().cloned().unwrap_or_else(new_prompt_id);
-    who.is(gateway, &id);
     let ready = draft.finish(&id, &prompt, &gateway.config.sockets.output_classes);
     let askers = [Maker::Client(id.clone()), Maker::Address(who.address)];
     let inputs = Inputs::of(gateway, &ready.body, &askers);
-    let wish = Wish { output_nodes: &ready.output_nodes, near: &inputs.nearness(gateway) };
+    let near = &inputs.nearness(gateway);
+    let wish = Wish { by: &by, output_nodes: &ready.output_nodes, near };
     let (client, target, link) = decide(gateway, who, &id, &prompt, wish)?;
     let sending = Sending {
         gateway: Arc::clone(gateway),
@@ -87,6 +90,22 @@ pub async fn submit(gateway: &Arc<Gateway>, who: &Who, request: Request<Incoming
         share: Some(share),
     };
     outcome(gateway, sending, parts, ready.body).await
+}
+
+/// Who submits: the client that is named, or else the one that was made for it, and the person
+/// behind it. Whoever says nothing at all is whoever asks from there without a name.
+fn submitter(gateway: &Gateway, who: &Who, named: Option<&ClientId>, id: &ClientId) -> Submitter {
+    let nameless = match named {
+        Some(client) => {
+            who.is(gateway, client);
+            None
+        }
+        None => {
+            who.is_given(gateway, id);
+            Some(Person::Address(who.address))
+        }
+    };
+    Submitter { client: Some(id.clone()), person: who.person().or(nameless) }
 }
 
 /// Runs the submission in its own task, and waits for it as long as a client would.
@@ -140,6 +159,7 @@ impl Drop for Answered {
 /// What a placement depends on.
 #[derive(Clone, Copy)]
 struct Wish<'a> {
+    by: &'a Submitter,
     output_nodes: &'a [String],
     near: &'a Nearness,
 }
@@ -153,7 +173,8 @@ fn decide(
     prompt: &PromptId,
     wish: Wish<'_>,
 ) -> Result<(Arc<Client>, Target, Arc<Link>), GatewayError> {
-    gateway.ledger().reserve(prompt, id, now()).map_err(|_known| GatewayError::PromptIdKnown)?;
+    let reserved = gateway.ledger().reserve(prompt, wish.by.clone(), now());
+    reserved.map_err(|_known| GatewayError::PromptIdKnown)?;
     let waiting = match gateway.clients.get(id) {
         Some(_) => None,
         None => gateway.browsers.take_upload(who.address, now()),

@@ -46,7 +46,7 @@ pub async fn interrupt(gateway: &Arc<Gateway>, who: &Who, request: Request<Incom
     let prompt = verbs::InterruptBody::read(&body)?.prompt_id;
     let actor = Actor::of_interrupt(gateway, who, prompt.as_deref());
     let prompts = match prompt {
-        Some(prompt) => named(gateway, &actor, who.address, [prompt], Where::Queue).await?,
+        Some(prompt) => named(gateway, &actor, who, [prompt], Where::Queue).await?,
         None => own_pending(gateway, who, &actor)?,
     };
     on_each(gateway, prompts, |backend, prompts| interrupts::interrupt(gateway, backend, prompts))
@@ -62,7 +62,7 @@ pub async fn edit_queue(gateway: &Arc<Gateway>, who: &Who, request: Request<Inco
     let body = small_body(gateway, request).await?;
     let edit = verbs::QueueEdit::read(&body)?;
     let actor = Actor::of(gateway, who);
-    let mut prompts = named(gateway, &actor, who.address, edit.delete, Where::Queue).await?;
+    let mut prompts = named(gateway, &actor, who, edit.delete, Where::Queue).await?;
     if edit.clear {
         prompts.extend(own_pending(gateway, who, &actor)?);
     }
@@ -78,9 +78,9 @@ pub async fn edit_history(gateway: &Arc<Gateway>, who: &Who, request: Request<In
     let body = small_body(gateway, request).await?;
     let edit = verbs::QueueEdit::read(&body)?;
     let actor = Actor::of(gateway, who);
-    let mut prompts = named(gateway, &actor, who.address, edit.delete, Where::Anywhere).await?;
+    let mut prompts = named(gateway, &actor, who, edit.delete, Where::Anywhere).await?;
     if edit.clear {
-        prompts.extend(forget_all(gateway, &actor)?);
+        prompts.extend(forget_all(gateway, who, &actor)?);
     }
     for (prompt, _) in &prompts {
         gateway.ledger().unlist(prompt);
@@ -100,9 +100,10 @@ pub async fn edit_history(gateway: &Arc<Gateway>, who: &Who, request: Request<In
     Ok(done())
 }
 
-/// Empties the asker's history. What is lost is on no backend, and those are not told.
-fn forget_all(gateway: &Gateway, actor: &Actor) -> Result<Located, GatewayError> {
-    let listed = whose::own_history(gateway, actor)?;
+/// Empties the asker's history, and what the same person's other clients have left behind that are
+/// gone. What is lost is on no backend, and those are not told.
+fn forget_all(gateway: &Gateway, who: &Who, actor: &Actor) -> Result<Located, GatewayError> {
+    let listed = whose::own_history(gateway, who, actor)?;
     let mut on_backends = Located::new();
     let mut ledger = gateway.ledger();
     for Listed { prompt, backend, end, .. } in listed {
@@ -219,7 +220,8 @@ pub(super) async fn delete_on(
 pub(super) fn delete_was_asked(gateway: &Gateway, prompt: &PromptId) {
     let record = gateway.ledger().get(prompt, now()).cloned();
     let pending = record.filter(|record| record.state == State::Pending);
-    let client = pending.and_then(|record| record.client).and_then(|id| gateway.clients.get(&id));
+    let client =
+        pending.and_then(|record| record.by.client).and_then(|id| gateway.clients.get(&id));
     if let Some(client) = client {
         client.delete_asked(prompt);
     }

@@ -1,17 +1,16 @@
 //! Whose prompts a verb means, and who may mean them (promise R6).
 
-use std::net::IpAddr;
-
 use tracing::debug;
 
 use super::identify::Who;
+use super::persons::Persons;
 use super::unknowns::{self, Where};
 use crate::config::Nameless;
 use crate::error::GatewayError;
 use crate::gateway::Gateway;
 use crate::net::now;
 use crate::routing::ids::{BackendId, ClientId, PromptId};
-use crate::routing::ledger::Listed;
+use crate::routing::ledger::{Listed, Record};
 
 /// Of how many ids that nobody knows one request makes us ask all backends.
 const UNKNOWN_MAX: usize = 16;
@@ -55,13 +54,23 @@ impl Actor {
             (Self::Nameless, None) | (Self::Nobody, _) => true,
             (Self::Nameless, Some(_)) | (Self::Clients(_) | Self::Everyone, _) => false,
         };
-        let sole = is_sole.then(|| who.sole(gateway)).flatten();
-        sole.map_or(actor, |client| Self::Clients(vec![client]))
+        if !is_sole {
+            return actor;
+        }
+        // What was sent from there without a name has a client for each prompt.
+        let nameless = Persons::nameless_clients(gateway, who);
+        if !nameless.is_empty() {
+            return Self::Clients(nameless);
+        }
+        who.sole(gateway).map_or(actor, |client| Self::Clients(vec![client]))
     }
 
-    fn may_act_on(&self, owner: Option<&ClientId>) -> bool {
-        match (self, owner) {
-            (Self::Clients(askers), Some(owner)) => askers.contains(owner),
+    /// Of a person's, also what a tab of his left behind that is gone, and what has ended.
+    fn may_act_on(&self, gateway: &Gateway, persons: &Persons, record: &Record) -> bool {
+        match (self, &record.by.client) {
+            (Self::Clients(askers), Some(owner)) => {
+                askers.contains(owner) || persons.may_end(gateway, record)
+            }
             (Self::Clients(_), None) | (Self::Nameless | Self::Everyone, _) => true,
             (Self::Nobody, _) => false,
         }
@@ -75,10 +84,11 @@ impl Actor {
 pub async fn named(
     gateway: &Gateway,
     actor: &Actor,
-    address: IpAddr,
+    who: &Who,
     ids: impl IntoIterator<Item = String>,
     place: Where,
 ) -> Result<Located, GatewayError> {
+    let persons = Persons::of(gateway, who);
     let mut located = Located::new();
     let mut unknown = Vec::new();
     for prompt in ids.into_iter().filter_map(|id| PromptId::parse(&id).ok()) {
@@ -87,7 +97,7 @@ pub async fn named(
         }
         let record = gateway.ledger().get(&prompt, now()).cloned();
         match record {
-            Some(record) if !actor.may_act_on(record.client.as_ref()) => {
+            Some(record) if !actor.may_act_on(gateway, &persons, &record) => {
                 gateway.metrics.foreign_verbs.inc();
                 debug!(%prompt, "A verb on another's prompt does nothing.");
             }
@@ -98,7 +108,7 @@ pub async fn named(
             None => {}
         }
     }
-    located.extend(unknowns::look_for(gateway, address, unknown, place).await);
+    located.extend(unknowns::look_for(gateway, who.address, unknown, place).await);
     Ok(located)
 }
 
@@ -119,23 +129,34 @@ pub fn own_pending(gateway: &Gateway, who: &Who, actor: &Actor) -> Result<Locate
         .map(|pending| pending.into_iter().map(|(id, it)| (id, it.backend)).collect())
         .collect();
     // With the cookie alone, a bare verb is clear only if a single tab has something pending.
-    match (&who.named, actor, with_work.len()) {
-        (Some(_), _, _) | (None, Actor::Everyone, _) | (None, _, 0 | 1) => {
-            Ok(with_work.into_iter().flatten().collect())
-        }
-        (None, Actor::Clients(_) | Actor::Nameless | Actor::Nobody, _) => {
+    let is_clear = who.named.is_some() || who.browser.is_none() || with_work.len() <= 1;
+    match actor {
+        Actor::Clients(_) | Actor::Nameless | Actor::Nobody if !is_clear => {
             Err(GatewayError::Nameless)
+        }
+        Actor::Clients(_) | Actor::Nameless | Actor::Nobody | Actor::Everyone => {
+            Ok(with_work.into_iter().flatten().collect())
         }
     }
 }
 
-/// What the asker's history has.
+/// What the asker's history has: his own, and what is left of the same person's clients that are
+/// gone. A tab that is still there keeps its own.
 ///
 /// # Errors
 /// It is not clear whose that is.
-pub fn own_history(gateway: &Gateway, actor: &Actor) -> Result<Vec<Listed>, GatewayError> {
+pub fn own_history(
+    gateway: &Gateway,
+    who: &Who,
+    actor: &Actor,
+) -> Result<Vec<Listed>, GatewayError> {
     match actor {
-        Actor::Clients(askers) => Ok(gateway.ledger().history_of(askers, usize::MAX, now())),
+        Actor::Clients(_) => {
+            let persons = Persons::of(gateway, who);
+            let owners = persons.owners();
+            let listed = gateway.ledger().history_of(&owners, usize::MAX, now());
+            Ok(listed.into_iter().filter(|listed| persons.may_clear(gateway, listed)).collect())
+        }
         Actor::Everyone => Ok(gateway.ledger().history_of_all(usize::MAX, now())),
         Actor::Nameless | Actor::Nobody => Err(GatewayError::Nameless),
     }

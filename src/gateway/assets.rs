@@ -84,7 +84,7 @@ impl Gateway {
             makers.extend(files.holder(&at).into_iter().flat_map(|it| it.makers.iter().cloned()));
         }
         if let Some(job) = item.job.as_deref().and_then(|job| PromptId::parse(job).ok()) {
-            let client = self.ledger().get(&job, now()).and_then(|it| it.client.clone());
+            let client = self.ledger().get(&job, now()).and_then(|it| it.by.client.clone());
             makers.extend(client.map(Maker::Client));
         }
         whose(&makers, &asker.makers)

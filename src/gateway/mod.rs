@@ -9,7 +9,7 @@ pub mod users;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, Semaphore};
 
@@ -31,7 +31,7 @@ use crate::front::standin::Starts;
 use crate::front::unknowns::Unknowns;
 use crate::journal::Journal;
 use crate::metrics::Metrics;
-use crate::net::{Network, now};
+use crate::net::{Network, now, unix_millis};
 use crate::routing::assets::Assets;
 use crate::routing::decision::Decision;
 use crate::routing::files::Files;
@@ -76,6 +76,8 @@ pub struct Gateway {
     /// Bytes of all event logs.
     pub logs: LogBudget,
     pub started: Instant,
+    /// The same moment, in milliseconds since 1970.
+    started_ms: u64,
     /// Bytes of collected bodies that are held at this moment.
     pub bodies: BodyBudget,
     /// Set in the demo only.
@@ -126,6 +128,7 @@ impl Gateway {
             journal,
             logs,
             started: now(),
+            started_ms: unix_millis(),
             demo,
             bodies: BodyBudget::new(config.prompts.max_bodies_total),
             ledger: Mutex::new(Ledger::new(
@@ -145,6 +148,17 @@ impl Gateway {
             network,
             tasks,
         })
+    }
+
+    /// A moment in milliseconds since 1970: of one moment always the same, whatever the clock on
+    /// the wall does meanwhile.
+    #[must_use]
+    pub fn unix_at(&self, at: Instant) -> u64 {
+        let millis = |span: Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
+        match at.checked_duration_since(self.started) {
+            Some(since) => self.started_ms.saturating_add(millis(since)),
+            None => self.started_ms.saturating_sub(millis(self.started.duration_since(at))),
+        }
     }
 
     /// Starts what runs as long as the gateway does: the watch links, the sweep, the reconciler.

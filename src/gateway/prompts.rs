@@ -58,14 +58,14 @@ impl Gateway {
             let backend = self.fleet.get(backend);
             let reserved_until = core.reserved_until().and_then(unix_of_coming);
             let (name, url) = (backend.recorded.name.clone(), backend.recorded.url.clone());
-            BindingRecord::new(name, url, unix_of_past(since), reserved_until)
+            BindingRecord::new(name, url, self.unix_at(since), reserved_until)
         });
         self.journal.note_binding(client, record);
     }
 
     fn note_end(&self, prompt: &PromptId, end: End, told: Told) {
         let mut ledger = self.ledger();
-        ledger.ended(prompt, end);
+        ledger.ended(prompt, end, now());
         self.note_prompt(&mut ledger, prompt, |record| record.ended(end, unix_millis(), told));
     }
 
@@ -99,16 +99,12 @@ impl Gateway {
         let sent = Sent {
             backend: backend.recorded.name.clone(),
             url: backend.recorded.url.clone(),
-            made: unix_of_past(known.made),
+            made: self.unix_at(known.made),
             order: known.order,
         };
-        Some(PromptRecord::new(known.client.as_ref()?, sent, Vec::new()))
+        let record = PromptRecord::new(known.by.client.as_ref()?, sent, Vec::new());
+        Some(record.of(known.by.person.as_ref()))
     }
-}
-
-fn unix_of_past(at: std::time::Instant) -> u64 {
-    let ago = now().saturating_duration_since(at).as_millis();
-    unix_millis().saturating_sub(u64::try_from(ago).unwrap_or(u64::MAX))
 }
 
 /// `None` if it has passed.

@@ -8,6 +8,7 @@
 //! Bodies of prompts are not stored: they can carry API keys.
 //!
 //! - [`record`]: what is written of a client, of a prompt and of a file
+//! - `people`: who made and submitted, as records have it
 //! - [`disk`]: the home on a disk
 //! - [`restore`]: from records to bindings and pending prompts (pure)
 //!
@@ -20,6 +21,7 @@
 //!   what was noted since, and tried anew.
 
 pub mod disk;
+mod people;
 pub mod record;
 pub mod restore;
 

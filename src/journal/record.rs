@@ -6,15 +6,16 @@
 //! what is possible when they are restored.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::people::{MakerRecord, PersonRecord, made_by, makers_of};
 use crate::fleet::word::Word;
 use crate::routing::assets::{Asset, Kind};
-use crate::routing::files::{Holder, Maker, Place};
+use crate::routing::files::{Holder, Place};
 use crate::routing::ids::{AssetId, ClientId, ContentHash, FileRef, Folder, PromptId};
+use crate::routing::owners::Person;
 use crate::routing::pending::End;
 use crate::routing::place::AdminState;
 
@@ -45,6 +46,9 @@ pub struct PromptRecord {
     pub made: u64,
     /// Its place among all submissions: ComfyUI works in this order.
     pub order: u64,
+    /// Who is behind the client, if that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    person: Option<PersonRecord>,
     /// Nodes whose pictures over the socket are results.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub output_nodes: Vec<String>,
@@ -177,29 +181,6 @@ impl AssetRecord {
     }
 }
 
-fn makers_of(makers: &[Maker]) -> Vec<MakerRecord> {
-    let record = |maker: &Maker| match maker {
-        Maker::Client(client) => MakerRecord::Client(client.to_string()),
-        Maker::Address(address) => MakerRecord::Address(*address),
-    };
-    makers.iter().map(record).collect()
-}
-
-fn made_by(records: Vec<MakerRecord>) -> impl Iterator<Item = Maker> {
-    records.into_iter().filter_map(|maker| match maker {
-        MakerRecord::Client(client) => ClientId::parse(&client).ok().map(Maker::Client),
-        MakerRecord::Address(address) => Some(Maker::Address(address)),
-    })
-}
-
-/// Who made a file.
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
-#[serde(rename_all = "snake_case")]
-enum MakerRecord {
-    Client(String),
-    Address(IpAddr),
-}
-
 impl FileRecord {
     #[must_use]
     pub fn new(backend: Arc<str>, holder: &Holder, at: u64) -> Self {
@@ -262,8 +243,21 @@ impl PromptRecord {
     #[must_use]
     pub fn new(client: &ClientId, sent: Sent, output_nodes: Vec<String>) -> Self {
         let Sent { backend, url, made, order } = sent;
-        let client = client.to_string();
-        Self { v: VERSION, client, backend, url, made, order, output_nodes, ended: None }
+        let (client, person) = (client.to_string(), None);
+        Self { v: VERSION, client, backend, url, made, order, person, output_nodes, ended: None }
+    }
+
+    /// The same prompt, of this person's.
+    #[must_use]
+    pub fn of(mut self, person: Option<&Person>) -> Self {
+        self.person = person.map(PersonRecord::new);
+        self
+    }
+
+    /// Who is behind the client, if that is known.
+    #[must_use]
+    pub fn person(&self) -> Option<Person> {
+        self.person.as_ref().and_then(PersonRecord::person)
     }
 
     /// The same prompt, ended. What only a pending one needs is gone.
@@ -393,6 +387,7 @@ pub fn decode<'a, T: Deserialize<'a>>(key: &str, bytes: &'a [u8]) -> Result<T, B
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::routing::files::Maker;
 
     fn prompt() -> PromptRecord {
         let sent = Sent { backend: "a".into(), url: "h:1".into(), made: 5, order: 7 };
@@ -407,6 +402,23 @@ mod tests {
         }
         let binding = BindingRecord::new("a", "h:1", 3, Some(4));
         assert_eq!(decode::<BindingRecord>("c", &encode(&binding)).unwrap(), binding);
+    }
+
+    #[test]
+    fn who_is_behind_a_client_is_read_as_it_was_written() {
+        let people = [
+            Person::Browser(u128::MAX - 1),
+            Person::User("ada_1".into()),
+            Person::Address([10, 0, 0, 1].into()),
+        ];
+        for person in people {
+            let sent = Sent { backend: "a".into(), url: "h:1".into(), made: 5, order: 7 };
+            let client = ClientId::parse("ada").unwrap();
+            let record = PromptRecord::new(&client, sent, Vec::new()).of(Some(&person));
+            let read: PromptRecord = decode("p", &encode(&record)).unwrap();
+            assert_eq!(read.person(), Some(person));
+        }
+        assert_eq!(prompt().person(), None);
     }
 
     #[test]

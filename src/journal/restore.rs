@@ -24,6 +24,7 @@ use crate::routing::client::Restored as RestoredBinding;
 use crate::routing::files::{Holder, Place};
 use crate::routing::ids::{AssetId, BackendId, ClientId, FileRef, PromptId};
 use crate::routing::ledger::Entry;
+use crate::routing::owners::Submitter;
 use crate::routing::pending::{End, Loss, Pending};
 
 /// How many ended prompts of one client are told again, the latest.
@@ -247,11 +248,11 @@ fn is_untold(end: &EndRecord, latest_end: u64, terms: Terms<'_>) -> bool {
 fn entry(prompt: &PromptId, record: &PromptRecord, terms: Terms<'_>) -> Entry {
     Entry {
         prompt: prompt.clone(),
-        client: ClientId::parse(&record.client).ok(),
+        by: Submitter { client: ClientId::parse(&record.client).ok(), person: record.person() },
         backend: terms.backends.get(&record.url).copied(),
         made: terms.at(record.made),
         order: record.order,
-        end: record.ended.as_ref().map(EndRecord::end),
+        end: record.ended.as_ref().map(|ended| (ended.end(), terms.at(ended.at))),
     }
 }
 
@@ -260,6 +261,7 @@ mod tests {
     use super::super::record::{Sent, Told};
     use super::*;
     use crate::routing::ids::Folder;
+    use crate::routing::owners::Person;
 
     const NOW: u64 = 1_000_000_000;
 
@@ -326,6 +328,17 @@ mod tests {
         let lost = Lost { prompt: id("p"), backend: "a".into(), loss: Loss::BackendRemoved };
         assert_eq!(client.lost, [lost]);
         assert_eq!(restored.ledger[0].backend, None);
+    }
+
+    #[test]
+    fn the_person_behind_a_prompt_comes_back_with_it_and_so_does_the_time_of_its_end() {
+        let (id, record) = ended("p", 5_000, Told::Yes);
+        let person = Person::Browser(7);
+        let prompts = vec![(id, record.of(Some(&person)))];
+        let entry = &restored(Saved { prompts, ..Saved::default() }).ledger[0];
+        assert_eq!(entry.by, Submitter { client: Some(ada()), person: Some(person) });
+        let ago = crate::net::now().saturating_duration_since(entry.end.unwrap().1);
+        assert!(Duration::from_secs(5) <= ago && ago < Duration::from_secs(60));
     }
 
     /// T78.

@@ -7,13 +7,14 @@
 //! - A pending prompt is never evicted; of the others those go first that ended first.
 //! - It never holds more than `capacity` prompts, plus those that are pending.
 //! - A submission that was withdrawn leaves nothing: a client may be refused for ever.
-//! - A client's history lists what it made and what has ended, but for what was deleted: from the
-//!   queue before it ran, or from the history by its client, or by a backend that forgot it.
+//! - A history lists what its owner made and what has ended, but for what was deleted: from the
+//!   queue before it ran, or from the history by its owner, or by a backend that forgot it.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use super::ids::{BackendId, ClientId, PromptId};
+use super::ids::{BackendId, PromptId};
+use super::owners::{Owner, Owners, Person, Submitter};
 use super::pending::{End, Loss};
 
 /// How often an id that nobody knows is asked of all backends.
@@ -28,8 +29,8 @@ pub struct Ledger {
     prompts: HashMap<PromptId, Record>,
     /// Those that are not pending, by [`Record::place`].
     settled: BTreeMap<u64, PromptId>,
-    /// What each client's history lists, by [`Record::place`].
-    listed: HashMap<ClientId, BTreeMap<u64, PromptId>>,
+    /// Whose they are; histories by [`Record::place`].
+    owners: Owners,
     next_place: u64,
     next_order: u64,
     /// Settled prompts that were forgotten, until somebody asks which.
@@ -43,14 +44,15 @@ pub struct Ledger {
 /// What is known of one prompt.
 #[derive(Clone, Debug)]
 pub struct Record {
-    /// `None` for a prompt that was found on a backend and not submitted through us.
-    pub client: Option<ClientId>,
+    pub by: Submitter,
     /// `None` until it is placed.
     pub backend: Option<BackendId>,
     pub made: Instant,
     /// Its place among all submissions: ComfyUI works in this order.
     pub order: u64,
     pub state: State,
+    /// When it had ended.
+    pub ended: Option<Instant>,
     /// Its place among those that are not pending; `None` while it is.
     place: Option<u64>,
 }
@@ -59,24 +61,26 @@ pub struct Record {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Listed {
     pub prompt: PromptId,
+    pub by: Submitter,
     /// `None` if its backend is not configured any more.
     pub backend: Option<BackendId>,
     pub made: Instant,
     pub order: u64,
     pub end: End,
+    pub ended: Instant,
 }
 
 /// One prompt as it was before a restart.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Entry {
     pub prompt: PromptId,
-    pub client: Option<ClientId>,
+    pub by: Submitter,
     /// `None` if its backend is not configured any more.
     pub backend: Option<BackendId>,
     pub made: Instant,
     pub order: u64,
-    /// `None` if it is pending.
-    pub end: Option<End>,
+    /// How it ended and when; `None` if it is pending.
+    pub end: Option<(End, Instant)>,
 }
 
 /// Whether a prompt is still somebody's pending work.
@@ -99,7 +103,7 @@ impl Ledger {
         Self {
             prompts: HashMap::new(),
             settled: BTreeMap::new(),
-            listed: HashMap::new(),
+            owners: Owners::default(),
             next_place: 0,
             next_order: 0,
             evicted: Vec::new(),
@@ -110,35 +114,32 @@ impl Ledger {
         }
     }
 
-    /// Takes an id for a new submission of `client`.
+    /// Takes an id for a new submission.
     ///
     /// # Errors
     /// Somebody has used it, pending or ended.
-    pub fn reserve(
-        &mut self,
-        prompt: &PromptId,
-        client: &ClientId,
-        now: Instant,
-    ) -> Result<(), Known> {
+    pub fn reserve(&mut self, prompt: &PromptId, by: Submitter, now: Instant) -> Result<(), Known> {
         if self.get(prompt, now).is_some() {
             return Err(Known);
         }
-        self.insert(prompt, Some(client.clone()), now);
+        self.insert(prompt, by, now);
         Ok(())
     }
 
     /// Enters a prompt as it was before a restart. Those that ended come in the order of their
     /// ends; what is known already stays as it is.
     pub fn restore(&mut self, entry: Entry, now: Instant) {
-        let Entry { prompt, client, backend, made, order, end } = entry;
+        let Entry { prompt, by, backend, made, order, end } = entry;
         if self.prompts.contains_key(&prompt) {
             return;
         }
-        let record = Record { client, backend, made, order, state: State::Pending, place: None };
+        self.owners.began(&by, &prompt);
+        let state = State::Pending;
+        let record = Record { by, backend, made, order, state, ended: None, place: None };
         self.prompts.insert(prompt.clone(), record);
         self.next_order = self.next_order.max(order + 1);
-        if let Some(end) = end {
-            self.settle(&prompt, State::Ended(end));
+        if let Some((end, at)) = end {
+            self.settle(&prompt, State::Ended(end), at);
             self.evict_expired(now);
         }
     }
@@ -156,23 +157,25 @@ impl Ledger {
     }
 
     /// The prompt has ended; or it had, and the truth about it has come out since.
-    pub fn ended(&mut self, prompt: &PromptId, end: End) {
-        self.settle(prompt, State::Ended(end));
+    pub fn ended(&mut self, prompt: &PromptId, end: End, now: Instant) {
+        self.settle(prompt, State::Ended(end), now);
     }
 
     /// The submission was refused: the id may be used again. One that has ended stays known.
     pub fn withdraw(&mut self, prompt: &PromptId) {
-        if self.prompts.get(prompt).is_some_and(|record| record.state == State::Pending) {
-            self.prompts.remove(prompt);
+        if self.prompts.get(prompt).is_some_and(|record| record.state == State::Pending)
+            && let Some(record) = self.prompts.remove(prompt)
+        {
+            self.owners.settled(&record.by, prompt);
         }
     }
 
     /// A prompt that nobody submitted through us was found on `backend`.
     pub fn learn(&mut self, prompt: &PromptId, backend: BackendId, now: Instant) {
         if self.get(prompt, now).is_none() {
-            self.insert(prompt, None, now);
+            self.insert(prompt, Submitter::default(), now);
             self.placed(prompt, backend);
-            self.settle(prompt, State::Learned);
+            self.settle(prompt, State::Learned, now);
         }
     }
 
@@ -182,21 +185,31 @@ impl Ledger {
         self.prompts.get(prompt).filter(|record| !is_expired(record, self.max_age, now))
     }
 
-    /// The history of these clients: the newest `max` of each, in the order of their ends.
-    pub fn history_of(&mut self, clients: &[ClientId], max: usize, now: Instant) -> Vec<Listed> {
+    /// The history of these: the newest `max` of each, in the order of their ends.
+    pub fn history_of(&mut self, owners: &[Owner], max: usize, now: Instant) -> Vec<Listed> {
         self.evict_expired(now);
-        let newest = |client| self.listed.get(client).into_iter().flatten().rev().take(max);
-        let mut places: Vec<(&u64, &PromptId)> = clients.iter().flat_map(newest).collect();
-        places.sort_unstable_by_key(|(place, _)| **place);
-        places.dedup_by_key(|(place, _)| **place);
-        self.described(places.into_iter().map(|(_, prompt)| prompt), now)
+        self.described(self.owners.listed_of(owners, max).into_iter(), now)
     }
 
-    /// The newest `max` prompts in all histories, in the order of their ends.
+    /// What is pending of a person, whichever client submitted it.
+    #[must_use]
+    pub fn pending_of(&self, person: &Person) -> Vec<PromptId> {
+        self.owners.pending_of(person)
+    }
+
+    /// True if anything of a person is pending or in a history.
+    #[must_use]
+    pub fn knows(&self, person: &Person) -> bool {
+        self.owners.knows(person)
+    }
+
+    /// The newest `max` prompts in all histories but those of nameless submitters, in the order of
+    /// their ends.
     pub fn history_of_all(&mut self, max: usize, now: Instant) -> Vec<Listed> {
         self.evict_expired(now);
         let is_listed = |prompt: &&PromptId| {
-            self.prompts.get(*prompt).is_some_and(|record| self.is_listed(record))
+            let record = self.prompts.get(*prompt);
+            record.is_some_and(|record| self.is_listed(record) && !record.by.is_nameless())
         };
         let mut newest: Vec<&PromptId> =
             self.settled.values().rev().filter(is_listed).take(max).collect();
@@ -209,7 +222,7 @@ impl Ledger {
     pub fn is_unlisted(&self, prompt: &PromptId, now: Instant) -> bool {
         self.get(prompt, now).is_some_and(|record| {
             matches!(record.state, State::Ended(_))
-                && record.client.is_some()
+                && record.by.client.is_some()
                 && !self.is_listed(record)
         })
     }
@@ -218,13 +231,12 @@ impl Ledger {
     /// One that has not ended stays what it is.
     pub fn unlist(&mut self, prompt: &PromptId) {
         if let Some(record) = self.prompts.get(prompt) {
-            unlist(&mut self.listed, record);
+            unlist(&mut self.owners, record);
         }
     }
 
     fn is_listed(&self, record: &Record) -> bool {
-        let of_client = record.client.as_ref().and_then(|client| self.listed.get(client));
-        of_client.zip(record.place).is_some_and(|(listed, place)| listed.contains_key(&place))
+        record.place.is_some_and(|place| self.owners.is_listed(&record.by, place))
     }
 
     fn described<'p>(
@@ -236,7 +248,8 @@ impl Ledger {
             let record = self.get(prompt, now)?;
             let State::Ended(end) = record.state else { return None };
             let Record { backend, made, order, .. } = *record;
-            Some(Listed { prompt: prompt.clone(), backend, made, order, end })
+            let (by, ended) = (record.by.clone(), record.ended.unwrap_or(made));
+            Some(Listed { prompt: prompt.clone(), by, backend, made, order, end, ended })
         };
         prompts.filter_map(read).collect()
     }
@@ -280,12 +293,14 @@ impl Ledger {
     }
 
     /// Enters an id that is unknown or expired.
-    fn insert(&mut self, prompt: &PromptId, client: Option<ClientId>, now: Instant) {
+    fn insert(&mut self, prompt: &PromptId, by: Submitter, now: Instant) {
         let (state, order) = (State::Pending, self.next_order);
         self.next_order += 1;
-        let record = Record { client, backend: None, made: now, order, state, place: None };
+        self.owners.began(&by, prompt);
+        let (backend, ended, place) = (None, None, None);
+        let record = Record { by, backend, made: now, order, state, ended, place };
         if let Some(expired) = self.prompts.insert(prompt.clone(), record) {
-            unlist(&mut self.listed, &expired);
+            unlist(&mut self.owners, &expired);
             if let Some(place) = expired.place {
                 self.settled.remove(&place);
             }
@@ -294,20 +309,21 @@ impl Ledger {
     }
 
     /// The prompt is not pending, or no longer. Whatever is too many goes.
-    fn settle(&mut self, prompt: &PromptId, state: State) {
+    fn settle(&mut self, prompt: &PromptId, state: State, now: Instant) {
         let Some(record) = self.prompts.get_mut(prompt) else { return };
         record.state = state;
+        record.ended = Some(now);
         if record.place.is_none() {
             record.place = Some(self.next_place);
             self.settled.insert(self.next_place, prompt.clone());
-            if let (State::Ended(_), Some(client)) = (state, &record.client) {
-                let listed = self.listed.entry(client.clone()).or_default();
-                listed.insert(self.next_place, prompt.clone());
+            self.owners.settled(&record.by, prompt);
+            if let State::Ended(_) = state {
+                self.owners.list(&record.by, self.next_place, prompt);
             }
             self.next_place += 1;
         }
         if state == State::Ended(End::Deleted) {
-            unlist(&mut self.listed, record);
+            unlist(&mut self.owners, record);
         }
         while self.capacity < self.settled.len() {
             if let Some((_, oldest)) = self.settled.pop_first() {
@@ -331,18 +347,15 @@ impl Ledger {
     /// Forgets one that is not among the settled any more.
     fn evict(&mut self, prompt: PromptId) {
         if let Some(record) = self.prompts.remove(&prompt) {
-            unlist(&mut self.listed, &record);
+            unlist(&mut self.owners, &record);
         }
         self.evicted.push(prompt);
     }
 }
 
-fn unlist(histories: &mut HashMap<ClientId, BTreeMap<u64, PromptId>>, record: &Record) {
-    let (Some(client), Some(place)) = (&record.client, record.place) else { return };
-    let Some(listed) = histories.get_mut(client) else { return };
-    listed.remove(&place);
-    if listed.is_empty() {
-        histories.remove(client);
+fn unlist(owners: &mut Owners, record: &Record) {
+    if let Some(place) = record.place {
+        owners.unlist(&record.by, place);
     }
 }
 
@@ -357,6 +370,7 @@ mod tests {
     use proptest::collection::vec;
     use proptest::prelude::{prop_assert, prop_assert_eq, proptest};
 
+    use super::super::ids::ClientId;
     use super::super::pending::Loss;
     use super::*;
 
@@ -366,6 +380,14 @@ mod tests {
 
     fn ada() -> ClientId {
         ClientId::parse("ada").unwrap()
+    }
+
+    fn by_ada() -> Submitter {
+        Submitter::client(ada())
+    }
+
+    fn of(client: ClientId) -> Owner {
+        Owner::Client(client)
     }
 
     #[expect(clippy::disallowed_methods, reason = "any instant will do")]
@@ -380,23 +402,23 @@ mod tests {
     #[test]
     fn an_id_is_given_once_until_it_is_withdrawn() {
         let (t, mut ledger) = (start(), ledger());
-        assert_eq!(ledger.reserve(&id("p"), &ada(), t), Ok(()));
-        assert_eq!(ledger.reserve(&id("p"), &ada(), t), Err(Known));
+        assert_eq!(ledger.reserve(&id("p"), by_ada(), t), Ok(()));
+        assert_eq!(ledger.reserve(&id("p"), by_ada(), t), Err(Known));
         ledger.withdraw(&id("p"));
-        assert_eq!(ledger.reserve(&id("p"), &ada(), t), Ok(()));
-        ledger.ended(&id("p"), End::Succeeded);
+        assert_eq!(ledger.reserve(&id("p"), by_ada(), t), Ok(()));
+        ledger.ended(&id("p"), End::Succeeded, t);
         ledger.withdraw(&id("p"));
-        assert_eq!(ledger.reserve(&id("p"), &ada(), t), Err(Known), "ended ones stay known");
+        assert_eq!(ledger.reserve(&id("p"), by_ada(), t), Err(Known), "ended ones stay known");
     }
 
     #[test]
     fn the_first_that_ended_goes_first_and_a_pending_one_never() {
         let (t, mut ledger) = (start(), ledger());
         for name in ["a", "b", "c", "d"] {
-            ledger.reserve(&id(name), &ada(), t).unwrap();
+            ledger.reserve(&id(name), by_ada(), t).unwrap();
         }
         for name in ["d", "c", "b"] {
-            ledger.ended(&id(name), End::Succeeded);
+            ledger.ended(&id(name), End::Succeeded, t);
         }
         let known: Vec<&str> = ["a", "b", "c", "d"]
             .into_iter()
@@ -409,10 +431,10 @@ mod tests {
     fn refused_submissions_leave_nothing_behind() {
         // Each once left its id in the order of eviction, behind the first prompt that was kept.
         let (t, mut ledger) = (start(), ledger());
-        ledger.reserve(&id("kept"), &ada(), t).unwrap();
-        ledger.ended(&id("kept"), End::Succeeded);
+        ledger.reserve(&id("kept"), by_ada(), t).unwrap();
+        ledger.ended(&id("kept"), End::Succeeded, t);
         for _ in 0..1_000 {
-            ledger.reserve(&id("refused"), &ada(), t).unwrap();
+            ledger.reserve(&id("refused"), by_ada(), t).unwrap();
             ledger.withdraw(&id("refused"));
         }
         assert_eq!((ledger.prompts.len(), ledger.settled.len()), (1, 1));
@@ -424,35 +446,63 @@ mod tests {
         let late = t + Duration::from_secs(100);
         for name in ["young", "x", "y"] {
             let made = if name == "young" { late } else { t };
-            ledger.reserve(&id(name), &ada(), made).unwrap();
-            ledger.ended(&id(name), End::Succeeded);
+            ledger.reserve(&id(name), by_ada(), made).unwrap();
+            ledger.ended(&id(name), End::Succeeded, t);
         }
         ledger.learn(&id("x"), BackendId(3), late);
         let learned = ledger.get(&id("x"), late).map(|record| (record.backend, record.state));
         assert_eq!(learned, Some((Some(BackendId(3)), State::Learned)));
-        assert_eq!(ledger.reserve(&id("y"), &ada(), late), Ok(()));
+        assert_eq!(ledger.reserve(&id("y"), by_ada(), late), Ok(()));
         let places = ledger.prompts.values().filter(|record| record.place.is_some()).count();
         assert_eq!(places, ledger.settled.len());
     }
 
     #[test]
+    fn an_end_has_its_time_and_what_was_restored_keeps_it() {
+        let (t, mut ledger) = (start(), ledger());
+        let (made, ended) = (t, t + Duration::from_secs(3));
+        ledger.reserve(&id("p"), by_ada(), made).unwrap();
+        ledger.ended(&id("p"), End::Failed, ended);
+        let order = 7;
+        let end = Some((End::Failed, ended));
+        let entry = Entry { prompt: id("q"), by: by_ada(), backend: None, made, order, end };
+        ledger.restore(entry, ended + Duration::from_secs(9));
+        let listed = ledger.history_of(&[of(ada())], 9, ended);
+        let times: Vec<_> = listed.iter().map(|it| (it.made, it.ended)).collect();
+        assert_eq!(times, [(made, ended), (made, ended)]);
+    }
+
+    #[test]
+    fn nobody_in_particular_has_no_history_of_the_nameless() {
+        let (t, mut ledger) = (start(), ledger());
+        let here = Person::Address([10, 0, 0, 1].into());
+        let nameless = Submitter { person: Some(here.clone()), ..by_ada() };
+        ledger.reserve(&id("p"), nameless, t).unwrap();
+        assert_eq!(ledger.pending_of(&here), [id("p")]);
+        ledger.ended(&id("p"), End::Succeeded, t);
+        assert_eq!(ledger.pending_of(&here), []);
+        assert_eq!(ledger.history_of_all(9, t), []);
+        assert_eq!(ledger.history_of(&[Owner::Person(here)], 9, t).len(), 1);
+    }
+
+    #[test]
     fn what_is_learned_later_does_not_change_whose_a_prompt_is() {
         let (t, mut ledger) = (start(), ledger());
-        ledger.reserve(&id("p"), &ada(), t).unwrap();
+        ledger.reserve(&id("p"), by_ada(), t).unwrap();
         ledger.placed(&id("p"), BackendId(1));
         ledger.learn(&id("p"), BackendId(2), t);
         let record = ledger.get(&id("p"), t).unwrap();
         assert_eq!((record.backend, record.state), (Some(BackendId(1)), State::Pending));
-        assert_eq!(record.client, Some(ada()));
+        assert_eq!(record.by, by_ada());
     }
 
     #[test]
     fn an_ended_prompt_is_forgotten_with_age_and_a_pending_one_is_not() {
         let (t, mut ledger) = (start(), ledger());
-        ledger.reserve(&id("old"), &ada(), t).unwrap();
+        ledger.reserve(&id("old"), by_ada(), t).unwrap();
         let late = t + Duration::from_secs(100);
         assert!(ledger.get(&id("old"), late).is_some());
-        ledger.ended(&id("old"), End::Failed);
+        ledger.ended(&id("old"), End::Failed, t);
         assert!(ledger.get(&id("old"), late).is_none());
     }
 
@@ -479,14 +529,14 @@ mod tests {
     fn an_end_that_turns_out_otherwise_is_corrected_in_place() {
         let (t, mut ledger) = (start(), ledger());
         for name in ["lost", "other"] {
-            ledger.reserve(&id(name), &ada(), t).unwrap();
+            ledger.reserve(&id(name), by_ada(), t).unwrap();
         }
-        ledger.ended(&id("lost"), End::Lost(Loss::BackendGone));
-        ledger.ended(&id("other"), End::Succeeded);
-        ledger.ended(&id("lost"), End::Succeeded);
+        ledger.ended(&id("lost"), End::Lost(Loss::BackendGone), t);
+        ledger.ended(&id("other"), End::Succeeded, t);
+        ledger.ended(&id("lost"), End::Succeeded, t);
         let state = ledger.get(&id("lost"), t).map(|record| record.state);
         assert_eq!((state, ledger.settled.len()), (Some(State::Ended(End::Succeeded)), 2));
-        ledger.ended(&id("never seen"), End::Failed);
+        ledger.ended(&id("never seen"), End::Failed, t);
         assert!(ledger.get(&id("never seen"), t).is_none());
     }
 
@@ -496,28 +546,28 @@ mod tests {
         let mut ledger = Ledger::new(10, Duration::from_secs(100));
         let bob = ClientId::parse("bob").unwrap();
         for (name, client) in [("a", ada()), ("b", bob.clone()), ("c", ada()), ("d", ada())] {
-            ledger.reserve(&id(name), &client, t).unwrap();
+            ledger.reserve(&id(name), Submitter::client(client), t).unwrap();
         }
         ledger.learn(&id("of nobody"), BackendId(0), t);
         for (name, end) in [("c", End::Failed), ("b", End::Succeeded), ("a", End::Succeeded)] {
-            ledger.ended(&id(name), end);
+            ledger.ended(&id(name), end, t);
         }
         let names = |listed: Vec<Listed>| {
             listed.iter().map(|it| it.prompt.as_str().to_owned()).collect::<Vec<_>>().join(" ")
         };
-        assert_eq!(names(ledger.history_of(&[ada()], 9, t)), "c a");
-        assert_eq!(names(ledger.history_of(&[bob.clone(), ada()], 9, t)), "c b a");
-        assert_eq!(names(ledger.history_of(&[ada()], 1, t)), "a");
+        assert_eq!(names(ledger.history_of(&[of(ada())], 9, t)), "c a");
+        assert_eq!(names(ledger.history_of(&[of(bob.clone()), of(ada())], 9, t)), "c b a");
+        assert_eq!(names(ledger.history_of(&[of(ada())], 1, t)), "a");
         assert_eq!(names(ledger.history_of_all(2, t)), "b a");
         ledger.unlist(&id("a"));
         ledger.unlist(&id("d"));
-        ledger.ended(&id("d"), End::Deleted);
-        assert_eq!(names(ledger.history_of(&[ada()], 9, t)), "c");
+        ledger.ended(&id("d"), End::Deleted, t);
+        assert_eq!(names(ledger.history_of(&[of(ada())], 9, t)), "c");
         assert!(ledger.is_unlisted(&id("a"), t) && ledger.is_unlisted(&id("d"), t));
         assert!(!ledger.is_unlisted(&id("c"), t) && !ledger.is_unlisted(&id("of nobody"), t));
         let late = t + Duration::from_secs(100);
-        assert_eq!(ledger.history_of(&[ada(), bob], 9, late), []);
-        assert!(ledger.listed.is_empty());
+        assert_eq!(ledger.history_of(&[of(ada()), of(bob)], 9, late), []);
+        assert!(ledger.owners.is_empty());
     }
 
     proptest! {
@@ -532,14 +582,15 @@ mod tests {
                 match what {
                     0 | 1 => {
                         let is_known = ledger.get(&prompt, now).is_some();
-                        let reserved = ledger.reserve(&prompt, &ada(), now);
+                        let by = Submitter { person: Some(Person::Browser(1)), ..by_ada() };
+                        let reserved = ledger.reserve(&prompt, by, now);
                         prop_assert_eq!(reserved.is_err(), is_known);
                         if !is_known {
                             pending.insert(prompt);
                         }
                     }
                     2 => {
-                        ledger.ended(&prompt, End::Succeeded);
+                        ledger.ended(&prompt, End::Succeeded, now);
                         pending.remove(&prompt);
                     }
                     3 => {
@@ -552,11 +603,14 @@ mod tests {
                     }
                 }
                 prop_assert!(ledger.len() <= 2 + pending.len());
-                let listed: usize = ledger.listed.values().map(BTreeMap::len).sum();
-                prop_assert!(listed <= ledger.settled.len());
-                for listed in ledger.listed.values().flatten() {
-                    prop_assert_eq!(ledger.settled.get(listed.0), Some(listed.1));
+                let listed = ledger.owners.listed_of(&[of(ada())], usize::MAX);
+                prop_assert!(listed.len() <= ledger.settled.len());
+                for listed in listed {
+                    prop_assert!(ledger.settled.values().any(|settled| settled == listed));
                 }
+                let owned: BTreeSet<PromptId> =
+                    ledger.pending_of(&Person::Browser(1)).into_iter().collect();
+                prop_assert_eq!(&owned, &pending);
                 let settled = ledger.prompts.values().filter(|it| it.state != State::Pending);
                 prop_assert_eq!(settled.count(), ledger.settled.len());
                 for prompt in &pending {

@@ -10,6 +10,7 @@
 //! - [`decision`]: what was decided about a client, and why
 //! - [`health`]: probe results → up or down
 //! - [`ledger`]: who made which prompt, and where
+//! - [`owners`]: whose prompts are whose
 //! - [`files`]: which backend made the file of a name
 //! - [`assets`]: which backend has an asset, and whose it is
 
@@ -21,5 +22,6 @@ pub mod files;
 pub mod health;
 pub mod ids;
 pub mod ledger;
+pub mod owners;
 pub mod pending;
 pub mod place;

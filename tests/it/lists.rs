@@ -1,15 +1,16 @@
-//! Lists made of queues and histories, against what a real ComfyUI (0.8.0) answered for the same.
+//! Lists made of queues and histories, against what a real ComfyUI (0.8.0, and 0.33.0 where the two
+//! differ) answered for the same.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::PathBuf;
 
-use mooring::comfy::jobs::job::{Job, detail_of_entry, own_list};
+use mooring::comfy::jobs::job::{Job, detail_of_entry, detail_of_own, own_list};
 use mooring::comfy::jobs::page::{Row, Rows, answer};
 use mooring::comfy::jobs::query::{BadJobQuery, JobQuery};
-use mooring::comfy::jobs::{Interrupted, NOT_FOUND, Status};
+use mooring::comfy::jobs::{Interrupted, NOT_FOUND, Status, Telling};
 use mooring::comfy::lists::history::{HistoryList, entry_of};
-use mooring::comfy::lists::queue::OwnQueue;
+use mooring::comfy::lists::queue::{OwnQueue, Shown};
 use mooring::routing::ids::{BackendId, PromptId};
 use mooring::routing::pending::End;
 use proptest::prelude::{Just, Strategy, prop_assert, prop_assert_eq, prop_oneof, proptest};
@@ -58,6 +59,10 @@ fn recorded(prefix: &str) -> Vec<Recorded> {
     found
 }
 
+fn told(interrupted: Interrupted) -> Telling {
+    Telling { interrupted, taken_ms: 1 }
+}
+
 fn json_of(bytes: &[u8]) -> Value {
     serde_json::from_slice(bytes).unwrap()
 }
@@ -79,15 +84,69 @@ fn entries() -> Vec<(String, String, String)> {
     found
 }
 
+/// A job of 0.8.0 as it is told now: what 0.33 added is there, and its client's id is not.
+fn as_told_now(mut job: Value) -> Value {
+    let count = job["outputs_count"].clone();
+    let mut told = serde_json::Map::new();
+    for (key, value) in job.as_object_mut().unwrap().iter() {
+        told.insert(key.clone(), value.clone());
+        if key == "outputs_count" {
+            told.insert("previewable_outputs_count".to_owned(), count.clone());
+        }
+    }
+    if let Some(extra) = told.get_mut("workflow").map(|workflow| &mut workflow["extra_data"]) {
+        extra.as_object_mut().unwrap().remove("client_id").unwrap();
+    }
+    Value::Object(told)
+}
+
+/// What 0.33.0 answered for one prompt (recordings 01 and 18).
+fn of_newest() -> Value {
+    let file = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/it/fixtures/jobs-0.33.json");
+    serde_json::from_slice(&fs::read(file).unwrap()).unwrap()
+}
+
+#[test]
+fn a_job_is_made_as_the_newest_server_makes_it_in_the_list_and_alone() {
+    let recorded = of_newest();
+    let (path, of_server) = recorded
+        .as_object()
+        .unwrap()
+        .iter()
+        .find(|(path, _)| path.starts_with("/api/jobs/"))
+        .unwrap();
+    let prompt = path.rsplit('/').next().unwrap();
+    let history = recorded[format!("/history/{prompt}")].to_string();
+    let entry = entry_of(history.as_bytes(), prompt).unwrap().unwrap();
+    let told = told(Interrupted::Cancelled);
+    let mut expected = of_server.clone();
+    // Nobody is told the id of a client.
+    expected["workflow"]["extra_data"].as_object_mut().unwrap().remove("client_id").unwrap();
+    let made = detail_of_entry(&id(prompt), entry.as_bytes(), told).unwrap();
+    assert_eq!(json_of(made.as_bytes()).to_string(), expected.to_string());
+    let own = detail_of_own(of_server.to_string().as_bytes(), told).unwrap();
+    assert_eq!(json_of(own.as_bytes()).to_string(), expected.to_string());
+
+    let listed = &recorded["/api/jobs?limit=2"]["jobs"][0];
+    let made = Job::of_entry(&id(prompt), entry.as_bytes(), told).unwrap();
+    let own = Job::of_own(of_server.to_string().as_bytes(), told).unwrap();
+    assert_eq!(json_of(made.json.as_bytes()).to_string(), listed.to_string());
+    assert_eq!(made, own, "a server's own object of a prompt is the one that is made here");
+
+    let cut = &recorded["/api/jobs?status=cancelled"]["jobs"][0];
+    let own = Job::of_own(cut.to_string().as_bytes(), told).unwrap();
+    assert_eq!(json_of(own.json.as_bytes()).to_string(), cut.to_string());
+}
+
 #[test]
 fn a_job_is_made_as_the_recorded_server_made_it() {
     let asked = recorded("/api/jobs/0650166d");
     let (_, prompt, entry) =
         entries().into_iter().find(|(_, prompt, _)| asked[0].path.ends_with(prompt)).unwrap();
-    let made = detail_of_entry(&id(&prompt), entry.as_bytes(), Interrupted::Failed).unwrap();
-    assert_eq!(json_of(made.as_bytes()), asked[0].body);
+    let made = detail_of_entry(&id(&prompt), entry.as_bytes(), told(Interrupted::Failed)).unwrap();
     // Its keys are in the recorded order too.
-    assert_eq!(json_of(made.as_bytes()).to_string(), asked[0].body.to_string());
+    let expected = as_told_now(asked[0].body.clone());
+    assert_eq!(json_of(made.as_bytes()).to_string(), expected.to_string());
 }
 
 #[test]
@@ -111,14 +170,17 @@ fn the_list_of_jobs_is_the_recorded_one_for_the_same_history() {
     let before = (job["id"].as_str().unwrap(), before.to_string());
     let history = [(before.0, before.1.as_str()), (first.1.as_str(), first.2.as_str())];
     let jobs = history.map(|(prompt, entry)| {
-        Job::of_entry(&id(prompt), entry.as_bytes(), query.interrupted).unwrap()
+        Job::of_entry(&id(prompt), entry.as_bytes(), told(query.interrupted)).unwrap()
     });
-    assert_eq!(answered(&query, &jobs).to_string(), asked.body.to_string());
+    let mut expected = asked.body.clone();
+    expected["jobs"] =
+        expected["jobs"].as_array().unwrap().iter().cloned().map(as_told_now).collect();
+    assert_eq!(answered(&query, &jobs).to_string(), expected.to_string());
 
     // The server's own objects make the same list.
-    let own = own_list(&asked.bytes(), query.interrupted, |_| true).unwrap();
+    let own = own_list(&asked.bytes(), told(query.interrupted), |_| true).unwrap();
     assert_eq!(answered(&query, &own).to_string(), asked.body.to_string());
-    let hers = own_list(&asked.bytes(), query.interrupted, |id| id == before.0).unwrap();
+    let hers = own_list(&asked.bytes(), told(query.interrupted), |id| id == before.0).unwrap();
     assert_eq!(hers.len(), 1);
 }
 
@@ -162,14 +224,16 @@ fn every_recorded_end_is_told_by_its_name() {
             "05" | "17" => Status::Cancelled,
             _ => Status::Completed,
         };
-        let job = Job::of_entry(&id(&prompt), entry.as_bytes(), Interrupted::Cancelled).unwrap();
+        let job =
+            Job::of_entry(&id(&prompt), entry.as_bytes(), told(Interrupted::Cancelled)).unwrap();
         assert_eq!(job.row.status, expected, "{recording}");
         let shown = json_of(job.json.as_bytes());
         assert_eq!(shown["status"], expected.name());
         assert_eq!(shown.get("execution_error").is_some(), expected == Status::Failed);
         assert!(0.0 < job.row.created_ms && 0.0 <= job.row.duration_ms);
-        let older = Job::of_entry(&id(&prompt), entry.as_bytes(), Interrupted::Failed).unwrap();
-        let again = Job::of_own(older.json.as_bytes(), Interrupted::Cancelled).unwrap();
+        let older =
+            Job::of_entry(&id(&prompt), entry.as_bytes(), told(Interrupted::Failed)).unwrap();
+        let again = Job::of_own(older.json.as_bytes(), told(Interrupted::Cancelled)).unwrap();
         assert_eq!(again, job, "an interrupted one is known by its lack of an error");
     }
 }
@@ -179,14 +243,14 @@ fn recorded_queues_and_histories_pass_as_they_are() {
     for asked in recorded("/queue") {
         let bytes = asked.bytes();
         let mut queue = OwnQueue::default();
-        queue.add(BackendId(0), &bytes, |_| true).unwrap();
+        queue.add(BackendId(0), &bytes, |_| Shown::Whole).unwrap();
         assert_eq!(json_of(&queue.to_json()), asked.body, "{}", asked.recording);
         for (status, item) in queue.items() {
-            let job = Job::of_item(item, status).unwrap();
+            let job = Job::of_item(item, status, 1).unwrap();
             assert!(0.0 < job.row.created_ms, "{}", asked.recording);
         }
         let mut nobodys = OwnQueue::default();
-        nobodys.add(BackendId(0), &bytes, |_| false).unwrap();
+        nobodys.add(BackendId(0), &bytes, |_| Shown::No).unwrap();
         assert_eq!(nobodys.to_json(), br#"{"queue_running": [], "queue_pending": []}"#);
     }
     for asked in recorded("/history") {
@@ -276,7 +340,8 @@ proptest! {
         let queues: Vec<Vec<u8>> = (0..4).map(|backend| queue_of(&fleet, backend)).collect();
         for owner in 0..3 {
             let is_theirs = |id: &str| {
-                id[1..].parse::<usize>().is_ok_and(|at| fleet[at].owner == owner)
+                let is_own = id[1..].parse::<usize>().is_ok_and(|at| fleet[at].owner == owner);
+                if is_own { Shown::Cleaned } else { Shown::No }
             };
             let mut queue = OwnQueue::default();
             for (body, backend) in queues.iter().zip(0..) {
@@ -286,7 +351,7 @@ proptest! {
             let mut jobs = BTreeMap::new();
             let mut history = HistoryList::default();
             for (status, item) in queue.items() {
-                let job = Job::of_item(item, status).unwrap();
+                let job = Job::of_item(item, status, 1).unwrap();
                 rows.push(job.row.clone());
                 jobs.insert(job.row.id.clone(), job);
             }
@@ -301,7 +366,7 @@ proptest! {
                 let body = history_of(at, made);
                 let Some(entry) = entry_of(&body, &name(at)).unwrap() else { continue };
                 history.push(&name(at), entry.as_bytes());
-                let told = Interrupted::Cancelled;
+                let told = told(Interrupted::Cancelled);
                 let job = Job::of_entry(&id(&name(at)), entry.as_bytes(), told).unwrap();
                 prop_assert_eq!(job.row.status, Status::of_end(end).unwrap());
                 jobs.insert(job.row.id.clone(), job);

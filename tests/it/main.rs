@@ -50,4 +50,5 @@ mod tidy;
 mod tunnels;
 mod turmoil;
 mod verbs;
+mod whose;
 mod words;

@@ -441,15 +441,19 @@ async fn nobody_in_particular_is_shown_ids_and_places_in_every_list() {
     let _socket = world.socket("bob").await;
     let running = world.submit("bob", &slow(500, 30.0)).await.prompt_id();
     let history = world.get("/history").await;
-    assert_eq!(history.json()[&ended]["status"]["completed"], true);
+    assert_eq!(history.json()[&ended]["prompt"][1], json!(ended));
+    assert_eq!(history.json()[&ended].get("status"), None, "no success without its outputs");
     let jobs = world.get("/api/jobs").await;
     let mut ids = ids_of_jobs(&jobs);
     ids.sort();
     let mut expected = [ended.clone(), running];
     expected.sort();
     assert_eq!(ids, expected);
+    for job in jobs.json()["jobs"].as_array().unwrap() {
+        assert!(job["create_time"].is_number(), "a page wants it in each: {job}");
+    }
     for answer in [&history, &jobs, &world.get("/queue").await] {
-        for secret in ["EmptyImage", "\"ada\"", "\"bob\"", "test_0000", "create_time"] {
+        for secret in ["EmptyImage", "\"ada\"", "\"bob\"", "test_0000", "outputs_count"] {
             assert!(!answer.text().contains(secret), "{}", answer.text());
         }
     }

@@ -19,6 +19,7 @@ use mooring::routing::client::Client;
 use mooring::routing::decision::{DECISIONS_KEPT, Decision, Reason, Refusal, StillPending, What};
 use mooring::routing::ids::{BackendId, ClientId, PromptId};
 use mooring::routing::ledger::{Known, Ledger, State};
+use mooring::routing::owners::Submitter;
 use mooring::routing::pending::{End, Heard, Loss, Process, Sighted};
 use mooring::routing::place::{AdminState, BackendView, Condition, FleetNow};
 
@@ -341,7 +342,7 @@ impl World {
         let (now, prompt) = (self.now, self.some_id());
         let client_id = self.seats[seat].id.clone();
         let is_known = self.book.get(&prompt, now).is_some();
-        let reserved = self.ledger.reserve(&prompt, &client_id, now);
+        let reserved = self.ledger.reserve(&prompt, Submitter::client(client_id.clone()), now);
         assert_eq!(reserved, if is_known { Err(Known) } else { Ok(()) }, "{at}: {prompt}");
         if is_known {
             return;
@@ -530,7 +531,7 @@ impl World {
         assert!(self.tally.ended.insert(prompt.clone()), "{at}: {prompt} ended twice");
         self.tally.see(end.reason());
         self.seats[seat].truth.last_sign = self.now;
-        self.ledger.ended(prompt, end);
+        self.ledger.ended(prompt, end, self.now);
         self.book.settle(prompt, State::Ended(end));
         // A refusal that comes after the end takes nothing back.
         self.ledger.withdraw(prompt);
@@ -668,14 +669,14 @@ impl World {
         for (prompt, pending) in client.pending() {
             assert_eq!(Some(pending.backend), bound, "{at}: {prompt} is elsewhere");
             let record = self.ledger.get(prompt, self.now);
-            let known = record.map(|it| (it.state, it.client.as_ref(), it.backend));
+            let known = record.map(|it| (it.state, it.by.client.as_ref(), it.backend));
             assert_eq!(known, Some((State::Pending, Some(&seat.id), bound)), "{at}: {prompt}");
         }
     }
 
     fn check_record(&self, prompt: &PromptId) {
         let record = self.ledger.get(prompt, self.now);
-        let record = record.map(|it| (it.state, it.client.as_ref(), it.backend));
+        let record = record.map(|it| (it.state, it.by.client.as_ref(), it.backend));
         let entry = self.book.get(prompt, self.now);
         let entry = entry.map(|it| (it.state, it.client.as_ref(), it.backend));
         assert_eq!(record, entry, "{}: {prompt}", self.at);

@@ -59,7 +59,7 @@ fn is_canonical(id: &str) -> bool {
 }
 
 /// A value as Python shows it.
-struct Python<'a>(&'a Value);
+pub(super) struct Python<'a>(pub(super) &'a Value);
 
 impl fmt::Display for Python<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -1,16 +1,20 @@
 //! One prompt as the list of jobs shows it, and as it is shown alone.
 //!
-//! Made from an entry of a queue or of a history, as 0.8.0 makes it; or it is a backend's own
-//! object, of which nothing is changed but, for servers that have no word for it, the status of an
-//! interrupted prompt.
+//! Made from an entry of a queue or of a history, as 0.33 makes it; or it is a backend's own
+//! object, of which is changed what an older server has otherwise: the status of an interrupted
+//! prompt, and what is said of its outputs. Whichever it is, it has what the pages check, and no
+//! client's id.
+
+use std::borrow::Cow;
 
 use serde_json::value::RawValue;
 
 use super::page::Row;
-use super::preview::summary;
-use super::{Interrupted, Status};
+use super::preview::{Summary, normalized, summary};
+use super::{Status, Telling, checked};
 use crate::comfy::answers::Junk;
 use crate::comfy::lists::queue::Item;
+use crate::comfy::private;
 use crate::comfy::raw::{Object, Writer, list, number, object, text};
 use crate::routing::ids::PromptId;
 
@@ -22,6 +26,11 @@ pub struct Job {
     pub json: String,
 }
 
+const ERROR: &str = "execution_error";
+
+/// How many outputs can be looked at: servers have it that choose the preview as it is done here.
+const PREVIEWABLE: &str = "previewable_outputs_count";
+
 /// What a prompt looks like when it is asked for by its id, and not in a list with others.
 const DETAILS: [&str; 3] = ["outputs", "execution_status", "workflow"];
 
@@ -30,35 +39,35 @@ impl Job {
     ///
     /// # Errors
     /// It is no such entry.
-    pub fn of_item(item: &Item<'_>, status: Status) -> Result<Self, Junk> {
+    pub fn of_item(item: &Item<'_>, status: Status, taken_ms: u64) -> Result<Self, Junk> {
         let parts = item.parts();
-        let submitted = Submitted::read(&parts)?;
+        let submitted = Submitted::read(&parts, taken_ms)?;
         let id = PromptId::parse(&item.id).map_err(|_| Junk::Malformed)?;
         let json = submitted.of_queue(&id, status).finish();
         Ok(Self { row: submitted.row(id, status, 0.0), json })
     }
 
-    /// Of an entry of a queue, for nobody in particular (promise R5): id and position, and neither
-    /// a time nor a workflow to find it by.
+    /// Of an entry of a queue, for nobody in particular (promise R5): id, position and time, and no
+    /// workflow to find it by.
     ///
     /// # Errors
     /// It is no such entry.
-    pub fn of_position(item: &Item<'_>, status: Status) -> Result<Self, Junk> {
-        let whole = Self::of_item(item, status)?.row;
+    pub fn of_position(item: &Item<'_>, status: Status, taken_ms: u64) -> Result<Self, Junk> {
         let parts = item.parts();
-        let mut job = Writer::new();
-        job.text("id", whole.id.as_str()).text("status", status.name());
-        job.given("priority", parts.first().copied()).raw("outputs_count", "0");
-        let row = Row { created_ms: 0.0, workflow_id: None, ..whole };
-        Ok(Self { row, json: job.finish() })
+        let submitted = Submitted::read(&parts, taken_ms)?;
+        let id = PromptId::parse(&item.id).map_err(|_| Junk::Malformed)?;
+        let json = submitted.head(&id, status).finish();
+        let row = Row { workflow_id: None, ..submitted.row(id, status, 0.0) };
+        Ok(Self { row, json })
     }
 
-    /// Of a prompt that has ended, for nobody in particular: its id, its place and its status.
+    /// Of a prompt that has ended, for nobody in particular: its id, its place, its status and when
+    /// it was taken. Nothing is said of outputs: none are shown.
     #[must_use]
-    pub fn of_ended_position(row: Row, order: u64, told: Interrupted) -> Self {
+    pub fn of_ended_position(row: Row, order: u64, told: Telling) -> Self {
         let mut job = Writer::new();
-        job.text("id", row.id.as_str()).text("status", told.told(row.status).name());
-        job.raw("priority", &order.to_string()).raw("outputs_count", "0");
+        job.text("id", row.id.as_str()).text("status", told.interrupted.told(row.status).name());
+        job.raw("priority", &order.to_string()).raw("create_time", &told.taken_ms.to_string());
         Self { json: job.finish(), row }
     }
 
@@ -66,10 +75,10 @@ impl Job {
     ///
     /// # Errors
     /// It is no such entry.
-    pub fn of_entry(id: &PromptId, entry: &[u8], told: Interrupted) -> Result<Self, Junk> {
-        let ended = Ended::read(entry)?;
+    pub fn of_entry(id: &PromptId, entry: &[u8], told: Telling) -> Result<Self, Junk> {
+        let ended = Ended::read(entry, told.taken_ms)?;
         let status = ended.status();
-        let json = ended.object(id, told.told(status)).finish();
+        let json = ended.object(id, told.interrupted.told(status)).finish();
         Ok(Self { row: ended.submitted.row(id.clone(), status, ended.run.duration_ms()), json })
     }
 
@@ -77,12 +86,12 @@ impl Job {
     ///
     /// # Errors
     /// It is no such object, or of a status that nobody has heard of.
-    pub fn of_own(own: &[u8], told: Interrupted) -> Result<Self, Junk> {
+    pub fn of_own(own: &[u8], told: Telling) -> Result<Self, Junk> {
         let own = Own::read(own)?;
         let row = Row {
             id: own.id.clone(),
             status: own.status,
-            created_ms: own.fields.number("create_time").unwrap_or(0.0),
+            created_ms: own.fields.number("create_time").unwrap_or(as_number(told.taken_ms)),
             duration_ms: duration_ms(
                 own.fields.get("execution_start_time"),
                 own.fields.get("execution_end_time"),
@@ -100,7 +109,7 @@ impl Job {
 /// It is no list of jobs.
 pub fn own_list(
     body: &[u8],
-    told: Interrupted,
+    told: Telling,
     mut is_theirs: impl FnMut(&str) -> bool,
 ) -> Result<Vec<Job>, Junk> {
     let answer = Object::read(body).ok_or(Junk::Malformed)?;
@@ -113,23 +122,23 @@ pub fn own_list(
 ///
 /// # Errors
 /// It is no history entry.
-pub fn detail_of_entry(id: &PromptId, entry: &[u8], told: Interrupted) -> Result<String, Junk> {
-    let ended = Ended::read(entry)?;
-    let mut detail = ended.object(id, told.told(ended.status()));
-    detail.raw("outputs", ended.outputs.map_or("{}", RawValue::get));
+pub fn detail_of_entry(id: &PromptId, entry: &[u8], told: Telling) -> Result<String, Junk> {
+    let ended = Ended::read(entry, told.taken_ms)?;
+    let mut detail = ended.object(id, told.interrupted.told(ended.status()));
+    detail.raw("outputs", &normalized(ended.outputs));
     detail.raw("execution_status", ended.status_info.map_or("null", RawValue::get));
     detail.raw("workflow", &ended.submitted.workflow());
     Ok(detail.finish())
 }
 
-/// The answer of `GET /api/jobs/{id}` for a prompt that has not ended. With its workflow, as newer
-/// servers have it: a page opens a waiting prompt by that.
+/// The answer of `GET /api/jobs/{id}` for a prompt that has not ended. With its workflow, though
+/// 0.33 leaves it out: a page opens a waiting prompt by that.
 ///
 /// # Errors
 /// It is no queue entry.
-pub fn detail_of_item(item: &Item<'_>, status: Status) -> Result<String, Junk> {
+pub fn detail_of_item(item: &Item<'_>, status: Status, taken_ms: u64) -> Result<String, Junk> {
     let parts = item.parts();
-    let submitted = Submitted::read(&parts)?;
+    let submitted = Submitted::read(&parts, taken_ms)?;
     let id = PromptId::parse(&item.id).map_err(|_| Junk::Malformed)?;
     let mut detail = submitted.of_queue(&id, status);
     detail.raw("workflow", &submitted.workflow());
@@ -140,7 +149,7 @@ pub fn detail_of_item(item: &Item<'_>, status: Status) -> Result<String, Junk> {
 ///
 /// # Errors
 /// It is no job.
-pub fn detail_of_own(own: &[u8], told: Interrupted) -> Result<String, Junk> {
+pub fn detail_of_own(own: &[u8], told: Telling) -> Result<String, Junk> {
     Ok(Own::read(own)?.written(told, |_| true))
 }
 
@@ -149,51 +158,72 @@ struct Submitted<'a> {
     number: &'a RawValue,
     graph: &'a RawValue,
     extra_data: &'a RawValue,
-    create_time: Option<&'a RawValue>,
+    create_time: Cow<'a, str>,
+    created_ms: f64,
+    /// A text: ComfyUI tells whatever a workflow has for an id, and the pages want one.
     workflow_id: Option<&'a RawValue>,
 }
 
 impl<'a> Submitted<'a> {
-    fn read(parts: &[&'a RawValue]) -> Result<Self, Junk> {
+    fn read(parts: &[&'a RawValue], taken_ms: u64) -> Result<Self, Junk> {
         let [number, _id, graph, extra_data, ..] = parts else { return Err(Junk::Malformed) };
         let extra = object(extra_data).unwrap_or_default();
         // A null on the way makes ComfyUI answer 500; here there is no workflow then.
         let workflow = extra.object("extra_pnginfo").and_then(|info| info.object("workflow"));
+        let workflow_id = workflow.and_then(|workflow| workflow.get("id"));
+        let given = extra.get("create_time").filter(|time| checked::is_number(time));
         Ok(Self {
             number,
             graph,
             extra_data,
-            create_time: extra.get("create_time"),
-            workflow_id: workflow.and_then(|workflow| workflow.get("id")),
+            create_time: given.map_or_else(|| taken_ms.to_string().into(), |it| it.get().into()),
+            created_ms: given.and_then(self::number).unwrap_or(as_number(taken_ms)),
+            workflow_id: workflow_id.filter(|id| text(id).is_some()),
         })
     }
 
     fn row(&self, id: PromptId, status: Status, duration_ms: f64) -> Row {
         let workflow_id = self.workflow_id.and_then(text).map(|id| id.as_ref().into());
-        let created_ms = self.create_time.and_then(number).unwrap_or(0.0);
-        Row { id, status, created_ms, duration_ms, workflow_id }
+        Row { id, status, created_ms: self.created_ms, duration_ms, workflow_id }
     }
 
     /// What every object begins with.
     fn head(&self, id: &PromptId, status: Status) -> Writer {
         let mut job = Writer::new();
         job.text("id", id.as_str()).text("status", status.name());
-        let number = Some(self.number).filter(|number| number.get() != "null");
-        job.given("priority", number).given("create_time", self.create_time);
+        job.given("priority", Some(self.number).filter(|number| checked::is_number(number)));
+        job.raw("create_time", &self.create_time);
         job
     }
 
     fn of_queue(&self, id: &PromptId, status: Status) -> Writer {
         let mut job = self.head(id, status);
-        job.raw("outputs_count", "0").given("workflow_id", self.workflow_id);
+        counted(&mut job, &Summary::default());
+        job.given("workflow_id", self.workflow_id);
         job
     }
 
     fn workflow(&self) -> String {
+        let extra_data = private::extra_data(self.extra_data);
         let mut workflow = Writer::new();
-        workflow.raw("prompt", self.graph.get()).raw("extra_data", self.extra_data.get());
+        workflow.raw("prompt", self.graph.get());
+        workflow.raw("extra_data", extra_data.as_deref().unwrap_or(self.extra_data.get()));
         workflow.finish()
     }
+}
+
+/// What is said of outputs.
+fn counted(job: &mut Writer, outputs: &Summary) {
+    job.raw("outputs_count", &outputs.count.to_string());
+    job.raw("previewable_outputs_count", &outputs.previewable.to_string());
+    if let Some(preview) = &outputs.preview {
+        job.raw("preview_output", preview);
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a time in milliseconds has 41 bits")]
+fn as_number(unix_ms: u64) -> f64 {
+    unix_ms as f64
 }
 
 /// A history entry.
@@ -206,21 +236,17 @@ struct Ended<'a> {
 }
 
 impl<'a> Ended<'a> {
-    fn read(entry: &'a [u8]) -> Result<Self, Junk> {
+    fn read(entry: &'a [u8], taken_ms: u64) -> Result<Self, Junk> {
         let entry = Object::read(entry).ok_or(Junk::Malformed)?;
         let parts = entry.list("prompt").ok_or(Junk::Malformed)?;
         let status_info = entry.get("status");
         let status = status_info.and_then(object).unwrap_or_default();
-        let run = Run::read(&status);
-        let mut submitted = Submitted::read(&parts)?;
-        // Servers without a jobs API do not say when a prompt was made (0.3.64).
-        submitted.create_time = submitted.create_time.or(run.start);
         Ok(Self {
-            submitted,
+            submitted: Submitted::read(&parts, taken_ms)?,
             outputs: entry.get("outputs"),
             status_info,
             is_error: status.text("status_str").is_some_and(|text| text == "error"),
-            run,
+            run: Run::read(&status),
         })
     }
 
@@ -234,15 +260,12 @@ impl<'a> Ended<'a> {
     }
 
     fn object(&self, id: &PromptId, told: Status) -> Writer {
-        let outputs = summary(self.outputs);
         let mut job = self.submitted.head(id, told);
-        job.given("execution_start_time", self.run.start)
-            .given("execution_end_time", self.run.end)
-            .given("execution_error", self.run.error)
-            .raw("outputs_count", &outputs.count.to_string());
-        if let Some(preview) = outputs.preview {
-            job.raw("preview_output", &preview);
+        job.given("execution_start_time", self.run.start).given("execution_end_time", self.run.end);
+        if let Some(error) = self.run.error.and_then(|error| checked::member(ERROR, error)) {
+            job.raw(ERROR, &error);
         }
+        counted(&mut job, &summary(self.outputs));
         job.given("workflow_id", self.submitted.workflow_id);
         job
     }
@@ -265,7 +288,7 @@ impl<'a> Run<'a> {
             let parts = list(message).unwrap_or_default();
             let [name, data, ..] = parts[..] else { continue };
             let Some(fields) = object(data) else { continue };
-            let at = fields.get("timestamp");
+            let at = fields.get("timestamp").filter(|at| checked::is_number(at));
             match text(name).as_deref() {
                 Some("execution_start") => run.start = at,
                 Some("execution_success") => run.end = at,
@@ -310,16 +333,52 @@ impl<'a> Own<'a> {
         Ok(Self { fields, id, status: if is_cut { Status::Cancelled } else { status } })
     }
 
-    fn written(&self, told: Interrupted, is_kept: impl Fn(&str) -> bool) -> String {
+    fn written(&self, told: Telling, is_kept: impl Fn(&str) -> bool) -> String {
         let mut job = Writer::new();
+        let older = self.of_older();
         for (key, value) in self.fields.iter().filter(|(key, _)| is_kept(key)) {
             match key {
-                "status" => job.text(key, told.told(self.status).name()),
-                _ => job.raw(key, value.get()),
+                "status" => job.text(key, told.interrupted.told(self.status).name()),
+                "outputs_count" if older.is_some() => continue,
+                "preview_output" if older.is_some() => continue,
+                "outputs" if older.is_some() => job.raw(key, &normalized(Some(value))),
+                "workflow" => job.raw(key, &without_client(value)),
+                _ => match checked::member(key, value) {
+                    Some(value) => job.raw(key, &value),
+                    None => continue,
+                },
             };
+        }
+        if !self.fields.get("create_time").is_some_and(checked::is_number) {
+            job.raw("create_time", &told.taken_ms.to_string());
+        }
+        if let Some(outputs) = older {
+            counted(&mut job, &outputs);
         }
         job.finish()
     }
+
+    /// What is to be said of the outputs, if its server is one that says it otherwise.
+    fn of_older(&self) -> Option<Summary> {
+        if self.fields.get(PREVIEWABLE).is_some() {
+            return None;
+        }
+        match self.fields.get("outputs") {
+            Some(outputs) => Some(summary(Some(outputs))),
+            None => (!self.status.is_ended()).then(Summary::default),
+        }
+    }
+}
+
+/// The `workflow` of a job without the id of its client.
+fn without_client(workflow: &RawValue) -> String {
+    let Some(fields) = object(workflow) else { return workflow.get().to_owned() };
+    let mut written = Writer::new();
+    for (key, value) in fields.iter() {
+        let cleaned = (key == "extra_data").then(|| private::extra_data(value)).flatten();
+        written.raw(key, cleaned.as_deref().unwrap_or(value.get()));
+    }
+    written.finish()
 }
 
 #[cfg(test)]
@@ -328,12 +387,18 @@ mod tests {
     use proptest::prelude::{any, prop_assert, prop_assert_eq, proptest};
     use serde_json::{Value, json};
 
+    use super::super::Interrupted;
     use super::*;
-    use crate::comfy::lists::queue::OwnQueue;
+    use crate::comfy::lists::queue::{OwnQueue, Shown};
     use crate::comfy::raw::tests::any_json;
     use crate::routing::ids::BackendId;
 
-    const TOLD: [Interrupted; 2] = [Interrupted::Failed, Interrupted::Cancelled];
+    const TAKEN: u64 = 900;
+    const TOLD: [Telling; 2] = [told(Interrupted::Failed), told(Interrupted::Cancelled)];
+
+    const fn told(interrupted: Interrupted) -> Telling {
+        Telling { interrupted, taken_ms: TAKEN }
+    }
 
     fn id() -> PromptId {
         PromptId::parse("p").unwrap()
@@ -355,7 +420,8 @@ mod tests {
         json!(["execution_start", { "prompt_id": "p", "timestamp": 1_005 }])
     }
 
-    fn job(entry: &Value, told: Interrupted) -> (Status, Value) {
+    fn job(entry: &Value, interrupted: Interrupted) -> (Status, Value) {
+        let told = told(interrupted);
         let job = Job::of_entry(&id(), entry.to_string().as_bytes(), told).unwrap();
         (job.row.status, serde_json::from_str(&job.json).unwrap())
     }
@@ -367,6 +433,7 @@ mod tests {
         let expected = json!({
             "id": "p", "status": "completed", "priority": 7, "create_time": 1_000,
             "execution_start_time": 1_005, "execution_end_time": 1_305, "outputs_count": 1,
+            "previewable_outputs_count": 1,
             "preview_output": {
                 "filename": "a.png", "type": "output", "nodeId": "3", "mediaType": "images",
             },
@@ -380,7 +447,10 @@ mod tests {
 
     #[test]
     fn a_failed_prompt_is_shown_with_its_error_and_an_interrupted_one_without() {
-        let error = json!({ "node_id": "2", "timestamp": 1_010 });
+        let error = json!({
+            "node_id": "2", "node_type": "t", "timestamp": 1_010, "exception_type": "E",
+            "exception_message": "no", "traceback": ["x"],
+        });
         let failed = entry("error", &json!([start(), ["execution_error", error]]));
         let (status, shown) = job(&failed, Interrupted::Cancelled);
         assert_eq!((status, &shown["status"]), (Status::Failed, &json!("failed")));
@@ -397,16 +467,6 @@ mod tests {
     }
 
     #[test]
-    fn where_nobody_noted_when_it_was_made_a_prompt_is_as_old_as_its_start() {
-        let mut old = entry("success", &json!([start()]));
-        old["prompt"][3].as_object_mut().unwrap().shift_remove("create_time");
-        let (_, shown) = job(&old, Interrupted::Cancelled);
-        assert_eq!(shown["create_time"], 1_005);
-        let row = Job::of_entry(&id(), old.to_string().as_bytes(), TOLD[0]).unwrap().row;
-        assert_eq!((row.created_ms, row.workflow_id.as_deref()), (1_005.0, Some("w")));
-    }
-
-    #[test]
     fn a_poisoned_entry_is_shown_without_what_cannot_be_read() {
         let mut odd = entry("", &json!([1, ["x"], ["execution_start", null], [[], {}], start()]));
         odd["prompt"][0] = Value::Null;
@@ -415,13 +475,15 @@ mod tests {
         odd["outputs"] = json!([]);
         let (status, shown) = job(&odd, Interrupted::Cancelled);
         let expected = json!({
-            "id": "p", "status": "completed", "create_time": "today",
-            "execution_start_time": 1_005, "outputs_count": 0,
+            "id": "p", "status": "completed", "create_time": TAKEN,
+            "execution_start_time": 1_005, "outputs_count": 0, "previewable_outputs_count": 0,
         });
         assert_eq!((status, shown), (Status::Completed, expected));
         let bare = json!({ "prompt": [0, "p", {}, null], "status": null });
-        let expected =
-            json!({ "id": "p", "status": "completed", "priority": 0, "outputs_count": 0 });
+        let expected = json!({
+            "id": "p", "status": "completed", "priority": 0, "create_time": TAKEN,
+            "outputs_count": 0, "previewable_outputs_count": 0,
+        });
         assert_eq!(job(&bare, Interrupted::Failed), (Status::Completed, expected));
         for junk in ["", "[]", "{}", r#"{"prompt": [1, "p", {}]}"#, r#"{"prompt": 1}"#] {
             assert_eq!(Job::of_entry(&id(), junk.as_bytes(), TOLD[0]), Err(Junk::Malformed));
@@ -431,6 +493,7 @@ mod tests {
 
     #[test]
     fn a_queued_prompt_is_shown_by_its_place() {
+        // An id that is no text is none: the page would show no job at all.
         let extra = json!({ "create_time": 3, "extra_pnginfo": { "workflow": { "id": 9 } } });
         let body = json!({
             "queue_running": [[1.5, "p", { "1": 2 }, extra, []]],
@@ -438,52 +501,60 @@ mod tests {
         })
         .to_string();
         let mut queue = OwnQueue::default();
-        queue.add(BackendId(0), body.as_bytes(), |_| true).unwrap();
+        queue.add(BackendId(0), body.as_bytes(), |_| Shown::Whole).unwrap();
         let items: Vec<_> = queue.items().collect();
         let (status, item) = items[0];
-        let job = Job::of_item(item, status).unwrap();
+        let job = Job::of_item(item, status, TAKEN).unwrap();
         let mut expected = json!({
             "id": "p", "status": "in_progress", "priority": 1.5, "create_time": 3,
-            "outputs_count": 0, "workflow_id": 9,
+            "outputs_count": 0, "previewable_outputs_count": 0,
         });
         assert_eq!(serde_json::from_str::<Value>(&job.json).unwrap(), expected);
         assert_eq!((job.row.created_ms, job.row.workflow_id), (3.0, None));
         expected["workflow"] = json!({ "prompt": { "1": 2 }, "extra_data": extra });
-        let detail = detail_of_item(item, status).unwrap();
+        let detail = detail_of_item(item, status, TAKEN).unwrap();
         assert_eq!(serde_json::from_str::<Value>(&detail).unwrap(), expected);
-        let bare = Job::of_position(item, status).unwrap();
+        let bare = Job::of_position(item, status, TAKEN).unwrap();
         let of_nobody =
-            r#"{"id": "p", "status": "in_progress", "priority": 1.5, "outputs_count": 0}"#;
+            r#"{"id": "p", "status": "in_progress", "priority": 1.5, "create_time": 3}"#;
         assert_eq!(bare.json, of_nobody);
-        assert_eq!((bare.row.created_ms, bare.row.workflow_id), (0.0, None));
+        assert_eq!((bare.row.created_ms, bare.row.workflow_id), (3.0, None));
         for (status, item) in &items[1..] {
-            assert_eq!(Job::of_item(item, *status), Err(Junk::Malformed));
+            assert_eq!(Job::of_item(item, *status, TAKEN), Err(Junk::Malformed));
         }
     }
 
     #[test]
     fn a_backends_own_objects_pass_but_for_the_word_for_interrupted() {
         let jobs = json!([
-            { "id": "a", "status": "failed", "execution_start_time": 1, "execution_end_time": 4 },
-            { "id": "b", "status": "failed", "execution_start_time": 1, "execution_end_time": 4,
-              "execution_error": {} },
-            { "id": "c", "status": "in_progress", "new": [1], "outputs": {}, "workflow": {} },
+            { "id": "a", "status": "failed", "create_time": 2,
+              "execution_start_time": 1, "execution_end_time": 4 },
+            { "id": "b", "status": "failed", "create_time": "x",
+              "execution_start_time": 1, "execution_end_time": 4, "execution_error": {} },
+            { "id": "c", "status": "completed", "create_time": 3, "new": [1],
+              "previewable_outputs_count": 5, "outputs_count": 7, "outputs": {},
+              "workflow": { "extra_data": { "y": 1 } } },
             { "id": "hers", "status": "completed" },
             { "id": "d", "status": "dreaming" }, { "status": "failed" }, 7,
         ]);
         let body = json!({ "jobs": jobs, "pagination": {} }).to_string();
-        let read = |told| own_list(body.as_bytes(), told, |id| id != "hers").unwrap();
+        let read = |how| own_list(body.as_bytes(), told(how), |id| id != "hers").unwrap();
         let newer: Vec<String> =
             read(Interrupted::Cancelled).into_iter().map(|it| it.json).collect();
         let times = r#""execution_start_time": 1, "execution_end_time": 4"#;
         assert_eq!(
-            newer,
-            [
-                format!(r#"{{"id": "a", "status": "cancelled", {times}}}"#),
-                format!(r#"{{"id": "b", "status": "failed", {times}, "execution_error": {{}}}}"#),
-                r#"{"id": "c", "status": "in_progress", "new": [1]}"#.to_owned(),
-            ]
+            newer[0],
+            format!(r#"{{"id": "a", "status": "cancelled", "create_time": 2, {times}}}"#)
         );
+        let failed: Value = serde_json::from_str(&newer[1]).unwrap();
+        assert_eq!((&failed["status"], &failed["create_time"]), (&json!("failed"), &json!(TAKEN)));
+        assert_eq!(failed["execution_error"]["traceback"], json!([]), "all that a page wants");
+        let third = concat!(
+            r#"{"id": "c", "status": "completed", "create_time": 3, "new": [1], "#,
+            r#""previewable_outputs_count": 5, "outputs_count": 7}"#,
+        );
+        assert_eq!(newer[2], third);
+        assert_eq!(newer.len(), 3);
         let older = read(Interrupted::Failed);
         assert!(older[0].json.contains(r#""status": "failed""#));
         assert_eq!((older[0].row.status, older[0].row.duration_ms), (Status::Cancelled, 3.0));
@@ -491,6 +562,35 @@ mod tests {
         assert_eq!(serde_json::from_str::<Value>(&whole).unwrap(), jobs[2]);
         assert_eq!(own_list(b"{}", TOLD[0], |_| true), Err(Junk::Malformed));
         assert_eq!(detail_of_own(b"[]", TOLD[0]), Err(Junk::Malformed));
+    }
+
+    #[test]
+    fn what_an_older_server_says_of_outputs_is_said_anew() {
+        let mesh = json!({ "4": { "result": ["x.glb", null] } });
+        let own = json!({
+            "id": "p", "status": "completed", "create_time": 1, "outputs_count": 0,
+            "outputs": mesh, "execution_status": null,
+            "workflow": { "prompt": {}, "extra_data": { "client_id": "secret", "y": 1 } },
+        });
+        let mut made = entry("success", &json!([]));
+        made["outputs"] = mesh.clone();
+        let of_entry = detail_of_entry(&id(), made.to_string().as_bytes(), TOLD[1]).unwrap();
+        let of_own = detail_of_own(own.to_string().as_bytes(), TOLD[1]).unwrap();
+        for detail in [&of_entry, &of_own] {
+            assert!(!detail.contains("client_id"), "{detail}");
+            let detail: Value = serde_json::from_str(detail).unwrap();
+            assert_eq!(
+                (&detail["outputs_count"], &detail["previewable_outputs_count"]),
+                (&json!(1), &json!(1))
+            );
+            assert_eq!(detail["preview_output"]["filename"], "x.glb");
+            assert_eq!(detail["outputs"]["4"]["result"][0]["mediaType"], "3d");
+        }
+        let waits = json!({ "id": "p", "status": "pending", "outputs_count": 0 });
+        let waits = Job::of_own(waits.to_string().as_bytes(), TOLD[1]).unwrap();
+        let told: Value = serde_json::from_str(&waits.json).unwrap();
+        assert_eq!(told["previewable_outputs_count"], 0);
+        assert_eq!(told["create_time"], TAKEN);
     }
 
     proptest! {
@@ -530,7 +630,7 @@ mod tests {
                 let made = Job::of_entry(&id(), entry.to_string().as_bytes(), TOLD[1]).unwrap();
                 let shown: Value = serde_json::from_str(&made.json).unwrap();
                 prop_assert_eq!(&shown["status"], made.row.status.name());
-                prop_assert!(shown["outputs_count"].is_u64());
+                prop_assert!(shown["outputs_count"].is_u64() && shown["create_time"].is_number());
                 prop_assert!(made.row.created_ms.is_finite() && made.row.duration_ms.is_finite());
                 prop_assert!(shown.as_object().unwrap().values().all(|value| !value.is_null()));
             }

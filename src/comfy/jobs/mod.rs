@@ -4,13 +4,16 @@
 //! - [`query`]: what a list is asked for, and ComfyUI's words where it is asked wrongly
 //! - [`page`]: which prompts are on a page of the list, and the answer
 //! - [`job`]: one prompt as the list shows it, and as it is shown alone
-//! - `preview`: the picture that stands for a prompt, and how many outputs it has
+//! - `preview`: the output that stands for a prompt, and how many it has
+//! - `checked`: what pages check, made as they want it
 //! - [`cancel`]: the body of `POST /api/jobs/cancel`
 //!
-//! The objects are those of 0.8.0, which every page that knows the API reads; a backend's own
-//! objects are passed on as they are. An interrupted prompt is `cancelled` to who knows the word.
+//! The objects are those of 0.33, which every page that knows the API reads, whatever server the
+//! prompt ran on; a newer one's own objects keep what it adds. An interrupted prompt is `cancelled`
+//! to who knows the word.
 
 pub mod cancel;
+mod checked;
 pub mod job;
 pub mod page;
 mod preview;
@@ -99,6 +102,15 @@ impl Interrupted {
             ) => status,
         }
     }
+}
+
+/// How a job is told.
+#[derive(Clone, Copy, Debug)]
+pub struct Telling {
+    pub interrupted: Interrupted,
+    /// When the prompt was taken, in milliseconds since 1970: its `create_time` where its server
+    /// gives none. Without that number in one job the pages show none of them.
+    pub taken_ms: u64,
 }
 
 #[cfg(test)]

@@ -80,20 +80,18 @@ pub fn entry_of<'a>(body: &'a [u8], id: &str) -> Result<Option<&'a str>, Junk> {
 }
 
 /// What nobody in particular is shown of a prompt that has ended, the `order`-th that was
-/// submitted (promise R5): its id, its place and whether it went well.
+/// submitted (promise R5): its id and its place, and that it failed if it did. That it went well is
+/// not said: clients take a success without outputs for one that has none.
 #[must_use]
 pub fn position(id: &str, order: u64, end: End) -> String {
-    let is_done = match end {
-        End::Succeeded => true,
-        End::Failed | End::Interrupted | End::Deleted | End::Lost(_) => false,
-    };
-    let status_str = if is_done { "success" } else { "error" };
-    json!({
-        "prompt": [order, id, {}, {}, []],
-        "outputs": {},
-        "status": { "status_str": status_str, "completed": is_done, "messages": [] },
-    })
-    .to_string()
+    let mut entry = json!({ "prompt": [order, id, {}, {}, []], "outputs": {} });
+    match end {
+        End::Succeeded => {}
+        End::Failed | End::Interrupted | End::Deleted | End::Lost(_) => {
+            entry["status"] = json!({ "status_str": "error", "completed": false, "messages": [] });
+        }
+    }
+    entry.to_string()
 }
 
 /// A history on its way out.
@@ -204,6 +202,14 @@ mod tests {
         for body in [&b""[..], b"null", b"[]", b"404", b"{\"a\": NaN}"] {
             assert_eq!(entry_of(body, "a"), Err(Junk::Malformed));
         }
+    }
+
+    #[test]
+    fn to_nobody_no_success_is_told_without_its_outputs() {
+        let told = |end| serde_json::from_str::<serde_json::Value>(&position("p", 3, end)).unwrap();
+        let done = told(End::Succeeded);
+        assert_eq!(done, json!({ "prompt": [3, "p", {}, {}, []], "outputs": {} }));
+        assert_eq!(told(End::Failed)["status"]["status_str"], "error");
     }
 
     #[test]

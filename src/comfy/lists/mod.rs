@@ -20,14 +20,17 @@ pub struct Positions {
 }
 
 impl Positions {
-    /// Adds the answer of one backend's `GET /queue`.
+    /// Adds what is shown of the answer of one backend's `GET /queue`.
     ///
     /// # Errors
     /// It is no queue.
-    pub fn add(&mut self, body: &[u8]) -> Result<(), Junk> {
+    pub fn add(&mut self, body: &[u8], is_shown: impl Fn(&str) -> bool) -> Result<(), Junk> {
         let queue = queue(body)?;
-        self.running.extend(queue.queue_running.iter().map(position));
-        self.pending.extend(queue.queue_pending.iter().map(position));
+        let shown = |items: Vec<QueueItem>| {
+            items.into_iter().filter(|item| is_shown(&item.id)).map(|item| position(&item))
+        };
+        self.running.extend(shown(queue.queue_running));
+        self.pending.extend(shown(queue.queue_pending));
         Ok(())
     }
 
@@ -52,10 +55,13 @@ mod tests {
         all.add(
             br#"{"queue_running": [[1, "a", {"1": {"x": "secret"}}, {"client_id": "c"}, []]],
             "queue_pending": []}"#,
+            |_| true,
         )
         .unwrap();
-        all.add(br#"{"queue_running": [], "queue_pending": [[7, "b", {}, {}, ["3"]]]}"#).unwrap();
-        assert_eq!(all.add(b"<html>"), Err(Junk::Malformed));
+        let other = br#"{"queue_running": [],
+            "queue_pending": [[7, "b", {}, {}, ["3"]], [8, "hidden", {}, {}, []]]}"#;
+        all.add(other, |id| id != "hidden").unwrap();
+        assert_eq!(all.add(b"<html>", |_| true), Err(Junk::Malformed));
         let shown: Value = serde_json::from_str(&all.to_json()).unwrap();
         assert_eq!(
             shown,

@@ -5,7 +5,8 @@
 //!
 //! - No entry is shown whose id the caller did not say is the asker's; one whose id cannot be read
 //!   is nobody's.
-//! - What is shown of an entry is the very bytes that its backend sent. Nothing is copied before
+//! - What is shown of an entry is the very bytes that its backend sent, but for the id of its
+//!   client where the asker has not named that client ([`Shown`]). Nothing else is copied before
 //!   the answer is written: the list borrows the backends' answers.
 //! - No prompt that is known to be pending is missing: clients poll this list, and take a prompt
 //!   that is neither here nor in the history for lost. Where its backend does not answer in time,
@@ -27,8 +28,8 @@ use serde_json::{Value, json};
 
 use crate::comfy::answers::Junk;
 use crate::comfy::jobs::Status;
-use crate::comfy::raw;
 use crate::comfy::reply::integer_or_float;
+use crate::comfy::{private, raw};
 use crate::routing::ids::{BackendId, ClientId, PromptId};
 
 /// The asker's entries in the queues of several backends.
@@ -53,10 +54,23 @@ pub struct Item<'a> {
 pub struct Known<'p> {
     pub backend: BackendId,
     pub id: &'p PromptId,
-    pub client: &'p ClientId,
+    /// Whose it is, if the asker named that client.
+    pub client: Option<&'p ClientId>,
+    /// When it was taken, in milliseconds since 1970.
+    pub taken_ms: u64,
     /// As its backend answered the submission, if it has.
     pub number: Option<f64>,
     pub place: Place,
+}
+
+/// Whether somebody is shown an entry.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Shown {
+    No,
+    /// Without the id of its client.
+    Cleaned,
+    /// As it is: the asker named its client.
+    Whole,
 }
 
 /// Which list of a queue an entry stands in.
@@ -75,7 +89,7 @@ struct Answer<'a> {
 }
 
 impl<'a> OwnQueue<'a> {
-    /// Adds what is the asker's of one backend's answer to `GET /queue`.
+    /// Adds what the asker is shown of one backend's answer to `GET /queue`.
     ///
     /// # Errors
     /// It is no queue; nothing is added.
@@ -83,12 +97,17 @@ impl<'a> OwnQueue<'a> {
         &mut self,
         backend: BackendId,
         body: &'a [u8],
-        mut is_theirs: impl FnMut(&str) -> bool,
+        mut shown: impl FnMut(&str) -> Shown,
     ) -> Result<(), Junk> {
         let answer: Answer<'a> = serde_json::from_slice(body).map_err(|_| Junk::Malformed)?;
         let mut own = |items: Vec<&'a RawValue>| {
             let items = items.into_iter().filter_map(|raw| Item::read(backend, raw));
-            items.filter(|item| is_theirs(&item.id)).collect::<Vec<_>>()
+            let shown = items.filter_map(|item| match shown(&item.id) {
+                Shown::No => None,
+                Shown::Cleaned => Some(item.cleaned()),
+                Shown::Whole => Some(item),
+            });
+            shown.collect::<Vec<_>>()
         };
         self.running.extend(own(answer.queue_running));
         self.pending.extend(own(answer.queue_pending));
@@ -103,7 +122,11 @@ impl<'a> OwnQueue<'a> {
             return;
         }
         let shown = known.number.and_then(integer_or_float).unwrap_or(Value::from(0));
-        let entry = json!([shown, id, {}, { "client_id": known.client.as_str() }, []]);
+        let mut extra_data = json!({ "create_time": known.taken_ms });
+        if let Some(client) = known.client {
+            extra_data["client_id"] = Value::from(client.as_str());
+        }
+        let entry = json!([shown, id, {}, extra_data, []]);
         let Ok(raw) = serde_json::value::to_raw_value(&entry) else { return };
         let number = known.number.unwrap_or(f64::INFINITY);
         let id = Cow::Owned(id.to_owned());
@@ -143,7 +166,15 @@ impl<'a> Item<'a> {
         Some(Self { backend, id: raw::text(parts.get(1)?)?, number, raw: Cow::Borrowed(raw) })
     }
 
-    /// The entry as its backend sent it.
+    fn cleaned(self) -> Self {
+        let raw = match &self.raw {
+            Cow::Borrowed(raw) => private::item(raw),
+            Cow::Owned(raw) => Cow::Owned(private::item(raw).into_owned()),
+        };
+        Self { raw, ..self }
+    }
+
+    /// The entry, but for the id of its client as its backend sent it.
     #[must_use]
     pub fn json(&self) -> &str {
         self.raw.get()
@@ -200,7 +231,7 @@ mod tests {
         let other = br#"{"queue_pending": [[5, "mine too", {}, {}, []], [-1.5, "mine", {}, {}, []],
             [null, "mine last", {}, {}, [], {}]], "queue_running": [], "more": 1}"#;
         let mut queue = OwnQueue::default();
-        let is_mine = |id: &str| id.starts_with("mine");
+        let is_mine = |id: &str| if id.starts_with("mine") { Shown::Whole } else { Shown::No };
         queue.add(B, other, is_mine).unwrap();
         queue.add(A, one, is_mine).unwrap();
         let expected = concat!(
@@ -214,14 +245,32 @@ mod tests {
     }
 
     #[test]
+    fn the_id_of_a_client_is_shown_to_who_named_it_only() {
+        let body = br#"{"queue_running": [[1, "own", {"x":  1}, {"client_id": "ada"}, []]],
+            "queue_pending": [[2, "tab's", {"x":  1}, {"client_id": "eve", "y": 2}, []]]}"#;
+        let mut queue = OwnQueue::default();
+        let is_own = |id: &str| if id == "own" { Shown::Whole } else { Shown::Cleaned };
+        queue.add(A, body, is_own).unwrap();
+        let expected = concat!(
+            r#"{"queue_running": [[1, "own", {"x":  1}, {"client_id": "ada"}, []]], "#,
+            r#""queue_pending": [[2, "tab's", {"x":  1}, {"y": 2}, []]]}"#,
+        );
+        assert_eq!(shown(&queue), expected);
+    }
+
+    #[test]
     fn what_is_no_queue_adds_nothing_and_what_is_no_entry_is_left_out() {
         let mut queue = OwnQueue::default();
         for body in ["", "<html>", "[]", "{}", r#"{"queue_running": 1, "queue_pending": []}"#] {
-            assert_eq!(queue.add(A, body.as_bytes(), |_| true), Err(Junk::Malformed), "{body}");
+            assert_eq!(
+                queue.add(A, body.as_bytes(), |_| Shown::Whole),
+                Err(Junk::Malformed),
+                "{body}"
+            );
         }
         let odd = br#"{"queue_running": [{}, [], [1], [1, 2], "x", null, [1, "\ud800"]],
             "queue_pending": [[7, "p"]]}"#;
-        assert_eq!(queue.add(A, odd, |_| true), Ok(()));
+        assert_eq!(queue.add(A, odd, |_| Shown::Whole), Ok(()));
         assert_eq!(shown(&queue), r#"{"queue_running": [], "queue_pending": [[7, "p"]]}"#);
     }
 
@@ -229,20 +278,21 @@ mod tests {
     fn a_pending_prompt_that_no_backend_tells_of_is_shown_without_its_graph() {
         let body = br#"{"queue_running": [], "queue_pending": [[4, "told", {"1": {}}, {}, []]]}"#;
         let mut queue = OwnQueue::default();
-        queue.add(A, body, |_| true).unwrap();
-        let client = ClientId::parse("ada").unwrap();
+        queue.add(A, body, |_| Shown::Whole).unwrap();
+        let ada = ClientId::parse("ada").unwrap();
         let ids = ["told", "new", "asked", "runs"].map(|id| PromptId::parse(id).unwrap());
         let numbers = [Some(4.0), None, Some(3.0), Some(2.5)];
         for ((id, number), backend) in ids.iter().zip(numbers).zip([A, A, B, B]) {
             let place = if id.as_str() == "runs" { Place::Running } else { Place::Pending };
-            queue.add_known(Known { backend, id, client: &client, number, place });
+            let client = Some(&ada).filter(|_| place == Place::Pending);
+            queue.add_known(Known { backend, id, client, taken_ms: 7, number, place });
         }
         let expected = json!({
-            "queue_running": [[2.5, "runs", {}, { "client_id": "ada" }, []]],
+            "queue_running": [[2.5, "runs", {}, { "create_time": 7 }, []]],
             "queue_pending": [
-                [3, "asked", {}, { "client_id": "ada" }, []],
+                [3, "asked", {}, { "client_id": "ada", "create_time": 7 }, []],
                 [4, "told", { "1": {} }, {}, []],
-                [0, "new", {}, { "client_id": "ada" }, []],
+                [0, "new", {}, { "client_id": "ada", "create_time": 7 }, []],
             ],
         });
         assert_eq!(serde_json::from_str::<Value>(&shown(&queue)).unwrap(), expected);
@@ -271,7 +321,7 @@ mod tests {
                 let mut queue = OwnQueue::default();
                 for (body, backend) in bodies.iter().zip(0..) {
                     let add = queue.add(BackendId(backend), body.as_bytes(), |id| {
-                        id.starts_with(&prefix)
+                        if id.starts_with(&prefix) { Shown::Cleaned } else { Shown::No }
                     });
                     prop_assert_eq!(add, Ok(()));
                 }
@@ -300,7 +350,7 @@ mod tests {
             let framed = framed.to_string();
             let mut queue = OwnQueue::default();
             for bytes in [&body[..], framed.as_bytes(), odd.as_bytes()] {
-                let _any_answer = queue.add(A, bytes, |_| true);
+                let _any_answer = queue.add(A, bytes, |_| Shown::Whole);
             }
             let _readable: Value = serde_json::from_slice(&queue.to_json()).unwrap();
         }

@@ -1,0 +1,112 @@
+//! What of a prompt is told to nobody: its client's id, which is a secret (promise R5).
+//!
+//! ComfyUI puts the `client_id` of a submission into `extra_data` and tells it to everybody, in
+//! queues, histories and jobs (0.33). Whoever has it hears all events of that client and may stop
+//! its work. So it is taken out on every way out, but for who named that very client.
+
+use std::borrow::Cow;
+
+use serde_json::value::RawValue;
+
+use super::raw::{Object, Writer, list, object};
+use super::walk::replaced;
+
+const KEY: &str = "client_id";
+
+/// A history entry without the id of its client.
+#[must_use]
+pub fn entry(entry: &[u8]) -> Cow<'_, [u8]> {
+    let prompt = Object::read(entry).and_then(|entry| entry.get("prompt"));
+    prompt.map_or(Cow::Borrowed(entry), |prompt| cleaned(entry, prompt))
+}
+
+/// `[number, prompt_id, prompt, extra_data, outputs_to_execute]` without the id of its client.
+pub(super) fn item(item: &RawValue) -> Cow<'_, RawValue> {
+    let bytes = item.get().as_bytes();
+    let Cow::Owned(bytes) = cleaned(bytes, item) else { return Cow::Borrowed(item) };
+    let text = String::from_utf8(bytes).ok();
+    // One value was put in the place of another: it is JSON as before.
+    text.and_then(|text| RawValue::from_string(text).ok()).map_or(Cow::Borrowed(item), Cow::Owned)
+}
+
+/// `extra_data` without the id; `None` if it has none.
+pub(super) fn extra_data(extra: &RawValue) -> Option<String> {
+    memchr::memmem::find(extra.get().as_bytes(), KEY.as_bytes())?;
+    let Some(fields) = object(extra) else {
+        // Not to be read, or no object: then it is of no use either.
+        return Some("{}".to_owned());
+    };
+    fields.iter().any(|(key, _)| key == KEY).then(|| {
+        let mut kept = Writer::new();
+        for (key, value) in fields.iter().filter(|(key, _)| *key != KEY) {
+            kept.raw(key, value.get());
+        }
+        kept.finish()
+    })
+}
+
+/// `whole` with the `extra_data` of `prompt`, which is a part of it, cleaned.
+fn cleaned<'a>(whole: &'a [u8], prompt: &'a RawValue) -> Cow<'a, [u8]> {
+    let parts = list(prompt).unwrap_or_default();
+    let changed = parts.get(3).and_then(|extra| Some((*extra, extra_data(extra)?)));
+    let Some((extra, text)) = changed else { return Cow::Borrowed(whole) };
+    // What is read borrows from what it was read of.
+    let start = (extra.get().as_ptr() as usize).saturating_sub(whole.as_ptr() as usize);
+    Cow::Owned(replaced(whole, &[(start..start + extra.get().len(), text)]))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::{prop_assert, prop_assert_eq, proptest};
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::comfy::raw::tests::any_json;
+
+    fn told(json: &str) -> String {
+        String::from_utf8(entry(json.as_bytes()).into_owned()).unwrap()
+    }
+
+    #[test]
+    fn the_clients_id_is_taken_out_and_every_other_byte_stays() {
+        let json = concat!(
+            r#"{"prompt":  [1, "p", {"1": {"client_id": "a node's own"}}, "#,
+            r#"{"client_id": "secret", "create_time": 5, "x": "\ud800"}, ["3"]], "outputs":  {}}"#,
+        );
+        let expected = concat!(
+            r#"{"prompt":  [1, "p", {"1": {"client_id": "a node's own"}}, "#,
+            r#"{"create_time": 5, "x": "\ud800"}, ["3"]], "outputs":  {}}"#,
+        );
+        assert_eq!(told(json), expected);
+        assert_eq!(told(expected), expected);
+    }
+
+    #[test]
+    fn what_cannot_be_read_tells_no_id_either() {
+        let odd = r#"{"prompt": [1, "p", {}, {"\ud800": 1, "client_id": "secret"}, []]}"#;
+        assert_eq!(told(odd), r#"{"prompt": [1, "p", {}, {}, []]}"#);
+        for whole in ["[]", "{}", r#"{"prompt": 3}"#, r#"{"prompt": [1, "client_id"]}"#] {
+            assert_eq!(told(whole), whole);
+        }
+    }
+
+    #[test]
+    fn an_item_of_a_queue_is_cleaned_in_the_same_way() {
+        let raw = json!([1, "p", {}, { "client_id": 7, "create_time": 5 }, []]).to_string();
+        let raw: &RawValue = serde_json::from_str(&raw).unwrap();
+        let told: Value = serde_json::from_str(item(raw).get()).unwrap();
+        assert_eq!(told, json!([1, "p", {}, { "create_time": 5 }, []]));
+    }
+
+    proptest! {
+        #[test]
+        fn no_json_breaks_it(extra in any_json(), rest in any_json()) {
+            let json = json!({ "prompt": [1, "p", rest, extra, []], "outputs": rest }).to_string();
+            let told: Value = serde_json::from_slice(&entry(json.as_bytes())).unwrap();
+            prop_assert!(told["prompt"][3].get(KEY).is_none());
+            let before: Value = serde_json::from_str(&json).unwrap();
+            prop_assert_eq!(&told["prompt"][2], &before["prompt"][2]);
+            prop_assert_eq!(&told["outputs"], &before["outputs"]);
+        }
+    }
+}

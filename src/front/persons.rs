@@ -1,0 +1,139 @@
+//! Whose prompts an asker is shown, and which of them he may end by their ids (promises R5, R6).
+//!
+//! Of what is pending: those of the clients that ask, and those of the same person's clients that
+//! have no socket any more, whose tabs are gone. Of what has ended: all of the person's.
+
+use std::collections::BTreeMap;
+
+use super::identify::Who;
+use crate::client::Client;
+use crate::gateway::Gateway;
+use crate::net::now;
+use crate::routing::ids::{ClientId, PromptId};
+use crate::routing::ledger::{Listed, Record, State};
+use crate::routing::owners::{Owner, Person, Submitter};
+use crate::routing::pending::Pending;
+
+/// For whom prompts are shown or ended.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Persons {
+    /// The client that is named, or all of one browser. It may have none yet.
+    clients: Vec<ClientId>,
+    person: Option<Person>,
+    /// The client that the request itself names: it knows that id already.
+    named: Option<ClientId>,
+}
+
+impl Persons {
+    /// The address says whose prompts are meant for those only that were sent from there without
+    /// any name, and only while nobody with a name is there.
+    #[must_use]
+    pub fn of(gateway: &Gateway, who: &Who) -> Self {
+        let (clients, named) = (who.askers(gateway), who.named.clone());
+        let person = who.person().or_else(|| nameless_at(gateway, who));
+        Self { clients, person, named }
+    }
+
+    /// The clients of what is pending that was sent without a name, for who asks from there without
+    /// one.
+    #[must_use]
+    pub fn nameless_clients(gateway: &Gateway, who: &Who) -> Vec<ClientId> {
+        let Some(here) = nameless_at(gateway, who) else { return Vec::new() };
+        let pending = gateway.ledger().pending_of(&here);
+        let ledger = gateway.ledger();
+        let records = pending.iter().filter_map(|prompt| ledger.get(prompt, now()));
+        records.filter_map(|record| record.by.client.clone()).collect()
+    }
+
+    /// True if nobody in particular asks.
+    #[must_use]
+    pub fn is_nobody(&self) -> bool {
+        self.clients.is_empty() && self.person.is_none()
+    }
+
+    /// Under whom histories list what is theirs.
+    #[must_use]
+    pub fn owners(&self) -> Vec<Owner> {
+        let clients = self.clients.iter().cloned().map(Owner::Client);
+        clients.chain(self.person.clone().map(Owner::Person)).collect()
+    }
+
+    /// What they have pending.
+    #[must_use]
+    pub fn pending(&self, gateway: &Gateway) -> BTreeMap<PromptId, (ClientId, Pending)> {
+        let clients = self.clients.iter().filter_map(|id| gateway.clients.get(id));
+        let mut pending: BTreeMap<_, _> = clients
+            .flat_map(|client| {
+                let pending = client.pending().into_iter();
+                pending.map(move |(prompt, it)| (prompt, (client.id.clone(), it)))
+            })
+            .collect();
+        let Some(person) = &self.person else { return pending };
+        let theirs = gateway.ledger().pending_of(person);
+        for prompt in theirs {
+            let record = gateway.ledger().get(&prompt, now()).cloned();
+            let client = record.and_then(|record| record.by.client);
+            let client = client.filter(|id| !self.clients.contains(id));
+            let Some(client) = client.and_then(|id| gateway.clients.get(&id)) else { continue };
+            if !is_gone(&client) {
+                continue;
+            }
+            if let Some(it) = client.inspect(|core, _| core.pending().get(&prompt).cloned()) {
+                pending.insert(prompt, (client.id.clone(), it));
+            }
+        }
+        pending
+    }
+
+    /// True if a prompt is theirs to end or to delete by its id.
+    #[must_use]
+    pub fn may_end(&self, gateway: &Gateway, record: &Record) -> bool {
+        // One that was found on a backend is nobody's.
+        if record.by.client.as_ref().is_none_or(|client| self.clients.contains(client)) {
+            return true;
+        }
+        let is_persons = self.person.is_some() && self.person == record.by.person;
+        is_persons
+            && match record.state {
+                State::Ended(_) | State::Learned => true,
+                State::Pending => self.is_of_gone(gateway, &record.by),
+            }
+    }
+
+    /// Of what histories list, that which they empty: another tab that is there keeps its own.
+    #[must_use]
+    pub fn may_clear(&self, gateway: &Gateway, listed: &Listed) -> bool {
+        listed.by.client.as_ref().is_some_and(|client| self.clients.contains(client))
+            || self.is_of_gone(gateway, &listed.by)
+    }
+
+    /// True if the request named the client itself that submitted this.
+    #[must_use]
+    pub fn named(&self, by: &Submitter) -> bool {
+        self.named.is_some() && self.named == by.client
+    }
+
+    /// The client, if the request named it.
+    #[must_use]
+    pub fn named_client<'c>(&self, client: &'c ClientId) -> Option<&'c ClientId> {
+        (self.named.as_ref() == Some(client)).then_some(client)
+    }
+
+    fn is_of_gone(&self, gateway: &Gateway, by: &Submitter) -> bool {
+        let client = by.client.as_ref().and_then(|id| gateway.clients.get(id));
+        client.is_none_or(|client| is_gone(&client))
+    }
+}
+
+/// True if no browser socket of a client is open.
+fn is_gone(client: &Client) -> bool {
+    client.inspect(|core, _| core.sockets() == 0)
+}
+
+fn nameless_at(gateway: &Gateway, who: &Who) -> Option<Person> {
+    let is_alone = who.named.is_none()
+        && who.is_its_address()
+        && gateway.browsers.is_nameless_alone(who.address, gateway.config.affinity.lease, now());
+    let here = Person::Address(who.address);
+    (is_alone && gateway.ledger().knows(&here)).then_some(here)
+}
