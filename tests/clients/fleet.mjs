@@ -69,6 +69,11 @@ class Process {
     }
   }
 
+  /** Ends it at once, as a crash does. */
+  kill() {
+    this.child.kill("SIGKILL");
+  }
+
   async stop() {
     this.child.kill("SIGTERM");
     const timer = setTimeout(() => this.child.kill("SIGKILL"), STOP_MS);
@@ -86,19 +91,19 @@ const foreign = (url) => ({ url, backends: [], lines: [], stop: async () => {} }
 
 /**
  * Simulated backends and the gateway over them, each a process of its own. `settings` are keys of
- * the gateway's configuration: `["server.page_script=off"]`.
+ * the gateway's configuration: `["server.page_script=off"]`; `sim` are arguments of each backend.
  */
-export async function startFleet({ backends = 3, frontend, settings = [] } = {}) {
+export async function startFleet({ backends = 3, frontend, settings = [], sim = [] } = {}) {
   if (process.env.MOORING_URL) return foreign(process.env.MOORING_URL);
   const page = frontend ? ["--frontend", frontend] : [];
   const sims = [];
   try {
     for (let index = 0; index < backends; index += 1) {
       const name = `gpu-${"abcdefgh"[index]}`;
-      const args = ["sim", "--port", "0", "--name", name, ...page];
+      const args = ["sim", "--port", "0", "--name", name, ...page, ...sim];
       sims.push({ name, process: new Process(name, args) });
     }
-    for (const sim of sims) sim.url = `http://${(await sim.process.line(READY))[1]}`;
+    for (const each of sims) each.url = `http://${(await each.process.line(READY))[1]}`;
     const names = sims.flatMap(({ url }) => ["--backend", url]);
     const set = settings.flatMap((setting) => ["--set", setting]);
     const listen = ["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
