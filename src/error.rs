@@ -179,7 +179,7 @@ impl GatewayError {
             | Self::TooManyTunnels(TooMany::OfOwner { .. })
             | Self::NotFound
             | Self::BadMethod => Fault::Client,
-            Self::Refused(Refusal::BackendDown { .. })
+            Self::Refused(Refusal::BackendDown { .. } | Refusal::BackendWedged { .. })
             | Self::BackendDown { .. }
             | Self::BackendOff { .. }
             | Self::NotSaved { .. }
@@ -236,7 +236,9 @@ impl GatewayError {
             Self::Handshake(error) => error.status(),
             Self::NotFound | Self::FileGone { .. } => StatusCode::NOT_FOUND,
             Self::BadMethod => StatusCode::METHOD_NOT_ALLOWED,
-            Self::Refused(Refusal::BackendDown { .. } | Refusal::NoPlace(_))
+            Self::Refused(
+                Refusal::BackendDown { .. } | Refusal::BackendWedged { .. } | Refusal::NoPlace(_),
+            )
             | Self::BackendDown { .. }
             | Self::BackendOff { .. }
             | Self::NotSaved { .. }
@@ -258,6 +260,7 @@ impl GatewayError {
             Self::Refused(Refusal::BackendDown { .. })
             | Self::BackendDown { .. }
             | Self::NotSaved { is_off: false, .. } => "backend_down",
+            Self::Refused(Refusal::BackendWedged { .. }) => "backend_wedged",
             Self::Refused(Refusal::NoPlace(NoPlace::NoneReady)) => "no_backend",
             Self::Refused(Refusal::NoPlace(NoPlace::FleetFull)) => "fleet_full",
             Self::Refused(Refusal::TooManyPending { .. }) => "too_many_pending",

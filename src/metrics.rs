@@ -94,6 +94,8 @@ pub struct Metrics {
     pub pending: Gauge,
     pub pending_silent_seconds: Gauge<f64, AtomicU64>,
     pub backend_up: Family<ByBackend, Gauge>,
+    pub backend_wedged: Family<ByBackend, Gauge>,
+    pub backend_suspect: Family<ByBackend, Gauge>,
     pub backend_queue: Family<ByBackend, Gauge>,
     pub backend_bound: Family<ByBackend, Gauge>,
 }
@@ -137,6 +139,8 @@ impl Default for Metrics {
             pending: Gauge::default(),
             pending_silent_seconds: Gauge::default(),
             backend_up: Family::default(),
+            backend_wedged: Family::default(),
+            backend_suspect: Family::default(),
             backend_queue: Family::default(),
             backend_bound: Family::default(),
         };
@@ -207,6 +211,10 @@ impl Metrics {
             self.pending_silent_seconds.clone(),
         );
         registry.register("backend_up", "1 if the backend is up", self.backend_up.clone());
+        let help = "1 if the backend runs nothing of what it has";
+        registry.register("backend_wedged", help, self.backend_wedged.clone());
+        let help = "1 if the backend runs something and has long been silent";
+        registry.register("backend_suspect", help, self.backend_suspect.clone());
         registry.register(
             "backend_queue",
             "Prompts waiting and running on the backend, as it says",

@@ -16,6 +16,7 @@ use mooring::client::budget::LogBudget;
 use mooring::client::log::{EventLog, Kept};
 use mooring::comfy::names::{self, NameKey};
 use mooring::comfy::{endpoint, event, files, preview, query, submission};
+use mooring::config::BackendHeaders;
 use mooring::front::identify::Peer;
 use mooring::net::now;
 use mooring::routing::files::{Files, Seen};
@@ -69,11 +70,12 @@ const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Type: application/json; chars
     Server: Python/3.12 aiohttp/3.11.8\r\n\r\n";
 
 fn request_head(count: usize) {
+    let own = BackendHeaders::default();
     let mut out = Vec::with_capacity(4096);
     for _ in 0..count {
         out.clear();
         if let Parsed::Plain(plain) = parse(black_box(REQUEST), HEAD_MAX, 100) {
-            plain.write(b"gpu-a:8188", Peer::Stranger, &mut out);
+            plain.write(b"gpu-a:8188", Peer::Stranger, black_box(&own), &mut out);
         }
         assert!(!black_box(&out).is_empty(), "it is one that is only passed on");
     }

@@ -19,7 +19,7 @@ use crate::net::{now, unix_millis};
 use crate::operate::{self, Force};
 use crate::report;
 use crate::routing::ids::PromptId;
-use crate::routing::place::AdminState;
+use crate::routing::place::{AdminState, Condition};
 
 type Shared = State<Arc<Gateway>>;
 type Reply = (StatusCode, Json<Value>);
@@ -136,6 +136,9 @@ fn refresh(gateway: &Gateway) {
         let report = backend.report(now);
         let label = ByBackend { backend: backend.name.clone() };
         metrics.backend_up.get_or_create(&label).set(i64::from(report.up));
+        let is = |condition| i64::from(backend.worker.condition() == condition);
+        metrics.backend_wedged.get_or_create(&label).set(is(Condition::Wedged));
+        metrics.backend_suspect.get_or_create(&label).set(is(Condition::Suspect));
         metrics.backend_queue.get_or_create(&label).set(i64::from(report.queue_remaining));
         metrics.backend_bound.get_or_create(&label).set(i64::from(report.bound));
     }

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use http::{Method, StatusCode};
+use http::{HeaderMap, Method, StatusCode};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
 
@@ -216,7 +216,8 @@ async fn question(
     path: String,
     body: String,
 ) -> Result<Answer, Failure> {
-    let answer = ask(&Tcp, Question { to, method, path, token, body })
+    let headers = HeaderMap::new();
+    let answer = ask(&Tcp, Question { to, method, path, token, headers, body })
         .await
         .map_err(|source| Failure::Ask { admin: to.to_string(), source })?;
     if answer.status == StatusCode::UNAUTHORIZED {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::{Either, select};
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST};
-use http::{Method, Request, StatusCode};
+use http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -29,6 +29,8 @@ pub(super) struct Question<'a> {
     /// Path and query, escaped.
     pub(super) path: String,
     pub(super) token: Option<&'a Secret>,
+    /// What a backend asks for besides.
+    pub(super) headers: HeaderMap,
     /// A JSON text, or empty.
     pub(super) body: String,
 }
@@ -36,7 +38,14 @@ pub(super) struct Question<'a> {
 impl<'a> Question<'a> {
     pub(super) fn get(to: &'a Address, path: &str) -> Self {
         let body = String::new();
-        Self { to, method: Method::GET, path: path.to_owned(), token: None, body }
+        Self {
+            to,
+            method: Method::GET,
+            path: path.to_owned(),
+            token: None,
+            headers: HeaderMap::new(),
+            body,
+        }
     }
 }
 
@@ -72,7 +81,7 @@ pub(super) async fn ask(network: &dyn Network, question: Question<'_>) -> Result
 }
 
 async fn exchange(network: &dyn Network, question: Question<'_>) -> Result<Answer, AskError> {
-    let Question { to, method, path, token, body } = question;
+    let Question { to, method, path, token, headers, body } = question;
     let mut request = Request::builder()
         .method(method)
         .uri(path)
@@ -84,7 +93,8 @@ async fn exchange(network: &dyn Network, question: Question<'_>) -> Result<Answe
     if !body.is_empty() {
         request = request.header(CONTENT_TYPE, "application/json");
     }
-    let request = request.body(Full::new(Bytes::from(body)))?;
+    let mut request = request.body(Full::new(Bytes::from(body)))?;
+    request.headers_mut().extend(headers);
 
     let stream = network.connect(&to.host, to.port).await.map_err(AskError::Connect)?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;

@@ -8,8 +8,8 @@ use super::fit::{self, Setup};
 use super::inventory::{self, Inventory};
 use super::{say, table};
 use crate::comfy::version::Version;
-use crate::config::BackendConfig;
 use crate::config::url::Address;
+use crate::config::{BackendConfig, BackendHeaders};
 use crate::net::Network;
 
 /// Backends that are asked at one time.
@@ -75,26 +75,30 @@ pub(super) async fn all(network: &dyn Network, backends: &[BackendConfig]) -> Ve
         Probe {
             name: backend.name.clone(),
             authority: backend.authority.clone(),
-            answer: one(network, &address).await,
+            answer: one(network, &address, &backend.headers).await,
         }
     });
     stream::iter(asked).buffered(AT_ONCE).collect().await
 }
 
-async fn one(network: &dyn Network, address: &Address) -> Result<Answered, String> {
-    let stats = json(network, address, "/system_stats").await?;
+async fn one(
+    network: &dyn Network,
+    address: &Address,
+    headers: &BackendHeaders,
+) -> Result<Answered, String> {
+    let stats = json(network, address, headers, "/system_stats").await?;
     let Some(system) = stats.get("system").and_then(Value::as_object) else {
         return Err("no, what answers is not ComfyUI".to_owned());
     };
     let version = system.get("comfyui_version").and_then(Value::as_str).map(str::to_owned);
-    let inventory = json(network, address, "/object_info").await.and_then(|object_info| {
+    let inventory = json(network, address, headers, "/object_info").await.and_then(|object_info| {
         Inventory::read(&object_info).ok_or_else(|| "`/object_info` is not an object".to_owned())
     });
     // Old servers lack some of these; what is not told is not compared.
     let (features, users, folders) = tokio::join!(
-        json(network, address, "/features"),
-        json(network, address, "/users"),
-        json(network, address, "/internal/folder_paths"),
+        json(network, address, headers, "/features"),
+        json(network, address, headers, "/users"),
+        json(network, address, headers, "/internal/folder_paths"),
     );
     let [features, users, folders] = [features.ok(), users.ok(), folders.ok()];
     let setup =
@@ -102,9 +106,15 @@ async fn one(network: &dyn Network, address: &Address) -> Result<Answered, Strin
     Ok(Answered { version, inventory, setup })
 }
 
-async fn json(network: &dyn Network, address: &Address, path: &str) -> Result<Value, String> {
-    let answer =
-        ask(network, Question::get(address, path)).await.map_err(|error| format!("no, {error}"))?;
+async fn json(
+    network: &dyn Network,
+    address: &Address,
+    headers: &BackendHeaders,
+    path: &str,
+) -> Result<Value, String> {
+    let headers = headers.as_map().clone();
+    let question = Question { headers, ..Question::get(address, path) };
+    let answer = ask(network, question).await.map_err(|error| format!("no, {error}"))?;
     if !answer.status.is_success() {
         return Err(format!("`{path}` answers {}", answer.status));
     }

@@ -91,6 +91,13 @@ impl Link {
         self.phase.get()
     }
 
+    /// Since when it hears what its backend says; `None` while it does not.
+    #[must_use]
+    pub fn listens_since(&self) -> Option<Instant> {
+        let opened = self.seen().opened_at();
+        opened.filter(|_| self.phase() == Phase::Open)
+    }
+
     /// Waits until it is open; false if `limit` passes or it closes before.
     pub async fn is_open_within(&self, limit: Duration) -> bool {
         let settled = self.phase.wait_for(|phase| phase != Phase::Dialling);
@@ -264,7 +271,8 @@ impl Runner {
         let path = format!("/ws?clientId={}", encode_segment(self.client.id.as_str()));
         let message = usize::try_from(self.gateway.config.sockets.max_from_backend);
         let limits = Limits { message: message.unwrap_or(usize::MAX) };
-        let mut channel = ws::connect(stream, &backend.authority, &path, limits)
+        let headers = backend.headers.as_map();
+        let mut channel = ws::connect_with(stream, &backend.authority, &path, headers, limits)
             .await
             .map_err(|error| error.to_string())?;
         let early = negotiate(&mut channel).await?;

@@ -43,6 +43,7 @@ impl Client {
     pub(super) fn link_broke(&self, gateway: &Gateway, link: &Arc<Link>) {
         let mut state = self.state();
         state.core.must_ask(link.backend);
+        state.core.deaf(link.backend);
         state.runs = None;
         // What is in the log and not pending was begun by others under this name: nobody asks for
         // it, and what was said of its end is lost.

@@ -19,10 +19,12 @@
 //! - [`submissions`]: prompts on their way to a backend
 //! - [`uploads`]: uploads on their way, and what they reserve
 //! - [`tell`]: what sockets are told that no backend said
+//! - [`notices`]: a word to pages whose backend has gone silent
 //! - [`slot`]: a browser socket's place in the state
 //! - [`socket`]: the task of a browser socket
 //! - [`registry`]: all clients, and the sweep over them
 //! - [`reconcile`]: ends found by asking
+//! - [`workers`]: what is heard and read of the backends' workers
 //! - [`early`]: events that came before the answer to their submission (pure)
 //! - [`disowned`]: prompts whose events are nobody's any more (pure)
 //! - [`release`]: a binding that is let go, safely or by force
@@ -37,6 +39,7 @@ pub mod linked;
 pub mod log;
 pub mod named;
 pub mod negotiation;
+pub mod notices;
 pub mod orphan;
 pub mod outgoing;
 pub mod queue;
@@ -51,12 +54,14 @@ pub mod socket;
 pub mod submissions;
 pub mod tell;
 pub mod uploads;
+pub mod workers;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
+use crate::comfy::labels::Labels;
 use crate::comfy::say;
 use crate::gateway::Gateway;
 use crate::journal::record::Told;
@@ -73,6 +78,7 @@ use disowned::Disowned;
 use early::Early;
 use link::Link;
 use log::EventLog;
+use notices::Notice;
 use slot::Slot;
 use submissions::Nearness;
 
@@ -102,6 +108,10 @@ struct State {
     wants_logs: bool,
     /// Nodes of pending prompts whose binary frames are outputs and not previews.
     output_nodes: HashMap<PromptId, Vec<String>>,
+    /// What the nodes of pending prompts are called.
+    labels: HashMap<PromptId, Labels>,
+    /// What its pages were told is wrong with their backend.
+    noticed: Option<Notice>,
     /// What came before the answer to its submission.
     early: Early,
     /// Prompts that were answered or told to be nowhere: what is said of them is nobody's.
@@ -159,6 +169,8 @@ impl Client {
             closing: Vec::new(),
             wants_logs: false,
             output_nodes: HashMap::new(),
+            labels: HashMap::new(),
+            noticed: None,
             early: Early::default(),
             disowned: Disowned::default(),
             runs: None,

@@ -25,6 +25,12 @@ impl Seen {
         Self { opened: Some(now), ..Self::default() }
     }
 
+    /// Since when it is open.
+    #[must_use]
+    pub fn opened_at(&self) -> Option<Instant> {
+        self.opened
+    }
+
     /// A `status` arrived on it.
     pub fn status_came(&mut self, now: Instant) {
         self.status = Some(now);

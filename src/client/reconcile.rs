@@ -13,7 +13,7 @@ use bytes::Bytes;
 use tokio::time::timeout;
 use tracing::debug;
 
-use super::Client;
+use super::{Client, workers};
 use crate::comfy::answers::{Outcome, Sighting};
 use crate::fleet::ask::AskError;
 use crate::fleet::backend::Backend;
@@ -22,7 +22,7 @@ use crate::journal::restore::Untold;
 use crate::net::{now, sleep};
 use crate::operate;
 use crate::routing::ids::{BackendId, PromptId};
-use crate::routing::pending::{End, Sighted, process_since};
+use crate::routing::pending::{End, Loss, Sighted, process_since};
 
 /// The pause between two rounds, unless one is asked for sooner.
 const ROUND: Duration = Duration::from_millis(500);
@@ -47,6 +47,10 @@ pub async fn reconcile(gateway: Arc<Gateway>) {
             () = gateway.tasks.stopping() => return,
         }
         presume_lost(&gateway);
+        for client in gateway.clients.working() {
+            client.take_notice(&gateway, now());
+        }
+        workers::round(&gateway).await;
         returned.look_around(&gateway);
         round(&gateway).await;
         returned.round(&gateway).await;
@@ -242,14 +246,19 @@ pub fn end_of(outcome: Outcome) -> End {
     }
 }
 
-/// Backends that have stayed away past their grace have lost what they had (P6).
+/// Backends that have stayed away, or run nothing, past their grace have lost what they had (P6,
+/// P9).
 fn presume_lost(gateway: &Gateway) {
     let now = now();
     let grace = gateway.config.fleet.grace;
+    let is_past = |since: Option<Duration>| since.is_some_and(|since| grace <= since);
     let is_lost = |backend: &Arc<Backend>| {
-        backend.down_for(now).filter(|down| grace <= *down).map(|_| backend.id)
+        if is_past(backend.down_for(now)) {
+            return Some((backend.id, Loss::BackendGone));
+        }
+        is_past(backend.wedged_for(now)).then_some((backend.id, Loss::BackendWedged))
     };
-    let lost: Vec<BackendId> = gateway.fleet.iter().filter_map(is_lost).collect();
+    let lost: Vec<(BackendId, Loss)> = gateway.fleet.iter().filter_map(is_lost).collect();
     if lost.is_empty() {
         return;
     }
@@ -257,8 +266,9 @@ fn presume_lost(gateway: &Gateway) {
         let bound = client.inspect(|core, _| {
             core.bound().map(|(backend, _)| backend).filter(|_| !core.pending().is_empty())
         });
-        if let Some(backend) = bound.filter(|backend| lost.contains(backend)) {
-            client.presume_lost(gateway, backend, now);
+        let lost = bound.and_then(|bound| lost.iter().find(|(backend, _)| *backend == bound));
+        if let Some((backend, loss)) = lost {
+            client.presume_lost(gateway, *backend, *loss, now);
         }
     }
 }

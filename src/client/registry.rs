@@ -17,7 +17,6 @@ use crate::masked::mask;
 use crate::net::{Hashing, now, sleep};
 use crate::operate;
 use crate::routing::ids::{BackendId, ClientId};
-use crate::routing::place::AdminState;
 
 /// How often all clients are looked at.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
@@ -273,10 +272,10 @@ impl Client {
         if let Some(link) = &state.link {
             link.probe_if_suspect(gateway.fleet.get(link.backend).last_status(), now);
         }
-        let has_place = state.core.bound().is_some_and(|(backend, _)| {
-            let backend = gateway.fleet.get(backend);
-            backend.is_up() && backend.admin() == AdminState::Ready
-        });
+        let has_place = state
+            .core
+            .bound()
+            .is_some_and(|(backend, _)| gateway.fleet.get(backend).view(now).serves_new());
         let has_link = state.link.is_some();
         // A read can move an idle binding, and leaves the link behind.
         let is_astray = state.link.as_ref().is_some_and(|link| {

@@ -19,8 +19,9 @@ use crate::config::StatusCounts;
 use crate::gateway::Gateway;
 use crate::net::now;
 use crate::operate;
-use crate::routing::ids::{BackendId, PromptId};
-use crate::routing::pending::{End, Heard, Loss, Pending, Sighted};
+use crate::routing::ids::PromptId;
+use crate::routing::pending::{End, Heard, Sighted};
+use crate::routing::place::Condition;
 use crate::ws::{Frame, Opcode};
 
 impl Client {
@@ -167,32 +168,6 @@ impl Client {
         self.catch_up(gateway);
         gateway.prompt_ended(prompt, end, told);
     }
-
-    /// Its backend has stayed away past its grace: whatever is pending there is presumed lost, but
-    /// for what has told its outcome already.
-    pub(super) fn presume_lost(&self, gateway: &Gateway, backend: BackendId, now: Instant) {
-        let mut state = self.state();
-        let there = state.core.pending().iter().filter(|(_, found)| found.backend == backend);
-        // One whose outcome is held back until its outputs are known is lost with them.
-        let end_of = |prompt: &PromptId, pending: &Pending| {
-            let is_told = state.log.has_terminal(prompt.as_str());
-            if is_told { pending.given_up() } else { End::Lost(Loss::BackendGone) }
-        };
-        let given_up: Vec<(PromptId, End)> =
-            there.map(|(prompt, pending)| (prompt.clone(), end_of(prompt, pending))).collect();
-        for (prompt, end) in &given_up {
-            if state.core.end(prompt, *end, now).is_some() {
-                state.tell_end(prompt, *end, &gateway.fleet.get(backend).name);
-                state.finish(self, gateway, prompt, now);
-                state.disowned.add(prompt, Why::Told);
-            }
-        }
-        let told = state.told();
-        drop(state);
-        for (prompt, end) in &given_up {
-            gateway.prompt_ended(prompt, *end, told);
-        }
-    }
 }
 
 /// One frame under the client's lock.
@@ -211,7 +186,11 @@ impl Relay<'_> {
         let payload = frame.payload.clone();
         let event = event::read(&payload);
         if event.prompt().is_some_and(|prompt| self.is_past(prompt)) {
+            self.lives(link);
             return self.too_late(&event);
+        }
+        if event.prompt().is_some() {
+            self.lives(link);
         }
         match event {
             Event::Status { .. } => self.status(link, frame),
@@ -248,6 +227,14 @@ impl Relay<'_> {
             Event::ProgressState { prompt } => self.progress(prompt, Kept::ProgressState, frame),
             Event::Seeding => {}
             Event::Logs | Event::Other => self.push(Class::Lasting, &frame),
+        }
+    }
+
+    /// Its worker does something. Whoever thinks that it does not is told.
+    fn lives(&self, link: &Link) {
+        let backend = self.gateway.fleet.get(link.backend);
+        if backend.worker.condition() == Condition::Wedged {
+            backend.worker_lives();
         }
     }
 
@@ -396,7 +383,8 @@ mod tests {
     use crate::config::Config;
     use crate::journal::Journal;
     use crate::net::Tcp;
-    use crate::routing::ids::ClientId;
+    use crate::routing::ids::{BackendId, ClientId};
+    use crate::routing::pending::Loss;
     use crate::tasks::Tasks;
 
     fn gateway() -> Arc<Gateway> {
@@ -479,7 +467,7 @@ mod tests {
     async fn what_is_said_of_a_prompt_after_its_end_was_told_is_not_passed_on() {
         let gateway = gateway();
         let (client, _link) = at_work(&gateway, "p");
-        client.presume_lost(&gateway, BackendId(0), now());
+        client.presume_lost(&gateway, BackendId(0), Loss::BackendGone, now());
         let (client, link) = at_work(&gateway, "q");
         client.relay(&gateway, &link, start("p"), now());
         assert!(!client.state().log.has_start("p"), "it was told to be lost");

@@ -1,11 +1,14 @@
 //! A binding that is let go: safely, or by force with what is pending (promise B7).
 
+use std::time::Instant;
+
 use super::Client;
 use super::disowned::Why;
 use crate::gateway::Gateway;
 use crate::net::now;
 use crate::routing::decision::{Released, StillPending};
-use crate::routing::pending::{End, Loss};
+use crate::routing::ids::{BackendId, PromptId};
+use crate::routing::pending::{End, Loss, Pending};
 
 impl Client {
     /// Releases the binding if nothing is pending.
@@ -39,6 +42,7 @@ impl Client {
             state.tell_end(prompt, End::Lost(Loss::Reset), backend);
             state.log.ended(prompt, now());
             state.output_nodes.remove(prompt);
+            state.labels.remove(prompt);
             state.disowned.add(prompt, Why::Told);
         }
         state.say_status(self, gateway);
@@ -50,5 +54,37 @@ impl Client {
             gateway.prompt_ended(prompt, End::Lost(Loss::Reset), told);
         }
         released
+    }
+
+    /// Its backend has stayed away, or run nothing, past its grace: whatever is pending there is
+    /// presumed lost, but for what has told its outcome already.
+    pub(super) fn presume_lost(
+        &self,
+        gateway: &Gateway,
+        backend: BackendId,
+        loss: Loss,
+        now: Instant,
+    ) {
+        let mut state = self.state();
+        let there = state.core.pending().iter().filter(|(_, found)| found.backend == backend);
+        // One whose outcome is held back until its outputs are known is lost with them.
+        let end_of = |prompt: &PromptId, pending: &Pending| {
+            let is_told = state.log.has_terminal(prompt.as_str());
+            if is_told { pending.given_up() } else { End::Lost(loss) }
+        };
+        let given_up: Vec<(PromptId, End)> =
+            there.map(|(prompt, pending)| (prompt.clone(), end_of(prompt, pending))).collect();
+        for (prompt, end) in &given_up {
+            if state.core.end(prompt, *end, now).is_some() {
+                state.tell_end(prompt, *end, &gateway.fleet.get(backend).name);
+                state.finish(self, gateway, prompt, now);
+                state.disowned.add(prompt, Why::Told);
+            }
+        }
+        let told = state.told();
+        drop(state);
+        for (prompt, end) in &given_up {
+            gateway.prompt_ended(prompt, *end, told);
+        }
     }
 }

@@ -128,9 +128,13 @@ impl Client {
         let metadata = event::wants_preview_metadata(flags);
         let (edition, features) = gateway.fleet.features();
         let mut state = self.state();
+        let notice = state.notice(gateway);
         let Some(slot) = state.sockets.iter_mut().find(|slot| slot.key == key) else { return };
         slot.previews = if metadata { Previews::WithMetadata } else { Previews::Plain };
         slot.tell_features(edition, &features);
+        if let Some(notice) = notice {
+            slot.push(Class::Lasting, &notice);
+        }
     }
 
     /// What the browser says is for the backend, unless it is ours to answer.

@@ -8,6 +8,7 @@ use smallvec::SmallVec;
 use super::disowned::Why;
 use super::link::Link;
 use super::{Client, Gone, State};
+use crate::comfy::labels::Labels;
 use crate::gateway::Gateway;
 use crate::net::now;
 use crate::routing::decision::{Decision, NotThere, Refusal};
@@ -103,6 +104,14 @@ impl Client {
         Some((decision, link))
     }
 
+    /// What the nodes of a pending prompt are called, for the day when its server dies.
+    pub fn name_nodes(&self, prompt: &PromptId, labels: Labels) {
+        let mut state = self.state();
+        if state.core.pending().contains_key(prompt) {
+            state.labels.insert(prompt.clone(), labels);
+        }
+    }
+
     /// What is pending on `backend` is left to the reconciler.
     pub fn must_ask(&self, backend: BackendId) {
         self.state().core.must_ask(backend);
@@ -121,6 +130,7 @@ impl Client {
         state.note(self, gateway);
         state.log.withdraw(prompt);
         state.output_nodes.remove(prompt);
+        state.labels.remove(prompt);
         state.missed.remove(prompt);
         state.say_status(self, gateway);
     }

@@ -7,6 +7,7 @@ use super::log::Kept;
 use super::slot::Audience;
 use super::{Client, Missed, State};
 use crate::comfy::event::{self, Event};
+use crate::comfy::labels::Label;
 use crate::comfy::say;
 use crate::gateway::Gateway;
 use crate::net::unix_millis;
@@ -27,6 +28,7 @@ impl State {
         self.log.ended(prompt, now);
         self.runs = self.runs.take().filter(|running| running != prompt);
         self.output_nodes.remove(prompt);
+        self.labels.remove(prompt);
         self.missed.remove(prompt);
         self.say_status(client, gateway);
     }
@@ -102,12 +104,15 @@ impl State {
         let at = unix_millis();
         let text = match end {
             End::Lost(loss) => {
-                let message = lost_message(loss, backend);
-                say::execution_error(prompt, "mooring.PromptLost", &message, at)
+                let worked = self.worked_on(prompt);
+                let was_at = worked.as_ref().map(|label| label.for_people());
+                let message = lost_message(loss, backend, was_at.as_deref());
+                let at_node = worked.or_else(|| self.labels.get(prompt)?.first());
+                say::execution_error(prompt, "mooring.PromptLost", &message, at_node, at)
             }
             End::Failed => {
-                let message = format!("The prompt failed on {backend}.");
-                say::execution_error(prompt, "mooring.PromptFailed", &message, at)
+                let message = format!("The prompt failed on {}.", server_for_people(backend));
+                say::execution_error(prompt, "mooring.PromptFailed", &message, None, at)
             }
             End::Deleted | End::Interrupted => say::execution_interrupted(prompt, at),
             End::Succeeded => say::execution_success(prompt, at),
@@ -123,6 +128,12 @@ impl State {
         if audience == Audience::All {
             self.tell_whereabouts(prompt);
         }
+    }
+
+    /// The node that a prompt was last said to be at.
+    fn worked_on(&self, prompt: &PromptId) -> Option<&Label> {
+        let node = event::executing_node(&self.log.executing(prompt.as_str())?.payload)?;
+        self.labels.get(prompt)?.get(&node)
     }
 
     /// A page shows one active job, and takes the end of any for that one's: it is told again what
@@ -144,18 +155,47 @@ impl State {
     }
 }
 
-/// What a person reads in the page when work is lost.
+/// What a person reads in the page when work is lost: why, where it was, and what became of it.
 #[must_use]
-pub fn lost_message(loss: Loss, backend: &str) -> String {
+pub fn lost_message(loss: Loss, backend: &str, worked_on: Option<&str>) -> String {
+    let backend = server_for_people(backend);
     let why = match loss {
-        Loss::BackendRestarted => format!("{backend} was restarted while it had this prompt"),
+        Loss::BackendRestarted => format!("{backend} was restarted while it had this job"),
         Loss::BackendGone => format!("{backend} has not answered for too long"),
-        Loss::Vanished => format!("{backend} does not know this prompt any more"),
+        Loss::BackendWedged => format!("{backend} answers and does not work any more"),
+        Loss::Vanished => format!("{backend} does not know this job any more"),
         Loss::Reset => "this client was reset by force".to_owned(),
         Loss::GatewayRestarted => {
             format!("Mooring was restarted while it was sent, and {backend} does not have it")
         }
         Loss::BackendRemoved => format!("{backend} is not configured any more"),
     };
-    format!("Mooring: the prompt is lost: {why}. It was not submitted again.")
+    let at = worked_on.map(|node| format!(" It was at {node}.")).unwrap_or_default();
+    format!("The job is lost: {why}.{at} It was not submitted again.")
+}
+
+/// A backend as people know it. One that nobody has named is called by its address, which says
+/// nothing to them.
+#[must_use]
+pub fn server_for_people(name: &str) -> &str {
+    let is_port = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let is_address = name.rsplit_once(':').is_some_and(|(_, port)| is_port(port));
+    if is_address { "its server" } else { name }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_loss_is_told_in_peoples_words_and_once() {
+        let told = lost_message(Loss::BackendGone, "gpu-b", Some("KSampler (node 3)"));
+        assert_eq!(
+            told,
+            "The job is lost: gpu-b has not answered for too long. It was at KSampler (node 3). \
+             It was not submitted again."
+        );
+        let nameless = lost_message(Loss::BackendGone, "127.0.0.1:48432", None);
+        assert!(!nameless.contains("127.0.0.1") && nameless.contains("its server"), "{nameless}");
+    }
 }

@@ -235,6 +235,16 @@ fn error(text: &[u8]) -> Event<'_> {
     }
 }
 
+/// The node of an `executing` event, if it has one.
+#[must_use]
+pub fn executing_node(text: &[u8]) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Data {
+        node: Option<String>,
+    }
+    data::<Data>(text)?.node
+}
+
 /// The node of an `executed` event; `None` for all others.
 #[must_use]
 pub fn executed_node(text: &[u8]) -> Option<String> {

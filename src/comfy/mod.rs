@@ -33,6 +33,7 @@ pub mod files;
 pub mod graph;
 pub mod guard;
 pub mod jobs;
+pub mod labels;
 pub mod lists;
 pub mod multipart;
 pub mod names;

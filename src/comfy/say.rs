@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::labels::Label;
 use crate::routing::ids::{ClientId, PromptId};
 
 fn event(kind: &str, data: &Value) -> String {
@@ -60,14 +61,30 @@ pub fn execution_interrupted(prompt: &PromptId, at_ms: u64) -> String {
 }
 
 /// The end of a prompt that failed for a reason outside of it. Read by people.
+///
+/// A page takes an error without a node for one of the server: it says its kind before its message,
+/// shows it twice, and leaves the tab's spinner turning (frontend 1.49.6). So it names one.
 #[must_use]
-pub fn execution_error(prompt: &PromptId, kind: &str, message: &str, at_ms: u64) -> String {
+pub fn execution_error(
+    prompt: &PromptId,
+    kind: &str,
+    message: &str,
+    at: Option<&Label>,
+    at_ms: u64,
+) -> String {
+    let (node, class) = at.map_or(("", ""), |label| (&*label.node, &*label.class));
     let data = json!({
-        "prompt_id": prompt.as_str(), "node_id": "", "node_type": "", "executed": [],
+        "prompt_id": prompt.as_str(), "node_id": node, "node_type": class, "executed": [],
         "exception_message": message, "exception_type": kind, "traceback": [],
         "current_inputs": {}, "current_outputs": [], "timestamp": at_ms,
     });
     event("execution_error", &data)
+}
+
+/// A word for people, which the page script shows.
+#[must_use]
+pub fn notice(level: &str, message: &str) -> String {
+    event("mooring.notice", &json!({ "level": level, "message": message }))
 }
 
 /// A sign of life for clients that give up after ten seconds of silence. Unknown to all, and
@@ -98,7 +115,7 @@ mod tests {
     fn what_is_said_is_understood() {
         let prompt = PromptId::parse("p\"q").unwrap();
         let id = || std::borrow::Cow::from("p\"q");
-        let said = execution_error(&prompt, "mooring.PromptLost", "gone", 1);
+        let said = execution_error(&prompt, "mooring.PromptLost", "gone", None, 1);
         assert_eq!(read(said.as_bytes()), Event::Failed { prompt: id() });
         let said = executing(&prompt, None);
         let last_word = Event::Executing { prompt: Some(id()), node: None };

@@ -5,16 +5,19 @@
 //! keys must be to each other is in [`super::rules`].
 
 use super::file;
+use super::headers::Headers;
 use super::keys::{
     BACKENDS, RawAdmin, RawAffinity, RawBackend, RawConfig, RawFiles, RawFleet, RawIsolation,
     RawLog, RawPrompts, RawServer, RawSockets, RawState,
 };
+use super::kinds::FilePath;
 use super::problems::Notes;
-use super::raw::RawNamed;
+use super::raw::{RawNamed, Setting};
 use super::values::Secret;
 use super::{
-    AdminConfig, AffinityConfig, BackendConfig, Config, Doors, FilesConfig, FleetConfig,
-    IsolationConfig, LogConfig, PromptsConfig, ServerConfig, SocketsConfig, StateConfig, StateDir,
+    AdminConfig, AffinityConfig, BackendConfig, BackendHeaders, Config, Doors, FilesConfig,
+    FleetConfig, IsolationConfig, LogConfig, PromptsConfig, ServerConfig, SocketsConfig,
+    StateConfig, StateDir,
 };
 
 /// The two doors alone, for those who only want to find the gateway.
@@ -127,6 +130,7 @@ fn affinity(raw: RawAffinity, notes: &mut Notes) -> AffinityConfig {
         shared_ids,
         input_margin,
         tunnel_margin,
+        input_bytes,
     } = raw;
     AffinityConfig {
         lease: lease.check(notes),
@@ -136,6 +140,7 @@ fn affinity(raw: RawAffinity, notes: &mut Notes) -> AffinityConfig {
         shared_ids: shared_ids.check(notes),
         input_margin: input_margin.check(notes),
         tunnel_margin: tunnel_margin.check(notes),
+        input_bytes: input_bytes.check(notes),
     }
 }
 
@@ -151,6 +156,9 @@ fn fleet(raw: RawFleet, notes: &mut Notes) -> FleetConfig {
         pool_idle,
         max_idle_connections,
         list_timeout,
+        suspect_after,
+        start_limit,
+        silent_limit,
         grace,
     } = raw;
     FleetConfig {
@@ -164,6 +172,9 @@ fn fleet(raw: RawFleet, notes: &mut Notes) -> FleetConfig {
         pool_idle: pool_idle.check(notes),
         max_idle_connections: max_idle_connections.check(notes),
         list_timeout: list_timeout.check(notes),
+        suspect_after: suspect_after.check(notes),
+        start_limit: start_limit.check(notes),
+        silent_limit: silent_limit.check(notes),
         grace: grace.check(notes),
     }
 }
@@ -268,10 +279,12 @@ fn backends(raw: Vec<RawNamed>, notes: &mut Notes) -> Vec<BackendConfig> {
 }
 
 fn backend(raw: RawNamed, notes: &mut Notes) -> Option<BackendConfig> {
-    let RawNamed { name, origin, backend: RawBackend { url, weight, max_pending } } = raw;
+    let RawNamed { name, origin, backend } = raw;
+    let RawBackend { url, weight, max_pending, headers, headers_file } = backend;
     notes.wrote(&format!("{BACKENDS}.{name}"), &origin);
     let weight = weight.check(notes);
     let max_pending = max_pending.check(notes);
+    let headers = self::headers(headers, headers_file, notes);
     let key = url.key.clone();
     let Some(address) = url.check(notes) else {
         // The one key without a default. If it is there and wrong, that has been said.
@@ -288,5 +301,23 @@ fn backend(raw: RawNamed, notes: &mut Notes) -> Option<BackendConfig> {
         authority,
         weight,
         max_pending,
+        headers,
     })
+}
+
+/// Those that are written, and those of the file.
+fn headers(
+    written: Setting<Headers>,
+    file: Setting<FilePath>,
+    notes: &mut Notes,
+) -> BackendHeaders {
+    let mut headers = written.check(notes);
+    let key = file.key.clone();
+    if let Some(path) = file.check(notes) {
+        let read = file::text(&path).and_then(|text| headers.add_lines(&text));
+        if let Err(what) = read {
+            notes.report(&key, format!("`{}` {what}", path.display()));
+        }
+    }
+    headers
 }

@@ -4,6 +4,7 @@
 //! against `config/mooring.toml` and `docs/configuration.md`. A default is written as it would
 //! stand in the environment.
 
+use super::headers::Headers;
 use super::kinds::{
     BackendName, Count, FilePath, Kind, Limit, Positive, Shape, Size, Span, Switch,
 };
@@ -202,10 +203,14 @@ sections! {
         max_clients: Count { min: 1, max: 10_000_000 } = "100000";
         /// clientIds that many use at a time: each address that uses one is a client of its own.
         shared_ids: SharedIds = "";
-        /// How many prompts longer the queue of a backend may be that has a prompt's files already.
+        /// How many prompts longer the queue of a backend may be at most that has a prompt's files
+        /// already.
         input_margin: Count { min: 0, max: 1_000 } = "1";
         /// The same for the backend to which a client has sockets of node packs open.
         tunnel_margin: Count { min: 0, max: 1_000 } = "1";
+        /// So many bytes that would have to be copied weigh as much as one prompt that waits: for
+        /// less, an idle backend is always taken before a busy one.
+        input_bytes: Size { min: MIB, max: 64 * GIB } = "256MiB";
     }
     ["fleet"] RawFleet fleet {
         /// How often a backend that says nothing is asked whether it is there.
@@ -231,7 +236,16 @@ sections! {
         max_idle_connections: Count { min: 0, max: 10_000 } = "64";
         /// How long one backend may delay a list of several; after that it is left out and named.
         list_timeout: Span { min: 100 * MS, max: 5 * 60 * S } = "3s";
-        /// How long a backend may be away until its prompts are presumed lost.
+        /// Silence of a running prompt after which its backend is suspect: it gets new work only
+        /// while no other has room.
+        suspect_after: Span { min: S, max: DAY } = "120s";
+        /// How long after the start of a prompt its backend may take to say what of it is cached;
+        /// one that takes longer is wedged, and takes no work.
+        start_limit: Span { min: S, max: DAY } = "5m";
+        /// Silence of a running prompt after which its backend is wedged; 0 is never, because a
+        /// node may wait for an API, a video or a download.
+        silent_limit: Span { min: 0, max: 7 * DAY } = "0s";
+        /// How long a backend may be away or wedged until its prompts are presumed lost.
         grace: Span { min: S, max: 7 * DAY } = "60s";
     }
     ["prompts"] RawPrompts prompts {
@@ -331,5 +345,10 @@ sections! {
         weight: Positive { max: 1000 } = "1";
         /// Prompts waiting and running there beyond which no more are placed; 0 is no limit.
         max_pending: Limit { max: 1_000_000 } = "0";
+        /// Headers that go with everything that is said to it, in place of a client's of the same
+        /// name: `"Authorization: Bearer ..."`. Never shown.
+        headers: Headers = "";
+        /// A file with more of them, one in each line, so that they stand in no configuration.
+        headers_file: FilePath = "";
     }
 }

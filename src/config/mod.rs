@@ -13,6 +13,7 @@ mod check;
 mod cidr;
 mod file;
 mod find;
+mod headers;
 pub mod keys;
 mod kinds;
 mod layers;
@@ -40,6 +41,7 @@ use std::time::Duration;
 
 pub use cidr::{BadCidr, Cidr};
 pub use find::find;
+pub use headers::BackendHeaders;
 pub use kinds::Shape;
 pub use nameless::Nameless;
 pub use problems::{Origin, Problem, Problems};
@@ -135,6 +137,8 @@ pub struct AffinityConfig {
     pub input_margin: usize,
     /// Prompts.
     pub tunnel_margin: usize,
+    /// Bytes, at least one.
+    pub input_bytes: u64,
 }
 
 /// `[fleet]`: health of the backends and connections to them.
@@ -150,6 +154,10 @@ pub struct FleetConfig {
     pub pool_idle: Duration,
     pub max_idle_connections: usize,
     pub list_timeout: Duration,
+    pub suspect_after: Duration,
+    pub start_limit: Duration,
+    /// Zero is never.
+    pub silent_limit: Duration,
     pub grace: Duration,
 }
 
@@ -297,6 +305,8 @@ pub struct BackendConfig {
     pub weight: NonZeroU32,
     /// `None` is no limit.
     pub max_pending: Option<NonZeroU32>,
+    /// From `headers` and `headers_file`.
+    pub headers: BackendHeaders,
 }
 
 /// Where a gateway listens, and what its operators need to be let in.

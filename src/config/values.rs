@@ -311,7 +311,7 @@ pub(super) fn read_list<K: Kind, T>(
     if faults.is_empty() { Ok(values) } else { Err(faults) }
 }
 
-fn text_in_list(written: &Written) -> Result<String, String> {
+pub(super) fn text_in_list(written: &Written) -> Result<String, String> {
     match &written.item {
         Item::Text(text) => Ok(text.clone()),
         Item::Number(_) | Item::Other | Item::Switch(_) | Item::List(_) => {

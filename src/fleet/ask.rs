@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HOST};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST};
 use http::{HeaderValue, Method, Request};
 
 use super::backend::Backend;
@@ -83,6 +83,7 @@ impl Backend {
         let mut request = Request::new(RequestBody::Empty);
         *request.uri_mut() = http::Uri::from_static("/prompt");
         request.headers_mut().insert(HOST, self.host_header.clone());
+        self.headers.put_into(request.headers_mut());
         let (response, _lease) = self.pool.send_anew(request, limit).await?;
         let limits = CollectLimits { max: ANSWER_MAX, idle: limit };
         collect(response.into_body(), limits, None).await?;
@@ -101,6 +102,7 @@ impl Backend {
         *request.uri_mut() = path.parse().map_err(|_| Junk::Malformed)?;
         request.headers_mut().insert(HOST, self.host_header.clone());
         request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        self.headers.put_into(request.headers_mut());
         let (response, lease) = self.pool.send(request, limit).await?;
         let status = response.status().as_u16();
         let body =
@@ -188,6 +190,27 @@ impl Backend {
         let path = format!("/view?{}", files::view_query(file));
         let (status, _) = self.ask(Method::HEAD, &path, RequestBody::Empty, limit).await?;
         Ok(status == 200)
+    }
+
+    /// How many bytes a file has, if it is there and the backend says so: a question without them.
+    ///
+    /// # Errors
+    /// The backend did not answer; nothing is known then.
+    pub async fn size_of(&self, file: &FileRef, limit: Duration) -> Result<Option<u64>, AskError> {
+        let mut request = Request::new(RequestBody::Empty);
+        *request.method_mut() = Method::HEAD;
+        let path = format!("/view?{}", files::view_query(file));
+        *request.uri_mut() = path.parse().map_err(|_| Junk::Malformed)?;
+        request.headers_mut().insert(HOST, self.host_header.clone());
+        self.headers.put_into(request.headers_mut());
+        let (response, lease) = self.pool.send(request, limit).await?;
+        let is_there = response.status().as_u16() == 200;
+        let length = response.headers().get(CONTENT_LENGTH);
+        let size = length.and_then(|length| length.to_str().ok()?.parse().ok());
+        let limits = CollectLimits { max: ANSWER_MAX, idle: limit };
+        collect(response.into_body(), limits, None).await?;
+        Box::new(lease).finished();
+        Ok(size.filter(|_| is_there))
     }
 
     /// Deletes prompts from the queue, as far as they wait there. It answers 200 whatever it did.

@@ -13,8 +13,9 @@ use super::load::Load;
 use super::pool::{Pool, PoolLimits};
 use super::reading::Readings;
 use super::word::Word;
+use super::worker;
 use crate::comfy::version::Version;
-use crate::config::{BackendConfig, Config};
+use crate::config::{BackendConfig, BackendHeaders, Config};
 use crate::net::{Network, now};
 use crate::routing::health::{Change, Health, Probe, Thresholds};
 use crate::routing::ids::BackendId;
@@ -33,6 +34,8 @@ pub struct Backend {
     pub port: u16,
     /// [`Self::authority`] and [`Self::name`] as header values, made once.
     pub host_header: HeaderValue,
+    /// They go with everything that is said to it.
+    pub headers: BackendHeaders,
     pub name_header: HeaderValue,
     /// What the journal calls it.
     pub recorded: Recorded,
@@ -40,6 +43,7 @@ pub struct Backend {
     pub max_pending: Option<NonZeroU32>,
     pub pool: Arc<Pool>,
     pub doors: Arc<Doors>,
+    pub worker: worker::Watched,
     pub load: Load,
     pub queue: Readings,
     thresholds: Thresholds,
@@ -135,6 +139,7 @@ impl Backend {
             host,
             port,
             host_header: header(&settings.authority),
+            headers: settings.headers.clone(),
             name_header: header(&settings.name),
             recorded: Recorded {
                 name: settings.name.as_str().into(),
@@ -146,6 +151,7 @@ impl Backend {
             load: Load::default(),
             queue: Readings::default(),
             doors,
+            worker: worker::Watched::default(),
             thresholds,
             up: AtomicBool::new(false),
             admin: AtomicU8::new(0),
@@ -171,7 +177,11 @@ impl Backend {
     }
 
     fn condition(&self) -> Condition {
-        if self.doors.are_shut() { Condition::Shut } else { Condition::Well }
+        match self.worker.condition() {
+            Condition::Well | Condition::Suspect if self.doors.are_shut() => Condition::Shut,
+            condition @ (Condition::Well | Condition::Suspect) => condition,
+            condition @ (Condition::Wedged | Condition::Shut) => condition,
+        }
     }
 
     /// True if it may be asked something on behalf of anybody: its probes say that it is up, and no
@@ -193,6 +203,10 @@ impl Backend {
     /// Takes an operator's word, and remembers whose it is.
     pub fn heed(&self, word: Word) {
         self.set_admin(word.state);
+        if word.state == AdminState::Ready {
+            // Whoever says so has looked.
+            self.worker_is_new();
+        }
         self.state().said = Some(word);
     }
 
@@ -233,6 +247,7 @@ impl Backend {
     /// Its port is closed: no process listens there.
     pub fn refused(&self, now: Instant) {
         self.state().refused = Some(now);
+        self.worker_is_new();
     }
 
     /// When its process was last known to be gone.
@@ -262,6 +277,9 @@ impl Backend {
 
     /// Its watch link got a `status`.
     pub fn status_came(&self, queue_remaining: u32, now: Instant) {
+        if queue_remaining < self.load.queue_remaining() {
+            self.queue_is_shorter();
+        }
         self.load.counted(queue_remaining);
         self.state().last_status = Some(now);
     }
@@ -303,7 +321,9 @@ impl Backend {
             admin: state.admin,
             said: state.said.clone(),
             since: state.since,
-            trouble: state.trouble.clone().or_else(|| self.doors.trouble()),
+            trouble: (state.trouble.clone())
+                .or_else(|| self.worker.trouble(now))
+                .or_else(|| self.doors.trouble()),
             version: state.version.clone(),
             queue_remaining: self.load.queue_remaining(),
             load,
@@ -338,6 +358,20 @@ impl Backend {
         if change.is_some() {
             self.turned.set(Turned { up, times: self.turned.get().times + 1 });
         }
+    }
+
+    /// Its watch link is open again. A server that has nothing to do, and had something, is another
+    /// process.
+    pub fn reopened(&self, queue_remaining: u32) {
+        if queue_remaining == 0 && 0 < self.load.queue_remaining() {
+            self.worker_is_new();
+        }
+    }
+
+    /// It was up all the time, and is of use again: whoever waits for its return looks.
+    pub(super) fn came_back(&self) {
+        let Turned { up, times } = self.turned.get();
+        self.turned.set(Turned { up, times: times + 1 });
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

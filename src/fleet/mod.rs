@@ -3,8 +3,9 @@
 //! Nothing else dials a backend. [`watch`] keeps one link of our own to each and learns from it;
 //! [`doors`] knows whether it takes new connections; [`pool`] carries requests, on connections that
 //! are [`kept`], and awaits answers from what was [`sent`] last; [`ask`] puts small questions;
-//! [`reading`] reads queues for many askers at once; [`word`] is what an operator said of one;
-//! [`features`] are what all have in common.
+//! [`reading`] reads queues for many askers at once; [`word`] is what an operator said of one,
+//! [`worker`] what is thought of the thread that does its work; [`features`] are what all have in
+//! common.
 
 pub mod ask;
 pub mod backend;
@@ -17,6 +18,7 @@ pub mod reading;
 pub mod sent;
 pub mod watch;
 pub mod word;
+pub mod worker;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};

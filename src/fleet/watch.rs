@@ -125,7 +125,9 @@ impl Watch {
             })?;
         let id = encode_segment(&format!("mooring-watch-{:016x}", rand::random::<u64>()));
         let path = format!("/ws?clientId={id}");
-        let mut channel = ws::connect(stream, &backend.authority, &path, LIMITS).await?;
+        let mut channel =
+            ws::connect_with(stream, &backend.authority, &path, backend.headers.as_map(), LIMITS)
+                .await?;
         self.first_status(&mut channel).await?;
         self.learn().await?;
         Ok(channel)
@@ -143,6 +145,7 @@ impl Watch {
         let body = self.backend.get_ok(path, self.config.probe_timeout).await;
         let count = answers::queue_remaining(&body.map_err(ask)?)
             .map_err(|junk| ask(AskError::Junk(junk)))?;
+        self.backend.reopened(saturate(count));
         self.backend.status_came(saturate(count), now());
         Ok(())
     }
@@ -178,13 +181,37 @@ impl Watch {
             };
             let Some(Ok(frame)) = received else { return Trouble::Broken };
             heard = now();
-            if frame.opcode == Opcode::Text
-                && let Event::Status { queue_remaining: Some(count), .. } =
-                    event::read(&frame.payload)
-            {
-                self.backend.status_came(saturate(count), heard);
-            }
+            self.heard(&frame, heard);
             self.backend.passed();
+        }
+    }
+
+    /// What is said to everybody. Most of it is of what nobody in particular has queued, and only a
+    /// worker says it.
+    fn heard(&self, frame: &Frame, now: Instant) {
+        match frame.opcode {
+            Opcode::Text => match event::read(&frame.payload) {
+                Event::Status { queue_remaining: Some(count), .. } => {
+                    self.backend.status_came(saturate(count), now);
+                }
+                Event::Start { .. }
+                | Event::Cached { .. }
+                | Event::Executing { .. }
+                | Event::Executed { .. }
+                | Event::Progress { .. }
+                | Event::ProgressState { .. }
+                | Event::Success { .. }
+                | Event::Failed { .. }
+                | Event::Blocked { .. }
+                | Event::Interrupted { .. } => self.backend.worker_lives(),
+                Event::Status { queue_remaining: None, .. }
+                | Event::FeatureFlags
+                | Event::Logs
+                | Event::Seeding
+                | Event::Other => {}
+            },
+            Opcode::Binary => self.backend.worker_lives(),
+            Opcode::Ping | Opcode::Pong | Opcode::Close => {}
         }
     }
 

@@ -87,6 +87,8 @@ pub fn to_backend(headers: &mut HeaderMap, backend: &Backend) {
     end_hop(headers, &ENDS_HERE);
     strip_own_cookie(headers);
     headers.insert(HOST, backend.host_header.clone());
+    // What the backend asks for is between it and us: a client's own goes no further.
+    backend.headers.put_into(headers);
 }
 
 /// Takes off what was only meant for this hop, and adds which backend answered, and why.

@@ -158,5 +158,6 @@ fn request(
     // Paths of ours, and queries that are escaped.
     *request.uri_mut() = Uri::try_from(uri).unwrap_or_default();
     request.headers_mut().insert(HOST, backend.host_header.clone());
+    backend.headers.put_into(request.headers_mut());
     request
 }

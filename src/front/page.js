@@ -210,6 +210,23 @@
     return target.href;
   }
 
+  const NOTICE = '{"type": "mooring.notice"';
+
+  /** Shows what Mooring has to say to people; all other messages are the page's. */
+  function heard(event) {
+    if (typeof event.data !== "string" || !event.data.startsWith(NOTICE)) return;
+    event.stopImmediatePropagation();
+    try {
+      const { level, message } = JSON.parse(event.data).data;
+      const life = level === "warn" ? 60_000 : 5_000;
+      const toast = { severity: level, summary: "Mooring", detail: message, life };
+      window.app.extensionManager.toast.add(toast);
+    } catch (error) {
+      // The page is not there yet, or has no such place: nothing of it may break for that.
+      console.warn("mooring:", event.data, error);
+    }
+  }
+
   function wrapSockets() {
     window.WebSocket = new Proxy(window.WebSocket, {
       construct(native, [url, ...rest], made) {
@@ -224,6 +241,8 @@
         const socket = Reflect.construct(native, [own ?? other ?? url, ...rest], made);
         if (own !== null) {
           sockets.add(socket);
+          // Before the page's own, which does not know these messages.
+          socket.addEventListener("message", heard);
           socket.addEventListener("close", () => sockets.delete(socket));
         }
         return socket;

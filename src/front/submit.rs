@@ -32,6 +32,7 @@ use crate::client::link::Link;
 use crate::client::registry::with_client;
 use crate::client::submissions::Nearness;
 use crate::comfy::answers;
+use crate::comfy::labels::Labels;
 use crate::comfy::{reply, submission};
 use crate::config::OnJournalError;
 use crate::error::GatewayError;
@@ -73,10 +74,12 @@ pub async fn submit(gateway: &Arc<Gateway>, who: &Who, request: Request<Incoming
     let prompt = draft.prompt_id().cloned().unwrap_or_else(new_prompt_id);
     let ready = draft.finish(&id, &prompt, &gateway.config.sockets.output_classes);
     let askers = [Maker::Client(id.clone()), Maker::Address(who.address)];
-    let inputs = Inputs::of(gateway, &ready.body, &askers);
+    let mut inputs = Inputs::of(gateway, &ready.body, &askers);
+    inputs.weigh(gateway).await;
     let near = &inputs.nearness(gateway);
     let wish = Wish { by: &by, output_nodes: &ready.output_nodes, near };
     let (client, target, link) = decide(gateway, who, &id, &prompt, wish)?;
+    client.name_nodes(&prompt, Labels::of(&ready.body));
     let sending = Sending {
         gateway: Arc::clone(gateway),
         client,

@@ -29,9 +29,7 @@ use std::time::{Duration, Instant};
 
 use indexmap::IndexMap;
 
-use super::decision::{
-    Decided, Decision, Decisions, NotThere, Reason, Refusal, Released, StillPending, What,
-};
+use super::decision::{Decided, Decision, Decisions, NotThere, Reason, Refusal, Released, What};
 use super::ids::{BackendId, PromptId};
 use super::pending::Pending;
 use super::place::{FleetNow, TieBreak, place};
@@ -226,26 +224,6 @@ impl Client {
         Some(withdrawn)
     }
 
-    /// A safe release, if nothing is pending.
-    ///
-    /// # Errors
-    /// How many prompts and uploads are pending.
-    pub fn release(&mut self, now: Instant) -> Result<Released, StillPending> {
-        match self.work() {
-            0 => Ok(self.unbind(What::Released, now)),
-            pending => Err(StillPending { pending }),
-        }
-    }
-
-    /// A forced reset: whatever is pending is lost, and the binding is gone. An upload in flight
-    /// goes on, and holds nothing any more.
-    pub fn reset(&mut self, now: Instant) -> Released {
-        self.uploads_in_flight = 0;
-        self.last_end = if self.pending.is_empty() { self.last_end } else { Some(now) };
-        let cut_off = self.pending.drain(..).collect();
-        Released { cut_off, ..self.unbind(What::Reset, now) }
-    }
-
     pub fn socket_opened(&mut self, now: Instant) {
         self.sockets += 1;
         self.last_contact = now;
@@ -326,6 +304,13 @@ impl Client {
     /// anew otherwise.
     fn for_work(&mut self, fleet: FleetNow<'_>, now: Instant) -> Result<Decision, Refusal> {
         match self.kept(fleet, now) {
+            // It would wait behind what is not run, and be lost with it.
+            Some(Ok(Decision { backend, .. })) if fleet.is_wedged(backend) => {
+                if self.is_held() {
+                    return Err(Refusal::BackendWedged { backend });
+                }
+                self.bind(fleet, now)
+            }
             Some(kept) => kept,
             None => self.bind(fleet, now),
         }
@@ -403,7 +388,7 @@ mod tests {
     use proptest::collection::vec;
     use proptest::prelude::{Just, Strategy, prop_assert, prop_assert_eq, prop_oneof, proptest};
 
-    use super::super::decision::DECISIONS_KEPT;
+    use super::super::decision::{DECISIONS_KEPT, StillPending};
     use super::super::pending::{End, Heard, Loss, Process, Sighted};
     use super::super::place::tests::fleet;
     use super::super::place::{BackendView, NoPlace};

@@ -114,6 +114,11 @@ impl What {
 pub enum Refusal {
     #[error("the backend that has this client's pending prompts is down")]
     BackendDown { backend: BackendId },
+    #[error(
+        "the backend that has this client's pending prompts runs nothing any more; they are kept \
+         for a while, and then the client is placed anew"
+    )]
+    BackendWedged { backend: BackendId },
     #[error(transparent)]
     NoPlace(#[from] NoPlace),
     #[error("the client has {max} pending prompts, as many as it may have")]
@@ -127,6 +132,7 @@ impl Refusal {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::BackendDown { .. } => "backend_down",
+            Self::BackendWedged { .. } => "backend_wedged",
             Self::NoPlace(NoPlace::NoneReady) => "no_backend",
             Self::NoPlace(NoPlace::FleetFull) => "fleet_full",
             Self::TooManyPending { .. } => "too_many_pending",

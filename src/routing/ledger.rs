@@ -254,12 +254,15 @@ impl Ledger {
         prompts.filter_map(read).collect()
     }
 
-    /// The prompts that were given up because `backend` stayed away, in no order.
+    /// The prompts that were given up because `backend` stayed away or ran nothing, in no order.
     #[must_use]
     pub fn presumed_lost(&self, backend: BackendId) -> Vec<PromptId> {
         let is_one = |record: &Record| {
             record.backend == Some(backend)
-                && record.state == State::Ended(End::Lost(Loss::BackendGone))
+                && matches!(
+                    record.state,
+                    State::Ended(End::Lost(Loss::BackendGone | Loss::BackendWedged))
+                )
         };
         let found = self.prompts.iter().filter(|(_, record)| is_one(record));
         found.map(|(prompt, _)| prompt.clone()).collect()

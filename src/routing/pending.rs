@@ -9,92 +9,14 @@ use std::time::{Duration, Instant};
 
 use super::ids::BackendId;
 
+pub use super::end::{End, Loss};
+
 /// How long after its history entry was seen a prompt's own events may still arrive.
 pub const HISTORY_SETTLES: Duration = Duration::from_secs(1);
 
 /// How far two looks must lie apart before an absent prompt counts as gone: one look can fall
 /// into the gap between dequeue and start.
 pub const ABSENT_LOOKS_APART: Duration = Duration::from_secs(2);
-
-/// How a prompt ended. The label `end` of the metrics, and the word in the logs.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub enum End {
-    Succeeded,
-    Failed,
-    Interrupted,
-    Deleted,
-    Lost(Loss),
-}
-
-/// Why a prompt is lost.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub enum Loss {
-    /// The backend came back without it.
-    BackendRestarted,
-    /// The backend stayed away past its grace; it may still have it.
-    BackendGone,
-    /// The backend answers and does not know it, though nobody deleted it.
-    Vanished,
-    /// An operator or the client forced a reset.
-    Reset,
-    /// The gateway was restarted while it was being sent, and the backend does not have it.
-    GatewayRestarted,
-    /// The gateway was restarted with a configuration that does not name its backend.
-    BackendRemoved,
-}
-
-impl End {
-    /// Every end, for the metrics that count them.
-    pub const ALL: [Self; 10] = [
-        Self::Succeeded,
-        Self::Failed,
-        Self::Interrupted,
-        Self::Deleted,
-        Self::Lost(Loss::BackendRestarted),
-        Self::Lost(Loss::BackendGone),
-        Self::Lost(Loss::Vanished),
-        Self::Lost(Loss::Reset),
-        Self::Lost(Loss::GatewayRestarted),
-        Self::Lost(Loss::BackendRemoved),
-    ];
-
-    /// The end that [`End::reason`] names. A word that is not known is of a newer Mooring, which
-    /// has more kinds of loss than this one.
-    #[must_use]
-    pub fn of_reason(reason: &str) -> Self {
-        let named = Self::ALL.into_iter().find(|end| end.reason() == reason);
-        named.unwrap_or(Self::Lost(Loss::Vanished))
-    }
-
-    /// The outcome as operators count it; the kinds of loss are one.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Succeeded => "completed",
-            Self::Failed => "failed",
-            Self::Interrupted => "interrupted",
-            Self::Deleted => "deleted",
-            Self::Lost(_) => "lost",
-        }
-    }
-
-    /// The outcome with the kind of loss.
-    #[must_use]
-    pub fn reason(self) -> &'static str {
-        match self {
-            Self::Succeeded => "completed",
-            Self::Failed => "failed",
-            Self::Interrupted => "interrupted",
-            Self::Deleted => "deleted",
-            Self::Lost(Loss::BackendRestarted) => "backend_restarted",
-            Self::Lost(Loss::BackendGone) => "backend_gone",
-            Self::Lost(Loss::Vanished) => "vanished",
-            Self::Lost(Loss::Reset) => "reset",
-            Self::Lost(Loss::GatewayRestarted) => "gateway_restarted",
-            Self::Lost(Loss::BackendRemoved) => "backend_removed",
-        }
-    }
-}
 
 /// How far a pending prompt is known to be.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -141,6 +63,10 @@ pub struct Pending {
     /// The end of the reservation that its submission used up.
     pub reservation: Option<Instant>,
     finding: Finding,
+    /// When a link last said something of it.
+    spoke: Instant,
+    /// When it began, while that is all that was said of it.
+    began: Option<Instant>,
 }
 
 /// What asking has found so far, as far as it is not yet the whole truth.
@@ -212,6 +138,8 @@ impl Pending {
             must_ask: false,
             reservation: None,
             finding: Finding::Nothing,
+            spoke: now,
+            began: None,
         }
     }
 
@@ -236,6 +164,8 @@ impl Pending {
     /// Takes what a link said. Returns the end, if this was it.
     pub fn hear(&mut self, heard: Heard, now: Instant) -> Option<End> {
         self.is_known(now);
+        self.spoke = now;
+        self.began = (heard == Heard::Started).then_some(self.began.unwrap_or(now));
         match (heard, self.phase) {
             (Heard::Started | Heard::Progressed, _) => {
                 self.runs();
@@ -301,6 +231,23 @@ impl Pending {
                 is_proven.then(|| self.gone(Loss::Vanished))
             }
         }
+    }
+
+    /// When a link last said something of it; asking does not count.
+    #[must_use]
+    pub fn spoke(&self) -> Instant {
+        self.spoke
+    }
+
+    /// When it began, if nothing was said of it since and nothing can have been missed.
+    #[must_use]
+    pub fn began(&self) -> Option<Instant> {
+        self.began
+    }
+
+    /// Its link broke: what comes next may be missed.
+    pub fn deaf(&mut self) {
+        self.began = None;
     }
 
     /// Whatever is heard of proves that it is not absent.
@@ -623,6 +570,7 @@ mod tests {
                     ),
                     End::Lost(
                         Loss::BackendGone
+                        | Loss::BackendWedged
                         | Loss::Reset
                         | Loss::GatewayRestarted
                         | Loss::BackendRemoved,

@@ -37,6 +37,10 @@ impl AdminState {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Condition {
     Well,
+    /// It runs something and says nothing: it may be dead (P9).
+    Suspect,
+    /// It runs nothing of what it has (P9).
+    Wedged,
     /// It takes no new connection: whoever is new there would wait in vain.
     Shut,
 }
@@ -70,7 +74,11 @@ impl BackendView {
     /// True if it may be given clients that it does not have.
     #[must_use]
     pub fn serves_new(&self) -> bool {
-        self.up && self.admin == AdminState::Ready && self.condition != Condition::Shut
+        let is_well = match self.condition {
+            Condition::Well | Condition::Suspect => true,
+            Condition::Wedged | Condition::Shut => false,
+        };
+        self.up && self.admin == AdminState::Ready && is_well
     }
 
     /// True if it would be given a prompt now.
@@ -117,6 +125,12 @@ impl<'a> FleetNow<'a> {
     pub fn serves_new(self, backend: BackendId) -> bool {
         self.view(backend).is_some_and(BackendView::serves_new)
     }
+
+    /// True if it is up and runs nothing: what is there may be asked about, and not added to.
+    #[must_use]
+    pub fn is_wedged(self, backend: BackendId) -> bool {
+        self.view(backend).is_some_and(|view| view.condition == Condition::Wedged)
+    }
 }
 
 /// No backend may take new work.
@@ -154,7 +168,11 @@ pub fn place(fleet: &[BackendView], tie: TieBreak) -> Result<BackendId, NoPlace>
         .iter()
         .filter(|backend| backend.takes_work())
         .min_by(|a, b| {
-            a.cmp_queue(b)
+            // A suspect one only while no other has room.
+            let is_suspect = |it: &BackendView| it.condition == Condition::Suspect;
+            is_suspect(a)
+                .cmp(&is_suspect(b))
+                .then_with(|| a.cmp_queue(b))
                 .then_with(|| a.head_start.is_none().cmp(&b.head_start.is_none()))
                 .then_with(|| (tie.last != Some(a.id)).cmp(&(tie.last != Some(b.id))))
                 .then_with(|| a.bound.cmp(&b.bound))
@@ -162,6 +180,29 @@ pub fn place(fleet: &[BackendView], tie: TieBreak) -> Result<BackendId, NoPlace>
         })
         .map(|backend| backend.id)
         .ok_or(NoPlace::FleetFull)
+}
+
+/// What copying a prompt's files is weighed by.
+#[derive(Clone, Copy, Debug)]
+pub struct CopyWeights {
+    /// So many bytes are worth one prompt's wait.
+    pub bytes_per_prompt: u64,
+    /// The longest wait that they are worth, in prompts.
+    pub prompts_max: u32,
+    /// A larger file is not copied.
+    pub file_max: u64,
+}
+
+/// How many prompts longer a queue may be where these files lie, by their sizes: waiting costs time
+/// and so does copying. One that cannot be copied is waited for in any queue.
+#[must_use]
+pub fn head_start(sizes: &[u64], weights: CopyWeights) -> u32 {
+    if sizes.iter().any(|size| weights.file_max < *size) {
+        return u32::MAX;
+    }
+    let bytes = sizes.iter().fold(0_u64, |all, size| all.saturating_add(*size));
+    let worth = bytes / weights.bytes_per_prompt.max(1);
+    u32::try_from(worth).unwrap_or(u32::MAX).min(weights.prompts_max)
 }
 
 #[cfg(test)]
@@ -172,8 +213,9 @@ pub(crate) mod tests {
 
     use super::*;
 
-    /// One backend a word: `R`eady, `D`raining or `O`ff, then `u`p, `d`own or `s`hut, its load, and
-    /// after signs `*` its weight, `<` its max_pending, `+` its bound clients, `^` its head start:
+    /// One backend a word: `R`eady, `D`raining or `O`ff, then `u`p, `d`own,
+    /// `s`hut, `w`edged or suspect (`?`), its load, and after
+    /// signs `*` its weight, `<` its max_pending, `+` its bound clients, `^` its head start:
     /// `Ru3*2<5+1^0`.
     pub(crate) fn fleet(text: &str) -> Vec<BackendView> {
         text.split_whitespace().zip(0..).map(|(word, index)| backend(word, index)).collect()
@@ -198,6 +240,8 @@ pub(crate) mod tests {
             up: &word[1..2] != "d",
             condition: match &word[1..2] {
                 "s" => Condition::Shut,
+                "w" => Condition::Wedged,
+                "?" => Condition::Suspect,
                 _ => Condition::Well,
             },
             load: number(None).unwrap(),
@@ -252,10 +296,33 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn bytes_are_weighed_against_the_wait() {
+        let weights = CopyWeights { bytes_per_prompt: 100, prompts_max: 3, file_max: 10_000 };
+        let check = |sizes: &[u64], expected| assert_eq!(head_start(sizes, weights), expected);
+        check(&[], 0);
+        check(&[99], 0);
+        check(&[60, 60], 1);
+        check(&[250], 2);
+        check(&[10_000], 3);
+        check(&[1, 10_001], u32::MAX);
+        check(&[u64::MAX, u64::MAX], u32::MAX);
+    }
+
+    #[test]
     fn draining_off_and_down_backends_take_nothing_new() {
         check("Du0 Ou0 Rd0 Ru9", None, 0, Ok(3));
         check("Du0 Ou0 Rd0", None, 0, Err(NoPlace::NoneReady));
         check("", None, 0, Err(NoPlace::NoneReady));
+    }
+
+    #[test]
+    fn a_wedged_backend_takes_nothing_and_a_suspect_one_only_what_no_other_takes() {
+        check("Rw0 Ru9", Some(0), 0, Ok(1));
+        check("Rw0", Some(0), 0, Err(NoPlace::NoneReady));
+        check("R?0 Ru9", Some(0), 0, Ok(1));
+        check("R?0 Ru9<9", None, 0, Ok(0));
+        check("R?0 Rd0 Dw0", None, 0, Ok(0));
+        check("R?2 R?1", None, 0, Ok(1));
     }
 
     #[test]

@@ -73,3 +73,14 @@ impl Body for SimBody {
         }
     }
 }
+
+/// HEAD has the headers of GET, the length included.
+pub(super) fn headless(response: http::Response<SimBody>) -> http::Response<SimBody> {
+    let length = response.body().size_hint().exact();
+    let mut response = response.map(|_| SimBody::Whole(None));
+    if let Some(length) = length {
+        let length = http::HeaderValue::from(length);
+        response.headers_mut().insert(http::header::CONTENT_LENGTH, length);
+    }
+    response
+}

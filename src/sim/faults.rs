@@ -34,6 +34,9 @@ pub struct Faults {
     pub hash_ms: u64,
     /// It hashes at this moment.
     pub hashes: bool,
+    pub worker_dies: WorkerDies,
+    /// Answers 401 to whoever does not say exactly this in `Authorization`; empty asks for nothing.
+    pub wants: String,
     /// When it changes, connections are closed as soon as they answer nothing.
     pub close_connections: u64,
     /// Sockets are refused with 500.
@@ -55,6 +58,19 @@ pub enum Listening {
     Closed,
     /// The system takes them, and nobody else ever does.
     Deaf,
+}
+
+/// When its worker thread dies. The server goes on without it.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq)]
+#[serde(rename_all = "snake_case")]
+pub enum WorkerDies {
+    #[default]
+    Never,
+    /// After the next `execution_start`, as by a graph that cannot be read (`execution.py`,
+    /// `set_prompt`): the prompt stays what runs, until the process is another one.
+    AtAStart,
+    /// Before it takes the next prompt. It lives again when this is switched off.
+    BetweenPrompts,
 }
 
 /// Requests that are never answered.

@@ -5,7 +5,9 @@ use std::future::pending;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST, ORIGIN, SERVER};
+use http::header::{
+    AUTHORIZATION, CONNECTION, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST, ORIGIN, SERVER,
+};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
@@ -14,7 +16,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 
-use super::body::SimBody;
+use super::body::{SimBody, headless};
 use super::compressed::{Coding, compress};
 use super::python_json::dumps;
 use super::state::{FileKind, Seen};
@@ -78,6 +80,10 @@ async fn answer(shared: &Arc<Shared>, request: Request<Incoming>) -> Option<Resp
     }
     let faults = shared.faults();
     sleep_if(&faults).await;
+    let said: Vec<_> = request.headers().get_all(AUTHORIZATION).iter().collect();
+    if !faults.wants.is_empty() && (said.len() != 1 || said[0] != faults.wants.as_str()) {
+        return Some(text(401, "401: Unauthorized"));
+    }
     let is_submission = *request.method() == Method::POST && without_api(&path) == "/prompt";
     if faults.hang == Hang::All || (faults.hang == Hang::Submit && is_submission) {
         pending::<Infallible>().await;
@@ -102,17 +108,6 @@ async fn sleep_if(faults: &Faults) {
     if 0 < faults.latency_ms {
         sleep(faults.latency()).await;
     }
-}
-
-/// HEAD has the headers of GET, the length included.
-fn headless(response: Response<SimBody>) -> Response<SimBody> {
-    use http_body::Body as _;
-    let length = response.body().size_hint().exact();
-    let mut response = response.map(|_| SimBody::Whole(None));
-    if let Some(length) = length {
-        response.headers_mut().insert(http::header::CONTENT_LENGTH, HeaderValue::from(length));
-    }
-    response
 }
 
 /// It runs with `--disable-api-nodes`, which brings the policy.

@@ -47,7 +47,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-pub use faults::{Faults, Hang, Listening, SubmitFault};
+pub use faults::{Faults, Hang, Listening, SubmitFault, WorkerDies};
 pub use release::{VERSION, full_version};
 pub use state::{Ledger, Seen};
 

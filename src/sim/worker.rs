@@ -10,7 +10,7 @@ use super::fatal;
 use super::prompts::without_secrets;
 use super::run::{Outcome, Run};
 use super::state::Item;
-use super::{Shared, assets};
+use super::{Shared, WorkerDies, assets};
 use crate::net::sleep;
 
 /// What becomes of the worker after a prompt.
@@ -23,6 +23,9 @@ enum Thread {
 /// Works until the process dies, or the worker alone.
 pub(super) async fn work(shared: Arc<Shared>) {
     loop {
+        while shared.faults().worker_dies == WorkerDies::BetweenPrompts {
+            shared.faults_changed().await;
+        }
         let item = shared.server().memory.pop();
         let Some(item) = item else {
             shared.work.notified().await;
@@ -47,6 +50,9 @@ async fn run(shared: &Arc<Shared>, item: &Item) -> Thread {
     }
     let mut messages = Vec::new();
     shared.tell_kept(item, &mut messages, "execution_start", timed(&item.id));
+    if shared.faults().worker_dies == WorkerDies::AtAStart {
+        return Thread::Dead;
+    }
     if let Some(reason) = fatal::reason(&item.graph, &item.outputs) {
         tracing::debug!(
             reason,

@@ -184,7 +184,21 @@ pub async fn connect(
     path_and_query: &str,
     limits: Limits,
 ) -> Result<Channel, ConnectError> {
-    let request = Request::get(format!("ws://{authority}{path_and_query}"))
+    connect_with(stream, authority, path_and_query, &HeaderMap::new(), limits).await
+}
+
+/// The same with more headers, none of which is one of the handshake's own.
+///
+/// # Errors
+/// As for [`connect`].
+pub async fn connect_with(
+    stream: Stream,
+    authority: &str,
+    path_and_query: &str,
+    headers: &HeaderMap,
+    limits: Limits,
+) -> Result<Channel, ConnectError> {
+    let mut request = Request::get(format!("ws://{authority}{path_and_query}"))
         .header(HOST, authority)
         .header(CONNECTION, "Upgrade")
         .header(UPGRADE, "websocket")
@@ -192,6 +206,7 @@ pub async fn connect(
         .header(SEC_WEBSOCKET_KEY, generate_key())
         .body(())
         .map_err(|error| ConnectError::Failed(error.to_string()))?;
+    request.headers_mut().extend(headers.clone());
     let config = WebSocketConfig::default().read_buffer_size(0).write_buffer_size(0);
     match client_async_with_config(request, Noted::new(stream), Some(config)).await {
         Ok((library, _response)) => {

@@ -27,7 +27,8 @@ pub use channel::{Channel, Limits};
 pub use decode::ReceiveError;
 pub use encode::control;
 pub use handshake::{
-    ConnectError, HandshakeError, Upgrade, accept, check, connect, is_accepted, is_asked,
+    ConnectError, HandshakeError, Upgrade, accept, check, connect, connect_with, is_accepted,
+    is_asked,
 };
 
 /// What a frame carries. Fragments have been put together before a frame is seen.

@@ -147,7 +147,13 @@ fn scrape() -> String {
     End::ALL.into_iter().for_each(|end| metrics.prompt_ended(end));
     metrics.dropped(Dropped { previews: 1, progress: 1 });
     let label = ByBackend { backend: "gpu-a".to_owned() };
-    for family in [&metrics.backend_up, &metrics.backend_queue, &metrics.backend_bound] {
+    for family in [
+        &metrics.backend_up,
+        &metrics.backend_wedged,
+        &metrics.backend_suspect,
+        &metrics.backend_queue,
+        &metrics.backend_bound,
+    ] {
         family.get_or_create(&label).set(1);
     }
     metrics.render()

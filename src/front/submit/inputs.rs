@@ -1,10 +1,12 @@
 //! The files that a prompt uses, named as its backend knows them (promise R4).
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::try_join_all;
 use smallvec::SmallVec;
+use tokio::time::timeout;
 
 use super::super::{inputs, view};
 use crate::client::submissions::Nearness;
@@ -14,13 +16,23 @@ use crate::error::GatewayError;
 use crate::fleet::backend::Backend;
 use crate::gateway::Gateway;
 use crate::gateway::files::{Meaning, for_people};
+use crate::net::now;
 use crate::routing::files::Maker;
 use crate::routing::ids::{BackendId, FileRef, Located};
+use crate::routing::place::{BackendView, CopyWeights, head_start};
+
+/// How long the sizes of files are awaited: a prompt must not wait long to be placed.
+const WEIGHED_WITHIN: Duration = Duration::from_millis(500);
+
+/// How many files are asked about.
+const WEIGHED_MAX: usize = 64;
 
 /// The files that the graph of a submission names.
 #[derive(Debug)]
 pub(super) struct Inputs {
     mentions: Vec<Mention<Input>>,
+    /// How many prompts longer a queue may be where they lie.
+    margin: u32,
 }
 
 /// A file that is known.
@@ -37,15 +49,19 @@ impl Inputs {
     #[must_use]
     pub(super) fn of(gateway: &Gateway, body: &[u8], askers: &[Maker]) -> Self {
         if gateway.files().is_empty() && gateway.assets().is_empty() {
-            return Self { mentions: Vec::new() };
+            return Self { mentions: Vec::new(), margin: 0 };
         }
-        Self { mentions: files::mentions(body, |spelled| known(gateway, spelled, askers)) }
+        let mentions = files::mentions(body, |spelled| known(gateway, spelled, askers));
+        Self { mentions, margin: 0 }
     }
 
     /// The backends that have most of them.
     #[must_use]
     pub(super) fn nearness(&self, gateway: &Gateway) -> Nearness {
-        let margin = u32::try_from(gateway.config.affinity.input_margin).unwrap_or(u32::MAX);
+        Nearness { backends: self.near(gateway), margin: self.margin }
+    }
+
+    fn near(&self, gateway: &Gateway) -> SmallVec<[BackendId; 4]> {
         let files = gateway.files();
         let count = |backend: BackendId| {
             let has = |at: &&Located| files.copy_on(at, backend).is_some();
@@ -55,8 +71,37 @@ impl Inputs {
             gateway.fleet.iter().map(|backend| (backend.id, count(backend.id))).collect();
         let most = counts.iter().map(|(_, count)| *count).max().unwrap_or(0);
         let is_near = |(_, count): &&(BackendId, usize)| 0 < most && *count == most;
-        let backends = counts.iter().filter(is_near).map(|(backend, _)| *backend).collect();
-        Nearness { backends, margin }
+        counts.iter().filter(is_near).map(|(backend, _)| *backend).collect()
+    }
+
+    /// Weighs what would have to be copied against the wait. Asked only where it decides: while a
+    /// backend that has them is idle, they lie well, and so they do if there is no other.
+    pub(super) async fn weigh(&mut self, gateway: &Gateway) {
+        let near = self.near(gateway);
+        let now = now();
+        let views = gateway.fleet.views(now);
+        let is_idle = |view: &BackendView| near.contains(&view.id) && view.load == 0;
+        let takes = views.iter().filter(|view| view.takes_work());
+        if near.is_empty() || takes.clone().count() < 2 || takes.clone().any(is_idle) {
+            return;
+        }
+        let mut files: Vec<&Located> = self.located().collect();
+        files.sort_by(|a, b| (a.backend, &a.file).cmp(&(b.backend, &b.file)));
+        files.dedup();
+        let size = |at: &Located| {
+            let (backend, file) = (Arc::clone(gateway.fleet.get(at.backend)), at.file.clone());
+            async move { backend.size_of(&file, WEIGHED_WITHIN).await }
+        };
+        let asked = futures_util::future::join_all(files.into_iter().take(WEIGHED_MAX).map(size));
+        let Ok(sizes) = timeout(WEIGHED_WITHIN, asked).await else { return };
+        let sizes: Vec<u64> = sizes.into_iter().filter_map(|size| size.ok().flatten()).collect();
+        let affinity = &gateway.config.affinity;
+        let weights = CopyWeights {
+            bytes_per_prompt: affinity.input_bytes,
+            prompts_max: u32::try_from(affinity.input_margin).unwrap_or(u32::MAX),
+            file_max: gateway.config.files.copy_bytes,
+        };
+        self.margin = head_start(&sizes, weights);
     }
 
     /// The submission as `target` understands it: every file is there, under the name that stands

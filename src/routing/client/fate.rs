@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::Client;
-use crate::routing::decision::What;
+use crate::routing::decision::{Released, StillPending, What};
 use crate::routing::ids::{BackendId, PromptId};
 use crate::routing::pending::{End, Heard, Pending, Phase, Sighted};
 
@@ -47,6 +47,32 @@ impl Client {
     pub fn must_ask(&mut self, backend: BackendId) {
         let there = self.pending.values_mut().filter(|pending| pending.backend == backend);
         there.for_each(|pending| pending.must_ask = true);
+    }
+
+    /// A safe release, if nothing is pending.
+    ///
+    /// # Errors
+    /// How many prompts and uploads are pending.
+    pub fn release(&mut self, now: Instant) -> Result<Released, StillPending> {
+        match self.work() {
+            0 => Ok(self.unbind(What::Released, now)),
+            pending => Err(StillPending { pending }),
+        }
+    }
+
+    /// A forced reset: whatever is pending is lost, and the binding is gone. An upload in flight
+    /// goes on, and holds nothing any more.
+    pub fn reset(&mut self, now: Instant) -> Released {
+        self.uploads_in_flight = 0;
+        self.last_end = if self.pending.is_empty() { self.last_end } else { Some(now) };
+        let cut_off = self.pending.drain(..).collect();
+        Released { cut_off, ..self.unbind(What::Reset, now) }
+    }
+
+    /// A link to `backend` broke: what comes after a start may come unheard.
+    pub fn deaf(&mut self, backend: BackendId) {
+        let there = self.pending.values_mut().filter(|pending| pending.backend == backend);
+        there.for_each(Pending::deaf);
     }
 
     /// A link to `backend` is open: what was said between the last look and this moment was said

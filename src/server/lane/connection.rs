@@ -196,8 +196,9 @@ impl Lane {
         let target = self.asker.target(&self.gateway, &plain.marks, came);
         self.request.clear();
         if let Ok(target) = &target {
-            let (host, peer) = (&target.backend.host_header, self.asker.peer(&self.gateway));
-            plain.write(host.as_bytes(), peer, &mut self.request);
+            let (backend, peer) = (&target.backend, self.asker.peer(&self.gateway));
+            let host = backend.host_header.as_bytes();
+            plain.write(host, peer, &backend.headers, &mut self.request);
         }
         Asked {
             bytes: plain.bytes,

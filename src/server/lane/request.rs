@@ -12,6 +12,7 @@ use smallvec::SmallVec;
 
 use super::framing::length_of;
 use crate::comfy::endpoint::{Endpoint, StartRead, classify};
+use crate::config::BackendHeaders;
 use crate::front::headers::{is_forwarding, is_of_one_hop, other_cookies};
 use crate::front::identify::{Marks, Peer};
 use crate::front::newcomer::asks_for_a_page;
@@ -226,14 +227,18 @@ fn passed_on(
 }
 
 impl Plain<'_> {
-    /// The head as the backend at `host` gets it from this peer.
-    pub fn write(&self, host: &[u8], peer: Peer, out: &mut Vec<u8>) {
+    /// The head as the backend at `host` gets it from this peer, with that backend's `own` headers
+    /// in place of others of their names.
+    pub fn write(&self, host: &[u8], peer: Peer, own: &BackendHeaders, out: &mut Vec<u8>) {
         out.extend_from_slice(if self.is_head { b"HEAD " } else { b"GET " });
         out.extend_from_slice(self.target.as_bytes());
         out.extend_from_slice(b" HTTP/1.1\r\nhost: ");
         out.extend_from_slice(host);
         out.extend_from_slice(b"\r\n");
         for header in &self.headers {
+            if !own.is_empty() && own.has(header.name) {
+                continue;
+            }
             if header.name.eq_ignore_ascii_case("cookie") {
                 write_cookie(header, out);
             } else {
@@ -242,9 +247,13 @@ impl Plain<'_> {
         }
         match peer {
             Peer::Proxy => {
-                self.claims.iter().for_each(|claim| write_header(claim.name, claim.value, out));
+                let claims = self.claims.iter().filter(|claim| !own.has(claim.name));
+                claims.for_each(|claim| write_header(claim.name, claim.value, out));
             }
             Peer::Stranger => {}
+        }
+        for (name, value) in own.as_map() {
+            write_header(name.as_str(), value.as_bytes(), out);
         }
         out.extend_from_slice(b"\r\n");
     }
@@ -290,7 +299,7 @@ mod tests {
         };
         assert_eq!(plain.bytes, request.len());
         let mut out = Vec::new();
-        plain.write(b"gpu:8188", peer, &mut out);
+        plain.write(b"gpu:8188", peer, &BackendHeaders::default(), &mut out);
         String::from_utf8(out).unwrap()
     }
 

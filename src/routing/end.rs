@@ -1,0 +1,85 @@
+//! How a prompt ended, and why it was lost: the words of logs, metrics and the journal.
+
+/// How a prompt ended. The label `end` of the metrics, and the word in the logs.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum End {
+    Succeeded,
+    Failed,
+    Interrupted,
+    Deleted,
+    Lost(Loss),
+}
+
+/// Why a prompt is lost.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum Loss {
+    /// The backend came back without it.
+    BackendRestarted,
+    /// The backend stayed away past its grace; it may still have it.
+    BackendGone,
+    /// The backend answers and does not know it, though nobody deleted it.
+    Vanished,
+    /// An operator or the client forced a reset.
+    Reset,
+    /// The backend answers, and its worker runs nothing any more (P9).
+    BackendWedged,
+    /// The gateway was restarted while it was being sent, and the backend does not have it.
+    GatewayRestarted,
+    /// The gateway was restarted with a configuration that does not name its backend.
+    BackendRemoved,
+}
+
+impl End {
+    /// Every end, for the metrics that count them.
+    pub const ALL: [Self; 11] = [
+        Self::Succeeded,
+        Self::Failed,
+        Self::Interrupted,
+        Self::Deleted,
+        Self::Lost(Loss::BackendRestarted),
+        Self::Lost(Loss::BackendGone),
+        Self::Lost(Loss::BackendWedged),
+        Self::Lost(Loss::Vanished),
+        Self::Lost(Loss::Reset),
+        Self::Lost(Loss::GatewayRestarted),
+        Self::Lost(Loss::BackendRemoved),
+    ];
+
+    /// The end that [`End::reason`] names. A word that is not known is of a newer Mooring, which
+    /// has more kinds of loss than this one.
+    #[must_use]
+    pub fn of_reason(reason: &str) -> Self {
+        let named = Self::ALL.into_iter().find(|end| end.reason() == reason);
+        named.unwrap_or(Self::Lost(Loss::Vanished))
+    }
+
+    /// The outcome as operators count it; the kinds of loss are one.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Succeeded => "completed",
+            Self::Failed => "failed",
+            Self::Interrupted => "interrupted",
+            Self::Deleted => "deleted",
+            Self::Lost(_) => "lost",
+        }
+    }
+
+    /// The outcome with the kind of loss.
+    #[must_use]
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::Succeeded => "completed",
+            Self::Failed => "failed",
+            Self::Interrupted => "interrupted",
+            Self::Deleted => "deleted",
+            Self::Lost(Loss::BackendRestarted) => "backend_restarted",
+            Self::Lost(Loss::BackendGone) => "backend_gone",
+            Self::Lost(Loss::BackendWedged) => "backend_wedged",
+            Self::Lost(Loss::Vanished) => "vanished",
+            Self::Lost(Loss::Reset) => "reset",
+            Self::Lost(Loss::GatewayRestarted) => "gateway_restarted",
+            Self::Lost(Loss::BackendRemoved) => "backend_removed",
+        }
+    }
+}

@@ -1,0 +1,522 @@
+//! Does a backend's worker live? (Promise P9.)
+//!
+//! ComfyUI runs prompts on one thread of its own. When that has died, or hangs in a driver, the
+//! server answers every question and every ping, and runs nothing any more. Only two things tell:
+//! the events of what it runs, and its queue.
+//!
+//! Much is silent and well: a node may wait minutes for an API, a video or a download; of prompts
+//! that others send there directly no event comes to us; the queue is long because many wait. So
+//! silence alone makes a worker *suspect*, and only this makes it *wedged*:
+//!
+//! - its queue is not empty and nothing of it runs, in two readings [`READS_APART`] apart and with
+//!   no sign of life between them: a worker that lives takes the next prompt within a moment;
+//! - a prompt began, and was not told what of it is cached: ComfyUI says that right after it has
+//!   read the graph, and a graph that kills it does so there (0.3.64 and 0.33, `execution.py`);
+//! - the operator has said how long nothing here is ever silent.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use super::ids::PromptId;
+
+/// How far apart two readings of a queue must lie in which nothing runs.
+pub const READS_APART: Duration = Duration::from_secs(5);
+
+/// How long what may last.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Limits {
+    /// Silence that makes it suspect.
+    pub suspect_after: Duration,
+    /// From the start of a prompt to what of it is cached.
+    pub start: Duration,
+    /// Silence that makes it wedged; `None` for never.
+    pub silent: Option<Duration>,
+}
+
+/// What is thought of a worker.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Judgement {
+    Works,
+    /// It has been silent since then.
+    Suspect {
+        since: Instant,
+    },
+    Wedged {
+        why: Why,
+        since: Instant,
+    },
+}
+
+/// What proves that it is wedged.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Why {
+    RunsNothing,
+    NeverBegan,
+    Silent,
+}
+
+impl Why {
+    /// For operators.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::RunsNothing => "it has prompts waiting and runs none of them",
+            Self::NeverBegan => "it began a prompt and never said what of it is cached",
+            Self::Silent => "it runs a prompt and has been silent for fleet.silent_limit",
+        }
+    }
+}
+
+/// A prompt of ours that was seen to run, and whose link listens.
+#[derive(Clone, Debug)]
+pub struct Ours {
+    pub prompt: PromptId,
+    /// Its start was heard then, and nothing since: what is cached comes next.
+    pub started: Option<Instant>,
+    /// When something was last heard of it, and at the earliest since when its link listens.
+    pub heard: Instant,
+}
+
+/// One reading of a queue.
+#[derive(Clone, Debug, Default)]
+pub struct Reading {
+    pub running: BTreeSet<String>,
+    pub waiting: usize,
+}
+
+/// What is known of one backend's worker.
+#[derive(Debug)]
+pub struct Worker {
+    judgement: Judgement,
+    /// What ran by the last reading, and when that was.
+    running: BTreeSet<String>,
+    read: Option<Instant>,
+    /// What ran when it was found to be wedged.
+    stuck: BTreeSet<String>,
+    /// The first of the readings in a row in which prompts waited and none ran.
+    idle: Option<Instant>,
+    /// When it was last heard to do something.
+    alive: Option<Instant>,
+}
+
+impl Default for Worker {
+    fn default() -> Self {
+        Self {
+            judgement: Judgement::Works,
+            running: BTreeSet::new(),
+            read: None,
+            stuck: BTreeSet::new(),
+            idle: None,
+            alive: None,
+        }
+    }
+}
+
+impl Worker {
+    #[must_use]
+    pub fn judgement(&self) -> Judgement {
+        self.judgement
+    }
+
+    /// True if its queue should be read: it says that it has work, and nobody hears of any.
+    #[must_use]
+    pub fn wants_reading(
+        &self,
+        queue_remaining: u32,
+        heard: Option<Instant>,
+        now: Instant,
+    ) -> bool {
+        let is_long_ago =
+            |at: Option<Instant>| at.is_none_or(|at| READS_APART <= now.duration_since(at));
+        let is_wedged = matches!(self.judgement, Judgement::Wedged { .. });
+        (is_wedged || (0 < queue_remaining && is_long_ago(heard.max(self.alive))))
+            && is_long_ago(self.read)
+    }
+
+    /// It did something: an event that only a worker causes.
+    pub fn lives(&mut self, now: Instant) {
+        self.alive = Some(now);
+        self.idle = None;
+        self.judgement = Judgement::Works;
+    }
+
+    /// Its queue has become shorter. A prompt has ended, or somebody deleted one: that is no proof
+    /// for a worker that is wedged, and no reason to think that another one is.
+    pub fn has_less(&mut self) {
+        self.idle = None;
+    }
+
+    /// Another process is there now, with a worker of its own.
+    pub fn is_new(&mut self) {
+        *self = Self::default();
+    }
+
+    /// Its queue was read.
+    pub fn read(&mut self, reading: Reading, now: Instant) {
+        let Reading { running, waiting } = reading;
+        let goes_on = match self.judgement {
+            Judgement::Wedged { why: Why::RunsNothing, .. } => !running.is_empty(),
+            // What it was stuck with is over.
+            Judgement::Wedged { why: Why::NeverBegan | Why::Silent, .. } => {
+                self.stuck.is_disjoint(&running)
+            }
+            Judgement::Works | Judgement::Suspect { .. } => false,
+        };
+        if goes_on {
+            self.lives(now);
+        }
+        let is_idle = running.is_empty() && 0 < waiting;
+        self.idle = is_idle.then(|| self.idle.unwrap_or(now));
+        self.running = running;
+        self.read = Some(now);
+    }
+
+    /// What is to be thought of it now. `ours` are prompts of ours that run there, as far as their
+    /// links listen.
+    pub fn judge(&mut self, ours: &[Ours], limits: Limits, now: Instant) -> Judgement {
+        let heard = ours.iter().map(|it| it.heard).max();
+        if let Judgement::Wedged { since, .. } = self.judgement {
+            if heard.is_some_and(|heard| since < heard) {
+                self.lives(now);
+            }
+            return self.judgement;
+        }
+        if self.idle.is_some_and(|idle| heard.is_some_and(|heard| idle < heard)) {
+            self.idle = None;
+        }
+        self.judgement = match self.wedged(ours, limits, now) {
+            Some(why) => {
+                self.stuck.clone_from(&self.running);
+                Judgement::Wedged { why, since: now }
+            }
+            None => match self.silent_since(ours, limits.suspect_after, now) {
+                Some(since) => Judgement::Suspect { since },
+                None => Judgement::Works,
+            },
+        };
+        self.judgement
+    }
+
+    fn wedged(&self, ours: &[Ours], limits: Limits, now: Instant) -> Option<Why> {
+        let lasted = |since: Instant, limit: Duration| limit <= now.duration_since(since);
+        // Both ends of the time are readings.
+        let reads = self.idle.zip(self.read);
+        if reads.is_some_and(|(first, last)| READS_APART <= last.duration_since(first)) {
+            return Some(Why::RunsNothing);
+        }
+        let never_began = |it: &&Ours| it.started.is_some_and(|at| lasted(at, limits.start));
+        if self.running(ours).any(|it| never_began(&it)) {
+            return Some(Why::NeverBegan);
+        }
+        let silent = limits.silent?;
+        self.silent_since(ours, silent, now).map(|_since| Why::Silent)
+    }
+
+    /// Since when it has been silent, if that is long: every prompt of ours that it runs is, and
+    /// it runs one.
+    fn silent_since(&self, ours: &[Ours], limit: Duration, now: Instant) -> Option<Instant> {
+        let heard = self.running(ours).map(|it| it.heard).max()?;
+        let heard = self.alive.map_or(heard, |alive| alive.max(heard));
+        (limit <= now.duration_since(heard)).then_some(heard)
+    }
+
+    /// Those that its queue says to run: one whose end was lost on the way is not silent.
+    fn running<'a>(&'a self, ours: &'a [Ours]) -> impl Iterator<Item = &'a Ours> {
+        ours.iter().filter(|it| self.running.contains(it.prompt.as_str()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::{Strategy, any, prop_assert, prop_assert_eq, prop_oneof, proptest};
+
+    use super::*;
+
+    const LIMITS: Limits = Limits {
+        suspect_after: Duration::from_secs(120),
+        start: Duration::from_secs(300),
+        silent: None,
+    };
+
+    #[expect(clippy::disallowed_methods, reason = "any instant will do")]
+    fn start() -> Instant {
+        Instant::now()
+    }
+
+    fn at(start: Instant, seconds: u64) -> Instant {
+        start + Duration::from_secs(seconds)
+    }
+
+    fn reading(running: &[&str], waiting: usize) -> Reading {
+        Reading { running: running.iter().map(|it| (*it).to_owned()).collect(), waiting }
+    }
+
+    fn ours(prompt: &str, started: Option<Instant>, heard: Instant) -> Vec<Ours> {
+        vec![Ours { prompt: PromptId::parse(prompt).unwrap(), started, heard }]
+    }
+
+    #[track_caller]
+    fn check_wedged(judged: Judgement, expected: Option<Why>) {
+        let found = match judged {
+            Judgement::Wedged { why, .. } => Some(why),
+            Judgement::Works | Judgement::Suspect { .. } => None,
+        };
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn a_queue_of_which_nothing_runs_in_two_readings_is_wedged() {
+        let (t, mut worker) = (start(), Worker::default());
+        worker.read(reading(&[], 3), t);
+        check_wedged(worker.judge(&[], LIMITS, at(t, 60)), None);
+        worker.read(reading(&[], 1), at(t, 4));
+        check_wedged(worker.judge(&[], LIMITS, at(t, 4)), None);
+        worker.read(reading(&[], 1), at(t, 5));
+        check_wedged(worker.judge(&[], LIMITS, at(t, 5)), Some(Why::RunsNothing));
+        worker.read(reading(&[], 0), at(t, 10));
+        let judged = worker.judge(&[], LIMITS, at(t, 10));
+        check_wedged(judged, Some(Why::RunsNothing));
+        worker.read(reading(&["p"], 0), at(t, 15));
+        assert_eq!(worker.judge(&[], LIMITS, at(t, 15)), Judgement::Works, "something runs");
+    }
+
+    #[test]
+    fn any_sign_of_life_between_two_readings_is_enough() {
+        let t = start();
+        let between: [fn(&mut Worker, Instant); 4] = [
+            |worker, now| worker.lives(now),
+            |worker, _| worker.has_less(),
+            |worker, now| worker.read(reading(&["p"], 1), now),
+            |worker, now| worker.read(reading(&[], 0), now),
+        ];
+        for sign in between {
+            let mut worker = Worker::default();
+            worker.read(reading(&[], 1), t);
+            sign(&mut worker, at(t, 2));
+            worker.read(reading(&[], 1), at(t, 5));
+            check_wedged(worker.judge(&[], LIMITS, at(t, 5)), None);
+        }
+        let mut worker = Worker::default();
+        worker.read(reading(&[], 1), t);
+        worker.read(reading(&[], 1), at(t, 5));
+        let spoke = ours("p", None, at(t, 3));
+        check_wedged(worker.judge(&spoke, LIMITS, at(t, 5)), None);
+    }
+
+    #[test]
+    fn a_prompt_that_began_and_got_no_further_is_wedged_until_it_is_over() {
+        let (t, mut worker) = (start(), Worker::default());
+        let stuck = ours("p", Some(t), t);
+        worker.read(reading(&["p"], 2), at(t, 5));
+        check_wedged(worker.judge(&stuck, LIMITS, at(t, 299)), None);
+        check_wedged(worker.judge(&stuck, LIMITS, at(t, 300)), Some(Why::NeverBegan));
+        worker.read(reading(&["p"], 0), at(t, 400));
+        check_wedged(worker.judge(&[], LIMITS, at(t, 400)), Some(Why::NeverBegan));
+        worker.read(reading(&["q"], 0), at(t, 405));
+        assert_eq!(worker.judge(&[], LIMITS, at(t, 405)), Judgement::Works);
+    }
+
+    #[test]
+    fn one_that_was_told_what_is_cached_is_only_suspect_however_long_it_is_silent() {
+        let (t, mut worker) = (start(), Worker::default());
+        worker.read(reading(&["p"], 0), at(t, 5));
+        let silent = ours("p", None, t);
+        assert_eq!(worker.judge(&silent, LIMITS, at(t, 119)), Judgement::Works);
+        let suspect = Judgement::Suspect { since: t };
+        assert_eq!(worker.judge(&silent, LIMITS, at(t, 120)), suspect);
+        assert_eq!(worker.judge(&silent, LIMITS, at(t, 100_000)), suspect, "never lost");
+        let spoke = ours("p", None, at(t, 100_001));
+        assert_eq!(worker.judge(&spoke, LIMITS, at(t, 100_001)), Judgement::Works);
+    }
+
+    #[test]
+    fn silence_is_wedged_where_the_operator_says_so_and_a_later_event_takes_it_back() {
+        let limits = Limits { silent: Some(Duration::from_secs(600)), ..LIMITS };
+        let (t, mut worker) = (start(), Worker::default());
+        worker.read(reading(&["p"], 0), at(t, 5));
+        let silent = ours("p", None, t);
+        check_wedged(worker.judge(&silent, limits, at(t, 599)), None);
+        check_wedged(worker.judge(&silent, limits, at(t, 600)), Some(Why::Silent));
+        let spoke = ours("p", None, at(t, 601));
+        assert_eq!(worker.judge(&spoke, limits, at(t, 602)), Judgement::Works);
+    }
+
+    #[test]
+    fn what_others_run_there_is_never_silent() {
+        let limits = Limits { silent: Some(Duration::from_secs(1)), ..LIMITS };
+        let (t, mut worker) = (start(), Worker::default());
+        worker.read(reading(&["theirs"], 5), t);
+        worker.read(reading(&["theirs"], 5), at(t, 7_200));
+        // One of ours whose end was lost on its way is not what runs.
+        let ended = ours("p", Some(t), t);
+        assert_eq!(worker.judge(&ended, limits, at(t, 7_200)), Judgement::Works);
+    }
+
+    #[test]
+    fn another_process_has_another_worker() {
+        let (t, mut worker) = (start(), Worker::default());
+        worker.read(reading(&[], 1), t);
+        worker.read(reading(&[], 1), at(t, 5));
+        check_wedged(worker.judge(&[], LIMITS, at(t, 5)), Some(Why::RunsNothing));
+        worker.is_new();
+        assert_eq!(worker.judge(&[], LIMITS, at(t, 6)), Judgement::Works);
+    }
+
+    /// What a server may live through between two looks, in seconds.
+    #[derive(Clone, Copy, Debug)]
+    enum Step {
+        /// A prompt comes, ours or somebody else's.
+        Comes {
+            is_ours: bool,
+        },
+        /// The worker is silent for so long in a node.
+        Silent(u64),
+        Speaks,
+        Ends,
+        /// One that waits is deleted.
+        Deleted,
+        LinkBreaks,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            any::<bool>().prop_map(|is_ours| Step::Comes { is_ours }),
+            (0..2_000_u64).prop_map(Step::Silent),
+            proptest::strategy::Just(Step::Speaks),
+            proptest::strategy::Just(Step::Ends),
+            proptest::strategy::Just(Step::Deleted),
+            proptest::strategy::Just(Step::LinkBreaks),
+        ]
+    }
+
+    /// A server, and what its gateway can see of it.
+    struct Server {
+        now: Instant,
+        made: u32,
+        /// The id and whether it is ours.
+        running: Option<(String, bool)>,
+        waiting: Vec<(String, bool)>,
+        is_dead: bool,
+        started: Option<Instant>,
+        heard: Instant,
+        worker: Worker,
+    }
+
+    impl Server {
+        fn new() -> Self {
+            let now = start();
+            Self {
+                now,
+                made: 0,
+                running: None,
+                waiting: Vec::new(),
+                is_dead: false,
+                started: None,
+                heard: now,
+                worker: Worker::default(),
+            }
+        }
+
+        /// The next prompt begins: its start and what of it is cached are heard, if it is ours.
+        fn takes(&mut self) {
+            if self.running.is_none() && !self.is_dead && !self.waiting.is_empty() {
+                self.running = Some(self.waiting.remove(0));
+                (self.heard, self.started) = (self.now, None);
+            }
+        }
+
+        fn step(&mut self, step: Step) {
+            match step {
+                Step::Comes { is_ours } => {
+                    self.made += 1;
+                    self.waiting.push((format!("p{}", self.made), is_ours));
+                }
+                Step::Silent(seconds) => self.passes(seconds),
+                Step::Speaks if !self.is_dead => self.heard = self.now,
+                Step::Ends if !self.is_dead => {
+                    if self.running.take().is_some() {
+                        self.worker.has_less();
+                    }
+                }
+                Step::Deleted => {
+                    if self.waiting.pop().is_some() {
+                        self.worker.has_less();
+                    }
+                }
+                Step::LinkBreaks => (self.heard, self.started) = (self.now, None),
+                Step::Speaks | Step::Ends => {}
+            }
+            self.takes();
+            self.look();
+        }
+
+        fn passes(&mut self, seconds: u64) {
+            for _ in 0..seconds.div_ceil(5) {
+                self.now += READS_APART;
+                self.look();
+            }
+        }
+
+        fn look(&mut self) {
+            let count = self.waiting.len() + usize::from(self.running.is_some());
+            let count = u32::try_from(count).unwrap();
+            let ours = self.ours();
+            let heard = ours.iter().map(|it| it.heard).max();
+            if self.worker.wants_reading(count, heard, self.now) {
+                let running = self.running.iter().map(|(id, _)| id.clone()).collect();
+                let reading = Reading { running, waiting: self.waiting.len() };
+                self.worker.read(reading, self.now);
+            }
+            self.worker.judge(&ours, LIMITS, self.now);
+        }
+
+        fn ours(&self) -> Vec<Ours> {
+            match &self.running {
+                Some((id, true)) => ours(id, self.started, self.heard),
+                Some((_, false)) | None => Vec::new(),
+            }
+        }
+
+        fn is_wedged(&self) -> bool {
+            matches!(self.worker.judgement(), Judgement::Wedged { .. })
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_worker_that_lives_is_never_wedged(steps in vec(step(), 0..60)) {
+            let mut server = Server::new();
+            for step in steps {
+                server.step(step);
+                prop_assert!(!server.is_wedged(), "{step:?}");
+            }
+        }
+
+        #[test]
+        fn one_that_dies_is_found_and_given_back_by_a_restart(
+            before in vec(step(), 0..30),
+            after in vec(step(), 0..30),
+            is_at_a_start in any::<bool>(),
+        ) {
+            let mut server = Server::new();
+            before.into_iter().for_each(|step| server.step(step));
+            server.running = None;
+            server.waiting = vec![("last".to_owned(), true)];
+            if is_at_a_start {
+                server.takes();
+                server.started = Some(server.now);
+            }
+            server.is_dead = true;
+            server.waiting.push(("next".to_owned(), true));
+            server.passes(320);
+            prop_assert!(server.is_wedged());
+            for step in after.into_iter().filter(|it| !matches!(it, Step::LinkBreaks)) {
+                server.step(step);
+                prop_assert!(server.is_wedged(), "{step:?} proves nothing");
+            }
+            server.worker.is_new();
+            prop_assert_eq!(server.worker.judgement(), Judgement::Works);
+        }
+    }
+}
