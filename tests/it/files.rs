@@ -97,6 +97,9 @@ async fn a_prompt_goes_where_its_files_are_if_the_queues_are_alike() {
     for client in ["bob", "cyd", "dan", "eve", "fay", "gil"] {
         let (answer, _) = run(&world, client, &invert(&value(&up))).await;
         assert_eq!(answer.backend(), up.backend(), "{client}");
+        // A small file is no reason to wait for anybody.
+        let near = world.gateway.fleet.by_name(up.backend()).unwrap();
+        until("it is idle again", || near.load.total(mooring::net::now()) == 0).await;
     }
     assert_eq!(world.gateway.metrics.files_copied.get(), 0);
 }
@@ -245,7 +248,9 @@ async fn copies_are_bounded() {
     let up2 = upload(&world, Some("ada"), "small.png", &png(RED)).await;
     assert_eq!(up.backend(), up2.backend());
     world.admin_post("/api/v1/clients/ada/release", "").await;
-    keep_busy(&world, up.backend()).await;
+    // It would be waited for there, however long, if it took work.
+    let draining = format!("/api/v1/backends/{}/state", up.backend());
+    world.admin_post(&draining, r#"{"state":"draining"}"#).await;
     let refused = world.submit("ada", &invert("big.png")).await;
     assert_eq!((refused.status, refused.header("mooring-error")), (413, "input_too_large"));
     let mut both = invert("big.png");
@@ -254,6 +259,28 @@ async fn copies_are_bounded() {
     assert_eq!((refused.status, refused.header("mooring-error")), (400, "too_many_inputs"));
     let pending = world.get("/prompt?clientId=ada").await.json();
     assert_eq!(pending["exec_info"]["queue_remaining"], 0, "nothing is left pending");
+}
+
+/// A server that has the files of a prompt is waited for only as long as copying them would take.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_busy_server_is_waited_for_only_for_the_bytes_that_it_saves() {
+    for (bytes_per_prompt, copy_max, waits) in
+        [(1 << 28, 1 << 30, false), (1, 1 << 30, true), (1 << 28, 16, true)]
+    {
+        let world = World::with(2, |config| {
+            config.affinity.input_bytes = bytes_per_prompt;
+            config.affinity.input_margin = 10;
+            config.files.copy_bytes = copy_max;
+        })
+        .await;
+        let up = upload(&world, Some("ada"), "photo.png", &png(RED)).await;
+        world.admin_post("/api/v1/clients/ada/release", "").await;
+        keep_busy(&world, up.backend()).await;
+        let placed = world.submit("ada", &invert("photo.png")).await;
+        assert_eq!(placed.status, 200, "{}", placed.text());
+        let case = format!("{bytes_per_prompt} bytes a prompt, {copy_max} at most");
+        assert_eq!(placed.backend() == up.backend(), waits, "{case}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -89,7 +89,8 @@ impl Truth {
     }
 }
 
-/// Promise B4: the least queue for its weight, then the last one, then the fewest bound, then in
+/// Promise B4: the least queue for its weight, the new prompt counted, then the last one, then
+/// the fewest bound, then in
 /// turn. Weights are 1 to 4 here, so a twelfth of the load divides evenly.
 fn choose(fleet: &[BackendView], last: Option<BackendId>, turn: u64) -> Result<BackendId, NoPlace> {
     let mut ready: Vec<&BackendView> =
@@ -103,7 +104,7 @@ fn choose(fleet: &[BackendView], last: Option<BackendId>, turn: u64) -> Result<B
     let order: Vec<usize> = (turn..count).chain(0..turn).collect();
     let place_in_turn = |view: &BackendView| order.iter().position(|it| *it == view.id.index());
     ready.sort_by_key(|view| {
-        let queue = view.load * (12 / view.weight.get());
+        let queue = (view.load + 1) * (12 / view.weight.get());
         (queue, last != Some(view.id), view.bound, place_in_turn(view))
     });
     ready.first().map(|view| view.id).ok_or(NoPlace::FleetFull)
