@@ -154,8 +154,9 @@ fn executed(count: usize) {
     );
     for _ in 0..count {
         let text = black_box(text.as_bytes());
-        black_box(names::told_in(text, NameKey::Output));
-        black_box(names::with_backends(text, NameKey::Output, |_| Some("gpu-b")));
+        let told = names::told_in(text, NameKey::Output);
+        let named: Vec<_> = told.iter().map(|told| (told, "gpu-b")).collect();
+        black_box(names::with_backends(text, &named));
     }
 }
 

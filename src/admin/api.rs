@@ -177,7 +177,7 @@ async fn set_state(
     Extension(peer): Extension<Peer>,
     Json(body): Json<StateBody>,
 ) -> Reply {
-    let Some(backend) = gateway.fleet.by_name(&name) else {
+    let Some(backend) = gateway.fleet.called(&name) else {
         return not_found(&format!("no backend is named {name}"));
     };
     let Some(state) = AdminState::parse(&body.state) else {

@@ -14,6 +14,28 @@ use crate::routing::ids::BackendId;
 use crate::routing::place::{BackendView, FleetNow};
 
 impl Client {
+    /// A read that may be a step of a dialogue with a node pack: for a while this client prefers
+    /// the backend that it goes to.
+    ///
+    /// # Errors
+    /// As for [`Client::contact`].
+    pub fn dialogue(&self, gateway: &Gateway) -> Result<Result<Decision, Refusal>, Gone> {
+        let affinity = &gateway.config.affinity;
+        let margin = u32::try_from(affinity.session_margin).unwrap_or(u32::MAX);
+        self.route(gateway, |core, fleet, now| {
+            core.dialogue((now + affinity.reservation, margin), fleet, now)
+        })
+    }
+
+    /// A body for a node pack begins: where the reads go. Whoever began it ends it with
+    /// [`Client::upload_ended`].
+    ///
+    /// # Errors
+    /// As for [`Client::contact`].
+    pub fn body_began(&self, gateway: &Gateway) -> Result<Result<Decision, Refusal>, Gone> {
+        self.route(gateway, core::Client::body_began)
+    }
+
     /// An upload begins. Whoever began it ends it with [`Client::upload_ended`].
     ///
     /// # Errors

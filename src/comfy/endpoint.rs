@@ -10,6 +10,7 @@ use http::Method;
 
 use super::assets;
 use super::guard::{self, Area};
+use crate::routing::ids::Folder;
 
 /// What a request asks. Ids are decoded.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -68,6 +69,16 @@ pub enum Endpoint {
     Start(StartRead),
     /// Ours, with its whole path.
     Own(String),
+    /// `GET /object_info`
+    NodeInfo,
+    /// `GET /object_info/{class}`
+    NodeInfoOf,
+    /// `GET /internal/files/{folder}`
+    FileList(Folder),
+    /// `GET /models/{folder}` and `/embeddings`: names alone.
+    ModelList,
+    /// `GET /global_subgraphs/{id}`
+    Subgraph,
     /// Assets and their tags.
     Assets(assets::Asked),
     /// Everything else goes where its client is.
@@ -97,7 +108,9 @@ const STARTS: [&str; START_READS] = [
 pub const START_READS: usize = 11;
 
 impl StartRead {
-    fn of(bare: &str) -> Option<Self> {
+    /// The read of that path; `None` if a page needs it for nothing.
+    #[must_use]
+    pub fn of(bare: &str) -> Option<Self> {
         STARTS.iter().position(|start| *start == bare).map(Self)
     }
 
@@ -146,6 +159,9 @@ fn read(path: &str, bare: &str) -> Endpoint {
     {
         return Endpoint::HistoryOf(decode_all(prompt));
     }
+    if let Some(folder) = path.strip_prefix("/internal/files/").and_then(Folder::parse) {
+        return Endpoint::FileList(folder);
+    }
     match bare {
         "/ws" => Endpoint::Socket,
         "/prompt" => Endpoint::QueueLength,
@@ -155,10 +171,19 @@ fn read(path: &str, bare: &str) -> Endpoint {
         "/view" | "/viewvideo" | "/vhs/viewvideo" | "/vhs/viewaudio" => Endpoint::View,
         "/" => Endpoint::Page,
         "/index.html" if path == bare => Endpoint::Page,
+        "/object_info" => Endpoint::NodeInfo,
+        "/embeddings" => Endpoint::ModelList,
+        _ if is_below(bare, "/object_info/") => Endpoint::NodeInfoOf,
+        _ if is_below(bare, "/models/") => Endpoint::ModelList,
+        _ if is_below(bare, "/global_subgraphs/") => Endpoint::Subgraph,
         _ if is_user_data(bare) => Endpoint::UserData,
         _ if path == bare && is_asset(bare) => Endpoint::Asset,
         _ => StartRead::of(bare).map_or(Endpoint::Other, Endpoint::Start),
     }
+}
+
+fn is_below(bare: &str, folder: &str) -> bool {
+    bare.strip_prefix(folder).is_some_and(is_segment)
 }
 
 fn write(bare: &str) -> Endpoint {
@@ -302,6 +327,22 @@ mod tests {
     }
 
     #[test]
+    fn lists_that_every_backend_has_are_known() {
+        for prefix in ["", "/api"] {
+            check(&format!("GET {prefix}/object_info"), Endpoint::NodeInfo);
+            check(&format!("HEAD {prefix}/object_info/Load%20x"), Endpoint::NodeInfoOf);
+            check(&format!("GET {prefix}/models/loras"), Endpoint::ModelList);
+            check(&format!("GET {prefix}/embeddings"), Endpoint::ModelList);
+            check(&format!("GET {prefix}/global_subgraphs/1f"), Endpoint::Subgraph);
+            check(&format!("GET {prefix}/global_subgraphs"), Endpoint::Other);
+            check(&format!("GET {prefix}/models"), Endpoint::Other);
+        }
+        check("GET /internal/files/input", Endpoint::FileList(Folder::Input));
+        check("GET /internal/files/models", Endpoint::Other);
+        check("GET /api/internal/files/input", Endpoint::Other);
+    }
+
+    #[test]
     fn nothing_is_normalised_that_comfyui_does_not_normalise() {
         check("POST //prompt", Endpoint::Other);
         check("POST /prompt/", Endpoint::Other);
@@ -342,7 +383,7 @@ mod tests {
         check("GET /extensions/pack/x.js", Endpoint::Other);
         check("GET /api/extensions", Endpoint::Start(StartRead(3)));
         check("POST /extensions", Endpoint::Other);
-        check("GET /object_info/KSampler", Endpoint::Other);
+        check("GET /object_info/KSampler", Endpoint::NodeInfoOf);
         check("GET /-/whoami", Endpoint::Own("/-/whoami".into()));
         check("GET /assets/index-abc.js", Endpoint::Asset);
         check("GET /api/%61ssets", Endpoint::Assets(assets::Asked::List));

@@ -2,14 +2,17 @@
 //! `original_ref` of a mask.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::ops::Range;
 
 use bytes::Bytes;
 use serde::Deserialize;
+use serde_json::value::RawValue;
 
 use super::assets::is_hash_name;
-use super::names::{Name, split};
+use super::names::{self, Name, split};
 use super::query::{self, parameter};
+use super::raw::{self, Object};
 use super::walk::{Level, Visit, quote, replaced, text_at, walk};
 use crate::routing::ids::{ContentHash, FileRef, Folder};
 
@@ -98,6 +101,19 @@ impl Spelled<'_> {
     pub fn is_hash(&self) -> bool {
         is_hash_name(&self.path)
     }
+
+    /// The folder that it says itself.
+    #[must_use]
+    pub fn annotated(&self) -> Option<Folder> {
+        (!self.annotation.is_empty()).then_some(self.folder)
+    }
+
+    /// The same string for another path, and with a backend.
+    #[must_use]
+    pub fn named(&self, path: &str, backend: Option<&str>) -> String {
+        let name = backend.map_or_else(|| path.to_owned(), |it| names::tagged_path(path, it));
+        format!("{name}{}", self.annotation)
+    }
 }
 
 /// A string of a graph that names a file, and what is known of that.
@@ -107,9 +123,25 @@ pub struct Mention<T> {
     pub at: Range<usize>,
     pub known: T,
     annotation: String,
+    /// The node and its input, as they are called.
+    pub node: String,
+    pub input: String,
 }
 
 impl<T> Mention<T> {
+    /// The same mention with other knowledge.
+    #[must_use]
+    pub fn map<U>(self, other: impl FnOnce(T) -> U) -> Mention<U> {
+        let Self { at, known, annotation, node, input } = self;
+        Mention { at, known: other(known), annotation, node, input }
+    }
+
+    /// The string that names this path instead, of the same kind.
+    #[must_use]
+    pub fn renamed_to(&self, path: &str) -> String {
+        quote(&format!("{path}{}", self.annotation))
+    }
+
     /// The string that names this file instead.
     #[must_use]
     pub fn renamed(&self, file: &FileRef) -> String {
@@ -131,6 +163,49 @@ pub fn mentions<T>(body: &[u8], known: impl FnMut(&Spelled<'_>) -> Option<T>) ->
     let mut inputs = Inputs { body, known, mentions: Vec::new() };
     walk(body, &mut inputs);
     inputs.mentions
+}
+
+/// The classes of the nodes of a submission, by node.
+#[must_use]
+pub fn classes(body: &[u8]) -> HashMap<String, String> {
+    let Some(graph) = Object::read(body).and_then(|body| body.object("prompt")) else {
+        return HashMap::new();
+    };
+    let class = |(node, raw): (&str, &RawValue)| {
+        let class = raw::object(raw)?.text("class_type")?.into_owned();
+        Some((node.to_owned(), class))
+    };
+    graph.iter().filter_map(class).collect()
+}
+
+/// The submission without the names of backends in what is kept of it: its `extra_data`, whose
+/// workflow is written into every picture.
+#[must_use]
+pub fn without_backends(body: Bytes, is_backend: impl Fn(&str) -> bool) -> Bytes {
+    if memchr::memchr(b'~', &body).is_none() {
+        return body;
+    }
+    let mut extra = Extra { body: &body, is_backend, parts: Vec::new() };
+    walk(&body, &mut extra);
+    let parts = extra.parts;
+    if parts.is_empty() { body } else { replaced(&body, &parts).into() }
+}
+
+struct Extra<'a, K> {
+    body: &'a [u8],
+    is_backend: K,
+    parts: Vec<(Range<usize>, String)>,
+}
+
+impl<K: Fn(&str) -> bool> Visit for Extra<'_, K> {
+    fn text(&mut self, levels: &[Level<'_>], at: Range<usize>) {
+        if levels.first().and_then(|level| level.key) != Some(b"extra_data") {
+            return;
+        }
+        let text = text_at(self.body, at.clone());
+        let text = text.and_then(|text| names::without_backends(&text, &self.is_backend));
+        self.parts.extend(text.map(|text| (at, quote(&text))));
+    }
 }
 
 /// The submission with other strings in those places, which come in their order.
@@ -160,7 +235,11 @@ impl<T, K: FnMut(&Spelled<'_>) -> Option<T>> Visit for Inputs<'_, T, K> {
             && let Some(known) = (self.known)(&spelled)
         {
             let annotation = spelled.annotation.to_owned();
-            self.mentions.push(Mention { at, known, annotation });
+            let key = |level: &Level<'_>| {
+                level.key.map(|key| String::from_utf8_lossy(key).into_owned()).unwrap_or_default()
+            };
+            let (node, input) = (key(&levels[1]), key(&levels[3]));
+            self.mentions.push(Mention { at, known, annotation, node, input });
         }
     }
 }
@@ -224,7 +303,7 @@ pub fn original_ref(file: &FileRef) -> String {
 }
 
 /// `x.png [temp]` is `x.png` in `temp`, whatever `type` says.
-fn without_annotation(name: &str) -> (&str, Option<Folder>) {
+pub(super) fn without_annotation(name: &str) -> (&str, Option<Folder>) {
     for folder in Folder::ALL {
         let rest = name.strip_suffix(']').and_then(|rest| rest.strip_suffix(folder.as_str()));
         if let Some(rest) = rest.and_then(|rest| rest.strip_suffix('[')) {
@@ -330,6 +409,28 @@ mod tests {
         let found = mentions(body.as_bytes(), |spelled| spelled.hash);
         assert_eq!(found[0].renamed(&file(Folder::Output, "x/a.png")), "\"x/a.png [output]\"");
         assert_eq!(found[0].renamed(&file(Folder::Input, "x/a.png")), "\"x/a.png\"");
+    }
+
+    #[test]
+    fn a_mention_says_where_it_stands_and_a_graph_of_which_class_that_is() {
+        let body = br#"{"prompt": {"7": {"inputs": {"image": {"deep": "a.png"}}, "class_type":
+            "LoadImage"}, "8": {"inputs": {}}, "9": 1}}"#;
+        let found = mentions(body, |_| Some(()));
+        assert_eq!((found[0].node.as_str(), found[0].input.as_str()), ("7", "image"));
+        let classes = classes(body);
+        assert_eq!(classes.get("7").map(String::as_str), Some("LoadImage"));
+        assert_eq!(classes.len(), 1);
+    }
+
+    #[test]
+    fn what_is_kept_of_a_prompt_names_no_backend() {
+        let body = r#"{"prompt": {"1": {"inputs": {"image": "~b/a.png"}}}, "extra_data": {"x": "~b",
+            "extra_pnginfo": {"workflow": {"w": ["s/~b/a.png [input]", "~c/a.png"]}}}}"#;
+        let without = without_backends(body.into(), |name| name == "b");
+        let expected = body.replace("s/~b/", "s/").replace(r#""x": "~b""#, r#""x": """#);
+        assert_eq!(without, expected);
+        let same = without_backends(body.into(), |_| false);
+        assert_eq!(same, body);
     }
 
     #[test]

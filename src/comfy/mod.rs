@@ -14,7 +14,11 @@
 //! - [`say`]: events that Mooring itself says
 //! - [`features`]: what a page is told that its server can do
 //! - [`files`]: files as clients name them, in views, graphs and masks
+//! - [`takes`]: inputs of nodes that take a file
+//! - [`foreign`]: routes that ComfyUI itself does not have
+//! - [`nodeinfo`]: the lists of `/object_info`, of several servers as one
 //! - [`names`]: names of files with their backends, on their way to clients and back
+//! - `strings`: strings of outputs that name files
 //! - [`multipart`]: the bodies of uploads
 //! - [`preview`]: binary frames; type 4 → 1
 //! - [`answers`]: backends' answers, as far as they are read
@@ -30,6 +34,7 @@ pub mod endpoint;
 pub mod event;
 pub mod features;
 pub mod files;
+pub mod foreign;
 pub mod graph;
 pub mod guard;
 pub mod jobs;
@@ -37,6 +42,7 @@ pub mod labels;
 pub mod lists;
 pub mod multipart;
 pub mod names;
+pub mod nodeinfo;
 pub mod number;
 pub mod pack_routes;
 pub mod preview;
@@ -47,7 +53,9 @@ pub mod refused;
 pub mod reply;
 pub mod say;
 pub mod scan;
+mod strings;
 pub mod submission;
+pub mod takes;
 pub mod verbs;
 pub mod version;
 mod walk;

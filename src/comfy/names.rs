@@ -2,11 +2,13 @@
 //!
 //! The file of a name that another backend owns is told with its own backend as the last segment of
 //! `subfolder`: `~gpu-b`. Clients hand a subfolder back as they got it, in views, graphs and mask
-//! uploads, and there it is taken off again. Everything else stays byte for byte.
+//! uploads, and there it is taken off again. Everything else stays byte for byte. A name that is
+//! only a string has it before the file's own name: `mesh/~gpu-b/M_00001_.glb`.
 
 use std::borrow::Cow;
 use std::ops::Range;
 
+use super::strings;
 use super::walk::{Level, Visit, quote, replaced, text_at, walk};
 use crate::routing::ids::{FileRef, Folder};
 
@@ -37,28 +39,68 @@ pub struct Name<'a> {
     pub backend: Option<Cow<'a, str>>,
 }
 
-/// The files that a JSON text tells of: objects with a file name and a `type` of ComfyUI's.
-#[must_use]
-pub fn told_in(json: &[u8], key: NameKey) -> Vec<FileRef> {
-    found(json, key).into_iter().map(|found| found.file).collect()
+/// A file that a JSON text tells of, and where it must be changed to name a backend.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Told {
+    pub file: FileRef,
+    spot: Spot,
 }
 
-/// The same text with the backend in the names for which `backend_of` gives one; `None` if it gives
-/// none.
-#[must_use]
-pub fn with_backends<'a>(
-    json: &[u8],
-    key: NameKey,
-    mut backend_of: impl FnMut(&FileRef) -> Option<&'a str>,
-) -> Option<Vec<u8>> {
-    let mut parts: Vec<(Range<usize>, String)> = Vec::new();
-    for found in found(json, key) {
-        if let Some(backend) = backend_of(&found.file) {
-            parts.push(found.tagged(json, backend));
+#[derive(Clone, Debug, Eq, PartialEq)]
+enum Spot {
+    /// An object with a file name. `open` is just past its brace.
+    Object { open: usize, subfolder: Option<Range<usize>> },
+    /// A string that is a path.
+    Text(Range<usize>),
+}
+
+impl Told {
+    /// True if it is only a string, which does not always say in which folder.
+    #[must_use]
+    pub fn is_bare(&self) -> bool {
+        matches!(self.spot, Spot::Text(_))
+    }
+
+    fn tagged(&self, json: &[u8], backend: &str) -> (Range<usize>, String) {
+        let tag = format!("{MARK}{backend}");
+        match &self.spot {
+            Spot::Text(at) => {
+                let text = text_at(json, at.clone()).unwrap_or_default();
+                (at.clone(), quote(&strings::tagged(&text, &tag)))
+            }
+            Spot::Object { open, subfolder: None } => {
+                (*open..*open, format!("\"subfolder\": {}, ", quote(&tag)))
+            }
+            Spot::Object { subfolder: Some(at), .. } => {
+                let subfolder = text_at(json, at.clone()).unwrap_or_default();
+                (at.clone(), quote(&tagged(&subfolder, backend)))
+            }
         }
     }
+}
+
+/// The files that a JSON text tells of: objects with a file name and a `type` of ComfyUI's, and,
+/// in what nodes put out, strings that are paths.
+#[must_use]
+pub fn told_in(json: &[u8], key: NameKey) -> Vec<Told> {
+    // Most texts tell of none.
+    let has = |word: &str| memchr::memmem::find(json, word.as_bytes()).is_some();
+    let may_tell = has(key.as_str()) || (key == NameKey::Output && has("output"));
+    if !may_tell {
+        return Vec::new();
+    }
+    let mut names = Names { json, key, open: Vec::new(), found: Vec::new() };
+    walk(json, &mut names);
+    names.found
+}
+
+/// The same text with these backends in the names of these files.
+#[must_use]
+pub fn with_backends(json: &[u8], told: &[(&Told, &str)]) -> Vec<u8> {
+    let tagged = told.iter().map(|(told, backend)| told.tagged(json, backend));
+    let mut parts: Vec<(Range<usize>, String)> = tagged.collect();
     parts.sort_by_key(|(range, _)| range.start);
-    (!parts.is_empty()).then(|| replaced(json, &parts))
+    replaced(json, &parts)
 }
 
 /// A subfolder that names a backend.
@@ -88,53 +130,97 @@ pub fn split(subfolder: &str) -> (&str, Option<&str>) {
     }
 }
 
+/// A path with a backend before its last part.
+#[must_use]
+pub fn tagged_path(path: &str, backend: &str) -> String {
+    strings::tagged(path, &format!("{MARK}{backend}"))
+}
+
+/// The same text without every segment `~NAME` of a path whose name `is_backend` knows; `None` if
+/// it has none.
+#[must_use]
+pub fn without_backends(text: &str, is_backend: impl Fn(&str) -> bool) -> Option<String> {
+    let mut kept = String::new();
+    let mut done = 0;
+    for (at, _) in text.match_indices(MARK) {
+        if at < done || !begins_segment(&text[..at]) {
+            continue;
+        }
+        let rest = &text[at + 1..];
+        let (name, after) = rest.split_at(rest.find(is_no_name).unwrap_or(rest.len()));
+        if !is_backend(name) || !ends_segment(after) {
+            continue;
+        }
+        let end = at + 1 + name.len();
+        kept.push_str(&text[done..at]);
+        done = end + usize::from(after.starts_with('/'));
+        if !after.starts_with('/') && kept.ends_with('/') {
+            kept.pop();
+        }
+    }
+    if done == 0 { None } else { Some(kept + &text[done..]) }
+}
+
+/// Names of backends have none of these.
+fn is_no_name(character: char) -> bool {
+    !character.is_ascii_alphanumeric() && !"._-:".contains(character)
+}
+
+fn begins_segment(before: &str) -> bool {
+    before.is_empty() || before.ends_with(['/', '\\', '=', '"'])
+}
+
+fn ends_segment(after: &str) -> bool {
+    after.is_empty() || after.starts_with(['/', '\\', '&', '"', ' '])
+}
+
 fn last_segment(subfolder: &str) -> &str {
     subfolder.trim_end_matches('/').rsplit(['/', '\\']).next().unwrap_or("")
 }
 
-/// A file that a text tells of, and where it must be changed to name a backend.
-struct Found {
-    file: FileRef,
-    /// Just past the opening brace.
-    open: usize,
-    subfolder: Option<Range<usize>>,
-}
-
-impl Found {
-    fn tagged(&self, json: &[u8], backend: &str) -> (Range<usize>, String) {
-        let Some(at) = &self.subfolder else {
-            let member = format!("\"subfolder\": {}, ", quote(&format!("{MARK}{backend}")));
-            return (self.open..self.open, member);
-        };
-        let subfolder = text_at(json, at.clone()).unwrap_or_default();
-        (at.clone(), quote(&tagged(&subfolder, backend)))
-    }
-}
-
-fn found(json: &[u8], key: NameKey) -> Vec<Found> {
-    // Most texts tell of none.
-    if memchr::memmem::find(json, key.as_str().as_bytes()).is_none() {
-        return Vec::new();
-    }
-    let mut names =
-        Names { json, key: key.as_str().as_bytes(), open: Vec::new(), found: Vec::new() };
-    walk(json, &mut names);
-    names.found
-}
-
-/// Gathers the members of objects that make a name.
+/// Gathers the members of objects that make a name, and strings that are one.
 struct Names<'a> {
     json: &'a [u8],
-    key: &'a [u8],
+    key: NameKey,
     open: Vec<Members>,
-    found: Vec<Found>,
+    found: Vec<Told>,
 }
 
+/// What is known of an object that is open, or of a list.
 #[derive(Default)]
 struct Members {
     name: Option<Range<usize>>,
     kind: Option<Range<usize>>,
     subfolder: Option<Range<usize>>,
+    /// Its name is a path.
+    is_bare: bool,
+    /// Paths in it. Those of an object that is a file itself are more about that: they lie where
+    /// it lies, and its subfolder says so.
+    paths: Vec<Told>,
+}
+
+impl Names<'_> {
+    fn text_of(&self, at: Option<&Range<usize>>) -> Option<Cow<'_, str>> {
+        at.and_then(|at| text_at(self.json, at.clone()))
+    }
+
+    fn file_of(&self, members: &Members, levels: &[Level<'_>]) -> Option<FileRef> {
+        let name = self.text_of(members.name.as_ref())?;
+        let folder = match self.text_of(members.kind.as_ref()) {
+            Some(kind) => Folder::parse(&kind)?,
+            // As `/view` takes a name without a type.
+            None => {
+                let is_output = self.key == NameKey::Output && strings::has_ending(&name);
+                (is_output && strings::is_in_output(levels)).then_some(Folder::Output)?
+            }
+        };
+        let subfolder = self.text_of(members.subfolder.as_ref()).unwrap_or_default();
+        match subfolder.is_empty() {
+            // The jobs of 0.33 make an object of a bare path, and leave the path in its name.
+            true if self.key == NameKey::Output => FileRef::of_path(folder, &name),
+            true | false => FileRef::new(folder, &subfolder, &name),
+        }
+    }
 }
 
 impl Visit for Names<'_> {
@@ -144,21 +230,46 @@ impl Visit for Names<'_> {
 
     fn closed(&mut self, levels: &[Level<'_>]) {
         let (Some(members), Some(level)) = (self.open.pop(), levels.last()) else { return };
-        let text = |at: &Range<usize>| text_at(self.json, at.clone());
-        let Some(name) = members.name.as_ref().and_then(text) else { return };
-        let Some(kind) = members.kind.as_ref().and_then(text) else { return };
-        let subfolder = members.subfolder.as_ref().and_then(text).unwrap_or_default();
-        let file = Folder::parse(&kind).and_then(|kind| FileRef::new(kind, &subfolder, &name));
-        if let Some(file) = file {
-            let open = level.open + 1;
-            self.found.push(Found { file, open, subfolder: members.subfolder });
+        match self.file_of(&members, levels) {
+            Some(file) => {
+                let spot = match members.name {
+                    Some(name) if !file.subfolder().is_empty() && members.is_bare => {
+                        Spot::Text(name)
+                    }
+                    Some(_) | None => {
+                        Spot::Object { open: level.open + 1, subfolder: members.subfolder }
+                    }
+                };
+                self.found.push(Told { file, spot });
+            }
+            None => {
+                let is_name = |told: &Told| match (&told.spot, &members.name) {
+                    (Spot::Text(at), Some(name)) => at == name,
+                    (Spot::Text(_) | Spot::Object { .. }, _) => false,
+                };
+                self.found.extend(members.paths.into_iter().filter(|told| !is_name(told)));
+            }
         }
     }
 
     fn text(&mut self, levels: &[Level<'_>], at: Range<usize>) {
-        let (Some(members), Some(level)) = (self.open.last_mut(), levels.last()) else { return };
+        let Some(level) = levels.last() else { return };
+        // A list's own key is that of its object.
+        let key = level.key.or_else(|| levels.iter().rev().find_map(|level| level.key));
+        let path = match self.key {
+            NameKey::Output if strings::is_in_output(levels) => {
+                let text = text_at(self.json, at.clone());
+                text.and_then(|text| strings::file_of(&text, key))
+            }
+            NameKey::Output | NameKey::Upload => None,
+        };
+        let Some(members) = self.open.last_mut() else { return };
+        members.paths.extend(path.map(|file| Told { file, spot: Spot::Text(at.clone()) }));
         match level.key {
-            Some(key) if key == self.key => members.name = Some(at),
+            Some(key) if key == self.key.as_str().as_bytes() => {
+                members.is_bare = self.json[at.clone()].contains(&b'/');
+                members.name = Some(at);
+            }
             Some(b"type") => members.kind = Some(at),
             Some(b"subfolder") => members.subfolder = Some(at),
             Some(_) | None => {}
@@ -171,9 +282,14 @@ mod tests {
     use super::*;
 
     fn tag(json: &str, tagged: &[&str]) -> String {
-        let backend_of = |file: &FileRef| tagged.contains(&file.path()).then_some("gpu-b");
-        let text = with_backends(json.as_bytes(), NameKey::Output, backend_of);
-        text.map_or("unchanged".to_owned(), |text| String::from_utf8(text).unwrap())
+        let told = told_in(json.as_bytes(), NameKey::Output);
+        let is_tagged = |told: &&Told| tagged.contains(&told.file.path());
+        let told: Vec<(&Told, &str)> =
+            told.iter().filter(is_tagged).map(|told| (told, "gpu-b")).collect();
+        match told.is_empty() {
+            true => "unchanged".to_owned(),
+            false => String::from_utf8(with_backends(json.as_bytes(), &told)).unwrap(),
+        }
     }
 
     #[test]
@@ -193,6 +309,8 @@ mod tests {
     fn only_what_names_a_file_in_one_of_comfyuis_folders_is_a_name() {
         for json in [
             r#"{"filename": "a.png"}"#,
+            r#"{"output": {"filename": "a.safetensors"}}"#,
+            r#"{"output": {"filename": "a.png", "type": "loras"}}"#,
             r#"{"filename": "a.png", "type": "loras"}"#,
             r#"{"filename": 1, "type": "output"}"#,
             r#"{"filename": "", "type": "output"}"#,
@@ -204,7 +322,65 @@ mod tests {
         }
         let upload = br#"{"name": "a.png", "subfolder": "clipspace/", "type": "input"}"#;
         let file = FileRef::of_path(Folder::Input, "clipspace/a.png").unwrap();
-        assert_eq!(told_in(upload, NameKey::Upload), [file]);
+        let told: Vec<_> = told_in(upload, NameKey::Upload).into_iter().map(|it| it.file).collect();
+        assert_eq!(told, [file]);
+    }
+
+    #[test]
+    fn strings_of_an_output_are_names_wherever_they_stand() {
+        let json = r#"{"data": {"output": {"result": ["mesh/M.glb", null, {"deep": "b.ply"}],
+            "video": "v.mp4", "text": ["a cat.png", "n.txt"], "own": {"filename": "f.png"}}}}"#;
+        let expected = json
+            .replace("mesh/M.glb", "mesh/~gpu-b/M.glb")
+            .replace("b.ply", "~gpu-b/b.ply")
+            .replace("v.mp4", "~gpu-b/v.mp4")
+            .replace("n.txt", "~gpu-b/n.txt")
+            .replace(r#"{"filename""#, r#"{"subfolder": "~gpu-b", "filename""#);
+        let all = ["mesh/M.glb", "b.ply", "v.mp4", "n.txt", "f.png", "a cat.png"];
+        assert_eq!(tag(json, &all), expected);
+        let entry = json.replace("\"output\"", "\"outputs\"");
+        assert_eq!(tag(&entry, &all), expected.replace("\"output\"", "\"outputs\""));
+    }
+
+    #[test]
+    fn strings_of_a_graph_or_beside_an_output_are_no_names() {
+        let json = r#"{"p": {"prompt": [1, "p", {"1": {"inputs": {"output": "a.png"}}}, {}],
+            "status": {"messages": ["a.png"]}, "workflow": {"outputs": ["a.png"]}}}"#;
+        assert_eq!(told_in(json.as_bytes(), NameKey::Output), []);
+    }
+
+    #[test]
+    fn a_path_in_the_place_of_a_name_is_told_as_a_path() {
+        let json = r#"{"outputs": {"5": {"result": [{"filename": "mesh/M.glb", "type": "output",
+            "subfolder": "", "mediaType": "3d"}]}}}"#;
+        let expected = json.replace("mesh/M.glb", "mesh/~gpu-b/M.glb");
+        assert_eq!(tag(json, &["mesh/M.glb"]), expected);
+    }
+
+    #[test]
+    fn strings_beside_the_name_of_a_file_lie_where_it_lies() {
+        let json = r#"{"output": {"gifs": [{"filename": "a.mp4", "subfolder": "", "type": "temp",
+            "workflow": "a.png", "fullpath": "/x/a.mp4"}]}}"#;
+        let expected = json.replace(r#""subfolder": """#, r#""subfolder": "~gpu-b""#);
+        assert_eq!(tag(json, &["a.mp4", "a.png"]), expected);
+    }
+
+    #[test]
+    fn segments_that_name_a_backend_are_taken_off_and_no_others() {
+        let without = |text: &str| without_backends(text, |name| ["b", "h:1"].contains(&name));
+        for (text, expected) in [
+            ("~b/a.png", "a.png"),
+            ("x/~h:1/a.png [input]", "x/a.png [input]"),
+            ("~b", ""),
+            ("x/~b", "x"),
+            ("/view?subfolder=x/~b&type=input", "/view?subfolder=x&type=input"),
+            ("~b/a.png\n\"~b/c.png\"", "a.png\n\"c.png\""),
+        ] {
+            assert_eq!(without(text).as_deref(), Some(expected), "{text}");
+        }
+        for text in ["a.png", "~c/a.png", "~bc/a.png", "x~b/a.png", "approximately ~b", "~"] {
+            assert_eq!(without(text), None, "{text}");
+        }
     }
 
     #[test]

@@ -131,6 +131,7 @@ fn affinity(raw: RawAffinity, notes: &mut Notes) -> AffinityConfig {
         input_margin,
         tunnel_margin,
         input_bytes,
+        session_margin,
     } = raw;
     AffinityConfig {
         lease: lease.check(notes),
@@ -141,6 +142,7 @@ fn affinity(raw: RawAffinity, notes: &mut Notes) -> AffinityConfig {
         input_margin: input_margin.check(notes),
         tunnel_margin: tunnel_margin.check(notes),
         input_bytes: input_bytes.check(notes),
+        session_margin: session_margin.check(notes),
     }
 }
 

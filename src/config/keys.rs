@@ -211,6 +211,8 @@ sections! {
         /// So many bytes that would have to be copied weigh as much as one prompt that waits: for
         /// less, an idle backend is always taken before a busy one.
         input_bytes: Size { min: MIB, max: 64 * GIB } = "256MiB";
+        /// How many prompts longer the queue of a backend may be whose node packs a client used.
+        session_margin: Count { min: 0, max: 1_000 } = "1";
     }
     ["fleet"] RawFleet fleet {
         /// How often a backend that says nothing is asked whether it is there.

@@ -139,6 +139,7 @@ pub struct AffinityConfig {
     pub tunnel_margin: usize,
     /// Bytes, at least one.
     pub input_bytes: u64,
+    pub session_margin: usize,
 }
 
 /// `[fleet]`: health of the backends and connections to them.

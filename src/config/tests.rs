@@ -8,7 +8,9 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::keys::KEYS;
-use super::{Config, LogFormat, Origin, Problem, Problems, Sources, StatusCounts, load};
+use super::{
+    BackendConfig, Config, LogFormat, Origin, Problem, Problems, Sources, StatusCounts, load,
+};
 
 const TWO: &str = "[backends.gpu-a]\nurl = \"http://gpu-a:8188\"\n[backends.gpu-b]\n\
                    url = \"http://gpu-b:8188\"\n";
@@ -185,7 +187,7 @@ such as \"30s\"
   command line: --backend: `https://gpu-c:8188`: `https://` is not possible here, only \
 `http://`
   command line: --backend: a user or password in a URL is not possible
-  command line: backends.gpu-a:8188.url: `gpu-a:8188` is listed twice, it is `backends.gpu-a` too
+  command line: backends.gpu-1.url: `gpu-a:8188` is listed twice, it is `backends.gpu-a` too
   command line: server.home: there is no backend `gpu-d`, did you mean `gpu-b`?
   command line: server.max_headers: 9 is out of range, expected a whole number from 16 to 1024
   command line: sever.listen: unknown section, did you mean `server`?"
@@ -283,13 +285,25 @@ fn flags_go_over_the_environment_and_that_over_the_file() {
     assert_eq!(
         backends,
         [
-            ("10.0.0.9:8188", "10.0.0.9:8188", 1, 0),
+            ("gpu-1", "10.0.0.9:8188", 1, 0),
             ("gpu-a", "gpu-a:8188", 4, 0),
             ("gpu-b", "gpu-b:8188", 1, 7),
             ("gpu_c", "[::1]:8188", 1, 0),
         ]
     );
     assert_eq!(config.backends[3].host, "::1", "as `Network::connect` takes it");
+}
+
+#[test]
+fn backends_without_a_name_are_numbered_and_a_name_that_is_taken_is_left_out() {
+    let text = "[backends.gpu-2]\nurl = \"http://other:8188\"\n";
+    let urls = ["http://10.0.0.9:8188", "http://10.0.0.8:8188"];
+    let config = load_all(text, &[], &urls, &[("backends.gpu-3.weight", "2")]).unwrap();
+    let named = |it: &BackendConfig| (it.name.clone(), it.authority.clone(), it.weight.get());
+    let backends: Vec<_> = config.backends.iter().map(named).collect();
+    let expected =
+        [("gpu-1", "10.0.0.9:8188", 1), ("gpu-2", "other:8188", 1), ("gpu-3", "10.0.0.8:8188", 2)];
+    assert_eq!(backends, expected.map(|(name, at, weight)| (name.into(), at.into(), weight)));
 }
 
 #[test]

@@ -34,28 +34,24 @@ pub(super) fn flags(flags: &[(String, String)], layers: &mut Layers, notes: &mut
     }
 }
 
-/// Reads `--backend URL` into the newest layer.
+/// Reads `--backend URL` into the newest layer. Each is named `gpu-1`, `gpu-2`, … in their order:
+/// names stand in what clients are told and keep, where no host and port belong.
 pub(super) fn backends(urls: &[String], layers: &mut Layers, notes: &mut Notes) {
     for text in urls {
-        let address = match url::backend(text) {
-            Ok(address) => address,
-            Err(bad) => {
-                notes.report_at(Some(Origin::Flag), "--backend", bad.about(text));
-                continue;
-            }
-        };
-        let name = format!("{}:{}", address.host, address.port);
-        if names::check_backend_name(&name).is_err() {
-            let what = format!(
-                "`{name}` is too long for a name, write `--set {BACKENDS}.NAME.url={text}`"
-            );
-            notes.report_at(Some(Origin::Flag), "--backend", what);
-        } else if layers.backend_names().any(|it| it == name) {
-            notes.report_at(Some(Origin::Flag), "--backend", format!("`{name}` is listed twice"));
-        } else {
-            let path = Path { section: BACKENDS, backend: Some(name), key: "url" };
-            let item = Item::Text(text.clone());
-            layers.set(&path, Written { item, origin: Origin::Flag });
+        if let Err(bad) = url::backend(text) {
+            notes.report_at(Some(Origin::Flag), "--backend", bad.about(text));
+            continue;
         }
+        let name = free_name(layers);
+        let path = Path { section: BACKENDS, backend: Some(name), key: "url" };
+        let item = Item::Text(text.clone());
+        layers.set(&path, Written { item, origin: Origin::Flag });
     }
+}
+
+/// The first of `gpu-1`, `gpu-2`, … that no backend has.
+fn free_name(layers: &Layers) -> String {
+    let is_free = |name: &String| !layers.backend_names().any(|it| it == name);
+    // There are finitely many names that are taken.
+    (1_u64..).map(|number| format!("gpu-{number}")).find(is_free).unwrap_or_default()
 }

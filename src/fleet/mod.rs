@@ -61,9 +61,20 @@ impl Fleet {
         &self.backends[id.index()]
     }
 
+    /// The backend of that name.
     #[must_use]
     pub fn by_name(&self, name: &str) -> Option<&Arc<Backend>> {
         self.backends.iter().find(|backend| backend.name == name)
+    }
+
+    /// The same for what an operator or an older name of a file says: a name, else where it
+    /// listens, as `host:port` or as its URL.
+    #[must_use]
+    pub fn called(&self, text: &str) -> Option<&Arc<Backend>> {
+        self.by_name(text).or_else(|| {
+            let at = text.strip_prefix("http://").unwrap_or(text).trim_end_matches('/');
+            self.backends.iter().find(|backend| backend.authority == at)
+        })
     }
 
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Backend>> {

@@ -14,6 +14,7 @@ use super::headers::CLIENT_ID;
 use crate::comfy::{pack_routes, query};
 use crate::gateway::Gateway;
 use crate::net::now;
+use crate::routing::files::Maker;
 use crate::routing::ids::{BadClientId, ClientId};
 use crate::routing::owners::Person;
 use crate::ws;
@@ -190,6 +191,18 @@ impl Who {
             return None;
         }
         gateway.browsers.sole_at(self.address, gateway.config.affinity.lease, now())
+    }
+
+    /// Whose files are the asker's own: the client's that it names, its browser's, and what was
+    /// uploaded from its address without a name.
+    #[must_use]
+    pub fn makers(&self, gateway: &Gateway) -> Vec<Maker> {
+        let clients = self.named.iter().cloned().chain(
+            self.browser.into_iter().flat_map(|browser| gateway.browsers.of_browser(browser)),
+        );
+        let browser = self.browser.map(|browser| Maker::Browser(browser.number()));
+        let address = Maker::Address(self.address);
+        clients.map(Maker::Client).chain(browser).chain([address]).collect()
     }
 
     /// The client itself, without the address: it never says who acts.

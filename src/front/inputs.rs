@@ -40,7 +40,23 @@ pub async fn bring(
     if let Some(file) = known {
         return Ok(file);
     }
-    Copying { gateway, original, target }.run().await
+    Copying { gateway, original, target, name: &original.file, is_exact: Exact::No }.run().await
+}
+
+/// The same under one name: that which it was given there says whether it was free.
+///
+/// # Errors
+/// As for [`bring`].
+pub async fn bring_as(
+    gateway: &Gateway,
+    (original, name): (&Located, &FileRef),
+    target: &Arc<Backend>,
+) -> Result<FileRef, GatewayError> {
+    let known = gateway.files().copy_on(original, target.id);
+    if let Some(file) = known.filter(|known| known == name) {
+        return Ok(file);
+    }
+    Copying { gateway, original, target, name, is_exact: Exact::Yes }.run().await
 }
 
 /// One file on its way.
@@ -48,6 +64,16 @@ struct Copying<'a> {
     gateway: &'a Gateway,
     original: &'a Located,
     target: &'a Arc<Backend>,
+    /// What it is to be called there.
+    name: &'a FileRef,
+    is_exact: Exact,
+}
+
+/// Whether a copy under another name will not do.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Exact {
+    Yes,
+    No,
 }
 
 impl Copying<'_> {
@@ -55,7 +81,8 @@ impl Copying<'_> {
         let _turn = self.gateway.copying.acquire().await.map_err(|_| GatewayError::Stopping)?;
         // Another prompt may have brought it while this one waited for its turn.
         let known = self.gateway.files().copy_on(self.original, self.target.id);
-        if let Some(file) = known {
+        let will_do = |known: &FileRef| self.is_exact == Exact::No || known == self.name;
+        if let Some(file) = known.filter(will_do) {
             return Ok(file);
         }
         let sources = self.gateway.files().sources(self.original);
@@ -100,7 +127,7 @@ impl Copying<'_> {
             return Err(GatewayError::InputTooLarge { file: self.file(), max });
         }
         let boundary = format!("mooring-{}", new_id().simple());
-        let (head, tail) = multipart::upload_of(&self.original.file, &boundary);
+        let (head, tail) = multipart::upload_of(self.name, &boundary);
         // A large one takes its time: what counts is that it moves.
         let idle = limit;
         let body = Wrapped::new(head, response.into_body(), tail, max, idle);
@@ -123,7 +150,7 @@ impl Copying<'_> {
 
     /// The name that the target gave it.
     fn stored(&self, status: StatusCode, answer: &Bytes) -> Result<FileRef, GatewayError> {
-        let named = told_in(answer, NameKey::Upload).into_iter().next();
+        let named = told_in(answer, NameKey::Upload).into_iter().map(|told| told.file).next();
         named.filter(|_| status == StatusCode::OK).ok_or_else(|| {
             self.failed(&format!("{} answered {status} to the upload", self.target.name))
         })

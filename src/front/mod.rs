@@ -6,6 +6,8 @@
 //! - [`forward`]: all the rest, streamed both ways
 //! - [`upload`]: uploads, and where they wait for their prompt
 //! - [`view`]: files, from the backend that has them
+//! - [`session`]: routes of node packs, where a server may remember who used them
+//! - [`nodes`]: lists that are the same question to every backend
 //! - [`inputs`]: files that a prompt needs, brought to its backend
 //! - [`collected`]: answers that are read before they are passed on
 //! - [`verbs`]: interrupt, delete, clear, cancel: only one's own
@@ -51,12 +53,14 @@ pub mod jobs;
 pub mod lists;
 pub mod names;
 pub mod newcomer;
+pub mod nodes;
 pub mod origin;
 pub mod own;
 pub mod page;
 pub mod persons;
 pub mod route;
 pub mod seal;
+pub mod session;
 pub mod standin;
 pub mod submit;
 pub mod tunnel;

@@ -13,8 +13,8 @@ use super::forward::{Target, forward};
 use super::identify::{Marks, Who};
 use super::upload::{self, upload};
 use super::{
-    Answer, assets, bundle, cancel, done, headers, history, home, jobs, lists, own, page, standin,
-    submit, tunnel, upgrade, verbs, view,
+    Answer, assets, bundle, cancel, done, headers, history, home, jobs, lists, nodes, own, page,
+    session, standin, submit, tunnel, upgrade, verbs, view,
 };
 use crate::client::Client;
 use crate::client::registry::with_client;
@@ -77,6 +77,11 @@ pub async fn route(gateway: &Arc<Gateway>, peer: IpAddr, mut request: Request<In
         Endpoint::Guarded | Endpoint::ManagerList if guard::breaks_lines(query_of(&request)) => {
             Err(GatewayError::OperatorsOnly)
         }
+        Endpoint::NodeInfo => nodes::all(gateway, &who, request).await,
+        Endpoint::NodeInfoOf => nodes::one(gateway, &who, request).await,
+        Endpoint::FileList(folder) => nodes::files(gateway, &who, folder, request).await,
+        Endpoint::ModelList => nodes::models(gateway, &who, request).await,
+        Endpoint::Subgraph => nodes::subgraph(gateway, &who, request).await,
         Endpoint::View => view::view(gateway, &who, request).await,
         Endpoint::Assets(asked) => assets::answer(gateway, &who, asked, request).await,
         // An operator's verb: it takes the models from under everybody's work.
@@ -90,6 +95,9 @@ pub async fn route(gateway: &Arc<Gateway>, peer: IpAddr, mut request: Request<In
         }
         Endpoint::Other => match view::named_by(gateway, &who, &request) {
             Some(at) => view::pass(gateway, at, request).await,
+            None if session::brings_a_body(&request) => {
+                session::bring(gateway, &who, request).await
+            }
             None => standin::read(gateway, &who, None, request).await,
         },
         Endpoint::Start(read) => standin::read(gateway, &who, Some(read), request).await,

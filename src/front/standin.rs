@@ -18,7 +18,7 @@ use super::asked::Asked;
 use super::copies::Key;
 use super::forward::{Target, forward, send, to_backend};
 use super::identify::Who;
-use super::route::reading;
+use super::session;
 use super::{Answer, home};
 use crate::body::{RequestBody, ResponseBody};
 use crate::comfy::endpoint::{START_READS, StartRead};
@@ -120,7 +120,7 @@ pub async fn read(
     let copied = start.filter(|_| request.uri().query().is_none());
     let key = copied.and(again.as_ref()).filter(|parts| wants_all(parts)).map(key_of);
     let asked = Asked::of(&request);
-    let (away, answer) = match reading(gateway, who) {
+    let (away, answer) = match session::target(gateway, who, request.uri().path()) {
         Ok(target) => (Some(target.backend.id), forward(gateway, &target, request).await),
         Err(error) => (None, Err(error)),
     };
@@ -143,6 +143,41 @@ pub async fn read(
         }
         (answer, _) => answer,
     }
+}
+
+/// The same for an answer that is put together of several backends': kept, or the last good copy
+/// in its place.
+///
+/// # Errors
+/// There is no answer and no copy.
+pub fn kept(
+    gateway: &Arc<Gateway>,
+    start: Option<StartRead>,
+    (parts, asked): (&Parts, &Asked),
+    answer: Answer,
+) -> Answer {
+    let Some(start) = start.filter(|_| parts.uri.query().is_none() && wants_all(parts)) else {
+        return answer;
+    };
+    match answer {
+        Ok(response) if response.status() == StatusCode::OK => {
+            if !gateway.starts.are_due(start, gateway, now()) {
+                return Ok(response);
+            }
+            gateway.starts.begun(start, gateway, now());
+            Ok(home::keep(gateway, key_of(parts), response))
+        }
+        Err(error) if may_go_on(&error, Some(start)) => {
+            home::copy(gateway, &key_of(parts), asked).ok_or(error)
+        }
+        answer => answer,
+    }
+}
+
+/// True if another may be asked what this one did not answer.
+#[must_use]
+pub fn is_for_another(error: &GatewayError) -> bool {
+    is_away(error) || matches!(error, GatewayError::Lost { .. })
 }
 
 /// Asks others, one after the other, until one has answered.

@@ -5,6 +5,7 @@
 //! the answer is missing, the backend is asked; a guess is never told.
 
 mod attempts;
+mod folders;
 mod inputs;
 mod truth;
 
@@ -73,13 +74,18 @@ pub async fn submit(gateway: &Arc<Gateway>, who: &Who, request: Request<Incoming
     let by = submitter(gateway, who, named.as_ref(), &id);
     let prompt = draft.prompt_id().cloned().unwrap_or_else(new_prompt_id);
     let ready = draft.finish(&id, &prompt, &gateway.config.sockets.output_classes);
-    let askers = [Maker::Client(id.clone()), Maker::Address(who.address)];
-    let mut inputs = Inputs::of(gateway, &ready.body, &askers);
+    let body = inputs::untagged(gateway, ready.body);
+    let mut askers = who.makers(gateway);
+    let own = Maker::Client(id.clone());
+    if !askers.contains(&own) {
+        askers.push(own);
+    }
+    let mut inputs = Inputs::of(gateway, &body, &askers);
     inputs.weigh(gateway).await;
     let near = &inputs.nearness(gateway);
     let wish = Wish { by: &by, output_nodes: &ready.output_nodes, near };
     let (client, target, link) = decide(gateway, who, &id, &prompt, wish)?;
-    client.name_nodes(&prompt, Labels::of(&ready.body));
+    client.name_nodes(&prompt, Labels::of(&body));
     let sending = Sending {
         gateway: Arc::clone(gateway),
         client,
@@ -92,7 +98,7 @@ pub async fn submit(gateway: &Arc<Gateway>, who: &Who, request: Request<Incoming
         sent: now(),
         share: Some(share),
     };
-    outcome(gateway, sending, parts, ready.body).await
+    outcome(gateway, sending, parts, body).await
 }
 
 /// Who submits: the client that is named, or else the one that was made for it, and the person
@@ -217,7 +223,7 @@ struct Sending {
     /// The files that it uses.
     inputs: Inputs,
     /// Whose files plain names are.
-    askers: [Maker; 2],
+    askers: Vec<Maker>,
     /// When it was sent; a backend that was gone after this does not have it.
     sent: Instant,
     /// Its body counts against the budget until it is sent and answered.

@@ -24,7 +24,7 @@ use crate::gateway::Gateway;
 use crate::gateway::files::Meaning;
 use crate::net::now;
 use crate::routing::decision::{Decision, Reason};
-use crate::routing::files::Maker;
+use crate::routing::files::{Maker, Strangers};
 use crate::routing::ids::Located;
 use crate::routing::place::{TieBreak, place};
 
@@ -58,12 +58,15 @@ pub async fn upload(
     let backend = Arc::clone(gateway.fleet.get(began.backend));
     let target = Target { backend, reason: began.reason };
     let mut held = HeldByUpload::new(gateway, &client, began);
-    let makers = [Maker::Client(id), Maker::Address(who.address)];
+    let browser = who.browser.map(|browser| Maker::Browser(browser.number()));
+    let mut makers: Vec<Maker> = std::iter::once(Maker::Client(id)).chain(browser).collect();
+    let known = makers.len();
+    makers.push(Maker::Address(who.address));
     let answer = send(gateway, &target, what, &makers, request).await?;
-    held.has_arrived = answer.parts.status.is_success();
+    held.arrived(answer.parts.status.is_success());
     drop(held);
     // Whose an upload is that says nothing is a guess: it is the address's as well.
-    let known = if who.asker(gateway).is_some() { &makers[..1] } else { &makers[..] };
+    let known = if who.asker(gateway).is_some() { &makers[..known] } else { &makers[..] };
     named(gateway, &target, known, answer).await
 }
 
@@ -165,7 +168,8 @@ fn original_at(parts: &Parts, body: &[u8]) -> Option<std::ops::Range<usize>> {
 async fn original(gateway: &Gateway, askers: &[Maker], text: &[u8]) -> Option<Located> {
     let name = files::of_original_ref(text)?;
     let (file, backend) = (name.file, name.backend);
-    match gateway.meaning(file.folder, file.path(), backend.as_deref(), askers) {
+    let strangers = Strangers::Latest;
+    match gateway.meaning(file.folder, file.path(), backend.as_deref(), askers, strangers) {
         Meaning::At(at) => Some(at),
         Meaning::Gone(_) => None,
         Meaning::Unknown => {
@@ -186,6 +190,11 @@ pub(super) struct HeldByUpload<'a> {
 impl<'a> HeldByUpload<'a> {
     pub(super) fn new(gateway: &'a Gateway, client: &'a Client, began: Decision) -> Self {
         Self { gateway, client, began, has_arrived: false }
+    }
+
+    /// What was sent has its answer.
+    pub(super) fn arrived(&mut self, has_arrived: bool) {
+        self.has_arrived = has_arrived;
     }
 }
 

@@ -22,8 +22,8 @@ use crate::fleet::backend::Backend;
 use crate::gateway::Gateway;
 use crate::gateway::files::{Meaning, for_people};
 use crate::net::now;
-use crate::routing::files::Seen;
-use crate::routing::ids::{BackendId, FileRef, Located};
+use crate::routing::files::{Maker, Seen, Strangers};
+use crate::routing::ids::{BackendId, FileRef, Folder, Located};
 
 /// `GET /view` and its like.
 ///
@@ -67,7 +67,8 @@ pub fn named_by(
     Some((backend, with_query(request.uri(), &view.query)))
 }
 
-/// What a name in a query means. A plain one means the same to everyone.
+/// What a name in a query means. A plain one means the same to everyone, but that an input is the
+/// asker's own if he has one of that name, as it is in his graphs.
 fn meaning(gateway: &Gateway, who: &Who, view: &View) -> Meaning {
     let (folder, path) = (view.file.folder, view.file.path());
     match (gateway.config.files.tag, &view.backend) {
@@ -81,7 +82,14 @@ fn meaning(gateway: &Gateway, who: &Who, view: &View) -> Meaning {
             })
         }
         (FileTags::Ambiguous | FileTags::Never, backend) => {
-            gateway.meaning(folder, path, backend.as_deref(), &[])
+            let askers = match folder {
+                Folder::Input => {
+                    let is_given = |maker: &Maker| !matches!(maker, Maker::Address(_));
+                    who.makers(gateway).into_iter().filter(is_given).collect()
+                }
+                Folder::Output | Folder::Temp => Vec::new(),
+            };
+            gateway.meaning(folder, path, backend.as_deref(), &askers, Strangers::Owners)
         }
     }
 }

@@ -7,11 +7,12 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use super::Gateway;
-use crate::comfy::names::{self, NameKey, looks_tagged};
+use crate::comfy::files;
+use crate::comfy::names::{self, NameKey, Told, looks_tagged};
 use crate::config::FileTags;
 use crate::journal::record::{FileKey, FileRecord};
 use crate::net::{now, unix_millis};
-use crate::routing::files::{Files, Holder, Learned, Maker, Place, Seen, Shown};
+use crate::routing::files::{Files, Holder, Learned, Maker, Place, Seen, Shown, Strangers};
 use crate::routing::ids::{BackendId, FileRef, Folder, Located};
 
 /// What a name means.
@@ -49,16 +50,17 @@ impl Gateway {
             return text;
         }
         let mut files = self.files();
-        for file in told {
-            self.learn_in(&mut files, &Located { backend, file }, makers, seen);
+        let lie = told.iter().map(|told| located(&files, backend, told));
+        let lie: Vec<Located> = lie.collect();
+        for at in &lie {
+            self.learn_in(&mut files, at, makers, seen);
         }
         let name = self.fleet.get(backend).name.as_str();
-        let named = names::with_backends(&text, key, |file| {
-            let at = Located { backend, file: file.clone() };
-            (self.shown(&files, &at) == Shown::WithBackend).then_some(name)
-        });
+        let is_tagged = |at: &Located| self.shown(&files, at) == Shown::WithBackend;
+        let tagged = told.iter().zip(&lie).filter(|(_, at)| is_tagged(at));
+        let tagged: Vec<(&Told, &str)> = tagged.map(|(told, _)| (told, name)).collect();
         drop(files);
-        named.map_or(text, Bytes::from)
+        if tagged.is_empty() { text } else { names::with_backends(&text, &tagged).into() }
     }
 
     /// A file was found, or written, where it lies.
@@ -67,27 +69,55 @@ impl Gateway {
     }
 
     /// What a name means: with its backend it says so itself; a plain one is what `askers` mean by
-    /// it, see [`Files::find`].
+    /// it, or what it means to `strangers`; see [`Files::find_for`].
     pub fn meaning(
         &self,
         folder: Folder,
         path: &str,
         backend: Option<&str>,
         askers: &[Maker],
+        strangers: Strangers,
     ) -> Meaning {
         let located = |backend| {
             FileRef::of_path(folder, path)
                 .map_or(Meaning::Unknown, |file| Meaning::At(Located { backend, file }))
         };
         if let Some(named) = backend {
-            return self.fleet.by_name(named).map_or(Meaning::Unknown, |it| located(it.id));
+            return self.fleet.called(named).map_or(Meaning::Unknown, |it| located(it.id));
         }
-        let place = self.files().find(folder, path, askers).cloned();
+        let place = self.files().find_for(folder, path, askers, strangers).cloned();
         match place {
             Some(Place::Backend(backend)) => located(backend),
             Some(Place::Gone(url)) => Meaning::Gone(url),
             None => Meaning::Unknown,
         }
+    }
+
+    /// How an entry of a list of files is told to somebody, or that it is not: it is another's. A
+    /// copy is told as its original.
+    #[must_use]
+    pub fn listed(
+        &self,
+        backend: BackendId,
+        folder: Folder,
+        text: &str,
+        askers: &[Maker],
+    ) -> Option<String> {
+        let as_it_is = || Some(text.to_owned());
+        let Some(spelled) = files::spelled(text) else { return as_it_is() };
+        let folder = spelled.annotated().unwrap_or(folder);
+        let Some(file) = FileRef::of_path(folder, &spelled.path) else { return as_it_is() };
+        let known = self.files();
+        let entry = Located { backend, file };
+        let at = known.original(&entry);
+        if !known.is_shown_to(at, askers) {
+            return None;
+        }
+        let named = match self.shown(&known, at) {
+            Shown::Plain => None,
+            Shown::WithBackend => Some(self.fleet.get(at.backend).name.as_str()),
+        };
+        Some(spelled.named(at.file.path(), named))
     }
 
     /// Takes over the files that the journal had, in their order.
@@ -147,6 +177,20 @@ impl Gateway {
             FileTags::Ambiguous => files.shown(at),
         }
     }
+}
+
+/// Where a file lies that a backend tells of. A bare string does not say in which folder: it is an
+/// output, but for one that is known among the inputs only.
+fn located(files: &Files, backend: BackendId, told: &Told) -> Located {
+    let output = Located { backend, file: told.file.clone() };
+    if told.is_bare() && told.file.folder == Folder::Output && !files.knows(&output) {
+        let file = told.file.in_folder(Folder::Input);
+        let input = Located { backend, file };
+        if files.knows(&input) {
+            return input;
+        }
+    }
+    output
 }
 
 /// How a person reads where a file lies.

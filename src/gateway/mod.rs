@@ -26,6 +26,7 @@ use crate::front::bundle::Press;
 use crate::front::copies::Copies;
 use crate::front::entries::Entries;
 use crate::front::interrupts::Interrupts;
+use crate::front::nodes::NodeInfos;
 use crate::front::seal::Seal;
 use crate::front::standin::Starts;
 use crate::front::unknowns::Unknowns;
@@ -97,6 +98,8 @@ pub struct Gateway {
     pub late_looks: Arc<Semaphore>,
     /// How many files may be copied from backend to backend at one time.
     pub copying: Semaphore,
+    /// What the backends last said of their nodes.
+    pub nodes: NodeInfos,
 }
 
 impl Gateway {
@@ -141,6 +144,7 @@ impl Gateway {
             assets: Mutex::new(Assets::new(config.files.assets, config.files.ledger_age)),
             users: Users::default(),
             copying: Semaphore::new(COPIES_MAX),
+            nodes: NodeInfos::default(),
             reconcile: Notify::new(),
             trim: Notify::new(),
             late_looks: Arc::new(Semaphore::new(LATE_LOOKS_MAX)),

@@ -12,6 +12,7 @@ use crate::routing::owners::Person;
 pub(super) fn makers_of(makers: &[Maker]) -> Vec<MakerRecord> {
     let record = |maker: &Maker| match maker {
         Maker::Client(client) => MakerRecord::Client(client.to_string()),
+        Maker::Browser(id) => MakerRecord::Browser(format!("{id:032x}")),
         Maker::Address(address) => MakerRecord::Address(*address),
     };
     makers.iter().map(record).collect()
@@ -20,6 +21,7 @@ pub(super) fn makers_of(makers: &[Maker]) -> Vec<MakerRecord> {
 pub(super) fn made_by(records: Vec<MakerRecord>) -> impl Iterator<Item = Maker> {
     records.into_iter().filter_map(|maker| match maker {
         MakerRecord::Client(client) => ClientId::parse(&client).ok().map(Maker::Client),
+        MakerRecord::Browser(id) => u128::from_str_radix(&id, 16).ok().map(Maker::Browser),
         MakerRecord::Address(address) => Some(Maker::Address(address)),
     })
 }
@@ -29,6 +31,7 @@ pub(super) fn made_by(records: Vec<MakerRecord>) -> impl Iterator<Item = Maker> 
 #[serde(rename_all = "snake_case")]
 pub(super) enum MakerRecord {
     Client(String),
+    Browser(String),
     Address(IpAddr),
 }
 

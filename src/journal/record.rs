@@ -119,6 +119,9 @@ pub struct FileRecord {
     /// When it was learned of; its place among all of them, which says whose the plain name is.
     pub at: u64,
     pub order: u64,
+    /// When it was last written, among all of them, if it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    written: Option<u64>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     makers: Vec<MakerRecord>,
 }
@@ -185,13 +188,15 @@ impl FileRecord {
     #[must_use]
     pub fn new(backend: Arc<str>, holder: &Holder, at: u64) -> Self {
         let makers = makers_of(&holder.makers);
-        Self { v: VERSION, backend, at, order: holder.order, makers }
+        let (order, written) = (holder.order, holder.written);
+        Self { v: VERSION, backend, at, order, written, makers }
     }
 
     /// The holder that it is of, at `place`.
     #[must_use]
     pub fn holder(self, place: Place) -> Holder {
         let mut holder = Holder::new(place, self.order);
+        holder.written = self.written;
         holder.makers.extend(made_by(self.makers));
         holder
     }
@@ -431,12 +436,15 @@ mod tests {
         }
         let place = Place::Gone("h:1".into());
         let mut holder = Holder::new(place.clone(), 7);
+        holder.written = Some(9);
         holder.makers.push(Maker::Client(ClientId::parse("ada").unwrap()));
+        holder.makers.push(Maker::Browser(u128::MAX - 1));
         holder.makers.push(Maker::Address([10, 0, 0, 1].into()));
         let record = FileRecord::new("a".into(), &holder, 5);
         let read: FileRecord = decode("f", &encode(&record)).unwrap();
         assert_eq!(read, record);
-        assert_eq!((read.clone().holder(place).makers, read.order), (holder.makers, 7));
+        let (order, again) = (read.order, read.holder(place));
+        assert_eq!((again.makers, again.written, order), (holder.makers, Some(9), 7));
     }
 
     #[test]

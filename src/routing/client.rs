@@ -25,14 +25,18 @@
 
 mod fate;
 
+mod uploads;
+
 use std::time::{Duration, Instant};
 
 use indexmap::IndexMap;
+use smallvec::SmallVec;
 
 use super::decision::{Decided, Decision, Decisions, NotThere, Reason, Refusal, Released, What};
 use super::ids::{BackendId, PromptId};
 use super::pending::Pending;
-use super::place::{FleetNow, TieBreak, place};
+use super::place::{BackendView, FleetNow, TieBreak, place};
+use uploads::Dialogue;
 
 /// One client.
 #[derive(Debug)]
@@ -43,6 +47,8 @@ pub struct Client {
     pending: IndexMap<PromptId, Pending>,
     /// Those that began under `binding`.
     uploads_in_flight: u32,
+    /// With node packs, as far as anybody can tell.
+    dialogue: Option<Dialogue>,
     sockets: u32,
     last_contact: Instant,
     last_end: Option<Instant>,
@@ -75,6 +81,7 @@ impl Client {
             bindings_made: 0,
             pending: IndexMap::new(),
             uploads_in_flight: 0,
+            dialogue: None,
             sockets: 0,
             last_contact: now,
             last_end: None,
@@ -117,49 +124,6 @@ impl Client {
             Some(_) | None => self.bind(fleet, now),
         };
         self.record(decision, now)
-    }
-
-    /// An upload that was made before the client said its name waits on `backend`: its first
-    /// contact binds it there. False if it was bound already.
-    pub fn reserve(&mut self, backend: BackendId, until: Instant, now: Instant) -> bool {
-        if self.binding.is_some() {
-            return false;
-        }
-        self.bindings_made += 1;
-        let number = self.bindings_made;
-        self.binding = Some(Binding { number, backend, since: now, reserved_until: Some(until) });
-        true
-    }
-
-    /// An upload begins: placed anew if the binding is released, and held until
-    /// [`Client::upload_ended`].
-    ///
-    /// # Errors
-    /// No backend can serve it; nothing is held then.
-    pub fn upload_began(&mut self, fleet: FleetNow<'_>, now: Instant) -> Result<Decision, Refusal> {
-        self.last_contact = now;
-        let decision = self.for_work(fleet, now);
-        if decision.is_ok() {
-            self.uploads_in_flight += 1;
-        }
-        self.record(decision, now)
-    }
-
-    /// The upload that was decided by `began` has its answer, or has failed. A picture that
-    /// arrived reserves its backend for `reservation`.
-    pub fn upload_ended(&mut self, began: Decision, reservation: Option<Duration>, now: Instant) {
-        self.last_contact = now;
-        // After a reset its picture lies where the client is no longer bound: it holds nothing.
-        let Some(bound) = self.binding.as_mut().filter(|bound| bound.number == began.binding)
-        else {
-            return;
-        };
-        debug_assert!(0 < self.uploads_in_flight, "an upload ends once");
-        self.uploads_in_flight = self.uploads_in_flight.saturating_sub(1);
-        if let Some(reservation) = reservation {
-            bound.reserved_until = Some(now + reservation);
-        }
-        self.remember_if_released(now);
     }
 
     /// A prompt is about to be sent: it is pending from here on.
@@ -331,7 +295,9 @@ impl Client {
     fn bind(&mut self, fleet: FleetNow<'_>, now: Instant) -> Result<Decision, Refusal> {
         debug_assert!(!self.is_held(), "a held binding does not move");
         let last = self.binding.map(|bound| bound.backend);
-        let backend = place(fleet.backends, TieBreak { last, turn: fleet.turn })?;
+        let mut views: SmallVec<[BackendView; 8]> = SmallVec::from_slice(fleet.backends);
+        self.prefer_dialogue(&mut views, now);
+        let backend = place(&views, TieBreak { last, turn: fleet.turn })?;
         if let Some(bound) = self.binding.filter(|bound| bound.backend == backend) {
             return Ok(stay(&bound, Reason::Placed));
         }

@@ -13,51 +13,21 @@
 //!   `max_age` ago; past either the one that was learned of first goes.
 //! - A copy counts as the same file as its original only until either is written anew.
 
-use core::net::IpAddr;
+mod folders;
+mod holder;
+mod listed;
+mod searched;
+
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use smallvec::SmallVec;
 
-use super::ids::{BackendId, ClientId, FileRef, Folder, Located};
-
-/// How many makers of one file are remembered, the latest. Backends give a cached picture to
-/// everyone who asks for it.
-const MAKERS_MAX: usize = 8;
-
-/// How soon a name that nobody knows is looked for again.
-const SEARCH_AGAIN_AFTER: Duration = Duration::from_secs(60);
-
-/// How many such names are remembered.
-const SEARCHED_MAX: usize = 10_000;
-
-/// Who made a file: a client, or whoever uploaded it from an address without a name.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Maker {
-    Client(ClientId),
-    Address(IpAddr),
-}
-
-/// Where a file lies.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Place {
-    Backend(BackendId),
-    /// A server, by its URL, that is not configured any more. It keeps its names.
-    Gone(Arc<str>),
-}
-
-/// A backend that has a file of some name.
-#[derive(Clone, Debug)]
-pub struct Holder {
-    pub place: Place,
-    /// The latest last; none if it was found there.
-    pub makers: SmallVec<[Maker; 1]>,
-    /// When it was learned of, among all of them.
-    pub order: u64,
-    /// Where the same bytes lie as well.
-    copies: Vec<Located>,
-}
+use super::ids::{BackendId, FileRef, Folder, Located};
+use folders::Folders;
+pub use holder::{Holder, Learned, Maker, Place};
+use searched::Searched;
 
 /// How a name is told to clients.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -67,11 +37,15 @@ pub enum Shown {
     WithBackend,
 }
 
-/// Whether something was new.
+/// What a plain name means to somebody who has no file of it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Learned {
-    New,
-    Known,
+pub enum Strangers {
+    /// The file of the backend that the plain name was given for: a link that was passed on shows
+    /// to everyone what it shows to who made it.
+    Owners,
+    /// The one that was written last anywhere, as with one ComfyUI: a stranger's older picture is
+    /// never used without a word.
+    Latest,
 }
 
 /// How it is known that a backend has a file.
@@ -94,9 +68,13 @@ pub struct Files {
     next_order: u64,
     count: usize,
     evicted: Vec<(FileRef, Place)>,
+    /// Copies, and what they are copies of.
+    originals: HashMap<Located, Located>,
+    /// How often something was written on a backend.
+    writes: HashMap<BackendId, u64>,
     /// Names that nobody knew, and when they were looked for.
-    searched: HashMap<FileRef, Instant>,
-    searched_order: VecDeque<FileRef>,
+    searched: Searched,
+    folders: Folders,
     capacity: usize,
     max_age: Duration,
 }
@@ -119,8 +97,10 @@ impl Files {
             next_order: 0,
             count: 0,
             evicted: Vec::new(),
-            searched: HashMap::new(),
-            searched_order: VecDeque::new(),
+            originals: HashMap::new(),
+            writes: HashMap::new(),
+            searched: Searched::default(),
+            folders: Folders::default(),
             capacity,
             max_age,
         }
@@ -133,11 +113,19 @@ impl Files {
         }
         let order = self.next_order;
         let place = Place::Backend(at.backend);
+        let written = (seen == Seen::Written).then_some(order);
         let holders = self.name(&at.file).map(|name| &mut name.holders);
         if let Some(holder) = holders.and_then(|all| all.iter_mut().find(|it| it.place == place)) {
-            return holder.made_by(makers);
+            let learned = holder.made_by(makers);
+            if written.is_none() {
+                return learned;
+            }
+            holder.written = written;
+            self.next_order += 1;
+            return Learned::New;
         }
         let mut holder = Holder::new(place, order);
+        holder.written = written;
         holder.made_by(makers);
         self.enter(&at.file, holder, now);
         self.evict(now);
@@ -146,7 +134,8 @@ impl Files {
 
     /// Enters a holder as it was before a restart. They come in their order.
     pub fn restore(&mut self, file: &FileRef, holder: Holder, learned: Instant, now: Instant) {
-        self.next_order = self.next_order.max(holder.order);
+        let latest = holder.written.map_or(holder.order, |written| written.max(holder.order));
+        self.next_order = self.next_order.max(latest + 1);
         self.enter(file, holder, learned);
         self.evict(now);
     }
@@ -163,6 +152,26 @@ impl Files {
         name.holders.iter().find(|holder| holder.place == Place::Backend(at.backend))
     }
 
+    /// True if this file is known, or a copy of one that is.
+    #[must_use]
+    pub fn knows(&self, at: &Located) -> bool {
+        let name = self.names[at.file.folder as usize].get(at.file.path());
+        let is_it = |it: &Holder| it.place == Place::Backend(at.backend) || it.copies.contains(at);
+        name.is_some_and(|name| name.holders.iter().any(is_it))
+    }
+
+    /// The file itself, or what it is a copy of.
+    #[must_use]
+    pub fn original<'a>(&'a self, at: &'a Located) -> &'a Located {
+        self.originals.get(at).unwrap_or(at)
+    }
+
+    /// How often something was written on a backend through us.
+    #[must_use]
+    pub fn writes_on(&self, backend: BackendId) -> u64 {
+        self.writes.get(&backend).copied().unwrap_or(0)
+    }
+
     /// How the file of a backend is named to clients.
     #[must_use]
     pub fn shown(&self, at: &Located) -> Shown {
@@ -171,16 +180,48 @@ impl Files {
         if is_owners { Shown::Plain } else { Shown::WithBackend }
     }
 
-    /// Where the file of a plain name lies that one of `askers` may have made: the owner's, if it
-    /// was given to one of them; else the latest that one of them made, because scripts leave out
-    /// what they did not write themselves; else the owner's.
+    /// Where the file of a plain name lies that one of `askers` may have made; to strangers it is
+    /// the owner's. See [`Self::find_for`].
     #[must_use]
     pub fn find(&self, folder: Folder, path: &str, askers: &[Maker]) -> Option<&Place> {
+        self.find_for(folder, path, askers, Strangers::Owners)
+    }
+
+    /// Where the file of a plain name lies that one of `askers` may have made.
+    ///
+    /// - The owner's, if that client was given the plain name for it.
+    /// - Else the latest that one of them wrote or made, because scripts leave out what they did
+    ///   not write themselves. An address is never taken for someone who was given a name: an
+    ///   application behind it uploads `avatar.png` for each of its users.
+    /// - If none of them has one: as `strangers` says.
+    #[must_use]
+    pub fn find_for(
+        &self,
+        folder: Folder,
+        path: &str,
+        askers: &[Maker],
+        strangers: Strangers,
+    ) -> Option<&Place> {
         let name = self.names[folder as usize].get(path)?;
         let is_theirs = |holder: &&Holder| holder.makers.iter().any(|it| askers.contains(it));
+        let was_given = |holder: &Holder| {
+            let is_given = |it: &Maker| !matches!(it, Maker::Address(_)) && askers.contains(it);
+            holder.makers.iter().any(is_given)
+        };
         let owner = name.holders.first()?;
-        let own = name.holders.iter().rev().find(is_theirs);
-        Some(&own.filter(|_| !is_theirs(&owner)).unwrap_or(owner).place)
+        if was_given(owner) {
+            return Some(&owner.place);
+        }
+        let own = name.holders.iter().filter(is_theirs).max_by_key(|it| it.recency());
+        let found = own.unwrap_or_else(|| match strangers {
+            Strangers::Owners => owner,
+            Strangers::Latest => {
+                let is_here = |holder: &Holder| matches!(holder.place, Place::Backend(_));
+                let recency = |it: &&Holder| (is_here(it), it.recency());
+                name.holders.iter().max_by_key(recency).unwrap_or(owner)
+            }
+        });
+        Some(&found.place)
     }
 
     /// For when names are not told apart: the asker's own backend's, if it has one of this name,
@@ -225,36 +266,29 @@ impl Files {
         let place = Place::Backend(original.backend);
         let holders = self.name(&original.file).map(|name| &mut name.holders);
         if let Some(holder) = holders.and_then(|all| all.iter_mut().find(|it| it.place == place)) {
-            holder.copies.retain(|known| known.backend != copy.backend);
-            holder.copies.push(copy);
+            let mut gone = Vec::new();
+            holder.drop_copies(|known| known.backend == copy.backend, &mut gone);
+            holder.copies.push(copy.clone());
+            gone.iter().for_each(|gone| drop(self.originals.remove(gone)));
+            self.originals.insert(copy, original.clone());
         }
     }
 
     /// The copy is not there any more.
     pub fn copy_is_gone(&mut self, original: &Located, backend: BackendId) {
         let place = Place::Backend(original.backend);
+        let mut gone = Vec::new();
         for holder in self.name(&original.file).into_iter().flat_map(|name| &mut name.holders) {
             if holder.place == place {
-                holder.copies.retain(|copy| copy.backend != backend);
+                holder.drop_copies(|copy| copy.backend == backend, &mut gone);
             }
         }
+        gone.iter().for_each(|gone| drop(self.originals.remove(gone)));
     }
 
     /// True if all backends may be asked for a name that nobody knows; it is noted as asked for.
     pub fn may_search(&mut self, file: &FileRef, now: Instant) -> bool {
-        let is_recent = |at: &Instant| now.duration_since(*at) < SEARCH_AGAIN_AFTER;
-        if self.searched.get(file).is_some_and(is_recent) {
-            return false;
-        }
-        if self.searched.insert(file.clone(), now).is_none() {
-            self.searched_order.push_back(file.clone());
-        }
-        while SEARCHED_MAX < self.searched_order.len() {
-            if let Some(oldest) = self.searched_order.pop_front() {
-                self.searched.remove(&oldest);
-            }
-        }
-        true
+        self.searched.may_search(file, now)
     }
 
     /// How many names are known.
@@ -279,12 +313,15 @@ impl Files {
     /// What lies there is new: copies of what was there before are of other bytes, and so is what
     /// was copied to there.
     fn written(&mut self, at: &Located) {
+        *self.writes.entry(at.backend).or_default() += 1;
+        let mut gone = Vec::new();
         for holder in self.name(&at.file).into_iter().flat_map(|name| &mut name.holders) {
             if holder.place == Place::Backend(at.backend) {
-                holder.copies.clear();
+                holder.drop_copies(|_| true, &mut gone);
             }
-            holder.copies.retain(|copy| copy != at);
+            holder.drop_copies(|copy| copy == at, &mut gone);
         }
+        gone.iter().for_each(|gone| drop(self.originals.remove(gone)));
     }
 
     fn enter(&mut self, file: &FileRef, holder: Holder, learned: Instant) {
@@ -300,6 +337,7 @@ impl Files {
         name.holders.push(holder);
         (name.stamp, name.learned) = (stamp, learned);
         self.count += usize::from(is_new);
+        self.folders.add(file);
         self.order.push_back((file.clone(), stamp));
     }
 
@@ -318,6 +356,9 @@ impl Files {
             let Some((file, _)) = self.order.pop_front() else { return };
             if is_current && let Some(name) = self.names[file.folder as usize].remove(file.path()) {
                 self.count -= 1;
+                self.folders.remove(&file);
+                let copies = name.holders.iter().flat_map(|holder| &holder.copies);
+                copies.for_each(|copy| drop(self.originals.remove(copy)));
                 let gone = name.holders.into_iter().map(|holder| (file.clone(), holder.place));
                 self.evicted.extend(gone);
             }
@@ -325,32 +366,10 @@ impl Files {
     }
 }
 
-impl Holder {
-    #[must_use]
-    pub fn new(place: Place, order: u64) -> Self {
-        Self { place, makers: SmallVec::new(), order, copies: Vec::new() }
-    }
-
-    /// These made it too.
-    pub fn made_by(&mut self, makers: &[Maker]) -> Learned {
-        let mut learned = Learned::Known;
-        for maker in makers {
-            if self.makers.contains(maker) {
-                continue;
-            }
-            if self.makers.len() == MAKERS_MAX {
-                self.makers.remove(0);
-            }
-            self.makers.push(maker.clone());
-            learned = Learned::New;
-        }
-        learned
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::routing::ids::ClientId;
 
     const A: BackendId = BackendId(0);
     const B: BackendId = BackendId(1);
@@ -400,6 +419,43 @@ mod tests {
     }
 
     #[test]
+    fn a_plain_name_of_somebody_who_has_none_is_the_one_written_last() {
+        let mut files = files(&[(A, "x.png", "ada"), (B, "x.png", "bob")]);
+        let now = crate::net::now();
+        let latest = |files: &Files, askers: &[Maker]| {
+            files.find_for(Folder::Output, "x.png", askers, Strangers::Latest).cloned()
+        };
+        let eve = [client("eve")];
+        assert_eq!(latest(&files, &eve), Some(Place::Backend(B)));
+        // Written anew counts, and not when it was first heard of; nor does only seeing one.
+        files.learn(&at(A, "x.png"), &[client("ada")], Seen::Written, now);
+        files.learn(&at(BackendId(2), "x.png"), &[], Seen::There, now);
+        assert_eq!(latest(&files, &eve), Some(Place::Backend(A)));
+        assert_eq!(latest(&files, &[]), Some(Place::Backend(A)));
+        files.learn(&at(B, "x.png"), &[client("bob")], Seen::Written, now);
+        assert_eq!(latest(&files, &eve), Some(Place::Backend(B)));
+        let owners = files.find(Folder::Output, "x.png", &eve);
+        assert_eq!(owners, Some(&Place::Backend(A)), "a link means what it meant");
+    }
+
+    #[test]
+    fn an_address_is_given_no_name_and_means_what_it_wrote_last() {
+        let mut files = Files::new(10, WEEK);
+        let (now, here) = (crate::net::now(), [Maker::Address([10, 0, 0, 1].into())]);
+        for backend in [A, B, A, B] {
+            files.learn(&at(backend, "x.png"), &here, Seen::Written, now);
+            for strangers in [Strangers::Owners, Strangers::Latest] {
+                let found = files.find_for(Folder::Output, "x.png", &here, strangers);
+                assert_eq!(found, Some(&Place::Backend(backend)));
+            }
+        }
+        let ada = [client("ada"), here[0].clone()];
+        files.learn(&at(A, "x.png"), &ada[..1], Seen::There, now);
+        let given = files.find_for(Folder::Output, "x.png", &ada, Strangers::Latest);
+        assert_eq!(given, Some(&Place::Backend(A)), "a client was");
+    }
+
+    #[test]
     fn a_copy_is_the_same_file_until_either_is_written_anew() {
         let original = at(A, "x.png");
         let now = crate::net::now();
@@ -423,6 +479,20 @@ mod tests {
         assert_eq!(found(&files, "x (1).png", "ada"), None);
         files.copy_is_gone(&at(A, "x.png"), B);
         assert_eq!(files.copy_on(&at(A, "x.png"), B), None);
+    }
+
+    #[test]
+    fn a_list_shows_ones_own_and_nobodys_and_a_copy_as_its_original() {
+        let mut files = files(&[(A, "x.png", "ada"), (B, "y.png", "bob")]);
+        files.learn(&at(A, "z.png"), &[], Seen::There, crate::net::now());
+        let shows = |files: &Files, at: &Located| files.is_shown_to(at, &[client("ada")]);
+        assert!(shows(&files, &at(A, "x.png")) && shows(&files, &at(A, "z.png")));
+        assert!(shows(&files, &at(A, "new.png")) && !shows(&files, &at(B, "y.png")));
+        files.copied(&at(B, "y.png"), at(A, "y (1).png"));
+        assert_eq!(files.original(&at(A, "y (1).png")), &at(B, "y.png"));
+        files.learn(&at(B, "y.png"), &[], Seen::Written, crate::net::now());
+        assert_eq!(files.original(&at(A, "y (1).png")), &at(A, "y (1).png"));
+        assert_eq!((files.writes_on(A), files.writes_on(B)), (0, 1));
     }
 
     #[test]

@@ -181,6 +181,12 @@ impl FileRef {
         Self::new(folder, subfolder, filename)
     }
 
+    /// The file of the same path in another folder.
+    #[must_use]
+    pub fn in_folder(&self, folder: Folder) -> Self {
+        Self { folder, path: Arc::clone(&self.path) }
+    }
+
     /// Subfolder and file name, with `/` between.
     #[must_use]
     pub fn path(&self) -> &str {

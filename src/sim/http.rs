@@ -95,6 +95,10 @@ async fn answer(shared: &Arc<Shared>, request: Request<Incoming>) -> Option<Resp
         return Some(text(faults.status, "asked to fail"));
     }
     let is_head = *request.method() == Method::HEAD;
+    if let Some(mut response) = super::extra::answer(shared, &path) {
+        dress(&mut response);
+        return Some(if is_head { headless(response) } else { response });
+    }
     let coding = Coding::taken(request.headers()).filter(|_| shared.options.compress);
     let mut response = route(shared, &path, request).await?;
     if let Some(coding) = coding {
@@ -330,7 +334,7 @@ fn jobs_path(path: &str) -> Option<&str> {
     (rest.is_empty() || rest.starts_with('/')).then_some(rest)
 }
 
-fn without_api(path: &str) -> &str {
+pub(super) fn without_api(path: &str) -> &str {
     match path.strip_prefix("/api") {
         Some(rest) if rest.starts_with('/') && !rest.starts_with("/internal") => rest,
         Some(_) | None => path,

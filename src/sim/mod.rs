@@ -10,6 +10,7 @@ mod body;
 mod compressed;
 mod controls;
 mod events;
+mod extra;
 mod fatal;
 mod faults;
 mod files;

@@ -259,6 +259,8 @@ pub(super) struct Server {
     pub assets: Database,
     pub ledger: Ledger,
     pub seen: VecDeque<Seen>,
+    /// Answers of routes that a test has added.
+    pub extra: BTreeMap<String, Bytes>,
 }
 
 impl Server {

@@ -125,7 +125,8 @@ async fn a_copy_stands_in_for_a_file_whose_backend_is_down() {
     let ada = upload(&world, Some("ada"), "photo.png", &png(RED)).await;
     let bob = upload(&world, Some("bob"), "photo.png", &png(BLUE)).await;
     keep_busy(&world, ada.backend()).await;
-    let (answer, _) = run(&world, "cyd", &invert("photo.png")).await;
+    let named = format!("~{}/photo.png", ada.backend());
+    let (answer, _) = run(&world, "cyd", &invert(&named)).await;
     assert_eq!(answer.backend(), bob.backend());
     world.sim(ada.backend()).crash().await;
     world.is_down(ada.backend()).await;

@@ -159,19 +159,17 @@ impl Story {
     }
 
     /// A plain name in a graph is the asker's own file of it, if he was told of one and not of the
-    /// plain one; so he cannot mean another's.
+    /// plain one; and who was told of none means the one written last. So he cannot mean another's.
     fn is_clear_to(&self, client: &str, name: &Name) -> bool {
         let bare = |name: &Name| {
             let segments = name.subfolder.split('/').filter(|segment| !segment.starts_with('~'));
             (name.kind.clone(), segments.collect::<Vec<_>>().join("/"), name.filename.clone())
         };
         let is_same = |other: &&Name| bare(other) == bare(name);
-        self.names[name].told.contains(client)
-            || !self
-                .names
-                .keys()
-                .filter(is_same)
-                .any(|other| self.names[other].told.contains(client))
+        let is_plain = !name.subfolder.contains('~');
+        let alike: Vec<&Name> = self.names.keys().filter(is_same).collect();
+        let was_told = |name: &&Name| self.names[*name].told.contains(client);
+        was_told(&name) || if is_plain { alike.len() == 1 } else { !alike.iter().any(was_told) }
     }
 
     async fn prompt(&mut self) {
@@ -234,7 +232,10 @@ impl Story {
     async fn look(&mut self) {
         let Some((name, truth)) = self.some_name() else { return };
         let client = self.client();
-        let client = self.random.random_bool(0.5).then_some(client);
+        let says = self.random.random_bool(0.5);
+        // Of an input he sees what his graphs would use.
+        let is_clear = name.kind != "input" || self.is_clear_to(client, &name);
+        let client = (says && is_clear).then_some(client);
         self.check_view(&name, &truth, client).await;
     }
 

@@ -59,7 +59,7 @@ async fn of_client(
     };
     let answer = send(gateway, &target, request).await?;
     let is_where_it_is_held = target.backend.id == began.backend;
-    held.has_arrived = answer.parts.status.is_success() && is_where_it_is_held;
+    held.arrived(answer.parts.status.is_success() && is_where_it_is_held);
     drop(held);
     let makers = [Maker::Client(id), Maker::Address(session.who.address)];
     // Whose an upload is that says nothing is a guess: it is the address's as well.

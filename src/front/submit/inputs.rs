@@ -1,5 +1,6 @@
 //! The files that a prompt uses, named as its backend knows them (promise R4).
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,16 +10,19 @@ use smallvec::SmallVec;
 use tokio::time::timeout;
 
 use super::super::{inputs, view};
+use super::folders;
 use crate::client::submissions::Nearness;
 use crate::comfy::files::{self, Mention, Spelled};
+use crate::comfy::names;
 use crate::comfy::refused::Lacks;
+use crate::comfy::takes::{self, Kind};
 use crate::error::GatewayError;
 use crate::fleet::backend::Backend;
 use crate::gateway::Gateway;
 use crate::gateway::files::{Meaning, for_people};
 use crate::net::now;
-use crate::routing::files::Maker;
-use crate::routing::ids::{BackendId, FileRef, Located};
+use crate::routing::files::{Maker, Strangers};
+use crate::routing::ids::{BackendId, FileRef, Folder, Located};
 use crate::routing::place::{BackendView, CopyWeights, head_start};
 
 /// How long the sizes of files are awaited: a prompt must not wait long to be placed.
@@ -35,10 +39,19 @@ pub(super) struct Inputs {
     margin: u32,
 }
 
+/// The submission without names of backends in what is kept of it. A picture that is opened
+/// elsewhere, or here after a change of the fleet, names no server.
+#[must_use]
+pub(super) fn untagged(gateway: &Gateway, body: Bytes) -> Bytes {
+    files::without_backends(body, |name| gateway.fleet.called(name).is_some())
+}
+
 /// A file that is known.
 #[derive(Clone, Debug, Eq, PartialEq)]
 enum Input {
     At(Located),
+    /// A subfolder, and the files in it.
+    Folder(String, Vec<Located>),
     /// Its name, and the server that had it.
     Gone(FileRef, Arc<str>),
 }
@@ -51,7 +64,14 @@ impl Inputs {
         if gateway.files().is_empty() && gateway.assets().is_empty() {
             return Self { mentions: Vec::new(), margin: 0 };
         }
-        let mentions = files::mentions(body, |spelled| known(gateway, spelled, askers));
+        let mut mentions = files::mentions(body, |spelled| {
+            known(gateway, spelled, askers).map(|known| (known, spelled.backend.is_some()))
+        });
+        if !mentions.is_empty() {
+            let classes = files::classes(body);
+            mentions.retain(|mention| is_meant(gateway, &classes, mention));
+        }
+        let mentions = mentions.into_iter().map(|it| it.map(|(known, _)| known)).collect();
         Self { mentions, margin: 0 }
     }
 
@@ -122,10 +142,15 @@ impl Inputs {
             let file = for_people(file).into_owned();
             return Err(GatewayError::InputGone { file, backend: server.to_string() });
         }
-        let mut needed: Vec<&Located> = self.located().collect();
-        needed.sort_by(|a, b| (a.backend, &a.file).cmp(&(b.backend, &b.file)));
-        needed.dedup();
-        self.check_count(gateway, target, &needed)?;
+        let sorted = |mut needed: Vec<_>| {
+            needed.sort_by(|a: &&Located, b: &&Located| {
+                (a.backend, &a.file).cmp(&(b.backend, &b.file))
+            });
+            needed.dedup();
+            needed
+        };
+        self.check_count(gateway, target, &sorted(self.located().collect()))?;
+        let needed = sorted(self.single().collect());
         let bring = |original: &Located| {
             let original = original.clone();
             async move {
@@ -134,11 +159,19 @@ impl Inputs {
             }
         };
         let there = try_join_all(needed.into_iter().map(bring)).await?;
-        let renamed = self.mentions.iter().filter_map(|mention| {
-            let (_, file) = there.iter().find(|(original, _)| mention.known.is(original))?;
-            Some((mention.at.clone(), mention.renamed(file)))
-        });
-        let parts: Vec<_> = renamed.collect();
+        let mut parts = Vec::new();
+        for mention in &self.mentions {
+            let name = match &mention.known {
+                Input::At(at) => there.iter().find(|(it, _)| it == at).map(|(_, file)| file),
+                Input::Folder(folder, files) => {
+                    let name = folders::bring(gateway, (folder, files), target).await?;
+                    parts.push((mention.at.clone(), mention.renamed_to(&name)));
+                    None
+                }
+                Input::Gone(..) => None,
+            };
+            parts.extend(name.map(|name| (mention.at.clone(), mention.renamed(name))));
+        }
         Ok(files::with_renamed(body, &parts))
     }
 
@@ -195,10 +228,20 @@ impl Inputs {
         if max < to_copy { Err(GatewayError::TooManyInputs { max }) } else { Ok(()) }
     }
 
+    /// All files, those of folders too.
     fn located(&self) -> impl Iterator<Item = &Located> {
+        self.mentions.iter().flat_map(|mention| match &mention.known {
+            Input::At(at) => std::slice::from_ref(at),
+            Input::Folder(_, files) => files,
+            Input::Gone(..) => &[],
+        })
+    }
+
+    /// The files that are named one by one.
+    fn single(&self) -> impl Iterator<Item = &Located> {
         self.mentions.iter().filter_map(|mention| match &mention.known {
             Input::At(at) => Some(at),
-            Input::Gone(..) => None,
+            Input::Folder(..) | Input::Gone(..) => None,
         })
     }
 }
@@ -206,28 +249,63 @@ impl Inputs {
 impl Input {
     fn gone(&self) -> Option<(&FileRef, &str)> {
         match self {
-            Self::At(_) => None,
+            Self::At(_) | Self::Folder(..) => None,
             Self::Gone(file, server) => Some((file, server)),
-        }
-    }
-
-    fn is(&self, original: &Located) -> bool {
-        match self {
-            Self::At(at) => at == original,
-            Self::Gone(..) => false,
         }
     }
 }
 
+/// What is known of a string. One that was told with its backend as a bare output (`Preview3D` puts
+/// what it told into its own input again) is that output.
 fn known(gateway: &Gateway, spelled: &Spelled<'_>, askers: &[Maker]) -> Option<Input> {
     if spelled.is_hash() {
         return gateway.file_of_hash(spelled.hash?).map(Input::At);
     }
-    match gateway.meaning(spelled.folder, &spelled.path, spelled.backend, askers) {
-        Meaning::At(at) => Some(Input::At(at)),
+    match gateway.meaning(spelled.folder, &spelled.path, spelled.backend, askers, Strangers::Latest)
+    {
+        Meaning::At(at) => Some(Input::At(match spelled.backend {
+            Some(_) if spelled.annotated().is_none() => gateway.files().told_at(at),
+            Some(_) | None => at,
+        })),
         Meaning::Gone(url) => {
             Some(Input::Gone(FileRef::of_path(spelled.folder, &spelled.path)?, url))
         }
-        Meaning::Unknown => None,
+        Meaning::Unknown => folder(gateway, spelled, askers),
+    }
+}
+
+/// The subfolder of the inputs that a string names.
+fn folder(gateway: &Gateway, spelled: &Spelled<'_>, askers: &[Maker]) -> Option<Input> {
+    if spelled.folder != Folder::Input {
+        return None;
+    }
+    let (name, within) = names::split(spelled.path.trim_end_matches('/'));
+    let backend = match spelled.backend.or(within) {
+        Some(backend) => Some(gateway.fleet.called(backend)?.id),
+        None => None,
+    };
+    let files = gateway.files();
+    let located = match backend {
+        Some(backend) => files.in_subfolder_of(name, backend),
+        None => files.in_subfolder(name, askers),
+    };
+    (!located.is_empty()).then(|| Input::Folder(name.to_owned(), located))
+}
+
+/// True if the string stands where a file is meant. One that carries a backend was picked from
+/// names of ours, and is meant wherever it stands.
+fn is_meant(
+    gateway: &Gateway,
+    classes: &HashMap<String, String>,
+    mention: &Mention<(Input, bool)>,
+) -> bool {
+    let (input, has_backend) = &mention.known;
+    let class = classes.get(&mention.node).map_or("", String::as_str);
+    let kind = gateway.nodes.kind(class, &mention.input).unwrap_or(Kind::Other);
+    match input {
+        Input::Folder(..) => takes::a_folder(class, &mention.input, kind),
+        Input::At(_) | Input::Gone(..) => {
+            *has_backend || takes::a_file(class, &mention.input, kind)
+        }
     }
 }

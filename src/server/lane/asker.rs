@@ -10,7 +10,7 @@ use crate::error::GatewayError;
 use crate::front::browsers::BrowserId;
 use crate::front::forward::Target;
 use crate::front::identify::{self, Door, Marks, Peer, Who};
-use crate::front::route;
+use crate::front::{route, session};
 use crate::gateway::Gateway;
 
 /// How often it is noted who is at an address, for one connection. Who was there last is a guess
@@ -75,15 +75,16 @@ impl Asker {
     pub fn target(
         &mut self,
         gateway: &Gateway,
-        marks: &Marks<'_>,
+        (path, marks): (&str, &Marks<'_>),
         now: Instant,
     ) -> Result<Target, GatewayError> {
         let named = identify::named(marks)?;
         let name = named.as_deref();
-        let known = name.and_then(|name| self.target_of_known(gateway, name, marks, now));
+        let asked = (path, marks);
+        let known = name.and_then(|name| self.target_of_known(gateway, name, asked, now));
         let target = match known {
             Some(target) => target?,
-            None => self.target_of_another(gateway, name, marks, now)?,
+            None => self.target_of_another(gateway, name, asked, now)?,
         };
         if !target.backend.is_up() {
             return Err(GatewayError::not_asked(&target.backend));
@@ -97,7 +98,7 @@ impl Asker {
         &mut self,
         gateway: &Gateway,
         name: &str,
-        marks: &Marks<'_>,
+        (path, marks): (&str, &Marks<'_>),
         now: Instant,
     ) -> Option<Result<Target, GatewayError>> {
         // Whose a shared name is depends on the address, and a proxy speaks for many.
@@ -115,7 +116,7 @@ impl Asker {
             gateway.browsers.saw(browser, address, &known.client.id, now);
             (known.browser, known.address, known.noted) = (browser, address, now);
         }
-        let decided = known.client.contact(gateway).ok()?;
+        let decided = session::contact(gateway, &known.client, path).ok()?;
         Some(decided.map_err(GatewayError::from).map(|made| route::decided(gateway, made)))
     }
 
@@ -123,13 +124,13 @@ impl Asker {
         &mut self,
         gateway: &Gateway,
         name: Option<&str>,
-        marks: &Marks<'_>,
+        (path, marks): (&str, &Marks<'_>),
         now: Instant,
     ) -> Result<Target, GatewayError> {
         let who = Who::named_so(name, gateway, self.peer, marks)?;
-        let Some(id) = &who.named else { return route::reading(gateway, &who) };
+        let Some(id) = &who.named else { return session::target(gateway, &who, path) };
         let (client, decided) =
-            with_client(&gateway.clients, id, |client| client.contact(gateway))?;
+            with_client(&gateway.clients, id, |client| session::contact(gateway, client, path))?;
         let (browser, address) = (who.browser, who.address);
         self.known = Some(Known { client, browser, address, noted: now });
         Ok(route::decided(gateway, decided?))

@@ -193,7 +193,7 @@ impl Lane {
 
     /// Decides where a request goes, and writes its head.
     fn ask(&mut self, plain: &Plain<'_>, came: Instant) -> Asked {
-        let target = self.asker.target(&self.gateway, &plain.marks, came);
+        let target = self.asker.target(&self.gateway, (plain.path, &plain.marks), came);
         self.request.clear();
         if let Ok(target) = &target {
             let (backend, peer) = (&target.backend, self.asker.peer(&self.gateway));

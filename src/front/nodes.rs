@@ -1,0 +1,343 @@
+//! Lists that are the same question to every backend: nodes, models, input files (promises R3, R5).
+//!
+//! A page holds the values of a workflow against them, and calls what is not there missing. So they
+//! hold what any backend that is up has. Files stand in them under the names that views and graphs
+//! take, and only one's own and nobody's do.
+//!
+//! `/object_info` is large, and slow to make for a backend. The reader's own backend is asked each
+//! time, as without us; what the others said is used for [`known::KNOWN_FOR`], unless something was
+//! uploaded there since. A body that was read before is not read again.
+
+mod known;
+
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::future::join_all;
+use http::header::{ACCEPT_RANGES, CACHE_CONTROL, ETAG, LAST_MODIFIED};
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use hyper::body::Incoming;
+use tokio::time::timeout;
+
+use super::Answer;
+use super::asked::{Asked, Whole};
+use super::collected::{Collected, collected};
+use super::forward::{Target, to_backend};
+use super::headers::MISSING;
+use super::identify::Who;
+use super::route::{of_ledger, reading};
+use super::standin;
+use crate::body::{ClientFault, RequestBody, ResponseBody};
+use crate::comfy::endpoint::StartRead;
+use crate::comfy::nodeinfo::{Entry, NodeInfo, Union, union_of_lists};
+use crate::error::GatewayError;
+use crate::fleet::ask::ANSWER_MAX;
+use crate::fleet::backend::Backend;
+use crate::gateway::Gateway;
+use crate::routing::ids::{BackendId, Folder};
+use crate::routing::place::NoPlace;
+pub use known::NodeInfos;
+use known::{Said, hash_of};
+
+/// What a page is told can be another tomorrow.
+const ASK_AGAIN: HeaderValue = HeaderValue::from_static("private, no-cache");
+
+/// `GET /object_info`: the nodes of all backends.
+///
+/// # Errors
+/// No backend answered, and there is no copy.
+pub async fn all(gateway: &Arc<Gateway>, who: &Who, request: Request<Incoming>) -> Answer {
+    let asked = Asked::of(&request);
+    let (parts, _no_body) = request.into_parts();
+    let answer = every_node(gateway, who, (&parts, &asked)).await;
+    let start = StartRead::of("/object_info");
+    standin::kept(gateway, start, (&parts, &asked), answer)
+}
+
+async fn every_node(gateway: &Arc<Gateway>, who: &Who, (parts, asked): (&Parts, &Asked)) -> Answer {
+    let place = reading(gateway, who);
+    let (own, others) = tokio::join!(
+        own(gateway, &place, parts),
+        join_all(others(gateway, &place).map(|it| nodes_of(gateway, it)))
+    );
+    let (target, own) = own?;
+    let first = target.backend.id;
+    let writes = gateway.files().writes_on(first);
+    let read = (own.parts.status == StatusCode::OK)
+        .then(|| gateway.nodes.read(first, own.body.clone(), writes))
+        .flatten();
+    let Some(read) = read else { return Ok(as_it_is(asked, own)) };
+    let others: Vec<_> = others.into_iter().filter(|(backend, _)| backend.id != first).collect();
+    let others_said = others.iter().filter_map(|(_, said)| said.clone());
+    let said: Vec<Said> = std::iter::once(read).chain(others_said).collect();
+    let missing = others.iter().filter(|(_, said)| said.is_none()).map(|(backend, _)| *backend);
+    let missing: Vec<&Backend> = missing.map(AsRef::as_ref).collect();
+    Ok(told(gateway, who, asked, own.parts.headers, (&said, &missing)))
+}
+
+/// `GET /object_info/{class}`: one node, from whoever has it.
+///
+/// # Errors
+/// As for [`all`].
+pub async fn one(gateway: &Arc<Gateway>, who: &Who, request: Request<Incoming>) -> Answer {
+    let asked = Asked::of(&request);
+    let Gathered { own, target, others, missing } = gather(gateway, who, request).await?;
+    let read = |backend, body: &Bytes| {
+        let info = NodeInfo::read(body.clone())?;
+        Some((backend, Arc::new(info), hash_of(body)))
+    };
+    let Some(first) = read(target.backend.id, &own.body) else { return Ok(as_it_is(&asked, own)) };
+    let others = others.iter().filter_map(|(backend, body)| read(*backend, body));
+    let said: Vec<Said> = std::iter::once(first).chain(others).collect();
+    let missing: Vec<&Backend> = missing.iter().map(AsRef::as_ref).collect();
+    Ok(told(gateway, who, &asked, own.parts.headers, (&said, &missing)))
+}
+
+/// The nodes of these backends, as the asker is told of them.
+fn told(
+    gateway: &Gateway,
+    who: &Who,
+    asked: &Asked,
+    headers: HeaderMap,
+    (said, missing): (&[Said], &[&Backend]),
+) -> Response<ResponseBody> {
+    let union = match said.len() {
+        // Of one class there are many, and they are small.
+        _ if said.iter().all(|it| gateway.nodes.last(it.0).is_some_and(|last| last.2 == it.2)) => {
+            gateway.nodes.union(said)
+        }
+        _ => Arc::new(Union::of(&said.iter().map(|it| it.1.as_ref()).collect::<Vec<_>>())),
+    };
+    let askers = who.makers(gateway);
+    let mut tag = DefaultHasher::new();
+    said.iter().for_each(|it| it.2.hash(&mut tag));
+    let body = union.told(|Entry { server, folder, text }| {
+        let backend = said.get(server)?.0;
+        let name = gateway.listed(backend, folder, text, &askers);
+        name.hash(&mut tag);
+        name
+    });
+    whole(asked, headers, (body, tag.finish()), missing)
+}
+
+/// What another backend says of its nodes: what it said lately, else it is asked now. The asking
+/// goes on when nobody waits for it any more, for the next page.
+async fn nodes_of<'a>(
+    gateway: &Arc<Gateway>,
+    backend: &'a Arc<Backend>,
+) -> (&'a Arc<Backend>, Option<Said>) {
+    let writes = gateway.files().writes_on(backend.id);
+    if let Some(said) = gateway.nodes.fresh(backend.id, writes) {
+        return (backend, Some(said));
+    }
+    let arrived = gateway.nodes.arrived.notified();
+    let mut arrived = std::pin::pin!(arrived);
+    arrived.as_mut().enable();
+    if gateway.nodes.is_to_ask(backend.id) {
+        let (gateway, backend) = (Arc::clone(gateway), Arc::clone(backend));
+        gateway.clone().tasks.spawn(async move {
+            let limit = gateway.config.server.answer_timeout;
+            let said = backend.get("/object_info", limit).await.ok();
+            let body = said.filter(|(status, _)| *status == 200).map(|(_, body)| body);
+            let _ = gateway.nodes.answered(backend.id, body, writes);
+        });
+    }
+    let waited = async {
+        loop {
+            arrived.as_mut().await;
+            arrived.set(gateway.nodes.arrived.notified());
+            if let Some(said) = gateway.nodes.fresh(backend.id, writes) {
+                return Some(said);
+            }
+        }
+    };
+    let said = timeout(gateway.config.fleet.list_timeout, waited).await.ok().flatten();
+    (backend, said.or_else(|| gateway.nodes.last(backend.id)))
+}
+
+/// `GET /internal/files/{folder}`.
+///
+/// # Errors
+/// As for [`all`].
+pub async fn files(
+    gateway: &Arc<Gateway>,
+    who: &Who,
+    folder: Folder,
+    request: Request<Incoming>,
+) -> Answer {
+    let askers = who.makers(gateway);
+    let listed = |backend, text: &str| gateway.listed(backend, folder, text, &askers);
+    list(gateway, who, request, listed).await
+}
+
+/// `GET /models/{folder}` and `/embeddings`.
+///
+/// # Errors
+/// As for [`all`].
+pub async fn models(gateway: &Arc<Gateway>, who: &Who, request: Request<Incoming>) -> Answer {
+    list(gateway, who, request, |_, text| Some(text.to_owned())).await
+}
+
+async fn list(
+    gateway: &Arc<Gateway>,
+    who: &Who,
+    request: Request<Incoming>,
+    name: impl Fn(BackendId, &str) -> Option<String>,
+) -> Answer {
+    let asked = Asked::of(&request);
+    let Gathered { own, target, others, missing } = gather(gateway, who, request).await?;
+    let (mut backends, mut bodies) = (vec![target.backend.id], vec![own.body.clone()]);
+    for (backend, body) in others {
+        backends.push(backend);
+        bodies.push(body);
+    }
+    let named = |server: usize, text: &str| backends.get(server).and_then(|it| name(*it, text));
+    let union = (own.parts.status == StatusCode::OK).then(|| union_of_lists(&bodies, named));
+    let Some(body) = union.flatten() else { return Ok(as_it_is(&asked, own)) };
+    let tag = hash_of(&body);
+    let missing: Vec<&Backend> = missing.iter().map(AsRef::as_ref).collect();
+    Ok(whole(&asked, own.parts.headers, (body, tag), &missing))
+}
+
+/// `GET /global_subgraphs/{id}`. An id is the hash of a path on the backend that listed it, and an
+/// unknown one is answered with `null`: so it is looked for until one knows it.
+///
+/// # Errors
+/// As for [`all`].
+pub async fn subgraph(gateway: &Arc<Gateway>, who: &Who, request: Request<Incoming>) -> Answer {
+    let asked = Asked::of(&request);
+    let (parts, _no_body) = request.into_parts();
+    let place = reading(gateway, who);
+    let (_, own) = own(gateway, &place, &parts).await?;
+    if knows(&own) {
+        return Ok(as_it_is(&asked, own));
+    }
+    for backend in others(gateway, &place) {
+        let Ok(target) = of_ledger(backend) else { continue };
+        let limit = gateway.config.fleet.list_timeout;
+        let answer = timeout(limit, ask(gateway, &target, &parts)).await;
+        if let Ok(Ok(answer)) = answer
+            && knows(&answer)
+        {
+            return Ok(as_it_is(&asked, answer));
+        }
+    }
+    Ok(as_it_is(&asked, own))
+}
+
+fn knows(answer: &Collected) -> bool {
+    answer.parts.status == StatusCode::OK && answer.body.trim_ascii() != b"null"
+}
+
+/// The answers of all backends to one question.
+struct Gathered {
+    own: Collected,
+    target: Target,
+    others: Vec<(BackendId, Bytes)>,
+    missing: Vec<Arc<Backend>>,
+}
+
+async fn gather(
+    gateway: &Arc<Gateway>,
+    who: &Who,
+    request: Request<Incoming>,
+) -> Result<Gathered, GatewayError> {
+    let (parts, _no_body) = request.into_parts();
+    let path = parts.uri.path_and_query().map_or("/", |it| it.as_str()).to_owned();
+    let place = reading(gateway, who);
+    let limit = gateway.config.fleet.list_timeout;
+    let asked = others(gateway, &place).map(|backend| {
+        let path = &path;
+        async move { (backend, backend.get(path, limit).await) }
+    });
+    let (own, said) = tokio::join!(own(gateway, &place, &parts), join_all(asked));
+    let (target, own) = own?;
+    let (mut others, mut missing) = (Vec::new(), Vec::new());
+    for (backend, answer) in said.into_iter().filter(|(it, _)| it.id != target.backend.id) {
+        match answer {
+            Ok((200, body)) => others.push((backend.id, body)),
+            // It does not have such a list.
+            Ok(_) => {}
+            Err(_) => missing.push(Arc::clone(backend)),
+        }
+    }
+    Ok(Gathered { own, target, others, missing })
+}
+
+/// The answer that comes first: of the reader's backend, or of any while that is away.
+async fn own(
+    gateway: &Gateway,
+    place: &Result<Target, GatewayError>,
+    parts: &Parts,
+) -> Result<(Target, Collected), GatewayError> {
+    let (away, why) = match place {
+        Ok(target) => match ask(gateway, target, parts).await {
+            Ok(answer) => return Ok((target.clone(), answer)),
+            Err(error) if standin::is_for_another(&error) => (Some(target.backend.id), Some(error)),
+            Err(error) => return Err(error),
+        },
+        Err(_) => (None, None),
+    };
+    for target in standin::others(gateway, away) {
+        match ask(gateway, &target, parts).await {
+            Ok(answer) if !answer.parts.status.is_server_error() => return Ok((target, answer)),
+            Ok(_) | Err(_) => {}
+        }
+    }
+    Err(why.unwrap_or(GatewayError::Refused(NoPlace::NoneReady.into())))
+}
+
+fn others<'a>(
+    gateway: &'a Gateway,
+    place: &Result<Target, GatewayError>,
+) -> impl Iterator<Item = &'a Arc<Backend>> + use<'a> {
+    let but = place.as_ref().ok().map(|target| target.backend.id);
+    gateway.fleet.iter().filter(move |backend| backend.is_up() && Some(backend.id) != but)
+}
+
+async fn ask(gateway: &Gateway, target: &Target, parts: &Parts) -> Result<Collected, GatewayError> {
+    let mut parts = parts.clone();
+    // What is put together here is judged by itself.
+    parts.method = Method::GET;
+    for name in [http::header::IF_NONE_MATCH, http::header::IF_MODIFIED_SINCE, http::header::RANGE]
+    {
+        parts.headers.remove(name);
+    }
+    let request = to_backend(target, parts, RequestBody::Empty);
+    collected(gateway, target, request, &ClientFault::default(), ANSWER_MAX).await
+}
+
+/// An answer of a backend that is none of these lists.
+fn as_it_is(asked: &Asked, own: Collected) -> Response<ResponseBody> {
+    match own.parts.status {
+        StatusCode::OK => asked.answer(&Whole { headers: own.parts.headers, body: own.body }),
+        _ => {
+            let body = own.body.clone();
+            own.answer(body)
+        }
+    }
+}
+
+fn whole(
+    asked: &Asked,
+    mut headers: HeaderMap,
+    (body, tag): (Bytes, u64),
+    missing: &[&Backend],
+) -> Response<ResponseBody> {
+    for name in [LAST_MODIFIED, ACCEPT_RANGES] {
+        headers.remove(name);
+    }
+    headers.insert(CACHE_CONTROL, ASK_AGAIN);
+    if let Ok(tag) = HeaderValue::try_from(format!("\"{tag:016x}\"")) {
+        headers.insert(ETAG, tag);
+    }
+    let names: Vec<&str> = missing.iter().map(|backend| backend.name.as_str()).collect();
+    if !names.is_empty()
+        && let Ok(names) = HeaderValue::try_from(names.join(", "))
+    {
+        headers.insert(MISSING, names);
+    }
+    asked.answer(&Whole { headers, body })
+}

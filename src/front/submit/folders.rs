@@ -1,0 +1,83 @@
+//! A whole folder of files, where a prompt that takes it runs (promise R4).
+//!
+//! A node that takes a folder takes all that is in it, under the names that the files have. So they
+//! keep theirs; and where others' files are in the folder already, they come into one of their own
+//! beside it.
+
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::sync::Arc;
+
+use super::super::inputs;
+use crate::error::GatewayError;
+use crate::fleet::backend::Backend;
+use crate::gateway::Gateway;
+use crate::routing::ids::{FileRef, Folder, Located};
+
+/// The name of a folder on `target` that has these files and no others that are known.
+///
+/// # Errors
+/// A file could not be brought; see [`inputs::bring`].
+pub(super) async fn bring(
+    gateway: &Gateway,
+    (folder, files): (&str, &[Located]),
+    target: &Arc<Backend>,
+) -> Result<String, GatewayError> {
+    if !has_others(gateway, (folder, files), target)
+        && bring_into(gateway, folder, files, target).await?
+    {
+        return Ok(folder.to_owned());
+    }
+    let own = own_folder(gateway, folder, files);
+    match bring_into(gateway, &own, files, target).await? {
+        true => Ok(own),
+        false => Err(GatewayError::InputNotCopied {
+            file: format!("{folder}/"),
+            from: files.first().map_or_else(String::new, |at| name_of(gateway, at)),
+            backend: target.name.clone(),
+            why: format!("the folder {own} has other files there"),
+        }),
+    }
+}
+
+/// True if every file has its name in that folder now.
+async fn bring_into(
+    gateway: &Gateway,
+    folder: &str,
+    files: &[Located],
+    target: &Arc<Backend>,
+) -> Result<bool, GatewayError> {
+    for original in files {
+        let Some(name) = FileRef::new(Folder::Input, folder, original.file.filename()) else {
+            return Ok(false);
+        };
+        if original.backend == target.id && original.file == name {
+            continue;
+        }
+        if inputs::bring_as(gateway, (original, &name), target).await? != name {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// True if the folder has files there that are none of these, nor copies of them.
+fn has_others(gateway: &Gateway, (folder, files): (&str, &[Located]), target: &Backend) -> bool {
+    let known = gateway.files();
+    let there = known.in_subfolder_of(folder, target.id);
+    there.iter().any(|at| !files.contains(at))
+}
+
+/// A folder for these files in the state that they are in now.
+fn own_folder(gateway: &Gateway, folder: &str, files: &[Located]) -> String {
+    let known = gateway.files();
+    let mut hasher = DefaultHasher::new();
+    for at in files {
+        let written = known.holder(at).map(|holder| (holder.order, holder.written));
+        (name_of(gateway, at), at.file.path(), written).hash(&mut hasher);
+    }
+    format!("{}-mooring-{:08x}", folder, hasher.finish() & 0xffff_ffff)
+}
+
+fn name_of(gateway: &Gateway, at: &Located) -> String {
+    gateway.fleet.get(at.backend).name.clone()
+}

@@ -1,0 +1,97 @@
+//! What a client sends ahead of its prompts: uploads, and whatever node packs are told.
+
+use std::time::{Duration, Instant};
+
+use super::super::decision::{Decision, Refusal};
+use super::super::ids::BackendId;
+use super::super::place::{BackendView, FleetNow};
+use super::{Binding, Client};
+
+/// A dialogue with a node pack, as far as anybody can tell.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Dialogue {
+    backend: BackendId,
+    until: Instant,
+    /// How many prompts longer its queue may be for that.
+    margin: u32,
+}
+
+impl Client {
+    /// An upload that was made before the client said its name waits on `backend`: its first
+    /// contact binds it there. False if it was bound already.
+    pub fn reserve(&mut self, backend: BackendId, until: Instant, now: Instant) -> bool {
+        if self.binding.is_some() {
+            return false;
+        }
+        self.bindings_made += 1;
+        let number = self.bindings_made;
+        self.binding = Some(Binding { number, backend, since: now, reserved_until: Some(until) });
+        true
+    }
+
+    /// An upload begins: placed anew if the binding is released, and held until
+    /// [`Client::upload_ended`].
+    ///
+    /// # Errors
+    /// No backend can serve it; nothing is held then.
+    pub fn upload_began(&mut self, fleet: FleetNow<'_>, now: Instant) -> Result<Decision, Refusal> {
+        self.last_contact = now;
+        let decision = self.for_work(fleet, now);
+        if decision.is_ok() {
+            self.uploads_in_flight += 1;
+        }
+        self.record(decision, now)
+    }
+
+    /// A body for a node pack begins: it goes where the reads go, for that is where the pack knows
+    /// the client, and is held there until [`Client::upload_ended`].
+    ///
+    /// # Errors
+    /// As for [`Client::contact`]; nothing is held then.
+    pub fn body_began(&mut self, fleet: FleetNow<'_>, now: Instant) -> Result<Decision, Refusal> {
+        let decision = self.contact(fleet, now)?;
+        self.uploads_in_flight += 1;
+        Ok(decision)
+    }
+
+    /// A read that may be a step of a dialogue with a node pack. Until then this client prefers
+    /// the backend that it goes to, by so many prompts.
+    ///
+    /// # Errors
+    /// As for [`Client::contact`].
+    pub fn dialogue(
+        &mut self,
+        (until, margin): (Instant, u32),
+        fleet: FleetNow<'_>,
+        now: Instant,
+    ) -> Result<Decision, Refusal> {
+        let decision = self.contact(fleet, now)?;
+        self.dialogue = Some(Dialogue { backend: decision.backend, until, margin });
+        Ok(decision)
+    }
+
+    /// The upload that was decided by `began` has its answer, or has failed. A picture that
+    /// arrived reserves its backend for `reservation`.
+    pub fn upload_ended(&mut self, began: Decision, reservation: Option<Duration>, now: Instant) {
+        self.last_contact = now;
+        // After a reset its picture lies where the client is no longer bound: it holds nothing.
+        let Some(bound) = self.binding.as_mut().filter(|bound| bound.number == began.binding)
+        else {
+            return;
+        };
+        debug_assert!(0 < self.uploads_in_flight, "an upload ends once");
+        self.uploads_in_flight = self.uploads_in_flight.saturating_sub(1);
+        if let Some(reservation) = reservation {
+            bound.reserved_until = Some(now + reservation);
+        }
+        self.remember_if_released(now);
+    }
+
+    /// A placement while a dialogue goes on prefers its backend.
+    pub(super) fn prefer_dialogue(&self, views: &mut [BackendView], now: Instant) {
+        let Some(dialogue) = self.dialogue.filter(|dialogue| now < dialogue.until) else { return };
+        if let Some(view) = views.get_mut(dialogue.backend.index()) {
+            view.head_start = view.head_start.max(Some(dialogue.margin));
+        }
+    }
+}

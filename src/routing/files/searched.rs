@@ -1,0 +1,37 @@
+//! Names that nobody knew, and when they were looked for.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use super::super::ids::FileRef;
+
+/// How soon a name that nobody knows is looked for again.
+const AGAIN_AFTER: Duration = Duration::from_secs(60);
+
+/// How many such names are remembered.
+const MAX: usize = 10_000;
+
+#[derive(Debug, Default)]
+pub(super) struct Searched {
+    at: HashMap<FileRef, Instant>,
+    order: VecDeque<FileRef>,
+}
+
+impl Searched {
+    /// True if it may be looked for now; it is noted as looked for.
+    pub(super) fn may_search(&mut self, file: &FileRef, now: Instant) -> bool {
+        let is_recent = |at: &Instant| now.duration_since(*at) < AGAIN_AFTER;
+        if self.at.get(file).is_some_and(is_recent) {
+            return false;
+        }
+        if self.at.insert(file.clone(), now).is_none() {
+            self.order.push_back(file.clone());
+        }
+        while MAX < self.order.len() {
+            if let Some(oldest) = self.order.pop_front() {
+                self.at.remove(&oldest);
+            }
+        }
+        true
+    }
+}
