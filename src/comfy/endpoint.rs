@@ -334,8 +334,6 @@ mod tests {
             check(&format!("GET {prefix}/models/loras"), Endpoint::ModelList);
             check(&format!("GET {prefix}/embeddings"), Endpoint::ModelList);
             check(&format!("GET {prefix}/global_subgraphs/1f"), Endpoint::Subgraph);
-            check(&format!("GET {prefix}/global_subgraphs"), Endpoint::Other);
-            check(&format!("GET {prefix}/models"), Endpoint::Other);
         }
         check("GET /internal/files/input", Endpoint::FileList(Folder::Input));
         check("GET /internal/files/models", Endpoint::Other);

@@ -85,7 +85,7 @@ async fn with_no_backend_up_what_a_page_needs_comes_from_the_last_good_copy() {
         }
         world.is_down("a").await;
     }
-    let other = world.get("/api/features").await;
+    let other = world.get("/api/extensions").await;
     assert_eq!((other.status, other.header("mooring-error")), (503, "no_backend"), "never asked");
     let login = get(&world, "/api/object_info", &[("authorization", "Bearer x")]).await;
     assert_eq!(login.status, 503, "what one was given is not another's");

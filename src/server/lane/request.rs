@@ -313,11 +313,11 @@ mod tests {
 
     #[test]
     fn what_is_not_of_this_hop_is_copied_as_it_came() {
-        let request = "GET /object_info?a=%20b HTTP/1.1\r\nHost: gw\r\nX-Mixed: A b\r\n\
+        let request = "GET /system_stats?a=%20b HTTP/1.1\r\nHost: gw\r\nX-Mixed: A b\r\n\
             TE: gzip\r\nConnection: keep-alive\r\nKeep-Alive: 5\r\nSec-Fetch-Site: same-origin\r\n\
             Comfy-Client-Id: ada\r\nCookie: a=1; mooring=00; b=2\r\n\
             X-Forwarded-For: 1.2.3.4\r\n\r\n";
-        let expected = "GET /object_info?a=%20b HTTP/1.1\r\nhost: gpu:8188\r\nX-Mixed: A b\r\n\
+        let expected = "GET /system_stats?a=%20b HTTP/1.1\r\nhost: gpu:8188\r\nX-Mixed: A b\r\n\
             Cookie: a=1; b=2\r\nX-Forwarded-For: 1.2.3.4\r\n\r\n";
         assert_eq!(written(request, Peer::Proxy), expected);
         let head = "HEAD /x HTTP/1.1\r\ncookie: mooring=00\r\nCookie: __Host-mooring=1\r\n\
