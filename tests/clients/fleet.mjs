@@ -86,6 +86,37 @@ class Process {
 const READY = /\b(?:front=|url="http:\/\/)(127\.0\.0\.1:\d+)/;
 const ADMIN = /\badmin=\W?(127\.0\.0\.1:\d+)/;
 
+/** A simulated backend, which keeps its address when it is started again. */
+class Backend {
+  #more;
+
+  constructor(name, more) {
+    this.name = name;
+    this.#more = more;
+    this.#run("0");
+  }
+
+  #run(port) {
+    const args = ["sim", "--port", port, "--name", this.name, ...this.#more];
+    this.process = new Process(this.name, args);
+  }
+
+  async start() {
+    this.url = `http://${(await this.process.line(READY))[1]}`;
+  }
+
+  /** Ends it as a power failure does: nothing is said, and what was in its memory is gone. */
+  async crash() {
+    this.process.child.kill("SIGKILL");
+    await this.process.ended;
+  }
+
+  async restart() {
+    this.#run(new URL(this.url).port);
+    await this.start();
+  }
+}
+
 /** A gateway that somebody else started and ends, named by an environment variable. */
 const foreign = (url) => ({ url, backends: [], lines: [], stop: async () => {} });
 
@@ -99,11 +130,9 @@ export async function startFleet({ backends = 3, frontend, settings = [], sim = 
   const sims = [];
   try {
     for (let index = 0; index < backends; index += 1) {
-      const name = `gpu-${"abcdefgh"[index]}`;
-      const args = ["sim", "--port", "0", "--name", name, ...page, ...sim];
-      sims.push({ name, process: new Process(name, args) });
+      sims.push(new Backend(`gpu-${"abcdefgh"[index]}`, [...page, ...sim]));
     }
-    for (const each of sims) each.url = `http://${(await each.process.line(READY))[1]}`;
+    for (const each of sims) await each.start();
     const names = sims.flatMap(({ url }) => ["--backend", url]);
     const set = settings.flatMap((setting) => ["--set", setting]);
     const listen = ["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
