@@ -88,8 +88,10 @@ impl Early {
             self.give_up_on(missed);
             return !self.waiting.is_empty();
         }
-        let is_given_up =
-            !self.waiting.is_empty() && self.since.is_some_and(|it| is_late(it, WAITS_AT_MOST));
+        // Who waits for ends alone waits for no answer, and has the longer time.
+        let is_given_up = !self.unanswered.is_empty()
+            && !self.waiting.is_empty()
+            && self.since.is_some_and(|it| is_late(it, WAITS_AT_MOST));
         if is_given_up {
             self.unanswered.clear();
         }
