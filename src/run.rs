@@ -247,10 +247,7 @@ pub async fn run(
     info!(front = %running.front, admin, backends, open, "Gateway ready.");
     let signal = signals.next().await;
     let most = drain_at_most(&running.gateway.config.server).as_secs();
-    info!(
-        signal,
-        most, "Draining for at most so many seconds; the next such signal stops at once."
-    );
+    info!(signal, at_most_s = most, "Draining. The next such signal stops at once.");
     tokio::select! {
         () = drain(&running.gateway, &tasks) => {}
         signal = signals.next() => warn!(signal, "Stopping at once."),
