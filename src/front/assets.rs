@@ -3,13 +3,13 @@
 //! An id goes to the backend that has it; lists and tags are those of several backends as one,
 //! with what is the asker's and what is nobody's; a hash is looked for everywhere. What is
 //! another's does not exist for him. Nothing is asked of a server that does not know its user
-//! ([`servers`]).
+//! (`servers`).
 //!
-//! - [`servers`]: which backends can be asked
-//! - [`lists`]: assets and tags of several backends as one
-//! - [`one`]: what names one asset
-//! - [`hashes`]: what names bytes
-//! - [`upload`]: new ones
+//! - `servers`: which backends can be asked
+//! - `lists`: assets and tags of several backends as one
+//! - `one`: what names one asset
+//! - `hashes`: what names bytes
+//! - `upload`: new ones
 
 mod hashes;
 mod lists;

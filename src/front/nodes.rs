@@ -5,7 +5,7 @@
 //! take, and only one's own and nobody's do.
 //!
 //! `/object_info` is large, and slow to make for a backend. The reader's own backend is asked each
-//! time, as without us; what the others said is used for [`known::KNOWN_FOR`], unless something was
+//! time, as without us; what the others said is used for `known::KNOWN_FOR`, unless something was
 //! uploaded there since. A body that was read before is not read again.
 
 mod known;

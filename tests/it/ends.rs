@@ -123,17 +123,22 @@ async fn what_breaks_a_backend_never_reaches_one() {
 async fn a_prompt_without_a_client_gets_one() {
     let world = World::new(2).await;
     let body = json!({ "prompt": quick(1) }).to_string();
-    let prompt = world.post("/prompt", &body).await.prompt_id();
+    let answer = world.post("/prompt", &body).await;
+    let (backend, prompt) = (world.sim(answer.backend()).addr(), answer.prompt_id());
+    let path = format!("/history/{prompt}");
     let entry = async {
         loop {
-            let history = world.get(&format!("/history/{prompt}")).await.json();
+            let history = world.get(&path).await.json();
             if let Some(entry) = history.get(&prompt) {
                 return entry.clone();
             }
         }
     };
     let entry = crate::support::soon("its history", entry).await;
-    assert_eq!(entry["prompt"][3]["client_id"].as_str().unwrap().len(), 32);
+    // Nobody is told of it but the backend.
+    assert_eq!(entry["prompt"][3].get("client_id"), None);
+    let there = crate::support::send(backend, http::Method::GET, &path, &[], "").await.json();
+    assert_eq!(there[&prompt]["prompt"][3]["client_id"].as_str().unwrap().len(), 32);
     assert!(entry["outputs"]["3"]["images"][0]["filename"].is_string());
 }
 
