@@ -81,9 +81,7 @@ async function generated({ page }, name) {
       it.getAttribute("aria-label").startsWith(wanted)), [panel, name]);
 }
 
-const simOf = (backend) =>
-  fleet.backends.find(({ name, url }) => name === backend || url.endsWith(backend))
-    ?? fleet.backends[Number(/^gpu-(\d+)$/.exec(backend)?.[1]) - 1];
+const simOf = (backend) => fleet.backends.find(({ name }) => name === backend);
 
 before(async () => {
   browser = await openBrowser();

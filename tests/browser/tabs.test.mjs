@@ -330,8 +330,8 @@ describe("the script", () => {
 
   test("and the page's last good copy are enough while the home is down", DEADLINE, async () => {
     const root = await fetch(`${fleet.url}/`);
-    const home = fleet.backends.find(({ url }) =>
-      url.endsWith(root.headers.get("mooring-backend")));
+    const home = fleet.backends.find(({ name }) =>
+      name === root.headers.get("mooring-backend"));
     await home.process.stop();
     await eventually("the home is seen to be down", async () =>
       (await fetch(`${fleet.url}/`)).headers.get("mooring-stale") !== null);

@@ -133,7 +133,7 @@ export async function startFleet({ backends = 3, frontend, settings = [], sim = 
       sims.push(new Backend(`gpu-${"abcdefgh"[index]}`, [...page, ...sim]));
     }
     for (const each of sims) await each.start();
-    const names = sims.flatMap(({ url }) => ["--backend", url]);
+    const names = sims.flatMap(({ name, url }) => ["--set", `backends.${name}.url=${url}`]);
     const set = settings.flatMap((setting) => ["--set", setting]);
     const listen = ["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
     const args = ["serve", ...listen, ...set, ...names];
