@@ -14,6 +14,7 @@ use bytes::Bytes;
 use http::Method;
 use mooring::client::budget::LogBudget;
 use mooring::client::log::{EventLog, Kept};
+use mooring::comfy::graph::Unknown;
 use mooring::comfy::names::{self, NameKey};
 use mooring::comfy::{endpoint, event, files, preview, query, submission};
 use mooring::config::BackendHeaders;
@@ -218,7 +219,7 @@ fn submit(count: usize) {
     let (client, prompt) = (ClientId::parse("c"), PromptId::parse("p"));
     let (Ok(client), Ok(prompt)) = (client, prompt) else { return };
     for _ in 0..count {
-        let Ok(draft) = submission::read(black_box(body.clone())) else { return };
+        let Ok(draft) = submission::read(black_box(body.clone()), &Unknown) else { return };
         black_box(draft.finish(&client, &prompt, &["SaveImageWebsocket".to_owned()]));
     }
 }

@@ -36,6 +36,10 @@ struct Class {
     /// Its value.
     at: Range<usize>,
     combos: Vec<Combo>,
+    /// How many outputs its nodes have, where that is sure.
+    outputs: Option<usize>,
+    /// What the server fills in.
+    hidden: Vec<String>,
 }
 
 /// A list of choices.
@@ -57,12 +61,8 @@ impl NodeInfo {
         let text = std::str::from_utf8(&body).ok()?;
         let object = Object::read(&body)?;
         let place = Place { start: text.as_ptr() as usize };
-        let classes = object.iter().map(|(name, raw)| Class {
-            name: name.to_owned(),
-            at: place.of(raw.get()),
-            combos: combos_of(raw, place),
-        });
-        let classes: Vec<Class> = classes.collect();
+        let classes: Vec<Class> =
+            object.iter().map(|(name, raw)| Class::read(name, raw, place)).collect();
         let names = classes.iter().enumerate().map(|(index, class)| (class.name.clone(), index));
         let by_name = names.collect();
         Some(Self { body, classes, by_name })
@@ -80,6 +80,18 @@ impl NodeInfo {
         let options = declared.and_then(raw::list).and_then(|parts| raw::object(parts.get(1)?));
         let is_prose = options.is_some_and(|it| it.get("multiline").is_some_and(is_true));
         Some(if is_prose { Kind::Prose } else { Kind::Other })
+    }
+
+    /// How many outputs the nodes of a class have, where that is sure.
+    #[must_use]
+    pub fn outputs(&self, class: &str) -> Option<usize> {
+        self.class(class)?.outputs
+    }
+
+    /// True for an input that the server fills in.
+    #[must_use]
+    pub fn is_hidden(&self, class: &str, input: &str) -> bool {
+        self.class(class).is_some_and(|class| class.hidden.iter().any(|it| it == input))
     }
 
     fn class(&self, name: &str) -> Option<&Class> {
@@ -117,10 +129,36 @@ impl Place {
     }
 }
 
-fn combos_of(class: &RawValue, place: Place) -> Vec<Combo> {
-    let Some(input) = raw::object(class).and_then(|class| class.object("input")) else {
-        return Vec::new();
-    };
+impl Class {
+    fn read(name: &str, raw: &RawValue, place: Place) -> Self {
+        let class = raw::object(raw).unwrap_or_default();
+        let input = class.object("input").unwrap_or_default();
+        let hidden = input.object("hidden").unwrap_or_default();
+        // One of the same name that is given comes first.
+        let given: Vec<Object<'_>> =
+            ["required", "optional"].iter().filter_map(|it| input.object(it)).collect();
+        let is_given = |name: &str| given.iter().any(|it| it.get(name).is_some());
+        let hidden = hidden.iter().map(|(name, _)| name).filter(|name| !is_given(name));
+        Self {
+            name: name.to_owned(),
+            at: place.of(raw.get()),
+            combos: combos_of(&input, place),
+            outputs: outputs_of(&class),
+            hidden: hidden.map(str::to_owned).collect(),
+        }
+    }
+}
+
+/// How many outputs the nodes of a class of ComfyUI's own have. Classes of packs may have more than
+/// they list: their list of types answers to every index.
+fn outputs_of(class: &Object<'_>) -> Option<usize> {
+    let module = class.text("python_module")?;
+    let is_own = module == "nodes"
+        || ["comfy_extras.", "comfy_api_nodes."].iter().any(|it| module.starts_with(it));
+    class.list("output").filter(|_| is_own).map(|outputs| outputs.len())
+}
+
+fn combos_of(input: &Object<'_>, place: Place) -> Vec<Combo> {
     let mut combos = Vec::new();
     for (_, section) in input.iter().filter(|(name, _)| *name != "hidden") {
         let inputs = raw::object(section).unwrap_or_default();
@@ -370,6 +408,31 @@ mod tests {
             text => Some(text.to_owned()),
         });
         serde_json::from_slice(&body).unwrap_or_else(|error| panic!("{error}: {body:?}"))
+    }
+
+    #[test]
+    fn what_a_class_gives_is_known_where_it_is_sure() {
+        let class = |module: &str| {
+            format!(
+                r#"{{"N": {{"input": {{"required": {{"x": ["INT"], "p": ["STRING"]}},
+                "hidden": {{"id": "UNIQUE_ID", "p": "PROMPT"}}}},
+                "output": ["A", "B"], "python_module": "{module}"}}}}"#
+            )
+        };
+        for (module, outputs) in [
+            ("nodes", Some(2)),
+            ("comfy_extras.nodes_mask", Some(2)),
+            ("comfy_api_nodes.nodes_x", Some(2)),
+            ("custom_nodes.impact", None),
+            ("nodes_of_mine", None),
+        ] {
+            let info = info(&class(module));
+            assert_eq!(info.outputs("N"), outputs, "{module}");
+            let hidden = ["id", "x", "p"].map(|input| info.is_hidden("N", input));
+            assert_eq!(hidden, [true, false, false]);
+        }
+        let bare = info(r#"{"N": {}, "M": 1}"#);
+        assert_eq!((bare.outputs("N"), bare.is_hidden("M", "x")), (None, false));
     }
 
     #[test]

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::graph::{self, Edits, Unfit};
+use super::graph::{self, Classes, Edits, Unfit};
 use super::reply;
 use super::scan::{self, Unsafe};
 use crate::routing::ids::{BadClientId, BadPromptId, ClientId, PromptId};
@@ -115,7 +115,7 @@ impl Refusal {
                 | Unfit::LinkInValue { .. } => "invalid_prompt",
                 Unfit::LongId { .. } => "node_id_too_long",
                 Unfit::TooDeep => "graph_too_deep",
-                Unfit::TooLarge => "graph_too_large",
+                Unfit::TooLarge | Unfit::TooTangled => "graph_too_large",
             },
             Self::ClientIdNotAString | Self::BadClientId(_) => "invalid_client_id",
             Self::PromptIdNotAString | Self::BadPromptId(_) => "invalid_prompt_id",
@@ -133,11 +133,11 @@ impl Refusal {
     }
 }
 
-/// Reads a body.
+/// Reads a body; `classes` says what is known of the nodes.
 ///
 /// # Errors
 /// See [`Refusal`].
-pub fn read(body: Bytes) -> Result<Draft, Refusal> {
+pub fn read(body: Bytes, classes: &dyn Classes) -> Result<Draft, Refusal> {
     let body = match scan::normal(&body)? {
         Cow::Borrowed(_) => body,
         Cow::Owned(normal) => normal.into(),
@@ -150,7 +150,7 @@ pub fn read(body: Bytes) -> Result<Draft, Refusal> {
     let graph = match object.get("prompt").map(RawValue::get) {
         None => return Err(Refusal::NoPrompt),
         Some(graph) if !graph.starts_with('{') => return Err(Refusal::PromptNotAnObject),
-        Some(graph) => graph::judge(graph.as_bytes())?,
+        Some(graph) => graph::judge(graph.as_bytes(), classes)?,
     };
     check_targets(&object)?;
     let (client, has_client) = read_client(&object)?;

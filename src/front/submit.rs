@@ -67,7 +67,7 @@ pub async fn submit(gateway: &Arc<Gateway>, who: &Who, request: Request<Incoming
         idle: gateway.config.server.body_timeout,
     };
     let body = bodies::whole(&mut parts, body, limits, Some(&mut share)).await?;
-    let draft = submission::read(body)?;
+    let draft = submission::read(body, &gateway.nodes.classes())?;
     let named = draft.client_id().cloned().map(|id| of_its_own(gateway, id, who.address));
     let named = named.or_else(|| who.named.clone());
     let id = named.clone().unwrap_or_else(mint);

@@ -12,7 +12,11 @@ use super::graph::{DEPTH_MAX, linked, walk};
 const NESTED_MAX: usize = 485;
 
 /// What the worker dies of, if it does. All nodes count, needed or not.
-pub(super) fn reason(graph: &Map<String, Value>, outputs: &[String]) -> Option<&'static str> {
+pub(super) fn reason(
+    graph: &Map<String, Value>,
+    outputs: &[String],
+    classes: &Map<String, Value>,
+) -> Option<&'static str> {
     for node in graph.values() {
         match node.get("inputs") {
             Some(Value::Object(inputs)) => {
@@ -34,13 +38,17 @@ pub(super) fn reason(graph: &Map<String, Value>, outputs: &[String]) -> Option<&
     if DEPTH_MAX < graph.len() && graph.keys().any(is_too_deep) {
         return Some("RecursionError: a chain of nodes is too long");
     }
-    followed(graph, outputs)
+    followed(graph, outputs, classes)
 }
 
 /// `graph.py`, `add_node`, follows each link of what an output needs, also of inputs that its class
-/// does not have: those were not validated. A slot that is no whole number raises where the other
-/// node's result is kept from before; here it always does.
-fn followed(graph: &Map<String, Value>, outputs: &[String]) -> Option<&'static str> {
+/// does not have: those were not validated. A slot that is no whole number, or none of the other
+/// node's, raises where that node's result is kept from before; here it always does.
+fn followed(
+    graph: &Map<String, Value>,
+    outputs: &[String],
+    classes: &Map<String, Value>,
+) -> Option<&'static str> {
     let mut seen = HashSet::new();
     let mut next: Vec<&str> = outputs.iter().map(String::as_str).collect();
     while let Some(id) = next.pop() {
@@ -54,6 +62,13 @@ fn followed(graph: &Map<String, Value>, outputs: &[String]) -> Option<&'static s
             let Some(source) = linked(value) else { continue };
             if value[1].is_f64() {
                 return Some("TypeError: list indices must be integers");
+            }
+            let class = graph.get(source).and_then(|node| node["class_type"].as_str());
+            let given = class.and_then(|class| classes.get(class)?["output"].as_array());
+            let slot = value[1].as_i64().or_else(|| value[1].as_bool().map(i64::from));
+            let count = given.map(|given| i64::try_from(given.len()).unwrap_or(i64::MAX));
+            if count.is_some_and(|count| !slot.is_some_and(|it| (-count..count).contains(&it))) {
+                return Some("IndexError: list index out of range");
             }
             next.push(source);
         }
@@ -107,12 +122,15 @@ mod tests {
             (json!({ "inputs": [1] }), "AttributeError"),
         ] {
             let graph = Map::from_iter([("9".to_owned(), inputs)]);
-            assert!(reason(&graph, &[]).is_some_and(|reason| reason.starts_with(says)), "{says}");
+            assert!(
+                reason(&graph, &[], &Map::new()).is_some_and(|reason| reason.starts_with(says)),
+                "{says}"
+            );
         }
-        assert_eq!(reason(&chain(DEPTH_MAX), &[]), None);
-        assert!(reason(&chain(DEPTH_MAX + 1), &[]).is_some());
-        assert_eq!(reason(&nested(NESTED_MAX), &[]), None);
-        assert!(reason(&nested(NESTED_MAX + 1), &[]).is_some());
+        assert_eq!(reason(&chain(DEPTH_MAX), &[], &Map::new()), None);
+        assert!(reason(&chain(DEPTH_MAX + 1), &[], &Map::new()).is_some());
+        assert_eq!(reason(&nested(NESTED_MAX), &[], &Map::new()), None);
+        assert!(reason(&nested(NESTED_MAX + 1), &[], &Map::new()).is_some());
     }
 
     #[test]
@@ -123,10 +141,13 @@ mod tests {
             Map::from_iter([("1".to_owned(), other), ("3".to_owned(), node)])
         };
         let outputs = ["3".to_owned()];
-        let dies = |input: Value| reason(&graph(input), &outputs).is_some();
+        let classes = Map::from_iter([("EmptyImage".to_owned(), json!({ "output": ["IMAGE"] }))]);
+        let dies = |input: Value| reason(&graph(input), &outputs, &classes).is_some();
         assert!(!dies(json!(["1", 0])) && !dies(json!(["99", null])) && !dies(json!("99")));
         assert!(dies(json!(["99", 0])) && dies(json!({ "__value__": ["99", 0] })));
-        assert!(dies(json!(["1", 0.5])));
-        assert_eq!(reason(&graph(json!(["99", 0])), &[]), None, "no output needs it");
+        assert!(dies(json!(["1", 0.5])) && dies(json!(["1", 1])) && dies(json!(["1", -2])));
+        assert!(!dies(json!(["1", -1])) && !dies(json!(["1", false])));
+        let unneeded = reason(&graph(json!(["99", 0])), &[], &classes);
+        assert_eq!(unneeded, None, "no output needs it");
     }
 }

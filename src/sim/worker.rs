@@ -10,7 +10,7 @@ use super::fatal;
 use super::prompts::without_secrets;
 use super::run::{Outcome, Run};
 use super::state::Item;
-use super::{Shared, WorkerDies, assets};
+use super::{Shared, WorkerDies, assets, nodes};
 use crate::net::sleep;
 
 /// What becomes of the worker after a prompt.
@@ -53,7 +53,8 @@ async fn run(shared: &Arc<Shared>, item: &Item) -> Thread {
     if shared.faults().worker_dies == WorkerDies::AtAStart {
         return Thread::Dead;
     }
-    if let Some(reason) = fatal::reason(&item.graph, &item.outputs) {
+    let classes = nodes::all(&shared.release);
+    if let Some(reason) = fatal::reason(&item.graph, &item.outputs, classes) {
         tracing::debug!(
             reason,
             "The worker of a simulated ComfyUI is dead, as a real one would be."

@@ -44,12 +44,14 @@ async fn what_breaks_a_server_is_refused_and_the_server_works_on() {
     let world = World::new(1).await;
     world.all_up().await;
     let wrapped = json!({ "x": { "__value__": ["nowhere", 0] } });
+    let unchecked = json!({ "images": { "__value__": ["1", 99] }, "filename_prefix": "x" });
     let cases = [
         (beside("9", &json!({ "class_type": "EmptyImage" })), "invalid_prompt"),
         (beside("9", &json!({ "class_type": "EmptyImage", "inputs": null })), "invalid_prompt"),
         (beside("9", &json!({ "class_type": "EmptyImage", "inputs": [] })), "invalid_prompt"),
         (beside("9", &json!({ "class_type": ["EmptyImage"], "inputs": {} })), "invalid_prompt"),
         (beside("9", &json!({ "class_type": "EmptyImage", "inputs": wrapped })), "invalid_prompt"),
+        (beside("9", &json!({ "class_type": "SaveImage", "inputs": unchecked })), "invalid_prompt"),
         (beside("9", &json!("class_type")), "invalid_prompt"),
         (beside("9", &json!(null)), "invalid_prompt"),
         (chain(1_500), "graph_too_deep"),
@@ -86,6 +88,31 @@ async fn a_link_to_nothing_of_an_input_that_nobody_checks_ends_no_worker() {
     let refused = world.submit("ada", &graph).await;
     assert_eq!((refused.status, refused.header("mooring-error")), (400, ""), "{}", refused.text());
     assert_eq!(refused.json()["error"]["type"], "prompt_outputs_failed_validation");
+}
+
+/// The worker takes the output that is named from what it kept of the other node (0.33).
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_link_to_an_output_that_a_node_does_not_have_ends_no_worker() {
+    let world = World::new(1).await;
+    world.all_up().await;
+    // A page asks for it when it starts; from then on the classes are known.
+    assert_eq!(world.get("/api/object_info").await.status, 200);
+    let mut graph = quick(1);
+    for link in [json!(["1", 1]), json!(["1", 99]), json!(["1", -2]), json!(["3", 0])] {
+        graph["4"] = json!({ "class_type": "PreviewImage",
+            "inputs": { "images": ["1", 0], "left over": link } });
+        runs(&world, &graph).await;
+    }
+    graph["4"]["inputs"]["left over"] = json!(["1", -1]);
+    let prompt = runs(&world, &graph).await.prompt_id();
+    let path = format!("/history/{prompt}");
+    let told = send(world.sim("a").addr(), Method::GET, &path, &[], "").await.json();
+    assert_eq!(told[&prompt]["prompt"][2]["4"]["inputs"]["left over"], json!(["1", -1]));
+    // One that is checked is refused as before, by the server.
+    graph["3"]["inputs"]["images"] = json!(["1", 7]);
+    graph.as_object_mut().unwrap().remove("4");
+    let refused = world.submit("ada", &graph).await;
+    assert_eq!((refused.status, refused.header("mooring-error")), (400, ""), "{}", refused.text());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -39,6 +39,34 @@ impl Ancestors {
         range.and_then(|range| self.nodes.get(range)).unwrap_or(&[])
     }
 
+    /// True if following every link above every node takes more than `max` steps. ComfyUI does
+    /// that, and keeps what it finds (0.33 `caching.py`, `get_node_signature`).
+    pub(super) fn walks_exceed(&self, max: usize) -> bool {
+        if self.len().saturating_mul(self.len() + self.nodes.len()) <= max {
+            return false;
+        }
+        let mut seen = vec![UNSEEN; self.len()];
+        let (mut open, mut steps) = (Vec::new(), 0_usize);
+        for start in 0..self.len() {
+            let stamp = u32::try_from(start).unwrap_or(UNSEEN);
+            seen[start] = stamp;
+            open.push(start);
+            while let Some(node) = open.pop() {
+                let ancestors = self.of(node);
+                steps += 1 + ancestors.len();
+                if max < steps {
+                    return true;
+                }
+                for ancestor in ancestors.iter().map(|ancestor| *ancestor as usize) {
+                    if std::mem::replace(&mut seen[ancestor], stamp) != stamp {
+                        open.push(ancestor);
+                    }
+                }
+            }
+        }
+        false
+    }
+
     /// The most nodes that one walk can have on it.
     pub(super) fn depth(&self) -> usize {
         let mut search = Search::new(self.len());
@@ -163,6 +191,20 @@ mod tests {
         assert_eq!(graph(&[vec![0]]).depth(), 1);
         assert_eq!(graph(&[vec![1], vec![2], vec![0]]).depth(), 3);
         assert_eq!(graph(&[vec![1], vec![2], vec![1, 3], vec![]]).depth(), 4);
+    }
+
+    #[test]
+    fn the_steps_of_all_walks_are_counted() {
+        // 1 + (1 + 1 + 1) + (1 + 1 + 1 + 1 + 1) …
+        let chain: Vec<Vec<u32>> =
+            (0..100_u32).map(|node| node.checked_sub(1).into_iter().collect()).collect();
+        assert!(!graph(&chain).walks_exceed(10_000) && graph(&chain).walks_exceed(9_999));
+        let circle = [vec![1], vec![0]];
+        assert!(!graph(&circle).walks_exceed(8) && graph(&circle).walks_exceed(7));
+        // Few nodes with many links to the same.
+        let dense = [vec![], vec![0; 1_000], vec![1; 1_000]];
+        assert!(!graph(&dense).walks_exceed(3_006) && graph(&dense).walks_exceed(3_000));
+        assert!(!graph(&[]).walks_exceed(0));
     }
 
     /// ComfyUI's own walk: how deep it goes from one node.

@@ -6,7 +6,11 @@ use serde_json::{Map, Value, json};
 use super::*;
 
 fn edited(graph: &str) -> Result<String, Unfit> {
-    let edits = judge(graph.as_bytes())?;
+    edited_with(graph, &Unknown)
+}
+
+fn edited_with(graph: &str, classes: &dyn Classes) -> Result<String, Unfit> {
+    let edits = judge(graph.as_bytes(), classes)?;
     let mut text = graph.to_owned();
     for (at, by) in edits.into_iter().rev() {
         text.replace_range(at, &by);
@@ -102,7 +106,44 @@ fn a_link_to_nothing_is_none_any_more() {
     let unfit = Unfit::LinkInValue { node: node("1") };
     refused(&graph(r#"{"x":{"__value__":["99",0]}}"#), &unfit);
     refused(&graph(r#"{"x":{"\u005f_value__":["1",0.5]}}"#), &unfit);
-    same(&graph(r#"{"x":{"__value__":["1",0]},"y":{"__value__":["99",0],"__value__":1}}"#));
+    same(&graph(r#"{"y":{"__value__":["99",0],"__value__":1},"z":{"__value__":["1",0,1]}}"#));
+    // Of one that leads somewhere nothing is checked either: there may be no such output.
+    refused(&graph(r#"{"x":{"__value__":["1",0]}}"#), &unfit);
+}
+
+/// Nodes of class A have one output, and the server fills in their `unique_id`.
+struct Few;
+
+impl Classes for Few {
+    fn outputs(&self, class: &str) -> Option<usize> {
+        (class == "A").then_some(1)
+    }
+
+    fn is_hidden(&self, class: &str, input: &str) -> bool {
+        (class, input) == ("A", "unique_id")
+    }
+}
+
+#[test]
+fn a_link_to_an_output_that_its_node_does_not_have_is_none_any_more() {
+    let graph = |input: &str| {
+        let node = |id: &str, class: &str, inputs: &str| {
+            format!(r#""{id}":{{"inputs":{inputs},"_meta":{{}},"class_type":"{class}"}}"#)
+        };
+        let (other, own) = (node("2", "B", "{}"), node("1", "\\u0041", input));
+        format!("{{{other},{own}}}")
+    };
+    let becomes = |input: &str, expected: &str| {
+        assert_eq!(edited_with(&graph(input), &Few), Ok(graph(expected)), "{input}");
+    };
+    becomes(r#"{"x":["1",1],"y":["1",-2]}"#, r#"{"x":["1",null],"y":["1",null]}"#);
+    becomes(r#"{"x":["1",true],"y":["1",9e9]}"#, r#"{"x":["1",null],"y":["1",null]}"#);
+    for same in [r#"{"x":["1",0],"y":["1",-1],"z":["1",false]}"#, r#"{"x":["2",7]}"#] {
+        becomes(same, same);
+    }
+    becomes(r#"{"unique_id":["2",0]}"#, r#"{"unique_id":["2",null]}"#);
+    becomes(r#"{"\u0075nique_id":["2",0]}"#, r#"{"\u0075nique_id":["2",null]}"#);
+    becomes(r#"{"unique_id":"7"}"#, r#"{"unique_id":"7"}"#);
 }
 
 #[test]
@@ -146,6 +187,27 @@ fn no_way_through_a_graph_is_too_long() {
 }
 
 #[test]
+fn no_graph_keeps_a_server_busy_with_reading_it() {
+    // Layers of nodes that each take two of the layer before.
+    let layers = |count: usize, width: usize| {
+        let node = |at: usize| {
+            let from = |by: usize| (at / width - 1) * width + (at + by) % width;
+            let link = |by: usize| json!([from(by).to_string(), 0]);
+            let inputs = match at / width {
+                0 => json!({}),
+                _ => json!({ "a": link(0), "b": link(1) }),
+            };
+            (at.to_string(), json!({ "class_type": "A", "inputs": inputs, "_meta": {} }))
+        };
+        Value::Object((0..count * width).map(node).collect()).to_string()
+    };
+    same(&layers(60, 30));
+    refused(&layers(200, 20), &Unfit::TooTangled);
+    // As many nodes as one likes, if each needs few.
+    same(&layers(2, 5_000));
+}
+
+#[test]
 fn a_node_id_has_an_end() {
     let graph = |len: usize| format!(r#"{{"{}":{{}}}}"#, "é".repeat(len / 2));
     same(&graph(ID_MAX));
@@ -160,7 +222,7 @@ fn a_graph_has_an_end() {
         let node = |at: usize| format!("\"{at}\":{{}}");
         format!("{{{}}}", (0..nodes).map(node).collect::<Vec<_>>().join(","))
     };
-    assert_eq!(judge(graph(NODES_MAX).as_bytes()), Ok(Edits::new()));
+    assert_eq!(judge(graph(NODES_MAX).as_bytes(), &Unknown), Ok(Edits::new()));
     refused(&graph(NODES_MAX + 1), &Unfit::TooLarge);
 }
 
@@ -242,6 +304,9 @@ fn comfyui(graph: &Value) -> Result<(), String> {
             if !is_link(unwrapped) {
                 continue;
             }
+            if value.is_object() {
+                return Err(format!("{id}: nothing of it is checked"));
+            }
             let target = unwrapped[0].as_str().unwrap_or_default();
             if !nodes.contains_key(target) {
                 return Err(format!("{id}: NodeNotFoundError"));
@@ -291,7 +356,7 @@ proptest! {
         members in "\\{(\"(inputs|class_type|_meta|é)\":[\\[\\]{}\",:1ae]{0,8},?){0,6}",
     ) {
         for graph in [text, marks, members] {
-            if let Ok(edits) = judge(graph.as_bytes()) {
+            if let Ok(edits) = judge(graph.as_bytes(), &Unknown) {
                 let is_in_order = edits.windows(2).all(|two| two[0].0.end <= two[1].0.start);
                 prop_assert!(is_in_order);
             }

@@ -1,9 +1,10 @@
 //! Bodies of submissions.
 
+use super::super::graph::Unknown;
 use super::*;
 
 fn finished(body: &str) -> Result<String, Refusal> {
-    let draft = read(Bytes::copy_from_slice(body.as_bytes()))?;
+    let draft = read(Bytes::copy_from_slice(body.as_bytes()), &Unknown)?;
     let client = draft.client_id().cloned().unwrap_or(ClientId::parse("minted").unwrap());
     let prompt = draft.prompt_id().cloned().unwrap_or(PromptId::parse("given").unwrap());
     let body = draft.finish(&client, &prompt, &[]).body;
@@ -174,7 +175,7 @@ fn what_python_reads_as_a_number_becomes_one() {
 fn nodes_that_answer_over_the_socket_are_found() {
     let body = r#"{"prompt":{"7":{"class_type":"SaveImageWebsocket","inputs":{}},
         "8":{"class_type":"SaveImage","inputs":{"x":"SaveImageWebsocket"}}}}"#;
-    let draft = read(Bytes::from_static(body.as_bytes())).unwrap();
+    let draft = read(Bytes::from_static(body.as_bytes()), &Unknown).unwrap();
     let client = ClientId::parse("c").unwrap();
     let prompt = PromptId::parse("p").unwrap();
     let classes = ["SaveImageWebsocket".to_owned()];
@@ -186,7 +187,7 @@ fn only_so_many_nodes_that_answer_over_the_socket_are_remembered() {
     let node = |at: usize| format!(r#""{at}":{{"class_type":"SaveImageWebsocket","inputs":{{}}}}"#);
     let nodes: Vec<String> = (0..OUTPUT_NODES_MAX + 50).map(node).collect();
     let body = format!(r#"{{"prompt":{{{}}}}}"#, nodes.join(","));
-    let draft = read(body.into()).unwrap();
+    let draft = read(body.into(), &Unknown).unwrap();
     let (client, prompt) = (ClientId::parse("c").unwrap(), PromptId::parse("p").unwrap());
     let ready = draft.finish(&client, &prompt, &["SaveImageWebsocket".to_owned()]);
     assert_eq!(ready.output_nodes.len(), OUTPUT_NODES_MAX);

@@ -6,8 +6,10 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use smallvec::SmallVec;
 use tokio::sync::Notify;
 
+use crate::comfy::graph::Classes;
 use crate::comfy::nodeinfo::{NodeInfo, Union};
 use crate::comfy::takes::Kind;
 use crate::net::now;
@@ -72,6 +74,14 @@ impl NodeInfos {
         infos.map(|(info, _)| info).find_map(|info| info.kind(class, input))
     }
 
+    /// What is known of the classes at this moment.
+    #[must_use]
+    pub fn classes(&self) -> KnownClasses {
+        let state = self.state();
+        let infos = state.known.values().filter_map(|known| known.info.as_ref());
+        KnownClasses(infos.map(|(info, _)| Arc::clone(info)).collect())
+    }
+
     /// True if it is to be asked now, by whoever asks this.
     pub(super) fn is_to_ask(&self, backend: BackendId) -> bool {
         let mut state = self.state();
@@ -125,6 +135,21 @@ impl NodeInfos {
         unions.retain(|(key, _)| key.iter().all(is_current));
         unions.push((key, Arc::clone(&union)));
         union
+    }
+}
+
+/// The classes that the backends have told of.
+#[derive(Debug)]
+pub struct KnownClasses(SmallVec<[Arc<NodeInfo>; 4]>);
+
+impl Classes for KnownClasses {
+    /// The most that any of them says: a newer server may have given a class one more.
+    fn outputs(&self, class: &str) -> Option<usize> {
+        self.0.iter().filter_map(|info| info.outputs(class)).max()
+    }
+
+    fn is_hidden(&self, class: &str, input: &str) -> bool {
+        self.0.iter().any(|info| info.is_hidden(class, input))
     }
 }
 
