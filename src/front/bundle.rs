@@ -112,8 +112,8 @@ pub async fn asset(gateway: &Arc<Gateway>, request: Request<Incoming>) -> Answer
     let asked = Asked::of(&request);
     let home = gateway.home();
     gateway.copies.saw_server(home.id, home.version());
-    if gateway.copies.fresh(&key).is_some() {
-        return Ok(given(gateway, &key, &asked, &parts).await);
+    if let Some(whole) = gateway.copies.fresh(&key) {
+        return Ok(given(gateway, &key, whole, (&asked, &parts)).await);
     }
     let first = fetch(gateway, &home::target(gateway), &key, &parts).await;
     let is_missing = match &first {
@@ -134,7 +134,7 @@ pub async fn asset(gateway: &Arc<Gateway>, request: Request<Incoming>) -> Answer
         Fetched::Asset(whole) => {
             gateway.copies.put(key.clone(), whole.clone(), now());
             Ok(match gateway.copies.fresh(&key) {
-                Some(_) => given(gateway, &key, &asked, &parts).await,
+                Some(whole) => given(gateway, &key, whole, (&asked, &parts)).await,
                 // There is no room.
                 None => asked.answer_part(&whole),
             })
@@ -160,12 +160,9 @@ pub fn is_hashed(path: &str) -> bool {
 async fn given(
     gateway: &Gateway,
     key: &Key,
-    asked: &Asked,
-    parts: &Parts,
+    whole: Whole,
+    (asked, parts): (&Asked, &Parts),
 ) -> Response<ResponseBody> {
-    let Some(whole) = gateway.copies.fresh(key) else {
-        return Response::new(ResponseBody::empty());
-    };
     match coding_for(asked, parts, key, &whole) {
         Some(coding) => match encoded(gateway, key, coding, &whole).await {
             Some(encoded) => asked.answer(&encoded),

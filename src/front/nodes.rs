@@ -10,6 +10,7 @@
 
 mod known;
 
+use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 
@@ -58,13 +59,16 @@ pub async fn all(gateway: &Arc<Gateway>, who: &Who, request: Request<Incoming>) 
 
 async fn every_node(gateway: &Arc<Gateway>, who: &Who, (parts, asked): (&Parts, &Asked)) -> Answer {
     let place = reading(gateway, who);
+    // What is written while they answer, they may not have seen.
+    let writes: HashMap<BackendId, u64> =
+        gateway.fleet.iter().map(|it| (it.id, gateway.files().writes_on(it.id))).collect();
     let (own, others) = tokio::join!(
         own(gateway, &place, parts),
         join_all(others(gateway, &place).map(|it| nodes_of(gateway, it)))
     );
     let (target, own) = own?;
     let first = target.backend.id;
-    let writes = gateway.files().writes_on(first);
+    let writes = writes.get(&first).copied().unwrap_or(0);
     let read = (own.parts.status == StatusCode::OK)
         .then(|| gateway.nodes.read(first, own.body.clone(), writes))
         .flatten();
@@ -122,39 +126,52 @@ fn told(
     whole(asked, headers, (body, tag.finish()), missing)
 }
 
+/// How often another backend is asked for one page: somebody else's question may have been asked
+/// before something was uploaded there.
+const ASKED_MAX: usize = 2;
+
 /// What another backend says of its nodes: what it said lately, else it is asked now. The asking
 /// goes on when nobody waits for it any more, for the next page.
 async fn nodes_of<'a>(
     gateway: &Arc<Gateway>,
     backend: &'a Arc<Backend>,
 ) -> (&'a Arc<Backend>, Option<Said>) {
-    let writes = gateway.files().writes_on(backend.id);
-    if let Some(said) = gateway.nodes.fresh(backend.id, writes) {
-        return (backend, Some(said));
-    }
-    let arrived = gateway.nodes.arrived.notified();
-    let mut arrived = std::pin::pin!(arrived);
-    arrived.as_mut().enable();
-    if gateway.nodes.is_to_ask(backend.id) {
-        let (gateway, backend) = (Arc::clone(gateway), Arc::clone(backend));
-        gateway.clone().tasks.spawn(async move {
-            let limit = gateway.config.server.answer_timeout;
-            let said = backend.get("/object_info", limit).await.ok();
-            let body = said.filter(|(status, _)| *status == 200).map(|(_, body)| body);
-            let _ = gateway.nodes.answered(backend.id, body, writes);
-        });
-    }
+    let nodes = &gateway.nodes;
     let waited = async {
+        let mut asked = 0;
         loop {
-            arrived.as_mut().await;
-            arrived.set(gateway.nodes.arrived.notified());
-            if let Some(said) = gateway.nodes.fresh(backend.id, writes) {
+            let mut arrived = std::pin::pin!(nodes.arrived.notified());
+            arrived.as_mut().enable();
+            let writes = gateway.files().writes_on(backend.id);
+            if let Some(said) = nodes.fresh(backend.id, writes) {
                 return Some(said);
             }
+            if !nodes.is_asked(backend.id) {
+                if asked == ASKED_MAX {
+                    return None;
+                }
+                asked += 1;
+                ask_for_nodes(gateway, backend, writes);
+            }
+            arrived.await;
         }
     };
     let said = timeout(gateway.config.fleet.list_timeout, waited).await.ok().flatten();
-    (backend, said.or_else(|| gateway.nodes.last(backend.id)))
+    (backend, said.or_else(|| nodes.last(backend.id)))
+}
+
+/// Asks a backend, unless somebody does.
+fn ask_for_nodes(gateway: &Arc<Gateway>, backend: &Arc<Backend>, writes: u64) {
+    if !gateway.nodes.is_to_ask(backend.id) {
+        return;
+    }
+    let (gateway, backend) = (Arc::clone(gateway), Arc::clone(backend));
+    gateway.clone().tasks.spawn(async move {
+        let limit = gateway.config.server.answer_timeout;
+        let said = backend.get("/object_info", limit).await.ok();
+        let body = said.filter(|(status, _)| *status == 200).map(|(_, body)| body);
+        let _ = gateway.nodes.answered(backend.id, body, writes);
+    });
 }
 
 /// `GET /internal/files/{folder}`.

@@ -1,11 +1,13 @@
 //! Lists that a page holds its values against: nodes, models, input files of all backends, and of
 //! files only one's own and nobody's (promises R3 and R5).
 
+use std::time::Duration;
+
 use http::Method;
 use serde_json::{Value, json};
 
 use crate::pictures::{BLUE, RED, color, inverse, invert, png, run, upload, value, view};
-use crate::support::{Answer, World, send};
+use crate::support::{Answer, World, send, soon, until};
 
 async fn get(world: &World, path: &str, client: &str) -> Answer {
     let answer = send(world.front, Method::GET, path, &[("comfy-client-id", client)], "").await;
@@ -152,6 +154,34 @@ async fn a_list_that_did_not_change_is_not_sent_again_and_others_are_seldom_aske
     let head = [("comfy-client-id", "ada")];
     let head = send(world.front, Method::HEAD, "/object_info", &head, "").await;
     assert_eq!((head.status, head.body.len()), (200, 0));
+}
+
+/// What was asked before an upload does not have it: it is asked again, and nobody waits in vain.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_page_that_comes_after_an_upload_has_it_though_another_asked_before() {
+    let world = World::with(2, |config| {
+        config.fleet.list_timeout = Duration::from_secs(60);
+    })
+    .await;
+    world.all_up().await;
+    let stored = upload(&world, Some("bob"), "before.png", &png(RED)).await;
+    let other = world.sim(stored.backend());
+    let path = format!("/api/v1/backends/{}/state", stored.backend());
+    assert_eq!(world.admin_post(&path, r#"{"state": "draining"}"#).await.status, 200);
+    other.set_faults(|faults| faults.latency_ms = 1_000);
+    let asked = || {
+        let seen = other.requests();
+        seen.iter().filter(|it| it.target == "/object_info").count()
+    };
+    let first = combo(&world, "ada");
+    let second = async {
+        until("it is asked", || 0 < asked()).await;
+        other.set_faults(|faults| faults.latency_ms = 0);
+        upload(&world, Some("bob"), "after.png", &png(RED)).await;
+        combo(&world, "eve").await
+    };
+    soon("both", async { tokio::join!(first, second) }).await;
+    assert_eq!(asked(), 2, "once before the upload and once after it");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -82,6 +82,11 @@ impl NodeInfos {
         KnownClasses(infos.map(|(info, _)| Arc::clone(info)).collect())
     }
 
+    /// True while somebody asks it.
+    pub(super) fn is_asked(&self, backend: BackendId) -> bool {
+        self.state().known.get(&backend).is_some_and(|known| known.is_asked)
+    }
+
     /// True if it is to be asked now, by whoever asks this.
     pub(super) fn is_to_ask(&self, backend: BackendId) -> bool {
         let mut state = self.state();
