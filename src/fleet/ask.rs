@@ -41,6 +41,24 @@ impl AskError {
 }
 
 impl Backend {
+    /// A request of our own to this backend, with all that goes with everything said to it.
+    ///
+    /// # Errors
+    /// `path` is no path with a query.
+    pub fn request(
+        &self,
+        method: Method,
+        path: &str,
+        body: RequestBody,
+    ) -> Result<Request<RequestBody>, Junk> {
+        let mut request = Request::new(body);
+        *request.method_mut() = method;
+        *request.uri_mut() = path.parse().map_err(|_| Junk::Malformed)?;
+        request.headers_mut().insert(HOST, self.host_header.clone());
+        self.headers.put_into(request.headers_mut());
+        Ok(request)
+    }
+
     /// `GET path`: status and body, within `limit`.
     ///
     /// # Errors
@@ -80,10 +98,7 @@ impl Backend {
     /// # Errors
     /// It does not accept one, or does not answer on it.
     pub async fn answers_anew(&self, limit: Duration) -> Result<(), AskError> {
-        let mut request = Request::new(RequestBody::Empty);
-        *request.uri_mut() = http::Uri::from_static("/prompt");
-        request.headers_mut().insert(HOST, self.host_header.clone());
-        self.headers.put_into(request.headers_mut());
+        let request = self.request(Method::GET, "/prompt", RequestBody::Empty)?;
         let (response, _lease) = self.pool.send_anew(request, limit).await?;
         let limits = CollectLimits { max: ANSWER_MAX, idle: limit };
         collect(response.into_body(), limits, None).await?;
@@ -97,12 +112,8 @@ impl Backend {
         body: RequestBody,
         limit: Duration,
     ) -> Result<(u16, Bytes), AskError> {
-        let mut request = Request::new(body);
-        *request.method_mut() = method;
-        *request.uri_mut() = path.parse().map_err(|_| Junk::Malformed)?;
-        request.headers_mut().insert(HOST, self.host_header.clone());
+        let mut request = self.request(method, path, body)?;
         request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        self.headers.put_into(request.headers_mut());
         let (response, lease) = self.pool.send(request, limit).await?;
         let status = response.status().as_u16();
         let body =
@@ -197,12 +208,8 @@ impl Backend {
     /// # Errors
     /// The backend did not answer; nothing is known then.
     pub async fn size_of(&self, file: &FileRef, limit: Duration) -> Result<Option<u64>, AskError> {
-        let mut request = Request::new(RequestBody::Empty);
-        *request.method_mut() = Method::HEAD;
         let path = format!("/view?{}", files::view_query(file));
-        *request.uri_mut() = path.parse().map_err(|_| Junk::Malformed)?;
-        request.headers_mut().insert(HOST, self.host_header.clone());
-        self.headers.put_into(request.headers_mut());
+        let request = self.request(Method::HEAD, &path, RequestBody::Empty)?;
         let (response, lease) = self.pool.send(request, limit).await?;
         let is_there = response.status().as_u16() == 200;
         let length = response.headers().get(CONTENT_LENGTH);

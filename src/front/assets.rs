@@ -21,7 +21,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::HOST;
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 
@@ -155,13 +154,9 @@ impl<'a> Session<'a> {
         if limit.is_zero() || !backend.is_up() {
             return Err(ExchangeError::NoAnswer(limit).into());
         }
-        let mut request = Request::new(RequestBody::Empty);
-        *request.method_mut() = method;
-        *request.uri_mut() = path.parse().map_err(|_| AskError::Status(400))?;
-        let headers = request.headers_mut();
-        headers.insert(HOST, backend.host_header.clone());
+        let mut request = backend.request(method, path, RequestBody::Empty)?;
         if let Some(user) = &self.user {
-            headers.insert(COMFY_USER, user.clone());
+            request.headers_mut().insert(COMFY_USER, user.clone());
         }
         let (response, lease) = backend.pool.send(request, limit).await?;
         let status = response.status().as_u16();

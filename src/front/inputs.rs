@@ -7,8 +7,8 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HOST};
-use http::{HeaderValue, Method, Request, StatusCode, Uri};
+use http::header::CONTENT_TYPE;
+use http::{HeaderValue, Method, Request, StatusCode};
 use http_body::Body as _;
 use tracing::info;
 
@@ -90,11 +90,13 @@ impl Copying<'_> {
         let mut was_asked = false;
         for source in sources.iter().filter(is_up) {
             was_asked = true;
+            // It may be written anew while it is copied.
+            let began = self.gateway.files().moment();
             if let Some(file) = self.copy(source).await? {
                 let copy = Located { backend: self.target.id, file: file.clone() };
                 // One that only its name told of is learned of by its being there.
                 self.gateway.learn_file(self.original, &[], Seen::There);
-                self.gateway.files().copied(self.original, copy);
+                self.gateway.files().copied(self.original, copy, began);
                 self.gateway.metrics.files_copied.inc();
                 info!(file = %for_people(&self.original.file), as_name = %for_people(&file),
                     from = %self.gateway.fleet.get(source.backend).name,
@@ -114,7 +116,7 @@ impl Copying<'_> {
         let from = self.gateway.fleet.get(source.backend);
         let limit = self.gateway.config.files.copy_timeout;
         let uri = format!("/view?{}", files::view_query(&source.file));
-        let asked = request(from, Method::GET, &uri, RequestBody::Empty);
+        let asked = self.request(from, Method::GET, &uri, RequestBody::Empty)?;
         let sent = from.pool.send(asked, limit).await;
         let (response, reading) = sent.map_err(|error| self.failed(&error.to_string()))?;
         match response.status() {
@@ -132,7 +134,7 @@ impl Copying<'_> {
         let idle = limit;
         let body = Wrapped::new(head, response.into_body(), tail, max, idle);
         let body = RequestBody::Wrapped(body.into());
-        let mut upload = request(self.target, Method::POST, "/upload/image", body);
+        let mut upload = self.request(self.target, Method::POST, "/upload/image", body)?;
         let kind = format!("multipart/form-data; boundary={boundary}");
         let kind = HeaderValue::try_from(kind).expect("a boundary is visible ASCII");
         upload.headers_mut().insert(CONTENT_TYPE, kind);
@@ -165,6 +167,16 @@ impl Copying<'_> {
         }
     }
 
+    fn request(
+        &self,
+        of: &Backend,
+        method: Method,
+        path: &str,
+        body: RequestBody,
+    ) -> Result<Request<RequestBody>, GatewayError> {
+        of.request(method, path, body).map_err(|error| self.failed(&error.to_string()))
+    }
+
     fn file(&self) -> String {
         for_people(&self.original.file).into_owned()
     }
@@ -172,19 +184,4 @@ impl Copying<'_> {
     fn backend(&self) -> String {
         self.gateway.fleet.get(self.original.backend).name.clone()
     }
-}
-
-fn request(
-    backend: &Backend,
-    method: Method,
-    uri: &str,
-    body: RequestBody,
-) -> Request<RequestBody> {
-    let mut request = Request::new(body);
-    *request.method_mut() = method;
-    // Paths of ours, and queries that are escaped.
-    *request.uri_mut() = Uri::try_from(uri).unwrap_or_default();
-    request.headers_mut().insert(HOST, backend.host_header.clone());
-    backend.headers.put_into(request.headers_mut());
-    request
 }

@@ -57,6 +57,10 @@ pub enum Seen {
     Written,
 }
 
+/// A place in the order in which things are learned.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Moment(u64);
+
 /// The files that are known.
 #[derive(Debug)]
 pub struct Files {
@@ -260,9 +264,19 @@ impl Files {
         sources
     }
 
+    /// Up to where things are known, for what takes its time.
+    #[must_use]
+    pub fn moment(&self) -> Moment {
+        Moment(self.next_order)
+    }
+
     /// The file, which was learned of, was copied. What lies at `copy` is the same as what lies at
-    /// `original`.
-    pub fn copied(&mut self, original: &Located, copy: Located) {
+    /// `original`, unless one of both was written anew since the copying began.
+    pub fn copied(&mut self, original: &Located, copy: Located, began: Moment) {
+        let written = |at| self.holder(at).and_then(|holder| holder.written);
+        if [original, &copy].iter().any(|at| written(at).is_some_and(|order| began.0 <= order)) {
+            return;
+        }
         let place = Place::Backend(original.backend);
         let holders = self.name(&original.file).map(|name| &mut name.holders);
         if let Some(holder) = holders.and_then(|all| all.iter_mut().find(|it| it.place == place)) {
@@ -461,7 +475,7 @@ mod tests {
         let now = crate::net::now();
         for overwritten in [at(B, "x.png"), original.clone()] {
             let mut files = files(&[(A, "x.png", "ada")]);
-            files.copied(&original, at(B, "x.png"));
+            files.copied(&original, at(B, "x.png"), files.moment());
             assert_eq!(files.copy_on(&original, B), Some(file("x.png")));
             assert_eq!(files.shown(&at(B, "x.png")), Shown::Plain);
             assert_eq!(files.sources(&original), [original.clone(), at(B, "x.png")]);
@@ -471,9 +485,23 @@ mod tests {
     }
 
     #[test]
+    fn what_was_written_anew_while_it_was_copied_has_no_copy() {
+        let original = at(A, "x.png");
+        for overwritten in [at(B, "x.png"), original.clone()] {
+            let mut files = files(&[(A, "x.png", "ada"), (B, "x.png", "bob")]);
+            let began = files.moment();
+            files.learn(&overwritten, &[client("ada")], Seen::Written, crate::net::now());
+            files.copied(&original, at(B, "x.png"), began);
+            assert_eq!(files.copy_on(&original, B), None, "{overwritten:?}");
+            files.copied(&original, at(B, "x.png"), files.moment());
+            assert!(files.copy_on(&original, B).is_some());
+        }
+    }
+
+    #[test]
     fn a_copy_under_another_name_is_found_by_its_original_and_owns_no_name() {
         let mut files = files(&[(A, "x.png", "ada"), (B, "x.png", "bob")]);
-        files.copied(&at(A, "x.png"), at(B, "x (1).png"));
+        files.copied(&at(A, "x.png"), at(B, "x (1).png"), files.moment());
         assert_eq!(files.copy_on(&at(A, "x.png"), B), Some(file("x (1).png")));
         assert_eq!(files.copy_on(&at(B, "x.png"), B), Some(file("x.png")));
         assert_eq!(found(&files, "x (1).png", "ada"), None);
@@ -488,7 +516,7 @@ mod tests {
         let shows = |files: &Files, at: &Located| files.is_shown_to(at, &[client("ada")]);
         assert!(shows(&files, &at(A, "x.png")) && shows(&files, &at(A, "z.png")));
         assert!(shows(&files, &at(A, "new.png")) && !shows(&files, &at(B, "y.png")));
-        files.copied(&at(B, "y.png"), at(A, "y (1).png"));
+        files.copied(&at(B, "y.png"), at(A, "y (1).png"), files.moment());
         assert_eq!(files.original(&at(A, "y (1).png")), &at(B, "y.png"));
         files.learn(&at(B, "y.png"), &[], Seen::Written, crate::net::now());
         assert_eq!(files.original(&at(A, "y (1).png")), &at(A, "y (1).png"));

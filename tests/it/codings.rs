@@ -6,9 +6,11 @@ use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::{DeflateEncoder, GzEncoder, ZlibEncoder};
 use http::Method;
+use mooring::sim::{Options, Sim};
 use serde_json::{Value, json};
 
-use crate::support::{Answer, World, quick, send_bytes, slow, until};
+use crate::pictures::{RED, form, png, run};
+use crate::support::{Answer, World, network, quick, send_bytes, slow, until};
 
 fn gzip(plain: &[u8]) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
@@ -102,4 +104,53 @@ async fn a_body_is_inflated_within_the_limits_of_a_plain_one() {
     }
     let seen = world.sim("a").requests();
     assert!(!seen.iter().any(|it| it.method == "POST"));
+}
+
+/// Whose the preview is that a body nominates is read in it, however it comes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_compressed_body_names_no_asset_of_another_as_a_preview() {
+    let options = Options { assets: true, ..Options::named("a") };
+    let world = World::over(vec![Sim::start(network(), options).await.unwrap()], |_| {}).await;
+    world.all_up().await;
+    let mut ids = Vec::new();
+    for (client, shade) in [("ada", 0x11_22_33), ("bob", 0x44_55_66)] {
+        let (_, images) = run(&world, client, &quick(shade)).await;
+        ids.push(images[0]["id"].as_str().unwrap().to_owned());
+    }
+    let path = format!("/api/assets/{}", ids[0]);
+    let ask = async |method: Method, path: &str, coding: &str, body: Vec<u8>| {
+        let headers = [
+            ("comfy-client-id", "ada"),
+            ("content-type", "application/json"),
+            ("content-encoding", coding),
+        ];
+        send_bytes(world.front, method, path, &headers, body.into()).await
+    };
+    let stolen = json!({ "preview_id": ids[1] }).to_string();
+    let refused = ask(Method::PUT, &path, "gzip", gzip(stolen.as_bytes())).await;
+    assert_eq!(refused.status, 404, "{}", refused.text());
+    let renamed = ask(Method::PUT, &path, "deflate", zlib(br#"{"name": "mine.png"}"#)).await;
+    assert_eq!((renamed.status, &renamed.json()["name"]), (200, &json!("mine.png")));
+    // A new one of bytes that are there: ComfyUI leaves out a preview that it does not have.
+    let hash = ask(Method::GET, &path, "identity", Vec::new()).await.json()["hash"].clone();
+    let hash = if hash.is_null() { upload_hash(&world).await } else { hash };
+    for coding in ["identity", "gzip"] {
+        let body = json!({ "hash": hash, "name": "again.png", "tags": [], "preview_id": ids[1] });
+        let body = body.to_string().into_bytes();
+        let body = if coding == "gzip" { gzip(&body) } else { body };
+        let made = ask(Method::POST, "/api/assets/from-hash", coding, body).await;
+        assert_eq!(made.status, 201, "{}", made.text());
+        assert!(made.json()["preview_id"].is_null(), "{}", made.text());
+    }
+}
+
+/// The hash of a picture that was uploaded as an asset: those have one at once.
+async fn upload_hash(world: &World) -> Value {
+    let form = form("photo.png", &png(RED), &[("tags", "input,mine")]);
+    let named = b"name=\"image\"";
+    let at = form.windows(named.len()).position(|it| it == named).unwrap();
+    let form = [&form[..at], b"name=\"file\"", &form[at + named.len()..]].concat();
+    let kind = [("content-type", "multipart/form-data; boundary=xyz"), ("comfy-client-id", "ada")];
+    let told = send_bytes(world.front, Method::POST, "/api/assets", &kind, form.into()).await;
+    told.json()["hash"].clone()
 }

@@ -125,6 +125,34 @@ async fn an_operator_may_say_where_a_backend_listens() {
     }
 }
 
+/// What was read before is not what lies there when the copy has arrived.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_copy_of_what_was_written_anew_meanwhile_is_not_used_again() {
+    let world = World::new(2).await;
+    let red = upload(&world, Some("ada"), "x.png", &png(RED)).await;
+    let (from, to) = if red.backend() == "a" { ("a", "b") } else { ("b", "a") };
+    let path = format!("/api/v1/backends/{from}/state");
+    assert_eq!(world.admin_post(&path, r#"{"state": "draining"}"#).await.status, 200);
+    let target = world.sim(to);
+    target.set_faults(|faults| faults.latency_ms = 1_000);
+    let graph = invert("x.png");
+    let first = world.submit("bob", &graph);
+    let meanwhile = async {
+        let arrives = || target.requests().iter().any(|it| it.target == "/upload/image");
+        until("the copy is on its way", arrives).await;
+        let body = form("x.png", &png(BLUE), &[("overwrite", "true")]);
+        let blue = post_form(&world, "/upload/image", Some("ada"), body).await;
+        assert_eq!((blue.status, blue.backend()), (200, from));
+        target.set_faults(|faults| faults.latency_ms = 0);
+    };
+    let (first, ()) = tokio::join!(first, meanwhile);
+    assert_eq!((first.status, first.backend()), (200, to), "{}", first.text());
+    let (second, images) = run(&world, "bob", &graph).await;
+    assert_eq!(second.backend(), to);
+    let images = images.last().unwrap();
+    assert_eq!(color(&view(&world, images, None).await.body), inverse(BLUE));
+}
+
 /// Puts a file on a backend behind our back.
 async fn put(world: &World, backend: &str, name: &str, picture: [u8; 3], at: &[(&str, &str)]) {
     let headers = [("content-type", "multipart/form-data; boundary=xyz")];

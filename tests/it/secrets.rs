@@ -15,7 +15,8 @@ fn headers(text: &str) -> BackendHeaders {
 }
 
 async fn locked(name: &str, secret: &str) -> Sim {
-    let sim = Sim::start(network(), Options::named(name)).await.unwrap();
+    let options = Options { assets: true, ..Options::named(name) };
+    let sim = Sim::start(network(), options).await.unwrap();
     sim.set_faults(|faults| secret.clone_into(&mut faults.wants));
     sim
 }
@@ -39,7 +40,11 @@ async fn everything_that_is_said_to_a_backend_carries_its_headers() {
     world.all_up().await;
     set(&world, "b", "draining").await;
     let own = [("authorization", "Basic the-clients"), ("comfy-client-id", "ada")];
-    for path in ["/object_info", "/api/system_stats", "/", "/settings", "/queue", "/history"] {
+    let assets = ["/api/assets", "/api/tags", "/api/assets/tags/refine"];
+    for path in ["/object_info", "/api/system_stats", "/", "/settings", "/queue", "/history"]
+        .into_iter()
+        .chain(assets)
+    {
         let answer = send(world.front, Method::GET, path, &own, "").await;
         assert_eq!(answer.status, 200, "{path}: {}", answer.text());
     }

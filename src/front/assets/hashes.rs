@@ -2,19 +2,21 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use futures_util::future::join_all;
 use http::request::Parts;
 use http::{Method, Request, StatusCode};
 use hyper::body::Incoming;
 use serde::Deserialize;
 
+use super::super::bodies;
 use super::super::collected::collected;
 use super::super::forward::{Target, forward, send, to_backend};
 use super::super::identify::Who;
 use super::super::{Answer, headers};
-use super::one::named;
+use super::one::{hidden_preview, named};
 use super::{Session, Settled, servers};
-use crate::body::{ClientFault, CollectLimits, RequestBody, collect};
+use crate::body::{ClientFault, CollectLimits, RequestBody};
 use crate::comfy::assets::item::Item;
 use crate::comfy::files;
 use crate::error::GatewayError;
@@ -73,10 +75,14 @@ pub(super) async fn from_hash(session: &Session<'_>, request: Request<Incoming>)
     }
     let gateway = session.gateway;
     let servers = servers::of(session).await?;
-    let (parts, body) = request.into_parts();
+    let (mut parts, body) = request.into_parts();
     let mut share = gateway.bodies.share();
     let limits = CollectLimits { max: BODY_MAX, idle: gateway.config.server.body_timeout };
-    let body = collect(body, limits, Some(&mut share)).await.map_err(GatewayError::from)?;
+    let body = bodies::whole(&mut parts, body, limits, Some(&mut share)).await?;
+    let body = match hidden_preview(session, &body).await {
+        Some(_another) => without_preview(body),
+        None => body,
+    };
     let hash = serde_json::from_slice::<Body>(&body).ok();
     let hash = hash.and_then(|body| ContentHash::parse(&body.hash));
     let mut first: Option<Answer> = None;
@@ -103,6 +109,15 @@ pub(super) async fn from_hash(session: &Session<'_>, request: Request<Incoming>)
         return Ok(named(session, &target, answer));
     }
     Ok(first.unwrap_or(Err(GatewayError::NotFound))?)
+}
+
+/// ComfyUI leaves out a preview that it does not have.
+fn without_preview(body: Bytes) -> Bytes {
+    let Ok(mut fields) = serde_json::from_slice::<serde_json::Map<_, _>>(&body) else {
+        return body;
+    };
+    fields.remove("preview_id");
+    serde_json::Value::Object(fields).to_string().into()
 }
 
 /// The asker made it just now.

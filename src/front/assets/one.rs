@@ -7,13 +7,13 @@ use futures_util::future::join_all;
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 
+use super::super::bodies;
 use super::super::collected::{Collected, collected};
 use super::super::forward::{Target, forward, to_backend};
 use super::super::route::of_ledger;
 use super::{Done, Session, Settled, not_found, servers};
-use crate::body::{ClientFault, CollectLimits, RequestBody, ResponseBody, collect};
+use crate::body::{ClientFault, CollectLimits, RequestBody, ResponseBody};
 use crate::comfy::assets::item::Item;
-use crate::error::GatewayError;
 use crate::fleet::ask::ANSWER_MAX;
 use crate::fleet::backend::Backend;
 use crate::gateway::assets::Asker;
@@ -84,13 +84,11 @@ pub(super) async fn change(
     if *request.method() != Method::PUT {
         return Ok(forward(gateway, &target, request).await?);
     }
-    let (parts, body) = request.into_parts();
+    let (mut parts, body) = request.into_parts();
     let mut share = gateway.bodies.share();
     let limits = CollectLimits { max: CHANGE_MAX, idle: gateway.config.server.body_timeout };
-    let body = collect(body, limits, Some(&mut share)).await.map_err(GatewayError::from)?;
-    if let Some(preview) = preview_in(&body)
-        && theirs(session, preview, Route::Item).await.is_err()
-    {
+    let body = bodies::whole(&mut parts, body, limits, Some(&mut share)).await?;
+    if let Some(preview) = hidden_preview(session, &body).await {
         // As ComfyUI says of one that it does not have.
         return Ok(not_found(&format!("Preview AssetReference {preview} not found"), Some(id)));
     }
@@ -99,7 +97,12 @@ pub(super) async fn change(
     Ok(named(session, &target, answer))
 }
 
-/// The asset that a change nominates as a preview.
+/// The asset that a body nominates as a preview, if the asker may not see it.
+pub(super) async fn hidden_preview(session: &Session<'_>, body: &[u8]) -> Option<AssetId> {
+    let preview = preview_in(body)?;
+    theirs(session, preview, Route::Item).await.is_err().then_some(preview)
+}
+
 fn preview_in(body: &[u8]) -> Option<AssetId> {
     #[derive(serde::Deserialize)]
     struct Change {
