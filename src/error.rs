@@ -109,7 +109,7 @@ pub enum GatewayError {
     BadUpgrade { backend: String },
     #[error("nothing of that name is here")]
     NotFound,
-    #[error("the method is not for this path")]
+    #[error("the method is not for this path, or not written in capitals")]
     BadMethod,
     #[error("the request's head has more than {max} bytes")]
     HeadTooLarge { max: u64 },

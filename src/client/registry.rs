@@ -72,6 +72,12 @@ impl Clients {
         }
     }
 
+    /// True for a name that a client has, or would get.
+    #[must_use]
+    pub fn takes_in(&self, id: &ClientId) -> bool {
+        self.by_id.contains_key(id) || self.by_id.len() < self.max
+    }
+
     /// A client as it was before a restart. Called before any other is known.
     pub(crate) fn restore(&self, client: Client) -> Arc<Client> {
         let client = Arc::new(client);

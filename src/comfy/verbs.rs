@@ -1,6 +1,6 @@
 //! The small bodies of routes that name prompts or clients: read, and made anew.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 /// A body that ComfyUI would answer with 500.
@@ -54,7 +54,7 @@ impl InterruptBody {
 }
 
 /// `PATCH /internal/logs/subscribe`.
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq)]
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct LogSubscription {
     #[serde(rename = "clientId")]
     pub client_id: String,
@@ -66,6 +66,12 @@ impl LogSubscription {
     /// A key is missing or of another type.
     pub fn read(body: &[u8]) -> Result<Self, BadBody> {
         serde_json::from_slice(body).map_err(|_| BadBody::WrongType("clientId"))
+    }
+
+    /// The body that says it to a backend.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        json!(self).to_string()
     }
 }
 

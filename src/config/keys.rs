@@ -322,7 +322,8 @@ sections! {
         status: Counts = "own";
         /// What somebody may do who does not say who he is: `by_id` is to act on the prompts whose
         /// ids he names, `none` is nothing, `all` is everything to everybody's. `auto` is `by_id`
-        /// if `server.listen` is on loopback, and `none` beyond: leaving the name out must not be
+        /// for who comes from this machine while `server.listen` is on loopback, and `none` for
+        /// all others, those that a proxy speaks for included: leaving the name out must not be
         /// the stronger role.
         nameless: NamelessMay = "auto";
     }

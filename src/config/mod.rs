@@ -43,7 +43,7 @@ pub use cidr::{BadCidr, Cidr};
 pub use find::find;
 pub use headers::BackendHeaders;
 pub use kinds::Shape;
-pub use nameless::Nameless;
+pub use nameless::{Nameless, Place};
 pub use problems::{Origin, Problem, Problems};
 pub use units::{ShowDuration, ShowSize};
 pub use values::Secret;

@@ -15,12 +15,22 @@ pub enum Nameless {
     All,
 }
 
+/// From where somebody comes, as far as that is known.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Place {
+    ThisMachine,
+    /// Also by way of a proxy on this machine, if that says so.
+    Elsewhere,
+}
+
 impl Config {
-    /// What somebody may do who does not say who he is.
+    /// What somebody may do who does not say who he is, but comes from there.
     #[must_use]
-    pub fn nameless(&self) -> Nameless {
-        let by_place =
-            if self.server.listen.ip().is_loopback() { Nameless::ById } else { Nameless::None };
+    pub fn nameless(&self, from: Place) -> Nameless {
+        let by_place = match from {
+            Place::ThisMachine if self.server.listen.ip().is_loopback() => Nameless::ById,
+            Place::ThisMachine | Place::Elsewhere => Nameless::None,
+        };
         self.isolation.nameless.unwrap_or(by_place)
     }
 }

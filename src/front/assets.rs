@@ -137,7 +137,7 @@ impl<'a> Session<'a> {
     /// True for who says nothing of himself and may all the same act on what he can name, as on
     /// prompts (`isolation.nameless`).
     fn may_all(&self) -> bool {
-        match self.gateway.config.nameless() {
+        match self.gateway.config.nameless(self.who.place()) {
             Nameless::ById | Nameless::All => self.who.askers(self.gateway).is_empty(),
             Nameless::None => false,
         }

@@ -137,12 +137,13 @@ impl Browsers {
         }
     }
 
-    /// True if nobody with a name was seen at an address within `lease`: what came from there
-    /// without one is then of whoever asks from there without one.
+    /// True if nobody with a name was seen at an address within `lease`, or listens there: what
+    /// came from there without one is then of whoever asks from there without one.
     #[must_use]
     pub fn is_nameless_alone(&self, address: IpAddr, lease: Duration, now: Instant) -> bool {
-        let seen = self.by_address.get(&address);
-        seen.is_none_or(|seen| seen.clients.iter().all(|(_, at)| lease <= now.duration_since(*at)))
+        let Some(seen) = self.by_address.get(&address) else { return true };
+        let is_over = |at: &Instant| lease <= now.duration_since(*at);
+        seen.sockets.is_empty() && seen.clients.iter().all(|(_, at)| is_over(at))
     }
 
     /// The clients of a browser, the most recent first.

@@ -150,7 +150,10 @@ pub fn is_hashed(path: &str) -> bool {
     let Some((stem, kind)) = name.rsplit_once('.') else { return false };
     let stem = stem.as_bytes();
     let Some(dash) = stem.len().checked_sub(9) else { return false };
+    // A path with dots may be mended on its way, and then it is another's.
+    let is_clear = |part: &str| !matches!(part, "" | "." | "..") && !part.contains('%');
     0 < dash
+        && name.split('/').all(is_clear)
         && stem[dash] == b'-'
         && stem[dash..].iter().copied().all(is_plain)
         && kind.bytes().all(is_plain)
@@ -356,6 +359,9 @@ mod tests {
             "/assets/-azSeANjR.js",
             "/assets/x-azSeANjR",
             "/assets/../x-azSe/NjR.js",
+            "/assets/../userdata/x-azSeANjR.json",
+            "/assets/%2e%2e/userdata/x-azSeANjR.json",
+            "/assets//x-azSeANjR.js",
             "/assets/x-azSe%2fjR.js",
             "/scripts/x-azSeANjR.js",
         ] {

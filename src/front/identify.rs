@@ -10,8 +10,9 @@ use http::{HeaderName, HeaderValue, Request};
 use smallvec::SmallVec;
 
 use super::browsers::{BrowserId, browser_of};
-use super::headers::CLIENT_ID;
+use super::headers::{CLIENT_ID, is_forwarding};
 use crate::comfy::{pack_routes, query};
+use crate::config::Place;
 use crate::gateway::Gateway;
 use crate::net::now;
 use crate::routing::files::Maker;
@@ -65,6 +66,9 @@ pub struct Marks<'a> {
     pub forwarded: SmallVec<[&'a [u8]; 1]>,
     /// The first `X-Forwarded-Proto`.
     pub scheme: Option<&'a [u8]>,
+    /// Something says that it was passed on for somebody, in whatever header. Reads that are only
+    /// passed on do not need it either.
+    pub is_passed_on: bool,
     /// `Comfy-User`. Reads that are only passed on do not need it.
     pub user: Option<&'a [u8]>,
 }
@@ -111,6 +115,7 @@ impl<'a> Marks<'a> {
             cookies: all(COOKIE),
             forwarded: all(X_FORWARDED_FOR),
             scheme: headers.get(X_FORWARDED_PROTO).map(HeaderValue::as_bytes),
+            is_passed_on: headers.keys().any(|name| says_passed_on(name.as_str())),
             user: headers.get(COMFY_USER).map(HeaderValue::as_bytes),
         }
     }
@@ -138,7 +143,7 @@ impl Who {
         let address = address(gateway, peer, marks);
         let named = name.map(ClientId::parse).transpose()?;
         let named = named.map(|id| of_its_own(gateway, id, address));
-        let is_proxied = address == peer && !marks.forwarded.is_empty();
+        let is_proxied = address == peer && marks.is_passed_on;
         let door = door(gateway, peer, marks);
         let browser = browser(gateway, door, marks);
         let who = Self { named, browser, user: user(marks), address, is_proxied, door };
@@ -148,9 +153,12 @@ impl Who {
         Ok(who)
     }
 
-    /// The request turned out to be this client's: remembered for those that do not say.
+    /// The request turned out to be this client's: remembered for those that do not say, if the
+    /// client is one that is taken in.
     pub fn is(&self, gateway: &Gateway, client: &ClientId) {
-        gateway.browsers.saw(self.browser, self.address, client, now());
+        if gateway.clients.takes_in(client) {
+            gateway.browsers.saw(self.browser, self.address, client, now());
+        }
     }
 
     /// A submission of theirs named no client, and got this one.
@@ -181,6 +189,16 @@ impl Who {
     #[must_use]
     pub fn is_its_address(&self) -> bool {
         self.browser.is_none() && !self.is_proxied
+    }
+
+    /// From where it comes.
+    #[must_use]
+    pub fn place(&self) -> Place {
+        if self.address.to_canonical().is_loopback() && !self.is_proxied {
+            Place::ThisMachine
+        } else {
+            Place::Elsewhere
+        }
     }
 
     /// The only client that was seen at the address, if nothing says that this is somebody else:
@@ -220,6 +238,11 @@ impl Who {
             (None, None) => Vec::new(),
         }
     }
+}
+
+/// True for a header that a proxy adds which passes a request on.
+fn says_passed_on(name: &str) -> bool {
+    is_forwarding(name) || name == "via"
 }
 
 /// The client that this name means at an address: many use one that is shared

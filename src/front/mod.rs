@@ -77,7 +77,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::CONTENT_TYPE;
-use http::{HeaderValue, Request, Response, StatusCode};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use tracing::{Level, debug};
 
@@ -111,6 +111,9 @@ pub async fn answer(
     let answer = match &asker {
         origin::Asker::Foreign => Err(GatewayError::ForeignOrigin),
         origin::Asker::Preflight(origin) => Ok(origin::preflight(origin, request.headers())),
+        origin::Asker::Same | origin::Asker::Allowed(_) if is_misspelt(request.method()) => {
+            Err(GatewayError::BadMethod)
+        }
         origin::Asker::Same | origin::Asker::Allowed(_) if is_too_large(&gateway, &request) => {
             Err(GatewayError::HeadTooLarge { max: gateway.config.server.max_header_bytes })
         }
@@ -125,10 +128,11 @@ pub async fn answer(
         }
         waiting::Reader::Person | waiting::Reader::Program => failed(&gateway, &error),
     });
+    visit.greet(&gateway.seal, &mut response);
+    // After that: a page without an origin of its own gets no cookie.
     if let origin::Asker::Allowed(origin) = &asker {
         origin::allow(&mut response, origin);
     }
-    visit.greet(&gateway.seal, &mut response);
     let took = now().duration_since(started);
     headers::time(&mut response, took);
     gateway.metrics.answered(response.status(), took);
@@ -159,6 +163,13 @@ pub fn record(
 ) {
     let ms = took.as_secs_f64() * 1000.0;
     debug!(target: ACCESS, %method, path, status, backend, placement, ms);
+}
+
+/// True for a method in small letters. Methods are told apart by their case (RFC 9110 section
+/// 9.1), but some servers do not: aiohttp's parser in Python takes `get` for `GET`
+/// (`http_parser.py`, 3.14), and then it is another request than the one that was judged here.
+fn is_misspelt(method: &Method) -> bool {
+    method.as_str().bytes().any(|byte| byte.is_ascii_lowercase())
 }
 
 /// True if request line and headers are together larger than they may be.

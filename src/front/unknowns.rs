@@ -83,8 +83,10 @@ pub async fn look_for(
     place: Where,
 ) -> Located {
     let at = now();
-    prompts.retain(|prompt| gateway.ledger().may_ask(prompt, at));
+    prompts.retain(|prompt| !gateway.ledger().was_asked(prompt, at));
     prompts.truncate(gateway.unknowns.admit(address, prompts.len(), at));
+    // Only what is looked for: the next who asks may have what this one has used up.
+    prompts.retain(|prompt| gateway.ledger().may_ask(prompt, at));
     if prompts.is_empty() {
         return Located::new();
     }

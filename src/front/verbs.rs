@@ -18,7 +18,7 @@ use hyper::body::Incoming;
 
 use super::forward::{send, to_backend};
 use super::history::asking_failed;
-use super::identify::Who;
+use super::identify::{Who, of_its_own};
 use super::route::of_client;
 use super::unknowns::Where;
 use super::whose::{self, Actor, Located, named, own_pending};
@@ -128,7 +128,7 @@ pub async fn subscribe_logs(
     let (mut parts, body) = request.into_parts();
     let body = collect_small(gateway, &mut parts, body).await?;
     let wanted = verbs::LogSubscription::read(&body)?;
-    let id = ClientId::parse(&wanted.client_id)?;
+    let id = of_its_own(gateway, ClientId::parse(&wanted.client_id)?, who.address);
     who.is(gateway, &id);
     let target = of_client(gateway, &id)?;
     if let Some(client) = gateway.clients.get(&id) {
@@ -138,6 +138,8 @@ pub async fn subscribe_logs(
             link.is_open_within(gateway.config.prompts.link_timeout).await;
         }
     }
+    // The backend knows the client by the name of its link.
+    let body = verbs::LogSubscription { client_id: id.to_string(), ..wanted }.to_json();
     let mut request = to_backend(&target, parts, RequestBody::whole(body));
     // By whatever charset its client says, what was read is UTF-8.
     let json = HeaderValue::from_static("application/json");

@@ -38,7 +38,7 @@ impl Actor {
         if !askers.is_empty() {
             return Self::Clients(askers);
         }
-        match gateway.config.nameless() {
+        match gateway.config.nameless(who.place()) {
             Nameless::ById => Self::Nameless,
             Nameless::None => Self::Nobody,
             Nameless::All => Self::Everyone,

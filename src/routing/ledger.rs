@@ -268,10 +268,16 @@ impl Ledger {
         found.map(|(prompt, _)| prompt.clone()).collect()
     }
 
+    /// True if all backends were asked about an unknown id a moment ago.
+    #[must_use]
+    pub fn was_asked(&self, prompt: &PromptId, now: Instant) -> bool {
+        let is_recent = |at: &Instant| now.duration_since(*at) < ASK_AGAIN_AFTER;
+        self.asked.get(prompt).is_some_and(is_recent)
+    }
+
     /// True if all backends may be asked about an unknown id now; it is noted as asked.
     pub fn may_ask(&mut self, prompt: &PromptId, now: Instant) -> bool {
-        let is_recent = |at: &Instant| now.duration_since(*at) < ASK_AGAIN_AFTER;
-        if self.asked.get(prompt).is_some_and(is_recent) {
+        if self.was_asked(prompt, now) {
             return false;
         }
         while ASKED_MAX <= self.asked_order.len() {

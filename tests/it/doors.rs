@@ -4,10 +4,11 @@
 use http::{Method, Request};
 use http_body_util::Full;
 use mooring::config::{Config, StateDir};
+use mooring::net::now;
 use mooring::sim::Seen;
 
 use crate::lane::{Act, ok, world as puppet_world};
-use crate::support::{Answer, World, exchange, network, send};
+use crate::support::{Answer, World, exchange, network, quick, send};
 
 const BOTH_WAYS: [&str; 2] = ["/system_stats?x=1", "/embeddings?filename=x"];
 
@@ -157,6 +158,8 @@ async fn a_page_without_an_origin_of_its_own_is_let_in_if_it_is_listed_and_given
         assert_eq!(answer.header("access-control-allow-credentials"), credentials, "{origin}");
         assert_eq!(answer.json()["known"], !is_opaque, "{origin}: {}", answer.text());
         assert_eq!(get(&world, "/", &page).await.header("set-cookie"), "", "{origin}");
+        let opened = [&page[..], &[("accept", "text/html")]].concat();
+        assert_eq!(get(&world, "/", &opened).await.header("set-cookie"), "", "{origin}");
         let path = format!("/embeddings?of={}", origin.len());
         assert_eq!(
             get(&world, &path, &[("origin", origin), ("cookie", "login=1")]).await.status,
@@ -327,8 +330,7 @@ async fn an_address_is_read_whatever_stands_around_it() {
     at("junk, [2001:db8::1]:4711, 127.0.0.1:99").await;
     let lease = std::time::Duration::from_secs(60);
     let sole = |address: &str| {
-        let found =
-            world.gateway.browsers.sole_at(address.parse().unwrap(), lease, mooring::net::now());
+        let found = world.gateway.browsers.sole_at(address.parse().unwrap(), lease, now());
         found.map(|client| client.to_string())
     };
     assert_eq!(sole("2001:db8::1").as_deref(), Some("ada"));
@@ -435,4 +437,63 @@ async fn each_request_of_a_connection_is_judged_by_itself() {
     let text = String::from_utf8_lossy(&read).into_owned();
     let statuses: Vec<&str> = text.split("HTTP/1.1 ").skip(1).map(|answer| &answer[..3]).collect();
     assert_eq!(statuses, ["200", "403", "200", "403", "200"]);
+}
+
+/// The parser of aiohttp that is not compiled takes `get` for `GET` (`http_parser.py`, 3.14).
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_method_in_other_letters_reaches_no_server() {
+    let world = World::new(1).await;
+    world.all_up().await;
+    let before = world.sim("a").requests().len();
+    for (method, path) in [
+        ("get", "/history"),
+        ("Get", "/api/queue"),
+        ("post", "/interrupt"),
+        ("post", "/api/prompt"),
+        ("dELETE", "/userdata/x"),
+        ("get", "/pack/x"),
+        ("head", "/-/whoami"),
+    ] {
+        let method = Method::from_bytes(method.as_bytes()).unwrap();
+        let answer = send(world.front, method.clone(), path, &[], "").await;
+        assert_eq!(told(&answer), (405, "bad_method"), "{method} {path}");
+    }
+    let asked = world.sim("a").requests();
+    let asked: Vec<_> = asked[before..].iter().filter(|it| it.target != "/prompt").collect();
+    assert!(asked.is_empty(), "{asked:?}");
+    // A method that a pack made up is its own business.
+    let own = Method::from_bytes(b"PROPFIND").unwrap();
+    assert_ne!(
+        send(world.front, own, "/pack/x", &[], "").await.header("mooring-error"),
+        "bad_method"
+    );
+}
+
+/// Names that are not taken in are not remembered either, with whatever they come.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_name_that_is_not_taken_in_is_not_remembered() {
+    let world = World::with(1, |config| config.affinity.max_clients = 1).await;
+    world.all_up().await;
+    let cookie = pair(&world.get("/").await);
+    let browser = |path: &'static str, client: &'static str| {
+        let headers = [("cookie", cookie.as_str()), ("comfy-client-id", client)];
+        let headers = headers.map(|(name, value)| (name, value.to_owned()));
+        let front = world.front;
+        async move {
+            let headers: Vec<_> = headers.iter().map(|(name, it)| (*name, it.as_str())).collect();
+            send(front, Method::GET, path, &headers, "").await.status
+        }
+    };
+    for path in BOTH_WAYS {
+        assert_eq!(browser(path, "ada").await, 200);
+    }
+    for path in BOTH_WAYS.into_iter().chain(["/queue", "/history", "/features", "/-/whoami"]) {
+        browser(path, "one too many").await;
+    }
+    let body = serde_json::json!({ "prompt": quick(1), "client_id": "one too many" }).to_string();
+    let refused = send(world.front, Method::POST, "/prompt", &[("cookie", &cookie)], &body).await;
+    assert_eq!(refused.status, 503, "{}", refused.text());
+    let here = std::net::Ipv4Addr::LOCALHOST.into();
+    let sole = world.gateway.browsers.sole_at(here, std::time::Duration::from_secs(60), now());
+    assert_eq!(sole.map(|client| client.to_string()), Some("ada".to_owned()));
 }

@@ -45,6 +45,27 @@ async fn one_client_id_of_many_users_is_a_client_for_each_address() {
     assert!(!sids.contains(&"tool".to_owned()), "each has a name of its own: {sids:?}");
 }
 
+/// The page's log panel says in the body who it is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_shared_name_in_a_body_is_the_same_client_as_in_a_query() {
+    let world = World::with(1, |config| {
+        config.affinity.shared_ids = vec!["tool".to_owned()];
+        config.server.allow_logs = true;
+    })
+    .await;
+    world.all_up().await;
+    let mut socket = world.socket("tool").await;
+    socket.until("status").await;
+    let body = r#"{"clientId": "tool", "enabled": true}"#;
+    let path = "/internal/logs/subscribe";
+    let answer = send(world.front, Method::PATCH, path, &[], body).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    socket.until("logs").await;
+    let clients = world.gateway.clients.all();
+    let names: Vec<String> = clients.iter().map(|client| client.id.to_string()).collect();
+    assert_eq!(names, ["tool@127.0.0.1"]);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_operator_names_a_client_as_the_log_does() {
     let world = World::new(1).await;

@@ -2,7 +2,7 @@
 //! server can (promises R2, R6).
 
 use http::Method;
-use mooring::config::Nameless;
+use mooring::config::{Config, Nameless};
 use mooring::sim::{Options, Sim};
 use serde_json::{Value, json};
 
@@ -146,6 +146,41 @@ async fn who_says_nothing_may_name_ids_where_that_is_configured() {
     gone(&world, 0).await;
 }
 
+/// The listener alone does not say from where somebody comes: a proxy may stand before it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_says_nothing_and_comes_from_elsewhere_may_do_nothing_unless_that_is_configured() {
+    let stranger = |config: &mut Config| config.server.trusted_proxies.clear();
+    let trusted = |config: &mut Config| {
+        config.server.trusted_proxies = vec!["127.0.0.0/8".parse().unwrap()];
+    };
+    let far = ("x-forwarded-for", "192.0.2.7");
+    let via = ("via", "1.1 proxy");
+    for (change, header, status) in [
+        (&trusted as &dyn Fn(&mut Config), far, 403),
+        (&stranger, far, 403),
+        (&stranger, via, 403),
+        (&stranger, ("x-other", ""), 200),
+    ] {
+        let world = World::with(1, change).await;
+        let mut ada = world.socket("ada").await;
+        let running = world.submit("ada", &slow(500, 30.0)).await.prompt_id();
+        ada.until("progress").await;
+        let delete = json!({ "delete": [running] }).to_string();
+        let path = format!("/api/jobs/{running}/cancel");
+        for (path, body) in [("/queue", delete.as_str()), (path.as_str(), "")] {
+            let answer = send(world.front, Method::POST, path, &[header], body).await;
+            assert_eq!(answer.status, status, "{header:?} {path}: {}", answer.text());
+        }
+    }
+    let world = World::with(1, |config| {
+        config.isolation.nameless = Some(Nameless::ById);
+    })
+    .await;
+    let delete = json!({ "delete": ids(1) }).to_string();
+    let answer = send(world.front, Method::POST, "/queue", &[far], &delete).await;
+    assert_eq!(answer.status, 200, "as configured");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_says_nothing_means_everybody_where_that_is_configured() {
     let (world, running, _waiting) = with_work(Nameless::All).await;
@@ -200,6 +235,42 @@ async fn who_makes_ids_up_has_only_so_many_looked_for() {
     ada.until_end(&prompt).await;
     let history = world.get(&format!("/history/{prompt}")).await.json();
     assert!(history[&prompt].is_object(), "{history}");
+}
+
+/// Who has used up what he may have looked for takes nothing from others.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_id_that_was_not_looked_for_is_looked_for_by_the_next_who_asks() {
+    let world = World::with(1, |config| {
+        config.server.trusted_proxies = vec!["127.0.0.0/8".parse().unwrap()];
+    })
+    .await;
+    world.all_up().await;
+    let elsewhere = ids(1).remove(0);
+    let body = json!({ "prompt": quick(1), "prompt_id": elsewhere }).to_string();
+    let sim = world.sim("a").addr();
+    assert_eq!(send(sim, Method::POST, "/prompt", &[], &body).await.status, 200);
+    crate::support::soon("it has ended there", async {
+        let path = format!("/history/{elsewhere}");
+        while send(sim, Method::GET, &path, &[], "").await.json() == json!({}) {}
+    })
+    .await;
+    let look = |address: &'static str, id: String| {
+        let front = world.front;
+        async move {
+            let path = format!("/history/{id}");
+            let from = [("x-forwarded-for", address)];
+            send(front, Method::GET, &path, &from, "").await.json()
+        }
+    };
+    for id in ids(200) {
+        look("192.0.2.7", id).await;
+    }
+    // Until he has nothing left at this very moment.
+    let mut found = look("192.0.2.7", elsewhere.clone()).await;
+    if found == json!({}) {
+        found = look("192.0.2.8", elsewhere.clone()).await;
+    }
+    assert!(found[&elsewhere].is_object(), "{found}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

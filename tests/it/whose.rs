@@ -182,13 +182,44 @@ async fn nameless_prompts_are_shown_in_full_where_they_were_sent_and_nowhere_els
 /// A proxy that is not trusted speaks for many, and what it sends is nobody's.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_shown_in_full_to_who_comes_through_a_proxy_that_is_not_trusted() {
-    let world = World::new(1).await;
+    for mark in [
+        ("x-forwarded-for", "10.0.0.1"),
+        ("X-Real-IP", "10.0.0.1"),
+        ("forwarded", "for=10.0.0.1"),
+        ("x-forwarded-proto", "https"),
+        ("via", "1.1 proxy"),
+    ] {
+        let world = World::new(1).await;
+        world.all_up().await;
+        let proxied = Asker { world: &world, headers: vec![mark] };
+        proxied.submit(None, &quick(1)).await;
+        all_ended(&world).await;
+        assert_eq!(proxied.ids("/history").await, [""; 0], "{mark:?}");
+        assert_eq!(proxied.ids("/api/jobs").await, [""; 0], "{mark:?}");
+        proxied.submit(None, &slow(500, 60.0)).await;
+        let stopped = proxied.post("/interrupt", &json!({})).await;
+        assert_eq!(
+            (stopped.status, stopped.header("mooring-error")),
+            (403, "nameless"),
+            "{mark:?}"
+        );
+        assert!(!proxied.get("/queue").await.text().contains("SlowSteps"), "{mark:?}");
+    }
+}
+
+/// A socket says nothing for hours, and whoever has it is there all the same.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_only_listens_is_there_as_well() {
+    let world = World::with(1, |config| config.affinity.lease = Duration::from_millis(200)).await;
     world.all_up().await;
-    let proxied = Asker { world: &world, headers: vec![("x-forwarded-for", "10.0.0.1")] };
-    proxied.submit(None, &quick(1)).await;
+    let nobody = Asker { world: &world, headers: Vec::new() };
+    let made = nobody.submit(None, &quick(1)).await;
     all_ended(&world).await;
-    assert_eq!(proxied.ids("/history").await, [""; 0]);
-    assert_eq!(proxied.ids("/api/jobs").await, [""; 0]);
+    assert_eq!(nobody.ids("/history").await, [made]);
+    let _socket = world.socket("ada").await;
+    let later = mooring::net::now() + Duration::from_millis(300);
+    until("the lease is over", || later < mooring::net::now()).await;
+    assert_eq!(nobody.ids("/history").await, [""; 0], "it may be ada who asks, or who made it");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
