@@ -168,11 +168,7 @@ test("a picture of one's own is uploaded and used", DEADLINE, async (t) => {
   assert.deepEqual(inverted, [0x00, 0xdf, 0xff]);
 });
 
-// The playground negotiates features, so it is taken for a page: it hears only `status` of a prompt
-// that was deleted before it began, and does not look at its queue then.
-const NOT_YET = { ...DEADLINE, todo: "the playground does not notice a deleted waiting prompt" };
-
-test("a running and a waiting prompt are cancelled", NOT_YET, async (t) => {
+test("a running and a waiting prompt are cancelled", DEADLINE, async (t) => {
   const { page } = await playground(t);
   const running = await queue(page, { seconds: 20 });
   await reaches(page, running, "running");

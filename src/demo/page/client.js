@@ -33,7 +33,8 @@ export class ApiError extends Error {
  * One client: this tab.
  *
  * Events, each with a `detail`: `socket` {state, code?}, `identity` {clientId},
- * `comfy` {type, data}, `preview` {promptId, blob}, `lists` {running, pending, history}.
+ * `comfy` {type, data}, `preview` {promptId, blob}, `lists` {running, pending, history, since,
+ * whole}: `since` is when their reading began, and `whole` says that no backend is left out.
  */
 export class Client extends EventTarget {
   clientId = window.name;
@@ -121,7 +122,10 @@ export class Client extends EventTarget {
     return body;
   }
 
-  /** Reads queue and history and tells them; calls that overlap become one more round. */
+  /**
+   * Reads queue and history and tells them; calls that overlap become one more round. The queue
+   * goes first: what ends between the two is then in both, and never in neither.
+   */
   async refresh() {
     if (this.#refreshing) {
       this.#refreshAgain = true;
@@ -131,14 +135,15 @@ export class Client extends EventTarget {
     do {
       this.#refreshAgain = false;
       try {
-        const [queue, history] = await Promise.all([
-          api("/api/queue"),
-          api(`/api/history?max_items=${HISTORY_ITEMS}`),
-        ]);
+        const since = Date.now();
+        const queue = await api("/api/queue");
+        const history = await api(`/api/history?max_items=${HISTORY_ITEMS}`);
         this.#tell("lists", {
           running: queue.body.queue_running ?? [],
           pending: queue.body.queue_pending ?? [],
           history: history.body ?? {},
+          since,
+          whole: [queue, history].every(({ headers }) => !headers.has("mooring-missing")),
         });
       } catch (error) {
         this.#tell("trouble", { what: "Could not read the queue", error });

@@ -39,7 +39,7 @@ export class Prompts {
       prompt = {
         id, state: "queued", createdAt: Date.now(), graph: null, backend: null, placement: null,
         progress: 0, doing: null, preview: null, pictures: [], error: null, finished: new Set(),
-        endedAt: null, misses: 0, checked: false,
+        endedAt: null, knownSince: Date.now(), misses: 0, checked: false,
       };
       this.#byId.set(id, prompt);
       this.#forget();
@@ -63,7 +63,7 @@ export class Prompts {
   }
 
   /** Takes queue and history as they are now. Returns the prompts that ended by this news. */
-  lists({ running, pending, history }, clientId) {
+  lists({ running, pending, history, since, whole }, clientId) {
     // ComfyUI lists everybody's prompts; this page shows its own. No client named: it may be ours.
     const isOurs = ([, , , extra] = []) => !extra?.client_id || extra.client_id === clientId;
     const seen = new Set();
@@ -79,15 +79,22 @@ export class Prompts {
       fromHistory(prompt, entry);
       if (!before) ended.push(prompt);
     }
-    // In neither list, twice: it is gone, and nobody said so. A gateway should have.
+    return [...ended, ...this.#gone(seen, whole ? since : 0)];
+  }
+
+  /** What is in neither list, of those that were known at a time: it is gone, and nobody said so. */
+  #gone(seen, since) {
+    const gone = [];
     for (const prompt of this.pending) {
-      prompt.misses = seen.has(prompt.id) ? 0 : prompt.misses + 1;
-      if (prompt.misses >= 3) {
-        end(prompt, "lost", "It is in no queue and in no history.");
-        ended.push(prompt);
-      }
+      const isMissing = !seen.has(prompt.id) && prompt.knownSince < since;
+      prompt.misses = isMissing ? prompt.misses + 1 : 0;
+      // A waiting prompt that is deleted leaves the queue with no word to a page but a `status`.
+      if (isMissing && prompt.state === "queued") end(prompt, "cancelled");
+      // Of one that began an end is told: a gateway should have.
+      else if (prompt.misses >= 3) end(prompt, "lost", "It is in no queue and in no history.");
+      if (hasEnded(prompt)) gone.push(prompt);
     }
-    return ended;
+    return gone;
   }
 
   #listed([, id, graph, extra], state) {
