@@ -50,8 +50,8 @@ pub struct Early {
     bytes: usize,
     /// When the first of what waits came.
     since: Option<Instant>,
-    /// Since when the ends of other prompts are waited for.
-    behind: Option<Instant>,
+    /// The prompt that waits for the ends of others, and since when.
+    behind: Option<(PromptId, Instant)>,
     /// Prompts whose ends are not waited for any more.
     given_up: Vec<PromptId>,
 }
@@ -84,7 +84,7 @@ impl Early {
     /// What has waited for too long waits for no answer any more. True if there is such.
     pub fn give_up(&mut self, missed: &MissedPrompts, now: Instant) -> bool {
         let is_late = |since, limit| limit <= now.saturating_duration_since(since);
-        if self.behind.is_some_and(|since| is_late(since, ENDS_AT_MOST)) {
+        if self.behind.as_ref().is_some_and(|(_, since)| is_late(*since, ENDS_AT_MOST)) {
             self.give_up_on(missed);
             return !self.waiting.is_empty();
         }
@@ -100,12 +100,17 @@ impl Early {
 
     /// True if `prompt` has begun and others before it have ends that are still to be told: it
     /// has to wait for them, but not for ever.
-    pub fn waits_for_ends(&mut self, prompt: &str, missed: &MissedPrompts, now: Instant) -> bool {
-        if !self.is_behind(prompt, missed) {
+    pub fn waits_for_ends(
+        &mut self,
+        prompt: &PromptId,
+        missed: &MissedPrompts,
+        now: Instant,
+    ) -> bool {
+        if !self.is_behind(prompt.as_str(), missed) {
             self.behind = None;
             return false;
         }
-        let since = *self.behind.get_or_insert(now);
+        let since = self.begins_to_wait(prompt, now);
         let is_late = ENDS_AT_MOST <= now.saturating_duration_since(since);
         if is_late {
             self.give_up_on(missed);
@@ -113,13 +118,32 @@ impl Early {
         !is_late
     }
 
+    /// True if this prompt waits for the ends of others.
+    #[must_use]
+    pub fn is_waiting(&self, prompt: &PromptId) -> bool {
+        self.behind.as_ref().is_some_and(|(waiting, _)| waiting == prompt)
+    }
+
+    /// Since when a prompt waits for the ends of others. One that waited before has no part in it.
+    fn begins_to_wait(&mut self, prompt: &PromptId, now: Instant) -> Instant {
+        match &self.behind {
+            Some((waiting, since)) if waiting == prompt => *since,
+            Some(_) | None => {
+                self.behind = Some((prompt.clone(), now));
+                now
+            }
+        }
+    }
+
     fn is_behind(&self, prompt: &str, missed: &MissedPrompts) -> bool {
         missed.keys().any(|it| it.as_str() != prompt && !self.given_up.contains(it))
     }
 
+    /// The one that waits runs: its own end is still to come.
     fn give_up_on(&mut self, missed: &MissedPrompts) {
+        let others = missed.keys().filter(|it| !self.is_waiting(it));
+        self.given_up = others.cloned().collect();
         self.behind = None;
-        self.given_up = missed.keys().cloned().collect();
     }
 
     /// A frame has come from the link.
@@ -135,8 +159,8 @@ impl Early {
             match self.wait_of(frame, missed) {
                 None => return Arrival::Now,
                 Some(Wait::Answer) => {}
-                Some(Wait::Ends) => {
-                    self.behind.get_or_insert(now);
+                Some(Wait::Ends(prompt)) => {
+                    self.begins_to_wait(&prompt, now);
                     first = Arrival::Behind;
                 }
             }
@@ -174,14 +198,18 @@ impl Early {
         if self.unanswered.iter().any(|expected| expected.as_str() == prompt) {
             return Some(Wait::Answer);
         }
-        self.is_behind(&prompt, missed).then_some(Wait::Ends)
+        if !self.is_behind(&prompt, missed) {
+            return None;
+        }
+        PromptId::parse(&prompt).ok().map(Wait::Ends)
     }
 }
 
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 enum Wait {
     Answer,
-    Ends,
+    /// It waits for the ends of the others.
+    Ends(PromptId),
 }
 
 #[cfg(test)]
@@ -272,8 +300,26 @@ mod tests {
         let other = MissedPrompts::from([(id("r"), Missed::IsOver)]);
         assert_eq!(early.arrived(&link, &start("q"), &other, t), Arrival::Behind);
         assert_eq!(std::iter::from_fn(|| early.due(&none())).count(), 1, "its end was told");
-        assert!(early.waits_for_ends("q", &other, t));
-        assert!(!early.waits_for_ends("q", &other, t + ENDS_AT_MOST));
-        assert!(!early.waits_for_ends("r", &other, t));
+        assert!(early.waits_for_ends(&id("q"), &other, t));
+        assert!(!early.waits_for_ends(&id("q"), &other, t + ENDS_AT_MOST));
+        assert!(!early.waits_for_ends(&id("r"), &other, t));
+    }
+
+    #[test]
+    fn who_waits_for_ends_has_a_time_of_its_own_and_gives_up_on_others_only() {
+        let (mut early, link, t) = (Early::default(), link(), crate::net::now());
+        let both = MissedPrompts::from([(id("p"), Missed::GoesOn), (id("q"), Missed::GoesOn)]);
+        // p runs, and q may have run before it.
+        assert!(early.waits_for_ends(&id("p"), &both, t));
+        assert!(early.is_waiting(&id("p")) && !early.is_waiting(&id("q")));
+        // Long after that, q begins: p's end has all of its time.
+        let later = t + 2 * ENDS_AT_MOST;
+        assert_eq!(early.arrived(&link, &start("q"), &both, later), Arrival::Behind);
+        assert!(!early.give_up(&both, later + ENDS_AT_MOST / 2));
+        assert!(early.due(&both).is_none());
+        assert!(early.give_up(&both, later + ENDS_AT_MOST));
+        assert!(early.due(&both).is_some());
+        // q was waiting, not waited for.
+        assert_eq!(early.arrived(&link, &start("r"), &both, later), Arrival::Behind);
     }
 }

@@ -64,9 +64,13 @@ impl Client {
 }
 
 impl State {
-    /// Another prompt has begun: those of which events were missed are over, if they ever began.
+    /// A prompt has begun: the others of which events were missed are over, if they ever began.
     pub(super) fn ask_for_ends(&mut self, backend: BackendId) {
-        self.missed.values_mut().for_each(|missed| *missed = Missed::IsOver);
+        for (prompt, missed) in &mut self.missed {
+            if !self.early.is_waiting(prompt) {
+                *missed = Missed::IsOver;
+            }
+        }
         self.core.must_ask(backend);
     }
 

@@ -131,13 +131,10 @@ impl Client {
         let mut guard = self.state();
         let state = &mut *guard;
         let backend = state.core.pending().get(prompt).map(|pending| pending.backend);
-        if let Some(backend) = backend.filter(|_| sighted == Sighted::Running) {
-            if state.early.waits_for_ends(prompt.as_str(), &state.missed, now) {
-                state.ask_for_ends(backend);
-                gateway.reconcile_soon();
-            } else {
-                state.tell_running(prompt);
-            }
+        let runs = backend.is_some() && sighted == Sighted::Running;
+        let waits = runs && state.early.waits_for_ends(prompt, &state.missed, now);
+        if runs && !waits {
+            state.tell_running(prompt);
         }
         let is_linked = state.link.as_ref().is_some_and(|link| link.phase() == LinkPhase::Open);
         if is_linked && sighted == Sighted::Queued {
@@ -153,6 +150,11 @@ impl Client {
                 state.core.sight(prompt, sighted, now)
             }
         };
+        if let Some(backend) = backend.filter(|_| waits) {
+            // Of itself as well: others that turn out to be queued had no end to wait for.
+            state.ask_for_ends(backend);
+            gateway.reconcile_soon();
+        }
         let (Some(backend), Some(end)) = (backend, end) else {
             drop(guard);
             return self.catch_up(gateway);

@@ -106,3 +106,24 @@ async fn an_end_that_comes_late_is_told_before_the_next_start() {
     assert!(end < start, "{heard:?}");
     assert!(at("execution_success.0").is_some_and(|success| success < end), "{heard:?}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broken_link_that_is_back_long_before_the_end_changes_no_turn() {
+    let world = World::new(1).await;
+    let sim = world.sim("a");
+    let mut page = page(&world, "ada").await;
+    until("the link is open", || sim.sids().contains(&"ada".to_owned())).await;
+    // Longer than any end is waited for.
+    let first = world.submit("ada", &slow(40, 4.0)).await.prompt_id();
+    let second = world.submit("ada", &slow(10, 0.5)).await.prompt_id();
+    page.until("progress").await;
+    sim.say(&mooring::ws::Frame::close(1001, ""), Some("ada"));
+    let prompts = [first.as_str(), second.as_str()];
+    let heard = told(&mut page, &prompts, |event| {
+        event["type"] == "progress" && event["data"]["prompt_id"] == second.as_str()
+    })
+    .await;
+    let at = |kind: &str| heard.iter().position(|it| it == kind).expect(kind);
+    let turns = [at("execution_success.0"), at("last.0"), at("execution_start.1")];
+    assert!(turns.is_sorted(), "{turns:?} in {heard:?}");
+}

@@ -166,6 +166,41 @@ async fn a_prompt_that_runs_through_a_crash_is_told_from_its_start_to_its_end() 
     assert_eq!(world.pending(), 0);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_runs_and_what_waits_through_a_crash_are_told_in_their_turn() {
+    let mut world = Mortal::new(1).await;
+    let mut socket = world.socket("ada").await;
+    // Longer than any end is waited for.
+    let first = world.submit("ada", &slow(40, 4.0)).await.prompt_id();
+    let second = world.submit("ada", &slow(10, 0.5)).await.prompt_id();
+    socket.until("progress").await;
+    world.restart().await;
+
+    let mut socket = world.socket("ada").await;
+    let mut told = Vec::new();
+    while !told.contains(&"executing null of the second".to_owned()) {
+        let event = socket.event().await;
+        let (kind, data) = (event["type"].as_str().unwrap(), &event["data"]);
+        let which = [(&first, "first"), (&second, "second")]
+            .into_iter()
+            .find_map(|(id, name)| (data["prompt_id"] == id.as_str()).then_some(name));
+        let null = if data.get("node").is_some_and(Value::is_null) { " null" } else { "" };
+        told.extend(which.map(|name| format!("{kind}{null} of the {name}")));
+    }
+    let at = |what: &str| told.iter().position(|it| it == what).expect(what);
+    let turns = [
+        at("execution_start of the first"),
+        // It is said to run while it does, and not with its end.
+        at("executing of the first"),
+        at("execution_success of the first"),
+        at("executing null of the first"),
+        at("execution_start of the second"),
+        at("progress of the second"),
+        at("execution_success of the second"),
+    ];
+    assert!(turns.is_sorted(), "{turns:?} in {told:?}");
+}
+
 #[tokio::test]
 async fn who_comes_back_after_a_crash_sees_which_node_works() {
     let mut world = Mortal::new(1).await;
