@@ -4,11 +4,9 @@
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 import { startFleet } from "../clients/fleet.mjs";
-import { eventually, middleColour, openBrowser, openTab, until } from "./kit.mjs";
+import { LOAD_MS, eventually, middleColour, openBrowser, openTab, until } from "./kit.mjs";
 
 const DEADLINE = { timeout: 120_000 };
-/** The page compiles some megabytes of script. */
-const LOAD_MS = 60_000;
 
 /** Errors on the console that are not ours, each with why it is none. */
 const ALLOWED = [

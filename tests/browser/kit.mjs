@@ -75,11 +75,16 @@ export async function until(page, what, look, argument, timeout = PATIENCE_MS) {
   }
 }
 
-/** Waits until the official page has its socket's first word; returns the tab's name. */
+/**
+ * Waits until the official page has its socket's first word and the workflow that it begins with
+ * (what is loaded before that one is replaced by it); returns the tab's name.
+ */
 export async function ready(page) {
-  await until(page, "the page is ready", () =>
-    window.app?.graph && window.app.api?.clientId && window.app.api.socket?.readyState === 1,
-  undefined, LOAD_MS);
+  await until(page, "the page is ready", () => {
+    const { graph, api, extensionManager: manager } = window.app ?? {};
+    return graph && api?.clientId && api.socket?.readyState === 1 &&
+      manager?.workflow?.activeWorkflow && !manager.spinner;
+  }, undefined, LOAD_MS);
   return page.evaluate(() => window.name);
 }
 

@@ -7,14 +7,14 @@ import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
 import { after, before, describe, test } from "node:test";
 import { startFleet } from "../clients/fleet.mjs";
-import { encodePng } from "../clients/png.mjs";
-import { eventually, openBrowser, openTab, ready, until } from "./kit.mjs";
+import { eventually, openBrowser } from "./kit.mjs";
+import {
+  channels, hears, inverse, openStock, picturesOf, queue as queuedBy, reload, seesAtNode, upload,
+} from "./stock.mjs";
 
 const DEADLINE = { timeout: 120_000 };
 const RED = 0xe01020;
 const GREEN = 0x10c030;
-const inverse = (color) => 0xffffff - color;
-const channels = (color) => [color >> 16, (color >> 8) & 255, color & 255];
 
 /** Inverts an upload and saves it; on the way it may take so many seconds. */
 function graph(image, seconds) {
@@ -47,80 +47,24 @@ after(async () => {
 
 /** A tab and what it has seen: the ids of its prompts, and each picture by its URL. */
 async function openStory(context, url) {
-  const tab = await openTab(context, url);
-  await ready(tab.page);
-  const id = await tab.page.evaluate(() => {
-    const { api } = window.app;
-    window.told = [];
-    for (const type of ["execution_start", "progress", "executed", "execution_success",
-      "execution_interrupted", "execution_error"]) {
-      api.addEventListener(type, ({ detail }) => window.told.push({ type, ...detail }));
-    }
-    return api.clientId;
-  });
-  return { ...tab, id, prompts: [], pictures: new Map() };
+  return { ...await openStock(context, url), prompts: [], pictures: new Map() };
 }
 
-/** Uploads a picture as the page's own nodes do; returns the value that they would have then. */
-async function upload(tab, name, color) {
-  const told = await tab.page.evaluate(async ([base64, filename]) => {
-    const bytes = Uint8Array.from(atob(base64), (char) => char.charCodeAt(0));
-    const body = new FormData();
-    body.append("image", new File([bytes], filename, { type: "image/png" }));
-    const answer = await window.app.api.fetchApi("/upload/image", { method: "POST", body });
-    return { backend: answer.headers.get("mooring-backend"), ...await answer.json() };
-  }, [encodePng(12, 12, color).toString("base64"), name]);
-  return { ...told, value: told.subfolder ? `${told.subfolder}/${told.name}` : told.name };
-}
-
-/** Loads a workflow and queues it as the Run button does. */
+/** Loads a workflow and queues it; the tab remembers its prompt. */
 async function queue(tab, nodes) {
-  const { page } = tab;
-  const count = Object.keys(nodes).length;
-  await page.evaluate((json) => window.app.loadApiJson(json, "story.json"), nodes);
-  await until(page, "the workflow is loaded", (wanted) =>
-    window.app.graph.nodes.length === wanted, count);
-  const posted = page.waitForResponse((response) =>
-    response.url().endsWith("/api/prompt") && response.request().method() === "POST");
-  await page.evaluate(() => window.app.queuePrompt(0, 1));
-  const response = await posted;
-  assert.equal(response.status(), 200, await response.text());
-  const { prompt_id: prompt } = await response.json();
-  tab.prompts.push(prompt);
-  return { prompt, backend: response.headers()["mooring-backend"] };
+  const queued = await queuedBy(tab, nodes);
+  tab.prompts.push(queued.prompt);
+  return queued;
 }
-
-/** Waits until the page itself was told of this. */
-const hears = (tab, prompt, type) => until(tab.page, `the page hears ${type}`, ([id, kind]) =>
-  window.told.some((event) => event.prompt_id === id && event.type === kind), [prompt, type]);
 
 /** Waits for a prompt's picture, as the page was told of it and as its node shows it. */
 async function seesResult(tab, prompt, color) {
-  const { page, pictures } = tab;
+  const { origin, pictures } = tab;
   await hears(tab, prompt, "execution_success");
-  const [image] = await page.evaluate((id) =>
-    window.told.find((event) => event.prompt_id === id && event.output?.images).output.images,
-  prompt);
-  await page.bringToFront();
-  await until(page, "the node has its picture", ({ filename, subfolder }) => {
-    const { graph: { nodes }, canvas } = window.app;
-    const node = nodes.find(({ type }) => type === "SaveImage");
-    // Pictures are loaded for what is to be seen.
-    canvas.centerOnNode(node);
-    const shown = node.imgs?.[0];
-    if (!shown?.naturalWidth) return false;
-    const query = new URL(shown.src, location.href).searchParams;
-    return query.get("filename") === filename && query.get("subfolder") === subfolder;
-  }, image);
-  const [shown, url] = await page.evaluate(() => {
-    const [picture] = window.app.graph.nodes.find(({ type }) => type === "SaveImage").imgs;
-    const canvas = new OffscreenCanvas(1, 1).getContext("2d");
-    canvas.drawImage(picture, 0, 0);
-    return [[...canvas.getImageData(0, 0, 1, 1).data].slice(0, 3), picture.src];
-  });
-  assert.deepEqual(shown, channels(inverse(color)), `${prompt} as ${url}`);
+  const [image] = await picturesOf(tab, prompt);
+  const { url, pixel } = await seesAtNode(tab, "SaveImage", image);
+  assert.deepEqual(pixel, channels(inverse(color)), `${prompt} as ${url}`);
   // By its bare name too, as scripts and other tabs ask for it.
-  const { origin } = tab;
   const bare = `${origin}/api/view?${new URLSearchParams(image)}`;
   for (const seen of [url, bare]) pictures.set(seen, await digest(seen));
 }
@@ -270,8 +214,7 @@ for (const [version, frontend] of VERSIONS) {
 
     test("a reload has the person's history still, and its pictures", DEADLINE, async () => {
       for (const tab of tabs) {
-        await tab.page.reload();
-        await ready(tab.page);
+        await reload(tab);
         const { past } = await lists(tab, all());
         assert.deepEqual(past, all());
       }

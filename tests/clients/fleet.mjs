@@ -135,9 +135,7 @@ export async function startFleet({ backends = 3, frontend, settings = [], sim = 
     for (const each of sims) await each.start();
     const names = sims.flatMap(({ name, url }) => ["--set", `backends.${name}.url=${url}`]);
     const set = settings.flatMap((setting) => ["--set", setting]);
-    const listen = ["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
-    const args = ["serve", ...listen, ...set, ...names];
-    return await withGateway(new Process("mooring serve", args), sims);
+    return await withGateway("serve", [...set, ...names], sims);
   } catch (error) {
     await stopAll();
     throw error;
@@ -148,23 +146,36 @@ export async function startFleet({ backends = 3, frontend, settings = [], sim = 
 export async function startDemo() {
   if (process.env.MOORING_DEMO_URL) return foreign(process.env.MOORING_DEMO_URL);
   try {
-    const args = ["demo", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
-    return await withGateway(new Process("mooring demo", args), []);
+    return await withGateway("demo", [], []);
   } catch (error) {
     await stopAll();
     throw error;
   }
 }
 
-async function withGateway(gateway, sims) {
-  const url = `http://${(await gateway.line(READY))[1]}`;
+/** The gateway over some backends; `restart` kills it, as a crash does, and starts it again. */
+async function withGateway(verb, more, sims) {
+  const start = (front, admin) => new Process(`mooring ${verb}`,
+    [verb, "--listen", front, "--admin-listen", admin, ...more]);
+  let gateway = start("127.0.0.1:0", "127.0.0.1:0");
+  const front = (await gateway.line(READY))[1];
+  const url = `http://${front}`;
   await answers(`${url}/api/system_stats`);
   const admin = gateway.lines.map((line) => ADMIN.exec(line)).find(Boolean)?.[1];
+  const restart = async () => {
+    gateway.kill();
+    await gateway.ended;
+    gateway = start(front, admin);
+    await gateway.line(READY);
+  };
   const stop = async () => {
     await gateway.stop();
     await Promise.all(sims.map(({ process }) => process.stop()));
   };
-  return { url, admin: admin && `http://${admin}`, backends: sims, lines: gateway.lines, stop };
+  return {
+    url, admin: admin && `http://${admin}`, backends: sims, restart, stop,
+    get lines() { return gateway.lines; },
+  };
 }
 
 /** Waits until a backend answers through the gateway: listening is not yet being up. */
