@@ -4,6 +4,7 @@
 //! 10). A body that moves slowly is back-pressure and is left alone.
 
 pub mod budget;
+pub mod charset;
 pub mod inflate;
 pub mod wrapped;
 

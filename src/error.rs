@@ -56,6 +56,8 @@ pub enum GatewayError {
     BodyCorrupt,
     #[error("a body may be compressed by gzip or deflate, once, and by nothing else")]
     UnknownCoding,
+    #[error("the charset that your request's Content-Type names is not known")]
+    UnknownCharset,
     #[error(transparent)]
     BadBody(#[from] BadBody),
     #[error(transparent)]
@@ -163,6 +165,7 @@ impl GatewayError {
             | Self::BodyBroken
             | Self::BodyCorrupt
             | Self::UnknownCoding
+            | Self::UnknownCharset
             | Self::BadBody(_)
             | Self::BadQuery(_)
             | Self::InputGone { .. }
@@ -218,7 +221,7 @@ impl GatewayError {
             | Self::BadBody(_)
             | Self::BadQuery(_) => StatusCode::BAD_REQUEST,
             Self::BodyTooLarge { .. } | Self::InputTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::UnknownCoding => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::UnknownCoding | Self::UnknownCharset => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::HeadTooLarge { .. } => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::Unreachable { .. }
             | Self::Lost { .. }
@@ -274,6 +277,7 @@ impl GatewayError {
             Self::BodyBroken => "body_broken",
             Self::BodyCorrupt => "body_corrupt",
             Self::UnknownCoding => "unknown_coding",
+            Self::UnknownCharset => "unknown_charset",
             Self::BadBody(_) => "bad_body",
             Self::BadQuery(_) => "bad_query",
             Self::Unreachable { .. } => "backend_unreachable",

@@ -31,7 +31,7 @@ impl BodyBudget {
 
 impl BodyShare {
     /// Takes so much more, if it is free.
-    pub(super) fn grow_to(&mut self, bytes: u64) -> bool {
+    pub fn grow_to(&mut self, bytes: u64) -> bool {
         let Some(more) = bytes.checked_sub(self.bytes) else { return true };
         let taken = self
             .free

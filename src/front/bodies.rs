@@ -6,8 +6,9 @@ use http::request::Parts;
 use hyper::body::Incoming;
 
 use crate::body::budget::BodyShare;
+use crate::body::charset::Charset;
 use crate::body::inflate::{Coding, inflated};
-use crate::body::{CollectLimits, collect};
+use crate::body::{CollectError, CollectLimits, collect};
 use crate::error::GatewayError;
 
 /// Reads a request's body; one that came compressed is inflated, within the same limits. `parts`
@@ -26,4 +27,28 @@ pub async fn whole(
     let plain = inflated(body, coding, limits, share).await?;
     parts.headers.remove(CONTENT_ENCODING);
     Ok(plain)
+}
+
+/// Reads a request's JSON; one that is not in UTF-8 is then, within the same limits.
+///
+/// # Errors
+/// As [`whole`], or its charset is not known.
+pub async fn json(
+    parts: &mut Parts,
+    body: Incoming,
+    limits: CollectLimits,
+    mut share: Option<&mut BodyShare>,
+) -> Result<Bytes, GatewayError> {
+    let charset = Charset::of(&parts.headers).map_err(|_| GatewayError::UnknownCharset)?;
+    let written = whole(parts, body, limits, share.as_deref_mut()).await?;
+    let written_len = written.len() as u64;
+    let text = charset.utf8(written);
+    let len = text.len() as u64;
+    if limits.max < len {
+        return Err(CollectError::TooLarge { max: limits.max }.into());
+    }
+    if written_len < len && !share.is_none_or(|share| share.grow_to(len)) {
+        return Err(CollectError::Busy.into());
+    }
+    Ok(text)
 }

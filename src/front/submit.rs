@@ -66,7 +66,7 @@ pub async fn submit(gateway: &Arc<Gateway>, who: &Who, request: Request<Incoming
         max: gateway.config.prompts.max_body,
         idle: gateway.config.server.body_timeout,
     };
-    let body = bodies::whole(&mut parts, body, limits, Some(&mut share)).await?;
+    let body = bodies::json(&mut parts, body, limits, Some(&mut share)).await?;
     let draft = submission::read(body, &gateway.nodes.classes())?;
     let named = draft.client_id().cloned().map(|id| of_its_own(gateway, id, who.address));
     let named = named.or_else(|| who.named.clone());

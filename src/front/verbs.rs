@@ -165,7 +165,7 @@ async fn collect_small(
     body: Incoming,
 ) -> Result<Bytes, GatewayError> {
     let limits = CollectLimits { max: BODY_MAX, idle: gateway.config.server.body_timeout };
-    bodies::whole(parts, body, limits, None).await
+    bodies::json(parts, body, limits, None).await
 }
 
 fn by_backend(prompts: Located) -> BTreeMap<BackendId, Vec<PromptId>> {

@@ -21,7 +21,8 @@ use super::compressed::{Coding, compress};
 use super::python_json::dumps;
 use super::state::{FileKind, Seen};
 use super::{
-    Faults, Hang, Shared, assets, controls, files, jobs, nodes, packs, prompts, sockets, users,
+    Faults, Hang, Shared, assets, controls, files, jobs, lent, nodes, packs, prompts, sockets,
+    users,
 };
 use crate::net::{Portion, Stream, Wire, sleep};
 
@@ -198,10 +199,10 @@ fn object_info(shared: &Shared, bare_path: &str, headers: &HeaderMap) -> Respons
     let mut server = shared.server();
     assets::looked_for(shared, &mut server);
     match bare_path.strip_prefix("/object_info") {
-        Some("") => json_answer(200, &nodes::object_info(&shared.release, None, &server.files)),
-        Some(class) => {
-            let class = class.trim_start_matches('/');
-            json_answer(200, &nodes::object_info(&shared.release, Some(class), &server.files))
+        Some(rest) => {
+            let class = (!rest.is_empty()).then(|| rest.trim_start_matches('/'));
+            let known = nodes::object_info(&shared.release, class, &server.files);
+            json_answer(200, &lent::listed(known, class, &server.lent))
         }
         None => files::page(shared, bare_path, headers),
     }

@@ -18,6 +18,7 @@ mod fixed;
 mod graph;
 mod http;
 mod jobs;
+mod lent;
 mod listening;
 mod nodes;
 mod outputs;

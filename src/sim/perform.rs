@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::events::Picture;
 use super::pictures;
+use super::python_json::dumps;
 use super::run::{Made, Run};
 use super::state::FileKind;
 use crate::net::sleep;
@@ -72,7 +73,7 @@ impl Run<'_> {
                 sleep(self.seconds(node)).await;
                 self.passed(node)
             }
-            _ => Given::Failed(self.failed_at(id, "unknown node")),
+            _ => self.lent(id, class),
         }
     }
 
@@ -133,9 +134,9 @@ impl Run<'_> {
     }
 
     fn save(&self, kind: FileKind, node: &Value) -> Given {
-        let mut texts = vec![("prompt", json!(self.item.graph).to_string())];
+        let mut texts = vec![("prompt", dumps(&json!(self.item.graph)))];
         if let Some(workflow) = self.item.extra_data.pointer("/extra_pnginfo/workflow") {
-            texts.push(("workflow", workflow.to_string()));
+            texts.push(("workflow", dumps(workflow)));
         }
         let mut server = self.shared.server();
         let prefix = match kind {
@@ -244,6 +245,13 @@ impl Run<'_> {
             return Given::Failed(self.failed_at(id, &message));
         }
         done(Made::Pictures(batch))
+    }
+
+    fn lent(&self, id: &str, class: &str) -> Given {
+        match self.shared.server().lent.get(class) {
+            Some(lent) => shown(lent.shown.clone()),
+            None => Given::Failed(self.failed_at(id, "unknown node")),
+        }
     }
 
     /// The picture that came in.

@@ -97,6 +97,7 @@ fn enqueue(shared: &Shared, body: &[u8]) -> Result<Value, Response<SimBody>> {
         release: &shared.release,
         files: &server.files,
         lacks: &lacks,
+        lent: &server.lent,
         targets: body.get("partial_execution_targets"),
     };
     let valid = validate(&graph, &rules)?;

@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 use tokio::sync::mpsc;
 
 use super::assets::Database;
+use super::lent::Lent;
 use super::run::Made;
 use super::users::Users;
 use crate::ws::Frame;
@@ -261,6 +262,8 @@ pub(super) struct Server {
     pub seen: VecDeque<Seen>,
     /// Answers of routes that a test has added.
     pub extra: BTreeMap<String, Bytes>,
+    /// Nodes that a test has lent, by class.
+    pub lent: BTreeMap<String, Lent>,
 }
 
 impl Server {

@@ -1,7 +1,7 @@
 //! What is wrong with a graph, as `validate_prompt` says it (`execution.py`), as far as these
 //! nodes can be wrong.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use http::Response;
 use serde_json::{Map, Value, json};
@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 use super::body::SimBody;
 use super::graph::{DEPTH_MAX, walk};
 use super::http::json_answer;
+use super::lent::Lent;
 use super::nodes;
 use super::prompts::trouble;
 use super::release::Release;
@@ -26,13 +27,16 @@ pub(super) struct Rules<'a> {
     pub files: &'a Files,
     /// Classes that are missing.
     pub lacks: &'a [String],
+    /// Classes that were lent.
+    pub lent: &'a BTreeMap<String, Lent>,
     /// The only outputs that are wanted (`partial_execution_targets`).
     pub targets: Option<&'a Value>,
 }
 
-impl Rules<'_> {
-    fn node(&self, class: &str) -> Option<&'static Value> {
+impl<'a> Rules<'a> {
+    fn node(&self, class: &str) -> Option<&'a Value> {
         let known = nodes::all(self.release).get(class);
+        let known = known.or_else(|| self.lent.get(class).map(|lent| &lent.info));
         known.filter(|_| !self.lacks.iter().any(|lacked| lacked == class))
     }
 
@@ -92,11 +96,7 @@ pub(super) fn validate(
 
 /// What a node is; the refusal if that is not known.
 #[expect(clippy::result_large_err, reason = "the error is the answer")]
-fn class_of(
-    id: &str,
-    node: &Value,
-    rules: &Rules<'_>,
-) -> Result<&'static Value, Response<SimBody>> {
+fn class_of<'a>(id: &str, node: &Value, rules: &Rules<'a>) -> Result<&'a Value, Response<SimBody>> {
     let details = format!("Node ID '#{id}'");
     let is_new = rules.release.is_of_2026();
     let title = node["_meta"]["title"].as_str();

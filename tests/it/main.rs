@@ -55,5 +55,6 @@ mod tunnels;
 mod turmoil;
 mod verbs;
 mod whose;
+mod wild;
 mod words;
 mod workers;

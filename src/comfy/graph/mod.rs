@@ -45,8 +45,8 @@ pub const ID_MAX: usize = 256;
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum Unfit {
     #[error(
-        "This is a workflow as the page saves it, not a graph in API format. Export it with \
-         \"Export (API)\"."
+        "This is no graph in API format: it is a workflow as the page saves it, or has a graph \
+         further inside. Export the workflow with \"Export (API)\"."
     )]
     NotApiFormat,
     #[error("Node '{node}' is not an object. Export the workflow with \"Export (API)\".")]
@@ -269,8 +269,7 @@ impl<'a> Skeleton<'a> {
     }
 
     fn check(&self) -> Result<(), Unfit> {
-        let nodes = self.ids.get(&b"nodes"[..]).and_then(|at| self.nodes.get(*at));
-        if nodes.is_some_and(|nodes| nodes.is == Is::List) {
+        if self.is_saved_by_the_page() || self.is_around_a_graph() {
             return Err(Unfit::NotApiFormat);
         }
         self.counting().try_for_each(|(_, node)| node.check())?;
@@ -282,6 +281,21 @@ impl<'a> Skeleton<'a> {
             return Err(Unfit::TooDeep);
         }
         if ancestors.walks_exceed(STEPS_MAX) { Err(Unfit::TooTangled) } else { Ok(()) }
+    }
+
+    fn is_saved_by_the_page(&self) -> bool {
+        let nodes = self.ids.get(&b"nodes"[..]).and_then(|at| self.nodes.get(*at));
+        nodes.is_some_and(|nodes| nodes.is == Is::List)
+    }
+
+    /// True for what is around a graph: the page's own functions give `output` and `workflow`, and
+    /// some wrap the body of a submission twice.
+    fn is_around_a_graph(&self) -> bool {
+        let is_node = |node: &Node<'_>| node.class != Is::Missing || node.inputs != Is::Missing;
+        let may_hold_one = |node: &Node<'_>| {
+            node.is == Is::Object && matches!(&*node.id, b"output" | b"workflow" | b"prompt")
+        };
+        self.nodes.iter().any(may_hold_one) && !self.nodes.iter().any(is_node)
     }
 
     fn ancestors(&self) -> Ancestors {

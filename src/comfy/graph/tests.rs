@@ -58,7 +58,8 @@ fn a_node_is_an_object_with_a_class_and_inputs() {
 #[test]
 fn what_comfyui_refuses_by_itself_is_left_to_it() {
     same(r#"{"1":{}}"#);
-    same(r#"{"1":{"inputs":{}}}"#);
+    same(r#"{"1":{}}"#);
+    same(r#"{"prompt":{"inputs":{}}}"#);
     same(r#"{"1":{"class_type":null,"inputs":{},"_meta":{}}}"#);
     same(r#"{"1":{"class_type":5,"inputs":{},"_meta":{}}}"#);
     same(r#"{"1":{"class_type":"A","inputs":{"x":["2",0,1],"y":[2,0],"z":[]},"_meta":{}}}"#);
@@ -70,6 +71,20 @@ fn a_workflow_as_the_page_saves_it_is_told_from_a_graph() {
     refused(saved, &Unfit::NotApiFormat);
     refused(r#"{"version":0.4,"nodes":[]}"#, &Unfit::NotApiFormat);
     same(r#"{"nodes":{"class_type":"A","inputs":{},"_meta":{}}}"#);
+}
+
+#[test]
+fn what_is_around_a_graph_is_told_from_one() {
+    let graph = r#"{"1":{"class_type":"A","inputs":{}}}"#;
+    for around in
+        ["{\"output\":G,\"workflow\":{}}", "{\"prompt\":G}", "{\"prompt\":G,\"client_id\":\"x\"}"]
+    {
+        refused(&around.replace('G', graph), &Unfit::NotApiFormat);
+    }
+    // A node that lacks something is one all the same, and ComfyUI's to refuse.
+    same(r#"{"1":{"inputs":{}}}"#);
+    same(r#"{"output":{"class_type":"A","inputs":{},"_meta":{}},"workflow":{}}"#);
+    same("{}");
 }
 
 /// 0.33 `node_replace_manager.py`: `copy_node_struct`; `execution.py`: `validate_prompt`.
