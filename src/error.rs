@@ -30,7 +30,7 @@ pub const ERROR_HEADER: HeaderName = HeaderName::from_static("mooring-error");
 /// A request failed in the gateway.
 #[derive(Debug, thiserror::Error)]
 pub enum GatewayError {
-    #[error("no client backend: {0}")]
+    #[error("no server for you: {0}")]
     Refused(#[from] Refusal),
     #[error("{backend}, which has what you ask about, is down; it is not asked elsewhere")]
     BackendDown { backend: String },
@@ -68,12 +68,12 @@ pub enum GatewayError {
     Lost { backend: String, source: ExchangeError },
     #[error("{backend} did not answer in time")]
     NoAnswer { backend: String, source: ExchangeError },
-    #[error("no socket to {backend} could be opened, so nothing was sent")]
+    #[error("{backend} could not be connected, so the job was not sent")]
     LinkTimeout { backend: String },
-    #[error("{backend} failed before it took the prompt; it was not queued")]
+    #[error("{backend} failed before it took the job; it was not queued")]
     NotQueued { backend: String },
     #[error(
-        "it is not known yet whether {backend} has prompt {prompt}; it stays pending: ask \
+        "it is not known yet whether {backend} has the job {prompt}; it stays pending: ask \
          /history/{prompt} or /-/explain?prompt={prompt}"
     )]
     StateUnknown { backend: String, prompt: String },
@@ -85,9 +85,9 @@ pub enum GatewayError {
     InputGone { file: String, backend: String },
     #[error("{file} was on {backend}, which is not configured any more")]
     FileGone { file: String, backend: String },
-    #[error("{file} is larger than the {max} bytes that are copied from backend to backend")]
+    #[error("{file} is larger than the {max} bytes that are copied from server to server")]
     InputTooLarge { file: String, max: u64 },
-    #[error("the prompt uses more than {max} files of other backends")]
+    #[error("the job uses more than {max} files of other servers")]
     TooManyInputs { max: usize },
     #[error("{file} could not be copied from {from} to {backend}: {why}")]
     InputNotCopied { file: String, from: String, backend: String, why: String },
@@ -117,7 +117,7 @@ pub enum GatewayError {
     HeadTooLarge { max: u64 },
     #[error("the gateway is stopping")]
     Stopping,
-    #[error("the journal cannot be written, and without it no prompt is taken; nothing was sent")]
+    #[error("the journal cannot be written, and without it no job is taken; nothing was sent")]
     JournalFailed,
 }
 

@@ -13,7 +13,7 @@ use crate::front::interrupts;
 use crate::gateway::Gateway;
 use crate::masked::mask;
 use crate::net::{now, sleep};
-use crate::routing::decision::StillPending;
+use crate::routing::decision::{StillPending, in_number};
 use crate::routing::ids::PromptId;
 use crate::routing::place::AdminState;
 use crate::tunnels::DRAINING;
@@ -25,6 +25,15 @@ pub enum Force {
     Safe,
     /// Ends it as lost.
     Forced,
+}
+
+impl Force {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Safe => "asked",
+            Self::Forced => "forced",
+        }
+    }
 }
 
 /// Releases a client's binding (B7). Returns how many prompts were cut off.
@@ -41,7 +50,9 @@ pub fn reset(
         Force::Forced => client.reset(gateway),
     };
     let cut_off = released.cut_off.len();
-    info!(client = %mask(&client.id), cut_off, ?force, "Client was reset.");
+    let (client, reason) = (mask(&client.id), force.as_str());
+    let backend = released.backend.map(|id| gateway.fleet.get(id).name.as_str());
+    info!(%client, backend, reason, cut_off, "Client was released.");
     let gateway = Arc::clone(gateway);
     gateway.clone().tasks.spawn(async move {
         for (prompt, pending) in released.cut_off {
@@ -109,7 +120,7 @@ pub fn watch_for(gateway: &Arc<Gateway>, backend: &Arc<Backend>, prompt: &Prompt
 
 /// So many held clients keep a backend from being taken off.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
-#[error("{held} clients have pending prompts there")]
+#[error("{} pending prompts there", in_number(*held, ["client has", "clients have"]))]
 pub struct StillHeld {
     pub held: usize,
 }
@@ -140,7 +151,8 @@ pub fn set_state(
         gateway.state_said(backend, word);
     }
     let state = state.as_str();
-    info!(backend = %backend.name, state, ?by, ?why, "An operator set a backend's state.");
+    let (by, why) = (&*by, &*why);
+    info!(backend = %backend.name, state, by, why, "An operator set a backend's state.");
     Ok(())
 }
 

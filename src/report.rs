@@ -13,9 +13,11 @@ use crate::gateway::Gateway;
 use crate::masked::mask;
 use crate::net::unix_millis;
 use crate::routing::client as core;
-use crate::routing::ids::PromptId;
+use crate::routing::considered::{Candidate, Considered};
+use crate::routing::ids::{ClientId, PromptId};
 use crate::routing::ledger::{Record, State};
-use crate::routing::pending::Pending;
+use crate::routing::pending::{Pending, Phase};
+use crate::routing::place::Excluded;
 
 /// One backend.
 #[derive(Debug, Serialize)]
@@ -78,6 +80,36 @@ pub struct ClientReport {
     pub prompts: Vec<PendingReport>,
     /// The last decisions, oldest first.
     pub decisions: Vec<DecisionReport>,
+    /// Between which backends the newest placement chose; none before the first.
+    pub placement: Option<PlacementReport>,
+}
+
+/// One placement.
+#[derive(Debug, Serialize)]
+pub struct PlacementReport {
+    pub ago_ms: u64,
+    /// None if there was no place.
+    pub chosen: Option<String>,
+    /// Where the client was before: between equal queues it stays there.
+    pub before: Option<String>,
+    /// The chosen one first, then by queue for the weight; excluded ones last.
+    pub candidates: Vec<CandidateReport>,
+    /// How many more backends there were.
+    pub others: usize,
+}
+
+/// One backend as it was at a placement.
+#[derive(Debug, Serialize)]
+pub struct CandidateReport {
+    pub backend: String,
+    pub load: u32,
+    pub weight: u32,
+    /// By how many prompts its queue counted for less, because it had the files.
+    pub head_start: Option<u32>,
+    /// It may be dead: chosen only while no other had room.
+    pub suspect: bool,
+    /// down, off, draining, shut, wedged or full; none if it could have been chosen.
+    pub excluded: Option<&'static str>,
 }
 
 /// One pending prompt.
@@ -106,7 +138,7 @@ pub struct PromptReport {
     pub prompt_id: String,
     pub client_id: Option<String>,
     pub backend: Option<String>,
-    /// pending, learned, or how it ended.
+    /// As of a pending prompt of its client's; else learned, or how it ended.
     pub state: &'static str,
     pub age_ms: u64,
 }
@@ -170,13 +202,34 @@ pub fn client(gateway: &Gateway, client: &Client, now: Instant) -> ClientReport 
             .collect(),
         decisions: core
             .decisions()
+            .iter()
             .map(|decided| DecisionReport {
                 ago_ms: age(decided.at, now),
                 what: decided.what.as_str(),
                 backend: decided.backend.map(|id| gateway.fleet.get(id).name.clone()),
             })
             .collect(),
+        placement: core.decisions().placement().map(|it| placement(gateway, it, now)),
     })
+}
+
+fn placement(gateway: &Gateway, considered: &Considered, now: Instant) -> PlacementReport {
+    let name = |id| gateway.fleet.get(id).name.clone();
+    let candidate = |it: &Candidate| CandidateReport {
+        backend: name(it.backend),
+        load: it.load,
+        weight: it.weight.get(),
+        head_start: it.head_start,
+        suspect: it.is_suspect,
+        excluded: it.excluded.map(Excluded::as_str),
+    };
+    PlacementReport {
+        ago_ms: age(considered.at, now),
+        chosen: considered.chosen.map(name),
+        before: considered.last.map(name),
+        candidates: considered.candidates.iter().map(candidate).collect(),
+        others: considered.others,
+    }
 }
 
 #[must_use]
@@ -186,12 +239,22 @@ pub fn prompt(gateway: &Gateway, prompt: &PromptId, record: &Record, now: Instan
         client_id: record.by.client.as_ref().map(ToString::to_string),
         backend: record.backend.map(|id| gateway.fleet.get(id).name.clone()),
         state: match record.state {
-            State::Pending => "pending",
+            State::Pending => phase(gateway, prompt, record.by.client.as_ref()).as_str(),
             State::Learned => "learned",
             State::Ended(end) => end.reason(),
         },
         age_ms: age(record.made, now),
     }
+}
+
+/// How far a prompt is that the ledger has as pending: what has a place and nothing else yet, or
+/// ends at this moment, is on its way.
+fn phase(gateway: &Gateway, prompt: &PromptId, client: Option<&ClientId>) -> Phase {
+    let client = client.and_then(|id| gateway.clients.get(id));
+    let found = client.and_then(|client| {
+        client.inspect(|core, _| core.pending().get(prompt).map(|pending| pending.phase))
+    });
+    found.unwrap_or(Phase::Sending)
 }
 
 fn summarise(

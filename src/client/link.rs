@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use super::Client;
+use super::link_end::LinkEnd;
 use super::negotiation::negotiate;
 use super::orphan::Seen;
 use super::outgoing::Outgoing;
@@ -193,16 +194,6 @@ enum Rest {
     Due,
 }
 
-/// Why an open link ended. Logged once.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum LinkEnd {
-    Asked,
-    Lost,
-    Orphan,
-    Silent,
-    TooLarge,
-}
-
 impl Runner {
     async fn run(&mut self) {
         let mut failures = 0;
@@ -221,7 +212,7 @@ impl Runner {
                     let end = self.serve(opened).await;
                     // One that did not last may be one of many.
                     failures = if STEADY <= now().duration_since(since) { 0 } else { failures + 1 };
-                    debug!(client = %mask(&self.client.id), ?end, "Link ended.");
+                    debug!(client = %mask(&self.client.id), end = end.as_str(), "Link ended.");
                     self.link.phase.set(Phase::Dialling);
                     self.client.link_broke(&self.gateway, &self.link);
                 }

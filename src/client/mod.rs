@@ -35,6 +35,7 @@ pub mod budget;
 pub mod disowned;
 pub mod early;
 pub mod link;
+mod link_end;
 pub mod linked;
 pub mod log;
 pub mod named;
@@ -261,7 +262,7 @@ impl Client {
             decision(&mut state.core, fleet, now)
         })?;
         if let Ok(made) = &decided {
-            gateway.count(*made);
+            gateway.count(&self.id, *made);
         }
         Ok(decided)
     }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 use tokio::time::MissedTickBehavior;
+use tracing::info;
 
 use super::budget::LogBudget;
 use super::{Client, Gone};
@@ -249,6 +250,8 @@ impl Client {
             Care::Forget(bound) => {
                 gateway.clients.forget(self);
                 gateway.count_left(bound);
+                let backend = bound.map(|id| gateway.fleet.get(id).name.as_str());
+                info!(client = %mask(&self.id), backend, reason = "lease", "Client was released.");
             }
         }
     }

@@ -37,7 +37,7 @@ pub fn limits(config: &SocketsConfig) -> Limits {
 pub async fn serve(gateway: Arc<Gateway>, client: Arc<Client>, key: SocketKey, channel: Channel) {
     let mut socket = Socket::new(&gateway, &client, key, channel);
     let end = socket.run().await;
-    debug!(client = %mask(&client.id), ?end, "Socket ended.");
+    debug!(client = %mask(&client.id), end = end.as_str(), "Socket ended.");
     // First of all: a browser that returns at once must find its place free.
     client.close_socket(&gateway, key);
     socket.say_goodbye(end).await;
@@ -54,6 +54,17 @@ enum SocketEnd {
     Lost,
     /// We close it.
     Closing(u16, &'static str),
+}
+
+impl SocketEnd {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Closed(_) => "closed",
+            Self::Silent => "silent",
+            Self::Lost => "lost",
+            Self::Closing(_, why) => why,
+        }
+    }
 }
 
 struct Socket<'a> {

@@ -71,7 +71,7 @@ impl Client {
         };
         let decided = self.decide(gateway, near, submit)?;
         if let Ok((decision, _)) = &decided {
-            gateway.count(*decision);
+            gateway.count(&self.id, *decision);
             gateway.clients.has_work(self);
         }
         Ok(decided)
@@ -98,7 +98,7 @@ impl Client {
         state.missed.remove(prompt);
         gateway.fleet.get(left).load.not_taken();
         gateway.fleet.get(decision.backend).load.expect_one();
-        gateway.count(decision);
+        gateway.count(&self.id, decision);
         let link = self.ensure_link(&mut state, gateway, decision.backend);
         state.note(self, gateway);
         Some((decision, link))

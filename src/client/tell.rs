@@ -111,7 +111,7 @@ impl State {
                 say::execution_error(prompt, "mooring.PromptLost", &message, at_node, at)
             }
             End::Failed => {
-                let message = format!("The prompt failed on {}.", server_for_people(backend));
+                let message = format!("The job failed on {}.", server_for_people(backend));
                 say::execution_error(prompt, "mooring.PromptFailed", &message, None, at)
             }
             End::Deleted | End::Interrupted => say::execution_interrupted(prompt, at),
@@ -164,7 +164,7 @@ pub fn lost_message(loss: Loss, backend: &str, worked_on: Option<&str>) -> Strin
         Loss::BackendGone => format!("{backend} has not answered for too long"),
         Loss::BackendWedged => format!("{backend} answers and does not work any more"),
         Loss::Vanished => format!("{backend} does not know this job any more"),
-        Loss::Reset => "this client was reset by force".to_owned(),
+        Loss::Reset => "a forced reset gave it up".to_owned(),
         Loss::GatewayRestarted => {
             format!("Mooring was restarted while it was sent, and {backend} does not have it")
         }
@@ -197,5 +197,16 @@ mod tests {
         );
         let nameless = lost_message(Loss::BackendGone, "127.0.0.1:48432", None);
         assert!(!nameless.contains("127.0.0.1") && nameless.contains("its server"), "{nameless}");
+    }
+
+    #[test]
+    fn a_person_reads_of_jobs_and_servers() {
+        for end in End::ALL {
+            let End::Lost(loss) = end else { continue };
+            let text = lost_message(loss, "gpu-1", None);
+            assert!(text.contains("The job is lost"), "{text}");
+            let foreign = ["prompt", "backend", "client"].iter().find(|word| text.contains(*word));
+            assert_eq!(foreign, None, "{text}");
+        }
     }
 }

@@ -66,6 +66,12 @@ impl Layers {
         self.backends.entry(name.to_owned()).or_insert_with(|| origin.clone());
     }
 
+    /// True if that key of a backend is set in some layer.
+    pub(super) fn has(&self, backend: &str, key: &str) -> bool {
+        let name = format!("{BACKENDS}.{backend}.{key}");
+        self.layers.iter().any(|layer| layer.0.contains_key(&name))
+    }
+
     /// Sets a key in the newest layer.
     pub(super) fn set(&mut self, path: &Path, written: Written) {
         let name = match &path.backend {

@@ -323,7 +323,7 @@ pub struct Sources {
     pub file: Option<PathBuf>,
     /// Names and values of the environment; those that are not ours are left alone.
     pub env: Vec<(String, String)>,
-    /// URLs of backends that are named by their host and port.
+    /// URLs of backends that are named `gpu-1`, `gpu-2`, … in their order.
     pub backends: Vec<String>,
     /// Keys in dotted notation and their values, which go over all else.
     pub flags: Vec<(String, String)>,
@@ -361,10 +361,13 @@ fn read(sources: &Sources, notes: &mut problems::Notes) -> keys::RawConfig {
     if let Some(path) = &sources.file {
         file::read(path, &mut layers, notes);
     }
+    let unmade = written::names_of_flags(&sources.flags, &mut layers);
     layers.begin();
-    written::environment(&sources.env, &mut layers, notes);
+    written::environment(&sources.env, written::Turn::Urls, &mut layers, notes);
+    let named = written::named(&sources.backends, &unmade, &mut layers, notes);
+    written::environment(&sources.env, written::Turn::Others, &mut layers, notes);
     layers.begin();
-    written::backends(&sources.backends, &mut layers, notes);
+    written::backends(named, &mut layers);
     written::flags(&sources.flags, &mut layers, notes);
     layers.merge(notes)
 }

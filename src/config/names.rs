@@ -188,7 +188,7 @@ fn single_underscore(rest: &str) -> Result<Variable, BadName> {
 }
 
 /// Upper and lower case and all punctuation alike, because the environment has no others.
-fn folded(name: &str) -> String {
+pub(super) fn folded(name: &str) -> String {
     let fold = |it: char| if it.is_ascii_alphanumeric() { it.to_ascii_lowercase() } else { '_' };
     name.chars().map(fold).collect()
 }

@@ -251,6 +251,30 @@ fn a_file_that_cannot_be_read_says_so() {
 }
 
 #[test]
+fn the_environment_sets_keys_of_backends_that_flags_made() {
+    let weights = |env: &[(&str, &str)], urls: &[&str], set: &[(&str, &str)]| {
+        let config = load_all("", env, urls, set).unwrap();
+        config.backends.iter().map(|it| format!("{}={}", it.name, it.weight)).collect::<Vec<_>>()
+    };
+    let nine = "http://10.0.0.9:8188";
+    // Of `--backend`, of `--set`, of both.
+    let one = ("MOORING_BACKENDS__GPU_1__WEIGHT", "2");
+    let z = ("MOORING_BACKENDS__GPU_Z__WEIGHT", "3");
+    let set = ("backends.gpu-z.url", "http://z:8188");
+    assert_eq!(weights(&[one, z], &[nine], &[set]), ["gpu-1=2", "gpu-z=3"]);
+    // A URL in the environment, whose backend a flag calls by its name; and a flag goes over all.
+    let url = ("MOORING_BACKENDS__GPU_Z__URL", "http://z:8188");
+    assert_eq!(weights(&[url, z], &[], &[("backends.gpu-z.weight", "7")]), ["gpu-z=7"]);
+    // The environment's is called `gpu_1`, and no other is called alike.
+    let url = ("MOORING_BACKENDS__GPU_1__URL", "http://z:8188");
+    assert_eq!(weights(&[url, one], &[nine], &[]), ["gpu-2=1", "gpu_1=2"]);
+    // A flag's key belongs to the backend that a URL makes of that name.
+    let twice = [nine, "http://10.0.0.8:8188"];
+    let set = ("backends.gpu-2.weight", "4");
+    assert_eq!(weights(&[one], &twice, &[set]), ["gpu-1=2", "gpu-2=4"]);
+}
+
+#[test]
 fn flags_go_over_the_environment_and_that_over_the_file() {
     let text = format!("[server]\nworkers = 2\nmax_headers = 20\nmax_connections = 5\n{TWO}");
     let config = load_all(

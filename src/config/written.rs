@@ -7,9 +7,30 @@ use super::problems::{Notes, Origin};
 use super::raw::{Item, Written};
 use super::url;
 
+/// The key that makes a backend.
+const URL: &str = "url";
+
+/// Which variables are read.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Turn {
+    /// Those that may make a backend: by its URL.
+    Urls,
+    Others,
+}
+
 /// Reads the variables that are keys of ours into the newest layer.
-pub(super) fn environment(env: &[(String, String)], layers: &mut Layers, notes: &mut Notes) {
-    for (name, value) in env {
+///
+/// The environment has no hyphens, dots or small letters, so what it calls a backend depends on
+/// which there are. Hence the turns: those of the file, of `--set` and by a URL of its own are
+/// known before a `--backend` is named, and all are known before the rest is read.
+pub(super) fn environment(
+    env: &[(String, String)],
+    turn: Turn,
+    layers: &mut Layers,
+    notes: &mut Notes,
+) {
+    let is_url = |name: &str| name.to_ascii_lowercase().ends_with("__url");
+    for (name, value) in env.iter().filter(|(name, _)| is_url(name) == (turn == Turn::Urls)) {
         let origin = Origin::Env { name: name.clone() };
         match names::variable(name, layers.backend_names()) {
             Ok(Variable::Other) => {}
@@ -34,24 +55,63 @@ pub(super) fn flags(flags: &[(String, String)], layers: &mut Layers, notes: &mut
     }
 }
 
-/// Reads `--backend URL` into the newest layer. Each is named `gpu-1`, `gpu-2`, … in their order:
-/// names stand in what clients are told and keep, where no host and port belong.
-pub(super) fn backends(urls: &[String], layers: &mut Layers, notes: &mut Notes) {
+/// Makes known which backends `--set` names, so that the environment can mean them. Those that have
+/// no URL there may be some that `--backend` makes: their names.
+pub(super) fn names_of_flags(flags: &[(String, String)], layers: &mut Layers) -> Vec<String> {
+    // What is no name is reported when the flags are read.
+    let paths: Vec<Path> = flags.iter().filter_map(|(name, _)| names::dotted(name).ok()).collect();
+    let has_url = |backend: &str| {
+        paths.iter().any(|path| path.backend.as_deref() == Some(backend) && path.key == URL)
+    };
+    let mut without = Vec::new();
+    for backend in paths.iter().filter_map(|path| path.backend.as_deref()) {
+        if !has_url(backend) && !layers.backend_names().any(|it| it == backend) {
+            without.push(backend.to_owned());
+        }
+        layers.add_backend(backend, &Origin::Flag);
+    }
+    without
+}
+
+/// Names each `--backend URL` `gpu-1`, `gpu-2`, … in their order, and makes it known: the URLs by
+/// their names. Names stand in what clients are told and keep, where no host and port belong.
+///
+/// `unmade` are backends of `--set` that have no URL there.
+pub(super) fn named(
+    urls: &[String],
+    unmade: &[String],
+    layers: &mut Layers,
+    notes: &mut Notes,
+) -> Vec<(String, String)> {
+    let unmade: Vec<&String> = unmade.iter().filter(|it| !layers.has(it, URL)).collect();
+    let mut taken: Vec<String> = layers.backend_names().map(names::folded).collect();
+    taken.retain(|it| !unmade.iter().any(|name| names::folded(name) == *it));
+    let mut named = Vec::new();
     for text in urls {
         if let Err(bad) = url::backend(text) {
             notes.report_at(Some(Origin::Flag), "--backend", bad.about(text));
             continue;
         }
-        let name = free_name(layers);
-        let path = Path { section: BACKENDS, backend: Some(name), key: "url" };
-        let item = Item::Text(text.clone());
-        layers.set(&path, Written { item, origin: Origin::Flag });
+        let name = free_name(&taken);
+        layers.add_backend(&name, &Origin::Flag);
+        taken.push(names::folded(&name));
+        named.push((name, text.clone()));
+    }
+    named
+}
+
+/// Sets the URLs of `--backend` in the newest layer.
+pub(super) fn backends(named: Vec<(String, String)>, layers: &mut Layers) {
+    for (name, url) in named {
+        let path = Path { section: BACKENDS, backend: Some(name), key: URL };
+        layers.set(&path, Written { item: Item::Text(url), origin: Origin::Flag });
     }
 }
 
-/// The first of `gpu-1`, `gpu-2`, … that no backend has.
-fn free_name(layers: &Layers) -> String {
-    let is_free = |name: &String| !layers.backend_names().any(|it| it == name);
+/// The first of `gpu-1`, `gpu-2`, … that is not taken. Names that the environment could not tell
+/// apart are the same.
+fn free_name(taken: &[String]) -> String {
+    let is_free = |name: &String| !taken.contains(&names::folded(name));
     // There are finitely many names that are taken.
     (1_u64..).map(|number| format!("gpu-{number}")).find(is_free).unwrap_or_default()
 }

@@ -352,7 +352,8 @@ impl Backend {
         match change {
             Some(Change::WentUp) => info!(backend = %self.name, "Backend is up."),
             Some(Change::WentDown) => warn!(backend = %self.name, trouble, "Backend is down."),
-            None if is_news => warn!(backend = %self.name, trouble, "Backend does not answer."),
+            // The trouble says what it is: it may answer, and be of no use.
+            None if is_news => warn!(backend = %self.name, up, trouble, "Backend has trouble."),
             None => {}
         }
         if change.is_some() {

@@ -113,19 +113,19 @@
       pending: told.pending,
       "sockets to the gateway": told.sockets,
       "this page's socket": told.page_socket,
-      "link to the backend": told.link,
+      "link to the server": told.link,
       "last decision": told.last_decision?.what ?? "–",
     });
     if (prompts.length) {
       console.table(prompts.map((prompt) => ({
-        prompt: prompt.prompt_id, backend: prompt.backend, state: prompt.state,
+        job: prompt.prompt_id, server: prompt.backend, state: prompt.state,
         since: since(prompt.age_ms), silent: span(prompt.silent_ms),
       })));
     }
     return told;
   }
 
-  /** Lets go of the backend. With prompts pending only by force, and then they are lost. */
+  /** Lets go of the server. With jobs pending only by force, and then they are lost. */
   async function reset(force = false) {
     const answer = await ask(`/-/reset?force=${force === true}`, "POST");
     if (answer.error) {
@@ -134,7 +134,7 @@
       return told;
     }
     const { released, cut_off: lost } = answer.body;
-    const words = lost ? `released; prompts given up: ${lost}` : "released";
+    const words = lost ? `released; jobs given up: ${lost}` : "released";
     console.info(`mooring: ${released ? words : "there was nothing to release"}.`);
     return answer.body;
   }
@@ -173,10 +173,16 @@
     const decisions = client?.decisions ?? [];
     if (decisions.length) {
       console.table(decisions.map(({ ago_ms: ago, what, backend }) => (
-        { when: since(ago), what, backend: backend ?? "–" })));
+        { when: since(ago), what, server: backend ?? "–" })));
     } else console.info("mooring: nothing was decided about this tab yet.");
+    const candidates = client?.placement?.candidates ?? [];
+    if (candidates.length) {
+      console.info(`mooring: placed ${since(client.placement.ago_ms)}, between:`);
+      console.table(candidates.map(({ backend, load, weight, head_start: start, excluded }) => (
+        { server: backend, load, weight, "head start": start ?? "–", excluded: excluded ?? "–" })));
+    }
     if (prompt) console.table(prompt);
-    else if (promptId) console.info(`mooring: nothing is known of prompt ${promptId}.`);
+    else if (promptId) console.info(`mooring: nothing is known of job ${promptId}.`);
     return answer.body;
   }
 

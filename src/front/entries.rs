@@ -357,7 +357,7 @@ fn lost_entry(
     (order, made, ended): (u64, Instant, Instant),
 ) -> Option<Bytes> {
     let backend = backend.map(|backend| gateway.fleet.get(backend).name.as_str());
-    let message = lost_message(loss, backend.unwrap_or("its backend"), None);
+    let message = lost_message(loss, backend.unwrap_or("its server"), None);
     let (taken_ms, lost_ms) = (gateway.unix_at(made), gateway.unix_at(ended));
     let times = LostTimes { order, taken_ms, lost_ms };
     let history = Bytes::from(reply::history_lost(prompt, &message, times));

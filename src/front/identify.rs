@@ -9,11 +9,13 @@ use http::header::COOKIE;
 use http::{HeaderName, HeaderValue, Request};
 use smallvec::SmallVec;
 
+use super::access::Seen;
 use super::browsers::{BrowserId, browser_of};
 use super::headers::{CLIENT_ID, is_forwarding};
 use crate::comfy::{pack_routes, query};
 use crate::config::Place;
 use crate::gateway::Gateway;
+use crate::masked::mask;
 use crate::net::now;
 use crate::routing::files::Maker;
 use crate::routing::ids::{BadClientId, ClientId};
@@ -49,6 +51,8 @@ pub struct Who {
     /// It came through a proxy that is not trusted: whoever is behind it, it is not its address.
     is_proxied: bool,
     pub door: Door,
+    /// Somebody reads records of requests.
+    pub seen: Option<Seen>,
 }
 
 /// What in a request says who sent it, as it came.
@@ -146,7 +150,8 @@ impl Who {
         let is_proxied = address == peer && marks.is_passed_on;
         let door = door(gateway, peer, marks);
         let browser = browser(gateway, door, marks);
-        let who = Self { named, browser, user: user(marks), address, is_proxied, door };
+        let user = user(marks);
+        let who = Self { named, browser, user, address, is_proxied, door, seen: None };
         if let Some(client) = &who.named {
             who.is(gateway, client);
         }
@@ -156,6 +161,7 @@ impl Who {
     /// The request turned out to be this client's: remembered for those that do not say, if the
     /// client is one that is taken in.
     pub fn is(&self, gateway: &Gateway, client: &ClientId) {
+        self.record(client);
         if gateway.clients.takes_in(client) {
             gateway.browsers.saw(self.browser, self.address, client, now());
         }
@@ -165,7 +171,17 @@ impl Who {
     pub fn is_given(&self, gateway: &Gateway, client: &ClientId) {
         match self.browser {
             Some(_) => self.is(gateway, client),
-            None => gateway.browsers.saw_nameless(self.address, client, now()),
+            None => {
+                self.record(client);
+                gateway.browsers.saw_nameless(self.address, client, now());
+            }
+        }
+    }
+
+    /// Whoever reads the log learns of it: a head alone does not always say who asks.
+    fn record(&self, client: &ClientId) {
+        if let Some(seen) = &self.seen {
+            seen.set(mask(client));
         }
     }
 

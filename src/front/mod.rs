@@ -29,9 +29,11 @@
 //! - [`bundle`]: the page's files that never change, from memory
 //! - [`page`]: the stock page, each tab of it a client of its own
 //!   ([`newcomer`]: the cookie with pages of others)
+//! - [`access`]: the record of each request
 //! - [`asked`]: conditions of reads
 //! - [`assets`]: assets and their tags, of all servers
 
+pub mod access;
 pub mod asked;
 pub mod assets;
 pub mod bodies;
@@ -74,20 +76,16 @@ pub mod whose;
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
-use tracing::{Level, debug};
+use tracing::debug;
 
 use crate::body::ResponseBody;
 use crate::error::{Fault, GatewayError};
 use crate::gateway::Gateway;
 use crate::net::now;
-
-/// The target of access records in the log.
-const ACCESS: &str = "mooring::access";
 
 /// What a handler gives.
 pub type Answer = Result<Response<ResponseBody>, GatewayError>;
@@ -99,9 +97,11 @@ pub async fn answer(
     mut request: Request<Incoming>,
 ) -> Response<ResponseBody> {
     let started = now();
-    // Made only if somebody reads it.
     let recorded =
-        is_recorded().then(|| (request.method().clone(), request.uri().path().to_owned()));
+        access::is_recorded().then(|| access::Record::of_request(&gateway, peer, &request));
+    if let Some(record) = &recorded {
+        request.extensions_mut().insert(record.seen());
+    }
     let asker = origin::Asker::of(&gateway, peer, &request);
     if let origin::Asker::Allowed(origin) = &asker {
         origin::admit(&mut request, origin);
@@ -136,33 +136,10 @@ pub async fn answer(
     let took = now().duration_since(started);
     headers::time(&mut response, took);
     gateway.metrics.answered(response.status(), took);
-    if let Some((method, path)) = recorded {
-        let (backend, placement) = (
-            headers::text(&response, &headers::BACKEND),
-            headers::text(&response, &headers::PLACEMENT),
-        );
-        record(method.as_str(), &path, response.status().as_u16(), backend, placement, took);
+    if let Some(record) = recorded {
+        record.write(&access::Answer::of(&response, took));
     }
     response
-}
-
-/// True if somebody reads access records.
-#[must_use]
-pub fn is_recorded() -> bool {
-    tracing::enabled!(target: ACCESS, Level::DEBUG)
-}
-
-/// The one record of a request. Its query may hold secrets and is left out.
-pub fn record(
-    method: &str,
-    path: &str,
-    status: u16,
-    backend: &str,
-    placement: &str,
-    took: Duration,
-) {
-    let ms = took.as_secs_f64() * 1000.0;
-    debug!(target: ACCESS, %method, path, status, backend, placement, ms);
 }
 
 /// True for a method in small letters. Methods are told apart by their case (RFC 9110 section

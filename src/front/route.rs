@@ -42,7 +42,8 @@ pub async fn route(gateway: &Arc<Gateway>, peer: IpAddr, mut request: Request<In
         return Err(GatewayError::Stopping);
     }
     let asks_for_socket = ws::is_asked(&request);
-    let who = Who::of(gateway, peer, &Marks::of(&request))?;
+    let mut who = Who::of(gateway, peer, &Marks::of(&request))?;
+    who.seen = request.extensions_mut().remove();
     if !gateway.config.server.trusts(peer) {
         headers::forget_claims(request.headers_mut());
     }

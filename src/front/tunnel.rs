@@ -137,7 +137,7 @@ async fn pass(
     gateway.metrics.tunnels_opened.inc();
     let end = splice(Ends { client, backend }, patience, told, || !target.backend.is_up()).await;
     gateway.metrics.tunnels.dec();
-    debug!(backend = %target.backend.name, ?end, "A tunnel ended.");
+    debug!(backend = %target.backend.name, end = end.as_str(), "A tunnel ended.");
 }
 
 #[cfg(test)]

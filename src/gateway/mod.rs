@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, Semaphore};
+use tracing::debug;
 
 use crate::body::budget::BodyBudget;
 use crate::client::budget::LogBudget;
@@ -31,12 +32,13 @@ use crate::front::seal::Seal;
 use crate::front::standin::Starts;
 use crate::front::unknowns::Unknowns;
 use crate::journal::Journal;
+use crate::masked::mask;
 use crate::metrics::Metrics;
 use crate::net::{Network, now, unix_millis};
 use crate::routing::assets::Assets;
 use crate::routing::decision::Decision;
 use crate::routing::files::Files;
-use crate::routing::ids::BackendId;
+use crate::routing::ids::{BackendId, ClientId};
 use crate::routing::ledger::Ledger;
 use crate::tasks::Tasks;
 use crate::tunnels::Tunnels;
@@ -225,13 +227,18 @@ impl Gateway {
         self.ledger.lock().expect("never poisoned: no panic while held")
     }
 
-    /// Counts what a decision changed.
-    pub fn count(&self, decision: Decision) {
+    /// Counts what a decision about a client changed.
+    pub fn count(&self, client: &ClientId, decision: Decision) {
         self.metrics.placed(decision.reason);
         if decision.newly_bound {
             self.fleet.take_turn();
-            self.fleet.get(decision.backend).client_came();
+            let backend = self.fleet.get(decision.backend);
+            backend.client_came();
             self.count_left(decision.left);
+            let left = decision.left.map(|id| self.fleet.get(id).name.as_str());
+            let (backend, placement) = (backend.name.as_str(), decision.reason.as_str());
+            // Whoever only looks is placed as well, so this is not for every day.
+            debug!(client = %mask(client), backend, left, placement, "Client placed.");
         }
     }
 

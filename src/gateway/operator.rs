@@ -31,7 +31,7 @@ impl Gateway {
                     if word.state != AdminState::Ready {
                         let (name, state) = (&backend.name, word.state.as_str());
                         let why = word.why.as_deref().unwrap_or("");
-                        info!(backend = %name, state, by = ?word.by, ?why,
+                        info!(backend = %name, state, by = &*word.by, why,
                             "A backend is as its operator said before the restart.");
                     }
                     backend.heed(word);

@@ -9,11 +9,20 @@ use tracing::info;
 
 use super::Gateway;
 use crate::journal::record::{BindingRecord, PromptRecord, Sent, Told};
+use crate::masked::{Masked, mask};
 use crate::net::{now, unix_millis};
 use crate::routing::client as core;
 use crate::routing::ids::{BackendId, ClientId, PromptId};
 use crate::routing::ledger::{Ledger, Record, State};
 use crate::routing::pending::End;
+
+/// Whose prompt it was and where, and how long ago it was taken.
+#[derive(Debug, Default)]
+struct Ending<'a> {
+    client: Option<Masked>,
+    backend: Option<&'a str>,
+    ms: Option<u64>,
+}
 
 impl Gateway {
     /// A submission goes to `backend`: noted, and durable before its first byte is sent.
@@ -37,16 +46,21 @@ impl Gateway {
 
     /// A prompt has ended: the ledger, the journal and the operator learn of it.
     pub fn prompt_ended(&self, prompt: &PromptId, end: End, told: Told) {
-        self.note_end(prompt, end, told);
+        let known = self.note_end(prompt, end, told);
         self.metrics.prompt_ended(end);
-        info!(%prompt, end = end.reason(), "Prompt ended.");
+        let Ending { client, backend, ms } = self.ending(known);
+        let client = client.map(tracing::field::display);
+        info!(client, %prompt, backend, end = end.reason(), ms, "Prompt ended.");
     }
 
     /// A prompt that was presumed lost has ended otherwise: history and view tell the truth (P6).
     pub fn prompt_corrected(&self, prompt: &PromptId, end: End) {
-        self.note_end(prompt, end, Told::Yes);
+        let known = self.note_end(prompt, end, Told::Yes);
         self.metrics.prompts_corrected.inc();
-        info!(%prompt, end = end.reason(), "A prompt that was presumed lost had ended.");
+        let Ending { client, backend, ms } = self.ending(known);
+        let client = client.map(tracing::field::display);
+        info!(client, %prompt, backend, end = end.reason(), ms,
+            "A prompt that was presumed lost had ended.");
     }
 
     /// The binding of a client as it is now.
@@ -63,10 +77,22 @@ impl Gateway {
         self.journal.note_binding(client, record);
     }
 
-    fn note_end(&self, prompt: &PromptId, end: End, told: Told) {
+    /// What the ledger knows of it.
+    fn note_end(&self, prompt: &PromptId, end: End, told: Told) -> Option<Record> {
         let mut ledger = self.ledger();
         ledger.ended(prompt, end, now());
         self.note_prompt(&mut ledger, prompt, |record| record.ended(end, unix_millis(), told));
+        ledger.get(prompt, now()).cloned()
+    }
+
+    fn ending(&self, known: Option<Record>) -> Ending<'_> {
+        let Some(known) = known else { return Ending::default() };
+        let took = now().saturating_duration_since(known.made).as_millis();
+        Ending {
+            client: known.by.client.as_ref().map(mask),
+            backend: known.backend.map(|id| self.fleet.get(id).name.as_str()),
+            ms: u64::try_from(took).ok(),
+        }
     }
 
     /// Notes a prompt as the ledger has it, and what the ledger has forgotten for it.

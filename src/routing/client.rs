@@ -1,7 +1,6 @@
 //! One client's binding and its pending prompts: the heart of the gateway.
 //!
-//! A *binding* is the promise that a client's work goes to one backend. It is made on first
-//! contact. It is
+//! A *binding* promises that a client's work goes to one backend. Made on first contact, it is
 //!
 //! - *held* while the client has a pending prompt, or an upload in flight: nothing moves it but a
 //!   forced reset and the proven loss of the work;
@@ -32,10 +31,10 @@ use std::time::{Duration, Instant};
 use indexmap::IndexMap;
 use smallvec::SmallVec;
 
-use super::decision::{Decided, Decision, Decisions, NotThere, Reason, Refusal, Released, What};
+use super::decision::{Decision, Decisions, NotThere, Reason, Refusal, Released, What};
 use super::ids::{BackendId, PromptId};
 use super::pending::Pending;
-use super::place::{BackendView, FleetNow, TieBreak, place};
+use super::place::{BackendView, FleetNow};
 use uploads::Dialogue;
 
 /// One client.
@@ -259,9 +258,10 @@ impl Client {
         &self.pending
     }
 
-    /// The last decisions, oldest first.
-    pub fn decisions(&self) -> impl Iterator<Item = &Decided> {
-        self.decisions.iter()
+    /// The last decisions.
+    #[must_use]
+    pub fn decisions(&self) -> &Decisions {
+        &self.decisions
     }
 
     /// Where an upload or a submission goes: it stays with work and reservations, and is placed
@@ -297,7 +297,8 @@ impl Client {
         let last = self.binding.map(|bound| bound.backend);
         let mut views: SmallVec<[BackendView; 8]> = SmallVec::from_slice(fleet.backends);
         self.prefer_dialogue(&mut views, now);
-        let backend = place(&views, TieBreak { last, turn: fleet.turn })?;
+        let fleet = FleetNow { backends: &views, turn: fleet.turn };
+        let backend = self.decisions.place(fleet, last, now)?;
         if let Some(bound) = self.binding.filter(|bound| bound.backend == backend) {
             return Ok(stay(&bound, Reason::Placed));
         }
@@ -433,7 +434,7 @@ mod tests {
 
         /// The last decisions in words, oldest first.
         fn decisions(&self) -> Vec<&'static str> {
-            self.client.decisions().map(|decided| decided.what.as_str()).collect()
+            self.client.decisions().iter().map(|decided| decided.what.as_str()).collect()
         }
     }
 
@@ -830,11 +831,11 @@ mod tests {
             story.contact().unwrap_err();
         }
         let remembered: Vec<_> =
-            story.client.decisions().map(|it| (it.backend, it.what.as_str())).collect();
+            story.client.decisions().iter().map(|it| (it.backend, it.what.as_str())).collect();
         assert_eq!(remembered, [(None, "no_backend")]);
         story.fleet("Rd0 Ru0").submit("p").unwrap();
         story.fleet("Rd0 Rd0").contact().unwrap_err();
-        let last = story.client.decisions().last().map(|it| (it.backend, it.what.as_str()));
+        let last = story.client.decisions().iter().last().map(|it| (it.backend, it.what.as_str()));
         assert_eq!(last, Some((Some(BackendId(1)), "backend_down")));
     }
 
@@ -844,10 +845,10 @@ mod tests {
         for _ in 0..100 {
             story.submit("p").unwrap();
             story.end("p", End::Succeeded);
-            assert!(story.client.decisions().count() <= DECISIONS_KEPT);
+            assert!(story.client.decisions().iter().count() <= DECISIONS_KEPT);
         }
         story.client.reset(story.now);
-        assert_eq!(story.client.decisions().count(), DECISIONS_KEPT);
+        assert_eq!(story.client.decisions().iter().count(), DECISIONS_KEPT);
         assert_eq!(story.decisions().last(), Some(&"reset"), "newest last");
     }
 
@@ -968,7 +969,7 @@ mod tests {
                     prop_assert_eq!(Some(pending.backend.0), story.backend());
                 }
                 prop_assert_eq!(story.state() == "held", story.client.is_held());
-                prop_assert!(story.client.decisions().count() <= DECISIONS_KEPT);
+                prop_assert!(story.client.decisions().iter().count() <= DECISIONS_KEPT);
             }
         }
     }

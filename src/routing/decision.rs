@@ -6,9 +6,10 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
+use super::considered::Considered;
 use super::ids::{BackendId, PromptId};
 use super::pending::{End, Pending};
-use super::place::NoPlace;
+use super::place::{FleetNow, NoPlace, TieBreak, place};
 
 /// How many decisions a client remembers, newest last.
 pub const DECISIONS_KEPT: usize = 16;
@@ -112,7 +113,7 @@ impl What {
 /// Why a client gets no backend.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum Refusal {
-    #[error("the backend that has this client's pending prompts is down")]
+    #[error("the server that has this client's pending jobs is down")]
     BackendDown { backend: BackendId },
     #[error(
         "the backend that has this client's pending prompts runs nothing any more; they are kept \
@@ -121,7 +122,7 @@ pub enum Refusal {
     BackendWedged { backend: BackendId },
     #[error(transparent)]
     NoPlace(#[from] NoPlace),
-    #[error("the client has {max} pending prompts, as many as it may have")]
+    #[error("the client has as many pending jobs as it may have: {max}")]
     TooManyPending { max: usize },
     #[error("the prompt id is pending already")]
     AlreadyPending,
@@ -143,9 +144,15 @@ impl Refusal {
 
 /// A safe reset was refused: so many prompts and uploads are pending.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
-#[error("{pending} prompts are pending")]
+#[error("{}", in_number(*pending, ["prompt is pending", "prompts are pending"]))]
 pub struct StillPending {
     pub pending: usize,
+}
+
+/// So many of something, in words for one and for several.
+#[must_use]
+pub fn in_number(count: usize, [one, several]: [&str; 2]) -> String {
+    format!("{count} {}", if count == 1 { one } else { several })
 }
 
 /// What a release or reset leaves to be done.
@@ -161,6 +168,7 @@ pub struct Released {
 #[derive(Debug, Default)]
 pub struct Decisions {
     kept: VecDeque<Decided>,
+    placement: Option<Considered>,
 }
 
 impl Decisions {
@@ -190,6 +198,30 @@ impl Decisions {
         self.kept.push_back(Decided { at: now, backend, what });
     }
 
+    /// Chooses a backend for new work, and remembers between which.
+    ///
+    /// # Errors
+    /// As for [`place`].
+    pub fn place(
+        &mut self,
+        fleet: FleetNow<'_>,
+        last: Option<BackendId>,
+        now: Instant,
+    ) -> Result<BackendId, NoPlace> {
+        let placed = place(fleet.backends, TieBreak { last, turn: fleet.turn });
+        // A read that is refused, or stays where it is, asks again and again in vain.
+        if placed.is_ok() || self.placement.as_ref().is_none_or(|it| it.chosen.is_some()) {
+            self.placement = Some(Considered::of(fleet.backends, placed.ok(), last, now));
+        }
+        placed
+    }
+
+    /// Between which backends the newest placement chose.
+    #[must_use]
+    pub fn placement(&self) -> Option<&Considered> {
+        self.placement.as_ref()
+    }
+
     /// Oldest first.
     pub fn iter(&self) -> impl Iterator<Item = &Decided> {
         self.kept.iter()
@@ -205,9 +237,26 @@ pub enum NotThere {
     Refused,
 }
 
+impl NotThere {
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::NeverSent => "never_sent",
+            Self::Refused => "refused",
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_is_told_in_the_singular() {
+        assert_eq!(StillPending { pending: 1 }.to_string(), "1 prompt is pending");
+        assert_eq!(StillPending { pending: 2 }.to_string(), "2 prompts are pending");
+        assert_eq!(in_number(0, ["client has", "clients have"]), "0 clients have");
+    }
 
     #[test]
     fn every_reason_is_at_its_place() {

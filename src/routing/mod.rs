@@ -8,6 +8,7 @@
 //! - [`client`]: one client's binding and pending prompts
 //! - [`pending`]: one pending prompt, and when it has ended
 //! - [`decision`]: what was decided about a client, and why
+//! - [`considered`]: between which backends a placement chose
 //! - [`health`]: probe results → up or down
 //! - [`ledger`]: who made which prompt, and where
 //! - [`owners`]: whose prompts are whose
@@ -17,6 +18,7 @@
 pub mod allowance;
 pub mod assets;
 pub mod client;
+pub mod considered;
 pub mod decision;
 pub mod end;
 pub mod files;

@@ -45,6 +45,32 @@ pub enum Condition {
     Shut,
 }
 
+/// Why a backend is no place for new work.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Excluded {
+    Down,
+    Draining,
+    Off,
+    Shut,
+    Wedged,
+    /// It has reached its `max_pending`.
+    Full,
+}
+
+impl Excluded {
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Down => "down",
+            Self::Draining => "draining",
+            Self::Off => "off",
+            Self::Shut => "shut",
+            Self::Wedged => "wedged",
+            Self::Full => "full",
+        }
+    }
+}
+
 /// One backend as a placement sees it.
 #[derive(Clone, Copy, Debug)]
 pub struct BackendView {
@@ -74,17 +100,35 @@ impl BackendView {
     /// True if it may be given clients that it does not have.
     #[must_use]
     pub fn serves_new(&self) -> bool {
-        let is_well = match self.condition {
-            Condition::Well | Condition::Suspect => true,
-            Condition::Wedged | Condition::Shut => false,
-        };
-        self.up && self.admin == AdminState::Ready && is_well
+        matches!(self.excluded(), None | Some(Excluded::Full))
     }
 
     /// True if it would be given a prompt now.
     #[must_use]
     pub fn takes_work(&self) -> bool {
-        self.serves_new() && !self.is_full()
+        self.excluded().is_none()
+    }
+
+    /// Why it gets no new work.
+    #[must_use]
+    pub fn excluded(&self) -> Option<Excluded> {
+        match (self.up, self.admin, self.condition) {
+            // What is off is not even asked whether it is up.
+            (_, AdminState::Off, _) => Some(Excluded::Off),
+            (false, AdminState::Ready | AdminState::Draining, _) => Some(Excluded::Down),
+            (true, AdminState::Draining, _) => Some(Excluded::Draining),
+            (true, AdminState::Ready, Condition::Shut) => Some(Excluded::Shut),
+            (true, AdminState::Ready, Condition::Wedged) => Some(Excluded::Wedged),
+            (true, AdminState::Ready, Condition::Well | Condition::Suspect) => {
+                self.is_full().then_some(Excluded::Full)
+            }
+        }
+    }
+
+    /// True if it is chosen only while no other has room.
+    #[must_use]
+    pub fn is_suspect(&self) -> bool {
+        self.condition == Condition::Suspect
     }
 
     fn is_full(&self) -> bool {
@@ -93,7 +137,7 @@ impl BackendView {
 
     /// Compares the work with the new prompt in it, per weight: a light backend that is idle would
     /// take longer for it than a heavy one. Without dividing: a/v < b/w exactly when a·w < b·v.
-    fn cmp_queue(&self, other: &Self) -> Ordering {
+    pub(super) fn cmp_queue(&self, other: &Self) -> Ordering {
         let counted = |it: &Self| u64::from(it.load.saturating_sub(it.head_start.unwrap_or(0))) + 1;
         let ours = counted(self) * u64::from(other.weight.get());
         let theirs = counted(other) * u64::from(self.weight.get());
@@ -136,9 +180,9 @@ impl<'a> FleetNow<'a> {
 /// No backend may take new work.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum NoPlace {
-    #[error("no backend is up and ready")]
+    #[error("no server is up and ready")]
     NoneReady,
-    #[error("every backend has as many prompts as it may have")]
+    #[error("every server has as many jobs as it may have")]
     FleetFull,
 }
 
@@ -151,10 +195,9 @@ pub struct TieBreak {
     pub turn: u64,
 }
 
-/// Chooses the backend for new work: the shortest queue for its weight, the new prompt counted and
-/// less its head start; then
-/// one that has the files; then the one the client had last; then the one with the fewest bound
-/// clients; then in turn.
+/// Chooses the backend for new work: a suspect one only while no other has room; the shortest queue
+/// for its weight, the new prompt counted and less its head start; one that has the files; the one
+/// that the client had last; the one with the fewest bound clients; then in turn.
 ///
 /// # Errors
 /// When no backend is up and ready, or all that are have reached their `max_pending`.
@@ -168,10 +211,8 @@ pub fn place(fleet: &[BackendView], tie: TieBreak) -> Result<BackendId, NoPlace>
         .iter()
         .filter(|backend| backend.takes_work())
         .min_by(|a, b| {
-            // A suspect one only while no other has room.
-            let is_suspect = |it: &BackendView| it.condition == Condition::Suspect;
-            is_suspect(a)
-                .cmp(&is_suspect(b))
+            a.is_suspect()
+                .cmp(&b.is_suspect())
                 .then_with(|| a.cmp_queue(b))
                 .then_with(|| a.head_start.is_none().cmp(&b.head_start.is_none()))
                 .then_with(|| (tie.last != Some(a.id)).cmp(&(tie.last != Some(b.id))))

@@ -43,6 +43,18 @@ pub enum End {
     Told(u16),
 }
 
+impl End {
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::Broken => "broken",
+            Self::Silent => "silent",
+            Self::Told(_) => "told",
+        }
+    }
+}
+
 /// The two connections, after their handshakes.
 #[derive(Debug)]
 pub struct Ends {

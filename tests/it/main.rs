@@ -51,6 +51,7 @@ mod stop;
 mod strangers;
 mod support;
 mod tidy;
+mod told;
 mod tunnels;
 mod turmoil;
 mod verbs;

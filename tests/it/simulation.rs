@@ -118,7 +118,7 @@ fn story_of(seed: u64) -> String {
     let decided: Vec<String> = world
         .seats
         .iter()
-        .flat_map(|seat| seat.client.decisions())
+        .flat_map(|seat| seat.client.decisions().iter())
         .map(|decided| format!("{:?} {}", decided.backend, decided.what.as_str()))
         .collect();
     format!("{:?} {decided:?}", world.tally)
@@ -542,7 +542,7 @@ impl World {
     fn check_release(&self, seat: usize) {
         let Seat { client, truth, .. } = &self.seats[seat];
         let is_free = !truth.is_held() && !truth.is_reserved(self.now);
-        let last = client.decisions().last().map(|decided| decided.what);
+        let last = client.decisions().iter().last().map(|decided| decided.what);
         assert_eq!(last == Some(What::Released), is_free, "{}: {last:?}", self.at);
     }
 
@@ -663,7 +663,7 @@ impl World {
         assert_eq!(client.is_held(), truth.is_held(), "{at}: {truth:?}");
         assert!(bound.is_some() || !truth.is_held(), "{at}: held by nobody");
         assert_eq!(client.sockets(), truth.sockets, "{at}");
-        assert!(client.decisions().count() <= DECISIONS_KEPT, "{at}");
+        assert!(client.decisions().iter().count() <= DECISIONS_KEPT, "{at}");
         let pending = client.pending().keys();
         assert!(pending.eq(truth.pending.iter().map(|(prompt, _)| prompt)), "{at}: {truth:?}");
         for (prompt, pending) in client.pending() {

@@ -254,6 +254,25 @@ fn a_long_module_and_a_long_line_are_found_and_tests_are_not_counted() {
     check("src/a.rs", &line, &[(1, "a line has at most 100 columns")]);
 }
 
+/// What an operator searches for are words, and not how a type of ours happens to be written.
+#[test]
+fn the_log_has_words_and_no_types() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut read = 0;
+    for path in sources(&root.join("src")) {
+        let text = fs::read_to_string(&path).expect("a source is text");
+        for level in ["error!(", "warn!(", "info!(", "debug!("] {
+            for (at, _) in text.match_indices(level) {
+                let call = text[at..].split(");").next().unwrap_or("");
+                let is_type = call.contains(" ?") || call.contains("(?");
+                assert!(!is_type, "{}: a field by its `Debug`: {call}", path.display());
+                read += 1;
+            }
+        }
+    }
+    assert!(50 < read, "{read}");
+}
+
 #[test]
 fn what_is_not_finished_is_found_and_a_word_in_a_string_is_not() {
     let unfinished = format!("//! x\n// {}: later\n    todo!()\n#[ignore]\n", UNFINISHED[0]);

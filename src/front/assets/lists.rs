@@ -59,7 +59,8 @@ pub(super) async fn list(session: &Session<'_>, request: Request<Incoming>) -> S
                 total += count;
             }
             Err(error) => {
-                debug!(?backend, %error, "Assets are left out of the list.");
+                let name = &session.gateway.fleet.get(backend).name;
+                debug!(backend = %name, %error, "Assets are left out of the list.");
                 missing.add(backend);
             }
         }
@@ -158,7 +159,8 @@ impl Begun {
             match read {
                 Ok(found) => found.iter().for_each(|tags| counts.add(tags)),
                 Err(error) => {
-                    debug!(?backend, %error, "Assets are left out of the tags.");
+                    let name = &session.gateway.fleet.get(backend).name;
+                    debug!(backend = %name, %error, "Assets are left out of the tags.");
                     missing.add(backend);
                 }
             }

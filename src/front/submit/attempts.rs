@@ -174,7 +174,7 @@ impl Sending {
         let Some((decision, link)) = placed else { return false };
         let backend = Arc::clone(self.gateway.fleet.get(decision.backend));
         info!(prompt = %self.prompt, from = %self.backend().name, backend = %backend.name,
-            why = ?why, "Prompt goes elsewhere: it is not there.");
+            why = why.as_str(), "Prompt goes elsewhere: it is not there.");
         self.gateway.prompt_placed(&self.prompt, decision.backend, &self.output_nodes);
         self.target = Target { backend, reason: decision.reason };
         self.link = link;

@@ -37,6 +37,8 @@ pub struct Passed {
     pub bytes: usize,
     pub status: u16,
     pub body: Framing,
+    /// How long the body is, if its head says so.
+    pub length: Option<u64>,
     /// The backend's connection may be used again when the body is over.
     pub is_kept: bool,
     /// The client's may not: the body ends with it.
@@ -79,6 +81,7 @@ pub fn pass_on(
                     bytes: before + bytes,
                     status,
                     body: said.body,
+                    length: said.body.length(),
                     is_kept,
                     closes_client: said.body == Framing::UntilClose,
                 }));

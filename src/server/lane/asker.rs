@@ -62,6 +62,12 @@ impl Asker {
         Self { peer, known: None, cookie }
     }
 
+    /// The address of the other end.
+    #[must_use]
+    pub fn address(&self) -> IpAddr {
+        self.peer
+    }
+
     /// Whether the other end is believed.
     #[must_use]
     pub fn peer(&self, gateway: &Gateway) -> Peer {

@@ -18,12 +18,14 @@ use super::request::{HEAD_MAX, Parsed, Plain, parse};
 use crate::error::GatewayError;
 use crate::fleet::pool::ExchangeError;
 use crate::front;
+use crate::front::access::{self, Said};
 use crate::front::forward::Target;
 use crate::gateway::Gateway;
 use crate::net::{Wire, now};
 use crate::routing::decision::Reason;
 use crate::seldom::Seldom;
 use crate::server::limits::{ConnectionLimits, FIRST_REQUEST};
+use http::Method;
 
 /// Buffers of a connection that are larger than this are given back when it is idle, in bytes.
 const KEPT_MAX: usize = 4 << 10;
@@ -87,7 +89,7 @@ struct Asked {
     target: Result<Target, GatewayError>,
     came: Instant,
     /// Made only if somebody reads it.
-    recorded: Option<String>,
+    recorded: Option<access::Record>,
 }
 
 impl Lane {
@@ -208,7 +210,11 @@ impl Lane {
             may_be_repeated: plain.start.is_some(),
             target,
             came,
-            recorded: front::is_recorded().then(|| plain.path.to_owned()),
+            recorded: access::is_recorded().then(|| {
+                let method = if plain.is_head { Method::HEAD } else { Method::GET };
+                let said = Said { method, path: plain.path, request_id: plain.request_id() };
+                access::Record::of(&self.gateway, self.asker.address(), &said, &plain.marks)
+            }),
         }
     }
 
@@ -304,8 +310,10 @@ impl Lane {
         let response = front::failed(&self.gateway, error);
         let took = now().duration_since(asked.came);
         self.gateway.metrics.answered(response.status(), took);
-        if let Some(path) = &asked.recorded {
-            front::record(asked.method(), path, response.status().as_u16(), "", "", took);
+        if let Some(record) = &asked.recorded {
+            let status = response.status();
+            let bytes = http_body::Body::size_hint(response.body()).exact();
+            record.write(&access::Answer { status, backend: "", placement: "", bytes, took });
         }
         self.room.clear();
         answer::write_own(&response, asked.is_head, closes, &mut self.room);
@@ -317,21 +325,16 @@ impl Lane {
     fn note(&mut self, asked: &Asked, target: &Target, answered: Answered) {
         let status = http::StatusCode::from_u16(answered.status).unwrap_or_default();
         self.gateway.metrics.answered(status, answered.took);
-        if let Some(path) = &asked.recorded {
-            let (backend, reason) = (&target.backend.name, target.reason.as_str());
-            front::record(asked.method(), path, answered.status, backend, reason, answered.took);
+        if let Some(record) = &asked.recorded {
+            let (backend, placement) = (target.backend.name.as_str(), target.reason.as_str());
+            let (bytes, took) = (answered.length, answered.took);
+            record.write(&access::Answer { status, backend, placement, bytes, took });
         }
         for buffer in [&mut self.request, &mut self.room] {
             if KEPT_MAX < buffer.capacity() {
                 *buffer = Vec::new();
             }
         }
-    }
-}
-
-impl Asked {
-    fn method(&self) -> &'static str {
-        if self.is_head { "HEAD" } else { "GET" }
     }
 }
 

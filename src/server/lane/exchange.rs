@@ -43,6 +43,8 @@ pub struct Terms<'a> {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Answered {
     pub status: u16,
+    /// Of its body, if its head said so.
+    pub length: Option<u64>,
     /// From the request's head to the answer's.
     pub took: Duration,
     /// The backend's connection may be used again.
@@ -309,6 +311,7 @@ impl Exchange {
         let (head, took) = self.head.as_ref()?;
         Some(Answered {
             status: head.status,
+            length: head.length,
             took: *took,
             is_kept: head.is_kept && !self.is_spent && terms.request.len() <= self.sent,
             client_stays: !terms.closes && !head.closes_client,

@@ -64,6 +64,16 @@ impl Framing {
         Ok(taken)
     }
 
+    /// How many bytes are still to come, if that was said.
+    #[must_use]
+    pub fn length(&self) -> Option<u64> {
+        match self {
+            Self::Over => Some(0),
+            Self::Length(left) => Some(*left),
+            Self::Chunked(_) | Self::UntilClose => None,
+        }
+    }
+
     #[must_use]
     pub fn is_over(&self) -> bool {
         *self == Self::Over

@@ -13,6 +13,7 @@ use smallvec::SmallVec;
 use super::framing::length_of;
 use crate::comfy::endpoint::{Endpoint, StartRead, classify};
 use crate::config::BackendHeaders;
+use crate::front::access::REQUEST_ID;
 use crate::front::headers::{is_forwarding, is_of_one_hop, other_cookies};
 use crate::front::identify::{Marks, Peer};
 use crate::front::newcomer::asks_for_a_page;
@@ -227,6 +228,13 @@ fn passed_on(
 }
 
 impl Plain<'_> {
+    /// What a proxy calls this request.
+    #[must_use]
+    pub fn request_id(&self) -> Option<&[u8]> {
+        let is_it = |header: &&Header<'_>| header.name.eq_ignore_ascii_case(REQUEST_ID);
+        self.headers.iter().find(is_it).map(|header| header.value)
+    }
+
     /// The head as the backend at `host` gets it from this peer, with that backend's `own` headers
     /// in place of others of their names.
     pub fn write(&self, host: &[u8], peer: Peer, own: &BackendHeaders, out: &mut Vec<u8>) {

@@ -1,0 +1,167 @@
+//! One record of each request, for whoever reads the log of `mooring::access`.
+//!
+//! Nothing of it is made while nobody reads it. A query may hold secrets and is left out.
+
+use std::net::IpAddr;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use http::{Method, Request, Response, StatusCode};
+use http_body::Body as _;
+use tracing::{Level, debug};
+
+use super::headers;
+use super::identify::{self, Marks, Peer, Who};
+use crate::body::ResponseBody;
+use crate::gateway::Gateway;
+use crate::masked::{Masked, mask};
+use crate::routing::ids::ClientId;
+
+/// The target of these records in the log.
+const TARGET: &str = "mooring::access";
+
+/// What proxies call a request, in their logs and to us.
+pub const REQUEST_ID: &str = "x-request-id";
+
+/// Longer is no name of a request.
+const REQUEST_ID_MAX: usize = 128;
+
+/// What a head says besides who asks.
+#[derive(Clone, Debug)]
+pub struct Said<'a> {
+    pub method: Method,
+    pub path: &'a str,
+    pub request_id: Option<&'a [u8]>,
+}
+
+/// Whom a request that is recorded turned out to be of, as its handler learns it.
+#[derive(Clone, Debug, Default)]
+pub struct Seen(Arc<OnceLock<Masked>>);
+
+impl Seen {
+    pub fn set(&self, client: Masked) {
+        // The first one is it: a request is of one client.
+        let _ = self.0.set(client);
+    }
+}
+
+/// A request that is to be written down once it has its answer.
+#[derive(Debug)]
+pub struct Record {
+    method: Method,
+    path: String,
+    /// As its head says.
+    client: Option<Masked>,
+    seen: Seen,
+    /// After trusted proxies.
+    address: IpAddr,
+    request_id: Option<String>,
+}
+
+/// What became of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Answer<'a> {
+    pub status: StatusCode,
+    pub backend: &'a str,
+    pub placement: &'a str,
+    /// How long the body is, if that is known before it was sent.
+    pub bytes: Option<u64>,
+    pub took: Duration,
+}
+
+/// True if somebody reads access records.
+#[must_use]
+pub fn is_recorded() -> bool {
+    tracing::enabled!(target: TARGET, Level::DEBUG)
+}
+
+impl Record {
+    /// Of a request that came from `peer`.
+    #[must_use]
+    pub fn of(gateway: &Gateway, peer: IpAddr, said: &Said<'_>, marks: &Marks<'_>) -> Self {
+        let request_id = match Peer::of(gateway, peer) {
+            Peer::Proxy => said.request_id.and_then(name_of_request),
+            Peer::Stranger => None,
+        };
+        Self {
+            method: said.method.clone(),
+            path: said.path.to_owned(),
+            client: client(gateway, peer, marks).as_ref().map(mask),
+            seen: Seen::default(),
+            address: identify::address(gateway, peer, marks),
+            request_id,
+        }
+    }
+
+    #[must_use]
+    pub fn of_request<B>(gateway: &Gateway, peer: IpAddr, request: &Request<B>) -> Self {
+        let said = Said {
+            method: request.method().clone(),
+            path: request.uri().path(),
+            request_id: request.headers().get(REQUEST_ID).map(http::HeaderValue::as_bytes),
+        };
+        Self::of(gateway, peer, &said, &Marks::of(request))
+    }
+
+    /// Where the handler of the request says whose it is.
+    #[must_use]
+    pub fn seen(&self) -> Seen {
+        self.seen.clone()
+    }
+
+    pub fn write(&self, answer: &Answer<'_>) {
+        let Self { method, path, address, .. } = self;
+        let Answer { backend, placement, bytes, .. } = *answer;
+        let status = answer.status.as_u16();
+        let ms = answer.took.as_secs_f64() * 1000.0;
+        let client = self.seen.0.get().copied().or(self.client).map(tracing::field::display);
+        let request_id = self.request_id.as_deref();
+        debug!(
+            target: TARGET,
+            %method, path, status, bytes, ms, backend, placement, client, %address, request_id
+        );
+    }
+}
+
+impl<'a> Answer<'a> {
+    #[must_use]
+    pub fn of(response: &'a Response<ResponseBody>, took: Duration) -> Self {
+        Self {
+            status: response.status(),
+            backend: headers::text(response, &headers::BACKEND),
+            placement: headers::text(response, &headers::PLACEMENT),
+            bytes: response.body().size_hint().exact(),
+            took,
+        }
+    }
+}
+
+/// The client that asks, by its name or else by its browser's cookie.
+fn client(gateway: &Gateway, peer: IpAddr, marks: &Marks<'_>) -> Option<ClientId> {
+    match identify::named(marks).ok()? {
+        Some(name) => {
+            let address = identify::address(gateway, peer, marks);
+            ClientId::parse(&name).ok().map(|id| identify::of_its_own(gateway, id, address))
+        }
+        None => Who::named_so(None, gateway, peer, marks).ok()?.asker(gateway),
+    }
+}
+
+fn name_of_request(value: &[u8]) -> Option<String> {
+    let is_sound = (1..=REQUEST_ID_MAX).contains(&value.len());
+    let text = std::str::from_utf8(value).ok()?;
+    (is_sound && value.iter().all(u8::is_ascii_graphic)).then(|| text.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_has_the_name_that_a_log_can_take() {
+        assert_eq!(name_of_request(b"4f-a:1").as_deref(), Some("4f-a:1"));
+        for bad in [&b""[..], b"a b", b"a\nb", b"\xff", &[b'a'; REQUEST_ID_MAX + 1]] {
+            assert_eq!(name_of_request(bad), None, "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! What an operator is told: why a client is where it is, and what happened, one line an event.
+
+use http::Method;
+use mooring::sim::{Options, Sim};
+use tempfile::tempdir;
+
+use crate::process::Daemon;
+use crate::support::{World, network, quick, send, slow, until};
+
+/// Between which backends, with what load, and why not the others.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn explain_says_between_which_backends_a_placement_chose() {
+    let world = World::new(3).await;
+    world.all_up().await;
+    let off = world.admin_post("/api/v1/backends/c/state", r#"{"state":"off"}"#).await;
+    assert_eq!(off.status, 200, "{}", off.text());
+    let made = world.submit("ada", &slow(100, 60.0)).await;
+    let (prompt, backend) = (made.prompt_id(), made.backend().to_owned());
+    let mut socket = world.socket("ada").await;
+    socket.until("status").await;
+    for path in ["/api/v1/explain?client=ada", "/-/explain?clientId=ada"] {
+        let told = match path.starts_with("/api/") {
+            true => world.admin_get(path).await.json(),
+            false => world.get(path).await.json(),
+        };
+        let placement = &told["client"]["placement"];
+        assert_eq!(placement["chosen"], backend.as_str(), "{told}");
+        let candidates = placement["candidates"].as_array().unwrap();
+        assert_eq!(candidates.len(), 3);
+        assert_eq!(candidates[0]["backend"], backend.as_str());
+        assert_eq!((&candidates[0]["load"], &candidates[0]["weight"]), (&0.into(), &1.into()));
+        assert!(candidates[0]["excluded"].is_null() && candidates[1]["excluded"].is_null());
+        assert_eq!(candidates[2]["backend"], "c");
+        assert_eq!(candidates[2]["excluded"], "off");
+    }
+    // How far the prompt is, as wherever else that is told.
+    let ada = mooring::routing::ids::ClientId::parse("ada").unwrap();
+    let client = world.gateway.clients.get(&ada).unwrap();
+    let runs = || client.pending().iter().any(|(_, it)| it.phase.as_str() == "running");
+    until("it runs", runs).await;
+    let told = world.admin_get(&format!("/api/v1/explain?prompt={prompt}")).await.json();
+    assert_eq!(told["prompt"]["state"], "running", "{told}");
+    let own = world.get(&format!("/-/explain?clientId=ada&prompt={prompt}")).await.json();
+    assert_eq!(own["prompt"]["state"], "running", "{own}");
+}
+
+/// Whose, where, how and how long; and a request's client, address, length and name.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_event_is_one_line_with_whose_and_where() {
+    let sim = Sim::start(network(), Options::named("a")).await.unwrap();
+    let folder = tempdir().unwrap();
+    let daemon = Daemon::start_with(
+        &sim,
+        &folder,
+        &[
+            "--set",
+            "log.level=info,mooring::access=debug",
+            "--set",
+            "server.trusted_proxies=127.0.0.1",
+        ],
+    );
+    let from =
+        [("comfy-client-id", "ada"), ("x-forwarded-for", "192.0.2.7"), ("x-request-id", "r-17")];
+    // Two ways of answering: passed on as bytes, and by hyper.
+    for path in ["/some/pack/route", "/history"] {
+        let answer = send(daemon.front, Method::GET, path, &from, "").await;
+        let line = daemon.says(&format!("path=\"{path}\""));
+        let wanted = ["method=GET", "address=192.0.2.7", "client=c-", "request_id=\"r-17\""];
+        for wanted in wanted {
+            assert!(line.contains(wanted), "{wanted}: {line}");
+        }
+        let bytes = format!("bytes={}", answer.text().len());
+        assert!(line.contains(&bytes) && !line.contains("ada"), "{bytes}: {line}");
+    }
+    // Only its body says whose it is, also of one that is refused.
+    let wrong = serde_json::json!({ "1": { "class_type": "NoSuchNode", "inputs": {} } });
+    let body = serde_json::json!({ "prompt": wrong, "client_id": "bob" }).to_string();
+    send(daemon.front, Method::POST, "/prompt", &[], &body).await;
+    let line = daemon.says("path=\"/prompt\"");
+    assert!(line.contains("client=c-") && line.contains("status=400"), "{line}");
+    let body = serde_json::json!({ "prompt": quick(3), "client_id": "ada" }).to_string();
+    send(daemon.front, Method::POST, "/prompt", &[], &body).await;
+    let placed = daemon.says("Prompt placed.");
+    let client = placed.split_whitespace().find(|word| word.starts_with("client=c-")).unwrap();
+    let ended = daemon.says("Prompt ended.");
+    for wanted in [client, "backend=", "end=\"completed\"", "ms=", "prompt="] {
+        assert!(ended.contains(wanted), "{wanted}: {ended}");
+    }
+    let reset = send(daemon.front, Method::POST, "/-/reset?clientId=ada", &[], "").await;
+    assert_eq!(reset.status, 200, "{}", reset.text());
+    let released = daemon.says("Client was released.");
+    for wanted in [client, "backend=", "reason=\"asked\""] {
+        assert!(released.contains(wanted), "{wanted}: {released}");
+    }
+    daemon.kill();
+}
