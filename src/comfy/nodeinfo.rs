@@ -134,9 +134,9 @@ impl Class {
         let class = raw::object(raw).unwrap_or_default();
         let input = class.object("input").unwrap_or_default();
         let hidden = input.object("hidden").unwrap_or_default();
-        // One of the same name that is given comes first.
-        let given: Vec<Object<'_>> =
-            ["required", "optional"].iter().filter_map(|it| input.object(it)).collect();
+        // One of the same name that is given comes first. Most classes have no hidden ones.
+        let given = ["required", "optional"].iter().filter(|_| hidden.iter().next().is_some());
+        let given: Vec<Object<'_>> = given.filter_map(|it| input.object(it)).collect();
         let is_given = |name: &str| given.iter().any(|it| it.get(name).is_some());
         let hidden = hidden.iter().map(|(name, _)| name).filter(|name| !is_given(name));
         Self {

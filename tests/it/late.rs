@@ -1,8 +1,10 @@
 //! Ends that come late, or of which a page must not hear as a script does.
 
+use http::Method;
+use mooring::routing::ids::ClientId;
 use serde_json::{Value, json};
 
-use crate::support::{Socket, World, quick, slow, soon, until};
+use crate::support::{Socket, World, quick, send, slow, soon, until};
 
 const FLAGS: &str = r#"{"type":"feature_flags","data":{"supports_preview_metadata":true}}"#;
 
@@ -126,4 +128,37 @@ async fn a_broken_link_that_is_back_long_before_the_end_changes_no_turn() {
     let at = |kind: &str| heard.iter().position(|it| it == kind).expect(kind);
     let turns = [at("execution_success.0"), at("last.0"), at("execution_start.1")];
     assert!(turns.is_sorted(), "{turns:?} in {heard:?}");
+}
+
+/// A page shows one active job, and takes the end of any for that one's.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_runs_is_told_again_to_a_page_when_what_waits_is_lost() {
+    let world = World::new(1).await;
+    let mut page = page(&world, "ada").await;
+    let mut script = world.socket("ada").await;
+    let running = world.submit("ada", &slow(50, 20.0)).await.prompt_id();
+    page.until("progress").await;
+    let waiting = world.submit("ada", &quick(1)).await.prompt_id();
+    // Somebody clears the queue there, behind our back.
+    let sim = world.sim("a").addr();
+    let cleared = send(sim, Method::POST, "/queue", &[], r#"{"clear": true}"#).await;
+    assert_eq!(cleared.status, 200);
+    let client = world.gateway.clients.get(&ClientId::parse("ada").unwrap()).unwrap();
+    client.must_ask(world.gateway.fleet.by_name("a").unwrap().id);
+    world.gateway.reconcile_soon();
+    let prompts = [running.as_str(), waiting.as_str()];
+    let is_start = |event: &Value| event["type"] == "execution_start";
+    let heard = told(&mut page, &prompts, |event| {
+        is_start(event) && event["data"]["prompt_id"] == running.as_str()
+    })
+    .await;
+    let at = |kind: &str| heard.iter().position(|it| it == kind);
+    let (lost, last) = (at("execution_error.1").expect("it is lost"), at("last.1"));
+    assert!(last.is_some_and(|last| lost < last), "before it runs again: {heard:?}");
+    let heard = told(&mut page, &prompts, |event| event["type"] == "executing").await;
+    assert_eq!(heard.last().map(String::as_str), Some("executing.0"), "{heard:?}");
+    // To a script it would be a second start.
+    script.until("execution_error").await;
+    let heard = told(&mut script, &prompts, |event| event["type"] == "progress").await;
+    assert!(!heard.contains(&"execution_start.0".to_owned()), "{heard:?}");
 }
