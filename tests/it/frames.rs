@@ -8,7 +8,7 @@ use mooring::sim::{Options, Sim};
 use mooring::ws::{Frame, Opcode};
 use serde_json::{Value, json};
 
-use crate::support::{Socket, World, network, send, slow, soon, until};
+use crate::support::{Socket, World, network, quick, send, slow, soon, until};
 
 /// The next binary frame.
 async fn binary(socket: &mut Socket) -> Frame {
@@ -90,6 +90,22 @@ async fn frames_without_a_prompt_reach_only_the_client_whose_prompt_runs() {
     assert_eq!(seen[0].payload[..], b"\0\0\0\x03\0\0\0\x0121024 x 768"[..]);
     assert_eq!(seen[1..], said);
     assert_eq!(binaries_until(&mut bob, "said").await, [], "another client's");
+}
+
+/// What is said after an end is said of the next one's work.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn frames_without_a_prompt_are_anothers_once_ones_own_has_ended() {
+    let world = World::new(1).await;
+    let (mut ada, mut bob) = (page(&world, "ada").await, page(&world, "bob").await);
+    let first = world.submit("ada", &quick(1)).await.prompt_id();
+    ada.until_end(&first).await;
+    world.submit("bob", &waiting()).await.prompt_id();
+    bob.until("executing").await;
+    world.sim("a").say_text("7", "bob's");
+    world.sim("a").say(&plain(2, 8), None);
+    mark(&world, "said");
+    assert_eq!(binaries_until(&mut bob, "said").await.len(), 2);
+    assert_eq!(binaries_until(&mut ada, "said").await, []);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -70,6 +70,29 @@ async fn a_file_on_another_backend_is_listed_and_a_copy_is_not() {
     assert_eq!(listing(&world, "ada").await, ["mine.png [input]"]);
 }
 
+/// It got another name where it was copied to, and no list shows that.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_copy_under_another_name_is_in_no_list() {
+    let world = World::new(2).await;
+    world.all_up().await;
+    let ada = upload(&world, Some("ada"), "mine.png", &png(RED)).await;
+    let bob = upload(&world, Some("bob"), "mine.png", &png(BLUE)).await;
+    assert_ne!(ada.backend(), bob.backend());
+    assert_eq!(world.admin_post("/api/v1/clients/ada/release", "").await.status, 200);
+    let path = format!("/api/v1/backends/{}/state", ada.backend());
+    assert_eq!(world.admin_post(&path, r#"{"state": "draining"}"#).await.status, 200);
+    let (ran, _) = run(&world, "ada", &invert(&value(&ada))).await;
+    assert_eq!(ran.backend(), bob.backend(), "it was copied");
+    let there =
+        send(world.sim(bob.backend()).addr(), Method::GET, "/internal/files/input", &[], "");
+    assert!(there.await.text().contains("mine (1).png"));
+    for (client, up) in [("ada", &ada), ("bob", &bob)] {
+        assert_eq!(combo(&world, client).await, [value(up)], "{client}");
+        assert_eq!(listing(&world, client).await, [format!("{} [input]", value(up))]);
+    }
+    assert!(combo(&world, "eve").await.is_empty());
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn files_that_nobody_uploaded_are_everybodys() {
     let world = World::new(2).await;
@@ -180,7 +203,7 @@ async fn a_page_that_comes_after_an_upload_has_it_though_another_asked_before() 
         upload(&world, Some("bob"), "after.png", &png(RED)).await;
         combo(&world, "eve").await
     };
-    soon("both", async { tokio::join!(first, second) }).await;
+    soon("both", Box::pin(async { tokio::join!(first, second) })).await;
     assert_eq!(asked(), 2, "once before the upload and once after it");
 }
 

@@ -299,6 +299,7 @@ pub(super) fn write_header(name: &str, value: &[u8], out: &mut Vec<u8>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{self, Sources};
 
     #[track_caller]
     fn written(request: &str, peer: Peer) -> String {
@@ -333,6 +334,21 @@ mod tests {
             X-Forwarded-For: 1.2.3.4\r\n\r\n";
         let bare = "HEAD /x HTTP/1.1\r\nhost: gpu:8188\r\n\r\n";
         assert_eq!(written(head, Peer::Stranger), bare);
+    }
+
+    #[test]
+    fn what_a_backend_wants_to_hear_stands_in_place_of_the_clients_own() {
+        let flags = [("url", "http://gpu:8188"), ("headers", "authorization: Bearer s3cret")];
+        let flags = flags.map(|(key, value)| (format!("backends.x.{key}"), value.to_owned()));
+        let sources = Sources { flags: flags.to_vec(), ..Sources::default() };
+        let own = config::load(&sources).unwrap().backends.remove(0).headers;
+        let request = b"GET /x HTTP/1.1\r\nAuthorization: Basic mine\r\nX-Mixed: A\r\n\r\n";
+        let Parsed::Plain(plain) = parse(request, HEAD_MAX, HEADERS_MAX) else { panic!("plain") };
+        let mut out = Vec::new();
+        plain.write(b"gpu:8188", Peer::Stranger, &own, &mut out);
+        let expected = "GET /x HTTP/1.1\r\nhost: gpu:8188\r\nX-Mixed: A\r\n\
+            authorization: Bearer s3cret\r\n\r\n";
+        assert_eq!(String::from_utf8(out).unwrap(), expected);
     }
 
     #[test]
