@@ -18,6 +18,7 @@ use tracing::{info, warn};
 use crate::admin;
 use crate::config::{Config, ServerConfig, StateDir};
 use crate::demo::Demo;
+use crate::fleet::backend::Backend;
 use crate::gateway::Gateway;
 use crate::journal::disk::Disk;
 use crate::journal::record::Saved;
@@ -74,7 +75,11 @@ pub async fn start(
     };
     let limits = ConnectionLimits::of(&config.server);
     let gateway = Gateway::new(config, network, tasks.clone(), journal, parts.demo);
+    let remembers_nothing = saved.is_empty();
     gateway.restore(saved);
+    if remembers_nothing {
+        gateway.look_for_unclaimed();
+    }
     gateway.start();
     let running = Running {
         front: front.local_addr(),
@@ -161,10 +166,15 @@ fn hint(error: &io::Error) -> &'static str {
     HINTS.iter().find(|(kind, _)| *kind == error.kind()).map_or("", |(_, hint)| hint)
 }
 
-/// Waits until each backend has answered or failed once, but not for long.
+/// Waits until each backend has answered or failed once, and those that are up have said what they
+/// have, where nobody remembers that; but not for long.
 async fn first_probes(gateway: &Gateway) {
+    let is_awaited = |backend: &Arc<Backend>| {
+        !backend.report(now()).was_probed
+            || (backend.is_up() && gateway.adoption.awaits(backend.id))
+    };
     let all_probed = async {
-        while gateway.fleet.iter().any(|backend| !backend.report(now()).was_probed) {
+        while gateway.fleet.iter().any(is_awaited) {
             sleep(Duration::from_millis(5)).await;
         }
     };

@@ -49,7 +49,7 @@ pub enum Verb {
 /// Where the configuration comes from; the same for `serve` and `check`.
 #[derive(Args, Debug, Default)]
 pub struct Overrides {
-    /// A backend in addition to those of the file, named by host and port; repeat for more
+    /// A backend in addition to those of the file, named gpu-1, gpu-2, …; repeat for more
     #[arg(long = "backend", value_name = "URL")]
     pub backends: Vec<String>,
     /// Where clients connect, as IP:PORT, localhost:PORT or :PORT (all addresses of IPv4)

@@ -30,6 +30,7 @@
 //! - [`release`]: a binding that is let go, safely or by force
 //! - [`restart`]: a client as it was before a restart
 
+mod adopted;
 pub mod binary;
 pub mod budget;
 pub mod disowned;

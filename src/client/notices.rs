@@ -44,7 +44,7 @@ impl Client {
     /// Tells its pages once when the backend of its work goes silent, and when it is back.
     pub(super) fn take_notice(&self, gateway: &Gateway, now: Instant) {
         let mut state = self.state();
-        let bound = state.core.bound().filter(|_| !state.core.pending().is_empty());
+        let bound = state.core.bound().filter(|_| state.core.has_prompts_here());
         let backend = bound.map(|(backend, _)| gateway.fleet.get(backend));
         let notice = backend.and_then(|backend| Notice::of(backend, now));
         let before = std::mem::replace(&mut state.noticed, notice);

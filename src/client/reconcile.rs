@@ -263,11 +263,7 @@ fn presume_lost(gateway: &Gateway) {
         return;
     }
     for client in gateway.clients.working() {
-        let bound = client.inspect(|core, _| {
-            core.bound().map(|(backend, _)| backend).filter(|_| !core.pending().is_empty())
-        });
-        let lost = bound.and_then(|bound| lost.iter().find(|(backend, _)| *backend == bound));
-        if let Some((backend, loss)) = lost {
+        for (backend, loss) in &lost {
             client.presume_lost(gateway, *backend, *loss, now);
         }
     }

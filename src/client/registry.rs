@@ -36,6 +36,13 @@ pub struct TooManyClients {
     pub max: usize,
 }
 
+/// Whether a client is new.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Known {
+    Already,
+    SinceNow,
+}
+
 /// The clients. Entries are independent of each other, so a concurrent map serves.
 #[derive(Debug)]
 pub struct Clients {
@@ -53,22 +60,22 @@ impl Clients {
         Self { by_id: DashMap::default(), working: Mutex::default(), max, logs }
     }
 
-    /// The client of that name, made on first contact.
+    /// The client of that name, and whether it had to be made.
     ///
     /// # Errors
     /// It is new and the table is full.
-    pub fn get_or_make(&self, id: &ClientId) -> Result<Arc<Client>, TooManyClients> {
+    fn find_or_make(&self, id: &ClientId) -> Result<(Arc<Client>, Known), TooManyClients> {
         if let Some(client) = self.get(id) {
-            return Ok(client);
+            return Ok((client, Known::Already));
         }
         if self.max <= self.by_id.len() {
             return Err(TooManyClients { max: self.max });
         }
         match self.by_id.entry(id.clone()) {
-            Entry::Occupied(found) => Ok(Arc::clone(found.get())),
+            Entry::Occupied(found) => Ok((Arc::clone(found.get()), Known::Already)),
             Entry::Vacant(free) => {
                 let client = Arc::new(Client::new(id.clone(), &self.logs, now()));
-                Ok(Arc::clone(free.insert(client).value()))
+                Ok((Arc::clone(free.insert(client).value()), Known::SinceNow))
             }
         }
     }
@@ -153,21 +160,35 @@ impl Clients {
     }
 }
 
+/// The client of that name. On first contact it is made, and what the backends have of it from
+/// before is its own again: nothing of it is placed before that.
+///
+/// # Errors
+/// It is new and the table is full.
+pub fn get_or_make(gateway: &Gateway, id: &ClientId) -> Result<Arc<Client>, TooManyClients> {
+    let (client, known) = gateway.clients.find_or_make(id)?;
+    match known {
+        Known::Already => {}
+        Known::SinceNow => client.adopt(gateway),
+    }
+    Ok(client)
+}
+
 /// Calls `act` on the client of that name, made if need be, again if it was just forgotten.
 ///
 /// # Errors
 /// The table is full.
 pub fn with_client<T>(
-    clients: &Clients,
+    gateway: &Gateway,
     id: &ClientId,
     mut act: impl FnMut(&Arc<Client>) -> Result<T, Gone>,
 ) -> Result<(Arc<Client>, T), TooManyClients> {
     loop {
-        let client = clients.get_or_make(id)?;
+        let client = get_or_make(gateway, id)?;
         match act(&client) {
             Ok(outcome) => return Ok((client, outcome)),
             // The sweep has marked it gone and is about to take it out of the table.
-            Err(Gone) => clients.forget(&client),
+            Err(Gone) => gateway.clients.forget(&client),
         }
     }
 }
@@ -293,7 +314,8 @@ impl Client {
         let is_active = state.core.is_held() || 0 < state.core.sockets() || has_link;
         self.is_active.store(is_active, Ordering::Relaxed);
         let should_move = !state.core.is_held() && has_link && (is_astray || !has_place);
-        let should_link = 0 < state.core.sockets() && !has_link;
+        // What was adopted has no link yet, if nobody has opened a socket.
+        let should_link = !has_link && (0 < state.core.sockets() || state.core.has_prompts_here());
         if should_move || should_link { Care::Rebind } else { Care::Nothing }
     }
 }

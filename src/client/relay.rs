@@ -289,7 +289,7 @@ impl Relay<'_> {
                 }
                 // After a restart or a broken link the start was not heard: which of the pending
                 // prompts it is, asking will tell.
-                None if !self.state.core.pending().is_empty() => {
+                None if self.state.core.has_prompts_here() => {
                     self.state.unclaimed = Some(frame);
                 }
                 None => self.push(Class::Lasting, &frame),
@@ -380,6 +380,7 @@ impl Relay<'_> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::registry::get_or_make;
     use super::super::submissions::Nearness;
     use super::*;
     use crate::config::Config;
@@ -399,7 +400,7 @@ mod tests {
     fn at_work(gateway: &Arc<Gateway>, prompt: &str) -> (Arc<Client>, Arc<Link>) {
         gateway.fleet.get(BackendId(0)).passed();
         let id = ClientId::parse("ada").unwrap();
-        let client = gateway.clients.get_or_make(&id).unwrap();
+        let client = get_or_make(gateway, &id).unwrap();
         let prompt = PromptId::parse(prompt).unwrap();
         let near = Nearness::default();
         let submitted = client.submit(gateway, &prompt, Vec::new(), &near).unwrap().unwrap();
@@ -432,7 +433,7 @@ mod tests {
     async fn what_comes_before_the_answer_to_its_submission_follows_it() {
         let gateway = gateway();
         gateway.fleet.get(BackendId(0)).passed();
-        let client = gateway.clients.get_or_make(&ClientId::parse("ada").unwrap()).unwrap();
+        let client = get_or_make(&gateway, &ClientId::parse("ada").unwrap()).unwrap();
         let near = Nearness::default();
         for (prompt, answered) in [("p", true), ("q", false)] {
             let id = PromptId::parse(prompt).unwrap();

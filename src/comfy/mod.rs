@@ -7,6 +7,7 @@
 //! - [`pack_routes`]: whose a route is, ComfyUI's or a node pack's
 //! - [`query`]: parameters of a raw query; [`number`]: integers in them
 //! - [`submission`]: the body of `POST /prompt`: read, refuse, normalise, give an id
+//! - [`submitted`]: who submitted what a queue has
 //! - [`graph`]: the skeleton of a graph: what of it could break a server
 //! - [`refused`]: what a backend lacks that another may have
 //! - [`verbs`]: the small bodies of routes that name prompts
@@ -55,6 +56,7 @@ pub mod say;
 pub mod scan;
 mod strings;
 pub mod submission;
+pub mod submitted;
 pub mod takes;
 pub mod verbs;
 pub mod version;

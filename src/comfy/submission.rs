@@ -245,7 +245,7 @@ fn parse_object(raw: &RawValue) -> Option<Object<'_>> {
 
 /// As [`text_or_null`]; a number is its text. ComfyUI keys its sockets by either.
 #[expect(clippy::option_option, reason = "three answers: text, null, neither")]
-fn name_or_null(raw: &RawValue) -> Option<Option<String>> {
+pub(super) fn name_or_null(raw: &RawValue) -> Option<Option<String>> {
     let is_number = raw.get().starts_with(|first: char| first == '-' || first.is_ascii_digit());
     if is_number { Some(Some(raw.get().to_owned())) } else { text_or_null(raw) }
 }
@@ -331,16 +331,27 @@ fn output_nodes(body: &[u8], classes: &[String]) -> Vec<String> {
     #[derive(Deserialize)]
     struct Body<'a> {
         #[serde(borrow)]
-        prompt: std::collections::HashMap<Cow<'a, str>, &'a RawValue>,
+        prompt: &'a RawValue,
+    }
+    let Ok(body) = serde_json::from_slice::<Body<'_>>(body) else { return Vec::new() };
+    output_nodes_of(body.prompt.get().as_bytes(), classes)
+}
+
+/// The same, of a graph.
+pub(super) fn output_nodes_of(graph: &[u8], classes: &[String]) -> Vec<String> {
+    let is_named = |class: &String| memchr::memmem::find(graph, class.as_bytes()).is_some();
+    if !classes.iter().any(is_named) {
+        return Vec::new();
     }
     #[derive(Deserialize)]
     struct Node {
         class_type: String,
     }
-    let Ok(body) = serde_json::from_slice::<Body<'_>>(body) else { return Vec::new() };
+    type Nodes<'a> = std::collections::HashMap<Cow<'a, str>, &'a RawValue>;
+    let Ok(nodes) = serde_json::from_slice::<Nodes<'_>>(graph) else { return Vec::new() };
     let is_output = |raw: &RawValue| {
         serde_json::from_str::<Node>(raw.get()).is_ok_and(|node| classes.contains(&node.class_type))
     };
-    let outputs = body.prompt.into_iter().filter(|(_, raw)| is_output(raw));
+    let outputs = nodes.into_iter().filter(|(_, raw)| is_output(raw));
     outputs.map(|(node, _)| node.into_owned()).take(OUTPUT_NODES_MAX).collect()
 }

@@ -134,7 +134,7 @@ pub fn reading(gateway: &Gateway, who: &Who) -> Result<Target, GatewayError> {
 /// # Errors
 /// No backend serves it.
 pub fn of_client(gateway: &Gateway, id: &ClientId) -> Result<Target, GatewayError> {
-    let (_, made) = with_client(&gateway.clients, id, |client| client.contact(gateway))?;
+    let (_, made) = with_client(gateway, id, |client| client.contact(gateway))?;
     Ok(decided(gateway, made?))
 }
 

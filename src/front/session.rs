@@ -38,7 +38,7 @@ pub fn brings_a_body<B: http_body::Body>(request: &Request<B>) -> bool {
 /// As for [`reading`].
 pub fn target(gateway: &Gateway, who: &Who, path: &str) -> Result<Target, GatewayError> {
     let Some(id) = who.reader(gateway) else { return reading(gateway, who) };
-    let (_, made) = with_client(&gateway.clients, &id, |client| contact(gateway, client, path))?;
+    let (_, made) = with_client(gateway, &id, |client| contact(gateway, client, path))?;
     Ok(decided(gateway, made?))
 }
 
@@ -68,7 +68,7 @@ pub async fn bring(gateway: &Arc<Gateway>, who: &Who, request: Request<Incoming>
         }
         return Ok(answer);
     };
-    let (client, began) = with_client(&gateway.clients, &id, |client| client.body_began(gateway))?;
+    let (client, began) = with_client(gateway, &id, |client| client.body_began(gateway))?;
     let began = began?;
     let mut held = HeldByUpload::new(gateway, &client, began);
     let answer = forward(gateway, &decided(gateway, began), request).await?;

@@ -30,7 +30,7 @@ use crate::body::budget::BodyShare;
 use crate::body::{CollectLimits, OnEnd as _, RequestBody, ResponseBody, collect};
 use crate::client::Client;
 use crate::client::link::Link;
-use crate::client::registry::with_client;
+use crate::client::registry::{get_or_make, with_client};
 use crate::client::submissions::Nearness;
 use crate::comfy::answers;
 use crate::comfy::labels::Labels;
@@ -182,13 +182,18 @@ fn decide(
     prompt: &PromptId,
     wish: Wish<'_>,
 ) -> Result<(Arc<Client>, Target, Arc<Link>), GatewayError> {
+    let has_come_back = gateway.adoption.unclaimed().has(id);
+    if has_come_back {
+        // Before the id is taken: it may be one that runs already.
+        get_or_make(gateway, id)?;
+    }
     let reserved = gateway.ledger().reserve(prompt, wish.by.clone(), now());
     reserved.map_err(|_known| GatewayError::PromptIdKnown)?;
     let waiting = match gateway.clients.get(id) {
         Some(_) => None,
         None => gateway.browsers.take_upload(who.address, now()),
     };
-    let decided = with_client(&gateway.clients, id, |client| {
+    let decided = with_client(gateway, id, |client| {
         if let Some((backend, until)) = waiting {
             client.reserve(gateway, backend, until);
         }

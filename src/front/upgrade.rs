@@ -9,7 +9,7 @@ use hyper::body::Incoming;
 use super::identify::Who;
 use super::{Answer, headers};
 use crate::body::ResponseBody;
-use crate::client::registry::with_client;
+use crate::client::registry::{get_or_make, with_client};
 use crate::client::socket;
 use crate::gateway::Gateway;
 use crate::net::{new_id, now};
@@ -27,7 +27,7 @@ pub fn upgrade(gateway: &Arc<Gateway>, who: &Who, mut request: Request<Incoming>
     let id = who.named.clone().unwrap_or_else(mint);
     who.is(gateway, &id);
     // Seen to be possible before the 101 is on its way.
-    gateway.clients.get_or_make(&id)?;
+    get_or_make(gateway, &id)?;
     let limits = socket::limits(&gateway.config.sockets);
     // The socket is the connection that it was, and counts as one until it ends.
     let seat = request.extensions_mut().remove::<Seat>();
@@ -36,7 +36,7 @@ pub fn upgrade(gateway: &Arc<Gateway>, who: &Who, mut request: Request<Incoming>
         let gateway = Arc::clone(gateway);
         async move {
             let Some(channel) = promised.channel(limits).await else { return };
-            let opened = with_client(&gateway.clients, &id, |client| client.open_socket(&gateway));
+            let opened = with_client(&gateway, &id, |client| client.open_socket(&gateway));
             if let Ok((client, key)) = opened {
                 let _here = Here::new(&gateway, address, &id);
                 socket::serve(gateway, client, key, channel).await;

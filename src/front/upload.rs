@@ -52,8 +52,7 @@ pub async fn upload(
     let Some(id) = who.reader(gateway) else {
         return nameless(gateway, who, what, request).await;
     };
-    let (client, decided) =
-        with_client(&gateway.clients, &id, |client| client.upload_began(gateway))?;
+    let (client, decided) = with_client(gateway, &id, |client| client.upload_began(gateway))?;
     let began = decided?;
     let backend = Arc::clone(gateway.fleet.get(began.backend));
     let target = Target { backend, reason: began.reason };

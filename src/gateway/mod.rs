@@ -1,5 +1,6 @@
 //! What all rooms share: the fleet, the clients, the ledger, the counters.
 
+pub mod adoption;
 pub mod assets;
 pub mod files;
 mod operator;
@@ -42,6 +43,7 @@ use crate::routing::ids::{BackendId, ClientId};
 use crate::routing::ledger::Ledger;
 use crate::tasks::Tasks;
 use crate::tunnels::Tunnels;
+use adoption::Adoption;
 use users::Users;
 
 /// See [`Gateway::late_looks`].
@@ -94,6 +96,8 @@ pub struct Gateway {
     assets: Mutex<Assets>,
     /// Who is known to each server that tells users apart.
     pub users: Users,
+    /// What backends have and nobody here knows.
+    pub adoption: Adoption,
     reconcile: Notify,
     trim: Notify,
     /// How many prompts may be looked for again at one time, after they were answered as absent.
@@ -147,6 +151,7 @@ impl Gateway {
             users: Users::default(),
             copying: Semaphore::new(COPIES_MAX),
             nodes: NodeInfos::default(),
+            adoption: Adoption::default(),
             reconcile: Notify::new(),
             trim: Notify::new(),
             late_looks: Arc::new(Semaphore::new(LATE_LOOKS_MAX)),

@@ -14,7 +14,9 @@ use crate::net::{now, unix_millis};
 use crate::routing::client as core;
 use crate::routing::ids::{BackendId, ClientId, PromptId};
 use crate::routing::ledger::{Ledger, Record, State};
+use crate::routing::owners::Submitter;
 use crate::routing::pending::End;
+use crate::routing::unclaimed::Found;
 
 /// Whose prompt it was and where, and how long ago it was taken.
 #[derive(Debug, Default)]
@@ -33,6 +35,21 @@ impl Gateway {
             record.output_nodes = output_nodes.to_vec();
             record
         });
+    }
+
+    /// A prompt of a client was found, where it is pending. False if it is known already.
+    pub fn prompt_adopted(&self, client: &ClientId, found: &Found) -> bool {
+        let Found { prompt, backend, seen, output_nodes, .. } = found;
+        let by = Submitter::client(client.clone());
+        let mut ledger = self.ledger();
+        let is_new = ledger.adopt(prompt, by, (*backend, *seen), now());
+        if is_new {
+            self.note_prompt(&mut ledger, prompt, |mut record| {
+                record.output_nodes.clone_from(output_nodes);
+                record
+            });
+        }
+        is_new
     }
 
     /// A submission was refused, or never sent: no trace of it stays.

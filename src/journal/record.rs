@@ -344,6 +344,14 @@ pub struct Saved {
 }
 
 impl Saved {
+    /// True if nothing was ever written, or all of it is gone.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        let Self { clients, prompts, files, assets, states } = self;
+        let all = [clients.len(), prompts.len(), files.len(), assets.len(), states.len()];
+        all.iter().all(|count| *count == 0)
+    }
+
     /// The state after a batch, for homes that are a list of batches.
     #[must_use]
     pub fn after(mut self, batch: &Batch) -> Self {

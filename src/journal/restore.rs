@@ -7,8 +7,8 @@
 //! # Invariants
 //!
 //! - Every record of a prompt comes back as one entry of the ledger, pending or ended.
-//! - All pending prompts of a restored client are on the backend that it is bound to, in the order
-//!   of their submission.
+//! - The pending prompts of a restored client are in the order of their submission, on the backend
+//!   that it is bound to, but for those that were found elsewhere.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -175,20 +175,14 @@ impl Draft {
             untold: Vec::new(),
         };
         for (prompt, record) in self.pending {
-            let backend = terms.backends.get(&record.url).copied();
-            let loss = match backend {
-                None => Loss::BackendRemoved,
-                Some(backend) if Some(backend) == bound => {
-                    let since = terms.at(record.made);
-                    let pending = Pending::restored(backend, since, terms.now);
-                    client.pending.insert(prompt.clone(), pending);
-                    client.output_nodes.insert(prompt, record.output_nodes);
-                    continue;
-                }
-                // The journal never says so; were it to, one binding is what is promised.
-                Some(_) => Loss::GatewayRestarted,
+            let Some(backend) = terms.backends.get(&record.url).copied() else {
+                let (backend, loss) = (record.backend, Loss::BackendRemoved);
+                client.lost.push(Lost { prompt, backend, loss });
+                continue;
             };
-            client.lost.push(Lost { prompt, backend: record.backend, loss });
+            let pending = Pending::restored(backend, terms.at(record.made), terms.now);
+            client.pending.insert(prompt.clone(), pending);
+            client.output_nodes.insert(prompt, record.output_nodes);
         }
         client.output_nodes.retain(|_, nodes| !nodes.is_empty());
         let too_many = self.untold.len().saturating_sub(UNTOLD_MAX);

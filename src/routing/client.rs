@@ -12,7 +12,8 @@
 //! # Invariants
 //!
 //! - A client has at most one binding; looking it up and making it are one call.
-//! - All pending prompts are on the bound backend.
+//! - All pending prompts are on the bound backend, but for those that were found elsewhere after a
+//!   start that remembers nothing (the `adopted` part): they hold no binding.
 //! - A held binding moves only by [`Client::reset`].
 //! - A prompt is pending before its first byte is sent and leaves the map exactly once, with one
 //!   named end (or without a trace, if it was never taken).
@@ -22,8 +23,8 @@
 //! A binding that expires, or that goes with its socket, is dropped in the middle of a long job:
 //! the quietest client is the one that waits. What decides is pending work.
 
+mod adopted;
 mod fate;
-
 mod uploads;
 
 use std::time::{Duration, Instant};
@@ -42,7 +43,7 @@ use uploads::Dialogue;
 pub struct Client {
     binding: Option<Binding>,
     bindings_made: u64,
-    /// In the order of submission. Invariant: all on `binding`'s backend.
+    /// In the order of submission. Invariant: all on `binding`'s backend, but for adopted ones.
     pending: IndexMap<PromptId, Pending>,
     /// Those that began under `binding`.
     uploads_in_flight: u32,
@@ -97,9 +98,11 @@ impl Client {
         pending: IndexMap<PromptId, Pending>,
         now: Instant,
     ) -> Self {
-        let binding = binding.map(|Restored { backend, since, reserved_until }| {
-            debug_assert!(pending.values().all(|it| it.backend == backend), "all on one backend");
-            Binding { number: 1, backend, since, reserved_until }
+        let binding = binding.map(|Restored { backend, since, reserved_until }| Binding {
+            number: 1,
+            backend,
+            since,
+            reserved_until,
         });
         Self { bindings_made: u64::from(binding.is_some()), binding, pending, ..Self::new(now) }
     }
@@ -212,7 +215,7 @@ impl Client {
     /// True while nothing may move the binding.
     #[must_use]
     pub fn is_held(&self) -> bool {
-        0 < self.work()
+        0 < self.uploads_in_flight || self.has_prompts_here()
     }
 
     /// The state of the binding in one word.

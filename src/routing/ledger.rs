@@ -179,6 +179,25 @@ impl Ledger {
         }
     }
 
+    /// A client's prompt was found on `backend`, where it is pending. False if it is known already,
+    /// as more than one that was found there.
+    pub fn adopt(
+        &mut self,
+        prompt: &PromptId,
+        by: Submitter,
+        (backend, seen): (BackendId, Instant),
+        now: Instant,
+    ) -> bool {
+        match self.get(prompt, now).map(|record| record.state) {
+            Some(State::Pending | State::Ended(_)) => return false,
+            Some(State::Learned) | None => self.insert(prompt, by, now),
+        }
+        if let Some(record) = self.prompts.get_mut(prompt) {
+            (record.backend, record.made) = (Some(backend), seen);
+        }
+        true
+    }
+
     /// What is known of a prompt.
     #[must_use]
     pub fn get(&self, prompt: &PromptId, now: Instant) -> Option<&Record> {
@@ -418,6 +437,21 @@ mod tests {
         ledger.ended(&id("p"), End::Succeeded, t);
         ledger.withdraw(&id("p"));
         assert_eq!(ledger.reserve(&id("p"), by_ada(), t), Err(Known), "ended ones stay known");
+    }
+
+    #[test]
+    fn what_was_only_found_becomes_its_clients_and_what_is_known_stays() {
+        let (t, mut ledger) = (start(), ledger());
+        let at = (BackendId(1), t);
+        ledger.learn(&id("p"), BackendId(1), t);
+        assert!(ledger.adopt(&id("p"), by_ada(), at, t));
+        assert!(!ledger.adopt(&id("p"), Submitter::client(ClientId::parse("eve").unwrap()), at, t));
+        let record = ledger.get(&id("p"), t).unwrap();
+        assert_eq!((&record.by, record.state), (&by_ada(), State::Pending));
+        assert_eq!((record.backend, ledger.settled.len()), (Some(BackendId(1)), 0));
+        ledger.ended(&id("p"), End::Succeeded, t);
+        assert!(!ledger.adopt(&id("p"), by_ada(), at, t), "it has ended");
+        assert_eq!(ledger.history_of(&[of(ada())], 9, t).len(), 1);
     }
 
     #[test]

@@ -12,6 +12,7 @@
 //! - [`health`]: probe results → up or down
 //! - [`ledger`]: who made which prompt, and where
 //! - [`owners`]: whose prompts are whose
+//! - [`unclaimed`]: prompts that backends have, until their clients come
 //! - [`files`]: which backend made the file of a name
 //! - [`assets`]: which backend has an asset, and whose it is
 
@@ -28,4 +29,5 @@ pub mod ledger;
 pub mod owners;
 pub mod pending;
 pub mod place;
+pub mod unclaimed;
 pub mod worker;

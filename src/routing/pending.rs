@@ -151,6 +151,13 @@ impl Pending {
         Self { since, ..asked_for }
     }
 
+    /// One that nobody here knew, found in its backend's queue: it is there, and what has become of
+    /// it since must be asked.
+    #[must_use]
+    pub fn found(backend: BackendId, since: Instant, now: Instant) -> Self {
+        Self { phase: Phase::Queued, ..Self::restored(backend, since, now) }
+    }
+
     /// The backend took it (an answer 200, or it was found there).
     pub fn accepted(&mut self, now: Instant) {
         self.is_known(now);

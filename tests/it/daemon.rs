@@ -126,7 +126,7 @@ fn a_drain_does_not_wait_for_connections_that_are_only_kept() {
 }
 
 /// A port that was free a moment ago.
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 

@@ -235,6 +235,7 @@ async fn a_page_that_came_before_the_first_backend_is_told_its_features_when_it_
     assert_ne!(own, least);
     assert_eq!(told, own);
     assert_eq!(world.get("/features").await.json(), own);
+    linked(&world, "plain").await;
     mark(&world, "last");
     loop {
         let event = plain.event().await;

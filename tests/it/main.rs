@@ -6,6 +6,7 @@
     reason = "the lints spare test functions only, and these are the helpers of tests"
 )]
 
+mod adopted;
 mod assets;
 mod backends;
 mod bodies;
@@ -37,6 +38,7 @@ mod places;
 mod process;
 mod prompts;
 mod races;
+mod readme;
 mod reconnects;
 mod recordings;
 mod restart;

@@ -30,8 +30,8 @@ impl Drop for Mortal {
 }
 
 /// A gateway that can crash and start again, with backends that live on.
-struct Mortal {
-    sims: Vec<Sim>,
+pub(crate) struct Mortal {
+    pub(crate) sims: Vec<Sim>,
     folder: TempDir,
     life: Option<Life>,
 }
@@ -43,11 +43,11 @@ struct Life {
 }
 
 impl Mortal {
-    async fn new(backends: usize) -> Self {
+    pub(crate) async fn new(backends: usize) -> Self {
         Self::over(["a", "b", "c"].into_iter().take(backends).map(Options::named)).await
     }
 
-    async fn over(options: impl IntoIterator<Item = Options>) -> Self {
+    pub(crate) async fn over(options: impl IntoIterator<Item = Options>) -> Self {
         let mut sims = Vec::new();
         for options in options {
             sims.push(Sim::start(network(), options).await.unwrap());
@@ -61,7 +61,7 @@ impl Mortal {
         self.start_with(|_| {}).await;
     }
 
-    async fn start_with(&mut self, change: impl FnOnce(&mut Config)) {
+    pub(crate) async fn start_with(&mut self, change: impl FnOnce(&mut Config)) {
         let urls: Vec<(String, String)> =
             self.sims.iter().map(|sim| (sim.name().to_owned(), sim.url())).collect();
         self.start_over(&urls, change).await;
@@ -87,7 +87,7 @@ impl Mortal {
     }
 
     /// Everything the gateway had in memory is gone.
-    async fn crash(&mut self) {
+    pub(crate) async fn crash(&mut self) {
         let Life { running, runtime } = self.life.take().unwrap();
         drop(running);
         // Waits for threads, which a test must not do on its own.
@@ -100,32 +100,32 @@ impl Mortal {
         self.start().await;
     }
 
-    fn gateway(&self) -> &Arc<Gateway> {
+    pub(crate) fn gateway(&self) -> &Arc<Gateway> {
         &self.life.as_ref().unwrap().running.gateway
     }
 
-    fn front(&self) -> SocketAddr {
+    pub(crate) fn front(&self) -> SocketAddr {
         self.life.as_ref().unwrap().running.front
     }
 
-    async fn get(&self, path: &str) -> Answer {
+    pub(crate) async fn get(&self, path: &str) -> Answer {
         send(self.front(), http::Method::GET, path, &[], "").await
     }
 
-    async fn submit(&self, client: &str, graph: &Value) -> Answer {
+    pub(crate) async fn submit(&self, client: &str, graph: &Value) -> Answer {
         let body = json!({ "client_id": client, "prompt": graph }).to_string();
         send(self.front(), http::Method::POST, "/prompt", &[], &body).await
     }
 
-    async fn socket(&self, client: &str) -> Socket {
+    pub(crate) async fn socket(&self, client: &str) -> Socket {
         Socket::open(self.front(), &format!("/ws?clientId={client}")).await
     }
 
-    fn sim(&self, name: &str) -> &Sim {
+    pub(crate) fn sim(&self, name: &str) -> &Sim {
         self.sims.iter().find(|sim| sim.name() == name).unwrap()
     }
 
-    fn pending(&self) -> usize {
+    pub(crate) fn pending(&self) -> usize {
         self.gateway().clients.all().iter().map(|client| client.pending().len()).sum()
     }
 }

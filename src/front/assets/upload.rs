@@ -47,9 +47,8 @@ async fn of_client(
 ) -> Settled {
     let gateway = session.gateway;
     let is_one = |backend: BackendId| servers.iter().any(|it| it.id == backend);
-    let (client, decided) =
-        with_client(&gateway.clients, &id, |it| it.upload_began_among(gateway, &is_one))
-            .map_err(GatewayError::from)?;
+    let (client, decided) = with_client(gateway, &id, |it| it.upload_began_among(gateway, &is_one))
+        .map_err(GatewayError::from)?;
     let began = decided.map_err(GatewayError::from)?;
     let mut held = HeldByUpload::new(gateway, &client, began);
     let target = if is_one(began.backend) {

@@ -88,7 +88,9 @@ impl Client {
     pub fn to_ask(&self, silent_after: Duration, now: Instant) -> Vec<(PromptId, BackendId)> {
         self.pending
             .iter()
-            .filter(|(_, pending)| pending.wants_asking(silent_after, now))
+            .filter(|(_, pending)| {
+                pending.wants_asking(self.patience(pending.backend, silent_after), now)
+            })
             .map(|(prompt, pending)| (prompt.clone(), pending.backend))
             .collect()
     }

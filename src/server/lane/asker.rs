@@ -136,7 +136,7 @@ impl Asker {
         let who = Who::named_so(name, gateway, self.peer, marks)?;
         let Some(id) = &who.named else { return session::target(gateway, &who, path) };
         let (client, decided) =
-            with_client(&gateway.clients, id, |client| session::contact(gateway, client, path))?;
+            with_client(gateway, id, |client| session::contact(gateway, client, path))?;
         let (browser, address) = (who.browser, who.address);
         self.known = Some(Known { client, browser, address, noted: now });
         Ok(route::decided(gateway, decided?))
