@@ -98,6 +98,14 @@ async fn a_picture_that_was_put_is_found_by_its_prompt() {
     let headers = [("comfy-client-id", "krita"), ("content-type", "image/png")];
     let path = "/api/etn/image/9b-1_x.2";
     let put = send_bytes(world.front, Method::PUT, path, &headers, png(RED).into()).await;
+    // There is a shorter way elsewhere.
+    let busy = json!({ "client_id": "stranger", "prompt": slow(1, 0.2) }).to_string();
+    let there = world.sim(put.backend()).addr();
+    let known = world.gateway.fleet.by_name(put.backend()).unwrap();
+    for _ in 0..4 {
+        assert_eq!(send(there, Method::POST, "/prompt", &[], &busy).await.status, 200);
+    }
+    until("its queue is known", || 2 <= known.load.queue_remaining()).await;
     let graph = json!({
         "1": { "class_type": "ETN_LoadImageCache", "inputs": { "id": "9b-1_x.2" } },
         "2": { "class_type": "PreviewImage", "inputs": { "images": ["1", 0] } },

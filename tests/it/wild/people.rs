@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::Cases;
+use crate::lane::{Act, world as puppet_world};
 use crate::support::{Answer, World, network, quick, send, slow, soon, until};
 
 fn behind_a_proxy(config: &mut Config) {
@@ -193,19 +194,35 @@ async fn page(world: &World, accept: &str, path: &str) -> String {
 /// Pages of packs are pages: whoever opens one has a name from then on.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_browser_gets_its_name_with_any_page() {
-    let world = World::new(1).await;
-    world.all_up().await;
+    let answer = |lines: &str| {
+        Act::Answer(vec![format!("HTTP/1.1 200 OK\r\n{lines}\r\nContent-Length: 2\r\n\r\nhi")])
+    };
+    let html = answer("Content-Type: Text/HTML; charset=utf-8");
+    let json = answer("Content-Type: application/json");
+    let shared = answer("Content-Type: text/html\r\nCache-Control: public, max-age=60");
+    let pages = [
+        ("/tavern/index", html.clone()),
+        ("/api/gallery", html.clone()),
+        ("/pack/data", json),
+        ("/pack/shared", shared),
+    ];
+    let (world, _puppet) = puppet_world(&pages, |_| {}).await;
     let navigation = "Accept: text/html,application/xhtml+xml\r\nSec-Fetch-Mode: navigate\r\n\
         Sec-Fetch-Dest: document\r\nSec-Fetch-Site: none";
     let mut cases = Cases::default();
     for (name, path, lines, right) in [
         ("the page", "/", navigation, true),
         ("with a query", "/?workflow=x", navigation, true),
-        ("a script's read", "/system_stats", "Accept: application/json", false),
-        ("a read of a page's code", "/system_stats", "Accept: */*\r\nSec-Fetch-Mode: cors", false),
+        ("a front end of a pack", "/tavern/index", navigation, true),
+        ("the same under /api", "/api/gallery", navigation, true),
+        ("in small letters", "/tavern/index", "accept: application/xml,text/html;q=0.9", true),
+        ("a page that many share", "/pack/shared", navigation, false),
+        ("data that is opened", "/pack/data", navigation, false),
+        ("a script's read", "/tavern/index", "Accept: application/json", false),
+        ("code of a page", "/tavern/index", "Accept: */*\r\nSec-Fetch-Mode: cors", false),
     ] {
         let answer = page(&world, lines, path).await;
         cases.case(name, answer.contains("set-cookie: mooring="), right);
     }
-    cases.end(4);
+    cases.end(9);
 }
