@@ -12,6 +12,7 @@ use hyper::ext::ReasonPhrase;
 use crate::body::inflate::{self, InflateError};
 use crate::body::{CollectError, ResponseBody};
 use crate::client::registry::TooManyClients;
+use crate::client::slot::TooManySockets;
 use crate::comfy::lists::history::NotAnInteger;
 use crate::comfy::reply;
 use crate::comfy::submission;
@@ -106,6 +107,8 @@ pub enum GatewayError {
     #[error(transparent)]
     Handshake(#[from] HandshakeError),
     #[error(transparent)]
+    TooManySockets(#[from] TooManySockets),
+    #[error(transparent)]
     TooManyTunnels(#[from] TooMany),
     #[error("{backend} answered the opening of a socket with 101 and did not open it")]
     BadUpgrade { backend: String },
@@ -179,6 +182,7 @@ impl GatewayError {
             | Self::UnknownUser
             | Self::StillPending(_)
             | Self::Handshake(_)
+            | Self::TooManySockets(_)
             | Self::TooManyTunnels(TooMany::OfOwner { .. })
             | Self::NotFound
             | Self::BadMethod => Fault::Client,
@@ -209,6 +213,7 @@ impl GatewayError {
     pub fn status(&self) -> StatusCode {
         match self {
             Self::Refused(Refusal::TooManyPending { .. })
+            | Self::TooManySockets(_)
             | Self::TooManyTunnels(TooMany::OfOwner { .. }) => StatusCode::TOO_MANY_REQUESTS,
             Self::Refused(Refusal::AlreadyPending)
             | Self::BadClientId(_)
@@ -298,6 +303,7 @@ impl GatewayError {
             Self::UnknownUser => "unknown_user",
             Self::StillPending(_) => "still_pending",
             Self::Handshake(_) => "bad_handshake",
+            Self::TooManySockets(_) => "too_many_sockets",
             Self::TooManyTunnels(TooMany::OfOwner { .. }) => "too_many_tunnels",
             Self::TooManyTunnels(TooMany::InAll { .. }) => "tunnels_full",
             Self::BadUpgrade { .. } => "bad_upgrade",

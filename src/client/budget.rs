@@ -1,4 +1,5 @@
-//! How many bytes the event logs of all clients hold, and may hold. Pure.
+//! How many bytes the event logs of all clients hold, and the queues of all their sockets, and may
+//! hold. Pure.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -44,7 +45,39 @@ impl LogBudget {
     }
 }
 
-/// The bytes of one log, counted among those of all.
+/// How many bytes may wait for all browser sockets together. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct QueueBudget {
+    all: usize,
+    used: Arc<AtomicUsize>,
+}
+
+impl QueueBudget {
+    #[must_use]
+    pub fn new(all: usize) -> Self {
+        Self { all, used: Arc::default() }
+    }
+
+    /// The part of a queue in which nothing waits yet.
+    #[must_use]
+    pub fn share(&self) -> Weight {
+        Weight { bytes: 0, used: Arc::clone(&self.used) }
+    }
+
+    /// Bytes that wait in all queues.
+    #[must_use]
+    pub fn used(&self) -> usize {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    /// True if more waits than may.
+    #[must_use]
+    pub fn is_exceeded(&self) -> bool {
+        self.all < self.used()
+    }
+}
+
+/// The bytes of one log, or of one queue, counted among those of all.
 #[derive(Debug)]
 pub struct Weight {
     bytes: usize,

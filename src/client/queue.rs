@@ -10,9 +10,11 @@
 //! - Frames leave in the order in which they came.
 //! - Droppable bytes never exceed [`Bounds::droppable`] plus one frame; the others never exceed
 //!   [`Bounds::lasting`].
+//! - While all queues together hold more than they may, none gets more than [`SCARCE`] so.
 
 use std::collections::{HashSet, VecDeque};
 
+use super::budget::{QueueBudget, Weight};
 use crate::comfy::preview;
 use crate::ws::Frame;
 
@@ -35,6 +37,10 @@ pub struct Bounds {
     pub droppable: usize,
     pub lasting: usize,
 }
+
+/// What each queue may have while all of them have too much. Who reads has less than that waiting,
+/// so it is the others who make room.
+pub const SCARCE: Bounds = Bounds { droppable: 64 << 10, lasting: 1 << 20 };
 
 /// The socket reads too slowly for what must not be dropped.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
@@ -59,18 +65,39 @@ pub struct Queue {
     lasting: usize,
     bounds: Bounds,
     dropped: Dropped,
+    budget: QueueBudget,
+    /// Both of these, among those of all queues.
+    weight: Weight,
 }
 
 impl Queue {
     #[must_use]
-    pub fn new(bounds: Bounds) -> Self {
+    pub fn new(bounds: Bounds, budget: &QueueBudget) -> Self {
         Self {
             frames: VecDeque::new(),
             droppable: 0,
             lasting: 0,
             bounds,
             dropped: Dropped::default(),
+            budget: budget.clone(),
+            weight: budget.share(),
         }
+    }
+
+    /// The bounds at this moment.
+    fn bounds(&self) -> Bounds {
+        if self.budget.is_exceeded() {
+            Bounds {
+                droppable: self.bounds.droppable.min(SCARCE.droppable),
+                lasting: self.bounds.lasting.min(SCARCE.lasting),
+            }
+        } else {
+            self.bounds
+        }
+    }
+
+    fn weigh(&mut self) {
+        self.weight.set(self.droppable + self.lasting);
     }
 
     /// Adds a frame, dropping what may be dropped to stay within bounds.
@@ -78,21 +105,22 @@ impl Queue {
     /// # Errors
     /// The frame may not be dropped and does not fit: the socket has to be closed.
     pub fn push(&mut self, class: Class, frame: Frame) -> Result<(), TooSlow> {
-        let len = frame.payload.len();
+        let (len, bounds) = (frame.payload.len(), self.bounds());
         match class {
             Class::Lasting => {
                 // One frame larger than the bound passes if nothing else waits.
-                if 0 < self.lasting && self.bounds.lasting < self.lasting + len {
+                if 0 < self.lasting && bounds.lasting < self.lasting + len {
                     return Err(TooSlow { waiting: self.lasting });
                 }
                 self.lasting += len;
             }
             Class::Progress | Class::Text | Class::Preview => {
-                self.make_room(&frame, len);
+                self.make_room(&frame, len, bounds);
                 self.droppable += len;
             }
         }
         self.frames.push_back((class, frame));
+        self.weigh();
         Ok(())
     }
 
@@ -100,11 +128,25 @@ impl Queue {
     pub fn pop(&mut self) -> Option<Frame> {
         let (class, frame) = self.frames.pop_front()?;
         *self.waiting_of(class) -= frame.payload.len();
+        self.weigh();
         if self.frames.is_empty() {
             // A burst must not cost memory for the rest of an idle socket's life.
             self.frames.shrink_to(SPARE_FRAMES);
         }
         Some(frame)
+    }
+
+    /// True if it has more than it might get while all of them have too much.
+    #[must_use]
+    pub fn has_more_than_its_part(&self) -> bool {
+        SCARCE.droppable < self.droppable || SCARCE.lasting < self.lasting
+    }
+
+    /// Nothing is written any more: what waits is let go.
+    pub fn clear(&mut self) {
+        self.frames = VecDeque::new();
+        (self.droppable, self.lasting) = (0, 0);
+        self.weigh();
     }
 
     #[must_use]
@@ -118,8 +160,8 @@ impl Queue {
     }
 
     /// Drops what may be dropped until `len` more bytes fit, the least valuable first.
-    fn make_room(&mut self, next: &Frame, len: usize) {
-        let is_full = |queue: &Self| queue.bounds.droppable < queue.droppable + len;
+    fn make_room(&mut self, next: &Frame, len: usize, bounds: Bounds) {
+        let is_full = |queue: &Self| bounds.droppable < queue.droppable + len;
         for class in [Class::Preview, Class::Progress] {
             if is_full(self) {
                 self.drop_class(class);
@@ -186,7 +228,7 @@ mod tests {
     use super::*;
 
     fn queue() -> Queue {
-        Queue::new(Bounds { droppable: 10, lasting: 10 })
+        Queue::new(Bounds { droppable: 10, lasting: 10 }, &QueueBudget::new(usize::MAX))
     }
 
     /// Pushes frames given as class letter and text, `L`asting, pro`G`ress, `P`review, and
@@ -227,7 +269,8 @@ mod tests {
             let parts = [&3_u32.to_be_bytes()[..], &length, node.as_bytes(), text.as_bytes()];
             Frame::binary(parts.concat())
         };
-        let mut queue = Queue::new(Bounds { droppable: 40, lasting: 10 });
+        let bounds = Bounds { droppable: 40, lasting: 10 };
+        let mut queue = Queue::new(bounds, &QueueBudget::new(usize::MAX));
         queue.push(Class::Progress, Frame::text("12345")).unwrap();
         for (node, said) in [("a", "one"), ("b", "one"), ("a", "two"), ("a", "three")] {
             queue.push(Class::Text, text(node, said)).unwrap();
@@ -246,6 +289,34 @@ mod tests {
         queue.push(Class::Lasting, Frame::text("123456")).unwrap();
         let refused = queue.push(Class::Lasting, Frame::text("78901"));
         assert_eq!(refused, Err(TooSlow { waiting: 6 }));
+    }
+
+    #[test]
+    fn while_all_have_too_much_each_may_have_little() {
+        let budget = QueueBudget::new(8 << 20);
+        let bounds = Bounds { droppable: 4 << 20, lasting: 64 << 20 };
+        let (mut hog, mut reader) = (Queue::new(bounds, &budget), Queue::new(bounds, &budget));
+        let frame = Frame::text("x".repeat(1 << 20));
+        let mut kept = 0;
+        while hog.push(Class::Lasting, frame.clone()).is_ok() {
+            kept += 1;
+        }
+        assert_eq!(kept, 9, "what makes it too much is the last");
+        let preview = Frame::text("x".repeat(60 << 10));
+        for _ in 0..3 {
+            hog.push(Class::Preview, preview.clone()).unwrap();
+            reader.push(Class::Preview, preview.clone()).unwrap();
+        }
+        assert_eq!((hog.dropped().previews, reader.dropped().previews), (2, 2));
+        reader.push(Class::Lasting, frame.clone()).unwrap();
+        assert!(reader.push(Class::Lasting, frame.clone()).is_err(), "it does not read");
+        while reader.pop().is_some() {}
+        reader.push(Class::Lasting, frame.clone()).unwrap();
+        hog.clear();
+        assert_eq!(budget.used(), 1 << 20);
+        reader.push(Class::Lasting, frame).unwrap();
+        drop(reader);
+        assert_eq!(budget.used(), 0, "what is gone weighs nothing");
     }
 
     #[test]

@@ -286,6 +286,7 @@ impl Client {
             state.log.forget_before(oldest);
         }
         state.tell_features_again(features);
+        state.shed(&gateway.queues);
         let is_away = state.core.is_forgotten(affinity.lease, now);
         if is_away && gateway.tunnels.backends_of(&self.id).is_empty() {
             state.is_gone = true;

@@ -7,6 +7,7 @@ use std::task::{Context, Poll, Waker};
 
 use tracing::debug;
 
+use super::budget::QueueBudget;
 use super::log::Since;
 use super::queue::{Bounds, Class, Queue};
 use super::{Client, Gone, State};
@@ -30,8 +31,17 @@ pub(super) struct Slot {
     previews: Previews,
     /// Which features it was told; `None` until it asks for them by saying its own.
     told: Option<Edition>,
+    /// It had more than its part when all had too much, at the last look.
+    is_behind: bool,
     /// Set when the socket must be closed, with what it is told.
     verdict: Option<(u16, &'static str)>,
+}
+
+/// A client has as many sockets as it may.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("this client has as many sockets open as it may: {max}")]
+pub struct TooManySockets {
+    pub max: usize,
 }
 
 /// Names one socket of one client.
@@ -48,6 +58,15 @@ enum Previews {
 }
 
 impl Client {
+    /// Whether one more socket may open.
+    ///
+    /// # Errors
+    /// There are as many as there may be.
+    pub fn may_open_socket(&self, gateway: &Gateway) -> Result<(), TooManySockets> {
+        let max = gateway.config.sockets.max_per_client;
+        if self.state().sockets.len() < max { Ok(()) } else { Err(TooManySockets { max }) }
+    }
+
     /// A socket opens: it is told who it is and what it missed, and live events follow from
     /// exactly there.
     ///
@@ -72,7 +91,11 @@ impl Client {
         state.core.socket_opened(now);
         self.is_active.store(true, Ordering::Relaxed);
         let status = say::status(state.queue_remaining(), Some(&self.id));
-        let mut slot = Slot::new(key, &config.sockets);
+        let mut slot = Slot::new(key, &config.sockets, &gateway.queues);
+        if config.sockets.max_per_client <= state.sockets.len() {
+            // Others were faster than it; before, it would have been refused.
+            slot.give_up(1013, "too many sockets");
+        }
         slot.push(Class::Lasting, &Frame::text(status));
         for frame in &replay {
             slot.push(Class::Lasting, frame);
@@ -184,6 +207,20 @@ impl State {
         }
     }
 
+    /// Gives up the sockets that keep more than their part while all keep too much, if they did so
+    /// at the last look as well: nothing new may come for them that would show it.
+    pub(super) fn shed(&mut self, budget: &QueueBudget) {
+        let is_exceeded = budget.is_exceeded();
+        for slot in &mut self.sockets {
+            let is_behind = is_exceeded && slot.queue.has_more_than_its_part();
+            if is_behind && slot.is_behind {
+                slot.give_up(1013, "too slow");
+                slot.wake();
+            }
+            slot.is_behind = is_behind;
+        }
+    }
+
     /// Queues a frame on every socket, each as it negotiated.
     pub(super) fn push(&mut self, client: &Client, class: Class, frame: &Frame) {
         // Made once, for all sockets that want it so.
@@ -201,17 +238,18 @@ impl State {
 }
 
 impl Slot {
-    fn new(key: SocketKey, config: &SocketsConfig) -> Self {
+    fn new(key: SocketKey, config: &SocketsConfig, budget: &QueueBudget) -> Self {
         let bytes = |size: u64| usize::try_from(size).unwrap_or(usize::MAX);
         // A whole replay must fit, or a socket that fell behind could never catch up.
         let lasting = bytes(config.queue_critical).saturating_add(bytes(config.log_bytes));
         let bounds = Bounds { droppable: bytes(config.queue_bytes), lasting };
         Self {
             key,
-            queue: Queue::new(bounds),
+            queue: Queue::new(bounds, budget),
             waker: None,
             previews: Previews::Plain,
             told: None,
+            is_behind: false,
             verdict: None,
         }
     }
@@ -231,9 +269,15 @@ impl Slot {
         }
         if self.queue.push(class, frame).is_err() {
             // 1013, try again later: the replay then makes it whole.
-            self.verdict = Some((1013, "too slow"));
+            self.give_up(1013, "too slow");
         }
         self.wake();
+    }
+
+    /// It is to be closed, and what waits for it is not to be written.
+    fn give_up(&mut self, code: u16, reason: &'static str) {
+        self.verdict = Some((code, reason));
+        self.queue.clear();
     }
 
     fn tell_features(&mut self, edition: Edition, features: &str) {

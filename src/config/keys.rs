@@ -300,6 +300,10 @@ sections! {
         queue_bytes: Size { min: 64 * KIB, max: GIB } = "2MiB";
         /// Starts, outputs and ends queued for one browser socket; beyond it the socket is closed.
         queue_critical: Size { min: 64 * KIB, max: 4 * GIB } = "64MiB";
+        /// The same for all browser sockets together; beyond it each may keep 1 MiB.
+        queue_bytes_total: Size { min: MIB, max: 1024 * GIB } = "512MiB";
+        /// Browser sockets of one client at one time; more are refused.
+        max_per_client: Count { min: 1, max: 1_000_000 } = "16";
         /// Prompts that ended this long before a socket opens are told to it.
         replay_window: Span { min: 0, max: DAY } = "60s";
         /// Events kept for one client to be sent again.

@@ -213,6 +213,9 @@ pub struct SocketsConfig {
     pub queue_bytes: u64,
     /// Bytes of starts, outputs and ends for one browser socket. Invariant: at least `queue_bytes`.
     pub queue_critical: u64,
+    /// Bytes for all browser sockets.
+    pub queue_bytes_total: u64,
+    pub max_per_client: usize,
     pub replay_window: Duration,
     /// Bytes for one client.
     pub log_bytes: u64,

@@ -20,14 +20,14 @@ use crate::ws;
 /// Accepts a browser socket: 101 now, and everything else behind it.
 ///
 /// # Errors
-/// It is no opening handshake, or the table of clients is full.
+/// It is no opening handshake, the table of clients is full, or this one has sockets enough.
 pub fn upgrade(gateway: &Arc<Gateway>, who: &Who, mut request: Request<Incoming>) -> Answer {
     let (response, promised) = ws::accept(&mut request)?;
     // The stock page's first socket has no name; it takes the one that its first status gives.
     let id = who.named.clone().unwrap_or_else(mint);
     who.is(gateway, &id);
     // Seen to be possible before the 101 is on its way.
-    get_or_make(gateway, &id)?;
+    get_or_make(gateway, &id)?.may_open_socket(gateway)?;
     let limits = socket::limits(&gateway.config.sockets);
     // The socket is the connection that it was, and counts as one until it ends.
     let seat = request.extensions_mut().remove::<Seat>();

@@ -16,7 +16,7 @@ use tokio::sync::{Notify, Semaphore};
 use tracing::debug;
 
 use crate::body::budget::BodyBudget;
-use crate::client::budget::LogBudget;
+use crate::client::budget::{LogBudget, QueueBudget};
 use crate::client::reconcile;
 use crate::client::registry::{self, Clients};
 use crate::config::Config;
@@ -80,6 +80,8 @@ pub struct Gateway {
     pub journal: Journal,
     /// Bytes of all event logs.
     pub logs: LogBudget,
+    /// Bytes that wait for all browser sockets.
+    pub queues: QueueBudget,
     pub started: Instant,
     /// The same moment, in milliseconds since 1970.
     started_ms: u64,
@@ -136,6 +138,7 @@ impl Gateway {
             metrics: Metrics::default(),
             journal,
             logs,
+            queues: QueueBudget::new(bytes(config.sockets.queue_bytes_total)),
             started: now(),
             started_ms: unix_millis(),
             demo,

@@ -10,6 +10,7 @@ use std::time::Duration;
 use http::StatusCode;
 use mooring::client::queue::Dropped;
 use mooring::client::registry::TooManyClients;
+use mooring::client::slot::TooManySockets;
 use mooring::comfy::lists::history::NotAnInteger;
 use mooring::comfy::submission;
 use mooring::comfy::verbs::BadBody;
@@ -110,6 +111,7 @@ fn failures() -> Vec<GatewayError> {
         StillPending { pending: 1 }.into(),
         HandshakeError::NotGet.into(),
         HandshakeError::BadVersion.into(),
+        TooManySockets { max: 1 }.into(),
         TooMany::OfOwner { max: 1 }.into(),
         TooMany::InAll { max: 1 }.into(),
         GatewayError::BadUpgrade { backend: backend() },

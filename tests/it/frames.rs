@@ -199,6 +199,46 @@ async fn large_pictures_of_a_node_reach_a_reader_that_is_busy_and_one_that_retur
     }
 }
 
+/// What is not read costs so much in all, however many do not read it; who reads is not hurt.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn readers_that_do_not_read_have_a_limit_together() {
+    const LARGE: usize = 4 << 20;
+    let world = World::with(1, |config| {
+        config.sockets.queue_bytes_total = 16 << 20;
+        config.sockets.max_per_client = 4;
+    })
+    .await;
+    let mut reader = world.socket("ada").await;
+    let mut others = vec![world.socket("ada").await, world.socket("ada").await];
+    linked(&world, "ada").await;
+    world.submit("ada", &waiting()).await.prompt_id();
+    reader.until("executing").await;
+    let mut most = 0;
+    for number in 0..16 {
+        world.sim("a").say(&plain(2, LARGE + number), Some("ada"));
+        assert_eq!(binary(&mut reader).await.payload.len(), 8 + LARGE + number);
+        most = most.max(world.gateway.queues.used());
+    }
+    assert!(most < (16 << 20) + 3 * LARGE, "{most} bytes waited");
+    // Those that did not read are given up, and are told so once they do.
+    for other in &mut others {
+        soon("the end of one that did not read", async { while other.frame().await.is_some() {} })
+            .await;
+    }
+    until("nothing waits", || world.gateway.queues.used() == 0).await;
+    let _others = (world.socket("ada").await, world.socket("ada").await, world.socket("ada").await);
+    let opening = [
+        ("connection", "upgrade"),
+        ("upgrade", "websocket"),
+        ("sec-websocket-version", "13"),
+        ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
+    ];
+    let refused = send(world.front, Method::GET, "/ws?clientId=ada", &opening, "").await;
+    let told = (refused.status, refused.header("mooring-error"), refused.header("retry-after"));
+    assert_eq!(told, (429, "too_many_sockets", "5"), "{}", refused.text());
+    world.socket("bob").await.until("status").await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_a_scan_for_assets_a_page_hears_only_the_end() {
     let world = World::new(1).await;
