@@ -9,7 +9,8 @@ use proptest::prelude::*;
 
 use super::keys::KEYS;
 use super::{
-    BackendConfig, Config, LogFormat, Origin, Problem, Problems, Sources, StatusCounts, load,
+    BackendConfig, Config, LogFormat, Nameless, Origin, Place, Problem, Problems, Sources,
+    StatusCounts, load,
 };
 
 const TWO: &str = "[backends.gpu-a]\nurl = \"http://gpu-a:8188\"\n[backends.gpu-b]\n\
@@ -351,12 +352,29 @@ fn the_admin_door_can_be_shut() {
 }
 
 #[test]
+fn who_says_no_name_may_act_by_ids_from_this_machine_only() {
+    let listen = |address: &str| load_all(TWO, &[], &[], &[("server.listen", address)]).unwrap();
+    for (address, from, expected) in [
+        ("127.0.0.1:8180", Place::ThisMachine, Nameless::ById),
+        ("[::1]:8180", Place::ThisMachine, Nameless::ById),
+        ("127.0.0.1:8180", Place::Elsewhere, Nameless::None),
+        ("0.0.0.0:8180", Place::ThisMachine, Nameless::None),
+        ("0.0.0.0:8180", Place::Elsewhere, Nameless::None),
+    ] {
+        assert_eq!(listen(address).nameless(from), expected, "{address} {from:?}");
+    }
+}
+
+#[test]
 fn defaults_are_those_of_the_product() {
     let config = Config::for_backends(&[("b", "http://b:1"), ("a", "http://a:1")]).unwrap();
     assert_eq!(config.server.listen.to_string(), "127.0.0.1:8180");
     assert_eq!(config.admin.listen.unwrap().to_string(), "127.0.0.1:8181");
     assert_eq!(config.server.home, "a", "the first by name");
     assert_eq!(config.affinity.lease, Duration::from_secs(600));
+    // Longer than a proxy in front keeps a connection: Traefik and cloudflared 90 s, Caddy 120 s.
+    assert_eq!(config.server.idle_timeout, Duration::from_secs(180));
+    assert_eq!(config.sockets.max_per_client, 16);
     assert_eq!(config.prompts.max_body, 100 << 20);
     assert_eq!(config.prompts.ledger_age, Duration::from_secs(7 * 86_400));
     assert_eq!(config.sockets.output_classes, ["SaveImageWebsocket", "ETN_SendImageWebSocket"]);
