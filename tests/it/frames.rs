@@ -226,7 +226,12 @@ async fn readers_that_do_not_read_have_a_limit_together() {
             .await;
     }
     until("nothing waits", || world.gateway.queues.used() == 0).await;
-    let _others = (world.socket("ada").await, world.socket("ada").await, world.socket("ada").await);
+    let mut again = Vec::new();
+    for _ in 0..3 {
+        let mut socket = world.socket("ada").await;
+        socket.until("status").await;
+        again.push(socket);
+    }
     let opening = [
         ("connection", "upgrade"),
         ("upgrade", "websocket"),

@@ -2,8 +2,9 @@
 
 use http::Method;
 use serde_json::json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use crate::support::{Answer, World, quick, send};
+use crate::support::{Answer, World, network, quick, send, soon};
 
 async fn from(world: &World, address: &str, path: &str, body: Option<&str>) -> Answer {
     let headers = [("x-forwarded-for", address), ("content-type", "application/json")];
@@ -43,6 +44,38 @@ async fn one_client_id_of_many_users_is_a_client_for_each_address() {
     assert_eq!(world.gateway.clients.len(), 3);
     let sids: Vec<String> = world.sims.iter().flat_map(|sim| sim.sids()).collect();
     assert!(!sids.contains(&"tool".to_owned()), "each has a name of its own: {sids:?}");
+}
+
+/// A proxy speaks for many on one connection, and who asked there last is not who asks now.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_shared_name_is_whose_it_is_on_a_connection_of_many() {
+    let world = World::with(1, |config| {
+        config.affinity.shared_ids = vec!["tool".to_owned()];
+        config.server.trusted_proxies = vec!["127.0.0.0/8".parse().unwrap()];
+    })
+    .await;
+    world.all_up().await;
+    let ask = |address: &str, name: &str, connection: &str| {
+        format!(
+            "GET /system_stats?clientId={name} HTTP/1.1\r\nHost: gw\r\nConnection: {connection}\r\n\
+             X-Forwarded-For: {address}\r\n\r\n"
+        )
+    };
+    // By his own name first, then spelled out by another.
+    let requests = ask("10.0.0.1", "tool@10.0.0.1", "keep-alive")
+        + &ask("10.0.0.2", "tool@10.0.0.1", "keep-alive")
+        + &ask("10.0.0.3", "tool", "close");
+    let front = world.front;
+    let mut stream = network().connect(&front.ip().to_string(), front.port()).await.unwrap();
+    stream.write_all(requests.as_bytes()).await.unwrap();
+    let mut answers = Vec::new();
+    soon("all answers", stream.read_to_end(&mut answers)).await.unwrap();
+    let answers = String::from_utf8_lossy(&answers).into_owned();
+    assert_eq!(answers.matches("HTTP/1.1 200").count(), 3, "{answers}");
+    let clients = world.gateway.clients.all();
+    let mut names: Vec<String> = clients.iter().map(|client| client.id.to_string()).collect();
+    names.sort();
+    assert_eq!(names, ["tool@10.0.0.1", "tool@10.0.0.2", "tool@10.0.0.3"]);
 }
 
 /// The page's log panel says in the body who it is.
