@@ -105,7 +105,20 @@ impl Queue {
     /// # Errors
     /// The frame may not be dropped and does not fit: the socket has to be closed.
     pub fn push(&mut self, class: Class, frame: Frame) -> Result<(), TooSlow> {
-        let (len, bounds) = (frame.payload.len(), self.bounds());
+        self.push_within(self.bounds(), class, frame)
+    }
+
+    /// Adds a frame that is told again. The log has it as well, so that it costs nothing here, and
+    /// who returns gets all of it even while all have too much.
+    ///
+    /// # Errors
+    /// As for [`Self::push`].
+    pub fn push_again(&mut self, frame: Frame) -> Result<(), TooSlow> {
+        self.push_within(self.bounds, Class::Lasting, frame)
+    }
+
+    fn push_within(&mut self, bounds: Bounds, class: Class, frame: Frame) -> Result<(), TooSlow> {
+        let len = frame.payload.len();
         match class {
             Class::Lasting => {
                 // One frame larger than the bound passes if nothing else waits.
@@ -312,8 +325,9 @@ mod tests {
         assert!(reader.push(Class::Lasting, frame.clone()).is_err(), "it does not read");
         while reader.pop().is_some() {}
         reader.push(Class::Lasting, frame.clone()).unwrap();
+        reader.push_again(frame.clone()).unwrap();
         hog.clear();
-        assert_eq!(budget.used(), 1 << 20);
+        assert_eq!(budget.used(), 2 << 20);
         reader.push(Class::Lasting, frame).unwrap();
         drop(reader);
         assert_eq!(budget.used(), 0, "what is gone weighs nothing");

@@ -98,7 +98,7 @@ impl Client {
         }
         slot.push(Class::Lasting, &Frame::text(status));
         for frame in &replay {
-            slot.push(Class::Lasting, frame);
+            slot.tell_again(frame);
         }
         // Nearly every client has one.
         state.sockets.reserve_exact(1);
@@ -255,11 +255,21 @@ impl Slot {
     }
 
     fn push(&mut self, class: Class, frame: &Frame) {
-        let frame = match self.previews {
+        self.put(class, self.as_negotiated(frame));
+    }
+
+    fn tell_again(&mut self, frame: &Frame) {
+        let frame = self.as_negotiated(frame);
+        if self.verdict.is_none() && self.queue.push_again(frame).is_err() {
+            self.give_up(1013, "too slow");
+        }
+    }
+
+    fn as_negotiated(&self, frame: &Frame) -> Frame {
+        match self.previews {
             Previews::Plain if frame.opcode == Opcode::Binary => plain(frame),
             Previews::Plain | Previews::WithMetadata => frame.clone(),
-        };
-        self.put(class, frame);
+        }
     }
 
     /// Queues a frame that is as the socket negotiated.

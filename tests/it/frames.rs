@@ -226,11 +226,14 @@ async fn readers_that_do_not_read_have_a_limit_together() {
             .await;
     }
     until("nothing waits", || world.gateway.queues.used() == 0).await;
-    let mut again = Vec::new();
-    for _ in 0..3 {
-        let mut socket = world.socket("ada").await;
+    // Who returns is told all of it, however little room there is.
+    let mut back = world.socket("ada").await;
+    assert!(LARGE < binary(&mut back).await.payload.len());
+    let mut sockets = Vec::new();
+    for _ in 0..4 {
+        let mut socket = world.socket("cyd").await;
         socket.until("status").await;
-        again.push(socket);
+        sockets.push(socket);
     }
     let opening = [
         ("connection", "upgrade"),
@@ -238,7 +241,7 @@ async fn readers_that_do_not_read_have_a_limit_together() {
         ("sec-websocket-version", "13"),
         ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
     ];
-    let refused = send(world.front, Method::GET, "/ws?clientId=ada", &opening, "").await;
+    let refused = send(world.front, Method::GET, "/ws?clientId=cyd", &opening, "").await;
     let told = (refused.status, refused.header("mooring-error"), refused.header("retry-after"));
     assert_eq!(told, (429, "too_many_sockets", "5"), "{}", refused.text());
     world.socket("bob").await.until("status").await;
