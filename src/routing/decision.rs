@@ -110,21 +110,24 @@ impl What {
     }
 }
 
-/// Why a client gets no backend.
+/// Why a client gets no backend, in the words of people: a page shows them what it is answered.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum Refusal {
-    #[error("the server that has this client's pending jobs is down")]
+    #[error(
+        "the server that has your jobs does not answer; they are kept for a while, and then your \
+         work goes elsewhere"
+    )]
     BackendDown { backend: BackendId },
     #[error(
-        "the backend that has this client's pending prompts runs nothing any more; they are kept \
-         for a while, and then the client is placed anew"
+        "the server that has your jobs answers and does not work any more; they are kept for a \
+         while, and then your work goes elsewhere"
     )]
     BackendWedged { backend: BackendId },
     #[error(transparent)]
     NoPlace(#[from] NoPlace),
-    #[error("the client has as many pending jobs as it may have: {max}")]
+    #[error("you have {max} jobs that have not ended, as many as you may have")]
     TooManyPending { max: usize },
-    #[error("the prompt id is pending already")]
+    #[error("a job with this prompt_id has not ended")]
     AlreadyPending,
 }
 

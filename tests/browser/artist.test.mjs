@@ -11,7 +11,7 @@ import { after, afterEach, before, beforeEach, describe, test } from "node:test"
 import { startFleet } from "../clients/fleet.mjs";
 import { PATIENCE_MS, eventually, openBrowser, ready, until } from "./kit.mjs";
 import {
-  channels, hears, inverse, load, openStock, picturesOf, queue, reload, runLoaded, seesAtNode,
+  assertColour, hears, inverse, load, openStock, picturesOf, queue, reload, runLoaded, seesAtNode,
   upload,
 } from "./stock.mjs";
 
@@ -130,6 +130,14 @@ describe("frontend 1.49.6", () => {
       /.*does not answer.*/, 5_000);
     assert.match(word, new RegExp(`^${lost.backend} does not answer. Your job is kept for up to`));
     assert.doesNotMatch(word, NOT_FOR_PEOPLE);
+    // Run, for which the page is told in the same words why not yet.
+    const refused = await tab.page.evaluate(async () => {
+      const error = await window.app.api.queuePrompt(0, await window.app.graphToPrompt())
+        .then(() => null, (thrown) => thrown);
+      return error?.response?.error?.message;
+    });
+    assert.match(refused, /the server that has your jobs does not answer/);
+    assert.doesNotMatch(refused, NOT_FOR_PEOPLE);
     // F5, while the server that has the job is away and the other is not.
     await reload(tab);
     assert.equal(tab.page.url(), `${fleet.url}/`);
@@ -287,13 +295,13 @@ async function worksWith(tab, { value, name, subfolder }, color) {
   });
   assert.ok(choices.includes(value), `${value} is in ${choices}`);
   const preview = await seesAtNode(tab, "LoadImage", { filename: name, subfolder });
-  assert.deepEqual(preview.pixel, channels(color), "the picture that it loads");
+  assertColour(preview.pixel, color, "the picture that it loads");
   const job = await runLoaded(tab, {});
   await hears(tab, job.prompt, "execution_success");
   assert.equal(await page.$("text=Media input missing"), null);
   const [image] = await picturesOf(tab, job.prompt);
   const made = await seesAtNode(tab, "SaveImage", image);
-  assert.deepEqual(made.pixel, channels(inverse(color)), "the picture that it makes");
+  assertColour(made.pixel, inverse(color), "the picture that it makes");
   const entry = await (await fetch(`${simOf(job.backend).url}/history/${job.prompt}`)).json();
   assert.doesNotMatch(JSON.stringify(entry[job.prompt].prompt[3].extra_pnginfo), /~gpu-/,
     "the workflow in a picture names no server");

@@ -103,5 +103,11 @@ export const picturesOf = async ({ page }, prompt) => page.evaluate((id) =>
   window.told.find((event) => event.prompt_id === id && event.output?.images).output.images,
 prompt);
 
+/** ComfyUI counts in fractions and cuts off what is less than a whole: one less is the same. */
+export function assertColour(pixel, color, what) {
+  const isNear = channels(color).every((value, index) => Math.abs(value - pixel[index]) <= 1);
+  assert.ok(isNear, `${what} is ${pixel}, and not ${channels(color)}`);
+}
+
 export const channels = (color) => [color >> 16, (color >> 8) & 255, color & 255];
 export const inverse = (color) => 0xffffff - color;

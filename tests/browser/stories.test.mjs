@@ -9,7 +9,8 @@ import { after, before, describe, test } from "node:test";
 import { startFleet } from "../clients/fleet.mjs";
 import { eventually, openBrowser } from "./kit.mjs";
 import {
-  channels, hears, inverse, openStock, picturesOf, queue as queuedBy, reload, seesAtNode, upload,
+  assertColour, hears, inverse, openStock, picturesOf, queue as queuedBy, reload, seesAtNode,
+  upload,
 } from "./stock.mjs";
 
 const DEADLINE = { timeout: 120_000 };
@@ -63,7 +64,7 @@ async function seesResult(tab, prompt, color) {
   await hears(tab, prompt, "execution_success");
   const [image] = await picturesOf(tab, prompt);
   const { url, pixel } = await seesAtNode(tab, "SaveImage", image);
-  assert.deepEqual(pixel, channels(inverse(color)), `${prompt} as ${url}`);
+  assertColour(pixel, inverse(color), `${prompt} as ${url}`);
   // By its bare name too, as scripts and other tabs ask for it.
   const bare = `${origin}/api/view?${new URLSearchParams(image)}`;
   for (const seen of [url, bare]) pictures.set(seen, await digest(seen));
