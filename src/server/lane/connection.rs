@@ -54,6 +54,7 @@ pub enum Left {
 }
 
 /// What is next on a connection.
+#[expect(clippy::large_enum_variant, reason = "taken where it is made, once for each request")]
 enum Next {
     /// Not even a whole head.
     Nothing,
