@@ -321,15 +321,17 @@ impl<'a> Skeleton<'a> {
             // No link any more, and still refused where it would have been: the validation takes
             // each list of two for a link. An input that the class does not have is not validated;
             // its link to nothing would end the worker.
-            let bad = links.iter().filter(|link| !self.is_good(node, **link, classes));
+            let class = if links.is_empty() { None } else { self.class_of(node) };
+            let class = class.as_deref();
+            let bad = links.iter().filter(|link| !self.is_good(class, **link, classes));
             edits.extend(bad.map(|link| (link.slot.range(), "null".to_owned())));
         }
         edits.sort_by_key(|(at, _)| at.start);
         Ok(edits)
     }
 
-    /// True if a link leads to an output of a node, as far as is known.
-    fn is_good(&self, node: &Node<'_>, link: Link, classes: &dyn Classes) -> bool {
+    /// True if a link of a node of that class leads to an output of a node, as far as is known.
+    fn is_good(&self, class: Option<&str>, link: Link, classes: &dyn Classes) -> bool {
         let slot = &self.json[link.slot.range()];
         let target = self.target_of(link).and_then(|at| self.nodes.get(at));
         let Some(target) = target.filter(|_| is_whole(slot)) else { return false };
@@ -337,8 +339,8 @@ impl<'a> Skeleton<'a> {
         if outputs.is_some_and(|outputs| !classes::has(outputs, slot)) {
             return false;
         }
-        let named = self.class_of(node).zip(self.text_of(link.input.range()));
-        !named.is_some_and(|(class, input)| classes.is_hidden(&class, &input))
+        let named = class.zip(self.text_of(link.input.range()));
+        !named.is_some_and(|(class, input)| classes.is_hidden(class, &input))
     }
 
     fn class_of(&self, node: &Node<'_>) -> Option<Cow<'a, str>> {
