@@ -322,33 +322,41 @@ impl Draft {
     }
 }
 
+/// The nodes of a graph, by their ids.
+type Nodes<'a> = std::collections::HashMap<Cow<'a, str>, &'a RawValue>;
+
 /// The nodes of these classes. The graph is parsed only if a class is named in it at all.
 fn output_nodes(body: &[u8], classes: &[String]) -> Vec<String> {
-    let is_named = |class: &String| memchr::memmem::find(body, class.as_bytes()).is_some();
-    if !classes.iter().any(is_named) {
-        return Vec::new();
-    }
     #[derive(Deserialize)]
     struct Body<'a> {
         #[serde(borrow)]
-        prompt: &'a RawValue,
+        prompt: Nodes<'a>,
     }
-    let Ok(body) = serde_json::from_slice::<Body<'_>>(body) else { return Vec::new() };
-    output_nodes_of(body.prompt.get().as_bytes(), classes)
+    if !names_one(body, classes) {
+        return Vec::new();
+    }
+    let body = serde_json::from_slice::<Body<'_>>(body);
+    body.map(|body| of_classes(body.prompt, classes)).unwrap_or_default()
 }
 
 /// The same, of a graph.
 pub(super) fn output_nodes_of(graph: &[u8], classes: &[String]) -> Vec<String> {
-    let is_named = |class: &String| memchr::memmem::find(graph, class.as_bytes()).is_some();
-    if !classes.iter().any(is_named) {
+    if !names_one(graph, classes) {
         return Vec::new();
     }
+    let nodes = serde_json::from_slice::<Nodes<'_>>(graph);
+    nodes.map(|nodes| of_classes(nodes, classes)).unwrap_or_default()
+}
+
+fn names_one(json: &[u8], classes: &[String]) -> bool {
+    classes.iter().any(|class| memchr::memmem::find(json, class.as_bytes()).is_some())
+}
+
+fn of_classes(nodes: Nodes<'_>, classes: &[String]) -> Vec<String> {
     #[derive(Deserialize)]
     struct Node {
         class_type: String,
     }
-    type Nodes<'a> = std::collections::HashMap<Cow<'a, str>, &'a RawValue>;
-    let Ok(nodes) = serde_json::from_slice::<Nodes<'_>>(graph) else { return Vec::new() };
     let is_output = |raw: &RawValue| {
         serde_json::from_str::<Node>(raw.get()).is_ok_and(|node| classes.contains(&node.class_type))
     };
