@@ -12,6 +12,7 @@ pub mod fleet;
 pub mod front;
 pub mod gateway;
 pub mod journal;
+pub mod lock;
 pub mod operate;
 pub mod report;
 pub mod tunnels;

@@ -89,6 +89,9 @@ pub struct Metrics {
     pub stale_answers: Counter,
     pub log_bytes: Gauge,
     pub journal_failing: Gauge,
+    /// Records that broke the recovery.
+    pub journal_set_aside: Counter,
+    pub task_panics: Counter,
     pub journal_waiting: Gauge,
     pub clients: Gauge,
     pub pending: Gauge,
@@ -134,6 +137,8 @@ impl Default for Metrics {
             stale_answers: Counter::default(),
             log_bytes: Gauge::default(),
             journal_failing: Gauge::default(),
+            journal_set_aside: Counter::default(),
+            task_panics: Counter::default(),
             journal_waiting: Gauge::default(),
             clients: Gauge::default(),
             pending: Gauge::default(),
@@ -186,6 +191,16 @@ impl Metrics {
             self.interrupts_repeated.clone(),
         );
         registry.register("panics", "Connections that ended in a panic", self.panics.clone());
+        registry.register(
+            "task_panics",
+            "Tasks that ended in a panic, connections not among them",
+            self.task_panics.clone(),
+        );
+        registry.register(
+            "journal_set_aside",
+            "Records that broke the recovery at the start and were set aside",
+            self.journal_set_aside.clone(),
+        );
     }
 
     fn register_state(&mut self) {

@@ -23,8 +23,9 @@ use crate::gateway::Gateway;
 use crate::journal::disk::Disk;
 use crate::journal::record::Saved;
 use crate::journal::{COMMIT_WITHIN, Home, Journal};
+use crate::lock;
 use crate::masked::mask;
-use crate::net::{Network, now, sleep};
+use crate::net::{Network, descriptors, now, sleep};
 use crate::routing::ids::{ClientId, PromptId};
 use crate::server::{ConnectionLimits, Front, accept};
 use crate::tasks::Tasks;
@@ -89,10 +90,12 @@ pub async fn start(
     };
     if let Some(listener) = admin {
         let service = admin::Admin::new(Arc::clone(&gateway));
-        tasks.spawn(accept(listener, service, limits, tasks.clone()));
+        let accepting = accept(listener, service, limits, tasks.clone());
+        tasks.spawn_critical("admin listener", accepting);
     }
     first_probes(&gateway).await;
-    tasks.spawn(accept(front, Front(Arc::clone(&gateway)), limits, tasks.clone()));
+    let accepting = accept(front, Front(Arc::clone(&gateway)), limits, tasks.clone());
+    tasks.spawn_critical("front listener", accepting);
     gateway.opened();
     Ok(running)
 }
@@ -244,28 +247,61 @@ impl Signals {
 /// # Errors
 /// It could not start.
 pub async fn run(
-    config: Config,
+    mut config: Config,
     network: Arc<dyn Network>,
     tasks: Tasks,
     parts: Parts,
 ) -> io::Result<()> {
     let mut signals = Signals::install()?;
+    fit_descriptors(&mut config.server);
     let running = start(config, network, &tasks, parts).await?;
     let backends = running.gateway.fleet.len();
     let admin = running.admin.map(|admin| admin.to_string()).unwrap_or_default();
     let open = format!("http://{}", dialled(running.front));
     info!(front = %running.front, admin, backends, open, "Gateway ready.");
-    let signal = signals.next().await;
-    let most = drain_at_most(&running.gateway.config.server).as_secs();
-    info!(signal, at_most_s = most, "Draining. The next such signal stops at once.");
-    tokio::select! {
-        () = drain(&running.gateway, &tasks) => {}
-        signal = signals.next() => warn!(signal, "Stopping at once."),
+    let ended = tokio::select! {
+        signal = signals.next() => Ok(signal),
+        what = broken(&running, &tasks) => Err(what),
+    };
+    if let Ok(signal) = ended {
+        let most = drain_at_most(&running.gateway.config.server).as_secs();
+        info!(signal, at_most_s = most, "Draining. The next such signal stops at once.");
+        tokio::select! {
+            () = drain(&running.gateway, &tasks) => {}
+            signal = signals.next() => warn!(signal, "Stopping at once."),
+        }
     }
     if running.writers.drain(COMMIT_WITHIN).await != 0 {
         warn!("The journal could not be written to its end in time.");
     }
-    Ok(())
+    ended.map(|_signal| ()).map_err(|what| io::Error::other(format!("{what}: a fault of ours")))
+}
+
+/// Sees to it that connections do not use up all descriptors: what is over is closed at once, and
+/// the admin listener, the journal and the backends go on.
+fn fit_descriptors(server: &mut ServerConfig) {
+    let Some(descriptors) = descriptors::raise_limit() else { return };
+    let enough = descriptors::connections_for(descriptors, server.max_connections);
+    if enough < server.max_connections {
+        warn!(
+            descriptors,
+            connections = enough,
+            wanted = server.max_connections,
+            "There are too few file descriptors for `server.max_connections`: raise the hard limit \
+             (`LimitNOFILE` under systemd, `ulimit -Hn`)."
+        );
+        server.max_connections = enough;
+    }
+}
+
+/// Waits until something is broken that the whole process needs; says what. There is no drain
+/// then: the sooner the next process takes over from the journal, the less is missed.
+async fn broken(running: &Running, tasks: &Tasks) -> String {
+    tokio::select! {
+        name = tasks.failed() => format!("the task {name:?} ended"),
+        name = running.writers.failed() => format!("the task {name:?} ended"),
+        name = lock::broken() => format!("a panic left {name} half changed"),
+    }
 }
 
 /// The address that somebody on this host opens for what listens there.

@@ -3,28 +3,28 @@
 //! `tokio::sync::watch` wakes its waiters in any order. Prompts that wait for one link would then
 //! be queued in any order, and no simulation could be repeated.
 
-use std::sync::Mutex;
-
 use tokio::sync::Notify;
+
+use crate::lock::{Lock, rank};
 
 /// A shared value; whoever sets it wakes those that wait for it.
 #[derive(Debug, Default)]
 pub struct Watched<T> {
-    value: Mutex<T>,
+    value: Lock<T, { rank::WATCHED }>,
     changed: Notify,
 }
 
 impl<T: Copy> Watched<T> {
     pub fn new(value: T) -> Self {
-        Self { value: Mutex::new(value), changed: Notify::new() }
+        Self { value: Lock::new(value), changed: Notify::new() }
     }
 
     pub fn get(&self) -> T {
-        *self.value.lock().expect("never poisoned: no panic while held")
+        *self.value.lock()
     }
 
     pub fn set(&self, value: T) {
-        *self.value.lock().expect("never poisoned: no panic while held") = value;
+        *self.value.lock() = value;
         self.changed.notify_waiters();
     }
 
@@ -47,6 +47,8 @@ impl<T: Copy> Watched<T> {
 mod tests {
     use std::sync::Arc;
     use std::time::Duration;
+
+    use std::sync::Mutex;
 
     use super::*;
     use crate::tasks::Tasks;

@@ -1,6 +1,7 @@
 //! The endpoints of the operator's door.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use axum::extract::{Path, Query, State};
 use axum::response::IntoResponse;
@@ -130,6 +131,7 @@ fn refresh(gateway: &Gateway) {
     metrics.pending_silent_seconds.set(silent);
     metrics.clients.set(count(gateway.clients.len()));
     metrics.log_bytes.set(count(gateway.logs.used()));
+    metrics.task_panics.inner().store(gateway.tasks.panics(), Ordering::Relaxed);
     metrics.journal_failing.set(i64::from(!gateway.journal.is_well()));
     metrics.journal_waiting.set(count(gateway.journal.waiting()));
     for backend in gateway.fleet.iter() {

@@ -8,8 +8,9 @@
 //! # Invariants
 //!
 //! - A prompt is in the log once, in the order of its first event.
-//! - It keeps at most its budget of bytes; the oldest ended prompts go first, then socket-only
-//!   pictures of running ones; the texts of a running prompt are never dropped.
+//! - It keeps at most its budget of bytes besides the newest state of each running prompt: the
+//!   oldest ended prompts go first, then socket-only pictures of running ones, then their oldest
+//!   outputs. So a replay always fits into the queue of a socket that opens.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -17,7 +18,7 @@ use std::time::{Duration, Instant};
 use super::budget::{LogBudget, Weight};
 use crate::comfy::preview;
 use crate::routing::ids::PromptId;
-use crate::ws::Frame;
+use crate::ws::{Frame, Opcode};
 
 /// What a kept frame is to its prompt.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -227,7 +228,7 @@ impl EventLog {
     /// Drops previews, texts of nodes, and the pictures that exist only on the socket, for want of
     /// memory: events come first.
     pub fn drop_pictures(&mut self) {
-        while self.drop_a_picture() {}
+        while self.drop_an_output(|frame| frame.opcode == Opcode::Binary) {}
         for log in &mut self.prompts {
             log.now.preview = None;
             log.now.texts.clear();
@@ -262,7 +263,8 @@ impl EventLog {
         self.prompts.iter().rposition(|log| log.prompt.as_str() == prompt)
     }
 
-    /// Makes room: the oldest ended prompts go first, then binary outputs of running ones.
+    /// Makes room: the oldest ended prompts go first, then binary outputs of running ones, then the
+    /// oldest of their others: these are in the history as well when the prompt has ended.
     fn fit(&mut self) {
         while self.budget < self.bytes {
             let oldest_ended = self.prompts.iter().position(|log| log.ended.is_some());
@@ -271,16 +273,17 @@ impl EventLog {
                     self.bytes -= self.prompts[index].bytes;
                     self.prompts.remove(index);
                 }
-                None if self.drop_a_picture() => {}
+                None if self.drop_an_output(|frame| frame.opcode == Opcode::Binary) => {}
+                None if self.drop_an_output(|_any| true) => {}
                 None => return,
             }
         }
     }
 
-    fn drop_a_picture(&mut self) -> bool {
+    /// Drops the oldest output that is meant; false if there is none.
+    fn drop_an_output(&mut self, is_meant: impl Fn(&Frame) -> bool) -> bool {
         for log in &mut self.prompts {
-            let is_picture = |frame: &Frame| frame.opcode == crate::ws::Opcode::Binary;
-            if let Some(index) = log.outputs.iter().position(is_picture) {
+            if let Some(index) = log.outputs.iter().position(&is_meant) {
                 log.outputs.remove(index);
                 self.bytes -= log.bytes;
                 log.bytes = log.measure();
@@ -451,15 +454,23 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_ended_prompt_goes_first_and_a_running_one_keeps_its_texts() {
+    fn the_oldest_ended_prompt_goes_first_and_then_the_oldest_outputs_of_a_running_one() {
         let now = crate::net::now();
-        let mut log = EventLog::new(&LogBudget::new(10, 10_000));
-        keep(&mut log, "run", Kept::Start, "123456");
-        keep(&mut log, "old", Kept::Output, "abcd");
+        let mut log = EventLog::new(&LogBudget::new(16, 10_000));
+        keep(&mut log, "run", Kept::Start, "start");
+        keep(&mut log, "old", Kept::Output, "abcdefgh");
         log.ended(&id("old"), now);
-        keep(&mut log, "run", Kept::Output, "789012");
-        assert_eq!(told(&log, back_after(now, 1)), "123456 789012");
+        keep(&mut log, "run", Kept::Output, "first.");
+        assert_eq!(told(&log, back_after(now, 1)), "start first.");
         assert!(!log.knows("old"));
+        for output in ["second", "third.", "fourth"] {
+            keep(&mut log, "run", Kept::Output, output);
+            assert!(log.bytes <= 17, "{} bytes", log.bytes);
+        }
+        keep(&mut log, "run", Kept::Executing, "last");
+        assert_eq!(told(&log, back_after(now, 1)), "start fourth last");
+        keep(&mut log, "run", Kept::Output, "larger than all that may be kept");
+        assert_eq!(told(&log, back_after(now, 1)), "start last");
     }
 
     #[test]

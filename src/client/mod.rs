@@ -59,8 +59,8 @@ pub mod uploads;
 pub mod workers;
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use crate::comfy::labels::Labels;
@@ -68,6 +68,7 @@ use crate::comfy::say;
 use crate::gateway::Gateway;
 use crate::journal::record::Told;
 use crate::journal::restore::Untold;
+use crate::lock::{Guard, Lock, rank};
 use crate::net::now;
 use crate::routing::client as core;
 use crate::routing::decision::{Decision, Refusal};
@@ -93,7 +94,7 @@ pub struct Client {
     pub id: ClientId,
     /// It may have a socket, a link or work: the sweep looks at it each time. Set under the lock.
     is_active: AtomicBool,
-    state: Mutex<State>,
+    state: Lock<State, { rank::CLIENT }>,
 }
 
 #[derive(Debug)]
@@ -182,7 +183,7 @@ impl Client {
             noted: None,
             is_gone: false,
         };
-        Self { id, is_active: AtomicBool::new(true), state: Mutex::new(state) }
+        Self { id, is_active: AtomicBool::new(true), state: Lock::new(state) }
     }
 
     /// A read of this client's: where it goes.
@@ -293,8 +294,8 @@ impl Client {
         link
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().expect("never poisoned: no panic while held")
+    fn state(&self) -> Guard<'_, State, { rank::CLIENT }> {
+        self.state.lock()
     }
 }
 

@@ -2,10 +2,10 @@
 //! nothing would take 2 KB each.
 
 use std::collections::VecDeque;
-use std::sync::Mutex;
 
 use tokio::sync::Notify;
 
+use crate::lock::{Lock, rank};
 use crate::ws::Frame;
 
 /// Messages of a client that are not sent yet; ComfyUI has no use for more.
@@ -14,14 +14,14 @@ const FRAMES_MAX: usize = 8;
 /// A short queue with one reader.
 #[derive(Debug, Default)]
 pub struct Outgoing {
-    frames: Mutex<VecDeque<Frame>>,
+    frames: Lock<VecDeque<Frame>, { rank::OUTBOX }>,
     has_some: Notify,
 }
 
 impl Outgoing {
     /// Puts a message behind the others, if there is room.
     pub fn push(&self, frame: Frame) {
-        let mut frames = self.frames.lock().expect("never poisoned: no panic while held");
+        let mut frames = self.frames.lock();
         if frames.len() < FRAMES_MAX {
             frames.push_back(frame);
             self.has_some.notify_one();
@@ -31,7 +31,7 @@ impl Outgoing {
     /// Waits for the next message. Cancel safe.
     pub async fn next(&self) -> Frame {
         loop {
-            let next = self.frames.lock().expect("never poisoned: no panic while held").pop_front();
+            let next = self.frames.lock().pop_front();
             match next {
                 Some(frame) => return frame,
                 None => self.has_some.notified().await,

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::sync::Notify;
 use tokio::time::timeout;
 use tracing::debug;
 
@@ -19,6 +20,7 @@ use crate::fleet::ask::AskError;
 use crate::fleet::backend::Backend;
 use crate::gateway::Gateway;
 use crate::journal::restore::Untold;
+use crate::lock::{Lock, rank};
 use crate::net::{now, sleep};
 use crate::operate;
 use crate::routing::ids::{BackendId, PromptId};
@@ -36,9 +38,10 @@ const ROUND_MAX: Duration = Duration::from_secs(2);
 /// How many prompts are asked about per backend and round: the rest waits for the next.
 const PER_ROUND: usize = 64;
 
-/// Asks, round by round, until the process stops.
+/// Gathers, round by round until the process stops, what is to be asked, and hands it to each
+/// backend's own task: one that is slow or silent keeps nobody else's ends waiting.
 pub async fn reconcile(gateway: Arc<Gateway>) {
-    let mut returned = Returned::default();
+    let mut desks: BTreeMap<BackendId, Arc<Desk>> = BTreeMap::new();
     loop {
         tokio::select! {
             biased;
@@ -50,10 +53,64 @@ pub async fn reconcile(gateway: Arc<Gateway>) {
         for client in gateway.clients.working() {
             client.take_notice(&gateway, now());
         }
-        workers::round(&gateway).await;
-        returned.look_around(&gateway);
-        round(&gateway).await;
-        returned.round(&gateway).await;
+        let mut questions = questions(&gateway);
+        for backend in gateway.fleet.iter() {
+            let desk = desks.entry(backend.id).or_insert_with(|| Desk::open(&gateway, backend));
+            desk.put(questions.remove(&backend.id).unwrap_or_default());
+        }
+    }
+}
+
+/// Where a backend's task finds what it is to ask: the latest round, should it be late.
+#[derive(Debug)]
+struct Desk {
+    round: Lock<Option<Questions>, { rank::DESK }>,
+    came: Notify,
+}
+
+impl Desk {
+    fn open(gateway: &Arc<Gateway>, backend: &Arc<Backend>) -> Arc<Self> {
+        let desk = Arc::new(Self { round: Lock::new(None), came: Notify::new() });
+        let (gateway, backend, opened) =
+            (Arc::clone(gateway), Arc::clone(backend), Arc::clone(&desk));
+        gateway.clone().tasks.spawn_again(move || {
+            work_at(Arc::clone(&opened), Arc::clone(&gateway), Arc::clone(&backend))
+        });
+        desk
+    }
+
+    fn put(&self, questions: Questions) {
+        *self.round.lock() = Some(questions);
+        self.came.notify_one();
+    }
+
+    async fn next(&self) -> Questions {
+        loop {
+            let round = self.round.lock().take();
+            match round {
+                Some(questions) => return questions,
+                None => self.came.notified().await,
+            }
+        }
+    }
+}
+
+/// Asks one backend, round by round, until the process stops.
+async fn work_at(desk: Arc<Desk>, gateway: Arc<Gateway>, backend: Arc<Backend>) {
+    let mut returned = Returned::default();
+    loop {
+        let questions = tokio::select! {
+            biased;
+            () = gateway.tasks.stopping() => return,
+            questions = desk.next() => questions,
+        };
+        if !backend.is_up() {
+            continue;
+        }
+        workers::round(&gateway, &backend).await;
+        returned.look_around(&gateway, &backend);
+        round(&gateway, &backend, &questions).await;
+        returned.round(&gateway, &backend).await;
     }
 }
 
@@ -65,23 +122,12 @@ struct Questions {
     untold: Vec<(Arc<Client>, Untold)>,
 }
 
-async fn round(gateway: &Arc<Gateway>) {
-    let asked = questions(gateway).into_iter().map(|(backend, questions)| {
-        let backend = Arc::clone(gateway.fleet.get(backend));
-        async move {
-            if !backend.is_up() {
-                return;
-            }
-            // What was answered was taken; one slow backend must not keep the others waiting.
-            match timeout(ROUND_MAX, ask(gateway, &backend, &questions)).await {
-                Ok(Ok(())) | Err(_) => {}
-                Ok(Err(error)) => {
-                    debug!(backend = %backend.name, %error, "Asking about prompts failed.");
-                }
-            }
-        }
-    });
-    futures_util::future::join_all(asked).await;
+async fn round(gateway: &Arc<Gateway>, backend: &Arc<Backend>, questions: &Questions) {
+    // What was answered was taken, whether or not the round came to its end.
+    match timeout(ROUND_MAX, ask(gateway, backend, questions)).await {
+        Ok(Ok(())) | Err(_) => {}
+        Ok(Err(error)) => debug!(backend = %backend.name, %error, "Asking about prompts failed."),
+    }
 }
 
 fn questions(gateway: &Gateway) -> BTreeMap<BackendId, Questions> {
@@ -172,49 +218,39 @@ impl Looks<'_> {
     }
 }
 
-/// Backends that came back after their prompts were presumed lost (P6): what still waits there is
+/// A backend that came back after its prompts were presumed lost (P6): what still waits there is
 /// deleted, what runs or has ended is told by the ledger as it is.
 #[derive(Debug, Default)]
 struct Returned {
-    /// How often each backend had turned when it was last looked at.
-    turned: BTreeMap<BackendId, u64>,
+    /// How often it had turned when it was last looked at.
+    turned: Option<u64>,
     /// What is still to be asked there.
-    prompts: BTreeMap<BackendId, Vec<PromptId>>,
+    prompts: Vec<PromptId>,
 }
 
 impl Returned {
-    fn look_around(&mut self, gateway: &Gateway) {
-        for backend in gateway.fleet.iter() {
-            let turned = backend.turned();
-            if turned.up && self.turned.insert(backend.id, turned.times) != Some(turned.times) {
-                let presumed = gateway.ledger().presumed_lost(backend.id);
-                self.prompts.insert(backend.id, presumed);
-            }
+    fn look_around(&mut self, gateway: &Gateway, backend: &Backend) {
+        let turned = backend.turned();
+        if turned.up && self.turned.replace(turned.times) != Some(turned.times) {
+            self.prompts = gateway.ledger().presumed_lost(backend.id);
         }
-        self.prompts.retain(|_, prompts| !prompts.is_empty());
     }
 
-    async fn round(&mut self, gateway: &Arc<Gateway>) {
-        for (id, prompts) in &mut self.prompts {
-            let backend = gateway.fleet.get(*id);
-            if !backend.is_up() {
-                continue;
-            }
-            let few: Vec<PromptId> = prompts.iter().take(PER_ROUND).cloned().collect();
-            let mut settled = Vec::new();
-            let asked = async {
-                for prompt in &few {
-                    if tell_apart(gateway, backend, prompt).await {
-                        settled.push(prompt);
-                    }
+    async fn round(&mut self, gateway: &Arc<Gateway>, backend: &Arc<Backend>) {
+        let few: Vec<PromptId> = self.prompts.iter().take(PER_ROUND).cloned().collect();
+        let mut settled = Vec::new();
+        let asked = async {
+            for prompt in &few {
+                if tell_apart(gateway, backend, prompt).await {
+                    settled.push(prompt);
                 }
-            };
-            let _ = timeout(ROUND_MAX, asked).await;
-            prompts.retain(|prompt| !settled.contains(&prompt));
-            // Those that are not settled come after all others.
-            let left = (few.len() - settled.len()).min(prompts.len());
-            prompts.rotate_left(left);
-        }
+            }
+        };
+        let _ = timeout(ROUND_MAX, asked).await;
+        self.prompts.retain(|prompt| !settled.contains(&prompt));
+        // Those that are not settled come after all others.
+        let left = (few.len() - settled.len()).min(self.prompts.len());
+        self.prompts.rotate_left(left);
     }
 }
 

@@ -1,8 +1,8 @@
 //! All clients, by name, and the sweep that looks after those nobody calls.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use dashmap::DashMap;
@@ -11,9 +11,10 @@ use tokio::time::MissedTickBehavior;
 use tracing::info;
 
 use super::budget::LogBudget;
-use super::{Client, Gone};
+use super::{Client, Gone, State};
 use crate::fleet::features::Edition;
 use crate::gateway::Gateway;
+use crate::lock::{Lock, rank};
 use crate::masked::mask;
 use crate::net::{Hashing, now, sleep};
 use crate::operate;
@@ -25,11 +26,17 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 /// In so many turns of the sweep each idle client is looked at once.
 const SLICES: usize = 8;
 
+/// One in so many clients of a full table makes room at once.
+const ROOM_PART: usize = 64;
+
+/// How long a table stays full that was looked through and had no room.
+const NO_ROOM_FOR: Duration = Duration::from_secs(1);
+
 /// The least pause between two trims of the event logs.
 const TRIM_PAUSE: Duration = Duration::from_millis(100);
 
-/// The table is full and the client is new: refused rather than evicting a live one, because a
-/// lost binding loses a user's work and a refusal does not.
+/// The table is full of clients with sockets or work, and this one is new: refused rather than
+/// evicting a live one, because a lost binding loses a user's work and a refusal does not.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("as many clients as there may be are known: {max}")]
 pub struct TooManyClients {
@@ -49,15 +56,23 @@ pub struct Clients {
     by_id: DashMap<ClientId, Arc<Client>, Hashing>,
     /// Those that have, or had a moment ago, prompts to be asked about: the reconciler looks at no
     /// others. Locked for one call, never together with a client.
-    working: Mutex<BTreeMap<ClientId, Arc<Client>>>,
+    working: Lock<BTreeMap<ClientId, Arc<Client>>, { rank::WORKING }>,
     max: usize,
     logs: LogBudget,
+    /// When room was last looked for, and there was none.
+    no_room: Lock<Option<Instant>, { rank::ROOM }>,
 }
 
 impl Clients {
     #[must_use]
     pub fn new(max: usize, logs: LogBudget) -> Self {
-        Self { by_id: DashMap::default(), working: Mutex::default(), max, logs }
+        Self {
+            by_id: DashMap::default(),
+            working: Lock::default(),
+            max,
+            logs,
+            no_room: Lock::new(None),
+        }
     }
 
     /// The client of that name, and whether it had to be made.
@@ -112,7 +127,7 @@ impl Clients {
     /// A client has prompts to be asked about. Called after they are there: who is taken out by
     /// [`Clients::working`] in between comes in again.
     pub fn has_work(&self, client: &Arc<Client>) {
-        let mut working = self.working.lock().expect("never poisoned: no panic while held");
+        let mut working = self.working.lock();
         if !working.contains_key(&client.id) {
             working.insert(client.id.clone(), Arc::clone(client));
         }
@@ -121,11 +136,18 @@ impl Clients {
     /// The clients that have prompts to be asked about.
     #[must_use]
     pub fn working(&self) -> Vec<Arc<Client>> {
-        let taken =
-            std::mem::take(&mut *self.working.lock().expect("never poisoned: no panic while held"));
-        let working: Vec<_> =
-            taken.into_values().filter(|client| client.has_prompts_to_ask_about()).collect();
-        working.iter().for_each(|client| self.has_work(client));
+        let mut working: Vec<_> = self.working.lock().values().map(Arc::clone).collect();
+        working.retain(|client| {
+            let has_work = client.has_prompts_to_ask_about();
+            if !has_work {
+                self.working.lock().remove(&client.id);
+                // It may have got some in between, and came in before it was taken out.
+                if client.has_prompts_to_ask_about() {
+                    self.has_work(client);
+                }
+            }
+            has_work
+        });
         working
     }
 
@@ -155,18 +177,32 @@ impl Clients {
         self.by_id.is_empty()
     }
 
+    /// False for a while after there was no room: looking through the table is dear.
+    fn may_look_for_room(&self, now: Instant) -> bool {
+        self.no_room.lock().is_none_or(|at| NO_ROOM_FOR <= now.duration_since(at))
+    }
+
+    fn looked_for_room(&self, made: usize, now: Instant) {
+        *self.no_room.lock() = (made == 0).then_some(now);
+    }
+
     fn forget(&self, client: &Arc<Client>) {
         self.by_id.remove_if(&client.id, |_, found| Arc::ptr_eq(found, client));
     }
 }
 
 /// The client of that name. On first contact it is made, and what the backends have of it from
-/// before is its own again: nothing of it is placed before that.
+/// before is its own again: nothing of it is placed before that. In a full table who has been
+/// idle for longest makes room.
 ///
 /// # Errors
-/// It is new and the table is full.
-pub fn get_or_make(gateway: &Gateway, id: &ClientId) -> Result<Arc<Client>, TooManyClients> {
-    let (client, known) = gateway.clients.find_or_make(id)?;
+/// Everybody in the table has a socket or work.
+pub fn admit(gateway: &Gateway, id: &ClientId) -> Result<Arc<Client>, TooManyClients> {
+    let found = gateway.clients.find_or_make(id).or_else(|_full| {
+        make_room(gateway, now());
+        gateway.clients.find_or_make(id)
+    });
+    let (client, known) = found?;
     match known {
         Known::Already => {}
         Known::SinceNow => client.adopt(gateway),
@@ -177,20 +213,40 @@ pub fn get_or_make(gateway: &Gateway, id: &ClientId) -> Result<Arc<Client>, TooM
 /// Calls `act` on the client of that name, made if need be, again if it was just forgotten.
 ///
 /// # Errors
-/// The table is full.
+/// Everybody in the table has a socket or work.
 pub fn with_client<T>(
     gateway: &Gateway,
     id: &ClientId,
     mut act: impl FnMut(&Arc<Client>) -> Result<T, Gone>,
 ) -> Result<(Arc<Client>, T), TooManyClients> {
     loop {
-        let client = get_or_make(gateway, id)?;
+        let client = admit(gateway, id)?;
         match act(&client) {
             Ok(outcome) => return Ok((client, outcome)),
             // The sweep has marked it gone and is about to take it out of the table.
             Err(Gone) => gateway.clients.forget(&client),
         }
     }
+}
+
+/// Forgets those that have been idle for longest, a part of the table at once: it is looked
+/// through whole, and whoever floods it with new names must not have that done for each.
+fn make_room(gateway: &Gateway, now: Instant) {
+    if !gateway.clients.may_look_for_room(now) {
+        return;
+    }
+    let since = |client: Arc<Client>| {
+        let idle = client.inspect(|core, _| core.idle_since(now));
+        idle.map(|since| (since, client))
+    };
+    let mut idle: Vec<_> = gateway.clients.all().into_iter().filter_map(since).collect();
+    let many = (gateway.clients.max / ROOM_PART).max(1);
+    if many < idle.len() {
+        idle.select_nth_unstable_by_key(many - 1, |(since, _)| *since);
+        idle.truncate(many);
+    }
+    let made = idle.iter().filter(|(_, client)| client.make_room(gateway, now)).count();
+    gateway.clients.looked_for_room(made, now);
 }
 
 /// Looks after the clients once a second until the process stops: moves idle ones off backends that
@@ -258,6 +314,29 @@ enum Care {
 }
 
 impl Client {
+    /// Leaves the table to others, if it is still idle. False if it is not.
+    fn make_room(self: &Arc<Self>, gateway: &Gateway, now: Instant) -> bool {
+        let mut state = self.state();
+        let has_tunnels = || !gateway.tunnels.backends_of(&self.id).is_empty();
+        if state.is_gone || state.core.idle_since(now).is_none() || has_tunnels() {
+            return false;
+        }
+        let bound = self.leave(&mut state, gateway);
+        drop(state);
+        gateway.clients.forget(self);
+        gateway.count_left(bound);
+        true
+    }
+
+    /// Is a client no more; says where it was bound.
+    fn leave(&self, state: &mut State, gateway: &Gateway) -> Option<BackendId> {
+        state.is_gone = true;
+        state.let_go_of_link();
+        // Under the lock: whoever makes a client of this name anew notes it after this.
+        gateway.journal.note_binding(&self.id, None);
+        state.core.bound().map(|(backend, _)| backend)
+    }
+
     fn look_after(
         self: &Arc<Self>,
         gateway: &Arc<Gateway>,
@@ -289,11 +368,7 @@ impl Client {
         state.shed(&gateway.queues);
         let is_away = state.core.is_forgotten(affinity.lease, now);
         if is_away && gateway.tunnels.backends_of(&self.id).is_empty() {
-            state.is_gone = true;
-            state.let_go_of_link();
-            // Under the lock: whoever makes a client of this name anew notes it after this.
-            gateway.journal.note_binding(&self.id, None);
-            return Care::Forget(state.core.bound().map(|(backend, _)| backend));
+            return Care::Forget(self.leave(&mut state, gateway));
         }
         let is_wanted = state.core.is_held() || 0 < state.core.sockets();
         let left = state.core.last_socket_lost().unwrap_or(state.core.last_contact());
@@ -315,7 +390,8 @@ impl Client {
         let is_active = state.core.is_held() || 0 < state.core.sockets() || has_link;
         self.is_active.store(is_active, Ordering::Relaxed);
         let should_move = !state.core.is_held() && has_link && (is_astray || !has_place);
-        // What was adopted has no link yet, if nobody has opened a socket.
+        // What was adopted has no link yet, if nobody has opened a socket; and work has lost its
+        // link if that ended in a panic.
         let should_link = !has_link && (0 < state.core.sockets() || state.core.has_prompts_here());
         if should_move || should_link { Care::Rebind } else { Care::Nothing }
     }

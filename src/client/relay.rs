@@ -4,7 +4,7 @@
 //! understood passes untouched and in order.
 
 use std::borrow::Cow;
-use std::sync::{Arc, MutexGuard};
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::disowned::Why;
@@ -17,6 +17,7 @@ use crate::comfy::answers::Ended;
 use crate::comfy::event::{self, Event};
 use crate::config::StatusCounts;
 use crate::gateway::Gateway;
+use crate::lock::{Guard, rank};
 use crate::net::now;
 use crate::operate;
 use crate::routing::ids::PromptId;
@@ -83,7 +84,7 @@ impl Client {
     /// Takes a frame whose turn it is, under the lock.
     fn take(
         &self,
-        mut state: MutexGuard<'_, State>,
+        mut state: Guard<'_, State, { rank::CLIENT }>,
         gateway: &Arc<Gateway>,
         link: &Arc<Link>,
         frame: Frame,
@@ -380,7 +381,7 @@ impl Relay<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::registry::get_or_make;
+    use super::super::registry::admit;
     use super::super::submissions::Nearness;
     use super::*;
     use crate::config::Config;
@@ -400,7 +401,7 @@ mod tests {
     fn at_work(gateway: &Arc<Gateway>, prompt: &str) -> (Arc<Client>, Arc<Link>) {
         gateway.fleet.get(BackendId(0)).passed();
         let id = ClientId::parse("ada").unwrap();
-        let client = get_or_make(gateway, &id).unwrap();
+        let client = admit(gateway, &id).unwrap();
         let prompt = PromptId::parse(prompt).unwrap();
         let near = Nearness::default();
         let submitted = client.submit(gateway, &prompt, Vec::new(), &near).unwrap().unwrap();
@@ -433,7 +434,7 @@ mod tests {
     async fn what_comes_before_the_answer_to_its_submission_follows_it() {
         let gateway = gateway();
         gateway.fleet.get(BackendId(0)).passed();
-        let client = get_or_make(&gateway, &ClientId::parse("ada").unwrap()).unwrap();
+        let client = admit(&gateway, &ClientId::parse("ada").unwrap()).unwrap();
         let near = Nearness::default();
         for (prompt, answered) in [("p", true), ("q", false)] {
             let id = PromptId::parse(prompt).unwrap();

@@ -23,6 +23,10 @@ use crate::net::now;
 use crate::seldom::{Bell, Seldom};
 use crate::ws::{Channel, Frame, Limits, Opcode, ReceiveError, may_be_sent};
 
+/// No feature flags are as large; larger text is passed on and not looked into, because looking
+/// costs everybody who shares the thread.
+const FLAGS_MAX: usize = 64 << 10;
+
 /// How long a closing handshake may take.
 const FAREWELL: Duration = Duration::from_secs(5);
 
@@ -222,18 +226,19 @@ impl<'a> Socket<'a> {
         }
     }
 
+    /// Only what can be the first message is looked into. Later flags are passed on like all else:
+    /// the link has negotiated its own, and its backend ignores any but the first.
     fn text(&mut self, frame: Frame) {
+        if !self.is_first || FLAGS_MAX < frame.payload.len() {
+            return self.client.pass_on(frame);
+        }
         // Text that is not JSON does not use up the first message (ComfyUI 0.8.0).
-        let is_json = event::is_json_object(&frame.payload);
-        let may_negotiate = is_json && std::mem::take(&mut self.is_first);
-        match (event::is_feature_flags(&frame.payload), may_negotiate) {
-            (true, true) => {
-                self.negotiated = true;
-                self.client.negotiate(self.gateway, self.key, &frame.payload);
-            }
-            // Too late, as on ComfyUI; and the link has negotiated its own.
-            (true, false) => {}
-            (false, _) => self.client.pass_on(frame),
+        self.is_first = !event::is_json_object(&frame.payload);
+        if event::is_feature_flags(&frame.payload) {
+            self.negotiated = true;
+            self.client.negotiate(self.gateway, self.key, &frame.payload);
+        } else {
+            self.client.pass_on(frame);
         }
     }
 

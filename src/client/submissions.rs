@@ -140,8 +140,13 @@ impl Client {
         self.state().core.accepted(prompt, now());
     }
 
-    /// The client asked for a deletion, and its backend said 200.
+    /// The client asks for a deletion.
     pub fn delete_asked(&self, prompt: &PromptId) {
         self.state().core.delete_asked(prompt);
+    }
+
+    /// The deletion was not done.
+    pub fn delete_withdrawn(&self, prompt: &PromptId) {
+        self.state().core.delete_withdrawn(prompt);
     }
 }

@@ -1,8 +1,7 @@
 //! Do the workers of the backends live? (Promise P9.) What is heard of our prompts is gathered, the
 //! queues of those that are silent are read, and each worker is judged.
 
-use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::time::timeout;
 use tracing::debug;
@@ -18,35 +17,21 @@ use crate::routing::worker::{Ours, Reading};
 /// How long a round waits for one backend.
 const ROUND_MAX: Duration = Duration::from_secs(2);
 
-/// Judges every worker once.
-pub(super) async fn round(gateway: &Gateway) {
-    let ours = gather(gateway);
-    let silent = gateway.fleet.iter().filter(|backend| {
-        let heard = ours.get(&backend.id).and_then(|ours| latest(ours));
-        backend.is_up() && backend.worker_wants_reading(heard)
-    });
-    let reads: Vec<_> = silent.map(|backend| read(gateway, backend)).collect();
-    let ours = if reads.is_empty() {
-        ours
-    } else {
-        futures_util::future::join_all(reads).await;
-        gather(gateway)
-    };
-    let limits = gateway.config.fleet.worker_limits();
-    for backend in gateway.fleet.iter().filter(|backend| backend.is_up()) {
-        let ours = ours.get(&backend.id).map_or(&[][..], Vec::as_slice);
-        backend.judge_worker(ours, limits);
+/// Judges a backend's worker once.
+pub(super) async fn round(gateway: &Gateway, backend: &Backend) {
+    let mut ours = gather(gateway, backend.id);
+    if backend.worker_wants_reading(ours.iter().map(|it| it.heard).max()) {
+        read(gateway, backend).await;
+        ours = gather(gateway, backend.id);
     }
+    backend.judge_worker(&ours, gateway.config.fleet.worker_limits());
 }
 
-fn latest(ours: &[Ours]) -> Option<Instant> {
-    ours.iter().map(|it| it.heard).max()
-}
-
-fn gather(gateway: &Gateway) -> BTreeMap<BackendId, Vec<Ours>> {
-    let mut all: BTreeMap<BackendId, Vec<Ours>> = BTreeMap::new();
+/// Our prompts that run there, as far as their links would hear of them.
+fn gather(gateway: &Gateway, backend: BackendId) -> Vec<Ours> {
+    let mut all = Vec::new();
     for client in gateway.clients.working() {
-        client.add_running(&mut all);
+        client.add_running(backend, &mut all);
     }
     all
 }
@@ -64,14 +49,14 @@ async fn read(gateway: &Gateway, backend: &Backend) {
 }
 
 impl Client {
-    /// Its prompts that run, as far as its link would hear of them.
-    fn add_running(&self, all: &mut BTreeMap<BackendId, Vec<Ours>>) {
+    /// Its prompts that run there, as far as its link would hear of them.
+    fn add_running(&self, backend: BackendId, all: &mut Vec<Ours>) {
         let state = self.state();
-        let Some(link) = &state.link else { return };
+        let Some(link) = state.link.as_ref().filter(|link| link.backend == backend) else { return };
         let Some(listens) = link.listens_since() else { return };
-        let there = state.core.pending().iter().filter(|(_, it)| it.backend == link.backend);
+        let there = state.core.pending().iter().filter(|(_, it)| it.backend == backend);
         for (prompt, pending) in there.filter(|(_, it)| it.phase == Phase::Running) {
-            all.entry(link.backend).or_default().push(Ours {
+            all.push(Ours {
                 prompt: prompt.clone(),
                 started: pending.began(),
                 heard: pending.spoke().max(listens),

@@ -300,7 +300,8 @@ fn edit(
 /// True for JSON objects: the first of them may negotiate features.
 #[must_use]
 pub fn is_json_object(text: &[u8]) -> bool {
-    serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(text).is_ok()
+    let is_object = text.trim_ascii_start().first() == Some(&b'{');
+    is_object && serde_json::from_slice::<IgnoredAny>(text).is_ok()
 }
 
 /// True for a client's `feature_flags` message.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST};
 use http::{HeaderValue, Method, Request};
 
@@ -30,6 +31,15 @@ pub enum AskError {
 }
 
 impl AskError {
+    /// True only if the backend cannot have seen any part of the question.
+    #[must_use]
+    pub fn never_sent(&self) -> bool {
+        match self {
+            Self::Exchange(error) => error.never_sent(),
+            Self::Body(_) | Self::Status(_) | Self::Junk(_) => false,
+        }
+    }
+
     /// True if the backend answered, but not as it should: another question may fare better.
     #[must_use]
     pub fn is_about_this_question(&self) -> bool {
@@ -38,6 +48,20 @@ impl AskError {
             Self::Exchange(_) => false,
         }
     }
+}
+
+/// The first that is found. Nobody waits for the others then: one silent backend must not keep back
+/// what another has said.
+pub async fn first_found<T>(
+    asked: impl IntoIterator<Item = impl Future<Output = Option<T>>>,
+) -> Option<T> {
+    let mut asked: FuturesUnordered<_> = asked.into_iter().collect();
+    while let Some(answered) = asked.next().await {
+        if answered.is_some() {
+            return answered;
+        }
+    }
+    None
 }
 
 impl Backend {

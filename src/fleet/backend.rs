@@ -1,8 +1,8 @@
 //! One backend: what is configured, what it says of itself, and what is known of its health.
 
 use std::num::NonZeroU32;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use http::HeaderValue;
@@ -16,6 +16,7 @@ use super::word::Word;
 use super::worker;
 use crate::comfy::version::Version;
 use crate::config::{BackendConfig, BackendHeaders, Config};
+use crate::lock::{Guard, Lock, rank};
 use crate::net::{Network, now};
 use crate::routing::health::{Change, Health, Probe, Thresholds};
 use crate::routing::ids::BackendId;
@@ -51,7 +52,7 @@ pub struct Backend {
     up: AtomicBool,
     admin: AtomicU8,
     bound: AtomicU32,
-    state: Mutex<State>,
+    state: Lock<State, { rank::BACKEND }>,
     /// Says when the backend goes up or down.
     turned: Watched<Turned>,
 }
@@ -118,6 +119,7 @@ impl Backend {
     ) -> Self {
         let limits = PoolLimits {
             connect_timeout: config.fleet.connect_timeout,
+            stall_timeout: config.server.answer_timeout,
             idle: config.fleet.pool_idle,
             idle_max: config.fleet.max_idle_connections,
         };
@@ -156,7 +158,7 @@ impl Backend {
             up: AtomicBool::new(false),
             admin: AtomicU8::new(0),
             bound: AtomicU32::new(0),
-            state: Mutex::new(State::new(now())),
+            state: Lock::new(State::new(now())),
             turned: Watched::new(Turned::default()),
         }
     }
@@ -375,8 +377,8 @@ impl Backend {
         self.turned.set(Turned { up, times: times + 1 });
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().expect("never poisoned: no panic while held")
+    fn state(&self) -> Guard<'_, State, { rank::BACKEND }> {
+        self.state.lock()
     }
 }
 

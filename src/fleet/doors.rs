@@ -6,15 +6,17 @@
 //! it, and now and then one is made for that alone. A backend whose doors are shut gets no new
 //! work; what is there goes on.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::sync::Notify;
 use tracing::{info, warn};
 
 use super::backend::Backend;
+use super::dials::Dials;
 use crate::config::FleetConfig;
+use crate::lock::{Guard, Lock, rank};
 use crate::net::sleep;
 use crate::routing::health::{Change, Health, Probe, Thresholds};
 use crate::tasks::Tasks;
@@ -26,8 +28,10 @@ pub struct Doors {
     thresholds: Thresholds,
     /// A copy of what [`State`] says, for views without a lock.
     shut: AtomicBool,
-    state: Mutex<State>,
+    state: Lock<State, { rank::DOORS }>,
     turned: Notify,
+    /// The turns of those that dial for links.
+    pub dials: Dials,
 }
 
 #[derive(Debug)]
@@ -43,8 +47,9 @@ impl Doors {
             backend: backend.to_owned(),
             thresholds,
             shut: AtomicBool::new(false),
-            state: Mutex::new(State { health: Health::Up { failures: 0 }, trouble: None }),
+            state: Lock::new(State { health: Health::Up { failures: 0 }, trouble: None }),
             turned: Notify::new(),
+            dials: Dials::default(),
         }
     }
 
@@ -90,8 +95,8 @@ impl Doors {
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().expect("never poisoned: no panic while held")
+    fn state(&self) -> Guard<'_, State, { rank::DOORS }> {
+        self.state.lock()
     }
 }
 

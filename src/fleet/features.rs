@@ -34,7 +34,7 @@ impl Fleet {
         let of: Vec<Arc<str>> = known
             .filter_map(|it| it.features().or_else(|| it.version().map(|_| AT_LEAST.into())))
             .collect();
-        let mut told = self.told.lock().expect("never poisoned: no panic while held");
+        let mut told = self.told.lock();
         if told.of != of {
             let text = in_common(of.iter().map(AsRef::as_ref));
             told.of = of;

@@ -1,8 +1,8 @@
 //! Connections that wait to be used again.
 
-use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use crate::lock::{Lock, rank};
 use crate::net::now;
 use crate::tasks::Tasks;
 
@@ -14,20 +14,20 @@ pub struct Kept<T> {
     idle: Duration,
     max: usize,
     /// The most recently used last.
-    kept: Mutex<Vec<(T, Instant)>>,
+    kept: Lock<Vec<(T, Instant)>, { rank::KEPT }>,
 }
 
 impl<T> Kept<T> {
     #[must_use]
     pub fn new(tasks: Tasks, idle: Duration, max: usize) -> Self {
-        Self { tasks, idle, max, kept: Mutex::default() }
+        Self { tasks, idle, max, kept: Lock::default() }
     }
 
     /// The one that was used last, unless that is too long ago. Whether the backend has closed it
     /// is for the caller to see.
     pub fn take(&self) -> Option<T> {
         let now = now();
-        let mut kept = self.kept.lock().expect("never poisoned: no panic while held");
+        let mut kept = self.kept.lock();
         let (connection, since) = kept.pop()?;
         if now.duration_since(since) < self.idle {
             return Some(connection);
@@ -39,7 +39,7 @@ impl<T> Kept<T> {
 
     pub fn give_back(&self, connection: T) {
         let now = now();
-        let mut kept = self.kept.lock().expect("never poisoned: no panic while held");
+        let mut kept = self.kept.lock();
         // Asked under the lock, so that `close` finds what was kept before the stop.
         if kept.len() < self.max && !self.tasks.is_stopping() {
             kept.push((connection, now));
@@ -48,13 +48,13 @@ impl<T> Kept<T> {
 
     /// Drops those that were not used for long, so that they do not stay open for ever.
     pub fn sweep(&self, now: Instant) {
-        let mut kept = self.kept.lock().expect("never poisoned: no panic while held");
+        let mut kept = self.kept.lock();
         kept.retain(|(_, since)| now.duration_since(*since) < self.idle);
     }
 
     /// Drops all of them: a drain that waits for a backend to close them would wait to its
     /// deadline.
     pub fn close(&self) {
-        self.kept.lock().expect("never poisoned: no panic while held").clear();
+        self.kept.lock().clear();
     }
 }

@@ -1,8 +1,9 @@
 //! How much work a backend has: what it says, plus what it cannot have counted yet (promise B4).
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
+
+use crate::lock::{Lock, rank};
 
 /// How long an answered submission counts on top of the pushed queue length, if no `status` came
 /// after its answer: the `status` may have come just before it.
@@ -16,14 +17,14 @@ pub struct Load {
     /// Submissions decided for it and not answered.
     in_flight: AtomicU32,
     /// When submissions were answered that no `status` has counted for sure.
-    settling: Mutex<Vec<Instant>>,
+    settling: Lock<Vec<Instant>, { rank::SETTLING }>,
 }
 
 impl Load {
     /// A `status` event said how many prompts wait and run: whatever was answered is in it.
     pub fn counted(&self, queue_remaining: u32) {
         self.queue_remaining.store(queue_remaining, Ordering::Relaxed);
-        self.settling.lock().expect("never poisoned: no panic while held").clear();
+        self.settling.lock().clear();
     }
 
     /// A submission is decided for this backend.
@@ -34,7 +35,7 @@ impl Load {
     /// The submission was taken by the backend.
     pub fn taken(&self, now: Instant) {
         self.in_flight.fetch_sub(1, Ordering::Relaxed);
-        self.settling.lock().expect("never poisoned: no panic while held").push(now);
+        self.settling.lock().push(now);
     }
 
     /// The submission was refused, or never sent.
@@ -51,7 +52,7 @@ impl Load {
     /// The load that a placement compares.
     #[must_use]
     pub fn total(&self, now: Instant) -> u32 {
-        let mut settling = self.settling.lock().expect("never poisoned: no panic while held");
+        let mut settling = self.settling.lock();
         settling.retain(|at| now.duration_since(*at) < SETTLES);
         let uncounted = u32::try_from(settling.len()).unwrap_or(u32::MAX);
         drop(settling);

@@ -9,6 +9,7 @@
 
 pub mod ask;
 pub mod backend;
+pub mod dials;
 pub mod doors;
 pub mod features;
 pub mod kept;
@@ -20,13 +21,14 @@ pub mod watch;
 pub mod word;
 pub mod worker;
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use smallvec::SmallVec;
 
 use crate::config::Config;
+use crate::lock::{Lock, rank};
 use crate::net::Network;
 use crate::routing::ids::BackendId;
 use crate::routing::place::BackendView;
@@ -40,7 +42,7 @@ pub struct Fleet {
     /// Counts placements, so that equal backends are chosen in turn.
     turn: AtomicU64,
     /// What pages were told last.
-    told: Mutex<features::Told>,
+    told: Lock<features::Told, { rank::FEATURES }>,
 }
 
 impl Fleet {
@@ -52,7 +54,7 @@ impl Fleet {
                 Arc::new(Backend::new(BackendId(index), settings, config, network, tasks))
             })
             .collect();
-        Self { backends, turn: AtomicU64::new(0), told: Mutex::default() }
+        Self { backends, turn: AtomicU64::new(0), told: Lock::default() }
     }
 
     /// The backend of an id. Ids are only made here, so there is one.

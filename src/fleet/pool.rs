@@ -57,6 +57,8 @@ impl ExchangeError {
 #[derive(Clone, Copy, Debug)]
 pub struct PoolLimits {
     pub connect_timeout: Duration,
+    /// How long a backend may take nothing of a request: one that loads a model reads nothing.
+    pub stall_timeout: Duration,
     /// How long a connection is kept without use.
     pub idle: Duration,
     /// How many are kept, of those that hyper drives and of those of the lane each.
@@ -270,7 +272,10 @@ impl Pool {
             Ok(dialled) => dialled.map_err(ExchangeError::Connect),
             Err(_elapsed) => Err(ExchangeError::ConnectTimeout(limit)),
         };
-        dialled.inspect_err(|error| self.doors.failed(error.to_string()))
+        let mut stream = dialled.inspect_err(|error| self.doors.failed(error.to_string()))?;
+        stream.allow_unacknowledged_for(self.limits.stall_timeout);
+        stream.give_up_stalled_writes_after(self.limits.stall_timeout);
+        Ok(stream)
     }
 
     async fn connect(&self) -> Result<Line, ExchangeError> {

@@ -5,7 +5,7 @@
 //! next one. A reading was thus begun after everybody asked who gets it: what a client has just
 //! submitted or deleted is seen.
 
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,6 +15,7 @@ use tokio::time::timeout;
 use super::ask::AskError;
 use super::backend::Backend;
 use crate::comfy::scan;
+use crate::lock::{Guard, Lock, rank};
 
 /// One reading, and what came of it.
 type Reading = OnceCell<Result<Bytes, Arc<AskError>>>;
@@ -23,7 +24,7 @@ type Reading = OnceCell<Result<Bytes, Arc<AskError>>>;
 #[derive(Debug)]
 pub struct Readings {
     /// The one that has not begun: whoever comes now shares it.
-    next: Mutex<Arc<Reading>>,
+    next: Lock<Arc<Reading>, { rank::READING }>,
     in_flight: Semaphore,
 }
 
@@ -38,7 +39,7 @@ pub enum NotRead {
 
 impl Default for Readings {
     fn default() -> Self {
-        Self { next: Mutex::default(), in_flight: Semaphore::new(1) }
+        Self { next: Lock::default(), in_flight: Semaphore::new(1) }
     }
 }
 
@@ -74,7 +75,7 @@ impl Backend {
 }
 
 impl Readings {
-    fn next(&self) -> MutexGuard<'_, Arc<Reading>> {
-        self.next.lock().expect("never poisoned: no panic while held")
+    fn next(&self) -> Guard<'_, Arc<Reading>, { rank::READING }> {
+        self.next.lock()
     }
 }

@@ -138,7 +138,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_answer_is_awaited_from_the_last_byte_that_was_sent() {
         let (ours, mut theirs) = duplex(8);
-        let (mut line, last) = Noting::new(Stream::Simulated(Box::new(ours)));
+        let (mut line, last) = Noting::new(Stream::simulated(ours));
         let sends = async {
             for _ in 0..5 {
                 sleep(Duration::from_secs(9)).await;
@@ -163,7 +163,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_a_kept_connection_sent_long_ago_does_not_count() {
         let (ours, _theirs) = duplex(8);
-        let (_line, last) = Noting::new(Stream::Simulated(Box::new(ours)));
+        let (_line, last) = Noting::new(Stream::simulated(ours));
         sleep(Duration::from_secs(600)).await;
         let answers = async {
             sleep(Duration::from_secs(9)).await;

@@ -2,13 +2,13 @@
 //! [`crate::routing::worker`].
 
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use tracing::{info, warn};
 
 use super::backend::Backend;
 use crate::config::{FleetConfig, ShowDuration};
+use crate::lock::{Guard, Lock, rank};
 use crate::net::now;
 use crate::routing::place::Condition;
 use crate::routing::worker::{Judgement, Limits, Ours, Reading, Worker};
@@ -16,7 +16,7 @@ use crate::routing::worker::{Judgement, Limits, Ours, Reading, Worker};
 /// The worker of one backend.
 #[derive(Debug, Default)]
 pub struct Watched {
-    worker: Mutex<Worker>,
+    worker: Lock<Worker, { rank::WORKER }>,
     /// A copy of its judgement, for views without a lock: works, suspect, wedged.
     condition: AtomicU8,
 }
@@ -61,8 +61,8 @@ impl Watched {
         }
     }
 
-    fn worker(&self) -> MutexGuard<'_, Worker> {
-        self.worker.lock().expect("never poisoned: no panic while held")
+    fn worker(&self) -> Guard<'_, Worker, { rank::WORKER }> {
+        self.worker.lock()
     }
 }
 

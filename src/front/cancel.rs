@@ -12,7 +12,7 @@ use tracing::debug;
 use super::history::asking_failed;
 use super::identify::Who;
 use super::unknowns::Where;
-use super::verbs::{delete_on, delete_was_asked, on_each, small_body};
+use super::verbs::{delete_on, intend_deletion, on_each, small_body, withdraw_deletion};
 use super::whose::{Actor, Located, named};
 use super::{Answer, interrupts, jobs, json};
 use crate::comfy::answers::queued_ids;
@@ -85,6 +85,8 @@ async fn cancel_in_one_step(
     prompts: &[PromptId],
 ) -> Result<Option<bool>, GatewayError> {
     let limit = gateway.config.fleet.probe_timeout;
+    // What has begun is not to be asked about for that, and looks for itself.
+    intend_deletion(gateway, prompts);
     let answer = match prompts {
         [] => return Ok(Some(false)),
         [prompt] => {
@@ -96,17 +98,23 @@ async fn cancel_in_one_step(
             backend.post("/api/jobs/cancel", verbs::cancel_several(&ids), limit).await
         }
     };
-    let (status, body) = answer.map_err(|error| asking_failed(backend, &error))?;
+    let (status, body) = answer.map_err(|error| {
+        if error.never_sent() {
+            withdraw_deletion(gateway, prompts);
+        }
+        asking_failed(backend, &error)
+    })?;
     let Some(is_any) = verbs::was_cancelled(status, &body) else {
+        withdraw_deletion(gateway, prompts);
         debug!(backend = %backend.name, status, "It does not cancel in one step.");
         return Ok(None);
     };
     if is_any {
         for prompt in prompts {
-            // What has begun is not to be asked about for that, and looks for itself.
-            delete_was_asked(gateway, prompt);
             interrupts::follow_up(gateway, backend, prompt);
         }
+    } else {
+        withdraw_deletion(gateway, prompts);
     }
     Ok(Some(is_any))
 }

@@ -13,7 +13,7 @@
 //! - What one asker was given is not given to another: see [`Key::own`].
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::HeaderValue;
@@ -23,6 +23,7 @@ use super::asked::Whole;
 use super::copy_key::bare;
 pub use super::copy_key::{Coding, Key};
 use crate::comfy::version::Version;
+use crate::lock::{Guard, Lock, rank};
 use crate::routing::ids::BackendId;
 
 /// The largest body that is kept, in bytes; less if all copies together may have little.
@@ -48,7 +49,7 @@ pub enum Found {
 #[derive(Debug)]
 pub struct Copies {
     body_max: usize,
-    table: Mutex<Table>,
+    table: Lock<Table, { rank::COPIES }>,
 }
 
 #[derive(Debug, Default)]
@@ -96,7 +97,7 @@ impl Copies {
     #[must_use]
     pub fn new(bytes: usize) -> Self {
         let table = Table { bytes_max: bytes, ..Table::default() };
-        Self { body_max: BODY_MAX.min(bytes / 4), table: Mutex::new(table) }
+        Self { body_max: BODY_MAX.min(bytes / 4), table: Lock::new(table) }
     }
 
     #[must_use]
@@ -256,8 +257,8 @@ impl Copies {
         self.table().misses.insert(path.into(), now);
     }
 
-    fn table(&self) -> MutexGuard<'_, Table> {
-        self.table.lock().expect("never poisoned: no panic while held")
+    fn table(&self) -> Guard<'_, Table, { rank::COPIES }> {
+        self.table.lock()
     }
 }
 

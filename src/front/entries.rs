@@ -7,7 +7,7 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -29,6 +29,7 @@ use crate::comfy::{private, reply, scan};
 use crate::fleet::ask::{AskError, encode_segment};
 use crate::fleet::backend::Backend;
 use crate::gateway::Gateway;
+use crate::lock::{Guard, Lock, rank};
 use crate::net::{now, sleep};
 use crate::routing::ids::{BackendId, PromptId};
 use crate::routing::ledger::{Listed, Record};
@@ -44,8 +45,8 @@ pub const LOOK_AGAIN: Duration = Duration::from_millis(25);
 /// The entries that are kept, and those that are on their way.
 #[derive(Debug)]
 pub struct Entries {
-    cache: Mutex<Cache<Bytes>>,
-    fetching: Mutex<HashMap<PromptId, Arc<Fetching>>>,
+    cache: Lock<Cache<Bytes>, { rank::ENTRIES }>,
+    fetching: Lock<HashMap<PromptId, Arc<Fetching>>, { rank::FETCHING }>,
 }
 
 /// One entry on its way; `None` if its backend has none.
@@ -75,7 +76,7 @@ impl Entries {
     /// At most `capacity` bytes; 0 keeps nothing.
     #[must_use]
     pub fn new(capacity: usize) -> Self {
-        Self { cache: Mutex::new(Cache::new(capacity)), fetching: Mutex::default() }
+        Self { cache: Lock::new(Cache::new(capacity)), fetching: Lock::default() }
     }
 
     /// The entry of a prompt as its backend sent it, if it is kept.
@@ -107,12 +108,12 @@ impl Entries {
         Waiting { entries: self, prompt, fetching }
     }
 
-    fn cache(&self) -> MutexGuard<'_, Cache<Bytes>> {
-        self.cache.lock().expect("never poisoned: no panic while held")
+    fn cache(&self) -> Guard<'_, Cache<Bytes>, { rank::ENTRIES }> {
+        self.cache.lock()
     }
 
-    fn fetching(&self) -> MutexGuard<'_, HashMap<PromptId, Arc<Fetching>>> {
-        self.fetching.lock().expect("never poisoned: no panic while held")
+    fn fetching(&self) -> Guard<'_, HashMap<PromptId, Arc<Fetching>>, { rank::FETCHING }> {
+        self.fetching.lock()
     }
 }
 

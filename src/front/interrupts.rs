@@ -9,7 +9,7 @@
 //! `execution.py`, `interrupt_if_running`); there a prompt that was seen to run is cancelled.
 
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tracing::debug;
@@ -21,6 +21,7 @@ use crate::error::GatewayError;
 use crate::fleet::ask::encode_segment;
 use crate::fleet::backend::Backend;
 use crate::gateway::Gateway;
+use crate::lock::{Lock, rank};
 use crate::net::{now, sleep};
 use crate::routing::ids::PromptId;
 use crate::routing::ledger::State;
@@ -42,17 +43,17 @@ const FOLLOWED_MAX: usize = 1_000;
 
 /// The prompts whose interrupts are followed.
 #[derive(Debug, Default)]
-pub struct Interrupts(Mutex<HashSet<PromptId>>);
+pub struct Interrupts(Lock<HashSet<PromptId>, { rank::INTERRUPTS }>);
 
 impl Interrupts {
     /// False if it is followed already, or too many are.
     fn begin(&self, prompt: &PromptId) -> bool {
-        let mut followed = self.0.lock().expect("never poisoned: no panic while held");
+        let mut followed = self.0.lock();
         followed.len() < FOLLOWED_MAX && followed.insert(prompt.clone())
     }
 
     fn end(&self, prompt: &PromptId) {
-        self.0.lock().expect("never poisoned: no panic while held").remove(prompt);
+        self.0.lock().remove(prompt);
     }
 }
 

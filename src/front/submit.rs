@@ -30,7 +30,7 @@ use crate::body::budget::BodyShare;
 use crate::body::{CollectLimits, OnEnd as _, RequestBody, ResponseBody, collect};
 use crate::client::Client;
 use crate::client::link::Link;
-use crate::client::registry::{get_or_make, with_client};
+use crate::client::registry::{admit, with_client};
 use crate::client::submissions::Nearness;
 use crate::comfy::answers;
 use crate::comfy::labels::Labels;
@@ -185,7 +185,7 @@ fn decide(
     let has_come_back = gateway.adoption.unclaimed().has(id);
     if has_come_back {
         // Before the id is taken: it may be one that runs already.
-        get_or_make(gateway, id)?;
+        admit(gateway, id)?;
     }
     let reserved = gateway.ledger().reserve(prompt, wish.by.clone(), now());
     reserved.map_err(|_known| GatewayError::PromptIdKnown)?;

@@ -6,15 +6,16 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
 
 use super::whose::Located;
 use crate::comfy::answers::queued_ids;
 use crate::fleet::backend::Backend;
 use crate::gateway::Gateway;
+use crate::lock::{Lock, rank};
 use crate::net::now;
 use crate::routing::allowance::{Allowance, Rate};
 use crate::routing::ids::PromptId;
@@ -37,7 +38,7 @@ pub enum Where {
 
 /// What was asked for lately, and by whom.
 #[derive(Debug)]
-pub struct Unknowns(Mutex<Asked>);
+pub struct Unknowns(Lock<Asked, { rank::UNKNOWNS }>);
 
 #[derive(Debug)]
 struct Asked {
@@ -48,14 +49,14 @@ struct Asked {
 impl Default for Unknowns {
     fn default() -> Self {
         let asked = Asked { each: HashMap::new(), all: Allowance::new(now()) };
-        Self(Mutex::new(asked))
+        Self(Lock::new(asked))
     }
 }
 
 impl Unknowns {
     /// Of so many ids, how many may be looked for.
     pub fn admit(&self, address: IpAddr, count: usize, now: Instant) -> usize {
-        let mut asked = self.0.lock().expect("never poisoned: no panic while held");
+        let mut asked = self.0.lock();
         let Asked { each, all } = &mut *asked;
         if ASKERS_MAX <= each.len() {
             each.retain(|_, allowance| !allowance.is_full(now));
@@ -91,12 +92,19 @@ pub async fn look_for(
         return Located::new();
     }
     let asked = gateway.fleet.iter().filter(|backend| backend.is_up());
-    let found = join_all(asked.map(|backend| look_on(gateway, backend, &prompts, place))).await;
+    let mut looks: FuturesUnordered<_> =
+        asked.map(|backend| look_on(gateway, backend, &prompts, place)).collect();
     let mut located = Located::new();
-    for (prompt, backend) in found.into_iter().flatten() {
-        if !located.iter().any(|(known, _)| *known == prompt) {
-            gateway.ledger().learn(&prompt, backend, now());
-            located.push((prompt, backend));
+    while let Some(found) = looks.next().await {
+        for (prompt, backend) in found {
+            if !located.iter().any(|(known, _)| *known == prompt) {
+                gateway.ledger().learn(&prompt, backend, now());
+                located.push((prompt, backend));
+            }
+        }
+        // A silent backend must not keep back what the others have said.
+        if located.len() == prompts.len() {
+            break;
         }
     }
     located
@@ -157,7 +165,7 @@ mod tests {
             // As time goes by there is something for everybody, and nobody's is full again.
             let at = t + ALL.every * last;
             unknowns.admit(of(last), 20, at);
-            assert!(unknowns.0.lock().unwrap().each.len() <= ASKERS_MAX);
+            assert!(unknowns.0.lock().each.len() <= ASKERS_MAX);
         }
     }
 }

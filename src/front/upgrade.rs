@@ -9,7 +9,7 @@ use hyper::body::Incoming;
 use super::identify::Who;
 use super::{Answer, headers};
 use crate::body::ResponseBody;
-use crate::client::registry::{get_or_make, with_client};
+use crate::client::registry::{admit, with_client};
 use crate::client::socket;
 use crate::gateway::Gateway;
 use crate::net::{new_id, now};
@@ -27,7 +27,7 @@ pub fn upgrade(gateway: &Arc<Gateway>, who: &Who, mut request: Request<Incoming>
     let id = who.named.clone().unwrap_or_else(mint);
     who.is(gateway, &id);
     // Seen to be possible before the 101 is on its way.
-    get_or_make(gateway, &id)?.may_open_socket(gateway)?;
+    admit(gateway, &id)?.may_open_socket(gateway)?;
     let limits = socket::limits(&gateway.config.sockets);
     // The socket is the connection that it was, and counts as one until it ends.
     let seat = request.extensions_mut().remove::<Seat>();

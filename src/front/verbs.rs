@@ -24,7 +24,7 @@ use super::unknowns::Where;
 use super::whose::{self, Actor, Located, named, own_pending};
 use super::{Answer, bodies, done, interrupts};
 use crate::body::{CollectLimits, RequestBody};
-use crate::client::Wanted;
+use crate::client::{Client, Wanted};
 use crate::comfy::verbs;
 use crate::error::GatewayError;
 use crate::fleet::backend::Backend;
@@ -212,19 +212,39 @@ pub(super) async fn delete_on(
     prompts: &[PromptId],
 ) -> Result<(), GatewayError> {
     let limit = gateway.config.fleet.probe_timeout;
+    intend_deletion(gateway, prompts);
     let answer = backend.delete(prompts, limit).await;
-    answer.map_err(|error| asking_failed(backend, &error))?;
-    prompts.iter().for_each(|prompt| delete_was_asked(gateway, prompt));
-    Ok(())
+    answer.map_err(|error| {
+        if error.never_sent() {
+            withdraw_deletion(gateway, prompts);
+        }
+        asking_failed(backend, &error)
+    })
 }
 
-/// Its backend was asked to delete it: not to be there any more is its end then.
-pub(super) fn delete_was_asked(gateway: &Gateway, prompt: &PromptId) {
+/// Their backend will be asked to delete them: not to be there any more is their end from now on.
+///
+/// Noted before it is asked. Whoever waits for the answer may leave, or the answer may not come,
+/// and the backend has done it all the same.
+pub(super) fn intend_deletion(gateway: &Gateway, prompts: &[PromptId]) {
+    for prompt in prompts {
+        if let Some(client) = owner_of_pending(gateway, prompt) {
+            client.delete_asked(prompt);
+        }
+    }
+}
+
+/// Nothing was deleted after all: should they be gone one day, they were not deleted.
+pub(super) fn withdraw_deletion(gateway: &Gateway, prompts: &[PromptId]) {
+    for prompt in prompts {
+        if let Some(client) = owner_of_pending(gateway, prompt) {
+            client.delete_withdrawn(prompt);
+        }
+    }
+}
+
+fn owner_of_pending(gateway: &Gateway, prompt: &PromptId) -> Option<Arc<Client>> {
     let record = gateway.ledger().get(prompt, now()).cloned();
     let pending = record.filter(|record| record.state == State::Pending);
-    let client =
-        pending.and_then(|record| record.by.client).and_then(|id| gateway.clients.get(&id));
-    if let Some(client) = client {
-        client.delete_asked(prompt);
-    }
+    pending.and_then(|record| record.by.client).and_then(|id| gateway.clients.get(&id))
 }

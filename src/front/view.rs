@@ -18,6 +18,7 @@ use crate::body::RequestBody;
 use crate::comfy::files::{self, View};
 use crate::config::FileTags;
 use crate::error::GatewayError;
+use crate::fleet::ask::first_found;
 use crate::fleet::backend::Backend;
 use crate::gateway::Gateway;
 use crate::gateway::files::{Meaning, for_people};
@@ -161,7 +162,7 @@ pub async fn search(
     let asked = others.map(|backend| async move {
         backend.has_file(file, limit).await.is_ok_and(|has| has).then_some(backend.id)
     });
-    let found = futures_util::future::join_all(asked).await.into_iter().flatten().next()?;
+    let found = first_found(asked).await?;
     gateway.learn_file(&Located { backend: found, file: file.clone() }, &[], Seen::There);
     Some(found)
 }

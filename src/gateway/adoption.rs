@@ -6,7 +6,7 @@
 //! under his name would take the events from him if he works there without us.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -17,6 +17,7 @@ use super::Gateway;
 use crate::comfy::answers::Junk;
 use crate::comfy::submitted::{Submitted, submitted};
 use crate::fleet::backend::Backend;
+use crate::lock::{Guard, Lock, rank};
 use crate::net::{now, sleep};
 use crate::routing::ids::{BackendId, ClientId};
 use crate::routing::ledger::State;
@@ -28,14 +29,14 @@ const AGAIN: Duration = Duration::from_millis(500);
 /// What was found, and where it is still to be looked for.
 #[derive(Debug, Default)]
 pub struct Adoption {
-    unclaimed: Mutex<Unclaimed>,
-    unread: Mutex<BTreeSet<BackendId>>,
+    unclaimed: Lock<Unclaimed, { rank::UNCLAIMED }>,
+    unread: Lock<BTreeSet<BackendId>, { rank::UNREAD }>,
 }
 
 impl Adoption {
     /// Locked for one call, never together with anything else.
-    pub fn unclaimed(&self) -> MutexGuard<'_, Unclaimed> {
-        self.unclaimed.lock().expect("never poisoned: no panic while held")
+    pub fn unclaimed(&self) -> Guard<'_, Unclaimed, { rank::UNCLAIMED }> {
+        self.unclaimed.lock()
     }
 
     /// True if the queue of this backend is still to be read.
@@ -44,8 +45,8 @@ impl Adoption {
         self.unread().contains(&backend)
     }
 
-    fn unread(&self) -> MutexGuard<'_, BTreeSet<BackendId>> {
-        self.unread.lock().expect("never poisoned: no panic while held")
+    fn unread(&self) -> Guard<'_, BTreeSet<BackendId>, { rank::UNREAD }> {
+        self.unread.lock()
     }
 }
 

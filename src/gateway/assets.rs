@@ -1,12 +1,13 @@
 //! What the ledger of assets, that of files and the journal learn of assets together, and how
 //! assets go to clients (promise R11).
 
-use std::sync::{Arc, MutexGuard};
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::Gateway;
 use crate::comfy::assets::item::{self, Item};
 use crate::journal::record::AssetRecord;
+use crate::lock::{Guard, rank};
 use crate::net::{now, unix_millis};
 use crate::routing::assets::{Asset, Assets, Bytes, Kind, Told, Whose, whose};
 use crate::routing::files::{Learned, Maker, Place, Seen, Shown};
@@ -146,8 +147,8 @@ impl Gateway {
     }
 
     /// Locked for one call, never together with another.
-    pub fn assets(&self) -> MutexGuard<'_, Assets> {
-        self.assets.lock().expect("never poisoned: no panic while held")
+    pub fn assets(&self) -> Guard<'_, Assets, { rank::ASSETS }> {
+        self.assets.lock()
     }
 
     fn note_evicted_assets(&self, assets: &mut Assets) {

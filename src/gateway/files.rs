@@ -1,7 +1,7 @@
 //! What the ledger of files and the journal learn, together, and how names go to clients.
 
 use std::borrow::Cow;
-use std::sync::{Arc, MutexGuard};
+use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -11,6 +11,7 @@ use crate::comfy::files;
 use crate::comfy::names::{self, NameKey, Told, looks_tagged};
 use crate::config::FileTags;
 use crate::journal::record::{FileKey, FileRecord};
+use crate::lock::{Guard, rank};
 use crate::net::{now, unix_millis};
 use crate::routing::files::{Files, Holder, Learned, Maker, Place, Seen, Shown, Strangers};
 use crate::routing::ids::{BackendId, FileRef, Folder, Located};
@@ -130,13 +131,13 @@ impl Gateway {
     }
 
     /// Locked for one call, never together with a client.
-    pub fn files(&self) -> MutexGuard<'_, Files> {
-        self.files.lock().expect("never poisoned: no panic while held")
+    pub fn files(&self) -> Guard<'_, Files, { rank::FILES }> {
+        self.files.lock()
     }
 
     pub(super) fn learn_in(
         &self,
-        files: &mut MutexGuard<'_, Files>,
+        files: &mut Guard<'_, Files, { rank::FILES }>,
         at: &Located,
         makers: &[Maker],
         seen: Seen,

@@ -8,8 +8,8 @@ mod prompts;
 mod restart;
 pub mod users;
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, Semaphore};
@@ -33,6 +33,7 @@ use crate::front::seal::Seal;
 use crate::front::standin::Starts;
 use crate::front::unknowns::Unknowns;
 use crate::journal::Journal;
+use crate::lock::{Guard, Lock, rank};
 use crate::masked::mask;
 use crate::metrics::Metrics;
 use crate::net::{Network, now, unix_millis};
@@ -93,9 +94,9 @@ pub struct Gateway {
     open: AtomicBool,
     /// A stop was asked for: still serving, and not ready any more.
     leaving: AtomicBool,
-    ledger: Mutex<Ledger>,
-    files: Mutex<Files>,
-    assets: Mutex<Assets>,
+    ledger: Lock<Ledger, { rank::LEDGER }>,
+    files: Lock<Files, { rank::FILES }>,
+    assets: Lock<Assets, { rank::ASSETS }>,
     /// Who is known to each server that tells users apart.
     pub users: Users,
     /// What backends have and nobody here knows.
@@ -143,14 +144,14 @@ impl Gateway {
             started_ms: unix_millis(),
             demo,
             bodies: BodyBudget::new(config.prompts.max_bodies_total),
-            ledger: Mutex::new(Ledger::new(
+            ledger: Lock::new(Ledger::new(
                 config.prompts.ledger_prompts,
                 config.prompts.ledger_age,
             )),
             open: AtomicBool::new(false),
             leaving: AtomicBool::new(false),
-            files: Mutex::new(Files::new(config.files.ledger, config.files.ledger_age)),
-            assets: Mutex::new(Assets::new(config.files.assets, config.files.ledger_age)),
+            files: Lock::new(Files::new(config.files.ledger, config.files.ledger_age)),
+            assets: Lock::new(Assets::new(config.files.assets, config.files.ledger_age)),
             users: Users::default(),
             copying: Semaphore::new(COPIES_MAX),
             nodes: NodeInfos::default(),
@@ -178,23 +179,25 @@ impl Gateway {
     /// Starts what runs as long as the gateway does: the watch links, the sweep, the reconciler.
     pub fn start(self: &Arc<Self>) {
         for backend in self.fleet.iter() {
-            let watch = watch::watch(
-                Arc::clone(backend),
-                Arc::clone(&self.network),
-                self.config.fleet.clone(),
-                self.tasks.clone(),
-            );
-            self.tasks.spawn(watch);
-            let (backend, config) = (Arc::clone(backend), self.config.fleet.clone());
-            self.tasks.spawn(doors::knock(backend, config, self.tasks.clone()));
+            let (watched, gateway) = (Arc::clone(backend), Arc::clone(self));
+            self.tasks.spawn_again(move || {
+                let (network, config) =
+                    (Arc::clone(&gateway.network), gateway.config.fleet.clone());
+                watch::watch(Arc::clone(&watched), network, config, gateway.tasks.clone())
+            });
+            let (knocked, gateway) = (Arc::clone(backend), Arc::clone(self));
+            self.tasks.spawn_again(move || {
+                let config = gateway.config.fleet.clone();
+                doors::knock(Arc::clone(&knocked), config, gateway.tasks.clone())
+            });
         }
         let closing = Arc::clone(self);
         self.tasks.spawn(async move {
             closing.tasks.stopping().await;
             closing.fleet.iter().for_each(|backend| backend.pool.close_idle());
         });
-        self.tasks.spawn(registry::sweep(Arc::clone(self)));
-        self.tasks.spawn(reconcile::reconcile(Arc::clone(self)));
+        self.tasks.spawn_critical("sweep", registry::sweep(Arc::clone(self)));
+        self.tasks.spawn_critical("reconciler", reconcile::reconcile(Arc::clone(self)));
     }
 
     /// The front listens from now on.
@@ -231,8 +234,8 @@ impl Gateway {
     }
 
     /// Locked for one call, never together with a client.
-    pub fn ledger(&self) -> MutexGuard<'_, Ledger> {
-        self.ledger.lock().expect("never poisoned: no panic while held")
+    pub fn ledger(&self) -> Guard<'_, Ledger, { rank::LEDGER }> {
+        self.ledger.lock()
     }
 
     /// Counts what a decision about a client changed.

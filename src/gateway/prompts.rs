@@ -3,12 +3,11 @@
 //!
 //! The journal is noted under the ledger's lock, so that the last note is of the last state.
 
-use std::sync::MutexGuard;
-
 use tracing::info;
 
 use super::Gateway;
 use crate::journal::record::{BindingRecord, PromptRecord, Sent, Told};
+use crate::lock::{Guard, rank};
 use crate::masked::{Masked, mask};
 use crate::net::{now, unix_millis};
 use crate::routing::client as core;
@@ -115,7 +114,7 @@ impl Gateway {
     /// Notes a prompt as the ledger has it, and what the ledger has forgotten for it.
     fn note_prompt(
         &self,
-        ledger: &mut MutexGuard<'_, Ledger>,
+        ledger: &mut Guard<'_, Ledger, { rank::LEDGER }>,
         prompt: &PromptId,
         finish: impl FnOnce(PromptRecord) -> PromptRecord,
     ) {

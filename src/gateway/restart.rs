@@ -13,6 +13,7 @@ use super::Gateway;
 use crate::client::Client;
 use crate::journal::record::Saved;
 use crate::journal::restore::{Restored, Terms, restore};
+use crate::journal::sift::sift;
 use crate::net::{now, unix_millis};
 
 impl Gateway {
@@ -23,8 +24,10 @@ impl Gateway {
         let (clients, prompts) = (saved.clients.len(), saved.prompts.len());
         let names = saved.files.len();
         let started = now();
-        let Restored { clients: restored, ledger, files, assets, forgotten } =
-            restore(saved, self.terms(&urls(self)));
+        let urls = urls(self);
+        let (all, set_aside) = sift(saved, |saved| restore(saved, self.terms(&urls)));
+        self.metrics.journal_set_aside.inc_by(set_aside as u64);
+        let Restored { clients: restored, ledger, files, assets, forgotten } = all;
         self.restore_files(files);
         self.restore_assets(assets);
         {

@@ -6,13 +6,14 @@
 //! routes go only where their user is known.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 use tracing::debug;
 
 use crate::fleet::backend::Backend;
+use crate::lock::{Guard, Lock, rank};
 use crate::net::now;
 use crate::routing::ids::BackendId;
 
@@ -25,9 +26,9 @@ const ASK_AGAIN_AFTER: Duration = Duration::from_secs(5);
 /// What is known of each backend.
 #[derive(Debug, Default)]
 pub struct Users {
-    known: Mutex<HashMap<BackendId, Known>>,
+    known: Lock<HashMap<BackendId, Known>, { rank::USERS }>,
     /// Which of those that do not say so have assets, and how often each had turned.
-    assets: Mutex<HashMap<BackendId, (bool, u64)>>,
+    assets: Lock<HashMap<BackendId, (bool, u64)>, { rank::ASSET_USERS }>,
 }
 
 #[derive(Clone, Debug)]
@@ -93,12 +94,12 @@ impl Users {
         self.known().get(&backend).is_some_and(|known| known.users.is_some())
     }
 
-    fn assets(&self) -> MutexGuard<'_, HashMap<BackendId, (bool, u64)>> {
-        self.assets.lock().expect("never poisoned: no panic while held")
+    fn assets(&self) -> Guard<'_, HashMap<BackendId, (bool, u64)>, { rank::ASSET_USERS }> {
+        self.assets.lock()
     }
 
-    fn known(&self) -> MutexGuard<'_, HashMap<BackendId, Known>> {
-        self.known.lock().expect("never poisoned: no panic while held")
+    fn known(&self) -> Guard<'_, HashMap<BackendId, Known>, { rank::USERS }> {
+        self.known.lock()
     }
 }
 

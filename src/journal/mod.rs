@@ -24,17 +24,19 @@ pub mod disk;
 mod people;
 pub mod record;
 pub mod restore;
+pub mod sift;
 
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::time::timeout;
 use tracing::{error, info};
 
+use crate::lock::{Guard, Lock, rank};
 use crate::net::{Boxed, sleep};
 use crate::routing::ids::{AssetId, ClientId, PromptId};
 use crate::tasks::Tasks;
@@ -108,7 +110,7 @@ pub struct Journal {
 
 #[derive(Debug)]
 struct Kept {
-    gathered: Mutex<Gathered>,
+    gathered: Lock<Gathered, { rank::JOURNAL }>,
     work: Notify,
     progress: Watched<Progress>,
 }
@@ -143,13 +145,13 @@ impl Journal {
     #[must_use]
     pub fn open(home: impl Home, writers: &Tasks) -> Self {
         let kept = Arc::new(Kept {
-            gathered: Mutex::new(Gathered { number: 1, ..Gathered::default() }),
+            gathered: Lock::new(Gathered { number: 1, ..Gathered::default() }),
             work: Notify::new(),
             progress: Watched::new(Progress { durable: 0, is_failing: false }),
         });
         let writer = Writer { kept: Arc::clone(&kept), home };
         let stop = writers.clone();
-        writers.spawn(async move { writer.run(&stop).await });
+        writers.spawn_critical("journal", async move { writer.run(&stop).await });
         Self { kept: Some(kept) }
     }
 
@@ -228,8 +230,8 @@ impl Kept {
         if gathered.batch.is_empty() { gathered.number - 1 } else { gathered.number }
     }
 
-    fn gathered(&self) -> MutexGuard<'_, Gathered> {
-        self.gathered.lock().expect("never poisoned: no panic while held")
+    fn gathered(&self) -> Guard<'_, Gathered, { rank::JOURNAL }> {
+        self.gathered.lock()
     }
 }
 
@@ -306,7 +308,7 @@ mod tests {
     /// Keeps batches in memory; fails while it is told to.
     #[derive(Clone, Debug, Default)]
     struct Memory {
-        batches: Arc<Mutex<Vec<Batch>>>,
+        batches: Arc<std::sync::Mutex<Vec<Batch>>>,
         fails: Arc<AtomicBool>,
     }
 

@@ -7,17 +7,18 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::sync::{Mutex, MutexGuard};
 
 use listenfd::ListenFd;
 
 use super::tcp::{self, Tcp};
 use super::{Boxed, Listener, Network, Stream};
 
+use crate::lock::{Guard, Lock, rank};
+
 /// The real network, with listeners that are there already.
 #[derive(Debug, Default)]
 pub struct Handed {
-    listeners: Mutex<Vec<TcpListener>>,
+    listeners: Lock<Vec<TcpListener>, { rank::HANDED }>,
 }
 
 /// A socket was handed over that nobody asked for.
@@ -51,7 +52,7 @@ impl Handed {
             }
             listeners.push(listener);
         }
-        Ok(Self { listeners: Mutex::new(listeners) })
+        Ok(Self { listeners: Lock::new(listeners) })
     }
 
     fn listener(&self, address: SocketAddr) -> Option<TcpListener> {
@@ -61,8 +62,8 @@ impl Handed {
         Some(listeners.swap_remove(index))
     }
 
-    fn listeners(&self) -> MutexGuard<'_, Vec<TcpListener>> {
-        self.listeners.lock().expect("never poisoned: no panic while held")
+    fn listeners(&self) -> Guard<'_, Vec<TcpListener>, { rank::HANDED }> {
+        self.listeners.lock()
     }
 }
 

@@ -4,6 +4,7 @@
 //! network and a virtual clock can stand in for the real ones. Time is tokio's, which a test can
 //! pause and advance; the pure core never asks for it but takes `now` as an argument.
 
+pub mod descriptors;
 mod handed;
 mod portion;
 mod scratch;

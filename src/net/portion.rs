@@ -210,7 +210,7 @@ mod tests {
     async fn nothing_is_read_beyond_a_message_and_nothing_of_what_comes_after_is_lost() {
         for (before, sent) in [("abcdXY", "Z"), ("ab", "cdXYZ"), ("", "abcdXYZ"), ("abcd", "XYZ")] {
             let (ours, mut theirs) = duplex(1 << 10);
-            let mut wire = Wire::new(Stream::Simulated(Box::new(ours)));
+            let mut wire = Wire::new(Stream::simulated(ours));
             wire.read = before.into();
             let mut portion = Portion::next(wire, 4);
             theirs.write_all(sent.as_bytes()).await.unwrap();
@@ -228,7 +228,7 @@ mod tests {
     #[tokio::test]
     async fn the_end_of_the_connection_is_told_and_it_is_not_used_again() {
         let (ours, mut theirs) = duplex(1 << 10);
-        let mut portion = Portion::next(Wire::new(Stream::Simulated(Box::new(ours))), 2);
+        let mut portion = Portion::next(Wire::new(Stream::simulated(ours)), 2);
         theirs.write_all(b"abXY").await.unwrap();
         drop(theirs);
         let mut message = Vec::new();
@@ -240,7 +240,7 @@ mod tests {
     #[tokio::test]
     async fn a_message_that_was_not_read_to_its_end_has_no_next() {
         let (ours, mut theirs) = duplex(1 << 10);
-        let mut portion = Portion::next(Wire::new(Stream::Simulated(Box::new(ours))), 3);
+        let mut portion = Portion::next(Wire::new(Stream::simulated(ours)), 3);
         theirs.write_all(b"ab").await.unwrap();
         let mut part = [0; 2];
         portion.read_exact(&mut part).await.unwrap();

@@ -1,42 +1,82 @@
 //! A connection: a real TCP stream, or the stream of a simulated network.
 
 use std::fmt;
+use std::future::Future as _;
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::time::Sleep;
 
 /// What a simulated network must give.
 pub trait Simulated: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Simulated for T {}
 
-/// One connection. An enum and not a trait object, so that the real case costs a branch and not a
-/// virtual call per read.
-pub enum Stream {
+/// One connection, and how long it is waited for when it takes nothing more.
+pub struct Stream {
+    wire: Wire,
+    /// How long a write may make no progress at all; for ever if nothing was said.
+    patience: Option<Duration>,
+    /// Runs while a write makes none.
+    stalled: Option<Pin<Box<Sleep>>>,
+}
+
+/// An enum and not a trait object, so that the real case costs a branch and not a virtual call per
+/// read.
+enum Wire {
     Tcp(TcpStream),
     Simulated(Box<dyn Simulated>),
 }
 
 impl fmt::Debug for Stream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Tcp(stream) => stream.fmt(f),
-            Self::Simulated(_) => f.write_str("Simulated"),
+        match &self.wire {
+            Wire::Tcp(stream) => stream.fmt(f),
+            Wire::Simulated(_) => f.write_str("Simulated"),
         }
     }
 }
 
 impl Stream {
+    #[must_use]
+    pub fn tcp(stream: TcpStream) -> Self {
+        Self { wire: Wire::Tcp(stream), patience: None, stalled: None }
+    }
+
+    #[must_use]
+    pub fn simulated(stream: impl Simulated + 'static) -> Self {
+        Self { wire: Wire::Simulated(Box::new(stream)), patience: None, stalled: None }
+    }
+
+    /// A write that makes no progress for so long fails with [`io::ErrorKind::TimedOut`]. A peer
+    /// that reads a little now and then is not concerned.
+    pub fn give_up_stalled_writes_after(&mut self, patience: Duration) {
+        self.patience = Some(patience);
+    }
+
+    /// How long what was sent may stay unacknowledged before the system breaks the connection
+    /// (RFC 5482). Linux counts the time in which a peer acknowledges and takes nothing, because
+    /// its window is shut, so this is also how long such a peer may be busy. Elsewhere than on
+    /// Linux it does nothing.
+    pub fn allow_unacknowledged_for(&self, limit: Duration) {
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        if let Wire::Tcp(stream) = &self.wire {
+            // Refused by a connection that is already dead.
+            let _ = socket2::SockRef::from(stream).set_tcp_user_timeout(Some(limit));
+        }
+    }
+
     /// Lets acknowledgements of what comes wait for a while, as if an answer would follow
     /// (RFC 1122 section 4.2.3.2). A connection that only listens would else send one for each
     /// small segment, which costs as much as reading it. It holds until one has waited for its
     /// longest; elsewhere than on Linux it does nothing.
     pub fn put_off_acks(&self) {
         #[cfg(any(target_os = "linux", target_os = "android"))]
-        if let Self::Tcp(stream) = self {
+        if let Wire::Tcp(stream) = &self.wire {
             // A connection that is broken says so when it is read.
             let _ = socket2::SockRef::from(stream).set_tcp_quickack(false);
         }
@@ -45,9 +85,31 @@ impl Stream {
     /// Makes the end of the connection a reset: what was sent is not all there was. It ends when
     /// dropped.
     pub fn break_off(&self) {
-        if let Self::Tcp(stream) = self {
+        if let Wire::Tcp(stream) = &self.wire {
             // One that is closed already has been broken off by the other side.
-            let _ = socket2::SockRef::from(stream).set_linger(Some(std::time::Duration::ZERO));
+            let _ = socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO));
+        }
+    }
+
+    /// Gives up a write that has made no progress for too long.
+    fn unless_stalled<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        written: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        match (written, self.patience) {
+            (Poll::Ready(written), _) => {
+                self.stalled = None;
+                Poll::Ready(written)
+            }
+            (Poll::Pending, None) => Poll::Pending,
+            (Poll::Pending, Some(patience)) => {
+                let stalled = &mut self.stalled;
+                let timer = stalled.get_or_insert_with(|| Box::pin(tokio::time::sleep(patience)));
+                ready!(timer.as_mut().poll(cx));
+                let what = "the other side takes nothing";
+                Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, what)))
+            }
         }
     }
 }
@@ -58,9 +120,9 @@ impl AsyncRead for Stream {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
-            Self::Simulated(stream) => Pin::new(stream).poll_read(cx, buf),
+        match &mut self.get_mut().wire {
+            Wire::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
+            Wire::Simulated(stream) => Pin::new(stream).poll_read(cx, buf),
         }
     }
 }
@@ -71,10 +133,12 @@ impl AsyncWrite for Stream {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
-            Self::Simulated(stream) => Pin::new(stream).poll_write(cx, buf),
-        }
+        let this = self.get_mut();
+        let written = match &mut this.wire {
+            Wire::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
+            Wire::Simulated(stream) => Pin::new(stream).poll_write(cx, buf),
+        };
+        this.unless_stalled(cx, written)
     }
 
     fn poll_write_vectored(
@@ -82,30 +146,72 @@ impl AsyncWrite for Stream {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
-            Self::Simulated(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
-        }
+        let this = self.get_mut();
+        let written = match &mut this.wire {
+            Wire::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Wire::Simulated(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+        };
+        this.unless_stalled(cx, written)
     }
 
     fn is_write_vectored(&self) -> bool {
-        match self {
-            Self::Tcp(stream) => stream.is_write_vectored(),
-            Self::Simulated(stream) => stream.is_write_vectored(),
+        match &self.wire {
+            Wire::Tcp(stream) => stream.is_write_vectored(),
+            Wire::Simulated(stream) => stream.is_write_vectored(),
         }
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_flush(cx),
-            Self::Simulated(stream) => Pin::new(stream).poll_flush(cx),
-        }
+        let this = self.get_mut();
+        let written = match &mut this.wire {
+            Wire::Tcp(stream) => Pin::new(stream).poll_flush(cx),
+            Wire::Simulated(stream) => Pin::new(stream).poll_flush(cx),
+        };
+        this.unless_stalled(cx, written)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
-            Self::Simulated(stream) => Pin::new(stream).poll_shutdown(cx),
+        match &mut self.get_mut().wire {
+            Wire::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
+            Wire::Simulated(stream) => Pin::new(stream).poll_shutdown(cx),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+    use crate::net::sleep;
+
+    const PATIENCE: Duration = Duration::from_secs(10);
+
+    fn pair() -> (Stream, tokio::io::DuplexStream) {
+        let (ours, theirs) = tokio::io::duplex(100);
+        let mut stream = Stream::simulated(ours);
+        stream.give_up_stalled_writes_after(PATIENCE);
+        (stream, theirs)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_write_that_nobody_takes_is_given_up() {
+        let (mut stream, _theirs) = pair();
+        let failed = stream.write_all(&[0; 1000]).await.unwrap_err();
+        assert_eq!(failed.kind(), io::ErrorKind::TimedOut);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_reader_that_takes_a_little_now_and_then_gets_it_all() {
+        let (mut stream, mut theirs) = pair();
+        let written = async { stream.write_all(&[0; 1000]).await };
+        let read = async {
+            for _ in 0..10 {
+                sleep(PATIENCE - Duration::from_secs(1)).await;
+                theirs.read_exact(&mut [0; 100]).await.unwrap();
+            }
+        };
+        let (written, ()) = tokio::join!(written, read);
+        assert!(written.is_ok(), "{written:?}");
     }
 }

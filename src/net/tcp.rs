@@ -51,7 +51,7 @@ async fn connect(host: &str, port: u16) -> io::Result<Stream> {
             Ok(stream) => {
                 stream.set_nodelay(true)?;
                 bound_silence(&stream);
-                return Ok(Stream::Tcp(stream));
+                return Ok(Stream::tcp(stream));
             }
             Err(error) => last = error,
         }
@@ -88,7 +88,7 @@ impl Listener for TcpListening {
             // A connection that died in the backlog fails here; it will fail again when read.
             let _ = stream.set_nodelay(true);
             bound_silence(&stream);
-            Ok((Stream::Tcp(stream), peer))
+            Ok((Stream::tcp(stream), peer))
         })
     }
 

@@ -212,6 +212,14 @@ impl Client {
         self.sockets == 0 && self.work() == 0 && lease <= now.duration_since(last)
     }
 
+    /// Since when nobody would miss it; `None` while it has a socket, work or a reservation.
+    #[must_use]
+    pub fn idle_since(&self, now: Instant) -> Option<Instant> {
+        let is_reserved = self.binding.is_some_and(|bound| is_reserved(&bound, now));
+        let is_idle = self.sockets == 0 && self.work() == 0 && !is_reserved;
+        is_idle.then(|| self.last_end.map_or(self.last_contact, |end| end.max(self.last_contact)))
+    }
+
     /// True while nothing may move the binding.
     #[must_use]
     pub fn is_held(&self) -> bool {

@@ -283,8 +283,8 @@ impl Pending {
         self.delete_asked = false;
     }
 
-    /// Its client asked for it to be deleted, and the backend said 200, as it always does. Only
-    /// what waits is deleted; a prompt that runs goes on, and is not to be asked about for that.
+    /// Its client asks for it to be deleted; the backend will say 200 whatever it does. Only what
+    /// waits is deleted; a prompt that runs goes on, and is not to be asked about for that.
     pub fn ask_delete(&mut self) {
         match self.phase {
             Phase::Sending | Phase::Restored | Phase::Queued => self.delete_asked = true,

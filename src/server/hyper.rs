@@ -206,12 +206,13 @@ mod tests {
     /// What the client got, and whether the connection came back.
     async fn served(head: &str, bytes: usize) -> (usize, bool) {
         let (ours, mut theirs) = duplex(1 << 10);
-        let mut wire = Wire::new(Stream::Simulated(Box::new(ours)));
+        let mut wire = Wire::new(Stream::simulated(ours));
         wire.read = head.into();
         let limits = ConnectionLimits {
             connections_max: 1,
             header_timeout: Duration::from_secs(5),
             idle_timeout: Duration::from_secs(5),
+            stall_timeout: Duration::from_secs(5),
             header_bytes_max: 1 << 14,
             headers_max: 100,
         };

@@ -21,6 +21,8 @@ pub struct ConnectionLimits {
     pub header_timeout: Duration,
     /// From an answer to the last byte of the next head; a connection without one is closed.
     pub idle_timeout: Duration,
+    /// How long a client may take nothing of an answer.
+    pub stall_timeout: Duration,
     pub header_bytes_max: usize,
     pub headers_max: usize,
 }
@@ -32,6 +34,7 @@ impl ConnectionLimits {
             connections_max: config.max_connections,
             header_timeout: config.header_timeout,
             idle_timeout: config.idle_timeout,
+            stall_timeout: config.body_timeout,
             header_bytes_max: usize::try_from(config.max_header_bytes).unwrap_or(usize::MAX),
             headers_max: config.max_headers,
         }

@@ -176,13 +176,14 @@ async fn survive(connection: impl Future<Output = ()>, service: impl Service, op
 
 /// Serves a connection to its end: what is only passed on in the lane, the rest by hyper.
 async fn serve(
-    stream: Stream,
+    mut stream: Stream,
     peer: SocketAddr,
     service: impl Service,
     limits: ConnectionLimits,
     tasks: Tasks,
     seat: Seat,
 ) {
+    stream.give_up_stalled_writes_after(limits.stall_timeout);
     let mut wire = Wire::new(stream);
     let Some(gateway) = service.lane() else {
         return Box::pin(hyper::to_the_end(wire, peer, service, limits, tasks, seat)).await;
@@ -251,6 +252,7 @@ mod tests {
             connections_max: 10,
             header_timeout: Duration::from_secs(5),
             idle_timeout: Duration::from_secs(5),
+            stall_timeout: Duration::from_secs(5),
             header_bytes_max: 1 << 14,
             headers_max: 100,
         };

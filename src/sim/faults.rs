@@ -83,6 +83,8 @@ pub enum Hang {
     All,
     /// `POST /prompt` only.
     Submit,
+    /// `POST /queue` only, and after it was done.
+    AfterQueue,
 }
 
 /// What happens to a submission.

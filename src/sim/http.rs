@@ -101,7 +101,11 @@ async fn answer(shared: &Arc<Shared>, request: Request<Incoming>) -> Option<Resp
         return Some(if is_head { headless(response) } else { response });
     }
     let coding = Coding::taken(request.headers()).filter(|_| shared.options.compress);
+    let is_edit = *request.method() == Method::POST && without_api(&path) == "/queue";
     let mut response = route(shared, &path, request).await?;
+    if faults.hang == Hang::AfterQueue && is_edit {
+        pending::<Infallible>().await;
+    }
     if let Some(coding) = coding {
         response = compress(response, coding);
     }

@@ -18,11 +18,12 @@ pub mod splice;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 
 use smallvec::SmallVec;
 
 use crate::config::SocketsConfig;
+use crate::lock::{Guard, Lock, rank};
 use crate::routing::ids::{BackendId, ClientId};
 use crate::watched::Watched;
 
@@ -58,7 +59,7 @@ pub enum TooMany {
 
 /// The open tunnels. Cheap to clone; all clones are one table.
 #[derive(Clone, Debug, Default)]
-pub struct Tunnels(Arc<Mutex<Table>>);
+pub struct Tunnels(Arc<Lock<Table, { rank::TUNNELS }>>);
 
 #[derive(Debug, Default)]
 struct Table {
@@ -134,8 +135,8 @@ impl Tunnels {
         self.table().open.is_empty()
     }
 
-    fn table(&self) -> MutexGuard<'_, Table> {
-        self.0.lock().expect("never poisoned: no panic while held")
+    fn table(&self) -> Guard<'_, Table, { rank::TUNNELS }> {
+        self.0.lock()
     }
 }
 

@@ -284,14 +284,14 @@ mod tests {
     fn open(role: Role, room: usize) -> (Channel, DuplexStream) {
         let (ours, theirs) = duplex(room);
         let limits = Limits { message: 1 << 20 };
-        (Channel::new(Stream::Simulated(Box::new(ours)), role, b"", limits), theirs)
+        (Channel::new(Stream::simulated(ours), role, b"", limits), theirs)
     }
 
     /// Both sides of one wire.
     fn pair(room: usize) -> (Channel, Channel) {
         let (server, wire) = open(Role::Server, room);
         let limits = Limits { message: 1 << 20 };
-        let client = Channel::new(Stream::Simulated(Box::new(wire)), Role::Client, b"", limits);
+        let client = Channel::new(Stream::simulated(wire), Role::Client, b"", limits);
         (server, client)
     }
 
@@ -332,7 +332,7 @@ mod tests {
         let (ours, mut wire) = duplex(100);
         wire.write_all(b"\x02lo\x81\x01!").await.expect("room");
         let early = b"\x81\x01a\x01\x03Hel\x80";
-        let stream = Stream::Simulated(Box::new(ours));
+        let stream = Stream::simulated(ours);
         let limits = Limits { message: 100 };
         let mut channel = Channel::new(stream, Role::Client, early, limits);
         for text in ["a", "Hello", "!"] {

@@ -2,7 +2,7 @@
 //! were lost or doubled.
 
 use mooring::routing::pending::End;
-use mooring::sim::SubmitFault;
+use mooring::sim::{Hang, SubmitFault};
 use serde_json::json;
 
 use crate::support::{World, fraction, quick, slow, until};
@@ -19,6 +19,25 @@ async fn a_prompt_deleted_while_it_waits_is_told_to_be_over() {
     assert_eq!(seen, ["execution_interrupted", "executing"]);
     socket.until_end(&running).await;
     assert_eq!(world.gateway.metrics.prompts_ended(End::Deleted), 1);
+}
+
+/// Who asked does not wait for the answer, and the backend has done what it was asked.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_deletion_whose_answer_never_comes_is_a_deletion() {
+    let world = World::new(1).await;
+    let mut socket = world.socket("ada").await;
+    let running = world.submit("ada", &slow(100, 20.0)).await.prompt_id();
+    let waiting = world.submit("ada", &quick(1)).await.prompt_id();
+    world.sim("a").set_faults(|faults| faults.hang = Hang::AfterQueue);
+    let body = json!({ "delete": [waiting] }).to_string();
+    let seen = tokio::select! {
+        answer = world.post("/queue?clientId=ada", &body) => panic!("answered {}", answer.status),
+        seen = socket.until_end(&waiting) => seen,
+    };
+    assert_eq!(seen, ["execution_interrupted", "executing"]);
+    assert_eq!(world.gateway.metrics.prompts_ended(End::Deleted), 1);
+    assert_eq!(world.post("/interrupt?clientId=ada", "").await.status, 200);
+    socket.until_end(&running).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

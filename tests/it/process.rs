@@ -38,6 +38,18 @@ impl Daemon {
         Self::run(shell, sim, folder, more)
     }
 
+    /// The same where it may have so many file descriptors, by the soft and the hard limit.
+    pub(crate) fn start_with_descriptors(
+        sim: &Sim,
+        folder: &TempDir,
+        (soft, hard): (u32, u32),
+    ) -> Self {
+        let mut shell = Command::new("sh");
+        let limited = format!("ulimit -Sn {soft}; ulimit -Hn {hard}; exec \"$0\" \"$@\"");
+        shell.args(["-c", &limited, env!("CARGO_BIN_EXE_mooring")]);
+        Self::run(shell, sim, folder, &[])
+    }
+
     /// The same with more arguments.
     pub(crate) fn start_with(sim: &Sim, folder: &TempDir, more: &[&str]) -> Self {
         Self::run(Command::new(env!("CARGO_BIN_EXE_mooring")), sim, folder, more)

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures_util::future::join_all;
 use http::request::Parts;
 use http::{Method, Request, StatusCode};
 use hyper::body::Incoming;
@@ -20,7 +19,7 @@ use crate::body::{ClientFault, CollectLimits, RequestBody};
 use crate::comfy::assets::item::Item;
 use crate::comfy::files;
 use crate::error::GatewayError;
-use crate::fleet::ask::{ANSWER_MAX, encode_segment};
+use crate::fleet::ask::{ANSWER_MAX, encode_segment, first_found};
 use crate::fleet::backend::Backend;
 use crate::gateway::Gateway;
 use crate::gateway::assets::Asker;
@@ -57,7 +56,7 @@ pub(super) async fn is_there(
             asked.is_ok_and(|(status, _)| status == 200).then_some(backend)
         }
     });
-    if let Some(backend) = join_all(others).await.into_iter().flatten().next() {
+    if let Some(backend) = first_found(others).await {
         *answer.status_mut() = StatusCode::OK;
         headers::mark(answer.headers_mut(), backend, Reason::Ledger);
     }
@@ -200,7 +199,7 @@ async fn elsewhere(
             asked.is_ok_and(|(status, _)| status == 200).then_some(backend)
         }
     });
-    let backend = join_all(asked).await.into_iter().flatten().next()?;
+    let backend = first_found(asked).await?;
     Some(Target { backend: Arc::clone(backend), reason: Reason::Ledger })
 }
 

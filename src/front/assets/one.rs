@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures_util::future::join_all;
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 
@@ -14,7 +13,7 @@ use super::super::route::of_ledger;
 use super::{Done, Session, Settled, not_found, servers};
 use crate::body::{ClientFault, CollectLimits, RequestBody, ResponseBody};
 use crate::comfy::assets::item::Item;
-use crate::fleet::ask::ANSWER_MAX;
+use crate::fleet::ask::{ANSWER_MAX, first_found};
 use crate::fleet::backend::Backend;
 use crate::gateway::assets::Asker;
 use crate::net::now;
@@ -199,7 +198,7 @@ async fn ask_all(
         let item = describe(session, backend, id).await?;
         Some((Arc::clone(backend), item))
     });
-    let (backend, item) = join_all(asked).await.into_iter().flatten().next()?;
+    let (backend, item) = first_found(asked).await?;
     session.gateway.learn_item(backend.id, &item, &Asker::default());
     (!is_anothers(session, &backend, &item)).then_some(backend)
 }

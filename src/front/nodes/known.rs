@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -12,6 +12,7 @@ use tokio::sync::Notify;
 use crate::comfy::graph::Classes;
 use crate::comfy::nodeinfo::{NodeInfo, Union};
 use crate::comfy::takes::Kind;
+use crate::lock::{Guard, Lock, rank};
 use crate::net::now;
 use crate::routing::ids::BackendId;
 
@@ -22,7 +23,7 @@ pub(super) const KNOWN_FOR: Duration = Duration::from_secs(30);
 /// What the backends last said of their nodes.
 #[derive(Debug, Default)]
 pub struct NodeInfos {
-    state: Mutex<State>,
+    state: Lock<State, { rank::NODES }>,
     pub(super) arrived: Notify,
 }
 
@@ -49,8 +50,8 @@ struct Known {
 pub(super) type Said = (BackendId, Arc<NodeInfo>, u64);
 
 impl NodeInfos {
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().expect("never poisoned: no panic while held")
+    fn state(&self) -> Guard<'_, State, { rank::NODES }> {
+        self.state.lock()
     }
 
     /// What a backend said, if that is fresh enough.

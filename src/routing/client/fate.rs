@@ -36,10 +36,17 @@ impl Client {
         Some(end)
     }
 
-    /// The client asked for a prompt to be deleted, and the backend said 200, as it always does.
+    /// The client asks for a prompt to be deleted.
     pub fn delete_asked(&mut self, prompt: &PromptId) {
         if let Some(pending) = self.pending.get_mut(prompt) {
             pending.ask_delete();
+        }
+    }
+
+    /// The deletion was not done.
+    pub fn delete_withdrawn(&mut self, prompt: &PromptId) {
+        if let Some(pending) = self.pending.get_mut(prompt) {
+            pending.delete_asked = false;
         }
     }
 

@@ -360,7 +360,7 @@ mod tests {
     /// A wire that takes `room` bytes, and its other end.
     fn wire(room: usize) -> (Stream, DuplexStream) {
         let (ours, theirs) = duplex(room);
-        (Stream::Simulated(Box::new(ours)), theirs)
+        (Stream::simulated(ours), theirs)
     }
 
     async fn run(line: Stream, client: Stream) -> Result<Answered, Broken> {

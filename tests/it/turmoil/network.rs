@@ -158,7 +158,7 @@ impl Simulated {
         let (number, plug) = self.power.plug(stream);
         let (links, power) = (Arc::clone(&self.links), Arc::clone(&self.power));
         let peer = peer.to_owned();
-        Stream::Simulated(Box::new(Wire { number, plug, power, peer, links, link }))
+        Stream::simulated(Wire { number, plug, power, peer, links, link })
     }
 
     async fn dial(&self, host: &str, port: u16) -> io::Result<Stream> {

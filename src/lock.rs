@@ -1,0 +1,301 @@
+//! Locks with a rank, so that no two tasks can wait for each other.
+//!
+//! Who holds a lock takes only locks of higher rank. A debug build checks it at every lock, so
+//! each test is a test of it, and counts what was taken, so that a test can say how many locks a
+//! request costs. A release build has std's mutex and nothing more.
+//!
+//! A panic while a lock is held leaves half a change behind. What belongs to one client or one
+//! backend goes on with what is there: its next step asks again for whatever it is in doubt of.
+//! What belongs to all, such as the ledger, must not: [`broken`] resolves, the process ends, and
+//! its successor starts from the journal.
+
+use std::sync::{LazyLock, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use tokio_util::sync::CancellationToken;
+
+/// What a lock guards, in the order in which they may be taken.
+pub mod rank {
+    use super::Scope;
+    use super::Scope::{Of, Shared};
+
+    macro_rules! ranks {
+        ($($(#[$doc:meta])* $name:ident = $place:literal, $scope:expr;)*) => {
+            $($(#[$doc])* pub const $name: u8 = $place;)*
+            /// The name and the scope of each rank.
+            pub(super) const ALL: &[(&str, u8, Scope)] =
+                &[$((stringify!($name), $place, $scope)),*];
+        };
+    }
+
+    ranks! {
+        /// What one backend is to be asked.
+        DESK = 0, Of;
+        /// When a full table was last looked through.
+        ROOM = 1, Shared;
+        /// The clients with prompts to be asked about.
+        WORKING = 2, Shared;
+        /// One client.
+        CLIENT = 3, Of;
+        /// Frames that wait for a link.
+        OUTBOX = 4, Of;
+        /// What a link has heard.
+        SEEN = 5, Of;
+        /// Sockets of node packs.
+        TUNNELS = 6, Shared;
+        /// What runs at the backends and is nobody's yet.
+        UNCLAIMED = 7, Shared;
+        /// Backends whose queues were not read at the start.
+        UNREAD = 8, Shared;
+        /// Who made which prompt.
+        LEDGER = 9, Shared;
+        /// Which backend has a file.
+        FILES = 10, Shared;
+        /// Which backend has an asset.
+        ASSETS = 11, Shared;
+        /// The users that each backend knows.
+        USERS = 12, Shared;
+        /// Which backends keep assets for each user.
+        ASSET_USERS = 13, Shared;
+        /// Last good copies of what the home gave.
+        COPIES = 14, Shared;
+        /// History entries on their way.
+        FETCHING = 15, Shared;
+        /// History entries that were fetched.
+        ENTRIES = 16, Shared;
+        /// Interrupts that are followed up.
+        INTERRUPTS = 17, Shared;
+        /// Who had unknown ids looked for.
+        UNKNOWNS = 18, Shared;
+        /// What the backends said of their nodes.
+        NODES = 19, Shared;
+        /// What was told of the fleet's features.
+        FEATURES = 20, Shared;
+        /// One backend's state.
+        BACKEND = 21, Of;
+        /// New connections to one backend.
+        DOORS = 22, Of;
+        /// When one backend may be dialled again.
+        DIALS = 23, Of;
+        /// Whether one backend's worker lives.
+        WORKER = 24, Of;
+        /// Placements that one backend does not show yet.
+        SETTLING = 25, Of;
+        /// One backend's queue, as it is being read.
+        READING = 26, Of;
+        /// Kept connections to one backend.
+        KEPT = 27, Of;
+        /// What was noted for the journal.
+        JOURNAL = 28, Shared;
+        /// Listeners that a process was given.
+        HANDED = 29, Shared;
+        /// A value that tasks wait for.
+        WATCHED = 30, Of;
+    }
+}
+
+/// Whose a lock is, and with it what a panic while it is held means.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Scope {
+    /// One client's, one link's or one backend's.
+    Of,
+    /// Everybody's.
+    Shared,
+}
+
+/// A mutex of one [`rank`].
+#[derive(Debug, Default)]
+pub struct Lock<T, const RANK: u8> {
+    value: Mutex<T>,
+}
+
+/// The value of a lock, until it is dropped.
+#[derive(Debug)]
+pub struct Guard<'a, T, const RANK: u8> {
+    // Dropped before the mark, which lives a moment longer than what it marks.
+    value: MutexGuard<'a, T>,
+    _held: order::Held,
+}
+
+impl<T, const RANK: u8> Lock<T, RANK> {
+    pub const fn new(value: T) -> Self {
+        Self { value: Mutex::new(value) }
+    }
+
+    /// Waits for the lock.
+    ///
+    /// # Panics
+    /// The value is everybody's and a panic left it half changed; in a debug build also if this
+    /// thread holds a lock of the same or a higher rank.
+    pub fn lock(&self) -> Guard<'_, T, RANK> {
+        let held = order::take(RANK);
+        let value = self.value.lock().unwrap_or_else(|poisoned| self.heal(poisoned));
+        Guard { value, _held: held }
+    }
+
+    #[cold]
+    fn heal<'a>(&self, poisoned: PoisonError<MutexGuard<'a, T>>) -> MutexGuard<'a, T> {
+        let (name, _, scope) = rank::ALL[usize::from(RANK)];
+        if scope == Scope::Shared {
+            let _ = BROKEN.name.set(name);
+            BROKEN.is_broken.cancel();
+            panic!("{name} was left half changed by a panic");
+        }
+        self.value.clear_poison();
+        poisoned.into_inner()
+    }
+}
+
+impl<T, const RANK: u8> std::ops::Deref for Guard<'_, T, RANK> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.value
+    }
+}
+
+impl<T, const RANK: u8> std::ops::DerefMut for Guard<'_, T, RANK> {
+    fn deref_mut(&mut self) -> &mut T {
+        &mut self.value
+    }
+}
+
+/// The first lock of everybody's that was found half changed.
+#[derive(Debug, Default)]
+struct Broken {
+    name: OnceLock<&'static str>,
+    is_broken: CancellationToken,
+}
+
+/// One for the process: a lock does not know whose gateway it belongs to.
+static BROKEN: LazyLock<Broken> = LazyLock::new(Broken::default);
+
+/// Resolves with the rank of a lock of everybody's that a panic left half changed. Cancel safe.
+pub async fn broken() -> &'static str {
+    BROKEN.is_broken.cancelled().await;
+    BROKEN.name.get().copied().unwrap_or_default()
+}
+
+/// The order, checked.
+#[cfg(debug_assertions)]
+pub mod order {
+    use std::cell::Cell;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use super::rank;
+
+    thread_local! {
+        /// A bit for each rank that this thread holds.
+        static HELD: Cell<u64> = const { Cell::new(0) };
+    }
+
+    static TAKEN: [AtomicU64; rank::ALL.len()] = [const { AtomicU64::new(0) }; rank::ALL.len()];
+
+    /// A lock that this thread holds.
+    #[derive(Debug)]
+    pub struct Held(u8);
+
+    #[track_caller]
+    pub(super) fn take(rank: u8) -> Held {
+        let held = HELD.get();
+        assert!(
+            held >> rank == 0,
+            "{} is taken while {} is held",
+            rank::ALL[usize::from(rank)].0,
+            names(held >> rank << rank)
+        );
+        HELD.set(held | 1 << rank);
+        TAKEN[usize::from(rank)].fetch_add(1, Ordering::Relaxed);
+        Held(rank)
+    }
+
+    impl Drop for Held {
+        fn drop(&mut self) {
+            HELD.set(HELD.get() & !(1 << self.0));
+        }
+    }
+
+    fn names(held: u64) -> String {
+        let names = rank::ALL.iter().filter(|(_, place, _)| held >> place & 1 == 1);
+        names.map(|(name, ..)| *name).collect::<Vec<_>>().join(", ")
+    }
+
+    /// How often locks of each rank were taken by all threads since the process started.
+    #[must_use]
+    pub fn taken() -> Vec<(&'static str, u64)> {
+        let counts = TAKEN.iter().map(|count| count.load(Ordering::Relaxed));
+        rank::ALL.iter().map(|(name, ..)| *name).zip(counts).collect()
+    }
+}
+
+/// The order, taken on trust.
+#[cfg(not(debug_assertions))]
+mod order {
+    #[derive(Debug)]
+    pub struct Held;
+
+    #[inline]
+    pub(super) fn take(_rank: u8) -> Held {
+        Held
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    use futures_util::FutureExt as _;
+
+    use super::*;
+
+    fn panic_while_held<const RANK: u8>(lock: &Lock<u32, RANK>) {
+        let panicked = catch_unwind(AssertUnwindSafe(|| {
+            let mut value = lock.lock();
+            *value = 1;
+            panic!("as asked");
+        }));
+        assert!(panicked.is_err());
+    }
+
+    #[test]
+    fn ranks_stand_at_their_places() {
+        for (index, (name, place, _)) in rank::ALL.iter().enumerate() {
+            assert_eq!(index, usize::from(*place), "{name}");
+        }
+        assert!(rank::ALL.len() <= 64, "a bit for each");
+    }
+
+    #[cfg(debug_assertions)]
+    #[test]
+    fn a_lock_of_lower_rank_is_not_taken_under_one_of_higher() {
+        let client: Lock<u32, { rank::CLIENT }> = Lock::new(0);
+        let backend: Lock<u32, { rank::BACKEND }> = Lock::new(0);
+        {
+            let _first = client.lock();
+            let _second = backend.lock();
+        }
+        let wrong = catch_unwind(AssertUnwindSafe(|| {
+            let _first = backend.lock();
+            let _second = client.lock();
+        }));
+        let said = wrong.unwrap_err();
+        assert_eq!(crate::tasks::said(&*said), "CLIENT is taken while BACKEND is held");
+        // What was held was given back.
+        let _first = client.lock();
+        let _second = backend.lock();
+    }
+
+    #[test]
+    fn what_is_one_clients_goes_on_after_a_panic() {
+        let lock: Lock<u32, { rank::CLIENT }> = Lock::new(0);
+        panic_while_held(&lock);
+        assert_eq!(*lock.lock(), 1);
+    }
+
+    #[test]
+    fn what_is_everybodys_and_half_changed_ends_the_process() {
+        let lock: Lock<u32, { rank::LEDGER }> = Lock::new(0);
+        panic_while_held(&lock);
+        assert!(catch_unwind(AssertUnwindSafe(|| *lock.lock())).is_err());
+        assert_eq!(broken().now_or_never(), Some("LEDGER"));
+    }
+}
