@@ -133,6 +133,7 @@ impl<T, const RANK: u8> Lock<T, RANK> {
     }
 
     #[cold]
+    #[expect(clippy::panic, reason = "nobody may go on with half a change; the process ends")]
     fn heal<'a>(&self, poisoned: PoisonError<MutexGuard<'a, T>>) -> MutexGuard<'a, T> {
         let (name, _, scope) = rank::ALL[usize::from(RANK)];
         if scope == Scope::Shared {

@@ -76,6 +76,7 @@ fn server(raw: RawServer, notes: &mut Notes) -> ServerConfig {
         allow_asset_scans,
         home,
         page_script,
+        passthrough,
         stale_cache,
     } = raw;
     ServerConfig {
@@ -99,6 +100,7 @@ fn server(raw: RawServer, notes: &mut Notes) -> ServerConfig {
         allow_asset_scans: allow_asset_scans.check(notes),
         home: home.check(notes),
         page_script: page_script.check(notes),
+        passthrough: passthrough.check(notes),
         stale_cache: stale_cache.check(notes),
     }
 }

@@ -13,7 +13,7 @@ use super::lists::{Classes, SharedIds};
 use super::nameless::NamelessMay;
 use super::raw::{RawNamed, Section, Setting};
 use super::values::{
-    BackendUrl, Counts, Format, LogLevel, Networks, OnError, OnOff, Origins, Tags, Token,
+    BackendUrl, Counts, Format, LogLevel, Networks, OnError, Origins, Tags, Toggle, Token,
 };
 
 /// One key, for documentation and for suggestions.
@@ -180,7 +180,9 @@ sections! {
         /// The backend that keeps settings, workflows and the page; empty is the first by name.
         home: BackendName = "";
         /// Puts a script first into the page, so that each of its tabs is a client of its own.
-        page_script: OnOff = "on";
+        page_script: Toggle = "on";
+        /// Reads that are only passed on are passed on as bytes; `off` is the slower way for all.
+        passthrough: Toggle = "on";
         /// The last good copies of the home backend's page and user data; 0 keeps none.
         stale_cache: Size { min: 0, max: 64 * GIB } = "64MiB";
     }

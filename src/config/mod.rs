@@ -95,7 +95,8 @@ pub struct ServerConfig {
     pub allow_asset_scans: bool,
     /// The name of a backend that exists.
     pub home: String,
-    pub page_script: PageScript,
+    pub page_script: OnOff,
+    pub passthrough: OnOff,
     /// Bytes; 0 is off.
     pub stale_cache: u64,
 }
@@ -108,9 +109,9 @@ impl ServerConfig {
     }
 }
 
-/// Whether the page is served with a script of ours, or as its backend gives it.
+/// Whether something is done that can be left.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum PageScript {
+pub enum OnOff {
     On,
     Off,
 }

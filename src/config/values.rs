@@ -11,7 +11,7 @@ use super::problems::Origin;
 use super::raw::{Item, Written};
 use super::suggest::nearest;
 use super::url::{self, Address};
-use super::{FileTags, LogFormat, OnJournalError, PageScript, StatusCounts};
+use super::{FileTags, LogFormat, OnJournalError, OnOff, StatusCounts};
 
 /// A list in a file holds at most this many entries.
 const LIST_MAX: usize = 1_000;
@@ -198,14 +198,14 @@ impl Kind for OnError {
 }
 
 #[derive(Debug)]
-pub(super) struct OnOff;
+pub(super) struct Toggle;
 
-impl Kind for OnOff {
-    type Value = PageScript;
+impl Kind for Toggle {
+    type Value = OnOff;
     const SHAPE: Shape = Shape::Text;
 
-    fn parse(&self, text: &str) -> Result<PageScript, String> {
-        choose(text, &[("on", PageScript::On), ("off", PageScript::Off)])
+    fn parse(&self, text: &str) -> Result<OnOff, String> {
+        choose(text, &[("on", OnOff::On), ("off", OnOff::Off)])
     }
 
     fn takes(&self) -> String {

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::CONTENT_LENGTH;
-use http::{Request, Response, Uri};
+use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri};
 use hyper::body::Incoming;
 
 use super::{Answer, headers};
@@ -106,10 +106,39 @@ pub async fn exchange(
         }
         GatewayError::exchange(&target.backend.name, error)
     })?;
+    if !may_be_passed_on(&response) || !has_one_length(response.headers_mut()) {
+        let lost = ExchangeError::Lost(Box::new(NotToBePassedOn));
+        return Err(GatewayError::exchange(&target.backend.name, lost));
+    }
     let extensions = response.extensions_mut();
     extensions.clear();
     extensions.insert(BackendTime(now().duration_since(began)));
     Ok((response, lease))
+}
+
+/// See [`may_be_passed_on`].
+#[derive(Debug, thiserror::Error)]
+#[error("the answer is for this hop only")]
+struct NotToBePassedOn;
+
+/// False for an answer that means something else when it has passed one hop: a switch of protocols
+/// that nobody asked for (RFC 9110 section 15.2.2), and a body in a coding that ends here and is
+/// not undone here (RFC 9112 section 7). The same as for what is passed on as bytes.
+fn may_be_passed_on(response: &Response<Incoming>) -> bool {
+    let mut codings = response.headers().get_all(TRANSFER_ENCODING).iter();
+    let is_known = |coding: &HeaderValue| coding.as_bytes().eq_ignore_ascii_case(b"chunked");
+    response.status() != StatusCode::SWITCHING_PROTOCOLS && codings.all(is_known)
+}
+
+/// Of several lengths that are the same one is left; false if they differ or are none (RFC 9110
+/// section 8.6). The library looks at the lengths of bodies only, and an answer to `HEAD` has none.
+fn has_one_length(headers: &mut HeaderMap) -> bool {
+    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
+    let Some(first) = lengths.next().cloned() else { return true };
+    let are_same = lengths.all(|length| *length == first);
+    let is_length = !first.is_empty() && first.as_bytes().iter().all(u8::is_ascii_digit);
+    headers.insert(CONTENT_LENGTH, first);
+    are_same && is_length
 }
 
 /// Makes a backend's answer one of ours, streamed.
@@ -122,6 +151,8 @@ pub fn incoming(
 ) -> Response<ResponseBody> {
     let (mut parts, body) = response.into_parts();
     headers::to_client(&mut parts.headers, &target.backend, target.reason);
+    // The version is that of this hop (RFC 9110 section 6.2).
+    parts.version = http::Version::HTTP_11;
     let idle = gateway.config.server.body_timeout;
     Response::from_parts(parts, ResponseBody::streamed(body, idle, Box::new(lease)))
 }

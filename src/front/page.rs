@@ -41,7 +41,7 @@ use crate::body::{
     collect,
 };
 use crate::comfy::query::parameter;
-use crate::config::PageScript;
+use crate::config::OnOff;
 use crate::error::{Fault, GatewayError};
 use crate::gateway::Gateway;
 use crate::net::now;
@@ -75,7 +75,7 @@ pub(super) fn hash(bytes: &[u8]) -> String {
 /// # Errors
 /// It is switched off.
 pub fn script(gateway: &Gateway, request: &Request<Incoming>) -> Answer {
-    if gateway.config.server.page_script == PageScript::Off {
+    if gateway.config.server.page_script == OnOff::Off {
         return Err(GatewayError::NotFound);
     }
     let asked_for = parameter(request.uri().query().unwrap_or(""), "v");
@@ -109,8 +109,8 @@ pub async fn page(gateway: &Arc<Gateway>, who: &Who, request: Request<Incoming>)
         return Err(GatewayError::Refused(NoPlace::NoneReady.into()));
     }
     let mut response = match gateway.config.server.page_script {
-        PageScript::On if is_ours => scripted(gateway, request).await?,
-        PageScript::On | PageScript::Off => {
+        OnOff::On if is_ours => scripted(gateway, request).await?,
+        OnOff::On | OnOff::Off => {
             let path = if is_ours { "/" } else { request.uri().path() };
             let key = Key::own(path, "", request.headers());
             let response = home::read(gateway, key, request).await?;

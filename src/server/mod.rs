@@ -23,6 +23,7 @@ use http::{Request, Response};
 use tracing::{debug, error, warn};
 
 use crate::body::ResponseBody;
+use crate::config::OnOff;
 use crate::front;
 use crate::gateway::Gateway;
 use crate::net::{Listener, Stream, Wire, sleep};
@@ -78,7 +79,10 @@ impl Service for Front {
     }
 
     fn lane(&self) -> Option<&Arc<Gateway>> {
-        Some(&self.0)
+        match self.0.config.server.passthrough {
+            OnOff::On => Some(&self.0),
+            OnOff::Off => None,
+        }
     }
 
     fn note(&self, event: ConnectionEvent) {

@@ -4,7 +4,6 @@ use http::Method;
 use mooring::config::Config;
 use mooring::sim::{Options, Sim};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
 
 use crate::process::Daemon;
 use crate::support::{World, network, quick, send, slow, soon};
@@ -64,7 +63,8 @@ async fn descriptors_are_raised_to_the_hard_limit_and_never_used_up() {
     let daemon = Daemon::start_with_descriptors(&sim, &folder, (40, 200));
     let mut connections = Vec::new();
     for _ in 0..100 {
-        connections.push(TcpStream::connect(daemon.front).await.unwrap());
+        let connection = network().connect("127.0.0.1", daemon.front.port()).await;
+        connections.push(connection.unwrap());
     }
     let mut closed = 0;
     for connection in connections.iter_mut().rev().take(32) {

@@ -14,6 +14,7 @@ mod codings;
 mod crowd;
 mod daemon;
 mod dials;
+mod differential;
 mod docs;
 mod doors;
 mod ends;

@@ -4,7 +4,7 @@ use std::io::Read as _;
 use std::path::Path;
 
 use http::Method;
-use mooring::config::PageScript;
+use mooring::config::OnOff;
 use mooring::sim::{Options, Sim};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -122,7 +122,7 @@ async fn the_script_is_kept_for_ever_by_its_hash_and_no_other() {
 async fn switched_off_the_page_is_what_its_backend_gives() {
     let files = folder(&[("/index.html", PAGE)]);
     let sims = vec![backend("a", files.path()).await];
-    let world = World::over(sims, |config| config.server.page_script = PageScript::Off).await;
+    let world = World::over(sims, |config| config.server.page_script = OnOff::Off).await;
     let page = world.get("/").await;
     assert_eq!(page.text(), PAGE);
     assert!(page.header("set-cookie").starts_with("mooring="), "the browser is named all the same");

@@ -129,6 +129,7 @@ struct Said {
     is_special: bool,
     is_reframed: bool,
     closes: bool,
+    has_site: bool,
     length: Option<u64>,
 }
 
@@ -140,6 +141,12 @@ impl Said {
         self.closes = true;
         // It may name headers that end here.
         self.is_special |= !value.eq_ignore_ascii_case(b"close");
+    }
+
+    /// Of any other page it is to be judged, and not here; and so is who says it twice.
+    fn note_site(&mut self, value: &[u8]) {
+        self.is_special |= self.has_site || !is_own_site(value);
+        self.has_site = true;
     }
 
     /// Two lengths, or one that is none, are for hyper to refuse.
@@ -181,8 +188,7 @@ fn sort<'a>(request: &httparse::Request<'_, 'a>, bytes: usize) -> Parsed<'a> {
                 claims.push(*header);
             }
             Kind::Forwarding => claims.push(*header),
-            // Of any other page it is to be judged, and not here.
-            Kind::Site => said.is_special |= !is_own_site(header.value),
+            Kind::Site => said.note_site(header.value),
             // A person who opens an address is told in words what goes wrong, and given a cookie.
             Kind::Mode | Kind::Accept if opens_a_page(header) => said.is_special = true,
             Kind::Mode | Kind::Accept => headers.push(*header),
