@@ -2,23 +2,31 @@
 
 CARGO ?= cargo
 
-.PHONY: demo test fmt lint doc unit instructions clients browser soak bench deploy-check
+.PHONY: demo test build-tests fmt lint doc unit instructions clients browser soak bench deploy-check
 
 # Three simulated backends and the gateway: http://127.0.0.1:8180
 demo:
 	$(CARGO) run --locked --release -- demo
 
-# All that must pass before a change is taken, and how long each step took. The integration tests
-# come last, so that the last lines are theirs; they say themselves how long they took.
-STEPS = fmt lint doc deploy-check instructions clients browser unit
+# All that must pass before a change is taken, and how long each step took. What only computes goes
+# on beside what mostly waits. The integration tests come last, so that the last lines are theirs;
+# they say themselves how long they took.
+timed = start=$$(date +%s); $(MAKE) --no-print-directory $(1) || exit 1; \
+	echo "== $(1): $$(($$(date +%s) - start)) s"
 
 test:
-	@for step in $(STEPS); do \
-	  start=$$(date +%s); \
-	  $(MAKE) --no-print-directory $$step || exit 1; \
-	  echo "== $$step: $$(($$(date +%s) - start)) s"; \
-	done
+	@for step in fmt lint doc deploy-check; do $(call timed,$$step); done
+	@mkdir -p target; \
+	(for step in instructions build-tests; do $(call timed,$$step); done) >target/beside.log 2>&1 & \
+	beside=$$!; \
+	(for step in clients browser; do $(call timed,$$step); done); waited=$$?; \
+	wait $$beside; computed=$$?; cat target/beside.log; \
+	[ $$waited = 0 ] && [ $$computed = 0 ]
+	@$(call timed,unit)
 	$(CARGO) test --locked --test it
+
+build-tests:
+	$(CARGO) test --locked --lib --bins --test it --no-run
 
 fmt:
 	$(CARGO) fmt --check
