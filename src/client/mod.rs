@@ -191,7 +191,27 @@ impl Client {
     /// # Errors
     /// [`Gone`] if it was forgotten meanwhile; else what [`core::Client::contact`] says.
     pub fn contact(&self, gateway: &Gateway) -> Result<Result<Decision, Refusal>, Gone> {
-        self.route(gateway, core::Client::contact)
+        match self.contact_in_place(gateway)? {
+            Some(decided) => Ok(decided),
+            None => self.route(gateway, core::Client::contact),
+        }
+    }
+
+    /// The same without a look at the whole fleet, as long as it stays where it is: most reads do.
+    fn contact_in_place(&self, gateway: &Gateway) -> Result<Option<Decided>, Gone> {
+        let now = now();
+        let mut state = self.state();
+        if state.is_gone {
+            return Err(Gone);
+        }
+        let own = state.core.bound().map(|(backend, _)| gateway.fleet.get(backend).view(now));
+        let decided = state.core.contact_in_place(own.as_ref(), now);
+        state.note(self, gateway);
+        drop(state);
+        if let Some(Ok(made)) = &decided {
+            gateway.count(&self.id, *made);
+        }
+        Ok(decided)
     }
 
     /// The prompts that are pending, in the order of submission.

@@ -113,12 +113,11 @@ impl Client {
     /// # Errors
     /// No backend can serve it.
     pub fn contact(&mut self, fleet: FleetNow<'_>, now: Instant) -> Result<Decision, Refusal> {
-        self.last_contact = now;
-        if let Some(kept) = self.kept(fleet, now) {
-            return self.record(kept, now);
+        let own = self.binding.and_then(|bound| fleet.view(bound.backend));
+        if let Some(decided) = self.contact_in_place(own, now) {
+            return decided;
         }
         let decision = match self.binding {
-            Some(bound) if fleet.serves_new(bound.backend) => Ok(stay(&bound, Reason::Idle)),
             // A draining backend is better than none, for what is only read.
             Some(bound) if fleet.serves_held(bound.backend) => {
                 self.bind(fleet, now).or(Ok(stay(&bound, Reason::Idle)))
@@ -126,6 +125,21 @@ impl Client {
             Some(_) | None => self.bind(fleet, now),
         };
         self.record(decision, now)
+    }
+
+    /// The same, as long as it stays where it is: only its own backend, as it is now, is looked at.
+    /// `None` if it has to be decided between all of them.
+    pub fn contact_in_place(
+        &mut self,
+        own: Option<&BackendView>,
+        now: Instant,
+    ) -> Option<Result<Decision, Refusal>> {
+        self.last_contact = now;
+        let bound = self.binding?;
+        let serves_new = own.is_some_and(BackendView::serves_new);
+        let idle = || serves_new.then(|| Ok(stay(&bound, Reason::Idle)));
+        let decided = self.kept(own, now).or_else(idle)?;
+        Some(self.record(decided, now))
     }
 
     /// A prompt is about to be sent: it is pending from here on.
@@ -278,7 +292,8 @@ impl Client {
     /// Where an upload or a submission goes: it stays with work and reservations, and is placed
     /// anew otherwise.
     fn for_work(&mut self, fleet: FleetNow<'_>, now: Instant) -> Result<Decision, Refusal> {
-        match self.kept(fleet, now) {
+        let own = self.binding.and_then(|bound| fleet.view(bound.backend));
+        match self.kept(own, now) {
             // It would wait behind what is not run, and be lost with it.
             Some(Ok(Decision { backend, .. })) if fleet.is_wedged(backend) => {
                 if self.is_held() {
@@ -292,9 +307,9 @@ impl Client {
     }
 
     /// The decision of a binding that may not move; `None` if it may.
-    fn kept(&self, fleet: FleetNow<'_>, now: Instant) -> Option<Result<Decision, Refusal>> {
+    fn kept(&self, own: Option<&BackendView>, now: Instant) -> Option<Result<Decision, Refusal>> {
         let bound = self.binding?;
-        let serves = fleet.serves_held(bound.backend);
+        let serves = own.is_some_and(BackendView::serves_held);
         if self.is_held() {
             let down = Refusal::BackendDown { backend: bound.backend };
             return Some(if serves { Ok(stay(&bound, Reason::Held)) } else { Err(down) });

@@ -154,7 +154,9 @@ pub struct FleetNow<'a> {
 }
 
 impl<'a> FleetNow<'a> {
-    fn view(self, backend: BackendId) -> Option<&'a BackendView> {
+    /// The backend of that id; `None` if it is gone from the fleet.
+    #[must_use]
+    pub fn view(self, backend: BackendId) -> Option<&'a BackendView> {
         self.backends.get(backend.index())
     }
 
