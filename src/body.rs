@@ -346,24 +346,19 @@ impl Collector<'_> {
 
     fn add(&mut self, data: Bytes) -> Result<(), CollectError> {
         self.admit(self.len() + data.len() as u64)?;
-        match &self.first {
-            None => self.first = Some(data),
-            Some(_) => self.rest.extend_from_slice(&data),
+        match self.first.take() {
+            None if self.rest.is_empty() => self.first = Some(data),
+            first => {
+                self.rest.extend_from_slice(first.as_deref().unwrap_or_default());
+                self.rest.extend_from_slice(&data);
+            }
         }
         Ok(())
     }
 
-    /// Small bodies come in one piece and are not copied.
-    fn whole(mut self) -> Bytes {
-        match self.first {
-            None => Bytes::new(),
-            Some(first) if self.rest.is_empty() => first,
-            Some(first) => {
-                let mut whole = Vec::with_capacity(first.len() + self.rest.len());
-                whole.extend_from_slice(&first);
-                whole.append(&mut self.rest);
-                whole.into()
-            }
-        }
+    /// Small bodies come in one piece and are not copied. Large ones are copied once, as they come:
+    /// a second time, when they are whole, would be twice their memory.
+    fn whole(self) -> Bytes {
+        self.first.unwrap_or_else(|| self.rest.into())
     }
 }

@@ -182,12 +182,12 @@ const ANSWERS: [&str; 22] = [
     "HTTP/1.1 404 Not Found\r\nContent-Length: 14\r\n\r\n404: Not Found",
     "HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
     "HTTP/1.1 200 OK\r\nConnection: close, X-Hop\r\nX-Hop: 1\r\nContent-Length: 2\r\n\r\nok",
-    "HTTP/1.1 200 OK\r\nSet-Cookie: mooring=1\r\nSet-Cookie: a=b; Path=/\r\nContent-Length: 0\r\n\r\n",
+    "HTTP/1.1 200 OK\r\nSet-Cookie: mooring=1\r\nSet-Cookie: a=b\r\nContent-Length: 0\r\n\r\n",
     "HTTP/1.1 200 OK\r\nMooring-Backend: evil\r\nMooring-Placement: x\r\nContent-Length: 0\r\n\r\n",
     "HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok",
     "HTTP/1.1 200\r\nContent-Length: 2\r\n\r\nok",
     "HTTP/1.1 500 Oh No\r\nKeep-Alive: timeout=5\r\nContent-Length: 2\r\nServer: x\r\n\r\nno",
-    "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-T\r\n\r\n2\r\nok\r\n0\r\nX-T: 1\r\n\r\n",
+    "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nT: 1\r\n\r\n",
     "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\nok",
     "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nok!",
     "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
@@ -257,7 +257,7 @@ const LINES: [&str; 54] = [
     " folded",
     "X-Null: a\0b",
     "X-Bell: a\u{7}b",
-    "X-Long: llllllllllllllllllllllllllllllllllllllllllllllllllllllllllllllllllllllllllllllllllllllllll",
+    "X-Long: lllllllllllllllllllllllllllllllllllllllllllllllllllllllllllllllllllllllllllllllllll",
 ];
 
 const METHODS: [&str; 16] = [

@@ -474,6 +474,8 @@ async fn a_method_in_other_letters_reaches_no_server() {
 async fn a_name_that_is_not_taken_in_is_not_remembered() {
     let world = World::with(1, |config| config.affinity.max_clients = 1).await;
     world.all_up().await;
+    // Who has a socket makes no room for others.
+    let _listens = world.socket("ada").await;
     let cookie = pair(&world.get("/").await);
     let browser = |path: &'static str, client: &'static str| {
         let headers = [("cookie", cookie.as_str()), ("comfy-client-id", client)];
