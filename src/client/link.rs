@@ -8,6 +8,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::sync::Notify;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
@@ -53,6 +54,8 @@ pub struct Link {
     phase: Watched<Phase>,
     stop: CancellationToken,
     outgoing: Outgoing,
+    /// Somebody waits for it to be open.
+    wanted: Notify,
     seen: Lock<Seen, { rank::SEEN }>,
 }
 
@@ -65,6 +68,7 @@ impl Link {
             phase: Watched::new(Phase::Dialling),
             stop,
             outgoing: Outgoing::default(),
+            wanted: Notify::new(),
             seen: Lock::default(),
         })
     }
@@ -83,6 +87,7 @@ impl Link {
 
     /// Waits until it is open; false if `limit` passes or it closes before.
     pub async fn is_open_within(&self, limit: Duration) -> bool {
+        self.wanted.notify_one();
         let settled = self.phase.wait_for(|phase| phase != Phase::Dialling);
         matches!(timeout(limit, settled).await, Ok(Phase::Open))
     }

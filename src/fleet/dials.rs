@@ -1,9 +1,9 @@
-//! How fast one backend is dialled for links: at most fifty times a second.
+//! How fast one backend is dialled again for links: at most fifty times a second.
 //!
 //! When a backend comes back after an outage, the links of all its clients want to be dialled at
-//! that moment, and its event loop has one thread. So they take turns, with a little jitter. Who
-//! has never had a link, because a page opens or a prompt waits to be sent, goes before those
-//! that dial again.
+//! that moment, and its event loop has one thread. So they take turns, with a little jitter. A link
+//! that was never open does not wait, because a page or a prompt waits for it; the others wait a
+//! little longer for it.
 
 use std::hash::{DefaultHasher, Hash, Hasher as _};
 use std::time::{Duration, Instant};
@@ -19,6 +19,9 @@ const APART: Duration = Duration::from_millis(20);
 /// Up to so much is added to it, so that several gateways do not dial in step.
 const JITTER_MS: u64 = 5;
 
+/// First dials, however many, keep the others waiting for no longer than this each time.
+const PUT_OFF_MAX: Duration = Duration::from_secs(1);
+
 /// Who wants to dial.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Haste {
@@ -31,16 +34,14 @@ pub enum Haste {
 /// The turns of one backend.
 #[derive(Debug)]
 pub struct Dials {
-    /// Those that dial again wait here, so that only one of them is ever before a first.
-    patient: Semaphore,
     turn: Semaphore,
-    /// Before it nobody dials.
+    /// Before it nobody dials again.
     next: Lock<Option<Instant>, { rank::DIALS }>,
 }
 
 impl Default for Dials {
     fn default() -> Self {
-        Self { patient: Semaphore::new(1), turn: Semaphore::new(1), next: Lock::new(None) }
+        Self { turn: Semaphore::new(1), next: Lock::new(None) }
     }
 }
 
@@ -48,17 +49,26 @@ impl Dials {
     /// Waits for its turn to dial. `whose` varies the pauses. Cancel safe: who leaves the queue
     /// takes nobody's turn.
     pub async fn turn(&self, haste: Haste, whose: impl Hash) {
-        let _patient = match haste {
-            Haste::First => None,
-            // A semaphore that is never closed gives a permit always.
-            Haste::Again => self.patient.acquire().await.ok(),
-        };
-        let _turn = self.turn.acquire().await.ok();
-        let next = *self.next.lock();
-        if let Some(left) = next.and_then(|next| next.checked_duration_since(now())) {
-            sleep(left).await;
+        match haste {
+            Haste::First => self.put_off(whose),
+            Haste::Again => {
+                // A semaphore that is never closed gives a permit always.
+                let _turn = self.turn.acquire().await.ok();
+                let next = *self.next.lock();
+                if let Some(left) = next.and_then(|next| next.checked_duration_since(now())) {
+                    sleep(left).await;
+                }
+                self.put_off(whose);
+            }
         }
-        *self.next.lock() = Some(now() + APART + jitter(whose));
+    }
+
+    /// Somebody dials: the next one does so a little later.
+    fn put_off(&self, whose: impl Hash) {
+        let now = now();
+        let mut next = self.next.lock();
+        let after = next.unwrap_or(now).max(now) + APART + jitter(whose);
+        *next = Some(after.min(now + PUT_OFF_MAX));
     }
 }
 
@@ -86,7 +96,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_storm_is_spread_and_a_first_dial_goes_before_all_but_one() {
+    async fn a_storm_is_spread_and_a_first_dial_waits_for_nobody() {
         let (tasks, dials, turns) = (Tasks::default(), Arc::default(), Turns::default());
         for whose in 0..200 {
             queue(&tasks, &dials, &turns, Haste::Again, whose);
@@ -95,18 +105,30 @@ mod tests {
         queue(&tasks, &dials, &turns, Haste::First, 200);
         assert_eq!(tasks.drain(Duration::from_secs(60)).await, 0);
         let turns = std::mem::take(&mut *turns.lock());
-        let first = turns.iter().position(|(haste, _)| *haste == Haste::First);
-        assert!(first.is_some_and(|place| place <= 2), "{first:?}");
-        assert_eq!(turns.len(), 201);
-        for (number, (_, at)) in turns.iter().enumerate() {
-            let before = turns[..number].iter().filter(|(_, it)| *at - *it < SECOND).count();
+        let first = turns.iter().find(|(haste, _)| *haste == Haste::First);
+        assert!(first.is_some_and(|(_, waited)| waited.is_zero()), "{first:?}");
+        let again: Vec<_> = turns.iter().filter(|(haste, _)| *haste == Haste::Again).collect();
+        assert_eq!(again.len(), 200);
+        for (number, (_, at)) in again.iter().enumerate() {
+            let before = again[..number].iter().filter(|(_, it)| *at - *it < SECOND).count();
             assert!(before <= 50, "{before} within a second before {at:?}");
         }
-        let last = turns.last().map(|(_, at)| *at);
+        let last = again.last().map(|(_, at)| *at);
         assert!(last < Some(Duration::from_secs(6)), "no slower than it must be: {last:?}");
     }
 
     const SECOND: Duration = Duration::from_secs(1);
+
+    #[tokio::test(start_paused = true)]
+    async fn a_flood_of_first_dials_holds_the_others_up_but_does_not_stop_them() {
+        let (dials, start) = (Dials::default(), now());
+        for whose in 0..1_000 {
+            dials.turn(Haste::First, whose).await;
+        }
+        assert_eq!(now(), start);
+        dials.turn(Haste::Again, 1).await;
+        assert!(now().duration_since(start) <= PUT_OFF_MAX + Duration::from_millis(1));
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_lone_dial_does_not_wait_and_who_leaves_takes_nobodys_turn() {
@@ -117,7 +139,7 @@ mod tests {
         let left =
             tokio::time::timeout(Duration::from_millis(1), dials.turn(Haste::Again, 2)).await;
         assert!(left.is_err());
-        dials.turn(Haste::First, 3).await;
+        dials.turn(Haste::Again, 3).await;
         assert!(now().duration_since(start) <= APART + Duration::from_millis(JITTER_MS + 1));
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
+use futures_util::FutureExt as _;
 use tokio::time::timeout;
 use tracing::debug;
 
@@ -133,7 +134,7 @@ impl Runner {
     }
 
     async fn open(&self, haste: Haste) -> Option<Opened> {
-        self.backend().doors.dials.turn(haste, &self.client.id).await;
+        self.turn(haste).await;
         let limit = self.gateway.config.fleet.probe_timeout;
         match timeout(limit, self.open_untimed()).await {
             Ok(Ok(opened)) => Some(opened),
@@ -146,6 +147,16 @@ impl Runner {
                 self.backend().doors.failed(format!("no socket within {} s", limit.as_secs_f32()));
                 None
             }
+        }
+    }
+
+    /// Waits for its turn to dial, or until a prompt waits for the link.
+    async fn turn(&self, haste: Haste) {
+        let (dials, whose) = (&self.backend().doors.dials, &self.client.id);
+        tokio::select! {
+            biased;
+            () = dials.turn(haste, whose) => {}
+            () = self.link.wanted.notified() => dials.turn(Haste::First, whose).await,
         }
     }
 
@@ -171,6 +182,8 @@ impl Runner {
     async fn serve(&mut self, opened: Opened) -> LinkEnd {
         let Opened { mut channel, early } = opened;
         *self.link.seen() = Seen::opened(now());
+        // Whoever waited for it has it: that must not hasten its next dial.
+        let _ = self.link.wanted.notified().now_or_never();
         self.link.phase.set(Phase::Open);
         self.client.link_opened(&self.gateway, &self.link);
         let early_end = early.into_iter().find_map(|it| self.received(Some(Ok(it)), now()));
