@@ -232,7 +232,7 @@ pub mod order {
 #[cfg(not(debug_assertions))]
 mod order {
     #[derive(Debug)]
-    pub struct Held;
+    pub(super) struct Held;
 
     #[inline]
     pub(super) fn take(_rank: u8) -> Held {
