@@ -87,7 +87,10 @@ impl Link {
 
     /// Waits until it is open; false if `limit` passes or it closes before.
     pub async fn is_open_within(&self, limit: Duration) -> bool {
-        self.wanted.notify_one();
+        // One that is open is not to be hastened when it breaks one day.
+        if self.phase() == Phase::Dialling {
+            self.wanted.notify_one();
+        }
         let settled = self.phase.wait_for(|phase| phase != Phase::Dialling);
         matches!(timeout(limit, settled).await, Ok(Phase::Open))
     }
@@ -143,4 +146,23 @@ enum Rest {
     Said(Frame),
     /// It is time to ping, or to judge silence.
     Due,
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+
+    use super::*;
+
+    /// Else every link that a prompt ever used would dial at once after an outage.
+    #[tokio::test(start_paused = true)]
+    async fn only_a_link_that_is_not_open_is_hastened_by_who_waits_for_it() {
+        let link = Link::new(BackendId(0), CancellationToken::new());
+        let moment = Duration::from_millis(1);
+        assert!(!link.is_open_within(moment).await);
+        assert!(link.wanted.notified().now_or_never().is_some());
+        link.phase.set(Phase::Open);
+        assert!(link.is_open_within(moment).await);
+        assert!(link.wanted.notified().now_or_never().is_none());
+    }
 }

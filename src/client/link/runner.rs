@@ -33,6 +33,7 @@ const PAUSES: [Duration; 4] = [
     Duration::from_secs(1),
     Duration::from_secs(2),
 ];
+
 /// Runs a link until its client closes it. Starts when all of `before` have ended: those that the
 /// client had to the same backend.
 pub async fn run(
