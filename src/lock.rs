@@ -1,13 +1,16 @@
 //! Locks with a rank, so that no two tasks can wait for each other.
 //!
 //! Who holds a lock takes only locks of higher rank. A debug build checks it at every lock, so
-//! each test is a test of it, and counts what was taken, so that a test can say how many locks a
-//! request costs. A release build has std's mutex and nothing more.
+//! each test is a test of it, and remembers what was taken ([`trace`]), so that a test can say
+//! which locks a request costs. A release build has std's mutex and nothing more.
 //!
 //! A panic while a lock is held leaves half a change behind. What belongs to one client or one
 //! backend goes on with what is there: its next step asks again for whatever it is in doubt of.
 //! What belongs to all, such as the ledger, must not: [`broken`] resolves, the process ends, and
 //! its successor starts from the journal.
+
+#[cfg(debug_assertions)]
+pub mod trace;
 
 use std::sync::{LazyLock, Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -78,18 +81,14 @@ pub mod rank {
         DIALS = 23, Of;
         /// Whether one backend's worker lives.
         WORKER = 24, Of;
-        /// Placements that one backend does not show yet.
-        SETTLING = 25, Of;
         /// One backend's queue, as it is being read.
-        READING = 26, Of;
+        READING = 25, Of;
         /// Kept connections to one backend.
-        KEPT = 27, Of;
-        /// What was noted for the journal.
-        JOURNAL = 28, Shared;
+        KEPT = 26, Of;
+        /// What was noted for the journal and is not in its writer's hands.
+        JOURNAL = 27, Shared;
         /// Listeners that a process was given.
-        HANDED = 29, Shared;
-        /// A value that tasks wait for.
-        WATCHED = 30, Of;
+        HANDED = 28, Shared;
     }
 }
 
@@ -126,6 +125,7 @@ impl<T, const RANK: u8> Lock<T, RANK> {
     /// # Panics
     /// The value is everybody's and a panic left it half changed; in a debug build also if this
     /// thread holds a lock of the same or a higher rank.
+    #[cfg_attr(debug_assertions, track_caller)]
     pub fn lock(&self) -> Guard<'_, T, RANK> {
         let held = order::take(RANK);
         let value = self.value.lock().unwrap_or_else(|poisoned| self.heal(poisoned));
@@ -178,22 +178,20 @@ pub async fn broken() -> &'static str {
 
 /// The order, checked.
 #[cfg(debug_assertions)]
-pub mod order {
+mod order {
     use std::cell::Cell;
-    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::panic::Location;
 
-    use super::rank;
+    use super::{rank, trace};
 
     thread_local! {
         /// A bit for each rank that this thread holds.
         static HELD: Cell<u64> = const { Cell::new(0) };
     }
 
-    static TAKEN: [AtomicU64; rank::ALL.len()] = [const { AtomicU64::new(0) }; rank::ALL.len()];
-
     /// A lock that this thread holds.
     #[derive(Debug)]
-    pub struct Held(u8);
+    pub(super) struct Held(u8);
 
     #[track_caller]
     pub(super) fn take(rank: u8) -> Held {
@@ -205,7 +203,7 @@ pub mod order {
             names(held >> rank << rank)
         );
         HELD.set(held | 1 << rank);
-        TAKEN[usize::from(rank)].fetch_add(1, Ordering::Relaxed);
+        trace::note(rank, Location::caller());
         Held(rank)
     }
 
@@ -218,13 +216,6 @@ pub mod order {
     fn names(held: u64) -> String {
         let names = rank::ALL.iter().filter(|(_, place, _)| held >> place & 1 == 1);
         names.map(|(name, ..)| *name).collect::<Vec<_>>().join(", ")
-    }
-
-    /// How often locks of each rank were taken by all threads since the process started.
-    #[must_use]
-    pub fn taken() -> Vec<(&'static str, u64)> {
-        let counts = TAKEN.iter().map(|count| count.load(Ordering::Relaxed));
-        rank::ALL.iter().map(|(name, ..)| *name).zip(counts).collect()
     }
 }
 

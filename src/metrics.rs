@@ -11,12 +11,14 @@ use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
+
+mod times;
 
 use crate::client::queue::Dropped;
 use crate::routing::decision::Reason;
 use crate::routing::pending::End;
+use times::Times;
 
 /// One label whose values come from a closed set.
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
@@ -60,7 +62,7 @@ pub struct Metrics {
     requests: Family<ByStatus, Counter>,
     /// The counters of [`STATUS_CLASSES`]: the hot path looks nothing up.
     answered: [Counter; 5],
-    pub request_seconds: Histogram,
+    request_seconds: Times,
     errors: Family<ByCode, Counter>,
     placements: Family<ByPlacement, Counter>,
     /// The counters of [`Reason::ALL`].
@@ -105,7 +107,6 @@ pub struct Metrics {
 
 impl Default for Metrics {
     fn default() -> Self {
-        let buckets = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0, 300.0];
         let requests: Family<ByStatus, Counter> = Family::default();
         let placements: Family<ByPlacement, Counter> = Family::default();
         let mut metrics = Self {
@@ -116,7 +117,7 @@ impl Default for Metrics {
                 placements.get_or_create_owned(&ByPlacement { placement: reason.as_str() })
             }),
             requests,
-            request_seconds: Histogram::new(buckets),
+            request_seconds: Times::default(),
             errors: Family::default(),
             placements,
             prompts: Family::default(),
@@ -291,7 +292,7 @@ impl Metrics {
     pub fn answered(&self, status: http::StatusCode, took: Duration) {
         let class = usize::from(status.as_u16() / 100).clamp(1, STATUS_CLASSES.len());
         self.answered[class - 1].inc();
-        self.request_seconds.observe(took.as_secs_f64());
+        self.request_seconds.observe(took);
     }
 
     pub fn failed(&self, code: &'static str) {

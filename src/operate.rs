@@ -16,7 +16,7 @@ use crate::net::{now, sleep};
 use crate::routing::decision::{StillPending, in_number};
 use crate::routing::ids::PromptId;
 use crate::routing::place::AdminState;
-use crate::tunnels::DRAINING;
+use crate::tunnels::Farewell;
 
 /// How a reset treats pending work.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -167,7 +167,7 @@ pub fn let_go_of_tunnels(gateway: &Gateway, backend: &Backend) {
         AdminState::Off => true,
     };
     if is_over {
-        gateway.tunnels.close_to(backend.id, DRAINING);
+        gateway.tunnels.close_to(backend.id, Farewell::Draining);
     }
 }
 

@@ -46,9 +46,10 @@ struct Trouble {
 
 impl Tasks {
     /// Starts `task` and keeps count of it until it ends. Should it panic, it ends alone.
+    #[cfg_attr(debug_assertions, track_caller)]
     pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         let trouble = Arc::clone(&self.trouble);
-        self.tracker.spawn(async move {
+        self.track(async move {
             if let Err(panic) = AssertUnwindSafe(task).catch_unwind().await {
                 trouble.count(&*panic, "A task ended in a panic.");
             }
@@ -57,13 +58,14 @@ impl Tasks {
 
     /// Starts a task that the whole process needs. If it ends before the drain, by a panic or
     /// otherwise, [`Tasks::failed`] resolves.
+    #[cfg_attr(debug_assertions, track_caller)]
     pub fn spawn_critical(
         &self,
         name: &'static str,
         task: impl Future<Output = ()> + Send + 'static,
     ) {
         let tasks = self.clone();
-        self.tracker.spawn(async move {
+        self.track(async move {
             let ended = AssertUnwindSafe(task).catch_unwind().await;
             if let Err(panic) = &ended {
                 tasks.trouble.count(&**panic, "A task that the process needs ended in a panic.");
@@ -77,12 +79,13 @@ impl Tasks {
 
     /// Starts what `make` makes, and again after a pause whenever it panicked. Ends when a round
     /// returns, or with the drain.
+    #[cfg_attr(debug_assertions, track_caller)]
     pub fn spawn_again<F>(&self, mut make: impl FnMut() -> F + Send + 'static)
     where
         F: Future<Output = ()> + Send + 'static,
     {
         let tasks = self.clone();
-        self.tracker.spawn(async move {
+        self.track(async move {
             while let Err(panic) = AssertUnwindSafe(async { make().await }).catch_unwind().await {
                 tasks.trouble.count(&*panic, "A task ended in a panic, and begins anew.");
                 tokio::select! {
@@ -91,6 +94,26 @@ impl Tasks {
                 }
             }
         });
+    }
+
+    /// A debug build knows which task a lock is taken for.
+    #[cfg(debug_assertions)]
+    #[track_caller]
+    fn track(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let started = std::panic::Location::caller();
+        self.tracker.spawn(async move {
+            let mut task = std::pin::pin!(task);
+            std::future::poll_fn(move |cx| {
+                let _working = crate::lock::trace::Working::on(started);
+                task.as_mut().poll(cx)
+            })
+            .await;
+        });
+    }
+
+    #[cfg(not(debug_assertions))]
+    fn track(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.tracker.spawn(task);
     }
 
     /// Resolves with the name of a critical task when one has ended before the drain. Cancel safe.

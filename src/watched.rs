@@ -3,28 +3,52 @@
 //! `tokio::sync::watch` wakes its waiters in any order. Prompts that wait for one link would then
 //! be queued in any order, and no simulation could be repeated.
 
+//!
+//! The value is one word, so that a look at it takes no lock: a submission looks at several.
+
+use std::marker::PhantomData;
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use tokio::sync::Notify;
 
-use crate::lock::{Lock, rank};
-
-/// A shared value; whoever sets it wakes those that wait for it.
-#[derive(Debug, Default)]
-pub struct Watched<T> {
-    value: Lock<T, { rank::WATCHED }>,
-    changed: Notify,
+/// What fits into one word, and comes out of it as it was.
+pub trait Packed: Copy {
+    fn pack(self) -> u64;
+    fn unpack(word: u64) -> Self;
 }
 
-impl<T: Copy> Watched<T> {
+/// A shared value; whoever sets it wakes those that wait for it.
+#[derive(Debug)]
+pub struct Watched<T> {
+    word: AtomicU64,
+    changed: Notify,
+    value: PhantomData<T>,
+}
+
+impl<T: Packed + Default> Default for Watched<T> {
+    fn default() -> Self {
+        Self::new(T::default())
+    }
+}
+
+impl<T: Packed> Watched<T> {
     pub fn new(value: T) -> Self {
-        Self { value: Lock::new(value), changed: Notify::new() }
+        Self { word: AtomicU64::new(value.pack()), changed: Notify::new(), value: PhantomData }
     }
 
     pub fn get(&self) -> T {
-        *self.value.lock()
+        T::unpack(self.word.load(Ordering::SeqCst))
     }
 
     pub fn set(&self, value: T) {
-        *self.value.lock() = value;
+        self.word.store(value.pack(), Ordering::SeqCst);
+        self.changed.notify_waiters();
+    }
+
+    /// Makes a value of the one that it is.
+    pub fn change(&self, change: impl Fn(T) -> T) {
+        let changed = |word| Some(change(T::unpack(word)).pack());
+        let _ = self.word.fetch_update(Ordering::SeqCst, Ordering::SeqCst, changed);
         self.changed.notify_waiters();
     }
 
@@ -53,10 +77,20 @@ mod tests {
     use super::*;
     use crate::tasks::Tasks;
 
+    impl Packed for u64 {
+        fn pack(self) -> u64 {
+            self
+        }
+
+        fn unpack(word: u64) -> Self {
+            word
+        }
+    }
+
     #[tokio::test]
     async fn those_that_wait_are_woken_in_the_order_in_which_they_came() {
         let (value, woken, tasks) =
-            (Arc::new(Watched::new(0)), Arc::new(Mutex::new(Vec::new())), Tasks::default());
+            (Arc::new(Watched::new(0_u64)), Arc::new(Mutex::new(Vec::new())), Tasks::default());
         for number in 0..50 {
             let (value, woken) = (Arc::clone(&value), Arc::clone(&woken));
             tasks.spawn(async move {
@@ -64,10 +98,10 @@ mod tests {
                 woken.lock().unwrap().push(number);
             });
         }
-        for next in [1, 2] {
-            tokio::task::yield_now().await;
-            value.set(next);
-        }
+        tokio::task::yield_now().await;
+        value.set(1);
+        tokio::task::yield_now().await;
+        value.change(|value| value + 1);
         assert_eq!(tasks.drain(Duration::from_secs(5)).await, 0);
         assert_eq!(*woken.lock().unwrap(), (0..50).collect::<Vec<_>>());
         assert_eq!(value.wait_for(|value| value == 2).await, 2, "it may hold already");

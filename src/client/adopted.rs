@@ -17,7 +17,7 @@ impl Client {
     /// other work, but that its link has missed the beginning.
     pub(crate) fn adopt(self: &Arc<Self>, gateway: &Gateway) {
         let now = now();
-        let found = gateway.adoption.unclaimed().claim(&self.id, now);
+        let found = gateway.adoption.claim(&self.id, now);
         if found.is_empty() {
             return;
         }
@@ -52,6 +52,6 @@ impl Client {
         found.iter().for_each(|found| gateway.prompt_withdrawn(&found.prompt));
         let until = now() + gateway.config.affinity.lease;
         let most = gateway.config.prompts.max_pending_per_client;
-        gateway.adoption.unclaimed().keep(self.id.clone(), found, until, most);
+        gateway.adoption.keep(self.id.clone(), found, until, most);
     }
 }

@@ -16,7 +16,7 @@ use super::orphan::Seen;
 use super::outgoing::Outgoing;
 use crate::lock::{Guard, Lock, rank};
 use crate::routing::ids::BackendId;
-use crate::watched::Watched;
+use crate::watched::{Packed, Watched};
 use crate::ws::Frame;
 
 pub use runner::run;
@@ -43,6 +43,24 @@ impl Phase {
             Self::Dialling => "dialling",
             Self::Open => "open",
             Self::Closed => "closed",
+        }
+    }
+}
+
+impl Packed for Phase {
+    fn pack(self) -> u64 {
+        match self {
+            Self::Dialling => 0,
+            Self::Open => 1,
+            Self::Closed => 2,
+        }
+    }
+
+    fn unpack(word: u64) -> Self {
+        match word {
+            0 => Self::Dialling,
+            1 => Self::Open,
+            _ => Self::Closed,
         }
     }
 }
@@ -134,6 +152,7 @@ impl Link {
         }
     }
 
+    #[cfg_attr(debug_assertions, track_caller)]
     fn seen(&self) -> Guard<'_, Seen, { rank::SEEN }> {
         self.seen.lock()
     }

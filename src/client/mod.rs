@@ -63,6 +63,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use smallvec::SmallVec;
+
 use crate::comfy::labels::Labels;
 use crate::comfy::say;
 use crate::gateway::Gateway;
@@ -74,7 +76,7 @@ use crate::routing::client as core;
 use crate::routing::decision::{Decision, Refusal};
 use crate::routing::ids::{BackendId, ClientId, PromptId};
 use crate::routing::pending::Pending;
-use crate::routing::place::FleetNow;
+use crate::routing::place::{BackendView, FleetNow};
 use crate::ws::Frame;
 use budget::LogBudget;
 use disowned::Disowned;
@@ -191,24 +193,21 @@ impl Client {
     /// # Errors
     /// [`Gone`] if it was forgotten meanwhile; else what [`core::Client::contact`] says.
     pub fn contact(&self, gateway: &Gateway) -> Result<Result<Decision, Refusal>, Gone> {
-        match self.contact_in_place(gateway)? {
-            Some(decided) => Ok(decided),
-            None => self.route(gateway, core::Client::contact),
-        }
-    }
-
-    /// The same without a look at the whole fleet, as long as it stays where it is: most reads do.
-    fn contact_in_place(&self, gateway: &Gateway) -> Result<Option<Decided>, Gone> {
         let now = now();
         let mut state = self.state();
         if state.is_gone {
             return Err(Gone);
         }
         let own = state.core.bound().map(|(backend, _)| gateway.fleet.get(backend).view(now));
-        let decided = state.core.contact_in_place(own.as_ref(), now);
+        // Most reads stay where they are, and need no look at the whole fleet.
+        let decided = state.core.contact_in_place(own.as_ref(), now).unwrap_or_else(|| {
+            let views = self.views(gateway, &Nearness::default(), now);
+            let fleet = FleetNow { backends: &views, turn: gateway.fleet.turn() };
+            state.core.contact(fleet, now)
+        });
         state.note(self, gateway);
         drop(state);
-        if let Some(Ok(made)) = &decided {
+        if let Ok(made) = &decided {
             gateway.count(&self.id, *made);
         }
         Ok(decided)
@@ -253,6 +252,19 @@ impl Client {
         look(&state.core, state.link.as_deref())
     }
 
+    /// The fleet as it is to this client, without a lock for each backend.
+    fn views(
+        &self,
+        gateway: &Gateway,
+        near: &Nearness,
+        now: Instant,
+    ) -> SmallVec<[BackendView; 8]> {
+        let mut views = gateway.fleet.views(now);
+        near.mark(&mut views);
+        submissions::mark_tunnels(self, gateway, &mut views);
+        views
+    }
+
     /// Decides under the lock, with the fleet as it is.
     fn decide<T>(
         &self,
@@ -261,9 +273,7 @@ impl Client {
         decision: impl FnOnce(&mut State, FleetNow<'_>, Instant) -> Result<T, Refusal>,
     ) -> Result<Result<T, Refusal>, Gone> {
         let now = now();
-        let mut views = gateway.fleet.views(now);
-        near.mark(&mut views);
-        submissions::mark_tunnels(self, gateway, &mut views);
+        let views = self.views(gateway, near, now);
         let fleet = FleetNow { backends: &views, turn: gateway.fleet.turn() };
         let mut state = self.state();
         if state.is_gone {
@@ -314,6 +324,7 @@ impl Client {
         link
     }
 
+    #[cfg_attr(debug_assertions, track_caller)]
     fn state(&self) -> Guard<'_, State, { rank::CLIENT }> {
         self.state.lock()
     }

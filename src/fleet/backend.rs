@@ -12,6 +12,7 @@ use super::doors::Doors;
 use super::load::Load;
 use super::pool::{Pool, PoolLimits};
 use super::reading::Readings;
+use super::turned::Turned;
 use super::word::Word;
 use super::worker;
 use crate::comfy::version::Version;
@@ -63,13 +64,6 @@ pub struct Recorded {
     pub name: Arc<str>,
     /// `host:port`: the server itself, whatever it is called.
     pub url: Arc<str>,
-}
-
-/// Up or down, and how often it has turned: a waiter must not miss a short outage.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct Turned {
-    pub up: bool,
-    pub times: u64,
 }
 
 #[derive(Debug)]
@@ -359,7 +353,7 @@ impl Backend {
             None => {}
         }
         if change.is_some() {
-            self.turned.set(Turned { up, times: self.turned.get().times + 1 });
+            self.turned.change(|turned| Turned { up, ..turned.again() });
         }
     }
 
@@ -373,10 +367,10 @@ impl Backend {
 
     /// It was up all the time, and is of use again: whoever waits for its return looks.
     pub(super) fn came_back(&self) {
-        let Turned { up, times } = self.turned.get();
-        self.turned.set(Turned { up, times: times + 1 });
+        self.turned.change(Turned::again);
     }
 
+    #[cfg_attr(debug_assertions, track_caller)]
     fn state(&self) -> Guard<'_, State, { rank::BACKEND }> {
         self.state.lock()
     }

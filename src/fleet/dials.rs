@@ -80,18 +80,18 @@ fn jitter(whose: impl Hash) -> Duration {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
+    use std::sync::{Arc, Mutex};
 
     use super::*;
     use crate::tasks::Tasks;
 
-    type Turns = Arc<Lock<Vec<(Haste, Duration)>, { rank::WATCHED }>>;
+    type Turns = Arc<Mutex<Vec<(Haste, Duration)>>>;
 
     fn queue(tasks: &Tasks, dials: &Arc<Dials>, turns: &Turns, haste: Haste, whose: u64) {
         let (dials, turns, start) = (Arc::clone(dials), Arc::clone(turns), now());
         tasks.spawn(async move {
             dials.turn(haste, whose).await;
-            turns.lock().push((haste, now().duration_since(start)));
+            turns.lock().unwrap().push((haste, now().duration_since(start)));
         });
     }
 
@@ -104,7 +104,7 @@ mod tests {
         sleep(Duration::from_millis(1)).await;
         queue(&tasks, &dials, &turns, Haste::First, 200);
         assert_eq!(tasks.drain(Duration::from_secs(60)).await, 0);
-        let turns = std::mem::take(&mut *turns.lock());
+        let turns = std::mem::take(&mut *turns.lock().unwrap());
         let first = turns.iter().find(|(haste, _)| *haste == Haste::First);
         assert!(first.is_some_and(|(_, waited)| waited.is_zero()), "{first:?}");
         let again: Vec<_> = turns.iter().filter(|(haste, _)| *haste == Haste::Again).collect();

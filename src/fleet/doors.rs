@@ -95,6 +95,7 @@ impl Doors {
         }
     }
 
+    #[cfg_attr(debug_assertions, track_caller)]
     fn state(&self) -> Guard<'_, State, { rank::DOORS }> {
         self.state.lock()
     }

@@ -1,30 +1,47 @@
 //! How much work a backend has: what it says, plus what it cannot have counted yet (promise B4).
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::lock::{Lock, rank};
+use crate::net::now;
 
 /// How long an answered submission counts on top of the pushed queue length, if no `status` came
 /// after its answer: the `status` may have come just before it.
 const SETTLES: Duration = Duration::from_millis(500);
 
+/// Answered submissions are counted in steps, not one by one: a placement looks at the load of
+/// every backend, and must not take a lock for each.
+const STEPS: usize = 10;
+
 /// The load of one backend.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Load {
     /// Waiting and running, as the last `status` event said.
     queue_remaining: AtomicU32,
     /// Submissions decided for it and not answered.
     in_flight: AtomicU32,
-    /// When submissions were answered that no `status` has counted for sure.
-    settling: Lock<Vec<Instant>, { rank::SETTLING }>,
+    /// How many submissions were answered, in each of the last [`STEPS`] steps, that no `status`
+    /// has counted for sure: the number of the step in the upper half, the count in the lower.
+    settling: [AtomicU64; STEPS],
+    began: Instant,
+}
+
+impl Default for Load {
+    fn default() -> Self {
+        Self {
+            queue_remaining: AtomicU32::new(0),
+            in_flight: AtomicU32::new(0),
+            settling: [const { AtomicU64::new(0) }; STEPS],
+            began: now(),
+        }
+    }
 }
 
 impl Load {
     /// A `status` event said how many prompts wait and run: whatever was answered is in it.
     pub fn counted(&self, queue_remaining: u32) {
         self.queue_remaining.store(queue_remaining, Ordering::Relaxed);
-        self.settling.lock().clear();
+        self.settling.iter().for_each(|step| step.store(0, Ordering::Relaxed));
     }
 
     /// A submission is decided for this backend.
@@ -34,8 +51,16 @@ impl Load {
 
     /// The submission was taken by the backend.
     pub fn taken(&self, now: Instant) {
+        let step = self.step(now);
+        let one_more = |counted: u64| match counted >> 32 == step {
+            true => Some(counted + 1),
+            false => Some(step << 32 | 1),
+        };
+        // The number of a step is below 2^32 for six years, and what is older never counts.
+        let place = usize::try_from(step).unwrap_or_default() % STEPS;
+        let settling = &self.settling[place];
+        let _ = settling.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more);
         self.in_flight.fetch_sub(1, Ordering::Relaxed);
-        self.settling.lock().push(now);
     }
 
     /// The submission was refused, or never sent.
@@ -49,16 +74,25 @@ impl Load {
         self.queue_remaining.load(Ordering::Relaxed)
     }
 
-    /// The load that a placement compares.
+    /// The load that a placement compares. What was answered counts for [`SETTLES`], or for up to
+    /// a step less.
     #[must_use]
     pub fn total(&self, now: Instant) -> u32 {
-        let mut settling = self.settling.lock();
-        settling.retain(|at| now.duration_since(*at) < SETTLES);
-        let uncounted = u32::try_from(settling.len()).unwrap_or(u32::MAX);
-        drop(settling);
-        self.queue_remaining()
-            .saturating_add(self.in_flight.load(Ordering::Relaxed))
-            .saturating_add(uncounted)
+        let step = self.step(now);
+        let counts = self.settling.iter().map(|it| it.load(Ordering::Relaxed)).filter_map(|it| {
+            let is_settling = it != 0 && step < (it >> 32) + STEPS as u64;
+            is_settling.then_some(u32::try_from(it & 0xffff_ffff).unwrap_or(u32::MAX))
+        });
+        counts.fold(
+            self.queue_remaining().saturating_add(self.in_flight.load(Ordering::Relaxed)),
+            u32::saturating_add,
+        )
+    }
+
+    fn step(&self, now: Instant) -> u64 {
+        let since = now.saturating_duration_since(self.began).as_millis();
+        let length = SETTLES.as_millis() / STEPS as u128;
+        u64::try_from(since / length).unwrap_or(u64::MAX) & 0xffff_ffff
     }
 }
 
@@ -68,7 +102,8 @@ mod tests {
 
     #[test]
     fn a_submission_counts_until_a_status_has_counted_it() {
-        let (t, load) = (crate::net::now(), Load::default());
+        let load = Load::default();
+        let t = load.began;
         load.expect_one();
         assert_eq!(load.total(t), 1, "decided");
         load.taken(t);
@@ -79,11 +114,26 @@ mod tests {
 
     #[test]
     fn a_status_that_came_before_the_answer_is_believed_in_the_end() {
-        let (t, load) = (crate::net::now(), Load::default());
+        let load = Load::default();
+        let t = load.began;
         load.expect_one();
         load.counted(1);
         load.taken(t);
         assert_eq!(load.total(t), 2);
+        assert_eq!(load.total(t + SETTLES - SETTLES / 5), 2, "a step early at most");
         assert_eq!(load.total(t + SETTLES), 1);
+    }
+
+    #[test]
+    fn what_settles_is_counted_whenever_it_was_answered() {
+        let load = Load::default();
+        let t = load.began;
+        for tenth in 0..40 {
+            load.expect_one();
+            load.taken(t + tenth * SETTLES / 10);
+        }
+        let last = t + 39 * SETTLES / 10;
+        assert!((9..=10).contains(&load.total(last)), "{}", load.total(last));
+        assert_eq!(load.total(last + SETTLES), 0);
     }
 }

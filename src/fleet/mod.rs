@@ -4,8 +4,8 @@
 //! [`doors`] knows whether it takes new connections; [`pool`] carries requests, on connections that
 //! are [`kept`], and awaits answers from what was [`sent`] last; [`ask`] puts small questions;
 //! [`reading`] reads queues for many askers at once; [`word`] is what an operator said of one,
-//! [`worker`] what is thought of the thread that does its work; [`features`] are what all have in
-//! common.
+//! [`turned`] whether it is up, [`worker`] what is thought of the thread that does its work;
+//! [`features`] are what all have in common.
 
 pub mod ask;
 pub mod backend;
@@ -17,6 +17,7 @@ pub mod load;
 pub mod pool;
 pub mod reading;
 pub mod sent;
+pub mod turned;
 pub mod watch;
 pub mod word;
 pub mod worker;

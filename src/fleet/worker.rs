@@ -61,6 +61,7 @@ impl Watched {
         }
     }
 
+    #[cfg_attr(debug_assertions, track_caller)]
     fn worker(&self) -> Guard<'_, Worker, { rank::WORKER }> {
         self.worker.lock()
     }

@@ -182,7 +182,7 @@ fn decide(
     prompt: &PromptId,
     wish: Wish<'_>,
 ) -> Result<(Arc<Client>, Target, Arc<Link>), GatewayError> {
-    let has_come_back = gateway.adoption.unclaimed().has(id);
+    let has_come_back = gateway.adoption.has(id);
     if has_come_back {
         // Before the id is taken: it may be one that runs already.
         admit(gateway, id)?;

@@ -130,7 +130,7 @@ async fn pass(
         tokio::select! {
             biased;
             farewell = place.told_to_end() => farewell,
-            () = gateway.tasks.stopping() => crate::tunnels::RESTARTING,
+            () = gateway.tasks.stopping() => crate::tunnels::Farewell::Restarting,
         }
     };
     gateway.metrics.tunnels.inc();

@@ -97,15 +97,22 @@ fn meaning(gateway: &Gateway, who: &Who, view: &View) -> Meaning {
 
 /// From the backend that has it, or from one that has a copy.
 async fn from_ledger(gateway: &Gateway, at: &Located, view: &View, parts: &Parts) -> Answer {
-    let sources = gateway.files().sources(at);
     let is_up = |source: &Located| gateway.fleet.get(source.backend).is_up();
     let mut answer = None;
-    for source in sources.into_iter().filter(is_up) {
-        let query = if source == *at {
-            view.query.clone()
-        } else {
-            files::renamed_query(&view.query, &source.file)
-        };
+    if is_up(at) {
+        let mut parts = parts.clone();
+        parts.uri = with_query(&parts.uri, &view.query);
+        let target = of_ledger(gateway.fleet.get(at.backend))?;
+        let found = read(gateway, &target, &parts).await?;
+        if found.status() != StatusCode::NOT_FOUND {
+            return Ok(found);
+        }
+        answer = Some(found);
+    }
+    // Copies are looked up only when it is not there.
+    let sources = gateway.files().sources(at);
+    for source in sources.into_iter().skip(1).filter(is_up) {
+        let query = files::renamed_query(&view.query, &source.file);
         let mut parts = parts.clone();
         parts.uri = with_query(&parts.uri, &query);
         let target = of_ledger(gateway.fleet.get(source.backend))?;

@@ -7,7 +7,8 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use indexmap::IndexMap;
@@ -30,12 +31,42 @@ const AGAIN: Duration = Duration::from_millis(500);
 #[derive(Debug, Default)]
 pub struct Adoption {
     unclaimed: Lock<Unclaimed, { rank::UNCLAIMED }>,
+    /// False while there is nothing: each submission asks.
+    has_any: AtomicBool,
     unread: Lock<BTreeSet<BackendId>, { rank::UNREAD }>,
 }
 
 impl Adoption {
+    /// True if something was found that is this client's.
+    #[must_use]
+    pub fn has(&self, client: &ClientId) -> bool {
+        self.has_any.load(Ordering::Acquire) && self.unclaimed().has(client)
+    }
+
+    /// See [`Unclaimed::claim`].
+    #[must_use]
+    pub fn claim(&self, client: &ClientId, now: Instant) -> Vec<Found> {
+        match self.has_any.load(Ordering::Acquire) {
+            true => self.change(|unclaimed| unclaimed.claim(client, now)),
+            false => Vec::new(),
+        }
+    }
+
+    /// See [`Unclaimed::keep`].
+    pub fn keep(&self, client: ClientId, found: Vec<Found>, until: Instant, max: usize) -> usize {
+        self.change(|unclaimed| unclaimed.keep(client, found, until, max))
+    }
+
+    fn change<T>(&self, change: impl FnOnce(&mut Unclaimed) -> T) -> T {
+        let mut unclaimed = self.unclaimed();
+        let changed = change(&mut unclaimed);
+        self.has_any.store(!unclaimed.is_empty(), Ordering::Release);
+        changed
+    }
+
     /// Locked for one call, never together with anything else.
-    pub fn unclaimed(&self) -> Guard<'_, Unclaimed, { rank::UNCLAIMED }> {
+    #[cfg_attr(debug_assertions, track_caller)]
+    fn unclaimed(&self) -> Guard<'_, Unclaimed, { rank::UNCLAIMED }> {
         self.unclaimed.lock()
     }
 
@@ -45,6 +76,7 @@ impl Adoption {
         self.unread().contains(&backend)
     }
 
+    #[cfg_attr(debug_assertions, track_caller)]
     fn unread(&self) -> Guard<'_, BTreeSet<BackendId>, { rank::UNREAD }> {
         self.unread.lock()
     }
@@ -86,7 +118,7 @@ impl Gateway {
         let (clients, mut prompts, mut left) = (by_client.len(), 0, 0);
         for (client, found) in by_client {
             prompts += found.len();
-            left += self.adoption.unclaimed().keep(client.clone(), found, until, per_client);
+            left += self.adoption.keep(client.clone(), found, until, per_client);
             // He may have come while this was asked.
             if let Some(client) = self.clients.get(&client) {
                 client.adopt(self);
@@ -125,5 +157,5 @@ async fn look(gateway: &Gateway, backend: &Backend) {
     }
     gateway.adoption.unread().remove(&backend.id);
     sleep(gateway.config.affinity.lease).await;
-    gateway.adoption.unclaimed().forget_expired(now());
+    gateway.adoption.change(|unclaimed| unclaimed.forget_expired(now()));
 }

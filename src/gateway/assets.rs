@@ -147,6 +147,7 @@ impl Gateway {
     }
 
     /// Locked for one call, never together with another.
+    #[cfg_attr(debug_assertions, track_caller)]
     pub fn assets(&self) -> Guard<'_, Assets, { rank::ASSETS }> {
         self.assets.lock()
     }

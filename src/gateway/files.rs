@@ -131,6 +131,7 @@ impl Gateway {
     }
 
     /// Locked for one call, never together with a client.
+    #[cfg_attr(debug_assertions, track_caller)]
     pub fn files(&self) -> Guard<'_, Files, { rank::FILES }> {
         self.files.lock()
     }

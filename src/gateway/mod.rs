@@ -234,6 +234,7 @@ impl Gateway {
     }
 
     /// Locked for one call, never together with a client.
+    #[cfg_attr(debug_assertions, track_caller)]
     pub fn ledger(&self) -> Guard<'_, Ledger, { rank::LEDGER }> {
         self.ledger.lock()
     }

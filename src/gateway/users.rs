@@ -94,10 +94,12 @@ impl Users {
         self.known().get(&backend).is_some_and(|known| known.users.is_some())
     }
 
+    #[cfg_attr(debug_assertions, track_caller)]
     fn assets(&self) -> Guard<'_, HashMap<BackendId, (bool, u64)>, { rank::ASSET_USERS }> {
         self.assets.lock()
     }
 
+    #[cfg_attr(debug_assertions, track_caller)]
     fn known(&self) -> Guard<'_, HashMap<BackendId, Known>, { rank::USERS }> {
         self.known.lock()
     }

@@ -15,8 +15,8 @@
 //! # Invariants
 //!
 //! - A batch is committed whole or not at all, in the order in which batches were gathered.
-//! - What waits for the disk is bounded: a later note of the same client, prompt or file replaces
-//!   the earlier one, and there are only so many of each.
+//! - What waits for the disk is bounded: at the latest when [`QUEUED_MAX`] notes wait, a later one
+//!   of the same client, prompt or file replaces the earlier, and there are only so many of each.
 //! - A home that fails loses nothing while the process lives: its batch is gathered again, under
 //!   what was noted since, and tried anew.
 
@@ -29,7 +29,8 @@ pub mod sift;
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -40,7 +41,7 @@ use crate::lock::{Guard, Lock, rank};
 use crate::net::{Boxed, sleep};
 use crate::routing::ids::{AssetId, ClientId, PromptId};
 use crate::tasks::Tasks;
-use crate::watched::Watched;
+use crate::watched::{Packed, Watched};
 use record::{
     AssetRecord, Batch, BindingRecord, FileKey, FileRecord, PromptRecord, Saved, StateRecord,
 };
@@ -50,6 +51,10 @@ pub const COMMIT_WITHIN: Duration = Duration::from_secs(5);
 
 /// The pause before a failed commit is tried anew.
 const RETRY: Duration = Duration::from_secs(1);
+
+/// How many notes may wait before they are gathered by whoever notes, and not by the writer: while
+/// that awaits a slow disk, a thing that is noted again and again would be held each time.
+const QUEUED_MAX: u64 = 65_536;
 
 /// Where records are kept. [`disk::Disk`] is the one that survives; a simulation has its own.
 pub trait Home: fmt::Debug + Send + 'static {
@@ -110,17 +115,33 @@ pub struct Journal {
 
 #[derive(Debug)]
 struct Kept {
+    /// In the order in which they were noted. Noting takes no lock: it is done under those of a
+    /// client, a prompt or a file, and must keep no other waiting.
+    notes: mpsc::Sender<Note>,
+    /// How many were ever noted: the last one's number.
+    noted: AtomicU64,
+    /// How many of them were gathered.
+    taken: AtomicU64,
     gathered: Lock<Gathered, { rank::JOURNAL }>,
     work: Notify,
     progress: Watched<Progress>,
 }
 
+/// What is to be written, of one thing.
+#[derive(Debug)]
+enum Note {
+    Binding(ClientId, Option<BindingRecord>),
+    Prompt(PromptId, Option<PromptRecord>),
+    File(FileKey, Option<FileRecord>),
+    State(Arc<str>, Option<StateRecord>),
+    Asset(AssetId, Option<AssetRecord>),
+}
+
 /// What was noted and is not yet in the writer's hands.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Gathered {
+    notes: mpsc::Receiver<Note>,
     batch: Batch,
-    /// Of the batch that is gathered now; the first is 1.
-    number: u64,
     /// How many records the writer is committing.
     in_commit: usize,
 }
@@ -128,9 +149,19 @@ struct Gathered {
 /// How far the writer is.
 #[derive(Clone, Copy, Debug)]
 struct Progress {
-    /// The last batch that is durable.
+    /// All up to this note are durable.
     durable: u64,
     is_failing: bool,
+}
+
+impl Packed for Progress {
+    fn pack(self) -> u64 {
+        self.durable << 1 | u64::from(self.is_failing)
+    }
+
+    fn unpack(word: u64) -> Self {
+        Self { durable: word >> 1, is_failing: word & 1 == 1 }
+    }
 }
 
 impl Journal {
@@ -144,8 +175,13 @@ impl Journal {
     /// what the last of them noted, and ends with `writers`.
     #[must_use]
     pub fn open(home: impl Home, writers: &Tasks) -> Self {
+        let (notes, noted) = mpsc::channel();
+        let gathered = Gathered { notes: noted, batch: Batch::default(), in_commit: 0 };
         let kept = Arc::new(Kept {
-            gathered: Lock::new(Gathered { number: 1, ..Gathered::default() }),
+            notes,
+            noted: AtomicU64::new(0),
+            taken: AtomicU64::new(0),
+            gathered: Lock::new(gathered),
             work: Notify::new(),
             progress: Watched::new(Progress { durable: 0, is_failing: false }),
         });
@@ -163,27 +199,27 @@ impl Journal {
 
     /// The binding of a client as it is now; `None` if it has none any more.
     pub fn note_binding(&self, client: &ClientId, record: Option<BindingRecord>) {
-        self.note(|batch| drop(batch.clients.insert(client.clone(), record)));
+        self.note(|| Note::Binding(client.clone(), record));
     }
 
     /// A prompt as it is now; `None` if it leaves no trace.
     pub fn note_prompt(&self, prompt: &PromptId, record: Option<PromptRecord>) {
-        self.note(|batch| drop(batch.prompts.insert(prompt.clone(), record)));
+        self.note(|| Note::Prompt(prompt.clone(), record));
     }
 
     /// A file as it is known now; `None` if it is forgotten.
     pub fn note_file(&self, key: FileKey, record: Option<FileRecord>) {
-        self.note(|batch| drop(batch.files.insert(key, record)));
+        self.note(|| Note::File(key, record));
     }
 
     /// What an operator said of the backend of this URL; `None` if it is of no use any more.
     pub fn note_state(&self, url: Arc<str>, record: Option<StateRecord>) {
-        self.note(|batch| drop(batch.states.insert(url, record)));
+        self.note(|| Note::State(url, record));
     }
 
     /// An asset as it is known now; `None` if it is forgotten.
     pub fn note_asset(&self, id: AssetId, record: Option<AssetRecord>) {
-        self.note(|batch| drop(batch.assets.insert(id, record)));
+        self.note(|| Note::Asset(id, record));
     }
 
     /// Waits until everything that was noted before this call is durable.
@@ -192,7 +228,7 @@ impl Journal {
     /// The home fails. What was noted is kept and tried again.
     pub async fn durable(&self) -> Result<(), NotDurable> {
         let Some(kept) = &self.kept else { return Ok(()) };
-        let number = kept.last_noted();
+        let number = kept.noted.load(Ordering::SeqCst);
         let settled = kept.progress.wait_for(|it| number <= it.durable || it.is_failing);
         match timeout(COMMIT_WITHIN, settled).await {
             Ok(progress) if number <= progress.durable => Ok(()),
@@ -210,28 +246,57 @@ impl Journal {
     #[must_use]
     pub fn waiting(&self) -> usize {
         self.kept.as_ref().map_or(0, |kept| {
+            let queued = usize::try_from(kept.queued()).unwrap_or(usize::MAX);
             let gathered = kept.gathered();
-            gathered.batch.len() + gathered.in_commit
+            queued + gathered.batch.len() + gathered.in_commit
         })
     }
 
-    fn note(&self, change: impl FnOnce(&mut Batch)) {
-        if let Some(kept) = &self.kept {
-            change(&mut kept.gathered().batch);
-            kept.work.notify_one();
+    fn note(&self, note: impl FnOnce() -> Note) {
+        let Some(kept) = &self.kept else { return };
+        // Its other end lives as long as this one.
+        let _ = kept.notes.send(note());
+        kept.noted.fetch_add(1, Ordering::SeqCst);
+        if QUEUED_MAX < kept.queued() {
+            kept.gather(&mut kept.gathered());
         }
+        kept.work.notify_one();
     }
 }
 
 impl Kept {
-    /// The batch that has the latest note: the one being gathered, or the one before.
-    fn last_noted(&self) -> u64 {
-        let gathered = self.gathered();
-        if gathered.batch.is_empty() { gathered.number - 1 } else { gathered.number }
+    /// Puts what was noted into the batch, later notes over earlier ones; returns the number up to
+    /// which all are in it.
+    fn gather(&self, gathered: &mut Gathered) -> u64 {
+        // Each is sent before it is counted.
+        let noted = self.noted.load(Ordering::SeqCst);
+        while let Ok(note) = gathered.notes.try_recv() {
+            self.taken.fetch_add(1, Ordering::SeqCst);
+            gathered.batch.put(note);
+        }
+        noted
     }
 
+    fn queued(&self) -> u64 {
+        let taken = self.taken.load(Ordering::SeqCst);
+        self.noted.load(Ordering::SeqCst).saturating_sub(taken)
+    }
+
+    #[cfg_attr(debug_assertions, track_caller)]
     fn gathered(&self) -> Guard<'_, Gathered, { rank::JOURNAL }> {
         self.gathered.lock()
+    }
+}
+
+impl Batch {
+    fn put(&mut self, note: Note) {
+        match note {
+            Note::Binding(client, record) => drop(self.clients.insert(client, record)),
+            Note::Prompt(prompt, record) => drop(self.prompts.insert(prompt, record)),
+            Note::File(key, record) => drop(self.files.insert(key, record)),
+            Note::State(url, record) => drop(self.states.insert(url, record)),
+            Note::Asset(id, record) => drop(self.assets.insert(id, record)),
+        }
     }
 }
 
@@ -267,11 +332,12 @@ impl<H: Home> Writer<H> {
     async fn commit_gathered(&mut self) -> bool {
         let (batch, number) = {
             let mut gathered = self.kept.gathered();
+            let number = self.kept.gather(&mut gathered);
             if gathered.batch.is_empty() {
+                // What was counted since had been taken before it was.
+                self.kept.progress.set(Progress { durable: number, is_failing: false });
                 return true;
             }
-            let number = gathered.number;
-            gathered.number += 1;
             gathered.in_commit = gathered.batch.len();
             (Arc::new(std::mem::take(&mut gathered.batch)), number)
         };
@@ -379,6 +445,24 @@ mod tests {
         journal.note_binding(&client("a"), binding("one"));
         assert_eq!(writers.drain(COMMIT_WITHIN).await, 0);
         assert_eq!(home.batches.lock().unwrap().len(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_noted_again_and_again_while_nobody_writes_is_held_once() {
+        let (home, writers) = (Memory::default(), Tasks::default());
+        home.fails.store(true, Ordering::Relaxed);
+        let journal = Journal::open(home.clone(), &writers);
+        // The writer has no turn meanwhile: this is one task's work.
+        for _ in 0..3 * QUEUED_MAX {
+            journal.note_binding(&client("a"), binding("one"));
+        }
+        let waiting = u64::try_from(journal.waiting()).unwrap();
+        assert!(waiting <= QUEUED_MAX + 1, "{waiting}");
+        journal.note_binding(&client("a"), binding("last"));
+        home.fails.store(false, Ordering::Relaxed);
+        assert_eq!(journal.durable().await, Ok(()));
+        let batches = home.batches.lock().unwrap().clone();
+        assert_eq!(batches[0].clients[&client("a")], binding("last"));
     }
 
     #[tokio::test]

@@ -19,13 +19,14 @@ pub mod splice;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use smallvec::SmallVec;
 
 use crate::config::SocketsConfig;
 use crate::lock::{Guard, Lock, rank};
 use crate::routing::ids::{BackendId, ClientId};
-use crate::watched::Watched;
+use crate::watched::{Packed, Watched};
 
 /// Who has a tunnel.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -37,16 +38,53 @@ pub enum Owner {
 
 /// Why a tunnel is to be closed: a code of RFC 6455 section 7.4, and what is said with it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Farewell {
-    pub code: u16,
-    pub reason: &'static str,
+pub enum Farewell {
+    /// Mooring stops.
+    Restarting,
+    /// The operator wants the backend for himself.
+    Draining,
+    ServerIsDown,
 }
 
-/// Mooring stops.
-pub const RESTARTING: Farewell = Farewell { code: 1012, reason: "restarting" };
+impl Farewell {
+    /// RFC 6455 section 7.4.1, and 1012 of IANA's registry.
+    #[must_use]
+    pub fn code(self) -> u16 {
+        match self {
+            Self::Restarting => 1012,
+            Self::Draining | Self::ServerIsDown => 1001,
+        }
+    }
 
-/// The operator wants the backend for himself.
-pub const DRAINING: Farewell = Farewell { code: 1001, reason: "draining" };
+    #[must_use]
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::Restarting => "restarting",
+            Self::Draining => "draining",
+            Self::ServerIsDown => "server is down",
+        }
+    }
+}
+
+impl Packed for Option<Farewell> {
+    fn pack(self) -> u64 {
+        match self {
+            None => 0,
+            Some(Farewell::Restarting) => 1,
+            Some(Farewell::Draining) => 2,
+            Some(Farewell::ServerIsDown) => 3,
+        }
+    }
+
+    fn unpack(word: u64) -> Self {
+        match word {
+            1 => Some(Farewell::Restarting),
+            2 => Some(Farewell::Draining),
+            3 => Some(Farewell::ServerIsDown),
+            _ => None,
+        }
+    }
+}
 
 /// There are as many tunnels as there may be.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
@@ -59,7 +97,14 @@ pub enum TooMany {
 
 /// The open tunnels. Cheap to clone; all clones are one table.
 #[derive(Clone, Debug, Default)]
-pub struct Tunnels(Arc<Lock<Table, { rank::TUNNELS }>>);
+pub struct Tunnels(Arc<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    table: Lock<Table, { rank::TUNNELS }>,
+    /// How many the table has, for whoever asks of them while there are none: each submission.
+    count: AtomicUsize,
+}
 
 #[derive(Debug, Default)]
 struct Table {
@@ -97,12 +142,16 @@ impl Tunnels {
         table.next += 1;
         let end = Arc::<Watched<Option<Farewell>>>::default();
         table.open.insert(key, Open { owner, backend, end: Arc::clone(&end) });
+        self.0.count.store(table.open.len(), Ordering::Release);
         Ok(Place { tunnels: self.clone(), key, end })
     }
 
     /// The backends to which a client has tunnels.
     #[must_use]
     pub fn backends_of(&self, client: &ClientId) -> SmallVec<[BackendId; 2]> {
+        if self.is_empty() {
+            return SmallVec::new();
+        }
         let table = self.table();
         let is_its = |open: &&Open| matches!(&open.owner, Owner::Client(id) if id == client);
         let mut backends: SmallVec<[BackendId; 2]> =
@@ -127,16 +176,17 @@ impl Tunnels {
 
     #[must_use]
     pub fn len(&self) -> usize {
-        self.table().open.len()
+        self.0.count.load(Ordering::Acquire)
     }
 
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.table().open.is_empty()
+        self.len() == 0
     }
 
+    #[cfg_attr(debug_assertions, track_caller)]
     fn table(&self) -> Guard<'_, Table, { rank::TUNNELS }> {
-        self.0.lock()
+        self.0.table.lock()
     }
 }
 
@@ -161,7 +211,9 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.tunnels.table().open.remove(&self.key);
+        let mut table = self.tunnels.table();
+        table.open.remove(&self.key);
+        self.tunnels.0.count.store(table.open.len(), Ordering::Release);
     }
 }
 
@@ -191,7 +243,7 @@ mod tests {
         drop(first);
         assert_eq!(tunnels.backends_of(&ada)[..], [BackendId(1)]);
         assert_eq!((tunnels.lead_to(BackendId(0)), tunnels.lead_to(BackendId(1))), (false, true));
-        let farewell = Farewell { code: 1001, reason: "gone" };
+        let farewell = Farewell::Draining;
         tunnels.close_to(BackendId(1), farewell);
         assert_eq!((second.told_to_end().await, third.told_to_end().await), (farewell, farewell));
         drop((second, third));

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::ready;
 use std::time::{Duration, Instant};
 
@@ -10,7 +11,6 @@ use tokio::time::timeout;
 
 use crate::client::outgoing::Outgoing;
 use crate::net::{now, with_scratch};
-use crate::watched::Watched;
 use crate::ws::{Boundary, Frame, Opcode, Role, control};
 
 /// How one direction ended.
@@ -41,15 +41,28 @@ pub struct Pump<R, W> {
 /// What is shared with whoever watches over a direction.
 #[derive(Debug)]
 pub struct Gauge {
-    /// When something last came.
-    pub heard: Watched<Instant>,
+    began: Instant,
+    /// When something last came, in milliseconds since then.
+    heard: AtomicU64,
     /// What we have to say to the reader.
     pub ours: Outgoing,
 }
 
 impl Default for Gauge {
     fn default() -> Self {
-        Self { heard: Watched::new(now()), ours: Outgoing::default() }
+        Self { began: now(), heard: AtomicU64::new(0), ours: Outgoing::default() }
+    }
+}
+
+impl Gauge {
+    /// When something last came.
+    pub fn heard(&self) -> Instant {
+        self.began + Duration::from_millis(self.heard.load(Ordering::Relaxed))
+    }
+
+    fn hear(&self, now: Instant) {
+        let since = now.saturating_duration_since(self.began).as_millis();
+        self.heard.store(u64::try_from(since).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 }
 
@@ -80,7 +93,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Pump<R, W> {
                         Ok(bytes) => bytes,
                         Err(_) => return PumpEnd::Broken,
                     };
-                    gauge.heard.set(now());
+                    gauge.hear(now());
                     if let Some(end) = self.pass(&bytes, &mut ours).await {
                         return end;
                     }

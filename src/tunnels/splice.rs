@@ -93,14 +93,14 @@ pub async fn splice(
             }
             watched = watch => match watched {
                 Watched::ClientIsSilent => return End::Silent,
-                Watched::BackendIsDown => Err(Farewell { code: 1001, reason: "server is down" }),
+                Watched::BackendIsDown => Err(Farewell::ServerIsDown),
             },
         };
         match said {
             Ok(PumpEnd::Over | PumpEnd::Closed) => return End::Closed,
             Ok(PumpEnd::Broken) => return End::Broken,
             Err(farewell) => {
-                let last = Frame::close(farewell.code, farewell.reason);
+                let last = Frame::close(farewell.code(), farewell.reason());
                 up_gauge.ours.push(last.clone());
                 down_gauge.ours.push(last);
                 let both = async { tokio::join!(run_up, run_down) };
@@ -110,7 +110,7 @@ pub async fn splice(
         }
     };
     let _ = timeout(FAREWELL, up.drain()).await;
-    End::Told(ended.code)
+    End::Told(ended.code())
 }
 
 /// One side has said all it had to say: the other may go on for a while.
@@ -136,7 +136,7 @@ async fn watch(
     loop {
         sleep(ping / 2).await;
         let now = now();
-        let silent = now.saturating_duration_since(of_client.heard.get());
+        let silent = now.saturating_duration_since(of_client.heard());
         if 2 * ping <= silent {
             return Watched::ClientIsSilent;
         }
@@ -144,7 +144,7 @@ async fn watch(
             pinged = now;
             of_backend.ours.push(Frame::ping(b""));
         }
-        let is_mute = 2 * ping <= now.saturating_duration_since(of_backend.heard.get());
+        let is_mute = 2 * ping <= now.saturating_duration_since(of_backend.heard());
         if is_mute && backend_is_down() {
             return Watched::BackendIsDown;
         }

@@ -60,6 +60,8 @@ mod told;
 mod tunnels;
 mod turmoil;
 mod verbs;
+#[cfg(debug_assertions)]
+mod ways;
 mod whose;
 mod wild;
 mod words;

@@ -50,6 +50,7 @@ struct Known {
 pub(super) type Said = (BackendId, Arc<NodeInfo>, u64);
 
 impl NodeInfos {
+    #[cfg_attr(debug_assertions, track_caller)]
     fn state(&self) -> Guard<'_, State, { rank::NODES }> {
         self.state.lock()
     }

@@ -1,0 +1,180 @@
+//! What a request, a submission and an event cost in locks, counted by the locks themselves.
+//!
+//! A lock that is taken once more for each backend, string or picture makes a gateway slow that
+//! grows; one that is everybody's keeps all of them waiting for one. The counts are those of
+//! `ARCHITECTURE.md`, "What a way costs".
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use bytes::Bytes;
+use http::Method;
+use mooring::config::{Config, OnOff, StateDir};
+use mooring::lock::trace::{self, Taken};
+use mooring::net::Stream;
+use mooring::sim::{Options, Sim};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+use crate::support::{Answer, World, network, quick, send_bytes, slow, soon};
+
+/// Tasks of requests: connections, and what they start. Links, watch links and the sweep go on
+/// meanwhile and are not theirs.
+const REQUESTS: &[&str] = &["src/server/", "src/front/submit.rs"];
+
+/// The way of an event: the task of a link, and that of a browser's socket.
+const EVENTS: &[&str] = &["src/client/mod.rs", "src/front/upgrade.rs"];
+
+/// Locks that were taken for tasks that were started in one of these files.
+fn of(taken: Vec<Taken>, files: &[&str]) -> Vec<Taken> {
+    let is_of = |it: &Taken| {
+        let file = it.task.map_or("", |task| task.file());
+        files.iter().any(|part| file.starts_with(part))
+    };
+    taken.into_iter().filter(is_of).collect()
+}
+
+fn listed(taken: &[Taken]) -> String {
+    taken.iter().fold(String::new(), |mut text, it| {
+        let _ = writeln!(text, "  {it}");
+        text
+    })
+}
+
+#[track_caller]
+fn at_most(max: usize, way: &str, taken: &[Taken]) {
+    let (count, all) = (taken.len(), listed(taken));
+    assert!(count <= max, "{way}: {count} locks, and no more than {max} are right:\n{all}");
+    assert_ne!(count, 0, "{way}: nothing was counted, so this checks nothing");
+}
+
+/// So many backends.
+async fn fleet(backends: usize, change: impl FnOnce(&mut Config)) -> World {
+    let mut sims = Vec::new();
+    for number in 0..backends {
+        let name: &'static str = format!("gpu{number:03}").leak();
+        sims.push(Sim::start(network(), Options::named(name)).await.unwrap());
+    }
+    let world = World::over(sims, change).await;
+    world.all_up().await;
+    world
+}
+
+fn written(folder: &Path) -> impl FnOnce(&mut Config) {
+    let folder = folder.to_owned();
+    move |config| config.state.dir = StateDir::Written(folder)
+}
+
+/// A connection that stays.
+struct Kept(Stream);
+
+impl Kept {
+    async fn to(world: &World) -> Self {
+        let (host, port) = (world.front.ip().to_string(), world.front.port());
+        Self(network().connect(&host, port).await.unwrap())
+    }
+
+    /// Asks, and reads the whole answer.
+    async fn get(&mut self, path: &str) -> String {
+        let head = format!("GET {path} HTTP/1.1\r\nHost: gateway\r\n\r\n");
+        self.0.write_all(head.as_bytes()).await.unwrap();
+        soon(path, async {
+            let mut read = Vec::new();
+            loop {
+                let mut piece = [0; 4096];
+                let count = self.0.read(&mut piece).await.unwrap();
+                assert_ne!(count, 0, "it closed after {}", String::from_utf8_lossy(&read));
+                read.extend_from_slice(&piece[..count]);
+                let text = String::from_utf8_lossy(&read).into_owned();
+                if is_whole(&text, read.len()) {
+                    return text;
+                }
+            }
+        })
+        .await
+    }
+}
+
+fn is_whole(text: &str, read: usize) -> bool {
+    let Some((head, _)) = text.split_once("\r\n\r\n") else { return false };
+    let named = head.lines().find_map(|line| {
+        let (name, value) = line.split_once(':')?;
+        name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse().ok())?
+    });
+    let length: usize = named.expect("the answer says how long it is");
+    head.len() + 4 + length <= read
+}
+
+/// Reads of one kind, one after the other; the locks of all of them.
+async fn reads(world: &World, paths: &[String]) -> Vec<Taken> {
+    let mut kept = Kept::to(world).await;
+    trace::begin();
+    for path in paths {
+        let answer = kept.get(path).await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{path}: {answer}");
+    }
+    of(trace::end(), REQUESTS)
+}
+
+#[tokio::test]
+async fn a_read_takes_three_locks_however_many_backends_there_are() {
+    for backends in [1, 10, 100] {
+        for passthrough in [OnOff::On, OnOff::Off] {
+            let world = fleet(backends, |config| config.server.passthrough = passthrough).await;
+            let one = vec!["/system_stats?clientId=one".to_owned(); 20];
+            // The first binds it.
+            reads(&world, &one[..1]).await;
+            let way = format!("20 reads of one client, {backends} backends, {passthrough:?}");
+            at_most(20 * 3, &way, &reads(&world, &one).await);
+            let many: Vec<String> =
+                (0..20).map(|number| format!("/system_stats?clientId=new-{number}")).collect();
+            let way = format!("20 first reads of clients, {backends} backends, {passthrough:?}");
+            at_most(20 * 3, &way, &reads(&world, &many).await);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_picture_is_found_with_three_locks_however_many_backends_there_are() {
+    for backends in [1, 10] {
+        let world = fleet(backends, |_| {}).await;
+        upload(&world, "one", "harbour.png").await;
+        let path = "/view?filename=harbour.png&type=input&clientId=one";
+        let paths = vec![path.to_owned(); 20];
+        reads(&world, &paths[..1]).await;
+        let taken = reads(&world, &paths).await;
+        at_most(20 * 3, &format!("20 pictures, {backends} backends"), &taken);
+    }
+}
+
+async fn upload(world: &World, client: &str, name: &str) -> Answer {
+    let body = format!(
+        "--xyz\r\nContent-Disposition: form-data; name=\"image\"; filename=\"{name}\"\r\n\
+         Content-Type: image/png\r\n\r\n{name}\r\n--xyz--\r\n"
+    );
+    let headers = [("content-type", "multipart/form-data; boundary=xyz")];
+    let path = format!("/upload/image?clientId={client}");
+    let answer = send_bytes(world.front, Method::POST, &path, &headers, Bytes::from(body)).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    answer
+}
+
+#[tokio::test]
+async fn an_event_waits_for_no_lock_of_everybodys() {
+    let folder = tempfile::tempdir().unwrap();
+    let world = fleet(2, written(folder.path())).await;
+    let mut socket = world.socket("one").await;
+    // The link is open, and its backend has said what it is.
+    let first = world.submit("one", &quick(0)).await.prompt_id();
+    socket.until_end(&first).await;
+    let prompt = world.submit("one", &slow(3, 0.1)).await.prompt_id();
+    // Its start changes what the gateway knows of a prompt, and so does its end. What is between
+    // is only passed on; the outputs among it name pictures that nobody knew.
+    while socket.until("execution_start").await["data"]["prompt_id"] != prompt {}
+    trace::begin();
+    while socket.until("executed").await["data"]["output"]["images"].is_null() {}
+    let taken = of(trace::end(), EVENTS);
+    let shared: Vec<Taken> =
+        taken.iter().copied().filter(|it| it.is_shared && it.name != "FILES").collect();
+    assert!(shared.is_empty(), "locks of everybody's:\n{}", listed(&shared));
+    assert_ne!(taken.len(), 0, "nothing was counted, so this checks nothing");
+}
