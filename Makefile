@@ -52,9 +52,9 @@ instructions:
 deploy-check:
 	@tests/deploy/check
 
-# The scenarios of `test` at their full counts.
+# The scenarios of `test` at their full counts. SEEDS=200 or SEEDS=400..600 runs other seeds.
 soak:
-	SOAK=1 $(CARGO) test --locked --release -- --nocapture
+	SOAK=1 $(CARGO) test --locked --profile soak -- --nocapture
 
 # Mooring beside nginx and HAProxy; writes docs/performance.md. ROUNDS=1 SECONDS=1 for a look.
 bench:

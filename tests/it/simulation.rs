@@ -1,6 +1,7 @@
 //! Drives the routing core through long random histories under a virtual clock.
 //!
-//! A run is a function of its seed: `SIM_SEED=17 cargo test --test it simulation` replays one.
+//! A run is a function of its seed: `SIM_SEED=17 cargo test --test it simulation` replays one,
+//! `SEEDS=400` and `SEEDS=400..600` run as many and those.
 //! Several clients share a fleet that goes up and down, drains and fills; prompts are submitted,
 //! answered, refused, heard of in any order, missed and found; operators release and reset. After
 //! every step the promises that `routing` makes are checked against a model that is too simple
@@ -27,7 +28,12 @@ use facts::{Fact, Facts};
 use random::Random;
 use truth::{Book, Kind, Truth};
 
-const SEEDS: u64 = 256;
+use crate::support::seeds;
+
+/// Seeds with `SOAK=1`, and in `make test`.
+const SEEDS: u64 = 10_000;
+const SEEDS_IN_TEST: u64 = 256;
+
 const STEPS: usize = 2_000;
 const CLIENTS_MAX: usize = 6;
 const BACKENDS_MAX: usize = 5;
@@ -77,11 +83,16 @@ const ADMIN: [AdminState; 6] = [
 fn promises_hold_for_every_seed() {
     let Ok(seed) = std::env::var("SIM_SEED") else {
         let mut seen = BTreeMap::new();
-        for tally in (0..SEEDS).map(run) {
+        let seeds = seeds("seeds of the routing core", SEEDS, SEEDS_IN_TEST);
+        for tally in seeds.clone().map(run) {
             tally.seen.iter().for_each(|(what, times)| *seen.entry(*what).or_insert(0) += times);
         }
         let rare: Vec<_> = ALL_SEEN.iter().filter(|what| seen.get(*what) < Some(&400)).collect();
-        assert!(rare.is_empty(), "the simulation hardly reaches {rare:?}: {seen:?}");
+        // A few seeds cannot reach all of it.
+        assert!(
+            rare.is_empty() || seeds.end - seeds.start < SEEDS_IN_TEST,
+            "the simulation hardly reaches {rare:?}: {seen:?}"
+        );
         return;
     };
     run(seed.parse().expect("SIM_SEED is a number"));

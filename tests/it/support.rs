@@ -2,6 +2,7 @@
 //! client that speaks HTTP and WebSocket. Everything is in this process, on ports of the system.
 
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -352,4 +353,33 @@ pub(crate) fn fraction(scenario: &str, full: usize, part: usize) -> usize {
     let count = if std::env::var_os("SOAK").is_some() { full } else { part };
     eprintln!("{scenario}: {count} of {full}");
     count
+}
+
+/// Which seeds of a scenario are run: those that `SEEDS` says, as a count or as `400..600`; else
+/// all of them with `SOAK=1`, or the first few.
+pub(crate) fn seeds(scenario: &str, full: u64, few: u64) -> Range<u64> {
+    let wanted = std::env::var("SEEDS").ok();
+    let seeds = match &wanted {
+        Some(wanted) => range(wanted).expect("SEEDS is a count, or a range such as 400..600"),
+        None if std::env::var_os("SOAK").is_some() => 0..full,
+        None => 0..few,
+    };
+    eprintln!("{scenario}: {seeds:?} of {full}");
+    seeds
+}
+
+/// `None` if it is neither a count nor a range, or if it has no seed: that would prove nothing.
+fn range(wanted: &str) -> Option<Range<u64>> {
+    let (first, end) = wanted.split_once("..").unwrap_or(("0", wanted));
+    let range = first.parse().ok()?..end.parse().ok()?;
+    (!range.is_empty()).then_some(range)
+}
+
+#[test]
+fn seeds_are_a_count_or_a_range_and_never_none() {
+    assert_eq!(range("400"), Some(0..400));
+    assert_eq!(range("400..600"), Some(400..600));
+    for wrong in ["", "0", "x", "..5", "5..", "7..7", "9..7", "-1", "1..2..3"] {
+        assert_eq!(range(wrong), None, "{wrong}");
+    }
 }

@@ -40,7 +40,7 @@ pub(super) struct Told {
     pub(super) interrupted: u32,
     pub(super) lost: u32,
     pub(super) last_words: u32,
-    /// In which life of the gateway which end was told.
+    /// Which end was told by which life of the gateway.
     pub(super) ends: BTreeSet<(u32, Said)>,
 }
 
@@ -80,8 +80,19 @@ impl Said {
 }
 
 /// What one browser socket was told; nothing of it twice.
-#[derive(Debug, Default)]
-pub(super) struct Hearing(BTreeSet<(String, Said)>);
+#[derive(Debug)]
+pub(super) struct Hearing {
+    heard: BTreeSet<(String, Said)>,
+    life: u32,
+}
+
+impl Hearing {
+    /// Of a socket that this life of the gateway took. What it said in the moment of its death may
+    /// be heard after it.
+    pub(super) fn of_life(life: u32) -> Self {
+        Self { heard: BTreeSet::new(), life }
+    }
+}
 
 /// Whether the story is told while it happens.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -95,7 +106,7 @@ pub(super) enum Tell {
 pub(super) struct Book {
     pub(super) tell: Tell,
     pub(super) submitted: BTreeMap<String, Submitted>,
-    /// Submissions without an id whose answer did not name one: whose.
+    /// Submissions without an id whose answer has not named one: whose.
     pub(super) nameless: Vec<(String, Answer)>,
     pub(super) told: BTreeMap<(String, String), Told>,
     pub(super) violations: Vec<String>,
@@ -142,6 +153,21 @@ impl Book {
         }
     }
 
+    /// The client submits something without an id: the number of that submission.
+    pub(super) fn submits_nameless(&mut self, person: &str) -> usize {
+        self.nameless.push((person.to_owned(), Answer::Waiting));
+        self.nameless.len() - 1
+    }
+
+    /// An answer to a submission without an id, and the id that it names.
+    pub(super) fn answered_nameless(&mut self, number: usize, named: Option<&str>, answer: Answer) {
+        let person = self.nameless[number].0.clone();
+        self.nameless[number].1 = answer.clone();
+        if let Some(prompt) = named {
+            self.answered(&person, prompt, answer);
+        }
+    }
+
     /// Takes an event that a socket of this client got.
     pub(super) fn heard(&mut self, at: Duration, person: &str, on: &mut Hearing, event: &Value) {
         let kind = event["type"].as_str().unwrap_or_default();
@@ -154,12 +180,12 @@ impl Book {
         self.is_own(person, prompt, kind);
         let Some(word) = Said::of(event) else { return };
         self.note(at, &format!("{person} hears {word:?} of {prompt}"));
-        if word != Said::Output && !on.0.insert((prompt.to_owned(), word)) {
+        if word != Said::Output && !on.heard.insert((prompt.to_owned(), word)) {
             self.violations.push(format!("{person} hears {word:?} of {prompt} twice on a socket"));
         }
         let told = self.told.entry((person.to_owned(), prompt.to_owned())).or_default();
         if matches!(word, Said::Succeeded | Said::Failed | Said::Interrupted | Said::Lost) {
-            told.ends.insert((self.kills, word));
+            told.ends.insert((on.life, word));
         }
         *match word {
             Said::Start => &mut told.starts,
@@ -197,6 +223,39 @@ impl Book {
 
     /// True while an answer is due to this client.
     pub(super) fn is_waiting(&self, person: &str) -> bool {
-        self.submitted.values().any(|it| it.person == person && it.answer == Answer::Waiting)
+        let named = self.submitted.values().map(|it| (&it.person, &it.answer));
+        let nameless = self.nameless.iter().map(|(whose, answer)| (whose, answer));
+        named.chain(nameless).any(|(whose, answer)| whose == person && *answer == Answer::Waiting)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    const NOW: Duration = Duration::ZERO;
+
+    #[test]
+    fn an_end_is_of_the_life_that_told_it_however_late_it_is_heard() {
+        let mut book = Book::default();
+        let mut socket = Hearing::of_life(1);
+        book.kills = 1;
+        let end = json!({ "type": "execution_success", "data": { "prompt_id": "x" } });
+        book.heard(NOW, "p1", &mut socket, &end);
+        assert_eq!(book.told("p1", "x").ends, [(1, Said::Succeeded)].into());
+    }
+
+    #[test]
+    fn a_client_waits_for_the_answer_to_what_it_submitted_without_an_id() {
+        let mut book = Book::default();
+        let (first, second) = (book.submits_nameless("p1"), book.submits_nameless("p1"));
+        assert!(book.is_waiting("p1") && !book.is_waiting("p2"));
+        book.answered_nameless(second, Some("x"), Answer::Taken);
+        assert!(book.is_waiting("p1"));
+        book.answered_nameless(first, None, Answer::Unknown("no answer".to_owned()));
+        assert!(!book.is_waiting("p1"));
+        assert_eq!(book.without_end("p1"), ["x"]);
     }
 }

@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use mooring::gateway::Gateway;
 use mooring::net::now;
-use mooring::routing::ids::BackendId;
-use mooring::routing::pending::Phase;
+use mooring::routing::ids::{BackendId, PromptId};
+use mooring::routing::ledger::State;
+use mooring::routing::pending::{End, Phase};
 use mooring::sim::Sim;
 
-use super::book::{Answer, Book, Submitted};
+use super::book::{Answer, Book, Said, Submitted};
 use super::network::Links;
 
 /// What has to be remembered from step to step.
@@ -129,6 +130,7 @@ pub(super) fn in_the_end(
         let lives = executed.get(prompt).is_some_and(|begun| 0 < begun.alive);
         answer_is_true(prompt, submitted, lives)?;
         end_is_told(book, prompt, submitted, lives)?;
+        history_is_told(book, prompt, submitted, state_of(gateway, prompt), lives)?;
     }
     nobody_else_was_told(book)?;
     nameless(book, &executed)?;
@@ -169,19 +171,54 @@ fn end_is_told(
     if lives && 0 < told.succeeded && (told.starts == 0 || told.outputs == 0) {
         return wrong("succeeded without a start or an output");
     }
-    // What a gateway told in the moment of its death the next one has to find out, and a backend
-    // that died as well knows nothing of it.
-    let lives: BTreeSet<u32> = told.ends.iter().map(|(life, _)| *life).collect();
-    if lives.len() < told.ends.len() {
+    if has_two_ends(&told.ends) {
         return wrong("has two ends");
     }
-    if 0 < told.lost {
-        let history = submitted.history.as_ref().map(|history| &history[prompt]["status"]);
-        if history.is_none_or(|status| !status["status_str"].is_string()) {
-            return Err(format!("{prompt} is lost, and its history says {:?}", submitted.history));
-        }
+    Ok(())
+}
+
+/// What a gateway told in the moment of its death the next one has to find out, and a backend that
+/// is away or died as well does not say it: then it is told to be lost. Any other end is the same
+/// in all lives.
+fn has_two_ends(ends: &BTreeSet<(u32, Said)>) -> bool {
+    let lives: BTreeSet<u32> = ends.iter().map(|(life, _)| *life).collect();
+    let found: BTreeSet<Said> =
+        ends.iter().map(|(_, said)| *said).filter(|said| *said != Said::Lost).collect();
+    lives.len() < ends.len() || 1 < found.len()
+}
+
+fn state_of(gateway: &Gateway, prompt: &str) -> Option<State> {
+    let prompt = PromptId::parse(prompt).expect("people choose ids that can be");
+    gateway.ledger().get(&prompt, now()).map(|record| record.state)
+}
+
+/// What was said to be lost has an entry that says so, or its own (promise P6).
+fn history_is_told(
+    book: &Book,
+    prompt: &str,
+    submitted: &Submitted,
+    state: Option<State>,
+    lives: bool,
+) -> Result<(), String> {
+    if book.told(&submitted.person, prompt).lost == 0 || !is_history_due(state, lives) {
+        return Ok(());
+    }
+    let status = submitted.history.as_ref().map(|history| &history[prompt]["status"]);
+    if status.is_none_or(|status| !status["status_str"].is_string()) {
+        return Err(format!("{prompt} is lost, and its history says {:?}", submitted.history));
     }
     Ok(())
+}
+
+/// Whether a prompt that was said to be lost must have a history. The ledger makes one up for what
+/// is still lost. What it was corrected about when its backend returned has only its backend's,
+/// and no more than any other prompt once that has died, too.
+fn is_history_due(state: Option<State>, lives: bool) -> bool {
+    match state {
+        Some(State::Ended(End::Succeeded | End::Failed | End::Interrupted)) => lives,
+        Some(State::Pending | State::Learned | State::Ended(End::Deleted | End::Lost(_)))
+        | None => true,
+    }
 }
 
 /// Events of prompts whose id the gateway gave go to one client only.
@@ -230,4 +267,31 @@ fn is_released(gateway: &Gateway) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use mooring::routing::pending::Loss;
+
+    use super::*;
+
+    #[test]
+    fn a_history_is_due_of_what_is_lost_and_of_what_ended_on_a_backend_that_lives() {
+        let lost = Some(State::Ended(End::Lost(Loss::BackendGone)));
+        let corrected = Some(State::Ended(End::Succeeded));
+        assert!(is_history_due(lost, true) && is_history_due(lost, false));
+        assert!(is_history_due(corrected, true));
+        assert!(!is_history_due(corrected, false));
+        // Whatever else it is, it was said to be lost.
+        assert!(is_history_due(None, false) && is_history_due(Some(State::Pending), false));
+    }
+
+    #[test]
+    fn two_ends_are_excused_only_by_two_lives_of_which_one_knew_of_a_loss_alone() {
+        let told = |ends: &[(u32, Said)]| has_two_ends(&ends.iter().copied().collect());
+        assert!(!told(&[(0, Said::Succeeded), (1, Said::Succeeded)]));
+        assert!(!told(&[(0, Said::Succeeded), (1, Said::Lost)]));
+        assert!(told(&[(0, Said::Succeeded), (0, Said::Lost)]));
+        assert!(told(&[(0, Said::Succeeded), (1, Said::Failed)]));
+    }
 }

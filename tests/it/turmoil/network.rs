@@ -97,6 +97,10 @@ struct Plugs {
     is_off: bool,
     next: u64,
     streams: BTreeMap<u64, Plug>,
+    /// How many lives the host has had, with this one.
+    life: u32,
+    /// Which life took a connection, by the address of its other end.
+    taken_in: BTreeMap<SocketAddr, u32>,
 }
 
 /// A connection, until its host dies.
@@ -110,7 +114,11 @@ impl Power {
 
     /// Runs on the host, from the beginning of each of its lives.
     pub(super) async fn supply(&self) {
-        self.plugs.lock().unwrap().is_off = false;
+        {
+            let mut plugs = self.plugs.lock().unwrap();
+            plugs.is_off = false;
+            plugs.life += 1;
+        }
         self.cut.notified().await;
         let streams = {
             let mut plugs = self.plugs.lock().unwrap();
@@ -127,6 +135,18 @@ impl Power {
         if self.plugs.lock().unwrap().is_off {
             std::future::pending::<()>().await;
         }
+    }
+
+    fn took(&self, peer: SocketAddr) {
+        let mut plugs = self.plugs.lock().unwrap();
+        let life = plugs.life;
+        plugs.taken_in.insert(peer, life);
+    }
+
+    /// Which life of this host took the connection of that address. What is heard on it was said
+    /// in that life, however late it arrives.
+    pub(super) fn life_that_took(&self, peer: SocketAddr) -> Option<u32> {
+        self.plugs.lock().unwrap().taken_in.get(&peer).copied()
     }
 
     fn plug(&self, stream: TcpStream) -> (u64, Plug) {
@@ -162,6 +182,15 @@ impl Simulated {
     }
 
     async fn dial(&self, host: &str, port: u16) -> io::Result<Stream> {
+        self.dial_from(host, port).await.map(|(stream, _)| stream)
+    }
+
+    /// A new connection, and the address that it comes from.
+    pub(super) async fn dial_from(
+        &self,
+        host: &str,
+        port: u16,
+    ) -> io::Result<(Stream, SocketAddr)> {
         loop {
             self.power.is_on().await;
             let cuts = self.weather.cuts();
@@ -170,7 +199,8 @@ impl Simulated {
                     while self.weather.is_cut(host, &self.host) {
                         sleep(SYN_AGAIN).await;
                     }
-                    return Ok(self.wire(stream, host, Link::Unknown));
+                    let from = stream.local_addr()?;
+                    return Ok((self.wire(stream, host, Link::Unknown), from));
                 }
                 Err(error) => {
                     let is_lost = self.weather.is_cut(&self.host, host)
@@ -218,6 +248,7 @@ impl Listener for Listening {
         Box::pin(async {
             let (stream, peer) = self.listener.accept().await?;
             self.network.power.is_on().await;
+            self.network.power.took(peer);
             Ok((self.network.wire(stream, "", Link::Not), peer))
         })
     }

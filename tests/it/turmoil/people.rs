@@ -17,7 +17,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::book::{Answer, Book, Hearing};
-use super::network::Simulated;
+use super::network::{Power, Simulated};
 use super::{CHAOS, GATEWAY, PORT};
 use crate::simulation::random::Random;
 use crate::support::{quick, slow};
@@ -84,8 +84,16 @@ pub(super) struct Calm {
 pub(super) struct Person {
     pub(super) name: String,
     pub(super) network: Simulated,
+    /// The gateway's.
+    pub(super) power: Arc<Power>,
     pub(super) book: Arc<Mutex<Book>>,
     pub(super) tasks: Tasks,
+}
+
+/// A submission: by the id that its client chose, or by its number among those without one.
+enum Submission {
+    Named(String),
+    Nameless(usize),
 }
 
 /// How far into the run it is.
@@ -194,12 +202,10 @@ impl Person {
         let person = self.clone();
         self.tasks.spawn(async move {
             for _ in 0..tries {
-                if let Some(prompt) = &prompt {
-                    person.book.lock().unwrap().submits(&person.name, prompt);
-                }
+                let submission = person.submits(prompt.as_deref());
                 let answer =
                     person.send(Method::POST, "/prompt", "application/json", body.to_string());
-                let answer = person.understand(prompt.as_deref(), answer.await);
+                let answer = person.understand(&submission, answer.await);
                 // Without an id a second try is another prompt.
                 if answer == Answer::Taken || prompt.is_none() || CHAOS < elapsed() {
                     return;
@@ -209,8 +215,19 @@ impl Person {
         });
     }
 
+    fn submits(&self, prompt: Option<&str>) -> Submission {
+        let mut book = self.book.lock().unwrap();
+        match prompt {
+            Some(prompt) => {
+                book.submits(&self.name, prompt);
+                Submission::Named(prompt.to_owned())
+            }
+            None => Submission::Nameless(book.submits_nameless(&self.name)),
+        }
+    }
+
     /// Enters the answer to a submission into the book.
-    fn understand(&self, prompt: Option<&str>, answered: Answered) -> Answer {
+    fn understand(&self, submission: &Submission, answered: Answered) -> Answer {
         let (answer, given) = match answered {
             Ok((200, _, body)) => {
                 let body: Value = serde_json::from_slice(&body).unwrap_or_default();
@@ -230,21 +247,22 @@ impl Person {
             Err(why) => (Answer::Unknown(why), None),
         };
         let mut book = self.book.lock().unwrap();
-        let id = given.as_deref().or(prompt);
-        let what = format!(
-            "{} is answered {answer:?} for {}",
-            self.name,
-            id.unwrap_or("one without an id")
-        );
-        book.note(elapsed(), &what);
-        if let (Some(own), Some(given)) = (prompt, given.as_deref())
-            && own != given
-        {
-            book.violations.push(format!("{own} was taken as {given}"));
-        }
-        match id {
-            Some(id) => book.answered(&self.name, id, answer.clone()),
-            None => book.nameless.push((self.name.clone(), answer.clone())),
+        let chosen = match submission {
+            Submission::Named(prompt) => Some(prompt.as_str()),
+            Submission::Nameless(_) => None,
+        };
+        let id = given.as_deref().or(chosen).unwrap_or("one without an id");
+        book.note(elapsed(), &format!("{} is answered {answer:?} for {id}", self.name));
+        match submission {
+            Submission::Named(own) => {
+                if let Some(given) = given.filter(|given| given != own) {
+                    book.violations.push(format!("{own} was taken as {given}"));
+                }
+                book.answered(&self.name, own, answer.clone());
+            }
+            Submission::Nameless(number) => {
+                book.answered_nameless(*number, given.as_deref(), answer.clone());
+            }
         }
         answer
     }
@@ -374,23 +392,30 @@ impl Person {
                 return;
             }
             let opened = timeout(SILENCE, self.open()).await;
-            if let Ok(Some(channel)) = opened {
-                self.hear(place, channel, &mut wish).await;
+            if let Ok(Some((channel, life))) = opened {
+                self.hear(place, channel, Hearing::of_life(life), &mut wish).await;
             }
             sleep(REOPEN).await;
         }
     }
 
-    async fn open(&self) -> Option<Channel> {
-        let stream = self.network.connect(GATEWAY, PORT).await.ok()?;
+    /// A socket, and which life of the gateway took it.
+    async fn open(&self) -> Option<(Channel, u32)> {
+        let (stream, from) = self.network.dial_from(GATEWAY, PORT).await.ok()?;
         let limits = Limits { message: 64 << 20 };
         let path = format!("/ws?clientId={}", self.name);
-        ws::connect(stream, GATEWAY, &path, limits).await.ok()
+        let channel = ws::connect(stream, GATEWAY, &path, limits).await.ok()?;
+        Some((channel, self.power.life_that_took(from).expect("what was answered was taken")))
     }
 
-    async fn hear(&self, place: usize, mut channel: Channel, wish: &mut watch::Receiver<Wish>) {
+    async fn hear(
+        &self,
+        place: usize,
+        mut channel: Channel,
+        mut hearing: Hearing,
+        wish: &mut watch::Receiver<Wish>,
+    ) {
         self.note(&format!("has a socket at {}", PLACES[place]));
-        let mut hearing = Hearing::default();
         loop {
             let frame = tokio::select! {
                 biased;
