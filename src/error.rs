@@ -5,7 +5,9 @@
 //! which stable code, whose fault, and whether waiting helps. `docs/errors.md` lists the codes;
 //! a test holds the two together.
 
-use http::header::{ACCEPT_ENCODING, CONTENT_TYPE, HeaderName, RETRY_AFTER, SEC_WEBSOCKET_VERSION};
+use http::header::{
+    ACCEPT_ENCODING, ALLOW, CONTENT_TYPE, HeaderName, RETRY_AFTER, SEC_WEBSOCKET_VERSION,
+};
 use http::{HeaderValue, Response, StatusCode};
 use hyper::ext::ReasonPhrase;
 
@@ -22,6 +24,7 @@ use crate::fleet::pool::ExchangeError;
 use crate::routing::decision::{Refusal, StillPending};
 use crate::routing::ids::BadClientId;
 use crate::routing::place::{AdminState, NoPlace};
+use crate::server::refusal;
 use crate::tunnels::TooMany;
 use crate::ws::HandshakeError;
 
@@ -114,10 +117,10 @@ pub enum GatewayError {
     BadUpgrade { backend: String },
     #[error("nothing of that name is here")]
     NotFound,
-    #[error("the method is not for this path, or not written in capitals")]
-    BadMethod,
-    #[error("the request's head has more than {max} bytes")]
-    HeadTooLarge { max: u64 },
+    #[error("the method is not for this path")]
+    BadMethod { allowed: &'static str },
+    #[error(transparent)]
+    BadRequest(#[from] refusal::Refusal),
     #[error("the gateway is stopping")]
     Stopping,
     #[error("the journal cannot be written, and without it no job is taken; nothing was sent")]
@@ -164,7 +167,7 @@ impl GatewayError {
             | Self::Submission(_)
             | Self::PromptIdKnown
             | Self::BodyTooLarge { .. }
-            | Self::HeadTooLarge { .. }
+            | Self::BadRequest(_)
             | Self::BodyBroken
             | Self::BodyCorrupt
             | Self::UnknownCoding
@@ -185,7 +188,7 @@ impl GatewayError {
             | Self::TooManySockets(_)
             | Self::TooManyTunnels(TooMany::OfOwner { .. })
             | Self::NotFound
-            | Self::BadMethod => Fault::Client,
+            | Self::BadMethod { .. } => Fault::Client,
             Self::Refused(Refusal::BackendDown { .. } | Refusal::BackendWedged { .. })
             | Self::BackendDown { .. }
             | Self::BackendOff { .. }
@@ -227,7 +230,7 @@ impl GatewayError {
             | Self::BadQuery(_) => StatusCode::BAD_REQUEST,
             Self::BodyTooLarge { .. } | Self::InputTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnknownCoding | Self::UnknownCharset => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            Self::HeadTooLarge { .. } => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::BadRequest(refusal) => refusal.status(),
             Self::Unreachable { .. }
             | Self::Lost { .. }
             | Self::AnswerBroken { .. }
@@ -243,7 +246,7 @@ impl GatewayError {
             Self::StillPending(_) => StatusCode::CONFLICT,
             Self::Handshake(error) => error.status(),
             Self::NotFound | Self::FileGone { .. } => StatusCode::NOT_FOUND,
-            Self::BadMethod => StatusCode::METHOD_NOT_ALLOWED,
+            Self::BadMethod { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::Refused(
                 Refusal::BackendDown { .. } | Refusal::BackendWedged { .. } | Refusal::NoPlace(_),
             )
@@ -277,7 +280,7 @@ impl GatewayError {
             Self::BadClientId(_) => "bad_client_id",
             Self::Submission(refusal) => refusal.code(),
             Self::BodyTooLarge { .. } => "body_too_large",
-            Self::HeadTooLarge { .. } => "head_too_large",
+            Self::BadRequest(refusal) => refusal.code(),
             Self::BodiesBusy => "bodies_busy",
             Self::BodyBroken => "body_broken",
             Self::BodyCorrupt => "body_corrupt",
@@ -308,10 +311,15 @@ impl GatewayError {
             Self::TooManyTunnels(TooMany::InAll { .. }) => "tunnels_full",
             Self::BadUpgrade { .. } => "bad_upgrade",
             Self::NotFound => "not_found",
-            Self::BadMethod => "bad_method",
+            Self::BadMethod { .. } => "bad_method",
             Self::Stopping => "stopping",
             Self::JournalFailed => "journal_failed",
         }
+    }
+
+    /// The methods that would be taken, if one is not.
+    fn allowed(&self) -> &'static str {
+        if let Self::BadMethod { allowed } = self { allowed } else { refusal::ALLOWED }
     }
 
     /// After how many seconds asking again makes sense.
@@ -350,6 +358,10 @@ impl GatewayError {
         if self.status() == StatusCode::UNSUPPORTED_MEDIA_TYPE {
             // RFC 9110 section 15.5.16.
             headers.insert(ACCEPT_ENCODING, inflate::TAKEN);
+        }
+        if self.status() == StatusCode::METHOD_NOT_ALLOWED {
+            // RFC 9110 section 15.5.6.
+            headers.insert(ALLOW, HeaderValue::from_static(self.allowed()));
         }
         if self.status() == StatusCode::UPGRADE_REQUIRED {
             // RFC 6455 section 4.4.

@@ -16,7 +16,7 @@ use tower::Service as _;
 
 use crate::body::ResponseBody;
 use crate::gateway::Gateway;
-use crate::server::{ConnectionEvent, Service};
+use crate::server::{ConnectionEvent, Refusal, Service};
 
 /// Answers operators.
 #[derive(Clone, Debug)]
@@ -45,6 +45,10 @@ impl Service for Admin {
         let mut router = self.router.clone();
         let Ok(response) = router.call(request.map(Body::new)).await;
         collected(response).await
+    }
+
+    fn refused(&self, refused: Refusal) -> Response<ResponseBody> {
+        refusal(refused.status(), &refused.to_string())
     }
 
     fn is_leaving(&self) -> bool {

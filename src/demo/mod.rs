@@ -78,7 +78,7 @@ impl Demo {
                 let is_running = sim.restart().await.is_ok();
                 Ok(json_answer(json!({ "name": name, "running": is_running }).to_string()))
             }
-            (_, Some((_, "crash" | "restart"))) => Err(GatewayError::BadMethod),
+            (_, Some((_, "crash" | "restart"))) => Err(GatewayError::BadMethod { allowed: "POST" }),
             (_, _) => Err(GatewayError::NotFound),
         }
     }

@@ -78,7 +78,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use http::header::CONTENT_TYPE;
-use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http::{HeaderValue, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use tracing::debug;
 
@@ -111,12 +111,6 @@ pub async fn answer(
     let answer = match &asker {
         origin::Asker::Foreign => Err(GatewayError::ForeignOrigin),
         origin::Asker::Preflight(origin) => Ok(origin::preflight(origin, request.headers())),
-        origin::Asker::Same | origin::Asker::Allowed(_) if is_misspelt(request.method()) => {
-            Err(GatewayError::BadMethod)
-        }
-        origin::Asker::Same | origin::Asker::Allowed(_) if is_too_large(&gateway, &request) => {
-            Err(GatewayError::HeadTooLarge { max: gateway.config.server.max_header_bytes })
-        }
         origin::Asker::Same | origin::Asker::Allowed(_) => {
             route::route(&gateway, peer, request).await
         }
@@ -140,22 +134,6 @@ pub async fn answer(
         record.write(&access::Answer::of(&response, took));
     }
     response
-}
-
-/// True for a method in small letters. Methods are told apart by their case (RFC 9110 section
-/// 9.1), but some servers do not: aiohttp's parser in Python takes `get` for `GET`
-/// (`http_parser.py`, 3.14), and then it is another request than the one that was judged here.
-fn is_misspelt(method: &Method) -> bool {
-    method.as_str().bytes().any(|byte| byte.is_ascii_lowercase())
-}
-
-/// True if request line and headers are together larger than they may be.
-fn is_too_large<B>(gateway: &Gateway, request: &Request<B>) -> bool {
-    // A space each in the request line; a colon, a space and a line break in each header.
-    let line = request.uri().path_and_query().map_or(0, |it| it.as_str().len());
-    let headers =
-        request.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + 4);
-    gateway.config.server.max_header_bytes < (line + headers.sum::<usize>()) as u64
 }
 
 /// The answer that tells of a failure, counted and logged.

@@ -43,8 +43,9 @@ pub async fn answer(
         (
             _,
             "/-/ready" | "/-/whoami" | "/-/validate" | "/-/explain" | "/-/console.js"
-            | "/-/page.js" | "/-/reset",
-        ) => Err(GatewayError::BadMethod),
+            | "/-/page.js",
+        ) => Err(GatewayError::BadMethod { allowed: "GET, HEAD" }),
+        (_, "/-/reset") => Err(GatewayError::BadMethod { allowed: "POST" }),
         (method, path) => match &gateway.demo {
             Some(demo) => demo.answer(gateway, method, path).await,
             None => Err(GatewayError::NotFound),

@@ -6,11 +6,11 @@
 
 pub mod descriptors;
 mod handed;
-mod portion;
 mod scratch;
 mod simulated;
 mod stream;
 mod tcp;
+mod wire;
 
 use std::fmt;
 use std::future::Future;
@@ -20,11 +20,11 @@ use std::pin::Pin;
 use std::time::{Duration, Instant};
 
 pub use handed::{Handed, Unasked};
-pub use portion::{Flushed, Portion, Wire};
 pub use scratch::with_scratch;
 pub use simulated::{Hashing, new_id, simulated};
 pub use stream::Stream;
 pub use tcp::Tcp;
+pub use wire::Wire;
 
 /// A future that is boxed because it crosses the seam; one per connection, never per request.
 pub type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;

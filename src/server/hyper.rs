@@ -1,4 +1,4 @@
-//! Connections that hyper serves: for one request, or to their end.
+//! What hyper serves of a connection: one request, or one that may make a socket of it.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -7,48 +7,49 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::header::{CONNECTION, UPGRADE};
+use http::header::CONNECTION;
 use http::{HeaderValue, Request, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::io::AsyncWriteExt as _;
-use tokio::time::timeout;
 use tracing::trace;
 
-use super::limits::{ConnectionLimits, FIRST_REQUEST};
+use super::limits::ConnectionLimits;
+use super::message::Message;
+use super::one_message::OneMessage;
 use super::{Seat, Service};
 use crate::body::{BodyError, ResponseBody};
-use crate::net::{Portion, Wire};
+use crate::net::Wire;
 use crate::tasks::Tasks;
 
-/// Serves the next message of a connection, which has `bytes` bytes. The connection comes back if
-/// it stands right behind that message and all of the answer is on its way.
+/// Serves the next message of a connection. The connection comes back if it stands right behind
+/// that message and all of the answer is on its way.
 ///
 /// hyper is not told that more may come: it sees one message, and is stopped when it waits for
 /// the next.
 pub async fn once(
     wire: Wire,
-    bytes: u64,
+    message: Message,
     peer: SocketAddr,
     service: &impl Service,
     limits: ConnectionLimits,
 ) -> Option<Wire> {
-    let portion = Portion::next(wire, bytes);
-    let flushed = portion.flushed();
+    let message = OneMessage::new(wire, message.head, message.body);
+    let flushed = message.flushed();
     let answered = Arc::new(AtomicBool::new(false));
     let answer = service_fn(|request: Request<Incoming>| {
         let over = Over(Arc::clone(&answered));
         Box::pin(async move {
             let response = answer(service, peer, request).await;
-            Ok::<_, Infallible>(response.map(|body| Watched { body, _over: over }))
+            Ok::<_, Infallible>(response.map(|body| Watched { body, broken: None, _over: over }))
         })
     });
-    let mut connection = limits.builder_once().serve_connection(TokioIo::new(portion), answer);
+    let mut connection = limits.builder().serve_connection(TokioIo::new(message), answer);
     let mut was_stopped = false;
     let ended = poll_fn(|cx| {
         if !was_stopped {
@@ -68,12 +69,12 @@ pub async fn once(
         trace!(%peer, %error, "A connection ended.");
     }
     let parts = connection.into_parts();
-    let portion = parts.io.into_inner();
+    let message = parts.io.into_inner();
     // One that hyper ended by itself was to be closed, by the client's wish or ours.
     if was_stopped && ended.is_ok() && parts.read_buf.is_empty() {
-        return portion.into_next();
+        return message.into_next();
     }
-    let _ = portion.into_wire().stream.shutdown().await;
+    let _ = message.into_wire().stream.shutdown().await;
     None
 }
 
@@ -101,6 +102,9 @@ impl Drop for Over {
 /// A body that says when hyper has let go of it: all of it is written, but for what is buffered.
 struct Watched {
     body: ResponseBody,
+    /// Why it breaks off. hyper drops what it has buffered when it hears of it, so it hears of it
+    /// one turn later: what came before is on its way then.
+    broken: Option<BodyError>,
     _over: Over,
 }
 
@@ -118,11 +122,22 @@ impl Body for Watched {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        Pin::new(&mut self.get_mut().body).poll_frame(cx)
+        let this = self.get_mut();
+        if let Some(error) = this.broken.take() {
+            return Poll::Ready(Some(Err(error)));
+        }
+        match ready!(Pin::new(&mut this.body).poll_frame(cx)) {
+            Some(Err(error)) => {
+                this.broken = Some(error);
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+            frame @ (Some(Ok(_)) | None) => Poll::Ready(frame),
+        }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.broken.is_none() && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -130,8 +145,8 @@ impl Body for Watched {
     }
 }
 
-/// Serves all that is still to come of a connection, upgrades included.
-pub async fn to_the_end(
+/// Serves a request that may make a socket of its connection, which ends with it.
+pub async fn socket(
     wire: Wire,
     peer: SocketAddr,
     service: impl Service,
@@ -139,34 +154,26 @@ pub async fn to_the_end(
     tasks: Tasks,
     seat: Seat,
 ) {
-    let has_asked = AtomicBool::new(false);
     let answer = service_fn(|mut request: Request<Incoming>| {
-        has_asked.store(true, Ordering::Relaxed);
+        request.extensions_mut().insert(seat.clone());
         let service = service.clone();
-        if request.headers().contains_key(UPGRADE) {
-            request.extensions_mut().insert(seat.clone());
+        async move {
+            let mut response = answer(&service, peer, request).await;
+            if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+                // What comes after it would not be judged.
+                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            Ok::<_, Infallible>(response)
         }
-        async move { Ok::<_, Infallible>(answer(&service, peer, request).await) }
     });
-    let io = TokioIo::new(Portion::all(wire));
-    let connection = limits.builder().serve_connection(io, answer).with_upgrades();
-    let mut connection = std::pin::pin!(connection);
+    let connection = limits.builder().serve_connection(TokioIo::new(wire), answer);
+    let mut connection = std::pin::pin!(connection.with_upgrades());
     let ended = tokio::select! {
         biased;
         ended = &mut connection => ended,
         () = tasks.stopping() => {
-            let mut ended = None;
-            if !has_asked.load(Ordering::Relaxed) {
-                // It was accepted in the last moment, and its first request is on its way.
-                ended = timeout(FIRST_REQUEST, &mut connection).await.ok();
-            }
-            match ended {
-                Some(ended) => ended,
-                None => {
-                    connection.as_mut().graceful_shutdown();
-                    connection.await
-                }
-            }
+            connection.as_mut().graceful_shutdown();
+            connection.await
         }
     };
     if let Err(error) = ended {
@@ -183,7 +190,9 @@ mod tests {
 
     use super::*;
     use crate::net::Stream;
-    use crate::server::ConnectionEvent;
+    use crate::server::framing::Framing;
+    use crate::server::message::Becomes;
+    use crate::server::{ConnectionEvent, Refusal};
 
     const LENGTH: usize = 1 << 20;
 
@@ -196,6 +205,10 @@ mod tests {
             Response::new(ResponseBody::whole(vec![b'x'; LENGTH]))
         }
 
+        fn refused(&self, refusal: Refusal) -> Response<ResponseBody> {
+            Response::new(ResponseBody::whole(refusal.to_string()))
+        }
+
         fn is_leaving(&self) -> bool {
             false
         }
@@ -204,7 +217,7 @@ mod tests {
     }
 
     /// What the client got, and whether the connection came back.
-    async fn served(head: &str, bytes: usize) -> (usize, bool) {
+    async fn served(head: &str, body: u64) -> (usize, bool) {
         let (ours, mut theirs) = duplex(1 << 10);
         let mut wire = Wire::new(Stream::simulated(ours));
         wire.read = head.into();
@@ -217,6 +230,8 @@ mod tests {
             headers_max: 100,
         };
         let peer = SocketAddr::from(([127, 0, 0, 1], 1));
+        let (body, becomes) = (Framing::of_length(body), Becomes::Http);
+        let message = Message { head: head.len(), body, becomes };
         let read = async {
             let mut body = 0;
             let mut piece = vec![0; 900];
@@ -227,21 +242,21 @@ mod tests {
             }
             body
         };
-        let (back, body) = tokio::join!(once(wire, bytes as u64, peer, &Early, limits), read);
+        let (back, body) = tokio::join!(once(wire, message, peer, &Early, limits), read);
         (body, back.is_some())
     }
 
     #[tokio::test]
     async fn an_answer_to_a_body_that_nobody_reads_is_written_to_its_end() {
         let head = "GET / HTTP/1.1\r\ncontent-length: 100\r\n\r\n";
-        assert_eq!(served(head, head.len() + 100).await, (LENGTH, false));
+        assert_eq!(served(head, 100).await, (LENGTH, false));
     }
 
     #[tokio::test]
     async fn a_connection_comes_back_when_its_answer_is_on_its_way() {
         let head = "GET / HTTP/1.1\r\n\r\n";
-        assert_eq!(served(head, head.len()).await, (LENGTH, true));
+        assert_eq!(served(head, 0).await, (LENGTH, true));
         let last = "GET / HTTP/1.1\r\nconnection: close\r\n\r\n";
-        assert_eq!(served(last, last.len()).await, (LENGTH, false));
+        assert_eq!(served(last, 0).await, (LENGTH, false));
     }
 }

@@ -4,13 +4,27 @@
 //! thousand clients that drip headers would stay for ever.
 //!
 //! - [`limits`]: what a connection may take
+//! - [`heads`]: the heads of its requests, as they come; their [`deadline`]
+//! - [`message`]: is a head one that may be answered, and where does its message end?
+//!   ([`authority`], [`framing`], [`refusal`])
 //! - [`lane`]: reads that are only passed on, as bytes
-//! - [`hyper`]: all other requests, one at a time or to the connection's end
+//! - [`hyper`]: all other requests, each as [`one_message`]
+//!
+//! Of both ways of answering the first step is the same: the head is read here. What goes on is
+//! beyond doubt, and where it ends is known before anybody answers it.
 
+pub mod authority;
+pub mod deadline;
+pub mod framing;
+pub mod heads;
 pub mod hyper;
 pub mod lane;
 pub mod limits;
+pub mod message;
+pub mod one_message;
+pub mod refusal;
 
+use std::future::poll_fn;
 use std::net::{IpAddr, SocketAddr};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -20,16 +34,24 @@ use std::time::Duration;
 use ::hyper::body::Incoming;
 use futures_util::FutureExt as _;
 use http::{Request, Response};
+use tokio::io::AsyncWriteExt as _;
+use tokio::time::timeout;
 use tracing::{debug, error, warn};
 
 use crate::body::ResponseBody;
 use crate::config::OnOff;
+use crate::error::GatewayError;
 use crate::front;
 use crate::gateway::Gateway;
 use crate::net::{Listener, Stream, Wire, sleep};
+use crate::seldom::Seldom;
 use crate::tasks::Tasks;
+use heads::{Heads, Next};
+use lane::answer::write_own;
 use lane::connection::{Lane, Left};
 pub use limits::ConnectionLimits;
+use message::Becomes;
+pub use refusal::Refusal;
 
 /// The pause after an `accept` that failed for want of descriptors: they come back with time.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -41,6 +63,9 @@ pub trait Service: Clone + Send + Sync + 'static {
         peer: IpAddr,
         request: Request<Incoming>,
     ) -> impl Future<Output = Response<ResponseBody>> + Send;
+
+    /// What a request gets that is turned away by its head alone.
+    fn refused(&self, refusal: Refusal) -> Response<ResponseBody>;
 
     /// True once a stop was asked for: kept connections end after their answer.
     fn is_leaving(&self) -> bool;
@@ -72,6 +97,12 @@ pub struct Front(pub Arc<Gateway>);
 impl Service for Front {
     async fn answer(&self, peer: IpAddr, request: Request<Incoming>) -> Response<ResponseBody> {
         front::answer(Arc::clone(&self.0), peer, request).await
+    }
+
+    fn refused(&self, refusal: Refusal) -> Response<ResponseBody> {
+        let response = front::failed(&self.0, &GatewayError::BadRequest(refusal));
+        self.0.metrics.answered(response.status(), Duration::ZERO);
+        response
     }
 
     fn is_leaving(&self) -> bool {
@@ -145,8 +176,9 @@ pub async fn accept(
     loop {
         let accepted = tokio::select! {
             biased;
-            accepted = listener.accept() => accepted,
+            // First: while a flood lasts there is always one to accept.
             () = tasks.stopping() => return,
+            accepted = listener.accept() => accepted,
         };
         match accepted {
             Ok((stream, peer)) => match open.enter(limits.connections_max) {
@@ -189,24 +221,62 @@ async fn serve(
 ) {
     stream.give_up_stalled_writes_after(limits.stall_timeout);
     let mut wire = Wire::new(stream);
-    let Some(gateway) = service.lane() else {
-        return Box::pin(hyper::to_the_end(wire, peer, service, limits, tasks, seat)).await;
-    };
-    let mut lane = Lane::new(Arc::clone(gateway), peer.ip(), limits);
+    let mut heads = Heads::new(limits);
+    let mut lane = service.lane().map(|it| Lane::new(Arc::clone(it), peer.ip(), limits));
+    let mut stopping = Seldom::new(tasks.stopping());
     loop {
-        match lane.run(wire).await {
-            Left::Ended => return,
-            Left::Other(rest, Some(bytes)) => {
-                let served = Box::pin(hyper::once(rest, bytes, peer, &service, limits)).await;
+        if let Some(lane) = &mut lane {
+            match lane.run(wire, &mut heads, &mut stopping).await {
+                Left::Ended => return,
+                Left::Other(rest) => wire = rest,
+            }
+        }
+        let message = match heads.next(&mut wire, &mut stopping).await {
+            Next::Ended => return,
+            Next::Refused(refusal) => {
+                let response = service.refused(refusal);
+                return Box::pin(turn_away(wire, response)).await;
+            }
+            Next::Asked(message) => message,
+        };
+        match message.becomes {
+            Becomes::Http => {
+                let served = Box::pin(hyper::once(wire, message, peer, &service, limits)).await;
                 let Some(back) = served else { return };
                 wire = back;
+                heads.answered();
             }
-            Left::Other(rest, None) => {
-                let all = hyper::to_the_end(rest, peer, service.clone(), limits, tasks, seat);
-                return Box::pin(all).await;
+            Becomes::Socket => {
+                let tasks = tasks.clone();
+                let served = hyper::socket(wire, peer, service.clone(), limits, tasks, seat);
+                return Box::pin(served).await;
             }
         }
     }
+}
+
+/// How long a client that was refused may still send, and how much of it is read and dropped.
+const LINGER: Duration = Duration::from_secs(1);
+const LINGER_MAX: usize = 1 << 20;
+
+/// Writes a refusal and ends the connection. What the client still sends is read for a moment: to
+/// close over it would be a reset, and that may take the answer from it (RFC 9112 section 9.6).
+async fn turn_away(mut wire: Wire, response: Response<ResponseBody>) {
+    let is_head = wire.read.starts_with(b"HEAD ");
+    wire.read = Vec::new();
+    let mut answer = Vec::new();
+    write_own(&response, is_head, true, &mut answer);
+    if wire.stream.write_all(&answer).await.is_err() || wire.stream.shutdown().await.is_err() {
+        return;
+    }
+    let dropped = async {
+        let mut read = 0;
+        while read < LINGER_MAX && poll_fn(|cx| wire.poll_more(cx)).await.is_ok_and(|more| more) {
+            read += wire.read.len();
+            wire.read.clear();
+        }
+    };
+    let _ = timeout(LINGER, dropped).await;
 }
 
 #[cfg(test)]
@@ -226,6 +296,10 @@ mod tests {
         async fn answer(&self, _: IpAddr, request: Request<Incoming>) -> Response<ResponseBody> {
             assert_ne!(request.uri().path(), "/panic", "as asked");
             Response::new(ResponseBody::whole("fine"))
+        }
+
+        fn refused(&self, refusal: Refusal) -> Response<ResponseBody> {
+            Response::new(ResponseBody::whole(refusal.to_string()))
         }
 
         fn is_leaving(&self) -> bool {

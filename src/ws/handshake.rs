@@ -17,7 +17,7 @@ use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 
 use super::tail::Noted;
 use super::{Channel, Limits, Role};
-use crate::net::{Portion, Stream, Wire};
+use crate::net::{Stream, Wire};
 
 /// A request to `/ws` that is not an opening handshake.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
@@ -67,8 +67,8 @@ impl Upgrade {
     /// Waits until the 101 is on its way; `None` if the peer left before.
     pub async fn wire(self) -> Option<Wire> {
         let upgraded = self.on_upgrade.await.ok()?;
-        let parts = upgraded.downcast::<TokioIo<Portion>>().ok()?;
-        let Wire { stream, mut read } = parts.io.into_inner().into_wire();
+        let parts = upgraded.downcast::<TokioIo<Wire>>().ok()?;
+        let Wire { stream, mut read } = parts.io.into_inner();
         // What hyper has read stood before what it has not.
         read.splice(..0, parts.read_buf);
         Some(Wire { stream, read })

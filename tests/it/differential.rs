@@ -420,7 +420,7 @@ fn case_in(head: &str) -> Option<usize> {
     rest.split('/').next()?.parse().ok()
 }
 
-async fn pass(mut stream: Stream, head: Vec<u8>, behind: SocketAddr) {
+pub(crate) async fn pass(mut stream: Stream, head: Vec<u8>, behind: SocketAddr) {
     let Ok(mut other) = network().connect("127.0.0.1", behind.port()).await else { return };
     let head = String::from_utf8_lossy(&head).into_owned();
     let is_socket = head.to_ascii_lowercase().contains("upgrade: websocket");

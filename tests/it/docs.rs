@@ -22,6 +22,7 @@ use mooring::routing::decision::{Reason, Refusal, StillPending};
 use mooring::routing::ids::{BackendId, BadClientId};
 use mooring::routing::pending::End;
 use mooring::routing::place::NoPlace;
+use mooring::server::refusal;
 use mooring::tunnels::TooMany;
 use mooring::ws::HandshakeError;
 
@@ -75,6 +76,7 @@ fn every_error_code_is_documented_and_no_other() {
     let documented = documented.map(|(code, _)| code).collect();
     let mut in_code = codes("src/error.rs");
     in_code.extend(codes("src/comfy/submission.rs"));
+    in_code.extend(codes("src/server/refusal.rs"));
     same("codes of docs/errors.md", &documented, &in_code);
 }
 
@@ -116,7 +118,15 @@ fn failures() -> Vec<GatewayError> {
         TooMany::InAll { max: 1 }.into(),
         GatewayError::BadUpgrade { backend: backend() },
         GatewayError::NotFound,
-        GatewayError::BadMethod,
+        GatewayError::BadMethod { allowed: "GET" },
+        refusal::Refusal::Malformed("its Host").into(),
+        refusal::Refusal::HeadTooLarge { max: 1 }.into(),
+        refusal::Refusal::TargetTooLong { max: 1 }.into(),
+        refusal::Refusal::UnknownMethod.into(),
+        refusal::Refusal::BadMethod.into(),
+        refusal::Refusal::BadVersion.into(),
+        refusal::Refusal::UnknownTransferCoding.into(),
+        refusal::Refusal::UnknownExpectation.into(),
         GatewayError::Stopping,
     ]
 }

@@ -44,6 +44,7 @@ mod races;
 mod readme;
 mod reconnects;
 mod recordings;
+mod refusals;
 mod restart;
 mod secrets;
 mod shared;

@@ -7,12 +7,12 @@ use http::Response;
 use httparse::{Header, Status};
 use smallvec::SmallVec;
 
-use super::framing::{Chunks, Framing, length_of};
 use super::request::write_header;
 use crate::body::ResponseBody;
 use crate::front::browsers::is_own_cookie;
 use crate::front::headers::{is_of_one_hop, pair_of, write_decimal, write_timing};
 use crate::net::unix_millis;
+use crate::server::framing::{Chunks, Framing, length_of};
 
 /// More than aiohttp with all middlewares of the known node packs.
 const HEADERS_MAX: usize = 100;
@@ -251,7 +251,7 @@ fn write_ours(ours: &Ours<'_>, out: &mut Vec<u8>) {
 }
 
 /// An answer of ours.
-pub(super) fn write_own(
+pub(crate) fn write_own(
     response: &Response<ResponseBody>,
     is_head: bool,
     closes: bool,

@@ -3,7 +3,6 @@
 use std::future::poll_fn;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use tokio::io::AsyncWriteExt as _;
@@ -12,7 +11,6 @@ use tracing::trace;
 
 use super::answer;
 use super::asker::Asker;
-use super::deadline::Deadline;
 use super::exchange::{Answered, Broken, Exchange, Terms};
 use super::request::{HEAD_MAX, Parsed, Plain, parse};
 use crate::error::GatewayError;
@@ -24,7 +22,9 @@ use crate::gateway::Gateway;
 use crate::net::{Wire, now};
 use crate::routing::decision::Reason;
 use crate::seldom::Seldom;
-use crate::server::limits::{ConnectionLimits, FIRST_REQUEST};
+use crate::server::deadline::Deadline;
+use crate::server::heads::Heads;
+use crate::server::limits::ConnectionLimits;
 use http::Method;
 
 /// Buffers of a connection that are larger than this are given back when it is idle, in bytes.
@@ -35,9 +35,6 @@ const KEPT_MAX: usize = 4 << 10;
 pub struct Lane {
     gateway: Arc<Gateway>,
     limits: ConnectionLimits,
-    deadline: Deadline,
-    /// A drain does not close a connection before its first request.
-    has_asked: bool,
     asker: Asker,
     /// The head that is sent to a backend.
     request: Vec<u8>,
@@ -49,8 +46,8 @@ pub struct Lane {
 pub enum Left {
     /// It has ended, or is to be closed.
     Ended,
-    /// It asks something else: so many bytes, if it can come back.
-    Other(Wire, Option<u64>),
+    /// It asks something else.
+    Other(Wire),
 }
 
 /// What is next on a connection.
@@ -58,9 +55,7 @@ pub enum Left {
 enum Next {
     /// Not even a whole head.
     Nothing,
-    Other {
-        bytes: Option<u64>,
-    },
+    Other,
     Asked(Asked),
 }
 
@@ -96,49 +91,39 @@ struct Asked {
 impl Lane {
     #[must_use]
     pub fn new(gateway: Arc<Gateway>, peer: IpAddr, limits: ConnectionLimits) -> Self {
-        Self {
-            gateway,
-            limits,
-            deadline: Deadline::after(limits.header_timeout),
-            has_asked: false,
-            asker: Asker::new(peer),
-            request: Vec::new(),
-            room: Vec::new(),
-        }
+        Self { gateway, limits, asker: Asker::new(peer), request: Vec::new(), room: Vec::new() }
     }
 
     /// Passes requests on until the connection ends or asks something else. Called again when it
     /// comes back.
-    pub async fn run(&mut self, mut wire: Wire) -> Left {
-        let gateway = Arc::clone(&self.gateway);
-        let mut stopping = Seldom::new(gateway.tasks.stopping());
+    pub async fn run(
+        &mut self,
+        mut wire: Wire,
+        heads: &mut Heads,
+        stopping: &mut Seldom<WaitForCancellationFuture<'_>>,
+    ) -> Left {
         let head_max = self.limits.header_bytes_max.min(HEAD_MAX);
-        if self.has_asked {
-            self.deadline.set(now() + self.limits.idle_timeout);
-        }
         loop {
             match self.next(&wire.read, head_max) {
                 Next::Nothing => {
-                    if !self.more(&mut wire, &mut stopping).await {
+                    if !heads.more(&mut wire, stopping).await {
                         return Left::Ended;
                     }
                 }
-                Next::Other { bytes } => return Left::Other(wire, bytes),
+                Next::Other => return Left::Other(wire),
                 Next::Asked(asked) => {
+                    heads.asked();
                     let bytes = asked.bytes;
-                    let comes_back = !asked.closes;
-                    match self.pass(&mut wire, asked).await {
+                    match self.pass(&mut wire, &mut heads.deadline, asked).await {
                         After::Stays => take(&mut wire.read, bytes),
-                        After::Elsewhere => {
-                            return Left::Other(wire, comes_back.then_some(bytes as u64));
-                        }
+                        After::Elsewhere => return Left::Other(wire),
                         After::Ends => {
                             let _ = wire.stream.shutdown().await;
                             return Left::Ended;
                         }
                         After::BreaksOff => return Left::Ended,
                     }
-                    self.deadline.set(now() + self.limits.idle_timeout);
+                    heads.answered();
                 }
             }
         }
@@ -152,46 +137,17 @@ impl Lane {
         }
         match parse(read, head_max, self.limits.headers_max) {
             Parsed::Partial => Next::Nothing,
-            Parsed::Other { bytes } => {
-                self.has_asked = true;
-                Next::Other { bytes }
-            }
+            Parsed::Other => Next::Other,
             Parsed::Plain(plain) => {
                 let came = now();
-                self.has_asked = true;
                 // A copy is made on hyper's way.
                 let is_due = |read| self.gateway.starts.are_due(read, &self.gateway, came);
                 if plain.start.is_some_and(is_due) {
-                    let bytes = (!plain.closes).then_some(plain.bytes as u64);
-                    return Next::Other { bytes };
+                    return Next::Other;
                 }
                 Next::Asked(self.ask(&plain, came))
             }
         }
-    }
-
-    /// Waits for more of a head: false if none comes, or none is taken any more.
-    async fn more(
-        &mut self,
-        wire: &mut Wire,
-        stopping: &mut Seldom<WaitForCancellationFuture<'_>>,
-    ) -> bool {
-        let mut is_last = false;
-        poll_fn(|cx| {
-            if let Poll::Ready(read) = wire.poll_more(cx) {
-                return Poll::Ready(matches!(read, Ok(true)));
-            }
-            if !is_last && stopping.poll(cx).is_ready() {
-                is_last = true;
-                if self.has_asked {
-                    return Poll::Ready(false);
-                }
-                // It was accepted in the last moment, and its first request is on its way.
-                self.deadline.set(now() + FIRST_REQUEST);
-            }
-            if self.deadline.poll_passed(cx) { Poll::Ready(false) } else { Poll::Pending }
-        })
-        .await
     }
 
     /// Decides where a request goes, and writes its head.
@@ -220,14 +176,14 @@ impl Lane {
     }
 
     /// Passes one request and its answer on.
-    async fn pass(&mut self, wire: &mut Wire, asked: Asked) -> After {
+    async fn pass(&mut self, wire: &mut Wire, deadline: &mut Deadline, asked: Asked) -> After {
         let closes = asked.closes || self.gateway.is_leaving();
         let Ok(target) = &asked.target else { return After::Elsewhere };
         if matches!(target.reason, Reason::Placed | Reason::Moved) {
             // The answer tells of a binding that a restart must not forget.
             let _ = self.gateway.journal.durable().await;
         }
-        match self.exchange(wire, &asked, target, closes).await {
+        match self.exchange((wire, deadline), &asked, target, closes).await {
             Ok(answered) => {
                 self.note(&asked, target, answered);
                 After::of(answered.client_stays)
@@ -253,7 +209,7 @@ impl Lane {
 
     async fn exchange(
         &mut self,
-        wire: &mut Wire,
+        (wire, deadline): (&mut Wire, &mut Deadline),
         asked: &Asked,
         target: &Target,
         closes: bool,
@@ -279,7 +235,6 @@ impl Lane {
                 None => pool.dial().await.map_err(|_| Failed::NotSent)?,
             };
             let mut exchange = Exchange::new(line, std::mem::take(&mut self.room), &terms);
-            let deadline = &mut self.deadline;
             let outcome = poll_fn(|cx| exchange.poll(cx, &terms, wire, deadline)).await;
             let (line, room) = exchange.into_parts();
             self.room = room;

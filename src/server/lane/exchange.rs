@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
 
 use super::answer::{BadAnswer, Ours, Passed, pass_on};
-use super::deadline::Deadline;
-use super::framing::{BadChunk, Framing};
 use crate::net::{Stream, Wire, now, with_scratch};
+use crate::server::deadline::Deadline;
+use crate::server::framing::{BadChunk, Framing};
 
 /// A head of an answer that is longer and not whole yet is given up, in bytes.
 const HEAD_MAX: usize = 64 << 10;

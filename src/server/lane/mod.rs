@@ -7,18 +7,14 @@
 //!
 //! - [`request`]: is it one that is only passed on, and how does it read then?
 //! - [`answer`]: an answer's head, and how it reads for the client
-//! - [`framing`]: where does a body end?
 //! - [`exchange`]: one request and its answer, on two connections
 //! - [`asker`]: who asks, and where that goes
 //! - [`connection`]: one request after the other
-//! - [`deadline`]: one timer for all waits of a connection
 //!
-//! What decides is pure: [`request`], [`answer`], [`framing`].
+//! What decides is pure: [`request`], [`answer`].
 
 pub mod answer;
 pub mod asker;
 pub mod connection;
-pub mod deadline;
 pub mod exchange;
-pub mod framing;
 pub mod request;

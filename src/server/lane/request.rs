@@ -1,7 +1,8 @@
 //! Is a request one that is only passed on, and how does its head read then?
 //!
-//! Only what is beyond doubt goes here; the rest goes to hyper as it came, and has there the
-//! answer that it always had. So this is a list of what is known, and never of what is forbidden.
+//! Only what is beyond doubt goes here; the rest is judged as any other request
+//! ([`crate::server::message`]). So this is a list of what is known, and never of what is
+//! forbidden.
 
 use std::borrow::Cow;
 use std::mem::MaybeUninit;
@@ -10,7 +11,6 @@ use http::Method;
 use httparse::{Header, Status};
 use smallvec::SmallVec;
 
-use super::framing::length_of;
 use crate::comfy::endpoint::{Endpoint, StartRead, classify};
 use crate::config::BackendHeaders;
 use crate::front::access::REQUEST_ID;
@@ -18,6 +18,8 @@ use crate::front::headers::{is_forwarding, is_of_one_hop, other_cookies};
 use crate::front::identify::{Marks, Peer};
 use crate::front::newcomer::asks_for_a_page;
 use crate::front::origin::Site;
+use crate::server::authority;
+use crate::server::message::LINE_MAX;
 
 /// More headers than a browser sends with all its hints.
 const HEADERS_MAX: usize = 64;
@@ -36,8 +38,8 @@ pub enum Parsed<'a> {
     Partial,
     /// A read that is only passed on.
     Plain(Plain<'a>),
-    /// Something else. It has so many bytes in all, if its connection can be used again after it.
-    Other { bytes: Option<u64> },
+    /// Something else, or what nobody knows yet.
+    Other,
 }
 
 /// The head of a read that is only passed on.
@@ -65,12 +67,13 @@ pub fn parse(read: &[u8], bytes_max: usize, headers_max: usize) -> Parsed<'_> {
     let mut request = httparse::Request::new(&mut []);
     match request.parse_with_uninit_headers(read, &mut headers) {
         Ok(Status::Complete(bytes))
-            if bytes <= bytes_max && request.headers.len() <= headers_max =>
+            // Of those that are longer a single line may be too long.
+            if bytes <= bytes_max.min(LINE_MAX) && request.headers.len() <= headers_max =>
         {
             sort(&request, bytes)
         }
         Ok(Status::Partial) if read.len() < bytes_max => Parsed::Partial,
-        Ok(Status::Complete(_) | Status::Partial) | Err(_) => Parsed::Other { bytes: None },
+        Ok(Status::Complete(_) | Status::Partial) | Err(_) => Parsed::Other,
     }
 }
 
@@ -80,6 +83,7 @@ enum Kind {
     PassedOn,
     /// It is for this hop, or ours to know.
     EndsHere,
+    Host,
     ClientId,
     Cookie,
     ForwardedFor,
@@ -92,11 +96,9 @@ enum Kind {
     Mode,
     Accept,
     Connection,
-    ContentLength,
-    /// Who sends one of these asks for more than to be passed on.
+    /// Who sends one of these asks for more than to be passed on: it changes what the connection
+    /// is, or how long the request.
     Special,
-    /// And it changes what the connection is, or how long the request.
-    Reframes,
 }
 
 /// `front::headers` says why `Host` and `Sec-Fetch-Site` end here, and `front::origin` what they
@@ -104,18 +106,18 @@ enum Kind {
 fn kind(name: &str) -> Kind {
     let is = |other: &str| name.eq_ignore_ascii_case(other);
     match name.len() {
-        4 if is("host") => Kind::EndsHere,
+        4 if is("host") => Kind::Host,
         6 if is("accept") => Kind::Accept,
         6 if is("cookie") => Kind::Cookie,
         6 if is("expect") || is("origin") => Kind::Special,
-        7 if is("upgrade") => Kind::Reframes,
+        7 if is("upgrade") => Kind::Special,
         10 if is("connection") => Kind::Connection,
-        14 if is("content-length") => Kind::ContentLength,
+        14 if is("content-length") => Kind::Special,
         14 if is("sec-fetch-site") => Kind::Site,
         14 if is("sec-fetch-mode") => Kind::Mode,
         15 if is("x-forwarded-for") => Kind::ForwardedFor,
         15 if is("comfy-client-id") => Kind::ClientId,
-        17 if is("transfer-encoding") => Kind::Reframes,
+        17 if is("transfer-encoding") => Kind::Special,
         17 if is("x-forwarded-proto") => Kind::ForwardedProto,
         _ if is_of_one_hop(name) => Kind::EndsHere,
         _ if is_forwarding(name) => Kind::Forwarding,
@@ -127,10 +129,9 @@ fn kind(name: &str) -> Kind {
 #[derive(Debug, Default)]
 struct Said {
     is_special: bool,
-    is_reframed: bool,
     closes: bool,
+    has_host: bool,
     has_site: bool,
-    length: Option<u64>,
 }
 
 impl Said {
@@ -149,20 +150,17 @@ impl Said {
         self.has_site = true;
     }
 
-    /// Two lengths, or one that is none, are for hyper to refuse.
-    fn note_length(&mut self, value: &[u8]) {
-        self.is_special = true;
-        match (length_of(value), self.length) {
-            (Some(length), None) => self.length = Some(length),
-            (_, _) => self.is_reframed = true,
-        }
+    /// One that names a host is there (RFC 9112 section 3.2). Its name ends here all the same.
+    fn note_host(&mut self, value: &[u8]) {
+        self.is_special |= self.has_host || !authority::is_valid(value);
+        self.has_host = true;
     }
 }
 
 fn sort<'a>(request: &httparse::Request<'_, 'a>, bytes: usize) -> Parsed<'a> {
     let (Some(method), Some(target), Some(1)) = (request.method, request.path, request.version)
     else {
-        return Parsed::Other { bytes: None };
+        return Parsed::Other;
     };
     let mut said = Said::default();
     let (mut headers, mut claims) = (SmallVec::new(), SmallVec::new());
@@ -172,6 +170,7 @@ fn sort<'a>(request: &httparse::Request<'_, 'a>, bytes: usize) -> Parsed<'a> {
         match kind(header.name) {
             Kind::PassedOn => headers.push(*header),
             Kind::EndsHere => {}
+            Kind::Host => said.note_host(header.value),
             Kind::ClientId => {
                 marks.client_id.get_or_insert(header.value);
             }
@@ -193,21 +192,15 @@ fn sort<'a>(request: &httparse::Request<'_, 'a>, bytes: usize) -> Parsed<'a> {
             Kind::Mode | Kind::Accept if opens_a_page(header) => said.is_special = true,
             Kind::Mode | Kind::Accept => headers.push(*header),
             Kind::Connection => said.note_connection(header.value),
-            Kind::ContentLength => said.note_length(header.value),
             Kind::Special => said.is_special = true,
-            Kind::Reframes => said.is_reframed = true,
         }
     }
     let is_head = method == "HEAD";
-    let is_read = is_head || method == "GET";
-    let method_read = if is_head { Method::HEAD } else { Method::GET };
-    let passed_on = if is_read { passed_on(&method_read, target, (path, query)) } else { None };
-    let Some(start) = passed_on.filter(|_| !said.is_special && !said.is_reframed) else {
-        let comes_back = !said.is_reframed && !said.closes && method != "CONNECT";
-        // One that no message can have is for hyper to refuse.
-        let length = (bytes as u64).checked_add(said.length.unwrap_or(0));
-        return Parsed::Other { bytes: length.filter(|_| comes_back) };
-    };
+    if !(is_head || method == "GET") || said.is_special || !said.has_host {
+        return Parsed::Other;
+    }
+    let method = if is_head { Method::HEAD } else { Method::GET };
+    let Some(start) = passed_on(&method, target, (path, query)) else { return Parsed::Other };
     let closes = said.closes;
     Parsed::Plain(Plain { bytes, is_head, path, target, marks, start, closes, headers, claims })
 }
@@ -319,9 +312,9 @@ mod tests {
     }
 
     #[track_caller]
-    fn other(request: &str) -> Option<u64> {
+    fn other(request: &str) {
         match parse(request.as_bytes(), HEAD_MAX, HEADERS_MAX) {
-            Parsed::Other { bytes } => bytes,
+            Parsed::Other => {}
             parsed @ (Parsed::Partial | Parsed::Plain(_)) => panic!("{request}: {parsed:?}"),
         }
     }
@@ -335,7 +328,8 @@ mod tests {
         let expected = "GET /system_stats?a=%20b HTTP/1.1\r\nhost: gpu:8188\r\nX-Mixed: A b\r\n\
             Cookie: a=1; b=2\r\nX-Forwarded-For: 1.2.3.4\r\n\r\n";
         assert_eq!(written(request, Peer::Proxy), expected);
-        let head = "HEAD /x HTTP/1.1\r\ncookie: mooring=00\r\nCookie: __Host-mooring=1\r\n\
+        let head = "HEAD /x HTTP/1.1\r\nhost: gw\r\ncookie: mooring=00\r\n\
+            Cookie: __Host-mooring=1\r\n\
             x-real-ip: 1.2.3.4\r\nForwarded: for=1.2.3.4\r\nX-Forwarded-Host: x\r\n\
             X-Forwarded-For: 1.2.3.4\r\n\r\n";
         let bare = "HEAD /x HTTP/1.1\r\nhost: gpu:8188\r\n\r\n";
@@ -348,7 +342,8 @@ mod tests {
         let flags = flags.map(|(key, value)| (format!("backends.x.{key}"), value.to_owned()));
         let sources = Sources { flags: flags.to_vec(), ..Sources::default() };
         let own = config::load(&sources).unwrap().backends.remove(0).headers;
-        let request = b"GET /x HTTP/1.1\r\nAuthorization: Basic mine\r\nX-Mixed: A\r\n\r\n";
+        let request =
+            b"GET /x HTTP/1.1\r\nHost: gw\r\nAuthorization: Basic mine\r\nX-Mixed: A\r\n\r\n";
         let Parsed::Plain(plain) = parse(request, HEAD_MAX, HEADERS_MAX) else { panic!("plain") };
         let mut out = Vec::new();
         plain.write(b"gpu:8188", Peer::Stranger, &own, &mut out);
@@ -359,7 +354,8 @@ mod tests {
 
     #[test]
     fn who_asks_is_found_on_the_way() {
-        let request = "GET /x?clientId=ada HTTP/1.1\r\nComfy-Client-Id: bob\r\nCookie: c\r\n\
+        let request = "GET /x?clientId=ada HTTP/1.1\r\nHost: gw\r\n\
+            Comfy-Client-Id: bob\r\nCookie: c\r\n\
             X-Forwarded-For: f\r\n\r\n";
         let Parsed::Plain(plain) = parse(request.as_bytes(), HEAD_MAX, HEADERS_MAX) else {
             panic!("plain")
@@ -370,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_understood_elsewhere_goes_elsewhere_and_comes_back() {
+    fn what_is_understood_elsewhere_goes_elsewhere() {
         for line in [
             "GET /prompt HTTP/1.1\r\n",
             "GET /%70rompt HTTP/1.1\r\n",
@@ -391,36 +387,33 @@ mod tests {
             "GET /{x} HTTP/1.1\r\n",
             "GET /x HTTP/1.1\r\nContent-Length: 0\r\n",
         ] {
-            let request = format!("{line}Host: gw\r\n\r\n");
-            assert_eq!(other(&request), Some(request.len() as u64), "{line}");
+            other(&format!("{line}Host: gw\r\n\r\n"));
         }
-        let post = "POST /x HTTP/1.1\r\nContent-Length: 12\r\n\r\n";
-        assert_eq!(other(post), Some(post.len() as u64 + 12));
+        other("POST /x HTTP/1.1\r\nHost: gw\r\nContent-Length: 12\r\n\r\n");
     }
 
     #[test]
-    fn a_length_in_doubt_never_comes_back() {
-        for request in [
-            "POST /x HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n",
-            "GET /x HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n",
-            "GET /x HTTP/1.1\r\nTransfer-Encoding : chunked\r\n\r\n",
-            "POST /x HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\n",
-            "POST /x HTTP/1.1\r\nContent-Length: +1\r\n\r\n",
-            "POST /x HTTP/1.1\r\nContent-Length: 1, 1\r\n\r\n",
-            "POST /x HTTP/1.1\r\nContent-Length:\r\n\r\n",
-            "POST /x HTTP/1.1\r\nContent-Length: 99999999999999999999\r\n\r\n",
-            "POST /x HTTP/1.1\r\nContent-Length: 18446744073709551615\r\n\r\n",
-            "GET /ws HTTP/1.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n",
-            "GET /prompt HTTP/1.1\r\nConnection: close\r\n\r\n",
-            "GET /x HTTP/1.1\r\nConnection: x-secret\r\n\r\n",
-            "GET /x HTTP/1.0\r\n\r\n",
-            "CONNECT gw:80 HTTP/1.1\r\n\r\n",
-            "\x16\x03\x01",
-            "GET /x HTTP/1.1\r\nx: a\r\n b\r\n\r\n",
+    fn what_is_in_doubt_is_not_passed_on() {
+        for lines in [
+            "",
+            "Host:\r\n",
+            "Host: gw\r\nHost: gw\r\n",
+            "Host: user@gw\r\n",
+            "Host: gw/x\r\n",
+            "Host: gw, gw\r\n",
+            "Host: gw\r\nTransfer-Encoding: chunked\r\n",
+            "Host: gw\r\nTransfer-Encoding : chunked\r\n",
+            "Host: gw\r\nContent-Length: 1\r\n",
+            "Host: gw\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n",
+            "Host: gw\r\nConnection: x-secret\r\n",
+            "Host: gw\r\nx: a\r\n b\r\n",
         ] {
-            assert_eq!(other(request), None, "{request:?}");
+            other(&format!("GET /x HTTP/1.1\r\n{lines}\r\n"));
         }
-        let close = "GET /x HTTP/1.1\r\nConnection: close\r\n\r\n";
+        for line in ["GET /x HTTP/1.0", "CONNECT gw:80 HTTP/1.1", "GET * HTTP/1.1", "\x16\x03"] {
+            other(&format!("{line}\r\nHost: gw\r\n\r\n"));
+        }
+        let close = "GET /x HTTP/1.1\r\nHost: gw\r\nConnection: close\r\n\r\n";
         assert!(matches!(
             parse(close.as_bytes(), HEAD_MAX, HEADERS_MAX),
             Parsed::Plain(Plain { closes: true, .. })
@@ -431,12 +424,17 @@ mod tests {
     fn a_head_that_is_not_whole_is_waited_for_until_it_is_too_long() {
         assert!(matches!(parse(b"GET /x HTT", HEAD_MAX, HEADERS_MAX), Parsed::Partial));
         let long = format!("GET /x HTTP/1.1\r\nx: {}", "y".repeat(HEAD_MAX));
-        assert_eq!(other(&long), None);
-        assert_eq!(other(&format!("{long}\r\n\r\n")), None);
-        let many = "GET /x HTTP/1.1\r\n".to_owned() + &"a: b\r\n".repeat(HEADERS_MAX + 1) + "\r\n";
-        assert_eq!(other(&many), None);
-        let two = b"GET /x HTTP/1.1\r\na: b\r\nc: d\r\n\r\n";
+        other(&long);
+        other(&format!("{long}\r\n\r\n"));
+        let line = "y".repeat(LINE_MAX);
+        let line = format!("GET /x HTTP/1.1\r\nHost: gw\r\nx: {line}\r\n\r\n");
+        other(&line);
+        let many = "GET /x HTTP/1.1\r\nHost: gw\r\n".to_owned()
+            + &"a: b\r\n".repeat(HEADERS_MAX + 1)
+            + "\r\n";
+        other(&many);
+        let two = b"GET /x HTTP/1.1\r\nHost: gw\r\nc: d\r\n\r\n";
         assert!(matches!(parse(two, HEAD_MAX, 2), Parsed::Plain(_)));
-        assert!(matches!(parse(two, HEAD_MAX, 1), Parsed::Other { bytes: None }));
+        assert!(matches!(parse(two, HEAD_MAX, 1), Parsed::Other));
     }
 }

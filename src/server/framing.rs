@@ -1,11 +1,12 @@
-//! Where does the body of an answer end (RFC 9112 section 6.3)?
+//! Where does a body end (RFC 9112 section 6.3)?
 //!
-//! The bytes of a body are passed on as they came: chunks with their frame, and trailers. So every
-//! byte that says how long something is must be what the RFC says, without the leniency that it
-//! allows: what one reader forgives, the next may read as the end. What an extension or a trailer
-//! says is not looked at.
+//! Every byte that says how long something is must be what the RFC says, without the leniency that
+//! it allows: what one reader forgives, the next may read as the end. The bytes of an answer are
+//! passed on as they came, chunks with their frame and trailers, and those of a request are read
+//! once more by the HTTP library. What an extension or a trailer says is not looked at, but each
+//! must be one.
 
-/// Bytes of chunk extensions and trailers that an answer may have, in all.
+/// Bytes of chunk extensions and trailers that a body may have, in all.
 const EXTRA_MAX: usize = 16 << 10;
 
 /// The value of a `Content-Length` (RFC 9110 section 8.6). Digits only: `parse` alone would take a
@@ -29,7 +30,7 @@ pub enum Framing {
 
 /// The frame of a chunk is not what it may be.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
-#[error("the answer's chunks are malformed")]
+#[error("a chunk is malformed")]
 pub struct BadChunk;
 
 impl Framing {
@@ -85,11 +86,21 @@ impl Framing {
 pub struct Chunks {
     at: At,
     extra: usize,
+    padding: Padding,
 }
 
+/// Blanks between the size of a chunk and the end of its line. Some old servers pad all sizes to
+/// the same width, and no client does; the grammar has none.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Padding {
+    Allowed,
+    Malformed,
+}
+
+/// Those of an answer.
 impl Default for Chunks {
     fn default() -> Self {
-        Self { at: At::Size { value: 0, digits: 0 }, extra: 0 }
+        Self { at: At::Size { value: 0, digits: 0 }, extra: 0, padding: Padding::Allowed }
     }
 }
 
@@ -120,13 +131,20 @@ enum At {
     DataLf,
     /// A trailer or the empty line.
     Line,
-    Trailer,
+    TrailerName,
+    TrailerValue,
     TrailerEnd,
     LastEnd,
     End,
 }
 
 impl Chunks {
+    /// Those of a request.
+    #[must_use]
+    pub fn of_request() -> Self {
+        Self { padding: Padding::Malformed, ..Self::default() }
+    }
+
     fn take(&mut self, bytes: &[u8]) -> Result<usize, BadChunk> {
         let mut taken = 0;
         while taken < bytes.len() && self.at != At::End {
@@ -154,7 +172,9 @@ impl Chunks {
             (At::Size { value, digits: 1.. }, b';') => Ok(At::Extension { size: value }),
             (At::Size { value, digits: 1.. }, b' ' | b'\t') => Ok(At::Blank { size: value }),
             (At::Blank { size }, b';') => Ok(At::Extension { size }),
-            (At::Blank { size }, b'\r') => Ok(At::SizeEnd { size }),
+            (At::Blank { size }, b'\r') if self.padding == Padding::Allowed => {
+                Ok(At::SizeEnd { size })
+            }
             (At::Extension { size }, b'\r') => Ok(At::SizeEnd { size }),
             (At::SizeEnd { size: 0 }, b'\n') => Ok(At::Line),
             (At::SizeEnd { size }, b'\n') => Ok(At::Data { left: size }),
@@ -162,12 +182,15 @@ impl Chunks {
             (At::DataLf, b'\n') => Ok(At::Size { value: 0, digits: 0 }),
             (At::Line, b'\r') => Ok(At::LastEnd),
             (At::LastEnd, b'\n') => Ok(At::End),
-            (At::Trailer, b'\r') => Ok(At::TrailerEnd),
+            (At::TrailerName, b':') => self.count_extra(At::TrailerValue),
+            (At::TrailerValue, b'\r') => Ok(At::TrailerEnd),
             (At::TrailerEnd, b'\n') => Ok(At::Line),
             (At::Blank { .. }, b' ' | b'\t') => self.count_extra(self.at),
-            (At::Extension { .. } | At::Line | At::Trailer, _) if byte != b'\n' && byte != 0 => {
-                let is_extension = matches!(self.at, At::Extension { .. });
-                self.count_extra(if is_extension { self.at } else { At::Trailer })
+            (At::Line | At::TrailerName, _) if is_of_token(byte) => {
+                self.count_extra(At::TrailerName)
+            }
+            (At::Extension { .. } | At::TrailerValue, _) if is_of_value(byte) => {
+                self.count_extra(self.at)
             }
             (_, _) => Err(BadChunk),
         }
@@ -177,6 +200,17 @@ impl Chunks {
         self.extra += 1;
         if self.extra <= EXTRA_MAX { Ok(goes_on) } else { Err(BadChunk) }
     }
+}
+
+/// True for what names and methods consist of (RFC 9110 section 5.6.2).
+#[must_use]
+pub fn is_of_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
+/// True for what values consist of (RFC 9110 section 5.5).
+fn is_of_value(byte: u8) -> bool {
+    byte == b'\t' || (byte >= b' ' && byte != 0x7f)
 }
 
 #[cfg(test)]
@@ -221,12 +255,28 @@ mod tests {
             "0\r\nx\n",
             "5;\n",
             "5 junk\r\n",
+            "5;a=\0\r\n",
+            "5;a\rb\r\n",
+            "0\r\nx\r\n\r\n",
+            "0\r\n: 1\r\n\r\n",
+            "0\r\nx : 1\r\n\r\n",
+            "0\r\nx: 1\r\n y\r\n\r\n",
+            "0\r\nx: \u{7f}\r\n\r\n",
             "00000000000000000\r\n",
         ] {
             assert_eq!(chunked().take(body.as_bytes()), Err(BadChunk), "{body:?}");
         }
         let long = format!("0;{}", "x".repeat(EXTRA_MAX + 1));
         assert_eq!(chunked().take(long.as_bytes()), Err(BadChunk));
+    }
+
+    #[test]
+    fn a_server_may_pad_its_sizes_and_a_client_may_not() {
+        let body = b"2 \r\nok\r\n0\r\n\r\n";
+        assert_eq!(chunked().take(body), Ok(body.len()));
+        assert_eq!(Framing::Chunked(Chunks::of_request()).take(body), Err(BadChunk));
+        let extended = b"2 ;x\r\nok\r\n0\r\n\r\n";
+        assert_eq!(Framing::Chunked(Chunks::of_request()).take(extended), Ok(extended.len()));
     }
 
     #[test]

@@ -1,0 +1,180 @@
+//! The heads of a connection's requests, as they come.
+//!
+//! What comes is looked at for the end of a head, each byte once; a head is read when it is whole,
+//! however small the pieces were that it came in. No more is taken from the system than a head
+//! may have, so a client that sends without end makes us hold that much and not more.
+
+use std::future::poll_fn;
+use std::task::Poll;
+
+use tokio_util::sync::WaitForCancellationFuture;
+
+use super::deadline::Deadline;
+use super::limits::{ConnectionLimits, FIRST_REQUEST};
+use super::message::{self, Head, Message};
+use super::refusal::Refusal;
+use crate::net::{Wire, now};
+use crate::seldom::Seldom;
+
+/// What waits for the next head of a connection.
+#[derive(Debug)]
+pub struct Heads {
+    limits: ConnectionLimits,
+    /// For all waits of the connection, one after the other.
+    pub deadline: Deadline,
+    /// A drain does not close a connection before its first request.
+    has_asked: bool,
+    has_stopped: bool,
+}
+
+/// What comes next on a connection.
+#[derive(Debug)]
+pub enum Next {
+    /// Nothing, or not in time.
+    Ended,
+    Refused(Refusal),
+    Asked(Message),
+}
+
+impl Heads {
+    #[must_use]
+    pub fn new(limits: ConnectionLimits) -> Self {
+        let deadline = Deadline::after(limits.header_timeout);
+        Self { limits, deadline, has_asked: false, has_stopped: false }
+    }
+
+    /// A head was there; the next one may take its time from the answer on.
+    pub fn asked(&mut self) {
+        self.has_asked = true;
+    }
+
+    /// A request was answered.
+    pub fn answered(&mut self) {
+        self.deadline.set(now() + self.limits.idle_timeout);
+    }
+
+    /// Waits for the next head, and judges it.
+    pub async fn next(
+        &mut self,
+        wire: &mut Wire,
+        stopping: &mut Seldom<WaitForCancellationFuture<'_>>,
+    ) -> Next {
+        let ConnectionLimits { header_bytes_max, headers_max, .. } = self.limits;
+        loop {
+            // Not worth a parser.
+            if !wire.read.is_empty() {
+                match message::read(&wire.read, header_bytes_max, headers_max) {
+                    Head::Partial => {}
+                    Head::Whole(message) => {
+                        self.asked();
+                        return Next::Asked(message);
+                    }
+                    Head::Refused(refusal) => return Next::Refused(refusal),
+                }
+            }
+            if !self.more(wire, stopping).await {
+                return Next::Ended;
+            }
+        }
+    }
+
+    /// Waits until it is worth to read what came: it is the first of a head, or its end, or all
+    /// that is taken. False if none comes, or none is taken any more.
+    pub async fn more(
+        &mut self,
+        wire: &mut Wire,
+        stopping: &mut Seldom<WaitForCancellationFuture<'_>>,
+    ) -> bool {
+        let most = self.limits.header_bytes_max;
+        let before = wire.read.len();
+        let mut searched = before;
+        poll_fn(|cx| {
+            while let Poll::Ready(read) = wire.poll_until_full(cx, most) {
+                if !matches!(read, Ok(true)) {
+                    // What came last is read all the same: it may be malformed, and be told so.
+                    return Poll::Ready(read.is_ok() && before != wire.read.len());
+                }
+                forget_blank_lines(&mut wire.read);
+                if is_worth_reading(&wire.read, searched, most) {
+                    return Poll::Ready(true);
+                }
+                searched = wire.read.len();
+            }
+            if !self.has_stopped && stopping.poll(cx).is_ready() {
+                self.has_stopped = true;
+                // It was accepted in the last moment, and its first request is on its way.
+                self.deadline.set(now() + FIRST_REQUEST);
+            }
+            if self.has_stopped && self.has_asked {
+                return Poll::Ready(false);
+            }
+            if self.deadline.poll_passed(cx) { Poll::Ready(false) } else { Poll::Pending }
+        })
+        .await
+    }
+}
+
+/// RFC 9112 section 2.2: a client may send some before its request.
+fn forget_blank_lines(read: &mut Vec<u8>) {
+    let mut blank = 0;
+    while let Some(line) =
+        [&b"\r\n"[..], b"\n"].into_iter().find(|it| read[blank..].starts_with(it))
+    {
+        blank += line.len();
+    }
+    read.drain(..blank);
+}
+
+/// `searched` bytes were looked at before.
+fn is_worth_reading(read: &[u8], searched: usize, most: usize) -> bool {
+    let is_begun = searched == 0 && !read.is_empty();
+    is_begun || most <= read.len() || has_end(read, searched)
+}
+
+/// True if a head ends in what was not searched yet: a line feed, and another right behind it or
+/// behind a return.
+fn has_end(read: &[u8], searched: usize) -> bool {
+    let from = searched.saturating_sub(2);
+    let unsearched = read.get(from..).unwrap_or_default();
+    let mut feeds = memchr::memchr_iter(b'\n', unsearched);
+    feeds.any(|at| matches!(&unsearched[at + 1..], [b'\n', ..] | [b'\r', b'\n', ..]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_a_head_is_found_wherever_it_is_cut() {
+        for head in ["GET / HTTP/1.1\r\nHost: gw\r\n\r\n", "GET / HTTP/1.1\nHost: gw\n\n"] {
+            for cut in 1..head.len() {
+                assert!(!has_end(&head.as_bytes()[..cut], 0), "{cut}");
+                assert!(has_end(head.as_bytes(), cut), "{cut}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_head_in_pieces_is_read_at_its_first_and_at_its_last() {
+        let head = b"GET / HTTP/1.1\r\nHost: gw\r\n\r\n";
+        let worth: Vec<usize> =
+            (1..=head.len()).filter(|end| is_worth_reading(&head[..*end], end - 1, 99)).collect();
+        assert_eq!(worth, [1, head.len()]);
+        assert!(is_worth_reading(b"GET / HTTP", 9, 10), "no more is taken");
+    }
+
+    #[test]
+    fn blank_lines_before_a_request_are_not_kept() {
+        for (came, kept) in [
+            ("\r\n\r\n\nGET", "GET"),
+            ("\r\n\r", "\r"),
+            ("GET /\r\n\r\n", "GET /\r\n\r\n"),
+            ("\r\n", ""),
+        ] {
+            let mut read = came.into();
+            forget_blank_lines(&mut read);
+            assert_eq!(read, kept.as_bytes());
+        }
+        assert!(!is_worth_reading(b"", 0, 10));
+    }
+}

@@ -1,0 +1,286 @@
+//! One message of a connection, lent to somebody who may read no further than its end.
+//!
+//! The lender knows where the message ends, and the borrower may not know where to stop: what
+//! comes after it stays here. A body whose chunks are malformed ends in an error, before the
+//! borrower, who forgives more, can make a message of it. The end of the connection is told all
+//! the same.
+
+use std::fmt;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::framing::{BadChunk, Framing};
+use crate::net::Wire;
+
+/// When so much of what comes next was read, no more is while the message is worked on, in bytes.
+/// The end of the connection is not seen then; whoever works has deadlines of its own.
+const AHEAD_MAX: usize = 16 << 10;
+
+/// Says whether all that was written is on its way.
+#[derive(Clone, Debug, Default)]
+pub struct Flushed(Arc<AtomicBool>);
+
+impl Flushed {
+    #[must_use]
+    pub fn is_true(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// One message of a [`Wire`].
+pub struct OneMessage {
+    wire: Wire,
+    /// How many bytes of its head have not been read. They are in the wire's buffer.
+    head: usize,
+    body: Framing,
+    is_broken: bool,
+    has_ended: bool,
+    flushed: Flushed,
+}
+
+impl fmt::Debug for OneMessage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OneMessage").field("body", &self.body).finish_non_exhaustive()
+    }
+}
+
+impl OneMessage {
+    /// The next one, whose head of so many bytes was read, and which has this body.
+    #[must_use]
+    pub fn new(wire: Wire, head: usize, body: Framing) -> Self {
+        let flushed = Flushed::default();
+        Self { wire, head, body, is_broken: false, has_ended: false, flushed }
+    }
+
+    #[must_use]
+    pub fn flushed(&self) -> Flushed {
+        self.flushed.clone()
+    }
+
+    /// The connection, if it stands where the message ended: all of it was read, and nothing is
+    /// wrong with what comes after.
+    #[must_use]
+    pub fn into_next(self) -> Option<Wire> {
+        (self.is_over() && !self.is_broken && !self.has_ended).then_some(self.wire)
+    }
+
+    /// The connection and what was read of it, wherever it stands.
+    #[must_use]
+    pub fn into_wire(self) -> Wire {
+        self.wire
+    }
+
+    fn is_over(&self) -> bool {
+        self.head == 0 && self.body.is_over()
+    }
+
+    /// How many of the bytes belong to the body.
+    fn take(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let broken = |error: BadChunk| io::Error::new(io::ErrorKind::InvalidData, error);
+        let taken = self.body.take(bytes).map_err(broken);
+        self.is_broken |= taken.is_err();
+        taken
+    }
+
+    /// Gives what was read before.
+    fn read_before(&mut self, buf: &mut ReadBuf<'_>) -> io::Result<()> {
+        if 0 < self.head {
+            self.head -= self.wire.take_read(buf, self.head);
+            return Ok(());
+        }
+        let most = self.wire.read.len().min(buf.remaining());
+        let read = std::mem::take(&mut self.wire.read);
+        let taken = self.take(&read[..most]);
+        self.wire.read = read;
+        self.wire.take_read(buf, taken?);
+        Ok(())
+    }
+
+    /// Reads what comes next of the body.
+    fn poll_body(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        match self.body.length().and_then(|left| usize::try_from(left).ok()) {
+            // The last piece: what comes after it must not be read. Only this one is cleared.
+            Some(left) if left < buf.remaining() => {
+                let mut last = ReadBuf::new(buf.initialize_unfilled_to(left));
+                ready!(Pin::new(&mut self.wire.stream).poll_read(cx, &mut last))?;
+                let count = last.filled().len();
+                buf.advance(count);
+            }
+            Some(_) | None => ready!(Pin::new(&mut self.wire.stream).poll_read(cx, buf))?,
+        }
+        let count = buf.filled().len() - before;
+        self.has_ended = count == 0;
+        let taken = self.take(&buf.filled()[before..]);
+        // Of chunks nobody knows before where they end.
+        let end = before + taken.as_ref().map_or(0, |taken| *taken);
+        self.wire.read.extend_from_slice(&buf.filled()[end..]);
+        buf.set_filled(end);
+        Poll::Ready(taken.map(drop))
+    }
+
+    /// The message is read: only the end of the connection is of interest.
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.wire.read.len() < AHEAD_MAX {
+            if !ready!(self.wire.poll_more(cx))? {
+                self.has_ended = true;
+                return Poll::Ready(Ok(()));
+            }
+        }
+        Poll::Pending
+    }
+}
+
+impl AsyncRead for OneMessage {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if this.is_broken {
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, BadChunk)));
+        }
+        if this.is_over() {
+            return this.poll_end(cx);
+        }
+        if this.wire.read.is_empty() {
+            return this.poll_body(cx, buf);
+        }
+        Poll::Ready(this.read_before(buf))
+    }
+}
+
+impl AsyncWrite for OneMessage {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        this.flushed.0.store(false, Ordering::Relaxed);
+        Pin::new(&mut this.wire.stream).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        this.flushed.0.store(false, Ordering::Relaxed);
+        Pin::new(&mut this.wire.stream).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.wire.stream.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        ready!(Pin::new(&mut this.wire.stream).poll_flush(cx))?;
+        this.flushed.0.store(true, Ordering::Relaxed);
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().wire.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
+
+    use super::*;
+    use crate::net::Stream;
+    use crate::server::framing::Chunks;
+
+    #[tokio::test]
+    async fn nothing_is_read_beyond_a_message_and_nothing_of_what_comes_after_is_lost() {
+        for (before, sent) in [("abcdXY", "Z"), ("ab", "cdXYZ"), ("", "abcdXYZ"), ("abcd", "XYZ")] {
+            let (ours, mut theirs) = duplex(1 << 10);
+            let mut wire = Wire::new(Stream::simulated(ours));
+            wire.read = before.into();
+            let mut message = OneMessage::new(wire, 0, Framing::of_length(4));
+            theirs.write_all(sent.as_bytes()).await.unwrap();
+            let mut read = [0; 4];
+            message.read_exact(&mut read).await.unwrap();
+            assert_eq!(&read, b"abcd");
+            let mut wire = message.into_next().expect("it stands where the message ended");
+            while wire.read.len() < 3 {
+                assert!(std::future::poll_fn(|cx| wire.poll_more(cx)).await.unwrap());
+            }
+            assert_eq!(wire.read, b"XYZ");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_end_of_the_connection_is_told_and_it_is_not_used_again() {
+        let (ours, mut theirs) = duplex(1 << 10);
+        let mut message =
+            OneMessage::new(Wire::new(Stream::simulated(ours)), 0, Framing::of_length(2));
+        theirs.write_all(b"abXY").await.unwrap();
+        drop(theirs);
+        let mut read = Vec::new();
+        message.read_to_end(&mut read).await.unwrap();
+        assert_eq!(read, b"ab");
+        assert!(message.into_next().is_none());
+    }
+
+    #[tokio::test]
+    async fn a_message_that_was_not_read_to_its_end_has_no_next() {
+        let (ours, mut theirs) = duplex(1 << 10);
+        let mut message =
+            OneMessage::new(Wire::new(Stream::simulated(ours)), 0, Framing::of_length(3));
+        theirs.write_all(b"ab").await.unwrap();
+        let mut part = [0; 2];
+        message.read_exact(&mut part).await.unwrap();
+        assert!(message.into_next().is_none());
+    }
+
+    /// In every place where it can be cut.
+    #[tokio::test]
+    async fn chunks_end_where_they_say_and_what_comes_next_stays() {
+        let sent = "POST / HTTP/1.1\r\n\r\n2;x\r\nok\r\n0\r\nt: 1\r\n\r\nGET";
+        let (head, message) = (sent.find("2;x").unwrap(), sent.find("GET").unwrap());
+        for cut in head..sent.len() {
+            let (ours, mut theirs) = duplex(1 << 10);
+            let mut wire = Wire::new(Stream::simulated(ours));
+            wire.read = sent.as_bytes()[..cut].into();
+            let chunks = Framing::Chunked(Chunks::of_request());
+            let mut one = OneMessage::new(wire, head, chunks);
+            theirs.write_all(&sent.as_bytes()[cut..]).await.unwrap();
+            let mut read = vec![0; message];
+            one.read_exact(&mut read).await.unwrap();
+            assert_eq!(read, sent.as_bytes()[..message], "{cut}");
+            let mut wire = one.into_next().expect("it stands where the message ended");
+            while wire.read.len() < 3 {
+                assert!(std::future::poll_fn(|cx| wire.poll_more(cx)).await.unwrap());
+            }
+            assert_eq!(wire.read, b"GET");
+        }
+    }
+
+    #[tokio::test]
+    async fn malformed_chunks_end_in_an_error_and_so_does_their_connection() {
+        let sent = "x2\r\nok\r\n0\r\n\n";
+        for cut in 1..sent.len() {
+            let (ours, mut theirs) = duplex(1 << 10);
+            let mut wire = Wire::new(Stream::simulated(ours));
+            wire.read = sent.as_bytes()[..cut].into();
+            let mut one = OneMessage::new(wire, 1, Framing::Chunked(Chunks::of_request()));
+            theirs.write_all(&sent.as_bytes()[cut..]).await.unwrap();
+            let mut read = Vec::new();
+            let error = one.read_to_end(&mut read).await.unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::InvalidData, "{cut}");
+            assert!(!read.ends_with(b"\n\n"), "{cut}");
+            assert!(one.into_next().is_none());
+        }
+    }
+}

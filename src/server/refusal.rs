@@ -1,0 +1,75 @@
+//! Why a request is turned away by its head alone, before anybody is asked who it is for.
+//!
+//! Each of these ends the connection: after it nobody can be sure where the next request begins,
+//! or whoever sent it does not speak HTTP.
+
+use http::StatusCode;
+
+/// What the methods are that a server behind us may have a use for, for `Allow` (RFC 9110 section
+/// 10.2.1).
+pub const ALLOWED: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
+
+/// A head that is not taken.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum Refusal {
+    #[error("the request is malformed: {0}")]
+    Malformed(&'static str),
+    #[error("the request's head has more than {max} bytes")]
+    HeadTooLarge { max: usize },
+    #[error("a header of the request has more than {max} bytes")]
+    HeaderTooLong { max: usize },
+    #[error("the request has more than {max} headers")]
+    TooManyHeaders { max: usize },
+    #[error("the request's target has more than {max} bytes")]
+    TargetTooLong { max: usize },
+    #[error("there is no method of that length")]
+    UnknownMethod,
+    #[error("the method is not taken here, or not written in capitals")]
+    BadMethod,
+    #[error("only HTTP/1.1 and HTTP/1.0 are spoken here")]
+    BadVersion,
+    #[error("a request's body may be chunked, and in no other transfer coding")]
+    UnknownTransferCoding,
+    #[error("the only expectation that is known is 100-continue")]
+    UnknownExpectation,
+}
+
+impl Refusal {
+    #[must_use]
+    pub fn status(&self) -> StatusCode {
+        match self {
+            // RFC 9112 sections 2.2, 3, 3.2, 5, 6.3.
+            Self::Malformed(_) => StatusCode::BAD_REQUEST,
+            // RFC 6585 section 5.
+            Self::HeadTooLarge { .. }
+            | Self::HeaderTooLong { .. }
+            | Self::TooManyHeaders { .. } => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            // RFC 9112 section 3.
+            Self::TargetTooLong { .. } => StatusCode::URI_TOO_LONG,
+            // RFC 9112 sections 3.1 and 6.1.
+            Self::UnknownMethod | Self::UnknownTransferCoding => StatusCode::NOT_IMPLEMENTED,
+            Self::BadMethod => StatusCode::METHOD_NOT_ALLOWED,
+            // RFC 9110 section 15.6.6.
+            Self::BadVersion => StatusCode::HTTP_VERSION_NOT_SUPPORTED,
+            // RFC 9110 section 10.1.1.
+            Self::UnknownExpectation => StatusCode::EXPECTATION_FAILED,
+        }
+    }
+
+    /// Stable and documented; also the label of `mooring_errors_total`.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Malformed(_) => "malformed_request",
+            Self::HeadTooLarge { .. }
+            | Self::HeaderTooLong { .. }
+            | Self::TooManyHeaders { .. } => "head_too_large",
+            Self::TargetTooLong { .. } => "target_too_long",
+            Self::UnknownMethod => "unknown_method",
+            Self::BadMethod => "bad_method",
+            Self::BadVersion => "bad_version",
+            Self::UnknownTransferCoding => "unknown_transfer_coding",
+            Self::UnknownExpectation => "unknown_expectation",
+        }
+    }
+}
