@@ -382,7 +382,7 @@ impl Relay<'_> {
 #[cfg(test)]
 mod tests {
     use super::super::registry::admit;
-    use super::super::submissions::Nearness;
+    use super::super::submissions::{Nearness, Remembered};
     use super::*;
     use crate::config::Config;
     use crate::journal::Journal;
@@ -404,7 +404,8 @@ mod tests {
         let client = admit(gateway, &id).unwrap();
         let prompt = PromptId::parse(prompt).unwrap();
         let near = Nearness::default();
-        let submitted = client.submit(gateway, &prompt, Vec::new(), &near).unwrap().unwrap();
+        let submitted =
+            client.submit(gateway, &prompt, Remembered::default(), &near).unwrap().unwrap();
         client.accepted(&prompt);
         client.answered(gateway, &prompt);
         (client, submitted.1)
@@ -438,7 +439,8 @@ mod tests {
         let near = Nearness::default();
         for (prompt, answered) in [("p", true), ("q", false)] {
             let id = PromptId::parse(prompt).unwrap();
-            let (_, link) = client.submit(&gateway, &id, Vec::new(), &near).unwrap().unwrap();
+            let (_, link) =
+                client.submit(&gateway, &id, Remembered::default(), &near).unwrap().unwrap();
             let came = now();
             client.relay(&gateway, &link, start(prompt), came);
             assert!(!client.state().log.has_start(prompt), "it waits");

@@ -41,6 +41,14 @@ pub(super) fn mark_tunnels(client: &Client, gateway: &Gateway, views: &mut [Back
     }
 }
 
+/// What its client's events and words are made with, should they be made here.
+#[derive(Clone, Debug, Default)]
+pub struct Remembered {
+    pub output_nodes: Vec<String>,
+    /// What its nodes are called, for the day when its server dies.
+    pub labels: Labels,
+}
+
 impl Client {
     /// A prompt is about to be sent: pending from here on, and its link is on its way.
     ///
@@ -50,7 +58,7 @@ impl Client {
         self: &Arc<Self>,
         gateway: &Arc<Gateway>,
         prompt: &PromptId,
-        output_nodes: Vec<String>,
+        told: Remembered,
         near: &Nearness,
     ) -> Result<Result<(Decision, Arc<Link>), Refusal>, Gone> {
         let max = gateway.config.prompts.max_pending_per_client;
@@ -62,9 +70,10 @@ impl Client {
             // The ledger may have forgotten an older prompt of this id before the log has.
             state.log.withdraw(prompt);
             gateway.fleet.get(decision.backend).load.expect_one();
-            if !output_nodes.is_empty() {
-                state.output_nodes.insert(prompt.clone(), output_nodes);
+            if !told.output_nodes.is_empty() {
+                state.output_nodes.insert(prompt.clone(), told.output_nodes);
             }
+            state.labels.insert(prompt.clone(), told.labels);
             state.say_status(self, gateway);
             let link = self.ensure_link(state, gateway, decision.backend);
             Ok((decision, link))
@@ -104,14 +113,6 @@ impl Client {
         Some((decision, link))
     }
 
-    /// What the nodes of a pending prompt are called, for the day when its server dies.
-    pub fn name_nodes(&self, prompt: &PromptId, labels: Labels) {
-        let mut state = self.state();
-        if state.core.pending().contains_key(prompt) {
-            state.labels.insert(prompt.clone(), labels);
-        }
-    }
-
     /// What is pending on `backend` is left to the reconciler.
     pub fn must_ask(&self, backend: BackendId) {
         self.state().core.must_ask(backend);
@@ -135,9 +136,11 @@ impl Client {
         state.say_status(self, gateway);
     }
 
-    /// The backend has taken the prompt.
-    pub fn accepted(&self, prompt: &PromptId) {
-        self.state().core.accepted(prompt, now());
+    /// The backend has taken the prompt. False if it is not pending any more.
+    pub fn accepted(&self, prompt: &PromptId) -> bool {
+        let mut state = self.state();
+        state.core.accepted(prompt, now());
+        state.core.pending().contains_key(prompt)
     }
 
     /// The client asks for a deletion.

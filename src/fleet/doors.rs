@@ -28,6 +28,8 @@ pub struct Doors {
     thresholds: Thresholds,
     /// A copy of what [`State`] says, for views without a lock.
     shut: AtomicBool,
+    /// Nothing has failed lately: one more that passed is no news.
+    well: AtomicBool,
     state: Lock<State, { rank::DOORS }>,
     turned: Notify,
     /// The turns of those that dial for links.
@@ -47,6 +49,7 @@ impl Doors {
             backend: backend.to_owned(),
             thresholds,
             shut: AtomicBool::new(false),
+            well: AtomicBool::new(true),
             state: Lock::new(State { health: Health::Up { failures: 0 }, trouble: None }),
             turned: Notify::new(),
             dials: Dials::default(),
@@ -68,7 +71,9 @@ impl Doors {
 
     /// An answer came on a new connection.
     pub fn passed(&self) {
-        self.observe(Probe::Pass, None);
+        if !self.well.load(Ordering::Relaxed) {
+            self.observe(Probe::Pass, None);
+        }
     }
 
     /// A new connection came to nothing, and why.
@@ -82,6 +87,7 @@ impl Doors {
         state.health = health;
         state.trouble = trouble;
         self.shut.store(!health.is_up(), Ordering::Relaxed);
+        self.well.store(health == Health::Up { failures: 0 }, Ordering::Relaxed);
         let trouble = state.trouble.clone().unwrap_or_default();
         drop(state);
         let backend = &self.backend;

@@ -21,7 +21,6 @@ use crate::fleet::backend::Backend;
 use crate::gateway::Gateway;
 use crate::gateway::files::for_people;
 use crate::net::new_id;
-use crate::routing::files::Seen;
 use crate::routing::ids::{FileRef, Located};
 
 /// The largest answer to an upload.
@@ -37,9 +36,21 @@ pub async fn bring(
     target: &Arc<Backend>,
 ) -> Result<FileRef, GatewayError> {
     let known = gateway.files().copy_on(original, target.id);
-    if let Some(file) = known {
-        return Ok(file);
+    match known {
+        Some(file) => Ok(file),
+        None => copy(gateway, original, target).await,
     }
+}
+
+/// The same for one that is not known to be there.
+///
+/// # Errors
+/// As for [`bring`].
+pub async fn copy(
+    gateway: &Gateway,
+    original: &Located,
+    target: &Arc<Backend>,
+) -> Result<FileRef, GatewayError> {
     Copying { gateway, original, target, name: &original.file, is_exact: Exact::No }.run().await
 }
 
@@ -80,23 +91,23 @@ impl Copying<'_> {
     async fn run(&self) -> Result<FileRef, GatewayError> {
         let _turn = self.gateway.copying.acquire().await.map_err(|_| GatewayError::Stopping)?;
         // Another prompt may have brought it while this one waited for its turn.
-        let known = self.gateway.files().copy_on(self.original, self.target.id);
+        // It may be written anew while it is copied.
+        let (known, sources, began) = {
+            let files = self.gateway.files();
+            let known = files.copy_on(self.original, self.target.id);
+            (known, files.sources(self.original), files.moment())
+        };
         let will_do = |known: &FileRef| self.is_exact == Exact::No || known == self.name;
         if let Some(file) = known.filter(will_do) {
             return Ok(file);
         }
-        let sources = self.gateway.files().sources(self.original);
         let is_up = |source: &&Located| self.gateway.fleet.get(source.backend).is_up();
         let mut was_asked = false;
         for source in sources.iter().filter(is_up) {
             was_asked = true;
-            // It may be written anew while it is copied.
-            let began = self.gateway.files().moment();
             if let Some(file) = self.copy(source).await? {
                 let copy = Located { backend: self.target.id, file: file.clone() };
-                // One that only its name told of is learned of by its being there.
-                self.gateway.learn_file(self.original, &[], Seen::There);
-                self.gateway.files().copied(self.original, copy, began);
+                self.gateway.learn_copied(self.original, copy, began);
                 self.gateway.metrics.files_copied.inc();
                 info!(file = %for_people(&self.original.file), as_name = %for_people(&file),
                     from = %self.gateway.fleet.get(source.backend).name,

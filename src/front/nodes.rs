@@ -39,7 +39,7 @@ use crate::fleet::backend::Backend;
 use crate::gateway::Gateway;
 use crate::routing::ids::{BackendId, Folder};
 use crate::routing::place::NoPlace;
-pub use known::NodeInfos;
+pub use known::{KnownClasses, NodeInfos};
 use known::{Said, hash_of};
 
 /// What a page is told can be another tomorrow.

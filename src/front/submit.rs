@@ -31,7 +31,7 @@ use crate::body::{CollectLimits, OnEnd as _, RequestBody, ResponseBody, collect}
 use crate::client::Client;
 use crate::client::link::Link;
 use crate::client::registry::{admit, with_client};
-use crate::client::submissions::Nearness;
+use crate::client::submissions::{Nearness, Remembered};
 use crate::comfy::answers;
 use crate::comfy::labels::Labels;
 use crate::comfy::{reply, submission};
@@ -67,7 +67,8 @@ pub async fn submit(gateway: &Arc<Gateway>, who: &Who, request: Request<Incoming
         idle: gateway.config.server.body_timeout,
     };
     let body = bodies::json(&mut parts, body, limits, Some(&mut share)).await?;
-    let draft = submission::read(body, &gateway.nodes.classes())?;
+    let nodes = gateway.nodes.classes();
+    let draft = submission::read(body, &nodes)?;
     let named = draft.client_id().cloned().map(|id| of_its_own(gateway, id, who.address));
     let named = named.or_else(|| who.named.clone());
     let id = named.clone().unwrap_or_else(mint);
@@ -80,12 +81,12 @@ pub async fn submit(gateway: &Arc<Gateway>, who: &Who, request: Request<Incoming
     if !askers.contains(&own) {
         askers.push(own);
     }
-    let mut inputs = Inputs::of(gateway, &body, &askers);
+    let mut inputs = Inputs::of(gateway, &body, &askers, &nodes);
     inputs.weigh(gateway).await;
-    let near = &inputs.nearness(gateway);
-    let wish = Wish { by: &by, output_nodes: &ready.output_nodes, near };
+    let near = &inputs.nearness();
+    let (output_nodes, labels) = (&ready.output_nodes, Labels::of(&body));
+    let wish = Wish { by: &by, output_nodes, labels, near };
     let (client, target, link) = decide(gateway, who, &id, &prompt, wish)?;
-    client.name_nodes(&prompt, Labels::of(&body));
     let sending = Sending {
         gateway: Arc::clone(gateway),
         client,
@@ -166,10 +167,10 @@ impl Drop for Answered {
 }
 
 /// What a placement depends on.
-#[derive(Clone, Copy)]
 struct Wish<'a> {
     by: &'a Submitter,
     output_nodes: &'a [String],
+    labels: Labels,
     near: &'a Nearness,
 }
 
@@ -197,7 +198,9 @@ fn decide(
         if let Some((backend, until)) = waiting {
             client.reserve(gateway, backend, until);
         }
-        client.submit(gateway, prompt, wish.output_nodes.to_vec(), wish.near)
+        let told =
+            Remembered { output_nodes: wish.output_nodes.to_vec(), labels: wish.labels.clone() };
+        client.submit(gateway, prompt, told, wish.near)
     });
     let placed = match decided {
         Ok((client, Ok((decision, link)))) => Ok((client, decision, link)),
@@ -321,8 +324,8 @@ impl Sending {
 
     fn taken(&self) {
         self.backend().load.taken(now());
-        self.client.accepted(&self.prompt);
-        if matches!(self.state(), Some(State::Ended(End::Lost(_)))) {
+        let is_pending = self.client.accepted(&self.prompt);
+        if !is_pending && matches!(self.state(), Some(State::Ended(End::Lost(_)))) {
             // It was told to be lost while it was on its way, and now it is there.
             operate::call_back(&self.gateway, self.backend(), &self.prompt);
         }

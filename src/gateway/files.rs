@@ -13,7 +13,7 @@ use crate::config::FileTags;
 use crate::journal::record::{FileKey, FileRecord};
 use crate::lock::{Guard, rank};
 use crate::net::{now, unix_millis};
-use crate::routing::files::{Files, Holder, Learned, Maker, Place, Seen, Shown, Strangers};
+use crate::routing::files::{Files, Holder, Learned, Maker, Moment, Place, Seen, Shown, Strangers};
 use crate::routing::ids::{BackendId, FileRef, Folder, Located};
 
 /// What a name means.
@@ -69,6 +69,14 @@ impl Gateway {
         self.learn_in(&mut self.files(), at, makers, seen);
     }
 
+    /// A file was copied, since `began`. One that only its name told of is learned of by its being
+    /// there.
+    pub fn learn_copied(&self, original: &Located, copy: Located, began: Moment) {
+        let mut files = self.files();
+        self.learn_in(&mut files, original, &[], Seen::There);
+        files.copied(original, copy, began);
+    }
+
     /// What a name means: with its backend it says so itself; a plain one is what `askers` mean by
     /// it, or what it means to `strangers`; see [`Files::find_for`].
     pub fn meaning(
@@ -79,18 +87,12 @@ impl Gateway {
         askers: &[Maker],
         strangers: Strangers,
     ) -> Meaning {
-        let located = |backend| {
-            FileRef::of_path(folder, path)
-                .map_or(Meaning::Unknown, |file| Meaning::At(Located { backend, file }))
-        };
-        if let Some(named) = backend {
-            return self.fleet.called(named).map_or(Meaning::Unknown, |it| located(it.id));
-        }
-        let place = self.files().find_for(folder, path, askers, strangers).cloned();
-        match place {
-            Some(Place::Backend(backend)) => located(backend),
-            Some(Place::Gone(url)) => Meaning::Gone(url),
-            None => Meaning::Unknown,
+        match backend {
+            Some(named) => self.fleet.called(named).map_or(Meaning::Unknown, |it| {
+                FileRef::of_path(folder, path)
+                    .map_or(Meaning::Unknown, |file| Meaning::At(Located { backend: it.id, file }))
+            }),
+            None => meaning_in(&self.files(), folder, path, (askers, strangers)),
         }
     }
 
@@ -178,6 +180,22 @@ impl Gateway {
             FileTags::Ambiguous if looks_tagged(at.file.subfolder()) => Shown::WithBackend,
             FileTags::Ambiguous => files.shown(at),
         }
+    }
+}
+
+/// What a plain name means, to whoever looks many up at once; see [`Gateway::meaning`].
+#[must_use]
+pub fn meaning_in(
+    files: &Files,
+    folder: Folder,
+    path: &str,
+    (askers, strangers): (&[Maker], Strangers),
+) -> Meaning {
+    match files.find_for(folder, path, askers, strangers) {
+        Some(Place::Backend(backend)) => FileRef::of_path(folder, path)
+            .map_or(Meaning::Unknown, |file| Meaning::At(Located { backend: *backend, file })),
+        Some(Place::Gone(url)) => Meaning::Gone(Arc::clone(url)),
+        None => Meaning::Unknown,
     }
 }
 

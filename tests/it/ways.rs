@@ -13,6 +13,7 @@ use mooring::config::{Config, OnOff, StateDir};
 use mooring::lock::trace::{self, Taken};
 use mooring::net::Stream;
 use mooring::sim::{Options, Sim};
+use serde_json::{Map, Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::support::{Answer, World, network, quick, send_bytes, slow, soon};
@@ -156,6 +157,96 @@ async fn upload(world: &World, client: &str, name: &str) -> Answer {
     let answer = send_bytes(world.front, Method::POST, &path, &headers, Bytes::from(body)).await;
     assert_eq!(answer.status, 200, "{}", answer.text());
     answer
+}
+
+/// A graph with so many texts more than [`quick`] has, and these pictures.
+fn graph(texts: usize, pictures: &[String]) -> Value {
+    let mut graph = quick(0);
+    let nodes: &mut Map<String, Value> = graph.as_object_mut().unwrap();
+    for number in 0..texts {
+        let inputs = json!({ "source": format!("a quiet harbour at dawn, {number}") });
+        let node = json!({ "class_type": "PreviewAny", "inputs": inputs });
+        nodes.insert(format!("t{number}"), node);
+    }
+    for (number, picture) in pictures.iter().enumerate() {
+        let inputs = json!({ "image": picture });
+        nodes.insert(format!("l{number}"), json!({ "class_type": "LoadImage", "inputs": inputs }));
+        let inputs = json!({ "images": [format!("l{number}"), 0] });
+        nodes.insert(
+            format!("p{number}"),
+            json!({ "class_type": "PreviewImage", "inputs": inputs }),
+        );
+    }
+    graph
+}
+
+/// The locks of one submission. Its client has a link already.
+async fn submission(world: &World, client: &str, graph: &Value) -> (Answer, Vec<Taken>) {
+    trace::begin();
+    let answer = world.submit(client, graph).await;
+    let mut taken = of(trace::end(), REQUESTS);
+    answer.prompt_id();
+    // Events that came before the answer are passed on when it was written: they are events, but
+    // for one look whether there are any.
+    let is_event = |it: &Taken| it.at.file() == "src/client/relay.rs";
+    let first = taken.iter().position(is_event);
+    let mut places = 0..;
+    taken.retain(|it| places.next() == first || !is_event(it));
+    (answer, taken)
+}
+
+#[tokio::test]
+async fn a_submission_takes_twelve_locks_however_large_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    for backends in [1, 10] {
+        let folder = folder.path().join(backends.to_string());
+        let world = fleet(backends, written(&folder)).await;
+        let mut socket = world.socket("one").await;
+        let mut pictures = Vec::new();
+        for number in 0..20 {
+            pictures.push(format!("harbour-{number}.png"));
+            upload(&world, "one", &pictures[number]).await;
+        }
+        let prompt = world.submit("one", &quick(0)).await.prompt_id();
+        socket.until_end(&prompt).await;
+        for (texts, count) in [(0, 0), (0, 1), (300, 0), (300, 20)] {
+            let graph = graph(texts, &pictures[..count]);
+            let (answer, taken) = submission(&world, "one", &graph).await;
+            socket.until_end(&answer.prompt_id()).await;
+            let way =
+                format!("a submission of {texts} texts and {count} pictures, {backends} backends");
+            at_most(12, &way, &taken);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_submission_takes_one_lock_more_for_each_file_that_is_copied() {
+    let world = fleet(2, |_| {}).await;
+    let pictures: Vec<String> = (0..8).map(|number| format!("harbour-{number}.png")).collect();
+    let mut there = String::new();
+    for picture in &pictures {
+        there = upload(&world, "ada", picture).await.backend().to_owned();
+    }
+    // Who works elsewhere, and uses what she uploaded.
+    let mut elsewhere = None;
+    for number in 0..8 {
+        let name = format!("bob-{number}");
+        if world.submit(&name, &slow(1000, 100.0)).await.backend() != there {
+            elsewhere = Some(name);
+            break;
+        }
+    }
+    let bob = elsewhere.expect("not all are where she is");
+    let (answer, taken) = submission(&world, &bob, &graph(100, &pictures)).await;
+    assert_ne!(answer.backend(), there);
+    let (of_files, all): (Vec<Taken>, Vec<Taken>) = (
+        taken.iter().copied().filter(|it| it.name == "FILES").collect(),
+        taken.iter().copied().filter(|it| it.name != "KEPT").collect(),
+    );
+    // Each is looked up before its copy, and noted after it.
+    at_most(4 + 2 * pictures.len(), "files of a submission that brings 8 pictures", &of_files);
+    at_most(14 + 2 * pictures.len(), "a submission that brings 8 pictures", &all);
 }
 
 #[tokio::test]

@@ -69,13 +69,6 @@ impl NodeInfos {
         self.state().known.get(&backend)?.said_by(backend)
     }
 
-    /// What any backend said last of an input of a node; `None` if none has said anything of it.
-    pub fn kind(&self, class: &str, input: &str) -> Option<Kind> {
-        let state = self.state();
-        let infos = state.known.values().filter_map(|known| known.info.as_ref());
-        infos.map(|(info, _)| info).find_map(|info| info.kind(class, input))
-    }
-
     /// What is known of the classes at this moment.
     #[must_use]
     pub fn classes(&self) -> KnownClasses {
@@ -148,6 +141,14 @@ impl NodeInfos {
 /// The classes that the backends have told of.
 #[derive(Debug)]
 pub struct KnownClasses(SmallVec<[Arc<NodeInfo>; 4]>);
+
+impl KnownClasses {
+    /// What any backend said last of an input of a node; `None` if none has said anything of it.
+    #[must_use]
+    pub fn kind(&self, class: &str, input: &str) -> Option<Kind> {
+        self.0.iter().find_map(|info| info.kind(class, input))
+    }
+}
 
 impl Classes for KnownClasses {
     /// The most that any of them says: a newer server may have given a class one more.

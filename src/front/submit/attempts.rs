@@ -146,7 +146,7 @@ impl Sending {
         let (gateway, target) = (&self.gateway, &self.target.backend);
         let is_news = self.inputs.find_missing(gateway, target, lacks, &self.askers).await;
         if is_news {
-            self.inputs = Inputs::of(gateway, body, &self.askers);
+            self.inputs = Inputs::of(gateway, body, &self.askers, &gateway.nodes.classes());
         }
         is_news
     }
@@ -169,7 +169,7 @@ impl Sending {
 
     /// Places it anew (P2). False if it stays where it is.
     fn goes_elsewhere(&mut self, why: NotThere, tried: &[BackendId]) -> bool {
-        let near = self.inputs.nearness(&self.gateway);
+        let near = self.inputs.nearness();
         let placed = self.client.submit_elsewhere(&self.gateway, &self.prompt, (why, tried), &near);
         let Some((decision, link)) = placed else { return false };
         let backend = Arc::clone(self.gateway.fleet.get(decision.backend));

@@ -9,6 +9,7 @@ use futures_util::future::try_join_all;
 use smallvec::SmallVec;
 use tokio::time::timeout;
 
+use super::super::nodes::KnownClasses;
 use super::super::{inputs, view};
 use super::folders;
 use crate::client::submissions::Nearness;
@@ -19,9 +20,9 @@ use crate::comfy::takes::{self, Kind};
 use crate::error::GatewayError;
 use crate::fleet::backend::Backend;
 use crate::gateway::Gateway;
-use crate::gateway::files::{Meaning, for_people};
+use crate::gateway::files::{Meaning, for_people, meaning_in};
 use crate::net::now;
-use crate::routing::files::{Maker, Strangers};
+use crate::routing::files::{Files, Maker, Strangers};
 use crate::routing::ids::{BackendId, FileRef, Folder, Located};
 use crate::routing::place::{BackendView, CopyWeights, head_start};
 
@@ -35,6 +36,8 @@ const WEIGHED_MAX: usize = 64;
 #[derive(Debug)]
 pub(super) struct Inputs {
     mentions: Vec<Mention<Input>>,
+    /// The backends that have most of them.
+    near: SmallVec<[BackendId; 4]>,
     /// How many prompts longer a queue may be where they lie.
     margin: u32,
 }
@@ -58,30 +61,49 @@ enum Input {
 
 impl Inputs {
     /// Looks the strings of a graph up in the ledger of files. `askers` are its client and its
-    /// address.
+    /// address; `nodes` is what the backends say of their nodes.
+    ///
+    /// The graph is read first, then all is looked up at once, and only if something was found is
+    /// it read again: whoever holds the ledger keeps everybody waiting.
     #[must_use]
-    pub(super) fn of(gateway: &Gateway, body: &[u8], askers: &[Maker]) -> Self {
-        if gateway.files().is_empty() && gateway.assets().is_empty() {
-            return Self { mentions: Vec::new(), margin: 0 };
-        }
-        let mut mentions = files::mentions(body, |spelled| {
-            known(gateway, spelled, askers).map(|known| (known, spelled.backend.is_some()))
+    pub(super) fn of(
+        gateway: &Gateway,
+        body: &[u8],
+        askers: &[Maker],
+        nodes: &KnownClasses,
+    ) -> Self {
+        let mut asked = Vec::new();
+        let _ = files::mentions(body, |spelled| {
+            asked.push(Asked::of(gateway, spelled));
+            None::<()>
         });
-        if !mentions.is_empty() {
+        let found = known_of(gateway, &asked, askers);
+        let mut mentions = Vec::new();
+        if found.iter().any(Option::is_some) {
+            let mut found = found.into_iter();
+            let has_backend = |spelled: &Spelled<'_>| spelled.backend.is_some();
+            mentions = files::mentions(body, |spelled| {
+                found.next().flatten().map(|known| (known, has_backend(spelled)))
+            });
             let classes = files::classes(body);
-            mentions.retain(|mention| is_meant(gateway, &classes, mention));
+            mentions.retain(|mention| is_meant(nodes, &classes, mention));
         }
         let mentions = mentions.into_iter().map(|it| it.map(|(known, _)| known)).collect();
-        Self { mentions, margin: 0 }
+        let mut inputs = Self { mentions, near: SmallVec::new(), margin: 0 };
+        inputs.near = inputs.found_near(gateway);
+        inputs
     }
 
     /// The backends that have most of them.
     #[must_use]
-    pub(super) fn nearness(&self, gateway: &Gateway) -> Nearness {
-        Nearness { backends: self.near(gateway), margin: self.margin }
+    pub(super) fn nearness(&self) -> Nearness {
+        Nearness { backends: self.near.clone(), margin: self.margin }
     }
 
-    fn near(&self, gateway: &Gateway) -> SmallVec<[BackendId; 4]> {
+    fn found_near(&self, gateway: &Gateway) -> SmallVec<[BackendId; 4]> {
+        if self.mentions.is_empty() {
+            return SmallVec::new();
+        }
         let files = gateway.files();
         let count = |backend: BackendId| {
             let has = |at: &&Located| files.copy_on(at, backend).is_some();
@@ -97,12 +119,15 @@ impl Inputs {
     /// Weighs what would have to be copied against the wait. Asked only where it decides: while a
     /// backend that has them is idle, they lie well, and so they do if there is no other.
     pub(super) async fn weigh(&mut self, gateway: &Gateway) {
-        let near = self.near(gateway);
+        if self.near.is_empty() {
+            return;
+        }
+        let near = &self.near;
         let now = now();
         let views = gateway.fleet.views(now);
         let is_idle = |view: &BackendView| near.contains(&view.id) && view.load == 0;
         let takes = views.iter().filter(|view| view.takes_work());
-        if near.is_empty() || takes.clone().count() < 2 || takes.clone().any(is_idle) {
+        if takes.clone().count() < 2 || takes.clone().any(is_idle) {
             return;
         }
         let mut files: Vec<&Located> = self.located().collect();
@@ -128,7 +153,7 @@ impl Inputs {
     /// in the graph.
     ///
     /// # Errors
-    /// A file could not be brought; see [`inputs::bring`].
+    /// A file could not be brought; see [`inputs::copy`].
     pub(super) async fn brought(
         &self,
         gateway: &Gateway,
@@ -149,12 +174,16 @@ impl Inputs {
             needed.dedup();
             needed
         };
-        self.check_count(gateway, target, &sorted(self.located().collect()))?;
+        let known = self.known_on(gateway, target, &sorted(self.located().collect()))?;
         let needed = sorted(self.single().collect());
         let bring = |original: &Located| {
             let original = original.clone();
+            let known = known.iter().find(|(it, _)| *it == original).map(|(_, file)| file.clone());
             async move {
-                let file = inputs::bring(gateway, &original, target).await?;
+                let file = match known {
+                    Some(file) => file,
+                    None => inputs::copy(gateway, &original, target).await?,
+                };
                 Ok::<_, GatewayError>((original, file))
             }
         };
@@ -194,7 +223,8 @@ impl Inputs {
             }
             let Some(file) = FileRef::of_path(spelled.folder, &spelled.path) else { continue };
             is_news |= self.forget_copies(gateway, target, &file);
-            let is_unknown = known(gateway, &spelled, askers).is_none();
+            let asked = [Asked::of(gateway, &spelled)];
+            let is_unknown = known_of(gateway, &asked, askers).iter().all(Option::is_none);
             // A value is more often a model's name than a file's.
             if is_unknown && lacks.files.contains(name) {
                 is_news |= view::search(gateway, &file, Some(target.id)).await.is_some();
@@ -216,16 +246,22 @@ impl Inputs {
         is_news
     }
 
-    fn check_count(
+    /// Which of the files are there already, and as what.
+    fn known_on(
         &self,
         gateway: &Gateway,
         target: &Backend,
         needed: &[&Located],
-    ) -> Result<(), GatewayError> {
+    ) -> Result<Vec<(Located, FileRef)>, GatewayError> {
+        if needed.iter().all(|at| at.backend == target.id) {
+            return Ok(needed.iter().map(|at| ((*at).clone(), at.file.clone())).collect());
+        }
         let max = gateway.config.files.copies_per_prompt;
         let files = gateway.files();
-        let to_copy = needed.iter().filter(|at| files.copy_on(at, target.id).is_none()).count();
-        if max < to_copy { Err(GatewayError::TooManyInputs { max }) } else { Ok(()) }
+        let known = |at: &&Located| Some(((*at).clone(), files.copy_on(at, target.id)?));
+        let known: Vec<_> = needed.iter().filter_map(known).collect();
+        let to_copy = needed.len() - known.len();
+        if max < to_copy { Err(GatewayError::TooManyInputs { max }) } else { Ok(known) }
     }
 
     /// All files, those of folders too.
@@ -255,53 +291,85 @@ impl Input {
     }
 }
 
-/// What is known of a string. One that was told with its backend as a bare output (`Preview3D` puts
-/// what it told into its own input again) is that output.
-fn known(gateway: &Gateway, spelled: &Spelled<'_>, askers: &[Maker]) -> Option<Input> {
-    if spelled.is_hash() {
-        return gateway.file_of_hash(spelled.hash?).map(Input::At);
-    }
-    match gateway.meaning(spelled.folder, &spelled.path, spelled.backend, askers, Strangers::Latest)
-    {
-        Meaning::At(at) => Some(Input::At(match spelled.backend {
-            Some(_) if spelled.annotated().is_none() => gateway.files().told_at(at),
-            Some(_) | None => at,
-        })),
-        Meaning::Gone(url) => {
-            Some(Input::Gone(FileRef::of_path(spelled.folder, &spelled.path)?, url))
+/// A string that may name a file, to be looked up with others.
+struct Asked {
+    folder: Folder,
+    path: String,
+    /// The backend that it names; a name that is no backend's leads nowhere.
+    backend: Option<Option<BackendId>>,
+    /// The string says itself in which folder it is.
+    is_annotated: bool,
+    /// Where the bytes of a hash lie, if it is one: no file has that name, whatever it says.
+    of_hash: Option<Option<Located>>,
+}
+
+impl Asked {
+    fn of(gateway: &Gateway, spelled: &Spelled<'_>) -> Self {
+        let called = |name| gateway.fleet.called(name).map(|backend| backend.id);
+        let lies = || spelled.hash.and_then(|hash| gateway.file_of_hash(hash));
+        Self {
+            folder: spelled.folder,
+            path: spelled.path.clone().into_owned(),
+            backend: spelled.backend.map(called),
+            is_annotated: spelled.annotated().is_some(),
+            of_hash: spelled.is_hash().then(lies),
         }
-        Meaning::Unknown => folder(gateway, spelled, askers),
+    }
+
+    /// What is known of it. One that was told with its backend as a bare output (`Preview3D` puts
+    /// what it told into its own input again) is that output.
+    fn known(&self, gateway: &Gateway, files: &Files, askers: &[Maker]) -> Option<Input> {
+        if let Some(lies) = &self.of_hash {
+            return lies.clone().map(Input::At);
+        }
+        if let Some(backend) = self.backend {
+            let file = backend.and_then(|_| FileRef::of_path(self.folder, &self.path));
+            let Some((backend, file)) = backend.zip(file) else {
+                return self.folder(gateway, files, askers);
+            };
+            let at = Located { backend, file };
+            return Some(Input::At(if self.is_annotated { at } else { files.told_at(at) }));
+        }
+        match meaning_in(files, self.folder, &self.path, (askers, Strangers::Latest)) {
+            Meaning::At(at) => Some(Input::At(at)),
+            Meaning::Gone(url) => {
+                Some(Input::Gone(FileRef::of_path(self.folder, &self.path)?, url))
+            }
+            Meaning::Unknown => self.folder(gateway, files, askers),
+        }
+    }
+
+    /// The subfolder of the inputs that it names.
+    fn folder(&self, gateway: &Gateway, files: &Files, askers: &[Maker]) -> Option<Input> {
+        if self.folder != Folder::Input {
+            return None;
+        }
+        let (name, within) = names::split(self.path.trim_end_matches('/'));
+        let within = within.map(|name| gateway.fleet.called(name).map(|backend| backend.id));
+        let located = match self.backend.or(within) {
+            Some(backend) => files.in_subfolder_of(name, backend?),
+            None => files.in_subfolder(name, askers),
+        };
+        (!located.is_empty()).then(|| Input::Folder(name.to_owned(), located))
     }
 }
 
-/// The subfolder of the inputs that a string names.
-fn folder(gateway: &Gateway, spelled: &Spelled<'_>, askers: &[Maker]) -> Option<Input> {
-    if spelled.folder != Folder::Input {
-        return None;
-    }
-    let (name, within) = names::split(spelled.path.trim_end_matches('/'));
-    let backend = match spelled.backend.or(within) {
-        Some(backend) => Some(gateway.fleet.called(backend)?.id),
-        None => None,
-    };
+/// What is known of strings, all looked up at once.
+fn known_of(gateway: &Gateway, asked: &[Asked], askers: &[Maker]) -> Vec<Option<Input>> {
     let files = gateway.files();
-    let located = match backend {
-        Some(backend) => files.in_subfolder_of(name, backend),
-        None => files.in_subfolder(name, askers),
-    };
-    (!located.is_empty()).then(|| Input::Folder(name.to_owned(), located))
+    asked.iter().map(|it| it.known(gateway, &files, askers)).collect()
 }
 
 /// True if the string stands where a file is meant. One that carries a backend was picked from
 /// names of ours, and is meant wherever it stands.
 fn is_meant(
-    gateway: &Gateway,
+    nodes: &KnownClasses,
     classes: &HashMap<String, String>,
     mention: &Mention<(Input, bool)>,
 ) -> bool {
     let (input, has_backend) = &mention.known;
     let class = classes.get(&mention.node).map_or("", String::as_str);
-    let kind = gateway.nodes.kind(class, &mention.input).unwrap_or(Kind::Other);
+    let kind = nodes.kind(class, &mention.input).unwrap_or(Kind::Other);
     match input {
         Input::Folder(..) => takes::a_folder(class, &mention.input, kind),
         Input::At(_) | Input::Gone(..) => {
