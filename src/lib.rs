@@ -28,6 +28,7 @@ pub mod telemetry;
 pub mod body;
 pub mod cache;
 pub mod error;
+pub mod heartbeat;
 pub mod masked;
 pub mod net;
 pub mod seldom;

@@ -89,6 +89,8 @@ pub mod rank {
         JOURNAL = 27, Shared;
         /// Listeners that a process was given.
         HANDED = 28, Shared;
+        /// The tasks that the process needs.
+        HEARTS = 29, Shared;
     }
 }
 

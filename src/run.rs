@@ -20,6 +20,7 @@ use crate::config::{Config, ServerConfig, StateDir};
 use crate::demo::Demo;
 use crate::fleet::backend::Backend;
 use crate::gateway::Gateway;
+use crate::heartbeat;
 use crate::journal::disk::Disk;
 use crate::journal::record::Saved;
 use crate::journal::{COMMIT_WITHIN, Home, Journal};
@@ -82,6 +83,7 @@ pub async fn start(
         gateway.look_for_unclaimed();
     }
     gateway.start();
+    tasks.spawn_critical("heartbeats", heartbeat::watch(tasks.clone()));
     let running = Running {
         front: front.local_addr(),
         admin: admin.as_ref().map(|listener| listener.local_addr()),

@@ -9,6 +9,8 @@
 //! - the care of one backend: it begins anew after a pause ([`Tasks::spawn_again`]);
 //! - work of the whole process, such as the sweep: nobody else does it, so the process ends, and
 //!   its successor starts from the journal ([`Tasks::spawn_critical`]).
+//!
+//! One that neither ends nor goes on is found by its heart: see [`crate::heartbeat`].
 
 use std::any::Any;
 use std::future::Future;
@@ -22,6 +24,7 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 use tokio_util::task::TaskTracker;
 use tracing::error;
 
+use crate::heartbeat::Hearts;
 use crate::net::sleep;
 
 /// The pause before a task that panicked begins anew: what breaks at once must not spin.
@@ -33,6 +36,7 @@ pub struct Tasks {
     stop: CancellationToken,
     tracker: TaskTracker,
     trouble: Arc<Trouble>,
+    hearts: Arc<Hearts>,
 }
 
 /// What went wrong with tasks.
@@ -120,6 +124,12 @@ impl Tasks {
     pub async fn failed(&self) -> &'static str {
         self.trouble.has_failed.cancelled().await;
         self.trouble.failed.get().copied().unwrap_or_default()
+    }
+
+    /// Who goes round, and who does not any more.
+    #[must_use]
+    pub fn hearts(&self) -> &Hearts {
+        &self.hearts
     }
 
     /// How many tasks have ended in a panic.

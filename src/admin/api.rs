@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use super::Peer;
 use crate::fleet::word::{self, BadText, Word};
 use crate::gateway::Gateway;
+use crate::heartbeat::SILENT_AFTER;
 use crate::metrics::ByBackend;
 use crate::net::{now, unix_millis};
 use crate::operate::{self, Force};
@@ -68,9 +69,16 @@ async fn nothing_here(method: Method, uri: Uri) -> Reply {
     not_found(&what)
 }
 
-/// The process answers. A drain closes this listener with the others.
-async fn livez() -> &'static str {
-    "ok\n"
+/// The process answers, and the tasks that it needs go round. A drain closes this listener with
+/// the others.
+async fn livez(State(gateway): Shared) -> (StatusCode, String) {
+    let silent = gateway.tasks.hearts().silent();
+    if silent.is_empty() {
+        return (StatusCode::OK, "ok\n".to_owned());
+    }
+    let (secs, who) = (SILENT_AFTER.as_secs(), silent.join(", "));
+    let told = format!("these tasks have not gone round for {secs} s or longer: {who}\n");
+    (StatusCode::SERVICE_UNAVAILABLE, told)
 }
 
 /// Whether clients should be sent here, and why not: no backend is asked for it.

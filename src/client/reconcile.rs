@@ -19,6 +19,7 @@ use crate::comfy::answers::{Outcome, Sighting};
 use crate::fleet::ask::AskError;
 use crate::fleet::backend::Backend;
 use crate::gateway::Gateway;
+use crate::heartbeat::Heart;
 use crate::journal::restore::Untold;
 use crate::lock::{Lock, rank};
 use crate::net::{now, sleep};
@@ -42,7 +43,9 @@ const PER_ROUND: usize = 64;
 /// backend's own task: one that is slow or silent keeps nobody else's ends waiting.
 pub async fn reconcile(gateway: Arc<Gateway>) {
     let mut desks: BTreeMap<BackendId, Arc<Desk>> = BTreeMap::new();
+    let heart = gateway.tasks.hearts().heart("reconciler");
     loop {
+        heart.beat();
         tokio::select! {
             biased;
             () = sleep(ROUND) => {}
@@ -66,11 +69,13 @@ pub async fn reconcile(gateway: Arc<Gateway>) {
 struct Desk {
     round: Lock<Option<Questions>, { rank::DESK }>,
     came: Notify,
+    heart: Arc<Heart>,
 }
 
 impl Desk {
     fn open(gateway: &Arc<Gateway>, backend: &Arc<Backend>) -> Arc<Self> {
-        let desk = Arc::new(Self { round: Lock::new(None), came: Notify::new() });
+        let heart = gateway.tasks.hearts().heart("reconciler of a backend");
+        let desk = Arc::new(Self { round: Lock::new(None), came: Notify::new(), heart });
         let (gateway, backend, opened) =
             (Arc::clone(gateway), Arc::clone(backend), Arc::clone(&desk));
         gateway.clone().tasks.spawn_again(move || {
@@ -99,6 +104,7 @@ impl Desk {
 async fn work_at(desk: Arc<Desk>, gateway: Arc<Gateway>, backend: Arc<Backend>) {
     let mut returned = Returned::default();
     loop {
+        desk.heart.beat();
         let questions = tokio::select! {
             biased;
             () = gateway.tasks.stopping() => return,

@@ -254,8 +254,10 @@ fn make_room(gateway: &Gateway, now: Instant) {
 pub async fn sweep(gateway: Arc<Gateway>) {
     let mut tick = tokio::time::interval(SWEEP_INTERVAL);
     let mut turn: usize = 0;
+    let heart = gateway.tasks.hearts().heart("sweep");
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
+        heart.beat();
         tokio::select! {
             // First: trims must not starve it.
             biased;

@@ -1,12 +1,21 @@
 //! A panic in a task is never silent, and ends no more than it must.
 
+use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::task::{Context, Poll};
 
 use mooring::config::Config;
+use mooring::heartbeat::LOOKS_MAX;
+use mooring::net::{Boxed, Listener, Network, Stream, Tcp};
 use mooring::run::{self, Parts};
+use mooring::sim::{Options, Sim};
 use mooring::tasks::Tasks;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::support::{World, network, soon, until};
+use crate::support::{World, network, slow, soon, until};
 
 fn config() -> Config {
     let mut config = Config::for_backends(&[("a", "http://127.0.0.1:9")]).unwrap();
@@ -35,4 +44,101 @@ async fn a_task_of_one_client_ends_alone_and_is_counted() {
     let metrics = world.admin_get("/metrics").await.text();
     assert!(metrics.contains("\nmooring_task_panics_total 1\n"), "{metrics}");
     assert_eq!(world.get("/queue?clientId=ada").await.status, 200);
+}
+
+/// Whoever reads ada's link panics once, when it is asked to.
+#[derive(Clone, Debug, Default)]
+struct Fragile {
+    breaks: Arc<AtomicBool>,
+    links: Arc<AtomicUsize>,
+}
+
+impl Network for Fragile {
+    fn connect<'a>(&'a self, host: &'a str, port: u16) -> Boxed<'a, io::Result<Stream>> {
+        Box::pin(async move {
+            let (stream, network) = (Tcp.connect(host, port).await?, self.clone());
+            Ok(Stream::simulated(Wire { stream, network, is_link: false }))
+        })
+    }
+
+    fn listen(&self, address: SocketAddr) -> Boxed<'_, io::Result<Box<dyn Listener>>> {
+        Box::pin(async move { Tcp.listen(address).await })
+    }
+}
+
+struct Wire {
+    stream: Stream,
+    network: Fragile,
+    is_link: bool,
+}
+
+impl AsyncRead for Wire {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let breaks = self.is_link && self.network.breaks.swap(false, Ordering::SeqCst);
+        assert!(!breaks, "as asked");
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Wire {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        if buf.starts_with(b"GET /ws?clientId=ada") {
+            self.is_link = true;
+            self.network.links.fetch_add(1, Ordering::SeqCst);
+        }
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_panic_of_a_link_is_followed_by_a_new_link_and_its_prompts_still_end() {
+    let sim = Sim::start(network(), Options::named("a")).await.unwrap();
+    let fragile = Fragile::default();
+    let world = World::over_network(Arc::new(fragile.clone()), vec![sim], |_| {}).await;
+    let mut socket = world.socket("ada").await;
+    let prompt = world.submit("ada", &slow(20, 1.0)).await.prompt_id();
+    socket.until("progress").await;
+    fragile.breaks.store(true, Ordering::SeqCst);
+    until("the link panics", || world.gateway.tasks.panics() == 1).await;
+    until("there is a new one", || fragile.links.load(Ordering::SeqCst) == 2).await;
+    let seen = socket.until_end(&prompt).await;
+    assert!(seen.contains(&"execution_success".to_owned()), "{seen:?}");
+    // It is as good as the first.
+    let prompt = world.submit("ada", &slow(2, 0.1)).await.prompt_id();
+    socket.until_end(&prompt).await;
+    assert_eq!((world.gateway.tasks.panics(), fragile.links.load(Ordering::SeqCst)), (1, 2));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_task_that_does_not_go_round_any_more_is_named_by_livez() {
+    let world = World::new(1).await;
+    let hearts = world.gateway.tasks.hearts();
+    let needed = ["reconciler", "reconciler of a backend", "sweep"];
+    until("they have begun", || needed.iter().all(|it| hearts.names().contains(it))).await;
+    let stuck = hearts.heart("stuck");
+    (0..LOOKS_MAX).for_each(|_| hearts.look());
+    // All others beat again within a round.
+    until("it alone is silent", || hearts.silent() == ["stuck"]).await;
+    let answer = world.admin_get("/livez").await;
+    let told = "these tasks have not gone round for 60 s or longer: stuck\n";
+    assert_eq!((answer.status, answer.text().as_str()), (503, told));
+    stuck.beat();
+    let answer = world.admin_get("/livez").await;
+    assert_eq!((answer.status, answer.text().as_str()), (200, "ok\n"));
 }

@@ -80,6 +80,15 @@ impl World {
 
     /// A gateway over backends that are there already.
     pub(crate) async fn over(sims: Vec<Sim>, change: impl FnOnce(&mut Config)) -> Self {
+        Self::over_network(network(), sims, change).await
+    }
+
+    /// The same, reached through another network.
+    pub(crate) async fn over_network(
+        network: Arc<dyn Network>,
+        sims: Vec<Sim>,
+        change: impl FnOnce(&mut Config),
+    ) -> Self {
         let urls: Vec<(String, String)> =
             sims.iter().map(|sim| (sim.name().to_owned(), sim.url())).collect();
         let named: Vec<(&str, &str)> =
@@ -89,7 +98,7 @@ impl World {
         config.admin.listen = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
         change(&mut config);
         let tasks = Tasks::default();
-        let running = run::start(config, network(), &tasks, Parts::default()).await.unwrap();
+        let running = run::start(config, network, &tasks, Parts::default()).await.unwrap();
         let admin = running.admin.unwrap();
         Self { sims, gateway: running.gateway, front: running.front, admin, tasks }
     }
