@@ -1,8 +1,10 @@
 //! What an operator, or a client for itself, may do: release, reset, drain, take a backend off.
 
+use std::future::ready;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::{StreamExt as _, stream};
 use tracing::info;
 
 use crate::client::Client;
@@ -17,6 +19,9 @@ use crate::routing::decision::{StillPending, in_number};
 use crate::routing::ids::PromptId;
 use crate::routing::place::AdminState;
 use crate::tunnels::Farewell;
+
+/// How many prompts of a reset are stopped at one time.
+const STOPPED_AT_ONCE: usize = 8;
 
 /// How a reset treats pending work.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -55,10 +60,12 @@ pub fn reset(
     info!(%client, backend, reason, cut_off, "Client was released.");
     let gateway = Arc::clone(gateway);
     gateway.clone().tasks.spawn(async move {
-        for (prompt, pending) in released.cut_off {
+        let gateway = &gateway;
+        let stops = stream::iter(released.cut_off).map(|(prompt, pending)| async move {
             // Where the backend answers: one that does not will be asked by nobody.
-            stop(&gateway, gateway.fleet.get(pending.backend), &prompt).await;
-        }
+            stop(gateway, gateway.fleet.get(pending.backend), &prompt).await
+        });
+        stops.buffer_unordered(STOPPED_AT_ONCE).for_each(|_answered| ready(())).await;
     });
     Ok(cut_off)
 }

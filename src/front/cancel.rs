@@ -12,7 +12,9 @@ use tracing::debug;
 use super::history::asking_failed;
 use super::identify::Who;
 use super::unknowns::Where;
-use super::verbs::{delete_on, intend_deletion, on_each, small_body, withdraw_deletion};
+use super::verbs::{
+    delete_on, intend_deletion, on_each, small_body, to_its_end, withdraw_deletion,
+};
 use super::whose::{Actor, Located, named};
 use super::{Answer, interrupts, jobs, json};
 use crate::comfy::answers::queued_ids;
@@ -57,11 +59,13 @@ pub async fn cancel_jobs(gateway: &Arc<Gateway>, who: &Who, request: Request<Inc
 
 /// Cancels waiting and running prompts; true if there was one to cancel.
 async fn cancel(gateway: &Arc<Gateway>, prompts: Located) -> Result<bool, GatewayError> {
-    let cancelled =
-        on_each(gateway, prompts, |backend, prompts| cancel_on(gateway, backend, prompts));
-    let cancelled = cancelled.await;
-    gateway.reconcile_soon();
-    Ok(cancelled?.contains(&true))
+    let own = Arc::clone(gateway);
+    let cancelled = async move {
+        let cancelled = on_each(&own, prompts, |at, prompts| cancel_on(&own, at, prompts)).await;
+        own.reconcile_soon();
+        Ok(cancelled?.contains(&true))
+    };
+    to_its_end(gateway, cancelled).await
 }
 
 async fn cancel_on(

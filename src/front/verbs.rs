@@ -15,6 +15,7 @@ use http::header::CONTENT_TYPE;
 use http::request::Parts;
 use http::{HeaderValue, Request};
 use hyper::body::Incoming;
+use tokio::sync::oneshot;
 
 use super::forward::{send, to_backend};
 use super::history::asking_failed;
@@ -49,8 +50,12 @@ pub async fn interrupt(gateway: &Arc<Gateway>, who: &Who, request: Request<Incom
         Some(prompt) => named(gateway, &actor, who, [prompt], Where::Queue).await?,
         None => own_pending(gateway, who, &actor)?,
     };
-    on_each(gateway, prompts, |backend, prompts| interrupts::interrupt(gateway, backend, prompts))
-        .await?;
+    let own = Arc::clone(gateway);
+    let interrupted = async move {
+        let interrupt = |backend, prompts| interrupts::interrupt(&own, backend, prompts);
+        on_each(&own, prompts, interrupt).await
+    };
+    to_its_end(gateway, interrupted).await?;
     Ok(done())
 }
 
@@ -66,7 +71,8 @@ pub async fn edit_queue(gateway: &Arc<Gateway>, who: &Who, request: Request<Inco
     if edit.clear {
         prompts.extend(own_pending(gateway, who, &actor)?);
     }
-    delete(gateway, prompts).await?;
+    let own = Arc::clone(gateway);
+    to_its_end(gateway, async move { delete(&own, prompts).await }).await?;
     Ok(done())
 }
 
@@ -86,7 +92,14 @@ pub async fn edit_history(gateway: &Arc<Gateway>, who: &Who, request: Request<In
         gateway.ledger().unlist(prompt);
         gateway.entries.forget(prompt);
     }
-    on_each(gateway, prompts, |backend, prompts| async move {
+    let own = Arc::clone(gateway);
+    to_its_end(gateway, async move { forget(&own, prompts).await }).await?;
+    Ok(done())
+}
+
+/// Has backends forget what has ended.
+async fn forget(gateway: &Gateway, prompts: Located) -> Result<(), GatewayError> {
+    let forgotten = on_each(gateway, prompts, |backend, prompts| async move {
         if !backend.is_up() {
             // Nobody lists them any more, and ComfyUI keeps no history over a restart.
             return Ok(());
@@ -95,9 +108,8 @@ pub async fn edit_history(gateway: &Arc<Gateway>, who: &Who, request: Request<In
         let limit = gateway.config.fleet.probe_timeout;
         let answer = backend.post("/history", verbs::delete(&ids), limit).await;
         answer.map(drop).map_err(|error| asking_failed(backend, &error))
-    })
-    .await?;
-    Ok(done())
+    });
+    forgotten.await.map(drop)
 }
 
 /// Empties the asker's history, and what the same person's other clients have left behind that are
@@ -194,6 +206,24 @@ where
     let acts = by_backend(prompts).into_iter();
     let acts = acts.map(|(backend, prompts)| act(gateway.fleet.get(backend), prompts));
     join_all(acts).await.into_iter().collect()
+}
+
+/// Does in a task of its own what was asked for. Whoever asked may hang up in the middle, and half
+/// of a verb is no verb: what is deleted on one backend and not on the other, or looked at and not
+/// deleted.
+///
+/// # Errors
+/// Those of `work`; the process stops.
+pub(super) async fn to_its_end<T: Send + 'static>(
+    gateway: &Gateway,
+    work: impl Future<Output = Result<T, GatewayError>> + Send + 'static,
+) -> Result<T, GatewayError> {
+    let (tell, told) = oneshot::channel();
+    gateway.tasks.spawn(async move {
+        // Nobody may be there any more to hear it.
+        let _ = tell.send(work.await);
+    });
+    told.await.unwrap_or(Err(GatewayError::Stopping))
 }
 
 /// Deletes waiting prompts. ComfyUI answers 200 whatever it did, so what came of it is asked.

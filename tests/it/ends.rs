@@ -1,11 +1,27 @@
 //! How prompts end, and who is told: deleted, interrupted, refused, lost; and with events that
 //! were lost or doubled.
 
+use std::time::Duration;
+
+use mooring::net::now;
 use mooring::routing::pending::End;
-use mooring::sim::{Hang, SubmitFault};
+use mooring::sim::{Hang, Options, Sim, SubmitFault};
 use serde_json::json;
 
-use crate::support::{World, fraction, quick, slow, until};
+use crate::support::{World, fraction, network, quick, slow, until};
+
+/// All that a backend says of a prompt.
+fn all_events() -> Vec<String> {
+    let all = [
+        "execution_start",
+        "execution_cached",
+        "executing",
+        "executed",
+        "execution_success",
+        "progress_state",
+    ];
+    all.iter().map(|it| (*it).to_owned()).collect()
+}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_prompt_deleted_while_it_waits_is_told_to_be_over() {
@@ -36,6 +52,34 @@ async fn a_deletion_whose_answer_never_comes_is_a_deletion() {
     };
     assert_eq!(seen, ["execution_interrupted", "executing"]);
     assert_eq!(world.gateway.metrics.prompts_ended(End::Deleted), 1);
+    assert_eq!(world.post("/interrupt?clientId=ada", "").await.status, 200);
+    socket.until_end(&running).await;
+}
+
+/// A server that cannot cancel in one step is asked for its queue first.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cancellation_is_carried_out_though_its_asker_hangs_up_in_the_middle() {
+    let options = Options { version: "0.3.64".to_owned(), ..Options::named("a") };
+    let sim = Sim::start(network(), options).await.unwrap();
+    let world = World::over(vec![sim], |_| {}).await;
+    let mut socket = world.socket("ada").await;
+    let running = world.submit("ada", &slow(100, 20.0)).await.prompt_id();
+    let waiting = world.submit("ada", &quick(1)).await.prompt_id();
+    let looks = || {
+        let seen = world.sim("a").requests();
+        seen.iter().filter(|seen| seen.target.ends_with("/queue")).count()
+    };
+    let before = looks();
+    world.sim("a").set_faults(|faults| faults.latency_ms = 500);
+    let path = format!("/api/jobs/{waiting}/cancel?clientId=ada");
+    tokio::select! {
+        answer = world.post(&path, "") => panic!("answered {}", answer.status),
+        () = until("its queue is read", || before < looks()) => {}
+    }
+    let seen = socket.until_end(&waiting).await;
+    assert_eq!(seen, ["execution_interrupted", "executing"]);
+    assert_eq!(world.gateway.metrics.prompts_ended(End::Deleted), 1);
+    world.sim("a").set_faults(|faults| faults.latency_ms = 0);
     assert_eq!(world.post("/interrupt?clientId=ada", "").await.status, 200);
     socket.until_end(&running).await;
 }
@@ -164,26 +208,48 @@ async fn a_prompt_without_a_client_gets_one() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ends_whose_events_are_lost_are_found_by_asking() {
     let world = World::with(1, |config| {
-        config.prompts.silent_after = std::time::Duration::from_millis(300);
+        config.prompts.silent_after = Duration::from_millis(300);
     })
     .await;
     let mut socket = world.socket("ada").await;
-    let everything = [
-        "execution_start",
-        "execution_cached",
-        "executing",
-        "executed",
-        "execution_success",
-        "progress_state",
-    ];
-    world.sim("a").set_faults(|faults| {
-        faults.drop_events = everything.iter().map(|it| (*it).to_owned()).collect();
-    });
+    world.sim("a").set_faults(|faults| faults.drop_events = all_events());
     let prompt = world.submit("ada", &quick(1)).await.prompt_id();
     let seen = socket.until_end(&prompt).await;
     let expected =
         ["execution_start", "execution_cached", "executed", "execution_success", "executing"];
     assert_eq!(seen, expected, "made up from the history");
+}
+
+/// What is asked of a backend is asked by its own task, for two seconds a round at most.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_slow_backend_delays_the_ends_of_no_other() {
+    let world = World::with(8, |config| {
+        config.prompts.silent_after = Duration::from_secs(1);
+    })
+    .await;
+    world.all_up().await;
+    let (mut last, mut slow) = (None, 0);
+    for client in ["p1", "p2", "p3", "p4", "p5", "p6", "p7", "p8"] {
+        for sim in &world.sims {
+            sim.set_faults(|faults| faults.drop_events = all_events());
+        }
+        let socket = world.socket(client).await;
+        let answer = world.submit(client, &quick(1)).await;
+        match answer.backend() {
+            "h" => last = Some((socket, answer.prompt_id())),
+            other => {
+                world.sim(other).set_faults(|faults| faults.latency_ms = 60_000);
+                slow += 1;
+            }
+        }
+    }
+    let (mut socket, prompt) = last.expect("one of them is on the last backend");
+    assert_eq!(slow, 7, "each is on a backend of its own");
+    let since = now();
+    socket.until_end(&prompt).await;
+    // One after the other, those before it would take 14 s.
+    let waited = now().duration_since(since);
+    assert!(waited < Duration::from_secs(8), "{waited:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
