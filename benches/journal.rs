@@ -84,7 +84,7 @@ async fn recovery() {
         let began = now();
         let (running, tasks) = gateway(&sim, Some(folder.path())).await;
         took.push(began.elapsed());
-        assert_eq!(running.gateway.clients.len(), BINDINGS);
+        assert_eq!(running.front.sessions.clients.len(), BINDINGS);
         stop(running, tasks).await;
     }
     let size = std::fs::metadata(folder.path().join("journal.redb")).unwrap().len() >> 20;
@@ -135,8 +135,8 @@ async fn submissions() {
     let memory = gateway(&sim, None).await;
     let disk = gateway(&sim, Some(folder.path())).await;
     let (mut in_memory, mut on_disk) = (Vec::new(), Vec::new());
-    let mut to_memory = connect(memory.0.front).await;
-    let mut to_disk = connect(disk.0.front).await;
+    let mut to_memory = connect(memory.0.front_address).await;
+    let mut to_disk = connect(disk.0.front_address).await;
     for number in 0..SUBMISSIONS {
         in_memory.push(submit(&mut to_memory, "m", number).await);
         on_disk.push(submit(&mut to_disk, "d", number).await);

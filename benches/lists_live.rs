@@ -18,7 +18,7 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
 use mooring::config::Config;
-use mooring::gateway::Gateway;
+use mooring::front::Front;
 use mooring::net::{Network, Tcp, now, sleep};
 use mooring::routing::ids::{BackendId, ClientId, PromptId};
 use mooring::routing::owners::Submitter;
@@ -65,11 +65,11 @@ async fn measure() -> Result<bool, Failure> {
     config.admin.listen = None;
     let tasks = Tasks::default();
     let running = run::start(config, Arc::clone(&network), &tasks, Parts::default()).await?;
-    let gateway = &running.gateway;
-    while !gateway.fleet.iter().all(|backend| backend.is_up()) {
+    let gateway = &running.front;
+    while !gateway.shared.fleet.iter().all(|backend| backend.is_up()) {
         sleep(Duration::from_millis(5)).await;
     }
-    let mut client = Client::connect(&network, running.front, &tasks).await?;
+    let mut client = Client::connect(&network, running.front_address, &tasks).await?;
     fill_queues(&mut client).await?;
     fill_history(gateway)?;
 
@@ -114,13 +114,13 @@ fn graph() -> Value {
 }
 
 /// What is known after ten thousand prompts on each backend, all of them listed once.
-fn fill_history(gateway: &Gateway) -> Result<(), Failure> {
+fn fill_history(gateway: &Front) -> Result<(), Failure> {
     let client = ClientId::parse("old")?;
     for at in 0..ENDED {
         for backend in 0..NAMES.len() {
             let id = format!("{backend:08}-9fc2-4a5d-b0a5-{at:012}");
             let prompt = PromptId::parse(&id)?;
-            let mut ledger = gateway.ledger();
+            let mut ledger = gateway.shared.records.ledger();
             ledger.reserve(&prompt, Submitter::client(client.clone()), now())?;
             ledger.placed(&prompt, BackendId(u16::try_from(backend)?));
             ledger.ended(&prompt, End::Succeeded, now());

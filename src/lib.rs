@@ -7,14 +7,14 @@ pub mod routing;
 
 pub mod comfy;
 
-pub mod client;
 pub mod fleet;
 pub mod front;
-pub mod gateway;
 pub mod journal;
 pub mod lock;
-pub mod operate;
+pub mod records;
 pub mod report;
+pub mod session;
+pub mod shared;
 pub mod tunnels;
 
 pub mod admin;
@@ -27,12 +27,9 @@ pub mod telemetry;
 
 pub mod body;
 pub mod cache;
-pub mod error;
-pub mod heartbeat;
 pub mod masked;
 pub mod net;
 pub mod seldom;
-pub mod tap;
 pub mod tasks;
 pub mod watched;
 pub mod ws;

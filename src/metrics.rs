@@ -15,7 +15,6 @@ use prometheus_client::registry::{Registry, Unit};
 
 mod times;
 
-use crate::client::queue::Dropped;
 use crate::routing::decision::Reason;
 use crate::routing::pending::End;
 use times::Times;
@@ -53,6 +52,14 @@ const STATUS_CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
 pub struct ByBackend {
     pub backend: String,
+}
+
+/// How many frames were dropped on their way to a browser.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Dropped {
+    pub previews: u64,
+    /// Texts of nodes among them.
+    pub progress: u64,
 }
 
 /// All counters of the process.

@@ -5,11 +5,7 @@ use std::time::Instant;
 
 use serde::Serialize;
 
-use crate::client::Client;
-use crate::client::link::Link;
 use crate::fleet::backend::Backend;
-use crate::fleet::word::Word;
-use crate::gateway::Gateway;
 use crate::masked::mask;
 use crate::net::unix_millis;
 use crate::routing::client as core;
@@ -18,6 +14,11 @@ use crate::routing::ids::{ClientId, PromptId};
 use crate::routing::ledger::{Record, State};
 use crate::routing::pending::{Pending, Phase};
 use crate::routing::place::Excluded;
+use crate::routing::word::Word;
+use crate::session::Client;
+use crate::session::Sessions;
+use crate::session::link::Link;
+use crate::shared::Shared;
 
 /// One backend.
 #[derive(Debug, Serialize)]
@@ -144,9 +145,9 @@ pub struct PromptReport {
 }
 
 #[must_use]
-pub fn backend(gateway: &Gateway, backend: &Backend, now: Instant) -> BackendReport {
+pub fn backend(sessions: &Sessions, backend: &Backend, now: Instant) -> BackendReport {
     let report = backend.report(now);
-    let held = gateway
+    let held = sessions
         .clients
         .all()
         .iter()
@@ -186,19 +187,19 @@ pub fn said(word: &Word) -> SaidReport {
 }
 
 #[must_use]
-pub fn summary(gateway: &Gateway, client: &Client, now: Instant) -> ClientSummary {
-    client.inspect(|core, _| summarise(gateway, client, core, now))
+pub fn summary(shared: &Shared, client: &Client, now: Instant) -> ClientSummary {
+    client.inspect(|core, _| summarise(shared, client, core, now))
 }
 
 #[must_use]
-pub fn client(gateway: &Gateway, client: &Client, now: Instant) -> ClientReport {
+pub fn client(shared: &Shared, client: &Client, now: Instant) -> ClientReport {
     client.inspect(|core, link| ClientReport {
-        summary: summarise(gateway, client, core, now),
+        summary: summarise(shared, client, core, now),
         link: link.map_or("none", |link: &Link| link.phase().as_str()),
         prompts: core
             .pending()
             .iter()
-            .map(|(prompt, pending)| pending_report(gateway, prompt, pending, now))
+            .map(|(prompt, pending)| pending_report(shared, prompt, pending, now))
             .collect(),
         decisions: core
             .decisions()
@@ -206,15 +207,15 @@ pub fn client(gateway: &Gateway, client: &Client, now: Instant) -> ClientReport 
             .map(|decided| DecisionReport {
                 ago_ms: age(decided.at, now),
                 what: decided.what.as_str(),
-                backend: decided.backend.map(|id| gateway.fleet.get(id).name.clone()),
+                backend: decided.backend.map(|id| shared.fleet.get(id).name.clone()),
             })
             .collect(),
-        placement: core.decisions().placement().map(|it| placement(gateway, it, now)),
+        placement: core.decisions().placement().map(|it| placement(shared, it, now)),
     })
 }
 
-fn placement(gateway: &Gateway, considered: &Considered, now: Instant) -> PlacementReport {
-    let name = |id| gateway.fleet.get(id).name.clone();
+fn placement(shared: &Shared, considered: &Considered, now: Instant) -> PlacementReport {
+    let name = |id| shared.fleet.get(id).name.clone();
     let candidate = |it: &Candidate| CandidateReport {
         backend: name(it.backend),
         load: it.load,
@@ -233,13 +234,18 @@ fn placement(gateway: &Gateway, considered: &Considered, now: Instant) -> Placem
 }
 
 #[must_use]
-pub fn prompt(gateway: &Gateway, prompt: &PromptId, record: &Record, now: Instant) -> PromptReport {
+pub fn prompt(
+    sessions: &Sessions,
+    prompt: &PromptId,
+    record: &Record,
+    now: Instant,
+) -> PromptReport {
     PromptReport {
         prompt_id: prompt.to_string(),
         client_id: record.by.client.as_ref().map(ToString::to_string),
-        backend: record.backend.map(|id| gateway.fleet.get(id).name.clone()),
+        backend: record.backend.map(|id| sessions.shared.fleet.get(id).name.clone()),
         state: match record.state {
-            State::Pending => phase(gateway, prompt, record.by.client.as_ref()).as_str(),
+            State::Pending => phase(sessions, prompt, record.by.client.as_ref()).as_str(),
             State::Learned => "learned",
             State::Ended(end) => end.reason(),
         },
@@ -249,25 +255,20 @@ pub fn prompt(gateway: &Gateway, prompt: &PromptId, record: &Record, now: Instan
 
 /// How far a prompt is that the ledger has as pending: what has a place and nothing else yet, or
 /// ends at this moment, is on its way.
-fn phase(gateway: &Gateway, prompt: &PromptId, client: Option<&ClientId>) -> Phase {
-    let client = client.and_then(|id| gateway.clients.get(id));
+fn phase(sessions: &Sessions, prompt: &PromptId, client: Option<&ClientId>) -> Phase {
+    let client = client.and_then(|id| sessions.clients.get(id));
     let found = client.and_then(|client| {
         client.inspect(|core, _| core.pending().get(prompt).map(|pending| pending.phase))
     });
     found.unwrap_or(Phase::Sending)
 }
 
-fn summarise(
-    gateway: &Gateway,
-    client: &Client,
-    core: &core::Client,
-    now: Instant,
-) -> ClientSummary {
+fn summarise(shared: &Shared, client: &Client, core: &core::Client, now: Instant) -> ClientSummary {
     let bound = core.bound();
     ClientSummary {
         client_id: client.id.to_string(),
         hash: mask(&client.id).to_string(),
-        backend: bound.map(|(id, _)| gateway.fleet.get(id).name.clone()),
+        backend: bound.map(|(id, _)| shared.fleet.get(id).name.clone()),
         binding: core.binding_state(now),
         bound_since_ms: bound.map(|(_, since)| age(since, now)),
         pending: core.pending().len(),
@@ -277,14 +278,14 @@ fn summarise(
 }
 
 fn pending_report(
-    gateway: &Gateway,
+    shared: &Shared,
     prompt: &PromptId,
     pending: &Pending,
     now: Instant,
 ) -> PendingReport {
     PendingReport {
         prompt_id: prompt.to_string(),
-        backend: gateway.fleet.get(pending.backend).name.clone(),
+        backend: shared.fleet.get(pending.backend).name.clone(),
         state: pending.phase.as_str(),
         age_ms: age(pending.since, now),
         silent_ms: age(pending.heard, now),

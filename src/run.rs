@@ -17,10 +17,8 @@ use tracing::{info, warn};
 
 use crate::admin;
 use crate::config::{Config, ServerConfig, StateDir};
-use crate::demo::Demo;
 use crate::fleet::backend::Backend;
-use crate::gateway::Gateway;
-use crate::heartbeat;
+use crate::front::{Annex, Front, FrontService};
 use crate::journal::disk::Disk;
 use crate::journal::record::Saved;
 use crate::journal::{COMMIT_WITHIN, Home, Journal};
@@ -28,8 +26,11 @@ use crate::lock;
 use crate::masked::mask;
 use crate::net::{Network, descriptors, now, sleep};
 use crate::routing::ids::{ClientId, PromptId};
-use crate::server::{ConnectionLimits, Front, accept};
+use crate::server::{ConnectionLimits, accept};
+use crate::session::Sessions;
+use crate::shared::Shared;
 use crate::tasks::Tasks;
+use crate::tasks::heartbeat;
 
 /// How long the listeners wait for the first word of each backend.
 const FIRST_PROBES: Duration = Duration::from_secs(2);
@@ -43,18 +44,18 @@ const LEFT_TOLD_MAX: usize = 100;
 /// A gateway that listens.
 #[derive(Debug)]
 pub struct Running {
-    pub gateway: Arc<Gateway>,
+    pub front: Arc<Front>,
     /// The journal's writer. It is stopped last, and commits what was noted until then.
     pub writers: Tasks,
-    pub front: SocketAddr,
-    pub admin: Option<SocketAddr>,
+    pub front_address: SocketAddr,
+    pub admin_address: Option<SocketAddr>,
 }
 
 /// What a gateway is given besides its configuration.
 #[derive(Debug, Default)]
 pub struct Parts {
-    /// Set in the demo only.
-    pub demo: Option<Demo>,
+    /// What else answers at the front. Set in the demo only.
+    pub annex: Option<Arc<dyn Annex>>,
     /// Where the journal is kept. `None` is where the configuration says.
     pub home: Option<Box<dyn Home>>,
 }
@@ -70,35 +71,39 @@ pub async fn start(
     parts: Parts,
 ) -> io::Result<Running> {
     let (journal, saved, writers) = open_journal(&config, parts.home)?;
-    let front = bind(&network, config.server.listen).await?;
+    let listener = bind(&network, config.server.listen).await?;
     let admin = match config.admin.listen {
         Some(address) => Some(bind(&network, address).await?),
         None => None,
     };
     let limits = ConnectionLimits::of(&config.server);
-    let gateway = Gateway::new(config, network, tasks.clone(), journal, parts.demo);
+    let shared = Shared::new(config, network, tasks.clone(), journal);
+    let sessions = Sessions::new(Arc::clone(&shared));
+    let front = Front::new(Arc::clone(&sessions), parts.annex);
     let remembers_nothing = saved.is_empty();
-    gateway.restore(saved);
+    sessions.restore(saved);
     if remembers_nothing {
-        gateway.look_for_unclaimed();
+        sessions.look_for_unclaimed();
     }
-    gateway.start();
+    shared.start();
+    sessions.start();
+    front.start();
     tasks.spawn_critical("heartbeats", heartbeat::watch(tasks.clone()));
     let running = Running {
-        front: front.local_addr(),
-        admin: admin.as_ref().map(|listener| listener.local_addr()),
-        gateway: Arc::clone(&gateway),
+        front: Arc::clone(&front),
+        front_address: listener.local_addr(),
+        admin_address: admin.as_ref().map(|listener| listener.local_addr()),
         writers,
     };
-    if let Some(listener) = admin {
-        let service = admin::Admin::new(Arc::clone(&gateway));
-        let accepting = accept(listener, service, limits, tasks.clone());
+    if let Some(admin_listener) = admin {
+        let service = admin::Admin::new(Arc::clone(&sessions));
+        let accepting = accept(admin_listener, service, limits, tasks.clone());
         tasks.spawn_critical("admin listener", accepting);
     }
-    first_probes(&gateway).await;
-    let accepting = accept(front, Front(Arc::clone(&gateway)), limits, tasks.clone());
+    first_probes(&sessions).await;
+    let accepting = accept(listener, FrontService(front), limits, tasks.clone());
     tasks.spawn_critical("front listener", accepting);
-    gateway.opened();
+    shared.opened();
     Ok(running)
 }
 
@@ -173,13 +178,13 @@ fn hint(error: &io::Error) -> &'static str {
 
 /// Waits until each backend has answered or failed once, and those that are up have said what they
 /// have, where nobody remembers that; but not for long.
-async fn first_probes(gateway: &Gateway) {
+async fn first_probes(sessions: &Sessions) {
     let is_awaited = |backend: &Arc<Backend>| {
         !backend.report(now()).was_probed
-            || (backend.is_up() && gateway.adoption.awaits(backend.id))
+            || (backend.is_up() && sessions.adoption.awaits(backend.id))
     };
     let all_probed = async {
-        while gateway.fleet.iter().any(is_awaited) {
+        while sessions.shared.fleet.iter().any(is_awaited) {
             sleep(Duration::from_millis(5)).await;
         }
     };
@@ -257,19 +262,19 @@ pub async fn run(
     let mut signals = Signals::install()?;
     fit_descriptors(&mut config.server);
     let running = start(config, network, &tasks, parts).await?;
-    let backends = running.gateway.fleet.len();
-    let admin = running.admin.map(|admin| admin.to_string()).unwrap_or_default();
-    let open = format!("http://{}", dialled(running.front));
-    info!(front = %running.front, admin, backends, open, "Gateway ready.");
+    let backends = running.front.shared.fleet.len();
+    let admin = running.admin_address.map(|admin| admin.to_string()).unwrap_or_default();
+    let open = format!("http://{}", dialled(running.front_address));
+    info!(front = %running.front_address, admin, backends, open, "Gateway ready.");
     let ended = tokio::select! {
         signal = signals.next() => Ok(signal),
         what = broken(&running, &tasks) => Err(what),
     };
     if let Ok(signal) = ended {
-        let most = drain_at_most(&running.gateway.config.server).as_secs();
+        let most = drain_at_most(&running.front.shared.config.server).as_secs();
         info!(signal, at_most_s = most, "Draining. The next such signal stops at once.");
         tokio::select! {
-            () = drain(&running.gateway, &tasks) => {}
+            () = drain(&running.front.sessions, &tasks) => {}
             signal = signals.next() => warn!(signal, "Stopping at once."),
         }
     }
@@ -322,11 +327,11 @@ fn drain_at_most(server: &ServerConfig) -> Duration {
 
 /// Leaves: first not ready and still serving, then without listeners, until all is done or the
 /// time is up.
-async fn drain(gateway: &Gateway, tasks: &Tasks) {
-    let server = &gateway.config.server;
-    gateway.leave();
+async fn drain(sessions: &Sessions, tasks: &Tasks) {
+    let server = &sessions.shared.config.server;
+    sessions.shared.leave();
     if !server.drain_pending.is_zero() {
-        work_is_done(gateway, server.drain_pending).await;
+        work_is_done(sessions, server.drain_pending).await;
     }
     sleep(server.drain_delay).await;
     match tasks.drain(server.drain_timeout.saturating_sub(server.drain_delay)).await {
@@ -336,28 +341,28 @@ async fn drain(gateway: &Gateway, tasks: &Tasks) {
 }
 
 /// As a sidecar: waits, still serving, until no prompt is pending, and says what was left.
-async fn work_is_done(gateway: &Gateway, limit: Duration) {
+async fn work_is_done(sessions: &Sessions, limit: Duration) {
     let done = async {
-        while pending(gateway).next().is_some() {
+        while pending(sessions).next().is_some() {
             sleep(PENDING_AGAIN).await;
         }
     };
     if timeout(limit, done).await.is_ok() {
         return info!("No prompt is pending any more.");
     }
-    let left = pending(gateway).count();
+    let left = pending(sessions).count();
     warn!(left, "The wait for pending prompts is over; they go on without us.");
-    for (client, prompt, backend) in pending(gateway).take(LEFT_TOLD_MAX) {
+    for (client, prompt, backend) in pending(sessions).take(LEFT_TOLD_MAX) {
         warn!(client = %mask(&client), %prompt, backend, "Prompt is left behind.");
     }
 }
 
 /// Every pending prompt, with its client and the name of its backend.
-fn pending(gateway: &Gateway) -> impl Iterator<Item = (ClientId, PromptId, &str)> {
-    gateway.clients.all().into_iter().flat_map(move |client| {
+fn pending(sessions: &Sessions) -> impl Iterator<Item = (ClientId, PromptId, &str)> {
+    sessions.clients.all().into_iter().flat_map(move |client| {
         let id = client.id.clone();
         client.pending().into_iter().map(move |(prompt, pending)| {
-            (id.clone(), prompt, gateway.fleet.get(pending.backend).name.as_str())
+            (id.clone(), prompt, sessions.shared.fleet.get(pending.backend).name.as_str())
         })
     })
 }

@@ -12,19 +12,19 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::Method;
-use mooring::client::budget::LogBudget;
-use mooring::client::log::{EventLog, Kept};
 use mooring::comfy::graph::Unknown;
 use mooring::comfy::names::{self, NameKey};
 use mooring::comfy::{endpoint, event, files, preview, query, submission};
 use mooring::config::BackendHeaders;
 use mooring::front::identify::Peer;
+use mooring::front::passthrough::answer::{Ours, pass_on};
+use mooring::front::passthrough::request::{HEAD_MAX, Parsed, parse};
 use mooring::net::now;
 use mooring::routing::files::{Files, Seen};
 use mooring::routing::ids::{BackendId, ClientId, FileRef, Folder, Located, PromptId};
 use mooring::routing::place::{AdminState, BackendView, Condition, TieBreak, place};
-use mooring::server::lane::answer::{Ours, pass_on};
-use mooring::server::lane::request::{HEAD_MAX, Parsed, parse};
+use mooring::session::budget::LogBudget;
+use mooring::session::log::{EventLog, Kept};
 use mooring::ws::Frame;
 
 /// What is done, and how often.

@@ -13,21 +13,21 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::Peer;
-use crate::fleet::word::{self, BadText, Word};
-use crate::gateway::Gateway;
-use crate::heartbeat::SILENT_AFTER;
 use crate::metrics::ByBackend;
 use crate::net::{now, unix_millis};
-use crate::operate::{self, Force};
 use crate::report;
 use crate::routing::ids::PromptId;
 use crate::routing::place::{AdminState, Condition};
+use crate::routing::word::{self, BadText, Word};
+use crate::session::Sessions;
+use crate::session::control::{self, Force};
+use crate::tasks::heartbeat::SILENT_AFTER;
 
-type Shared = State<Arc<Gateway>>;
+type Shared = State<Arc<Sessions>>;
 type Reply = (StatusCode, Json<Value>);
 
 /// All endpoints, in the order of the documentation.
-pub fn router(gateway: Arc<Gateway>) -> Router {
+pub fn router(sessions: Arc<Sessions>) -> Router {
     Router::new()
         .route("/livez", get(livez))
         .route("/readyz", get(readyz))
@@ -40,7 +40,7 @@ pub fn router(gateway: Arc<Gateway>) -> Router {
         .route("/api/v1/explain", get(explain))
         .route("/", get(index))
         .fallback(nothing_here)
-        .with_state(gateway)
+        .with_state(sessions)
 }
 
 const ENDPOINTS: [&str; 9] = [
@@ -71,8 +71,8 @@ async fn nothing_here(method: Method, uri: Uri) -> Reply {
 
 /// The process answers, and the tasks that it needs go round. A drain closes this listener with
 /// the others.
-async fn livez(State(gateway): Shared) -> (StatusCode, String) {
-    let silent = gateway.tasks.hearts().silent();
+async fn livez(State(sessions): Shared) -> (StatusCode, String) {
+    let silent = sessions.shared.tasks.hearts().silent();
     if silent.is_empty() {
         return (StatusCode::OK, "ok\n".to_owned());
     }
@@ -82,9 +82,10 @@ async fn livez(State(gateway): Shared) -> (StatusCode, String) {
 }
 
 /// Whether clients should be sent here, and why not: no backend is asked for it.
-async fn readyz(State(gateway): Shared) -> Reply {
+async fn readyz(State(sessions): Shared) -> Reply {
     let now = now();
-    let backends: Vec<Value> = gateway
+    let backends: Vec<Value> = sessions
+        .shared
         .fleet
         .iter()
         .map(|backend| {
@@ -99,11 +100,12 @@ async fn readyz(State(gateway): Shared) -> Reply {
             })
         })
         .collect();
-    let is_stopping = gateway.is_leaving();
-    let up = gateway.fleet.iter().filter(|backend| backend.is_up()).count();
+    let is_stopping = sessions.shared.is_leaving();
+    let up = sessions.shared.fleet.iter().filter(|backend| backend.is_up()).count();
     // A full fleet is busy and not unready: what is bound to it is served.
-    let taking = gateway.fleet.iter().filter(|backend| backend.view(now).serves_new()).count();
-    let is_ready = gateway.is_ready();
+    let taking =
+        sessions.shared.fleet.iter().filter(|backend| backend.view(now).serves_new()).count();
+    let is_ready = sessions.shared.is_ready();
     let status = if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let body = json!({
         "ready": is_ready,
@@ -115,18 +117,18 @@ async fn readyz(State(gateway): Shared) -> Reply {
     (status, Json(body))
 }
 
-async fn metrics(State(gateway): Shared) -> impl IntoResponse {
-    refresh(&gateway);
+async fn metrics(State(sessions): Shared) -> impl IntoResponse {
+    refresh(&sessions);
     let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    ([(CONTENT_TYPE, content_type)], gateway.metrics.render())
+    ([(CONTENT_TYPE, content_type)], sessions.shared.metrics.render())
 }
 
 /// Gauges that are only of use when they are read.
-fn refresh(gateway: &Gateway) {
+fn refresh(sessions: &Sessions) {
     let now = now();
-    let metrics = &gateway.metrics;
+    let metrics = &sessions.shared.metrics;
     let (mut pending, mut silent) = (0, 0.0_f64);
-    for client in gateway.clients.all() {
+    for client in sessions.clients.all() {
         client.inspect(|core, _| {
             pending += core.pending().len();
             for prompt in core.pending().values() {
@@ -137,12 +139,12 @@ fn refresh(gateway: &Gateway) {
     let count = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
     metrics.pending.set(count(pending));
     metrics.pending_silent_seconds.set(silent);
-    metrics.clients.set(count(gateway.clients.len()));
-    metrics.log_bytes.set(count(gateway.logs.used()));
-    metrics.task_panics.inner().store(gateway.tasks.panics(), Ordering::Relaxed);
-    metrics.journal_failing.set(i64::from(!gateway.journal.is_well()));
-    metrics.journal_waiting.set(count(gateway.journal.waiting()));
-    for backend in gateway.fleet.iter() {
+    metrics.clients.set(count(sessions.clients.len()));
+    metrics.log_bytes.set(count(sessions.logs.used()));
+    metrics.task_panics.inner().store(sessions.shared.tasks.panics(), Ordering::Relaxed);
+    metrics.journal_failing.set(i64::from(!sessions.shared.records.journal.is_well()));
+    metrics.journal_waiting.set(count(sessions.shared.records.journal.waiting()));
+    for backend in sessions.shared.fleet.iter() {
         let report = backend.report(now);
         let label = ByBackend { backend: backend.name.clone() };
         metrics.backend_up.get_or_create(&label).set(i64::from(report.up));
@@ -154,10 +156,14 @@ fn refresh(gateway: &Gateway) {
     }
 }
 
-async fn backends(State(gateway): Shared) -> Json<Value> {
+async fn backends(State(sessions): Shared) -> Json<Value> {
     let now = now();
-    let reports: Vec<_> =
-        gateway.fleet.iter().map(|backend| report::backend(&gateway, backend, now)).collect();
+    let reports: Vec<_> = sessions
+        .shared
+        .fleet
+        .iter()
+        .map(|backend| report::backend(&sessions, backend, now))
+        .collect();
     Json(json!({ "backends": reports }))
 }
 
@@ -182,12 +188,12 @@ impl StateBody {
 }
 
 async fn set_state(
-    State(gateway): Shared,
+    State(sessions): Shared,
     Path(name): Path<String>,
     Extension(peer): Extension<Peer>,
     Json(body): Json<StateBody>,
 ) -> Reply {
-    let Some(backend) = gateway.fleet.called(&name) else {
+    let Some(backend) = sessions.shared.fleet.called(&name) else {
         return not_found(&format!("no backend is named {name}"));
     };
     let Some(state) = AdminState::parse(&body.state) else {
@@ -201,12 +207,12 @@ async fn set_state(
             return (StatusCode::BAD_REQUEST, Json(json!({ "error": bad.to_string() })));
         }
     };
-    match operate::set_state(&gateway, backend, word, force) {
-        Ok(()) if gateway.journal.durable().await.is_err() => {
+    match control::set_state(&sessions, backend, word, force) {
+        Ok(()) if sessions.shared.records.journal.durable().await.is_err() => {
             let message = "it is so, but the journal cannot be written: a restart forgets it";
             (StatusCode::SERVICE_UNAVAILABLE, Json(json!({ "error": message })))
         }
-        Ok(()) => (StatusCode::OK, Json(json!(report::backend(&gateway, backend, now())))),
+        Ok(()) => (StatusCode::OK, Json(json!(report::backend(&sessions, backend, now())))),
         Err(held) => {
             let body = json!({ "error": held.to_string(), "held": held.held });
             (StatusCode::CONFLICT, Json(body))
@@ -214,18 +220,24 @@ async fn set_state(
     }
 }
 
-async fn clients(State(gateway): Shared) -> Json<Value> {
+async fn clients(State(sessions): Shared) -> Json<Value> {
     let now = now();
-    let mut reports: Vec<_> =
-        gateway.clients.all().iter().map(|client| report::summary(&gateway, client, now)).collect();
+    let mut reports: Vec<_> = sessions
+        .clients
+        .all()
+        .iter()
+        .map(|client| report::summary(&sessions.shared, client, now))
+        .collect();
     reports.sort_by(|a, b| a.client_id.cmp(&b.client_id));
     Json(json!({ "clients": reports }))
 }
 
-async fn client(State(gateway): Shared, Path(id): Path<String>) -> Reply {
-    let found = gateway.clients.named_by_operator(&id);
+async fn client(State(sessions): Shared, Path(id): Path<String>) -> Reply {
+    let found = sessions.clients.named_by_operator(&id);
     match found {
-        Some(client) => (StatusCode::OK, Json(json!(report::client(&gateway, &client, now())))),
+        Some(client) => {
+            (StatusCode::OK, Json(json!(report::client(&sessions.shared, &client, now()))))
+        }
         None => not_found(&format!("no client is named {id}")),
     }
 }
@@ -237,14 +249,14 @@ struct ReleaseQuery {
 }
 
 async fn release(
-    State(gateway): Shared,
+    State(sessions): Shared,
     Path(id): Path<String>,
     Query(query): Query<ReleaseQuery>,
 ) -> Reply {
-    let found = gateway.clients.named_by_operator(&id);
+    let found = sessions.clients.named_by_operator(&id);
     let Some(client) = found else { return not_found(&format!("no client is named {id}")) };
     let force = if query.force { Force::Forced } else { Force::Safe };
-    match operate::reset(&gateway, &client, force) {
+    match control::reset(&sessions, &client, force) {
         Ok(cut_off) => (StatusCode::OK, Json(json!({ "released": true, "cut_off": cut_off }))),
         Err(still) => {
             let body = json!({ "error": still.to_string(), "pending": still.pending });
@@ -261,22 +273,22 @@ struct ExplainQuery {
 }
 
 /// Why a client is where it is, and where a prompt is.
-async fn explain(State(gateway): Shared, Query(query): Query<ExplainQuery>) -> Reply {
+async fn explain(State(sessions): Shared, Query(query): Query<ExplainQuery>) -> Reply {
     let now = now();
     let prompt = query.prompt.as_deref().and_then(|text| PromptId::parse(text).ok());
     let record = prompt.and_then(|prompt| {
-        let record = gateway.ledger().get(&prompt, now).cloned();
+        let record = sessions.shared.records.ledger().get(&prompt, now).cloned();
         record.map(|record| (prompt, record))
     });
     let owner = record.as_ref().and_then(|(_, record)| record.by.client.clone());
-    let asked = query.client.as_deref().and_then(|text| gateway.clients.named_by_operator(text));
-    let client = asked.or_else(|| owner.and_then(|id| gateway.clients.get(&id)));
+    let asked = query.client.as_deref().and_then(|text| sessions.clients.named_by_operator(text));
+    let client = asked.or_else(|| owner.and_then(|id| sessions.clients.get(&id)));
     if record.is_none() && client.is_none() {
         return not_found("neither such a client nor such a prompt is known");
     }
     let body = json!({
-        "prompt": record.map(|(prompt, record)| report::prompt(&gateway, &prompt, &record, now)),
-        "client": client.map(|client| report::client(&gateway, &client, now)),
+        "prompt": record.map(|(prompt, record)| report::prompt(&sessions, &prompt, &record, now)),
+        "client": client.map(|client| report::client(&sessions.shared, &client, now)),
     });
     (StatusCode::OK, Json(body))
 }

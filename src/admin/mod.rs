@@ -15,20 +15,20 @@ use hyper::body::Incoming;
 use tower::Service as _;
 
 use crate::body::ResponseBody;
-use crate::gateway::Gateway;
-use crate::server::{ConnectionEvent, Refusal, Service};
+use crate::server::{ConnectionEvent, ConnectionLimits, NoPassthrough, Refusal, Service};
+use crate::session::Sessions;
 
 /// Answers operators.
 #[derive(Clone, Debug)]
 pub struct Admin {
-    gateway: Arc<Gateway>,
+    sessions: Arc<Sessions>,
     router: Router,
 }
 
 impl Admin {
     #[must_use]
-    pub fn new(gateway: Arc<Gateway>) -> Self {
-        Self { router: api::router(Arc::clone(&gateway)), gateway }
+    pub fn new(sessions: Arc<Sessions>) -> Self {
+        Self { router: api::router(Arc::clone(&sessions)), sessions }
     }
 }
 
@@ -37,8 +37,10 @@ impl Admin {
 pub struct Peer(pub IpAddr);
 
 impl Service for Admin {
+    type Passthrough = NoPassthrough;
+
     async fn answer(&self, peer: IpAddr, mut request: Request<Incoming>) -> Response<ResponseBody> {
-        if let Some(refusal) = refuse(&self.gateway, &request) {
+        if let Some(refusal) = refuse(&self.sessions, &request) {
             return refusal;
         }
         request.extensions_mut().insert(Peer(peer));
@@ -51,6 +53,10 @@ impl Service for Admin {
         refusal(refused.status(), &refused.to_string())
     }
 
+    fn passthrough(&self, _: IpAddr, _: ConnectionLimits) -> Option<NoPassthrough> {
+        None
+    }
+
     fn is_leaving(&self) -> bool {
         // Whoever watches the drain keeps its connection for it.
         false
@@ -61,7 +67,7 @@ impl Service for Admin {
             // Operators are few; only the front's connections are counted.
             ConnectionEvent::Open(_) | ConnectionEvent::Refused => {}
             ConnectionEvent::Panicked => {
-                self.gateway.metrics.panics.inc();
+                self.sessions.shared.metrics.panics.inc();
             }
         }
     }
@@ -77,13 +83,13 @@ async fn collected(response: Response<Body>) -> Response<ResponseBody> {
 /// Refuses web pages (a page of any origin could call a loopback port, and a rebound DNS name
 /// makes its own) and, where a token is configured, whoever lacks it. Health is told to everybody:
 /// a kubelet has no token.
-fn refuse<B>(gateway: &Gateway, request: &Request<B>) -> Option<Response<ResponseBody>> {
+fn refuse<B>(sessions: &Sessions, request: &Request<B>) -> Option<Response<ResponseBody>> {
     let headers = request.headers();
     if headers.contains_key(ORIGIN) {
         return Some(refusal(StatusCode::FORBIDDEN, "pages may not use the admin listener"));
     }
     let is_open = matches!(request.uri().path(), "/livez" | "/readyz");
-    let Some(token) = &gateway.config.admin.token else {
+    let Some(token) = &sessions.shared.config.admin.token else {
         let message = "without a token, the admin listener is asked by address or as localhost";
         return (!is_local_name(headers)).then(|| refusal(StatusCode::FORBIDDEN, message));
     };

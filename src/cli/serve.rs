@@ -89,7 +89,7 @@ async fn demo_gateway(args: DemoArgs) -> ExitCode {
     // Whoever stops a demo has seen enough.
     config.server.drain_delay = Duration::ZERO;
     config.admin.listen = Some(args.admin_listen);
-    let parts = Parts { demo: Some(demo), ..Parts::default() };
+    let parts = Parts { annex: Some(Arc::new(demo)), ..Parts::default() };
     finish(run::run(config, network, Tasks::default(), parts).await)
 }
 

@@ -13,7 +13,6 @@ use super::load::Load;
 use super::pool::{Pool, PoolLimits};
 use super::reading::Readings;
 use super::turned::Turned;
-use super::word::Word;
 use super::worker;
 use crate::comfy::version::Version;
 use crate::config::{BackendConfig, BackendHeaders, Config};
@@ -22,6 +21,7 @@ use crate::net::{Network, now};
 use crate::routing::health::{Change, Health, Probe, Thresholds};
 use crate::routing::ids::BackendId;
 use crate::routing::place::{AdminState, BackendView, Condition};
+use crate::routing::word::Word;
 use crate::tasks::Tasks;
 use crate::watched::Watched;
 

@@ -19,7 +19,6 @@ pub mod reading;
 pub mod sent;
 pub mod turned;
 pub mod watch;
-pub mod word;
 pub mod worker;
 
 use std::sync::Arc;
@@ -28,7 +27,7 @@ use std::time::Instant;
 
 use smallvec::SmallVec;
 
-use crate::config::Config;
+use crate::config::{Config, FleetConfig};
 use crate::lock::{Lock, rank};
 use crate::net::Network;
 use crate::routing::ids::BackendId;
@@ -56,6 +55,27 @@ impl Fleet {
             })
             .collect();
         Self { backends, turn: AtomicU64::new(0), told: Lock::default() }
+    }
+
+    /// Starts to watch every backend, until the process stops.
+    pub fn start(&self, config: &FleetConfig, network: &Arc<dyn Network>, tasks: &Tasks) {
+        for backend in &self.backends {
+            let watched = (Arc::clone(backend), Arc::clone(network), config.clone(), tasks.clone());
+            let knocked = (Arc::clone(backend), config.clone(), tasks.clone());
+            tasks.spawn_again(move || {
+                let (backend, network, config, tasks) = watched.clone();
+                watch::watch(backend, network, config, tasks)
+            });
+            tasks.spawn_again(move || {
+                let (backend, config, tasks) = knocked.clone();
+                doors::knock(backend, config, tasks)
+            });
+            let (closing, stopping) = (Arc::clone(backend), tasks.clone());
+            tasks.spawn(async move {
+                stopping.stopping().await;
+                closing.pool.close_idle();
+            });
+        }
     }
 
     /// The backend of an id. Ids are only made here, so there is one.

@@ -13,7 +13,7 @@ use tracing::{Level, debug};
 use super::headers;
 use super::identify::{self, Marks, Peer, Who};
 use crate::body::ResponseBody;
-use crate::gateway::Gateway;
+use crate::front::Front;
 use crate::masked::{Masked, mask};
 use crate::routing::ids::ClientId;
 
@@ -78,29 +78,29 @@ pub fn is_recorded() -> bool {
 impl Record {
     /// Of a request that came from `peer`.
     #[must_use]
-    pub fn of(gateway: &Gateway, peer: IpAddr, said: &Said<'_>, marks: &Marks<'_>) -> Self {
-        let request_id = match Peer::of(gateway, peer) {
+    pub fn of(front: &Front, peer: IpAddr, said: &Said<'_>, marks: &Marks<'_>) -> Self {
+        let request_id = match Peer::of(&front.shared, peer) {
             Peer::Proxy => said.request_id.and_then(name_of_request),
             Peer::Stranger => None,
         };
         Self {
             method: said.method.clone(),
             path: said.path.to_owned(),
-            client: client(gateway, peer, marks).as_ref().map(mask),
+            client: client(front, peer, marks).as_ref().map(mask),
             seen: Seen::default(),
-            address: identify::address(gateway, peer, marks),
+            address: identify::address(&front.shared, peer, marks),
             request_id,
         }
     }
 
     #[must_use]
-    pub fn of_request<B>(gateway: &Gateway, peer: IpAddr, request: &Request<B>) -> Self {
+    pub fn of_request<B>(front: &Front, peer: IpAddr, request: &Request<B>) -> Self {
         let said = Said {
             method: request.method().clone(),
             path: request.uri().path(),
             request_id: request.headers().get(REQUEST_ID).map(http::HeaderValue::as_bytes),
         };
-        Self::of(gateway, peer, &said, &Marks::of(request))
+        Self::of(front, peer, &said, &Marks::of(request))
     }
 
     /// Where the handler of the request says whose it is.
@@ -137,13 +137,13 @@ impl<'a> Answer<'a> {
 }
 
 /// The client that asks, by its name or else by its browser's cookie.
-fn client(gateway: &Gateway, peer: IpAddr, marks: &Marks<'_>) -> Option<ClientId> {
+fn client(front: &Front, peer: IpAddr, marks: &Marks<'_>) -> Option<ClientId> {
     match identify::named(marks).ok()? {
         Some(name) => {
-            let address = identify::address(gateway, peer, marks);
-            ClientId::parse(&name).ok().map(|id| identify::of_its_own(gateway, id, address))
+            let address = identify::address(&front.shared, peer, marks);
+            ClientId::parse(&name).ok().map(|id| identify::of_its_own(front, id, address))
         }
-        None => Who::named_so(None, gateway, peer, marks).ok()?.asker(gateway),
+        None => Who::named_so(None, front, peer, marks).ok()?.asker(front),
     }
 }
 

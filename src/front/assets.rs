@@ -32,14 +32,14 @@ use crate::body::{CollectLimits, OnEnd as _, RequestBody, ResponseBody, collect}
 use crate::comfy::assets::Asked;
 use crate::comfy::reply;
 use crate::config::Nameless;
-use crate::error::GatewayError;
 use crate::fleet::ask::{ANSWER_MAX, AskError};
 use crate::fleet::backend::Backend;
 use crate::fleet::pool::ExchangeError;
-use crate::gateway::Gateway;
-use crate::gateway::assets::Asker;
-use crate::gateway::users;
+use crate::front::Front;
+use crate::front::error::GatewayError;
+use crate::front::users;
 use crate::net::now;
+use crate::records::assets::Asker;
 use crate::routing::files::Maker;
 use crate::routing::ids::AssetId;
 pub use hashes::view;
@@ -52,17 +52,17 @@ const COMFY_USER: HeaderName = HeaderName::from_static("comfy-user");
 /// # Errors
 /// No backend can answer, or as for [`forward::forward`].
 pub async fn answer(
-    gateway: &Arc<Gateway>,
+    front: &Arc<Front>,
     who: &Who,
     asked: Asked,
     request: Request<Incoming>,
 ) -> Answer {
-    let session = Session::of(gateway, who, request.headers());
+    let session = Session::of(front, who, request.headers());
     route(&session, asked, request).await.or_else(|Done(answer)| *answer)
 }
 
 async fn route(session: &Session<'_>, asked: Asked, request: Request<Incoming>) -> Settled {
-    let gateway = session.gateway;
+    let front = session.front;
     match asked {
         Asked::List => lists::list(session, request).await,
         Asked::Tags => lists::tags(session, request).await,
@@ -75,12 +75,12 @@ async fn route(session: &Session<'_>, asked: Asked, request: Request<Incoming>) 
         Asked::Hash(hash) => hashes::is_there(session, &hash, request).await,
         Asked::FromHash => hashes::from_hash(session, request).await,
         Asked::Upload => upload::upload(session, request).await,
-        Asked::Scan(_) if !gateway.config.server.allow_asset_scans => {
+        Asked::Scan(_) if !front.shared.config.server.allow_asset_scans => {
             Err(GatewayError::OperatorsOnly.into())
         }
         Asked::Scan(_) | Asked::ScanStatus => {
             let target = servers::nearest(session, &servers::of(session).await?)?;
-            Ok(forward::forward(gateway, &target, request).await?)
+            Ok(forward::forward(&front.shared, &target, request).await?)
         }
     }
 }
@@ -111,7 +111,7 @@ impl Done {
 
 /// Who asks, for the length of one request.
 struct Session<'a> {
-    gateway: &'a Arc<Gateway>,
+    front: &'a Arc<Front>,
     who: &'a Who,
     asker: Asker,
     /// `Comfy-User`, as it came.
@@ -119,11 +119,11 @@ struct Session<'a> {
 }
 
 impl<'a> Session<'a> {
-    fn of(gateway: &'a Arc<Gateway>, who: &'a Who, headers: &http::HeaderMap) -> Self {
+    fn of(front: &'a Arc<Front>, who: &'a Who, headers: &http::HeaderMap) -> Self {
         let user = headers.get(COMFY_USER).cloned();
         let named = user.as_ref().and_then(|it| it.to_str().ok()).filter(|it| !it.is_empty());
-        let asker = Asker { makers: makers_of(gateway, who), user: named.map(str::to_owned) };
-        Self { gateway, who, asker, user }
+        let asker = Asker { makers: makers_of(front, who), user: named.map(str::to_owned) };
+        Self { front, who, asker, user }
     }
 
     /// Whom a server that tells users apart takes him for.
@@ -137,8 +137,8 @@ impl<'a> Session<'a> {
     /// True for who says nothing of himself and may all the same act on what he can name, as on
     /// prompts (`isolation.nameless`).
     fn may_all(&self) -> bool {
-        match self.gateway.config.nameless(self.who.place()) {
-            Nameless::ById | Nameless::All => self.who.askers(self.gateway).is_empty(),
+        match self.front.shared.config.nameless(self.who.place()) {
+            Nameless::ById | Nameless::All => self.who.askers(self.front).is_empty(),
             Nameless::None => false,
         }
     }
@@ -169,12 +169,12 @@ impl<'a> Session<'a> {
 
 /// As what somebody may have made something: the clients that he speaks for. What was uploaded
 /// from his address without a name is his if he has none either, or if nobody else was seen there.
-fn makers_of(gateway: &Gateway, who: &Who) -> Vec<Maker> {
-    let mut clients = who.askers(gateway);
+fn makers_of(front: &Front, who: &Who) -> Vec<Maker> {
+    let mut clients = who.askers(front);
     if let Some(browser) = who.browser {
-        clients.extend(gateway.browsers.of_browser(browser));
+        clients.extend(front.browsers.of_browser(browser));
     }
-    let sole = gateway.browsers.sole_at(who.address, gateway.config.affinity.lease, now());
+    let sole = front.browsers.sole_at(who.address, front.shared.config.affinity.lease, now());
     let is_alone = clients.is_empty() || sole.is_some_and(|sole| clients.contains(&sole));
     let mut makers: Vec<Maker> = Vec::with_capacity(clients.len() + 1);
     for client in clients.into_iter().map(Maker::Client) {
@@ -193,5 +193,5 @@ fn not_found(message: &str, id: Option<AssetId>) -> Response<ResponseBody> {
 
 /// The backend where a read goes that names nothing, if it can be said.
 fn bound(session: &Session<'_>) -> Option<forward::Target> {
-    reading(session.gateway, session.who).ok()
+    reading(session.front, session.who).ok()
 }

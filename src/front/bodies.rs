@@ -9,7 +9,7 @@ use crate::body::budget::BodyShare;
 use crate::body::charset::Charset;
 use crate::body::inflate::{Coding, inflated};
 use crate::body::{CollectError, CollectLimits, collect};
-use crate::error::GatewayError;
+use crate::front::error::GatewayError;
 
 /// Reads a request's body; one that came compressed is inflated, within the same limits. `parts`
 /// say afterwards what it is.

@@ -5,12 +5,15 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use dashmap::DashMap;
 
+use super::Front;
 use super::identify::Door;
 use super::seal::Seal;
+use crate::net::{now, sleep};
 use crate::routing::ids::{BackendId, ClientId};
 
 /// The page cookie's name.
@@ -245,6 +248,22 @@ fn entry<K: std::hash::Hash + Eq>(
     (is_known || map.len() < ENTRIES_MAX).then(|| map.entry(key).or_default())
 }
 
+/// How often it is looked who was not seen for long.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Forgets browsers, until the process stops.
+pub async fn sweep(front: Arc<Front>) {
+    let tasks = &front.shared.tasks;
+    loop {
+        tokio::select! {
+            biased;
+            () = tasks.stopping() => return,
+            () = sleep(SWEEP_INTERVAL) => {}
+        }
+        front.browsers.sweep(front.shared.config.affinity.lease, now());
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -258,7 +277,7 @@ mod tests {
 
     #[test]
     fn an_address_speaks_for_a_client_only_while_it_is_alone_there() {
-        let (browsers, t) = (Browsers::default(), crate::net::now());
+        let (browsers, t) = (Browsers::default(), now());
         browsers.saw(None, HERE, &client("ada"), t);
         assert_eq!(browsers.sole_at(HERE, LEASE, t), Some(client("ada")));
         browsers.saw(None, HERE, &client("bob"), t + Duration::from_secs(5));
@@ -269,7 +288,7 @@ mod tests {
 
     #[test]
     fn an_open_socket_is_there_however_long_it_says_nothing() {
-        let (browsers, t) = (Browsers::default(), crate::net::now());
+        let (browsers, t) = (Browsers::default(), now());
         let later = t + Duration::from_secs(3_600);
         browsers.saw(None, HERE, &client("ada"), t);
         browsers.socket_opened(HERE, &client("ada"));
@@ -287,7 +306,7 @@ mod tests {
 
     #[test]
     fn all_without_a_name_at_an_address_are_one_and_are_alone_until_somebody_has_one() {
-        let (browsers, t) = (Browsers::default(), crate::net::now());
+        let (browsers, t) = (Browsers::default(), now());
         assert!(browsers.is_nameless_alone(HERE, LEASE, t));
         browsers.saw_nameless(HERE, &client("minted 1"), t);
         browsers.saw_nameless(HERE, &client("minted 2"), t);

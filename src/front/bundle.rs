@@ -36,9 +36,10 @@ use super::{Answer, headers, home, standin};
 use crate::body::{
     ClientFault, CollectError, CollectLimits, OnEnd as _, RequestBody, ResponseBody, collect,
 };
-use crate::error::{Fault, GatewayError};
-use crate::gateway::Gateway;
+use crate::front::Front;
+use crate::front::error::{Fault, GatewayError};
 use crate::net::now;
+use crate::shared::Shared;
 
 /// How long all other backends together may take to say whether they have an asset.
 const ELSEWHERE: Duration = Duration::from_secs(5);
@@ -105,36 +106,36 @@ impl Default for Press {
 ///
 /// # Errors
 /// The home backend does not answer, nor does any other that has it, and there is no copy.
-pub async fn asset(gateway: &Arc<Gateway>, request: Request<Incoming>) -> Answer {
+pub async fn asset(front: &Arc<Front>, request: Request<Incoming>) -> Answer {
     let key = Key::asset(request.uri().path());
     let again = standin::again(&request).filter(|_| is_hashed(key.path()));
-    let Some(parts) = again else { return home::read(gateway, key, request).await };
+    let Some(parts) = again else { return home::read(front, key, request).await };
     let asked = Asked::of(&request);
-    let home = gateway.home();
-    gateway.copies.saw_server(home.id, home.version());
-    if let Some(whole) = gateway.copies.fresh(&key) {
-        return Ok(given(gateway, &key, whole, (&asked, &parts)).await);
+    let home = front.shared.home();
+    front.copies.saw_server(home.id, home.version());
+    if let Some(whole) = front.copies.fresh(&key) {
+        return Ok(given(front, &key, whole, (&asked, &parts)).await);
     }
-    let first = fetch(gateway, &home::target(gateway), &key, &parts).await;
+    let first = fetch(front, &home::target(&front.shared), &key, &parts).await;
     let is_missing = match &first {
         Ok(Fetched::Asset(_)) => false,
         Ok(Fetched::Other(response)) => response.status() == StatusCode::NOT_FOUND,
         Err(error) => error.fault() == Fault::Backend,
     };
     let found = if is_missing {
-        if let Some(copy) = home::copy(gateway, &key, &asked) {
+        if let Some(copy) = home::copy(front, &key, &asked) {
             return Ok(copy);
         }
-        elsewhere(gateway, &key, &parts).await.map_or(first, Ok)
+        elsewhere(front, &key, &parts).await.map_or(first, Ok)
     } else {
         first
     };
     match found? {
         Fetched::Other(response) => Ok(response),
         Fetched::Asset(whole) => {
-            gateway.copies.put(key.clone(), whole.clone(), now());
-            Ok(match gateway.copies.fresh(&key) {
-                Some(whole) => given(gateway, &key, whole, (&asked, &parts)).await,
+            front.copies.put(key.clone(), whole.clone(), now());
+            Ok(match front.copies.fresh(&key) {
+                Some(whole) => given(front, &key, whole, (&asked, &parts)).await,
                 // There is no room.
                 None => asked.answer_part(&whole),
             })
@@ -161,13 +162,13 @@ pub fn is_hashed(path: &str) -> bool {
 
 /// From memory, in the coding that the asker reads best.
 async fn given(
-    gateway: &Gateway,
+    front: &Front,
     key: &Key,
     whole: Whole,
     (asked, parts): (&Asked, &Parts),
 ) -> Response<ResponseBody> {
     match coding_for(asked, parts, key, &whole) {
-        Some(coding) => match encoded(gateway, key, coding, &whole).await {
+        Some(coding) => match encoded(front, key, coding, &whole).await {
             Some(encoded) => asked.answer(&encoded),
             None => asked.answer_part(&whole),
         },
@@ -185,14 +186,14 @@ fn coding_for(asked: &Asked, parts: &Parts, key: &Key, whole: &Whole) -> Option<
 }
 
 /// A file in a coding, made when it is first asked for.
-async fn encoded(gateway: &Gateway, key: &Key, coding: Coding, whole: &Whole) -> Option<Whole> {
+async fn encoded(front: &Front, key: &Key, coding: Coding, whole: &Whole) -> Option<Whole> {
     let key = key.encoded(coding);
-    if let Some(encoded) = gateway.copies.fresh(&key) {
+    if let Some(encoded) = front.copies.fresh(&key) {
         return Some(encoded);
     }
-    let _turn = gateway.press.0.acquire().await.ok()?;
+    let _turn = front.press.0.acquire().await.ok()?;
     // Somebody else may have done it meanwhile.
-    if let Some(encoded) = gateway.copies.fresh(&key) {
+    if let Some(encoded) = front.copies.fresh(&key) {
         return Some(encoded);
     }
     let plain = whole.body.clone();
@@ -203,7 +204,7 @@ async fn encoded(gateway: &Gateway, key: &Key, coding: Coding, whole: &Whole) ->
     // Another representation has a tag of its own (RFC 9110 section 8.8.3.3).
     insert_tag(&mut headers, &hash(&pressed));
     let encoded = Whole { headers, body: pressed.into() };
-    gateway.copies.put(key, encoded.clone(), now());
+    front.copies.put(key, encoded.clone(), now());
     Some(encoded)
 }
 
@@ -233,35 +234,36 @@ enum Fetched {
 }
 
 async fn fetch(
-    gateway: &Gateway,
+    front: &Front,
     target: &Target,
     key: &Key,
     parts: &Parts,
 ) -> Result<Fetched, GatewayError> {
-    if !gateway.copies.is_on() {
-        return streamed(gateway, target, key, parts).await;
+    if !front.copies.is_on() {
+        return streamed(&front.shared, target, key, parts).await;
     }
     let mut all = parts.clone();
     ask_for_all(&mut all);
     let request = to_backend(target, all, RequestBody::Empty);
-    let (response, lease) = exchange(gateway, target, request, &ClientFault::default()).await?;
+    let (response, lease) =
+        exchange(&front.shared, target, request, &ClientFault::default()).await?;
     if !is_good(&response, key.path()) {
-        return Ok(Fetched::Other(incoming(gateway, target, response, lease)));
+        return Ok(Fetched::Other(incoming(&front.shared, target, response, lease)));
     }
     let (mut head, body) = response.into_parts();
-    let max = gateway.copies.body_max() as u64;
-    let limits = CollectLimits { max, idle: gateway.config.server.body_timeout };
-    let mut share = gateway.bodies.share();
+    let max = front.copies.body_max() as u64;
+    let limits = CollectLimits { max, idle: front.shared.config.server.body_timeout };
+    let mut share = front.bodies.share();
     let body = match collect(body, limits, Some(&mut share)).await {
         Ok(body) => body,
         Err(CollectError::TooLarge { .. } | CollectError::Busy) => {
-            return streamed(gateway, target, key, parts).await;
+            return streamed(&front.shared, target, key, parts).await;
         }
         Err(CollectError::Broken(error)) => return Err(broken(target, error)),
     };
     Box::new(lease).finished();
     headers::to_client(&mut head.headers, &target.backend, target.reason);
-    dress(gateway, &mut head.headers, key.path());
+    dress(&front.shared, &mut head.headers, key.path());
     for name in [CONTENT_LENGTH, LAST_MODIFIED] {
         head.headers.remove(name);
     }
@@ -272,15 +274,15 @@ async fn fetch(
 
 /// One that cannot be kept: as it comes.
 async fn streamed(
-    gateway: &Gateway,
+    shared: &Shared,
     target: &Target,
     key: &Key,
     parts: &Parts,
 ) -> Result<Fetched, GatewayError> {
     let request = to_backend(target, parts.clone(), RequestBody::Empty);
-    let mut response = send(gateway, target, request).await?;
+    let mut response = send(shared, target, request).await?;
     if is_good(&response, key.path()) {
-        dress(gateway, response.headers_mut(), key.path());
+        dress(shared, response.headers_mut(), key.path());
     }
     Ok(Fetched::Other(response))
 }
@@ -300,13 +302,13 @@ fn is_good<B>(response: &Response<B>, path: &str) -> bool {
 }
 
 /// What we say of the file in place of its backend.
-fn dress(gateway: &Gateway, headers: &mut HeaderMap, path: &str) {
+fn dress(shared: &Shared, headers: &mut HeaderMap, path: &str) {
     for name in [DATE, AGE, EXPIRES, PRAGMA] {
         headers.remove(name);
     }
     headers.insert(CACHE_CONTROL, FOR_EVER);
     headers.insert(VARY, HeaderValue::from_static("accept-encoding"));
-    if !gateway.config.server.allowed_origins.is_empty() {
+    if !shared.config.server.allowed_origins.is_empty() {
         headers.append(VARY, HeaderValue::from_static("origin"));
     }
     if let Some((kind, _)) = type_of(path) {
@@ -321,20 +323,20 @@ fn type_of(path: &str) -> Option<(&'static str, Worth)> {
 }
 
 /// Asks the other backends that are up, one after the other.
-async fn elsewhere(gateway: &Arc<Gateway>, key: &Key, parts: &Parts) -> Option<Fetched> {
-    if !gateway.copies.may_look(key.path(), now()) {
+async fn elsewhere(front: &Arc<Front>, key: &Key, parts: &Parts) -> Option<Fetched> {
+    if !front.copies.may_look(key.path(), now()) {
         return None;
     }
-    let found = timeout(ELSEWHERE, look(gateway, key, parts)).await.ok().flatten();
+    let found = timeout(ELSEWHERE, look(front, key, parts)).await.ok().flatten();
     if found.is_none() {
-        gateway.copies.missed(key.path(), now());
+        front.copies.missed(key.path(), now());
     }
     found
 }
 
-async fn look(gateway: &Gateway, key: &Key, parts: &Parts) -> Option<Fetched> {
-    for target in standin::others(gateway, Some(gateway.home().id)) {
-        match fetch(gateway, &target, key, parts).await {
+async fn look(front: &Front, key: &Key, parts: &Parts) -> Option<Fetched> {
+    for target in standin::others(&front.shared, Some(front.shared.home().id)) {
+        match fetch(front, &target, key, parts).await {
             Ok(Fetched::Asset(whole)) => return Some(Fetched::Asset(whole)),
             Ok(Fetched::Other(response)) if response.status().is_success() => {
                 return Some(Fetched::Other(response));

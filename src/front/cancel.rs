@@ -16,26 +16,28 @@ use super::verbs::{
     delete_on, intend_deletion, on_each, small_body, to_its_end, withdraw_deletion,
 };
 use super::whose::{Actor, Located, named};
-use super::{Answer, interrupts, jobs, json};
+use super::{Answer, jobs, json};
 use crate::comfy::answers::queued_ids;
 use crate::comfy::jobs::cancel;
 use crate::comfy::verbs;
-use crate::error::GatewayError;
 use crate::fleet::ask::encode_segment;
 use crate::fleet::backend::Backend;
-use crate::gateway::Gateway;
+use crate::front::Front;
+use crate::front::error::GatewayError;
 use crate::net::now;
 use crate::routing::ids::PromptId;
+use crate::session::Sessions;
+use crate::session::interrupts;
 
 /// `POST /api/jobs/{prompt}/cancel`.
 ///
 /// # Errors
 /// The asker is nobody who may, or a backend did not answer.
-pub async fn cancel_job(gateway: &Arc<Gateway>, who: &Who, prompt: &str) -> Answer {
-    let actor = Actor::of(gateway, who);
+pub async fn cancel_job(front: &Arc<Front>, who: &Who, prompt: &str) -> Answer {
+    let actor = Actor::of(front, who);
     let ids = [prompt.to_owned()];
-    let prompts = named(gateway, &actor, who, ids, Where::Queue).await?;
-    let cancelled = cancel(gateway, prompts).await?;
+    let prompts = named(front, &actor, who, ids, Where::Queue).await?;
+    let cancelled = cancel(&front.sessions, prompts).await?;
     Ok(json(verbs::cancelled(cancelled)))
 }
 
@@ -43,54 +45,59 @@ pub async fn cancel_job(gateway: &Arc<Gateway>, who: &Who, prompt: &str) -> Answ
 ///
 /// # Errors
 /// The body cannot be read, the asker is nobody who may, or a backend did not answer.
-pub async fn cancel_jobs(gateway: &Arc<Gateway>, who: &Who, request: Request<Incoming>) -> Answer {
-    let body = small_body(gateway, request).await?;
-    let is_known =
-        |id: &str| PromptId::parse(id).is_ok_and(|id| gateway.ledger().get(&id, now()).is_some());
+pub async fn cancel_jobs(front: &Arc<Front>, who: &Who, request: Request<Incoming>) -> Answer {
+    let body = small_body(&front.shared, request).await?;
+    let is_known = |id: &str| {
+        PromptId::parse(id).is_ok_and(|id| front.shared.records.ledger().get(&id, now()).is_some())
+    };
     let ids = match cancel::read(&body, is_known) {
         Ok(ids) => ids,
         Err(bad) => return Ok(jobs::with_status(StatusCode::BAD_REQUEST, bad.body())),
     };
-    let actor = Actor::of(gateway, who);
-    let prompts = named(gateway, &actor, who, ids, Where::Queue).await?;
-    let cancelled = cancel(gateway, prompts).await?;
+    let actor = Actor::of(front, who);
+    let prompts = named(front, &actor, who, ids, Where::Queue).await?;
+    let cancelled = cancel(&front.sessions, prompts).await?;
     Ok(json(verbs::cancelled(cancelled)))
 }
 
 /// Cancels waiting and running prompts; true if there was one to cancel.
-async fn cancel(gateway: &Arc<Gateway>, prompts: Located) -> Result<bool, GatewayError> {
-    let own = Arc::clone(gateway);
+async fn cancel(sessions: &Arc<Sessions>, prompts: Located) -> Result<bool, GatewayError> {
+    let own = Arc::clone(sessions);
     let cancelled = async move {
-        let cancelled = on_each(&own, prompts, |at, prompts| cancel_on(&own, at, prompts)).await;
-        own.reconcile_soon();
+        let sessions = &own;
+        let cancelled = on_each(&sessions.shared, prompts, |backend, prompts| {
+            cancel_on(sessions, backend, prompts)
+        });
+        let cancelled = cancelled.await;
+        sessions.reconcile_soon();
         Ok(cancelled?.contains(&true))
     };
-    to_its_end(gateway, cancelled).await
+    to_its_end(&sessions.shared, cancelled).await
 }
 
 async fn cancel_on(
-    gateway: &Arc<Gateway>,
+    sessions: &Arc<Sessions>,
     backend: &Arc<Backend>,
     prompts: Vec<PromptId>,
 ) -> Result<bool, GatewayError> {
     if backend.version().is_some_and(|version| version.cancels_jobs())
-        && let Some(cancelled) = cancel_in_one_step(gateway, backend, &prompts).await?
+        && let Some(cancelled) = cancel_in_one_step(sessions, backend, &prompts).await?
     {
         return Ok(cancelled);
     }
-    cancel_in_steps(gateway, backend, prompts).await
+    cancel_in_steps(sessions, backend, prompts).await
 }
 
 /// `None` if the server does not do it after all: a fork without the route, or ids that it does
 /// not take.
 async fn cancel_in_one_step(
-    gateway: &Arc<Gateway>,
+    sessions: &Arc<Sessions>,
     backend: &Arc<Backend>,
     prompts: &[PromptId],
 ) -> Result<Option<bool>, GatewayError> {
-    let limit = gateway.config.fleet.probe_timeout;
+    let limit = sessions.shared.config.fleet.probe_timeout;
     // What has begun is not to be asked about for that, and looks for itself.
-    intend_deletion(gateway, prompts);
+    intend_deletion(sessions, prompts);
     let answer = match prompts {
         [] => return Ok(Some(false)),
         [prompt] => {
@@ -104,31 +111,31 @@ async fn cancel_in_one_step(
     };
     let (status, body) = answer.map_err(|error| {
         if error.never_sent() {
-            withdraw_deletion(gateway, prompts);
+            withdraw_deletion(sessions, prompts);
         }
         asking_failed(backend, &error)
     })?;
     let Some(is_any) = verbs::was_cancelled(status, &body) else {
-        withdraw_deletion(gateway, prompts);
+        withdraw_deletion(sessions, prompts);
         debug!(backend = %backend.name, status, "It does not cancel in one step.");
         return Ok(None);
     };
     if is_any {
         for prompt in prompts {
-            interrupts::follow_up(gateway, backend, prompt);
+            interrupts::follow_up(sessions, backend, prompt);
         }
     } else {
-        withdraw_deletion(gateway, prompts);
+        withdraw_deletion(sessions, prompts);
     }
     Ok(Some(is_any))
 }
 
 async fn cancel_in_steps(
-    gateway: &Arc<Gateway>,
+    sessions: &Arc<Sessions>,
     backend: &Arc<Backend>,
     mut prompts: Vec<PromptId>,
 ) -> Result<bool, GatewayError> {
-    let limit = gateway.config.fleet.probe_timeout;
+    let limit = sessions.shared.config.fleet.probe_timeout;
     let queue = backend.read_queue(limit).await;
     let queue = queue.map_err(|error| asking_failed(backend, &error))?;
     let ids = queued_ids(&queue).map_err(|error| asking_failed(backend, &error))?;
@@ -140,9 +147,11 @@ async fn cancel_in_steps(
     let waiting: Vec<PromptId> =
         prompts.iter().filter(|prompt| has(&ids.1, prompt)).cloned().collect();
     if !waiting.is_empty() {
-        delete_on(gateway, backend, &waiting).await?;
+        delete_on(sessions, backend, &waiting).await?;
     }
     // One that waited may have begun between the look and the deletion.
-    interrupts::interrupt(gateway, backend, prompts).await?;
+    interrupts::interrupt(sessions, backend, prompts)
+        .await
+        .map_err(|error| asking_failed(backend, &error))?;
     Ok(true)
 }

@@ -8,8 +8,8 @@ use http::{HeaderValue, Request, Response};
 use super::forward::{Target, exchange};
 use super::headers;
 use crate::body::{ClientFault, CollectLimits, OnEnd as _, RequestBody, ResponseBody, collect};
-use crate::error::GatewayError;
-use crate::gateway::Gateway;
+use crate::front::error::GatewayError;
+use crate::shared::Shared;
 
 /// A whole answer; its headers are those for the client, but for the length.
 #[derive(Debug)]
@@ -32,7 +32,7 @@ impl Collected {
 /// # Errors
 /// As for [`super::forward::forward`]; or the answer broke off or is too large.
 pub async fn collected(
-    gateway: &Gateway,
+    shared: &Shared,
     target: &Target,
     mut request: Request<RequestBody>,
     fault: &ClientFault,
@@ -40,10 +40,10 @@ pub async fn collected(
 ) -> Result<Collected, GatewayError> {
     // The answer has to be read, also where ComfyUI compresses.
     request.headers_mut().remove(ACCEPT_ENCODING);
-    let (response, lease) = exchange(gateway, target, request, fault).await?;
+    let (response, lease) = exchange(shared, target, request, fault).await?;
     let (mut parts, body) = response.into_parts();
     headers::to_client(&mut parts.headers, &target.backend, target.reason);
-    let limits = CollectLimits { max, idle: gateway.config.server.body_timeout };
+    let limits = CollectLimits { max, idle: shared.config.server.body_timeout };
     let body = collect(body, limits, None).await.map_err(|source| GatewayError::AnswerBroken {
         backend: target.backend.name.clone(),
         source,

@@ -21,20 +21,22 @@ use tracing::debug;
 use super::persons::Persons;
 use super::{Answer, headers, names};
 use crate::cache::Cache;
-use crate::client::tell::lost_message;
 use crate::comfy::answers::Junk;
 use crate::comfy::lists::history::entry_of;
 use crate::comfy::reply::LostTimes;
 use crate::comfy::{private, reply, scan};
 use crate::fleet::ask::{AskError, encode_segment};
 use crate::fleet::backend::Backend;
-use crate::gateway::Gateway;
+use crate::front::Front;
 use crate::lock::{Guard, Lock, rank};
 use crate::net::{now, sleep};
 use crate::routing::ids::{BackendId, PromptId};
 use crate::routing::ledger::{Listed, Record};
 use crate::routing::owners::Submitter;
 use crate::routing::pending::{End, Loss, Process, process_since};
+use crate::session::Sessions;
+use crate::session::tell::lost_message;
+use crate::shared::Shared;
 
 /// How many entries one list fetches of one backend at the same time.
 const AT_ONCE: usize = 8;
@@ -132,12 +134,12 @@ impl Missing {
     }
 
     /// Names them in a header of the answer.
-    pub fn name(&self, gateway: &Gateway, mut answer: Answer) -> Answer {
+    pub fn name(&self, shared: &Shared, mut answer: Answer) -> Answer {
         if let Ok(response) = &mut answer
             && !self.0.is_empty()
         {
             let names: Vec<&str> =
-                self.0.iter().map(|id| gateway.fleet.get(*id).name.as_str()).collect();
+                self.0.iter().map(|id| shared.fleet.get(*id).name.as_str()).collect();
             if let Ok(value) = HeaderValue::try_from(names.join(", ")) {
                 response.headers_mut().insert(headers::MISSING, value);
             }
@@ -149,7 +151,7 @@ impl Missing {
 /// The entries of these prompts: those that are kept, and the others from their backends until
 /// `deadline`. Backends that are down or late are missing.
 pub async fn find(
-    gateway: &Gateway,
+    front: &Front,
     wanted: &[Listed],
     whose: &Persons,
     deadline: Instant,
@@ -161,15 +163,16 @@ pub async fn find(
     for listed in wanted {
         let Listed { prompt, backend, end, .. } = listed;
         if let End::Lost(loss) = end {
-            if let Some(entry) = lost_of_listed(gateway, listed, *loss) {
+            if let Some(entry) = lost_of_listed(&front.shared, listed, *loss) {
                 found.entries.insert(prompt.clone(), entry);
             }
             continue;
         }
         let Some(backend) = *backend else { continue };
-        match gateway.entries.get(prompt) {
+        match front.entries.get(prompt) {
             Some(entry) => {
-                let told = told(gateway, gateway.fleet.get(backend), entry, whose, &listed.by);
+                let told =
+                    told(&front.shared, front.shared.fleet.get(backend), entry, whose, &listed.by);
                 found.entries.insert(prompt.clone(), told);
             }
             None => {
@@ -179,8 +182,8 @@ pub async fn find(
         }
     }
     let fetching = to_fetch.into_iter().map(|(id, prompts)| {
-        let backend = gateway.fleet.get(id);
-        async move { (backend, fetch_all(gateway, backend, prompts, deadline).await) }
+        let backend = front.shared.fleet.get(id);
+        async move { (backend, fetch_all(front, backend, prompts, deadline).await) }
     });
     for (backend, fetched) in join_all(fetching).await {
         if fetched.is_cut {
@@ -189,11 +192,11 @@ pub async fn find(
         for (prompt, entry) in fetched.entries {
             match (entry, by.get(&prompt)) {
                 (Some(entry), Some(by)) => {
-                    let told = told(gateway, backend, entry, whose, by);
+                    let told = told(&front.shared, backend, entry, whose, by);
                     found.entries.insert(prompt, told);
                 }
                 (Some(_) | None, _) => {
-                    found.forgotten += usize::from(is_forgotten(gateway, backend, &prompt));
+                    found.forgotten += usize::from(is_forgotten(&front.sessions, backend, &prompt));
                 }
             }
         }
@@ -204,13 +207,13 @@ pub async fn find(
 /// An entry as its backend sent it, as somebody is told it.
 #[must_use]
 pub fn told(
-    gateway: &Gateway,
+    shared: &Shared,
     backend: &Backend,
     raw: Bytes,
     whose: &Persons,
     by: &Submitter,
 ) -> Bytes {
-    names::outgoing(gateway, backend, if whose.named(by) { raw } else { cleaned(raw) })
+    names::outgoing(shared, backend, if whose.named(by) { raw } else { cleaned(raw) })
 }
 
 /// The entry without the id of its client.
@@ -232,7 +235,7 @@ struct Fetched {
 }
 
 async fn fetch_all(
-    gateway: &Gateway,
+    front: &Front,
     backend: &Backend,
     prompts: Vec<PromptId>,
     deadline: Instant,
@@ -243,7 +246,7 @@ async fn fetch_all(
         return fetched;
     }
     let asked = prompts.into_iter().map(|prompt| async move {
-        let entry = fetch(gateway, backend, &prompt, deadline).await;
+        let entry = fetch(front, backend, &prompt, deadline).await;
         (prompt, entry)
     });
     let mut answers = futures_util::stream::iter(asked).buffer_unordered(AT_ONCE);
@@ -268,32 +271,32 @@ async fn fetch_all(
 /// # Errors
 /// The backend did not answer in time.
 pub async fn fetch(
-    gateway: &Gateway,
+    front: &Front,
     backend: &Backend,
     prompt: &PromptId,
     deadline: Instant,
 ) -> Result<Option<Bytes>, AskError> {
-    let waiting = gateway.entries.wait(prompt);
-    let fetched = waiting.fetching.get_or_try_init(|| ask(gateway, backend, prompt, deadline));
+    let waiting = front.entries.wait(prompt);
+    let fetched = waiting.fetching.get_or_try_init(|| ask(front, backend, prompt, deadline));
     fetched.await.cloned()
 }
 
 /// ComfyUI tells the end before it writes the history, so right after an end the entry is looked
 /// for again for a while (P7).
 async fn ask(
-    gateway: &Gateway,
+    front: &Front,
     backend: &Backend,
     prompt: &PromptId,
     deadline: Instant,
 ) -> Result<Option<Bytes>, AskError> {
     let path = format!("/history/{}", encode_segment(prompt.as_str()));
-    let wait_until = deadline.min(now() + gateway.config.prompts.history_wait);
+    let wait_until = deadline.min(now() + front.shared.config.prompts.history_wait);
     loop {
         let limit = deadline.saturating_duration_since(now());
         let body = backend.get_ok(&path, limit).await?;
         match entry_in(&body, prompt)? {
-            Some(entry) => return Ok(Some(gateway.entries.keep(prompt, &entry))),
-            None if now() < wait_until && is_due(gateway, backend, prompt) => {
+            Some(entry) => return Ok(Some(front.entries.keep(prompt, &entry))),
+            None if now() < wait_until && is_due(&front.sessions, backend, prompt) => {
                 sleep(LOOK_AGAIN).await;
             }
             None => return Ok(None),
@@ -318,48 +321,48 @@ pub fn entry_in(body: &Bytes, prompt: &PromptId) -> Result<Option<Bytes>, Junk> 
 /// True if the entry of a prompt is about to be written: its end was told just now, by a process
 /// of its backend that is still there as far as is known.
 #[must_use]
-pub fn is_due(gateway: &Gateway, backend: &Backend, prompt: &PromptId) -> bool {
-    let record = gateway.ledger().get(prompt, now()).cloned();
+pub fn is_due(sessions: &Sessions, backend: &Backend, prompt: &PromptId) -> bool {
+    let record = sessions.shared.records.ledger().get(prompt, now()).cloned();
     let Some(record) = record else { return false };
     if process_since(record.made, backend.restarted()) == Process::Restarted {
         return false;
     }
-    let client = record.by.client.and_then(|client| gateway.clients.get(&client));
+    let client = record.by.client.and_then(|client| sessions.clients.get(&client));
     client.is_some_and(|client| client.history_is_due(prompt))
 }
 
 /// Its backend does not have an entry of it. If none is to come any more, it is listed no longer:
 /// a history lives as long as its process.
-fn is_forgotten(gateway: &Gateway, backend: &Backend, prompt: &PromptId) -> bool {
-    if is_due(gateway, backend, prompt) {
+fn is_forgotten(sessions: &Arc<Sessions>, backend: &Backend, prompt: &PromptId) -> bool {
+    if is_due(sessions, backend, prompt) {
         return false;
     }
-    gateway.ledger().unlist(prompt);
+    sessions.shared.records.ledger().unlist(prompt);
     true
 }
 
 /// The entry of a lost prompt, from the ledger: whoever polls its history comes to an end (P6).
 #[must_use]
-pub fn lost(gateway: &Gateway, prompt: &PromptId, record: &Record, loss: Loss) -> Option<Bytes> {
+pub fn lost(shared: &Shared, prompt: &PromptId, record: &Record, loss: Loss) -> Option<Bytes> {
     let Record { made, order, ended, backend, .. } = *record;
-    lost_entry(gateway, prompt, loss, backend, (order, made, ended.unwrap_or(made)))
+    lost_entry(shared, prompt, loss, backend, (order, made, ended.unwrap_or(made)))
 }
 
-fn lost_of_listed(gateway: &Gateway, listed: &Listed, loss: Loss) -> Option<Bytes> {
+fn lost_of_listed(shared: &Shared, listed: &Listed, loss: Loss) -> Option<Bytes> {
     let Listed { ref prompt, backend, made, order, ended, .. } = *listed;
-    lost_entry(gateway, prompt, loss, backend, (order, made, ended))
+    lost_entry(shared, prompt, loss, backend, (order, made, ended))
 }
 
 fn lost_entry(
-    gateway: &Gateway,
+    shared: &Shared,
     prompt: &PromptId,
     loss: Loss,
     backend: Option<BackendId>,
     (order, made, ended): (u64, Instant, Instant),
 ) -> Option<Bytes> {
-    let backend = backend.map(|backend| gateway.fleet.get(backend).name.as_str());
+    let backend = backend.map(|backend| shared.fleet.get(backend).name.as_str());
     let message = lost_message(loss, backend.unwrap_or("its server"), None);
-    let (taken_ms, lost_ms) = (gateway.unix_at(made), gateway.unix_at(ended));
+    let (taken_ms, lost_ms) = (shared.records.unix_at(made), shared.records.unix_at(ended));
     let times = LostTimes { order, taken_ms, lost_ms };
     let history = Bytes::from(reply::history_lost(prompt, &message, times));
     entry_in(&history, prompt).ok().flatten()

@@ -9,12 +9,12 @@ use hyper::body::Incoming;
 
 use super::{Answer, headers};
 use crate::body::{ClientFault, RequestBody, ResponseBody};
-use crate::error::GatewayError;
 use crate::fleet::backend::Backend;
 use crate::fleet::pool::{ExchangeError, Lease};
-use crate::gateway::Gateway;
+use crate::front::error::GatewayError;
 use crate::net::now;
 use crate::routing::decision::Reason;
+use crate::shared::Shared;
 
 /// A backend, and why it was chosen.
 #[derive(Clone, Debug)]
@@ -27,34 +27,34 @@ pub struct Target {
 ///
 /// # Errors
 /// The exchange failed; a body that the client broke off is the client's fault.
-pub async fn forward(gateway: &Gateway, target: &Target, request: Request<Incoming>) -> Answer {
-    let (request, fault) = outgoing(gateway, target, request);
-    let (response, lease) = exchange(gateway, target, request, &fault).await?;
+pub async fn forward(shared: &Shared, target: &Target, request: Request<Incoming>) -> Answer {
+    let (request, fault) = outgoing(shared, target, request);
+    let (response, lease) = exchange(shared, target, request, &fault).await?;
     if matches!(target.reason, Reason::Placed | Reason::Moved) {
         // The answer tells of a binding that a restart must not forget.
-        let _ = gateway.journal.durable().await;
+        let _ = shared.records.journal.durable().await;
     }
-    Ok(incoming(gateway, target, response, lease))
+    Ok(incoming(shared, target, response, lease))
 }
 
 /// Sends a request whose body is ours, and passes the answer back as it comes.
 ///
 /// # Errors
 /// As for [`forward`].
-pub async fn send(gateway: &Gateway, target: &Target, request: Request<RequestBody>) -> Answer {
-    let (response, lease) = exchange(gateway, target, request, &ClientFault::default()).await?;
-    Ok(incoming(gateway, target, response, lease))
+pub async fn send(shared: &Shared, target: &Target, request: Request<RequestBody>) -> Answer {
+    let (response, lease) = exchange(shared, target, request, &ClientFault::default()).await?;
+    Ok(incoming(shared, target, response, lease))
 }
 
 /// A client's request as it is sent on, its body streamed; and whether that broke off.
 #[must_use]
 pub fn outgoing(
-    gateway: &Gateway,
+    shared: &Shared,
     target: &Target,
     request: Request<Incoming>,
 ) -> (Request<RequestBody>, ClientFault) {
     let (parts, body) = request.into_parts();
-    let (body, fault) = RequestBody::streamed(body, gateway.config.server.body_timeout);
+    let (body, fault) = RequestBody::streamed(body, shared.config.server.body_timeout);
     (to_backend(target, parts, body), fault)
 }
 
@@ -89,7 +89,7 @@ pub struct BackendTime(pub Duration);
 /// # Errors
 /// As for [`forward`].
 pub async fn exchange(
-    gateway: &Gateway,
+    shared: &Shared,
     target: &Target,
     request: Request<RequestBody>,
     fault: &ClientFault,
@@ -97,7 +97,7 @@ pub async fn exchange(
     if !target.backend.is_up() {
         return Err(GatewayError::not_asked(&target.backend));
     }
-    let limit = gateway.config.server.answer_timeout;
+    let limit = shared.config.server.answer_timeout;
     let began = now();
     let sent = target.backend.pool.send(request, limit).await;
     let (mut response, lease) = sent.map_err(|error| {
@@ -144,7 +144,7 @@ fn has_one_length(headers: &mut HeaderMap) -> bool {
 /// Makes a backend's answer one of ours, streamed.
 #[must_use]
 pub fn incoming(
-    gateway: &Gateway,
+    shared: &Shared,
     target: &Target,
     response: Response<Incoming>,
     lease: Lease,
@@ -153,6 +153,6 @@ pub fn incoming(
     headers::to_client(&mut parts.headers, &target.backend, target.reason);
     // The version is that of this hop (RFC 9110 section 6.2).
     parts.version = http::Version::HTTP_11;
-    let idle = gateway.config.server.body_timeout;
+    let idle = shared.config.server.body_timeout;
     Response::from_parts(parts, ResponseBody::streamed(body, idle, Box::new(lease)))
 }

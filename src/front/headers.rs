@@ -15,6 +15,7 @@ use super::browsers::is_own_cookie;
 use super::forward::BackendTime;
 use crate::fleet::backend::Backend;
 use crate::routing::decision::Reason;
+use crate::server::write::write_decimal;
 
 /// The backend that answered.
 pub const BACKEND: HeaderName = HeaderName::from_static("mooring-backend");
@@ -162,18 +163,6 @@ fn write_millis(duration: Duration, out: &mut Vec<u8>) {
     write_decimal(micros / 1000, 1, out);
     out.push(b'.');
     write_decimal(micros % 1000, 3, out);
-}
-
-/// `number` with at least `width` digits, at most 20.
-pub fn write_decimal(mut number: u64, width: usize, out: &mut Vec<u8>) {
-    let mut digits = [b'0'; 20];
-    let mut at = digits.len();
-    while 0 < number || digits.len() - at < width {
-        at -= 1;
-        digits[at] = b"0123456789"[(number % 10) as usize];
-        number /= 10;
-    }
-    out.extend_from_slice(&digits[at..]);
 }
 
 /// Takes off the headers that are for one hop, and those in `more`.

@@ -18,15 +18,17 @@ use super::unknowns::{self, Where};
 use super::{Answer, entries, headers, json};
 use crate::body::{ClientFault, RequestBody};
 use crate::comfy::lists::history::HistoryList;
-use crate::error::GatewayError;
 use crate::fleet::ask::ANSWER_MAX;
 use crate::fleet::backend::Backend;
-use crate::gateway::Gateway;
+use crate::front::Front;
+use crate::front::error::GatewayError;
 use crate::net::{now, sleep};
 use crate::routing::decision::Reason;
 use crate::routing::ids::PromptId;
 use crate::routing::ledger::State;
 use crate::routing::pending::End;
+use crate::session::Sessions;
+use crate::shared::Shared;
 
 /// Where a prompt is, as far as it is known.
 #[derive(Debug)]
@@ -44,7 +46,7 @@ pub enum Whereabouts<'a> {
 /// # Errors
 /// The backend that has it is down or did not answer.
 pub async fn history_of(
-    gateway: &Arc<Gateway>,
+    front: &Arc<Front>,
     who: &Who,
     prompt: &str,
     request: Request<Incoming>,
@@ -53,17 +55,17 @@ pub async fn history_of(
         // Nobody could have submitted it.
         return Ok(json("{}"));
     };
-    let backend = match find(gateway, who, &prompt).await? {
+    let backend = match find(front, who, &prompt).await? {
         Whereabouts::On(backend) => backend,
         // As ComfyUI says of an id that it does not know.
         Whereabouts::Nowhere => return Ok(json("{}")),
         Whereabouts::Lost(entry) => return Ok(json(one(&prompt, &entry))),
     };
-    let whose = Persons::of(gateway, who);
-    let by = gateway.ledger().get(&prompt, now()).map(|record| record.by.clone());
+    let whose = Persons::of(front, who);
+    let by = front.shared.records.ledger().get(&prompt, now()).map(|record| record.by.clone());
     let by = by.unwrap_or_default();
-    if let Some(raw) = gateway.entries.get(&prompt) {
-        let entry = entries::told(gateway, backend, raw, &whose, &by);
+    if let Some(raw) = front.entries.get(&prompt) {
+        let entry = entries::told(&front.shared, backend, raw, &whose, &by);
         let mut answer = json(one(&prompt, &entry));
         headers::mark(answer.headers_mut(), backend, Reason::Ledger);
         return Ok(answer);
@@ -72,9 +74,9 @@ pub async fn history_of(
     let (mut parts, _no_body) = request.into_parts();
     // The answer has to be read; what a HEAD does not get, the server leaves out.
     parts.method = Method::GET;
-    let answer = when_due(gateway, &target, &prompt, parts).await?;
+    let answer = when_due(&front.sessions, &target, &prompt, parts).await?;
     if is_empty(&answer)
-        && let Some(entry) = lost(gateway, &prompt)
+        && let Some(entry) = lost(&front.shared, &prompt)
     {
         return Ok(json(one(&prompt, &entry)));
     }
@@ -85,8 +87,8 @@ pub async fn history_of(
     let entry = entries::entry_in(&answer.body, &prompt);
     let history = match entry.map_err(|error| asking_failed(backend, &error))? {
         Some(entry) => {
-            gateway.entries.keep(&prompt, &entry);
-            one(&prompt, &entries::told(gateway, backend, entry, &whose, &by))
+            front.entries.keep(&prompt, &entry);
+            one(&prompt, &entries::told(&front.shared, backend, entry, &whose, &by))
         }
         None => HistoryList::default().finish(),
     };
@@ -102,10 +104,10 @@ fn one(prompt: &PromptId, entry: &[u8]) -> Vec<u8> {
 
 /// The entry of a prompt that is lost.
 #[must_use]
-pub fn lost(gateway: &Gateway, prompt: &PromptId) -> Option<Bytes> {
-    let record = gateway.ledger().get(prompt, now()).cloned()?;
+pub fn lost(shared: &Shared, prompt: &PromptId) -> Option<Bytes> {
+    let record = shared.records.ledger().get(prompt, now()).cloned()?;
     let State::Ended(End::Lost(loss)) = record.state else { return None };
-    entries::lost(gateway, prompt, &record, loss)
+    entries::lost(shared, prompt, &record, loss)
 }
 
 /// ComfyUI's `{}`: it does not know the prompt, or not yet.
@@ -118,29 +120,29 @@ fn is_empty(answer: &Collected) -> bool {
 /// # Errors
 /// It is known and down, and the prompt is not kept here.
 pub async fn find<'g>(
-    gateway: &'g Gateway,
+    front: &'g Front,
     who: &Who,
     prompt: &PromptId,
 ) -> Result<Whereabouts<'g>, GatewayError> {
-    if gateway.ledger().is_unlisted(prompt, now()) {
+    if front.shared.records.ledger().is_unlisted(prompt, now()) {
         return Ok(Whereabouts::Nowhere);
     }
-    let known = gateway.ledger().get(prompt, now()).cloned();
+    let known = front.shared.records.ledger().get(prompt, now()).cloned();
     let found = match &known {
         // One without a backend had one that is not configured any more: no stranger is asked.
         Some(record) => record.backend,
         None => {
             let prompt = vec![prompt.clone()];
-            let found = unknowns::look_for(gateway, who.address, prompt, Where::Anywhere).await;
+            let found = unknowns::look_for(front, who.address, prompt, Where::Anywhere).await;
             found.into_iter().next().map(|(_, backend)| backend)
         }
     };
-    let lost = lost(gateway, prompt);
-    match (found.map(|id| gateway.fleet.get(id)), lost) {
+    let lost = lost(&front.shared, prompt);
+    match (found.map(|id| front.shared.fleet.get(id)), lost) {
         (Some(backend), _) if backend.is_up() => Ok(Whereabouts::On(backend)),
         // Its backend is gone, and so is the prompt: that much is known.
         (_, Some(entry)) => Ok(Whereabouts::Lost(entry)),
-        (Some(backend), None) if gateway.entries.get(prompt).is_some() => {
+        (Some(backend), None) if front.entries.get(prompt).is_some() => {
             Ok(Whereabouts::On(backend))
         }
         (Some(backend), None) => Err(GatewayError::not_asked(backend)),
@@ -151,19 +153,19 @@ pub async fn find<'g>(
 /// ComfyUI tells the end before it writes the history: right after an end that we have told, an
 /// empty answer is asked for again for a while (P7).
 async fn when_due(
-    gateway: &Gateway,
+    sessions: &Arc<Sessions>,
     target: &Target,
     prompt: &PromptId,
     parts: Parts,
 ) -> Result<Collected, GatewayError> {
-    let deadline = now() + gateway.config.prompts.history_wait;
+    let deadline = now() + sessions.shared.config.prompts.history_wait;
     let no_fault = ClientFault::default();
     loop {
         let request = to_backend(target, parts.clone(), RequestBody::Empty);
-        let answer = collected(gateway, target, request, &no_fault, ANSWER_MAX).await?;
+        let answer = collected(&sessions.shared, target, request, &no_fault, ANSWER_MAX).await?;
         if !is_empty(&answer)
             || deadline <= now()
-            || !entries::is_due(gateway, &target.backend, prompt)
+            || !entries::is_due(sessions, &target.backend, prompt)
         {
             return Ok(answer);
         }

@@ -19,33 +19,35 @@ use super::copies::{Found, Key};
 use super::forward::{Target, forward};
 use super::{Answer, bundle, headers, standin};
 use crate::body::ResponseBody;
-use crate::error::{Fault, GatewayError};
-use crate::gateway::Gateway;
+use crate::body::tap::{Tap, tapped};
+use crate::front::Front;
+use crate::front::error::{Fault, GatewayError};
 use crate::net::now;
 use crate::routing::decision::Reason;
-use crate::tap::{Tap, tapped};
+use crate::shared::Shared;
 
 /// Where it comes from.
 #[must_use]
-pub fn target(gateway: &Gateway) -> Target {
-    Target { backend: Arc::clone(gateway.home()), reason: Reason::Home }
+pub fn target(shared: &Shared) -> Target {
+    Target { backend: Arc::clone(shared.home()), reason: Reason::Home }
 }
 
 /// Settings, saved workflows, users.
 ///
 /// # Errors
 /// The home backend does not answer, and there is no copy; a write has none.
-pub async fn user_data(gateway: &Arc<Gateway>, request: Request<Incoming>) -> Answer {
+pub async fn user_data(front: &Arc<Front>, request: Request<Incoming>) -> Answer {
     let uri = request.uri();
     if matches!(*request.method(), Method::GET | Method::HEAD) {
         let key = Key::own(uri.path(), uri.query().unwrap_or(""), request.headers());
-        return read(gateway, key, request).await;
+        return read(front, key, request).await;
     }
     let path = (!request.method().is_safe()).then(|| uri.path().to_owned());
-    let home = target(gateway);
-    let answer = forward(gateway, &home, request).await.map_err(|error| not_saved(&home, error))?;
+    let home = target(&front.shared);
+    let answer =
+        forward(&front.shared, &home, request).await.map_err(|error| not_saved(&home, error))?;
     if let Some(path) = path.filter(|_| answer.status().is_success()) {
-        gateway.copies.written(&path);
+        front.copies.written(&path);
     }
     Ok(answer)
 }
@@ -64,27 +66,27 @@ fn not_saved(home: &Target, error: GatewayError) -> GatewayError {
 ///
 /// # Errors
 /// There is neither.
-pub async fn read(gateway: &Arc<Gateway>, key: Key, mut request: Request<Incoming>) -> Answer {
-    let home = target(gateway);
+pub async fn read(front: &Arc<Front>, key: Key, mut request: Request<Incoming>) -> Answer {
+    let home = target(&front.shared);
     let again = standin::again(&request);
     let asked = Asked::of(&request);
     let is_head = *request.method() == Method::HEAD;
     let wants_all = !is_head && !request.headers().contains_key(RANGE);
-    if wants_all && gateway.copies.is_on() && !gateway.copies.knows(&key) {
+    if wants_all && front.copies.is_on() && !front.copies.knows(&key) {
         // A 304 would leave us without a copy for the day when it is needed. The asker is given
         // in full what it has already, once.
         request.headers_mut().remove(IF_NONE_MATCH);
         request.headers_mut().remove(IF_MODIFIED_SINCE);
     }
-    match forward(gateway, &home, request).await {
-        Ok(response) if is_head || !gateway.copies.is_on() => Ok(response),
-        Ok(response) => Ok(passed(gateway, key, response)),
+    match forward(&front.shared, &home, request).await {
+        Ok(response) if is_head || !front.copies.is_on() => Ok(response),
+        Ok(response) => Ok(passed(front, key, response)),
         Err(error) if error.fault() == Fault::Backend => {
-            if let Some(copy) = copy(gateway, &key, &asked) {
+            if let Some(copy) = copy(front, &key, &asked) {
                 return Ok(copy);
             }
             let Some(parts) = again else { return Err(error) };
-            standin::from_another(gateway, Some(home.backend.id), &parts).await.ok_or(error)
+            standin::from_another(&front.shared, Some(home.backend.id), &parts).await.ok_or(error)
         }
         Err(error) => Err(error),
     }
@@ -92,13 +94,13 @@ pub async fn read(gateway: &Arc<Gateway>, key: Key, mut request: Request<Incomin
 
 /// What an answer of the home backend says of the copy.
 fn passed(
-    gateway: &Arc<Gateway>,
+    front: &Arc<Front>,
     key: Key,
     response: Response<ResponseBody>,
 ) -> Response<ResponseBody> {
-    let copies = &gateway.copies;
+    let copies = &front.copies;
     match response.status() {
-        StatusCode::OK => return keep(gateway, key, response),
+        StatusCode::OK => return keep(front, key, response),
         StatusCode::NOT_MODIFIED => {
             copies.revalidated(&key, response.headers(), now());
         }
@@ -112,11 +114,11 @@ fn passed(
 /// Has a body copied on its way, if it may be kept.
 #[must_use]
 pub fn keep(
-    gateway: &Arc<Gateway>,
+    front: &Arc<Front>,
     key: Key,
     response: Response<ResponseBody>,
 ) -> Response<ResponseBody> {
-    let copies = &gateway.copies;
+    let copies = &front.copies;
     if copies.confirm(&key, response.headers(), now()) {
         return response;
     }
@@ -129,7 +131,7 @@ pub fn keep(
         return response;
     }
     let copying = Copying {
-        gateway: Arc::clone(gateway),
+        front: Arc::clone(front),
         key,
         headers: response.headers().clone(),
         body: Vec::with_capacity(expected),
@@ -153,7 +155,7 @@ pub fn may_be_kept(headers: &HeaderMap) -> bool {
 
 /// A body on its way, of which a copy is made.
 struct Copying {
-    gateway: Arc<Gateway>,
+    front: Arc<Front>,
     key: Key,
     headers: HeaderMap,
     body: Vec<u8>,
@@ -163,19 +165,19 @@ struct Copying {
 
 impl Drop for Copying {
     fn drop(&mut self) {
-        self.gateway.copies.give_back(self.room);
+        self.front.copies.give_back(self.room);
     }
 }
 
 impl Tap for Copying {
     fn passed(&mut self, data: &[u8]) -> bool {
         let len = self.body.len() + data.len();
-        if self.gateway.copies.body_max() < len {
-            self.gateway.copies.refuse(self.key.clone());
+        if self.front.copies.body_max() < len {
+            self.front.copies.refuse(self.key.clone());
             return false;
         }
         let more = len.saturating_sub(self.room);
-        if 0 < more && !self.gateway.copies.take_room(more) {
+        if 0 < more && !self.front.copies.take_room(more) {
             return false;
         }
         self.room += more;
@@ -184,26 +186,26 @@ impl Tap for Copying {
     }
 
     fn finished(mut self: Box<Self>) {
-        let copies = &self.gateway.copies;
+        let copies = &self.front.copies;
         copies.give_back(std::mem::take(&mut self.room));
         let mut body = std::mem::take(&mut self.body);
         body.shrink_to_fit();
         let whole = Whole { headers: std::mem::take(&mut self.headers), body: body.into() };
-        self.gateway.copies.put(self.key.clone(), whole, now());
+        self.front.copies.put(self.key.clone(), whole, now());
     }
 }
 
 /// The last good copy, marked as such.
 #[must_use]
-pub fn copy(gateway: &Gateway, key: &Key, asked: &Asked) -> Option<Response<ResponseBody>> {
-    let (found, age) = gateway.copies.get(key, now())?;
+pub fn copy(front: &Front, key: &Key, asked: &Asked) -> Option<Response<ResponseBody>> {
+    let (found, age) = front.copies.get(key, now())?;
     let mut response = match found {
         Found::Whole(whole) if !asked.can_read(&whole.headers) => return None,
         Found::Whole(whole) => asked.answer(&whole),
         Found::Nothing => {
             let mut response = Response::new(ResponseBody::empty());
             *response.status_mut() = StatusCode::NOT_FOUND;
-            headers::mark(response.headers_mut(), gateway.home(), Reason::Home);
+            headers::mark(response.headers_mut(), front.shared.home(), Reason::Home);
             response
         }
     };
@@ -212,7 +214,7 @@ pub fn copy(gateway: &Gateway, key: &Key, asked: &Asked) -> Option<Response<Resp
     headers.insert(WARNING, HeaderValue::from_static("110 mooring \"Response is Stale\""));
     // No browser is to keep it longer than it is needed.
     headers::keep_private(headers);
-    gateway.metrics.stale_answers.inc();
+    front.shared.metrics.stale_answers.inc();
     Some(response)
 }
 

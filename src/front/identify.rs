@@ -14,12 +14,13 @@ use super::browsers::{BrowserId, browser_of};
 use super::headers::{CLIENT_ID, is_forwarding};
 use crate::comfy::{pack_routes, query};
 use crate::config::Place;
-use crate::gateway::Gateway;
+use crate::front::Front;
 use crate::masked::mask;
 use crate::net::now;
 use crate::routing::files::Maker;
 use crate::routing::ids::{BadClientId, ClientId};
 use crate::routing::owners::Person;
+use crate::shared::Shared;
 use crate::ws;
 
 /// Names the client of a socket, in its query.
@@ -86,8 +87,8 @@ pub enum Peer {
 
 impl Peer {
     #[must_use]
-    pub fn of(gateway: &Gateway, address: IpAddr) -> Self {
-        if gateway.config.server.trusts(address) { Self::Proxy } else { Self::Stranger }
+    pub fn of(shared: &Shared, address: IpAddr) -> Self {
+        if shared.config.server.trusts(address) { Self::Proxy } else { Self::Stranger }
     }
 }
 
@@ -130,8 +131,8 @@ impl Who {
     ///
     /// # Errors
     /// It names a client in a way that nobody could.
-    pub fn of(gateway: &Gateway, peer: IpAddr, marks: &Marks<'_>) -> Result<Self, BadClientId> {
-        Self::named_so(named(marks)?.as_deref(), gateway, peer, marks)
+    pub fn of(front: &Front, peer: IpAddr, marks: &Marks<'_>) -> Result<Self, BadClientId> {
+        Self::named_so(named(marks)?.as_deref(), front, peer, marks)
     }
 
     /// The same, by what [`named`] found.
@@ -140,40 +141,40 @@ impl Who {
     /// As for [`Self::of`].
     pub fn named_so(
         name: Option<&str>,
-        gateway: &Gateway,
+        front: &Front,
         peer: IpAddr,
         marks: &Marks<'_>,
     ) -> Result<Self, BadClientId> {
-        let address = address(gateway, peer, marks);
+        let address = address(&front.shared, peer, marks);
         let named = name.map(ClientId::parse).transpose()?;
-        let named = named.map(|id| of_its_own(gateway, id, address));
+        let named = named.map(|id| of_its_own(front, id, address));
         let is_proxied = address == peer && marks.is_passed_on;
-        let door = door(gateway, peer, marks);
-        let browser = browser(gateway, door, marks);
+        let door = door(&front.shared, peer, marks);
+        let browser = browser(front, door, marks);
         let user = user(marks);
         let who = Self { named, browser, user, address, is_proxied, door, seen: None };
         if let Some(client) = &who.named {
-            who.is(gateway, client);
+            who.is(front, client);
         }
         Ok(who)
     }
 
     /// The request turned out to be this client's: remembered for those that do not say, if the
     /// client is one that is taken in.
-    pub fn is(&self, gateway: &Gateway, client: &ClientId) {
+    pub fn is(&self, front: &Front, client: &ClientId) {
         self.record(client);
-        if gateway.clients.takes_in(client) {
-            gateway.browsers.saw(self.browser, self.address, client, now());
+        if front.sessions.clients.takes_in(client) {
+            front.browsers.saw(self.browser, self.address, client, now());
         }
     }
 
     /// A submission of theirs named no client, and got this one.
-    pub fn is_given(&self, gateway: &Gateway, client: &ClientId) {
+    pub fn is_given(&self, front: &Front, client: &ClientId) {
         match self.browser {
-            Some(_) => self.is(gateway, client),
+            Some(_) => self.is(front, client),
             None => {
                 self.record(client);
-                gateway.browsers.saw_nameless(self.address, client, now());
+                front.browsers.saw_nameless(self.address, client, now());
             }
         }
     }
@@ -195,9 +196,9 @@ impl Who {
     /// The client whose uploads and reads these are: the named one, else the browser's most
     /// recent, else the only one at the address.
     #[must_use]
-    pub fn reader(&self, gateway: &Gateway) -> Option<ClientId> {
-        self.asker(gateway).or_else(|| {
-            gateway.browsers.sole_at(self.address, gateway.config.affinity.lease, now())
+    pub fn reader(&self, front: &Front) -> Option<ClientId> {
+        self.asker(front).or_else(|| {
+            front.browsers.sole_at(self.address, front.shared.config.affinity.lease, now())
         })
     }
 
@@ -220,20 +221,21 @@ impl Who {
     /// The only client that was seen at the address, if nothing says that this is somebody else:
     /// another browser, or whoever is behind a proxy.
     #[must_use]
-    pub fn sole(&self, gateway: &Gateway) -> Option<ClientId> {
+    pub fn sole(&self, front: &Front) -> Option<ClientId> {
         if !self.is_its_address() {
             return None;
         }
-        gateway.browsers.sole_at(self.address, gateway.config.affinity.lease, now())
+        front.browsers.sole_at(self.address, front.shared.config.affinity.lease, now())
     }
 
     /// Whose files are the asker's own: the client's that it names, its browser's, and what was
     /// uploaded from its address without a name.
     #[must_use]
-    pub fn makers(&self, gateway: &Gateway) -> Vec<Maker> {
-        let clients = self.named.iter().cloned().chain(
-            self.browser.into_iter().flat_map(|browser| gateway.browsers.of_browser(browser)),
-        );
+    pub fn makers(&self, front: &Front) -> Vec<Maker> {
+        let clients =
+            self.named.iter().cloned().chain(
+                self.browser.into_iter().flat_map(|browser| front.browsers.of_browser(browser)),
+            );
         let browser = self.browser.map(|browser| Maker::Browser(browser.number()));
         let address = Maker::Address(self.address);
         clients.map(Maker::Client).chain(browser).chain([address]).collect()
@@ -241,16 +243,16 @@ impl Who {
 
     /// The client itself, without the address: it never says who acts.
     #[must_use]
-    pub fn asker(&self, gateway: &Gateway) -> Option<ClientId> {
-        self.named.clone().or_else(|| self.askers(gateway).into_iter().next())
+    pub fn asker(&self, front: &Front) -> Option<ClientId> {
+        self.named.clone().or_else(|| self.askers(front).into_iter().next())
     }
 
     /// All clients that it speaks for: the named one, or all of the browser.
     #[must_use]
-    pub fn askers(&self, gateway: &Gateway) -> Vec<ClientId> {
+    pub fn askers(&self, front: &Front) -> Vec<ClientId> {
         match (&self.named, self.browser) {
             (Some(client), _) => vec![client.clone()],
-            (None, Some(browser)) => gateway.browsers.of_browser(browser),
+            (None, Some(browser)) => front.browsers.of_browser(browser),
             (None, None) => Vec::new(),
         }
     }
@@ -264,8 +266,8 @@ fn says_passed_on(name: &str) -> bool {
 /// The client that this name means at an address: many use one that is shared
 /// (`affinity.shared_ids`), and each address that does is a client of its own.
 #[must_use]
-pub fn of_its_own(gateway: &Gateway, id: ClientId, address: IpAddr) -> ClientId {
-    let shared = &gateway.config.affinity.shared_ids;
+pub fn of_its_own(front: &Front, id: ClientId, address: IpAddr) -> ClientId {
+    let shared = &front.shared.config.affinity.shared_ids;
     shared_by(shared, id.as_str())
         .and_then(|shared| ClientId::parse(&format!("{shared}@{address}")).ok())
         .unwrap_or(id)
@@ -307,14 +309,14 @@ fn in_query<'a>(marks: &Marks<'a>) -> Option<Cow<'a, str>> {
 
 /// The browser that its cookie names.
 #[must_use]
-pub fn browser(gateway: &Gateway, door: Door, marks: &Marks<'_>) -> Option<BrowserId> {
-    marks.cookies.iter().find_map(|line| browser_of(line, &gateway.seal, door))
+pub fn browser(front: &Front, door: Door, marks: &Marks<'_>) -> Option<BrowserId> {
+    marks.cookies.iter().find_map(|line| browser_of(line, &front.seal, door))
 }
 
 /// How the browser has reached us: by what a trusted proxy says in `X-Forwarded-Proto`.
 #[must_use]
-pub fn door(gateway: &Gateway, peer: IpAddr, marks: &Marks<'_>) -> Door {
-    let Some(said) = marks.scheme.filter(|_| gateway.config.server.trusts(peer)) else {
+pub fn door(shared: &Shared, peer: IpAddr, marks: &Marks<'_>) -> Door {
+    let Some(said) = marks.scheme.filter(|_| shared.config.server.trusts(peer)) else {
         return Door::Unknown;
     };
     // The first is the browser's; proxies behind it append theirs.
@@ -337,8 +339,8 @@ fn user(marks: &Marks<'_>) -> Option<Arc<str>> {
 /// The peer, or what a trusted proxy says of whom it speaks for: the right-most address in
 /// `X-Forwarded-For` that is not itself a trusted proxy.
 #[must_use]
-pub fn address(gateway: &Gateway, peer: IpAddr, marks: &Marks<'_>) -> IpAddr {
-    let server = &gateway.config.server;
+pub fn address(shared: &Shared, peer: IpAddr, marks: &Marks<'_>) -> IpAddr {
+    let server = &shared.config.server;
     if !server.trusts(peer) {
         return peer;
     }

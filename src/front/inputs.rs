@@ -16,11 +16,11 @@ use crate::body::wrapped::Wrapped;
 use crate::body::{CollectLimits, OnEnd as _, RequestBody, collect};
 use crate::comfy::names::{NameKey, told_in};
 use crate::comfy::{files, multipart};
-use crate::error::GatewayError;
 use crate::fleet::backend::Backend;
-use crate::gateway::Gateway;
-use crate::gateway::files::for_people;
+use crate::front::Front;
+use crate::front::error::GatewayError;
 use crate::net::new_id;
+use crate::records::files::for_people;
 use crate::routing::ids::{FileRef, Located};
 
 /// The largest answer to an upload.
@@ -31,14 +31,14 @@ const ANSWER_MAX: u64 = 64 << 10;
 /// # Errors
 /// The file is gone, too large, or its backend is down; or the copy failed, or did not move.
 pub async fn bring(
-    gateway: &Gateway,
+    front: &Front,
     original: &Located,
     target: &Arc<Backend>,
 ) -> Result<FileRef, GatewayError> {
-    let known = gateway.files().copy_on(original, target.id);
+    let known = front.shared.records.files().copy_on(original, target.id);
     match known {
         Some(file) => Ok(file),
-        None => copy(gateway, original, target).await,
+        None => copy(front, original, target).await,
     }
 }
 
@@ -47,11 +47,11 @@ pub async fn bring(
 /// # Errors
 /// As for [`bring`].
 pub async fn copy(
-    gateway: &Gateway,
+    front: &Front,
     original: &Located,
     target: &Arc<Backend>,
 ) -> Result<FileRef, GatewayError> {
-    Copying { gateway, original, target, name: &original.file, is_exact: Exact::No }.run().await
+    Copying { front, original, target, name: &original.file, is_exact: Exact::No }.run().await
 }
 
 /// The same under one name: that which it was given there says whether it was free.
@@ -59,20 +59,20 @@ pub async fn copy(
 /// # Errors
 /// As for [`bring`].
 pub async fn bring_as(
-    gateway: &Gateway,
+    front: &Front,
     (original, name): (&Located, &FileRef),
     target: &Arc<Backend>,
 ) -> Result<FileRef, GatewayError> {
-    let known = gateway.files().copy_on(original, target.id);
+    let known = front.shared.records.files().copy_on(original, target.id);
     if let Some(file) = known.filter(|known| known == name) {
         return Ok(file);
     }
-    Copying { gateway, original, target, name, is_exact: Exact::Yes }.run().await
+    Copying { front, original, target, name, is_exact: Exact::Yes }.run().await
 }
 
 /// One file on its way.
 struct Copying<'a> {
-    gateway: &'a Gateway,
+    front: &'a Front,
     original: &'a Located,
     target: &'a Arc<Backend>,
     /// What it is to be called there.
@@ -89,11 +89,11 @@ enum Exact {
 
 impl Copying<'_> {
     async fn run(&self) -> Result<FileRef, GatewayError> {
-        let _turn = self.gateway.copying.acquire().await.map_err(|_| GatewayError::Stopping)?;
+        let _turn = self.front.copying.acquire().await.map_err(|_| GatewayError::Stopping)?;
         // Another prompt may have brought it while this one waited for its turn.
         // It may be written anew while it is copied.
         let (known, sources, began) = {
-            let files = self.gateway.files();
+            let files = self.front.shared.records.files();
             let known = files.copy_on(self.original, self.target.id);
             (known, files.sources(self.original), files.moment())
         };
@@ -101,16 +101,16 @@ impl Copying<'_> {
         if let Some(file) = known.filter(will_do) {
             return Ok(file);
         }
-        let is_up = |source: &&Located| self.gateway.fleet.get(source.backend).is_up();
+        let is_up = |source: &&Located| self.front.shared.fleet.get(source.backend).is_up();
         let mut was_asked = false;
         for source in sources.iter().filter(is_up) {
             was_asked = true;
             if let Some(file) = self.copy(source).await? {
                 let copy = Located { backend: self.target.id, file: file.clone() };
-                self.gateway.learn_copied(self.original, copy, began);
-                self.gateway.metrics.files_copied.inc();
+                self.front.shared.records.learn_copied(self.original, copy, began);
+                self.front.shared.metrics.files_copied.inc();
                 info!(file = %for_people(&self.original.file), as_name = %for_people(&file),
-                    from = %self.gateway.fleet.get(source.backend).name,
+                    from = %self.front.shared.fleet.get(source.backend).name,
                     backend = %self.target.name, "Copied a file.");
                 return Ok(file);
             }
@@ -124,8 +124,8 @@ impl Copying<'_> {
 
     /// Copies it from one of the places where it lies; `None` if it does not lie there any more.
     async fn copy(&self, source: &Located) -> Result<Option<FileRef>, GatewayError> {
-        let from = self.gateway.fleet.get(source.backend);
-        let limit = self.gateway.config.files.copy_timeout;
+        let from = self.front.shared.fleet.get(source.backend);
+        let limit = self.front.shared.config.files.copy_timeout;
         let uri = format!("/view?{}", files::view_query(&source.file));
         let asked = self.request(from, Method::GET, &uri, RequestBody::Empty)?;
         let sent = from.pool.send(asked, limit).await;
@@ -135,7 +135,7 @@ impl Copying<'_> {
             StatusCode::NOT_FOUND => return Ok(None),
             status => return Err(self.failed(&format!("{} answered {status}", from.name))),
         }
-        let max = self.gateway.config.files.copy_bytes;
+        let max = self.front.shared.config.files.copy_bytes;
         if max < response.body().size_hint().lower() {
             return Err(GatewayError::InputTooLarge { file: self.file(), max });
         }
@@ -157,7 +157,7 @@ impl Copying<'_> {
         let answer = answer.map_err(|error| self.failed(&error.to_string()))?;
         Box::new(writing).finished();
         Box::new(reading).finished();
-        self.gateway.learn_copy(self.target.id, &answer);
+        self.front.shared.records.learn_copy(self.target.id, &answer);
         self.stored(status, &answer).map(Some)
     }
 
@@ -193,6 +193,6 @@ impl Copying<'_> {
     }
 
     fn backend(&self) -> String {
-        self.gateway.fleet.get(self.original.backend).name.clone()
+        self.front.shared.fleet.get(self.original.backend).name.clone()
     }
 }

@@ -25,14 +25,16 @@ use crate::comfy::jobs::query::{JobQuery, Reads};
 use crate::comfy::jobs::{Interrupted, NOT_FOUND, Status, Telling};
 use crate::comfy::lists::history::KEPT_MAX;
 use crate::comfy::lists::queue::{Item, Known, OwnQueue, Shown};
-use crate::error::GatewayError;
 use crate::fleet::ask::encode_segment;
 use crate::fleet::backend::Backend;
-use crate::gateway::Gateway;
+use crate::front::Front;
+use crate::front::error::GatewayError;
 use crate::net::now;
 use crate::routing::decision::Reason;
 use crate::routing::ids::PromptId;
 use crate::routing::ledger::Listed;
+use crate::session::Sessions;
+use crate::shared::Shared;
 
 /// After how many entries others get a turn.
 const YIELD_EVERY: usize = 64;
@@ -41,25 +43,25 @@ const YIELD_EVERY: usize = 64;
 ///
 /// # Errors
 /// For nobody in particular: no backend is up.
-pub async fn list(gateway: &Gateway, who: &Who, raw_query: &str) -> Answer {
-    let query = match JobQuery::read(raw_query, told(gateway)) {
+pub async fn list(front: &Front, who: &Who, raw_query: &str) -> Answer {
+    let query = match JobQuery::read(raw_query, told(&front.shared)) {
         Ok(query) => query,
         Err(bad) => return Ok(with_status(StatusCode::BAD_REQUEST, bad.body())),
     };
-    let mut listing = Listing::begin(gateway, who).await;
+    let mut listing = Listing::begin(front, who).await;
     let (whose, missing) = (&listing.whose, &mut listing.missing);
     let answer = if whose.is_nobody() {
-        positions(gateway, listing.address, &query, missing).await
+        positions(&front.shared, listing.address, &query, missing).await
     } else {
-        Ok(own(gateway, whose, &query, missing).await)
+        Ok(own(front, whose, &query, missing).await)
     };
-    listing.end(gateway, answer)
+    listing.end(&front.shared, answer)
 }
 
 /// What an interrupted prompt is called to who does not say that he knows a word for it: as the
 /// server calls it that the page comes from.
-fn told(gateway: &Gateway) -> Interrupted {
-    let version = gateway.home().version();
+fn told(shared: &Shared) -> Interrupted {
+    let version = shared.home().version();
     if version.is_some_and(|version| version.cancels_jobs()) {
         Interrupted::Cancelled
     } else {
@@ -69,32 +71,37 @@ fn told(gateway: &Gateway) -> Interrupted {
 
 /// The jobs of somebody, as far as a query asks for them.
 async fn own(
-    gateway: &Gateway,
+    front: &Front,
     whose: &Persons,
     query: &JobQuery,
     missing: &mut Missing,
 ) -> Response<ResponseBody> {
-    let deadline = now() + gateway.config.fleet.list_timeout;
+    let deadline = now() + front.shared.config.fleet.list_timeout;
     let mut queued = Vec::new();
     if query.wants_queued() {
-        let queues = Queues::of_own(gateway, whose, missing).await;
-        queued = jobs_of(gateway, &queues.merged(gateway, whose, missing), Job::of_item);
+        let queues = Queues::of_own(&front.sessions, whose, missing).await;
+        queued =
+            jobs_of(&front.shared, &queues.merged(&front.sessions, whose, missing), Job::of_item);
     }
     let mut round = 1;
     loop {
-        let ended = if query.wants_ended() { listed(gateway, whose) } else { Vec::new() };
+        let ended = if query.wants_ended() { listed(&front.shared, whose) } else { Vec::new() };
         let mut made = HashMap::new();
         let mut forgotten = 0;
         let mut rows = Rows::default();
         queued.iter().for_each(|job: &Job| rows.push(job.row.clone()));
         match query.reads() {
             Reads::Page => {
-                ended.iter().filter_map(|it| row_of(gateway, it)).for_each(|row| rows.push(row));
+                ended
+                    .iter()
+                    .filter_map(|it| row_of(&front.shared, it))
+                    .for_each(|row| rows.push(row));
             }
             Reads::All => {
-                let found = entries::find(gateway, &ended, whose, deadline, missing).await;
+                let found = entries::find(front, &ended, whose, deadline, missing).await;
                 forgotten += found.forgotten;
-                made = jobs_of_entries(gateway, &ended, &found.entries, query.interrupted).await;
+                made =
+                    jobs_of_entries(&front.shared, &ended, &found.entries, query.interrupted).await;
                 let found = ended.iter().filter_map(|it| made.get(&it.prompt));
                 found.for_each(|job| rows.push(job.row.clone()));
             }
@@ -106,9 +113,10 @@ async fn own(
             let on_page = page.rows.iter().filter(|row| row.status.is_ended());
             let on_page: Vec<Listed> =
                 on_page.filter_map(|row| by_id.get(&row.id).copied().cloned()).collect();
-            let found = entries::find(gateway, &on_page, whose, deadline, missing).await;
+            let found = entries::find(front, &on_page, whose, deadline, missing).await;
             forgotten += found.forgotten;
-            made = jobs_of_entries(gateway, &on_page, &found.entries, query.interrupted).await;
+            made =
+                jobs_of_entries(&front.shared, &on_page, &found.entries, query.interrupted).await;
         }
         if 0 < forgotten && round < ROUNDS {
             round += 1;
@@ -124,7 +132,7 @@ async fn own(
 }
 
 async fn jobs_of_entries(
-    gateway: &Gateway,
+    shared: &Shared,
     ended: &[Listed],
     entries: &HashMap<PromptId, Bytes>,
     interrupted: Interrupted,
@@ -135,7 +143,7 @@ async fn jobs_of_entries(
             tokio::task::yield_now().await;
         }
         let Some(entry) = entries.get(&listed.prompt) else { continue };
-        let told = Telling { interrupted, taken_ms: gateway.unix_at(listed.made) };
+        let told = Telling { interrupted, taken_ms: shared.records.unix_at(listed.made) };
         match Job::of_entry(&listed.prompt, entry, told) {
             Ok(job) => drop(jobs.insert(listed.prompt.clone(), job)),
             Err(error) => debug!(prompt = %listed.prompt, %error, "A job is left out of the list."),
@@ -145,37 +153,36 @@ async fn jobs_of_entries(
 }
 
 fn jobs_of<E>(
-    gateway: &Gateway,
+    shared: &Shared,
     queue: &OwnQueue<'_>,
     made: impl Fn(&Item<'_>, Status, u64) -> Result<Job, E>,
 ) -> Vec<Job> {
-    let made =
-        |(status, item): (_, &Item<'_>)| made(item, status, taken_ms(gateway, &item.id)).ok();
+    let made = |(status, item): (_, &Item<'_>)| made(item, status, taken_ms(shared, &item.id)).ok();
     queue.items().filter_map(made).collect()
 }
 
-fn row_of(gateway: &Gateway, listed: &Listed) -> Option<Row> {
-    Row::of_end(listed.prompt.clone(), listed.end, gateway.unix_at(listed.made))
+fn row_of(shared: &Shared, listed: &Listed) -> Option<Row> {
+    Row::of_end(listed.prompt.clone(), listed.end, shared.records.unix_at(listed.made))
 }
 
 /// Ids, places, times and statuses of everybody's that has a name (promise R5).
 async fn positions(
-    gateway: &Gateway,
+    shared: &Shared,
     address: IpAddr,
     query: &JobQuery,
     missing: &mut Missing,
 ) -> Answer {
     let mut jobs = Vec::new();
     if query.wants_queued() {
-        let queues = Queues::of_all(gateway, missing).await?;
-        jobs = jobs_of(gateway, &queues.whole(gateway, missing), Job::of_position);
-        jobs.retain(|job| is_shown_at(gateway, address, job.row.id.as_str()));
+        let queues = Queues::of_all(shared, missing).await?;
+        jobs = jobs_of(shared, &queues.whole(shared, missing), Job::of_position);
+        jobs.retain(|job| is_shown_at(shared, address, job.row.id.as_str()));
     }
-    let ended = gateway.ledger().history_of_all(KEPT_MAX, now());
+    let ended = shared.records.ledger().history_of_all(KEPT_MAX, now());
     jobs.extend(ended.iter().filter_map(|listed| {
-        let taken_ms = gateway.unix_at(listed.made);
+        let taken_ms = shared.records.unix_at(listed.made);
         let told = Telling { interrupted: query.interrupted, taken_ms };
-        Some(Job::of_ended_position(row_of(gateway, listed)?, listed.order, told))
+        Some(Job::of_ended_position(row_of(shared, listed)?, listed.order, told))
     }));
     let mut rows = Rows::default();
     jobs.iter().for_each(|job| rows.push(job.row.clone()));
@@ -190,11 +197,11 @@ async fn positions(
 ///
 /// # Errors
 /// The backend that has it is down or did not answer.
-pub async fn job(gateway: &Gateway, who: &Who, prompt: &str) -> Answer {
+pub async fn job(front: &Front, who: &Who, prompt: &str) -> Answer {
     let Ok(prompt) = PromptId::parse(prompt) else { return Ok(not_found()) };
-    let taken_ms = taken_ms(gateway, prompt.as_str());
-    let told = Telling { interrupted: told(gateway), taken_ms };
-    let backend = match history::find(gateway, who, &prompt).await {
+    let taken_ms = taken_ms(&front.shared, prompt.as_str());
+    let told = Telling { interrupted: told(&front.shared), taken_ms };
+    let backend = match history::find(front, who, &prompt).await {
         Ok(Whereabouts::Nowhere) => return Ok(not_found()),
         Ok(Whereabouts::Lost(entry)) => {
             let detail = detail_of_entry(&prompt, &entry, told).ok();
@@ -202,21 +209,21 @@ pub async fn job(gateway: &Gateway, who: &Who, prompt: &str) -> Answer {
         }
         Ok(Whereabouts::On(backend)) => backend,
         // What is pending there stays so until more is known, as in the list.
-        Err(error) => return detail_of_known(gateway, &prompt).map(json).ok_or(error),
+        Err(error) => return detail_of_known(&front.sessions, &prompt).map(json).ok_or(error),
     };
-    let detail = match gateway.entries.get(&prompt) {
+    let detail = match front.entries.get(&prompt) {
         Some(entry) => {
-            Ok(detail_of_entry(&prompt, &names::outgoing(gateway, backend, entry), told).ok())
+            Ok(detail_of_entry(&prompt, &names::outgoing(&front.shared, backend, entry), told).ok())
         }
         None if backend.version().is_some_and(|version| version.has_jobs()) => {
-            told_by(gateway, backend, &prompt, told).await
+            told_by(front, backend, &prompt, told).await
         }
-        None => made_of(gateway, backend, &prompt, told).await,
+        None => made_of(front, backend, &prompt, told).await,
     };
-    let known = || detail_of_known(gateway, &prompt);
+    let known = || detail_of_known(&front.sessions, &prompt);
     let detail = match detail {
         Ok(detail) => detail.or_else(known).or_else(|| {
-            let entry = history::lost(gateway, &prompt)?;
+            let entry = history::lost(&front.shared, &prompt)?;
             detail_of_entry(&prompt, &entry, told).ok()
         }),
         Err(error) => Some(known().ok_or(error)?),
@@ -228,13 +235,13 @@ pub async fn job(gateway: &Gateway, who: &Who, prompt: &str) -> Answer {
 
 /// What its backend says of it; `None` if it does not know it.
 async fn told_by(
-    gateway: &Gateway,
+    front: &Front,
     backend: &Backend,
     prompt: &PromptId,
     told: Telling,
 ) -> Result<Option<String>, GatewayError> {
     let path = format!("/api/jobs/{}", encode_segment(prompt.as_str()));
-    let limit = gateway.config.fleet.probe_timeout;
+    let limit = front.shared.config.fleet.probe_timeout;
     let (status, body) = match backend.get(&path, limit).await {
         Ok(answer) => answer,
         Err(error) => return Err(history::asking_failed(backend, &error)),
@@ -242,22 +249,22 @@ async fn told_by(
     if status == StatusCode::NOT_FOUND.as_u16() {
         return Ok(None);
     }
-    let own = names::outgoing(gateway, backend, body);
+    let own = names::outgoing(&front.shared, backend, body);
     match detail_of_own(&own, told) {
         Ok(detail) if status == StatusCode::OK.as_u16() => Ok(Some(detail)),
         // A fork without the route, or an entry that makes it fail.
-        Ok(_) | Err(_) => made_of(gateway, backend, prompt, told).await,
+        Ok(_) | Err(_) => made_of(front, backend, prompt, told).await,
     }
 }
 
 /// The same from the queue, then from the history: a prompt moves from the one to the other.
 async fn made_of(
-    gateway: &Gateway,
+    front: &Front,
     backend: &Backend,
     prompt: &PromptId,
     told: Telling,
 ) -> Result<Option<String>, GatewayError> {
-    let limit = gateway.config.fleet.probe_timeout;
+    let limit = front.shared.config.fleet.probe_timeout;
     let queue = backend.read_queue(limit).await;
     let queue = queue.map_err(|error| history::asking_failed(backend, &error))?;
     let mut found = OwnQueue::default();
@@ -267,23 +274,23 @@ async fn made_of(
     if let Some((status, item)) = found.items().next() {
         return Ok(detail_of_item(item, status, told.taken_ms).ok());
     }
-    let entry = entries::fetch(gateway, backend, prompt, now() + limit).await;
+    let entry = entries::fetch(front, backend, prompt, now() + limit).await;
     let entry = entry.map_err(|error| history::asking_failed(backend, &error))?;
-    let entry = entry.map(|raw| names::outgoing(gateway, backend, raw));
+    let entry = entry.map(|raw| names::outgoing(&front.shared, backend, raw));
     Ok(entry.and_then(|entry| detail_of_entry(prompt, &entry, told).ok()))
 }
 
 /// One that is pending, and that its backend has not got yet.
-fn detail_of_known(gateway: &Gateway, prompt: &PromptId) -> Option<String> {
-    let id = gateway.ledger().get(prompt, now())?.by.client.clone()?;
-    let client = gateway.clients.get(&id)?;
+fn detail_of_known(sessions: &Sessions, prompt: &PromptId) -> Option<String> {
+    let id = sessions.shared.records.ledger().get(prompt, now())?.by.client.clone()?;
+    let client = sessions.clients.get(&id)?;
     let pending = client.inspect(|core, _| core.pending().get(prompt).cloned())?;
     if pending.delete_asked {
         return None;
     }
     let (backend, place) = (pending.backend, place_of(pending.phase));
     let mut known = OwnQueue::default();
-    let taken_ms = taken_ms(gateway, prompt.as_str());
+    let taken_ms = taken_ms(&sessions.shared, prompt.as_str());
     let client = None;
     known.add_known(Known { backend, id: prompt, client, taken_ms, number: None, place });
     let (status, item) = known.items().next()?;

@@ -22,8 +22,8 @@ use super::{Answer, headers, json};
 use crate::comfy::lists::Positions;
 use crate::comfy::lists::history::{HistoryList, KEPT_MAX, Window, position};
 use crate::comfy::lists::queue::{Known, OwnQueue, Place, Shown};
-use crate::error::GatewayError;
-use crate::gateway::Gateway;
+use crate::front::Front;
+use crate::front::error::GatewayError;
 use crate::masked::mask;
 use crate::net::now;
 use crate::routing::decision::Reason;
@@ -32,6 +32,8 @@ use crate::routing::ledger::Listed;
 use crate::routing::owners::Person;
 use crate::routing::pending::Phase;
 use crate::routing::place::NoPlace;
+use crate::session::Sessions;
+use crate::shared::Shared;
 
 /// How often a list is made again because entries in it turned out to be forgotten.
 pub const ROUNDS: usize = 4;
@@ -51,15 +53,15 @@ pub struct Listing {
 }
 
 impl Listing {
-    pub async fn begin(gateway: &Gateway, who: &Who) -> Self {
-        let (whose, address) = (Persons::of(gateway, who), who.address);
+    pub async fn begin(front: &Front, who: &Who) -> Self {
+        let (whose, address) = (Persons::of(front, who), who.address);
         let mut listing = Self { whose, address, binding: None, missing: Missing::default() };
-        let Some(client) = who.asker(gateway) else { return listing };
-        match of_client(gateway, &client) {
+        let Some(client) = who.asker(front) else { return listing };
+        match of_client(&front.sessions, &client) {
             Ok(target) => {
                 if matches!(target.reason, Reason::Placed | Reason::Moved) {
                     // The answer tells of a binding that a restart must not forget.
-                    let _ = gateway.journal.durable().await;
+                    let _ = front.shared.records.journal.durable().await;
                 }
                 listing.binding = Some(target);
             }
@@ -73,11 +75,11 @@ impl Listing {
     }
 
     /// The answer, with what is to be said of it.
-    pub fn end(self, gateway: &Gateway, mut answer: Answer) -> Answer {
+    pub fn end(self, shared: &Shared, mut answer: Answer) -> Answer {
         if let (Some(target), Ok(response)) = (&self.binding, &mut answer) {
             headers::mark(response.headers_mut(), &target.backend, target.reason);
         }
-        self.missing.name(gateway, answer)
+        self.missing.name(shared, answer)
     }
 }
 
@@ -85,25 +87,25 @@ impl Listing {
 ///
 /// # Errors
 /// For nobody in particular: no backend is up.
-pub async fn queue(gateway: &Gateway, who: &Who) -> Answer {
-    let mut listing = Listing::begin(gateway, who).await;
+pub async fn queue(front: &Front, who: &Who) -> Answer {
+    let mut listing = Listing::begin(front, who).await;
     let (whose, missing) = (&listing.whose, &mut listing.missing);
     let answer = if whose.is_nobody() {
-        positions(gateway, listing.address, missing).await
+        positions(&front.shared, listing.address, missing).await
     } else {
-        let queues = Queues::of_own(gateway, whose, missing).await;
-        Ok(json(queues.merged(gateway, whose, missing).to_json()))
+        let queues = Queues::of_own(&front.sessions, whose, missing).await;
+        Ok(json(queues.merged(&front.sessions, whose, missing).to_json()))
     };
-    listing.end(gateway, answer)
+    listing.end(&front.shared, answer)
 }
 
-async fn positions(gateway: &Gateway, address: IpAddr, missing: &mut Missing) -> Answer {
-    let queues = Queues::of_all(gateway, missing).await?;
+async fn positions(shared: &Shared, address: IpAddr, missing: &mut Missing) -> Answer {
+    let queues = Queues::of_all(shared, missing).await?;
     let mut positions = Positions::default();
     for (backend, body) in &queues.0 {
-        let is_shown = |id: &str| is_shown_at(gateway, address, id);
+        let is_shown = |id: &str| is_shown_at(shared, address, id);
         if let Err(error) = positions.add(body, is_shown) {
-            left_out(gateway, *backend, &error);
+            left_out(shared, *backend, &error);
             missing.add(*backend);
         }
     }
@@ -113,9 +115,9 @@ async fn positions(gateway: &Gateway, address: IpAddr, missing: &mut Missing) ->
 /// True if nobody in particular, asking from there, is shown that a prompt is there. What was sent
 /// without a name from somewhere else is not for him.
 #[must_use]
-pub fn is_shown_at(gateway: &Gateway, address: IpAddr, prompt: &str) -> bool {
+pub fn is_shown_at(shared: &Shared, address: IpAddr, prompt: &str) -> bool {
     let Ok(prompt) = PromptId::parse(prompt) else { return false };
-    let by = gateway.ledger().get(&prompt, now()).map(|record| record.by.person.clone());
+    let by = shared.records.ledger().get(&prompt, now()).map(|record| record.by.person.clone());
     match by.flatten() {
         Some(Person::Address(from)) => from == address,
         Some(Person::Browser(_) | Person::User(_)) | None => true,
@@ -126,12 +128,12 @@ pub fn is_shown_at(gateway: &Gateway, address: IpAddr, prompt: &str) -> bool {
 ///
 /// # Errors
 /// The query is not one.
-pub async fn history(gateway: &Gateway, who: &Who, raw_query: &str) -> Answer {
+pub async fn history(front: &Front, who: &Who, raw_query: &str) -> Answer {
     let window = Window::read(raw_query)?;
-    let mut listing = Listing::begin(gateway, who).await;
+    let mut listing = Listing::begin(front, who).await;
     let (whose, missing) = (&listing.whose, &mut listing.missing);
     let list = if whose.is_nobody() {
-        let ended = gateway.ledger().history_of_all(KEPT_MAX, now());
+        let ended = front.shared.records.ledger().history_of_all(KEPT_MAX, now());
         let mut list = HistoryList::default();
         for listed in &ended[window.of(ended.len())] {
             let id = listed.prompt.as_str();
@@ -139,23 +141,23 @@ pub async fn history(gateway: &Gateway, who: &Who, raw_query: &str) -> Answer {
         }
         list.finish()
     } else {
-        own_history(gateway, whose, window, missing).await
+        own_history(front, whose, window, missing).await
     };
-    listing.end(gateway, Ok(json(list)))
+    listing.end(&front.shared, Ok(json(list)))
 }
 
 async fn own_history(
-    gateway: &Gateway,
+    front: &Front,
     whose: &Persons,
     window: Window,
     missing: &mut Missing,
 ) -> Vec<u8> {
-    let deadline = now() + gateway.config.fleet.list_timeout;
+    let deadline = now() + front.shared.config.fleet.list_timeout;
     let mut round = 1;
     loop {
-        let ended = listed(gateway, whose);
+        let ended = listed(&front.shared, whose);
         let asked = &ended[window.of(ended.len())];
-        let found = entries::find(gateway, asked, whose, deadline, missing).await;
+        let found = entries::find(front, asked, whose, deadline, missing).await;
         if 0 < found.forgotten && round < ROUNDS {
             round += 1;
             continue;
@@ -184,8 +186,8 @@ fn written(mut entries: Vec<(&PromptId, &Bytes)>) -> Vec<u8> {
 
 /// What has ended of theirs, as far back as a list goes, oldest first.
 #[must_use]
-pub fn listed(gateway: &Gateway, whose: &Persons) -> Vec<Listed> {
-    let mut ended = gateway.ledger().history_of(&whose.owners(), KEPT_MAX, now());
+pub fn listed(shared: &Shared, whose: &Persons) -> Vec<Listed> {
+    let mut ended = shared.records.ledger().history_of(&whose.owners(), KEPT_MAX, now());
     ended.drain(..ended.len().saturating_sub(KEPT_MAX));
     ended
 }
@@ -196,32 +198,32 @@ pub struct Queues(Vec<(BackendId, Bytes)>);
 
 impl Queues {
     /// Of the backends on which they have something pending.
-    pub async fn of_own(gateway: &Gateway, whose: &Persons, missing: &mut Missing) -> Self {
-        let own = whose.pending(gateway);
+    pub async fn of_own(sessions: &Sessions, whose: &Persons, missing: &mut Missing) -> Self {
+        let own = whose.pending(sessions);
         let backends: BTreeSet<BackendId> = own.values().map(|(_, it)| it.backend).collect();
-        Self::read(gateway, backends, missing).await
+        Self::read(&sessions.shared, backends, missing).await
     }
 
     /// Of all backends.
     ///
     /// # Errors
     /// None is up.
-    pub async fn of_all(gateway: &Gateway, missing: &mut Missing) -> Result<Self, GatewayError> {
-        if !gateway.fleet.iter().any(|backend| backend.is_up()) {
+    pub async fn of_all(shared: &Shared, missing: &mut Missing) -> Result<Self, GatewayError> {
+        if !shared.fleet.iter().any(|backend| backend.is_up()) {
             return Err(GatewayError::Refused(NoPlace::NoneReady.into()));
         }
-        Ok(Self::read(gateway, gateway.fleet.iter().map(|it| it.id), missing).await)
+        Ok(Self::read(shared, shared.fleet.iter().map(|it| it.id), missing).await)
     }
 
     async fn read(
-        gateway: &Gateway,
+        shared: &Shared,
         backends: impl IntoIterator<Item = BackendId>,
         missing: &mut Missing,
     ) -> Self {
-        let limit = gateway.config.fleet.list_timeout;
+        let limit = shared.config.fleet.list_timeout;
         let mut asked = Vec::new();
         for id in backends {
-            let backend = gateway.fleet.get(id);
+            let backend = shared.fleet.get(id);
             if backend.is_up() {
                 asked.push(async move { (id, backend.read_queue(limit).await) });
             } else {
@@ -233,7 +235,7 @@ impl Queues {
             match answer {
                 Ok(body) => queues.push((id, body)),
                 Err(error) => {
-                    left_out(gateway, id, &error);
+                    left_out(shared, id, &error);
                     missing.add(id);
                 }
             }
@@ -244,12 +246,12 @@ impl Queues {
     /// What is theirs in them, and what of theirs is not in them yet.
     pub fn merged(
         &self,
-        gateway: &Gateway,
+        sessions: &Sessions,
         whose: &Persons,
         missing: &mut Missing,
     ) -> OwnQueue<'_> {
         // Looked up after the queues were read: what has ended meanwhile is in the history.
-        let own = whose.pending(gateway);
+        let own = whose.pending(sessions);
         let mut list = OwnQueue::default();
         let mut seen = HashSet::new();
         for (backend, body) in &self.0 {
@@ -265,7 +267,7 @@ impl Queues {
                 }
             };
             if let Err(error) = list.add(*backend, body, shown) {
-                left_out(gateway, *backend, &error);
+                left_out(&sessions.shared, *backend, &error);
                 missing.add(*backend);
             }
         }
@@ -276,18 +278,18 @@ impl Queues {
             }
             let (backend, place) = (pending.backend, place_of(pending.phase));
             let client = whose.named_client(client);
-            let taken_ms = taken_ms(gateway, id.as_str());
+            let taken_ms = taken_ms(&sessions.shared, id.as_str());
             list.add_known(Known { backend, id, client, taken_ms, number: None, place });
         }
         list
     }
 
     /// Everything in them.
-    pub fn whole(&self, gateway: &Gateway, missing: &mut Missing) -> OwnQueue<'_> {
+    pub fn whole(&self, shared: &Shared, missing: &mut Missing) -> OwnQueue<'_> {
         let mut list = OwnQueue::default();
         for (backend, body) in &self.0 {
             if let Err(error) = list.add(*backend, body, |_| Shown::Cleaned) {
-                left_out(gateway, *backend, &error);
+                left_out(shared, *backend, &error);
                 missing.add(*backend);
             }
         }
@@ -306,13 +308,13 @@ pub fn place_of(phase: Phase) -> Place {
 
 /// When a prompt was taken, in milliseconds since 1970; 0 if nobody submitted it here.
 #[must_use]
-pub fn taken_ms(gateway: &Gateway, prompt: &str) -> u64 {
+pub fn taken_ms(shared: &Shared, prompt: &str) -> u64 {
     let Ok(prompt) = PromptId::parse(prompt) else { return 0 };
-    let made = gateway.ledger().get(&prompt, now()).map(|record| record.made);
-    made.map_or(0, |made| gateway.unix_at(made))
+    let made = shared.records.ledger().get(&prompt, now()).map(|record| record.made);
+    made.map_or(0, |made| shared.records.unix_at(made))
 }
 
-fn left_out(gateway: &Gateway, backend: BackendId, error: &dyn std::fmt::Display) {
-    let backend = &gateway.fleet.get(backend).name;
+fn left_out(shared: &Shared, backend: BackendId, error: &dyn std::fmt::Display) {
+    let backend = &shared.fleet.get(backend).name;
     debug!(backend, %error, "A queue is left out of the list.");
 }

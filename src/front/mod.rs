@@ -6,13 +6,13 @@
 //! - [`forward`]: all the rest, streamed both ways
 //! - [`upload`]: uploads, and where they wait for their prompt
 //! - [`view`]: files, from the backend that has them
-//! - [`session`]: routes of node packs, where a server may remember who used them
+//! - [`packs`]: routes of node packs, where a server may remember who used them
 //! - [`nodes`]: lists that are the same question to every backend
 //! - [`inputs`]: files that a prompt needs, brought to its backend
 //! - [`collected`]: answers that are read before they are passed on
 //! - [`verbs`]: interrupt, delete, clear, cancel: only one's own
 //!   ([`whose`] those are, and the ids that nobody knows, [`unknowns`]); [`cancel`]
-//! - [`interrupts`]: an interrupt, until it has happened
+//! - [`passthrough`]: reads that are only passed on, as bytes
 //! - [`bodies`]: bodies that Mooring itself reads
 //! - [`history`]: questions that name a prompt
 //! - [`lists`]: queues and histories, one's own from every backend; their [`entries`]
@@ -30,6 +30,7 @@
 //! - [`page`]: the stock page, each tab of it a client of its own
 //!   ([`newcomer`]: the cookie with pages of others)
 //! - [`access`]: the record of each request
+//! - [`users`]: what servers are set up for
 //! - [`asked`]: conditions of reads
 //! - [`assets`]: assets and their tags, of all servers
 
@@ -44,13 +45,13 @@ pub mod collected;
 pub mod copies;
 pub mod copy_key;
 pub mod entries;
+pub mod error;
 pub mod forward;
 pub mod headers;
 pub mod history;
 pub mod home;
 pub mod identify;
 pub mod inputs;
-pub mod interrupts;
 pub mod jobs;
 pub mod lists;
 pub mod names;
@@ -58,17 +59,21 @@ pub mod newcomer;
 pub mod nodes;
 pub mod origin;
 pub mod own;
+pub mod packs;
 pub mod page;
+pub mod passthrough;
 pub mod persons;
 pub mod route;
 pub mod seal;
-pub mod session;
+mod service;
 pub mod standin;
+mod state;
 pub mod submit;
 pub mod tunnel;
 pub mod unknowns;
 pub mod upgrade;
 pub mod upload;
+pub mod users;
 pub mod verbs;
 pub mod view;
 pub mod waiting;
@@ -83,53 +88,56 @@ use hyper::body::Incoming;
 use tracing::debug;
 
 use crate::body::ResponseBody;
-use crate::error::{Fault, GatewayError};
-use crate::gateway::Gateway;
 use crate::net::now;
+use crate::shared::Shared;
+use error::{Fault, GatewayError};
+
+pub use service::FrontService;
+pub use state::{Annex, Front};
 
 /// What a handler gives.
 pub type Answer = Result<Response<ResponseBody>, GatewayError>;
 
 /// Answers one request of a client: the only entrance.
 pub async fn answer(
-    gateway: Arc<Gateway>,
+    front: Arc<Front>,
     peer: IpAddr,
     mut request: Request<Incoming>,
 ) -> Response<ResponseBody> {
     let started = now();
     let recorded =
-        access::is_recorded().then(|| access::Record::of_request(&gateway, peer, &request));
+        access::is_recorded().then(|| access::Record::of_request(&front, peer, &request));
     if let Some(record) = &recorded {
         request.extensions_mut().insert(record.seen());
     }
-    let asker = origin::Asker::of(&gateway, peer, &request);
+    let asker = origin::Asker::of(&front.shared, peer, &request);
     if let origin::Asker::Allowed(origin) = &asker {
         origin::admit(&mut request, origin);
     }
     let reader = waiting::Reader::of(&request);
-    let visit = newcomer::Visit::of(&gateway, peer, &request);
+    let visit = newcomer::Visit::of(&front, peer, &request);
     let answer = match &asker {
         origin::Asker::Foreign => Err(GatewayError::ForeignOrigin),
         origin::Asker::Preflight(origin) => Ok(origin::preflight(origin, request.headers())),
         origin::Asker::Same | origin::Asker::Allowed(_) => {
-            route::route(&gateway, peer, request).await
+            route::route(&front, peer, request).await
         }
     };
     let mut response = answer.unwrap_or_else(|error| match reader {
         waiting::Reader::Person if waiting::is_over_soon(&error) => {
-            let _counted = failed(&gateway, &error);
+            let _counted = failed(&front.shared, &error);
             waiting::page(&error)
         }
-        waiting::Reader::Person | waiting::Reader::Program => failed(&gateway, &error),
+        waiting::Reader::Person | waiting::Reader::Program => failed(&front.shared, &error),
     });
-    visit.greet(&gateway.seal, &mut response);
+    visit.greet(&front.seal, &mut response);
     // After that: a page without an origin of its own gets no cookie.
     if let origin::Asker::Allowed(origin) = &asker {
         origin::allow(&mut response, origin);
     }
     let took = now().duration_since(started);
     headers::time(&mut response, took);
-    gateway.metrics.answered(response.status(), took);
+    front.shared.metrics.answered(response.status(), took);
     if let Some(record) = recorded {
         record.write(&access::Answer::of(&response, took));
     }
@@ -137,8 +145,8 @@ pub async fn answer(
 }
 
 /// The answer that tells of a failure, counted and logged.
-pub fn failed(gateway: &Gateway, error: &GatewayError) -> Response<ResponseBody> {
-    gateway.metrics.failed(error.code());
+pub fn failed(shared: &Shared, error: &GatewayError) -> Response<ResponseBody> {
+    shared.metrics.failed(error.code());
     let source = std::error::Error::source(error).map(ToString::to_string);
     match error.fault() {
         Fault::Client => debug!(%error, "Refused a request."),

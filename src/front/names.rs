@@ -3,11 +3,11 @@
 use bytes::Bytes;
 
 use crate::fleet::backend::Backend;
-use crate::gateway::Gateway;
+use crate::shared::Shared;
 
 /// What a backend told of prompts, as its clients are told: the files are learned of, and those
 /// whose plain name is another backend's carry theirs.
 #[must_use]
-pub fn outgoing(gateway: &Gateway, backend: &Backend, text: Bytes) -> Bytes {
-    gateway.name_outputs(backend.id, &[], text)
+pub fn outgoing(shared: &Shared, backend: &Backend, text: Bytes) -> Bytes {
+    shared.records.name_outputs(backend.id, &[], text)
 }

@@ -12,7 +12,7 @@ use super::browsers::{BrowserId, is_own_cookie};
 use super::headers::pair_of;
 use super::identify::{Door, Marks, browser, door};
 use super::seal::Seal;
-use crate::gateway::Gateway;
+use crate::front::Front;
 
 /// What a request says of a browser.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -24,10 +24,10 @@ pub enum Visit {
 
 impl Visit {
     #[must_use]
-    pub fn of<B>(gateway: &Gateway, peer: IpAddr, request: &Request<B>) -> Self {
+    pub fn of<B>(front: &Front, peer: IpAddr, request: &Request<B>) -> Self {
         let marks = Marks::of(request);
-        let door = door(gateway, peer, &marks);
-        Self::by(request, browser(gateway, door, &marks), door)
+        let door = door(&front.shared, peer, &marks);
+        Self::by(request, browser(front, door, &marks), door)
     }
 
     fn by<B>(request: &Request<B>, known: Option<BrowserId>, door: Door) -> Self {

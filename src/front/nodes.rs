@@ -33,12 +33,13 @@ use super::standin;
 use crate::body::{ClientFault, RequestBody, ResponseBody};
 use crate::comfy::endpoint::StartRead;
 use crate::comfy::nodeinfo::{Entry, NodeInfo, Union, union_of_lists};
-use crate::error::GatewayError;
 use crate::fleet::ask::ANSWER_MAX;
 use crate::fleet::backend::Backend;
-use crate::gateway::Gateway;
+use crate::front::Front;
+use crate::front::error::GatewayError;
 use crate::routing::ids::{BackendId, Folder};
 use crate::routing::place::NoPlace;
+use crate::shared::Shared;
 pub use known::{KnownClasses, NodeInfos};
 use known::{Said, hash_of};
 
@@ -49,28 +50,32 @@ const ASK_AGAIN: HeaderValue = HeaderValue::from_static("private, no-cache");
 ///
 /// # Errors
 /// No backend answered, and there is no copy.
-pub async fn all(gateway: &Arc<Gateway>, who: &Who, request: Request<Incoming>) -> Answer {
+pub async fn all(front: &Arc<Front>, who: &Who, request: Request<Incoming>) -> Answer {
     let asked = Asked::of(&request);
     let (parts, _no_body) = request.into_parts();
-    let answer = every_node(gateway, who, (&parts, &asked)).await;
+    let answer = every_node(front, who, (&parts, &asked)).await;
     let start = StartRead::of("/object_info");
-    standin::kept(gateway, start, (&parts, &asked), answer)
+    standin::kept(front, start, (&parts, &asked), answer)
 }
 
-async fn every_node(gateway: &Arc<Gateway>, who: &Who, (parts, asked): (&Parts, &Asked)) -> Answer {
-    let place = reading(gateway, who);
+async fn every_node(front: &Arc<Front>, who: &Who, (parts, asked): (&Parts, &Asked)) -> Answer {
+    let place = reading(front, who);
     // What is written while they answer, they may not have seen.
-    let writes: HashMap<BackendId, u64> =
-        gateway.fleet.iter().map(|it| (it.id, gateway.files().writes_on(it.id))).collect();
+    let writes: HashMap<BackendId, u64> = front
+        .shared
+        .fleet
+        .iter()
+        .map(|it| (it.id, front.shared.records.files().writes_on(it.id)))
+        .collect();
     let (own, others) = tokio::join!(
-        own(gateway, &place, parts),
-        join_all(others(gateway, &place).map(|it| nodes_of(gateway, it)))
+        own(&front.shared, &place, parts),
+        join_all(others(&front.shared, &place).map(|it| nodes_of(front, it)))
     );
     let (target, own) = own?;
     let first = target.backend.id;
     let writes = writes.get(&first).copied().unwrap_or(0);
     let read = (own.parts.status == StatusCode::OK)
-        .then(|| gateway.nodes.read(first, own.body.clone(), writes))
+        .then(|| front.nodes.read(first, own.body.clone(), writes))
         .flatten();
     let Some(read) = read else { return Ok(as_it_is(asked, own)) };
     let others: Vec<_> = others.into_iter().filter(|(backend, _)| backend.id != first).collect();
@@ -78,16 +83,16 @@ async fn every_node(gateway: &Arc<Gateway>, who: &Who, (parts, asked): (&Parts, 
     let said: Vec<Said> = std::iter::once(read).chain(others_said).collect();
     let missing = others.iter().filter(|(_, said)| said.is_none()).map(|(backend, _)| *backend);
     let missing: Vec<&Backend> = missing.map(AsRef::as_ref).collect();
-    Ok(told(gateway, who, asked, own.parts.headers, (&said, &missing)))
+    Ok(told(front, who, asked, own.parts.headers, (&said, &missing)))
 }
 
 /// `GET /object_info/{class}`: one node, from whoever has it.
 ///
 /// # Errors
 /// As for [`all`].
-pub async fn one(gateway: &Arc<Gateway>, who: &Who, request: Request<Incoming>) -> Answer {
+pub async fn one(front: &Arc<Front>, who: &Who, request: Request<Incoming>) -> Answer {
     let asked = Asked::of(&request);
-    let Gathered { own, target, others, missing } = gather(gateway, who, request).await?;
+    let Gathered { own, target, others, missing } = gather(front, who, request).await?;
     let read = |backend, body: &Bytes| {
         let info = NodeInfo::read(body.clone())?;
         Some((backend, Arc::new(info), hash_of(body)))
@@ -96,12 +101,12 @@ pub async fn one(gateway: &Arc<Gateway>, who: &Who, request: Request<Incoming>) 
     let others = others.iter().filter_map(|(backend, body)| read(*backend, body));
     let said: Vec<Said> = std::iter::once(first).chain(others).collect();
     let missing: Vec<&Backend> = missing.iter().map(AsRef::as_ref).collect();
-    Ok(told(gateway, who, &asked, own.parts.headers, (&said, &missing)))
+    Ok(told(front, who, &asked, own.parts.headers, (&said, &missing)))
 }
 
 /// The nodes of these backends, as the asker is told of them.
 fn told(
-    gateway: &Gateway,
+    front: &Front,
     who: &Who,
     asked: &Asked,
     headers: HeaderMap,
@@ -109,17 +114,17 @@ fn told(
 ) -> Response<ResponseBody> {
     let union = match said.len() {
         // Of one class there are many, and they are small.
-        _ if said.iter().all(|it| gateway.nodes.last(it.0).is_some_and(|last| last.2 == it.2)) => {
-            gateway.nodes.union(said)
+        _ if said.iter().all(|it| front.nodes.last(it.0).is_some_and(|last| last.2 == it.2)) => {
+            front.nodes.union(said)
         }
         _ => Arc::new(Union::of(&said.iter().map(|it| it.1.as_ref()).collect::<Vec<_>>())),
     };
-    let askers = who.makers(gateway);
+    let askers = who.makers(front);
     let mut tag = DefaultHasher::new();
     said.iter().for_each(|it| it.2.hash(&mut tag));
     let body = union.told(|Entry { server, folder, text }| {
         let backend = said.get(server)?.0;
-        let name = gateway.listed(backend, folder, text, &askers);
+        let name = front.shared.records.listed(backend, folder, text, &askers);
         name.hash(&mut tag);
         name
     });
@@ -133,16 +138,16 @@ const ASKED_MAX: usize = 2;
 /// What another backend says of its nodes: what it said lately, else it is asked now. The asking
 /// goes on when nobody waits for it any more, for the next page.
 async fn nodes_of<'a>(
-    gateway: &Arc<Gateway>,
+    front: &Arc<Front>,
     backend: &'a Arc<Backend>,
 ) -> (&'a Arc<Backend>, Option<Said>) {
-    let nodes = &gateway.nodes;
+    let nodes = &front.nodes;
     let waited = async {
         let mut asked = 0;
         loop {
             let mut arrived = std::pin::pin!(nodes.arrived.notified());
             arrived.as_mut().enable();
-            let writes = gateway.files().writes_on(backend.id);
+            let writes = front.shared.records.files().writes_on(backend.id);
             if let Some(said) = nodes.fresh(backend.id, writes) {
                 return Some(said);
             }
@@ -151,26 +156,26 @@ async fn nodes_of<'a>(
                     return None;
                 }
                 asked += 1;
-                ask_for_nodes(gateway, backend, writes);
+                ask_for_nodes(front, backend, writes);
             }
             arrived.await;
         }
     };
-    let said = timeout(gateway.config.fleet.list_timeout, waited).await.ok().flatten();
+    let said = timeout(front.shared.config.fleet.list_timeout, waited).await.ok().flatten();
     (backend, said.or_else(|| nodes.last(backend.id)))
 }
 
 /// Asks a backend, unless somebody does.
-fn ask_for_nodes(gateway: &Arc<Gateway>, backend: &Arc<Backend>, writes: u64) {
-    if !gateway.nodes.is_to_ask(backend.id) {
+fn ask_for_nodes(front: &Arc<Front>, backend: &Arc<Backend>, writes: u64) {
+    if !front.nodes.is_to_ask(backend.id) {
         return;
     }
-    let (gateway, backend) = (Arc::clone(gateway), Arc::clone(backend));
-    gateway.clone().tasks.spawn(async move {
-        let limit = gateway.config.server.answer_timeout;
+    let (front, backend) = (Arc::clone(front), Arc::clone(backend));
+    front.clone().shared.tasks.spawn(async move {
+        let limit = front.shared.config.server.answer_timeout;
         let said = backend.get("/object_info", limit).await.ok();
         let body = said.filter(|(status, _)| *status == 200).map(|(_, body)| body);
-        let _ = gateway.nodes.answered(backend.id, body, writes);
+        let _ = front.nodes.answered(backend.id, body, writes);
     });
 }
 
@@ -179,32 +184,32 @@ fn ask_for_nodes(gateway: &Arc<Gateway>, backend: &Arc<Backend>, writes: u64) {
 /// # Errors
 /// As for [`all`].
 pub async fn files(
-    gateway: &Arc<Gateway>,
+    front: &Arc<Front>,
     who: &Who,
     folder: Folder,
     request: Request<Incoming>,
 ) -> Answer {
-    let askers = who.makers(gateway);
-    let listed = |backend, text: &str| gateway.listed(backend, folder, text, &askers);
-    list(gateway, who, request, listed).await
+    let askers = who.makers(front);
+    let listed = |backend, text: &str| front.shared.records.listed(backend, folder, text, &askers);
+    list(front, who, request, listed).await
 }
 
 /// `GET /models/{folder}` and `/embeddings`.
 ///
 /// # Errors
 /// As for [`all`].
-pub async fn models(gateway: &Arc<Gateway>, who: &Who, request: Request<Incoming>) -> Answer {
-    list(gateway, who, request, |_, text| Some(text.to_owned())).await
+pub async fn models(front: &Arc<Front>, who: &Who, request: Request<Incoming>) -> Answer {
+    list(front, who, request, |_, text| Some(text.to_owned())).await
 }
 
 async fn list(
-    gateway: &Arc<Gateway>,
+    front: &Arc<Front>,
     who: &Who,
     request: Request<Incoming>,
     name: impl Fn(BackendId, &str) -> Option<String>,
 ) -> Answer {
     let asked = Asked::of(&request);
-    let Gathered { own, target, others, missing } = gather(gateway, who, request).await?;
+    let Gathered { own, target, others, missing } = gather(front, who, request).await?;
     let (mut backends, mut bodies) = (vec![target.backend.id], vec![own.body.clone()]);
     for (backend, body) in others {
         backends.push(backend);
@@ -223,18 +228,18 @@ async fn list(
 ///
 /// # Errors
 /// As for [`all`].
-pub async fn subgraph(gateway: &Arc<Gateway>, who: &Who, request: Request<Incoming>) -> Answer {
+pub async fn subgraph(front: &Arc<Front>, who: &Who, request: Request<Incoming>) -> Answer {
     let asked = Asked::of(&request);
     let (parts, _no_body) = request.into_parts();
-    let place = reading(gateway, who);
-    let (_, own) = own(gateway, &place, &parts).await?;
+    let place = reading(front, who);
+    let (_, own) = own(&front.shared, &place, &parts).await?;
     if knows(&own) {
         return Ok(as_it_is(&asked, own));
     }
-    for backend in others(gateway, &place) {
+    for backend in others(&front.shared, &place) {
         let Ok(target) = of_ledger(backend) else { continue };
-        let limit = gateway.config.fleet.list_timeout;
-        let answer = timeout(limit, ask(gateway, &target, &parts)).await;
+        let limit = front.shared.config.fleet.list_timeout;
+        let answer = timeout(limit, ask(&front.shared, &target, &parts)).await;
         if let Ok(Ok(answer)) = answer
             && knows(&answer)
         {
@@ -257,19 +262,19 @@ struct Gathered {
 }
 
 async fn gather(
-    gateway: &Arc<Gateway>,
+    front: &Arc<Front>,
     who: &Who,
     request: Request<Incoming>,
 ) -> Result<Gathered, GatewayError> {
     let (parts, _no_body) = request.into_parts();
     let path = parts.uri.path_and_query().map_or("/", |it| it.as_str()).to_owned();
-    let place = reading(gateway, who);
-    let limit = gateway.config.fleet.list_timeout;
-    let asked = others(gateway, &place).map(|backend| {
+    let place = reading(front, who);
+    let limit = front.shared.config.fleet.list_timeout;
+    let asked = others(&front.shared, &place).map(|backend| {
         let path = &path;
         async move { (backend, backend.get(path, limit).await) }
     });
-    let (own, said) = tokio::join!(own(gateway, &place, &parts), join_all(asked));
+    let (own, said) = tokio::join!(own(&front.shared, &place, &parts), join_all(asked));
     let (target, own) = own?;
     let (mut others, mut missing) = (Vec::new(), Vec::new());
     for (backend, answer) in said.into_iter().filter(|(it, _)| it.id != target.backend.id) {
@@ -285,20 +290,20 @@ async fn gather(
 
 /// The answer that comes first: of the reader's backend, or of any while that is away.
 async fn own(
-    gateway: &Gateway,
+    shared: &Shared,
     place: &Result<Target, GatewayError>,
     parts: &Parts,
 ) -> Result<(Target, Collected), GatewayError> {
     let (away, why) = match place {
-        Ok(target) => match ask(gateway, target, parts).await {
+        Ok(target) => match ask(shared, target, parts).await {
             Ok(answer) => return Ok((target.clone(), answer)),
             Err(error) if standin::is_for_another(&error) => (Some(target.backend.id), Some(error)),
             Err(error) => return Err(error),
         },
         Err(_) => (None, None),
     };
-    for target in standin::others(gateway, away) {
-        match ask(gateway, &target, parts).await {
+    for target in standin::others(shared, away) {
+        match ask(shared, &target, parts).await {
             Ok(answer) if !answer.parts.status.is_server_error() => return Ok((target, answer)),
             Ok(_) | Err(_) => {}
         }
@@ -307,14 +312,14 @@ async fn own(
 }
 
 fn others<'a>(
-    gateway: &'a Gateway,
+    shared: &'a Shared,
     place: &Result<Target, GatewayError>,
 ) -> impl Iterator<Item = &'a Arc<Backend>> + use<'a> {
     let but = place.as_ref().ok().map(|target| target.backend.id);
-    gateway.fleet.iter().filter(move |backend| backend.is_up() && Some(backend.id) != but)
+    shared.fleet.iter().filter(move |backend| backend.is_up() && Some(backend.id) != but)
 }
 
-async fn ask(gateway: &Gateway, target: &Target, parts: &Parts) -> Result<Collected, GatewayError> {
+async fn ask(shared: &Shared, target: &Target, parts: &Parts) -> Result<Collected, GatewayError> {
     let mut parts = parts.clone();
     // What is put together here is judged by itself.
     parts.method = Method::GET;
@@ -323,7 +328,7 @@ async fn ask(gateway: &Gateway, target: &Target, parts: &Parts) -> Result<Collec
         parts.headers.remove(name);
     }
     let request = to_backend(target, parts, RequestBody::Empty);
-    collected(gateway, target, request, &ClientFault::default(), ANSWER_MAX).await
+    collected(shared, target, request, &ClientFault::default(), ANSWER_MAX).await
 }
 
 /// An answer of a backend that is none of these lists.

@@ -20,7 +20,7 @@ use super::identify::{self, Door};
 use crate::body::ResponseBody;
 use crate::comfy::endpoint::{Endpoint, classify};
 use crate::config::url::OPAQUE_ORIGINS;
-use crate::gateway::Gateway;
+use crate::shared::Shared;
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
@@ -84,9 +84,9 @@ struct Sent<'a> {
 
 impl Asker {
     #[must_use]
-    pub fn of<B>(gateway: &Gateway, peer: IpAddr, request: &Request<B>) -> Self {
-        let sent = Sent::of(gateway, peer, request);
-        Self::judge(&gateway.config.server.allowed_origins, &sent, request)
+    pub fn of<B>(shared: &Shared, peer: IpAddr, request: &Request<B>) -> Self {
+        let sent = Sent::of(shared, peer, request);
+        Self::judge(&shared.config.server.allowed_origins, &sent, request)
     }
 
     fn judge<B>(allowed: &[String], sent: &Sent<'_>, request: &Request<B>) -> Self {
@@ -119,19 +119,19 @@ impl Asker {
 }
 
 impl<'a> Sent<'a> {
-    fn of<B>(gateway: &Gateway, peer: IpAddr, request: &'a Request<B>) -> Self {
+    fn of<B>(shared: &Shared, peer: IpAddr, request: &'a Request<B>) -> Self {
         let headers = request.headers();
         let text = |value: &'a HeaderValue| value.to_str().ok().map(str::trim);
         let by_proxy = headers
             .get(X_FORWARDED_HOST)
-            .filter(|_| gateway.config.server.trusts(peer))
+            .filter(|_| shared.config.server.trusts(peer))
             .and_then(text)
             // The first is what the browser asked for; proxies behind it append theirs.
             .and_then(|hosts| hosts.split(',').next().map(str::trim))
             .filter(|host| !host.is_empty());
         let named = request.uri().authority().map(Authority::as_str);
         let host = by_proxy.or(named).or_else(|| headers.get(HOST).and_then(text));
-        let scheme = match identify::door(gateway, peer, &identify::Marks::of(request)) {
+        let scheme = match identify::door(shared, peer, &identify::Marks::of(request)) {
             Door::Unknown => None,
             Door::Plain => Some("http"),
             Door::Tls => Some("https"),

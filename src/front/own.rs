@@ -10,14 +10,15 @@ use serde::Serialize;
 use super::identify::Who;
 use super::{Answer, json, page};
 use crate::body::ResponseBody;
-use crate::client::Client;
 use crate::comfy::query::parameter;
-use crate::error::GatewayError;
-use crate::gateway::Gateway;
+use crate::front::Front;
+use crate::front::error::GatewayError;
 use crate::net::now;
-use crate::operate::{self, Force};
 use crate::report::{self, ClientReport, PromptReport};
 use crate::routing::ids::PromptId;
+use crate::session::Client;
+use crate::session::control::{self, Force};
+use crate::shared::Shared;
 
 const CONSOLE: &str = include_str!("console.js");
 
@@ -26,36 +27,36 @@ const CONSOLE: &str = include_str!("console.js");
 /// # Errors
 /// Nothing is there, the asker is nameless, or a safe reset was refused.
 pub async fn answer(
-    gateway: &Arc<Gateway>,
+    front: &Arc<Front>,
     who: &Who,
     path: &str,
     request: &Request<Incoming>,
 ) -> Answer {
     let query = request.uri().query().unwrap_or("");
     match (request.method(), path) {
-        (&Method::GET | &Method::HEAD, "/-/ready") => Ok(ready(gateway)),
-        (&Method::GET | &Method::HEAD, "/-/whoami") => Ok(whoami(gateway, who)),
-        (&Method::GET | &Method::HEAD, "/-/validate") => Ok(as_json(&validate(gateway, who))),
-        (&Method::GET | &Method::HEAD, "/-/explain") => Ok(explain(gateway, who, query)),
+        (&Method::GET | &Method::HEAD, "/-/ready") => Ok(ready(&front.shared)),
+        (&Method::GET | &Method::HEAD, "/-/whoami") => Ok(whoami(front, who)),
+        (&Method::GET | &Method::HEAD, "/-/validate") => Ok(as_json(&validate(front, who))),
+        (&Method::GET | &Method::HEAD, "/-/explain") => Ok(explain(front, who, query)),
         (&Method::GET | &Method::HEAD, "/-/console.js") => Ok(console()),
-        (&Method::GET | &Method::HEAD, "/-/page.js") => page::script(gateway, request),
-        (&Method::POST, "/-/reset") => reset(gateway, who, query),
+        (&Method::GET | &Method::HEAD, "/-/page.js") => page::script(&front.shared, request),
+        (&Method::POST, "/-/reset") => reset(front, who, query),
         (
             _,
             "/-/ready" | "/-/whoami" | "/-/validate" | "/-/explain" | "/-/console.js"
             | "/-/page.js",
         ) => Err(GatewayError::BadMethod { allowed: "GET, HEAD" }),
         (_, "/-/reset") => Err(GatewayError::BadMethod { allowed: "POST" }),
-        (method, path) => match &gateway.demo {
-            Some(demo) => demo.answer(gateway, method, path).await,
+        (method, path) => match &front.annex {
+            Some(annex) => annex.answer(&front.sessions, method, path).await,
             None => Err(GatewayError::NotFound),
         },
     }
 }
 
 /// Whether new clients should be sent here. Not who is behind: that is told to operators only.
-fn ready(gateway: &Gateway) -> Response<ResponseBody> {
-    let is_ready = gateway.is_ready();
+fn ready(shared: &Shared) -> Response<ResponseBody> {
+    let is_ready = shared.is_ready();
     let mut response = as_json(&serde_json::json!({ "ready": is_ready }));
     if !is_ready {
         *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
@@ -72,20 +73,20 @@ struct WhoAmI {
     client: Option<ClientReport>,
 }
 
-fn whoami(gateway: &Gateway, who: &Who) -> Response<ResponseBody> {
+fn whoami(front: &Front, who: &Who) -> Response<ResponseBody> {
     // Not by the address: it never lets anybody see what is a client's own.
-    let id = who.asker(gateway);
-    let client = id.as_ref().and_then(|id| gateway.clients.get(id));
+    let id = who.asker(front);
+    let client = id.as_ref().and_then(|id| front.sessions.clients.get(id));
     as_json(&WhoAmI {
         client_id: who.named.as_ref().map(ToString::to_string),
         known: client.is_some(),
-        client: client.map(|client| of_asker(gateway, who, &client)),
+        client: client.map(|client| of_asker(&front.sessions.shared, who, &client)),
     })
 }
 
 /// How a client stands. Its id is its secret: it is told to who has named it, and to no cookie.
-fn of_asker(gateway: &Gateway, who: &Who, client: &Client) -> ClientReport {
-    let mut report = report::client(gateway, client, now());
+fn of_asker(shared: &Arc<Shared>, who: &Who, client: &Client) -> ClientReport {
+    let mut report = report::client(shared, client, now());
     if who.named.is_none() {
         report.summary.client_id.clear();
     }
@@ -105,22 +106,22 @@ struct Validation {
     reason: String,
 }
 
-fn validate(gateway: &Gateway, who: &Who) -> Validation {
-    let client = who.asker(gateway).and_then(|id| gateway.clients.get(&id));
+fn validate(front: &Front, who: &Who) -> Validation {
+    let client = who.asker(front).and_then(|id| front.sessions.clients.get(&id));
     let Some(client) = client else {
         let reason = "nothing is bound: this client has not been in contact".to_owned();
         return Validation { consistent: true, bound: None, link: None, api: None, reason };
     };
     let (bound, link) = client
         .inspect(|core, link| (core.bound().map(|(id, _)| id), link.map(|link| link.backend)));
-    let api = match client.contact(gateway) {
+    let api = match client.contact(&front.sessions) {
         Ok(Ok(decision)) => Some(decision.backend),
         Ok(Err(_)) | Err(_) => None,
     };
     let is_astray = |pending: &crate::routing::pending::Pending| Some(pending.backend) != bound;
     let astray = client.pending().iter().filter(|(_, pending)| is_astray(pending)).count();
     let consistent = astray == 0 && (api.is_none() || api == bound || bound.is_none());
-    let name = |id| gateway.fleet.get(id).name.clone();
+    let name = |id| front.shared.fleet.get(id).name.clone();
     let (bound, link, api) = (bound.map(name), link.map(name), api.map(name));
     let show = |name: &Option<String>| name.clone().unwrap_or_else(|| "none".to_owned());
     let reason = format!(
@@ -139,12 +140,12 @@ struct Explanation {
     prompt: Option<PromptReport>,
 }
 
-fn explain(gateway: &Gateway, who: &Who, query: &str) -> Response<ResponseBody> {
-    let client = who.asker(gateway).and_then(|id| gateway.clients.get(&id));
+fn explain(front: &Front, who: &Who, query: &str) -> Response<ResponseBody> {
+    let client = who.asker(front).and_then(|id| front.sessions.clients.get(&id));
     let prompt = parameter(query, "prompt").and_then(|text| PromptId::parse(&text).ok());
     let record = prompt.and_then(|prompt| {
-        let record = gateway.ledger().get(&prompt, now()).cloned();
-        record.map(|record| report::prompt(gateway, &prompt, &record, now()))
+        let record = front.shared.records.ledger().get(&prompt, now()).cloned();
+        record.map(|record| report::prompt(&front.sessions, &prompt, &record, now()))
     });
     // An id is a secret of its client's; of others' prompts only place and state are told.
     let own = |report: &PromptReport| report.client_id == client_name(client.as_ref());
@@ -152,7 +153,10 @@ fn explain(gateway: &Gateway, who: &Who, query: &str) -> Response<ResponseBody> 
         true => report,
         false => PromptReport { client_id: None, ..report },
     });
-    as_json(&Explanation { client: client.map(|client| of_asker(gateway, who, &client)), prompt })
+    as_json(&Explanation {
+        client: client.map(|client| of_asker(&front.sessions.shared, who, &client)),
+        prompt,
+    })
 }
 
 fn client_name(client: Option<&Arc<Client>>) -> Option<String> {
@@ -166,16 +170,16 @@ struct ResetDone {
     cut_off: usize,
 }
 
-fn reset(gateway: &Arc<Gateway>, who: &Who, query: &str) -> Answer {
-    let id = who.asker(gateway).ok_or(GatewayError::Nameless)?;
+fn reset(front: &Arc<Front>, who: &Who, query: &str) -> Answer {
+    let id = who.asker(front).ok_or(GatewayError::Nameless)?;
     let force = match parameter(query, "force").as_deref() {
         Some("true" | "1") => Force::Forced,
         Some(_) | None => Force::Safe,
     };
-    let Some(client) = gateway.clients.get(&id) else {
+    let Some(client) = front.sessions.clients.get(&id) else {
         return Ok(as_json(&ResetDone { released: false, cut_off: 0 }));
     };
-    let cut_off = operate::reset(gateway, &client, force)?;
+    let cut_off = control::reset(&front.sessions, &client, force)?;
     Ok(as_json(&ResetDone { released: true, cut_off }))
 }
 

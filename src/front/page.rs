@@ -42,11 +42,12 @@ use crate::body::{
 };
 use crate::comfy::query::parameter;
 use crate::config::OnOff;
-use crate::error::{Fault, GatewayError};
-use crate::gateway::Gateway;
+use crate::front::Front;
+use crate::front::error::{Fault, GatewayError};
 use crate::net::now;
 use crate::routing::decision::Reason;
 use crate::routing::place::NoPlace;
+use crate::shared::Shared;
 
 /// The largest page that is changed, in bytes. ComfyUI's has 2 KiB.
 pub const PAGE_MAX: u64 = 1 << 20;
@@ -74,8 +75,8 @@ pub(super) fn hash(bytes: &[u8]) -> String {
 ///
 /// # Errors
 /// It is switched off.
-pub fn script(gateway: &Gateway, request: &Request<Incoming>) -> Answer {
-    if gateway.config.server.page_script == OnOff::Off {
+pub fn script(shared: &Shared, request: &Request<Incoming>) -> Answer {
+    if shared.config.server.page_script == OnOff::Off {
         return Err(GatewayError::NotFound);
     }
     let asked_for = parameter(request.uri().query().unwrap_or(""), "v");
@@ -102,27 +103,27 @@ pub(super) fn insert_tag(headers: &mut HeaderMap, hash: &str) {
 ///
 /// # Errors
 /// The home backend does not answer, and there is no copy.
-pub async fn page(gateway: &Arc<Gateway>, who: &Who, request: Request<Incoming>) -> Answer {
+pub async fn page(front: &Arc<Front>, who: &Who, request: Request<Incoming>) -> Answer {
     let is_ours = matches!(request.uri().path(), "/" | "/index.html");
     // From a copy it would start, and fail at the first thing that it reads.
-    if Reader::of(&request) == Reader::Person && standin::others(gateway, None).is_empty() {
+    if Reader::of(&request) == Reader::Person && standin::others(&front.shared, None).is_empty() {
         return Err(GatewayError::Refused(NoPlace::NoneReady.into()));
     }
-    let mut response = match gateway.config.server.page_script {
-        OnOff::On if is_ours => scripted(gateway, request).await?,
+    let mut response = match front.shared.config.server.page_script {
+        OnOff::On if is_ours => scripted(front, request).await?,
         OnOff::On | OnOff::Off => {
             let path = if is_ours { "/" } else { request.uri().path() };
             let key = Key::own(path, "", request.headers());
-            let response = home::read(gateway, key, request).await?;
+            let response = home::read(front, key, request).await?;
             if is_of_home(&response) {
-                gateway.copies.saw_page(response.headers());
+                front.copies.saw_page(response.headers());
             }
             response
         }
     };
     if who.browser.is_none()
         && let Ok(cookie) =
-            HeaderValue::try_from(BrowserId::mint().set_cookie(&gateway.seal, who.door))
+            HeaderValue::try_from(BrowserId::mint().set_cookie(&front.seal, who.door))
     {
         response.headers_mut().append(SET_COOKIE, cookie);
     }
@@ -138,31 +139,31 @@ fn is_of_home(response: &Response<ResponseBody>) -> bool {
         && headers.get(headers::PLACEMENT).is_some_and(|it| it == Reason::Home.as_str())
 }
 
-async fn scripted(gateway: &Arc<Gateway>, request: Request<Incoming>) -> Answer {
+async fn scripted(front: &Arc<Front>, request: Request<Incoming>) -> Answer {
     let (asked, reader) = (Asked::of(&request), Reader::of(&request));
     let key = Key::own("/", "", request.headers());
     let (parts, _body) = request.into_parts();
-    let home = home::target(gateway);
-    match fetch(gateway, &home, parts.clone()).await {
+    let home = home::target(&front.shared);
+    match fetch(front, &home, parts.clone()).await {
         Ok(Fetched::Other(response)) => Ok(response),
         Ok(Fetched::Page(page, time)) => {
-            gateway.copies.saw_page(&page.headers);
+            front.copies.saw_page(&page.headers);
             let mut response = asked.answer(&page);
             response.extensions_mut().extend(time);
-            let copies = &gateway.copies;
+            let copies = &front.copies;
             if home::may_be_kept(&page.headers) && page.body.len() <= copies.body_max() {
                 copies.put(key, page, now());
             }
             Ok(response)
         }
         Err(error) if error.fault() == Fault::Backend => {
-            let others = standin::others(gateway, Some(home.backend.id));
+            let others = standin::others(&front.shared, Some(home.backend.id));
             if reader == Reader::Person && others.is_empty() {
                 return Err(error);
             }
-            match home::copy(gateway, &key, &asked) {
+            match home::copy(front, &key, &asked) {
                 Some(copy) => Ok(copy),
-                None => of_another(gateway, &others, &parts, &asked).await.ok_or(error),
+                None => of_another(front, &others, &parts, &asked).await.ok_or(error),
             }
         }
         Err(error) => Err(error),
@@ -171,13 +172,13 @@ async fn scripted(gateway: &Arc<Gateway>, request: Request<Incoming>) -> Answer 
 
 /// The page of another backend, for as long as the home has never given one.
 async fn of_another(
-    gateway: &Gateway,
+    front: &Front,
     others: &[Target],
     parts: &Parts,
     asked: &Asked,
 ) -> Option<Response<ResponseBody>> {
     for target in others {
-        match fetch(gateway, target, parts.clone()).await {
+        match fetch(front, target, parts.clone()).await {
             Ok(Fetched::Page(page, time)) => {
                 let mut response = asked.answer(&page);
                 response.extensions_mut().extend(time);
@@ -200,25 +201,22 @@ enum Fetched {
     Other(Response<ResponseBody>),
 }
 
-async fn fetch(
-    gateway: &Gateway,
-    target: &Target,
-    mut parts: Parts,
-) -> Result<Fetched, GatewayError> {
+async fn fetch(front: &Front, target: &Target, mut parts: Parts) -> Result<Fetched, GatewayError> {
     ask_for_all(&mut parts);
     let request = to_backend(target, parts.clone(), RequestBody::Empty);
-    let (response, lease) = exchange(gateway, target, request, &ClientFault::default()).await?;
+    let (response, lease) =
+        exchange(&front.shared, target, request, &ClientFault::default()).await?;
     if !is_page(&response) {
-        return Ok(Fetched::Other(incoming(gateway, target, response, lease)));
+        return Ok(Fetched::Other(incoming(&front.shared, target, response, lease)));
     }
     let (mut head, body) = response.into_parts();
-    let limits = CollectLimits { max: PAGE_MAX, idle: gateway.config.server.body_timeout };
-    let mut share = gateway.bodies.share();
+    let limits = CollectLimits { max: PAGE_MAX, idle: front.shared.config.server.body_timeout };
+    let mut share = front.bodies.share();
     let body = match collect(body, limits, Some(&mut share)).await {
         Ok(body) => body,
         Err(CollectError::TooLarge { .. }) => {
             let request = to_backend(target, parts, RequestBody::Empty);
-            return Ok(Fetched::Other(send(gateway, target, request).await?));
+            return Ok(Fetched::Other(send(&front.shared, target, request).await?));
         }
         Err(CollectError::Busy) => return Err(GatewayError::BodiesBusy),
         Err(CollectError::Broken(error)) => return Err(broken(target, error)),

@@ -6,13 +6,14 @@
 use std::collections::BTreeMap;
 
 use super::identify::Who;
-use crate::client::Client;
-use crate::gateway::Gateway;
+use crate::front::Front;
 use crate::net::now;
 use crate::routing::ids::{ClientId, PromptId};
 use crate::routing::ledger::{Listed, Record, State};
 use crate::routing::owners::{Owner, Person, Submitter};
 use crate::routing::pending::Pending;
+use crate::session::Client;
+use crate::session::Sessions;
 
 /// For whom prompts are shown or ended.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -28,19 +29,19 @@ impl Persons {
     /// The address says whose prompts are meant for those only that were sent from there without
     /// any name, and only while nobody with a name is there.
     #[must_use]
-    pub fn of(gateway: &Gateway, who: &Who) -> Self {
-        let (clients, named) = (who.askers(gateway), who.named.clone());
-        let person = who.person().or_else(|| nameless_at(gateway, who));
+    pub fn of(front: &Front, who: &Who) -> Self {
+        let (clients, named) = (who.askers(front), who.named.clone());
+        let person = who.person().or_else(|| nameless_at(front, who));
         Self { clients, person, named }
     }
 
     /// The clients of what is pending that was sent without a name, for who asks from there without
     /// one.
     #[must_use]
-    pub fn nameless_clients(gateway: &Gateway, who: &Who) -> Vec<ClientId> {
-        let Some(here) = nameless_at(gateway, who) else { return Vec::new() };
-        let pending = gateway.ledger().pending_of(&here);
-        let ledger = gateway.ledger();
+    pub fn nameless_clients(front: &Front, who: &Who) -> Vec<ClientId> {
+        let Some(here) = nameless_at(front, who) else { return Vec::new() };
+        let pending = front.shared.records.ledger().pending_of(&here);
+        let ledger = front.shared.records.ledger();
         let records = pending.iter().filter_map(|prompt| ledger.get(prompt, now()));
         records.filter_map(|record| record.by.client.clone()).collect()
     }
@@ -60,8 +61,8 @@ impl Persons {
 
     /// What they have pending.
     #[must_use]
-    pub fn pending(&self, gateway: &Gateway) -> BTreeMap<PromptId, (ClientId, Pending)> {
-        let clients = self.clients.iter().filter_map(|id| gateway.clients.get(id));
+    pub fn pending(&self, sessions: &Sessions) -> BTreeMap<PromptId, (ClientId, Pending)> {
+        let clients = self.clients.iter().filter_map(|id| sessions.clients.get(id));
         let mut pending: BTreeMap<_, _> = clients
             .flat_map(|client| {
                 let pending = client.pending().into_iter();
@@ -69,12 +70,14 @@ impl Persons {
             })
             .collect();
         let Some(person) = &self.person else { return pending };
-        let theirs = gateway.ledger().pending_of(person);
+        let theirs = sessions.shared.records.ledger().pending_of(person);
         for prompt in theirs {
-            let record = gateway.ledger().get(&prompt, now()).cloned();
+            let record = sessions.shared.records.ledger().get(&prompt, now()).cloned();
             let client = record.and_then(|record| record.by.client);
             let client = client.filter(|id| !self.clients.contains(id));
-            let Some(client) = client.and_then(|id| gateway.clients.get(&id)) else { continue };
+            let Some(client) = client.and_then(|id| sessions.clients.get(&id)) else {
+                continue;
+            };
             if !is_gone(&client) {
                 continue;
             }
@@ -87,7 +90,7 @@ impl Persons {
 
     /// True if a prompt is theirs to end or to delete by its id.
     #[must_use]
-    pub fn may_end(&self, gateway: &Gateway, record: &Record) -> bool {
+    pub fn may_end(&self, sessions: &Sessions, record: &Record) -> bool {
         // One that was found on a backend is nobody's.
         if record.by.client.as_ref().is_none_or(|client| self.clients.contains(client)) {
             return true;
@@ -96,15 +99,15 @@ impl Persons {
         is_persons
             && match record.state {
                 State::Ended(_) | State::Learned => true,
-                State::Pending => self.is_of_gone(gateway, &record.by),
+                State::Pending => self.is_of_gone(sessions, &record.by),
             }
     }
 
     /// Of what histories list, that which they empty: another tab that is there keeps its own.
     #[must_use]
-    pub fn may_clear(&self, gateway: &Gateway, listed: &Listed) -> bool {
+    pub fn may_clear(&self, sessions: &Sessions, listed: &Listed) -> bool {
         listed.by.client.as_ref().is_some_and(|client| self.clients.contains(client))
-            || self.is_of_gone(gateway, &listed.by)
+            || self.is_of_gone(sessions, &listed.by)
     }
 
     /// True if the request named the client itself that submitted this.
@@ -119,8 +122,8 @@ impl Persons {
         (self.named.as_ref() == Some(client)).then_some(client)
     }
 
-    fn is_of_gone(&self, gateway: &Gateway, by: &Submitter) -> bool {
-        let client = by.client.as_ref().and_then(|id| gateway.clients.get(id));
+    fn is_of_gone(&self, sessions: &Sessions, by: &Submitter) -> bool {
+        let client = by.client.as_ref().and_then(|id| sessions.clients.get(id));
         client.is_none_or(|client| is_gone(&client))
     }
 }
@@ -130,10 +133,10 @@ fn is_gone(client: &Client) -> bool {
     client.inspect(|core, _| core.sockets() == 0)
 }
 
-fn nameless_at(gateway: &Gateway, who: &Who) -> Option<Person> {
+fn nameless_at(front: &Front, who: &Who) -> Option<Person> {
     let is_alone = who.named.is_none()
         && who.is_its_address()
-        && gateway.browsers.is_nameless_alone(who.address, gateway.config.affinity.lease, now());
+        && front.browsers.is_nameless_alone(who.address, front.shared.config.affinity.lease, now());
     let here = Person::Address(who.address);
-    (is_alone && gateway.ledger().knows(&here)).then_some(here)
+    (is_alone && front.shared.records.ledger().knows(&here)).then_some(here)
 }

@@ -13,104 +13,104 @@ use super::forward::{Target, forward};
 use super::identify::{Marks, Who};
 use super::upload::{self, upload};
 use super::{
-    Answer, assets, bundle, cancel, done, headers, history, home, jobs, lists, nodes, own, page,
-    session, standin, submit, tunnel, upgrade, verbs, view,
+    Answer, assets, bundle, cancel, done, headers, history, home, jobs, lists, nodes, own, packs,
+    page, standin, submit, tunnel, upgrade, verbs, view,
 };
-use crate::client::Client;
-use crate::client::registry::with_client;
 use crate::comfy::endpoint::{Endpoint, classify};
 use crate::comfy::guard;
 use crate::comfy::say;
 use crate::config::StatusCounts;
-use crate::error::GatewayError;
 use crate::fleet::backend::Backend;
-use crate::gateway::Gateway;
+use crate::front::Front;
+use crate::front::error::GatewayError;
 use crate::net::now;
 use crate::routing::decision::{Decision, Reason};
 use crate::routing::ids::ClientId;
 use crate::routing::place::NoPlace;
+use crate::session::Client;
+use crate::session::Sessions;
+use crate::session::registry::with_client;
+use crate::shared::Shared;
 use crate::ws;
 
 /// Answers a request that was let in.
 ///
 /// # Errors
 /// Whatever keeps it from being answered; see [`GatewayError`].
-pub async fn route(gateway: &Arc<Gateway>, peer: IpAddr, mut request: Request<Incoming>) -> Answer {
+pub async fn route(front: &Arc<Front>, peer: IpAddr, mut request: Request<Incoming>) -> Answer {
     let endpoint = classify(request.method(), request.uri().path());
     // What needs a socket or a link comes too late; the rest is among what is finished.
-    if matches!(endpoint, Endpoint::Socket | Endpoint::Submit) && gateway.tasks.is_stopping() {
+    if matches!(endpoint, Endpoint::Socket | Endpoint::Submit) && front.shared.tasks.is_stopping() {
         return Err(GatewayError::Stopping);
     }
     let asks_for_socket = ws::is_asked(&request);
-    let mut who = Who::of(gateway, peer, &Marks::of(&request))?;
+    let mut who = Who::of(front, peer, &Marks::of(&request))?;
     who.seen = request.extensions_mut().remove();
-    if !gateway.config.server.trusts(peer) {
+    if !front.shared.config.server.trusts(peer) {
         headers::forget_claims(request.headers_mut());
     }
     match endpoint {
-        Endpoint::Own(path) => own::answer(gateway, &who, &path, &request).await,
-        Endpoint::Socket => upgrade::upgrade(gateway, &who, request),
-        Endpoint::Submit => submit::submit(gateway, &who, request).await,
-        Endpoint::Upload => upload(gateway, &who, upload::What::Image, request).await,
-        Endpoint::UploadMask => upload(gateway, &who, upload::What::Mask, request).await,
-        Endpoint::HistoryOf(prompt) => history::history_of(gateway, &who, &prompt, request).await,
-        Endpoint::Queue => lists::queue(gateway, &who).await,
-        Endpoint::HistoryList => lists::history(gateway, &who, query_of(&request)).await,
-        Endpoint::JobList => jobs::list(gateway, &who, query_of(&request)).await,
-        Endpoint::Job(prompt) => jobs::job(gateway, &who, &prompt).await,
-        Endpoint::Interrupt => verbs::interrupt(gateway, &who, request).await,
-        Endpoint::EditQueue => verbs::edit_queue(gateway, &who, request).await,
-        Endpoint::EditHistory => verbs::edit_history(gateway, &who, request).await,
-        Endpoint::CancelJob(prompt) => cancel::cancel_job(gateway, &who, &prompt).await,
-        Endpoint::CancelJobs => cancel::cancel_jobs(gateway, &who, request).await,
-        Endpoint::SubscribeLogs | Endpoint::ServerLog if !gateway.config.server.allow_logs => {
+        Endpoint::Own(path) => own::answer(front, &who, &path, &request).await,
+        Endpoint::Socket => upgrade::upgrade(front, &who, request),
+        Endpoint::Submit => submit::submit(front, &who, request).await,
+        Endpoint::Upload => upload(front, &who, upload::What::Image, request).await,
+        Endpoint::UploadMask => upload(front, &who, upload::What::Mask, request).await,
+        Endpoint::HistoryOf(prompt) => history::history_of(front, &who, &prompt, request).await,
+        Endpoint::Queue => lists::queue(front, &who).await,
+        Endpoint::HistoryList => lists::history(front, &who, query_of(&request)).await,
+        Endpoint::JobList => jobs::list(front, &who, query_of(&request)).await,
+        Endpoint::Job(prompt) => jobs::job(front, &who, &prompt).await,
+        Endpoint::Interrupt => verbs::interrupt(front, &who, request).await,
+        Endpoint::EditQueue => verbs::edit_queue(front, &who, request).await,
+        Endpoint::EditHistory => verbs::edit_history(front, &who, request).await,
+        Endpoint::CancelJob(prompt) => cancel::cancel_job(front, &who, &prompt).await,
+        Endpoint::CancelJobs => cancel::cancel_jobs(front, &who, request).await,
+        Endpoint::SubscribeLogs | Endpoint::ServerLog if !front.shared.config.server.allow_logs => {
             Err(GatewayError::LogsClosed)
         }
-        Endpoint::SubscribeLogs => verbs::subscribe_logs(gateway, &who, request).await,
-        Endpoint::Features => Ok(super::json(gateway.fleet.features().1.to_string())),
-        Endpoint::QueueLength => queue_length(gateway, &who, request).await,
-        Endpoint::Page => page::page(gateway, &who, request).await,
-        Endpoint::Asset => bundle::asset(gateway, request).await,
-        Endpoint::UserData => home::user_data(gateway, request).await,
-        Endpoint::Guarded if !gateway.config.server.allow_manager => {
+        Endpoint::SubscribeLogs => verbs::subscribe_logs(front, &who, request).await,
+        Endpoint::Features => Ok(super::json(front.shared.fleet.features().1.to_string())),
+        Endpoint::QueueLength => queue_length(front, &who, request).await,
+        Endpoint::Page => page::page(front, &who, request).await,
+        Endpoint::Asset => bundle::asset(front, request).await,
+        Endpoint::UserData => home::user_data(front, request).await,
+        Endpoint::Guarded if !front.shared.config.server.allow_manager => {
             Err(GatewayError::OperatorsOnly)
         }
         Endpoint::Guarded | Endpoint::ManagerList if guard::breaks_lines(query_of(&request)) => {
             Err(GatewayError::OperatorsOnly)
         }
-        Endpoint::NodeInfo => nodes::all(gateway, &who, request).await,
-        Endpoint::NodeInfoOf => nodes::one(gateway, &who, request).await,
-        Endpoint::FileList(folder) => nodes::files(gateway, &who, folder, request).await,
-        Endpoint::ModelList => nodes::models(gateway, &who, request).await,
-        Endpoint::Subgraph => nodes::subgraph(gateway, &who, request).await,
-        Endpoint::View => view::view(gateway, &who, request).await,
-        Endpoint::Assets(asked) => assets::answer(gateway, &who, asked, request).await,
+        Endpoint::NodeInfo => nodes::all(front, &who, request).await,
+        Endpoint::NodeInfoOf => nodes::one(front, &who, request).await,
+        Endpoint::FileList(folder) => nodes::files(front, &who, folder, request).await,
+        Endpoint::ModelList => nodes::models(front, &who, request).await,
+        Endpoint::Subgraph => nodes::subgraph(front, &who, request).await,
+        Endpoint::View => view::view(front, &who, request).await,
+        Endpoint::Assets(asked) => assets::answer(front, &who, asked, request).await,
         // An operator's verb: it takes the models from under everybody's work.
-        Endpoint::Free if !gateway.config.server.allow_free => Ok(done()),
+        Endpoint::Free if !front.shared.config.server.allow_free => Ok(done()),
         // Any other route: what ComfyUI itself answers is no socket, and its `Upgrade` is dropped.
         Endpoint::Guarded | Endpoint::Other if asks_for_socket => {
-            socket_of_a_pack(gateway, &who, request).await
+            socket_of_a_pack(front, &who, request).await
         }
         Endpoint::Free | Endpoint::Guarded | Endpoint::ManagerList | Endpoint::ServerLog => {
-            forward(gateway, &reading(gateway, &who)?, request).await
+            forward(&front.shared, &reading(front, &who)?, request).await
         }
-        Endpoint::Other => match view::named_by(gateway, &who, &request) {
-            Some(at) => view::pass(gateway, at, request).await,
-            None if session::brings_a_body(&request) => {
-                session::bring(gateway, &who, request).await
-            }
-            None => standin::read(gateway, &who, None, request).await,
+        Endpoint::Other => match view::named_by(front, &who, &request) {
+            Some(at) => view::pass(&front.shared, at, request).await,
+            None if packs::brings_a_body(&request) => packs::bring(front, &who, request).await,
+            None => standin::read(front, &who, None, request).await,
         },
-        Endpoint::Start(read) => standin::read(gateway, &who, Some(read), request).await,
+        Endpoint::Start(read) => standin::read(front, &who, Some(read), request).await,
     }
 }
 
 /// A socket that is not ComfyUI's own.
-async fn socket_of_a_pack(gateway: &Arc<Gateway>, who: &Who, request: Request<Incoming>) -> Answer {
-    if gateway.tasks.is_stopping() {
+async fn socket_of_a_pack(front: &Arc<Front>, who: &Who, request: Request<Incoming>) -> Answer {
+    if front.shared.tasks.is_stopping() {
         return Err(GatewayError::Stopping);
     }
-    tunnel::tunnel(gateway, who, &reading(gateway, who)?, request).await
+    tunnel::tunnel(front, who, &reading(front, who)?, request).await
 }
 
 fn query_of(request: &Request<Incoming>) -> &str {
@@ -122,10 +122,10 @@ fn query_of(request: &Request<Incoming>) -> &str {
 ///
 /// # Errors
 /// The reader's backend is down and held, or there is none.
-pub fn reading(gateway: &Gateway, who: &Who) -> Result<Target, GatewayError> {
-    match who.reader(gateway) {
-        Some(id) => of_client(gateway, &id),
-        None => of_nobody(gateway, who),
+pub fn reading(front: &Front, who: &Who) -> Result<Target, GatewayError> {
+    match who.reader(front) {
+        Some(id) => of_client(&front.sessions, &id),
+        None => of_nobody(front, who),
     }
 }
 
@@ -133,43 +133,44 @@ pub fn reading(gateway: &Gateway, who: &Who) -> Result<Target, GatewayError> {
 ///
 /// # Errors
 /// No backend serves it.
-pub fn of_client(gateway: &Gateway, id: &ClientId) -> Result<Target, GatewayError> {
-    let (_, made) = with_client(gateway, id, |client| client.contact(gateway))?;
-    Ok(decided(gateway, made?))
+pub fn of_client(sessions: &Arc<Sessions>, id: &ClientId) -> Result<Target, GatewayError> {
+    let (_, made) = with_client(sessions, id, |client| client.contact(sessions))?;
+    Ok(decided(&sessions.shared, made?))
 }
 
 /// The target of a decision.
 #[must_use]
-pub fn decided(gateway: &Gateway, decision: Decision) -> Target {
-    let backend = Arc::clone(gateway.fleet.get(decision.backend));
+pub fn decided(shared: &Shared, decision: Decision) -> Target {
+    let backend = Arc::clone(shared.fleet.get(decision.backend));
     Target { backend, reason: decision.reason }
 }
 
 /// A nameless read: where an upload of the same address waits for its prompt, else the home
 /// backend, else any that is up.
-fn of_nobody(gateway: &Gateway, who: &Who) -> Result<Target, GatewayError> {
-    if let Some(backend) = gateway.browsers.upload_at(who.address, now()) {
-        let backend = Arc::clone(gateway.fleet.get(backend));
+fn of_nobody(front: &Front, who: &Who) -> Result<Target, GatewayError> {
+    if let Some(backend) = front.browsers.upload_at(who.address, now()) {
+        let backend = Arc::clone(front.shared.fleet.get(backend));
         return Ok(Target { backend, reason: Reason::Reserved });
     }
-    let target = home::target(gateway);
+    let target = home::target(&front.shared);
     if target.backend.is_up() {
         return Ok(target);
     }
-    let any = gateway.fleet.iter().find(|backend| backend.is_up());
+    let any = front.shared.fleet.iter().find(|backend| backend.is_up());
     any.map(|backend| Target { backend: Arc::clone(backend), reason: Reason::Placed })
         .ok_or(GatewayError::Refused(NoPlace::NoneReady.into()))
 }
 
 /// `GET /prompt`: how much is pending, as the asker sees it (S10).
-async fn queue_length(gateway: &Gateway, who: &Who, request: Request<Incoming>) -> Answer {
-    if gateway.config.isolation.status == StatusCounts::Backend {
-        return forward(gateway, &reading(gateway, who)?, request).await;
+async fn queue_length(front: &Front, who: &Who, request: Request<Incoming>) -> Answer {
+    if front.shared.config.isolation.status == StatusCounts::Backend {
+        return forward(&front.shared, &reading(front, who)?, request).await;
     }
-    let askers = who.askers(gateway);
-    let own = |id: &ClientId| gateway.clients.get(id).map_or(0, |client| count_pending(&client));
+    let askers = who.askers(front);
+    let own =
+        |id: &ClientId| front.sessions.clients.get(id).map_or(0, |client| count_pending(&client));
     let count = if askers.is_empty() {
-        gateway.fleet.iter().map(|backend| u64::from(backend.load.queue_remaining())).sum()
+        front.shared.fleet.iter().map(|backend| u64::from(backend.load.queue_remaining())).sum()
     } else {
         askers.iter().map(own).sum()
     };

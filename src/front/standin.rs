@@ -18,17 +18,18 @@ use super::asked::Asked;
 use super::copies::Key;
 use super::forward::{Target, forward, send, to_backend};
 use super::identify::Who;
-use super::session;
+use super::packs;
 use super::{Answer, home};
 use crate::body::{RequestBody, ResponseBody};
 use crate::comfy::endpoint::{START_READS, StartRead};
-use crate::error::GatewayError;
 use crate::fleet::backend::Backend;
-use crate::gateway::Gateway;
+use crate::front::Front;
+use crate::front::error::GatewayError;
 use crate::net::now;
 use crate::routing::decision::{Reason, Refusal};
 use crate::routing::ids::BackendId;
 use crate::routing::place::AdminState;
+use crate::shared::Shared;
 
 /// How many others are asked.
 const OTHERS_MAX: usize = 4;
@@ -41,43 +42,44 @@ const COPY_AGAIN: u64 = 60;
 pub struct Starts {
     /// Seconds after the start of the gateway, and one.
     copied: [AtomicU64; START_READS],
+    started: Instant,
 }
 
 impl Default for Starts {
     fn default() -> Self {
-        Self { copied: [const { AtomicU64::new(0) }; START_READS] }
+        Self { copied: [const { AtomicU64::new(0) }; START_READS], started: now() }
     }
 }
 
 impl Starts {
     /// True if a copy is to be made of the next answer.
     #[must_use]
-    pub fn are_due(&self, read: StartRead, gateway: &Gateway, now: Instant) -> bool {
-        if !gateway.copies.is_on() {
+    pub fn are_due(&self, read: StartRead, front: &Front, now: Instant) -> bool {
+        if !front.copies.is_on() {
             return false;
         }
         let copied = self.copied[read.index()].load(Ordering::Relaxed);
-        copied == 0 || copied + COPY_AGAIN <= seconds(gateway, now)
+        copied == 0 || copied + COPY_AGAIN <= self.seconds(now)
     }
 
-    fn begun(&self, read: StartRead, gateway: &Gateway, now: Instant) {
-        self.copied[read.index()].store(seconds(gateway, now), Ordering::Relaxed);
+    fn begun(&self, read: StartRead, now: Instant) {
+        self.copied[read.index()].store(self.seconds(now), Ordering::Relaxed);
     }
-}
 
-fn seconds(gateway: &Gateway, now: Instant) -> u64 {
-    now.duration_since(gateway.started).as_secs() + 1
+    fn seconds(&self, now: Instant) -> u64 {
+        now.duration_since(self.started).as_secs() + 1
+    }
 }
 
 /// Whoever may answer in place of a backend that is away, the best first: the home, then those
 /// that take work.
 #[must_use]
-pub fn others(gateway: &Gateway, away: Option<BackendId>) -> Vec<Target> {
-    let home = gateway.home().id;
+pub fn others(shared: &Shared, away: Option<BackendId>) -> Vec<Target> {
+    let home = shared.home().id;
     let can = |backend: &&Arc<Backend>| {
         backend.is_up() && backend.admin() != AdminState::Off && Some(backend.id) != away
     };
-    let mut found: Vec<&Arc<Backend>> = gateway.fleet.iter().filter(can).collect();
+    let mut found: Vec<&Arc<Backend>> = shared.fleet.iter().filter(can).collect();
     found.sort_by_key(|backend| (backend.id != home, backend.admin() != AdminState::Ready));
     let target = |backend: &Arc<Backend>| Target {
         backend: Arc::clone(backend),
@@ -110,7 +112,7 @@ fn may_go_on(error: &GatewayError, start: Option<StartRead>) -> bool {
 /// # Errors
 /// There is none of them, or the request is not one to be sent twice.
 pub async fn read(
-    gateway: &Arc<Gateway>,
+    front: &Arc<Front>,
     who: &Who,
     start: Option<StartRead>,
     request: Request<Incoming>,
@@ -120,26 +122,26 @@ pub async fn read(
     let copied = start.filter(|_| request.uri().query().is_none());
     let key = copied.and(again.as_ref()).filter(|parts| wants_all(parts)).map(key_of);
     let asked = Asked::of(&request);
-    let (away, answer) = match session::target(gateway, who, request.uri().path()) {
-        Ok(target) => (Some(target.backend.id), forward(gateway, &target, request).await),
+    let (away, answer) = match packs::target(front, who, request.uri().path()) {
+        Ok(target) => (Some(target.backend.id), forward(&front.shared, &target, request).await),
         Err(error) => (None, Err(error)),
     };
     let answer = match (answer, again) {
         (Err(error), Some(parts)) if may_go_on(&error, start) => {
-            from_another(gateway, away, &parts).await.ok_or(error)
+            from_another(&front.shared, away, &parts).await.ok_or(error)
         }
         (answer, _) => answer,
     };
     match (answer, copied.zip(key)) {
         (Ok(response), Some((start, key))) if response.status() == StatusCode::OK => {
-            if !gateway.starts.are_due(start, gateway, now()) {
+            if !front.starts.are_due(start, front, now()) {
                 return Ok(response);
             }
-            gateway.starts.begun(start, gateway, now());
-            Ok(home::keep(gateway, key, response))
+            front.starts.begun(start, now());
+            Ok(home::keep(front, key, response))
         }
         (Err(error), Some((_, key))) if may_go_on(&error, copied) => {
-            home::copy(gateway, &key, &asked).ok_or(error)
+            home::copy(front, &key, &asked).ok_or(error)
         }
         (answer, _) => answer,
     }
@@ -151,7 +153,7 @@ pub async fn read(
 /// # Errors
 /// There is no answer and no copy.
 pub fn kept(
-    gateway: &Arc<Gateway>,
+    front: &Arc<Front>,
     start: Option<StartRead>,
     (parts, asked): (&Parts, &Asked),
     answer: Answer,
@@ -161,14 +163,14 @@ pub fn kept(
     };
     match answer {
         Ok(response) if response.status() == StatusCode::OK => {
-            if !gateway.starts.are_due(start, gateway, now()) {
+            if !front.starts.are_due(start, front, now()) {
                 return Ok(response);
             }
-            gateway.starts.begun(start, gateway, now());
-            Ok(home::keep(gateway, key_of(parts), response))
+            front.starts.begun(start, now());
+            Ok(home::keep(front, key_of(parts), response))
         }
         Err(error) if may_go_on(&error, Some(start)) => {
-            home::copy(gateway, &key_of(parts), asked).ok_or(error)
+            home::copy(front, &key_of(parts), asked).ok_or(error)
         }
         answer => answer,
     }
@@ -182,13 +184,13 @@ pub fn is_for_another(error: &GatewayError) -> bool {
 
 /// Asks others, one after the other, until one has answered.
 pub async fn from_another(
-    gateway: &Gateway,
+    shared: &Shared,
     away: Option<BackendId>,
     parts: &Parts,
 ) -> Option<Response<ResponseBody>> {
-    for target in others(gateway, away) {
+    for target in others(shared, away) {
         let request = to_backend(&target, parts.clone(), RequestBody::Empty);
-        match send(gateway, &target, request).await {
+        match send(shared, &target, request).await {
             // What is broken there is no answer to what was asked elsewhere.
             Ok(response) if response.status().is_server_error() => {}
             Ok(response) => return Some(response),

@@ -27,27 +27,27 @@ use super::identify::{Who, of_its_own};
 use super::upgrade::mint;
 use super::{Answer, bodies, headers, json};
 use crate::body::budget::BodyShare;
+use crate::body::tap::{Tap, tapped};
 use crate::body::{CollectLimits, OnEnd as _, RequestBody, ResponseBody, collect};
-use crate::client::Client;
-use crate::client::link::Link;
-use crate::client::registry::{admit, with_client};
-use crate::client::submissions::{Nearness, Remembered};
 use crate::comfy::answers;
 use crate::comfy::labels::Labels;
 use crate::comfy::{reply, submission};
 use crate::config::OnJournalError;
-use crate::error::GatewayError;
 use crate::fleet::backend::Backend;
-use crate::gateway::Gateway;
+use crate::front::Front;
+use crate::front::error::GatewayError;
 use crate::masked::mask;
 use crate::net::{new_id, now};
-use crate::operate;
 use crate::routing::files::Maker;
 use crate::routing::ids::{ClientId, PromptId};
 use crate::routing::ledger::State;
 use crate::routing::owners::{Person, Submitter};
 use crate::routing::pending::End;
-use crate::tap::{Tap, tapped};
+use crate::session::Client;
+use crate::session::control;
+use crate::session::link::Link;
+use crate::session::registry::{admit, with_client};
+use crate::session::submissions::{Nearness, Remembered};
 use inputs::Inputs;
 
 /// The largest answer to a submission: `node_errors` of a large graph.
@@ -59,36 +59,36 @@ const JSON: HeaderValue = HeaderValue::from_static("application/json");
 ///
 /// # Errors
 /// It was refused, could not be placed or sent, or its state is not known within the limit.
-pub async fn submit(gateway: &Arc<Gateway>, who: &Who, request: Request<Incoming>) -> Answer {
+pub async fn submit(front: &Arc<Front>, who: &Who, request: Request<Incoming>) -> Answer {
     let (mut parts, body) = request.into_parts();
-    let mut share = gateway.bodies.share();
+    let mut share = front.bodies.share();
     let limits = CollectLimits {
-        max: gateway.config.prompts.max_body,
-        idle: gateway.config.server.body_timeout,
+        max: front.shared.config.prompts.max_body,
+        idle: front.shared.config.server.body_timeout,
     };
     let body = bodies::json(&mut parts, body, limits, Some(&mut share)).await?;
-    let nodes = gateway.nodes.classes();
+    let nodes = front.nodes.classes();
     let draft = submission::read(body, &nodes)?;
-    let named = draft.client_id().cloned().map(|id| of_its_own(gateway, id, who.address));
+    let named = draft.client_id().cloned().map(|id| of_its_own(front, id, who.address));
     let named = named.or_else(|| who.named.clone());
     let id = named.clone().unwrap_or_else(mint);
-    let by = submitter(gateway, who, named.as_ref(), &id);
+    let by = submitter(front, who, named.as_ref(), &id);
     let prompt = draft.prompt_id().cloned().unwrap_or_else(new_prompt_id);
-    let ready = draft.finish(&id, &prompt, &gateway.config.sockets.output_classes);
-    let body = inputs::untagged(gateway, ready.body);
-    let mut askers = who.makers(gateway);
+    let ready = draft.finish(&id, &prompt, &front.shared.config.sockets.output_classes);
+    let body = inputs::untagged(&front.shared, ready.body);
+    let mut askers = who.makers(front);
     let own = Maker::Client(id.clone());
     if !askers.contains(&own) {
         askers.push(own);
     }
-    let mut inputs = Inputs::of(gateway, &body, &askers, &nodes);
-    inputs.weigh(gateway).await;
+    let mut inputs = Inputs::of(front, &body, &askers, &nodes);
+    inputs.weigh(&front.shared).await;
     let near = &inputs.nearness();
     let (output_nodes, labels) = (&ready.output_nodes, Labels::of(&body));
     let wish = Wish { by: &by, output_nodes, labels, near };
-    let (client, target, link) = decide(gateway, who, &id, &prompt, wish)?;
+    let (client, target, link) = decide(front, who, &id, &prompt, &wish)?;
     let sending = Sending {
-        gateway: Arc::clone(gateway),
+        front: Arc::clone(front),
         client,
         prompt,
         target,
@@ -99,19 +99,19 @@ pub async fn submit(gateway: &Arc<Gateway>, who: &Who, request: Request<Incoming
         sent: now(),
         share: Some(share),
     };
-    outcome(gateway, sending, parts, body).await
+    outcome(front, sending, parts, body).await
 }
 
 /// Who submits: the client that is named, or else the one that was made for it, and the person
 /// behind it. Whoever says nothing at all is whoever asks from there without a name.
-fn submitter(gateway: &Gateway, who: &Who, named: Option<&ClientId>, id: &ClientId) -> Submitter {
+fn submitter(front: &Front, who: &Who, named: Option<&ClientId>, id: &ClientId) -> Submitter {
     let nameless = match named {
         Some(client) => {
-            who.is(gateway, client);
+            who.is(front, client);
             None
         }
         None => {
-            who.is_given(gateway, id);
+            who.is_given(front, id);
             Some(Person::Address(who.address))
         }
     };
@@ -119,9 +119,9 @@ fn submitter(gateway: &Gateway, who: &Who, named: Option<&ClientId>, id: &Client
 }
 
 /// Runs the submission in its own task, and waits for it as long as a client would.
-async fn outcome(gateway: &Arc<Gateway>, sending: Sending, parts: Parts, body: Bytes) -> Answer {
+async fn outcome(front: &Arc<Front>, sending: Sending, parts: Parts, body: Bytes) -> Answer {
     let answered = Answered {
-        gateway: Arc::clone(gateway),
+        front: Arc::clone(front),
         client: Arc::clone(&sending.client),
         prompt: sending.prompt.clone(),
     };
@@ -130,12 +130,12 @@ async fn outcome(gateway: &Arc<Gateway>, sending: Sending, parts: Parts, body: B
         prompt: sending.prompt.to_string(),
     };
     let (tell, told) = oneshot::channel();
-    gateway.tasks.spawn(async move {
+    front.shared.tasks.spawn(async move {
         let answer = sending.run(parts, body).await;
         // The client may have left; what it would have been told is in the ledger.
         let _ = tell.send(answer);
     });
-    match timeout(gateway.config.prompts.answer_limit, told).await {
+    match timeout(front.shared.config.prompts.answer_limit, told).await {
         Ok(Ok(answer)) => answer.map(|answer| {
             let (parts, body) = answer.into_parts();
             Response::from_parts(parts, tapped(body, Box::new(answered)))
@@ -147,7 +147,7 @@ async fn outcome(gateway: &Arc<Gateway>, sending: Sending, parts: Parts, body: B
 
 /// A submission whose answer is not written yet. However that ends, its events may follow.
 struct Answered {
-    gateway: Arc<Gateway>,
+    front: Arc<Front>,
     client: Arc<Client>,
     prompt: PromptId,
 }
@@ -162,7 +162,7 @@ impl Tap for Answered {
 
 impl Drop for Answered {
     fn drop(&mut self) {
-        self.client.answered(&self.gateway, &self.prompt);
+        self.client.answered(&self.front.sessions, &self.prompt);
     }
 }
 
@@ -177,39 +177,40 @@ struct Wish<'a> {
 /// Gives the submission its place: the id is taken in the ledger, the prompt is pending, and the
 /// client's link is on its way.
 fn decide(
-    gateway: &Arc<Gateway>,
+    front: &Arc<Front>,
     who: &Who,
     id: &ClientId,
     prompt: &PromptId,
-    wish: Wish<'_>,
+    wish: &Wish<'_>,
 ) -> Result<(Arc<Client>, Target, Arc<Link>), GatewayError> {
-    let has_come_back = gateway.adoption.has(id);
+    let has_come_back = front.sessions.adoption.has(id);
     if has_come_back {
         // Before the id is taken: it may be one that runs already.
-        admit(gateway, id)?;
+        admit(&front.sessions, id)?;
     }
-    let reserved = gateway.ledger().reserve(prompt, wish.by.clone(), now());
+    let reserved = front.shared.records.ledger().reserve(prompt, wish.by.clone(), now());
     reserved.map_err(|_known| GatewayError::PromptIdKnown)?;
-    let waiting = match gateway.clients.get(id) {
+    let waiting = match front.sessions.clients.get(id) {
         Some(_) => None,
-        None => gateway.browsers.take_upload(who.address, now()),
+        None => front.browsers.take_upload(who.address, now()),
     };
-    let decided = with_client(gateway, id, |client| {
+    let decided = with_client(&front.sessions, id, |client| {
         if let Some((backend, until)) = waiting {
-            client.reserve(gateway, backend, until);
+            client.reserve(&front.sessions.shared, backend, until);
         }
         let told =
             Remembered { output_nodes: wish.output_nodes.to_vec(), labels: wish.labels.clone() };
-        client.submit(gateway, prompt, told, wish.near)
+        client.submit(&front.sessions, prompt, told, wish.near)
     });
     let placed = match decided {
         Ok((client, Ok((decision, link)))) => Ok((client, decision, link)),
         Ok((_, Err(refusal))) => Err(GatewayError::from(refusal)),
         Err(full) => Err(full.into()),
     };
-    let (client, decision, link) = placed.inspect_err(|_| gateway.ledger().withdraw(prompt))?;
-    gateway.prompt_placed(prompt, decision.backend, wish.output_nodes);
-    let backend = Arc::clone(gateway.fleet.get(decision.backend));
+    let (client, decision, link) =
+        placed.inspect_err(|_| front.shared.records.ledger().withdraw(prompt))?;
+    front.shared.records.prompt_placed(prompt, decision.backend, wish.output_nodes);
+    let backend = Arc::clone(front.shared.fleet.get(decision.backend));
     let (client_hash, placement) = (mask(id), decision.reason.as_str());
     info!(client = %client_hash, %prompt, backend = %backend.name, placement, "Prompt placed.");
     Ok((client, Target { backend, reason: decision.reason }, link))
@@ -222,7 +223,7 @@ fn new_prompt_id() -> PromptId {
 
 /// A submission on its way.
 struct Sending {
-    gateway: Arc<Gateway>,
+    front: Arc<Front>,
     client: Arc<Client>,
     prompt: PromptId,
     target: Target,
@@ -252,7 +253,7 @@ impl Sending {
     /// Waits until it may be sent: it is in the journal, so that a crash cannot forget it (P1), and
     /// the link is there to hear its events (B5).
     async fn is_ready(&self) -> Result<(), GatewayError> {
-        let limit = self.gateway.config.prompts.link_timeout;
+        let limit = self.front.shared.config.prompts.link_timeout;
         let opened = async {
             tokio::select! {
                 biased;
@@ -260,8 +261,8 @@ impl Sending {
                 () = self.backend().is_down() => false,
             }
         };
-        let (noted, is_open) = tokio::join!(self.gateway.journal.durable(), opened);
-        if noted.is_err() && self.gateway.config.state.on_error == OnJournalError::Refuse {
+        let (noted, is_open) = tokio::join!(self.front.shared.records.journal.durable(), opened);
+        if noted.is_err() && self.front.shared.config.state.on_error == OnJournalError::Refuse {
             return Err(GatewayError::JournalFailed);
         }
         let backend = &self.backend().name;
@@ -269,13 +270,13 @@ impl Sending {
     }
 
     async fn send(&self, mut parts: Parts, body: Bytes) -> Sent {
-        self.gateway.metrics.submissions.inc();
+        self.front.shared.metrics.submissions.inc();
         // ComfyUI decodes by the charset that is said here: what was checked is UTF-8.
         parts.headers.insert(CONTENT_TYPE, JSON);
         // The answer has to be read, also where ComfyUI compresses.
         parts.headers.remove(ACCEPT_ENCODING);
         let request = to_backend(&self.target, parts, RequestBody::whole(body));
-        let limit = self.gateway.config.server.answer_timeout;
+        let limit = self.front.shared.config.server.answer_timeout;
         let (response, lease) = match self.backend().pool.send(request, limit).await {
             Ok(answered) => answered,
             Err(error) if error.never_sent() => {
@@ -288,7 +289,7 @@ impl Sending {
         };
         let (parts, body) = response.into_parts();
         let limits =
-            CollectLimits { max: ANSWER_MAX, idle: self.gateway.config.server.body_timeout };
+            CollectLimits { max: ANSWER_MAX, idle: self.front.shared.config.server.body_timeout };
         match collect(body, limits, None).await {
             Ok(body) => {
                 Box::new(lease).finished();
@@ -327,7 +328,7 @@ impl Sending {
         let is_pending = self.client.accepted(&self.prompt);
         if !is_pending && matches!(self.state(), Some(State::Ended(End::Lost(_)))) {
             // It was told to be lost while it was on its way, and now it is there.
-            operate::call_back(&self.gateway, self.backend(), &self.prompt);
+            control::call_back(&self.front.sessions, self.backend(), &self.prompt);
         }
     }
 
@@ -339,12 +340,12 @@ impl Sending {
     /// It is nowhere: no trace of it stays (P4).
     fn gone(&self) {
         self.backend().load.not_taken();
-        self.client.withdraw(&self.gateway, &self.prompt);
-        self.gateway.prompt_withdrawn(&self.prompt);
+        self.client.withdraw(&self.front.sessions.shared, &self.prompt);
+        self.front.shared.records.prompt_withdrawn(&self.prompt);
     }
 
     fn state(&self) -> Option<State> {
-        self.gateway.ledger().get(&self.prompt, now()).map(|record| record.state)
+        self.front.shared.records.ledger().get(&self.prompt, now()).map(|record| record.state)
     }
 
     fn is_pending(&self) -> bool {

@@ -18,9 +18,9 @@ use super::identify::{SOCKET_CLIENT, Who};
 use super::{Answer, headers};
 use crate::body::{RequestBody, ResponseBody};
 use crate::comfy::{pack_routes, query};
-use crate::error::GatewayError;
 use crate::fleet::pool::upgraded;
-use crate::gateway::Gateway;
+use crate::front::Front;
+use crate::front::error::GatewayError;
 use crate::routing::decision::Reason;
 use crate::server::Seat;
 use crate::tunnels::splice::{Ends, Patience, splice};
@@ -33,7 +33,7 @@ use crate::ws::{self, Upgrade};
 /// It is no handshake, it may be `/ws` for somebody behind us, there are too many, or the backend
 /// does not answer as it should.
 pub async fn tunnel(
-    gateway: &Arc<Gateway>,
+    front: &Arc<Front>,
     who: &Who,
     target: &Target,
     mut request: Request<Incoming>,
@@ -45,29 +45,30 @@ pub async fn tunnel(
     if !target.backend.is_up() {
         return Err(GatewayError::not_asked(&target.backend));
     }
-    let owner = who.reader(gateway).map_or(Owner::Address(who.address), Owner::Client);
-    let place = gateway.tunnels.enter(owner, target.backend.id, &gateway.config.sockets)?;
+    let owner = who.reader(front).map_or(Owner::Address(who.address), Owner::Client);
+    let place =
+        front.sessions.tunnels.enter(owner, target.backend.id, &front.shared.config.sockets)?;
     let client = Upgrade::of(&mut request);
     // The tunnel is the connection that it was, and counts as one until it ends.
     let seat = request.extensions_mut().remove::<Seat>();
     let (parts, _no_body) = request.into_parts();
-    let limit = gateway.config.server.answer_timeout;
+    let limit = front.shared.config.server.answer_timeout;
     let asked = target.backend.pool.send_anew(handshake(target, parts), limit);
     let (response, lease) =
         asked.await.map_err(|error| GatewayError::exchange(&target.backend.name, error))?;
     if matches!(target.reason, Reason::Placed | Reason::Moved) {
         // The answer tells of a binding that a restart must not forget.
-        let _ = gateway.journal.durable().await;
+        let _ = front.shared.records.journal.durable().await;
     }
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-        return Ok(incoming(gateway, target, response, lease));
+        return Ok(incoming(&front.shared, target, response, lease));
     }
     if !ws::is_accepted(&response, &key) {
         return Err(GatewayError::BadUpgrade { backend: target.backend.name.clone() });
     }
     let answer = opened(target, response.headers().clone());
-    let passing = pass(Arc::clone(gateway), target.clone(), (client, response), place);
-    gateway.tasks.spawn(async move {
+    let passing = pass(Arc::clone(front), target.clone(), (client, response), place);
+    front.shared.tasks.spawn(async move {
         passing.await;
         drop(seat);
     });
@@ -113,14 +114,14 @@ fn opened(target: &Target, mut headers: HeaderMap) -> Response<ResponseBody> {
 
 /// Passes bytes until the tunnel ends.
 async fn pass(
-    gateway: Arc<Gateway>,
+    front: Arc<Front>,
     target: Target,
     (client, response): (Upgrade, Response<Incoming>),
     place: Place,
 ) {
     let (client, backend) = tokio::join!(client.wire(), upgraded(response));
     let (Some(client), Some(backend)) = (client, backend) else { return };
-    let config = &gateway.config;
+    let config = &front.shared.config;
     let patience = Patience {
         ping: config.sockets.ping_interval,
         stall: config.server.body_timeout,
@@ -130,13 +131,13 @@ async fn pass(
         tokio::select! {
             biased;
             farewell = place.told_to_end() => farewell,
-            () = gateway.tasks.stopping() => crate::tunnels::Farewell::Restarting,
+            () = front.shared.tasks.stopping() => crate::tunnels::Farewell::Restarting,
         }
     };
-    gateway.metrics.tunnels.inc();
-    gateway.metrics.tunnels_opened.inc();
+    front.shared.metrics.tunnels.inc();
+    front.shared.metrics.tunnels_opened.inc();
     let end = splice(Ends { client, backend }, patience, told, || !target.backend.is_up()).await;
-    gateway.metrics.tunnels.dec();
+    front.shared.metrics.tunnels.dec();
     debug!(backend = %target.backend.name, end = end.as_str(), "A tunnel ended.");
 }
 

@@ -14,11 +14,12 @@ use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use super::whose::Located;
 use crate::comfy::answers::queued_ids;
 use crate::fleet::backend::Backend;
-use crate::gateway::Gateway;
+use crate::front::Front;
 use crate::lock::{Lock, rank};
 use crate::net::now;
 use crate::routing::allowance::{Allowance, Rate};
 use crate::routing::ids::PromptId;
+use crate::shared::Shared;
 
 /// What one address may have looked for, and all of them.
 const EACH: Rate = Rate { burst: 64, every: Duration::from_millis(250) };
@@ -78,27 +79,27 @@ impl Unknowns {
 /// Asks every backend that is up for ids that nobody knows, each at most once in five seconds, and
 /// learns where they are.
 pub async fn look_for(
-    gateway: &Gateway,
+    front: &Front,
     address: IpAddr,
     mut prompts: Vec<PromptId>,
     place: Where,
 ) -> Located {
     let at = now();
-    prompts.retain(|prompt| !gateway.ledger().was_asked(prompt, at));
-    prompts.truncate(gateway.unknowns.admit(address, prompts.len(), at));
+    prompts.retain(|prompt| !front.shared.records.ledger().was_asked(prompt, at));
+    prompts.truncate(front.unknowns.admit(address, prompts.len(), at));
     // Only what is looked for: the next who asks may have what this one has used up.
-    prompts.retain(|prompt| gateway.ledger().may_ask(prompt, at));
+    prompts.retain(|prompt| front.shared.records.ledger().may_ask(prompt, at));
     if prompts.is_empty() {
         return Located::new();
     }
-    let asked = gateway.fleet.iter().filter(|backend| backend.is_up());
+    let asked = front.shared.fleet.iter().filter(|backend| backend.is_up());
     let mut looks: FuturesUnordered<_> =
-        asked.map(|backend| look_on(gateway, backend, &prompts, place)).collect();
+        asked.map(|backend| look_on(&front.shared, backend, &prompts, place)).collect();
     let mut located = Located::new();
     while let Some(found) = looks.next().await {
         for (prompt, backend) in found {
             if !located.iter().any(|(known, _)| *known == prompt) {
-                gateway.ledger().learn(&prompt, backend, now());
+                front.shared.records.ledger().learn(&prompt, backend, now());
                 located.push((prompt, backend));
             }
         }
@@ -113,12 +114,12 @@ pub async fn look_for(
 /// Those that are on this backend: in the queue before the history, because a prompt moves from the
 /// one to the other.
 async fn look_on(
-    gateway: &Gateway,
+    shared: &Shared,
     backend: &Backend,
     prompts: &[PromptId],
     place: Where,
 ) -> Located {
-    let limit = gateway.config.fleet.probe_timeout;
+    let limit = shared.config.fleet.probe_timeout;
     let Ok(queue) = backend.read_queue(limit).await else { return Located::new() };
     let Ok((running, waiting)) = queued_ids(&queue) else { return Located::new() };
     let is_queued =

@@ -9,42 +9,43 @@ use hyper::body::Incoming;
 use super::identify::Who;
 use super::{Answer, headers};
 use crate::body::ResponseBody;
-use crate::client::registry::{admit, with_client};
-use crate::client::socket;
-use crate::gateway::Gateway;
+use crate::front::Front;
 use crate::net::{new_id, now};
 use crate::routing::ids::ClientId;
 use crate::server::Seat;
+use crate::session::registry::{admit, with_client};
+use crate::session::socket;
 use crate::ws;
 
 /// Accepts a browser socket: 101 now, and everything else behind it.
 ///
 /// # Errors
 /// It is no opening handshake, the table of clients is full, or this one has sockets enough.
-pub fn upgrade(gateway: &Arc<Gateway>, who: &Who, mut request: Request<Incoming>) -> Answer {
+pub fn upgrade(front: &Arc<Front>, who: &Who, mut request: Request<Incoming>) -> Answer {
     let (response, promised) = ws::accept(&mut request)?;
     // The stock page's first socket has no name; it takes the one that its first status gives.
     let id = who.named.clone().unwrap_or_else(mint);
-    who.is(gateway, &id);
+    who.is(front, &id);
     // Seen to be possible before the 101 is on its way.
-    admit(gateway, &id)?.may_open_socket(gateway)?;
-    let limits = socket::limits(&gateway.config.sockets);
+    admit(&front.sessions, &id)?.may_open_socket(&front.sessions.shared)?;
+    let limits = socket::limits(&front.shared.config.sockets);
     // The socket is the connection that it was, and counts as one until it ends.
     let seat = request.extensions_mut().remove::<Seat>();
     let address = who.address;
     let task = {
-        let gateway = Arc::clone(gateway);
+        let front = Arc::clone(front);
         async move {
             let Some(channel) = promised.channel(limits).await else { return };
-            let opened = with_client(&gateway, &id, |client| client.open_socket(&gateway));
+            let opened =
+                with_client(&front.sessions, &id, |client| client.open_socket(&front.sessions));
             if let Ok((client, key)) = opened {
-                let _here = Here::new(&gateway, address, &id);
-                socket::serve(gateway, client, key, channel).await;
+                let _here = Here::new(&front, address, &id);
+                socket::serve(Arc::clone(&front.sessions), client, key, channel).await;
             }
             drop(seat);
         }
     };
-    gateway.tasks.spawn(task);
+    front.shared.tasks.spawn(task);
     let mut response = response.map(|()| ResponseBody::empty());
     response.headers_mut().insert(headers::PLACEMENT, HeaderValue::from_static("socket"));
     Ok(response)
@@ -52,21 +53,21 @@ pub fn upgrade(gateway: &Arc<Gateway>, who: &Who, mut request: Request<Incoming>
 
 /// A socket that is open from an address.
 struct Here {
-    gateway: Arc<Gateway>,
+    front: Arc<Front>,
     address: IpAddr,
     client: ClientId,
 }
 
 impl Here {
-    fn new(gateway: &Arc<Gateway>, address: IpAddr, client: &ClientId) -> Self {
-        gateway.browsers.socket_opened(address, client);
-        Self { gateway: Arc::clone(gateway), address, client: client.clone() }
+    fn new(front: &Arc<Front>, address: IpAddr, client: &ClientId) -> Self {
+        front.browsers.socket_opened(address, client);
+        Self { front: Arc::clone(front), address, client: client.clone() }
     }
 }
 
 impl Drop for Here {
     fn drop(&mut self) {
-        self.gateway.browsers.socket_closed(self.address, &self.client, now());
+        self.front.browsers.socket_closed(self.address, &self.client, now());
     }
 }
 

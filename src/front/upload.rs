@@ -16,17 +16,18 @@ use super::identify::Who;
 use super::{Answer, bodies, inputs, view};
 use crate::body::budget::BodyShare;
 use crate::body::{ClientFault, CollectLimits, RequestBody};
-use crate::client::Client;
-use crate::client::registry::with_client;
 use crate::comfy::{files, multipart};
-use crate::error::GatewayError;
-use crate::gateway::Gateway;
-use crate::gateway::files::Meaning;
+use crate::front::Front;
+use crate::front::error::GatewayError;
 use crate::net::now;
+use crate::records::files::Meaning;
 use crate::routing::decision::{Decision, Reason};
 use crate::routing::files::{Maker, Strangers};
 use crate::routing::ids::Located;
 use crate::routing::place::{TieBreak, place};
+use crate::session::Client;
+use crate::session::registry::with_client;
+use crate::shared::Shared;
 
 /// The largest answer to an upload.
 const ANSWER_MAX: u64 = 1 << 20;
@@ -44,72 +45,68 @@ pub enum What {
 /// # Errors
 /// It cannot be placed, its original cannot be brought, or as for [`super::forward::forward`].
 pub async fn upload(
-    gateway: &Arc<Gateway>,
+    front: &Arc<Front>,
     who: &Who,
     what: What,
     request: Request<Incoming>,
 ) -> Answer {
-    let Some(id) = who.reader(gateway) else {
-        return nameless(gateway, who, what, request).await;
+    let Some(id) = who.reader(front) else {
+        return nameless(front, who, what, request).await;
     };
-    let (client, decided) = with_client(gateway, &id, |client| client.upload_began(gateway))?;
+    let (client, decided) =
+        with_client(&front.sessions, &id, |client| client.upload_began(&front.sessions))?;
     let began = decided?;
-    let backend = Arc::clone(gateway.fleet.get(began.backend));
+    let backend = Arc::clone(front.shared.fleet.get(began.backend));
     let target = Target { backend, reason: began.reason };
-    let mut held = HeldByUpload::new(gateway, &client, began);
+    let mut held = HeldByUpload::new(front, &client, began);
     let browser = who.browser.map(|browser| Maker::Browser(browser.number()));
     let mut makers: Vec<Maker> = std::iter::once(Maker::Client(id)).chain(browser).collect();
     let known = makers.len();
     makers.push(Maker::Address(who.address));
-    let answer = send(gateway, &target, what, &makers, request).await?;
+    let answer = send(front, &target, what, &makers, request).await?;
     held.arrived(answer.parts.status.is_success());
     drop(held);
     // Whose an upload is that says nothing is a guess: it is the address's as well.
-    let known = if who.asker(gateway).is_some() { &makers[..known] } else { &makers[..] };
-    named(gateway, &target, known, answer).await
+    let known = if who.asker(front).is_some() { &makers[..known] } else { &makers[..] };
+    named(&front.shared, &target, known, answer).await
 }
 
 /// An upload of nobody in particular waits, for its address, for the prompt that will name it.
-async fn nameless(
-    gateway: &Arc<Gateway>,
-    who: &Who,
-    what: What,
-    request: Request<Incoming>,
-) -> Answer {
+async fn nameless(front: &Arc<Front>, who: &Who, what: What, request: Request<Incoming>) -> Answer {
     let now = now();
-    let last = gateway.browsers.upload_at(who.address, now);
-    let waits = last.filter(|backend| gateway.fleet.get(*backend).is_up());
+    let last = front.browsers.upload_at(who.address, now);
+    let waits = last.filter(|backend| front.shared.fleet.get(*backend).is_up());
     let (backend, reason) = match waits {
         Some(backend) => (backend, Reason::Reserved),
         None => {
-            let tie = TieBreak { last, turn: gateway.fleet.turn() };
-            let placed = place(&gateway.fleet.views(now), tie);
+            let tie = TieBreak { last, turn: front.shared.fleet.turn() };
+            let placed = place(&front.shared.fleet.views(now), tie);
             (placed.map_err(|none| GatewayError::Refused(none.into()))?, Reason::Placed)
         }
     };
-    let target = Target { backend: Arc::clone(gateway.fleet.get(backend)), reason };
+    let target = Target { backend: Arc::clone(front.shared.fleet.get(backend)), reason };
     let maker = [Maker::Address(who.address)];
-    let answer = send(gateway, &target, what, &maker, request).await?;
+    let answer = send(front, &target, what, &maker, request).await?;
     if answer.parts.status.is_success() {
-        let until = now + gateway.config.affinity.reservation;
-        gateway.browsers.uploaded(who.address, backend, until);
+        let until = now + front.shared.config.affinity.reservation;
+        front.browsers.uploaded(who.address, backend, until);
     }
-    named(gateway, &target, &maker, answer).await
+    named(&front.shared, &target, &maker, answer).await
 }
 
 /// The answer, with the name that clients are given.
-async fn named(gateway: &Gateway, target: &Target, makers: &[Maker], answer: Collected) -> Answer {
+async fn named(shared: &Shared, target: &Target, makers: &[Maker], answer: Collected) -> Answer {
     let mut body = answer.body.clone();
     if answer.parts.status == StatusCode::OK {
-        body = gateway.name_upload(target.backend.id, makers, body);
+        body = shared.records.name_upload(target.backend.id, makers, body);
     }
     // The reservation and the name are acknowledged with it. A disk that fails is said by others.
-    let _ = gateway.journal.durable().await;
+    let _ = shared.records.journal.durable().await;
     Ok(answer.answer(body))
 }
 
 async fn send(
-    gateway: &Arc<Gateway>,
+    front: &Arc<Front>,
     target: &Target,
     what: What,
     askers: &[Maker],
@@ -117,21 +114,21 @@ async fn send(
 ) -> Result<Collected, GatewayError> {
     match what {
         What::Image => {
-            let (request, fault) = outgoing(gateway, target, request);
-            collected(gateway, target, request, &fault, ANSWER_MAX).await
+            let (request, fault) = outgoing(&front.shared, target, request);
+            collected(&front.shared, target, request, &fault, ANSWER_MAX).await
         }
         What::Mask => {
-            let mut share = gateway.bodies.share();
-            let request = mask(gateway, target, askers, request, &mut share).await?;
+            let mut share = front.bodies.share();
+            let request = mask(front, target, askers, request, &mut share).await?;
             let fault = ClientFault::default();
-            collected(gateway, target, request, &fault, ANSWER_MAX).await
+            collected(&front.shared, target, request, &fault, ANSWER_MAX).await
         }
     }
 }
 
 /// A mask with its original on the same backend.
 async fn mask(
-    gateway: &Arc<Gateway>,
+    front: &Arc<Front>,
     target: &Target,
     askers: &[Maker],
     request: Request<Incoming>,
@@ -139,16 +136,16 @@ async fn mask(
 ) -> Result<Request<RequestBody>, GatewayError> {
     let (mut parts, body) = request.into_parts();
     let limits = CollectLimits {
-        max: gateway.config.prompts.max_body,
-        idle: gateway.config.server.body_timeout,
+        max: front.shared.config.prompts.max_body,
+        idle: front.shared.config.server.body_timeout,
     };
     let body = bodies::whole(&mut parts, body, limits, Some(share)).await?;
     let Some(at) = original_at(&parts, &body) else {
         // ComfyUI says what is wrong with it.
         return Ok(to_backend(target, parts, RequestBody::whole(body)));
     };
-    let brought = match original(gateway, askers, &body[at.clone()]).await {
-        Some(original) => inputs::bring(gateway, &original, &target.backend).await?,
+    let brought = match original(&front.shared, askers, &body[at.clone()]).await {
+        Some(original) => inputs::bring(front, &original, &target.backend).await?,
         None => return Ok(to_backend(target, parts, RequestBody::whole(body))),
     };
     let text = files::original_ref(&brought);
@@ -164,15 +161,15 @@ fn original_at(parts: &Parts, body: &[u8]) -> Option<std::ops::Range<usize>> {
 }
 
 /// The file that a mask is painted over, if it is known or found.
-async fn original(gateway: &Gateway, askers: &[Maker], text: &[u8]) -> Option<Located> {
+async fn original(shared: &Shared, askers: &[Maker], text: &[u8]) -> Option<Located> {
     let name = files::of_original_ref(text)?;
     let (file, backend) = (name.file, name.backend);
     let strangers = Strangers::Latest;
-    match gateway.meaning(file.folder, file.path(), backend.as_deref(), askers, strangers) {
+    match shared.records.meaning(file.folder, file.path(), backend.as_deref(), askers, strangers) {
         Meaning::At(at) => Some(at),
         Meaning::Gone(_) => None,
         Meaning::Unknown => {
-            let backend = view::search(gateway, &file, None).await?;
+            let backend = view::search(shared, &file, None).await?;
             Some(Located { backend, file })
         }
     }
@@ -180,15 +177,15 @@ async fn original(gateway: &Gateway, askers: &[Maker], text: &[u8]) -> Option<Lo
 
 /// Lets go of the binding however the upload ends, also when its client hangs up.
 pub(super) struct HeldByUpload<'a> {
-    gateway: &'a Gateway,
+    front: &'a Front,
     client: &'a Client,
     began: Decision,
     pub(super) has_arrived: bool,
 }
 
 impl<'a> HeldByUpload<'a> {
-    pub(super) fn new(gateway: &'a Gateway, client: &'a Client, began: Decision) -> Self {
-        Self { gateway, client, began, has_arrived: false }
+    pub(super) fn new(front: &'a Front, client: &'a Client, began: Decision) -> Self {
+        Self { front, client, began, has_arrived: false }
     }
 
     /// What was sent has its answer.
@@ -199,6 +196,6 @@ impl<'a> HeldByUpload<'a> {
 
 impl Drop for HeldByUpload<'_> {
     fn drop(&mut self) {
-        self.client.upload_ended(self.gateway, self.began, self.has_arrived);
+        self.client.upload_ended(&self.front.sessions.shared, self.began, self.has_arrived);
     }
 }

@@ -23,17 +23,20 @@ use super::identify::{Who, of_its_own};
 use super::route::of_client;
 use super::unknowns::Where;
 use super::whose::{self, Actor, Located, named, own_pending};
-use super::{Answer, bodies, done, interrupts};
+use super::{Answer, bodies, done};
 use crate::body::{CollectLimits, RequestBody};
-use crate::client::{Client, Wanted};
 use crate::comfy::verbs;
-use crate::error::GatewayError;
 use crate::fleet::backend::Backend;
-use crate::gateway::Gateway;
+use crate::front::Front;
+use crate::front::error::GatewayError;
 use crate::net::now;
 use crate::routing::ids::{BackendId, ClientId, PromptId};
 use crate::routing::ledger::{Listed, State};
 use crate::routing::pending::End;
+use crate::session::Sessions;
+use crate::session::interrupts;
+use crate::session::{Client, Wanted};
+use crate::shared::Shared;
 
 /// The largest body of a verb.
 const BODY_MAX: u64 = 1 << 20;
@@ -42,20 +45,24 @@ const BODY_MAX: u64 = 1 << 20;
 ///
 /// # Errors
 /// The body is unreadable, the asker nameless, or a backend did not answer.
-pub async fn interrupt(gateway: &Arc<Gateway>, who: &Who, request: Request<Incoming>) -> Answer {
-    let body = small_body(gateway, request).await?;
+pub async fn interrupt(front: &Arc<Front>, who: &Who, request: Request<Incoming>) -> Answer {
+    let body = small_body(&front.shared, request).await?;
     let prompt = verbs::InterruptBody::read(&body)?.prompt_id;
-    let actor = Actor::of_interrupt(gateway, who, prompt.as_deref());
+    let actor = Actor::of_interrupt(front, who, prompt.as_deref());
     let prompts = match prompt {
-        Some(prompt) => named(gateway, &actor, who, [prompt], Where::Queue).await?,
-        None => own_pending(gateway, who, &actor)?,
+        Some(prompt) => named(front, &actor, who, [prompt], Where::Queue).await?,
+        None => own_pending(&front.sessions, who, &actor)?,
     };
-    let own = Arc::clone(gateway);
+    let own = Arc::clone(&front.sessions);
     let interrupted = async move {
-        let interrupt = |backend, prompts| interrupts::interrupt(&own, backend, prompts);
-        on_each(&own, prompts, interrupt).await
+        let sessions = &own;
+        on_each(&sessions.shared, prompts, |backend, prompts| async move {
+            let stopped = interrupts::interrupt(sessions, backend, prompts).await;
+            stopped.map_err(|error| asking_failed(backend, &error))
+        })
+        .await
     };
-    to_its_end(gateway, interrupted).await?;
+    to_its_end(&front.shared, interrupted).await?;
     Ok(done())
 }
 
@@ -63,16 +70,16 @@ pub async fn interrupt(gateway: &Arc<Gateway>, who: &Who, request: Request<Incom
 ///
 /// # Errors
 /// The body is unreadable, the asker nameless, or a backend did not answer.
-pub async fn edit_queue(gateway: &Arc<Gateway>, who: &Who, request: Request<Incoming>) -> Answer {
-    let body = small_body(gateway, request).await?;
+pub async fn edit_queue(front: &Arc<Front>, who: &Who, request: Request<Incoming>) -> Answer {
+    let body = small_body(&front.shared, request).await?;
     let edit = verbs::QueueEdit::read(&body)?;
-    let actor = Actor::of(gateway, who);
-    let mut prompts = named(gateway, &actor, who, edit.delete, Where::Queue).await?;
+    let actor = Actor::of(front, who);
+    let mut prompts = named(front, &actor, who, edit.delete, Where::Queue).await?;
     if edit.clear {
-        prompts.extend(own_pending(gateway, who, &actor)?);
+        prompts.extend(own_pending(&front.sessions, who, &actor)?);
     }
-    let own = Arc::clone(gateway);
-    to_its_end(gateway, async move { delete(&own, prompts).await }).await?;
+    let own = Arc::clone(&front.sessions);
+    to_its_end(&front.shared, async move { delete(&own, prompts).await }).await?;
     Ok(done())
 }
 
@@ -80,32 +87,32 @@ pub async fn edit_queue(gateway: &Arc<Gateway>, who: &Who, request: Request<Inco
 ///
 /// # Errors
 /// The body is unreadable, the asker nameless, or a backend that is up did not answer.
-pub async fn edit_history(gateway: &Arc<Gateway>, who: &Who, request: Request<Incoming>) -> Answer {
-    let body = small_body(gateway, request).await?;
+pub async fn edit_history(front: &Arc<Front>, who: &Who, request: Request<Incoming>) -> Answer {
+    let body = small_body(&front.shared, request).await?;
     let edit = verbs::QueueEdit::read(&body)?;
-    let actor = Actor::of(gateway, who);
-    let mut prompts = named(gateway, &actor, who, edit.delete, Where::Anywhere).await?;
+    let actor = Actor::of(front, who);
+    let mut prompts = named(front, &actor, who, edit.delete, Where::Anywhere).await?;
     if edit.clear {
-        prompts.extend(forget_all(gateway, who, &actor)?);
+        prompts.extend(forget_all(front, who, &actor)?);
     }
     for (prompt, _) in &prompts {
-        gateway.ledger().unlist(prompt);
-        gateway.entries.forget(prompt);
+        front.shared.records.ledger().unlist(prompt);
+        front.entries.forget(prompt);
     }
-    let own = Arc::clone(gateway);
-    to_its_end(gateway, async move { forget(&own, prompts).await }).await?;
+    let own = Arc::clone(&front.shared);
+    to_its_end(&front.shared, async move { forget(&own, prompts).await }).await?;
     Ok(done())
 }
 
 /// Has backends forget what has ended.
-async fn forget(gateway: &Gateway, prompts: Located) -> Result<(), GatewayError> {
-    let forgotten = on_each(gateway, prompts, |backend, prompts| async move {
+async fn forget(shared: &Shared, prompts: Located) -> Result<(), GatewayError> {
+    let forgotten = on_each(shared, prompts, |backend, prompts| async move {
         if !backend.is_up() {
             // Nobody lists them any more, and ComfyUI keeps no history over a restart.
             return Ok(());
         }
         let ids: Vec<&str> = prompts.iter().map(PromptId::as_str).collect();
-        let limit = gateway.config.fleet.probe_timeout;
+        let limit = shared.config.fleet.probe_timeout;
         let answer = backend.post("/history", verbs::delete(&ids), limit).await;
         answer.map(drop).map_err(|error| asking_failed(backend, &error))
     });
@@ -114,10 +121,10 @@ async fn forget(gateway: &Gateway, prompts: Located) -> Result<(), GatewayError>
 
 /// Empties the asker's history, and what the same person's other clients have left behind that are
 /// gone. What is lost is on no backend, and those are not told.
-fn forget_all(gateway: &Gateway, who: &Who, actor: &Actor) -> Result<Located, GatewayError> {
-    let listed = whose::own_history(gateway, who, actor)?;
+fn forget_all(front: &Front, who: &Who, actor: &Actor) -> Result<Located, GatewayError> {
+    let listed = whose::own_history(front, who, actor)?;
     let mut on_backends = Located::new();
-    let mut ledger = gateway.ledger();
+    let mut ledger = front.shared.records.ledger();
     for Listed { prompt, backend, end, .. } in listed {
         ledger.unlist(&prompt);
         match (end, backend) {
@@ -132,22 +139,18 @@ fn forget_all(gateway: &Gateway, who: &Who, actor: &Actor) -> Result<Located, Ga
 ///
 /// # Errors
 /// The body is unreadable, the client has no backend, or the backend did not answer.
-pub async fn subscribe_logs(
-    gateway: &Arc<Gateway>,
-    who: &Who,
-    request: Request<Incoming>,
-) -> Answer {
+pub async fn subscribe_logs(front: &Arc<Front>, who: &Who, request: Request<Incoming>) -> Answer {
     let (mut parts, body) = request.into_parts();
-    let body = collect_small(gateway, &mut parts, body).await?;
+    let body = collect_small(&front.shared, &mut parts, body).await?;
     let wanted = verbs::LogSubscription::read(&body)?;
-    let id = of_its_own(gateway, ClientId::parse(&wanted.client_id)?, who.address);
-    who.is(gateway, &id);
-    let target = of_client(gateway, &id)?;
-    if let Some(client) = gateway.clients.get(&id) {
+    let id = of_its_own(front, ClientId::parse(&wanted.client_id)?, who.address);
+    who.is(front, &id);
+    let target = of_client(&front.sessions, &id)?;
+    if let Some(client) = front.sessions.clients.get(&id) {
         client.wants_logs(if wanted.enabled { Wanted::Yes } else { Wanted::No });
         // The backend drops a subscription of a socket that it does not know yet.
-        if let Some(link) = client.linked(gateway) {
-            link.is_open_within(gateway.config.prompts.link_timeout).await;
+        if let Some(link) = client.linked(&front.sessions) {
+            link.is_open_within(front.shared.config.prompts.link_timeout).await;
         }
     }
     // The backend knows the client by the name of its link.
@@ -156,7 +159,7 @@ pub async fn subscribe_logs(
     // By whatever charset its client says, what was read is UTF-8.
     let json = HeaderValue::from_static("application/json");
     request.headers_mut().insert(CONTENT_TYPE, json);
-    send(gateway, &target, request).await
+    send(&front.shared, &target, request).await
 }
 
 /// The body of a verb.
@@ -164,19 +167,19 @@ pub async fn subscribe_logs(
 /// # Errors
 /// It is too large, broke off, or its coding is not taken.
 pub(super) async fn small_body(
-    gateway: &Gateway,
+    shared: &Shared,
     request: Request<Incoming>,
 ) -> Result<Bytes, GatewayError> {
     let (mut parts, body) = request.into_parts();
-    collect_small(gateway, &mut parts, body).await
+    collect_small(shared, &mut parts, body).await
 }
 
 async fn collect_small(
-    gateway: &Gateway,
+    shared: &Shared,
     parts: &mut Parts,
     body: Incoming,
 ) -> Result<Bytes, GatewayError> {
-    let limits = CollectLimits { max: BODY_MAX, idle: gateway.config.server.body_timeout };
+    let limits = CollectLimits { max: BODY_MAX, idle: shared.config.server.body_timeout };
     bodies::json(parts, body, limits, None).await
 }
 
@@ -196,7 +199,7 @@ fn by_backend(prompts: Located) -> BTreeMap<BackendId, Vec<PromptId>> {
 /// # Errors
 /// The first of those that failed, after all others have acted.
 pub(super) async fn on_each<'g, T, F>(
-    gateway: &'g Gateway,
+    shared: &'g Shared,
     prompts: Located,
     act: impl Fn(&'g Arc<Backend>, Vec<PromptId>) -> F,
 ) -> Result<Vec<T>, GatewayError>
@@ -204,7 +207,7 @@ where
     F: Future<Output = Result<T, GatewayError>>,
 {
     let acts = by_backend(prompts).into_iter();
-    let acts = acts.map(|(backend, prompts)| act(gateway.fleet.get(backend), prompts));
+    let acts = acts.map(|(backend, prompts)| act(shared.fleet.get(backend), prompts));
     join_all(acts).await.into_iter().collect()
 }
 
@@ -215,11 +218,11 @@ where
 /// # Errors
 /// Those of `work`; the process stops.
 pub(super) async fn to_its_end<T: Send + 'static>(
-    gateway: &Gateway,
+    shared: &Shared,
     work: impl Future<Output = Result<T, GatewayError>> + Send + 'static,
 ) -> Result<T, GatewayError> {
     let (tell, told) = oneshot::channel();
-    gateway.tasks.spawn(async move {
+    shared.tasks.spawn(async move {
         // Nobody may be there any more to hear it.
         let _ = tell.send(work.await);
     });
@@ -227,26 +230,26 @@ pub(super) async fn to_its_end<T: Send + 'static>(
 }
 
 /// Deletes waiting prompts. ComfyUI answers 200 whatever it did, so what came of it is asked.
-async fn delete(gateway: &Gateway, prompts: Located) -> Result<(), GatewayError> {
-    let deleted = on_each(gateway, prompts, |backend, prompts| async move {
-        delete_on(gateway, backend, &prompts).await
+async fn delete(sessions: &Arc<Sessions>, prompts: Located) -> Result<(), GatewayError> {
+    let deleted = on_each(&sessions.shared, prompts, |backend, prompts| async move {
+        delete_on(sessions, backend, &prompts).await
     });
     let deleted = deleted.await;
-    gateway.reconcile_soon();
+    sessions.reconcile_soon();
     deleted.map(drop)
 }
 
 pub(super) async fn delete_on(
-    gateway: &Gateway,
+    sessions: &Arc<Sessions>,
     backend: &Backend,
     prompts: &[PromptId],
 ) -> Result<(), GatewayError> {
-    let limit = gateway.config.fleet.probe_timeout;
-    intend_deletion(gateway, prompts);
+    let limit = sessions.shared.config.fleet.probe_timeout;
+    intend_deletion(sessions, prompts);
     let answer = backend.delete(prompts, limit).await;
     answer.map_err(|error| {
         if error.never_sent() {
-            withdraw_deletion(gateway, prompts);
+            withdraw_deletion(sessions, prompts);
         }
         asking_failed(backend, &error)
     })
@@ -256,25 +259,25 @@ pub(super) async fn delete_on(
 ///
 /// Noted before it is asked. Whoever waits for the answer may leave, or the answer may not come,
 /// and the backend has done it all the same.
-pub(super) fn intend_deletion(gateway: &Gateway, prompts: &[PromptId]) {
+pub(super) fn intend_deletion(sessions: &Arc<Sessions>, prompts: &[PromptId]) {
     for prompt in prompts {
-        if let Some(client) = owner_of_pending(gateway, prompt) {
+        if let Some(client) = owner_of_pending(sessions, prompt) {
             client.delete_asked(prompt);
         }
     }
 }
 
 /// Nothing was deleted after all: should they be gone one day, they were not deleted.
-pub(super) fn withdraw_deletion(gateway: &Gateway, prompts: &[PromptId]) {
+pub(super) fn withdraw_deletion(sessions: &Arc<Sessions>, prompts: &[PromptId]) {
     for prompt in prompts {
-        if let Some(client) = owner_of_pending(gateway, prompt) {
+        if let Some(client) = owner_of_pending(sessions, prompt) {
             client.delete_withdrawn(prompt);
         }
     }
 }
 
-fn owner_of_pending(gateway: &Gateway, prompt: &PromptId) -> Option<Arc<Client>> {
-    let record = gateway.ledger().get(prompt, now()).cloned();
+fn owner_of_pending(sessions: &Sessions, prompt: &PromptId) -> Option<Arc<Client>> {
+    let record = sessions.shared.records.ledger().get(prompt, now()).cloned();
     let pending = record.filter(|record| record.state == State::Pending);
-    pending.and_then(|record| record.by.client).and_then(|id| gateway.clients.get(&id))
+    pending.and_then(|record| record.by.client).and_then(|id| sessions.clients.get(&id))
 }

@@ -17,32 +17,33 @@ use super::{Answer, assets, headers};
 use crate::body::RequestBody;
 use crate::comfy::files::{self, View};
 use crate::config::FileTags;
-use crate::error::GatewayError;
 use crate::fleet::ask::first_found;
 use crate::fleet::backend::Backend;
-use crate::gateway::Gateway;
-use crate::gateway::files::{Meaning, for_people};
+use crate::front::Front;
+use crate::front::error::GatewayError;
 use crate::net::now;
+use crate::records::files::{Meaning, for_people};
 use crate::routing::files::{Maker, Seen, Strangers};
 use crate::routing::ids::{BackendId, FileRef, Folder, Located};
+use crate::shared::Shared;
 
 /// `GET /view` and its like.
 ///
 /// # Errors
 /// The backend that has the file is down or did not answer.
-pub async fn view(gateway: &Arc<Gateway>, who: &Who, request: Request<Incoming>) -> Answer {
+pub async fn view(front: &Arc<Front>, who: &Who, request: Request<Incoming>) -> Answer {
     let (parts, _no_body) = request.into_parts();
     let hash = files::hash_of_query(parts.uri.query().unwrap_or(""));
     let mut answer = match files::of_query(parts.uri.query().unwrap_or("")) {
-        Some(view) => match meaning(gateway, who, &view) {
-            Meaning::At(at) => from_ledger(gateway, &at, &view, &parts).await?,
+        Some(view) => match meaning(front, who, &view) {
+            Meaning::At(at) => from_ledger(&front.shared, &at, &view, &parts).await?,
             // No stranger is asked for it.
             Meaning::Gone(url) => return Err(gone(&view.file, &url)),
-            Meaning::Unknown => unknown(gateway, who, &view, &parts).await?,
+            Meaning::Unknown => unknown(front, who, &view, &parts).await?,
         },
         None => match hash {
-            Some(name) => assets::view(gateway, who, &name, &parts).await?,
-            None => read(gateway, &reading(gateway, who)?, &parts).await?,
+            Some(name) => assets::view(front, who, &name, &parts).await?,
+            None => read(&front.shared, &reading(front, who)?, &parts).await?,
         },
     };
     // What a URL names can be another picture tomorrow, and on another backend.
@@ -53,7 +54,7 @@ pub async fn view(gateway: &Arc<Gateway>, who: &Who, request: Request<Incoming>)
 /// Any other route whose query names a file that is known; `None` if it names none.
 #[must_use]
 pub fn named_by(
-    gateway: &Gateway,
+    front: &Front,
     who: &Who,
     request: &Request<Incoming>,
 ) -> Option<(Arc<Backend>, Uri)> {
@@ -63,21 +64,21 @@ pub fn named_by(
         return None;
     }
     let view = files::of_query(query)?;
-    let Meaning::At(at) = meaning(gateway, who, &view) else { return None };
-    let backend = Arc::clone(gateway.fleet.get(at.backend));
+    let Meaning::At(at) = meaning(front, who, &view) else { return None };
+    let backend = Arc::clone(front.shared.fleet.get(at.backend));
     Some((backend, with_query(request.uri(), &view.query)))
 }
 
 /// What a name in a query means. A plain one means the same to everyone, but that an input is the
 /// asker's own if he has one of that name, as it is in his graphs.
-fn meaning(gateway: &Gateway, who: &Who, view: &View) -> Meaning {
+fn meaning(front: &Front, who: &Who, view: &View) -> Meaning {
     let (folder, path) = (view.file.folder, view.file.path());
-    match (gateway.config.files.tag, &view.backend) {
+    match (front.shared.config.files.tag, &view.backend) {
         (FileTags::Never, None) => {
-            let own = who.reader(gateway).and_then(|id| gateway.clients.get(&id));
+            let own = who.reader(front).and_then(|id| front.sessions.clients.get(&id));
             let own =
                 own.and_then(|client| client.inspect(|core, _| core.bound().map(|(id, _)| id)));
-            let nearest = gateway.files().find_nearest(&view.file, own);
+            let nearest = front.shared.records.files().find_nearest(&view.file, own);
             nearest.map_or(Meaning::Unknown, |backend| {
                 Meaning::At(Located { backend, file: view.file.clone() })
             })
@@ -86,52 +87,58 @@ fn meaning(gateway: &Gateway, who: &Who, view: &View) -> Meaning {
             let askers = match folder {
                 Folder::Input => {
                     let is_given = |maker: &Maker| !matches!(maker, Maker::Address(_));
-                    who.makers(gateway).into_iter().filter(is_given).collect()
+                    who.makers(front).into_iter().filter(is_given).collect()
                 }
                 Folder::Output | Folder::Temp => Vec::new(),
             };
-            gateway.meaning(folder, path, backend.as_deref(), &askers, Strangers::Owners)
+            front.shared.records.meaning(
+                folder,
+                path,
+                backend.as_deref(),
+                &askers,
+                Strangers::Owners,
+            )
         }
     }
 }
 
 /// From the backend that has it, or from one that has a copy.
-async fn from_ledger(gateway: &Gateway, at: &Located, view: &View, parts: &Parts) -> Answer {
-    let is_up = |source: &Located| gateway.fleet.get(source.backend).is_up();
+async fn from_ledger(shared: &Shared, at: &Located, view: &View, parts: &Parts) -> Answer {
+    let is_up = |source: &Located| shared.fleet.get(source.backend).is_up();
     let mut answer = None;
     if is_up(at) {
         let mut parts = parts.clone();
         parts.uri = with_query(&parts.uri, &view.query);
-        let target = of_ledger(gateway.fleet.get(at.backend))?;
-        let found = read(gateway, &target, &parts).await?;
+        let target = of_ledger(shared.fleet.get(at.backend))?;
+        let found = read(shared, &target, &parts).await?;
         if found.status() != StatusCode::NOT_FOUND {
             return Ok(found);
         }
         answer = Some(found);
     }
     // Copies are looked up only when it is not there.
-    let sources = gateway.files().sources(at);
+    let sources = shared.records.files().sources(at);
     for source in sources.into_iter().skip(1).filter(is_up) {
         let query = files::renamed_query(&view.query, &source.file);
         let mut parts = parts.clone();
         parts.uri = with_query(&parts.uri, &query);
-        let target = of_ledger(gateway.fleet.get(source.backend))?;
-        let found = read(gateway, &target, &parts).await?;
+        let target = of_ledger(shared.fleet.get(source.backend))?;
+        let found = read(shared, &target, &parts).await?;
         if found.status() != StatusCode::NOT_FOUND {
             return Ok(found);
         }
         answer.get_or_insert(found);
     }
-    answer.ok_or_else(|| GatewayError::not_asked(gateway.fleet.get(at.backend)))
+    answer.ok_or_else(|| GatewayError::not_asked(shared.fleet.get(at.backend)))
 }
 
 /// A file that nobody has told of: where the asker's reads go, then on all the others. Found
 /// nowhere, it is ComfyUI's own 404.
-async fn unknown(gateway: &Gateway, who: &Who, view: &View, parts: &Parts) -> Answer {
-    let target = reading(gateway, who);
+async fn unknown(front: &Front, who: &Who, view: &View, parts: &Parts) -> Answer {
+    let target = reading(front, who);
     let asked = target.as_ref().ok().map(|target| target.backend.id);
     let first = match &target {
-        Ok(target) => read(gateway, target, parts).await,
+        Ok(target) => read(&front.shared, target, parts).await,
         Err(_) => Err(target.err().unwrap_or(GatewayError::NotFound)),
     };
     if let Ok(answer) = &first {
@@ -139,7 +146,7 @@ async fn unknown(gateway: &Gateway, who: &Who, view: &View, parts: &Parts) -> An
             && let Some(backend) = asked
         {
             let at = Located { backend, file: view.file.clone() };
-            gateway.learn_file(&at, &[], Seen::There);
+            front.shared.records.learn_file(&at, &[], Seen::There);
         }
         if answer.status() != StatusCode::NOT_FOUND {
             return first;
@@ -148,35 +155,33 @@ async fn unknown(gateway: &Gateway, who: &Who, view: &View, parts: &Parts) -> An
     if parts.method != Method::GET {
         return first;
     }
-    match search(gateway, &view.file, asked).await {
-        Some(backend) => read(gateway, &of_ledger(gateway.fleet.get(backend))?, parts).await,
+    match search(&front.shared, &view.file, asked).await {
+        Some(backend) => {
+            read(&front.shared, &of_ledger(front.shared.fleet.get(backend))?, parts).await
+        }
         None => first,
     }
 }
 
 /// Looks for a file on all backends that are up, but for one, at most once a minute; learned if it
 /// is found.
-pub async fn search(
-    gateway: &Gateway,
-    file: &FileRef,
-    but: Option<BackendId>,
-) -> Option<BackendId> {
-    if !gateway.files().may_search(file, now()) {
+pub async fn search(shared: &Shared, file: &FileRef, but: Option<BackendId>) -> Option<BackendId> {
+    if !shared.records.files().may_search(file, now()) {
         return None;
     }
-    let limit = gateway.config.fleet.probe_timeout;
-    let others = gateway.fleet.iter().filter(|backend| backend.is_up() && Some(backend.id) != but);
+    let limit = shared.config.fleet.probe_timeout;
+    let others = shared.fleet.iter().filter(|backend| backend.is_up() && Some(backend.id) != but);
     let asked = others.map(|backend| async move {
         backend.has_file(file, limit).await.is_ok_and(|has| has).then_some(backend.id)
     });
     let found = first_found(asked).await?;
-    gateway.learn_file(&Located { backend: found, file: file.clone() }, &[], Seen::There);
+    shared.records.learn_file(&Located { backend: found, file: file.clone() }, &[], Seen::There);
     Some(found)
 }
 
 /// The same request, sent to a backend.
-async fn read(gateway: &Gateway, target: &Target, parts: &Parts) -> Answer {
-    send(gateway, target, to_backend(target, parts.clone(), RequestBody::Empty)).await
+async fn read(shared: &Shared, target: &Target, parts: &Parts) -> Answer {
+    send(shared, target, to_backend(target, parts.clone(), RequestBody::Empty)).await
 }
 
 /// A file of a backend that is not configured any more.
@@ -189,12 +194,12 @@ fn gone(file: &FileRef, url: &str) -> GatewayError {
 /// # Errors
 /// As for [`forward`].
 pub async fn pass(
-    gateway: &Gateway,
+    shared: &Shared,
     (backend, uri): (Arc<Backend>, Uri),
     mut request: Request<Incoming>,
 ) -> Answer {
     *request.uri_mut() = uri;
-    forward(gateway, &of_ledger(&backend)?, request).await
+    forward(shared, &of_ledger(&backend)?, request).await
 }
 
 /// The same path with another query, byte for byte.

@@ -6,7 +6,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Status
 
 use super::newcomer::asks_for_a_page;
 use crate::body::ResponseBody;
-use crate::error::{ERROR_HEADER, Fault, GatewayError};
+use crate::front::error::{ERROR_HEADER, Fault, GatewayError};
 use crate::routing::decision::Refusal;
 
 const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");

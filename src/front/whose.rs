@@ -6,11 +6,12 @@ use super::identify::Who;
 use super::persons::Persons;
 use super::unknowns::{self, Where};
 use crate::config::Nameless;
-use crate::error::GatewayError;
-use crate::gateway::Gateway;
+use crate::front::Front;
+use crate::front::error::GatewayError;
 use crate::net::now;
 use crate::routing::ids::{BackendId, ClientId, PromptId};
 use crate::routing::ledger::{Listed, Record};
+use crate::session::Sessions;
 
 /// Of how many ids that nobody knows one request makes us ask all backends.
 const UNKNOWN_MAX: usize = 16;
@@ -33,12 +34,12 @@ pub enum Actor {
 
 impl Actor {
     #[must_use]
-    pub fn of(gateway: &Gateway, who: &Who) -> Self {
-        let askers = who.askers(gateway);
+    pub fn of(front: &Front, who: &Who) -> Self {
+        let askers = who.askers(front);
         if !askers.is_empty() {
             return Self::Clients(askers);
         }
-        match gateway.config.nameless(who.place()) {
+        match front.shared.config.nameless(who.place()) {
             Nameless::ById => Self::Nameless,
             Nameless::None => Self::Nobody,
             Nameless::All => Self::Everyone,
@@ -48,8 +49,8 @@ impl Actor {
     /// Who interrupts. Many front ends say who they are when they submit and not when they
     /// interrupt: without a name, an address at which one client alone was seen is that client's.
     #[must_use]
-    pub fn of_interrupt(gateway: &Gateway, who: &Who, named: Option<&str>) -> Self {
-        let actor = Self::of(gateway, who);
+    pub fn of_interrupt(front: &Front, who: &Who, named: Option<&str>) -> Self {
+        let actor = Self::of(front, who);
         let is_sole = match (&actor, named) {
             (Self::Nameless, None) | (Self::Nobody, _) => true,
             (Self::Nameless, Some(_)) | (Self::Clients(_) | Self::Everyone, _) => false,
@@ -58,18 +59,18 @@ impl Actor {
             return actor;
         }
         // What was sent from there without a name has a client for each prompt.
-        let nameless = Persons::nameless_clients(gateway, who);
+        let nameless = Persons::nameless_clients(front, who);
         if !nameless.is_empty() {
             return Self::Clients(nameless);
         }
-        who.sole(gateway).map_or(actor, |client| Self::Clients(vec![client]))
+        who.sole(front).map_or(actor, |client| Self::Clients(vec![client]))
     }
 
     /// Of a person's, also what a tab of his left behind that is gone, and what has ended.
-    fn may_act_on(&self, gateway: &Gateway, persons: &Persons, record: &Record) -> bool {
+    fn may_act_on(&self, sessions: &Sessions, persons: &Persons, record: &Record) -> bool {
         match (self, &record.by.client) {
             (Self::Clients(askers), Some(owner)) => {
-                askers.contains(owner) || persons.may_end(gateway, record)
+                askers.contains(owner) || persons.may_end(sessions, record)
             }
             (Self::Clients(_), None) | (Self::Nameless | Self::Everyone, _) => true,
             (Self::Nobody, _) => false,
@@ -82,23 +83,23 @@ impl Actor {
 /// # Errors
 /// There are some, and the asker is nobody who may act.
 pub async fn named(
-    gateway: &Gateway,
+    front: &Front,
     actor: &Actor,
     who: &Who,
     ids: impl IntoIterator<Item = String>,
     place: Where,
 ) -> Result<Located, GatewayError> {
-    let persons = Persons::of(gateway, who);
+    let persons = Persons::of(front, who);
     let mut located = Located::new();
     let mut unknown = Vec::new();
     for prompt in ids.into_iter().filter_map(|id| PromptId::parse(&id).ok()) {
         if *actor == Actor::Nobody {
             return Err(GatewayError::Nameless);
         }
-        let record = gateway.ledger().get(&prompt, now()).cloned();
+        let record = front.shared.records.ledger().get(&prompt, now()).cloned();
         match record {
-            Some(record) if !actor.may_act_on(gateway, &persons, &record) => {
-                gateway.metrics.foreign_verbs.inc();
+            Some(record) if !actor.may_act_on(&front.sessions, &persons, &record) => {
+                front.shared.metrics.foreign_verbs.inc();
                 debug!(%prompt, "A verb on another's prompt does nothing.");
             }
             Some(record) => located.extend(record.backend.map(|backend| (prompt, backend))),
@@ -108,7 +109,7 @@ pub async fn named(
             None => {}
         }
     }
-    located.extend(unknowns::look_for(gateway, who.address, unknown, place).await);
+    located.extend(unknowns::look_for(front, who.address, unknown, place).await);
     Ok(located)
 }
 
@@ -116,10 +117,10 @@ pub async fn named(
 ///
 /// # Errors
 /// It is not clear whose that is.
-pub fn own_pending(gateway: &Gateway, who: &Who, actor: &Actor) -> Result<Located, GatewayError> {
+pub fn own_pending(sessions: &Sessions, who: &Who, actor: &Actor) -> Result<Located, GatewayError> {
     let clients = match actor {
-        Actor::Clients(askers) => askers.iter().filter_map(|id| gateway.clients.get(id)).collect(),
-        Actor::Everyone => gateway.clients.all(),
+        Actor::Clients(askers) => askers.iter().filter_map(|id| sessions.clients.get(id)).collect(),
+        Actor::Everyone => sessions.clients.all(),
         Actor::Nameless | Actor::Nobody => return Err(GatewayError::Nameless),
     };
     let with_work: Vec<Located> = clients
@@ -145,19 +146,18 @@ pub fn own_pending(gateway: &Gateway, who: &Who, actor: &Actor) -> Result<Locate
 ///
 /// # Errors
 /// It is not clear whose that is.
-pub fn own_history(
-    gateway: &Gateway,
-    who: &Who,
-    actor: &Actor,
-) -> Result<Vec<Listed>, GatewayError> {
+pub fn own_history(front: &Front, who: &Who, actor: &Actor) -> Result<Vec<Listed>, GatewayError> {
     match actor {
         Actor::Clients(_) => {
-            let persons = Persons::of(gateway, who);
+            let persons = Persons::of(front, who);
             let owners = persons.owners();
-            let listed = gateway.ledger().history_of(&owners, usize::MAX, now());
-            Ok(listed.into_iter().filter(|listed| persons.may_clear(gateway, listed)).collect())
+            let listed = front.shared.records.ledger().history_of(&owners, usize::MAX, now());
+            Ok(listed
+                .into_iter()
+                .filter(|listed| persons.may_clear(&front.sessions, listed))
+                .collect())
         }
-        Actor::Everyone => Ok(gateway.ledger().history_of_all(usize::MAX, now())),
+        Actor::Everyone => Ok(front.shared.records.ledger().history_of_all(usize::MAX, now())),
         Actor::Nameless | Actor::Nobody => Err(GatewayError::Nameless),
     }
 }

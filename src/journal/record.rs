@@ -11,13 +11,13 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::people::{MakerRecord, PersonRecord, made_by, makers_of};
-use crate::fleet::word::Word;
 use crate::routing::assets::{Asset, Kind};
 use crate::routing::files::{Holder, Place};
 use crate::routing::ids::{AssetId, ClientId, ContentHash, FileRef, Folder, PromptId};
 use crate::routing::owners::Person;
 use crate::routing::pending::End;
 use crate::routing::place::AdminState;
+use crate::routing::word::Word;
 
 /// The version of records that this Mooring writes, and the newest that it reads.
 pub const VERSION: u32 = 1;

@@ -13,6 +13,7 @@
 //! - [`ledger`]: who made which prompt, and where
 //! - [`owners`]: whose prompts are whose
 //! - [`unclaimed`]: prompts that backends have, until their clients come
+//! - [`word`]: what an operator said of a backend
 //! - [`files`]: which backend made the file of a name
 //! - [`assets`]: which backend has an asset, and whose it is
 
@@ -30,4 +31,5 @@ pub mod owners;
 pub mod pending;
 pub mod place;
 pub mod unclaimed;
+pub mod word;
 pub mod worker;

@@ -192,7 +192,7 @@ mod tests {
     use crate::net::Stream;
     use crate::server::framing::Framing;
     use crate::server::message::Becomes;
-    use crate::server::{ConnectionEvent, Refusal};
+    use crate::server::{ConnectionEvent, NoPassthrough, Refusal};
 
     const LENGTH: usize = 1 << 20;
 
@@ -201,6 +201,12 @@ mod tests {
     struct Early;
 
     impl Service for Early {
+        type Passthrough = NoPassthrough;
+
+        fn passthrough(&self, _: IpAddr, _: ConnectionLimits) -> Option<NoPassthrough> {
+            None
+        }
+
         async fn answer(&self, _: IpAddr, _: Request<Incoming>) -> Response<ResponseBody> {
             Response::new(ResponseBody::whole(vec![b'x'; LENGTH]))
         }

@@ -7,8 +7,11 @@
 //! - [`heads`]: the heads of its requests, as they come; their [`deadline`]
 //! - [`message`]: is a head one that may be answered, and where does its message end?
 //!   ([`authority`], [`framing`], [`refusal`])
-//! - [`lane`]: reads that are only passed on, as bytes
 //! - [`hyper`]: all other requests, each as [`one_message`]
+//!
+//! - [`write`]: heads of answers, as bytes
+//!
+//! It knows no product: who answers is a [`Service`], and its [`Passthrough`] before it.
 //!
 //! Of both ways of answering the first step is the same: the head is read here. What goes on is
 //! beyond doubt, and where it ends is known before anybody answers it.
@@ -18,11 +21,11 @@ pub mod deadline;
 pub mod framing;
 pub mod heads;
 pub mod hyper;
-pub mod lane;
 pub mod limits;
 pub mod message;
 pub mod one_message;
 pub mod refusal;
+pub mod write;
 
 use std::future::poll_fn;
 use std::net::{IpAddr, SocketAddr};
@@ -36,28 +39,26 @@ use futures_util::FutureExt as _;
 use http::{Request, Response};
 use tokio::io::AsyncWriteExt as _;
 use tokio::time::timeout;
+use tokio_util::sync::WaitForCancellationFuture;
 use tracing::{debug, error, warn};
 
 use crate::body::ResponseBody;
-use crate::config::OnOff;
-use crate::error::GatewayError;
-use crate::front;
-use crate::gateway::Gateway;
 use crate::net::{Listener, Stream, Wire, sleep};
 use crate::seldom::Seldom;
 use crate::tasks::Tasks;
 use heads::{Heads, Next};
-use lane::answer::write_own;
-use lane::connection::{Lane, Left};
 pub use limits::ConnectionLimits;
 use message::Becomes;
 pub use refusal::Refusal;
+use write::write_own;
 
 /// The pause after an `accept` that failed for want of descriptors: they come back with time.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Something that answers requests of one peer.
 pub trait Service: Clone + Send + Sync + 'static {
+    type Passthrough: Passthrough;
+
     fn answer(
         &self,
         peer: IpAddr,
@@ -70,14 +71,46 @@ pub trait Service: Clone + Send + Sync + 'static {
     /// True once a stop was asked for: kept connections end after their answer.
     fn is_leaving(&self) -> bool;
 
-    /// Whose requests that are only passed on go past it, through the lane; `None` if it has none.
-    fn lane(&self) -> Option<&Arc<Gateway>> {
-        None
-    }
-
     /// Learns what happens to connections.
     fn note(&self, event: ConnectionEvent);
+
+    /// What answers some requests of a peer before hyper sees them; `None` if nothing does.
+    fn passthrough(&self, peer: IpAddr, limits: ConnectionLimits) -> Option<Self::Passthrough>;
 }
+
+/// Answers requests as bytes, as long as they are its kind.
+pub trait Passthrough: Send {
+    /// Passes requests on until the connection ends or asks something else. Called again when the
+    /// connection comes back.
+    fn run(
+        &mut self,
+        wire: Wire,
+        heads: &mut Heads,
+        stopping: &mut Stopping<'_>,
+    ) -> impl Future<Output = Left> + Send;
+}
+
+/// Why a connection leaves its passthrough.
+#[derive(Debug)]
+pub enum Left {
+    /// It has ended, or is to be closed.
+    Ended,
+    /// It asks something else.
+    Other(Wire),
+}
+
+/// Of a service whose requests all go by hyper.
+#[derive(Clone, Copy, Debug)]
+pub enum NoPassthrough {}
+
+impl Passthrough for NoPassthrough {
+    async fn run(&mut self, _: Wire, _: &mut Heads, _: &mut Stopping<'_>) -> Left {
+        match *self {}
+    }
+}
+
+/// Whether a stop was asked for, as a connection waits for it.
+pub type Stopping<'a> = Seldom<WaitForCancellationFuture<'a>>;
 
 /// What happens to a connection.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -88,48 +121,6 @@ pub enum ConnectionEvent {
     Refused,
     /// One ended in a panic; the others do not notice.
     Panicked,
-}
-
-/// The front door of a gateway.
-#[derive(Clone, Debug)]
-pub struct Front(pub Arc<Gateway>);
-
-impl Service for Front {
-    async fn answer(&self, peer: IpAddr, request: Request<Incoming>) -> Response<ResponseBody> {
-        front::answer(Arc::clone(&self.0), peer, request).await
-    }
-
-    fn refused(&self, refusal: Refusal) -> Response<ResponseBody> {
-        let response = front::failed(&self.0, &GatewayError::BadRequest(refusal));
-        self.0.metrics.answered(response.status(), Duration::ZERO);
-        response
-    }
-
-    fn is_leaving(&self) -> bool {
-        self.0.is_leaving()
-    }
-
-    fn lane(&self) -> Option<&Arc<Gateway>> {
-        match self.0.config.server.passthrough {
-            OnOff::On => Some(&self.0),
-            OnOff::Off => None,
-        }
-    }
-
-    fn note(&self, event: ConnectionEvent) {
-        let metrics = &self.0.metrics;
-        match event {
-            ConnectionEvent::Open(count) => {
-                metrics.connections.set(i64::try_from(count).unwrap_or(i64::MAX));
-            }
-            ConnectionEvent::Refused => {
-                metrics.connections_refused.inc();
-            }
-            ConnectionEvent::Panicked => {
-                metrics.panics.inc();
-            }
-        }
-    }
 }
 
 /// Counts open connections, on the listener and on its sockets.
@@ -210,7 +201,7 @@ async fn survive(connection: impl Future<Output = ()>, service: impl Service, op
     service.note(ConnectionEvent::Open(open.count()));
 }
 
-/// Serves a connection to its end: what is only passed on in the lane, the rest by hyper.
+/// Serves a connection to its end: what its passthrough does not answer, by hyper.
 async fn serve(
     mut stream: Stream,
     peer: SocketAddr,
@@ -222,11 +213,11 @@ async fn serve(
     stream.give_up_stalled_writes_after(limits.stall_timeout);
     let mut wire = Wire::new(stream);
     let mut heads = Heads::new(limits);
-    let mut lane = service.lane().map(|it| Lane::new(Arc::clone(it), peer.ip(), limits));
+    let mut passthrough = service.passthrough(peer.ip(), limits);
     let mut stopping = Seldom::new(tasks.stopping());
     loop {
-        if let Some(lane) = &mut lane {
-            match lane.run(wire, &mut heads, &mut stopping).await {
+        if let Some(passthrough) = &mut passthrough {
+            match passthrough.run(wire, &mut heads, &mut stopping).await {
                 Left::Ended => return,
                 Left::Other(rest) => wire = rest,
             }
@@ -293,6 +284,8 @@ mod tests {
     }
 
     impl Service for Fragile {
+        type Passthrough = NoPassthrough;
+
         async fn answer(&self, _: IpAddr, request: Request<Incoming>) -> Response<ResponseBody> {
             assert_ne!(request.uri().path(), "/panic", "as asked");
             Response::new(ResponseBody::whole("fine"))
@@ -304,6 +297,10 @@ mod tests {
 
         fn is_leaving(&self) -> bool {
             false
+        }
+
+        fn passthrough(&self, _: IpAddr, _: ConnectionLimits) -> Option<NoPassthrough> {
+            None
         }
 
         fn note(&self, event: ConnectionEvent) {

@@ -276,7 +276,7 @@ pub(super) fn page(shared: &Shared, path: &str, headers: &HeaderMap) -> Response
     let path = if matches!(path, "/" | "/api/") { "/index.html" } else { path };
     let found = match &shared.options.frontend {
         Some(folder) => from_folder(folder, path),
-        None => crate::demo::page::find(path).map(|file| Bytes::from_static(file.bytes)),
+        None => super::page::find(path).map(|file| Bytes::from_static(file.bytes)),
     };
     let Some(body) = found else {
         return bytes(404, Bytes::new(), "application/octet-stream");

@@ -23,6 +23,7 @@ mod listening;
 mod nodes;
 mod outputs;
 mod packs;
+mod page;
 mod perform;
 mod pictures;
 mod prompts;

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::time::timeout;
 
-use crate::client::outgoing::Outgoing;
 use crate::net::{now, with_scratch};
+use crate::ws::outbox::Outbox;
 use crate::ws::{Boundary, Frame, Opcode, Role, control};
 
 /// How one direction ended.
@@ -45,12 +45,12 @@ pub struct Gauge {
     /// When something last came, in milliseconds since then.
     heard: AtomicU64,
     /// What we have to say to the reader.
-    pub ours: Outgoing,
+    pub ours: Outbox,
 }
 
 impl Default for Gauge {
     fn default() -> Self {
-        Self { began: now(), heard: AtomicU64::new(0), ours: Outgoing::default() }
+        Self { began: now(), heard: AtomicU64::new(0), ours: Outbox::default() }
     }
 }
 

@@ -5,7 +5,8 @@
 //! - `handshake` opens a connection, with the WebSocket library, whose types stay there;
 //! - `tail` catches what that library had read beyond the handshake;
 //! - `decode` and `encode` are the frames as bytes, and `mask` what clients do to them;
-//! - `channel` is an open connection, and `boundary` finds where frames end that are not read.
+//! - `channel` is an open connection, and `boundary` finds where frames end that are not read;
+//! - [`outbox`] holds the few frames that wait to be sent on a connection.
 //!
 //! Pings are answered here, per hop, and are never relayed. Extensions are neither offered nor
 //! accepted: there is no permessage-deflate, so a relayed offer would corrupt the stream.
@@ -18,6 +19,7 @@ mod differential;
 mod encode;
 mod handshake;
 mod mask;
+pub mod outbox;
 mod tail;
 
 use bytes::Bytes;

@@ -174,7 +174,9 @@ async fn nobody_who_does_not_come_is_taken_anything() {
     drop(world.socket("ada").await);
     let told = direct.until_end(&prompt).await;
     assert!(told.contains(&"execution_success".to_owned()), "{told:?}");
-    assert!(world.gateway().clients.all().iter().all(|client| client.id.as_str() != "eve"));
+    assert!(
+        world.gateway().sessions.clients.all().iter().all(|client| client.id.as_str() != "eve")
+    );
 }
 
 /// A journal that knows says what is whose; the rest is of people who work without us.

@@ -255,7 +255,7 @@ async fn an_uploaded_asset_reserves_its_backend_and_is_used_by_its_path() {
     (two["4"], two["5"]) = (other["1"].clone(), other["3"].clone());
     two["5"]["inputs"]["images"] = json!(["4", 0]);
     run(&world, "ada", &two).await;
-    assert!(0 < world.gateway.metrics.files_copied.get());
+    assert!(0 < world.gateway.shared.metrics.files_copied.get());
     let inputs = get(&world, "ada", "/api/assets?tags_all=input").await;
     assert_eq!(names(&inputs), ["photo.png"], "{}", inputs.text());
     assert_eq!(names(&get(&world, "eve", "/api/assets?tags_all=input").await), [""; 0]);

@@ -89,7 +89,11 @@ async fn a_reset_is_safe_unless_it_is_forced() {
     let seen = socket.until_end(&next).await;
     assert!(seen.contains(&"execution_success".to_owned()), "its work goes on: {seen:?}");
     assert_eq!(
-        world.gateway.metrics.prompts_ended(End::Lost(mooring::routing::pending::Loss::Reset)),
+        world
+            .gateway
+            .shared
+            .metrics
+            .prompts_ended(End::Lost(mooring::routing::pending::Loss::Reset)),
         2
     );
 }
@@ -189,7 +193,7 @@ async fn a_backend_that_returns_with_what_was_given_up_is_told_apart() {
     until("what ran has ended", || sim.ledger().finished.contains(&runs)).await;
     sim.set_faults(|faults| *faults = Faults::default());
     until("what waited is deleted there", || sim.ledger().deleted.contains(&waits)).await;
-    let corrected = &world.gateway.metrics.prompts_corrected;
+    let corrected = &world.gateway.shared.metrics.prompts_corrected;
     until("what had ended is told", || corrected.get() == 1).await;
     let status = async |prompt: &str| {
         let entry = world.get(&format!("/history/{prompt}")).await.json();

@@ -21,7 +21,7 @@ async fn who_only_looked_makes_room_and_who_works_or_listens_stays() {
     for number in 0..200 {
         let read = world.get(&format!("/queue?clientId=passer-by-{number}")).await;
         assert_eq!(read.status, 200);
-        assert!(world.gateway.clients.len() <= 20);
+        assert!(world.gateway.sessions.clients.len() <= 20);
     }
     let newcomer = world.submit("cyd", &quick(1)).await;
     assert_eq!(newcomer.status, 200, "{}", newcomer.text());

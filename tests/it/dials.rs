@@ -89,7 +89,7 @@ async fn a_backend_that_takes_no_new_connection_gets_no_new_work() {
     world.admin_post("/api/v1/backends/a/state", r#"{"state":"draining"}"#).await;
     let _busy = world.submit("busy", &slow(100, 60.0)).await.prompt_id();
     world.admin_post("/api/v1/backends/a/state", r#"{"state":"ready"}"#).await;
-    let a = Arc::clone(world.gateway.fleet.by_name("a").unwrap());
+    let a = Arc::clone(world.gateway.shared.fleet.by_name("a").unwrap());
     deaf.is_deaf.send(true).unwrap();
     until("it is seen to be deaf", || a.doors.are_shut()).await;
     assert!(a.is_up(), "what is open goes on");
@@ -116,7 +116,7 @@ async fn links_that_cannot_be_opened_count_against_their_backend() {
     let _busy = world.submit("busy", &slow(100, 60.0)).await.prompt_id();
     world.admin_post("/api/v1/backends/a/state", r#"{"state":"ready"}"#).await;
     deaf.is_deaf.send(true).unwrap();
-    let a = Arc::clone(world.gateway.fleet.by_name("a").unwrap());
+    let a = Arc::clone(world.gateway.shared.fleet.by_name("a").unwrap());
     let (mut waited, mut client) = (0, 0);
     while !a.doors.are_shut() {
         client += 1;
@@ -207,7 +207,7 @@ async fn a_backend_that_hashes_a_large_upload_is_neither_down_nor_lost() {
     let mut socket = world.socket("ada").await;
     let prompt = world.submit("ada", &slow(100, 3.0)).await.prompt_id();
     socket.until("progress").await;
-    let before = world.gateway.fleet.by_name("a").unwrap().turned().times;
+    let before = world.gateway.shared.fleet.by_name("a").unwrap().turned().times;
     // Many times what silence may last otherwise.
     world.sim("a").set_faults(|faults| faults.hash_ms = 1_500);
     let boundary = [("content-type", "multipart/form-data; boundary=x")];
@@ -215,8 +215,12 @@ async fn a_backend_that_hashes_a_large_upload_is_neither_down_nor_lost() {
         Content-Type: image/png\r\n\r\nnot really\r\n--x--\r\n";
     let stored = send(world.front, Method::POST, "/upload/image", &boundary, picture).await;
     assert_eq!(stored.status, 200, "{}", stored.text());
-    assert_eq!(world.gateway.fleet.by_name("a").unwrap().turned().times, before, "never down");
+    assert_eq!(
+        world.gateway.shared.fleet.by_name("a").unwrap().turned().times,
+        before,
+        "never down"
+    );
     let seen = socket.until_end(&prompt).await;
     assert!(seen.contains(&"execution_success".to_owned()), "{seen:?}");
-    assert_eq!(world.gateway.metrics.prompts_ended(End::Lost(Loss::BackendGone)), 0);
+    assert_eq!(world.gateway.shared.metrics.prompts_ended(End::Lost(Loss::BackendGone)), 0);
 }

@@ -446,9 +446,9 @@ impl Way {
         config.server.body_timeout = Duration::from_secs(1);
         config.admin.listen = None;
         let running = run::start(config, network(), tasks, Parts::default()).await.unwrap();
-        let gateway = Arc::clone(&running.gateway);
-        until("the backend is up", || gateway.fleet.iter().all(|it| it.is_up())).await;
-        Self { front: running.front, recorder }
+        let gateway = Arc::clone(&running.front);
+        until("the backend is up", || gateway.shared.fleet.iter().all(|it| it.is_up())).await;
+        Self { front: running.front_address, recorder }
     }
 
     /// What the client and the backend get of a case.

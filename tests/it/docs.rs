@@ -8,21 +8,21 @@ use std::process::Command;
 use std::time::Duration;
 
 use http::StatusCode;
-use mooring::client::queue::Dropped;
-use mooring::client::registry::TooManyClients;
-use mooring::client::slot::TooManySockets;
 use mooring::comfy::lists::history::NotAnInteger;
 use mooring::comfy::submission;
 use mooring::comfy::verbs::BadBody;
 use mooring::config::keys::KEYS;
-use mooring::error::GatewayError;
 use mooring::fleet::pool::ExchangeError;
+use mooring::front::error::GatewayError;
+use mooring::metrics::Dropped;
 use mooring::metrics::{ByBackend, Metrics};
 use mooring::routing::decision::{Reason, Refusal, StillPending};
 use mooring::routing::ids::{BackendId, BadClientId};
 use mooring::routing::pending::End;
 use mooring::routing::place::NoPlace;
 use mooring::server::refusal;
+use mooring::session::registry::TooManyClients;
+use mooring::session::slot::TooManySockets;
 use mooring::tunnels::TooMany;
 use mooring::ws::HandshakeError;
 
@@ -74,7 +74,7 @@ fn codes(path: &str) -> BTreeSet<String> {
 fn every_error_code_is_documented_and_no_other() {
     let documented = rows(&text("docs/errors.md")).into_iter();
     let documented = documented.map(|(code, _)| code).collect();
-    let mut in_code = codes("src/error.rs");
+    let mut in_code = codes("src/front/error.rs");
     in_code.extend(codes("src/comfy/submission.rs"));
     in_code.extend(codes("src/server/refusal.rs"));
     same("codes of docs/errors.md", &documented, &in_code);

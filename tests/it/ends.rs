@@ -34,7 +34,7 @@ async fn a_prompt_deleted_while_it_waits_is_told_to_be_over() {
     let seen = socket.until_end(&waiting).await;
     assert_eq!(seen, ["execution_interrupted", "executing"]);
     socket.until_end(&running).await;
-    assert_eq!(world.gateway.metrics.prompts_ended(End::Deleted), 1);
+    assert_eq!(world.gateway.shared.metrics.prompts_ended(End::Deleted), 1);
 }
 
 /// Who asked does not wait for the answer, and the backend has done what it was asked.
@@ -51,7 +51,7 @@ async fn a_deletion_whose_answer_never_comes_is_a_deletion() {
         seen = socket.until_end(&waiting) => seen,
     };
     assert_eq!(seen, ["execution_interrupted", "executing"]);
-    assert_eq!(world.gateway.metrics.prompts_ended(End::Deleted), 1);
+    assert_eq!(world.gateway.shared.metrics.prompts_ended(End::Deleted), 1);
     assert_eq!(world.post("/interrupt?clientId=ada", "").await.status, 200);
     socket.until_end(&running).await;
 }
@@ -78,7 +78,7 @@ async fn a_cancellation_is_carried_out_though_its_asker_hangs_up_in_the_middle()
     }
     let seen = socket.until_end(&waiting).await;
     assert_eq!(seen, ["execution_interrupted", "executing"]);
-    assert_eq!(world.gateway.metrics.prompts_ended(End::Deleted), 1);
+    assert_eq!(world.gateway.shared.metrics.prompts_ended(End::Deleted), 1);
     world.sim("a").set_faults(|faults| faults.latency_ms = 0);
     assert_eq!(world.post("/interrupt?clientId=ada", "").await.status, 200);
     socket.until_end(&running).await;
@@ -93,7 +93,7 @@ async fn a_running_prompt_is_interrupted_by_its_own_client() {
     assert_eq!(world.post("/interrupt?clientId=ada", "").await.status, 200);
     let seen = socket.until_end(&prompt).await;
     assert!(seen.contains(&"execution_interrupted".to_owned()), "{seen:?}");
-    assert_eq!(world.gateway.metrics.prompts_ended(End::Interrupted), 1);
+    assert_eq!(world.gateway.shared.metrics.prompts_ended(End::Interrupted), 1);
 }
 
 /// T109.
@@ -274,7 +274,7 @@ async fn doubled_ends_end_a_prompt_once() {
         let prompt = world.submit("ada", &quick(color)).await.prompt_id();
         socket.until_end(&prompt).await;
     }
-    assert_eq!(world.gateway.metrics.prompts_ended(End::Succeeded), 5);
+    assert_eq!(world.gateway.shared.metrics.prompts_ended(End::Succeeded), 5);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

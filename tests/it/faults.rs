@@ -120,19 +120,19 @@ async fn an_answer_that_breaks_off_never_ends_cleanly() {
     let gateway = over(Breaker::start(&world, &tasks).await, &tasks).await;
     for _ in 0..rounds {
         for path in ["/broken/before-headers", "/broken/in-headers"] {
-            let answer = raw(gateway.front, path).await;
+            let answer = raw(gateway.front_address, path).await;
             assert!(answer.starts_with("HTTP/1.1 502"), "{path}: {answer}");
         }
-        let answer = raw(gateway.front, "/broken/in-body").await;
+        let answer = raw(gateway.front_address, "/broken/in-body").await;
         assert!(answer.contains("content-length: 100"), "{answer}");
         assert!(answer.ends_with("half of it"), "100 were promised and not given: {answer}");
         for path in ["/broken/in-chunk", "/broken/after-last-chunk"] {
-            let answer = raw(gateway.front, path).await;
+            let answer = raw(gateway.front_address, path).await;
             assert!(answer.starts_with("HTTP/1.1 200"), "{path}: {answer}");
             assert!(!answer.ends_with("0\r\n\r\n"), "{path} looks whole: {answer}");
         }
     }
-    let backend = gateway.gateway.fleet.by_name("a").unwrap();
+    let backend = gateway.front.shared.fleet.by_name("a").unwrap();
     assert!(backend.is_up(), "its watch link lives");
     tasks.drain(PATIENCE).await;
 }
@@ -293,9 +293,11 @@ async fn a_missing_end_is_found_and_a_doubled_one_counts_once() {
     });
     let doubled = world.submit("ada", &slow(2, 0.02)).await.prompt_id();
     socket.until_end(&doubled).await;
-    let ended = world.gateway.metrics.prompts_ended(mooring::routing::pending::End::Succeeded);
+    let ended =
+        world.gateway.shared.metrics.prompts_ended(mooring::routing::pending::End::Succeeded);
     assert_eq!(ended, 2, "each once");
-    let held = world.gateway.clients.all().iter().filter(|it| !it.pending().is_empty()).count();
+    let held =
+        world.gateway.sessions.clients.all().iter().filter(|it| !it.pending().is_empty()).count();
     assert_eq!(held, 0);
 }
 
@@ -316,5 +318,5 @@ async fn nothing_that_strangers_send_panics() {
         let _ = stream.write_all(&bytes).await;
     }
     let answer = send(world.front, Method::GET, "/queue?clientId=ada", &[], "").await;
-    assert_eq!((answer.status, world.gateway.metrics.panics.get()), (200, 0));
+    assert_eq!((answer.status, world.gateway.shared.metrics.panics.get()), (200, 0));
 }

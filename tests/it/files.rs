@@ -19,7 +19,7 @@ async fn keep_busy(world: &World, backend: &str) {
         let answer = send_bytes(sim, Method::POST, "/prompt", &json, body.to_string().into()).await;
         assert_eq!(answer.status, 200);
     }
-    let known = world.gateway.fleet.by_name(backend).unwrap();
+    let known = world.gateway.shared.fleet.by_name(backend).unwrap();
     until("its queue is known", || 4 <= known.load.queue_remaining()).await;
 }
 
@@ -70,11 +70,11 @@ async fn uploads_of_one_name_stay_apart_and_follow_their_prompts() {
         assert!(answer.backend() != ada.backend() && answer.backend() != bob.backend());
         assert_eq!(color(&view(&world, &images[0], None).await.body), inverse(picture), "{client}");
     }
-    assert_eq!(world.gateway.metrics.files_copied.get(), 2);
+    assert_eq!(world.gateway.shared.metrics.files_copied.get(), 2);
     // A script that leaves out what it did not write itself means its own.
     let (_, images) = run(&world, "bob", &invert("photo.png")).await;
     assert_eq!(color(&view(&world, &images[0], None).await.body), inverse(BLUE));
-    assert_eq!(world.gateway.metrics.files_copied.get(), 2, "the copy is used again");
+    assert_eq!(world.gateway.shared.metrics.files_copied.get(), 2, "the copy is used again");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -98,10 +98,10 @@ async fn a_prompt_goes_where_its_files_are_if_the_queues_are_alike() {
         let (answer, _) = run(&world, client, &invert(&value(&up))).await;
         assert_eq!(answer.backend(), up.backend(), "{client}");
         // A small file is no reason to wait for anybody.
-        let near = world.gateway.fleet.by_name(up.backend()).unwrap();
+        let near = world.gateway.shared.fleet.by_name(up.backend()).unwrap();
         until("it is idle again", || near.load.total(mooring::net::now()) == 0).await;
     }
-    assert_eq!(world.gateway.metrics.files_copied.get(), 0);
+    assert_eq!(world.gateway.shared.metrics.files_copied.get(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -113,7 +113,7 @@ async fn a_copy_that_was_deleted_is_made_again() {
         let (answer, images) = run(&world, "bob", &invert(&value(&up))).await;
         assert_ne!(answer.backend(), up.backend());
         assert_eq!(color(&view(&world, &images[0], None).await.body), inverse(RED));
-        assert_eq!(world.gateway.metrics.files_copied.get(), copies);
+        assert_eq!(world.gateway.shared.metrics.files_copied.get(), copies);
         world.sim(answer.backend()).delete_inputs();
     }
 }
@@ -160,7 +160,7 @@ async fn a_mask_is_painted_where_its_original_is_brought() {
     let at =
         json!({ "filename": "mask.png", "subfolder": mask.json()["subfolder"], "type": "input" });
     assert_eq!(view(&world, &at, None).await.status, 200, "it was written");
-    assert_eq!(world.gateway.metrics.files_copied.get(), 1);
+    assert_eq!(world.gateway.shared.metrics.files_copied.get(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

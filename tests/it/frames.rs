@@ -217,7 +217,7 @@ async fn readers_that_do_not_read_have_a_limit_together() {
     for number in 0..16 {
         world.sim("a").say(&plain(2, LARGE + number), Some("ada"));
         assert_eq!(binary(&mut reader).await.payload.len(), 8 + LARGE + number);
-        most = most.max(world.gateway.queues.used());
+        most = most.max(world.gateway.sessions.queues.used());
     }
     assert!(most < (16 << 20) + 3 * LARGE, "{most} bytes waited");
     // Those that did not read are given up, and are told so once they do.
@@ -225,7 +225,7 @@ async fn readers_that_do_not_read_have_a_limit_together() {
         soon("the end of one that did not read", async { while other.frame().await.is_some() {} })
             .await;
     }
-    until("nothing waits", || world.gateway.queues.used() == 0).await;
+    until("nothing waits", || world.gateway.sessions.queues.used() == 0).await;
     // Who returns is told all of it, however little room there is.
     let mut back = world.socket("ada").await;
     assert!(LARGE < binary(&mut back).await.payload.len());

@@ -218,6 +218,7 @@ async fn a_clients_broken_body_never_counts_against_a_backend() {
     until("the aborted uploads are let go of", || {
         uploading = world
             .gateway
+            .sessions
             .clients
             .all()
             .iter()

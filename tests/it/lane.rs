@@ -357,7 +357,7 @@ async fn a_first_request_that_is_on_its_way_when_the_drain_begins_is_answered() 
     // It was accepted when the one that came after it is.
     idle.ask("/system_stats").await;
     idle.answer().await;
-    world.gateway.tasks.stop();
+    world.gateway.shared.tasks.stop();
     assert_eq!(idle.rest().await, "", "closed at once");
     first.send("st: gw\r\n\r\n").await;
     let (head, _) = first.answer().await;

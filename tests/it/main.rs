@@ -46,6 +46,7 @@ mod reconnects;
 mod recordings;
 mod refusals;
 mod restart;
+mod rooms;
 mod secrets;
 mod shared;
 mod sim;

@@ -104,7 +104,7 @@ async fn what_is_kept_of_a_prompt_names_no_backend() {
     let prompt = answer.prompt_id();
     let bob = mooring::routing::ids::ClientId::parse("bob").unwrap();
     until("it has ended", || {
-        let client = world.gateway.clients.get(&bob).unwrap();
+        let client = world.gateway.sessions.clients.get(&bob).unwrap();
         client.inspect(|core, _| core.pending().is_empty())
     })
     .await;
@@ -171,8 +171,8 @@ async fn strings_of_outputs_lead_to_the_file_of_their_backend() {
         put(&world, backend, "M_00001_.glb", picture, &at).await;
         let told = json!({ "type": "executed", "data": { "node": "5", "prompt_id": "p",
             "output": { "result": ["mesh/M_00001_.glb", null, null] } } });
-        let id = world.gateway.fleet.by_name(backend).unwrap().id;
-        let named = world.gateway.name_outputs(id, &[], told.to_string().into());
+        let id = world.gateway.shared.fleet.by_name(backend).unwrap().id;
+        let named = world.gateway.shared.records.name_outputs(id, &[], told.to_string().into());
         let named: serde_json::Value = serde_json::from_slice(&named).unwrap();
         let result = named["data"]["output"]["result"][0].as_str().unwrap();
         // As the page takes it apart.

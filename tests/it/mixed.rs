@@ -24,14 +24,14 @@ async fn fleet() -> World {
 
 /// From now on new work goes to this one.
 fn only(world: &World, name: &str) {
-    for backend in world.gateway.fleet.iter() {
+    for backend in world.gateway.shared.fleet.iter() {
         let is_it = backend.name == name;
         backend.set_admin(if is_it { AdminState::Ready } else { AdminState::Draining });
     }
 }
 
 fn all_ready(world: &World) {
-    for backend in world.gateway.fleet.iter() {
+    for backend in world.gateway.shared.fleet.iter() {
         backend.set_admin(AdminState::Ready);
     }
 }

@@ -23,14 +23,14 @@ async fn done_everywhere(world: &World, client: &str) -> Vec<(String, String)> {
     let mut made: Vec<(String, String)> = Vec::new();
     for (color, sim) in (0..).zip(&world.sims) {
         // The others are drained, so it goes there.
-        for other in world.gateway.fleet.iter() {
+        for other in world.gateway.shared.fleet.iter() {
             let is_it = other.name == sim.name();
             other.set_admin(if is_it { READY } else { DRAINING });
         }
         made.push(done(world, client, color).await);
         assert_eq!(made.last().unwrap().1, sim.name());
     }
-    for backend in world.gateway.fleet.iter() {
+    for backend in world.gateway.shared.fleet.iter() {
         backend.set_admin(READY);
     }
     made
@@ -137,7 +137,7 @@ async fn a_deleted_history_is_gone_here_and_on_the_backends_and_only_ones_own() 
     assert_eq!(world.get(&format!("/history/{first}")).await.json(), json!({}));
     assert_eq!(world.get(&format!("/api/jobs/{first}")).await.status, 404);
     assert_eq!(looks(), before, "nobody looks for what is deleted");
-    assert_eq!(world.gateway.metrics.foreign_verbs.get(), 1);
+    assert_eq!(world.gateway.shared.metrics.foreign_verbs.get(), 1);
 
     assert_eq!(world.post("/api/history?clientId=ada", r#"{"clear": true}"#).await.status, 200);
     assert_eq!(world.get("/history?clientId=ada").await.json(), json!({}));
@@ -355,7 +355,7 @@ async fn jobs_are_shown_and_cancelled_on_servers_that_know_none() {
         let cancelled = world.post("/api/jobs/cancel?clientId=ada", &both).await;
         assert_eq!(cancelled.json(), json!({ "cancelled": true }), "{version}");
         socket.until_end(&running).await;
-        let client = world.gateway.clients.get(&id("ada")).unwrap();
+        let client = world.gateway.sessions.clients.get(&id("ada")).unwrap();
         until("both have ended", || client.pending().is_empty()).await;
         assert_eq!(world.get(&format!("/api/jobs/{waiting}")).await.status, 404, "{version}");
         let ledger = world.sim("a").ledger();
@@ -387,7 +387,7 @@ async fn an_interrupt_between_dequeue_and_start_is_repeated() {
     assert_eq!(answer.status, 200);
     let seen = socket.until_end(&prompt).await;
     assert!(seen.contains(&"execution_interrupted".to_owned()), "{seen:?}");
-    assert!(0 < world.gateway.metrics.interrupts_repeated.get());
+    assert!(0 < world.gateway.shared.metrics.interrupts_repeated.get());
     // What waited is left alone.
     socket.until_end(&waiting).await;
     let ledger = world.sim("a").ledger();
@@ -411,7 +411,7 @@ async fn a_server_that_ignores_ids_is_interrupted_only_if_ones_own_prompt_runs()
     }
     let named = json!({ "prompt_id": bobs }).to_string();
     assert_eq!(world.post("/interrupt?clientId=ada", &named).await.status, 200);
-    assert_eq!(world.gateway.metrics.foreign_verbs.get(), 1);
+    assert_eq!(world.gateway.shared.metrics.foreign_verbs.get(), 1);
     assert_eq!(asked(world.sim("a"), "/interrupt"), 0, "bob's prompt runs");
     bobs_socket.until("progress").await;
     world.post("/interrupt?clientId=bob", "").await;

@@ -26,7 +26,7 @@ async fn keep_busy(world: &World, backend: &str, prompts: u32) {
         let answer = send(sim, Method::POST, "/prompt", &headers, &body).await;
         assert_eq!(answer.status, 200);
     }
-    let known = world.gateway.fleet.by_name(backend).unwrap();
+    let known = world.gateway.shared.fleet.by_name(backend).unwrap();
     until("its queue is known", || prompts <= known.load.queue_remaining()).await;
 }
 

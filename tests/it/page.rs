@@ -431,7 +431,7 @@ async fn without_a_home_from_the_start_the_page_comes_from_whoever_is_up() {
     let sims = vec![backend("a", files.path()).await, backend("b", files.path()).await];
     sims[0].crash().await;
     let world = World::over(sims, |_| {}).await;
-    until("b is up", || world.gateway.fleet.by_name("b").unwrap().is_up()).await;
+    until("b is up", || world.gateway.shared.fleet.by_name("b").unwrap().is_up()).await;
     let person = [("sec-fetch-mode", "navigate"), ("sec-fetch-dest", "document")];
     for headers in [&person[..], &[]] {
         let page = get(&world, "/", headers).await;
@@ -463,5 +463,5 @@ async fn a_forwarded_answer_says_how_long_it_took_here_and_there() {
     }
     assert_eq!(world.get("/-/whoami").await.header("server-timing"), "");
     world.sim("a").set_faults(|faults| faults.latency_ms = 0);
-    until("the backend is up", || world.gateway.home().is_up()).await;
+    until("the backend is up", || world.gateway.shared.home().is_up()).await;
 }

@@ -8,11 +8,11 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
 use mooring::config::Config;
-use mooring::heartbeat::LOOKS_MAX;
 use mooring::net::{Boxed, Listener, Network, Stream, Tcp};
 use mooring::run::{self, Parts};
 use mooring::sim::{Options, Sim};
 use mooring::tasks::Tasks;
+use mooring::tasks::heartbeat::LOOKS_MAX;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::support::{World, network, slow, soon, until};
@@ -39,8 +39,8 @@ async fn a_task_that_the_process_needs_ends_it_by_a_panic() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_task_of_one_client_ends_alone_and_is_counted() {
     let world = World::new(1).await;
-    world.gateway.tasks.spawn(async { panic!("as asked") });
-    until("it is counted", || world.gateway.tasks.panics() == 1).await;
+    world.gateway.shared.tasks.spawn(async { panic!("as asked") });
+    until("it is counted", || world.gateway.shared.tasks.panics() == 1).await;
     let metrics = world.admin_get("/metrics").await.text();
     assert!(metrics.contains("\nmooring_task_panics_total 1\n"), "{metrics}");
     assert_eq!(world.get("/queue?clientId=ada").await.status, 200);
@@ -115,20 +115,20 @@ async fn a_panic_of_a_link_is_followed_by_a_new_link_and_its_prompts_still_end()
     let prompt = world.submit("ada", &slow(20, 1.0)).await.prompt_id();
     socket.until("progress").await;
     fragile.breaks.store(true, Ordering::SeqCst);
-    until("the link panics", || world.gateway.tasks.panics() == 1).await;
+    until("the link panics", || world.gateway.shared.tasks.panics() == 1).await;
     until("there is a new one", || fragile.links.load(Ordering::SeqCst) == 2).await;
     let seen = socket.until_end(&prompt).await;
     assert!(seen.contains(&"execution_success".to_owned()), "{seen:?}");
     // It is as good as the first.
     let prompt = world.submit("ada", &slow(2, 0.1)).await.prompt_id();
     socket.until_end(&prompt).await;
-    assert_eq!((world.gateway.tasks.panics(), fragile.links.load(Ordering::SeqCst)), (1, 2));
+    assert_eq!((world.gateway.shared.tasks.panics(), fragile.links.load(Ordering::SeqCst)), (1, 2));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_task_that_does_not_go_round_any_more_is_named_by_livez() {
     let world = World::new(1).await;
-    let hearts = world.gateway.tasks.hearts();
+    let hearts = world.gateway.shared.tasks.hearts();
     let needed = ["reconciler", "reconciler of a backend", "sweep"];
     until("they have begun", || needed.iter().all(|it| hearts.names().contains(it))).await;
     let stuck = hearts.heart("stuck");

@@ -259,7 +259,7 @@ impl Story {
     async fn come_or_go(&mut self) {
         if let Some(name) = self.down.pop_first() {
             self.world.sim(&name).restart().await.unwrap();
-            let backend = self.world.gateway.fleet.by_name(&name).unwrap().clone();
+            let backend = self.world.gateway.shared.fleet.by_name(&name).unwrap().clone();
             until("the backend is back", || backend.is_up()).await;
             return;
         }

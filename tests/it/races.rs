@@ -8,8 +8,8 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use mooring::front::route::of_client;
 use mooring::net::now;
-use mooring::operate::{self, Force};
 use mooring::routing::ids::ClientId;
+use mooring::session::control::{self, Force};
 
 use crate::support::{World, fraction, quick, slow, soon};
 
@@ -22,13 +22,13 @@ async fn simultaneous_first_contacts_of_one_client_give_one_binding() {
         let id = ClientId::parse(&format!("new-{round}")).unwrap();
         let contacts = join_all((0..64).map(|_| {
             let (gateway, id) = (Arc::clone(&world.gateway), id.clone());
-            tokio::spawn(async move { of_client(&gateway, &id).unwrap().backend.id })
+            tokio::spawn(async move { of_client(&gateway.sessions, &id).unwrap().backend.id })
         }))
         .await;
         let backends: BTreeSet<_> = contacts.into_iter().map(Result::unwrap).collect();
         assert_eq!(backends.len(), 1, "round {round}: {backends:?}");
     }
-    let bound: u32 = world.gateway.fleet.iter().map(|it| it.report(now()).bound).sum();
+    let bound: u32 = world.gateway.shared.fleet.iter().map(|it| it.report(now()).bound).sum();
     assert_eq!(bound as usize, rounds, "one binding for each client");
 }
 
@@ -69,7 +69,7 @@ async fn a_release_that_races_with_a_new_prompt_lets_go_of_no_work() {
     let world = Arc::new(World::new(2).await);
     let mut socket = world.socket("ada").await;
     let id = ClientId::parse("ada").unwrap();
-    let client = world.gateway.clients.get(&id).unwrap();
+    let client = world.gateway.sessions.clients.get(&id).unwrap();
     for round in 0..rounds {
         let submitting = {
             let world = Arc::clone(&world);
@@ -78,7 +78,7 @@ async fn a_release_that_races_with_a_new_prompt_lets_go_of_no_work() {
         };
         let releasing = {
             let (gateway, client) = (Arc::clone(&world.gateway), Arc::clone(&client));
-            tokio::spawn(async move { operate::reset(&gateway, &client, Force::Safe) })
+            tokio::spawn(async move { control::reset(&gateway.sessions, &client, Force::Safe) })
         };
         let (answer, released) =
             soon("both", async { (submitting.await.unwrap(), releasing.await.unwrap()) }).await;

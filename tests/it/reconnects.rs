@@ -32,9 +32,10 @@ async fn a_thousand_reconnects_lose_no_start_no_output_and_no_end() {
     }
     let left = clients.drain(10 * PATIENCE).await;
     assert_eq!(left, 0, "every visitor saw everything");
-    let done = world.gateway.metrics.prompts_ended(mooring::routing::pending::End::Succeeded);
+    let done =
+        world.gateway.shared.metrics.prompts_ended(mooring::routing::pending::End::Succeeded);
     assert_eq!(done, (reconnects / RECONNECTS * PROMPTS) as u64, "no visitor failed");
-    until("nobody is there any more", || world.gateway.metrics.sockets.get() == 0).await;
+    until("nobody is there any more", || world.gateway.shared.metrics.sockets.get() == 0).await;
 }
 
 /// One browser that reloads its page all the time.

@@ -285,9 +285,9 @@ impl Way {
         config.server.body_timeout = Duration::from_secs(5);
         config.admin.listen = None;
         let running = run::start(config, network(), tasks, Parts::default()).await.unwrap();
-        let gateway = Arc::clone(&running.gateway);
-        until("the backend is up", || gateway.fleet.iter().all(|it| it.is_up())).await;
-        Self { front: running.front, recorder }
+        let gateway = Arc::clone(&running.front);
+        until("the backend is up", || gateway.shared.fleet.iter().all(|it| it.is_up())).await;
+        Self { front: running.front_address, recorder }
     }
 
     /// All that comes until the connection is closed.

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use mooring::config::{Config, StateDir};
-use mooring::gateway::Gateway;
+use mooring::front::Front;
 use mooring::routing::files::{Maker, Place, Shown};
 use mooring::routing::ids::{FileRef, Folder, Located};
 use mooring::run::{self, Parts, Running};
@@ -100,12 +100,12 @@ impl Mortal {
         self.start().await;
     }
 
-    pub(crate) fn gateway(&self) -> &Arc<Gateway> {
-        &self.life.as_ref().unwrap().running.gateway
+    pub(crate) fn gateway(&self) -> &Arc<Front> {
+        &self.life.as_ref().unwrap().running.front
     }
 
     pub(crate) fn front(&self) -> SocketAddr {
-        self.life.as_ref().unwrap().running.front
+        self.life.as_ref().unwrap().running.front_address
     }
 
     pub(crate) async fn get(&self, path: &str) -> Answer {
@@ -126,7 +126,7 @@ impl Mortal {
     }
 
     pub(crate) fn pending(&self) -> usize {
-        self.gateway().clients.all().iter().map(|client| client.pending().len()).sum()
+        self.gateway().sessions.clients.all().iter().map(|client| client.pending().len()).sum()
     }
 }
 
@@ -259,7 +259,7 @@ async fn a_prompt_that_its_backend_never_got_is_lost_and_not_sent_again() {
     let sending = Tasks::default();
     sending.spawn(async move { cut_off(front, &body).await });
     until("it is pending", || world.pending() == 1).await;
-    world.gateway().journal.durable().await.unwrap();
+    world.gateway().shared.records.journal.durable().await.unwrap();
     world.crash().await;
     assert_eq!(sending.drain(PATIENCE).await, 0, "the connection ends");
     world.sim("a").set_faults(|faults| faults.refuse_sockets = false);
@@ -395,14 +395,15 @@ async fn names_of_files_mean_after_a_crash_what_they_meant() {
     world.restart().await;
     // Whoever is first to say that it has the name now is not its owner for that.
     let gateway = world.gateway();
-    let other_id = gateway.fleet.by_name(&made[1]).unwrap().id;
+    let other_id = gateway.shared.fleet.by_name(&made[1]).unwrap().id;
     let file = FileRef::new(Folder::Output, "", "test_00001_.png").unwrap();
     let at = Located { backend: other_id, file };
-    assert_eq!(gateway.files().shown(&at), Shown::WithBackend);
+    assert_eq!(gateway.shared.records.files().shown(&at), Shown::WithBackend);
     assert_eq!(world.get(&plain).await.backend(), made[0]);
     assert_eq!(world.get(&other).await.backend(), made[1]);
     let bob = [Maker::Client(mooring::routing::ids::ClientId::parse("bob").unwrap())];
-    let meant = gateway.files().find(Folder::Output, "test_00001_.png", &bob).cloned();
+    let meant =
+        gateway.shared.records.files().find(Folder::Output, "test_00001_.png", &bob).cloned();
     assert_eq!(meant, Some(Place::Backend(other_id)), "in a graph of his");
 }
 
@@ -419,9 +420,9 @@ async fn five_hundred_clients_are_bound_after_a_crash_as_they_were() {
     let gateway = world.gateway();
     for (number, before) in bound.iter().enumerate() {
         let id = mooring::routing::ids::ClientId::parse(&format!("c{number}")).unwrap();
-        let client = gateway.clients.get(&id).expect("every client is known");
+        let client = gateway.sessions.clients.get(&id).expect("every client is known");
         let (backend, _) = client.inspect(|core, _| core.bound()).expect("and is bound");
-        assert_eq!(&gateway.fleet.get(backend).name, before, "c{number}");
+        assert_eq!(&gateway.shared.fleet.get(backend).name, before, "c{number}");
     }
 }
 
@@ -432,7 +433,7 @@ async fn what_an_operator_said_of_a_backend_survives_a_crash() {
     let open = |config: &mut Config| config.admin.listen = Some(([127, 0, 0, 1], 0).into());
     mortal.crash().await;
     mortal.start_with(open).await;
-    let admin = mortal.life.as_ref().unwrap().running.admin.unwrap();
+    let admin = mortal.life.as_ref().unwrap().running.admin_address.unwrap();
     let json = [("content-type", "application/json")];
     for (backend, body) in [
         ("a", r#"{"state":"off","by":"ada","why":"its fan"}"#),
@@ -445,7 +446,7 @@ async fn what_an_operator_said_of_a_backend_survives_a_crash() {
     }
     mortal.crash().await;
     mortal.start_with(open).await;
-    let admin = mortal.life.as_ref().unwrap().running.admin.unwrap();
+    let admin = mortal.life.as_ref().unwrap().running.admin_address.unwrap();
     let report = send(admin, http::Method::GET, "/api/v1/backends", &[], "").await.json();
     let of = |at: usize| report["backends"][at].clone();
     assert_eq!((&of(0)["state"], &of(1)["state"]), (&json!("off"), &json!("ready")), "{report}");
@@ -455,7 +456,7 @@ async fn what_an_operator_said_of_a_backend_survives_a_crash() {
     mortal.crash().await;
     let other = Sim::start(network(), Options::named("a")).await.unwrap();
     mortal.start_over(&[("a".to_owned(), other.url())], open).await;
-    let admin = mortal.life.as_ref().unwrap().running.admin.unwrap();
+    let admin = mortal.life.as_ref().unwrap().running.admin_address.unwrap();
     let report = send(admin, http::Method::GET, "/api/v1/backends", &[], "").await.json();
     assert_eq!(report["backends"][0]["state"], "ready");
 }

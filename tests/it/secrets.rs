@@ -80,7 +80,7 @@ async fn a_wrong_key_is_told_without_the_key() {
         config.backends[0].headers = headers("Authorization: Bearer s3cret");
     })
     .await;
-    let backend = world.gateway.fleet.by_name("a").unwrap();
+    let backend = world.gateway.shared.fleet.by_name("a").unwrap();
     let trouble = || backend.report(mooring::net::now()).trouble.unwrap_or_default();
     until("it is refused", || trouble().contains("401")).await;
     let shown = [
@@ -89,7 +89,7 @@ async fn a_wrong_key_is_told_without_the_key() {
         world.admin_get("/metrics").await.text(),
         world.submit("ada", &quick(1)).await.text(),
         world.get("/object_info").await.text(),
-        format!("{:?} {:?}", world.gateway.config, backend),
+        format!("{:?} {:?}", world.gateway.shared.config, backend),
     ];
     for text in shown {
         assert!(!text.contains("s3cret"), "{text}");

@@ -27,7 +27,7 @@ async fn one_client_id_of_many_users_is_a_client_for_each_address() {
         made.push((answer.prompt_id(), answer.backend().to_owned()));
     }
     let mut clients: Vec<String> =
-        world.gateway.clients.all().iter().map(|client| client.id.to_string()).collect();
+        world.gateway.sessions.clients.all().iter().map(|client| client.id.to_string()).collect();
     clients.sort();
     assert_eq!(clients, ["tool@10.0.0.1", "tool@10.0.0.2"]);
     // By the lane and beside it; and spelled out by a stranger.
@@ -41,7 +41,7 @@ async fn one_client_id_of_many_users_is_a_client_for_each_address() {
         assert_eq!(me.json()["client_id"], expected);
         from(&world, address, &format!("/object_info?clientId={name}"), None).await;
     }
-    assert_eq!(world.gateway.clients.len(), 3);
+    assert_eq!(world.gateway.sessions.clients.len(), 3);
     let sids: Vec<String> = world.sims.iter().flat_map(|sim| sim.sids()).collect();
     assert!(!sids.contains(&"tool".to_owned()), "each has a name of its own: {sids:?}");
 }
@@ -72,7 +72,7 @@ async fn a_shared_name_is_whose_it_is_on_a_connection_of_many() {
     soon("all answers", stream.read_to_end(&mut answers)).await.unwrap();
     let answers = String::from_utf8_lossy(&answers).into_owned();
     assert_eq!(answers.matches("HTTP/1.1 200").count(), 3, "{answers}");
-    let clients = world.gateway.clients.all();
+    let clients = world.gateway.sessions.clients.all();
     let mut names: Vec<String> = clients.iter().map(|client| client.id.to_string()).collect();
     names.sort();
     assert_eq!(names, ["tool@10.0.0.1", "tool@10.0.0.2", "tool@10.0.0.3"]);
@@ -94,7 +94,7 @@ async fn a_shared_name_in_a_body_is_the_same_client_as_in_a_query() {
     let answer = send(world.front, Method::PATCH, path, &[], body).await;
     assert_eq!(answer.status, 200, "{}", answer.text());
     socket.until("logs").await;
-    let clients = world.gateway.clients.all();
+    let clients = world.gateway.sessions.clients.all();
     let names: Vec<String> = clients.iter().map(|client| client.id.to_string()).collect();
     assert_eq!(names, ["tool@127.0.0.1"]);
 }

@@ -199,7 +199,7 @@ async fn frames_that_a_browser_sends_at_once_are_all_heard() {
     }
     std::future::poll_fn(|cx| channel.poll_flush(cx)).await.unwrap();
     soon("the close is answered", async { while let Some(Ok(_)) = channel.next().await {} }).await;
-    until("its place is free", || world.gateway.metrics.sockets.get() == 0).await;
+    until("its place is free", || world.gateway.shared.metrics.sockets.get() == 0).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -12,9 +12,9 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::client::conn::http1::handshake;
 use hyper_util::rt::TokioIo;
 use mooring::config::Config;
+use mooring::front::Front;
 use mooring::front::browsers::BrowserId;
 use mooring::front::identify::Door;
-use mooring::gateway::Gateway;
 use mooring::net::{Network, Tcp};
 use mooring::run::{self, Parts};
 use mooring::sim::{Options, Sim};
@@ -51,7 +51,7 @@ pub(crate) async fn until(what: &str, mut holds: impl FnMut() -> bool) {
 #[derive(Debug)]
 pub(crate) struct World {
     pub(crate) sims: Vec<Sim>,
-    pub(crate) gateway: Arc<Gateway>,
+    pub(crate) gateway: Arc<Front>,
     pub(crate) front: SocketAddr,
     pub(crate) admin: SocketAddr,
     tasks: Tasks,
@@ -99,8 +99,8 @@ impl World {
         change(&mut config);
         let tasks = Tasks::default();
         let running = run::start(config, network, &tasks, Parts::default()).await.unwrap();
-        let admin = running.admin.unwrap();
-        Self { sims, gateway: running.gateway, front: running.front, admin, tasks }
+        let admin = running.admin_address.unwrap();
+        Self { sims, gateway: running.front, front: running.front_address, admin, tasks }
     }
 
     /// The simulated backend of that name.
@@ -144,12 +144,13 @@ impl World {
 
     /// Waits until every backend is up.
     pub(crate) async fn all_up(&self) {
-        until("all backends are up", || self.gateway.fleet.iter().all(|it| it.is_up())).await;
+        until("all backends are up", || self.gateway.shared.fleet.iter().all(|it| it.is_up()))
+            .await;
     }
 
     /// Waits until a backend is seen to be down.
     pub(crate) async fn is_down(&self, name: &str) {
-        let backend = self.gateway.fleet.by_name(name).unwrap();
+        let backend = self.gateway.shared.fleet.by_name(name).unwrap();
         until("the backend is seen to be down", || !backend.is_up()).await;
     }
 }

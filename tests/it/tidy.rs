@@ -11,7 +11,7 @@ const FUNCTION_LINES_MAX: usize = 70;
 
 /// What decides and never does.
 const PURE: [&str; 5] =
-    ["src/routing/", "src/comfy/", "src/client/log.rs", "src/client/queue.rs", "src/cache.rs"];
+    ["src/routing/", "src/comfy/", "src/session/log.rs", "src/session/queue.rs", "src/cache.rs"];
 
 /// What would betray it. Words are whole words.
 const IMPURE_WORDS: [&str; 5] = ["tokio", "hyper", "axum", "rand", "Mutex"];
@@ -38,7 +38,7 @@ fn sources_are_tidy() {
 }
 
 /// All `.rs` files below a folder, which need not exist.
-fn sources(folder: &Path) -> Vec<PathBuf> {
+pub(crate) fn sources(folder: &Path) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
     let mut paths: Vec<PathBuf> =
         entries.map(|entry| entry.expect("a readable folder").path()).collect();
@@ -119,7 +119,7 @@ fn is_name(character: char) -> bool {
 }
 
 /// How many lines there are before the module of unit tests.
-fn lines_before_tests(text: &str) -> usize {
+pub(crate) fn lines_before_tests(text: &str) -> usize {
     let lines: Vec<&str> = text.lines().collect();
     lines
         .windows(2)
@@ -164,7 +164,7 @@ fn body_end(rest: &str) -> Option<usize> {
 
 /// The text with comments, strings and characters blanked out, line for line and byte for byte
 /// (as far as it is ASCII).
-fn without_comments_and_strings(text: &str) -> String {
+pub(crate) fn without_comments_and_strings(text: &str) -> String {
     let mut bare = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(first) = rest.chars().next() {
@@ -287,7 +287,7 @@ fn a_clock_in_a_pure_folder_is_found_and_elsewhere_it_is_not() {
     let what = " in a module that decides and never does";
     let expected = [(1, &*format!("`tokio`{what}")), (2, &*format!("`::now()`{what}"))];
     check("src/routing/a.rs", text, &expected);
-    check("src/client/queue.rs", text, &expected);
+    check("src/session/queue.rs", text, &expected);
     check("src/fleet/a.rs", text, &[]);
     check("src/comfy/a.rs", &format!("//! x\n\n#[cfg(test)]\nmod tests {{}}\n{text}"), &[]);
 }

@@ -35,7 +35,7 @@ async fn explain_says_between_which_backends_a_placement_chose() {
     }
     // How far the prompt is, as wherever else that is told.
     let ada = mooring::routing::ids::ClientId::parse("ada").unwrap();
-    let client = world.gateway.clients.get(&ada).unwrap();
+    let client = world.gateway.sessions.clients.get(&ada).unwrap();
     let runs = || client.pending().iter().any(|(_, it)| it.phase.as_str() == "running");
     until("it runs", runs).await;
     let told = world.admin_get(&format!("/api/v1/explain?prompt={prompt}")).await.json();

@@ -82,10 +82,10 @@ async fn a_node_packs_socket_is_passed_through_to_its_clients_backend() {
             socket.close().await;
         }
     }
-    let opened = world.gateway.metrics.tunnels_opened.get();
+    let opened = world.gateway.shared.metrics.tunnels_opened.get();
     assert_eq!(opened, 8);
-    until("all are closed", || world.gateway.metrics.tunnels.get() == 0).await;
-    until("and their places free", || world.gateway.tunnels.is_empty()).await;
+    until("all are closed", || world.gateway.shared.metrics.tunnels.get() == 0).await;
+    until("and their places free", || world.gateway.sessions.tunnels.is_empty()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -95,9 +95,9 @@ async fn a_packs_own_client_id_names_no_client() {
     let mut socket = open(&world, &format!("{ECHO}?clientId=x")).await;
     assert_eq!(first(&mut socket).await.1, format!("{ECHO}?clientId=x"), "it is the pack's");
     world.get("/pack/route?clientId=x").await;
-    assert!(world.gateway.clients.is_empty(), "nobody was made");
+    assert!(world.gateway.sessions.clients.is_empty(), "nobody was made");
     world.get("/object_info?clientId=x").await;
-    assert_eq!(world.gateway.clients.len(), 1);
+    assert_eq!(world.gateway.sessions.clients.len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -131,7 +131,7 @@ async fn a_socket_passes_the_checks_of_every_request() {
     let old = handshake(ECHO, "").replace("Version: 13", "Version: 8");
     let answer = raw(&world, &old, "node_errors").await;
     assert!(answer.contains("sec-websocket-version: 13"), "{answer}");
-    assert!(world.gateway.tunnels.is_empty());
+    assert!(world.gateway.sessions.tunnels.is_empty());
     let ours = raw(&world, &handshake("/%77s?clientId=ada", ""), "sid").await;
     assert!(ours.contains("\"sid\": \"ada\"") || ours.contains("\"sid\":\"ada\""), "{ours}");
 }
@@ -163,7 +163,7 @@ async fn other_upgrades_are_dropped_and_other_answers_are_ordinary_ones() {
     assert!(answers.starts_with("http/1.1 200") && answers.contains("no socket here"), "{answers}");
     assert_eq!(answers.matches("http/1.1 200").count(), 1, "{answers}");
     assert!(answers.contains("connection: close"), "{answers}");
-    assert_eq!(world.gateway.metrics.tunnels_opened.get(), 0);
+    assert_eq!(world.gateway.shared.metrics.tunnels_opened.get(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -182,7 +182,7 @@ async fn no_more_sockets_are_passed_through_than_may_be() {
     let answer = raw(&world, &handshake(&of("cy"), ""), "node_errors").await;
     assert_eq!(refusal(&answer).1["error"]["type"], "tunnels_full", "{answer}");
     ada.cut();
-    until("her place is free", || world.gateway.tunnels.len() == 1).await;
+    until("her place is free", || world.gateway.sessions.tunnels.len() == 1).await;
     let mut again = open(&world, &of("ada")).await;
     first(&mut again).await;
 }
@@ -194,7 +194,7 @@ async fn a_tunnel_holds_no_binding_but_is_a_reason_to_stay() {
     let mut socket = open(&world, &format!("{ECHO}?mooring_client=ada")).await;
     let (there, _) = first(&mut socket).await;
     let other = if there == "a" { "b" } else { "a" };
-    let load = |name: &str| world.gateway.fleet.by_name(name).unwrap().view(now()).load;
+    let load = |name: &str| world.gateway.shared.fleet.by_name(name).unwrap().view(now()).load;
     // One prompt more than elsewhere is as far as she waits for the sake of her socket. A
     // stranger's is put there by his own.
     let mut strangers = Vec::new();
@@ -212,7 +212,7 @@ async fn a_tunnel_holds_no_binding_but_is_a_reason_to_stay() {
     until("it is counted once", || (load(&there), load(other)) == (1, 0)).await;
     assert_eq!(world.submit("ada", &quick(1)).await.backend(), there);
     assert_eq!(world.submit("cy", &quick(1)).await.backend(), other, "who has none does not wait");
-    assert_eq!(world.gateway.tunnels.len(), 1 + strangers.len());
+    assert_eq!(world.gateway.sessions.tunnels.len(), 1 + strangers.len());
     socket.say("still here").await;
     socket.until_text("still here").await;
 }
@@ -240,9 +240,9 @@ async fn a_stop_closes_tunnels_and_waits_for_them() {
     world.all_up().await;
     let mut socket = open(&world, &format!("{ECHO}?mooring_client=ada")).await;
     first(&mut socket).await;
-    world.gateway.tasks.stop();
+    world.gateway.shared.tasks.stop();
     assert_eq!(close_code(&mut socket).await, Some(1012));
-    assert_eq!(world.gateway.tasks.drain(Duration::from_secs(10)).await, 0);
+    assert_eq!(world.gateway.shared.tasks.drain(Duration::from_secs(10)).await, 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

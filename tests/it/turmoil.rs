@@ -24,7 +24,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, UNIX_EPOCH};
 
 use mooring::config::Config;
-use mooring::gateway::Gateway;
+use mooring::front::Front;
 use mooring::run::{self, Parts};
 use mooring::sim::{Options, Sim};
 use mooring::tasks::Tasks;
@@ -140,7 +140,7 @@ struct World {
     weather: Arc<Weather>,
     /// The gateway's.
     power: Arc<Power>,
-    gateway: Arc<Mutex<Option<Arc<Gateway>>>>,
+    gateway: Arc<Mutex<Option<Arc<Front>>>>,
     backends: Vec<Arc<Machine>>,
     orders: Vec<mpsc::UnboundedSender<Order>>,
     people: usize,
@@ -225,7 +225,7 @@ impl World {
                 let power = Arc::clone(&network.power);
                 tasks.spawn(async move { power.supply().await });
                 let running = run::start(config(), network, &tasks, parts).await?;
-                *current.lock().unwrap() = Some(running.gateway);
+                *current.lock().unwrap() = Some(running.front);
                 std::future::pending().await
             }
         });

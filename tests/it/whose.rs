@@ -60,7 +60,7 @@ fn sorted(mut ids: Vec<String>) -> Vec<String> {
 /// Waits until a client has nothing pending any more, whoever it is.
 async fn all_ended(world: &World) {
     until("all prompts have ended", || {
-        world.gateway.clients.all().iter().all(|client| client.pending().is_empty())
+        world.gateway.sessions.clients.all().iter().all(|client| client.pending().is_empty())
     })
     .await;
 }
@@ -83,7 +83,8 @@ async fn a_new_tab_sees_what_ended_in_one_that_is_gone_and_cancels_what_it_left_
     assert_eq!(person.ids("/queue?clientId=new").await, [""; 0]);
     assert_eq!(person.post(&cancel, &json!({})).await.json(), json!({ "cancelled": false }));
     gone.close().await;
-    let client = world.gateway.clients.all().into_iter().find(|it| it.id.as_str() == "gone");
+    let client =
+        world.gateway.sessions.clients.all().into_iter().find(|it| it.id.as_str() == "gone");
     let client = client.unwrap();
     until("the tab is gone", || client.inspect(|core, _| core.sockets() == 0)).await;
 

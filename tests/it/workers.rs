@@ -16,7 +16,7 @@ fn impatient(config: &mut Config) {
 }
 
 fn condition(world: &World, name: &str) -> Condition {
-    let backend = world.gateway.fleet.by_name(name).unwrap();
+    let backend = world.gateway.shared.fleet.by_name(name).unwrap();
     backend.view(mooring::net::now()).condition
 }
 
@@ -48,7 +48,7 @@ async fn a_worker_that_dies_at_a_start_is_found_and_given_back_by_a_restart() {
         assert!(seen.contains(&"execution_error".to_owned()), "{seen:?}");
     }
     let lost = End::Lost(Loss::BackendWedged);
-    assert_eq!(world.gateway.metrics.prompts_ended(lost), 2);
+    assert_eq!(world.gateway.shared.metrics.prompts_ended(lost), 2);
     assert!(trouble(&world, &home).await.starts_with("wedged for "));
     let metrics = world.admin_get("/metrics").await.text();
     let wedged = format!("mooring_backend_wedged{{backend=\"{home}\"}} 1");

@@ -18,12 +18,12 @@ use super::{Session, Settled, servers};
 use crate::body::{ClientFault, CollectLimits, RequestBody};
 use crate::comfy::assets::item::Item;
 use crate::comfy::files;
-use crate::error::GatewayError;
 use crate::fleet::ask::{ANSWER_MAX, encode_segment, first_found};
 use crate::fleet::backend::Backend;
-use crate::gateway::Gateway;
-use crate::gateway::assets::Asker;
+use crate::front::Front;
+use crate::front::error::GatewayError;
 use crate::net::now;
+use crate::records::assets::Asker;
 use crate::routing::decision::Reason;
 use crate::routing::files::Maker;
 use crate::routing::ids::ContentHash;
@@ -43,11 +43,11 @@ pub(super) async fn is_there(
     let servers = servers::of(session).await?;
     let target = servers::nearest(session, &servers)?;
     // It says too what is wrong with it.
-    let mut answer = forward(session.gateway, &target, request).await?;
+    let mut answer = forward(&session.front.shared, &target, request).await?;
     if answer.status() != StatusCode::NOT_FOUND {
         return Ok(answer);
     }
-    let limit = session.gateway.config.fleet.probe_timeout;
+    let limit = session.front.shared.config.fleet.probe_timeout;
     let path = format!("/api/assets/hash/{}", encode_segment(hash));
     let others = servers.iter().filter(|it| it.id != target.backend.id).map(|backend| {
         let path = &path;
@@ -72,11 +72,11 @@ pub(super) async fn from_hash(session: &Session<'_>, request: Request<Incoming>)
     struct Body {
         hash: String,
     }
-    let gateway = session.gateway;
+    let front = session.front;
     let servers = servers::of(session).await?;
     let (mut parts, body) = request.into_parts();
-    let mut share = gateway.bodies.share();
-    let limits = CollectLimits { max: BODY_MAX, idle: gateway.config.server.body_timeout };
+    let mut share = front.bodies.share();
+    let limits = CollectLimits { max: BODY_MAX, idle: front.shared.config.server.body_timeout };
     let body = bodies::whole(&mut parts, body, limits, Some(&mut share)).await?;
     let body = match hidden_preview(session, &body).await {
         Some(_another) => without_preview(body),
@@ -87,7 +87,8 @@ pub(super) async fn from_hash(session: &Session<'_>, request: Request<Incoming>)
     let mut first: Option<Answer> = None;
     for target in in_turn(session, &servers, hash)? {
         let sent = to_backend(&target, parts.clone(), RequestBody::whole(body.clone()));
-        let asked = collected(gateway, &target, sent, &ClientFault::default(), ANSWER_MAX).await;
+        let asked =
+            collected(&front.shared, &target, sent, &ClientFault::default(), ANSWER_MAX).await;
         let answer = match asked {
             Ok(answer) => answer,
             Err(error) => {
@@ -103,7 +104,7 @@ pub(super) async fn from_hash(session: &Session<'_>, request: Request<Incoming>)
         if let Some(item) = Item::read(&answer.body).filter(|_| answer.parts.status.is_success()) {
             let makers = session.asker.makers.get(..1).unwrap_or_default();
             learn_own(session, makers, &target.backend, &item);
-            let _ = gateway.journal.durable().await;
+            let _ = front.shared.records.journal.durable().await;
         }
         return Ok(named(session, &target, answer));
     }
@@ -121,10 +122,10 @@ fn without_preview(body: Bytes) -> Bytes {
 
 /// The asker made it just now.
 pub(super) fn learn_own(session: &Session<'_>, makers: &[Maker], backend: &Backend, item: &Item) {
-    let gateway = session.gateway;
+    let front = session.front;
     let user = session.asker.user.clone();
-    let user = user.filter(|_| gateway.users.are_told_apart(backend.id));
-    gateway.learn_item(backend.id, item, &Asker { makers: makers.to_vec(), user });
+    let user = user.filter(|_| front.users.are_told_apart(backend.id));
+    front.shared.records.learn_item(backend.id, item, &Asker { makers: makers.to_vec(), user });
 }
 
 /// The asker's own backend, then those that are known to have the bytes, then the rest.
@@ -134,7 +135,8 @@ fn in_turn(
     hash: Option<ContentHash>,
 ) -> Result<Vec<Target>, GatewayError> {
     let own = servers::nearest(session, servers)?;
-    let known = hash.map_or_else(Vec::new, |hash| session.gateway.backends_of_hash(hash));
+    let known =
+        hash.map_or_else(Vec::new, |hash| session.front.shared.records.backends_of_hash(hash));
     let mut others: Vec<&Arc<Backend>> =
         servers.iter().filter(|it| it.id != own.backend.id).collect();
     others.sort_by_key(|it| !known.contains(&it.id));
@@ -146,8 +148,8 @@ fn in_turn(
 ///
 /// # Errors
 /// No backend can answer.
-pub async fn view(gateway: &Arc<Gateway>, who: &Who, name: &str, parts: &Parts) -> Answer {
-    let session = Session::of(gateway, who, &parts.headers);
+pub async fn view(front: &Arc<Front>, who: &Who, name: &str, parts: &Parts) -> Answer {
+    let session = Session::of(front, who, &parts.headers);
     let hash = ContentHash::parse(name);
     let servers = match servers::of(&session).await {
         Ok(servers) => servers,
@@ -155,7 +157,7 @@ pub async fn view(gateway: &Arc<Gateway>, who: &Who, name: &str, parts: &Parts) 
         Err(servers::NoServer::UnknownUser) => return by_file(&session, hash, parts).await,
         // A server without assets says what it says of any name.
         Err(_none) => {
-            let target = super::super::route::reading(gateway, who)?;
+            let target = super::super::route::reading(front, who)?;
             return read(&session, &target, parts).await;
         }
     };
@@ -163,7 +165,9 @@ pub async fn view(gateway: &Arc<Gateway>, who: &Who, name: &str, parts: &Parts) 
     let mut first = None;
     for target in in_turn(&session, &servers, hash)? {
         let is_likely = target.backend.id == own.backend.id
-            || hash.is_some_and(|it| gateway.backends_of_hash(it).contains(&target.backend.id));
+            || hash.is_some_and(|it| {
+                front.shared.records.backends_of_hash(it).contains(&target.backend.id)
+            });
         if !is_likely {
             break;
         }
@@ -185,12 +189,12 @@ async fn elsewhere(
     hash: Option<ContentHash>,
     parts: &Parts,
 ) -> Option<Target> {
-    let gateway = session.gateway;
-    let may_ask = gateway.assets().may_ask_hash(hash?, now());
-    if !may_ask || gateway.unknowns.admit(session.who.address, 1, now()) == 0 {
+    let front = session.front;
+    let may_ask = front.shared.records.assets().may_ask_hash(hash?, now());
+    if !may_ask || front.unknowns.admit(session.who.address, 1, now()) == 0 {
         return None;
     }
-    let limit = session.gateway.config.fleet.probe_timeout;
+    let limit = session.front.shared.config.fleet.probe_timeout;
     let path = format!("/view?{}", parts.uri.query().unwrap_or(""));
     let asked = servers.iter().map(|backend| {
         let path = &path;
@@ -205,22 +209,22 @@ async fn elsewhere(
 
 /// By the name of a file that has the bytes, if one is known that is no user's.
 async fn by_file(session: &Session<'_>, hash: Option<ContentHash>, parts: &Parts) -> Answer {
-    let gateway = session.gateway;
+    let front = session.front;
     let is_open = |hash: &ContentHash| {
-        gateway.assets().of_hash(*hash).all(|asset| {
+        front.shared.records.assets().of_hash(*hash).all(|asset| {
             asset.user.is_none() || asset.user.as_deref() == session.asker.user.as_deref()
         })
     };
-    let file = hash.filter(is_open).and_then(|hash| gateway.file_of_hash(hash));
+    let file = hash.filter(is_open).and_then(|hash| front.shared.records.file_of_hash(hash));
     let Some(at) = file else { return Err(GatewayError::NotFound) };
     let mut parts = parts.clone();
     let query = files::renamed_query(parts.uri.query().unwrap_or(""), &at.file);
     parts.uri = format!("{}?{query}", parts.uri.path()).parse().unwrap_or(parts.uri);
-    let backend = Arc::clone(gateway.fleet.get(at.backend));
+    let backend = Arc::clone(front.shared.fleet.get(at.backend));
     read(session, &Target { backend, reason: Reason::Ledger }, &parts).await
 }
 
 async fn read(session: &Session<'_>, target: &Target, parts: &Parts) -> Answer {
     let sent = to_backend(target, parts.clone(), RequestBody::Empty);
-    send(session.gateway, target, sent).await
+    send(&session.front.shared, target, sent).await
 }

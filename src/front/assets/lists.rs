@@ -25,8 +25,8 @@ use crate::comfy::query::{parameter, without_parameter};
 use crate::comfy::scan;
 use crate::fleet::ask::{ANSWER_MAX, AskError};
 use crate::fleet::backend::Backend;
-use crate::gateway::assets::Asker;
 use crate::net::now;
+use crate::records::assets::Asker;
 use crate::routing::assets::Whose;
 use crate::routing::decision::Reason;
 
@@ -59,7 +59,7 @@ pub(super) async fn list(session: &Session<'_>, request: Request<Incoming>) -> S
                 total += count;
             }
             Err(error) => {
-                let name = &session.gateway.fleet.get(backend).name;
+                let name = &session.front.shared.fleet.get(backend).name;
                 debug!(backend = %name, %error, "Assets are left out of the list.");
                 missing.add(backend);
             }
@@ -110,17 +110,17 @@ struct Begun {
 impl Begun {
     /// Passes the request to the asker's own backend, which says what is wrong with it.
     async fn of(session: &Session<'_>, request: Request<Incoming>) -> Result<Self, Done> {
-        let gateway = session.gateway;
+        let front = session.front;
         let servers = servers::of(session).await?;
         let target = servers::nearest(session, &servers)?;
         let (mut parts, _no_body) = request.into_parts();
         // The answer has to be read; what a HEAD does not get, the server leaves out.
         parts.method = Method::GET;
         let query = parts.uri.query().unwrap_or("").to_owned();
-        let deadline = now() + gateway.config.fleet.list_timeout;
+        let deadline = now() + front.shared.config.fleet.list_timeout;
         let sent = to_backend(&target, parts, RequestBody::Empty);
         let no_fault = ClientFault::default();
-        let first = collected(gateway, &target, sent, &no_fault, ANSWER_MAX).await?;
+        let first = collected(&front.shared, &target, sent, &no_fault, ANSWER_MAX).await?;
         if first.parts.status != StatusCode::OK {
             let body = first.body.clone();
             return Err(Done::with(first.answer(body)));
@@ -159,7 +159,7 @@ impl Begun {
             match read {
                 Ok(found) => found.iter().for_each(|tags| counts.add(tags)),
                 Err(error) => {
-                    let name = &session.gateway.fleet.get(backend).name;
+                    let name = &session.front.shared.fleet.get(backend).name;
                     debug!(backend = %name, %error, "Assets are left out of the tags.");
                     missing.add(backend);
                 }
@@ -192,9 +192,9 @@ impl Begun {
     async fn end(self, session: &Session<'_>, missing: &Missing, body: String) -> Settled {
         if matches!(self.target.reason, Reason::Placed | Reason::Moved) {
             // The answer tells of a binding that a restart must not forget.
-            let _ = session.gateway.journal.durable().await;
+            let _ = session.front.shared.records.journal.durable().await;
         }
-        Ok(missing.name(session.gateway, Ok(self.first.answer(body.into())))?)
+        Ok(missing.name(&session.front.shared, Ok(self.first.answer(body.into())))?)
     }
 }
 
@@ -221,7 +221,7 @@ impl Reading<'_> {
         window: Window,
         first: Option<&Bytes>,
     ) -> Result<(Vec<Entry>, usize), AskError> {
-        let (gateway, backend) = (self.session.gateway, self.backend.id);
+        let (front, backend) = (self.session.front, self.backend.id);
         let mut entries = Vec::new();
         // Without a cursor each is read from its beginning: the window is of the merged list.
         let begin = parameter(self.query, "after").map(Begin::After);
@@ -229,7 +229,7 @@ impl Reading<'_> {
         let first = first.filter(|_| window.offset == 0);
         let take = |item: Item, text: &str| {
             if entries.len() < window.needed() {
-                let json = gateway.name_asset(backend, Some(&item), text.as_bytes());
+                let json = front.shared.records.name_asset(backend, Some(&item), text.as_bytes());
                 let json = String::from_utf8_lossy(&json).into_owned();
                 entries.push(Entry::new(&item, window.sort, json));
             }
@@ -273,9 +273,16 @@ impl Reading<'_> {
             let (next, total) = (page.next(from.as_ref()), page.total);
             read += page.items.len();
             for (item, text) in page.items {
-                self.session.gateway.learn_item(self.backend.id, &item, &Asker::default());
-                let whose =
-                    self.session.gateway.whose_asset(self.backend.id, &item, &self.session.asker);
+                self.session.front.shared.records.learn_item(
+                    self.backend.id,
+                    &item,
+                    &Asker::default(),
+                );
+                let whose = self.session.front.shared.records.whose_asset(
+                    self.backend.id,
+                    &item,
+                    &self.session.asker,
+                );
                 if whose == Whose::Anothers {
                     continue;
                 }

@@ -15,8 +15,8 @@ use crate::body::{ClientFault, CollectLimits, RequestBody, ResponseBody};
 use crate::comfy::assets::item::Item;
 use crate::fleet::ask::{ANSWER_MAX, first_found};
 use crate::fleet::backend::Backend;
-use crate::gateway::assets::Asker;
 use crate::net::now;
+use crate::records::assets::Asker;
 use crate::routing::assets::{Asset, Kind, Whose};
 use crate::routing::files::Place;
 use crate::routing::ids::AssetId;
@@ -33,16 +33,17 @@ pub(super) async fn item(
     id: AssetId,
     request: Request<Incoming>,
 ) -> Settled {
-    let gateway = session.gateway;
+    let front = session.front;
     let target = find(session, id, Route::Item).await?;
     let (mut parts, _no_body) = request.into_parts();
     // The answer has to be read; what a HEAD does not get, the server leaves out.
     parts.method = Method::GET;
     let sent = to_backend(&target, parts, RequestBody::Empty);
-    let answer = collected(gateway, &target, sent, &ClientFault::default(), ANSWER_MAX).await?;
+    let answer =
+        collected(&front.shared, &target, sent, &ClientFault::default(), ANSWER_MAX).await?;
     match Item::read(&answer.body) {
         Some(item) if answer.parts.status == StatusCode::OK => {
-            gateway.learn_item(target.backend.id, &item, &Asker::default());
+            front.shared.records.learn_item(target.backend.id, &item, &Asker::default());
             if is_anothers(session, &target.backend, &item) {
                 return Ok(Route::Item.absent(id));
             }
@@ -65,7 +66,7 @@ pub(super) async fn content(
     request: Request<Incoming>,
 ) -> Settled {
     let target = theirs(session, id, Route::Content).await?;
-    Ok(forward(session.gateway, &target, request).await?)
+    Ok(forward(&session.front.shared, &target, request).await?)
 }
 
 /// `PUT` and `DELETE` of an asset, and of its tags.
@@ -77,22 +78,23 @@ pub(super) async fn change(
     id: AssetId,
     request: Request<Incoming>,
 ) -> Settled {
-    let gateway = session.gateway;
+    let front = session.front;
     let route = if is_delete(&request) { Route::Delete } else { Route::Item };
     let target = theirs(session, id, route).await?;
     if *request.method() != Method::PUT {
-        return Ok(forward(gateway, &target, request).await?);
+        return Ok(forward(&front.shared, &target, request).await?);
     }
     let (mut parts, body) = request.into_parts();
-    let mut share = gateway.bodies.share();
-    let limits = CollectLimits { max: CHANGE_MAX, idle: gateway.config.server.body_timeout };
+    let mut share = front.bodies.share();
+    let limits = CollectLimits { max: CHANGE_MAX, idle: front.shared.config.server.body_timeout };
     let body = bodies::whole(&mut parts, body, limits, Some(&mut share)).await?;
     if let Some(preview) = hidden_preview(session, &body).await {
         // As ComfyUI says of one that it does not have.
         return Ok(not_found(&format!("Preview AssetReference {preview} not found"), Some(id)));
     }
     let sent = to_backend(&target, parts, RequestBody::whole(body));
-    let answer = collected(gateway, &target, sent, &ClientFault::default(), ANSWER_MAX).await?;
+    let answer =
+        collected(&front.shared, &target, sent, &ClientFault::default(), ANSWER_MAX).await?;
     Ok(named(session, &target, answer))
 }
 
@@ -123,16 +125,17 @@ pub(super) fn named(
     }
     let item = Item::read(&answer.body);
     if let Some(item) = &item {
-        session.gateway.learn_item(target.backend.id, item, &Asker::default());
+        session.front.shared.records.learn_item(target.backend.id, item, &Asker::default());
     }
-    let named = session.gateway.name_asset(target.backend.id, item.as_ref(), &answer.body);
+    let named =
+        session.front.shared.records.name_asset(target.backend.id, item.as_ref(), &answer.body);
     answer.answer(Bytes::from(named))
 }
 
 /// Where an asset is that the asker may see.
 async fn theirs(session: &Session<'_>, id: AssetId, route: Route) -> Result<Target, Done> {
     let target = find(session, id, route).await?;
-    let known = session.gateway.assets().get(id).cloned();
+    let known = session.front.shared.records.assets().get(id).cloned();
     if session.may_all() || known.as_ref().is_some_and(|it| !it.makers.is_empty()) {
         // Whose it is was looked at when it was found.
         return Ok(target);
@@ -147,23 +150,23 @@ async fn theirs(session: &Session<'_>, id: AssetId, route: Route) -> Result<Targ
 }
 
 fn is_anothers(session: &Session<'_>, backend: &Backend, item: &Item) -> bool {
-    let whose = session.gateway.whose_asset(backend.id, item, &session.asker);
+    let whose = session.front.shared.records.whose_asset(backend.id, item, &session.asker);
     !session.may_all() && whose == Whose::Anothers
 }
 
 /// The backend that has an asset: by the ledger, or found by asking all of them once in a while.
 /// One that is known to be another's has none.
 async fn find(session: &Session<'_>, id: AssetId, route: Route) -> Result<Target, Done> {
-    let gateway = session.gateway;
-    let known = gateway.assets().get(id).cloned();
+    let front = session.front;
+    let known = front.shared.records.assets().get(id).cloned();
     let backend = match known {
         Some(asset) => here(session, &asset),
         None => ask_all(session, &servers::of(session).await?, id).await,
     };
     let backend = backend.ok_or_else(|| Done::with(route.absent(id)))?;
     let target = of_ledger(&backend)?;
-    let limit = gateway.config.fleet.probe_timeout;
-    if gateway.users.has(&backend, session.user_id(), limit).await {
+    let limit = front.shared.config.fleet.probe_timeout;
+    if front.users.has(&backend, session.user_id(), limit).await {
         Ok(target)
     } else {
         // Its server does not know him: for him it is not there.
@@ -179,7 +182,7 @@ fn here(session: &Session<'_>, asset: &Asset) -> Option<Arc<Backend>> {
     let is_theirs = asset.makers.iter().any(|maker| asker.makers.contains(maker));
     let is_nobodys = asset.makers.is_empty() && asset.kind == Kind::Original;
     let may = session.may_all() || is_their_users || is_theirs || is_nobodys;
-    may.then(|| Arc::clone(session.gateway.fleet.get(backend)))
+    may.then(|| Arc::clone(session.front.shared.fleet.get(backend)))
 }
 
 /// Asks every server for an id that nobody knows, at most once in five seconds, and learns of it.
@@ -188,10 +191,10 @@ async fn ask_all(
     servers: &[Arc<Backend>],
     id: AssetId,
 ) -> Option<Arc<Backend>> {
-    let gateway = session.gateway;
-    let may_ask = gateway.assets().may_ask(id, now());
+    let front = session.front;
+    let may_ask = front.shared.records.assets().may_ask(id, now());
     // Made-up ids cost those who ask them.
-    if !may_ask || gateway.unknowns.admit(session.who.address, 1, now()) == 0 {
+    if !may_ask || front.unknowns.admit(session.who.address, 1, now()) == 0 {
         return None;
     }
     let asked = servers.iter().map(|backend| async move {
@@ -199,13 +202,13 @@ async fn ask_all(
         Some((Arc::clone(backend), item))
     });
     let (backend, item) = first_found(asked).await?;
-    session.gateway.learn_item(backend.id, &item, &Asker::default());
+    session.front.shared.records.learn_item(backend.id, &item, &Asker::default());
     (!is_anothers(session, &backend, &item)).then_some(backend)
 }
 
 /// What a backend says of an asset, if it has it.
 async fn describe(session: &Session<'_>, backend: &Backend, id: AssetId) -> Option<Item> {
-    let limit = session.gateway.config.fleet.probe_timeout;
+    let limit = session.front.shared.config.fleet.probe_timeout;
     let path = format!("/api/assets/{id}");
     match session.ask(backend, Method::GET, &path, limit).await {
         Ok((200, body)) => Item::read(&body),

@@ -12,8 +12,8 @@ use super::super::forward::Target;
 use super::super::jobs::with_status;
 use super::{Session, bound};
 use crate::comfy::reply;
-use crate::error::GatewayError;
 use crate::fleet::backend::Backend;
+use crate::front::error::GatewayError;
 use crate::routing::decision::Reason;
 use crate::routing::place::NoPlace;
 
@@ -47,25 +47,25 @@ impl NoServer {
 
 /// The backends that can be asked, in the order of the fleet.
 pub(super) async fn of(session: &Session<'_>) -> Result<Vec<Arc<Backend>>, NoServer> {
-    let gateway = session.gateway;
-    let limit = gateway.config.fleet.probe_timeout;
-    let asked = gateway.fleet.iter().filter(|it| it.is_up()).map(|backend| async move {
+    let front = session.front;
+    let limit = front.shared.config.fleet.probe_timeout;
+    let asked = front.shared.fleet.iter().filter(|it| it.is_up()).map(|backend| async move {
         let keeps_some = match says(backend) {
             Some(says) => says,
-            None => gateway.users.has_assets(backend, limit).await,
+            None => front.users.has_assets(backend, limit).await,
         };
         if !keeps_some {
             return None;
         }
-        let knows = gateway.users.has(backend, session.user_id(), limit).await;
+        let knows = front.users.has(backend, session.user_id(), limit).await;
         Some((Arc::clone(backend), knows))
     });
     let with_assets: Vec<_> = join_all(asked).await.into_iter().flatten().collect();
     if with_assets.is_empty() {
         let is_down = |it: &&Arc<Backend>| !it.is_up() && says(it) == Some(true);
-        return Err(match gateway.fleet.iter().find(is_down) {
+        return Err(match front.shared.fleet.iter().find(is_down) {
             Some(down) => NoServer::Down(down.name.clone()),
-            None if gateway.fleet.iter().any(|it| it.is_up()) => NoServer::Disabled,
+            None if front.shared.fleet.iter().any(|it| it.is_up()) => NoServer::Disabled,
             None => NoServer::NoneUp,
         });
     }

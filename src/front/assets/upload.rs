@@ -12,16 +12,16 @@ use super::super::upload::HeldByUpload;
 use super::hashes::learn_own;
 use super::one::named;
 use super::{Session, Settled, servers};
-use crate::client::registry::with_client;
 use crate::comfy::assets::item::Item;
-use crate::error::GatewayError;
 use crate::fleet::backend::Backend;
-use crate::gateway::Gateway;
+use crate::front::error::GatewayError;
 use crate::net::now;
 use crate::routing::decision::Reason;
 use crate::routing::files::{Maker, Seen};
 use crate::routing::ids::{BackendId, ClientId, Located};
 use crate::routing::place::{TieBreak, place};
+use crate::session::registry::with_client;
+use crate::shared::Shared;
 
 /// The largest answer to an upload.
 const ANSWER_MAX: u64 = 1 << 20;
@@ -32,7 +32,7 @@ const ANSWER_MAX: u64 = 1 << 20;
 /// It cannot be placed, or as for [`super::super::forward::forward`].
 pub(super) async fn upload(session: &Session<'_>, request: Request<Incoming>) -> Settled {
     let servers = servers::of(session).await?;
-    match session.who.reader(session.gateway) {
+    match session.who.reader(session.front) {
         Some(id) => of_client(session, &servers, id, request).await,
         None => nameless(session, &servers, request).await,
     }
@@ -45,24 +45,25 @@ async fn of_client(
     id: ClientId,
     request: Request<Incoming>,
 ) -> Settled {
-    let gateway = session.gateway;
+    let front = session.front;
     let is_one = |backend: BackendId| servers.iter().any(|it| it.id == backend);
-    let (client, decided) = with_client(gateway, &id, |it| it.upload_began_among(gateway, &is_one))
-        .map_err(GatewayError::from)?;
+    let (client, decided) =
+        with_client(&front.sessions, &id, |it| it.upload_began_among(&front.sessions, &is_one))
+            .map_err(GatewayError::from)?;
     let began = decided.map_err(GatewayError::from)?;
-    let mut held = HeldByUpload::new(gateway, &client, began);
+    let mut held = HeldByUpload::new(front, &client, began);
     let target = if is_one(began.backend) {
-        Target { backend: Arc::clone(gateway.fleet.get(began.backend)), reason: began.reason }
+        Target { backend: Arc::clone(front.shared.fleet.get(began.backend)), reason: began.reason }
     } else {
-        placed(gateway, servers, Some(began.backend))?
+        placed(&front.shared, servers, Some(began.backend))?
     };
-    let answer = send(gateway, &target, request).await?;
+    let answer = send(&front.shared, &target, request).await?;
     let is_where_it_is_held = target.backend.id == began.backend;
     held.arrived(answer.parts.status.is_success() && is_where_it_is_held);
     drop(held);
     let makers = [Maker::Client(id), Maker::Address(session.who.address)];
     // Whose an upload is that says nothing is a guess: it is the address's as well.
-    let known = if session.who.asker(gateway).is_some() { &makers[..1] } else { &makers[..] };
+    let known = if session.who.asker(front).is_some() { &makers[..1] } else { &makers[..] };
     told(session, &target, known, answer).await
 }
 
@@ -72,41 +73,41 @@ async fn nameless(
     servers: &[Arc<Backend>],
     request: Request<Incoming>,
 ) -> Settled {
-    let (gateway, address) = (session.gateway, session.who.address);
-    let waits = gateway.browsers.upload_at(address, now());
+    let (front, address) = (session.front, session.who.address);
+    let waits = front.browsers.upload_at(address, now());
     let waits = servers.iter().find(|it| Some(it.id) == waits);
     let target = match waits {
         Some(backend) => Target { backend: Arc::clone(backend), reason: Reason::Reserved },
-        None => placed(gateway, servers, None)?,
+        None => placed(&front.shared, servers, None)?,
     };
-    let answer = send(gateway, &target, request).await?;
+    let answer = send(&front.shared, &target, request).await?;
     if answer.parts.status.is_success() {
-        let until = now() + gateway.config.affinity.reservation;
-        gateway.browsers.uploaded(address, target.backend.id, until);
+        let until = now() + front.shared.config.affinity.reservation;
+        front.browsers.uploaded(address, target.backend.id, until);
     }
     told(session, &target, &[Maker::Address(address)], answer).await
 }
 
 /// The one of these that has the shortest queue.
 fn placed(
-    gateway: &Gateway,
+    shared: &Shared,
     servers: &[Arc<Backend>],
     last: Option<BackendId>,
 ) -> Result<Target, GatewayError> {
-    let mut views = gateway.fleet.views(now());
+    let mut views = shared.fleet.views(now());
     views.retain(|view| servers.iter().any(|it| it.id == view.id));
-    let tie = TieBreak { last, turn: gateway.fleet.turn() };
+    let tie = TieBreak { last, turn: shared.fleet.turn() };
     let placed = place(&views, tie).map_err(|none| GatewayError::Refused(none.into()))?;
-    Ok(Target { backend: Arc::clone(gateway.fleet.get(placed)), reason: Reason::Placed })
+    Ok(Target { backend: Arc::clone(shared.fleet.get(placed)), reason: Reason::Placed })
 }
 
 async fn send(
-    gateway: &Arc<Gateway>,
+    shared: &Arc<Shared>,
     target: &Target,
     request: Request<Incoming>,
 ) -> Result<Collected, GatewayError> {
-    let (request, fault) = outgoing(gateway, target, request);
-    collected(gateway, target, request, &fault, ANSWER_MAX).await
+    let (request, fault) = outgoing(shared, target, request);
+    collected(shared, target, request, &fault, ANSWER_MAX).await
 }
 
 /// The answer: its asset and its file are these makers'.
@@ -116,14 +117,14 @@ async fn told(
     makers: &[Maker],
     answer: Collected,
 ) -> Settled {
-    let (gateway, backend) = (session.gateway, target.backend.id);
+    let (front, backend) = (session.front, target.backend.id);
     if let Some(item) = Item::read(&answer.body).filter(|_| answer.parts.status.is_success()) {
         learn_own(session, makers, &target.backend, &item);
         if let Some(file) = item.file {
-            gateway.learn_file(&Located { backend, file }, makers, Seen::There);
+            front.shared.records.learn_file(&Located { backend, file }, makers, Seen::There);
         }
     }
     // The reservation and the name are acknowledged with it. A disk that fails is said by others.
-    let _ = gateway.journal.durable().await;
+    let _ = front.shared.records.journal.durable().await;
     Ok(named(session, target, answer))
 }

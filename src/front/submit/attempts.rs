@@ -16,7 +16,7 @@ use super::inputs::Inputs;
 use super::{Sending, Sent, pass};
 use crate::body::ResponseBody;
 use crate::comfy::refused::{self, Lacks};
-use crate::error::{Fault, GatewayError};
+use crate::front::error::{Fault, GatewayError};
 use crate::net::now;
 use crate::routing::decision::NotThere;
 use crate::routing::ids::BackendId;
@@ -115,7 +115,7 @@ impl Sending {
     async fn attempt(&mut self, parts: &Parts, body: &Bytes) -> Attempted {
         let (ready, brought) = tokio::join!(
             self.is_ready(),
-            self.inputs.brought(&self.gateway, &self.target.backend, body.clone())
+            self.inputs.brought(&self.front, &self.target.backend, body.clone())
         );
         let body = match ready.and(brought) {
             Ok(body) => body,
@@ -138,15 +138,15 @@ impl Sending {
     /// opened: waits for it once more, also while its backend is down. A server that takes no
     /// socket for a moment, or was restarted, is no reason to throw work away.
     async fn is_linked(&self) -> bool {
-        self.link.is_open_within(self.gateway.config.prompts.link_timeout).await
+        self.link.is_open_within(self.front.shared.config.prompts.link_timeout).await
     }
 
     /// True if files that its backend does not have were found elsewhere.
     async fn find_missing(&mut self, lacks: &Lacks, body: &[u8]) -> bool {
-        let (gateway, target) = (&self.gateway, &self.target.backend);
-        let is_news = self.inputs.find_missing(gateway, target, lacks, &self.askers).await;
+        let (front, target) = (&self.front, &self.target.backend);
+        let is_news = self.inputs.find_missing(&front.shared, target, lacks, &self.askers).await;
         if is_news {
-            self.inputs = Inputs::of(gateway, body, &self.askers, &gateway.nodes.classes());
+            self.inputs = Inputs::of(front, body, &self.askers, &front.nodes.classes());
         }
         is_news
     }
@@ -170,12 +170,13 @@ impl Sending {
     /// Places it anew (P2). False if it stays where it is.
     fn goes_elsewhere(&mut self, why: NotThere, tried: &[BackendId]) -> bool {
         let near = self.inputs.nearness();
-        let placed = self.client.submit_elsewhere(&self.gateway, &self.prompt, (why, tried), &near);
+        let placed =
+            self.client.submit_elsewhere(&self.front.sessions, &self.prompt, (why, tried), &near);
         let Some((decision, link)) = placed else { return false };
-        let backend = Arc::clone(self.gateway.fleet.get(decision.backend));
+        let backend = Arc::clone(self.front.shared.fleet.get(decision.backend));
         info!(prompt = %self.prompt, from = %self.backend().name, backend = %backend.name,
             why = why.as_str(), "Prompt goes elsewhere: it is not there.");
-        self.gateway.prompt_placed(&self.prompt, decision.backend, &self.output_nodes);
+        self.front.shared.records.prompt_placed(&self.prompt, decision.backend, &self.output_nodes);
         self.target = Target { backend, reason: decision.reason };
         self.link = link;
         true

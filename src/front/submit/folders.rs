@@ -8,31 +8,32 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 
 use super::super::inputs;
-use crate::error::GatewayError;
 use crate::fleet::backend::Backend;
-use crate::gateway::Gateway;
+use crate::front::Front;
+use crate::front::error::GatewayError;
 use crate::routing::ids::{FileRef, Folder, Located};
+use crate::shared::Shared;
 
 /// The name of a folder on `target` that has these files and no others that are known.
 ///
 /// # Errors
 /// A file could not be brought; see [`inputs::bring`].
 pub(super) async fn bring(
-    gateway: &Gateway,
+    front: &Front,
     (folder, files): (&str, &[Located]),
     target: &Arc<Backend>,
 ) -> Result<String, GatewayError> {
-    if !has_others(gateway, (folder, files), target)
-        && bring_into(gateway, folder, files, target).await?
+    if !has_others(&front.shared, (folder, files), target)
+        && bring_into(front, folder, files, target).await?
     {
         return Ok(folder.to_owned());
     }
-    let own = own_folder(gateway, folder, files);
-    match bring_into(gateway, &own, files, target).await? {
+    let own = own_folder(&front.shared, folder, files);
+    match bring_into(front, &own, files, target).await? {
         true => Ok(own),
         false => Err(GatewayError::InputNotCopied {
             file: format!("{folder}/"),
-            from: files.first().map_or_else(String::new, |at| name_of(gateway, at)),
+            from: files.first().map_or_else(String::new, |at| name_of(&front.shared, at)),
             backend: target.name.clone(),
             why: format!("the folder {own} has other files there"),
         }),
@@ -41,7 +42,7 @@ pub(super) async fn bring(
 
 /// True if every file has its name in that folder now.
 async fn bring_into(
-    gateway: &Gateway,
+    front: &Front,
     folder: &str,
     files: &[Located],
     target: &Arc<Backend>,
@@ -53,7 +54,7 @@ async fn bring_into(
         if original.backend == target.id && original.file == name {
             continue;
         }
-        if inputs::bring_as(gateway, (original, &name), target).await? != name {
+        if inputs::bring_as(front, (original, &name), target).await? != name {
             return Ok(false);
         }
     }
@@ -61,23 +62,23 @@ async fn bring_into(
 }
 
 /// True if the folder has files there that are none of these, nor copies of them.
-fn has_others(gateway: &Gateway, (folder, files): (&str, &[Located]), target: &Backend) -> bool {
-    let known = gateway.files();
+fn has_others(shared: &Shared, (folder, files): (&str, &[Located]), target: &Backend) -> bool {
+    let known = shared.records.files();
     let there = known.in_subfolder_of(folder, target.id);
     there.iter().any(|at| !files.contains(at))
 }
 
 /// A folder for these files in the state that they are in now.
-fn own_folder(gateway: &Gateway, folder: &str, files: &[Located]) -> String {
-    let known = gateway.files();
+fn own_folder(shared: &Shared, folder: &str, files: &[Located]) -> String {
+    let known = shared.records.files();
     let mut hasher = DefaultHasher::new();
     for at in files {
         let written = known.holder(at).map(|holder| (holder.order, holder.written));
-        (name_of(gateway, at), at.file.path(), written).hash(&mut hasher);
+        (name_of(shared, at), at.file.path(), written).hash(&mut hasher);
     }
     format!("{}-mooring-{:08x}", folder, hasher.finish() & 0xffff_ffff)
 }
 
-fn name_of(gateway: &Gateway, at: &Located) -> String {
-    gateway.fleet.get(at.backend).name.clone()
+fn name_of(shared: &Shared, at: &Located) -> String {
+    shared.fleet.get(at.backend).name.clone()
 }

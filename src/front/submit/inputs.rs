@@ -12,19 +12,20 @@ use tokio::time::timeout;
 use super::super::nodes::KnownClasses;
 use super::super::{inputs, view};
 use super::folders;
-use crate::client::submissions::Nearness;
 use crate::comfy::files::{self, Mention, Spelled};
 use crate::comfy::names;
 use crate::comfy::refused::Lacks;
 use crate::comfy::takes::{self, Kind};
-use crate::error::GatewayError;
 use crate::fleet::backend::Backend;
-use crate::gateway::Gateway;
-use crate::gateway::files::{Meaning, for_people, meaning_in};
+use crate::front::Front;
+use crate::front::error::GatewayError;
 use crate::net::now;
+use crate::records::files::{Meaning, for_people, meaning_in};
 use crate::routing::files::{Files, Maker, Strangers};
 use crate::routing::ids::{BackendId, FileRef, Folder, Located};
 use crate::routing::place::{BackendView, CopyWeights, head_start};
+use crate::session::submissions::Nearness;
+use crate::shared::Shared;
 
 /// How long the sizes of files are awaited: a prompt must not wait long to be placed.
 const WEIGHED_WITHIN: Duration = Duration::from_millis(500);
@@ -45,8 +46,8 @@ pub(super) struct Inputs {
 /// The submission without names of backends in what is kept of it. A picture that is opened
 /// elsewhere, or here after a change of the fleet, names no server.
 #[must_use]
-pub(super) fn untagged(gateway: &Gateway, body: Bytes) -> Bytes {
-    files::without_backends(body, |name| gateway.fleet.called(name).is_some())
+pub(super) fn untagged(shared: &Shared, body: Bytes) -> Bytes {
+    files::without_backends(body, |name| shared.fleet.called(name).is_some())
 }
 
 /// A file that is known.
@@ -66,18 +67,13 @@ impl Inputs {
     /// The graph is read first, then all is looked up at once, and only if something was found is
     /// it read again: whoever holds the ledger keeps everybody waiting.
     #[must_use]
-    pub(super) fn of(
-        gateway: &Gateway,
-        body: &[u8],
-        askers: &[Maker],
-        nodes: &KnownClasses,
-    ) -> Self {
+    pub(super) fn of(front: &Front, body: &[u8], askers: &[Maker], nodes: &KnownClasses) -> Self {
         let mut asked = Vec::new();
         let _ = files::mentions(body, |spelled| {
-            asked.push(Asked::of(gateway, spelled));
+            asked.push(Asked::of(&front.shared, spelled));
             None::<()>
         });
-        let found = known_of(gateway, &asked, askers);
+        let found = known_of(&front.shared, &asked, askers);
         let mut mentions = Vec::new();
         if found.iter().any(Option::is_some) {
             let mut found = found.into_iter();
@@ -90,7 +86,7 @@ impl Inputs {
         }
         let mentions = mentions.into_iter().map(|it| it.map(|(known, _)| known)).collect();
         let mut inputs = Self { mentions, near: SmallVec::new(), margin: 0 };
-        inputs.near = inputs.found_near(gateway);
+        inputs.near = inputs.found_near(front);
         inputs
     }
 
@@ -100,17 +96,17 @@ impl Inputs {
         Nearness { backends: self.near.clone(), margin: self.margin }
     }
 
-    fn found_near(&self, gateway: &Gateway) -> SmallVec<[BackendId; 4]> {
+    fn found_near(&self, front: &Front) -> SmallVec<[BackendId; 4]> {
         if self.mentions.is_empty() {
             return SmallVec::new();
         }
-        let files = gateway.files();
+        let files = front.shared.records.files();
         let count = |backend: BackendId| {
             let has = |at: &&Located| files.copy_on(at, backend).is_some();
             self.located().filter(has).count()
         };
         let counts: SmallVec<[(BackendId, usize); 8]> =
-            gateway.fleet.iter().map(|backend| (backend.id, count(backend.id))).collect();
+            front.shared.fleet.iter().map(|backend| (backend.id, count(backend.id))).collect();
         let most = counts.iter().map(|(_, count)| *count).max().unwrap_or(0);
         let is_near = |(_, count): &&(BackendId, usize)| 0 < most && *count == most;
         counts.iter().filter(is_near).map(|(backend, _)| *backend).collect()
@@ -118,13 +114,13 @@ impl Inputs {
 
     /// Weighs what would have to be copied against the wait. Asked only where it decides: while a
     /// backend that has them is idle, they lie well, and so they do if there is no other.
-    pub(super) async fn weigh(&mut self, gateway: &Gateway) {
+    pub(super) async fn weigh(&mut self, shared: &Shared) {
         if self.near.is_empty() {
             return;
         }
         let near = &self.near;
         let now = now();
-        let views = gateway.fleet.views(now);
+        let views = shared.fleet.views(now);
         let is_idle = |view: &BackendView| near.contains(&view.id) && view.load == 0;
         let takes = views.iter().filter(|view| view.takes_work());
         if takes.clone().count() < 2 || takes.clone().any(is_idle) {
@@ -134,17 +130,17 @@ impl Inputs {
         files.sort_by(|a, b| (a.backend, &a.file).cmp(&(b.backend, &b.file)));
         files.dedup();
         let size = |at: &Located| {
-            let (backend, file) = (Arc::clone(gateway.fleet.get(at.backend)), at.file.clone());
+            let (backend, file) = (Arc::clone(shared.fleet.get(at.backend)), at.file.clone());
             async move { backend.size_of(&file, WEIGHED_WITHIN).await }
         };
         let asked = futures_util::future::join_all(files.into_iter().take(WEIGHED_MAX).map(size));
         let Ok(sizes) = timeout(WEIGHED_WITHIN, asked).await else { return };
         let sizes: Vec<u64> = sizes.into_iter().filter_map(|size| size.ok().flatten()).collect();
-        let affinity = &gateway.config.affinity;
+        let affinity = &shared.config.affinity;
         let weights = CopyWeights {
             bytes_per_prompt: affinity.input_bytes,
             prompts_max: u32::try_from(affinity.input_margin).unwrap_or(u32::MAX),
-            file_max: gateway.config.files.copy_bytes,
+            file_max: shared.config.files.copy_bytes,
         };
         self.margin = head_start(&sizes, weights);
     }
@@ -156,7 +152,7 @@ impl Inputs {
     /// A file could not be brought; see [`inputs::copy`].
     pub(super) async fn brought(
         &self,
-        gateway: &Gateway,
+        front: &Front,
         target: &Arc<Backend>,
         body: Bytes,
     ) -> Result<Bytes, GatewayError> {
@@ -174,7 +170,7 @@ impl Inputs {
             needed.dedup();
             needed
         };
-        let known = self.known_on(gateway, target, &sorted(self.located().collect()))?;
+        let known = self.known_on(&front.shared, target, &sorted(self.located().collect()))?;
         let needed = sorted(self.single().collect());
         let bring = |original: &Located| {
             let original = original.clone();
@@ -182,7 +178,7 @@ impl Inputs {
             async move {
                 let file = match known {
                     Some(file) => file,
-                    None => inputs::copy(gateway, &original, target).await?,
+                    None => inputs::copy(front, &original, target).await?,
                 };
                 Ok::<_, GatewayError>((original, file))
             }
@@ -193,7 +189,7 @@ impl Inputs {
             let name = match &mention.known {
                 Input::At(at) => there.iter().find(|(it, _)| it == at).map(|(_, file)| file),
                 Input::Folder(folder, files) => {
-                    let name = folders::bring(gateway, (folder, files), target).await?;
+                    let name = folders::bring(front, (folder, files), target).await?;
                     parts.push((mention.at.clone(), mention.renamed_to(&name)));
                     None
                 }
@@ -209,7 +205,7 @@ impl Inputs {
     /// not, so that submitting again makes sense.
     pub(super) async fn find_missing(
         &self,
-        gateway: &Gateway,
+        shared: &Shared,
         target: &Backend,
         lacks: &Lacks,
         askers: &[Maker],
@@ -222,20 +218,20 @@ impl Inputs {
                 continue;
             }
             let Some(file) = FileRef::of_path(spelled.folder, &spelled.path) else { continue };
-            is_news |= self.forget_copies(gateway, target, &file);
-            let asked = [Asked::of(gateway, &spelled)];
-            let is_unknown = known_of(gateway, &asked, askers).iter().all(Option::is_none);
+            is_news |= self.forget_copies(shared, target, &file);
+            let asked = [Asked::of(shared, &spelled)];
+            let is_unknown = known_of(shared, &asked, askers).iter().all(Option::is_none);
             // A value is more often a model's name than a file's.
             if is_unknown && lacks.files.contains(name) {
-                is_news |= view::search(gateway, &file, Some(target.id)).await.is_some();
+                is_news |= view::search(shared, &file, Some(target.id)).await.is_some();
             }
         }
         is_news
     }
 
     /// True if one was thought to be there.
-    fn forget_copies(&self, gateway: &Gateway, target: &Backend, file: &FileRef) -> bool {
-        let mut files = gateway.files();
+    fn forget_copies(&self, shared: &Shared, target: &Backend, file: &FileRef) -> bool {
+        let mut files = shared.records.files();
         let mut is_news = false;
         for original in self.located().filter(|at| at.backend != target.id) {
             if files.copy_on(original, target.id).as_ref() == Some(file) {
@@ -249,15 +245,15 @@ impl Inputs {
     /// Which of the files are there already, and as what.
     fn known_on(
         &self,
-        gateway: &Gateway,
+        shared: &Shared,
         target: &Backend,
         needed: &[&Located],
     ) -> Result<Vec<(Located, FileRef)>, GatewayError> {
         if needed.iter().all(|at| at.backend == target.id) {
             return Ok(needed.iter().map(|at| ((*at).clone(), at.file.clone())).collect());
         }
-        let max = gateway.config.files.copies_per_prompt;
-        let files = gateway.files();
+        let max = shared.config.files.copies_per_prompt;
+        let files = shared.records.files();
         let known = |at: &&Located| Some(((*at).clone(), files.copy_on(at, target.id)?));
         let known: Vec<_> = needed.iter().filter_map(known).collect();
         let to_copy = needed.len() - known.len();
@@ -304,9 +300,9 @@ struct Asked {
 }
 
 impl Asked {
-    fn of(gateway: &Gateway, spelled: &Spelled<'_>) -> Self {
-        let called = |name| gateway.fleet.called(name).map(|backend| backend.id);
-        let lies = || spelled.hash.and_then(|hash| gateway.file_of_hash(hash));
+    fn of(shared: &Shared, spelled: &Spelled<'_>) -> Self {
+        let called = |name| shared.fleet.called(name).map(|backend| backend.id);
+        let lies = || spelled.hash.and_then(|hash| shared.records.file_of_hash(hash));
         Self {
             folder: spelled.folder,
             path: spelled.path.clone().into_owned(),
@@ -318,14 +314,14 @@ impl Asked {
 
     /// What is known of it. One that was told with its backend as a bare output (`Preview3D` puts
     /// what it told into its own input again) is that output.
-    fn known(&self, gateway: &Gateway, files: &Files, askers: &[Maker]) -> Option<Input> {
+    fn known(&self, shared: &Shared, files: &Files, askers: &[Maker]) -> Option<Input> {
         if let Some(lies) = &self.of_hash {
             return lies.clone().map(Input::At);
         }
         if let Some(backend) = self.backend {
             let file = backend.and_then(|_| FileRef::of_path(self.folder, &self.path));
             let Some((backend, file)) = backend.zip(file) else {
-                return self.folder(gateway, files, askers);
+                return self.folder(shared, files, askers);
             };
             let at = Located { backend, file };
             return Some(Input::At(if self.is_annotated { at } else { files.told_at(at) }));
@@ -335,17 +331,17 @@ impl Asked {
             Meaning::Gone(url) => {
                 Some(Input::Gone(FileRef::of_path(self.folder, &self.path)?, url))
             }
-            Meaning::Unknown => self.folder(gateway, files, askers),
+            Meaning::Unknown => self.folder(shared, files, askers),
         }
     }
 
     /// The subfolder of the inputs that it names.
-    fn folder(&self, gateway: &Gateway, files: &Files, askers: &[Maker]) -> Option<Input> {
+    fn folder(&self, shared: &Shared, files: &Files, askers: &[Maker]) -> Option<Input> {
         if self.folder != Folder::Input {
             return None;
         }
         let (name, within) = names::split(self.path.trim_end_matches('/'));
-        let within = within.map(|name| gateway.fleet.called(name).map(|backend| backend.id));
+        let within = within.map(|name| shared.fleet.called(name).map(|backend| backend.id));
         let located = match self.backend.or(within) {
             Some(backend) => files.in_subfolder_of(name, backend?),
             None => files.in_subfolder(name, askers),
@@ -355,9 +351,9 @@ impl Asked {
 }
 
 /// What is known of strings, all looked up at once.
-fn known_of(gateway: &Gateway, asked: &[Asked], askers: &[Maker]) -> Vec<Option<Input>> {
-    let files = gateway.files();
-    asked.iter().map(|it| it.known(gateway, &files, askers)).collect()
+fn known_of(shared: &Shared, asked: &[Asked], askers: &[Maker]) -> Vec<Option<Input>> {
+    let files = shared.records.files();
+    asked.iter().map(|it| it.known(shared, &files, askers)).collect()
 }
 
 /// True if the string stands where a file is meant. One that carries a backend was picked from

@@ -8,11 +8,11 @@ use tracing::debug;
 use super::super::Answer;
 use super::Sending;
 use crate::comfy::answers::Sighting;
-use crate::error::GatewayError;
+use crate::front::error::GatewayError;
 use crate::net::{now, sleep};
-use crate::operate;
 use crate::routing::ledger::State;
 use crate::routing::pending::{ABSENT_LOOKS_APART, End};
+use crate::session::control;
 
 /// For how long a submission's own task looks for it. Beyond any `prompts.answer_limit` that a
 /// client waits for.
@@ -28,7 +28,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(250);
 impl Sending {
     /// Asks the backend until it is known whether it has the prompt (P2).
     pub(super) async fn look(self) -> Answer {
-        let limit = self.gateway.config.fleet.probe_timeout;
+        let limit = self.front.shared.config.fleet.probe_timeout;
         let mut missed: Option<Instant> = None;
         let patience = now() + LOOKS_FOR;
         while self.is_pending() {
@@ -55,7 +55,7 @@ impl Sending {
         }
         if matches!(self.state(), Some(State::Ended(End::Lost(_)))) {
             // What was sent may still arrive, and nobody wants it.
-            operate::call_back(&self.gateway, self.backend(), &self.prompt);
+            control::call_back(&self.front.sessions, self.backend(), &self.prompt);
         }
         self.ended_meanwhile().await
     }
@@ -74,7 +74,7 @@ impl Sending {
         // Before the id is free: one who uses it again must not find it disowned after that.
         self.client.disown(&self.prompt);
         let answer = self.withdraw(GatewayError::NotQueued { backend });
-        operate::watch_for(&self.gateway, self.backend(), &self.prompt);
+        control::watch_for(&self.front.sessions, self.backend(), &self.prompt);
         answer
     }
 

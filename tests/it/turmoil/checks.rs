@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
-use mooring::gateway::Gateway;
+use mooring::front::Front;
 use mooring::net::now;
 use mooring::routing::ids::{BackendId, PromptId};
 use mooring::routing::ledger::State;
@@ -25,9 +25,9 @@ pub(super) struct Checks {
 impl Checks {
     /// All pending prompts of a client are on the backend that it is bound to, and each stays
     /// where it was (invariants 2 and 3).
-    pub(super) fn bindings(&mut self, gateway: &Gateway) -> Result<(), String> {
+    pub(super) fn bindings(&mut self, gateway: &Front) -> Result<(), String> {
         let before = std::mem::take(&mut self.places);
-        for client in gateway.clients.all() {
+        for client in gateway.sessions.clients.all() {
             let (bound, pending) = client.inspect(|core, _| {
                 let at = core.pending().iter().map(|(id, it)| (id.clone(), it.backend, it.phase));
                 (core.bound().map(|(backend, _)| backend), at.collect::<Vec<_>>())
@@ -60,8 +60,8 @@ impl Checks {
 }
 
 /// The clients whose binding is held.
-pub(super) fn held(gateway: &Gateway) -> Vec<String> {
-    let all = gateway.clients.all();
+pub(super) fn held(gateway: &Front) -> Vec<String> {
+    let all = gateway.sessions.clients.all();
     let held = all.iter().filter(|client| client.inspect(|core, _| core.is_held()));
     held.map(|client| client.id.to_string()).collect()
 }
@@ -121,7 +121,7 @@ pub(super) fn executions(backends: &[Arc<Machine>], book: &Book) -> Result<(), S
 /// After it has become quiet.
 pub(super) fn in_the_end(
     book: &Book,
-    gateway: &Gateway,
+    gateway: &Front,
     backends: &[Arc<Machine>],
 ) -> Result<(), String> {
     executions(backends, book)?;
@@ -187,9 +187,9 @@ fn has_two_ends(ends: &BTreeSet<(u32, Said)>) -> bool {
     lives.len() < ends.len() || 1 < found.len()
 }
 
-fn state_of(gateway: &Gateway, prompt: &str) -> Option<State> {
+fn state_of(gateway: &Front, prompt: &str) -> Option<State> {
     let prompt = PromptId::parse(prompt).expect("people choose ids that can be");
-    gateway.ledger().get(&prompt, now()).map(|record| record.state)
+    gateway.shared.records.ledger().get(&prompt, now()).map(|record| record.state)
 }
 
 /// What was said to be lost has an entry that says so, or its own (promise P6).
@@ -249,13 +249,13 @@ fn nameless(book: &Book, executed: &BTreeMap<String, Begun>) -> Result<(), Strin
 }
 
 /// Nobody is held, and the books of the fleet agree (promise B3).
-fn is_released(gateway: &Gateway) -> Result<(), String> {
+fn is_released(gateway: &Front) -> Result<(), String> {
     let held = held(gateway);
     if !held.is_empty() {
         return Err(format!("{held:?} are held after all has ended"));
     }
-    for backend in gateway.fleet.iter() {
-        let bound = gateway.clients.all().iter().fold(0, |count, client| {
+    for backend in gateway.shared.fleet.iter() {
+        let bound = gateway.sessions.clients.all().iter().fold(0, |count, client| {
             let is_here = |(at, _)| at == backend.id;
             count + u32::from(client.inspect(|core, _| core.bound().is_some_and(is_here)))
         });

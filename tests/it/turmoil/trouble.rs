@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use mooring::gateway::Gateway;
+use mooring::front::Front;
 use mooring::sim::{Faults, SubmitFault};
 use tokio::sync::mpsc::UnboundedSender;
 
@@ -46,7 +46,7 @@ impl Act {
         sim: &mut ::turmoil::Sim<'static>,
         weather: &Weather,
         orders: &[UnboundedSender<Order>],
-        gateway: &Mutex<Option<Arc<Gateway>>>,
+        gateway: &Mutex<Option<Arc<Front>>>,
     ) {
         match self {
             Self::Cut(one, other) => {

@@ -78,7 +78,7 @@ async fn client_ids_as_each_language_writes_them() {
         until("it has run", || world.sim("a").ledger().finished.contains(&prompt)).await;
         let known = client.map(|client| {
             let id = mooring::routing::ids::ClientId::parse(client).unwrap();
-            world.gateway.clients.get(&id).is_some()
+            world.gateway.sessions.clients.get(&id).is_some()
         });
         let right = client.map(|_| true);
         cases.case(name, (told(&answer), known), (taken(), right));
@@ -152,7 +152,7 @@ async fn charsets_and_content_types_of_each_language() {
         let headers = if content_type.is_empty() { &headers[..0] } else { &headers[..] };
         let answer = post(&world, headers, body).await;
         let id = mooring::routing::ids::ClientId::parse(client).unwrap();
-        let known = world.gateway.clients.get(&id).is_some();
+        let known = world.gateway.sessions.clients.get(&id).is_some();
         cases.case(name, (told(&answer), known), (taken(), true));
     }
     cases.end(14);

@@ -23,7 +23,7 @@ async fn world() -> World {
     let headers = [("content-type", "application/json")];
     let busy = send(world.sim("b").addr(), Method::POST, "/prompt", &headers, &body).await;
     assert_eq!(busy.status, 200);
-    let b = world.gateway.fleet.by_name("b").unwrap();
+    let b = world.gateway.shared.fleet.by_name("b").unwrap();
     until("its queue is known", || 0 < b.load.queue_remaining()).await;
     world
 }
@@ -39,7 +39,7 @@ async fn a_server_that_accepts_nothing_new_gets_nothing_new() {
         let world = world().await;
         let before = world.submit("first", &quick(1)).await.backend().to_owned();
         world.sim("a").set_faults(|faults| faults.listening = listening);
-        let a = world.gateway.fleet.by_name("a").unwrap();
+        let a = world.gateway.shared.fleet.by_name("a").unwrap();
         until("it is seen", || a.doors.are_shut() || !a.is_up()).await;
         let mut placed = Vec::new();
         for client in ["x", "y"] {

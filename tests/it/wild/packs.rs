@@ -10,7 +10,7 @@ use crate::support::{Answer, World, network, quick, send, send_bytes, slow, soon
 
 /// Work of a stranger, so that everybody is better off elsewhere.
 async fn keep_busy(world: &World, backend: &str, prompts: u32) {
-    let known = world.gateway.fleet.by_name(backend).unwrap();
+    let known = world.gateway.shared.fleet.by_name(backend).unwrap();
     let before = known.load.queue_remaining();
     let body = json!({ "client_id": "stranger", "prompt": slow(50, 600.0) }).to_string();
     let headers = [("content-type", "application/json")];
@@ -101,7 +101,7 @@ async fn a_picture_that_was_put_is_found_by_its_prompt() {
     // There is a shorter way elsewhere.
     let busy = json!({ "client_id": "stranger", "prompt": slow(1, 0.2) }).to_string();
     let there = world.sim(put.backend()).addr();
-    let known = world.gateway.fleet.by_name(put.backend()).unwrap();
+    let known = world.gateway.shared.fleet.by_name(put.backend()).unwrap();
     for _ in 0..4 {
         assert_eq!(send(there, Method::POST, "/prompt", &[], &busy).await.status, 200);
     }

@@ -32,7 +32,7 @@ async fn submit(world: &World, address: &str, client: Option<&str>, graph: &Valu
 
 async fn all_ended(world: &World) {
     until("all have ended", || {
-        world.gateway.clients.all().iter().all(|client| client.pending().is_empty())
+        world.gateway.sessions.clients.all().iter().all(|client| client.pending().is_empty())
     })
     .await;
 }
@@ -167,7 +167,7 @@ async fn an_id_that_all_users_of_a_tool_share_is_a_client_for_each_address() {
         ),
     ] {
         submit(&world, address, Some(client), &quick(1)).await;
-        let clients = world.gateway.clients.all();
+        let clients = world.gateway.sessions.clients.all();
         let is_known = clients.iter().any(|it| it.id.as_str() == right);
         let headers = [("x-forwarded-for", address)];
         let escaped =

@@ -90,7 +90,7 @@ async fn sockets_of_packs_open_however_they_are_asked_for() {
         let found = (status(&answer).to_owned(), is_right, answer.contains("early bird"));
         cases.case(name, found, ("101".to_owned(), true, true));
     }
-    cases.case("nobody was made of a pack's ids", world.gateway.clients.len(), 0);
+    cases.case("nobody was made of a pack's ids", world.gateway.sessions.clients.len(), 0);
     for (name, target, lines, right) in [
         ("a page of another", "/ps/ws", with("Origin: https://evil.example"), "403"),
         ("and without a word of it", "/ps/ws", with("Sec-Fetch-Site: cross-site"), "403"),
@@ -104,7 +104,7 @@ async fn sockets_of_packs_open_however_they_are_asked_for() {
         let answer = opened(&world, &head.replace('\n', "\r\n"), "", "\r\n\r\n").await;
         cases.case(name, status(&answer).to_owned(), right.to_owned());
     }
-    until("all are closed", || world.gateway.tunnels.is_empty()).await;
+    until("all are closed", || world.gateway.sessions.tunnels.is_empty()).await;
     cases.end(25);
 }
 

@@ -1,0 +1,365 @@
+//! Bodies on their way through: streamed as they come, never collected here.
+//!
+//! Both directions have an idle deadline: a body of which no byte moves is given up (invariant
+//! 10). A body that moves slowly is back-pressure and is left alone.
+
+pub mod budget;
+pub mod charset;
+pub mod inflate;
+pub mod tap;
+pub mod wrapped;
+
+use std::fmt;
+use std::future::Future as _;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use tokio::time::{Instant, Sleep};
+
+use budget::BodyShare;
+use tap::Tapped;
+use wrapped::Wrapped;
+
+/// Why a body broke off.
+#[derive(Debug, thiserror::Error)]
+pub enum BodyError {
+    #[error("no byte of the body has moved for {}", humantime(*.0))]
+    Idle(Duration),
+    #[error("the body is larger than it may be")]
+    TooLarge,
+    #[error(transparent)]
+    Broken(#[from] hyper::Error),
+}
+
+fn humantime(duration: Duration) -> String {
+    format!("{} s", duration.as_secs())
+}
+
+/// A body that someone else sends, with an idle deadline.
+///
+/// The timer exists only once the body has kept us waiting: most bodies are there at once.
+pub struct Streamed {
+    inner: Incoming,
+    idle: Duration,
+    timer: Option<Pin<Box<Sleep>>>,
+    /// The timer runs: the last poll had nothing.
+    is_waiting: bool,
+}
+
+impl fmt::Debug for Streamed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Streamed").finish_non_exhaustive()
+    }
+}
+
+impl Streamed {
+    #[must_use]
+    pub fn new(inner: Incoming, idle: Duration) -> Self {
+        Self { inner, idle, timer: None, is_waiting: false }
+    }
+
+    fn poll_inner(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match Pin::new(&mut self.inner).poll_frame(cx) {
+            Poll::Ready(frame) => {
+                // Set anew at the next wait: nobody may poll for long while it is written on.
+                self.is_waiting = false;
+                Poll::Ready(frame.map(|frame| frame.map_err(BodyError::from)))
+            }
+            Poll::Pending => {
+                let idle = self.idle;
+                let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(idle)));
+                if !std::mem::replace(&mut self.is_waiting, true) {
+                    timer.as_mut().reset(Instant::now() + idle);
+                }
+                match timer.as_mut().poll(cx) {
+                    Poll::Ready(()) => Poll::Ready(Some(Err(BodyError::Idle(idle)))),
+                    Poll::Pending => Poll::Pending,
+                }
+            }
+        }
+    }
+}
+
+/// Set when a client's body broke off, so that its backend is not blamed for it.
+#[derive(Clone, Debug, Default)]
+pub struct ClientFault(Arc<AtomicBool>);
+
+impl ClientFault {
+    #[must_use]
+    pub fn happened(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// The body of a request to a backend.
+#[derive(Debug)]
+pub enum RequestBody {
+    Empty,
+    /// Collected, because it had to be understood. `Some` until it is sent.
+    Whole(Option<Bytes>),
+    /// Passed on as the client sends it.
+    Streamed {
+        body: Streamed,
+        fault: ClientFault,
+    },
+    /// One backend's answer on its way to another.
+    Wrapped(Box<Wrapped>),
+}
+
+impl RequestBody {
+    #[must_use]
+    pub fn whole(bytes: impl Into<Bytes>) -> Self {
+        Self::Whole(Some(bytes.into()))
+    }
+
+    /// Passes `body` on, giving up when no byte moves for `idle`.
+    #[must_use]
+    pub fn streamed(body: Incoming, idle: Duration) -> (Self, ClientFault) {
+        let fault = ClientFault::default();
+        if body.is_end_stream() {
+            return (Self::Empty, fault);
+        }
+        let body = Streamed::new(body, idle);
+        (Self::Streamed { body, fault: fault.clone() }, fault)
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match self.get_mut() {
+            Self::Empty => Poll::Ready(None),
+            Self::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Self::Streamed { body, fault } => {
+                let frame = body.poll_inner(cx);
+                if let Poll::Ready(Some(Err(_))) = &frame {
+                    fault.0.store(true, Ordering::Relaxed);
+                }
+                frame
+            }
+            Self::Wrapped(wrapped) => wrapped.poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::Whole(bytes) => bytes.is_none(),
+            Self::Streamed { body, .. } => body.inner.is_end_stream(),
+            Self::Wrapped(wrapped) => wrapped.is_over(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Empty => SizeHint::with_exact(0),
+            Self::Whole(bytes) => {
+                SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
+            }
+            Self::Streamed { body, .. } => body.inner.size_hint(),
+            Self::Wrapped(wrapped) => wrapped.size_hint(),
+        }
+    }
+}
+
+/// What must happen when a response body has ended, or has been given up.
+pub trait OnEnd: Send + 'static {
+    /// The last byte has been taken.
+    fn finished(self: Box<Self>);
+}
+
+/// The body of a response to a client.
+///
+/// Its guard is dropped when the body is over, however it ends; a request counts as in flight
+/// until then, not until its headers are sent. `finished` is called only at the regular end: a
+/// connection whose answer was not read to the end cannot be used again.
+pub enum ResponseBody {
+    Whole(Option<Bytes>),
+    Streamed { body: Streamed, guard: Option<Box<dyn OnEnd>> },
+    Tapped(Tapped),
+}
+
+impl fmt::Debug for ResponseBody {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Whole(_) => "Whole",
+            Self::Streamed { .. } => "Streamed",
+            Self::Tapped(_) => "Tapped",
+        })
+    }
+}
+
+impl ResponseBody {
+    #[must_use]
+    pub fn empty() -> Self {
+        Self::Whole(None)
+    }
+
+    #[must_use]
+    pub fn whole(bytes: impl Into<Bytes>) -> Self {
+        Self::Whole(Some(bytes.into()))
+    }
+
+    /// Passes a backend's body on; `guard` is finished with its last byte.
+    #[must_use]
+    pub fn streamed(body: Incoming, idle: Duration, guard: Box<dyn OnEnd>) -> Self {
+        if body.is_end_stream() {
+            guard.finished();
+            return Self::empty();
+        }
+        Self::Streamed { body: Streamed::new(body, idle), guard: Some(guard) }
+    }
+}
+
+impl Body for ResponseBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match self.get_mut() {
+            Self::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Self::Streamed { body, guard } => {
+                let frame = body.poll_inner(cx);
+                let is_over = match &frame {
+                    Poll::Ready(None) => true,
+                    Poll::Ready(Some(Ok(_))) => body.inner.is_end_stream(),
+                    Poll::Ready(Some(Err(_))) => {
+                        *guard = None;
+                        false
+                    }
+                    Poll::Pending => false,
+                };
+                if is_over && let Some(guard) = guard.take() {
+                    guard.finished();
+                }
+                frame
+            }
+            Self::Tapped(tapped) => tapped.poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Whole(bytes) => bytes.is_none(),
+            Self::Streamed { body, .. } => body.inner.is_end_stream(),
+            Self::Tapped(tapped) => tapped.body().is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Whole(bytes) => {
+                SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
+            }
+            Self::Streamed { body, .. } => body.inner.size_hint(),
+            Self::Tapped(tapped) => tapped.body().size_hint(),
+        }
+    }
+}
+
+/// Why a body could not be collected.
+#[derive(Debug, thiserror::Error)]
+pub enum CollectError {
+    #[error("the body is larger than {max} bytes")]
+    TooLarge { max: u64 },
+    #[error("as many bodies as may be are held already")]
+    Busy,
+    #[error("the body broke off")]
+    Broken(#[source] BodyError),
+}
+
+/// Bytes a second that a collected body must come with on average, once it has taken longer than
+/// it may be idle: who drips one byte a minute must not hold memory for ever.
+const LEAST_RATE: u64 = 1 << 10;
+
+/// How a body may be collected.
+#[derive(Clone, Copy, Debug)]
+pub struct CollectLimits {
+    /// In bytes.
+    pub max: u64,
+    /// How long no byte may move.
+    pub idle: Duration,
+}
+
+/// Reads a whole body; `share` holds its bytes against the budget of all bodies.
+///
+/// # Errors
+/// It is larger than it may be (found by its length before the first byte, or at the first byte
+/// too many), there is no budget for it, or it broke off.
+pub async fn collect(
+    body: Incoming,
+    limits: CollectLimits,
+    share: Option<&mut BodyShare>,
+) -> Result<Bytes, CollectError> {
+    let mut collector = Collector { limits, share, first: None, rest: Vec::new() };
+    if limits.max < body.size_hint().lower() {
+        return Err(CollectError::TooLarge { max: limits.max });
+    }
+    let mut streamed = Streamed::new(body, limits.idle);
+    let began = Instant::now();
+    while let Some(frame) = std::future::poll_fn(|cx| streamed.poll_inner(cx)).await {
+        let Ok(data) = frame.map_err(CollectError::Broken)?.into_data() else { continue };
+        collector.add(data)?;
+        let late = began.elapsed().saturating_sub(limits.idle);
+        if collector.len() < late.as_secs().saturating_mul(LEAST_RATE) {
+            return Err(CollectError::Broken(BodyError::Idle(limits.idle)));
+        }
+    }
+    Ok(collector.whole())
+}
+
+struct Collector<'a> {
+    limits: CollectLimits,
+    share: Option<&'a mut BodyShare>,
+    first: Option<Bytes>,
+    rest: Vec<u8>,
+}
+
+impl Collector<'_> {
+    fn admit(&mut self, bytes: u64) -> Result<(), CollectError> {
+        if self.limits.max < bytes {
+            return Err(CollectError::TooLarge { max: self.limits.max });
+        }
+        let is_free = self.share.as_mut().is_none_or(|share| share.grow_to(bytes));
+        if is_free { Ok(()) } else { Err(CollectError::Busy) }
+    }
+
+    fn len(&self) -> u64 {
+        (self.first.as_ref().map_or(0, Bytes::len) + self.rest.len()) as u64
+    }
+
+    fn add(&mut self, data: Bytes) -> Result<(), CollectError> {
+        self.admit(self.len() + data.len() as u64)?;
+        match self.first.take() {
+            None if self.rest.is_empty() => self.first = Some(data),
+            first => {
+                self.rest.extend_from_slice(first.as_deref().unwrap_or_default());
+                self.rest.extend_from_slice(&data);
+            }
+        }
+        Ok(())
+    }
+
+    /// Small bodies come in one piece and are not copied. Large ones are copied once, as they come:
+    /// a second time, when they are whole, would be twice their memory.
+    fn whole(self) -> Bytes {
+        self.first.unwrap_or_else(|| self.rest.into())
+    }
+}

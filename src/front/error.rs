@@ -1,0 +1,392 @@
+//! What can fail in the gateway itself, and what the asker is told.
+//!
+//! An answer that a backend produced is never an error here, whatever its status: it is passed on
+//! as it came. Each failure answers the same questions in matches without `_`: which status,
+//! which stable code, whose fault, and whether waiting helps. `docs/errors.md` lists the codes;
+//! a test holds the two together.
+
+use http::header::{
+    ACCEPT_ENCODING, ALLOW, CONTENT_TYPE, HeaderName, RETRY_AFTER, SEC_WEBSOCKET_VERSION,
+};
+use http::{HeaderValue, Response, StatusCode};
+use hyper::ext::ReasonPhrase;
+
+use crate::body::inflate::{self, InflateError};
+use crate::body::{CollectError, ResponseBody};
+use crate::comfy::lists::history::NotAnInteger;
+use crate::comfy::reply;
+use crate::comfy::submission;
+use crate::comfy::verbs::BadBody;
+use crate::fleet::backend::Backend;
+use crate::fleet::pool::ExchangeError;
+use crate::routing::decision::{Refusal, StillPending};
+use crate::routing::ids::BadClientId;
+use crate::routing::place::{AdminState, NoPlace};
+use crate::server::refusal;
+use crate::session::registry::TooManyClients;
+use crate::session::slot::TooManySockets;
+use crate::tunnels::TooMany;
+use crate::ws::HandshakeError;
+
+/// The code of the failure, for programs.
+pub const ERROR_HEADER: HeaderName = HeaderName::from_static("mooring-error");
+
+/// A request failed in the gateway.
+#[derive(Debug, thiserror::Error)]
+pub enum GatewayError {
+    #[error("no server for you: {0}")]
+    Refused(#[from] Refusal),
+    #[error("{backend}, which has what you ask about, is down; it is not asked elsewhere")]
+    BackendDown { backend: String },
+    #[error("{backend}, which has what you ask about, was taken off by its operator")]
+    BackendOff { backend: String },
+    #[error("{backend} is {state}: not saved", state = if *is_off { "off" } else { "down" })]
+    NotSaved { backend: String, is_off: bool },
+    #[error(transparent)]
+    TooManyClients(#[from] TooManyClients),
+    #[error(transparent)]
+    BadClientId(#[from] BadClientId),
+    #[error(transparent)]
+    Submission(#[from] submission::Refusal),
+    #[error("the prompt id is known already")]
+    PromptIdKnown,
+    #[error("Maximum request body size {max} exceeded")]
+    BodyTooLarge { max: u64 },
+    #[error("the gateway holds as many request bodies as it may; try again")]
+    BodiesBusy,
+    #[error("your request's body broke off")]
+    BodyBroken,
+    #[error("your request's body is not what its Content-Encoding says")]
+    BodyCorrupt,
+    #[error("a body may be compressed by gzip or deflate, once, and by nothing else")]
+    UnknownCoding,
+    #[error("the charset that your request's Content-Type names is not known")]
+    UnknownCharset,
+    #[error(transparent)]
+    BadBody(#[from] BadBody),
+    #[error(transparent)]
+    BadQuery(#[from] NotAnInteger),
+    #[error("{backend} could not be reached")]
+    Unreachable { backend: String, source: ExchangeError },
+    #[error("{backend} broke off before it answered")]
+    Lost { backend: String, source: ExchangeError },
+    #[error("{backend} did not answer in time")]
+    NoAnswer { backend: String, source: ExchangeError },
+    #[error("{backend} could not be connected, so the job was not sent")]
+    LinkTimeout { backend: String },
+    #[error("{backend} failed before it took the job; it was not queued")]
+    NotQueued { backend: String },
+    #[error(
+        "it is not known yet whether {backend} has the job {prompt}; it stays pending: ask \
+         /history/{prompt} or /-/explain?prompt={prompt}"
+    )]
+    StateUnknown { backend: String, prompt: String },
+    #[error("{backend} broke off its answer")]
+    AnswerBroken { backend: String, source: CollectError },
+    #[error("{file} lies on {backend}, which is down; it cannot be copied from there now")]
+    InputUnavailable { file: String, backend: String },
+    #[error("Invalid image file: {file}: {backend}, which had it, does not have it any more")]
+    InputGone { file: String, backend: String },
+    #[error("{file} was on {backend}, which is not configured any more")]
+    FileGone { file: String, backend: String },
+    #[error("{file} is larger than the {max} bytes that are copied from server to server")]
+    InputTooLarge { file: String, max: u64 },
+    #[error("the job uses more than {max} files of other servers")]
+    TooManyInputs { max: usize },
+    #[error("{file} could not be copied from {from} to {backend}: {why}")]
+    InputNotCopied { file: String, from: String, backend: String, why: String },
+    #[error("pages of other origins may not use this front")]
+    ForeignOrigin,
+    #[error("this is for operators; see server.allow_manager and server.allow_asset_scans")]
+    OperatorsOnly,
+    #[error("no server that keeps assets knows the user that `Comfy-User` names")]
+    UnknownUser,
+    #[error("a server's log and its paths are for operators; see server.allow_logs")]
+    LogsClosed,
+    #[error("say who you are: send a clientId")]
+    Nameless,
+    #[error(transparent)]
+    StillPending(#[from] StillPending),
+    #[error(transparent)]
+    Handshake(#[from] HandshakeError),
+    #[error(transparent)]
+    TooManySockets(#[from] TooManySockets),
+    #[error(transparent)]
+    TooManyTunnels(#[from] TooMany),
+    #[error("{backend} answered the opening of a socket with 101 and did not open it")]
+    BadUpgrade { backend: String },
+    #[error("nothing of that name is here")]
+    NotFound,
+    #[error("the method is not for this path")]
+    BadMethod { allowed: &'static str },
+    #[error(transparent)]
+    BadRequest(#[from] refusal::Refusal),
+    #[error("the gateway is stopping")]
+    Stopping,
+    #[error("the journal cannot be written, and without it no job is taken; nothing was sent")]
+    JournalFailed,
+}
+
+/// Who has to act. It chooses the log level: a client's mistake is never a warning.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Fault {
+    Backend,
+    Client,
+    Gateway,
+}
+
+impl GatewayError {
+    /// A backend is not asked: it is down, or off.
+    #[must_use]
+    pub fn not_asked(backend: &Backend) -> Self {
+        let name = backend.name.clone();
+        match backend.admin() {
+            AdminState::Off => Self::BackendOff { backend: name },
+            AdminState::Ready | AdminState::Draining => Self::BackendDown { backend: name },
+        }
+    }
+
+    /// The failure of an exchange with a backend, told apart by what the backend can have seen.
+    #[must_use]
+    pub fn exchange(backend: &str, source: ExchangeError) -> Self {
+        let backend = backend.to_owned();
+        match source {
+            ExchangeError::Connect(_)
+            | ExchangeError::ConnectTimeout(_)
+            | ExchangeError::NotSent(_) => Self::Unreachable { backend, source },
+            ExchangeError::Lost(_) => Self::Lost { backend, source },
+            ExchangeError::NoAnswer(_) => Self::NoAnswer { backend, source },
+        }
+    }
+
+    #[must_use]
+    pub fn fault(&self) -> Fault {
+        match self {
+            Self::Refused(Refusal::TooManyPending { .. } | Refusal::AlreadyPending)
+            | Self::BadClientId(_)
+            | Self::Submission(_)
+            | Self::PromptIdKnown
+            | Self::BodyTooLarge { .. }
+            | Self::BadRequest(_)
+            | Self::BodyBroken
+            | Self::BodyCorrupt
+            | Self::UnknownCoding
+            | Self::UnknownCharset
+            | Self::BadBody(_)
+            | Self::BadQuery(_)
+            | Self::InputGone { .. }
+            | Self::FileGone { .. }
+            | Self::InputTooLarge { .. }
+            | Self::TooManyInputs { .. }
+            | Self::ForeignOrigin
+            | Self::OperatorsOnly
+            | Self::LogsClosed
+            | Self::Nameless
+            | Self::UnknownUser
+            | Self::StillPending(_)
+            | Self::Handshake(_)
+            | Self::TooManySockets(_)
+            | Self::TooManyTunnels(TooMany::OfOwner { .. })
+            | Self::NotFound
+            | Self::BadMethod { .. } => Fault::Client,
+            Self::Refused(Refusal::BackendDown { .. } | Refusal::BackendWedged { .. })
+            | Self::BackendDown { .. }
+            | Self::BackendOff { .. }
+            | Self::NotSaved { .. }
+            | Self::Unreachable { .. }
+            | Self::Lost { .. }
+            | Self::NoAnswer { .. }
+            | Self::LinkTimeout { .. }
+            | Self::BadUpgrade { .. }
+            | Self::NotQueued { .. }
+            | Self::AnswerBroken { .. }
+            | Self::InputUnavailable { .. }
+            | Self::InputNotCopied { .. }
+            | Self::StateUnknown { .. } => Fault::Backend,
+            Self::Refused(Refusal::NoPlace(_))
+            | Self::TooManyClients(_)
+            | Self::TooManyTunnels(TooMany::InAll { .. })
+            | Self::BodiesBusy
+            | Self::JournalFailed
+            | Self::Stopping => Fault::Gateway,
+        }
+    }
+
+    #[must_use]
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Self::Refused(Refusal::TooManyPending { .. })
+            | Self::TooManySockets(_)
+            | Self::TooManyTunnels(TooMany::OfOwner { .. }) => StatusCode::TOO_MANY_REQUESTS,
+            Self::Refused(Refusal::AlreadyPending)
+            | Self::BadClientId(_)
+            | Self::Submission(_)
+            | Self::PromptIdKnown
+            | Self::BodyBroken
+            | Self::BodyCorrupt
+            | Self::InputGone { .. }
+            | Self::TooManyInputs { .. }
+            | Self::BadBody(_)
+            | Self::BadQuery(_) => StatusCode::BAD_REQUEST,
+            Self::BodyTooLarge { .. } | Self::InputTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::UnknownCoding | Self::UnknownCharset => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::BadRequest(refusal) => refusal.status(),
+            Self::Unreachable { .. }
+            | Self::Lost { .. }
+            | Self::AnswerBroken { .. }
+            | Self::InputNotCopied { .. }
+            | Self::BadUpgrade { .. }
+            | Self::NotQueued { .. } => StatusCode::BAD_GATEWAY,
+            Self::NoAnswer { .. } | Self::StateUnknown { .. } => StatusCode::GATEWAY_TIMEOUT,
+            Self::ForeignOrigin
+            | Self::OperatorsOnly
+            | Self::LogsClosed
+            | Self::Nameless
+            | Self::UnknownUser => StatusCode::FORBIDDEN,
+            Self::StillPending(_) => StatusCode::CONFLICT,
+            Self::Handshake(error) => error.status(),
+            Self::NotFound | Self::FileGone { .. } => StatusCode::NOT_FOUND,
+            Self::BadMethod { .. } => StatusCode::METHOD_NOT_ALLOWED,
+            Self::Refused(
+                Refusal::BackendDown { .. } | Refusal::BackendWedged { .. } | Refusal::NoPlace(_),
+            )
+            | Self::BackendDown { .. }
+            | Self::BackendOff { .. }
+            | Self::NotSaved { .. }
+            | Self::TooManyClients(_)
+            | Self::TooManyTunnels(TooMany::InAll { .. })
+            | Self::BodiesBusy
+            | Self::LinkTimeout { .. }
+            | Self::InputUnavailable { .. }
+            | Self::JournalFailed
+            | Self::Stopping => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+
+    /// Stable and documented; also the label of `mooring_errors_total`.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::BackendOff { .. } | Self::NotSaved { is_off: true, .. } => "backend_off",
+            Self::Refused(Refusal::BackendDown { .. })
+            | Self::BackendDown { .. }
+            | Self::NotSaved { is_off: false, .. } => "backend_down",
+            Self::Refused(Refusal::BackendWedged { .. }) => "backend_wedged",
+            Self::Refused(Refusal::NoPlace(NoPlace::NoneReady)) => "no_backend",
+            Self::Refused(Refusal::NoPlace(NoPlace::FleetFull)) => "fleet_full",
+            Self::Refused(Refusal::TooManyPending { .. }) => "too_many_pending",
+            Self::Refused(Refusal::AlreadyPending) | Self::PromptIdKnown => "prompt_id_known",
+            Self::TooManyClients(_) => "too_many_clients",
+            Self::BadClientId(_) => "bad_client_id",
+            Self::Submission(refusal) => refusal.code(),
+            Self::BodyTooLarge { .. } => "body_too_large",
+            Self::BadRequest(refusal) => refusal.code(),
+            Self::BodiesBusy => "bodies_busy",
+            Self::BodyBroken => "body_broken",
+            Self::BodyCorrupt => "body_corrupt",
+            Self::UnknownCoding => "unknown_coding",
+            Self::UnknownCharset => "unknown_charset",
+            Self::BadBody(_) => "bad_body",
+            Self::BadQuery(_) => "bad_query",
+            Self::Unreachable { .. } => "backend_unreachable",
+            Self::Lost { .. } | Self::AnswerBroken { .. } => "backend_lost",
+            Self::InputUnavailable { .. } => "input_unavailable",
+            Self::InputGone { .. } => "input_gone",
+            Self::FileGone { .. } => "file_gone",
+            Self::InputTooLarge { .. } => "input_too_large",
+            Self::TooManyInputs { .. } => "too_many_inputs",
+            Self::InputNotCopied { .. } => "input_not_copied",
+            Self::NoAnswer { .. } => "backend_timeout",
+            Self::LinkTimeout { .. } => "link_timeout",
+            Self::NotQueued { .. } => "not_queued",
+            Self::StateUnknown { .. } => "prompt_state_unknown",
+            Self::ForeignOrigin => "foreign_origin",
+            Self::OperatorsOnly | Self::LogsClosed => "operators_only",
+            Self::Nameless => "nameless",
+            Self::UnknownUser => "unknown_user",
+            Self::StillPending(_) => "still_pending",
+            Self::Handshake(_) => "bad_handshake",
+            Self::TooManySockets(_) => "too_many_sockets",
+            Self::TooManyTunnels(TooMany::OfOwner { .. }) => "too_many_tunnels",
+            Self::TooManyTunnels(TooMany::InAll { .. }) => "tunnels_full",
+            Self::BadUpgrade { .. } => "bad_upgrade",
+            Self::NotFound => "not_found",
+            Self::BadMethod { .. } => "bad_method",
+            Self::Stopping => "stopping",
+            Self::JournalFailed => "journal_failed",
+        }
+    }
+
+    /// The methods that would be taken, if one is not.
+    fn allowed(&self) -> &'static str {
+        if let Self::BadMethod { allowed } = self { allowed } else { refusal::ALLOWED }
+    }
+
+    /// After how many seconds asking again makes sense.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<u16> {
+        match self.status() {
+            StatusCode::SERVICE_UNAVAILABLE => Some(2),
+            StatusCode::TOO_MANY_REQUESTS => Some(5),
+            StatusCode::GATEWAY_TIMEOUT => Some(10),
+            _ => None,
+        }
+    }
+
+    /// JSON in ComfyUI's own shape, which its clients parse on every route.
+    #[must_use]
+    pub fn response(&self) -> Response<ResponseBody> {
+        let body = if let Self::Submission(refusal) = self {
+            refusal.body()
+        } else {
+            reply::error(self.code(), &self.to_string())
+        };
+        let mut response = Response::new(ResponseBody::whole(body));
+        *response.status_mut() = self.status();
+        if let Self::NotSaved { .. } = self
+            && let Ok(reason) = ReasonPhrase::try_from(self.to_string().into_bytes())
+        {
+            // It is all that the stock page shows of a save that failed.
+            response.extensions_mut().insert(reason);
+        }
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json; charset=utf-8"));
+        headers.insert(ERROR_HEADER, HeaderValue::from_static(self.code()));
+        if let Some(seconds) = self.retry_after() {
+            headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if self.status() == StatusCode::UNSUPPORTED_MEDIA_TYPE {
+            // RFC 9110 section 15.5.16.
+            headers.insert(ACCEPT_ENCODING, inflate::TAKEN);
+        }
+        if self.status() == StatusCode::METHOD_NOT_ALLOWED {
+            // RFC 9110 section 15.5.6.
+            headers.insert(ALLOW, HeaderValue::from_static(self.allowed()));
+        }
+        if self.status() == StatusCode::UPGRADE_REQUIRED {
+            // RFC 6455 section 4.4.
+            headers.insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+        }
+        response
+    }
+}
+
+impl From<InflateError> for GatewayError {
+    fn from(error: InflateError) -> Self {
+        match error {
+            InflateError::Collect(error) => error.into(),
+            InflateError::Corrupt => Self::BodyCorrupt,
+        }
+    }
+}
+
+/// A body could not be collected: too large is the limit's word, broken is the client's fault.
+impl From<CollectError> for GatewayError {
+    fn from(error: CollectError) -> Self {
+        match error {
+            CollectError::TooLarge { max } => Self::BodyTooLarge { max },
+            CollectError::Busy => Self::BodiesBusy,
+            CollectError::Broken(_) => Self::BodyBroken,
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! Routes of node packs, where a server may remember who used them (promises B3, B4).
+//!
+//! A body that is sent to one is an upload for all that is known: a painter's plug-in puts the
+//! pictures of its next prompt there. So it goes where the client's reads go, holds it there, and
+//! reserves the backend as an upload does. A read that may be a step of a dialogue only makes the
+//! client prefer the backend, by `affinity.session_margin`.
+
+use std::sync::Arc;
+
+use http::{Method, Request};
+use hyper::body::Incoming;
+
+use super::Answer;
+use super::forward::{Target, forward};
+use super::identify::Who;
+use super::route::{decided, reading};
+use super::upload::HeldByUpload;
+use crate::comfy::foreign::{is_foreign, may_be_a_session};
+use crate::front::Front;
+use crate::front::error::GatewayError;
+use crate::net::now;
+use crate::routing::decision::{Decision, Refusal};
+use crate::session::Sessions;
+use crate::session::registry::with_client;
+use crate::session::{Client, Gone};
+
+/// True for a body to a route that nobody knows: it waits for a prompt, for all that is known.
+#[must_use]
+pub fn brings_a_body<B: http_body::Body>(request: &Request<B>) -> bool {
+    matches!(*request.method(), Method::POST | Method::PUT | Method::PATCH)
+        && !request.body().is_end_stream()
+        && is_foreign(request.uri().path())
+}
+
+/// Where a request goes that names nothing: as [`reading`], and what may be a step of a dialogue
+/// is remembered.
+///
+/// # Errors
+/// As for [`reading`].
+pub fn target(front: &Front, who: &Who, path: &str) -> Result<Target, GatewayError> {
+    let Some(id) = who.reader(front) else { return reading(front, who) };
+    let (_, made) =
+        with_client(&front.sessions, &id, |client| contact(&front.sessions, client, path))?;
+    Ok(decided(&front.shared, made?))
+}
+
+/// A contact of a client, of whatever kind its path says.
+///
+/// # Errors
+/// As for [`Client::contact`].
+pub fn contact(
+    sessions: &Arc<Sessions>,
+    client: &Client,
+    path: &str,
+) -> Result<Result<Decision, Refusal>, Gone> {
+    if may_be_a_session(path) { client.dialogue(sessions) } else { client.contact(sessions) }
+}
+
+/// Passes a body on to a route that nobody knows.
+///
+/// # Errors
+/// As for [`forward`].
+pub async fn bring(front: &Arc<Front>, who: &Who, request: Request<Incoming>) -> Answer {
+    let Some(id) = who.reader(front) else {
+        let target = reading(front, who)?;
+        let answer = forward(&front.shared, &target, request).await?;
+        if answer.status().is_success() {
+            let until = now() + front.shared.config.affinity.reservation;
+            front.browsers.uploaded(who.address, target.backend.id, until);
+        }
+        return Ok(answer);
+    };
+    let (client, began) =
+        with_client(&front.sessions, &id, |client| client.body_began(&front.sessions))?;
+    let began = began?;
+    let mut held = HeldByUpload::new(front, &client, began);
+    let answer = forward(&front.shared, &decided(&front.shared, began), request).await?;
+    held.arrived(answer.status().is_success());
+    drop(held);
+    // The reservation is acknowledged with it. A disk that fails is said by others.
+    let _ = front.shared.records.journal.durable().await;
+    Ok(answer)
+}

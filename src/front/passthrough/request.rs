@@ -1,0 +1,434 @@
+//! Is a request one that is only passed on, and how does its head read then?
+//!
+//! Only what is beyond doubt goes here; the rest is judged as any other request
+//! ([`crate::server::message`]). So this is a list of what is known, and never of what is
+//! forbidden.
+
+use std::borrow::Cow;
+use std::mem::MaybeUninit;
+
+use http::Method;
+use httparse::{Header, Status};
+use smallvec::SmallVec;
+
+use crate::comfy::endpoint::{Endpoint, StartRead, classify};
+use crate::config::BackendHeaders;
+use crate::front::access::REQUEST_ID;
+use crate::front::headers::{is_forwarding, is_of_one_hop, other_cookies};
+use crate::front::identify::{Marks, Peer};
+use crate::front::newcomer::asks_for_a_page;
+use crate::front::origin::Site;
+use crate::server::authority;
+use crate::server::message::LINE_MAX;
+use crate::server::write::write_header;
+
+/// More headers than a browser sends with all its hints.
+const HEADERS_MAX: usize = 64;
+
+/// The largest head that is waited for here, in bytes.
+pub const HEAD_MAX: usize = 16 << 10;
+
+/// What the first bytes of a connection, or those after a request, are.
+#[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "it stays where it is made; a box would be an allocation"
+)]
+pub enum Parsed<'a> {
+    /// The beginning of a head.
+    Partial,
+    /// A read that is only passed on.
+    Plain(Plain<'a>),
+    /// Something else, or what nobody knows yet.
+    Other,
+}
+
+/// The head of a read that is only passed on.
+#[derive(Debug)]
+pub struct Plain<'a> {
+    /// How many bytes it has. There is no body.
+    pub bytes: usize,
+    pub is_head: bool,
+    pub path: &'a str,
+    target: &'a str,
+    pub marks: Marks<'a>,
+    /// What a page needs to start, asked for as the stock page does.
+    pub start: Option<StartRead>,
+    /// The client does not ask for anything else on this connection.
+    pub closes: bool,
+    headers: SmallVec<[Header<'a>; 24]>,
+    /// What the peer says of whom it speaks for.
+    claims: SmallVec<[Header<'a>; 2]>,
+}
+
+/// Reads a head of at most `bytes_max` bytes and `headers_max` headers.
+#[must_use]
+pub fn parse(read: &[u8], bytes_max: usize, headers_max: usize) -> Parsed<'_> {
+    let mut headers = [const { MaybeUninit::uninit() }; HEADERS_MAX];
+    let mut request = httparse::Request::new(&mut []);
+    match request.parse_with_uninit_headers(read, &mut headers) {
+        Ok(Status::Complete(bytes))
+            // Of those that are longer a single line may be too long.
+            if bytes <= bytes_max.min(LINE_MAX) && request.headers.len() <= headers_max =>
+        {
+            sort(&request, bytes)
+        }
+        Ok(Status::Partial) if read.len() < bytes_max => Parsed::Partial,
+        Ok(Status::Complete(_) | Status::Partial) | Err(_) => Parsed::Other,
+    }
+}
+
+/// What a header is to a request that is passed on.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Kind {
+    PassedOn,
+    /// It is for this hop, or ours to know.
+    EndsHere,
+    Host,
+    ClientId,
+    Cookie,
+    ForwardedFor,
+    ForwardedProto,
+    /// What a proxy says besides these of whom it speaks for.
+    Forwarding,
+    /// Of which page the request is.
+    Site,
+    /// What the browser does with the answer.
+    Mode,
+    Accept,
+    Connection,
+    /// Who sends one of these asks for more than to be passed on: it changes what the connection
+    /// is, or how long the request.
+    Special,
+}
+
+/// `front::headers` says why `Host` and `Sec-Fetch-Site` end here, and `front::origin` what they
+/// are asked before.
+fn kind(name: &str) -> Kind {
+    let is = |other: &str| name.eq_ignore_ascii_case(other);
+    match name.len() {
+        4 if is("host") => Kind::Host,
+        6 if is("accept") => Kind::Accept,
+        6 if is("cookie") => Kind::Cookie,
+        6 if is("expect") || is("origin") => Kind::Special,
+        7 if is("upgrade") => Kind::Special,
+        10 if is("connection") => Kind::Connection,
+        14 if is("content-length") => Kind::Special,
+        14 if is("sec-fetch-site") => Kind::Site,
+        14 if is("sec-fetch-mode") => Kind::Mode,
+        15 if is("x-forwarded-for") => Kind::ForwardedFor,
+        15 if is("comfy-client-id") => Kind::ClientId,
+        17 if is("transfer-encoding") => Kind::Special,
+        17 if is("x-forwarded-proto") => Kind::ForwardedProto,
+        _ if is_of_one_hop(name) => Kind::EndsHere,
+        _ if is_forwarding(name) => Kind::Forwarding,
+        _ => Kind::PassedOn,
+    }
+}
+
+/// What the headers say of the request, besides themselves.
+#[derive(Debug, Default)]
+struct Said {
+    is_special: bool,
+    closes: bool,
+    has_host: bool,
+    has_site: bool,
+}
+
+impl Said {
+    fn note_connection(&mut self, value: &[u8]) {
+        if value.eq_ignore_ascii_case(b"keep-alive") {
+            return;
+        }
+        self.closes = true;
+        // It may name headers that end here.
+        self.is_special |= !value.eq_ignore_ascii_case(b"close");
+    }
+
+    /// Of any other page it is to be judged, and not here; and so is who says it twice.
+    fn note_site(&mut self, value: &[u8]) {
+        self.is_special |= self.has_site || !is_own_site(value);
+        self.has_site = true;
+    }
+
+    /// One that names a host is there (RFC 9112 section 3.2). Its name ends here all the same.
+    fn note_host(&mut self, value: &[u8]) {
+        self.is_special |= self.has_host || !authority::is_valid(value);
+        self.has_host = true;
+    }
+}
+
+fn sort<'a>(request: &httparse::Request<'_, 'a>, bytes: usize) -> Parsed<'a> {
+    let (Some(method), Some(target), Some(1)) = (request.method, request.path, request.version)
+    else {
+        return Parsed::Other;
+    };
+    let mut said = Said::default();
+    let (mut headers, mut claims) = (SmallVec::new(), SmallVec::new());
+    let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    let mut marks = Marks::of_target(path, query);
+    for header in request.headers.iter() {
+        match kind(header.name) {
+            Kind::PassedOn => headers.push(*header),
+            Kind::EndsHere => {}
+            Kind::Host => said.note_host(header.value),
+            Kind::ClientId => {
+                marks.client_id.get_or_insert(header.value);
+            }
+            Kind::Cookie => {
+                marks.cookies.push(header.value);
+                headers.push(*header);
+            }
+            Kind::ForwardedFor => {
+                marks.forwarded.push(header.value);
+                claims.push(*header);
+            }
+            Kind::ForwardedProto => {
+                marks.scheme.get_or_insert(header.value);
+                claims.push(*header);
+            }
+            Kind::Forwarding => claims.push(*header),
+            Kind::Site => said.note_site(header.value),
+            // A person who opens an address is told in words what goes wrong, and given a cookie.
+            Kind::Mode | Kind::Accept if opens_a_page(header) => said.is_special = true,
+            Kind::Mode | Kind::Accept => headers.push(*header),
+            Kind::Connection => said.note_connection(header.value),
+            Kind::Special => said.is_special = true,
+        }
+    }
+    let is_head = method == "HEAD";
+    if !(is_head || method == "GET") || said.is_special || !said.has_host {
+        return Parsed::Other;
+    }
+    let method = if is_head { Method::HEAD } else { Method::GET };
+    let Some(start) = passed_on(&method, target, (path, query)) else { return Parsed::Other };
+    let closes = said.closes;
+    Parsed::Plain(Plain { bytes, is_head, path, target, marks, start, closes, headers, claims })
+}
+
+/// For routes of which Mooring knows nothing but whose they are, and for those that a page needs to
+/// start: which of these it is.
+fn passed_on(
+    method: &Method,
+    target: &str,
+    (path, query): (&str, &str),
+) -> Option<Option<StartRead>> {
+    // In origin form, and of characters that every reader takes as they are.
+    let is_clear =
+        |byte: u8| byte.is_ascii_alphanumeric() || b"-._~/%?&=+:,;@!$'()*".contains(&byte);
+    // It may name a file, and with it where it lies.
+    if !path.starts_with('/') || !target.bytes().all(is_clear) || query.contains("filename") {
+        return None;
+    }
+    let endpoint = classify(method, path);
+    if let Endpoint::Start(read) = endpoint {
+        return Some(Some(read).filter(|_| query.is_empty()));
+    }
+    (endpoint == Endpoint::Other).then_some(None)
+}
+
+impl Plain<'_> {
+    /// What a proxy calls this request.
+    #[must_use]
+    pub fn request_id(&self) -> Option<&[u8]> {
+        let is_it = |header: &&Header<'_>| header.name.eq_ignore_ascii_case(REQUEST_ID);
+        self.headers.iter().find(is_it).map(|header| header.value)
+    }
+
+    /// The head as the backend at `host` gets it from this peer, with that backend's `own` headers
+    /// in place of others of their names.
+    pub fn write(&self, host: &[u8], peer: Peer, own: &BackendHeaders, out: &mut Vec<u8>) {
+        out.extend_from_slice(if self.is_head { b"HEAD " } else { b"GET " });
+        out.extend_from_slice(self.target.as_bytes());
+        out.extend_from_slice(b" HTTP/1.1\r\nhost: ");
+        out.extend_from_slice(host);
+        out.extend_from_slice(b"\r\n");
+        for header in &self.headers {
+            if !own.is_empty() && own.has(header.name) {
+                continue;
+            }
+            if header.name.eq_ignore_ascii_case("cookie") {
+                write_cookie(header, out);
+            } else {
+                write_header(header.name, header.value, out);
+            }
+        }
+        match peer {
+            Peer::Proxy => {
+                let claims = self.claims.iter().filter(|claim| !own.has(claim.name));
+                claims.for_each(|claim| write_header(claim.name, claim.value, out));
+            }
+            Peer::Stranger => {}
+        }
+        for (name, value) in own.as_map() {
+            write_header(name.as_str(), value.as_bytes(), out);
+        }
+        out.extend_from_slice(b"\r\n");
+    }
+}
+
+/// The page cookie names a browser to us and is nobody else's business.
+fn write_cookie(header: &Header<'_>, out: &mut Vec<u8>) {
+    match other_cookies(header.value) {
+        Cow::Borrowed(cookies) => write_header(header.name, cookies, out),
+        Cow::Owned(others) if others.is_empty() => {}
+        Cow::Owned(others) => write_header(header.name, &others, out),
+    }
+}
+
+/// True for `Sec-Fetch-Mode` and `Accept` of a browser that opens an address.
+fn opens_a_page(header: &Header<'_>) -> bool {
+    header.value == b"navigate" || asks_for_a_page(header.value)
+}
+
+/// True if a page of ours asks, or none at all.
+fn is_own_site(value: &[u8]) -> bool {
+    match Site::of(value) {
+        Site::Unsaid | Site::Same | Site::Nobody => true,
+        Site::Other => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{self, Sources};
+
+    #[track_caller]
+    fn written(request: &str, peer: Peer) -> String {
+        let Parsed::Plain(plain) = parse(request.as_bytes(), HEAD_MAX, HEADERS_MAX) else {
+            panic!("not passed on: {request}");
+        };
+        assert_eq!(plain.bytes, request.len());
+        let mut out = Vec::new();
+        plain.write(b"gpu:8188", peer, &BackendHeaders::default(), &mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[track_caller]
+    fn other(request: &str) {
+        match parse(request.as_bytes(), HEAD_MAX, HEADERS_MAX) {
+            Parsed::Other => {}
+            parsed @ (Parsed::Partial | Parsed::Plain(_)) => panic!("{request}: {parsed:?}"),
+        }
+    }
+
+    #[test]
+    fn what_is_not_of_this_hop_is_copied_as_it_came() {
+        let request = "GET /system_stats?a=%20b HTTP/1.1\r\nHost: gw\r\nX-Mixed: A b\r\n\
+            TE: gzip\r\nConnection: keep-alive\r\nKeep-Alive: 5\r\nSec-Fetch-Site: same-origin\r\n\
+            Comfy-Client-Id: ada\r\nCookie: a=1; mooring=00; b=2\r\n\
+            X-Forwarded-For: 1.2.3.4\r\n\r\n";
+        let expected = "GET /system_stats?a=%20b HTTP/1.1\r\nhost: gpu:8188\r\nX-Mixed: A b\r\n\
+            Cookie: a=1; b=2\r\nX-Forwarded-For: 1.2.3.4\r\n\r\n";
+        assert_eq!(written(request, Peer::Proxy), expected);
+        let head = "HEAD /x HTTP/1.1\r\nhost: gw\r\ncookie: mooring=00\r\n\
+            Cookie: __Host-mooring=1\r\n\
+            x-real-ip: 1.2.3.4\r\nForwarded: for=1.2.3.4\r\nX-Forwarded-Host: x\r\n\
+            X-Forwarded-For: 1.2.3.4\r\n\r\n";
+        let bare = "HEAD /x HTTP/1.1\r\nhost: gpu:8188\r\n\r\n";
+        assert_eq!(written(head, Peer::Stranger), bare);
+    }
+
+    #[test]
+    fn what_a_backend_wants_to_hear_stands_in_place_of_the_clients_own() {
+        let flags = [("url", "http://gpu:8188"), ("headers", "authorization: Bearer s3cret")];
+        let flags = flags.map(|(key, value)| (format!("backends.x.{key}"), value.to_owned()));
+        let sources = Sources { flags: flags.to_vec(), ..Sources::default() };
+        let own = config::load(&sources).unwrap().backends.remove(0).headers;
+        let request =
+            b"GET /x HTTP/1.1\r\nHost: gw\r\nAuthorization: Basic mine\r\nX-Mixed: A\r\n\r\n";
+        let Parsed::Plain(plain) = parse(request, HEAD_MAX, HEADERS_MAX) else { panic!("plain") };
+        let mut out = Vec::new();
+        plain.write(b"gpu:8188", Peer::Stranger, &own, &mut out);
+        let expected = "GET /x HTTP/1.1\r\nhost: gpu:8188\r\nX-Mixed: A\r\n\
+            authorization: Bearer s3cret\r\n\r\n";
+        assert_eq!(String::from_utf8(out).unwrap(), expected);
+    }
+
+    #[test]
+    fn who_asks_is_found_on_the_way() {
+        let request = "GET /x?clientId=ada HTTP/1.1\r\nHost: gw\r\n\
+            Comfy-Client-Id: bob\r\nCookie: c\r\n\
+            X-Forwarded-For: f\r\n\r\n";
+        let Parsed::Plain(plain) = parse(request.as_bytes(), HEAD_MAX, HEADERS_MAX) else {
+            panic!("plain")
+        };
+        assert_eq!(plain.marks.query, "clientId=ada");
+        assert_eq!(plain.marks.client_id, Some(&b"bob"[..]));
+        assert_eq!((plain.marks.cookies[0], plain.marks.forwarded[0]), (&b"c"[..], &b"f"[..]));
+    }
+
+    #[test]
+    fn what_is_understood_elsewhere_goes_elsewhere() {
+        for line in [
+            "GET /prompt HTTP/1.1\r\n",
+            "GET /%70rompt HTTP/1.1\r\n",
+            "GET / HTTP/1.1\r\n",
+            "GET /view?filename=a HTTP/1.1\r\n",
+            "GET /x?filename=a&type=output HTTP/1.1\r\n",
+            "GET /api/manager/reboot HTTP/1.1\r\n",
+            "GET /-/health HTTP/1.1\r\n",
+            "OPTIONS /x HTTP/1.1\r\n",
+            "GET /x HTTP/1.1\r\nOrigin: http://gw\r\n",
+            "GET /x HTTP/1.1\r\nSec-Fetch-Site: cross-site\r\n",
+            "GET /x HTTP/1.1\r\nSec-Fetch-Site: same-origin\r\nsec-fetch-site: same-site\r\n",
+            "GET /customnode/getlist HTTP/1.1\r\n",
+            "GET /pack/page HTTP/1.1\r\nAccept: text/html,*/*\r\n",
+            "GET /pack/page HTTP/1.1\r\nSec-Fetch-Mode: navigate\r\n",
+            "GET /internal/logs/raw HTTP/1.1\r\n",
+            "GET http://gw/x HTTP/1.1\r\n",
+            "GET /{x} HTTP/1.1\r\n",
+            "GET /x HTTP/1.1\r\nContent-Length: 0\r\n",
+        ] {
+            other(&format!("{line}Host: gw\r\n\r\n"));
+        }
+        other("POST /x HTTP/1.1\r\nHost: gw\r\nContent-Length: 12\r\n\r\n");
+    }
+
+    #[test]
+    fn what_is_in_doubt_is_not_passed_on() {
+        for lines in [
+            "",
+            "Host:\r\n",
+            "Host: gw\r\nHost: gw\r\n",
+            "Host: user@gw\r\n",
+            "Host: gw/x\r\n",
+            "Host: gw, gw\r\n",
+            "Host: gw\r\nTransfer-Encoding: chunked\r\n",
+            "Host: gw\r\nTransfer-Encoding : chunked\r\n",
+            "Host: gw\r\nContent-Length: 1\r\n",
+            "Host: gw\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n",
+            "Host: gw\r\nConnection: x-secret\r\n",
+            "Host: gw\r\nx: a\r\n b\r\n",
+        ] {
+            other(&format!("GET /x HTTP/1.1\r\n{lines}\r\n"));
+        }
+        for line in ["GET /x HTTP/1.0", "CONNECT gw:80 HTTP/1.1", "GET * HTTP/1.1", "\x16\x03"] {
+            other(&format!("{line}\r\nHost: gw\r\n\r\n"));
+        }
+        let close = "GET /x HTTP/1.1\r\nHost: gw\r\nConnection: close\r\n\r\n";
+        assert!(matches!(
+            parse(close.as_bytes(), HEAD_MAX, HEADERS_MAX),
+            Parsed::Plain(Plain { closes: true, .. })
+        ));
+    }
+
+    #[test]
+    fn a_head_that_is_not_whole_is_waited_for_until_it_is_too_long() {
+        assert!(matches!(parse(b"GET /x HTT", HEAD_MAX, HEADERS_MAX), Parsed::Partial));
+        let long = format!("GET /x HTTP/1.1\r\nx: {}", "y".repeat(HEAD_MAX));
+        other(&long);
+        other(&format!("{long}\r\n\r\n"));
+        let line = "y".repeat(LINE_MAX);
+        let line = format!("GET /x HTTP/1.1\r\nHost: gw\r\nx: {line}\r\n\r\n");
+        other(&line);
+        let many = "GET /x HTTP/1.1\r\nHost: gw\r\n".to_owned()
+            + &"a: b\r\n".repeat(HEADERS_MAX + 1)
+            + "\r\n";
+        other(&many);
+        let two = b"GET /x HTTP/1.1\r\nHost: gw\r\nc: d\r\n\r\n";
+        assert!(matches!(parse(two, HEAD_MAX, 2), Parsed::Plain(_)));
+        assert!(matches!(parse(two, HEAD_MAX, 1), Parsed::Other));
+    }
+}

@@ -1,0 +1,59 @@
+//! The front as a service: reads that are only passed on go by the lane, all else by hyper.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+
+use super::error::GatewayError;
+use super::passthrough::connection::Lane;
+use super::{Front, failed};
+use crate::body::ResponseBody;
+use crate::config::OnOff;
+use crate::server::{ConnectionEvent, ConnectionLimits, Refusal, Service};
+
+/// Serves a front's connections.
+#[derive(Clone, Debug)]
+pub struct FrontService(pub Arc<Front>);
+
+impl Service for FrontService {
+    type Passthrough = Lane;
+
+    async fn answer(&self, peer: IpAddr, request: Request<Incoming>) -> Response<ResponseBody> {
+        super::answer(Arc::clone(&self.0), peer, request).await
+    }
+
+    fn refused(&self, refusal: Refusal) -> Response<ResponseBody> {
+        let response = failed(&self.0.shared, &GatewayError::BadRequest(refusal));
+        self.0.shared.metrics.answered(response.status(), Duration::ZERO);
+        response
+    }
+
+    fn is_leaving(&self) -> bool {
+        self.0.shared.is_leaving()
+    }
+
+    fn note(&self, event: ConnectionEvent) {
+        let metrics = &self.0.shared.metrics;
+        match event {
+            ConnectionEvent::Open(count) => {
+                metrics.connections.set(i64::try_from(count).unwrap_or(i64::MAX));
+            }
+            ConnectionEvent::Refused => {
+                metrics.connections_refused.inc();
+            }
+            ConnectionEvent::Panicked => {
+                metrics.panics.inc();
+            }
+        }
+    }
+
+    fn passthrough(&self, peer: IpAddr, limits: ConnectionLimits) -> Option<Lane> {
+        match self.0.shared.config.server.passthrough {
+            OnOff::On => Some(Lane::new(Arc::clone(&self.0), peer, limits)),
+            OnOff::Off => None,
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! What the front keeps besides the sessions: who its browsers are, copies of what backends gave,
+//! and what may be held at one time.
+
+use std::fmt;
+use std::sync::Arc;
+
+use http::Method;
+use tokio::sync::Semaphore;
+
+use super::Answer;
+use super::browsers::{self, Browsers};
+use super::bundle::Press;
+use super::copies::Copies;
+use super::entries::Entries;
+use super::nodes::NodeInfos;
+use super::seal::Seal;
+use super::standin::Starts;
+use super::unknowns::Unknowns;
+use super::users::Users;
+use crate::body::budget::BodyBudget;
+use crate::net::Boxed;
+use crate::session::Sessions;
+use crate::shared::Shared;
+
+/// How many files may be copied from backend to backend at one time.
+const COPIES_MAX: usize = 8;
+
+/// Answers paths below `/-/` that are not the front's own.
+pub trait Annex: fmt::Debug + Send + Sync {
+    /// # Errors
+    /// Nothing is there.
+    fn answer<'a>(
+        &'a self,
+        sessions: &'a Sessions,
+        method: &'a Method,
+        path: &'a str,
+    ) -> Boxed<'a, Answer>;
+}
+
+/// The front door of a gateway.
+#[derive(Debug)]
+pub struct Front {
+    pub shared: Arc<Shared>,
+    pub sessions: Arc<Sessions>,
+    pub browsers: Browsers,
+    /// Who compresses files of the page now.
+    pub press: Press,
+    /// When copies were made of what a page needs to start.
+    pub starts: Starts,
+    /// Signs the page cookie.
+    pub seal: Seal,
+    /// Last good copies of what the home backend gave.
+    pub copies: Copies,
+    /// History entries that were fetched for lists.
+    pub entries: Entries,
+    /// Who had ids looked for that nobody knows.
+    pub unknowns: Unknowns,
+    /// Bytes of collected bodies that are held at this moment.
+    pub bodies: BodyBudget,
+    /// How many files may be copied from backend to backend at one time.
+    pub copying: Semaphore,
+    /// What the backends last said of their nodes.
+    pub nodes: NodeInfos,
+    /// Who is known to each server that tells users apart.
+    pub users: Users,
+    /// Set in the demo only.
+    pub annex: Option<Arc<dyn Annex>>,
+}
+
+impl Front {
+    #[must_use]
+    pub fn new(sessions: Arc<Sessions>, annex: Option<Arc<dyn Annex>>) -> Arc<Self> {
+        let shared = Arc::clone(&sessions.shared);
+        let config = &shared.config;
+        let bytes = |size: u64| usize::try_from(size).unwrap_or(usize::MAX);
+        Arc::new(Self {
+            browsers: Browsers::default(),
+            press: Press::default(),
+            starts: Starts::default(),
+            seal: config.state.dir.path().map_or_else(Seal::new, Seal::kept_in),
+            copies: Copies::new(bytes(config.server.stale_cache)),
+            entries: Entries::new(bytes(config.prompts.history_cache)),
+            unknowns: Unknowns::default(),
+            bodies: BodyBudget::new(config.prompts.max_bodies_total),
+            copying: Semaphore::new(COPIES_MAX),
+            nodes: NodeInfos::default(),
+            users: Users::default(),
+            annex,
+            sessions,
+            shared,
+        })
+    }
+
+    /// Starts what looks after the front for as long as the process runs.
+    pub fn start(self: &Arc<Self>) {
+        self.shared.tasks.spawn_critical("browsers", browsers::sweep(Arc::clone(self)));
+    }
+}

@@ -1,0 +1,81 @@
+//! What must outlive a request, and partly the process: whose prompts are where, where files and
+//! assets lie, what operators said. The ledgers and the journal stand behind one door, because none
+//! may know what another does not; nothing else writes any of them.
+//!
+//! - [`prompts`]: prompts and bindings
+//! - [`files`]: files, and how their names go to clients
+//! - [`assets`]: assets, and how they go to clients
+//! - [`states`]: what operators said of backends
+
+pub mod assets;
+pub mod files;
+mod prompts;
+mod states;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::config::{Config, FileTags};
+use crate::fleet::Fleet;
+use crate::journal::Journal;
+use crate::lock::{Guard, Lock, rank};
+use crate::metrics::Metrics;
+use crate::net::{now, unix_millis};
+use crate::routing::assets::Assets;
+use crate::routing::files::Files;
+use crate::routing::ledger::Ledger;
+
+/// The ledgers and the journal.
+#[derive(Debug)]
+pub struct Records {
+    pub journal: Journal,
+    fleet: Arc<Fleet>,
+    metrics: Arc<Metrics>,
+    tags: FileTags,
+    started: Instant,
+    /// The same moment, in milliseconds since 1970.
+    started_ms: u64,
+    ledger: Lock<Ledger, { rank::LEDGER }>,
+    files: Lock<Files, { rank::FILES }>,
+    assets: Lock<Assets, { rank::ASSETS }>,
+}
+
+impl Records {
+    #[must_use]
+    pub fn new(
+        config: &Config,
+        journal: Journal,
+        fleet: Arc<Fleet>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        let (prompts, files) = (&config.prompts, &config.files);
+        Self {
+            journal,
+            fleet,
+            metrics,
+            tags: files.tag,
+            started: now(),
+            started_ms: unix_millis(),
+            ledger: Lock::new(Ledger::new(prompts.ledger_prompts, prompts.ledger_age)),
+            files: Lock::new(Files::new(files.ledger, files.ledger_age)),
+            assets: Lock::new(Assets::new(files.assets, files.ledger_age)),
+        }
+    }
+
+    /// A moment in milliseconds since 1970: of one moment always the same, whatever the clock on
+    /// the wall does meanwhile.
+    #[must_use]
+    pub fn unix_at(&self, at: Instant) -> u64 {
+        let millis = |span: Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
+        match at.checked_duration_since(self.started) {
+            Some(since) => self.started_ms.saturating_add(millis(since)),
+            None => self.started_ms.saturating_sub(millis(self.started.duration_since(at))),
+        }
+    }
+
+    /// Locked for one call, never together with a client.
+    #[cfg_attr(debug_assertions, track_caller)]
+    pub fn ledger(&self) -> Guard<'_, Ledger, { rank::LEDGER }> {
+        self.ledger.lock()
+    }
+}

@@ -1,0 +1,48 @@
+//! What operators said of backends, over a restart (promise V5).
+
+use std::sync::Arc;
+
+use tracing::info;
+
+use super::Records;
+use crate::config::Config;
+use crate::fleet::backend::Backend;
+use crate::journal::record::StateRecord;
+use crate::routing::place::AdminState;
+use crate::routing::word::Word;
+
+impl Records {
+    /// An operator said something of a backend: it is so from now on, and noted.
+    pub fn state_said(&self, backend: &Backend, word: Word) {
+        let record = StateRecord::new(Arc::clone(&backend.recorded.name), &word);
+        // Taken before the note, so that no restart finds a note of what never was.
+        backend.heed(word);
+        self.journal.note_state(Arc::clone(&backend.recorded.url), Some(record));
+    }
+
+    /// Takes over what was said before a restart. What was said of a server that is not configured
+    /// stays in the journal, for the day when it is again; of those the oldest words go first.
+    pub fn restore_states(&self, states: Vec<(Arc<str>, StateRecord)>) {
+        let mut strangers = Vec::new();
+        for (url, record) in states {
+            match self.fleet.iter().find(|backend| backend.recorded.url == url) {
+                Some(backend) => {
+                    let word = record.word();
+                    if word.state != AdminState::Ready {
+                        let (name, state) = (&backend.name, word.state.as_str());
+                        let why = word.why.as_deref().unwrap_or("");
+                        info!(backend = %name, state, by = &*word.by, why,
+                            "A backend is as its operator said before the restart.");
+                    }
+                    backend.heed(word);
+                }
+                None => strangers.push((record.at, url)),
+            }
+        }
+        strangers.sort();
+        let too_many = strangers.len().saturating_sub(Config::BACKENDS_MAX);
+        for (_, url) in strangers.into_iter().take(too_many) {
+            self.journal.note_state(url, None);
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! A client that comes back to a gateway that remembers nothing: what its backends still have of
+//! it is its own again.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use tracing::info;
+
+use super::Client;
+use crate::masked::mask;
+use crate::net::now;
+use crate::routing::unclaimed::Found;
+use crate::session::Sessions;
+
+impl Client {
+    /// Takes what was found under its name, if there is any. From here on that is pending like any
+    /// other work, but that its link has missed the beginning.
+    pub(crate) fn adopt(self: &Arc<Self>, sessions: &Sessions) {
+        let now = now();
+        let found = sessions.adoption.claim(&self.id, now);
+        if found.is_empty() {
+            return;
+        }
+        let is_new = |found: &Found| sessions.shared.records.prompt_adopted(&self.id, found);
+        let found: Vec<Found> = found.into_iter().filter(is_new).collect();
+        let Some(first) = found.first() else { return };
+        let mut state = self.state();
+        if state.is_gone {
+            drop(state);
+            return self.give_back(sessions, found);
+        }
+        let decision = state.core.adopt(&found, now);
+        for found in found.iter().filter(|found| !found.output_nodes.is_empty()) {
+            state.output_nodes.insert(found.prompt.clone(), found.output_nodes.clone());
+        }
+        self.is_active.store(true, Ordering::Relaxed);
+        state.say_status(self, &sessions.shared);
+        state.note(self, &sessions.shared);
+        drop(state);
+        if let Some(decision) = decision {
+            sessions.count(&self.id, decision);
+        }
+        sessions.clients.has_work(self);
+        sessions.reconcile_soon();
+        let backend = &sessions.shared.fleet.get(first.backend).name;
+        let prompts = found.len();
+        info!(client = %mask(&self.id), backend, prompts, "A client has found its work again.");
+    }
+
+    /// It was forgotten in this very moment: whoever is made anew under its name takes them.
+    fn give_back(&self, sessions: &Sessions, found: Vec<Found>) {
+        found.iter().for_each(|found| sessions.shared.records.prompt_withdrawn(&found.prompt));
+        let until = now() + sessions.shared.config.affinity.lease;
+        let most = sessions.shared.config.prompts.max_pending_per_client;
+        sessions.adoption.keep(self.id.clone(), found, until, most);
+    }
+}

@@ -1,0 +1,163 @@
+//! What runs and waits at the backends when a gateway starts that remembers nothing: without a
+//! journal, or with an empty one. It is somebody's, and whoever it is comes back.
+//!
+//! Each backend's queue is read once, when it is first up. What is in it is kept by the name of its
+//! client, and becomes that client's again when he makes contact, and not before: to open a link
+//! under his name would take the events from him if he works there without us.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use indexmap::IndexMap;
+use tracing::{debug, info, warn};
+
+use super::Sessions;
+use crate::comfy::answers::Junk;
+use crate::comfy::submitted::{Submitted, submitted};
+use crate::fleet::backend::Backend;
+use crate::lock::{Guard, Lock, rank};
+use crate::net::{now, sleep};
+use crate::routing::ids::{BackendId, ClientId};
+use crate::routing::ledger::State;
+use crate::routing::unclaimed::{Found, Unclaimed};
+
+/// The pause before a queue that could not be read is read again.
+const AGAIN: Duration = Duration::from_millis(500);
+
+/// What was found, and where it is still to be looked for.
+#[derive(Debug, Default)]
+pub struct Adoption {
+    unclaimed: Lock<Unclaimed, { rank::UNCLAIMED }>,
+    /// False while there is nothing: each submission asks.
+    has_any: AtomicBool,
+    unread: Lock<BTreeSet<BackendId>, { rank::UNREAD }>,
+}
+
+impl Adoption {
+    /// True if something was found that is this client's.
+    #[must_use]
+    pub fn has(&self, client: &ClientId) -> bool {
+        self.has_any.load(Ordering::Acquire) && self.unclaimed().has(client)
+    }
+
+    /// See [`Unclaimed::claim`].
+    #[must_use]
+    pub fn claim(&self, client: &ClientId, now: Instant) -> Vec<Found> {
+        match self.has_any.load(Ordering::Acquire) {
+            true => self.change(|unclaimed| unclaimed.claim(client, now)),
+            false => Vec::new(),
+        }
+    }
+
+    /// See [`Unclaimed::keep`].
+    pub fn keep(&self, client: ClientId, found: Vec<Found>, until: Instant, max: usize) -> usize {
+        self.change(|unclaimed| unclaimed.keep(client, found, until, max))
+    }
+
+    fn change<T>(&self, change: impl FnOnce(&mut Unclaimed) -> T) -> T {
+        let mut unclaimed = self.unclaimed();
+        let changed = change(&mut unclaimed);
+        self.has_any.store(!unclaimed.is_empty(), Ordering::Release);
+        changed
+    }
+
+    /// Locked for one call, never together with anything else.
+    #[cfg_attr(debug_assertions, track_caller)]
+    fn unclaimed(&self) -> Guard<'_, Unclaimed, { rank::UNCLAIMED }> {
+        self.unclaimed.lock()
+    }
+
+    /// True if the queue of this backend is still to be read.
+    #[must_use]
+    pub fn awaits(&self, backend: BackendId) -> bool {
+        self.unread().contains(&backend)
+    }
+
+    #[cfg_attr(debug_assertions, track_caller)]
+    fn unread(&self) -> Guard<'_, BTreeSet<BackendId>, { rank::UNREAD }> {
+        self.unread.lock()
+    }
+}
+
+impl Sessions {
+    /// Nothing is known of what the backends have: it is looked for.
+    pub fn look_for_unclaimed(self: &Arc<Self>) {
+        for backend in self.shared.fleet.iter() {
+            self.adoption.unread().insert(backend.id);
+            let (sessions, backend) = (Arc::clone(self), Arc::clone(backend));
+            self.shared.tasks.spawn(async move {
+                tokio::select! {
+                    biased;
+                    () = sessions.shared.tasks.stopping() => {}
+                    () = look(&sessions, &backend) => {}
+                }
+            });
+        }
+    }
+
+    /// Keeps what a backend's queue has and nobody here knows, for the lease of its clients.
+    ///
+    /// # Errors
+    /// It is no queue.
+    fn keep_unclaimed(&self, backend: &Backend, queue: &Bytes) -> Result<(), Junk> {
+        let now = now();
+        let all = submitted(queue, &self.shared.config.sockets.output_classes)?;
+        let mut by_client: IndexMap<ClientId, Vec<Found>> = IndexMap::new();
+        for Submitted { client, prompt, stage, output_nodes } in all {
+            let known = self.shared.records.ledger().get(&prompt, now).map(|record| record.state);
+            if matches!(known, None | Some(State::Learned)) {
+                let found = Found { prompt, backend: backend.id, seen: now, stage, output_nodes };
+                by_client.entry(client).or_default().push(found);
+            }
+        }
+        let until = now + self.shared.config.affinity.lease;
+        let per_client = self.shared.config.prompts.max_pending_per_client;
+        let (clients, mut prompts, mut left) = (by_client.len(), 0, 0);
+        for (client, found) in by_client {
+            prompts += found.len();
+            left += self.adoption.keep(client.clone(), found, until, per_client);
+            // He may have come while this was asked.
+            if let Some(client) = self.clients.get(&client) {
+                client.adopt(self);
+            }
+        }
+        if 0 < prompts {
+            info!(backend = %backend.name, clients, prompts,
+                "There is work that nobody here knows. It waits for its clients.");
+        }
+        if 0 < left {
+            warn!(backend = %backend.name, left,
+                "It is more than is kept: the rest stays nobody's.");
+        }
+        Ok(())
+    }
+}
+
+/// Reads the queue of a backend once, and forgets it when its clients have had their time.
+async fn look(sessions: &Sessions, backend: &Backend) {
+    let limit = sessions.shared.config.fleet.probe_timeout;
+    loop {
+        backend.is_up_again().await;
+        if backend.load.queue_remaining() == 0 {
+            // It has just said so.
+            break;
+        }
+        let told = match backend.read_queue(limit).await {
+            Ok(queue) => {
+                sessions.keep_unclaimed(backend, &queue).map_err(|error| error.to_string())
+            }
+            Err(error) => Err(error.to_string()),
+        };
+        match told {
+            Ok(()) => break,
+            Err(error) => debug!(backend = %backend.name, error, "A queue could not be read."),
+        }
+        sleep(AGAIN).await;
+    }
+    sessions.adoption.unread().remove(&backend.id);
+    sleep(sessions.shared.config.affinity.lease).await;
+    sessions.adoption.change(|unclaimed| unclaimed.forget_expired(now()));
+}

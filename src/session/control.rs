@@ -1,0 +1,188 @@
+//! What an operator, or a client for itself, may do: release, reset, drain, take a backend off.
+
+use std::future::ready;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::{StreamExt as _, stream};
+use tracing::info;
+
+use crate::comfy::answers::Sighting;
+use crate::fleet::backend::Backend;
+use crate::masked::mask;
+use crate::net::{now, sleep};
+use crate::routing::decision::{StillPending, in_number};
+use crate::routing::ids::PromptId;
+use crate::routing::place::AdminState;
+use crate::routing::word::Word;
+use crate::session::Client;
+use crate::session::Sessions;
+use crate::session::interrupts;
+use crate::tunnels::Farewell;
+
+/// How many prompts of a reset are stopped at one time.
+const STOPPED_AT_ONCE: usize = 8;
+
+/// How a reset treats pending work.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Force {
+    /// Refuses while anything is pending.
+    Safe,
+    /// Ends it as lost.
+    Forced,
+}
+
+impl Force {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Safe => "asked",
+            Self::Forced => "forced",
+        }
+    }
+}
+
+/// Releases a client's binding (B7). Returns how many prompts were cut off.
+///
+/// # Errors
+/// The reset is safe and so much is pending.
+pub fn reset(
+    sessions: &Arc<Sessions>,
+    client: &Arc<Client>,
+    force: Force,
+) -> Result<usize, StillPending> {
+    let released = match force {
+        Force::Safe => client.release(sessions)?,
+        Force::Forced => client.reset(sessions),
+    };
+    let cut_off = released.cut_off.len();
+    let (client, reason) = (mask(&client.id), force.as_str());
+    let backend = released.backend.map(|id| sessions.shared.fleet.get(id).name.as_str());
+    info!(%client, backend, reason, cut_off, "Client was released.");
+    let sessions = Arc::clone(sessions);
+    sessions.clone().shared.tasks.spawn(async move {
+        let sessions = &sessions;
+        let stops = stream::iter(released.cut_off).map(|(prompt, pending)| async move {
+            // Where the backend answers: one that does not will be asked by nobody.
+            stop(sessions, sessions.shared.fleet.get(pending.backend), &prompt).await
+        });
+        stops.buffer_unordered(STOPPED_AT_ONCE).for_each(|_answered| ready(())).await;
+    });
+    Ok(cut_off)
+}
+
+/// Stops a prompt wherever it is: one that waits is deleted, one that runs is interrupted until it
+/// does not. True if the backend answered both.
+pub async fn stop(sessions: &Arc<Sessions>, backend: &Arc<Backend>, prompt: &PromptId) -> bool {
+    let limit = sessions.shared.config.fleet.probe_timeout;
+    let deleted = backend.delete(std::slice::from_ref(prompt), limit).await;
+    let interrupted = interrupts::interrupt(sessions, backend, vec![prompt.clone()]).await;
+    deleted.is_ok() && interrupted.is_ok()
+}
+
+/// A prompt is there although its client was told that it is not: nobody wants it (P2, P6).
+pub fn call_back(sessions: &Arc<Sessions>, backend: &Arc<Backend>, prompt: &PromptId) {
+    sessions.shared.metrics.prompts_turned_up.inc();
+    let (sessions, backend, prompt) = (Arc::clone(sessions), Arc::clone(backend), prompt.clone());
+    sessions.clone().shared.tasks.spawn(async move {
+        let stopped = stop(&sessions, &backend, &prompt).await;
+        info!(%prompt, backend = %backend.name, stopped, "A prompt turned up that was given up.");
+    });
+}
+
+/// When a prompt that was answered as not queued is looked for again: a connection that was given
+/// up can deliver late.
+const LATE_LOOKS: [Duration; 3] =
+    [Duration::from_secs(5), Duration::from_secs(15), Duration::from_secs(60)];
+
+/// Looks now and then whether a prompt that was answered as not queued turns up, and stops it.
+/// Should it begin to run meanwhile, the client's link says so, and it is stopped there and then.
+pub fn watch_for(sessions: &Arc<Sessions>, backend: &Arc<Backend>, prompt: &PromptId) {
+    // Past the limit only the links watch.
+    let Ok(seat) = Arc::clone(&sessions.late_looks).try_acquire_owned() else { return };
+    let (sessions, backend, prompt) = (Arc::clone(sessions), Arc::clone(backend), prompt.clone());
+    let tasks = sessions.shared.tasks.clone();
+    tasks.spawn(async move {
+        let _seat = seat;
+        let limit = sessions.shared.config.fleet.probe_timeout;
+        for pause in LATE_LOOKS {
+            tokio::select! {
+                biased;
+                () = sleep(pause) => {}
+                () = sessions.shared.tasks.stopping() => return,
+            }
+            let found = backend.look_for(&prompt, limit).await;
+            // It was withdrawn: if the id is known now, it is another submission's.
+            if sessions.shared.records.ledger().get(&prompt, now()).is_some() {
+                return;
+            }
+            match found {
+                Ok(Sighting::Queued { .. } | Sighting::Running { .. }) => {
+                    return call_back(&sessions, &backend, &prompt);
+                }
+                Ok(Sighting::Ended(_) | Sighting::Absent) | Err(_) => {}
+            }
+        }
+    });
+}
+
+/// So many held clients keep a backend from being taken off.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("{} pending prompts there", in_number(*held, ["client has", "clients have"]))]
+pub struct StillHeld {
+    pub held: usize,
+}
+
+/// Sets what the operator says of a backend (B7).
+///
+/// # Errors
+/// It is to be off, clients are held there, and it is not forced.
+pub fn set_state(
+    sessions: &Arc<Sessions>,
+    backend: &Backend,
+    word: Word,
+    force: Force,
+) -> Result<(), StillHeld> {
+    let state = word.state;
+    let (by, why) = (Arc::clone(&word.by), word.why.clone().unwrap_or_default());
+    if state == AdminState::Off {
+        let held = held_clients(sessions, backend);
+        if force == Force::Safe && !held.is_empty() {
+            return Err(StillHeld { held: held.len() });
+        }
+        sessions.shared.records.state_said(backend, word);
+        for client in held {
+            // A forced reset is never refused.
+            let _ = reset(sessions, &client, Force::Forced);
+        }
+    } else {
+        sessions.shared.records.state_said(backend, word);
+    }
+    let state = state.as_str();
+    let (by, why) = (&*by, &*why);
+    info!(backend = %backend.name, state, by, why, "An operator set a backend's state.");
+    Ok(())
+}
+
+/// Closes the sockets of node packs to a backend that takes nothing any more: at once if it is off,
+/// and once no client is held there if it drains.
+pub fn let_go_of_tunnels(sessions: &Sessions, backend: &Backend) {
+    let is_over = match backend.admin() {
+        AdminState::Ready => false,
+        AdminState::Draining => {
+            sessions.tunnels.lead_to(backend.id) && held_clients(sessions, backend).is_empty()
+        }
+        AdminState::Off => true,
+    };
+    if is_over {
+        sessions.tunnels.close_to(backend.id, Farewell::Draining);
+    }
+}
+
+fn held_clients(sessions: &Sessions, backend: &Backend) -> Vec<Arc<Client>> {
+    let is_held_there = |client: &Arc<Client>| {
+        client.inspect(|core, _| {
+            core.is_held() && core.bound().is_some_and(|(id, _)| id == backend.id)
+        })
+    };
+    sessions.clients.all().into_iter().filter(is_held_there).collect()
+}

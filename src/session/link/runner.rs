@@ -1,0 +1,297 @@
+//! The task of a link: dials, negotiates, reads at full speed, notices silence, dials again.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use futures_util::FutureExt as _;
+use tokio::time::timeout;
+use tracing::debug;
+
+use super::super::Client;
+use super::super::link_end::LinkEnd;
+use super::super::negotiation::negotiate;
+use super::super::orphan::Seen;
+use super::super::reading::Reading;
+use super::{Link, ORPHAN_PING, Phase, Rest};
+use crate::fleet::ask::encode_segment;
+use crate::fleet::backend::Backend;
+use crate::fleet::dials::Haste;
+use crate::masked::mask;
+use crate::net::{now, sleep};
+use crate::seldom::Seldom;
+use crate::session::Sessions;
+use crate::ws::{self, Channel, Frame, Limits, Opcode, ReceiveError};
+
+/// A link that lasted so long is dialled again at once.
+const STEADY: Duration = Duration::from_secs(1);
+
+const PAUSES: [Duration; 4] = [
+    Duration::from_millis(50),
+    Duration::from_millis(250),
+    Duration::from_secs(1),
+    Duration::from_secs(2),
+];
+
+/// Runs a link until its client closes it. Starts when all of `before` have ended: those that the
+/// client had to the same backend.
+pub async fn run(
+    sessions: Arc<Sessions>,
+    client: Arc<Client>,
+    link: Arc<Link>,
+    before: Vec<Arc<Link>>,
+) {
+    let _ending = Ending {
+        sessions: Arc::clone(&sessions),
+        client: Arc::clone(&client),
+        link: Arc::clone(&link),
+    };
+    for old in before {
+        old.phase.wait_for(|phase| phase == Phase::Closed).await;
+    }
+    Runner { sessions, client, link }.run().await;
+}
+
+/// Says that a link has ended, however its task did: the link after it waits for that word.
+struct Ending {
+    sessions: Arc<Sessions>,
+    client: Arc<Client>,
+    link: Arc<Link>,
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            // It was open when it ended: what was pending there has to be asked about.
+            self.client.link_broke(&self.sessions, &self.link);
+        }
+        self.link.phase.set(Phase::Closed);
+        self.client.link_ended(&self.link);
+    }
+}
+
+struct Runner {
+    sessions: Arc<Sessions>,
+    client: Arc<Client>,
+    link: Arc<Link>,
+}
+
+/// A link that was just negotiated.
+struct Opened {
+    channel: Channel,
+    /// What came before it was: not yet relayed.
+    early: Vec<Frame>,
+}
+
+/// What an open link is woken for.
+enum Next {
+    Received(Option<Result<Frame, ReceiveError>>),
+    Rest(Rest),
+}
+
+impl Runner {
+    async fn run(&mut self) {
+        let (mut failures, mut is_first) = (0, true);
+        while !self.link.stop.is_cancelled() {
+            let stop = self.link.stop.clone();
+            let haste = if is_first { Haste::First } else { Haste::Again };
+            is_first = false;
+            let opened = tokio::select! {
+                biased;
+                // Dialling takes much room for a short time; a link is open for hours.
+                opened = Box::pin(self.open(haste)) => opened,
+                () = stop.cancelled() => return,
+            };
+            match opened {
+                Some(opened) => {
+                    self.backend().doors.passed();
+                    let since = now();
+                    let end = self.serve(opened).await;
+                    // One that did not last may be one of many.
+                    failures = if STEADY <= now().duration_since(since) { 0 } else { failures + 1 };
+                    debug!(client = %mask(&self.client.id), end = end.as_str(), "Link ended.");
+                    self.link.phase.set(Phase::Dialling);
+                    self.client.link_broke(&self.sessions, &self.link);
+                }
+                None => failures += 1,
+            }
+            self.pause(failures).await;
+        }
+    }
+
+    /// Waits before the next attempt: a little, and until the backend is up.
+    async fn pause(&self, failures: usize) {
+        let backend = self.backend();
+        let pause = PAUSES[failures.min(PAUSES.len() - 1)];
+        tokio::select! {
+            biased;
+            () = self.link.stop.cancelled() => {}
+            () = async {
+                sleep(pause).await;
+                backend.is_up_again().await;
+            } => {}
+        }
+    }
+
+    async fn open(&self, haste: Haste) -> Option<Opened> {
+        self.turn(haste).await;
+        let limit = self.sessions.shared.config.fleet.probe_timeout;
+        match timeout(limit, self.open_untimed()).await {
+            Ok(Ok(opened)) => Some(opened),
+            Ok(Err(error)) => {
+                debug!(client = %mask(&self.client.id), error, "Link could not be opened.");
+                self.backend().doors.failed(error);
+                None
+            }
+            Err(_elapsed) => {
+                self.backend().doors.failed(format!("no socket within {} s", limit.as_secs_f32()));
+                None
+            }
+        }
+    }
+
+    /// Waits for its turn to dial, or until a prompt waits for the link.
+    async fn turn(&self, haste: Haste) {
+        let (dials, whose) = (&self.backend().doors.dials, &self.client.id);
+        tokio::select! {
+            biased;
+            () = dials.turn(haste, whose) => {}
+            () = self.link.wanted.notified() => dials.turn(Haste::First, whose).await,
+        }
+    }
+
+    async fn open_untimed(&self) -> Result<Opened, String> {
+        let backend = self.backend();
+        let dial = self.sessions.shared.network.connect(&backend.host, backend.port);
+        let stream = timeout(self.sessions.shared.config.fleet.connect_timeout, dial)
+            .await
+            .map_err(|_elapsed| "connecting took too long".to_owned())?
+            .map_err(|error| error.to_string())?;
+        let path = format!("/ws?clientId={}", encode_segment(self.client.id.as_str()));
+        let message = usize::try_from(self.sessions.shared.config.sockets.max_from_backend);
+        let limits = Limits { message: message.unwrap_or(usize::MAX) };
+        let headers = backend.headers.as_map();
+        let mut channel = ws::connect_with(stream, &backend.authority, &path, headers, limits)
+            .await
+            .map_err(|error| error.to_string())?;
+        let early = negotiate(&mut channel).await?;
+        Ok(Opened { channel, early })
+    }
+
+    /// Reads at full speed until the link ends.
+    async fn serve(&mut self, opened: Opened) -> LinkEnd {
+        let Opened { mut channel, early } = opened;
+        *self.link.seen() = Seen::opened(now());
+        // Whoever waited for it has it: that must not hasten its next dial.
+        let _ = self.link.wanted.notified().now_or_never();
+        self.link.phase.set(Phase::Open);
+        self.client.link_opened(&self.sessions, &self.link);
+        let early_end = early.into_iter().find_map(|it| self.received(Some(Ok(it)), now()));
+        let end = match early_end {
+            Some(end) => end,
+            None => self.read(&mut channel).await,
+        };
+        match end {
+            LinkEnd::Asked | LinkEnd::Orphan | LinkEnd::TooLarge => self.say_goodbye(channel).await,
+            // Nobody is there to wait for; should the backend not know it yet, it shows as an
+            // orphan.
+            LinkEnd::Lost | LinkEnd::Silent => {}
+        }
+        end
+    }
+
+    async fn read(&mut self, channel: &mut Channel) -> LinkEnd {
+        let link = Arc::clone(&self.link);
+        let mut reading = Reading::new(channel, self.sessions.shared.config.sockets.ping_interval);
+        let mut rest = Seldom::new(link.rest(reading.due()));
+        loop {
+            let next = poll_fn(|cx| match rest.poll(cx) {
+                // First: it must be heard in any flood, and costs a look at a flag.
+                Poll::Ready(happened) => Poll::Ready(Next::Rest(happened)),
+                Poll::Pending => reading.channel.poll_next(cx).map(Next::Received),
+            });
+            let happened = match next.await {
+                Next::Rest(happened) => happened,
+                Next::Received(received) => {
+                    reading.came();
+                    match self.received(received, reading.heard()) {
+                        Some(end) => return end,
+                        None => continue,
+                    }
+                }
+            };
+            if let Some(end) = self.see_to(&mut reading, happened).await {
+                return end;
+            }
+            rest = Seldom::new(link.rest(reading.due()));
+        }
+    }
+
+    /// Does what is to be done besides reading.
+    async fn see_to(&self, reading: &mut Reading<'_>, happened: Rest) -> Option<LinkEnd> {
+        let frame = match happened {
+            Rest::Stopped => return Some(LinkEnd::Asked),
+            Rest::Said(frame) => frame,
+            Rest::Due if reading.is_silent() => {
+                // What has come is read before silence is judged.
+                let late = poll_fn(|cx| Poll::Ready(reading.channel.poll_next(cx))).await;
+                let Poll::Ready(received) = late else { return Some(LinkEnd::Silent) };
+                reading.came();
+                return self.received(received, reading.heard());
+            }
+            Rest::Due if !reading.is_ping_due() => return None,
+            Rest::Due => {
+                reading.pinged();
+                Frame::ping(b"")
+            }
+        };
+        let is_sent = send_within(reading.channel, frame, reading.ping_interval).await;
+        (!is_sent).then_some(LinkEnd::Lost)
+    }
+
+    fn received(
+        &self,
+        received: Option<Result<Frame, ReceiveError>>,
+        now: Instant,
+    ) -> Option<LinkEnd> {
+        match received {
+            Some(Ok(frame)) => match frame.opcode {
+                Opcode::Text | Opcode::Binary => {
+                    self.client.relay(&self.sessions, &self.link, frame, now);
+                    None
+                }
+                Opcode::Pong if frame.payload == ORPHAN_PING => {
+                    let watched = self.backend().last_status();
+                    self.link.is_suspect(watched, now).then_some(LinkEnd::Orphan)
+                }
+                Opcode::Ping | Opcode::Pong | Opcode::Close => None,
+            },
+            Some(Err(ReceiveError::TooLarge)) => {
+                let max = self.sessions.shared.config.sockets.max_from_backend;
+                let backend = &self.backend().name;
+                tracing::warn!(%backend, max, "A backend sent a message above the limit.");
+                Some(LinkEnd::TooLarge)
+            }
+            Some(Err(_)) | None => Some(LinkEnd::Lost),
+        }
+    }
+
+    /// Closes, and waits for the TCP end: only then has ComfyUI let go of the id.
+    async fn say_goodbye(&self, mut channel: Channel) {
+        let farewell = async {
+            if channel.send(Frame::close(1000, "")).await.is_ok() {
+                while let Some(Ok(_late)) = channel.next().await {}
+            }
+        };
+        let _ = timeout(self.sessions.shared.config.sockets.close_wait, farewell).await;
+    }
+
+    fn backend(&self) -> &Arc<Backend> {
+        self.sessions.shared.fleet.get(self.link.backend)
+    }
+}
+
+async fn send_within(channel: &mut Channel, frame: Frame, limit: Duration) -> bool {
+    matches!(timeout(limit, channel.send(frame)).await, Ok(Ok(())))
+}

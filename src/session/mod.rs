@@ -1,0 +1,386 @@
+//! Clients, live. [`Sessions`] are all of them. Each is a [`Client`]: its binding and pending
+//! prompts, its event log, its one link, its sockets.
+//!
+//! All of that is one state under one lock, because it must agree: the replay of a socket that
+//! opens and the live events that follow meet at one position of the log. The lock is held for
+//! plain calls only, never across an await, and never together with another (invariant 12).
+//!
+//! - [`link`]: the one socket to its backend
+//! - [`log`]: events kept to be sent again (pure)
+//! - [`budget`]: bytes of all event logs (pure)
+//! - [`queue`]: what waits for one browser socket (pure)
+//! - [`negotiation`]: what a new link and its backend say first
+//! - [`reading`]: when it was last heard, and when it is to be looked at
+//! - [`orphan`]: when a backend has forgotten a link (pure)
+//! - [`linked`]: what follows when the link opens, breaks or ends
+//! - [`relay`]: an event on its way from the link to the log and the queues
+//! - [`binary`]: frames that are no text
+//! - [`named`]: events with the names of their files
+//! - [`submissions`]: prompts on their way to a backend
+//! - [`uploads`]: uploads on their way, and what they reserve
+//! - [`tell`]: what sockets are told that no backend said
+//! - [`notices`]: a word to pages whose backend has gone silent
+//! - [`slot`]: a browser socket's place in the state
+//! - [`socket`]: the task of a browser socket
+//! - [`registry`]: all clients, and the sweep over them
+//! - [`control`]: what an operator, or a client for itself, may do; [`interrupts`]
+//! - [`adoption`]: what runs at backends and nobody here knows
+//! - [`reconcile`]: ends found by asking
+//! - [`workers`]: what is heard and read of the backends' workers
+//! - [`early`]: events that came before the answer to their submission (pure)
+//! - [`disowned`]: prompts whose events are nobody's any more (pure)
+//! - [`release`]: a binding that is let go, safely or by force
+//! - [`restart`]: a client as it was before a restart
+
+mod adopted;
+pub mod adoption;
+pub mod binary;
+pub mod budget;
+pub mod control;
+pub mod disowned;
+pub mod early;
+pub mod interrupts;
+pub mod link;
+mod link_end;
+pub mod linked;
+pub mod log;
+pub mod named;
+pub mod negotiation;
+pub mod notices;
+pub mod orphan;
+pub mod queue;
+pub mod reading;
+pub mod reconcile;
+mod recover;
+pub mod registry;
+pub mod relay;
+pub mod release;
+pub mod restart;
+mod sessions;
+pub mod slot;
+pub mod socket;
+pub mod submissions;
+pub mod tell;
+pub mod uploads;
+pub mod workers;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use smallvec::SmallVec;
+
+use crate::comfy::labels::Labels;
+use crate::comfy::say;
+use crate::journal::record::Told;
+use crate::journal::restore::Untold;
+use crate::lock::{Guard, Lock, rank};
+use crate::net::now;
+use crate::routing::client as core;
+use crate::routing::decision::{Decision, Refusal};
+use crate::routing::ids::{BackendId, ClientId, PromptId};
+use crate::routing::pending::Pending;
+use crate::routing::place::{BackendView, FleetNow};
+use crate::shared::Shared;
+use crate::ws::Frame;
+use budget::LogBudget;
+use disowned::Disowned;
+use early::Early;
+use link::Link;
+use log::EventLog;
+use notices::Notice;
+pub use sessions::Sessions;
+use slot::Slot;
+use submissions::Nearness;
+
+/// How long after an end its history entry may be missing. ComfyUI needs milliseconds.
+const HISTORY_LAG: Duration = Duration::from_secs(5);
+
+/// One client, shared by its sockets, its link and its requests.
+#[derive(Debug)]
+pub struct Client {
+    pub id: ClientId,
+    /// It may have a socket, a link or work: the sweep looks at it each time. Set under the lock.
+    is_active: AtomicBool,
+    state: Lock<State, { rank::CLIENT }>,
+}
+
+#[derive(Debug)]
+struct State {
+    core: core::Client,
+    log: EventLog,
+    sockets: Vec<Slot>,
+    next_socket: u64,
+    /// The link to the bound backend, if it has one.
+    link: Option<Arc<Link>>,
+    /// Links that were asked to close and have not ended.
+    closing: Vec<Arc<Link>>,
+    /// It subscribed to the backend's log, so each new link must subscribe again.
+    wants_logs: bool,
+    /// Nodes of pending prompts whose binary frames are outputs and not previews.
+    output_nodes: HashMap<PromptId, Vec<String>>,
+    /// What the nodes of pending prompts are called.
+    labels: HashMap<PromptId, Labels>,
+    /// What its pages were told is wrong with their backend.
+    noticed: Option<Notice>,
+    /// What came before the answer to its submission.
+    early: Early,
+    /// Prompts that were answered or told to be nowhere: what is said of them is nobody's.
+    disowned: Disowned,
+    /// The prompt that is known to run on the link's backend at this moment: what that says of no
+    /// prompt in particular is said of this one, or is another client's (promise S12).
+    runs: Option<PromptId>,
+    /// `executing` without a prompt, from a backend that works on one whose start was not heard.
+    unclaimed: Option<Frame>,
+    /// Pending prompts of which events may be lost: their ends are told with their history.
+    missed: MissedPrompts,
+    /// Ends from before a restart, to be fetched and told again.
+    untold: Vec<Untold>,
+    /// The binding as the journal has it.
+    noted: Option<Noted>,
+    /// A release or reset took it out of the registry; whoever still holds it starts over.
+    is_gone: bool,
+}
+
+/// What the journal knows of a binding: backend, since when, reserved until when.
+type Noted = (BackendId, Instant, Option<Instant>);
+
+/// Prompts of which events may be lost.
+pub type MissedPrompts = BTreeMap<PromptId, Missed>;
+
+/// What is to come of a prompt of which events were missed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Missed {
+    /// More events, perhaps.
+    GoesOn,
+    /// Nothing: its last word was heard, and is held back until its history is there.
+    IsOver,
+}
+
+/// A decision of the core, or its refusal.
+type Decided = Result<Decision, Refusal>;
+
+/// The client was forgotten between look-up and use; look it up again.
+#[derive(Clone, Copy, Debug)]
+pub struct Gone;
+
+impl Client {
+    #[must_use]
+    pub fn new(id: ClientId, logs: &LogBudget, now: Instant) -> Self {
+        Self::with_core(id, logs, core::Client::new(now))
+    }
+
+    fn with_core(id: ClientId, logs: &LogBudget, core: core::Client) -> Self {
+        let state = State {
+            core,
+            log: EventLog::new(logs),
+            sockets: Vec::new(),
+            next_socket: 0,
+            link: None,
+            closing: Vec::new(),
+            wants_logs: false,
+            output_nodes: HashMap::new(),
+            labels: HashMap::new(),
+            noticed: None,
+            early: Early::default(),
+            disowned: Disowned::default(),
+            runs: None,
+            unclaimed: None,
+            missed: BTreeMap::new(),
+            untold: Vec::new(),
+            noted: None,
+            is_gone: false,
+        };
+        Self { id, is_active: AtomicBool::new(true), state: Lock::new(state) }
+    }
+
+    /// A read of this client's: where it goes.
+    ///
+    /// # Errors
+    /// [`Gone`] if it was forgotten meanwhile; else what [`core::Client::contact`] says.
+    pub fn contact(&self, sessions: &Sessions) -> Result<Result<Decision, Refusal>, Gone> {
+        let now = now();
+        let mut state = self.state();
+        if state.is_gone {
+            return Err(Gone);
+        }
+        let own =
+            state.core.bound().map(|(backend, _)| sessions.shared.fleet.get(backend).view(now));
+        // Most reads stay where they are, and need no look at the whole fleet.
+        let decided = state.core.contact_in_place(own.as_ref(), now).unwrap_or_else(|| {
+            let views = self.views(sessions, &Nearness::default(), now);
+            let fleet = FleetNow { backends: &views, turn: sessions.shared.fleet.turn() };
+            state.core.contact(fleet, now)
+        });
+        state.note(self, &sessions.shared);
+        drop(state);
+        if let Ok(made) = &decided {
+            sessions.count(&self.id, *made);
+        }
+        Ok(decided)
+    }
+
+    /// The prompts that are pending, in the order of submission.
+    #[must_use]
+    pub fn pending(&self) -> Vec<(PromptId, Pending)> {
+        let state = self.state();
+        state.core.pending().iter().map(|(id, pending)| (id.clone(), pending.clone())).collect()
+    }
+
+    /// True if the prompt's end was told just now: ComfyUI writes its history a moment after.
+    #[must_use]
+    pub fn history_is_due(&self, prompt: &PromptId) -> bool {
+        self.state().log.ended_within(prompt.as_str(), HISTORY_LAG, now())
+    }
+
+    /// Remembers whether it wants the backend's log lines.
+    pub fn wants_logs(&self, wanted: Wanted) {
+        self.state().wants_logs = wanted == Wanted::Yes;
+    }
+
+    /// The link to the backend that it is bound to now, dialled if it is not. Whoever decided a
+    /// moment ago may have been overtaken: a link that a prompt waits for must not be closed.
+    pub fn linked(self: &Arc<Self>, sessions: &Arc<Sessions>) -> Option<Arc<Link>> {
+        let mut state = self.state();
+        let (backend, _) = state.core.bound().filter(|_| !state.is_gone)?;
+        Some(self.ensure_link(&mut state, sessions, backend))
+    }
+
+    /// True if the reconciler has to look at it.
+    #[must_use]
+    pub fn has_prompts_to_ask_about(&self) -> bool {
+        let state = self.state();
+        !state.core.pending().is_empty() || !state.untold.is_empty()
+    }
+
+    /// Looks at the plain facts of this client, for whoever reports them.
+    pub fn inspect<T>(&self, look: impl FnOnce(&core::Client, Option<&Link>) -> T) -> T {
+        let state = self.state();
+        look(&state.core, state.link.as_deref())
+    }
+
+    /// The fleet as it is to this client, without a lock for each backend.
+    fn views(
+        &self,
+        sessions: &Sessions,
+        near: &Nearness,
+        now: Instant,
+    ) -> SmallVec<[BackendView; 8]> {
+        let mut views = sessions.shared.fleet.views(now);
+        near.mark(&mut views);
+        submissions::mark_tunnels(self, sessions, &mut views);
+        views
+    }
+
+    /// Decides under the lock, with the fleet as it is.
+    fn decide<T>(
+        &self,
+        sessions: &Sessions,
+        near: &Nearness,
+        decision: impl FnOnce(&mut State, FleetNow<'_>, Instant) -> Result<T, Refusal>,
+    ) -> Result<Result<T, Refusal>, Gone> {
+        let now = now();
+        let views = self.views(sessions, near, now);
+        let fleet = FleetNow { backends: &views, turn: sessions.shared.fleet.turn() };
+        let mut state = self.state();
+        if state.is_gone {
+            return Err(Gone);
+        }
+        let decided = decision(&mut state, fleet, now);
+        state.note(self, &sessions.shared);
+        Ok(decided)
+    }
+
+    /// The same for a decision of the core alone, counted.
+    fn route(
+        &self,
+        sessions: &Sessions,
+        decision: impl FnOnce(&mut core::Client, FleetNow<'_>, Instant) -> Decided,
+    ) -> Result<Decided, Gone> {
+        let decided = self.decide(sessions, &Nearness::default(), |state, fleet, now| {
+            decision(&mut state.core, fleet, now)
+        })?;
+        if let Ok(made) = &decided {
+            sessions.count(&self.id, *made);
+        }
+        Ok(decided)
+    }
+
+    /// The link to `backend`, dialled if need be. A link to another backend is closed: nothing
+    /// is pending there, or the binding would not have moved.
+    fn ensure_link(
+        self: &Arc<Self>,
+        state: &mut State,
+        sessions: &Arc<Sessions>,
+        backend: BackendId,
+    ) -> Arc<Link> {
+        if let Some(link) = &state.link
+            && link.backend == backend
+        {
+            return Arc::clone(link);
+        }
+        self.is_active.store(true, Ordering::Relaxed);
+        state.let_go_of_link();
+        let link = Link::new(backend, sessions.shared.tasks.child_token());
+        // Never two with one id to the same backend at the same time (S1).
+        let before =
+            state.closing.iter().filter(|old| old.backend == backend).map(Arc::clone).collect();
+        state.link = Some(Arc::clone(&link));
+        let run = link::run(Arc::clone(sessions), Arc::clone(self), Arc::clone(&link), before);
+        sessions.shared.tasks.spawn(run);
+        link
+    }
+
+    #[cfg_attr(debug_assertions, track_caller)]
+    fn state(&self) -> Guard<'_, State, { rank::CLIENT }> {
+        self.state.lock()
+    }
+}
+
+/// Whether something is wanted. Not a `bool`, so that a call says which.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Wanted {
+    Yes,
+    No,
+}
+
+impl State {
+    fn let_go_of_link(&mut self) {
+        if let Some(link) = self.link.take() {
+            link.close();
+            self.closing.push(link);
+            self.unclaimed = None;
+            self.runs = None;
+        }
+    }
+
+    /// Notes the binding, if it is not what the journal has.
+    fn note(&mut self, client: &Client, shared: &Shared) {
+        let is_now =
+            self.core.bound().map(|(backend, at)| (backend, at, self.core.reserved_until()));
+        if self.noted != is_now {
+            self.noted = is_now;
+            shared.records.note_binding(&client.id, &self.core);
+        }
+    }
+
+    /// Whether a browser socket is there to be told of an end.
+    fn told(&self) -> Told {
+        if self.core.sockets() == 0 { Told::No } else { Told::Yes }
+    }
+
+    /// The number that a client sees as its queue: its own pending prompts (S10).
+    fn queue_remaining(&self) -> u64 {
+        self.core.pending().len() as u64
+    }
+
+    /// Tells the sockets how many prompts are pending, unless they are shown the backend's
+    /// numbers.
+    fn say_status(&mut self, client: &Client, shared: &Shared) {
+        if shared.config.isolation.status == crate::config::StatusCounts::Own {
+            let status = Frame::text(say::status(self.queue_remaining(), None));
+            self.push(client, queue::Class::Lasting, &status);
+        }
+    }
+}

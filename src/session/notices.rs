@@ -1,0 +1,73 @@
+//! A word to the pages whose work is on a backend that has gone silent: what happens to it, while
+//! nothing happens. Scripts are not told: what they need to know is the end.
+
+use std::time::{Duration, Instant};
+
+use super::slot::Audience;
+use super::{Client, State};
+use crate::comfy::say;
+use crate::config::ShowDuration;
+use crate::fleet::backend::Backend;
+use crate::session::tell::server_for_people;
+use crate::shared::Shared;
+use crate::ws::Frame;
+
+/// A backend that is away for less may only have lost a socket.
+const SETTLES: Duration = Duration::from_secs(1);
+
+/// What is wrong with the backend that has a client's work.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Notice {
+    Away,
+    Wedged,
+}
+
+impl Notice {
+    fn of(backend: &Backend, now: Instant) -> Option<Self> {
+        if backend.down_for(now).is_some_and(|away| SETTLES <= away) {
+            return Some(Self::Away);
+        }
+        backend.wedged_for(now).map(|_| Self::Wedged)
+    }
+
+    fn text(self, backend: &Backend, grace: Duration) -> String {
+        let (backend, grace) = (server_for_people(&backend.name), ShowDuration(grace));
+        let what = match self {
+            Self::Away => "does not answer",
+            Self::Wedged => "answers, and does not work any more",
+        };
+        format!("{backend} {what}. Your job is kept for up to {grace}.")
+    }
+}
+
+impl Client {
+    /// Tells its pages once when the backend of its work goes silent, and when it is back.
+    pub(super) fn take_notice(&self, shared: &Shared, now: Instant) {
+        let mut state = self.state();
+        let bound = state.core.bound().filter(|_| state.core.has_prompts_here());
+        let backend = bound.map(|(backend, _)| shared.fleet.get(backend));
+        let notice = backend.and_then(|backend| Notice::of(backend, now));
+        let before = std::mem::replace(&mut state.noticed, notice);
+        let (Some(backend), true) = (backend, before != notice) else { return };
+        let frame = match notice {
+            Some(_) => state.notice(shared),
+            None => {
+                let back = format!("{} is back.", server_for_people(&backend.name));
+                Some(Frame::text(say::notice("info", &back)))
+            }
+        };
+        if let Some(frame) = frame {
+            state.say(Audience::Pages, &frame);
+        }
+    }
+}
+
+impl State {
+    /// The notice that stands, for a page that comes now.
+    pub(super) fn notice(&self, shared: &Shared) -> Option<Frame> {
+        let notice = self.noticed?;
+        let (backend, _) = self.core.bound()?;
+        let text = notice.text(shared.fleet.get(backend), shared.config.fleet.grace);
+        Some(Frame::text(say::notice("warn", &text)))
+    }
+}

@@ -1,0 +1,313 @@
+//! Ends found by asking (promises P3, P5, P6): events can be lost with a link, and ComfyUI says
+//! nothing of some ends at all.
+//!
+//! Prompts that have been silent for long, whose link broke, or whose deletion was asked for, are
+//! looked for on their backend: its queue first, read once for all of them, then the history of
+//! each. What is found is for [`crate::routing::pending`] to judge.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::Notify;
+use tokio::time::timeout;
+use tracing::debug;
+
+use super::{Client, workers};
+use crate::comfy::answers::{Outcome, Sighting};
+use crate::fleet::ask::AskError;
+use crate::fleet::backend::Backend;
+use crate::journal::restore::Untold;
+use crate::lock::{Lock, rank};
+use crate::net::{now, sleep};
+use crate::routing::ids::{BackendId, PromptId};
+use crate::routing::pending::{End, Loss, Sighted, process_since};
+use crate::session::Sessions;
+use crate::session::control;
+use crate::shared::Shared;
+use crate::tasks::heartbeat::Heart;
+
+/// The pause between two rounds, unless one is asked for sooner.
+const ROUND: Duration = Duration::from_millis(500);
+
+/// The least pause between two rounds.
+const ROUND_MIN: Duration = Duration::from_millis(50);
+
+/// How long a round waits for one backend.
+const ROUND_MAX: Duration = Duration::from_secs(2);
+
+/// How many prompts are asked about per backend and round: the rest waits for the next.
+const PER_ROUND: usize = 64;
+
+/// Gathers, round by round until the process stops, what is to be asked, and hands it to each
+/// backend's own task: one that is slow or silent keeps nobody else's ends waiting.
+pub async fn reconcile(sessions: Arc<Sessions>) {
+    let mut desks: BTreeMap<BackendId, Arc<Desk>> = BTreeMap::new();
+    let heart = sessions.shared.tasks.hearts().heart("reconciler");
+    loop {
+        heart.beat();
+        tokio::select! {
+            biased;
+            () = sleep(ROUND) => {}
+            () = sessions.reconcile_asked() => sleep(ROUND_MIN).await,
+            () = sessions.shared.tasks.stopping() => return,
+        }
+        presume_lost(&sessions);
+        for client in sessions.clients.working() {
+            client.take_notice(&sessions.shared, now());
+        }
+        let mut questions = questions(&sessions);
+        for backend in sessions.shared.fleet.iter() {
+            let desk = desks.entry(backend.id).or_insert_with(|| Desk::open(&sessions, backend));
+            desk.put(questions.remove(&backend.id).unwrap_or_default());
+        }
+    }
+}
+
+/// Where a backend's task finds what it is to ask: the latest round, should it be late.
+#[derive(Debug)]
+struct Desk {
+    round: Lock<Option<Questions>, { rank::DESK }>,
+    came: Notify,
+    heart: Arc<Heart>,
+}
+
+impl Desk {
+    fn open(sessions: &Arc<Sessions>, backend: &Arc<Backend>) -> Arc<Self> {
+        let heart = sessions.shared.tasks.hearts().heart("reconciler of a backend");
+        let desk = Arc::new(Self { round: Lock::new(None), came: Notify::new(), heart });
+        let (sessions, backend, opened) =
+            (Arc::clone(sessions), Arc::clone(backend), Arc::clone(&desk));
+        sessions.clone().shared.tasks.spawn_again(move || {
+            work_at(Arc::clone(&opened), Arc::clone(&sessions), Arc::clone(&backend))
+        });
+        desk
+    }
+
+    fn put(&self, questions: Questions) {
+        *self.round.lock() = Some(questions);
+        self.came.notify_one();
+    }
+
+    async fn next(&self) -> Questions {
+        loop {
+            let round = self.round.lock().take();
+            match round {
+                Some(questions) => return questions,
+                None => self.came.notified().await,
+            }
+        }
+    }
+}
+
+/// Asks one backend, round by round, until the process stops.
+async fn work_at(desk: Arc<Desk>, sessions: Arc<Sessions>, backend: Arc<Backend>) {
+    let mut returned = Returned::default();
+    loop {
+        desk.heart.beat();
+        let questions = tokio::select! {
+            biased;
+            () = sessions.shared.tasks.stopping() => return,
+            questions = desk.next() => questions,
+        };
+        if !backend.is_up() {
+            continue;
+        }
+        workers::round(&sessions, &backend).await;
+        returned.look_around(&sessions.shared, &backend);
+        round(&sessions, &backend, &questions).await;
+        returned.round(&sessions, &backend).await;
+    }
+}
+
+/// What is asked of one backend in one round.
+#[derive(Debug, Default)]
+struct Questions {
+    pending: Vec<(Arc<Client>, PromptId)>,
+    /// Ends from before a restart, to be told again.
+    untold: Vec<(Arc<Client>, Untold)>,
+}
+
+async fn round(sessions: &Arc<Sessions>, backend: &Arc<Backend>, questions: &Questions) {
+    // What was answered was taken, whether or not the round came to its end.
+    match timeout(ROUND_MAX, ask(sessions, backend, questions)).await {
+        Ok(Ok(())) | Err(_) => {}
+        Ok(Err(error)) => debug!(backend = %backend.name, %error, "Asking about prompts failed."),
+    }
+}
+
+fn questions(sessions: &Sessions) -> BTreeMap<BackendId, Questions> {
+    let now = now();
+    let silent_after = sessions.shared.config.prompts.silent_after;
+    let mut all: BTreeMap<BackendId, Questions> = BTreeMap::new();
+    for client in sessions.clients.working() {
+        for (prompt, backend) in client.inspect(|core, _| core.to_ask(silent_after, now)) {
+            let pending = &mut all.entry(backend).or_default().pending;
+            if pending.len() < PER_ROUND {
+                pending.push((Arc::clone(&client), prompt));
+            }
+        }
+        for found in client.untold() {
+            let untold = &mut all.entry(found.backend).or_default().untold;
+            if untold.len() < PER_ROUND {
+                untold.push((Arc::clone(&client), found));
+            }
+        }
+    }
+    all
+}
+
+async fn ask(
+    sessions: &Arc<Sessions>,
+    backend: &Backend,
+    questions: &Questions,
+) -> Result<(), AskError> {
+    let limit = sessions.shared.config.fleet.probe_timeout;
+    let asked = now();
+    let mut looks = Looks { backend, limit, queue: None };
+    for (client, prompt) in &questions.pending {
+        let sighting = match looks.look(prompt).await {
+            Ok(sighting) => sighting,
+            // One entry that cannot be read must not keep all others from being asked.
+            Err(error) if error.is_about_this_question() => {
+                debug!(%prompt, backend = %backend.name, %error, "Asking failed.");
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
+        let known = client
+            .inspect(|core, _| core.pending().get(prompt).map(|found| (found.since, found.heard)));
+        let Some((sent, heard)) = known else { continue };
+        if asked < heard && matches!(sighting, Sighting::Queued { .. }) {
+            // It was heard of since: it waited when it was asked for, and does not any more.
+            continue;
+        }
+        let process = process_since(sent, backend.restarted());
+        let (sighted, history) = match &sighting {
+            Sighting::Queued { .. } => (Sighted::Queued, None),
+            Sighting::Running { .. } => (Sighted::Running, None),
+            Sighting::Ended(ended) => (Sighted::InHistory(end_of(ended.outcome)), Some(ended)),
+            Sighting::Absent => (Sighted::Absent(process), None),
+        };
+        client.sighted(sessions, prompt, sighted, history, now());
+    }
+    for (client, untold) in &questions.untold {
+        let history = match backend.history_of(&untold.prompt, limit).await {
+            Ok(history) => history,
+            // Its end is known; that is told without its outputs.
+            Err(error) if error.is_about_this_question() => None,
+            Err(error) => return Err(error),
+        };
+        client.tell_again(&sessions.shared, untold, history.as_ref());
+    }
+    Ok(())
+}
+
+/// One round's looks at one backend: one small question for each prompt where the server has it,
+/// else its queue once for all of them and the history of each.
+struct Looks<'a> {
+    backend: &'a Backend,
+    limit: Duration,
+    queue: Option<Bytes>,
+}
+
+impl Looks<'_> {
+    async fn look(&mut self, prompt: &PromptId) -> Result<Sighting, AskError> {
+        if self.backend.version().is_some_and(|version| version.has_jobs()) {
+            return self.backend.look_for_one(prompt, self.limit).await;
+        }
+        let queue = match &self.queue {
+            Some(queue) => queue.clone(),
+            None => self.queue.insert(self.backend.get_ok("/queue", self.limit).await?).clone(),
+        };
+        self.backend.look_in(&queue, prompt, self.limit).await
+    }
+}
+
+/// A backend that came back after its prompts were presumed lost (P6): what still waits there is
+/// deleted, what runs or has ended is told by the ledger as it is.
+#[derive(Debug, Default)]
+struct Returned {
+    /// How often it had turned when it was last looked at.
+    turned: Option<u64>,
+    /// What is still to be asked there.
+    prompts: Vec<PromptId>,
+}
+
+impl Returned {
+    fn look_around(&mut self, shared: &Shared, backend: &Backend) {
+        let turned = backend.turned();
+        if turned.up && self.turned.replace(turned.times) != Some(turned.times) {
+            self.prompts = shared.records.ledger().presumed_lost(backend.id);
+        }
+    }
+
+    async fn round(&mut self, sessions: &Arc<Sessions>, backend: &Arc<Backend>) {
+        let few: Vec<PromptId> = self.prompts.iter().take(PER_ROUND).cloned().collect();
+        let mut settled = Vec::new();
+        let asked = async {
+            for prompt in &few {
+                if tell_apart(sessions, backend, prompt).await {
+                    settled.push(prompt);
+                }
+            }
+        };
+        let _ = timeout(ROUND_MAX, asked).await;
+        self.prompts.retain(|prompt| !settled.contains(&prompt));
+        // Those that are not settled come after all others.
+        let left = (few.len() - settled.len()).min(self.prompts.len());
+        self.prompts.rotate_left(left);
+    }
+}
+
+/// What became of a prompt that was presumed lost. False if it has to be asked about again.
+async fn tell_apart(sessions: &Arc<Sessions>, backend: &Arc<Backend>, prompt: &PromptId) -> bool {
+    let limit = sessions.shared.config.fleet.probe_timeout;
+    match backend.look_for_one(prompt, limit).await {
+        Ok(Sighting::Queued { .. }) => {
+            control::call_back(sessions, backend, prompt);
+            // Until it is seen to be gone.
+            false
+        }
+        Ok(Sighting::Ended(ended)) => {
+            sessions.shared.records.prompt_corrected(prompt, end_of(ended.outcome));
+            true
+        }
+        Ok(Sighting::Absent) => true,
+        Ok(Sighting::Running { .. }) | Err(_) => false,
+    }
+}
+
+/// How a history entry says that a prompt ended.
+#[must_use]
+pub fn end_of(outcome: Outcome) -> End {
+    match outcome {
+        Outcome::Succeeded => End::Succeeded,
+        Outcome::Failed => End::Failed,
+        Outcome::Interrupted => End::Interrupted,
+    }
+}
+
+/// Backends that have stayed away, or run nothing, past their grace have lost what they had (P6,
+/// P9).
+fn presume_lost(sessions: &Sessions) {
+    let now = now();
+    let grace = sessions.shared.config.fleet.grace;
+    let is_past = |since: Option<Duration>| since.is_some_and(|since| grace <= since);
+    let is_lost = |backend: &Arc<Backend>| {
+        if is_past(backend.down_for(now)) {
+            return Some((backend.id, Loss::BackendGone));
+        }
+        is_past(backend.wedged_for(now)).then_some((backend.id, Loss::BackendWedged))
+    };
+    let lost: Vec<(BackendId, Loss)> = sessions.shared.fleet.iter().filter_map(is_lost).collect();
+    if lost.is_empty() {
+        return;
+    }
+    for client in sessions.clients.working() {
+        for (backend, loss) in &lost {
+            client.presume_lost(&sessions.shared, *backend, *loss, now);
+        }
+    }
+}

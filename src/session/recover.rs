@@ -1,0 +1,87 @@
+//! What a start takes over from the process before: bindings, pending prompts, the ledger.
+//!
+//! Before the listeners open every client is where it was, so that no request of one can be placed
+//! elsewhere. Links of clients with pending prompts are dialled, and the reconciler asks for the
+//! prompts; ends that nobody may have heard are fetched for the sockets that come.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use tracing::{info, warn};
+
+use super::Sessions;
+use crate::journal::record::Saved;
+use crate::journal::restore::{Restored, Terms, restore};
+use crate::journal::sift::sift;
+use crate::net::{now, unix_millis};
+use crate::session::Client;
+use crate::shared::Shared;
+
+impl Sessions {
+    /// Takes over what the journal had.
+    pub fn restore(self: &Arc<Self>, mut saved: Saved) {
+        // First: nobody is placed on what is off.
+        self.shared.records.restore_states(std::mem::take(&mut saved.states));
+        let (clients, prompts) = (saved.clients.len(), saved.prompts.len());
+        let names = saved.files.len();
+        let started = now();
+        let urls = urls(&self.shared);
+        let (all, set_aside) = sift(saved, |saved| restore(saved, self.terms(&urls)));
+        self.shared.metrics.journal_set_aside.inc_by(set_aside as u64);
+        let Restored { clients: restored, ledger, files, assets, forgotten } = all;
+        self.shared.records.restore_files(files);
+        self.shared.records.restore_assets(assets);
+        {
+            let mut known = self.shared.records.ledger();
+            for entry in ledger {
+                known.restore(entry, started);
+            }
+            for evicted in known.take_evicted() {
+                self.shared.records.journal.note_prompt(&evicted, None);
+            }
+        }
+        let pending: usize = restored.iter().map(|client| client.pending.len()).sum();
+        let lost: usize = restored.iter().map(|client| client.lost.len()).sum();
+        for client in restored {
+            let client = self.clients.restore(Client::restored(client, self));
+            client.take_up(self);
+        }
+        for client in &forgotten {
+            self.shared.records.journal.note_binding(client, None);
+        }
+        self.reconcile_soon();
+        let took_ms = now().duration_since(started).as_millis();
+        if self.shared.records.journal.is_kept() {
+            info!(
+                clients,
+                prompts,
+                files = names,
+                pending,
+                took_ms,
+                "Restored what the journal had."
+            );
+        }
+        if 0 < lost {
+            warn!(lost, "Prompts are lost: their backends are not configured any more.");
+        }
+    }
+
+    fn terms<'a>(
+        &self,
+        backends: &'a HashMap<Arc<str>, crate::routing::ids::BackendId>,
+    ) -> Terms<'a> {
+        Terms {
+            backends,
+            max_clients: self.shared.config.affinity.max_clients,
+            lease: self.shared.config.affinity.lease,
+            reservation: self.shared.config.affinity.reservation,
+            replay_window: self.shared.config.sockets.replay_window,
+            now: now(),
+            unix_millis: unix_millis(),
+        }
+    }
+}
+
+fn urls(shared: &Shared) -> HashMap<Arc<str>, crate::routing::ids::BackendId> {
+    shared.fleet.iter().map(|backend| (Arc::clone(&backend.recorded.url), backend.id)).collect()
+}

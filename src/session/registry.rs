@@ -1,0 +1,400 @@
+//! All clients, by name, and the sweep that looks after those nobody calls.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use dashmap::DashMap;
+use dashmap::mapref::entry::Entry;
+use tokio::time::MissedTickBehavior;
+use tracing::info;
+
+use super::budget::LogBudget;
+use super::{Client, Gone, State};
+use crate::fleet::features::Edition;
+use crate::lock::{Lock, rank};
+use crate::masked::mask;
+use crate::net::{Hashing, now, sleep};
+use crate::routing::ids::{BackendId, ClientId};
+use crate::session::Sessions;
+use crate::session::control;
+use crate::shared::Shared;
+
+/// How often all clients are looked at.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+
+/// In so many turns of the sweep each idle client is looked at once.
+const SLICES: usize = 8;
+
+/// One in so many clients of a full table makes room at once.
+const ROOM_PART: usize = 64;
+
+/// How long a table stays full that was looked through and had no room.
+const NO_ROOM_FOR: Duration = Duration::from_secs(1);
+
+/// The least pause between two trims of the event logs.
+const TRIM_PAUSE: Duration = Duration::from_millis(100);
+
+/// The table is full of clients with sockets or work, and this one is new: refused rather than
+/// evicting a live one, because a lost binding loses a user's work and a refusal does not.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("as many clients as there may be are known: {max}")]
+pub struct TooManyClients {
+    pub max: usize,
+}
+
+/// Whether a client is new.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Known {
+    Already,
+    SinceNow,
+}
+
+/// The clients. Entries are independent of each other, so a concurrent map serves.
+#[derive(Debug)]
+pub struct Clients {
+    by_id: DashMap<ClientId, Arc<Client>, Hashing>,
+    /// Those that have, or had a moment ago, prompts to be asked about: the reconciler looks at no
+    /// others. Locked for one call, never together with a client.
+    working: Lock<BTreeMap<ClientId, Arc<Client>>, { rank::WORKING }>,
+    max: usize,
+    logs: LogBudget,
+    /// When room was last looked for, and there was none.
+    no_room: Lock<Option<Instant>, { rank::ROOM }>,
+}
+
+impl Clients {
+    #[must_use]
+    pub fn new(max: usize, logs: LogBudget) -> Self {
+        Self {
+            by_id: DashMap::default(),
+            working: Lock::default(),
+            max,
+            logs,
+            no_room: Lock::new(None),
+        }
+    }
+
+    /// The client of that name, and whether it had to be made.
+    ///
+    /// # Errors
+    /// It is new and the table is full.
+    fn find_or_make(&self, id: &ClientId) -> Result<(Arc<Client>, Known), TooManyClients> {
+        if let Some(client) = self.get(id) {
+            return Ok((client, Known::Already));
+        }
+        if self.max <= self.by_id.len() {
+            return Err(TooManyClients { max: self.max });
+        }
+        match self.by_id.entry(id.clone()) {
+            Entry::Occupied(found) => Ok((Arc::clone(found.get()), Known::Already)),
+            Entry::Vacant(free) => {
+                let client = Arc::new(Client::new(id.clone(), &self.logs, now()));
+                Ok((Arc::clone(free.insert(client).value()), Known::SinceNow))
+            }
+        }
+    }
+
+    /// True for a name that a client has, or would get.
+    #[must_use]
+    pub fn takes_in(&self, id: &ClientId) -> bool {
+        self.by_id.contains_key(id) || self.by_id.len() < self.max
+    }
+
+    /// A client as it was before a restart. Called before any other is known.
+    pub(crate) fn restore(&self, client: Client) -> Arc<Client> {
+        let client = Arc::new(client);
+        self.by_id.insert(client.id.clone(), Arc::clone(&client));
+        client
+    }
+
+    /// The client of that name, if there is one.
+    #[must_use]
+    pub fn get(&self, id: &ClientId) -> Option<Arc<Client>> {
+        self.by_id.get(id).map(|found| Arc::clone(found.value()))
+    }
+
+    /// The client that an operator names: by its name, or as it stands in the log.
+    #[must_use]
+    pub fn named_by_operator(&self, text: &str) -> Option<Arc<Client>> {
+        let by_name = ClientId::parse(text).ok().and_then(|id| self.get(&id));
+        by_name.or_else(|| {
+            let is_meant = |client: &Arc<Client>| mask(&client.id).to_string() == text;
+            text.starts_with("c-").then(|| self.all().into_iter().find(is_meant)).flatten()
+        })
+    }
+
+    /// A client has prompts to be asked about. Called after they are there: who is taken out by
+    /// [`Clients::working`] in between comes in again.
+    pub fn has_work(&self, client: &Arc<Client>) {
+        let mut working = self.working.lock();
+        if !working.contains_key(&client.id) {
+            working.insert(client.id.clone(), Arc::clone(client));
+        }
+    }
+
+    /// The clients that have prompts to be asked about.
+    #[must_use]
+    pub fn working(&self) -> Vec<Arc<Client>> {
+        let mut working: Vec<_> = self.working.lock().values().map(Arc::clone).collect();
+        working.retain(|client| {
+            let has_work = client.has_prompts_to_ask_about();
+            if !has_work {
+                self.working.lock().remove(&client.id);
+                // It may have got some in between, and came in before it was taken out.
+                if client.has_prompts_to_ask_about() {
+                    self.has_work(client);
+                }
+            }
+            has_work
+        });
+        working
+    }
+
+    /// Those that a turn of the sweep looks at: every one that has a socket, a link or work, and a
+    /// part of the others, whose lease can wait for its turn.
+    fn to_look_after(&self, turn: usize) -> Vec<Arc<Client>> {
+        let all = self.by_id.iter().enumerate();
+        let due = all.filter(|(index, found)| {
+            found.is_active.load(Ordering::Relaxed) || (index + turn).is_multiple_of(SLICES)
+        });
+        due.map(|(_, found)| Arc::clone(found.value())).collect()
+    }
+
+    /// All of them, in no order.
+    #[must_use]
+    pub fn all(&self) -> Vec<Arc<Client>> {
+        self.by_id.iter().map(|found| Arc::clone(found.value())).collect()
+    }
+
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.by_id.len()
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.by_id.is_empty()
+    }
+
+    /// False for a while after there was no room: looking through the table is dear.
+    fn may_look_for_room(&self, now: Instant) -> bool {
+        self.no_room.lock().is_none_or(|at| NO_ROOM_FOR <= now.duration_since(at))
+    }
+
+    fn looked_for_room(&self, made: usize, now: Instant) {
+        *self.no_room.lock() = (made == 0).then_some(now);
+    }
+
+    fn forget(&self, client: &Arc<Client>) {
+        self.by_id.remove_if(&client.id, |_, found| Arc::ptr_eq(found, client));
+    }
+}
+
+/// The client of that name. On first contact it is made, and what the backends have of it from
+/// before is its own again: nothing of it is placed before that. In a full table who has been
+/// idle for longest makes room.
+///
+/// # Errors
+/// Everybody in the table has a socket or work.
+pub fn admit(sessions: &Sessions, id: &ClientId) -> Result<Arc<Client>, TooManyClients> {
+    let found = sessions.clients.find_or_make(id).or_else(|_full| {
+        make_room(sessions, now());
+        sessions.clients.find_or_make(id)
+    });
+    let (client, known) = found?;
+    match known {
+        Known::Already => {}
+        Known::SinceNow => client.adopt(sessions),
+    }
+    Ok(client)
+}
+
+/// Calls `act` on the client of that name, made if need be, again if it was just forgotten.
+///
+/// # Errors
+/// Everybody in the table has a socket or work.
+pub fn with_client<T>(
+    sessions: &Sessions,
+    id: &ClientId,
+    mut act: impl FnMut(&Arc<Client>) -> Result<T, Gone>,
+) -> Result<(Arc<Client>, T), TooManyClients> {
+    loop {
+        let client = admit(sessions, id)?;
+        match act(&client) {
+            Ok(outcome) => return Ok((client, outcome)),
+            // The sweep has marked it gone and is about to take it out of the table.
+            Err(Gone) => sessions.clients.forget(&client),
+        }
+    }
+}
+
+/// Forgets those that have been idle for longest, a part of the table at once: it is looked
+/// through whole, and whoever floods it with new names must not have that done for each.
+fn make_room(sessions: &Sessions, now: Instant) {
+    if !sessions.clients.may_look_for_room(now) {
+        return;
+    }
+    let since = |client: Arc<Client>| {
+        let idle = client.inspect(|core, _| core.idle_since(now));
+        idle.map(|since| (since, client))
+    };
+    let mut idle: Vec<_> = sessions.clients.all().into_iter().filter_map(since).collect();
+    let many = (sessions.clients.max / ROOM_PART).max(1);
+    if many < idle.len() {
+        idle.select_nth_unstable_by_key(many - 1, |(since, _)| *since);
+        idle.truncate(many);
+    }
+    let made = idle.iter().filter(|(_, client)| client.make_room(sessions, now)).count();
+    sessions.clients.looked_for_room(made, now);
+}
+
+/// Looks after the clients once a second until the process stops: moves idle ones off backends that
+/// are down or draining, closes links that nobody needs, forgets clients whose lease has ended.
+pub async fn sweep(sessions: Arc<Sessions>) {
+    let mut tick = tokio::time::interval(SWEEP_INTERVAL);
+    let mut turn: usize = 0;
+    let heart = sessions.shared.tasks.hearts().heart("sweep");
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        heart.beat();
+        tokio::select! {
+            // First: trims must not starve it.
+            biased;
+            _ = tick.tick() => {}
+            () = sessions.trim_asked() => {
+                trim(&sessions);
+                // What cannot go must not be looked for without a pause.
+                sleep(TRIM_PAUSE).await;
+                continue;
+            }
+            () = sessions.shared.tasks.stopping() => return,
+        }
+        let now = now();
+        turn = turn.wrapping_add(1);
+        let (edition, features) = sessions.shared.fleet.features();
+        for client in sessions.clients.to_look_after(turn) {
+            client.look_after(&sessions, (edition, &features), now);
+        }
+        for backend in sessions.shared.fleet.iter() {
+            control::let_go_of_tunnels(&sessions, backend);
+            backend.pool.sweep(now);
+        }
+    }
+}
+
+/// Makes room in the event logs: over all clients, what ended first goes first; then pictures of
+/// running prompts that exist only on the socket.
+fn trim(sessions: &Sessions) {
+    let excess = sessions.logs.excess();
+    let clients = sessions.clients.all();
+    let mut ended: Vec<(Instant, usize)> =
+        clients.iter().flat_map(|client| client.state().log.ended_sizes()).collect();
+    ended.sort_unstable();
+    let mut freed = 0;
+    let needed = ended.iter().take_while(|(_, bytes)| {
+        let is_needed = freed < excess;
+        freed += bytes;
+        is_needed
+    });
+    if let Some((latest, _)) = needed.last() {
+        let dropped: usize =
+            clients.iter().map(|client| client.state().log.drop_ended(*latest)).sum();
+        sessions.shared.metrics.log_evictions.inc_by(dropped as u64);
+    }
+    if 0 < sessions.logs.excess() {
+        clients.iter().for_each(|client| client.state().log.drop_pictures());
+    }
+}
+
+/// What the sweep finds to be done for one client.
+enum Care {
+    Nothing,
+    Forget(Option<BackendId>),
+    Rebind,
+}
+
+impl Client {
+    /// Leaves the table to others, if it is still idle. False if it is not.
+    fn make_room(self: &Arc<Self>, sessions: &Sessions, now: Instant) -> bool {
+        let mut state = self.state();
+        let has_tunnels = || !sessions.tunnels.backends_of(&self.id).is_empty();
+        if state.is_gone || state.core.idle_since(now).is_none() || has_tunnels() {
+            return false;
+        }
+        let bound = self.leave(&mut state, &sessions.shared);
+        drop(state);
+        sessions.clients.forget(self);
+        sessions.count_left(bound);
+        true
+    }
+
+    /// Is a client no more; says where it was bound.
+    fn leave(&self, state: &mut State, shared: &Shared) -> Option<BackendId> {
+        state.is_gone = true;
+        state.let_go_of_link();
+        // Under the lock: whoever makes a client of this name anew notes it after this.
+        shared.records.journal.note_binding(&self.id, None);
+        state.core.bound().map(|(backend, _)| backend)
+    }
+
+    fn look_after(
+        self: &Arc<Self>,
+        sessions: &Arc<Sessions>,
+        features: (Edition, &str),
+        now: Instant,
+    ) {
+        self.wait_no_longer(sessions, now);
+        match self.care(sessions, features, now) {
+            Care::Nothing => {}
+            Care::Rebind => self.bind_socket(sessions),
+            Care::Forget(bound) => {
+                sessions.clients.forget(self);
+                sessions.count_left(bound);
+                let backend = bound.map(|id| sessions.shared.fleet.get(id).name.as_str());
+                info!(client = %mask(&self.id), backend, reason = "lease", "Client was released.");
+            }
+        }
+    }
+
+    fn care(&self, sessions: &Sessions, features: (Edition, &str), now: Instant) -> Care {
+        let affinity = &sessions.shared.config.affinity;
+        let mut state = self.state();
+        if let Some(oldest) = now.checked_sub(sessions.shared.config.sockets.replay_window)
+            && 0 < state.core.sockets()
+        {
+            state.log.forget_before(oldest);
+        }
+        state.tell_features_again(features);
+        state.shed(&sessions.queues);
+        let is_away = state.core.is_forgotten(affinity.lease, now);
+        if is_away && sessions.tunnels.backends_of(&self.id).is_empty() {
+            return Care::Forget(self.leave(&mut state, &sessions.shared));
+        }
+        let is_wanted = state.core.is_held() || 0 < state.core.sockets();
+        let left = state.core.last_socket_lost().unwrap_or(state.core.last_contact());
+        if !is_wanted && affinity.link_linger <= now.duration_since(left) {
+            state.let_go_of_link();
+        }
+        if let Some(link) = &state.link {
+            link.probe_if_suspect(sessions.shared.fleet.get(link.backend).last_status(), now);
+        }
+        let has_place = state
+            .core
+            .bound()
+            .is_some_and(|(backend, _)| sessions.shared.fleet.get(backend).view(now).serves_new());
+        let has_link = state.link.is_some();
+        // A read can move an idle binding, and leaves the link behind.
+        let is_astray = state.link.as_ref().is_some_and(|link| {
+            state.core.bound().is_some_and(|(backend, _)| backend != link.backend)
+        });
+        let is_active = state.core.is_held() || 0 < state.core.sockets() || has_link;
+        self.is_active.store(is_active, Ordering::Relaxed);
+        let should_move = !state.core.is_held() && has_link && (is_astray || !has_place);
+        // What was adopted has no link yet, if nobody has opened a socket; and work has lost its
+        // link if that ended in a panic.
+        let should_link = !has_link && (0 < state.core.sockets() || state.core.has_prompts_here());
+        if should_move || should_link { Care::Rebind } else { Care::Nothing }
+    }
+}

@@ -1,0 +1,484 @@
+//! An event on its way: from the link, into the log, to the queues of the browser sockets.
+//!
+//! A frame is looked at only as far as needed: its type, and the prompt it is about. What is not
+//! understood passes untouched and in order.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::disowned::Why;
+use super::early::Arrival;
+use super::link::{Link, Phase as LinkPhase};
+use super::log::Kept;
+use super::queue::Class;
+use super::{Client, Missed, State};
+use crate::comfy::answers::Ended;
+use crate::comfy::event::{self, Event};
+use crate::config::StatusCounts;
+use crate::lock::{Guard, rank};
+use crate::net::now;
+use crate::routing::ids::PromptId;
+use crate::routing::pending::{End, Heard, Sighted};
+use crate::routing::place::Condition;
+use crate::session::Sessions;
+use crate::session::control;
+use crate::ws::{Frame, Opcode};
+
+impl Client {
+    /// Takes a text or binary frame from the link.
+    pub(super) fn relay(
+        &self,
+        sessions: &Arc<Sessions>,
+        link: &Arc<Link>,
+        frame: Frame,
+        now: Instant,
+    ) {
+        // Before anybody is told of it: whoever is told asks for the file at once.
+        let frame = self.named(&sessions.shared, link.backend, frame);
+        let mut guard = self.state();
+        let state = &mut *guard;
+        match state.early.arrived(link, &frame, &state.missed, now) {
+            Arrival::Now => self.take(guard, sessions, link, frame, now),
+            Arrival::Waits => {}
+            Arrival::Behind => {
+                state.ask_for_ends(link.backend);
+                drop(guard);
+                sessions.reconcile_soon();
+            }
+            Arrival::Full => {
+                drop(guard);
+                self.catch_up(sessions);
+            }
+        }
+    }
+
+    /// The answer to a submission is on its way: what came of it already may follow.
+    pub fn answered(&self, sessions: &Arc<Sessions>, prompt: &PromptId) {
+        if self.state().early.answered(prompt) {
+            self.catch_up(sessions);
+        }
+    }
+
+    /// An answer that has not come by now is no reason to keep anything from the sockets.
+    pub(super) fn wait_no_longer(&self, sessions: &Arc<Sessions>, now: Instant) {
+        let is_given_up = {
+            let state = &mut *self.state();
+            state.early.give_up(&state.missed, now)
+        };
+        if is_given_up {
+            self.catch_up(sessions);
+        }
+    }
+
+    /// Passes on what waited. What comes meanwhile is put behind it.
+    fn catch_up(&self, sessions: &Arc<Sessions>) {
+        loop {
+            let mut guard = self.state();
+            let state = &mut *guard;
+            let Some((link, frame)) = state.early.due(&state.missed) else { return };
+            self.take(guard, sessions, &link, frame, now());
+        }
+    }
+
+    /// Takes a frame whose turn it is, under the lock.
+    fn take(
+        &self,
+        mut state: Guard<'_, State, { rank::CLIENT }>,
+        sessions: &Arc<Sessions>,
+        link: &Arc<Link>,
+        frame: Frame,
+        now: Instant,
+    ) {
+        // After a reset or a move, what an old link still says is nobody's.
+        if !state.link.as_ref().is_some_and(|current| Arc::ptr_eq(current, link)) {
+            return;
+        }
+        let mut relay =
+            Relay { state: &mut state, client: self, sessions, now, ended: None, turned_up: None };
+        match frame.opcode {
+            Opcode::Binary => relay.binary(frame),
+            Opcode::Text => relay.text(link, frame),
+            Opcode::Ping | Opcode::Pong | Opcode::Close => {}
+        }
+        let (ended, turned_up) = (relay.ended.take(), relay.turned_up.take());
+        let told = state.told();
+        drop(state);
+        if 0 < sessions.logs.excess() {
+            sessions.trim_soon();
+        }
+        if let Some(prompt) = turned_up {
+            control::call_back(sessions, sessions.shared.fleet.get(link.backend), &prompt);
+        }
+        if let Some((prompt, end)) = ended {
+            sessions.shared.records.prompt_ended(&prompt, end, told);
+        }
+    }
+
+    /// Asking found something about a prompt. If that settles it, what its sockets have not been
+    /// told is made up.
+    pub(super) fn sighted(
+        &self,
+        sessions: &Arc<Sessions>,
+        prompt: &PromptId,
+        sighted: Sighted,
+        history: Option<&Ended>,
+        now: Instant,
+    ) {
+        let backend = self.inspect(|core, _| Some(core.pending().get(prompt)?.backend));
+        let history = history.zip(backend).map(|(history, backend)| {
+            self.named_history(&sessions.shared, (backend, prompt), history)
+        });
+        let mut guard = self.state();
+        let state = &mut *guard;
+        let backend = state.core.pending().get(prompt).map(|pending| pending.backend);
+        let runs = backend.is_some() && sighted == Sighted::Running;
+        let waits = runs && state.early.waits_for_ends(prompt, &state.missed, now);
+        if runs && !waits {
+            state.tell_running(prompt);
+        }
+        let is_linked = state.link.as_ref().is_some_and(|link| link.phase() == LinkPhase::Open);
+        if is_linked && sighted == Sighted::Queued {
+            // It has not begun, and all of it will be heard.
+            state.missed.remove(prompt);
+        }
+        let end = match sighted {
+            // There is nothing to wait for.
+            Sighted::InHistory(end) if state.missed.get(prompt) == Some(&Missed::IsOver) => {
+                state.core.end(prompt, end, now)
+            }
+            Sighted::InHistory(_) | Sighted::Queued | Sighted::Running | Sighted::Absent(_) => {
+                state.core.sight(prompt, sighted, now)
+            }
+        };
+        if let Some(backend) = backend.filter(|_| waits) {
+            // Of itself as well: others that turn out to be queued had no end to wait for.
+            state.ask_for_ends(backend);
+            sessions.reconcile_soon();
+        }
+        let (Some(backend), Some(end)) = (backend, end) else {
+            drop(guard);
+            return self.catch_up(sessions);
+        };
+        match history {
+            Some(history) => state.tell_history(prompt, history),
+            None => state.tell_end(prompt, end, &sessions.shared.fleet.get(backend).name),
+        }
+        state.finish(self, &sessions.shared, prompt, now);
+        let told = state.told();
+        drop(guard);
+        // What has begun since waited for this end.
+        self.catch_up(sessions);
+        sessions.shared.records.prompt_ended(prompt, end, told);
+    }
+}
+
+/// One frame under the client's lock.
+pub(super) struct Relay<'a> {
+    pub(super) state: &'a mut State,
+    client: &'a Client,
+    sessions: &'a Sessions,
+    now: Instant,
+    ended: Option<(PromptId, End)>,
+    /// It runs, and its client was told that it does not.
+    turned_up: Option<PromptId>,
+}
+
+impl Relay<'_> {
+    fn text(&mut self, link: &Arc<Link>, frame: Frame) {
+        let payload = frame.payload.clone();
+        let event = event::read(&payload);
+        if event.prompt().is_some_and(|prompt| self.is_past(prompt)) {
+            self.lives(link);
+            return self.too_late(&event);
+        }
+        if event.prompt().is_some() {
+            self.lives(link);
+        }
+        match event {
+            Event::Status { .. } => self.status(link, frame),
+            // The answer to the link's own flags; sockets are answered by us.
+            Event::FeatureFlags => {}
+            // It was made up when the prompt was seen to run; this one was still on its way.
+            Event::Start { prompt } if self.state.log.has_start(&prompt) => {
+                if let Some(id) = self.own(&prompt) {
+                    self.hear(&id, Heard::Started);
+                    self.state.runs = Some(id);
+                }
+            }
+            Event::Start { prompt } => {
+                // The prompt moved from waiting to running: whoever shows a queue asks again.
+                self.state.say_status(self.client, &self.sessions.shared);
+                self.state.runs = self.keep(&prompt, Kept::Start, frame, Heard::Started);
+            }
+            Event::Cached { prompt } => {
+                self.keep(&prompt, Kept::Cached, frame, Heard::Progressed);
+            }
+            Event::Executed { prompt } => {
+                self.keep(&prompt, Kept::Output, frame, Heard::Progressed);
+            }
+            Event::Blocked { prompt } => {
+                self.keep(&prompt, Kept::Output, frame, Heard::Progressed);
+            }
+            Event::Executing { prompt, node } => {
+                self.executing(link, prompt, node.is_some(), frame);
+            }
+            Event::Success { prompt } => self.terminal(&prompt, End::Succeeded, frame),
+            Event::Failed { prompt, .. } => self.terminal(&prompt, End::Failed, frame),
+            Event::Interrupted { prompt } => self.terminal(&prompt, End::Interrupted, frame),
+            Event::Progress { prompt } => self.progress(prompt, Kept::Progress, frame),
+            Event::ProgressState { prompt } => self.progress(prompt, Kept::ProgressState, frame),
+            Event::Seeding => {}
+            Event::Logs | Event::Other => self.push(Class::Lasting, &frame),
+        }
+    }
+
+    /// Its worker does something. Whoever thinks that it does not is told.
+    fn lives(&self, link: &Link) {
+        let backend = self.sessions.shared.fleet.get(link.backend);
+        if backend.worker.condition() == Condition::Wedged {
+            backend.worker_lives();
+        }
+    }
+
+    fn status(&mut self, link: &Arc<Link>, frame: Frame) {
+        link.status_came(self.now);
+        match self.sessions.shared.config.isolation.status {
+            StatusCounts::Own => {}
+            StatusCounts::Backend => {
+                let frame = match event::without_sid(&frame.payload) {
+                    Some(text) => Frame::text(text),
+                    None => frame,
+                };
+                self.push(Class::Lasting, &frame);
+            }
+        }
+    }
+
+    fn executing(
+        &mut self,
+        link: &Link,
+        prompt: Option<Cow<'_, str>>,
+        has_node: bool,
+        frame: Frame,
+    ) {
+        match (prompt, has_node) {
+            (Some(prompt), true) => {
+                self.state.runs = self.keep(&prompt, Kept::Executing, frame, Heard::Progressed);
+            }
+            // What was missed before it comes first, from the history, and then the end.
+            (Some(prompt), false) if self.is_incomplete(&prompt) => {
+                if let Some(id) = self.own(&prompt) {
+                    self.state.missed.insert(id, Missed::IsOver);
+                }
+                self.state.core.must_ask(link.backend);
+                self.sessions.reconcile_soon();
+            }
+            (Some(prompt), false) => {
+                let id = self.keep(&prompt, Kept::LastWord, frame, Heard::LastWord);
+                if let Some(id) = id {
+                    self.state.log.ended(&id, self.now);
+                }
+            }
+            // What ComfyUI says to a socket that returns while its prompt runs; scripts that
+            // read the prompt_id of every `executing` break without one.
+            (None, _) => match self.state.log.running().cloned() {
+                Some(running) => {
+                    let text = event::with_prompt(&frame.payload, running.as_str());
+                    let frame = text.map_or(frame, Frame::text);
+                    self.keep(running.as_str(), Kept::Executing, frame, Heard::Progressed);
+                }
+                // After a restart or a broken link the start was not heard: which of the pending
+                // prompts it is, asking will tell.
+                None if self.state.core.has_prompts_here() => {
+                    self.state.unclaimed = Some(frame);
+                }
+                None => self.push(Class::Lasting, &frame),
+            },
+        }
+    }
+
+    /// True if the prompt is pending and events of it were missed, or its outcome was not told.
+    fn is_incomplete(&self, prompt: &str) -> bool {
+        let is_pending = self.state.core.pending().contains_key(prompt);
+        is_pending && (self.has_missed(prompt) || !self.state.log.has_terminal(prompt))
+    }
+
+    fn has_missed(&self, prompt: &str) -> bool {
+        self.state.missed.keys().any(|missed| missed.as_str() == prompt)
+    }
+
+    /// True if the prompt's client has been told how it ended, or that it is not there.
+    pub(super) fn is_past(&self, prompt: &str) -> bool {
+        self.state.log.has_ended(prompt) || self.state.disowned.why(prompt).is_some()
+    }
+
+    /// What is said of such a prompt is not passed on; one that begins to run is stopped.
+    fn too_late(&mut self, event: &Event<'_>) {
+        if let Event::Start { prompt } = event
+            && self.state.disowned.why(prompt) == Some(Why::NotQueued)
+        {
+            self.turned_up = PromptId::parse(prompt).ok();
+        }
+    }
+
+    fn terminal(&mut self, prompt: &str, end: End, frame: Frame) {
+        // No node of it works any more.
+        self.state.runs = None;
+        if self.has_missed(prompt)
+            && let Some(id) = self.own(prompt)
+        {
+            return self.hear(&id, Heard::Terminal(end));
+        }
+        self.keep(prompt, Kept::Terminal, frame, Heard::Terminal(end));
+    }
+
+    /// Progress of a prompt that is not this client's is a broadcast meant for nobody; without a
+    /// prompt it is of the one that runs, if that is this client's.
+    fn progress(&mut self, prompt: Option<Cow<'_, str>>, kept: Kept, frame: Frame) {
+        let Some(prompt) = prompt else {
+            if self.state.runs.is_some() {
+                self.push(Class::Progress, &frame);
+            }
+            return;
+        };
+        let Some(id) = self.own(&prompt) else { return };
+        self.push(Class::Progress, &frame);
+        self.state.log.keep(&id, kept, frame);
+        self.hear(&id, Heard::Progressed);
+    }
+
+    /// Keeps a lasting event, passes it on, and takes it to heart. Returns the prompt's id.
+    fn keep(&mut self, prompt: &str, kept: Kept, frame: Frame, heard: Heard) -> Option<PromptId> {
+        let Some(id) = self.own(prompt).or_else(|| PromptId::parse(prompt).ok()) else {
+            self.push(Class::Lasting, &frame);
+            return None;
+        };
+        self.push(Class::Lasting, &frame);
+        self.state.log.keep(&id, kept, frame);
+        self.hear(&id, heard);
+        Some(id)
+    }
+
+    fn hear(&mut self, prompt: &PromptId, heard: Heard) {
+        if let Some(end) = self.state.core.hear(prompt, heard, self.now) {
+            self.state.finish(self.client, &self.sessions.shared, prompt, self.now);
+            self.ended = Some((prompt.clone(), end));
+        }
+    }
+
+    /// The id, if the prompt is pending or in the log.
+    pub(super) fn own(&self, prompt: &str) -> Option<PromptId> {
+        let pending = self.state.core.pending();
+        let id = pending.get_key_value(prompt).map(|(id, _)| id.clone());
+        id.or_else(|| self.state.log.knows(prompt).then(|| PromptId::parse(prompt).ok()).flatten())
+    }
+
+    pub(super) fn push(&mut self, class: Class, frame: &Frame) {
+        self.state.push(self.client, class, frame);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::registry::admit;
+    use super::super::submissions::{Nearness, Remembered};
+    use super::*;
+    use crate::config::Config;
+    use crate::journal::Journal;
+    use crate::net::Tcp;
+    use crate::routing::ids::{BackendId, ClientId};
+    use crate::routing::pending::Loss;
+    use crate::shared::Shared;
+    use crate::tasks::Tasks;
+
+    fn sessions() -> Arc<Sessions> {
+        // Nothing listens there; the fleet is never started.
+        let config = Config::for_backends(&[("a", "http://127.0.0.1:9")]).unwrap();
+        Sessions::new(Shared::new(config, Arc::new(Tcp), Tasks::default(), Journal::in_memory()))
+    }
+
+    /// A client whose prompt was sent to backend 0, up or not, and its link there.
+    fn at_work(sessions: &Arc<Sessions>, prompt: &str) -> (Arc<Client>, Arc<Link>) {
+        sessions.shared.fleet.get(BackendId(0)).passed();
+        let id = ClientId::parse("ada").unwrap();
+        let client = admit(sessions, &id).unwrap();
+        let prompt = PromptId::parse(prompt).unwrap();
+        let near = Nearness::default();
+        let submitted =
+            client.submit(sessions, &prompt, Remembered::default(), &near).unwrap().unwrap();
+        client.accepted(&prompt);
+        client.answered(sessions, &prompt);
+        (client, submitted.1)
+    }
+
+    fn start(prompt: &str) -> Frame {
+        let prompt = PromptId::parse(prompt).unwrap();
+        Frame::text(crate::comfy::say::execution_start(&prompt, 1))
+    }
+
+    #[tokio::test]
+    async fn what_an_old_link_still_says_is_nobodys() {
+        let sessions = sessions();
+        let (client, old) = at_work(&sessions, "p");
+        client.relay(&sessions, &old, start("p"), now());
+        assert!(client.state().log.has_start("p"));
+        client.reset(&sessions);
+        let (client, new) = at_work(&sessions, "q");
+        client.relay(&sessions, &old, start("q"), now());
+        assert!(!client.state().log.has_start("q"), "the old link is not the client's any more");
+        client.relay(&sessions, &new, start("q"), now());
+        assert!(client.state().log.has_start("q"));
+        sessions.shared.tasks.stop();
+    }
+
+    #[tokio::test]
+    async fn what_comes_before_the_answer_to_its_submission_follows_it() {
+        let sessions = sessions();
+        sessions.shared.fleet.get(BackendId(0)).passed();
+        let client = admit(&sessions, &ClientId::parse("ada").unwrap()).unwrap();
+        let near = Nearness::default();
+        for (prompt, answered) in [("p", true), ("q", false)] {
+            let id = PromptId::parse(prompt).unwrap();
+            let (_, link) =
+                client.submit(&sessions, &id, Remembered::default(), &near).unwrap().unwrap();
+            let came = now();
+            client.relay(&sessions, &link, start(prompt), came);
+            assert!(!client.state().log.has_start(prompt), "it waits");
+            if answered {
+                client.answered(&sessions, &id);
+            } else {
+                client.wait_no_longer(&sessions, came);
+                assert!(!client.state().log.has_start(prompt), "not yet");
+                client.wait_no_longer(&sessions, came + std::time::Duration::from_secs(1));
+            }
+            assert!(client.state().log.has_start(prompt));
+        }
+        sessions.shared.tasks.stop();
+    }
+
+    #[tokio::test]
+    async fn a_forced_reset_ends_its_prompts_in_the_log_as_well() {
+        let sessions = sessions();
+        let (client, link) = at_work(&sessions, "p");
+        client.relay(&sessions, &link, start("p"), now());
+        client.reset(&sessions);
+        let state = client.state();
+        assert!(state.log.running().is_none() && state.log.has_ended("p"));
+        assert!(state.log.running_prompts().is_empty(), "or it would be replayed for ever");
+        drop(state);
+        sessions.shared.tasks.stop();
+    }
+
+    #[tokio::test]
+    async fn what_is_said_of_a_prompt_after_its_end_was_told_is_not_passed_on() {
+        let sessions = sessions();
+        let (client, _link) = at_work(&sessions, "p");
+        client.presume_lost(&sessions.shared, BackendId(0), Loss::BackendGone, now());
+        let (client, link) = at_work(&sessions, "q");
+        client.relay(&sessions, &link, start("p"), now());
+        assert!(!client.state().log.has_start("p"), "it was told to be lost");
+        assert!(client.state().log.has_terminal("p"));
+        sessions.shared.tasks.stop();
+    }
+}

@@ -1,0 +1,97 @@
+//! A client as it was before a restart: bound where it was, its pending prompts to be asked for,
+//! ends that nobody may have heard to be told again.
+
+use std::sync::Arc;
+
+use super::{Client, Told};
+use crate::comfy::answers::Ended;
+use crate::journal::restore::{Lost, RestoredClient, Untold};
+use crate::net::now;
+use crate::routing::client as core;
+use crate::routing::ids::PromptId;
+use crate::routing::pending::End;
+use crate::session::Sessions;
+use crate::shared::Shared;
+
+impl Client {
+    /// Restored, but not yet at work: see [`Client::take_up`].
+    #[must_use]
+    pub fn restored(restored: RestoredClient, sessions: &Sessions) -> Self {
+        let RestoredClient { id, binding, pending, output_nodes, lost, untold } = restored;
+        let core = core::Client::restored(binding, pending, now());
+        let client = Self::with_core(id, &sessions.logs, core);
+        let mut state = client.state();
+        state.output_nodes = output_nodes;
+        state.noted =
+            state.core.bound().map(|(backend, at)| (backend, at, state.core.reserved_until()));
+        let (to_fetch, to_tell): (Vec<_>, Vec<_>) =
+            untold.into_iter().partition(|untold| has_history(untold.end));
+        state.untold = to_fetch;
+        for Untold { prompt, backend, end } in to_tell {
+            let backend = &sessions.shared.fleet.get(backend).name;
+            state.tell_end(&prompt, end, backend);
+            state.log.ended(&prompt, now());
+        }
+        for Lost { prompt, backend, loss } in lost {
+            state.tell_end(&prompt, End::Lost(loss), &backend);
+            state.log.ended(&prompt, now());
+            sessions.shared.records.prompt_ended(&prompt, End::Lost(loss), Told::No);
+        }
+        drop(state);
+        client
+    }
+
+    /// Goes on where it was: counted among its backend's clients, and linked if it has work there.
+    pub fn take_up(self: &Arc<Self>, sessions: &Arc<Sessions>) {
+        if self.has_prompts_to_ask_about() {
+            sessions.clients.has_work(self);
+        }
+        let mut state = self.state();
+        let Some((backend, _)) = state.core.bound() else { return };
+        sessions.shared.fleet.get(backend).client_came();
+        if state.core.is_held() {
+            self.ensure_link(&mut state, sessions, backend);
+        }
+    }
+
+    /// Ends that are to be fetched.
+    #[must_use]
+    pub fn untold(&self) -> Vec<Untold> {
+        self.state().untold.clone()
+    }
+
+    /// Tells an end from before the restart, with what its backend still knows of it.
+    pub(super) fn tell_again(&self, shared: &Shared, untold: &Untold, history: Option<&Ended>) {
+        let named = (untold.backend, &untold.prompt);
+        let history = history.map(|history| self.named_history(shared, named, history));
+        let mut state = self.state();
+        if !state.forget_untold(&untold.prompt) {
+            return;
+        }
+        match history {
+            Some(history) => state.tell_history(&untold.prompt, history),
+            None => {
+                let backend = &shared.fleet.get(untold.backend).name;
+                state.tell_end(&untold.prompt, untold.end, backend);
+            }
+        }
+        state.log.ended(&untold.prompt, now());
+    }
+}
+
+impl super::State {
+    /// True if it was still to be told.
+    fn forget_untold(&mut self, prompt: &PromptId) -> bool {
+        let before = self.untold.len();
+        self.untold.retain(|untold| untold.prompt != *prompt);
+        self.untold.len() < before
+    }
+}
+
+/// True if a backend writes a history entry for this end.
+fn has_history(end: End) -> bool {
+    match end {
+        End::Succeeded | End::Failed | End::Interrupted => true,
+        End::Deleted | End::Lost(_) => false,
+    }
+}

@@ -1,0 +1,111 @@
+//! All clients, and what they share.
+
+use std::sync::Arc;
+
+use tokio::sync::{Notify, Semaphore};
+use tracing::debug;
+
+use super::adoption::Adoption;
+use super::budget::{LogBudget, QueueBudget};
+use super::interrupts::Interrupts;
+use super::reconcile;
+use super::registry::{self, Clients};
+use crate::masked::mask;
+use crate::routing::decision::Decision;
+use crate::routing::ids::{BackendId, ClientId};
+use crate::shared::Shared;
+use crate::tunnels::Tunnels;
+
+/// See [`Sessions::late_looks`].
+const LATE_LOOKS_MAX: usize = 256;
+
+/// The clients of a gateway, over the fleet and the records that they share.
+#[derive(Debug)]
+pub struct Sessions {
+    pub shared: Arc<Shared>,
+    pub clients: Clients,
+    pub interrupts: Interrupts,
+    /// Sockets of node packs that are passed through.
+    pub tunnels: Tunnels,
+    /// Bytes of all event logs.
+    pub logs: LogBudget,
+    /// Bytes that wait for all browser sockets.
+    pub queues: QueueBudget,
+    /// What backends have and nobody here knows.
+    pub adoption: Adoption,
+    /// How many prompts may be looked for again at one time, after they were answered as absent.
+    pub late_looks: Arc<Semaphore>,
+    reconcile: Notify,
+    trim: Notify,
+}
+
+impl Sessions {
+    #[must_use]
+    pub fn new(shared: Arc<Shared>) -> Arc<Self> {
+        let sockets = &shared.config.sockets;
+        let bytes = |size: u64| usize::try_from(size).unwrap_or(usize::MAX);
+        let logs = LogBudget::new(bytes(sockets.log_bytes), bytes(sockets.log_bytes_total));
+        Arc::new(Self {
+            clients: Clients::new(shared.config.affinity.max_clients, logs.clone()),
+            interrupts: Interrupts::default(),
+            tunnels: Tunnels::default(),
+            logs,
+            queues: QueueBudget::new(bytes(sockets.queue_bytes_total)),
+            adoption: Adoption::default(),
+            late_looks: Arc::new(Semaphore::new(LATE_LOOKS_MAX)),
+            reconcile: Notify::new(),
+            trim: Notify::new(),
+            shared,
+        })
+    }
+
+    /// Starts what looks after all clients, for as long as the process runs.
+    pub fn start(self: &Arc<Self>) {
+        let tasks = &self.shared.tasks;
+        tasks.spawn_critical("sweep", registry::sweep(Arc::clone(self)));
+        tasks.spawn_critical("reconciler", reconcile::reconcile(Arc::clone(self)));
+    }
+
+    /// Counts what a decision about a client changed.
+    pub fn count(&self, client: &ClientId, decision: Decision) {
+        let fleet = &self.shared.fleet;
+        self.shared.metrics.placed(decision.reason);
+        if decision.newly_bound {
+            fleet.take_turn();
+            let backend = fleet.get(decision.backend);
+            backend.client_came();
+            self.count_left(decision.left);
+            let left = decision.left.map(|id| fleet.get(id).name.as_str());
+            let (backend, placement) = (backend.name.as_str(), decision.reason.as_str());
+            // Whoever only looks is placed as well, so this is not for every day.
+            debug!(client = %mask(client), backend, left, placement, "Client placed.");
+        }
+    }
+
+    /// A client is not bound to this backend any more.
+    pub fn count_left(&self, backend: Option<BackendId>) {
+        if let Some(backend) = backend {
+            self.shared.fleet.get(backend).client_left();
+        }
+    }
+
+    /// The event logs hold more than they may: asks for a trim at once.
+    pub fn trim_soon(&self) {
+        self.trim.notify_one();
+    }
+
+    /// Waits until a trim was asked for. Cancel safe.
+    pub async fn trim_asked(&self) {
+        self.trim.notified().await;
+    }
+
+    /// Asks for a round of the reconciler without waiting for its interval.
+    pub fn reconcile_soon(&self) {
+        self.reconcile.notify_one();
+    }
+
+    /// Waits until a round was asked for. Cancel safe.
+    pub async fn reconcile_asked(&self) {
+        self.reconcile.notified().await;
+    }
+}

@@ -1,0 +1,85 @@
+//! Uploads on their way to a backend, and the backend that they reserve (promise B3).
+
+use std::num::NonZeroU32;
+use std::time::Instant;
+
+use smallvec::SmallVec;
+
+use super::{Client, Gone};
+use crate::net::now;
+use crate::routing::client as core;
+use crate::routing::decision::{Decision, Refusal};
+use crate::routing::ids::BackendId;
+use crate::routing::place::{BackendView, FleetNow};
+use crate::session::Sessions;
+use crate::shared::Shared;
+
+impl Client {
+    /// A read that may be a step of a dialogue with a node pack: for a while this client prefers
+    /// the backend that it goes to.
+    ///
+    /// # Errors
+    /// As for [`Client::contact`].
+    pub fn dialogue(&self, sessions: &Sessions) -> Result<Result<Decision, Refusal>, Gone> {
+        let affinity = &sessions.shared.config.affinity;
+        let margin = u32::try_from(affinity.session_margin).unwrap_or(u32::MAX);
+        self.route(sessions, |core, fleet, now| {
+            core.dialogue((now + affinity.reservation, margin), fleet, now)
+        })
+    }
+
+    /// A body for a node pack begins: where the reads go. Whoever began it ends it with
+    /// [`Client::upload_ended`].
+    ///
+    /// # Errors
+    /// As for [`Client::contact`].
+    pub fn body_began(&self, sessions: &Sessions) -> Result<Result<Decision, Refusal>, Gone> {
+        self.route(sessions, core::Client::body_began)
+    }
+
+    /// An upload begins. Whoever began it ends it with [`Client::upload_ended`].
+    ///
+    /// # Errors
+    /// As for [`Client::contact`].
+    pub fn upload_began(&self, sessions: &Sessions) -> Result<Result<Decision, Refusal>, Gone> {
+        self.route(sessions, core::Client::upload_began)
+    }
+
+    /// The same for one that not every backend takes: new work is placed on those that do. A client
+    /// that is held stays where it is.
+    ///
+    /// # Errors
+    /// As for [`Client::contact`].
+    pub fn upload_began_among(
+        &self,
+        sessions: &Sessions,
+        takes_it: &dyn Fn(BackendId) -> bool,
+    ) -> Result<Result<Decision, Refusal>, Gone> {
+        self.route(sessions, |core, fleet, now| {
+            let full = |view: &BackendView| {
+                let (load, max_pending) = (u32::MAX, Some(NonZeroU32::MIN));
+                BackendView { load, max_pending, ..*view }
+            };
+            let seen = |view: &BackendView| if takes_it(view.id) { *view } else { full(view) };
+            let views: SmallVec<[BackendView; 8]> = fleet.backends.iter().map(seen).collect();
+            core.upload_began(FleetNow { backends: &views, ..fleet }, now)
+        })
+    }
+
+    /// The upload is over; one that arrived reserves its backend.
+    pub fn upload_ended(&self, shared: &Shared, began: Decision, has_arrived: bool) {
+        let reservation = has_arrived.then_some(shared.config.affinity.reservation);
+        let mut state = self.state();
+        state.core.upload_ended(began, reservation, now());
+        state.note(self, shared);
+    }
+
+    /// An upload without a name waits on `backend` for this client's first prompt.
+    pub fn reserve(&self, shared: &Shared, backend: BackendId, until: Instant) {
+        let mut state = self.state();
+        if !state.is_gone && state.core.reserve(backend, until, now()) {
+            state.note(self, shared);
+            shared.fleet.get(backend).client_came();
+        }
+    }
+}

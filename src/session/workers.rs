@@ -1,0 +1,67 @@
+//! Do the workers of the backends live? (Promise P9.) What is heard of our prompts is gathered, the
+//! queues of those that are silent are read, and each worker is judged.
+
+use std::time::Duration;
+
+use tokio::time::timeout;
+use tracing::debug;
+
+use super::Client;
+use crate::comfy::answers::queued_ids;
+use crate::fleet::backend::Backend;
+use crate::routing::ids::BackendId;
+use crate::routing::pending::Phase;
+use crate::routing::worker::{Ours, Reading};
+use crate::session::Sessions;
+use crate::shared::Shared;
+
+/// How long a round waits for one backend.
+const ROUND_MAX: Duration = Duration::from_secs(2);
+
+/// Judges a backend's worker once.
+pub(super) async fn round(sessions: &Sessions, backend: &Backend) {
+    let mut ours = gather(sessions, backend.id);
+    if backend.worker_wants_reading(ours.iter().map(|it| it.heard).max()) {
+        read(&sessions.shared, backend).await;
+        ours = gather(sessions, backend.id);
+    }
+    backend.judge_worker(&ours, sessions.shared.config.fleet.worker_limits());
+}
+
+/// Our prompts that run there, as far as their links would hear of them.
+fn gather(sessions: &Sessions, backend: BackendId) -> Vec<Ours> {
+    let mut all = Vec::new();
+    for client in sessions.clients.working() {
+        client.add_running(backend, &mut all);
+    }
+    all
+}
+
+async fn read(shared: &Shared, backend: &Backend) {
+    let limit = shared.config.fleet.probe_timeout.min(ROUND_MAX);
+    let Ok(Ok(queue)) = timeout(limit, backend.read_queue(limit)).await else { return };
+    match queued_ids(&queue) {
+        Ok((running, waiting)) => {
+            let running = running.into_iter().collect();
+            backend.queue_was_read(Reading { running, waiting: waiting.len() });
+        }
+        Err(error) => debug!(backend = %backend.name, %error, "A queue could not be read."),
+    }
+}
+
+impl Client {
+    /// Its prompts that run there, as far as its link would hear of them.
+    fn add_running(&self, backend: BackendId, all: &mut Vec<Ours>) {
+        let state = self.state();
+        let Some(link) = state.link.as_ref().filter(|link| link.backend == backend) else { return };
+        let Some(listens) = link.listens_since() else { return };
+        let there = state.core.pending().iter().filter(|(_, it)| it.backend == backend);
+        for (prompt, pending) in there.filter(|(_, it)| it.phase == Phase::Running) {
+            all.push(Ours {
+                prompt: prompt.clone(),
+                started: pending.began(),
+                heard: pending.spoke().max(listens),
+            });
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! What rooms share that know nothing of clients: configuration, fleet, records, counters, and how
+//! far the life of the process has got.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::config::Config;
+use crate::fleet::Fleet;
+use crate::fleet::backend::Backend;
+use crate::journal::Journal;
+use crate::metrics::Metrics;
+use crate::net::{Network, now};
+use crate::records::Records;
+use crate::routing::ids::BackendId;
+use crate::tasks::Tasks;
+
+/// One per process; the tests run many.
+#[derive(Debug)]
+pub struct Shared {
+    pub config: Config,
+    pub network: Arc<dyn Network>,
+    pub tasks: Tasks,
+    pub fleet: Arc<Fleet>,
+    pub records: Records,
+    pub metrics: Arc<Metrics>,
+    /// The front listens.
+    open: AtomicBool,
+    /// A stop was asked for: still serving, and not ready any more.
+    leaving: AtomicBool,
+}
+
+impl Shared {
+    #[must_use]
+    pub fn new(
+        config: Config,
+        network: Arc<dyn Network>,
+        tasks: Tasks,
+        journal: Journal,
+    ) -> Arc<Self> {
+        let fleet = Arc::new(Fleet::new(&config, &network, &tasks));
+        let metrics = Arc::new(Metrics::default());
+        let records = Records::new(&config, journal, Arc::clone(&fleet), Arc::clone(&metrics));
+        Arc::new(Self {
+            config,
+            network,
+            tasks,
+            fleet,
+            records,
+            metrics,
+            open: AtomicBool::new(false),
+            leaving: AtomicBool::new(false),
+        })
+    }
+
+    /// Starts to watch the fleet.
+    pub fn start(&self) {
+        self.fleet.start(&self.config.fleet, &self.network, &self.tasks);
+    }
+
+    /// The front listens from now on.
+    pub fn opened(&self) {
+        self.open.store(true, Ordering::Relaxed);
+    }
+
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.open.load(Ordering::Relaxed)
+    }
+
+    /// A stop was asked for: nobody should send new clients here.
+    pub fn leave(&self) {
+        self.leaving.store(true, Ordering::Relaxed);
+    }
+
+    /// True if new clients should be sent here.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        let serves = |backend: &Arc<Backend>| backend.view(now()).serves_new();
+        self.is_open() && !self.is_leaving() && self.fleet.iter().any(serves)
+    }
+
+    #[must_use]
+    pub fn is_leaving(&self) -> bool {
+        self.leaving.load(Ordering::Relaxed) || self.tasks.is_stopping()
+    }
+
+    /// The backend of settings, user data and the page: the configured one, or the first by name.
+    #[must_use]
+    pub fn home(&self) -> &Arc<Backend> {
+        self.fleet.by_name(&self.config.server.home).unwrap_or_else(|| self.fleet.get(BackendId(0)))
+    }
+}

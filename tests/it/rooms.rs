@@ -1,0 +1,139 @@
+//! Rooms of the house use those below them and no others, so that none of them is in a circle.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
+
+use crate::tidy::{lines_before_tests, sources, without_comments_and_strings};
+
+/// Every folder and every file right below `src/`, from the ground up, and what it may use.
+const ROOMS: &[(&str, &[&str])] = &[
+    ("lock", &[]),
+    ("net", &["lock"]),
+    ("tasks", &["net"]),
+    ("watched", &["lock"]),
+    ("seldom", &[]),
+    ("routing", &[]),
+    ("comfy", &["routing"]),
+    ("cache", &["routing"]),
+    ("masked", &["net", "routing"]),
+    ("metrics", &["routing"]),
+    ("config", &["routing"]),
+    ("telemetry", &["config"]),
+    ("ws", &["lock", "net"]),
+    ("body", &[]),
+    ("server", &["body", "config", "net", "seldom", "tasks"]),
+    ("tunnels", &["config", "lock", "net", "routing", "watched", "ws"]),
+    ("journal", &["lock", "masked", "net", "routing", "tasks", "watched"]),
+    ("fleet", &["body", "comfy", "config", "lock", "net", "routing", "tasks", "watched", "ws"]),
+    (
+        "records",
+        &["comfy", "config", "fleet", "journal", "lock", "masked", "metrics", "net", "routing"],
+    ),
+    ("shared", &["config", "fleet", "journal", "metrics", "net", "records", "routing", "tasks"]),
+    (
+        "session",
+        &[
+            "comfy", "config", "fleet", "journal", "lock", "masked", "metrics", "net", "routing",
+            "seldom", "shared", "tasks", "tunnels", "watched", "ws",
+        ],
+    ),
+    ("report", &["fleet", "masked", "net", "routing", "session", "shared"]),
+    (
+        "front",
+        &[
+            "body", "cache", "comfy", "config", "fleet", "lock", "masked", "net", "records",
+            "report", "routing", "server", "session", "shared", "tunnels", "ws",
+        ],
+    ),
+    ("admin", &["body", "metrics", "net", "report", "routing", "server", "session", "tasks"]),
+    (
+        "run",
+        &[
+            "admin", "config", "fleet", "front", "journal", "lock", "masked", "net", "routing",
+            "server", "session", "shared", "tasks",
+        ],
+    ),
+    ("sim", &["comfy", "net", "tasks", "ws"]),
+    ("demo", &["body", "config", "front", "net", "report", "session", "sim"]),
+    ("cli", &["comfy", "config", "demo", "net", "run", "sim", "tasks", "telemetry"]),
+];
+
+#[test]
+fn rooms_use_only_what_is_below_them() {
+    let allowed: BTreeMap<&str, BTreeSet<&str>> =
+        ROOMS.iter().map(|(room, uses)| (*room, uses.iter().copied().collect())).collect();
+    let mut problems = upward(ROOMS);
+    let mut unused = allowed.clone();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    for path in sources(&root) {
+        let name = path.strip_prefix(&root).expect("below the root").display().to_string();
+        let room = name.split(['/', '.']).next().unwrap_or_default();
+        if matches!(room, "lib" | "main") || name.ends_with("/tests.rs") {
+            continue;
+        }
+        let Some((&room, may)) = allowed.get_key_value(room) else {
+            problems.push(format!("{name}: `{room}` is not in the table of rooms"));
+            continue;
+        };
+        let text = fs::read_to_string(&path).expect("a source is text");
+        for used in uses(&text).into_iter().filter(|used| *used != room) {
+            unused.entry(room).or_default().remove(used.as_str());
+            if !may.contains(used.as_str()) {
+                problems.push(format!("{name} uses `{used}`, which is not below `{room}`"));
+            }
+        }
+    }
+    for (room, uses) in unused {
+        problems.extend(uses.iter().map(|it| format!("`{room}` does not use `{it}` any more")));
+    }
+    assert!(problems.is_empty(), "{}", problems.join("\n"));
+}
+
+/// What a room may use that does not stand before it.
+fn upward(rooms: &[(&str, &[&str])]) -> Vec<String> {
+    let mut before = BTreeSet::new();
+    let mut problems = Vec::new();
+    for (room, uses) in rooms {
+        let above = uses.iter().filter(|it| !before.contains(*it));
+        problems.extend(above.map(|it| format!("`{it}` does not stand below `{room}`")));
+        before.insert(*room);
+    }
+    problems
+}
+
+/// The rooms that the code of a file names, but for its unit tests.
+fn uses(text: &str) -> BTreeSet<String> {
+    let code: Vec<&str> = text.lines().take(lines_before_tests(text)).collect();
+    let bare = without_comments_and_strings(&code.join("\n"));
+    let mut rooms = BTreeSet::new();
+    for (at, found) in bare.match_indices("crate::") {
+        let rest = &bare[at + found.len()..];
+        let names = rest.strip_prefix('{').map_or(rest, |group| group);
+        let is_group = names.len() != rest.len();
+        let end = names.find(if is_group { '}' } else { ';' }).unwrap_or(names.len());
+        let listed = if is_group { names[..end].split(',').collect() } else { vec![names] };
+        for path in listed {
+            let path = path.trim_start();
+            let name: String =
+                path.chars().take_while(|it| it.is_alphanumeric() || *it == '_').collect();
+            rooms.insert(name);
+        }
+    }
+    rooms
+}
+
+#[test]
+fn a_room_that_is_used_is_seen_however_it_is_named() {
+    let text = "use crate::net::{now, sleep};\nuse crate::{lock, tasks::Tasks};\n// crate::front\n\
+                fn f() { crate::body::collect(\"crate::admin\"); }\n\
+                #[cfg(test)]\nmod tests {\n    use crate::sim;\n}\n";
+    let found: Vec<String> = uses(text).into_iter().collect();
+    assert_eq!(found, ["body", "lock", "net", "tasks"]);
+}
+
+#[test]
+fn a_room_that_may_use_what_is_above_it_is_told() {
+    let found = upward(&[("low", &["high"]), ("high", &["low"])]);
+    assert_eq!(found, ["`high` does not stand below `low`"]);
+}
