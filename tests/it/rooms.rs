@@ -10,8 +10,8 @@ use crate::tidy::{lines_before_tests, sources, without_comments_and_strings};
 const ROOMS: &[(&str, &[&str])] = &[
     ("lock", &[]),
     ("net", &["lock"]),
-    ("tasks", &["net"]),
-    ("watched", &["lock"]),
+    ("tasks", &["lock", "net"]),
+    ("watched", &[]),
     ("seldom", &[]),
     ("routing", &[]),
     ("comfy", &["routing"]),
