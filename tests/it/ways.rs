@@ -23,7 +23,7 @@ use crate::support::{Answer, World, network, quick, send_bytes, slow, soon};
 const REQUESTS: &[&str] = &["src/server/", "src/front/submit.rs"];
 
 /// The way of an event: the task of a link, and that of a browser's socket.
-const EVENTS: &[&str] = &["src/client/mod.rs", "src/front/upgrade.rs"];
+const EVENTS: &[&str] = &["src/session/mod.rs", "src/front/upgrade.rs"];
 
 /// Locks that were taken for tasks that were started in one of these files.
 fn of(taken: Vec<Taken>, files: &[&str]) -> Vec<Taken> {
@@ -188,7 +188,7 @@ async fn submission(world: &World, client: &str, graph: &Value) -> (Answer, Vec<
     answer.prompt_id();
     // Events that came before the answer are passed on when it was written: they are events, but
     // for one look whether there are any.
-    let is_event = |it: &Taken| it.at.file() == "src/client/relay.rs";
+    let is_event = |it: &Taken| it.at.file() == "src/session/relay.rs";
     let first = taken.iter().position(is_event);
     let mut places = 0..;
     taken.retain(|it| places.next() == first || !is_event(it));
