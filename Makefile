@@ -2,7 +2,7 @@
 
 CARGO ?= cargo
 
-.PHONY: demo test build-tests fmt lint doc unit instructions clients browser soak bench deploy-check
+.PHONY: demo test build-tests fmt lint doc unit instructions clients browser soak fuzz bench deploy-check
 
 # Three simulated backends and the gateway: http://127.0.0.1:8180
 demo:
@@ -52,9 +52,16 @@ instructions:
 deploy-check:
 	@tests/deploy/check
 
-# The scenarios of `test` at their full counts. SEEDS=200 or SEEDS=400..600 runs other seeds.
+# The scenarios of `test` at their full counts, and a minute with each fuzz target. SEEDS=200 or
+# SEEDS=400..600 runs other seeds.
 soak:
 	SOAK=1 $(CARGO) test --locked --profile soak -- --nocapture
+	$(MAKE) --no-print-directory fuzz SECONDS=60
+
+# Each fuzz target for SECONDS; TARGETS="chunks frames" for some. docs/fuzzing.md tells more.
+fuzz: SECONDS ?= 60
+fuzz:
+	fuzz/run $(SECONDS) $(TARGETS)
 
 # Mooring beside nginx and HAProxy; writes docs/performance.md. ROUNDS=1 SECONDS=1 for a look.
 bench:

@@ -63,8 +63,41 @@ fn name_of(headers: &str) -> Option<String> {
         let (name, value) = line.split_once(':')?;
         name.trim().eq_ignore_ascii_case("content-disposition").then_some(value)
     })?;
-    let value = line.split(';').find_map(|parameter| parameter.trim().strip_prefix("name="))?;
-    Some(value.trim_matches('"').to_owned())
+    parameter(line, "name")
+}
+
+/// The value of a parameter. A quoted one may have semicolons and escapes (RFC 9110 section 5.6.4),
+/// so that what a file is called is not taken for the name of its part.
+fn parameter(line: &str, wanted: &str) -> Option<String> {
+    let (_kind, mut rest) = line.split_once(';')?;
+    loop {
+        let (names, after) = rest.split_once('=')?;
+        // One without a value may stand before it.
+        let name = names.rsplit(';').next().unwrap_or(names).trim();
+        let (value, more) = value(after.trim_start());
+        if name.eq_ignore_ascii_case(wanted) {
+            return Some(value);
+        }
+        rest = more;
+    }
+}
+
+/// The value that `text` begins with, and what follows.
+fn value(text: &str) -> (String, &str) {
+    let Some(quoted) = text.strip_prefix('"') else {
+        let end = text.find(';').unwrap_or(text.len());
+        return (text[..end].trim_end().to_owned(), &text[end..]);
+    };
+    let mut value = String::new();
+    let mut characters = quoted.chars();
+    while let Some(character) = characters.next() {
+        match character {
+            '"' => break,
+            '\\' => value.extend(characters.next()),
+            _ => value.push(character),
+        }
+    }
+    (value, characters.as_str())
 }
 
 /// What stands before and after the bytes of a file that is uploaded to where `file` says. One of
@@ -93,6 +126,21 @@ mod tests {
 
     use super::*;
     use crate::routing::ids::Folder;
+
+    #[test]
+    fn a_part_has_its_own_name_whatever_its_file_is_called() {
+        for (line, name) in [
+            (r#"form-data; filename="a;name=z;b"; name="image""#, Some("image")),
+            (r#"form-data; filename="a\"; name=z"; NAME = image ; x"#, Some("image")),
+            (r#"form-data; flag; name="a\"b""#, Some("a\"b")),
+            (r#"form-data; name="open"#, Some("open")),
+            (r#"form-data; filename="name=z""#, None),
+            ("form-data", None),
+        ] {
+            let headers = format!("X: y\r\nContent-Disposition: {line}");
+            assert_eq!(name_of(&headers).as_deref(), name, "{line}");
+        }
+    }
 
     fn contents(body: &[u8], boundary: &str) -> Option<Vec<(String, Vec<u8>)>> {
         let parts = parts(body, boundary)?;

@@ -51,7 +51,7 @@ impl ReceiveError {
 
 /// Puts messages together. Of no use after an error or a close frame.
 #[derive(Debug)]
-pub(super) struct Decoder {
+pub struct Decoder {
     role: Role,
     /// The largest message, in bytes.
     max: usize,
@@ -119,7 +119,9 @@ struct Header {
 }
 
 impl Decoder {
-    pub(super) fn new(role: Role, max: usize) -> Self {
+    /// A decoder of what the peer of `role` sends, in messages of at most `max` bytes.
+    #[must_use]
+    pub fn new(role: Role, max: usize) -> Self {
         Self {
             role,
             max,
@@ -136,7 +138,7 @@ impl Decoder {
     ///
     /// # Errors
     /// What the peer may not do: too large, not UTF-8, or against the protocol. Never `Lost`.
-    pub(super) fn next(&mut self, input: &mut &[u8]) -> Result<Option<Frame>, ReceiveError> {
+    pub fn next(&mut self, input: &mut &[u8]) -> Result<Option<Frame>, ReceiveError> {
         while !input.is_empty() && self.progress == Progress::Reading {
             let header = match self.frame.take() {
                 Some(header) => header,

@@ -31,7 +31,7 @@ const SLICES: usize = 16;
 
 /// Frames on their way out, in order.
 #[derive(Debug)]
-pub(super) struct Outbox {
+pub struct Outbox {
     role: Role,
     /// Whole parts, before `tail`.
     parts: VecDeque<Bytes>,
@@ -57,7 +57,9 @@ pub fn control(frame: &Frame, role: Role) -> Vec<u8> {
 }
 
 impl Outbox {
-    pub(super) fn new(role: Role) -> Self {
+    /// Nothing is to be written yet; a client masks.
+    #[must_use]
+    pub fn new(role: Role) -> Self {
         Self { role, parts: VecDeque::new(), tail: Vec::new(), written: 0, flow: Flow::Free }
     }
 
@@ -72,7 +74,7 @@ impl Outbox {
     }
 
     /// Adds a frame. Whoever asks [`Outbox::is_full`] before keeps it small.
-    pub(super) fn push(&mut self, frame: Frame) {
+    pub fn push(&mut self, frame: Frame) {
         let mut payload = frame.payload;
         if frame.opcode.is_control() {
             // Longer ones do not exist; a truncated ping still is a ping.
@@ -101,7 +103,7 @@ impl Outbox {
     }
 
     /// Writes all that is here; it is not flushed.
-    pub(super) fn poll_write(
+    pub fn poll_write(
         &mut self,
         stream: &mut (impl AsyncWrite + Unpin),
         cx: &mut Context<'_>,

@@ -26,8 +26,8 @@ use bytes::Bytes;
 
 pub use boundary::Boundary;
 pub use channel::{Channel, Limits};
-pub use decode::ReceiveError;
-pub use encode::control;
+pub use decode::{Decoder, ReceiveError};
+pub use encode::{Outbox, control};
 pub use handshake::{
     ConnectError, HandshakeError, Upgrade, accept, check, connect, connect_with, is_accepted,
     is_asked,

@@ -11,6 +11,7 @@ mod assets;
 mod backends;
 mod bodies;
 mod codings;
+mod corpora;
 mod crowd;
 mod daemon;
 mod dials;

@@ -1,0 +1,4 @@
+//! See `src/records.rs`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| mooring_fuzz::records::check(data));
