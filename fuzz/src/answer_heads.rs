@@ -7,8 +7,8 @@
 
 use std::time::Duration;
 
+use mooring::server::framing::{Chunks, Framing};
 use mooring::server::lane::answer::{BadAnswer, Ours, Passed, pass_on};
-use mooring::server::lane::framing::{Chunks, Framing};
 
 use super::cuts;
 use super::head::{Head, assert_strict, is, is_of_one_hop, length};
@@ -141,8 +141,13 @@ fn check_kept(came: &Head<'_>, told: &Head<'_>) {
     assert!(has_date || told.all("date").len() == 1);
 }
 
-/// Behind another Mooring it says the same.
+/// Behind another Mooring it says the same, if it has no more fields than that takes: ours were
+/// added.
 fn check_again(out: &[u8], passed: Passed, is_head: bool) {
+    const FIELDS_MAX: usize = 100;
+    if Head::read(out).is_none_or(|head| FIELDS_MAX < head.fields.len()) {
+        return;
+    }
     let (again, _) = judged(out, is_head);
     let again = again.expect("what is told can be read").expect("whole");
     assert_eq!((again.bytes, again.status, again.body), (out.len(), passed.status, passed.body));

@@ -4,7 +4,7 @@
 //! - What is taken here is what another reader takes: each chunk is as long as the parser of the
 //!   HTTP library says, and the body ends where a walk by the letter of RFC 9112 ends.
 
-use mooring::server::lane::framing::{BadChunk, Chunks, Framing};
+use mooring::server::framing::{BadChunk, Chunks, Framing};
 
 use super::cuts;
 

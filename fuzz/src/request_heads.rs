@@ -4,14 +4,17 @@
 //! - What is passed on is a read without a body, and an independent reader sees in what is sent
 //!   what it saw in what came, but for what ends at this hop; nothing is sent that could be taken
 //!   for a second line, and what is sent is passed on again as it is.
-//! - A message whose length is told has exactly that length.
+//! - Where a body ends is said as an independent reader says it, and nothing is passed on that the
+//!   other way of answering refuses.
 //! - No spelling of a path changes what is asked.
 
 use http::Method;
 use mooring::comfy::endpoint::classify;
 use mooring::config::BackendHeaders;
 use mooring::front::identify::Peer;
+use mooring::server::framing::Framing;
 use mooring::server::lane::request::{HEAD_MAX, Parsed, Plain, parse};
+use mooring::server::message;
 
 use super::cuts;
 use super::head::{Head, assert_strict, is, is_of_one_hop, length};
@@ -26,9 +29,9 @@ pub fn check(data: &[u8]) {
     match &whole {
         Parsed::Partial => {}
         Parsed::Plain(plain) => check_plain(data, plain),
-        Parsed::Other { bytes: None } => {}
-        Parsed::Other { bytes: Some(bytes) } => check_length(data, *bytes),
+        Parsed::Other => {}
     }
+    check_message(data, &whole);
     if let Some(path) = path_in(data) {
         check_spellings(path);
     }
@@ -41,7 +44,7 @@ fn check_cuts(data: &[u8], whole: &Parsed<'_>) {
         let is_whole = matches!(whole, Parsed::Plain(plain) if plain.bytes <= cut);
         match part {
             Parsed::Partial => assert!(!is_whole, "{cut} bytes hold all of the head"),
-            part @ (Parsed::Plain(_) | Parsed::Other { .. }) => {
+            part @ (Parsed::Plain(_) | Parsed::Other) => {
                 assert_eq!(format!("{part:?}"), judged, "cut after {cut} bytes");
             }
         }
@@ -124,21 +127,53 @@ fn without_own(name: &[u8], value: &[u8]) -> Option<Vec<u8>> {
     if !pairs.iter().any(is_own) {
         return Some(value.to_vec());
     }
-    let others: Vec<&[u8]> = pairs.into_iter().filter(|pair| !is_own(pair)).collect();
+    let others: Vec<&[u8]> =
+        pairs.into_iter().filter(|pair| !is_own(pair) && !pair.is_empty()).collect();
     let others = others.join(&b"; "[..]);
     (!others.is_empty()).then_some(others)
 }
 
-/// A message whose end is said to be known: its head, and the one length that it names.
-fn check_length(data: &[u8], bytes: u64) {
-    let came = Head::read(data).expect("a message of known length has a head");
-    assert!(!came.has("transfer-encoding") && !came.has("upgrade"), "{came:?}");
-    let said = match came.all("content-length")[..] {
-        [] => 0,
-        [value] => length(value).expect("a length is a number"),
-        [..] => panic!("two lengths: {came:?}"),
+/// What is judged for the other way of answering: nothing goes the short way that is refused there,
+/// and a body ends where an independent reader finds its end.
+fn check_message(data: &[u8], parsed: &Parsed<'_>) {
+    let judged = message::read(data, HEAD_MAX, HEADERS_MAX);
+    for cut in cuts(data.len()) {
+        match message::read(&data[..cut], HEAD_MAX, HEADERS_MAX) {
+            message::Head::Partial => {
+                let is_whole = matches!(judged, message::Head::Whole(it) if it.head <= cut);
+                assert!(!is_whole, "{cut} bytes hold all of the head");
+            }
+            part @ message::Head::Whole(_) => assert_eq!(part, judged, "cut after {cut} bytes"),
+            // Which of several mistakes is named first may differ.
+            message::Head::Refused(_) => {
+                let is_refused = matches!(judged, message::Head::Refused(_));
+                assert!(is_refused, "cut after {cut} bytes");
+            }
+        }
+    }
+    let message::Head::Whole(whole) = judged else {
+        assert!(!matches!(parsed, Parsed::Plain(_)), "{judged:?}, and yet it is passed on");
+        return;
     };
-    assert_eq!(bytes, came.bytes as u64 + said);
+    let came = Head::read(data).expect("a message has a head");
+    assert_eq!(whole.head, came.bytes);
+    let (lengths, codings) = (came.all("content-length"), came.all("transfer-encoding"));
+    match whole.body {
+        Framing::Over => {
+            assert!(codings.is_empty(), "{came:?}");
+            assert!(lengths.iter().all(|value| length(value) == Some(0)), "{came:?}");
+        }
+        Framing::Length(bytes) => {
+            assert!(codings.is_empty() && !lengths.is_empty(), "{came:?}");
+            assert!(lengths.iter().all(|value| length(value) == Some(bytes)), "{came:?}");
+        }
+        Framing::Chunked(_) => {
+            assert!(lengths.is_empty(), "a length and chunks: {came:?}");
+            let [coding] = codings[..] else { panic!("{came:?}") };
+            assert!(coding.eq_ignore_ascii_case(b"chunked"), "{came:?}");
+        }
+        Framing::UntilClose => panic!("a request does not end with its connection: {came:?}"),
+    }
 }
 
 /// The path of a request line, if there is one.

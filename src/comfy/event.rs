@@ -7,8 +7,10 @@
 
 use std::borrow::Cow;
 
+use indexmap::IndexMap;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
+use serde_json::value::{RawValue, to_raw_value};
 
 /// An event, as far as it is read.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -276,7 +278,8 @@ pub fn executed_node(text: &[u8]) -> Option<String> {
 #[must_use]
 pub fn without_sid(text: &[u8]) -> Option<String> {
     edit(text, |data| {
-        data.remove("sid");
+        data.shift_remove("sid");
+        Some(())
     })
 }
 
@@ -284,16 +287,20 @@ pub fn without_sid(text: &[u8]) -> Option<String> {
 #[must_use]
 pub fn with_prompt(text: &[u8], prompt: &str) -> Option<String> {
     edit(text, |data| {
-        data.insert("prompt_id".to_owned(), prompt.into());
+        data.insert("prompt_id".to_owned(), to_raw_value(prompt).ok()?);
+        Some(())
     })
 }
 
-fn edit(
-    text: &[u8],
-    change: impl FnOnce(&mut serde_json::Map<String, serde_json::Value>),
-) -> Option<String> {
-    let mut event: serde_json::Value = serde_json::from_slice(text).ok()?;
-    change(event.get_mut("data")?.as_object_mut()?);
+/// Members of an object, each as it is written: a number that is read and written again may have
+/// another last digit.
+type Members = IndexMap<String, Box<RawValue>>;
+
+fn edit(text: &[u8], change: impl FnOnce(&mut Members) -> Option<()>) -> Option<String> {
+    let mut event: Members = serde_json::from_slice(text).ok()?;
+    let mut data: Members = serde_json::from_str(event.get("data")?.get()).ok()?;
+    change(&mut data)?;
+    event.insert("data".to_owned(), to_raw_value(&data).ok()?);
     serde_json::to_string(&event).ok()
 }
 
@@ -355,6 +362,17 @@ mod tests {
             r#"{"type": "executing", "data": {"node": "2"}}"#,
             Event::Executing { prompt: None, node: Some("2".into()) },
         );
+    }
+
+    #[test]
+    fn what_is_not_edited_stays_to_its_last_digit() {
+        let text = br#"{"type":"status","data":{"sid":"x","n":4.4444444444447444e+74},"m":1e400}"#;
+        let bare = r#"{"type":"status","data":{"n":4.4444444444447444e+74},"m":1e400}"#;
+        assert_eq!(without_sid(text).as_deref(), Some(bare));
+        let named = br#"{"type":"executing","data":{"node":"2"}}"#;
+        let expected = r#"{"type":"executing","data":{"node":"2","prompt_id":"p\"1"}}"#;
+        assert_eq!(with_prompt(named, "p\"1").as_deref(), Some(expected));
+        assert_eq!(without_sid(br#"{"type":"status","data":null}"#), None);
     }
 
     #[test]

@@ -213,7 +213,9 @@ pub fn other_cookies(cookies: &[u8]) -> Cow<'_, [u8]> {
     if !pairs().any(is_own_cookie) {
         return Cow::Borrowed(cookies);
     }
-    let others: Vec<&[u8]> = pairs().filter(|pair| !is_own_cookie(pair)).collect();
+    // An empty one at the end would be a blank at the end of a line.
+    let is_other = |pair: &&[u8]| !pair.is_empty() && !is_own_cookie(pair);
+    let others: Vec<&[u8]> = pairs().filter(is_other).collect();
     Cow::Owned(others.join(&b"; "[..]))
 }
 
