@@ -8,7 +8,7 @@
 use std::time::Duration;
 
 use mooring::server::framing::{Chunks, Framing};
-use mooring::server::lane::answer::{BadAnswer, Ours, Passed, pass_on};
+use mooring::front::passthrough::answer::{BadAnswer, Ours, Passed, pass_on};
 
 use super::cuts;
 use super::head::{Head, assert_strict, is, is_of_one_hop, length};

@@ -13,7 +13,7 @@ use mooring::comfy::endpoint::classify;
 use mooring::config::BackendHeaders;
 use mooring::front::identify::Peer;
 use mooring::server::framing::Framing;
-use mooring::server::lane::request::{HEAD_MAX, Parsed, Plain, parse};
+use mooring::front::passthrough::request::{HEAD_MAX, Parsed, Plain, parse};
 use mooring::server::message;
 
 use super::cuts;
