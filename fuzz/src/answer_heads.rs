@@ -7,8 +7,8 @@
 
 use std::time::Duration;
 
-use mooring::server::framing::{Chunks, Framing};
 use mooring::front::passthrough::answer::{BadAnswer, Ours, Passed, pass_on};
+use mooring::server::framing::{Chunks, Framing};
 
 use super::cuts;
 use super::head::{Head, assert_strict, is, is_of_one_hop, length};
@@ -131,7 +131,8 @@ fn check_kept(came: &Head<'_>, told: &Head<'_>) {
     };
     let kept = came.fields.iter().filter(|(name, value)| {
         let is_named = named().any(|it| it.eq_ignore_ascii_case(name));
-        !is_ours(name) && !is_named && !(is(name, "set-cookie") && is_own_cookie(value))
+        let is_own = is(name, "set-cookie") && is_own_cookie(value);
+        !(is_ours(name) || is_named || is_own)
     });
     let kept: Vec<_> = kept.collect();
     let has_date = came.has("date");

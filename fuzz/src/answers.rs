@@ -134,10 +134,10 @@ fn check_history(body: &[u8]) {
         let cleaned = private::entry(entry);
         let told = json::value(&cleaned).expect("an entry stays JSON");
         let prompt = |entry: &Value| entry.get("prompt").cloned();
-        if let (Some(whole), Some(cleaned)) = (prompt(value), prompt(&told)) {
-            if whole.is_array() {
-                check_cleaned(Some(whole), Some(cleaned));
-            }
+        if let (Some(whole), Some(cleaned)) = (prompt(value), prompt(&told))
+            && whole.is_array()
+        {
+            check_cleaned(Some(whole), Some(cleaned));
         }
         list.push(id, &cleaned);
         let ended = answers::in_history(body, id);

@@ -31,7 +31,7 @@ const URLS: [&str; 2] = ["http://127.0.0.1:8188", "h:1"];
 pub fn check(data: &[u8]) {
     let data = &data[..data.len().min(LEN_MAX)];
     let Ok(text) = std::str::from_utf8(data) else { return };
-    let saved = text.lines().fold(Saved::default(), |saved, line| noted(saved, line));
+    let saved = text.lines().fold(Saved::default(), noted);
     check_words(&saved);
     let now = now();
     let backends: HashMap<Arc<str>, BackendId> =
