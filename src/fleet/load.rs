@@ -74,7 +74,7 @@ impl Load {
         self.queue_remaining.load(Ordering::Relaxed)
     }
 
-    /// The load that a placement compares. What was answered counts for [`SETTLES`], or for up to
+    /// The load that a placement compares. What was answered counts for `SETTLES`, or for up to
     /// a step less.
     #[must_use]
     pub fn total(&self, now: Instant) -> u32 {

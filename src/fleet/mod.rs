@@ -3,7 +3,7 @@
 //! Nothing else dials a backend. [`watch`] keeps one link of our own to each and learns from it;
 //! [`doors`] knows whether it takes new connections; [`pool`] carries requests, on connections that
 //! are [`kept`], and awaits answers from what was [`sent`] last; [`ask`] puts small questions;
-//! [`reading`] reads queues for many askers at once; [`word`] is what an operator said of one,
+//! [`reading`] reads queues for many askers at once;
 //! [`turned`] whether it is up, [`worker`] what is thought of the thread that does its work;
 //! [`features`] are what all have in common.
 

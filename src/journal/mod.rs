@@ -15,7 +15,7 @@
 //! # Invariants
 //!
 //! - A batch is committed whole or not at all, in the order in which batches were gathered.
-//! - What waits for the disk is bounded: at the latest when [`QUEUED_MAX`] notes wait, a later one
+//! - What waits for the disk is bounded: at the latest when `QUEUED_MAX` notes wait, a later one
 //!   of the same client, prompt or file replaces the earlier, and there are only so many of each.
 //! - A home that fails loses nothing while the process lives: its batch is gathered again, under
 //!   what was noted since, and tried anew.

@@ -183,7 +183,7 @@ impl Records {
     }
 }
 
-/// What a plain name means, to whoever looks many up at once; see [`Gateway::meaning`].
+/// What a plain name means, to whoever looks many up at once; see [`Records::meaning`].
 #[must_use]
 pub fn meaning_in(
     files: &Files,

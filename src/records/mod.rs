@@ -9,8 +9,8 @@
 
 pub mod assets;
 pub mod files;
-mod prompts;
-mod states;
+pub mod prompts;
+pub mod states;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

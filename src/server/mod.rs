@@ -9,7 +9,7 @@
 //!   ([`authority`], [`framing`], [`refusal`])
 //! - [`hyper`]: all other requests, each as [`one_message`]
 //!
-//! - [`write`]: heads of answers, as bytes
+//! - [`mod@write`]: heads of answers, as bytes
 //!
 //! It knows no product: who answers is a [`Service`], and its [`Passthrough`] before it.
 //!

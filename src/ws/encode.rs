@@ -73,7 +73,7 @@ impl Outbox {
         self.flow == Flow::Blocked
     }
 
-    /// Adds a frame. Whoever asks [`Outbox::is_full`] before keeps it small.
+    /// Adds a frame. Whoever asks `is_full` before keeps it small.
     pub fn push(&mut self, frame: Frame) {
         let mut payload = frame.payload;
         if frame.opcode.is_control() {

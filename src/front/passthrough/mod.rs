@@ -3,7 +3,7 @@
 //! Such a read and its answer need no map of headers and no task of their own. Their heads are
 //! walked once: what ends at this hop is left out, what is ours is put in, all else is copied as
 //! it came, and bodies are not looked at beyond their framing. Whatever is not such a read is
-//! handed over with its connection ([`super::hyper`]), and comes back when it is answered.
+//! handed over with its connection ([`crate::server::hyper`]), and comes back when it is answered.
 //!
 //! - [`request`]: is it one that is only passed on, and how does it read then?
 //! - [`answer`]: an answer's head, and how it reads for the client
