@@ -10,10 +10,10 @@ use http::{Method, Request, Response, StatusCode};
 use http_body::Body as _;
 use tracing::{Level, debug};
 
+use super::Front;
 use super::headers;
 use super::identify::{self, Marks, Peer, Who};
 use crate::body::ResponseBody;
-use crate::front::Front;
 use crate::masked::{Masked, mask};
 use crate::routing::ids::ClientId;
 

@@ -5,11 +5,11 @@ use http::header::CONTENT_ENCODING;
 use http::request::Parts;
 use hyper::body::Incoming;
 
+use super::error::GatewayError;
 use crate::body::budget::BodyShare;
 use crate::body::charset::Charset;
 use crate::body::inflate::{Coding, inflated};
 use crate::body::{CollectError, CollectLimits, collect};
-use crate::front::error::GatewayError;
 
 /// Reads a request's body; one that came compressed is inflated, within the same limits. `parts`
 /// say afterwards what it is.

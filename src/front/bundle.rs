@@ -28,16 +28,16 @@ use hyper::body::Incoming;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
+use super::Front;
 use super::asked::{Asked, Whole};
 use super::copies::{Coding, Key};
+use super::error::{Fault, GatewayError};
 use super::forward::{Target, exchange, incoming, send, to_backend};
 use super::page::{ask_for_all, broken, hash, insert_tag};
 use super::{Answer, headers, home, standin};
 use crate::body::{
     ClientFault, CollectError, CollectLimits, OnEnd as _, RequestBody, ResponseBody, collect,
 };
-use crate::front::Front;
-use crate::front::error::{Fault, GatewayError};
 use crate::net::now;
 use crate::shared::Shared;
 

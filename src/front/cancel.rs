@@ -9,6 +9,8 @@ use http::{Request, StatusCode};
 use hyper::body::Incoming;
 use tracing::debug;
 
+use super::Front;
+use super::error::GatewayError;
 use super::history::asking_failed;
 use super::identify::Who;
 use super::unknowns::Where;
@@ -22,8 +24,6 @@ use crate::comfy::jobs::cancel;
 use crate::comfy::verbs;
 use crate::fleet::ask::encode_segment;
 use crate::fleet::backend::Backend;
-use crate::front::Front;
-use crate::front::error::GatewayError;
 use crate::net::now;
 use crate::routing::ids::PromptId;
 use crate::session::Sessions;

@@ -5,10 +5,10 @@ use http::header::{ACCEPT_ENCODING, CONTENT_LENGTH};
 use http::response::Parts;
 use http::{HeaderValue, Request, Response};
 
+use super::error::GatewayError;
 use super::forward::{Target, exchange};
 use super::headers;
 use crate::body::{ClientFault, CollectLimits, OnEnd as _, RequestBody, ResponseBody, collect};
-use crate::front::error::GatewayError;
 use crate::shared::Shared;
 
 /// A whole answer; its headers are those for the client, but for the length.

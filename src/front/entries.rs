@@ -18,6 +18,7 @@ use tokio::sync::OnceCell;
 use tokio::time::timeout;
 use tracing::debug;
 
+use super::Front;
 use super::persons::Persons;
 use super::{Answer, headers, names};
 use crate::cache::Cache;
@@ -27,7 +28,6 @@ use crate::comfy::reply::LostTimes;
 use crate::comfy::{private, reply, scan};
 use crate::fleet::ask::{AskError, encode_segment};
 use crate::fleet::backend::Backend;
-use crate::front::Front;
 use crate::lock::{Guard, Lock, rank};
 use crate::net::{now, sleep};
 use crate::routing::ids::{BackendId, PromptId};

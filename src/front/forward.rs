@@ -7,11 +7,11 @@ use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri};
 use hyper::body::Incoming;
 
+use super::error::GatewayError;
 use super::{Answer, headers};
 use crate::body::{ClientFault, RequestBody, ResponseBody};
 use crate::fleet::backend::Backend;
 use crate::fleet::pool::{ExchangeError, Lease};
-use crate::front::error::GatewayError;
 use crate::net::now;
 use crate::routing::decision::Reason;
 use crate::shared::Shared;

@@ -9,7 +9,9 @@ use http::{Method, Request, StatusCode};
 use hyper::body::Incoming;
 use tracing::debug;
 
+use super::Front;
 use super::collected::{Collected, collected};
+use super::error::GatewayError;
 use super::forward::{Target, to_backend};
 use super::identify::Who;
 use super::persons::Persons;
@@ -20,8 +22,6 @@ use crate::body::{ClientFault, RequestBody};
 use crate::comfy::lists::history::HistoryList;
 use crate::fleet::ask::ANSWER_MAX;
 use crate::fleet::backend::Backend;
-use crate::front::Front;
-use crate::front::error::GatewayError;
 use crate::net::{now, sleep};
 use crate::routing::decision::Reason;
 use crate::routing::ids::PromptId;

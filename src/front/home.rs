@@ -14,14 +14,14 @@ use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body::Body as _;
 use hyper::body::Incoming;
 
+use super::Front;
 use super::asked::{Asked, Whole};
 use super::copies::{Found, Key};
+use super::error::{Fault, GatewayError};
 use super::forward::{Target, forward};
 use super::{Answer, bundle, headers, standin};
 use crate::body::ResponseBody;
 use crate::body::tap::{Tap, tapped};
-use crate::front::Front;
-use crate::front::error::{Fault, GatewayError};
 use crate::net::now;
 use crate::routing::decision::Reason;
 use crate::shared::Shared;

@@ -9,12 +9,12 @@ use http::header::COOKIE;
 use http::{HeaderName, HeaderValue, Request};
 use smallvec::SmallVec;
 
+use super::Front;
 use super::access::Seen;
 use super::browsers::{BrowserId, browser_of};
 use super::headers::{CLIENT_ID, is_forwarding};
 use crate::comfy::{pack_routes, query};
 use crate::config::Place;
-use crate::front::Front;
 use crate::masked::mask;
 use crate::net::now;
 use crate::routing::files::Maker;

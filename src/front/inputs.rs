@@ -12,13 +12,13 @@ use http::{HeaderValue, Method, Request, StatusCode};
 use http_body::Body as _;
 use tracing::info;
 
+use super::Front;
+use super::error::GatewayError;
 use crate::body::wrapped::Wrapped;
 use crate::body::{CollectLimits, OnEnd as _, RequestBody, collect};
 use crate::comfy::names::{NameKey, told_in};
 use crate::comfy::{files, multipart};
 use crate::fleet::backend::Backend;
-use crate::front::Front;
-use crate::front::error::GatewayError;
 use crate::net::new_id;
 use crate::records::files::for_people;
 use crate::routing::ids::{FileRef, Located};

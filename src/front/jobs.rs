@@ -11,7 +11,9 @@ use bytes::Bytes;
 use http::{Response, StatusCode};
 use tracing::debug;
 
+use super::Front;
 use super::entries::{self, Missing};
+use super::error::GatewayError;
 use super::headers;
 use super::history::{self, Whereabouts};
 use super::identify::Who;
@@ -27,8 +29,6 @@ use crate::comfy::lists::history::KEPT_MAX;
 use crate::comfy::lists::queue::{Item, Known, OwnQueue, Shown};
 use crate::fleet::ask::encode_segment;
 use crate::fleet::backend::Backend;
-use crate::front::Front;
-use crate::front::error::GatewayError;
 use crate::net::now;
 use crate::routing::decision::Reason;
 use crate::routing::ids::PromptId;

@@ -13,7 +13,9 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 use tracing::debug;
 
+use super::Front;
 use super::entries::{self, Missing};
+use super::error::GatewayError;
 use super::forward::Target;
 use super::identify::Who;
 use super::persons::Persons;
@@ -22,8 +24,6 @@ use super::{Answer, headers, json};
 use crate::comfy::lists::Positions;
 use crate::comfy::lists::history::{HistoryList, KEPT_MAX, Window, position};
 use crate::comfy::lists::queue::{Known, OwnQueue, Place, Shown};
-use crate::front::Front;
-use crate::front::error::GatewayError;
 use crate::masked::mask;
 use crate::net::now;
 use crate::routing::decision::Reason;

@@ -8,11 +8,11 @@ use std::net::IpAddr;
 use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderName, SET_COOKIE};
 use http::{HeaderValue, Method, Request, Response};
 
+use super::Front;
 use super::browsers::{BrowserId, is_own_cookie};
 use super::headers::pair_of;
 use super::identify::{Door, Marks, browser, door};
 use super::seal::Seal;
-use crate::front::Front;
 
 /// What a request says of a browser.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

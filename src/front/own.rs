@@ -7,12 +7,12 @@ use http::{HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use serde::Serialize;
 
+use super::Front;
+use super::error::GatewayError;
 use super::identify::Who;
 use super::{Answer, json, page};
 use crate::body::ResponseBody;
 use crate::comfy::query::parameter;
-use crate::front::Front;
-use crate::front::error::GatewayError;
 use crate::net::now;
 use crate::report::{self, ClientReport, PromptReport};
 use crate::routing::ids::PromptId;

@@ -11,13 +11,13 @@ use http::{Method, Request};
 use hyper::body::Incoming;
 
 use super::Answer;
+use super::Front;
+use super::error::GatewayError;
 use super::forward::{Target, forward};
 use super::identify::Who;
 use super::route::{decided, reading};
 use super::upload::HeldByUpload;
 use crate::comfy::foreign::{is_foreign, may_be_a_session};
-use crate::front::Front;
-use crate::front::error::GatewayError;
 use crate::net::now;
 use crate::routing::decision::{Decision, Refusal};
 use crate::session::Sessions;

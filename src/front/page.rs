@@ -29,9 +29,11 @@ use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 
+use super::Front;
 use super::asked::{Asked, Whole};
 use super::browsers::BrowserId;
 use super::copies::Key;
+use super::error::{Fault, GatewayError};
 use super::forward::{Target, exchange, incoming, send, to_backend};
 use super::identify::Who;
 use super::waiting::Reader;
@@ -42,8 +44,6 @@ use crate::body::{
 };
 use crate::comfy::query::parameter;
 use crate::config::OnOff;
-use crate::front::Front;
-use crate::front::error::{Fault, GatewayError};
 use crate::net::now;
 use crate::routing::decision::Reason;
 use crate::routing::place::NoPlace;

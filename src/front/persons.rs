@@ -5,8 +5,8 @@
 
 use std::collections::BTreeMap;
 
+use super::Front;
 use super::identify::Who;
-use crate::front::Front;
 use crate::net::now;
 use crate::routing::ids::{ClientId, PromptId};
 use crate::routing::ledger::{Listed, Record, State};

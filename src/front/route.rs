@@ -9,6 +9,8 @@ use std::sync::Arc;
 use http::Request;
 use hyper::body::Incoming;
 
+use super::Front;
+use super::error::GatewayError;
 use super::forward::{Target, forward};
 use super::identify::{Marks, Who};
 use super::upload::{self, upload};
@@ -21,8 +23,6 @@ use crate::comfy::guard;
 use crate::comfy::say;
 use crate::config::StatusCounts;
 use crate::fleet::backend::Backend;
-use crate::front::Front;
-use crate::front::error::GatewayError;
 use crate::net::now;
 use crate::routing::decision::{Decision, Reason};
 use crate::routing::ids::ClientId;

@@ -22,6 +22,8 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 use tracing::{debug, info};
 
+use super::Front;
+use super::error::GatewayError;
 use super::forward::{Target, to_backend};
 use super::identify::{Who, of_its_own};
 use super::upgrade::mint;
@@ -34,8 +36,6 @@ use crate::comfy::labels::Labels;
 use crate::comfy::{reply, submission};
 use crate::config::OnJournalError;
 use crate::fleet::backend::Backend;
-use crate::front::Front;
-use crate::front::error::GatewayError;
 use crate::masked::mask;
 use crate::net::{new_id, now};
 use crate::routing::files::Maker;

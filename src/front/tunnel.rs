@@ -13,14 +13,14 @@ use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri};
 use hyper::body::Incoming;
 use tracing::debug;
 
+use super::Front;
+use super::error::GatewayError;
 use super::forward::{Target, incoming, to_backend};
 use super::identify::{SOCKET_CLIENT, Who};
 use super::{Answer, headers};
 use crate::body::{RequestBody, ResponseBody};
 use crate::comfy::{pack_routes, query};
 use crate::fleet::pool::upgraded;
-use crate::front::Front;
-use crate::front::error::GatewayError;
 use crate::routing::decision::Reason;
 use crate::server::Seat;
 use crate::tunnels::splice::{Ends, Patience, splice};

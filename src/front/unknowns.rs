@@ -11,10 +11,10 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 
+use super::Front;
 use super::whose::Located;
 use crate::comfy::answers::queued_ids;
 use crate::fleet::backend::Backend;
-use crate::front::Front;
 use crate::lock::{Lock, rank};
 use crate::net::now;
 use crate::routing::allowance::{Allowance, Rate};

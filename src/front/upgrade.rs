@@ -6,10 +6,10 @@ use std::sync::Arc;
 use http::{HeaderValue, Request};
 use hyper::body::Incoming;
 
+use super::Front;
 use super::identify::Who;
 use super::{Answer, headers};
 use crate::body::ResponseBody;
-use crate::front::Front;
 use crate::net::{new_id, now};
 use crate::routing::ids::ClientId;
 use crate::server::Seat;

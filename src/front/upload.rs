@@ -10,15 +10,15 @@ use http::request::Parts;
 use http::{Request, StatusCode};
 use hyper::body::Incoming;
 
+use super::Front;
 use super::collected::{Collected, collected};
+use super::error::GatewayError;
 use super::forward::{Target, outgoing, to_backend};
 use super::identify::Who;
 use super::{Answer, bodies, inputs, view};
 use crate::body::budget::BodyShare;
 use crate::body::{ClientFault, CollectLimits, RequestBody};
 use crate::comfy::{files, multipart};
-use crate::front::Front;
-use crate::front::error::GatewayError;
 use crate::net::now;
 use crate::records::files::Meaning;
 use crate::routing::decision::{Decision, Reason};

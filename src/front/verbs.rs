@@ -17,6 +17,8 @@ use http::{HeaderValue, Request};
 use hyper::body::Incoming;
 use tokio::sync::oneshot;
 
+use super::Front;
+use super::error::GatewayError;
 use super::forward::{send, to_backend};
 use super::history::asking_failed;
 use super::identify::{Who, of_its_own};
@@ -27,8 +29,6 @@ use super::{Answer, bodies, done};
 use crate::body::{CollectLimits, RequestBody};
 use crate::comfy::verbs;
 use crate::fleet::backend::Backend;
-use crate::front::Front;
-use crate::front::error::GatewayError;
 use crate::net::now;
 use crate::routing::ids::{BackendId, ClientId, PromptId};
 use crate::routing::ledger::{Listed, State};

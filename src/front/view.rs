@@ -10,6 +10,8 @@ use http::uri::PathAndQuery;
 use http::{Method, Request, StatusCode, Uri};
 use hyper::body::Incoming;
 
+use super::Front;
+use super::error::GatewayError;
 use super::forward::{Target, forward, send, to_backend};
 use super::identify::Who;
 use super::route::{of_ledger, reading};
@@ -19,8 +21,6 @@ use crate::comfy::files::{self, View};
 use crate::config::FileTags;
 use crate::fleet::ask::first_found;
 use crate::fleet::backend::Backend;
-use crate::front::Front;
-use crate::front::error::GatewayError;
 use crate::net::now;
 use crate::records::files::{Meaning, for_people};
 use crate::routing::files::{Maker, Seen, Strangers};

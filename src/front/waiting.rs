@@ -4,9 +4,9 @@
 use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 
+use super::error::{ERROR_HEADER, Fault, GatewayError};
 use super::newcomer::asks_for_a_page;
 use crate::body::ResponseBody;
-use crate::front::error::{ERROR_HEADER, Fault, GatewayError};
 use crate::routing::decision::Refusal;
 
 const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");

@@ -2,12 +2,12 @@
 
 use tracing::debug;
 
+use super::Front;
+use super::error::GatewayError;
 use super::identify::Who;
 use super::persons::Persons;
 use super::unknowns::{self, Where};
 use crate::config::Nameless;
-use crate::front::Front;
-use crate::front::error::GatewayError;
 use crate::net::now;
 use crate::routing::ids::{BackendId, ClientId, PromptId};
 use crate::routing::ledger::{Listed, Record};

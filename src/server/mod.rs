@@ -8,10 +8,9 @@
 //! - [`message`]: is a head one that may be answered, and where does its message end?
 //!   ([`authority`], [`framing`], [`refusal`])
 //! - [`hyper`]: all other requests, each as [`one_message`]
-//!
 //! - [`mod@write`]: heads of answers, as bytes
 //!
-//! It knows no product: who answers is a [`Service`], and its [`Passthrough`] before it.
+//! It knows no product. A [`Service`] answers, and its [`Passthrough`] is asked before it.
 //!
 //! Of both ways of answering the first step is the same: the head is read here. What goes on is
 //! beyond doubt, and where it ends is known before anybody answers it.

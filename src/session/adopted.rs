@@ -7,10 +7,10 @@ use std::sync::atomic::Ordering;
 use tracing::info;
 
 use super::Client;
+use super::Sessions;
 use crate::masked::mask;
 use crate::net::now;
 use crate::routing::unclaimed::Found;
-use crate::session::Sessions;
 
 impl Client {
     /// Takes what was found under its name, if there is any. From here on that is pending like any

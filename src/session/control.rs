@@ -7,6 +7,9 @@ use std::time::Duration;
 use futures_util::{StreamExt as _, stream};
 use tracing::info;
 
+use super::Client;
+use super::Sessions;
+use super::interrupts;
 use crate::comfy::answers::Sighting;
 use crate::fleet::backend::Backend;
 use crate::masked::mask;
@@ -15,9 +18,6 @@ use crate::routing::decision::{StillPending, in_number};
 use crate::routing::ids::PromptId;
 use crate::routing::place::AdminState;
 use crate::routing::word::Word;
-use crate::session::Client;
-use crate::session::Sessions;
-use crate::session::interrupts;
 use crate::tunnels::Farewell;
 
 /// How many prompts of a reset are stopped at one time.

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use tracing::debug;
 
+use super::Sessions;
 use crate::comfy::answers::{Junk, queued_ids};
 use crate::comfy::verbs;
 use crate::fleet::ask::{AskError, encode_segment};
@@ -24,7 +25,6 @@ use crate::net::{now, sleep};
 use crate::routing::ids::PromptId;
 use crate::routing::ledger::State;
 use crate::routing::pending::End;
-use crate::session::Sessions;
 use crate::shared::Shared;
 
 /// How long after an interrupt it is looked whether the prompt still runs, each time. An interrupt

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::Sessions;
 use super::link::Link;
 use super::{Client, Missed, State};
 use crate::comfy::say;
@@ -9,7 +10,6 @@ use crate::fleet::ask::AskError;
 use crate::net::now;
 use crate::routing::ids::BackendId;
 use crate::routing::pending::Phase;
-use crate::session::Sessions;
 use crate::shared::Shared;
 
 impl Client {

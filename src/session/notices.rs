@@ -4,11 +4,11 @@
 use std::time::{Duration, Instant};
 
 use super::slot::Audience;
+use super::tell::server_for_people;
 use super::{Client, State};
 use crate::comfy::say;
 use crate::config::ShowDuration;
 use crate::fleet::backend::Backend;
-use crate::session::tell::server_for_people;
 use crate::shared::Shared;
 use crate::ws::Frame;
 

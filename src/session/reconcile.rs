@@ -14,6 +14,8 @@ use tokio::sync::Notify;
 use tokio::time::timeout;
 use tracing::debug;
 
+use super::Sessions;
+use super::control;
 use super::{Client, workers};
 use crate::comfy::answers::{Outcome, Sighting};
 use crate::fleet::ask::AskError;
@@ -23,8 +25,6 @@ use crate::lock::{Lock, rank};
 use crate::net::{now, sleep};
 use crate::routing::ids::{BackendId, PromptId};
 use crate::routing::pending::{End, Loss, Sighted, process_since};
-use crate::session::Sessions;
-use crate::session::control;
 use crate::shared::Shared;
 use crate::tasks::heartbeat::Heart;
 

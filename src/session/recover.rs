@@ -9,12 +9,12 @@ use std::sync::Arc;
 
 use tracing::{info, warn};
 
+use super::Client;
 use super::Sessions;
 use crate::journal::record::Saved;
 use crate::journal::restore::{Restored, Terms, restore};
 use crate::journal::sift::sift;
 use crate::net::{now, unix_millis};
-use crate::session::Client;
 use crate::shared::Shared;
 
 impl Sessions {

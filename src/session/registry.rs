@@ -10,15 +10,15 @@ use dashmap::mapref::entry::Entry;
 use tokio::time::MissedTickBehavior;
 use tracing::info;
 
+use super::Sessions;
 use super::budget::LogBudget;
+use super::control;
 use super::{Client, Gone, State};
 use crate::fleet::features::Edition;
 use crate::lock::{Lock, rank};
 use crate::masked::mask;
 use crate::net::{Hashing, now, sleep};
 use crate::routing::ids::{BackendId, ClientId};
-use crate::session::Sessions;
-use crate::session::control;
 use crate::shared::Shared;
 
 /// How often all clients are looked at.

@@ -7,6 +7,8 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::Sessions;
+use super::control;
 use super::disowned::Why;
 use super::early::Arrival;
 use super::link::{Link, Phase as LinkPhase};
@@ -21,8 +23,6 @@ use crate::net::now;
 use crate::routing::ids::PromptId;
 use crate::routing::pending::{End, Heard, Sighted};
 use crate::routing::place::Condition;
-use crate::session::Sessions;
-use crate::session::control;
 use crate::ws::{Frame, Opcode};
 
 impl Client {

@@ -3,12 +3,12 @@
 use std::time::Instant;
 
 use super::Client;
+use super::Sessions;
 use super::disowned::Why;
 use crate::net::now;
 use crate::routing::decision::{Released, StillPending};
 use crate::routing::ids::{BackendId, PromptId};
 use crate::routing::pending::{End, Loss, Pending};
-use crate::session::Sessions;
 use crate::shared::Shared;
 
 impl Client {

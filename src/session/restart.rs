@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use super::Sessions;
 use super::{Client, Told};
 use crate::comfy::answers::Ended;
 use crate::journal::restore::{Lost, RestoredClient, Untold};
@@ -10,7 +11,6 @@ use crate::net::now;
 use crate::routing::client as core;
 use crate::routing::ids::PromptId;
 use crate::routing::pending::End;
-use crate::session::Sessions;
 use crate::shared::Shared;
 
 impl Client {

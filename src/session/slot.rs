@@ -7,6 +7,7 @@ use std::task::{Context, Poll, Waker};
 
 use tracing::debug;
 
+use super::Sessions;
 use super::budget::QueueBudget;
 use super::log::Since;
 use super::queue::{Bounds, Class, Queue};
@@ -18,7 +19,6 @@ use crate::config::SocketsConfig;
 use crate::fleet::features::Edition;
 use crate::masked::mask;
 use crate::net::now;
-use crate::session::Sessions;
 use crate::shared::Shared;
 use crate::ws::{Frame, Opcode};
 

@@ -13,6 +13,7 @@ use tokio_util::sync::WaitForCancellationFuture;
 use tracing::debug;
 
 use super::Client;
+use super::Sessions;
 use super::slot::{Outgoing, SocketKey};
 use crate::comfy::event;
 use crate::comfy::say;
@@ -20,7 +21,6 @@ use crate::config::SocketsConfig;
 use crate::masked::mask;
 use crate::net::now;
 use crate::seldom::{Bell, Seldom};
-use crate::session::Sessions;
 use crate::ws::{Channel, Frame, Limits, Opcode, ReceiveError, may_be_sent};
 
 /// No feature flags are as large; larger text is passed on and not looked into, because looking

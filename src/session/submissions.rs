@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
+use super::Sessions;
 use super::disowned::Why;
 use super::link::Link;
 use super::{Client, Gone, State};
@@ -13,7 +14,6 @@ use crate::net::now;
 use crate::routing::decision::{Decision, NotThere, Refusal};
 use crate::routing::ids::{BackendId, PromptId};
 use crate::routing::place::{BackendView, FleetNow};
-use crate::session::Sessions;
 use crate::shared::Shared;
 
 /// Which backends have the files of a prompt already: all of them that there are anywhere.

@@ -5,13 +5,13 @@ use std::time::Instant;
 
 use smallvec::SmallVec;
 
+use super::Sessions;
 use super::{Client, Gone};
 use crate::net::now;
 use crate::routing::client as core;
 use crate::routing::decision::{Decision, Refusal};
 use crate::routing::ids::BackendId;
 use crate::routing::place::{BackendView, FleetNow};
-use crate::session::Sessions;
 use crate::shared::Shared;
 
 impl Client {

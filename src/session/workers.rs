@@ -7,12 +7,12 @@ use tokio::time::timeout;
 use tracing::debug;
 
 use super::Client;
+use super::Sessions;
 use crate::comfy::answers::queued_ids;
 use crate::fleet::backend::Backend;
 use crate::routing::ids::BackendId;
 use crate::routing::pending::Phase;
 use crate::routing::worker::{Ours, Reading};
-use crate::session::Sessions;
 use crate::shared::Shared;
 
 /// How long a round waits for one backend.

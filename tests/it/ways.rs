@@ -250,7 +250,7 @@ async fn a_submission_takes_one_lock_more_for_each_file_that_is_copied() {
 }
 
 #[tokio::test]
-async fn an_event_waits_for_no_lock_of_everybodys() {
+async fn an_event_waits_for_no_lock_of_everybodys_but_that_of_files() {
     let folder = tempfile::tempdir().unwrap();
     let world = fleet(2, written(folder.path())).await;
     let mut socket = world.socket("one").await;
