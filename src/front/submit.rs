@@ -81,7 +81,7 @@ pub async fn submit(front: &Arc<Front>, who: &Who, request: Request<Incoming>) -
     if !askers.contains(&own) {
         askers.push(own);
     }
-    let mut inputs = Inputs::of(front, &body, &askers, &nodes);
+    let mut inputs = Inputs::of(&front.shared, &body, &askers, &nodes);
     inputs.weigh(&front.shared).await;
     let near = &inputs.nearness();
     let (output_nodes, labels) = (&ready.output_nodes, Labels::of(&body));

@@ -216,7 +216,7 @@ where
 /// deleted.
 ///
 /// # Errors
-/// Those of `work`; the process stops.
+/// Those of `work`. That the process stops, also if `work` panicked.
 pub(super) async fn to_its_end<T: Send + 'static>(
     shared: &Shared,
     work: impl Future<Output = Result<T, GatewayError>> + Send + 'static,

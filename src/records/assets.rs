@@ -1,6 +1,7 @@
 //! What the ledger of assets, that of files and the journal learn of assets together, and how
 //! assets go to clients (promise R11).
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -108,17 +109,23 @@ impl Records {
     /// A file that has these bytes, of a backend that is up if there is one.
     #[must_use]
     pub fn file_of_hash(&self, hash: ContentHash) -> Option<Located> {
-        let assets = self.assets();
-        let at = |asset: &Asset| match &asset.place {
-            Place::Backend(backend) => {
-                Some(Located { backend: *backend, file: asset.file.clone()? })
-            }
-            Place::Gone(_) => None,
-        };
-        let all: Vec<Located> = assets.of_hash(hash).filter_map(at).collect();
-        drop(assets);
+        self.files_of_hashes(&[hash]).remove(&hash)
+    }
+
+    /// The same for several, looked up at once; without those that are not known.
+    #[must_use]
+    pub fn files_of_hashes(&self, hashes: &[ContentHash]) -> HashMap<ContentHash, Located> {
+        if hashes.is_empty() {
+            return HashMap::new();
+        }
         let is_up = |at: &&Located| self.fleet.get(at.backend).is_up();
-        all.iter().find(is_up).or_else(|| all.first()).cloned()
+        let assets = self.assets();
+        let lies = |hash: &ContentHash| {
+            let all: Vec<Located> = assets.of_hash(*hash).filter_map(located).collect();
+            let at = all.iter().find(is_up).or_else(|| all.first()).cloned()?;
+            Some((*hash, at))
+        };
+        hashes.iter().filter_map(lies).collect()
     }
 
     /// The backends that are known to have these bytes.
@@ -163,5 +170,13 @@ impl Records {
         let backend = &self.fleet.get(backend).recorded;
         let named = (Arc::clone(&backend.name), Arc::clone(&backend.url));
         Some(AssetRecord::new(named, asset, unix_millis()))
+    }
+}
+
+/// Where an asset lies, if its server is configured and it has a file.
+fn located(asset: &Asset) -> Option<Located> {
+    match &asset.place {
+        Place::Backend(backend) => Some(Located { backend: *backend, file: asset.file.clone()? }),
+        Place::Gone(_) => None,
     }
 }

@@ -221,6 +221,25 @@ async fn a_submission_takes_twelve_locks_however_large_it_is() {
 }
 
 #[tokio::test]
+async fn all_hashes_of_a_submission_are_looked_up_under_one_lock() {
+    let world = fleet(2, |_| {}).await;
+    let mut socket = world.socket("one").await;
+    let first = world.submit("one", &quick(0)).await.prompt_id();
+    socket.until_end(&first).await;
+    let mut graph = quick(0);
+    let nodes: &mut Map<String, Value> = graph.as_object_mut().unwrap();
+    for number in 0..100 {
+        let inputs = json!({ "source": format!("blake3:{number:064x}") });
+        let node = json!({ "class_type": "PreviewAny", "inputs": inputs });
+        nodes.insert(format!("h{number}"), node);
+    }
+    let (_, taken) = submission(&world, "one", &graph).await;
+    let of_assets = taken.iter().filter(|it| it.name == "ASSETS").count();
+    assert_eq!(of_assets, 1, "{}", listed(&taken));
+    at_most(13, "a submission with 100 hashes", &taken);
+}
+
+#[tokio::test]
 async fn a_submission_takes_one_lock_more_for_each_file_that_is_copied() {
     let world = fleet(2, |_| {}).await;
     let pictures: Vec<String> = (0..8).map(|number| format!("harbour-{number}.png")).collect();

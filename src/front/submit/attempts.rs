@@ -146,7 +146,7 @@ impl Sending {
         let (front, target) = (&self.front, &self.target.backend);
         let is_news = self.inputs.find_missing(&front.shared, target, lacks, &self.askers).await;
         if is_news {
-            self.inputs = Inputs::of(front, body, &self.askers, &front.nodes.classes());
+            self.inputs = Inputs::of(&front.shared, body, &self.askers, &front.nodes.classes());
         }
         is_news
     }

@@ -22,7 +22,7 @@ use crate::front::error::GatewayError;
 use crate::net::now;
 use crate::records::files::{Meaning, for_people, meaning_in};
 use crate::routing::files::{Files, Maker, Strangers};
-use crate::routing::ids::{BackendId, FileRef, Folder, Located};
+use crate::routing::ids::{BackendId, ContentHash, FileRef, Folder, Located};
 use crate::routing::place::{BackendView, CopyWeights, head_start};
 use crate::session::submissions::Nearness;
 use crate::shared::Shared;
@@ -67,13 +67,13 @@ impl Inputs {
     /// The graph is read first, then all is looked up at once, and only if something was found is
     /// it read again: whoever holds the ledger keeps everybody waiting.
     #[must_use]
-    pub(super) fn of(front: &Front, body: &[u8], askers: &[Maker], nodes: &KnownClasses) -> Self {
+    pub(super) fn of(shared: &Shared, body: &[u8], askers: &[Maker], nodes: &KnownClasses) -> Self {
         let mut asked = Vec::new();
         let _ = files::mentions(body, |spelled| {
-            asked.push(Asked::of(&front.shared, spelled));
+            asked.push(Asked::of(shared, spelled));
             None::<()>
         });
-        let found = known_of(&front.shared, &asked, askers);
+        let found = known_of(shared, &asked, askers);
         let mut mentions = Vec::new();
         if found.iter().any(Option::is_some) {
             let mut found = found.into_iter();
@@ -86,7 +86,7 @@ impl Inputs {
         }
         let mentions = mentions.into_iter().map(|it| it.map(|(known, _)| known)).collect();
         let mut inputs = Self { mentions, near: SmallVec::new(), margin: 0 };
-        inputs.near = inputs.found_near(front);
+        inputs.near = inputs.found_near(shared);
         inputs
     }
 
@@ -96,17 +96,17 @@ impl Inputs {
         Nearness { backends: self.near.clone(), margin: self.margin }
     }
 
-    fn found_near(&self, front: &Front) -> SmallVec<[BackendId; 4]> {
+    fn found_near(&self, shared: &Shared) -> SmallVec<[BackendId; 4]> {
         if self.mentions.is_empty() {
             return SmallVec::new();
         }
-        let files = front.shared.records.files();
+        let files = shared.records.files();
         let count = |backend: BackendId| {
             let has = |at: &&Located| files.copy_on(at, backend).is_some();
             self.located().filter(has).count()
         };
         let counts: SmallVec<[(BackendId, usize); 8]> =
-            front.shared.fleet.iter().map(|backend| (backend.id, count(backend.id))).collect();
+            shared.fleet.iter().map(|backend| (backend.id, count(backend.id))).collect();
         let most = counts.iter().map(|(_, count)| *count).max().unwrap_or(0);
         let is_near = |(_, count): &&(BackendId, usize)| 0 < most && *count == most;
         counts.iter().filter(is_near).map(|(backend, _)| *backend).collect()
@@ -295,29 +295,25 @@ struct Asked {
     backend: Option<Option<BackendId>>,
     /// The string says itself in which folder it is.
     is_annotated: bool,
-    /// Where the bytes of a hash lie, if it is one: no file has that name, whatever it says.
-    of_hash: Option<Option<Located>>,
+    /// Of a hash, which bytes it means, if it can be read: no file has that name, whatever it says.
+    of_hash: Option<Option<ContentHash>>,
 }
 
 impl Asked {
     fn of(shared: &Shared, spelled: &Spelled<'_>) -> Self {
         let called = |name| shared.fleet.called(name).map(|backend| backend.id);
-        let lies = || spelled.hash.and_then(|hash| shared.records.file_of_hash(hash));
         Self {
             folder: spelled.folder,
             path: spelled.path.clone().into_owned(),
             backend: spelled.backend.map(called),
             is_annotated: spelled.annotated().is_some(),
-            of_hash: spelled.is_hash().then(lies),
+            of_hash: spelled.is_hash().then_some(spelled.hash),
         }
     }
 
     /// What is known of it. One that was told with its backend as a bare output (`Preview3D` puts
     /// what it told into its own input again) is that output.
     fn known(&self, shared: &Shared, files: &Files, askers: &[Maker]) -> Option<Input> {
-        if let Some(lies) = &self.of_hash {
-            return lies.clone().map(Input::At);
-        }
         if let Some(backend) = self.backend {
             let file = backend.and_then(|_| FileRef::of_path(self.folder, &self.path));
             let Some((backend, file)) = backend.zip(file) else {
@@ -352,8 +348,14 @@ impl Asked {
 
 /// What is known of strings, all looked up at once.
 fn known_of(shared: &Shared, asked: &[Asked], askers: &[Maker]) -> Vec<Option<Input>> {
+    let hashes: Vec<ContentHash> = asked.iter().filter_map(|it| it.of_hash?).collect();
+    let of_hashes = shared.records.files_of_hashes(&hashes);
     let files = shared.records.files();
-    asked.iter().map(|it| it.known(shared, &files, askers)).collect()
+    let known = |it: &Asked| match it.of_hash {
+        Some(hash) => of_hashes.get(&hash?).cloned().map(Input::At),
+        None => it.known(shared, &files, askers),
+    };
+    asked.iter().map(known).collect()
 }
 
 /// True if the string stands where a file is meant. One that carries a backend was picked from
