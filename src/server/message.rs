@@ -58,6 +58,10 @@ pub fn read(read: &[u8], bytes_max: usize, headers_max: usize) -> Head {
         Ok(Status::Partial) if read.len() < bytes_max => return Head::Partial,
         Ok(Status::Complete(_) | Status::Partial) => Err(too_large(read, bytes_max)),
         Err(Error::TooManyHeaders) => Err(Refusal::TooManyHeaders { max: headers_max }),
+        // Whether it is a version, and which, only the whole line says.
+        Err(Error::Version) if !has_whole_line(read) && read.len() < bytes_max => {
+            return Head::Partial;
+        }
         Err(error) => Err(malformed(read, error)),
     };
     judged.map_or_else(Head::Refused, Head::Whole)
@@ -86,6 +90,11 @@ fn malformed(read: &[u8], error: Error) -> Refusal {
         Error::Token | Error::Status => Refusal::Malformed("its first line"),
         Error::TooManyHeaders => Refusal::Malformed("its headers"),
     }
+}
+
+fn has_whole_line(read: &[u8]) -> bool {
+    let is_end = |byte: &u8| b"\r\n".contains(byte);
+    read.iter().skip_while(|byte| is_end(byte)).any(is_end)
 }
 
 fn first_line(read: &[u8]) -> &[u8] {
@@ -396,35 +405,54 @@ mod tests {
         assert_eq!(status("POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n"), 400);
     }
 
+    /// Lines that mean nothing here, and the status of their refusal.
+    const FIRST_LINES: &[(&str, u16)] = &[
+        ("GET * HTTP/1.1", 400),
+        ("GET x HTTP/1.1", 400),
+        ("GET gw:80 HTTP/1.1", 400),
+        ("GET /x#y HTTP/1.1", 400),
+        ("GET http:///x HTTP/1.1", 400),
+        ("GET http://user@gw/x HTTP/1.1", 400),
+        ("GET http://evil/x HTTP/1.1", 400),
+        ("GET ftp://gw/x HTTP/1.1", 400),
+        ("GET /x HTTP/2.0", 505),
+        ("GET /x HTTP/1.2", 505),
+        ("GET /x HTTP/11", 400),
+        ("GET /x http/1.1", 400),
+        ("GET /x", 400),
+        ("GET  /x HTTP/1.1", 400),
+        ("GET /x y HTTP/1.1", 400),
+        (" GET /x HTTP/1.1", 400),
+        ("G\u{e9}T /x HTTP/1.1", 400),
+        ("get /x HTTP/1.1", 405),
+        ("CONNECT gw:80 HTTP/1.1", 405),
+        ("TRACE /x HTTP/1.1", 405),
+    ];
+
     #[test]
     fn first_lines_that_mean_nothing_here_are_refused() {
-        for (line, expected) in [
-            ("GET * HTTP/1.1", 400),
-            ("GET x HTTP/1.1", 400),
-            ("GET gw:80 HTTP/1.1", 400),
-            ("GET /x#y HTTP/1.1", 400),
-            ("GET http:///x HTTP/1.1", 400),
-            ("GET http://user@gw/x HTTP/1.1", 400),
-            ("GET http://evil/x HTTP/1.1", 400),
-            ("GET ftp://gw/x HTTP/1.1", 400),
-            ("GET /x HTTP/2.0", 505),
-            ("GET /x HTTP/1.2", 505),
-            ("GET /x HTTP/11", 400),
-            ("GET /x http/1.1", 400),
-            ("GET /x", 400),
-            ("GET  /x HTTP/1.1", 400),
-            ("GET /x y HTTP/1.1", 400),
-            (" GET /x HTTP/1.1", 400),
-            ("G\u{e9}T /x HTTP/1.1", 400),
-            ("get /x HTTP/1.1", 405),
-            ("CONNECT gw:80 HTTP/1.1", 405),
-            ("TRACE /x HTTP/1.1", 405),
-        ] {
-            assert_eq!(status(&format!("{line}\r\nHost: gw\r\n\r\n")), expected, "{line}");
+        for (line, expected) in FIRST_LINES {
+            assert_eq!(status(&format!("{line}\r\nHost: gw\r\n\r\n")), *expected, "{line}");
         }
         assert_eq!(status("\x16\x03\x01"), 400);
         assert_eq!(status("GET / HTTP/1.1\r\n\r\n"), 400);
         assert_eq!(status("GET / HTTP/1.1\r\nHost: gw\r\nHost: gw\r\n\r\n"), 400);
         assert_eq!(status("GET / HTTP/1.0\r\nHost: gw/x\r\n\r\n"), 400);
+    }
+
+    #[test]
+    fn a_refusal_is_the_same_wherever_the_head_is_cut() {
+        for (line, expected) in FIRST_LINES {
+            let head = format!("{line}\r\nHost: gw\r\n\r\n");
+            for cut in 1..head.len() {
+                match read(&head.as_bytes()[..cut], MAX, 128) {
+                    Head::Partial => {}
+                    Head::Refused(refusal) => {
+                        assert_eq!(refusal.status().as_u16(), *expected, "{line} cut at {cut}");
+                    }
+                    Head::Whole(message) => panic!("{line} cut at {cut}: {message:?}"),
+                }
+            }
+        }
     }
 }
