@@ -1,4 +1,5 @@
-//! How much work a backend has: what it says, plus what it cannot have counted yet (promise B4).
+//! How much work a backend has: what it says, plus what it cannot have counted yet, less what it
+//! has finished and not taken off its count yet (promise B4).
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -23,6 +24,10 @@ pub struct Load {
     /// How many submissions were answered, in each of the last [`STEPS`] steps, that no `status`
     /// has counted for sure: the number of the step in the upper half, the count in the lower.
     settling: [AtomicU64; STEPS],
+    /// How many prompts ended that no `status` has taken off, written in the same way by the step
+    /// of the last of them: ComfyUI tells of an end first and counts then, and who hears of the end
+    /// may submit the next prompt at once.
+    ended: AtomicU64,
     began: Instant,
 }
 
@@ -32,16 +37,22 @@ impl Default for Load {
             queue_remaining: AtomicU32::new(0),
             in_flight: AtomicU32::new(0),
             settling: [const { AtomicU64::new(0) }; STEPS],
+            ended: AtomicU64::new(0),
             began: now(),
         }
     }
 }
 
 impl Load {
-    /// A `status` event said how many prompts wait and run: whatever was answered is in it.
+    /// A `status` event said how many prompts wait and run: whatever was answered is in it. What
+    /// has ended is out of it as far as there are fewer than before: ends come by other
+    /// connections, and the `status` may be of before.
     pub fn counted(&self, queue_remaining: u32) {
-        self.queue_remaining.store(queue_remaining, Ordering::Relaxed);
+        let before = self.queue_remaining.swap(queue_remaining, Ordering::Relaxed);
         self.settling.iter().for_each(|step| step.store(0, Ordering::Relaxed));
+        let fewer = u64::from(before.saturating_sub(queue_remaining));
+        let taken_off = |ended: u64| Some(ended - fewer.min(u64::from(low(ended))));
+        let _ = self.ended.fetch_update(Ordering::Relaxed, Ordering::Relaxed, taken_off);
     }
 
     /// A submission is decided for this backend.
@@ -63,6 +74,13 @@ impl Load {
         self.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
 
+    /// The backend has told how a prompt ended, and may not have counted it out yet.
+    pub fn ended(&self, now: Instant) {
+        let step = self.step(now);
+        let one_more = |ended: u64| Some((step << 32) | (u64::from(recent(ended, step)) + 1));
+        let _ = self.ended.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more);
+    }
+
     /// The submission was refused, or never sent.
     pub fn not_taken(&self) {
         self.in_flight.fetch_sub(1, Ordering::Relaxed);
@@ -74,19 +92,16 @@ impl Load {
         self.queue_remaining.load(Ordering::Relaxed)
     }
 
-    /// The load that a placement compares. What was answered counts for `SETTLES`, or for up to
-    /// a step less.
+    /// The load that a placement compares. What was answered or has ended counts for `SETTLES`, or
+    /// for up to a step less.
     #[must_use]
     pub fn total(&self, now: Instant) -> u32 {
         let step = self.step(now);
-        let counts = self.settling.iter().map(|it| it.load(Ordering::Relaxed)).filter_map(|it| {
-            let is_settling = it != 0 && step < (it >> 32) + STEPS as u64;
-            is_settling.then_some(u32::try_from(it & 0xffff_ffff).unwrap_or(u32::MAX))
-        });
-        counts.fold(
-            self.queue_remaining().saturating_add(self.in_flight.load(Ordering::Relaxed)),
-            u32::saturating_add,
-        )
+        let counted = |it: &AtomicU64| recent(it.load(Ordering::Relaxed), step);
+        let settling = self.settling.iter().map(counted);
+        let there = settling.fold(self.queue_remaining(), u32::saturating_add);
+        let in_flight = self.in_flight.load(Ordering::Relaxed);
+        there.saturating_sub(counted(&self.ended)).saturating_add(in_flight)
     }
 
     fn step(&self, now: Instant) -> u64 {
@@ -94,6 +109,16 @@ impl Load {
         let length = SETTLES.as_millis() / STEPS as u128;
         u64::try_from(since / length).unwrap_or(u64::MAX) & 0xffff_ffff
     }
+}
+
+/// What was counted, unless it was so long ago that the backend has counted it itself.
+fn recent(counted: u64, step: u64) -> u32 {
+    let is_recent = step < (counted >> 32) + STEPS as u64;
+    low(counted) * u32::from(is_recent)
+}
+
+fn low(counted: u64) -> u32 {
+    u32::try_from(counted & 0xffff_ffff).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]
@@ -135,5 +160,27 @@ mod tests {
         let last = t + 39 * SETTLES / 10;
         assert!((9..=10).contains(&load.total(last)), "{}", load.total(last));
         assert_eq!(load.total(last + SETTLES), 0);
+    }
+
+    #[test]
+    fn what_has_ended_is_taken_off_until_a_status_has_done_so() {
+        let load = Load::default();
+        let t = load.began;
+        load.counted(2);
+        load.ended(t);
+        assert_eq!(load.total(t), 1, "told, and not yet counted out");
+        load.counted(1);
+        assert_eq!(load.total(t), 1, "counted out, and only once");
+        load.ended(t);
+        load.counted(2);
+        assert_eq!(load.total(t), 1, "a status from before the end");
+        load.ended(t);
+        load.counted(1);
+        load.ended(t);
+        assert_eq!(load.total(t), 0, "never below nothing");
+        load.expect_one();
+        assert_eq!(load.total(t), 1, "what is on its way did not end");
+        load.not_taken();
+        assert_eq!(load.total(t + SETTLES), 1, "in the end the backend is believed");
     }
 }

@@ -324,8 +324,12 @@ impl Sending {
     }
 
     fn taken(&self) {
-        self.backend().load.taken(now());
         let is_pending = self.client.accepted(&self.prompt);
+        match is_pending {
+            true => self.backend().load.taken(now()),
+            // Its end came before its answer: its backend has not to count it any more.
+            false => self.backend().load.not_taken(),
+        }
         if !is_pending && matches!(self.state(), Some(State::Ended(End::Lost(_)))) {
             // It was told to be lost while it was on its way, and now it is there.
             control::call_back(&self.front.sessions, self.backend(), &self.prompt);

@@ -31,14 +31,17 @@ pub fn is_valid(authority: &[u8]) -> bool {
     if authority.first() == Some(&b'[') {
         return is_bracketed(authority);
     }
-    let mut before = b'.';
+    // No part of a name is empty, but for one behind the last dot. Every request comes by here.
+    let mut is_behind_dot = true;
     for (at, byte) in authority.iter().enumerate() {
-        match byte {
-            b'.' if before == b'.' => return false,
-            b':' => return at != 0 && is_port(&authority[at..]),
-            _ if !IN_NAMES[usize::from(*byte)] => return false,
-            _ => before = *byte,
+        if !IN_NAMES[usize::from(*byte)] {
+            return at != 0 && is_port(&authority[at..]);
         }
+        let is_dot = *byte == b'.';
+        if is_dot && is_behind_dot {
+            return false;
+        }
+        is_behind_dot = is_dot;
     }
     !authority.is_empty()
 }

@@ -323,8 +323,11 @@ impl Relay<'_> {
     }
 
     fn terminal(&mut self, prompt: &str, end: End, frame: Frame) {
-        // No node of it works any more.
+        // No node of it works any more, and who hears of it may submit the next at once.
         self.state.runs = None;
+        if let Some(pending) = self.state.core.pending().get(prompt) {
+            self.sessions.shared.fleet.get(pending.backend).load.ended(self.now);
+        }
         if self.has_missed(prompt)
             && let Some(id) = self.own(prompt)
         {
