@@ -40,6 +40,8 @@ pub enum ExchangeError {
     Lost(#[source] Box<dyn std::error::Error + Send + Sync>),
     #[error("no answer within {} s", .0.as_secs())]
     NoAnswer(Duration),
+    #[error("it went down before it answered")]
+    WentDown,
 }
 
 impl ExchangeError {
@@ -48,7 +50,7 @@ impl ExchangeError {
     pub fn never_sent(&self) -> bool {
         match self {
             Self::Connect(_) | Self::ConnectTimeout(_) | Self::NotSent(_) => true,
-            Self::Lost(_) | Self::NoAnswer(_) => false,
+            Self::Lost(_) | Self::NoAnswer(_) | Self::WentDown => false,
         }
     }
 }

@@ -1,6 +1,26 @@
 //! Whether a backend is up, as one word for those who wait for it.
 
+use super::backend::Backend;
+use super::pool::ExchangeError;
 use crate::watched::Packed;
+
+impl Backend {
+    /// What an exchange with it brings, unless it goes down first: what is down says nothing any
+    /// more, and a process that was stopped keeps its connections. Nobody is kept waiting for it.
+    ///
+    /// # Errors
+    /// Those of the exchange, and that it went down.
+    pub async fn while_up<T>(
+        &self,
+        exchange: impl Future<Output = Result<T, ExchangeError>>,
+    ) -> Result<T, ExchangeError> {
+        tokio::select! {
+            biased;
+            done = exchange => done,
+            () = self.is_down() => Err(ExchangeError::WentDown),
+        }
+    }
+}
 
 /// Up or down, and how often it has turned: a waiter must not miss a short outage.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]

@@ -154,7 +154,7 @@ impl GatewayError {
             ExchangeError::Connect(_)
             | ExchangeError::ConnectTimeout(_)
             | ExchangeError::NotSent(_) => Self::Unreachable { backend, source },
-            ExchangeError::Lost(_) => Self::Lost { backend, source },
+            ExchangeError::Lost(_) | ExchangeError::WentDown => Self::Lost { backend, source },
             ExchangeError::NoAnswer(_) => Self::NoAnswer { backend, source },
         }
     }

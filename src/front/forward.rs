@@ -99,7 +99,7 @@ pub async fn exchange(
     }
     let limit = shared.config.server.answer_timeout;
     let began = now();
-    let sent = target.backend.pool.send(request, limit).await;
+    let sent = target.backend.while_up(target.backend.pool.send(request, limit)).await;
     let (mut response, lease) = sent.map_err(|error| {
         if fault.happened() && matches!(error, ExchangeError::Lost(_)) {
             return GatewayError::BodyBroken;

@@ -128,7 +128,7 @@ impl Copying<'_> {
         let limit = self.front.shared.config.files.copy_timeout;
         let uri = format!("/view?{}", files::view_query(&source.file));
         let asked = self.request(from, Method::GET, &uri, RequestBody::Empty)?;
-        let sent = from.pool.send(asked, limit).await;
+        let sent = from.while_up(from.pool.send(asked, limit)).await;
         let (response, reading) = sent.map_err(|error| self.failed(&error.to_string()))?;
         match response.status() {
             StatusCode::OK => {}
@@ -149,7 +149,7 @@ impl Copying<'_> {
         let kind = format!("multipart/form-data; boundary={boundary}");
         let kind = HeaderValue::try_from(kind).expect("a boundary is visible ASCII");
         upload.headers_mut().insert(CONTENT_TYPE, kind);
-        let sent = self.target.pool.send(upload, limit).await;
+        let sent = self.target.while_up(self.target.pool.send(upload, limit)).await;
         let (response, writing) = sent.map_err(|error| self.failed(&error.to_string()))?;
         let status = response.status();
         let limits = CollectLimits { max: ANSWER_MAX, idle };

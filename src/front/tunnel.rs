@@ -54,8 +54,9 @@ pub async fn tunnel(
     let (parts, _no_body) = request.into_parts();
     let limit = front.shared.config.server.answer_timeout;
     let asked = target.backend.pool.send_anew(handshake(target, parts), limit);
+    let answered = target.backend.while_up(asked).await;
     let (response, lease) =
-        asked.await.map_err(|error| GatewayError::exchange(&target.backend.name, error))?;
+        answered.map_err(|error| GatewayError::exchange(&target.backend.name, error))?;
     if matches!(target.reason, Reason::Placed | Reason::Moved) {
         // The answer tells of a binding that a restart must not forget.
         let _ = front.shared.records.journal.durable().await;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use mooring::config::OnOff;
 use mooring::routing::pending::End;
 use mooring::sim::{Faults, Hang, Options, Sim};
 use serde_json::json;
@@ -255,6 +256,52 @@ async fn a_hung_backend_is_noticed_and_forgiven() {
     }
     world.sim("a").set_faults(|faults| *faults = Faults::default());
     world.all_up().await;
+}
+
+/// A stopped process keeps its connections and says nothing on them. Reads and posts of both ways
+/// are in flight when it is seen to be down.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_waits_for_a_backend_that_goes_down_is_told_so_at_once() {
+    for passthrough in [OnOff::On, OnOff::Off] {
+        let world = World::with(1, |config| {
+            config.server.passthrough = passthrough;
+            config.fleet.probe_interval = Duration::from_millis(50);
+            config.fleet.patience = Duration::from_millis(100);
+            config.fleet.probe_timeout = Duration::from_millis(500);
+        })
+        .await;
+        world.all_up().await;
+        world.sim("a").set_faults(|faults| {
+            faults.hang = Hang::All;
+            faults.mute_sockets = true;
+        });
+        let asked = [
+            (http::Method::GET, "/pack/one"),
+            (http::Method::GET, "/pack/two?filename=x"),
+            (http::Method::POST, "/pack/three"),
+            (http::Method::GET, "/system_stats"),
+        ];
+        let answers = asked.map(|(method, path)| send(world.front, method, path, &[], ""));
+        let handshake = [
+            ("connection", "upgrade"),
+            ("upgrade", "websocket"),
+            ("sec-websocket-version", "13"),
+            ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
+        ];
+        let tunnel = send(world.front, http::Method::GET, "/pack/socket", &handshake, "");
+        let (mut answers, tunnel) =
+            tokio::join!(futures_util::future::join_all(answers), soon("its end", tunnel));
+        answers.push(tunnel);
+        let backend = world.gateway.shared.fleet.by_name("a").unwrap();
+        assert!(!backend.is_up(), "it hangs still");
+        for answer in &answers {
+            let code = answer.header("mooring-error");
+            let is_told = matches!(code, "backend_lost" | "backend_down" | "no_backend");
+            assert!(is_told, "{}: {}", answer.status, answer.text());
+        }
+        let codes: Vec<_> = answers.iter().map(|it| it.header("mooring-error")).collect();
+        assert!(codes.contains(&"backend_lost"), "some were in flight: {codes:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,14 +1,17 @@
 //! Every name leads to the file that it was given for, and files follow the prompts that use them
 //! (promises R3 and R4), over real sockets and simulated backends.
 
+use std::time::Duration;
+
 use http::Method;
 use mooring::config::FileTags;
+use mooring::sim::Hang;
 use serde_json::json;
 
 use crate::pictures::{
     BLUE, RED, color, form, inverse, invert, png, post_form, run, upload, value, view,
 };
-use crate::support::{World, quick, send_bytes, until};
+use crate::support::{World, quick, send_bytes, soon, until};
 
 /// Keeps a backend so busy that nothing else is placed there: with prompts that are not ours.
 async fn keep_busy(world: &World, backend: &str) {
@@ -220,6 +223,27 @@ async fn a_file_on_a_backend_that_is_down_is_said_to_be_and_nobodys_other_is_use
     world.sim(&down).restart().await.unwrap();
     world.all_up().await;
     assert_eq!(color(&view(&world, &at, None).await.body), RED);
+}
+
+/// It hangs with its connections open, and a copy may take `files.copy_timeout`.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_copy_from_a_backend_that_goes_down_is_not_waited_for() {
+    let world = World::with(2, |config| {
+        config.fleet.probe_interval = Duration::from_millis(50);
+        config.fleet.patience = Duration::from_millis(100);
+        config.fleet.probe_timeout = Duration::from_secs(1);
+    })
+    .await;
+    let ada = upload(&world, Some("ada"), "photo.png", &png(RED)).await;
+    world.admin_post("/api/v1/clients/ada/release", "").await;
+    keep_busy(&world, ada.backend()).await;
+    world.sim(ada.backend()).set_faults(|faults| {
+        faults.hang = Hang::All;
+        faults.mute_sockets = true;
+    });
+    let refused = soon("its answer", world.submit("ada", &invert("photo.png"))).await;
+    let code = refused.header("mooring-error");
+    assert!(matches!(code, "input_not_copied" | "input_unavailable"), "{}", refused.text());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -480,3 +480,27 @@ async fn a_backend_that_is_gone_is_said_to_be_and_the_connection_stays() {
     let (head, _) = client.answer().await;
     assert!(head.starts_with("http/1.1 400") && head.contains("bad_client_id"), "{head}");
 }
+
+/// Readers that take nothing hold their own connections and nobody else's, whichever way answers.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn readers_that_stall_delay_nobody_else() {
+    let big =
+        format!("HTTP/1.1 200 OK\r\nContent-Length: {0}\r\n\r\n{1}", 8 << 20, "x".repeat(8 << 20));
+    for path in ["/pack/big", "/pack/big?filename=x"] {
+        let small = "/pack/small".to_owned();
+        let acts =
+            [(path, Act::Answer(vec![big.clone()])), (&small, Act::Answer(vec![ok("fine")]))];
+        let (world, _puppet) = world(&acts, |_| {}).await;
+        let mut stalled = Vec::new();
+        for _ in 0..16 {
+            let mut reader = Client::of(&world).await;
+            reader.send(&format!("GET {path} HTTP/1.1\r\nHost: gw\r\n\r\n")).await;
+            stalled.push(reader);
+        }
+        for _ in 0..50 {
+            let answer = world.get(&small).await;
+            assert_eq!((answer.status, answer.text().as_str()), (200, "fine"));
+        }
+        drop(stalled);
+    }
+}

@@ -1,6 +1,6 @@
 //! A client's connection: its reads that are only passed on, one after the other.
 
-use std::future::poll_fn;
+use std::future::{Future as _, poll_fn};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -225,7 +225,15 @@ impl Lane {
                 None => pool.dial().await.map_err(|_| Failed::NotSent)?,
             };
             let mut exchange = Exchange::new(line, std::mem::take(&mut self.room), &terms);
-            let outcome = poll_fn(|cx| exchange.poll(cx, &terms, wire, deadline)).await;
+            let mut down = std::pin::pin!(target.backend.is_down());
+            let outcome = poll_fn(|cx| {
+                let polled = exchange.poll(cx, &terms, wire, deadline);
+                if polled.is_pending() && exchange.takes_long() {
+                    return down.as_mut().poll(cx).map(|()| Err(Broken::WentDown));
+                }
+                polled
+            })
+            .await;
             let (line, room) = exchange.into_parts();
             self.room = room;
             match outcome {
@@ -301,6 +309,7 @@ impl Failed {
         match broken {
             Broken::Unanswered(error) => Self::Unanswered(ExchangeError::Lost(error.into())),
             Broken::Malformed(error) => Self::Exchange(ExchangeError::Lost(error.into())),
+            Broken::WentDown => Self::Unanswered(ExchangeError::WentDown),
             Broken::NoAnswer => Self::Exchange(ExchangeError::NoAnswer(answer_timeout)),
             Broken::Cut(answered) => Self::Cut(answered),
             Broken::Left => Self::Left,

@@ -64,6 +64,8 @@ pub enum Broken {
     Malformed(BadAnswer),
     /// Nothing came in time.
     NoAnswer,
+    /// The backend was seen to be down while its answer was awaited.
+    WentDown,
     /// The answer broke off after its head, or the client has left then.
     Cut(Answered),
     /// The client has left before.
@@ -85,7 +87,20 @@ pub struct Exchange {
     is_spent: bool,
     /// Until when the backend has to send something.
     due: Instant,
+    patience: Patience,
 }
+
+/// How the head of an answer is awaited.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Patience {
+    /// For the first moment only with a deadline.
+    Until(Instant),
+    /// And now with a look at whether the backend is still up.
+    Over,
+}
+
+/// Most answers come sooner, so that what waits for them need not hear of their backend.
+const SOON: Duration = Duration::from_secs(1);
 
 impl Exchange {
     /// On `line`, with `room` to write in.
@@ -101,6 +116,7 @@ impl Exchange {
             head: None,
             is_spent: false,
             due: terms.placed + terms.answer_timeout,
+            patience: Patience::Until(terms.placed + SOON),
         }
     }
 
@@ -134,11 +150,28 @@ impl Exchange {
         }
         // A client that takes its time is not the backend's fault.
         let is_awaited = self.unwritten.is_empty();
-        deadline.set(self.due);
-        if is_awaited && deadline.poll_passed(cx) {
-            return Poll::Ready(Err(self.broke(terms, Broken::NoAnswer)));
+        deadline.set(self.next_look());
+        while is_awaited && deadline.poll_passed(cx) {
+            if self.due <= now() {
+                return Poll::Ready(Err(self.broke(terms, Broken::NoAnswer)));
+            }
+            self.patience = Patience::Over;
+            deadline.set(self.next_look());
         }
         Poll::Pending
+    }
+
+    fn next_look(&self) -> Instant {
+        match self.patience {
+            Patience::Until(soon) if self.head.is_none() => soon.min(self.due),
+            Patience::Until(_) | Patience::Over => self.due,
+        }
+    }
+
+    /// True if the head of the answer is awaited for longer than most are.
+    #[must_use]
+    pub fn takes_long(&self) -> bool {
+        self.head.is_none() && self.patience == Patience::Over
     }
 
     fn poll_send(&mut self, cx: &mut Context<'_>, request: &[u8]) -> Poll<io::Result<()>> {
