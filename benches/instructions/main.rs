@@ -5,6 +5,8 @@
 
 #![expect(clippy::print_stdout, reason = "names are what it is asked for")]
 
+mod reads;
+
 use std::hint::black_box;
 use std::num::NonZeroU32;
 use std::process::ExitCode;
@@ -30,7 +32,7 @@ use mooring::ws::Frame;
 /// What is done, and how often.
 type Path = fn(usize);
 
-const PATHS: [(&str, Path); 12] = [
+const PATHS: [(&str, Path); 20] = [
     ("pass a request's head on", request_head),
     ("pass an answer's head on", answer_head),
     ("classify four requests", classify),
@@ -43,6 +45,14 @@ const PATHS: [(&str, Path); 12] = [
     ("place over eight backends", placement),
     ("read and finish a submission of 10 KB", submit),
     ("look through a graph of 100 KB for files", mentions),
+    ("route_backends_1", |count| reads::route(1, count)),
+    ("route_backends_10", |count| reads::route(10, count)),
+    ("route_backends_100", |count| reads::route(100, count)),
+    ("route_backends_1000", |count| reads::route(1_000, count)),
+    ("read_backends_1", |count| reads::read(1, count)),
+    ("read_backends_10", |count| reads::read(10, count)),
+    ("read_backends_100", |count| reads::read(100, count)),
+    ("read_backends_1000", |count| reads::read(1_000, count)),
 ];
 
 fn main() -> ExitCode {
