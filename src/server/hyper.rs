@@ -10,25 +10,24 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::header::CONNECTION;
-use http::{HeaderValue, Request, Response, StatusCode};
+use http::header::{CONNECTION, CONTENT_LENGTH};
+use http::{HeaderValue, Request, Response, StatusCode, Version};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use tokio::io::AsyncWriteExt as _;
 use tracing::trace;
 
 use super::limits::ConnectionLimits;
 use super::message::Message;
 use super::one_message::OneMessage;
-use super::{Seat, Service};
+use super::{Left, Seat, Service};
 use crate::body::{BodyError, ResponseBody};
 use crate::net::Wire;
 use crate::tasks::Tasks;
 
-/// Serves the next message of a connection. The connection comes back if it stands right behind
-/// that message and all of the answer is on its way.
+/// Serves the next message of a connection. The connection asks something else if it stands right
+/// behind that message and all of the answer is on its way.
 ///
 /// hyper is not told that more may come: it sees one message, and is stopped when it waits for
 /// the next.
@@ -38,15 +37,18 @@ pub async fn once(
     peer: SocketAddr,
     service: &impl Service,
     limits: ConnectionLimits,
-) -> Option<Wire> {
+) -> Left {
     let message = OneMessage::new(wire, message.head, message.body);
     let flushed = message.flushed();
-    let answered = Arc::new(AtomicBool::new(false));
+    let outcome = Arc::new(Outcome::default());
     let answer = service_fn(|request: Request<Incoming>| {
-        let over = Over(Arc::clone(&answered));
+        let over = Over(Arc::clone(&outcome));
         Box::pin(async move {
+            let version = request.version();
             let response = answer(service, peer, request).await;
-            Ok::<_, Infallible>(response.map(|body| Watched { body, broken: None, _over: over }))
+            let is_open_ended = is_open_ended(version, &response);
+            let watched = |body| Watched { body, broken: None, is_open_ended, over };
+            Ok::<_, Infallible>(response.map(watched))
         })
     });
     let mut connection = limits.builder().serve_connection(TokioIo::new(message), answer);
@@ -55,7 +57,7 @@ pub async fn once(
         if !was_stopped {
             // With its shutdown: if it ends by itself, that is what writes what is still buffered.
             let polled = Pin::new(&mut connection).poll(cx);
-            let is_done = answered.load(Ordering::Relaxed) && flushed.is_true();
+            let is_done = outcome.is_over.load(Ordering::Relaxed) && flushed.is_true();
             if polled.is_ready() || !is_done {
                 return polled;
             }
@@ -71,11 +73,23 @@ pub async fn once(
     let parts = connection.into_parts();
     let message = parts.io.into_inner();
     // One that hyper ended by itself was to be closed, by the client's wish or ours.
-    if was_stopped && ended.is_ok() && parts.read_buf.is_empty() {
-        return message.into_next();
+    if was_stopped && ended.is_ok() && parts.read_buf.is_empty() && message.has_next() {
+        return Left::Other(message.into_wire());
     }
-    let _ = message.into_wire().stream.shutdown().await;
-    None
+    let wire = message.into_wire();
+    if outcome.is_cut.load(Ordering::Relaxed) {
+        wire.stream.break_off();
+        return Left::Ended;
+    }
+    Left::Over(wire)
+}
+
+/// True if nothing but the end of the connection ends the body: HTTP/1.0 has no chunks (RFC 9112
+/// section 6.3).
+fn is_open_ended(version: Version, response: &Response<ResponseBody>) -> bool {
+    let has_length = response.headers().contains_key(CONTENT_LENGTH)
+        || response.body().size_hint().exact().is_some();
+    version == Version::HTTP_10 && !has_length
 }
 
 async fn answer(
@@ -90,12 +104,21 @@ async fn answer(
     response
 }
 
+/// What has become of the body of an answer.
+#[derive(Debug, Default)]
+struct Outcome {
+    /// hyper has let go of it.
+    is_over: AtomicBool,
+    /// It broke off, and an orderly end of the connection would be its end.
+    is_cut: AtomicBool,
+}
+
 /// Told when it is dropped.
-struct Over(Arc<AtomicBool>);
+struct Over(Arc<Outcome>);
 
 impl Drop for Over {
     fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
+        self.0.is_over.store(true, Ordering::Relaxed);
     }
 }
 
@@ -105,7 +128,8 @@ struct Watched {
     /// Why it breaks off. hyper drops what it has buffered when it hears of it, so it hears of it
     /// one turn later: what came before is on its way then.
     broken: Option<BodyError>,
-    _over: Over,
+    is_open_ended: bool,
+    over: Over,
 }
 
 impl fmt::Debug for Watched {
@@ -124,6 +148,7 @@ impl Body for Watched {
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
         if let Some(error) = this.broken.take() {
+            this.over.0.is_cut.store(this.is_open_ended, Ordering::Relaxed);
             return Poll::Ready(Some(Err(error)));
         }
         match ready!(Pin::new(&mut this.body).poll_frame(cx)) {
@@ -249,7 +274,7 @@ mod tests {
             body
         };
         let (back, body) = tokio::join!(once(wire, message, peer, &Early, limits), read);
-        (body, back.is_some())
+        (body, matches!(back, Left::Other(_)))
     }
 
     #[tokio::test]

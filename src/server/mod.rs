@@ -9,6 +9,7 @@
 //!   ([`authority`], [`framing`], [`refusal`])
 //! - [`hyper`]: all other requests, each as [`one_message`]
 //! - [`mod@write`]: heads of answers, as bytes
+//! - [`ending`]: the end of a connection whose client may still be sending
 //!
 //! It knows no product. A [`Service`] answers, and its [`Passthrough`] is asked before it.
 //!
@@ -17,6 +18,7 @@
 
 pub mod authority;
 pub mod deadline;
+pub mod ending;
 pub mod framing;
 pub mod heads;
 pub mod hyper;
@@ -26,7 +28,6 @@ pub mod one_message;
 pub mod refusal;
 pub mod write;
 
-use std::future::poll_fn;
 use std::net::{IpAddr, SocketAddr};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -37,7 +38,6 @@ use ::hyper::body::Incoming;
 use futures_util::FutureExt as _;
 use http::{Request, Response};
 use tokio::io::AsyncWriteExt as _;
-use tokio::time::timeout;
 use tokio_util::sync::WaitForCancellationFuture;
 use tracing::{debug, error, warn};
 
@@ -92,8 +92,10 @@ pub trait Passthrough: Send {
 /// Why a connection leaves its passthrough.
 #[derive(Debug)]
 pub enum Left {
-    /// It has ended, or is to be closed.
+    /// It has ended, or is to be dropped as it is.
     Ended,
+    /// Its last answer is written, and it is to end in order.
+    Over(Wire),
     /// It asks something else.
     Other(Wire),
 }
@@ -218,6 +220,7 @@ async fn serve(
         if let Some(passthrough) = &mut passthrough {
             match passthrough.run(wire, &mut heads, &mut stopping).await {
                 Left::Ended => return,
+                Left::Over(wire) => return Box::pin(ending::close(wire, &tasks)).await,
                 Left::Other(rest) => wire = rest,
             }
         }
@@ -225,15 +228,18 @@ async fn serve(
             Next::Ended => return,
             Next::Refused(refusal) => {
                 let response = service.refused(refusal);
-                return Box::pin(turn_away(wire, response)).await;
+                return Box::pin(turn_away(wire, response, &tasks)).await;
             }
             Next::Asked(message) => message,
         };
         match message.becomes {
             Becomes::Http => {
                 let served = Box::pin(hyper::once(wire, message, peer, &service, limits)).await;
-                let Some(back) = served else { return };
-                wire = back;
+                match served {
+                    Left::Ended => return,
+                    Left::Over(wire) => return Box::pin(ending::close(wire, &tasks)).await,
+                    Left::Other(rest) => wire = rest,
+                }
                 heads.answered();
             }
             Becomes::Socket => {
@@ -245,28 +251,14 @@ async fn serve(
     }
 }
 
-/// How long a client that was refused may still send, and how much of it is read and dropped.
-const LINGER: Duration = Duration::from_secs(1);
-const LINGER_MAX: usize = 1 << 20;
-
-/// Writes a refusal and ends the connection. What the client still sends is read for a moment: to
-/// close over it would be a reset, and that may take the answer from it (RFC 9112 section 9.6).
-async fn turn_away(mut wire: Wire, response: Response<ResponseBody>) {
+/// Writes a refusal and ends the connection.
+async fn turn_away(mut wire: Wire, response: Response<ResponseBody>, tasks: &Tasks) {
     let is_head = wire.read.starts_with(b"HEAD ");
-    wire.read = Vec::new();
     let mut answer = Vec::new();
     write_own(&response, is_head, true, &mut answer);
-    if wire.stream.write_all(&answer).await.is_err() || wire.stream.shutdown().await.is_err() {
-        return;
+    if wire.stream.write_all(&answer).await.is_ok() {
+        ending::close(wire, tasks).await;
     }
-    let dropped = async {
-        let mut read = 0;
-        while read < LINGER_MAX && poll_fn(|cx| wire.poll_more(cx)).await.is_ok_and(|more| more) {
-            read += wire.read.len();
-            wire.read.clear();
-        }
-    };
-    let _ = timeout(LINGER, dropped).await;
 }
 
 #[cfg(test)]

@@ -62,11 +62,11 @@ impl OneMessage {
         self.flushed.clone()
     }
 
-    /// The connection, if it stands where the message ended: all of it was read, and nothing is
+    /// True if the connection stands where the message ended: all of it was read, and nothing is
     /// wrong with what comes after.
     #[must_use]
-    pub fn into_next(self) -> Option<Wire> {
-        (self.is_over() && !self.is_broken && !self.has_ended).then_some(self.wire)
+    pub fn has_next(&self) -> bool {
+        self.is_over() && !self.is_broken && !self.has_ended
     }
 
     /// The connection and what was read of it, wherever it stands.
@@ -212,7 +212,8 @@ mod tests {
             let mut read = [0; 4];
             message.read_exact(&mut read).await.unwrap();
             assert_eq!(&read, b"abcd");
-            let mut wire = message.into_next().expect("it stands where the message ended");
+            assert!(message.has_next(), "it stands where the message ended");
+            let mut wire = message.into_wire();
             while wire.read.len() < 3 {
                 assert!(std::future::poll_fn(|cx| wire.poll_more(cx)).await.unwrap());
             }
@@ -230,7 +231,7 @@ mod tests {
         let mut read = Vec::new();
         message.read_to_end(&mut read).await.unwrap();
         assert_eq!(read, b"ab");
-        assert!(message.into_next().is_none());
+        assert!(!message.has_next());
     }
 
     #[tokio::test]
@@ -241,7 +242,7 @@ mod tests {
         theirs.write_all(b"ab").await.unwrap();
         let mut part = [0; 2];
         message.read_exact(&mut part).await.unwrap();
-        assert!(message.into_next().is_none());
+        assert!(!message.has_next());
     }
 
     /// In every place where it can be cut.
@@ -259,7 +260,8 @@ mod tests {
             let mut read = vec![0; message];
             one.read_exact(&mut read).await.unwrap();
             assert_eq!(read, sent.as_bytes()[..message], "{cut}");
-            let mut wire = one.into_next().expect("it stands where the message ended");
+            assert!(one.has_next(), "it stands where the message ended");
+            let mut wire = one.into_wire();
             while wire.read.len() < 3 {
                 assert!(std::future::poll_fn(|cx| wire.poll_more(cx)).await.unwrap());
             }
@@ -280,7 +282,7 @@ mod tests {
             let error = one.read_to_end(&mut read).await.unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::InvalidData, "{cut}");
             assert!(!read.ends_with(b"\n\n"), "{cut}");
-            assert!(one.into_next().is_none());
+            assert!(!one.has_next());
         }
     }
 }

@@ -106,9 +106,16 @@ async fn body_of(
             is_whole
         }
         Framing::UntilClose => {
-            while more(stream, read).await {}
+            // A reset is no end: what came is not all there was.
+            let is_whole = loop {
+                match stream.read_buf(read).await {
+                    Ok(0) => break true,
+                    Ok(_) => {}
+                    Err(_) => break false,
+                }
+            };
             body.append(read);
-            true
+            is_whole
         }
         Framing::Chunked => loop {
             let Some(line) = line_of(stream, read).await else { return false };
@@ -173,7 +180,7 @@ impl Message {
 }
 
 /// What a backend answers to a case, by its number.
-const ANSWERS: [&str; 22] = [
+const ANSWERS: [&str; 23] = [
     "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Type: text/plain\r\n\r\nhello",
     "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nhel\r\n2;x=y\r\nlo\r\n0\r\n\r\n",
     "HTTP/1.1 200 OK\r\nX-A: 1\r\nx-a: 2\r\n\r\nuntil the end",
@@ -196,10 +203,16 @@ const ANSWERS: [&str; 22] = [
     "HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\nok",
     "HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: Upgrade\r\n\r\n",
     "HTTP/1.1 206 Partial Content\r\nContent-Range: bytes 0-1/9\r\nContent-Length: 2\r\n\r\nok",
+    "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n",
 ];
 
+/// Of [`ANSWERS`], one in chunks that is whole and one that is not: without chunks their ends are
+/// that of the connection.
+const CHUNKS: usize = 1;
+const CUT_CHUNKS: usize = 22;
+
 /// Those after which a connection is of no use: closed by their word, or not to be understood.
-const ODD: [usize; 9] = [2, 7, 10, 15, 16, 17, 18, 19, 20];
+const ODD: [usize; 10] = [2, 7, 10, 15, 16, 17, 18, 19, 20, CUT_CHUNKS];
 const ODD_TO_HEAD: [usize; 4] = [7, 10, 17, 20];
 
 /// Lines that a request may have, `^` is the number of the case.
@@ -514,4 +527,23 @@ async fn both_ways_of_answering_say_and_pass_on_the_same() {
         let _ = writeln!(told, "library  {other:?}");
     }
     assert!(differences.is_empty(), "{} of {cases} differ\n{told}", differences.len());
+}
+
+/// HTTP/1.0 has no chunks: such a body ends with its connection, and only a reset can say that it
+/// is not whole (RFC 9112 section 8).
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_that_is_cut_does_not_look_whole_to_a_client_without_chunks() {
+    let tasks = Tasks::default();
+    let sim = Sim::start(network(), Options::named("a")).await.unwrap();
+    for passthrough in [OnOff::On, OnOff::Off] {
+        let way = Way::with(passthrough, &sim, &tasks).await;
+        for (number, is_whole) in [(CHUNKS, true), (CUT_CHUNKS, false)] {
+            let mut stream = network().connect("127.0.0.1", way.front.port()).await.unwrap();
+            let request = format!("GET /d/{number}/x HTTP/1.0\r\nHost: gw\r\n\r\n");
+            stream.write_all(request.as_bytes()).await.unwrap();
+            let answer = soon("an answer", message(&mut stream, Some(false))).await.unwrap();
+            assert_eq!((&*answer.body, answer.is_whole), (&b"hello"[..], is_whole), "{number}");
+        }
+    }
+    tasks.stop();
 }

@@ -18,6 +18,7 @@ mod dials;
 mod differential;
 mod docs;
 mod doors;
+mod early;
 mod ends;
 mod faults;
 mod files;

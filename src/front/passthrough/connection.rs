@@ -100,10 +100,7 @@ impl Passthrough for Lane {
                     match self.pass(&mut wire, &mut heads.deadline, asked).await {
                         After::Stays => take(&mut wire.read, bytes),
                         After::Elsewhere => return Left::Other(wire),
-                        After::Ends => {
-                            let _ = wire.stream.shutdown().await;
-                            return Left::Ended;
-                        }
+                        After::Ends => return Left::Over(wire),
                         After::BreaksOff => return Left::Ended,
                     }
                     heads.answered();
