@@ -86,15 +86,16 @@ impl Heads {
         stopping: &mut Seldom<WaitForCancellationFuture<'_>>,
     ) -> bool {
         let most = self.limits.header_bytes_max;
-        let before = wire.read.len();
-        let mut searched = before;
+        let (mut searched, mut has_come) = (wire.read.len(), false);
         poll_fn(|cx| {
             while let Poll::Ready(read) = wire.poll_until_full(cx, most) {
                 if !matches!(read, Ok(true)) {
                     // What came last is read all the same: it may be malformed, and be told so.
-                    return Poll::Ready(read.is_ok() && before != wire.read.len());
+                    return Poll::Ready(read.is_ok() && has_come);
                 }
-                forget_blank_lines(&mut wire.read);
+                has_come = true;
+                // What is forgotten may have been searched before.
+                searched = searched.saturating_sub(forget_blank_lines(&mut wire.read));
                 if is_worth_reading(&wire.read, searched, most) {
                     return Poll::Ready(true);
                 }
@@ -114,8 +115,8 @@ impl Heads {
     }
 }
 
-/// RFC 9112 section 2.2: a client may send some before its request.
-fn forget_blank_lines(read: &mut Vec<u8>) {
+/// RFC 9112 section 2.2: a client may send some before its request. How many bytes they were.
+fn forget_blank_lines(read: &mut Vec<u8>) -> usize {
     let mut blank = 0;
     while let Some(line) =
         [&b"\r\n"[..], b"\n"].into_iter().find(|it| read[blank..].starts_with(it))
@@ -123,6 +124,7 @@ fn forget_blank_lines(read: &mut Vec<u8>) {
         blank += line.len();
     }
     read.drain(..blank);
+    blank
 }
 
 /// `searched` bytes were looked at before.
@@ -142,7 +144,61 @@ fn has_end(read: &[u8], searched: usize) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use tokio::io::{AsyncWriteExt as _, duplex};
+
     use super::*;
+    use crate::net::Stream;
+    use crate::tasks::Tasks;
+
+    /// Whether a head is found that comes in these pieces, the first of which were read before.
+    async fn is_found(read_before: &[u8], pieces: &[&[u8]]) -> bool {
+        let (ours, mut theirs) = duplex(1 << 10);
+        let mut wire = Wire::new(Stream::simulated(ours));
+        wire.read = read_before.into();
+        let limits = ConnectionLimits {
+            connections_max: 1,
+            header_timeout: Duration::from_secs(5),
+            idle_timeout: Duration::from_secs(5),
+            stall_timeout: Duration::from_secs(5),
+            header_bytes_max: 1 << 14,
+            headers_max: 100,
+        };
+        let (tasks, mut heads) = (Tasks::default(), Heads::new(limits));
+        let mut stopping = Seldom::new(tasks.stopping());
+        let sent = async {
+            for piece in pieces {
+                theirs.write_all(piece).await.unwrap();
+                // Until it is read.
+                tokio::task::yield_now().await;
+            }
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            next = heads.next(&mut wire, &mut stopping) => matches!(next, Next::Asked(_)),
+            () = sent => false,
+        }
+    }
+
+    /// Time is not real: a head that is not seen is waited for until its deadline, at once.
+    #[tokio::test(start_paused = true)]
+    async fn a_head_is_seen_behind_any_number_of_blank_lines_wherever_it_is_cut() {
+        let head = "GET / HTTP/1.1\r\nHost: gw\r\n\r\n";
+        for line in ["\r\n", "\n"] {
+            for lines in 0..40 {
+                let all = line.repeat(lines) + head;
+                let all = all.as_bytes();
+                for cut in 0..all.len() {
+                    let (before, after) = all.split_at(cut);
+                    assert!(is_found(before, &[after]).await, "{lines} lines, cut at {cut}");
+                    let (one, other) = after.split_at(after.len() / 2);
+                    assert!(is_found(before, &[one, other]).await, "{lines} lines, {cut}, twice");
+                    assert!(is_found(b"", &[before, one, other]).await, "{lines} lines, {cut}");
+                }
+            }
+        }
+    }
 
     #[test]
     fn the_end_of_a_head_is_found_wherever_it_is_cut() {
@@ -172,8 +228,8 @@ mod tests {
             ("\r\n", ""),
         ] {
             let mut read = came.into();
-            forget_blank_lines(&mut read);
-            assert_eq!(read, kept.as_bytes());
+            let forgotten = forget_blank_lines(&mut read);
+            assert_eq!((&*read, forgotten), (kept.as_bytes(), came.len() - kept.len()));
         }
         assert!(!is_worth_reading(b"", 0, 10));
     }
