@@ -6,6 +6,7 @@
 //! backend's own, so that the two rarely meet. An answer is awaited from the last byte that was
 //! sent.
 
+use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -17,7 +18,6 @@ use hyper::body::Incoming;
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead as _, ReadBuf};
-use tokio::time::timeout;
 use tracing::trace;
 
 use super::doors::Doors;
@@ -31,7 +31,7 @@ use crate::tasks::Tasks;
 #[derive(Debug, thiserror::Error)]
 pub enum ExchangeError {
     #[error("cannot connect: {0}")]
-    Connect(#[source] std::io::Error),
+    Connect(#[source] io::Error),
     #[error("no connection within {} ms", .0.as_millis())]
     ConnectTimeout(Duration),
     #[error("the connection broke before anything was sent")]
@@ -270,10 +270,12 @@ impl Pool {
     /// The backend's address does not answer, or not in time.
     pub async fn dial(&self) -> Result<Stream, ExchangeError> {
         let limit = self.limits.connect_timeout;
-        let dialled = match timeout(limit, self.network.connect(&self.host, self.port)).await {
-            Ok(dialled) => dialled.map_err(ExchangeError::Connect),
-            Err(_elapsed) => Err(ExchangeError::ConnectTimeout(limit)),
+        let dialled = self.network.connect_within(&self.host, self.port, limit).await;
+        let failed = |error: io::Error| match error.kind() {
+            io::ErrorKind::TimedOut => ExchangeError::ConnectTimeout(limit),
+            _ => ExchangeError::Connect(error),
         };
+        let dialled = dialled.map_err(failed);
         let mut stream = dialled.inspect_err(|error| self.doors.failed(error.to_string()))?;
         stream.allow_unacknowledged_for(self.limits.stall_timeout);
         stream.give_up_stalled_writes_after(self.limits.stall_timeout);

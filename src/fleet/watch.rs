@@ -7,6 +7,7 @@
 //!
 //! [`FleetConfig::patience`]: crate::config::FleetConfig::patience
 
+use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -113,16 +114,16 @@ impl Watch {
 
     async fn open_untimed(&self) -> Result<Channel, Trouble> {
         let backend = &self.backend;
-        let dial = self.network.connect(&backend.host, backend.port);
-        let stream = timeout(self.config.connect_timeout, dial)
-            .await
-            .map_err(|_elapsed| Trouble::Timeout(self.config.connect_timeout))?
-            .map_err(|error| {
-                if error.kind() == std::io::ErrorKind::ConnectionRefused {
-                    backend.refused(now());
-                }
+        let limit = self.config.connect_timeout;
+        let dialled = self.network.connect_within(&backend.host, backend.port, limit).await;
+        let stream = dialled.map_err(|error| match error.kind() {
+            ErrorKind::TimedOut => Trouble::Timeout(limit),
+            ErrorKind::ConnectionRefused => {
+                backend.refused(now());
                 Trouble::Connect(error)
-            })?;
+            }
+            _ => Trouble::Connect(error),
+        })?;
         let id = encode_segment(&format!("mooring-watch-{:016x}", rand::random::<u64>()));
         let path = format!("/ws?clientId={id}");
         let mut channel =

@@ -7,6 +7,7 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::time::Duration;
 
 use listenfd::ListenFd;
 
@@ -70,6 +71,15 @@ impl Handed {
 impl Network for Handed {
     fn connect<'a>(&'a self, host: &'a str, port: u16) -> Boxed<'a, io::Result<Stream>> {
         Tcp.connect(host, port)
+    }
+
+    fn connect_within<'a>(
+        &'a self,
+        host: &'a str,
+        port: u16,
+        limit: Duration,
+    ) -> Boxed<'a, io::Result<Stream>> {
+        Tcp.connect_within(host, port, limit)
     }
 
     fn listen(&self, address: SocketAddr) -> Boxed<'_, io::Result<Box<dyn Listener>>> {

@@ -37,11 +37,31 @@ pub trait Network: fmt::Debug + Send + Sync + 'static {
     /// Whatever the operating system said of the last address tried. The caller sets the deadline.
     fn connect<'a>(&'a self, host: &'a str, port: u16) -> Boxed<'a, io::Result<Stream>>;
 
+    /// The same within `limit`. Of several addresses that a name has each gets its part of it, so
+    /// that one that says nothing does not use up the time of those that would answer.
+    ///
+    /// # Errors
+    /// As for [`Network::connect`]; [`io::ErrorKind::TimedOut`] when the time is over.
+    fn connect_within<'a>(
+        &'a self,
+        host: &'a str,
+        port: u16,
+        limit: Duration,
+    ) -> Boxed<'a, io::Result<Stream>> {
+        Box::pin(within(limit, self.connect(host, port)))
+    }
+
     /// Listens on `address`; port 0 asks the system for a free one.
     ///
     /// # Errors
     /// What `bind` said: address in use, no permission.
     fn listen(&self, address: SocketAddr) -> Boxed<'_, io::Result<Box<dyn Listener>>>;
+}
+
+/// What comes of dialling, if it comes in time.
+async fn within<T>(limit: Duration, dial: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    let late = |_elapsed| Err(io::Error::new(io::ErrorKind::TimedOut, "no answer in time"));
+    tokio::time::timeout(limit, dial).await.unwrap_or_else(late)
 }
 
 /// A listening socket.

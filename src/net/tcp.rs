@@ -2,12 +2,12 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use socket2::SockRef;
 use tokio::net::{TcpListener, TcpSocket, TcpStream, lookup_host};
 
-use super::{Boxed, Listener, Network, Stream};
+use super::{Boxed, Listener, Network, Stream, now, within};
 
 /// TCP through the operating system, without Nagle's delay.
 #[derive(Clone, Copy, Debug, Default)]
@@ -15,7 +15,23 @@ pub struct Tcp;
 
 impl Network for Tcp {
     fn connect<'a>(&'a self, host: &'a str, port: u16) -> Boxed<'a, io::Result<Stream>> {
-        Box::pin(connect(host, port))
+        Box::pin(async move {
+            let addresses = lookup_host((host, port)).await?.collect();
+            connect_each(addresses, None, dial).await
+        })
+    }
+
+    fn connect_within<'a>(
+        &'a self,
+        host: &'a str,
+        port: u16,
+        limit: Duration,
+    ) -> Boxed<'a, io::Result<Stream>> {
+        let due = now() + limit;
+        Box::pin(within(limit, async move {
+            let addresses = lookup_host((host, port)).await?.collect();
+            connect_each(addresses, Some(due), dial).await
+        }))
     }
 
     fn listen(&self, address: SocketAddr) -> Boxed<'_, io::Result<Box<dyn Listener>>> {
@@ -43,20 +59,42 @@ pub(super) fn adopt(listener: std::net::TcpListener) -> io::Result<Box<dyn Liste
     Ok(Box::new(TcpListening { listener, local }))
 }
 
-#[expect(clippy::disallowed_methods, reason = "this is the seam")]
-async fn connect(host: &str, port: u16) -> io::Result<Stream> {
+/// Dials one address after the other, and shares out what is left of the time.
+async fn connect_each<T, D: Future<Output = io::Result<T>>>(
+    addresses: Vec<SocketAddr>,
+    due: Option<Instant>,
+    dial: impl Fn(SocketAddr) -> D,
+) -> io::Result<T> {
     let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-    for address in lookup_host((host, port)).await? {
-        match TcpStream::connect(address).await {
-            Ok(stream) => {
-                stream.set_nodelay(true)?;
-                bound_silence(&stream);
-                return Ok(Stream::tcp(stream));
+    let many = addresses.len();
+    for (index, address) in addresses.into_iter().enumerate() {
+        let dialled = match due {
+            Some(due) => {
+                let left = due.saturating_duration_since(now());
+                within(share(left, many - index), dial(address)).await
             }
+            None => dial(address).await,
+        };
+        match dialled {
+            Ok(stream) => return Ok(stream),
             Err(error) => last = error,
         }
     }
     Err(last)
+}
+
+/// The part of the next one of so many addresses: what those before it have not used is shared by
+/// those that come.
+fn share(left: Duration, addresses: usize) -> Duration {
+    left / u32::try_from(addresses).unwrap_or(u32::MAX).max(1)
+}
+
+#[expect(clippy::disallowed_methods, reason = "this is the seam")]
+async fn dial(address: SocketAddr) -> io::Result<Stream> {
+    let stream = TcpStream::connect(address).await?;
+    stream.set_nodelay(true)?;
+    bound_silence(&stream);
+    Ok(Stream::tcp(stream))
 }
 
 /// How many connections may wait to be accepted; the system has a limit of its own
@@ -94,5 +132,60 @@ impl Listener for TcpListening {
 
     fn local_addr(&self) -> SocketAddr {
         self.local
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+
+    /// What becomes of a dial.
+    #[derive(Clone, Copy, Debug)]
+    enum Fate {
+        Silent,
+        Refused,
+        Opens,
+    }
+
+    /// How it ends, how long that took, and whom it has asked.
+    async fn dialled(fates: &[Fate]) -> (io::Result<u16>, Duration, Vec<u16>) {
+        let addresses = (0..).zip(fates).map(|(port, _)| SocketAddr::from(([127, 0, 0, 1], port)));
+        let (asked, began) = (Mutex::new(Vec::new()), now());
+        let dial = |address: SocketAddr| {
+            asked.lock().unwrap().push(address.port());
+            let fate = fates[usize::from(address.port())];
+            async move {
+                match fate {
+                    Fate::Silent => std::future::pending().await,
+                    Fate::Refused => Err(io::ErrorKind::ConnectionRefused.into()),
+                    Fate::Opens => Ok(address.port()),
+                }
+            }
+        };
+        let outcome = connect_each(addresses.collect(), Some(began + LIMIT), dial).await;
+        (outcome, now().duration_since(began), asked.into_inner().unwrap())
+    }
+
+    const LIMIT: Duration = Duration::from_secs(6);
+
+    #[tokio::test(start_paused = true)]
+    async fn an_address_that_says_nothing_leaves_the_others_their_time() {
+        let second = Duration::from_secs(1);
+        let near = |took: Duration, expected: Duration| {
+            expected <= took && took < expected + Duration::from_millis(10)
+        };
+        let (opened, took, _) = dialled(&[Fate::Silent, Fate::Opens]).await;
+        assert!(opened.is_ok_and(|port| port == 1) && near(took, 3 * second), "{took:?}");
+        let (opened, took, _) = dialled(&[Fate::Silent, Fate::Silent, Fate::Opens]).await;
+        assert!(opened.is_ok_and(|port| port == 2) && near(took, 4 * second), "{took:?}");
+        let (opened, took, asked) = dialled(&[Fate::Refused, Fate::Silent, Fate::Refused]).await;
+        assert_eq!(opened.unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
+        assert!(near(took, 3 * second) && asked == [0, 1, 2], "{took:?} {asked:?}");
+        let (opened, took, _) = dialled(&[Fate::Silent]).await;
+        assert_eq!(opened.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        assert!(near(took, LIMIT), "a lone one has all of it: {took:?}");
+        assert_eq!(dialled(&[]).await.0.unwrap_err().kind(), io::ErrorKind::NotFound);
     }
 }

@@ -163,11 +163,10 @@ impl Runner {
 
     async fn open_untimed(&self) -> Result<Opened, String> {
         let backend = self.backend();
-        let dial = self.sessions.shared.network.connect(&backend.host, backend.port);
-        let stream = timeout(self.sessions.shared.config.fleet.connect_timeout, dial)
-            .await
-            .map_err(|_elapsed| "connecting took too long".to_owned())?
-            .map_err(|error| error.to_string())?;
+        let (network, config) = (&self.sessions.shared.network, &self.sessions.shared.config);
+        let limit = config.fleet.connect_timeout;
+        let dialled = network.connect_within(&backend.host, backend.port, limit).await;
+        let stream = dialled.map_err(|error| error.to_string())?;
         let path = format!("/ws?clientId={}", encode_segment(self.client.id.as_str()));
         let message = usize::try_from(self.sessions.shared.config.sockets.max_from_backend);
         let limits = Limits { message: message.unwrap_or(usize::MAX) };
