@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::runtime::{Builder, Runtime};
 use tracing::error;
 
 use super::args::{DemoArgs, ServeArgs, SimArgs};
@@ -63,16 +64,27 @@ fn on_threads(log: &LogConfig, workers: usize, task: impl Future<Output = ExitCo
     }
     let mut builder = match workers {
         // One worker shares nothing with others, and needs no queues to be robbed of.
-        1 => tokio::runtime::Builder::new_current_thread(),
-        _ => tokio::runtime::Builder::new_multi_thread(),
+        1 => Builder::new_current_thread(),
+        _ => Builder::new_multi_thread(),
     };
     if 1 < workers {
         builder.worker_threads(workers);
     }
     match builder.thread_name("mooring").enable_all().build() {
-        Ok(runtime) => runtime.block_on(task),
+        Ok(runtime) => to_its_end(runtime, task),
         Err(error) => say::failure(&format!("cannot start its threads: {error}")),
     }
+}
+
+/// How long work on threads of their own may hold up the end of the process, once all is told and
+/// written: a name that is looked up, a file that is read. The system may never answer, and
+/// nobody waits for it any more.
+const THREADS_END: Duration = Duration::from_secs(1);
+
+fn to_its_end(runtime: Runtime, task: impl Future<Output = ExitCode>) -> ExitCode {
+    let code = runtime.block_on(task);
+    runtime.shutdown_timeout(THREADS_END);
+    code
 }
 
 async fn gateway(config: Config, network: Arc<dyn Network>) -> ExitCode {
@@ -125,5 +137,35 @@ fn finish(ended: io::Result<()>) -> ExitCode {
             error!(%error, "Stopped by an error.");
             ExitCode::from(EXIT_FAILURE)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::{channel, sync_channel};
+    use std::thread;
+
+    use super::*;
+
+    #[test]
+    fn a_stop_does_not_wait_for_work_that_hangs() {
+        let (release, hangs) = channel::<()>();
+        let (ended, end) = sync_channel(1);
+        thread::spawn(move || {
+            let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+            let task = async {
+                let (begun, begins) = tokio::sync::oneshot::channel();
+                tokio::task::spawn_blocking(move || {
+                    let _ = begun.send(());
+                    let _ = hangs.recv();
+                });
+                // What has not begun is not waited for in any case.
+                begins.await.unwrap();
+                ExitCode::SUCCESS
+            };
+            ended.send(to_its_end(runtime, task)).unwrap();
+        });
+        assert!(end.recv_timeout(Duration::from_secs(20)).is_ok(), "it ends");
+        drop(release);
     }
 }
