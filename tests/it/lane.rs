@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -503,4 +504,25 @@ async fn readers_that_stall_delay_nobody_else() {
         }
         drop(stalled);
     }
+}
+
+/// Between two failures an answer came on a new connection, and that was news of the doors.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_on_a_new_connection_says_that_the_doors_are_open() {
+    let close = "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok";
+    let acts = [("/pack/x", Act::AnswerAndClose(close.to_owned()))];
+    let (world, puppet) = world(&acts, |config| {
+        config.fleet.dial_interval = Duration::from_secs(3600);
+        config.fleet.fall = NonZeroU32::new(2).unwrap();
+    })
+    .await;
+    let backend = world.gateway.shared.fleet.by_name("a").unwrap();
+    for _ in 0..4 {
+        backend.doors.failed("as asked".to_owned());
+        assert!(!backend.doors.are_shut(), "never twice in a row");
+        assert_eq!(world.get("/pack/x").await.status, 200);
+    }
+    let asked = puppet.asked();
+    assert_eq!(asked.len(), 4);
+    assert!(asked.windows(2).all(|two| two[0].0 != two[1].0), "each on its own: {asked:?}");
 }

@@ -233,6 +233,9 @@ impl Lane {
             .await;
             let (line, room) = exchange.into_parts();
             self.room = room;
+            if !was_kept && matches!(outcome, Ok(_) | Err(Broken::Cut(_))) {
+                target.backend.doors.passed();
+            }
             match outcome {
                 Ok(answered) => {
                     if answered.is_kept {
