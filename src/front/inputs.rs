@@ -8,8 +8,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
-use http::{HeaderValue, Method, Request, StatusCode};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body::Body as _;
+use hyper::body::Incoming;
 use tracing::info;
 
 use super::Front;
@@ -19,6 +20,7 @@ use crate::body::{CollectLimits, OnEnd as _, RequestBody, collect};
 use crate::comfy::names::{NameKey, told_in};
 use crate::comfy::{files, multipart};
 use crate::fleet::backend::Backend;
+use crate::fleet::pool::Lease;
 use crate::net::new_id;
 use crate::records::files::for_people;
 use crate::routing::ids::{FileRef, Located};
@@ -102,10 +104,19 @@ impl Copying<'_> {
             return Ok(file);
         }
         let is_up = |source: &&Located| self.front.shared.fleet.get(source.backend).is_up();
-        let mut was_asked = false;
+        let (mut was_asked, mut trouble) = (false, None);
         for source in sources.iter().filter(is_up) {
             was_asked = true;
-            if let Some(file) = self.copy(source).await? {
+            let fetched = match self.fetch(source).await {
+                Ok(fetched) => fetched,
+                // Nobody has noticed yet that it cannot be asked: another one may have it.
+                Err(error) => {
+                    trouble.get_or_insert(error);
+                    continue;
+                }
+            };
+            if let Some((response, reading)) = fetched {
+                let file = self.store(response, reading).await?;
                 let copy = Located { backend: self.target.id, file: file.clone() };
                 self.front.shared.records.learn_copied(self.original, copy, began);
                 self.front.shared.metrics.files_copied.inc();
@@ -115,6 +126,9 @@ impl Copying<'_> {
                 return Ok(file);
             }
         }
+        if let Some(error) = trouble {
+            return Err(error);
+        }
         let (file, backend) = (self.file(), self.backend());
         Err(match was_asked {
             true => GatewayError::InputGone { file, backend },
@@ -122,8 +136,12 @@ impl Copying<'_> {
         })
     }
 
-    /// Copies it from one of the places where it lies; `None` if it does not lie there any more.
-    async fn copy(&self, source: &Located) -> Result<Option<FileRef>, GatewayError> {
+    /// Begins to read it from one of the places where it lies; `None` if it does not lie there any
+    /// more.
+    async fn fetch(
+        &self,
+        source: &Located,
+    ) -> Result<Option<(Response<Incoming>, Lease)>, GatewayError> {
         let from = self.front.shared.fleet.get(source.backend);
         let limit = self.front.shared.config.files.copy_timeout;
         let uri = format!("/view?{}", files::view_query(&source.file));
@@ -131,10 +149,19 @@ impl Copying<'_> {
         let sent = from.while_up(from.pool.send(asked, limit)).await;
         let (response, reading) = sent.map_err(|error| self.failed(&error.to_string()))?;
         match response.status() {
-            StatusCode::OK => {}
-            StatusCode::NOT_FOUND => return Ok(None),
-            status => return Err(self.failed(&format!("{} answered {status}", from.name))),
+            StatusCode::OK => Ok(Some((response, reading))),
+            StatusCode::NOT_FOUND => Ok(None),
+            status => Err(self.failed(&format!("{} answered {status}", from.name))),
         }
+    }
+
+    /// Writes to the target what is read.
+    async fn store(
+        &self,
+        response: Response<Incoming>,
+        reading: Lease,
+    ) -> Result<FileRef, GatewayError> {
+        let limit = self.front.shared.config.files.copy_timeout;
         let max = self.front.shared.config.files.copy_bytes;
         if max < response.body().size_hint().lower() {
             return Err(GatewayError::InputTooLarge { file: self.file(), max });
@@ -158,7 +185,7 @@ impl Copying<'_> {
         Box::new(writing).finished();
         Box::new(reading).finished();
         self.front.shared.records.learn_copy(self.target.id, &answer);
-        self.stored(status, &answer).map(Some)
+        self.stored(status, &answer)
     }
 
     /// The name that the target gave it.

@@ -102,34 +102,41 @@ fn meaning(front: &Front, who: &Who, view: &View) -> Meaning {
     }
 }
 
-/// From the backend that has it, or from one that has a copy.
+/// From the backend that has it, or from one that has a copy. One that does not have it any more
+/// and one that cannot be asked, though nobody has noticed yet, are the same: the next one is
+/// asked. If nobody has it, the first one's word counts.
 async fn from_ledger(shared: &Shared, at: &Located, view: &View, parts: &Parts) -> Answer {
     let is_up = |source: &Located| shared.fleet.get(source.backend).is_up();
-    let mut answer = None;
+    let mut first = None;
     if is_up(at) {
-        let mut parts = parts.clone();
-        parts.uri = with_query(&parts.uri, &view.query);
-        let target = of_ledger(shared.fleet.get(at.backend))?;
-        let found = read(shared, &target, &parts).await?;
-        if found.status() != StatusCode::NOT_FOUND {
-            return Ok(found);
+        let found = read_at(shared, at.backend, &view.query, parts).await;
+        if is_there(&found) {
+            return found;
         }
-        answer = Some(found);
+        first = Some(found);
     }
     // Copies are looked up only when it is not there.
     let sources = shared.records.files().sources(at);
     for source in sources.into_iter().skip(1).filter(is_up) {
         let query = files::renamed_query(&view.query, &source.file);
-        let mut parts = parts.clone();
-        parts.uri = with_query(&parts.uri, &query);
-        let target = of_ledger(shared.fleet.get(source.backend))?;
-        let found = read(shared, &target, &parts).await?;
-        if found.status() != StatusCode::NOT_FOUND {
-            return Ok(found);
+        let found = read_at(shared, source.backend, &query, parts).await;
+        if is_there(&found) {
+            return found;
         }
-        answer.get_or_insert(found);
+        first.get_or_insert(found);
     }
-    answer.ok_or_else(|| GatewayError::not_asked(shared.fleet.get(at.backend)))
+    first.unwrap_or_else(|| Err(GatewayError::not_asked(shared.fleet.get(at.backend))))
+}
+
+fn is_there(found: &Answer) -> bool {
+    found.as_ref().is_ok_and(|answer| answer.status() != StatusCode::NOT_FOUND)
+}
+
+/// The same request with another query, sent to the backend that has a file.
+async fn read_at(shared: &Shared, backend: BackendId, query: &str, parts: &Parts) -> Answer {
+    let mut parts = parts.clone();
+    parts.uri = with_query(&parts.uri, query);
+    read(shared, &of_ledger(shared.fleet.get(backend))?, &parts).await
 }
 
 /// A file that nobody has told of: where the asker's reads go, then on all the others. Found

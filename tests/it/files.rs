@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use http::Method;
 use mooring::config::FileTags;
-use mooring::sim::Hang;
+use mooring::sim::{Hang, Listening};
 use serde_json::json;
 
 use crate::pictures::{
@@ -137,6 +137,36 @@ async fn a_copy_stands_in_for_a_file_whose_backend_is_down() {
     let seen = view(&world, &at, None).await;
     assert_eq!((seen.status, seen.backend()), (200, bob.backend()));
     assert_eq!(color(&seen.body), RED);
+}
+
+/// New connections are refused there, and its watch link says still that all is well.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_copy_stands_in_before_anybody_has_noticed_that_its_backend_is_down() {
+    let world = World::new(3).await;
+    let only = async |backend: &str| {
+        for name in ["a", "b", "c"] {
+            let state = if name == backend { "ready" } else { "draining" };
+            let path = format!("/api/v1/backends/{name}/state");
+            world.admin_post(&path, &json!({ "state": state }).to_string()).await;
+        }
+    };
+    only("a").await;
+    upload(&world, Some("ada"), "photo.png", &png(RED)).await;
+    only("b").await;
+    let (answer, _) = run(&world, "bob", &invert("~a/photo.png")).await;
+    assert_eq!(answer.backend(), "b");
+    world.sim("a").set_faults(|faults| {
+        faults.listening = Listening::Closed;
+        faults.close_connections = 1;
+    });
+    let at = json!({ "filename": "photo.png", "subfolder": "", "type": "input" });
+    let seen = view(&world, &at, None).await;
+    assert_eq!((seen.status, seen.backend()), (200, "b"));
+    assert_eq!(color(&seen.body), RED);
+    only("c").await;
+    let (answer, _) = run(&world, "cyd", &invert("~a/photo.png")).await;
+    assert_eq!(answer.backend(), "c", "copied from the other copy");
+    assert!(world.gateway.shared.fleet.by_name("a").unwrap().is_up(), "nobody has noticed");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
