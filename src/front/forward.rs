@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use hyper::body::Incoming;
 
 use super::error::GatewayError;
@@ -99,7 +99,15 @@ pub async fn exchange(
     }
     let limit = shared.config.server.answer_timeout;
     let began = now();
-    let sent = target.backend.while_up(target.backend.pool.send(request, limit)).await;
+    let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
+    let sending = target.backend.pool.send(request, limit);
+    let sent = if is_read {
+        target.backend.while_up(sending).await
+    } else {
+        // A backend whose event loop is busy with it looks down, and answers when it is done. Who
+        // is told sooner that it is lost asks again, and has it done twice.
+        sending.await
+    };
     let (mut response, lease) = sent.map_err(|error| {
         if fault.happened() && matches!(error, ExchangeError::Lost(_)) {
             return GatewayError::BodyBroken;

@@ -258,8 +258,8 @@ async fn a_hung_backend_is_noticed_and_forgiven() {
     world.all_up().await;
 }
 
-/// A stopped process keeps its connections and says nothing on them. Reads and posts of both ways
-/// are in flight when it is seen to be down.
+/// A stopped process keeps its connections and says nothing on them. Reads of both ways are in
+/// flight when it is seen to be down.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_waits_for_a_backend_that_goes_down_is_told_so_at_once() {
     for passthrough in [OnOff::On, OnOff::Off] {
@@ -278,7 +278,7 @@ async fn what_waits_for_a_backend_that_goes_down_is_told_so_at_once() {
         let asked = [
             (http::Method::GET, "/pack/one"),
             (http::Method::GET, "/pack/two?filename=x"),
-            (http::Method::POST, "/pack/three"),
+            (http::Method::HEAD, "/pack/three"),
             (http::Method::GET, "/system_stats"),
         ];
         let answers = asked.map(|(method, path)| send(world.front, method, path, &[], ""));
@@ -302,6 +302,32 @@ async fn what_waits_for_a_backend_that_goes_down_is_told_so_at_once() {
         let codes: Vec<_> = answers.iter().map(|it| it.header("mooring-error")).collect();
         assert!(codes.contains(&"backend_lost"), "some were in flight: {codes:?}");
     }
+}
+
+/// The handler of a node pack that keeps ComfyUI's event loop busy. Who is told that it is lost
+/// asks again, and has it done twice.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_post_gets_its_answer_though_its_backend_looks_down_meanwhile() {
+    let world = World::with(1, |config| {
+        config.fleet.probe_interval = Duration::from_millis(50);
+        config.fleet.patience = Duration::from_millis(100);
+        config.fleet.probe_timeout = Duration::from_millis(200);
+    })
+    .await;
+    world.all_up().await;
+    world.sim("a").set_faults(|faults| {
+        faults.hashes = true;
+        faults.mute_sockets = true;
+    });
+    let posted = send(world.front, http::Method::POST, "/pack/x", &[], "");
+    let goes_on = async {
+        world.is_down("a").await;
+        world.sim("a").set_faults(|faults| *faults = Faults::default());
+    };
+    let (answer, ()) = tokio::join!(posted, goes_on);
+    assert_eq!((answer.status, answer.backend()), (405, "a"), "{}", answer.text());
+    let posts = world.sim("a").requests().into_iter().filter(|it| it.target == "/pack/x");
+    assert_eq!(posts.count(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
