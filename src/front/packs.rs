@@ -50,7 +50,7 @@ pub fn target(front: &Front, who: &Who, path: &str) -> Result<Target, GatewayErr
 /// As for [`Client::contact`].
 pub fn contact(
     sessions: &Arc<Sessions>,
-    client: &Client,
+    client: &Arc<Client>,
     path: &str,
 ) -> Result<Result<Decision, Refusal>, Gone> {
     if may_be_a_session(path) { client.dialogue(sessions) } else { client.contact(sessions) }

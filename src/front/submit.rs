@@ -84,8 +84,8 @@ pub async fn submit(front: &Arc<Front>, who: &Who, request: Request<Incoming>) -
     let mut inputs = Inputs::of(&front.shared, &body, &askers, &nodes);
     inputs.weigh(&front.shared).await;
     let near = &inputs.nearness();
-    let (output_nodes, labels) = (&ready.output_nodes, Labels::of(&body));
-    let wish = Wish { by: &by, output_nodes, labels, near };
+    let told = Remembered { output_nodes: ready.output_nodes, labels: Labels::of(&body) };
+    let wish = Wish { by: &by, told, near };
     let (client, target, link) = decide(front, who, &id, &prompt, &wish)?;
     let sending = Sending {
         front: Arc::clone(front),
@@ -93,7 +93,6 @@ pub async fn submit(front: &Arc<Front>, who: &Who, request: Request<Incoming>) -
         prompt,
         target,
         link,
-        output_nodes: ready.output_nodes,
         inputs,
         askers,
         sent: now(),
@@ -169,8 +168,7 @@ impl Drop for Answered {
 /// What a placement depends on.
 struct Wish<'a> {
     by: &'a Submitter,
-    output_nodes: &'a [String],
-    labels: Labels,
+    told: Remembered,
     near: &'a Nearness,
 }
 
@@ -196,11 +194,9 @@ fn decide(
     };
     let decided = with_client(&front.sessions, id, |client| {
         if let Some((backend, until)) = waiting {
-            client.reserve(&front.sessions.shared, backend, until);
+            client.reserve(&front.sessions, backend, until);
         }
-        let told =
-            Remembered { output_nodes: wish.output_nodes.to_vec(), labels: wish.labels.clone() };
-        client.submit(&front.sessions, prompt, told, wish.near)
+        client.submit(&front.sessions, prompt, wish.told.clone(), wish.near)
     });
     let placed = match decided {
         Ok((client, Ok((decision, link)))) => Ok((client, decision, link)),
@@ -209,7 +205,6 @@ fn decide(
     };
     let (client, decision, link) =
         placed.inspect_err(|_| front.shared.records.ledger().withdraw(prompt))?;
-    front.shared.records.prompt_placed(prompt, decision.backend, wish.output_nodes);
     let backend = Arc::clone(front.shared.fleet.get(decision.backend));
     let (client_hash, placement) = (mask(id), decision.reason.as_str());
     info!(client = %client_hash, %prompt, backend = %backend.name, placement, "Prompt placed.");
@@ -228,7 +223,6 @@ struct Sending {
     prompt: PromptId,
     target: Target,
     link: Arc<Link>,
-    output_nodes: Vec<String>,
     /// The files that it uses.
     inputs: Inputs,
     /// Whose files plain names are.
@@ -324,7 +318,7 @@ impl Sending {
     }
 
     fn taken(&self) {
-        let is_pending = self.client.accepted(&self.prompt);
+        let is_pending = self.client.accepted(&self.front.sessions, &self.prompt);
         match is_pending {
             true => self.backend().load.taken(now()),
             // Its end came before its answer: its backend has not to count it any more.
@@ -344,8 +338,7 @@ impl Sending {
     /// It is nowhere: no trace of it stays (P4).
     fn gone(&self) {
         self.backend().load.not_taken();
-        self.client.withdraw(&self.front.sessions.shared, &self.prompt);
-        self.front.shared.records.prompt_withdrawn(&self.prompt);
+        self.client.withdraw(&self.front.sessions, &self.prompt);
     }
 
     fn state(&self) -> Option<State> {

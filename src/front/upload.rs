@@ -178,13 +178,13 @@ async fn original(shared: &Shared, askers: &[Maker], text: &[u8]) -> Option<Loca
 /// Lets go of the binding however the upload ends, also when its client hangs up.
 pub(super) struct HeldByUpload<'a> {
     front: &'a Front,
-    client: &'a Client,
+    client: &'a Arc<Client>,
     began: Decision,
     pub(super) has_arrived: bool,
 }
 
 impl<'a> HeldByUpload<'a> {
-    pub(super) fn new(front: &'a Front, client: &'a Client, began: Decision) -> Self {
+    pub(super) fn new(front: &'a Front, client: &'a Arc<Client>, began: Decision) -> Self {
         Self { front, client, began, has_arrived: false }
     }
 
@@ -196,6 +196,6 @@ impl<'a> HeldByUpload<'a> {
 
 impl Drop for HeldByUpload<'_> {
     fn drop(&mut self) {
-        self.client.upload_ended(&self.front.sessions.shared, self.began, self.has_arrived);
+        self.client.upload_ended(&self.front.sessions, self.began, self.has_arrived);
     }
 }

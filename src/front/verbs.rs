@@ -262,7 +262,7 @@ pub(super) async fn delete_on(
 pub(super) fn intend_deletion(sessions: &Arc<Sessions>, prompts: &[PromptId]) {
     for prompt in prompts {
         if let Some(client) = owner_of_pending(sessions, prompt) {
-            client.delete_asked(prompt);
+            client.delete_asked(sessions, prompt);
         }
     }
 }
@@ -271,7 +271,7 @@ pub(super) fn intend_deletion(sessions: &Arc<Sessions>, prompts: &[PromptId]) {
 pub(super) fn withdraw_deletion(sessions: &Arc<Sessions>, prompts: &[PromptId]) {
     for prompt in prompts {
         if let Some(client) = owner_of_pending(sessions, prompt) {
-            client.delete_withdrawn(prompt);
+            client.delete_withdrawn(sessions, prompt);
         }
     }
 }

@@ -24,7 +24,9 @@
 //! the quietest client is the one that waits. What decides is pending work.
 
 mod adopted;
+mod binding;
 mod fate;
+mod prompts;
 mod uploads;
 
 use std::time::{Duration, Instant};
@@ -32,20 +34,23 @@ use std::time::{Duration, Instant};
 use indexmap::IndexMap;
 use smallvec::SmallVec;
 
-use super::decision::{Decision, Decisions, NotThere, Reason, Refusal, Released, What};
+use super::decision::{Decision, Decisions, NotThere, Reason, Refusal, What};
+use super::effects::{Effects, Step};
 use super::ids::{BackendId, PromptId};
 use super::pending::Pending;
 use super::place::{BackendView, FleetNow};
+use binding::{Binding, Bound};
+pub use fate::Outcome;
+use prompts::Prompts;
 use uploads::Dialogue;
 
 /// One client.
 #[derive(Debug)]
 pub struct Client {
-    binding: Option<Binding>,
-    bindings_made: u64,
-    /// In the order of submission. Invariant: all on `binding`'s backend, but for adopted ones.
-    pending: IndexMap<PromptId, Pending>,
-    /// Those that began under `binding`.
+    bound: Bound,
+    /// Invariant: all on the backend that it is bound to, but for adopted ones.
+    prompts: Prompts,
+    /// Those that began under the binding that there is.
     uploads_in_flight: u32,
     /// With node packs, as far as anybody can tell.
     dialogue: Option<Dialogue>,
@@ -64,22 +69,14 @@ pub struct Restored {
     pub reserved_until: Option<Instant>,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Binding {
-    /// Never the same for two bindings of one client.
-    number: u64,
-    backend: BackendId,
-    since: Instant,
-    reserved_until: Option<Instant>,
-}
+type Decided = Result<Decision, Refusal>;
 
 impl Client {
     #[must_use]
     pub fn new(now: Instant) -> Self {
         Self {
-            binding: None,
-            bindings_made: 0,
-            pending: IndexMap::new(),
+            bound: Bound::default(),
+            prompts: Prompts::default(),
             uploads_in_flight: 0,
             dialogue: None,
             sockets: 0,
@@ -104,27 +101,16 @@ impl Client {
             since,
             reserved_until,
         });
-        Self { bindings_made: u64::from(binding.is_some()), binding, pending, ..Self::new(now) }
+        let (bound, prompts) = (Bound::restored(binding), Prompts::restored(pending));
+        Self { bound, prompts, ..Self::new(now) }
     }
 
     /// A socket or a read: binds on first contact, and else stays where it is. A released
     /// binding moves off a backend that is down or takes nothing new; a held one never does.
     ///
-    /// # Errors
-    /// No backend can serve it.
-    pub fn contact(&mut self, fleet: FleetNow<'_>, now: Instant) -> Result<Decision, Refusal> {
-        let own = self.binding.and_then(|bound| fleet.view(bound.backend));
-        if let Some(decided) = self.contact_in_place(own, now) {
-            return decided;
-        }
-        let decision = match self.binding {
-            // A draining backend is better than none, for what is only read.
-            Some(bound) if fleet.serves_held(bound.backend) => {
-                self.bind(fleet, now).or(Ok(stay(&bound, Reason::Idle)))
-            }
-            Some(_) | None => self.bind(fleet, now),
-        };
-        self.record(decision, now)
+    /// Its outcome is a refusal if no backend can serve it.
+    pub fn contact(&mut self, fleet: FleetNow<'_>, now: Instant) -> Step<Decided> {
+        Step::of(|effects| self.contacted(fleet, now, effects))
     }
 
     /// The same, as long as it stays where it is: only its own backend, as it is now, is looked at.
@@ -133,42 +119,37 @@ impl Client {
         &mut self,
         own: Option<&BackendView>,
         now: Instant,
-    ) -> Option<Result<Decision, Refusal>> {
-        self.last_contact = now;
-        let bound = self.binding?;
-        let serves_new = own.is_some_and(BackendView::serves_new);
-        let idle = || serves_new.then(|| Ok(stay(&bound, Reason::Idle)));
-        let decided = self.kept(own, now).or_else(idle)?;
-        Some(self.record(decided, now))
+    ) -> Step<Option<Decided>> {
+        Step::of(|effects| self.contacted_in_place(own, now, effects))
     }
 
     /// A prompt is about to be sent: it is pending from here on.
     ///
-    /// # Errors
-    /// No backend can serve it, or the client has too many pending; nothing is pending then.
+    /// Its outcome is a refusal if no backend can serve it, or the client has too many pending;
+    /// nothing is pending then.
     pub fn submit(
         &mut self,
         prompt: PromptId,
         pending_max: usize,
         fleet: FleetNow<'_>,
         now: Instant,
-    ) -> Result<Decision, Refusal> {
-        self.last_contact = now;
-        let decision = if self.pending.contains_key(&prompt) {
-            Err(Refusal::AlreadyPending)
-        } else if pending_max <= self.pending.len() {
-            Err(Refusal::TooManyPending { max: pending_max })
-        } else {
-            self.for_work(fleet, now)
-        };
-        if let Ok(decision) = &decision {
-            let mut pending = Pending::new(decision.backend, now);
-            if let Some(binding) = &mut self.binding {
-                pending.reservation = binding.reserved_until.take();
+    ) -> Step<Decided> {
+        Step::of(|effects| {
+            self.last_contact = now;
+            let decision = if self.pending().contains_key(&prompt) {
+                Err(Refusal::AlreadyPending)
+            } else if pending_max <= self.pending().len() {
+                Err(Refusal::TooManyPending { max: pending_max })
+            } else {
+                self.for_work(fleet, now, effects)
+            };
+            if let Ok(decision) = &decision {
+                let mut pending = Pending::new(decision.backend, now);
+                pending.reservation = self.bound.reserve(None, effects);
+                self.prompts.begin(prompt, pending, effects);
             }
-            self.pending.insert(prompt, pending);
-        }
-        self.record(decision, now)
+            self.record(decision, now, effects)
+        })
     }
 
     /// The prompt is not where it was to go, and provably so: places it anew, if it is all that
@@ -179,41 +160,50 @@ impl Client {
         why: NotThere,
         fleet: FleetNow<'_>,
         now: Instant,
-    ) -> Option<Decision> {
-        let pending = self.pending.get(prompt)?;
-        // A picture that waited for it is where it was to go, and cannot be fetched from there.
-        let has_picture = pending.reservation.is_some_and(|until| now < until);
-        if self.work() != 1 || (has_picture && why == NotThere::NeverSent) {
-            return None;
-        }
-        let mut pending = self.pending.shift_remove(prompt)?;
-        let placed = self.bind(fleet, now);
-        let backend = self.binding.map_or(pending.backend, |bound| bound.backend);
-        pending.backend = backend;
-        self.pending.insert(prompt.clone(), pending);
-        self.record(placed, now).ok().filter(|decision| decision.newly_bound)
+    ) -> Step<Option<Decision>> {
+        Step::of(|effects| {
+            let pending = self.pending().get(prompt)?;
+            // A picture that waited for it is where it was to go, and cannot be fetched from there.
+            let has_picture = pending.reservation.is_some_and(|until| now < until);
+            if self.work() != 1 || (has_picture && why == NotThere::NeverSent) {
+                return None;
+            }
+            let lifted = self.prompts.lift(prompt)?;
+            let placed = self.bind(fleet, now, effects);
+            let backend = self.bound.backend().unwrap_or(lifted.1.backend);
+            self.prompts.put_back(lifted, backend, effects);
+            self.remember(&placed, now);
+            let decision = placed.ok().filter(|decision| decision.newly_bound)?;
+            effects.routed = Some(decision.reason);
+            Some(decision)
+        })
     }
 
     /// The prompt was refused by its backend, or provably never sent: it leaves no trace. The
     /// reservation that it used up is there again, so that the mended prompt finds its picture.
-    pub fn withdraw(&mut self, prompt: &PromptId) -> Option<Pending> {
-        let withdrawn = self.pending.shift_remove(prompt)?;
-        if let Some(binding) = &mut self.binding {
-            binding.reserved_until = binding.reserved_until.max(withdrawn.reservation);
-        }
-        Some(withdrawn)
+    pub fn withdraw(&mut self, prompt: &PromptId) -> Step<Option<Pending>> {
+        Step::of(|effects| {
+            let withdrawn = self.prompts.withdraw(prompt, effects)?;
+            let until = self.reserved_until().max(withdrawn.reservation);
+            self.bound.reserve(until, effects);
+            Some(withdrawn)
+        })
     }
 
-    pub fn socket_opened(&mut self, now: Instant) {
-        self.sockets += 1;
-        self.last_contact = now;
+    pub fn socket_opened(&mut self, now: Instant) -> Step {
+        Step::of(|_effects| {
+            self.sockets += 1;
+            self.last_contact = now;
+        })
     }
 
-    pub fn socket_closed(&mut self, now: Instant) {
-        debug_assert!(0 < self.sockets, "a socket closes once");
-        self.sockets = self.sockets.saturating_sub(1);
-        self.last_contact = now;
-        self.last_socket_lost = Some(now);
+    pub fn socket_closed(&mut self, now: Instant) -> Step {
+        Step::of(|_effects| {
+            debug_assert!(0 < self.sockets, "a socket closes once");
+            self.sockets = self.sockets.saturating_sub(1);
+            self.last_contact = now;
+            self.last_socket_lost = Some(now);
+        })
     }
 
     /// True if nothing is left of it but a name: no socket, no work, and no contact for `lease`.
@@ -229,7 +219,7 @@ impl Client {
     /// Since when nobody would miss it; `None` while it has a socket, work or a reservation.
     #[must_use]
     pub fn idle_since(&self, now: Instant) -> Option<Instant> {
-        let is_reserved = self.binding.is_some_and(|bound| is_reserved(&bound, now));
+        let is_reserved = self.bound.get().is_some_and(|bound| bound.is_reserved(now));
         let is_idle = self.sockets == 0 && self.work() == 0 && !is_reserved;
         is_idle.then(|| self.last_end.map_or(self.last_contact, |end| end.max(self.last_contact)))
     }
@@ -243,10 +233,10 @@ impl Client {
     /// The state of the binding in one word.
     #[must_use]
     pub fn binding_state(&self, now: Instant) -> &'static str {
-        match self.binding {
+        match self.bound.get() {
             None => "none",
             Some(_) if self.is_held() => "held",
-            Some(bound) if is_reserved(&bound, now) => "reserved",
+            Some(bound) if bound.is_reserved(now) => "reserved",
             Some(_) => "idle",
         }
     }
@@ -254,13 +244,13 @@ impl Client {
     /// The backend it is bound to, and since when.
     #[must_use]
     pub fn bound(&self) -> Option<(BackendId, Instant)> {
-        self.binding.map(|bound| (bound.backend, bound.since))
+        self.bound.get().map(|bound| (bound.backend, bound.since))
     }
 
     /// Until when an upload keeps its backend; past or future.
     #[must_use]
     pub fn reserved_until(&self) -> Option<Instant> {
-        self.binding.and_then(|bound| bound.reserved_until)
+        self.bound.get().and_then(|bound| bound.reserved_until)
     }
 
     #[must_use]
@@ -280,7 +270,7 @@ impl Client {
 
     #[must_use]
     pub fn pending(&self) -> &IndexMap<PromptId, Pending> {
-        &self.pending
+        self.prompts.map()
     }
 
     /// The last decisions.
@@ -289,77 +279,103 @@ impl Client {
         &self.decisions
     }
 
+    fn contacted(&mut self, fleet: FleetNow<'_>, now: Instant, effects: &mut Effects) -> Decided {
+        let own = self.bound.backend().and_then(|backend| fleet.view(backend));
+        if let Some(decided) = self.contacted_in_place(own, now, effects) {
+            return decided;
+        }
+        let decision = match self.bound.get() {
+            // A draining backend is better than none, for what is only read.
+            Some(bound) if fleet.serves_held(bound.backend) => {
+                self.bind(fleet, now, effects).or(Ok(stay(&bound, Reason::Idle)))
+            }
+            Some(_) | None => self.bind(fleet, now, effects),
+        };
+        self.record(decision, now, effects)
+    }
+
+    fn contacted_in_place(
+        &mut self,
+        own: Option<&BackendView>,
+        now: Instant,
+        effects: &mut Effects,
+    ) -> Option<Decided> {
+        self.last_contact = now;
+        let bound = self.bound.get()?;
+        let serves_new = own.is_some_and(BackendView::serves_new);
+        let idle = || serves_new.then(|| Ok(stay(&bound, Reason::Idle)));
+        let decided = self.kept(own, now).or_else(idle)?;
+        Some(self.record(decided, now, effects))
+    }
+
     /// Where an upload or a submission goes: it stays with work and reservations, and is placed
     /// anew otherwise.
-    fn for_work(&mut self, fleet: FleetNow<'_>, now: Instant) -> Result<Decision, Refusal> {
-        let own = self.binding.and_then(|bound| fleet.view(bound.backend));
+    fn for_work(&mut self, fleet: FleetNow<'_>, now: Instant, effects: &mut Effects) -> Decided {
+        let own = self.bound.backend().and_then(|backend| fleet.view(backend));
         match self.kept(own, now) {
             // It would wait behind what is not run, and be lost with it.
             Some(Ok(Decision { backend, .. })) if fleet.is_wedged(backend) => {
                 if self.is_held() {
                     return Err(Refusal::BackendWedged { backend });
                 }
-                self.bind(fleet, now)
+                self.bind(fleet, now, effects)
             }
             Some(kept) => kept,
-            None => self.bind(fleet, now),
+            None => self.bind(fleet, now, effects),
         }
     }
 
     /// The decision of a binding that may not move; `None` if it may.
-    fn kept(&self, own: Option<&BackendView>, now: Instant) -> Option<Result<Decision, Refusal>> {
-        let bound = self.binding?;
+    fn kept(&self, own: Option<&BackendView>, now: Instant) -> Option<Decided> {
+        let bound = self.bound.get()?;
         let serves = own.is_some_and(BackendView::serves_held);
         if self.is_held() {
             let down = Refusal::BackendDown { backend: bound.backend };
             return Some(if serves { Ok(stay(&bound, Reason::Held)) } else { Err(down) });
         }
-        (is_reserved(&bound, now) && serves).then(|| Ok(stay(&bound, Reason::Reserved)))
+        (bound.is_reserved(now) && serves).then(|| Ok(stay(&bound, Reason::Reserved)))
     }
 
-    /// Places the client anew. The only place where a binding is made.
-    fn bind(&mut self, fleet: FleetNow<'_>, now: Instant) -> Result<Decision, Refusal> {
+    /// Places the client anew.
+    fn bind(&mut self, fleet: FleetNow<'_>, now: Instant, effects: &mut Effects) -> Decided {
         debug_assert!(!self.is_held(), "a held binding does not move");
-        let last = self.binding.map(|bound| bound.backend);
+        let last = self.bound.backend();
         let mut views: SmallVec<[BackendView; 8]> = SmallVec::from_slice(fleet.backends);
         self.prefer_dialogue(&mut views, now);
         let fleet = FleetNow { backends: &views, turn: fleet.turn };
         let backend = self.decisions.place(fleet, last, now)?;
-        if let Some(bound) = self.binding.filter(|bound| bound.backend == backend) {
+        if let Some(bound) = self.bound.get().filter(|bound| bound.backend == backend) {
             return Ok(stay(&bound, Reason::Placed));
         }
-        self.bindings_made += 1;
-        let number = self.bindings_made;
-        self.binding = Some(Binding { number, backend, since: now, reserved_until: None });
+        let Binding { number, .. } = self.bound.bind(backend, None, now, effects);
         let reason = if last.is_some() { Reason::Moved } else { Reason::Placed };
         Ok(Decision { backend, reason, left: last, newly_bound: true, binding: number })
     }
 
-    fn unbind(&mut self, what: What, now: Instant) -> Released {
-        let bound = self.binding.take();
-        if let Some(bound) = bound {
-            self.decisions.remember(Some(bound.backend), what, now);
-        }
-        Released { backend: bound.map(|bound| bound.backend), cut_off: Vec::new() }
+    fn unbind(&mut self, what: What, now: Instant, effects: &mut Effects) -> Option<BackendId> {
+        let bound = self.bound.let_go(effects)?;
+        self.decisions.remember(Some(bound), what, now);
+        Some(bound)
     }
 
     fn work(&self) -> usize {
-        self.pending.len() + self.uploads_in_flight as usize
+        self.pending().len() + self.uploads_in_flight as usize
     }
 
-    fn record(
-        &mut self,
-        decision: Result<Decision, Refusal>,
-        now: Instant,
-    ) -> Result<Decision, Refusal> {
-        let bound = self.binding.map(|bound| bound.backend);
-        self.decisions.record(&decision, bound, now);
+    /// Something was to be routed.
+    fn record(&mut self, decision: Decided, now: Instant, effects: &mut Effects) -> Decided {
+        self.remember(&decision, now);
+        effects.routed = decision.as_ref().ok().map(|made| made.reason);
         decision
+    }
+
+    fn remember(&mut self, decision: &Decided, now: Instant) {
+        self.decisions.record(decision, self.bound.backend(), now);
     }
 
     /// Something that held the binding is over. It was released if nothing else holds it.
     fn remember_if_released(&mut self, now: Instant) {
-        if let Some(bound) = self.binding.filter(|bound| !is_reserved(bound, now))
+        if let Some(bound) = self.bound.get().filter(|bound| !bound.is_reserved(now))
             && !self.is_held()
         {
             self.decisions.remember(Some(bound.backend), What::Released, now);
@@ -372,16 +388,14 @@ fn stay(bound: &Binding, reason: Reason) -> Decision {
     Decision { backend, reason, left: None, newly_bound: false, binding: number }
 }
 
-fn is_reserved(bound: &Binding, now: Instant) -> bool {
-    bound.reserved_until.is_some_and(|until| now < until)
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::collection::vec;
     use proptest::prelude::{Just, Strategy, prop_assert, prop_assert_eq, prop_oneof, proptest};
 
-    use super::super::decision::{DECISIONS_KEPT, StillPending};
+    use super::super::decision::{DECISIONS_KEPT, Released, StillPending};
+    use super::super::effects::Known;
+    use super::super::effects::tests::Mirror;
     use super::super::pending::{End, Heard, Loss, Process, Sighted};
     use super::super::place::tests::fleet;
     use super::super::place::{BackendView, NoPlace};
@@ -394,6 +408,7 @@ mod tests {
     /// One client, the fleet as `place`'s tests write it, and a clock that only the story moves.
     struct Story {
         client: Client,
+        mirror: Mirror,
         fleet: Vec<BackendView>,
         now: Instant,
     }
@@ -402,7 +417,8 @@ mod tests {
         #[expect(clippy::disallowed_methods, reason = "any instant will do")]
         fn new(backends: &str) -> Self {
             let now = Instant::now();
-            Self { client: Client::new(now), fleet: fleet(backends), now }
+            let (client, mirror) = (Client::new(now), Mirror::default());
+            Self { client, mirror, fleet: fleet(backends), now }
         }
 
         /// The fleet is another one from here on.
@@ -417,8 +433,9 @@ mod tests {
         }
 
         fn contact(&mut self) -> Result<(u16, Reason), Refusal> {
-            let fleet = FleetNow { backends: &self.fleet, turn: 0 };
-            self.client.contact(fleet, self.now).map(in_short)
+            let (fleet, now) = (self.fleet.clone(), self.now);
+            let fleet = FleetNow { backends: &fleet, turn: 0 };
+            self.outcome(|client| client.contact(fleet, now)).map(in_short)
         }
 
         fn submit(&mut self, prompt: &str) -> Result<(u16, Reason), Refusal> {
@@ -426,8 +443,9 @@ mod tests {
         }
 
         fn decide(&mut self, prompt: &str) -> Result<Decision, Refusal> {
-            let fleet = FleetNow { backends: &self.fleet, turn: 0 };
-            self.client.submit(id(prompt), PENDING_MAX, fleet, self.now)
+            let (fleet, now) = (self.fleet.clone(), self.now);
+            let fleet = FleetNow { backends: &fleet, turn: 0 };
+            self.outcome(|client| client.submit(id(prompt), PENDING_MAX, fleet, now))
         }
 
         fn is_forgotten(&self) -> bool {
@@ -435,19 +453,55 @@ mod tests {
         }
 
         fn upload_began(&mut self) -> Result<Decision, Refusal> {
-            let fleet = FleetNow { backends: &self.fleet, turn: 0 };
-            self.client.upload_began(fleet, self.now)
+            let (fleet, now) = (self.fleet.clone(), self.now);
+            let fleet = FleetNow { backends: &fleet, turn: 0 };
+            self.outcome(|client| client.upload_began(fleet, now))
         }
 
         /// An upload that arrives at once.
         fn upload(&mut self) -> Result<(u16, Reason), Refusal> {
             let began = self.upload_began()?;
-            self.client.upload_ended(began, Some(RESERVATION), self.now);
+            self.upload_ended(began, Some(RESERVATION));
             Ok(in_short(began))
         }
 
+        fn upload_ended(&mut self, began: Decision, reservation: Option<Duration>) {
+            let now = self.now;
+            self.outcome(|client| client.upload_ended(began, reservation, now));
+        }
+
+        fn withdraw(&mut self, prompt: &str) -> bool {
+            self.outcome(|client| client.withdraw(&id(prompt))).is_some()
+        }
+
+        fn release(&mut self) -> Result<Released, StillPending> {
+            let now = self.now;
+            self.outcome(|client| client.release(now))
+        }
+
+        fn reset(&mut self) -> Released {
+            let now = self.now;
+            self.outcome(|client| client.reset(now))
+        }
+
         fn end(&mut self, prompt: &str, end: End) -> Option<End> {
-            self.client.end(&id(prompt), end, self.now)
+            let now = self.now;
+            self.ends(|client| client.settle(&id(prompt), end, now))
+        }
+
+        /// Makes a transition that ends one prompt at most.
+        fn ends(&mut self, transition: impl FnOnce(&mut Client) -> Step) -> Option<End> {
+            let (_, effects) = transition(&mut self.client).split();
+            self.mirror.take(&effects, &self.client);
+            assert!(effects.ended.len() <= 1, "{effects:?}");
+            effects.ended.first().map(|ended| ended.end)
+        }
+
+        /// Makes a transition.
+        fn outcome<T>(&mut self, transition: impl FnOnce(&mut Client) -> Step<T>) -> T {
+            let (outcome, effects) = transition(&mut self.client).split();
+            self.mirror.take(&effects, &self.client);
+            outcome
         }
 
         fn state(&self) -> &'static str {
@@ -521,8 +575,8 @@ mod tests {
         assert_eq!(story.fleet("Du9 Ru0").submit("p"), Ok((0, Reason::Held)));
         story.end("p", End::Succeeded);
         assert_eq!(story.contact(), Ok((0, Reason::Held)));
-        assert_eq!(story.client.release(story.now).unwrap_err().pending, 1);
-        story.client.upload_ended(began, None, story.now);
+        assert_eq!(story.release().unwrap_err().pending, 1);
+        story.upload_ended(began, None);
         assert_eq!(story.state(), "idle", "an upload that failed reserves nothing");
         assert_eq!(story.submit("q"), Ok((1, Reason::Moved)));
     }
@@ -581,9 +635,9 @@ mod tests {
     fn an_old_upload_does_not_end_a_new_one_on_the_same_backend() {
         let mut story = Story::new("Ru0");
         let old = story.upload_began().unwrap();
-        story.client.reset(story.now);
+        story.reset();
         let _new = story.upload_began().unwrap();
-        story.client.upload_ended(old, Some(RESERVATION), story.now);
+        story.upload_ended(old, Some(RESERVATION));
         assert_eq!(story.state(), "held");
     }
 
@@ -701,7 +755,8 @@ mod tests {
     fn an_id_that_is_pending_is_not_taken_twice() {
         let mut story = Story::new("Ru0");
         story.submit("p").unwrap();
-        story.client.accepted(&id("p"), story.now);
+        let now = story.now;
+        assert!(story.outcome(|client| client.accepted(&id("p"), now)));
         assert_eq!(story.submit("p"), Err(Refusal::AlreadyPending));
         assert_eq!(story.client.pending()[&id("p")].phase.as_str(), "queued", "and is as it was");
     }
@@ -711,10 +766,10 @@ mod tests {
         fn elsewhere(story: &mut Story, prompt: &str) -> Option<u16> {
             let (views, now) = (fleet("Rd0 Ru1"), story.now);
             let fleet = FleetNow { backends: &views, turn: 0 };
-            story
-                .client
-                .submit_elsewhere(&id(prompt), NotThere::NeverSent, fleet, now)
-                .map(|it| it.backend.0)
+            let why = NotThere::NeverSent;
+            let placed =
+                story.outcome(|client| client.submit_elsewhere(&id(prompt), why, fleet, now));
+            placed.map(|it| it.backend.0)
         }
         let mut story = Story::new("Ru0 Ru1");
         story.submit("p").unwrap();
@@ -738,8 +793,8 @@ mod tests {
     fn a_refused_prompt_leaves_no_trace() {
         let mut story = Story::new("Ru0 Ru1");
         story.submit("p").unwrap();
-        assert!(story.client.withdraw(&id("p")).is_some());
-        assert!(story.client.withdraw(&id("p")).is_none());
+        assert!(story.withdraw("p"));
+        assert!(!story.withdraw("p"));
         assert_eq!((story.state(), story.client.pending().len()), ("idle", 0));
         assert_eq!(story.end("p", End::Failed), None, "it never was, so it does not end");
         assert_eq!(story.fleet("Ru9 Ru0").submit("p"), Ok((1, Reason::Moved)));
@@ -750,10 +805,10 @@ mod tests {
         let mut story = Story::new("Ru0 Ru1");
         story.upload().unwrap();
         story.fleet("Ru9 Ru0").submit("p").unwrap();
-        story.client.withdraw(&id("p"));
+        story.withdraw("p");
         assert_eq!(story.state(), "reserved");
         assert_eq!(story.after(599).submit("q"), Ok((0, Reason::Reserved)), "its picture is here");
-        story.after(1).client.withdraw(&id("q"));
+        story.after(1).withdraw("q");
         assert_eq!(story.state(), "idle", "it was not made longer");
     }
 
@@ -763,7 +818,7 @@ mod tests {
         story.upload().unwrap();
         story.submit("p").unwrap();
         story.after(500).upload().unwrap();
-        story.client.withdraw(&id("p"));
+        story.withdraw("p");
         assert_eq!(story.fleet("Ru9 Ru0").after(599).submit("q"), Ok((0, Reason::Reserved)));
     }
 
@@ -772,13 +827,14 @@ mod tests {
         let mut story = Story::new("Ru0");
         story.submit("p").unwrap();
         let now = story.now;
-        let client = &mut story.client;
-        assert_eq!(client.hear(&id("p"), Heard::Terminal(End::Succeeded), now), None);
-        assert_eq!(client.hear(&id("p"), Heard::LastWord, now), Some(End::Succeeded));
-        assert_eq!(client.hear(&id("p"), Heard::LastWord, now), None);
-        assert_eq!(client.sight(&id("p"), Sighted::Absent(Process::Restarted), now), None);
-        assert_eq!(client.end(&id("p"), End::Deleted, now), None);
-        assert_eq!(client.withdraw(&id("p")).map(|_| ()), None);
+        let mut hear = |heard| story.ends(|client| client.hear(&id("p"), heard, now));
+        assert_eq!(hear(Heard::Terminal(End::Succeeded)), None);
+        assert_eq!(hear(Heard::LastWord), Some(End::Succeeded));
+        assert_eq!(hear(Heard::LastWord), None);
+        let absent = Sighted::Absent(Process::Restarted);
+        assert_eq!(story.ends(|client| client.sight(&id("p"), absent, now)), None);
+        assert_eq!(story.end("p", End::Deleted), None);
+        assert!(!story.withdraw("p"));
         assert_eq!(story.decisions(), ["placed", "completed", "released"]);
     }
 
@@ -786,21 +842,21 @@ mod tests {
     fn a_release_that_races_with_a_new_prompt_wins_or_is_refused() {
         let mut first = Story::new("Ru0 Ru1");
         first.contact().unwrap();
-        assert_eq!(first.client.release(first.now).unwrap().backend, Some(BackendId(0)));
+        assert_eq!(first.release().unwrap().backend, Some(BackendId(0)));
         assert_eq!(first.state(), "none");
         assert_eq!(first.fleet("Ru9 Ru0").submit("p"), Ok((1, Reason::Placed)), "released first");
 
         let mut second = Story::new("Ru0 Ru1");
         second.contact().unwrap();
         second.submit("p").unwrap();
-        assert_eq!(second.client.release(second.now).unwrap_err().pending, 1);
+        assert_eq!(second.release().unwrap_err().pending, 1);
         assert_eq!((second.state(), second.backend()), ("held", Some(0)), "submitted first");
 
         let mut end = Story::new("Ru0 Ru1");
         end.submit("p").unwrap();
         end.submit("q").unwrap();
         end.end("p", End::Succeeded);
-        assert_eq!(end.client.release(end.now).unwrap_err().pending, 1, "the end was not the last");
+        assert_eq!(end.release().unwrap_err().pending, 1, "the end was not the last");
     }
 
     #[test]
@@ -809,13 +865,13 @@ mod tests {
         story.submit("p").unwrap();
         story.submit("q").unwrap();
         let _began = story.upload_began().unwrap();
-        assert_eq!(story.client.release(story.now).unwrap_err(), StillPending { pending: 3 });
+        assert_eq!(story.release().unwrap_err(), StillPending { pending: 3 });
 
         let mut story = Story::new("Ru0");
         story.upload().unwrap();
-        assert_eq!(story.client.release(story.now).unwrap().backend, Some(BackendId(0)));
+        assert_eq!(story.release().unwrap().backend, Some(BackendId(0)));
         assert_eq!(story.state(), "none");
-        assert_eq!(story.client.release(story.now).unwrap().backend, None, "nothing is left");
+        assert_eq!(story.release().unwrap().backend, None, "nothing is left");
     }
 
     #[test]
@@ -823,10 +879,12 @@ mod tests {
         let mut story = Story::new("Ru0 Ru1");
         story.submit("p").unwrap();
         story.submit("q").unwrap();
-        let released = story.client.reset(story.now);
-        assert_eq!(released.backend, Some(BackendId(0)));
-        let cut_off: Vec<&str> = released.cut_off.iter().map(|(id, _)| id.as_str()).collect();
+        let (released, effects) = story.client.reset(story.now).split();
+        story.mirror.take(&effects, &story.client);
+        assert_eq!(released, Released { backend: Some(BackendId(0)), cut_off: 2 });
+        let cut_off: Vec<&str> = effects.ended.iter().map(|it| it.prompt.as_str()).collect();
         assert_eq!(cut_off, ["p", "q"]);
+        assert!(effects.ended.iter().all(|it| it.known == Known::CutOff));
         assert_eq!((story.state(), story.client.pending().len()), ("none", 0));
         assert_eq!(story.end("p", End::Lost(Loss::Reset)), None, "it has ended");
         assert_eq!(story.decisions().last(), Some(&"reset"));
@@ -840,7 +898,7 @@ mod tests {
         let began = story.upload_began().unwrap();
         story.end("p", End::Succeeded);
         assert_eq!(story.decisions().last(), Some(&"completed"), "an upload still holds it");
-        story.client.upload_ended(began, None, story.now);
+        story.upload_ended(began, None);
         assert_eq!(story.decisions().last(), Some(&"released"));
 
         let mut story = Story::new("Ru0");
@@ -873,7 +931,7 @@ mod tests {
             story.end("p", End::Succeeded);
             assert!(story.client.decisions().iter().count() <= DECISIONS_KEPT);
         }
-        story.client.reset(story.now);
+        story.reset();
         assert_eq!(story.client.decisions().iter().count(), DECISIONS_KEPT);
         assert_eq!(story.decisions().last(), Some(&"reset"), "newest last");
     }
@@ -885,15 +943,17 @@ mod tests {
         assert!(!story.after(599).is_forgotten());
         assert!(story.after(1).is_forgotten());
 
-        story.client.socket_opened(story.now);
+        let now = story.now;
+        story.outcome(|client| client.socket_opened(now));
         assert!(!story.after(6000).is_forgotten(), "a socket is open");
-        story.client.socket_closed(story.now);
+        let now = story.now;
+        story.outcome(|client| client.socket_closed(now));
         assert_eq!(story.client.last_socket_lost(), Some(story.now));
         assert!(!story.after(599).is_forgotten(), "the lease begins now");
 
         story.submit("p").unwrap();
         assert!(!story.after(6000).is_forgotten(), "a prompt is pending");
-        story.client.withdraw(&id("p"));
+        story.withdraw("p");
         assert!(story.is_forgotten());
     }
 
@@ -908,7 +968,7 @@ mod tests {
         let mut story = Story::new("Ru0");
         story.submit("p").unwrap();
         story.after(6000);
-        story.client.reset(story.now);
+        story.reset();
         assert!(!story.after(599).is_forgotten(), "a reset is an end too");
     }
 
@@ -919,19 +979,21 @@ mod tests {
         story.submit("p").unwrap();
         story.submit("q").unwrap();
         for prompt in ["p", "q"] {
-            story.client.accepted(&id(prompt), story.now);
+            let now = story.now;
+            story.outcome(|client| client.accepted(&id(prompt), now));
         }
-        story.client.must_ask(BackendId(1));
+        story.outcome(|client| client.must_ask(BackendId(1)));
         assert!(story.client.to_ask(silent, story.now).is_empty());
-        story.client.must_ask(BackendId(0));
+        story.outcome(|client| client.must_ask(BackendId(0)));
         let asked = [(id("p"), BackendId(0)), (id("q"), BackendId(0))];
         assert_eq!(story.client.to_ask(silent, story.now), asked);
-        assert_eq!(story.client.sight(&id("p"), Sighted::Running, story.now), None);
+        let now = story.now;
+        assert_eq!(story.ends(|client| client.sight(&id("p"), Sighted::Running, now)), None);
         assert_eq!(story.client.to_ask(silent, story.now), asked[1..]);
     }
 
     #[derive(Clone, Debug)]
-    enum Step {
+    enum Move {
         Fleet(usize),
         Contact,
         Submit(u8),
@@ -954,17 +1016,17 @@ mod tests {
         "Du0 Du0 Du0",
     ];
 
-    fn any_step() -> impl Strategy<Value = Step> {
+    fn any_step() -> impl Strategy<Value = Move> {
         prop_oneof![
-            2 => (0..FLEETS.len()).prop_map(Step::Fleet),
-            1 => Just(Step::Contact),
-            3 => (0..6_u8).prop_map(Step::Submit),
-            2 => (0..6_u8).prop_map(Step::End),
-            1 => (0..6_u8).prop_map(Step::Refuse),
-            1 => Just(Step::Upload),
-            1 => Just(Step::Release),
-            1 => Just(Step::Reset),
-            1 => (0..700_u64).prop_map(Step::After),
+            2 => (0..FLEETS.len()).prop_map(Move::Fleet),
+            1 => Just(Move::Contact),
+            3 => (0..6_u8).prop_map(Move::Submit),
+            2 => (0..6_u8).prop_map(Move::End),
+            1 => (0..6_u8).prop_map(Move::Refuse),
+            1 => Just(Move::Upload),
+            1 => Just(Move::Release),
+            1 => Just(Move::Reset),
+            1 => (0..700_u64).prop_map(Move::After),
         ]
     }
 
@@ -977,17 +1039,17 @@ mod tests {
             for step in steps {
                 let (was_held, before) = (story.client.is_held(), story.backend());
                 match step.clone() {
-                    Step::Fleet(index) => drop(story.fleet(FLEETS[index])),
-                    Step::Contact => drop(story.contact()),
-                    Step::Submit(prompt) => drop(story.submit(&prompt.to_string())),
-                    Step::End(prompt) => drop(story.end(&prompt.to_string(), End::Failed)),
-                    Step::Refuse(prompt) => drop(story.client.withdraw(&id(&prompt.to_string()))),
-                    Step::Upload => drop(story.upload()),
-                    Step::Release => drop(story.client.release(story.now)),
-                    Step::Reset => drop(story.client.reset(story.now)),
-                    Step::After(seconds) => drop(story.after(seconds)),
+                    Move::Fleet(index) => drop(story.fleet(FLEETS[index])),
+                    Move::Contact => drop(story.contact()),
+                    Move::Submit(prompt) => drop(story.submit(&prompt.to_string())),
+                    Move::End(prompt) => drop(story.end(&prompt.to_string(), End::Failed)),
+                    Move::Refuse(prompt) => drop(story.withdraw(&prompt.to_string())),
+                    Move::Upload => drop(story.upload()),
+                    Move::Release => drop(story.release()),
+                    Move::Reset => _ = story.reset(),
+                    Move::After(seconds) => drop(story.after(seconds)),
                 }
-                let is_reset = matches!(step, Step::Reset);
+                let is_reset = matches!(step, Move::Reset);
                 prop_assert!(!was_held || is_reset || story.backend() == before, "{step:?}");
                 prop_assert!(!story.client.is_held() || story.backend().is_some());
                 prop_assert!(story.client.pending().len() <= PENDING_MAX);

@@ -7,8 +7,8 @@ use std::collections::VecDeque;
 use std::time::Instant;
 
 use super::considered::Considered;
-use super::ids::{BackendId, PromptId};
-use super::pending::{End, Pending};
+use super::ids::BackendId;
+use super::pending::End;
 use super::place::{FleetNow, NoPlace, TieBreak, place};
 
 /// How many decisions a client remembers, newest last.
@@ -158,13 +158,13 @@ pub fn in_number(count: usize, [one, several]: [&str; 2]) -> String {
     format!("{count} {}", if count == 1 { one } else { several })
 }
 
-/// What a release or reset leaves to be done.
-#[derive(Debug, Default)]
+/// What a release or reset has let go.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Released {
     /// The backend that the client was bound to.
     pub backend: Option<BackendId>,
-    /// Prompts that a forced reset ended as lost; their backend should stop working on them.
-    pub cut_off: Vec<(PromptId, Pending)>,
+    /// How many prompts a forced reset ended as lost.
+    pub cut_off: usize,
 }
 
 /// The last decisions about one client: a ring, so that it stays bounded.

@@ -6,6 +6,7 @@
 //! - [`ids`]: names, parsed once
 //! - [`place`]: which backend for a new binding, and why
 //! - [`client`]: one client's binding and pending prompts
+//! - [`effects`]: what a transition of a client leaves to be done
 //! - [`pending`]: one pending prompt, and when it has ended
 //! - [`decision`]: what was decided about a client, and why
 //! - [`considered`]: between which backends a placement chose
@@ -22,6 +23,7 @@ pub mod assets;
 pub mod client;
 pub mod considered;
 pub mod decision;
+pub mod effects;
 pub mod end;
 pub mod files;
 pub mod health;

@@ -2,12 +2,12 @@
 //! it is its own again.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use tracing::info;
 
 use super::Client;
 use super::Sessions;
+use super::submissions::Remembered;
 use crate::masked::mask;
 use crate::net::now;
 use crate::routing::unclaimed::Found;
@@ -15,7 +15,7 @@ use crate::routing::unclaimed::Found;
 impl Client {
     /// Takes what was found under its name, if there is any. From here on that is pending like any
     /// other work, but that its link has missed the beginning.
-    pub(crate) fn adopt(self: &Arc<Self>, sessions: &Sessions) {
+    pub(crate) fn adopt(self: &Arc<Self>, sessions: &Arc<Sessions>) {
         let now = now();
         let found = sessions.adoption.claim(&self.id, now);
         if found.is_empty() {
@@ -24,24 +24,17 @@ impl Client {
         let is_new = |found: &Found| sessions.shared.records.prompt_adopted(&self.id, found);
         let found: Vec<Found> = found.into_iter().filter(is_new).collect();
         let Some(first) = found.first() else { return };
-        let mut state = self.state();
-        if state.is_gone {
-            drop(state);
+        let mut turn = self.turn(sessions);
+        if turn.is_gone {
+            drop(turn);
             return self.give_back(sessions, found);
         }
-        let decision = state.core.adopt(&found, now);
         for found in found.iter().filter(|found| !found.output_nodes.is_empty()) {
-            state.output_nodes.insert(found.prompt.clone(), found.output_nodes.clone());
+            let remembered = Remembered::outputs(found.output_nodes.clone());
+            turn.remembered.insert(found.prompt.clone(), remembered);
         }
-        self.is_active.store(true, Ordering::Relaxed);
-        state.say_status(self, &sessions.shared);
-        state.note(self, &sessions.shared);
-        drop(state);
-        if let Some(decision) = decision {
-            sessions.count(&self.id, decision);
-        }
-        sessions.clients.has_work(self);
-        sessions.reconcile_soon();
+        turn.act(|core| core.adopt(&found, now));
+        drop(turn);
         let backend = &sessions.shared.fleet.get(first.backend).name;
         let prompts = found.len();
         info!(client = %mask(&self.id), backend, prompts, "A client has found its work again.");

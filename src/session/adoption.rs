@@ -102,7 +102,7 @@ impl Sessions {
     ///
     /// # Errors
     /// It is no queue.
-    fn keep_unclaimed(&self, backend: &Backend, queue: &Bytes) -> Result<(), Junk> {
+    fn keep_unclaimed(self: &Arc<Self>, backend: &Backend, queue: &Bytes) -> Result<(), Junk> {
         let now = now();
         let all = submitted(queue, &self.shared.config.sockets.output_classes)?;
         let mut by_client: IndexMap<ClientId, Vec<Found>> = IndexMap::new();
@@ -137,7 +137,7 @@ impl Sessions {
 }
 
 /// Reads the queue of a backend once, and forgets it when its clients have had their time.
-async fn look(sessions: &Sessions, backend: &Backend) {
+async fn look(sessions: &Arc<Sessions>, backend: &Backend) {
     let limit = sessions.shared.config.fleet.probe_timeout;
     loop {
         backend.is_up_again().await;

@@ -27,10 +27,10 @@ impl Relay<'_> {
                 let Some(id) = self.own(&prompt) else { return };
                 if self.is_output(&id, &node) {
                     self.push(Class::Lasting, &frame);
-                    self.state.log.keep(&id, Kept::Output, frame);
+                    self.turn.log.keep(&id, Kept::Output, frame);
                 } else {
                     self.push(Class::Preview, &frame);
-                    self.state.log.keep(&id, Kept::Preview, frame);
+                    self.turn.log.keep(&id, Kept::Preview, frame);
                 }
             }
             Binary::Preview { format } => self.of_whatever_runs(frame, Unnamed::Picture(format)),
@@ -42,7 +42,7 @@ impl Relay<'_> {
     /// A frame that names no prompt. A backend runs one at a time, and sends such frames to every
     /// socket: it is this client's only if its prompt runs there (S12).
     fn of_whatever_runs(&mut self, frame: Frame, what: Unnamed) {
-        let Some(running) = self.state.runs.clone() else { return };
+        let Some(running) = self.turn.runs.clone() else { return };
         let (class, kept) = match what {
             Unnamed::Text => (Class::Text, Kept::Text),
             Unnamed::Unknown => return self.push(Class::Lasting, &frame),
@@ -53,19 +53,19 @@ impl Relay<'_> {
             Unnamed::Picture(Format::Jpeg | Format::Other) => (Class::Preview, Kept::Preview),
         };
         self.push(class, &frame);
-        self.state.log.keep(&running, kept, frame);
+        self.turn.log.keep(&running, kept, frame);
     }
 
     /// True if the node that executes gives its results over the socket.
     fn shows_output(&self, prompt: &PromptId) -> bool {
-        let executing = self.state.log.executing(prompt.as_str());
+        let executing = self.turn.log.executing(prompt.as_str());
         let event = executing.map(|frame| event::read(&frame.payload));
         let Some(Event::Executing { node: Some(node), .. }) = event else { return false };
         self.is_output(prompt, &node)
     }
 
     fn is_output(&self, prompt: &PromptId, node: &str) -> bool {
-        let nodes = self.state.output_nodes.get(prompt);
-        nodes.is_some_and(|nodes| nodes.iter().any(|output| output == node))
+        let remembered = self.turn.remembered.get(prompt);
+        remembered.is_some_and(|it| it.output_nodes.iter().any(|output| output == node))
     }
 }

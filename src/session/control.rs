@@ -15,7 +15,7 @@ use crate::fleet::backend::Backend;
 use crate::masked::mask;
 use crate::net::{now, sleep};
 use crate::routing::decision::{StillPending, in_number};
-use crate::routing::ids::PromptId;
+use crate::routing::ids::{BackendId, PromptId};
 use crate::routing::place::AdminState;
 use crate::routing::word::Word;
 use crate::tunnels::Farewell;
@@ -54,20 +54,24 @@ pub fn reset(
         Force::Safe => client.release(sessions)?,
         Force::Forced => client.reset(sessions),
     };
-    let cut_off = released.cut_off.len();
+    let cut_off = released.cut_off;
     let (client, reason) = (mask(&client.id), force.as_str());
     let backend = released.backend.map(|id| sessions.shared.fleet.get(id).name.as_str());
     info!(%client, backend, reason, cut_off, "Client was released.");
+    Ok(cut_off)
+}
+
+/// Stops prompts that a reset has cut off, some at a time.
+pub(super) fn stop_all(sessions: &Arc<Sessions>, prompts: Vec<(PromptId, BackendId)>) {
     let sessions = Arc::clone(sessions);
     sessions.clone().shared.tasks.spawn(async move {
         let sessions = &sessions;
-        let stops = stream::iter(released.cut_off).map(|(prompt, pending)| async move {
+        let stops = stream::iter(prompts).map(|(prompt, backend)| async move {
             // Where the backend answers: one that does not will be asked by nobody.
-            stop(sessions, sessions.shared.fleet.get(pending.backend), &prompt).await
+            stop(sessions, sessions.shared.fleet.get(backend), &prompt).await
         });
         stops.buffer_unordered(STOPPED_AT_ONCE).for_each(|_answered| ready(())).await;
     });
-    Ok(cut_off)
 }
 
 /// Stops a prompt wherever it is: one that waits is deleted, one that runs is interrupted until it

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::Sessions;
+use super::apply::Turn;
 use super::link::Link;
 use super::{Client, Missed, State};
 use crate::comfy::say;
@@ -15,13 +16,12 @@ use crate::shared::Shared;
 impl Client {
     /// The link opened: what it must be told again is told.
     pub(super) fn link_opened(self: &Arc<Self>, sessions: &Arc<Sessions>, link: &Arc<Link>) {
-        let mut state = self.state();
+        let mut state = self.turn(sessions);
         // What ended between the last look and this moment was told to nobody.
-        state.core.must_ask_again(link.backend);
+        state.act(|core| core.must_ask_again(link.backend));
         state.may_have_missed(link.backend, |phase| phase != Phase::Sending);
         let wants_logs = state.wants_logs;
         drop(state);
-        sessions.reconcile_soon();
         if wants_logs {
             let (sessions, client) = (Arc::clone(sessions), Arc::clone(self));
             let backend = link.backend;
@@ -41,17 +41,14 @@ impl Client {
     }
 
     /// The link broke: events may be lost, so all that is pending there has to be asked about.
-    pub(super) fn link_broke(&self, sessions: &Sessions, link: &Arc<Link>) {
-        let mut state = self.state();
-        state.core.must_ask(link.backend);
-        state.core.deaf(link.backend);
+    pub(super) fn link_broke(self: &Arc<Self>, sessions: &Arc<Sessions>, link: &Arc<Link>) {
+        let mut state = self.turn(sessions);
+        state.act(|core| core.deaf(link.backend));
         state.runs = None;
         // What is in the log and not pending was begun by others under this name: nobody asks for
         // it, and what was said of its end is lost.
         state.end_strangers();
         state.may_have_missed(link.backend, |_any| true);
-        drop(state);
-        sessions.reconcile_soon();
     }
 
     /// The link's TCP connection has ended for good.
@@ -64,17 +61,20 @@ impl Client {
     }
 }
 
-impl State {
+impl Turn<'_> {
     /// A prompt has begun: the others of which events were missed are over, if they ever began.
     pub(super) fn ask_for_ends(&mut self, backend: BackendId) {
-        for (prompt, missed) in &mut self.missed {
-            if !self.early.is_waiting(prompt) {
+        let State { missed, early, .. } = &mut **self;
+        for (prompt, missed) in missed {
+            if !early.is_waiting(prompt) {
                 *missed = Missed::IsOver;
             }
         }
-        self.core.must_ask(backend);
+        self.act(|core| core.must_ask(backend));
     }
+}
 
+impl State {
     /// Prompts of the log that are not pending and have not ended: they end here.
     fn end_strangers(&mut self) {
         for prompt in self.log.running_prompts() {

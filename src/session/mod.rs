@@ -3,7 +3,8 @@
 //!
 //! All of that is one state under one lock, because it must agree: the replay of a socket that
 //! opens and the live events that follow meet at one position of the log. The lock is held for
-//! plain calls only, never across an await, and never together with another (invariant 12).
+//! plain calls only, never across an await. The core in it changes by one way alone, and what
+//! follows a change is done in one place: see [`apply`].
 //!
 //! - [`link`]: the one socket to its backend
 //! - [`log`]: events kept to be sent again (pure)
@@ -13,6 +14,7 @@
 //! - [`reading`]: when it was last heard, and when it is to be looked at
 //! - [`orphan`]: when a backend has forgotten a link (pure)
 //! - [`linked`]: what follows when the link opens, breaks or ends
+//! - [`apply`]: what follows a transition of the core
 //! - [`relay`]: an event on its way from the link to the log and the queues
 //! - [`binary`]: frames that are no text
 //! - [`named`]: events with the names of their files
@@ -34,6 +36,7 @@
 
 mod adopted;
 pub mod adoption;
+mod apply;
 pub mod binary;
 pub mod budget;
 pub mod control;
@@ -71,7 +74,6 @@ use std::time::{Duration, Instant};
 
 use smallvec::SmallVec;
 
-use crate::comfy::labels::Labels;
 use crate::comfy::say;
 use crate::journal::record::Told;
 use crate::journal::restore::Untold;
@@ -79,11 +81,13 @@ use crate::lock::{Guard, Lock, rank};
 use crate::net::now;
 use crate::routing::client as core;
 use crate::routing::decision::{Decision, Refusal};
+use crate::routing::effects::Step;
 use crate::routing::ids::{BackendId, ClientId, PromptId};
 use crate::routing::pending::Pending;
 use crate::routing::place::{BackendView, FleetNow};
 use crate::shared::Shared;
 use crate::ws::Frame;
+use apply::{Core, Turn};
 use budget::LogBudget;
 use disowned::Disowned;
 use early::Early;
@@ -92,7 +96,7 @@ use log::EventLog;
 use notices::Notice;
 pub use sessions::Sessions;
 use slot::Slot;
-use submissions::Nearness;
+use submissions::{Nearness, Remembered};
 
 /// How long after an end its history entry may be missing. ComfyUI needs milliseconds.
 const HISTORY_LAG: Duration = Duration::from_secs(5);
@@ -108,7 +112,7 @@ pub struct Client {
 
 #[derive(Debug)]
 struct State {
-    core: core::Client,
+    core: Core,
     log: EventLog,
     sockets: Vec<Slot>,
     next_socket: u64,
@@ -118,10 +122,8 @@ struct State {
     closing: Vec<Arc<Link>>,
     /// It subscribed to the backend's log, so each new link must subscribe again.
     wants_logs: bool,
-    /// Nodes of pending prompts whose binary frames are outputs and not previews.
-    output_nodes: HashMap<PromptId, Vec<String>>,
-    /// What the nodes of pending prompts are called.
-    labels: HashMap<PromptId, Labels>,
+    /// What the submissions of pending prompts said of them.
+    remembered: HashMap<PromptId, Remembered>,
     /// What its pages were told is wrong with their backend.
     noticed: Option<Notice>,
     /// What came before the answer to its submission.
@@ -137,14 +139,9 @@ struct State {
     missed: MissedPrompts,
     /// Ends from before a restart, to be fetched and told again.
     untold: Vec<Untold>,
-    /// The binding as the journal has it.
-    noted: Option<Noted>,
     /// A release or reset took it out of the registry; whoever still holds it starts over.
     is_gone: bool,
 }
-
-/// What the journal knows of a binding: backend, since when, reserved until when.
-type Noted = (BackendId, Instant, Option<Instant>);
 
 /// Prompts of which events may be lost.
 pub type MissedPrompts = BTreeMap<PromptId, Missed>;
@@ -173,15 +170,14 @@ impl Client {
 
     fn with_core(id: ClientId, logs: &LogBudget, core: core::Client) -> Self {
         let state = State {
-            core,
+            core: Core::new(core),
             log: EventLog::new(logs),
             sockets: Vec::new(),
             next_socket: 0,
             link: None,
             closing: Vec::new(),
             wants_logs: false,
-            output_nodes: HashMap::new(),
-            labels: HashMap::new(),
+            remembered: HashMap::new(),
             noticed: None,
             early: Early::default(),
             disowned: Disowned::default(),
@@ -189,7 +185,6 @@ impl Client {
             unclaimed: None,
             missed: BTreeMap::new(),
             untold: Vec::new(),
-            noted: None,
             is_gone: false,
         };
         Self { id, is_active: AtomicBool::new(true), state: Lock::new(state) }
@@ -199,26 +194,21 @@ impl Client {
     ///
     /// # Errors
     /// [`Gone`] if it was forgotten meanwhile; else what [`core::Client::contact`] says.
-    pub fn contact(&self, sessions: &Sessions) -> Result<Result<Decision, Refusal>, Gone> {
+    pub fn contact(self: &Arc<Self>, sessions: &Arc<Sessions>) -> Result<Decided, Gone> {
         let now = now();
-        let mut state = self.state();
-        if state.is_gone {
+        let mut turn = self.turn(sessions);
+        if turn.is_gone {
             return Err(Gone);
         }
         let own =
-            state.core.bound().map(|(backend, _)| sessions.shared.fleet.get(backend).view(now));
+            turn.core.bound().map(|(backend, _)| sessions.shared.fleet.get(backend).view(now));
         // Most reads stay where they are, and need no look at the whole fleet.
-        let decided = state.core.contact_in_place(own.as_ref(), now).unwrap_or_else(|| {
-            let views = self.views(sessions, &Nearness::default(), now);
-            let fleet = FleetNow { backends: &views, turn: sessions.shared.fleet.turn() };
-            state.core.contact(fleet, now)
-        });
-        state.note(self, &sessions.shared);
-        drop(state);
-        if let Ok(made) = &decided {
-            sessions.count(&self.id, *made);
+        if let Some(decided) = turn.act(|core| core.contact_in_place(own.as_ref(), now)) {
+            return Ok(decided);
         }
-        Ok(decided)
+        let views = self.views(sessions, &Nearness::default(), now);
+        let fleet = FleetNow { backends: &views, turn: sessions.shared.fleet.turn() };
+        Ok(turn.act(|core| core.contact(fleet, now)))
     }
 
     /// The prompts that are pending, in the order of submission.
@@ -275,36 +265,27 @@ impl Client {
 
     /// Decides under the lock, with the fleet as it is.
     fn decide<T>(
-        &self,
-        sessions: &Sessions,
+        self: &Arc<Self>,
+        sessions: &Arc<Sessions>,
         near: &Nearness,
-        decision: impl FnOnce(&mut State, FleetNow<'_>, Instant) -> Result<T, Refusal>,
+        decision: impl FnOnce(&mut Turn<'_>, FleetNow<'_>, Instant) -> Result<T, Refusal>,
     ) -> Result<Result<T, Refusal>, Gone> {
         let now = now();
         let views = self.views(sessions, near, now);
         let fleet = FleetNow { backends: &views, turn: sessions.shared.fleet.turn() };
-        let mut state = self.state();
-        if state.is_gone {
-            return Err(Gone);
-        }
-        let decided = decision(&mut state, fleet, now);
-        state.note(self, &sessions.shared);
-        Ok(decided)
+        let mut turn = self.turn(sessions);
+        if turn.is_gone { Err(Gone) } else { Ok(decision(&mut turn, fleet, now)) }
     }
 
-    /// The same for a decision of the core alone, counted.
+    /// The same for a decision of the core alone.
     fn route(
-        &self,
-        sessions: &Sessions,
-        decision: impl FnOnce(&mut core::Client, FleetNow<'_>, Instant) -> Decided,
+        self: &Arc<Self>,
+        sessions: &Arc<Sessions>,
+        decision: impl FnOnce(&mut core::Client, FleetNow<'_>, Instant) -> Step<Decided>,
     ) -> Result<Decided, Gone> {
-        let decided = self.decide(sessions, &Nearness::default(), |state, fleet, now| {
-            decision(&mut state.core, fleet, now)
-        })?;
-        if let Ok(made) = &decided {
-            sessions.count(&self.id, *made);
-        }
-        Ok(decided)
+        self.decide(sessions, &Nearness::default(), |turn, fleet, now| {
+            turn.act(|core| decision(core, fleet, now))
+        })
     }
 
     /// The link to `backend`, dialled if need be. A link to another backend is closed: nothing
@@ -352,16 +333,6 @@ impl State {
             self.closing.push(link);
             self.unclaimed = None;
             self.runs = None;
-        }
-    }
-
-    /// Notes the binding, if it is not what the journal has.
-    fn note(&mut self, client: &Client, shared: &Shared) {
-        let is_now =
-            self.core.bound().map(|(backend, at)| (backend, at, self.core.reserved_until()));
-        if self.noted != is_now {
-            self.noted = is_now;
-            shared.records.note_binding(&client.id, &self.core);
         }
     }
 

@@ -291,7 +291,7 @@ pub fn end_of(outcome: Outcome) -> End {
 
 /// Backends that have stayed away, or run nothing, past their grace have lost what they had (P6,
 /// P9).
-fn presume_lost(sessions: &Sessions) {
+fn presume_lost(sessions: &Arc<Sessions>) {
     let now = now();
     let grace = sessions.shared.config.fleet.grace;
     let is_past = |since: Option<Duration>| since.is_some_and(|since| grace <= since);
@@ -307,7 +307,7 @@ fn presume_lost(sessions: &Sessions) {
     }
     for client in sessions.clients.working() {
         for (backend, loss) in &lost {
-            client.presume_lost(&sessions.shared, *backend, *loss, now);
+            client.presume_lost(sessions, *backend, *loss, now);
         }
     }
 }

@@ -43,7 +43,8 @@ impl Sessions {
         let pending: usize = restored.iter().map(|client| client.pending.len()).sum();
         let lost: usize = restored.iter().map(|client| client.lost.len()).sum();
         for client in restored {
-            let client = self.clients.restore(Client::restored(client, self));
+            let client = Client::restored(client, self);
+            self.clients.restore(&client);
             client.take_up(self);
         }
         for client in &forgotten {

@@ -11,15 +11,15 @@ use tokio::time::MissedTickBehavior;
 use tracing::info;
 
 use super::Sessions;
+use super::apply::Turn;
 use super::budget::LogBudget;
 use super::control;
-use super::{Client, Gone, State};
+use super::{Client, Gone};
 use crate::fleet::features::Edition;
 use crate::lock::{Lock, rank};
 use crate::masked::mask;
 use crate::net::{Hashing, now, sleep};
 use crate::routing::ids::{BackendId, ClientId};
-use crate::shared::Shared;
 
 /// How often all clients are looked at.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
@@ -103,10 +103,8 @@ impl Clients {
     }
 
     /// A client as it was before a restart. Called before any other is known.
-    pub(crate) fn restore(&self, client: Client) -> Arc<Client> {
-        let client = Arc::new(client);
-        self.by_id.insert(client.id.clone(), Arc::clone(&client));
-        client
+    pub(crate) fn restore(&self, client: &Arc<Client>) {
+        self.by_id.insert(client.id.clone(), Arc::clone(client));
     }
 
     /// The client of that name, if there is one.
@@ -198,7 +196,7 @@ impl Clients {
 ///
 /// # Errors
 /// Everybody in the table has a socket or work.
-pub fn admit(sessions: &Sessions, id: &ClientId) -> Result<Arc<Client>, TooManyClients> {
+pub fn admit(sessions: &Arc<Sessions>, id: &ClientId) -> Result<Arc<Client>, TooManyClients> {
     let found = sessions.clients.find_or_make(id).or_else(|_full| {
         make_room(sessions, now());
         sessions.clients.find_or_make(id)
@@ -216,7 +214,7 @@ pub fn admit(sessions: &Sessions, id: &ClientId) -> Result<Arc<Client>, TooManyC
 /// # Errors
 /// Everybody in the table has a socket or work.
 pub fn with_client<T>(
-    sessions: &Sessions,
+    sessions: &Arc<Sessions>,
     id: &ClientId,
     mut act: impl FnMut(&Arc<Client>) -> Result<T, Gone>,
 ) -> Result<(Arc<Client>, T), TooManyClients> {
@@ -232,7 +230,7 @@ pub fn with_client<T>(
 
 /// Forgets those that have been idle for longest, a part of the table at once: it is looked
 /// through whole, and whoever floods it with new names must not have that done for each.
-fn make_room(sessions: &Sessions, now: Instant) {
+fn make_room(sessions: &Arc<Sessions>, now: Instant) {
     if !sessions.clients.may_look_for_room(now) {
         return;
     }
@@ -317,26 +315,16 @@ enum Care {
 
 impl Client {
     /// Leaves the table to others, if it is still idle. False if it is not.
-    fn make_room(self: &Arc<Self>, sessions: &Sessions, now: Instant) -> bool {
-        let mut state = self.state();
+    fn make_room(self: &Arc<Self>, sessions: &Arc<Sessions>, now: Instant) -> bool {
+        let mut turn = self.turn(sessions);
         let has_tunnels = || !sessions.tunnels.backends_of(&self.id).is_empty();
-        if state.is_gone || state.core.idle_since(now).is_none() || has_tunnels() {
+        if turn.is_gone || turn.core.idle_since(now).is_none() || has_tunnels() {
             return false;
         }
-        let bound = self.leave(&mut state, &sessions.shared);
-        drop(state);
+        turn.leave(now);
+        drop(turn);
         sessions.clients.forget(self);
-        sessions.count_left(bound);
         true
-    }
-
-    /// Is a client no more; says where it was bound.
-    fn leave(&self, state: &mut State, shared: &Shared) -> Option<BackendId> {
-        state.is_gone = true;
-        state.let_go_of_link();
-        // Under the lock: whoever makes a client of this name anew notes it after this.
-        shared.records.journal.note_binding(&self.id, None);
-        state.core.bound().map(|(backend, _)| backend)
     }
 
     fn look_after(
@@ -351,16 +339,20 @@ impl Client {
             Care::Rebind => self.bind_socket(sessions),
             Care::Forget(bound) => {
                 sessions.clients.forget(self);
-                sessions.count_left(bound);
                 let backend = bound.map(|id| sessions.shared.fleet.get(id).name.as_str());
                 info!(client = %mask(&self.id), backend, reason = "lease", "Client was released.");
             }
         }
     }
 
-    fn care(&self, sessions: &Sessions, features: (Edition, &str), now: Instant) -> Care {
+    fn care(
+        self: &Arc<Self>,
+        sessions: &Arc<Sessions>,
+        features: (Edition, &str),
+        now: Instant,
+    ) -> Care {
         let affinity = &sessions.shared.config.affinity;
-        let mut state = self.state();
+        let mut state = self.turn(sessions);
         if let Some(oldest) = now.checked_sub(sessions.shared.config.sockets.replay_window)
             && 0 < state.core.sockets()
         {
@@ -370,7 +362,7 @@ impl Client {
         state.shed(&sessions.queues);
         let is_away = state.core.is_forgotten(affinity.lease, now);
         if is_away && sessions.tunnels.backends_of(&self.id).is_empty() {
-            return Care::Forget(self.leave(&mut state, &sessions.shared));
+            return Care::Forget(state.leave(now));
         }
         let is_wanted = state.core.is_held() || 0 < state.core.sockets();
         let left = state.core.last_socket_lost().unwrap_or(state.core.last_contact());
@@ -396,5 +388,13 @@ impl Client {
         // link if that ended in a panic.
         let should_link = !has_link && (0 < state.core.sockets() || state.core.has_prompts_here());
         if should_move || should_link { Care::Rebind } else { Care::Nothing }
+    }
+}
+
+impl Turn<'_> {
+    /// It is a client no more. Says where it was bound.
+    fn leave(&mut self, now: Instant) -> Option<BackendId> {
+        self.is_gone = true;
+        self.act(|core| core.leave(now))
     }
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::Sessions;
-use super::control;
+use super::apply::{After, Brought, Turn};
 use super::disowned::Why;
 use super::early::Arrival;
 use super::link::{Link, Phase as LinkPhase};
@@ -18,7 +18,6 @@ use super::{Client, Missed, State};
 use crate::comfy::answers::Ended;
 use crate::comfy::event::{self, Event};
 use crate::config::StatusCounts;
-use crate::lock::{Guard, rank};
 use crate::net::now;
 use crate::routing::ids::PromptId;
 use crate::routing::pending::{End, Heard, Sighted};
@@ -28,7 +27,7 @@ use crate::ws::{Frame, Opcode};
 impl Client {
     /// Takes a text or binary frame from the link.
     pub(super) fn relay(
-        &self,
+        self: &Arc<Self>,
         sessions: &Arc<Sessions>,
         link: &Arc<Link>,
         frame: Frame,
@@ -36,32 +35,28 @@ impl Client {
     ) {
         // Before anybody is told of it: whoever is told asks for the file at once.
         let frame = self.named(&sessions.shared, link.backend, frame);
-        let mut guard = self.state();
-        let state = &mut *guard;
-        match state.early.arrived(link, &frame, &state.missed, now) {
-            Arrival::Now => self.take(guard, sessions, link, frame, now),
+        let mut turn = self.turn(sessions);
+        let State { early, missed, .. } = &mut *turn;
+        match early.arrived(link, &frame, missed, now) {
+            Arrival::Now => take(turn, link, frame, now),
             Arrival::Waits => {}
-            Arrival::Behind => {
-                state.ask_for_ends(link.backend);
-                drop(guard);
-                sessions.reconcile_soon();
-            }
+            Arrival::Behind => turn.ask_for_ends(link.backend),
             Arrival::Full => {
-                drop(guard);
+                drop(turn);
                 self.catch_up(sessions);
             }
         }
     }
 
     /// The answer to a submission is on its way: what came of it already may follow.
-    pub fn answered(&self, sessions: &Arc<Sessions>, prompt: &PromptId) {
+    pub fn answered(self: &Arc<Self>, sessions: &Arc<Sessions>, prompt: &PromptId) {
         if self.state().early.answered(prompt) {
             self.catch_up(sessions);
         }
     }
 
     /// An answer that has not come by now is no reason to keep anything from the sockets.
-    pub(super) fn wait_no_longer(&self, sessions: &Arc<Sessions>, now: Instant) {
+    pub(super) fn wait_no_longer(self: &Arc<Self>, sessions: &Arc<Sessions>, now: Instant) {
         let is_given_up = {
             let state = &mut *self.state();
             state.early.give_up(&state.missed, now)
@@ -72,53 +67,19 @@ impl Client {
     }
 
     /// Passes on what waited. What comes meanwhile is put behind it.
-    fn catch_up(&self, sessions: &Arc<Sessions>) {
+    fn catch_up(self: &Arc<Self>, sessions: &Arc<Sessions>) {
         loop {
-            let mut guard = self.state();
-            let state = &mut *guard;
-            let Some((link, frame)) = state.early.due(&state.missed) else { return };
-            self.take(guard, sessions, &link, frame, now());
-        }
-    }
-
-    /// Takes a frame whose turn it is, under the lock.
-    fn take(
-        &self,
-        mut state: Guard<'_, State, { rank::CLIENT }>,
-        sessions: &Arc<Sessions>,
-        link: &Arc<Link>,
-        frame: Frame,
-        now: Instant,
-    ) {
-        // After a reset or a move, what an old link still says is nobody's.
-        if !state.link.as_ref().is_some_and(|current| Arc::ptr_eq(current, link)) {
-            return;
-        }
-        let mut relay =
-            Relay { state: &mut state, client: self, sessions, now, ended: None, turned_up: None };
-        match frame.opcode {
-            Opcode::Binary => relay.binary(frame),
-            Opcode::Text => relay.text(link, frame),
-            Opcode::Ping | Opcode::Pong | Opcode::Close => {}
-        }
-        let (ended, turned_up) = (relay.ended.take(), relay.turned_up.take());
-        let told = state.told();
-        drop(state);
-        if 0 < sessions.logs.excess() {
-            sessions.trim_soon();
-        }
-        if let Some(prompt) = turned_up {
-            control::call_back(sessions, sessions.shared.fleet.get(link.backend), &prompt);
-        }
-        if let Some((prompt, end)) = ended {
-            sessions.shared.records.prompt_ended(&prompt, end, told);
+            let mut turn = self.turn(sessions);
+            let State { early, missed, .. } = &mut *turn;
+            let Some((link, frame)) = early.due(missed) else { return };
+            take(turn, &link, frame, now());
         }
     }
 
     /// Asking found something about a prompt. If that settles it, what its sockets have not been
     /// told is made up.
     pub(super) fn sighted(
-        &self,
+        self: &Arc<Self>,
         sessions: &Arc<Sessions>,
         prompt: &PromptId,
         sighted: Sighted,
@@ -129,59 +90,60 @@ impl Client {
         let history = history.zip(backend).map(|(history, backend)| {
             self.named_history(&sessions.shared, (backend, prompt), history)
         });
-        let mut guard = self.state();
-        let state = &mut *guard;
-        let backend = state.core.pending().get(prompt).map(|pending| pending.backend);
+        let mut turn = self.turn(sessions);
+        let backend = turn.core.pending().get(prompt).map(|pending| pending.backend);
         let runs = backend.is_some() && sighted == Sighted::Running;
-        let waits = runs && state.early.waits_for_ends(prompt, &state.missed, now);
+        let State { early, missed, .. } = &mut *turn;
+        let waits = runs && early.waits_for_ends(prompt, missed, now);
         if runs && !waits {
-            state.tell_running(prompt);
+            turn.tell_running(prompt);
         }
-        let is_linked = state.link.as_ref().is_some_and(|link| link.phase() == LinkPhase::Open);
+        let is_linked = turn.link.as_ref().is_some_and(|link| link.phase() == LinkPhase::Open);
         if is_linked && sighted == Sighted::Queued {
             // It has not begun, and all of it will be heard.
-            state.missed.remove(prompt);
+            turn.missed.remove(prompt);
         }
-        let end = match sighted {
+        let is_over = turn.missed.get(prompt) == Some(&Missed::IsOver);
+        turn.act_with(Brought::History(history), |core| match sighted {
             // There is nothing to wait for.
-            Sighted::InHistory(end) if state.missed.get(prompt) == Some(&Missed::IsOver) => {
-                state.core.end(prompt, end, now)
-            }
+            Sighted::InHistory(end) if is_over => core.settle(prompt, end, now),
             Sighted::InHistory(_) | Sighted::Queued | Sighted::Running | Sighted::Absent(_) => {
-                state.core.sight(prompt, sighted, now)
+                core.sight(prompt, sighted, now)
             }
-        };
+        });
         if let Some(backend) = backend.filter(|_| waits) {
             // Of itself as well: others that turn out to be queued had no end to wait for.
-            state.ask_for_ends(backend);
-            sessions.reconcile_soon();
+            turn.ask_for_ends(backend);
         }
-        let (Some(backend), Some(end)) = (backend, end) else {
-            drop(guard);
-            return self.catch_up(sessions);
-        };
-        match history {
-            Some(history) => state.tell_history(prompt, history),
-            None => state.tell_end(prompt, end, &sessions.shared.fleet.get(backend).name),
-        }
-        state.finish(self, &sessions.shared, prompt, now);
-        let told = state.told();
-        drop(guard);
-        // What has begun since waited for this end.
+        drop(turn);
+        // What has begun since waited for this end, if it is one.
         self.catch_up(sessions);
-        sessions.shared.records.prompt_ended(prompt, end, told);
+    }
+}
+
+/// Takes a frame whose turn it is.
+fn take(turn: Turn<'_>, link: &Arc<Link>, frame: Frame, now: Instant) {
+    // After a reset or a move, what an old link still says is nobody's.
+    if !turn.link.as_ref().is_some_and(|current| Arc::ptr_eq(current, link)) {
+        return;
+    }
+    let sessions = turn.sessions();
+    let mut relay = Relay { turn, now };
+    match frame.opcode {
+        Opcode::Binary => relay.binary(frame),
+        Opcode::Text => relay.text(link, frame),
+        Opcode::Ping | Opcode::Pong | Opcode::Close => {}
+    }
+    drop(relay);
+    if 0 < sessions.logs.excess() {
+        sessions.trim_soon();
     }
 }
 
 /// One frame under the client's lock.
 pub(super) struct Relay<'a> {
-    pub(super) state: &'a mut State,
-    client: &'a Client,
-    sessions: &'a Sessions,
+    pub(super) turn: Turn<'a>,
     now: Instant,
-    ended: Option<(PromptId, End)>,
-    /// It runs, and its client was told that it does not.
-    turned_up: Option<PromptId>,
 }
 
 impl Relay<'_> {
@@ -190,7 +152,7 @@ impl Relay<'_> {
         let event = event::read(&payload);
         if event.prompt().is_some_and(|prompt| self.is_past(prompt)) {
             self.lives(link);
-            return self.too_late(&event);
+            return self.too_late(link, &event);
         }
         if event.prompt().is_some() {
             self.lives(link);
@@ -200,16 +162,18 @@ impl Relay<'_> {
             // The answer to the link's own flags; sockets are answered by us.
             Event::FeatureFlags => {}
             // It was made up when the prompt was seen to run; this one was still on its way.
-            Event::Start { prompt } if self.state.log.has_start(&prompt) => {
+            Event::Start { prompt } if self.turn.log.has_start(&prompt) => {
                 if let Some(id) = self.own(&prompt) {
                     self.hear(&id, Heard::Started);
-                    self.state.runs = Some(id);
+                    self.turn.runs = Some(id);
                 }
             }
             Event::Start { prompt } => {
                 // The prompt moved from waiting to running: whoever shows a queue asks again.
-                self.state.say_status(self.client, &self.sessions.shared);
-                self.state.runs = self.keep(&prompt, Kept::Start, frame, Heard::Started);
+                let client = self.turn.client();
+                let shared = &self.turn.sessions().shared;
+                self.turn.say_status(client, shared);
+                self.turn.runs = self.keep(&prompt, Kept::Start, frame, Heard::Started);
             }
             Event::Cached { prompt } => {
                 self.keep(&prompt, Kept::Cached, frame, Heard::Progressed);
@@ -235,7 +199,7 @@ impl Relay<'_> {
 
     /// Its worker does something. Whoever thinks that it does not is told.
     fn lives(&self, link: &Link) {
-        let backend = self.sessions.shared.fleet.get(link.backend);
+        let backend = self.turn.sessions().shared.fleet.get(link.backend);
         if backend.worker.condition() == Condition::Wedged {
             backend.worker_lives();
         }
@@ -243,7 +207,7 @@ impl Relay<'_> {
 
     fn status(&mut self, link: &Arc<Link>, frame: Frame) {
         link.status_came(self.now);
-        match self.sessions.shared.config.isolation.status {
+        match self.turn.sessions().shared.config.isolation.status {
             StatusCounts::Own => {}
             StatusCounts::Backend => {
                 let frame = match event::without_sid(&frame.payload) {
@@ -264,25 +228,24 @@ impl Relay<'_> {
     ) {
         match (prompt, has_node) {
             (Some(prompt), true) => {
-                self.state.runs = self.keep(&prompt, Kept::Executing, frame, Heard::Progressed);
+                self.turn.runs = self.keep(&prompt, Kept::Executing, frame, Heard::Progressed);
             }
             // What was missed before it comes first, from the history, and then the end.
             (Some(prompt), false) if self.is_incomplete(&prompt) => {
                 if let Some(id) = self.own(&prompt) {
-                    self.state.missed.insert(id, Missed::IsOver);
+                    self.turn.missed.insert(id, Missed::IsOver);
                 }
-                self.state.core.must_ask(link.backend);
-                self.sessions.reconcile_soon();
+                self.turn.act(|core| core.must_ask(link.backend));
             }
             (Some(prompt), false) => {
                 let id = self.keep(&prompt, Kept::LastWord, frame, Heard::LastWord);
                 if let Some(id) = id {
-                    self.state.log.ended(&id, self.now);
+                    self.turn.log.ended(&id, self.now);
                 }
             }
             // What ComfyUI says to a socket that returns while its prompt runs; scripts that
             // read the prompt_id of every `executing` break without one.
-            (None, _) => match self.state.log.running().cloned() {
+            (None, _) => match self.turn.log.running().cloned() {
                 Some(running) => {
                     let text = event::with_prompt(&frame.payload, running.as_str());
                     let frame = text.map_or(frame, Frame::text);
@@ -290,8 +253,8 @@ impl Relay<'_> {
                 }
                 // After a restart or a broken link the start was not heard: which of the pending
                 // prompts it is, asking will tell.
-                None if self.state.core.has_prompts_here() => {
-                    self.state.unclaimed = Some(frame);
+                None if self.turn.core.has_prompts_here() => {
+                    self.turn.unclaimed = Some(frame);
                 }
                 None => self.push(Class::Lasting, &frame),
             },
@@ -300,33 +263,34 @@ impl Relay<'_> {
 
     /// True if the prompt is pending and events of it were missed, or its outcome was not told.
     fn is_incomplete(&self, prompt: &str) -> bool {
-        let is_pending = self.state.core.pending().contains_key(prompt);
-        is_pending && (self.has_missed(prompt) || !self.state.log.has_terminal(prompt))
+        let is_pending = self.turn.core.pending().contains_key(prompt);
+        is_pending && (self.has_missed(prompt) || !self.turn.log.has_terminal(prompt))
     }
 
     fn has_missed(&self, prompt: &str) -> bool {
-        self.state.missed.keys().any(|missed| missed.as_str() == prompt)
+        self.turn.missed.keys().any(|missed| missed.as_str() == prompt)
     }
 
     /// True if the prompt's client has been told how it ended, or that it is not there.
     pub(super) fn is_past(&self, prompt: &str) -> bool {
-        self.state.log.has_ended(prompt) || self.state.disowned.why(prompt).is_some()
+        self.turn.log.has_ended(prompt) || self.turn.disowned.why(prompt).is_some()
     }
 
     /// What is said of such a prompt is not passed on; one that begins to run is stopped.
-    fn too_late(&mut self, event: &Event<'_>) {
+    fn too_late(&mut self, link: &Link, event: &Event<'_>) {
         if let Event::Start { prompt } = event
-            && self.state.disowned.why(prompt) == Some(Why::NotQueued)
+            && self.turn.disowned.why(prompt) == Some(Why::NotQueued)
+            && let Ok(prompt) = PromptId::parse(prompt)
         {
-            self.turned_up = PromptId::parse(prompt).ok();
+            self.turn.later(After::TurnedUp { prompt, on: link.backend });
         }
     }
 
     fn terminal(&mut self, prompt: &str, end: End, frame: Frame) {
         // No node of it works any more, and who hears of it may submit the next at once.
-        self.state.runs = None;
-        if let Some(pending) = self.state.core.pending().get(prompt) {
-            self.sessions.shared.fleet.get(pending.backend).load.ended(self.now);
+        self.turn.runs = None;
+        if let Some(pending) = self.turn.core.pending().get(prompt) {
+            self.turn.sessions().shared.fleet.get(pending.backend).load.ended(self.now);
         }
         if self.has_missed(prompt)
             && let Some(id) = self.own(prompt)
@@ -340,14 +304,14 @@ impl Relay<'_> {
     /// prompt it is of the one that runs, if that is this client's.
     fn progress(&mut self, prompt: Option<Cow<'_, str>>, kept: Kept, frame: Frame) {
         let Some(prompt) = prompt else {
-            if self.state.runs.is_some() {
+            if self.turn.runs.is_some() {
                 self.push(Class::Progress, &frame);
             }
             return;
         };
         let Some(id) = self.own(&prompt) else { return };
         self.push(Class::Progress, &frame);
-        self.state.log.keep(&id, kept, frame);
+        self.turn.log.keep(&id, kept, frame);
         self.hear(&id, Heard::Progressed);
     }
 
@@ -358,27 +322,26 @@ impl Relay<'_> {
             return None;
         };
         self.push(Class::Lasting, &frame);
-        self.state.log.keep(&id, kept, frame);
+        self.turn.log.keep(&id, kept, frame);
         self.hear(&id, heard);
         Some(id)
     }
 
     fn hear(&mut self, prompt: &PromptId, heard: Heard) {
-        if let Some(end) = self.state.core.hear(prompt, heard, self.now) {
-            self.state.finish(self.client, &self.sessions.shared, prompt, self.now);
-            self.ended = Some((prompt.clone(), end));
-        }
+        let now = self.now;
+        self.turn.act(|core| core.hear(prompt, heard, now));
     }
 
     /// The id, if the prompt is pending or in the log.
     pub(super) fn own(&self, prompt: &str) -> Option<PromptId> {
-        let pending = self.state.core.pending();
+        let pending = self.turn.core.pending();
         let id = pending.get_key_value(prompt).map(|(id, _)| id.clone());
-        id.or_else(|| self.state.log.knows(prompt).then(|| PromptId::parse(prompt).ok()).flatten())
+        id.or_else(|| self.turn.log.knows(prompt).then(|| PromptId::parse(prompt).ok()).flatten())
     }
 
     pub(super) fn push(&mut self, class: Class, frame: &Frame) {
-        self.state.push(self.client, class, frame);
+        let client = self.turn.client();
+        self.turn.push(client, class, frame);
     }
 }
 
@@ -410,7 +373,7 @@ mod tests {
         let near = Nearness::default();
         let submitted =
             client.submit(sessions, &prompt, Remembered::default(), &near).unwrap().unwrap();
-        client.accepted(&prompt);
+        client.accepted(sessions, &prompt);
         client.answered(sessions, &prompt);
         (client, submitted.1)
     }
@@ -477,7 +440,7 @@ mod tests {
     async fn what_is_said_of_a_prompt_after_its_end_was_told_is_not_passed_on() {
         let sessions = sessions();
         let (client, _link) = at_work(&sessions, "p");
-        client.presume_lost(&sessions.shared, BackendId(0), Loss::BackendGone, now());
+        client.presume_lost(&sessions, BackendId(0), Loss::BackendGone, now());
         let (client, link) = at_work(&sessions, "q");
         client.relay(&sessions, &link, start("p"), now());
         assert!(!client.state().log.has_start("p"), "it was told to be lost");

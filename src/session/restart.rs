@@ -4,6 +4,8 @@
 use std::sync::Arc;
 
 use super::Sessions;
+use super::apply::After;
+use super::submissions::Remembered;
 use super::{Client, Told};
 use crate::comfy::answers::Ended;
 use crate::journal::restore::{Lost, RestoredClient, Untold};
@@ -16,28 +18,28 @@ use crate::shared::Shared;
 impl Client {
     /// Restored, but not yet at work: see [`Client::take_up`].
     #[must_use]
-    pub fn restored(restored: RestoredClient, sessions: &Sessions) -> Self {
+    pub fn restored(restored: RestoredClient, sessions: &Arc<Sessions>) -> Arc<Self> {
         let RestoredClient { id, binding, pending, output_nodes, lost, untold } = restored;
         let core = core::Client::restored(binding, pending, now());
-        let client = Self::with_core(id, &sessions.logs, core);
-        let mut state = client.state();
-        state.output_nodes = output_nodes;
-        state.noted =
-            state.core.bound().map(|(backend, at)| (backend, at, state.core.reserved_until()));
+        let client = Arc::new(Self::with_core(id, &sessions.logs, core));
+        let mut turn = client.turn(sessions);
+        let remembered = |(prompt, nodes)| (prompt, Remembered::outputs(nodes));
+        turn.remembered = output_nodes.into_iter().map(remembered).collect();
         let (to_fetch, to_tell): (Vec<_>, Vec<_>) =
             untold.into_iter().partition(|untold| has_history(untold.end));
-        state.untold = to_fetch;
+        turn.untold = to_fetch;
         for Untold { prompt, backend, end } in to_tell {
             let backend = &sessions.shared.fleet.get(backend).name;
-            state.tell_end(&prompt, end, backend);
-            state.log.ended(&prompt, now());
+            turn.tell_end(&prompt, end, backend);
+            turn.log.ended(&prompt, now());
         }
         for Lost { prompt, backend, loss } in lost {
-            state.tell_end(&prompt, End::Lost(loss), &backend);
-            state.log.ended(&prompt, now());
-            sessions.shared.records.prompt_ended(&prompt, End::Lost(loss), Told::No);
+            let (end, told) = (End::Lost(loss), Told::No);
+            turn.tell_end(&prompt, end, &backend);
+            turn.log.ended(&prompt, now());
+            turn.later(After::Ended { prompt, end, told });
         }
-        drop(state);
+        drop(turn);
         client
     }
 

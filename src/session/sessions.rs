@@ -3,16 +3,12 @@
 use std::sync::Arc;
 
 use tokio::sync::{Notify, Semaphore};
-use tracing::debug;
 
 use super::adoption::Adoption;
 use super::budget::{LogBudget, QueueBudget};
 use super::interrupts::Interrupts;
 use super::reconcile;
 use super::registry::{self, Clients};
-use crate::masked::mask;
-use crate::routing::decision::Decision;
-use crate::routing::ids::{BackendId, ClientId};
 use crate::shared::Shared;
 use crate::tunnels::Tunnels;
 
@@ -64,29 +60,6 @@ impl Sessions {
         let tasks = &self.shared.tasks;
         tasks.spawn_critical("sweep", registry::sweep(Arc::clone(self)));
         tasks.spawn_critical("reconciler", reconcile::reconcile(Arc::clone(self)));
-    }
-
-    /// Counts what a decision about a client changed.
-    pub fn count(&self, client: &ClientId, decision: Decision) {
-        let fleet = &self.shared.fleet;
-        self.shared.metrics.placed(decision.reason);
-        if decision.newly_bound {
-            fleet.take_turn();
-            let backend = fleet.get(decision.backend);
-            backend.client_came();
-            self.count_left(decision.left);
-            let left = decision.left.map(|id| fleet.get(id).name.as_str());
-            let (backend, placement) = (backend.name.as_str(), decision.reason.as_str());
-            // Whoever only looks is placed as well, so this is not for every day.
-            debug!(client = %mask(client), backend, left, placement, "Client placed.");
-        }
-    }
-
-    /// A client is not bound to this backend any more.
-    pub fn count_left(&self, backend: Option<BackendId>) {
-        if let Some(backend) = backend {
-            self.shared.fleet.get(backend).client_left();
-        }
     }
 
     /// The event logs hold more than they may: asks for a trim at once.

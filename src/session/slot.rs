@@ -76,7 +76,7 @@ impl Client {
     pub fn open_socket(self: &Arc<Self>, sessions: &Arc<Sessions>) -> Result<SocketKey, Gone> {
         let now = now();
         let config = &sessions.shared.config;
-        let mut state = self.state();
+        let mut state = self.turn(sessions);
         if state.is_gone {
             return Err(Gone);
         }
@@ -89,7 +89,7 @@ impl Client {
         let replay = state.log.replay(since);
         let key = SocketKey(state.next_socket);
         state.next_socket += 1;
-        state.core.socket_opened(now);
+        state.act(|core| core.socket_opened(now));
         self.is_active.store(true, Ordering::Relaxed);
         let status = say::status(state.queue_remaining(), Some(&self.id));
         let mut slot = Slot::new(key, &config.sockets, &sessions.queues);
@@ -118,14 +118,14 @@ impl Client {
         }
     }
 
-    pub(super) fn close_socket(&self, shared: &Shared, key: SocketKey) {
-        let mut state = self.state();
+    pub(super) fn close_socket(self: &Arc<Self>, sessions: &Arc<Sessions>, key: SocketKey) {
+        let mut state = self.turn(sessions);
         let Some(index) = state.sockets.iter().position(|slot| slot.key == key) else { return };
         let slot = state.sockets.swap_remove(index);
-        state.core.socket_closed(now());
+        state.act(|core| core.socket_closed(now()));
         drop(state);
-        shared.metrics.sockets.dec();
-        shared.metrics.dropped(slot.queue.dropped());
+        sessions.shared.metrics.sockets.dec();
+        sessions.shared.metrics.dropped(slot.queue.dropped());
     }
 
     /// The next frame to write, or what the socket must be closed with.

@@ -43,7 +43,7 @@ pub async fn serve(sessions: Arc<Sessions>, client: Arc<Client>, key: SocketKey,
     let end = socket.run().await;
     debug!(client = %mask(&client.id), end = end.as_str(), "Socket ended.");
     // First of all: a browser that returns at once must find its place free.
-    client.close_socket(&sessions.shared, key);
+    client.close_socket(&sessions, key);
     socket.say_goodbye(end).await;
 }
 

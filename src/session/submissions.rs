@@ -6,15 +6,15 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use super::Sessions;
+use super::apply::{Brought, Turn};
 use super::disowned::Why;
 use super::link::Link;
-use super::{Client, Gone, State};
+use super::{Client, Gone};
 use crate::comfy::labels::Labels;
 use crate::net::now;
 use crate::routing::decision::{Decision, NotThere, Refusal};
 use crate::routing::ids::{BackendId, PromptId};
 use crate::routing::place::{BackendView, FleetNow};
-use crate::shared::Shared;
 
 /// Which backends have the files of a prompt already: all of them that there are anywhere.
 #[derive(Clone, Debug, Default)]
@@ -50,6 +50,13 @@ pub struct Remembered {
     pub labels: Labels,
 }
 
+impl Remembered {
+    /// Of one that was submitted to another process than this one.
+    pub(super) fn outputs(output_nodes: Vec<String>) -> Self {
+        Self { output_nodes, labels: Labels::default() }
+    }
+}
+
 impl Client {
     /// A prompt is about to be sent: pending from here on, and its link is on its way.
     ///
@@ -64,27 +71,15 @@ impl Client {
     ) -> Result<Result<(Decision, Arc<Link>), Refusal>, Gone> {
         let max = sessions.shared.config.prompts.max_pending_per_client;
         // One step: a reset in between would end the prompt and leave its link to be dialled.
-        let submit = |state: &mut State, fleet: FleetNow<'_>, now| {
-            let decision = state.core.submit(prompt.clone(), max, fleet, now)?;
-            state.disowned.forget(prompt);
-            state.early.expect(prompt);
-            // The ledger may have forgotten an older prompt of this id before the log has.
-            state.log.withdraw(prompt);
+        let brought = Brought::Submission(told);
+        let submit = |turn: &mut Turn<'_>, fleet: FleetNow<'_>, now| {
+            let prompt = prompt.clone();
+            let decision = turn.act_with(brought, |core| core.submit(prompt, max, fleet, now))?;
             sessions.shared.fleet.get(decision.backend).load.expect_one();
-            if !told.output_nodes.is_empty() {
-                state.output_nodes.insert(prompt.clone(), told.output_nodes);
-            }
-            state.labels.insert(prompt.clone(), told.labels);
-            state.say_status(self, &sessions.shared);
-            let link = self.ensure_link(state, sessions, decision.backend);
+            let link = self.ensure_link(turn, sessions, decision.backend);
             Ok((decision, link))
         };
-        let decided = self.decide(sessions, near, submit)?;
-        if let Ok((decision, _)) = &decided {
-            sessions.count(&self.id, *decision);
-            sessions.clients.has_work(self);
-        }
-        Ok(decided)
+        self.decide(sessions, near, submit)
     }
 
     /// The prompt is provably not where it was to go: places it anew, on none of the backends that
@@ -101,22 +96,18 @@ impl Client {
         near.mark(&mut views);
         views.iter_mut().for_each(|view| view.up &= !tried.contains(&view.id));
         let fleet = FleetNow { backends: &views, turn: sessions.shared.fleet.turn() };
-        let mut state = self.state();
-        let left = state.core.bound()?.0;
-        let decision = state.core.submit_elsewhere(prompt, why, fleet, now)?;
-        // What a broken link missed was of the backend that it never reached.
-        state.missed.remove(prompt);
+        let mut turn = self.turn(sessions);
+        let left = turn.core.bound()?.0;
+        let decision = turn.act(|core| core.submit_elsewhere(prompt, why, fleet, now))?;
         sessions.shared.fleet.get(left).load.not_taken();
         sessions.shared.fleet.get(decision.backend).load.expect_one();
-        sessions.count(&self.id, decision);
-        let link = self.ensure_link(&mut state, sessions, decision.backend);
-        state.note(self, &sessions.shared);
+        let link = self.ensure_link(&mut turn, sessions, decision.backend);
         Some((decision, link))
     }
 
     /// What is pending on `backend` is left to the reconciler.
-    pub fn must_ask(&self, backend: BackendId) {
-        self.state().core.must_ask(backend);
+    pub fn must_ask(self: &Arc<Self>, sessions: &Arc<Sessions>, backend: BackendId) {
+        self.turn(sessions).act(|core| core.must_ask(backend));
     }
 
     /// The prompt is not where it was sent, and its client is told so. Should it turn up after
@@ -126,31 +117,22 @@ impl Client {
     }
 
     /// The prompt was refused, or never sent: it leaves no trace.
-    pub fn withdraw(&self, shared: &Shared, prompt: &PromptId) {
-        let mut state = self.state();
-        state.core.withdraw(prompt);
-        state.note(self, shared);
-        state.log.withdraw(prompt);
-        state.output_nodes.remove(prompt);
-        state.labels.remove(prompt);
-        state.missed.remove(prompt);
-        state.say_status(self, shared);
+    pub fn withdraw(self: &Arc<Self>, sessions: &Arc<Sessions>, prompt: &PromptId) {
+        self.turn(sessions).act(|core| core.withdraw(prompt));
     }
 
     /// The backend has taken the prompt. False if it is not pending any more.
-    pub fn accepted(&self, prompt: &PromptId) -> bool {
-        let mut state = self.state();
-        state.core.accepted(prompt, now());
-        state.core.pending().contains_key(prompt)
+    pub fn accepted(self: &Arc<Self>, sessions: &Arc<Sessions>, prompt: &PromptId) -> bool {
+        self.turn(sessions).act(|core| core.accepted(prompt, now()))
     }
 
     /// The client asks for a deletion.
-    pub fn delete_asked(&self, prompt: &PromptId) {
-        self.state().core.delete_asked(prompt);
+    pub fn delete_asked(self: &Arc<Self>, sessions: &Arc<Sessions>, prompt: &PromptId) {
+        self.turn(sessions).act(|core| core.delete_asked(prompt));
     }
 
     /// The deletion was not done.
-    pub fn delete_withdrawn(&self, prompt: &PromptId) {
-        self.state().core.delete_withdrawn(prompt);
+    pub fn delete_withdrawn(self: &Arc<Self>, sessions: &Arc<Sessions>, prompt: &PromptId) {
+        self.turn(sessions).act(|core| core.delete_withdrawn(prompt));
     }
 }

@@ -5,32 +5,22 @@ use std::time::Instant;
 
 use super::log::Kept;
 use super::slot::Audience;
-use super::{Client, Missed, State};
+use super::{Missed, State};
 use crate::comfy::event::{self, Event};
 use crate::comfy::labels::Label;
 use crate::comfy::say;
 use crate::net::unix_millis;
 use crate::routing::ids::{BackendId, PromptId};
 use crate::routing::pending::{End, Loss, Phase};
-use crate::shared::Shared;
 use crate::ws::Frame;
 
 impl State {
-    /// A prompt has left the map: the log forgets where it was, and the count is told. Never
-    /// before its last word: some clients take the count 0 for the end.
-    pub(super) fn finish(
-        &mut self,
-        client: &Client,
-        shared: &Shared,
-        prompt: &PromptId,
-        now: Instant,
-    ) {
-        self.log.ended(prompt, now);
+    /// A prompt has ended and its last word was told: the log forgets where it was.
+    pub(super) fn forget(&mut self, prompt: &PromptId, ended: Instant) {
+        self.log.ended(prompt, ended);
         self.runs = self.runs.take().filter(|running| running != prompt);
-        self.output_nodes.remove(prompt);
-        self.labels.remove(prompt);
+        self.remembered.remove(prompt);
         self.missed.remove(prompt);
-        self.say_status(client, shared);
     }
 
     /// There was no link for a while: what was said in it, of any prompt in such a phase that is
@@ -107,7 +97,7 @@ impl State {
                 let worked = self.worked_on(prompt);
                 let was_at = worked.as_ref().map(|label| label.for_people());
                 let message = lost_message(loss, backend, was_at.as_deref());
-                let at_node = worked.or_else(|| self.labels.get(prompt)?.first());
+                let at_node = worked.or_else(|| self.remembered.get(prompt)?.labels.first());
                 say::execution_error(prompt, "mooring.PromptLost", &message, at_node, at)
             }
             End::Failed => {
@@ -133,7 +123,7 @@ impl State {
     /// The node that a prompt was last said to be at.
     fn worked_on(&self, prompt: &PromptId) -> Option<&Label> {
         let node = event::executing_node(&self.log.executing(prompt.as_str())?.payload)?;
-        self.labels.get(prompt)?.get(&node)
+        self.remembered.get(prompt)?.labels.get(&node)
     }
 
     /// A page shows one active job, and takes the end of any for that one's: it is told again what

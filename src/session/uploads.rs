@@ -1,18 +1,18 @@
 //! Uploads on their way to a backend, and the backend that they reserve (promise B3).
 
 use std::num::NonZeroU32;
+use std::sync::Arc;
 use std::time::Instant;
 
 use smallvec::SmallVec;
 
 use super::Sessions;
-use super::{Client, Gone};
+use super::{Client, Decided, Gone};
 use crate::net::now;
 use crate::routing::client as core;
-use crate::routing::decision::{Decision, Refusal};
+use crate::routing::decision::Decision;
 use crate::routing::ids::BackendId;
 use crate::routing::place::{BackendView, FleetNow};
-use crate::shared::Shared;
 
 impl Client {
     /// A read that may be a step of a dialogue with a node pack: for a while this client prefers
@@ -20,7 +20,7 @@ impl Client {
     ///
     /// # Errors
     /// As for [`Client::contact`].
-    pub fn dialogue(&self, sessions: &Sessions) -> Result<Result<Decision, Refusal>, Gone> {
+    pub fn dialogue(self: &Arc<Self>, sessions: &Arc<Sessions>) -> Result<Decided, Gone> {
         let affinity = &sessions.shared.config.affinity;
         let margin = u32::try_from(affinity.session_margin).unwrap_or(u32::MAX);
         self.route(sessions, |core, fleet, now| {
@@ -33,7 +33,7 @@ impl Client {
     ///
     /// # Errors
     /// As for [`Client::contact`].
-    pub fn body_began(&self, sessions: &Sessions) -> Result<Result<Decision, Refusal>, Gone> {
+    pub fn body_began(self: &Arc<Self>, sessions: &Arc<Sessions>) -> Result<Decided, Gone> {
         self.route(sessions, core::Client::body_began)
     }
 
@@ -41,7 +41,7 @@ impl Client {
     ///
     /// # Errors
     /// As for [`Client::contact`].
-    pub fn upload_began(&self, sessions: &Sessions) -> Result<Result<Decision, Refusal>, Gone> {
+    pub fn upload_began(self: &Arc<Self>, sessions: &Arc<Sessions>) -> Result<Decided, Gone> {
         self.route(sessions, core::Client::upload_began)
     }
 
@@ -51,10 +51,10 @@ impl Client {
     /// # Errors
     /// As for [`Client::contact`].
     pub fn upload_began_among(
-        &self,
-        sessions: &Sessions,
+        self: &Arc<Self>,
+        sessions: &Arc<Sessions>,
         takes_it: &dyn Fn(BackendId) -> bool,
-    ) -> Result<Result<Decision, Refusal>, Gone> {
+    ) -> Result<Decided, Gone> {
         self.route(sessions, |core, fleet, now| {
             let full = |view: &BackendView| {
                 let (load, max_pending) = (u32::MAX, Some(NonZeroU32::MIN));
@@ -67,19 +67,21 @@ impl Client {
     }
 
     /// The upload is over; one that arrived reserves its backend.
-    pub fn upload_ended(&self, shared: &Shared, began: Decision, has_arrived: bool) {
-        let reservation = has_arrived.then_some(shared.config.affinity.reservation);
-        let mut state = self.state();
-        state.core.upload_ended(began, reservation, now());
-        state.note(self, shared);
+    pub fn upload_ended(
+        self: &Arc<Self>,
+        sessions: &Arc<Sessions>,
+        began: Decision,
+        has_arrived: bool,
+    ) {
+        let reservation = has_arrived.then_some(sessions.shared.config.affinity.reservation);
+        self.turn(sessions).act(|core| core.upload_ended(began, reservation, now()));
     }
 
     /// An upload without a name waits on `backend` for this client's first prompt.
-    pub fn reserve(&self, shared: &Shared, backend: BackendId, until: Instant) {
-        let mut state = self.state();
-        if !state.is_gone && state.core.reserve(backend, until, now()) {
-            state.note(self, shared);
-            shared.fleet.get(backend).client_came();
+    pub fn reserve(self: &Arc<Self>, sessions: &Arc<Sessions>, backend: BackendId, until: Instant) {
+        let mut turn = self.turn(sessions);
+        if !turn.is_gone {
+            turn.act(|core| core.reserve(backend, until, now()));
         }
     }
 }

@@ -144,7 +144,7 @@ async fn what_runs_is_told_again_to_a_page_when_what_waits_is_lost() {
     let cleared = send(sim, Method::POST, "/queue", &[], r#"{"clear": true}"#).await;
     assert_eq!(cleared.status, 200);
     let client = world.gateway.sessions.clients.get(&ClientId::parse("ada").unwrap()).unwrap();
-    client.must_ask(world.gateway.shared.fleet.by_name("a").unwrap().id);
+    client.must_ask(&world.gateway.sessions, world.gateway.shared.fleet.by_name("a").unwrap().id);
     world.gateway.sessions.reconcile_soon();
     let prompts = [running.as_str(), waiting.as_str()];
     let is_start = |event: &Value| event["type"] == "execution_start";

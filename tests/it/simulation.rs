@@ -16,8 +16,9 @@ use std::fmt;
 use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 
-use mooring::routing::client::Client;
+use mooring::routing::client::{Client, Outcome};
 use mooring::routing::decision::{DECISIONS_KEPT, Decision, Reason, Refusal, StillPending, What};
+use mooring::routing::effects::Step;
 use mooring::routing::ids::{BackendId, ClientId, PromptId};
 use mooring::routing::ledger::{Known, Ledger, State};
 use mooring::routing::owners::Submitter;
@@ -308,12 +309,13 @@ impl World {
 
     fn contact(&mut self, seat: usize) {
         self.doing("contact");
-        let _ = self.decide(seat, Kind::Read, Client::contact);
+        let _ = self
+            .decide(seat, Kind::Read, |client, fleet, now| client.contact(fleet, now).split().0);
     }
 
     fn upload_begins(&mut self, seat: usize) {
         self.doing("upload begins");
-        if let Ok(began) = self.decide(seat, Kind::Work, Client::upload_began) {
+        if let Ok(began) = self.decide(seat, Kind::Work, began) {
             self.seats[seat].truth.uploads.push(began);
         }
     }
@@ -324,12 +326,12 @@ impl World {
         let (now, Seat { client, truth, strays, .. }) = (self.now, &mut self.seats[seat]);
         if !strays.is_empty() && self.random.one_in(2) {
             let stray = strays.remove(self.random.below(strays.len()));
-            client.upload_ended(stray, reservation, now);
+            done(client.upload_ended(stray, reservation, now));
             truth.last_sign = now;
             self.tally.see("stray upload");
         } else if !truth.uploads.is_empty() {
             let began = truth.uploads.remove(self.random.below(truth.uploads.len()));
-            client.upload_ended(began, reservation, now);
+            done(client.upload_ended(began, reservation, now));
             truth.last_sign = now;
             truth.reserved_until = reservation.map(|it| now + it).or(truth.reserved_until);
             self.check_release(seat);
@@ -375,7 +377,7 @@ impl World {
             return;
         }
         let decided = self.decide(seat, Kind::Work, |client, fleet, now| {
-            client.submit(prompt.clone(), PENDING_MAX, fleet, now)
+            client.submit(prompt.clone(), PENDING_MAX, fleet, now).split().0
         });
         match decided {
             Ok(made) => {
@@ -397,10 +399,10 @@ impl World {
         let (at, now, turn) = (self.at, self.now, self.turn);
         let Seat { client, truth, .. } = &mut self.seats[seat];
         let fleet = FleetNow { backends: &self.fleet, turn };
-        let refused = client.submit(prompt.clone(), PENDING_MAX, fleet, now);
+        let refused = done(client.submit(prompt.clone(), PENDING_MAX, fleet, now));
         assert_eq!(refused, Err(Refusal::TooManyPending { max: PENDING_MAX }), "{at}");
         let pending = truth.pending[self.random.below(PENDING_MAX)].0.clone();
-        let refused = client.submit(pending, PENDING_MAX, fleet, now);
+        let refused = done(client.submit(pending, PENDING_MAX, fleet, now));
         assert_eq!(refused, Err(Refusal::AlreadyPending), "{at}");
         self.tally.see("too_many_pending");
         self.tally.see("prompt_id_known");
@@ -417,11 +419,11 @@ impl World {
         let Seat { client, truth, .. } = &mut self.seats[seat];
         let is_new = truth.facts(&prompt).is_some_and(|facts| facts.is_empty());
         if !is_new || self.random.below(4) < 2 {
-            client.accepted(&prompt, now);
+            assert!(done(client.accepted(&prompt, now)), "{at}: {prompt}");
             truth.facts(&prompt).map(|facts| facts.add(now, Fact::Accepted));
             return;
         }
-        let withdrawn = client.withdraw(&prompt);
+        let withdrawn = done(client.withdraw(&prompt));
         assert!(withdrawn.is_some(), "{at}: {prompt}");
         let used_up = truth.remove(&prompt).and_then(|facts| facts.reservation);
         truth.reserved_until = truth.reserved_until.max(used_up);
@@ -492,7 +494,7 @@ impl World {
         self.doing("link breaks");
         let backend = BackendId(u16::try_from(self.random.below(self.fleet.len())).expect("few"));
         let (now, Seat { client, truth, .. }) = (self.now, &mut self.seats[seat]);
-        client.must_ask(backend);
+        done(client.must_ask(backend));
         if truth.bound == Some(backend) {
             for (_, facts) in &mut truth.pending {
                 facts.add(now, Fact::MustAsk);
@@ -505,12 +507,9 @@ impl World {
         let (at, now) = (self.at, self.now);
         let Seat { client, truth, .. } = &mut self.seats[seat];
         let end = match fact {
-            Fact::Heard(heard) => client.hear(prompt, heard, now),
-            Fact::Sighted(sighted) => client.sight(prompt, sighted, now),
-            Fact::DeleteAsked => {
-                client.delete_asked(prompt);
-                None
-            }
+            Fact::Heard(heard) => ended(client.hear(prompt, heard, now)),
+            Fact::Sighted(sighted) => ended(client.sight(prompt, sighted, now)),
+            Fact::DeleteAsked => ended(client.delete_asked(prompt)),
             Fact::Accepted | Fact::MustAsk => None,
         };
         let expected = truth.facts(prompt).and_then(|facts| facts.add(now, fact));
@@ -529,7 +528,8 @@ impl World {
         let lost = End::Lost(Loss::BackendGone);
         let Seat { client, truth, .. } = &mut self.seats[seat];
         let expected = truth.remove(&prompt).map(|_| lost);
-        assert_eq!(client.end(&prompt, lost, self.now), expected, "{at}: {prompt}");
+        let gone = client.give_up(&prompt, Loss::BackendGone, Outcome::Untold, self.now);
+        assert_eq!(ended(gone), expected, "{at}: {prompt}");
         if expected.is_some() {
             self.has_ended(seat, &prompt, lost);
             self.check_release(seat);
@@ -546,7 +546,10 @@ impl World {
         self.book.settle(prompt, State::Ended(end));
         // A refusal that comes after the end takes nothing back.
         self.ledger.withdraw(prompt);
-        assert!(self.seats[seat].client.withdraw(prompt).is_none(), "{at}: {prompt} has ended");
+        assert!(
+            done(self.seats[seat].client.withdraw(prompt)).is_none(),
+            "{at}: {prompt} has ended"
+        );
     }
 
     /// The last decision says "released" exactly if nothing holds or reserves any more.
@@ -561,10 +564,10 @@ impl World {
         self.doing("socket");
         let (now, Seat { client, truth, .. }) = (self.now, &mut self.seats[seat]);
         if 0 < truth.sockets && self.random.one_in(2) {
-            client.socket_closed(now);
+            done(client.socket_closed(now));
             truth.sockets -= 1;
         } else {
-            client.socket_opened(now);
+            done(client.socket_opened(now));
             truth.sockets += 1;
         }
         truth.last_sign = now;
@@ -573,7 +576,7 @@ impl World {
     fn release(&mut self, seat: usize) {
         let at = self.doing("release");
         let Seat { client, truth, .. } = &mut self.seats[seat];
-        let released = client.release(self.now);
+        let released = done(client.release(self.now));
         if truth.is_held() {
             let pending = truth.pending.len() + truth.uploads.len();
             assert_eq!(released.err(), Some(StillPending { pending }), "{at}");
@@ -587,12 +590,13 @@ impl World {
     fn reset(&mut self, seat: usize) {
         let at = self.doing("reset");
         let Seat { client, truth, held_by, strays, .. } = &mut self.seats[seat];
-        let released = client.reset(self.now);
+        let (released, effects) = client.reset(self.now).split();
         assert_eq!(released.backend, truth.bound, "{at}");
         (truth.bound, truth.reserved_until, *held_by) = (None, None, None);
         strays.append(&mut truth.uploads);
         let expected = std::mem::take(&mut truth.pending).into_iter().map(|(prompt, _)| prompt);
-        let cut_off: Vec<PromptId> = released.cut_off.into_iter().map(|it| it.0).collect();
+        let cut_off: Vec<PromptId> = effects.ended.into_iter().map(|it| it.prompt).collect();
+        assert_eq!(cut_off.len(), released.cut_off, "{at}");
         assert_eq!(cut_off, expected.collect::<Vec<_>>(), "{at}");
         for prompt in cut_off {
             self.has_ended(seat, &prompt, End::Lost(Loss::Reset));
@@ -711,6 +715,20 @@ impl Seat {
         let (client, truth) = (Client::new(now), Truth::new(now));
         Self { id, client, truth, held_by: None, strays: Vec::new() }
     }
+}
+
+/// What came of a transition.
+fn done<T>(step: Step<T>) -> T {
+    step.split().0
+}
+
+/// How the prompt that a transition is about has ended, if it has.
+fn ended(step: Step) -> Option<End> {
+    step.split().1.ended.first().map(|ended| ended.end)
+}
+
+fn began(client: &mut Client, fleet: FleetNow<'_>, now: Instant) -> Result<Decision, Refusal> {
+    done(client.upload_began(fleet, now))
 }
 
 fn new_backend(index: usize) -> BackendView {

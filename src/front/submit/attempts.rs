@@ -176,7 +176,6 @@ impl Sending {
         let backend = Arc::clone(self.front.shared.fleet.get(decision.backend));
         info!(prompt = %self.prompt, from = %self.backend().name, backend = %backend.name,
             why = why.as_str(), "Prompt goes elsewhere: it is not there.");
-        self.front.shared.records.prompt_placed(&self.prompt, decision.backend, &self.output_nodes);
         self.target = Target { backend, reason: decision.reason };
         self.link = link;
         true

@@ -63,7 +63,7 @@ impl Sending {
     /// Its client was told long ago that nobody knows; the reconciler goes on asking.
     fn left_to_asking(self) -> Answer {
         self.taken();
-        self.client.must_ask(self.backend().id);
+        self.client.must_ask(&self.front.sessions, self.backend().id);
         let backend = self.backend().name.clone();
         Err(GatewayError::StateUnknown { backend, prompt: self.prompt.to_string() })
     }

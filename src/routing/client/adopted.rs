@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::super::decision::{Decision, Reason};
+use super::super::effects::{Effects, Step};
 use super::super::ids::BackendId;
 use super::super::pending::Pending;
 use super::super::unclaimed::Found;
@@ -15,26 +16,25 @@ impl Client {
     /// Prompts of this client were found: they are pending from here on. Unless other work holds
     /// it where it is, it is bound to the backend of the first. The others are only asked for their
     /// ends: a client has one binding, and one link.
-    pub fn adopt(&mut self, found: &[Found], now: Instant) -> Option<Decision> {
-        let home = found.first().map(|found| found.backend).filter(|_| !self.is_held());
-        for Found { prompt, backend, seen, .. } in found {
-            let pending = || Pending::found(*backend, *seen, now);
-            self.pending.entry(prompt.clone()).or_insert_with(pending);
-        }
-        let decision = self.bind_to(home?, now);
-        self.decisions.record(&Ok(decision), Some(decision.backend), now);
-        Some(decision)
+    pub fn adopt(&mut self, found: &[Found], now: Instant) -> Step<Option<Decision>> {
+        Step::of(|effects| {
+            effects.asks = true;
+            let home = found.first().map(|found| found.backend).filter(|_| !self.is_held());
+            for Found { prompt, backend, seen, .. } in found {
+                self.prompts.found(prompt.clone(), Pending::found(*backend, *seen, now), effects);
+            }
+            let decision = self.bind_to(home?, now, effects);
+            self.record(Ok(decision), now, effects).ok()
+        })
     }
 
     /// Binds where its work is.
-    fn bind_to(&mut self, backend: BackendId, now: Instant) -> Decision {
-        let last = self.binding;
+    fn bind_to(&mut self, backend: BackendId, now: Instant, effects: &mut Effects) -> Decision {
+        let last = self.bound.get();
         if let Some(bound) = last.filter(|bound| bound.backend == backend) {
             return stay(&bound, Reason::Held);
         }
-        self.bindings_made += 1;
-        let number = self.bindings_made;
-        self.binding = Some(Binding { number, backend, since: now, reserved_until: None });
+        let Binding { number, .. } = self.bound.bind(backend, None, now, effects);
         let left = last.map(|bound| bound.backend);
         Decision { backend, reason: Reason::Held, left, newly_bound: true, binding: number }
     }
@@ -42,14 +42,14 @@ impl Client {
     /// True if a prompt is pending on the bound backend.
     #[must_use]
     pub fn has_prompts_here(&self) -> bool {
-        let is_here = |bound: Binding| self.pending.values().any(|it| it.backend == bound.backend);
-        self.binding.is_some_and(is_here)
+        let is_here = |bound| self.pending().values().any(|it| it.backend == bound);
+        self.bound.backend().is_some_and(is_here)
     }
 
     /// How long nothing may be heard of a prompt on this backend.
     pub(super) fn patience(&self, backend: BackendId, silent_after: Duration) -> Duration {
-        match self.binding {
-            Some(bound) if bound.backend == backend => silent_after,
+        match self.bound.backend() {
+            Some(bound) if bound == backend => silent_after,
             Some(_) | None => silent_after.min(UNHEARD),
         }
     }
@@ -78,6 +78,10 @@ mod tests {
         PromptId::parse(text).unwrap()
     }
 
+    fn ended(step: Step) -> Option<End> {
+        step.split().1.ended.first().map(|ended| ended.end)
+    }
+
     fn found(prompt: &str, backend: u16, seen: Instant) -> Found {
         let (prompt, backend) = (id(prompt), BackendId(backend));
         Found { prompt, backend, seen, stage: Stage::Waits, output_nodes: Vec::new() }
@@ -85,7 +89,7 @@ mod tests {
 
     fn contact(client: &mut Client, now: Instant) -> (u16, Reason) {
         let fleet = fleet("Ru0 Ru5 Ru0");
-        let made = client.contact(FleetNow { backends: &fleet, turn: 0 }, now).unwrap();
+        let made = client.contact(FleetNow { backends: &fleet, turn: 0 }, now).split().0.unwrap();
         (made.backend.0, made.reason)
     }
 
@@ -94,20 +98,20 @@ mod tests {
         let t = start();
         let mut client = Client::new(t);
         let all = [found("p", 1, t), found("q", 1, t), found("far", 2, t)];
-        let decision = client.adopt(&all, t).unwrap();
+        let decision = client.adopt(&all, t).split().0.unwrap();
         assert_eq!((decision.backend.0, decision.newly_bound, decision.left), (1, true, None));
         assert_eq!(contact(&mut client, t), (1, Reason::Held));
         let asked = client.to_ask(LEASE, t);
         assert_eq!(asked.len(), 3, "whether they are there still must be asked");
-        assert_eq!(client.sight(&id("p"), Sighted::Running, t), None);
-        assert_eq!(client.end(&id("p"), End::Succeeded, t), Some(End::Succeeded));
+        assert_eq!(ended(client.sight(&id("p"), Sighted::Running, t)), None);
+        assert_eq!(ended(client.settle(&id("p"), End::Succeeded, t)), Some(End::Succeeded));
         assert!(client.is_held());
-        client.end(&id("q"), End::Succeeded, t);
+        ended(client.settle(&id("q"), End::Succeeded, t));
         assert!(!client.is_held(), "what is elsewhere holds nothing");
         assert!(!client.is_forgotten(LEASE, t + LEASE), "and is waited for");
-        assert!(client.release(t).is_err());
+        assert!(client.release(t).split().0.is_err());
         assert_eq!(contact(&mut client, t), (1, Reason::Idle));
-        client.end(&id("far"), End::Succeeded, t);
+        ended(client.settle(&id("far"), End::Succeeded, t));
         assert!(client.is_forgotten(LEASE, t + LEASE));
     }
 
@@ -117,12 +121,12 @@ mod tests {
         let fleet = fleet("Ru0 Ru5 Ru0");
         let mut held = Client::new(t);
         let made = held.submit(id("new"), 9, FleetNow { backends: &fleet, turn: 0 }, t);
-        assert_eq!(made.unwrap().backend, BackendId(0));
-        assert!(held.adopt(&[found("p", 1, t)], t).is_none());
-        assert_eq!((contact(&mut held, t), held.pending.len()), ((0, Reason::Held), 2));
+        assert_eq!(made.split().0.unwrap().backend, BackendId(0));
+        assert!(held.adopt(&[found("p", 1, t)], t).split().0.is_none());
+        assert_eq!((contact(&mut held, t), held.pending().len()), ((0, Reason::Held), 2));
         let mut idle = Client::new(t);
         contact(&mut idle, t);
-        let decision = idle.adopt(&[found("p", 1, t)], t).unwrap();
+        let decision = idle.adopt(&[found("p", 1, t)], t).split().0.unwrap();
         assert_eq!((decision.backend.0, decision.left), (1, Some(BackendId(0))));
     }
 
@@ -130,9 +134,9 @@ mod tests {
     fn what_no_link_tells_of_is_asked_about_soon() {
         let t = start();
         let mut client = Client::new(t);
-        client.adopt(&[found("here", 0, t), found("far", 1, t)], t);
+        let _bound = client.adopt(&[found("here", 0, t), found("far", 1, t)], t).split().0;
         for name in ["here", "far"] {
-            client.sight(&id(name), Sighted::Running, t);
+            assert_eq!(ended(client.sight(&id(name), Sighted::Running, t)), None);
         }
         assert!(client.to_ask(LEASE, t).is_empty());
         let asked: Vec<_> = client.to_ask(LEASE, t + UNHEARD).into_iter().map(|it| it.0).collect();
@@ -151,16 +155,17 @@ mod tests {
                 .enumerate()
                 .map(|(index, backend)| found(&index.to_string(), *backend, t))
                 .collect();
-            let bound = client.adopt(&all, t).unwrap().backend;
-            prop_assert!(client.adopt(&all, t).is_none(), "twice is once");
-            prop_assert_eq!(client.pending.len(), all.len());
-            for (index, ended) in all.iter().enumerate() {
+            let bound = client.adopt(&all, t).split().0.unwrap().backend;
+            prop_assert!(client.adopt(&all, t).split().0.is_none(), "twice is once");
+            prop_assert_eq!(client.pending().len(), all.len());
+            for (index, it) in all.iter().enumerate() {
                 let left = all[index..].iter().any(|it| it.backend == bound);
                 prop_assert_eq!(client.is_held(), left);
-                prop_assert_eq!(client.end(&ended.prompt, End::Succeeded, t), Some(End::Succeeded));
-                prop_assert_eq!(client.end(&ended.prompt, End::Succeeded, t), None);
+                let mut settle = || ended(client.settle(&it.prompt, End::Succeeded, t));
+                prop_assert_eq!(settle(), Some(End::Succeeded));
+                prop_assert_eq!(settle(), None);
             }
-            prop_assert!(client.pending.is_empty() && !client.is_held());
+            prop_assert!(client.pending().is_empty() && !client.is_held());
         }
     }
 }

@@ -2,10 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use super::super::decision::{Decision, Refusal};
+use super::super::decision::Decision;
+use super::super::effects::Step;
 use super::super::ids::BackendId;
 use super::super::place::{BackendView, FleetNow};
-use super::{Binding, Client};
+use super::{Client, Decided};
 
 /// A dialogue with a node pack, as far as anybody can tell.
 #[derive(Clone, Copy, Debug)]
@@ -18,73 +19,80 @@ pub(super) struct Dialogue {
 
 impl Client {
     /// An upload that was made before the client said its name waits on `backend`: its first
-    /// contact binds it there. False if it was bound already.
-    pub fn reserve(&mut self, backend: BackendId, until: Instant, now: Instant) -> bool {
-        if self.binding.is_some() {
-            return false;
-        }
-        self.bindings_made += 1;
-        let number = self.bindings_made;
-        self.binding = Some(Binding { number, backend, since: now, reserved_until: Some(until) });
-        true
+    /// contact binds it there, unless it was bound already.
+    pub fn reserve(&mut self, backend: BackendId, until: Instant, now: Instant) -> Step {
+        Step::of(|effects| {
+            if self.bound.get().is_none() {
+                self.bound.bind(backend, Some(until), now, effects);
+            }
+        })
     }
 
     /// An upload begins: placed anew if the binding is released, and held until
     /// [`Client::upload_ended`].
     ///
-    /// # Errors
-    /// No backend can serve it; nothing is held then.
-    pub fn upload_began(&mut self, fleet: FleetNow<'_>, now: Instant) -> Result<Decision, Refusal> {
-        self.last_contact = now;
-        let decision = self.for_work(fleet, now);
-        if decision.is_ok() {
-            self.uploads_in_flight += 1;
-        }
-        self.record(decision, now)
+    /// Its outcome is a refusal if no backend can serve it; nothing is held then.
+    pub fn upload_began(&mut self, fleet: FleetNow<'_>, now: Instant) -> Step<Decided> {
+        Step::of(|effects| {
+            self.last_contact = now;
+            let decision = self.for_work(fleet, now, effects);
+            if decision.is_ok() {
+                self.uploads_in_flight += 1;
+            }
+            self.record(decision, now, effects)
+        })
     }
 
     /// A body for a node pack begins: it goes where the reads go, for that is where the pack knows
     /// the client, and is held there until [`Client::upload_ended`].
     ///
-    /// # Errors
-    /// As for [`Client::contact`]; nothing is held then.
-    pub fn body_began(&mut self, fleet: FleetNow<'_>, now: Instant) -> Result<Decision, Refusal> {
-        let decision = self.contact(fleet, now)?;
-        self.uploads_in_flight += 1;
-        Ok(decision)
+    /// Its outcome is that of [`Client::contact`]; after a refusal nothing is held.
+    pub fn body_began(&mut self, fleet: FleetNow<'_>, now: Instant) -> Step<Decided> {
+        Step::of(|effects| {
+            let decision = self.contacted(fleet, now, effects)?;
+            self.uploads_in_flight += 1;
+            Ok(decision)
+        })
     }
 
     /// A read that may be a step of a dialogue with a node pack. Until then this client prefers
     /// the backend that it goes to, by so many prompts.
     ///
-    /// # Errors
-    /// As for [`Client::contact`].
+    /// Its outcome is that of [`Client::contact`].
     pub fn dialogue(
         &mut self,
         (until, margin): (Instant, u32),
         fleet: FleetNow<'_>,
         now: Instant,
-    ) -> Result<Decision, Refusal> {
-        let decision = self.contact(fleet, now)?;
-        self.dialogue = Some(Dialogue { backend: decision.backend, until, margin });
-        Ok(decision)
+    ) -> Step<Decided> {
+        Step::of(|effects| {
+            let decision = self.contacted(fleet, now, effects)?;
+            self.dialogue = Some(Dialogue { backend: decision.backend, until, margin });
+            Ok(decision)
+        })
     }
 
     /// The upload that was decided by `began` has its answer, or has failed. A picture that
     /// arrived reserves its backend for `reservation`.
-    pub fn upload_ended(&mut self, began: Decision, reservation: Option<Duration>, now: Instant) {
-        self.last_contact = now;
-        // After a reset its picture lies where the client is no longer bound: it holds nothing.
-        let Some(bound) = self.binding.as_mut().filter(|bound| bound.number == began.binding)
-        else {
-            return;
-        };
-        debug_assert!(0 < self.uploads_in_flight, "an upload ends once");
-        self.uploads_in_flight = self.uploads_in_flight.saturating_sub(1);
-        if let Some(reservation) = reservation {
-            bound.reserved_until = Some(now + reservation);
-        }
-        self.remember_if_released(now);
+    pub fn upload_ended(
+        &mut self,
+        began: Decision,
+        reservation: Option<Duration>,
+        now: Instant,
+    ) -> Step {
+        Step::of(|effects| {
+            self.last_contact = now;
+            // After a reset its picture lies where the client is no longer bound: it holds nothing.
+            if self.bound.get().is_none_or(|bound| bound.number != began.binding) {
+                return;
+            }
+            debug_assert!(0 < self.uploads_in_flight, "an upload ends once");
+            self.uploads_in_flight = self.uploads_in_flight.saturating_sub(1);
+            if let Some(reservation) = reservation {
+                self.bound.reserve(Some(now + reservation), effects);
+            }
+            self.remember_if_released(now);
+        })
     }
 
     /// A placement while a dialogue goes on prefers its backend.

@@ -1,0 +1,103 @@
+//! The pending prompts of a client: they come and go here and nowhere else, and each that does is
+//! an effect.
+
+use std::time::Instant;
+
+use indexmap::IndexMap;
+
+use super::super::effects::{Effects, Ended, Known, Submission};
+use super::super::ids::{BackendId, PromptId};
+use super::super::pending::{End, Loss, Pending};
+
+/// In the order of submission.
+#[derive(Debug, Default)]
+pub(super) struct Prompts(IndexMap<PromptId, Pending>);
+
+impl Prompts {
+    /// As they were before a restart.
+    pub(super) fn restored(pending: IndexMap<PromptId, Pending>) -> Self {
+        Self(pending)
+    }
+
+    pub(super) fn map(&self) -> &IndexMap<PromptId, Pending> {
+        &self.0
+    }
+
+    pub(super) fn get_mut(&mut self, prompt: &PromptId) -> Option<&mut Pending> {
+        self.0.get_mut(prompt)
+    }
+
+    pub(super) fn on(&mut self, backend: BackendId) -> impl Iterator<Item = &mut Pending> {
+        self.0.values_mut().filter(move |pending| pending.backend == backend)
+    }
+
+    /// A submission is about to be sent.
+    pub(super) fn begin(&mut self, prompt: PromptId, pending: Pending, effects: &mut Effects) {
+        let on = pending.backend;
+        effects.submission = Some(Submission::Placed { prompt: prompt.clone(), on });
+        begun(effects);
+        self.0.insert(prompt, pending);
+    }
+
+    /// One that nobody here knew was found. One that is pending stays as it is.
+    pub(super) fn found(&mut self, prompt: PromptId, pending: Pending, effects: &mut Effects) {
+        self.0.entry(prompt).or_insert(pending);
+        begun(effects);
+    }
+
+    /// A submission that is to be placed anew does not count as work until it is put back.
+    pub(super) fn lift(&mut self, prompt: &PromptId) -> Option<(PromptId, Pending)> {
+        self.0.shift_remove_entry(prompt)
+    }
+
+    pub(super) fn put_back(
+        &mut self,
+        (prompt, mut pending): (PromptId, Pending),
+        to: BackendId,
+        effects: &mut Effects,
+    ) {
+        if pending.backend != to {
+            effects.submission = Some(Submission::Moved { prompt: prompt.clone(), to });
+        }
+        pending.backend = to;
+        self.0.insert(prompt, pending);
+    }
+
+    /// One ended. `None` if it had ended before: a prompt ends once.
+    pub(super) fn end(
+        &mut self,
+        prompt: &PromptId,
+        end: End,
+        known: Known,
+        now: Instant,
+        effects: &mut Effects,
+    ) -> Option<BackendId> {
+        let (prompt, Pending { backend, .. }) = self.0.shift_remove_entry(prompt)?;
+        effects.ended.push(Ended { prompt, backend, end, at: now, known });
+        effects.tells_count = true;
+        Some(backend)
+    }
+
+    /// All of them are cut off. Returns how many.
+    pub(super) fn cut_off(&mut self, now: Instant, effects: &mut Effects) -> usize {
+        let (end, known) = (End::Lost(Loss::Reset), Known::CutOff);
+        let ended =
+            |(prompt, Pending { backend, .. })| Ended { prompt, backend, end, at: now, known };
+        effects.ended.extend(self.0.drain(..).map(ended));
+        effects.tells_count = true;
+        effects.ended.len()
+    }
+
+    /// A submission is nowhere, whether or not it was still pending.
+    pub(super) fn withdraw(&mut self, prompt: &PromptId, effects: &mut Effects) -> Option<Pending> {
+        effects.submission = Some(Submission::Withdrawn { prompt: prompt.clone() });
+        effects.tells_count = true;
+        self.0.shift_remove(prompt)
+    }
+}
+
+/// More is pending than before.
+fn begun(effects: &mut Effects) {
+    effects.tells_count = true;
+    effects.has_begun = true;
+}

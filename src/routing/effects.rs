@@ -1,0 +1,445 @@
+//! What a transition of a client leaves to be done, as a value.
+//!
+//! [`super::client`] decides and does nothing. Each of its transitions returns a [`Step`]: what
+//! came of it, and its [`Effects`] on everything that is not the core: sockets, ledger, journal,
+//! counters, links, the reconciler. Whoever acts on them takes the value apart field by field, so
+//! that an effect that is added here does not compile until it is acted on.
+//!
+//! # Invariants
+//!
+//! - Nobody but the core makes a [`Step`], so no transition can be passed over in silence.
+//! - Effects are complete: whoever applies them to a copy of the binding and of the pending prompts
+//!   has what the core has (`effects_are_all_that_changed`).
+//! - A prompt that was pending has exactly one end in them, or one withdrawal.
+
+use std::time::Instant;
+
+use super::decision::Reason;
+use super::ids::{BackendId, PromptId};
+use super::pending::End;
+
+/// What came of a transition, and what it leaves to be done.
+#[derive(Debug)]
+#[must_use = "a transition is over when its effects were acted on"]
+pub struct Step<T = ()> {
+    outcome: T,
+    effects: Effects,
+}
+
+impl<T> Step<T> {
+    pub(super) fn of(transition: impl FnOnce(&mut Effects) -> T) -> Self {
+        let mut effects = Effects::NONE;
+        let outcome = transition(&mut effects);
+        Self { outcome, effects }
+    }
+
+    /// Takes it apart, for whoever acts on the effects.
+    pub fn split(self) -> (T, Effects) {
+        (self.outcome, self.effects)
+    }
+}
+
+/// What must follow a transition.
+#[derive(Debug, Eq, PartialEq)]
+#[must_use = "what is not acted on is told to nobody"]
+pub struct Effects {
+    /// Prompts that ended, in the order of their submission: each is told, leaves the log of what
+    /// runs, and moves in the ledger, the journal and the counters.
+    pub ended: Vec<Ended>,
+    /// What became of a submission: the ledger and the journal follow.
+    pub submission: Option<Submission>,
+    /// What became of the binding: the journal follows, and the counts of the backends.
+    pub binding: Rebound,
+    /// Something was routed, by this rule: it is counted.
+    pub routed: Option<Reason>,
+    /// The sockets are told how many prompts are pending.
+    pub tells_count: bool,
+    /// Prompts are pending that were not: the reconciler has to know this client.
+    pub has_begun: bool,
+    /// A backend is to be asked without waiting for the next round.
+    pub asks: bool,
+}
+
+impl Effects {
+    pub(super) const NONE: Self = Self {
+        ended: Vec::new(),
+        submission: None,
+        binding: Rebound::No,
+        routed: None,
+        tells_count: false,
+        has_begun: false,
+        asks: false,
+    };
+
+    /// True if nothing is to be done, as after nearly every event.
+    #[must_use]
+    pub fn is_nothing(&self) -> bool {
+        *self == Self::NONE
+    }
+}
+
+/// A prompt that ended.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Ended {
+    pub prompt: PromptId,
+    /// Where it was.
+    pub backend: BackendId,
+    pub end: End,
+    pub at: Instant,
+    pub known: Known,
+}
+
+/// How an end is known, and with it what is still to be told of it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Known {
+    /// Its own events said so, and the sockets have them.
+    Heard,
+    /// Its backend was asked: the sockets are told what they have not heard.
+    Found,
+    /// It was given up, and the sockets are told. What is still said of it is nobody's.
+    GivenUp,
+    /// The same, and its backend is to stop it.
+    CutOff,
+}
+
+/// What became of a submission.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Submission {
+    /// It is pending from now on, and about to be sent.
+    Placed { prompt: PromptId, on: BackendId },
+    /// It was sent to nobody, and is about to be sent elsewhere.
+    Moved { prompt: PromptId, to: BackendId },
+    /// It is nowhere: no trace of it stays.
+    Withdrawn { prompt: PromptId },
+}
+
+/// What became of a binding.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Rebound {
+    /// It is what it was.
+    No,
+    /// It is reserved until another time, or not any more.
+    Reserved,
+    /// It leads elsewhere: made, moved, or let go.
+    Moved { from: Option<BackendId>, to: Option<BackendId> },
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+    use std::time::Duration;
+
+    use proptest::collection::vec;
+    use proptest::prelude::{Just, Strategy, prop_assert, prop_assert_eq, prop_oneof, proptest};
+    use proptest::sample::select;
+
+    use super::super::client::{Client, Outcome};
+    use super::super::decision::{Decision, NotThere};
+    use super::super::pending::{Heard, Loss, Process, Sighted};
+    use super::super::place::FleetNow;
+    use super::super::place::tests::fleet;
+    use super::super::unclaimed::{Found, Stage};
+    use super::*;
+
+    /// What follows from the effects of a client's transitions, and from nothing else.
+    #[derive(Debug, Default)]
+    pub(in crate::routing) struct Mirror {
+        bound: Option<BackendId>,
+        /// The binding as the journal was told of it.
+        noted: Option<(BackendId, Instant, Option<Instant>)>,
+        pending: BTreeMap<PromptId, BackendId>,
+        /// Those of `pending` that were ever told to have ended, or to be nowhere.
+        over: BTreeSet<PromptId>,
+    }
+
+    impl Mirror {
+        /// Takes the effects of a transition that `client` has just made.
+        #[track_caller]
+        pub(in crate::routing) fn take(&mut self, effects: &Effects, client: &Client) {
+            let before = self.pending.len();
+            self.ends(&effects.ended);
+            self.submission(effects, client);
+            if effects.has_begun && effects.submission.is_none() {
+                // Adopted: whoever found them knows which they are.
+                let found = client.pending().iter().map(|(id, it)| (id.clone(), it.backend));
+                self.pending.extend(found);
+            }
+            self.binding(effects.binding, client);
+            let pending: BTreeMap<PromptId, BackendId> =
+                client.pending().iter().map(|(id, it)| (id.clone(), it.backend)).collect();
+            assert_eq!(self.pending, pending, "{effects:?}");
+            assert_eq!(self.bound, client.bound().map(|(backend, _)| backend), "{effects:?}");
+            assert_eq!(self.noted, binding_of(client), "{effects:?}");
+            assert!(before == pending.len() || effects.tells_count, "{effects:?}");
+            let let_go = matches!(effects.binding, Rebound::Moved { to: None, .. });
+            assert!(!let_go || !client.is_held(), "it was let go before its last end: {effects:?}");
+        }
+
+        #[track_caller]
+        fn ends(&mut self, ended: &[Ended]) {
+            for Ended { prompt, backend, .. } in ended {
+                assert_eq!(self.pending.remove(prompt), Some(*backend), "{prompt} was not pending");
+                assert!(self.over.insert(prompt.clone()), "{prompt} ended twice");
+            }
+        }
+
+        #[track_caller]
+        fn submission(&mut self, effects: &Effects, client: &Client) {
+            match &effects.submission {
+                None => {}
+                Some(Submission::Placed { prompt, on }) => {
+                    assert!(effects.has_begun);
+                    assert_eq!(self.pending.insert(prompt.clone(), *on), None, "{prompt}");
+                    assert!(client.pending().contains_key(prompt));
+                    self.over.remove(prompt);
+                }
+                Some(Submission::Moved { prompt, to }) => {
+                    let from = self.pending.insert(prompt.clone(), *to);
+                    assert!(from.is_some_and(|from| from != *to), "{prompt}");
+                }
+                Some(Submission::Withdrawn { prompt }) => {
+                    let was_pending = self.pending.remove(prompt).is_some();
+                    let is_first = !was_pending || self.over.insert(prompt.clone());
+                    assert!(is_first, "{prompt} ended twice");
+                }
+            }
+        }
+
+        #[track_caller]
+        fn binding(&mut self, binding: Rebound, client: &Client) {
+            match binding {
+                Rebound::No => return,
+                Rebound::Reserved => {}
+                Rebound::Moved { from, to } => {
+                    assert_eq!(self.bound, from, "it was not there");
+                    self.bound = to;
+                }
+            }
+            self.noted = binding_of(client);
+        }
+    }
+
+    fn binding_of(client: &Client) -> Option<(BackendId, Instant, Option<Instant>)> {
+        client.bound().map(|(backend, since)| (backend, since, client.reserved_until()))
+    }
+
+    #[derive(Clone, Copy, Debug)]
+    enum Does {
+        Contact,
+        Submit(u8),
+        Elsewhere(u8, NotThere),
+        Accepted(u8),
+        Hear(u8, Heard),
+        Sight(u8, Sighted),
+        Settle(u8),
+        GiveUp(u8, Outcome),
+        Withdraw(u8),
+        Upload,
+        UploadEnds(Option<Duration>),
+        Reserve(u16),
+        Adopt(u8, u16),
+        MustAsk(u16),
+        Release,
+        Reset,
+        After(u64),
+    }
+
+    const PROMPTS: u8 = 6;
+    const FLEETS: [&str; 4] = ["Ru0 Ru1 Ru2", "Ru2 Ru1 Ru0", "Rd0 Ru1 Ou2", "Du0 Ru9 Rd0"];
+
+    fn says() -> impl Strategy<Value = Does> {
+        let heard = select(vec![
+            Heard::Started,
+            Heard::Progressed,
+            Heard::Terminal(End::Succeeded),
+            Heard::LastWord,
+        ]);
+        let sighted = select(vec![
+            Sighted::Queued,
+            Sighted::Running,
+            Sighted::InHistory(End::Failed),
+            Sighted::Absent(Process::MaybeSame),
+            Sighted::Absent(Process::Restarted),
+        ]);
+        prop_oneof![
+            (0..PROMPTS, heard).prop_map(|(prompt, heard)| Does::Hear(prompt, heard)),
+            (0..PROMPTS, sighted).prop_map(|(prompt, sighted)| Does::Sight(prompt, sighted)),
+        ]
+    }
+
+    fn does() -> impl Strategy<Value = Does> {
+        let why = select(vec![NotThere::NeverSent, NotThere::Refused]);
+        let outcome = select(vec![Outcome::Told, Outcome::Untold]);
+        let reserved = select(vec![None, Some(Duration::from_secs(600))]);
+        prop_oneof![
+            1 => Just(Does::Contact),
+            4 => (0..PROMPTS).prop_map(Does::Submit),
+            1 => (0..PROMPTS, why).prop_map(|(prompt, why)| Does::Elsewhere(prompt, why)),
+            1 => (0..PROMPTS).prop_map(Does::Accepted),
+            8 => says(),
+            1 => (0..PROMPTS).prop_map(Does::Settle),
+            1 => (0..PROMPTS, outcome).prop_map(|(prompt, outcome)| Does::GiveUp(prompt, outcome)),
+            1 => (0..PROMPTS).prop_map(Does::Withdraw),
+            1 => Just(Does::Upload),
+            1 => reserved.prop_map(Does::UploadEnds),
+            1 => (0..3_u16).prop_map(Does::Reserve),
+            1 => (0..PROMPTS, 0..3_u16).prop_map(|(prompt, backend)| Does::Adopt(prompt, backend)),
+            1 => (0..3_u16).prop_map(Does::MustAsk),
+            1 => Just(Does::Release),
+            1 => Just(Does::Reset),
+            2 => (0..2_000_u64).prop_map(Does::After),
+        ]
+    }
+
+    fn id(number: u8) -> PromptId {
+        PromptId::parse(&number.to_string()).unwrap()
+    }
+
+    fn found(prompt: u8, backend: u16, seen: Instant) -> Found {
+        let (prompt, backend) = (id(prompt), BackendId(backend));
+        Found { prompt, backend, seen, stage: Stage::Waits, output_nodes: Vec::new() }
+    }
+
+    /// A client with everything that happens to it.
+    struct Story {
+        client: Client,
+        mirror: Mirror,
+        uploads: Vec<Decision>,
+        now: Instant,
+    }
+
+    impl Story {
+        /// Makes one transition. Returns the prompts that it ended.
+        fn goes_on(&mut self, next: Does, fleet: FleetNow<'_>) -> Vec<Ended> {
+            let (client, now) = (&mut self.client, self.now);
+            let unit = match next {
+                Does::After(millis) => {
+                    self.now += Duration::from_millis(millis);
+                    return Vec::new();
+                }
+                Does::Contact => outcome(client.contact(fleet, now)).1,
+                Does::Submit(prompt) => outcome(client.submit(id(prompt), 4, fleet, now)).1,
+                Does::Elsewhere(prompt, why) => {
+                    outcome(client.submit_elsewhere(&id(prompt), why, fleet, now)).1
+                }
+                Does::Accepted(prompt) => outcome(client.accepted(&id(prompt), now)).1,
+                Does::Hear(prompt, heard) => outcome(client.hear(&id(prompt), heard, now)).1,
+                Does::Sight(prompt, sighted) => outcome(client.sight(&id(prompt), sighted, now)).1,
+                Does::Settle(prompt) => outcome(client.settle(&id(prompt), End::Failed, now)).1,
+                Does::GiveUp(prompt, told) => {
+                    outcome(client.give_up(&id(prompt), Loss::BackendGone, told, now)).1
+                }
+                Does::Withdraw(prompt) => outcome(client.withdraw(&id(prompt))).1,
+                Does::Upload => {
+                    let (began, effects) = outcome(client.upload_began(fleet, now));
+                    self.uploads.extend(began.ok());
+                    effects
+                }
+                Does::UploadEnds(reservation) => {
+                    let Some(began) = self.uploads.pop() else { return Vec::new() };
+                    outcome(client.upload_ended(began, reservation, now)).1
+                }
+                Does::Reserve(backend) => {
+                    let until = now + Duration::from_secs(600);
+                    outcome(client.reserve(BackendId(backend), until, now)).1
+                }
+                Does::Adopt(prompt, backend) => {
+                    self.mirror.over.remove(&id(prompt));
+                    outcome(client.adopt(&[found(prompt, backend, now)], now)).1
+                }
+                Does::MustAsk(backend) => outcome(client.must_ask(BackendId(backend))).1,
+                Does::Release => outcome(client.release(now)).1,
+                Does::Reset => outcome(client.reset(now)).1,
+            };
+            self.mirror.take(&unit, &self.client);
+            unit.ended
+        }
+    }
+
+    fn outcome<T>(step: Step<T>) -> (T, Effects) {
+        step.split()
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "any instant will do")]
+    fn start() -> Instant {
+        Instant::now()
+    }
+
+    proptest! {
+        /// Whatever happens: who acts on the effects knows of the binding and of what is pending
+        /// all that the core knows, and each prompt that was pending ends once.
+        #[test]
+        fn effects_are_all_that_changed(
+            story in vec((does(), 0..FLEETS.len()), 0..80),
+        ) {
+            let now = start();
+            let (client, mirror) = (Client::new(now), Mirror::default());
+            let mut told = Story { client, mirror, uploads: Vec::new(), now };
+            let mut ends: BTreeMap<PromptId, usize> = BTreeMap::new();
+            let mut begun: BTreeMap<PromptId, usize> = BTreeMap::new();
+            for (next, backends) in story {
+                let before: BTreeSet<PromptId> = told.client.pending().keys().cloned().collect();
+                let views = fleet(FLEETS[backends]);
+                let ended = told.goes_on(next, FleetNow { backends: &views, turn: 0 });
+                let after: BTreeSet<PromptId> = told.client.pending().keys().cloned().collect();
+                for prompt in after.difference(&before) {
+                    *begun.entry(prompt.clone()).or_default() += 1;
+                }
+                let gone: BTreeSet<PromptId> = before.difference(&after).cloned().collect();
+                let is_withdrawn = matches!(next, Does::Withdraw(_));
+                prop_assert_eq!(ended.len(), if is_withdrawn { 0 } else { gone.len() });
+                for ended in ended {
+                    prop_assert!(gone.contains(&ended.prompt), "{:?} of {:?}", ended, next);
+                    prop_assert!(is_known_by(&ended, next), "{:?} of {:?}", ended, next);
+                    *ends.entry(ended.prompt).or_default() += 1;
+                }
+            }
+            // At its end everybody is told of all that was pending.
+            let views = fleet(FLEETS[0]);
+            for ended in told.goes_on(Does::Reset, FleetNow { backends: &views, turn: 0 }) {
+                *ends.entry(ended.prompt).or_default() += 1;
+            }
+            prop_assert!(told.mirror.pending.is_empty());
+            for (prompt, ends) in ends {
+                prop_assert!(ends <= begun[&prompt], "{} ended oftener than it began", prompt);
+            }
+        }
+    }
+
+    /// What the sockets have heard is not told them again, and what they have not is.
+    fn is_known_by(ended: &Ended, by: Does) -> bool {
+        match by {
+            Does::Hear(..) => ended.known == Known::Heard,
+            Does::Sight(..) | Does::Settle(_) => ended.known == Known::Found,
+            Does::GiveUp(..) => ended.known == Known::GivenUp,
+            Does::Reset => ended.known == Known::CutOff && ended.end == End::Lost(Loss::Reset),
+            Does::Contact
+            | Does::Submit(_)
+            | Does::Elsewhere(..)
+            | Does::Accepted(_)
+            | Does::Withdraw(_)
+            | Does::Upload
+            | Does::UploadEnds(_)
+            | Does::Reserve(_)
+            | Does::Adopt(..)
+            | Does::MustAsk(_)
+            | Does::Release
+            | Does::After(_) => false,
+        }
+    }
+
+    #[test]
+    fn a_read_that_stays_is_counted_and_changes_nothing_else() {
+        let (now, views) = (start(), fleet("Ru0"));
+        let mut client = Client::new(now);
+        let fleet = FleetNow { backends: &views, turn: 0 };
+        let (_, made) = client.contact(fleet, now).split();
+        let to = Some(BackendId(0));
+        assert_eq!(made.binding, Rebound::Moved { from: None, to });
+        let (_, stays) = client.contact(fleet, now).split();
+        assert_eq!(stays, Effects { routed: Some(Reason::Idle), ..Effects::NONE });
+        assert!(!stays.is_nothing());
+        let (_, heard) = client.hear(&id(0), Heard::Progressed, now).split();
+        assert!(heard.is_nothing());
+    }
+}

@@ -1,0 +1,276 @@
+//! The one place that acts on what a transition of the core leaves to be done.
+//!
+//! A [`Turn`] holds a client's lock. It is the only way to the core's transitions: each is acted on
+//! before the next can be made. What is this client's (log, sockets, link) and what only counts is
+//! done at once, under the lock. What waits for locks of everybody's comes when the lock is free,
+//! in the order in which it happened: a turn that is over has done all of it.
+
+use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use tracing::debug;
+
+use super::disowned::Why;
+use super::submissions::Remembered;
+use super::{Client, Sessions, State, control};
+use crate::journal::record::Told;
+use crate::lock::{Guard, rank};
+use crate::masked::mask;
+use crate::routing::client as core;
+use crate::routing::decision::Reason;
+use crate::routing::effects::{Effects, Ended, Known, Rebound, Step, Submission};
+use crate::routing::ids::{BackendId, PromptId};
+use crate::routing::pending::End;
+use crate::ws::Frame;
+
+/// The core of a client. It can be looked at by everybody, and changed by a [`Turn`] alone.
+#[derive(Debug)]
+pub(super) struct Core(core::Client);
+
+impl Core {
+    pub(super) fn new(core: core::Client) -> Self {
+        Self(core)
+    }
+}
+
+impl Deref for Core {
+    type Target = core::Client;
+
+    fn deref(&self) -> &core::Client {
+        &self.0
+    }
+}
+
+/// A client under its lock.
+pub(super) struct Turn<'a> {
+    // Dropped first: the lock is free when the rest is done.
+    state: Guard<'a, State, { rank::CLIENT }>,
+    later: Later<'a>,
+}
+
+/// What a transition needs besides itself to be acted on.
+pub(super) enum Brought {
+    Nothing,
+    /// What its backend still knows of a prompt, as events.
+    History(Option<Vec<Frame>>),
+    /// What its submission said of a prompt.
+    Submission(Remembered),
+}
+
+/// What is done when the lock is free.
+pub(super) enum After {
+    /// A prompt has ended: ledger, journal, counters and the operator's log follow.
+    Ended { prompt: PromptId, end: End, told: Told },
+    /// A submission goes to a backend: ledger and journal follow.
+    Placed { prompt: PromptId, on: BackendId, output_nodes: Vec<String> },
+    /// A submission is nowhere: ledger and journal forget it.
+    Withdrawn { prompt: PromptId },
+    /// The reconciler has to know the client.
+    Begun,
+    /// Nobody wants these any more: their backends stop them.
+    Stop(Vec<(PromptId, BackendId)>),
+    /// A prompt turned up that its client was told is not there.
+    TurnedUp { prompt: PromptId, on: BackendId },
+}
+
+struct Later<'a> {
+    client: &'a Arc<Client>,
+    sessions: &'a Arc<Sessions>,
+    all: Vec<After>,
+}
+
+impl Client {
+    /// Takes the client's lock, for transitions of its core.
+    #[cfg_attr(debug_assertions, track_caller)]
+    pub(super) fn turn<'a>(self: &'a Arc<Self>, sessions: &'a Arc<Sessions>) -> Turn<'a> {
+        let later = Later { client: self, sessions, all: Vec::new() };
+        Turn { state: self.state(), later }
+    }
+}
+
+impl Deref for Turn<'_> {
+    type Target = State;
+
+    fn deref(&self) -> &State {
+        &self.state
+    }
+}
+
+impl DerefMut for Turn<'_> {
+    fn deref_mut(&mut self) -> &mut State {
+        &mut self.state
+    }
+}
+
+impl<'a> Turn<'a> {
+    pub(super) fn client(&self) -> &'a Arc<Client> {
+        self.later.client
+    }
+
+    pub(super) fn sessions(&self) -> &'a Arc<Sessions> {
+        self.later.sessions
+    }
+
+    /// Makes a transition, and acts on it.
+    pub(super) fn act<T>(&mut self, transition: impl FnOnce(&mut core::Client) -> Step<T>) -> T {
+        self.act_with(Brought::Nothing, transition)
+    }
+
+    /// The same with what is brought for it.
+    pub(super) fn act_with<T>(
+        &mut self,
+        brought: Brought,
+        transition: impl FnOnce(&mut core::Client) -> Step<T>,
+    ) -> T {
+        let (outcome, effects) = transition(&mut self.state.core.0).split();
+        if !effects.is_nothing() {
+            self.apply(effects, brought);
+        }
+        outcome
+    }
+
+    /// Has something done when the lock is free.
+    pub(super) fn later(&mut self, after: After) {
+        self.later.all.push(after);
+    }
+
+    fn apply(&mut self, effects: Effects, brought: Brought) {
+        let Effects { ended, submission, binding, routed, tells_count, has_begun, asks } = effects;
+        self.rebound(binding, routed);
+        let (history, remembered) = match brought {
+            Brought::Nothing => (None, None),
+            Brought::History(history) => (history, None),
+            Brought::Submission(remembered) => (None, Some(remembered)),
+        };
+        if let Some(submission) = submission {
+            self.submitted(submission, remembered);
+        }
+        self.ended(ended, history);
+        if tells_count {
+            self.state.say_status(self.later.client, &self.later.sessions.shared);
+        }
+        if has_begun {
+            self.later.client.is_active.store(true, Ordering::Relaxed);
+            self.later(After::Begun);
+        }
+        if asks {
+            self.later.sessions.reconcile_soon();
+        }
+    }
+
+    /// The binding changed, perhaps, and perhaps because something was routed.
+    fn rebound(&mut self, binding: Rebound, routed: Option<Reason>) {
+        let Later { client, sessions, .. } = self.later;
+        let shared = &sessions.shared;
+        if let Some(reason) = routed {
+            shared.metrics.placed(reason);
+        }
+        let (from, to) = match binding {
+            Rebound::No => return,
+            Rebound::Reserved => return shared.records.note_binding(&client.id, &self.core),
+            Rebound::Moved { from, to } => (from, to),
+        };
+        // Under the lock: whoever makes a client of this name anew notes it after this.
+        shared.records.note_binding(&client.id, &self.core);
+        let [from, to] = [from, to].map(|id| id.map(|id| shared.fleet.get(id)));
+        if let Some(left) = from {
+            left.client_left();
+        }
+        match to {
+            Some(backend) => backend.client_came(),
+            None => self.state.let_go_of_link(),
+        }
+        if let (Some(reason), Some(backend)) = (routed, to) {
+            shared.fleet.take_turn();
+            let left = from.map(|backend| backend.name.as_str());
+            let (backend, placement) = (backend.name.as_str(), reason.as_str());
+            // Whoever only looks is placed as well, so this is not for every day.
+            debug!(client = %mask(&client.id), backend, left, placement, "Client placed.");
+        }
+    }
+
+    fn submitted(&mut self, submission: Submission, remembered: Option<Remembered>) {
+        let state = &mut *self.state;
+        let after = match submission {
+            Submission::Placed { prompt, on } => {
+                state.disowned.forget(&prompt);
+                state.early.expect(&prompt);
+                // The ledger may have forgotten an older prompt of this id before the log has.
+                state.log.withdraw(&prompt);
+                let remembered = remembered.unwrap_or_default();
+                let output_nodes = remembered.output_nodes.clone();
+                state.remembered.insert(prompt.clone(), remembered);
+                After::Placed { prompt, on, output_nodes }
+            }
+            Submission::Moved { prompt, to } => {
+                // What a broken link missed was of the backend that it never reached.
+                state.missed.remove(&prompt);
+                let remembered = state.remembered.get(&prompt);
+                let output_nodes = remembered.map(|it| it.output_nodes.clone()).unwrap_or_default();
+                After::Placed { prompt, on: to, output_nodes }
+            }
+            Submission::Withdrawn { prompt } => {
+                state.log.withdraw(&prompt);
+                state.remembered.remove(&prompt);
+                state.missed.remove(&prompt);
+                After::Withdrawn { prompt }
+            }
+        };
+        self.later(after);
+    }
+
+    /// Prompts ended: what is not told yet is told, and what was kept for their sake goes.
+    fn ended(&mut self, ended: Vec<Ended>, mut history: Option<Vec<Frame>>) {
+        let told = self.told();
+        let mut cut_off = Vec::new();
+        for Ended { prompt, backend, end, at, known } in ended {
+            let name = &self.later.sessions.shared.fleet.get(backend).name;
+            let state = &mut *self.state;
+            match (known, history.take()) {
+                (Known::Heard, _) => {}
+                (Known::Found, Some(history)) => state.tell_history(&prompt, history),
+                (Known::Found, None) => state.tell_end(&prompt, end, name),
+                (Known::GivenUp | Known::CutOff, _) => {
+                    state.tell_end(&prompt, end, name);
+                    state.disowned.add(&prompt, Why::Told);
+                }
+            }
+            state.forget(&prompt, at);
+            if known == Known::CutOff {
+                cut_off.push((prompt.clone(), backend));
+            }
+            self.later(After::Ended { prompt, end, told });
+        }
+        if !cut_off.is_empty() {
+            self.later(After::Stop(cut_off));
+        }
+    }
+}
+
+impl Drop for Later<'_> {
+    fn drop(&mut self) {
+        for after in std::mem::take(&mut self.all) {
+            self.act(after);
+        }
+    }
+}
+
+impl Later<'_> {
+    fn act(&self, after: After) {
+        let Self { client, sessions, .. } = *self;
+        let records = &sessions.shared.records;
+        match after {
+            After::Ended { prompt, end, told } => records.prompt_ended(&prompt, end, told),
+            After::Placed { prompt, on, output_nodes } => {
+                records.prompt_placed(&prompt, on, &output_nodes);
+            }
+            After::Withdrawn { prompt } => records.prompt_withdrawn(&prompt),
+            After::Begun => sessions.clients.has_work(client),
+            After::Stop(prompts) => control::stop_all(sessions, prompts),
+            After::TurnedUp { prompt, on } => {
+                control::call_back(sessions, sessions.shared.fleet.get(on), &prompt);
+            }
+        }
+    }
+}
