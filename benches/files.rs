@@ -55,7 +55,7 @@ fn ledger() -> Files {
     let makers = ["ada", "bob"].map(|id| Maker::Client(ClientId::parse(id).expect("it is an id")));
     for number in 0..NAMES {
         let file = FileRef::of_path(Folder::Input, &name(number)).expect("it is a name");
-        let at = Located { backend: BackendId(0), file };
+        let at = Located { backend: BackendId::nth(0), file };
         files.learn(&at, &makers[number % 2..=number % 2], Seen::There, now());
     }
     files

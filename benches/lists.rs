@@ -78,7 +78,7 @@ fn added(queues: &[String], is_theirs: impl Fn(&str) -> bool + Copy) -> OwnQueue
     let mut own = OwnQueue::default();
     for (body, backend) in queues.iter().zip(0..) {
         let shown = |id: &str| if is_theirs(id) { Shown::Cleaned } else { Shown::No };
-        own.add(BackendId(backend), body.as_bytes(), shown).expect("a queue");
+        own.add(BackendId::nth(backend), body.as_bytes(), shown).expect("a queue");
     }
     own
 }

@@ -122,7 +122,7 @@ fn fill_history(gateway: &Front) -> Result<(), Failure> {
             let prompt = PromptId::parse(&id)?;
             let mut ledger = gateway.shared.records.ledger();
             ledger.reserve(&prompt, Submitter::client(client.clone()), now())?;
-            ledger.placed(&prompt, BackendId(u16::try_from(backend)?));
+            ledger.placed(&prompt, BackendId::nth(u16::try_from(backend)?));
             ledger.ended(&prompt, End::Succeeded, now());
             drop(ledger);
             let entry = json!({

@@ -31,66 +31,70 @@ pub mod rank {
     }
 
     ranks! {
+        /// Whoever changes the fleet.
+        ROSTER = 0, Shared;
         /// What one backend is to be asked.
-        DESK = 0, Of;
+        DESK = 1, Of;
         /// When a full table was last looked through.
-        ROOM = 1, Shared;
+        ROOM = 2, Shared;
         /// The clients with prompts to be asked about.
-        WORKING = 2, Shared;
+        WORKING = 3, Shared;
         /// One client.
-        CLIENT = 3, Of;
+        CLIENT = 4, Of;
         /// Frames that wait for a link.
-        OUTBOX = 4, Of;
+        OUTBOX = 5, Of;
         /// What a link has heard.
-        SEEN = 5, Of;
+        SEEN = 6, Of;
         /// Sockets of node packs.
-        TUNNELS = 6, Shared;
+        TUNNELS = 7, Shared;
         /// What runs at the backends and is nobody's yet.
-        UNCLAIMED = 7, Shared;
+        UNCLAIMED = 8, Shared;
         /// Backends whose queues were not read at the start.
-        UNREAD = 8, Shared;
+        UNREAD = 9, Shared;
         /// Who made which prompt.
-        LEDGER = 9, Shared;
+        LEDGER = 10, Shared;
         /// Which backend has a file.
-        FILES = 10, Shared;
+        FILES = 11, Shared;
         /// Which backend has an asset.
-        ASSETS = 11, Shared;
+        ASSETS = 12, Shared;
         /// The users that each backend knows.
-        USERS = 12, Shared;
+        USERS = 13, Shared;
         /// Which backends keep assets for each user.
-        ASSET_USERS = 13, Shared;
+        ASSET_USERS = 14, Shared;
         /// Last good copies of what the home gave.
-        COPIES = 14, Shared;
+        COPIES = 15, Shared;
         /// History entries on their way.
-        FETCHING = 15, Shared;
+        FETCHING = 16, Shared;
         /// History entries that were fetched.
-        ENTRIES = 16, Shared;
+        ENTRIES = 17, Shared;
         /// Interrupts that are followed up.
-        INTERRUPTS = 17, Shared;
+        INTERRUPTS = 18, Shared;
         /// Who had unknown ids looked for.
-        UNKNOWNS = 18, Shared;
+        UNKNOWNS = 19, Shared;
         /// What the backends said of their nodes.
-        NODES = 19, Shared;
+        NODES = 20, Shared;
         /// What was told of the fleet's features.
-        FEATURES = 20, Shared;
+        FEATURES = 21, Shared;
         /// One backend's state.
-        BACKEND = 21, Of;
+        BACKEND = 22, Of;
         /// New connections to one backend.
-        DOORS = 22, Of;
+        DOORS = 23, Of;
         /// When one backend may be dialled again.
-        DIALS = 23, Of;
+        DIALS = 24, Of;
         /// Whether one backend's worker lives.
-        WORKER = 24, Of;
+        WORKER = 25, Of;
         /// One backend's queue, as it is being read.
-        READING = 25, Of;
+        READING = 26, Of;
         /// Kept connections to one backend.
-        KEPT = 26, Of;
+        KEPT = 27, Of;
         /// What was noted for the journal and is not in its writer's hands.
-        JOURNAL = 27, Shared;
+        JOURNAL = 28, Shared;
+        /// The backends that the last scrape told of.
+        SCRAPED = 29, Shared;
         /// Listeners that a process was given.
-        HANDED = 28, Shared;
+        HANDED = 30, Shared;
         /// The tasks that the process needs.
-        HEARTS = 29, Shared;
+        HEARTS = 31, Shared;
     }
 }
 

@@ -3,6 +3,8 @@
 //! Handles are kept where the counting is done, so that the hot path has no look-up. Labels come
 //! from closed sets only: never a client id, a prompt id or a path.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
@@ -15,6 +17,7 @@ use prometheus_client::registry::{Registry, Unit};
 
 mod times;
 
+use crate::lock::{Lock, rank};
 use crate::routing::decision::Reason;
 use crate::routing::pending::End;
 use times::Times;
@@ -110,6 +113,8 @@ pub struct Metrics {
     pub backend_suspect: Family<ByBackend, Gauge>,
     pub backend_queue: Family<ByBackend, Gauge>,
     pub backend_bound: Family<ByBackend, Gauge>,
+    /// The backends that the last scrape told of.
+    scraped: Lock<BTreeSet<Arc<str>>, { rank::SCRAPED }>,
 }
 
 impl Default for Metrics {
@@ -156,6 +161,7 @@ impl Default for Metrics {
             backend_suspect: Family::default(),
             backend_queue: Family::default(),
             backend_bound: Family::default(),
+            scraped: Lock::default(),
         };
         metrics.register_traffic();
         metrics.register_state();
@@ -325,6 +331,24 @@ impl Metrics {
             if 0 < count {
                 self.dropped.get_or_create(&ByKind { kind }).inc_by(count);
             }
+        }
+    }
+
+    /// A scrape tells of these backends: what was told of others is told no more.
+    pub fn scrape_of(&self, backends: impl Iterator<Item = Arc<str>>) {
+        let backends: BTreeSet<Arc<str>> = backends.collect();
+        let before = std::mem::replace(&mut *self.scraped.lock(), backends.clone());
+        for gone in before.difference(&backends) {
+            let label = ByBackend { backend: gone.to_string() };
+            let families = [
+                &self.backend_up,
+                &self.backend_wedged,
+                &self.backend_suspect,
+                &self.backend_queue,
+            ];
+            families.into_iter().chain([&self.backend_bound]).for_each(|it| {
+                it.remove(&label);
+            });
         }
     }
 

@@ -159,7 +159,7 @@ pub fn backend(sessions: &Sessions, backend: &Backend, now: Instant) -> BackendR
         .count();
     let takes_new = report.admin == crate::routing::place::AdminState::Ready;
     BackendReport {
-        name: backend.name.clone(),
+        name: backend.name().to_string(),
         url: format!("http://{}", backend.authority),
         up: report.up,
         state: report.admin.as_str(),
@@ -169,8 +169,8 @@ pub fn backend(sessions: &Sessions, backend: &Backend, now: Instant) -> BackendR
         version: report.version.map(|version| version.to_string()),
         queue_remaining: report.queue_remaining,
         load: report.load,
-        weight: backend.weight.get(),
-        max_pending: backend.max_pending.map(std::num::NonZeroU32::get),
+        weight: backend.weight().get(),
+        max_pending: backend.max_pending().map(std::num::NonZeroU32::get),
         bound_clients: report.bound,
         held_clients: held,
         trouble: report.trouble,
@@ -207,7 +207,7 @@ pub fn client(shared: &Shared, client: &Client, now: Instant) -> ClientReport {
             .map(|decided| DecisionReport {
                 ago_ms: age(decided.at, now),
                 what: decided.what.as_str(),
-                backend: decided.backend.map(|id| shared.fleet.get(id).name.clone()),
+                backend: decided.backend.map(|id| shared.fleet.get(id).name().to_string()),
             })
             .collect(),
         placement: core.decisions().placement().map(|it| placement(shared, it, now)),
@@ -215,7 +215,7 @@ pub fn client(shared: &Shared, client: &Client, now: Instant) -> ClientReport {
 }
 
 fn placement(shared: &Shared, considered: &Considered, now: Instant) -> PlacementReport {
-    let name = |id| shared.fleet.get(id).name.clone();
+    let name = |id| shared.fleet.get(id).name().to_string();
     let candidate = |it: &Candidate| CandidateReport {
         backend: name(it.backend),
         load: it.load,
@@ -243,7 +243,7 @@ pub fn prompt(
     PromptReport {
         prompt_id: prompt.to_string(),
         client_id: record.by.client.as_ref().map(ToString::to_string),
-        backend: record.backend.map(|id| sessions.shared.fleet.get(id).name.clone()),
+        backend: record.backend.map(|id| sessions.shared.fleet.get(id).name().to_string()),
         state: match record.state {
             State::Pending => phase(sessions, prompt, record.by.client.as_ref()).as_str(),
             State::Learned => "learned",
@@ -268,7 +268,7 @@ fn summarise(shared: &Shared, client: &Client, core: &core::Client, now: Instant
     ClientSummary {
         client_id: client.id.to_string(),
         hash: mask(&client.id).to_string(),
-        backend: bound.map(|(id, _)| shared.fleet.get(id).name.clone()),
+        backend: bound.map(|(id, _)| shared.fleet.get(id).name().to_string()),
         binding: core.binding_state(now),
         bound_since_ms: bound.map(|(_, since)| age(since, now)),
         pending: core.pending().len(),
@@ -285,7 +285,7 @@ fn pending_report(
 ) -> PendingReport {
     PendingReport {
         prompt_id: prompt.to_string(),
-        backend: shared.fleet.get(pending.backend).name.clone(),
+        backend: shared.fleet.get(pending.backend).name().to_string(),
         state: pending.phase.as_str(),
         age_ms: age(pending.since, now),
         silent_ms: age(pending.heard, now),

@@ -179,7 +179,7 @@ fn hint(error: &io::Error) -> &'static str {
 /// Waits until each backend has answered or failed once, and those that are up have said what they
 /// have, where nobody remembers that; but not for long.
 async fn first_probes(sessions: &Sessions) {
-    let is_awaited = |backend: &Arc<Backend>| {
+    let is_awaited = |backend: Arc<Backend>| {
         !backend.report(now()).was_probed
             || (backend.is_up() && sessions.adoption.awaits(backend.id))
     };
@@ -353,16 +353,16 @@ async fn work_is_done(sessions: &Sessions, limit: Duration) {
     let left = pending(sessions).count();
     warn!(left, "The wait for pending prompts is over; they go on without us.");
     for (client, prompt, backend) in pending(sessions).take(LEFT_TOLD_MAX) {
-        warn!(client = %mask(&client), %prompt, backend, "Prompt is left behind.");
+        warn!(client = %mask(&client), %prompt, backend = &*backend, "Prompt is left behind.");
     }
 }
 
 /// Every pending prompt, with its client and the name of its backend.
-fn pending(sessions: &Sessions) -> impl Iterator<Item = (ClientId, PromptId, &str)> {
+fn pending(sessions: &Sessions) -> impl Iterator<Item = (ClientId, PromptId, Arc<str>)> {
     sessions.clients.all().into_iter().flat_map(move |client| {
         let id = client.id.clone();
         client.pending().into_iter().map(move |(prompt, pending)| {
-            (id.clone(), prompt, sessions.shared.fleet.get(pending.backend).name.as_str())
+            (id.clone(), prompt, sessions.shared.fleet.get(pending.backend).name())
         })
     })
 }

@@ -11,7 +11,6 @@ use crate::journal::Journal;
 use crate::metrics::Metrics;
 use crate::net::{Network, now};
 use crate::records::Records;
-use crate::routing::ids::BackendId;
 use crate::tasks::Tasks;
 
 /// One per process; the tests run many.
@@ -54,7 +53,7 @@ impl Shared {
 
     /// Starts to watch the fleet.
     pub fn start(&self) {
-        self.fleet.start(&self.config.fleet, &self.network, &self.tasks);
+        self.fleet.start();
     }
 
     /// The front listens from now on.
@@ -75,7 +74,7 @@ impl Shared {
     /// True if new clients should be sent here.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        let serves = |backend: &Arc<Backend>| backend.view(now()).serves_new();
+        let serves = |backend: Arc<Backend>| backend.view(now()).serves_new();
         self.is_open() && !self.is_leaving() && self.fleet.iter().any(serves)
     }
 
@@ -86,7 +85,7 @@ impl Shared {
 
     /// The backend of settings, user data and the page: the configured one, or the first by name.
     #[must_use]
-    pub fn home(&self) -> &Arc<Backend> {
-        self.fleet.by_name(&self.config.server.home).unwrap_or_else(|| self.fleet.get(BackendId(0)))
+    pub fn home(&self) -> Arc<Backend> {
+        self.fleet.by_name(&self.config.server.home).unwrap_or_else(|| self.fleet.first())
     }
 }

@@ -177,7 +177,7 @@ fn ledger(names: usize) -> Files {
     for number in 0..names {
         let path = format!("ComfyUI_{number:07}_.png");
         let file = FileRef::of_path(Folder::Input, &path).expect("it is a name");
-        let at = Located { backend: BackendId(0), file };
+        let at = Located { backend: BackendId::nth(0), file };
         files.learn(&at, &[], Seen::There, now());
     }
     files
@@ -195,7 +195,7 @@ fn find(count: usize) {
 
 fn placement(count: usize) {
     let view = |id: u16| BackendView {
-        id: BackendId(id),
+        id: BackendId::nth(id),
         up: true,
         admin: AdminState::Ready,
         condition: Condition::Well,

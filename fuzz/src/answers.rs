@@ -54,12 +54,12 @@ fn client_of(item: &Value) -> Option<&Value> {
 fn check_queue(body: &[u8]) {
     let none = |_: &str| Shown::No;
     let mut own = OwnQueue::default();
-    let Ok(()) = own.add(BackendId(0), body, none) else { return };
+    let Ok(()) = own.add(BackendId::nth(0), body, none) else { return };
     assert_eq!(own.to_json(), br#"{"queue_running": [], "queue_pending": []}"#);
     let mut all = OwnQueue::default();
-    all.add(BackendId(0), body, |_| Shown::Whole).expect("as before");
+    all.add(BackendId::nth(0), body, |_| Shown::Whole).expect("as before");
     let mut cleaned = OwnQueue::default();
-    cleaned.add(BackendId(0), body, |_| Shown::Cleaned).expect("as before");
+    cleaned.add(BackendId::nth(0), body, |_| Shown::Cleaned).expect("as before");
     if let Ok((running, waiting)) = answers::queued_ids(body) {
         assert_eq!(all.items().count(), running.len() + waiting.len());
         for id in running.iter().chain(&waiting) {
@@ -81,7 +81,7 @@ fn check_queue(body: &[u8]) {
         let out = queue.to_json();
         assert!(json::is_json(&out), "{}", out.escape_ascii());
         let mut again = OwnQueue::default();
-        again.add(BackendId(0), &out, |_| Shown::Whole).expect("what is told is a queue");
+        again.add(BackendId::nth(0), &out, |_| Shown::Whole).expect("what is told is a queue");
         assert_eq!(again.to_json(), out);
         for (status, item) in queue.items() {
             check_job(Job::of_item(item, status, 900).map(|job| job.json).ok());

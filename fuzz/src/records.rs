@@ -35,7 +35,7 @@ pub fn check(data: &[u8]) {
     check_words(&saved);
     let now = now();
     let backends: HashMap<Arc<str>, BackendId> =
-        URLS.iter().zip(0..).map(|(url, index)| (Arc::from(*url), BackendId(index))).collect();
+        URLS.iter().zip(0..).map(|(url, index)| (Arc::from(*url), BackendId::nth(index))).collect();
     let terms = terms(&backends, now);
     let (restored, set_aside) = sift(saved.clone(), |saved| restore(saved, terms));
     assert_eq!(set_aside, 0, "no record breaks the recovery");
@@ -117,7 +117,7 @@ fn check_words(saved: &Saved) {
         let again = StateRecord::new(Arc::clone(&record.backend), &word);
         assert_eq!(again.word(), word);
     }
-    let place = Place::Backend(BackendId(0));
+    let place = Place::Backend(BackendId::nth(0));
     for (key, record) in &saved.files {
         let holder = record.clone().holder(place.clone());
         let again = FileRecord::new(Arc::clone(&record.backend), &holder, record.at);

@@ -91,7 +91,7 @@ async fn readyz(State(sessions): Shared) -> Reply {
         .map(|backend| {
             let report = backend.report(now);
             json!({
-                "name": backend.name,
+                "name": backend.name(),
                 "up": report.up,
                 "state": report.admin.as_str(),
                 "said": report.said.as_ref().map(report::said),
@@ -144,9 +144,10 @@ fn refresh(sessions: &Sessions) {
     metrics.task_panics.inner().store(sessions.shared.tasks.panics(), Ordering::Relaxed);
     metrics.journal_failing.set(i64::from(!sessions.shared.records.journal.is_well()));
     metrics.journal_waiting.set(count(sessions.shared.records.journal.waiting()));
+    metrics.scrape_of(sessions.shared.fleet.iter().map(|backend| backend.name()));
     for backend in sessions.shared.fleet.iter() {
         let report = backend.report(now);
-        let label = ByBackend { backend: backend.name.clone() };
+        let label = ByBackend { backend: backend.name().to_string() };
         metrics.backend_up.get_or_create(&label).set(i64::from(report.up));
         let is = |condition| i64::from(backend.worker.condition() == condition);
         metrics.backend_wedged.get_or_create(&label).set(is(Condition::Wedged));
@@ -162,7 +163,7 @@ async fn backends(State(sessions): Shared) -> Json<Value> {
         .shared
         .fleet
         .iter()
-        .map(|backend| report::backend(&sessions, backend, now))
+        .map(|backend| report::backend(&sessions, &backend, now))
         .collect();
     Json(json!({ "backends": reports }))
 }
@@ -207,12 +208,12 @@ async fn set_state(
             return (StatusCode::BAD_REQUEST, Json(json!({ "error": bad.to_string() })));
         }
     };
-    match control::set_state(&sessions, backend, word, force) {
+    match control::set_state(&sessions, &backend, word, force) {
         Ok(()) if sessions.shared.records.journal.durable().await.is_err() => {
             let message = "it is so, but the journal cannot be written: a restart forgets it";
             (StatusCode::SERVICE_UNAVAILABLE, Json(json!({ "error": message })))
         }
-        Ok(()) => (StatusCode::OK, Json(json!(report::backend(&sessions, backend, now())))),
+        Ok(()) => (StatusCode::OK, Json(json!(report::backend(&sessions, &backend, now())))),
         Err(held) => {
             let body = json!({ "error": held.to_string(), "held": held.held });
             (StatusCode::CONFLICT, Json(body))

@@ -79,7 +79,7 @@ impl Backend {
         *request.method_mut() = method;
         *request.uri_mut() = path.parse().map_err(|_| Junk::Malformed)?;
         request.headers_mut().insert(HOST, self.host_header.clone());
-        self.headers.put_into(request.headers_mut());
+        self.headers().put_into(request.headers_mut());
         Ok(request)
     }
 

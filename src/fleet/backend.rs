@@ -5,44 +5,48 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use http::HeaderValue;
+use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::doors::Doors;
 use super::load::Load;
-use super::pool::{Pool, PoolLimits};
+use super::names::{Names, header};
+use super::pool::Pool;
 use super::reading::Readings;
 use super::turned::Turned;
 use super::worker;
 use crate::comfy::version::Version;
-use crate::config::{BackendConfig, BackendHeaders, Config};
+use crate::config::{BackendConfig, BackendHeaders};
 use crate::lock::{Guard, Lock, rank};
-use crate::net::{Network, now};
+use crate::net::now;
 use crate::routing::health::{Change, Health, Probe, Thresholds};
 use crate::routing::ids::BackendId;
 use crate::routing::place::{AdminState, BackendView, Condition};
 use crate::routing::word::Word;
-use crate::tasks::Tasks;
 use crate::watched::Watched;
+
+mod leaving;
+mod settings;
+
+pub(super) use settings::Common;
 
 /// One backend, shared by everything that talks to it.
 #[derive(Debug)]
 pub struct Backend {
     pub id: BackendId,
-    pub name: String,
-    /// `host:port`, as it stands in `Host`.
-    pub authority: String,
+    pub names: Arc<Names>,
+    /// `host:port`, as it stands in `Host`: the server itself, whatever it is called.
+    pub authority: Arc<str>,
     pub host: String,
     pub port: u16,
-    /// [`Self::authority`] and [`Self::name`] as header values, made once.
+    /// [`Self::authority`] as the value of a header, made once.
     pub host_header: HeaderValue,
-    /// They go with everything that is said to it.
-    pub headers: BackendHeaders,
-    pub name_header: HeaderValue,
-    /// What the journal calls it.
-    pub recorded: Recorded,
-    pub weight: NonZeroU32,
-    pub max_pending: Option<NonZeroU32>,
+    headers: ArcSwap<BackendHeaders>,
+    weight: AtomicU32,
+    /// 0 for no limit.
+    max_pending: AtomicU32,
     pub pool: Arc<Pool>,
     pub doors: Arc<Doors>,
     pub worker: worker::Watched,
@@ -53,23 +57,22 @@ pub struct Backend {
     up: AtomicBool,
     admin: AtomicU8,
     bound: AtomicU32,
+    /// It leaves the fleet, or the process stops: whatever is done for it ends.
+    leaving: CancellationToken,
+    has_left: AtomicBool,
+    /// A copy of what [`State`] says.
+    going: AtomicBool,
     state: Lock<State, { rank::BACKEND }>,
     /// Says when the backend goes up or down.
     turned: Watched<Turned>,
-}
-
-/// A backend as it stands in records: made once, shared by all of them.
-#[derive(Clone, Debug)]
-pub struct Recorded {
-    pub name: Arc<str>,
-    /// `host:port`: the server itself, whatever it is called.
-    pub url: Arc<str>,
 }
 
 #[derive(Debug)]
 struct State {
     health: Health,
     admin: AdminState,
+    /// Since when it is to leave.
+    going: Option<Instant>,
     /// Who said so; `None` if nobody did.
     said: Option<Word>,
     /// When it last went up or down, or was configured.
@@ -104,54 +107,38 @@ pub struct Report {
 
 impl Backend {
     #[must_use]
-    pub fn new(
-        id: BackendId,
-        settings: &BackendConfig,
-        config: &Config,
-        network: &Arc<dyn Network>,
-        tasks: &Tasks,
-    ) -> Self {
-        let limits = PoolLimits {
-            connect_timeout: config.fleet.connect_timeout,
-            stall_timeout: config.server.answer_timeout,
-            idle: config.fleet.pool_idle,
-            idle_max: config.fleet.max_idle_connections,
-        };
+    pub(super) fn new(id: BackendId, settings: &BackendConfig, common: &Common) -> Self {
+        let Common { network, tasks, limits, thresholds, .. } = common;
         let (host, port) = (settings.host.clone(), settings.port);
-        let thresholds = Thresholds { rise: config.fleet.rise, fall: config.fleet.fall };
         // One answer proves that it accepts.
-        let doors = Thresholds { rise: NonZeroU32::MIN, ..thresholds };
-        let doors = Arc::new(Doors::new(&settings.name, doors));
+        let doors = Thresholds { rise: NonZeroU32::MIN, ..*thresholds };
+        let names = Arc::new(Names::new(&settings.name));
+        let doors = Arc::new(Doors::new(Arc::clone(&names), doors));
+        let at = (host.clone(), port);
         let network = Arc::clone(network);
-        let pool =
-            Pool::new(network, tasks.clone(), (host.clone(), port), limits, Arc::clone(&doors));
-        let header = |text: &str| {
-            HeaderValue::from_str(text).unwrap_or_else(|_| HeaderValue::from_static("invalid"))
-        };
+        let pool = Pool::new(network, tasks.clone(), at, limits.clone(), Arc::clone(&doors));
         Self {
             id,
-            name: settings.name.clone(),
-            authority: settings.authority.clone(),
+            names,
+            authority: settings.authority.as_str().into(),
             host,
             port,
             host_header: header(&settings.authority),
-            headers: settings.headers.clone(),
-            name_header: header(&settings.name),
-            recorded: Recorded {
-                name: settings.name.as_str().into(),
-                url: settings.authority.as_str().into(),
-            },
-            weight: settings.weight,
-            max_pending: settings.max_pending,
+            headers: ArcSwap::from_pointee(settings.headers.clone()),
+            weight: AtomicU32::new(settings.weight.get()),
+            max_pending: AtomicU32::new(settings.max_pending.map_or(0, NonZeroU32::get)),
             pool: Arc::new(pool),
             load: Load::default(),
             queue: Readings::default(),
             doors,
             worker: worker::Watched::default(),
-            thresholds,
+            thresholds: *thresholds,
             up: AtomicBool::new(false),
             admin: AtomicU8::new(0),
             bound: AtomicU32::new(0),
+            going: AtomicBool::new(false),
+            leaving: tasks.child_token(),
+            has_left: AtomicBool::new(false),
             state: Lock::new(State::new(now())),
             turned: Watched::new(Turned::default()),
         }
@@ -164,8 +151,8 @@ impl Backend {
             up: self.is_up(),
             admin: self.admin(),
             load: self.load.total(now),
-            weight: self.weight,
-            max_pending: self.max_pending,
+            weight: self.weight(),
+            max_pending: self.max_pending(),
             bound: self.bound.load(Ordering::Relaxed),
             condition: self.condition(),
             head_start: None,
@@ -184,12 +171,14 @@ impl Backend {
     /// operator that it is off.
     #[must_use]
     pub fn is_up(&self) -> bool {
-        self.up.load(Ordering::Relaxed) && self.admin() != AdminState::Off
+        self.up.load(Ordering::Relaxed) && self.admin() != AdminState::Off && !self.has_left()
     }
 
     #[must_use]
     pub fn admin(&self) -> AdminState {
         match self.admin.load(Ordering::Relaxed) {
+            // Whatever its operator says, it is not for those that are new.
+            0 if self.going.load(Ordering::Relaxed) => AdminState::Draining,
             0 => AdminState::Ready,
             1 => AdminState::Draining,
             _ => AdminState::Off,
@@ -314,7 +303,7 @@ impl Backend {
         let state = self.state();
         Report {
             up: state.health.is_up(),
-            admin: state.admin,
+            admin: self.admin(),
             said: state.said.clone(),
             since: state.since,
             trouble: (state.trouble.clone())
@@ -346,10 +335,10 @@ impl Backend {
 
     fn tell(&self, change: Option<Change>, trouble: &str, is_news: bool, up: bool) {
         match change {
-            Some(Change::WentUp) => info!(backend = %self.name, "Backend is up."),
-            Some(Change::WentDown) => warn!(backend = %self.name, trouble, "Backend is down."),
+            Some(Change::WentUp) => info!(backend = %self.name(), "Backend is up."),
+            Some(Change::WentDown) => warn!(backend = %self.name(), trouble, "Backend is down."),
             // The trouble says what it is: it may answer, and be of no use.
-            None if is_news => warn!(backend = %self.name, up, trouble, "Backend has trouble."),
+            None if is_news => warn!(backend = %self.name(), up, trouble, "Backend has trouble."),
             None => {}
         }
         if change.is_some() {
@@ -381,6 +370,7 @@ impl State {
         Self {
             health: Health::INITIAL,
             admin: AdminState::Ready,
+            going: None,
             said: None,
             since: now,
             was_probed: false,

@@ -15,16 +15,16 @@ use tracing::{info, warn};
 
 use super::backend::Backend;
 use super::dials::Dials;
+use super::names::Names;
 use crate::config::FleetConfig;
 use crate::lock::{Guard, Lock, rank};
 use crate::net::sleep;
 use crate::routing::health::{Change, Health, Probe, Thresholds};
-use crate::tasks::Tasks;
 
 /// What is known of a backend's new connections.
 #[derive(Debug)]
 pub struct Doors {
-    backend: String,
+    names: Arc<Names>,
     thresholds: Thresholds,
     /// A copy of what [`State`] says, for views without a lock.
     shut: AtomicBool,
@@ -44,9 +44,9 @@ struct State {
 
 impl Doors {
     #[must_use]
-    pub fn new(backend: &str, thresholds: Thresholds) -> Self {
+    pub fn new(names: Arc<Names>, thresholds: Thresholds) -> Self {
         Self {
-            backend: backend.to_owned(),
+            names,
             thresholds,
             shut: AtomicBool::new(false),
             well: AtomicBool::new(true),
@@ -90,7 +90,7 @@ impl Doors {
         self.well.store(health == Health::Up { failures: 0 }, Ordering::Relaxed);
         let trouble = state.trouble.clone().unwrap_or_default();
         drop(state);
-        let backend = &self.backend;
+        let backend = &self.names.get().name;
         match change {
             Some(Change::WentUp) => info!(%backend, "Backend takes new connections again."),
             Some(Change::WentDown) => {
@@ -107,9 +107,9 @@ impl Doors {
     }
 }
 
-/// Knocks at a backend's doors until the process stops: seldom while they are open, and at each
+/// Knocks at a backend's doors until it leaves: seldom while they are open, and at each
 /// probe interval while they are shut.
-pub async fn knock(backend: Arc<Backend>, config: FleetConfig, tasks: Tasks) {
+pub async fn knock(backend: Arc<Backend>, config: FleetConfig) {
     let knocking = async {
         loop {
             pause(&backend.doors, &config).await;
@@ -126,7 +126,7 @@ pub async fn knock(backend: Arc<Backend>, config: FleetConfig, tasks: Tasks) {
     tokio::select! {
         biased;
         () = knocking => {}
-        () = tasks.stopping() => {}
+        () = backend.leaves() => {}
     }
 }
 
@@ -151,7 +151,8 @@ mod tests {
     #[test]
     fn doors_are_shut_by_failures_in_a_row_and_opened_by_one_answer() {
         let two = NonZeroU32::new(2).unwrap();
-        let doors = Doors::new("a", Thresholds { rise: NonZeroU32::MIN, fall: two });
+        let doors =
+            Doors::new(Arc::new(Names::new("a")), Thresholds { rise: NonZeroU32::MIN, fall: two });
         assert!(!doors.are_shut() && doors.trouble().is_none());
         doors.failed("refused".to_owned());
         doors.passed();

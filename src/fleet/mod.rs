@@ -1,5 +1,8 @@
 //! The backends, live: their health, their load, their connections.
 //!
+//! A fleet changes while all runs: [`diff`] says how. [`roster`] is who is in it now,
+//! [`supervisor`] the care of one from its coming to its going, [`names`] what it is called.
+//!
 //! Nothing else dials a backend. [`watch`] keeps one link of our own to each and learns from it;
 //! [`doors`] knows whether it takes new connections; [`pool`] carries requests, on connections that
 //! are [`kept`], and awaits answers from what was [`sent`] last; [`ask`] puts small questions;
@@ -10,13 +13,17 @@
 pub mod ask;
 pub mod backend;
 pub mod dials;
+pub mod diff;
 pub mod doors;
 pub mod features;
 pub mod kept;
 pub mod load;
+pub mod names;
 pub mod pool;
 pub mod reading;
+mod roster;
 pub mod sent;
+mod supervisor;
 pub mod turned;
 pub mod watch;
 pub mod worker;
@@ -25,20 +32,29 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
+use arc_swap::ArcSwap;
 use smallvec::SmallVec;
+use tracing::info;
 
-use crate::config::{Config, FleetConfig};
+use crate::config::Config;
 use crate::lock::{Lock, rank};
 use crate::net::Network;
 use crate::routing::ids::BackendId;
 use crate::routing::place::BackendView;
 use crate::tasks::Tasks;
-use backend::Backend;
+use backend::{Backend, Common};
+use diff::{Applied, BadDiff, Diff, Member};
+use roster::Roster;
 
-/// All configured backends, in the order of their names.
+/// The backends that there are, and those that there were.
 #[derive(Debug)]
 pub struct Fleet {
-    backends: Vec<Arc<Backend>>,
+    roster: ArcSwap<Roster>,
+    common: Common,
+    /// Stands for those that left so long ago that nothing is known of them any more.
+    forgotten: Arc<Backend>,
+    /// Whoever changes the fleet, one at a time. True once its backends are watched.
+    watched: Lock<bool, { rank::ROSTER }>,
     /// Counts placements, so that equal backends are chosen in turn.
     turn: AtomicU64,
     /// What pages were told last.
@@ -48,76 +64,143 @@ pub struct Fleet {
 impl Fleet {
     #[must_use]
     pub fn new(config: &Config, network: &Arc<dyn Network>, tasks: &Tasks) -> Self {
-        let backends = (0..)
-            .zip(&config.backends)
-            .map(|(index, settings)| {
-                Arc::new(Backend::new(BackendId(index), settings, config, network, tasks))
-            })
-            .collect();
-        Self { backends, turn: AtomicU64::new(0), told: Lock::default() }
-    }
-
-    /// Starts to watch every backend, until the process stops.
-    pub fn start(&self, config: &FleetConfig, network: &Arc<dyn Network>, tasks: &Tasks) {
-        for backend in &self.backends {
-            let watched = (Arc::clone(backend), Arc::clone(network), config.clone(), tasks.clone());
-            let knocked = (Arc::clone(backend), config.clone(), tasks.clone());
-            tasks.spawn_again(move || {
-                let (backend, network, config, tasks) = watched.clone();
-                watch::watch(backend, network, config, tasks)
-            });
-            tasks.spawn_again(move || {
-                let (backend, config, tasks) = knocked.clone();
-                doors::knock(backend, config, tasks)
-            });
-            let (closing, stopping) = (Arc::clone(backend), tasks.clone());
-            tasks.spawn(async move {
-                stopping.stopping().await;
-                closing.pool.close_idle();
-            });
+        let common = Common::new(config, network, tasks);
+        let forgotten =
+            Backend::new(BackendId::new(u16::MAX, u16::MAX), &diff::forgotten(), &common);
+        forgotten.leave();
+        let mut roster = Roster::default();
+        for settings in &config.backends {
+            roster.join(Arc::new(Backend::new(roster.free_id(), settings, &common)));
+        }
+        roster.sort();
+        Self {
+            roster: ArcSwap::from_pointee(roster),
+            common,
+            forgotten: Arc::new(forgotten),
+            watched: Lock::new(false),
+            turn: AtomicU64::new(0),
+            told: Lock::default(),
         }
     }
 
-    /// The backend of an id. Ids are only made here, so there is one.
+    /// Starts to watch every backend, and those that join later, until they leave.
+    pub fn start(&self) {
+        let mut watched = self.watched.lock();
+        *watched = true;
+        for backend in self.roster.load().members() {
+            supervisor::supervise(backend, &self.common);
+        }
+    }
+
+    /// Changes the fleet, as a whole or not at all.
+    ///
+    /// # Errors
+    /// The fleet would be one that no configuration can describe.
+    pub fn apply(&self, diff: &Diff) -> Result<Applied, BadDiff> {
+        let watched = self.watched.lock();
+        let before = self.roster.load_full();
+        diff::check(&self.members(), diff)?;
+        let mut roster = Roster::clone(&before);
+        let mut applied = Applied::default();
+        roster.leave(&diff.leave);
+        for (id, settings) in &diff.adjust {
+            if let Some(backend) = before.get(*id) {
+                backend.adjust(settings);
+            }
+        }
+        for settings in &diff.join {
+            let backend = Arc::new(Backend::new(roster.free_id(), settings, &self.common));
+            roster.join(Arc::clone(&backend));
+            applied.joined.push(backend);
+        }
+        roster.sort();
+        self.roster.store(Arc::new(roster));
+        for backend in diff.leave.iter().filter_map(|id| before.get(*id)) {
+            info!(backend = %backend.name(), "Backend has left the fleet.");
+            backend.leave();
+            applied.left.push(Arc::clone(backend));
+        }
+        for backend in &applied.joined {
+            let at = &*backend.authority;
+            info!(backend = %backend.name(), at, "Backend has joined the fleet.");
+            if *watched {
+                supervisor::supervise(backend, &self.common);
+            }
+        }
+        Ok(applied)
+    }
+
+    /// What the members are, to be compared with what is wanted.
     #[must_use]
-    pub fn get(&self, id: BackendId) -> &Arc<Backend> {
-        &self.backends[id.index()]
+    pub fn members(&self) -> Vec<Member> {
+        self.iter().map(|it| Member { id: it.id, settings: it.settings() }).collect()
+    }
+
+    /// The backend of an id, also if it has left.
+    #[must_use]
+    pub fn get(&self, id: BackendId) -> Arc<Backend> {
+        let roster = self.roster.load();
+        Arc::clone(roster.get(id).unwrap_or(&self.forgotten))
     }
 
     /// The backend of that name.
     #[must_use]
-    pub fn by_name(&self, name: &str) -> Option<&Arc<Backend>> {
-        self.backends.iter().find(|backend| backend.name == name)
+    pub fn by_name(&self, name: &str) -> Option<Arc<Backend>> {
+        self.find(|backend| *backend.names.get().name == *name)
     }
 
     /// The same for what an operator or an older name of a file says: a name, else where it
     /// listens, as `host:port` or as its URL.
     #[must_use]
-    pub fn called(&self, text: &str) -> Option<&Arc<Backend>> {
+    pub fn called(&self, text: &str) -> Option<Arc<Backend>> {
         self.by_name(text).or_else(|| {
             let at = text.strip_prefix("http://").unwrap_or(text).trim_end_matches('/');
-            self.backends.iter().find(|backend| backend.authority == at)
+            self.find(|backend| *backend.authority == *at)
         })
     }
 
-    pub fn iter(&self) -> impl Iterator<Item = &Arc<Backend>> {
-        self.backends.iter()
+    fn find(&self, is_meant: impl Fn(&Backend) -> bool) -> Option<Arc<Backend>> {
+        self.roster.load().members().iter().find(|backend| is_meant(backend)).cloned()
+    }
+
+    /// The first by name, or one that is no more if there is none.
+    #[must_use]
+    pub fn first(&self) -> Arc<Backend> {
+        Arc::clone(self.roster.load().members().first().unwrap_or(&self.forgotten))
+    }
+
+    /// The members at this moment, in the order of their names.
+    pub fn iter(&self) -> impl Iterator<Item = Arc<Backend>> + use<> {
+        let roster = self.roster.load_full();
+        (0..roster.members().len()).map(move |place| Arc::clone(&roster.members()[place]))
+    }
+
+    /// True if it is in the fleet.
+    #[must_use]
+    pub fn has(&self, id: BackendId) -> bool {
+        self.roster.load().get(id).is_some_and(|backend| !backend.has_left())
+    }
+
+    /// Those that have left and are remembered.
+    #[must_use]
+    pub fn left(&self) -> Vec<Arc<Backend>> {
+        self.roster.load().left().cloned().collect()
     }
 
     #[must_use]
     pub fn len(&self) -> usize {
-        self.backends.len()
+        self.roster.load().members().len()
     }
 
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.backends.is_empty()
+        self.len() == 0
     }
 
     /// The fleet as it is now, for one decision.
     #[must_use]
     pub fn views(&self, now: Instant) -> SmallVec<[BackendView; 8]> {
-        self.backends.iter().map(|backend| backend.view(now)).collect()
+        self.roster.load().members().iter().map(|backend| backend.view(now)).collect()
     }
 
     /// How many placements there were, so that equal backends are chosen in turn.

@@ -20,7 +20,6 @@ use crate::comfy::answers;
 use crate::comfy::event::{self, Event};
 use crate::config::FleetConfig;
 use crate::net::{Network, now, sleep};
-use crate::tasks::Tasks;
 use crate::ws::{self, Channel, Frame, Limits, Opcode};
 
 /// Enough for any `status`; other broadcasts are read and forgotten.
@@ -37,18 +36,13 @@ const PAUSES: [Duration; 4] = [
 /// A link that lasted so long is dialled again at once; one that did not may be one of many.
 const STEADY: Duration = Duration::from_secs(1);
 
-/// Watches one backend until the process stops.
-pub async fn watch(
-    backend: Arc<Backend>,
-    network: Arc<dyn Network>,
-    config: FleetConfig,
-    tasks: Tasks,
-) {
-    let watch = Watch { backend, network, config };
+/// Watches one backend until it leaves.
+pub async fn watch(backend: Arc<Backend>, network: Arc<dyn Network>, config: FleetConfig) {
+    let watch = Watch { backend: Arc::clone(&backend), network, config };
     tokio::select! {
         biased;
         () = watch.run() => {}
-        () = tasks.stopping() => {}
+        () = backend.leaves() => {}
     }
 }
 
@@ -126,9 +120,9 @@ impl Watch {
         })?;
         let id = encode_segment(&format!("mooring-watch-{:016x}", rand::random::<u64>()));
         let path = format!("/ws?clientId={id}");
+        let headers = backend.headers();
         let mut channel =
-            ws::connect_with(stream, &backend.authority, &path, backend.headers.as_map(), LIMITS)
-                .await?;
+            ws::connect_with(stream, &backend.authority, &path, headers.as_map(), LIMITS).await?;
         self.first_status(&mut channel).await?;
         self.learn().await?;
         Ok(channel)
@@ -165,7 +159,7 @@ impl Watch {
         let features = features
             .filter(|body| serde_json::from_slice::<serde::de::IgnoredAny>(body).is_ok())
             .and_then(|body| String::from_utf8(body.to_vec()).ok());
-        debug!(backend = %self.backend.name, %version, "Backend said what it is.");
+        debug!(backend = %self.backend.name(), %version, "Backend said what it is.");
         self.backend.learned(Some(version), features.map(Arc::from));
         Ok(())
     }

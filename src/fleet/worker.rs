@@ -126,7 +126,7 @@ impl Backend {
     }
 
     fn tell_turn(&self, before: Judgement, after: Judgement) {
-        let backend = &self.name;
+        let backend = &self.name();
         match after {
             Judgement::Works => info!(%backend, "The backend's worker works."),
             Judgement::Suspect { .. } => {

@@ -77,15 +77,15 @@ async fn cancel(sessions: &Arc<Sessions>, prompts: Located) -> Result<bool, Gate
 
 async fn cancel_on(
     sessions: &Arc<Sessions>,
-    backend: &Arc<Backend>,
+    backend: Arc<Backend>,
     prompts: Vec<PromptId>,
 ) -> Result<bool, GatewayError> {
     if backend.version().is_some_and(|version| version.cancels_jobs())
-        && let Some(cancelled) = cancel_in_one_step(sessions, backend, &prompts).await?
+        && let Some(cancelled) = cancel_in_one_step(sessions, &backend, &prompts).await?
     {
         return Ok(cancelled);
     }
-    cancel_in_steps(sessions, backend, prompts).await
+    cancel_in_steps(sessions, &backend, prompts).await
 }
 
 /// `None` if the server does not do it after all: a fork without the route, or ids that it does
@@ -117,7 +117,7 @@ async fn cancel_in_one_step(
     })?;
     let Some(is_any) = verbs::was_cancelled(status, &body) else {
         withdraw_deletion(sessions, prompts);
-        debug!(backend = %backend.name, status, "It does not cancel in one step.");
+        debug!(backend = %backend.name(), status, "It does not cancel in one step.");
         return Ok(None);
     };
     if is_any {

@@ -45,7 +45,7 @@ pub async fn collected(
     headers::to_client(&mut parts.headers, &target.backend, target.reason);
     let limits = CollectLimits { max, idle: shared.config.server.body_timeout };
     let body = collect(body, limits, None).await.map_err(|source| GatewayError::AnswerBroken {
-        backend: target.backend.name.clone(),
+        backend: target.backend.name().to_string(),
         source,
     })?;
     Box::new(lease).finished();

@@ -368,25 +368,25 @@ mod tests {
             headers.insert(ETAG, HeaderValue::from_static(tag));
             headers
         };
-        copies.saw_server(BackendId(0), None);
+        copies.saw_server(BackendId::nth(0), None);
         copies.saw_page(&page("\"1\""));
         let renew = || {
             copies.put(key("/a"), whole("\"1\"", 1), t);
             assert!(copies.fresh(&key("/a")).is_some());
         };
         renew();
-        copies.saw_server(BackendId(0), None);
+        copies.saw_server(BackendId::nth(0), None);
         copies.saw_page(&page("\"1\""));
         assert!(copies.fresh(&key("/a")).is_some());
         assert!(copies.fresh(&key("/a").encoded(Coding::Gzip)).is_none(), "another copy");
-        copies.saw_server(BackendId(0), Some(Version::parse("0.33.0")));
+        copies.saw_server(BackendId::nth(0), Some(Version::parse("0.33.0")));
         assert!(copies.fresh(&key("/a")).is_none());
         assert!(copies.get(&key("/a"), t).is_some(), "there for a tab of before");
         renew();
         copies.saw_page(&page("\"2\""));
         assert!(copies.fresh(&key("/a")).is_none());
         renew();
-        copies.saw_server(BackendId(1), Some(Version::parse("0.33.0")));
+        copies.saw_server(BackendId::nth(1), Some(Version::parse("0.33.0")));
         assert!(copies.fresh(&key("/a")).is_none());
     }
 

@@ -138,8 +138,7 @@ impl Missing {
         if let Ok(response) = &mut answer
             && !self.0.is_empty()
         {
-            let names: Vec<&str> =
-                self.0.iter().map(|id| shared.fleet.get(*id).name.as_str()).collect();
+            let names: Vec<_> = self.0.iter().map(|id| shared.fleet.get(*id).name()).collect();
             if let Ok(value) = HeaderValue::try_from(names.join(", ")) {
                 response.headers_mut().insert(headers::MISSING, value);
             }
@@ -172,7 +171,7 @@ pub async fn find(
         match front.entries.get(prompt) {
             Some(entry) => {
                 let told =
-                    told(&front.shared, front.shared.fleet.get(backend), entry, whose, &listed.by);
+                    told(&front.shared, &front.shared.fleet.get(backend), entry, whose, &listed.by);
                 found.entries.insert(prompt.clone(), told);
             }
             None => {
@@ -183,7 +182,10 @@ pub async fn find(
     }
     let fetching = to_fetch.into_iter().map(|(id, prompts)| {
         let backend = front.shared.fleet.get(id);
-        async move { (backend, fetch_all(front, backend, prompts, deadline).await) }
+        async move {
+            let fetched = fetch_all(front, &backend, prompts, deadline).await;
+            (backend, fetched)
+        }
     });
     for (backend, fetched) in join_all(fetching).await {
         if fetched.is_cut {
@@ -192,11 +194,12 @@ pub async fn find(
         for (prompt, entry) in fetched.entries {
             match (entry, by.get(&prompt)) {
                 (Some(entry), Some(by)) => {
-                    let told = told(&front.shared, backend, entry, whose, by);
+                    let told = told(&front.shared, &backend, entry, whose, by);
                     found.entries.insert(prompt, told);
                 }
                 (Some(_) | None, _) => {
-                    found.forgotten += usize::from(is_forgotten(&front.sessions, backend, &prompt));
+                    found.forgotten +=
+                        usize::from(is_forgotten(&front.sessions, &backend, &prompt));
                 }
             }
         }
@@ -254,7 +257,7 @@ async fn fetch_all(
         match timeout(deadline.saturating_duration_since(now()), answers.next()).await {
             Ok(Some((prompt, Ok(entry)))) => fetched.entries.push((prompt, entry)),
             Ok(Some((prompt, Err(error)))) => {
-                debug!(backend = %backend.name, %prompt, %error, "An entry is left out.");
+                debug!(backend = %backend.name(), %prompt, %error, "An entry is left out.");
                 fetched.is_cut = true;
             }
             Ok(None) => return fetched,
@@ -360,8 +363,8 @@ fn lost_entry(
     backend: Option<BackendId>,
     (order, made, ended): (u64, Instant, Instant),
 ) -> Option<Bytes> {
-    let backend = backend.map(|backend| shared.fleet.get(backend).name.as_str());
-    let message = lost_message(loss, backend.unwrap_or("its server"), None);
+    let backend = backend.map(|backend| shared.fleet.get(backend).name());
+    let message = lost_message(loss, backend.as_deref().unwrap_or("its server"), None);
     let (taken_ms, lost_ms) = (shared.records.unix_at(made), shared.records.unix_at(ended));
     let times = LostTimes { order, taken_ms, lost_ms };
     let history = Bytes::from(reply::history_lost(prompt, &message, times));

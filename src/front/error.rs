@@ -139,7 +139,7 @@ impl GatewayError {
     /// A backend is not asked: it is down, or off.
     #[must_use]
     pub fn not_asked(backend: &Backend) -> Self {
-        let name = backend.name.clone();
+        let name = backend.name().to_string();
         match backend.admin() {
             AdminState::Off => Self::BackendOff { backend: name },
             AdminState::Ready | AdminState::Draining => Self::BackendDown { backend: name },

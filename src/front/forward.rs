@@ -112,11 +112,11 @@ pub async fn exchange(
         if fault.happened() && matches!(error, ExchangeError::Lost(_)) {
             return GatewayError::BodyBroken;
         }
-        GatewayError::exchange(&target.backend.name, error)
+        GatewayError::exchange(&target.backend.name(), error)
     })?;
     if !may_be_passed_on(&response) || !has_one_length(response.headers_mut()) {
         let lost = ExchangeError::Lost(Box::new(NotToBePassedOn));
-        return Err(GatewayError::exchange(&target.backend.name, lost));
+        return Err(GatewayError::exchange(&target.backend.name(), lost));
     }
     let extensions = response.extensions_mut();
     extensions.clear();

@@ -89,7 +89,7 @@ pub fn to_backend(headers: &mut HeaderMap, backend: &Backend) {
     strip_own_cookie(headers);
     headers.insert(HOST, backend.host_header.clone());
     // What the backend asks for is between it and us: a client's own goes no further.
-    backend.headers.put_into(headers);
+    backend.headers().put_into(headers);
 }
 
 /// Takes off what was only meant for this hop, and adds which backend answered, and why.
@@ -134,7 +134,7 @@ pub fn keep_private(headers: &mut HeaderMap) {
 
 /// Says which backend answered, and why that one (V1).
 pub fn mark(headers: &mut HeaderMap, backend: &Backend, reason: Reason) {
-    headers.insert(BACKEND, backend.name_header.clone());
+    headers.insert(BACKEND, backend.name_header().clone());
     headers.insert(PLACEMENT, HeaderValue::from_static(reason.as_str()));
 }
 

@@ -32,9 +32,9 @@ use crate::shared::Shared;
 
 /// Where a prompt is, as far as it is known.
 #[derive(Debug)]
-pub enum Whereabouts<'a> {
+pub enum Whereabouts {
     /// Its backend has it, or had.
-    On(&'a Arc<Backend>),
+    On(Arc<Backend>),
     /// Nobody has it any more; this is its entry.
     Lost(Bytes),
     /// Nobody knows it, or its client deleted it.
@@ -65,12 +65,12 @@ pub async fn history_of(
     let by = front.shared.records.ledger().get(&prompt, now()).map(|record| record.by.clone());
     let by = by.unwrap_or_default();
     if let Some(raw) = front.entries.get(&prompt) {
-        let entry = entries::told(&front.shared, backend, raw, &whose, &by);
+        let entry = entries::told(&front.shared, &backend, raw, &whose, &by);
         let mut answer = json(one(&prompt, &entry));
-        headers::mark(answer.headers_mut(), backend, Reason::Ledger);
+        headers::mark(answer.headers_mut(), &backend, Reason::Ledger);
         return Ok(answer);
     }
-    let target = of_ledger(backend)?;
+    let target = of_ledger(&backend)?;
     let (mut parts, _no_body) = request.into_parts();
     // The answer has to be read; what a HEAD does not get, the server leaves out.
     parts.method = Method::GET;
@@ -85,10 +85,10 @@ pub async fn history_of(
         return Ok(answer.answer(told));
     }
     let entry = entries::entry_in(&answer.body, &prompt);
-    let history = match entry.map_err(|error| asking_failed(backend, &error))? {
+    let history = match entry.map_err(|error| asking_failed(&backend, &error))? {
         Some(entry) => {
             front.entries.keep(&prompt, &entry);
-            one(&prompt, &entries::told(&front.shared, backend, entry, &whose, &by))
+            one(&prompt, &entries::told(&front.shared, &backend, entry, &whose, &by))
         }
         None => HistoryList::default().finish(),
     };
@@ -119,11 +119,11 @@ fn is_empty(answer: &Collected) -> bool {
 ///
 /// # Errors
 /// It is known and down, and the prompt is not kept here.
-pub async fn find<'g>(
-    front: &'g Front,
+pub async fn find(
+    front: &Front,
     who: &Who,
     prompt: &PromptId,
-) -> Result<Whereabouts<'g>, GatewayError> {
+) -> Result<Whereabouts, GatewayError> {
     if front.shared.records.ledger().is_unlisted(prompt, now()) {
         return Ok(Whereabouts::Nowhere);
     }
@@ -145,7 +145,7 @@ pub async fn find<'g>(
         (Some(backend), None) if front.entries.get(prompt).is_some() => {
             Ok(Whereabouts::On(backend))
         }
-        (Some(backend), None) => Err(GatewayError::not_asked(backend)),
+        (Some(backend), None) => Err(GatewayError::not_asked(&backend)),
         (None, None) => Ok(Whereabouts::Nowhere),
     }
 }
@@ -175,6 +175,6 @@ async fn when_due(
 
 /// A question of ours got no answer that can be used.
 pub fn asking_failed(backend: &Backend, error: &dyn Display) -> GatewayError {
-    debug!(backend = %backend.name, %error, "A question got no answer.");
-    GatewayError::BackendDown { backend: backend.name.clone() }
+    debug!(backend = %backend.name(), %error, "A question got no answer.");
+    GatewayError::BackendDown { backend: backend.name().to_string() }
 }

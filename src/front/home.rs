@@ -29,7 +29,7 @@ use crate::shared::Shared;
 /// Where it comes from.
 #[must_use]
 pub fn target(shared: &Shared) -> Target {
-    Target { backend: Arc::clone(shared.home()), reason: Reason::Home }
+    Target { backend: Arc::clone(&shared.home()), reason: Reason::Home }
 }
 
 /// Settings, saved workflows, users.
@@ -58,7 +58,7 @@ fn not_saved(home: &Target, error: GatewayError) -> GatewayError {
         return error;
     }
     let is_off = matches!(error, GatewayError::BackendOff { .. });
-    GatewayError::NotSaved { backend: home.backend.name.clone(), is_off }
+    GatewayError::NotSaved { backend: home.backend.name().to_string(), is_off }
 }
 
 /// Passes a read to the home backend and keeps a copy of a good answer; gives the last one if
@@ -205,7 +205,7 @@ pub fn copy(front: &Front, key: &Key, asked: &Asked) -> Option<Response<Response
         Found::Nothing => {
             let mut response = Response::new(ResponseBody::empty());
             *response.status_mut() = StatusCode::NOT_FOUND;
-            headers::mark(response.headers_mut(), front.shared.home(), Reason::Home);
+            headers::mark(response.headers_mut(), &front.shared.home(), Reason::Home);
             response
         }
     };

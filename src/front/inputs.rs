@@ -121,8 +121,8 @@ impl Copying<'_> {
                 self.front.shared.records.learn_copied(self.original, copy, began);
                 self.front.shared.metrics.files_copied.inc();
                 info!(file = %for_people(&self.original.file), as_name = %for_people(&file),
-                    from = %self.front.shared.fleet.get(source.backend).name,
-                    backend = %self.target.name, "Copied a file.");
+                    from = %self.front.shared.fleet.get(source.backend).name(),
+                    backend = %self.target.name(), "Copied a file.");
                 return Ok(file);
             }
         }
@@ -145,13 +145,13 @@ impl Copying<'_> {
         let from = self.front.shared.fleet.get(source.backend);
         let limit = self.front.shared.config.files.copy_timeout;
         let uri = format!("/view?{}", files::view_query(&source.file));
-        let asked = self.request(from, Method::GET, &uri, RequestBody::Empty)?;
+        let asked = self.request(&from, Method::GET, &uri, RequestBody::Empty)?;
         let sent = from.while_up(from.pool.send(asked, limit)).await;
         let (response, reading) = sent.map_err(|error| self.failed(&error.to_string()))?;
         match response.status() {
             StatusCode::OK => Ok(Some((response, reading))),
             StatusCode::NOT_FOUND => Ok(None),
-            status => Err(self.failed(&format!("{} answered {status}", from.name))),
+            status => Err(self.failed(&format!("{} answered {status}", from.name()))),
         }
     }
 
@@ -192,7 +192,7 @@ impl Copying<'_> {
     fn stored(&self, status: StatusCode, answer: &Bytes) -> Result<FileRef, GatewayError> {
         let named = told_in(answer, NameKey::Upload).into_iter().map(|told| told.file).next();
         named.filter(|_| status == StatusCode::OK).ok_or_else(|| {
-            self.failed(&format!("{} answered {status} to the upload", self.target.name))
+            self.failed(&format!("{} answered {status} to the upload", self.target.name()))
         })
     }
 
@@ -200,7 +200,7 @@ impl Copying<'_> {
         GatewayError::InputNotCopied {
             file: self.file(),
             from: self.backend(),
-            backend: self.target.name.clone(),
+            backend: self.target.name().to_string(),
             why: why.to_owned(),
         }
     }
@@ -220,6 +220,6 @@ impl Copying<'_> {
     }
 
     fn backend(&self) -> String {
-        self.front.shared.fleet.get(self.original.backend).name.clone()
+        self.front.shared.fleet.get(self.original.backend).name().to_string()
     }
 }

@@ -213,12 +213,13 @@ pub async fn job(front: &Front, who: &Who, prompt: &str) -> Answer {
     };
     let detail = match front.entries.get(&prompt) {
         Some(entry) => {
-            Ok(detail_of_entry(&prompt, &names::outgoing(&front.shared, backend, entry), told).ok())
+            Ok(detail_of_entry(&prompt, &names::outgoing(&front.shared, &backend, entry), told)
+                .ok())
         }
         None if backend.version().is_some_and(|version| version.has_jobs()) => {
-            told_by(front, backend, &prompt, told).await
+            told_by(front, &backend, &prompt, told).await
         }
-        None => made_of(front, backend, &prompt, told).await,
+        None => made_of(front, &backend, &prompt, told).await,
     };
     let known = || detail_of_known(&front.sessions, &prompt);
     let detail = match detail {
@@ -229,7 +230,7 @@ pub async fn job(front: &Front, who: &Who, prompt: &str) -> Answer {
         Err(error) => Some(known().ok_or(error)?),
     };
     let mut answer = detail.map_or_else(not_found, json);
-    headers::mark(answer.headers_mut(), backend, Reason::Ledger);
+    headers::mark(answer.headers_mut(), &backend, Reason::Ledger);
     Ok(answer)
 }
 

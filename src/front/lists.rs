@@ -315,6 +315,6 @@ pub fn taken_ms(shared: &Shared, prompt: &str) -> u64 {
 }
 
 fn left_out(shared: &Shared, backend: BackendId, error: &dyn std::fmt::Display) {
-    let backend = &shared.fleet.get(backend).name;
+    let backend = &*shared.fleet.get(backend).name();
     debug!(backend, %error, "A queue is left out of the list.");
 }

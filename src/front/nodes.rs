@@ -60,6 +60,7 @@ pub async fn all(front: &Arc<Front>, who: &Who, request: Request<Incoming>) -> A
 
 async fn every_node(front: &Arc<Front>, who: &Who, (parts, asked): (&Parts, &Asked)) -> Answer {
     let place = reading(front, who);
+    front.nodes.keep(|backend| front.shared.fleet.has(backend));
     // What is written while they answer, they may not have seen.
     let writes: HashMap<BackendId, u64> = front
         .shared
@@ -81,8 +82,8 @@ async fn every_node(front: &Arc<Front>, who: &Who, (parts, asked): (&Parts, &Ask
     let others: Vec<_> = others.into_iter().filter(|(backend, _)| backend.id != first).collect();
     let others_said = others.iter().filter_map(|(_, said)| said.clone());
     let said: Vec<Said> = std::iter::once(read).chain(others_said).collect();
-    let missing = others.iter().filter(|(_, said)| said.is_none()).map(|(backend, _)| *backend);
-    let missing: Vec<&Backend> = missing.map(AsRef::as_ref).collect();
+    let missing = others.iter().filter(|(_, said)| said.is_none());
+    let missing: Vec<&Backend> = missing.map(|(backend, _)| backend.as_ref()).collect();
     Ok(told(front, who, asked, own.parts.headers, (&said, &missing)))
 }
 
@@ -137,10 +138,7 @@ const ASKED_MAX: usize = 2;
 
 /// What another backend says of its nodes: what it said lately, else it is asked now. The asking
 /// goes on when nobody waits for it any more, for the next page.
-async fn nodes_of<'a>(
-    front: &Arc<Front>,
-    backend: &'a Arc<Backend>,
-) -> (&'a Arc<Backend>, Option<Said>) {
+async fn nodes_of(front: &Arc<Front>, backend: Arc<Backend>) -> (Arc<Backend>, Option<Said>) {
     let nodes = &front.nodes;
     let waited = async {
         let mut asked = 0;
@@ -156,13 +154,14 @@ async fn nodes_of<'a>(
                     return None;
                 }
                 asked += 1;
-                ask_for_nodes(front, backend, writes);
+                ask_for_nodes(front, &backend, writes);
             }
             arrived.await;
         }
     };
     let said = timeout(front.shared.config.fleet.list_timeout, waited).await.ok().flatten();
-    (backend, said.or_else(|| nodes.last(backend.id)))
+    let said = said.or_else(|| nodes.last(backend.id));
+    (backend, said)
 }
 
 /// Asks a backend, unless somebody does.
@@ -237,7 +236,7 @@ pub async fn subgraph(front: &Arc<Front>, who: &Who, request: Request<Incoming>)
         return Ok(as_it_is(&asked, own));
     }
     for backend in others(&front.shared, &place) {
-        let Ok(target) = of_ledger(backend) else { continue };
+        let Ok(target) = of_ledger(&backend) else { continue };
         let limit = front.shared.config.fleet.list_timeout;
         let answer = timeout(limit, ask(&front.shared, &target, &parts)).await;
         if let Ok(Ok(answer)) = answer
@@ -272,7 +271,10 @@ async fn gather(
     let limit = front.shared.config.fleet.list_timeout;
     let asked = others(&front.shared, &place).map(|backend| {
         let path = &path;
-        async move { (backend, backend.get(path, limit).await) }
+        async move {
+            let answer = backend.get(path, limit).await;
+            (backend, answer)
+        }
     });
     let (own, said) = tokio::join!(own(&front.shared, &place, &parts), join_all(asked));
     let (target, own) = own?;
@@ -282,7 +284,7 @@ async fn gather(
             Ok((200, body)) => others.push((backend.id, body)),
             // It does not have such a list.
             Ok(_) => {}
-            Err(_) => missing.push(Arc::clone(backend)),
+            Err(_) => missing.push(Arc::clone(&backend)),
         }
     }
     Ok(Gathered { own, target, others, missing })
@@ -311,10 +313,10 @@ async fn own(
     Err(why.unwrap_or(GatewayError::Refused(NoPlace::NoneReady.into())))
 }
 
-fn others<'a>(
-    shared: &'a Shared,
+fn others(
+    shared: &Shared,
     place: &Result<Target, GatewayError>,
-) -> impl Iterator<Item = &'a Arc<Backend>> + use<'a> {
+) -> impl Iterator<Item = Arc<Backend>> + use<> {
     let but = place.as_ref().ok().map(|target| target.backend.id);
     shared.fleet.iter().filter(move |backend| backend.is_up() && Some(backend.id) != but)
 }
@@ -355,7 +357,7 @@ fn whole(
     if let Ok(tag) = HeaderValue::try_from(format!("\"{tag:016x}\"")) {
         headers.insert(ETAG, tag);
     }
-    let names: Vec<&str> = missing.iter().map(|backend| backend.name.as_str()).collect();
+    let names: Vec<_> = missing.iter().map(|backend| backend.name()).collect();
     if !names.is_empty()
         && let Ok(names) = HeaderValue::try_from(names.join(", "))
     {

@@ -121,7 +121,7 @@ fn validate(front: &Front, who: &Who) -> Validation {
     let is_astray = |pending: &crate::routing::pending::Pending| Some(pending.backend) != bound;
     let astray = client.pending().iter().filter(|(_, pending)| is_astray(pending)).count();
     let consistent = astray == 0 && (api.is_none() || api == bound || bound.is_none());
-    let name = |id| front.shared.fleet.get(id).name.clone();
+    let name = |id| front.shared.fleet.get(id).name().to_string();
     let (bound, link, api) = (bound.map(name), link.map(name), api.map(name));
     let show = |name: &Option<String>| name.clone().unwrap_or_else(|| "none".to_owned());
     let reason = format!(

@@ -257,7 +257,7 @@ fn is_page<B>(response: &Response<B>) -> bool {
 
 pub(super) fn broken(target: &Target, error: BodyError) -> GatewayError {
     let source = CollectError::Broken(error);
-    GatewayError::AnswerBroken { backend: target.backend.name.clone(), source }
+    GatewayError::AnswerBroken { backend: target.backend.name().to_string(), source }
 }
 
 fn with_script(mut headers: HeaderMap, body: Bytes) -> Whole {

@@ -141,7 +141,7 @@ pub fn of_client(sessions: &Arc<Sessions>, id: &ClientId) -> Result<Target, Gate
 /// The target of a decision.
 #[must_use]
 pub fn decided(shared: &Shared, decision: Decision) -> Target {
-    let backend = Arc::clone(shared.fleet.get(decision.backend));
+    let backend = Arc::clone(&shared.fleet.get(decision.backend));
     Target { backend, reason: decision.reason }
 }
 
@@ -149,7 +149,7 @@ pub fn decided(shared: &Shared, decision: Decision) -> Target {
 /// backend, else any that is up.
 fn of_nobody(front: &Front, who: &Who) -> Result<Target, GatewayError> {
     if let Some(backend) = front.browsers.upload_at(who.address, now()) {
-        let backend = Arc::clone(front.shared.fleet.get(backend));
+        let backend = Arc::clone(&front.shared.fleet.get(backend));
         return Ok(Target { backend, reason: Reason::Reserved });
     }
     let target = home::target(&front.shared);
@@ -157,7 +157,7 @@ fn of_nobody(front: &Front, who: &Who) -> Result<Target, GatewayError> {
         return Ok(target);
     }
     let any = front.shared.fleet.iter().find(|backend| backend.is_up());
-    any.map(|backend| Target { backend: Arc::clone(backend), reason: Reason::Placed })
+    any.map(|backend| Target { backend, reason: Reason::Placed })
         .ok_or(GatewayError::Refused(NoPlace::NoneReady.into()))
 }
 

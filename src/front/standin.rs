@@ -76,14 +76,14 @@ impl Starts {
 #[must_use]
 pub fn others(shared: &Shared, away: Option<BackendId>) -> Vec<Target> {
     let home = shared.home().id;
-    let can = |backend: &&Arc<Backend>| {
+    let can = |backend: &Arc<Backend>| {
         backend.is_up() && backend.admin() != AdminState::Off && Some(backend.id) != away
     };
-    let mut found: Vec<&Arc<Backend>> = shared.fleet.iter().filter(can).collect();
+    let mut found: Vec<Arc<Backend>> = shared.fleet.iter().filter(can).collect();
     found.sort_by_key(|backend| (backend.id != home, backend.admin() != AdminState::Ready));
-    let target = |backend: &Arc<Backend>| Target {
-        backend: Arc::clone(backend),
+    let target = |backend: Arc<Backend>| Target {
         reason: if backend.id == home { Reason::Home } else { Reason::StandIn },
+        backend,
     };
     found.into_iter().take(OTHERS_MAX).map(target).collect()
 }

@@ -125,7 +125,7 @@ async fn outcome(front: &Arc<Front>, sending: Sending, parts: Parts, body: Bytes
         prompt: sending.prompt.clone(),
     };
     let unknown = GatewayError::StateUnknown {
-        backend: sending.target.backend.name.clone(),
+        backend: sending.target.backend.name().to_string(),
         prompt: sending.prompt.to_string(),
     };
     let (tell, told) = oneshot::channel();
@@ -207,7 +207,7 @@ fn decide(
         placed.inspect_err(|_| front.shared.records.ledger().withdraw(prompt))?;
     let backend = Arc::clone(front.shared.fleet.get(decision.backend));
     let (client_hash, placement) = (mask(id), decision.reason.as_str());
-    info!(client = %client_hash, %prompt, backend = %backend.name, placement, "Prompt placed.");
+    info!(client = %client_hash, %prompt, backend = %backend.name(), placement, "Prompt placed.");
     Ok((client, Target { backend, reason: decision.reason }, link))
 }
 
@@ -259,8 +259,12 @@ impl Sending {
         if noted.is_err() && self.front.shared.config.state.on_error == OnJournalError::Refuse {
             return Err(GatewayError::JournalFailed);
         }
-        let backend = &self.backend().name;
-        if is_open { Ok(()) } else { Err(GatewayError::LinkTimeout { backend: backend.clone() }) }
+        let backend = self.backend().name();
+        if is_open {
+            Ok(())
+        } else {
+            Err(GatewayError::LinkTimeout { backend: backend.to_string() })
+        }
     }
 
     async fn send(&self, mut parts: Parts, body: Bytes) -> Sent {
@@ -274,7 +278,7 @@ impl Sending {
         let (response, lease) = match self.backend().pool.send(request, limit).await {
             Ok(answered) => answered,
             Err(error) if error.never_sent() => {
-                return Sent::Never(GatewayError::exchange(&self.backend().name, error));
+                return Sent::Never(GatewayError::exchange(&self.backend().name(), error));
             }
             Err(error) => {
                 debug!(prompt = %self.prompt, %error, "A submission got no answer.");

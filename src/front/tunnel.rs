@@ -56,7 +56,7 @@ pub async fn tunnel(
     let asked = target.backend.pool.send_anew(handshake(target, parts), limit);
     let answered = target.backend.while_up(asked).await;
     let (response, lease) =
-        answered.map_err(|error| GatewayError::exchange(&target.backend.name, error))?;
+        answered.map_err(|error| GatewayError::exchange(&target.backend.name(), error))?;
     if matches!(target.reason, Reason::Placed | Reason::Moved) {
         // The answer tells of a binding that a restart must not forget.
         let _ = front.shared.records.journal.durable().await;
@@ -65,7 +65,7 @@ pub async fn tunnel(
         return Ok(incoming(&front.shared, target, response, lease));
     }
     if !ws::is_accepted(&response, &key) {
-        return Err(GatewayError::BadUpgrade { backend: target.backend.name.clone() });
+        return Err(GatewayError::BadUpgrade { backend: target.backend.name().to_string() });
     }
     let answer = opened(target, response.headers().clone());
     let passing = pass(Arc::clone(front), target.clone(), (client, response), place);
@@ -139,7 +139,7 @@ async fn pass(
     front.shared.metrics.tunnels_opened.inc();
     let end = splice(Ends { client, backend }, patience, told, || !target.backend.is_up()).await;
     front.shared.metrics.tunnels.dec();
-    debug!(backend = %target.backend.name, end = end.as_str(), "A tunnel ended.");
+    debug!(backend = %target.backend.name(), end = end.as_str(), "A tunnel ended.");
 }
 
 #[cfg(test)]

@@ -92,9 +92,9 @@ pub async fn look_for(
     if prompts.is_empty() {
         return Located::new();
     }
-    let asked = front.shared.fleet.iter().filter(|backend| backend.is_up());
+    let asked: Vec<_> = front.shared.fleet.iter().filter(|backend| backend.is_up()).collect();
     let mut looks: FuturesUnordered<_> =
-        asked.map(|backend| look_on(&front.shared, backend, &prompts, place)).collect();
+        asked.iter().map(|backend| look_on(&front.shared, backend, &prompts, place)).collect();
     let mut located = Located::new();
     while let Some(found) = looks.next().await {
         for (prompt, backend) in found {

@@ -56,7 +56,7 @@ pub async fn upload(
     let (client, decided) =
         with_client(&front.sessions, &id, |client| client.upload_began(&front.sessions))?;
     let began = decided?;
-    let backend = Arc::clone(front.shared.fleet.get(began.backend));
+    let backend = Arc::clone(&front.shared.fleet.get(began.backend));
     let target = Target { backend, reason: began.reason };
     let mut held = HeldByUpload::new(front, &client, began);
     let browser = who.browser.map(|browser| Maker::Browser(browser.number()));
@@ -84,7 +84,7 @@ async fn nameless(front: &Arc<Front>, who: &Who, what: What, request: Request<In
             (placed.map_err(|none| GatewayError::Refused(none.into()))?, Reason::Placed)
         }
     };
-    let target = Target { backend: Arc::clone(front.shared.fleet.get(backend)), reason };
+    let target = Target { backend: Arc::clone(&front.shared.fleet.get(backend)), reason };
     let maker = [Maker::Address(who.address)];
     let answer = send(front, &target, what, &maker, request).await?;
     if answer.parts.status.is_success() {

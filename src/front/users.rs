@@ -33,6 +33,7 @@ pub struct Users {
 
 #[derive(Clone, Debug)]
 struct Known {
+    backend: Arc<Backend>,
     /// `None` where users are not told apart.
     users: Option<Arc<HashSet<String>>>,
     /// How often the backend had turned: it may be set up otherwise since.
@@ -48,7 +49,7 @@ impl Known {
 
 impl Users {
     /// True if a server takes this user for one. Asked if it is not known.
-    pub async fn has(&self, backend: &Backend, user: &str, limit: Duration) -> bool {
+    pub async fn has(&self, backend: &Arc<Backend>, user: &str, limit: Duration) -> bool {
         let known = self.known().get(&backend.id).cloned();
         let known = known.filter(|known| known.times == backend.turned().times);
         if let Some(known) = &known {
@@ -60,13 +61,17 @@ impl Users {
         let (times, asked) = (backend.turned().times, now());
         match backend.get_ok("/users", limit).await {
             Ok(body) => {
-                let known = Known { users: read(&body).map(Arc::new), times, asked };
+                let (users, backend) = (read(&body).map(Arc::new), Arc::clone(backend));
+                let known = Known { backend, users, times, asked };
                 let has = known.has(user);
-                self.known().insert(backend.id, known);
+                let mut all = self.known();
+                all.retain(|_, known| !known.backend.has_left());
+                all.insert(known.backend.id, known);
                 has
             }
             Err(error) => {
-                debug!(backend = %backend.name, %error, "A server does not say who its users are.");
+                let backend = backend.name();
+                debug!(%backend, %error, "A server does not say who its users are.");
                 // Where it is not known the worst is an error that says so.
                 known.is_none()
             }

@@ -57,8 +57,8 @@ pub async fn interrupt(front: &Arc<Front>, who: &Who, request: Request<Incoming>
     let interrupted = async move {
         let sessions = &own;
         on_each(&sessions.shared, prompts, |backend, prompts| async move {
-            let stopped = interrupts::interrupt(sessions, backend, prompts).await;
-            stopped.map_err(|error| asking_failed(backend, &error))
+            let stopped = interrupts::interrupt(sessions, &backend, prompts).await;
+            stopped.map_err(|error| asking_failed(&backend, &error))
         })
         .await
     };
@@ -114,7 +114,7 @@ async fn forget(shared: &Shared, prompts: Located) -> Result<(), GatewayError> {
         let ids: Vec<&str> = prompts.iter().map(PromptId::as_str).collect();
         let limit = shared.config.fleet.probe_timeout;
         let answer = backend.post("/history", verbs::delete(&ids), limit).await;
-        answer.map(drop).map_err(|error| asking_failed(backend, &error))
+        answer.map(drop).map_err(|error| asking_failed(&backend, &error))
     });
     forgotten.await.map(drop)
 }
@@ -201,7 +201,7 @@ fn by_backend(prompts: Located) -> BTreeMap<BackendId, Vec<PromptId>> {
 pub(super) async fn on_each<'g, T, F>(
     shared: &'g Shared,
     prompts: Located,
-    act: impl Fn(&'g Arc<Backend>, Vec<PromptId>) -> F,
+    act: impl Fn(Arc<Backend>, Vec<PromptId>) -> F,
 ) -> Result<Vec<T>, GatewayError>
 where
     F: Future<Output = Result<T, GatewayError>>,
@@ -232,7 +232,7 @@ pub(super) async fn to_its_end<T: Send + 'static>(
 /// Deletes waiting prompts. ComfyUI answers 200 whatever it did, so what came of it is asked.
 async fn delete(sessions: &Arc<Sessions>, prompts: Located) -> Result<(), GatewayError> {
     let deleted = on_each(&sessions.shared, prompts, |backend, prompts| async move {
-        delete_on(sessions, backend, &prompts).await
+        delete_on(sessions, &backend, &prompts).await
     });
     let deleted = deleted.await;
     sessions.reconcile_soon();

@@ -65,7 +65,7 @@ pub fn named_by(
     }
     let view = files::of_query(query)?;
     let Meaning::At(at) = meaning(front, who, &view) else { return None };
-    let backend = Arc::clone(front.shared.fleet.get(at.backend));
+    let backend = Arc::clone(&front.shared.fleet.get(at.backend));
     Some((backend, with_query(request.uri(), &view.query)))
 }
 
@@ -164,7 +164,7 @@ async fn unknown(front: &Front, who: &Who, view: &View, parts: &Parts) -> Answer
     }
     match search(&front.shared, &view.file, asked).await {
         Some(backend) => {
-            read(&front.shared, &of_ledger(front.shared.fleet.get(backend))?, parts).await
+            read(&front.shared, &of_ledger(&front.shared.fleet.get(backend))?, parts).await
         }
         None => first,
     }

@@ -282,7 +282,7 @@ mod tests {
     }
 
     fn restored(saved: Saved) -> Restored {
-        let backends = [("h:1", 0), ("h:2", 1)].map(|(url, id)| (url.into(), BackendId(id)));
+        let backends = [("h:1", 0), ("h:2", 1)].map(|(url, id)| (url.into(), BackendId::nth(id)));
         let backends = HashMap::from(backends);
         let terms = Terms {
             backends: &backends,
@@ -306,7 +306,7 @@ mod tests {
         let restored =
             restored(Saved { clients: vec![bound("h:2", None)], prompts, ..Saved::default() });
         let client = &restored.clients[0];
-        assert_eq!(client.binding.unwrap().backend, BackendId(1));
+        assert_eq!(client.binding.unwrap().backend, BackendId::nth(1));
         assert_eq!(names(client.pending.keys()), ["p", "q"]);
         assert!(client.pending.values().all(|pending| pending.must_ask));
         assert!(restored.ledger.iter().all(|entry| entry.end.is_none()));
@@ -367,7 +367,7 @@ mod tests {
 
     #[test]
     fn files_come_back_in_their_order_and_those_of_a_server_that_is_gone_keep_their_names() {
-        let holder = |order| Holder::new(Place::Backend(BackendId(0)), order);
+        let holder = |order| Holder::new(Place::Backend(BackendId::nth(0)), order);
         let file = FileRef::of_path(Folder::Output, "x.png").unwrap();
         let record = |url: &str, order| {
             let key = FileKey { file: file.clone(), url: url.into() };
@@ -377,7 +377,7 @@ mod tests {
         let restored = restored(Saved { files, ..Saved::default() });
         let places: Vec<Place> = restored.files.into_iter().map(|(_, it, _)| it.place).collect();
         let gone = Place::Gone("gone:1".into());
-        let (a, b) = (Place::Backend(BackendId(0)), Place::Backend(BackendId(1)));
+        let (a, b) = (Place::Backend(BackendId::nth(0)), Place::Backend(BackendId::nth(1)));
         assert_eq!(places, [gone, a, b]);
     }
 

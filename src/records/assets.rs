@@ -96,12 +96,12 @@ impl Records {
     #[must_use]
     pub fn name_asset(&self, backend: BackendId, item: Option<&Item>, json: &[u8]) -> Vec<u8> {
         let own = item.and_then(|item| item.file.as_ref());
-        let name = self.fleet.get(backend).name.as_str();
+        let name = self.fleet.get(backend).name();
         let mut files = self.files();
         let named = item::with_backends(json, own, |file| {
             let at = Located { backend, file: file.clone() };
             self.learn_in(&mut files, &at, &[], Seen::There);
-            (self.shown(&files, &at) == Shown::WithBackend).then_some(name)
+            (self.shown(&files, &at) == Shown::WithBackend).then_some(&*name)
         });
         named.unwrap_or_else(|| json.to_vec())
     }
@@ -167,8 +167,8 @@ impl Records {
 
     fn record_of_asset(&self, asset: &Asset) -> Option<AssetRecord> {
         let Place::Backend(backend) = asset.place else { return None };
-        let backend = &self.fleet.get(backend).recorded;
-        let named = (Arc::clone(&backend.name), Arc::clone(&backend.url));
+        let backend = self.fleet.get(backend);
+        let named = (backend.name(), Arc::clone(&backend.authority));
         Some(AssetRecord::new(named, asset, unix_millis()))
     }
 }

@@ -56,10 +56,10 @@ impl Records {
         for at in &lie {
             self.learn_in(&mut files, at, makers, seen);
         }
-        let name = self.fleet.get(backend).name.as_str();
+        let name = self.fleet.get(backend).name();
         let is_tagged = |at: &Located| self.shown(&files, at) == Shown::WithBackend;
         let tagged = told.iter().zip(&lie).filter(|(_, at)| is_tagged(at));
-        let tagged: Vec<(&Told, &str)> = tagged.map(|(told, _)| (told, name)).collect();
+        let tagged: Vec<(&Told, &str)> = tagged.map(|(told, _)| (told, &*name)).collect();
         drop(files);
         if tagged.is_empty() { text } else { names::with_backends(&text, &tagged).into() }
     }
@@ -118,9 +118,9 @@ impl Records {
         }
         let named = match self.shown(&known, at) {
             Shown::Plain => None,
-            Shown::WithBackend => Some(self.fleet.get(at.backend).name.as_str()),
+            Shown::WithBackend => Some(self.fleet.get(at.backend).name()),
         };
-        Some(spelled.named(at.file.path(), named))
+        Some(spelled.named(at.file.path(), named.as_deref()))
     }
 
     /// Takes over the files that the journal had, in their order.
@@ -156,7 +156,7 @@ impl Records {
     fn note_evicted(&self, files: &mut Files) {
         for (file, place) in files.take_evicted() {
             let url = match place {
-                Place::Backend(backend) => Arc::clone(&self.fleet.get(backend).recorded.url),
+                Place::Backend(backend) => Arc::clone(&self.fleet.get(backend).authority),
                 Place::Gone(url) => url,
             };
             self.journal.note_file(FileKey { file, url }, None);
@@ -164,13 +164,13 @@ impl Records {
     }
 
     fn file_key(&self, at: &Located) -> FileKey {
-        let url = Arc::clone(&self.fleet.get(at.backend).recorded.url);
+        let url = Arc::clone(&self.fleet.get(at.backend).authority);
         FileKey { file: at.file.clone(), url }
     }
 
     fn record_of_file(&self, files: &Files, at: &Located) -> Option<FileRecord> {
         let holder = files.holder(at)?;
-        let backend = Arc::clone(&self.fleet.get(at.backend).recorded.name);
+        let backend = Arc::clone(&self.fleet.get(at.backend).name());
         Some(FileRecord::new(backend, holder, unix_millis()))
     }
 

@@ -3,6 +3,8 @@
 //!
 //! The journal is noted under the ledger's lock, so that the last note is of the last state.
 
+use std::sync::Arc;
+
 use tracing::info;
 
 use super::Records;
@@ -19,9 +21,9 @@ use crate::routing::unclaimed::Found;
 
 /// Whose prompt it was and where, and how long ago it was taken.
 #[derive(Debug, Default)]
-struct Ending<'a> {
+struct Ending {
     client: Option<Masked>,
-    backend: Option<&'a str>,
+    backend: Option<Arc<str>>,
     ms: Option<u64>,
 }
 
@@ -66,6 +68,7 @@ impl Records {
         self.metrics.prompt_ended(end);
         let Ending { client, backend, ms } = self.ending(known);
         let client = client.map(tracing::field::display);
+        let backend = backend.as_deref();
         info!(client, %prompt, backend, end = end.reason(), ms, "Prompt ended.");
     }
 
@@ -75,6 +78,7 @@ impl Records {
         self.metrics.prompts_corrected.inc();
         let Ending { client, backend, ms } = self.ending(known);
         let client = client.map(tracing::field::display);
+        let backend = backend.as_deref();
         info!(client, %prompt, backend, end = end.reason(), ms,
             "A prompt that was presumed lost had ended.");
     }
@@ -87,7 +91,7 @@ impl Records {
         let record = core.bound().map(|(backend, since)| {
             let backend = self.fleet.get(backend);
             let reserved_until = core.reserved_until().and_then(unix_of_coming);
-            let (name, url) = (backend.recorded.name.clone(), backend.recorded.url.clone());
+            let (name, url) = (backend.name(), backend.authority.clone());
             BindingRecord::new(name, url, self.unix_at(since), reserved_until)
         });
         self.journal.note_binding(client, record);
@@ -101,12 +105,12 @@ impl Records {
         ledger.get(prompt, now()).cloned()
     }
 
-    fn ending(&self, known: Option<Record>) -> Ending<'_> {
+    fn ending(&self, known: Option<Record>) -> Ending {
         let Some(known) = known else { return Ending::default() };
         let took = now().saturating_duration_since(known.made).as_millis();
         Ending {
             client: known.by.client.as_ref().map(mask),
-            backend: known.backend.map(|id| self.fleet.get(id).name.as_str()),
+            backend: known.backend.map(|id| self.fleet.get(id).name()),
             ms: u64::try_from(took).ok(),
         }
     }
@@ -139,8 +143,8 @@ impl Records {
     fn record_of(&self, known: &Record) -> Option<PromptRecord> {
         let backend = self.fleet.get(known.backend?);
         let sent = Sent {
-            backend: backend.recorded.name.clone(),
-            url: backend.recorded.url.clone(),
+            backend: backend.name(),
+            url: backend.authority.clone(),
             made: self.unix_at(known.made),
             order: known.order,
         };

@@ -14,10 +14,10 @@ use crate::routing::word::Word;
 impl Records {
     /// An operator said something of a backend: it is so from now on, and noted.
     pub fn state_said(&self, backend: &Backend, word: Word) {
-        let record = StateRecord::new(Arc::clone(&backend.recorded.name), &word);
+        let record = StateRecord::new(backend.name(), &word);
         // Taken before the note, so that no restart finds a note of what never was.
         backend.heed(word);
-        self.journal.note_state(Arc::clone(&backend.recorded.url), Some(record));
+        self.journal.note_state(Arc::clone(&backend.authority), Some(record));
     }
 
     /// Takes over what was said before a restart. What was said of a server that is not configured
@@ -25,11 +25,11 @@ impl Records {
     pub fn restore_states(&self, states: Vec<(Arc<str>, StateRecord)>) {
         let mut strangers = Vec::new();
         for (url, record) in states {
-            match self.fleet.iter().find(|backend| backend.recorded.url == url) {
+            match self.fleet.iter().find(|backend| backend.authority == url) {
                 Some(backend) => {
                     let word = record.word();
                     if word.state != AdminState::Ready {
-                        let (name, state) = (&backend.name, word.state.as_str());
+                        let (name, state) = (&backend.name(), word.state.as_str());
                         let why = word.why.as_deref().unwrap_or("");
                         info!(backend = %name, state, by = &*word.by, why,
                             "A backend is as its operator said before the restart.");

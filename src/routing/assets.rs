@@ -356,7 +356,7 @@ mod tests {
 
     fn told(number: u32, makers: &[Maker]) -> Told<'_> {
         let (bytes, kind) = (Bytes::Untold, Kind::Original);
-        let backend = BackendId(0);
+        let backend = BackendId::nth(0);
         Told { id: id(number), backend, makers, user: None, file: None, bytes, kind }
     }
 

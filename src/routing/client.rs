@@ -509,7 +509,7 @@ mod tests {
         }
 
         fn backend(&self) -> Option<u16> {
-            self.client.bound().map(|(backend, _)| backend.0)
+            self.client.bound().map(|(backend, _)| backend.slot())
         }
 
         /// The last decisions in words, oldest first.
@@ -519,7 +519,7 @@ mod tests {
     }
 
     fn in_short(decision: Decision) -> (u16, Reason) {
-        (decision.backend.0, decision.reason)
+        (decision.backend.slot(), decision.reason)
     }
 
     fn id(text: &str) -> PromptId {
@@ -557,7 +557,7 @@ mod tests {
             assert_eq!(story.submit(backends), Ok((0, Reason::Held)), "{backends}");
             story.end(backends, End::Succeeded);
         }
-        let down = Err(Refusal::BackendDown { backend: BackendId(0) });
+        let down = Err(Refusal::BackendDown { backend: BackendId::nth(0) });
         for backends in ["Rd0 Ru0", "Ou0 Ru0", "Dd0 Ru0"] {
             story.fleet(backends);
             assert_eq!(story.contact(), down, "{backends}");
@@ -619,9 +619,9 @@ mod tests {
         assert_eq!(story.client.bound(), bound, "since the same time");
         story.end("p", End::Succeeded);
         let moves = story.fleet("Ru1 Ru0").decide("q").unwrap();
-        assert_eq!((moves.left, moves.reason), (Some(BackendId(0)), Reason::Moved));
+        assert_eq!((moves.left, moves.reason), (Some(BackendId::nth(0)), Reason::Moved));
         assert!(moves.newly_bound);
-        assert_eq!(story.client.bound(), Some((BackendId(1), story.now)));
+        assert_eq!(story.client.bound(), Some((BackendId::nth(1), story.now)));
     }
 
     #[test]
@@ -769,12 +769,12 @@ mod tests {
             let why = NotThere::NeverSent;
             let placed =
                 story.outcome(|client| client.submit_elsewhere(&id(prompt), why, fleet, now));
-            placed.map(|it| it.backend.0)
+            placed.map(|it| it.backend.slot())
         }
         let mut story = Story::new("Ru0 Ru1");
         story.submit("p").unwrap();
         assert_eq!(elsewhere(&mut story, "p"), Some(1));
-        assert_eq!(story.client.pending()[&id("p")].backend, BackendId(1));
+        assert_eq!(story.client.pending()[&id("p")].backend, BackendId::nth(1));
         assert_eq!((story.state(), story.backend()), ("held", Some(1)));
         assert_eq!(elsewhere(&mut story, "p"), None, "there is no other");
 
@@ -842,7 +842,7 @@ mod tests {
     fn a_release_that_races_with_a_new_prompt_wins_or_is_refused() {
         let mut first = Story::new("Ru0 Ru1");
         first.contact().unwrap();
-        assert_eq!(first.release().unwrap().backend, Some(BackendId(0)));
+        assert_eq!(first.release().unwrap().backend, Some(BackendId::nth(0)));
         assert_eq!(first.state(), "none");
         assert_eq!(first.fleet("Ru9 Ru0").submit("p"), Ok((1, Reason::Placed)), "released first");
 
@@ -869,7 +869,7 @@ mod tests {
 
         let mut story = Story::new("Ru0");
         story.upload().unwrap();
-        assert_eq!(story.release().unwrap().backend, Some(BackendId(0)));
+        assert_eq!(story.release().unwrap().backend, Some(BackendId::nth(0)));
         assert_eq!(story.state(), "none");
         assert_eq!(story.release().unwrap().backend, None, "nothing is left");
     }
@@ -881,7 +881,7 @@ mod tests {
         story.submit("q").unwrap();
         let (released, effects) = story.client.reset(story.now).split();
         story.mirror.take(&effects, &story.client);
-        assert_eq!(released, Released { backend: Some(BackendId(0)), cut_off: 2 });
+        assert_eq!(released, Released { backend: Some(BackendId::nth(0)), cut_off: 2 });
         let cut_off: Vec<&str> = effects.ended.iter().map(|it| it.prompt.as_str()).collect();
         assert_eq!(cut_off, ["p", "q"]);
         assert!(effects.ended.iter().all(|it| it.known == Known::CutOff));
@@ -920,7 +920,7 @@ mod tests {
         story.fleet("Rd0 Ru0").submit("p").unwrap();
         story.fleet("Rd0 Rd0").contact().unwrap_err();
         let last = story.client.decisions().iter().last().map(|it| (it.backend, it.what.as_str()));
-        assert_eq!(last, Some((Some(BackendId(1)), "backend_down")));
+        assert_eq!(last, Some((Some(BackendId::nth(1)), "backend_down")));
     }
 
     #[test]
@@ -982,10 +982,10 @@ mod tests {
             let now = story.now;
             story.outcome(|client| client.accepted(&id(prompt), now));
         }
-        story.outcome(|client| client.must_ask(BackendId(1)));
+        story.outcome(|client| client.must_ask(BackendId::nth(1)));
         assert!(story.client.to_ask(silent, story.now).is_empty());
-        story.outcome(|client| client.must_ask(BackendId(0)));
-        let asked = [(id("p"), BackendId(0)), (id("q"), BackendId(0))];
+        story.outcome(|client| client.must_ask(BackendId::nth(0)));
+        let asked = [(id("p"), BackendId::nth(0)), (id("q"), BackendId::nth(0))];
         assert_eq!(story.client.to_ask(silent, story.now), asked);
         let now = story.now;
         assert_eq!(story.ends(|client| client.sight(&id("p"), Sighted::Running, now)), None);
@@ -1054,7 +1054,7 @@ mod tests {
                 prop_assert!(!story.client.is_held() || story.backend().is_some());
                 prop_assert!(story.client.pending().len() <= PENDING_MAX);
                 for pending in story.client.pending().values() {
-                    prop_assert_eq!(Some(pending.backend.0), story.backend());
+                    prop_assert_eq!(Some(pending.backend.slot()), story.backend());
                 }
                 prop_assert_eq!(story.state() == "held", story.client.is_held());
                 prop_assert!(story.client.decisions().iter().count() <= DECISIONS_KEPT);

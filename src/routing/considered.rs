@@ -75,8 +75,9 @@ mod tests {
 
     fn told(backends: &str, chosen: Option<u16>) -> (Vec<(u16, &'static str)>, usize) {
         let fleet = fleet(backends);
-        let considered = Considered::of(&fleet, chosen.map(BackendId), None, crate::net::now());
-        let why = |it: &Candidate| (it.backend.0, it.excluded.map_or("", Excluded::as_str));
+        let considered =
+            Considered::of(&fleet, chosen.map(BackendId::nth), None, crate::net::now());
+        let why = |it: &Candidate| (it.backend.slot(), it.excluded.map_or("", Excluded::as_str));
         (considered.candidates.iter().map(why).collect(), considered.others)
     }
 

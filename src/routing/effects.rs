@@ -296,7 +296,7 @@ pub(super) mod tests {
     }
 
     fn found(prompt: u8, backend: u16, seen: Instant) -> Found {
-        let (prompt, backend) = (id(prompt), BackendId(backend));
+        let (prompt, backend) = (id(prompt), BackendId::nth(backend));
         Found { prompt, backend, seen, stage: Stage::Waits, output_nodes: Vec::new() }
     }
 
@@ -341,13 +341,13 @@ pub(super) mod tests {
                 }
                 Does::Reserve(backend) => {
                     let until = now + Duration::from_secs(600);
-                    outcome(client.reserve(BackendId(backend), until, now)).1
+                    outcome(client.reserve(BackendId::nth(backend), until, now)).1
                 }
                 Does::Adopt(prompt, backend) => {
                     self.mirror.over.remove(&id(prompt));
                     outcome(client.adopt(&[found(prompt, backend, now)], now)).1
                 }
-                Does::MustAsk(backend) => outcome(client.must_ask(BackendId(backend))).1,
+                Does::MustAsk(backend) => outcome(client.must_ask(BackendId::nth(backend))).1,
                 Does::Release => outcome(client.release(now)).1,
                 Does::Reset => outcome(client.reset(now)).1,
             };
@@ -434,7 +434,7 @@ pub(super) mod tests {
         let mut client = Client::new(now);
         let fleet = FleetNow { backends: &views, turn: 0 };
         let (_, made) = client.contact(fleet, now).split();
-        let to = Some(BackendId(0));
+        let to = Some(BackendId::nth(0));
         assert_eq!(made.binding, Rebound::Moved { from: None, to });
         let (_, stays) = client.contact(fleet, now).split();
         assert_eq!(stays, Effects { routed: Some(Reason::Idle), ..Effects::NONE });

@@ -385,8 +385,8 @@ mod tests {
     use super::*;
     use crate::routing::ids::ClientId;
 
-    const A: BackendId = BackendId(0);
-    const B: BackendId = BackendId(1);
+    const A: BackendId = BackendId::nth(0);
+    const B: BackendId = BackendId::nth(1);
     const WEEK: Duration = Duration::from_secs(7 * 86_400);
 
     fn file(path: &str) -> FileRef {
@@ -443,7 +443,7 @@ mod tests {
         assert_eq!(latest(&files, &eve), Some(Place::Backend(B)));
         // Written anew counts, and not when it was first heard of; nor does only seeing one.
         files.learn(&at(A, "x.png"), &[client("ada")], Seen::Written, now);
-        files.learn(&at(BackendId(2), "x.png"), &[], Seen::There, now);
+        files.learn(&at(BackendId::nth(2), "x.png"), &[], Seen::There, now);
         assert_eq!(latest(&files, &eve), Some(Place::Backend(A)));
         assert_eq!(latest(&files, &[]), Some(Place::Backend(A)));
         files.learn(&at(B, "x.png"), &[client("bob")], Seen::Written, now);

@@ -4,15 +4,36 @@ use std::borrow::Borrow;
 use std::fmt;
 use std::sync::Arc;
 
-/// A backend's place in the configuration, in the order of names. An index, so that tables of
-/// backends are plain arrays.
+/// A backend, for as long as anybody remembers it: one that joins later never has the id of one
+/// that left, though it may have its slot.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
-pub struct BackendId(pub u16);
+pub struct BackendId {
+    slot: u16,
+    generation: u16,
+}
 
 impl BackendId {
     #[must_use]
-    pub fn index(self) -> usize {
-        usize::from(self.0)
+    pub const fn new(slot: u16, generation: u16) -> Self {
+        Self { slot, generation }
+    }
+
+    /// The first backend that has this slot.
+    #[must_use]
+    pub const fn nth(slot: u16) -> Self {
+        Self::new(slot, 0)
+    }
+
+    /// Where the fleet keeps it.
+    #[must_use]
+    pub fn slot(self) -> u16 {
+        self.slot
+    }
+
+    /// The id of the next backend in the same slot.
+    #[must_use]
+    pub fn next(self) -> Self {
+        Self { generation: self.generation.wrapping_add(1), ..self }
     }
 }
 

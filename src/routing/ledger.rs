@@ -442,13 +442,13 @@ mod tests {
     #[test]
     fn what_was_only_found_becomes_its_clients_and_what_is_known_stays() {
         let (t, mut ledger) = (start(), ledger());
-        let at = (BackendId(1), t);
-        ledger.learn(&id("p"), BackendId(1), t);
+        let at = (BackendId::nth(1), t);
+        ledger.learn(&id("p"), BackendId::nth(1), t);
         assert!(ledger.adopt(&id("p"), by_ada(), at, t));
         assert!(!ledger.adopt(&id("p"), Submitter::client(ClientId::parse("eve").unwrap()), at, t));
         let record = ledger.get(&id("p"), t).unwrap();
         assert_eq!((&record.by, record.state), (&by_ada(), State::Pending));
-        assert_eq!((record.backend, ledger.settled.len()), (Some(BackendId(1)), 0));
+        assert_eq!((record.backend, ledger.settled.len()), (Some(BackendId::nth(1)), 0));
         ledger.ended(&id("p"), End::Succeeded, t);
         assert!(!ledger.adopt(&id("p"), by_ada(), at, t), "it has ended");
         assert_eq!(ledger.history_of(&[of(ada())], 9, t).len(), 1);
@@ -492,9 +492,9 @@ mod tests {
             ledger.reserve(&id(name), by_ada(), made).unwrap();
             ledger.ended(&id(name), End::Succeeded, t);
         }
-        ledger.learn(&id("x"), BackendId(3), late);
+        ledger.learn(&id("x"), BackendId::nth(3), late);
         let learned = ledger.get(&id("x"), late).map(|record| (record.backend, record.state));
-        assert_eq!(learned, Some((Some(BackendId(3)), State::Learned)));
+        assert_eq!(learned, Some((Some(BackendId::nth(3)), State::Learned)));
         assert_eq!(ledger.reserve(&id("y"), by_ada(), late), Ok(()));
         let places = ledger.prompts.values().filter(|record| record.place.is_some()).count();
         assert_eq!(places, ledger.settled.len());
@@ -532,10 +532,10 @@ mod tests {
     fn what_is_learned_later_does_not_change_whose_a_prompt_is() {
         let (t, mut ledger) = (start(), ledger());
         ledger.reserve(&id("p"), by_ada(), t).unwrap();
-        ledger.placed(&id("p"), BackendId(1));
-        ledger.learn(&id("p"), BackendId(2), t);
+        ledger.placed(&id("p"), BackendId::nth(1));
+        ledger.learn(&id("p"), BackendId::nth(2), t);
         let record = ledger.get(&id("p"), t).unwrap();
-        assert_eq!((record.backend, record.state), (Some(BackendId(1)), State::Pending));
+        assert_eq!((record.backend, record.state), (Some(BackendId::nth(1)), State::Pending));
         assert_eq!(record.by, by_ada());
     }
 
@@ -591,7 +591,7 @@ mod tests {
         for (name, client) in [("a", ada()), ("b", bob.clone()), ("c", ada()), ("d", ada())] {
             ledger.reserve(&id(name), Submitter::client(client), t).unwrap();
         }
-        ledger.learn(&id("of nobody"), BackendId(0), t);
+        ledger.learn(&id("of nobody"), BackendId::nth(0), t);
         for (name, end) in [("c", End::Failed), ("b", End::Succeeded), ("a", End::Succeeded)] {
             ledger.ended(&id(name), end, t);
         }
@@ -642,7 +642,7 @@ mod tests {
                     }
                     _ => {
                         now += Duration::from_secs(pause);
-                        ledger.learn(&prompt, BackendId(0), now);
+                        ledger.learn(&prompt, BackendId::nth(0), now);
                     }
                 }
                 prop_assert!(ledger.len() <= 2 + pending.len());

@@ -354,7 +354,7 @@ mod tests {
     }
 
     fn pending(start: Instant) -> Pending {
-        let mut pending = Pending::new(BackendId(0), start);
+        let mut pending = Pending::new(BackendId::nth(0), start);
         pending.accepted(start);
         pending
     }
@@ -423,7 +423,7 @@ mod tests {
         let after = Duration::from_secs(30);
         assert!(!pending(t).wants_asking(after, at(t, 29_999)));
         assert!(pending(t).wants_asking(after, at(t, 30_000)));
-        assert!(!Pending::new(BackendId(0), t).wants_asking(after, at(t, 60_000)));
+        assert!(!Pending::new(BackendId::nth(0), t).wants_asking(after, at(t, 60_000)));
     }
 
     #[test]
@@ -497,7 +497,7 @@ mod tests {
     fn an_answer_between_two_looks_starts_the_count_anew() {
         let t = start();
         let absent = Sighted::Absent(Process::MaybeSame);
-        let mut prompt = Pending::new(BackendId(0), t);
+        let mut prompt = Pending::new(BackendId::nth(0), t);
         assert_eq!(prompt.sight(absent, t), None);
         prompt.accepted(at(t, 1000));
         assert_eq!(prompt.sight(absent, at(t, 2500)), None);
@@ -593,12 +593,12 @@ mod tests {
     fn a_restored_prompt_is_asked_for_at_once_and_is_lost_by_us_if_its_backend_never_had_it() {
         let (t, silent) = (start(), Duration::from_secs(30));
         let absent = Sighted::Absent(Process::MaybeSame);
-        let mut prompt = Pending::restored(BackendId(0), t, t);
+        let mut prompt = Pending::restored(BackendId::nth(0), t, t);
         assert!(prompt.wants_asking(silent, t));
         assert_eq!(prompt.sight(absent, t), None);
         assert_eq!(prompt.sight(absent, at(t, 2000)), Some(End::Lost(Loss::GatewayRestarted)));
 
-        let mut prompt = Pending::restored(BackendId(0), t, t);
+        let mut prompt = Pending::restored(BackendId::nth(0), t, t);
         assert_eq!(prompt.sight(Sighted::Queued, t), None);
         assert!(!prompt.wants_asking(silent, t));
         assert_eq!(prompt.sight(absent, t), None);

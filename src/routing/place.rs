@@ -148,7 +148,7 @@ impl BackendView {
 /// The fleet as it is at the moment of a decision.
 #[derive(Clone, Copy, Debug)]
 pub struct FleetNow<'a> {
-    /// Invariant: `backends[i].id == BackendId(i)`.
+    /// In the order of their names.
     pub backends: &'a [BackendView],
     pub turn: u64,
 }
@@ -157,7 +157,7 @@ impl<'a> FleetNow<'a> {
     /// The backend of that id; `None` if it is gone from the fleet.
     #[must_use]
     pub fn view(self, backend: BackendId) -> Option<&'a BackendView> {
-        self.backends.get(backend.index())
+        self.backends.iter().find(|view| view.id == backend)
     }
 
     /// As [`BackendView::serves_held`]; a backend that is gone from the fleet does not.
@@ -208,20 +208,20 @@ pub fn place(fleet: &[BackendView], tie: TieBreak) -> Result<BackendId, NoPlace>
         return Err(NoPlace::NoneReady);
     }
     let count = fleet.len() as u64;
-    let in_turn = |id: BackendId| (u64::from(id.0) + count - tie.turn % count) % count;
-    fleet
-        .iter()
-        .filter(|backend| backend.takes_work())
-        .min_by(|a, b| {
+    let in_turn = |place: u64| (place + count - tie.turn % count) % count;
+    (0..)
+        .zip(fleet)
+        .filter(|(_, backend)| backend.takes_work())
+        .min_by(|(a_place, a), (b_place, b)| {
             a.is_suspect()
                 .cmp(&b.is_suspect())
                 .then_with(|| a.cmp_queue(b))
                 .then_with(|| a.head_start.is_none().cmp(&b.head_start.is_none()))
                 .then_with(|| (tie.last != Some(a.id)).cmp(&(tie.last != Some(b.id))))
                 .then_with(|| a.bound.cmp(&b.bound))
-                .then_with(|| in_turn(a.id).cmp(&in_turn(b.id)))
+                .then_with(|| in_turn(*a_place).cmp(&in_turn(*b_place)))
         })
-        .map(|backend| backend.id)
+        .map(|(_, backend)| backend.id)
         .ok_or(NoPlace::FleetFull)
 }
 
@@ -274,7 +274,7 @@ pub(crate) mod tests {
             digits.parse::<u32>().ok()
         };
         BackendView {
-            id: BackendId(index),
+            id: BackendId::nth(index),
             admin: match &word[..1] {
                 "R" => AdminState::Ready,
                 "D" => AdminState::Draining,
@@ -297,8 +297,8 @@ pub(crate) mod tests {
 
     #[track_caller]
     fn check(backends: &str, last: Option<u16>, turn: u64, expected: Result<u16, NoPlace>) {
-        let tie = TieBreak { last: last.map(BackendId), turn };
-        assert_eq!(place(&fleet(backends), tie), expected.map(BackendId), "{backends}");
+        let tie = TieBreak { last: last.map(BackendId::nth), turn };
+        assert_eq!(place(&fleet(backends), tie), expected.map(BackendId::nth), "{backends}");
     }
 
     #[test]
@@ -393,8 +393,8 @@ pub(crate) mod tests {
     fn a_fleet_says_nothing_of_a_backend_that_it_does_not_have() {
         let backends = fleet("Ru0 Du0");
         let fleet = FleetNow { backends: &backends, turn: 0 };
-        assert!(fleet.serves_new(BackendId(0)) && fleet.serves_held(BackendId(1)));
-        assert!(!fleet.serves_new(BackendId(1)) && !fleet.serves_held(BackendId(2)));
+        assert!(fleet.serves_new(BackendId::nth(0)) && fleet.serves_held(BackendId::nth(1)));
+        assert!(!fleet.serves_new(BackendId::nth(1)) && !fleet.serves_held(BackendId::nth(2)));
     }
 
     fn any_fleet() -> impl Strategy<Value = Vec<BackendView>> {
@@ -402,7 +402,7 @@ pub(crate) mod tests {
         vec((any::<bool>(), 0..5_usize, numbers), 0..6).prop_map(|backends| {
             type Numbers = (u32, u32, u32, u32, Option<u32>);
             let view = |(up, admin, numbers): (bool, usize, Numbers), index| BackendView {
-                id: BackendId(index),
+                id: BackendId::nth(index),
                 up,
                 condition: Condition::Well,
                 // Mostly ready, so that most cases have something to choose from.
@@ -427,10 +427,10 @@ pub(crate) mod tests {
             last in option::of(0..6_u16),
             turn in 0..20_u64,
         ) {
-            let last = last.map(BackendId);
+            let last = last.map(BackendId::nth);
             let rank = |view: &BackendView| {
                 // Weights are 1 to 4, so a twelfth of the work divides evenly.
-                let turns = (u64::from(view.id.0) + 600 - turn % fleet.len() as u64)
+                let turns = (u64::from(view.id.slot()) + 600 - turn % fleet.len() as u64)
                     % fleet.len() as u64;
                 let counted = view.load.saturating_sub(view.head_start.unwrap_or(0));
                 let queue = ((counted + 1) * (12 / view.weight.get()), view.head_start.is_none());

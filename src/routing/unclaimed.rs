@@ -129,7 +129,7 @@ mod tests {
 
     fn found(prompt: &str, backend: u16, stage: Stage, seen: Instant) -> Found {
         let prompt = PromptId::parse(prompt).unwrap();
-        Found { prompt, backend: BackendId(backend), seen, stage, output_nodes: Vec::new() }
+        Found { prompt, backend: BackendId::nth(backend), seen, stage, output_nodes: Vec::new() }
     }
 
     fn ids(found: &[Found]) -> Vec<&str> {

@@ -85,17 +85,21 @@ impl Adoption {
 impl Sessions {
     /// Nothing is known of what the backends have: it is looked for.
     pub fn look_for_unclaimed(self: &Arc<Self>) {
-        for backend in self.shared.fleet.iter() {
-            self.adoption.unread().insert(backend.id);
-            let (sessions, backend) = (Arc::clone(self), Arc::clone(backend));
-            self.shared.tasks.spawn(async move {
-                tokio::select! {
-                    biased;
-                    () = sessions.shared.tasks.stopping() => {}
-                    () = look(&sessions, &backend) => {}
-                }
-            });
-        }
+        self.shared.fleet.iter().for_each(|backend| self.look_for_unclaimed_at(backend));
+    }
+
+    /// Nothing is known of what this backend has: it is looked for.
+    pub(super) fn look_for_unclaimed_at(self: &Arc<Self>, backend: Arc<Backend>) {
+        self.adoption.unread().insert(backend.id);
+        let sessions = Arc::clone(self);
+        self.shared.tasks.spawn(async move {
+            tokio::select! {
+                biased;
+                () = backend.leaves() => {}
+                () = look(&sessions, &backend) => {}
+            }
+            sessions.adoption.unread().remove(&backend.id);
+        });
     }
 
     /// Keeps what a backend's queue has and nobody here knows, for the lease of its clients.
@@ -125,11 +129,11 @@ impl Sessions {
             }
         }
         if 0 < prompts {
-            info!(backend = %backend.name, clients, prompts,
+            info!(backend = %backend.name(), clients, prompts,
                 "There is work that nobody here knows. It waits for its clients.");
         }
         if 0 < left {
-            warn!(backend = %backend.name, left,
+            warn!(backend = %backend.name(), left,
                 "It is more than is kept: the rest stays nobody's.");
         }
         Ok(())
@@ -153,7 +157,7 @@ async fn look(sessions: &Arc<Sessions>, backend: &Backend) {
         };
         match told {
             Ok(()) => break,
-            Err(error) => debug!(backend = %backend.name, error, "A queue could not be read."),
+            Err(error) => debug!(backend = %backend.name(), error, "A queue could not be read."),
         }
         sleep(AGAIN).await;
     }

@@ -56,7 +56,8 @@ pub fn reset(
     };
     let cut_off = released.cut_off;
     let (client, reason) = (mask(&client.id), force.as_str());
-    let backend = released.backend.map(|id| sessions.shared.fleet.get(id).name.as_str());
+    let backend = released.backend.map(|id| sessions.shared.fleet.get(id).name());
+    let backend = backend.as_deref();
     info!(%client, backend, reason, cut_off, "Client was released.");
     Ok(cut_off)
 }
@@ -89,7 +90,7 @@ pub fn call_back(sessions: &Arc<Sessions>, backend: &Arc<Backend>, prompt: &Prom
     let (sessions, backend, prompt) = (Arc::clone(sessions), Arc::clone(backend), prompt.clone());
     sessions.clone().shared.tasks.spawn(async move {
         let stopped = stop(&sessions, &backend, &prompt).await;
-        info!(%prompt, backend = %backend.name, stopped, "A prompt turned up that was given up.");
+        info!(%prompt, backend = %backend.name(), stopped, "A prompt turned up that was given up.");
     });
 }
 
@@ -163,7 +164,7 @@ pub fn set_state(
     }
     let state = state.as_str();
     let (by, why) = (&*by, &*why);
-    info!(backend = %backend.name, state, by, why, "An operator set a backend's state.");
+    info!(backend = %backend.name(), state, by, why, "An operator set a backend's state.");
     Ok(())
 }
 
@@ -182,7 +183,7 @@ pub fn let_go_of_tunnels(sessions: &Sessions, backend: &Backend) {
     }
 }
 
-fn held_clients(sessions: &Sessions, backend: &Backend) -> Vec<Arc<Client>> {
+pub(super) fn held_clients(sessions: &Sessions, backend: &Backend) -> Vec<Arc<Client>> {
     let is_held_there = |client: &Arc<Client>| {
         client.inspect(|core, _| {
             core.is_held() && core.bound().is_some_and(|(id, _)| id == backend.id)

@@ -234,7 +234,7 @@ mod tests {
     }
 
     fn link() -> Arc<Link> {
-        Link::new(BackendId(0), CancellationToken::new())
+        Link::new(BackendId::nth(0), CancellationToken::new())
     }
 
     fn texts(early: &mut Early) -> Vec<String> {

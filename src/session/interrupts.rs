@@ -81,7 +81,7 @@ pub async fn interrupt(
     let queue = match backend.read_queue(limit).await {
         Ok(queue) => queue,
         Err(error) if backend.version().is_some_and(|version| version.interrupts_by_id()) => {
-            debug!(backend = %backend.name, %error, "It is not seen what runs; it may know.");
+            debug!(backend = %backend.name(), %error, "It is not seen what runs; it may know.");
             for prompt in prompts {
                 send(&sessions.shared, backend, &prompt).await?;
             }
@@ -157,7 +157,7 @@ async fn follow(shared: &Shared, backend: &Backend, prompt: &PromptId) {
             shared.metrics.interrupts_repeated.inc();
         }
     }
-    debug!(%prompt, backend = %backend.name, "An interrupted prompt runs on.");
+    debug!(%prompt, backend = %backend.name(), "An interrupted prompt runs on.");
 }
 
 /// True if nobody has to look any more. One that is lost may run all the same.

@@ -176,7 +176,7 @@ mod tests {
     /// Else every link that a prompt ever used would dial at once after an outage.
     #[tokio::test(start_paused = true)]
     async fn only_a_link_that_is_not_open_is_hastened_by_who_waits_for_it() {
-        let link = Link::new(BackendId(0), CancellationToken::new());
+        let link = Link::new(BackendId::nth(0), CancellationToken::new());
         let moment = Duration::from_millis(1);
         assert!(!link.is_open_within(moment).await);
         assert!(link.wanted.notified().now_or_never().is_some());

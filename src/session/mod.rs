@@ -47,6 +47,7 @@ pub mod link;
 mod link_end;
 pub mod linked;
 pub mod log;
+mod membership;
 pub mod named;
 pub mod negotiation;
 pub mod notices;
@@ -303,7 +304,7 @@ impl Client {
         }
         self.is_active.store(true, Ordering::Relaxed);
         state.let_go_of_link();
-        let link = Link::new(backend, sessions.shared.tasks.child_token());
+        let link = Link::new(backend, sessions.shared.fleet.get(backend).child_token());
         // Never two with one id to the same backend at the same time (S1).
         let before =
             state.closing.iter().filter(|old| old.backend == backend).map(Arc::clone).collect();

@@ -31,7 +31,8 @@ impl Notice {
     }
 
     fn text(self, backend: &Backend, grace: Duration) -> String {
-        let (backend, grace) = (server_for_people(&backend.name), ShowDuration(grace));
+        let name = backend.name();
+        let (backend, grace) = (server_for_people(&name), ShowDuration(grace));
         let what = match self {
             Self::Away => "does not answer",
             Self::Wedged => "answers, and does not work any more",
@@ -46,13 +47,13 @@ impl Client {
         let mut state = self.state();
         let bound = state.core.bound().filter(|_| state.core.has_prompts_here());
         let backend = bound.map(|(backend, _)| shared.fleet.get(backend));
-        let notice = backend.and_then(|backend| Notice::of(backend, now));
+        let notice = backend.as_ref().and_then(|backend| Notice::of(backend, now));
         let before = std::mem::replace(&mut state.noticed, notice);
         let (Some(backend), true) = (backend, before != notice) else { return };
         let frame = match notice {
             Some(_) => state.notice(shared),
             None => {
-                let back = format!("{} is back.", server_for_people(&backend.name));
+                let back = format!("{} is back.", server_for_people(&backend.name()));
                 Some(Frame::text(say::notice("info", &back)))
             }
         };
@@ -67,7 +68,7 @@ impl State {
     pub(super) fn notice(&self, shared: &Shared) -> Option<Frame> {
         let notice = self.noticed?;
         let (backend, _) = self.core.bound()?;
-        let text = notice.text(shared.fleet.get(backend), shared.config.fleet.grace);
+        let text = notice.text(&shared.fleet.get(backend), shared.config.fleet.grace);
         Some(Frame::text(say::notice("warn", &text)))
     }
 }

@@ -59,9 +59,10 @@ pub async fn reconcile(sessions: Arc<Sessions>) {
         }
         let mut questions = questions(&sessions);
         for backend in sessions.shared.fleet.iter() {
-            let desk = desks.entry(backend.id).or_insert_with(|| Desk::open(&sessions, backend));
+            let desk = desks.entry(backend.id).or_insert_with(|| Desk::open(&sessions, &backend));
             desk.put(questions.remove(&backend.id).unwrap_or_default());
         }
+        desks.retain(|id, _| !sessions.shared.fleet.get(*id).has_left());
     }
 }
 
@@ -101,14 +102,14 @@ impl Desk {
     }
 }
 
-/// Asks one backend, round by round, until the process stops.
+/// Asks one backend, round by round, until it leaves the fleet.
 async fn work_at(desk: Arc<Desk>, sessions: Arc<Sessions>, backend: Arc<Backend>) {
     let mut returned = Returned::default();
     loop {
         desk.heart.beat();
         let questions = tokio::select! {
             biased;
-            () = sessions.shared.tasks.stopping() => return,
+            () = backend.leaves() => return,
             questions = desk.next() => questions,
         };
         if !backend.is_up() {
@@ -133,7 +134,7 @@ async fn round(sessions: &Arc<Sessions>, backend: &Arc<Backend>, questions: &Que
     // What was answered was taken, whether or not the round came to its end.
     match timeout(ROUND_MAX, ask(sessions, backend, questions)).await {
         Ok(Ok(())) | Err(_) => {}
-        Ok(Err(error)) => debug!(backend = %backend.name, %error, "Asking about prompts failed."),
+        Ok(Err(error)) => debug!(backend = %backend.name(), %error, "Asking about prompts failed."),
     }
 }
 
@@ -171,7 +172,7 @@ async fn ask(
             Ok(sighting) => sighting,
             // One entry that cannot be read must not keep all others from being asked.
             Err(error) if error.is_about_this_question() => {
-                debug!(%prompt, backend = %backend.name, %error, "Asking failed.");
+                debug!(%prompt, backend = %backend.name(), %error, "Asking failed.");
                 continue;
             }
             Err(error) => return Err(error),
@@ -295,13 +296,16 @@ fn presume_lost(sessions: &Arc<Sessions>) {
     let now = now();
     let grace = sessions.shared.config.fleet.grace;
     let is_past = |since: Option<Duration>| since.is_some_and(|since| grace <= since);
-    let is_lost = |backend: &Arc<Backend>| {
+    let is_lost = |backend: Arc<Backend>| {
         if is_past(backend.down_for(now)) {
             return Some((backend.id, Loss::BackendGone));
         }
         is_past(backend.wedged_for(now)).then_some((backend.id, Loss::BackendWedged))
     };
-    let lost: Vec<(BackendId, Loss)> = sessions.shared.fleet.iter().filter_map(is_lost).collect();
+    let left = sessions.shared.fleet.left().into_iter();
+    let left = left.map(|backend| (backend.id, Loss::BackendGone));
+    let away = sessions.shared.fleet.iter().filter_map(is_lost);
+    let lost: Vec<(BackendId, Loss)> = left.chain(away).collect();
     if lost.is_empty() {
         return;
     }

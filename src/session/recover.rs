@@ -84,5 +84,5 @@ impl Sessions {
 }
 
 fn urls(shared: &Shared) -> HashMap<Arc<str>, crate::routing::ids::BackendId> {
-    shared.fleet.iter().map(|backend| (Arc::clone(&backend.recorded.url), backend.id)).collect()
+    shared.fleet.iter().map(|backend| (Arc::clone(&backend.authority), backend.id)).collect()
 }

@@ -275,10 +275,7 @@ pub async fn sweep(sessions: Arc<Sessions>) {
         for client in sessions.clients.to_look_after(turn) {
             client.look_after(&sessions, (edition, &features), now);
         }
-        for backend in sessions.shared.fleet.iter() {
-            control::let_go_of_tunnels(&sessions, backend);
-            backend.pool.sweep(now);
-        }
+        sessions.look_after_backends(now);
     }
 }
 

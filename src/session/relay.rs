@@ -366,7 +366,7 @@ mod tests {
 
     /// A client whose prompt was sent to backend 0, up or not, and its link there.
     fn at_work(sessions: &Arc<Sessions>, prompt: &str) -> (Arc<Client>, Arc<Link>) {
-        sessions.shared.fleet.get(BackendId(0)).passed();
+        sessions.shared.fleet.get(BackendId::nth(0)).passed();
         let id = ClientId::parse("ada").unwrap();
         let client = admit(sessions, &id).unwrap();
         let prompt = PromptId::parse(prompt).unwrap();
@@ -401,7 +401,7 @@ mod tests {
     #[tokio::test]
     async fn what_comes_before_the_answer_to_its_submission_follows_it() {
         let sessions = sessions();
-        sessions.shared.fleet.get(BackendId(0)).passed();
+        sessions.shared.fleet.get(BackendId::nth(0)).passed();
         let client = admit(&sessions, &ClientId::parse("ada").unwrap()).unwrap();
         let near = Nearness::default();
         for (prompt, answered) in [("p", true), ("q", false)] {
@@ -440,7 +440,7 @@ mod tests {
     async fn what_is_said_of_a_prompt_after_its_end_was_told_is_not_passed_on() {
         let sessions = sessions();
         let (client, _link) = at_work(&sessions, "p");
-        client.presume_lost(&sessions, BackendId(0), Loss::BackendGone, now());
+        client.presume_lost(&sessions, BackendId::nth(0), Loss::BackendGone, now());
         let (client, link) = at_work(&sessions, "q");
         client.relay(&sessions, &link, start("p"), now());
         assert!(!client.state().log.has_start("p"), "it was told to be lost");

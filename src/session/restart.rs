@@ -73,7 +73,7 @@ impl Client {
         match history {
             Some(history) => state.tell_history(&untold.prompt, history),
             None => {
-                let backend = &shared.fleet.get(untold.backend).name;
+                let backend = &shared.fleet.get(untold.backend).name();
                 state.tell_end(&untold.prompt, untold.end, backend);
             }
         }

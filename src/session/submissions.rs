@@ -36,7 +36,7 @@ impl Nearness {
 pub(super) fn mark_tunnels(client: &Client, sessions: &Sessions, views: &mut [BackendView]) {
     let margin = u32::try_from(sessions.shared.config.affinity.tunnel_margin).unwrap_or(u32::MAX);
     for backend in sessions.tunnels.backends_of(&client.id) {
-        if let Some(view) = views.get_mut(backend.index()) {
+        if let Some(view) = views.iter_mut().find(|view| view.id == backend) {
             view.head_start = view.head_start.max(Some(margin));
         }
     }

@@ -45,7 +45,7 @@ async fn read(shared: &Shared, backend: &Backend) {
             let running = running.into_iter().collect();
             backend.queue_was_read(Reading { running, waiting: waiting.len() });
         }
-        Err(error) => debug!(backend = %backend.name, %error, "A queue could not be read."),
+        Err(error) => debug!(backend = %backend.name(), %error, "A queue could not be read."),
     }
 }
 

@@ -231,7 +231,7 @@ mod tests {
         let mut limits = Config::for_backends(&[("a", "http://a:1")]).unwrap().sockets;
         (limits.max_tunnels, limits.max_tunnels_per_client) = (3, 2);
         let tunnels = Tunnels::default();
-        let enter = |owner: Owner, backend| tunnels.enter(owner, BackendId(backend), &limits);
+        let enter = |owner: Owner, backend| tunnels.enter(owner, BackendId::nth(backend), &limits);
         let first = enter(client("ada"), 0).unwrap();
         let second = enter(client("ada"), 1).unwrap();
         assert_eq!(enter(client("ada"), 0).unwrap_err(), TooMany::OfOwner { max: 2 });
@@ -239,12 +239,15 @@ mod tests {
         let third = enter(address.clone(), 1).unwrap();
         assert_eq!(enter(client("bob"), 0).unwrap_err(), TooMany::InAll { max: 3 });
         let ada = ClientId::parse("ada").unwrap();
-        assert_eq!(tunnels.backends_of(&ada)[..], [BackendId(0), BackendId(1)]);
+        assert_eq!(tunnels.backends_of(&ada)[..], [BackendId::nth(0), BackendId::nth(1)]);
         drop(first);
-        assert_eq!(tunnels.backends_of(&ada)[..], [BackendId(1)]);
-        assert_eq!((tunnels.lead_to(BackendId(0)), tunnels.lead_to(BackendId(1))), (false, true));
+        assert_eq!(tunnels.backends_of(&ada)[..], [BackendId::nth(1)]);
+        assert_eq!(
+            (tunnels.lead_to(BackendId::nth(0)), tunnels.lead_to(BackendId::nth(1))),
+            (false, true)
+        );
         let farewell = Farewell::Draining;
-        tunnels.close_to(BackendId(1), farewell);
+        tunnels.close_to(BackendId::nth(1), farewell);
         assert_eq!((second.told_to_end().await, third.told_to_end().await), (farewell, farewell));
         drop((second, third));
         assert!(tunnels.is_empty());

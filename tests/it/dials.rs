@@ -89,7 +89,7 @@ async fn a_backend_that_takes_no_new_connection_gets_no_new_work() {
     world.admin_post("/api/v1/backends/a/state", r#"{"state":"draining"}"#).await;
     let _busy = world.submit("busy", &slow(100, 60.0)).await.prompt_id();
     world.admin_post("/api/v1/backends/a/state", r#"{"state":"ready"}"#).await;
-    let a = Arc::clone(world.gateway.shared.fleet.by_name("a").unwrap());
+    let a = Arc::clone(&world.gateway.shared.fleet.by_name("a").unwrap());
     deaf.is_deaf.send(true).unwrap();
     until("it is seen to be deaf", || a.doors.are_shut()).await;
     assert!(a.is_up(), "what is open goes on");
@@ -116,7 +116,7 @@ async fn links_that_cannot_be_opened_count_against_their_backend() {
     let _busy = world.submit("busy", &slow(100, 60.0)).await.prompt_id();
     world.admin_post("/api/v1/backends/a/state", r#"{"state":"ready"}"#).await;
     deaf.is_deaf.send(true).unwrap();
-    let a = Arc::clone(world.gateway.shared.fleet.by_name("a").unwrap());
+    let a = Arc::clone(&world.gateway.shared.fleet.by_name("a").unwrap());
     let (mut waited, mut client) = (0, 0);
     while !a.doors.are_shut() {
         client += 1;

@@ -85,7 +85,7 @@ fn failures() -> Vec<GatewayError> {
     let backend = || "gpu-a".to_owned();
     let source = || ExchangeError::NoAnswer(Duration::from_secs(1));
     vec![
-        Refusal::BackendDown { backend: BackendId(0) }.into(),
+        Refusal::BackendDown { backend: BackendId::nth(0) }.into(),
         GatewayError::BackendDown { backend: backend() },
         Refusal::NoPlace(NoPlace::NoneReady).into(),
         Refusal::NoPlace(NoPlace::FleetFull).into(),

@@ -243,14 +243,14 @@ fn recorded_queues_and_histories_pass_as_they_are() {
     for asked in recorded("/queue") {
         let bytes = asked.bytes();
         let mut queue = OwnQueue::default();
-        queue.add(BackendId(0), &bytes, |_| Shown::Whole).unwrap();
+        queue.add(BackendId::nth(0), &bytes, |_| Shown::Whole).unwrap();
         assert_eq!(json_of(&queue.to_json()), asked.body, "{}", asked.recording);
         for (status, item) in queue.items() {
             let job = Job::of_item(item, status, 1).unwrap();
             assert!(0.0 < job.row.created_ms, "{}", asked.recording);
         }
         let mut nobodys = OwnQueue::default();
-        nobodys.add(BackendId(0), &bytes, |_| Shown::No).unwrap();
+        nobodys.add(BackendId::nth(0), &bytes, |_| Shown::No).unwrap();
         assert_eq!(nobodys.to_json(), br#"{"queue_running": [], "queue_pending": []}"#);
     }
     for asked in recorded("/history") {
@@ -345,7 +345,7 @@ proptest! {
             };
             let mut queue = OwnQueue::default();
             for (body, backend) in queues.iter().zip(0..) {
-                queue.add(BackendId(backend), body, is_theirs).unwrap();
+                queue.add(BackendId::nth(backend), body, is_theirs).unwrap();
             }
             let mut rows = Rows::default();
             let mut jobs = BTreeMap::new();

@@ -33,6 +33,7 @@ mod listings;
 mod lists;
 mod many;
 mod meanings;
+mod membership;
 mod mixed;
 mod own;
 mod packs;

@@ -25,7 +25,7 @@ async fn fleet() -> World {
 /// From now on new work goes to this one.
 fn only(world: &World, name: &str) {
     for backend in world.gateway.shared.fleet.iter() {
-        let is_it = backend.name == name;
+        let is_it = *backend.name() == *name;
         backend.set_admin(if is_it { AdminState::Ready } else { AdminState::Draining });
     }
 }

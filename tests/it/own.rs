@@ -24,7 +24,7 @@ async fn done_everywhere(world: &World, client: &str) -> Vec<(String, String)> {
     for (color, sim) in (0..).zip(&world.sims) {
         // The others are drained, so it goes there.
         for other in world.gateway.shared.fleet.iter() {
-            let is_it = other.name == sim.name();
+            let is_it = *other.name() == *sim.name();
             other.set_admin(if is_it { READY } else { DRAINING });
         }
         made.push(done(world, client, color).await);

@@ -422,7 +422,7 @@ async fn five_hundred_clients_are_bound_after_a_crash_as_they_were() {
         let id = mooring::routing::ids::ClientId::parse(&format!("c{number}")).unwrap();
         let client = gateway.sessions.clients.get(&id).expect("every client is known");
         let (backend, _) = client.inspect(|core, _| core.bound()).expect("and is bound");
-        assert_eq!(&gateway.shared.fleet.get(backend).name, before, "c{number}");
+        assert_eq!(*gateway.shared.fleet.get(backend).name(), **before, "c{number}");
     }
 }
 

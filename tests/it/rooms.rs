@@ -17,7 +17,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("comfy", &["routing"]),
     ("cache", &["routing"]),
     ("masked", &["net", "routing"]),
-    ("metrics", &["routing"]),
+    ("metrics", &["lock", "routing"]),
     ("config", &["routing"]),
     ("telemetry", &["config"]),
     ("ws", &["lock", "net"]),
@@ -30,7 +30,7 @@ const ROOMS: &[(&str, &[&str])] = &[
         "records",
         &["comfy", "config", "fleet", "journal", "lock", "masked", "metrics", "net", "routing"],
     ),
-    ("shared", &["config", "fleet", "journal", "metrics", "net", "records", "routing", "tasks"]),
+    ("shared", &["config", "fleet", "journal", "metrics", "net", "records", "tasks"]),
     (
         "session",
         &[

@@ -492,7 +492,8 @@ impl World {
 
     fn link_breaks(&mut self, seat: usize) {
         self.doing("link breaks");
-        let backend = BackendId(u16::try_from(self.random.below(self.fleet.len())).expect("few"));
+        let backend =
+            BackendId::nth(u16::try_from(self.random.below(self.fleet.len())).expect("few"));
         let (now, Seat { client, truth, .. }) = (self.now, &mut self.seats[seat]);
         done(client.must_ask(backend));
         if truth.bound == Some(backend) {
@@ -611,10 +612,10 @@ impl World {
         if self.random.one_in(2) {
             return;
         }
-        self.ledger.learn(&prompt, BackendId(0), now);
+        self.ledger.learn(&prompt, BackendId::nth(0), now);
         if self.book.get(&prompt, now).is_none() {
             self.book.insert(&prompt, None, now);
-            self.book.placed(&prompt, BackendId(0));
+            self.book.placed(&prompt, BackendId::nth(0));
             self.book.settle(&prompt, State::Learned);
         }
     }
@@ -733,7 +734,7 @@ fn began(client: &mut Client, fleet: FleetNow<'_>, now: Instant) -> Result<Decis
 
 fn new_backend(index: usize) -> BackendView {
     BackendView {
-        id: BackendId(u16::try_from(index).expect("few backends")),
+        id: BackendId::nth(u16::try_from(index).expect("few backends")),
         up: true,
         admin: AdminState::Ready,
         condition: Condition::Well,

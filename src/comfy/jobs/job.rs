@@ -501,7 +501,7 @@ mod tests {
         })
         .to_string();
         let mut queue = OwnQueue::default();
-        queue.add(BackendId(0), body.as_bytes(), |_| Shown::Whole).unwrap();
+        queue.add(BackendId::nth(0), body.as_bytes(), |_| Shown::Whole).unwrap();
         let items: Vec<_> = queue.items().collect();
         let (status, item) = items[0];
         let job = Job::of_item(item, status, TAKEN).unwrap();

@@ -217,8 +217,8 @@ mod tests {
     use proptest::collection::vec;
     use proptest::prelude::{any, prop_assert_eq, proptest};
 
-    const A: BackendId = BackendId(0);
-    const B: BackendId = BackendId(1);
+    const A: BackendId = BackendId::nth(0);
+    const B: BackendId = BackendId::nth(1);
 
     fn shown(queue: &OwnQueue<'_>) -> String {
         String::from_utf8(queue.to_json()).unwrap()
@@ -320,7 +320,7 @@ mod tests {
                 let prefix = format!("{owner}/");
                 let mut queue = OwnQueue::default();
                 for (body, backend) in bodies.iter().zip(0..) {
-                    let add = queue.add(BackendId(backend), body.as_bytes(), |id| {
+                    let add = queue.add(BackendId::nth(backend), body.as_bytes(), |id| {
                         if id.starts_with(&prefix) { Shown::Cleaned } else { Shown::No }
                     });
                     prop_assert_eq!(add, Ok(()));

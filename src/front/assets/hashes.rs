@@ -220,7 +220,7 @@ async fn by_file(session: &Session<'_>, hash: Option<ContentHash>, parts: &Parts
     let mut parts = parts.clone();
     let query = files::renamed_query(parts.uri.query().unwrap_or(""), &at.file);
     parts.uri = format!("{}?{query}", parts.uri.path()).parse().unwrap_or(parts.uri);
-    let backend = Arc::clone(front.shared.fleet.get(at.backend));
+    let backend = Arc::clone(&front.shared.fleet.get(at.backend));
     read(session, &Target { backend, reason: Reason::Ledger }, &parts).await
 }
 

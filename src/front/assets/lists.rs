@@ -59,7 +59,7 @@ pub(super) async fn list(session: &Session<'_>, request: Request<Incoming>) -> S
                 total += count;
             }
             Err(error) => {
-                let name = &session.front.shared.fleet.get(backend).name;
+                let name = &session.front.shared.fleet.get(backend).name();
                 debug!(backend = %name, %error, "Assets are left out of the list.");
                 missing.add(backend);
             }
@@ -159,7 +159,7 @@ impl Begun {
             match read {
                 Ok(found) => found.iter().for_each(|tags| counts.add(tags)),
                 Err(error) => {
-                    let name = &session.front.shared.fleet.get(backend).name;
+                    let name = &session.front.shared.fleet.get(backend).name();
                     debug!(backend = %name, %error, "Assets are left out of the tags.");
                     missing.add(backend);
                 }

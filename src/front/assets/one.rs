@@ -182,7 +182,7 @@ fn here(session: &Session<'_>, asset: &Asset) -> Option<Arc<Backend>> {
     let is_theirs = asset.makers.iter().any(|maker| asker.makers.contains(maker));
     let is_nobodys = asset.makers.is_empty() && asset.kind == Kind::Original;
     let may = session.may_all() || is_their_users || is_theirs || is_nobodys;
-    may.then(|| Arc::clone(session.front.shared.fleet.get(backend)))
+    may.then(|| Arc::clone(&session.front.shared.fleet.get(backend)))
 }
 
 /// Asks every server for an id that nobody knows, at most once in five seconds, and learns of it.

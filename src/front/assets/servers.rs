@@ -50,21 +50,21 @@ pub(super) async fn of(session: &Session<'_>) -> Result<Vec<Arc<Backend>>, NoSer
     let front = session.front;
     let limit = front.shared.config.fleet.probe_timeout;
     let asked = front.shared.fleet.iter().filter(|it| it.is_up()).map(|backend| async move {
-        let keeps_some = match says(backend) {
+        let keeps_some = match says(&backend) {
             Some(says) => says,
-            None => front.users.has_assets(backend, limit).await,
+            None => front.users.has_assets(&backend, limit).await,
         };
         if !keeps_some {
             return None;
         }
-        let knows = front.users.has(backend, session.user_id(), limit).await;
-        Some((Arc::clone(backend), knows))
+        let knows = front.users.has(&backend, session.user_id(), limit).await;
+        Some((Arc::clone(&backend), knows))
     });
     let with_assets: Vec<_> = join_all(asked).await.into_iter().flatten().collect();
     if with_assets.is_empty() {
-        let is_down = |it: &&Arc<Backend>| !it.is_up() && says(it) == Some(true);
+        let is_down = |it: &Arc<Backend>| !it.is_up() && says(it) == Some(true);
         return Err(match front.shared.fleet.iter().find(is_down) {
-            Some(down) => NoServer::Down(down.name.clone()),
+            Some(down) => NoServer::Down(down.name().to_string()),
             None if front.shared.fleet.iter().any(|it| it.is_up()) => NoServer::Disabled,
             None => NoServer::NoneUp,
         });

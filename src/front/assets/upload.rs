@@ -53,7 +53,7 @@ async fn of_client(
     let began = decided.map_err(GatewayError::from)?;
     let mut held = HeldByUpload::new(front, &client, began);
     let target = if is_one(began.backend) {
-        Target { backend: Arc::clone(front.shared.fleet.get(began.backend)), reason: began.reason }
+        Target { backend: Arc::clone(&front.shared.fleet.get(began.backend)), reason: began.reason }
     } else {
         placed(&front.shared, servers, Some(began.backend))?
     };
@@ -98,7 +98,7 @@ fn placed(
     views.retain(|view| servers.iter().any(|it| it.id == view.id));
     let tie = TieBreak { last, turn: shared.fleet.turn() };
     let placed = place(&views, tie).map_err(|none| GatewayError::Refused(none.into()))?;
-    Ok(Target { backend: Arc::clone(shared.fleet.get(placed)), reason: Reason::Placed })
+    Ok(Target { backend: Arc::clone(&shared.fleet.get(placed)), reason: Reason::Placed })
 }
 
 async fn send(

@@ -77,6 +77,11 @@ impl NodeInfos {
         KnownClasses(infos.map(|(info, _)| Arc::clone(info)).collect())
     }
 
+    /// Forgets what those said that have left the fleet.
+    pub(super) fn keep(&self, is_there: impl Fn(BackendId) -> bool) {
+        self.state().known.retain(|backend, _| is_there(*backend));
+    }
+
     /// True while somebody asks it.
     pub(super) fn is_asked(&self, backend: BackendId) -> bool {
         self.state().known.get(&backend).is_some_and(|known| known.is_asked)

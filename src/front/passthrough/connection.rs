@@ -144,7 +144,7 @@ impl Lane {
         if let Ok(target) = &target {
             let (backend, peer) = (&target.backend, self.asker.peer(&self.front.shared));
             let host = backend.host_header.as_bytes();
-            plain.write(host, peer, &backend.headers, &mut self.request);
+            plain.write(host, peer, &backend.headers(), &mut self.request);
         }
         Asked {
             bytes: plain.bytes,
@@ -177,7 +177,7 @@ impl Lane {
             }
             Err(Failed::Left) => After::BreaksOff,
             Err(Failed::Cut(answered)) => {
-                trace!(backend = target.backend.name, "An answer broke off.");
+                trace!(backend = %target.backend.name(), "An answer broke off.");
                 self.note(&asked, target, answered);
                 if answered.is_open_ended {
                     // An orderly end would be the end of the body.
@@ -188,7 +188,7 @@ impl Lane {
             Err(Failed::NotSent) => After::Elsewhere,
             Err(Failed::Unanswered(_)) if asked.may_be_repeated => After::Elsewhere,
             Err(Failed::Exchange(error) | Failed::Unanswered(error)) => {
-                let error = GatewayError::exchange(&target.backend.name, error);
+                let error = GatewayError::exchange(&target.backend.name(), error);
                 self.refuse(wire, &asked, &error, closes).await
             }
         }
@@ -202,10 +202,11 @@ impl Lane {
         closes: bool,
     ) -> Result<Answered, Failed> {
         let server = &self.front.shared.config.server;
+        let called = target.backend.names.get();
         let terms = Terms {
             request: &self.request,
             is_head: asked.is_head,
-            backend: target.backend.name_header.as_bytes(),
+            backend: called.header.as_bytes(),
             placement: target.reason.as_str(),
             closes,
             came: asked.came,
@@ -280,7 +281,8 @@ impl Lane {
         let status = http::StatusCode::from_u16(answered.status).unwrap_or_default();
         self.front.shared.metrics.answered(status, answered.took);
         if let Some(record) = &asked.recorded {
-            let (backend, placement) = (target.backend.name.as_str(), target.reason.as_str());
+            let called = target.backend.names.get();
+            let (backend, placement) = (&*called.name, target.reason.as_str());
             let (bytes, took) = (answered.length, answered.took);
             record.write(&access::Answer { status, backend, placement, bytes, took });
         }

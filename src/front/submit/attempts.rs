@@ -173,8 +173,8 @@ impl Sending {
         let placed =
             self.client.submit_elsewhere(&self.front.sessions, &self.prompt, (why, tried), &near);
         let Some((decision, link)) = placed else { return false };
-        let backend = Arc::clone(self.front.shared.fleet.get(decision.backend));
-        info!(prompt = %self.prompt, from = %self.backend().name, backend = %backend.name,
+        let backend = Arc::clone(&self.front.shared.fleet.get(decision.backend));
+        info!(prompt = %self.prompt, from = %self.backend().name(), backend = %backend.name(),
             why = why.as_str(), "Prompt goes elsewhere: it is not there.");
         self.target = Target { backend, reason: decision.reason };
         self.link = link;

@@ -34,7 +34,7 @@ pub(super) async fn bring(
         false => Err(GatewayError::InputNotCopied {
             file: format!("{folder}/"),
             from: files.first().map_or_else(String::new, |at| name_of(&front.shared, at)),
-            backend: target.name.clone(),
+            backend: target.name().to_string(),
             why: format!("the folder {own} has other files there"),
         }),
     }
@@ -80,5 +80,5 @@ fn own_folder(shared: &Shared, folder: &str, files: &[Located]) -> String {
 }
 
 fn name_of(shared: &Shared, at: &Located) -> String {
-    shared.fleet.get(at.backend).name.clone()
+    shared.fleet.get(at.backend).name().to_string()
 }

@@ -130,7 +130,7 @@ impl Inputs {
         files.sort_by(|a, b| (a.backend, &a.file).cmp(&(b.backend, &b.file)));
         files.dedup();
         let size = |at: &Located| {
-            let (backend, file) = (Arc::clone(shared.fleet.get(at.backend)), at.file.clone());
+            let (backend, file) = (Arc::clone(&shared.fleet.get(at.backend)), at.file.clone());
             async move { backend.size_of(&file, WEIGHED_WITHIN).await }
         };
         let asked = futures_util::future::join_all(files.into_iter().take(WEIGHED_MAX).map(size));

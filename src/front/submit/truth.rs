@@ -70,7 +70,7 @@ impl Sending {
 
     /// It is said not to be queued; should that turn out wrong, it is stopped.
     fn not_there(self) -> Answer {
-        let backend = self.backend().name.clone();
+        let backend = self.backend().name().to_string();
         // Before the id is free: one who uses it again must not find it disowned after that.
         self.client.disown(&self.prompt);
         let answer = self.withdraw(GatewayError::NotQueued { backend });
@@ -94,7 +94,7 @@ impl Sending {
             }
             Some(State::Ended(End::Lost(_)) | State::Pending | State::Learned) | None => {
                 self.backend().load.not_taken();
-                Err(GatewayError::BackendDown { backend: self.backend().name.clone() })
+                Err(GatewayError::BackendDown { backend: self.backend().name().to_string() })
             }
         }
     }

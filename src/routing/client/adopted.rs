@@ -83,14 +83,14 @@ mod tests {
     }
 
     fn found(prompt: &str, backend: u16, seen: Instant) -> Found {
-        let (prompt, backend) = (id(prompt), BackendId(backend));
+        let (prompt, backend) = (id(prompt), BackendId::nth(backend));
         Found { prompt, backend, seen, stage: Stage::Waits, output_nodes: Vec::new() }
     }
 
     fn contact(client: &mut Client, now: Instant) -> (u16, Reason) {
         let fleet = fleet("Ru0 Ru5 Ru0");
         let made = client.contact(FleetNow { backends: &fleet, turn: 0 }, now).split().0.unwrap();
-        (made.backend.0, made.reason)
+        (made.backend.slot(), made.reason)
     }
 
     #[test]
@@ -99,7 +99,7 @@ mod tests {
         let mut client = Client::new(t);
         let all = [found("p", 1, t), found("q", 1, t), found("far", 2, t)];
         let decision = client.adopt(&all, t).split().0.unwrap();
-        assert_eq!((decision.backend.0, decision.newly_bound, decision.left), (1, true, None));
+        assert_eq!((decision.backend.slot(), decision.newly_bound, decision.left), (1, true, None));
         assert_eq!(contact(&mut client, t), (1, Reason::Held));
         let asked = client.to_ask(LEASE, t);
         assert_eq!(asked.len(), 3, "whether they are there still must be asked");
@@ -121,13 +121,13 @@ mod tests {
         let fleet = fleet("Ru0 Ru5 Ru0");
         let mut held = Client::new(t);
         let made = held.submit(id("new"), 9, FleetNow { backends: &fleet, turn: 0 }, t);
-        assert_eq!(made.split().0.unwrap().backend, BackendId(0));
+        assert_eq!(made.split().0.unwrap().backend, BackendId::nth(0));
         assert!(held.adopt(&[found("p", 1, t)], t).split().0.is_none());
         assert_eq!((contact(&mut held, t), held.pending().len()), ((0, Reason::Held), 2));
         let mut idle = Client::new(t);
         contact(&mut idle, t);
         let decision = idle.adopt(&[found("p", 1, t)], t).split().0.unwrap();
-        assert_eq!((decision.backend.0, decision.left), (1, Some(BackendId(0))));
+        assert_eq!((decision.backend.slot(), decision.left), (1, Some(BackendId::nth(0))));
     }
 
     #[test]

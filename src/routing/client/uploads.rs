@@ -98,7 +98,7 @@ impl Client {
     /// A placement while a dialogue goes on prefers its backend.
     pub(super) fn prefer_dialogue(&self, views: &mut [BackendView], now: Instant) {
         let Some(dialogue) = self.dialogue.filter(|dialogue| now < dialogue.until) else { return };
-        if let Some(view) = views.get_mut(dialogue.backend.index()) {
+        if let Some(view) = views.iter_mut().find(|view| view.id == dialogue.backend) {
             view.head_start = view.head_start.max(Some(dialogue.margin));
         }
     }

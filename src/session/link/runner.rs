@@ -170,10 +170,11 @@ impl Runner {
         let path = format!("/ws?clientId={}", encode_segment(self.client.id.as_str()));
         let message = usize::try_from(self.sessions.shared.config.sockets.max_from_backend);
         let limits = Limits { message: message.unwrap_or(usize::MAX) };
-        let headers = backend.headers.as_map();
-        let mut channel = ws::connect_with(stream, &backend.authority, &path, headers, limits)
-            .await
-            .map_err(|error| error.to_string())?;
+        let headers = backend.headers();
+        let mut channel =
+            ws::connect_with(stream, &backend.authority, &path, headers.as_map(), limits)
+                .await
+                .map_err(|error| error.to_string())?;
         let early = negotiate(&mut channel).await?;
         Ok(Opened { channel, early })
     }
@@ -268,7 +269,7 @@ impl Runner {
             },
             Some(Err(ReceiveError::TooLarge)) => {
                 let max = self.sessions.shared.config.sockets.max_from_backend;
-                let backend = &self.backend().name;
+                let backend = &self.backend().name();
                 tracing::warn!(%backend, max, "A backend sent a message above the limit.");
                 Some(LinkEnd::TooLarge)
             }
@@ -286,7 +287,7 @@ impl Runner {
         let _ = timeout(self.sessions.shared.config.sockets.close_wait, farewell).await;
     }
 
-    fn backend(&self) -> &Arc<Backend> {
+    fn backend(&self) -> Arc<Backend> {
         self.sessions.shared.fleet.get(self.link.backend)
     }
 }

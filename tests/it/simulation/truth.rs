@@ -71,7 +71,7 @@ impl Truth {
         let Some(backend) = self.bound else {
             return Ok((chosen?, Reason::Placed));
         };
-        let view = &fleet[backend.index()];
+        let view = &fleet[usize::from(backend.slot())];
         let is_reachable = view.up && view.admin != AdminState::Off;
         let takes_new = view.up && view.admin == AdminState::Ready;
         if self.is_held() && is_reachable {
@@ -102,7 +102,8 @@ fn choose(fleet: &[BackendView], last: Option<BackendId>, turn: u64) -> Result<B
     let count = fleet.len();
     let turn = usize::try_from(turn).expect("few turns") % count;
     let order: Vec<usize> = (turn..count).chain(0..turn).collect();
-    let place_in_turn = |view: &BackendView| order.iter().position(|it| *it == view.id.index());
+    let place_in_turn =
+        |view: &BackendView| order.iter().position(|it| *it == usize::from(view.id.slot()));
     ready.sort_by_key(|view| {
         let queue = (view.load + 1) * (12 / view.weight.get());
         (queue, last != Some(view.id), view.bound, place_in_turn(view))

@@ -262,7 +262,7 @@ fn is_released(gateway: &Front) -> Result<(), String> {
         // Each host has a clock of its own; by this time all has been counted.
         let report = backend.report(now() + Duration::from_secs(3_600));
         if (report.bound, report.load) != (bound, 0) {
-            let name = &backend.name;
+            let name = &backend.name();
             return Err(format!("{name} counts {report:?}; {bound} are bound to it"));
         }
     }

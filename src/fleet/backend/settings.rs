@@ -1,0 +1,99 @@
+//! What a backend is configured to be. All but where it listens may change while it works.
+
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use http::HeaderValue;
+use tracing::info;
+
+use super::Backend;
+use crate::config::{BackendConfig, BackendHeaders, Config, FleetConfig};
+use crate::fleet::pool::PoolLimits;
+use crate::net::Network;
+use crate::routing::health::Thresholds;
+use crate::tasks::Tasks;
+
+/// What all backends of a fleet have in common.
+#[derive(Debug)]
+pub(in crate::fleet) struct Common {
+    pub(in crate::fleet) network: Arc<dyn Network>,
+    pub(in crate::fleet) tasks: Tasks,
+    pub(in crate::fleet) fleet: FleetConfig,
+    pub(super) limits: PoolLimits,
+    pub(super) thresholds: Thresholds,
+}
+
+impl Common {
+    pub(in crate::fleet) fn new(
+        config: &Config,
+        network: &Arc<dyn Network>,
+        tasks: &Tasks,
+    ) -> Self {
+        let limits = PoolLimits {
+            connect_timeout: config.fleet.connect_timeout,
+            stall_timeout: config.server.answer_timeout,
+            idle: config.fleet.pool_idle,
+            idle_max: config.fleet.max_idle_connections,
+        };
+        let thresholds = Thresholds { rise: config.fleet.rise, fall: config.fleet.fall };
+        let (network, tasks) = (Arc::clone(network), tasks.clone());
+        Self { network, tasks, fleet: config.fleet.clone(), limits, thresholds }
+    }
+}
+
+impl Backend {
+    #[must_use]
+    pub fn name(&self) -> Arc<str> {
+        Arc::clone(&self.names.get().name)
+    }
+
+    /// Its name as the value of a header.
+    #[must_use]
+    pub fn name_header(&self) -> HeaderValue {
+        self.names.get().header.clone()
+    }
+
+    /// They go with everything that is said to it.
+    #[must_use]
+    pub fn headers(&self) -> Arc<BackendHeaders> {
+        self.headers.load_full()
+    }
+
+    #[must_use]
+    pub fn weight(&self) -> NonZeroU32 {
+        NonZeroU32::new(self.weight.load(Ordering::Relaxed)).unwrap_or(NonZeroU32::MIN)
+    }
+
+    /// The load at which it takes no new work; `None` is no limit.
+    #[must_use]
+    pub fn max_pending(&self) -> Option<NonZeroU32> {
+        NonZeroU32::new(self.max_pending.load(Ordering::Relaxed))
+    }
+
+    /// What it is configured to be, now.
+    #[must_use]
+    pub fn settings(&self) -> BackendConfig {
+        BackendConfig {
+            name: self.name().to_string(),
+            host: self.host.clone(),
+            port: self.port,
+            authority: self.authority.to_string(),
+            weight: self.weight(),
+            max_pending: self.max_pending(),
+            headers: BackendHeaders::clone(&self.headers()),
+        }
+    }
+
+    /// Takes other settings, but for where it listens: that would be another server.
+    pub(in crate::fleet) fn adjust(&self, settings: &BackendConfig) {
+        if *self.name() != *settings.name {
+            info!(backend = %self.name(), name = settings.name, "Backend has another name now.");
+            self.names.set(&settings.name);
+        }
+        self.headers.store(Arc::new(settings.headers.clone()));
+        self.weight.store(settings.weight.get(), Ordering::Relaxed);
+        let max_pending = settings.max_pending.map_or(0, NonZeroU32::get);
+        self.max_pending.store(max_pending, Ordering::Relaxed);
+    }
+}

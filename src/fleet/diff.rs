@@ -1,0 +1,260 @@
+//! What is to become of the fleet, worked out from what it is.
+
+use std::collections::BTreeSet;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+
+use super::backend::Backend;
+use crate::config::{BackendConfig, BackendHeaders, Config};
+use crate::routing::ids::BackendId;
+
+/// What changes, and nothing else. Made by [`between`], or by who knows what he wants.
+#[derive(Debug, Default, PartialEq)]
+pub struct Diff {
+    /// These join.
+    pub join: Vec<BackendConfig>,
+    /// These stay, and have other settings or another name now. The server is the same.
+    pub adjust: Vec<(BackendId, BackendConfig)>,
+    /// These leave at once, whatever they have.
+    pub leave: BTreeSet<BackendId>,
+}
+
+/// One that is in the fleet, as a comparison sees it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Member {
+    pub id: BackendId,
+    pub settings: BackendConfig,
+}
+
+/// Compares the fleet with what is wanted of it. A server is known by where it listens: the same
+/// one under another name keeps its bindings and its records, another one under the same name is a
+/// stranger, and what is left of the old one is called `NAME~old`. Returns the difference without
+/// anybody leaving, and those that are not wanted any more: they leave when they have drained.
+#[must_use]
+pub fn between(members: &[Member], wanted: &[BackendConfig]) -> (Diff, BTreeSet<BackendId>) {
+    let mut diff = Diff::default();
+    for settings in wanted {
+        match members.iter().find(|it| it.settings.authority == settings.authority) {
+            Some(member) if member.settings == *settings => {}
+            Some(member) => diff.adjust.push((member.id, settings.clone())),
+            None => diff.join.push(settings.clone()),
+        }
+    }
+    let is_wanted = |it: &Member| wanted.iter().any(|one| one.authority == it.settings.authority);
+    let unwanted: Vec<&Member> = members.iter().filter(|member| !is_wanted(member)).collect();
+    let mut taken: BTreeSet<String> = wanted.iter().map(|it| it.name.clone()).collect();
+    for member in &unwanted {
+        let name = free_name(&member.settings.name, &taken);
+        if name != member.settings.name {
+            let settings = BackendConfig { name: name.clone(), ..member.settings.clone() };
+            diff.adjust.push((member.id, settings));
+        }
+        taken.insert(name);
+    }
+    (diff, unwanted.into_iter().map(|member| member.id).collect())
+}
+
+/// The name itself, else `NAME~old`, `NAME~old2` and so on: no configured name has a `~`.
+fn free_name(name: &str, taken: &BTreeSet<String>) -> String {
+    let base = name.split('~').next().unwrap_or(name);
+    let others = (1..).map(|number| match number {
+        1 => format!("{base}~old"),
+        _ => format!("{base}~old{number}"),
+    });
+    let mut names = std::iter::once(name.to_owned()).chain(others);
+    names.find(|name| !taken.contains(name)).unwrap_or_default()
+}
+
+/// What came of a difference.
+#[derive(Debug, Default)]
+#[must_use = "those that joined have to be looked at, and those that left to be forgotten"]
+pub struct Applied {
+    pub joined: Vec<Arc<Backend>>,
+    pub left: Vec<Arc<Backend>>,
+}
+
+/// Why a difference is not applied; nothing of it is.
+#[derive(Debug, Eq, PartialEq, thiserror::Error)]
+pub enum BadDiff {
+    #[error("two backends would be named {0}")]
+    NameTwice(String),
+    #[error("two backends would listen at {0}")]
+    AddressTwice(String),
+    #[error("there would be {count} backends, at most {max} are allowed")]
+    TooMany { count: usize, max: usize },
+    #[error("a backend that is to be changed or to leave is not there any more")]
+    NotThere,
+}
+
+/// Looks whether what `diff` makes of the fleet is one.
+pub(super) fn check(members: &[Member], diff: &Diff) -> Result<(), BadDiff> {
+    let is_member = |id: &BackendId| members.iter().any(|member| member.id == *id);
+    if !diff.leave.iter().chain(diff.adjust.iter().map(|(id, _)| id)).all(is_member) {
+        return Err(BadDiff::NotThere);
+    }
+    let stays = members.iter().filter(|member| !diff.leave.contains(&member.id));
+    let adjusted = |member: &'_ Member| {
+        let changed = diff.adjust.iter().find(|(id, _)| *id == member.id);
+        let settings = changed.map_or(&member.settings, |(_, settings)| settings);
+        (settings.name.clone(), member.settings.authority.clone())
+    };
+    let (mut names, mut addresses, mut count) = (BTreeSet::new(), BTreeSet::new(), 0);
+    let joining = diff.join.iter().map(|it| (it.name.clone(), it.authority.clone()));
+    for (name, address) in stays.map(adjusted).chain(joining) {
+        count += 1;
+        if !names.insert(name.clone()) {
+            return Err(BadDiff::NameTwice(name));
+        }
+        if !addresses.insert(address.clone()) {
+            return Err(BadDiff::AddressTwice(address));
+        }
+    }
+    let max = Config::BACKENDS_MAX;
+    (count <= max).then_some(()).ok_or(BadDiff::TooMany { count, max })
+}
+
+/// What is said of a backend of which nothing is known any more.
+pub(super) fn forgotten() -> BackendConfig {
+    BackendConfig {
+        name: "(left)".to_owned(),
+        host: String::new(),
+        port: 0,
+        authority: String::new(),
+        weight: NonZeroU32::MIN,
+        max_pending: None,
+        headers: BackendHeaders::default(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::{btree_map, vec};
+    use proptest::prelude::{Strategy, prop_assert, prop_assert_eq, proptest};
+
+    use super::*;
+
+    /// `name=port*weight`.
+    fn settings(text: &str) -> BackendConfig {
+        let (name, rest) = text.split_once('=').unwrap();
+        let (port, weight) = rest.split_once('*').unwrap_or((rest, "1"));
+        BackendConfig {
+            name: name.to_owned(),
+            host: "h".to_owned(),
+            port: port.parse().unwrap(),
+            authority: format!("h:{port}"),
+            weight: weight.parse().unwrap(),
+            max_pending: None,
+            headers: BackendHeaders::default(),
+        }
+    }
+
+    fn all(text: &str) -> Vec<BackendConfig> {
+        text.split_whitespace().map(settings).collect()
+    }
+
+    fn members(text: &str) -> Vec<Member> {
+        let made = (0..).zip(all(text));
+        made.map(|(slot, settings)| Member { id: BackendId::nth(slot), settings }).collect()
+    }
+
+    /// What joins, is adjusted, and is not wanted any more.
+    fn told(before: &str, wanted: &str) -> (Vec<String>, Vec<String>, Vec<u16>) {
+        let (diff, unwanted) = between(&members(before), &all(wanted));
+        let called = |it: &BackendConfig| format!("{}={}*{}", it.name, it.port, it.weight);
+        let adjusted =
+            |(id, it): &(BackendId, BackendConfig)| format!("{}:{}", id.slot(), called(it));
+        assert!(diff.leave.is_empty(), "nobody leaves before he has drained");
+        (
+            diff.join.iter().map(called).collect(),
+            diff.adjust.iter().map(adjusted).collect(),
+            unwanted.iter().map(|id| id.slot()).collect(),
+        )
+    }
+
+    fn expected(
+        join: &[&str],
+        adjust: &[&str],
+        unwanted: &[u16],
+    ) -> (Vec<String>, Vec<String>, Vec<u16>) {
+        let owned = |all: &[&str]| all.iter().map(|it| (*it).to_owned()).collect();
+        (owned(join), owned(adjust), unwanted.to_vec())
+    }
+
+    #[test]
+    fn a_server_is_known_by_where_it_listens() {
+        assert_eq!(told("a=1 b=2", "a=1 b=2"), expected(&[], &[], &[]));
+        assert_eq!(told("a=1", "a=1*4"), expected(&[], &["0:a=1*4"], &[]));
+        assert_eq!(told("a=1", "z=1"), expected(&[], &["0:z=1*1"], &[]), "another name");
+        assert_eq!(told("a=1 b=2", "b=2 c=3"), expected(&["c=3*1"], &[], &[0]));
+        let swapped = told("a=1 b=2", "a=2 b=1");
+        assert_eq!(swapped, expected(&[], &["1:a=2*1", "0:b=1*1"], &[]));
+    }
+
+    #[test]
+    fn another_server_under_a_name_makes_the_old_one_old() {
+        assert_eq!(told("a=1", "a=2"), expected(&["a=2*1"], &["0:a~old=1*1"], &[0]));
+        let again = told("a~old=1 a=2", "a=3");
+        assert_eq!(again, expected(&["a=3*1"], &["1:a~old2=2*1"], &[0, 1]));
+        assert_eq!(told("a~old=1 a=2", "a=1"), expected(&[], &["0:a=1*1", "1:a~old=2*1"], &[1]));
+    }
+
+    #[test]
+    fn what_would_be_no_fleet_is_refused() {
+        let two = members("a=1 b=2");
+        let join = |text| Diff { join: all(text), ..Diff::default() };
+        assert_eq!(check(&two, &join("c=3")), Ok(()));
+        assert_eq!(check(&two, &join("a=3")), Err(BadDiff::NameTwice("a".to_owned())));
+        assert_eq!(check(&two, &join("c=2")), Err(BadDiff::AddressTwice("h:2".to_owned())));
+        let leave = BTreeSet::from([BackendId::nth(0)]);
+        let moved = Diff { leave: leave.clone(), ..join("a=1") };
+        assert_eq!(check(&two, &moved), Ok(()), "who leaves makes room");
+        let gone = Diff { leave: BTreeSet::from([BackendId::new(0, 1)]), ..Diff::default() };
+        assert_eq!(check(&two, &gone), Err(BadDiff::NotThere), "of another generation");
+        let adjusted =
+            Diff { adjust: vec![(BackendId::nth(1), settings("a=2"))], ..Diff::default() };
+        assert_eq!(check(&two, &adjusted), Err(BadDiff::NameTwice("a".to_owned())));
+        let many: String = (10..1009).map(|port| format!("n{port}={port} ")).collect();
+        let max = Config::BACKENDS_MAX;
+        assert_eq!(check(&two, &join(&many)), Err(BadDiff::TooMany { count: 1001, max }));
+    }
+
+    /// Names to ports and weights.
+    fn any_fleet() -> impl Strategy<Value = Vec<BackendConfig>> {
+        btree_map("[a-d]", (1..6_u16, 1..3_u32), 0..5).prop_map(|fleet| {
+            let mut ports = BTreeSet::new();
+            let made = fleet.into_iter().filter(|(_, (port, _))| ports.insert(*port));
+            made.map(|(name, (port, weight))| settings(&format!("{name}={port}*{weight}")))
+                .collect()
+        })
+    }
+
+    proptest! {
+        /// However often the fleet is changed: what is wanted is there, what is not is to go, every
+        /// change is one that can be made, and a server keeps its id while it is there.
+        #[test]
+        fn the_fleet_becomes_what_is_wanted(wishes in vec(any_fleet(), 1..6)) {
+            let (mut fleet, mut next): (Vec<Member>, u16) = (Vec::new(), 0);
+            for wanted in wishes {
+                let (diff, unwanted) = between(&fleet, &wanted);
+                prop_assert_eq!(check(&fleet, &diff), Ok(()));
+                let before = fleet.clone();
+                for (id, settings) in diff.adjust {
+                    fleet.iter_mut().find(|it| it.id == id).unwrap().settings = settings;
+                }
+                for settings in diff.join {
+                    fleet.push(Member { id: BackendId::nth(next), settings });
+                    next += 1;
+                }
+                for settings in &wanted {
+                    let there = fleet.iter().find(|it| it.settings == *settings);
+                    prop_assert!(there.is_some_and(|it| !unwanted.contains(&it.id)));
+                }
+                prop_assert_eq!(fleet.len(), wanted.len() + unwanted.len());
+                for old in before {
+                    let now = fleet.iter().find(|it| it.id == old.id).unwrap();
+                    prop_assert_eq!(&now.settings.authority, &old.settings.authority);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,44 @@
+//! What a backend is called. An operator may call it otherwise while all runs.
+
+use std::sync::Arc;
+
+use arc_swap::{ArcSwap, Guard};
+use http::HeaderValue;
+
+/// A name, and what is made of it once.
+#[derive(Debug)]
+pub struct Named {
+    pub name: Arc<str>,
+    pub header: HeaderValue,
+}
+
+/// The name that a backend has now, for all that speak of it.
+#[derive(Debug)]
+pub struct Names(ArcSwap<Named>);
+
+impl Names {
+    #[must_use]
+    pub fn new(name: &str) -> Self {
+        Self(ArcSwap::from_pointee(Named::new(name)))
+    }
+
+    pub fn set(&self, name: &str) {
+        self.0.store(Arc::new(Named::new(name)));
+    }
+
+    #[must_use]
+    pub fn get(&self) -> Guard<Arc<Named>> {
+        self.0.load()
+    }
+}
+
+impl Named {
+    fn new(name: &str) -> Self {
+        Self { name: name.into(), header: header(name) }
+    }
+}
+
+/// A text of the configuration as the value of a header; it was checked to be one.
+pub(super) fn header(text: &str) -> HeaderValue {
+    HeaderValue::from_str(text).unwrap_or_else(|_| HeaderValue::from_static("invalid"))
+}

@@ -1,0 +1,82 @@
+//! Backends that come and go while all runs, and what becomes of their clients.
+//!
+//! One that is to go keeps the clients that have work there until they have drained, and gets no
+//! new ones (promise V5). It leaves when nobody is held there any more. If it has to leave before,
+//! what was pending there is lost, and told to be (P6).
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::Sessions;
+use super::control::{held_clients, let_go_of_tunnels};
+use crate::config::BackendConfig;
+use crate::fleet::backend::Backend;
+use crate::fleet::diff::{self, BadDiff, Diff};
+use crate::routing::ids::BackendId;
+use crate::tunnels::Farewell;
+
+/// A backend that is to go stays so long at least: who was sent there a moment before is there by
+/// then.
+const STAYS: Duration = Duration::from_secs(1);
+
+impl Sessions {
+    /// Makes the fleet what is wanted of it. Who is not wanted any more goes when it has drained;
+    /// who is wanted again stays.
+    ///
+    /// # Errors
+    /// It would be no fleet; then nothing is changed.
+    pub fn change_fleet(self: &Arc<Self>, wanted: &[BackendConfig]) -> Result<(), BadDiff> {
+        let (diff, unwanted) = diff::between(&self.shared.fleet.members(), wanted);
+        self.apply(&diff)?;
+        for backend in self.shared.fleet.iter() {
+            match unwanted.contains(&backend.id) {
+                true => backend.goes(),
+                false => backend.stays(),
+            }
+        }
+        Ok(())
+    }
+
+    /// Changes the fleet at once, whatever those have that leave.
+    ///
+    /// # Errors
+    /// It would be no fleet; then nothing is changed.
+    pub fn apply(self: &Arc<Self>, diff: &Diff) -> Result<(), BadDiff> {
+        let applied = self.shared.fleet.apply(diff)?;
+        for backend in applied.joined {
+            self.look_for_unclaimed_at(backend);
+        }
+        for backend in &applied.left {
+            self.tunnels.close_to(backend.id, Farewell::Draining);
+        }
+        if !applied.left.is_empty() {
+            // What was pending there has ended.
+            self.reconcile_soon();
+        }
+        Ok(())
+    }
+
+    /// What the sweep does for each backend.
+    pub(super) fn look_after_backends(self: &Arc<Self>, now: Instant) {
+        for backend in self.shared.fleet.iter() {
+            let_go_of_tunnels(self, &backend);
+            backend.pool.sweep(now);
+        }
+        self.let_go_of_backends(now);
+    }
+
+    /// Lets those go that are to go and have nobody any more.
+    fn let_go_of_backends(self: &Arc<Self>, now: Instant) {
+        let may_go = |backend: &Arc<Backend>| {
+            backend.going_since().is_some_and(|since| STAYS <= now.duration_since(since))
+                && held_clients(self, backend).is_empty()
+        };
+        let leave: BTreeSet<BackendId> =
+            self.shared.fleet.iter().filter(may_go).map(|backend| backend.id).collect();
+        if !leave.is_empty() {
+            // Whoever changed the fleet in this moment has the word.
+            let _ = self.apply(&Diff { leave, ..Diff::default() });
+        }
+    }
+}
