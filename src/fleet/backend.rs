@@ -116,7 +116,7 @@ impl Backend {
         let doors = Arc::new(Doors::new(Arc::clone(&names), doors));
         let at = (host.clone(), port);
         let network = Arc::clone(network);
-        let pool = Pool::new(network, tasks.clone(), at, limits.clone(), Arc::clone(&doors));
+        let pool = Pool::new(network, tasks.clone(), at, *limits, Arc::clone(&doors));
         Self {
             id,
             names,

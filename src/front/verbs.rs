@@ -198,8 +198,8 @@ fn by_backend(prompts: Located) -> BTreeMap<BackendId, Vec<PromptId>> {
 ///
 /// # Errors
 /// The first of those that failed, after all others have acted.
-pub(super) async fn on_each<'g, T, F>(
-    shared: &'g Shared,
+pub(super) async fn on_each<T, F>(
+    shared: &Shared,
     prompts: Located,
     act: impl Fn(Arc<Backend>, Vec<PromptId>) -> F,
 ) -> Result<Vec<T>, GatewayError>

@@ -125,7 +125,7 @@ async fn from_ledger(shared: &Shared, at: &Located, view: &View, parts: &Parts) 
         }
         first.get_or_insert(found);
     }
-    first.unwrap_or_else(|| Err(GatewayError::not_asked(shared.fleet.get(at.backend))))
+    first.unwrap_or_else(|| Err(GatewayError::not_asked(&shared.fleet.get(at.backend))))
 }
 
 fn is_there(found: &Answer) -> bool {
@@ -136,7 +136,7 @@ fn is_there(found: &Answer) -> bool {
 async fn read_at(shared: &Shared, backend: BackendId, query: &str, parts: &Parts) -> Answer {
     let mut parts = parts.clone();
     parts.uri = with_query(&parts.uri, query);
-    read(shared, &of_ledger(shared.fleet.get(backend))?, &parts).await
+    read(shared, &of_ledger(&shared.fleet.get(backend))?, &parts).await
 }
 
 /// A file that nobody has told of: where the asker's reads go, then on all the others. Found
