@@ -271,9 +271,9 @@ impl Pool {
     pub async fn dial(&self) -> Result<Stream, ExchangeError> {
         let limit = self.limits.connect_timeout;
         let dialled = self.network.connect_within(&self.host, self.port, limit).await;
-        let failed = |error: io::Error| match error.kind() {
-            io::ErrorKind::TimedOut => ExchangeError::ConnectTimeout(limit),
-            _ => ExchangeError::Connect(error),
+        let failed = |error: io::Error| match error.kind() == io::ErrorKind::TimedOut {
+            true => ExchangeError::ConnectTimeout(limit),
+            false => ExchangeError::Connect(error),
         };
         let dialled = dialled.map_err(failed);
         let mut stream = dialled.inspect_err(|error| self.doors.failed(error.to_string()))?;

@@ -110,13 +110,14 @@ impl Watch {
         let backend = &self.backend;
         let limit = self.config.connect_timeout;
         let dialled = self.network.connect_within(&backend.host, backend.port, limit).await;
-        let stream = dialled.map_err(|error| match error.kind() {
-            ErrorKind::TimedOut => Trouble::Timeout(limit),
-            ErrorKind::ConnectionRefused => {
+        let stream = dialled.map_err(|error| {
+            if error.kind() == ErrorKind::ConnectionRefused {
                 backend.refused(now());
-                Trouble::Connect(error)
             }
-            _ => Trouble::Connect(error),
+            match error.kind() == ErrorKind::TimedOut {
+                true => Trouble::Timeout(limit),
+                false => Trouble::Connect(error),
+            }
         })?;
         let id = encode_segment(&format!("mooring-watch-{:016x}", rand::random::<u64>()));
         let path = format!("/ws?clientId={id}");
