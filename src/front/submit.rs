@@ -205,7 +205,7 @@ fn decide(
     };
     let (client, decision, link) =
         placed.inspect_err(|_| front.shared.records.ledger().withdraw(prompt))?;
-    let backend = Arc::clone(front.shared.fleet.get(decision.backend));
+    let backend = Arc::clone(&front.shared.fleet.get(decision.backend));
     let (client_hash, placement) = (mask(id), decision.reason.as_str());
     info!(client = %client_hash, %prompt, backend = %backend.name(), placement, "Prompt placed.");
     Ok((client, Target { backend, reason: decision.reason }, link))

@@ -35,7 +35,7 @@ impl Client {
         }
         turn.act(|core| core.adopt(&found, now));
         drop(turn);
-        let backend = &sessions.shared.fleet.get(first.backend).name;
+        let backend = &*sessions.shared.fleet.get(first.backend).name();
         let prompts = found.len();
         info!(client = %mask(&self.id), backend, prompts, "A client has found its work again.");
     }

@@ -174,17 +174,19 @@ impl<'a> Turn<'a> {
         // Under the lock: whoever makes a client of this name anew notes it after this.
         shared.records.note_binding(&client.id, &self.core);
         let [from, to] = [from, to].map(|id| id.map(|id| shared.fleet.get(id)));
-        if let Some(left) = from {
+        if let Some(left) = &from {
             left.client_left();
         }
-        match to {
+        match &to {
             Some(backend) => backend.client_came(),
             None => self.state.let_go_of_link(),
         }
         if let (Some(reason), Some(backend)) = (routed, to) {
             shared.fleet.take_turn();
-            let left = from.map(|backend| backend.name.as_str());
-            let (backend, placement) = (backend.name.as_str(), reason.as_str());
+            let left = from.map(|backend| backend.name());
+            let (name, left) = (backend.name(), left.as_deref());
+            let backend = &*name;
+            let placement = reason.as_str();
             // Whoever only looks is placed as well, so this is not for every day.
             debug!(client = %mask(&client.id), backend, left, placement, "Client placed.");
         }
@@ -225,7 +227,7 @@ impl<'a> Turn<'a> {
         let told = self.told();
         let mut cut_off = Vec::new();
         for Ended { prompt, backend, end, at, known } in ended {
-            let name = &self.later.sessions.shared.fleet.get(backend).name;
+            let name = &self.later.sessions.shared.fleet.get(backend).name();
             let state = &mut *self.state;
             match (known, history.take()) {
                 (Known::Heard, _) => {}
@@ -269,7 +271,7 @@ impl Later<'_> {
             After::Begun => sessions.clients.has_work(client),
             After::Stop(prompts) => control::stop_all(sessions, prompts),
             After::TurnedUp { prompt, on } => {
-                control::call_back(sessions, sessions.shared.fleet.get(on), &prompt);
+                control::call_back(sessions, &sessions.shared.fleet.get(on), &prompt);
             }
         }
     }

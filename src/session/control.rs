@@ -69,7 +69,7 @@ pub(super) fn stop_all(sessions: &Arc<Sessions>, prompts: Vec<(PromptId, Backend
         let sessions = &sessions;
         let stops = stream::iter(prompts).map(|(prompt, backend)| async move {
             // Where the backend answers: one that does not will be asked by nobody.
-            stop(sessions, sessions.shared.fleet.get(backend), &prompt).await
+            stop(sessions, &sessions.shared.fleet.get(backend), &prompt).await
         });
         stops.buffer_unordered(STOPPED_AT_ONCE).for_each(|_answered| ready(())).await;
     });

@@ -13,7 +13,6 @@ use tracing::info;
 use super::Sessions;
 use super::apply::Turn;
 use super::budget::LogBudget;
-use super::control;
 use super::{Client, Gone};
 use crate::fleet::features::Edition;
 use crate::lock::{Lock, rank};
@@ -336,7 +335,8 @@ impl Client {
             Care::Rebind => self.bind_socket(sessions),
             Care::Forget(bound) => {
                 sessions.clients.forget(self);
-                let backend = bound.map(|id| sessions.shared.fleet.get(id).name.as_str());
+                let backend = bound.map(|id| sessions.shared.fleet.get(id).name());
+                let backend = backend.as_deref();
                 info!(client = %mask(&self.id), backend, reason = "lease", "Client was released.");
             }
         }

@@ -29,7 +29,7 @@ impl Client {
             untold.into_iter().partition(|untold| has_history(untold.end));
         turn.untold = to_fetch;
         for Untold { prompt, backend, end } in to_tell {
-            let backend = &sessions.shared.fleet.get(backend).name;
+            let backend = &sessions.shared.fleet.get(backend).name();
             turn.tell_end(&prompt, end, backend);
             turn.log.ended(&prompt, now());
         }

@@ -64,7 +64,7 @@ impl Sending {
     fn left_to_asking(self) -> Answer {
         self.taken();
         self.client.must_ask(&self.front.sessions, self.backend().id);
-        let backend = self.backend().name.clone();
+        let backend = self.backend().name().to_string();
         Err(GatewayError::StateUnknown { backend, prompt: self.prompt.to_string() })
     }
 
