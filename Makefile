@@ -2,7 +2,7 @@
 
 CARGO ?= cargo
 
-.PHONY: demo test build-tests fmt lint doc unit instructions clients browser soak fuzz bench deploy-check
+.PHONY: demo test build-tests fmt lint doc unit instructions clients browser soak fuzz bench floods deploy-check
 
 # Three simulated backends and the gateway: http://127.0.0.1:8180
 demo:
@@ -66,3 +66,7 @@ fuzz:
 # Mooring beside nginx and HAProxy; writes docs/performance.md. ROUNDS=1 SECONDS=1 for a look.
 bench:
 	bench/run
+
+# What floods do to the gateway's memory and to an honest client; writes docs/floods.md.
+floods:
+	bench/floods

@@ -208,6 +208,13 @@ def ready_line(log):
     return found and (found.group(1) or found.group(2))
 
 
+def found_in(log, pattern):
+    """What a pattern finds in a log, its colours left out."""
+    with open(log) as file:
+        found = re.search(pattern, re.sub(r"\x1b\[[0-9;]*m", "", file.read()))
+    return found and found.group(1)
+
+
 def has_journal():
     """True if this Mooring can keep its state on a disk."""
     with folder() as path:

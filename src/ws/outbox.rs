@@ -11,6 +11,10 @@ use crate::lock::{Lock, rank};
 /// Messages of a client that are not sent yet; ComfyUI has no use for more.
 const FRAMES_MAX: usize = 8;
 
+/// How many bytes they may have together, but for one that is alone. What a page says is short;
+/// who sends 2 MiB at a time faster than a backend reads would fill the memory of everybody.
+const BYTES_MAX: usize = 256 << 10;
+
 /// A short queue with one reader.
 #[derive(Debug, Default)]
 pub struct Outbox {
@@ -22,7 +26,9 @@ impl Outbox {
     /// Puts a message behind the others, if there is room.
     pub fn push(&self, frame: Frame) {
         let mut frames = self.frames.lock();
-        if frames.len() < FRAMES_MAX {
+        let bytes: usize = frames.iter().map(|frame| frame.payload.len()).sum();
+        let has_room = frames.len() < FRAMES_MAX && bytes + frame.payload.len() <= BYTES_MAX;
+        if frames.is_empty() || has_room {
             frames.push_back(frame);
             self.has_some.notify_one();
         }
@@ -58,5 +64,18 @@ mod tests {
         }
         outbox.push(Frame::text("last"));
         assert_eq!(outbox.next().await.as_text(), "last");
+    }
+
+    #[tokio::test]
+    async fn large_messages_wait_one_at_a_time() {
+        let outbox = Outbox::default();
+        let large = "x".repeat(BYTES_MAX + 1);
+        for _ in 0..3 {
+            outbox.push(Frame::text(large.clone()));
+            outbox.push(Frame::text("behind it"));
+        }
+        assert_eq!(outbox.next().await.as_text(), large, "alone it is passed on");
+        outbox.push(Frame::text("last"));
+        assert_eq!(outbox.next().await.as_text(), "last", "nothing waited behind it");
     }
 }
