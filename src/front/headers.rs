@@ -259,6 +259,27 @@ mod tests {
         assert_eq!(cookies(&[b"a=\xff; mooring=1"]), [b"a=\xff"]);
     }
 
+    /// A blank at the end of a header is no part of it (RFC 9110 section 5.5): written out as bytes
+    /// it would be one that a parser takes off and another does not.
+    #[test]
+    fn no_blank_is_left_where_our_cookie_was() {
+        let lines: [(&[u8], &[u8]); 7] = [
+            (b"a=1; mooring=00;", b"a=1"),
+            (b"a=1; mooring=00; ", b"a=1"),
+            (b"a=1;mooring=00;;\t", b"a=1"),
+            (b"mooring=00; a=1 ; ", b"a=1"),
+            (b" ;mooring=00; ;a=1;;b=2; ", b"a=1; b=2"),
+            (b"mooring=00; ;", b""),
+            (b"mooring=00;__Host-mooring=1; ", b""),
+        ];
+        for (line, left) in lines {
+            let others = other_cookies(line);
+            let shown = String::from_utf8_lossy(&others);
+            assert_eq!(&*others, left, "{shown:?}");
+            assert_eq!(others.trim_ascii(), &*others, "{shown:?}");
+        }
+    }
+
     #[test]
     fn a_backend_sets_its_own_cookies_and_not_ours() {
         let mut headers = HeaderMap::new();
