@@ -17,26 +17,22 @@ use tracing::{info, warn};
 
 use crate::admin;
 use crate::config::{Config, ServerConfig, StateDir};
-use crate::fleet::backend::Backend;
 use crate::front::{Annex, Front, FrontService};
 use crate::journal::disk::Disk;
 use crate::journal::record::Saved;
 use crate::journal::{COMMIT_WITHIN, Home, Journal};
 use crate::lock;
 use crate::masked::mask;
-use crate::net::{Network, descriptors, now, sleep};
+use crate::net::{Network, descriptors, sleep};
 use crate::routing::ids::{ClientId, PromptId};
 use crate::server::{ConnectionLimits, accept};
-use crate::session::Sessions;
+use crate::session::{Client, Sessions};
 use crate::shared::Shared;
 use crate::tasks::Tasks;
 use crate::tasks::heartbeat;
 
 /// How long the listeners wait for the first word of each backend.
 const FIRST_PROBES: Duration = Duration::from_secs(2);
-
-/// How often a stop looks whether prompts are pending.
-const PENDING_AGAIN: Duration = Duration::from_millis(100);
 
 /// How many of the prompts that are left behind are named in the log.
 const LEFT_TOLD_MAX: usize = 100;
@@ -179,13 +175,15 @@ fn hint(error: &io::Error) -> &'static str {
 /// Waits until each backend has answered or failed once, and those that are up have said what they
 /// have, where nobody remembers that; but not for long.
 async fn first_probes(sessions: &Sessions) {
-    let is_awaited = |backend: Arc<Backend>| {
-        !backend.report(now()).was_probed
-            || (backend.is_up() && sessions.adoption.awaits(backend.id))
-    };
     let all_probed = async {
-        while sessions.shared.fleet.iter().any(is_awaited) {
-            sleep(Duration::from_millis(5)).await;
+        for backend in sessions.shared.fleet.iter() {
+            backend.was_probed().await;
+            tokio::select! {
+                biased;
+                () = sessions.adoption.has_read(backend.id) => {}
+                // It is read when it is up.
+                () = backend.is_down() => {}
+            }
         }
     };
     let _ = timeout(FIRST_PROBES, all_probed).await;
@@ -343,8 +341,13 @@ async fn drain(sessions: &Sessions, tasks: &Tasks) {
 /// As a sidecar: waits, still serving, until no prompt is pending, and says what was left.
 async fn work_is_done(sessions: &Sessions, limit: Duration) {
     let done = async {
-        while pending(sessions).next().is_some() {
-            sleep(PENDING_AGAIN).await;
+        loop {
+            // Before the look: it hears of every end from here on.
+            let one_less = sessions.shared.records.next_settled();
+            if sessions.clients.working().iter().all(|client| is_idle(client)) {
+                return;
+            }
+            one_less.await;
         }
     };
     if timeout(limit, done).await.is_ok() {
@@ -357,6 +360,10 @@ async fn work_is_done(sessions: &Sessions, limit: Duration) {
     }
 }
 
+fn is_idle(client: &Client) -> bool {
+    client.inspect(|core, _| core.pending().is_empty())
+}
+
 /// Every pending prompt, with its client and the name of its backend.
 fn pending(sessions: &Sessions) -> impl Iterator<Item = (ClientId, PromptId, Arc<str>)> {
     sessions.clients.all().into_iter().flat_map(move |client| {
@@ -365,4 +372,96 @@ fn pending(sessions: &Sessions) -> impl Iterator<Item = (ClientId, PromptId, Arc
             (id.clone(), prompt, sessions.shared.fleet.get(pending.backend).name())
         })
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+    use crate::net::{Boxed, Listener, Stream, now};
+    use crate::session::registry::with_client;
+    use crate::session::submissions::{Nearness, Remembered};
+
+    /// Nobody answers.
+    #[derive(Debug)]
+    struct Silent;
+
+    impl Network for Silent {
+        fn connect<'a>(&'a self, _: &'a str, _: u16) -> Boxed<'a, io::Result<Stream>> {
+            Box::pin(std::future::pending())
+        }
+
+        fn listen(&self, _: SocketAddr) -> Boxed<'_, io::Result<Box<dyn Listener>>> {
+            Box::pin(std::future::pending())
+        }
+    }
+
+    fn sessions() -> Arc<Sessions> {
+        let backends = [("a", "http://127.0.0.1:1"), ("b", "http://127.0.0.1:2")];
+        let mut config = Config::for_backends(&backends).unwrap();
+        config.fleet.probe_timeout = Duration::from_millis(100);
+        Sessions::new(Shared::new(config, Arc::new(Silent), Tasks::default(), Journal::in_memory()))
+    }
+
+    fn goes_up(sessions: &Sessions, name: &str) {
+        let backend = sessions.shared.fleet.by_name(name).unwrap();
+        (0..sessions.shared.config.fleet.rise.get()).for_each(|_| backend.passed());
+        assert!(backend.is_up());
+    }
+
+    /// Time stands still unless all wait for it, so whoever looks from time to time is late.
+    #[tokio::test(start_paused = true)]
+    async fn the_doors_open_with_the_first_word_of_the_last_backend() {
+        let sessions = sessions();
+        sessions.look_for_unclaimed();
+        let began = now();
+        let words = async {
+            sessions.shared.fleet.by_name("a").unwrap().failed("as asked".to_owned());
+            sleep(Duration::from_millis(7)).await;
+            let last = sessions.shared.fleet.by_name("b").unwrap();
+            // It has work, which is asked for and not told, and then it has none any more.
+            last.status_came(1, now());
+            goes_up(&sessions, "b");
+            sleep(Duration::from_millis(1)).await;
+            last.status_came(0, now());
+        };
+        tokio::join!(first_probes(&sessions), words);
+        // 100 ms for the question, and the pause of 500 ms after it.
+        assert_eq!(now().duration_since(began), Duration::from_millis(607));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_backend_that_says_nothing_is_not_waited_for_for_long() {
+        let sessions = sessions();
+        goes_up(&sessions, "a");
+        let began = now();
+        first_probes(&sessions).await;
+        assert_eq!(now().duration_since(began), FIRST_PROBES);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_sidecar_leaves_with_the_end_of_the_last_prompt() {
+        let sessions = sessions();
+        goes_up(&sessions, "a");
+        let id = ClientId::parse("ada").unwrap();
+        let prompts = ["p", "q"].map(|name| PromptId::parse(name).unwrap());
+        for prompt in &prompts {
+            let submitted = with_client(&sessions, &id, |client| {
+                let (told, near) = (Remembered::default(), Nearness::default());
+                client.submit(&sessions, prompt, told, &near)
+            });
+            assert!(submitted.is_ok_and(|(_, decided)| decided.is_ok()));
+        }
+        let client = sessions.clients.get(&id).unwrap();
+        let began = now();
+        let ends = async {
+            for prompt in &prompts {
+                sleep(Duration::from_millis(7)).await;
+                client.withdraw(&sessions, prompt);
+            }
+        };
+        tokio::join!(work_is_done(&sessions, Duration::from_secs(3_600)), ends);
+        assert_eq!(now().duration_since(began), Duration::from_millis(14));
+    }
 }

@@ -77,8 +77,6 @@ struct State {
     said: Option<Word>,
     /// When it last went up or down, or was configured.
     since: Instant,
-    /// It was asked at least once, whatever came of it.
-    was_probed: bool,
     /// What the last failed probe said.
     trouble: Option<String>,
     version: Option<Version>,
@@ -102,7 +100,6 @@ pub struct Report {
     pub queue_remaining: u32,
     pub load: u32,
     pub bound: u32,
-    pub was_probed: bool,
 }
 
 impl Backend {
@@ -287,6 +284,11 @@ impl Backend {
         self.turned.get()
     }
 
+    /// Waits until it was asked once, whatever came of it. Cancel safe.
+    pub async fn was_probed(&self) {
+        self.turned.wait_for(|turned| turned.was_probed).await;
+    }
+
     /// Waits until it is down. Cancel safe.
     pub async fn is_down(&self) {
         self.turned.wait_for(|turned| !turned.up).await;
@@ -313,13 +315,11 @@ impl Backend {
             queue_remaining: self.load.queue_remaining(),
             load,
             bound: self.bound.load(Ordering::Relaxed),
-            was_probed: state.was_probed,
         }
     }
 
     fn observe(&self, probe: Probe, trouble: Option<String>) {
         let mut state = self.state();
-        state.was_probed = true;
         let (health, change) = state.health.observe(probe, self.thresholds);
         state.health = health;
         let is_news = trouble.is_some() && state.trouble != trouble;
@@ -342,7 +342,9 @@ impl Backend {
             None => {}
         }
         if change.is_some() {
-            self.turned.change(|turned| Turned { up, ..turned.again() });
+            self.turned.change(|turned| Turned { up, was_probed: true, ..turned.again() });
+        } else if !self.turned().was_probed {
+            self.turned.change(|turned| Turned { was_probed: true, ..turned });
         }
     }
 
@@ -373,7 +375,6 @@ impl State {
             going: None,
             said: None,
             since: now,
-            was_probed: false,
             trouble: None,
             version: None,
             features: None,

@@ -22,10 +22,13 @@ impl Backend {
     }
 }
 
-/// Up or down, and how often it has turned: a waiter must not miss a short outage.
+/// Up or down, asked at least once or not, and how often it has turned: a waiter must not miss a
+/// short outage.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Turned {
     pub up: bool,
+    /// Whatever came of it.
+    pub was_probed: bool,
     pub times: u64,
 }
 
@@ -39,10 +42,10 @@ impl Turned {
 
 impl Packed for Turned {
     fn pack(self) -> u64 {
-        self.times << 1 | u64::from(self.up)
+        self.times << 2 | u64::from(self.was_probed) << 1 | u64::from(self.up)
     }
 
     fn unpack(word: u64) -> Self {
-        Self { up: word & 1 == 1, times: word >> 1 }
+        Self { up: word & 1 == 1, was_probed: word & 2 == 2, times: word >> 2 }
     }
 }

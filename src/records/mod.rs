@@ -15,6 +15,8 @@ pub mod states;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::sync::Notify;
+
 use crate::config::{Config, FileTags};
 use crate::fleet::Fleet;
 use crate::journal::Journal;
@@ -38,6 +40,8 @@ pub struct Records {
     ledger: Lock<Ledger, { rank::LEDGER }>,
     files: Lock<Files, { rank::FILES }>,
     assets: Lock<Assets, { rank::ASSETS }>,
+    /// A prompt is not pending any more.
+    settled: Notify,
 }
 
 impl Records {
@@ -59,6 +63,7 @@ impl Records {
             ledger: Lock::new(Ledger::new(prompts.ledger_prompts, prompts.ledger_age)),
             files: Lock::new(Files::new(files.ledger, files.ledger_age)),
             assets: Lock::new(Assets::new(files.assets, files.ledger_age)),
+            settled: Notify::new(),
         }
     }
 

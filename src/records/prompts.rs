@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use tokio::sync::futures::Notified;
 use tracing::info;
 
 use super::Records;
@@ -60,6 +61,8 @@ impl Records {
         if ledger.get(prompt, now()).is_none() {
             self.journal.note_prompt(prompt, None);
         }
+        drop(ledger);
+        self.settled.notify_waiters();
     }
 
     /// A prompt has ended: the ledger, the journal and the operator learn of it.
@@ -70,6 +73,13 @@ impl Records {
         let client = client.map(tracing::field::display);
         let backend = backend.as_deref();
         info!(client, %prompt, backend, end = end.reason(), ms, "Prompt ended.");
+        self.settled.notify_waiters();
+    }
+
+    /// The next time that a prompt is not pending any more, from this call on: its client knew of
+    /// it before.
+    pub fn next_settled(&self) -> Notified<'_> {
+        self.settled.notified()
     }
 
     /// A prompt that was presumed lost has ended otherwise: history and view tell the truth (P6).

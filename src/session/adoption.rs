@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use indexmap::IndexMap;
+use tokio::sync::Notify;
 use tracing::{debug, info, warn};
 
 use super::Sessions;
@@ -34,6 +35,7 @@ pub struct Adoption {
     /// False while there is nothing: each submission asks.
     has_any: AtomicBool,
     unread: Lock<BTreeSet<BackendId>, { rank::UNREAD }>,
+    was_read: Notify,
 }
 
 impl Adoption {
@@ -70,10 +72,21 @@ impl Adoption {
         self.unclaimed.lock()
     }
 
-    /// True if the queue of this backend is still to be read.
-    #[must_use]
-    pub fn awaits(&self, backend: BackendId) -> bool {
-        self.unread().contains(&backend)
+    /// Waits until the queue of this backend need not be read any more. Cancel safe.
+    pub async fn has_read(&self, backend: BackendId) {
+        loop {
+            // Before the look: it hears of all that are read from here on.
+            let one_more = self.was_read.notified();
+            if !self.unread().contains(&backend) {
+                return;
+            }
+            one_more.await;
+        }
+    }
+
+    fn read(&self, backend: BackendId) {
+        self.unread().remove(&backend);
+        self.was_read.notify_waiters();
     }
 
     #[cfg_attr(debug_assertions, track_caller)]
@@ -161,7 +174,7 @@ async fn look(sessions: &Arc<Sessions>, backend: &Backend) {
         }
         sleep(AGAIN).await;
     }
-    sessions.adoption.unread().remove(&backend.id);
+    sessions.adoption.read(backend.id);
     sleep(sessions.shared.config.affinity.lease).await;
     sessions.adoption.change(|unclaimed| unclaimed.forget_expired(now()));
 }
