@@ -20,7 +20,7 @@ use crate::config::{Config, ServerConfig, StateDir};
 use crate::front::{Annex, Front, FrontService};
 use crate::journal::disk::Disk;
 use crate::journal::record::Saved;
-use crate::journal::{COMMIT_WITHIN, Home, Journal};
+use crate::journal::{COMMIT_WITHIN, Home, Journal, JournalError};
 use crate::lock;
 use crate::masked::mask;
 use crate::net::{Network, descriptors, sleep};
@@ -133,10 +133,17 @@ fn disk(dir: &StateDir) -> io::Result<Option<Box<dyn Home>>> {
                 info!(dir = %path.display(), "The journal is kept here.");
                 Ok(Some(disk))
             }
-            Err(error) => {
+            Err(error @ JournalError::Io { .. }) => {
                 warn!(dir = %path.display(), %error, "{FORGETS}");
                 Ok(None)
             }
+            // What is there and cannot be used holds prompts: they are not forgotten unasked.
+            Err(
+                error @ (JournalError::InUse { .. }
+                | JournalError::Damaged { .. }
+                | JournalError::Newer { .. }
+                | JournalError::Write { .. }),
+            ) => Err(io::Error::other(error)),
         },
         StateDir::Unset => {
             warn!("{FORGETS}");
@@ -408,6 +415,17 @@ mod tests {
         let backend = sessions.shared.fleet.by_name(name).unwrap();
         (0..sessions.shared.config.fleet.rise.get()).for_each(|_| backend.passed());
         assert!(backend.is_up());
+    }
+
+    #[tokio::test]
+    async fn a_place_that_nobody_named_may_be_missing_but_not_damaged() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("file");
+        std::fs::write(&file, "not a folder").unwrap();
+        assert!(disk(&StateDir::Default(file.join("state"))).unwrap().is_none());
+        std::fs::write(folder.path().join(crate::journal::disk::FILE), "no journal").unwrap();
+        let error = disk(&StateDir::Default(folder.path().to_owned())).unwrap_err().to_string();
+        assert!(error.contains("is damaged") && error.contains("move it away"), "{error}");
     }
 
     /// Time stands still unless all wait for it, so whoever looks from time to time is late.

@@ -64,15 +64,15 @@ fn noted(saved: Saved, line: &str) -> Saved {
     let mut batch = Batch::default();
     match table {
         "client" => {
-            let record = read::<BindingRecord>(key, record);
+            let record = read::<BindingRecord>(record);
             batch.clients.extend(ClientId::parse(key).ok().zip(record).map(some));
         }
         "prompt" => {
-            let record = read::<PromptRecord>(key, record);
+            let record = read::<PromptRecord>(record);
             batch.prompts.extend(PromptId::parse(key).ok().zip(record).map(some));
         }
         "file" => {
-            let record = read::<FileRecord>(key, record);
+            let record = read::<FileRecord>(record);
             let key = FileKey::of_text(&key.replace("\\0", "\0"));
             if let Some(key) = &key {
                 assert_eq!(FileKey::of_text(&key.to_text()).as_ref(), Some(key));
@@ -80,11 +80,11 @@ fn noted(saved: Saved, line: &str) -> Saved {
             batch.files.extend(key.zip(record).map(some));
         }
         "asset" => {
-            let record = read::<AssetRecord>(key, record);
+            let record = read::<AssetRecord>(record);
             batch.assets.extend(AssetId::parse(key).zip(record).map(some));
         }
         "state" => {
-            let record = read::<StateRecord>(key, record);
+            let record = read::<StateRecord>(record);
             batch.states.extend(record.map(|record| some((Arc::from(key), record))));
         }
         _ => {}
@@ -100,13 +100,10 @@ fn some<K, R>((key, record): (K, R)) -> (K, Option<R>) {
 }
 
 /// Reads a record; what is written of it is read as the same.
-fn read<T: DeserializeOwned + Serialize + PartialEq + std::fmt::Debug>(
-    key: &str,
-    record: &str,
-) -> Option<T> {
-    let read: T = decode(key, record.as_bytes()).ok()?;
+fn read<T: DeserializeOwned + Serialize + PartialEq + std::fmt::Debug>(record: &str) -> Option<T> {
+    let read: T = decode(record.as_bytes()).ok()?;
     let written = encode(&read);
-    assert_eq!(decode::<T>(key, &written).expect("what is written can be read"), read);
+    assert_eq!(decode::<T>(&written).expect("what is written can be read"), read);
     Some(read)
 }
 

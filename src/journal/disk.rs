@@ -15,12 +15,14 @@ use std::sync::Arc;
 
 use redb::backends::FileBackend;
 use redb::{
-    Database, DatabaseError, Durability, ReadableDatabase as _, ReadableTable as _,
-    TableDefinition, TableError,
+    Database, DatabaseError, Durability, ReadTransaction, ReadableDatabase as _,
+    ReadableTable as _, TableDefinition, TableError,
 };
+use serde::de::DeserializeOwned;
 
 use super::record::{BadRecord, Batch, FileKey, Saved, decode, encode};
 use super::{Home, JournalError};
+use crate::masked::mask;
 use crate::net::Boxed;
 use crate::routing::ids::{AssetId, ClientId, PromptId};
 
@@ -77,7 +79,8 @@ impl Disk {
             found.unwrap_or(FORMAT)
         };
         if FORMAT < found {
-            return Err(JournalError::Newer { path, found, known: FORMAT });
+            let what = "it".to_owned();
+            return Err(JournalError::Newer { path, what, found, known: FORMAT });
         }
         // Also proves at the start that the disk can be written.
         transaction.commit().map_err(|error| failed(&path, error.into()))
@@ -157,57 +160,53 @@ fn open(path: &Path, checked: Checked) -> Result<Database, JournalError> {
 
 fn read_all(database: &Database, path: &Path) -> Result<Saved, JournalError> {
     let read = || -> Result<Saved, ReadError> {
-        let transaction = database.begin_read().map_err(redb::Error::from)?;
-        let mut saved = Saved::default();
-        if let Some(table) = table(transaction.open_table(CLIENTS))? {
-            for entry in table.iter().map_err(redb::Error::from)? {
-                let (key, value) = entry.map_err(redb::Error::from)?;
-                let id = ClientId::parse(key.value()).map_err(|error| bad_key(&error))?;
-                saved.clients.push((id, decode(key.value(), value.value())?));
-            }
-        }
-        if let Some(table) = table(transaction.open_table(PROMPTS))? {
-            for entry in table.iter().map_err(redb::Error::from)? {
-                let (key, value) = entry.map_err(redb::Error::from)?;
-                let id = PromptId::parse(key.value()).map_err(|error| bad_key(&error))?;
-                saved.prompts.push((id, decode(key.value(), value.value())?));
-            }
-        }
-        if let Some(table) = table(transaction.open_table(FILES))? {
-            for entry in table.iter().map_err(redb::Error::from)? {
-                let (key, value) = entry.map_err(redb::Error::from)?;
-                let file = FileKey::of_text(key.value());
-                let file = file.ok_or_else(|| ReadError::Key(key.value().to_owned()))?;
-                saved.files.push((file, decode(key.value(), value.value())?));
-            }
-        }
-        if let Some(table) = table(transaction.open_table(ASSETS))? {
-            for entry in table.iter().map_err(redb::Error::from)? {
-                let (key, value) = entry.map_err(redb::Error::from)?;
-                let id = AssetId::parse(key.value());
-                let id = id.ok_or_else(|| ReadError::Key(key.value().to_owned()))?;
-                saved.assets.push((id, decode(key.value(), value.value())?));
-            }
-        }
-        if let Some(table) = table(transaction.open_table(STATES))? {
-            for entry in table.iter().map_err(redb::Error::from)? {
-                let (key, value) = entry.map_err(redb::Error::from)?;
-                saved.states.push((key.value().into(), decode(key.value(), value.value())?));
-            }
-        }
-        Ok(saved)
+        let all = database.begin_read().map_err(redb::Error::from)?;
+        // A clientId is not for logs.
+        let masked = |id: &ClientId| mask(id).to_string();
+        Ok(Saved {
+            clients: records(&all, (CLIENTS, "client"), |key| ClientId::parse(key).ok(), masked)?,
+            prompts: records(&all, (PROMPTS, "prompt"), |key| PromptId::parse(key).ok(), plain)?,
+            files: records(&all, (FILES, "file"), FileKey::of_text, FileKey::to_text)?,
+            assets: records(&all, (ASSETS, "asset"), AssetId::parse, plain)?,
+            states: records(&all, (STATES, "backend"), |key| Some(key.into()), plain)?,
+        })
     };
     read().map_err(|error| match error {
         ReadError::Storage(error) => failed(path, *error),
-        ReadError::Record(BadRecord::Newer { found, .. }) => JournalError::Newer {
-            path: path.to_owned(),
-            found: u64::from(found),
-            known: u64::from(super::record::VERSION),
-        },
-        bad @ (ReadError::Record(BadRecord::Malformed { .. }) | ReadError::Key(_)) => {
+        ReadError::Record { kind, name, source: BadRecord::Newer { found } } => {
+            let (found, known) = (u64::from(found), u64::from(super::record::VERSION));
+            let what = format!("the record of {kind} {name:?}");
+            JournalError::Newer { path: path.to_owned(), what, found, known }
+        }
+        bad @ (ReadError::Record { source: BadRecord::Malformed(_), .. }
+        | ReadError::Key { .. }) => {
             JournalError::Damaged { path: path.to_owned(), what: bad.to_string() }
         }
     })
+}
+
+fn plain(name: &impl ToString) -> String {
+    name.to_string()
+}
+
+/// The records of one table, each with the name that its key is.
+fn records<K, R: DeserializeOwned>(
+    all: &ReadTransaction,
+    (definition, kind): (TableDefinition<'static, &str, &[u8]>, &'static str),
+    parse: impl Fn(&str) -> Option<K>,
+    shown: impl Fn(&K) -> String,
+) -> Result<Vec<(K, R)>, ReadError> {
+    let Some(table) = table(all.open_table(definition))? else { return Ok(Vec::new()) };
+    let mut records = Vec::new();
+    for entry in table.iter().map_err(redb::Error::from)? {
+        let (key, value) = entry.map_err(redb::Error::from)?;
+        let named = parse(key.value());
+        let named = named.ok_or_else(|| ReadError::Key { kind, key: key.value().to_owned() })?;
+        let bad = |source| ReadError::Record { kind, name: shown(&named), source };
+        let record = decode(value.value()).map_err(bad)?;
+        records.push((named, record));
+    }
+    Ok(records)
 }
 
 /// `None` for a table that was never written.
@@ -223,20 +222,16 @@ fn table<T>(opened: Result<T, TableError>) -> Result<Option<T>, ReadError> {
 enum ReadError {
     #[error(transparent)]
     Storage(Box<redb::Error>),
-    #[error(transparent)]
-    Record(#[from] BadRecord),
-    #[error("a key is no name: {0}")]
-    Key(String),
+    #[error("the record of {kind} {name:?} {source}")]
+    Record { kind: &'static str, name: String, source: BadRecord },
+    #[error("{key:?} is no name of a {kind}")]
+    Key { kind: &'static str, key: String },
 }
 
 impl From<redb::Error> for ReadError {
     fn from(error: redb::Error) -> Self {
         Self::Storage(Box::new(error))
     }
-}
-
-fn bad_key(error: &dyn std::error::Error) -> ReadError {
-    ReadError::Key(error.to_string())
 }
 
 fn write(database: &Database, batch: &Batch, path: &Path) -> Result<(), JournalError> {

@@ -91,11 +91,11 @@ pub enum JournalError {
     )]
     Damaged { path: PathBuf, what: String },
     #[error(
-        "{path} has format {found}, this Mooring reads up to {known}: it was written by a newer \
-         one",
+        "{path} was written by a newer Mooring: {what} has format {found}, this one reads up to \
+         {known}; start the newer one, or move the file away to start without what it holds",
         path = path.display()
     )]
-    Newer { path: PathBuf, found: u64, known: u64 },
+    Newer { path: PathBuf, what: String, found: u64, known: u64 },
     #[error("writing to {path} failed: {what}", path = path.display())]
     Write { path: PathBuf, what: String },
 }

@@ -225,10 +225,10 @@ pub struct Sent {
 /// Why a record cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum BadRecord {
-    #[error("record {key:?} is not readable: {source}")]
-    Malformed { key: String, source: serde_json::Error },
-    #[error("record {key:?} has version {found}")]
-    Newer { key: String, found: u32 },
+    #[error("is not readable: {0}")]
+    Malformed(#[source] serde_json::Error),
+    #[error("has format {found}")]
+    Newer { found: u32 },
 }
 
 impl BindingRecord {
@@ -384,17 +384,16 @@ pub fn encode(record: &impl Serialize) -> Vec<u8> {
 ///
 /// # Errors
 /// It is not one of ours, or a newer Mooring's.
-pub fn decode<'a, T: Deserialize<'a>>(key: &str, bytes: &'a [u8]) -> Result<T, BadRecord> {
+pub fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, BadRecord> {
     #[derive(Deserialize)]
     struct Versioned {
         v: u32,
     }
-    let malformed = |source| BadRecord::Malformed { key: key.to_owned(), source };
-    let Versioned { v } = serde_json::from_slice(bytes).map_err(malformed)?;
+    let Versioned { v } = serde_json::from_slice(bytes).map_err(BadRecord::Malformed)?;
     if VERSION < v {
-        return Err(BadRecord::Newer { key: key.to_owned(), found: v });
+        return Err(BadRecord::Newer { found: v });
     }
-    serde_json::from_slice(bytes).map_err(malformed)
+    serde_json::from_slice(bytes).map_err(BadRecord::Malformed)
 }
 
 #[cfg(test)]
@@ -411,10 +410,10 @@ mod tests {
     fn a_record_is_read_as_it_was_written() {
         let ended = prompt().ended(End::Failed, 9, Told::No);
         for record in [prompt(), ended] {
-            assert_eq!(decode::<PromptRecord>("p", &encode(&record)).unwrap(), record);
+            assert_eq!(decode::<PromptRecord>(&encode(&record)).unwrap(), record);
         }
         let binding = BindingRecord::new("a", "h:1", 3, Some(4));
-        assert_eq!(decode::<BindingRecord>("c", &encode(&binding)).unwrap(), binding);
+        assert_eq!(decode::<BindingRecord>(&encode(&binding)).unwrap(), binding);
     }
 
     #[test]
@@ -428,7 +427,7 @@ mod tests {
             let sent = Sent { backend: "a".into(), url: "h:1".into(), made: 5, order: 7 };
             let client = ClientId::parse("ada").unwrap();
             let record = PromptRecord::new(&client, sent, Vec::new()).of(Some(&person));
-            let read: PromptRecord = decode("p", &encode(&record)).unwrap();
+            let read: PromptRecord = decode(&encode(&record)).unwrap();
             assert_eq!(read.person(), Some(person));
         }
         assert_eq!(prompt().person(), None);
@@ -449,7 +448,7 @@ mod tests {
         holder.makers.push(Maker::Browser(u128::MAX - 1));
         holder.makers.push(Maker::Address([10, 0, 0, 1].into()));
         let record = FileRecord::new("a".into(), &holder, 5);
-        let read: FileRecord = decode("f", &encode(&record)).unwrap();
+        let read: FileRecord = decode(&encode(&record)).unwrap();
         assert_eq!(read, record);
         let (order, again) = (read.order, read.holder(place));
         assert_eq!((again.makers, again.written, order), (holder.makers, Some(9), 7));
@@ -464,10 +463,10 @@ mod tests {
             at: 5,
         };
         let record = StateRecord::new("a".into(), &word);
-        let read: StateRecord = decode("h:1", &encode(&record)).unwrap();
+        let read: StateRecord = decode(&encode(&record)).unwrap();
         assert_eq!((read.clone(), read.word()), (record, word));
         let newer = br#"{"v":1,"backend":"a","state":"asleep","by":"ada","at":5}"#;
-        let read: StateRecord = decode("h:1", newer).unwrap();
+        let read: StateRecord = decode(newer).unwrap();
         assert_eq!(read.word().state, AdminState::Draining);
     }
 
@@ -485,7 +484,7 @@ mod tests {
         };
         for _ in 0..2 {
             let record = AssetRecord::new(("a".into(), "h:1".into()), &asset, 5);
-            let read: AssetRecord = decode("a", &encode(&record)).unwrap();
+            let read: AssetRecord = decode(&encode(&record)).unwrap();
             assert_eq!(read, record);
             assert_eq!(read.asset(place.clone()), asset);
             asset = Asset { user: None, file: None, hash: None, kind: Kind::Original, ..asset };
@@ -496,11 +495,11 @@ mod tests {
     fn a_field_that_is_not_known_is_skipped_and_a_newer_version_is_refused() {
         let added = br#"{"v":1,"backend":"a","url":"h:1","since":3,"mood":"good"}"#;
         let binding = BindingRecord::new("a", "h:1", 3, None);
-        assert_eq!(decode::<BindingRecord>("c", added).unwrap(), binding);
+        assert_eq!(decode::<BindingRecord>(added).unwrap(), binding);
         let newer = br#"{"v":2,"place":{}}"#;
-        let error = decode::<BindingRecord>("c", newer).unwrap_err();
-        assert!(matches!(error, BadRecord::Newer { found: 2, .. }), "{error}");
-        assert!(decode::<BindingRecord>("c", b"{").is_err());
+        let error = decode::<BindingRecord>(newer).unwrap_err();
+        assert!(matches!(error, BadRecord::Newer { found: 2 }), "{error}");
+        assert!(decode::<BindingRecord>(b"{").is_err());
     }
 
     #[test]

@@ -123,6 +123,67 @@ async fn a_journal_of_a_newer_mooring_or_in_use_is_refused() {
     assert!(error.contains("has format 2") && error.contains("newer"), "{error}");
 }
 
+/// Writes one record by hand, or takes it out.
+fn set(folder: &Path, table: &'static str, key: &str, value: Option<&[u8]>) {
+    let database = Database::open(folder.join(FILE)).unwrap();
+    let transaction = database.begin_write().unwrap();
+    let table: TableDefinition<'_, &str, &[u8]> = TableDefinition::new(table);
+    {
+        let mut table = transaction.open_table(table).unwrap();
+        match value {
+            Some(value) => drop(table.insert(key, value).unwrap()),
+            None => drop(table.remove(key).unwrap()),
+        }
+    }
+    transaction.commit().unwrap();
+}
+
+/// Each page is as it was written, and what stands in it is no record: all is refused and named,
+/// and nothing is taken away from what is there.
+#[tokio::test]
+async fn a_record_that_is_not_readable_is_named_and_a_newer_one_is_told_apart() {
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path(), batch(4)).await;
+    let whole = read(folder.path()).unwrap();
+    let secret = "a client nobody may know";
+    let masked = mooring::masked::mask(&ClientId::parse(secret).unwrap()).to_string();
+    let asset = "7c4a8d09-ca37-4f6e-9a39-1d0c0a3f0e11";
+    let keys = [
+        ("clients", secret, format!("client {masked:?}")),
+        ("prompts", "prompt x", "prompt \"prompt x\"".to_owned()),
+        ("files", "input/x.png\0h:1", "file \"input/x.png\\0h:1\"".to_owned()),
+        ("assets", asset, format!("asset {asset:?}")),
+        ("states", "h:1", "backend \"h:1\"".to_owned()),
+    ];
+    for (table, key, named) in keys {
+        for (value, is_newer) in [
+            (&br#"{"v":1,"ba"#[..], false),
+            (br#"{"v":1}"#, false),
+            (b"", false),
+            (b"\xff\x00", false),
+            (br#"{"v":2,"place":[]}"#, true),
+        ] {
+            set(folder.path(), table, key, Some(value));
+            let error = read(folder.path()).unwrap_err();
+            let (is_told, said) = match &error {
+                JournalError::Newer { found: 2, known: 1, .. } => (is_newer, "start the newer one"),
+                JournalError::Damaged { .. } => (!is_newer, "is damaged"),
+                _ => (false, ""),
+            };
+            let text = error.to_string();
+            assert!(is_told && text.contains(said) && text.contains("away"), "{text}");
+            let file = folder.path().join(FILE);
+            assert!(text.contains(&*file.to_string_lossy()) && text.contains(&named), "{text}");
+            assert!(!text.contains(secret), "{text}");
+        }
+        set(folder.path(), table, key, None);
+        assert_eq!(read(folder.path()).unwrap(), whole, "{table}");
+    }
+    set(folder.path(), "files", "no file", Some(b"{}"));
+    let text = read(folder.path()).unwrap_err().to_string();
+    assert!(text.contains("is damaged: \"no file\" is no name of a file"), "{text}");
+}
+
 #[test]
 fn a_directory_that_cannot_be_used_is_named() {
     let folder = tempfile::tempdir().unwrap();
