@@ -1,6 +1,6 @@
 //! How the executable stops: T70 and T71, and a restart that refuses no connection.
 
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -9,6 +9,7 @@ use mooring::sim::{Options, Sim};
 use mooring::tasks::Tasks;
 use mooring::ws::Opcode;
 use serde_json::json;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::process::Daemon;
 use crate::support::{Answer, PATIENCE, Socket, network, quick, send, slow, soon, until};
@@ -90,6 +91,81 @@ async fn a_sigterm_finishes_what_is_in_flight_and_tells_the_sockets() {
     daemon.says("Drained.");
     assert_eq!(daemon.ended(), Some(0));
     assert!(std::net::TcpStream::connect(front).is_err(), "nobody listens any more");
+}
+
+/// Clients that never stop asking, on connections that they keep: some one after the other, some
+/// without waiting for answers, so that there is always another request to read. One flood is
+/// passed on as bytes, one goes by the library.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flood_of_requests_ends_with_the_drain() {
+    const EACH: usize = 4;
+    const ANSWERS: usize = 50;
+    let (sim, folder) = (sim().await, tempfile::tempdir().unwrap());
+    let grace = ["--set", "server.drain_delay=0s", "--set", "server.drain_timeout=10s"];
+    let mut daemon = Daemon::start_with(&sim, &folder, &grace);
+    let ready = || send(daemon.admin, Method::GET, "/readyz", &[], "");
+    soon("it is ready", async { while ready().await.status != 200 {} }).await;
+    let (floods, mut answered) = (Tasks::default(), Vec::new());
+    for path in ["/pack/x", "/pack/x?filename=y"] {
+        for _ in 0..EACH {
+            let counts: [Arc<AtomicUsize>; 2] = Default::default();
+            floods.spawn(one_by_one(daemon.front, path, Arc::clone(&counts[0])));
+            floods.spawn(without_end(daemon.front, path, Arc::clone(&counts[1])));
+            answered.extend(counts.map(|count| (path, count)));
+        }
+    }
+    for (path, count) in &answered {
+        until(path, || ANSWERS <= count.load(Ordering::Relaxed)).await;
+    }
+    assert_eq!(floods.running(), answered.len(), "all of them go on");
+    daemon.signal("-TERM");
+    daemon.says("Draining.");
+    daemon.says("Drained.");
+    assert_eq!(daemon.ended(), Some(0));
+    assert_eq!(floods.drain(PATIENCE).await, 0);
+}
+
+/// Asks when it was answered, until its connection ends, and counts the answers.
+async fn one_by_one(front: SocketAddr, path: &str, count: Arc<AtomicUsize>) {
+    let mut stream = network().connect(&front.ip().to_string(), front.port()).await.unwrap();
+    while stream.write_all(asked(path).as_bytes()).await.is_ok() {
+        if count_heads(&mut stream, &count, 1).await == 0 {
+            return;
+        }
+    }
+}
+
+/// Asks as fast as it is listened to, until its connection ends, and counts the answers.
+async fn without_end(front: SocketAddr, path: &str, count: Arc<AtomicUsize>) {
+    let stream = network().connect(&front.ip().to_string(), front.port()).await.unwrap();
+    let (mut reading, mut writing) = tokio::io::split(stream);
+    let many = asked(path).repeat(64);
+    let asking = async { while writing.write_all(many.as_bytes()).await.is_ok() {} };
+    tokio::join!(asking, count_heads(&mut reading, &count, usize::MAX));
+}
+
+/// The answer has no body, so it ends with its head.
+fn asked(path: &str) -> String {
+    format!("HEAD {path} HTTP/1.1\r\nhost: gw\r\n\r\n")
+}
+
+/// Reads so many heads; how many there were before the connection ended.
+async fn count_heads(
+    stream: &mut (impl AsyncRead + Unpin),
+    count: &AtomicUsize,
+    most: usize,
+) -> usize {
+    let (mut read, mut piece, mut heads) = (Vec::new(), [0; 4096], 0);
+    while heads < most {
+        let Ok(bytes @ 1..) = stream.read(&mut piece).await else { break };
+        read.extend_from_slice(&piece[..bytes]);
+        while let Some(end) = read.windows(4).position(|it| it == b"\r\n\r\n") {
+            read.drain(..end + 4);
+            heads += 1;
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+    heads
 }
 
 fn drained<T>(mut from: tokio::sync::mpsc::UnboundedReceiver<T>) -> Vec<T> {
