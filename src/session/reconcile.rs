@@ -54,10 +54,11 @@ pub async fn reconcile(sessions: Arc<Sessions>) {
             () = sessions.shared.tasks.stopping() => return,
         }
         presume_lost(&sessions);
-        for client in sessions.clients.working() {
+        let working = sessions.clients.working();
+        for client in &working {
             client.take_notice(&sessions.shared, now());
         }
-        let mut questions = questions(&sessions);
+        let mut questions = questions(&sessions.shared, &working);
         for backend in sessions.shared.fleet.iter() {
             let desk = desks.entry(backend.id).or_insert_with(|| Desk::open(&sessions, &backend));
             desk.put(questions.remove(&backend.id).unwrap_or_default());
@@ -115,7 +116,7 @@ async fn work_at(desk: Arc<Desk>, sessions: Arc<Sessions>, backend: Arc<Backend>
         if !backend.is_up() {
             continue;
         }
-        workers::round(&sessions, &backend).await;
+        workers::round(&sessions.shared, &backend, &questions.running).await;
         returned.look_around(&sessions.shared, &backend);
         round(&sessions, &backend, &questions).await;
         returned.round(&sessions, &backend).await;
@@ -128,6 +129,9 @@ struct Questions {
     pending: Vec<(Arc<Client>, PromptId)>,
     /// Ends from before a restart, to be told again.
     untold: Vec<(Arc<Client>, Untold)>,
+    /// Who has prompts that run there: what they hear tells of its worker. Gathered once for all
+    /// backends, as everybody who works would else be looked at for each of them.
+    running: Vec<Arc<Client>>,
 }
 
 async fn round(sessions: &Arc<Sessions>, backend: &Arc<Backend>, questions: &Questions) {
@@ -138,21 +142,24 @@ async fn round(sessions: &Arc<Sessions>, backend: &Arc<Backend>, questions: &Que
     }
 }
 
-fn questions(sessions: &Sessions) -> BTreeMap<BackendId, Questions> {
+fn questions(shared: &Shared, working: &[Arc<Client>]) -> BTreeMap<BackendId, Questions> {
     let now = now();
-    let silent_after = sessions.shared.config.prompts.silent_after;
+    let silent_after = shared.config.prompts.silent_after;
     let mut all: BTreeMap<BackendId, Questions> = BTreeMap::new();
-    for client in sessions.clients.working() {
+    for client in working {
+        if let Some(backend) = client.runs_at() {
+            all.entry(backend).or_default().running.push(Arc::clone(client));
+        }
         for (prompt, backend) in client.inspect(|core, _| core.to_ask(silent_after, now)) {
             let pending = &mut all.entry(backend).or_default().pending;
             if pending.len() < PER_ROUND {
-                pending.push((Arc::clone(&client), prompt));
+                pending.push((Arc::clone(client), prompt));
             }
         }
         for found in client.untold() {
             let untold = &mut all.entry(found.backend).or_default().untold;
             if untold.len() < PER_ROUND {
-                untold.push((Arc::clone(&client), found));
+                untold.push((Arc::clone(client), found));
             }
         }
     }

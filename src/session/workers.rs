@@ -1,13 +1,13 @@
 //! Do the workers of the backends live? (Promise P9.) What is heard of our prompts is gathered, the
 //! queues of those that are silent are read, and each worker is judged.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::timeout;
 use tracing::debug;
 
 use super::Client;
-use super::Sessions;
 use crate::comfy::answers::queued_ids;
 use crate::fleet::backend::Backend;
 use crate::routing::ids::BackendId;
@@ -18,20 +18,20 @@ use crate::shared::Shared;
 /// How long a round waits for one backend.
 const ROUND_MAX: Duration = Duration::from_secs(2);
 
-/// Judges a backend's worker once.
-pub(super) async fn round(sessions: &Sessions, backend: &Backend) {
-    let mut ours = gather(sessions, backend.id);
+/// Judges a backend's worker once, by what the clients hear whose prompts run there.
+pub(super) async fn round(shared: &Shared, backend: &Backend, running: &[Arc<Client>]) {
+    let mut ours = gather(backend.id, running);
     if backend.worker_wants_reading(ours.iter().map(|it| it.heard).max()) {
-        read(&sessions.shared, backend).await;
-        ours = gather(sessions, backend.id);
+        read(shared, backend).await;
+        ours = gather(backend.id, running);
     }
-    backend.judge_worker(&ours, sessions.shared.config.fleet.worker_limits());
+    backend.judge_worker(&ours, shared.config.fleet.worker_limits());
 }
 
 /// Our prompts that run there, as far as their links would hear of them.
-fn gather(sessions: &Sessions, backend: BackendId) -> Vec<Ours> {
+fn gather(backend: BackendId, clients: &[Arc<Client>]) -> Vec<Ours> {
     let mut all = Vec::new();
-    for client in sessions.clients.working() {
+    for client in clients {
         client.add_running(backend, &mut all);
     }
     all
@@ -50,6 +50,15 @@ async fn read(shared: &Shared, backend: &Backend) {
 }
 
 impl Client {
+    /// Where its link hears of prompts that run.
+    pub(super) fn runs_at(&self) -> Option<BackendId> {
+        let state = self.state();
+        let backend = state.link.as_ref()?.backend;
+        let mut pending = state.core.pending().values();
+        let is_running = pending.any(|it| it.backend == backend && it.phase == Phase::Running);
+        is_running.then_some(backend)
+    }
+
     /// Its prompts that run there, as far as its link would hear of them.
     fn add_running(&self, backend: BackendId, all: &mut Vec<Ours>) {
         let state = self.state();

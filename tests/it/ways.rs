@@ -288,3 +288,30 @@ async fn an_event_waits_for_no_lock_of_everybodys_but_that_of_files() {
     assert!(shared.is_empty(), "locks of everybody's:\n{}", listed(&shared));
     assert_ne!(taken.len(), 0, "nothing was counted, so this checks nothing");
 }
+
+/// What is asked of one backend takes a look at those who work there, and not at everybody.
+#[tokio::test]
+async fn a_round_of_the_reconcilers_looks_at_each_client_a_few_times_however_many_backends() {
+    const MANY: usize = 8;
+    let world = fleet(MANY + 1, |_| {}).await;
+    let mut sockets = Vec::new();
+    for number in 0..MANY {
+        let client = format!("c{number}");
+        let mut socket = world.socket(&client).await;
+        world.submit(&client, &slow(1000, 100.0)).await.prompt_id();
+        socket.until("progress").await;
+        sockets.push(socket);
+    }
+    let mut last = world.socket("last").await;
+    trace::begin();
+    let prompt = world.submit("last", &slow(20, 2.0)).await.prompt_id();
+    last.until_end(&prompt).await;
+    let taken = trace::end();
+    let is_desks = |it: &Taken| of(vec![*it], &["src/session/reconcile.rs"]).len() == 1;
+    let put = taken.iter().filter(|it| it.name == "DESK" && !is_desks(it)).count();
+    let rounds = put / (MANY + 1);
+    assert!(2 <= rounds, "only {rounds} rounds");
+    let looks: Vec<Taken> =
+        taken.iter().filter(|it| it.name == "CLIENT" && is_desks(it)).copied().collect();
+    at_most(2 * (MANY + 1) * (rounds + 1), "some rounds", &looks);
+}
