@@ -10,6 +10,7 @@ mod inputs;
 mod truth;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -97,6 +98,7 @@ pub async fn submit(front: &Arc<Front>, who: &Who, request: Request<Incoming>) -
         askers,
         sent: now(),
         share: Some(share),
+        is_settled: AtomicBool::new(false),
     };
     outcome(front, sending, parts, body).await
 }
@@ -139,8 +141,9 @@ async fn outcome(front: &Arc<Front>, sending: Sending, parts: Parts, body: Bytes
             let (parts, body) = answer.into_parts();
             Response::from_parts(parts, tapped(body, Box::new(answered)))
         }),
-        Ok(Err(_)) => Err(GatewayError::Stopping),
-        Err(_elapsed) => Err(unknown),
+        Ok(Err(_)) if front.shared.is_leaving() => Err(GatewayError::Stopping),
+        // Its task has ended without a word.
+        Ok(Err(_)) | Err(_) => Err(unknown),
     }
 }
 
@@ -231,6 +234,19 @@ struct Sending {
     sent: Instant,
     /// Its body counts against the budget until it is sent and answered.
     share: Option<BodyShare>,
+    /// It is known what became of it, and its backend's load counts it no more as one on its way.
+    is_settled: AtomicBool,
+}
+
+/// A prompt whose task has ended in a panic is nobody's business any more: its backend is asked
+/// what became of it. Else it would be pending, and its client held, for ever.
+impl Drop for Sending {
+    fn drop(&mut self) {
+        if std::thread::panicking() && !self.is_settled.load(Ordering::Relaxed) {
+            self.taken();
+            self.client.must_ask(&self.front.sessions, self.backend().id);
+        }
+    }
 }
 
 /// What became of sending it.
@@ -322,6 +338,7 @@ impl Sending {
     }
 
     fn taken(&self) {
+        self.is_settled.store(true, Ordering::Relaxed);
         let is_pending = self.client.accepted(&self.front.sessions, &self.prompt);
         match is_pending {
             true => self.backend().load.taken(now()),
@@ -341,6 +358,7 @@ impl Sending {
 
     /// It is nowhere: no trace of it stays (P4).
     fn gone(&self) {
+        self.is_settled.store(true, Ordering::Relaxed);
         self.backend().load.not_taken();
         self.client.withdraw(&self.front.sessions, &self.prompt);
     }

@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use mooring::config::Config;
 use mooring::net::{Boxed, Listener, Network, Stream, Tcp};
@@ -13,9 +14,10 @@ use mooring::run::{self, Parts};
 use mooring::sim::{Options, Sim};
 use mooring::tasks::Tasks;
 use mooring::tasks::heartbeat::LOOKS_MAX;
+use serde_json::json;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::support::{World, network, slow, soon, until};
+use crate::support::{World, network, quick, slow, soon, until};
 
 fn config() -> Config {
     let mut config = Config::for_backends(&[("a", "http://127.0.0.1:9")]).unwrap();
@@ -46,16 +48,18 @@ async fn a_task_of_one_client_ends_alone_and_is_counted() {
     assert_eq!(world.get("/queue?clientId=ada").await.status, 200);
 }
 
-/// Whoever reads ada's link panics once, when it is asked to.
+/// Whoever reads ada's link, or dials, panics once, when it is asked to.
 #[derive(Clone, Debug, Default)]
 struct Fragile {
     breaks: Arc<AtomicBool>,
+    breaks_dials: Arc<AtomicBool>,
     links: Arc<AtomicUsize>,
 }
 
 impl Network for Fragile {
     fn connect<'a>(&'a self, host: &'a str, port: u16) -> Boxed<'a, io::Result<Stream>> {
         Box::pin(async move {
+            assert!(!self.breaks_dials.swap(false, Ordering::SeqCst), "as asked");
             let (stream, network) = (Tcp.connect(host, port).await?, self.clone());
             Ok(Stream::simulated(Wire { stream, network, is_link: false }))
         })
@@ -123,6 +127,36 @@ async fn a_panic_of_a_link_is_followed_by_a_new_link_and_its_prompts_still_end()
     let prompt = world.submit("ada", &slow(2, 0.1)).await.prompt_id();
     socket.until_end(&prompt).await;
     assert_eq!((world.gateway.shared.tasks.panics(), fragile.links.load(Ordering::SeqCst)), (1, 2));
+}
+
+/// Nobody else would ask about it: what is on its way is its own task's business.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_prompt_whose_task_panics_ends_and_its_client_is_free() {
+    let sim = Sim::start(network(), Options::named("a")).await.unwrap();
+    let fragile = Fragile::default();
+    let world = World::over_network(Arc::new(fragile.clone()), vec![sim], |config| {
+        // Nobody but the submission dials.
+        config.fleet.max_idle_connections = 0;
+        config.fleet.dial_interval = Duration::from_secs(3600);
+    })
+    .await;
+    world.all_up().await;
+    let mut socket = world.socket("ada").await;
+    let first = world.submit("ada", &quick(1)).await.prompt_id();
+    socket.until_end(&first).await;
+    fragile.breaks_dials.store(true, Ordering::SeqCst);
+    let prompt = "11111111-2222-4333-8444-555555555555";
+    let body = json!({ "client_id": "ada", "prompt": quick(2), "prompt_id": prompt });
+    let answer = world.post("/prompt", &body.to_string()).await;
+    assert_eq!(answer.header("mooring-error"), "prompt_state_unknown", "{}", answer.text());
+    assert_eq!(world.gateway.shared.tasks.panics(), 1);
+    let seen = socket.until_end(prompt).await;
+    assert!(!seen.contains(&"execution_success".to_owned()), "it was not sent: {seen:?}");
+    let backend = world.gateway.shared.fleet.by_name("a").unwrap();
+    until("its load is none", || backend.load.total(mooring::net::now()) == 0).await;
+    let last = world.submit("ada", &quick(3)).await.prompt_id();
+    let seen = socket.until_end(&last).await;
+    assert!(seen.contains(&"execution_success".to_owned()), "{seen:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
