@@ -1,9 +1,9 @@
 //! How fast one backend is dialled again for links: at most fifty times a second.
 //!
 //! When a backend comes back after an outage, the links of all its clients want to be dialled at
-//! that moment, and its event loop has one thread. So they take turns, with a little jitter. A link
-//! that was never open does not wait, because a page or a prompt waits for it; the others wait a
-//! little longer for it.
+//! that moment, and its event loop has one thread; when it goes down, its idle clients want to be
+//! dialled to the others. So they take turns, with a little jitter. The first dial of a link that a
+//! page or a prompt waits for does not wait; the others wait a little longer for it.
 
 use std::hash::{DefaultHasher, Hash, Hasher as _};
 use std::time::{Duration, Instant};
@@ -25,9 +25,10 @@ const PUT_OFF_MAX: Duration = Duration::from_secs(1);
 /// Who wants to dial.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Haste {
-    /// A link that was never open.
+    /// A new link that somebody waits for.
     First,
-    /// One that was, or that failed before.
+    /// One that was open, or that failed before; and one that is made for many clients at a time,
+    /// and for none of them in particular.
     Again,
 }
 

@@ -29,6 +29,7 @@ use super::{Answer, bodies, done};
 use crate::body::{CollectLimits, RequestBody};
 use crate::comfy::verbs;
 use crate::fleet::backend::Backend;
+use crate::fleet::dials::Haste;
 use crate::net::now;
 use crate::routing::ids::{BackendId, ClientId, PromptId};
 use crate::routing::ledger::{Listed, State};
@@ -149,7 +150,7 @@ pub async fn subscribe_logs(front: &Arc<Front>, who: &Who, request: Request<Inco
     if let Some(client) = front.sessions.clients.get(&id) {
         client.wants_logs(if wanted.enabled { Wanted::Yes } else { Wanted::No });
         // The backend drops a subscription of a socket that it does not know yet.
-        if let Some(link) = client.linked(&front.sessions) {
+        if let Some(link) = client.linked(&front.sessions, Haste::First) {
             link.is_open_within(front.shared.config.prompts.link_timeout).await;
         }
     }

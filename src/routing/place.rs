@@ -103,6 +103,13 @@ impl BackendView {
         matches!(self.excluded(), None | Some(Excluded::Full))
     }
 
+    /// True if it may keep an idle client whose link to it is open. That it takes no new connection
+    /// says nothing of those that it has; the client's next prompt goes elsewhere all the same.
+    #[must_use]
+    pub fn serves_linked(&self) -> bool {
+        matches!(self.excluded(), None | Some(Excluded::Full | Excluded::Shut))
+    }
+
     /// True if it would be given a prompt now.
     #[must_use]
     pub fn takes_work(&self) -> bool {

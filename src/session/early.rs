@@ -219,6 +219,7 @@ mod tests {
     use super::super::Missed;
     use super::*;
     use crate::comfy::say;
+    use crate::fleet::dials::Haste;
     use crate::routing::ids::BackendId;
 
     fn id(text: &str) -> PromptId {
@@ -234,7 +235,7 @@ mod tests {
     }
 
     fn link() -> Arc<Link> {
-        Link::new(BackendId::nth(0), CancellationToken::new())
+        Link::new(BackendId::nth(0), Haste::First, CancellationToken::new())
     }
 
     fn texts(early: &mut Early) -> Vec<String> {

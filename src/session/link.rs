@@ -13,6 +13,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::orphan::Seen;
+use crate::fleet::dials::Haste;
 use crate::lock::{Guard, Lock, rank};
 use crate::routing::ids::BackendId;
 use crate::watched::{Packed, Watched};
@@ -69,6 +70,8 @@ impl Packed for Phase {
 #[derive(Debug)]
 pub struct Link {
     pub backend: BackendId,
+    /// How its first dial is made.
+    haste: Haste,
     phase: Watched<Phase>,
     stop: CancellationToken,
     outgoing: Outbox,
@@ -80,9 +83,10 @@ pub struct Link {
 impl Link {
     /// A link that is not yet run.
     #[must_use]
-    pub fn new(backend: BackendId, stop: CancellationToken) -> Arc<Self> {
+    pub fn new(backend: BackendId, haste: Haste, stop: CancellationToken) -> Arc<Self> {
         Arc::new(Self {
             backend,
+            haste,
             phase: Watched::new(Phase::Dialling),
             stop,
             outgoing: Outbox::default(),
@@ -176,7 +180,7 @@ mod tests {
     /// Else every link that a prompt ever used would dial at once after an outage.
     #[tokio::test(start_paused = true)]
     async fn only_a_link_that_is_not_open_is_hastened_by_who_waits_for_it() {
-        let link = Link::new(BackendId::nth(0), CancellationToken::new());
+        let link = Link::new(BackendId::nth(0), Haste::First, CancellationToken::new());
         let moment = Duration::from_millis(1);
         assert!(!link.is_open_within(moment).await);
         assert!(link.wanted.notified().now_or_never().is_some());

@@ -76,6 +76,7 @@ use std::time::{Duration, Instant};
 use smallvec::SmallVec;
 
 use crate::comfy::say;
+use crate::fleet::dials::Haste;
 use crate::journal::record::Told;
 use crate::journal::restore::Untold;
 use crate::lock::{Guard, Lock, rank};
@@ -232,10 +233,10 @@ impl Client {
 
     /// The link to the backend that it is bound to now, dialled if it is not. Whoever decided a
     /// moment ago may have been overtaken: a link that a prompt waits for must not be closed.
-    pub fn linked(self: &Arc<Self>, sessions: &Arc<Sessions>) -> Option<Arc<Link>> {
+    pub fn linked(self: &Arc<Self>, sessions: &Arc<Sessions>, haste: Haste) -> Option<Arc<Link>> {
         let mut state = self.state();
         let (backend, _) = state.core.bound().filter(|_| !state.is_gone)?;
-        Some(self.ensure_link(&mut state, sessions, backend))
+        Some(self.ensure_link(&mut state, sessions, (backend, haste)))
     }
 
     /// True if the reconciler has to look at it.
@@ -295,7 +296,7 @@ impl Client {
         self: &Arc<Self>,
         state: &mut State,
         sessions: &Arc<Sessions>,
-        backend: BackendId,
+        (backend, haste): (BackendId, Haste),
     ) -> Arc<Link> {
         if let Some(link) = &state.link
             && link.backend == backend
@@ -304,7 +305,7 @@ impl Client {
         }
         self.is_active.store(true, Ordering::Relaxed);
         state.let_go_of_link();
-        let link = Link::new(backend, sessions.shared.fleet.get(backend).child_token());
+        let link = Link::new(backend, haste, sessions.shared.fleet.get(backend).child_token());
         // Never two with one id to the same backend at the same time (S1).
         let before =
             state.closing.iter().filter(|old| old.backend == backend).map(Arc::clone).collect();

@@ -14,6 +14,7 @@ use super::Sessions;
 use super::apply::Turn;
 use super::budget::LogBudget;
 use super::{Client, Gone};
+use crate::fleet::dials::Haste;
 use crate::fleet::features::Edition;
 use crate::lock::{Lock, rank};
 use crate::masked::mask;
@@ -332,7 +333,8 @@ impl Client {
         self.wait_no_longer(sessions, now);
         match self.care(sessions, features, now) {
             Care::Nothing => {}
-            Care::Rebind => self.bind_socket(sessions),
+            // All idle ones of a backend that went down move at once: they take turns.
+            Care::Rebind => self.bind_socket(sessions, Haste::Again),
             Care::Forget(bound) => {
                 sessions.clients.forget(self);
                 let backend = bound.map(|id| sessions.shared.fleet.get(id).name());
@@ -369,11 +371,12 @@ impl Client {
         if let Some(link) = &state.link {
             link.probe_if_suspect(sessions.shared.fleet.get(link.backend).last_status(), now);
         }
-        let has_place = state
-            .core
-            .bound()
-            .is_some_and(|(backend, _)| sessions.shared.fleet.get(backend).view(now).serves_new());
         let has_link = state.link.is_some();
+        let is_open = state.link.as_ref().is_some_and(|link| link.listens_since().is_some());
+        let has_place = state.core.bound().is_some_and(|(backend, _)| {
+            let view = sessions.shared.fleet.get(backend).view(now);
+            if is_open { view.serves_linked() } else { view.serves_new() }
+        });
         // A read can move an idle binding, and leaves the link behind.
         let is_astray = state.link.as_ref().is_some_and(|link| {
             state.core.bound().is_some_and(|(backend, _)| backend != link.backend)

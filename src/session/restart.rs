@@ -8,6 +8,7 @@ use super::apply::After;
 use super::submissions::Remembered;
 use super::{Client, Told};
 use crate::comfy::answers::Ended;
+use crate::fleet::dials::Haste;
 use crate::journal::restore::{Lost, RestoredClient, Untold};
 use crate::net::now;
 use crate::routing::client as core;
@@ -52,7 +53,7 @@ impl Client {
         let Some((backend, _)) = state.core.bound() else { return };
         sessions.shared.fleet.get(backend).client_came();
         if state.core.is_held() {
-            self.ensure_link(&mut state, sessions, backend);
+            self.ensure_link(&mut state, sessions, (backend, Haste::Again));
         }
     }
 

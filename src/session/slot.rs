@@ -16,6 +16,7 @@ use crate::comfy::event;
 use crate::comfy::preview;
 use crate::comfy::say;
 use crate::config::SocketsConfig;
+use crate::fleet::dials::Haste;
 use crate::fleet::features::Edition;
 use crate::masked::mask;
 use crate::net::now;
@@ -106,15 +107,15 @@ impl Client {
         state.sockets.push(slot);
         drop(state);
         sessions.shared.metrics.sockets.inc();
-        self.bind_socket(sessions);
+        self.bind_socket(sessions, Haste::First);
         Ok(key)
     }
 
     /// Binds on first contact and opens the link. A fleet without a place is no reason to refuse
     /// a socket: it was answered already, and the sweep tries again.
-    pub(super) fn bind_socket(self: &Arc<Self>, sessions: &Arc<Sessions>) {
+    pub(super) fn bind_socket(self: &Arc<Self>, sessions: &Arc<Sessions>, haste: Haste) {
         if let Ok(Ok(_)) = self.contact(sessions) {
-            self.linked(sessions);
+            self.linked(sessions, haste);
         }
     }
 

@@ -11,6 +11,7 @@ use super::disowned::Why;
 use super::link::Link;
 use super::{Client, Gone};
 use crate::comfy::labels::Labels;
+use crate::fleet::dials::Haste;
 use crate::net::now;
 use crate::routing::decision::{Decision, NotThere, Refusal};
 use crate::routing::ids::{BackendId, PromptId};
@@ -76,7 +77,7 @@ impl Client {
             let prompt = prompt.clone();
             let decision = turn.act_with(brought, |core| core.submit(prompt, max, fleet, now))?;
             sessions.shared.fleet.get(decision.backend).load.expect_one();
-            let link = self.ensure_link(turn, sessions, decision.backend);
+            let link = self.ensure_link(turn, sessions, (decision.backend, Haste::First));
             Ok((decision, link))
         };
         self.decide(sessions, near, submit)
@@ -101,7 +102,7 @@ impl Client {
         let decision = turn.act(|core| core.submit_elsewhere(prompt, why, fleet, now))?;
         sessions.shared.fleet.get(left).load.not_taken();
         sessions.shared.fleet.get(decision.backend).load.expect_one();
-        let link = self.ensure_link(&mut turn, sessions, decision.backend);
+        let link = self.ensure_link(&mut turn, sessions, (decision.backend, Haste::First));
         Some((decision, link))
     }
 

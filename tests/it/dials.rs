@@ -1,14 +1,14 @@
 //! Backends that are slow or deaf in part: no new connections, no sockets for a moment, large
 //! bodies, and an event loop that is busy with one.
 
+use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use http::Method;
 use mooring::config::Config;
-use mooring::net::Network as _;
-use mooring::net::{Stream, Tcp};
+use mooring::net::{Boxed, Listener, Network, Stream, Tcp, now};
 use mooring::routing::pending::{End, Loss};
 use mooring::sim::{Options, Sim};
 use mooring::tasks::Tasks;
@@ -223,4 +223,96 @@ async fn a_backend_that_hashes_a_large_upload_is_neither_down_nor_lost() {
     let seen = socket.until_end(&prompt).await;
     assert!(seen.contains(&"execution_success".to_owned()), "{seen:?}");
     assert_eq!(world.gateway.shared.metrics.prompts_ended(End::Lost(Loss::BackendGone)), 0);
+}
+
+/// Notes when each connection was dialled, and at which port.
+#[derive(Clone, Debug, Default)]
+struct Noting(Arc<Mutex<Vec<(u16, Instant)>>>);
+
+impl Network for Noting {
+    fn connect<'a>(&'a self, host: &'a str, port: u16) -> Boxed<'a, io::Result<Stream>> {
+        self.0.lock().unwrap().push((port, now()));
+        Tcp.connect(host, port)
+    }
+
+    fn listen(&self, address: SocketAddr) -> Boxed<'_, io::Result<Box<dyn Listener>>> {
+        Tcp.listen(address)
+    }
+}
+
+async fn set_states(world: &World, states: &[(&str, &str)]) {
+    for (backend, state) in states {
+        let body = format!(r#"{{"state":"{state}"}}"#);
+        world.admin_post(&format!("/api/v1/backends/{backend}/state"), &body).await;
+    }
+}
+
+/// They are moved at once, and nobody waits for them. One has a prompt, which does not wait.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_idle_clients_of_a_backend_that_goes_down_come_to_the_others_in_turn() {
+    const MANY: usize = 120;
+    let a = Sim::start(network(), Options::named("a")).await.unwrap();
+    let b = Sim::start(network(), Options::named("b")).await.unwrap();
+    let noting = Noting::default();
+    let world = World::over_network(Arc::new(noting.clone()), vec![a, b], |_| {}).await;
+    world.all_up().await;
+    set_states(&world, &[("b", "draining")]).await;
+    let names: Vec<String> = (0..MANY).map(|number| format!("c{number}")).collect();
+    let mut sockets = Vec::new();
+    for name in &names {
+        sockets.push(world.socket(name).await);
+    }
+    let there = |sim: &str| -> Vec<String> {
+        world.sim(sim).sids().into_iter().filter(|sid| sid.starts_with('c')).collect()
+    };
+    until("all are on one", || there("a").len() == MANY).await;
+    set_states(&world, &[("b", "ready")]).await;
+    let went_down = now();
+    world.sim("a").crash().await;
+    until("the first has come", || !there("b").is_empty()).await;
+    let come = there("b");
+    let waits = names.iter().find(|name| !come.contains(name)).unwrap();
+    let answer = world.submit(waits, &quick(1)).await;
+    assert_eq!((answer.status, answer.backend()), (200, "b"), "{}", answer.text());
+    assert!(there("b").len() < MANY, "it did not wait for all others");
+    until("all have come", || there("b").len() == MANY).await;
+    let port = world.sim("b").addr().port();
+    let dials = noting.0.lock().unwrap().clone();
+    let dials: Vec<_> = dials.iter().filter(|it| it.0 == port && went_down <= it.1).collect();
+    for (number, (_, at)) in dials.iter().enumerate() {
+        let soon = dials[number..].iter().take_while(|it| it.1 < *at + Duration::from_millis(100));
+        let count = soon.count();
+        // Five in turn; and the submission's, which dials for its link and for itself.
+        assert!(count <= 12, "{count} of {} within 100 ms", dials.len());
+    }
+}
+
+/// Its open links say that all is well, and each that is moved is a new connection elsewhere.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_idle_client_whose_link_is_open_stays_though_the_doors_of_its_backend_shut() {
+    let world = World::with(3, |config| {
+        // Nobody looks whether they are open again.
+        config.fleet.probe_interval = Duration::from_secs(600);
+        config.fleet.dial_interval = Duration::from_secs(600);
+    })
+    .await;
+    world.all_up().await;
+    let is_at = |client: &str, sim: &str| world.sim(sim).sids().iter().any(|sid| sid == client);
+    set_states(&world, &[("b", "draining"), ("c", "draining")]).await;
+    let _ada = world.socket("ada").await;
+    set_states(&world, &[("a", "draining"), ("b", "ready")]).await;
+    let _bob = world.socket("bob").await;
+    until("both are linked", || is_at("ada", "a") && is_at("bob", "b")).await;
+    let a = world.gateway.shared.fleet.by_name("a").unwrap();
+    while !a.doors.are_shut() {
+        a.doors.failed("as asked".to_owned());
+    }
+    set_states(&world, &[("a", "ready"), ("c", "ready")]).await;
+    // Whoever looks after bob twice has looked after ada at least once.
+    set_states(&world, &[("b", "draining")]).await;
+    until("bob is moved", || is_at("bob", "c")).await;
+    set_states(&world, &[("b", "ready"), ("c", "draining")]).await;
+    until("bob is moved again", || is_at("bob", "b")).await;
+    assert!(a.doors.are_shut() && is_at("ada", "a"));
+    assert_eq!(world.submit("ada", &quick(1)).await.backend(), "b", "her work goes elsewhere");
 }

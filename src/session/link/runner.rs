@@ -92,17 +92,16 @@ enum Next {
 
 impl Runner {
     async fn run(&mut self) {
-        let (mut failures, mut is_first) = (0, true);
+        let (mut failures, mut haste) = (0, self.link.haste);
         while !self.link.stop.is_cancelled() {
             let stop = self.link.stop.clone();
-            let haste = if is_first { Haste::First } else { Haste::Again };
-            is_first = false;
             let opened = tokio::select! {
                 biased;
                 // Dialling takes much room for a short time; a link is open for hours.
                 opened = Box::pin(self.open(haste)) => opened,
                 () = stop.cancelled() => return,
             };
+            haste = Haste::Again;
             match opened {
                 Some(opened) => {
                     self.backend().doors.passed();
