@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use http::Response;
 use http::header::{
-    CACHE_CONTROL, CONNECTION, COOKIE, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, ORIGIN,
-    SET_COOKIE,
+    CACHE_CONTROL, CONNECTION, COOKIE, HOST, HeaderMap, HeaderName, HeaderValue, SET_COOKIE,
 };
 
 use smallvec::SmallVec;
@@ -16,6 +15,9 @@ use super::forward::BackendTime;
 use crate::fleet::backend::Backend;
 use crate::routing::decision::Reason;
 use crate::server::write::write_decimal;
+use table::{AnswerHeader, RequestHeader, is_forwarding};
+
+pub mod table;
 
 /// The backend that answered.
 pub const BACKEND: HeaderName = HeaderName::from_static("mooring-backend");
@@ -29,45 +31,6 @@ const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 /// The client's name for itself, for requests that carry it nowhere else.
 pub const CLIENT_ID: HeaderName = HeaderName::from_static("comfy-client-id");
 
-const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
-
-/// True for headers that are for one hop: named by RFC 9110 section 7.6.1, and those that old
-/// clients send all the same.
-#[must_use]
-pub fn is_of_one_hop(name: &str) -> bool {
-    let is = |other: &str| name.eq_ignore_ascii_case(other);
-    // By length first: every header of every request comes by here, and few are meant.
-    match name.len() {
-        2 => is("te"),
-        7 => is("trailer") || is("upgrade"),
-        10 => is("connection") || is("keep-alive"),
-        16 => is("proxy-connection"),
-        17 => is("transfer-encoding"),
-        18 => is("proxy-authenticate"),
-        19 => is("proxy-authorization"),
-        _ => false,
-    }
-}
-
-/// True for headers in which a proxy says for whom it speaks. Of a stranger they are a claim, and
-/// a backend, or a node of its, may believe it.
-#[must_use]
-pub fn is_forwarding(name: &str) -> bool {
-    const PREFIX: &str = "x-forwarded-";
-    let is = |other: &str| name.eq_ignore_ascii_case(other);
-    let is_known = match name.len() {
-        9 => is("forwarded") || is("x-real-ip"),
-        11 => is("x-client-ip"),
-        14 => is("true-client-ip"),
-        16 => is("cf-connecting-ip") || is("fastly-client-ip"),
-        19 => is("x-cluster-client-ip"),
-        24 => is("x-original-forwarded-for"),
-        _ => false,
-    };
-    let start = name.as_bytes().get(..PREFIX.len());
-    is_known || start.is_some_and(|start| start.eq_ignore_ascii_case(PREFIX.as_bytes()))
-}
-
 /// Takes off what a stranger says of whom he speaks for.
 pub fn forget_claims(headers: &mut HeaderMap) {
     let is_claim = |name: &&HeaderName| is_forwarding(name.as_str());
@@ -77,15 +40,12 @@ pub fn forget_claims(headers: &mut HeaderMap) {
     }
 }
 
-/// Headers of a request that end here besides those.
-const ENDS_HERE: [HeaderName; 4] = [EXPECT, ORIGIN, SEC_FETCH_SITE, CLIENT_ID];
-
 /// Makes a client's request headers those of a request of ours to `backend`.
 ///
 /// `Host` is the backend's and there is no `Origin`: a ComfyUI on loopback answers 403 to a
 /// foreign one (0.2.3), and newer ones to `Sec-Fetch-Site: cross-site`. Origins were checked here.
 pub fn to_backend(headers: &mut HeaderMap, backend: &Backend) {
-    end_hop(headers, &ENDS_HERE);
+    end_hop(headers, |name| RequestHeader::of(name).ends_here());
     strip_own_cookie(headers);
     headers.insert(HOST, backend.host_header.clone());
     // What the backend asks for is between it and us: a client's own goes no further.
@@ -94,7 +54,7 @@ pub fn to_backend(headers: &mut HeaderMap, backend: &Backend) {
 
 /// Takes off what was only meant for this hop, and adds which backend answered, and why.
 pub fn to_client(headers: &mut HeaderMap, backend: &Backend, reason: Reason) {
-    end_hop(headers, &[]);
+    end_hop(headers, |name| AnswerHeader::of(name).ends_here());
     keep_own_cookie(headers);
     mark(headers, backend, reason);
 }
@@ -165,8 +125,8 @@ fn write_millis(duration: Duration, out: &mut Vec<u8>) {
     write_decimal(micros % 1000, 3, out);
 }
 
-/// Takes off the headers that are for one hop, and those in `more`.
-fn end_hop(headers: &mut HeaderMap, more: &[HeaderName]) {
+/// Takes off the headers that end here, and those that `Connection` names.
+fn end_hop(headers: &mut HeaderMap, ends_here: impl Fn(&str) -> bool) {
     if headers.contains_key(CONNECTION) {
         let named: Vec<HeaderName> = headers
             .get_all(CONNECTION)
@@ -181,7 +141,7 @@ fn end_hop(headers: &mut HeaderMap, more: &[HeaderName]) {
     }
     // One walk over the names that are there: most of these never are, and a look-up for each
     // costs more than all comparisons.
-    let ends = |name: &&HeaderName| is_of_one_hop(name.as_str()) || more.contains(name);
+    let ends = |name: &&HeaderName| ends_here(name.as_str());
     let found: SmallVec<[HeaderName; 4]> = headers.keys().filter(ends).cloned().collect();
     for name in found {
         headers.remove(name);
@@ -236,7 +196,7 @@ mod tests {
         headers.insert("x-secret", HeaderValue::from_static("1"));
         headers.insert("keep-alive", HeaderValue::from_static("5"));
         headers.insert("x-kept", HeaderValue::from_static("2"));
-        end_hop(&mut headers, &[]);
+        end_hop(&mut headers, |name| AnswerHeader::of(name).ends_here());
         assert_eq!(headers.len(), 1);
         assert!(headers.contains_key("x-kept"));
     }

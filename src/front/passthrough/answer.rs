@@ -7,7 +7,8 @@ use httparse::{Header, Status};
 use smallvec::SmallVec;
 
 use crate::front::browsers::is_own_cookie;
-use crate::front::headers::{is_of_one_hop, pair_of, write_timing};
+use crate::front::headers::table::AnswerHeader;
+use crate::front::headers::{pair_of, write_timing};
 use crate::server::framing::{Chunks, Framing, length_of};
 use crate::server::write::{write_date, write_header, write_length, write_status};
 
@@ -88,34 +89,6 @@ pub fn pass_on(
     }
 }
 
-/// What a header is to an answer that is passed on.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Kind {
-    PassedOn,
-    EndsHere,
-    Connection,
-    ContentLength,
-    TransferEncoding,
-    SetCookie,
-    Date,
-}
-
-/// The two of ours are ours to say.
-fn kind(name: &str) -> Kind {
-    let is = |other: &str| name.eq_ignore_ascii_case(other);
-    match name.len() {
-        4 if is("date") => Kind::Date,
-        10 if is("connection") => Kind::Connection,
-        10 if is("set-cookie") => Kind::SetCookie,
-        14 if is("content-length") => Kind::ContentLength,
-        15 if is("mooring-backend") => Kind::EndsHere,
-        17 if is("transfer-encoding") => Kind::TransferEncoding,
-        17 if is("mooring-placement") => Kind::EndsHere,
-        _ if is_of_one_hop(name) => Kind::EndsHere,
-        _ => Kind::PassedOn,
-    }
-}
-
 /// What the headers say of the answer, besides themselves.
 #[derive(Debug)]
 struct Said<'a> {
@@ -134,24 +107,24 @@ impl<'a> Said<'a> {
         let (mut length, mut codings, mut named) = (None, None, SmallVec::new());
         let (mut is_kept, mut has_date) = (true, false);
         for header in headers {
-            match kind(header.name) {
-                Kind::PassedOn | Kind::EndsHere | Kind::SetCookie => {}
-                Kind::Date => has_date = true,
-                Kind::Connection if header.value.eq_ignore_ascii_case(b"keep-alive") => {}
-                Kind::Connection => {
+            match AnswerHeader::of(header.name) {
+                AnswerHeader::PassedOn | AnswerHeader::EndsHere | AnswerHeader::SetCookie => {}
+                AnswerHeader::Date => has_date = true,
+                AnswerHeader::Connection if header.value.eq_ignore_ascii_case(b"keep-alive") => {}
+                AnswerHeader::Connection => {
                     is_kept = false;
                     if !header.value.eq_ignore_ascii_case(b"close") {
                         named.push(header.value);
                     }
                 }
-                Kind::ContentLength => {
+                AnswerHeader::ContentLength => {
                     let said = length_of(header.value).ok_or(BadAnswer)?;
                     if *length.get_or_insert(said) != said {
                         return Err(BadAnswer);
                     }
                 }
-                Kind::TransferEncoding if codings.is_none() => codings = Some(header.value),
-                Kind::TransferEncoding => return Err(BadAnswer),
+                AnswerHeader::TransferEncoding if codings.is_none() => codings = Some(header.value),
+                AnswerHeader::TransferEncoding => return Err(BadAnswer),
             }
         }
         let is_chunked = match codings {
@@ -185,13 +158,13 @@ impl<'a> Said<'a> {
 fn write(answer: &httparse::Response<'_, '_>, said: &Said<'_>, ours: &Ours<'_>, out: &mut Vec<u8>) {
     write_status(answer.code.unwrap_or(0), answer.reason.unwrap_or(""), out);
     for header in answer.headers.iter() {
-        let is_passed_on = match kind(header.name) {
-            Kind::PassedOn | Kind::Date => true,
+        let is_passed_on = match AnswerHeader::of(header.name) {
+            AnswerHeader::PassedOn | AnswerHeader::Date => true,
             // No backend gives a browser the cookie that names it to us.
-            Kind::SetCookie => !is_own_cookie(pair_of(header.value)),
+            AnswerHeader::SetCookie => !is_own_cookie(pair_of(header.value)),
             // How the body is framed is ours to say, once, whatever the backend's lines were.
-            Kind::ContentLength | Kind::TransferEncoding => false,
-            Kind::EndsHere | Kind::Connection => false,
+            AnswerHeader::ContentLength | AnswerHeader::TransferEncoding => false,
+            AnswerHeader::EndsHere | AnswerHeader::Connection => false,
         };
         if is_passed_on && !said.is_named(header.name) {
             write_header(header.name, header.value, out);

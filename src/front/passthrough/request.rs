@@ -14,7 +14,8 @@ use smallvec::SmallVec;
 use crate::comfy::endpoint::{Endpoint, StartRead, classify};
 use crate::config::BackendHeaders;
 use crate::front::access::REQUEST_ID;
-use crate::front::headers::{is_forwarding, is_of_one_hop, other_cookies};
+use crate::front::headers::other_cookies;
+use crate::front::headers::table::RequestHeader;
 use crate::front::identify::{Marks, Peer};
 use crate::front::newcomer::asks_for_a_page;
 use crate::front::origin::Site;
@@ -78,54 +79,6 @@ pub fn parse(read: &[u8], bytes_max: usize, headers_max: usize) -> Parsed<'_> {
     }
 }
 
-/// What a header is to a request that is passed on.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Kind {
-    PassedOn,
-    /// It is for this hop, or ours to know.
-    EndsHere,
-    Host,
-    ClientId,
-    Cookie,
-    ForwardedFor,
-    ForwardedProto,
-    /// What a proxy says besides these of whom it speaks for.
-    Forwarding,
-    /// Of which page the request is.
-    Site,
-    /// What the browser does with the answer.
-    Mode,
-    Accept,
-    Connection,
-    /// Who sends one of these asks for more than to be passed on: it changes what the connection
-    /// is, or how long the request.
-    Special,
-}
-
-/// `front::headers` says why `Host` and `Sec-Fetch-Site` end here, and `front::origin` what they
-/// are asked before.
-fn kind(name: &str) -> Kind {
-    let is = |other: &str| name.eq_ignore_ascii_case(other);
-    match name.len() {
-        4 if is("host") => Kind::Host,
-        6 if is("accept") => Kind::Accept,
-        6 if is("cookie") => Kind::Cookie,
-        6 if is("expect") || is("origin") => Kind::Special,
-        7 if is("upgrade") => Kind::Special,
-        10 if is("connection") => Kind::Connection,
-        14 if is("content-length") => Kind::Special,
-        14 if is("sec-fetch-site") => Kind::Site,
-        14 if is("sec-fetch-mode") => Kind::Mode,
-        15 if is("x-forwarded-for") => Kind::ForwardedFor,
-        15 if is("comfy-client-id") => Kind::ClientId,
-        17 if is("transfer-encoding") => Kind::Special,
-        17 if is("x-forwarded-proto") => Kind::ForwardedProto,
-        _ if is_of_one_hop(name) => Kind::EndsHere,
-        _ if is_forwarding(name) => Kind::Forwarding,
-        _ => Kind::PassedOn,
-    }
-}
-
 /// What the headers say of the request, besides themselves.
 #[derive(Debug, Default)]
 struct Said {
@@ -168,32 +121,34 @@ fn sort<'a>(request: &httparse::Request<'_, 'a>, bytes: usize) -> Parsed<'a> {
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
     let mut marks = Marks::of_target(path, query);
     for header in request.headers.iter() {
-        match kind(header.name) {
-            Kind::PassedOn => headers.push(*header),
-            Kind::EndsHere => {}
-            Kind::Host => said.note_host(header.value),
-            Kind::ClientId => {
+        match RequestHeader::of(header.name) {
+            RequestHeader::PassedOn => headers.push(*header),
+            RequestHeader::EndsHere => {}
+            RequestHeader::Host => said.note_host(header.value),
+            RequestHeader::ClientId => {
                 marks.client_id.get_or_insert(header.value);
             }
-            Kind::Cookie => {
+            RequestHeader::Cookie => {
                 marks.cookies.push(header.value);
                 headers.push(*header);
             }
-            Kind::ForwardedFor => {
+            RequestHeader::ForwardedFor => {
                 marks.forwarded.push(header.value);
                 claims.push(*header);
             }
-            Kind::ForwardedProto => {
+            RequestHeader::ForwardedProto => {
                 marks.scheme.get_or_insert(header.value);
                 claims.push(*header);
             }
-            Kind::Forwarding => claims.push(*header),
-            Kind::Site => said.note_site(header.value),
+            RequestHeader::Forwarding => claims.push(*header),
+            RequestHeader::Site => said.note_site(header.value),
             // A person who opens an address is told in words what goes wrong, and given a cookie.
-            Kind::Mode | Kind::Accept if opens_a_page(header) => said.is_special = true,
-            Kind::Mode | Kind::Accept => headers.push(*header),
-            Kind::Connection => said.note_connection(header.value),
-            Kind::Special => said.is_special = true,
+            RequestHeader::Mode | RequestHeader::Accept if opens_a_page(header) => {
+                said.is_special = true
+            }
+            RequestHeader::Mode | RequestHeader::Accept => headers.push(*header),
+            RequestHeader::Connection => said.note_connection(header.value),
+            RequestHeader::Length | RequestHeader::Special => said.is_special = true,
         }
     }
     let is_head = method == "HEAD";
