@@ -23,13 +23,13 @@ const NAMES: [&str; 3] = ["ada", "bob", "cyd"];
 
 /// The simulated backends, and what the page may do to them.
 #[derive(Debug)]
-pub struct Demo {
+pub(crate) struct Demo {
     backends: Vec<Sim>,
 }
 
 /// Why the demo could not start.
 #[derive(Debug, thiserror::Error)]
-pub enum DemoError {
+pub(crate) enum DemoError {
     #[error("a simulated backend could not listen: {0}")]
     Listen(#[from] io::Error),
     #[error(transparent)]
@@ -42,7 +42,7 @@ impl Demo {
     ///
     /// # Errors
     /// No port is free.
-    pub async fn start(
+    pub(crate) async fn start(
         network: &Arc<dyn Network>,
         frontend: Option<PathBuf>,
     ) -> Result<(Self, Config), DemoError> {

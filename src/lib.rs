@@ -11,29 +11,29 @@ pub mod fleet;
 pub mod front;
 pub mod journal;
 pub mod lock;
-pub mod records;
-pub mod report;
+mod records;
+mod report;
 pub mod session;
 pub mod shared;
 pub mod tunnels;
 
-pub mod admin;
+mod admin;
 pub mod metrics;
 
 pub mod config;
 pub mod run;
 pub mod server;
-pub mod telemetry;
+mod telemetry;
 
-pub mod body;
+mod body;
 pub mod cache;
 pub mod masked;
 pub mod net;
-pub mod seldom;
+mod seldom;
 pub mod tasks;
-pub mod watched;
+mod watched;
 pub mod ws;
 
 pub mod cli;
-pub mod demo;
+mod demo;
 pub mod sim;

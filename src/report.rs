@@ -22,7 +22,7 @@ use crate::shared::Shared;
 
 /// One backend.
 #[derive(Debug, Serialize)]
-pub struct BackendReport {
+pub(crate) struct BackendReport {
     pub name: String,
     pub url: String,
     pub up: bool,
@@ -48,7 +48,7 @@ pub struct BackendReport {
 
 /// An operator's word of a backend.
 #[derive(Debug, Serialize)]
-pub struct SaidReport {
+pub(crate) struct SaidReport {
     pub by: String,
     pub why: Option<String>,
     pub ago_ms: u64,
@@ -56,7 +56,7 @@ pub struct SaidReport {
 
 /// One client, in a list.
 #[derive(Debug, Serialize)]
-pub struct ClientSummary {
+pub(crate) struct ClientSummary {
     /// Left out where it is not told.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub client_id: String,
@@ -73,7 +73,7 @@ pub struct ClientSummary {
 
 /// One client, with everything.
 #[derive(Debug, Serialize)]
-pub struct ClientReport {
+pub(crate) struct ClientReport {
     #[serde(flatten)]
     pub summary: ClientSummary,
     /// dialling, open, closed or none.
@@ -87,7 +87,7 @@ pub struct ClientReport {
 
 /// One placement.
 #[derive(Debug, Serialize)]
-pub struct PlacementReport {
+pub(crate) struct PlacementReport {
     pub ago_ms: u64,
     /// None if there was no place.
     pub chosen: Option<String>,
@@ -101,7 +101,7 @@ pub struct PlacementReport {
 
 /// One backend as it was at a placement.
 #[derive(Debug, Serialize)]
-pub struct CandidateReport {
+pub(crate) struct CandidateReport {
     pub backend: String,
     pub load: u32,
     pub weight: u32,
@@ -115,7 +115,7 @@ pub struct CandidateReport {
 
 /// One pending prompt.
 #[derive(Debug, Serialize)]
-pub struct PendingReport {
+pub(crate) struct PendingReport {
     pub prompt_id: String,
     pub backend: String,
     /// sending, queued, running or ending.
@@ -127,7 +127,7 @@ pub struct PendingReport {
 
 /// One remembered decision.
 #[derive(Debug, Serialize)]
-pub struct DecisionReport {
+pub(crate) struct DecisionReport {
     pub ago_ms: u64,
     pub what: &'static str,
     pub backend: Option<String>,
@@ -135,7 +135,7 @@ pub struct DecisionReport {
 
 /// What the ledger knows of a prompt.
 #[derive(Debug, Serialize)]
-pub struct PromptReport {
+pub(crate) struct PromptReport {
     pub prompt_id: String,
     pub client_id: Option<String>,
     pub backend: Option<String>,
@@ -145,7 +145,7 @@ pub struct PromptReport {
 }
 
 #[must_use]
-pub fn backend(sessions: &Sessions, backend: &Backend, now: Instant) -> BackendReport {
+pub(crate) fn backend(sessions: &Sessions, backend: &Backend, now: Instant) -> BackendReport {
     let report = backend.report(now);
     let held = sessions
         .clients
@@ -178,7 +178,7 @@ pub fn backend(sessions: &Sessions, backend: &Backend, now: Instant) -> BackendR
 }
 
 #[must_use]
-pub fn said(word: &Word) -> SaidReport {
+pub(crate) fn said(word: &Word) -> SaidReport {
     SaidReport {
         by: word.by.to_string(),
         why: word.why.as_deref().map(str::to_owned),
@@ -187,12 +187,12 @@ pub fn said(word: &Word) -> SaidReport {
 }
 
 #[must_use]
-pub fn summary(shared: &Shared, client: &Client, now: Instant) -> ClientSummary {
+pub(crate) fn summary(shared: &Shared, client: &Client, now: Instant) -> ClientSummary {
     client.inspect(|core, _| summarise(shared, client, core, now))
 }
 
 #[must_use]
-pub fn client(shared: &Shared, client: &Client, now: Instant) -> ClientReport {
+pub(crate) fn client(shared: &Shared, client: &Client, now: Instant) -> ClientReport {
     client.inspect(|core, link| ClientReport {
         summary: summarise(shared, client, core, now),
         link: link.map_or("none", |link: &Link| link.phase().as_str()),
@@ -234,7 +234,7 @@ fn placement(shared: &Shared, considered: &Considered, now: Instant) -> Placemen
 }
 
 #[must_use]
-pub fn prompt(
+pub(crate) fn prompt(
     sessions: &Sessions,
     prompt: &PromptId,
     record: &Record,

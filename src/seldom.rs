@@ -49,7 +49,7 @@ impl<F: Future> Seldom<F> {
 
 /// A waker of its own for one of the things that a task waits for.
 #[derive(Debug)]
-pub struct Bell {
+pub(crate) struct Bell {
     rope: Arc<Rope>,
     waker: Waker,
 }
@@ -83,20 +83,20 @@ impl Default for Bell {
 
 impl Bell {
     /// True if it was rung since the last look; if not, `cx` is woken when it is.
-    pub fn has_rung(&self, cx: &Context<'_>) -> bool {
+    pub(crate) fn has_rung(&self, cx: &Context<'_>) -> bool {
         // Before the look: who rings after it wakes this task.
         self.rope.task.register(cx.waker());
         self.rope.was_pulled.swap(false, Ordering::Acquire)
     }
 
     /// Rings it for the next look, without waking anybody.
-    pub fn ring(&self) {
+    pub(crate) fn ring(&self) {
         self.rope.was_pulled.store(true, Ordering::Release);
     }
 
     /// What rings it when it wakes.
     #[must_use]
-    pub fn context(&self) -> Context<'_> {
+    pub(crate) fn context(&self) -> Context<'_> {
         Context::from_waker(&self.waker)
     }
 }

@@ -16,7 +16,7 @@ use crate::config::{LogConfig, LogFormat};
 const FILTER_VARIABLE: &str = "RUST_LOG";
 
 #[derive(Debug, thiserror::Error)]
-pub enum TelemetryError {
+pub(crate) enum TelemetryError {
     #[error("`{text}` in {FILTER_VARIABLE} is not a log filter")]
     Variable { text: String, source: ParseError },
     #[error("log.level is not a log filter")]
@@ -29,7 +29,7 @@ pub enum TelemetryError {
 ///
 /// # Errors
 /// A filter cannot be read, or this was done before.
-pub fn init(config: &LogConfig) -> Result<(), TelemetryError> {
+pub(crate) fn init(config: &LogConfig) -> Result<(), TelemetryError> {
     let filter = filter(config, std::env::var(FILTER_VARIABLE).ok().as_deref())?;
     // Whoever read the log may be gone; saying so on the same broken pipe would panic.
     let log = tracing_subscriber::fmt()

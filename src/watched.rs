@@ -12,14 +12,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::Notify;
 
 /// What fits into one word, and comes out of it as it was.
-pub trait Packed: Copy {
+pub(crate) trait Packed: Copy {
     fn pack(self) -> u64;
     fn unpack(word: u64) -> Self;
 }
 
 /// A shared value; whoever sets it wakes those that wait for it.
 #[derive(Debug)]
-pub struct Watched<T> {
+pub(crate) struct Watched<T> {
     word: AtomicU64,
     changed: Notify,
     value: PhantomData<T>,
@@ -32,21 +32,21 @@ impl<T: Packed + Default> Default for Watched<T> {
 }
 
 impl<T: Packed> Watched<T> {
-    pub fn new(value: T) -> Self {
+    pub(crate) fn new(value: T) -> Self {
         Self { word: AtomicU64::new(value.pack()), changed: Notify::new(), value: PhantomData }
     }
 
-    pub fn get(&self) -> T {
+    pub(crate) fn get(&self) -> T {
         T::unpack(self.word.load(Ordering::SeqCst))
     }
 
-    pub fn set(&self, value: T) {
+    pub(crate) fn set(&self, value: T) {
         self.word.store(value.pack(), Ordering::SeqCst);
         self.changed.notify_waiters();
     }
 
     /// Makes a value of the one that it is.
-    pub fn change(&self, change: impl Fn(T) -> T) {
+    pub(crate) fn change(&self, change: impl Fn(T) -> T) {
         let changed = |word| Some(change(T::unpack(word)).pack());
         let _ = self.word.fetch_update(Ordering::SeqCst, Ordering::SeqCst, changed);
         self.changed.notify_waiters();
@@ -54,7 +54,7 @@ impl<T: Packed> Watched<T> {
 
     /// Waits until `holds` of the value, and returns it. What it was for a moment may be missed.
     /// Cancel safe.
-    pub async fn wait_for(&self, holds: impl Fn(T) -> bool) -> T {
+    pub(crate) async fn wait_for(&self, holds: impl Fn(T) -> bool) -> T {
         loop {
             // Before the look: it hears of every change from here on.
             let changed = self.changed.notified();

@@ -27,7 +27,7 @@ type Shared = State<Arc<Sessions>>;
 type Reply = (StatusCode, Json<Value>);
 
 /// All endpoints, in the order of the documentation.
-pub fn router(sessions: Arc<Sessions>) -> Router {
+pub(crate) fn router(sessions: Arc<Sessions>) -> Router {
     Router::new()
         .route("/livez", get(livez))
         .route("/readyz", get(readyz))

@@ -1,6 +1,6 @@
 //! The operator's door: a listener of its own, with health, metrics and the API.
 
-pub mod api;
+pub(crate) mod api;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -20,21 +20,21 @@ use crate::session::Sessions;
 
 /// Answers operators.
 #[derive(Clone, Debug)]
-pub struct Admin {
+pub(crate) struct Admin {
     sessions: Arc<Sessions>,
     router: Router,
 }
 
 impl Admin {
     #[must_use]
-    pub fn new(sessions: Arc<Sessions>) -> Self {
+    pub(crate) fn new(sessions: Arc<Sessions>) -> Self {
         Self { router: api::router(Arc::clone(&sessions)), sessions }
     }
 }
 
 /// Where a request to the admin listener came from.
 #[derive(Clone, Copy, Debug)]
-pub struct Peer(pub IpAddr);
+pub(crate) struct Peer(pub IpAddr);
 
 impl Service for Admin {
     type Passthrough = NoPassthrough;

@@ -10,18 +10,18 @@ use http::header::CONTENT_TYPE;
 
 /// A charset that is not known here.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Unknown;
+pub(crate) struct Unknown;
 
 /// How a text is written.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Charset(&'static Encoding);
+pub(crate) struct Charset(&'static Encoding);
 
 impl Charset {
     /// The charset that a request names; UTF-8 if it names none (RFC 8259 section 8.1).
     ///
     /// # Errors
     /// It is not known.
-    pub fn of(headers: &HeaderMap) -> Result<Self, Unknown> {
+    pub(crate) fn of(headers: &HeaderMap) -> Result<Self, Unknown> {
         let Some(said) = headers.get(CONTENT_TYPE) else { return Ok(Self(UTF_8)) };
         let said = said.to_str().map_err(|_| Unknown)?;
         let Some(name) = said.split(';').skip(1).find_map(parameter) else {
@@ -34,7 +34,7 @@ impl Charset {
     /// parser has to take one, and some clients write one. What is not written as it says stays as
     /// it is, and is no JSON then.
     #[must_use]
-    pub fn utf8(self, body: Bytes) -> Bytes {
+    pub(crate) fn utf8(self, body: Bytes) -> Bytes {
         let (encoding, mark) = Encoding::for_bom(&body).unwrap_or((self.0, 0));
         if encoding == UTF_8 {
             return body.slice(mark..);

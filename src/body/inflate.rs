@@ -11,7 +11,7 @@ use super::budget::BodyShare;
 use super::{CollectError, CollectLimits};
 
 /// What is taken, as `Accept-Encoding` tells it.
-pub const TAKEN: HeaderValue = HeaderValue::from_static("gzip, deflate");
+pub(crate) const TAKEN: HeaderValue = HeaderValue::from_static("gzip, deflate");
 
 /// How much is inflated at one time, and after how much others have their turn.
 const CHUNK: usize = 64 << 10;
@@ -19,7 +19,7 @@ const TURN: usize = 1 << 20;
 
 /// How a body is compressed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Coding {
+pub(crate) enum Coding {
     Plain,
     Gzip,
     Deflate,
@@ -27,14 +27,14 @@ pub enum Coding {
 
 /// A coding that is not taken, or several of them on top of each other.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Unknown;
+pub(crate) struct Unknown;
 
 impl Coding {
     /// The coding that a request names.
     ///
     /// # Errors
     /// It is not taken.
-    pub fn of(headers: &HeaderMap) -> Result<Self, Unknown> {
+    pub(crate) fn of(headers: &HeaderMap) -> Result<Self, Unknown> {
         let mut found = Self::Plain;
         for value in headers.get_all(CONTENT_ENCODING) {
             for name in value.to_str().map_err(|_| Unknown)?.split(',').map(str::trim) {
@@ -68,7 +68,7 @@ pub enum InflateError {
 ///
 /// # Errors
 /// It is larger than it may be, there is no budget for it, or it is not what its coding says.
-pub async fn inflated(
+pub(crate) async fn inflated(
     body: Bytes,
     coding: Coding,
     limits: CollectLimits,

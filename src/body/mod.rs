@@ -3,11 +3,11 @@
 //! Both directions have an idle deadline: a body of which no byte moves is given up (invariant
 //! 10). A body that moves slowly is back-pressure and is left alone.
 
-pub mod budget;
-pub mod charset;
-pub mod inflate;
-pub mod tap;
-pub mod wrapped;
+pub(crate) mod budget;
+pub(crate) mod charset;
+pub(crate) mod inflate;
+pub(crate) mod tap;
+pub(crate) mod wrapped;
 
 use std::fmt;
 use std::future::Future as _;
@@ -303,7 +303,7 @@ pub struct CollectLimits {
 /// # Errors
 /// It is larger than it may be (found by its length before the first byte, or at the first byte
 /// too many), there is no budget for it, or it broke off.
-pub async fn collect(
+pub(crate) async fn collect(
     body: Incoming,
     limits: CollectLimits,
     share: Option<&mut BodyShare>,

@@ -10,7 +10,7 @@ use http_body::{Body as _, Frame};
 use crate::body::{BodyError, ResponseBody};
 
 /// Is told of the bytes of a body as they pass. Dropped if the body breaks off or is given up.
-pub trait Tap: Send + 'static {
+pub(crate) trait Tap: Send + 'static {
     /// These bytes have passed. False: it has seen enough, and is dropped.
     fn passed(&mut self, data: &[u8]) -> bool;
 
@@ -32,7 +32,7 @@ impl fmt::Debug for Tapped {
 
 /// The same body, with `tap` told of it.
 #[must_use]
-pub fn tapped(body: ResponseBody, tap: Box<dyn Tap>) -> ResponseBody {
+pub(crate) fn tapped(body: ResponseBody, tap: Box<dyn Tap>) -> ResponseBody {
     if body.is_end_stream() {
         tap.finished();
         return body;

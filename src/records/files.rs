@@ -185,7 +185,7 @@ impl Records {
 
 /// What a plain name means, to whoever looks many up at once; see [`Records::meaning`].
 #[must_use]
-pub fn meaning_in(
+pub(crate) fn meaning_in(
     files: &Files,
     folder: Folder,
     path: &str,
@@ -215,7 +215,7 @@ fn located(files: &Files, backend: BackendId, told: &Told) -> Located {
 
 /// How a person reads where a file lies.
 #[must_use]
-pub fn for_people(file: &FileRef) -> Cow<'_, str> {
+pub(crate) fn for_people(file: &FileRef) -> Cow<'_, str> {
     match file.folder {
         Folder::Input => Cow::Borrowed(file.path()),
         Folder::Output | Folder::Temp => {

@@ -7,10 +7,10 @@
 //! - [`assets`]: assets, and how they go to clients
 //! - [`states`]: what operators said of backends
 
-pub mod assets;
-pub mod files;
-pub mod prompts;
-pub mod states;
+pub(crate) mod assets;
+pub(crate) mod files;
+pub(crate) mod prompts;
+pub(crate) mod states;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -267,7 +267,9 @@ async fn record(mut stream: Stream, got: Arc<Mutex<Vec<String>>>, behind: Socket
     let word = if is_whole(&read) { "whole" } else { "broken off" };
     let text = format!("{word}: {}", String::from_utf8_lossy(&read));
     got.lock().unwrap().push(text);
-    let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await;
+    // It says that it closes: else what may not be sent twice could meet a connection that ends.
+    let answer = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
+    let _ = stream.write_all(answer).await;
 }
 
 struct Way {

@@ -90,6 +90,24 @@ fn rooms_use_only_what_is_below_them() {
     assert!(problems.is_empty(), "{}", problems.join("\n"));
 }
 
+/// What others use of the library is public, and nothing else.
+#[test]
+fn what_is_public_is_used_by_binaries_benches_or_tests() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let folders = ["tests", "benches", "fuzz"].map(|folder| sources(&root.join(folder)));
+    let others = folders.into_iter().flatten().chain([root.join("src/main.rs")]);
+    let mut used = BTreeSet::new();
+    for path in others {
+        let text = fs::read_to_string(&path).expect("a source is text");
+        used.append(&mut named(&without_comments_and_strings(&text), "mooring::"));
+    }
+    let library = fs::read_to_string(root.join("src/lib.rs")).expect("it is there");
+    let public =
+        library.lines().filter_map(|line| line.strip_prefix("pub mod ")?.strip_suffix(';'));
+    let unused: Vec<&str> = public.filter(|room| !used.contains(*room)).collect();
+    assert!(unused.is_empty(), "nobody outside uses {unused:?}");
+}
+
 /// What a room may use that does not stand before it.
 fn upward(rooms: &[(&str, &[&str])]) -> Vec<String> {
     let mut before = BTreeSet::new();
@@ -105,9 +123,13 @@ fn upward(rooms: &[(&str, &[&str])]) -> Vec<String> {
 /// The rooms that the code of a file names, but for its unit tests.
 fn uses(text: &str) -> BTreeSet<String> {
     let code: Vec<&str> = text.lines().take(lines_before_tests(text)).collect();
-    let bare = without_comments_and_strings(&code.join("\n"));
+    named(&without_comments_and_strings(&code.join("\n")), "crate::")
+}
+
+/// The modules that stand right behind `root` in a text.
+fn named(bare: &str, root: &str) -> BTreeSet<String> {
     let mut rooms = BTreeSet::new();
-    for (at, found) in bare.match_indices("crate::") {
+    for (at, found) in bare.match_indices(root) {
         let rest = &bare[at + found.len()..];
         let names = rest.strip_prefix('{').map_or(rest, |group| group);
         let is_group = names.len() != rest.len();

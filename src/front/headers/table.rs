@@ -1,5 +1,5 @@
-//! What each header is, on its way to a backend and back. The one table, for both ways of answering:
-//! what is passed on as bytes, and what goes through the HTTP library.
+//! What each header is, on its way to a backend and back: one table for both ways of answering,
+//! what is passed on as bytes and what goes through the HTTP library.
 
 /// True for headers that are for one hop: named by RFC 9110 section 7.6.1, and those that old
 /// clients send all the same.
@@ -64,8 +64,8 @@ pub enum RequestHeader {
 }
 
 impl RequestHeader {
-    /// `front::headers` says why `Host` and `Sec-Fetch-Site` end here, and `front::origin` what they
-    /// are asked before.
+    /// `front::headers` says why `Host` and `Sec-Fetch-Site` end here, and `front::origin` what
+    /// they are asked before.
     #[must_use]
     pub fn of(name: &str) -> Self {
         let is = |other: &str| name.eq_ignore_ascii_case(other);

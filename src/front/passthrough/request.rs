@@ -144,7 +144,7 @@ fn sort<'a>(request: &httparse::Request<'_, 'a>, bytes: usize) -> Parsed<'a> {
             RequestHeader::Site => said.note_site(header.value),
             // A person who opens an address is told in words what goes wrong, and given a cookie.
             RequestHeader::Mode | RequestHeader::Accept if opens_a_page(header) => {
-                said.is_special = true
+                said.is_special = true;
             }
             RequestHeader::Mode | RequestHeader::Accept => headers.push(*header),
             RequestHeader::Connection => said.note_connection(header.value),
