@@ -168,7 +168,10 @@ async fn a_record_that_is_not_readable_is_named_and_a_newer_one_is_told_apart() 
             let (is_told, said) = match &error {
                 JournalError::Newer { found: 2, known: 1, .. } => (is_newer, "start the newer one"),
                 JournalError::Damaged { .. } => (!is_newer, "is damaged"),
-                _ => (false, ""),
+                JournalError::Newer { .. }
+                | JournalError::Io { .. }
+                | JournalError::InUse { .. }
+                | JournalError::Write { .. } => (false, ""),
             };
             let text = error.to_string();
             assert!(is_told && text.contains(said) && text.contains("away"), "{text}");

@@ -50,8 +50,8 @@ const ROOMS: &[(&str, &[&str])] = &[
     (
         "run",
         &[
-            "admin", "config", "fleet", "front", "journal", "lock", "masked", "net", "routing",
-            "server", "session", "shared", "tasks",
+            "admin", "config", "front", "journal", "lock", "masked", "net", "routing", "server",
+            "session", "shared", "tasks",
         ],
     ),
     ("sim", &["comfy", "net", "tasks", "ws"]),
