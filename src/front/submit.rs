@@ -10,7 +10,6 @@ mod inputs;
 mod truth;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -41,14 +40,14 @@ use crate::masked::mask;
 use crate::net::{new_id, now};
 use crate::routing::files::Maker;
 use crate::routing::ids::{ClientId, PromptId};
-use crate::routing::ledger::State;
 use crate::routing::owners::{Person, Submitter};
 use crate::routing::pending::End;
 use crate::session::Client;
 use crate::session::control;
 use crate::session::link::Link;
 use crate::session::registry::{admit, with_client};
-use crate::session::submissions::{Nearness, Remembered};
+use crate::session::settled::{Expected, Settled};
+use crate::session::submissions::{Nearness, Placed, Remembered};
 use inputs::Inputs;
 
 /// The largest answer to a submission: `node_errors` of a large graph.
@@ -85,20 +84,22 @@ pub async fn submit(front: &Arc<Front>, who: &Who, request: Request<Incoming>) -
     let mut inputs = Inputs::of(&front.shared, &body, &askers, &nodes);
     inputs.weigh(&front.shared).await;
     let near = &inputs.nearness();
-    let told = Remembered { output_nodes: ready.output_nodes, labels: Labels::of(&body) };
+    let told = Remembered::of(ready.output_nodes, Labels::of(&body));
+    let settled = told.settled();
     let wish = Wish { by: &by, told, near };
-    let (client, target, link) = decide(front, who, &id, &prompt, &wish)?;
+    let (client, target, Placed { link, expected, .. }) = decide(front, who, &id, &prompt, &wish)?;
     let sending = Sending {
         front: Arc::clone(front),
         client,
         prompt,
         target,
         link,
+        expected,
+        settled,
         inputs,
         askers,
         sent: now(),
         share: Some(share),
-        is_settled: AtomicBool::new(false),
     };
     outcome(front, sending, parts, body).await
 }
@@ -183,7 +184,7 @@ fn decide(
     id: &ClientId,
     prompt: &PromptId,
     wish: &Wish<'_>,
-) -> Result<(Arc<Client>, Target, Arc<Link>), GatewayError> {
+) -> Result<(Arc<Client>, Target, Placed), GatewayError> {
     let has_come_back = front.sessions.adoption.has(id);
     if has_come_back {
         // Before the id is taken: it may be one that runs already.
@@ -202,16 +203,17 @@ fn decide(
         client.submit(&front.sessions, prompt, wish.told.clone(), wish.near)
     });
     let placed = match decided {
-        Ok((client, Ok((decision, link)))) => Ok((client, decision, link)),
+        Ok((client, Ok(placed))) => Ok((client, placed)),
         Ok((_, Err(refusal))) => Err(GatewayError::from(refusal)),
         Err(full) => Err(full.into()),
     };
-    let (client, decision, link) =
+    let (client, placed) =
         placed.inspect_err(|_| front.shared.records.ledger().withdraw(prompt))?;
-    let backend = Arc::clone(&front.shared.fleet.get(decision.backend));
+    let decision = placed.decision;
+    let backend = front.shared.fleet.get(decision.backend);
     let (client_hash, placement) = (mask(id), decision.reason.as_str());
     info!(client = %client_hash, %prompt, backend = %backend.name(), placement, "Prompt placed.");
-    Ok((client, Target { backend, reason: decision.reason }, link))
+    Ok((client, Target { backend, reason: decision.reason }, placed))
 }
 
 fn new_prompt_id() -> PromptId {
@@ -226,6 +228,9 @@ struct Sending {
     prompt: PromptId,
     target: Target,
     link: Arc<Link>,
+    expected: Expected,
+    /// Says how it ended, should it end before it is answered.
+    settled: Arc<Settled>,
     /// The files that it uses.
     inputs: Inputs,
     /// Whose files plain names are.
@@ -234,16 +239,16 @@ struct Sending {
     sent: Instant,
     /// Its body counts against the budget until it is sent and answered.
     share: Option<BodyShare>,
-    /// It is known what became of it, and its backend's load counts it no more as one on its way.
-    is_settled: AtomicBool,
 }
 
 /// A prompt whose task has ended in a panic is nobody's business any more: its backend is asked
 /// what became of it. Else it would be pending, and its client held, for ever.
 impl Drop for Sending {
     fn drop(&mut self) {
-        if std::thread::panicking() && !self.is_settled.load(Ordering::Relaxed) {
-            self.taken();
+        if std::thread::panicking() && self.expected.is_open() {
+            if !self.is_there() {
+                self.call_back_if_lost(self.settled.known());
+            }
             self.client.must_ask(&self.front.sessions, self.backend().id);
         }
     }
@@ -313,7 +318,7 @@ impl Sending {
         }
     }
 
-    async fn answered(self, parts: ResponseParts, body: Bytes) -> Answer {
+    async fn answered(mut self, parts: ResponseParts, body: Bytes) -> Answer {
         let status = parts.status;
         if status.is_client_error() {
             self.gone();
@@ -322,7 +327,7 @@ impl Sending {
         let is_ours = answers::accepted(&body)
             .is_some_and(|(prompt, _number)| prompt == self.prompt.as_str());
         if status == StatusCode::OK && is_ours {
-            self.taken();
+            self.taken().await;
             return Ok(pass(&self.target, parts, body));
         }
         // A 500 may have been queued all the same, and a 502 is of something in between.
@@ -330,41 +335,47 @@ impl Sending {
         self.look().await
     }
 
-    fn found(&self, number: Option<f64>) -> Response<ResponseBody> {
-        self.taken();
+    async fn found(&mut self, number: Option<f64>) -> Response<ResponseBody> {
+        self.taken().await;
         let mut response = json(reply::queued(&self.prompt, number));
         headers::mark(response.headers_mut(), self.backend(), self.target.reason);
         response
     }
 
-    fn taken(&self) {
-        self.is_settled.store(true, Ordering::Relaxed);
+    async fn taken(&mut self) {
+        if !self.is_there() {
+            self.call_back_if_lost(self.settled_end().await);
+        }
+    }
+
+    /// The backend has it, as far as anybody knows. False if it ended before that was known.
+    fn is_there(&mut self) -> bool {
         let is_pending = self.client.accepted(&self.front.sessions, &self.prompt);
         match is_pending {
-            true => self.backend().load.taken(now()),
+            true => self.expected.taken(),
             // Its end came before its answer: its backend has not to count it any more.
-            false => self.backend().load.not_taken(),
+            false => self.expected.not_taken(),
         }
-        if !is_pending && matches!(self.state(), Some(State::Ended(End::Lost(_)))) {
-            // It was told to be lost while it was on its way, and now it is there.
+        is_pending
+    }
+
+    /// It was told to be lost while it was on its way, and may be there, or arrive: nobody wants
+    /// it.
+    fn call_back_if_lost(&self, end: Option<End>) {
+        if let Some(End::Lost(_)) = end {
             control::call_back(&self.front.sessions, self.backend(), &self.prompt);
         }
     }
 
-    fn withdraw(&self, error: GatewayError) -> Answer {
+    fn withdraw(&mut self, error: GatewayError) -> Answer {
         self.gone();
         Err(error)
     }
 
     /// It is nowhere: no trace of it stays (P4).
-    fn gone(&self) {
-        self.is_settled.store(true, Ordering::Relaxed);
-        self.backend().load.not_taken();
+    fn gone(&mut self) {
+        self.expected.not_taken();
         self.client.withdraw(&self.front.sessions, &self.prompt);
-    }
-
-    fn state(&self) -> Option<State> {
-        self.front.shared.records.ledger().get(&self.prompt, now()).map(|record| record.state)
     }
 
     fn is_pending(&self) -> bool {

@@ -52,6 +52,8 @@ pub struct Effects {
     pub binding: Rebound,
     /// Something was routed, by this rule: it is counted.
     pub routed: Option<Reason>,
+    /// A backend works on one less, and may not have counted it out yet: its load.
+    pub freed: Option<BackendId>,
     /// The sockets are told how many prompts are pending.
     pub tells_count: bool,
     /// Prompts are pending that were not: the reconciler has to know this client.
@@ -66,6 +68,7 @@ impl Effects {
         submission: None,
         binding: Rebound::No,
         routed: None,
+        freed: None,
         tells_count: false,
         has_begun: false,
         asks: false,

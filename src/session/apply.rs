@@ -12,11 +12,13 @@ use std::sync::atomic::Ordering;
 use tracing::debug;
 
 use super::disowned::Why;
+use super::settled::Settled;
 use super::submissions::Remembered;
 use super::{Client, Sessions, State, control};
 use crate::journal::record::Told;
 use crate::lock::{Guard, rank};
 use crate::masked::mask;
+use crate::net::now;
 use crate::routing::client as core;
 use crate::routing::decision::Reason;
 use crate::routing::effects::{Effects, Ended, Known, Rebound, Step, Submission};
@@ -60,8 +62,9 @@ pub(super) enum Brought {
 
 /// What is done when the lock is free.
 pub(super) enum After {
-    /// A prompt has ended: ledger, journal, counters and the operator's log follow.
-    Ended { prompt: PromptId, end: End, told: Told },
+    /// A prompt has ended: ledger, journal, counters and the operator's log follow, and then who
+    /// waits for it.
+    Ended { prompt: PromptId, end: End, told: Told, waits: Option<Arc<Settled>> },
     /// A submission goes to a backend: ledger and journal follow.
     Placed { prompt: PromptId, on: BackendId, output_nodes: Vec<String> },
     /// A submission is nowhere: ledger and journal forget it.
@@ -136,7 +139,8 @@ impl<'a> Turn<'a> {
     }
 
     fn apply(&mut self, effects: Effects, brought: Brought) {
-        let Effects { ended, submission, binding, routed, tells_count, has_begun, asks } = effects;
+        let Effects { ended, submission, binding, routed, freed, tells_count, has_begun, asks } =
+            effects;
         self.rebound(binding, routed);
         let (history, remembered) = match brought {
             Brought::Nothing => (None, None),
@@ -147,6 +151,9 @@ impl<'a> Turn<'a> {
             self.submitted(submission, remembered);
         }
         self.ended(ended, history);
+        if let Some(backend) = freed {
+            self.later.sessions.shared.fleet.get(backend).load.ended(now());
+        }
         if tells_count {
             self.state.say_status(self.later.client, &self.later.sessions.shared);
         }
@@ -238,11 +245,11 @@ impl<'a> Turn<'a> {
                     state.disowned.add(&prompt, Why::Told);
                 }
             }
-            state.forget(&prompt, at);
+            let waits = state.forget(&prompt, at).map(|remembered| remembered.settled());
             if known == Known::CutOff {
                 cut_off.push((prompt.clone(), backend));
             }
-            self.later(After::Ended { prompt, end, told });
+            self.later(After::Ended { prompt, end, told, waits });
         }
         if !cut_off.is_empty() {
             self.later(After::Stop(cut_off));
@@ -263,7 +270,12 @@ impl Later<'_> {
         let Self { client, sessions, .. } = *self;
         let records = &sessions.shared.records;
         match after {
-            After::Ended { prompt, end, told } => records.prompt_ended(&prompt, end, told),
+            After::Ended { prompt, end, told, waits } => {
+                records.prompt_ended(&prompt, end, told);
+                if let Some(settled) = waits {
+                    settled.set(end);
+                }
+            }
             After::Placed { prompt, on, output_nodes } => {
                 records.prompt_placed(&prompt, on, &output_nodes);
             }

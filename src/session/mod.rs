@@ -19,6 +19,7 @@
 //! - [`binary`]: frames that are no text
 //! - [`named`]: events with the names of their files
 //! - [`submissions`]: prompts on their way to a backend
+//! - [`settled`]: who waits for the end of a submission, and the load that it is
 //! - [`uploads`]: uploads on their way, and what they reserve
 //! - [`tell`]: what sockets are told that no backend said
 //! - [`notices`]: a word to pages whose backend has gone silent
@@ -61,6 +62,7 @@ pub mod relay;
 pub mod release;
 pub mod restart;
 mod sessions;
+pub mod settled;
 pub mod slot;
 pub mod socket;
 pub mod submissions;

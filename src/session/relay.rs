@@ -289,9 +289,6 @@ impl Relay<'_> {
     fn terminal(&mut self, prompt: &str, end: End, frame: Frame) {
         // No node of it works any more, and who hears of it may submit the next at once.
         self.turn.runs = None;
-        if let Some(pending) = self.turn.core.pending().get(prompt) {
-            self.turn.sessions().shared.fleet.get(pending.backend).load.ended(self.now);
-        }
         if self.has_missed(prompt)
             && let Some(id) = self.own(prompt)
         {
@@ -347,6 +344,8 @@ impl Relay<'_> {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt as _;
+
     use super::super::registry::admit;
     use super::super::submissions::{Nearness, Remembered};
     use super::*;
@@ -354,6 +353,8 @@ mod tests {
     use crate::journal::Journal;
     use crate::net::Tcp;
     use crate::routing::ids::{BackendId, ClientId};
+    use crate::routing::ledger::State as Ledgered;
+    use crate::routing::owners::Submitter;
     use crate::routing::pending::Loss;
     use crate::shared::Shared;
     use crate::tasks::Tasks;
@@ -375,7 +376,7 @@ mod tests {
             client.submit(sessions, &prompt, Remembered::default(), &near).unwrap().unwrap();
         client.accepted(sessions, &prompt);
         client.answered(sessions, &prompt);
-        (client, submitted.1)
+        (client, submitted.link)
     }
 
     fn start(prompt: &str) -> Frame {
@@ -406,8 +407,9 @@ mod tests {
         let near = Nearness::default();
         for (prompt, answered) in [("p", true), ("q", false)] {
             let id = PromptId::parse(prompt).unwrap();
-            let (_, link) =
+            let placed =
                 client.submit(&sessions, &id, Remembered::default(), &near).unwrap().unwrap();
+            let link = placed.link;
             let came = now();
             client.relay(&sessions, &link, start(prompt), came);
             assert!(!client.state().log.has_start(prompt), "it waits");
@@ -433,6 +435,32 @@ mod tests {
         assert!(state.log.running().is_none() && state.log.has_ended("p"));
         assert!(state.log.running_prompts().is_empty(), "or it would be replayed for ever");
         drop(state);
+        sessions.shared.tasks.stop();
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_an_end_finds_it_in_the_ledger_as_well() {
+        let sessions = sessions();
+        sessions.shared.fleet.get(BackendId::nth(0)).passed();
+        let client = admit(&sessions, &ClientId::parse("ada").unwrap()).unwrap();
+        let (told, id) = (Remembered::default(), PromptId::parse("p").unwrap());
+        let settled = told.settled();
+        let by = Submitter::client(client.id.clone());
+        sessions.shared.records.ledger().reserve(&id, by, now()).unwrap();
+        let placed = client.submit(&sessions, &id, told, &Nearness::default()).unwrap().unwrap();
+        let state = || sessions.shared.records.ledger().get(&id, now()).unwrap().state;
+        let mut turn = client.turn(&sessions);
+        turn.act(|core| core.reset(now()));
+        assert!(turn.core.pending().is_empty());
+        assert_eq!((state(), settled.end().now_or_never()), (Ledgered::Pending, None));
+        drop(turn);
+        let lost = End::Lost(Loss::Reset);
+        assert_eq!((state(), settled.end().now_or_never()), (Ledgered::Ended(lost), Some(lost)));
+        let backend = sessions.shared.fleet.get(BackendId::nth(0));
+        let load = &backend.load;
+        assert_eq!(load.total(now()), 1, "nobody knows whether it is there");
+        drop(placed);
+        assert_eq!(load.total(now()), 0);
         sessions.shared.tasks.stop();
     }
 

@@ -38,7 +38,7 @@ impl Client {
             let (end, told) = (End::Lost(loss), Told::No);
             turn.tell_end(&prompt, end, &backend);
             turn.log.ended(&prompt, now());
-            turn.later(After::Ended { prompt, end, told });
+            turn.later(After::Ended { prompt, end, told, waits: None });
         }
         drop(turn);
         client

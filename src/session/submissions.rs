@@ -9,6 +9,7 @@ use super::Sessions;
 use super::apply::{Brought, Turn};
 use super::disowned::Why;
 use super::link::Link;
+use super::settled::{Expected, Settled};
 use super::{Client, Gone};
 use crate::comfy::labels::Labels;
 use crate::fleet::dials::Haste;
@@ -43,18 +44,41 @@ pub(super) fn mark_tunnels(client: &Client, sessions: &Sessions, views: &mut [Ba
     }
 }
 
-/// What its client's events and words are made with, should they be made here.
+/// A submission that has its place.
+#[derive(Debug)]
+pub struct Placed {
+    pub decision: Decision,
+    /// On its way, if it is not open.
+    pub link: Arc<Link>,
+    pub expected: Expected,
+}
+
+/// What is kept of a prompt while it is pending.
 #[derive(Clone, Debug, Default)]
 pub struct Remembered {
-    pub output_nodes: Vec<String>,
+    /// Nodes whose binary frames are outputs and not previews.
+    pub(super) output_nodes: Vec<String>,
     /// What its nodes are called, for the day when its server dies.
-    pub labels: Labels,
+    pub(super) labels: Labels,
+    settled: Arc<Settled>,
 }
 
 impl Remembered {
+    /// Of one that is about to be submitted.
+    #[must_use]
+    pub fn of(output_nodes: Vec<String>, labels: Labels) -> Self {
+        Self { output_nodes, labels, settled: Arc::default() }
+    }
+
+    /// Says how it ended.
+    #[must_use]
+    pub fn settled(&self) -> Arc<Settled> {
+        Arc::clone(&self.settled)
+    }
+
     /// Of one that was submitted to another process than this one.
     pub(super) fn outputs(output_nodes: Vec<String>) -> Self {
-        Self { output_nodes, labels: Labels::default() }
+        Self::of(output_nodes, Labels::default())
     }
 }
 
@@ -69,16 +93,14 @@ impl Client {
         prompt: &PromptId,
         told: Remembered,
         near: &Nearness,
-    ) -> Result<Result<(Decision, Arc<Link>), Refusal>, Gone> {
+    ) -> Result<Result<Placed, Refusal>, Gone> {
         let max = sessions.shared.config.prompts.max_pending_per_client;
         // One step: a reset in between would end the prompt and leave its link to be dialled.
         let brought = Brought::Submission(told);
         let submit = |turn: &mut Turn<'_>, fleet: FleetNow<'_>, now| {
             let prompt = prompt.clone();
             let decision = turn.act_with(brought, |core| core.submit(prompt, max, fleet, now))?;
-            sessions.shared.fleet.get(decision.backend).load.expect_one();
-            let link = self.ensure_link(turn, sessions, (decision.backend, Haste::First));
-            Ok((decision, link))
+            Ok(self.placed(turn, decision))
         };
         self.decide(sessions, near, submit)
     }
@@ -91,19 +113,22 @@ impl Client {
         prompt: &PromptId,
         (why, tried): (NotThere, &[BackendId]),
         near: &Nearness,
-    ) -> Option<(Decision, Arc<Link>)> {
+    ) -> Option<Placed> {
         let now = now();
         let mut views = sessions.shared.fleet.views(now);
         near.mark(&mut views);
         views.iter_mut().for_each(|view| view.up &= !tried.contains(&view.id));
         let fleet = FleetNow { backends: &views, turn: sessions.shared.fleet.turn() };
         let mut turn = self.turn(sessions);
-        let left = turn.core.bound()?.0;
         let decision = turn.act(|core| core.submit_elsewhere(prompt, why, fleet, now))?;
-        sessions.shared.fleet.get(left).load.not_taken();
-        sessions.shared.fleet.get(decision.backend).load.expect_one();
-        let link = self.ensure_link(&mut turn, sessions, (decision.backend, Haste::First));
-        Some((decision, link))
+        Some(self.placed(&mut turn, decision))
+    }
+
+    fn placed(self: &Arc<Self>, turn: &mut Turn<'_>, decision: Decision) -> Placed {
+        let sessions = turn.sessions();
+        let expected = Expected::on(sessions.shared.fleet.get(decision.backend));
+        let link = self.ensure_link(turn, sessions, (decision.backend, Haste::First));
+        Placed { decision, link, expected }
     }
 
     /// What is pending on `backend` is left to the reconciler.

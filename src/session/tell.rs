@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use super::log::Kept;
 use super::slot::Audience;
+use super::submissions::Remembered;
 use super::{Missed, State};
 use crate::comfy::event::{self, Event};
 use crate::comfy::labels::Label;
@@ -15,12 +16,13 @@ use crate::routing::pending::{End, Loss, Phase};
 use crate::ws::Frame;
 
 impl State {
-    /// A prompt has ended and its last word was told: the log forgets where it was.
-    pub(super) fn forget(&mut self, prompt: &PromptId, ended: Instant) {
+    /// A prompt has ended and its last word was told: the log forgets where it was. Returns what
+    /// was kept for its sake.
+    pub(super) fn forget(&mut self, prompt: &PromptId, ended: Instant) -> Option<Remembered> {
         self.log.ended(prompt, ended);
         self.runs = self.runs.take().filter(|running| running != prompt);
-        self.remembered.remove(prompt);
         self.missed.remove(prompt);
+        self.remembered.remove(prompt)
     }
 
     /// There was no link for a while: what was said in it, of any prompt in such a phase that is

@@ -4,11 +4,11 @@
 use std::time::Duration;
 
 use mooring::net::now;
-use mooring::routing::pending::End;
+use mooring::routing::pending::{End, Loss};
 use mooring::sim::{Hang, Options, Sim, SubmitFault};
 use serde_json::json;
 
-use crate::support::{World, fraction, network, quick, slow, until};
+use crate::support::{World, fraction, network, quick, slow, soon, until};
 
 /// All that a backend says of a prompt.
 fn all_events() -> Vec<String> {
@@ -197,7 +197,7 @@ async fn a_prompt_without_a_client_gets_one() {
             }
         }
     };
-    let entry = crate::support::soon("its history", entry).await;
+    let entry = soon("its history", entry).await;
     // Nobody is told of it but the backend.
     assert_eq!(entry["prompt"][3].get("client_id"), None);
     let there = crate::support::send(backend, http::Method::GET, &path, &[], "").await.json();
@@ -320,6 +320,32 @@ async fn the_answer_to_a_submission_is_true_whatever_became_of_its_own() {
             }
         }
     }
+}
+
+/// Its backend answers nothing any more, so that nothing but its end can be what is waited for.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_submission_that_is_given_up_while_it_is_looked_for_is_answered_at_once() {
+    let world = World::with(1, |config| {
+        config.server.answer_timeout = Duration::from_millis(200);
+        config.fleet.probe_timeout = Duration::from_secs(600);
+    })
+    .await;
+    let _socket = world.socket("ada").await;
+    let sim = world.sim("a");
+    until("the link is open", || sim.sids().contains(&"ada".to_owned())).await;
+    sim.set_faults(|faults| faults.latency_ms = 600_000);
+    let looks = || sim.requests().iter().filter(|seen| seen.target.ends_with("/queue")).count();
+    let before = looks();
+    let graph = quick(0);
+    let submitted = world.submit("ada", &graph);
+    let given_up = async {
+        until("it is looked for", || before < looks()).await;
+        world.post("/-/reset?clientId=ada&force=true", "").await
+    };
+    let (answer, reset) = tokio::join!(submitted, given_up);
+    assert_eq!(reset.status, 200, "{}", reset.text());
+    assert_eq!(answer.header("mooring-error"), "backend_down", "{}", answer.text());
+    assert_eq!(world.gateway.shared.metrics.prompts_ended(End::Lost(Loss::Reset)), 1);
 }
 
 /// ComfyUI tells of an end first and counts it out of its queue then.

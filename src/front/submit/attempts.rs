@@ -1,8 +1,6 @@
 //! One submission over several backends: sent to the first that can be reached and has what it
 //! needs. It goes elsewhere only while it is provably nowhere (promise P2).
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use http::request::Parts;
 use http::response::Parts as ResponseParts;
@@ -20,6 +18,7 @@ use crate::front::error::{Fault, GatewayError};
 use crate::net::now;
 use crate::routing::decision::NotThere;
 use crate::routing::ids::BackendId;
+use crate::session::submissions::Placed;
 
 /// What became of an attempt.
 enum Attempted {
@@ -162,7 +161,7 @@ impl Sending {
     }
 
     /// The answer of the first that refused it; no trace of it stays.
-    fn refused(self, refusal: Refusal) -> Response<ResponseBody> {
+    fn refused(mut self, refusal: Refusal) -> Response<ResponseBody> {
         self.gone();
         pass(&refusal.target, refusal.parts, refusal.body)
     }
@@ -172,12 +171,13 @@ impl Sending {
         let near = self.inputs.nearness();
         let placed =
             self.client.submit_elsewhere(&self.front.sessions, &self.prompt, (why, tried), &near);
-        let Some((decision, link)) = placed else { return false };
-        let backend = Arc::clone(&self.front.shared.fleet.get(decision.backend));
+        let Some(Placed { decision, link, expected }) = placed else { return false };
+        let backend = self.front.shared.fleet.get(decision.backend);
         info!(prompt = %self.prompt, from = %self.backend().name(), backend = %backend.name(),
             why = why.as_str(), "Prompt goes elsewhere: it is not there.");
         self.target = Target { backend, reason: decision.reason };
         self.link = link;
+        self.expected = expected;
         true
     }
 }

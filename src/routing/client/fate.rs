@@ -27,8 +27,11 @@ impl Client {
     /// A link said something about a prompt. It has ended, if that was it.
     pub fn hear(&mut self, prompt: &PromptId, heard: Heard, now: Instant) -> Step {
         Step::of(|effects| {
-            let pending = self.prompts.get_mut(prompt);
-            if let Some(end) = pending.and_then(|pending| pending.hear(heard, now)) {
+            let Some(pending) = self.prompts.get_mut(prompt) else { return };
+            if matches!(heard, Heard::Terminal(_)) {
+                effects.freed = Some(pending.backend);
+            }
+            if let Some(end) = pending.hear(heard, now) {
                 self.end(prompt, (end, Known::Heard), now, effects);
             }
         })
