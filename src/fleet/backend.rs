@@ -182,27 +182,34 @@ impl Backend {
         }
     }
 
-    /// Takes an operator's word, and remembers whose it is.
-    pub fn heed(&self, word: Word) {
-        self.set_admin(word.state);
-        if word.state == AdminState::Ready {
+    /// Takes an operator's word, and remembers whose it is. It is noted before the next one is
+    /// taken: of two operators the same has the last word here and after a restart.
+    pub fn heed(&self, word: Word, note: impl FnOnce(&Word)) {
+        let mut state = self.state();
+        self.store_admin(&mut state, word.state);
+        note(&word);
+        let is_ready = word.state == AdminState::Ready;
+        state.said = Some(word);
+        drop(state);
+        if is_ready {
             // Whoever says so has looked.
             self.worker_is_new();
         }
-        self.state().said = Some(word);
     }
 
-    /// Sets what it is by the operator. Returns what it was before.
-    pub fn set_admin(&self, admin: AdminState) -> AdminState {
+    /// Sets what it is by the operator.
+    pub fn set_admin(&self, admin: AdminState) {
+        self.store_admin(&mut self.state(), admin);
+    }
+
+    fn store_admin(&self, state: &mut State, admin: AdminState) {
+        state.admin = admin;
         let code = match admin {
             AdminState::Ready => 0,
             AdminState::Draining => 1,
             AdminState::Off => 2,
         };
-        let mut state = self.state();
-        let before = std::mem::replace(&mut state.admin, admin);
         self.admin.store(code, Ordering::Relaxed);
-        before
     }
 
     /// A client was bound to it.

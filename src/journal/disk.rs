@@ -105,22 +105,25 @@ impl Home for Disk {
 
     fn commit(&mut self, batch: Arc<Batch>) -> Boxed<'_, Result<(), JournalError>> {
         Box::pin(async move {
-            let (path, handle) = (self.path.clone(), self.handle());
-            let written = match handle {
-                Ok(database) => {
-                    let write = move || unless_it_panics(&path, || write(&database, &batch, &path));
-                    tokio::task::spawn_blocking(write).await
-                }
-                Err(error) => return Err(error),
-            };
-            let written = written.unwrap_or_else(|stopped| {
+            let (path, database) = (self.path.clone(), self.database.take());
+            // All of it: what failed is closed and opened anew, and that may take as long as the
+            // write.
+            let written = tokio::task::spawn_blocking(move || {
+                unless_it_panics(&path, || {
+                    let database = match database {
+                        Some(database) => database,
+                        None => Arc::new(open(&path, Checked::AsNeeded)?),
+                    };
+                    write(&database, &batch, &path)?;
+                    Ok(database)
+                })
+            });
+            let written = written.await.unwrap_or_else(|stopped| {
                 let what = stopped.to_string();
                 Err(JournalError::Write { path: self.path.clone(), what })
             });
-            if written.is_err() {
-                self.database = None;
-            }
-            written
+            self.database = Some(written?);
+            Ok(())
         })
     }
 }

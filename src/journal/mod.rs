@@ -232,7 +232,11 @@ impl Journal {
         let settled = kept.progress.wait_for(|it| number <= it.durable || it.is_failing);
         match timeout(COMMIT_WITHIN, settled).await {
             Ok(progress) if number <= progress.durable => Ok(()),
-            Ok(_) | Err(_) => Err(NotDurable),
+            Ok(_failing) => Err(NotDurable),
+            Err(_elapsed) => {
+                kept.hangs();
+                Err(NotDurable)
+            }
         }
     }
 
@@ -265,6 +269,17 @@ impl Journal {
 }
 
 impl Kept {
+    /// The home does not say that it fails, and does not get on either: nobody waits for it any
+    /// more, until it has committed something.
+    fn hangs(&self) {
+        let was_failing = self.progress.get().is_failing;
+        self.progress.change(|it| Progress { is_failing: true, ..it });
+        if !was_failing {
+            let secs = COMMIT_WITHIN.as_secs();
+            error!(secs, "The journal is not written in time: a crash would now lose work.");
+        }
+    }
+
     /// Puts what was noted into the batch, later notes over earlier ones; returns the number up to
     /// which all are in it.
     fn gather(&self, gathered: &mut Gathered) -> u64 {
@@ -370,12 +385,15 @@ mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
 
     use super::*;
+    use crate::net::now;
 
     /// Keeps batches in memory; fails while it is told to.
     #[derive(Clone, Debug, Default)]
     struct Memory {
         batches: Arc<std::sync::Mutex<Vec<Batch>>>,
         fails: Arc<AtomicBool>,
+        hangs: Arc<AtomicBool>,
+        goes_on: Arc<Notify>,
     }
 
     impl Home for Memory {
@@ -385,6 +403,9 @@ mod tests {
 
         fn commit(&mut self, batch: Arc<Batch>) -> Boxed<'_, Result<(), JournalError>> {
             Box::pin(async move {
+                if self.hangs.load(Ordering::Relaxed) {
+                    self.goes_on.notified().await;
+                }
                 if self.fails.load(Ordering::Relaxed) {
                     let (path, what) = (PathBuf::from("memory"), "told to".to_owned());
                     return Err(JournalError::Write { path, what });
@@ -436,6 +457,27 @@ mod tests {
         assert_eq!(batches.len(), 1);
         assert_eq!(batches[0].clients[&client("a")], None);
         assert_eq!(batches[0].clients[&client("b")], binding("one"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_home_that_hangs_is_waited_for_once_and_said_to_fail_until_it_goes_on() {
+        let (home, writers) = (Memory::default(), Tasks::default());
+        home.hangs.store(true, Ordering::Relaxed);
+        let journal = Journal::open(home.clone(), &writers);
+        journal.note_binding(&client("a"), binding("one"));
+        let began = now();
+        assert_eq!(journal.durable().await, Err(NotDurable));
+        assert_eq!(now().duration_since(began), COMMIT_WITHIN);
+        assert!(!journal.is_well());
+        assert_eq!(journal.durable().await, Err(NotDurable));
+        assert_eq!(now().duration_since(began), COMMIT_WITHIN, "at once");
+        home.hangs.store(false, Ordering::Relaxed);
+        home.goes_on.notify_one();
+        while !journal.is_well() {
+            sleep(RETRY).await;
+        }
+        assert_eq!(journal.durable().await, Ok(()));
+        assert_eq!(home.batches.lock().unwrap()[0].clients[&client("a")], binding("one"));
     }
 
     #[tokio::test(start_paused = true)]

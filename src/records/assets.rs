@@ -12,7 +12,7 @@ use crate::lock::{Guard, rank};
 use crate::net::{now, unix_millis};
 use crate::routing::assets::{Asset, Assets, Bytes, Kind, Told, Whose, whose};
 use crate::routing::files::{Learned, Maker, Place, Seen, Shown};
-use crate::routing::ids::{AssetId, BackendId, ContentHash, Located, PromptId};
+use crate::routing::ids::{AssetId, BackendId, ContentHash, FileRef, Located, PromptId};
 
 /// Who asks for assets.
 #[derive(Clone, Debug, Default)]
@@ -96,14 +96,30 @@ impl Records {
     #[must_use]
     pub fn name_asset(&self, backend: BackendId, item: Option<&Item>, json: &[u8]) -> Vec<u8> {
         let own = item.and_then(|item| item.file.as_ref());
-        let name = self.fleet.get(backend).name();
-        let mut files = self.files();
-        let named = item::with_backends(json, own, |file| {
-            let at = Located { backend, file: file.clone() };
-            self.learn_in(&mut files, &at, &[], Seen::There);
-            (self.shown(&files, &at) == Shown::WithBackend).then_some(&*name)
+        // It is read twice, so that nobody waits for a lock while an item of megabytes is read.
+        let mut told = Vec::new();
+        let _unchanged = item::with_backends(json, own, |file| {
+            told.push(Located { backend, file: file.clone() });
+            None
         });
+        let tagged = self.tagged(told);
+        let name = self.fleet.get(backend).name();
+        let is_tagged = |file: &FileRef| tagged.iter().any(|at| at.file == *file);
+        let named = match tagged.is_empty() {
+            true => None,
+            false => item::with_backends(json, own, |file| is_tagged(file).then_some(&*name)),
+        };
         named.unwrap_or_else(|| json.to_vec())
+    }
+
+    /// Learns that these files are there; returns those that are told with their backend's name.
+    fn tagged(&self, mut told: Vec<Located>) -> Vec<Located> {
+        let mut files = self.files();
+        told.retain(|at| {
+            self.learn_in(&mut files, at, &[], Seen::There);
+            self.shown(&files, at) == Shown::WithBackend
+        });
+        told
     }
 
     /// A file that has these bytes, of a backend that is up if there is one.

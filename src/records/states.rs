@@ -14,10 +14,11 @@ use crate::routing::word::Word;
 impl Records {
     /// An operator said something of a backend: it is so from now on, and noted.
     pub fn state_said(&self, backend: &Backend, word: Word) {
-        let record = StateRecord::new(backend.name(), &word);
         // Taken before the note, so that no restart finds a note of what never was.
-        backend.heed(word);
-        self.journal.note_state(Arc::clone(&backend.authority), Some(record));
+        backend.heed(word, |word| {
+            let record = StateRecord::new(backend.name(), word);
+            self.journal.note_state(Arc::clone(&backend.authority), Some(record));
+        });
     }
 
     /// Takes over what was said before a restart. What was said of a server that is not configured
@@ -34,7 +35,7 @@ impl Records {
                         info!(backend = %name, state, by = &*word.by, why,
                             "A backend is as its operator said before the restart.");
                     }
-                    backend.heed(word);
+                    backend.heed(word, |_known| {});
                 }
                 None => strangers.push((record.at, url)),
             }

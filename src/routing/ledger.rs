@@ -15,7 +15,10 @@ use std::time::{Duration, Instant};
 
 use super::ids::{BackendId, PromptId};
 use super::owners::{Owner, Owners, Person, Submitter};
-use super::pending::{End, Loss};
+use super::pending::End;
+use presumed::PresumedLost;
+
+mod presumed;
 
 /// How often an id that nobody knows is asked of all backends.
 pub const ASK_AGAIN_AFTER: Duration = Duration::from_secs(5);
@@ -29,6 +32,7 @@ pub struct Ledger {
     prompts: HashMap<PromptId, Record>,
     /// Those that are not pending, by [`Record::place`].
     settled: BTreeMap<u64, PromptId>,
+    presumed_lost: PresumedLost,
     /// Whose they are; histories by [`Record::place`].
     owners: Owners,
     next_place: u64,
@@ -103,6 +107,7 @@ impl Ledger {
         Self {
             prompts: HashMap::new(),
             settled: BTreeMap::new(),
+            presumed_lost: PresumedLost::default(),
             owners: Owners::default(),
             next_place: 0,
             next_order: 0,
@@ -276,15 +281,7 @@ impl Ledger {
     /// The prompts that were given up because `backend` stayed away or ran nothing, in no order.
     #[must_use]
     pub fn presumed_lost(&self, backend: BackendId) -> Vec<PromptId> {
-        let is_one = |record: &Record| {
-            record.backend == Some(backend)
-                && matches!(
-                    record.state,
-                    State::Ended(End::Lost(Loss::BackendGone | Loss::BackendWedged))
-                )
-        };
-        let found = self.prompts.iter().filter(|(_, record)| is_one(record));
-        found.map(|(prompt, _)| prompt.clone()).collect()
+        self.presumed_lost.of(backend)
     }
 
     /// True if all backends were asked about an unknown id a moment ago.
@@ -339,8 +336,10 @@ impl Ledger {
     /// The prompt is not pending, or no longer. Whatever is too many goes.
     fn settle(&mut self, prompt: &PromptId, state: State, now: Instant) {
         let Some(record) = self.prompts.get_mut(prompt) else { return };
+        self.presumed_lost.forget(prompt, record);
         record.state = state;
         record.ended = Some(now);
+        self.presumed_lost.note(prompt, record);
         if record.place.is_none() {
             record.place = Some(self.next_place);
             self.settled.insert(self.next_place, prompt.clone());
@@ -376,6 +375,7 @@ impl Ledger {
     fn evict(&mut self, prompt: PromptId) {
         if let Some(record) = self.prompts.remove(&prompt) {
             unlist(&mut self.owners, &record);
+            self.presumed_lost.forget(&prompt, &record);
         }
         self.evicted.push(prompt);
     }
@@ -400,6 +400,7 @@ mod tests {
 
     use super::super::ids::ClientId;
     use super::super::pending::Loss;
+    use super::presumed::is_presumed_lost;
     use super::*;
 
     fn id(text: &str) -> PromptId {
@@ -616,7 +617,7 @@ mod tests {
     proptest! {
         #[test]
         fn the_ledger_stays_within_its_bounds_and_keeps_what_is_pending(
-            story in vec((0..5_u8, 0..12_u8, 0..40_u64), 0..120),
+            story in vec((0..6_u8, 0..12_u8, 0..40_u64), 0..120),
         ) {
             let (mut now, mut ledger) = (start(), ledger());
             let mut pending = BTreeSet::new();
@@ -636,6 +637,10 @@ mod tests {
                         ledger.ended(&prompt, End::Succeeded, now);
                         pending.remove(&prompt);
                     }
+                    5 if pending.remove(&prompt) => {
+                        ledger.placed(&prompt, BackendId::nth(u16::from(which) % 2));
+                        ledger.ended(&prompt, End::Lost(Loss::BackendGone), now);
+                    }
                     3 => {
                         ledger.withdraw(&prompt);
                         pending.remove(&prompt);
@@ -644,6 +649,13 @@ mod tests {
                         now += Duration::from_secs(pause);
                         ledger.learn(&prompt, BackendId::nth(0), now);
                     }
+                }
+                for backend in [BackendId::nth(0), BackendId::nth(1)] {
+                    let is_one = |it: &Record| it.backend == Some(backend) && is_presumed_lost(it);
+                    let lost = ledger.prompts.iter().filter(|(_, record)| is_one(record));
+                    let lost: BTreeSet<PromptId> = lost.map(|(prompt, _)| prompt.clone()).collect();
+                    let told: BTreeSet<_> = ledger.presumed_lost(backend).into_iter().collect();
+                    prop_assert_eq!(told, lost);
                 }
                 prop_assert!(ledger.len() <= 2 + pending.len());
                 let listed = ledger.owners.listed_of(&[of(ada())], usize::MAX);
