@@ -1,7 +1,7 @@
 //! The backends, live: their health, their load, their connections.
 //!
-//! A fleet changes while all runs: [`diff`] says how. [`roster`] is who is in it now,
-//! [`supervisor`] the care of one from its coming to its going, [`names`] what it is called.
+//! A fleet changes while all runs: [`diff`] says how. `roster` is who is in it now,
+//! `supervisor` the care of one from its coming to its going, [`names`] what it is called.
 //!
 //! Nothing else dials a backend. [`watch`] keeps one link of our own to each and learns from it;
 //! [`doors`] knows whether it takes new connections; [`pool`] carries requests, on connections that

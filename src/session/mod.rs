@@ -4,7 +4,7 @@
 //! All of that is one state under one lock, because it must agree: the replay of a socket that
 //! opens and the live events that follow meet at one position of the log. The lock is held for
 //! plain calls only, never across an await. The core in it changes by one way alone, and what
-//! follows a change is done in one place: see [`apply`].
+//! follows a change is done in one place: see `apply`.
 //!
 //! - [`link`]: the one socket to its backend
 //! - [`log`]: events kept to be sent again (pure)
@@ -14,7 +14,7 @@
 //! - [`reading`]: when it was last heard, and when it is to be looked at
 //! - [`orphan`]: when a backend has forgotten a link (pure)
 //! - [`linked`]: what follows when the link opens, breaks or ends
-//! - [`apply`]: what follows a transition of the core
+//! - `apply`: what follows a transition of the core
 //! - [`relay`]: an event on its way from the link to the log and the queues
 //! - [`binary`]: frames that are no text
 //! - [`named`]: events with the names of their files
