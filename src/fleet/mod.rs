@@ -197,6 +197,12 @@ impl Fleet {
         self.len() == 0
     }
 
+    /// One backend as it is now, for one decision.
+    #[must_use]
+    pub fn view(&self, id: BackendId, now: Instant) -> BackendView {
+        self.roster.load().get(id).unwrap_or(&self.forgotten).view(now)
+    }
+
     /// The fleet as it is now, for one decision.
     #[must_use]
     pub fn views(&self, now: Instant) -> SmallVec<[BackendView; 8]> {

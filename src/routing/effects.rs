@@ -77,7 +77,25 @@ impl Effects {
     /// True if nothing is to be done, as after nearly every event.
     #[must_use]
     pub fn is_nothing(&self) -> bool {
-        *self == Self::NONE
+        self.routed.is_none() && self.is_at_most_routed()
+    }
+
+    /// The rule, if nothing has happened but that something was routed, as with nearly every read.
+    #[must_use]
+    pub fn only_routed(&self) -> Option<Reason> {
+        self.routed.filter(|_| self.is_at_most_routed())
+    }
+
+    // Taken apart, so that an effect that is added is looked at here too; and not compared as a
+    // whole, which takes ten times as long.
+    fn is_at_most_routed(&self) -> bool {
+        let Self { ended, submission, binding, routed: _, freed, tells_count, has_begun, asks } =
+            self;
+        matches!(binding, Rebound::No)
+            && !(*tells_count || *has_begun || *asks)
+            && ended.is_empty()
+            && submission.is_none()
+            && freed.is_none()
     }
 }
 

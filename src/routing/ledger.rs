@@ -326,6 +326,7 @@ impl Ledger {
         let record = Record { by, backend, made: now, order, state, ended, place };
         if let Some(expired) = self.prompts.insert(prompt.clone(), record) {
             unlist(&mut self.owners, &expired);
+            self.presumed_lost.forget(prompt, &expired);
             if let Some(place) = expired.place {
                 self.settled.remove(&place);
             }

@@ -214,21 +214,22 @@ pub fn place(fleet: &[BackendView], tie: TieBreak) -> Result<BackendId, NoPlace>
     if !fleet.iter().any(BackendView::serves_new) {
         return Err(NoPlace::NoneReady);
     }
-    let count = fleet.len() as u64;
-    let in_turn = |place: u64| (place + count - tie.turn % count) % count;
-    (0..)
-        .zip(fleet)
-        .filter(|(_, backend)| backend.takes_work())
-        .min_by(|(a_place, a), (b_place, b)| {
+    // Of several that are equal the first counts, so whoever's turn it is comes first.
+    let first = usize::try_from(tie.turn % fleet.len() as u64).unwrap_or_default();
+    let (later, sooner) = fleet.split_at(first);
+    sooner
+        .iter()
+        .chain(later)
+        .filter(|backend| backend.takes_work())
+        .min_by(|a, b| {
             a.is_suspect()
                 .cmp(&b.is_suspect())
                 .then_with(|| a.cmp_queue(b))
                 .then_with(|| a.head_start.is_none().cmp(&b.head_start.is_none()))
                 .then_with(|| (tie.last != Some(a.id)).cmp(&(tie.last != Some(b.id))))
                 .then_with(|| a.bound.cmp(&b.bound))
-                .then_with(|| in_turn(*a_place).cmp(&in_turn(*b_place)))
         })
-        .map(|(_, backend)| backend.id)
+        .map(|backend| backend.id)
         .ok_or(NoPlace::FleetFull)
 }
 

@@ -127,7 +127,9 @@ impl<'a> Turn<'a> {
         transition: impl FnOnce(&mut core::Client) -> Step<T>,
     ) -> T {
         let (outcome, effects) = transition(&mut self.state.core.0).split();
-        if !effects.is_nothing() {
+        if let Some(reason) = effects.only_routed() {
+            self.later.sessions.shared.metrics.placed(reason);
+        } else if !effects.is_nothing() {
             self.apply(effects, brought);
         }
         outcome

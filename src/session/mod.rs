@@ -204,8 +204,7 @@ impl Client {
         if turn.is_gone {
             return Err(Gone);
         }
-        let own =
-            turn.core.bound().map(|(backend, _)| sessions.shared.fleet.get(backend).view(now));
+        let own = turn.core.bound().map(|(backend, _)| sessions.shared.fleet.view(backend, now));
         // Most reads stay where they are, and need no look at the whole fleet.
         if let Some(decided) = turn.act(|core| core.contact_in_place(own.as_ref(), now)) {
             return Ok(decided);

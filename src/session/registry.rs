@@ -374,7 +374,7 @@ impl Client {
         let has_link = state.link.is_some();
         let is_open = state.link.as_ref().is_some_and(|link| link.listens_since().is_some());
         let has_place = state.core.bound().is_some_and(|(backend, _)| {
-            let view = sessions.shared.fleet.get(backend).view(now);
+            let view = sessions.shared.fleet.view(backend, now);
             if is_open { view.serves_linked() } else { view.serves_new() }
         });
         // A read can move an idle binding, and leaves the link behind.

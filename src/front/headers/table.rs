@@ -3,6 +3,7 @@
 
 /// True for headers that are for one hop: named by RFC 9110 section 7.6.1, and those that old
 /// clients send all the same.
+#[inline]
 fn is_of_one_hop(name: &str) -> bool {
     let is = |other: &str| name.eq_ignore_ascii_case(other);
     // By length first: every header of every request comes by here, and few are meant.
@@ -21,6 +22,7 @@ fn is_of_one_hop(name: &str) -> bool {
 /// True for headers in which a proxy says for whom it speaks. Of a stranger they are a claim, and
 /// a backend, or a node of its, may believe it.
 #[must_use]
+#[inline]
 pub fn is_forwarding(name: &str) -> bool {
     const PREFIX: &str = "x-forwarded-";
     let is = |other: &str| name.eq_ignore_ascii_case(other);
@@ -67,6 +69,7 @@ impl RequestHeader {
     /// `front::headers` says why `Host` and `Sec-Fetch-Site` end here, and `front::origin` what
     /// they are asked before.
     #[must_use]
+    #[inline]
     pub fn of(name: &str) -> Self {
         let is = |other: &str| name.eq_ignore_ascii_case(other);
         match name.len() {
@@ -122,6 +125,7 @@ pub enum AnswerHeader {
 impl AnswerHeader {
     /// The two of ours are ours to say.
     #[must_use]
+    #[inline]
     pub fn of(name: &str) -> Self {
         let is = |other: &str| name.eq_ignore_ascii_case(other);
         match name.len() {
