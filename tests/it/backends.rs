@@ -339,6 +339,10 @@ async fn servers_that_are_no_comfyui_are_named_and_not_hammered() {
     let gone = Sim::start(network(), Options::named("gone")).await.unwrap();
     gone.crash().await;
     let world = World::over(vec![junk, old, gone], |_| {}).await;
+    // A start waits for that too, but not for long.
+    for backend in world.gateway.shared.fleet.iter() {
+        soon("it has been asked", backend.was_probed()).await;
+    }
     let ready = world.admin_get("/readyz").await;
     assert_eq!(ready.status, 503);
     let trouble = |name: &str| {
