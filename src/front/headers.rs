@@ -94,7 +94,7 @@ pub fn keep_private(headers: &mut HeaderMap) {
 
 /// Says which backend answered, and why that one (V1).
 pub fn mark(headers: &mut HeaderMap, backend: &Backend, reason: Reason) {
-    headers.insert(BACKEND, backend.name_header().clone());
+    headers.insert(BACKEND, backend.name_header());
     headers.insert(PLACEMENT, HeaderValue::from_static(reason.as_str()));
 }
 

@@ -234,7 +234,7 @@ impl Journal {
             Ok(progress) if number <= progress.durable => Ok(()),
             Ok(_failing) => Err(NotDurable),
             Err(_elapsed) => {
-                kept.hangs();
+                kept.hangs(number);
                 Err(NotDurable)
             }
         }
@@ -271,9 +271,11 @@ impl Journal {
 impl Kept {
     /// The home does not say that it fails, and does not get on either: nobody waits for it any
     /// more, until it has committed something.
-    fn hangs(&self) {
+    fn hangs(&self, number: u64) {
         let was_failing = self.progress.get().is_failing;
-        self.progress.change(|it| Progress { is_failing: true, ..it });
+        // Not if it has just got on: nothing would take the word back then.
+        let is_late = |it: Progress| it.is_failing || it.durable < number;
+        self.progress.change(|it| Progress { is_failing: is_late(it), ..it });
         if !was_failing {
             let secs = COMMIT_WITHIN.as_secs();
             error!(secs, "The journal is not written in time: a crash would now lose work.");
