@@ -28,6 +28,7 @@ pub mod turned;
 pub mod watch;
 pub mod worker;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
@@ -36,7 +37,7 @@ use arc_swap::ArcSwap;
 use smallvec::SmallVec;
 use tracing::info;
 
-use crate::config::Config;
+use crate::config::{BackendConfig, Config};
 use crate::lock::{Lock, rank};
 use crate::net::Network;
 use crate::routing::ids::BackendId;
@@ -97,7 +98,38 @@ impl Fleet {
     /// # Errors
     /// The fleet would be one that no configuration can describe.
     pub fn apply(&self, diff: &Diff) -> Result<Applied, BadDiff> {
+        self.apply_under(&self.watched.lock(), diff)
+    }
+
+    /// Makes the fleet what is wanted of it: who is not wanted any more is to go, and whoever is
+    /// stays.
+    ///
+    /// # Errors
+    /// As [`Fleet::apply`].
+    pub fn change(&self, wanted: &[BackendConfig]) -> Result<Applied, BadDiff> {
+        // All under one lock: who is wanted again must not go in the same moment.
         let watched = self.watched.lock();
+        let (diff, unwanted) = diff::between(&self.members(), wanted);
+        let applied = self.apply_under(&watched, &diff)?;
+        for backend in self.iter() {
+            match unwanted.contains(&backend.id) {
+                true => backend.goes(),
+                false => backend.stays(),
+            }
+        }
+        Ok(applied)
+    }
+
+    /// Lets those of `drained` go that are to go still.
+    pub fn let_go(&self, drained: BTreeSet<BackendId>) -> Applied {
+        let watched = self.watched.lock();
+        let goes = |id: &BackendId| self.has(*id) && self.get(*id).going_since().is_some();
+        let leave = drained.into_iter().filter(goes).collect();
+        // A fleet without some of its members is one.
+        self.apply_under(&watched, &Diff { leave, ..Diff::default() }).unwrap_or_default()
+    }
+
+    fn apply_under(&self, watched: &bool, diff: &Diff) -> Result<Applied, BadDiff> {
         let before = self.roster.load_full();
         diff::check(&self.members(), diff)?;
         let mut roster = Roster::clone(&before);

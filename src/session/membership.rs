@@ -12,7 +12,7 @@ use super::Sessions;
 use super::control::{held_clients, let_go_of_tunnels};
 use crate::config::BackendConfig;
 use crate::fleet::backend::Backend;
-use crate::fleet::diff::{self, BadDiff, Diff};
+use crate::fleet::diff::{Applied, BadDiff, Diff};
 use crate::routing::ids::BackendId;
 use crate::tunnels::Farewell;
 
@@ -27,14 +27,7 @@ impl Sessions {
     /// # Errors
     /// It would be no fleet; then nothing is changed.
     pub fn change_fleet(self: &Arc<Self>, wanted: &[BackendConfig]) -> Result<(), BadDiff> {
-        let (diff, unwanted) = diff::between(&self.shared.fleet.members(), wanted);
-        self.apply(&diff)?;
-        for backend in self.shared.fleet.iter() {
-            match unwanted.contains(&backend.id) {
-                true => backend.goes(),
-                false => backend.stays(),
-            }
-        }
+        self.take_up(self.shared.fleet.change(wanted)?);
         Ok(())
     }
 
@@ -43,7 +36,12 @@ impl Sessions {
     /// # Errors
     /// It would be no fleet; then nothing is changed.
     pub fn apply(self: &Arc<Self>, diff: &Diff) -> Result<(), BadDiff> {
-        let applied = self.shared.fleet.apply(diff)?;
+        self.take_up(self.shared.fleet.apply(diff)?);
+        Ok(())
+    }
+
+    /// Looks at those that joined, and ends what is left of those that left.
+    fn take_up(self: &Arc<Self>, applied: Applied) {
         for backend in applied.joined {
             self.look_for_unclaimed_at(backend);
         }
@@ -54,7 +52,6 @@ impl Sessions {
             // What was pending there has ended.
             self.reconcile_soon();
         }
-        Ok(())
     }
 
     /// What the sweep does for each backend.
@@ -75,8 +72,7 @@ impl Sessions {
         let leave: BTreeSet<BackendId> =
             self.shared.fleet.iter().filter(may_go).map(|backend| backend.id).collect();
         if !leave.is_empty() {
-            // Whoever changed the fleet in this moment has the word.
-            let _ = self.apply(&Diff { leave, ..Diff::default() });
+            self.take_up(self.shared.fleet.let_go(leave));
         }
     }
 }

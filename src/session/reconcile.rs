@@ -5,7 +5,7 @@
 //! looked for on their backend: its queue first, read once for all of them, then the history of
 //! each. What is found is for [`crate::routing::pending`] to judge.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -309,16 +309,20 @@ fn presume_lost(sessions: &Arc<Sessions>) {
         }
         is_past(backend.wedged_for(now)).then_some((backend.id, Loss::BackendWedged))
     };
-    let left = sessions.shared.fleet.left().into_iter();
-    let left = left.map(|backend| (backend.id, Loss::BackendGone));
-    let away = sessions.shared.fleet.iter().filter_map(is_lost);
-    let lost: Vec<(BackendId, Loss)> = left.chain(away).collect();
-    if lost.is_empty() {
+    let lost: Vec<(BackendId, Loss)> = sessions.shared.fleet.iter().filter_map(is_lost).collect();
+    let has_left = |backend: BackendId| sessions.shared.fleet.get(backend).has_left();
+    if lost.is_empty() && sessions.shared.fleet.left().is_empty() {
         return;
     }
     for client in sessions.clients.working() {
-        for (backend, loss) in &lost {
-            client.presume_lost(sessions, *backend, *loss, now);
+        // Of those that left many are remembered, and next to none has anything pending.
+        let gone = client.inspect(|core, _| {
+            let on = core.pending().values().map(|pending| pending.backend);
+            on.filter(|backend| has_left(*backend)).collect::<BTreeSet<_>>()
+        });
+        let gone = gone.into_iter().map(|backend| (backend, Loss::BackendGone));
+        for (backend, loss) in gone.chain(lost.iter().copied()) {
+            client.presume_lost(sessions, backend, loss, now);
         }
     }
 }
