@@ -3,11 +3,13 @@
 //! The types of the sections as written are made from it, and so is [`KEYS`], which the tests hold
 //! against `config/mooring.toml` and `docs/configuration.md`. A default is written as it would
 //! stand in the environment.
+//!
+//! The last column says what a reload does with a new value: see [`Applied`].
 
 use super::headers::Headers;
-use super::kinds::{
-    BackendName, Count, FilePath, Kind, Limit, Positive, Shape, Size, Span, Switch,
-};
+use super::key::Applied;
+pub use super::key::Key;
+use super::kinds::{BackendName, Count, FilePath, Kind, Limit, Positive, Size, Span, Switch};
 use super::listen::{Listen, ListenOrOff};
 use super::lists::{Classes, SharedIds};
 use super::nameless::NamelessMay;
@@ -15,56 +17,6 @@ use super::raw::{RawNamed, Section, Setting};
 use super::values::{
     BackendUrl, Counts, Format, LogLevel, Networks, OnError, Origins, Tags, Toggle, Token,
 };
-
-/// One key, for documentation and for suggestions.
-#[derive(Clone, Copy, Debug)]
-pub struct Key {
-    pub section: &'static str,
-    pub name: &'static str,
-    /// As it would stand in the environment.
-    pub default: &'static str,
-    pub shape: Shape,
-    why: &'static str,
-    takes: fn() -> String,
-}
-
-impl Key {
-    /// As in reports: `server.listen`, `backends.NAME.url`.
-    #[must_use]
-    pub fn full_name(&self) -> String {
-        if self.section == BACKENDS {
-            format!("{BACKENDS}.NAME.{}", self.name)
-        } else {
-            format!("{}.{}", self.section, self.name)
-        }
-    }
-
-    /// What it takes, with its limits: `a duration from 1s to 1h`.
-    #[must_use]
-    pub fn takes(&self) -> String {
-        (self.takes)()
-    }
-
-    /// What it is for, in a sentence.
-    #[must_use]
-    pub fn why(&self) -> &'static str {
-        self.why.trim()
-    }
-
-    /// The default as it would stand in a file.
-    #[must_use]
-    pub fn default_in_toml(&self) -> String {
-        let quote = |text: &str| format!("\"{text}\"");
-        match self.shape {
-            Shape::Number | Shape::Switch => self.default.to_owned(),
-            Shape::Text | Shape::TextOrNumber => quote(self.default),
-            Shape::List => {
-                let entries = self.default.split(',').filter(|entry| !entry.is_empty());
-                format!("[{}]", entries.map(quote).collect::<Vec<_>>().join(", "))
-            }
-        }
-    }
-}
 
 /// The section of named tables.
 pub(super) const BACKENDS: &str = "backends";
@@ -77,12 +29,27 @@ const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
 
+/// Whether two configurations have another value of one key.
+macro_rules! differs {
+    // Backends are compared as a whole.
+    (backend $name:ident $applied:ident) => {
+        |_, _| false
+    };
+    ($section:ident $name:ident ByValue) => {
+        |_, _| false
+    };
+    ($section:ident $name:ident $applied:ident) => {
+        |old, new| old.$section.$name != new.$section.$name
+    };
+}
+
 macro_rules! sections {
     ($(
         [$section:literal] $raw:ident $with:ident {
             $(
                 $(#[doc = $why:literal])+
-                $name:ident: $kind:ident $({ $($limit:ident: $value:expr),+ })? = $default:literal;
+                $name:ident: $kind:ident $({ $($limit:ident: $value:expr),+ })? = $default:literal,
+                    $applied:ident;
             )+
         }
     )+) => {
@@ -93,6 +60,8 @@ macro_rules! sections {
                 name: stringify!($name),
                 default: $default,
                 shape: <$kind as Kind>::SHAPE,
+                applied: Applied::$applied,
+                differs: differs!($with $name $applied),
                 why: concat!($($why),+),
                 takes: || Kind::takes(&$kind $({ $($limit: $value),+ })?),
             },
@@ -139,225 +108,225 @@ pub(super) struct RawConfig {
 sections! {
     ["server"] RawServer server {
         /// Where browsers and scripts connect.
-        listen: Listen = "127.0.0.1:8180";
+        listen: Listen = "127.0.0.1:8180", Restart;
         /// Threads that serve; 0 is one for each core.
-        workers: Count { min: 0, max: 1024 } = "0";
+        workers: Count { min: 0, max: 1024 } = "0", Restart;
         /// Connections of clients at one time; more are closed at once.
-        max_connections: Count { min: 1, max: 1_000_000 } = "10000";
+        max_connections: Count { min: 1, max: 1_000_000 } = "10000", Restart;
         /// From the first byte of a request to the end of its headers.
-        header_timeout: Span { min: 100 * MS, max: H } = "10s";
+        header_timeout: Span { min: 100 * MS, max: H } = "10s", Restart;
         /// Request line and headers together; the server behind us takes 8 KiB a line.
-        max_header_bytes: Size { min: 8 * KIB, max: MIB } = "16KiB";
+        max_header_bytes: Size { min: 8 * KIB, max: MIB } = "16KiB", Restart;
         /// Headers of one request; the limit of the server behind us.
-        max_headers: Count { min: 16, max: 1024 } = "128";
+        max_headers: Count { min: 16, max: 1024 } = "128", Restart;
         /// How long a connection may be kept alive without a request; longer than proxies in front
         /// of us keep theirs, so that none sends a request on one that we just close.
-        idle_timeout: Span { min: S, max: H } = "180s";
+        idle_timeout: Span { min: S, max: H } = "180s", Restart;
         /// How long no byte of a body may move before it is given up.
-        body_timeout: Span { min: S, max: H } = "60s";
+        body_timeout: Span { min: S, max: H } = "60s", Restart;
         /// How long a backend may take until its answer begins, from the last byte that was sent to
         /// it.
-        answer_timeout: Span { min: S, max: DAY } = "300s";
+        answer_timeout: Span { min: S, max: DAY } = "300s", Restart;
         /// Web pages of other origins that may call us; they get CORS answers. Also those of
         /// applications (`app://obsidian.md`), and `null`.
-        allowed_origins: Origins = "";
+        allowed_origins: Origins = "", Restart;
         /// Proxies in front of us whose `X-Forwarded-*` headers are believed.
-        trusted_proxies: Networks = "";
+        trusted_proxies: Networks = "", Restart;
         /// How long a stop takes at most, from the signal until what is left is closed.
-        drain_timeout: Span { min: 0, max: DAY } = "30s";
+        drain_timeout: Span { min: 0, max: DAY } = "30s", Restart;
         /// How much of that the listeners stay open, not ready, until nobody sends new clients.
-        drain_delay: Span { min: 0, max: H } = "5s";
+        drain_delay: Span { min: 0, max: H } = "5s", Restart;
         /// As a sidecar: how long a stop waits before that, still serving, for pending prompts.
-        drain_pending: Span { min: 0, max: DAY } = "0s";
+        drain_pending: Span { min: 0, max: DAY } = "0s", Restart;
         /// Lets clients use routes that install, update and restart (ComfyUI-Manager's, others').
-        allow_manager: Switch = "false";
+        allow_manager: Switch = "false", Restart;
         /// Lets clients read the log of their own backend, and where its folders are (`/internal`).
-        allow_logs: Switch = "false";
+        allow_logs: Switch = "false", Restart;
         /// Lets clients unload their backend's models (`/free`); else it is 200 and nothing done.
-        allow_free: Switch = "false";
+        allow_free: Switch = "false", Restart;
         /// Lets clients start and stop scans of a server's assets, and prune them.
-        allow_asset_scans: Switch = "false";
+        allow_asset_scans: Switch = "false", Restart;
         /// The backend that keeps settings, workflows and the page; empty is the first by name.
-        home: BackendName = "";
+        home: BackendName = "", Restart;
         /// Puts a script first into the page, so that each of its tabs is a client of its own.
-        page_script: Toggle = "on";
+        page_script: Toggle = "on", Restart;
         /// Reads that are only passed on are passed on as bytes; `off` is the slower way for all.
-        passthrough: Toggle = "on";
+        passthrough: Toggle = "on", Restart;
         /// The last good copies of the home backend's page and user data; 0 keeps none.
-        stale_cache: Size { min: 0, max: 64 * GIB } = "64MiB";
+        stale_cache: Size { min: 0, max: 64 * GIB } = "64MiB", Restart;
     }
     ["admin"] RawAdmin admin {
         /// Where operators, metrics and health checks connect; `off` closes that door.
-        listen: ListenOrOff = "127.0.0.1:8181";
+        listen: ListenOrOff = "127.0.0.1:8181", Restart;
         /// Asked for as `Authorization: Bearer`; needed where others than this host can connect.
-        token: Token = "";
+        token: Token = "", Restart;
         /// A file that holds the token, so that it stands in no configuration.
-        token_file: FilePath = "";
+        token_file: FilePath = "", ByValue;
     }
     ["affinity"] RawAffinity affinity {
         /// A client without socket or contact for this long is forgotten.
-        lease: Span { min: S, max: 30 * DAY } = "10m";
+        lease: Span { min: S, max: 30 * DAY } = "10m", Restart;
         /// How long an upload keeps its backend for the prompt that uses it.
-        reservation: Span { min: S, max: 30 * DAY } = "10m";
+        reservation: Span { min: S, max: 30 * DAY } = "10m", Restart;
         /// How long the socket to a backend stays after the client's last one has gone.
-        link_linger: Span { min: 0, max: H } = "30s";
+        link_linger: Span { min: 0, max: H } = "30s", Restart;
         /// Clients known at one time; new ones are refused beyond it.
-        max_clients: Count { min: 1, max: 10_000_000 } = "100000";
+        max_clients: Count { min: 1, max: 10_000_000 } = "100000", Restart;
         /// clientIds that many use at a time: each address that uses one is a client of its own.
-        shared_ids: SharedIds = "";
+        shared_ids: SharedIds = "", Restart;
         /// How many prompts longer the queue of a backend may be at most that has a prompt's files
         /// already.
-        input_margin: Count { min: 0, max: 1_000 } = "1";
+        input_margin: Count { min: 0, max: 1_000 } = "1", Restart;
         /// The same for the backend to which a client has sockets of node packs open.
-        tunnel_margin: Count { min: 0, max: 1_000 } = "1";
+        tunnel_margin: Count { min: 0, max: 1_000 } = "1", Restart;
         /// So many bytes that would have to be copied weigh as much as one prompt that waits: for
         /// less, an idle backend is always taken before a busy one.
-        input_bytes: Size { min: MIB, max: 64 * GIB } = "256MiB";
+        input_bytes: Size { min: MIB, max: 64 * GIB } = "256MiB", Restart;
         /// How many prompts longer the queue of a backend may be whose node packs a client used.
-        session_margin: Count { min: 0, max: 1_000 } = "1";
+        session_margin: Count { min: 0, max: 1_000 } = "1", Restart;
     }
     ["fleet"] RawFleet fleet {
         /// How often a backend that says nothing is asked whether it is there.
-        probe_interval: Span { min: 100 * MS, max: H } = "5s";
+        probe_interval: Span { min: 100 * MS, max: H } = "5s", Restart;
         /// How long it may take to answer that.
-        probe_timeout: Span { min: 100 * MS, max: H } = "10s";
+        probe_timeout: Span { min: 100 * MS, max: H } = "10s", Restart;
         /// Good probes in a row that make a backend up.
-        rise: Positive { max: 100 } = "1";
+        rise: Positive { max: 100 } = "1", Restart;
         /// Bad probes in a row that make a backend down.
-        fall: Positive { max: 100 } = "2";
+        fall: Positive { max: 100 } = "2", Restart;
         /// How much longer a backend may be silent while it loads a model.
-        patience: Span { min: 0, max: H } = "10s";
+        patience: Span { min: 0, max: H } = "10s", Restart;
         /// How long opening a connection to a backend may take; above the second after which a
         /// lost first segment is sent again (RFC 6298).
-        connect_timeout: Span { min: 10 * MS, max: 60 * S } = "2s";
+        connect_timeout: Span { min: 10 * MS, max: 60 * S } = "2s", Restart;
         /// How often a new connection to a backend is tried while its sockets are open; while it
         /// takes none, at each `probe_interval`.
-        dial_interval: Span { min: 100 * MS, max: H } = "30s";
+        dial_interval: Span { min: 100 * MS, max: H } = "30s", Restart;
         /// How long an unused connection is kept; below the 60s or more after which backends close.
-        pool_idle: Span { min: 0, max: 59 * S } = "30s";
+        pool_idle: Span { min: 0, max: 59 * S } = "30s", Restart;
         /// Unused connections kept for each backend: so many for reads that are only passed on,
         /// and so many for all else.
-        max_idle_connections: Count { min: 0, max: 10_000 } = "64";
+        max_idle_connections: Count { min: 0, max: 10_000 } = "64", Restart;
         /// How long one backend may delay a list of several; after that it is left out and named.
-        list_timeout: Span { min: 100 * MS, max: 5 * 60 * S } = "3s";
+        list_timeout: Span { min: 100 * MS, max: 5 * 60 * S } = "3s", Restart;
         /// Silence of a running prompt after which its backend is suspect: it gets new work only
         /// while no other has room.
-        suspect_after: Span { min: S, max: DAY } = "120s";
+        suspect_after: Span { min: S, max: DAY } = "120s", Restart;
         /// How long after the start of a prompt its backend may take to say what of it is cached;
         /// one that takes longer is wedged, and takes no work.
-        start_limit: Span { min: S, max: DAY } = "5m";
+        start_limit: Span { min: S, max: DAY } = "5m", Restart;
         /// Silence of a running prompt after which its backend is wedged; 0 is never, because a
         /// node may wait for an API, a video or a download.
-        silent_limit: Span { min: 0, max: 7 * DAY } = "0s";
+        silent_limit: Span { min: 0, max: 7 * DAY } = "0s", Restart;
         /// How long a backend may be away or wedged until its prompts are presumed lost.
-        grace: Span { min: S, max: 7 * DAY } = "60s";
+        grace: Span { min: S, max: 7 * DAY } = "60s", Restart;
     }
     ["prompts"] RawPrompts prompts {
         /// The largest submission; more is answered with 413.
-        max_body: Size { min: KIB, max: 4 * GIB } = "100MiB";
+        max_body: Size { min: KIB, max: 4 * GIB } = "100MiB", Restart;
         /// Bodies held in memory over all requests; more is answered with 503.
-        max_bodies_total: Size { min: KIB, max: 1024 * GIB } = "512MiB";
+        max_bodies_total: Size { min: KIB, max: 1024 * GIB } = "512MiB", Restart;
         /// Prompts remembered after their end, so that their results are found.
-        ledger_prompts: Count { min: 1, max: 100_000_000 } = "100000";
+        ledger_prompts: Count { min: 1, max: 100_000_000 } = "100000", Restart;
         /// How long they are remembered.
-        ledger_age: Span { min: 60 * S, max: 3650 * DAY } = "7d";
+        ledger_age: Span { min: 60 * S, max: 3650 * DAY } = "7d", Restart;
         /// A pending prompt without an event for this long is asked about.
-        silent_after: Span { min: S, max: DAY } = "30s";
+        silent_after: Span { min: S, max: DAY } = "30s", Restart;
         /// How long a question for the history waits for the entry of a prompt that has just ended.
-        history_wait: Span { min: 0, max: 60 * S } = "1s";
+        history_wait: Span { min: 0, max: 60 * S } = "1s", Restart;
         /// Entries of ended prompts kept in memory for lists and histories; 0 keeps none.
-        history_cache: Size { min: 0, max: 64 * GIB } = "256MiB";
+        history_cache: Size { min: 0, max: 64 * GIB } = "256MiB", Restart;
         /// How long a submission waits for its outcome before it is told that it is unknown.
-        answer_limit: Span { min: S, max: H } = "45s";
+        answer_limit: Span { min: S, max: H } = "45s", Restart;
         /// How long a submission waits for the client's socket to its backend.
-        link_timeout: Span { min: 100 * MS, max: 10 * 60 * S } = "5s";
+        link_timeout: Span { min: 100 * MS, max: 10 * 60 * S } = "5s", Restart;
         /// Pending prompts of one client; more are refused.
-        max_pending_per_client: Count { min: 1, max: 1_000_000 } = "1000";
+        max_pending_per_client: Count { min: 1, max: 1_000_000 } = "1000", Restart;
     }
     ["files"] RawFiles files {
         /// When names carry their backend: where another backend's file has the plain name, or
         /// `never`.
-        tag: Tags = "ambiguous";
+        tag: Tags = "ambiguous", Restart;
         /// Names of files remembered; one takes about 420 bytes.
-        ledger: Count { min: 1, max: 100_000_000 } = "1000000";
+        ledger: Count { min: 1, max: 100_000_000 } = "1000000", Restart;
         /// How long they are remembered.
-        ledger_age: Span { min: 60 * S, max: 3650 * DAY } = "7d";
+        ledger_age: Span { min: 60 * S, max: 3650 * DAY } = "7d", Restart;
         /// Assets remembered, as long as names are, with whose they are; one takes about 600 bytes.
-        assets: Count { min: 1, max: 100_000_000 } = "200000";
+        assets: Count { min: 1, max: 100_000_000 } = "200000", Restart;
         /// The largest file that is copied to another backend for a prompt that uses it.
-        copy_bytes: Size { min: KIB, max: 64 * GIB } = "1GiB";
+        copy_bytes: Size { min: KIB, max: 64 * GIB } = "1GiB", Restart;
         /// How long no byte of such a copy may move, and how long its answer may take.
-        copy_timeout: Span { min: S, max: H } = "30s";
+        copy_timeout: Span { min: S, max: H } = "30s", Restart;
         /// Files copied for one prompt; more refuse it.
-        copies_per_prompt: Count { min: 0, max: 10_000 } = "64";
+        copies_per_prompt: Count { min: 0, max: 10_000 } = "64", Restart;
     }
     ["sockets"] RawSockets sockets {
         /// How often each end of a socket is asked whether it is there.
-        ping_interval: Span { min: S, max: H } = "20s";
+        ping_interval: Span { min: S, max: H } = "20s", Restart;
         /// The largest message from a client; more closes its socket with 1009.
-        max_from_client: Size { min: KIB, max: GIB } = "4MiB";
+        max_from_client: Size { min: KIB, max: GIB } = "4MiB", Restart;
         /// The largest message from a backend.
-        max_from_backend: Size { min: MIB, max: GIB } = "64MiB";
+        max_from_backend: Size { min: MIB, max: GIB } = "64MiB", Restart;
         /// Previews and progress queued for one browser socket; beyond it the oldest go.
-        queue_bytes: Size { min: 64 * KIB, max: GIB } = "2MiB";
+        queue_bytes: Size { min: 64 * KIB, max: GIB } = "2MiB", Restart;
         /// Starts, outputs and ends queued for one browser socket; beyond it the socket is closed.
-        queue_critical: Size { min: 64 * KIB, max: 4 * GIB } = "64MiB";
+        queue_critical: Size { min: 64 * KIB, max: 4 * GIB } = "64MiB", Restart;
         /// The same for all browser sockets together; beyond it each may keep 1 MiB.
-        queue_bytes_total: Size { min: MIB, max: 1024 * GIB } = "512MiB";
+        queue_bytes_total: Size { min: MIB, max: 1024 * GIB } = "512MiB", Restart;
         /// Browser sockets of one client at one time; more are refused.
-        max_per_client: Count { min: 1, max: 1_000_000 } = "16";
+        max_per_client: Count { min: 1, max: 1_000_000 } = "16", Restart;
         /// Prompts that ended this long before a socket opens are told to it.
-        replay_window: Span { min: 0, max: DAY } = "60s";
+        replay_window: Span { min: 0, max: DAY } = "60s", Restart;
         /// Events kept for one client to be sent again.
-        log_bytes: Size { min: 64 * KIB, max: 4 * GIB } = "32MiB";
+        log_bytes: Size { min: 64 * KIB, max: 4 * GIB } = "32MiB", Restart;
         /// Events kept for all clients together; beyond it the prompts that ended first go.
-        log_bytes_total: Size { min: MIB, max: 1024 * GIB } = "256MiB";
+        log_bytes_total: Size { min: MIB, max: 1024 * GIB } = "256MiB", Restart;
         /// A socket that got no text for this long is told that we are alive.
-        alive_after: Span { min: S, max: H } = "8s";
+        alive_after: Span { min: S, max: H } = "8s", Restart;
         /// Node classes whose pictures over the socket are results and not previews.
-        output_classes: Classes = "SaveImageWebsocket,ETN_SendImageWebSocket";
+        output_classes: Classes = "SaveImageWebsocket,ETN_SendImageWebSocket", Restart;
         /// How long the end of an old socket to a backend is awaited before a new one is opened.
-        close_wait: Span { min: 100 * MS, max: 10 * 60 * S } = "10s";
+        close_wait: Span { min: 100 * MS, max: 10 * 60 * S } = "10s", Restart;
         /// Sockets of node packs that are passed through at one time; more are refused.
-        max_tunnels: Count { min: 0, max: 1_000_000 } = "1000";
+        max_tunnels: Count { min: 0, max: 1_000_000 } = "1000", Restart;
         /// The same for one client.
-        max_tunnels_per_client: Count { min: 0, max: 1_000_000 } = "16";
+        max_tunnels_per_client: Count { min: 0, max: 1_000_000 } = "16", Restart;
     }
     ["isolation"] RawIsolation isolation {
         /// Whose prompts `queue_remaining` counts: the client's own, or all of its backend.
-        status: Counts = "own";
+        status: Counts = "own", Restart;
         /// What somebody may do who does not say who he is: `by_id` is to act on the prompts whose
         /// ids he names, `none` is nothing, `all` is everything to everybody's. `auto` is `by_id`
         /// for who comes from this machine while `server.listen` is on loopback, and `none` for
         /// all others, those that a proxy speaks for included: leaving the name out must not be
         /// the stronger role.
-        nameless: NamelessMay = "auto";
+        nameless: NamelessMay = "auto", Restart;
     }
     ["state"] RawState state {
         /// Where bindings and prompts are kept over a restart; `none` is nowhere. Empty is the
         /// unit's `StateDirectory` under systemd, else `mooring/PORT` in the user's state folder.
-        dir: FilePath = "";
+        dir: FilePath = "", Restart;
         /// What happens while the journal cannot be written: `serve` goes on, `refuse` takes no
         /// prompts.
-        on_error: OnError = "serve";
+        on_error: OnError = "serve", Restart;
     }
     ["log"] RawLog log {
         /// Lines for people, or one JSON object a line.
-        format: Format = "text";
+        format: Format = "text", Restart;
         /// What is logged; `RUST_LOG` goes over it.
-        level: LogLevel = "info";
+        level: LogLevel = "info", Restart;
     }
     ["backends"] RawBackend backend {
         /// Where the ComfyUI server listens. Needed.
-        url: BackendUrl = "";
+        url: BackendUrl = "", Restart;
         /// Its share of the work compared with the others.
-        weight: Positive { max: 1000 } = "1";
+        weight: Positive { max: 1000 } = "1", Restart;
         /// Prompts waiting and running there beyond which no more are placed; 0 is no limit.
-        max_pending: Limit { max: 1_000_000 } = "0";
+        max_pending: Limit { max: 1_000_000 } = "0", Restart;
         /// Headers that go with everything that is said to it, in place of a client's of the same
         /// name: `"Authorization: Bearer ..."`. Never shown.
-        headers: Headers = "";
+        headers: Headers = "", Restart;
         /// A file with more of them, one in each line, so that they stand in no configuration.
-        headers_file: FilePath = "";
+        headers_file: FilePath = "", ByValue;
     }
 }

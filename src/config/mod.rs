@@ -9,11 +9,13 @@
 //! `check`, one in `config/mooring.toml` and one in `docs/configuration.md`; the compiler or a
 //! test asks for each.
 
+mod changes;
 mod check;
 mod cidr;
 mod file;
 mod find;
 mod headers;
+mod key;
 pub mod keys;
 mod kinds;
 mod layers;
@@ -39,9 +41,11 @@ use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use changes::{Change, changes};
 pub use cidr::{BadCidr, Cidr};
 pub use find::find;
 pub use headers::BackendHeaders;
+pub use key::Applied;
 pub use kinds::Shape;
 pub use nameless::{Nameless, Place};
 pub use problems::{Origin, Problem, Problems};

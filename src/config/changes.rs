@@ -1,0 +1,128 @@
+//! What differs between two configurations, and what of it needs a restart? By the table of keys.
+
+use super::Config;
+use super::key::Applied;
+use super::keys::{BACKENDS, KEYS};
+
+/// One key with another value than before.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Change {
+    /// As in `server.listen`; `backends` stands for all of them.
+    pub key: String,
+    /// True if the new value is used only after a restart.
+    pub needs_restart: bool,
+}
+
+/// The keys whose values differ, in the order of the documentation. Values are compared as they are
+/// meant, so that `60s` is no other than `1m`, and a token is the same whichever file it stands in.
+#[must_use]
+pub fn changes(old: &Config, new: &Config) -> Vec<Change> {
+    let differing = KEYS.iter().filter(|key| (key.differs)(old, new));
+    let mut changes: Vec<Change> = differing
+        .map(|key| Change { key: key.full_name(), needs_restart: key.applied == Applied::Restart })
+        .collect();
+    if old.backends != new.backends {
+        let mut of_backends = KEYS.iter().filter(|key| key.section == BACKENDS);
+        let needs_restart = of_backends.any(|key| key.applied == Applied::Restart);
+        changes.push(Change { key: BACKENDS.to_owned(), needs_restart });
+    }
+    changes
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+    use crate::config::{Sources, load};
+
+    fn with(flags: &[(&str, &str)]) -> Config {
+        let url = ("backends.a.url".to_owned(), "http://a:1".to_owned());
+        let given = flags.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+        let flags = [url].into_iter().chain(given).collect();
+        load(&Sources { flags, ..Sources::default() }).unwrap()
+    }
+
+    /// The keys that change between two sets of flags.
+    fn changed(old: &[(&str, &str)], new: &[(&str, &str)]) -> Vec<String> {
+        changes(&with(old), &with(new)).into_iter().map(|it| it.key).collect()
+    }
+
+    /// Another value that is allowed, and that breaks no rule over several keys.
+    fn another(key: &str, default: &str) -> String {
+        let given = match key {
+            "server.listen" | "admin.listen" => "127.0.0.1:9",
+            "server.allowed_origins" => "https://app.example",
+            "server.trusted_proxies" => "10.0.0.0/8",
+            "server.home" => "a",
+            "admin.token" => "s3cret",
+            "affinity.link_linger" | "server.drain_delay" | "prompts.answer_limit" => "9s",
+            "affinity.shared_ids" | "sockets.output_classes" => "other",
+            "backends.a.headers" => "X-Key: value",
+            "fleet.pool_idle" => "9s",
+            "files.tag" => "never",
+            "server.max_header_bytes" => "63KiB",
+            "isolation.status" => "backend",
+            "isolation.nameless" => "all",
+            "state.dir" => "/elsewhere",
+            "state.on_error" => "refuse",
+            "log.format" => "json",
+            "log.level" => "debug",
+            key if key.ends_with("queue_bytes") => "64KiB",
+            key if key.ends_with("_total") => "8GiB",
+            "prompts.max_body" | "sockets.log_bytes" => "1MiB",
+            _other => match default {
+                "false" => "true",
+                "on" => "off",
+                text if text.ends_with("iB") => "63MiB",
+                text if text.ends_with('d') => "99d",
+                text if text.ends_with(['s', 'm']) => "59s",
+                _count => "17",
+            },
+        };
+        given.to_owned()
+    }
+
+    #[test]
+    fn every_key_that_changes_is_told_and_no_other() {
+        for key in KEYS.iter().filter(|key| key.applied != Applied::ByValue) {
+            let name = key.full_name().replace("NAME", "a");
+            let value = another(&name, key.default);
+            let second = ("backends.b.url", "http://b:1");
+            let set = if key.name == "url" { second } else { (name.as_str(), value.as_str()) };
+            let told = changed(&[], &[set]);
+            let expected = if key.section == BACKENDS { BACKENDS.to_owned() } else { name.clone() };
+            // Without a name it is the first backend by name, so to name that one changes nothing.
+            let expected = if name == "server.home" { vec![] } else { vec![expected] };
+            assert_eq!(told, expected, "{set:?}");
+            assert_eq!(changed(&[set], &[set]), Vec::<String>::new());
+        }
+    }
+
+    #[test]
+    fn what_means_the_same_is_no_change() {
+        assert!(changed(&[("affinity.lease", "600s")], &[("affinity.lease", "10m")]).is_empty());
+        assert!(
+            changed(&[("prompts.max_body", "1MiB")], &[("prompts.max_body", "1024K")]).is_empty()
+        );
+        assert!(changed(&[("server.listen", ":1")], &[("server.listen", "0.0.0.0:1")]).is_empty());
+    }
+
+    #[test]
+    fn secrets_are_compared_by_value_and_never_shown() {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(b"s3cret\n").unwrap();
+        let path = file.path().display().to_string();
+        let (written, elsewhere) = ([("admin.token", "s3cret")], [("admin.token_file", &*path)]);
+        assert!(changed(&written, &elsewhere).is_empty());
+        let header = |value| with(&[("backends.a.headers", value)]);
+        assert!(changes(&header("X-Key: one"), &header("X-Key: one")).is_empty());
+        let told = changes(&header("X-Key: one"), &header("X-Key: s3cret"));
+        assert_eq!(told.len(), 1);
+        assert!(!format!("{told:?}").contains("s3cret"));
+        let old = with(&elsewhere);
+        std::fs::write(file.path(), "another").unwrap();
+        let told = changes(&old, &with(&elsewhere));
+        assert_eq!(told.iter().map(|it| it.key.as_str()).collect::<Vec<_>>(), ["admin.token"]);
+    }
+}
