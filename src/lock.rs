@@ -6,8 +6,8 @@
 //!
 //! A panic while a lock is held leaves half a change behind. What belongs to one client or one
 //! backend goes on with what is there: its next step asks again for whatever it is in doubt of.
-//! What belongs to all, such as the ledger, must not: [`broken`] resolves, the process ends, and
-//! its successor starts from the journal.
+//! What belongs to all, such as the ledger or a shard of it, must not: [`broken`] resolves, the
+//! process ends, and its successor starts from the journal.
 
 #[cfg(debug_assertions)]
 pub mod trace;
@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 /// What a lock guards, in the order in which they may be taken.
 pub mod rank {
     use super::Scope;
-    use super::Scope::{Of, Shared};
+    use super::Scope::{Of, Part, Shared};
 
     macro_rules! ranks {
         ($($(#[$doc:meta])* $name:ident = $place:literal, $scope:expr;)*) => {
@@ -37,64 +37,62 @@ pub mod rank {
         DESK = 1, Of;
         /// When a full table was last looked through.
         ROOM = 2, Shared;
-        /// The clients with prompts to be asked about.
-        WORKING = 3, Shared;
         /// One client.
-        CLIENT = 4, Of;
+        CLIENT = 3, Of;
         /// Frames that wait for a link.
-        OUTBOX = 5, Of;
+        OUTBOX = 4, Of;
         /// What a link has heard.
-        SEEN = 6, Of;
+        SEEN = 5, Of;
         /// Sockets of node packs.
-        TUNNELS = 7, Shared;
+        TUNNELS = 6, Shared;
         /// What runs at the backends and is nobody's yet.
-        UNCLAIMED = 8, Shared;
+        UNCLAIMED = 7, Shared;
         /// Backends whose queues were not read at the start.
-        UNREAD = 9, Shared;
+        UNREAD = 8, Shared;
         /// Who made which prompt.
-        LEDGER = 10, Shared;
-        /// Which backend has a file.
-        FILES = 11, Shared;
-        /// Which backend has an asset.
-        ASSETS = 12, Shared;
+        LEDGER = 9, Shared;
+        /// Which backend has a file: one shard.
+        FILES = 10, Part;
+        /// Which backend has an asset: one shard.
+        ASSETS = 11, Part;
         /// The users that each backend knows.
-        USERS = 13, Shared;
+        USERS = 12, Shared;
         /// Which backends keep assets for each user.
-        ASSET_USERS = 14, Shared;
+        ASSET_USERS = 13, Shared;
         /// Last good copies of what the home gave.
-        COPIES = 15, Shared;
+        COPIES = 14, Shared;
         /// History entries on their way.
-        FETCHING = 16, Shared;
+        FETCHING = 15, Shared;
         /// History entries that were fetched.
-        ENTRIES = 17, Shared;
+        ENTRIES = 16, Shared;
         /// Interrupts that are followed up.
-        INTERRUPTS = 18, Shared;
+        INTERRUPTS = 17, Shared;
         /// Who had unknown ids looked for.
-        UNKNOWNS = 19, Shared;
+        UNKNOWNS = 18, Shared;
         /// What the backends said of their nodes.
-        NODES = 20, Shared;
+        NODES = 19, Shared;
         /// What was told of the fleet's features.
-        FEATURES = 21, Shared;
+        FEATURES = 20, Shared;
         /// One backend's state.
-        BACKEND = 22, Of;
+        BACKEND = 21, Of;
         /// New connections to one backend.
-        DOORS = 23, Of;
+        DOORS = 22, Of;
         /// When one backend may be dialled again.
-        DIALS = 24, Of;
+        DIALS = 23, Of;
         /// Whether one backend's worker lives.
-        WORKER = 25, Of;
+        WORKER = 24, Of;
         /// One backend's queue, as it is being read.
-        READING = 26, Of;
+        READING = 25, Of;
         /// Kept connections to one backend.
-        KEPT = 27, Of;
+        KEPT = 26, Of;
         /// What was noted for the journal and is not in its writer's hands.
-        JOURNAL = 28, Shared;
+        JOURNAL = 27, Shared;
         /// The backends that the last scrape told of.
-        SCRAPED = 29, Shared;
+        SCRAPED = 28, Shared;
         /// Listeners that a process was given.
-        HANDED = 30, Shared;
+        HANDED = 29, Shared;
         /// The tasks that the process needs.
-        HEARTS = 31, Shared;
+        HEARTS = 30, Shared;
     }
 }
 
@@ -103,6 +101,8 @@ pub mod rank {
 enum Scope {
     /// One client's, one link's or one backend's.
     Of,
+    /// A shard of what is everybody's: whoever holds it keeps those waiting whose names lie there.
+    Part,
     /// Everybody's.
     Shared,
 }
@@ -129,8 +129,8 @@ impl<T, const RANK: u8> Lock<T, RANK> {
     /// Waits for the lock.
     ///
     /// # Panics
-    /// The value is everybody's and a panic left it half changed; in a debug build also if this
-    /// thread holds a lock of the same or a higher rank.
+    /// The value is everybody's, or a part of that, and a panic left it half changed; in a debug
+    /// build also if this thread holds a lock of the same or a higher rank.
     #[cfg_attr(debug_assertions, track_caller)]
     pub fn lock(&self) -> Guard<'_, T, RANK> {
         let held = order::take(RANK);
@@ -142,7 +142,7 @@ impl<T, const RANK: u8> Lock<T, RANK> {
     #[expect(clippy::panic, reason = "nobody may go on with half a change; the process ends")]
     fn heal<'a>(&self, poisoned: PoisonError<MutexGuard<'a, T>>) -> MutexGuard<'a, T> {
         let (name, _, scope) = rank::ALL[usize::from(RANK)];
-        if scope == Scope::Shared {
+        if scope != Scope::Of {
             let _ = BROKEN.name.set(name);
             BROKEN.is_broken.cancel();
             panic!("{name} was left half changed by a panic");

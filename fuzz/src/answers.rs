@@ -16,8 +16,9 @@ use mooring::comfy::jobs::{Interrupted, Telling};
 use mooring::comfy::lists::Positions;
 use mooring::comfy::lists::history::{HistoryList, entry_of};
 use mooring::comfy::lists::queue::{OwnQueue, Shown};
+use mooring::comfy::lists::texts::{list_of, lists_of};
 use mooring::comfy::names::NameKey;
-use mooring::comfy::nodeinfo::{NodeInfo, Union, union_of_lists};
+use mooring::comfy::nodeinfo::{NodeInfo, Union};
 use mooring::comfy::submitted::submitted;
 use mooring::comfy::{private, refused, scan};
 use mooring::routing::ids::{BackendId, PromptId};
@@ -178,12 +179,17 @@ fn check_nodes(body: &[u8]) {
         "KSampler": {"input": {"required": {"sampler_name": [["euler", "odd"]]}}}}"#;
     let body = Bytes::copy_from_slice(body);
     let lists = [body.clone(), Bytes::from_static(b"[\"b.png\"]")];
-    if let Some(list) = union_of_lists(&lists, |_, text| Some(text.to_owned())) {
+    if let Some(texts) = lists_of(&lists) {
+        let list = list_of(&texts.into_iter().map(|(_, text)| Some(text)).collect::<Vec<_>>());
         let Some(Value::Array(told)) = json::value(&list) else { panic!("a list is told") };
         assert!(told.iter().collect::<HashSet<_>>().len() == told.len() && !told.is_empty());
     }
     let Some(info) = NodeInfo::read(body.clone()) else { return };
-    let told = |servers: &[&NodeInfo]| Union::of(servers).told(|entry| Some(entry.text.to_owned()));
+    let told = |servers: &[&NodeInfo]| {
+        let union = Union::of(servers);
+        let names = union.files().into_iter().map(|entry| Some(entry.text.to_owned()));
+        union.told(&names.collect::<Vec<_>>())
+    };
     let once = told(&[&info]);
     assert!(json::is_json(&once), "{}", once.escape_ascii());
     if !json::is_plain(&body) {

@@ -306,15 +306,26 @@ impl Union {
         }
     }
 
-    /// The body for somebody: `name` says how an entry of a list of files is told to him, or that
-    /// it is not.
+    /// The entries of all lists of files, in their order.
     #[must_use]
-    pub fn told(&self, mut name: impl FnMut(Entry<'_>) -> Option<String>) -> Bytes {
+    pub fn files(&self) -> Vec<Entry<'_>> {
+        let lists = self.pieces.iter().filter_map(|piece| match piece {
+            Piece::Text(_) => None,
+            Piece::Files(list) => Some(list),
+        });
+        lists.flat_map(FileList::files).collect()
+    }
+
+    /// The body for somebody: `names` says of each of [`Self::files`] how it is told to him, or
+    /// that it is not.
+    #[must_use]
+    pub fn told(&self, names: &[Option<String>]) -> Bytes {
+        let mut names = names.iter();
         let mut body = Vec::with_capacity(self.pieces.iter().map(Piece::len).sum());
         for piece in &self.pieces {
             match piece {
                 Piece::Text(text) => body.extend_from_slice(text),
-                Piece::Files(list) => body.extend_from_slice(list.told(&mut name).as_bytes()),
+                Piece::Files(list) => body.extend_from_slice(list.told(&mut names).as_bytes()),
             }
         }
         body.into()
@@ -351,43 +362,34 @@ impl Piece {
 }
 
 impl FileList {
-    fn told(&self, name: &mut impl FnMut(Entry<'_>) -> Option<String>) -> String {
+    fn files(&self) -> impl Iterator<Item = Entry<'_>> {
+        let entry = |server: usize, text| Entry { server, folder: self.folder, text };
+        let texts = self.entries.iter().flat_map(|(server, texts)| {
+            let files = texts.iter().map(String::as_str).filter(|text| names_file(text));
+            files.map(move |text| (*server, text))
+        });
+        texts.map(move |(server, text)| entry(server, text))
+    }
+
+    fn told<'n>(&self, names: &mut impl Iterator<Item = &'n Option<String>>) -> String {
         let mut known = HashSet::new();
         let mut told = Vec::new();
-        for (server, entries) in &self.entries {
-            for text in entries {
-                // `none` and its like stay.
-                let entry = Entry { server: *server, folder: self.folder, text };
-                let shown = if text.contains('.') { name(entry) } else { Some(text.clone()) };
-                if let Some(shown) = shown.filter(|shown| known.insert(shown.clone())) {
-                    told.push(quote(&shown));
-                }
+        for text in self.entries.iter().flat_map(|(_, texts)| texts) {
+            // `none` and its like stay.
+            let shown = match names_file(text) {
+                true => names.next().and_then(Option::as_deref),
+                false => Some(text.as_str()),
+            };
+            if let Some(shown) = shown.filter(|shown| known.insert(shown.to_string())) {
+                told.push(quote(shown));
             }
         }
         format!("[{}]", told.join(", "))
     }
 }
 
-/// Lists of strings of several servers as one, each entry named by `name`; `None` if the first is
-/// none.
-#[must_use]
-pub fn union_of_lists(
-    lists: &[Bytes],
-    mut name: impl FnMut(usize, &str) -> Option<String>,
-) -> Option<Bytes> {
-    let read = |list: &Bytes| serde_json::from_slice::<Vec<String>>(list).ok();
-    read(lists.first()?)?;
-    let mut known = HashSet::new();
-    let mut told = Vec::new();
-    for (server, list) in lists.iter().enumerate() {
-        for text in read(list).unwrap_or_default() {
-            let shown = name(server, &text);
-            if let Some(shown) = shown.filter(|shown| known.insert(shown.clone())) {
-                told.push(quote(&shown));
-            }
-        }
-    }
-    Some(format!("[{}]", told.join(", ")).into())
+fn names_file(text: &str) -> bool {
+    text.contains('.')
 }
 
 #[cfg(test)]
@@ -402,11 +404,12 @@ mod tests {
     fn union(bodies: &[&str]) -> serde_json::Value {
         let read: Vec<NodeInfo> = bodies.iter().map(|it| info(it)).collect();
         let union = Union::of(&read.iter().collect::<Vec<_>>());
-        let body = union.told(|entry| match entry.text {
+        let name = |entry: &Entry<'_>| match entry.text {
             text if text.contains('!') => None,
             text if text.contains('@') => Some(format!("~{}/{text}", entry.server)),
             text => Some(text.to_owned()),
-        });
+        };
+        let body = union.told(&union.files().iter().map(name).collect::<Vec<_>>());
         serde_json::from_slice(&body).unwrap_or_else(|error| panic!("{error}: {body:?}"))
     }
 
@@ -506,13 +509,5 @@ mod tests {
         ] {
             assert_eq!(union(&[body]), serde_json::from_str::<serde_json::Value>(body).unwrap());
         }
-    }
-
-    #[test]
-    fn plain_lists_are_one_list_without_doubles() {
-        let lists = [Bytes::from(r#"["a", "b!"]"#), Bytes::from(r#"["c", "a"]"#), Bytes::from("x")];
-        let name = |_: usize, text: &str| (!text.contains('!')).then(|| text.to_owned());
-        assert_eq!(union_of_lists(&lists, name).unwrap(), r#"["a", "c"]"#);
-        assert_eq!(union_of_lists(&[Bytes::from("{}")], name), None);
     }
 }

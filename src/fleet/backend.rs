@@ -2,7 +2,7 @@
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -57,6 +57,8 @@ pub struct Backend {
     up: AtomicBool,
     admin: AtomicU8,
     bound: AtomicU32,
+    /// How often something was written there through us.
+    pub writes: AtomicU64,
     /// It leaves the fleet, or the process stops: whatever is done for it ends.
     leaving: CancellationToken,
     has_left: AtomicBool,
@@ -133,6 +135,7 @@ impl Backend {
             up: AtomicBool::new(false),
             admin: AtomicU8::new(0),
             bound: AtomicU32::new(0),
+            writes: AtomicU64::new(0),
             going: AtomicBool::new(false),
             leaving: tasks.child_token(),
             has_left: AtomicBool::new(false),

@@ -23,6 +23,7 @@ use crate::fleet::backend::Backend;
 use crate::fleet::pool::Lease;
 use crate::net::new_id;
 use crate::records::files::for_people;
+use crate::routing::files::ToBring;
 use crate::routing::ids::{FileRef, Located};
 
 /// The largest answer to an upload.
@@ -37,23 +38,25 @@ pub async fn bring(
     original: &Located,
     target: &Arc<Backend>,
 ) -> Result<FileRef, GatewayError> {
-    let known = front.shared.records.files().copy_on(original, target.id);
-    match known {
-        Some(file) => Ok(file),
-        None => copy(front, original, target).await,
-    }
+    let to_bring = look_up(front, original, target);
+    bring_known(front, (original, to_bring), target).await
 }
 
-/// The same for one that is not known to be there.
+/// The same for one that was looked up just now.
 ///
 /// # Errors
 /// As for [`bring`].
-pub async fn copy(
+pub async fn bring_known(
     front: &Front,
-    original: &Located,
+    (original, to_bring): (&Located, ToBring),
     target: &Arc<Backend>,
 ) -> Result<FileRef, GatewayError> {
-    Copying { front, original, target, name: &original.file, is_exact: Exact::No }.run().await
+    let name = &original.file;
+    Copying { front, original, target, name, is_exact: Exact::No }.run(to_bring).await
+}
+
+fn look_up(front: &Front, original: &Located, target: &Backend) -> ToBring {
+    front.shared.records.files_of(&original.file).to_bring(original, target.id)
 }
 
 /// The same under one name: that which it was given there says whether it was free.
@@ -65,11 +68,8 @@ pub async fn bring_as(
     (original, name): (&Located, &FileRef),
     target: &Arc<Backend>,
 ) -> Result<FileRef, GatewayError> {
-    let known = front.shared.records.files().copy_on(original, target.id);
-    if let Some(file) = known.filter(|known| known == name) {
-        return Ok(file);
-    }
-    Copying { front, original, target, name, is_exact: Exact::Yes }.run().await
+    let to_bring = look_up(front, original, target);
+    Copying { front, original, target, name, is_exact: Exact::Yes }.run(to_bring).await
 }
 
 /// One file on its way.
@@ -90,19 +90,26 @@ enum Exact {
 }
 
 impl Copying<'_> {
-    async fn run(&self) -> Result<FileRef, GatewayError> {
-        let _turn = self.front.copying.acquire().await.map_err(|_| GatewayError::Stopping)?;
-        // Another prompt may have brought it while this one waited for its turn.
-        // It may be written anew while it is copied.
-        let (known, sources, began) = {
-            let files = self.front.shared.records.files();
-            let known = files.copy_on(self.original, self.target.id);
-            (known, files.sources(self.original), files.moment())
-        };
+    async fn run(&self, mut to_bring: ToBring) -> Result<FileRef, GatewayError> {
         let will_do = |known: &FileRef| self.is_exact == Exact::No || known == self.name;
-        if let Some(file) = known.filter(will_do) {
+        if let Some(file) = to_bring.known.take_if(|known| will_do(known)) {
             return Ok(file);
         }
+        let copying = &self.front.copying;
+        let _turn = match copying.try_acquire() {
+            Ok(turn) => turn,
+            Err(_) => {
+                let turn = copying.acquire().await.map_err(|_| GatewayError::Stopping)?;
+                // Another prompt may have brought it while this one waited for its turn.
+                to_bring = look_up(self.front, self.original, self.target);
+                if let Some(file) = to_bring.known.take_if(|known| will_do(known)) {
+                    return Ok(file);
+                }
+                turn
+            }
+        };
+        // It may be written anew while it is copied.
+        let ToBring { sources, began, .. } = to_bring;
         let is_up = |source: &&Located| self.front.shared.fleet.get(source.backend).is_up();
         let (mut was_asked, mut trouble) = (false, None);
         for source in sources.iter().filter(is_up) {

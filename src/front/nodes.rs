@@ -13,6 +13,7 @@ mod known;
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use futures_util::future::join_all;
@@ -34,9 +35,11 @@ use super::route::{of_ledger, reading};
 use super::standin;
 use crate::body::{ClientFault, RequestBody, ResponseBody};
 use crate::comfy::endpoint::StartRead;
-use crate::comfy::nodeinfo::{Entry, NodeInfo, Union, union_of_lists};
+use crate::comfy::lists::texts::{list_of, lists_of};
+use crate::comfy::nodeinfo::{Entry as NodeEntry, NodeInfo, Union};
 use crate::fleet::ask::ANSWER_MAX;
 use crate::fleet::backend::Backend;
+use crate::records::files::Entry;
 use crate::routing::ids::{BackendId, Folder};
 use crate::routing::place::NoPlace;
 use crate::shared::Shared;
@@ -62,12 +65,8 @@ async fn every_node(front: &Arc<Front>, who: &Who, (parts, asked): (&Parts, &Ask
     let place = reading(front, who);
     front.nodes.keep(|backend| front.shared.fleet.has(backend));
     // What is written while they answer, they may not have seen.
-    let writes: HashMap<BackendId, u64> = front
-        .shared
-        .fleet
-        .iter()
-        .map(|it| (it.id, front.shared.records.files().writes_on(it.id)))
-        .collect();
+    let writes: HashMap<BackendId, u64> =
+        front.shared.fleet.iter().map(|it| (it.id, writes_on(&it))).collect();
     let (own, others) = tokio::join!(
         own(&front.shared, &place, parts),
         join_all(others(&front.shared, &place).map(|it| nodes_of(front, it)))
@@ -85,6 +84,11 @@ async fn every_node(front: &Arc<Front>, who: &Who, (parts, asked): (&Parts, &Ask
     let missing = others.iter().filter(|(_, said)| said.is_none());
     let missing: Vec<&Backend> = missing.map(|(backend, _)| backend.as_ref()).collect();
     Ok(told(front, who, asked, own.parts.headers, (&said, &missing)))
+}
+
+/// How often a file was written on a backend: what it said before does not have it.
+fn writes_on(backend: &Backend) -> u64 {
+    backend.writes.load(Ordering::Relaxed)
 }
 
 /// `GET /object_info/{class}`: one node, from whoever has it.
@@ -123,12 +127,14 @@ fn told(
     let askers = who.makers(front);
     let mut tag = DefaultHasher::new();
     said.iter().for_each(|it| it.2.hash(&mut tag));
-    let body = union.told(|Entry { server, folder, text }| {
-        let backend = said.get(server)?.0;
-        let name = front.shared.records.listed(backend, folder, text, &askers);
-        name.hash(&mut tag);
-        name
+    // All are looked up before the body is written, so that nobody waits for a lock meanwhile.
+    let files = union.files().into_iter().filter_map(|NodeEntry { server, folder, text }| {
+        Some(Entry { backend: said.get(server)?.0, folder, text })
     });
+    let files: Vec<Entry<'_>> = files.collect();
+    let names = front.shared.records.listed(&files, &askers);
+    names.hash(&mut tag);
+    let body = union.told(&names);
     whole(asked, headers, (body, tag.finish()), missing)
 }
 
@@ -145,7 +151,7 @@ async fn nodes_of(front: &Arc<Front>, backend: Arc<Backend>) -> (Arc<Backend>, O
         loop {
             let mut arrived = std::pin::pin!(nodes.arrived.notified());
             arrived.as_mut().enable();
-            let writes = front.shared.records.files().writes_on(backend.id);
+            let writes = writes_on(&backend);
             if let Some(said) = nodes.fresh(backend.id, writes) {
                 return Some(said);
             }
@@ -189,8 +195,11 @@ pub async fn files(
     request: Request<Incoming>,
 ) -> Answer {
     let askers = who.makers(front);
-    let listed = |backend, text: &str| front.shared.records.listed(backend, folder, text, &askers);
-    list(front, who, request, listed).await
+    let names = |texts: Vec<(BackendId, String)>| {
+        let entries = texts.iter().map(|(backend, text)| Entry { backend: *backend, folder, text });
+        front.shared.records.listed(&entries.collect::<Vec<_>>(), &askers)
+    };
+    list(front, who, request, names).await
 }
 
 /// `GET /models/{folder}` and `/embeddings`.
@@ -198,14 +207,14 @@ pub async fn files(
 /// # Errors
 /// As for [`all`].
 pub async fn models(front: &Arc<Front>, who: &Who, request: Request<Incoming>) -> Answer {
-    list(front, who, request, |_, text| Some(text.to_owned())).await
+    list(front, who, request, |all| all.into_iter().map(|(_, text)| Some(text)).collect()).await
 }
 
 async fn list(
     front: &Arc<Front>,
     who: &Who,
     request: Request<Incoming>,
-    name: impl Fn(BackendId, &str) -> Option<String>,
+    names: impl Fn(Vec<(BackendId, String)>) -> Vec<Option<String>>,
 ) -> Answer {
     let asked = Asked::of(&request);
     let Gathered { own, target, others, missing } = gather(front, who, request).await?;
@@ -214,9 +223,10 @@ async fn list(
         backends.push(backend);
         bodies.push(body);
     }
-    let named = |server: usize, text: &str| backends.get(server).and_then(|it| name(*it, text));
-    let union = (own.parts.status == StatusCode::OK).then(|| union_of_lists(&bodies, named));
-    let Some(body) = union.flatten() else { return Ok(as_it_is(&asked, own)) };
+    let texts = (own.parts.status == StatusCode::OK).then(|| lists_of(&bodies)).flatten();
+    let Some(texts) = texts else { return Ok(as_it_is(&asked, own)) };
+    let of_backend = |(server, text): (usize, String)| Some((*backends.get(server)?, text));
+    let body = list_of(&names(texts.into_iter().filter_map(of_backend).collect()));
     let tag = hash_of(&body);
     let missing: Vec<&Backend> = missing.iter().map(AsRef::as_ref).collect();
     Ok(whole(&asked, own.parts.headers, (body, tag), &missing))

@@ -7,6 +7,7 @@
 mod attempts;
 mod folders;
 mod inputs;
+mod known;
 mod truth;
 
 use std::sync::Arc;

@@ -78,7 +78,9 @@ fn meaning(front: &Front, who: &Who, view: &View) -> Meaning {
             let own = who.reader(front).and_then(|id| front.sessions.clients.get(&id));
             let own =
                 own.and_then(|client| client.inspect(|core, _| core.bound().map(|(id, _)| id)));
-            let nearest = front.shared.records.files().find_nearest(&view.file, own);
+            let files = front.shared.records.files_of(&view.file);
+            let nearest = files.find_nearest(&view.file, own);
+            drop(files);
             nearest.map_or(Meaning::Unknown, |backend| {
                 Meaning::At(Located { backend, file: view.file.clone() })
             })
@@ -116,7 +118,7 @@ async fn from_ledger(shared: &Shared, at: &Located, view: &View, parts: &Parts) 
         first = Some(found);
     }
     // Copies are looked up only when it is not there.
-    let sources = shared.records.files().sources(at);
+    let sources = shared.records.files_of(&at.file).sources(at);
     for source in sources.into_iter().skip(1).filter(is_up) {
         let query = files::renamed_query(&view.query, &source.file);
         let found = read_at(shared, source.backend, &query, parts).await;
@@ -173,7 +175,7 @@ async fn unknown(front: &Front, who: &Who, view: &View, parts: &Parts) -> Answer
 /// Looks for a file on all backends that are up, but for one, at most once a minute; learned if it
 /// is found.
 pub async fn search(shared: &Shared, file: &FileRef, but: Option<BackendId>) -> Option<BackendId> {
-    if !shared.records.files().may_search(file, now()) {
+    if !shared.records.files_of(file).may_search(file, now()) {
         return None;
     }
     let limit = shared.config.fleet.probe_timeout;

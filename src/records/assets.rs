@@ -11,8 +11,9 @@ use crate::journal::record::AssetRecord;
 use crate::lock::{Guard, rank};
 use crate::net::{now, unix_millis};
 use crate::routing::assets::{Asset, Assets, Bytes, Kind, Told, Whose, whose};
-use crate::routing::files::{Learned, Maker, Place, Seen, Shown};
+use crate::routing::files::{self, Learned, Maker, Place, Seen, Shown};
 use crate::routing::ids::{AssetId, BackendId, ContentHash, FileRef, Located, PromptId};
+use crate::routing::shard::Key;
 
 /// Who asks for assets.
 #[derive(Clone, Debug, Default)]
@@ -49,7 +50,7 @@ impl Records {
 
     /// Something was learned of an asset.
     pub fn learn_asset(&self, told: &Told<'_>) {
-        let mut assets = self.assets();
+        let mut assets = self.assets.at(key_of(told.id));
         if assets.learn(told, now()) == Learned::New && self.journal.is_kept() {
             // What is nobody's can be found again.
             let record = assets.get(told.id).filter(|asset| asset.is_owned());
@@ -62,16 +63,18 @@ impl Records {
 
     /// Takes over the assets that the journal had, in their order.
     pub fn restore_assets(&self, restored: Vec<(AssetId, Asset, Instant)>) {
-        let mut assets = self.assets();
-        for (id, asset, learned) in restored {
-            assets.restore(id, asset, learned, now());
-        }
-        self.note_evicted_assets(&mut assets);
+        let keys = restored.iter().map(|(id, ..)| key_of(*id));
+        self.assets.each_of(keys, |assets, places| {
+            for (id, asset, learned) in places.iter().filter_map(|(_, it)| restored.get(*it)) {
+                assets.restore(*id, asset.clone(), *learned, now());
+            }
+            self.note_evicted_assets(assets);
+        });
     }
 
     /// Whose an asset is: of those who made it, or its file, or the prompt that made that.
     pub fn whose_asset(&self, backend: BackendId, item: &Item, asker: &Asker) -> Whose {
-        let known = self.assets().get(item.id).cloned();
+        let known = self.asset(item.id);
         if known.as_ref().is_some_and(|asset| asset.kind == Kind::Copy) {
             return Whose::Anothers;
         }
@@ -82,7 +85,7 @@ impl Records {
         let mut makers = known.map_or_else(Vec::new, |asset| asset.makers.into_vec());
         if let Some(file) = item.file.clone() {
             let at = Located { backend, file };
-            let files = self.files();
+            let files = self.files_of(&at.file);
             makers.extend(files.holder(&at).into_iter().flat_map(|it| it.makers.iter().cloned()));
         }
         if let Some(job) = item.job.as_deref().and_then(|job| PromptId::parse(job).ok()) {
@@ -102,7 +105,7 @@ impl Records {
             told.push(Located { backend, file: file.clone() });
             None
         });
-        let tagged = self.tagged(told);
+        let tagged = self.tagged_of(told);
         let name = self.fleet.get(backend).name();
         let is_tagged = |file: &FileRef| tagged.iter().any(|at| at.file == *file);
         let named = match tagged.is_empty() {
@@ -113,13 +116,18 @@ impl Records {
     }
 
     /// Learns that these files are there; returns those that are told with their backend's name.
-    fn tagged(&self, mut told: Vec<Located>) -> Vec<Located> {
-        let mut files = self.files();
-        told.retain(|at| {
-            self.learn_in(&mut files, at, &[], Seen::There);
-            self.shown(&files, at) == Shown::WithBackend
+    fn tagged_of(&self, told: Vec<Located>) -> Vec<Located> {
+        let mut tagged = Vec::new();
+        let keys = told.iter().map(|at| files::key_of(at.file.path()));
+        self.files.each_of(keys, |files, places| {
+            for at in places.iter().filter_map(|(_, it)| told.get(*it)) {
+                self.learn_in(files, at, &[], Seen::There);
+                if self.shown(files, at) == Shown::WithBackend {
+                    tagged.push(at.clone());
+                }
+            }
         });
-        told
+        tagged
     }
 
     /// A file that has these bytes, of a backend that is up if there is one.
@@ -134,24 +142,50 @@ impl Records {
         if hashes.is_empty() {
             return HashMap::new();
         }
-        let is_up = |at: &&Located| self.fleet.get(at.backend).is_up();
-        let assets = self.assets();
-        let lies = |hash: &ContentHash| {
-            let all: Vec<Located> = assets.of_hash(*hash).filter_map(located).collect();
-            let at = all.iter().find(is_up).or_else(|| all.first()).cloned()?;
-            Some((*hash, at))
+        let mut found: HashMap<ContentHash, Located> = HashMap::new();
+        for assets in self.assets.each() {
+            for hash in hashes {
+                for at in assets.of_hash(*hash).filter_map(located) {
+                    let is_better = |known: &Located| {
+                        let is_up = |id| self.fleet.get(id).is_up();
+                        is_up(at.backend) && !is_up(known.backend)
+                    };
+                    if found.get(hash).is_none_or(is_better) {
+                        found.insert(*hash, at);
+                    }
+                }
+            }
+        }
+        found
+    }
+
+    /// The assets that have these bytes.
+    #[must_use]
+    pub fn assets_of_hash(&self, hash: ContentHash) -> Vec<Asset> {
+        let of_hash = |assets: Guard<'_, Assets, { rank::ASSETS }>| -> Vec<Asset> {
+            assets.of_hash(hash).cloned().collect()
         };
-        hashes.iter().filter_map(lies).collect()
+        self.assets.each().flat_map(of_hash).collect()
     }
 
     /// The backends that are known to have these bytes.
     #[must_use]
     pub fn backends_of_hash(&self, hash: ContentHash) -> Vec<BackendId> {
-        let backend = |asset: &Asset| match asset.place {
+        let backend = |asset: Asset| match asset.place {
             Place::Backend(backend) => Some(backend),
             Place::Gone(_) => None,
         };
-        self.assets().of_hash(hash).filter_map(backend).collect()
+        self.assets_of_hash(hash).into_iter().filter_map(backend).collect()
+    }
+
+    /// True if all backends may be asked for an id that nobody knows; it is noted as asked for.
+    pub fn may_ask_for(&self, id: AssetId) -> bool {
+        self.assets.at(key_of(id)).may_ask(id, now())
+    }
+
+    /// The same for bytes.
+    pub fn may_ask_for_hash(&self, hash: ContentHash) -> bool {
+        self.assets.at(Key::of(hash.as_bytes())).may_ask_hash(hash, now())
     }
 
     /// We brought a file to where a prompt needs it: its asset there is nobody's wish.
@@ -159,8 +193,8 @@ impl Records {
         for (id, file, hash) in item::told_in(answer) {
             // The same bytes may have been there already: then it is what it was.
             let at = Located { backend, file: file.clone() };
-            let was_there = self.files().holder(&at).is_some();
-            if was_there || self.assets().get(id).is_some() {
+            let was_there = self.files_of(&at.file).holder(&at).is_some();
+            if was_there || self.asset(id).is_some() {
                 continue;
             }
             let bytes = hash.map_or(Bytes::Written, |hash| Bytes::Are(Some(hash)));
@@ -169,10 +203,10 @@ impl Records {
         }
     }
 
-    /// Locked for one call, never together with another.
-    #[cfg_attr(debug_assertions, track_caller)]
-    pub fn assets(&self) -> Guard<'_, Assets, { rank::ASSETS }> {
-        self.assets.lock()
+    /// What is known of an asset.
+    #[must_use]
+    pub fn asset(&self, id: AssetId) -> Option<Asset> {
+        self.assets.at(key_of(id)).get(id).cloned()
     }
 
     fn note_evicted_assets(&self, assets: &mut Assets) {
@@ -187,6 +221,11 @@ impl Records {
         let named = (backend.name(), Arc::clone(&backend.authority));
         Some(AssetRecord::new(named, asset, unix_millis()))
     }
+}
+
+/// In which shard an asset is.
+fn key_of(id: AssetId) -> Key {
+    Key::of(&id.to_be_bytes())
 }
 
 /// Where an asset lies, if its server is configured and it has a file.

@@ -2,18 +2,22 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use bytes::Bytes;
+use smallvec::SmallVec;
 
 use super::Records;
-use crate::comfy::files;
+use crate::comfy::files::{self, Spelled};
 use crate::comfy::names::{self, NameKey, Told, looks_tagged};
 use crate::config::FileTags;
 use crate::journal::record::{FileKey, FileRecord};
 use crate::lock::{Guard, rank};
 use crate::net::{now, unix_millis};
-use crate::routing::files::{Files, Holder, Learned, Maker, Moment, Place, Seen, Shown, Strangers};
+use crate::routing::files::{
+    Files, Holder, Learned, Maker, Moment, Place, Seen, Shown, Strangers, key_of,
+};
 use crate::routing::ids::{BackendId, FileRef, Folder, Located};
 
 /// What a name means.
@@ -23,6 +27,26 @@ pub enum Meaning {
     /// On a server, by its URL, that is not configured any more.
     Gone(Arc<str>),
     Unknown,
+}
+
+/// An entry of a list of files.
+#[derive(Clone, Copy, Debug)]
+pub struct Entry<'a> {
+    /// Who lists it.
+    pub backend: BackendId,
+    /// The folder that the list is of.
+    pub folder: Folder,
+    pub text: &'a str,
+}
+
+impl<'a> Entry<'a> {
+    /// The file that it names, if it names one.
+    fn file(&self) -> Option<(Spelled<'a>, Located)> {
+        let spelled = files::spelled(self.text)?;
+        let folder = spelled.annotated().unwrap_or(self.folder);
+        let file = FileRef::of_path(folder, &spelled.path)?;
+        Some((spelled, Located { backend: self.backend, file }))
+    }
 }
 
 impl Records {
@@ -47,34 +71,53 @@ impl Records {
     ) -> Bytes {
         self.learn_told(backend, makers, &text, seen);
         let told = names::told_in(&text, key);
-        if told.is_empty() {
+        let tagged = self.tagged(backend, makers, &told, seen);
+        if tagged.is_empty() {
             return text;
         }
-        let mut files = self.files();
-        let lie = told.iter().map(|told| located(&files, backend, told));
-        let lie: Vec<Located> = lie.collect();
-        for at in &lie {
-            self.learn_in(&mut files, at, makers, seen);
-        }
         let name = self.fleet.get(backend).name();
-        let is_tagged = |at: &Located| self.shown(&files, at) == Shown::WithBackend;
-        let tagged = told.iter().zip(&lie).filter(|(_, at)| is_tagged(at));
-        let tagged: Vec<(&Told, &str)> = tagged.map(|(told, _)| (told, &*name)).collect();
-        drop(files);
-        if tagged.is_empty() { text } else { names::with_backends(&text, &tagged).into() }
+        let tagged: Vec<(&Told, &str)> = tagged.into_iter().map(|told| (told, &*name)).collect();
+        names::with_backends(&text, &tagged).into()
+    }
+
+    /// Learns that these files are there; returns those that are told with their backend's name.
+    fn tagged<'t>(
+        &self,
+        backend: BackendId,
+        makers: &[Maker],
+        told: &'t [Told],
+        seen: Seen,
+    ) -> Vec<&'t Told> {
+        let mut tagged = Vec::new();
+        let keys = told.iter().map(|told| key_of(told.file.path()));
+        self.files.each_of(keys, |files, places| {
+            let told = places.iter().filter_map(|(_, place)| told.get(*place));
+            let lie = told.map(|told| (told, located(files, backend, told)));
+            let lie: SmallVec<[(&Told, Located); 4]> = lie.collect();
+            for (_, at) in &lie {
+                self.learn_in(files, at, makers, seen);
+            }
+            let is_tagged = |at: &Located| self.shown(files, at) == Shown::WithBackend;
+            tagged.extend(lie.iter().filter(|(_, at)| is_tagged(at)).map(|(told, _)| *told));
+        });
+        tagged
     }
 
     /// A file was found, or written, where it lies.
     pub fn learn_file(&self, at: &Located, makers: &[Maker], seen: Seen) {
-        self.learn_in(&mut self.files(), at, makers, seen);
+        self.learn_in(&mut self.files_of(&at.file), at, makers, seen);
     }
 
     /// A file was copied, since `began`. One that only its name told of is learned of by its being
     /// there.
     pub fn learn_copied(&self, original: &Located, copy: Located, began: Moment) {
-        let mut files = self.files();
+        let mut files = self.files_of(&original.file);
         self.learn_in(&mut files, original, &[], Seen::There);
-        files.copied(original, copy, began);
+        // A server gives a copy its name, or that with a number. One that gave another name is
+        // asked to take the file again: whether that was overwritten is not seen from here.
+        if self.files.are_together(key_of(original.file.path()), key_of(copy.file.path())) {
+            files.copied(original, copy, began);
+        }
     }
 
     /// What a name means: with its backend it says so itself; a plain one is what `askers` mean by
@@ -92,31 +135,45 @@ impl Records {
                 FileRef::of_path(folder, path)
                     .map_or(Meaning::Unknown, |file| Meaning::At(Located { backend: it.id, file }))
             }),
-            None => meaning_in(&self.files(), folder, path, (askers, strangers)),
+            None => {
+                let files = self.files.at(key_of(path));
+                meaning_in(&files, folder, path, (askers, strangers))
+            }
         }
     }
 
-    /// How an entry of a list of files is told to somebody, or that it is not: it is another's. A
-    /// copy is told as its original.
+    /// How entries of lists of files are told to somebody, in their order; `None` for what is
+    /// another's. A copy is told as its original.
     #[must_use]
-    pub fn listed(
+    pub fn listed(&self, entries: &[Entry<'_>], askers: &[Maker]) -> Vec<Option<String>> {
+        let named: Vec<Option<(Spelled<'_>, Located)>> = entries.iter().map(Entry::file).collect();
+        let as_it_is = |entry: &Entry<'_>| Some(entry.text.to_owned());
+        let mut told: Vec<Option<String>> = entries.iter().map(as_it_is).collect();
+        let files = || named.iter().enumerate().filter_map(|(at, it)| Some((at, it.as_ref()?)));
+        let asked: Vec<(usize, &(Spelled<'_>, Located))> = files().collect();
+        let keys = asked.iter().map(|(_, (_, at))| key_of(at.file.path()));
+        self.files.each_of(keys, |known, places| {
+            for (entry, (spelled, at)) in places.iter().filter_map(|(_, it)| asked.get(*it)) {
+                if let Some(told) = told.get_mut(*entry) {
+                    *told = self.listed_as(known, spelled, at, askers);
+                }
+            }
+        });
+        told
+    }
+
+    fn listed_as(
         &self,
-        backend: BackendId,
-        folder: Folder,
-        text: &str,
+        known: &Files,
+        spelled: &Spelled<'_>,
+        entry: &Located,
         askers: &[Maker],
     ) -> Option<String> {
-        let as_it_is = || Some(text.to_owned());
-        let Some(spelled) = files::spelled(text) else { return as_it_is() };
-        let folder = spelled.annotated().unwrap_or(folder);
-        let Some(file) = FileRef::of_path(folder, &spelled.path) else { return as_it_is() };
-        let known = self.files();
-        let entry = Located { backend, file };
-        let at = known.original(&entry);
+        let at = known.original(entry);
         if !known.is_shown_to(at, askers) {
             return None;
         }
-        let named = match self.shown(&known, at) {
+        let named = match self.shown(known, at) {
             Shown::Plain => None,
             Shown::WithBackend => Some(self.fleet.get(at.backend).name()),
         };
@@ -125,17 +182,42 @@ impl Records {
 
     /// Takes over the files that the journal had, in their order.
     pub fn restore_files(&self, restored: Vec<(FileRef, Holder, Instant)>) {
-        let mut files = self.files();
-        for (file, holder, learned) in restored {
-            files.restore(&file, holder, learned, now());
-        }
-        self.note_evicted(&mut files);
+        let keys = restored.iter().map(|(file, ..)| key_of(file.path()));
+        self.files.each_of(keys, |files, places| {
+            for (file, holder, learned) in places.iter().filter_map(|(_, it)| restored.get(*it)) {
+                files.restore(file, holder.clone(), *learned, now());
+            }
+            self.note_evicted(files);
+        });
     }
 
-    /// Locked for one call, never together with a client.
+    /// The ledger of the files that are called so. Locked for one call, never together with a
+    /// client.
     #[cfg_attr(debug_assertions, track_caller)]
-    pub fn files(&self) -> Guard<'_, Files, { rank::FILES }> {
-        self.files.lock()
+    pub fn files_of(&self, file: &FileRef) -> Guard<'_, Files, { rank::FILES }> {
+        self.files.at(key_of(file.path()))
+    }
+
+    /// Looks files up, each by its path, shard by shard; `look` gets which of them it is.
+    #[cfg_attr(debug_assertions, track_caller)]
+    pub(crate) fn look_up<'p>(
+        &self,
+        paths: impl Iterator<Item = &'p str>,
+        mut look: impl FnMut(&Files, usize),
+    ) {
+        self.files.each_of(paths.map(key_of), |files, places| {
+            places.iter().for_each(|(_, place)| look(files, *place));
+        });
+    }
+
+    /// Which of [`Self::all_files`] has the files of a path.
+    pub(crate) fn shard_of(&self, path: &str) -> usize {
+        self.files.index_of(key_of(path))
+    }
+
+    /// All shards of the ledger of files, one after the other.
+    pub(crate) fn all_files(&self) -> impl Iterator<Item = Guard<'_, Files, { rank::FILES }>> {
+        self.files.each()
     }
 
     pub(super) fn learn_in(
@@ -146,6 +228,9 @@ impl Records {
         seen: Seen,
     ) {
         let learned = files.learn(at, makers, seen, now());
+        if seen == Seen::Written {
+            self.fleet.get(at.backend).writes.fetch_add(1, Ordering::Relaxed);
+        }
         if learned == Learned::New && self.journal.is_kept() {
             let record = self.record_of_file(files, at);
             self.journal.note_file(self.file_key(at), record);

@@ -6,10 +6,12 @@
 //! - [`files`]: files, and how their names go to clients
 //! - [`assets`]: assets, and how they go to clients
 //! - [`states`]: what operators said of backends
+//! - [`shards`]: ledgers in parts, each behind a lock of its own
 
 pub(crate) mod assets;
 pub(crate) mod files;
 pub(crate) mod prompts;
+pub(crate) mod shards;
 pub(crate) mod states;
 
 use std::sync::Arc;
@@ -26,6 +28,7 @@ use crate::net::{now, unix_millis};
 use crate::routing::assets::Assets;
 use crate::routing::files::Files;
 use crate::routing::ledger::Ledger;
+use shards::Shards;
 
 /// The ledgers and the journal.
 #[derive(Debug)]
@@ -38,8 +41,8 @@ pub struct Records {
     /// The same moment, in milliseconds since 1970.
     started_ms: u64,
     ledger: Lock<Ledger, { rank::LEDGER }>,
-    files: Lock<Files, { rank::FILES }>,
-    assets: Lock<Assets, { rank::ASSETS }>,
+    files: Shards<Files, { rank::FILES }>,
+    assets: Shards<Assets, { rank::ASSETS }>,
     /// A prompt is not pending any more.
     settled: Notify,
 }
@@ -61,8 +64,8 @@ impl Records {
             started: now(),
             started_ms: unix_millis(),
             ledger: Lock::new(Ledger::new(prompts.ledger_prompts, prompts.ledger_age)),
-            files: Lock::new(Files::new(files.ledger, files.ledger_age)),
-            assets: Lock::new(Assets::new(files.assets, files.ledger_age)),
+            files: Shards::new(files.ledger, |bound| Files::new(bound, files.ledger_age)),
+            assets: Shards::new(files.assets, |bound| Assets::new(bound, files.ledger_age)),
             settled: Notify::new(),
         }
     }

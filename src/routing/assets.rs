@@ -5,6 +5,8 @@
 //! that were seen with their makers are kept in the journal; ids that were only listed are
 //! nobody's, and can be found again by asking.
 //!
+//! The ledger is divided by the ids: what is here is one shard of it.
+//!
 //! # Invariants
 //!
 //! - It never holds more than `capacity` ids, nor one that was last learned of longer than
@@ -28,8 +30,8 @@ const MAKERS_MAX: usize = 8;
 /// How soon all backends are asked again for an id or a hash that nobody knows.
 const ASK_AGAIN_AFTER: Duration = Duration::from_secs(5);
 
-/// How many such are remembered.
-const ASKED_MAX: usize = 10_000;
+/// How many such a shard remembers.
+const ASKED_MAX: usize = 2_500;
 
 /// What is known of one asset.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -77,7 +79,7 @@ pub struct Told<'a> {
     pub kind: Kind,
 }
 
-/// The assets that are known.
+/// The assets that are known, of one shard.
 #[derive(Debug)]
 pub struct Assets {
     known: HashMap<AssetId, (Asset, Instant)>,

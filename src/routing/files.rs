@@ -6,6 +6,8 @@
 //! another backend is named with its backend (see [`crate::comfy::names`]). So a name that was
 //! given to a client means one file for as long as the ledger remembers it.
 //!
+//! The ledger is divided by [`key_of`]: what is here is one shard of it.
+//!
 //! # Invariants
 //!
 //! - The owner of a name never changes while the name is remembered.
@@ -13,8 +15,10 @@
 //!   `max_age` ago; past either the one that was learned of first goes.
 //! - A copy counts as the same file as its original only until either is written anew.
 
+mod copies;
 mod folders;
 mod holder;
+mod key;
 mod listed;
 mod searched;
 
@@ -25,8 +29,11 @@ use std::time::{Duration, Instant};
 use smallvec::SmallVec;
 
 use super::ids::{BackendId, FileRef, Folder, Located};
+pub use copies::ToBring;
 use folders::Folders;
 pub use holder::{Holder, Learned, Maker, Place};
+pub use key::key_of;
+pub use listed::{Within, meant_of};
 use searched::Searched;
 
 /// How a name is told to clients.
@@ -61,7 +68,7 @@ pub enum Seen {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Moment(u64);
 
-/// The files that are known.
+/// The files that are known, of one shard.
 #[derive(Debug)]
 pub struct Files {
     /// By folder, then by path.
@@ -74,8 +81,6 @@ pub struct Files {
     evicted: Vec<(FileRef, Place)>,
     /// Copies, and what they are copies of.
     originals: HashMap<Located, Located>,
-    /// How often something was written on a backend.
-    writes: HashMap<BackendId, u64>,
     /// Names that nobody knew, and when they were looked for.
     searched: Searched,
     folders: Folders,
@@ -102,7 +107,6 @@ impl Files {
             count: 0,
             evicted: Vec::new(),
             originals: HashMap::new(),
-            writes: HashMap::new(),
             searched: Searched::default(),
             folders: Folders::default(),
             capacity,
@@ -168,12 +172,6 @@ impl Files {
     #[must_use]
     pub fn original<'a>(&'a self, at: &'a Located) -> &'a Located {
         self.originals.get(at).unwrap_or(at)
-    }
-
-    /// How often something was written on a backend through us.
-    #[must_use]
-    pub fn writes_on(&self, backend: BackendId) -> u64 {
-        self.writes.get(&backend).copied().unwrap_or(0)
     }
 
     /// How the file of a backend is named to clients.
@@ -245,61 +243,6 @@ impl Files {
         }
     }
 
-    /// The name under which a backend has the same bytes; its own file is its own.
-    #[must_use]
-    pub fn copy_on(&self, original: &Located, backend: BackendId) -> Option<FileRef> {
-        if original.backend == backend {
-            return Some(original.file.clone());
-        }
-        let copies = &self.holder(original)?.copies;
-        copies.iter().find(|copy| copy.backend == backend).map(|copy| copy.file.clone())
-    }
-
-    /// The file itself, then where the same bytes lie as well.
-    #[must_use]
-    pub fn sources(&self, original: &Located) -> Vec<Located> {
-        let copies = self.holder(original).map(|holder| holder.copies.as_slice());
-        let mut sources = vec![original.clone()];
-        sources.extend(copies.unwrap_or_default().iter().cloned());
-        sources
-    }
-
-    /// Up to where things are known, for what takes its time.
-    #[must_use]
-    pub fn moment(&self) -> Moment {
-        Moment(self.next_order)
-    }
-
-    /// The file, which was learned of, was copied. What lies at `copy` is the same as what lies at
-    /// `original`, unless one of both was written anew since the copying began.
-    pub fn copied(&mut self, original: &Located, copy: Located, began: Moment) {
-        let written = |at| self.holder(at).and_then(|holder| holder.written);
-        if [original, &copy].iter().any(|at| written(at).is_some_and(|order| began.0 <= order)) {
-            return;
-        }
-        let place = Place::Backend(original.backend);
-        let holders = self.name(&original.file).map(|name| &mut name.holders);
-        if let Some(holder) = holders.and_then(|all| all.iter_mut().find(|it| it.place == place)) {
-            let mut gone = Vec::new();
-            holder.drop_copies(|known| known.backend == copy.backend, &mut gone);
-            holder.copies.push(copy.clone());
-            gone.iter().for_each(|gone| drop(self.originals.remove(gone)));
-            self.originals.insert(copy, original.clone());
-        }
-    }
-
-    /// The copy is not there any more.
-    pub fn copy_is_gone(&mut self, original: &Located, backend: BackendId) {
-        let place = Place::Backend(original.backend);
-        let mut gone = Vec::new();
-        for holder in self.name(&original.file).into_iter().flat_map(|name| &mut name.holders) {
-            if holder.place == place {
-                holder.drop_copies(|copy| copy.backend == backend, &mut gone);
-            }
-        }
-        gone.iter().for_each(|gone| drop(self.originals.remove(gone)));
-    }
-
     /// True if all backends may be asked for a name that nobody knows; it is noted as asked for.
     pub fn may_search(&mut self, file: &FileRef, now: Instant) -> bool {
         self.searched.may_search(file, now)
@@ -327,12 +270,16 @@ impl Files {
     /// What lies there is new: copies of what was there before are of other bytes, and so is what
     /// was copied to there.
     fn written(&mut self, at: &Located) {
-        *self.writes.entry(at.backend).or_default() += 1;
         let mut gone = Vec::new();
         for holder in self.name(&at.file).into_iter().flat_map(|name| &mut name.holders) {
             if holder.place == Place::Backend(at.backend) {
                 holder.drop_copies(|_| true, &mut gone);
             }
+        }
+        // It may have another name than what it is a copy of.
+        let original = self.originals.get(at).map(|original| original.file.clone());
+        let original = original.and_then(|file| self.name(&file));
+        for holder in original.into_iter().flat_map(|name| &mut name.holders) {
             holder.drop_copies(|copy| copy == at, &mut gone);
         }
         gone.iter().for_each(|gone| drop(self.originals.remove(gone)));
@@ -510,6 +457,26 @@ mod tests {
     }
 
     #[test]
+    fn a_copy_under_another_name_is_none_any_more_when_that_is_written_anew() {
+        let mut files = files(&[(A, "x.png", "ada")]);
+        let (original, copy) = (at(A, "x.png"), at(B, "x (1).png"));
+        files.copied(&original, copy.clone(), files.moment());
+        files.learn(&copy, &[client("bob")], Seen::Written, crate::net::now());
+        assert_eq!(files.copy_on(&original, B), None);
+        assert_eq!(files.original(&copy), &copy);
+    }
+
+    #[test]
+    fn what_is_compared_lies_together() {
+        for other in ["a/b/x.png", "x (1).png", "c/x (12).png", "x (1) (2).png", "folder/x.png"] {
+            assert_eq!(key_of(other), key_of("x.png"), "{other}");
+        }
+        for other in ["x ().png", "x (a).png", "x (1.png", "x(1).png"] {
+            assert_ne!(key_of(other), key_of("x.png"), "{other}");
+        }
+    }
+
+    #[test]
     fn a_list_shows_ones_own_and_nobodys_and_a_copy_as_its_original() {
         let mut files = files(&[(A, "x.png", "ada"), (B, "y.png", "bob")]);
         files.learn(&at(A, "z.png"), &[], Seen::There, crate::net::now());
@@ -520,7 +487,6 @@ mod tests {
         assert_eq!(files.original(&at(A, "y (1).png")), &at(B, "y.png"));
         files.learn(&at(B, "y.png"), &[], Seen::Written, crate::net::now());
         assert_eq!(files.original(&at(A, "y (1).png")), &at(A, "y (1).png"));
-        assert_eq!((files.writes_on(A), files.writes_on(B)), (0, 1));
     }
 
     #[test]

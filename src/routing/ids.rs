@@ -244,6 +244,11 @@ pub struct Located {
 pub struct AssetId(u128);
 
 impl AssetId {
+    #[must_use]
+    pub fn to_be_bytes(self) -> [u8; 16] {
+        self.0.to_be_bytes()
+    }
+
     /// `None` unless it is a UUID with its four hyphens, as the routes want it.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
@@ -275,6 +280,11 @@ pub struct ContentHash([u8; 32]);
 const BLAKE3: &str = "blake3:";
 
 impl ContentHash {
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
     /// As `validate_blake3_hash` reads it.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {

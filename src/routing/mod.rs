@@ -17,6 +17,7 @@
 //! - [`word`]: what an operator said of a backend
 //! - [`files`]: which backend made the file of a name
 //! - [`assets`]: which backend has an asset, and whose it is
+//! - [`shard`]: how a ledger is divided
 
 pub mod allowance;
 pub mod assets;
@@ -32,6 +33,7 @@ pub mod ledger;
 pub mod owners;
 pub mod pending;
 pub mod place;
+pub mod shard;
 pub mod unclaimed;
 pub mod word;
 pub mod worker;

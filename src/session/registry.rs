@@ -1,6 +1,5 @@
 //! All clients, by name, and the sweep that looks after those nobody calls.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -56,8 +55,8 @@ enum Known {
 pub struct Clients {
     by_id: DashMap<ClientId, Arc<Client>, Hashing>,
     /// Those that have, or had a moment ago, prompts to be asked about: the reconciler looks at no
-    /// others. Locked for one call, never together with a client.
-    working: Lock<BTreeMap<ClientId, Arc<Client>>, { rank::WORKING }>,
+    /// others.
+    working: DashMap<ClientId, Arc<Client>, Hashing>,
     max: usize,
     logs: LogBudget,
     /// When room was last looked for, and there was none.
@@ -69,7 +68,7 @@ impl Clients {
     pub fn new(max: usize, logs: LogBudget) -> Self {
         Self {
             by_id: DashMap::default(),
-            working: Lock::default(),
+            working: DashMap::default(),
             max,
             logs,
             no_room: Lock::new(None),
@@ -126,20 +125,20 @@ impl Clients {
     /// A client has prompts to be asked about. Called after they are there: who is taken out by
     /// [`Clients::working`] in between comes in again.
     pub fn has_work(&self, client: &Arc<Client>) {
-        let mut working = self.working.lock();
-        if !working.contains_key(&client.id) {
-            working.insert(client.id.clone(), Arc::clone(client));
+        if !self.working.contains_key(&client.id) {
+            self.working.insert(client.id.clone(), Arc::clone(client));
         }
     }
 
     /// The clients that have prompts to be asked about.
     #[must_use]
     pub fn working(&self) -> Vec<Arc<Client>> {
-        let mut working: Vec<_> = self.working.lock().values().map(Arc::clone).collect();
+        let mut working: Vec<_> = self.working.iter().map(|it| Arc::clone(it.value())).collect();
+        working.sort_by(|one, other| one.id.cmp(&other.id));
         working.retain(|client| {
             let has_work = client.has_prompts_to_ask_about();
             if !has_work {
-                self.working.lock().remove(&client.id);
+                self.working.remove(&client.id);
                 // It may have got some in between, and came in before it was taken out.
                 if client.has_prompts_to_ask_about() {
                     self.has_work(client);

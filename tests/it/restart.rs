@@ -398,13 +398,13 @@ async fn names_of_files_mean_after_a_crash_what_they_meant() {
     let other_id = gateway.shared.fleet.by_name(&made[1]).unwrap().id;
     let file = FileRef::new(Folder::Output, "", "test_00001_.png").unwrap();
     let at = Located { backend: other_id, file };
-    assert_eq!(gateway.shared.records.files().shown(&at), Shown::WithBackend);
+    assert_eq!(gateway.shared.records.files_of(&at.file).shown(&at), Shown::WithBackend);
     assert_eq!(world.get(&plain).await.backend(), made[0]);
     assert_eq!(world.get(&other).await.backend(), made[1]);
     let bob = [Maker::Client(mooring::routing::ids::ClientId::parse("bob").unwrap())];
     // A crash may take the last moment with it: his prompt is asked about again then.
     let is_his = || {
-        let files = gateway.shared.records.files();
+        let files = gateway.shared.records.files_of(&at.file);
         files.find(Folder::Output, "test_00001_.png", &bob) == Some(&Place::Backend(other_id))
     };
     until("in a graph of his it is his", is_his).await;

@@ -2,10 +2,12 @@
 //!
 //! - [`mod@queue`]: the asker's entries of their queues
 //! - [`history`]: the asker's ended prompts
+//! - [`texts`]: names of models and files
 //! - [`Positions`]: what nobody in particular is shown of their queues
 
 pub mod history;
 pub mod queue;
+pub mod texts;
 
 use serde_json::{Value, json};
 

@@ -190,7 +190,7 @@ async fn elsewhere(
     parts: &Parts,
 ) -> Option<Target> {
     let front = session.front;
-    let may_ask = front.shared.records.assets().may_ask_hash(hash?, now());
+    let may_ask = front.shared.records.may_ask_for_hash(hash?);
     if !may_ask || front.unknowns.admit(session.who.address, 1, now()) == 0 {
         return None;
     }
@@ -211,7 +211,7 @@ async fn elsewhere(
 async fn by_file(session: &Session<'_>, hash: Option<ContentHash>, parts: &Parts) -> Answer {
     let front = session.front;
     let is_open = |hash: &ContentHash| {
-        front.shared.records.assets().of_hash(*hash).all(|asset| {
+        front.shared.records.assets_of_hash(*hash).iter().all(|asset| {
             asset.user.is_none() || asset.user.as_deref() == session.asker.user.as_deref()
         })
     };

@@ -135,7 +135,7 @@ pub(super) fn named(
 /// Where an asset is that the asker may see.
 async fn theirs(session: &Session<'_>, id: AssetId, route: Route) -> Result<Target, Done> {
     let target = find(session, id, route).await?;
-    let known = session.front.shared.records.assets().get(id).cloned();
+    let known = session.front.shared.records.asset(id);
     if session.may_all() || known.as_ref().is_some_and(|it| !it.makers.is_empty()) {
         // Whose it is was looked at when it was found.
         return Ok(target);
@@ -158,7 +158,7 @@ fn is_anothers(session: &Session<'_>, backend: &Backend, item: &Item) -> bool {
 /// One that is known to be another's has none.
 async fn find(session: &Session<'_>, id: AssetId, route: Route) -> Result<Target, Done> {
     let front = session.front;
-    let known = front.shared.records.assets().get(id).cloned();
+    let known = front.shared.records.asset(id);
     let backend = match known {
         Some(asset) => here(session, &asset),
         None => ask_all(session, &servers::of(session).await?, id).await,
@@ -192,7 +192,7 @@ async fn ask_all(
     id: AssetId,
 ) -> Option<Arc<Backend>> {
     let front = session.front;
-    let may_ask = front.shared.records.assets().may_ask(id, now());
+    let may_ask = front.shared.records.may_ask_for(id);
     // Made-up ids cost those who ask them.
     if !may_ask || front.unknowns.admit(session.who.address, 1, now()) == 0 {
         return None;

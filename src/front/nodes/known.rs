@@ -5,6 +5,7 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use smallvec::SmallVec;
 use tokio::sync::Notify;
@@ -24,6 +25,8 @@ pub(super) const KNOWN_FOR: Duration = Duration::from_secs(30);
 #[derive(Debug, Default)]
 pub struct NodeInfos {
     state: Lock<State, { rank::NODES }>,
+    /// The infos in `state`: every submission looks at them, and none waits for that.
+    classes: ArcSwap<Infos>,
     pub(super) arrived: Notify,
 }
 
@@ -72,14 +75,17 @@ impl NodeInfos {
     /// What is known of the classes at this moment.
     #[must_use]
     pub fn classes(&self) -> KnownClasses {
-        let state = self.state();
-        let infos = state.known.values().filter_map(|known| known.info.as_ref());
-        KnownClasses(infos.map(|(info, _)| Arc::clone(info)).collect())
+        KnownClasses(self.classes.load_full())
     }
 
     /// Forgets what those said that have left the fleet.
     pub(super) fn keep(&self, is_there: impl Fn(BackendId) -> bool) {
-        self.state().known.retain(|backend, _| is_there(*backend));
+        let mut state = self.state();
+        let before = state.known.len();
+        state.known.retain(|backend, _| is_there(*backend));
+        if state.known.len() < before {
+            self.classes.store(Arc::new(state.infos()));
+        }
     }
 
     /// True while somebody asks it.
@@ -118,6 +124,7 @@ impl NodeInfos {
         let known = state.known.entry(backend).or_default();
         known.info = Some((Arc::clone(&info), hash));
         known.said = Some((now(), writes));
+        self.classes.store(Arc::new(state.infos()));
         Some((backend, info, hash))
     }
 
@@ -143,9 +150,11 @@ impl NodeInfos {
     }
 }
 
+type Infos = SmallVec<[Arc<NodeInfo>; 4]>;
+
 /// The classes that the backends have told of.
 #[derive(Debug)]
-pub struct KnownClasses(SmallVec<[Arc<NodeInfo>; 4]>);
+pub struct KnownClasses(Arc<Infos>);
 
 impl KnownClasses {
     /// What any backend said last of an input of a node; `None` if none has said anything of it.
@@ -163,6 +172,13 @@ impl Classes for KnownClasses {
 
     fn is_hidden(&self, class: &str, input: &str) -> bool {
         self.0.iter().any(|info| info.is_hidden(class, input))
+    }
+}
+
+impl State {
+    fn infos(&self) -> Infos {
+        let infos = self.known.values().filter_map(|known| known.info.as_ref());
+        infos.map(|(info, _)| Arc::clone(info)).collect()
     }
 }
 

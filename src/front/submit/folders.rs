@@ -11,6 +11,7 @@ use super::super::inputs;
 use crate::fleet::backend::Backend;
 use crate::front::Front;
 use crate::front::error::GatewayError;
+use crate::routing::files::Within;
 use crate::routing::ids::{FileRef, Folder, Located};
 use crate::shared::Shared;
 
@@ -63,17 +64,22 @@ async fn bring_into(
 
 /// True if the folder has files there that are none of these, nor copies of them.
 fn has_others(shared: &Shared, (folder, files): (&str, &[Located]), target: &Backend) -> bool {
-    let known = shared.records.files();
-    let there = known.in_subfolder_of(folder, target.id);
-    there.iter().any(|at| !files.contains(at))
+    let mut all = shared.records.all_files();
+    let is_other = |within: &Within| !files.contains(&within.at);
+    all.any(|known| known.in_subfolder_of(folder, target.id).iter().any(is_other))
 }
 
 /// A folder for these files in the state that they are in now.
 fn own_folder(shared: &Shared, folder: &str, files: &[Located]) -> String {
-    let known = shared.records.files();
+    let mut written = vec![None; files.len()];
+    shared.records.look_up(files.iter().map(|at| at.file.path()), |known, place| {
+        let holder = files.get(place).and_then(|at| known.holder(at));
+        if let Some(written) = written.get_mut(place) {
+            *written = holder.map(|holder| (holder.order, holder.written));
+        }
+    });
     let mut hasher = DefaultHasher::new();
-    for at in files {
-        let written = known.holder(at).map(|holder| (holder.order, holder.written));
+    for (at, written) in files.iter().zip(written) {
         (name_of(shared, at), at.file.path(), written).hash(&mut hasher);
     }
     format!("{}-mooring-{:08x}", folder, hasher.finish() & 0xffff_ffff)

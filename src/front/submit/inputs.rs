@@ -12,17 +12,17 @@ use tokio::time::timeout;
 use super::super::nodes::KnownClasses;
 use super::super::{inputs, view};
 use super::folders;
+use super::known::{Asked, Input, Known, Places};
 use crate::comfy::files::{self, Mention, Spelled};
-use crate::comfy::names;
 use crate::comfy::refused::Lacks;
 use crate::comfy::takes::{self, Kind};
 use crate::fleet::backend::Backend;
 use crate::front::Front;
 use crate::front::error::GatewayError;
 use crate::net::now;
-use crate::records::files::{Meaning, for_people, meaning_in};
-use crate::routing::files::{Files, Maker, Strangers};
-use crate::routing::ids::{BackendId, ContentHash, FileRef, Folder, Located};
+use crate::records::files::for_people;
+use crate::routing::files::{Maker, ToBring};
+use crate::routing::ids::{BackendId, FileRef, Located};
 use crate::routing::place::{BackendView, CopyWeights, head_start};
 use crate::session::submissions::Nearness;
 use crate::shared::Shared;
@@ -50,16 +50,6 @@ pub(super) fn untagged(shared: &Shared, body: Bytes) -> Bytes {
     files::without_backends(body, |name| shared.fleet.called(name).is_some())
 }
 
-/// A file that is known.
-#[derive(Clone, Debug, Eq, PartialEq)]
-enum Input {
-    At(Located),
-    /// A subfolder, and the files in it.
-    Folder(String, Vec<Located>),
-    /// Its name, and the server that had it.
-    Gone(FileRef, Arc<str>),
-}
-
 impl Inputs {
     /// Looks the strings of a graph up in the ledger of files. `askers` are its client and its
     /// address; `nodes` is what the backends say of their nodes.
@@ -73,10 +63,10 @@ impl Inputs {
             asked.push(Asked::of(shared, spelled));
             None::<()>
         });
-        let found = known_of(shared, &asked, askers);
+        let known = Known::of(shared, &asked, askers);
         let mut mentions = Vec::new();
-        if found.iter().any(Option::is_some) {
-            let mut found = found.into_iter();
+        if known.inputs.iter().any(Option::is_some) {
+            let mut found = known.inputs.into_iter();
             let has_backend = |spelled: &Spelled<'_>| spelled.backend.is_some();
             mentions = files::mentions(body, |spelled| {
                 found.next().flatten().map(|known| (known, has_backend(spelled)))
@@ -86,7 +76,7 @@ impl Inputs {
         }
         let mentions = mentions.into_iter().map(|it| it.map(|(known, _)| known)).collect();
         let mut inputs = Self { mentions, near: SmallVec::new(), margin: 0 };
-        inputs.near = inputs.found_near(shared);
+        inputs.near = inputs.found_near(shared, &known.places);
         inputs
     }
 
@@ -96,13 +86,12 @@ impl Inputs {
         Nearness { backends: self.near.clone(), margin: self.margin }
     }
 
-    fn found_near(&self, shared: &Shared) -> SmallVec<[BackendId; 4]> {
+    fn found_near(&self, shared: &Shared, places: &Places) -> SmallVec<[BackendId; 4]> {
         if self.mentions.is_empty() {
             return SmallVec::new();
         }
-        let files = shared.records.files();
         let count = |backend: BackendId| {
-            let has = |at: &&Located| files.copy_on(at, backend).is_some();
+            let has = |at: &&Located| places.get(*at).is_some_and(|it| it.contains(&backend));
             self.located().filter(has).count()
         };
         let counts: SmallVec<[(BackendId, usize); 8]> =
@@ -170,15 +159,16 @@ impl Inputs {
             needed.dedup();
             needed
         };
-        let known = self.known_on(&front.shared, target, &sorted(self.located().collect()))?;
+        let known = self.to_bring(&front.shared, target, &sorted(self.located().collect()))?;
         let needed = sorted(self.single().collect());
         let bring = |original: &Located| {
             let original = original.clone();
-            let known = known.iter().find(|(it, _)| *it == original).map(|(_, file)| file.clone());
+            let known = known.get(&original).cloned();
             async move {
                 let file = match known {
-                    Some(file) => file,
-                    None => inputs::copy(front, &original, target).await?,
+                    Some(it) => inputs::bring_known(front, (&original, it), target).await?,
+                    // It lies there itself.
+                    None => original.file.clone(),
                 };
                 Ok::<_, GatewayError>((original, file))
             }
@@ -220,7 +210,7 @@ impl Inputs {
             let Some(file) = FileRef::of_path(spelled.folder, &spelled.path) else { continue };
             is_news |= self.forget_copies(shared, target, &file);
             let asked = [Asked::of(shared, &spelled)];
-            let is_unknown = known_of(shared, &asked, askers).iter().all(Option::is_none);
+            let is_unknown = Known::of(shared, &asked, askers).inputs.iter().all(Option::is_none);
             // A value is more often a model's name than a file's.
             if is_unknown && lacks.files.contains(name) {
                 is_news |= view::search(shared, &file, Some(target.id)).await.is_some();
@@ -231,9 +221,9 @@ impl Inputs {
 
     /// True if one was thought to be there.
     fn forget_copies(&self, shared: &Shared, target: &Backend, file: &FileRef) -> bool {
-        let mut files = shared.records.files();
         let mut is_news = false;
         for original in self.located().filter(|at| at.backend != target.id) {
+            let mut files = shared.records.files_of(&original.file);
             if files.copy_on(original, target.id).as_ref() == Some(file) {
                 files.copy_is_gone(original, target.id);
                 is_news = true;
@@ -242,21 +232,23 @@ impl Inputs {
         is_news
     }
 
-    /// Which of the files are there already, and as what.
-    fn known_on(
+    /// What is known of those that do not lie there themselves.
+    fn to_bring(
         &self,
         shared: &Shared,
         target: &Backend,
         needed: &[&Located],
-    ) -> Result<Vec<(Located, FileRef)>, GatewayError> {
-        if needed.iter().all(|at| at.backend == target.id) {
-            return Ok(needed.iter().map(|at| ((*at).clone(), at.file.clone())).collect());
-        }
+    ) -> Result<HashMap<Located, ToBring>, GatewayError> {
+        let elsewhere = needed.iter().filter(|at| at.backend != target.id);
+        let elsewhere: Vec<&Located> = elsewhere.copied().collect();
+        let mut known = HashMap::new();
+        shared.records.look_up(elsewhere.iter().map(|at| at.file.path()), |files, place| {
+            if let Some(at) = elsewhere.get(place) {
+                known.insert((*at).clone(), files.to_bring(at, target.id));
+            }
+        });
         let max = shared.config.files.copies_per_prompt;
-        let files = shared.records.files();
-        let known = |at: &&Located| Some(((*at).clone(), files.copy_on(at, target.id)?));
-        let known: Vec<_> = needed.iter().filter_map(known).collect();
-        let to_copy = needed.len() - known.len();
+        let to_copy = known.values().filter(|it| it.known.is_none()).count();
         if max < to_copy { Err(GatewayError::TooManyInputs { max }) } else { Ok(known) }
     }
 
@@ -276,86 +268,6 @@ impl Inputs {
             Input::Folder(..) | Input::Gone(..) => None,
         })
     }
-}
-
-impl Input {
-    fn gone(&self) -> Option<(&FileRef, &str)> {
-        match self {
-            Self::At(_) | Self::Folder(..) => None,
-            Self::Gone(file, server) => Some((file, server)),
-        }
-    }
-}
-
-/// A string that may name a file, to be looked up with others.
-struct Asked {
-    folder: Folder,
-    path: String,
-    /// The backend that it names; a name that is no backend's leads nowhere.
-    backend: Option<Option<BackendId>>,
-    /// The string says itself in which folder it is.
-    is_annotated: bool,
-    /// Of a hash, which bytes it means, if it can be read: no file has that name, whatever it says.
-    of_hash: Option<Option<ContentHash>>,
-}
-
-impl Asked {
-    fn of(shared: &Shared, spelled: &Spelled<'_>) -> Self {
-        let called = |name| shared.fleet.called(name).map(|backend| backend.id);
-        Self {
-            folder: spelled.folder,
-            path: spelled.path.clone().into_owned(),
-            backend: spelled.backend.map(called),
-            is_annotated: spelled.annotated().is_some(),
-            of_hash: spelled.is_hash().then_some(spelled.hash),
-        }
-    }
-
-    /// What is known of it. One that was told with its backend as a bare output (`Preview3D` puts
-    /// what it told into its own input again) is that output.
-    fn known(&self, shared: &Shared, files: &Files, askers: &[Maker]) -> Option<Input> {
-        if let Some(backend) = self.backend {
-            let file = backend.and_then(|_| FileRef::of_path(self.folder, &self.path));
-            let Some((backend, file)) = backend.zip(file) else {
-                return self.folder(shared, files, askers);
-            };
-            let at = Located { backend, file };
-            return Some(Input::At(if self.is_annotated { at } else { files.told_at(at) }));
-        }
-        match meaning_in(files, self.folder, &self.path, (askers, Strangers::Latest)) {
-            Meaning::At(at) => Some(Input::At(at)),
-            Meaning::Gone(url) => {
-                Some(Input::Gone(FileRef::of_path(self.folder, &self.path)?, url))
-            }
-            Meaning::Unknown => self.folder(shared, files, askers),
-        }
-    }
-
-    /// The subfolder of the inputs that it names.
-    fn folder(&self, shared: &Shared, files: &Files, askers: &[Maker]) -> Option<Input> {
-        if self.folder != Folder::Input {
-            return None;
-        }
-        let (name, within) = names::split(self.path.trim_end_matches('/'));
-        let within = within.map(|name| shared.fleet.called(name).map(|backend| backend.id));
-        let located = match self.backend.or(within) {
-            Some(backend) => files.in_subfolder_of(name, backend?),
-            None => files.in_subfolder(name, askers),
-        };
-        (!located.is_empty()).then(|| Input::Folder(name.to_owned(), located))
-    }
-}
-
-/// What is known of strings, all looked up at once.
-fn known_of(shared: &Shared, asked: &[Asked], askers: &[Maker]) -> Vec<Option<Input>> {
-    let hashes: Vec<ContentHash> = asked.iter().filter_map(|it| it.of_hash?).collect();
-    let of_hashes = shared.records.files_of_hashes(&hashes);
-    let files = shared.records.files();
-    let known = |it: &Asked| match it.of_hash {
-        Some(hash) => of_hashes.get(&hash?).cloned().map(Input::At),
-        None => it.known(shared, &files, askers),
-    };
-    asked.iter().map(known).collect()
 }
 
 /// True if the string stands where a file is meant. One that carries a backend was picked from

@@ -26,6 +26,10 @@ impl Folders {
         }
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     pub(super) fn paths(&self, subfolder: &str) -> impl Iterator<Item = &Arc<str>> {
         self.0.get(subfolder).into_iter().flatten()
     }

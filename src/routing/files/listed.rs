@@ -23,31 +23,55 @@ impl Files {
         })
     }
 
-    /// What one of these means by a subfolder of the inputs: the files in it that are theirs; of
-    /// nobody's and strangers' each that was written last.
+    /// True if some file lies in a subfolder of the inputs.
     #[must_use]
-    pub fn in_subfolder(&self, subfolder: &str, askers: &[Maker]) -> Vec<Located> {
+    pub fn has_subfolders(&self) -> bool {
+        !self.folders.is_empty()
+    }
+
+    /// What one of these may mean by a subfolder of the inputs, of this shard: see [`meant_of`].
+    #[must_use]
+    pub fn in_subfolder(&self, subfolder: &str, askers: &[Maker]) -> Vec<Within> {
         let folder = Folder::Input;
         let located = |path: &Arc<str>| {
             let place = self.find_for(folder, path, askers, Strangers::Latest)?;
             let Place::Backend(backend) = *place else { return None };
-            Some(Located { backend, file: FileRef::of_path(folder, path)? })
+            let at = Located { backend, file: FileRef::of_path(folder, path)? };
+            let makers = self.holder(&at).map(|holder| &holder.makers);
+            let is_theirs =
+                makers.is_some_and(|makers| makers.iter().any(|it| askers.contains(it)));
+            Some(Within { at, is_theirs })
         };
-        let all: Vec<Located> = self.folders.paths(subfolder).filter_map(located).collect();
-        let is_theirs = |at: &&Located| {
-            let makers = self.holder(at).map(|holder| &holder.makers);
-            makers.is_some_and(|makers| makers.iter().any(|it| askers.contains(it)))
-        };
-        let own: Vec<Located> = all.iter().filter(is_theirs).cloned().collect();
-        if own.is_empty() { all } else { own }
+        self.folders.paths(subfolder).filter_map(located).collect()
     }
 
     /// The files that one backend is known to have in a subfolder of its inputs.
     #[must_use]
-    pub fn in_subfolder_of(&self, subfolder: &str, backend: BackendId) -> Vec<Located> {
+    pub fn in_subfolder_of(&self, subfolder: &str, backend: BackendId) -> Vec<Within> {
         let paths = self.folders.paths(subfolder);
         let file = paths.filter_map(|path| FileRef::of_path(Folder::Input, path));
         let located = file.map(|file| Located { backend, file });
-        located.filter(|at| self.holder(at).is_some()).collect()
+        let known = located.filter(|at| self.holder(at).is_some());
+        known.map(|at| Within { at, is_theirs: false }).collect()
     }
+}
+
+/// A file in a subfolder.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Within {
+    pub at: Located,
+    /// One of those who ask made it.
+    pub is_theirs: bool,
+}
+
+/// What somebody means by a subfolder, of what all shards have in it: the files that are his; of
+/// nobody's and strangers' each that was written last.
+#[must_use]
+pub fn meant_of(mut all: Vec<Within>) -> Vec<Located> {
+    if all.iter().any(|within| within.is_theirs) {
+        all.retain(|within| within.is_theirs);
+    }
+    let mut located: Vec<Located> = all.into_iter().map(|within| within.at).collect();
+    located.sort_by(|one, other| one.file.cmp(&other.file));
+    located
 }

@@ -8,8 +8,8 @@ use super::super::ids::FileRef;
 /// How soon a name that nobody knows is looked for again.
 const AGAIN_AFTER: Duration = Duration::from_secs(60);
 
-/// How many such names are remembered.
-const MAX: usize = 10_000;
+/// How many such names a shard remembers.
+const MAX: usize = 2_500;
 
 #[derive(Debug, Default)]
 pub(super) struct Searched {

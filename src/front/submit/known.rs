@@ -1,0 +1,171 @@
+//! What is known of the strings of a graph that may name files, looked up at once.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use crate::comfy::files::Spelled;
+use crate::comfy::names;
+use crate::records::files::{Meaning, meaning_in};
+use crate::routing::files::{Files, Maker, Strangers, Within, meant_of};
+use crate::routing::ids::{BackendId, ContentHash, FileRef, Folder, Located};
+use crate::shared::Shared;
+
+/// A file that is known.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) enum Input {
+    At(Located),
+    /// A subfolder, and the files in it.
+    Folder(String, Vec<Located>),
+    /// Its name, and the server that had it.
+    Gone(FileRef, Arc<str>),
+}
+
+impl Input {
+    pub(super) fn gone(&self) -> Option<(&FileRef, &str)> {
+        match self {
+            Self::At(_) | Self::Folder(..) => None,
+            Self::Gone(file, server) => Some((file, server)),
+        }
+    }
+}
+
+/// A string that may name a file, to be looked up with others.
+pub(super) struct Asked {
+    folder: Folder,
+    path: String,
+    /// The backend that it names; a name that is no backend's leads nowhere.
+    backend: Option<Option<BackendId>>,
+    /// The string says itself in which folder it is.
+    is_annotated: bool,
+    /// Of a hash, which bytes it means, if it can be read: no file has that name, whatever it says.
+    of_hash: Option<Option<ContentHash>>,
+}
+
+impl Asked {
+    pub(super) fn of(shared: &Shared, spelled: &Spelled<'_>) -> Self {
+        let called = |name| shared.fleet.called(name).map(|backend| backend.id);
+        Self {
+            folder: spelled.folder,
+            path: spelled.path.clone().into_owned(),
+            backend: spelled.backend.map(called),
+            is_annotated: spelled.annotated().is_some(),
+            of_hash: spelled.is_hash().then_some(spelled.hash),
+        }
+    }
+
+    /// What is known of it as a file. One that was told with its backend as a bare output
+    /// (`Preview3D` puts what it told into its own input again) is that output.
+    fn file(&self, files: &Files, askers: &[Maker]) -> Option<Input> {
+        if let Some(backend) = self.backend {
+            let at =
+                Located { backend: backend?, file: FileRef::of_path(self.folder, &self.path)? };
+            return Some(Input::At(if self.is_annotated { at } else { files.told_at(at) }));
+        }
+        match meaning_in(files, self.folder, &self.path, (askers, Strangers::Latest)) {
+            Meaning::At(at) => Some(Input::At(at)),
+            Meaning::Gone(url) => {
+                Some(Input::Gone(FileRef::of_path(self.folder, &self.path)?, url))
+            }
+            Meaning::Unknown => None,
+        }
+    }
+
+    /// The subfolder of the inputs that it may name, and the backend with it; a name that is no
+    /// backend's leads nowhere.
+    fn subfolder(&self, shared: &Shared) -> Option<(&str, Option<BackendId>)> {
+        if self.folder != Folder::Input || self.of_hash.is_some() {
+            return None;
+        }
+        let (name, within) = names::split(self.path.trim_end_matches('/'));
+        let within = within.map(|name| shared.fleet.called(name).map(|backend| backend.id));
+        match self.backend.or(within) {
+            Some(backend) => Some((name, Some(backend?))),
+            None => Some((name, None)),
+        }
+    }
+}
+
+/// Which backends have a file, as itself or as a copy.
+pub(super) type Places = HashMap<Located, SmallVec<[BackendId; 2]>>;
+
+/// What is known of strings, all looked up at once: each shard of the ledger is locked once.
+pub(super) struct Known {
+    pub(super) inputs: Vec<Option<Input>>,
+    pub(super) places: Places,
+    /// What the shards have in subfolders that may be meant, by the place of the string.
+    within: BTreeMap<usize, Vec<Within>>,
+}
+
+impl Known {
+    pub(super) fn of(shared: &Shared, asked: &[Asked], askers: &[Maker]) -> Self {
+        let inputs = Self::of_hashes(shared, asked);
+        let shard = |(asked, input): (&Asked, &Option<Input>)| match (input, asked.of_hash) {
+            (Some(Input::At(at)), _) => Some(shared.records.shard_of(at.file.path())),
+            (_, None) => Some(shared.records.shard_of(&asked.path)),
+            // Bytes that nobody knows.
+            (_, Some(_)) => None,
+        };
+        let shards: Vec<Option<usize>> = asked.iter().zip(&inputs).map(shard).collect();
+        let mut known = Self { inputs, places: HashMap::new(), within: BTreeMap::new() };
+        if shards.iter().all(Option::is_none) {
+            return known;
+        }
+        for (shard, files) in shared.records.all_files().enumerate() {
+            for (place, asked) in asked.iter().enumerate() {
+                if shards[place] == Some(shard) {
+                    known.look_up(&files, (place, asked), askers);
+                }
+            }
+            if files.has_subfolders() {
+                known.look_into(shared, &files, asked, askers);
+            }
+        }
+        known.take_folders(shared, asked);
+        known
+    }
+
+    /// The files that have the bytes that are asked for.
+    fn of_hashes(shared: &Shared, asked: &[Asked]) -> Vec<Option<Input>> {
+        let hashes: Vec<ContentHash> = asked.iter().filter_map(|it| it.of_hash?).collect();
+        let files = shared.records.files_of_hashes(&hashes);
+        let found = |it: &Asked| Some(Input::At(files.get(&it.of_hash??)?.clone()));
+        asked.iter().map(found).collect()
+    }
+
+    fn look_up(&mut self, files: &Files, (place, asked): (usize, &Asked), askers: &[Maker]) {
+        let input = &mut self.inputs[place];
+        if asked.of_hash.is_none() {
+            *input = asked.file(files, askers);
+        }
+        if let Some(Input::At(at)) = input {
+            self.places.insert(at.clone(), files.backends_with(at));
+        }
+    }
+
+    /// What one shard has in the subfolders that may be meant.
+    fn look_into(&mut self, shared: &Shared, files: &Files, asked: &[Asked], askers: &[Maker]) {
+        for (place, asked) in asked.iter().enumerate() {
+            let within = match asked.subfolder(shared) {
+                Some((name, Some(backend))) => files.in_subfolder_of(name, backend),
+                Some((name, None)) => files.in_subfolder(name, askers),
+                None => continue,
+            };
+            for within in within {
+                self.places.insert(within.at.clone(), files.backends_with(&within.at));
+                self.within.entry(place).or_default().push(within);
+            }
+        }
+    }
+
+    /// What names no file may name a folder.
+    fn take_folders(&mut self, shared: &Shared, asked: &[Asked]) {
+        for (place, within) in std::mem::take(&mut self.within) {
+            let name = asked[place].subfolder(shared).map(|(name, _)| name.to_owned());
+            if let (None, Some(name)) = (&self.inputs[place], name) {
+                self.inputs[place] = Some(Input::Folder(name, meant_of(within)));
+            }
+        }
+    }
+}

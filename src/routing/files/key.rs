@@ -1,0 +1,35 @@
+//! In which shard of the ledger a file is.
+
+use super::super::shard::Key;
+
+/// In which shard the files of a path are. It is chosen by the name alone, without the folders and
+/// without the ` (1)` that a server adds where a name is taken: a file of the same path in another
+/// folder, and a copy in another folder or under such a name, lie together.
+#[must_use]
+pub fn key_of(path: &str) -> Key {
+    let name = path.rsplit_once('/').map_or(path, |(_, name)| name);
+    match name.contains(" (") {
+        false => Key::of(name.as_bytes()),
+        true => Key::of(uncounted(name).as_bytes()),
+    }
+}
+
+/// A name without every ` (1)` in it.
+fn uncounted(name: &str) -> String {
+    let mut parts = name.split(" (");
+    let mut rest = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        match part.split_once(')') {
+            Some((number, after)) if is_number(number) => rest.push_str(after),
+            Some(_) | None => {
+                rest.push_str(" (");
+                rest.push_str(part);
+            }
+        }
+    }
+    rest
+}
+
+fn is_number(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
+}
