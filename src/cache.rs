@@ -41,6 +41,15 @@ impl<V: Clone> Cache<V> {
         Self { kept: HashMap::new(), by_use: BTreeMap::new(), next_use: 0, weight: 0, capacity }
     }
 
+    /// Another capacity holds from now on; what is too much goes, the longest unused first.
+    pub fn limit(&mut self, capacity: usize) {
+        self.capacity = capacity;
+        while self.capacity < self.weight {
+            let Some((_, oldest)) = self.by_use.pop_first() else { break };
+            self.forget(&oldest);
+        }
+    }
+
     /// The value of a prompt, which is used now. Values should be cheap to clone.
     #[must_use]
     pub fn get(&mut self, prompt: &PromptId) -> Option<V> {

@@ -19,6 +19,7 @@ pub mod tunnels;
 
 mod admin;
 pub mod metrics;
+pub mod reload;
 
 pub mod config;
 pub mod run;

@@ -101,6 +101,8 @@ pub struct Metrics {
     pub stale_answers: Counter,
     pub log_bytes: Gauge,
     pub journal_failing: Gauge,
+    pub config_last_reload_success: Gauge,
+    pub config_last_reload_success_timestamp_seconds: Gauge<f64, AtomicU64>,
     /// Records that broke the recovery.
     pub journal_set_aside: Counter,
     pub task_panics: Counter,
@@ -150,6 +152,8 @@ impl Default for Metrics {
             stale_answers: Counter::default(),
             log_bytes: Gauge::default(),
             journal_failing: Gauge::default(),
+            config_last_reload_success: Gauge::default(),
+            config_last_reload_success_timestamp_seconds: Gauge::default(),
             journal_set_aside: Counter::default(),
             task_panics: Counter::default(),
             journal_waiting: Gauge::default(),
@@ -171,6 +175,16 @@ impl Default for Metrics {
 }
 
 impl Metrics {
+    /// The configuration was read; whether it is the one in use now, and when that was.
+    pub fn reloaded(&self, is_in_use: bool, at_ms: u64) {
+        self.config_last_reload_success.set(i64::from(is_in_use));
+        if is_in_use {
+            // Seconds since 1970, as Prometheus has them; a double holds them to the millisecond.
+            let at = Duration::from_millis(at_ms).as_secs_f64();
+            self.config_last_reload_success_timestamp_seconds.set(at);
+        }
+    }
+
     fn register_traffic(&mut self) {
         let registry = &mut self.registry;
         registry.register("requests", "HTTP requests answered on the front", self.requests.clone());
@@ -293,6 +307,16 @@ impl Metrics {
             "journal_failing",
             "1 while the journal cannot be written",
             self.journal_failing.clone(),
+        );
+        registry.register(
+            "config_last_reload_success",
+            "1 if the configuration that was read last is the one in use",
+            self.config_last_reload_success.clone(),
+        );
+        registry.register(
+            "config_last_reload_success_timestamp_seconds",
+            "When the configuration in use was read, in seconds since 1970",
+            self.config_last_reload_success_timestamp_seconds.clone(),
         );
         registry.register(
             "journal_waiting",

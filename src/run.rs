@@ -3,17 +3,19 @@
 //! What can fail comes before what must be undone; signals are installed before "ready" is said;
 //! the listeners open only after each backend was asked once, so that a restart causes no outage.
 
-use std::future::poll_fn;
+mod signals;
+
+use std::fmt;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::timeout;
 use tracing::{info, warn};
+
+pub use signals::Signals;
 
 use crate::admin;
 use crate::config::{Config, ServerConfig, StateDir};
@@ -24,7 +26,10 @@ use crate::journal::{COMMIT_WITHIN, Home, Journal, JournalError};
 use crate::lock;
 use crate::masked::mask;
 use crate::net::{Network, descriptors, sleep};
+use crate::reload::watch::Watched;
+use crate::reload::{Level, Means, Reloader, Reloads, Reread};
 use crate::routing::ids::{ClientId, PromptId};
+use crate::server::door::Door;
 use crate::server::{ConnectionLimits, accept};
 use crate::session::{Client, Sessions};
 use crate::shared::Shared;
@@ -43,17 +48,38 @@ pub struct Running {
     pub front: Arc<Front>,
     /// The journal's writer. It is stopped last, and commits what was noted until then.
     pub writers: Tasks,
+    /// Asks for reloads.
+    pub reloads: Reloads,
     pub front_address: SocketAddr,
     pub admin_address: Option<SocketAddr>,
 }
 
 /// What a gateway is given besides its configuration.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Parts {
     /// What else answers at the front. Set in the demo only.
     pub annex: Option<Arc<dyn Annex>>,
     /// Where the journal is kept. `None` is where the configuration says.
     pub home: Option<Box<dyn Home>>,
+    /// Reads the configuration again. `None` where there is nothing to be read.
+    pub source: Option<Reread>,
+    /// The files of the configuration, if they are to be watched.
+    pub watched: Option<Watched>,
+    /// Sets what is logged.
+    pub level: Option<Level>,
+}
+
+impl fmt::Debug for Parts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { annex, home, source, watched, level } = self;
+        f.debug_struct("Parts")
+            .field("annex", annex)
+            .field("home", home)
+            .field("source", &source.is_some())
+            .field("watched", watched)
+            .field("level", &level.is_some())
+            .finish()
+    }
 }
 
 /// Binds the listeners, starts the gateway, and opens its doors.
@@ -61,21 +87,22 @@ pub struct Parts {
 /// # Errors
 /// A listener's address is taken or not ours, or the journal cannot be used.
 pub async fn start(
-    config: Config,
+    mut config: Config,
     network: Arc<dyn Network>,
     tasks: &Tasks,
     parts: Parts,
 ) -> io::Result<Running> {
+    fit_descriptors(&mut config);
     let (journal, saved, writers) = open_journal(&config, parts.home)?;
     let listener = bind(&network, config.server.listen).await?;
     let admin = match config.admin.listen {
         Some(address) => Some(bind(&network, address).await?),
         None => None,
     };
-    let limits = ConnectionLimits::of(&config.server);
     let shared = Shared::new(config, network, tasks.clone(), journal);
     let sessions = Sessions::new(Arc::clone(&shared));
     let front = Front::new(Arc::clone(&sessions), parts.annex);
+    let (reloads, asked) = Reloads::new();
     let remembers_nothing = saved.is_empty();
     sessions.restore(saved);
     if remembers_nothing {
@@ -87,20 +114,42 @@ pub async fn start(
     tasks.spawn_critical("heartbeats", heartbeat::watch(tasks.clone()));
     let running = Running {
         front: Arc::clone(&front),
+        reloads: reloads.clone(),
         front_address: listener.local_addr(),
         admin_address: admin.as_ref().map(|listener| listener.local_addr()),
         writers,
     };
-    if let Some(admin_listener) = admin {
-        let service = admin::Admin::new(Arc::clone(&sessions));
-        let accepting = accept(admin_listener, service, limits, tasks.clone());
-        tasks.spawn_critical("admin listener", accepting);
-    }
+    let (admin_door, admin_mover) = Door::new(admin);
+    let service = admin::Admin::new(Arc::clone(&sessions), reloads.clone());
+    let accepting = accept(admin_door, service, limits(&shared), tasks.clone());
+    tasks.spawn_critical("admin listener", accepting);
     first_probes(&sessions).await;
-    let accepting = accept(listener, FrontService(front), limits, tasks.clone());
+    let (front_door, front_mover) = Door::new(Some(listener));
+    let service = FrontService(Arc::clone(&front));
+    let accepting = accept(front_door, service, limits(&shared), tasks.clone());
     tasks.spawn_critical("front listener", accepting);
+    let means = Means { source: parts.source, fit: fit_descriptors, level: parts.level };
+    let reloader = Reloader::new(front, means, front_mover, admin_mover);
+    tasks.spawn_critical("reloader", reloader.run(asked));
+    if let Some(watched) = parts.watched {
+        tasks.spawn_critical("configuration files", watch(watched, reloads, tasks.clone()));
+    }
     shared.opened();
     Ok(running)
+}
+
+/// What a connection may take that is accepted now.
+fn limits(shared: &Arc<Shared>) -> impl Fn() -> ConnectionLimits + Send + use<> {
+    let shared = Arc::clone(shared);
+    move || ConnectionLimits::of(&shared.config().server)
+}
+
+async fn watch(watched: Watched, reloads: Reloads, tasks: Tasks) {
+    tokio::select! {
+        biased;
+        () = tasks.stopping() => {}
+        () = watched.run(reloads) => {}
+    }
 }
 
 /// Opens the journal and reads it whole, before anything else is begun.
@@ -196,91 +245,37 @@ async fn first_probes(sessions: &Sessions) {
     let _ = timeout(FIRST_PROBES, all_probed).await;
 }
 
-/// The signals that end the gateway, and those that would end it if nobody caught them.
-///
-/// Installing is a step of its own, because until it is done a SIGTERM kills the process without
-/// a drain. Install first, say "ready" after.
-#[derive(Debug)]
-pub struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
-    /// What daemons are sent to reload, to reopen their logs or to tell of themselves. The default
-    /// action of each is to end the process at once (signal(7)), with all its sockets.
-    harmless: Vec<(&'static str, Signal)>,
-}
-
-impl Signals {
-    /// # Errors
-    /// The system refuses a handler.
-    pub fn install() -> io::Result<Self> {
-        let harmless = [
-            ("SIGHUP", SignalKind::hangup()),
-            ("SIGUSR1", SignalKind::user_defined1()),
-            ("SIGUSR2", SignalKind::user_defined2()),
-        ];
-        let caught = |(name, kind)| Ok((name, signal(kind)?));
-        Ok(Self {
-            interrupt: signal(SignalKind::interrupt())?,
-            terminate: signal(SignalKind::terminate())?,
-            harmless: harmless.into_iter().map(caught).collect::<io::Result<_>>()?,
-        })
-    }
-
-    /// Waits for the next one that ends the process; its name. Cancel safe.
-    pub async fn next(&mut self) -> &'static str {
-        loop {
-            tokio::select! {
-                _ = self.interrupt.recv() => return "SIGINT",
-                _ = self.terminate.recv() => return "SIGTERM",
-                signal = Self::harmless(&mut self.harmless) => {
-                    info!(
-                        signal,
-                        "This signal changes nothing: a changed configuration needs a restart."
-                    );
-                }
-            }
-        }
-    }
-
-    /// Waits for one that ends nothing; its name. Cancel safe.
-    async fn harmless(signals: &mut [(&'static str, Signal)]) -> &'static str {
-        poll_fn(|context| {
-            let came = |(name, signal): &mut (&'static str, Signal)| {
-                signal.poll_recv(context).is_ready().then_some(*name)
-            };
-            signals.iter_mut().find_map(came).map_or(Poll::Pending, Poll::Ready)
-        })
-        .await
-    }
-}
-
 /// Runs a gateway until a signal ends it.
 ///
 /// # Errors
 /// It could not start.
 pub async fn run(
-    mut config: Config,
+    config: Config,
     network: Arc<dyn Network>,
     tasks: Tasks,
     parts: Parts,
 ) -> io::Result<()> {
     let mut signals = Signals::install()?;
-    fit_descriptors(&mut config.server);
     let running = start(config, network, &tasks, parts).await?;
     let backends = running.front.shared.fleet.len();
     let admin = running.admin_address.map(|admin| admin.to_string()).unwrap_or_default();
     let open = format!("http://{}", dialled(running.front_address));
     info!(front = %running.front_address, admin, backends, open, "Gateway ready.");
+    let reload = || {
+        let reloads = running.reloads.clone();
+        // What comes of it is in the log.
+        tasks.spawn(async move { drop(reloads.reload().await) });
+    };
     let ended = tokio::select! {
-        signal = signals.next() => Ok(signal),
+        signal = signals.next(reload) => Ok(signal),
         what = broken(&running, &tasks) => Err(what),
     };
     if let Ok(signal) = ended {
-        let most = drain_at_most(&running.front.shared.config.server).as_secs();
+        let most = drain_at_most(&running.front.shared.config().server).as_secs();
         info!(signal, at_most_s = most, "Draining. The next such signal stops at once.");
         tokio::select! {
             () = drain(&running.front.sessions, &tasks) => {}
-            signal = signals.next() => warn!(signal, "Stopping at once."),
+            signal = signals.next(too_late) => warn!(signal, "Stopping at once."),
         }
     }
     if running.writers.drain(COMMIT_WITHIN).await != 0 {
@@ -289,9 +284,14 @@ pub async fn run(
     ended.map(|_signal| ()).map_err(|what| io::Error::other(format!("{what}: a fault of ours")))
 }
 
+fn too_late() {
+    info!("A reload was asked for, but the gateway is stopping.");
+}
+
 /// Sees to it that connections do not use up all descriptors: what is over is closed at once, and
 /// the admin listener, the journal and the backends go on.
-fn fit_descriptors(server: &mut ServerConfig) {
+fn fit_descriptors(config: &mut Config) {
+    let server = &mut config.server;
     let Some(descriptors) = descriptors::raise_limit() else { return };
     let enough = descriptors::connections_for(descriptors, server.max_connections);
     if enough < server.max_connections {
@@ -333,7 +333,8 @@ fn drain_at_most(server: &ServerConfig) -> Duration {
 /// Leaves: first not ready and still serving, then without listeners, until all is done or the
 /// time is up.
 async fn drain(sessions: &Sessions, tasks: &Tasks) {
-    let server = &sessions.shared.config.server;
+    let config = sessions.shared.config_kept();
+    let server = &config.server;
     sessions.shared.leave();
     if !server.drain_pending.is_zero() {
         work_is_done(sessions, server.drain_pending).await;
@@ -413,7 +414,7 @@ mod tests {
 
     fn goes_up(sessions: &Sessions, name: &str) {
         let backend = sessions.shared.fleet.by_name(name).unwrap();
-        (0..sessions.shared.config.fleet.rise.get()).for_each(|_| backend.passed());
+        (0..sessions.shared.config().fleet.rise.get()).for_each(|_| backend.passed());
         assert!(backend.is_up());
     }
 

@@ -4,7 +4,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::config::Config;
+use arc_swap::Guard;
+
+use crate::config::{Config, LiveConfig};
 use crate::fleet::Fleet;
 use crate::fleet::backend::Backend;
 use crate::journal::Journal;
@@ -16,7 +18,7 @@ use crate::tasks::Tasks;
 /// One per process; the tests run many.
 #[derive(Debug)]
 pub struct Shared {
-    pub config: Config,
+    live: LiveConfig,
     pub network: Arc<dyn Network>,
     pub tasks: Tasks,
     pub fleet: Arc<Fleet>,
@@ -36,11 +38,12 @@ impl Shared {
         tasks: Tasks,
         journal: Journal,
     ) -> Arc<Self> {
-        let fleet = Arc::new(Fleet::new(&config, &network, &tasks));
+        let live = LiveConfig::new(config);
+        let fleet = Arc::new(Fleet::new(&live, &network, &tasks));
         let metrics = Arc::new(Metrics::default());
-        let records = Records::new(&config, journal, Arc::clone(&fleet), Arc::clone(&metrics));
+        let records = Records::new(&live.get(), journal, Arc::clone(&fleet), Arc::clone(&metrics));
         Arc::new(Self {
-            config,
+            live,
             network,
             tasks,
             fleet,
@@ -49,6 +52,30 @@ impl Shared {
             open: AtomicBool::new(false),
             leaving: AtomicBool::new(false),
         })
+    }
+
+    /// The configuration as it is now, for one look.
+    #[must_use]
+    pub fn config(&self) -> Guard<Arc<Config>> {
+        self.live.get()
+    }
+
+    /// The configuration as it is now, for who waits between two looks.
+    #[must_use]
+    pub fn config_kept(&self) -> Arc<Config> {
+        self.live.kept()
+    }
+
+    /// A handle to the configuration, for who looks at it often.
+    #[must_use]
+    pub fn live_config(&self) -> LiveConfig {
+        self.live.clone()
+    }
+
+    /// Replaces the configuration. The fleet is changed by [`Fleet::change`].
+    pub fn reconfigure(&self, config: Config) {
+        self.live.replace(config);
+        self.fleet.reconfigure();
     }
 
     /// Starts to watch the fleet.
@@ -86,6 +113,6 @@ impl Shared {
     /// The backend of settings, user data and the page: the configured one, or the first by name.
     #[must_use]
     pub fn home(&self) -> Arc<Backend> {
-        self.fleet.by_name(&self.config.server.home).unwrap_or_else(|| self.fleet.first())
+        self.fleet.by_name(&self.config().server.home).unwrap_or_else(|| self.fleet.first())
     }
 }

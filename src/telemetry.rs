@@ -8,6 +8,7 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::field::MakeExt as _;
 use tracing_subscriber::filter::ParseError;
 use tracing_subscriber::fmt::format::{Writer, debug_fn};
+use tracing_subscriber::reload;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 
 use crate::config::{LogConfig, LogFormat};
@@ -23,27 +24,43 @@ pub(crate) enum TelemetryError {
     Level(#[source] ParseError),
     #[error("the log has been set up already")]
     Twice(#[from] TryInitError),
+    #[error("the level of the log cannot be changed any more")]
+    Reload(#[from] reload::Error),
 }
 
-/// Sets up the log of the process, once.
+/// Sets what is logged, while the process runs.
+pub(crate) type SetLevel = Box<dyn Fn(&LogConfig) -> Result<(), TelemetryError> + Send + Sync>;
+
+/// Sets up the log of the process, once, and returns what changes its level.
 ///
 /// # Errors
 /// A filter cannot be read, or this was done before.
-pub(crate) fn init(config: &LogConfig) -> Result<(), TelemetryError> {
-    let filter = filter(config, std::env::var(FILTER_VARIABLE).ok().as_deref())?;
+pub(crate) fn init(config: &LogConfig) -> Result<SetLevel, TelemetryError> {
+    let filter = filter_of_process(config)?;
     // Whoever read the log may be gone; saying so on the same broken pipe would panic.
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr)
         .log_internal_errors(false);
     match config.format {
-        LogFormat::Json => log.json().flatten_event(true).finish().try_init()?,
+        LogFormat::Json => {
+            let log = log.json().flatten_event(true).with_filter_reloading();
+            let handle = log.reload_handle();
+            log.finish().try_init()?;
+            Ok(Box::new(move |config| Ok(handle.reload(filter_of_process(config)?)?)))
+        }
         LogFormat::Text => {
             let log = log.fmt_fields(debug_fn(write_field).delimited(" "));
-            log.with_ansi(wants_colors()).finish().try_init()?;
+            let log = log.with_ansi(wants_colors()).with_filter_reloading();
+            let handle = log.reload_handle();
+            log.finish().try_init()?;
+            Ok(Box::new(move |config| Ok(handle.reload(filter_of_process(config)?)?)))
         }
     }
-    Ok(())
+}
+
+fn filter_of_process(config: &LogConfig) -> Result<EnvFilter, TelemetryError> {
+    filter(config, std::env::var(FILTER_VARIABLE).ok().as_deref())
 }
 
 fn filter(config: &LogConfig, variable: Option<&str>) -> Result<EnvFilter, TelemetryError> {

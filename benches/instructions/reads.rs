@@ -14,6 +14,7 @@ use mooring::front::{Front, FrontService};
 use mooring::journal::Journal;
 use mooring::net::{Network as _, Stream, Tcp};
 use mooring::routing::ids::ClientId;
+use mooring::server::door::Door;
 use mooring::server::{ConnectionLimits, accept};
 use mooring::session::Sessions;
 use mooring::session::registry::with_client;
@@ -33,9 +34,11 @@ pub(crate) fn read(backends: usize, count: usize) {
         let shared = Arc::clone(&sessions.shared);
         let listener = Tcp.listen(([127, 0, 0, 1], 0).into()).await?;
         let address = listener.local_addr();
-        let limits = ConnectionLimits::of(&shared.config.server);
         let front = FrontService(Front::new(sessions, None));
-        shared.tasks.spawn(accept(Arc::from(listener), front, limits, shared.tasks.clone()));
+        let (door, _mover) = Door::new(Some(Arc::from(listener)));
+        let asked = Arc::clone(&shared);
+        let limits = move || ConnectionLimits::of(&asked.config().server);
+        shared.tasks.spawn(accept(door, front, limits, shared.tasks.clone()));
         let mut client = Tcp.connect(&address.ip().to_string(), address.port()).await?;
         let mut answer = [0; 1024];
         for _ in 0..count {

@@ -24,7 +24,7 @@ use crate::session::control::{self, Force};
 use crate::tasks::heartbeat::SILENT_AFTER;
 
 type Shared = State<Arc<Sessions>>;
-type Reply = (StatusCode, Json<Value>);
+pub(super) type Reply = (StatusCode, Json<Value>);
 
 /// All endpoints, in the order of the documentation.
 pub(crate) fn router(sessions: Arc<Sessions>) -> Router {
@@ -43,7 +43,7 @@ pub(crate) fn router(sessions: Arc<Sessions>) -> Router {
         .with_state(sessions)
 }
 
-const ENDPOINTS: [&str; 9] = [
+const ENDPOINTS: [&str; 10] = [
     "GET /livez",
     "GET /readyz",
     "GET /metrics",
@@ -53,6 +53,7 @@ const ENDPOINTS: [&str; 9] = [
     "GET /api/v1/clients/{id}",
     "POST /api/v1/clients/{id}/release",
     "GET /api/v1/explain",
+    "POST /api/v1/reload",
 ];
 
 /// What there is, for who opens this door in a browser.

@@ -1,6 +1,7 @@
 //! The operator's door: a listener of its own, with health, metrics and the API.
 
 pub(crate) mod api;
+mod reload;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use hyper::body::Incoming;
 use tower::Service as _;
 
 use crate::body::ResponseBody;
+use crate::reload::Reloads;
 use crate::server::{ConnectionEvent, ConnectionLimits, NoPassthrough, Refusal, Service};
 use crate::session::Sessions;
 
@@ -27,8 +29,9 @@ pub(crate) struct Admin {
 
 impl Admin {
     #[must_use]
-    pub(crate) fn new(sessions: Arc<Sessions>) -> Self {
-        Self { router: api::router(Arc::clone(&sessions)), sessions }
+    pub(crate) fn new(sessions: Arc<Sessions>, reloads: Reloads) -> Self {
+        let router = api::router(Arc::clone(&sessions)).merge(reload::router(reloads));
+        Self { router, sessions }
     }
 }
 
@@ -89,7 +92,8 @@ fn refuse<B>(sessions: &Sessions, request: &Request<B>) -> Option<Response<Respo
         return Some(refusal(StatusCode::FORBIDDEN, "pages may not use the admin listener"));
     }
     let is_open = matches!(request.uri().path(), "/livez" | "/readyz");
-    let Some(token) = &sessions.shared.config.admin.token else {
+    let config = sessions.shared.config();
+    let Some(token) = &config.admin.token else {
         let message = "without a token, the admin listener is asked by address or as localhost";
         return (!is_local_name(headers)).then(|| refusal(StatusCode::FORBIDDEN, message));
     };

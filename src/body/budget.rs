@@ -6,26 +6,37 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// How many bytes of collected bodies may be held at once, over all requests.
 #[derive(Debug)]
 pub struct BodyBudget {
-    free: Arc<AtomicU64>,
+    held: Arc<Held>,
+}
+
+#[derive(Debug)]
+struct Held {
+    bytes: AtomicU64,
+    most: AtomicU64,
 }
 
 /// A part of the budget, given back when dropped.
 #[derive(Debug)]
 pub struct BodyShare {
-    free: Arc<AtomicU64>,
+    held: Arc<Held>,
     bytes: u64,
 }
 
 impl BodyBudget {
     #[must_use]
     pub fn new(bytes: u64) -> Self {
-        Self { free: Arc::new(AtomicU64::new(bytes)) }
+        Self { held: Arc::new(Held { bytes: AtomicU64::new(0), most: AtomicU64::new(bytes) }) }
+    }
+
+    /// Another limit holds from now on. What is held stays.
+    pub fn limit(&self, bytes: u64) {
+        self.held.most.store(bytes, Ordering::Relaxed);
     }
 
     /// A share of nothing yet.
     #[must_use]
     pub fn share(&self) -> BodyShare {
-        BodyShare { free: Arc::clone(&self.free), bytes: 0 }
+        BodyShare { held: Arc::clone(&self.held), bytes: 0 }
     }
 }
 
@@ -33,9 +44,9 @@ impl BodyShare {
     /// Takes so much more, if it is free.
     pub fn grow_to(&mut self, bytes: u64) -> bool {
         let Some(more) = bytes.checked_sub(self.bytes) else { return true };
-        let taken = self
-            .free
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |free| free.checked_sub(more));
+        let most = self.held.most.load(Ordering::Relaxed);
+        let with_more = |held: u64| held.checked_add(more).filter(|sum| *sum <= most);
+        let taken = self.held.bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, with_more);
         self.bytes += if taken.is_ok() { more } else { 0 };
         taken.is_ok()
     }
@@ -43,6 +54,6 @@ impl BodyShare {
 
 impl Drop for BodyShare {
     fn drop(&mut self) {
-        self.free.fetch_add(self.bytes, Ordering::Relaxed);
+        self.held.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }

@@ -7,7 +7,8 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
 
 use super::args::{
-    AdminArgs, BackendsArgs, ClientsArgs, ExplainArgs, HealthcheckArgs, ReleaseArgs, StatusArgs,
+    AdminArgs, BackendsArgs, ClientsArgs, ExplainArgs, HealthcheckArgs, ReleaseArgs, ReloadArgs,
+    StatusArgs,
 };
 use super::ask::{Answer, AskError, Question, ask};
 use super::find::{self, Found, NotFound};
@@ -139,6 +140,45 @@ pub(super) async fn explain(args: &ExplainArgs) -> ExitCode {
         (None, None) => String::new(),
     };
     finish(&args.admin, get(&args.admin, format!("/api/v1/explain?{query}")).await)
+}
+
+/// `mooring reload`.
+pub(super) async fn reload(args: &ReloadArgs) -> ExitCode {
+    let sent = send(&args.admin, Method::POST, "/api/v1/reload".into(), String::new()).await;
+    let answer = match sent {
+        Ok(answer) if answer.status == StatusCode::UNPROCESSABLE_ENTITY => return refused(&answer),
+        Ok(answer) => read(&answer),
+        Err(failure) => Err(failure),
+    };
+    match answer {
+        Ok(answer) if args.admin.json => print_json(&answer),
+        Ok(answer) => {
+            let keys = |name: &str| {
+                let keys = answer[name].as_array().into_iter().flatten();
+                keys.filter_map(Value::as_str).collect::<Vec<_>>().join(", ")
+            };
+            let applied = match keys("applied") {
+                none if none.is_empty() => "nothing had changed".to_owned(),
+                keys => format!("applied: {keys}"),
+            };
+            say::line(&say::plain(&applied));
+            match keys("need_restart") {
+                none if none.is_empty() => {}
+                keys => say::line(&say::plain(&format!("after a restart: {keys}"))),
+            }
+            ExitCode::SUCCESS
+        }
+        Err(failure) => failure.exit(),
+    }
+}
+
+/// The problems of a configuration that was not taken, one in each line.
+fn refused(answer: &Answer) -> ExitCode {
+    let body = serde_json::from_slice::<Value>(&answer.body).unwrap_or_default();
+    let problems = body["problems"].as_array().into_iter().flatten().filter_map(Value::as_str);
+    problems.for_each(|problem| say::note(&say::plain(problem)));
+    say::failure("the configuration was not reloaded: the old one stays");
+    ExitCode::from(EXIT_CONFIG)
 }
 
 /// `mooring healthcheck`: quiet if all is well, as those who call it by the second like it.

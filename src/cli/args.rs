@@ -42,6 +42,8 @@ pub enum Verb {
     Backends(BackendsArgs),
     /// Say why a client or a prompt is where it is
     Explain(ExplainArgs),
+    /// Have the gateway read its configuration again
+    Reload(ReloadArgs),
     /// Exit with 0 if the gateway is ready, and with 1 if not
     Healthcheck(HealthcheckArgs),
 }
@@ -75,6 +77,9 @@ pub struct ServeArgs {
     /// The file; else $MOORING_CONFIG, ./mooring.toml, /etc/mooring/mooring.toml
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
+    /// Reload the configuration whenever its file changes, or a file that it names
+    #[arg(long)]
+    pub watch: bool,
     #[command(flatten)]
     pub overrides: Overrides,
 }
@@ -272,6 +277,15 @@ pub struct About {
 #[derive(Args, Debug)]
 #[command(after_help = "Example:\n  HEALTHCHECK CMD [\"/mooring\", \"healthcheck\"]")]
 pub struct HealthcheckArgs {
+    #[command(flatten)]
+    pub admin: AdminArgs,
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "Example:\n  mooring reload\n\nA configuration with a problem changes \
+                        nothing: the problems are printed as by `mooring check`, and the exit \
+                        code is 78. SIGHUP does the same, with the problems in the log.")]
+pub struct ReloadArgs {
     #[command(flatten)]
     pub admin: AdminArgs,
 }

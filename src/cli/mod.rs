@@ -60,6 +60,7 @@ fn run(cli: Cli) -> ExitCode {
         Verb::Release(args) => block_on(admin::release(&args)),
         Verb::Backends(args) => block_on(admin::backends(&args)),
         Verb::Explain(args) => block_on(admin::explain(&args)),
+        Verb::Reload(args) => block_on(admin::reload(&args)),
         Verb::Healthcheck(args) => block_on(admin::healthcheck(&args)),
     }
 }

@@ -11,19 +11,24 @@ use tokio::runtime::{Builder, Runtime};
 use tracing::error;
 
 use super::args::{DemoArgs, ServeArgs, SimArgs};
-use super::{EXIT_CONFIG, EXIT_FAILURE, load, say};
-use crate::config::{Config, LogConfig, LogFormat};
+use super::{EXIT_CONFIG, EXIT_FAILURE, say, sources};
+use crate::config::{self, Config, LogConfig, LogFormat, Sources};
 use crate::demo::Demo;
 use crate::net::{Handed, Network, Tcp};
+use crate::reload::watch::Watched;
+use crate::reload::{Level, Reread};
 use crate::run::{self, Parts, Signals};
 use crate::sim::{self, Options};
 use crate::tasks::Tasks;
-use crate::telemetry;
+use crate::telemetry::{self, SetLevel};
 
 /// `mooring serve`.
 pub(super) fn serve(args: ServeArgs) -> ExitCode {
-    match load(args.config, args.overrides) {
-        Ok(config) => start(config),
+    let sources = sources(args.config, args.overrides, std::env::vars_os());
+    // Looked at before they are read, so that no change is missed.
+    let watched = args.watch.then(|| watched(&sources));
+    match config::load(&sources) {
+        Ok(config) => start(config, sources, watched),
         Err(problems) => {
             say::note(&problems.to_string());
             ExitCode::from(EXIT_CONFIG)
@@ -31,37 +36,55 @@ pub(super) fn serve(args: ServeArgs) -> ExitCode {
     }
 }
 
+fn watched(sources: &Sources) -> Watched {
+    let sources = sources.clone();
+    Watched::new(Arc::new(move || config::files(&sources)))
+}
+
 /// Runs the gateway until it is told to stop.
-fn start(config: Config) -> ExitCode {
+fn start(config: Config, sources: Sources, watched: Option<Watched>) -> ExitCode {
     let (log, workers) = (config.log.clone(), config.server.workers);
     let doors: Vec<SocketAddr> =
         [Some(config.server.listen), config.admin.listen].into_iter().flatten().collect();
     match Handed::take(&doors) {
-        Ok(network) => on_threads(&log, workers, gateway(config, Arc::new(network))),
+        Ok(network) => on_threads(&log, workers, |level| {
+            let source: Reread = Arc::new(move || config::load(&sources));
+            let level: Level =
+                Box::new(move |config| level(&config.log).map_err(|error| error.to_string()));
+            let (source, level) = (Some(source), Some(level));
+            let parts = Parts { source, level, watched, ..Parts::default() };
+            gateway(config, Arc::new(network), parts)
+        }),
         Err(unasked) => say::failure(&unasked.to_string()),
     }
 }
 
 /// `mooring demo`.
 pub(super) fn demo(args: DemoArgs) -> ExitCode {
-    on_threads(&default_log(), 0, demo_gateway(args))
+    on_threads(&default_log(), 0, |_| demo_gateway(args))
 }
 
 /// `mooring sim`.
 pub(super) fn sim(args: SimArgs) -> ExitCode {
-    on_threads(&default_log(), 1, simulated_server(args))
+    on_threads(&default_log(), 1, |_| simulated_server(args))
 }
 
 fn default_log() -> LogConfig {
     LogConfig { format: LogFormat::Text, level: "info".to_owned() }
 }
 
-/// Sets up log and threads (0 is one for each core), and runs `task` to its end.
-fn on_threads(log: &LogConfig, workers: usize, task: impl Future<Output = ExitCode>) -> ExitCode {
-    if let Err(error) = telemetry::init(log) {
-        say::note(&format!("mooring: {error}"));
-        return ExitCode::from(EXIT_CONFIG);
-    }
+/// Sets up log and threads (0 is one for each core), and runs what `task` makes to its end.
+fn on_threads<T>(log: &LogConfig, workers: usize, task: impl FnOnce(SetLevel) -> T) -> ExitCode
+where
+    T: Future<Output = ExitCode>,
+{
+    let level = match telemetry::init(log) {
+        Ok(level) => level,
+        Err(error) => {
+            say::note(&format!("mooring: {error}"));
+            return ExitCode::from(EXIT_CONFIG);
+        }
+    };
     let mut builder = match workers {
         // One worker shares nothing with others, and needs no queues to be robbed of.
         1 => Builder::new_current_thread(),
@@ -71,7 +94,7 @@ fn on_threads(log: &LogConfig, workers: usize, task: impl Future<Output = ExitCo
         builder.worker_threads(workers);
     }
     match builder.thread_name("mooring").enable_all().build() {
-        Ok(runtime) => to_its_end(runtime, task),
+        Ok(runtime) => to_its_end(runtime, task(level)),
         Err(error) => say::failure(&format!("cannot start its threads: {error}")),
     }
 }
@@ -87,8 +110,8 @@ fn to_its_end(runtime: Runtime, task: impl Future<Output = ExitCode>) -> ExitCod
     code
 }
 
-async fn gateway(config: Config, network: Arc<dyn Network>) -> ExitCode {
-    finish(run::run(config, network, Tasks::default(), Parts::default()).await)
+async fn gateway(config: Config, network: Arc<dyn Network>, parts: Parts) -> ExitCode {
+    finish(run::run(config, network, Tasks::default(), parts).await)
 }
 
 async fn demo_gateway(args: DemoArgs) -> ExitCode {
@@ -124,7 +147,7 @@ async fn simulated_server(args: SimArgs) -> ExitCode {
     };
     let stopping = tasks.clone();
     tasks.spawn(async move {
-        signals.next().await;
+        signals.next(|| {}).await;
         stopping.stop();
     });
     finish(sim::run(options, Arc::new(Tcp), tasks).await)

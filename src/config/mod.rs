@@ -21,6 +21,7 @@ mod kinds;
 mod layers;
 mod listen;
 mod lists;
+mod live;
 mod nameless;
 mod names;
 mod place;
@@ -47,6 +48,7 @@ pub use find::find;
 pub use headers::BackendHeaders;
 pub use key::Applied;
 pub use kinds::Shape;
+pub use live::LiveConfig;
 pub use nameless::{Nameless, Place};
 pub use problems::{Origin, Problem, Problems};
 pub use units::{ShowDuration, ShowSize};
@@ -348,6 +350,12 @@ pub fn load(sources: &Sources) -> Result<Config, Problems> {
     rules::check(&mut config, &mut notes);
     place::fill_in(&mut config.state, config.server.listen.port(), &sources.env);
     notes.finish(config)
+}
+
+/// The files that make up a configuration.
+#[must_use]
+pub fn files(sources: &Sources) -> Vec<PathBuf> {
+    sources.file.iter().cloned().collect()
 }
 
 /// Where the gateway that has this configuration is found. What is wrong elsewhere in it does not

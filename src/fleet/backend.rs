@@ -18,10 +18,10 @@ use super::reading::Readings;
 use super::turned::Turned;
 use super::worker;
 use crate::comfy::version::Version;
-use crate::config::{BackendConfig, BackendHeaders};
+use crate::config::{BackendConfig, BackendHeaders, LiveConfig};
 use crate::lock::{Guard, Lock, rank};
 use crate::net::now;
-use crate::routing::health::{Change, Health, Probe, Thresholds};
+use crate::routing::health::{Change, Health, Probe};
 use crate::routing::ids::BackendId;
 use crate::routing::place::{AdminState, BackendView, Condition};
 use crate::routing::word::Word;
@@ -52,7 +52,7 @@ pub struct Backend {
     pub worker: worker::Watched,
     pub load: Load,
     pub queue: Readings,
-    thresholds: Thresholds,
+    live: LiveConfig,
     /// Copies of what [`State`] says, for views without a lock.
     up: AtomicBool,
     admin: AtomicU8,
@@ -107,15 +107,13 @@ pub struct Report {
 impl Backend {
     #[must_use]
     pub(super) fn new(id: BackendId, settings: &BackendConfig, common: &Common) -> Self {
-        let Common { network, tasks, limits, thresholds, .. } = common;
+        let Common { network, tasks, live } = common;
         let (host, port) = (settings.host.clone(), settings.port);
-        // One answer proves that it accepts.
-        let doors = Thresholds { rise: NonZeroU32::MIN, ..*thresholds };
         let names = Arc::new(Names::new(&settings.name));
-        let doors = Arc::new(Doors::new(Arc::clone(&names), doors));
+        let doors = Arc::new(Doors::new(Arc::clone(&names), live.clone()));
         let at = (host.clone(), port);
         let network = Arc::clone(network);
-        let pool = Pool::new(network, tasks.clone(), at, *limits, Arc::clone(&doors));
+        let pool = Pool::new(network, tasks.clone(), at, live.clone(), Arc::clone(&doors));
         Self {
             id,
             names,
@@ -131,7 +129,7 @@ impl Backend {
             queue: Readings::default(),
             doors,
             worker: worker::Watched::default(),
-            thresholds: *thresholds,
+            live: live.clone(),
             up: AtomicBool::new(false),
             admin: AtomicU8::new(0),
             bound: AtomicU32::new(0),
@@ -330,7 +328,7 @@ impl Backend {
 
     fn observe(&self, probe: Probe, trouble: Option<String>) {
         let mut state = self.state();
-        let (health, change) = state.health.observe(probe, self.thresholds);
+        let (health, change) = state.health.observe(probe, self.live.get().fleet.thresholds());
         state.health = health;
         let is_news = trouble.is_some() && state.trouble != trouble;
         state.trouble = trouble;

@@ -6,9 +6,9 @@
 //! it, and now and then one is made for that alone. A backend whose doors are shut gets no new
 //! work; what is there goes on.
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use tokio::sync::Notify;
 use tracing::{info, warn};
@@ -16,7 +16,7 @@ use tracing::{info, warn};
 use super::backend::Backend;
 use super::dials::Dials;
 use super::names::Names;
-use crate::config::FleetConfig;
+use crate::config::LiveConfig;
 use crate::lock::{Guard, Lock, rank};
 use crate::net::sleep;
 use crate::routing::health::{Change, Health, Probe, Thresholds};
@@ -25,7 +25,7 @@ use crate::routing::health::{Change, Health, Probe, Thresholds};
 #[derive(Debug)]
 pub struct Doors {
     names: Arc<Names>,
-    thresholds: Thresholds,
+    live: LiveConfig,
     /// A copy of what [`State`] says, for views without a lock.
     shut: AtomicBool,
     /// Nothing has failed lately: one more that passed is no news.
@@ -44,10 +44,10 @@ struct State {
 
 impl Doors {
     #[must_use]
-    pub fn new(names: Arc<Names>, thresholds: Thresholds) -> Self {
+    pub fn new(names: Arc<Names>, live: LiveConfig) -> Self {
         Self {
             names,
-            thresholds,
+            live,
             shut: AtomicBool::new(false),
             well: AtomicBool::new(true),
             state: Lock::new(State { health: Health::Up { failures: 0 }, trouble: None }),
@@ -82,8 +82,10 @@ impl Doors {
     }
 
     fn observe(&self, probe: Probe, trouble: Option<String>) {
+        // One answer proves that it accepts.
+        let thresholds = Thresholds { rise: NonZeroU32::MIN, ..self.live.get().fleet.thresholds() };
         let mut state = self.state();
-        let (health, change) = state.health.observe(probe, self.thresholds);
+        let (health, change) = state.health.observe(probe, thresholds);
         state.health = health;
         state.trouble = trouble;
         self.shut.store(!health.is_up(), Ordering::Relaxed);
@@ -109,15 +111,16 @@ impl Doors {
 
 /// Knocks at a backend's doors until it leaves: seldom while they are open, and at each
 /// probe interval while they are shut.
-pub async fn knock(backend: Arc<Backend>, config: FleetConfig) {
+pub async fn knock(backend: Arc<Backend>, live: LiveConfig) {
     let knocking = async {
         loop {
-            pause(&backend.doors, &config).await;
+            pause(&backend.doors, &live).await;
             // One that is down is dialled by its watch link already.
             if !backend.is_up() {
                 continue;
             }
-            match backend.answers_anew(config.probe_timeout).await {
+            let limit = live.get().fleet.probe_timeout;
+            match backend.answers_anew(limit).await {
                 Ok(()) => backend.doors.passed(),
                 Err(error) => backend.doors.failed(error.to_string()),
             }
@@ -130,29 +133,31 @@ pub async fn knock(backend: Arc<Backend>, config: FleetConfig) {
     }
 }
 
-async fn pause(doors: &Doors, config: &FleetConfig) {
-    let long: Duration = config.dial_interval.max(config.probe_interval);
+async fn pause(doors: &Doors, live: &LiveConfig) {
+    let (seldom, often) = {
+        let config = live.get();
+        (config.fleet.dial_interval, config.fleet.probe_interval)
+    };
     if !doors.are_shut() {
         tokio::select! {
             biased;
             () = doors.turned.notified() => {}
-            () = sleep(long) => return,
+            () = sleep(seldom.max(often)) => return,
         }
     }
-    sleep(config.probe_interval).await;
+    sleep(often).await;
 }
 
 #[cfg(test)]
 mod tests {
-    use std::num::NonZeroU32;
-
     use super::*;
+    use crate::config::Config;
 
     #[test]
     fn doors_are_shut_by_failures_in_a_row_and_opened_by_one_answer() {
-        let two = NonZeroU32::new(2).unwrap();
-        let doors =
-            Doors::new(Arc::new(Names::new("a")), Thresholds { rise: NonZeroU32::MIN, fall: two });
+        // Two failures in a row are the default of `fleet.fall`.
+        let config = Config::for_backends(&[("a", "http://gpu:1")]).unwrap();
+        let doors = Doors::new(Arc::new(Names::new("a")), LiveConfig::new(config));
         assert!(!doors.are_shut() && doors.trouble().is_none());
         doors.failed("refused".to_owned());
         doors.passed();

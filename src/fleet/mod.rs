@@ -37,7 +37,7 @@ use arc_swap::ArcSwap;
 use smallvec::SmallVec;
 use tracing::info;
 
-use crate::config::{BackendConfig, Config};
+use crate::config::{BackendConfig, LiveConfig};
 use crate::lock::{Lock, rank};
 use crate::net::Network;
 use crate::routing::ids::BackendId;
@@ -64,13 +64,13 @@ pub struct Fleet {
 
 impl Fleet {
     #[must_use]
-    pub fn new(config: &Config, network: &Arc<dyn Network>, tasks: &Tasks) -> Self {
-        let common = Common::new(config, network, tasks);
+    pub fn new(live: &LiveConfig, network: &Arc<dyn Network>, tasks: &Tasks) -> Self {
+        let common = Common::new(live, network, tasks);
         let forgotten =
             Backend::new(BackendId::new(u16::MAX, u16::MAX), &diff::forgotten(), &common);
         forgotten.leave();
         let mut roster = Roster::default();
-        for settings in &config.backends {
+        for settings in &live.get().backends {
             roster.join(Arc::new(Backend::new(roster.free_id(), settings, &common)));
         }
         roster.sort();
@@ -82,6 +82,11 @@ impl Fleet {
             turn: AtomicU64::new(0),
             told: Lock::default(),
         }
+    }
+
+    /// The configuration was replaced.
+    pub fn reconfigure(&self) {
+        self.iter().for_each(|backend| backend.pool.reconfigure());
     }
 
     /// Starts to watch every backend, and those that join later, until they leave.

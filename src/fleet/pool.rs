@@ -24,6 +24,7 @@ use super::doors::Doors;
 use super::kept::Kept;
 use super::sent::{LastSent, Noting};
 use crate::body::{OnEnd, RequestBody};
+use crate::config::{Config, LiveConfig};
 use crate::net::{Network, Stream, Wire};
 use crate::tasks::Tasks;
 
@@ -55,18 +56,6 @@ impl ExchangeError {
     }
 }
 
-/// Limits of a pool.
-#[derive(Clone, Copy, Debug)]
-pub struct PoolLimits {
-    pub connect_timeout: Duration,
-    /// How long a backend may take nothing of a request: one that loads a model reads nothing.
-    pub stall_timeout: Duration,
-    /// How long a connection is kept without use.
-    pub idle: Duration,
-    /// How many are kept, of those that hyper drives and of those of the lane each.
-    pub idle_max: usize,
-}
-
 /// The connections to one backend.
 #[derive(Debug)]
 pub struct Pool {
@@ -74,7 +63,7 @@ pub struct Pool {
     tasks: Tasks,
     host: String,
     port: u16,
-    limits: PoolLimits,
+    live: LiveConfig,
     doors: Arc<Doors>,
     /// Bodies that are on their way there, or whose answer is awaited.
     uploads: Arc<AtomicUsize>,
@@ -127,13 +116,21 @@ impl Pool {
         network: Arc<dyn Network>,
         tasks: Tasks,
         (host, port): (String, u16),
-        limits: PoolLimits,
+        live: LiveConfig,
         doors: Arc<Doors>,
     ) -> Self {
-        let lines = Kept::new(tasks.clone(), limits.idle, limits.idle_max);
-        let streams = Kept::new(tasks.clone(), limits.idle, limits.idle_max);
+        let (idle, max) = kept_limits(&live.get());
+        let lines = Kept::new(tasks.clone(), idle, max);
+        let streams = Kept::new(tasks.clone(), idle, max);
         let uploads = Arc::default();
-        Self { network, tasks, host, port, limits, doors, uploads, lines, streams }
+        Self { network, tasks, host, port, live, doors, uploads, lines, streams }
+    }
+
+    /// The configuration was replaced.
+    pub fn reconfigure(&self) {
+        let (idle, max) = kept_limits(&self.live.get());
+        self.lines.limit(idle, max);
+        self.streams.limit(idle, max);
     }
 
     /// Sends `request` and waits for the head of the answer: up to `answer_timeout` after the last
@@ -269,7 +266,11 @@ impl Pool {
     /// # Errors
     /// The backend's address does not answer, or not in time.
     pub async fn dial(&self) -> Result<Stream, ExchangeError> {
-        let limit = self.limits.connect_timeout;
+        // A backend that loads a model takes nothing of a request meanwhile.
+        let (limit, stall) = {
+            let config = self.live.get();
+            (config.fleet.connect_timeout, config.server.answer_timeout)
+        };
         let dialled = self.network.connect_within(&self.host, self.port, limit).await;
         let failed = |error: io::Error| match error.kind() == io::ErrorKind::TimedOut {
             true => ExchangeError::ConnectTimeout(limit),
@@ -277,8 +278,8 @@ impl Pool {
         };
         let dialled = dialled.map_err(failed);
         let mut stream = dialled.inspect_err(|error| self.doors.failed(error.to_string()))?;
-        stream.allow_unacknowledged_for(self.limits.stall_timeout);
-        stream.give_up_stalled_writes_after(self.limits.stall_timeout);
+        stream.allow_unacknowledged_for(stall);
+        stream.give_up_stalled_writes_after(stall);
         Ok(stream)
     }
 
@@ -293,6 +294,12 @@ impl Pool {
         });
         Ok(Line { sender, last_sent, is_new: true })
     }
+}
+
+/// How long a connection is kept without use, and how many are: of those that hyper drives and of
+/// those that reads are passed on over, each.
+fn kept_limits(config: &Config) -> (Duration, usize) {
+    (config.fleet.pool_idle, config.fleet.max_idle_connections)
 }
 
 /// True if nothing has come on a connection that waits: no end of it, and no answer to nothing.

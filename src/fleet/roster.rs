@@ -72,7 +72,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::config::Config;
+    use crate::config::{Config, LiveConfig};
     use crate::fleet::backend::Common;
     use crate::fleet::diff::forgotten;
     use crate::net::Tcp;
@@ -82,11 +82,8 @@ mod tests {
     #[test]
     fn an_id_never_means_another_backend() {
         let network: Arc<dyn crate::net::Network> = Arc::new(Tcp);
-        let common = Common::new(
-            &Config::for_backends(&[("a", "http://gpu:1")]).unwrap(),
-            &network,
-            &Tasks::default(),
-        );
+        let config = Config::for_backends(&[("a", "http://gpu:1")]).unwrap();
+        let common = Common::new(&LiveConfig::new(config), &network, &Tasks::default());
         let mut roster = Roster::default();
         let mut named: BTreeMap<BackendId, String> = BTreeMap::new();
         for number in 0..5 * LEFT_MAX {

@@ -8,16 +8,16 @@ use super::{doors, watch};
 /// Watches `backend` and knocks at its doors until it leaves the fleet, or the process stops.
 /// What panics begins anew.
 pub(super) fn supervise(backend: &Arc<Backend>, common: &Common) {
-    let (network, config, tasks) = (&common.network, &common.fleet, &common.tasks);
-    let watched = (Arc::clone(backend), Arc::clone(network), config.clone());
+    let (network, live, tasks) = (&common.network, &common.live, &common.tasks);
+    let watched = (Arc::clone(backend), Arc::clone(network), live.clone());
     tasks.spawn_again(move || {
-        let (backend, network, config) = watched.clone();
-        watch::watch(backend, network, config)
+        let (backend, network, live) = watched.clone();
+        watch::watch(backend, network, live)
     });
-    let knocked = (Arc::clone(backend), config.clone());
+    let knocked = (Arc::clone(backend), live.clone());
     tasks.spawn_again(move || {
-        let (backend, config) = knocked.clone();
-        doors::knock(backend, config)
+        let (backend, live) = knocked.clone();
+        doors::knock(backend, live)
     });
     let closing = Arc::clone(backend);
     tasks.spawn(async move {

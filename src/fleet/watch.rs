@@ -18,7 +18,7 @@ use super::ask::{AskError, encode_segment};
 use super::backend::Backend;
 use crate::comfy::answers;
 use crate::comfy::event::{self, Event};
-use crate::config::FleetConfig;
+use crate::config::{FleetConfig, LiveConfig};
 use crate::net::{Network, now, sleep};
 use crate::ws::{self, Channel, Frame, Limits, Opcode};
 
@@ -37,8 +37,8 @@ const PAUSES: [Duration; 4] = [
 const STEADY: Duration = Duration::from_secs(1);
 
 /// Watches one backend until it leaves.
-pub async fn watch(backend: Arc<Backend>, network: Arc<dyn Network>, config: FleetConfig) {
-    let watch = Watch { backend: Arc::clone(&backend), network, config };
+pub async fn watch(backend: Arc<Backend>, network: Arc<dyn Network>, live: LiveConfig) {
+    let watch = Watch { backend: Arc::clone(&backend), network, live };
     tokio::select! {
         biased;
         () = watch.run() => {}
@@ -49,7 +49,7 @@ pub async fn watch(backend: Arc<Backend>, network: Arc<dyn Network>, config: Fle
 struct Watch {
     backend: Arc<Backend>,
     network: Arc<dyn Network>,
-    config: FleetConfig,
+    live: LiveConfig,
 }
 
 /// Why the watch link could not be opened, or ended.
@@ -74,6 +74,11 @@ enum Trouble {
 }
 
 impl Watch {
+    /// As they are now: a reload may have changed them since the last look.
+    fn limits(&self) -> FleetConfig {
+        self.live.get().fleet.clone()
+    }
+
     async fn run(&self) {
         let mut failures = 0;
         loop {
@@ -99,7 +104,7 @@ impl Watch {
 
     /// Dials, checks that it is a ComfyUI we can work with, and learns what it says of itself.
     async fn open(&self) -> Result<Channel, Trouble> {
-        let limit = self.config.probe_timeout;
+        let limit = self.limits().probe_timeout;
         match timeout(limit, self.open_untimed()).await {
             Ok(outcome) => outcome,
             Err(_elapsed) => Err(Trouble::Timeout(limit)),
@@ -108,7 +113,7 @@ impl Watch {
 
     async fn open_untimed(&self) -> Result<Channel, Trouble> {
         let backend = &self.backend;
-        let limit = self.config.connect_timeout;
+        let limit = self.limits().connect_timeout;
         let dialled = self.network.connect_within(&backend.host, backend.port, limit).await;
         let stream = dialled.map_err(|error| {
             if error.kind() == ErrorKind::ConnectionRefused {
@@ -138,7 +143,7 @@ impl Watch {
         // Asked over HTTP too: a socket that opens does not prove that requests are answered.
         let path = "/prompt";
         let ask = |error| Trouble::Ask { path, error };
-        let body = self.backend.get_ok(path, self.config.probe_timeout).await;
+        let body = self.backend.get_ok(path, self.limits().probe_timeout).await;
         let count = answers::queue_remaining(&body.map_err(ask)?)
             .map_err(|junk| ask(AskError::Junk(junk)))?;
         self.backend.reopened(saturate(count));
@@ -149,7 +154,7 @@ impl Watch {
     async fn learn(&self) -> Result<(), Trouble> {
         let path = "/system_stats";
         let ask = |error| Trouble::Ask { path, error };
-        let limit = self.config.probe_timeout;
+        let limit = self.limits().probe_timeout;
         let stats = self.backend.get_ok(path, limit).await.map_err(ask)?;
         let version = answers::system_version(&stats).map_err(|junk| ask(AskError::Junk(junk)))?;
         if !version.takes_prompt_id() {
@@ -169,7 +174,7 @@ impl Watch {
     async fn read(&self, mut channel: Channel) -> Trouble {
         let mut heard = now();
         loop {
-            let Ok(received) = timeout(self.config.probe_interval, channel.next()).await else {
+            let Ok(received) = timeout(self.limits().probe_interval, channel.next()).await else {
                 match self.idle(&mut channel, heard).await {
                     Ok(()) => continue,
                     Err(trouble) => return trouble,
@@ -214,14 +219,14 @@ impl Watch {
     /// Nothing came for one interval: pings, and loses patience in two steps.
     async fn idle(&self, channel: &mut Channel, heard: Instant) -> Result<(), Trouble> {
         let silent = now().duration_since(heard);
-        let patience = self.config.patience;
-        if self.backend.pool.has_uploads() && silent < self.config.grace {
+        let patience = self.limits().patience;
+        if self.backend.pool.has_uploads() && silent < self.limits().grace {
             // It may be hashing what was uploaded, and then says nothing to anybody.
             return self.ping(channel).await;
         }
-        if self.config.probe_interval + patience <= silent {
+        if self.limits().probe_interval + patience <= silent {
             self.backend.failed(Trouble::Silent(silent).to_string());
-            return match self.backend.get_ok("/prompt", self.config.probe_timeout).await {
+            return match self.backend.get_ok("/prompt", self.limits().probe_timeout).await {
                 // It answers, but not here: dial anew.
                 Ok(_) => Err(Trouble::Silent(silent)),
                 Err(error) => Err(Trouble::Ask { path: "/prompt", error }),
@@ -232,7 +237,7 @@ impl Watch {
 
     async fn ping(&self, channel: &mut Channel) -> Result<(), Trouble> {
         let ping = channel.send(Frame::ping(b"mooring"));
-        match timeout(self.config.patience, ping).await {
+        match timeout(self.limits().patience, ping).await {
             Ok(Ok(())) | Err(_) => Ok(()),
             Ok(Err(_)) => Err(Trouble::Broken),
         }

@@ -10,6 +10,7 @@ use super::backend::Backend;
 use crate::config::{FleetConfig, ShowDuration};
 use crate::lock::{Guard, Lock, rank};
 use crate::net::now;
+use crate::routing::health::Thresholds;
 use crate::routing::place::Condition;
 use crate::routing::worker::{Judgement, Limits, Ours, Reading, Worker};
 
@@ -22,6 +23,12 @@ pub struct Watched {
 }
 
 impl FleetConfig {
+    /// How many probes in a row turn a backend.
+    #[must_use]
+    pub fn thresholds(&self) -> Thresholds {
+        Thresholds { rise: self.rise, fall: self.fall }
+    }
+
     /// What a worker may take its time for.
     #[must_use]
     pub fn worker_limits(&self) -> Limits {

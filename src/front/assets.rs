@@ -75,7 +75,7 @@ async fn route(session: &Session<'_>, asked: Asked, request: Request<Incoming>) 
         Asked::Hash(hash) => hashes::is_there(session, &hash, request).await,
         Asked::FromHash => hashes::from_hash(session, request).await,
         Asked::Upload => upload::upload(session, request).await,
-        Asked::Scan(_) if !front.shared.config.server.allow_asset_scans => {
+        Asked::Scan(_) if !front.shared.config().server.allow_asset_scans => {
             Err(GatewayError::OperatorsOnly.into())
         }
         Asked::Scan(_) | Asked::ScanStatus => {
@@ -137,7 +137,8 @@ impl<'a> Session<'a> {
     /// True for who says nothing of himself and may all the same act on what he can name, as on
     /// prompts (`isolation.nameless`).
     fn may_all(&self) -> bool {
-        match self.front.shared.config.nameless(self.who.place()) {
+        let may = self.front.shared.config().nameless(self.who.place());
+        match may {
             Nameless::ById | Nameless::All => self.who.askers(self.front).is_empty(),
             Nameless::None => false,
         }
@@ -174,7 +175,7 @@ fn makers_of(front: &Front, who: &Who) -> Vec<Maker> {
     if let Some(browser) = who.browser {
         clients.extend(front.browsers.of_browser(browser));
     }
-    let sole = front.browsers.sole_at(who.address, front.shared.config.affinity.lease, now());
+    let sole = front.browsers.sole_at(who.address, front.shared.config().affinity.lease, now());
     let is_alone = clients.is_empty() || sole.is_some_and(|sole| clients.contains(&sole));
     let mut makers: Vec<Maker> = Vec::with_capacity(clients.len() + 1);
     for client in clients.into_iter().map(Maker::Client) {

@@ -260,7 +260,7 @@ pub async fn sweep(front: Arc<Front>) {
             () = tasks.stopping() => return,
             () = sleep(SWEEP_INTERVAL) => {}
         }
-        front.browsers.sweep(front.shared.config.affinity.lease, now());
+        front.browsers.sweep(front.shared.config().affinity.lease, now());
     }
 }
 

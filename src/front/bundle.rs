@@ -252,7 +252,7 @@ async fn fetch(
     }
     let (mut head, body) = response.into_parts();
     let max = front.copies.body_max() as u64;
-    let limits = CollectLimits { max, idle: front.shared.config.server.body_timeout };
+    let limits = CollectLimits { max, idle: front.shared.config().server.body_timeout };
     let mut share = front.bodies.share();
     let body = match collect(body, limits, Some(&mut share)).await {
         Ok(body) => body,
@@ -308,7 +308,7 @@ fn dress(shared: &Shared, headers: &mut HeaderMap, path: &str) {
     }
     headers.insert(CACHE_CONTROL, FOR_EVER);
     headers.insert(VARY, HeaderValue::from_static("accept-encoding"));
-    if !shared.config.server.allowed_origins.is_empty() {
+    if !shared.config().server.allowed_origins.is_empty() {
         headers.append(VARY, HeaderValue::from_static("origin"));
     }
     if let Some((kind, _)) = type_of(path) {

@@ -95,7 +95,7 @@ async fn cancel_in_one_step(
     backend: &Arc<Backend>,
     prompts: &[PromptId],
 ) -> Result<Option<bool>, GatewayError> {
-    let limit = sessions.shared.config.fleet.probe_timeout;
+    let limit = sessions.shared.config().fleet.probe_timeout;
     // What has begun is not to be asked about for that, and looks for itself.
     intend_deletion(sessions, prompts);
     let answer = match prompts {
@@ -135,7 +135,7 @@ async fn cancel_in_steps(
     backend: &Arc<Backend>,
     mut prompts: Vec<PromptId>,
 ) -> Result<bool, GatewayError> {
-    let limit = sessions.shared.config.fleet.probe_timeout;
+    let limit = sessions.shared.config().fleet.probe_timeout;
     let queue = backend.read_queue(limit).await;
     let queue = queue.map_err(|error| asking_failed(backend, &error))?;
     let ids = queued_ids(&queue).map_err(|error| asking_failed(backend, &error))?;

@@ -43,7 +43,7 @@ pub async fn collected(
     let (response, lease) = exchange(shared, target, request, fault).await?;
     let (mut parts, body) = response.into_parts();
     headers::to_client(&mut parts.headers, &target.backend, target.reason);
-    let limits = CollectLimits { max, idle: shared.config.server.body_timeout };
+    let limits = CollectLimits { max, idle: shared.config().server.body_timeout };
     let body = collect(body, limits, None).await.map_err(|source| GatewayError::AnswerBroken {
         backend: target.backend.name().to_string(),
         source,

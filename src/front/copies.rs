@@ -14,6 +14,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use http::HeaderValue;
@@ -48,7 +49,7 @@ pub enum Found {
 /// All copies.
 #[derive(Debug)]
 pub struct Copies {
-    body_max: usize,
+    body_max: AtomicUsize,
     table: Lock<Table, { rank::COPIES }>,
 }
 
@@ -97,18 +98,28 @@ impl Copies {
     #[must_use]
     pub fn new(bytes: usize) -> Self {
         let table = Table { bytes_max: bytes, ..Table::default() };
-        Self { body_max: BODY_MAX.min(bytes / 4), table: Lock::new(table) }
+        let body_max = AtomicUsize::new(BODY_MAX.min(bytes / 4));
+        Self { body_max, table: Lock::new(table) }
     }
 
     #[must_use]
     pub fn is_on(&self) -> bool {
-        0 < self.body_max
+        0 < self.body_max()
     }
 
     /// The largest body that is kept, in bytes.
     #[must_use]
     pub fn body_max(&self) -> usize {
-        self.body_max
+        self.body_max.load(Ordering::Relaxed)
+    }
+
+    /// Another limit holds from now on, in bytes; what is too much goes, the longest unused first.
+    pub fn limit(&self, bytes: usize) {
+        self.body_max.store(BODY_MAX.min(bytes / 4), Ordering::Relaxed);
+        let mut table = self.table();
+        table.bytes_max = bytes;
+        let room = bytes.saturating_sub(table.copying);
+        table.shrink_to(room);
     }
 
     /// Takes so many bytes for a body that is being copied, if need be from what was not used for
@@ -294,12 +305,17 @@ impl Table {
         if self.bytes_max < self.copying + bytes {
             return false;
         }
-        while self.bytes_max < self.bytes + self.copying + bytes {
+        self.shrink_to(self.bytes_max - self.copying - bytes);
+        true
+    }
+
+    /// Drops what was not used for longest until the rest has so many bytes at most.
+    fn shrink_to(&mut self, bytes: usize) {
+        while bytes < self.bytes {
             let Some((_, oldest)) = self.by_use.first_key_value() else { break };
             let oldest = Arc::clone(oldest);
             self.remove(&oldest);
         }
-        true
     }
 
     fn remove(&mut self, key: &Key) {

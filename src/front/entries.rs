@@ -81,6 +81,11 @@ impl Entries {
         Self { cache: Lock::new(Cache::new(capacity)), fetching: Lock::default() }
     }
 
+    /// Another capacity holds from now on, in bytes.
+    pub fn limit(&self, capacity: usize) {
+        self.cache().limit(capacity);
+    }
+
     /// The entry of a prompt as its backend sent it, if it is kept.
     #[must_use]
     pub fn get(&self, prompt: &PromptId) -> Option<Bytes> {
@@ -293,7 +298,7 @@ async fn ask(
     deadline: Instant,
 ) -> Result<Option<Bytes>, AskError> {
     let path = format!("/history/{}", encode_segment(prompt.as_str()));
-    let wait_until = deadline.min(now() + front.shared.config.prompts.history_wait);
+    let wait_until = deadline.min(now() + front.shared.config().prompts.history_wait);
     loop {
         let limit = deadline.saturating_duration_since(now());
         let body = backend.get_ok(&path, limit).await?;

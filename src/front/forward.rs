@@ -54,7 +54,7 @@ pub fn outgoing(
     request: Request<Incoming>,
 ) -> (Request<RequestBody>, ClientFault) {
     let (parts, body) = request.into_parts();
-    let (body, fault) = RequestBody::streamed(body, shared.config.server.body_timeout);
+    let (body, fault) = RequestBody::streamed(body, shared.config().server.body_timeout);
     (to_backend(target, parts, body), fault)
 }
 
@@ -97,7 +97,7 @@ pub async fn exchange(
     if !target.backend.is_up() {
         return Err(GatewayError::not_asked(&target.backend));
     }
-    let limit = shared.config.server.answer_timeout;
+    let limit = shared.config().server.answer_timeout;
     let began = now();
     let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
     let sending = target.backend.pool.send(request, limit);
@@ -161,6 +161,6 @@ pub fn incoming(
     headers::to_client(&mut parts.headers, &target.backend, target.reason);
     // The version is that of this hop (RFC 9110 section 6.2).
     parts.version = http::Version::HTTP_11;
-    let idle = shared.config.server.body_timeout;
+    let idle = shared.config().server.body_timeout;
     Response::from_parts(parts, ResponseBody::streamed(body, idle, Box::new(lease)))
 }

@@ -158,7 +158,7 @@ async fn when_due(
     prompt: &PromptId,
     parts: Parts,
 ) -> Result<Collected, GatewayError> {
-    let deadline = now() + sessions.shared.config.prompts.history_wait;
+    let deadline = now() + sessions.shared.config().prompts.history_wait;
     let no_fault = ClientFault::default();
     loop {
         let request = to_backend(target, parts.clone(), RequestBody::Empty);

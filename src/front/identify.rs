@@ -89,7 +89,7 @@ pub enum Peer {
 impl Peer {
     #[must_use]
     pub fn of(shared: &Shared, address: IpAddr) -> Self {
-        if shared.config.server.trusts(address) { Self::Proxy } else { Self::Stranger }
+        if shared.config().server.trusts(address) { Self::Proxy } else { Self::Stranger }
     }
 }
 
@@ -199,7 +199,7 @@ impl Who {
     #[must_use]
     pub fn reader(&self, front: &Front) -> Option<ClientId> {
         self.asker(front).or_else(|| {
-            front.browsers.sole_at(self.address, front.shared.config.affinity.lease, now())
+            front.browsers.sole_at(self.address, front.shared.config().affinity.lease, now())
         })
     }
 
@@ -226,7 +226,7 @@ impl Who {
         if !self.is_its_address() {
             return None;
         }
-        front.browsers.sole_at(self.address, front.shared.config.affinity.lease, now())
+        front.browsers.sole_at(self.address, front.shared.config().affinity.lease, now())
     }
 
     /// Whose files are the asker's own: the client's that it names, its browser's, and what was
@@ -268,8 +268,8 @@ fn says_passed_on(name: &str) -> bool {
 /// (`affinity.shared_ids`), and each address that does is a client of its own.
 #[must_use]
 pub fn of_its_own(front: &Front, id: ClientId, address: IpAddr) -> ClientId {
-    let shared = &front.shared.config.affinity.shared_ids;
-    shared_by(shared, id.as_str())
+    let config = front.shared.config();
+    shared_by(&config.affinity.shared_ids, id.as_str())
         .and_then(|shared| ClientId::parse(&format!("{shared}@{address}")).ok())
         .unwrap_or(id)
 }
@@ -317,7 +317,7 @@ pub fn browser(front: &Front, door: Door, marks: &Marks<'_>) -> Option<BrowserId
 /// How the browser has reached us: by what a trusted proxy says in `X-Forwarded-Proto`.
 #[must_use]
 pub fn door(shared: &Shared, peer: IpAddr, marks: &Marks<'_>) -> Door {
-    let Some(said) = marks.scheme.filter(|_| shared.config.server.trusts(peer)) else {
+    let Some(said) = marks.scheme.filter(|_| shared.config().server.trusts(peer)) else {
         return Door::Unknown;
     };
     // The first is the browser's; proxies behind it append theirs.
@@ -341,7 +341,8 @@ fn user(marks: &Marks<'_>) -> Option<Arc<str>> {
 /// `X-Forwarded-For` that is not itself a trusted proxy.
 #[must_use]
 pub fn address(shared: &Shared, peer: IpAddr, marks: &Marks<'_>) -> IpAddr {
-    let server = &shared.config.server;
+    let config = shared.config();
+    let server = &config.server;
     if !server.trusts(peer) {
         return peer;
     }

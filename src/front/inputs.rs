@@ -150,7 +150,7 @@ impl Copying<'_> {
         source: &Located,
     ) -> Result<Option<(Response<Incoming>, Lease)>, GatewayError> {
         let from = self.front.shared.fleet.get(source.backend);
-        let limit = self.front.shared.config.files.copy_timeout;
+        let limit = self.front.shared.config().files.copy_timeout;
         let uri = format!("/view?{}", files::view_query(&source.file));
         let asked = self.request(&from, Method::GET, &uri, RequestBody::Empty)?;
         let sent = from.while_up(from.pool.send(asked, limit)).await;
@@ -168,8 +168,8 @@ impl Copying<'_> {
         response: Response<Incoming>,
         reading: Lease,
     ) -> Result<FileRef, GatewayError> {
-        let limit = self.front.shared.config.files.copy_timeout;
-        let max = self.front.shared.config.files.copy_bytes;
+        let limit = self.front.shared.config().files.copy_timeout;
+        let max = self.front.shared.config().files.copy_bytes;
         if max < response.body().size_hint().lower() {
             return Err(GatewayError::InputTooLarge { file: self.file(), max });
         }

@@ -76,7 +76,7 @@ async fn own(
     query: &JobQuery,
     missing: &mut Missing,
 ) -> Response<ResponseBody> {
-    let deadline = now() + front.shared.config.fleet.list_timeout;
+    let deadline = now() + front.shared.config().fleet.list_timeout;
     let mut queued = Vec::new();
     if query.wants_queued() {
         let queues = Queues::of_own(&front.sessions, whose, missing).await;
@@ -242,7 +242,7 @@ async fn told_by(
     told: Telling,
 ) -> Result<Option<String>, GatewayError> {
     let path = format!("/api/jobs/{}", encode_segment(prompt.as_str()));
-    let limit = front.shared.config.fleet.probe_timeout;
+    let limit = front.shared.config().fleet.probe_timeout;
     let (status, body) = match backend.get(&path, limit).await {
         Ok(answer) => answer,
         Err(error) => return Err(history::asking_failed(backend, &error)),
@@ -265,7 +265,7 @@ async fn made_of(
     prompt: &PromptId,
     told: Telling,
 ) -> Result<Option<String>, GatewayError> {
-    let limit = front.shared.config.fleet.probe_timeout;
+    let limit = front.shared.config().fleet.probe_timeout;
     let queue = backend.read_queue(limit).await;
     let queue = queue.map_err(|error| history::asking_failed(backend, &error))?;
     let mut found = OwnQueue::default();

@@ -152,7 +152,7 @@ async fn own_history(
     window: Window,
     missing: &mut Missing,
 ) -> Vec<u8> {
-    let deadline = now() + front.shared.config.fleet.list_timeout;
+    let deadline = now() + front.shared.config().fleet.list_timeout;
     let mut round = 1;
     loop {
         let ended = listed(&front.shared, whose);
@@ -220,7 +220,7 @@ impl Queues {
         backends: impl IntoIterator<Item = BackendId>,
         missing: &mut Missing,
     ) -> Self {
-        let limit = shared.config.fleet.list_timeout;
+        let limit = shared.config().fleet.list_timeout;
         let mut asked = Vec::new();
         for id in backends {
             let backend = shared.fleet.get(id);

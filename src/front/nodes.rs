@@ -165,7 +165,8 @@ async fn nodes_of(front: &Arc<Front>, backend: Arc<Backend>) -> (Arc<Backend>, O
             arrived.await;
         }
     };
-    let said = timeout(front.shared.config.fleet.list_timeout, waited).await.ok().flatten();
+    let limit = front.shared.config().fleet.list_timeout;
+    let said = timeout(limit, waited).await.ok().flatten();
     let said = said.or_else(|| nodes.last(backend.id));
     (backend, said)
 }
@@ -177,7 +178,7 @@ fn ask_for_nodes(front: &Arc<Front>, backend: &Arc<Backend>, writes: u64) {
     }
     let (front, backend) = (Arc::clone(front), Arc::clone(backend));
     front.clone().shared.tasks.spawn(async move {
-        let limit = front.shared.config.server.answer_timeout;
+        let limit = front.shared.config().server.answer_timeout;
         let said = backend.get("/object_info", limit).await.ok();
         let body = said.filter(|(status, _)| *status == 200).map(|(_, body)| body);
         let _ = front.nodes.answered(backend.id, body, writes);
@@ -247,7 +248,7 @@ pub async fn subgraph(front: &Arc<Front>, who: &Who, request: Request<Incoming>)
     }
     for backend in others(&front.shared, &place) {
         let Ok(target) = of_ledger(&backend) else { continue };
-        let limit = front.shared.config.fleet.list_timeout;
+        let limit = front.shared.config().fleet.list_timeout;
         let answer = timeout(limit, ask(&front.shared, &target, &parts)).await;
         if let Ok(Ok(answer)) = answer
             && knows(&answer)
@@ -278,7 +279,7 @@ async fn gather(
     let (parts, _no_body) = request.into_parts();
     let path = parts.uri.path_and_query().map_or("/", |it| it.as_str()).to_owned();
     let place = reading(front, who);
-    let limit = front.shared.config.fleet.list_timeout;
+    let limit = front.shared.config().fleet.list_timeout;
     let asked = others(&front.shared, &place).map(|backend| {
         let path = &path;
         async move {

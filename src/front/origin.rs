@@ -86,7 +86,7 @@ impl Asker {
     #[must_use]
     pub fn of<B>(shared: &Shared, peer: IpAddr, request: &Request<B>) -> Self {
         let sent = Sent::of(shared, peer, request);
-        Self::judge(&shared.config.server.allowed_origins, &sent, request)
+        Self::judge(&shared.config().server.allowed_origins, &sent, request)
     }
 
     fn judge<B>(allowed: &[String], sent: &Sent<'_>, request: &Request<B>) -> Self {
@@ -124,7 +124,7 @@ impl<'a> Sent<'a> {
         let text = |value: &'a HeaderValue| value.to_str().ok().map(str::trim);
         let by_proxy = headers
             .get(X_FORWARDED_HOST)
-            .filter(|_| shared.config.server.trusts(peer))
+            .filter(|_| shared.config().server.trusts(peer))
             .and_then(text)
             // The first is what the browser asked for; proxies behind it append theirs.
             .and_then(|hosts| hosts.split(',').next().map(str::trim))

@@ -65,7 +65,7 @@ pub async fn bring(front: &Arc<Front>, who: &Who, request: Request<Incoming>) ->
         let target = reading(front, who)?;
         let answer = forward(&front.shared, &target, request).await?;
         if answer.status().is_success() {
-            let until = now() + front.shared.config.affinity.reservation;
+            let until = now() + front.shared.config().affinity.reservation;
             front.browsers.uploaded(who.address, target.backend.id, until);
         }
         return Ok(answer);

@@ -76,7 +76,7 @@ pub(super) fn hash(bytes: &[u8]) -> String {
 /// # Errors
 /// It is switched off.
 pub fn script(shared: &Shared, request: &Request<Incoming>) -> Answer {
-    if shared.config.server.page_script == OnOff::Off {
+    if shared.config().server.page_script == OnOff::Off {
         return Err(GatewayError::NotFound);
     }
     let asked_for = parameter(request.uri().query().unwrap_or(""), "v");
@@ -109,7 +109,8 @@ pub async fn page(front: &Arc<Front>, who: &Who, request: Request<Incoming>) -> 
     if Reader::of(&request) == Reader::Person && standin::others(&front.shared, None).is_empty() {
         return Err(GatewayError::Refused(NoPlace::NoneReady.into()));
     }
-    let mut response = match front.shared.config.server.page_script {
+    let script = front.shared.config().server.page_script;
+    let mut response = match script {
         OnOff::On if is_ours => scripted(front, request).await?,
         OnOff::On | OnOff::Off => {
             let path = if is_ours { "/" } else { request.uri().path() };
@@ -210,7 +211,7 @@ async fn fetch(front: &Front, target: &Target, mut parts: Parts) -> Result<Fetch
         return Ok(Fetched::Other(incoming(&front.shared, target, response, lease)));
     }
     let (mut head, body) = response.into_parts();
-    let limits = CollectLimits { max: PAGE_MAX, idle: front.shared.config.server.body_timeout };
+    let limits = CollectLimits { max: PAGE_MAX, idle: front.shared.config().server.body_timeout };
     let mut share = front.bodies.share();
     let body = match collect(body, limits, Some(&mut share)).await {
         Ok(body) => body,

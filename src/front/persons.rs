@@ -136,7 +136,11 @@ fn is_gone(client: &Client) -> bool {
 fn nameless_at(front: &Front, who: &Who) -> Option<Person> {
     let is_alone = who.named.is_none()
         && who.is_its_address()
-        && front.browsers.is_nameless_alone(who.address, front.shared.config.affinity.lease, now());
+        && front.browsers.is_nameless_alone(
+            who.address,
+            front.shared.config().affinity.lease,
+            now(),
+        );
     let here = Person::Address(who.address);
     (is_alone && front.shared.records.ledger().knows(&here)).then_some(here)
 }

@@ -46,7 +46,7 @@ pub async fn route(front: &Arc<Front>, peer: IpAddr, mut request: Request<Incomi
     let asks_for_socket = ws::is_asked(&request);
     let mut who = Who::of(front, peer, &Marks::of(&request))?;
     who.seen = request.extensions_mut().remove();
-    if !front.shared.config.server.trusts(peer) {
+    if !front.shared.config().server.trusts(peer) {
         headers::forget_claims(request.headers_mut());
     }
     match endpoint {
@@ -65,7 +65,9 @@ pub async fn route(front: &Arc<Front>, peer: IpAddr, mut request: Request<Incomi
         Endpoint::EditHistory => verbs::edit_history(front, &who, request).await,
         Endpoint::CancelJob(prompt) => cancel::cancel_job(front, &who, &prompt).await,
         Endpoint::CancelJobs => cancel::cancel_jobs(front, &who, request).await,
-        Endpoint::SubscribeLogs | Endpoint::ServerLog if !front.shared.config.server.allow_logs => {
+        Endpoint::SubscribeLogs | Endpoint::ServerLog
+            if !front.shared.config().server.allow_logs =>
+        {
             Err(GatewayError::LogsClosed)
         }
         Endpoint::SubscribeLogs => verbs::subscribe_logs(front, &who, request).await,
@@ -74,7 +76,7 @@ pub async fn route(front: &Arc<Front>, peer: IpAddr, mut request: Request<Incomi
         Endpoint::Page => page::page(front, &who, request).await,
         Endpoint::Asset => bundle::asset(front, request).await,
         Endpoint::UserData => home::user_data(front, request).await,
-        Endpoint::Guarded if !front.shared.config.server.allow_manager => {
+        Endpoint::Guarded if !front.shared.config().server.allow_manager => {
             Err(GatewayError::OperatorsOnly)
         }
         Endpoint::Guarded | Endpoint::ManagerList if guard::breaks_lines(query_of(&request)) => {
@@ -88,7 +90,7 @@ pub async fn route(front: &Arc<Front>, peer: IpAddr, mut request: Request<Incomi
         Endpoint::View => view::view(front, &who, request).await,
         Endpoint::Assets(asked) => assets::answer(front, &who, asked, request).await,
         // An operator's verb: it takes the models from under everybody's work.
-        Endpoint::Free if !front.shared.config.server.allow_free => Ok(done()),
+        Endpoint::Free if !front.shared.config().server.allow_free => Ok(done()),
         // Any other route: what ComfyUI itself answers is no socket, and its `Upgrade` is dropped.
         Endpoint::Guarded | Endpoint::Other if asks_for_socket => {
             socket_of_a_pack(front, &who, request).await
@@ -163,7 +165,7 @@ fn of_nobody(front: &Front, who: &Who) -> Result<Target, GatewayError> {
 
 /// `GET /prompt`: how much is pending, as the asker sees it (S10).
 async fn queue_length(front: &Front, who: &Who, request: Request<Incoming>) -> Answer {
-    if front.shared.config.isolation.status == StatusCounts::Backend {
+    if front.shared.config().isolation.status == StatusCounts::Backend {
         return forward(&front.shared, &reading(front, who)?, request).await;
     }
     let askers = who.askers(front);

@@ -51,7 +51,8 @@ impl Service for FrontService {
     }
 
     fn passthrough(&self, peer: IpAddr, limits: ConnectionLimits) -> Option<Lane> {
-        match self.0.shared.config.server.passthrough {
+        let passthrough = self.0.shared.config().server.passthrough;
+        match passthrough {
             OnOff::On => Some(Lane::new(Arc::clone(&self.0), peer, limits)),
             OnOff::Off => None,
         }

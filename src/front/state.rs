@@ -71,7 +71,7 @@ impl Front {
     #[must_use]
     pub fn new(sessions: Arc<Sessions>, annex: Option<Arc<dyn Annex>>) -> Arc<Self> {
         let shared = Arc::clone(&sessions.shared);
-        let config = &shared.config;
+        let config = shared.config();
         let bytes = |size: u64| usize::try_from(size).unwrap_or(usize::MAX);
         Arc::new(Self {
             browsers: Browsers::default(),
@@ -89,6 +89,15 @@ impl Front {
             sessions,
             shared,
         })
+    }
+
+    /// The configuration was replaced.
+    pub fn reconfigure(&self) {
+        let config = self.shared.config();
+        let bytes = |size: u64| usize::try_from(size).unwrap_or(usize::MAX);
+        self.copies.limit(bytes(config.server.stale_cache));
+        self.entries.limit(bytes(config.prompts.history_cache));
+        self.bodies.limit(config.prompts.max_bodies_total);
     }
 
     /// Starts what looks after the front for as long as the process runs.

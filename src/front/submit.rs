@@ -64,8 +64,8 @@ pub async fn submit(front: &Arc<Front>, who: &Who, request: Request<Incoming>) -
     let (mut parts, body) = request.into_parts();
     let mut share = front.bodies.share();
     let limits = CollectLimits {
-        max: front.shared.config.prompts.max_body,
-        idle: front.shared.config.server.body_timeout,
+        max: front.shared.config().prompts.max_body,
+        idle: front.shared.config().server.body_timeout,
     };
     let body = bodies::json(&mut parts, body, limits, Some(&mut share)).await?;
     let nodes = front.nodes.classes();
@@ -75,7 +75,7 @@ pub async fn submit(front: &Arc<Front>, who: &Who, request: Request<Incoming>) -
     let id = named.clone().unwrap_or_else(mint);
     let by = submitter(front, who, named.as_ref(), &id);
     let prompt = draft.prompt_id().cloned().unwrap_or_else(new_prompt_id);
-    let ready = draft.finish(&id, &prompt, &front.shared.config.sockets.output_classes);
+    let ready = draft.finish(&id, &prompt, &front.shared.config().sockets.output_classes);
     let body = inputs::untagged(&front.shared, ready.body);
     let mut askers = who.makers(front);
     let own = Maker::Client(id.clone());
@@ -138,7 +138,8 @@ async fn outcome(front: &Arc<Front>, sending: Sending, parts: Parts, body: Bytes
         // The client may have left; what it would have been told is in the ledger.
         let _ = tell.send(answer);
     });
-    match timeout(front.shared.config.prompts.answer_limit, told).await {
+    let limit = front.shared.config().prompts.answer_limit;
+    match timeout(limit, told).await {
         Ok(Ok(answer)) => answer.map(|answer| {
             let (parts, body) = answer.into_parts();
             Response::from_parts(parts, tapped(body, Box::new(answered)))
@@ -269,7 +270,7 @@ impl Sending {
     /// Waits until it may be sent: it is in the journal, so that a crash cannot forget it (P1), and
     /// the link is there to hear its events (B5).
     async fn is_ready(&self) -> Result<(), GatewayError> {
-        let limit = self.front.shared.config.prompts.link_timeout;
+        let limit = self.front.shared.config().prompts.link_timeout;
         let opened = async {
             tokio::select! {
                 biased;
@@ -278,7 +279,7 @@ impl Sending {
             }
         };
         let (noted, is_open) = tokio::join!(self.front.shared.records.journal.durable(), opened);
-        if noted.is_err() && self.front.shared.config.state.on_error == OnJournalError::Refuse {
+        if noted.is_err() && self.front.shared.config().state.on_error == OnJournalError::Refuse {
             return Err(GatewayError::JournalFailed);
         }
         let backend = self.backend().name();
@@ -296,7 +297,7 @@ impl Sending {
         // The answer has to be read, also where ComfyUI compresses.
         parts.headers.remove(ACCEPT_ENCODING);
         let request = to_backend(&self.target, parts, RequestBody::whole(body));
-        let limit = self.front.shared.config.server.answer_timeout;
+        let limit = self.front.shared.config().server.answer_timeout;
         let (response, lease) = match self.backend().pool.send(request, limit).await {
             Ok(answered) => answered,
             Err(error) if error.never_sent() => {
@@ -309,7 +310,7 @@ impl Sending {
         };
         let (parts, body) = response.into_parts();
         let limits =
-            CollectLimits { max: ANSWER_MAX, idle: self.front.shared.config.server.body_timeout };
+            CollectLimits { max: ANSWER_MAX, idle: self.front.shared.config().server.body_timeout };
         match collect(body, limits, None).await {
             Ok(body) => {
                 Box::new(lease).finished();

@@ -20,6 +20,7 @@ use super::identify::{SOCKET_CLIENT, Who};
 use super::{Answer, headers};
 use crate::body::{RequestBody, ResponseBody};
 use crate::comfy::{pack_routes, query};
+use crate::config::Config;
 use crate::fleet::pool::upgraded;
 use crate::routing::decision::Reason;
 use crate::server::Seat;
@@ -47,12 +48,12 @@ pub async fn tunnel(
     }
     let owner = who.reader(front).map_or(Owner::Address(who.address), Owner::Client);
     let place =
-        front.sessions.tunnels.enter(owner, target.backend.id, &front.shared.config.sockets)?;
+        front.sessions.tunnels.enter(owner, target.backend.id, &front.shared.config().sockets)?;
     let client = Upgrade::of(&mut request);
     // The tunnel is the connection that it was, and counts as one until it ends.
     let seat = request.extensions_mut().remove::<Seat>();
     let (parts, _no_body) = request.into_parts();
-    let limit = front.shared.config.server.answer_timeout;
+    let limit = front.shared.config().server.answer_timeout;
     let asked = target.backend.pool.send_anew(handshake(target, parts), limit);
     let answered = target.backend.while_up(asked).await;
     let (response, lease) =
@@ -122,12 +123,7 @@ async fn pass(
 ) {
     let (client, backend) = tokio::join!(client.wire(), upgraded(response));
     let (Some(client), Some(backend)) = (client, backend) else { return };
-    let config = &front.shared.config;
-    let patience = Patience {
-        ping: config.sockets.ping_interval,
-        stall: config.server.body_timeout,
-        linger: config.sockets.close_wait,
-    };
+    let patience = patience(&front.shared.config());
     let told = async {
         tokio::select! {
             biased;
@@ -140,6 +136,14 @@ async fn pass(
     let end = splice(Ends { client, backend }, patience, told, || !target.backend.is_up()).await;
     front.shared.metrics.tunnels.dec();
     debug!(backend = %target.backend.name(), end = end.as_str(), "A tunnel ended.");
+}
+
+fn patience(config: &Config) -> Patience {
+    Patience {
+        ping: config.sockets.ping_interval,
+        stall: config.server.body_timeout,
+        linger: config.sockets.close_wait,
+    }
 }
 
 #[cfg(test)]

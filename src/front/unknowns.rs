@@ -119,7 +119,7 @@ async fn look_on(
     prompts: &[PromptId],
     place: Where,
 ) -> Located {
-    let limit = shared.config.fleet.probe_timeout;
+    let limit = shared.config().fleet.probe_timeout;
     let Ok(queue) = backend.read_queue(limit).await else { return Located::new() };
     let Ok((running, waiting)) = queued_ids(&queue) else { return Located::new() };
     let is_queued =

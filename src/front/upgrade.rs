@@ -28,7 +28,7 @@ pub fn upgrade(front: &Arc<Front>, who: &Who, mut request: Request<Incoming>) ->
     who.is(front, &id);
     // Seen to be possible before the 101 is on its way.
     admit(&front.sessions, &id)?.may_open_socket(&front.sessions.shared)?;
-    let limits = socket::limits(&front.shared.config.sockets);
+    let limits = socket::limits(&front.shared.config().sockets);
     // The socket is the connection that it was, and counts as one until it ends.
     let seat = request.extensions_mut().remove::<Seat>();
     let address = who.address;

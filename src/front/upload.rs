@@ -88,7 +88,7 @@ async fn nameless(front: &Arc<Front>, who: &Who, what: What, request: Request<In
     let maker = [Maker::Address(who.address)];
     let answer = send(front, &target, what, &maker, request).await?;
     if answer.parts.status.is_success() {
-        let until = now + front.shared.config.affinity.reservation;
+        let until = now + front.shared.config().affinity.reservation;
         front.browsers.uploaded(who.address, backend, until);
     }
     named(&front.shared, &target, &maker, answer).await
@@ -136,8 +136,8 @@ async fn mask(
 ) -> Result<Request<RequestBody>, GatewayError> {
     let (mut parts, body) = request.into_parts();
     let limits = CollectLimits {
-        max: front.shared.config.prompts.max_body,
-        idle: front.shared.config.server.body_timeout,
+        max: front.shared.config().prompts.max_body,
+        idle: front.shared.config().server.body_timeout,
     };
     let body = bodies::whole(&mut parts, body, limits, Some(share)).await?;
     let Some(at) = original_at(&parts, &body) else {

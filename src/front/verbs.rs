@@ -113,7 +113,7 @@ async fn forget(shared: &Shared, prompts: Located) -> Result<(), GatewayError> {
             return Ok(());
         }
         let ids: Vec<&str> = prompts.iter().map(PromptId::as_str).collect();
-        let limit = shared.config.fleet.probe_timeout;
+        let limit = shared.config().fleet.probe_timeout;
         let answer = backend.post("/history", verbs::delete(&ids), limit).await;
         answer.map(drop).map_err(|error| asking_failed(&backend, &error))
     });
@@ -151,7 +151,8 @@ pub async fn subscribe_logs(front: &Arc<Front>, who: &Who, request: Request<Inco
         client.wants_logs(if wanted.enabled { Wanted::Yes } else { Wanted::No });
         // The backend drops a subscription of a socket that it does not know yet.
         if let Some(link) = client.linked(&front.sessions, Haste::First) {
-            link.is_open_within(front.shared.config.prompts.link_timeout).await;
+            let limit = front.shared.config().prompts.link_timeout;
+            link.is_open_within(limit).await;
         }
     }
     // The backend knows the client by the name of its link.
@@ -180,7 +181,7 @@ async fn collect_small(
     parts: &mut Parts,
     body: Incoming,
 ) -> Result<Bytes, GatewayError> {
-    let limits = CollectLimits { max: BODY_MAX, idle: shared.config.server.body_timeout };
+    let limits = CollectLimits { max: BODY_MAX, idle: shared.config().server.body_timeout };
     bodies::json(parts, body, limits, None).await
 }
 
@@ -245,7 +246,7 @@ pub(super) async fn delete_on(
     backend: &Backend,
     prompts: &[PromptId],
 ) -> Result<(), GatewayError> {
-    let limit = sessions.shared.config.fleet.probe_timeout;
+    let limit = sessions.shared.config().fleet.probe_timeout;
     intend_deletion(sessions, prompts);
     let answer = backend.delete(prompts, limit).await;
     answer.map_err(|error| {

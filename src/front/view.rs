@@ -73,7 +73,8 @@ pub fn named_by(
 /// asker's own if he has one of that name, as it is in his graphs.
 fn meaning(front: &Front, who: &Who, view: &View) -> Meaning {
     let (folder, path) = (view.file.folder, view.file.path());
-    match (front.shared.config.files.tag, &view.backend) {
+    let tag = front.shared.config().files.tag;
+    match (tag, &view.backend) {
         (FileTags::Never, None) => {
             let own = who.reader(front).and_then(|id| front.sessions.clients.get(&id));
             let own =
@@ -178,7 +179,7 @@ pub async fn search(shared: &Shared, file: &FileRef, but: Option<BackendId>) -> 
     if !shared.records.files_of(file).may_search(file, now()) {
         return None;
     }
-    let limit = shared.config.fleet.probe_timeout;
+    let limit = shared.config().fleet.probe_timeout;
     let others = shared.fleet.iter().filter(|backend| backend.is_up() && Some(backend.id) != but);
     let asked = others.map(|backend| async move {
         backend.has_file(file, limit).await.is_ok_and(|has| has).then_some(backend.id)

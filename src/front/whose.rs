@@ -39,7 +39,8 @@ impl Actor {
         if !askers.is_empty() {
             return Self::Clients(askers);
         }
-        match front.shared.config.nameless(who.place()) {
+        let may = front.shared.config().nameless(who.place());
+        match may {
             Nameless::ById => Self::Nameless,
             Nameless::None => Self::Nobody,
             Nameless::All => Self::Everyone,

@@ -18,6 +18,7 @@
 
 pub mod authority;
 pub mod deadline;
+pub mod door;
 pub mod ending;
 pub mod framing;
 pub mod heads;
@@ -42,9 +43,10 @@ use tokio_util::sync::WaitForCancellationFuture;
 use tracing::{debug, error, warn};
 
 use crate::body::ResponseBody;
-use crate::net::{Listener, Stream, Wire, sleep};
+use crate::net::{Stream, Wire, sleep};
 use crate::seldom::Seldom;
 use crate::tasks::Tasks;
+use door::Door;
 use heads::{Heads, Next};
 pub use limits::ConnectionLimits;
 use message::Becomes;
@@ -158,10 +160,12 @@ impl Drop for Counted {
 }
 
 /// Accepts connections until the drain begins.
+///
+/// `limits` is asked anew for each connection, which keeps what it got.
 pub async fn accept(
-    listener: Arc<dyn Listener>,
+    mut door: Door,
     service: impl Service,
-    limits: ConnectionLimits,
+    limits: impl Fn() -> ConnectionLimits + Send,
     tasks: Tasks,
 ) {
     let open = Open::default();
@@ -170,8 +174,9 @@ pub async fn accept(
             biased;
             // First: while a flood lasts there is always one to accept.
             () = tasks.stopping() => return,
-            accepted = listener.accept() => accepted,
+            accepted = door.accept() => accepted,
         };
+        let limits = limits();
         match accepted {
             Ok((stream, peer)) => match open.enter(limits.connections_max) {
                 Some(seat) => {
@@ -324,7 +329,8 @@ mod tests {
         };
         let listener = Tcp.listen(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
         let address = listener.local_addr();
-        tasks.spawn(accept(Arc::from(listener), service.clone(), limits, tasks.clone()));
+        let (door, _mover) = Door::new(Some(Arc::from(listener)));
+        tasks.spawn(accept(door, service.clone(), move || limits, tasks.clone()));
         assert!(ask(address, "/").await.ends_with("fine"));
         assert_eq!(ask(address, "/panic").await, "", "its connection broke");
         assert!(ask(address, "/").await.ends_with("fine"), "the others do not notice");

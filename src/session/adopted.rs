@@ -43,8 +43,8 @@ impl Client {
     /// It was forgotten in this very moment: whoever is made anew under its name takes them.
     fn give_back(&self, sessions: &Sessions, found: Vec<Found>) {
         found.iter().for_each(|found| sessions.shared.records.prompt_withdrawn(&found.prompt));
-        let until = now() + sessions.shared.config.affinity.lease;
-        let most = sessions.shared.config.prompts.max_pending_per_client;
+        let until = now() + sessions.shared.config().affinity.lease;
+        let most = sessions.shared.config().prompts.max_pending_per_client;
         sessions.adoption.keep(self.id.clone(), found, until, most);
     }
 }

@@ -121,7 +121,7 @@ impl Sessions {
     /// It is no queue.
     fn keep_unclaimed(self: &Arc<Self>, backend: &Backend, queue: &Bytes) -> Result<(), Junk> {
         let now = now();
-        let all = submitted(queue, &self.shared.config.sockets.output_classes)?;
+        let all = submitted(queue, &self.shared.config().sockets.output_classes)?;
         let mut by_client: IndexMap<ClientId, Vec<Found>> = IndexMap::new();
         for Submitted { client, prompt, stage, output_nodes } in all {
             let known = self.shared.records.ledger().get(&prompt, now).map(|record| record.state);
@@ -130,8 +130,8 @@ impl Sessions {
                 by_client.entry(client).or_default().push(found);
             }
         }
-        let until = now + self.shared.config.affinity.lease;
-        let per_client = self.shared.config.prompts.max_pending_per_client;
+        let until = now + self.shared.config().affinity.lease;
+        let per_client = self.shared.config().prompts.max_pending_per_client;
         let (clients, mut prompts, mut left) = (by_client.len(), 0, 0);
         for (client, found) in by_client {
             prompts += found.len();
@@ -155,7 +155,7 @@ impl Sessions {
 
 /// Reads the queue of a backend once, and forgets it when its clients have had their time.
 async fn look(sessions: &Arc<Sessions>, backend: &Backend) {
-    let limit = sessions.shared.config.fleet.probe_timeout;
+    let limit = sessions.shared.config().fleet.probe_timeout;
     loop {
         backend.is_up_again().await;
         if backend.load.queue_remaining() == 0 {
@@ -175,6 +175,7 @@ async fn look(sessions: &Arc<Sessions>, backend: &Backend) {
         sleep(AGAIN).await;
     }
     sessions.adoption.read(backend.id);
-    sleep(sessions.shared.config.affinity.lease).await;
+    let lease = sessions.shared.config().affinity.lease;
+    sleep(lease).await;
     sessions.adoption.change(|unclaimed| unclaimed.forget_expired(now()));
 }

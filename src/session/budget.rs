@@ -7,21 +7,28 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 /// How many bytes event logs may hold, each and all together. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct LogBudget {
-    one: usize,
-    all: usize,
+    one: Arc<AtomicUsize>,
+    all: Arc<AtomicUsize>,
     used: Arc<AtomicUsize>,
 }
 
 impl LogBudget {
     #[must_use]
     pub fn new(one: usize, all: usize) -> Self {
-        Self { one, all, used: Arc::default() }
+        let limit = |bytes| Arc::new(AtomicUsize::new(bytes));
+        Self { one: limit(one), all: limit(all), used: Arc::default() }
+    }
+
+    /// Other limits hold from now on, for all clones. What is too much goes at the next trim.
+    pub fn limit(&self, one: usize, all: usize) {
+        self.one.store(one, Ordering::Relaxed);
+        self.all.store(all, Ordering::Relaxed);
     }
 
     /// Bytes that one log may hold.
     #[must_use]
     pub fn one(&self) -> usize {
-        self.one
+        self.one.load(Ordering::Relaxed)
     }
 
     /// The part of a log that holds nothing yet.
@@ -40,22 +47,27 @@ impl LogBudget {
     /// asks anew.
     #[must_use]
     pub fn excess(&self) -> usize {
-        let used = self.used();
-        if used <= self.all { 0 } else { used - (self.all - self.all / 8) }
+        let (used, all) = (self.used(), self.all.load(Ordering::Relaxed));
+        if used <= all { 0 } else { used - (all - all / 8) }
     }
 }
 
 /// How many bytes may wait for all browser sockets together. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct QueueBudget {
-    all: usize,
+    all: Arc<AtomicUsize>,
     used: Arc<AtomicUsize>,
 }
 
 impl QueueBudget {
     #[must_use]
     pub fn new(all: usize) -> Self {
-        Self { all, used: Arc::default() }
+        Self { all: Arc::new(AtomicUsize::new(all)), used: Arc::default() }
+    }
+
+    /// Another limit holds from now on, for all clones.
+    pub fn limit(&self, all: usize) {
+        self.all.store(all, Ordering::Relaxed);
     }
 
     /// The part of a queue in which nothing waits yet.
@@ -73,7 +85,7 @@ impl QueueBudget {
     /// True if more waits than may.
     #[must_use]
     pub fn is_exceeded(&self) -> bool {
-        self.all < self.used()
+        self.all.load(Ordering::Relaxed) < self.used()
     }
 }
 

@@ -78,7 +78,7 @@ pub(super) fn stop_all(sessions: &Arc<Sessions>, prompts: Vec<(PromptId, Backend
 /// Stops a prompt wherever it is: one that waits is deleted, one that runs is interrupted until it
 /// does not. True if the backend answered both.
 pub async fn stop(sessions: &Arc<Sessions>, backend: &Arc<Backend>, prompt: &PromptId) -> bool {
-    let limit = sessions.shared.config.fleet.probe_timeout;
+    let limit = sessions.shared.config().fleet.probe_timeout;
     let deleted = backend.delete(std::slice::from_ref(prompt), limit).await;
     let interrupted = interrupts::interrupt(sessions, backend, vec![prompt.clone()]).await;
     deleted.is_ok() && interrupted.is_ok()
@@ -108,7 +108,7 @@ pub fn watch_for(sessions: &Arc<Sessions>, backend: &Arc<Backend>, prompt: &Prom
     let tasks = sessions.shared.tasks.clone();
     tasks.spawn(async move {
         let _seat = seat;
-        let limit = sessions.shared.config.fleet.probe_timeout;
+        let limit = sessions.shared.config().fleet.probe_timeout;
         for pause in LATE_LOOKS {
             tokio::select! {
                 biased;

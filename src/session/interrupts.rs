@@ -77,7 +77,7 @@ pub async fn interrupt(
     backend: &Arc<Backend>,
     prompts: Vec<PromptId>,
 ) -> Result<(), NotInterrupted> {
-    let limit = sessions.shared.config.fleet.probe_timeout;
+    let limit = sessions.shared.config().fleet.probe_timeout;
     let queue = match backend.read_queue(limit).await {
         Ok(queue) => queue,
         Err(error) if backend.version().is_some_and(|version| version.interrupts_by_id()) => {
@@ -122,7 +122,7 @@ async fn stop_running(
     prompt: &PromptId,
 ) -> Result<(), NotInterrupted> {
     if backend.version().is_some_and(|version| version.cancels_jobs()) {
-        let limit = shared.config.fleet.probe_timeout;
+        let limit = shared.config().fleet.probe_timeout;
         let path = format!("/api/jobs/{}/cancel", encode_segment(prompt.as_str()));
         let answer = backend.post(&path, "{}", limit).await;
         let (status, body) = answer?;
@@ -135,14 +135,14 @@ async fn stop_running(
 
 /// Interrupts by `/interrupt`, which leaves alone what waits.
 async fn send(shared: &Shared, backend: &Backend, prompt: &PromptId) -> Result<(), NotInterrupted> {
-    let limit = shared.config.fleet.probe_timeout;
+    let limit = shared.config().fleet.probe_timeout;
     let sent = backend.post("/interrupt", verbs::interrupt(prompt.as_str()), limit).await;
     sent.map(drop).map_err(NotInterrupted::from)
 }
 
 /// Interrupts again as long as the prompt runs.
 async fn follow(shared: &Shared, backend: &Backend, prompt: &PromptId) {
-    let limit = shared.config.fleet.probe_timeout;
+    let limit = shared.config().fleet.probe_timeout;
     for pause in LOOKS {
         sleep(pause).await;
         if has_ended(shared, prompt) {

@@ -35,7 +35,7 @@ impl Client {
 
     async fn subscribe_logs(&self, shared: &Shared, backend: BackendId) -> Result<(), AskError> {
         let body = say::log_subscription(&self.id);
-        let limit = shared.config.fleet.probe_timeout;
+        let limit = shared.config().fleet.probe_timeout;
         let backend = shared.fleet.get(backend);
         backend.patch("/internal/logs/subscribe", body, limit).await.map(|_| ())
     }

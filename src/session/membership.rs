@@ -31,6 +31,14 @@ impl Sessions {
         Ok(())
     }
 
+    /// Makes the fleet what the configuration says now.
+    ///
+    /// # Errors
+    /// It would be no fleet; then nothing is changed.
+    pub fn configure_fleet(self: &Arc<Self>, configured: &[BackendConfig]) -> Result<(), BadDiff> {
+        self.change_fleet(configured)
+    }
+
     /// Changes the fleet at once, whatever those have that leave.
     ///
     /// # Errors

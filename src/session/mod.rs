@@ -66,6 +66,7 @@ pub mod settled;
 pub mod slot;
 pub mod socket;
 pub mod submissions;
+mod sweep;
 pub mod tell;
 pub mod uploads;
 pub mod workers;
@@ -352,7 +353,7 @@ impl State {
     /// Tells the sockets how many prompts are pending, unless they are shown the backend's
     /// numbers.
     fn say_status(&mut self, client: &Client, shared: &Shared) {
-        if shared.config.isolation.status == crate::config::StatusCounts::Own {
+        if shared.config().isolation.status == crate::config::StatusCounts::Own {
             let status = Frame::text(say::status(self.queue_remaining(), None));
             self.push(client, queue::Class::Lasting, &status);
         }

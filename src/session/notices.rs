@@ -68,7 +68,7 @@ impl State {
     pub(super) fn notice(&self, shared: &Shared) -> Option<Frame> {
         let notice = self.noticed?;
         let (backend, _) = self.core.bound()?;
-        let text = notice.text(&shared.fleet.get(backend), shared.config.fleet.grace);
+        let text = notice.text(&shared.fleet.get(backend), shared.config().fleet.grace);
         Some(Frame::text(say::notice("warn", &text)))
     }
 }

@@ -144,7 +144,7 @@ async fn round(sessions: &Arc<Sessions>, backend: &Arc<Backend>, questions: &Que
 
 fn questions(shared: &Shared, working: &[Arc<Client>]) -> BTreeMap<BackendId, Questions> {
     let now = now();
-    let silent_after = shared.config.prompts.silent_after;
+    let silent_after = shared.config().prompts.silent_after;
     let mut all: BTreeMap<BackendId, Questions> = BTreeMap::new();
     for client in working {
         if let Some(backend) = client.runs_at() {
@@ -171,7 +171,7 @@ async fn ask(
     backend: &Backend,
     questions: &Questions,
 ) -> Result<(), AskError> {
-    let limit = sessions.shared.config.fleet.probe_timeout;
+    let limit = sessions.shared.config().fleet.probe_timeout;
     let asked = now();
     let mut looks = Looks { backend, limit, queue: None };
     for (client, prompt) in &questions.pending {
@@ -271,7 +271,7 @@ impl Returned {
 
 /// What became of a prompt that was presumed lost. False if it has to be asked about again.
 async fn tell_apart(sessions: &Arc<Sessions>, backend: &Arc<Backend>, prompt: &PromptId) -> bool {
-    let limit = sessions.shared.config.fleet.probe_timeout;
+    let limit = sessions.shared.config().fleet.probe_timeout;
     match backend.look_for_one(prompt, limit).await {
         Ok(Sighting::Queued { .. }) => {
             control::call_back(sessions, backend, prompt);
@@ -301,7 +301,7 @@ pub fn end_of(outcome: Outcome) -> End {
 /// P9).
 fn presume_lost(sessions: &Arc<Sessions>) {
     let now = now();
-    let grace = sessions.shared.config.fleet.grace;
+    let grace = sessions.shared.config().fleet.grace;
     let is_past = |since: Option<Duration>| since.is_some_and(|since| grace <= since);
     let is_lost = |backend: Arc<Backend>| {
         if is_past(backend.down_for(now)) {

@@ -73,10 +73,10 @@ impl Sessions {
     ) -> Terms<'a> {
         Terms {
             backends,
-            max_clients: self.shared.config.affinity.max_clients,
-            lease: self.shared.config.affinity.lease,
-            reservation: self.shared.config.affinity.reservation,
-            replay_window: self.shared.config.sockets.replay_window,
+            max_clients: self.shared.config().affinity.max_clients,
+            lease: self.shared.config().affinity.lease,
+            reservation: self.shared.config().affinity.reservation,
+            replay_window: self.shared.config().sockets.replay_window,
             now: now(),
             unix_millis: unix_millis(),
         }

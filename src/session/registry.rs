@@ -1,4 +1,4 @@
-//! All clients, by name, and the sweep that looks after those nobody calls.
+//! All clients, by name.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -6,22 +6,16 @@ use std::time::{Duration, Instant};
 
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
-use tokio::time::MissedTickBehavior;
-use tracing::info;
 
 use super::Sessions;
 use super::apply::Turn;
 use super::budget::LogBudget;
 use super::{Client, Gone};
-use crate::fleet::dials::Haste;
-use crate::fleet::features::Edition;
+use crate::config::LiveConfig;
 use crate::lock::{Lock, rank};
 use crate::masked::mask;
-use crate::net::{Hashing, now, sleep};
+use crate::net::{Hashing, now};
 use crate::routing::ids::{BackendId, ClientId};
-
-/// How often all clients are looked at.
-const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
 /// In so many turns of the sweep each idle client is looked at once.
 const SLICES: usize = 8;
@@ -31,9 +25,6 @@ const ROOM_PART: usize = 64;
 
 /// How long a table stays full that was looked through and had no room.
 const NO_ROOM_FOR: Duration = Duration::from_secs(1);
-
-/// The least pause between two trims of the event logs.
-const TRIM_PAUSE: Duration = Duration::from_millis(100);
 
 /// The table is full of clients with sockets or work, and this one is new: refused rather than
 /// evicting a live one, because a lost binding loses a user's work and a refusal does not.
@@ -57,7 +48,7 @@ pub struct Clients {
     /// Those that have, or had a moment ago, prompts to be asked about: the reconciler looks at no
     /// others.
     working: DashMap<ClientId, Arc<Client>, Hashing>,
-    max: usize,
+    live: LiveConfig,
     logs: LogBudget,
     /// When room was last looked for, and there was none.
     no_room: Lock<Option<Instant>, { rank::ROOM }>,
@@ -65,14 +56,18 @@ pub struct Clients {
 
 impl Clients {
     #[must_use]
-    pub fn new(max: usize, logs: LogBudget) -> Self {
+    pub fn new(live: LiveConfig, logs: LogBudget) -> Self {
         Self {
             by_id: DashMap::default(),
             working: DashMap::default(),
-            max,
+            live,
             logs,
             no_room: Lock::new(None),
         }
+    }
+
+    fn max(&self) -> usize {
+        self.live.get().affinity.max_clients
     }
 
     /// The client of that name, and whether it had to be made.
@@ -83,8 +78,9 @@ impl Clients {
         if let Some(client) = self.get(id) {
             return Ok((client, Known::Already));
         }
-        if self.max <= self.by_id.len() {
-            return Err(TooManyClients { max: self.max });
+        let max = self.max();
+        if max <= self.by_id.len() {
+            return Err(TooManyClients { max });
         }
         match self.by_id.entry(id.clone()) {
             Entry::Occupied(found) => Ok((Arc::clone(found.get()), Known::Already)),
@@ -98,7 +94,7 @@ impl Clients {
     /// True for a name that a client has, or would get.
     #[must_use]
     pub fn takes_in(&self, id: &ClientId) -> bool {
-        self.by_id.contains_key(id) || self.by_id.len() < self.max
+        self.by_id.contains_key(id) || self.by_id.len() < self.max()
     }
 
     /// A client as it was before a restart. Called before any other is known.
@@ -151,7 +147,7 @@ impl Clients {
 
     /// Those that a turn of the sweep looks at: every one that has a socket, a link or work, and a
     /// part of the others, whose lease can wait for its turn.
-    fn to_look_after(&self, turn: usize) -> Vec<Arc<Client>> {
+    pub(super) fn to_look_after(&self, turn: usize) -> Vec<Arc<Client>> {
         let all = self.by_id.iter().enumerate();
         let due = all.filter(|(index, found)| {
             found.is_active.load(Ordering::Relaxed) || (index + turn).is_multiple_of(SLICES)
@@ -184,7 +180,7 @@ impl Clients {
         *self.no_room.lock() = (made == 0).then_some(now);
     }
 
-    fn forget(&self, client: &Arc<Client>) {
+    pub(super) fn forget(&self, client: &Arc<Client>) {
         self.by_id.remove_if(&client.id, |_, found| Arc::ptr_eq(found, client));
     }
 }
@@ -238,75 +234,13 @@ fn make_room(sessions: &Arc<Sessions>, now: Instant) {
         idle.map(|since| (since, client))
     };
     let mut idle: Vec<_> = sessions.clients.all().into_iter().filter_map(since).collect();
-    let many = (sessions.clients.max / ROOM_PART).max(1);
+    let many = (sessions.clients.max() / ROOM_PART).max(1);
     if many < idle.len() {
         idle.select_nth_unstable_by_key(many - 1, |(since, _)| *since);
         idle.truncate(many);
     }
     let made = idle.iter().filter(|(_, client)| client.make_room(sessions, now)).count();
     sessions.clients.looked_for_room(made, now);
-}
-
-/// Looks after the clients once a second until the process stops: moves idle ones off backends that
-/// are down or draining, closes links that nobody needs, forgets clients whose lease has ended.
-pub async fn sweep(sessions: Arc<Sessions>) {
-    let mut tick = tokio::time::interval(SWEEP_INTERVAL);
-    let mut turn: usize = 0;
-    let heart = sessions.shared.tasks.hearts().heart("sweep");
-    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        heart.beat();
-        tokio::select! {
-            // First: trims must not starve it.
-            biased;
-            _ = tick.tick() => {}
-            () = sessions.trim_asked() => {
-                trim(&sessions);
-                // What cannot go must not be looked for without a pause.
-                sleep(TRIM_PAUSE).await;
-                continue;
-            }
-            () = sessions.shared.tasks.stopping() => return,
-        }
-        let now = now();
-        turn = turn.wrapping_add(1);
-        let (edition, features) = sessions.shared.fleet.features();
-        for client in sessions.clients.to_look_after(turn) {
-            client.look_after(&sessions, (edition, &features), now);
-        }
-        sessions.look_after_backends(now);
-    }
-}
-
-/// Makes room in the event logs: over all clients, what ended first goes first; then pictures of
-/// running prompts that exist only on the socket.
-fn trim(sessions: &Sessions) {
-    let excess = sessions.logs.excess();
-    let clients = sessions.clients.all();
-    let mut ended: Vec<(Instant, usize)> =
-        clients.iter().flat_map(|client| client.state().log.ended_sizes()).collect();
-    ended.sort_unstable();
-    let mut freed = 0;
-    let needed = ended.iter().take_while(|(_, bytes)| {
-        let is_needed = freed < excess;
-        freed += bytes;
-        is_needed
-    });
-    if let Some((latest, _)) = needed.last() {
-        let dropped: usize =
-            clients.iter().map(|client| client.state().log.drop_ended(*latest)).sum();
-        sessions.shared.metrics.log_evictions.inc_by(dropped as u64);
-    }
-    if 0 < sessions.logs.excess() {
-        clients.iter().for_each(|client| client.state().log.drop_pictures());
-    }
-}
-
-/// What the sweep finds to be done for one client.
-enum Care {
-    Nothing,
-    Forget(Option<BackendId>),
-    Rebind,
 }
 
 impl Client {
@@ -322,77 +256,11 @@ impl Client {
         sessions.clients.forget(self);
         true
     }
-
-    fn look_after(
-        self: &Arc<Self>,
-        sessions: &Arc<Sessions>,
-        features: (Edition, &str),
-        now: Instant,
-    ) {
-        self.wait_no_longer(sessions, now);
-        match self.care(sessions, features, now) {
-            Care::Nothing => {}
-            // All idle ones of a backend that went down move at once: they take turns.
-            Care::Rebind => self.bind_socket(sessions, Haste::Again),
-            Care::Forget(bound) => {
-                sessions.clients.forget(self);
-                let backend = bound.map(|id| sessions.shared.fleet.get(id).name());
-                let backend = backend.as_deref();
-                info!(client = %mask(&self.id), backend, reason = "lease", "Client was released.");
-            }
-        }
-    }
-
-    fn care(
-        self: &Arc<Self>,
-        sessions: &Arc<Sessions>,
-        features: (Edition, &str),
-        now: Instant,
-    ) -> Care {
-        let affinity = &sessions.shared.config.affinity;
-        let mut state = self.turn(sessions);
-        if let Some(oldest) = now.checked_sub(sessions.shared.config.sockets.replay_window)
-            && 0 < state.core.sockets()
-        {
-            state.log.forget_before(oldest);
-        }
-        state.tell_features_again(features);
-        state.shed(&sessions.queues);
-        let is_away = state.core.is_forgotten(affinity.lease, now);
-        if is_away && sessions.tunnels.backends_of(&self.id).is_empty() {
-            return Care::Forget(state.leave(now));
-        }
-        let is_wanted = state.core.is_held() || 0 < state.core.sockets();
-        let left = state.core.last_socket_lost().unwrap_or(state.core.last_contact());
-        if !is_wanted && affinity.link_linger <= now.duration_since(left) {
-            state.let_go_of_link();
-        }
-        if let Some(link) = &state.link {
-            link.probe_if_suspect(sessions.shared.fleet.get(link.backend).last_status(), now);
-        }
-        let has_link = state.link.is_some();
-        let is_open = state.link.as_ref().is_some_and(|link| link.listens_since().is_some());
-        let has_place = state.core.bound().is_some_and(|(backend, _)| {
-            let view = sessions.shared.fleet.view(backend, now);
-            if is_open { view.serves_linked() } else { view.serves_new() }
-        });
-        // A read can move an idle binding, and leaves the link behind.
-        let is_astray = state.link.as_ref().is_some_and(|link| {
-            state.core.bound().is_some_and(|(backend, _)| backend != link.backend)
-        });
-        let is_active = state.core.is_held() || 0 < state.core.sockets() || has_link;
-        self.is_active.store(is_active, Ordering::Relaxed);
-        let should_move = !state.core.is_held() && has_link && (is_astray || !has_place);
-        // What was adopted has no link yet, if nobody has opened a socket; and work has lost its
-        // link if that ended in a panic.
-        let should_link = !has_link && (0 < state.core.sockets() || state.core.has_prompts_here());
-        if should_move || should_link { Care::Rebind } else { Care::Nothing }
-    }
 }
 
 impl Turn<'_> {
     /// It is a client no more. Says where it was bound.
-    fn leave(&mut self, now: Instant) -> Option<BackendId> {
+    pub(super) fn leave(&mut self, now: Instant) -> Option<BackendId> {
         self.is_gone = true;
         self.act(|core| core.leave(now))
     }

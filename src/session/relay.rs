@@ -207,7 +207,8 @@ impl Relay<'_> {
 
     fn status(&mut self, link: &Arc<Link>, frame: Frame) {
         link.status_came(self.now);
-        match self.turn.sessions().shared.config.isolation.status {
+        let status = self.turn.sessions().shared.config().isolation.status;
+        match status {
             StatusCounts::Own => {}
             StatusCounts::Backend => {
                 let frame = match event::without_sid(&frame.payload) {

@@ -8,7 +8,8 @@ use super::adoption::Adoption;
 use super::budget::{LogBudget, QueueBudget};
 use super::interrupts::Interrupts;
 use super::reconcile;
-use super::registry::{self, Clients};
+use super::registry::Clients;
+use super::sweep;
 use crate::shared::Shared;
 use crate::tunnels::Tunnels;
 
@@ -38,11 +39,12 @@ pub struct Sessions {
 impl Sessions {
     #[must_use]
     pub fn new(shared: Arc<Shared>) -> Arc<Self> {
-        let sockets = &shared.config.sockets;
+        let config = shared.config();
+        let sockets = &config.sockets;
         let bytes = |size: u64| usize::try_from(size).unwrap_or(usize::MAX);
         let logs = LogBudget::new(bytes(sockets.log_bytes), bytes(sockets.log_bytes_total));
         Arc::new(Self {
-            clients: Clients::new(shared.config.affinity.max_clients, logs.clone()),
+            clients: Clients::new(shared.live_config(), logs.clone()),
             interrupts: Interrupts::default(),
             tunnels: Tunnels::default(),
             logs,
@@ -58,8 +60,18 @@ impl Sessions {
     /// Starts what looks after all clients, for as long as the process runs.
     pub fn start(self: &Arc<Self>) {
         let tasks = &self.shared.tasks;
-        tasks.spawn_critical("sweep", registry::sweep(Arc::clone(self)));
+        tasks.spawn_critical("sweep", sweep::sweep(Arc::clone(self)));
         tasks.spawn_critical("reconciler", reconcile::reconcile(Arc::clone(self)));
+    }
+
+    /// The configuration was replaced.
+    pub fn reconfigure(&self) {
+        let config = self.shared.config();
+        let bytes = |size: u64| usize::try_from(size).unwrap_or(usize::MAX);
+        let sockets = &config.sockets;
+        self.logs.limit(bytes(sockets.log_bytes), bytes(sockets.log_bytes_total));
+        self.queues.limit(bytes(sockets.queue_bytes_total));
+        self.trim_soon();
     }
 
     /// The event logs hold more than they may: asks for a trim at once.

@@ -65,7 +65,7 @@ impl Client {
     /// # Errors
     /// There are as many as there may be.
     pub fn may_open_socket(&self, shared: &Shared) -> Result<(), TooManySockets> {
-        let max = shared.config.sockets.max_per_client;
+        let max = shared.config().sockets.max_per_client;
         if self.state().sockets.len() < max { Ok(()) } else { Err(TooManySockets { max }) }
     }
 
@@ -76,7 +76,7 @@ impl Client {
     /// [`Gone`] if the client was forgotten meanwhile.
     pub fn open_socket(self: &Arc<Self>, sessions: &Arc<Sessions>) -> Result<SocketKey, Gone> {
         let now = now();
-        let config = &sessions.shared.config;
+        let config = sessions.shared.config();
         let mut state = self.turn(sessions);
         if state.is_gone {
             return Err(Gone);

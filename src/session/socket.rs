@@ -245,7 +245,8 @@ impl<'a> Socket<'a> {
     /// A deadline has come: gone, time to ping, or time to say that we are alive.
     fn timed_out(&mut self) -> Option<SocketEnd> {
         let now = now();
-        let config = &self.sessions.shared.config.sockets;
+        let config = self.sessions.shared.config();
+        let config = &config.sockets;
         if 2 * config.ping_interval <= now.duration_since(self.heard) {
             return Some(SocketEnd::Silent);
         }
@@ -267,7 +268,8 @@ impl<'a> Socket<'a> {
     }
 
     fn set_timer(&mut self) {
-        let config = &self.sessions.shared.config.sockets;
+        let config = self.sessions.shared.config();
+        let config = &config.sockets;
         let mut next = self.heard.max(self.pinged) + config.ping_interval;
         next = next.min(self.heard + 2 * config.ping_interval);
         if self.wants_sign_of_life() {

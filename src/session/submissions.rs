@@ -36,7 +36,7 @@ impl Nearness {
 /// A client's sockets of node packs make their backends the nearer ones, by a margin: what it does
 /// there would not move with it.
 pub(super) fn mark_tunnels(client: &Client, sessions: &Sessions, views: &mut [BackendView]) {
-    let margin = u32::try_from(sessions.shared.config.affinity.tunnel_margin).unwrap_or(u32::MAX);
+    let margin = u32::try_from(sessions.shared.config().affinity.tunnel_margin).unwrap_or(u32::MAX);
     for backend in sessions.tunnels.backends_of(&client.id) {
         if let Some(view) = views.iter_mut().find(|view| view.id == backend) {
             view.head_start = view.head_start.max(Some(margin));
@@ -94,7 +94,7 @@ impl Client {
         told: Remembered,
         near: &Nearness,
     ) -> Result<Result<Placed, Refusal>, Gone> {
-        let max = sessions.shared.config.prompts.max_pending_per_client;
+        let max = sessions.shared.config().prompts.max_pending_per_client;
         // One step: a reset in between would end the prompt and leave its link to be dialled.
         let brought = Brought::Submission(told);
         let submit = |turn: &mut Turn<'_>, fleet: FleetNow<'_>, now| {

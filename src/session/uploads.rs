@@ -21,7 +21,8 @@ impl Client {
     /// # Errors
     /// As for [`Client::contact`].
     pub fn dialogue(self: &Arc<Self>, sessions: &Arc<Sessions>) -> Result<Decided, Gone> {
-        let affinity = &sessions.shared.config.affinity;
+        let config = sessions.shared.config();
+        let affinity = &config.affinity;
         let margin = u32::try_from(affinity.session_margin).unwrap_or(u32::MAX);
         self.route(sessions, |core, fleet, now| {
             core.dialogue((now + affinity.reservation, margin), fleet, now)
@@ -73,7 +74,7 @@ impl Client {
         began: Decision,
         has_arrived: bool,
     ) {
-        let reservation = has_arrived.then_some(sessions.shared.config.affinity.reservation);
+        let reservation = has_arrived.then_some(sessions.shared.config().affinity.reservation);
         self.turn(sessions).act(|core| core.upload_ended(began, reservation, now()));
     }
 

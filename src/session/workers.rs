@@ -25,7 +25,7 @@ pub(super) async fn round(shared: &Shared, backend: &Backend, running: &[Arc<Cli
         read(shared, backend).await;
         ours = gather(backend.id, running);
     }
-    backend.judge_worker(&ours, shared.config.fleet.worker_limits());
+    backend.judge_worker(&ours, shared.config().fleet.worker_limits());
 }
 
 /// Our prompts that run there, as far as their links would hear of them.
@@ -38,7 +38,7 @@ fn gather(backend: BackendId, clients: &[Arc<Client>]) -> Vec<Ours> {
 }
 
 async fn read(shared: &Shared, backend: &Backend) {
-    let limit = shared.config.fleet.probe_timeout.min(ROUND_MAX);
+    let limit = shared.config().fleet.probe_timeout.min(ROUND_MAX);
     let Ok(Ok(queue)) = timeout(limit, backend.read_queue(limit)).await else { return };
     match queued_ids(&queue) {
         Ok((running, waiting)) => {

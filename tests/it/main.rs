@@ -48,6 +48,7 @@ mod readme;
 mod reconnects;
 mod recordings;
 mod refusals;
+mod reload;
 mod restart;
 mod rooms;
 mod secrets;

@@ -46,17 +46,21 @@ const ROOMS: &[(&str, &[&str])] = &[
             "report", "routing", "server", "session", "shared", "tunnels", "ws",
         ],
     ),
-    ("admin", &["body", "metrics", "net", "report", "routing", "server", "session", "tasks"]),
+    ("reload", &["config", "fleet", "front", "net", "server"]),
+    (
+        "admin",
+        &["body", "metrics", "net", "reload", "report", "routing", "server", "session", "tasks"],
+    ),
     (
         "run",
         &[
-            "admin", "config", "front", "journal", "lock", "masked", "net", "routing", "server",
-            "session", "shared", "tasks",
+            "admin", "config", "front", "journal", "lock", "masked", "net", "reload", "routing",
+            "server", "session", "shared", "tasks",
         ],
     ),
     ("sim", &["comfy", "net", "tasks", "ws"]),
     ("demo", &["body", "config", "front", "net", "report", "session", "sim"]),
-    ("cli", &["comfy", "config", "demo", "net", "run", "sim", "tasks", "telemetry"]),
+    ("cli", &["comfy", "config", "demo", "net", "reload", "run", "sim", "tasks", "telemetry"]),
 ];
 
 #[test]

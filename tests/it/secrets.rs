@@ -89,7 +89,7 @@ async fn a_wrong_key_is_told_without_the_key() {
         world.admin_get("/metrics").await.text(),
         world.submit("ada", &quick(1)).await.text(),
         world.get("/object_info").await.text(),
-        format!("{:?} {:?}", world.gateway.shared.config, backend),
+        format!("{:?} {:?}", world.gateway.shared.config(), backend),
     ];
     for text in shown {
         assert!(!text.contains("s3cret"), "{text}");

@@ -26,7 +26,7 @@ async fn signals_that_ask_for_no_end_change_nothing() {
     soon("it is ready", async { while ready().await.status != 200 {} }).await;
     let mut socket = Socket::open(daemon.front, "/ws?clientId=ada").await;
     socket.until("status").await;
-    for signal in ["HUP", "USR1", "USR2"] {
+    for signal in ["USR1", "USR2"] {
         daemon.signal(&format!("-{signal}"));
         daemon.says(&format!("signal=\"SIG{signal}\""));
     }

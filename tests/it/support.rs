@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,6 +16,7 @@ use mooring::front::Front;
 use mooring::front::browsers::BrowserId;
 use mooring::front::identify::Door;
 use mooring::net::{Network, Tcp};
+use mooring::reload::{NotReloaded, Reloaded, Reloads, Reread};
 use mooring::run::{self, Parts};
 use mooring::sim::{Options, Sim};
 use mooring::tasks::Tasks;
@@ -54,6 +55,9 @@ pub(crate) struct World {
     pub(crate) gateway: Arc<Front>,
     pub(crate) front: SocketAddr,
     pub(crate) admin: SocketAddr,
+    pub(crate) reloads: Reloads,
+    /// What a reload reads.
+    written: Arc<Mutex<Config>>,
     tasks: Tasks,
 }
 
@@ -98,9 +102,23 @@ impl World {
         config.admin.listen = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
         change(&mut config);
         let tasks = Tasks::default();
-        let running = run::start(config, network, &tasks, Parts::default()).await.unwrap();
-        let admin = running.admin_address.unwrap();
-        Self { sims, gateway: running.front, front: running.front_address, admin, tasks }
+        let written = Arc::new(Mutex::new(config.clone()));
+        let read = Arc::clone(&written);
+        let source: Reread = Arc::new(move || Ok(read.lock().unwrap().clone()));
+        let parts = Parts { source: Some(source), ..Parts::default() };
+        let running = run::start(config, network, &tasks, parts).await.unwrap();
+        let (front, admin) = (running.front_address, running.admin_address.unwrap());
+        let reloads = running.reloads.clone();
+        Self { sims, gateway: running.front, front, admin, reloads, written, tasks }
+    }
+
+    /// Writes another configuration and has it read.
+    pub(crate) async fn reload(
+        &self,
+        change: impl FnOnce(&mut Config),
+    ) -> Result<Reloaded, NotReloaded> {
+        change(&mut self.written.lock().unwrap());
+        soon("the reload", self.reloads.reload()).await
     }
 
     /// The simulated backend of that name.

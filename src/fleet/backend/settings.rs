@@ -8,10 +8,8 @@ use http::HeaderValue;
 use tracing::info;
 
 use super::Backend;
-use crate::config::{BackendConfig, BackendHeaders, Config, FleetConfig};
-use crate::fleet::pool::PoolLimits;
+use crate::config::{BackendConfig, BackendHeaders, LiveConfig};
 use crate::net::Network;
-use crate::routing::health::Thresholds;
 use crate::tasks::Tasks;
 
 /// What all backends of a fleet have in common.
@@ -19,26 +17,16 @@ use crate::tasks::Tasks;
 pub(in crate::fleet) struct Common {
     pub(in crate::fleet) network: Arc<dyn Network>,
     pub(in crate::fleet) tasks: Tasks,
-    pub(in crate::fleet) fleet: FleetConfig,
-    pub(super) limits: PoolLimits,
-    pub(super) thresholds: Thresholds,
+    pub(in crate::fleet) live: LiveConfig,
 }
 
 impl Common {
     pub(in crate::fleet) fn new(
-        config: &Config,
+        live: &LiveConfig,
         network: &Arc<dyn Network>,
         tasks: &Tasks,
     ) -> Self {
-        let limits = PoolLimits {
-            connect_timeout: config.fleet.connect_timeout,
-            stall_timeout: config.server.answer_timeout,
-            idle: config.fleet.pool_idle,
-            idle_max: config.fleet.max_idle_connections,
-        };
-        let thresholds = Thresholds { rise: config.fleet.rise, fall: config.fleet.fall };
-        let (network, tasks) = (Arc::clone(network), tasks.clone());
-        Self { network, tasks, fleet: config.fleet.clone(), limits, thresholds }
+        Self { network: Arc::clone(network), tasks: tasks.clone(), live: live.clone() }
     }
 }
 

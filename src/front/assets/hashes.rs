@@ -47,7 +47,7 @@ pub(super) async fn is_there(
     if answer.status() != StatusCode::NOT_FOUND {
         return Ok(answer);
     }
-    let limit = session.front.shared.config.fleet.probe_timeout;
+    let limit = session.front.shared.config().fleet.probe_timeout;
     let path = format!("/api/assets/hash/{}", encode_segment(hash));
     let others = servers.iter().filter(|it| it.id != target.backend.id).map(|backend| {
         let path = &path;
@@ -76,7 +76,7 @@ pub(super) async fn from_hash(session: &Session<'_>, request: Request<Incoming>)
     let servers = servers::of(session).await?;
     let (mut parts, body) = request.into_parts();
     let mut share = front.bodies.share();
-    let limits = CollectLimits { max: BODY_MAX, idle: front.shared.config.server.body_timeout };
+    let limits = CollectLimits { max: BODY_MAX, idle: front.shared.config().server.body_timeout };
     let body = bodies::whole(&mut parts, body, limits, Some(&mut share)).await?;
     let body = match hidden_preview(session, &body).await {
         Some(_another) => without_preview(body),
@@ -194,7 +194,7 @@ async fn elsewhere(
     if !may_ask || front.unknowns.admit(session.who.address, 1, now()) == 0 {
         return None;
     }
-    let limit = session.front.shared.config.fleet.probe_timeout;
+    let limit = session.front.shared.config().fleet.probe_timeout;
     let path = format!("/view?{}", parts.uri.query().unwrap_or(""));
     let asked = servers.iter().map(|backend| {
         let path = &path;

@@ -117,7 +117,7 @@ impl Begun {
         // The answer has to be read; what a HEAD does not get, the server leaves out.
         parts.method = Method::GET;
         let query = parts.uri.query().unwrap_or("").to_owned();
-        let deadline = now() + front.shared.config.fleet.list_timeout;
+        let deadline = now() + front.shared.config().fleet.list_timeout;
         let sent = to_backend(&target, parts, RequestBody::Empty);
         let no_fault = ClientFault::default();
         let first = collected(&front.shared, &target, sent, &no_fault, ANSWER_MAX).await?;

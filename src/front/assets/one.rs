@@ -86,7 +86,7 @@ pub(super) async fn change(
     }
     let (mut parts, body) = request.into_parts();
     let mut share = front.bodies.share();
-    let limits = CollectLimits { max: CHANGE_MAX, idle: front.shared.config.server.body_timeout };
+    let limits = CollectLimits { max: CHANGE_MAX, idle: front.shared.config().server.body_timeout };
     let body = bodies::whole(&mut parts, body, limits, Some(&mut share)).await?;
     if let Some(preview) = hidden_preview(session, &body).await {
         // As ComfyUI says of one that it does not have.
@@ -165,7 +165,7 @@ async fn find(session: &Session<'_>, id: AssetId, route: Route) -> Result<Target
     };
     let backend = backend.ok_or_else(|| Done::with(route.absent(id)))?;
     let target = of_ledger(&backend)?;
-    let limit = front.shared.config.fleet.probe_timeout;
+    let limit = front.shared.config().fleet.probe_timeout;
     if front.users.has(&backend, session.user_id(), limit).await {
         Ok(target)
     } else {
@@ -208,7 +208,7 @@ async fn ask_all(
 
 /// What a backend says of an asset, if it has it.
 async fn describe(session: &Session<'_>, backend: &Backend, id: AssetId) -> Option<Item> {
-    let limit = session.front.shared.config.fleet.probe_timeout;
+    let limit = session.front.shared.config().fleet.probe_timeout;
     let path = format!("/api/assets/{id}");
     match session.ask(backend, Method::GET, &path, limit).await {
         Ok((200, body)) => Item::read(&body),

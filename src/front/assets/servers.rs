@@ -48,7 +48,7 @@ impl NoServer {
 /// The backends that can be asked, in the order of the fleet.
 pub(super) async fn of(session: &Session<'_>) -> Result<Vec<Arc<Backend>>, NoServer> {
     let front = session.front;
-    let limit = front.shared.config.fleet.probe_timeout;
+    let limit = front.shared.config().fleet.probe_timeout;
     let asked = front.shared.fleet.iter().filter(|it| it.is_up()).map(|backend| async move {
         let keeps_some = match says(&backend) {
             Some(says) => says,

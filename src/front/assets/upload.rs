@@ -82,7 +82,7 @@ async fn nameless(
     };
     let answer = send(&front.shared, &target, request).await?;
     if answer.parts.status.is_success() {
-        let until = now() + front.shared.config.affinity.reservation;
+        let until = now() + front.shared.config().affinity.reservation;
         front.browsers.uploaded(address, target.backend.id, until);
     }
     told(session, &target, &[Maker::Address(address)], answer).await

@@ -109,7 +109,7 @@ impl Asker {
         now: Instant,
     ) -> Option<Result<Target, GatewayError>> {
         // Whose a shared name is depends on the address, and a proxy speaks for many.
-        if identify::shared_by(&front.shared.config.affinity.shared_ids, name).is_some() {
+        if identify::shared_by(&front.shared.config().affinity.shared_ids, name).is_some() {
             return None;
         }
         let known = self.known.as_mut().filter(|known| known.client.id.as_str() == name)?;

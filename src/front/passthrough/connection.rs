@@ -194,6 +194,12 @@ impl Lane {
         }
     }
 
+    /// How long an answer may take to begin, and how long none of its body may move.
+    fn waits(&self) -> (Duration, Duration) {
+        let server = &self.front.shared.config().server;
+        (server.answer_timeout, server.body_timeout)
+    }
+
     async fn exchange(
         &mut self,
         (wire, deadline): (&mut Wire, &mut Deadline),
@@ -201,7 +207,7 @@ impl Lane {
         target: &Target,
         closes: bool,
     ) -> Result<Answered, Failed> {
-        let server = &self.front.shared.config.server;
+        let (answer_timeout, body_timeout) = self.waits();
         let called = target.backend.names.get();
         let terms = Terms {
             request: &self.request,
@@ -211,8 +217,8 @@ impl Lane {
             closes,
             came: asked.came,
             placed: now(),
-            answer_timeout: server.answer_timeout,
-            body_timeout: server.body_timeout,
+            answer_timeout,
+            body_timeout,
         };
         let pool = &target.backend.pool;
         let mut kept = pool.take_stream().await;

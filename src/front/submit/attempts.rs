@@ -137,7 +137,8 @@ impl Sending {
     /// opened: waits for it once more, also while its backend is down. A server that takes no
     /// socket for a moment, or was restarted, is no reason to throw work away.
     async fn is_linked(&self) -> bool {
-        self.link.is_open_within(self.front.shared.config.prompts.link_timeout).await
+        let limit = self.front.shared.config().prompts.link_timeout;
+        self.link.is_open_within(limit).await
     }
 
     /// True if files that its backend does not have were found elsewhere.

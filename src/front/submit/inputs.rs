@@ -125,11 +125,12 @@ impl Inputs {
         let asked = futures_util::future::join_all(files.into_iter().take(WEIGHED_MAX).map(size));
         let Ok(sizes) = timeout(WEIGHED_WITHIN, asked).await else { return };
         let sizes: Vec<u64> = sizes.into_iter().filter_map(|size| size.ok().flatten()).collect();
-        let affinity = &shared.config.affinity;
+        let config = shared.config();
+        let affinity = &config.affinity;
         let weights = CopyWeights {
             bytes_per_prompt: affinity.input_bytes,
             prompts_max: u32::try_from(affinity.input_margin).unwrap_or(u32::MAX),
-            file_max: shared.config.files.copy_bytes,
+            file_max: config.files.copy_bytes,
         };
         self.margin = head_start(&sizes, weights);
     }
@@ -247,7 +248,7 @@ impl Inputs {
                 known.insert((*at).clone(), files.to_bring(at, target.id));
             }
         });
-        let max = shared.config.files.copies_per_prompt;
+        let max = shared.config().files.copies_per_prompt;
         let to_copy = known.values().filter(|it| it.known.is_none()).count();
         if max < to_copy { Err(GatewayError::TooManyInputs { max }) } else { Ok(known) }
     }

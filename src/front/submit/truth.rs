@@ -57,7 +57,7 @@ impl Sending {
     }
 
     async fn looked(&self) -> Looked {
-        let limit = self.front.shared.config.fleet.probe_timeout;
+        let limit = self.front.shared.config().fleet.probe_timeout;
         let mut missed: Option<Instant> = None;
         let patience = now() + LOOKS_FOR;
         while now() < patience {

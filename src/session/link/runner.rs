@@ -135,7 +135,7 @@ impl Runner {
 
     async fn open(&self, haste: Haste) -> Option<Opened> {
         self.turn(haste).await;
-        let limit = self.sessions.shared.config.fleet.probe_timeout;
+        let limit = self.sessions.shared.config().fleet.probe_timeout;
         match timeout(limit, self.open_untimed()).await {
             Ok(Ok(opened)) => Some(opened),
             Ok(Err(error)) => {
@@ -162,12 +162,12 @@ impl Runner {
 
     async fn open_untimed(&self) -> Result<Opened, String> {
         let backend = self.backend();
-        let (network, config) = (&self.sessions.shared.network, &self.sessions.shared.config);
-        let limit = config.fleet.connect_timeout;
+        let limit = self.sessions.shared.config().fleet.connect_timeout;
+        let network = &self.sessions.shared.network;
         let dialled = network.connect_within(&backend.host, backend.port, limit).await;
         let stream = dialled.map_err(|error| error.to_string())?;
         let path = format!("/ws?clientId={}", encode_segment(self.client.id.as_str()));
-        let message = usize::try_from(self.sessions.shared.config.sockets.max_from_backend);
+        let message = usize::try_from(self.sessions.shared.config().sockets.max_from_backend);
         let limits = Limits { message: message.unwrap_or(usize::MAX) };
         let headers = backend.headers();
         let mut channel =
@@ -202,7 +202,8 @@ impl Runner {
 
     async fn read(&mut self, channel: &mut Channel) -> LinkEnd {
         let link = Arc::clone(&self.link);
-        let mut reading = Reading::new(channel, self.sessions.shared.config.sockets.ping_interval);
+        let mut reading =
+            Reading::new(channel, self.sessions.shared.config().sockets.ping_interval);
         let mut rest = Seldom::new(link.rest(reading.due()));
         loop {
             let next = poll_fn(|cx| match rest.poll(cx) {
@@ -267,7 +268,7 @@ impl Runner {
                 Opcode::Ping | Opcode::Pong | Opcode::Close => None,
             },
             Some(Err(ReceiveError::TooLarge)) => {
-                let max = self.sessions.shared.config.sockets.max_from_backend;
+                let max = self.sessions.shared.config().sockets.max_from_backend;
                 let backend = &self.backend().name();
                 tracing::warn!(%backend, max, "A backend sent a message above the limit.");
                 Some(LinkEnd::TooLarge)
@@ -283,7 +284,8 @@ impl Runner {
                 while let Some(Ok(_late)) = channel.next().await {}
             }
         };
-        let _ = timeout(self.sessions.shared.config.sockets.close_wait, farewell).await;
+        let limit = self.sessions.shared.config().sockets.close_wait;
+        let _ = timeout(limit, farewell).await;
     }
 
     fn backend(&self) -> Arc<Backend> {

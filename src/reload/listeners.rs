@@ -1,0 +1,154 @@
+//! Listeners that are moved: the new address is listened on before the old one is left.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tracing::{error, info};
+
+use super::{NotReloaded, Place};
+use crate::config::Config;
+use crate::net::{Listener, Network};
+use crate::server::door::Mover;
+
+/// What moves the two doors.
+#[derive(Debug)]
+pub(super) struct Listeners {
+    network: Arc<dyn Network>,
+    front: Mover,
+    admin: Mover,
+}
+
+/// A door that is to move.
+#[derive(Debug)]
+enum Move {
+    Stays,
+    Closes,
+    /// It listens at its new place already.
+    Ready(Arc<dyn Listener>),
+}
+
+/// What is to become of both doors.
+#[derive(Debug)]
+pub(super) struct Moves {
+    front: Move,
+    admin: Move,
+}
+
+impl Listeners {
+    pub(super) fn new(network: Arc<dyn Network>, front: Mover, admin: Mover) -> Self {
+        Self { network, front, admin }
+    }
+
+    /// Listens where the new configuration wants it.
+    ///
+    /// # Errors
+    /// An address cannot be had; then all is as before.
+    pub(super) async fn plan(&self, old: &Config, new: &Config) -> Result<Moves, NotReloaded> {
+        let (from, to) = (Some(old.server.listen), Some(new.server.listen));
+        let front = self.prepare("server.listen", &self.front, from, to).await?;
+        let (from, to) = (old.admin.listen, new.admin.listen);
+        match self.prepare("admin.listen", &self.admin, from, to).await {
+            Ok(admin) => Ok(Moves { front, admin }),
+            Err(problem) => {
+                let moves = Moves { front, admin: Move::Stays };
+                self.withdraw(moves, old).await;
+                Err(problem)
+            }
+        }
+    }
+
+    async fn prepare(
+        &self,
+        key: &str,
+        door: &Mover,
+        from: Place,
+        to: Place,
+    ) -> Result<Move, NotReloaded> {
+        let Some(address) = to else {
+            return Ok(if from.is_some() { Move::Closes } else { Move::Stays });
+        };
+        if from == to && !door.is_closed() {
+            return Ok(Move::Stays);
+        }
+        let listened = match self.listen(address).await {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+                self.take_over(door, from, address).await
+            }
+            listened => listened,
+        };
+        listened.map(Move::Ready).map_err(|error| {
+            NotReloaded::Bad(vec![format!("{key}: cannot listen on {address}: {error}")])
+        })
+    }
+
+    /// The address may be in the way of itself: `0.0.0.0:8180` cannot be listened on beside
+    /// `127.0.0.1:8180`. Then the door is closed for the moment in which it moves.
+    async fn take_over(
+        &self,
+        door: &Mover,
+        from: Place,
+        to: SocketAddr,
+    ) -> io::Result<Arc<dyn Listener>> {
+        let in_the_way = from.filter(|from| from.port() == to.port());
+        let Some(from) = in_the_way else { return self.listen(to).await };
+        door.to(None).await;
+        let listened = self.listen(to).await;
+        if listened.is_err() {
+            self.return_to(door, from).await;
+        }
+        listened
+    }
+
+    async fn listen(&self, address: SocketAddr) -> io::Result<Arc<dyn Listener>> {
+        Ok(Arc::from(self.network.listen(address).await?))
+    }
+
+    async fn return_to(&self, door: &Mover, address: SocketAddr) {
+        match self.listen(address).await {
+            Ok(listener) => door.to(Some(listener)).await,
+            Err(error) => error!(%address, %error, "Nothing listens there any more."),
+        }
+    }
+
+    /// Takes back what was planned.
+    pub(super) async fn withdraw(&self, moves: Moves, old: &Config) {
+        if let Move::Ready(listener) = moves.front {
+            drop(listener);
+            self.reopen(&self.front, Some(old.server.listen)).await;
+        }
+        if let Move::Ready(listener) = moves.admin {
+            drop(listener);
+            self.reopen(&self.admin, old.admin.listen).await;
+        }
+    }
+
+    /// Listens where it did before, unless it still does.
+    async fn reopen(&self, door: &Mover, at: Place) {
+        if let Some(address) = at
+            && door.is_closed()
+        {
+            self.return_to(door, address).await;
+        }
+    }
+
+    pub(super) async fn carry_out(&self, moves: Moves) {
+        carry_out("front", &self.front, moves.front).await;
+        carry_out("admin", &self.admin, moves.admin).await;
+    }
+}
+
+async fn carry_out(name: &'static str, door: &Mover, planned: Move) {
+    match planned {
+        Move::Stays => {}
+        Move::Closes => {
+            door.to(None).await;
+            info!(listener = name, "It is closed now.");
+        }
+        Move::Ready(listener) => {
+            let address = listener.local_addr();
+            door.to(Some(listener)).await;
+            info!(listener = name, %address, "It listens here now.");
+        }
+    }
+}

@@ -1,0 +1,221 @@
+//! A configuration that is replaced while the process runs.
+//!
+//! It is read and checked as a whole. What can fail is tried first: addresses to listen on, and the
+//! fleet. A configuration that cannot be had changes nothing at all. Otherwise all of it is
+//! applied, but for the few keys that need a restart, which keep their values and are named.
+//!
+//! One reload follows the other: whoever wants one asks the one task that does them. It closes no
+//! socket, loses no prompt and moves no held binding.
+
+mod listeners;
+pub mod watch;
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, oneshot};
+use tracing::{error, info, warn};
+
+use crate::config::{Config, Problems, changes};
+use crate::fleet::diff::BadDiff;
+use crate::front::Front;
+use crate::net::{Network, unix_millis};
+use crate::server::door::Mover;
+use listeners::{Listeners, Moves};
+
+/// Reads the configuration again, from where it was read at the start. May wait for a disk.
+pub type Reread = Arc<dyn Fn() -> Result<Config, Problems> + Send + Sync>;
+
+/// What came of a reload.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Reloaded {
+    /// Keys whose new values hold now.
+    pub applied: Vec<String>,
+    /// Keys whose new values hold after a restart.
+    pub need_restart: Vec<String>,
+}
+
+/// Why a reload changed nothing.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum NotReloaded {
+    /// One line for each problem, as `mooring check` prints them.
+    #[error("{}", .0.join("\n"))]
+    Bad(Vec<String>),
+    #[error("this gateway was not started from a configuration that can be read again")]
+    NoSource,
+    #[error("the gateway is stopping")]
+    Stopping,
+}
+
+impl From<Problems> for NotReloaded {
+    fn from(problems: Problems) -> Self {
+        Self::Bad(problems.0.iter().map(ToString::to_string).collect())
+    }
+}
+
+impl From<BadDiff> for NotReloaded {
+    fn from(bad: BadDiff) -> Self {
+        Self::Bad(vec![format!("backends: {bad}")])
+    }
+}
+
+type Told = oneshot::Sender<Result<Reloaded, NotReloaded>>;
+
+/// Asks for reloads. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Reloads(mpsc::Sender<Told>);
+
+/// How many may wait for their turn.
+const WAITING_MAX: usize = 16;
+
+impl Reloads {
+    /// What is asked with, and what the task that does it takes.
+    #[must_use]
+    pub fn new() -> (Self, mpsc::Receiver<Told>) {
+        let (ask, asked) = mpsc::channel(WAITING_MAX);
+        (Self(ask), asked)
+    }
+
+    /// Reloads, and says what came of it.
+    ///
+    /// # Errors
+    /// Nothing was changed.
+    pub async fn reload(&self) -> Result<Reloaded, NotReloaded> {
+        let (tell, told) = oneshot::channel();
+        let Ok(()) = self.0.send(tell).await else { return Err(NotReloaded::Stopping) };
+        told.await.unwrap_or(Err(NotReloaded::Stopping))
+    }
+}
+
+/// The one who reloads.
+pub struct Reloader {
+    front: Arc<Front>,
+    source: Option<Reread>,
+    listeners: Listeners,
+    /// Makes what depends on this machine fit it, such as the number of connections.
+    fit: fn(&mut Config),
+    /// Sets the level of the log. `None` where the log is not ours.
+    level: Option<Level>,
+}
+
+/// Sets what is logged.
+pub type Level = Box<dyn Fn(&Config) -> Result<(), String> + Send + Sync>;
+
+/// What a [`Reloader`] is made of, besides the gateway.
+pub struct Means {
+    pub source: Option<Reread>,
+    pub fit: fn(&mut Config),
+    pub level: Option<Level>,
+}
+
+impl fmt::Debug for Reloader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reloader").field("listeners", &self.listeners).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Means {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Means").finish_non_exhaustive()
+    }
+}
+
+impl Reloader {
+    #[must_use]
+    pub fn new(front: Arc<Front>, means: Means, front_door: Mover, admin_door: Mover) -> Self {
+        let network: Arc<dyn Network> = Arc::clone(&front.shared.network);
+        let Means { source, fit, level } = means;
+        let listeners = Listeners::new(network, front_door, admin_door);
+        Self { front, source, listeners, fit, level }
+    }
+
+    /// Does what it is asked until the process stops.
+    pub async fn run(self, mut asked: mpsc::Receiver<Told>) {
+        self.front.shared.metrics.reloaded(true, unix_millis());
+        let stopping = self.front.shared.tasks.child_token();
+        loop {
+            let tell = tokio::select! {
+                biased;
+                () = stopping.cancelled() => return,
+                asked = asked.recv() => match asked {
+                    Some(tell) => tell,
+                    // Nobody can ask any more.
+                    None => return stopping.cancelled().await,
+                },
+            };
+            let outcome = self.reload().await;
+            self.record(&outcome);
+            // Who asked may have given up.
+            let _ = tell.send(outcome);
+        }
+    }
+
+    fn record(&self, outcome: &Result<Reloaded, NotReloaded>) {
+        let metrics = &self.front.shared.metrics;
+        match outcome {
+            Ok(Reloaded { applied, need_restart }) => {
+                metrics.reloaded(true, unix_millis());
+                info!(applied = applied.join(" "), "The configuration was reloaded.");
+                if !need_restart.is_empty() {
+                    let keys = need_restart.join(" ");
+                    warn!(keys, "These keys have new values that need a restart.");
+                }
+            }
+            Err(NotReloaded::Bad(problems)) => {
+                metrics.reloaded(false, unix_millis());
+                for problem in problems {
+                    error!(problem, "The configuration was not reloaded: the old one stays.");
+                }
+            }
+            Err(why @ (NotReloaded::NoSource | NotReloaded::Stopping)) => {
+                warn!(%why, "The configuration was not reloaded.");
+            }
+        }
+    }
+
+    async fn reload(&self) -> Result<Reloaded, NotReloaded> {
+        let mut config = self.read().await?;
+        (self.fit)(&mut config);
+        let before = self.front.shared.config_kept();
+        let changes = changes(&before, &config);
+        config.keep_until_restart(&before);
+        let moves = self.listeners.plan(&before, &config).await?;
+        if let Err(bad) = self.front.sessions.configure_fleet(&config.backends) {
+            self.listeners.withdraw(moves, &before).await;
+            return Err(bad.into());
+        }
+        self.apply(config, moves).await;
+        let named = |needs_restart| {
+            let those = changes.iter().filter(move |it| it.needs_restart == needs_restart);
+            those.map(|it| it.key.clone()).collect()
+        };
+        Ok(Reloaded { applied: named(false), need_restart: named(true) })
+    }
+
+    async fn read(&self) -> Result<Config, NotReloaded> {
+        let source = self.source.clone().ok_or(NotReloaded::NoSource)?;
+        let read = tokio::task::spawn_blocking(move || source()).await;
+        match read {
+            Ok(config) => Ok(config?),
+            // A panic in it, or a runtime that ends.
+            Err(error) => Err(NotReloaded::Bad(vec![format!("it could not be read: {error}")])),
+        }
+    }
+
+    /// Nothing of this can fail.
+    async fn apply(&self, config: Config, moves: Moves) {
+        if let Some(level) = &self.level
+            && let Err(problem) = level(&config)
+        {
+            warn!(problem, "The level of the log stays as it was.");
+        }
+        self.front.shared.reconfigure(config);
+        self.front.sessions.reconfigure();
+        self.front.reconfigure();
+        self.listeners.carry_out(moves).await;
+    }
+}
+
+/// Where a door is to listen; `None` is nowhere.
+type Place = Option<SocketAddr>;

@@ -1,0 +1,141 @@
+//! The files of the configuration, watched: a change of them is a reload.
+//!
+//! They are looked at twice a second. That finds what notifications of the kernel miss: a
+//! network's file systems, and the symbolic link `..data` that Kubernetes swaps under the files
+//! of a ConfigMap.
+
+use std::fmt;
+use std::fs::{self, Metadata};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Reloads;
+use crate::net::sleep;
+
+/// How often files are looked at. One that changed is read once it was the same for so long: who
+/// writes it may not be done.
+const INTERVAL: Duration = Duration::from_millis(500);
+
+/// Says which files make up the configuration: itself, a folder of them, and those that it names.
+pub type List = Arc<dyn Fn() -> Vec<PathBuf> + Send + Sync>;
+
+/// What tells one state of a file from another, links followed; `None` for one that is not there.
+type Print = Option<[i64; 7]>;
+
+/// All files, each as it was at one moment.
+type Prints = Vec<(PathBuf, Print)>;
+
+/// The files of a configuration as they were when it was read.
+pub struct Watched {
+    list: List,
+    known: Known,
+}
+
+impl fmt::Debug for Watched {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Watched").field("known", &self.known).finish_non_exhaustive()
+    }
+}
+
+impl Watched {
+    /// Looks at the files; to be called before they are read, so that no change is missed.
+    #[must_use]
+    pub fn new(list: List) -> Self {
+        let prints = prints(&list());
+        Self { list, known: Known { read: prints.clone(), seen: prints } }
+    }
+
+    /// Asks for a reload after each change, for as long as the process runs.
+    pub async fn run(mut self, reloads: Reloads) {
+        loop {
+            sleep(INTERVAL).await;
+            let list = Arc::clone(&self.list);
+            let Ok(now) = tokio::task::spawn_blocking(move || prints(&list())).await else {
+                continue;
+            };
+            if self.known.is_to_read(now) {
+                // What comes of it is in the log.
+                let _ = reloads.reload().await;
+            }
+        }
+    }
+}
+
+/// What is known of the files.
+#[derive(Debug)]
+struct Known {
+    /// As they were when they were last read.
+    read: Prints,
+    /// As they were at the last look.
+    seen: Prints,
+}
+
+impl Known {
+    /// True if they have changed since they were read, and not since the last look.
+    fn is_to_read(&mut self, now: Prints) -> bool {
+        let is_steady = now == self.seen;
+        let is_news = now != self.read;
+        if is_steady && is_news {
+            self.read.clone_from(&now);
+        }
+        self.seen = now;
+        is_steady && is_news
+    }
+}
+
+fn prints(files: &[PathBuf]) -> Prints {
+    files.iter().map(|path| (path.clone(), print(path))).collect()
+}
+
+fn print(path: &Path) -> Print {
+    let number = |number: u64| i64::from_ne_bytes(number.to_ne_bytes());
+    fs::metadata(path).ok().map(|it: Metadata| {
+        let (size, inode, device) = (number(it.size()), number(it.ino()), number(it.dev()));
+        [device, inode, size, it.mtime(), it.mtime_nsec(), it.ctime(), it.ctime_nsec()]
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(state: i64) -> Prints {
+        vec![(PathBuf::from("a.toml"), Some([state; 7]))]
+    }
+
+    #[test]
+    fn a_file_is_read_once_it_is_not_written_any_more() {
+        let mut known = Known { read: at(0), seen: at(0) };
+        let looks = [0, 1, 2, 3, 3, 3, 4, 3, 3].map(|state| known.is_to_read(at(state)));
+        let expected = [false, false, false, false, true, false, false, false, false];
+        assert_eq!(looks, expected, "back to what was read is no news");
+    }
+
+    #[test]
+    fn a_file_that_goes_is_a_change_and_one_that_comes_is_another() {
+        let gone: Prints = vec![(PathBuf::from("a.toml"), None)];
+        let mut known = Known { read: at(0), seen: at(0) };
+        let looks = [gone.clone(), gone.clone(), gone].map(|state| known.is_to_read(state));
+        assert_eq!(looks, [false, true, false]);
+        assert_eq!([at(0), at(0)].map(|state| known.is_to_read(state)), [false, true]);
+    }
+
+    /// As Kubernetes changes the files of a `ConfigMap`: a link to a folder is replaced.
+    #[test]
+    fn a_swapped_link_is_a_change() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        for (version, text) in [("1", "a"), ("2", "b")] {
+            fs::create_dir(path(version)).unwrap();
+            fs::write(path(version).join("mooring.toml"), text).unwrap();
+        }
+        std::os::unix::fs::symlink("1", path("..data")).unwrap();
+        std::os::unix::fs::symlink("..data/mooring.toml", path("mooring.toml")).unwrap();
+        let before = print(&path("mooring.toml"));
+        std::os::unix::fs::symlink("2", path("..data_tmp")).unwrap();
+        fs::rename(path("..data_tmp"), path("..data")).unwrap();
+        assert_ne!(print(&path("mooring.toml")), before);
+    }
+}

@@ -1,0 +1,176 @@
+//! Where connections are accepted. It can be moved while the process runs: connections that are
+//! open stay as they are.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::future::pending;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use futures_util::FutureExt as _;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::net::{Listener, Stream};
+
+/// A connection and its peer.
+pub type Accepted = (Stream, SocketAddr);
+
+/// A place where connections are accepted, as its accept loop has it.
+pub struct Door {
+    /// `None` while it is closed.
+    listener: Option<Arc<dyn Listener>>,
+    moves: mpsc::Receiver<Move>,
+    /// They had connected to a listener that was closed since.
+    waiting: VecDeque<Accepted>,
+}
+
+/// Moves a [`Door`]. Without it the door stays where it is.
+#[derive(Debug)]
+pub struct Mover {
+    moves: mpsc::Sender<Move>,
+    is_closed: AtomicBool,
+}
+
+#[derive(Debug)]
+struct Move {
+    to: Option<Arc<dyn Listener>>,
+    /// Told when the listener before is closed, so that its address is free.
+    done: oneshot::Sender<()>,
+}
+
+impl fmt::Debug for Door {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Door").field("listener", &self.listener).finish_non_exhaustive()
+    }
+}
+
+impl Door {
+    /// A door at `listener`, or a closed one, and what moves it.
+    #[must_use]
+    pub fn new(listener: Option<Arc<dyn Listener>>) -> (Self, Mover) {
+        let (mover, moves) = mpsc::channel(1);
+        let mover = Mover { moves: mover, is_closed: AtomicBool::new(listener.is_none()) };
+        (Self { listener, moves, waiting: VecDeque::new() }, mover)
+    }
+
+    /// The next connection. Cancel safe.
+    ///
+    /// # Errors
+    /// Those of [`Listener::accept`]; the next one can be waited for all the same.
+    pub async fn accept(&mut self) -> io::Result<Accepted> {
+        loop {
+            if let Some(accepted) = self.waiting.pop_front() {
+                return Ok(accepted);
+            }
+            tokio::select! {
+                biased;
+                to = next_move(&mut self.moves) => self.change(to),
+                accepted = next_of(self.listener.as_deref()) => return accepted,
+            }
+        }
+    }
+
+    fn change(&mut self, Move { to, done }: Move) {
+        let before = std::mem::replace(&mut self.listener, to);
+        // The system drops those that it has taken and we have not.
+        while let Some(Some(Ok(accepted))) =
+            before.as_ref().map(|listener| listener.accept().now_or_never())
+        {
+            self.waiting.push_back(accepted);
+        }
+        drop(before);
+        // Who asked for the move may have given up.
+        let _ = done.send(());
+    }
+}
+
+/// The next move; never once nobody can ask for one any more. Cancel safe.
+async fn next_move(moves: &mut mpsc::Receiver<Move>) -> Move {
+    match moves.recv().await {
+        Some(asked) => asked,
+        None => pending().await,
+    }
+}
+
+async fn next_of(listener: Option<&dyn Listener>) -> io::Result<Accepted> {
+    match listener {
+        Some(listener) => listener.accept().await,
+        None => pending().await,
+    }
+}
+
+impl Mover {
+    /// Moves the door to `to`, or closes it. Returns when it does not listen where it did any more.
+    pub async fn to(&self, to: Option<Arc<dyn Listener>>) {
+        let (done, is_done) = oneshot::channel();
+        self.is_closed.store(to.is_none(), Ordering::Relaxed);
+        if self.moves.send(Move { to, done }).await.is_ok() {
+            // An accept loop that ends meanwhile has closed its listener.
+            let _ = is_done.await;
+        }
+    }
+
+    /// True if the door listens nowhere.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.is_closed.load(Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::{Network as _, Tcp};
+
+    async fn listener() -> Arc<dyn Listener> {
+        Arc::from(Tcp.listen(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap())
+    }
+
+    async fn dial(to: SocketAddr) -> io::Result<Stream> {
+        Tcp.connect("127.0.0.1", to.port()).await
+    }
+
+    #[tokio::test]
+    async fn who_had_connected_before_a_move_is_served() {
+        let (first, second) = (listener().await, listener().await);
+        let (old, new) = (first.local_addr(), second.local_addr());
+        let (mut door, mover) = Door::new(Some(first));
+        let _one = dial(old).await.unwrap();
+        door.accept().await.unwrap();
+        let _waiting = dial(old).await.unwrap();
+        let accept = async { [door.accept().await.unwrap().1, door.accept().await.unwrap().1] };
+        let moved = async {
+            mover.to(Some(second)).await;
+            assert!(dial(old).await.is_err(), "nobody listens there any more");
+            dial(new).await.unwrap()
+        };
+        let (peers, _moved) = tokio::join!(accept, moved);
+        assert_ne!(peers[0], peers[1]);
+    }
+
+    #[tokio::test]
+    async fn a_closed_door_can_be_opened_and_closed_again() {
+        let (mut door, mover) = Door::new(None);
+        let open = listener().await;
+        let address = open.local_addr();
+        let accept = async {
+            loop {
+                door.accept().await.unwrap();
+            }
+        };
+        let moves = async {
+            assert!(mover.is_closed());
+            mover.to(Some(open)).await;
+            let _stream = dial(address).await.unwrap();
+            assert!(!mover.is_closed());
+            mover.to(None).await;
+            assert!(dial(address).await.is_err());
+        };
+        tokio::select! {
+            () = accept => {}
+            () = moves => {}
+        }
+    }
+}

@@ -1,0 +1,271 @@
+//! A configuration that is replaced while everything runs.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::process::{Command, Output};
+use std::time::Duration;
+
+use http::Method;
+use mooring::config::{Config, Secret};
+use mooring::net::{Network as _, Tcp};
+use mooring::reload::{NotReloaded, Reloaded};
+use mooring::sim::{Options, Sim};
+use serde_json::json;
+use tempfile::TempDir;
+
+use crate::process::Daemon;
+use crate::support::{Socket, World, network, quick, send, slow, soon};
+
+fn applied(keys: &[&str]) -> Result<Reloaded, NotReloaded> {
+    let applied = keys.iter().map(|key| (*key).to_owned()).collect();
+    Ok(Reloaded { applied, need_restart: Vec::new() })
+}
+
+/// An address where nobody listens.
+async fn free() -> SocketAddr {
+    Tcp.listen(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap().local_addr()
+}
+
+async fn is_refused(address: SocketAddr) -> bool {
+    Tcp.connect("127.0.0.1", address.port()).await.is_err()
+}
+
+#[tokio::test]
+async fn what_has_changed_is_used_at_once_and_what_needs_a_restart_is_named() {
+    let world = World::new(1).await;
+    let big = json!({ "client_id": "ada", "prompt": quick(1), "extra": "x".repeat(4096) });
+    let big = big.to_string();
+    let submit = || world.post("/prompt", &big);
+    assert_eq!(submit().await.status, 200);
+    let reloaded = world
+        .reload(|config| {
+            config.prompts.max_body = 2048;
+            config.server.workers = 3;
+        })
+        .await;
+    let need_restart = vec!["server.workers".to_owned()];
+    assert_eq!(
+        reloaded,
+        Ok(Reloaded { applied: vec!["prompts.max_body".to_owned()], need_restart })
+    );
+    assert_eq!(submit().await.status, 413);
+    // What needs a restart is named until there was one.
+    let again = world.reload(|config| config.prompts.max_body = 1 << 20).await.unwrap();
+    assert_eq!(again.need_restart, ["server.workers"]);
+    assert_eq!(submit().await.status, 200);
+    assert_eq!(world.reload(|config| config.server.workers = 0).await, applied(&[]));
+}
+
+#[tokio::test]
+async fn limits_that_are_kept_elsewhere_change_as_well() {
+    let world = World::new(1).await;
+    let mut ada = world.socket("ada").await;
+    ada.until("status").await;
+    world.reload(|config| config.affinity.max_clients = 1).await.unwrap();
+    // Who is known stays; who is new finds no room, because the other has a socket.
+    let of = |client: &str| json!({ "client_id": client, "prompt": quick(1) }).to_string();
+    assert_eq!(world.post("/prompt", &of("ada")).await.status, 200);
+    assert_eq!(world.post("/prompt", &of("bob")).await.status, 503);
+    world.reload(|config| config.affinity.max_clients = 2).await.unwrap();
+    assert_eq!(world.post("/prompt", &of("bob")).await.status, 200);
+    world.reload(|config| config.prompts.max_bodies_total = 64).await.unwrap();
+    let refused = world.post("/prompt", &of("ada")).await;
+    assert_eq!(refused.status, 503, "{}", refused.text());
+    world
+        .reload(|config| config.admin.token = Some(Secret::parse("s3cret").unwrap()))
+        .await
+        .unwrap();
+    assert_eq!(world.admin_get("/api/v1/clients").await.status, 401);
+    let with_token = [("authorization", "Bearer s3cret")];
+    let asked = send(world.admin, Method::GET, "/api/v1/clients", &with_token, "").await;
+    assert_eq!(asked.status, 200);
+}
+
+#[tokio::test]
+async fn backends_join_and_leave_by_the_configuration() {
+    let world = World::new(1).await;
+    let sim = Sim::start(network(), Options::named("b")).await.unwrap();
+    let with_b = Config::for_backends(&[("a", &world.sim("a").url()), ("b", &sim.url())]).unwrap();
+    let both = with_b.backends.clone();
+    let running = world.submit("ada", &slow(20, 1.0)).await;
+    let mut ada = world.socket("ada").await;
+    assert_eq!(
+        world.reload(|config| config.backends.clone_from(&both)).await,
+        applied(&["backends"])
+    );
+    world.all_up().await;
+    assert_eq!(world.submit("bob", &quick(1)).await.backend(), "b", "the other has work");
+    let only_b = vec![both[1].clone()];
+    let reloaded = world.reload(|config| {
+        config.backends.clone_from(&only_b);
+        "b".clone_into(&mut config.server.home);
+    });
+    assert_eq!(reloaded.await, applied(&["server.home", "backends"]));
+    // A held binding does not move.
+    let more = world.submit("ada", &quick(2)).await;
+    assert_eq!((more.status, more.backend()), (200, "a"));
+    ada.until_end(&running.prompt_id()).await;
+    ada.until_end(&more.prompt_id()).await;
+}
+
+#[tokio::test]
+async fn a_listener_moves_and_what_is_open_stays_open() {
+    let world = World::new(1).await;
+    let mut ada = world.socket("ada").await;
+    ada.until("status").await;
+    let (front, admin) = (free().await, free().await);
+    let reloaded = world.reload(|config| {
+        config.server.listen = front;
+        config.admin.listen = Some(admin);
+    });
+    assert_eq!(reloaded.await, applied(&["server.listen", "admin.listen"]));
+    assert!(is_refused(world.front).await && is_refused(world.admin).await);
+    let body = json!({ "client_id": "ada", "prompt": quick(1) }).to_string();
+    let answer = send(front, Method::POST, "/prompt", &[], &body).await;
+    ada.until_end(&answer.prompt_id()).await;
+    assert_eq!(send(admin, Method::GET, "/readyz", &[], "").await.status, 200);
+    // A door may be closed and opened.
+    assert_eq!(world.reload(|config| config.admin.listen = None).await, applied(&["admin.listen"]));
+    assert!(is_refused(admin).await);
+    world.reload(|config| config.admin.listen = Some(admin)).await.unwrap();
+    assert_eq!(send(admin, Method::GET, "/readyz", &[], "").await.status, 200);
+    // An address that is in its own way: all addresses of this machine with the port of one.
+    let all = SocketAddr::from(([0, 0, 0, 0], front.port()));
+    assert_eq!(
+        world.reload(|config| config.server.listen = all).await,
+        applied(&["server.listen"])
+    );
+    assert_eq!(send(front, Method::GET, "/system_stats", &[], "").await.status, 200);
+    let answer = send(front, Method::POST, "/prompt", &[], &body).await;
+    ada.until_end(&answer.prompt_id()).await;
+}
+
+#[tokio::test]
+async fn an_address_that_is_taken_changes_nothing_at_all() {
+    let world = World::new(1).await;
+    let front = free().await;
+    world.reload(|config| config.server.listen = front).await.unwrap();
+    let taken = Tcp.listen(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
+    let (address, other) = (taken.local_addr(), free().await);
+    let bad = world.reload(|config| {
+        config.server.listen = other;
+        config.admin.listen = Some(address);
+        config.prompts.max_body = 1024;
+    });
+    let Err(NotReloaded::Bad(problems)) = bad.await else { panic!("it is taken") };
+    assert!(problems[0].starts_with(&format!("admin.listen: cannot listen on {address}")));
+    assert!(is_refused(other).await, "what was listened on already is given back");
+    assert_eq!(send(front, Method::GET, "/system_stats", &[], "").await.status, 200);
+    assert_eq!(world.gateway.shared.config().prompts.max_body, 100 << 20);
+    // Also where the door had to be closed to try.
+    let all = SocketAddr::from(([0, 0, 0, 0], front.port()));
+    let bad = world.reload(|config| config.server.listen = all).await;
+    assert!(matches!(bad, Err(NotReloaded::Bad(_))));
+    assert_eq!(send(front, Method::GET, "/system_stats", &[], "").await.status, 200);
+    let shown = world.admin_get("/metrics").await.text();
+    assert!(shown.contains("mooring_config_last_reload_success 0"), "{shown}");
+    let good = world.reload(|config| config.admin.listen = Some(other)).await;
+    assert!(good.is_ok());
+    let shown = send(other, Method::GET, "/metrics", &[], "").await.text();
+    assert!(shown.contains("mooring_config_last_reload_success 1"), "{shown}");
+}
+
+#[tokio::test]
+async fn the_api_says_what_a_reload_did() {
+    let world = World::new(1).await;
+    let answer = world.admin_post("/api/v1/reload", "").await;
+    assert_eq!((answer.status, answer.json()), (200, json!({ "applied": [], "need_restart": [] })));
+}
+
+/// Exit code, standard output, standard error.
+fn mooring(folder: &TempDir, arguments: &[&str]) -> (Option<i32>, String, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_mooring"));
+    let done = command.args(arguments).current_dir(folder).env_clear().output().unwrap();
+    let Output { status, stdout, stderr } = done;
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (status.code(), text(stdout), text(stderr))
+}
+
+/// A file as editors write it: beside the old one, and then in its place.
+fn write(folder: &TempDir, text: &str) {
+    fs::write(folder.path().join("new"), text).unwrap();
+    fs::rename(folder.path().join("new"), folder.path().join("mooring.toml")).unwrap();
+}
+
+#[tokio::test]
+async fn a_signal_and_a_command_read_the_file_again_and_a_bad_one_changes_nothing() {
+    let sim = Sim::start(network(), Options::named("a")).await.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    write(&folder, "");
+    let config = folder.path().join("mooring.toml").display().to_string();
+    let set = ["--config", &config, "--set", "prompts.max_body=1MiB"];
+    let daemon = Daemon::start_with(&sim, &folder, &set);
+    let mut socket = Socket::open(daemon.front, "/ws?clientId=ada").await;
+    socket.until("status").await;
+    let admin = format!("http://{}", daemon.admin);
+    let reload = || mooring(&folder, &["reload", "--admin", &admin]);
+    write(&folder, "[affinity]\nlease = \"20m\"\n[log]\nformat = \"json\"\n");
+    let (code, out, err) = reload();
+    assert_eq!((code, err.as_str()), (Some(0), ""));
+    assert_eq!(out, "applied: affinity.lease\nafter a restart: log.format\n");
+    // What stands on the command line goes over the file, as it did at the start.
+    write(&folder, "[affinity]\nlease = \"30m\"\n[prompts]\nmax_body = \"2KiB\"\n");
+    daemon.signal("-HUP");
+    let line = daemon.says("The configuration was reloaded.");
+    let line = match line.contains("affinity.lease") {
+        true => line,
+        false => daemon.says("The configuration was reloaded."),
+    };
+    assert!(!line.contains("max_body"), "{line}");
+    write(&folder, "[affinity]\nlease = \"soon\"\n[prompt]\n");
+    let (code, out, err) = reload();
+    assert_eq!((code, out.as_str()), (Some(78), ""));
+    let (_, _, checked) = mooring(&folder, &["check", "mooring.toml"]);
+    for line in ["affinity.lease: ", "mooring.toml:3: "] {
+        assert!(err.contains(line) && checked.contains(line), "{err}\n{checked}");
+    }
+    assert_eq!(daemon.metric("mooring_config_last_reload_success").await, 0);
+    daemon.signal("-HUP");
+    daemon.says("The configuration was not reloaded: the old one stays.");
+    fs::remove_file(&config).unwrap();
+    assert_eq!(reload().0, Some(78), "a file that is gone is a problem");
+    write(&folder, "");
+    assert_eq!(reload().0, Some(0));
+    assert_eq!(daemon.metric("mooring_config_last_reload_success").await, 1);
+    let body = json!({ "client_id": "ada", "prompt": quick(1) }).to_string();
+    let answer = send(daemon.front, Method::POST, "/prompt", &[], &body).await;
+    socket.until_end(&answer.prompt_id()).await;
+}
+
+#[tokio::test]
+async fn a_watched_file_is_read_when_it_has_changed() {
+    let sim = Sim::start(network(), Options::named("a")).await.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    write(&folder, "");
+    let config = folder.path().join("mooring.toml").display().to_string();
+    let daemon = Daemon::start_with(&sim, &folder, &["--config", &config, "--watch"]);
+    write(&folder, "[affinity]\nlease = \"20m\"\n");
+    let line = daemon.says("The configuration was reloaded.");
+    assert!(line.contains("affinity.lease"), "{line}");
+    write(&folder, "[affinity]\nlease = \"never\"\n");
+    daemon.says("The configuration was not reloaded: the old one stays.");
+    write(&folder, "[affinity]\nlease = \"40m\"\n");
+    daemon.says("The configuration was reloaded.");
+}
+
+/// The demo has no file: what it is asked to read again is nowhere.
+#[tokio::test]
+async fn what_was_not_read_cannot_be_read_again() {
+    use mooring::run::{self, Parts};
+    use mooring::tasks::Tasks;
+    let mut config = Config::for_backends(&[("a", "http://127.0.0.1:9")]).unwrap();
+    config.server.listen = SocketAddr::from(([127, 0, 0, 1], 0));
+    config.admin.listen = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
+    let tasks = Tasks::default();
+    let running = run::start(config, network(), &tasks, Parts::default()).await.unwrap();
+    let admin = running.admin_address.unwrap();
+    let answer = send(admin, Method::POST, "/api/v1/reload", &[], "").await;
+    assert_eq!(answer.status, 409, "{}", answer.text());
+    let left = soon("the drain", tasks.drain(Duration::from_secs(20))).await;
+    assert_eq!(left, 0);
+}
