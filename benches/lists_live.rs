@@ -120,8 +120,9 @@ fn fill_history(gateway: &Front) -> Result<(), Failure> {
         for backend in 0..NAMES.len() {
             let id = format!("{backend:08}-9fc2-4a5d-b0a5-{at:012}");
             let prompt = PromptId::parse(&id)?;
-            let mut ledger = gateway.shared.records.ledger();
-            ledger.reserve(&prompt, Submitter::client(client.clone()), now())?;
+            let records = &gateway.shared.records;
+            records.reserve(&prompt, Submitter::client(client.clone()))?;
+            let mut ledger = records.ledger_of(&prompt);
             ledger.placed(&prompt, BackendId::nth(u16::try_from(backend)?));
             ledger.ended(&prompt, End::Succeeded, now());
             drop(ledger);

@@ -79,9 +79,7 @@ impl Demo {
     }
 
     fn list(sessions: &Sessions) -> http::Response<crate::body::ResponseBody> {
-        let (fleet, now) = (&sessions.shared.fleet, now());
-        let backends: Vec<_> =
-            fleet.iter().map(|backend| report::backend(sessions, &backend, now)).collect();
+        let backends = report::backends(sessions, now());
         json_answer(serde_json::to_vec(&backends).unwrap_or_default())
     }
 

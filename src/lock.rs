@@ -49,8 +49,8 @@ pub mod rank {
         UNCLAIMED = 7, Shared;
         /// Backends whose queues were not read at the start.
         UNREAD = 8, Shared;
-        /// Who made which prompt.
-        LEDGER = 9, Shared;
+        /// Who made which prompt: one shard.
+        LEDGER = 9, Part;
         /// Which backend has a file: one shard.
         FILES = 10, Part;
         /// Which backend has an asset: one shard.

@@ -17,6 +17,7 @@ use crate::routing::place::Excluded;
 use crate::routing::word::Word;
 use crate::session::Client;
 use crate::session::Sessions;
+use crate::session::control::Held;
 use crate::session::link::Link;
 use crate::shared::Shared;
 
@@ -144,19 +145,18 @@ pub(crate) struct PromptReport {
     pub age_ms: u64,
 }
 
+/// All backends; everybody is looked at once.
 #[must_use]
-pub(crate) fn backend(sessions: &Sessions, backend: &Backend, now: Instant) -> BackendReport {
+pub(crate) fn backends(sessions: &Sessions, now: Instant) -> Vec<BackendReport> {
+    let held = Held::of(sessions);
+    let backends = sessions.shared.fleet.iter();
+    backends.map(|backend| self::backend(&backend, &held, now)).collect()
+}
+
+#[must_use]
+pub(crate) fn backend(backend: &Backend, held: &Held<'_>, now: Instant) -> BackendReport {
     let report = backend.report(now);
-    let held = sessions
-        .clients
-        .all()
-        .iter()
-        .filter(|client| {
-            client.inspect(|core, _| {
-                core.is_held() && core.bound().is_some_and(|(id, _)| id == backend.id)
-            })
-        })
-        .count();
+    let held = held.at(backend.id);
     let takes_new = report.admin == crate::routing::place::AdminState::Ready;
     BackendReport {
         name: backend.name().to_string(),

@@ -70,8 +70,8 @@ fn check_queue(body: &[u8]) {
         let named = submitted(body, &["SaveImage".to_owned()]).expect("it is a queue");
         assert!(named.iter().all(|it| told.contains(&it.prompt.to_string())));
         let mut positions = Positions::default();
-        positions.add(body, |_| true).expect("it is a queue");
-        let positions = json::value(positions.to_json().as_bytes()).expect("JSON");
+        positions.add(body).expect("it is a queue");
+        let positions = json::value(positions.to_json(|_| true).as_bytes()).expect("JSON");
         let shown = positions["queue_running"].as_array().expect("a list").iter();
         let shown = shown.chain(positions["queue_pending"].as_array().expect("a list"));
         for item in shown {

@@ -116,13 +116,13 @@ fn check_words(saved: &Saved) {
     }
     let place = Place::Backend(BackendId::nth(0));
     for (key, record) in &saved.files {
-        let holder = record.clone().holder(place.clone());
+        let holder = record.holder(place.clone());
         let again = FileRecord::new(Arc::clone(&record.backend), &holder, record.at);
         let again = again.holder(place.clone());
         assert_eq!(format!("{again:?}"), format!("{holder:?}"), "{key:?}");
     }
     for (id, record) in &saved.assets {
-        let asset = record.clone().asset(place.clone());
+        let asset = record.asset(place.clone());
         let name = (Arc::clone(&record.backend), Arc::clone(&record.url));
         let again = AssetRecord::new(name, &asset, record.at);
         assert_eq!(again.asset(place.clone()), asset, "{id:?}");
@@ -171,9 +171,9 @@ fn check_sift(saved: &Saved) {
     }
     quieten();
     let bad = &saved.prompts[saved.prompts.len() / 2].0;
-    let ids = |saved: Saved| {
+    let ids = |saved: &Saved| {
         assert!(!saved.prompts.iter().any(|(id, _)| id == bad), "{QUIET}");
-        saved.prompts.into_iter().map(|(id, _)| id).collect::<Vec<_>>()
+        saved.prompts.iter().map(|(id, _)| id.clone()).collect::<Vec<_>>()
     };
     let (kept, set_aside) = sift(saved.clone(), ids);
     let others = saved.prompts.iter().map(|(id, _)| id).filter(|id| *id != bad);

@@ -20,7 +20,7 @@ use crate::routing::ids::PromptId;
 use crate::routing::place::{AdminState, Condition};
 use crate::routing::word::{self, BadText, Word};
 use crate::session::Sessions;
-use crate::session::control::{self, Force};
+use crate::session::control::{self, Force, Held};
 use crate::tasks::heartbeat::SILENT_AFTER;
 
 type Shared = State<Arc<Sessions>>;
@@ -129,7 +129,8 @@ fn refresh(sessions: &Sessions) {
     let now = now();
     let metrics = &sessions.shared.metrics;
     let (mut pending, mut silent) = (0, 0.0_f64);
-    for client in sessions.clients.all() {
+    // Nobody else has anything pending.
+    for client in sessions.clients.working() {
         client.inspect(|core, _| {
             pending += core.pending().len();
             for prompt in core.pending().values() {
@@ -159,14 +160,7 @@ fn refresh(sessions: &Sessions) {
 }
 
 async fn backends(State(sessions): Shared) -> Json<Value> {
-    let now = now();
-    let reports: Vec<_> = sessions
-        .shared
-        .fleet
-        .iter()
-        .map(|backend| report::backend(&sessions, &backend, now))
-        .collect();
-    Json(json!({ "backends": reports }))
+    Json(json!({ "backends": report::backends(&sessions, now()) }))
 }
 
 #[derive(Deserialize)]
@@ -214,7 +208,10 @@ async fn set_state(
             let message = "it is so, but the journal cannot be written: a restart forgets it";
             (StatusCode::SERVICE_UNAVAILABLE, Json(json!({ "error": message })))
         }
-        Ok(()) => (StatusCode::OK, Json(json!(report::backend(&sessions, &backend, now())))),
+        Ok(()) => {
+            let report = report::backend(&backend, &Held::of(&sessions), now());
+            (StatusCode::OK, Json(json!(report)))
+        }
         Err(held) => {
             let body = json!({ "error": held.to_string(), "held": held.held });
             (StatusCode::CONFLICT, Json(body))
@@ -279,7 +276,7 @@ async fn explain(State(sessions): Shared, Query(query): Query<ExplainQuery>) -> 
     let now = now();
     let prompt = query.prompt.as_deref().and_then(|text| PromptId::parse(text).ok());
     let record = prompt.and_then(|prompt| {
-        let record = sessions.shared.records.ledger().get(&prompt, now).cloned();
+        let record = sessions.shared.records.prompt(&prompt);
         record.map(|record| (prompt, record))
     });
     let owner = record.as_ref().and_then(|(_, record)| record.by.client.clone());

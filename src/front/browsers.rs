@@ -4,11 +4,13 @@
 //! scripts that say nothing at all, and counts only while a single client was seen there.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasher as _, Hash, RandomState};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use dashmap::DashMap;
+use dashmap::mapref::one::{Ref, RefMut};
 
 use super::Front;
 use super::identify::Door;
@@ -100,8 +102,47 @@ pub fn is_own_cookie(pair: &[u8]) -> bool {
 /// Clients by browser and by address.
 #[derive(Debug, Default)]
 pub struct Browsers {
-    by_cookie: DashMap<BrowserId, Seen>,
-    by_address: DashMap<IpAddr, Seen>,
+    by_cookie: Slices<BrowserId>,
+    by_address: Slices<IpAddr>,
+}
+
+/// A table in slices, so that a turn of the sweep looks through a few of many.
+#[derive(Debug)]
+struct Slices<K: Hash + Eq> {
+    slices: [DashMap<K, Seen>; SLICES],
+    hashing: RandomState,
+}
+
+impl<K: Hash + Eq> Default for Slices<K> {
+    fn default() -> Self {
+        Self { slices: Default::default(), hashing: RandomState::new() }
+    }
+}
+
+impl<K: Hash + Eq> Slices<K> {
+    fn of(&self, key: &K) -> &DashMap<K, Seen> {
+        let slice = self.hashing.hash_one(key) % SLICES as u64;
+        &self.slices[usize::try_from(slice).unwrap_or_default()]
+    }
+
+    fn get(&self, key: &K) -> Option<Ref<'_, K, Seen>> {
+        self.of(key).get(key)
+    }
+
+    fn get_mut(&self, key: &K) -> Option<RefMut<'_, K, Seen>> {
+        self.of(key).get_mut(key)
+    }
+
+    /// The entry of a key, made if there is room.
+    fn entry(&self, key: K) -> Option<RefMut<'_, K, Seen>> {
+        let slice = self.of(&key);
+        let may = slice.contains_key(&key) || slice.len() < ENTRIES_MAX / SLICES;
+        may.then(|| slice.entry(key).or_default())
+    }
+
+    fn retain(&self, turn: usize, mut is_kept: impl FnMut(&mut Seen) -> bool) {
+        self.slices[turn % SLICES].retain(|_, seen| is_kept(seen));
+    }
 }
 
 #[derive(Debug, Default)]
@@ -135,7 +176,7 @@ impl Browsers {
 
     /// A submission came from there without any name, and was given a client of its own.
     pub fn saw_nameless(&self, address: IpAddr, client: &ClientId, now: Instant) {
-        if let Some(mut seen) = entry(&self.by_address, address) {
+        if let Some(mut seen) = self.by_address.entry(address) {
             seen.nameless = Some((client.clone(), now));
         }
     }
@@ -170,7 +211,7 @@ impl Browsers {
 
     /// A client has a socket more that is open from there.
     pub fn socket_opened(&self, address: IpAddr, client: &ClientId) {
-        if let Some(mut seen) = entry(&self.by_address, address) {
+        if let Some(mut seen) = self.by_address.entry(address) {
             *seen.sockets.entry(client.clone()).or_default() += 1;
         }
     }
@@ -190,7 +231,7 @@ impl Browsers {
 
     /// An upload without a name went to `backend`: it waits for its prompt until then.
     pub fn uploaded(&self, address: IpAddr, backend: BackendId, until: Instant) {
-        if let Some(mut seen) = entry(&self.by_address, address) {
+        if let Some(mut seen) = self.by_address.entry(address) {
             seen.upload = Some((backend, until));
         }
     }
@@ -209,8 +250,9 @@ impl Browsers {
         seen.upload.filter(|(_, until)| now < *until).map(|(backend, _)| backend)
     }
 
-    /// Forgets what was not seen for `lease`.
-    pub fn sweep(&self, lease: Duration, now: Instant) {
+    /// Forgets what was not seen for `lease`, in one slice each turn: whoever reads asks how long
+    /// ago it was.
+    pub fn sweep(&self, turn: usize, lease: Duration, now: Instant) {
         let is_recent = |at: &Instant| now.duration_since(*at) < lease;
         let keep = |seen: &mut Seen| {
             seen.clients.retain(|(_, at)| is_recent(at));
@@ -220,13 +262,13 @@ impl Browsers {
                 || !seen.sockets.is_empty()
                 || seen.upload.is_some_and(|(_, until)| now < until)
         };
-        self.by_cookie.retain(|_, seen| keep(seen));
-        self.by_address.retain(|_, seen| keep(seen));
+        self.by_cookie.retain(turn, keep);
+        self.by_address.retain(turn, keep);
     }
 }
 
-fn note<K: std::hash::Hash + Eq>(map: &DashMap<K, Seen>, key: K, client: &ClientId, now: Instant) {
-    let Some(mut seen) = entry(map, key) else { return };
+fn note<K: Hash + Eq>(table: &Slices<K>, key: K, client: &ClientId, now: Instant) {
+    let Some(mut seen) = table.entry(key) else { return };
     if let Some((last, at)) = seen.clients.last_mut()
         && last == client
     {
@@ -240,33 +282,36 @@ fn note<K: std::hash::Hash + Eq>(map: &DashMap<K, Seen>, key: K, client: &Client
     seen.clients.push((client.clone(), now));
 }
 
-fn entry<K: std::hash::Hash + Eq>(
-    map: &DashMap<K, Seen>,
-    key: K,
-) -> Option<dashmap::mapref::one::RefMut<'_, K, Seen>> {
-    let is_known = map.contains_key(&key);
-    (is_known || map.len() < ENTRIES_MAX).then(|| map.entry(key).or_default())
-}
-
 /// How often it is looked who was not seen for long.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+
+/// In so many turns everybody is looked at once.
+const SLICES: usize = 16;
 
 /// Forgets browsers, until the process stops.
 pub async fn sweep(front: Arc<Front>) {
     let tasks = &front.shared.tasks;
+    let mut turn: usize = 0;
     loop {
+        turn = turn.wrapping_add(1);
         tokio::select! {
             biased;
             () = tasks.stopping() => return,
             () = sleep(SWEEP_INTERVAL) => {}
         }
-        front.browsers.sweep(front.shared.config().affinity.lease, now());
+        front.browsers.sweep(turn, front.shared.config().affinity.lease, now());
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    impl Browsers {
+        fn len(&self) -> usize {
+            self.by_address.slices.iter().map(DashMap::len).sum()
+        }
+    }
 
     fn client(name: &str) -> ClientId {
         ClientId::parse(name).unwrap()
@@ -293,7 +338,7 @@ mod tests {
         browsers.saw(None, HERE, &client("ada"), t);
         browsers.socket_opened(HERE, &client("ada"));
         browsers.socket_opened(HERE, &client("ada"));
-        browsers.sweep(LEASE, later);
+        (0..SLICES).for_each(|turn| browsers.sweep(turn, LEASE, later));
         assert_eq!(browsers.sole_at(HERE, LEASE, later), Some(client("ada")));
         browsers.saw(None, HERE, &client("bob"), later);
         assert_eq!(browsers.sole_at(HERE, LEASE, later), None);
@@ -317,8 +362,26 @@ mod tests {
         assert!(!browsers.is_nameless_alone(HERE, LEASE, t));
         let late = t + LEASE;
         assert!(browsers.is_nameless_alone(HERE, LEASE, late));
-        browsers.sweep(LEASE, late);
-        assert!(browsers.by_address.is_empty());
+        (0..SLICES).for_each(|turn| browsers.sweep(turn, LEASE, late));
+        assert_eq!(browsers.len(), 0);
+    }
+
+    #[test]
+    fn a_turn_of_the_sweep_looks_at_a_part_of_them_and_all_turns_at_all() {
+        const MANY: u32 = 4_096;
+        let (browsers, t) = (Browsers::default(), now());
+        for number in 0..MANY {
+            browsers.saw(None, IpAddr::V4(number.into()), &client("ada"), t);
+        }
+        let late = t + LEASE;
+        let mut before = browsers.len();
+        for turn in 0..SLICES {
+            browsers.sweep(turn, LEASE, late);
+            let gone = before - browsers.len();
+            assert!(0 < gone && gone < 2 * MANY as usize / SLICES, "{gone} in one turn");
+            before = browsers.len();
+        }
+        assert_eq!(before, 0);
     }
 
     #[test]

@@ -24,7 +24,6 @@ use crate::comfy::jobs::cancel;
 use crate::comfy::verbs;
 use crate::fleet::ask::encode_segment;
 use crate::fleet::backend::Backend;
-use crate::net::now;
 use crate::routing::ids::PromptId;
 use crate::session::Sessions;
 use crate::session::interrupts;
@@ -47,9 +46,8 @@ pub async fn cancel_job(front: &Arc<Front>, who: &Who, prompt: &str) -> Answer {
 /// The body cannot be read, the asker is nobody who may, or a backend did not answer.
 pub async fn cancel_jobs(front: &Arc<Front>, who: &Who, request: Request<Incoming>) -> Answer {
     let body = small_body(&front.shared, request).await?;
-    let is_known = |id: &str| {
-        PromptId::parse(id).is_ok_and(|id| front.shared.records.ledger().get(&id, now()).is_some())
-    };
+    let is_known =
+        |id: &str| PromptId::parse(id).is_ok_and(|id| front.shared.records.prompt(&id).is_some());
     let ids = match cancel::read(&body, is_known) {
         Ok(ids) => ids,
         Err(bad) => return Ok(jobs::with_status(StatusCode::BAD_REQUEST, bad.body())),

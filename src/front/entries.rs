@@ -92,6 +92,13 @@ impl Entries {
         self.cache().get(prompt)
     }
 
+    /// The same of several, looked up at once; `None` for what is not kept.
+    #[must_use]
+    pub fn get_all(&self, prompts: &[&PromptId]) -> Vec<Option<Bytes>> {
+        let mut cache = self.cache();
+        prompts.iter().map(|prompt| cache.get(prompt)).collect()
+    }
+
     /// Keeps an entry of a prompt that has ended. It is copied: what came with it is not kept.
     pub fn keep(&self, prompt: &PromptId, entry: &[u8]) -> Bytes {
         let entry = Bytes::copy_from_slice(entry);
@@ -164,7 +171,9 @@ pub async fn find(
     let mut found = Found::default();
     let mut to_fetch: BTreeMap<BackendId, Vec<PromptId>> = BTreeMap::new();
     let mut by: HashMap<&PromptId, &Submitter> = HashMap::new();
-    for listed in wanted {
+    let mut raw: Vec<Raw> = Vec::new();
+    let kept = front.entries.get_all(&wanted.iter().map(|it| &it.prompt).collect::<Vec<_>>());
+    for (listed, kept) in wanted.iter().zip(kept) {
         let Listed { prompt, backend, end, .. } = listed;
         if let End::Lost(loss) = end {
             if let Some(entry) = lost_of_listed(&front.shared, listed, *loss) {
@@ -173,12 +182,8 @@ pub async fn find(
             continue;
         }
         let Some(backend) = *backend else { continue };
-        match front.entries.get(prompt) {
-            Some(entry) => {
-                let told =
-                    told(&front.shared, &front.shared.fleet.get(backend), entry, whose, &listed.by);
-                found.entries.insert(prompt.clone(), told);
-            }
+        match kept {
+            Some(entry) => raw.push(Raw::of(prompt, backend, shown(entry, whose, &listed.by))),
             None => {
                 by.insert(prompt, &listed.by);
                 to_fetch.entry(backend).or_default().push(prompt.clone());
@@ -199,8 +204,7 @@ pub async fn find(
         for (prompt, entry) in fetched.entries {
             match (entry, by.get(&prompt)) {
                 (Some(entry), Some(by)) => {
-                    let told = told(&front.shared, &backend, entry, whose, by);
-                    found.entries.insert(prompt, told);
+                    raw.push(Raw::of(&prompt, backend.id, shown(entry, whose, by)));
                 }
                 (Some(_) | None, _) => {
                     found.forgotten +=
@@ -209,7 +213,22 @@ pub async fn find(
             }
         }
     }
+    let prompts: Vec<PromptId> = raw.iter().map(|raw| raw.prompt.clone()).collect();
+    let told = names::all_outgoing(&front.shared, raw.into_iter().map(|it| it.told).collect());
+    found.entries.extend(prompts.into_iter().zip(told));
     found
+}
+
+/// An entry that still has its backend's names of files.
+struct Raw {
+    prompt: PromptId,
+    told: (BackendId, Bytes),
+}
+
+impl Raw {
+    fn of(prompt: &PromptId, backend: BackendId, entry: Bytes) -> Self {
+        Self { prompt: prompt.clone(), told: (backend, entry) }
+    }
 }
 
 /// An entry as its backend sent it, as somebody is told it.
@@ -221,7 +240,11 @@ pub fn told(
     whose: &Persons,
     by: &Submitter,
 ) -> Bytes {
-    names::outgoing(shared, backend, if whose.named(by) { raw } else { cleaned(raw) })
+    names::outgoing(shared, backend, shown(raw, whose, by))
+}
+
+fn shown(raw: Bytes, whose: &Persons, by: &Submitter) -> Bytes {
+    if whose.named(by) { raw } else { cleaned(raw) }
 }
 
 /// The entry without the id of its client.
@@ -330,7 +353,7 @@ pub fn entry_in(body: &Bytes, prompt: &PromptId) -> Result<Option<Bytes>, Junk> 
 /// of its backend that is still there as far as is known.
 #[must_use]
 pub fn is_due(sessions: &Sessions, backend: &Backend, prompt: &PromptId) -> bool {
-    let record = sessions.shared.records.ledger().get(prompt, now()).cloned();
+    let record = sessions.shared.records.prompt(prompt);
     let Some(record) = record else { return false };
     if process_since(record.made, backend.restarted()) == Process::Restarted {
         return false;
@@ -345,7 +368,7 @@ fn is_forgotten(sessions: &Arc<Sessions>, backend: &Backend, prompt: &PromptId) 
     if is_due(sessions, backend, prompt) {
         return false;
     }
-    sessions.shared.records.ledger().unlist(prompt);
+    sessions.shared.records.ledger_of(prompt).unlist(prompt);
     true
 }
 

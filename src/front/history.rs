@@ -62,7 +62,8 @@ pub async fn history_of(
         Whereabouts::Lost(entry) => return Ok(json(one(&prompt, &entry))),
     };
     let whose = Persons::of(front, who);
-    let by = front.shared.records.ledger().get(&prompt, now()).map(|record| record.by.clone());
+    let by =
+        front.shared.records.ledger_of(&prompt).get(&prompt, now()).map(|record| record.by.clone());
     let by = by.unwrap_or_default();
     if let Some(raw) = front.entries.get(&prompt) {
         let entry = entries::told(&front.shared, &backend, raw, &whose, &by);
@@ -105,7 +106,7 @@ fn one(prompt: &PromptId, entry: &[u8]) -> Vec<u8> {
 /// The entry of a prompt that is lost.
 #[must_use]
 pub fn lost(shared: &Shared, prompt: &PromptId) -> Option<Bytes> {
-    let record = shared.records.ledger().get(prompt, now()).cloned()?;
+    let record = shared.records.prompt(prompt)?;
     let State::Ended(End::Lost(loss)) = record.state else { return None };
     entries::lost(shared, prompt, &record, loss)
 }
@@ -124,10 +125,10 @@ pub async fn find(
     who: &Who,
     prompt: &PromptId,
 ) -> Result<Whereabouts, GatewayError> {
-    if front.shared.records.ledger().is_unlisted(prompt, now()) {
+    if front.shared.records.ledger_of(prompt).is_unlisted(prompt, now()) {
         return Ok(Whereabouts::Nowhere);
     }
-    let known = front.shared.records.ledger().get(prompt, now()).cloned();
+    let known = front.shared.records.prompt(prompt);
     let found = match &known {
         // One without a backend had one that is not configured any more: no stranger is asked.
         Some(record) => record.backend,

@@ -17,7 +17,7 @@ use super::error::GatewayError;
 use super::headers;
 use super::history::{self, Whereabouts};
 use super::identify::Who;
-use super::lists::{Listing, Queues, ROUNDS, is_shown_at, listed, place_of, taken_ms};
+use super::lists::{Listing, Queues, ROUNDS, listed, place_of, shown_at, taken_ms, taken_ms_of};
 use super::persons::Persons;
 use super::{Answer, json, names};
 use crate::body::ResponseBody;
@@ -157,7 +157,10 @@ fn jobs_of<E>(
     queue: &OwnQueue<'_>,
     made: impl Fn(&Item<'_>, Status, u64) -> Result<Job, E>,
 ) -> Vec<Job> {
-    let made = |(status, item): (_, &Item<'_>)| made(item, status, taken_ms(shared, &item.id)).ok();
+    let taken = taken_ms_of(shared, queue.items().map(|(_, item)| &*item.id));
+    let made = |(status, item): (_, &Item<'_>)| {
+        made(item, status, taken.get(&*item.id).copied().unwrap_or(0)).ok()
+    };
     queue.items().filter_map(made).collect()
 }
 
@@ -176,9 +179,10 @@ async fn positions(
     if query.wants_queued() {
         let queues = Queues::of_all(shared, missing).await?;
         jobs = jobs_of(shared, &queues.whole(shared, missing), Job::of_position);
-        jobs.retain(|job| is_shown_at(shared, address, job.row.id.as_str()));
+        let shown = shown_at(shared, address, jobs.iter().map(|job| job.row.id.as_str()));
+        jobs.retain(|job| shown.contains(&job.row.id));
     }
-    let ended = shared.records.ledger().history_of_all(KEPT_MAX, now());
+    let ended = shared.records.history_of_all(KEPT_MAX);
     jobs.extend(ended.iter().filter_map(|listed| {
         let taken_ms = shared.records.unix_at(listed.made);
         let told = Telling { interrupted: query.interrupted, taken_ms };
@@ -283,7 +287,7 @@ async fn made_of(
 
 /// One that is pending, and that its backend has not got yet.
 fn detail_of_known(sessions: &Sessions, prompt: &PromptId) -> Option<String> {
-    let id = sessions.shared.records.ledger().get(prompt, now())?.by.client.clone()?;
+    let id = sessions.shared.records.ledger_of(prompt).get(prompt, now())?.by.client.clone()?;
     let client = sessions.clients.get(&id)?;
     let pending = client.inspect(|core, _| core.pending().get(prompt).cloned())?;
     if pending.delete_asked {

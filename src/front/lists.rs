@@ -6,7 +6,7 @@
 //! particular ids and positions are shown, of all prompts that have a name behind them: a widely
 //! used SDK looks for its own among them and says nothing of who it is.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 
 use bytes::Bytes;
@@ -103,25 +103,31 @@ async fn positions(shared: &Shared, address: IpAddr, missing: &mut Missing) -> A
     let queues = Queues::of_all(shared, missing).await?;
     let mut positions = Positions::default();
     for (backend, body) in &queues.0 {
-        let is_shown = |id: &str| is_shown_at(shared, address, id);
-        if let Err(error) = positions.add(body, is_shown) {
+        if let Err(error) = positions.add(body) {
             left_out(shared, *backend, &error);
             missing.add(*backend);
         }
     }
-    Ok(json(positions.to_json()))
+    let shown = shown_at(shared, address, positions.ids());
+    Ok(json(positions.to_json(|id| shown.contains(id))))
 }
 
-/// True if nobody in particular, asking from there, is shown that a prompt is there. What was sent
-/// without a name from somewhere else is not for him.
+/// Which of these prompts nobody in particular, asking from there, is shown to be there. What was
+/// sent without a name from somewhere else is not for him.
 #[must_use]
-pub fn is_shown_at(shared: &Shared, address: IpAddr, prompt: &str) -> bool {
-    let Ok(prompt) = PromptId::parse(prompt) else { return false };
-    let by = shared.records.ledger().get(&prompt, now()).map(|record| record.by.person.clone());
-    match by.flatten() {
-        Some(Person::Address(from)) => from == address,
-        Some(Person::Browser(_) | Person::User(_)) | None => true,
-    }
+pub fn shown_at<'i>(
+    shared: &Shared,
+    address: IpAddr,
+    ids: impl Iterator<Item = &'i str>,
+) -> HashSet<PromptId> {
+    let prompts: Vec<PromptId> = ids.filter_map(|id| PromptId::parse(id).ok()).collect();
+    let known = shared.records.prompts(&prompts);
+    let is_shown =
+        |prompt: &PromptId| match known.get(prompt).and_then(|record| record.by.person.as_ref()) {
+            Some(Person::Address(from)) => *from == address,
+            Some(Person::Browser(_) | Person::User(_)) | None => true,
+        };
+    prompts.into_iter().filter(is_shown).collect()
 }
 
 /// `GET /history`.
@@ -133,7 +139,7 @@ pub async fn history(front: &Front, who: &Who, raw_query: &str) -> Answer {
     let mut listing = Listing::begin(front, who).await;
     let (whose, missing) = (&listing.whose, &mut listing.missing);
     let list = if whose.is_nobody() {
-        let ended = front.shared.records.ledger().history_of_all(KEPT_MAX, now());
+        let ended = front.shared.records.history_of_all(KEPT_MAX);
         let mut list = HistoryList::default();
         for listed in &ended[window.of(ended.len())] {
             let id = listed.prompt.as_str();
@@ -187,7 +193,7 @@ fn written(mut entries: Vec<(&PromptId, &Bytes)>) -> Vec<u8> {
 /// What has ended of theirs, as far back as a list goes, oldest first.
 #[must_use]
 pub fn listed(shared: &Shared, whose: &Persons) -> Vec<Listed> {
-    let mut ended = shared.records.ledger().history_of(&whose.owners(), KEPT_MAX, now());
+    let mut ended = shared.records.history_of(&whose.owners(), KEPT_MAX);
     ended.drain(..ended.len().saturating_sub(KEPT_MAX));
     ended
 }
@@ -271,14 +277,16 @@ impl Queues {
                 missing.add(*backend);
             }
         }
-        for (id, (client, pending)) in own.iter().filter(|(id, _)| !seen.contains(*id)) {
+        let unseen = || own.iter().filter(|(id, _)| !seen.contains(*id));
+        let taken = taken_ms_of(&sessions.shared, unseen().map(|(id, _)| id.as_str()));
+        for (id, (client, pending)) in unseen() {
             if pending.delete_asked && self.0.iter().any(|(read, _)| *read == pending.backend) {
                 // It was deleted; that it has ended is found out in a moment.
                 continue;
             }
             let (backend, place) = (pending.backend, place_of(pending.phase));
             let client = whose.named_client(client);
-            let taken_ms = taken_ms(&sessions.shared, id.as_str());
+            let taken_ms = taken.get(id).copied().unwrap_or(0);
             list.add_known(Known { backend, id, client, taken_ms, number: None, place });
         }
         list
@@ -310,8 +318,19 @@ pub fn place_of(phase: Phase) -> Place {
 #[must_use]
 pub fn taken_ms(shared: &Shared, prompt: &str) -> u64 {
     let Ok(prompt) = PromptId::parse(prompt) else { return 0 };
-    let made = shared.records.ledger().get(&prompt, now()).map(|record| record.made);
+    let made = shared.records.ledger_of(&prompt).get(&prompt, now()).map(|record| record.made);
     made.map_or(0, |made| shared.records.unix_at(made))
+}
+
+/// The same of several, but for those that nobody submitted here.
+#[must_use]
+pub fn taken_ms_of<'i>(
+    shared: &Shared,
+    ids: impl Iterator<Item = &'i str>,
+) -> HashMap<PromptId, u64> {
+    let prompts: Vec<PromptId> = ids.filter_map(|id| PromptId::parse(id).ok()).collect();
+    let known = shared.records.prompts(&prompts).into_iter();
+    known.map(|(prompt, record)| (prompt, shared.records.unix_at(record.made))).collect()
 }
 
 fn left_out(shared: &Shared, backend: BackendId, error: &dyn std::fmt::Display) {

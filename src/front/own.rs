@@ -144,7 +144,7 @@ fn explain(front: &Front, who: &Who, query: &str) -> Response<ResponseBody> {
     let client = who.asker(front).and_then(|id| front.sessions.clients.get(&id));
     let prompt = parameter(query, "prompt").and_then(|text| PromptId::parse(&text).ok());
     let record = prompt.and_then(|prompt| {
-        let record = front.shared.records.ledger().get(&prompt, now()).cloned();
+        let record = front.shared.records.prompt(&prompt);
         record.map(|record| report::prompt(&front.sessions, &prompt, &record, now()))
     });
     // An id is a secret of its client's; of others' prompts only place and state are told.

@@ -40,10 +40,10 @@ impl Persons {
     #[must_use]
     pub fn nameless_clients(front: &Front, who: &Who) -> Vec<ClientId> {
         let Some(here) = nameless_at(front, who) else { return Vec::new() };
-        let pending = front.shared.records.ledger().pending_of(&here);
-        let ledger = front.shared.records.ledger();
-        let records = pending.iter().filter_map(|prompt| ledger.get(prompt, now()));
-        records.filter_map(|record| record.by.client.clone()).collect()
+        let pending = front.shared.records.pending_of(&here);
+        let mut records = front.shared.records.prompts(&pending);
+        let records = pending.iter().filter_map(|prompt| records.remove(prompt));
+        records.filter_map(|record| record.by.client).collect()
     }
 
     /// True if nobody in particular asks.
@@ -70,20 +70,23 @@ impl Persons {
             })
             .collect();
         let Some(person) = &self.person else { return pending };
-        let theirs = sessions.shared.records.ledger().pending_of(person);
-        for prompt in theirs {
-            let record = sessions.shared.records.ledger().get(&prompt, now()).cloned();
-            let client = record.and_then(|record| record.by.client);
-            let client = client.filter(|id| !self.clients.contains(id));
-            let Some(client) = client.and_then(|id| sessions.clients.get(&id)) else {
-                continue;
-            };
-            if !is_gone(&client) {
-                continue;
+        let theirs = sessions.shared.records.pending_of(person);
+        let mut by_client: BTreeMap<ClientId, Vec<PromptId>> = BTreeMap::new();
+        for (prompt, record) in sessions.shared.records.prompts(&theirs) {
+            let client = record.by.client.filter(|id| !self.clients.contains(id));
+            if let Some(client) = client {
+                by_client.entry(client).or_default().push(prompt);
             }
-            if let Some(it) = client.inspect(|core, _| core.pending().get(&prompt).cloned()) {
-                pending.insert(prompt, (client.id.clone(), it));
-            }
+        }
+        for (id, prompts) in by_client {
+            let Some(client) = sessions.clients.get(&id) else { continue };
+            client.inspect(|core, _| {
+                let is_gone = core.sockets() == 0;
+                for prompt in prompts.into_iter().filter(|_| is_gone) {
+                    let it = core.pending().get(&prompt).cloned();
+                    pending.extend(it.map(|it| (prompt, (id.clone(), it))));
+                }
+            });
         }
         pending
     }
@@ -142,5 +145,5 @@ fn nameless_at(front: &Front, who: &Who) -> Option<Person> {
             now(),
         );
     let here = Person::Address(who.address);
-    (is_alone && front.shared.records.ledger().knows(&here)).then_some(here)
+    (is_alone && front.shared.records.knows(&here)).then_some(here)
 }

@@ -192,7 +192,7 @@ fn decide(
         // Before the id is taken: it may be one that runs already.
         admit(&front.sessions, id)?;
     }
-    let reserved = front.shared.records.ledger().reserve(prompt, wish.by.clone(), now());
+    let reserved = front.shared.records.reserve(prompt, wish.by.clone());
     reserved.map_err(|_known| GatewayError::PromptIdKnown)?;
     let waiting = match front.sessions.clients.get(id) {
         Some(_) => None,
@@ -210,7 +210,7 @@ fn decide(
         Err(full) => Err(full.into()),
     };
     let (client, placed) =
-        placed.inspect_err(|_| front.shared.records.ledger().withdraw(prompt))?;
+        placed.inspect_err(|_| front.shared.records.ledger_of(prompt).withdraw(prompt))?;
     let decision = placed.decision;
     let backend = front.shared.fleet.get(decision.backend);
     let (client_hash, placement) = (mask(id), decision.reason.as_str());

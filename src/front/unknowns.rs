@@ -85,10 +85,10 @@ pub async fn look_for(
     place: Where,
 ) -> Located {
     let at = now();
-    prompts.retain(|prompt| !front.shared.records.ledger().was_asked(prompt, at));
+    prompts.retain(|prompt| !front.shared.records.ledger_of(prompt).was_asked(prompt, at));
     prompts.truncate(front.unknowns.admit(address, prompts.len(), at));
     // Only what is looked for: the next who asks may have what this one has used up.
-    prompts.retain(|prompt| front.shared.records.ledger().may_ask(prompt, at));
+    prompts.retain(|prompt| front.shared.records.ledger_of(prompt).may_ask(prompt, at));
     if prompts.is_empty() {
         return Located::new();
     }
@@ -99,7 +99,7 @@ pub async fn look_for(
     while let Some(found) = looks.next().await {
         for (prompt, backend) in found {
             if !located.iter().any(|(known, _)| *known == prompt) {
-                front.shared.records.ledger().learn(&prompt, backend, now());
+                front.shared.records.learn_prompt(&prompt, backend);
                 located.push((prompt, backend));
             }
         }

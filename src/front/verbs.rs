@@ -30,7 +30,6 @@ use crate::body::{CollectLimits, RequestBody};
 use crate::comfy::verbs;
 use crate::fleet::backend::Backend;
 use crate::fleet::dials::Haste;
-use crate::net::now;
 use crate::routing::ids::{BackendId, ClientId, PromptId};
 use crate::routing::ledger::{Listed, State};
 use crate::routing::pending::End;
@@ -96,10 +95,8 @@ pub async fn edit_history(front: &Arc<Front>, who: &Who, request: Request<Incomi
     if edit.clear {
         prompts.extend(forget_all(front, who, &actor)?);
     }
-    for (prompt, _) in &prompts {
-        front.shared.records.ledger().unlist(prompt);
-        front.entries.forget(prompt);
-    }
+    front.shared.records.unlist(prompts.iter().map(|(prompt, _)| prompt));
+    prompts.iter().for_each(|(prompt, _)| front.entries.forget(prompt));
     let own = Arc::clone(&front.shared);
     to_its_end(&front.shared, async move { forget(&own, prompts).await }).await?;
     Ok(done())
@@ -125,9 +122,8 @@ async fn forget(shared: &Shared, prompts: Located) -> Result<(), GatewayError> {
 fn forget_all(front: &Front, who: &Who, actor: &Actor) -> Result<Located, GatewayError> {
     let listed = whose::own_history(front, who, actor)?;
     let mut on_backends = Located::new();
-    let mut ledger = front.shared.records.ledger();
+    front.shared.records.unlist(listed.iter().map(|listed| &listed.prompt));
     for Listed { prompt, backend, end, .. } in listed {
-        ledger.unlist(&prompt);
         match (end, backend) {
             (End::Lost(_), _) | (_, None) => {}
             (_, Some(backend)) => on_backends.push((prompt, backend)),
@@ -279,7 +275,7 @@ pub(super) fn withdraw_deletion(sessions: &Arc<Sessions>, prompts: &[PromptId]) 
 }
 
 fn owner_of_pending(sessions: &Sessions, prompt: &PromptId) -> Option<Arc<Client>> {
-    let record = sessions.shared.records.ledger().get(prompt, now()).cloned();
+    let record = sessions.shared.records.prompt(prompt);
     let pending = record.filter(|record| record.state == State::Pending);
     pending.and_then(|record| record.by.client).and_then(|id| sessions.clients.get(&id))
 }

@@ -8,7 +8,6 @@ use super::identify::Who;
 use super::persons::Persons;
 use super::unknowns::{self, Where};
 use crate::config::Nameless;
-use crate::net::now;
 use crate::routing::ids::{BackendId, ClientId, PromptId};
 use crate::routing::ledger::{Listed, Record};
 use crate::session::Sessions;
@@ -93,13 +92,15 @@ pub async fn named(
     let persons = Persons::of(front, who);
     let mut located = Located::new();
     let mut unknown = Vec::new();
-    for prompt in ids.into_iter().filter_map(|id| PromptId::parse(&id).ok()) {
+    let prompts = ids.into_iter().filter_map(|id| PromptId::parse(&id).ok());
+    let prompts: Vec<PromptId> = prompts.collect();
+    let records = front.shared.records.prompts(&prompts);
+    for prompt in prompts {
         if *actor == Actor::Nobody {
             return Err(GatewayError::Nameless);
         }
-        let record = front.shared.records.ledger().get(&prompt, now()).cloned();
-        match record {
-            Some(record) if !actor.may_act_on(&front.sessions, &persons, &record) => {
+        match records.get(&prompt) {
+            Some(record) if !actor.may_act_on(&front.sessions, &persons, record) => {
                 front.shared.metrics.foreign_verbs.inc();
                 debug!(%prompt, "A verb on another's prompt does nothing.");
             }
@@ -152,13 +153,13 @@ pub fn own_history(front: &Front, who: &Who, actor: &Actor) -> Result<Vec<Listed
         Actor::Clients(_) => {
             let persons = Persons::of(front, who);
             let owners = persons.owners();
-            let listed = front.shared.records.ledger().history_of(&owners, usize::MAX, now());
+            let listed = front.shared.records.history_of(&owners, usize::MAX);
             Ok(listed
                 .into_iter()
                 .filter(|listed| persons.may_clear(&front.sessions, listed))
                 .collect())
         }
-        Actor::Everyone => Ok(front.shared.records.ledger().history_of_all(usize::MAX, now())),
+        Actor::Everyone => Ok(front.shared.records.history_of_all(usize::MAX)),
         Actor::Nameless | Actor::Nobody => Err(GatewayError::Nameless),
     }
 }

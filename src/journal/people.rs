@@ -18,11 +18,11 @@ pub(super) fn makers_of(makers: &[Maker]) -> Vec<MakerRecord> {
     makers.iter().map(record).collect()
 }
 
-pub(super) fn made_by(records: Vec<MakerRecord>) -> impl Iterator<Item = Maker> {
-    records.into_iter().filter_map(|maker| match maker {
-        MakerRecord::Client(client) => ClientId::parse(&client).ok().map(Maker::Client),
-        MakerRecord::Browser(id) => u128::from_str_radix(&id, 16).ok().map(Maker::Browser),
-        MakerRecord::Address(address) => Some(Maker::Address(address)),
+pub(super) fn made_by(records: &[MakerRecord]) -> impl Iterator<Item = Maker> {
+    records.iter().filter_map(|maker| match maker {
+        MakerRecord::Client(client) => ClientId::parse(client).ok().map(Maker::Client),
+        MakerRecord::Browser(id) => u128::from_str_radix(id, 16).ok().map(Maker::Browser),
+        MakerRecord::Address(address) => Some(Maker::Address(*address)),
     })
 }
 

@@ -170,12 +170,12 @@ impl AssetRecord {
 
     /// The asset that it is of, at `place`.
     #[must_use]
-    pub fn asset(self, place: Place) -> Asset {
+    pub fn asset(&self, place: Place) -> Asset {
         let file = self.file.as_deref().and_then(|text| text.split_once('/'));
         Asset {
             place,
-            makers: made_by(self.makers).collect(),
-            user: self.user,
+            makers: made_by(&self.makers).collect(),
+            user: self.user.clone(),
             file: file.and_then(|(folder, path)| FileRef::of_path(Folder::parse(folder)?, path)),
             hash: self.hash.as_deref().and_then(ContentHash::parse),
             kind: if self.copy { Kind::Copy } else { Kind::Original },
@@ -194,10 +194,10 @@ impl FileRecord {
 
     /// The holder that it is of, at `place`.
     #[must_use]
-    pub fn holder(self, place: Place) -> Holder {
+    pub fn holder(&self, place: Place) -> Holder {
         let mut holder = Holder::new(place, self.order);
         holder.written = self.written;
-        holder.makers.extend(made_by(self.makers));
+        holder.makers.extend(made_by(&self.makers));
         holder
     }
 }

@@ -87,23 +87,24 @@ pub struct Untold {
     pub end: End,
 }
 
-/// Makes of the records what the gateway works with.
+/// Makes of the records what the gateway works with. They are only looked at: whoever sifts them
+/// must not have to copy them first.
 #[must_use]
-pub fn restore(saved: Saved, terms: Terms<'_>) -> Restored {
-    let (files, assets) = (files(saved.files, terms), assets(saved.assets, terms));
+pub fn restore(saved: &Saved, terms: Terms<'_>) -> Restored {
+    let (files, assets) = (files(&saved.files, terms), assets(&saved.assets, terms));
     let mut restored = Restored { files, assets, ..Restored::default() };
-    let mut prompts = saved.prompts;
+    let mut prompts: Vec<&(PromptId, PromptRecord)> = saved.prompts.iter().collect();
     prompts.sort_by_key(|(_, record)| match &record.ended {
         Some(end) => (0, end.at, record.order),
         None => (1, 0, record.order),
     });
     let latest_end = prompts.iter().filter_map(|(_, it)| Some(it.ended.as_ref()?.at)).max();
-    let mut drafts: BTreeMap<ClientId, Draft> = BTreeMap::new();
-    for (id, binding) in saved.clients {
-        drafts.entry(id).or_default().binding = Some(binding);
+    let mut drafts: BTreeMap<ClientId, Draft<'_>> = BTreeMap::new();
+    for (id, binding) in &saved.clients {
+        drafts.entry(id.clone()).or_default().binding = Some(binding);
     }
     for (id, record) in prompts {
-        restored.ledger.push(entry(&id, &record, terms));
+        restored.ledger.push(entry(id, record, terms));
         let Ok(client) = ClientId::parse(&record.client) else { continue };
         let is_untold = |end: &EndRecord| is_untold(end, latest_end.unwrap_or(0), terms);
         match &record.ended {
@@ -126,44 +127,40 @@ pub fn restore(saved: Saved, terms: Terms<'_>) -> Restored {
 }
 
 /// The file of a server that is not configured any more keeps its name: nobody else's is given it.
-fn files(
-    mut saved: Vec<(FileKey, FileRecord)>,
-    terms: Terms<'_>,
-) -> Vec<(FileRef, Holder, Instant)> {
+fn files(saved: &[(FileKey, FileRecord)], terms: Terms<'_>) -> Vec<(FileRef, Holder, Instant)> {
+    let mut saved: Vec<&(FileKey, FileRecord)> = saved.iter().collect();
     saved.sort_by_key(|(_, record)| record.order);
     let restored = saved.into_iter().map(|(key, record)| {
         let backend = terms.backends.get(&key.url).copied();
-        let place = backend.map_or(Place::Gone(key.url), Place::Backend);
+        let place = backend.map_or_else(|| Place::Gone(Arc::clone(&key.url)), Place::Backend);
         let learned = terms.at(record.at);
-        (key.file, record.holder(place), learned)
+        (key.file.clone(), record.holder(place), learned)
     });
     restored.collect()
 }
 
 /// The asset of a server that is not configured any more is nobody else's.
-fn assets(
-    mut saved: Vec<(AssetId, AssetRecord)>,
-    terms: Terms<'_>,
-) -> Vec<(AssetId, Asset, Instant)> {
+fn assets(saved: &[(AssetId, AssetRecord)], terms: Terms<'_>) -> Vec<(AssetId, Asset, Instant)> {
+    let mut saved: Vec<&(AssetId, AssetRecord)> = saved.iter().collect();
     saved.sort_by_key(|(_, record)| record.order);
     let restored = saved.into_iter().map(|(id, record)| {
         let backend = terms.backends.get(&record.url).copied();
         let place = backend.map_or_else(|| Place::Gone(record.url.clone()), Place::Backend);
         let learned = terms.at(record.at);
-        (id, record.asset(place), learned)
+        (*id, record.asset(place), learned)
     });
     restored.collect()
 }
 
 /// The records of one client.
 #[derive(Debug, Default)]
-struct Draft {
-    binding: Option<BindingRecord>,
-    pending: Vec<(PromptId, PromptRecord)>,
-    untold: Vec<(PromptId, PromptRecord)>,
+struct Draft<'a> {
+    binding: Option<&'a BindingRecord>,
+    pending: Vec<(&'a PromptId, &'a PromptRecord)>,
+    untold: Vec<(&'a PromptId, &'a PromptRecord)>,
 }
 
-impl Draft {
+impl Draft<'_> {
     fn finish(self, id: ClientId, terms: Terms<'_>) -> RestoredClient {
         let bound = self.bound_to(terms);
         let mut client = RestoredClient {
@@ -176,19 +173,20 @@ impl Draft {
         };
         for (prompt, record) in self.pending {
             let Some(backend) = terms.backends.get(&record.url).copied() else {
-                let (backend, loss) = (record.backend, Loss::BackendRemoved);
-                client.lost.push(Lost { prompt, backend, loss });
+                let (backend, loss) = (Arc::clone(&record.backend), Loss::BackendRemoved);
+                client.lost.push(Lost { prompt: prompt.clone(), backend, loss });
                 continue;
             };
             let pending = Pending::restored(backend, terms.at(record.made), terms.now);
             client.pending.insert(prompt.clone(), pending);
-            client.output_nodes.insert(prompt, record.output_nodes);
+            client.output_nodes.insert(prompt.clone(), record.output_nodes.clone());
         }
         client.output_nodes.retain(|_, nodes| !nodes.is_empty());
         let too_many = self.untold.len().saturating_sub(UNTOLD_MAX);
         let untold = self.untold.into_iter().skip(too_many).filter_map(|(prompt, record)| {
             let backend = *terms.backends.get(&record.url)?;
-            Some(Untold { prompt, backend, end: record.ended?.end() })
+            let (prompt, end) = (prompt.clone(), record.ended.as_ref()?.end());
+            Some(Untold { prompt, backend, end })
         });
         client.untold.extend(untold);
         client
@@ -202,10 +200,8 @@ impl Draft {
     }
 
     fn restored_binding(&self, backend: BackendId, terms: Terms<'_>) -> RestoredBinding {
-        let record = self
-            .binding
-            .as_ref()
-            .filter(|record| terms.backends.get(&record.url) == Some(&backend));
+        let record =
+            self.binding.filter(|record| terms.backends.get(&record.url) == Some(&backend));
         let since = record.map_or(terms.now, |record| terms.at(record.since));
         let reserved_until = record.and_then(|record| record.reserved_until).map(|until| {
             // A clock that was set back must not make a reservation longer than one is.
@@ -281,7 +277,7 @@ mod tests {
         (ada(), BindingRecord::new("a", url, NOW - 9_000, reserved_until))
     }
 
-    fn restored(saved: Saved) -> Restored {
+    fn restored(saved: &Saved) -> Restored {
         let backends = [("h:1", 0), ("h:2", 1)].map(|(url, id)| (url.into(), BackendId::nth(id)));
         let backends = HashMap::from(backends);
         let terms = Terms {
@@ -304,7 +300,7 @@ mod tests {
     fn a_client_comes_back_where_it_was_with_its_prompts_in_their_order() {
         let prompts = vec![prompt("q", "h:2", 8), prompt("p", "h:2", 3)];
         let restored =
-            restored(Saved { clients: vec![bound("h:2", None)], prompts, ..Saved::default() });
+            restored(&Saved { clients: vec![bound("h:2", None)], prompts, ..Saved::default() });
         let client = &restored.clients[0];
         assert_eq!(client.binding.unwrap().backend, BackendId::nth(1));
         assert_eq!(names(client.pending.keys()), ["p", "q"]);
@@ -316,7 +312,7 @@ mod tests {
     fn what_was_pending_on_a_backend_that_is_gone_is_lost_and_no_stranger_is_asked() {
         let prompts = vec![prompt("p", "gone:1", 1)];
         let restored =
-            restored(Saved { clients: vec![bound("gone:1", None)], prompts, ..Saved::default() });
+            restored(&Saved { clients: vec![bound("gone:1", None)], prompts, ..Saved::default() });
         let client = &restored.clients[0];
         assert!(client.binding.is_none() && client.pending.is_empty());
         let lost = Lost { prompt: id("p"), backend: "a".into(), loss: Loss::BackendRemoved };
@@ -329,7 +325,7 @@ mod tests {
         let (id, record) = ended("p", 5_000, Told::Yes);
         let person = Person::Browser(7);
         let prompts = vec![(id, record.of(Some(&person)))];
-        let entry = &restored(Saved { prompts, ..Saved::default() }).ledger[0];
+        let entry = &restored(&Saved { prompts, ..Saved::default() }).ledger[0];
         assert_eq!(entry.by, Submitter { client: Some(ada()), person: Some(person) });
         let ago = crate::net::now().saturating_duration_since(entry.end.unwrap().1);
         assert!(Duration::from_secs(5) <= ago && ago < Duration::from_secs(60));
@@ -340,7 +336,7 @@ mod tests {
     fn a_reservation_keeps_what_is_left_of_it_whatever_the_clock_does() {
         let left = |until: u64| {
             let saved = Saved { clients: vec![bound("h:1", Some(until))], ..Saved::default() };
-            let restored = restored(saved);
+            let restored = restored(&saved);
             let until = restored.clients[0].binding.unwrap().reserved_until.unwrap();
             until.saturating_duration_since(crate::net::now()).as_secs_f32().round()
         };
@@ -358,7 +354,7 @@ mod tests {
             ended("last", 100_000, Told::Yes),
             ended("long ago", 700_000, Told::No),
         ];
-        let restored = restored(Saved { prompts, ..Saved::default() });
+        let restored = restored(&Saved { prompts, ..Saved::default() });
         let untold = restored.clients[0].untold.iter().map(|untold| &untold.prompt);
         assert_eq!(names(untold), ["unheard", "just", "last"]);
         let ledger = restored.ledger.iter().map(|entry| &entry.prompt);
@@ -374,7 +370,7 @@ mod tests {
             (key, FileRecord::new("n".into(), &holder(order), NOW - 1_000))
         };
         let files = vec![record("h:1", 9), record("gone:1", 3), record("h:2", 12)];
-        let restored = restored(Saved { files, ..Saved::default() });
+        let restored = restored(&Saved { files, ..Saved::default() });
         let places: Vec<Place> = restored.files.into_iter().map(|(_, it, _)| it.place).collect();
         let gone = Place::Gone("gone:1".into());
         let (a, b) = (Place::Backend(BackendId::nth(0)), Place::Backend(BackendId::nth(1)));
@@ -389,7 +385,7 @@ mod tests {
         });
         let clients = idle.chain([bound("h:1", None)]).collect();
         let restored =
-            restored(Saved { clients, prompts: vec![prompt("p", "h:1", 1)], ..Saved::default() });
+            restored(&Saved { clients, prompts: vec![prompt("p", "h:1", 1)], ..Saved::default() });
         assert_eq!((restored.clients.len(), restored.forgotten.len()), (10, 11));
         assert_eq!(restored.clients[0].id, ada());
     }

@@ -10,18 +10,19 @@ use tracing::error;
 use super::record::Saved;
 use crate::tasks::said;
 
-/// What `restore` makes of the records without those on which it panics, and how many these are.
+/// What `restore` makes of the records without those on which it panics, and how many these are. A
+/// journal is large and next to none has such a record: they are only looked at, never copied.
 ///
 /// # Panics
 /// It panics on records each of which it takes alone.
-pub fn sift<T>(saved: Saved, restore: impl Fn(Saved) -> T) -> (T, usize) {
-    let attempt = |saved: Saved| catch_unwind(AssertUnwindSafe(|| restore(saved)));
-    if let Ok(restored) = attempt(saved.clone()) {
+pub fn sift<T>(saved: Saved, restore: impl Fn(&Saved) -> T) -> (T, usize) {
+    let attempt = |saved: &Saved| catch_unwind(AssertUnwindSafe(|| restore(saved)));
+    if let Ok(restored) = attempt(&saved) {
         return (restored, 0);
     }
     let mut set_aside = 0;
     let mut is_good = |kind: &str, name: String, alone: Saved| {
-        let Err(panic) = attempt(alone) else { return true };
+        let Err(panic) = attempt(&alone) else { return true };
         set_aside += 1;
         error!(kind, name, panic = said(&*panic), "A record breaks the recovery; it is set aside.");
         false
@@ -48,7 +49,7 @@ pub fn sift<T>(saved: Saved, restore: impl Fn(Saved) -> T) -> (T, usize) {
         is_good("backend", it.0.to_string(), alone)
     });
     let rest = Saved { clients, prompts, files, assets, states };
-    (restore(rest), set_aside)
+    (restore(&rest), set_aside)
 }
 
 #[cfg(test)]
@@ -66,7 +67,7 @@ mod tests {
     #[test]
     fn one_record_that_breaks_the_recovery_does_not_keep_the_others_away() {
         let saved = Saved { prompts: ["p", "bad", "q"].map(prompt).into(), ..Saved::default() };
-        let restore = |saved: Saved| {
+        let restore = |saved: &Saved| {
             let names: Vec<String> = saved.prompts.iter().map(|it| it.0.to_string()).collect();
             assert!(!names.contains(&"bad".to_owned()), "as asked");
             names

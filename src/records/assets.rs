@@ -25,19 +25,28 @@ pub struct Asker {
 }
 
 impl Records {
-    /// A backend tells of files in the output of nodes, or in the answer to an upload: with each
-    /// may stand the id of its asset.
-    pub(super) fn learn_told(&self, backend: BackendId, makers: &[Maker], text: &[u8], seen: Seen) {
-        for (id, file, hash) in item::told_in(text) {
-            let bytes = match (hash, seen, makers) {
-                (Some(hash), _, _) => Bytes::Are(Some(hash)),
-                // An event of a prompt that runs: it may have written the file anew.
-                (None, Seen::Written, _) | (None, Seen::There, [_, ..]) => Bytes::Written,
-                (None, Seen::There, []) => Bytes::Untold,
-            };
-            let (user, file, kind) = (None, Some(file), Kind::Original);
-            self.learn_asset(&Told { id, backend, makers, user, file, bytes, kind });
+    /// Backends tell of files in the output of nodes, or in the answer to an upload: with each may
+    /// stand the id of its asset.
+    pub(super) fn learn_told(
+        &self,
+        texts: &[(BackendId, bytes::Bytes)],
+        makers: &[Maker],
+        seen: Seen,
+    ) {
+        let mut all = Vec::new();
+        for (backend, text) in texts {
+            for (id, file, hash) in item::told_in(text) {
+                let bytes = match (hash, seen, makers) {
+                    (Some(hash), _, _) => Bytes::Are(Some(hash)),
+                    // An event of a prompt that runs: it may have written the file anew.
+                    (None, Seen::Written, _) | (None, Seen::There, [_, ..]) => Bytes::Written,
+                    (None, Seen::There, []) => Bytes::Untold,
+                };
+                let (user, file, kind) = (None, Some(file), Kind::Original);
+                all.push(Told { id, backend: *backend, makers, user, file, bytes, kind });
+            }
         }
+        self.learn_assets(&all);
     }
 
     /// A backend tells of an asset.
@@ -50,26 +59,37 @@ impl Records {
 
     /// Something was learned of an asset.
     pub fn learn_asset(&self, told: &Told<'_>) {
-        let mut assets = self.assets.at(key_of(told.id));
-        if assets.learn(told, now()) == Learned::New && self.journal.is_kept() {
-            // What is nobody's can be found again.
-            let record = assets.get(told.id).filter(|asset| asset.is_owned());
-            if let Some(record) = record.and_then(|asset| self.record_of_asset(asset)) {
-                self.journal.note_asset(told.id, Some(record));
+        self.learn_assets(std::slice::from_ref(told));
+    }
+
+    /// The same of several, each shard locked once.
+    pub fn learn_assets(&self, told: &[Told<'_>]) {
+        self.assets.each_of(told.iter().map(|told| key_of(told.id)), |assets, places| {
+            for told in places.iter().filter_map(|(_, it)| told.get(*it)) {
+                if assets.learn(told, now()) == Learned::New && self.journal.is_kept() {
+                    // What is nobody's can be found again.
+                    let record = assets.get(told.id).filter(|asset| asset.is_owned());
+                    if let Some(record) = record.and_then(|asset| self.record_of_asset(asset)) {
+                        self.journal.note_asset(told.id, Some(record));
+                    }
+                }
             }
-        }
-        self.note_evicted_assets(&mut assets);
+            self.note_evicted_assets(assets);
+        });
     }
 
     /// Takes over the assets that the journal had, in their order.
     pub fn restore_assets(&self, restored: Vec<(AssetId, Asset, Instant)>) {
-        let keys = restored.iter().map(|(id, ..)| key_of(*id));
-        self.assets.each_of(keys, |assets, places| {
-            for (id, asset, learned) in places.iter().filter_map(|(_, it)| restored.get(*it)) {
-                assets.restore(*id, asset.clone(), *learned, now());
-            }
-            self.note_evicted_assets(assets);
-        });
+        self.assets.divide(
+            restored,
+            |(id, ..)| key_of(*id),
+            |assets, restored| {
+                for (id, asset, learned) in restored {
+                    assets.restore(id, asset, learned, now());
+                }
+                self.note_evicted_assets(assets);
+            },
+        );
     }
 
     /// Whose an asset is: of those who made it, or its file, or the prompt that made that.
@@ -89,7 +109,7 @@ impl Records {
             makers.extend(files.holder(&at).into_iter().flat_map(|it| it.makers.iter().cloned()));
         }
         if let Some(job) = item.job.as_deref().and_then(|job| PromptId::parse(job).ok()) {
-            let client = self.ledger().get(&job, now()).and_then(|it| it.by.client.clone());
+            let client = self.ledger_of(&job).get(&job, now()).and_then(|it| it.by.client.clone());
             makers.extend(client.map(Maker::Client));
         }
         whose(&makers, &asker.makers)
@@ -105,7 +125,7 @@ impl Records {
             told.push(Located { backend, file: file.clone() });
             None
         });
-        let tagged = self.tagged_of(told);
+        let tagged = self.tagged_of(&told);
         let name = self.fleet.get(backend).name();
         let is_tagged = |file: &FileRef| tagged.iter().any(|at| at.file == *file);
         let named = match tagged.is_empty() {
@@ -116,7 +136,7 @@ impl Records {
     }
 
     /// Learns that these files are there; returns those that are told with their backend's name.
-    fn tagged_of(&self, told: Vec<Located>) -> Vec<Located> {
+    fn tagged_of(&self, told: &[Located]) -> Vec<Located> {
         let mut tagged = Vec::new();
         let keys = told.iter().map(|at| files::key_of(at.file.path()));
         self.files.each_of(keys, |files, places| {

@@ -19,6 +19,7 @@ use crate::routing::files::{
     Files, Holder, Learned, Maker, Moment, Place, Seen, Shown, Strangers, key_of,
 };
 use crate::routing::ids::{BackendId, FileRef, Folder, Located};
+use crate::routing::shard::Key;
 
 /// What a name means.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -27,6 +28,16 @@ pub enum Meaning {
     /// On a server, by its URL, that is not configured any more.
     Gone(Arc<str>),
     Unknown,
+}
+
+/// A file that a text tells of.
+struct Naming {
+    /// Which of the texts.
+    of: usize,
+    /// Who tells of it.
+    backend: BackendId,
+    told: Told,
+    shown: Shown,
 }
 
 /// An entry of a list of files.
@@ -53,54 +64,77 @@ impl Records {
     /// A backend tells of files: learned, and named for clients. The same text if every name is
     /// plain.
     pub fn name_outputs(&self, backend: BackendId, makers: &[Maker], text: Bytes) -> Bytes {
-        self.name_files(backend, makers, text, NameKey::Output, Seen::There)
+        self.name_files((backend, text), makers, NameKey::Output, Seen::There)
     }
 
     /// The answer to an upload.
     pub fn name_upload(&self, backend: BackendId, makers: &[Maker], answer: Bytes) -> Bytes {
-        self.name_files(backend, makers, answer, NameKey::Upload, Seen::Written)
+        self.name_files((backend, answer), makers, NameKey::Upload, Seen::Written)
+    }
+
+    /// What backends tell of files of nobody in particular: all of it is read first, then looked up
+    /// at once, and then written.
+    pub fn name_all_outputs(&self, mut texts: Vec<(BackendId, Bytes)>) -> Vec<Bytes> {
+        self.name_all(&mut texts, &[], NameKey::Output, Seen::There);
+        texts.into_iter().map(|(_, text)| text).collect()
     }
 
     fn name_files(
         &self,
-        backend: BackendId,
+        text: (BackendId, Bytes),
         makers: &[Maker],
-        text: Bytes,
         key: NameKey,
         seen: Seen,
     ) -> Bytes {
-        self.learn_told(backend, makers, &text, seen);
-        let told = names::told_in(&text, key);
-        let tagged = self.tagged(backend, makers, &told, seen);
-        if tagged.is_empty() {
-            return text;
-        }
-        let name = self.fleet.get(backend).name();
-        let tagged: Vec<(&Told, &str)> = tagged.into_iter().map(|told| (told, &*name)).collect();
-        names::with_backends(&text, &tagged).into()
+        let mut one = [text];
+        self.name_all(&mut one, makers, key, seen);
+        let [(_, text)] = one;
+        text
     }
 
-    /// Learns that these files are there; returns those that are told with their backend's name.
-    fn tagged<'t>(
+    fn name_all(
         &self,
-        backend: BackendId,
+        texts: &mut [(BackendId, Bytes)],
         makers: &[Maker],
-        told: &'t [Told],
+        key: NameKey,
         seen: Seen,
-    ) -> Vec<&'t Told> {
-        let mut tagged = Vec::new();
-        let keys = told.iter().map(|told| key_of(told.file.path()));
-        self.files.each_of(keys, |files, places| {
-            let told = places.iter().filter_map(|(_, place)| told.get(*place));
-            let lie = told.map(|told| (told, located(files, backend, told)));
-            let lie: SmallVec<[(&Told, Located); 4]> = lie.collect();
+    ) {
+        self.learn_told(texts, makers, seen);
+        let told = texts.iter().enumerate().flat_map(|(of, (backend, text))| {
+            let told = names::told_in(text, key).into_iter();
+            told.map(move |told| Naming { of, backend: *backend, told, shown: Shown::Plain })
+        });
+        let mut told: Vec<Naming> = told.collect();
+        self.show(&mut told, makers, seen);
+        for told in told.chunk_by(|one, other| one.of == other.of) {
+            let tagged = told.iter().filter(|it| it.shown == Shown::WithBackend);
+            let Some(Naming { of, backend, .. }) = tagged.clone().next() else { continue };
+            let name = self.fleet.get(*backend).name();
+            let tagged: Vec<(&Told, &str)> = tagged.map(|it| (&it.told, &*name)).collect();
+            if let Some((_, text)) = texts.get_mut(*of) {
+                *text = names::with_backends(text, &tagged).into();
+            }
+        }
+    }
+
+    /// Learns that these files are there, and says how they are told.
+    fn show(&self, told: &mut [Naming], makers: &[Maker], seen: Seen) {
+        let keys: SmallVec<[Key; 4]> = told.iter().map(|it| key_of(it.told.file.path())).collect();
+        self.files.each_of(keys.into_iter(), |files, places| {
+            let lie = places.iter().filter_map(|(_, place)| {
+                let Naming { backend, told, .. } = told.get(*place)?;
+                Some((*place, located(files, *backend, told)))
+            });
+            let lie: SmallVec<[(usize, Located); 4]> = lie.collect();
             for (_, at) in &lie {
                 self.learn_in(files, at, makers, seen);
             }
-            let is_tagged = |at: &Located| self.shown(files, at) == Shown::WithBackend;
-            tagged.extend(lie.iter().filter(|(_, at)| is_tagged(at)).map(|(told, _)| *told));
+            for (place, at) in &lie {
+                if let Some(naming) = told.get_mut(*place) {
+                    naming.shown = self.shown(files, at);
+                }
+            }
         });
-        tagged
     }
 
     /// A file was found, or written, where it lies.
@@ -182,13 +216,16 @@ impl Records {
 
     /// Takes over the files that the journal had, in their order.
     pub fn restore_files(&self, restored: Vec<(FileRef, Holder, Instant)>) {
-        let keys = restored.iter().map(|(file, ..)| key_of(file.path()));
-        self.files.each_of(keys, |files, places| {
-            for (file, holder, learned) in places.iter().filter_map(|(_, it)| restored.get(*it)) {
-                files.restore(file, holder.clone(), *learned, now());
-            }
-            self.note_evicted(files);
-        });
+        self.files.divide(
+            restored,
+            |(file, ..)| key_of(file.path()),
+            |files, restored| {
+                for (file, holder, learned) in restored {
+                    files.restore(&file, holder, learned, now());
+                }
+                self.note_evicted(files);
+            },
+        );
     }
 
     /// The ledger of the files that are called so. Locked for one call, never together with a

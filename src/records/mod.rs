@@ -15,6 +15,7 @@ pub(crate) mod shards;
 pub(crate) mod states;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
@@ -22,7 +23,7 @@ use tokio::sync::Notify;
 use crate::config::{Config, FileTags};
 use crate::fleet::Fleet;
 use crate::journal::Journal;
-use crate::lock::{Guard, Lock, rank};
+use crate::lock::rank;
 use crate::metrics::Metrics;
 use crate::net::{now, unix_millis};
 use crate::routing::assets::Assets;
@@ -40,7 +41,9 @@ pub struct Records {
     started: Instant,
     /// The same moment, in milliseconds since 1970.
     started_ms: u64,
-    ledger: Lock<Ledger, { rank::LEDGER }>,
+    ledger: Shards<Ledger, { rank::LEDGER }>,
+    /// How many submissions there were, over all shards: ComfyUI works in their order.
+    submissions: AtomicU64,
     files: Shards<Files, { rank::FILES }>,
     assets: Shards<Assets, { rank::ASSETS }>,
     /// A prompt is not pending any more.
@@ -63,7 +66,10 @@ impl Records {
             tags: files.tag,
             started: now(),
             started_ms: unix_millis(),
-            ledger: Lock::new(Ledger::new(prompts.ledger_prompts, prompts.ledger_age)),
+            ledger: Shards::new(prompts.ledger_prompts, |bound| {
+                Ledger::new(bound, prompts.ledger_age)
+            }),
+            submissions: AtomicU64::new(0),
             files: Shards::new(files.ledger, |bound| Files::new(bound, files.ledger_age)),
             assets: Shards::new(files.assets, |bound| Assets::new(bound, files.ledger_age)),
             settled: Notify::new(),
@@ -79,11 +85,5 @@ impl Records {
             Some(since) => self.started_ms.saturating_add(millis(since)),
             None => self.started_ms.saturating_sub(millis(self.started.duration_since(at))),
         }
-    }
-
-    /// Locked for one call, never together with a client.
-    #[cfg_attr(debug_assertions, track_caller)]
-    pub fn ledger(&self) -> Guard<'_, Ledger, { rank::LEDGER }> {
-        self.ledger.lock()
     }
 }

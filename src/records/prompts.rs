@@ -3,7 +3,9 @@
 //!
 //! The journal is noted under the ledger's lock, so that the last note is of the last state.
 
+use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use tokio::sync::futures::Notified;
 use tracing::info;
@@ -15,9 +17,10 @@ use crate::masked::{Masked, mask};
 use crate::net::{now, unix_millis};
 use crate::routing::client as core;
 use crate::routing::ids::{BackendId, ClientId, PromptId};
-use crate::routing::ledger::{Ledger, Record, State};
-use crate::routing::owners::Submitter;
+use crate::routing::ledger::{Entry, Known, Ledger, Listed, Record, State, histories, newest};
+use crate::routing::owners::{Owner, Person, Submitter};
 use crate::routing::pending::End;
+use crate::routing::shard::Key;
 use crate::routing::unclaimed::Found;
 
 /// Whose prompt it was and where, and how long ago it was taken.
@@ -29,9 +32,125 @@ struct Ending {
 }
 
 impl Records {
+    /// Takes an id for a new submission.
+    ///
+    /// # Errors
+    /// Somebody has used it, pending or ended.
+    pub fn reserve(&self, prompt: &PromptId, by: Submitter) -> Result<(), Known> {
+        let mut ledger = self.ledger_of(prompt);
+        self.count(&mut ledger);
+        ledger.reserve(prompt, by, now())
+    }
+
+    /// A prompt that nobody submitted through us was found on `backend`.
+    pub fn learn_prompt(&self, prompt: &PromptId, backend: BackendId) {
+        let mut ledger = self.ledger_of(prompt);
+        self.count(&mut ledger);
+        ledger.learn(prompt, backend, now());
+    }
+
+    /// What is known of a prompt.
+    #[must_use]
+    #[cfg_attr(debug_assertions, track_caller)]
+    pub fn prompt(&self, prompt: &PromptId) -> Option<Record> {
+        self.ledger_of(prompt).get(prompt, now()).cloned()
+    }
+
+    /// What is known of several, looked up at once; without those that are not known.
+    #[must_use]
+    pub fn prompts<'p>(
+        &self,
+        prompts: impl IntoIterator<Item = &'p PromptId>,
+    ) -> HashMap<PromptId, Record> {
+        let prompts: Vec<&PromptId> = prompts.into_iter().collect();
+        let (mut found, now) = (HashMap::with_capacity(prompts.len()), now());
+        self.ledger.each_of(prompts.iter().map(|prompt| key_of(prompt)), |ledger, places| {
+            for prompt in places.iter().filter_map(|(_, it)| prompts.get(*it)) {
+                let record = ledger.get(prompt, now).cloned();
+                found.extend(record.map(|record| ((*prompt).clone(), record)));
+            }
+        });
+        found
+    }
+
+    /// Histories have these no more; see [`Ledger::unlist`].
+    pub fn unlist<'p>(&self, prompts: impl IntoIterator<Item = &'p PromptId>) {
+        let prompts: Vec<&PromptId> = prompts.into_iter().collect();
+        self.ledger.each_of(prompts.iter().map(|prompt| key_of(prompt)), |ledger, places| {
+            let prompts = places.iter().filter_map(|(_, it)| prompts.get(*it));
+            prompts.for_each(|prompt| ledger.unlist(prompt));
+        });
+    }
+
+    /// The history of these: the newest `max` of each, in the order of their ends.
+    #[must_use]
+    pub fn history_of(&self, owners: &[Owner], max: usize) -> Vec<Listed> {
+        let now = now();
+        let shards = self.ledger.each();
+        let all = shards.flat_map(|mut ledger| ledger.history_of(owners, max, now)).collect();
+        histories(all, owners, max)
+    }
+
+    /// The newest `max` prompts in all histories but those of nameless submitters, in the order of
+    /// their ends.
+    #[must_use]
+    pub fn history_of_all(&self, max: usize) -> Vec<Listed> {
+        let now = now();
+        let shards = self.ledger.each();
+        newest(shards.flat_map(|mut ledger| ledger.history_of_all(max, now)).collect(), max)
+    }
+
+    /// What is pending of a person, whichever client submitted it.
+    #[must_use]
+    pub fn pending_of(&self, person: &Person) -> Vec<PromptId> {
+        self.ledger.each().flat_map(|ledger| ledger.pending_of(person)).collect()
+    }
+
+    /// True if anything of a person is pending or in a history.
+    #[must_use]
+    pub fn knows(&self, person: &Person) -> bool {
+        self.ledger.each().any(|ledger| ledger.knows(person))
+    }
+
+    /// The prompts that were given up because `backend` stayed away or ran nothing, in no order.
+    #[must_use]
+    pub fn presumed_lost(&self, backend: BackendId) -> Vec<PromptId> {
+        self.ledger.each().flat_map(|ledger| ledger.presumed_lost(backend)).collect()
+    }
+
+    /// Takes over the prompts that the journal had: those that ended in the order of their ends.
+    pub fn restore_prompts(&self, entries: Vec<Entry>) {
+        let now = now();
+        let latest = entries.iter().map(|entry| entry.order + 1).max().unwrap_or(0);
+        self.submissions.fetch_max(latest, Ordering::Relaxed);
+        self.ledger.divide(
+            entries,
+            |entry| key_of(&entry.prompt),
+            |ledger, entries| {
+                entries.into_iter().for_each(|entry| ledger.restore(entry, now));
+                for evicted in ledger.take_evicted() {
+                    self.journal.note_prompt(&evicted, None);
+                }
+            },
+        );
+    }
+
+    /// Counts what may come in next, among those of all shards. Under the lock of its own, so that
+    /// in a shard the numbers grow.
+    fn count(&self, ledger: &mut Ledger) {
+        ledger.count_from(self.submissions.fetch_add(1, Ordering::Relaxed));
+    }
+
+    /// The shard of the ledger that has a prompt. Locked for one call, never together with a
+    /// client.
+    #[cfg_attr(debug_assertions, track_caller)]
+    pub fn ledger_of(&self, prompt: &PromptId) -> Guard<'_, Ledger, { rank::LEDGER }> {
+        self.ledger.at(key_of(prompt))
+    }
+
     /// A submission goes to `backend`: noted, and durable before its first byte is sent.
     pub fn prompt_placed(&self, prompt: &PromptId, backend: BackendId, output_nodes: &[String]) {
-        let mut ledger = self.ledger();
+        let mut ledger = self.ledger_of(prompt);
         ledger.placed(prompt, backend);
         self.note_prompt(&mut ledger, prompt, |mut record| {
             record.output_nodes = output_nodes.to_vec();
@@ -43,7 +162,8 @@ impl Records {
     pub fn prompt_adopted(&self, client: &ClientId, found: &Found) -> bool {
         let Found { prompt, backend, seen, output_nodes, .. } = found;
         let by = Submitter::client(client.clone());
-        let mut ledger = self.ledger();
+        let mut ledger = self.ledger_of(prompt);
+        self.count(&mut ledger);
         let is_new = ledger.adopt(prompt, by, (*backend, *seen), now());
         if is_new {
             self.note_prompt(&mut ledger, prompt, |mut record| {
@@ -56,7 +176,7 @@ impl Records {
 
     /// A submission was refused, or never sent: no trace of it stays.
     pub fn prompt_withdrawn(&self, prompt: &PromptId) {
-        let mut ledger = self.ledger();
+        let mut ledger = self.ledger_of(prompt);
         ledger.withdraw(prompt);
         if ledger.get(prompt, now()).is_none() {
             self.journal.note_prompt(prompt, None);
@@ -109,7 +229,7 @@ impl Records {
 
     /// What the ledger knows of it.
     fn note_end(&self, prompt: &PromptId, end: End, told: Told) -> Option<Record> {
-        let mut ledger = self.ledger();
+        let mut ledger = self.ledger_of(prompt);
         ledger.ended(prompt, end, now());
         self.note_prompt(&mut ledger, prompt, |record| record.ended(end, unix_millis(), told));
         ledger.get(prompt, now()).cloned()
@@ -161,6 +281,11 @@ impl Records {
         let record = PromptRecord::new(known.by.client.as_ref()?, sent, Vec::new());
         Some(record.of(known.by.person.as_ref()))
     }
+}
+
+/// In which shard a prompt is.
+fn key_of(prompt: &PromptId) -> Key {
+    Key::of(prompt.as_str().as_bytes())
 }
 
 /// `None` if it has passed.

@@ -34,6 +34,22 @@ impl<T, const RANK: u8> Shards<T, RANK> {
         self.0.iter().map(Lock::lock)
     }
 
+    /// Hands each shard what lies there, in its order.
+    pub(super) fn divide<I>(
+        &self,
+        items: Vec<I>,
+        key: impl Fn(&I) -> Key,
+        mut act: impl FnMut(&mut Guard<'_, T, RANK>, Vec<I>),
+    ) {
+        let mut parts: Vec<Vec<I>> = self.0.iter().map(|_| Vec::new()).collect();
+        for item in items {
+            parts[self.index_of(key(&item))].push(item);
+        }
+        for (shard, items) in self.0.iter().zip(parts) {
+            act(&mut shard.lock(), items);
+        }
+    }
+
     /// True if both lie in one shard.
     pub(super) fn are_together(&self, one: Key, other: Key) -> bool {
         self.index_of(one) == self.index_of(other)

@@ -1,5 +1,8 @@
 //! Who made which prompt, and where (promise R2). It outlives the binding.
 //!
+//! The ledger is divided by the ids: what is here is one shard of it, but for [`histories`], which
+//! makes one history of those of the shards.
+//!
 //! # Invariants
 //!
 //! - An id is in the ledger once; [`Ledger::reserve`] is the only way in for a new submission, so
@@ -16,17 +19,19 @@ use std::time::{Duration, Instant};
 use super::ids::{BackendId, PromptId};
 use super::owners::{Owner, Owners, Person, Submitter};
 use super::pending::End;
+pub use histories::{Listed, histories, newest};
 use presumed::PresumedLost;
 
+mod histories;
 mod presumed;
 
 /// How often an id that nobody knows is asked of all backends.
 pub const ASK_AGAIN_AFTER: Duration = Duration::from_secs(5);
 
-/// How many unknown ids are remembered as asked. Past it the oldest is asked about again early.
-const ASKED_MAX: usize = 10_000;
+/// How many unknown ids a shard remembers as asked. Past it the oldest is asked about again early.
+const ASKED_MAX: usize = 2_500;
 
-/// The prompts of the whole fleet.
+/// The prompts of the whole fleet, of one shard.
 #[derive(Debug)]
 pub struct Ledger {
     prompts: HashMap<PromptId, Record>,
@@ -57,21 +62,10 @@ pub struct Record {
     pub state: State,
     /// When it had ended.
     pub ended: Option<Instant>,
+    /// When it was not pending any more: what is corrected later stays where it is in a history.
+    settled: Option<Instant>,
     /// Its place among those that are not pending; `None` while it is.
     place: Option<u64>,
-}
-
-/// One prompt of a history.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Listed {
-    pub prompt: PromptId,
-    pub by: Submitter,
-    /// `None` if its backend is not configured any more.
-    pub backend: Option<BackendId>,
-    pub made: Instant,
-    pub order: u64,
-    pub end: End,
-    pub ended: Instant,
 }
 
 /// One prompt as it was before a restart.
@@ -119,6 +113,11 @@ impl Ledger {
         }
     }
 
+    /// The next submission has this place: those of all shards are counted together.
+    pub fn count_from(&mut self, order: u64) {
+        self.next_order = self.next_order.max(order);
+    }
+
     /// Takes an id for a new submission.
     ///
     /// # Errors
@@ -140,7 +139,8 @@ impl Ledger {
         }
         self.owners.began(&by, &prompt);
         let state = State::Pending;
-        let record = Record { by, backend, made, order, state, ended: None, place: None };
+        let (ended, settled, place) = (None, None, None);
+        let record = Record { by, backend, made, order, state, ended, settled, place };
         self.prompts.insert(prompt.clone(), record);
         self.next_order = self.next_order.max(order + 1);
         if let Some((end, at)) = end {
@@ -273,7 +273,8 @@ impl Ledger {
             let State::Ended(end) = record.state else { return None };
             let Record { backend, made, order, .. } = *record;
             let (by, ended) = (record.by.clone(), record.ended.unwrap_or(made));
-            Some(Listed { prompt: prompt.clone(), by, backend, made, order, end, ended })
+            let (prompt, settled) = (prompt.clone(), record.settled.unwrap_or(ended));
+            Some(Listed { prompt, by, backend, made, order, end, ended, settled })
         };
         prompts.filter_map(read).collect()
     }
@@ -322,8 +323,8 @@ impl Ledger {
         let (state, order) = (State::Pending, self.next_order);
         self.next_order += 1;
         self.owners.began(&by, prompt);
-        let (backend, ended, place) = (None, None, None);
-        let record = Record { by, backend, made: now, order, state, ended, place };
+        let (backend, ended, settled, place) = (None, None, None, None);
+        let record = Record { by, backend, made: now, order, state, ended, settled, place };
         if let Some(expired) = self.prompts.insert(prompt.clone(), record) {
             unlist(&mut self.owners, &expired);
             self.presumed_lost.forget(prompt, &expired);
@@ -342,7 +343,7 @@ impl Ledger {
         record.ended = Some(now);
         self.presumed_lost.note(prompt, record);
         if record.place.is_none() {
-            record.place = Some(self.next_place);
+            (record.place, record.settled) = (Some(self.next_place), Some(now));
             self.settled.insert(self.next_place, prompt.clone());
             self.owners.settled(&record.by, prompt);
             if let State::Ended(_) = state {

@@ -49,7 +49,7 @@ impl Submitter {
         matches!(self.person, Some(Person::Address(_)))
     }
 
-    fn owners(&self) -> impl Iterator<Item = Owner> {
+    pub(super) fn owners(&self) -> impl Iterator<Item = Owner> {
         let client = self.client.clone().map(Owner::Client);
         client.into_iter().chain(self.person.clone().map(Owner::Person))
     }

@@ -122,9 +122,10 @@ impl Sessions {
     fn keep_unclaimed(self: &Arc<Self>, backend: &Backend, queue: &Bytes) -> Result<(), Junk> {
         let now = now();
         let all = submitted(queue, &self.shared.config().sockets.output_classes)?;
+        let known = self.shared.records.prompts(all.iter().map(|submitted| &submitted.prompt));
         let mut by_client: IndexMap<ClientId, Vec<Found>> = IndexMap::new();
         for Submitted { client, prompt, stage, output_nodes } in all {
-            let known = self.shared.records.ledger().get(&prompt, now).map(|record| record.state);
+            let known = known.get(&prompt).map(|record| record.state);
             if matches!(known, None | Some(State::Learned)) {
                 let found = Found { prompt, backend: backend.id, seen: now, stage, output_nodes };
                 by_client.entry(client).or_default().push(found);

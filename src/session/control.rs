@@ -1,5 +1,7 @@
 //! What an operator, or a client for itself, may do: release, reset, drain, take a backend off.
 
+use std::cell::OnceCell;
+use std::collections::BTreeMap;
 use std::future::ready;
 use std::sync::Arc;
 use std::time::Duration;
@@ -117,7 +119,7 @@ pub fn watch_for(sessions: &Arc<Sessions>, backend: &Arc<Backend>, prompt: &Prom
             }
             let found = backend.look_for(&prompt, limit).await;
             // It was withdrawn: if the id is known now, it is another submission's.
-            if sessions.shared.records.ledger().get(&prompt, now()).is_some() {
+            if sessions.shared.records.ledger_of(&prompt).get(&prompt, now()).is_some() {
                 return;
             }
             match found {
@@ -170,12 +172,10 @@ pub fn set_state(
 
 /// Closes the sockets of node packs to a backend that takes nothing any more: at once if it is off,
 /// and once no client is held there if it drains.
-pub fn let_go_of_tunnels(sessions: &Sessions, backend: &Backend) {
+pub fn let_go_of_tunnels(sessions: &Sessions, backend: &Backend, held: &Held<'_>) {
     let is_over = match backend.admin() {
         AdminState::Ready => false,
-        AdminState::Draining => {
-            sessions.tunnels.lead_to(backend.id) && held_clients(sessions, backend).is_empty()
-        }
+        AdminState::Draining => sessions.tunnels.lead_to(backend.id) && held.at(backend.id) == 0,
         AdminState::Off => true,
     };
     if is_over {
@@ -183,7 +183,40 @@ pub fn let_go_of_tunnels(sessions: &Sessions, backend: &Backend) {
     }
 }
 
-pub(super) fn held_clients(sessions: &Sessions, backend: &Backend) -> Vec<Arc<Client>> {
+/// How many clients are held at each backend. Everybody is looked at once for all backends, and
+/// nobody before the first question.
+#[derive(Debug)]
+pub struct Held<'a> {
+    sessions: &'a Sessions,
+    counts: OnceCell<BTreeMap<BackendId, usize>>,
+}
+
+impl<'a> Held<'a> {
+    #[must_use]
+    pub fn of(sessions: &'a Sessions) -> Self {
+        Self { sessions, counts: OnceCell::new() }
+    }
+
+    /// How many are held at this one.
+    #[must_use]
+    pub fn at(&self, backend: BackendId) -> usize {
+        let counts = self.counts.get_or_init(|| self.count());
+        counts.get(&backend).copied().unwrap_or(0)
+    }
+
+    fn count(&self) -> BTreeMap<BackendId, usize> {
+        let mut counts = BTreeMap::new();
+        for client in self.sessions.clients.all() {
+            let held = client.inspect(|core, _| core.bound().filter(|_| core.is_held()));
+            if let Some((backend, _)) = held {
+                *counts.entry(backend).or_default() += 1;
+            }
+        }
+        counts
+    }
+}
+
+fn held_clients(sessions: &Sessions, backend: &Backend) -> Vec<Arc<Client>> {
     let is_held_there = |client: &Arc<Client>| {
         client.inspect(|core, _| {
             core.is_held() && core.bound().is_some_and(|(id, _)| id == backend.id)

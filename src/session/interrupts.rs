@@ -162,7 +162,7 @@ async fn follow(shared: &Shared, backend: &Backend, prompt: &PromptId) {
 
 /// True if nobody has to look any more. One that is lost may run all the same.
 fn has_ended(shared: &Shared, prompt: &PromptId) -> bool {
-    shared.records.ledger().get(prompt, now()).is_some_and(|record| match record.state {
+    shared.records.ledger_of(prompt).get(prompt, now()).is_some_and(|record| match record.state {
         State::Ended(End::Succeeded | End::Failed | End::Interrupted | End::Deleted) => true,
         State::Ended(End::Lost(_)) | State::Pending | State::Learned => false,
     })

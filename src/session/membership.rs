@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Sessions;
-use super::control::{held_clients, let_go_of_tunnels};
+use super::control::{Held, let_go_of_tunnels};
 use crate::config::BackendConfig;
 use crate::fleet::backend::Backend;
 use crate::fleet::diff::{Applied, BadDiff, Diff};
@@ -64,18 +64,19 @@ impl Sessions {
 
     /// What the sweep does for each backend.
     pub(super) fn look_after_backends(self: &Arc<Self>, now: Instant) {
+        let held = Held::of(self);
         for backend in self.shared.fleet.iter() {
-            let_go_of_tunnels(self, &backend);
+            let_go_of_tunnels(self, &backend, &held);
             backend.pool.sweep(now);
         }
-        self.let_go_of_backends(now);
+        self.let_go_of_backends(&held, now);
     }
 
     /// Lets those go that are to go and have nobody any more.
-    fn let_go_of_backends(self: &Arc<Self>, now: Instant) {
+    fn let_go_of_backends(self: &Arc<Self>, held: &Held<'_>, now: Instant) {
         let may_go = |backend: &Arc<Backend>| {
             backend.going_since().is_some_and(|since| STAYS <= now.duration_since(since))
-                && held_clients(self, backend).is_empty()
+                && held.at(backend.id) == 0
         };
         let leave: BTreeSet<BackendId> =
             self.shared.fleet.iter().filter(may_go).map(|backend| backend.id).collect();

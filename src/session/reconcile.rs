@@ -247,7 +247,7 @@ impl Returned {
     fn look_around(&mut self, shared: &Shared, backend: &Backend) {
         let turned = backend.turned();
         if turned.up && self.turned.replace(turned.times) != Some(turned.times) {
-            self.prompts = shared.records.ledger().presumed_lost(backend.id);
+            self.prompts = shared.records.presumed_lost(backend.id);
         }
     }
 

@@ -31,15 +31,7 @@ impl Sessions {
         let Restored { clients: restored, ledger, files, assets, forgotten } = all;
         self.shared.records.restore_files(files);
         self.shared.records.restore_assets(assets);
-        {
-            let mut known = self.shared.records.ledger();
-            for entry in ledger {
-                known.restore(entry, started);
-            }
-            for evicted in known.take_evicted() {
-                self.shared.records.journal.note_prompt(&evicted, None);
-            }
-        }
+        self.shared.records.restore_prompts(ledger);
         let pending: usize = restored.iter().map(|client| client.pending.len()).sum();
         let lost: usize = restored.iter().map(|client| client.lost.len()).sum();
         for client in restored {

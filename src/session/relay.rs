@@ -447,9 +447,9 @@ mod tests {
         let (told, id) = (Remembered::default(), PromptId::parse("p").unwrap());
         let settled = told.settled();
         let by = Submitter::client(client.id.clone());
-        sessions.shared.records.ledger().reserve(&id, by, now()).unwrap();
+        sessions.shared.records.reserve(&id, by).unwrap();
         let placed = client.submit(&sessions, &id, told, &Nearness::default()).unwrap().unwrap();
-        let state = || sessions.shared.records.ledger().get(&id, now()).unwrap().state;
+        let state = || sessions.shared.records.ledger_of(&id).get(&id, now()).unwrap().state;
         let mut turn = client.turn(&sessions);
         turn.act(|core| core.reset(now()));
         assert!(turn.core.pending().is_empty());

@@ -282,6 +282,8 @@ async fn what_another_has_made_there_is_found_and_acted_on() {
         async move { send(sim.addr(), Method::POST, "/prompt", &[], &body).await.prompt_id() }
     };
     let running = submit(slow(500, 30.0)).await;
+    // Else it would be deleted as one that waits.
+    until("it runs", || sim.ledger().executed.contains_key(&running)).await;
     let waiting = submit(quick(1)).await;
     let delete = json!({ "delete": [waiting, running] }).to_string();
     assert_eq!(world.post("/queue?clientId=ada", &delete).await.status, 200);

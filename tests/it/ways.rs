@@ -324,6 +324,72 @@ async fn a_list_of_files_takes_each_shard_once_however_long_it_is() {
     }
 }
 
+#[tokio::test]
+async fn the_start_and_the_end_of_a_prompt_take_no_lock_of_everybodys() {
+    let folder = tempfile::tempdir().unwrap();
+    let world = fleet(2, written(folder.path())).await;
+    let mut socket = world.socket("one").await;
+    let first = world.submit("one", &quick(0)).await.prompt_id();
+    socket.until_end(&first).await;
+    trace::begin();
+    let prompt = world.submit("one", &slow(3, 0.1)).await.prompt_id();
+    socket.until_end(&prompt).await;
+    let taken = of(trace::end(), EVENTS);
+    assert!(taken.iter().any(|it| it.name == "LEDGER"), "its end is in the ledger");
+    let shared: Vec<Taken> = taken.into_iter().filter(|it| it.is_shared).collect();
+    assert!(shared.is_empty(), "locks of everybody's:\n{}", listed(&shared));
+}
+
+#[tokio::test]
+async fn a_list_of_prompts_takes_each_shard_a_few_times_however_long_it_is() {
+    const MANY: usize = 60;
+    let world = fleet(2, |_| {}).await;
+    let mut socket = world.socket("one").await;
+    for _ in 0..MANY {
+        let prompt = world.submit("one", &quick(0)).await.prompt_id();
+        socket.until_end(&prompt).await;
+    }
+    for _ in 0..MANY {
+        world.submit("two", &slow(1000, 100.0)).await.prompt_id();
+    }
+    let mut kept = Kept::to(&world).await;
+    for (path, of_each) in [
+        ("/history?clientId=one", "status_str"),
+        ("/api/jobs?clientId=one&status=completed&limit=200", "\"completed\""),
+        ("/queue?clientId=two", "create_time"),
+        ("/api/jobs?clientId=two&limit=200", "create_time"),
+        ("/queue", "[]]"),
+    ] {
+        // The first brings the entries.
+        kept.get(path).await;
+        trace::begin();
+        let answer = kept.get(path).await;
+        let taken = of(trace::end(), REQUESTS);
+        assert!(answer.starts_with("HTTP/1.1 200"), "{path}: {answer}");
+        let count = answer.matches(of_each).count();
+        assert!(MANY <= count, "{path}: only {count} in {answer}");
+        at_most(6 * SHARDS, &format!("{path}, {MANY} entries"), &taken);
+    }
+}
+
+#[tokio::test]
+async fn reports_of_backends_look_at_each_client_once_however_many_backends() {
+    const MANY: usize = 10;
+    let world = fleet(MANY, |_| {}).await;
+    for number in 0..MANY {
+        let client = format!("c{number}");
+        world.submit(&client, &slow(1000, 100.0)).await.prompt_id();
+    }
+    for path in ["/api/v1/backends", "/metrics"] {
+        trace::begin();
+        let answer = world.admin_get(path).await;
+        let mut taken = of(trace::end(), &["src/server/"]);
+        assert_eq!(answer.status, 200, "{path}: {}", answer.text());
+        taken.retain(|it| it.name == "CLIENT");
+        at_most(2 * MANY, path, &taken);
+    }
+}
+
 /// What is asked of one backend takes a look at those who work there, and not at everybody.
 #[tokio::test]
 async fn a_round_of_the_reconcilers_looks_at_each_client_a_few_times_however_many_backends() {

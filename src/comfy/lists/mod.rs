@@ -17,29 +17,35 @@ use super::answers::{Junk, QueueItem, queue};
 /// no client ids. Whoever waits for a prompt of his own finds its id.
 #[derive(Debug, Default)]
 pub struct Positions {
-    running: Vec<Value>,
-    pending: Vec<Value>,
+    running: Vec<QueueItem>,
+    pending: Vec<QueueItem>,
 }
 
 impl Positions {
-    /// Adds what is shown of the answer of one backend's `GET /queue`.
+    /// Adds the answer of one backend's `GET /queue`.
     ///
     /// # Errors
     /// It is no queue.
-    pub fn add(&mut self, body: &[u8], is_shown: impl Fn(&str) -> bool) -> Result<(), Junk> {
+    pub fn add(&mut self, body: &[u8]) -> Result<(), Junk> {
         let queue = queue(body)?;
-        let shown = |items: Vec<QueueItem>| {
-            items.into_iter().filter(|item| is_shown(&item.id)).map(|item| position(&item))
-        };
-        self.running.extend(shown(queue.queue_running));
-        self.pending.extend(shown(queue.queue_pending));
+        self.running.extend(queue.queue_running);
+        self.pending.extend(queue.queue_pending);
         Ok(())
     }
 
-    /// In the form of `GET /queue`.
+    /// The ids of all that was added.
+    pub fn ids(&self) -> impl Iterator<Item = &str> {
+        self.running.iter().chain(&self.pending).map(|item| item.id.as_str())
+    }
+
+    /// What is shown of them, in the form of `GET /queue`.
     #[must_use]
-    pub fn to_json(&self) -> String {
-        json!({ "queue_running": self.running, "queue_pending": self.pending }).to_string()
+    pub fn to_json(&self, is_shown: impl Fn(&str) -> bool) -> String {
+        let shown = |items: &[QueueItem]| -> Vec<Value> {
+            items.iter().filter(|item| is_shown(&item.id)).map(position).collect()
+        };
+        let (running, pending) = (shown(&self.running), shown(&self.pending));
+        json!({ "queue_running": running, "queue_pending": pending }).to_string()
     }
 }
 
@@ -57,14 +63,14 @@ mod tests {
         all.add(
             br#"{"queue_running": [[1, "a", {"1": {"x": "secret"}}, {"client_id": "c"}, []]],
             "queue_pending": []}"#,
-            |_| true,
         )
         .unwrap();
         let other = br#"{"queue_running": [],
             "queue_pending": [[7, "b", {}, {}, ["3"]], [8, "hidden", {}, {}, []]]}"#;
-        all.add(other, |id| id != "hidden").unwrap();
-        assert_eq!(all.add(b"<html>", |_| true), Err(Junk::Malformed));
-        let shown: Value = serde_json::from_str(&all.to_json()).unwrap();
+        all.add(other).unwrap();
+        assert_eq!(all.add(b"<html>"), Err(Junk::Malformed));
+        assert_eq!(all.ids().collect::<Vec<_>>(), ["a", "b", "hidden"]);
+        let shown: Value = serde_json::from_str(&all.to_json(|id| id != "hidden")).unwrap();
         assert_eq!(
             shown,
             json!({

@@ -40,7 +40,7 @@ mod files {
     use std::time::{Duration, Instant};
 
     use proptest::collection::vec;
-    use proptest::prelude::{Strategy, any, prop_assert, prop_assert_eq, proptest};
+    use proptest::prelude::{Strategy, any, prop_assert_eq, proptest};
 
     use crate::routing::files::{Files, Holder, Maker, Place, Seen, Strangers, key_of, meant_of};
     use crate::routing::ids::{BackendId, ClientId, FileRef, Folder, Located};
@@ -225,6 +225,204 @@ mod files {
         };
         // Of those that are as many as the ledger holds, nearly all of the latest are there.
         assert!((count - CAPACITY * 9 / 10..count).all(is_known));
+        assert!(!(0..CAPACITY * 9 / 10).any(is_known), "the oldest went");
+    }
+}
+
+/// The ledger of prompts.
+mod ledger {
+    use std::time::{Duration, Instant};
+
+    use proptest::collection::vec;
+    use proptest::prelude::{Strategy, prop_assert_eq, proptest};
+
+    use crate::routing::ids::{BackendId, ClientId, PromptId};
+    use crate::routing::ledger::{Entry, Ledger, Listed, Record, State, histories, newest};
+    use crate::routing::owners::{Owner, Person, Submitter};
+    use crate::routing::pending::{End, Loss};
+    use crate::routing::shard::{Key, bounds};
+
+    const AGE: Duration = Duration::from_secs(100);
+    const CAPACITY: usize = 5_000;
+    const IDS: usize = 24;
+
+    struct Sharded(Vec<Ledger>);
+
+    impl Sharded {
+        fn new(capacity: usize) -> Self {
+            Self(bounds(capacity).into_iter().map(|bound| Ledger::new(bound, AGE)).collect())
+        }
+
+        fn of(&mut self, prompt: &PromptId) -> &mut Ledger {
+            let shard = Key::of(prompt.as_str().as_bytes()).shard(self.0.len());
+            &mut self.0[shard]
+        }
+
+        fn history_of(&mut self, owners: &[Owner], max: usize, now: Instant) -> Vec<Listed> {
+            let all = self.0.iter_mut().flat_map(|ledger| ledger.history_of(owners, max, now));
+            histories(all.collect(), owners, max)
+        }
+    }
+
+    #[derive(Clone, Copy, Debug)]
+    enum Step {
+        Reserve(usize),
+        Place(usize, u16),
+        End(usize, End),
+        Withdraw(usize),
+        Learn(usize, u16),
+        Unlist(usize),
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<(usize, Step)>> {
+        let step = (0..8_u8, 0..IDS, 0..3_u16).prop_map(|(what, id, backend)| match what {
+            0..=2 => Step::Reserve(id),
+            3 => Step::Place(id, backend),
+            4 => Step::End(id, End::Succeeded),
+            5 => Step::End(
+                id,
+                [End::Deleted, End::Lost(Loss::BackendGone)][usize::from(backend % 2)],
+            ),
+            6 => Step::Withdraw(id),
+            _ if backend == 0 => Step::Learn(id, backend),
+            _ => Step::Unlist(id),
+        });
+        vec((0..3_usize, step), 0..120)
+    }
+
+    fn id(number: usize) -> PromptId {
+        PromptId::parse(&format!("{number:08x}-9fc2-4a5d-b0a5-{number:012}")).unwrap()
+    }
+
+    /// Two tabs of one browser, and one of nobody's.
+    fn submitters() -> [Submitter; 3] {
+        let of = |client: &str, person| Submitter {
+            person,
+            ..Submitter::client(ClientId::parse(client).unwrap())
+        };
+        let me = Some(Person::Browser(1));
+        [of("one", me.clone()), of("two", me), of("alone", None)]
+    }
+
+    /// A step with the number of its submission, if it is one.
+    fn go(ledger: &mut Ledger, (by, step): (usize, Step), order: u64, now: Instant) -> bool {
+        ledger.count_from(order);
+        match step {
+            Step::Reserve(it) => {
+                return ledger.reserve(&id(it), submitters()[by].clone(), now).is_ok();
+            }
+            Step::Place(it, backend) => ledger.placed(&id(it), BackendId::nth(backend)),
+            Step::End(it, end) => ledger.ended(&id(it), end, now),
+            Step::Withdraw(it) => ledger.withdraw(&id(it)),
+            Step::Learn(it, backend) => ledger.learn(&id(it), BackendId::nth(backend), now),
+            Step::Unlist(it) => ledger.unlist(&id(it)),
+        }
+        true
+    }
+
+    fn prompt_of(step: Step) -> PromptId {
+        let (Step::Reserve(it)
+        | Step::Place(it, _)
+        | Step::End(it, _)
+        | Step::Withdraw(it)
+        | Step::Learn(it, _)
+        | Step::Unlist(it)) = step;
+        id(it)
+    }
+
+    fn owners() -> Vec<Vec<Owner>> {
+        let [one, two, alone] = submitters().map(|it| Owner::Client(it.client.unwrap()));
+        let me = Owner::Person(Person::Browser(1));
+        vec![vec![one.clone()], vec![me.clone()], vec![one, two, me], vec![alone], Vec::new()]
+    }
+
+    proptest! {
+        #[test]
+        fn shards_tell_what_one_ledger_tells(story in steps(), max in 0..6_usize) {
+            let (mut whole, mut sharded) = (Ledger::new(CAPACITY, AGE), Sharded::new(CAPACITY));
+            assert!(1 < sharded.0.len(), "else this compares nothing");
+            let mut now = crate::net::now();
+            for (order, (by, step)) in (0..).zip(story) {
+                now += Duration::from_millis(1);
+                let of_whole = go(&mut whole, (by, step), order, now);
+                let of_shard = go(sharded.of(&prompt_of(step)), (by, step), order, now);
+                prop_assert_eq!(of_shard, of_whole, "{:?}", step);
+            }
+            for prompt in (0..IDS).map(id) {
+                let known = |ledger: &Ledger| {
+                    let record = ledger.get(&prompt, now).cloned();
+                    let record = record.map(|it| (it.by, it.backend, it.made, it.order, it.state));
+                    (record, ledger.is_unlisted(&prompt, now))
+                };
+                prop_assert_eq!(known(sharded.of(&prompt)), known(&whole));
+            }
+            for owners in owners() {
+                let of_whole = whole.history_of(&owners, max, now);
+                prop_assert_eq!(sharded.history_of(&owners, max, now), of_whole);
+            }
+            let all = sharded.0.iter_mut().flat_map(|ledger| ledger.history_of_all(max, now));
+            prop_assert_eq!(newest(all.collect(), max), whole.history_of_all(max, now));
+            for backend in (0..3).map(BackendId::nth) {
+                let mut lost: Vec<PromptId> =
+                    sharded.0.iter().flat_map(|ledger| ledger.presumed_lost(backend)).collect();
+                lost.sort();
+                prop_assert_eq!(lost, whole.presumed_lost(backend));
+            }
+        }
+
+        #[test]
+        fn what_a_journal_has_gives_the_same_histories_again(story in steps()) {
+            let mut before = Sharded::new(CAPACITY);
+            let mut now = crate::net::now();
+            for (order, (by, step)) in (0..).zip(story) {
+                now += Duration::from_millis(1);
+                let ledger = before.of(&prompt_of(step));
+                let state = ledger.get(&prompt_of(step), now).map(|record| record.state);
+                // What is corrected comes back with the time of that.
+                let is_corrected =
+                    matches!((step, state), (Step::End(..), Some(State::Ended(_))));
+                if !is_corrected && !matches!(step, Step::Unlist(_) | Step::Learn(..)) {
+                    go(ledger, (by, step), order, now);
+                }
+            }
+            let mut entries: Vec<Entry> = Vec::new();
+            for prompt in (0..IDS).map(id) {
+                let Some(record) = before.of(&prompt).get(&prompt, now).cloned() else { continue };
+                let end = match record.state {
+                    State::Ended(end) => record.ended.map(|at| (end, at)),
+                    State::Pending | State::Learned => None,
+                };
+                let Record { by, backend, made, order, .. } = record;
+                entries.push(Entry { prompt, by, backend, made, order, end });
+            }
+            entries.sort_by_key(|entry| (entry.end.map(|(_, at)| at), entry.order));
+            let mut after = Sharded::new(CAPACITY);
+            for entry in entries {
+                after.of(&entry.prompt.clone()).restore(entry, now);
+            }
+            let told = |sharded: &mut Sharded, owners: &[Owner]| -> Vec<(PromptId, End, u64)> {
+                let listed = sharded.history_of(owners, usize::MAX, now).into_iter();
+                listed.map(|it| (it.prompt, it.end, it.order)).collect()
+            };
+            for owners in owners() {
+                prop_assert_eq!(told(&mut after, &owners), told(&mut before, &owners));
+            }
+        }
+    }
+
+    #[test]
+    fn shards_keep_the_bound_in_sum() {
+        let mut sharded = Sharded::new(CAPACITY);
+        let now = crate::net::now();
+        for number in 0..2 * CAPACITY {
+            let prompt = id(number);
+            let ledger = sharded.of(&prompt);
+            ledger.reserve(&prompt, submitters()[0].clone(), now).unwrap();
+            ledger.ended(&prompt, End::Succeeded, now);
+        }
+        assert!(sharded.0.iter().map(Ledger::len).sum::<usize>() <= CAPACITY);
+        let mut is_known = |number: usize| sharded.of(&id(number)).get(&id(number), now).is_some();
+        assert!((CAPACITY * 11 / 10..2 * CAPACITY).all(&mut is_known), "the latest are there");
         assert!(!(0..CAPACITY * 9 / 10).any(is_known), "the oldest went");
     }
 }

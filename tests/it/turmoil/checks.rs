@@ -189,7 +189,7 @@ fn has_two_ends(ends: &BTreeSet<(u32, Said)>) -> bool {
 
 fn state_of(gateway: &Front, prompt: &str) -> Option<State> {
     let prompt = PromptId::parse(prompt).expect("people choose ids that can be");
-    gateway.shared.records.ledger().get(&prompt, now()).map(|record| record.state)
+    gateway.shared.records.ledger_of(&prompt).get(&prompt, now()).map(|record| record.state)
 }
 
 /// What was said to be lost has an entry that says so, or its own (promise P6).

@@ -1,0 +1,52 @@
+//! Histories of all shards as one.
+
+use std::cmp::Reverse;
+use std::time::Instant;
+
+use super::super::ids::{BackendId, PromptId};
+use super::super::owners::{Owner, Submitter};
+use super::super::pending::End;
+
+/// One prompt of a history.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Listed {
+    pub prompt: PromptId,
+    pub by: Submitter,
+    /// `None` if its backend is not configured any more.
+    pub backend: Option<BackendId>,
+    pub made: Instant,
+    pub order: u64,
+    pub end: End,
+    pub ended: Instant,
+    /// When it was not pending any more: what is corrected later stays where it is.
+    pub(super) settled: Instant,
+}
+
+/// The histories that shards have of these as one: the newest `max` of each owner, in the order of
+/// their ends.
+#[must_use]
+pub fn histories(mut of_shards: Vec<Listed>, owners: &[Owner], max: usize) -> Vec<Listed> {
+    of_shards.sort_by_key(|listed| Reverse((listed.settled, listed.order)));
+    let mut counts = vec![0_usize; owners.len()];
+    of_shards.retain(|listed| {
+        let mut is_among = false;
+        for owner in listed.by.owners() {
+            let counted = owners.iter().zip(&mut counts).filter(|(asked, _)| **asked == owner);
+            for (_, count) in counted {
+                is_among |= *count < max;
+                *count += 1;
+            }
+        }
+        is_among
+    });
+    of_shards.reverse();
+    of_shards
+}
+
+/// The same of all histories, whoever they are of.
+#[must_use]
+pub fn newest(mut of_shards: Vec<Listed>, max: usize) -> Vec<Listed> {
+    of_shards.sort_by_key(|listed| (listed.settled, listed.order));
+    of_shards.drain(..of_shards.len().saturating_sub(max));
+    of_shards
+}
