@@ -22,7 +22,7 @@ use hyper_util::rt::TokioIo;
 use mooring::config::{Config, StateDir};
 use mooring::journal::disk::Disk;
 use mooring::journal::record::{Batch, BindingRecord, PromptRecord, Sent};
-use mooring::journal::{Home as _, Journal};
+use mooring::journal::{Journal, Store as _};
 use mooring::net::{Network, Tcp, now, unix_millis};
 use mooring::routing::ids::{ClientId, PromptId};
 use mooring::run::{self, Parts, Running};

@@ -17,7 +17,7 @@ use mooring::comfy::jobs::query::JobQuery;
 use mooring::comfy::jobs::{Interrupted, Telling};
 use mooring::comfy::lists::history::{HistoryList, Window, kept};
 use mooring::comfy::lists::queue::{OwnQueue, Shown};
-use mooring::comfy::private;
+use mooring::comfy::redact;
 use mooring::net::now;
 use mooring::routing::ids::{BackendId, PromptId};
 use mooring::routing::pending::End;
@@ -125,7 +125,7 @@ impl History {
         let ended = kept(&self.ended);
         for prompt in &ended[window.of(ended.len())] {
             let entry = self.cache.get(prompt).expect("it is warm");
-            list.push(prompt.as_str(), &private::entry(entry.as_bytes()));
+            list.push(prompt.as_str(), &redact::entry(entry.as_bytes()));
         }
         list.finish()
     }

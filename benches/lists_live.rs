@@ -134,10 +134,10 @@ fn fill_history(gateway: &Front) -> Result<(), Failure> {
                 "status": { "status_str": "success", "completed": true, "messages": [] },
                 "meta": {},
             });
-            gateway.entries.keep(&prompt, entry.to_string().as_bytes());
+            gateway.history_cache.keep(&prompt, entry.to_string().as_bytes());
         }
     }
-    println!("{} KiB of history entries are kept", gateway.entries.weight() / 1024);
+    println!("{} KiB of history entries are kept", gateway.history_cache.weight() / 1024);
     Ok(())
 }
 

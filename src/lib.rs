@@ -28,11 +28,11 @@ mod telemetry;
 
 mod body;
 pub mod cache;
+mod lazy_poll;
 pub mod masked;
 pub mod net;
-mod seldom;
+mod ordered_watch;
 pub mod tasks;
-mod watched;
 pub mod ws;
 
 pub mod cli;

@@ -60,15 +60,15 @@ pub mod rank {
         /// Which backends keep assets for each user.
         ASSET_USERS = 13, Shared;
         /// Last good copies of what the home gave.
-        COPIES = 14, Shared;
+        STALE_CACHE = 14, Shared;
         /// History entries on their way.
         FETCHING = 15, Shared;
         /// History entries that were fetched.
-        ENTRIES = 16, Shared;
+        HISTORY_CACHE = 16, Shared;
         /// Interrupts that are followed up.
         INTERRUPTS = 17, Shared;
         /// Who had unknown ids looked for.
-        UNKNOWNS = 18, Shared;
+        LOOKUPS = 18, Shared;
         /// What the backends said of their nodes.
         NODES = 19, Shared;
         /// What was told of the fleet's features.
@@ -76,21 +76,21 @@ pub mod rank {
         /// One backend's state.
         BACKEND = 21, Of;
         /// New connections to one backend.
-        DOORS = 22, Of;
+        BREAKER = 22, Of;
         /// When one backend may be dialled again.
-        DIALS = 23, Of;
+        DIAL_LIMITER = 23, Of;
         /// Whether one backend's worker lives.
         WORKER = 24, Of;
         /// One backend's queue, as it is being read.
-        READING = 25, Of;
+        QUEUE_SNAPSHOT = 25, Of;
         /// Kept connections to one backend.
-        KEPT = 26, Of;
+        IDLE = 26, Of;
         /// What was noted for the journal and is not in its writer's hands.
         JOURNAL = 27, Shared;
         /// The backends that the last scrape told of.
         SCRAPED = 28, Shared;
         /// Listeners that a process was given.
-        HANDED = 29, Shared;
+        INHERITED = 29, Shared;
         /// The tasks that the process needs.
         HEARTS = 30, Shared;
     }

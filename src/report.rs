@@ -9,12 +9,12 @@ use crate::fleet::backend::Backend;
 use crate::masked::mask;
 use crate::net::unix_millis;
 use crate::routing::client as core;
-use crate::routing::considered::{Candidate, Considered};
 use crate::routing::ids::{ClientId, PromptId};
 use crate::routing::ledger::{Record, State};
 use crate::routing::pending::{Pending, Phase};
-use crate::routing::place::Excluded;
-use crate::routing::word::Word;
+use crate::routing::placement::Excluded;
+use crate::routing::placement_trace::{Candidate, PlacementTrace};
+use crate::routing::state_change::StateChange;
 use crate::session::Client;
 use crate::session::Sessions;
 use crate::session::control::Held;
@@ -157,7 +157,7 @@ pub(crate) fn backends(sessions: &Sessions, now: Instant) -> Vec<BackendReport> 
 pub(crate) fn backend(backend: &Backend, held: &Held<'_>, now: Instant) -> BackendReport {
     let report = backend.report(now);
     let held = held.at(backend.id);
-    let takes_new = report.admin == crate::routing::place::AdminState::Ready;
+    let takes_new = report.admin == crate::routing::placement::AdminState::Ready;
     BackendReport {
         name: backend.name().to_string(),
         url: format!("http://{}", backend.authority),
@@ -178,11 +178,11 @@ pub(crate) fn backend(backend: &Backend, held: &Held<'_>, now: Instant) -> Backe
 }
 
 #[must_use]
-pub(crate) fn said(word: &Word) -> SaidReport {
+pub(crate) fn said(change: &StateChange) -> SaidReport {
     SaidReport {
-        by: word.by.to_string(),
-        why: word.why.as_deref().map(str::to_owned),
-        ago_ms: unix_millis().saturating_sub(word.at),
+        by: change.by.to_string(),
+        why: change.why.as_deref().map(str::to_owned),
+        ago_ms: unix_millis().saturating_sub(change.at),
     }
 }
 
@@ -214,7 +214,7 @@ pub(crate) fn client(shared: &Shared, client: &Client, now: Instant) -> ClientRe
     })
 }
 
-fn placement(shared: &Shared, considered: &Considered, now: Instant) -> PlacementReport {
+fn placement(shared: &Shared, considered: &PlacementTrace, now: Instant) -> PlacementReport {
     let name = |id| shared.fleet.get(id).name().to_string();
     let candidate = |it: &Candidate| CandidateReport {
         backend: name(it.backend),

@@ -22,7 +22,7 @@ use crate::config::{Config, ServerConfig, StateDir};
 use crate::front::{Annex, Front, FrontService};
 use crate::journal::disk::Disk;
 use crate::journal::record::Saved;
-use crate::journal::{COMMIT_WITHIN, Home, Journal, JournalError};
+use crate::journal::{COMMIT_WITHIN, Journal, JournalError, Store};
 use crate::lock;
 use crate::masked::mask;
 use crate::net::{Network, descriptors, sleep};
@@ -60,7 +60,7 @@ pub struct Parts {
     /// What else answers at the front. Set in the demo only.
     pub annex: Option<Arc<dyn Annex>>,
     /// Where the journal is kept. `None` is where the configuration says.
-    pub home: Option<Box<dyn Home>>,
+    pub home: Option<Box<dyn Store>>,
     /// Reads the configuration again. `None` where there is nothing to be read.
     pub source: Option<Reread>,
     /// The files of the configuration, if they are to be watched.
@@ -155,7 +155,7 @@ async fn watch(watched: Watched, reloads: Reloads, tasks: Tasks) {
 /// Opens the journal and reads it whole, before anything else is begun.
 fn open_journal(
     config: &Config,
-    home: Option<Box<dyn Home>>,
+    home: Option<Box<dyn Store>>,
 ) -> io::Result<(Journal, Saved, Tasks)> {
     let writers = Tasks::default();
     let home = match home {
@@ -170,11 +170,11 @@ fn open_journal(
 }
 
 /// The journal's folder, if there is one. What nobody named may be missing, but not silently.
-fn disk(dir: &StateDir) -> io::Result<Option<Box<dyn Home>>> {
+fn disk(dir: &StateDir) -> io::Result<Option<Box<dyn Store>>> {
     const FORGETS: &str = "There is no journal: a restart forgets who works where, and which \
                            prompts are pending. `state.dir` names a folder for it; `none` is \
                            for who wants none.";
-    let open = |path: &Path| Disk::open(path).map(|disk| Box::new(disk) as Box<dyn Home>);
+    let open = |path: &Path| Disk::open(path).map(|disk| Box::new(disk) as Box<dyn Store>);
     match dir {
         StateDir::Written(path) => open(path).map(Some).map_err(io::Error::other),
         StateDir::Default(path) => match open(path) {

@@ -18,15 +18,15 @@ use mooring::comfy::graph::Unknown;
 use mooring::comfy::names::{self, NameKey};
 use mooring::comfy::{endpoint, event, files, preview, query, submission};
 use mooring::config::BackendHeaders;
-use mooring::front::identify::Peer;
-use mooring::front::passthrough::answer::{Ours, pass_on};
+use mooring::front::caller::Peer;
+use mooring::front::passthrough::answer::{OwnHeaders, pass_on};
 use mooring::front::passthrough::request::{HEAD_MAX, Parsed, parse};
 use mooring::net::now;
 use mooring::routing::files::{Files, Seen};
 use mooring::routing::ids::{BackendId, ClientId, FileRef, Folder, Located, PromptId};
-use mooring::routing::place::{AdminState, BackendView, Condition, TieBreak, place};
+use mooring::routing::placement::{AdminState, BackendView, Condition, TieBreak, place};
 use mooring::session::budget::LogBudget;
-use mooring::session::log::{EventLog, Kept};
+use mooring::session::event_log::{EventLog, Kept};
 use mooring::ws::Frame;
 
 /// What is done, and how often.
@@ -95,8 +95,13 @@ fn request_head(count: usize) {
 fn answer_head(count: usize) {
     let mut out = Vec::with_capacity(4096);
     let took = Duration::from_micros(345);
-    let ours =
-        Ours { backend: b"gpu-a", placement: "bound", own: took, at_backend: took, closes: false };
+    let ours = OwnHeaders {
+        backend: b"gpu-a",
+        placement: "bound",
+        own: took,
+        at_backend: took,
+        closes: false,
+    };
     for _ in 0..count {
         out.clear();
         assert!(pass_on(black_box(ANSWER), false, &ours, &mut out).is_ok(), "it is an answer");

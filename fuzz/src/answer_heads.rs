@@ -7,13 +7,13 @@
 
 use std::time::Duration;
 
-use mooring::front::passthrough::answer::{BadAnswer, Ours, Passed, pass_on};
+use mooring::front::passthrough::answer::{BadAnswer, OwnHeaders, Passed, pass_on};
 use mooring::server::framing::{Chunks, Framing};
 
 use super::cuts;
 use super::head::{Head, assert_strict, is, is_of_one_hop, length};
 
-const OURS: Ours<'static> = Ours {
+const OURS: OwnHeaders<'static> = OwnHeaders {
     backend: b"gpu-a",
     placement: "bound",
     own: Duration::from_micros(45),

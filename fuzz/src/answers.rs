@@ -18,9 +18,9 @@ use mooring::comfy::lists::history::{HistoryList, entry_of};
 use mooring::comfy::lists::queue::{OwnQueue, Shown};
 use mooring::comfy::lists::texts::{list_of, lists_of};
 use mooring::comfy::names::NameKey;
-use mooring::comfy::nodeinfo::{NodeInfo, Union};
+use mooring::comfy::object_info::{NodeInfo, Union};
 use mooring::comfy::submitted::submitted;
-use mooring::comfy::{private, refused, scan};
+use mooring::comfy::{redact, refused, scan};
 use mooring::routing::ids::{BackendId, PromptId};
 use serde_json::Value;
 
@@ -132,7 +132,7 @@ fn check_history(body: &[u8]) {
             }
         };
         assert_eq!(json::value(entry).as_ref(), Some(value));
-        let cleaned = private::entry(entry);
+        let cleaned = redact::entry(entry);
         let told = json::value(&cleaned).expect("an entry stays JSON");
         let prompt = |entry: &Value| entry.get("prompt").cloned();
         if let (Some(whole), Some(cleaned)) = (prompt(value), prompt(&told))

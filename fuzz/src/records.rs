@@ -11,12 +11,12 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use mooring::journal::quarantine::sift;
 use mooring::journal::record::{
     AssetRecord, Batch, BindingRecord, FileKey, FileRecord, PromptRecord, Saved, StateRecord,
     decode, encode,
 };
-use mooring::journal::restore::{Restored, Terms, restore};
-use mooring::journal::sift::sift;
+use mooring::journal::restore::{RestoreParams, Restored, restore};
 use mooring::net::now;
 use mooring::routing::files::Place;
 use mooring::routing::ids::{AssetId, BackendId, ClientId, PromptId};
@@ -36,15 +36,15 @@ pub fn check(data: &[u8]) {
     let now = now();
     let backends: HashMap<Arc<str>, BackendId> =
         URLS.iter().zip(0..).map(|(url, index)| (Arc::from(*url), BackendId::nth(index))).collect();
-    let terms = terms(&backends, now);
-    let (restored, set_aside) = sift(saved.clone(), |saved| restore(saved, terms));
+    let params = params(&backends, now);
+    let (restored, set_aside) = sift(saved.clone(), |saved| restore(saved, params));
     assert_eq!(set_aside, 0, "no record breaks the recovery");
     check_restored(&saved, &restored, now);
     check_sift(&saved);
 }
 
-fn terms(backends: &HashMap<Arc<str>, BackendId>, now: Instant) -> Terms<'_> {
-    Terms {
+fn params(backends: &HashMap<Arc<str>, BackendId>, now: Instant) -> RestoreParams<'_> {
+    RestoreParams {
         backends,
         max_clients: MAX_CLIENTS,
         lease: Duration::from_secs(600),
@@ -110,9 +110,9 @@ fn read<T: DeserializeOwned + Serialize + PartialEq + std::fmt::Debug>(record: &
 /// What records mean is written as it was read.
 fn check_words(saved: &Saved) {
     for (_, record) in &saved.states {
-        let word = record.clone().word();
-        let again = StateRecord::new(Arc::clone(&record.backend), &word);
-        assert_eq!(again.word(), word);
+        let change = record.clone().change();
+        let again = StateRecord::new(Arc::clone(&record.backend), &change);
+        assert_eq!(again.change(), change);
     }
     let place = Place::Backend(BackendId::nth(0));
     for (key, record) in &saved.files {
@@ -149,7 +149,7 @@ fn check_restored(saved: &Saved, restored: &Restored, now: Instant) {
         assert!(!restored.forgotten.contains(&client.id));
         assert!(client.pending.keys().all(|id| pending.contains(id)));
         assert!(client.lost.iter().all(|lost| pending.contains(&lost.prompt)));
-        assert!(client.untold.len() <= 64);
+        assert!(client.undelivered.len() <= 64);
         assert!(client.output_nodes.keys().all(|id| client.pending.contains_key(id)));
         assert_eq!(
             client.binding.is_some(),

@@ -11,7 +11,7 @@
 use http::Method;
 use mooring::comfy::endpoint::classify;
 use mooring::config::BackendHeaders;
-use mooring::front::identify::Peer;
+use mooring::front::caller::Peer;
 use mooring::front::passthrough::request::{HEAD_MAX, Parsed, Plain, parse};
 use mooring::server::framing::Framing;
 use mooring::server::message;

@@ -17,8 +17,8 @@ use crate::metrics::ByBackend;
 use crate::net::{now, unix_millis};
 use crate::report;
 use crate::routing::ids::PromptId;
-use crate::routing::place::{AdminState, Condition};
-use crate::routing::word::{self, BadText, Word};
+use crate::routing::placement::{AdminState, Condition};
+use crate::routing::state_change::{self, BadText, StateChange};
 use crate::session::Sessions;
 use crate::session::control::{self, Force, Held};
 use crate::tasks::heartbeat::SILENT_AFTER;
@@ -175,11 +175,11 @@ struct StateBody {
 }
 
 impl StateBody {
-    fn word(&self, state: AdminState, peer: Peer) -> Result<Word, BadText> {
-        let by = word::text("by", self.by.as_deref(), word::BY_MAX)?;
+    fn change(&self, state: AdminState, peer: Peer) -> Result<StateChange, BadText> {
+        let by = state_change::text("by", self.by.as_deref(), state_change::BY_MAX)?;
         let by = by.map_or_else(|| peer.0.to_string(), |by| format!("{by} ({})", peer.0));
-        let why = word::text("why", self.why.as_deref(), word::WHY_MAX)?;
-        Ok(Word { state, by: by.into(), why: why.map(Into::into), at: unix_millis() })
+        let why = state_change::text("why", self.why.as_deref(), state_change::WHY_MAX)?;
+        Ok(StateChange { state, by: by.into(), why: why.map(Into::into), at: unix_millis() })
     }
 }
 
@@ -197,13 +197,13 @@ async fn set_state(
         return (StatusCode::BAD_REQUEST, Json(json!({ "error": message })));
     };
     let force = if body.force { Force::Forced } else { Force::Safe };
-    let word = match body.word(state, peer) {
-        Ok(word) => word,
+    let change = match body.change(state, peer) {
+        Ok(change) => change,
         Err(bad) => {
             return (StatusCode::BAD_REQUEST, Json(json!({ "error": bad.to_string() })));
         }
     };
-    match control::set_state(&sessions, &backend, word, force) {
+    match control::set_state(&sessions, &backend, change, force) {
         Ok(()) if sessions.shared.records.journal.durable().await.is_err() => {
             let message = "it is so, but the journal cannot be written: a restart forgets it";
             (StatusCode::SERVICE_UNAVAILABLE, Json(json!({ "error": message })))

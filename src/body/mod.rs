@@ -6,7 +6,7 @@
 pub(crate) mod budget;
 pub(crate) mod charset;
 pub(crate) mod inflate;
-pub(crate) mod tap;
+pub(crate) mod tee;
 pub(crate) mod wrapped;
 
 use std::fmt;
@@ -23,7 +23,7 @@ use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
 use budget::BodyShare;
-use tap::Tapped;
+use tee::TeeBody;
 use wrapped::Wrapped;
 
 /// Why a body broke off.
@@ -190,7 +190,7 @@ pub trait OnEnd: Send + 'static {
 pub enum ResponseBody {
     Whole(Option<Bytes>),
     Streamed { body: Streamed, guard: Option<Box<dyn OnEnd>> },
-    Tapped(Tapped),
+    Teed(TeeBody),
 }
 
 impl fmt::Debug for ResponseBody {
@@ -198,7 +198,7 @@ impl fmt::Debug for ResponseBody {
         f.write_str(match self {
             Self::Whole(_) => "Whole",
             Self::Streamed { .. } => "Streamed",
-            Self::Tapped(_) => "Tapped",
+            Self::Teed(_) => "Teed",
         })
     }
 }
@@ -251,7 +251,7 @@ impl Body for ResponseBody {
                 }
                 frame
             }
-            Self::Tapped(tapped) => tapped.poll_frame(cx),
+            Self::Teed(teed) => teed.poll_frame(cx),
         }
     }
 
@@ -259,7 +259,7 @@ impl Body for ResponseBody {
         match self {
             Self::Whole(bytes) => bytes.is_none(),
             Self::Streamed { body, .. } => body.inner.is_end_stream(),
-            Self::Tapped(tapped) => tapped.body().is_end_stream(),
+            Self::Teed(teed) => teed.body().is_end_stream(),
         }
     }
 
@@ -269,7 +269,7 @@ impl Body for ResponseBody {
                 SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
             }
             Self::Streamed { body, .. } => body.inner.size_hint(),
-            Self::Tapped(tapped) => tapped.body().size_hint(),
+            Self::Teed(teed) => teed.body().size_hint(),
         }
     }
 }

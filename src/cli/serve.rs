@@ -14,7 +14,7 @@ use super::args::{DemoArgs, ServeArgs, SimArgs};
 use super::{EXIT_CONFIG, EXIT_FAILURE, say, sources};
 use crate::config::{self, Config, LogConfig, LogFormat, Sources};
 use crate::demo::Demo;
-use crate::net::{Handed, Network, Tcp};
+use crate::net::{Inherited, Network, Tcp};
 use crate::reload::watch::Watched;
 use crate::reload::{Level, Reread};
 use crate::run::{self, Parts, Signals};
@@ -46,7 +46,7 @@ fn start(config: Config, sources: Sources, watched: Option<Watched>) -> ExitCode
     let (log, workers) = (config.log.clone(), config.server.workers);
     let doors: Vec<SocketAddr> =
         [Some(config.server.listen), config.admin.listen].into_iter().flatten().collect();
-    match Handed::take(&doors) {
+    match Inherited::take(&doors) {
         Ok(network) => on_threads(&log, workers, |level| {
             let source: Reread = Arc::new(move || config::load(&sources));
             let level: Level =

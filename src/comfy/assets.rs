@@ -23,7 +23,7 @@ pub fn is_hash_name(name: &str) -> bool {
 
 /// What one of these routes is asked.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Asked {
+pub enum AssetRequest {
     /// `GET /api/assets`
     List,
     /// `GET /api/tags`
@@ -54,43 +54,44 @@ pub enum Asked {
 
 /// What a request asks of assets. These routes exist with `/api` only; `path` is decoded.
 #[must_use]
-pub fn asked(method: &Method, path: &str) -> Option<Asked> {
+pub fn asked(method: &Method, path: &str) -> Option<AssetRequest> {
     let is_read = matches!(*method, Method::GET | Method::HEAD);
     if path == "/api/tags" {
-        return is_read.then_some(Asked::Tags);
+        return is_read.then_some(AssetRequest::Tags);
     }
     let rest = path.strip_prefix("/api/assets")?;
     let Some(rest) = rest.strip_prefix('/') else {
-        let whole = if is_read { Some(Asked::List) } else { posted(method, Asked::Upload) };
+        let whole =
+            if is_read { Some(AssetRequest::List) } else { posted(method, AssetRequest::Upload) };
         return whole.filter(|_| rest.is_empty());
     };
     match rest {
-        "tags/refine" => return is_read.then_some(Asked::Refine),
-        "seed/status" => return is_read.then_some(Asked::ScanStatus),
-        "from-hash" => return posted(method, Asked::FromHash),
+        "tags/refine" => return is_read.then_some(AssetRequest::Refine),
+        "seed/status" => return is_read.then_some(AssetRequest::ScanStatus),
+        "from-hash" => return posted(method, AssetRequest::FromHash),
         "seed" | "seed/cancel" | "prune" => {
-            return posted(method, Asked::Scan(rest.to_owned()));
+            return posted(method, AssetRequest::Scan(rest.to_owned()));
         }
         _ => {}
     }
     if let Some(hash) = rest.strip_prefix("hash/") {
         let hash = percent_encoding::percent_decode_str(hash).decode_utf8_lossy().into_owned();
         let is_asked = *method == Method::HEAD && !rest["hash/".len()..].contains('/');
-        return Some(Asked::Hash(hash)).filter(|_| is_asked);
+        return Some(AssetRequest::Hash(hash)).filter(|_| is_asked);
     }
     let (id, of_it) = rest.split_once('/').unwrap_or((rest, ""));
     let id = AssetId::parse(id)?;
     match (of_it, method.as_str()) {
-        ("", "GET" | "HEAD") if !rest.ends_with('/') => Some(Asked::Item(id)),
-        ("", "PUT") if !rest.ends_with('/') => Some(Asked::Change(id)),
-        ("", "DELETE") if !rest.ends_with('/') => Some(Asked::Delete(id)),
-        ("content", "GET" | "HEAD") => Some(Asked::Content(id)),
-        ("tags", "POST" | "DELETE") => Some(Asked::EditTags(id)),
+        ("", "GET" | "HEAD") if !rest.ends_with('/') => Some(AssetRequest::Item(id)),
+        ("", "PUT") if !rest.ends_with('/') => Some(AssetRequest::Change(id)),
+        ("", "DELETE") if !rest.ends_with('/') => Some(AssetRequest::Delete(id)),
+        ("content", "GET" | "HEAD") => Some(AssetRequest::Content(id)),
+        ("tags", "POST" | "DELETE") => Some(AssetRequest::EditTags(id)),
         (_, _) => None,
     }
 }
 
-fn posted(method: &Method, asked: Asked) -> Option<Asked> {
+fn posted(method: &Method, asked: AssetRequest) -> Option<AssetRequest> {
     (*method == Method::POST).then_some(asked)
 }
 
@@ -100,7 +101,7 @@ mod tests {
 
     const ID: &str = "0f8fad5b-d9cb-469f-a165-70867728950e";
 
-    fn read(request: &str) -> Option<Asked> {
+    fn read(request: &str) -> Option<AssetRequest> {
         let (method, path) = request.split_once(' ').unwrap();
         asked(&method.parse().unwrap(), path)
     }
@@ -111,27 +112,27 @@ mod tests {
         assert_eq!(id.to_string(), ID);
         assert_eq!(AssetId::parse(&ID.to_uppercase()), Some(id));
         for (request, expected) in [
-            ("GET /api/assets", Asked::List),
-            ("HEAD /api/assets", Asked::List),
-            ("POST /api/assets", Asked::Upload),
-            ("GET /api/tags", Asked::Tags),
-            ("GET /api/assets/tags/refine", Asked::Refine),
-            ("POST /api/assets/from-hash", Asked::FromHash),
-            ("HEAD /api/assets/hash/x%2Fy", Asked::Hash("x/y".to_owned())),
-            ("POST /api/assets/seed", Asked::Scan("seed".to_owned())),
-            ("POST /api/assets/seed/cancel", Asked::Scan("seed/cancel".to_owned())),
-            ("POST /api/assets/prune", Asked::Scan("prune".to_owned())),
-            ("GET /api/assets/seed/status", Asked::ScanStatus),
+            ("GET /api/assets", AssetRequest::List),
+            ("HEAD /api/assets", AssetRequest::List),
+            ("POST /api/assets", AssetRequest::Upload),
+            ("GET /api/tags", AssetRequest::Tags),
+            ("GET /api/assets/tags/refine", AssetRequest::Refine),
+            ("POST /api/assets/from-hash", AssetRequest::FromHash),
+            ("HEAD /api/assets/hash/x%2Fy", AssetRequest::Hash("x/y".to_owned())),
+            ("POST /api/assets/seed", AssetRequest::Scan("seed".to_owned())),
+            ("POST /api/assets/seed/cancel", AssetRequest::Scan("seed/cancel".to_owned())),
+            ("POST /api/assets/prune", AssetRequest::Scan("prune".to_owned())),
+            ("GET /api/assets/seed/status", AssetRequest::ScanStatus),
         ] {
             assert_eq!(read(request), Some(expected), "{request}");
         }
         for (request, expected) in [
-            ("GET /api/assets/ID", Asked::Item(id)),
-            ("GET /api/assets/ID/content", Asked::Content(id)),
-            ("PUT /api/assets/ID", Asked::Change(id)),
-            ("DELETE /api/assets/ID", Asked::Delete(id)),
-            ("POST /api/assets/ID/tags", Asked::EditTags(id)),
-            ("DELETE /api/assets/ID/tags", Asked::EditTags(id)),
+            ("GET /api/assets/ID", AssetRequest::Item(id)),
+            ("GET /api/assets/ID/content", AssetRequest::Content(id)),
+            ("PUT /api/assets/ID", AssetRequest::Change(id)),
+            ("DELETE /api/assets/ID", AssetRequest::Delete(id)),
+            ("POST /api/assets/ID/tags", AssetRequest::EditTags(id)),
+            ("DELETE /api/assets/ID/tags", AssetRequest::EditTags(id)),
         ] {
             assert_eq!(read(&request.replace("ID", ID)), Some(expected), "{request}");
         }

@@ -80,7 +80,7 @@ pub enum Endpoint {
     /// `GET /global_subgraphs/{id}`
     Subgraph,
     /// Assets and their tags.
-    Assets(assets::Asked),
+    Assets(assets::AssetRequest),
     /// Everything else goes where its client is.
     Other,
 }
@@ -384,7 +384,7 @@ mod tests {
         check("GET /object_info/KSampler", Endpoint::NodeInfoOf);
         check("GET /-/whoami", Endpoint::Own("/-/whoami".into()));
         check("GET /assets/index-abc.js", Endpoint::Asset);
-        check("GET /api/%61ssets", Endpoint::Assets(assets::Asked::List));
+        check("GET /api/%61ssets", Endpoint::Assets(assets::AssetRequest::List));
         check("GET /api/assets/x", Endpoint::Other);
     }
 }

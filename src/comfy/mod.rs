@@ -10,14 +10,14 @@
 //! - [`submitted`]: who submitted what a queue has
 //! - [`graph`]: the skeleton of a graph: what of it could break a server
 //! - [`refused`]: what a backend lacks that another may have
-//! - [`verbs`]: the small bodies of routes that name prompts
+//! - [`commands`]: the small bodies of routes that name prompts
 //! - [`event`]: the few socket events that are read; all others pass unread
-//! - [`say`]: events that Mooring itself says
+//! - [`messages`]: events that Mooring itself says
 //! - [`features`]: what a page is told that its server can do
 //! - [`files`]: files as clients name them, in views, graphs and masks
-//! - [`takes`]: inputs of nodes that take a file
+//! - [`file_inputs`]: inputs of nodes that take a file
 //! - [`foreign`]: routes that ComfyUI itself does not have
-//! - [`nodeinfo`]: the lists of `/object_info`, of several servers as one
+//! - [`object_info`]: the lists of `/object_info`, of several servers as one
 //! - [`names`]: names of files with their backends, on their way to clients and back
 //! - `strings`: strings of outputs that name files
 //! - [`multipart`]: the bodies of uploads
@@ -26,14 +26,16 @@
 //! - [`lists`]: queues and histories of several backends as one
 //! - [`jobs`]: the jobs API, also for servers that lack it or parts of it
 //! - [`assets`]: assets and their tags
-//! - [`private`]: what of a prompt is told to nobody
+//! - [`redact`]: what of a prompt is told to nobody
 //! - [`reply`]: answers of ours in ComfyUI's shapes
 
 pub mod answers;
 pub mod assets;
+pub mod commands;
 pub mod endpoint;
 pub mod event;
 pub mod features;
+pub mod file_inputs;
 pub mod files;
 pub mod foreign;
 pub mod graph;
@@ -41,23 +43,21 @@ pub mod guard;
 pub mod jobs;
 pub mod labels;
 pub mod lists;
+pub mod messages;
 pub mod multipart;
 pub mod names;
-pub mod nodeinfo;
 pub mod number;
+pub mod object_info;
 pub mod pack_routes;
 pub mod preview;
-pub mod private;
 pub mod query;
 mod raw;
+pub mod redact;
 pub mod refused;
 pub mod reply;
-pub mod say;
 pub mod scan;
 mod strings;
 pub mod submission;
 pub mod submitted;
-pub mod takes;
-pub mod verbs;
 pub mod version;
 mod walk;

@@ -10,22 +10,22 @@ use http::HeaderValue;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::doors::Doors;
+use super::breaker::Breaker;
 use super::load::Load;
 use super::names::{Names, header};
 use super::pool::Pool;
-use super::reading::Readings;
-use super::turned::Turned;
+use super::queue_snapshot::QueueSnapshots;
+use super::up_state::UpState;
 use super::worker;
 use crate::comfy::version::Version;
 use crate::config::{BackendConfig, BackendHeaders, LiveConfig};
 use crate::lock::{Guard, Lock, rank};
 use crate::net::now;
+use crate::ordered_watch::OrderedWatch;
 use crate::routing::health::{Change, Health, Probe};
 use crate::routing::ids::BackendId;
-use crate::routing::place::{AdminState, BackendView, Condition};
-use crate::routing::word::Word;
-use crate::watched::Watched;
+use crate::routing::placement::{AdminState, BackendView, Condition};
+use crate::routing::state_change::StateChange;
 
 mod leaving;
 mod settings;
@@ -48,10 +48,10 @@ pub struct Backend {
     /// 0 for no limit.
     max_pending: AtomicU32,
     pub pool: Arc<Pool>,
-    pub doors: Arc<Doors>,
-    pub worker: worker::Watched,
+    pub breaker: Arc<Breaker>,
+    pub worker: worker::WorkerWatch,
     pub load: Load,
-    pub queue: Readings,
+    pub queue: QueueSnapshots,
     live: LiveConfig,
     /// Copies of what [`State`] says, for views without a lock.
     up: AtomicBool,
@@ -66,7 +66,7 @@ pub struct Backend {
     going: AtomicBool,
     state: Lock<State, { rank::BACKEND }>,
     /// Says when the backend goes up or down.
-    turned: Watched<Turned>,
+    up_state: OrderedWatch<UpState>,
 }
 
 #[derive(Debug)]
@@ -76,7 +76,7 @@ struct State {
     /// Since when it is to leave.
     going: Option<Instant>,
     /// Who said so; `None` if nobody did.
-    said: Option<Word>,
+    said: Option<StateChange>,
     /// When it last went up or down, or was configured.
     since: Instant,
     /// What the last failed probe said.
@@ -95,7 +95,7 @@ struct State {
 pub struct Report {
     pub up: bool,
     pub admin: AdminState,
-    pub said: Option<Word>,
+    pub said: Option<StateChange>,
     pub since: Instant,
     pub trouble: Option<String>,
     pub version: Option<Version>,
@@ -110,10 +110,10 @@ impl Backend {
         let Common { network, tasks, live } = common;
         let (host, port) = (settings.host.clone(), settings.port);
         let names = Arc::new(Names::new(&settings.name));
-        let doors = Arc::new(Doors::new(Arc::clone(&names), live.clone()));
+        let breaker = Arc::new(Breaker::new(Arc::clone(&names), live.clone()));
         let at = (host.clone(), port);
         let network = Arc::clone(network);
-        let pool = Pool::new(network, tasks.clone(), at, live.clone(), Arc::clone(&doors));
+        let pool = Pool::new(network, tasks.clone(), at, live.clone(), Arc::clone(&breaker));
         Self {
             id,
             names,
@@ -126,9 +126,9 @@ impl Backend {
             max_pending: AtomicU32::new(settings.max_pending.map_or(0, NonZeroU32::get)),
             pool: Arc::new(pool),
             load: Load::default(),
-            queue: Readings::default(),
-            doors,
-            worker: worker::Watched::default(),
+            queue: QueueSnapshots::default(),
+            breaker,
+            worker: worker::WorkerWatch::default(),
             live: live.clone(),
             up: AtomicBool::new(false),
             admin: AtomicU8::new(0),
@@ -138,7 +138,7 @@ impl Backend {
             leaving: tasks.child_token(),
             has_left: AtomicBool::new(false),
             state: Lock::new(State::new(now())),
-            turned: Watched::new(Turned::default()),
+            up_state: OrderedWatch::new(UpState::default()),
         }
     }
 
@@ -159,7 +159,7 @@ impl Backend {
 
     fn condition(&self) -> Condition {
         match self.worker.condition() {
-            Condition::Well | Condition::Suspect if self.doors.are_shut() => Condition::Shut,
+            Condition::Well | Condition::Suspect if self.breaker.is_tripped() => Condition::Shut,
             condition @ (Condition::Well | Condition::Suspect) => condition,
             condition @ (Condition::Wedged | Condition::Shut) => condition,
         }
@@ -185,12 +185,12 @@ impl Backend {
 
     /// Takes an operator's word, and remembers whose it is. It is noted before the next one is
     /// taken: of two operators the same has the last word here and after a restart.
-    pub fn heed(&self, word: Word, note: impl FnOnce(&Word)) {
+    pub fn heed(&self, change: StateChange, note: impl FnOnce(&StateChange)) {
         let mut state = self.state();
-        self.store_admin(&mut state, word.state);
-        note(&word);
-        let is_ready = word.state == AdminState::Ready;
-        state.said = Some(word);
+        self.store_admin(&mut state, change.state);
+        note(&change);
+        let is_ready = change.state == AdminState::Ready;
+        state.said = Some(change);
         drop(state);
         if is_ready {
             // Whoever says so has looked.
@@ -288,23 +288,23 @@ impl Backend {
 
     /// Whether it is up, and how often it has turned.
     #[must_use]
-    pub fn turned(&self) -> Turned {
-        self.turned.get()
+    pub fn up_state(&self) -> UpState {
+        self.up_state.get()
     }
 
     /// Waits until it was asked once, whatever came of it. Cancel safe.
     pub async fn was_probed(&self) {
-        self.turned.wait_for(|turned| turned.was_probed).await;
+        self.up_state.wait_for(|turned| turned.was_probed).await;
     }
 
     /// Waits until it is down. Cancel safe.
     pub async fn is_down(&self) {
-        self.turned.wait_for(|turned| !turned.up).await;
+        self.up_state.wait_for(|turned| !turned.up).await;
     }
 
     /// Waits until it is up. Cancel safe.
     pub async fn is_up_again(&self) {
-        self.turned.wait_for(|turned| turned.up).await;
+        self.up_state.wait_for(|turned| turned.up).await;
     }
 
     #[must_use]
@@ -318,7 +318,7 @@ impl Backend {
             since: state.since,
             trouble: (state.trouble.clone())
                 .or_else(|| self.worker.trouble(now))
-                .or_else(|| self.doors.trouble()),
+                .or_else(|| self.breaker.trouble()),
             version: state.version.clone(),
             queue_remaining: self.load.queue_remaining(),
             load,
@@ -350,9 +350,9 @@ impl Backend {
             None => {}
         }
         if change.is_some() {
-            self.turned.change(|turned| Turned { up, was_probed: true, ..turned.again() });
-        } else if !self.turned().was_probed {
-            self.turned.change(|turned| Turned { was_probed: true, ..turned });
+            self.up_state.change(|turned| UpState { up, was_probed: true, ..turned.again() });
+        } else if !self.up_state().was_probed {
+            self.up_state.change(|turned| UpState { was_probed: true, ..turned });
         }
     }
 
@@ -366,7 +366,7 @@ impl Backend {
 
     /// It was up all the time, and is of use again: whoever waits for its return looks.
     pub(super) fn came_back(&self) {
-        self.turned.change(Turned::again);
+        self.up_state.change(UpState::again);
     }
 
     #[cfg_attr(debug_assertions, track_caller)]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::Fleet;
 use crate::comfy::features::{AT_LEAST, in_common};
-use crate::routing::place::AdminState;
+use crate::routing::placement::AdminState;
 
 /// What was told last, and of whom.
 #[derive(Debug)]

@@ -4,27 +4,27 @@
 //! `supervisor` the care of one from its coming to its going, [`names`] what it is called.
 //!
 //! Nothing else dials a backend. [`watch`] keeps one link of our own to each and learns from it;
-//! [`doors`] knows whether it takes new connections; [`pool`] carries requests, on connections that
-//! are [`kept`], and awaits answers from what was [`sent`] last; [`ask`] puts small questions;
-//! [`reading`] reads queues for many askers at once;
-//! [`turned`] whether it is up, [`worker`] what is thought of the thread that does its work;
-//! [`features`] are what all have in common.
+//! [`breaker`] knows whether it takes new connections, and [`dial_limiter`] when a link may be
+//! dialled again. [`pool`] carries requests; its connections wait in [`idle`], and [`last_sent`]
+//! says from when an answer is awaited. [`api`] asks small questions, and [`queue_snapshot`] reads
+//! one queue for many callers. [`up_state`] says whether a backend is up, [`worker`] whether the
+//! thread lives that does its work. [`features`] are what all have in common.
 
-pub mod ask;
+pub mod api;
 pub mod backend;
-pub mod dials;
+pub mod breaker;
+pub mod dial_limiter;
 pub mod diff;
-pub mod doors;
 pub mod features;
-pub mod kept;
+pub mod idle;
+pub mod last_sent;
 pub mod load;
 pub mod names;
 pub mod pool;
-pub mod reading;
+pub mod queue_snapshot;
 mod roster;
-pub mod sent;
 mod supervisor;
-pub mod turned;
+pub mod up_state;
 pub mod watch;
 pub mod worker;
 
@@ -41,7 +41,7 @@ use crate::config::{BackendConfig, LiveConfig};
 use crate::lock::{Lock, rank};
 use crate::net::Network;
 use crate::routing::ids::BackendId;
-use crate::routing::place::BackendView;
+use crate::routing::placement::BackendView;
 use crate::tasks::Tasks;
 use backend::{Backend, Common};
 use diff::{Applied, BadDiff, Diff, Member};

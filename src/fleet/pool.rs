@@ -20,12 +20,12 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead as _, ReadBuf};
 use tracing::trace;
 
-use super::doors::Doors;
-use super::kept::Kept;
-use super::sent::{LastSent, Noting};
+use super::breaker::Breaker;
+use super::idle::IdlePool;
+use super::last_sent::{LastSent, TimedStream};
 use crate::body::{OnEnd, RequestBody};
 use crate::config::{Config, LiveConfig};
-use crate::net::{Network, Stream, Wire};
+use crate::net::{Buffered, Network, Stream};
 use crate::tasks::Tasks;
 
 /// Why an exchange with a backend failed. Whose fault it is and whether it may have been seen.
@@ -64,12 +64,12 @@ pub struct Pool {
     host: String,
     port: u16,
     live: LiveConfig,
-    doors: Arc<Doors>,
+    breaker: Arc<Breaker>,
     /// Bodies that are on their way there, or whose answer is awaited.
     uploads: Arc<AtomicUsize>,
-    lines: Kept<Line>,
+    lines: IdlePool<Line>,
     /// Those of the lane.
-    streams: Kept<Stream>,
+    streams: IdlePool<Stream>,
 }
 
 /// A connection that hyper drives.
@@ -82,10 +82,10 @@ struct Line {
 }
 
 /// The connection of an answer that switched protocols; `None` if the backend left.
-pub async fn upgraded<B>(response: Response<B>) -> Option<Wire> {
+pub async fn upgraded<B>(response: Response<B>) -> Option<Buffered> {
     let upgraded = hyper::upgrade::on(response).await.ok()?;
-    let parts = upgraded.downcast::<TokioIo<Noting>>().ok()?;
-    Some(Wire { stream: parts.io.into_inner().into_inner(), read: parts.read_buf.into() })
+    let parts = upgraded.downcast::<TokioIo<TimedStream>>().ok()?;
+    Some(Buffered { stream: parts.io.into_inner().into_inner(), read: parts.read_buf.into() })
 }
 
 /// One body more on its way, while it is held.
@@ -117,13 +117,13 @@ impl Pool {
         tasks: Tasks,
         (host, port): (String, u16),
         live: LiveConfig,
-        doors: Arc<Doors>,
+        breaker: Arc<Breaker>,
     ) -> Self {
         let (idle, max) = kept_limits(&live.get());
-        let lines = Kept::new(tasks.clone(), idle, max);
-        let streams = Kept::new(tasks.clone(), idle, max);
+        let lines = IdlePool::new(tasks.clone(), idle, max);
+        let streams = IdlePool::new(tasks.clone(), idle, max);
         let uploads = Arc::default();
-        Self { network, tasks, host, port, live, doors, uploads, lines, streams }
+        Self { network, tasks, host, port, live, breaker, uploads, lines, streams }
     }
 
     /// The configuration was replaced.
@@ -195,7 +195,7 @@ impl Pool {
         match answered {
             Ok(response) => {
                 if std::mem::take(&mut line.is_new) {
-                    self.doors.passed();
+                    self.breaker.passed();
                 }
                 Attempt::Answered(response, Lease { pool: Arc::clone(self), line })
             }
@@ -277,14 +277,14 @@ impl Pool {
             false => ExchangeError::Connect(error),
         };
         let dialled = dialled.map_err(failed);
-        let mut stream = dialled.inspect_err(|error| self.doors.failed(error.to_string()))?;
+        let mut stream = dialled.inspect_err(|error| self.breaker.failed(error.to_string()))?;
         stream.allow_unacknowledged_for(stall);
         stream.give_up_stalled_writes_after(stall);
         Ok(stream)
     }
 
     async fn connect(&self) -> Result<Line, ExchangeError> {
-        let (stream, last_sent) = Noting::new(self.dial().await?);
+        let (stream, last_sent) = TimedStream::new(self.dial().await?);
         let (sender, connection) =
             handshake(TokioIo::new(stream)).await.map_err(ExchangeError::NotSent)?;
         self.tasks.spawn(async move {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::backend::{Backend, Common};
-use super::{doors, watch};
+use super::{breaker, watch};
 
 /// Watches `backend` and knocks at its doors until it leaves the fleet, or the process stops.
 /// What panics begins anew.
@@ -17,7 +17,7 @@ pub(super) fn supervise(backend: &Arc<Backend>, common: &Common) {
     let knocked = (Arc::clone(backend), live.clone());
     tasks.spawn_again(move || {
         let (backend, live) = knocked.clone();
-        doors::knock(backend, live)
+        breaker::probe(backend, live)
     });
     let closing = Arc::clone(backend);
     tasks.spawn(async move {

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use tokio::time::timeout;
 use tracing::debug;
 
-use super::ask::{AskError, encode_segment};
+use super::api::{ApiError, encode_segment};
 use super::backend::Backend;
 use crate::comfy::answers;
 use crate::comfy::event::{self, Event};
@@ -64,7 +64,7 @@ enum Trouble {
     #[error("the socket's first message is no ComfyUI `status`")]
     NoStatus,
     #[error("GET {path}: {error}")]
-    Ask { path: &'static str, error: AskError },
+    Ask { path: &'static str, error: ApiError },
     #[error("ComfyUI {0} is too old: 0.3.45 is the oldest that takes our prompt ids")]
     Unsupported(String),
     #[error("the socket broke off")]
@@ -84,7 +84,7 @@ impl Watch {
         loop {
             match self.open().await {
                 Ok(channel) => {
-                    self.backend.doors.passed();
+                    self.backend.breaker.passed();
                     self.backend.passed();
                     let opened = now();
                     let trouble = self.read(channel).await;
@@ -145,7 +145,7 @@ impl Watch {
         let ask = |error| Trouble::Ask { path, error };
         let body = self.backend.get_ok(path, self.limits().probe_timeout).await;
         let count = answers::queue_remaining(&body.map_err(ask)?)
-            .map_err(|junk| ask(AskError::Junk(junk)))?;
+            .map_err(|junk| ask(ApiError::Junk(junk)))?;
         self.backend.reopened(saturate(count));
         self.backend.status_came(saturate(count), now());
         Ok(())
@@ -156,7 +156,7 @@ impl Watch {
         let ask = |error| Trouble::Ask { path, error };
         let limit = self.limits().probe_timeout;
         let stats = self.backend.get_ok(path, limit).await.map_err(ask)?;
-        let version = answers::system_version(&stats).map_err(|junk| ask(AskError::Junk(junk)))?;
+        let version = answers::system_version(&stats).map_err(|junk| ask(ApiError::Junk(junk)))?;
         if !version.takes_prompt_id() {
             return Err(Trouble::Unsupported(version.to_string()));
         }

@@ -11,12 +11,12 @@ use crate::config::{FleetConfig, ShowDuration};
 use crate::lock::{Guard, Lock, rank};
 use crate::net::now;
 use crate::routing::health::Thresholds;
-use crate::routing::place::Condition;
-use crate::routing::worker::{Judgement, Limits, Ours, Reading, Worker};
+use crate::routing::placement::Condition;
+use crate::routing::worker::{Judgement, Limits, OwnPrompt, QueueReading, Worker};
 
 /// The worker of one backend.
 #[derive(Debug, Default)]
-pub struct Watched {
+pub struct WorkerWatch {
     worker: Lock<Worker, { rank::WORKER }>,
     /// A copy of its judgement, for views without a lock: works, suspect, wedged.
     condition: AtomicU8,
@@ -40,7 +40,7 @@ impl FleetConfig {
     }
 }
 
-impl Watched {
+impl WorkerWatch {
     #[must_use]
     pub fn condition(&self) -> Condition {
         match self.condition.load(Ordering::Relaxed) {
@@ -83,7 +83,7 @@ impl Backend {
     }
 
     /// Its queue was read.
-    pub fn queue_was_read(&self, reading: Reading) {
+    pub fn queue_was_read(&self, reading: QueueReading) {
         self.change_worker(|worker| worker.read(reading, now()));
     }
 
@@ -103,7 +103,7 @@ impl Backend {
     }
 
     /// Judges its worker by what is heard of our prompts there.
-    pub fn judge_worker(&self, ours: &[Ours], limits: Limits) {
+    pub fn judge_worker(&self, ours: &[OwnPrompt], limits: Limits) {
         self.change_worker(|worker| {
             worker.judge(ours, limits, now());
         });

@@ -11,8 +11,8 @@ use http_body::Body as _;
 use tracing::{Level, debug};
 
 use super::Front;
+use super::caller::{self, Caller, IdentityHints, Peer};
 use super::headers;
-use super::identify::{self, Marks, Peer, Who};
 use crate::body::ResponseBody;
 use crate::masked::{Masked, mask};
 use crate::routing::ids::ClientId;
@@ -28,7 +28,7 @@ const REQUEST_ID_MAX: usize = 128;
 
 /// What a head says besides who asks.
 #[derive(Clone, Debug)]
-pub struct Said<'a> {
+pub struct RequestLine<'a> {
     pub method: Method,
     pub path: &'a str,
     pub request_id: Option<&'a [u8]>,
@@ -78,7 +78,12 @@ pub fn is_recorded() -> bool {
 impl Record {
     /// Of a request that came from `peer`.
     #[must_use]
-    pub fn of(front: &Front, peer: IpAddr, said: &Said<'_>, marks: &Marks<'_>) -> Self {
+    pub fn of(
+        front: &Front,
+        peer: IpAddr,
+        said: &RequestLine<'_>,
+        hints: &IdentityHints<'_>,
+    ) -> Self {
         let request_id = match Peer::of(&front.shared, peer) {
             Peer::Proxy => said.request_id.and_then(name_of_request),
             Peer::Stranger => None,
@@ -86,21 +91,21 @@ impl Record {
         Self {
             method: said.method.clone(),
             path: said.path.to_owned(),
-            client: client(front, peer, marks).as_ref().map(mask),
+            client: client(front, peer, hints).as_ref().map(mask),
             seen: Seen::default(),
-            address: identify::address(&front.shared, peer, marks),
+            address: caller::address(&front.shared, peer, hints),
             request_id,
         }
     }
 
     #[must_use]
     pub fn of_request<B>(front: &Front, peer: IpAddr, request: &Request<B>) -> Self {
-        let said = Said {
+        let said = RequestLine {
             method: request.method().clone(),
             path: request.uri().path(),
             request_id: request.headers().get(REQUEST_ID).map(http::HeaderValue::as_bytes),
         };
-        Self::of(front, peer, &said, &Marks::of(request))
+        Self::of(front, peer, &said, &IdentityHints::of(request))
     }
 
     /// Where the handler of the request says whose it is.
@@ -137,13 +142,13 @@ impl<'a> Answer<'a> {
 }
 
 /// The client that asks, by its name or else by its browser's cookie.
-fn client(front: &Front, peer: IpAddr, marks: &Marks<'_>) -> Option<ClientId> {
-    match identify::named(marks).ok()? {
+fn client(front: &Front, peer: IpAddr, hints: &IdentityHints<'_>) -> Option<ClientId> {
+    match caller::named(hints).ok()? {
         Some(name) => {
-            let address = identify::address(&front.shared, peer, marks);
-            ClientId::parse(&name).ok().map(|id| identify::of_its_own(front, id, address))
+            let address = caller::address(&front.shared, peer, hints);
+            ClientId::parse(&name).ok().map(|id| caller::of_its_own(front, id, address))
         }
-        None => Who::named_so(None, front, peer, marks).ok()?.asker(front),
+        None => Caller::named_so(None, front, peer, hints).ok()?.asker(front),
     }
 }
 

@@ -25,21 +25,21 @@ use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 
 use super::Front;
+use super::caller::Caller;
 use super::error::GatewayError;
-use super::identify::Who;
 use super::jobs::with_status;
 use super::route::reading;
 use super::users;
 use super::{Answer, forward};
 use crate::body::{CollectLimits, OnEnd as _, RequestBody, ResponseBody, collect};
-use crate::comfy::assets::Asked;
+use crate::comfy::assets::AssetRequest;
 use crate::comfy::reply;
 use crate::config::Nameless;
-use crate::fleet::ask::{ANSWER_MAX, AskError};
+use crate::fleet::api::{ANSWER_MAX, ApiError};
 use crate::fleet::backend::Backend;
 use crate::fleet::pool::ExchangeError;
 use crate::net::now;
-use crate::records::assets::Asker;
+use crate::records::assets::AssetViewer;
 use crate::routing::files::Maker;
 use crate::routing::ids::AssetId;
 pub use hashes::view;
@@ -53,32 +53,32 @@ const COMFY_USER: HeaderName = HeaderName::from_static("comfy-user");
 /// No backend can answer, or as for [`forward::forward`].
 pub async fn answer(
     front: &Arc<Front>,
-    who: &Who,
-    asked: Asked,
+    caller: &Caller,
+    asked: AssetRequest,
     request: Request<Incoming>,
 ) -> Answer {
-    let session = Session::of(front, who, request.headers());
+    let session = Session::of(front, caller, request.headers());
     route(&session, asked, request).await.or_else(|Done(answer)| *answer)
 }
 
-async fn route(session: &Session<'_>, asked: Asked, request: Request<Incoming>) -> Settled {
+async fn route(session: &Session<'_>, asked: AssetRequest, request: Request<Incoming>) -> Settled {
     let front = session.front;
     match asked {
-        Asked::List => lists::list(session, request).await,
-        Asked::Tags => lists::tags(session, request).await,
-        Asked::Refine => lists::refine(session, request).await,
-        Asked::Item(id) => one::item(session, id, request).await,
-        Asked::Content(id) => one::content(session, id, request).await,
-        Asked::Change(id) | Asked::EditTags(id) | Asked::Delete(id) => {
+        AssetRequest::List => lists::list(session, request).await,
+        AssetRequest::Tags => lists::tags(session, request).await,
+        AssetRequest::Refine => lists::refine(session, request).await,
+        AssetRequest::Item(id) => one::item(session, id, request).await,
+        AssetRequest::Content(id) => one::content(session, id, request).await,
+        AssetRequest::Change(id) | AssetRequest::EditTags(id) | AssetRequest::Delete(id) => {
             one::change(session, id, request).await
         }
-        Asked::Hash(hash) => hashes::is_there(session, &hash, request).await,
-        Asked::FromHash => hashes::from_hash(session, request).await,
-        Asked::Upload => upload::upload(session, request).await,
-        Asked::Scan(_) if !front.shared.config().server.allow_asset_scans => {
+        AssetRequest::Hash(hash) => hashes::is_there(session, &hash, request).await,
+        AssetRequest::FromHash => hashes::from_hash(session, request).await,
+        AssetRequest::Upload => upload::upload(session, request).await,
+        AssetRequest::Scan(_) if !front.shared.config().server.allow_asset_scans => {
             Err(GatewayError::OperatorsOnly.into())
         }
-        Asked::Scan(_) | Asked::ScanStatus => {
+        AssetRequest::Scan(_) | AssetRequest::ScanStatus => {
             let target = servers::nearest(session, &servers::of(session).await?)?;
             Ok(forward::forward(&front.shared, &target, request).await?)
         }
@@ -112,18 +112,19 @@ impl Done {
 /// Who asks, for the length of one request.
 struct Session<'a> {
     front: &'a Arc<Front>,
-    who: &'a Who,
-    asker: Asker,
+    caller: &'a Caller,
+    viewer: AssetViewer,
     /// `Comfy-User`, as it came.
     user: Option<HeaderValue>,
 }
 
 impl<'a> Session<'a> {
-    fn of(front: &'a Arc<Front>, who: &'a Who, headers: &http::HeaderMap) -> Self {
+    fn of(front: &'a Arc<Front>, caller: &'a Caller, headers: &http::HeaderMap) -> Self {
         let user = headers.get(COMFY_USER).cloned();
         let named = user.as_ref().and_then(|it| it.to_str().ok()).filter(|it| !it.is_empty());
-        let asker = Asker { makers: makers_of(front, who), user: named.map(str::to_owned) };
-        Self { front, who, asker, user }
+        let viewer =
+            AssetViewer { makers: makers_of(front, caller), user: named.map(str::to_owned) };
+        Self { front, caller, viewer, user }
     }
 
     /// Whom a server that tells users apart takes him for.
@@ -137,9 +138,9 @@ impl<'a> Session<'a> {
     /// True for who says nothing of himself and may all the same act on what he can name, as on
     /// prompts (`isolation.nameless`).
     fn may_all(&self) -> bool {
-        let may = self.front.shared.config().nameless(self.who.place());
+        let may = self.front.shared.config().nameless(self.caller.place());
         match may {
-            Nameless::ById | Nameless::All => self.who.askers(self.front).is_empty(),
+            Nameless::ById | Nameless::All => self.caller.askers(self.front).is_empty(),
             Nameless::None => false,
         }
     }
@@ -151,7 +152,7 @@ impl<'a> Session<'a> {
         method: Method,
         path: &str,
         limit: Duration,
-    ) -> Result<(u16, Bytes), AskError> {
+    ) -> Result<(u16, Bytes), ApiError> {
         if limit.is_zero() || !backend.is_up() {
             return Err(ExchangeError::NoAnswer(limit).into());
         }
@@ -170,12 +171,12 @@ impl<'a> Session<'a> {
 
 /// As what somebody may have made something: the clients that he speaks for. What was uploaded
 /// from his address without a name is his if he has none either, or if nobody else was seen there.
-fn makers_of(front: &Front, who: &Who) -> Vec<Maker> {
-    let mut clients = who.askers(front);
-    if let Some(browser) = who.browser {
+fn makers_of(front: &Front, caller: &Caller) -> Vec<Maker> {
+    let mut clients = caller.askers(front);
+    if let Some(browser) = caller.browser {
         clients.extend(front.browsers.of_browser(browser));
     }
-    let sole = front.browsers.sole_at(who.address, front.shared.config().affinity.lease, now());
+    let sole = front.browsers.sole_at(caller.address, front.shared.config().affinity.lease, now());
     let is_alone = clients.is_empty() || sole.is_some_and(|sole| clients.contains(&sole));
     let mut makers: Vec<Maker> = Vec::with_capacity(clients.len() + 1);
     for client in clients.into_iter().map(Maker::Client) {
@@ -183,7 +184,7 @@ fn makers_of(front: &Front, who: &Who) -> Vec<Maker> {
             makers.push(client);
         }
     }
-    makers.extend(is_alone.then_some(Maker::Address(who.address)));
+    makers.extend(is_alone.then_some(Maker::Address(caller.address)));
     makers
 }
 
@@ -194,5 +195,5 @@ fn not_found(message: &str, id: Option<AssetId>) -> Response<ResponseBody> {
 
 /// The backend where a read goes that names nothing, if it can be said.
 fn bound(session: &Session<'_>) -> Option<forward::Target> {
-    reading(session.front, session.who).ok()
+    reading(session.front, session.caller).ok()
 }

@@ -13,8 +13,8 @@ use dashmap::DashMap;
 use dashmap::mapref::one::{Ref, RefMut};
 
 use super::Front;
-use super::identify::Door;
-use super::seal::Seal;
+use super::caller::Door;
+use super::cookie_signer::CookieSigner;
 use crate::net::{now, sleep};
 use crate::routing::ids::{BackendId, ClientId};
 
@@ -44,10 +44,10 @@ impl BrowserId {
     }
 
     /// One that we gave: `NAME.SIGNATURE`, in hexadecimal digits.
-    fn parse(value: &[u8], seal: &Seal) -> Option<Self> {
+    fn parse(value: &[u8], signer: &CookieSigner) -> Option<Self> {
         let (name, signature) = std::str::from_utf8(value).ok()?.split_once('.')?;
         let name = number(name)?;
-        (number(signature)? == seal.sign(name)).then_some(Self(name))
+        (number(signature)? == signer.sign(name)).then_some(Self(name))
     }
 
     /// As a number: what the ledger knows a person by.
@@ -58,8 +58,8 @@ impl BrowserId {
 
     /// The header that gives it to the browser.
     #[must_use]
-    pub fn set_cookie(self, seal: &Seal, door: Door) -> String {
-        let pair = format!("{}={:032x}.{:032x}", cookie_name(door), self.0, seal.sign(self.0));
+    pub fn set_cookie(self, signer: &CookieSigner, door: Door) -> String {
+        let pair = format!("{}={:032x}.{:032x}", cookie_name(door), self.0, signer.sign(self.0));
         match door {
             Door::Tls => format!("{pair}; Path=/; Secure; HttpOnly; SameSite=Lax"),
             Door::Plain | Door::Unknown => format!("{pair}; Path=/; HttpOnly; SameSite=Lax"),
@@ -81,11 +81,11 @@ fn cookie_name(door: Door) -> &'static str {
 
 /// The browser that a `Cookie` header names, if it names one that we know by its signature.
 #[must_use]
-pub fn browser_of(cookies: &[u8], seal: &Seal, door: Door) -> Option<BrowserId> {
+pub fn browser_of(cookies: &[u8], signer: &CookieSigner, door: Door) -> Option<BrowserId> {
     let name = cookie_name(door).as_bytes();
     cookies.split(|byte| *byte == b';').find_map(|cookie| {
         let value = cookie.trim_ascii().strip_prefix(name)?.strip_prefix(b"=")?;
-        BrowserId::parse(value, seal)
+        BrowserId::parse(value, signer)
     })
 }
 
@@ -386,18 +386,18 @@ mod tests {
 
     #[test]
     fn a_cookie_is_read_among_others_and_one_that_we_did_not_give_is_not() {
-        let (seal, minted) = (Seal::new(), BrowserId::mint());
+        let (signer, minted) = (CookieSigner::new(), BrowserId::mint());
         let pair = |door| {
-            let set = minted.set_cookie(&seal, door);
+            let set = minted.set_cookie(&signer, door);
             set.split(';').next().unwrap().to_owned()
         };
         let plain = pair(Door::Plain);
-        let read = |cookies: &str, door| browser_of(cookies.as_bytes(), &seal, door);
+        let read = |cookies: &str, door| browser_of(cookies.as_bytes(), &signer, door);
         let junk = "mooring=00000000000000000000000000000001";
         assert_eq!(read(&format!("a=b; {junk}; {plain}; c=d"), Door::Plain), Some(minted));
         assert_eq!(read(&plain, Door::Tls), None, "anybody on the way could have set it");
         assert_eq!(read(&pair(Door::Tls), Door::Tls), Some(minted));
-        assert_eq!(browser_of(plain.as_bytes(), &Seal::new(), Door::Plain), None);
+        assert_eq!(browser_of(plain.as_bytes(), &CookieSigner::new(), Door::Plain), None);
         let forged = format!("{junk}.00000000000000000000000000000001");
         let altered = plain.replacen('=', "=0", 1);
         for other in [junk, "mooring=zz", "mooring=", forged.as_str(), altered.as_str()] {
@@ -407,7 +407,7 @@ mod tests {
 
     #[test]
     fn over_tls_the_cookie_is_for_this_very_host() {
-        let set = BrowserId::mint().set_cookie(&Seal::new(), Door::Tls);
+        let set = BrowserId::mint().set_cookie(&CookieSigner::new(), Door::Tls);
         assert!(set.starts_with("__Host-mooring="), "{set}");
         assert!(set.contains("; Secure") && set.contains("; Path=/;") && !set.contains("Domain"));
     }

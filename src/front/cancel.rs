@@ -10,19 +10,19 @@ use hyper::body::Incoming;
 use tracing::debug;
 
 use super::Front;
-use super::error::GatewayError;
-use super::history::asking_failed;
-use super::identify::Who;
-use super::unknowns::Where;
-use super::verbs::{
+use super::broadcast_lookup::Where;
+use super::caller::Caller;
+use super::command_scope::{Actor, Located, named};
+use super::commands::{
     delete_on, intend_deletion, on_each, small_body, to_its_end, withdraw_deletion,
 };
-use super::whose::{Actor, Located, named};
+use super::error::GatewayError;
+use super::history::asking_failed;
 use super::{Answer, jobs, json};
 use crate::comfy::answers::queued_ids;
+use crate::comfy::commands;
 use crate::comfy::jobs::cancel;
-use crate::comfy::verbs;
-use crate::fleet::ask::encode_segment;
+use crate::fleet::api::encode_segment;
 use crate::fleet::backend::Backend;
 use crate::routing::ids::PromptId;
 use crate::session::Sessions;
@@ -32,19 +32,23 @@ use crate::session::interrupts;
 ///
 /// # Errors
 /// The asker is nobody who may, or a backend did not answer.
-pub async fn cancel_job(front: &Arc<Front>, who: &Who, prompt: &str) -> Answer {
-    let actor = Actor::of(front, who);
+pub async fn cancel_job(front: &Arc<Front>, caller: &Caller, prompt: &str) -> Answer {
+    let actor = Actor::of(front, caller);
     let ids = [prompt.to_owned()];
-    let prompts = named(front, &actor, who, ids, Where::Queue).await?;
+    let prompts = named(front, &actor, caller, ids, Where::Queue).await?;
     let cancelled = cancel(&front.sessions, prompts).await?;
-    Ok(json(verbs::cancelled(cancelled)))
+    Ok(json(commands::cancelled(cancelled)))
 }
 
 /// `POST /api/jobs/cancel`.
 ///
 /// # Errors
 /// The body cannot be read, the asker is nobody who may, or a backend did not answer.
-pub async fn cancel_jobs(front: &Arc<Front>, who: &Who, request: Request<Incoming>) -> Answer {
+pub async fn cancel_jobs(
+    front: &Arc<Front>,
+    caller: &Caller,
+    request: Request<Incoming>,
+) -> Answer {
     let body = small_body(&front.shared, request).await?;
     let is_known =
         |id: &str| PromptId::parse(id).is_ok_and(|id| front.shared.records.prompt(&id).is_some());
@@ -52,10 +56,10 @@ pub async fn cancel_jobs(front: &Arc<Front>, who: &Who, request: Request<Incomin
         Ok(ids) => ids,
         Err(bad) => return Ok(jobs::with_status(StatusCode::BAD_REQUEST, bad.body())),
     };
-    let actor = Actor::of(front, who);
-    let prompts = named(front, &actor, who, ids, Where::Queue).await?;
+    let actor = Actor::of(front, caller);
+    let prompts = named(front, &actor, caller, ids, Where::Queue).await?;
     let cancelled = cancel(&front.sessions, prompts).await?;
-    Ok(json(verbs::cancelled(cancelled)))
+    Ok(json(commands::cancelled(cancelled)))
 }
 
 /// Cancels waiting and running prompts; true if there was one to cancel.
@@ -104,7 +108,7 @@ async fn cancel_in_one_step(
         }
         several => {
             let ids: Vec<&str> = several.iter().map(PromptId::as_str).collect();
-            backend.post("/api/jobs/cancel", verbs::cancel_several(&ids), limit).await
+            backend.post("/api/jobs/cancel", commands::cancel_several(&ids), limit).await
         }
     };
     let (status, body) = answer.map_err(|error| {
@@ -113,7 +117,7 @@ async fn cancel_in_one_step(
         }
         asking_failed(backend, &error)
     })?;
-    let Some(is_any) = verbs::was_cancelled(status, &body) else {
+    let Some(is_any) = commands::was_cancelled(status, &body) else {
         withdraw_deletion(sessions, prompts);
         debug!(backend = %backend.name(), status, "It does not cancel in one step.");
         return Ok(None);

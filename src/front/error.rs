@@ -13,18 +13,18 @@ use hyper::ext::ReasonPhrase;
 
 use crate::body::inflate::{self, InflateError};
 use crate::body::{CollectError, ResponseBody};
+use crate::comfy::commands::BadBody;
 use crate::comfy::lists::history::NotAnInteger;
 use crate::comfy::reply;
 use crate::comfy::submission;
-use crate::comfy::verbs::BadBody;
 use crate::fleet::backend::Backend;
 use crate::fleet::pool::ExchangeError;
 use crate::routing::decision::{Refusal, StillPending};
 use crate::routing::ids::BadClientId;
-use crate::routing::place::{AdminState, NoPlace};
+use crate::routing::placement::{AdminState, NoPlace};
 use crate::server::refusal;
 use crate::session::registry::TooManyClients;
-use crate::session::slot::TooManySockets;
+use crate::session::subscriber::TooManySockets;
 use crate::tunnels::TooMany;
 use crate::ws::HandshakeError;
 

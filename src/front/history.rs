@@ -10,17 +10,17 @@ use hyper::body::Incoming;
 use tracing::debug;
 
 use super::Front;
+use super::broadcast_lookup::{self, Where};
+use super::caller::Caller;
 use super::collected::{Collected, collected};
 use super::error::GatewayError;
 use super::forward::{Target, to_backend};
-use super::identify::Who;
-use super::persons::Persons;
 use super::route::of_ledger;
-use super::unknowns::{self, Where};
-use super::{Answer, entries, headers, json};
+use super::visible_owners::VisibleOwners;
+use super::{Answer, headers, history_cache, json};
 use crate::body::{ClientFault, RequestBody};
 use crate::comfy::lists::history::HistoryList;
-use crate::fleet::ask::ANSWER_MAX;
+use crate::fleet::api::ANSWER_MAX;
 use crate::fleet::backend::Backend;
 use crate::net::{now, sleep};
 use crate::routing::decision::Reason;
@@ -47,7 +47,7 @@ pub enum Whereabouts {
 /// The backend that has it is down or did not answer.
 pub async fn history_of(
     front: &Arc<Front>,
-    who: &Who,
+    caller: &Caller,
     prompt: &str,
     request: Request<Incoming>,
 ) -> Answer {
@@ -55,18 +55,18 @@ pub async fn history_of(
         // Nobody could have submitted it.
         return Ok(json("{}"));
     };
-    let backend = match find(front, who, &prompt).await? {
+    let backend = match find(front, caller, &prompt).await? {
         Whereabouts::On(backend) => backend,
         // As ComfyUI says of an id that it does not know.
         Whereabouts::Nowhere => return Ok(json("{}")),
         Whereabouts::Lost(entry) => return Ok(json(one(&prompt, &entry))),
     };
-    let whose = Persons::of(front, who);
+    let whose = VisibleOwners::of(front, caller);
     let by =
         front.shared.records.ledger_of(&prompt).get(&prompt, now()).map(|record| record.by.clone());
     let by = by.unwrap_or_default();
-    if let Some(raw) = front.entries.get(&prompt) {
-        let entry = entries::told(&front.shared, &backend, raw, &whose, &by);
+    if let Some(raw) = front.history_cache.get(&prompt) {
+        let entry = history_cache::told(&front.shared, &backend, raw, &whose, &by);
         let mut answer = json(one(&prompt, &entry));
         headers::mark(answer.headers_mut(), &backend, Reason::Ledger);
         return Ok(answer);
@@ -85,11 +85,11 @@ pub async fn history_of(
         let told = answer.body.clone();
         return Ok(answer.answer(told));
     }
-    let entry = entries::entry_in(&answer.body, &prompt);
+    let entry = history_cache::entry_in(&answer.body, &prompt);
     let history = match entry.map_err(|error| asking_failed(&backend, &error))? {
         Some(entry) => {
-            front.entries.keep(&prompt, &entry);
-            one(&prompt, &entries::told(&front.shared, &backend, entry, &whose, &by))
+            front.history_cache.keep(&prompt, &entry);
+            one(&prompt, &history_cache::told(&front.shared, &backend, entry, &whose, &by))
         }
         None => HistoryList::default().finish(),
     };
@@ -108,7 +108,7 @@ fn one(prompt: &PromptId, entry: &[u8]) -> Vec<u8> {
 pub fn lost(shared: &Shared, prompt: &PromptId) -> Option<Bytes> {
     let record = shared.records.prompt(prompt)?;
     let State::Ended(End::Lost(loss)) = record.state else { return None };
-    entries::lost(shared, prompt, &record, loss)
+    history_cache::lost(shared, prompt, &record, loss)
 }
 
 /// ComfyUI's `{}`: it does not know the prompt, or not yet.
@@ -122,7 +122,7 @@ fn is_empty(answer: &Collected) -> bool {
 /// It is known and down, and the prompt is not kept here.
 pub async fn find(
     front: &Front,
-    who: &Who,
+    caller: &Caller,
     prompt: &PromptId,
 ) -> Result<Whereabouts, GatewayError> {
     if front.shared.records.ledger_of(prompt).is_unlisted(prompt, now()) {
@@ -134,7 +134,8 @@ pub async fn find(
         Some(record) => record.backend,
         None => {
             let prompt = vec![prompt.clone()];
-            let found = unknowns::look_for(front, who.address, prompt, Where::Anywhere).await;
+            let found =
+                broadcast_lookup::look_for(front, caller.address, prompt, Where::Anywhere).await;
             found.into_iter().next().map(|(_, backend)| backend)
         }
     };
@@ -143,7 +144,7 @@ pub async fn find(
         (Some(backend), _) if backend.is_up() => Ok(Whereabouts::On(backend)),
         // Its backend is gone, and so is the prompt: that much is known.
         (_, Some(entry)) => Ok(Whereabouts::Lost(entry)),
-        (Some(backend), None) if front.entries.get(prompt).is_some() => {
+        (Some(backend), None) if front.history_cache.get(prompt).is_some() => {
             Ok(Whereabouts::On(backend))
         }
         (Some(backend), None) => Err(GatewayError::not_asked(&backend)),
@@ -166,11 +167,11 @@ async fn when_due(
         let answer = collected(&sessions.shared, target, request, &no_fault, ANSWER_MAX).await?;
         if !is_empty(&answer)
             || deadline <= now()
-            || !entries::is_due(sessions, &target.backend, prompt)
+            || !history_cache::is_due(sessions, &target.backend, prompt)
         {
             return Ok(answer);
         }
-        sleep(entries::LOOK_AGAIN).await;
+        sleep(history_cache::LOOK_AGAIN).await;
     }
 }
 

@@ -15,13 +15,13 @@ use http_body::Body as _;
 use hyper::body::Incoming;
 
 use super::Front;
-use super::asked::{Asked, Whole};
-use super::copies::{Found, Key};
+use super::conditional::{Conditional, Whole};
 use super::error::{Fault, GatewayError};
 use super::forward::{Target, forward};
-use super::{Answer, bundle, headers, standin};
+use super::stale_cache::{CacheKey, Found};
+use super::{Answer, failover, headers, static_files};
 use crate::body::ResponseBody;
-use crate::body::tap::{Tap, tapped};
+use crate::body::tee::{Tee, tee};
 use crate::net::now;
 use crate::routing::decision::Reason;
 use crate::shared::Shared;
@@ -39,7 +39,7 @@ pub fn target(shared: &Shared) -> Target {
 pub async fn user_data(front: &Arc<Front>, request: Request<Incoming>) -> Answer {
     let uri = request.uri();
     if matches!(*request.method(), Method::GET | Method::HEAD) {
-        let key = Key::own(uri.path(), uri.query().unwrap_or(""), request.headers());
+        let key = CacheKey::own(uri.path(), uri.query().unwrap_or(""), request.headers());
         return read(front, key, request).await;
     }
     let path = (!request.method().is_safe()).then(|| uri.path().to_owned());
@@ -47,14 +47,14 @@ pub async fn user_data(front: &Arc<Front>, request: Request<Incoming>) -> Answer
     let answer =
         forward(&front.shared, &home, request).await.map_err(|error| not_saved(&home, error))?;
     if let Some(path) = path.filter(|_| answer.status().is_success()) {
-        front.copies.written(&path);
+        front.stale_cache.written(&path);
     }
     Ok(answer)
 }
 
 /// Nothing was sent, and that is what the writer has to know.
 fn not_saved(home: &Target, error: GatewayError) -> GatewayError {
-    if !standin::is_away(&error) {
+    if !failover::is_away(&error) {
         return error;
     }
     let is_off = matches!(error, GatewayError::BackendOff { .. });
@@ -66,27 +66,27 @@ fn not_saved(home: &Target, error: GatewayError) -> GatewayError {
 ///
 /// # Errors
 /// There is neither.
-pub async fn read(front: &Arc<Front>, key: Key, mut request: Request<Incoming>) -> Answer {
+pub async fn read(front: &Arc<Front>, key: CacheKey, mut request: Request<Incoming>) -> Answer {
     let home = target(&front.shared);
-    let again = standin::again(&request);
-    let asked = Asked::of(&request);
+    let again = failover::again(&request);
+    let conditional = Conditional::of(&request);
     let is_head = *request.method() == Method::HEAD;
     let wants_all = !is_head && !request.headers().contains_key(RANGE);
-    if wants_all && front.copies.is_on() && !front.copies.knows(&key) {
+    if wants_all && front.stale_cache.is_on() && !front.stale_cache.knows(&key) {
         // A 304 would leave us without a copy for the day when it is needed. The asker is given
         // in full what it has already, once.
         request.headers_mut().remove(IF_NONE_MATCH);
         request.headers_mut().remove(IF_MODIFIED_SINCE);
     }
     match forward(&front.shared, &home, request).await {
-        Ok(response) if is_head || !front.copies.is_on() => Ok(response),
+        Ok(response) if is_head || !front.stale_cache.is_on() => Ok(response),
         Ok(response) => Ok(passed(front, key, response)),
         Err(error) if error.fault() == Fault::Backend => {
-            if let Some(copy) = copy(front, &key, &asked) {
+            if let Some(copy) = copy(front, &key, &conditional) {
                 return Ok(copy);
             }
             let Some(parts) = again else { return Err(error) };
-            standin::from_another(&front.shared, Some(home.backend.id), &parts).await.ok_or(error)
+            failover::from_another(&front.shared, Some(home.backend.id), &parts).await.ok_or(error)
         }
         Err(error) => Err(error),
     }
@@ -95,16 +95,16 @@ pub async fn read(front: &Arc<Front>, key: Key, mut request: Request<Incoming>) 
 /// What an answer of the home backend says of the copy.
 fn passed(
     front: &Arc<Front>,
-    key: Key,
+    key: CacheKey,
     response: Response<ResponseBody>,
 ) -> Response<ResponseBody> {
-    let copies = &front.copies;
+    let copies = &front.stale_cache;
     match response.status() {
         StatusCode::OK => return keep(front, key, response),
         StatusCode::NOT_MODIFIED => {
             copies.revalidated(&key, response.headers(), now());
         }
-        StatusCode::NOT_FOUND if !bundle::is_hashed(key.path()) => copies.missing(key, now()),
+        StatusCode::NOT_FOUND if !static_files::is_hashed(key.path()) => copies.missing(key, now()),
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => copies.forget(&key),
         _ => {}
     }
@@ -115,10 +115,10 @@ fn passed(
 #[must_use]
 pub fn keep(
     front: &Arc<Front>,
-    key: Key,
+    key: CacheKey,
     response: Response<ResponseBody>,
 ) -> Response<ResponseBody> {
-    let copies = &front.copies;
+    let copies = &front.stale_cache;
     if copies.confirm(&key, response.headers(), now()) {
         return response;
     }
@@ -137,7 +137,7 @@ pub fn keep(
         body: Vec::with_capacity(expected),
         room: expected,
     };
-    response.map(|body| tapped(body, Box::new(copying)))
+    response.map(|body| tee(body, Box::new(copying)))
 }
 
 /// False for what is one asker's own, or depends on what we do not look at.
@@ -156,7 +156,7 @@ pub fn may_be_kept(headers: &HeaderMap) -> bool {
 /// A body on its way, of which a copy is made.
 struct Copying {
     front: Arc<Front>,
-    key: Key,
+    key: CacheKey,
     headers: HeaderMap,
     body: Vec<u8>,
     /// Bytes that are taken for it.
@@ -165,19 +165,19 @@ struct Copying {
 
 impl Drop for Copying {
     fn drop(&mut self) {
-        self.front.copies.give_back(self.room);
+        self.front.stale_cache.give_back(self.room);
     }
 }
 
-impl Tap for Copying {
+impl Tee for Copying {
     fn passed(&mut self, data: &[u8]) -> bool {
         let len = self.body.len() + data.len();
-        if self.front.copies.body_max() < len {
-            self.front.copies.refuse(self.key.clone());
+        if self.front.stale_cache.body_max() < len {
+            self.front.stale_cache.refuse(self.key.clone());
             return false;
         }
         let more = len.saturating_sub(self.room);
-        if 0 < more && !self.front.copies.take_room(more) {
+        if 0 < more && !self.front.stale_cache.take_room(more) {
             return false;
         }
         self.room += more;
@@ -186,22 +186,26 @@ impl Tap for Copying {
     }
 
     fn finished(mut self: Box<Self>) {
-        let copies = &self.front.copies;
+        let copies = &self.front.stale_cache;
         copies.give_back(std::mem::take(&mut self.room));
         let mut body = std::mem::take(&mut self.body);
         body.shrink_to_fit();
         let whole = Whole { headers: std::mem::take(&mut self.headers), body: body.into() };
-        self.front.copies.put(self.key.clone(), whole, now());
+        self.front.stale_cache.put(self.key.clone(), whole, now());
     }
 }
 
 /// The last good copy, marked as such.
 #[must_use]
-pub fn copy(front: &Front, key: &Key, asked: &Asked) -> Option<Response<ResponseBody>> {
-    let (found, age) = front.copies.get(key, now())?;
+pub fn copy(
+    front: &Front,
+    key: &CacheKey,
+    conditional: &Conditional,
+) -> Option<Response<ResponseBody>> {
+    let (found, age) = front.stale_cache.get(key, now())?;
     let mut response = match found {
-        Found::Whole(whole) if !asked.can_read(&whole.headers) => return None,
-        Found::Whole(whole) => asked.answer(&whole),
+        Found::Whole(whole) if !conditional.can_read(&whole.headers) => return None,
+        Found::Whole(whole) => conditional.answer(&whole),
         Found::Nothing => {
             let mut response = Response::new(ResponseBody::empty());
             *response.status_mut() = StatusCode::NOT_FOUND;

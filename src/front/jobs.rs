@@ -12,13 +12,13 @@ use http::{Response, StatusCode};
 use tracing::debug;
 
 use super::Front;
-use super::entries::{self, Missing};
+use super::caller::Caller;
 use super::error::GatewayError;
 use super::headers;
 use super::history::{self, Whereabouts};
-use super::identify::Who;
+use super::history_cache::{self, Missing};
 use super::lists::{Listing, Queues, ROUNDS, listed, place_of, shown_at, taken_ms, taken_ms_of};
-use super::persons::Persons;
+use super::visible_owners::VisibleOwners;
 use super::{Answer, json, names};
 use crate::body::ResponseBody;
 use crate::comfy::jobs::job::{Job, detail_of_entry, detail_of_item, detail_of_own};
@@ -27,7 +27,7 @@ use crate::comfy::jobs::query::{JobQuery, Reads};
 use crate::comfy::jobs::{Interrupted, NOT_FOUND, Status, Telling};
 use crate::comfy::lists::history::KEPT_MAX;
 use crate::comfy::lists::queue::{Item, Known, OwnQueue, Shown};
-use crate::fleet::ask::encode_segment;
+use crate::fleet::api::encode_segment;
 use crate::fleet::backend::Backend;
 use crate::net::now;
 use crate::routing::decision::Reason;
@@ -43,12 +43,12 @@ const YIELD_EVERY: usize = 64;
 ///
 /// # Errors
 /// For nobody in particular: no backend is up.
-pub async fn list(front: &Front, who: &Who, raw_query: &str) -> Answer {
+pub async fn list(front: &Front, caller: &Caller, raw_query: &str) -> Answer {
     let query = match JobQuery::read(raw_query, told(&front.shared)) {
         Ok(query) => query,
         Err(bad) => return Ok(with_status(StatusCode::BAD_REQUEST, bad.body())),
     };
-    let mut listing = Listing::begin(front, who).await;
+    let mut listing = Listing::begin(front, caller).await;
     let (whose, missing) = (&listing.whose, &mut listing.missing);
     let answer = if whose.is_nobody() {
         positions(&front.shared, listing.address, &query, missing).await
@@ -72,7 +72,7 @@ fn told(shared: &Shared) -> Interrupted {
 /// The jobs of somebody, as far as a query asks for them.
 async fn own(
     front: &Front,
-    whose: &Persons,
+    whose: &VisibleOwners,
     query: &JobQuery,
     missing: &mut Missing,
 ) -> Response<ResponseBody> {
@@ -98,7 +98,7 @@ async fn own(
                     .for_each(|row| rows.push(row));
             }
             Reads::All => {
-                let found = entries::find(front, &ended, whose, deadline, missing).await;
+                let found = history_cache::find(front, &ended, whose, deadline, missing).await;
                 forgotten += found.forgotten;
                 made =
                     jobs_of_entries(&front.shared, &ended, &found.entries, query.interrupted).await;
@@ -113,7 +113,7 @@ async fn own(
             let on_page = page.rows.iter().filter(|row| row.status.is_ended());
             let on_page: Vec<Listed> =
                 on_page.filter_map(|row| by_id.get(&row.id).copied().cloned()).collect();
-            let found = entries::find(front, &on_page, whose, deadline, missing).await;
+            let found = history_cache::find(front, &on_page, whose, deadline, missing).await;
             forgotten += found.forgotten;
             made =
                 jobs_of_entries(&front.shared, &on_page, &found.entries, query.interrupted).await;
@@ -201,11 +201,11 @@ async fn positions(
 ///
 /// # Errors
 /// The backend that has it is down or did not answer.
-pub async fn job(front: &Front, who: &Who, prompt: &str) -> Answer {
+pub async fn job(front: &Front, caller: &Caller, prompt: &str) -> Answer {
     let Ok(prompt) = PromptId::parse(prompt) else { return Ok(not_found()) };
     let taken_ms = taken_ms(&front.shared, prompt.as_str());
     let told = Telling { interrupted: told(&front.shared), taken_ms };
-    let backend = match history::find(front, who, &prompt).await {
+    let backend = match history::find(front, caller, &prompt).await {
         Ok(Whereabouts::Nowhere) => return Ok(not_found()),
         Ok(Whereabouts::Lost(entry)) => {
             let detail = detail_of_entry(&prompt, &entry, told).ok();
@@ -215,7 +215,7 @@ pub async fn job(front: &Front, who: &Who, prompt: &str) -> Answer {
         // What is pending there stays so until more is known, as in the list.
         Err(error) => return detail_of_known(&front.sessions, &prompt).map(json).ok_or(error),
     };
-    let detail = match front.entries.get(&prompt) {
+    let detail = match front.history_cache.get(&prompt) {
         Some(entry) => {
             Ok(detail_of_entry(&prompt, &names::outgoing(&front.shared, &backend, entry), told)
                 .ok())
@@ -279,7 +279,7 @@ async fn made_of(
     if let Some((status, item)) = found.items().next() {
         return Ok(detail_of_item(item, status, told.taken_ms).ok());
     }
-    let entry = entries::fetch(front, backend, prompt, now() + limit).await;
+    let entry = history_cache::fetch(front, backend, prompt, now() + limit).await;
     let entry = entry.map_err(|error| history::asking_failed(backend, &error))?;
     let entry = entry.map(|raw| names::outgoing(&front.shared, backend, raw));
     Ok(entry.and_then(|entry| detail_of_entry(prompt, &entry, told).ok()))

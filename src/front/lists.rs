@@ -1,10 +1,10 @@
 //! `GET /queue` and `GET /history`: the asker's own prompts, from every backend that has some
 //! (promise R5).
 //!
-//! Which prompts those are says the ledger ([`Persons`]); what is told of them, their backends. One
-//! that does not answer in time is named in a header, and the answer is partial. To nobody in
-//! particular ids and positions are shown, of all prompts that have a name behind them: a widely
-//! used SDK looks for its own among them and says nothing of who it is.
+//! The ledger says which prompts those are ([`VisibleOwners`]), and their backends say what they
+//! are doing. A backend that does not answer in time is named in a header, and the answer is
+//! partial. A caller without a name is shown the ids and positions of all prompts that some client
+//! submitted: a widely used SDK looks for its own prompt among them and does not say who it is.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
@@ -14,12 +14,12 @@ use futures_util::future::join_all;
 use tracing::debug;
 
 use super::Front;
-use super::entries::{self, Missing};
+use super::caller::Caller;
 use super::error::GatewayError;
 use super::forward::Target;
-use super::identify::Who;
-use super::persons::Persons;
+use super::history_cache::{self, Missing};
 use super::route::of_client;
+use super::visible_owners::VisibleOwners;
 use super::{Answer, headers, json};
 use crate::comfy::lists::Positions;
 use crate::comfy::lists::history::{HistoryList, KEPT_MAX, Window, position};
@@ -31,7 +31,7 @@ use crate::routing::ids::{BackendId, PromptId};
 use crate::routing::ledger::Listed;
 use crate::routing::owners::Person;
 use crate::routing::pending::Phase;
-use crate::routing::place::NoPlace;
+use crate::routing::placement::NoPlace;
 use crate::session::Sessions;
 use crate::shared::Shared;
 
@@ -44,7 +44,7 @@ const HISTORY_MAX: usize = 256 << 20;
 /// A list that is being made.
 #[derive(Debug)]
 pub struct Listing {
-    pub whose: Persons,
+    pub whose: VisibleOwners,
     /// Where it was asked for, which counts where nobody in particular asks.
     pub address: IpAddr,
     /// Where its client is bound, and why: a list is a contact like any other read.
@@ -53,10 +53,10 @@ pub struct Listing {
 }
 
 impl Listing {
-    pub async fn begin(front: &Front, who: &Who) -> Self {
-        let (whose, address) = (Persons::of(front, who), who.address);
+    pub async fn begin(front: &Front, caller: &Caller) -> Self {
+        let (whose, address) = (VisibleOwners::of(front, caller), caller.address);
         let mut listing = Self { whose, address, binding: None, missing: Missing::default() };
-        let Some(client) = who.asker(front) else { return listing };
+        let Some(client) = caller.asker(front) else { return listing };
         match of_client(&front.sessions, &client) {
             Ok(target) => {
                 if matches!(target.reason, Reason::Placed | Reason::Moved) {
@@ -87,8 +87,8 @@ impl Listing {
 ///
 /// # Errors
 /// For nobody in particular: no backend is up.
-pub async fn queue(front: &Front, who: &Who) -> Answer {
-    let mut listing = Listing::begin(front, who).await;
+pub async fn queue(front: &Front, caller: &Caller) -> Answer {
+    let mut listing = Listing::begin(front, caller).await;
     let (whose, missing) = (&listing.whose, &mut listing.missing);
     let answer = if whose.is_nobody() {
         positions(&front.shared, listing.address, missing).await
@@ -134,9 +134,9 @@ pub fn shown_at<'i>(
 ///
 /// # Errors
 /// The query is not one.
-pub async fn history(front: &Front, who: &Who, raw_query: &str) -> Answer {
+pub async fn history(front: &Front, caller: &Caller, raw_query: &str) -> Answer {
     let window = Window::read(raw_query)?;
-    let mut listing = Listing::begin(front, who).await;
+    let mut listing = Listing::begin(front, caller).await;
     let (whose, missing) = (&listing.whose, &mut listing.missing);
     let list = if whose.is_nobody() {
         let ended = front.shared.records.history_of_all(KEPT_MAX);
@@ -154,7 +154,7 @@ pub async fn history(front: &Front, who: &Who, raw_query: &str) -> Answer {
 
 async fn own_history(
     front: &Front,
-    whose: &Persons,
+    whose: &VisibleOwners,
     window: Window,
     missing: &mut Missing,
 ) -> Vec<u8> {
@@ -163,7 +163,7 @@ async fn own_history(
     loop {
         let ended = listed(&front.shared, whose);
         let asked = &ended[window.of(ended.len())];
-        let found = entries::find(front, asked, whose, deadline, missing).await;
+        let found = history_cache::find(front, asked, whose, deadline, missing).await;
         if 0 < found.forgotten && round < ROUNDS {
             round += 1;
             continue;
@@ -192,7 +192,7 @@ fn written(mut entries: Vec<(&PromptId, &Bytes)>) -> Vec<u8> {
 
 /// What has ended of theirs, as far back as a list goes, oldest first.
 #[must_use]
-pub fn listed(shared: &Shared, whose: &Persons) -> Vec<Listed> {
+pub fn listed(shared: &Shared, whose: &VisibleOwners) -> Vec<Listed> {
     let mut ended = shared.records.history_of(&whose.owners(), KEPT_MAX);
     ended.drain(..ended.len().saturating_sub(KEPT_MAX));
     ended
@@ -204,7 +204,7 @@ pub struct Queues(Vec<(BackendId, Bytes)>);
 
 impl Queues {
     /// Of the backends on which they have something pending.
-    pub async fn of_own(sessions: &Sessions, whose: &Persons, missing: &mut Missing) -> Self {
+    pub async fn of_own(sessions: &Sessions, whose: &VisibleOwners, missing: &mut Missing) -> Self {
         let own = whose.pending(sessions);
         let backends: BTreeSet<BackendId> = own.values().map(|(_, it)| it.backend).collect();
         Self::read(&sessions.shared, backends, missing).await
@@ -253,7 +253,7 @@ impl Queues {
     pub fn merged(
         &self,
         sessions: &Sessions,
-        whose: &Persons,
+        whose: &VisibleOwners,
         missing: &mut Missing,
     ) -> OwnQueue<'_> {
         // Looked up after the queues were read: what has ended meanwhile is in the history.

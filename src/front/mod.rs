@@ -1,6 +1,6 @@
 //! The front door: browsers' and scripts' HTTP and WebSocket.
 //!
-//! - [`identify`]: who asks (R1)
+//! - [`caller`]: who asks (R1)
 //! - [`route`]: where it goes, by what it asks
 //! - [`submit`]: a prompt, from its body to a true answer
 //! - [`forward`]: all the rest, streamed both ways
@@ -8,76 +8,76 @@
 //! - [`view`]: files, from the backend that has them
 //! - [`packs`]: routes of node packs, where a server may remember who used them
 //! - [`nodes`]: lists that are the same question to every backend
-//! - [`inputs`]: files that a prompt needs, brought to its backend
+//! - [`copy_file`]: files that a prompt needs, brought to its backend
 //! - [`collected`]: answers that are read before they are passed on
-//! - [`verbs`]: interrupt, delete, clear, cancel: only one's own
-//!   ([`whose`] those are, and the ids that nobody knows, [`unknowns`]); [`cancel`]
+//! - [`commands`]: interrupt, delete, clear, cancel: only one's own
+//!   ([`command_scope`] those are, and the ids that nobody knows, [`broadcast_lookup`]); [`cancel`]
 //! - [`passthrough`]: reads that are only passed on, as bytes
 //! - [`bodies`]: bodies that Mooring itself reads
 //! - [`history`]: questions that name a prompt
-//! - [`lists`]: queues and histories, one's own from every backend; their [`entries`]
-//! - [`persons`]: whose prompts an asker is shown
+//! - [`lists`]: queues and histories, one's own from every backend; their [`history_cache`]
+//! - [`visible_owners`]: whose prompts an asker is shown
 //! - [`jobs`]: the jobs API, for all servers
 //! - [`names`]: names of files in answers
 //! - [`upgrade`]: browser sockets; [`tunnel`]: sockets of node packs
-//! - [`origin`]: pages of other origins
-//! - [`standin`]: who answers a read when its backend is away
-//! - [`waiting`]: a page for when nobody does
-//! - [`seal`]: who made a page cookie
-//! - [`own`]: what is ours, under `/-/`
-//! - [`home`]: what is the same for everyone, and its last good [`copies`]
-//! - [`bundle`]: the page's files that never change, from memory
+//! - [`cors`]: pages of other origins
+//! - [`failover`]: who answers a read when its backend is away
+//! - [`unavailable`]: a page for when nobody does
+//! - [`cookie_signer`]: who made a page cookie
+//! - [`self_service`]: what is ours, under `/-/`
+//! - [`home`]: what is the same for everyone, and its last good [`stale_cache`]
+//! - [`static_files`]: the page's files that never change, from memory
 //! - [`page`]: the stock page, each tab of it a client of its own
-//!   ([`newcomer`]: the cookie with pages of others)
+//!   ([`page_cookie`]: the cookie with pages of others)
 //! - [`access`]: the record of each request
 //! - [`users`]: what servers are set up for
-//! - [`asked`]: conditions of reads
+//! - [`conditional`]: conditions of reads
 //! - [`assets`]: assets and their tags, of all servers
 
 pub mod access;
-pub mod asked;
 pub mod assets;
 pub mod bodies;
+pub mod broadcast_lookup;
 pub mod browsers;
-pub mod bundle;
+pub mod cache_key;
+pub mod caller;
 pub mod cancel;
 pub mod collected;
-pub mod copies;
-pub mod copy_key;
-pub mod entries;
+pub mod command_scope;
+pub mod commands;
+pub mod conditional;
+pub mod cookie_signer;
+pub mod copy_file;
+pub mod cors;
 pub mod error;
+pub mod failover;
 pub mod forward;
 pub mod headers;
 pub mod history;
+pub mod history_cache;
 pub mod home;
-pub mod identify;
-pub mod inputs;
 pub mod jobs;
 pub mod lists;
 pub mod names;
-pub mod newcomer;
 pub mod nodes;
-pub mod origin;
-pub mod own;
 pub mod packs;
 pub mod page;
+pub mod page_cookie;
 pub mod passthrough;
-pub mod persons;
 pub mod route;
-pub mod seal;
+pub mod self_service;
 mod service;
-pub mod standin;
+pub mod stale_cache;
 mod state;
+pub mod static_files;
 pub mod submit;
 pub mod tunnel;
-pub mod unknowns;
+pub mod unavailable;
 pub mod upgrade;
 pub mod upload;
 pub mod users;
-pub mod verbs;
 pub mod view;
-pub mod waiting;
-pub mod whose;
+pub mod visible_owners;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -110,30 +110,30 @@ pub async fn answer(
     if let Some(record) = &recorded {
         request.extensions_mut().insert(record.seen());
     }
-    let asker = origin::Asker::of(&front.shared, peer, &request);
-    if let origin::Asker::Allowed(origin) = &asker {
-        origin::admit(&mut request, origin);
+    let decision = cors::CorsDecision::of(&front.shared, peer, &request);
+    if let cors::CorsDecision::Allowed(origin) = &decision {
+        cors::admit(&mut request, origin);
     }
-    let reader = waiting::Reader::of(&request);
-    let visit = newcomer::Visit::of(&front, peer, &request);
-    let answer = match &asker {
-        origin::Asker::Foreign => Err(GatewayError::ForeignOrigin),
-        origin::Asker::Preflight(origin) => Ok(origin::preflight(origin, request.headers())),
-        origin::Asker::Same | origin::Asker::Allowed(_) => {
+    let reader = unavailable::Reader::of(&request);
+    let visit = page_cookie::Visit::of(&front, peer, &request);
+    let answer = match &decision {
+        cors::CorsDecision::Foreign => Err(GatewayError::ForeignOrigin),
+        cors::CorsDecision::Preflight(origin) => Ok(cors::preflight(origin, request.headers())),
+        cors::CorsDecision::Same | cors::CorsDecision::Allowed(_) => {
             route::route(&front, peer, request).await
         }
     };
     let mut response = answer.unwrap_or_else(|error| match reader {
-        waiting::Reader::Person if waiting::is_over_soon(&error) => {
+        unavailable::Reader::Person if unavailable::is_over_soon(&error) => {
             let _counted = failed(&front.shared, &error);
-            waiting::page(&error)
+            unavailable::page(&error)
         }
-        waiting::Reader::Person | waiting::Reader::Program => failed(&front.shared, &error),
+        unavailable::Reader::Person | unavailable::Reader::Program => failed(&front.shared, &error),
     });
-    visit.greet(&front.seal, &mut response);
+    visit.greet(&front.cookie_signer, &mut response);
     // After that: a page without an origin of its own gets no cookie.
-    if let origin::Asker::Allowed(origin) = &asker {
-        origin::allow(&mut response, origin);
+    if let cors::CorsDecision::Allowed(origin) = &decision {
+        cors::allow(&mut response, origin);
     }
     let took = now().duration_since(started);
     headers::time(&mut response, took);

@@ -5,10 +5,10 @@
 //! take, and only one's own and nobody's do.
 //!
 //! `/object_info` is large, and slow to make for a backend. The reader's own backend is asked each
-//! time, as without us; what the others said is used for `known::KNOWN_FOR`, unless something was
+//! time, as without us; what the others said is used for `cache::KNOWN_FOR`, unless something was
 //! uploaded there since. A body that was read before is not read again.
 
-mod known;
+mod cache;
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -25,26 +25,26 @@ use tokio::time::timeout;
 
 use super::Answer;
 use super::Front;
-use super::asked::{Asked, Whole};
+use super::caller::Caller;
 use super::collected::{Collected, collected};
+use super::conditional::{Conditional, Whole};
 use super::error::GatewayError;
+use super::failover;
 use super::forward::{Target, to_backend};
 use super::headers::MISSING;
-use super::identify::Who;
 use super::route::{of_ledger, reading};
-use super::standin;
 use crate::body::{ClientFault, RequestBody, ResponseBody};
 use crate::comfy::endpoint::StartRead;
 use crate::comfy::lists::texts::{list_of, lists_of};
-use crate::comfy::nodeinfo::{Entry as NodeEntry, NodeInfo, Union};
-use crate::fleet::ask::ANSWER_MAX;
+use crate::comfy::object_info::{Entry as NodeEntry, NodeInfo, Union};
+use crate::fleet::api::ANSWER_MAX;
 use crate::fleet::backend::Backend;
 use crate::records::files::Entry;
 use crate::routing::ids::{BackendId, Folder};
-use crate::routing::place::NoPlace;
+use crate::routing::placement::NoPlace;
 use crate::shared::Shared;
-pub use known::{KnownClasses, NodeInfos};
-use known::{Said, hash_of};
+pub use cache::{KnownClasses, NodeInfos};
+use cache::{NodeAnswer, hash_of};
 
 /// What a page is told can be another tomorrow.
 const ASK_AGAIN: HeaderValue = HeaderValue::from_static("private, no-cache");
@@ -53,16 +53,20 @@ const ASK_AGAIN: HeaderValue = HeaderValue::from_static("private, no-cache");
 ///
 /// # Errors
 /// No backend answered, and there is no copy.
-pub async fn all(front: &Arc<Front>, who: &Who, request: Request<Incoming>) -> Answer {
-    let asked = Asked::of(&request);
+pub async fn all(front: &Arc<Front>, caller: &Caller, request: Request<Incoming>) -> Answer {
+    let asked = Conditional::of(&request);
     let (parts, _no_body) = request.into_parts();
-    let answer = every_node(front, who, (&parts, &asked)).await;
+    let answer = every_node(front, caller, (&parts, &asked)).await;
     let start = StartRead::of("/object_info");
-    standin::kept(front, start, (&parts, &asked), answer)
+    failover::kept(front, start, (&parts, &asked), answer)
 }
 
-async fn every_node(front: &Arc<Front>, who: &Who, (parts, asked): (&Parts, &Asked)) -> Answer {
-    let place = reading(front, who);
+async fn every_node(
+    front: &Arc<Front>,
+    caller: &Caller,
+    (parts, asked): (&Parts, &Conditional),
+) -> Answer {
+    let place = reading(front, caller);
     front.nodes.keep(|backend| front.shared.fleet.has(backend));
     // What is written while they answer, they may not have seen.
     let writes: HashMap<BackendId, u64> =
@@ -80,10 +84,10 @@ async fn every_node(front: &Arc<Front>, who: &Who, (parts, asked): (&Parts, &Ask
     let Some(read) = read else { return Ok(as_it_is(asked, own)) };
     let others: Vec<_> = others.into_iter().filter(|(backend, _)| backend.id != first).collect();
     let others_said = others.iter().filter_map(|(_, said)| said.clone());
-    let said: Vec<Said> = std::iter::once(read).chain(others_said).collect();
+    let said: Vec<NodeAnswer> = std::iter::once(read).chain(others_said).collect();
     let missing = others.iter().filter(|(_, said)| said.is_none());
     let missing: Vec<&Backend> = missing.map(|(backend, _)| backend.as_ref()).collect();
-    Ok(told(front, who, asked, own.parts.headers, (&said, &missing)))
+    Ok(told(front, caller, asked, own.parts.headers, (&said, &missing)))
 }
 
 /// How often a file was written on a backend: what it said before does not have it.
@@ -95,27 +99,27 @@ fn writes_on(backend: &Backend) -> u64 {
 ///
 /// # Errors
 /// As for [`all`].
-pub async fn one(front: &Arc<Front>, who: &Who, request: Request<Incoming>) -> Answer {
-    let asked = Asked::of(&request);
-    let Gathered { own, target, others, missing } = gather(front, who, request).await?;
+pub async fn one(front: &Arc<Front>, caller: &Caller, request: Request<Incoming>) -> Answer {
+    let asked = Conditional::of(&request);
+    let Gathered { own, target, others, missing } = gather(front, caller, request).await?;
     let read = |backend, body: &Bytes| {
         let info = NodeInfo::read(body.clone())?;
         Some((backend, Arc::new(info), hash_of(body)))
     };
     let Some(first) = read(target.backend.id, &own.body) else { return Ok(as_it_is(&asked, own)) };
     let others = others.iter().filter_map(|(backend, body)| read(*backend, body));
-    let said: Vec<Said> = std::iter::once(first).chain(others).collect();
+    let said: Vec<NodeAnswer> = std::iter::once(first).chain(others).collect();
     let missing: Vec<&Backend> = missing.iter().map(AsRef::as_ref).collect();
-    Ok(told(front, who, &asked, own.parts.headers, (&said, &missing)))
+    Ok(told(front, caller, &asked, own.parts.headers, (&said, &missing)))
 }
 
 /// The nodes of these backends, as the asker is told of them.
 fn told(
     front: &Front,
-    who: &Who,
-    asked: &Asked,
+    caller: &Caller,
+    asked: &Conditional,
     headers: HeaderMap,
-    (said, missing): (&[Said], &[&Backend]),
+    (said, missing): (&[NodeAnswer], &[&Backend]),
 ) -> Response<ResponseBody> {
     let union = match said.len() {
         // Of one class there are many, and they are small.
@@ -124,7 +128,7 @@ fn told(
         }
         _ => Arc::new(Union::of(&said.iter().map(|it| it.1.as_ref()).collect::<Vec<_>>())),
     };
-    let askers = who.makers(front);
+    let askers = caller.makers(front);
     let mut tag = DefaultHasher::new();
     said.iter().for_each(|it| it.2.hash(&mut tag));
     // All are looked up before the body is written, so that nobody waits for a lock meanwhile.
@@ -144,7 +148,7 @@ const ASKED_MAX: usize = 2;
 
 /// What another backend says of its nodes: what it said lately, else it is asked now. The asking
 /// goes on when nobody waits for it any more, for the next page.
-async fn nodes_of(front: &Arc<Front>, backend: Arc<Backend>) -> (Arc<Backend>, Option<Said>) {
+async fn nodes_of(front: &Arc<Front>, backend: Arc<Backend>) -> (Arc<Backend>, Option<NodeAnswer>) {
     let nodes = &front.nodes;
     let waited = async {
         let mut asked = 0;
@@ -191,34 +195,34 @@ fn ask_for_nodes(front: &Arc<Front>, backend: &Arc<Backend>, writes: u64) {
 /// As for [`all`].
 pub async fn files(
     front: &Arc<Front>,
-    who: &Who,
+    caller: &Caller,
     folder: Folder,
     request: Request<Incoming>,
 ) -> Answer {
-    let askers = who.makers(front);
+    let askers = caller.makers(front);
     let names = |texts: Vec<(BackendId, String)>| {
         let entries = texts.iter().map(|(backend, text)| Entry { backend: *backend, folder, text });
         front.shared.records.listed(&entries.collect::<Vec<_>>(), &askers)
     };
-    list(front, who, request, names).await
+    list(front, caller, request, names).await
 }
 
 /// `GET /models/{folder}` and `/embeddings`.
 ///
 /// # Errors
 /// As for [`all`].
-pub async fn models(front: &Arc<Front>, who: &Who, request: Request<Incoming>) -> Answer {
-    list(front, who, request, |all| all.into_iter().map(|(_, text)| Some(text)).collect()).await
+pub async fn models(front: &Arc<Front>, caller: &Caller, request: Request<Incoming>) -> Answer {
+    list(front, caller, request, |all| all.into_iter().map(|(_, text)| Some(text)).collect()).await
 }
 
 async fn list(
     front: &Arc<Front>,
-    who: &Who,
+    caller: &Caller,
     request: Request<Incoming>,
     names: impl Fn(Vec<(BackendId, String)>) -> Vec<Option<String>>,
 ) -> Answer {
-    let asked = Asked::of(&request);
-    let Gathered { own, target, others, missing } = gather(front, who, request).await?;
+    let asked = Conditional::of(&request);
+    let Gathered { own, target, others, missing } = gather(front, caller, request).await?;
     let (mut backends, mut bodies) = (vec![target.backend.id], vec![own.body.clone()]);
     for (backend, body) in others {
         backends.push(backend);
@@ -238,10 +242,10 @@ async fn list(
 ///
 /// # Errors
 /// As for [`all`].
-pub async fn subgraph(front: &Arc<Front>, who: &Who, request: Request<Incoming>) -> Answer {
-    let asked = Asked::of(&request);
+pub async fn subgraph(front: &Arc<Front>, caller: &Caller, request: Request<Incoming>) -> Answer {
+    let asked = Conditional::of(&request);
     let (parts, _no_body) = request.into_parts();
-    let place = reading(front, who);
+    let place = reading(front, caller);
     let (_, own) = own(&front.shared, &place, &parts).await?;
     if knows(&own) {
         return Ok(as_it_is(&asked, own));
@@ -273,12 +277,12 @@ struct Gathered {
 
 async fn gather(
     front: &Arc<Front>,
-    who: &Who,
+    caller: &Caller,
     request: Request<Incoming>,
 ) -> Result<Gathered, GatewayError> {
     let (parts, _no_body) = request.into_parts();
     let path = parts.uri.path_and_query().map_or("/", |it| it.as_str()).to_owned();
-    let place = reading(front, who);
+    let place = reading(front, caller);
     let limit = front.shared.config().fleet.list_timeout;
     let asked = others(&front.shared, &place).map(|backend| {
         let path = &path;
@@ -310,12 +314,14 @@ async fn own(
     let (away, why) = match place {
         Ok(target) => match ask(shared, target, parts).await {
             Ok(answer) => return Ok((target.clone(), answer)),
-            Err(error) if standin::is_for_another(&error) => (Some(target.backend.id), Some(error)),
+            Err(error) if failover::is_for_another(&error) => {
+                (Some(target.backend.id), Some(error))
+            }
             Err(error) => return Err(error),
         },
         Err(_) => (None, None),
     };
-    for target in standin::others(shared, away) {
+    for target in failover::others(shared, away) {
         match ask(shared, &target, parts).await {
             Ok(answer) if !answer.parts.status.is_server_error() => return Ok((target, answer)),
             Ok(_) | Err(_) => {}
@@ -345,7 +351,7 @@ async fn ask(shared: &Shared, target: &Target, parts: &Parts) -> Result<Collecte
 }
 
 /// An answer of a backend that is none of these lists.
-fn as_it_is(asked: &Asked, own: Collected) -> Response<ResponseBody> {
+fn as_it_is(asked: &Conditional, own: Collected) -> Response<ResponseBody> {
     match own.parts.status {
         StatusCode::OK => asked.answer(&Whole { headers: own.parts.headers, body: own.body }),
         _ => {
@@ -356,7 +362,7 @@ fn as_it_is(asked: &Asked, own: Collected) -> Response<ResponseBody> {
 }
 
 fn whole(
-    asked: &Asked,
+    asked: &Conditional,
     mut headers: HeaderMap,
     (body, tag): (Bytes, u64),
     missing: &[&Backend],

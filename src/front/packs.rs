@@ -12,9 +12,9 @@ use hyper::body::Incoming;
 
 use super::Answer;
 use super::Front;
+use super::caller::Caller;
 use super::error::GatewayError;
 use super::forward::{Target, forward};
-use super::identify::Who;
 use super::route::{decided, reading};
 use super::upload::HeldByUpload;
 use crate::comfy::foreign::{is_foreign, may_be_a_session};
@@ -37,8 +37,8 @@ pub fn brings_a_body<B: http_body::Body>(request: &Request<B>) -> bool {
 ///
 /// # Errors
 /// As for [`reading`].
-pub fn target(front: &Front, who: &Who, path: &str) -> Result<Target, GatewayError> {
-    let Some(id) = who.reader(front) else { return reading(front, who) };
+pub fn target(front: &Front, caller: &Caller, path: &str) -> Result<Target, GatewayError> {
+    let Some(id) = caller.reader(front) else { return reading(front, caller) };
     let (_, made) =
         with_client(&front.sessions, &id, |client| contact(&front.sessions, client, path))?;
     Ok(decided(&front.shared, made?))
@@ -60,13 +60,13 @@ pub fn contact(
 ///
 /// # Errors
 /// As for [`forward`].
-pub async fn bring(front: &Arc<Front>, who: &Who, request: Request<Incoming>) -> Answer {
-    let Some(id) = who.reader(front) else {
-        let target = reading(front, who)?;
+pub async fn bring(front: &Arc<Front>, caller: &Caller, request: Request<Incoming>) -> Answer {
+    let Some(id) = caller.reader(front) else {
+        let target = reading(front, caller)?;
         let answer = forward(&front.shared, &target, request).await?;
         if answer.status().is_success() {
             let until = now() + front.shared.config().affinity.reservation;
-            front.browsers.uploaded(who.address, target.backend.id, until);
+            front.browsers.uploaded(caller.address, target.backend.id, until);
         }
         return Ok(answer);
     };

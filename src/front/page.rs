@@ -30,14 +30,14 @@ use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 
 use super::Front;
-use super::asked::{Asked, Whole};
 use super::browsers::BrowserId;
-use super::copies::Key;
+use super::caller::Caller;
+use super::conditional::{Conditional, Whole};
 use super::error::{Fault, GatewayError};
 use super::forward::{Target, exchange, incoming, send, to_backend};
-use super::identify::Who;
-use super::waiting::Reader;
-use super::{Answer, headers, home, standin};
+use super::stale_cache::CacheKey;
+use super::unavailable::Reader;
+use super::{Answer, failover, headers, home};
 use crate::body::{
     BodyError, ClientFault, CollectError, CollectLimits, OnEnd as _, RequestBody, ResponseBody,
     collect,
@@ -46,7 +46,7 @@ use crate::comfy::query::parameter;
 use crate::config::OnOff;
 use crate::net::now;
 use crate::routing::decision::Reason;
-use crate::routing::place::NoPlace;
+use crate::routing::placement::NoPlace;
 use crate::shared::Shared;
 
 /// The largest page that is changed, in bytes. ComfyUI's has 2 KiB.
@@ -90,7 +90,7 @@ pub fn script(shared: &Shared, request: &Request<Incoming>) -> Answer {
     headers.insert(CACHE_CONTROL, HeaderValue::from_static(keep));
     insert_tag(&mut headers, &VERSION);
     let body = Bytes::from_static(SCRIPT.as_bytes());
-    Ok(Asked::of(request).answer(&Whole { headers, body }))
+    Ok(Conditional::of(request).answer(&Whole { headers, body }))
 }
 
 pub(super) fn insert_tag(headers: &mut HeaderMap, hash: &str) {
@@ -103,10 +103,10 @@ pub(super) fn insert_tag(headers: &mut HeaderMap, hash: &str) {
 ///
 /// # Errors
 /// The home backend does not answer, and there is no copy.
-pub async fn page(front: &Arc<Front>, who: &Who, request: Request<Incoming>) -> Answer {
+pub async fn page(front: &Arc<Front>, caller: &Caller, request: Request<Incoming>) -> Answer {
     let is_ours = matches!(request.uri().path(), "/" | "/index.html");
     // From a copy it would start, and fail at the first thing that it reads.
-    if Reader::of(&request) == Reader::Person && standin::others(&front.shared, None).is_empty() {
+    if Reader::of(&request) == Reader::Person && failover::others(&front.shared, None).is_empty() {
         return Err(GatewayError::Refused(NoPlace::NoneReady.into()));
     }
     let script = front.shared.config().server.page_script;
@@ -114,17 +114,17 @@ pub async fn page(front: &Arc<Front>, who: &Who, request: Request<Incoming>) -> 
         OnOff::On if is_ours => scripted(front, request).await?,
         OnOff::On | OnOff::Off => {
             let path = if is_ours { "/" } else { request.uri().path() };
-            let key = Key::own(path, "", request.headers());
+            let key = CacheKey::own(path, "", request.headers());
             let response = home::read(front, key, request).await?;
             if is_of_home(&response) {
-                front.copies.saw_page(response.headers());
+                front.stale_cache.saw_page(response.headers());
             }
             response
         }
     };
-    if who.browser.is_none()
+    if caller.browser.is_none()
         && let Ok(cookie) =
-            HeaderValue::try_from(BrowserId::mint().set_cookie(&front.seal, who.door))
+            HeaderValue::try_from(BrowserId::mint().set_cookie(&front.cookie_signer, caller.door))
     {
         response.headers_mut().append(SET_COOKIE, cookie);
     }
@@ -141,24 +141,24 @@ fn is_of_home(response: &Response<ResponseBody>) -> bool {
 }
 
 async fn scripted(front: &Arc<Front>, request: Request<Incoming>) -> Answer {
-    let (asked, reader) = (Asked::of(&request), Reader::of(&request));
-    let key = Key::own("/", "", request.headers());
+    let (asked, reader) = (Conditional::of(&request), Reader::of(&request));
+    let key = CacheKey::own("/", "", request.headers());
     let (parts, _body) = request.into_parts();
     let home = home::target(&front.shared);
     match fetch(front, &home, parts.clone()).await {
         Ok(Fetched::Other(response)) => Ok(response),
         Ok(Fetched::Page(page, time)) => {
-            front.copies.saw_page(&page.headers);
+            front.stale_cache.saw_page(&page.headers);
             let mut response = asked.answer(&page);
             response.extensions_mut().extend(time);
-            let copies = &front.copies;
+            let copies = &front.stale_cache;
             if home::may_be_kept(&page.headers) && page.body.len() <= copies.body_max() {
                 copies.put(key, page, now());
             }
             Ok(response)
         }
         Err(error) if error.fault() == Fault::Backend => {
-            let others = standin::others(&front.shared, Some(home.backend.id));
+            let others = failover::others(&front.shared, Some(home.backend.id));
             if reader == Reader::Person && others.is_empty() {
                 return Err(error);
             }
@@ -176,7 +176,7 @@ async fn of_another(
     front: &Front,
     others: &[Target],
     parts: &Parts,
-    asked: &Asked,
+    asked: &Conditional,
 ) -> Option<Response<ResponseBody>> {
     for target in others {
         match fetch(front, target, parts.clone()).await {

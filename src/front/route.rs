@@ -10,23 +10,23 @@ use http::Request;
 use hyper::body::Incoming;
 
 use super::Front;
+use super::caller::{Caller, IdentityHints};
 use super::error::GatewayError;
 use super::forward::{Target, forward};
-use super::identify::{Marks, Who};
 use super::upload::{self, upload};
 use super::{
-    Answer, assets, bundle, cancel, done, headers, history, home, jobs, lists, nodes, own, packs,
-    page, standin, submit, tunnel, upgrade, verbs, view,
+    Answer, assets, cancel, commands, done, failover, headers, history, home, jobs, lists, nodes,
+    packs, page, self_service, static_files, submit, tunnel, upgrade, view,
 };
 use crate::comfy::endpoint::{Endpoint, classify};
 use crate::comfy::guard;
-use crate::comfy::say;
+use crate::comfy::messages;
 use crate::config::StatusCounts;
 use crate::fleet::backend::Backend;
 use crate::net::now;
 use crate::routing::decision::{Decision, Reason};
 use crate::routing::ids::ClientId;
-use crate::routing::place::NoPlace;
+use crate::routing::placement::NoPlace;
 use crate::session::Client;
 use crate::session::Sessions;
 use crate::session::registry::with_client;
@@ -44,37 +44,37 @@ pub async fn route(front: &Arc<Front>, peer: IpAddr, mut request: Request<Incomi
         return Err(GatewayError::Stopping);
     }
     let asks_for_socket = ws::is_asked(&request);
-    let mut who = Who::of(front, peer, &Marks::of(&request))?;
-    who.seen = request.extensions_mut().remove();
+    let mut caller = Caller::of(front, peer, &IdentityHints::of(&request))?;
+    caller.seen = request.extensions_mut().remove();
     if !front.shared.config().server.trusts(peer) {
         headers::forget_claims(request.headers_mut());
     }
     match endpoint {
-        Endpoint::Own(path) => own::answer(front, &who, &path, &request).await,
-        Endpoint::Socket => upgrade::upgrade(front, &who, request),
-        Endpoint::Submit => submit::submit(front, &who, request).await,
-        Endpoint::Upload => upload(front, &who, upload::What::Image, request).await,
-        Endpoint::UploadMask => upload(front, &who, upload::What::Mask, request).await,
-        Endpoint::HistoryOf(prompt) => history::history_of(front, &who, &prompt, request).await,
-        Endpoint::Queue => lists::queue(front, &who).await,
-        Endpoint::HistoryList => lists::history(front, &who, query_of(&request)).await,
-        Endpoint::JobList => jobs::list(front, &who, query_of(&request)).await,
-        Endpoint::Job(prompt) => jobs::job(front, &who, &prompt).await,
-        Endpoint::Interrupt => verbs::interrupt(front, &who, request).await,
-        Endpoint::EditQueue => verbs::edit_queue(front, &who, request).await,
-        Endpoint::EditHistory => verbs::edit_history(front, &who, request).await,
-        Endpoint::CancelJob(prompt) => cancel::cancel_job(front, &who, &prompt).await,
-        Endpoint::CancelJobs => cancel::cancel_jobs(front, &who, request).await,
+        Endpoint::Own(path) => self_service::answer(front, &caller, &path, &request).await,
+        Endpoint::Socket => upgrade::upgrade(front, &caller, request),
+        Endpoint::Submit => submit::submit(front, &caller, request).await,
+        Endpoint::Upload => upload(front, &caller, upload::What::Image, request).await,
+        Endpoint::UploadMask => upload(front, &caller, upload::What::Mask, request).await,
+        Endpoint::HistoryOf(prompt) => history::history_of(front, &caller, &prompt, request).await,
+        Endpoint::Queue => lists::queue(front, &caller).await,
+        Endpoint::HistoryList => lists::history(front, &caller, query_of(&request)).await,
+        Endpoint::JobList => jobs::list(front, &caller, query_of(&request)).await,
+        Endpoint::Job(prompt) => jobs::job(front, &caller, &prompt).await,
+        Endpoint::Interrupt => commands::interrupt(front, &caller, request).await,
+        Endpoint::EditQueue => commands::edit_queue(front, &caller, request).await,
+        Endpoint::EditHistory => commands::edit_history(front, &caller, request).await,
+        Endpoint::CancelJob(prompt) => cancel::cancel_job(front, &caller, &prompt).await,
+        Endpoint::CancelJobs => cancel::cancel_jobs(front, &caller, request).await,
         Endpoint::SubscribeLogs | Endpoint::ServerLog
             if !front.shared.config().server.allow_logs =>
         {
             Err(GatewayError::LogsClosed)
         }
-        Endpoint::SubscribeLogs => verbs::subscribe_logs(front, &who, request).await,
+        Endpoint::SubscribeLogs => commands::subscribe_logs(front, &caller, request).await,
         Endpoint::Features => Ok(super::json(front.shared.fleet.features().1.to_string())),
-        Endpoint::QueueLength => queue_length(front, &who, request).await,
-        Endpoint::Page => page::page(front, &who, request).await,
-        Endpoint::Asset => bundle::asset(front, request).await,
+        Endpoint::QueueLength => queue_length(front, &caller, request).await,
+        Endpoint::Page => page::page(front, &caller, request).await,
+        Endpoint::Asset => static_files::asset(front, request).await,
         Endpoint::UserData => home::user_data(front, request).await,
         Endpoint::Guarded if !front.shared.config().server.allow_manager => {
             Err(GatewayError::OperatorsOnly)
@@ -82,37 +82,41 @@ pub async fn route(front: &Arc<Front>, peer: IpAddr, mut request: Request<Incomi
         Endpoint::Guarded | Endpoint::ManagerList if guard::breaks_lines(query_of(&request)) => {
             Err(GatewayError::OperatorsOnly)
         }
-        Endpoint::NodeInfo => nodes::all(front, &who, request).await,
-        Endpoint::NodeInfoOf => nodes::one(front, &who, request).await,
-        Endpoint::FileList(folder) => nodes::files(front, &who, folder, request).await,
-        Endpoint::ModelList => nodes::models(front, &who, request).await,
-        Endpoint::Subgraph => nodes::subgraph(front, &who, request).await,
-        Endpoint::View => view::view(front, &who, request).await,
-        Endpoint::Assets(asked) => assets::answer(front, &who, asked, request).await,
+        Endpoint::NodeInfo => nodes::all(front, &caller, request).await,
+        Endpoint::NodeInfoOf => nodes::one(front, &caller, request).await,
+        Endpoint::FileList(folder) => nodes::files(front, &caller, folder, request).await,
+        Endpoint::ModelList => nodes::models(front, &caller, request).await,
+        Endpoint::Subgraph => nodes::subgraph(front, &caller, request).await,
+        Endpoint::View => view::view(front, &caller, request).await,
+        Endpoint::Assets(asked) => assets::answer(front, &caller, asked, request).await,
         // An operator's verb: it takes the models from under everybody's work.
         Endpoint::Free if !front.shared.config().server.allow_free => Ok(done()),
         // Any other route: what ComfyUI itself answers is no socket, and its `Upgrade` is dropped.
         Endpoint::Guarded | Endpoint::Other if asks_for_socket => {
-            socket_of_a_pack(front, &who, request).await
+            socket_of_a_pack(front, &caller, request).await
         }
         Endpoint::Free | Endpoint::Guarded | Endpoint::ManagerList | Endpoint::ServerLog => {
-            forward(&front.shared, &reading(front, &who)?, request).await
+            forward(&front.shared, &reading(front, &caller)?, request).await
         }
-        Endpoint::Other => match view::named_by(front, &who, &request) {
+        Endpoint::Other => match view::named_by(front, &caller, &request) {
             Some(at) => view::pass(&front.shared, at, request).await,
-            None if packs::brings_a_body(&request) => packs::bring(front, &who, request).await,
-            None => standin::read(front, &who, None, request).await,
+            None if packs::brings_a_body(&request) => packs::bring(front, &caller, request).await,
+            None => failover::read(front, &caller, None, request).await,
         },
-        Endpoint::Start(read) => standin::read(front, &who, Some(read), request).await,
+        Endpoint::Start(read) => failover::read(front, &caller, Some(read), request).await,
     }
 }
 
 /// A socket that is not ComfyUI's own.
-async fn socket_of_a_pack(front: &Arc<Front>, who: &Who, request: Request<Incoming>) -> Answer {
+async fn socket_of_a_pack(
+    front: &Arc<Front>,
+    caller: &Caller,
+    request: Request<Incoming>,
+) -> Answer {
     if front.shared.tasks.is_stopping() {
         return Err(GatewayError::Stopping);
     }
-    tunnel::tunnel(front, who, &reading(front, who)?, request).await
+    tunnel::tunnel(front, caller, &reading(front, caller)?, request).await
 }
 
 fn query_of(request: &Request<Incoming>) -> &str {
@@ -124,10 +128,10 @@ fn query_of(request: &Request<Incoming>) -> &str {
 ///
 /// # Errors
 /// The reader's backend is down and held, or there is none.
-pub fn reading(front: &Front, who: &Who) -> Result<Target, GatewayError> {
-    match who.reader(front) {
+pub fn reading(front: &Front, caller: &Caller) -> Result<Target, GatewayError> {
+    match caller.reader(front) {
         Some(id) => of_client(&front.sessions, &id),
-        None => of_nobody(front, who),
+        None => of_nobody(front, caller),
     }
 }
 
@@ -149,8 +153,8 @@ pub fn decided(shared: &Shared, decision: Decision) -> Target {
 
 /// A nameless read: where an upload of the same address waits for its prompt, else the home
 /// backend, else any that is up.
-fn of_nobody(front: &Front, who: &Who) -> Result<Target, GatewayError> {
-    if let Some(backend) = front.browsers.upload_at(who.address, now()) {
+fn of_nobody(front: &Front, caller: &Caller) -> Result<Target, GatewayError> {
+    if let Some(backend) = front.browsers.upload_at(caller.address, now()) {
         let backend = Arc::clone(&front.shared.fleet.get(backend));
         return Ok(Target { backend, reason: Reason::Reserved });
     }
@@ -164,11 +168,11 @@ fn of_nobody(front: &Front, who: &Who) -> Result<Target, GatewayError> {
 }
 
 /// `GET /prompt`: how much is pending, as the asker sees it (S10).
-async fn queue_length(front: &Front, who: &Who, request: Request<Incoming>) -> Answer {
+async fn queue_length(front: &Front, caller: &Caller, request: Request<Incoming>) -> Answer {
     if front.shared.config().isolation.status == StatusCounts::Backend {
-        return forward(&front.shared, &reading(front, who)?, request).await;
+        return forward(&front.shared, &reading(front, caller)?, request).await;
     }
-    let askers = who.askers(front);
+    let askers = caller.askers(front);
     let own =
         |id: &ClientId| front.sessions.clients.get(id).map_or(0, |client| count_pending(&client));
     let count = if askers.is_empty() {
@@ -176,7 +180,7 @@ async fn queue_length(front: &Front, who: &Who, request: Request<Incoming>) -> A
     } else {
         askers.iter().map(own).sum()
     };
-    Ok(super::json(say::queue_length(count)))
+    Ok(super::json(messages::queue_length(count)))
 }
 
 fn count_pending(client: &Client) -> u64 {

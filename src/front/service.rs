@@ -8,7 +8,7 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 
 use super::error::GatewayError;
-use super::passthrough::connection::Lane;
+use super::passthrough::connection::PassthroughConnection;
 use super::{Front, failed};
 use crate::body::ResponseBody;
 use crate::config::OnOff;
@@ -19,7 +19,7 @@ use crate::server::{ConnectionEvent, ConnectionLimits, Refusal, Service};
 pub struct FrontService(pub Arc<Front>);
 
 impl Service for FrontService {
-    type Passthrough = Lane;
+    type Passthrough = PassthroughConnection;
 
     async fn answer(&self, peer: IpAddr, request: Request<Incoming>) -> Response<ResponseBody> {
         super::answer(Arc::clone(&self.0), peer, request).await
@@ -50,10 +50,10 @@ impl Service for FrontService {
         }
     }
 
-    fn passthrough(&self, peer: IpAddr, limits: ConnectionLimits) -> Option<Lane> {
+    fn passthrough(&self, peer: IpAddr, limits: ConnectionLimits) -> Option<PassthroughConnection> {
         let passthrough = self.0.shared.config().server.passthrough;
         match passthrough {
-            OnOff::On => Some(Lane::new(Arc::clone(&self.0), peer, limits)),
+            OnOff::On => Some(PassthroughConnection::new(Arc::clone(&self.0), peer, limits)),
             OnOff::Off => None,
         }
     }

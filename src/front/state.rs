@@ -8,14 +8,14 @@ use http::Method;
 use tokio::sync::Semaphore;
 
 use super::Answer;
+use super::broadcast_lookup::LookupLimiter;
 use super::browsers::{self, Browsers};
-use super::bundle::Press;
-use super::copies::Copies;
-use super::entries::Entries;
+use super::cookie_signer::CookieSigner;
+use super::failover::Starts;
+use super::history_cache::HistoryCache;
 use super::nodes::NodeInfos;
-use super::seal::Seal;
-use super::standin::Starts;
-use super::unknowns::Unknowns;
+use super::stale_cache::StaleCache;
+use super::static_files::Press;
 use super::users::Users;
 use crate::body::budget::BodyBudget;
 use crate::net::Boxed;
@@ -48,13 +48,13 @@ pub struct Front {
     /// When copies were made of what a page needs to start.
     pub starts: Starts,
     /// Signs the page cookie.
-    pub seal: Seal,
+    pub cookie_signer: CookieSigner,
     /// Last good copies of what the home backend gave.
-    pub copies: Copies,
+    pub stale_cache: StaleCache,
     /// History entries that were fetched for lists.
-    pub entries: Entries,
+    pub history_cache: HistoryCache,
     /// Who had ids looked for that nobody knows.
-    pub unknowns: Unknowns,
+    pub lookups: LookupLimiter,
     /// Bytes of collected bodies that are held at this moment.
     pub bodies: BodyBudget,
     /// How many files may be copied from backend to backend at one time.
@@ -77,10 +77,14 @@ impl Front {
             browsers: Browsers::default(),
             press: Press::default(),
             starts: Starts::default(),
-            seal: config.state.dir.path().map_or_else(Seal::new, Seal::kept_in),
-            copies: Copies::new(bytes(config.server.stale_cache)),
-            entries: Entries::new(bytes(config.prompts.history_cache)),
-            unknowns: Unknowns::default(),
+            cookie_signer: config
+                .state
+                .dir
+                .path()
+                .map_or_else(CookieSigner::new, CookieSigner::kept_in),
+            stale_cache: StaleCache::new(bytes(config.server.stale_cache)),
+            history_cache: HistoryCache::new(bytes(config.prompts.history_cache)),
+            lookups: LookupLimiter::default(),
             bodies: BodyBudget::new(config.prompts.max_bodies_total),
             copying: Semaphore::new(COPIES_MAX),
             nodes: NodeInfos::default(),
@@ -95,8 +99,8 @@ impl Front {
     pub fn reconfigure(&self) {
         let config = self.shared.config();
         let bytes = |size: u64| usize::try_from(size).unwrap_or(usize::MAX);
-        self.copies.limit(bytes(config.server.stale_cache));
-        self.entries.limit(bytes(config.prompts.history_cache));
+        self.stale_cache.limit(bytes(config.server.stale_cache));
+        self.history_cache.limit(bytes(config.prompts.history_cache));
         self.bodies.limit(config.prompts.max_bodies_total);
     }
 

@@ -6,9 +6,9 @@
 
 mod attempts;
 mod folders;
-mod inputs;
 mod known;
-mod truth;
+mod resolve;
+mod stage_inputs;
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -24,13 +24,13 @@ use tokio::time::timeout;
 use tracing::{debug, info};
 
 use super::Front;
+use super::caller::{Caller, of_its_own};
 use super::error::GatewayError;
 use super::forward::{Target, to_backend};
-use super::identify::{Who, of_its_own};
 use super::upgrade::mint;
 use super::{Answer, bodies, headers, json};
 use crate::body::budget::BodyShare;
-use crate::body::tap::{Tap, tapped};
+use crate::body::tee::{Tee, tee};
 use crate::body::{CollectLimits, OnEnd as _, RequestBody, ResponseBody, collect};
 use crate::comfy::answers;
 use crate::comfy::labels::Labels;
@@ -44,12 +44,12 @@ use crate::routing::ids::{ClientId, PromptId};
 use crate::routing::owners::{Person, Submitter};
 use crate::routing::pending::End;
 use crate::session::Client;
+use crate::session::completion::{Completion, Expected};
 use crate::session::control;
 use crate::session::link::Link;
 use crate::session::registry::{admit, with_client};
-use crate::session::settled::{Expected, Settled};
 use crate::session::submissions::{Nearness, Placed, Remembered};
-use inputs::Inputs;
+use stage_inputs::Inputs;
 
 /// The largest answer to a submission: `node_errors` of a large graph.
 const ANSWER_MAX: u64 = 64 << 20;
@@ -60,7 +60,7 @@ const JSON: HeaderValue = HeaderValue::from_static("application/json");
 ///
 /// # Errors
 /// It was refused, could not be placed or sent, or its state is not known within the limit.
-pub async fn submit(front: &Arc<Front>, who: &Who, request: Request<Incoming>) -> Answer {
+pub async fn submit(front: &Arc<Front>, caller: &Caller, request: Request<Incoming>) -> Answer {
     let (mut parts, body) = request.into_parts();
     let mut share = front.bodies.share();
     let limits = CollectLimits {
@@ -70,14 +70,14 @@ pub async fn submit(front: &Arc<Front>, who: &Who, request: Request<Incoming>) -
     let body = bodies::json(&mut parts, body, limits, Some(&mut share)).await?;
     let nodes = front.nodes.classes();
     let draft = submission::read(body, &nodes)?;
-    let named = draft.client_id().cloned().map(|id| of_its_own(front, id, who.address));
-    let named = named.or_else(|| who.named.clone());
+    let named = draft.client_id().cloned().map(|id| of_its_own(front, id, caller.address));
+    let named = named.or_else(|| caller.named.clone());
     let id = named.clone().unwrap_or_else(mint);
-    let by = submitter(front, who, named.as_ref(), &id);
+    let by = submitter(front, caller, named.as_ref(), &id);
     let prompt = draft.prompt_id().cloned().unwrap_or_else(new_prompt_id);
     let ready = draft.finish(&id, &prompt, &front.shared.config().sockets.output_classes);
-    let body = inputs::untagged(&front.shared, ready.body);
-    let mut askers = who.makers(front);
+    let body = stage_inputs::untagged(&front.shared, ready.body);
+    let mut askers = caller.makers(front);
     let own = Maker::Client(id.clone());
     if !askers.contains(&own) {
         askers.push(own);
@@ -86,9 +86,10 @@ pub async fn submit(front: &Arc<Front>, who: &Who, request: Request<Incoming>) -
     inputs.weigh(&front.shared).await;
     let near = &inputs.nearness();
     let told = Remembered::of(ready.output_nodes, Labels::of(&body));
-    let settled = told.settled();
+    let completion = told.completion();
     let wish = Wish { by: &by, told, near };
-    let (client, target, Placed { link, expected, .. }) = decide(front, who, &id, &prompt, &wish)?;
+    let (client, target, Placed { link, expected, .. }) =
+        decide(front, caller, &id, &prompt, &wish)?;
     let sending = Sending {
         front: Arc::clone(front),
         client,
@@ -96,7 +97,7 @@ pub async fn submit(front: &Arc<Front>, who: &Who, request: Request<Incoming>) -
         target,
         link,
         expected,
-        settled,
+        completion,
         inputs,
         askers,
         sent: now(),
@@ -107,23 +108,23 @@ pub async fn submit(front: &Arc<Front>, who: &Who, request: Request<Incoming>) -
 
 /// Who submits: the client that is named, or else the one that was made for it, and the person
 /// behind it. Whoever says nothing at all is whoever asks from there without a name.
-fn submitter(front: &Front, who: &Who, named: Option<&ClientId>, id: &ClientId) -> Submitter {
+fn submitter(front: &Front, caller: &Caller, named: Option<&ClientId>, id: &ClientId) -> Submitter {
     let nameless = match named {
         Some(client) => {
-            who.is(front, client);
+            caller.is(front, client);
             None
         }
         None => {
-            who.is_given(front, id);
-            Some(Person::Address(who.address))
+            caller.is_given(front, id);
+            Some(Person::Address(caller.address))
         }
     };
-    Submitter { client: Some(id.clone()), person: who.person().or(nameless) }
+    Submitter { client: Some(id.clone()), person: caller.person().or(nameless) }
 }
 
 /// Runs the submission in its own task, and waits for it as long as a client would.
 async fn outcome(front: &Arc<Front>, sending: Sending, parts: Parts, body: Bytes) -> Answer {
-    let answered = Answered {
+    let answered = AcceptanceTee {
         front: Arc::clone(front),
         client: Arc::clone(&sending.client),
         prompt: sending.prompt.clone(),
@@ -142,7 +143,7 @@ async fn outcome(front: &Arc<Front>, sending: Sending, parts: Parts, body: Bytes
     match timeout(limit, told).await {
         Ok(Ok(answer)) => answer.map(|answer| {
             let (parts, body) = answer.into_parts();
-            Response::from_parts(parts, tapped(body, Box::new(answered)))
+            Response::from_parts(parts, tee(body, Box::new(answered)))
         }),
         Ok(Err(_)) if front.shared.is_leaving() => Err(GatewayError::Stopping),
         // Its task has ended without a word.
@@ -151,13 +152,13 @@ async fn outcome(front: &Arc<Front>, sending: Sending, parts: Parts, body: Bytes
 }
 
 /// A submission whose answer is not written yet. However that ends, its events may follow.
-struct Answered {
+struct AcceptanceTee {
     front: Arc<Front>,
     client: Arc<Client>,
     prompt: PromptId,
 }
 
-impl Tap for Answered {
+impl Tee for AcceptanceTee {
     fn passed(&mut self, _data: &[u8]) -> bool {
         true
     }
@@ -165,7 +166,7 @@ impl Tap for Answered {
     fn finished(self: Box<Self>) {}
 }
 
-impl Drop for Answered {
+impl Drop for AcceptanceTee {
     fn drop(&mut self) {
         self.client.answered(&self.front.sessions, &self.prompt);
     }
@@ -182,7 +183,7 @@ struct Wish<'a> {
 /// client's link is on its way.
 fn decide(
     front: &Arc<Front>,
-    who: &Who,
+    caller: &Caller,
     id: &ClientId,
     prompt: &PromptId,
     wish: &Wish<'_>,
@@ -196,7 +197,7 @@ fn decide(
     reserved.map_err(|_known| GatewayError::PromptIdKnown)?;
     let waiting = match front.sessions.clients.get(id) {
         Some(_) => None,
-        None => front.browsers.take_upload(who.address, now()),
+        None => front.browsers.take_upload(caller.address, now()),
     };
     let decided = with_client(&front.sessions, id, |client| {
         if let Some((backend, until)) = waiting {
@@ -232,7 +233,7 @@ struct Sending {
     link: Arc<Link>,
     expected: Expected,
     /// Says how it ended, should it end before it is answered.
-    settled: Arc<Settled>,
+    completion: Arc<Completion>,
     /// The files that it uses.
     inputs: Inputs,
     /// Whose files plain names are.
@@ -249,7 +250,7 @@ impl Drop for Sending {
     fn drop(&mut self) {
         if std::thread::panicking() && self.expected.is_open() {
             if !self.is_there() {
-                self.call_back_if_lost(self.settled.known());
+                self.revoke_if_lost(self.completion.known());
             }
             self.client.must_ask(&self.front.sessions, self.backend().id);
         }
@@ -346,7 +347,7 @@ impl Sending {
 
     async fn taken(&mut self) {
         if !self.is_there() {
-            self.call_back_if_lost(self.settled_end().await);
+            self.revoke_if_lost(self.settled_end().await);
         }
     }
 
@@ -363,9 +364,9 @@ impl Sending {
 
     /// It was told to be lost while it was on its way, and may be there, or arrive: nobody wants
     /// it.
-    fn call_back_if_lost(&self, end: Option<End>) {
+    fn revoke_if_lost(&self, end: Option<End>) {
         if let Some(End::Lost(_)) = end {
-            control::call_back(&self.front.sessions, self.backend(), &self.prompt);
+            control::revoke(&self.front.sessions, self.backend(), &self.prompt);
         }
     }
 

@@ -14,9 +14,9 @@ use hyper::body::Incoming;
 use tracing::debug;
 
 use super::Front;
+use super::caller::{Caller, SOCKET_CLIENT};
 use super::error::GatewayError;
 use super::forward::{Target, incoming, to_backend};
-use super::identify::{SOCKET_CLIENT, Who};
 use super::{Answer, headers};
 use crate::body::{RequestBody, ResponseBody};
 use crate::comfy::{pack_routes, query};
@@ -35,7 +35,7 @@ use crate::ws::{self, Upgrade};
 /// does not answer as it should.
 pub async fn tunnel(
     front: &Arc<Front>,
-    who: &Who,
+    caller: &Caller,
     target: &Target,
     mut request: Request<Incoming>,
 ) -> Answer {
@@ -46,7 +46,7 @@ pub async fn tunnel(
     if !target.backend.is_up() {
         return Err(GatewayError::not_asked(&target.backend));
     }
-    let owner = who.reader(front).map_or(Owner::Address(who.address), Owner::Client);
+    let owner = caller.reader(front).map_or(Owner::Address(caller.address), Owner::Client);
     let place =
         front.sessions.tunnels.enter(owner, target.backend.id, &front.shared.config().sockets)?;
     let client = Upgrade::of(&mut request);

@@ -7,7 +7,7 @@ use http::{HeaderValue, Request};
 use hyper::body::Incoming;
 
 use super::Front;
-use super::identify::Who;
+use super::caller::Caller;
 use super::{Answer, headers};
 use crate::body::ResponseBody;
 use crate::net::{new_id, now};
@@ -21,17 +21,17 @@ use crate::ws;
 ///
 /// # Errors
 /// It is no opening handshake, the table of clients is full, or this one has sockets enough.
-pub fn upgrade(front: &Arc<Front>, who: &Who, mut request: Request<Incoming>) -> Answer {
+pub fn upgrade(front: &Arc<Front>, caller: &Caller, mut request: Request<Incoming>) -> Answer {
     let (response, promised) = ws::accept(&mut request)?;
     // The stock page's first socket has no name; it takes the one that its first status gives.
-    let id = who.named.clone().unwrap_or_else(mint);
-    who.is(front, &id);
+    let id = caller.named.clone().unwrap_or_else(mint);
+    caller.is(front, &id);
     // Seen to be possible before the 101 is on its way.
     admit(&front.sessions, &id)?.may_open_socket(&front.sessions.shared)?;
     let limits = socket::limits(&front.shared.config().sockets);
     // The socket is the connection that it was, and counts as one until it ends.
     let seat = request.extensions_mut().remove::<Seat>();
-    let address = who.address;
+    let address = caller.address;
     let task = {
         let front = Arc::clone(front);
         async move {

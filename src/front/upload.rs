@@ -11,11 +11,11 @@ use http::{Request, StatusCode};
 use hyper::body::Incoming;
 
 use super::Front;
+use super::caller::Caller;
 use super::collected::{Collected, collected};
 use super::error::GatewayError;
 use super::forward::{Target, outgoing, to_backend};
-use super::identify::Who;
-use super::{Answer, bodies, inputs, view};
+use super::{Answer, bodies, copy_file, view};
 use crate::body::budget::BodyShare;
 use crate::body::{ClientFault, CollectLimits, RequestBody};
 use crate::comfy::{files, multipart};
@@ -24,7 +24,7 @@ use crate::records::files::Meaning;
 use crate::routing::decision::{Decision, Reason};
 use crate::routing::files::{Maker, Strangers};
 use crate::routing::ids::Located;
-use crate::routing::place::{TieBreak, place};
+use crate::routing::placement::{TieBreak, place};
 use crate::session::Client;
 use crate::session::registry::with_client;
 use crate::shared::Shared;
@@ -46,12 +46,12 @@ pub enum What {
 /// It cannot be placed, its original cannot be brought, or as for [`super::forward::forward`].
 pub async fn upload(
     front: &Arc<Front>,
-    who: &Who,
+    caller: &Caller,
     what: What,
     request: Request<Incoming>,
 ) -> Answer {
-    let Some(id) = who.reader(front) else {
-        return nameless(front, who, what, request).await;
+    let Some(id) = caller.reader(front) else {
+        return nameless(front, caller, what, request).await;
     };
     let (client, decided) =
         with_client(&front.sessions, &id, |client| client.upload_began(&front.sessions))?;
@@ -59,22 +59,27 @@ pub async fn upload(
     let backend = Arc::clone(&front.shared.fleet.get(began.backend));
     let target = Target { backend, reason: began.reason };
     let mut held = HeldByUpload::new(front, &client, began);
-    let browser = who.browser.map(|browser| Maker::Browser(browser.number()));
+    let browser = caller.browser.map(|browser| Maker::Browser(browser.number()));
     let mut makers: Vec<Maker> = std::iter::once(Maker::Client(id)).chain(browser).collect();
     let known = makers.len();
-    makers.push(Maker::Address(who.address));
+    makers.push(Maker::Address(caller.address));
     let answer = send(front, &target, what, &makers, request).await?;
     held.arrived(answer.parts.status.is_success());
     drop(held);
     // Whose an upload is that says nothing is a guess: it is the address's as well.
-    let known = if who.asker(front).is_some() { &makers[..known] } else { &makers[..] };
+    let known = if caller.asker(front).is_some() { &makers[..known] } else { &makers[..] };
     named(&front.shared, &target, known, answer).await
 }
 
 /// An upload of nobody in particular waits, for its address, for the prompt that will name it.
-async fn nameless(front: &Arc<Front>, who: &Who, what: What, request: Request<Incoming>) -> Answer {
+async fn nameless(
+    front: &Arc<Front>,
+    caller: &Caller,
+    what: What,
+    request: Request<Incoming>,
+) -> Answer {
     let now = now();
-    let last = front.browsers.upload_at(who.address, now);
+    let last = front.browsers.upload_at(caller.address, now);
     let waits = last.filter(|backend| front.shared.fleet.get(*backend).is_up());
     let (backend, reason) = match waits {
         Some(backend) => (backend, Reason::Reserved),
@@ -85,11 +90,11 @@ async fn nameless(front: &Arc<Front>, who: &Who, what: What, request: Request<In
         }
     };
     let target = Target { backend: Arc::clone(&front.shared.fleet.get(backend)), reason };
-    let maker = [Maker::Address(who.address)];
+    let maker = [Maker::Address(caller.address)];
     let answer = send(front, &target, what, &maker, request).await?;
     if answer.parts.status.is_success() {
         let until = now + front.shared.config().affinity.reservation;
-        front.browsers.uploaded(who.address, backend, until);
+        front.browsers.uploaded(caller.address, backend, until);
     }
     named(&front.shared, &target, &maker, answer).await
 }
@@ -145,7 +150,7 @@ async fn mask(
         return Ok(to_backend(target, parts, RequestBody::whole(body)));
     };
     let brought = match original(&front.shared, askers, &body[at.clone()]).await {
-        Some(original) => inputs::bring(front, &original, &target.backend).await?,
+        Some(original) => copy_file::bring(front, &original, &target.backend).await?,
         None => return Ok(to_backend(target, parts, RequestBody::whole(body))),
     };
     let text = files::original_ref(&brought);

@@ -51,14 +51,14 @@ impl Users {
     /// True if a server takes this user for one. Asked if it is not known.
     pub async fn has(&self, backend: &Arc<Backend>, user: &str, limit: Duration) -> bool {
         let known = self.known().get(&backend.id).cloned();
-        let known = known.filter(|known| known.times == backend.turned().times);
+        let known = known.filter(|known| known.times == backend.up_state().times);
         if let Some(known) = &known {
             let is_fresh = now().saturating_duration_since(known.asked) < ASK_AGAIN_AFTER;
             if known.has(user) || is_fresh {
                 return known.has(user);
             }
         }
-        let (times, asked) = (backend.turned().times, now());
+        let (times, asked) = (backend.up_state().times, now());
         match backend.get_ok("/users", limit).await {
             Ok(body) => {
                 let (users, backend) = (read(&body).map(Arc::new), Arc::clone(backend));
@@ -81,7 +81,7 @@ impl Users {
     /// True if a server has assets whose features say nothing of them. One that has answers this
     /// question to anybody. Asked once for each time that it comes up.
     pub async fn has_assets(&self, backend: &Backend, limit: Duration) -> bool {
-        let times = backend.turned().times;
+        let times = backend.up_state().times;
         let known = self.assets().get(&backend.id).copied();
         if let Some((has, _)) = known.filter(|(_, then)| *then == times) {
             return has;

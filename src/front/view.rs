@@ -11,15 +11,15 @@ use http::{Method, Request, StatusCode, Uri};
 use hyper::body::Incoming;
 
 use super::Front;
+use super::caller::Caller;
 use super::error::GatewayError;
 use super::forward::{Target, forward, send, to_backend};
-use super::identify::Who;
 use super::route::{of_ledger, reading};
 use super::{Answer, assets, headers};
 use crate::body::RequestBody;
 use crate::comfy::files::{self, View};
 use crate::config::FileTags;
-use crate::fleet::ask::first_found;
+use crate::fleet::api::first_found;
 use crate::fleet::backend::Backend;
 use crate::net::now;
 use crate::records::files::{Meaning, for_people};
@@ -31,19 +31,19 @@ use crate::shared::Shared;
 ///
 /// # Errors
 /// The backend that has the file is down or did not answer.
-pub async fn view(front: &Arc<Front>, who: &Who, request: Request<Incoming>) -> Answer {
+pub async fn view(front: &Arc<Front>, caller: &Caller, request: Request<Incoming>) -> Answer {
     let (parts, _no_body) = request.into_parts();
     let hash = files::hash_of_query(parts.uri.query().unwrap_or(""));
     let mut answer = match files::of_query(parts.uri.query().unwrap_or("")) {
-        Some(view) => match meaning(front, who, &view) {
+        Some(view) => match meaning(front, caller, &view) {
             Meaning::At(at) => from_ledger(&front.shared, &at, &view, &parts).await?,
             // No stranger is asked for it.
             Meaning::Gone(url) => return Err(gone(&view.file, &url)),
-            Meaning::Unknown => unknown(front, who, &view, &parts).await?,
+            Meaning::Unknown => unknown(front, caller, &view, &parts).await?,
         },
         None => match hash {
-            Some(name) => assets::view(front, who, &name, &parts).await?,
-            None => read(&front.shared, &reading(front, who)?, &parts).await?,
+            Some(name) => assets::view(front, caller, &name, &parts).await?,
+            None => read(&front.shared, &reading(front, caller)?, &parts).await?,
         },
     };
     // What a URL names can be another picture tomorrow, and on another backend.
@@ -55,7 +55,7 @@ pub async fn view(front: &Arc<Front>, who: &Who, request: Request<Incoming>) -> 
 #[must_use]
 pub fn named_by(
     front: &Front,
-    who: &Who,
+    caller: &Caller,
     request: &Request<Incoming>,
 ) -> Option<(Arc<Backend>, Uri)> {
     let query = request.uri().query().filter(|query| query.contains("filename="))?;
@@ -64,19 +64,19 @@ pub fn named_by(
         return None;
     }
     let view = files::of_query(query)?;
-    let Meaning::At(at) = meaning(front, who, &view) else { return None };
+    let Meaning::At(at) = meaning(front, caller, &view) else { return None };
     let backend = Arc::clone(&front.shared.fleet.get(at.backend));
     Some((backend, with_query(request.uri(), &view.query)))
 }
 
 /// What a name in a query means. A plain one means the same to everyone, but that an input is the
 /// asker's own if he has one of that name, as it is in his graphs.
-fn meaning(front: &Front, who: &Who, view: &View) -> Meaning {
+fn meaning(front: &Front, caller: &Caller, view: &View) -> Meaning {
     let (folder, path) = (view.file.folder, view.file.path());
     let tag = front.shared.config().files.tag;
     match (tag, &view.backend) {
         (FileTags::Never, None) => {
-            let own = who.reader(front).and_then(|id| front.sessions.clients.get(&id));
+            let own = caller.reader(front).and_then(|id| front.sessions.clients.get(&id));
             let own =
                 own.and_then(|client| client.inspect(|core, _| core.bound().map(|(id, _)| id)));
             let files = front.shared.records.files_of(&view.file);
@@ -90,7 +90,7 @@ fn meaning(front: &Front, who: &Who, view: &View) -> Meaning {
             let askers = match folder {
                 Folder::Input => {
                     let is_given = |maker: &Maker| !matches!(maker, Maker::Address(_));
-                    who.makers(front).into_iter().filter(is_given).collect()
+                    caller.makers(front).into_iter().filter(is_given).collect()
                 }
                 Folder::Output | Folder::Temp => Vec::new(),
             };
@@ -144,8 +144,8 @@ async fn read_at(shared: &Shared, backend: BackendId, query: &str, parts: &Parts
 
 /// A file that nobody has told of: where the asker's reads go, then on all the others. Found
 /// nowhere, it is ComfyUI's own 404.
-async fn unknown(front: &Front, who: &Who, view: &View, parts: &Parts) -> Answer {
-    let target = reading(front, who);
+async fn unknown(front: &Front, caller: &Caller, view: &View, parts: &Parts) -> Answer {
+    let target = reading(front, caller);
     let asked = target.as_ref().ok().map(|target| target.backend.id);
     let first = match &target {
         Ok(target) => read(&front.shared, target, parts).await,

@@ -21,7 +21,7 @@ use redb::{
 use serde::de::DeserializeOwned;
 
 use super::record::{BadRecord, Batch, FileKey, Saved, decode, encode};
-use super::{Home, JournalError};
+use super::{JournalError, Store};
 use crate::masked::mask;
 use crate::net::Boxed;
 use crate::routing::ids::{AssetId, ClientId, PromptId};
@@ -96,7 +96,7 @@ impl Disk {
     }
 }
 
-impl Home for Disk {
+impl Store for Disk {
     fn load(&mut self) -> Result<Saved, JournalError> {
         let path = self.path.clone();
         let database = self.handle()?;

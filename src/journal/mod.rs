@@ -22,9 +22,9 @@
 
 pub mod disk;
 mod people;
+pub mod quarantine;
 pub mod record;
 pub mod restore;
-pub mod sift;
 
 use std::fmt;
 use std::io;
@@ -39,9 +39,9 @@ use tracing::{error, info};
 
 use crate::lock::{Guard, Lock, rank};
 use crate::net::{Boxed, sleep};
+use crate::ordered_watch::{OrderedWatch, Packed};
 use crate::routing::ids::{AssetId, ClientId, PromptId};
 use crate::tasks::Tasks;
-use crate::watched::{Packed, Watched};
 use record::{
     AssetRecord, Batch, BindingRecord, FileKey, FileRecord, PromptRecord, Saved, StateRecord,
 };
@@ -57,7 +57,7 @@ const RETRY: Duration = Duration::from_secs(1);
 const QUEUED_MAX: u64 = 65_536;
 
 /// Where records are kept. [`disk::Disk`] is the one that survives; a simulation has its own.
-pub trait Home: fmt::Debug + Send + 'static {
+pub trait Store: fmt::Debug + Send + 'static {
     /// Everything that was committed. Called once, before the first commit.
     ///
     /// # Errors
@@ -68,7 +68,7 @@ pub trait Home: fmt::Debug + Send + 'static {
     fn commit(&mut self, batch: Arc<Batch>) -> Boxed<'_, Result<(), JournalError>>;
 }
 
-impl Home for Box<dyn Home> {
+impl Store for Box<dyn Store> {
     fn load(&mut self) -> Result<Saved, JournalError> {
         (**self).load()
     }
@@ -124,7 +124,7 @@ struct Kept {
     taken: AtomicU64,
     gathered: Lock<Gathered, { rank::JOURNAL }>,
     work: Notify,
-    progress: Watched<Progress>,
+    progress: OrderedWatch<Progress>,
 }
 
 /// What is to be written, of one thing.
@@ -174,7 +174,7 @@ impl Journal {
     /// A journal at `home`, with its writer. The writer is no task of the gateway's: it commits
     /// what the last of them noted, and ends with `writers`.
     #[must_use]
-    pub fn open(home: impl Home, writers: &Tasks) -> Self {
+    pub fn open(store: impl Store, writers: &Tasks) -> Self {
         let (notes, noted) = mpsc::channel();
         let gathered = Gathered { notes: noted, batch: Batch::default(), in_commit: 0 };
         let kept = Arc::new(Kept {
@@ -183,9 +183,9 @@ impl Journal {
             taken: AtomicU64::new(0),
             gathered: Lock::new(gathered),
             work: Notify::new(),
-            progress: Watched::new(Progress { durable: 0, is_failing: false }),
+            progress: OrderedWatch::new(Progress { durable: 0, is_failing: false }),
         });
-        let writer = Writer { kept: Arc::clone(&kept), home };
+        let writer = Writer { kept: Arc::clone(&kept), store };
         let stop = writers.clone();
         writers.spawn_critical("journal", async move { writer.run(&stop).await });
         Self { kept: Some(kept) }
@@ -320,10 +320,10 @@ impl Batch {
 /// Commits what is noted, batch by batch.
 struct Writer<H> {
     kept: Arc<Kept>,
-    home: H,
+    store: H,
 }
 
-impl<H: Home> Writer<H> {
+impl<H: Store> Writer<H> {
     async fn run(mut self, stop: &Tasks) {
         loop {
             let is_last = tokio::select! {
@@ -358,7 +358,7 @@ impl<H: Home> Writer<H> {
             gathered.in_commit = gathered.batch.len();
             (Arc::new(std::mem::take(&mut gathered.batch)), number)
         };
-        let committed = self.home.commit(Arc::clone(&batch)).await;
+        let committed = self.store.commit(Arc::clone(&batch)).await;
         self.kept.gathered().in_commit = 0;
         let was_failing = self.kept.progress.get().is_failing;
         match committed {
@@ -398,7 +398,7 @@ mod tests {
         goes_on: Arc<Notify>,
     }
 
-    impl Home for Memory {
+    impl Store for Memory {
         fn load(&mut self) -> Result<Saved, JournalError> {
             Ok(Saved::default())
         }
@@ -428,34 +428,34 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_is_noted_while_a_commit_runs_is_committed_together() {
-        let (home, writers) = (Memory::default(), Tasks::default());
-        let journal = Journal::open(home.clone(), &writers);
+        let (store, writers) = (Memory::default(), Tasks::default());
+        let journal = Journal::open(store.clone(), &writers);
         for name in ["a", "b", "c"] {
             journal.note_binding(&client(name), binding("one"));
         }
         journal.note_binding(&client("a"), binding("two"));
         assert_eq!(journal.durable().await, Ok(()));
-        let batches = home.batches.lock().unwrap().clone();
+        let batches = store.batches.lock().unwrap().clone();
         assert_eq!(batches.len(), 1);
         assert_eq!(batches[0].clients[&client("a")], binding("two"), "the latest counts");
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_home_that_fails_loses_nothing_and_later_notes_go_over_earlier_ones() {
-        let (home, writers) = (Memory::default(), Tasks::default());
-        home.fails.store(true, Ordering::Relaxed);
-        let journal = Journal::open(home.clone(), &writers);
+        let (store, writers) = (Memory::default(), Tasks::default());
+        store.fails.store(true, Ordering::Relaxed);
+        let journal = Journal::open(store.clone(), &writers);
         journal.note_binding(&client("a"), binding("one"));
         journal.note_binding(&client("b"), binding("one"));
         assert_eq!(journal.durable().await, Err(NotDurable));
         assert!(!journal.is_well());
         journal.note_binding(&client("a"), None);
         assert_eq!(journal.durable().await, Err(NotDurable), "at once, while it fails");
-        home.fails.store(false, Ordering::Relaxed);
+        store.fails.store(false, Ordering::Relaxed);
         while !journal.is_well() {
             sleep(RETRY).await;
         }
-        let batches = home.batches.lock().unwrap().clone();
+        let batches = store.batches.lock().unwrap().clone();
         assert_eq!(batches.len(), 1);
         assert_eq!(batches[0].clients[&client("a")], None);
         assert_eq!(batches[0].clients[&client("b")], binding("one"));
@@ -463,9 +463,9 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_home_that_hangs_is_waited_for_once_and_said_to_fail_until_it_goes_on() {
-        let (home, writers) = (Memory::default(), Tasks::default());
-        home.hangs.store(true, Ordering::Relaxed);
-        let journal = Journal::open(home.clone(), &writers);
+        let (store, writers) = (Memory::default(), Tasks::default());
+        store.hangs.store(true, Ordering::Relaxed);
+        let journal = Journal::open(store.clone(), &writers);
         journal.note_binding(&client("a"), binding("one"));
         let began = now();
         assert_eq!(journal.durable().await, Err(NotDurable));
@@ -473,29 +473,29 @@ mod tests {
         assert!(!journal.is_well());
         assert_eq!(journal.durable().await, Err(NotDurable));
         assert_eq!(now().duration_since(began), COMMIT_WITHIN, "at once");
-        home.hangs.store(false, Ordering::Relaxed);
-        home.goes_on.notify_one();
+        store.hangs.store(false, Ordering::Relaxed);
+        store.goes_on.notify_one();
         while !journal.is_well() {
             sleep(RETRY).await;
         }
         assert_eq!(journal.durable().await, Ok(()));
-        assert_eq!(home.batches.lock().unwrap()[0].clients[&client("a")], binding("one"));
+        assert_eq!(store.batches.lock().unwrap()[0].clients[&client("a")], binding("one"));
     }
 
     #[tokio::test(start_paused = true)]
     async fn the_last_note_is_committed_when_the_writer_is_stopped() {
-        let (home, writers) = (Memory::default(), Tasks::default());
-        let journal = Journal::open(home.clone(), &writers);
+        let (store, writers) = (Memory::default(), Tasks::default());
+        let journal = Journal::open(store.clone(), &writers);
         journal.note_binding(&client("a"), binding("one"));
         assert_eq!(writers.drain(COMMIT_WITHIN).await, 0);
-        assert_eq!(home.batches.lock().unwrap().len(), 1);
+        assert_eq!(store.batches.lock().unwrap().len(), 1);
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_is_noted_again_and_again_while_nobody_writes_is_held_once() {
-        let (home, writers) = (Memory::default(), Tasks::default());
-        home.fails.store(true, Ordering::Relaxed);
-        let journal = Journal::open(home.clone(), &writers);
+        let (store, writers) = (Memory::default(), Tasks::default());
+        store.fails.store(true, Ordering::Relaxed);
+        let journal = Journal::open(store.clone(), &writers);
         // The writer has no turn meanwhile: this is one task's work.
         for _ in 0..3 * QUEUED_MAX {
             journal.note_binding(&client("a"), binding("one"));
@@ -503,9 +503,9 @@ mod tests {
         let waiting = u64::try_from(journal.waiting()).unwrap();
         assert!(waiting <= QUEUED_MAX + 1, "{waiting}");
         journal.note_binding(&client("a"), binding("last"));
-        home.fails.store(false, Ordering::Relaxed);
+        store.fails.store(false, Ordering::Relaxed);
         assert_eq!(journal.durable().await, Ok(()));
-        let batches = home.batches.lock().unwrap().clone();
+        let batches = store.batches.lock().unwrap().clone();
         assert_eq!(batches[0].clients[&client("a")], binding("last"));
     }
 

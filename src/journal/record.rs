@@ -16,8 +16,8 @@ use crate::routing::files::{Holder, Place};
 use crate::routing::ids::{AssetId, ClientId, ContentHash, FileRef, Folder, PromptId};
 use crate::routing::owners::Person;
 use crate::routing::pending::End;
-use crate::routing::place::AdminState;
-use crate::routing::word::Word;
+use crate::routing::placement::AdminState;
+use crate::routing::state_change::StateChange;
 
 /// The version of records that this Mooring writes, and the newest that it reads.
 pub const VERSION: u32 = 1;
@@ -72,17 +72,17 @@ pub struct StateRecord {
 
 impl StateRecord {
     #[must_use]
-    pub fn new(backend: Arc<str>, word: &Word) -> Self {
-        let Word { state, by, why, at } = word.clone();
+    pub fn new(backend: Arc<str>, change: &StateChange) -> Self {
+        let StateChange { state, by, why, at } = change.clone();
         Self { v: VERSION, backend, state: state.as_str().to_owned(), by, why, at }
     }
 
     /// What was said. A state that is not known is of a newer Mooring, and not `ready`: no work is
     /// given, and none is lost.
     #[must_use]
-    pub fn word(self) -> Word {
+    pub fn change(self) -> StateChange {
         let state = AdminState::parse(&self.state).unwrap_or(AdminState::Draining);
-        Word { state, by: self.by, why: self.why, at: self.at }
+        StateChange { state, by: self.by, why: self.why, at: self.at }
     }
 }
 
@@ -456,18 +456,18 @@ mod tests {
 
     #[test]
     fn an_operators_word_is_read_as_it_was_written() {
-        let word = Word {
+        let change = StateChange {
             state: AdminState::Off,
             by: "ada (10.0.0.1)".into(),
             why: Some("its fan".into()),
             at: 5,
         };
-        let record = StateRecord::new("a".into(), &word);
+        let record = StateRecord::new("a".into(), &change);
         let read: StateRecord = decode(&encode(&record)).unwrap();
-        assert_eq!((read.clone(), read.word()), (record, word));
+        assert_eq!((read.clone(), read.change()), (record, change));
         let newer = br#"{"v":1,"backend":"a","state":"asleep","by":"ada","at":5}"#;
         let read: StateRecord = decode(newer).unwrap();
-        assert_eq!(read.word().state, AdminState::Draining);
+        assert_eq!(read.change().state, AdminState::Draining);
     }
 
     #[test]

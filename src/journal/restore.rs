@@ -28,11 +28,11 @@ use crate::routing::owners::Submitter;
 use crate::routing::pending::{End, Loss, Pending};
 
 /// How many ended prompts of one client are told again, the latest.
-const UNTOLD_MAX: usize = 64;
+const UNDELIVERED_MAX: usize = 64;
 
 /// What restoring depends on.
 #[derive(Clone, Copy, Debug)]
-pub struct Terms<'a> {
+pub struct RestoreParams<'a> {
     /// The configured backends.
     pub backends: &'a HashMap<Arc<str>, BackendId>,
     pub max_clients: usize,
@@ -68,7 +68,7 @@ pub struct RestoredClient {
     /// Pending prompts that are lost with this restart, and the names of their backends.
     pub lost: Vec<Lost>,
     /// Prompts that ended before the restart, and whose end may not have been heard.
-    pub untold: Vec<Untold>,
+    pub undelivered: Vec<Undelivered>,
 }
 
 /// A pending prompt that cannot be asked for.
@@ -81,7 +81,7 @@ pub struct Lost {
 
 /// A prompt whose end is told again to the sockets that come.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Untold {
+pub struct Undelivered {
     pub prompt: PromptId,
     pub backend: BackendId,
     pub end: End,
@@ -90,8 +90,8 @@ pub struct Untold {
 /// Makes of the records what the gateway works with. They are only looked at: whoever sifts them
 /// must not have to copy them first.
 #[must_use]
-pub fn restore(saved: &Saved, terms: Terms<'_>) -> Restored {
-    let (files, assets) = (files(&saved.files, terms), assets(&saved.assets, terms));
+pub fn restore(saved: &Saved, params: RestoreParams<'_>) -> Restored {
+    let (files, assets) = (files(&saved.files, params), assets(&saved.assets, params));
     let mut restored = Restored { files, assets, ..Restored::default() };
     let mut prompts: Vec<&(PromptId, PromptRecord)> = saved.prompts.iter().collect();
     prompts.sort_by_key(|(_, record)| match &record.ended {
@@ -104,20 +104,20 @@ pub fn restore(saved: &Saved, terms: Terms<'_>) -> Restored {
         drafts.entry(id.clone()).or_default().binding = Some(binding);
     }
     for (id, record) in prompts {
-        restored.ledger.push(entry(id, record, terms));
+        restored.ledger.push(entry(id, record, params));
         let Ok(client) = ClientId::parse(&record.client) else { continue };
-        let is_untold = |end: &EndRecord| is_untold(end, latest_end.unwrap_or(0), terms);
+        let is_undelivered = |end: &EndRecord| is_undelivered(end, latest_end.unwrap_or(0), params);
         match &record.ended {
-            Some(end) if !is_untold(end) => {}
-            Some(_) => drafts.entry(client).or_default().untold.push((id, record)),
+            Some(end) if !is_undelivered(end) => {}
+            Some(_) => drafts.entry(client).or_default().undelivered.push((id, record)),
             None => drafts.entry(client).or_default().pending.push((id, record)),
         }
     }
     let (with_work, idle): (Vec<_>, Vec<_>) =
         drafts.into_iter().partition(|(_, draft)| !draft.pending.is_empty());
     for (id, draft) in with_work.into_iter().chain(idle) {
-        let client = draft.finish(id, terms);
-        if client.is_nothing() || terms.max_clients <= restored.clients.len() {
+        let client = draft.finish(id, params);
+        if client.is_nothing() || params.max_clients <= restored.clients.len() {
             restored.forgotten.push(client.id);
         } else {
             restored.clients.push(client);
@@ -127,26 +127,32 @@ pub fn restore(saved: &Saved, terms: Terms<'_>) -> Restored {
 }
 
 /// The file of a server that is not configured any more keeps its name: nobody else's is given it.
-fn files(saved: &[(FileKey, FileRecord)], terms: Terms<'_>) -> Vec<(FileRef, Holder, Instant)> {
+fn files(
+    saved: &[(FileKey, FileRecord)],
+    params: RestoreParams<'_>,
+) -> Vec<(FileRef, Holder, Instant)> {
     let mut saved: Vec<&(FileKey, FileRecord)> = saved.iter().collect();
     saved.sort_by_key(|(_, record)| record.order);
     let restored = saved.into_iter().map(|(key, record)| {
-        let backend = terms.backends.get(&key.url).copied();
+        let backend = params.backends.get(&key.url).copied();
         let place = backend.map_or_else(|| Place::Gone(Arc::clone(&key.url)), Place::Backend);
-        let learned = terms.at(record.at);
+        let learned = params.at(record.at);
         (key.file.clone(), record.holder(place), learned)
     });
     restored.collect()
 }
 
 /// The asset of a server that is not configured any more is nobody else's.
-fn assets(saved: &[(AssetId, AssetRecord)], terms: Terms<'_>) -> Vec<(AssetId, Asset, Instant)> {
+fn assets(
+    saved: &[(AssetId, AssetRecord)],
+    params: RestoreParams<'_>,
+) -> Vec<(AssetId, Asset, Instant)> {
     let mut saved: Vec<&(AssetId, AssetRecord)> = saved.iter().collect();
     saved.sort_by_key(|(_, record)| record.order);
     let restored = saved.into_iter().map(|(id, record)| {
-        let backend = terms.backends.get(&record.url).copied();
+        let backend = params.backends.get(&record.url).copied();
         let place = backend.map_or_else(|| Place::Gone(record.url.clone()), Place::Backend);
-        let learned = terms.at(record.at);
+        let learned = params.at(record.at);
         (*id, record.asset(place), learned)
     });
     restored.collect()
@@ -157,56 +163,57 @@ fn assets(saved: &[(AssetId, AssetRecord)], terms: Terms<'_>) -> Vec<(AssetId, A
 struct Draft<'a> {
     binding: Option<&'a BindingRecord>,
     pending: Vec<(&'a PromptId, &'a PromptRecord)>,
-    untold: Vec<(&'a PromptId, &'a PromptRecord)>,
+    undelivered: Vec<(&'a PromptId, &'a PromptRecord)>,
 }
 
 impl Draft<'_> {
-    fn finish(self, id: ClientId, terms: Terms<'_>) -> RestoredClient {
-        let bound = self.bound_to(terms);
+    fn finish(self, id: ClientId, params: RestoreParams<'_>) -> RestoredClient {
+        let bound = self.bound_to(params);
         let mut client = RestoredClient {
             id,
-            binding: bound.map(|backend| self.restored_binding(backend, terms)),
+            binding: bound.map(|backend| self.restored_binding(backend, params)),
             pending: IndexMap::new(),
             output_nodes: HashMap::new(),
             lost: Vec::new(),
-            untold: Vec::new(),
+            undelivered: Vec::new(),
         };
         for (prompt, record) in self.pending {
-            let Some(backend) = terms.backends.get(&record.url).copied() else {
+            let Some(backend) = params.backends.get(&record.url).copied() else {
                 let (backend, loss) = (Arc::clone(&record.backend), Loss::BackendRemoved);
                 client.lost.push(Lost { prompt: prompt.clone(), backend, loss });
                 continue;
             };
-            let pending = Pending::restored(backend, terms.at(record.made), terms.now);
+            let pending = Pending::restored(backend, params.at(record.made), params.now);
             client.pending.insert(prompt.clone(), pending);
             client.output_nodes.insert(prompt.clone(), record.output_nodes.clone());
         }
         client.output_nodes.retain(|_, nodes| !nodes.is_empty());
-        let too_many = self.untold.len().saturating_sub(UNTOLD_MAX);
-        let untold = self.untold.into_iter().skip(too_many).filter_map(|(prompt, record)| {
-            let backend = *terms.backends.get(&record.url)?;
-            let (prompt, end) = (prompt.clone(), record.ended.as_ref()?.end());
-            Some(Untold { prompt, backend, end })
-        });
-        client.untold.extend(untold);
+        let too_many = self.undelivered.len().saturating_sub(UNDELIVERED_MAX);
+        let undelivered =
+            self.undelivered.into_iter().skip(too_many).filter_map(|(prompt, record)| {
+                let backend = *params.backends.get(&record.url)?;
+                let (prompt, end) = (prompt.clone(), record.ended.as_ref()?.end());
+                Some(Undelivered { prompt, backend, end })
+            });
+        client.undelivered.extend(undelivered);
         client
     }
 
     /// Pending work says where a client is bound, before the record of its binding does.
-    fn bound_to(&self, terms: Terms<'_>) -> Option<BackendId> {
+    fn bound_to(&self, params: RestoreParams<'_>) -> Option<BackendId> {
         let pending = self.pending.iter().map(|(_, record)| &record.url);
         let recorded = self.binding.iter().map(|record| &record.url);
-        pending.chain(recorded).find_map(|url| terms.backends.get(url).copied())
+        pending.chain(recorded).find_map(|url| params.backends.get(url).copied())
     }
 
-    fn restored_binding(&self, backend: BackendId, terms: Terms<'_>) -> RestoredBinding {
+    fn restored_binding(&self, backend: BackendId, params: RestoreParams<'_>) -> RestoredBinding {
         let record =
-            self.binding.filter(|record| terms.backends.get(&record.url) == Some(&backend));
-        let since = record.map_or(terms.now, |record| terms.at(record.since));
+            self.binding.filter(|record| params.backends.get(&record.url) == Some(&backend));
+        let since = record.map_or(params.now, |record| params.at(record.since));
         let reserved_until = record.and_then(|record| record.reserved_until).map(|until| {
             // A clock that was set back must not make a reservation longer than one is.
-            let left = Duration::from_millis(until.saturating_sub(terms.unix_millis));
-            terms.now + left.min(terms.reservation)
+            let left = Duration::from_millis(until.saturating_sub(params.unix_millis));
+            params.now + left.min(params.reservation)
         });
         RestoredBinding { backend, since, reserved_until }
     }
@@ -214,11 +221,11 @@ impl Draft<'_> {
 
 impl RestoredClient {
     fn is_nothing(&self) -> bool {
-        self.binding.is_none() && self.lost.is_empty() && self.untold.is_empty()
+        self.binding.is_none() && self.lost.is_empty() && self.undelivered.is_empty()
     }
 }
 
-impl Terms<'_> {
+impl RestoreParams<'_> {
     /// The moment of a time in the past; now, if the clock says that it is yet to come.
     fn at(self, unix_millis: u64) -> Instant {
         let age = Duration::from_millis(self.unix_millis.saturating_sub(unix_millis));
@@ -229,20 +236,20 @@ impl Terms<'_> {
 /// True if a browser that comes back may not have heard of this end: nobody was there, or the
 /// process may have died before it was written. When it died is not known, but not long before the
 /// last end that was recorded.
-fn is_untold(end: &EndRecord, latest_end: u64, terms: Terms<'_>) -> bool {
-    let age = Duration::from_millis(terms.unix_millis.saturating_sub(end.at));
+fn is_undelivered(end: &EndRecord, latest_end: u64, params: RestoreParams<'_>) -> bool {
+    let age = Duration::from_millis(params.unix_millis.saturating_sub(end.at));
     let before_last = Duration::from_millis(latest_end.saturating_sub(end.at));
-    age < terms.lease && (!end.told || before_last <= terms.replay_window)
+    age < params.lease && (!end.told || before_last <= params.replay_window)
 }
 
-fn entry(prompt: &PromptId, record: &PromptRecord, terms: Terms<'_>) -> Entry {
+fn entry(prompt: &PromptId, record: &PromptRecord, params: RestoreParams<'_>) -> Entry {
     Entry {
         prompt: prompt.clone(),
         by: Submitter { client: ClientId::parse(&record.client).ok(), person: record.person() },
-        backend: terms.backends.get(&record.url).copied(),
-        made: terms.at(record.made),
+        backend: params.backends.get(&record.url).copied(),
+        made: params.at(record.made),
         order: record.order,
-        end: record.ended.as_ref().map(|ended| (ended.end(), terms.at(ended.at))),
+        end: record.ended.as_ref().map(|ended| (ended.end(), params.at(ended.at))),
     }
 }
 
@@ -280,7 +287,7 @@ mod tests {
     fn restored(saved: &Saved) -> Restored {
         let backends = [("h:1", 0), ("h:2", 1)].map(|(url, id)| (url.into(), BackendId::nth(id)));
         let backends = HashMap::from(backends);
-        let terms = Terms {
+        let params = RestoreParams {
             backends: &backends,
             max_clients: 10,
             lease: Duration::from_secs(600),
@@ -289,7 +296,7 @@ mod tests {
             now: crate::net::now(),
             unix_millis: NOW,
         };
-        restore(saved, terms)
+        restore(saved, params)
     }
 
     fn names<'a>(ids: impl IntoIterator<Item = &'a PromptId>) -> Vec<&'a str> {
@@ -355,8 +362,9 @@ mod tests {
             ended("long ago", 700_000, Told::No),
         ];
         let restored = restored(&Saved { prompts, ..Saved::default() });
-        let untold = restored.clients[0].untold.iter().map(|untold| &untold.prompt);
-        assert_eq!(names(untold), ["unheard", "just", "last"]);
+        let undelivered =
+            restored.clients[0].undelivered.iter().map(|undelivered| &undelivered.prompt);
+        assert_eq!(names(undelivered), ["unheard", "just", "last"]);
         let ledger = restored.ledger.iter().map(|entry| &entry.prompt);
         assert_eq!(names(ledger), ["long ago", "unheard", "heard", "just", "last"]);
     }

@@ -4,13 +4,13 @@
 //! network and a virtual clock can stand in for the real ones. Time is tokio's, which a test can
 //! pause and advance; the pure core never asks for it but takes `now` as an argument.
 
+mod buffered;
 pub mod descriptors;
-mod handed;
+mod inherited;
 mod scratch;
 mod simulated;
 mod stream;
 mod tcp;
-mod wire;
 
 use std::fmt;
 use std::future::Future;
@@ -19,12 +19,12 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::time::{Duration, Instant};
 
-pub use handed::{Handed, Unasked};
+pub use buffered::Buffered;
+pub use inherited::{Inherited, Unasked};
 pub use scratch::with_scratch;
 pub use simulated::{Hashing, new_id, simulated};
 pub use stream::Stream;
 pub use tcp::Tcp;
-pub use wire::Wire;
 
 /// A future that is boxed because it crosses the seam; one per connection, never per request.
 pub type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;

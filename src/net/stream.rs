@@ -18,7 +18,7 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Simulated for T {}
 
 /// One connection, and how long it is waited for when it takes nothing more.
 pub struct Stream {
-    wire: Wire,
+    wire: Transport,
     /// How long a write may make no progress at all; for ever if nothing was said.
     patience: Option<Duration>,
     /// Runs while a write makes none.
@@ -27,7 +27,7 @@ pub struct Stream {
 
 /// An enum and not a trait object, so that the real case costs a branch and not a virtual call per
 /// read.
-enum Wire {
+enum Transport {
     Tcp(TcpStream),
     Simulated(Box<dyn Simulated>),
 }
@@ -35,8 +35,8 @@ enum Wire {
 impl fmt::Debug for Stream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.wire {
-            Wire::Tcp(stream) => stream.fmt(f),
-            Wire::Simulated(_) => f.write_str("Simulated"),
+            Transport::Tcp(stream) => stream.fmt(f),
+            Transport::Simulated(_) => f.write_str("Simulated"),
         }
     }
 }
@@ -44,12 +44,12 @@ impl fmt::Debug for Stream {
 impl Stream {
     #[must_use]
     pub fn tcp(stream: TcpStream) -> Self {
-        Self { wire: Wire::Tcp(stream), patience: None, stalled: None }
+        Self { wire: Transport::Tcp(stream), patience: None, stalled: None }
     }
 
     #[must_use]
     pub fn simulated(stream: impl Simulated + 'static) -> Self {
-        Self { wire: Wire::Simulated(Box::new(stream)), patience: None, stalled: None }
+        Self { wire: Transport::Simulated(Box::new(stream)), patience: None, stalled: None }
     }
 
     /// A write that makes no progress for so long fails with [`io::ErrorKind::TimedOut`]. A peer
@@ -64,7 +64,7 @@ impl Stream {
     /// Linux it does nothing.
     pub fn allow_unacknowledged_for(&self, limit: Duration) {
         #[cfg(any(target_os = "linux", target_os = "android"))]
-        if let Wire::Tcp(stream) = &self.wire {
+        if let Transport::Tcp(stream) = &self.wire {
             // Refused by a connection that is already dead.
             let _ = socket2::SockRef::from(stream).set_tcp_user_timeout(Some(limit));
         }
@@ -76,7 +76,7 @@ impl Stream {
     /// longest; elsewhere than on Linux it does nothing.
     pub fn put_off_acks(&self) {
         #[cfg(any(target_os = "linux", target_os = "android"))]
-        if let Wire::Tcp(stream) = &self.wire {
+        if let Transport::Tcp(stream) = &self.wire {
             // A connection that is broken says so when it is read.
             let _ = socket2::SockRef::from(stream).set_tcp_quickack(false);
         }
@@ -85,7 +85,7 @@ impl Stream {
     /// Makes the end of the connection a reset: what was sent is not all there was. It ends when
     /// dropped.
     pub fn break_off(&self) {
-        if let Wire::Tcp(stream) = &self.wire {
+        if let Transport::Tcp(stream) = &self.wire {
             // One that is closed already has been broken off by the other side.
             let _ = socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO));
         }
@@ -121,8 +121,8 @@ impl AsyncRead for Stream {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         match &mut self.get_mut().wire {
-            Wire::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
-            Wire::Simulated(stream) => Pin::new(stream).poll_read(cx, buf),
+            Transport::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
+            Transport::Simulated(stream) => Pin::new(stream).poll_read(cx, buf),
         }
     }
 }
@@ -135,8 +135,8 @@ impl AsyncWrite for Stream {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let written = match &mut this.wire {
-            Wire::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
-            Wire::Simulated(stream) => Pin::new(stream).poll_write(cx, buf),
+            Transport::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
+            Transport::Simulated(stream) => Pin::new(stream).poll_write(cx, buf),
         };
         this.unless_stalled(cx, written)
     }
@@ -148,32 +148,32 @@ impl AsyncWrite for Stream {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let written = match &mut this.wire {
-            Wire::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
-            Wire::Simulated(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Transport::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Transport::Simulated(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
         };
         this.unless_stalled(cx, written)
     }
 
     fn is_write_vectored(&self) -> bool {
         match &self.wire {
-            Wire::Tcp(stream) => stream.is_write_vectored(),
-            Wire::Simulated(stream) => stream.is_write_vectored(),
+            Transport::Tcp(stream) => stream.is_write_vectored(),
+            Transport::Simulated(stream) => stream.is_write_vectored(),
         }
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let written = match &mut this.wire {
-            Wire::Tcp(stream) => Pin::new(stream).poll_flush(cx),
-            Wire::Simulated(stream) => Pin::new(stream).poll_flush(cx),
+            Transport::Tcp(stream) => Pin::new(stream).poll_flush(cx),
+            Transport::Simulated(stream) => Pin::new(stream).poll_flush(cx),
         };
         this.unless_stalled(cx, written)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.get_mut().wire {
-            Wire::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
-            Wire::Simulated(stream) => Pin::new(stream).poll_shutdown(cx),
+            Transport::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
+            Transport::Simulated(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 }

@@ -17,7 +17,7 @@ use crate::routing::shard::Key;
 
 /// Who asks for assets.
 #[derive(Clone, Debug, Default)]
-pub struct Asker {
+pub struct AssetViewer {
     /// As what he may have made something.
     pub makers: Vec<Maker>,
     /// Whom `Comfy-User` names, if it names one.
@@ -50,10 +50,10 @@ impl Records {
     }
 
     /// A backend tells of an asset.
-    pub fn learn_item(&self, backend: BackendId, item: &Item, asker: &Asker) {
-        let user = asker.user.as_deref();
+    pub fn learn_item(&self, backend: BackendId, item: &Item, viewer: &AssetViewer) {
+        let user = viewer.user.as_deref();
         let (bytes, kind) = (Bytes::Are(item.hash), Kind::Original);
-        let (id, file, makers) = (item.id, item.file.clone(), asker.makers.as_slice());
+        let (id, file, makers) = (item.id, item.file.clone(), viewer.makers.as_slice());
         self.learn_asset(&Told { id, backend, makers, user, file, bytes, kind });
     }
 
@@ -93,13 +93,13 @@ impl Records {
     }
 
     /// Whose an asset is: of those who made it, or its file, or the prompt that made that.
-    pub fn whose_asset(&self, backend: BackendId, item: &Item, asker: &Asker) -> Whose {
+    pub fn whose_asset(&self, backend: BackendId, item: &Item, viewer: &AssetViewer) -> Whose {
         let known = self.asset(item.id);
         if known.as_ref().is_some_and(|asset| asset.kind == Kind::Copy) {
             return Whose::Anothers;
         }
         let user = known.as_ref().and_then(|asset| asset.user.clone());
-        if user.is_some() && user.as_deref() == asker.user.as_deref() {
+        if user.is_some() && user.as_deref() == viewer.user.as_deref() {
             return Whose::Own;
         }
         let mut makers = known.map_or_else(Vec::new, |asset| asset.makers.into_vec());
@@ -112,7 +112,7 @@ impl Records {
             let client = self.ledger_of(&job).get(&job, now()).and_then(|it| it.by.client.clone());
             makers.extend(client.map(Maker::Client));
         }
-        whose(&makers, &asker.makers)
+        whose(&makers, &viewer.makers)
     }
 
     /// An asset with the names of its files as clients are given them (R3).

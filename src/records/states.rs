@@ -8,15 +8,15 @@ use super::Records;
 use crate::config::Config;
 use crate::fleet::backend::Backend;
 use crate::journal::record::StateRecord;
-use crate::routing::place::AdminState;
-use crate::routing::word::Word;
+use crate::routing::placement::AdminState;
+use crate::routing::state_change::StateChange;
 
 impl Records {
     /// An operator said something of a backend: it is so from now on, and noted.
-    pub fn state_said(&self, backend: &Backend, word: Word) {
+    pub fn state_said(&self, backend: &Backend, change: StateChange) {
         // Taken before the note, so that no restart finds a note of what never was.
-        backend.heed(word, |word| {
-            let record = StateRecord::new(backend.name(), word);
+        backend.heed(change, |change| {
+            let record = StateRecord::new(backend.name(), change);
             self.journal.note_state(Arc::clone(&backend.authority), Some(record));
         });
     }
@@ -28,14 +28,14 @@ impl Records {
         for (url, record) in states {
             match self.fleet.iter().find(|backend| backend.authority == url) {
                 Some(backend) => {
-                    let word = record.word();
-                    if word.state != AdminState::Ready {
-                        let (name, state) = (&backend.name(), word.state.as_str());
-                        let why = word.why.as_deref().unwrap_or("");
-                        info!(backend = %name, state, by = &*word.by, why,
+                    let change = record.change();
+                    if change.state != AdminState::Ready {
+                        let (name, state) = (&backend.name(), change.state.as_str());
+                        let why = change.why.as_deref().unwrap_or("");
+                        info!(backend = %name, state, by = &*change.by, why,
                             "A backend is as its operator said before the restart.");
                     }
-                    backend.heed(word, |_known| {});
+                    backend.heed(change, |_known| {});
                 }
                 None => strangers.push((record.at, url)),
             }

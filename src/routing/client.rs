@@ -23,10 +23,10 @@
 //! A binding that expires, or that goes with its socket, is dropped in the middle of a long job:
 //! the quietest client is the one that waits. What decides is pending work.
 
-mod adopted;
+mod adoption;
 mod binding;
-mod fate;
 mod prompts;
+mod transitions;
 mod uploads;
 
 use std::time::{Duration, Instant};
@@ -38,10 +38,10 @@ use super::decision::{Decision, Decisions, NotThere, Reason, Refusal, What};
 use super::effects::{Effects, Step};
 use super::ids::{BackendId, PromptId};
 use super::pending::Pending;
-use super::place::{BackendView, FleetNow};
+use super::placement::{BackendView, FleetNow};
 use binding::{Binding, Bound};
-pub use fate::Outcome;
 use prompts::Prompts;
+pub use transitions::Outcome;
 use uploads::Dialogue;
 
 /// One client.
@@ -394,11 +394,11 @@ mod tests {
     use proptest::prelude::{Just, Strategy, prop_assert, prop_assert_eq, prop_oneof, proptest};
 
     use super::super::decision::{DECISIONS_KEPT, Released, StillPending};
-    use super::super::effects::Known;
+    use super::super::effects::KnownBy;
     use super::super::effects::tests::Mirror;
-    use super::super::pending::{End, Heard, Loss, Process, Sighted};
-    use super::super::place::tests::fleet;
-    use super::super::place::{BackendView, NoPlace};
+    use super::super::pending::{End, Loss, Observation, Process, Signal};
+    use super::super::placement::tests::fleet;
+    use super::super::placement::{BackendView, NoPlace};
     use super::*;
 
     const PENDING_MAX: usize = 3;
@@ -827,12 +827,12 @@ mod tests {
         let mut story = Story::new("Ru0");
         story.submit("p").unwrap();
         let now = story.now;
-        let mut hear = |heard| story.ends(|client| client.hear(&id("p"), heard, now));
-        assert_eq!(hear(Heard::Terminal(End::Succeeded)), None);
-        assert_eq!(hear(Heard::LastWord), Some(End::Succeeded));
-        assert_eq!(hear(Heard::LastWord), None);
-        let absent = Sighted::Absent(Process::Restarted);
-        assert_eq!(story.ends(|client| client.sight(&id("p"), absent, now)), None);
+        let mut on_event = |heard| story.ends(|client| client.on_event(&id("p"), heard, now));
+        assert_eq!(on_event(Signal::Terminal(End::Succeeded)), None);
+        assert_eq!(on_event(Signal::LastWord), Some(End::Succeeded));
+        assert_eq!(on_event(Signal::LastWord), None);
+        let absent = Observation::Absent(Process::Restarted);
+        assert_eq!(story.ends(|client| client.on_probe(&id("p"), absent, now)), None);
         assert_eq!(story.end("p", End::Deleted), None);
         assert!(!story.withdraw("p"));
         assert_eq!(story.decisions(), ["placed", "completed", "released"]);
@@ -884,7 +884,7 @@ mod tests {
         assert_eq!(released, Released { backend: Some(BackendId::nth(0)), cut_off: 2 });
         let cut_off: Vec<&str> = effects.ended.iter().map(|it| it.prompt.as_str()).collect();
         assert_eq!(cut_off, ["p", "q"]);
-        assert!(effects.ended.iter().all(|it| it.known == Known::CutOff));
+        assert!(effects.ended.iter().all(|it| it.known == KnownBy::CutOff));
         assert_eq!((story.state(), story.client.pending().len()), ("none", 0));
         assert_eq!(story.end("p", End::Lost(Loss::Reset)), None, "it has ended");
         assert_eq!(story.decisions().last(), Some(&"reset"));
@@ -988,7 +988,7 @@ mod tests {
         let asked = [(id("p"), BackendId::nth(0)), (id("q"), BackendId::nth(0))];
         assert_eq!(story.client.to_ask(silent, story.now), asked);
         let now = story.now;
-        assert_eq!(story.ends(|client| client.sight(&id("p"), Sighted::Running, now)), None);
+        assert_eq!(story.ends(|client| client.on_probe(&id("p"), Observation::Running, now)), None);
         assert_eq!(story.client.to_ask(silent, story.now), asked[1..]);
     }
 

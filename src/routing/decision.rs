@@ -6,10 +6,10 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
-use super::considered::Considered;
 use super::ids::BackendId;
 use super::pending::End;
-use super::place::{FleetNow, NoPlace, TieBreak, place};
+use super::placement::{FleetNow, NoPlace, TieBreak, place};
+use super::placement_trace::PlacementTrace;
 
 /// How many decisions a client remembers, newest last.
 pub const DECISIONS_KEPT: usize = 16;
@@ -171,7 +171,7 @@ pub struct Released {
 #[derive(Debug, Default)]
 pub struct Decisions {
     kept: VecDeque<Decided>,
-    placement: Option<Considered>,
+    placement: Option<PlacementTrace>,
 }
 
 impl Decisions {
@@ -214,14 +214,14 @@ impl Decisions {
         let placed = place(fleet.backends, TieBreak { last, turn: fleet.turn });
         // A read that is refused, or stays where it is, asks again and again in vain.
         if placed.is_ok() || self.placement.as_ref().is_none_or(|it| it.chosen.is_some()) {
-            self.placement = Some(Considered::of(fleet.backends, placed.ok(), last, now));
+            self.placement = Some(PlacementTrace::of(fleet.backends, placed.ok(), last, now));
         }
         placed
     }
 
     /// Between which backends the newest placement chose.
     #[must_use]
-    pub fn placement(&self) -> Option<&Considered> {
+    pub fn placement(&self) -> Option<&PlacementTrace> {
         self.placement.as_ref()
     }
 

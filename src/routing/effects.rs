@@ -107,12 +107,12 @@ pub struct Ended {
     pub backend: BackendId,
     pub end: End,
     pub at: Instant,
-    pub known: Known,
+    pub known: KnownBy,
 }
 
 /// How an end is known, and with it what is still to be told of it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Known {
+pub enum KnownBy {
     /// Its own events said so, and the sockets have them.
     Heard,
     /// Its backend was asked: the sockets are told what they have not heard.
@@ -156,9 +156,9 @@ pub(super) mod tests {
 
     use super::super::client::{Client, Outcome};
     use super::super::decision::{Decision, NotThere};
-    use super::super::pending::{Heard, Loss, Process, Sighted};
-    use super::super::place::FleetNow;
-    use super::super::place::tests::fleet;
+    use super::super::pending::{Loss, Observation, Process, Signal};
+    use super::super::placement::FleetNow;
+    use super::super::placement::tests::fleet;
     use super::super::unclaimed::{Found, Stage};
     use super::*;
 
@@ -250,8 +250,8 @@ pub(super) mod tests {
         Submit(u8),
         Elsewhere(u8, NotThere),
         Accepted(u8),
-        Hear(u8, Heard),
-        Sight(u8, Sighted),
+        Hear(u8, Signal),
+        Sight(u8, Observation),
         Settle(u8),
         GiveUp(u8, Outcome),
         Withdraw(u8),
@@ -270,17 +270,17 @@ pub(super) mod tests {
 
     fn says() -> impl Strategy<Value = Does> {
         let heard = select(vec![
-            Heard::Started,
-            Heard::Progressed,
-            Heard::Terminal(End::Succeeded),
-            Heard::LastWord,
+            Signal::Started,
+            Signal::Progressed,
+            Signal::Terminal(End::Succeeded),
+            Signal::LastWord,
         ]);
         let sighted = select(vec![
-            Sighted::Queued,
-            Sighted::Running,
-            Sighted::InHistory(End::Failed),
-            Sighted::Absent(Process::MaybeSame),
-            Sighted::Absent(Process::Restarted),
+            Observation::Queued,
+            Observation::Running,
+            Observation::InHistory(End::Failed),
+            Observation::Absent(Process::MaybeSame),
+            Observation::Absent(Process::Restarted),
         ]);
         prop_oneof![
             (0..PROMPTS, heard).prop_map(|(prompt, heard)| Does::Hear(prompt, heard)),
@@ -344,8 +344,10 @@ pub(super) mod tests {
                     outcome(client.submit_elsewhere(&id(prompt), why, fleet, now)).1
                 }
                 Does::Accepted(prompt) => outcome(client.accepted(&id(prompt), now)).1,
-                Does::Hear(prompt, heard) => outcome(client.hear(&id(prompt), heard, now)).1,
-                Does::Sight(prompt, sighted) => outcome(client.sight(&id(prompt), sighted, now)).1,
+                Does::Hear(prompt, heard) => outcome(client.on_event(&id(prompt), heard, now)).1,
+                Does::Sight(prompt, sighted) => {
+                    outcome(client.on_probe(&id(prompt), sighted, now)).1
+                }
                 Does::Settle(prompt) => outcome(client.settle(&id(prompt), End::Failed, now)).1,
                 Does::GiveUp(prompt, told) => {
                     outcome(client.give_up(&id(prompt), Loss::BackendGone, told, now)).1
@@ -430,10 +432,10 @@ pub(super) mod tests {
     /// What the sockets have heard is not told them again, and what they have not is.
     fn is_known_by(ended: &Ended, by: Does) -> bool {
         match by {
-            Does::Hear(..) => ended.known == Known::Heard,
-            Does::Sight(..) | Does::Settle(_) => ended.known == Known::Found,
-            Does::GiveUp(..) => ended.known == Known::GivenUp,
-            Does::Reset => ended.known == Known::CutOff && ended.end == End::Lost(Loss::Reset),
+            Does::Hear(..) => ended.known == KnownBy::Heard,
+            Does::Sight(..) | Does::Settle(_) => ended.known == KnownBy::Found,
+            Does::GiveUp(..) => ended.known == KnownBy::GivenUp,
+            Does::Reset => ended.known == KnownBy::CutOff && ended.end == End::Lost(Loss::Reset),
             Does::Contact
             | Does::Submit(_)
             | Does::Elsewhere(..)
@@ -460,7 +462,7 @@ pub(super) mod tests {
         let (_, stays) = client.contact(fleet, now).split();
         assert_eq!(stays, Effects { routed: Some(Reason::Idle), ..Effects::NONE });
         assert!(!stays.is_nothing());
-        let (_, heard) = client.hear(&id(0), Heard::Progressed, now).split();
+        let (_, heard) = client.on_event(&id(0), Signal::Progressed, now).split();
         assert!(heard.is_nothing());
     }
 }

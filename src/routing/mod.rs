@@ -4,25 +4,23 @@
 //! be done is returned, never done. It compiles without tokio, and a test keeps it so.
 //!
 //! - [`ids`]: names, parsed once
-//! - [`place`]: which backend for a new binding, and why
+//! - [`placement`]: which backend for a new binding, and why
 //! - [`client`]: one client's binding and pending prompts
 //! - [`effects`]: what a transition of a client leaves to be done
 //! - [`pending`]: one pending prompt, and when it has ended
 //! - [`decision`]: what was decided about a client, and why
-//! - [`considered`]: between which backends a placement chose
+//! - [`placement_trace`]: between which backends a placement chose
 //! - [`health`]: probe results → up or down
 //! - [`ledger`]: who made which prompt, and where
 //! - [`owners`]: whose prompts are whose
 //! - [`unclaimed`]: prompts that backends have, until their clients come
-//! - [`word`]: what an operator said of a backend
+//! - [`state_change`]: what an operator said of a backend
 //! - [`files`]: which backend made the file of a name
 //! - [`assets`]: which backend has an asset, and whose it is
 //! - [`shard`]: how a ledger is divided
 
-pub mod allowance;
 pub mod assets;
 pub mod client;
-pub mod considered;
 pub mod decision;
 pub mod effects;
 pub mod end;
@@ -32,8 +30,10 @@ pub mod ids;
 pub mod ledger;
 pub mod owners;
 pub mod pending;
-pub mod place;
+pub mod placement;
+pub mod placement_trace;
 pub mod shard;
+pub mod state_change;
+pub mod token_bucket;
 pub mod unclaimed;
-pub mod word;
 pub mod worker;

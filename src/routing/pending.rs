@@ -86,7 +86,7 @@ enum Finding {
 
 /// What a link said about a prompt.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Heard {
+pub enum Signal {
     /// It began.
     Started,
     /// It goes on: progress, an output.
@@ -99,7 +99,7 @@ pub enum Heard {
 
 /// What asking the backend found.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Sighted {
+pub enum Observation {
     Queued,
     Running,
     InHistory(End),
@@ -169,21 +169,21 @@ impl Pending {
     }
 
     /// Takes what a link said. Returns the end, if this was it.
-    pub fn hear(&mut self, heard: Heard, now: Instant) -> Option<End> {
+    pub fn on_event(&mut self, heard: Signal, now: Instant) -> Option<End> {
         self.is_known(now);
         self.spoke = now;
-        self.began = (heard == Heard::Started).then_some(self.began.unwrap_or(now));
+        self.began = (heard == Signal::Started).then_some(self.began.unwrap_or(now));
         match (heard, self.phase) {
-            (Heard::Started | Heard::Progressed, _) => {
+            (Signal::Started | Signal::Progressed, _) => {
                 self.runs();
                 None
             }
-            (Heard::Terminal(end), _) => {
+            (Signal::Terminal(end), _) => {
                 self.phase = Phase::Ending(end);
                 None
             }
-            (Heard::LastWord, Phase::Ending(end)) => Some(end),
-            (Heard::LastWord, _) => {
+            (Signal::LastWord, Phase::Ending(end)) => Some(end),
+            (Signal::LastWord, _) => {
                 // The outcome was never told, so the history has to.
                 self.must_ask = true;
                 None
@@ -192,19 +192,19 @@ impl Pending {
     }
 
     /// Takes what asking found. Returns the end, if that settles it.
-    pub fn sight(&mut self, sighted: Sighted, now: Instant) -> Option<End> {
+    pub fn on_probe(&mut self, sighted: Observation, now: Instant) -> Option<End> {
         match sighted {
-            Sighted::Queued => {
+            Observation::Queued => {
                 self.is_there(now);
                 self.phase = Phase::Queued;
                 None
             }
-            Sighted::Running => {
+            Observation::Running => {
                 self.is_there(now);
                 self.runs();
                 None
             }
-            Sighted::InHistory(end) => {
+            Observation::InHistory(end) => {
                 self.heard = now;
                 let since = match self.finding {
                     Finding::InHistory { since, .. } => since,
@@ -213,7 +213,7 @@ impl Pending {
                 self.finding = Finding::InHistory { end, since };
                 self.settled(now)
             }
-            Sighted::Absent(process) => self.is_missed(process, now),
+            Observation::Absent(process) => self.is_missed(process, now),
         }
     }
 
@@ -368,19 +368,19 @@ mod tests {
     fn a_terminal_event_is_not_yet_the_end() {
         let t = start();
         let mut prompt = pending(t);
-        assert_eq!(prompt.hear(Heard::Started, t), None);
-        assert_eq!(prompt.hear(Heard::Terminal(End::Failed), t), None);
-        assert_eq!(prompt.hear(Heard::Progressed, t), None, "a straggler changes nothing");
-        assert_eq!(prompt.hear(Heard::LastWord, t), Some(End::Failed));
+        assert_eq!(prompt.on_event(Signal::Started, t), None);
+        assert_eq!(prompt.on_event(Signal::Terminal(End::Failed), t), None);
+        assert_eq!(prompt.on_event(Signal::Progressed, t), None, "a straggler changes nothing");
+        assert_eq!(prompt.on_event(Signal::LastWord, t), Some(End::Failed));
     }
 
     #[test]
     fn a_last_word_without_an_outcome_asks_the_history() {
         let t = start();
         let mut prompt = pending(t);
-        assert_eq!(prompt.hear(Heard::LastWord, t), None);
+        assert_eq!(prompt.on_event(Signal::LastWord, t), None);
         assert!(prompt.wants_asking(Duration::from_secs(30), t));
-        assert_eq!(prompt.sight(Sighted::InHistory(End::Succeeded), t), None);
+        assert_eq!(prompt.on_probe(Observation::InHistory(End::Succeeded), t), None);
         assert_eq!(prompt.settled(at(t, 999)), None);
         assert_eq!(prompt.settled(at(t, 1000)), Some(End::Succeeded));
     }
@@ -388,33 +388,37 @@ mod tests {
     #[test]
     fn one_look_that_misses_it_proves_nothing() {
         let t = start();
-        let absent = Sighted::Absent(Process::MaybeSame);
+        let absent = Observation::Absent(Process::MaybeSame);
         let mut prompt = pending(t);
-        assert_eq!(prompt.sight(absent, t), None);
-        assert_eq!(prompt.sight(absent, at(t, 1999)), None);
-        assert_eq!(prompt.sight(Sighted::Running, at(t, 2500)), None, "it was there after all");
-        assert_eq!(prompt.sight(absent, at(t, 3000)), None, "counted anew");
-        assert_eq!(prompt.sight(absent, at(t, 5000)), Some(End::Lost(Loss::Vanished)));
+        assert_eq!(prompt.on_probe(absent, t), None);
+        assert_eq!(prompt.on_probe(absent, at(t, 1999)), None);
+        assert_eq!(
+            prompt.on_probe(Observation::Running, at(t, 2500)),
+            None,
+            "it was there after all"
+        );
+        assert_eq!(prompt.on_probe(absent, at(t, 3000)), None, "counted anew");
+        assert_eq!(prompt.on_probe(absent, at(t, 5000)), Some(End::Lost(Loss::Vanished)));
     }
 
     #[test]
     fn an_event_between_two_looks_starts_the_count_anew() {
         let t = start();
-        let absent = Sighted::Absent(Process::MaybeSame);
+        let absent = Observation::Absent(Process::MaybeSame);
         let mut prompt = pending(t);
-        assert_eq!(prompt.sight(absent, t), None);
-        assert_eq!(prompt.hear(Heard::Started, at(t, 1000)), None);
-        assert_eq!(prompt.sight(absent, at(t, 2500)), None);
+        assert_eq!(prompt.on_probe(absent, t), None);
+        assert_eq!(prompt.on_event(Signal::Started, at(t, 1000)), None);
+        assert_eq!(prompt.on_probe(absent, at(t, 2500)), None);
     }
 
     #[test]
     fn absence_after_a_restart_is_loss_at_once_and_after_a_delete_is_deletion() {
         let t = start();
-        let restarted = Sighted::Absent(Process::Restarted);
-        assert_eq!(pending(t).sight(restarted, t), Some(End::Lost(Loss::BackendRestarted)));
+        let restarted = Observation::Absent(Process::Restarted);
+        assert_eq!(pending(t).on_probe(restarted, t), Some(End::Lost(Loss::BackendRestarted)));
         let mut deleted = pending(t);
         deleted.ask_delete();
-        assert_eq!(deleted.sight(restarted, t), Some(End::Deleted));
+        assert_eq!(deleted.on_probe(restarted, t), Some(End::Deleted));
     }
 
     #[test]
@@ -430,15 +434,15 @@ mod tests {
     fn a_prompt_that_was_seen_in_the_history_is_not_lost_when_the_history_is_cleared() {
         let t = start();
         let mut cleared = pending(t);
-        assert_eq!(cleared.sight(Sighted::InHistory(End::Failed), t), None);
-        let absent = Sighted::Absent(Process::MaybeSame);
-        assert_eq!(cleared.sight(absent, at(t, 999)), None, "its events may still come");
+        assert_eq!(cleared.on_probe(Observation::InHistory(End::Failed), t), None);
+        let absent = Observation::Absent(Process::MaybeSame);
+        assert_eq!(cleared.on_probe(absent, at(t, 999)), None, "its events may still come");
         assert!(cleared.wants_asking(Duration::from_secs(30), at(t, 999)));
-        assert_eq!(cleared.sight(absent, at(t, 1000)), Some(End::Failed));
+        assert_eq!(cleared.on_probe(absent, at(t, 1000)), Some(End::Failed));
 
         let mut restarted = pending(t);
-        assert_eq!(restarted.sight(Sighted::InHistory(End::Succeeded), t), None);
-        let gone = restarted.sight(Sighted::Absent(Process::Restarted), t);
+        assert_eq!(restarted.on_probe(Observation::InHistory(End::Succeeded), t), None);
+        let gone = restarted.on_probe(Observation::Absent(Process::Restarted), t);
         assert_eq!(gone, Some(End::Succeeded), "no event comes from a process that is gone");
     }
 
@@ -446,38 +450,38 @@ mod tests {
     fn a_delete_of_a_prompt_that_runs_deletes_nothing() {
         let t = start();
         let after = Duration::from_secs(30);
-        let absent = Sighted::Absent(Process::MaybeSame);
+        let absent = Observation::Absent(Process::MaybeSame);
         let mut running = pending(t);
-        assert_eq!(running.hear(Heard::Started, t), None);
+        assert_eq!(running.on_event(Signal::Started, t), None);
         running.ask_delete();
         assert!(!running.wants_asking(after, t), "for all the hours that it runs");
-        assert_eq!(running.sight(absent, t), None, "so one look is not enough");
+        assert_eq!(running.on_probe(absent, t), None, "so one look is not enough");
 
         let mut overtaken = pending(t);
         overtaken.ask_delete();
         assert!(overtaken.wants_asking(after, t));
-        assert_eq!(overtaken.sight(Sighted::Queued, t), None);
+        assert_eq!(overtaken.on_probe(Observation::Queued, t), None);
         assert!(overtaken.wants_asking(after, t), "the deletion may be on its way");
-        assert_eq!(overtaken.sight(Sighted::Running, t), None);
+        assert_eq!(overtaken.on_probe(Observation::Running, t), None);
         assert!(!overtaken.wants_asking(after, t));
 
         let mut waiting = pending(t);
         waiting.ask_delete();
-        assert_eq!(waiting.sight(absent, t), Some(End::Deleted));
+        assert_eq!(waiting.on_probe(absent, t), Some(End::Deleted));
     }
 
     #[test]
     fn a_prompt_that_told_its_end_and_is_not_yet_counted_as_done_keeps_its_end() {
         let t = start();
         let mut prompt = pending(t);
-        assert_eq!(prompt.hear(Heard::Terminal(End::Interrupted), t), None);
-        assert_eq!(prompt.sight(Sighted::Running, t), None);
-        assert_eq!(prompt.hear(Heard::LastWord, t), Some(End::Interrupted));
+        assert_eq!(prompt.on_event(Signal::Terminal(End::Interrupted), t), None);
+        assert_eq!(prompt.on_probe(Observation::Running, t), None);
+        assert_eq!(prompt.on_event(Signal::LastWord, t), Some(End::Interrupted));
 
         let mut forged = pending(t);
-        assert_eq!(forged.hear(Heard::Terminal(End::Succeeded), t), None);
-        assert_eq!(forged.sight(Sighted::Queued, t), None, "it has not even begun");
-        assert_eq!(forged.hear(Heard::LastWord, t), None);
+        assert_eq!(forged.on_event(Signal::Terminal(End::Succeeded), t), None);
+        assert_eq!(forged.on_probe(Observation::Queued, t), None, "it has not even begun");
+        assert_eq!(forged.on_event(Signal::LastWord, t), None);
     }
 
     #[test]
@@ -485,23 +489,23 @@ mod tests {
         let t = start();
         let after = Duration::from_secs(30);
         let mut prompt = pending(t);
-        assert_eq!(prompt.hear(Heard::Terminal(End::Succeeded), t), None);
+        assert_eq!(prompt.on_event(Signal::Terminal(End::Succeeded), t), None);
         assert!(!prompt.wants_asking(after, at(t, 999)));
         assert!(prompt.wants_asking(after, at(t, 1000)));
-        assert_eq!(prompt.sight(Sighted::InHistory(End::Succeeded), at(t, 1000)), None);
-        let settled = prompt.sight(Sighted::InHistory(End::Succeeded), at(t, 2000));
+        assert_eq!(prompt.on_probe(Observation::InHistory(End::Succeeded), at(t, 1000)), None);
+        let settled = prompt.on_probe(Observation::InHistory(End::Succeeded), at(t, 2000));
         assert_eq!(settled, Some(End::Succeeded), "two seconds after its terminal event");
     }
 
     #[test]
     fn an_answer_between_two_looks_starts_the_count_anew() {
         let t = start();
-        let absent = Sighted::Absent(Process::MaybeSame);
+        let absent = Observation::Absent(Process::MaybeSame);
         let mut prompt = Pending::new(BackendId::nth(0), t);
-        assert_eq!(prompt.sight(absent, t), None);
+        assert_eq!(prompt.on_probe(absent, t), None);
         prompt.accepted(at(t, 1000));
-        assert_eq!(prompt.sight(absent, at(t, 2500)), None);
-        assert_eq!(prompt.sight(absent, at(t, 4500)), Some(End::Lost(Loss::Vanished)));
+        assert_eq!(prompt.on_probe(absent, at(t, 2500)), None);
+        assert_eq!(prompt.on_probe(absent, at(t, 4500)), Some(End::Lost(Loss::Vanished)));
     }
 
     #[test]
@@ -515,26 +519,26 @@ mod tests {
 
     #[derive(Clone, Copy, Debug)]
     enum Told {
-        Heard(Heard),
-        Sighted(Sighted),
+        Heard(Signal),
+        Observation(Observation),
         AskedToDelete,
     }
 
     fn anything() -> impl Strategy<Value = Told> {
         let ends = [End::Succeeded, End::Failed, End::Interrupted];
         let mut all = vec![
-            Told::Heard(Heard::Started),
-            Told::Heard(Heard::Progressed),
-            Told::Heard(Heard::LastWord),
-            Told::Sighted(Sighted::Queued),
-            Told::Sighted(Sighted::Running),
-            Told::Sighted(Sighted::Absent(Process::MaybeSame)),
-            Told::Sighted(Sighted::Absent(Process::MaybeSame)),
-            Told::Sighted(Sighted::Absent(Process::Restarted)),
+            Told::Heard(Signal::Started),
+            Told::Heard(Signal::Progressed),
+            Told::Heard(Signal::LastWord),
+            Told::Observation(Observation::Queued),
+            Told::Observation(Observation::Running),
+            Told::Observation(Observation::Absent(Process::MaybeSame)),
+            Told::Observation(Observation::Absent(Process::MaybeSame)),
+            Told::Observation(Observation::Absent(Process::Restarted)),
             Told::AskedToDelete,
         ];
-        all.extend(ends.map(|end| Told::Heard(Heard::Terminal(end))));
-        all.extend(ends.map(|end| Told::Sighted(Sighted::InHistory(end))));
+        all.extend(ends.map(|end| Told::Heard(Signal::Terminal(end))));
+        all.extend(ends.map(|end| Told::Observation(Observation::InHistory(end))));
         select(all)
     }
 
@@ -549,8 +553,8 @@ mod tests {
                 now = at(now, pause);
                 told.push(next);
                 let end = match next {
-                    Told::Heard(heard) => prompt.hear(heard, now),
-                    Told::Sighted(sighted) => prompt.sight(sighted, now),
+                    Told::Heard(heard) => prompt.on_event(heard, now),
+                    Told::Observation(sighted) => prompt.on_probe(sighted, now),
                     Told::AskedToDelete => {
                         prompt.ask_delete();
                         None
@@ -559,13 +563,13 @@ mod tests {
                 let Some(end) = end else { continue };
                 let said = |is: &dyn Fn(&Told) -> bool| told.iter().any(is);
                 let was_said = said(&|it| match it {
-                    Told::Heard(Heard::Terminal(said)) => *said == end,
-                    Told::Sighted(Sighted::InHistory(said)) => *said == end,
-                    Told::Heard(_) | Told::Sighted(_) | Told::AskedToDelete => false,
+                    Told::Heard(Signal::Terminal(said)) => *said == end,
+                    Told::Observation(Observation::InHistory(said)) => *said == end,
+                    Told::Heard(_) | Told::Observation(_) | Told::AskedToDelete => false,
                 });
                 let misses = told
                     .iter()
-                    .filter(|it| matches!(it, Told::Sighted(Sighted::Absent(_))))
+                    .filter(|it| matches!(it, Told::Observation(Observation::Absent(_))))
                     .count();
                 let ending = match end {
                     End::Succeeded | End::Failed | End::Interrupted => was_said,
@@ -573,7 +577,7 @@ mod tests {
                     End::Lost(Loss::Vanished) => 1 < misses,
                     End::Lost(Loss::BackendRestarted) => matches!(
                         next,
-                        Told::Sighted(Sighted::Absent(Process::Restarted))
+                        Told::Observation(Observation::Absent(Process::Restarted))
                     ),
                     End::Lost(
                         Loss::BackendGone
@@ -592,17 +596,17 @@ mod tests {
     #[test]
     fn a_restored_prompt_is_asked_for_at_once_and_is_lost_by_us_if_its_backend_never_had_it() {
         let (t, silent) = (start(), Duration::from_secs(30));
-        let absent = Sighted::Absent(Process::MaybeSame);
+        let absent = Observation::Absent(Process::MaybeSame);
         let mut prompt = Pending::restored(BackendId::nth(0), t, t);
         assert!(prompt.wants_asking(silent, t));
-        assert_eq!(prompt.sight(absent, t), None);
-        assert_eq!(prompt.sight(absent, at(t, 2000)), Some(End::Lost(Loss::GatewayRestarted)));
+        assert_eq!(prompt.on_probe(absent, t), None);
+        assert_eq!(prompt.on_probe(absent, at(t, 2000)), Some(End::Lost(Loss::GatewayRestarted)));
 
         let mut prompt = Pending::restored(BackendId::nth(0), t, t);
-        assert_eq!(prompt.sight(Sighted::Queued, t), None);
+        assert_eq!(prompt.on_probe(Observation::Queued, t), None);
         assert!(!prompt.wants_asking(silent, t));
-        assert_eq!(prompt.sight(absent, t), None);
-        assert_eq!(prompt.sight(absent, at(t, 2000)), Some(End::Lost(Loss::Vanished)));
+        assert_eq!(prompt.on_probe(absent, t), None);
+        assert_eq!(prompt.on_probe(absent, at(t, 2000)), Some(End::Lost(Loss::Vanished)));
     }
 
     #[test]
@@ -610,7 +614,7 @@ mod tests {
         let t = start();
         let mut prompt = pending(t);
         assert_eq!(prompt.given_up(), End::Lost(Loss::BackendGone));
-        prompt.hear(Heard::Terminal(End::Failed), t);
+        prompt.on_event(Signal::Terminal(End::Failed), t);
         assert_eq!(prompt.given_up(), End::Failed);
     }
 

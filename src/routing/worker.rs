@@ -69,7 +69,7 @@ impl Why {
 
 /// A prompt of ours that was seen to run, and whose link listens.
 #[derive(Clone, Debug)]
-pub struct Ours {
+pub struct OwnPrompt {
     pub prompt: PromptId,
     /// Its start was heard then, and nothing since: what is cached comes next.
     pub started: Option<Instant>,
@@ -79,7 +79,7 @@ pub struct Ours {
 
 /// One reading of a queue.
 #[derive(Clone, Debug, Default)]
-pub struct Reading {
+pub struct QueueReading {
     pub running: BTreeSet<String>,
     pub waiting: usize,
 }
@@ -152,8 +152,8 @@ impl Worker {
     }
 
     /// Its queue was read.
-    pub fn read(&mut self, reading: Reading, now: Instant) {
-        let Reading { running, waiting } = reading;
+    pub fn read(&mut self, reading: QueueReading, now: Instant) {
+        let QueueReading { running, waiting } = reading;
         let goes_on = match self.judgement {
             Judgement::Wedged { why: Why::RunsNothing, .. } => !running.is_empty(),
             // What it was stuck with is over.
@@ -173,7 +173,7 @@ impl Worker {
 
     /// What is to be thought of it now. `ours` are prompts of ours that run there, as far as their
     /// links listen.
-    pub fn judge(&mut self, ours: &[Ours], limits: Limits, now: Instant) -> Judgement {
+    pub fn judge(&mut self, ours: &[OwnPrompt], limits: Limits, now: Instant) -> Judgement {
         let heard = ours.iter().map(|it| it.heard).max();
         if let Judgement::Wedged { since, .. } = self.judgement {
             if heard.is_some_and(|heard| since < heard) {
@@ -197,14 +197,14 @@ impl Worker {
         self.judgement
     }
 
-    fn wedged(&self, ours: &[Ours], limits: Limits, now: Instant) -> Option<Why> {
+    fn wedged(&self, ours: &[OwnPrompt], limits: Limits, now: Instant) -> Option<Why> {
         let lasted = |since: Instant, limit: Duration| limit <= now.duration_since(since);
         // Both ends of the time are readings.
         let reads = self.idle.zip(self.read);
         if reads.is_some_and(|(first, last)| READS_APART <= last.duration_since(first)) {
             return Some(Why::RunsNothing);
         }
-        let never_began = |it: &&Ours| it.started.is_some_and(|at| lasted(at, limits.start));
+        let never_began = |it: &&OwnPrompt| it.started.is_some_and(|at| lasted(at, limits.start));
         if self.running(ours).any(|it| never_began(&it)) {
             return Some(Why::NeverBegan);
         }
@@ -214,14 +214,14 @@ impl Worker {
 
     /// Since when it has been silent, if that is long: every prompt of ours that it runs is, and
     /// it runs one.
-    fn silent_since(&self, ours: &[Ours], limit: Duration, now: Instant) -> Option<Instant> {
+    fn silent_since(&self, ours: &[OwnPrompt], limit: Duration, now: Instant) -> Option<Instant> {
         let heard = self.running(ours).map(|it| it.heard).max()?;
         let heard = self.alive.map_or(heard, |alive| alive.max(heard));
         (limit <= now.duration_since(heard)).then_some(heard)
     }
 
     /// Those that its queue says to run: one whose end was lost on the way is not silent.
-    fn running<'a>(&'a self, ours: &'a [Ours]) -> impl Iterator<Item = &'a Ours> {
+    fn running<'a>(&'a self, ours: &'a [OwnPrompt]) -> impl Iterator<Item = &'a OwnPrompt> {
         ours.iter().filter(|it| self.running.contains(it.prompt.as_str()))
     }
 }
@@ -248,12 +248,12 @@ mod tests {
         start + Duration::from_secs(seconds)
     }
 
-    fn reading(running: &[&str], waiting: usize) -> Reading {
-        Reading { running: running.iter().map(|it| (*it).to_owned()).collect(), waiting }
+    fn reading(running: &[&str], waiting: usize) -> QueueReading {
+        QueueReading { running: running.iter().map(|it| (*it).to_owned()).collect(), waiting }
     }
 
-    fn ours(prompt: &str, started: Option<Instant>, heard: Instant) -> Vec<Ours> {
-        vec![Ours { prompt: PromptId::parse(prompt).unwrap(), started, heard }]
+    fn ours(prompt: &str, started: Option<Instant>, heard: Instant) -> Vec<OwnPrompt> {
+        vec![OwnPrompt { prompt: PromptId::parse(prompt).unwrap(), started, heard }]
     }
 
     #[track_caller]
@@ -465,13 +465,13 @@ mod tests {
             let heard = ours.iter().map(|it| it.heard).max();
             if self.worker.wants_reading(count, heard, self.now) {
                 let running = self.running.iter().map(|(id, _)| id.clone()).collect();
-                let reading = Reading { running, waiting: self.waiting.len() };
+                let reading = QueueReading { running, waiting: self.waiting.len() };
                 self.worker.read(reading, self.now);
             }
             self.worker.judge(&ours, LIMITS, self.now);
         }
 
-        fn ours(&self) -> Vec<Ours> {
+        fn ours(&self) -> Vec<OwnPrompt> {
             match &self.running {
                 Some((id, true)) => ours(id, self.started, self.heard),
                 Some((_, false)) | None => Vec::new(),

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use tokio::time::Sleep;
 
+use crate::lazy_poll::LazyPoll;
 use crate::net::now;
-use crate::seldom::Seldom;
 
 /// A deadline that can be moved for nothing.
 #[derive(Debug)]
@@ -18,14 +18,14 @@ pub struct Deadline {
     at: Instant,
     /// When the timer goes off.
     rings: Instant,
-    timer: Seldom<Sleep>,
+    timer: LazyPoll<Sleep>,
 }
 
 impl Deadline {
     #[must_use]
     pub fn after(duration: Duration) -> Self {
         let at = now() + duration;
-        Self { at, rings: at, timer: Seldom::new(tokio::time::sleep_until(at.into())) }
+        Self { at, rings: at, timer: LazyPoll::new(tokio::time::sleep_until(at.into())) }
     }
 
     /// It is `at` from now on.

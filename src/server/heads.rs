@@ -13,8 +13,8 @@ use super::deadline::Deadline;
 use super::limits::{ConnectionLimits, FIRST_REQUEST};
 use super::message::{self, Head, Message};
 use super::refusal::Refusal;
-use crate::net::{Wire, now};
-use crate::seldom::Seldom;
+use crate::lazy_poll::LazyPoll;
+use crate::net::{Buffered, now};
 
 /// What waits for the next head of a connection.
 #[derive(Debug)]
@@ -56,14 +56,14 @@ impl Heads {
     /// Waits for the next head, and judges it.
     pub async fn next(
         &mut self,
-        wire: &mut Wire,
-        stopping: &mut Seldom<WaitForCancellationFuture<'_>>,
+        conn: &mut Buffered,
+        stopping: &mut LazyPoll<WaitForCancellationFuture<'_>>,
     ) -> Next {
         let ConnectionLimits { header_bytes_max, headers_max, .. } = self.limits;
         loop {
             // Not worth a parser.
-            if !wire.read.is_empty() {
-                match message::read(&wire.read, header_bytes_max, headers_max) {
+            if !conn.read.is_empty() {
+                match message::read(&conn.read, header_bytes_max, headers_max) {
                     Head::Partial => {}
                     Head::Whole(message) => {
                         self.asked();
@@ -72,7 +72,7 @@ impl Heads {
                     Head::Refused(refusal) => return Next::Refused(refusal),
                 }
             }
-            if !self.more(wire, stopping).await {
+            if !self.more(conn, stopping).await {
                 return Next::Ended;
             }
         }
@@ -82,24 +82,24 @@ impl Heads {
     /// that is taken. False if none comes, or none is taken any more.
     pub async fn more(
         &mut self,
-        wire: &mut Wire,
-        stopping: &mut Seldom<WaitForCancellationFuture<'_>>,
+        conn: &mut Buffered,
+        stopping: &mut LazyPoll<WaitForCancellationFuture<'_>>,
     ) -> bool {
         let most = self.limits.header_bytes_max;
-        let (mut searched, mut has_come) = (wire.read.len(), false);
+        let (mut searched, mut has_come) = (conn.read.len(), false);
         poll_fn(|cx| {
-            while let Poll::Ready(read) = wire.poll_until_full(cx, most) {
+            while let Poll::Ready(read) = conn.poll_until_full(cx, most) {
                 if !matches!(read, Ok(true)) {
                     // What came last is read all the same: it may be malformed, and be told so.
                     return Poll::Ready(read.is_ok() && has_come);
                 }
                 has_come = true;
                 // What is forgotten may have been searched before.
-                searched = searched.saturating_sub(forget_blank_lines(&mut wire.read));
-                if is_worth_reading(&wire.read, searched, most) {
+                searched = searched.saturating_sub(forget_blank_lines(&mut conn.read));
+                if is_worth_reading(&conn.read, searched, most) {
                     return Poll::Ready(true);
                 }
-                searched = wire.read.len();
+                searched = conn.read.len();
             }
             if !self.has_stopped && stopping.poll(cx).is_ready() {
                 self.has_stopped = true;
@@ -155,8 +155,8 @@ mod tests {
     /// Whether a head is found that comes in these pieces, the first of which were read before.
     async fn is_found(read_before: &[u8], pieces: &[&[u8]]) -> bool {
         let (ours, mut theirs) = duplex(1 << 10);
-        let mut wire = Wire::new(Stream::simulated(ours));
-        wire.read = read_before.into();
+        let mut conn = Buffered::new(Stream::simulated(ours));
+        conn.read = read_before.into();
         let limits = ConnectionLimits {
             connections_max: 1,
             header_timeout: Duration::from_secs(5),
@@ -166,7 +166,7 @@ mod tests {
             headers_max: 100,
         };
         let (tasks, mut heads) = (Tasks::default(), Heads::new(limits));
-        let mut stopping = Seldom::new(tasks.stopping());
+        let mut stopping = LazyPoll::new(tasks.stopping());
         let sent = async {
             for piece in pieces {
                 theirs.write_all(piece).await.unwrap();
@@ -176,7 +176,7 @@ mod tests {
             std::future::pending::<()>().await;
         };
         tokio::select! {
-            next = heads.next(&mut wire, &mut stopping) => matches!(next, Next::Asked(_)),
+            next = heads.next(&mut conn, &mut stopping) => matches!(next, Next::Asked(_)),
             () = sent => false,
         }
     }

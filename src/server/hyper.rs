@@ -23,7 +23,7 @@ use super::message::Message;
 use super::one_message::OneMessage;
 use super::{Left, Seat, Service};
 use crate::body::{BodyError, ResponseBody};
-use crate::net::Wire;
+use crate::net::Buffered;
 use crate::tasks::Tasks;
 
 /// Serves the next message of a connection. The connection asks something else if it stands right
@@ -32,13 +32,13 @@ use crate::tasks::Tasks;
 /// hyper is not told that more may come: it sees one message, and is stopped when it waits for
 /// the next.
 pub async fn once(
-    wire: Wire,
+    conn: Buffered,
     message: Message,
     peer: SocketAddr,
     service: &impl Service,
     limits: ConnectionLimits,
 ) -> Left {
-    let message = OneMessage::new(wire, message.head, message.body);
+    let message = OneMessage::new(conn, message.head, message.body);
     let flushed = message.flushed();
     let outcome = Arc::new(Outcome::default());
     let answer = service_fn(|request: Request<Incoming>| {
@@ -47,7 +47,7 @@ pub async fn once(
             let version = request.version();
             let response = answer(service, peer, request).await;
             let is_open_ended = is_open_ended(version, &response);
-            let watched = |body| Watched { body, broken: None, is_open_ended, over };
+            let watched = |body| AnswerBody { body, broken: None, is_open_ended, over };
             Ok::<_, Infallible>(response.map(watched))
         })
     });
@@ -74,14 +74,14 @@ pub async fn once(
     let message = parts.io.into_inner();
     // One that hyper ended by itself was to be closed, by the client's wish or ours.
     if was_stopped && ended.is_ok() && parts.read_buf.is_empty() && message.has_next() {
-        return Left::Other(message.into_wire());
+        return Left::Other(message.into_conn());
     }
-    let wire = message.into_wire();
+    let conn = message.into_conn();
     if outcome.is_cut.load(Ordering::Relaxed) {
-        wire.stream.break_off();
+        conn.stream.break_off();
         return Left::Ended;
     }
-    Left::Over(wire)
+    Left::Over(conn)
 }
 
 /// True if nothing but the end of the connection ends the body: HTTP/1.0 has no chunks (RFC 9112
@@ -123,7 +123,7 @@ impl Drop for Over {
 }
 
 /// A body that says when hyper has let go of it: all of it is written, but for what is buffered.
-struct Watched {
+struct AnswerBody {
     body: ResponseBody,
     /// Why it breaks off. hyper drops what it has buffered when it hears of it, so it hears of it
     /// one turn later: what came before is on its way then.
@@ -132,13 +132,13 @@ struct Watched {
     over: Over,
 }
 
-impl fmt::Debug for Watched {
+impl fmt::Debug for AnswerBody {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.body.fmt(f)
     }
 }
 
-impl Body for Watched {
+impl Body for AnswerBody {
     type Data = Bytes;
     type Error = BodyError;
 
@@ -172,7 +172,7 @@ impl Body for Watched {
 
 /// Serves a request that may make a socket of its connection, which ends with it.
 pub async fn socket(
-    wire: Wire,
+    conn: Buffered,
     peer: SocketAddr,
     service: impl Service,
     limits: ConnectionLimits,
@@ -191,7 +191,7 @@ pub async fn socket(
             Ok::<_, Infallible>(response)
         }
     });
-    let connection = limits.builder().serve_connection(TokioIo::new(wire), answer);
+    let connection = limits.builder().serve_connection(TokioIo::new(conn), answer);
     let mut connection = std::pin::pin!(connection.with_upgrades());
     let ended = tokio::select! {
         biased;
@@ -250,8 +250,8 @@ mod tests {
     /// What the client got, and whether the connection came back.
     async fn served(head: &str, body: u64) -> (usize, bool) {
         let (ours, mut theirs) = duplex(1 << 10);
-        let mut wire = Wire::new(Stream::simulated(ours));
-        wire.read = head.into();
+        let mut conn = Buffered::new(Stream::simulated(ours));
+        conn.read = head.into();
         let limits = ConnectionLimits {
             connections_max: 1,
             header_timeout: Duration::from_secs(5),
@@ -273,7 +273,7 @@ mod tests {
             }
             body
         };
-        let (back, body) = tokio::join!(once(wire, message, peer, &Early, limits), read);
+        let (back, body) = tokio::join!(once(conn, message, peer, &Early, limits), read);
         (body, matches!(back, Left::Other(_)))
     }
 

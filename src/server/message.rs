@@ -122,7 +122,7 @@ fn judge(request: &Request<'_, '_>, head: usize) -> Result<Message, Refusal> {
     if LINE_MAX < target.len() {
         return Err(Refusal::TargetTooLong { max: LINE_MAX });
     }
-    let mut said = Said::default();
+    let mut said = FramingFields::default();
     for header in request.headers.iter() {
         said.note(header)?;
     }
@@ -184,7 +184,7 @@ fn check_target(method: &str, target: &str, host: Option<&str>) -> Result<(), Re
 
 /// What the headers say of the message.
 #[derive(Debug, Default)]
-struct Said<'a> {
+struct FramingFields<'a> {
     hosts: usize,
     host: &'a [u8],
     lengths: usize,
@@ -222,7 +222,7 @@ impl Codings {
     }
 }
 
-impl<'a> Said<'a> {
+impl<'a> FramingFields<'a> {
     fn note(&mut self, header: &Header<'a>) -> Result<(), Refusal> {
         let (name, value) = (header.name, header.value);
         if LINE_MAX < name.len().max(value.len()) {

@@ -9,7 +9,7 @@
 //!   ([`authority`], [`framing`], [`refusal`])
 //! - [`hyper`]: all other requests, each as [`one_message`]
 //! - [`mod@write`]: heads of answers, as bytes
-//! - [`ending`]: the end of a connection whose client may still be sending
+//! - [`lingering_close`]: the end of a connection whose client may still be sending
 //!
 //! It knows no product. A [`Service`] answers, and its [`Passthrough`] is asked before it.
 //!
@@ -19,11 +19,11 @@
 pub mod authority;
 pub mod deadline;
 pub mod door;
-pub mod ending;
 pub mod framing;
 pub mod heads;
 pub mod hyper;
 pub mod limits;
+pub mod lingering_close;
 pub mod message;
 pub mod one_message;
 pub mod refusal;
@@ -43,8 +43,8 @@ use tokio_util::sync::WaitForCancellationFuture;
 use tracing::{debug, error, warn};
 
 use crate::body::ResponseBody;
-use crate::net::{Stream, Wire, sleep};
-use crate::seldom::Seldom;
+use crate::lazy_poll::LazyPoll;
+use crate::net::{Buffered, Stream, sleep};
 use crate::tasks::Tasks;
 use door::Door;
 use heads::{Heads, Next};
@@ -85,7 +85,7 @@ pub trait Passthrough: Send {
     /// connection comes back.
     fn run(
         &mut self,
-        wire: Wire,
+        conn: Buffered,
         heads: &mut Heads,
         stopping: &mut Stopping<'_>,
     ) -> impl Future<Output = Left> + Send;
@@ -97,9 +97,9 @@ pub enum Left {
     /// It has ended, or is to be dropped as it is.
     Ended,
     /// Its last answer is written, and it is to end in order.
-    Over(Wire),
+    Over(Buffered),
     /// It asks something else.
-    Other(Wire),
+    Other(Buffered),
 }
 
 /// Of a service whose requests all go by hyper.
@@ -107,13 +107,13 @@ pub enum Left {
 pub enum NoPassthrough {}
 
 impl Passthrough for NoPassthrough {
-    async fn run(&mut self, _: Wire, _: &mut Heads, _: &mut Stopping<'_>) -> Left {
+    async fn run(&mut self, _: Buffered, _: &mut Heads, _: &mut Stopping<'_>) -> Left {
         match *self {}
     }
 }
 
 /// Whether a stop was asked for, as a connection waits for it.
-pub type Stopping<'a> = Seldom<WaitForCancellationFuture<'a>>;
+pub type Stopping<'a> = LazyPoll<WaitForCancellationFuture<'a>>;
 
 /// What happens to a connection.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -128,9 +128,9 @@ pub enum ConnectionEvent {
 
 /// Counts open connections, on the listener and on its sockets.
 #[derive(Clone, Debug, Default)]
-pub struct Open(Arc<AtomicUsize>);
+pub struct OpenConnections(Arc<AtomicUsize>);
 
-impl Open {
+impl OpenConnections {
     fn enter(&self, max: usize) -> Option<Seat> {
         let seat = Seat { _counted: Arc::new(Counted(Arc::clone(&self.0))) };
         // The seat counts itself out when dropped, also when it was one too many.
@@ -168,7 +168,7 @@ pub async fn accept(
     limits: impl Fn() -> ConnectionLimits + Send,
     tasks: Tasks,
 ) {
-    let open = Open::default();
+    let open = OpenConnections::default();
     loop {
         let accepted = tokio::select! {
             biased;
@@ -199,7 +199,11 @@ pub async fn accept(
 }
 
 /// Runs a connection to its end, also to a bad one: a panic must not go unseen.
-async fn survive(connection: impl Future<Output = ()>, service: impl Service, open: Open) {
+async fn survive(
+    connection: impl Future<Output = ()>,
+    service: impl Service,
+    open: OpenConnections,
+) {
     if AssertUnwindSafe(connection).catch_unwind().await.is_err() {
         error!("A connection ended in a panic.");
         service.note(ConnectionEvent::Panicked);
@@ -217,39 +221,41 @@ async fn serve(
     seat: Seat,
 ) {
     stream.give_up_stalled_writes_after(limits.stall_timeout);
-    let mut wire = Wire::new(stream);
+    let mut conn = Buffered::new(stream);
     let mut heads = Heads::new(limits);
     let mut passthrough = service.passthrough(peer.ip(), limits);
-    let mut stopping = Seldom::new(tasks.stopping());
+    let mut stopping = LazyPoll::new(tasks.stopping());
     loop {
         if let Some(passthrough) = &mut passthrough {
-            match passthrough.run(wire, &mut heads, &mut stopping).await {
+            match passthrough.run(conn, &mut heads, &mut stopping).await {
                 Left::Ended => return,
-                Left::Over(wire) => return Box::pin(ending::close(wire, &tasks)).await,
-                Left::Other(rest) => wire = rest,
+                Left::Over(conn) => return Box::pin(lingering_close::close(conn, &tasks)).await,
+                Left::Other(rest) => conn = rest,
             }
         }
-        let message = match heads.next(&mut wire, &mut stopping).await {
+        let message = match heads.next(&mut conn, &mut stopping).await {
             Next::Ended => return,
             Next::Refused(refusal) => {
                 let response = service.refused(refusal);
-                return Box::pin(turn_away(wire, response, &tasks)).await;
+                return Box::pin(turn_away(conn, response, &tasks)).await;
             }
             Next::Asked(message) => message,
         };
         match message.becomes {
             Becomes::Http => {
-                let served = Box::pin(hyper::once(wire, message, peer, &service, limits)).await;
+                let served = Box::pin(hyper::once(conn, message, peer, &service, limits)).await;
                 match served {
                     Left::Ended => return,
-                    Left::Over(wire) => return Box::pin(ending::close(wire, &tasks)).await,
-                    Left::Other(rest) => wire = rest,
+                    Left::Over(conn) => {
+                        return Box::pin(lingering_close::close(conn, &tasks)).await;
+                    }
+                    Left::Other(rest) => conn = rest,
                 }
                 heads.answered();
             }
             Becomes::Socket => {
                 let tasks = tasks.clone();
-                let served = hyper::socket(wire, peer, service.clone(), limits, tasks, seat);
+                let served = hyper::socket(conn, peer, service.clone(), limits, tasks, seat);
                 return Box::pin(served).await;
             }
         }
@@ -257,12 +263,12 @@ async fn serve(
 }
 
 /// Writes a refusal and ends the connection.
-async fn turn_away(mut wire: Wire, response: Response<ResponseBody>, tasks: &Tasks) {
-    let is_head = wire.read.starts_with(b"HEAD ");
+async fn turn_away(mut conn: Buffered, response: Response<ResponseBody>, tasks: &Tasks) {
+    let is_head = conn.read.starts_with(b"HEAD ");
     let mut answer = Vec::new();
     write_own(&response, is_head, true, &mut answer);
-    if wire.stream.write_all(&answer).await.is_ok() {
-        ending::close(wire, tasks).await;
+    if conn.stream.write_all(&answer).await.is_ok() {
+        lingering_close::close(conn, tasks).await;
     }
 }
 

@@ -15,7 +15,7 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::framing::{BadChunk, Framing};
-use crate::net::Wire;
+use crate::net::Buffered;
 
 /// When so much of what comes next was read, no more is while the message is worked on, in bytes.
 /// The end of the connection is not seen then; whoever works has deadlines of its own.
@@ -32,9 +32,9 @@ impl Flushed {
     }
 }
 
-/// One message of a [`Wire`].
+/// One message of a [`Buffered`].
 pub struct OneMessage {
-    wire: Wire,
+    conn: Buffered,
     /// How many bytes of its head have not been read. They are in the wire's buffer.
     head: usize,
     body: Framing,
@@ -52,9 +52,9 @@ impl fmt::Debug for OneMessage {
 impl OneMessage {
     /// The next one, whose head of so many bytes was read, and which has this body.
     #[must_use]
-    pub fn new(wire: Wire, head: usize, body: Framing) -> Self {
+    pub fn new(conn: Buffered, head: usize, body: Framing) -> Self {
         let flushed = Flushed::default();
-        Self { wire, head, body, is_broken: false, has_ended: false, flushed }
+        Self { conn, head, body, is_broken: false, has_ended: false, flushed }
     }
 
     #[must_use]
@@ -71,8 +71,8 @@ impl OneMessage {
 
     /// The connection and what was read of it, wherever it stands.
     #[must_use]
-    pub fn into_wire(self) -> Wire {
-        self.wire
+    pub fn into_conn(self) -> Buffered {
+        self.conn
     }
 
     fn is_over(&self) -> bool {
@@ -90,14 +90,14 @@ impl OneMessage {
     /// Gives what was read before.
     fn read_before(&mut self, buf: &mut ReadBuf<'_>) -> io::Result<()> {
         if 0 < self.head {
-            self.head -= self.wire.take_read(buf, self.head);
+            self.head -= self.conn.take_read(buf, self.head);
             return Ok(());
         }
-        let most = self.wire.read.len().min(buf.remaining());
-        let read = std::mem::take(&mut self.wire.read);
+        let most = self.conn.read.len().min(buf.remaining());
+        let read = std::mem::take(&mut self.conn.read);
         let taken = self.take(&read[..most]);
-        self.wire.read = read;
-        self.wire.take_read(buf, taken?);
+        self.conn.read = read;
+        self.conn.take_read(buf, taken?);
         Ok(())
     }
 
@@ -108,26 +108,26 @@ impl OneMessage {
             // The last piece: what comes after it must not be read. Only this one is cleared.
             Some(left) if left < buf.remaining() => {
                 let mut last = ReadBuf::new(buf.initialize_unfilled_to(left));
-                ready!(Pin::new(&mut self.wire.stream).poll_read(cx, &mut last))?;
+                ready!(Pin::new(&mut self.conn.stream).poll_read(cx, &mut last))?;
                 let count = last.filled().len();
                 buf.advance(count);
             }
-            Some(_) | None => ready!(Pin::new(&mut self.wire.stream).poll_read(cx, buf))?,
+            Some(_) | None => ready!(Pin::new(&mut self.conn.stream).poll_read(cx, buf))?,
         }
         let count = buf.filled().len() - before;
         self.has_ended = count == 0;
         let taken = self.take(&buf.filled()[before..]);
         // Of chunks nobody knows before where they end.
         let end = before + taken.as_ref().map_or(0, |taken| *taken);
-        self.wire.read.extend_from_slice(&buf.filled()[end..]);
+        self.conn.read.extend_from_slice(&buf.filled()[end..]);
         buf.set_filled(end);
         Poll::Ready(taken.map(drop))
     }
 
     /// The message is read: only the end of the connection is of interest.
     fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while self.wire.read.len() < AHEAD_MAX {
-            if !ready!(self.wire.poll_more(cx))? {
+        while self.conn.read.len() < AHEAD_MAX {
+            if !ready!(self.conn.poll_more(cx))? {
                 self.has_ended = true;
                 return Poll::Ready(Ok(()));
             }
@@ -149,7 +149,7 @@ impl AsyncRead for OneMessage {
         if this.is_over() {
             return this.poll_end(cx);
         }
-        if this.wire.read.is_empty() {
+        if this.conn.read.is_empty() {
             return this.poll_body(cx, buf);
         }
         Poll::Ready(this.read_before(buf))
@@ -164,7 +164,7 @@ impl AsyncWrite for OneMessage {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         this.flushed.0.store(false, Ordering::Relaxed);
-        Pin::new(&mut this.wire.stream).poll_write(cx, buf)
+        Pin::new(&mut this.conn.stream).poll_write(cx, buf)
     }
 
     fn poll_write_vectored(
@@ -174,22 +174,22 @@ impl AsyncWrite for OneMessage {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         this.flushed.0.store(false, Ordering::Relaxed);
-        Pin::new(&mut this.wire.stream).poll_write_vectored(cx, bufs)
+        Pin::new(&mut this.conn.stream).poll_write_vectored(cx, bufs)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.wire.stream.is_write_vectored()
+        self.conn.stream.is_write_vectored()
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        ready!(Pin::new(&mut this.wire.stream).poll_flush(cx))?;
+        ready!(Pin::new(&mut this.conn.stream).poll_flush(cx))?;
         this.flushed.0.store(true, Ordering::Relaxed);
         Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().wire.stream).poll_shutdown(cx)
+        Pin::new(&mut self.get_mut().conn.stream).poll_shutdown(cx)
     }
 }
 
@@ -205,19 +205,19 @@ mod tests {
     async fn nothing_is_read_beyond_a_message_and_nothing_of_what_comes_after_is_lost() {
         for (before, sent) in [("abcdXY", "Z"), ("ab", "cdXYZ"), ("", "abcdXYZ"), ("abcd", "XYZ")] {
             let (ours, mut theirs) = duplex(1 << 10);
-            let mut wire = Wire::new(Stream::simulated(ours));
-            wire.read = before.into();
-            let mut message = OneMessage::new(wire, 0, Framing::of_length(4));
+            let mut conn = Buffered::new(Stream::simulated(ours));
+            conn.read = before.into();
+            let mut message = OneMessage::new(conn, 0, Framing::of_length(4));
             theirs.write_all(sent.as_bytes()).await.unwrap();
             let mut read = [0; 4];
             message.read_exact(&mut read).await.unwrap();
             assert_eq!(&read, b"abcd");
             assert!(message.has_next(), "it stands where the message ended");
-            let mut wire = message.into_wire();
-            while wire.read.len() < 3 {
-                assert!(std::future::poll_fn(|cx| wire.poll_more(cx)).await.unwrap());
+            let mut conn = message.into_conn();
+            while conn.read.len() < 3 {
+                assert!(std::future::poll_fn(|cx| conn.poll_more(cx)).await.unwrap());
             }
-            assert_eq!(wire.read, b"XYZ");
+            assert_eq!(conn.read, b"XYZ");
         }
     }
 
@@ -225,7 +225,7 @@ mod tests {
     async fn the_end_of_the_connection_is_told_and_it_is_not_used_again() {
         let (ours, mut theirs) = duplex(1 << 10);
         let mut message =
-            OneMessage::new(Wire::new(Stream::simulated(ours)), 0, Framing::of_length(2));
+            OneMessage::new(Buffered::new(Stream::simulated(ours)), 0, Framing::of_length(2));
         theirs.write_all(b"abXY").await.unwrap();
         drop(theirs);
         let mut read = Vec::new();
@@ -238,7 +238,7 @@ mod tests {
     async fn a_message_that_was_not_read_to_its_end_has_no_next() {
         let (ours, mut theirs) = duplex(1 << 10);
         let mut message =
-            OneMessage::new(Wire::new(Stream::simulated(ours)), 0, Framing::of_length(3));
+            OneMessage::new(Buffered::new(Stream::simulated(ours)), 0, Framing::of_length(3));
         theirs.write_all(b"ab").await.unwrap();
         let mut part = [0; 2];
         message.read_exact(&mut part).await.unwrap();
@@ -252,20 +252,20 @@ mod tests {
         let (head, message) = (sent.find("2;x").unwrap(), sent.find("GET").unwrap());
         for cut in head..sent.len() {
             let (ours, mut theirs) = duplex(1 << 10);
-            let mut wire = Wire::new(Stream::simulated(ours));
-            wire.read = sent.as_bytes()[..cut].into();
+            let mut conn = Buffered::new(Stream::simulated(ours));
+            conn.read = sent.as_bytes()[..cut].into();
             let chunks = Framing::Chunked(Chunks::of_request());
-            let mut one = OneMessage::new(wire, head, chunks);
+            let mut one = OneMessage::new(conn, head, chunks);
             theirs.write_all(&sent.as_bytes()[cut..]).await.unwrap();
             let mut read = vec![0; message];
             one.read_exact(&mut read).await.unwrap();
             assert_eq!(read, sent.as_bytes()[..message], "{cut}");
             assert!(one.has_next(), "it stands where the message ended");
-            let mut wire = one.into_wire();
-            while wire.read.len() < 3 {
-                assert!(std::future::poll_fn(|cx| wire.poll_more(cx)).await.unwrap());
+            let mut conn = one.into_conn();
+            while conn.read.len() < 3 {
+                assert!(std::future::poll_fn(|cx| conn.poll_more(cx)).await.unwrap());
             }
-            assert_eq!(wire.read, b"GET");
+            assert_eq!(conn.read, b"GET");
         }
     }
 
@@ -274,9 +274,9 @@ mod tests {
         let sent = "x2\r\nok\r\n0\r\n\n";
         for cut in 1..sent.len() {
             let (ours, mut theirs) = duplex(1 << 10);
-            let mut wire = Wire::new(Stream::simulated(ours));
-            wire.read = sent.as_bytes()[..cut].into();
-            let mut one = OneMessage::new(wire, 1, Framing::Chunked(Chunks::of_request()));
+            let mut conn = Buffered::new(Stream::simulated(ours));
+            conn.read = sent.as_bytes()[..cut].into();
+            let mut one = OneMessage::new(conn, 1, Framing::Chunked(Chunks::of_request()));
             theirs.write_all(&sent.as_bytes()[cut..]).await.unwrap();
             let mut read = Vec::new();
             let error = one.read_to_end(&mut read).await.unwrap_err();

@@ -56,7 +56,7 @@ pub(crate) fn write_own(
     let body = match response.body() {
         ResponseBody::Whole(Some(bytes)) => bytes.as_ref(),
         // None of ours is streamed.
-        ResponseBody::Whole(None) | ResponseBody::Streamed { .. } | ResponseBody::Tapped(_) => b"",
+        ResponseBody::Whole(None) | ResponseBody::Streamed { .. } | ResponseBody::Teed(_) => b"",
     };
     let status = response.status();
     let reason = status.canonical_reason().unwrap_or("");

@@ -11,9 +11,9 @@ use std::sync::atomic::Ordering;
 
 use tracing::debug;
 
-use super::disowned::Why;
-use super::settled::Settled;
+use super::completion::Completion;
 use super::submissions::Remembered;
+use super::tombstones::TombstoneReason;
 use super::{Client, Sessions, State, control};
 use crate::journal::record::Told;
 use crate::lock::{Guard, rank};
@@ -21,7 +21,7 @@ use crate::masked::mask;
 use crate::net::now;
 use crate::routing::client as core;
 use crate::routing::decision::Reason;
-use crate::routing::effects::{Effects, Ended, Known, Rebound, Step, Submission};
+use crate::routing::effects::{Effects, Ended, KnownBy, Rebound, Step, Submission};
 use crate::routing::ids::{BackendId, PromptId};
 use crate::routing::pending::End;
 use crate::ws::Frame;
@@ -64,7 +64,7 @@ pub(super) enum Brought {
 pub(super) enum After {
     /// A prompt has ended: ledger, journal, counters and the operator's log follow, and then who
     /// waits for it.
-    Ended { prompt: PromptId, end: End, told: Told, waits: Option<Arc<Settled>> },
+    Ended { prompt: PromptId, end: End, told: Told, waits: Option<Arc<Completion>> },
     /// A submission goes to a backend: ledger and journal follow.
     Placed { prompt: PromptId, on: BackendId, output_nodes: Vec<String> },
     /// A submission is nowhere: ledger and journal forget it.
@@ -205,8 +205,8 @@ impl<'a> Turn<'a> {
         let state = &mut *self.state;
         let after = match submission {
             Submission::Placed { prompt, on } => {
-                state.disowned.forget(&prompt);
-                state.early.expect(&prompt);
+                state.tombstones.forget(&prompt);
+                state.holdback.expect(&prompt);
                 // The ledger may have forgotten an older prompt of this id before the log has.
                 state.log.withdraw(&prompt);
                 let remembered = remembered.unwrap_or_default();
@@ -239,16 +239,16 @@ impl<'a> Turn<'a> {
             let name = &self.later.sessions.shared.fleet.get(backend).name();
             let state = &mut *self.state;
             match (known, history.take()) {
-                (Known::Heard, _) => {}
-                (Known::Found, Some(history)) => state.tell_history(&prompt, history),
-                (Known::Found, None) => state.tell_end(&prompt, end, name),
-                (Known::GivenUp | Known::CutOff, _) => {
+                (KnownBy::Heard, _) => {}
+                (KnownBy::Found, Some(history)) => state.tell_history(&prompt, history),
+                (KnownBy::Found, None) => state.tell_end(&prompt, end, name),
+                (KnownBy::GivenUp | KnownBy::CutOff, _) => {
                     state.tell_end(&prompt, end, name);
-                    state.disowned.add(&prompt, Why::Told);
+                    state.tombstones.add(&prompt, TombstoneReason::Told);
                 }
             }
-            let waits = state.forget(&prompt, at).map(|remembered| remembered.settled());
-            if known == Known::CutOff {
+            let waits = state.forget(&prompt, at).map(|remembered| remembered.completion());
+            if known == KnownBy::CutOff {
                 cut_off.push((prompt.clone(), backend));
             }
             self.later(After::Ended { prompt, end, told, waits });
@@ -274,8 +274,8 @@ impl Later<'_> {
         match after {
             After::Ended { prompt, end, told, waits } => {
                 records.prompt_ended(&prompt, end, told);
-                if let Some(settled) = waits {
-                    settled.set(end);
+                if let Some(completion) = waits {
+                    completion.set(end);
                 }
             }
             After::Placed { prompt, on, output_nodes } => {
@@ -285,7 +285,7 @@ impl Later<'_> {
             After::Begun => sessions.clients.has_work(client),
             After::Stop(prompts) => control::stop_all(sessions, prompts),
             After::TurnedUp { prompt, on } => {
-                control::call_back(sessions, &sessions.shared.fleet.get(on), &prompt);
+                control::revoke(sessions, &sessions.shared.fleet.get(on), &prompt);
             }
         }
     }

@@ -1,8 +1,8 @@
 //! Binary frames on their way: whose they are, and whether they are results or previews.
 
-use super::log::Kept;
-use super::queue::Class;
+use super::event_log::Kept;
 use super::relay::Relay;
+use super::send_queue::Class;
 use crate::comfy::event::{self, Event};
 use crate::comfy::preview::{self, Binary, Format};
 use crate::routing::ids::PromptId;

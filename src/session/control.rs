@@ -18,8 +18,8 @@ use crate::masked::mask;
 use crate::net::{now, sleep};
 use crate::routing::decision::{StillPending, in_number};
 use crate::routing::ids::{BackendId, PromptId};
-use crate::routing::place::AdminState;
-use crate::routing::word::Word;
+use crate::routing::placement::AdminState;
+use crate::routing::state_change::StateChange;
 use crate::tunnels::Farewell;
 
 /// How many prompts of a reset are stopped at one time.
@@ -87,7 +87,7 @@ pub async fn stop(sessions: &Arc<Sessions>, backend: &Arc<Backend>, prompt: &Pro
 }
 
 /// A prompt is there although its client was told that it is not: nobody wants it (P2, P6).
-pub fn call_back(sessions: &Arc<Sessions>, backend: &Arc<Backend>, prompt: &PromptId) {
+pub fn revoke(sessions: &Arc<Sessions>, backend: &Arc<Backend>, prompt: &PromptId) {
     sessions.shared.metrics.prompts_turned_up.inc();
     let (sessions, backend, prompt) = (Arc::clone(sessions), Arc::clone(backend), prompt.clone());
     sessions.clone().shared.tasks.spawn(async move {
@@ -103,7 +103,7 @@ const LATE_LOOKS: [Duration; 3] =
 
 /// Looks now and then whether a prompt that was answered as not queued turns up, and stops it.
 /// Should it begin to run meanwhile, the client's link says so, and it is stopped there and then.
-pub fn watch_for(sessions: &Arc<Sessions>, backend: &Arc<Backend>, prompt: &PromptId) {
+pub fn watch_late_arrival(sessions: &Arc<Sessions>, backend: &Arc<Backend>, prompt: &PromptId) {
     // Past the limit only the links watch.
     let Ok(seat) = Arc::clone(&sessions.late_looks).try_acquire_owned() else { return };
     let (sessions, backend, prompt) = (Arc::clone(sessions), Arc::clone(backend), prompt.clone());
@@ -124,7 +124,7 @@ pub fn watch_for(sessions: &Arc<Sessions>, backend: &Arc<Backend>, prompt: &Prom
             }
             match found {
                 Ok(Sighting::Queued { .. } | Sighting::Running { .. }) => {
-                    return call_back(&sessions, &backend, &prompt);
+                    return revoke(&sessions, &backend, &prompt);
                 }
                 Ok(Sighting::Ended(_) | Sighting::Absent) | Err(_) => {}
             }
@@ -146,23 +146,23 @@ pub struct StillHeld {
 pub fn set_state(
     sessions: &Arc<Sessions>,
     backend: &Backend,
-    word: Word,
+    change: StateChange,
     force: Force,
 ) -> Result<(), StillHeld> {
-    let state = word.state;
-    let (by, why) = (Arc::clone(&word.by), word.why.clone().unwrap_or_default());
+    let state = change.state;
+    let (by, why) = (Arc::clone(&change.by), change.why.clone().unwrap_or_default());
     if state == AdminState::Off {
         let held = held_clients(sessions, backend);
         if force == Force::Safe && !held.is_empty() {
             return Err(StillHeld { held: held.len() });
         }
-        sessions.shared.records.state_said(backend, word);
+        sessions.shared.records.state_said(backend, change);
         for client in held {
             // A forced reset is never refused.
             let _ = reset(sessions, &client, Force::Forced);
         }
     } else {
-        sessions.shared.records.state_said(backend, word);
+        sessions.shared.records.state_said(backend, change);
     }
     let state = state.as_str();
     let (by, why) = (&*by, &*why);

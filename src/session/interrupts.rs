@@ -16,10 +16,10 @@ use tracing::debug;
 
 use super::Sessions;
 use crate::comfy::answers::{Junk, queued_ids};
-use crate::comfy::verbs;
-use crate::fleet::ask::{AskError, encode_segment};
+use crate::comfy::commands;
+use crate::fleet::api::{ApiError, encode_segment};
 use crate::fleet::backend::Backend;
-use crate::fleet::reading::NotRead;
+use crate::fleet::queue_snapshot::SnapshotError;
 use crate::lock::{Lock, rank};
 use crate::net::{now, sleep};
 use crate::routing::ids::PromptId;
@@ -45,11 +45,11 @@ const FOLLOWED_MAX: usize = 1_000;
 #[derive(Debug, thiserror::Error)]
 pub enum NotInterrupted {
     #[error(transparent)]
-    Queue(#[from] NotRead),
+    Queue(#[from] SnapshotError),
     #[error(transparent)]
     Junk(#[from] Junk),
     #[error(transparent)]
-    Ask(#[from] AskError),
+    Ask(#[from] ApiError),
 }
 
 /// The prompts whose interrupts are followed.
@@ -126,7 +126,7 @@ async fn stop_running(
         let path = format!("/api/jobs/{}/cancel", encode_segment(prompt.as_str()));
         let answer = backend.post(&path, "{}", limit).await;
         let (status, body) = answer?;
-        if verbs::was_cancelled(status, &body).is_some() {
+        if commands::was_cancelled(status, &body).is_some() {
             return Ok(());
         }
     }
@@ -136,7 +136,7 @@ async fn stop_running(
 /// Interrupts by `/interrupt`, which leaves alone what waits.
 async fn send(shared: &Shared, backend: &Backend, prompt: &PromptId) -> Result<(), NotInterrupted> {
     let limit = shared.config().fleet.probe_timeout;
-    let sent = backend.post("/interrupt", verbs::interrupt(prompt.as_str()), limit).await;
+    let sent = backend.post("/interrupt", commands::interrupt(prompt.as_str()), limit).await;
     sent.map(drop).map_err(NotInterrupted::from)
 }
 

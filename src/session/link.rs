@@ -13,10 +13,10 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::orphan::Seen;
-use crate::fleet::dials::Haste;
+use crate::fleet::dial_limiter::Haste;
 use crate::lock::{Guard, Lock, rank};
+use crate::ordered_watch::{OrderedWatch, Packed};
 use crate::routing::ids::BackendId;
-use crate::watched::{Packed, Watched};
 use crate::ws::Frame;
 use crate::ws::outbox::Outbox;
 
@@ -72,9 +72,9 @@ pub struct Link {
     pub backend: BackendId,
     /// How its first dial is made.
     haste: Haste,
-    phase: Watched<Phase>,
+    phase: OrderedWatch<Phase>,
     stop: CancellationToken,
-    outgoing: Outbox,
+    outbox: Outbox,
     /// Somebody waits for it to be open.
     wanted: Notify,
     seen: Lock<Seen, { rank::SEEN }>,
@@ -87,9 +87,9 @@ impl Link {
         Arc::new(Self {
             backend,
             haste,
-            phase: Watched::new(Phase::Dialling),
+            phase: OrderedWatch::new(Phase::Dialling),
             stop,
-            outgoing: Outbox::default(),
+            outbox: Outbox::default(),
             wanted: Notify::new(),
             seen: Lock::default(),
         })
@@ -113,8 +113,8 @@ impl Link {
         if self.phase() == Phase::Dialling {
             self.wanted.notify_one();
         }
-        let settled = self.phase.wait_for(|phase| phase != Phase::Dialling);
-        matches!(timeout(limit, settled).await, Ok(Phase::Open))
+        let completion = self.phase.wait_for(|phase| phase != Phase::Dialling);
+        matches!(timeout(limit, completion).await, Ok(Phase::Open))
     }
 
     /// Asks it to close; it ends with the TCP connection.
@@ -125,7 +125,7 @@ impl Link {
     /// Sends a client's message to the backend, if there is room.
     pub fn send(&self, frame: Frame) {
         // ComfyUI ignores all but the first, which is ours; nothing is lost.
-        self.outgoing.push(frame);
+        self.outbox.push(frame);
     }
 
     /// A `status` arrived on it.
@@ -151,7 +151,7 @@ impl Link {
         tokio::select! {
             biased;
             () = self.stop.cancelled() => Rest::Stopped,
-            frame = self.outgoing.next() => Rest::Said(frame),
+            frame = self.outbox.next() => Rest::Said(frame),
             () = tokio::time::sleep_until(due.into()) => Rest::Due,
         }
     }

@@ -63,7 +63,7 @@ impl Sessions {
     }
 
     /// What the sweep does for each backend.
-    pub(super) fn look_after_backends(self: &Arc<Self>, now: Instant) {
+    pub(super) fn maintain_backends(self: &Arc<Self>, now: Instant) {
         let held = Held::of(self);
         for backend in self.shared.fleet.iter() {
             let_go_of_tunnels(self, &backend, &held);

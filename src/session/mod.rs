@@ -7,69 +7,69 @@
 //! follows a change is done in one place: see `apply`.
 //!
 //! - [`link`]: the one socket to its backend
-//! - [`log`]: events kept to be sent again (pure)
+//! - [`event_log`]: events kept to be sent again (pure)
 //! - [`budget`]: bytes of all event logs (pure)
-//! - [`queue`]: what waits for one browser socket (pure)
+//! - [`send_queue`]: what waits for one browser socket (pure)
 //! - [`negotiation`]: what a new link and its backend say first
-//! - [`reading`]: when it was last heard, and when it is to be looked at
+//! - [`keepalive`]: when it was last heard, and when it is to be looked at
 //! - [`orphan`]: when a backend has forgotten a link (pure)
-//! - [`linked`]: what follows when the link opens, breaks or ends
+//! - [`link_events`]: what follows when the link opens, breaks or ends
 //! - `apply`: what follows a transition of the core
 //! - [`relay`]: an event on its way from the link to the log and the queues
 //! - [`binary`]: frames that are no text
-//! - [`named`]: events with the names of their files
+//! - [`file_names`]: events with the names of their files
 //! - [`submissions`]: prompts on their way to a backend
-//! - [`settled`]: who waits for the end of a submission, and the load that it is
+//! - [`completion`]: who waits for the end of a submission, and the load that it is
 //! - [`uploads`]: uploads on their way, and what they reserve
-//! - [`tell`]: what sockets are told that no backend said
+//! - [`synthesize`]: what sockets are told that no backend said
 //! - [`notices`]: a word to pages whose backend has gone silent
-//! - [`slot`]: a browser socket's place in the state
+//! - [`subscriber`]: a browser socket's place in the state
 //! - [`socket`]: the task of a browser socket
 //! - [`registry`]: all clients, and the sweep over them
 //! - [`control`]: what an operator, or a client for itself, may do; [`interrupts`]
 //! - [`adoption`]: what runs at backends and nobody here knows
 //! - [`reconcile`]: ends found by asking
-//! - [`workers`]: what is heard and read of the backends' workers
-//! - [`early`]: events that came before the answer to their submission (pure)
-//! - [`disowned`]: prompts whose events are nobody's any more (pure)
+//! - [`worker_health`]: what is heard and read of the backends' workers
+//! - [`holdback`]: events that came before the answer to their submission (pure)
+//! - [`tombstones`]: prompts whose events are nobody's any more (pure)
 //! - [`release`]: a binding that is let go, safely or by force
-//! - [`restart`]: a client as it was before a restart
+//! - [`restored`]: a client as it was before a restart
 
-mod adopted;
+mod adopt;
 pub mod adoption;
 mod apply;
 pub mod binary;
 pub mod budget;
+pub mod completion;
 pub mod control;
-pub mod disowned;
-pub mod early;
+pub mod event_log;
+pub mod file_names;
+pub mod holdback;
 pub mod interrupts;
+pub mod keepalive;
 pub mod link;
 mod link_end;
-pub mod linked;
-pub mod log;
+pub mod link_events;
 mod membership;
-pub mod named;
 pub mod negotiation;
 pub mod notices;
 pub mod orphan;
-pub mod queue;
-pub mod reading;
 pub mod reconcile;
 mod recover;
 pub mod registry;
 pub mod relay;
 pub mod release;
-pub mod restart;
+pub mod restored;
+pub mod send_queue;
 mod sessions;
-pub mod settled;
-pub mod slot;
 pub mod socket;
 pub mod submissions;
+pub mod subscriber;
 mod sweep;
-pub mod tell;
+pub mod synthesize;
+pub mod tombstones;
 pub mod uploads;
-pub mod workers;
+pub mod worker_health;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -78,10 +78,10 @@ use std::time::{Duration, Instant};
 
 use smallvec::SmallVec;
 
-use crate::comfy::say;
-use crate::fleet::dials::Haste;
+use crate::comfy::messages;
+use crate::fleet::dial_limiter::Haste;
 use crate::journal::record::Told;
-use crate::journal::restore::Untold;
+use crate::journal::restore::Undelivered;
 use crate::lock::{Guard, Lock, rank};
 use crate::net::now;
 use crate::routing::client as core;
@@ -89,19 +89,19 @@ use crate::routing::decision::{Decision, Refusal};
 use crate::routing::effects::Step;
 use crate::routing::ids::{BackendId, ClientId, PromptId};
 use crate::routing::pending::Pending;
-use crate::routing::place::{BackendView, FleetNow};
+use crate::routing::placement::{BackendView, FleetNow};
 use crate::shared::Shared;
 use crate::ws::Frame;
 use apply::{Core, Turn};
 use budget::LogBudget;
-use disowned::Disowned;
-use early::Early;
+use event_log::EventLog;
+use holdback::Holdback;
 use link::Link;
-use log::EventLog;
 use notices::Notice;
 pub use sessions::Sessions;
-use slot::Slot;
 use submissions::{Nearness, Remembered};
+use subscriber::Subscriber;
+use tombstones::Tombstones;
 
 /// How long after an end its history entry may be missing. ComfyUI needs milliseconds.
 const HISTORY_LAG: Duration = Duration::from_secs(5);
@@ -119,7 +119,7 @@ pub struct Client {
 struct State {
     core: Core,
     log: EventLog,
-    sockets: Vec<Slot>,
+    sockets: Vec<Subscriber>,
     next_socket: u64,
     /// The link to the bound backend, if it has one.
     link: Option<Arc<Link>>,
@@ -132,9 +132,9 @@ struct State {
     /// What its pages were told is wrong with their backend.
     noticed: Option<Notice>,
     /// What came before the answer to its submission.
-    early: Early,
+    holdback: Holdback,
     /// Prompts that were answered or told to be nowhere: what is said of them is nobody's.
-    disowned: Disowned,
+    tombstones: Tombstones,
     /// The prompt that is known to run on the link's backend at this moment: what that says of no
     /// prompt in particular is said of this one, or is another client's (promise S12).
     runs: Option<PromptId>,
@@ -143,7 +143,7 @@ struct State {
     /// Pending prompts of which events may be lost: their ends are told with their history.
     missed: MissedPrompts,
     /// Ends from before a restart, to be fetched and told again.
-    untold: Vec<Untold>,
+    undelivered: Vec<Undelivered>,
     /// A release or reset took it out of the registry; whoever still holds it starts over.
     is_gone: bool,
 }
@@ -184,12 +184,12 @@ impl Client {
             wants_logs: false,
             remembered: HashMap::new(),
             noticed: None,
-            early: Early::default(),
-            disowned: Disowned::default(),
+            holdback: Holdback::default(),
+            tombstones: Tombstones::default(),
             runs: None,
             unclaimed: None,
             missed: BTreeMap::new(),
-            untold: Vec::new(),
+            undelivered: Vec::new(),
             is_gone: false,
         };
         Self { id, is_active: AtomicBool::new(true), state: Lock::new(state) }
@@ -245,7 +245,7 @@ impl Client {
     #[must_use]
     pub fn has_prompts_to_ask_about(&self) -> bool {
         let state = self.state();
-        !state.core.pending().is_empty() || !state.untold.is_empty()
+        !state.core.pending().is_empty() || !state.undelivered.is_empty()
     }
 
     /// Looks at the plain facts of this client, for whoever reports them.
@@ -354,8 +354,8 @@ impl State {
     /// numbers.
     fn say_status(&mut self, client: &Client, shared: &Shared) {
         if shared.config().isolation.status == crate::config::StatusCounts::Own {
-            let status = Frame::text(say::status(self.queue_remaining(), None));
-            self.push(client, queue::Class::Lasting, &status);
+            let status = Frame::text(messages::status(self.queue_remaining(), None));
+            self.push(client, send_queue::Class::Lasting, &status);
         }
     }
 }

@@ -22,11 +22,11 @@ const FEATURES_WITHIN: Duration = Duration::from_secs(1);
 pub async fn negotiate(channel: &mut Channel) -> Result<Vec<Frame>, String> {
     let flags = Frame::text(FEATURE_FLAGS);
     channel.send(flags).await.map_err(|error| error.to_string())?;
-    let mut early = vec![next_frame(channel).await?];
+    let mut holdback = vec![next_frame(channel).await?];
     let features = async {
         while let Ok(frame) = next_frame(channel).await {
             let is_answer = matches!(event::read(&frame.payload), Event::FeatureFlags);
-            early.push(frame);
+            holdback.push(frame);
             if is_answer {
                 break;
             }
@@ -34,7 +34,7 @@ pub async fn negotiate(channel: &mut Channel) -> Result<Vec<Frame>, String> {
     };
     // A fork that never answers is taken as it is.
     let _ = timeout(FEATURES_WITHIN, features).await;
-    Ok(early)
+    Ok(holdback)
 }
 
 async fn next_frame(channel: &mut Channel) -> Result<Frame, String> {

@@ -3,10 +3,10 @@
 
 use std::time::{Duration, Instant};
 
-use super::slot::Audience;
-use super::tell::server_for_people;
+use super::subscriber::Audience;
+use super::synthesize::server_for_people;
 use super::{Client, State};
-use crate::comfy::say;
+use crate::comfy::messages;
 use crate::config::ShowDuration;
 use crate::fleet::backend::Backend;
 use crate::shared::Shared;
@@ -54,7 +54,7 @@ impl Client {
             Some(_) => state.notice(shared),
             None => {
                 let back = format!("{} is back.", server_for_people(&backend.name()));
-                Some(Frame::text(say::notice("info", &back)))
+                Some(Frame::text(messages::notice("info", &back)))
             }
         };
         if let Some(frame) = frame {
@@ -69,6 +69,6 @@ impl State {
         let notice = self.noticed?;
         let (backend, _) = self.core.bound()?;
         let text = notice.text(&shared.fleet.get(backend), shared.config().fleet.grace);
-        Some(Frame::text(say::notice("warn", &text)))
+        Some(Frame::text(messages::notice("warn", &text)))
     }
 }

@@ -16,15 +16,15 @@ use tracing::debug;
 
 use super::Sessions;
 use super::control;
-use super::{Client, workers};
+use super::{Client, worker_health};
 use crate::comfy::answers::{Outcome, Sighting};
-use crate::fleet::ask::AskError;
+use crate::fleet::api::ApiError;
 use crate::fleet::backend::Backend;
-use crate::journal::restore::Untold;
+use crate::journal::restore::Undelivered;
 use crate::lock::{Lock, rank};
 use crate::net::{now, sleep};
 use crate::routing::ids::{BackendId, PromptId};
-use crate::routing::pending::{End, Loss, Sighted, process_since};
+use crate::routing::pending::{End, Loss, Observation, process_since};
 use crate::shared::Shared;
 use crate::tasks::heartbeat::Heart;
 
@@ -116,7 +116,7 @@ async fn work_at(desk: Arc<Desk>, sessions: Arc<Sessions>, backend: Arc<Backend>
         if !backend.is_up() {
             continue;
         }
-        workers::round(&sessions.shared, &backend, &questions.running).await;
+        worker_health::round(&sessions.shared, &backend, &questions.running).await;
         returned.look_around(&sessions.shared, &backend);
         round(&sessions, &backend, &questions).await;
         returned.round(&sessions, &backend).await;
@@ -128,7 +128,7 @@ async fn work_at(desk: Arc<Desk>, sessions: Arc<Sessions>, backend: Arc<Backend>
 struct Questions {
     pending: Vec<(Arc<Client>, PromptId)>,
     /// Ends from before a restart, to be told again.
-    untold: Vec<(Arc<Client>, Untold)>,
+    undelivered: Vec<(Arc<Client>, Undelivered)>,
     /// Who has prompts that run there: what they hear tells of its worker. Gathered once for all
     /// backends, as everybody who works would else be looked at for each of them.
     running: Vec<Arc<Client>>,
@@ -156,10 +156,10 @@ fn questions(shared: &Shared, working: &[Arc<Client>]) -> BTreeMap<BackendId, Qu
                 pending.push((Arc::clone(client), prompt));
             }
         }
-        for found in client.untold() {
-            let untold = &mut all.entry(found.backend).or_default().untold;
-            if untold.len() < PER_ROUND {
-                untold.push((Arc::clone(client), found));
+        for found in client.undelivered() {
+            let undelivered = &mut all.entry(found.backend).or_default().undelivered;
+            if undelivered.len() < PER_ROUND {
+                undelivered.push((Arc::clone(client), found));
             }
         }
     }
@@ -170,7 +170,7 @@ async fn ask(
     sessions: &Arc<Sessions>,
     backend: &Backend,
     questions: &Questions,
-) -> Result<(), AskError> {
+) -> Result<(), ApiError> {
     let limit = sessions.shared.config().fleet.probe_timeout;
     let asked = now();
     let mut looks = Looks { backend, limit, queue: None };
@@ -193,21 +193,21 @@ async fn ask(
         }
         let process = process_since(sent, backend.restarted());
         let (sighted, history) = match &sighting {
-            Sighting::Queued { .. } => (Sighted::Queued, None),
-            Sighting::Running { .. } => (Sighted::Running, None),
-            Sighting::Ended(ended) => (Sighted::InHistory(end_of(ended.outcome)), Some(ended)),
-            Sighting::Absent => (Sighted::Absent(process), None),
+            Sighting::Queued { .. } => (Observation::Queued, None),
+            Sighting::Running { .. } => (Observation::Running, None),
+            Sighting::Ended(ended) => (Observation::InHistory(end_of(ended.outcome)), Some(ended)),
+            Sighting::Absent => (Observation::Absent(process), None),
         };
-        client.sighted(sessions, prompt, sighted, history, now());
+        client.on_probe(sessions, prompt, sighted, history, now());
     }
-    for (client, untold) in &questions.untold {
-        let history = match backend.history_of(&untold.prompt, limit).await {
+    for (client, undelivered) in &questions.undelivered {
+        let history = match backend.history_of(&undelivered.prompt, limit).await {
             Ok(history) => history,
             // Its end is known; that is told without its outputs.
             Err(error) if error.is_about_this_question() => None,
             Err(error) => return Err(error),
         };
-        client.tell_again(&sessions.shared, untold, history.as_ref());
+        client.tell_again(&sessions.shared, undelivered, history.as_ref());
     }
     Ok(())
 }
@@ -221,7 +221,7 @@ struct Looks<'a> {
 }
 
 impl Looks<'_> {
-    async fn look(&mut self, prompt: &PromptId) -> Result<Sighting, AskError> {
+    async fn look(&mut self, prompt: &PromptId) -> Result<Sighting, ApiError> {
         if self.backend.version().is_some_and(|version| version.has_jobs()) {
             return self.backend.look_for_one(prompt, self.limit).await;
         }
@@ -245,7 +245,7 @@ struct Returned {
 
 impl Returned {
     fn look_around(&mut self, shared: &Shared, backend: &Backend) {
-        let turned = backend.turned();
+        let turned = backend.up_state();
         if turned.up && self.turned.replace(turned.times) != Some(turned.times) {
             self.prompts = shared.records.presumed_lost(backend.id);
         }
@@ -253,18 +253,18 @@ impl Returned {
 
     async fn round(&mut self, sessions: &Arc<Sessions>, backend: &Arc<Backend>) {
         let few: Vec<PromptId> = self.prompts.iter().take(PER_ROUND).cloned().collect();
-        let mut settled = Vec::new();
+        let mut completion = Vec::new();
         let asked = async {
             for prompt in &few {
                 if tell_apart(sessions, backend, prompt).await {
-                    settled.push(prompt);
+                    completion.push(prompt);
                 }
             }
         };
         let _ = timeout(ROUND_MAX, asked).await;
-        self.prompts.retain(|prompt| !settled.contains(&prompt));
+        self.prompts.retain(|prompt| !completion.contains(&prompt));
         // Those that are not settled come after all others.
-        let left = (few.len() - settled.len()).min(self.prompts.len());
+        let left = (few.len() - completion.len()).min(self.prompts.len());
         self.prompts.rotate_left(left);
     }
 }
@@ -274,7 +274,7 @@ async fn tell_apart(sessions: &Arc<Sessions>, backend: &Arc<Backend>, prompt: &P
     let limit = sessions.shared.config().fleet.probe_timeout;
     match backend.look_for_one(prompt, limit).await {
         Ok(Sighting::Queued { .. }) => {
-            control::call_back(sessions, backend, prompt);
+            control::revoke(sessions, backend, prompt);
             // Until it is seen to be gone.
             false
         }

@@ -11,9 +11,9 @@ use tracing::{info, warn};
 
 use super::Client;
 use super::Sessions;
+use crate::journal::quarantine::sift;
 use crate::journal::record::Saved;
-use crate::journal::restore::{Restored, Terms, restore};
-use crate::journal::sift::sift;
+use crate::journal::restore::{RestoreParams, Restored, restore};
 use crate::net::{now, unix_millis};
 use crate::shared::Shared;
 
@@ -26,7 +26,7 @@ impl Sessions {
         let names = saved.files.len();
         let started = now();
         let urls = urls(&self.shared);
-        let (all, set_aside) = sift(saved, |saved| restore(saved, self.terms(&urls)));
+        let (all, set_aside) = sift(saved, |saved| restore(saved, self.params(&urls)));
         self.shared.metrics.journal_set_aside.inc_by(set_aside as u64);
         let Restored { clients: restored, ledger, files, assets, forgotten } = all;
         self.shared.records.restore_files(files);
@@ -59,11 +59,11 @@ impl Sessions {
         }
     }
 
-    fn terms<'a>(
+    fn params<'a>(
         &self,
         backends: &'a HashMap<Arc<str>, crate::routing::ids::BackendId>,
-    ) -> Terms<'a> {
-        Terms {
+    ) -> RestoreParams<'a> {
+        RestoreParams {
             backends,
             max_clients: self.shared.config().affinity.max_clients,
             lease: self.shared.config().affinity.lease,

@@ -9,19 +9,19 @@ use std::time::Instant;
 
 use super::Sessions;
 use super::apply::{After, Brought, Turn};
-use super::disowned::Why;
-use super::early::Arrival;
+use super::event_log::Kept;
+use super::holdback::Arrival;
 use super::link::{Link, Phase as LinkPhase};
-use super::log::Kept;
-use super::queue::Class;
+use super::send_queue::Class;
+use super::tombstones::TombstoneReason;
 use super::{Client, Missed, State};
 use crate::comfy::answers::Ended;
 use crate::comfy::event::{self, Event};
 use crate::config::StatusCounts;
 use crate::net::now;
 use crate::routing::ids::PromptId;
-use crate::routing::pending::{End, Heard, Sighted};
-use crate::routing::place::Condition;
+use crate::routing::pending::{End, Observation, Signal};
+use crate::routing::placement::Condition;
 use crate::ws::{Frame, Opcode};
 
 impl Client {
@@ -36,8 +36,8 @@ impl Client {
         // Before anybody is told of it: whoever is told asks for the file at once.
         let frame = self.named(&sessions.shared, link.backend, frame);
         let mut turn = self.turn(sessions);
-        let State { early, missed, .. } = &mut *turn;
-        match early.arrived(link, &frame, missed, now) {
+        let State { holdback, missed, .. } = &mut *turn;
+        match holdback.arrived(link, &frame, missed, now) {
             Arrival::Now => take(turn, link, frame, now),
             Arrival::Waits => {}
             Arrival::Behind => turn.ask_for_ends(link.backend),
@@ -50,7 +50,7 @@ impl Client {
 
     /// The answer to a submission is on its way: what came of it already may follow.
     pub fn answered(self: &Arc<Self>, sessions: &Arc<Sessions>, prompt: &PromptId) {
-        if self.state().early.answered(prompt) {
+        if self.state().holdback.answered(prompt) {
             self.catch_up(sessions);
         }
     }
@@ -59,7 +59,7 @@ impl Client {
     pub(super) fn wait_no_longer(self: &Arc<Self>, sessions: &Arc<Sessions>, now: Instant) {
         let is_given_up = {
             let state = &mut *self.state();
-            state.early.give_up(&state.missed, now)
+            state.holdback.give_up(&state.missed, now)
         };
         if is_given_up {
             self.catch_up(sessions);
@@ -70,19 +70,19 @@ impl Client {
     fn catch_up(self: &Arc<Self>, sessions: &Arc<Sessions>) {
         loop {
             let mut turn = self.turn(sessions);
-            let State { early, missed, .. } = &mut *turn;
-            let Some((link, frame)) = early.due(missed) else { return };
+            let State { holdback, missed, .. } = &mut *turn;
+            let Some((link, frame)) = holdback.due(missed) else { return };
             take(turn, &link, frame, now());
         }
     }
 
     /// Asking found something about a prompt. If that settles it, what its sockets have not been
     /// told is made up.
-    pub(super) fn sighted(
+    pub(super) fn on_probe(
         self: &Arc<Self>,
         sessions: &Arc<Sessions>,
         prompt: &PromptId,
-        sighted: Sighted,
+        sighted: Observation,
         history: Option<&Ended>,
         now: Instant,
     ) {
@@ -92,24 +92,25 @@ impl Client {
         });
         let mut turn = self.turn(sessions);
         let backend = turn.core.pending().get(prompt).map(|pending| pending.backend);
-        let runs = backend.is_some() && sighted == Sighted::Running;
-        let State { early, missed, .. } = &mut *turn;
-        let waits = runs && early.waits_for_ends(prompt, missed, now);
+        let runs = backend.is_some() && sighted == Observation::Running;
+        let State { holdback, missed, .. } = &mut *turn;
+        let waits = runs && holdback.waits_for_ends(prompt, missed, now);
         if runs && !waits {
             turn.tell_running(prompt);
         }
         let is_linked = turn.link.as_ref().is_some_and(|link| link.phase() == LinkPhase::Open);
-        if is_linked && sighted == Sighted::Queued {
+        if is_linked && sighted == Observation::Queued {
             // It has not begun, and all of it will be heard.
             turn.missed.remove(prompt);
         }
         let is_over = turn.missed.get(prompt) == Some(&Missed::IsOver);
         turn.act_with(Brought::History(history), |core| match sighted {
             // There is nothing to wait for.
-            Sighted::InHistory(end) if is_over => core.settle(prompt, end, now),
-            Sighted::InHistory(_) | Sighted::Queued | Sighted::Running | Sighted::Absent(_) => {
-                core.sight(prompt, sighted, now)
-            }
+            Observation::InHistory(end) if is_over => core.settle(prompt, end, now),
+            Observation::InHistory(_)
+            | Observation::Queued
+            | Observation::Running
+            | Observation::Absent(_) => core.on_probe(prompt, sighted, now),
         });
         if let Some(backend) = backend.filter(|_| waits) {
             // Of itself as well: others that turn out to be queued had no end to wait for.
@@ -164,7 +165,7 @@ impl Relay<'_> {
             // It was made up when the prompt was seen to run; this one was still on its way.
             Event::Start { prompt } if self.turn.log.has_start(&prompt) => {
                 if let Some(id) = self.own(&prompt) {
-                    self.hear(&id, Heard::Started);
+                    self.on_event(&id, Signal::Started);
                     self.turn.runs = Some(id);
                 }
             }
@@ -173,16 +174,16 @@ impl Relay<'_> {
                 let client = self.turn.client();
                 let shared = &self.turn.sessions().shared;
                 self.turn.say_status(client, shared);
-                self.turn.runs = self.keep(&prompt, Kept::Start, frame, Heard::Started);
+                self.turn.runs = self.keep(&prompt, Kept::Start, frame, Signal::Started);
             }
             Event::Cached { prompt } => {
-                self.keep(&prompt, Kept::Cached, frame, Heard::Progressed);
+                self.keep(&prompt, Kept::Cached, frame, Signal::Progressed);
             }
             Event::Executed { prompt } => {
-                self.keep(&prompt, Kept::Output, frame, Heard::Progressed);
+                self.keep(&prompt, Kept::Output, frame, Signal::Progressed);
             }
             Event::Blocked { prompt } => {
-                self.keep(&prompt, Kept::Output, frame, Heard::Progressed);
+                self.keep(&prompt, Kept::Output, frame, Signal::Progressed);
             }
             Event::Executing { prompt, node } => {
                 self.executing(link, prompt, node.is_some(), frame);
@@ -229,7 +230,7 @@ impl Relay<'_> {
     ) {
         match (prompt, has_node) {
             (Some(prompt), true) => {
-                self.turn.runs = self.keep(&prompt, Kept::Executing, frame, Heard::Progressed);
+                self.turn.runs = self.keep(&prompt, Kept::Executing, frame, Signal::Progressed);
             }
             // What was missed before it comes first, from the history, and then the end.
             (Some(prompt), false) if self.is_incomplete(&prompt) => {
@@ -239,7 +240,7 @@ impl Relay<'_> {
                 self.turn.act(|core| core.must_ask(link.backend));
             }
             (Some(prompt), false) => {
-                let id = self.keep(&prompt, Kept::LastWord, frame, Heard::LastWord);
+                let id = self.keep(&prompt, Kept::LastWord, frame, Signal::LastWord);
                 if let Some(id) = id {
                     self.turn.log.ended(&id, self.now);
                 }
@@ -250,7 +251,7 @@ impl Relay<'_> {
                 Some(running) => {
                     let text = event::with_prompt(&frame.payload, running.as_str());
                     let frame = text.map_or(frame, Frame::text);
-                    self.keep(running.as_str(), Kept::Executing, frame, Heard::Progressed);
+                    self.keep(running.as_str(), Kept::Executing, frame, Signal::Progressed);
                 }
                 // After a restart or a broken link the start was not heard: which of the pending
                 // prompts it is, asking will tell.
@@ -274,13 +275,13 @@ impl Relay<'_> {
 
     /// True if the prompt's client has been told how it ended, or that it is not there.
     pub(super) fn is_past(&self, prompt: &str) -> bool {
-        self.turn.log.has_ended(prompt) || self.turn.disowned.why(prompt).is_some()
+        self.turn.log.has_ended(prompt) || self.turn.tombstones.why(prompt).is_some()
     }
 
     /// What is said of such a prompt is not passed on; one that begins to run is stopped.
     fn too_late(&mut self, link: &Link, event: &Event<'_>) {
         if let Event::Start { prompt } = event
-            && self.turn.disowned.why(prompt) == Some(Why::NotQueued)
+            && self.turn.tombstones.why(prompt) == Some(TombstoneReason::NotQueued)
             && let Ok(prompt) = PromptId::parse(prompt)
         {
             self.turn.later(After::TurnedUp { prompt, on: link.backend });
@@ -293,9 +294,9 @@ impl Relay<'_> {
         if self.has_missed(prompt)
             && let Some(id) = self.own(prompt)
         {
-            return self.hear(&id, Heard::Terminal(end));
+            return self.on_event(&id, Signal::Terminal(end));
         }
-        self.keep(prompt, Kept::Terminal, frame, Heard::Terminal(end));
+        self.keep(prompt, Kept::Terminal, frame, Signal::Terminal(end));
     }
 
     /// Progress of a prompt that is not this client's is a broadcast meant for nobody; without a
@@ -310,24 +311,24 @@ impl Relay<'_> {
         let Some(id) = self.own(&prompt) else { return };
         self.push(Class::Progress, &frame);
         self.turn.log.keep(&id, kept, frame);
-        self.hear(&id, Heard::Progressed);
+        self.on_event(&id, Signal::Progressed);
     }
 
     /// Keeps a lasting event, passes it on, and takes it to heart. Returns the prompt's id.
-    fn keep(&mut self, prompt: &str, kept: Kept, frame: Frame, heard: Heard) -> Option<PromptId> {
+    fn keep(&mut self, prompt: &str, kept: Kept, frame: Frame, heard: Signal) -> Option<PromptId> {
         let Some(id) = self.own(prompt).or_else(|| PromptId::parse(prompt).ok()) else {
             self.push(Class::Lasting, &frame);
             return None;
         };
         self.push(Class::Lasting, &frame);
         self.turn.log.keep(&id, kept, frame);
-        self.hear(&id, heard);
+        self.on_event(&id, heard);
         Some(id)
     }
 
-    fn hear(&mut self, prompt: &PromptId, heard: Heard) {
+    fn on_event(&mut self, prompt: &PromptId, heard: Signal) {
         let now = self.now;
-        self.turn.act(|core| core.hear(prompt, heard, now));
+        self.turn.act(|core| core.on_event(prompt, heard, now));
     }
 
     /// The id, if the prompt is pending or in the log.
@@ -382,7 +383,7 @@ mod tests {
 
     fn start(prompt: &str) -> Frame {
         let prompt = PromptId::parse(prompt).unwrap();
-        Frame::text(crate::comfy::say::execution_start(&prompt, 1))
+        Frame::text(crate::comfy::messages::execution_start(&prompt, 1))
     }
 
     #[tokio::test]
@@ -445,7 +446,7 @@ mod tests {
         sessions.shared.fleet.get(BackendId::nth(0)).passed();
         let client = admit(&sessions, &ClientId::parse("ada").unwrap()).unwrap();
         let (told, id) = (Remembered::default(), PromptId::parse("p").unwrap());
-        let settled = told.settled();
+        let completion = told.completion();
         let by = Submitter::client(client.id.clone());
         sessions.shared.records.reserve(&id, by).unwrap();
         let placed = client.submit(&sessions, &id, told, &Nearness::default()).unwrap().unwrap();
@@ -453,10 +454,10 @@ mod tests {
         let mut turn = client.turn(&sessions);
         turn.act(|core| core.reset(now()));
         assert!(turn.core.pending().is_empty());
-        assert_eq!((state(), settled.end().now_or_never()), (Ledgered::Pending, None));
+        assert_eq!((state(), completion.end().now_or_never()), (Ledgered::Pending, None));
         drop(turn);
         let lost = End::Lost(Loss::Reset);
-        assert_eq!((state(), settled.end().now_or_never()), (Ledgered::Ended(lost), Some(lost)));
+        assert_eq!((state(), completion.end().now_or_never()), (Ledgered::Ended(lost), Some(lost)));
         let backend = sessions.shared.fleet.get(BackendId::nth(0));
         let load = &backend.load;
         assert_eq!(load.total(now()), 1, "nobody knows whether it is there");

@@ -14,13 +14,13 @@ use tracing::debug;
 
 use super::Client;
 use super::Sessions;
-use super::slot::{Outgoing, SocketKey};
+use super::subscriber::{NextWrite, SocketKey};
 use crate::comfy::event;
-use crate::comfy::say;
+use crate::comfy::messages;
 use crate::config::SocketsConfig;
+use crate::lazy_poll::{LazyPoll, WakeFlag};
 use crate::masked::mask;
 use crate::net::now;
-use crate::seldom::{Bell, Seldom};
 use crate::ws::{Channel, Frame, Limits, Opcode, ReceiveError, may_be_sent};
 
 /// No feature flags are as large; larger text is passed on and not looked into, because looking
@@ -77,7 +77,7 @@ struct Socket<'a> {
     key: SocketKey,
     channel: Channel,
     /// Something has come on it.
-    came: Bell,
+    came: WakeFlag,
     /// The first message may negotiate; ComfyUI ignores the flags of any later one.
     is_first: bool,
     negotiated: bool,
@@ -86,8 +86,8 @@ struct Socket<'a> {
     /// When text was last sent: a widely used SDK gives up after 10 s without.
     said: Instant,
     pinged: Instant,
-    stopping: Seldom<WaitForCancellationFuture<'a>>,
-    timer: Seldom<Sleep>,
+    stopping: LazyPoll<WaitForCancellationFuture<'a>>,
+    timer: LazyPoll<Sleep>,
 }
 
 impl<'a> Socket<'a> {
@@ -98,15 +98,15 @@ impl<'a> Socket<'a> {
             client,
             key,
             channel,
-            came: Bell::default(),
+            came: WakeFlag::default(),
             is_first: true,
             negotiated: false,
             needs_flush: false,
             heard: now,
             said: now,
             pinged: now,
-            stopping: Seldom::new(sessions.shared.tasks.stopping()),
-            timer: Seldom::new(tokio::time::sleep(Duration::ZERO)),
+            stopping: LazyPoll::new(sessions.shared.tasks.stopping()),
+            timer: LazyPoll::new(tokio::time::sleep(Duration::ZERO)),
         };
         socket.set_timer();
         socket
@@ -144,13 +144,13 @@ impl<'a> Socket<'a> {
 
     /// A browser says little and hears much: it is read only when something has come.
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, ReceiveError>>> {
-        if !self.came.has_rung(cx) {
+        if !self.came.was_raised(cx) {
             return Poll::Pending;
         }
         let received = self.channel.poll_next(&mut self.came.context());
         if received.is_ready() {
             // There may be more.
-            self.came.ring();
+            self.came.raise();
         }
         received
     }
@@ -164,11 +164,11 @@ impl<'a> Socket<'a> {
                 Poll::Ready(Err(_)) => return Poll::Ready(SocketEnd::Lost),
                 Poll::Ready(Ok(())) => {}
             }
-            match self.client.poll_outgoing(self.key, cx) {
-                Poll::Ready(Outgoing::Close(code, reason)) => {
+            match self.client.poll_next_write(self.key, cx) {
+                Poll::Ready(NextWrite::Close(code, reason)) => {
                     return Poll::Ready(SocketEnd::Closing(code, reason));
                 }
-                Poll::Ready(Outgoing::Frame(frame)) => {
+                Poll::Ready(NextWrite::Frame(frame)) => {
                     if let Some(end) = self.queue(frame) {
                         return Poll::Ready(end);
                     }
@@ -256,7 +256,7 @@ impl<'a> Socket<'a> {
             end = self.queue(Frame::ping(b""));
         }
         if self.wants_sign_of_life() && config.alive_after <= now.duration_since(self.said) {
-            end = end.or(self.queue(Frame::text(say::alive())));
+            end = end.or(self.queue(Frame::text(messages::alive())));
         }
         self.set_timer();
         end

@@ -7,16 +7,16 @@ use smallvec::SmallVec;
 
 use super::Sessions;
 use super::apply::{Brought, Turn};
-use super::disowned::Why;
+use super::completion::{Completion, Expected};
 use super::link::Link;
-use super::settled::{Expected, Settled};
+use super::tombstones::TombstoneReason;
 use super::{Client, Gone};
 use crate::comfy::labels::Labels;
-use crate::fleet::dials::Haste;
+use crate::fleet::dial_limiter::Haste;
 use crate::net::now;
 use crate::routing::decision::{Decision, NotThere, Refusal};
 use crate::routing::ids::{BackendId, PromptId};
-use crate::routing::place::{BackendView, FleetNow};
+use crate::routing::placement::{BackendView, FleetNow};
 
 /// Which backends have the files of a prompt already: all of them that there are anywhere.
 #[derive(Clone, Debug, Default)]
@@ -60,20 +60,20 @@ pub struct Remembered {
     pub(super) output_nodes: Vec<String>,
     /// What its nodes are called, for the day when its server dies.
     pub(super) labels: Labels,
-    settled: Arc<Settled>,
+    completion: Arc<Completion>,
 }
 
 impl Remembered {
     /// Of one that is about to be submitted.
     #[must_use]
     pub fn of(output_nodes: Vec<String>, labels: Labels) -> Self {
-        Self { output_nodes, labels, settled: Arc::default() }
+        Self { output_nodes, labels, completion: Arc::default() }
     }
 
     /// Says how it ended.
     #[must_use]
-    pub fn settled(&self) -> Arc<Settled> {
-        Arc::clone(&self.settled)
+    pub fn completion(&self) -> Arc<Completion> {
+        Arc::clone(&self.completion)
     }
 
     /// Of one that was submitted to another process than this one.
@@ -139,7 +139,7 @@ impl Client {
     /// The prompt is not where it was sent, and its client is told so. Should it turn up after
     /// all, it is stopped.
     pub fn disown(&self, prompt: &PromptId) {
-        self.state().disowned.add(prompt, Why::NotQueued);
+        self.state().tombstones.add(prompt, TombstoneReason::NotQueued);
     }
 
     /// The prompt was refused, or never sent: it leaves no trace.

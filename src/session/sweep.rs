@@ -8,7 +8,7 @@ use tokio::time::MissedTickBehavior;
 use tracing::info;
 
 use super::{Client, Sessions};
-use crate::fleet::dials::Haste;
+use crate::fleet::dial_limiter::Haste;
 use crate::fleet::features::Edition;
 use crate::masked::mask;
 use crate::net::{now, sleep};
@@ -45,9 +45,9 @@ pub(super) async fn sweep(sessions: Arc<Sessions>) {
         turn = turn.wrapping_add(1);
         let (edition, features) = sessions.shared.fleet.features();
         for client in sessions.clients.to_look_after(turn) {
-            client.look_after(&sessions, (edition, &features), now);
+            client.maintain(&sessions, (edition, &features), now);
         }
-        sessions.look_after_backends(now);
+        sessions.maintain_backends(now);
     }
 }
 
@@ -83,7 +83,7 @@ enum Care {
 }
 
 impl Client {
-    fn look_after(
+    fn maintain(
         self: &Arc<Self>,
         sessions: &Arc<Sessions>,
         features: (Edition, &str),

@@ -12,7 +12,7 @@ use crate::net::now;
 use crate::routing::client as core;
 use crate::routing::decision::Decision;
 use crate::routing::ids::BackendId;
-use crate::routing::place::{BackendView, FleetNow};
+use crate::routing::placement::{BackendView, FleetNow};
 
 impl Client {
     /// A read that may be a step of a dialogue with a node pack: for a while this client prefers

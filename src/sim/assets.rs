@@ -22,7 +22,7 @@ use super::http::{bare, bytes, json_answer, not_allowed, whole};
 use super::prompts::trouble;
 use super::state::{FileKind, Server};
 use super::{Shared, users};
-use crate::comfy::assets::{Asked, asked};
+use crate::comfy::assets::{AssetRequest, asked};
 use crate::comfy::query::parameter;
 pub(super) use db::Database;
 use db::{New, Place, Reference, mime_of};
@@ -50,19 +50,19 @@ pub(super) async fn answer(
     }
     let Some(asked) = asked(&method, path) else { return Some(not_allowed()) };
     Some(match asked {
-        Asked::Hash(hash) => has_hash(shared, &hash),
-        Asked::Scan(action) => scan(shared, &action, &body, &query),
-        Asked::ScanStatus => scan_status(shared),
-        Asked::Upload => upload::upload(shared, &headers, body).await,
-        Asked::List
-        | Asked::Tags
-        | Asked::Refine
-        | Asked::Item(_)
-        | Asked::Content(_)
-        | Asked::Change(_)
-        | Asked::Delete(_)
-        | Asked::EditTags(_)
-        | Asked::FromHash => match users::id(shared, &headers) {
+        AssetRequest::Hash(hash) => has_hash(shared, &hash),
+        AssetRequest::Scan(action) => scan(shared, &action, &body, &query),
+        AssetRequest::ScanStatus => scan_status(shared),
+        AssetRequest::Upload => upload::upload(shared, &headers, body).await,
+        AssetRequest::List
+        | AssetRequest::Tags
+        | AssetRequest::Refine
+        | AssetRequest::Item(_)
+        | AssetRequest::Content(_)
+        | AssetRequest::Change(_)
+        | AssetRequest::Delete(_)
+        | AssetRequest::EditTags(_)
+        | AssetRequest::FromHash => match users::id(shared, &headers) {
             Some(owner) => of_owner(shared, &asked, &owner, (&method, &query, &headers), &body),
             None => trouble(),
         },
@@ -71,7 +71,7 @@ pub(super) async fn answer(
 
 fn of_owner(
     shared: &Shared,
-    asked: &Asked,
+    asked: &AssetRequest,
     owner: &str,
     (method, query, headers): (&Method, &str, &HeaderMap),
     body: &[u8],
@@ -79,24 +79,29 @@ fn of_owner(
     let mut server = shared.server();
     let database = &mut server.assets;
     let listed = match asked {
-        Asked::List => list::list(database, owner, query),
-        Asked::Tags => list::tags(database, owner, query),
-        Asked::Refine => list::refine(database, owner, query),
-        Asked::Item(id) => {
+        AssetRequest::List => list::list(database, owner, query),
+        AssetRequest::Tags => list::tags(database, owner, query),
+        AssetRequest::Refine => list::refine(database, owner, query),
+        AssetRequest::Item(id) => {
             let id = id.to_string();
             return match visible(database, &id, owner) {
                 Some(reference) => json_answer(200, &item(database, reference)),
                 None => not_found(&id),
             };
         }
-        Asked::Content(id) => return content(&mut server, &id.to_string(), owner, query, headers),
-        Asked::Change(id) => return change::update(database, &id.to_string(), owner, body),
-        Asked::Delete(id) => return change::delete(database, &id.to_string(), owner),
-        Asked::EditTags(id) => {
+        AssetRequest::Content(id) => {
+            return content(&mut server, &id.to_string(), owner, query, headers);
+        }
+        AssetRequest::Change(id) => return change::update(database, &id.to_string(), owner, body),
+        AssetRequest::Delete(id) => return change::delete(database, &id.to_string(), owner),
+        AssetRequest::EditTags(id) => {
             return change::tags(database, &id.to_string(), owner, method, body);
         }
-        Asked::FromHash => return change::from_hash(database, owner, body),
-        Asked::Hash(_) | Asked::Scan(_) | Asked::ScanStatus | Asked::Upload => {
+        AssetRequest::FromHash => return change::from_hash(database, owner, body),
+        AssetRequest::Hash(_)
+        | AssetRequest::Scan(_)
+        | AssetRequest::ScanStatus
+        | AssetRequest::Upload => {
             return not_allowed();
         }
     };

@@ -24,7 +24,7 @@ use super::{
     Faults, Hang, Shared, assets, controls, files, jobs, lent, nodes, packs, prompts, sockets,
     users,
 };
-use crate::net::{Stream, Wire, sleep};
+use crate::net::{Buffered, Stream, sleep};
 
 /// `--max-upload-size`, which holds for JSON as well.
 const BODY_MAX: usize = 104_857_600;
@@ -42,7 +42,7 @@ pub(super) async fn serve(shared: Arc<Shared>, stream: Stream) {
             answer(&shared, request).await.ok_or(Broken)
         }
     });
-    let io = TokioIo::new(Wire::new(stream));
+    let io = TokioIo::new(Buffered::new(stream));
     let connection = http1::Builder::new().serve_connection(io, service);
     let mut connection = std::pin::pin!(connection.with_upgrades());
     let closed = shared.faults().close_connections;

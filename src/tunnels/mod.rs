@@ -25,8 +25,8 @@ use smallvec::SmallVec;
 
 use crate::config::SocketsConfig;
 use crate::lock::{Guard, Lock, rank};
+use crate::ordered_watch::{OrderedWatch, Packed};
 use crate::routing::ids::{BackendId, ClientId};
-use crate::watched::{Packed, Watched};
 
 /// Who has a tunnel.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -116,7 +116,7 @@ struct Table {
 struct Open {
     owner: Owner,
     backend: BackendId,
-    end: Arc<Watched<Option<Farewell>>>,
+    end: Arc<OrderedWatch<Option<Farewell>>>,
 }
 
 impl Tunnels {
@@ -140,7 +140,7 @@ impl Tunnels {
         }
         let key = table.next;
         table.next += 1;
-        let end = Arc::<Watched<Option<Farewell>>>::default();
+        let end = Arc::<OrderedWatch<Option<Farewell>>>::default();
         table.open.insert(key, Open { owner, backend, end: Arc::clone(&end) });
         self.0.count.store(table.open.len(), Ordering::Release);
         Ok(Place { tunnels: self.clone(), key, end })
@@ -195,7 +195,7 @@ impl Tunnels {
 pub struct Place {
     tunnels: Tunnels,
     key: u64,
-    end: Arc<Watched<Option<Farewell>>>,
+    end: Arc<OrderedWatch<Option<Farewell>>>,
 }
 
 impl Place {

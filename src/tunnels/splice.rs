@@ -13,7 +13,7 @@ use tokio::time::timeout;
 
 use super::Farewell;
 use super::pump::{Gauge, Pump, PumpEnd};
-use crate::net::{Wire, now, sleep};
+use crate::net::{Buffered, now, sleep};
 use crate::ws::{Frame, Role};
 
 /// How long a closing handshake may take.
@@ -58,8 +58,8 @@ impl End {
 /// The two connections, after their handshakes.
 #[derive(Debug)]
 pub struct Ends {
-    pub client: Wire,
-    pub backend: Wire,
+    pub client: Buffered,
+    pub backend: Buffered,
 }
 
 /// Passes bytes both ways until one side ends, or `told` says that it has to.
@@ -92,8 +92,8 @@ pub async fn splice(
                 Ok(end)
             }
             watched = watch => match watched {
-                Watched::ClientIsSilent => return End::Silent,
-                Watched::BackendIsDown => Err(Farewell::ServerIsDown),
+                Alarm::ClientIsSilent => return End::Silent,
+                Alarm::BackendIsDown => Err(Farewell::ServerIsDown),
             },
         };
         match said {
@@ -120,7 +120,7 @@ async fn linger(end: PumpEnd, patience: Patience, other: impl Future<Output = Pu
     }
 }
 
-enum Watched {
+enum Alarm {
     ClientIsSilent,
     BackendIsDown,
 }
@@ -131,14 +131,14 @@ async fn watch(
     of_client: &Gauge,
     of_backend: &Gauge,
     backend_is_down: impl Fn() -> bool,
-) -> Watched {
+) -> Alarm {
     let mut pinged = now();
     loop {
         sleep(ping / 2).await;
         let now = now();
         let silent = now.saturating_duration_since(of_client.heard());
         if 2 * ping <= silent {
-            return Watched::ClientIsSilent;
+            return Alarm::ClientIsSilent;
         }
         if ping <= silent && ping <= now.duration_since(pinged) {
             pinged = now;
@@ -146,7 +146,7 @@ async fn watch(
         }
         let is_mute = 2 * ping <= now.saturating_duration_since(of_backend.heard());
         if is_mute && backend_is_down() {
-            return Watched::BackendIsDown;
+            return Alarm::BackendIsDown;
         }
     }
 }

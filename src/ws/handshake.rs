@@ -17,7 +17,7 @@ use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 
 use super::tail::Noted;
 use super::{Channel, Limits, Role};
-use crate::net::{Stream, Wire};
+use crate::net::{Buffered, Stream};
 
 /// A request to `/ws` that is not an opening handshake.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
@@ -65,18 +65,18 @@ impl Upgrade {
     }
 
     /// Waits until the 101 is on its way; `None` if the peer left before.
-    pub async fn wire(self) -> Option<Wire> {
+    pub async fn wire(self) -> Option<Buffered> {
         let upgraded = self.on_upgrade.await.ok()?;
-        let parts = upgraded.downcast::<TokioIo<Wire>>().ok()?;
-        let Wire { stream, mut read } = parts.io.into_inner();
+        let parts = upgraded.downcast::<TokioIo<Buffered>>().ok()?;
+        let Buffered { stream, mut read } = parts.io.into_inner();
         // What hyper has read stood before what it has not.
         read.splice(..0, parts.read_buf);
-        Some(Wire { stream, read })
+        Some(Buffered { stream, read })
     }
 
     /// The same as a socket of ours.
     pub async fn channel(self, limits: Limits) -> Option<Channel> {
-        let Wire { stream, read } = self.wire().await?;
+        let Buffered { stream, read } = self.wire().await?;
         Some(Channel::new(stream, Role::Server, &read, limits))
     }
 }

@@ -91,7 +91,7 @@ async fn a_backend_that_takes_no_new_connection_gets_no_new_work() {
     world.admin_post("/api/v1/backends/a/state", r#"{"state":"ready"}"#).await;
     let a = Arc::clone(&world.gateway.shared.fleet.by_name("a").unwrap());
     deaf.is_deaf.send(true).unwrap();
-    until("it is seen to be deaf", || a.doors.are_shut()).await;
+    until("it is seen to be deaf", || a.breaker.is_tripped()).await;
     assert!(a.is_up(), "what is open goes on");
     for client in ["x", "y", "z"] {
         let placed = world.submit(client, &quick(1)).await;
@@ -103,7 +103,7 @@ async fn a_backend_that_takes_no_new_connection_gets_no_new_work() {
     let ready = world.admin_get("/readyz").await.json();
     assert_eq!(ready["backends"][0]["takes_work"], false, "{ready}");
     deaf.is_deaf.send(false).unwrap();
-    until("it is seen to listen again", || !a.doors.are_shut()).await;
+    until("it is seen to listen again", || !a.breaker.is_tripped()).await;
     assert_eq!(world.submit("new", &quick(2)).await.backend(), "a");
 }
 
@@ -118,7 +118,7 @@ async fn links_that_cannot_be_opened_count_against_their_backend() {
     deaf.is_deaf.send(true).unwrap();
     let a = Arc::clone(&world.gateway.shared.fleet.by_name("a").unwrap());
     let (mut waited, mut client) = (0, 0);
-    while !a.doors.are_shut() {
+    while !a.breaker.is_tripped() {
         client += 1;
         let placed = world.submit(&format!("c{client}"), &quick(client)).await;
         assert_eq!((placed.status, placed.backend()), (200, "b"), "nothing was pending elsewhere");
@@ -207,7 +207,7 @@ async fn a_backend_that_hashes_a_large_upload_is_neither_down_nor_lost() {
     let mut socket = world.socket("ada").await;
     let prompt = world.submit("ada", &slow(100, 3.0)).await.prompt_id();
     socket.until("progress").await;
-    let before = world.gateway.shared.fleet.by_name("a").unwrap().turned().times;
+    let before = world.gateway.shared.fleet.by_name("a").unwrap().up_state().times;
     // Many times what silence may last otherwise.
     world.sim("a").set_faults(|faults| faults.hash_ms = 1_500);
     let boundary = [("content-type", "multipart/form-data; boundary=x")];
@@ -216,7 +216,7 @@ async fn a_backend_that_hashes_a_large_upload_is_neither_down_nor_lost() {
     let stored = send(world.front, Method::POST, "/upload/image", &boundary, picture).await;
     assert_eq!(stored.status, 200, "{}", stored.text());
     assert_eq!(
-        world.gateway.shared.fleet.by_name("a").unwrap().turned().times,
+        world.gateway.shared.fleet.by_name("a").unwrap().up_state().times,
         before,
         "never down"
     );
@@ -304,8 +304,8 @@ async fn an_idle_client_whose_link_is_open_stays_though_the_doors_of_its_backend
     let _bob = world.socket("bob").await;
     until("both are linked", || is_at("ada", "a") && is_at("bob", "b")).await;
     let a = world.gateway.shared.fleet.by_name("a").unwrap();
-    while !a.doors.are_shut() {
-        a.doors.failed("as asked".to_owned());
+    while !a.breaker.is_tripped() {
+        a.breaker.failed("as asked".to_owned());
     }
     set_states(&world, &[("a", "ready"), ("c", "ready")]).await;
     // Whoever looks after bob twice has looked after ada at least once.
@@ -313,6 +313,6 @@ async fn an_idle_client_whose_link_is_open_stays_though_the_doors_of_its_backend
     until("bob is moved", || is_at("bob", "c")).await;
     set_states(&world, &[("b", "ready"), ("c", "draining")]).await;
     until("bob is moved again", || is_at("bob", "b")).await;
-    assert!(a.doors.are_shut() && is_at("ada", "a"));
+    assert!(a.breaker.is_tripped() && is_at("ada", "a"));
     assert_eq!(world.submit("ada", &quick(1)).await.backend(), "b", "her work goes elsewhere");
 }

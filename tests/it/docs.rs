@@ -8,9 +8,9 @@ use std::process::Command;
 use std::time::Duration;
 
 use http::StatusCode;
+use mooring::comfy::commands::BadBody;
 use mooring::comfy::lists::history::NotAnInteger;
 use mooring::comfy::submission;
-use mooring::comfy::verbs::BadBody;
 use mooring::config::keys::KEYS;
 use mooring::fleet::pool::ExchangeError;
 use mooring::front::error::GatewayError;
@@ -19,10 +19,10 @@ use mooring::metrics::{ByBackend, Metrics};
 use mooring::routing::decision::{Reason, Refusal, StillPending};
 use mooring::routing::ids::{BackendId, BadClientId};
 use mooring::routing::pending::End;
-use mooring::routing::place::NoPlace;
+use mooring::routing::placement::NoPlace;
 use mooring::server::refusal;
 use mooring::session::registry::TooManyClients;
-use mooring::session::slot::TooManySockets;
+use mooring::session::subscriber::TooManySockets;
 use mooring::tunnels::TooMany;
 use mooring::ws::HandshakeError;
 
@@ -264,7 +264,7 @@ fn every_endpoint_of_ours_is_documented() {
     let routes: Vec<&str> =
         admin.split(".route(\"").skip(1).filter_map(|rest| rest.split('"').next()).collect();
     assert!(9 <= routes.len(), "{routes:?}");
-    let own = text("src/front/own.rs");
+    let own = text("src/front/self_service.rs");
     let own: Vec<&str> =
         own.split('"').skip(1).step_by(2).filter(|path| path.starts_with("/-/")).collect();
     assert!(5 <= own.len(), "{own:?}");

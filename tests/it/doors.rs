@@ -7,7 +7,7 @@ use mooring::config::{Config, StateDir};
 use mooring::net::now;
 use mooring::sim::Seen;
 
-use crate::lane::{Act, ok, world as puppet_world};
+use crate::passthrough::{Act, ok, world as puppet_world};
 use crate::support::{Answer, World, exchange, network, quick, send};
 
 const BOTH_WAYS: [&str; 2] = ["/system_stats?x=1", "/embeddings?filename=x"];
@@ -272,8 +272,8 @@ async fn a_browser_is_known_after_a_restart() {
     let world = World::with(1, |config| config.state.dir = StateDir::Written(dir.clone())).await;
     let cookie = pair(&world.get("/").await);
     drop(world);
-    let seal = mooring::front::seal::Seal::kept_in(&dir);
-    let door = mooring::front::identify::Door::Plain;
+    let seal = mooring::front::cookie_signer::CookieSigner::kept_in(&dir);
+    let door = mooring::front::caller::Door::Plain;
     let browser = mooring::front::browsers::browser_of(cookie.as_bytes(), &seal, door);
     assert!(browser.is_some(), "{cookie}");
 }

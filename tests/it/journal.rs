@@ -9,7 +9,7 @@ use std::sync::Arc;
 use http::Method;
 use mooring::journal::disk::{Disk, FILE};
 use mooring::journal::record::{Batch, BindingRecord, PromptRecord, Saved, Sent, Told};
-use mooring::journal::{Home as _, JournalError};
+use mooring::journal::{JournalError, Store as _};
 use mooring::routing::ids::{ClientId, PromptId};
 use mooring::routing::pending::End;
 use mooring::sim::{Options, Sim};

@@ -1,7 +1,7 @@
 //! One fleet of three versions: 0.3.64, 0.8.0 and 0.33.0. Whoever is moved between them sees no
 //! difference that he would not see on the newest.
 
-use mooring::routing::place::AdminState;
+use mooring::routing::placement::AdminState;
 use mooring::sim::{Options, Sim};
 use serde_json::{Value, json};
 

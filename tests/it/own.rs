@@ -36,8 +36,10 @@ async fn done_everywhere(world: &World, client: &str) -> Vec<(String, String)> {
     made
 }
 
-const READY: mooring::routing::place::AdminState = mooring::routing::place::AdminState::Ready;
-const DRAINING: mooring::routing::place::AdminState = mooring::routing::place::AdminState::Draining;
+const READY: mooring::routing::placement::AdminState =
+    mooring::routing::placement::AdminState::Ready;
+const DRAINING: mooring::routing::placement::AdminState =
+    mooring::routing::placement::AdminState::Draining;
 
 async fn sim_of(name: &str, version: &str) -> Sim {
     let options = Options { version: version.to_owned(), ..Options::named(name) };
@@ -108,7 +110,10 @@ async fn what_a_backend_forgot_is_left_out_and_does_not_take_the_place_of_anothe
     let made = done_everywhere(&world, "ada").await;
     let kept = &made[0].0;
     // Nothing of it was read before.
-    world.gateway.entries.forget(&mooring::routing::ids::PromptId::parse(&made[1].0).unwrap());
+    world
+        .gateway
+        .history_cache
+        .forget(&mooring::routing::ids::PromptId::parse(&made[1].0).unwrap());
     world.sim(&made[1].1).crash().await;
     world.is_down(&made[1].1).await;
     world.sim(&made[1].1).restart().await.unwrap();
@@ -194,7 +199,7 @@ async fn a_slow_backend_delays_a_list_by_its_deadline_and_is_named() {
     let made = done_everywhere(&world, "ada").await;
     let (slow_one, quick_one) = (&made[1], &made[0]);
     for (id, _) in &made {
-        world.gateway.entries.forget(&mooring::routing::ids::PromptId::parse(id).unwrap());
+        world.gateway.history_cache.forget(&mooring::routing::ids::PromptId::parse(id).unwrap());
     }
     world.sim(&slow_one.1).set_faults(|faults| faults.latency_ms = 5_000);
     for path in ["/history?clientId=ada", "/api/jobs?clientId=ada"] {
@@ -249,7 +254,7 @@ async fn askers_at_the_same_time_share_the_fetching_of_an_entry() {
     let world = World::new(1).await;
     world.all_up().await;
     let (prompt, _) = done(&world, "ada", 1).await;
-    world.gateway.entries.forget(&mooring::routing::ids::PromptId::parse(&prompt).unwrap());
+    world.gateway.history_cache.forget(&mooring::routing::ids::PromptId::parse(&prompt).unwrap());
     let sim = world.sim("a");
     let path = format!("/history/{prompt}");
     let before = asked(sim, &path);

@@ -9,7 +9,7 @@ use mooring::sim::{Options, Sim};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use crate::lane::{Act, world as puppet_world};
+use crate::passthrough::{Act, world as puppet_world};
 use crate::support::{Answer, World, network, send, soon, until};
 
 const PAGE: &str =

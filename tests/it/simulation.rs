@@ -22,8 +22,8 @@ use mooring::routing::effects::Step;
 use mooring::routing::ids::{BackendId, ClientId, PromptId};
 use mooring::routing::ledger::{Known, Ledger, State};
 use mooring::routing::owners::Submitter;
-use mooring::routing::pending::{End, Heard, Loss, Process, Sighted};
-use mooring::routing::place::{AdminState, BackendView, Condition, FleetNow};
+use mooring::routing::pending::{End, Loss, Observation, Process, Signal};
+use mooring::routing::placement::{AdminState, BackendView, Condition, FleetNow};
 
 use facts::{Fact, Facts};
 use random::Random;
@@ -224,7 +224,7 @@ impl World {
             33..=40 => self.upload_ends(seat),
             41..=56 => self.submit(seat),
             57..=66 => self.answer(seat),
-            67..=80 => self.hear(seat),
+            67..=80 => self.on_event(seat),
             81..=89 => self.ask(seat),
             90..=91 => self.delete(seat),
             92 => self.link_breaks(seat),
@@ -441,14 +441,14 @@ impl World {
     }
 
     /// What a link says, as often and in any order as links that break and come back say it.
-    fn hear(&mut self, seat: usize) {
+    fn on_event(&mut self, seat: usize) {
         self.doing("hear");
         let end = self.random.pick(&ENDS);
         let heard = match self.random.below(7) {
-            0 | 1 => Heard::Started,
-            2 => Heard::Progressed,
-            3 | 4 => Heard::Terminal(end),
-            _ => Heard::LastWord,
+            0 | 1 => Signal::Started,
+            2 => Signal::Progressed,
+            3 | 4 => Signal::Terminal(end),
+            _ => Signal::LastWord,
         };
         let prompt = self.some_prompt(seat);
         self.add(seat, &prompt, Fact::Heard(heard));
@@ -474,13 +474,13 @@ impl World {
         for prompt in asked {
             let end = self.random.pick(&ENDS);
             let sighted = match self.random.below(12) {
-                0 | 1 => Sighted::Queued,
-                2 | 3 => Sighted::Running,
-                4..=6 => Sighted::InHistory(end),
-                7 => Sighted::Absent(Process::Restarted),
-                _ => Sighted::Absent(Process::MaybeSame),
+                0 | 1 => Observation::Queued,
+                2 | 3 => Observation::Running,
+                4..=6 => Observation::InHistory(end),
+                7 => Observation::Absent(Process::Restarted),
+                _ => Observation::Absent(Process::MaybeSame),
             };
-            self.add(seat, &prompt, Fact::Sighted(sighted));
+            self.add(seat, &prompt, Fact::Observation(sighted));
         }
     }
 
@@ -508,8 +508,8 @@ impl World {
         let (at, now) = (self.at, self.now);
         let Seat { client, truth, .. } = &mut self.seats[seat];
         let end = match fact {
-            Fact::Heard(heard) => ended(client.hear(prompt, heard, now)),
-            Fact::Sighted(sighted) => ended(client.sight(prompt, sighted, now)),
+            Fact::Heard(heard) => ended(client.on_event(prompt, heard, now)),
+            Fact::Observation(sighted) => ended(client.on_probe(prompt, sighted, now)),
             Fact::DeleteAsked => ended(client.delete_asked(prompt)),
             Fact::Accepted | Fact::MustAsk => None,
         };
@@ -704,7 +704,7 @@ impl World {
         for seat in 0..self.seats.len() {
             self.seats[seat].held_by = None;
             while let Some(prompt) = self.some_pending(seat) {
-                self.add(seat, &prompt, Fact::Sighted(Sighted::Absent(Process::Restarted)));
+                self.add(seat, &prompt, Fact::Observation(Observation::Absent(Process::Restarted)));
             }
         }
     }

@@ -3,7 +3,7 @@
 use http::Method;
 use mooring::sim::{Options, Sim};
 
-use crate::lane::{Act, Puppet};
+use crate::passthrough::{Act, Puppet};
 use crate::support::{Answer, World, network, send, slow};
 
 /// What the stock page reads before it shows anything, and a read of a node pack.

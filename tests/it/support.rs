@@ -14,7 +14,7 @@ use hyper_util::rt::TokioIo;
 use mooring::config::Config;
 use mooring::front::Front;
 use mooring::front::browsers::BrowserId;
-use mooring::front::identify::Door;
+use mooring::front::caller::Door;
 use mooring::net::{Network, Tcp};
 use mooring::reload::{NotReloaded, Reloaded, Reloads, Reread};
 use mooring::run::{self, Parts};
@@ -151,7 +151,7 @@ impl World {
 
     /// The cookie of a browser that nobody knows yet.
     pub(crate) fn cookie(&self) -> String {
-        let set = BrowserId::mint().set_cookie(&self.gateway.seal, Door::Plain);
+        let set = BrowserId::mint().set_cookie(&self.gateway.cookie_signer, Door::Plain);
         set.split(';').next().unwrap().to_owned()
     }
 

@@ -264,7 +264,7 @@ async fn a_submission_takes_one_lock_more_for_each_file_that_is_copied() {
     assert_ne!(answer.backend(), there);
     let (of_files, all): (Vec<Taken>, Vec<Taken>) = (
         taken.iter().copied().filter(|it| it.name == "FILES").collect(),
-        taken.iter().copied().filter(|it| it.name != "KEPT").collect(),
+        taken.iter().copied().filter(|it| it.name != "IDLE").collect(),
     );
     // All strings are looked up at once, then all files that lie elsewhere. A copy is noted.
     let most = 2 * SHARDS + pictures.len();

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use mooring::config::Config;
 use mooring::routing::pending::{End, Loss};
-use mooring::routing::place::Condition;
+use mooring::routing::placement::Condition;
 use mooring::sim::WorkerDies;
 use serde_json::json;
 

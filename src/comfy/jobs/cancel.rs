@@ -1,5 +1,5 @@
 //! The body of `POST /api/jobs/cancel`, and ComfyUI's own words where it is wrong. The answer to
-//! a good one is [`crate::comfy::verbs::cancelled`], as it is for a single job.
+//! a good one is [`crate::comfy::commands::cancelled`], as it is for a single job.
 
 use std::fmt;
 

@@ -14,8 +14,8 @@ use super::preview::{Summary, normalized, summary};
 use super::{Status, Telling, checked};
 use crate::comfy::answers::Junk;
 use crate::comfy::lists::queue::Item;
-use crate::comfy::private;
 use crate::comfy::raw::{Object, Writer, list, number, object, text};
+use crate::comfy::redact;
 use crate::routing::ids::PromptId;
 
 /// One object of the list, and what the list is sorted and filtered by.
@@ -204,7 +204,7 @@ impl<'a> Submitted<'a> {
     }
 
     fn workflow(&self) -> String {
-        let extra_data = private::extra_data(self.extra_data);
+        let extra_data = redact::extra_data(self.extra_data);
         let mut workflow = Writer::new();
         workflow.raw("prompt", self.graph.get());
         workflow.raw("extra_data", extra_data.as_deref().unwrap_or(self.extra_data.get()));
@@ -375,7 +375,7 @@ fn without_client(workflow: &RawValue) -> String {
     let Some(fields) = object(workflow) else { return workflow.get().to_owned() };
     let mut written = Writer::new();
     for (key, value) in fields.iter() {
-        let cleaned = (key == "extra_data").then(|| private::extra_data(value)).flatten();
+        let cleaned = (key == "extra_data").then(|| redact::extra_data(value)).flatten();
         written.raw(key, cleaned.as_deref().unwrap_or(value.get()));
     }
     written.finish()

@@ -29,7 +29,7 @@ use serde_json::{Value, json};
 use crate::comfy::answers::Junk;
 use crate::comfy::jobs::Status;
 use crate::comfy::reply::integer_or_float;
-use crate::comfy::{private, raw};
+use crate::comfy::{raw, redact};
 use crate::routing::ids::{BackendId, ClientId, PromptId};
 
 /// The asker's entries in the queues of several backends.
@@ -168,8 +168,8 @@ impl<'a> Item<'a> {
 
     fn cleaned(self) -> Self {
         let raw = match &self.raw {
-            Cow::Borrowed(raw) => private::item(raw),
-            Cow::Owned(raw) => Cow::Owned(private::item(raw).into_owned()),
+            Cow::Borrowed(raw) => redact::item(raw),
+            Cow::Owned(raw) => Cow::Owned(redact::item(raw).into_owned()),
         };
         Self { raw, ..self }
     }

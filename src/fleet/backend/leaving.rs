@@ -7,7 +7,7 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 use tracing::info;
 
 use super::Backend;
-use crate::fleet::turned::Turned;
+use crate::fleet::up_state::UpState;
 use crate::net::now;
 
 impl Backend {
@@ -15,7 +15,7 @@ impl Backend {
     pub(in crate::fleet) fn leave(&self) {
         self.has_left.store(true, Ordering::SeqCst);
         self.leaving.cancel();
-        self.turned.change(|turned| Turned { up: false, ..turned.again() });
+        self.up_state.change(|turned| UpState { up: false, ..turned.again() });
     }
 
     /// True if it is remembered only for the sake of records that name it.

@@ -9,21 +9,21 @@ use hyper::body::Incoming;
 use serde::Deserialize;
 
 use super::super::bodies;
+use super::super::caller::Caller;
 use super::super::collected::collected;
 use super::super::forward::{Target, forward, send, to_backend};
-use super::super::identify::Who;
 use super::super::{Answer, headers};
 use super::one::{hidden_preview, named};
 use super::{Session, Settled, servers};
 use crate::body::{ClientFault, CollectLimits, RequestBody};
 use crate::comfy::assets::item::Item;
 use crate::comfy::files;
-use crate::fleet::ask::{ANSWER_MAX, encode_segment, first_found};
+use crate::fleet::api::{ANSWER_MAX, encode_segment, first_found};
 use crate::fleet::backend::Backend;
 use crate::front::Front;
 use crate::front::error::GatewayError;
 use crate::net::now;
-use crate::records::assets::Asker;
+use crate::records::assets::AssetViewer;
 use crate::routing::decision::Reason;
 use crate::routing::files::Maker;
 use crate::routing::ids::ContentHash;
@@ -102,7 +102,7 @@ pub(super) async fn from_hash(session: &Session<'_>, request: Request<Incoming>)
             continue;
         }
         if let Some(item) = Item::read(&answer.body).filter(|_| answer.parts.status.is_success()) {
-            let makers = session.asker.makers.get(..1).unwrap_or_default();
+            let makers = session.viewer.makers.get(..1).unwrap_or_default();
             learn_own(session, makers, &target.backend, &item);
             let _ = front.shared.records.journal.durable().await;
         }
@@ -123,9 +123,13 @@ fn without_preview(body: Bytes) -> Bytes {
 /// The asker made it just now.
 pub(super) fn learn_own(session: &Session<'_>, makers: &[Maker], backend: &Backend, item: &Item) {
     let front = session.front;
-    let user = session.asker.user.clone();
+    let user = session.viewer.user.clone();
     let user = user.filter(|_| front.users.are_told_apart(backend.id));
-    front.shared.records.learn_item(backend.id, item, &Asker { makers: makers.to_vec(), user });
+    front.shared.records.learn_item(
+        backend.id,
+        item,
+        &AssetViewer { makers: makers.to_vec(), user },
+    );
 }
 
 /// The asker's own backend, then those that are known to have the bytes, then the rest.
@@ -148,8 +152,8 @@ fn in_turn(
 ///
 /// # Errors
 /// No backend can answer.
-pub async fn view(front: &Arc<Front>, who: &Who, name: &str, parts: &Parts) -> Answer {
-    let session = Session::of(front, who, &parts.headers);
+pub async fn view(front: &Arc<Front>, caller: &Caller, name: &str, parts: &Parts) -> Answer {
+    let session = Session::of(front, caller, &parts.headers);
     let hash = ContentHash::parse(name);
     let servers = match servers::of(&session).await {
         Ok(servers) => servers,
@@ -157,7 +161,7 @@ pub async fn view(front: &Arc<Front>, who: &Who, name: &str, parts: &Parts) -> A
         Err(servers::NoServer::UnknownUser) => return by_file(&session, hash, parts).await,
         // A server without assets says what it says of any name.
         Err(_none) => {
-            let target = super::super::route::reading(front, who)?;
+            let target = super::super::route::reading(front, caller)?;
             return read(&session, &target, parts).await;
         }
     };
@@ -191,7 +195,7 @@ async fn elsewhere(
 ) -> Option<Target> {
     let front = session.front;
     let may_ask = front.shared.records.may_ask_for_hash(hash?);
-    if !may_ask || front.unknowns.admit(session.who.address, 1, now()) == 0 {
+    if !may_ask || front.lookups.admit(session.caller.address, 1, now()) == 0 {
         return None;
     }
     let limit = session.front.shared.config().fleet.probe_timeout;
@@ -212,7 +216,7 @@ async fn by_file(session: &Session<'_>, hash: Option<ContentHash>, parts: &Parts
     let front = session.front;
     let is_open = |hash: &ContentHash| {
         front.shared.records.assets_of_hash(*hash).iter().all(|asset| {
-            asset.user.is_none() || asset.user.as_deref() == session.asker.user.as_deref()
+            asset.user.is_none() || asset.user.as_deref() == session.viewer.user.as_deref()
         })
     };
     let file = hash.filter(is_open).and_then(|hash| front.shared.records.file_of_hash(hash));

@@ -14,8 +14,8 @@ use hyper::body::Incoming;
 use tracing::debug;
 
 use super::super::collected::{Collected, collected};
-use super::super::entries::Missing;
 use super::super::forward::{Target, to_backend};
+use super::super::history_cache::Missing;
 use super::{Done, Session, Settled, servers};
 use crate::body::{ClientFault, RequestBody};
 use crate::comfy::assets::item::Item;
@@ -23,10 +23,10 @@ use crate::comfy::assets::merged::{Entry, Page, TagCounts, TagsAsked, merged, ta
 use crate::comfy::assets::query::{self, Begin, LIMIT_MAX, Window};
 use crate::comfy::query::{parameter, without_parameter};
 use crate::comfy::scan;
-use crate::fleet::ask::{ANSWER_MAX, AskError};
+use crate::fleet::api::{ANSWER_MAX, ApiError};
 use crate::fleet::backend::Backend;
 use crate::net::now;
-use crate::records::assets::Asker;
+use crate::records::assets::AssetViewer;
 use crate::routing::assets::Whose;
 use crate::routing::decision::Reason;
 
@@ -220,7 +220,7 @@ impl Reading<'_> {
         &self,
         window: Window,
         first: Option<&Bytes>,
-    ) -> Result<(Vec<Entry>, usize), AskError> {
+    ) -> Result<(Vec<Entry>, usize), ApiError> {
         let (front, backend) = (self.session.front, self.backend.id);
         let mut entries = Vec::new();
         // Without a cursor each is read from its beginning: the window is of the merged list.
@@ -249,7 +249,7 @@ impl Reading<'_> {
         begin: Option<Begin>,
         first: Option<&Bytes>,
         mut take: impl FnMut(Item, &str) -> Go,
-    ) -> Result<usize, AskError> {
+    ) -> Result<usize, ApiError> {
         let query = query::whole(self.query);
         let query = without_parameter(&query, "limit");
         let path = "/api/assets";
@@ -264,7 +264,7 @@ impl Reading<'_> {
                     let (status, body) =
                         self.session.ask(self.backend, Method::GET, &uri, left).await?;
                     if status != 200 {
-                        return Err(AskError::Status(status));
+                        return Err(ApiError::Status(status));
                     }
                     clean(&body)
                 }
@@ -276,12 +276,12 @@ impl Reading<'_> {
                 self.session.front.shared.records.learn_item(
                     self.backend.id,
                     &item,
-                    &Asker::default(),
+                    &AssetViewer::default(),
                 );
                 let whose = self.session.front.shared.records.whose_asset(
                     self.backend.id,
                     &item,
-                    &self.session.asker,
+                    &self.session.viewer,
                 );
                 if whose == Whose::Anothers {
                     continue;

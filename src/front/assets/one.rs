@@ -13,10 +13,10 @@ use super::super::route::of_ledger;
 use super::{Done, Session, Settled, not_found, servers};
 use crate::body::{ClientFault, CollectLimits, RequestBody, ResponseBody};
 use crate::comfy::assets::item::Item;
-use crate::fleet::ask::{ANSWER_MAX, first_found};
+use crate::fleet::api::{ANSWER_MAX, first_found};
 use crate::fleet::backend::Backend;
 use crate::net::now;
-use crate::records::assets::Asker;
+use crate::records::assets::AssetViewer;
 use crate::routing::assets::{Asset, Kind, Whose};
 use crate::routing::files::Place;
 use crate::routing::ids::AssetId;
@@ -43,7 +43,7 @@ pub(super) async fn item(
         collected(&front.shared, &target, sent, &ClientFault::default(), ANSWER_MAX).await?;
     match Item::read(&answer.body) {
         Some(item) if answer.parts.status == StatusCode::OK => {
-            front.shared.records.learn_item(target.backend.id, &item, &Asker::default());
+            front.shared.records.learn_item(target.backend.id, &item, &AssetViewer::default());
             if is_anothers(session, &target.backend, &item) {
                 return Ok(Route::Item.absent(id));
             }
@@ -125,7 +125,7 @@ pub(super) fn named(
     }
     let item = Item::read(&answer.body);
     if let Some(item) = &item {
-        session.front.shared.records.learn_item(target.backend.id, item, &Asker::default());
+        session.front.shared.records.learn_item(target.backend.id, item, &AssetViewer::default());
     }
     let named =
         session.front.shared.records.name_asset(target.backend.id, item.as_ref(), &answer.body);
@@ -150,7 +150,7 @@ async fn theirs(session: &Session<'_>, id: AssetId, route: Route) -> Result<Targ
 }
 
 fn is_anothers(session: &Session<'_>, backend: &Backend, item: &Item) -> bool {
-    let whose = session.front.shared.records.whose_asset(backend.id, item, &session.asker);
+    let whose = session.front.shared.records.whose_asset(backend.id, item, &session.viewer);
     !session.may_all() && whose == Whose::Anothers
 }
 
@@ -177,9 +177,9 @@ async fn find(session: &Session<'_>, id: AssetId, route: Route) -> Result<Target
 /// The backend of an asset that is known, unless that is gone or the asset is another's.
 fn here(session: &Session<'_>, asset: &Asset) -> Option<Arc<Backend>> {
     let Place::Backend(backend) = asset.place else { return None };
-    let asker = &session.asker;
-    let is_their_users = asset.user.is_some() && asset.user.as_deref() == asker.user.as_deref();
-    let is_theirs = asset.makers.iter().any(|maker| asker.makers.contains(maker));
+    let viewer = &session.viewer;
+    let is_their_users = asset.user.is_some() && asset.user.as_deref() == viewer.user.as_deref();
+    let is_theirs = asset.makers.iter().any(|maker| viewer.makers.contains(maker));
     let is_nobodys = asset.makers.is_empty() && asset.kind == Kind::Original;
     let may = session.may_all() || is_their_users || is_theirs || is_nobodys;
     may.then(|| Arc::clone(&session.front.shared.fleet.get(backend)))
@@ -194,7 +194,7 @@ async fn ask_all(
     let front = session.front;
     let may_ask = front.shared.records.may_ask_for(id);
     // Made-up ids cost those who ask them.
-    if !may_ask || front.unknowns.admit(session.who.address, 1, now()) == 0 {
+    if !may_ask || front.lookups.admit(session.caller.address, 1, now()) == 0 {
         return None;
     }
     let asked = servers.iter().map(|backend| async move {
@@ -202,7 +202,7 @@ async fn ask_all(
         Some((Arc::clone(backend), item))
     });
     let (backend, item) = first_found(asked).await?;
-    session.front.shared.records.learn_item(backend.id, &item, &Asker::default());
+    session.front.shared.records.learn_item(backend.id, &item, &AssetViewer::default());
     (!is_anothers(session, &backend, &item)).then_some(backend)
 }
 

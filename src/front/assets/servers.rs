@@ -15,7 +15,7 @@ use crate::comfy::reply;
 use crate::fleet::backend::Backend;
 use crate::front::error::GatewayError;
 use crate::routing::decision::Reason;
-use crate::routing::place::NoPlace;
+use crate::routing::placement::NoPlace;
 
 /// Why there is none.
 pub(super) enum NoServer {

@@ -19,7 +19,7 @@ use crate::net::now;
 use crate::routing::decision::Reason;
 use crate::routing::files::{Maker, Seen};
 use crate::routing::ids::{BackendId, ClientId, Located};
-use crate::routing::place::{TieBreak, place};
+use crate::routing::placement::{TieBreak, place};
 use crate::session::registry::with_client;
 use crate::shared::Shared;
 
@@ -32,7 +32,7 @@ const ANSWER_MAX: u64 = 1 << 20;
 /// It cannot be placed, or as for [`super::super::forward::forward`].
 pub(super) async fn upload(session: &Session<'_>, request: Request<Incoming>) -> Settled {
     let servers = servers::of(session).await?;
-    match session.who.reader(session.front) {
+    match session.caller.reader(session.front) {
         Some(id) => of_client(session, &servers, id, request).await,
         None => nameless(session, &servers, request).await,
     }
@@ -61,9 +61,9 @@ async fn of_client(
     let is_where_it_is_held = target.backend.id == began.backend;
     held.arrived(answer.parts.status.is_success() && is_where_it_is_held);
     drop(held);
-    let makers = [Maker::Client(id), Maker::Address(session.who.address)];
+    let makers = [Maker::Client(id), Maker::Address(session.caller.address)];
     // Whose an upload is that says nothing is a guess: it is the address's as well.
-    let known = if session.who.asker(front).is_some() { &makers[..1] } else { &makers[..] };
+    let known = if session.caller.asker(front).is_some() { &makers[..1] } else { &makers[..] };
     told(session, &target, known, answer).await
 }
 
@@ -73,7 +73,7 @@ async fn nameless(
     servers: &[Arc<Backend>],
     request: Request<Incoming>,
 ) -> Settled {
-    let (front, address) = (session.front, session.who.address);
+    let (front, address) = (session.front, session.caller.address);
     let waits = front.browsers.upload_at(address, now());
     let waits = servers.iter().find(|it| Some(it.id) == waits);
     let target = match waits {

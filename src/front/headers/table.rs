@@ -66,7 +66,7 @@ pub enum RequestHeader {
 }
 
 impl RequestHeader {
-    /// `front::headers` says why `Host` and `Sec-Fetch-Site` end here, and `front::origin` what
+    /// `front::headers` says why `Host` and `Sec-Fetch-Site` end here, and `front::cors` what
     /// they are asked before.
     #[must_use]
     #[inline]

@@ -17,7 +17,7 @@ const HEADERS_MAX: usize = 100;
 
 /// What we put into a head.
 #[derive(Clone, Copy, Debug)]
-pub struct Ours<'a> {
+pub struct OwnHeaders<'a> {
     /// Which backend answered, and why that one (V1).
     pub backend: &'a [u8],
     pub placement: &'a str,
@@ -56,7 +56,7 @@ pub struct BadAnswer;
 pub fn pass_on(
     read: &[u8],
     is_head: bool,
-    ours: &Ours<'_>,
+    ours: &OwnHeaders<'_>,
     out: &mut Vec<u8>,
 ) -> Result<Option<Passed>, BadAnswer> {
     let mut before = 0;
@@ -72,7 +72,7 @@ pub fn pass_on(
         match answer.code {
             Some(100..=199) if answer.code != Some(101) => before += bytes,
             Some(status @ 200..=999) => {
-                let said = Said::of(answer.headers, is_head, status)?;
+                let said = HeadFacts::of(answer.headers, is_head, status)?;
                 write(&answer, &said, ours, out);
                 let is_kept = said.is_kept && answer.version == Some(1);
                 return Ok(Some(Passed {
@@ -91,7 +91,7 @@ pub fn pass_on(
 
 /// What the headers say of the answer, besides themselves.
 #[derive(Debug)]
-struct Said<'a> {
+struct HeadFacts<'a> {
     body: Framing,
     length: Option<u64>,
     is_chunked: bool,
@@ -101,7 +101,7 @@ struct Said<'a> {
     named: SmallVec<[&'a [u8]; 1]>,
 }
 
-impl<'a> Said<'a> {
+impl<'a> HeadFacts<'a> {
     fn of(headers: &[Header<'a>], is_head: bool, status: u16) -> Result<Self, BadAnswer> {
         let body = Framing::UntilClose;
         let (mut length, mut codings, mut named) = (None, None, SmallVec::new());
@@ -155,7 +155,12 @@ impl<'a> Said<'a> {
     }
 }
 
-fn write(answer: &httparse::Response<'_, '_>, said: &Said<'_>, ours: &Ours<'_>, out: &mut Vec<u8>) {
+fn write(
+    answer: &httparse::Response<'_, '_>,
+    said: &HeadFacts<'_>,
+    ours: &OwnHeaders<'_>,
+    out: &mut Vec<u8>,
+) {
     write_status(answer.code.unwrap_or(0), answer.reason.unwrap_or(""), out);
     for header in answer.headers.iter() {
         let is_passed_on = match AnswerHeader::of(header.name) {
@@ -182,7 +187,7 @@ fn write(answer: &httparse::Response<'_, '_>, said: &Said<'_>, ours: &Ours<'_>, 
 
 /// One line that says where the body ends, or none. A 204 has neither (RFC 9110 section 8.6, RFC
 /// 9112 section 6.1), and a length beside chunks would be another reader's end of the body.
-fn write_framing(said: &Said<'_>, is_bare: bool, out: &mut Vec<u8>) {
+fn write_framing(said: &HeadFacts<'_>, is_bare: bool, out: &mut Vec<u8>) {
     match said.length {
         _ if is_bare => {}
         _ if said.is_chunked => out.extend_from_slice(b"transfer-encoding: chunked\r\n"),
@@ -192,7 +197,7 @@ fn write_framing(said: &Said<'_>, is_bare: bool, out: &mut Vec<u8>) {
 }
 
 /// As `front::headers::mark` and `front::headers::time` do, and the end of the head.
-fn write_ours(ours: &Ours<'_>, out: &mut Vec<u8>) {
+fn write_ours(ours: &OwnHeaders<'_>, out: &mut Vec<u8>) {
     write_header("mooring-backend", ours.backend, out);
     write_header("mooring-placement", ours.placement.as_bytes(), out);
     out.extend_from_slice(b"server-timing: ");
@@ -204,7 +209,7 @@ fn write_ours(ours: &Ours<'_>, out: &mut Vec<u8>) {
 mod tests {
     use super::*;
 
-    const OURS: Ours<'static> = Ours {
+    const OURS: OwnHeaders<'static> = OwnHeaders {
         backend: b"gpu-a",
         placement: "bound",
         own: Duration::from_micros(45),

@@ -8,16 +8,16 @@ use std::time::{Duration, Instant};
 use tokio::io::AsyncWriteExt as _;
 use tracing::trace;
 
-use super::asker::Asker;
-use super::exchange::{Answered, Broken, Exchange, Terms};
+use super::exchange::{Answered, Broken, Exchange, ExchangeParams};
 use super::request::{HEAD_MAX, Parsed, Plain, parse};
+use super::route_cache::RouteCache;
 use crate::fleet::pool::ExchangeError;
 use crate::front;
 use crate::front::Front;
-use crate::front::access::{self, Said};
+use crate::front::access::{self, RequestLine};
 use crate::front::error::GatewayError;
 use crate::front::forward::Target;
-use crate::net::{Wire, now};
+use crate::net::{Buffered, now};
 use crate::routing::decision::Reason;
 use crate::server::deadline::Deadline;
 use crate::server::heads::Heads;
@@ -31,13 +31,13 @@ const KEPT_MAX: usize = 4 << 10;
 
 /// The lane of one connection.
 #[derive(Debug)]
-pub struct Lane {
+pub struct PassthroughConnection {
     front: Arc<Front>,
     limits: ConnectionLimits,
-    asker: Asker,
+    route_cache: RouteCache,
     /// The head that is sent to a backend.
     request: Vec<u8>,
-    room: Vec<u8>,
+    scratch: Vec<u8>,
 }
 
 /// What is next on a connection.
@@ -46,7 +46,7 @@ enum Next {
     /// Not even a whole head.
     Nothing,
     Other,
-    Asked(Asked),
+    PassedRequest(PassedRequest),
 }
 
 /// What becomes of a connection after an answer.
@@ -67,7 +67,7 @@ impl After {
 }
 
 /// A request on its way.
-struct Asked {
+struct PassedRequest {
     bytes: usize,
     is_head: bool,
     closes: bool,
@@ -78,29 +78,29 @@ struct Asked {
     recorded: Option<access::Record>,
 }
 
-impl Passthrough for Lane {
+impl Passthrough for PassthroughConnection {
     async fn run(
         &mut self,
-        mut wire: Wire,
+        mut conn: Buffered,
         heads: &mut Heads,
         stopping: &mut Stopping<'_>,
     ) -> Left {
         let head_max = self.limits.header_bytes_max.min(HEAD_MAX);
         loop {
-            match self.next(&wire.read, head_max) {
+            match self.next(&conn.read, head_max) {
                 Next::Nothing => {
-                    if !heads.more(&mut wire, stopping).await {
+                    if !heads.more(&mut conn, stopping).await {
                         return Left::Ended;
                     }
                 }
-                Next::Other => return Left::Other(wire),
-                Next::Asked(asked) => {
+                Next::Other => return Left::Other(conn),
+                Next::PassedRequest(asked) => {
                     heads.asked();
                     let bytes = asked.bytes;
-                    match self.pass(&mut wire, &mut heads.deadline, asked).await {
-                        After::Stays => take(&mut wire.read, bytes),
-                        After::Elsewhere => return Left::Other(wire),
-                        After::Ends => return Left::Over(wire),
+                    match self.pass(&mut conn, &mut heads.deadline, asked).await {
+                        After::Stays => take(&mut conn.read, bytes),
+                        After::Elsewhere => return Left::Other(conn),
+                        After::Ends => return Left::Over(conn),
                         After::BreaksOff => return Left::Ended,
                     }
                     heads.answered();
@@ -110,10 +110,16 @@ impl Passthrough for Lane {
     }
 }
 
-impl Lane {
+impl PassthroughConnection {
     #[must_use]
     pub fn new(front: Arc<Front>, peer: IpAddr, limits: ConnectionLimits) -> Self {
-        Self { front, limits, asker: Asker::new(peer), request: Vec::new(), room: Vec::new() }
+        Self {
+            front,
+            limits,
+            route_cache: RouteCache::new(peer),
+            request: Vec::new(),
+            scratch: Vec::new(),
+        }
     }
 
     /// What was read says what is next.
@@ -132,21 +138,21 @@ impl Lane {
                 if plain.start.is_some_and(is_due) {
                     return Next::Other;
                 }
-                Next::Asked(self.ask(&plain, came))
+                Next::PassedRequest(self.ask(&plain, came))
             }
         }
     }
 
     /// Decides where a request goes, and writes its head.
-    fn ask(&mut self, plain: &Plain<'_>, came: Instant) -> Asked {
-        let target = self.asker.target(&self.front, (plain.path, &plain.marks), came);
+    fn ask(&mut self, plain: &Plain<'_>, came: Instant) -> PassedRequest {
+        let target = self.route_cache.target(&self.front, (plain.path, &plain.hints), came);
         self.request.clear();
         if let Ok(target) = &target {
-            let (backend, peer) = (&target.backend, self.asker.peer(&self.front.shared));
+            let (backend, peer) = (&target.backend, self.route_cache.peer(&self.front.shared));
             let host = backend.host_header.as_bytes();
             plain.write(host, peer, &backend.headers(), &mut self.request);
         }
-        Asked {
+        PassedRequest {
             bytes: plain.bytes,
             is_head: plain.is_head,
             closes: plain.closes,
@@ -156,21 +162,26 @@ impl Lane {
             came,
             recorded: access::is_recorded().then(|| {
                 let method = if plain.is_head { Method::HEAD } else { Method::GET };
-                let said = Said { method, path: plain.path, request_id: plain.request_id() };
-                access::Record::of(&self.front, self.asker.address(), &said, &plain.marks)
+                let said = RequestLine { method, path: plain.path, request_id: plain.request_id() };
+                access::Record::of(&self.front, self.route_cache.address(), &said, &plain.hints)
             }),
         }
     }
 
     /// Passes one request and its answer on.
-    async fn pass(&mut self, wire: &mut Wire, deadline: &mut Deadline, asked: Asked) -> After {
+    async fn pass(
+        &mut self,
+        conn: &mut Buffered,
+        deadline: &mut Deadline,
+        asked: PassedRequest,
+    ) -> After {
         let closes = asked.closes || self.front.shared.is_leaving();
         let Ok(target) = &asked.target else { return After::Elsewhere };
         if matches!(target.reason, Reason::Placed | Reason::Moved) {
             // The answer tells of a binding that a restart must not forget.
             let _ = self.front.shared.records.journal.durable().await;
         }
-        match self.exchange((wire, deadline), &asked, target, closes).await {
+        match self.exchange((conn, deadline), &asked, target, closes).await {
             Ok(answered) => {
                 self.note(&asked, target, answered);
                 After::of(answered.client_stays)
@@ -181,7 +192,7 @@ impl Lane {
                 self.note(&asked, target, answered);
                 if answered.is_open_ended {
                     // An orderly end would be the end of the body.
-                    wire.stream.break_off();
+                    conn.stream.break_off();
                 }
                 After::BreaksOff
             }
@@ -189,7 +200,7 @@ impl Lane {
             Err(Failed::Unanswered(_)) if asked.may_be_repeated => After::Elsewhere,
             Err(Failed::Exchange(error) | Failed::Unanswered(error)) => {
                 let error = GatewayError::exchange(&target.backend.name(), error);
-                self.refuse(wire, &asked, &error, closes).await
+                self.refuse(conn, &asked, &error, closes).await
             }
         }
     }
@@ -202,14 +213,14 @@ impl Lane {
 
     async fn exchange(
         &mut self,
-        (wire, deadline): (&mut Wire, &mut Deadline),
-        asked: &Asked,
+        (conn, deadline): (&mut Buffered, &mut Deadline),
+        asked: &PassedRequest,
         target: &Target,
         closes: bool,
     ) -> Result<Answered, Failed> {
         let (answer_timeout, body_timeout) = self.waits();
         let called = target.backend.names.get();
-        let terms = Terms {
+        let params = ExchangeParams {
             request: &self.request,
             is_head: asked.is_head,
             backend: called.header.as_bytes(),
@@ -224,29 +235,29 @@ impl Lane {
         let mut kept = pool.take_stream().await;
         loop {
             let was_kept = kept.is_some();
-            let line = match kept.take() {
-                Some(line) => line,
+            let upstream = match kept.take() {
+                Some(upstream) => upstream,
                 None => pool.dial().await.map_err(|_| Failed::NotSent)?,
             };
-            let mut exchange = Exchange::new(line, std::mem::take(&mut self.room), &terms);
+            let mut exchange = Exchange::new(upstream, std::mem::take(&mut self.scratch), &params);
             let mut down = std::pin::pin!(target.backend.is_down());
             let outcome = poll_fn(|cx| {
-                let polled = exchange.poll(cx, &terms, wire, deadline);
+                let polled = exchange.poll(cx, &params, conn, deadline);
                 if polled.is_pending() && exchange.takes_long() {
                     return down.as_mut().poll(cx).map(|()| Err(Broken::WentDown));
                 }
                 polled
             })
             .await;
-            let (line, room) = exchange.into_parts();
-            self.room = room;
+            let (upstream, scratch) = exchange.into_parts();
+            self.scratch = scratch;
             if !was_kept && matches!(outcome, Ok(_) | Err(Broken::Cut(_))) {
-                target.backend.doors.passed();
+                target.backend.breaker.passed();
             }
             match outcome {
                 Ok(answered) => {
                     if answered.is_kept {
-                        pool.keep_stream(line);
+                        pool.keep_stream(upstream);
                     }
                     return Ok(answered);
                 }
@@ -255,7 +266,7 @@ impl Lane {
                 Err(Broken::Unanswered(error)) if was_kept => {
                     trace!(%error, "A kept connection was stale.");
                 }
-                Err(broken) => return Err(Failed::of(broken, terms.answer_timeout)),
+                Err(broken) => return Err(Failed::of(broken, params.answer_timeout)),
             }
         }
     }
@@ -263,8 +274,8 @@ impl Lane {
     /// Answers with what went wrong.
     async fn refuse(
         &mut self,
-        wire: &mut Wire,
-        asked: &Asked,
+        conn: &mut Buffered,
+        asked: &PassedRequest,
         error: &GatewayError,
         closes: bool,
     ) -> After {
@@ -276,14 +287,14 @@ impl Lane {
             let bytes = http_body::Body::size_hint(response.body()).exact();
             record.write(&access::Answer { status, backend: "", placement: "", bytes, took });
         }
-        self.room.clear();
-        write_own(&response, asked.is_head, closes, &mut self.room);
-        let written = wire.stream.write_all(&self.room).await;
+        self.scratch.clear();
+        write_own(&response, asked.is_head, closes, &mut self.scratch);
+        let written = conn.stream.write_all(&self.scratch).await;
         After::of(written.is_ok() && !closes)
     }
 
     /// Counts an answer, and keeps no large buffers for the next.
-    fn note(&mut self, asked: &Asked, target: &Target, answered: Answered) {
+    fn note(&mut self, asked: &PassedRequest, target: &Target, answered: Answered) {
         let status = http::StatusCode::from_u16(answered.status).unwrap_or_default();
         self.front.shared.metrics.answered(status, answered.took);
         if let Some(record) = &asked.recorded {
@@ -292,7 +303,7 @@ impl Lane {
             let (bytes, took) = (answered.length, answered.took);
             record.write(&access::Answer { status, backend, placement, bytes, took });
         }
-        for buffer in [&mut self.request, &mut self.room] {
+        for buffer in [&mut self.request, &mut self.scratch] {
             if KEPT_MAX < buffer.capacity() {
                 *buffer = Vec::new();
             }

@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
 
-use super::answer::{BadAnswer, Ours, Passed, pass_on};
-use crate::net::{Stream, Wire, now, with_scratch};
+use super::answer::{BadAnswer, OwnHeaders, Passed, pass_on};
+use crate::net::{Buffered, Stream, now, with_scratch};
 use crate::server::deadline::Deadline;
 use crate::server::framing::{BadChunk, Framing};
 
@@ -24,7 +24,7 @@ const AHEAD_MAX: usize = 32 << 10;
 
 /// What is the same for the whole exchange.
 #[derive(Clone, Copy, Debug)]
-pub struct Terms<'a> {
+pub struct ExchangeParams<'a> {
     /// The request as the backend gets it.
     pub request: &'a [u8],
     pub is_head: bool,
@@ -75,7 +75,7 @@ pub enum Broken {
 /// The state of an exchange.
 #[derive(Debug)]
 pub struct Exchange {
-    line: Stream,
+    upstream: Stream,
     sent: usize,
     /// The answer's head as far as it has come, if it came in pieces.
     partial: Vec<u8>,
@@ -103,27 +103,27 @@ enum Patience {
 const SOON: Duration = Duration::from_secs(1);
 
 impl Exchange {
-    /// On `line`, with `room` to write in.
+    /// On `upstream`, with `scratch` to write in.
     #[must_use]
-    pub fn new(line: Stream, mut room: Vec<u8>, terms: &Terms<'_>) -> Self {
-        room.clear();
+    pub fn new(upstream: Stream, mut scratch: Vec<u8>, params: &ExchangeParams<'_>) -> Self {
+        scratch.clear();
         Self {
-            line,
+            upstream,
             sent: 0,
             partial: Vec::new(),
-            unwritten: room,
+            unwritten: scratch,
             written: 0,
             head: None,
             is_spent: false,
-            due: terms.placed + terms.answer_timeout,
-            patience: Patience::Until(terms.placed + SOON),
+            due: params.placed + params.answer_timeout,
+            patience: Patience::Until(params.placed + SOON),
         }
     }
 
     /// The backend's connection and the room, after the exchange.
     #[must_use]
     pub fn into_parts(self) -> (Stream, Vec<u8>) {
-        (self.line, self.unwritten)
+        (self.upstream, self.unwritten)
     }
 
     /// Runs it to its end.
@@ -133,27 +133,27 @@ impl Exchange {
     pub fn poll(
         &mut self,
         cx: &mut Context<'_>,
-        terms: &Terms<'_>,
-        client: &mut Wire,
+        params: &ExchangeParams<'_>,
+        client: &mut Buffered,
         deadline: &mut Deadline,
     ) -> Poll<Result<Answered, Broken>> {
         // An answer may come before the request is taken whole, or in place of that.
-        let sent = self.poll_send(cx, terms.request);
-        if let Poll::Ready(passed) = self.poll_pass(cx, terms, client) {
+        let sent = self.poll_send(cx, params.request);
+        if let Poll::Ready(passed) = self.poll_pass(cx, params, client) {
             return Poll::Ready(passed);
         }
         if let (Poll::Ready(Err(error)), None) = (sent, &self.head) {
             return Poll::Ready(Err(Broken::Unanswered(error)));
         }
         if poll_left(cx, client).is_ready() {
-            return Poll::Ready(Err(self.broke(terms, Broken::Left)));
+            return Poll::Ready(Err(self.broke(params, Broken::Left)));
         }
         // A client that takes its time is not the backend's fault.
         let is_awaited = self.unwritten.is_empty();
         deadline.set(self.next_look());
         while is_awaited && deadline.poll_passed(cx) {
             if self.due <= now() {
-                return Poll::Ready(Err(self.broke(terms, Broken::NoAnswer)));
+                return Poll::Ready(Err(self.broke(params, Broken::NoAnswer)));
             }
             self.patience = Patience::Over;
             deadline.set(self.next_look());
@@ -176,8 +176,8 @@ impl Exchange {
 
     fn poll_send(&mut self, cx: &mut Context<'_>, request: &[u8]) -> Poll<io::Result<()>> {
         while self.sent < request.len() {
-            let line = Pin::new(&mut self.line);
-            match ready!(line.poll_write(cx, &request[self.sent..]))? {
+            let upstream = Pin::new(&mut self.upstream);
+            match ready!(upstream.poll_write(cx, &request[self.sent..]))? {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 count => self.sent += count,
             }
@@ -189,33 +189,33 @@ impl Exchange {
     fn poll_pass(
         &mut self,
         cx: &mut Context<'_>,
-        terms: &Terms<'_>,
-        client: &mut Wire,
+        params: &ExchangeParams<'_>,
+        client: &mut Buffered,
     ) -> Poll<Result<Answered, Broken>> {
         loop {
             let has_written = !self.unwritten.is_empty();
-            ready!(self.poll_write(cx, client)).map_err(|_| self.broke(terms, Broken::Left))?;
-            if let Some(answered) = self.answered(terms).filter(|_| self.is_over()) {
+            ready!(self.poll_write(cx, client)).map_err(|_| self.broke(params, Broken::Left))?;
+            if let Some(answered) = self.answered(params).filter(|_| self.is_over()) {
                 return Poll::Ready(Ok(answered));
             }
             if has_written {
                 // The backend was not read meanwhile.
-                self.due = now() + terms.body_timeout;
+                self.due = now() + params.body_timeout;
             }
             ready!(with_scratch(|scratch| {
                 let mut buffer = ReadBuf::new(scratch);
-                let read = ready!(Pin::new(&mut self.line).poll_read(cx, &mut buffer));
+                let read = ready!(Pin::new(&mut self.upstream).poll_read(cx, &mut buffer));
                 Poll::Ready(match (read, buffer.filled()) {
-                    (Err(error), _) => Err(self.broke(terms, Broken::Unanswered(error))),
-                    (Ok(()), []) => self.line_ended(terms),
-                    (Ok(()), bytes) => self.came(cx, bytes, terms, client),
+                    (Err(error), _) => Err(self.broke(params, Broken::Unanswered(error))),
+                    (Ok(()), []) => self.upstream_ended(params),
+                    (Ok(()), bytes) => self.came(cx, bytes, params, client),
                 })
             }))?;
         }
     }
 
     /// Writes what could not be written at once.
-    fn poll_write(&mut self, cx: &mut Context<'_>, client: &mut Wire) -> Poll<io::Result<()>> {
+    fn poll_write(&mut self, cx: &mut Context<'_>, client: &mut Buffered) -> Poll<io::Result<()>> {
         while self.written < self.unwritten.len() {
             let stream = Pin::new(&mut client.stream);
             match ready!(stream.poll_write(cx, &self.unwritten[self.written..]))? {
@@ -229,7 +229,7 @@ impl Exchange {
     }
 
     /// The backend's connection has ended in order: so do bodies without a length.
-    fn line_ended(&mut self, terms: &Terms<'_>) -> Result<(), Broken> {
+    fn upstream_ended(&mut self, params: &ExchangeParams<'_>) -> Result<(), Broken> {
         self.is_spent = true;
         match &mut self.head {
             Some((head, _)) if head.body == Framing::UntilClose => {
@@ -238,7 +238,7 @@ impl Exchange {
             }
             Some(_) | None => {
                 let error = io::ErrorKind::UnexpectedEof.into();
-                Err(self.broke(terms, Broken::Unanswered(error)))
+                Err(self.broke(params, Broken::Unanswered(error)))
             }
         }
     }
@@ -247,24 +247,24 @@ impl Exchange {
         &mut self,
         cx: &mut Context<'_>,
         bytes: &[u8],
-        terms: &Terms<'_>,
-        client: &mut Wire,
+        params: &ExchangeParams<'_>,
+        client: &mut Buffered,
     ) -> Result<(), Broken> {
         if self.head.is_some() {
-            self.due = now() + terms.body_timeout;
-            return self.body_came(cx, bytes, terms, client);
+            self.due = now() + params.body_timeout;
+            return self.body_came(cx, bytes, params, client);
         }
         if self.partial.is_empty() {
-            let Some(length) = self.head_came(bytes, terms)? else {
+            let Some(length) = self.head_came(bytes, params)? else {
                 self.partial = bytes.to_vec();
                 return Ok(());
             };
-            return self.body_came(cx, &bytes[length..], terms, client);
+            return self.body_came(cx, &bytes[length..], params, client);
         }
         let mut partial = std::mem::take(&mut self.partial);
         partial.extend_from_slice(bytes);
-        match self.head_came(&partial, terms)? {
-            Some(length) => self.body_came(cx, &partial[length..], terms, client),
+        match self.head_came(&partial, params)? {
+            Some(length) => self.body_came(cx, &partial[length..], params, client),
             None if HEAD_MAX < partial.len() => Err(Broken::Malformed(BadAnswer)),
             None => {
                 self.partial = partial;
@@ -274,19 +274,23 @@ impl Exchange {
     }
 
     /// Passes the head on, if it is whole: how long it was.
-    fn head_came(&mut self, read: &[u8], terms: &Terms<'_>) -> Result<Option<usize>, Broken> {
+    fn head_came(
+        &mut self,
+        read: &[u8],
+        params: &ExchangeParams<'_>,
+    ) -> Result<Option<usize>, Broken> {
         let at = now();
-        let ours = Ours {
-            backend: terms.backend,
-            placement: terms.placement,
-            own: terms.placed.duration_since(terms.came),
-            at_backend: at.duration_since(terms.placed),
-            closes: terms.closes,
+        let ours = OwnHeaders {
+            backend: params.backend,
+            placement: params.placement,
+            own: params.placed.duration_since(params.came),
+            at_backend: at.duration_since(params.placed),
+            closes: params.closes,
         };
-        let passed = pass_on(read, terms.is_head, &ours, &mut self.unwritten);
+        let passed = pass_on(read, params.is_head, &ours, &mut self.unwritten);
         let Some(passed) = passed.map_err(Broken::Malformed)? else { return Ok(None) };
-        self.due = at + terms.body_timeout;
-        self.head = Some((passed, at.duration_since(terms.came)));
+        self.due = at + params.body_timeout;
+        self.head = Some((passed, at.duration_since(params.came)));
         Ok(Some(passed.bytes))
     }
 
@@ -295,8 +299,8 @@ impl Exchange {
         &mut self,
         cx: &mut Context<'_>,
         bytes: &[u8],
-        terms: &Terms<'_>,
-        client: &mut Wire,
+        params: &ExchangeParams<'_>,
+        client: &mut Buffered,
     ) -> Result<(), Broken> {
         let Some((head, _)) = &mut self.head else { return Ok(()) };
         let count = match head.body.take(bytes) {
@@ -305,7 +309,7 @@ impl Exchange {
             Err(BadChunk) if !self.unwritten.is_empty() => {
                 return Err(Broken::Malformed(BadAnswer));
             }
-            Err(BadChunk) => return Err(self.broke(terms, Broken::Malformed(BadAnswer))),
+            Err(BadChunk) => return Err(self.broke(params, Broken::Malformed(BadAnswer))),
         };
         self.is_spent |= count < bytes.len();
         let body = &bytes[..count];
@@ -316,7 +320,7 @@ impl Exchange {
         let slices = [IoSlice::new(&self.unwritten), IoSlice::new(body)];
         let written = match Pin::new(&mut client.stream).poll_write_vectored(cx, &slices) {
             Poll::Ready(Ok(count)) => count,
-            Poll::Ready(Err(_)) => return Err(self.broke(terms, Broken::Left)),
+            Poll::Ready(Err(_)) => return Err(self.broke(params, Broken::Left)),
             Poll::Pending => 0,
         };
         if written < self.unwritten.len() {
@@ -331,8 +335,8 @@ impl Exchange {
     }
 
     /// What it is called when it breaks, which depends on whether an answer had begun.
-    fn broke(&self, terms: &Terms<'_>, unanswered: Broken) -> Broken {
-        self.answered(terms).map_or(unanswered, Broken::Cut)
+    fn broke(&self, params: &ExchangeParams<'_>, unanswered: Broken) -> Broken {
+        self.answered(params).map_or(unanswered, Broken::Cut)
     }
 
     fn is_over(&self) -> bool {
@@ -340,14 +344,14 @@ impl Exchange {
     }
 
     /// What there is to say of the answer once its head was there.
-    fn answered(&self, terms: &Terms<'_>) -> Option<Answered> {
+    fn answered(&self, params: &ExchangeParams<'_>) -> Option<Answered> {
         let (head, took) = self.head.as_ref()?;
         Some(Answered {
             status: head.status,
             length: head.length,
             took: *took,
-            is_kept: head.is_kept && !self.is_spent && terms.request.len() <= self.sent,
-            client_stays: !terms.closes && !head.closes_client,
+            is_kept: head.is_kept && !self.is_spent && params.request.len() <= self.sent,
+            client_stays: !params.closes && !head.closes_client,
             is_open_ended: head.closes_client,
         })
     }
@@ -357,7 +361,7 @@ impl Exchange {
 const COPIED_MAX: usize = 4 << 10;
 
 /// Ready once the client has left. What it asks meanwhile is kept for later.
-fn poll_left(cx: &mut Context<'_>, client: &mut Wire) -> Poll<()> {
+fn poll_left(cx: &mut Context<'_>, client: &mut Buffered) -> Poll<()> {
     while client.read.len() < AHEAD_MAX {
         match ready!(client.poll_more(cx)) {
             Ok(true) => {}
@@ -375,9 +379,9 @@ mod tests {
 
     use super::*;
 
-    fn terms(request: &[u8]) -> Terms<'_> {
+    fn params(request: &[u8]) -> ExchangeParams<'_> {
         let now = now();
-        Terms {
+        ExchangeParams {
             request,
             is_head: false,
             backend: b"a",
@@ -390,18 +394,18 @@ mod tests {
         }
     }
 
-    /// A wire that takes `room` bytes, and its other end.
-    fn wire(room: usize) -> (Stream, DuplexStream) {
-        let (ours, theirs) = duplex(room);
+    /// A wire that takes `scratch` bytes, and its other end.
+    fn wire(scratch: usize) -> (Stream, DuplexStream) {
+        let (ours, theirs) = duplex(scratch);
         (Stream::simulated(ours), theirs)
     }
 
-    async fn run(line: Stream, client: Stream) -> Result<Answered, Broken> {
-        let terms = terms(b"GET / HTTP/1.1\r\n\r\n");
-        let mut exchange = Exchange::new(line, Vec::new(), &terms);
+    async fn run(upstream: Stream, client: Stream) -> Result<Answered, Broken> {
+        let params = params(b"GET / HTTP/1.1\r\n\r\n");
+        let mut exchange = Exchange::new(upstream, Vec::new(), &params);
         let (mut client, mut deadline) =
-            (Wire::new(client), Deadline::after(Duration::from_secs(3600)));
-        poll_fn(|cx| exchange.poll(cx, &terms, &mut client, &mut deadline)).await
+            (Buffered::new(client), Deadline::after(Duration::from_secs(3600)));
+        poll_fn(|cx| exchange.poll(cx, &params, &mut client, &mut deadline)).await
     }
 
     async fn read_some(from: &mut DuplexStream, mut bytes: usize) {
@@ -416,7 +420,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_client_that_takes_its_time_is_not_given_up_and_a_backend_is() {
         for stalls in [Stalls::Client, Stalls::Backend] {
-            let ((line, mut backend), (client, mut reader)) = (wire(1 << 10), wire(1 << 10));
+            let ((upstream, mut backend), (client, mut reader)) = (wire(1 << 10), wire(1 << 10));
             let head = b"HTTP/1.1 200 OK\r\ncontent-length: 100000\r\n\r\n";
             let answers = async {
                 backend.write_all(head).await.unwrap();
@@ -435,7 +439,7 @@ mod tests {
                 let mut rest = Vec::new();
                 let _ = reader.read_to_end(&mut rest).await;
             };
-            let exchange = run(line, client);
+            let exchange = run(upstream, client);
             let (outcome, _backend, ()) = tokio::join!(exchange, answers, reads);
             match stalls {
                 Stalls::Client => assert!(outcome.is_ok_and(|it| it.is_kept)),

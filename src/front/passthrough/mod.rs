@@ -8,13 +8,13 @@
 //! - [`request`]: is it one that is only passed on, and how does it read then?
 //! - [`answer`]: an answer's head, and how it reads for the client
 //! - [`exchange`]: one request and its answer, on two connections
-//! - [`asker`]: who asks, and where that goes
+//! - [`route_cache`]: who asks, and where that goes
 //! - [`connection`]: one request after the other
 //!
 //! What decides is pure: [`request`], [`answer`].
 
 pub mod answer;
-pub mod asker;
 pub mod connection;
 pub mod exchange;
 pub mod request;
+pub mod route_cache;

@@ -14,11 +14,11 @@ use smallvec::SmallVec;
 use crate::comfy::endpoint::{Endpoint, StartRead, classify};
 use crate::config::BackendHeaders;
 use crate::front::access::REQUEST_ID;
+use crate::front::caller::{IdentityHints, Peer};
+use crate::front::cors::Site;
 use crate::front::headers::other_cookies;
 use crate::front::headers::table::RequestHeader;
-use crate::front::identify::{Marks, Peer};
-use crate::front::newcomer::asks_for_a_page;
-use crate::front::origin::Site;
+use crate::front::page_cookie::asks_for_a_page;
 use crate::server::authority;
 use crate::server::message::LINE_MAX;
 use crate::server::write::write_header;
@@ -52,7 +52,7 @@ pub struct Plain<'a> {
     pub is_head: bool,
     pub path: &'a str,
     target: &'a str,
-    pub marks: Marks<'a>,
+    pub hints: IdentityHints<'a>,
     /// What a page needs to start, asked for as the stock page does.
     pub start: Option<StartRead>,
     /// The client does not ask for anything else on this connection.
@@ -81,14 +81,14 @@ pub fn parse(read: &[u8], bytes_max: usize, headers_max: usize) -> Parsed<'_> {
 
 /// What the headers say of the request, besides themselves.
 #[derive(Debug, Default)]
-struct Said {
+struct RequestFacts {
     is_special: bool,
     closes: bool,
     has_host: bool,
     has_site: bool,
 }
 
-impl Said {
+impl RequestFacts {
     fn note_connection(&mut self, value: &[u8]) {
         if value.eq_ignore_ascii_case(b"keep-alive") {
             return;
@@ -116,28 +116,28 @@ fn sort<'a>(request: &httparse::Request<'_, 'a>, bytes: usize) -> Parsed<'a> {
     else {
         return Parsed::Other;
     };
-    let mut said = Said::default();
+    let mut said = RequestFacts::default();
     let (mut headers, mut claims) = (SmallVec::new(), SmallVec::new());
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
-    let mut marks = Marks::of_target(path, query);
+    let mut hints = IdentityHints::of_target(path, query);
     for header in request.headers.iter() {
         match RequestHeader::of(header.name) {
             RequestHeader::PassedOn => headers.push(*header),
             RequestHeader::EndsHere => {}
             RequestHeader::Host => said.note_host(header.value),
             RequestHeader::ClientId => {
-                marks.client_id.get_or_insert(header.value);
+                hints.client_id.get_or_insert(header.value);
             }
             RequestHeader::Cookie => {
-                marks.cookies.push(header.value);
+                hints.cookies.push(header.value);
                 headers.push(*header);
             }
             RequestHeader::ForwardedFor => {
-                marks.forwarded.push(header.value);
+                hints.forwarded.push(header.value);
                 claims.push(*header);
             }
             RequestHeader::ForwardedProto => {
-                marks.scheme.get_or_insert(header.value);
+                hints.scheme.get_or_insert(header.value);
                 claims.push(*header);
             }
             RequestHeader::Forwarding => claims.push(*header),
@@ -158,7 +158,7 @@ fn sort<'a>(request: &httparse::Request<'_, 'a>, bytes: usize) -> Parsed<'a> {
     let method = if is_head { Method::HEAD } else { Method::GET };
     let Some(start) = passed_on(&method, target, (path, query)) else { return Parsed::Other };
     let closes = said.closes;
-    Parsed::Plain(Plain { bytes, is_head, path, target, marks, start, closes, headers, claims })
+    Parsed::Plain(Plain { bytes, is_head, path, target, hints, start, closes, headers, claims })
 }
 
 /// Characters of targets that every reader takes as they are.
@@ -318,9 +318,9 @@ mod tests {
         let Parsed::Plain(plain) = parse(request.as_bytes(), HEAD_MAX, HEADERS_MAX) else {
             panic!("plain")
         };
-        assert_eq!(plain.marks.query, "clientId=ada");
-        assert_eq!(plain.marks.client_id, Some(&b"bob"[..]));
-        assert_eq!((plain.marks.cookies[0], plain.marks.forwarded[0]), (&b"c"[..], &b"f"[..]));
+        assert_eq!(plain.hints.query, "clientId=ada");
+        assert_eq!(plain.hints.client_id, Some(&b"bob"[..]));
+        assert_eq!((plain.hints.cookies[0], plain.hints.forwarded[0]), (&b"c"[..], &b"f"[..]));
     }
 
     #[test]

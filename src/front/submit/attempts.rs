@@ -10,7 +10,7 @@ use tracing::info;
 
 use super::super::Answer;
 use super::super::forward::Target;
-use super::inputs::Inputs;
+use super::stage_inputs::Inputs;
 use super::{Sending, Sent, pass};
 use crate::body::ResponseBody;
 use crate::comfy::refused::{self, Lacks};

@@ -7,7 +7,7 @@
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 
-use super::super::inputs;
+use super::super::copy_file;
 use crate::fleet::backend::Backend;
 use crate::front::Front;
 use crate::front::error::GatewayError;
@@ -18,7 +18,7 @@ use crate::shared::Shared;
 /// The name of a folder on `target` that has these files and no others that are known.
 ///
 /// # Errors
-/// A file could not be brought; see [`inputs::bring`].
+/// A file could not be brought; see [`copy_file::bring`].
 pub(super) async fn bring(
     front: &Front,
     (folder, files): (&str, &[Located]),
@@ -55,7 +55,7 @@ async fn bring_into(
         if original.backend == target.id && original.file == name {
             continue;
         }
-        if inputs::bring_as(front, (original, &name), target).await? != name {
+        if copy_file::bring_as(front, (original, &name), target).await? != name {
             return Ok(false);
         }
     }

@@ -32,7 +32,7 @@ impl Input {
 }
 
 /// A string that may name a file, to be looked up with others.
-pub(super) struct Asked {
+pub(super) struct Lookup {
     folder: Folder,
     path: String,
     /// The backend that it names; a name that is no backend's leads nowhere.
@@ -43,7 +43,7 @@ pub(super) struct Asked {
     of_hash: Option<Option<ContentHash>>,
 }
 
-impl Asked {
+impl Lookup {
     pub(super) fn of(shared: &Shared, spelled: &Spelled<'_>) -> Self {
         let called = |name| shared.fleet.called(name).map(|backend| backend.id);
         Self {
@@ -99,9 +99,9 @@ pub(super) struct Known {
 }
 
 impl Known {
-    pub(super) fn of(shared: &Shared, asked: &[Asked], askers: &[Maker]) -> Self {
+    pub(super) fn of(shared: &Shared, asked: &[Lookup], askers: &[Maker]) -> Self {
         let inputs = Self::of_hashes(shared, asked);
-        let shard = |(asked, input): (&Asked, &Option<Input>)| match (input, asked.of_hash) {
+        let shard = |(asked, input): (&Lookup, &Option<Input>)| match (input, asked.of_hash) {
             (Some(Input::At(at)), _) => Some(shared.records.shard_of(at.file.path())),
             (_, None) => Some(shared.records.shard_of(&asked.path)),
             // Bytes that nobody knows.
@@ -127,14 +127,14 @@ impl Known {
     }
 
     /// The files that have the bytes that are asked for.
-    fn of_hashes(shared: &Shared, asked: &[Asked]) -> Vec<Option<Input>> {
+    fn of_hashes(shared: &Shared, asked: &[Lookup]) -> Vec<Option<Input>> {
         let hashes: Vec<ContentHash> = asked.iter().filter_map(|it| it.of_hash?).collect();
         let files = shared.records.files_of_hashes(&hashes);
-        let found = |it: &Asked| Some(Input::At(files.get(&it.of_hash??)?.clone()));
+        let found = |it: &Lookup| Some(Input::At(files.get(&it.of_hash??)?.clone()));
         asked.iter().map(found).collect()
     }
 
-    fn look_up(&mut self, files: &Files, (place, asked): (usize, &Asked), askers: &[Maker]) {
+    fn look_up(&mut self, files: &Files, (place, asked): (usize, &Lookup), askers: &[Maker]) {
         let input = &mut self.inputs[place];
         if asked.of_hash.is_none() {
             *input = asked.file(files, askers);
@@ -145,7 +145,7 @@ impl Known {
     }
 
     /// What one shard has in the subfolders that may be meant.
-    fn look_into(&mut self, shared: &Shared, files: &Files, asked: &[Asked], askers: &[Maker]) {
+    fn look_into(&mut self, shared: &Shared, files: &Files, asked: &[Lookup], askers: &[Maker]) {
         for (place, asked) in asked.iter().enumerate() {
             let within = match asked.subfolder(shared) {
                 Some((name, Some(backend))) => files.in_subfolder_of(name, backend),
@@ -160,7 +160,7 @@ impl Known {
     }
 
     /// What names no file may name a folder.
-    fn take_folders(&mut self, shared: &Shared, asked: &[Asked]) {
+    fn take_folders(&mut self, shared: &Shared, asked: &[Lookup]) {
         for (place, within) in std::mem::take(&mut self.within) {
             let name = asked[place].subfolder(shared).map(|(name, _)| name.to_owned());
             if let (None, Some(name)) = (&self.inputs[place], name) {

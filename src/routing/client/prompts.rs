@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use indexmap::IndexMap;
 
-use super::super::effects::{Effects, Ended, Known, Submission};
+use super::super::effects::{Effects, Ended, KnownBy, Submission};
 use super::super::ids::{BackendId, PromptId};
 use super::super::pending::{End, Loss, Pending};
 
@@ -68,7 +68,7 @@ impl Prompts {
         &mut self,
         prompt: &PromptId,
         end: End,
-        known: Known,
+        known: KnownBy,
         now: Instant,
         effects: &mut Effects,
     ) -> Option<BackendId> {
@@ -80,7 +80,7 @@ impl Prompts {
 
     /// All of them are cut off. Returns how many.
     pub(super) fn cut_off(&mut self, now: Instant, effects: &mut Effects) -> usize {
-        let (end, known) = (End::Lost(Loss::Reset), Known::CutOff);
+        let (end, known) = (End::Lost(Loss::Reset), KnownBy::CutOff);
         let ended =
             |(prompt, Pending { backend, .. })| Ended { prompt, backend, end, at: now, known };
         effects.ended.extend(self.0.drain(..).map(ended));

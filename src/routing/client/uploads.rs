@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::super::decision::Decision;
 use super::super::effects::Step;
 use super::super::ids::BackendId;
-use super::super::place::{BackendView, FleetNow};
+use super::super::placement::{BackendView, FleetNow};
 use super::{Client, Decided};
 
 /// A dialogue with a node pack, as far as anybody can tell.

@@ -10,17 +10,17 @@ use tokio::time::timeout;
 use tracing::debug;
 
 use super::super::Client;
+use super::super::keepalive::Keepalive;
 use super::super::link_end::LinkEnd;
 use super::super::negotiation::negotiate;
 use super::super::orphan::Seen;
-use super::super::reading::Reading;
 use super::{Link, ORPHAN_PING, Phase, Rest};
-use crate::fleet::ask::encode_segment;
+use crate::fleet::api::encode_segment;
 use crate::fleet::backend::Backend;
-use crate::fleet::dials::Haste;
+use crate::fleet::dial_limiter::Haste;
+use crate::lazy_poll::LazyPoll;
 use crate::masked::mask;
 use crate::net::{now, sleep};
-use crate::seldom::Seldom;
 use crate::session::Sessions;
 use crate::ws::{self, Channel, Frame, Limits, Opcode, ReceiveError};
 
@@ -81,7 +81,7 @@ struct Runner {
 struct Opened {
     channel: Channel,
     /// What came before it was: not yet relayed.
-    early: Vec<Frame>,
+    holdback: Vec<Frame>,
 }
 
 /// What an open link is woken for.
@@ -104,7 +104,7 @@ impl Runner {
             haste = Haste::Again;
             match opened {
                 Some(opened) => {
-                    self.backend().doors.passed();
+                    self.backend().breaker.passed();
                     let since = now();
                     let end = self.serve(opened).await;
                     // One that did not last may be one of many.
@@ -140,11 +140,13 @@ impl Runner {
             Ok(Ok(opened)) => Some(opened),
             Ok(Err(error)) => {
                 debug!(client = %mask(&self.client.id), error, "Link could not be opened.");
-                self.backend().doors.failed(error);
+                self.backend().breaker.failed(error);
                 None
             }
             Err(_elapsed) => {
-                self.backend().doors.failed(format!("no socket within {} s", limit.as_secs_f32()));
+                self.backend()
+                    .breaker
+                    .failed(format!("no socket within {} s", limit.as_secs_f32()));
                 None
             }
         }
@@ -152,11 +154,11 @@ impl Runner {
 
     /// Waits for its turn to dial, or until a prompt waits for the link.
     async fn turn(&self, haste: Haste) {
-        let (dials, whose) = (&self.backend().doors.dials, &self.client.id);
+        let (dial_limiter, whose) = (&self.backend().breaker.dial_limiter, &self.client.id);
         tokio::select! {
             biased;
-            () = dials.turn(haste, whose) => {}
-            () = self.link.wanted.notified() => dials.turn(Haste::First, whose).await,
+            () = dial_limiter.turn(haste, whose) => {}
+            () = self.link.wanted.notified() => dial_limiter.turn(Haste::First, whose).await,
         }
     }
 
@@ -174,19 +176,19 @@ impl Runner {
             ws::connect_with(stream, &backend.authority, &path, headers.as_map(), limits)
                 .await
                 .map_err(|error| error.to_string())?;
-        let early = negotiate(&mut channel).await?;
-        Ok(Opened { channel, early })
+        let holdback = negotiate(&mut channel).await?;
+        Ok(Opened { channel, holdback })
     }
 
     /// Reads at full speed until the link ends.
     async fn serve(&mut self, opened: Opened) -> LinkEnd {
-        let Opened { mut channel, early } = opened;
+        let Opened { mut channel, holdback } = opened;
         *self.link.seen() = Seen::opened(now());
         // Whoever waited for it has it: that must not hasten its next dial.
         let _ = self.link.wanted.notified().now_or_never();
         self.link.phase.set(Phase::Open);
         self.client.link_opened(&self.sessions, &self.link);
-        let early_end = early.into_iter().find_map(|it| self.received(Some(Ok(it)), now()));
+        let early_end = holdback.into_iter().find_map(|it| self.received(Some(Ok(it)), now()));
         let end = match early_end {
             Some(end) => end,
             None => self.read(&mut channel).await,
@@ -202,51 +204,51 @@ impl Runner {
 
     async fn read(&mut self, channel: &mut Channel) -> LinkEnd {
         let link = Arc::clone(&self.link);
-        let mut reading =
-            Reading::new(channel, self.sessions.shared.config().sockets.ping_interval);
-        let mut rest = Seldom::new(link.rest(reading.due()));
+        let mut keepalive =
+            Keepalive::new(channel, self.sessions.shared.config().sockets.ping_interval);
+        let mut rest = LazyPoll::new(link.rest(keepalive.due()));
         loop {
             let next = poll_fn(|cx| match rest.poll(cx) {
                 // First: it must be heard in any flood, and costs a look at a flag.
                 Poll::Ready(happened) => Poll::Ready(Next::Rest(happened)),
-                Poll::Pending => reading.channel.poll_next(cx).map(Next::Received),
+                Poll::Pending => keepalive.channel.poll_next(cx).map(Next::Received),
             });
             let happened = match next.await {
                 Next::Rest(happened) => happened,
                 Next::Received(received) => {
-                    reading.came();
-                    match self.received(received, reading.heard()) {
+                    keepalive.came();
+                    match self.received(received, keepalive.heard()) {
                         Some(end) => return end,
                         None => continue,
                     }
                 }
             };
-            if let Some(end) = self.see_to(&mut reading, happened).await {
+            if let Some(end) = self.see_to(&mut keepalive, happened).await {
                 return end;
             }
-            rest = Seldom::new(link.rest(reading.due()));
+            rest = LazyPoll::new(link.rest(keepalive.due()));
         }
     }
 
     /// Does what is to be done besides reading.
-    async fn see_to(&self, reading: &mut Reading<'_>, happened: Rest) -> Option<LinkEnd> {
+    async fn see_to(&self, keepalive: &mut Keepalive<'_>, happened: Rest) -> Option<LinkEnd> {
         let frame = match happened {
             Rest::Stopped => return Some(LinkEnd::Asked),
             Rest::Said(frame) => frame,
-            Rest::Due if reading.is_silent() => {
+            Rest::Due if keepalive.is_silent() => {
                 // What has come is read before silence is judged.
-                let late = poll_fn(|cx| Poll::Ready(reading.channel.poll_next(cx))).await;
+                let late = poll_fn(|cx| Poll::Ready(keepalive.channel.poll_next(cx))).await;
                 let Poll::Ready(received) = late else { return Some(LinkEnd::Silent) };
-                reading.came();
-                return self.received(received, reading.heard());
+                keepalive.came();
+                return self.received(received, keepalive.heard());
             }
-            Rest::Due if !reading.is_ping_due() => return None,
+            Rest::Due if !keepalive.is_ping_due() => return None,
             Rest::Due => {
-                reading.pinged();
+                keepalive.pinged();
                 Frame::ping(b"")
             }
         };
-        let is_sent = send_within(reading.channel, frame, reading.ping_interval).await;
+        let is_sent = send_within(keepalive.channel, frame, keepalive.ping_interval).await;
         (!is_sent).then_some(LinkEnd::Lost)
     }
 

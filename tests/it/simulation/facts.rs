@@ -6,47 +6,47 @@
 use std::time::{Duration, Instant};
 
 use mooring::routing::pending::{
-    ABSENT_LOOKS_APART, End, HISTORY_SETTLES, Heard, Loss, Process, Sighted,
+    ABSENT_LOOKS_APART, End, HISTORY_SETTLES, Loss, Observation, Process, Signal,
 };
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Fact {
     Accepted,
-    Heard(Heard),
-    Sighted(Sighted),
+    Heard(Signal),
+    Observation(Observation),
     DeleteAsked,
     MustAsk,
 }
 
 impl Fact {
     fn is_seen_waiting(self) -> bool {
-        self == Self::Sighted(Sighted::Queued)
+        self == Self::Observation(Observation::Queued)
     }
 
     fn is_seen_there(self) -> bool {
-        self.is_seen_waiting() || self == Self::Sighted(Sighted::Running)
+        self.is_seen_waiting() || self == Self::Observation(Observation::Running)
     }
 
     fn shows_work(self) -> bool {
-        self == Self::Sighted(Sighted::Running)
-            || self == Self::Heard(Heard::Started)
-            || self == Self::Heard(Heard::Progressed)
+        self == Self::Observation(Observation::Running)
+            || self == Self::Heard(Signal::Started)
+            || self == Self::Heard(Signal::Progressed)
     }
 
     fn shows_life(self) -> bool {
         match self {
             Self::Accepted | Self::Heard(_) => true,
-            Self::Sighted(sighted) => !matches!(sighted, Sighted::Absent(_)),
+            Self::Observation(sighted) => !matches!(sighted, Observation::Absent(_)),
             Self::DeleteAsked | Self::MustAsk => false,
         }
     }
 
     fn terminal(self) -> Option<End> {
-        if let Self::Heard(Heard::Terminal(end)) = self { Some(end) } else { None }
+        if let Self::Heard(Signal::Terminal(end)) = self { Some(end) } else { None }
     }
 
     fn in_history(self) -> Option<End> {
-        if let Self::Sighted(Sighted::InHistory(end)) = self { Some(end) } else { None }
+        if let Self::Observation(Observation::InHistory(end)) = self { Some(end) } else { None }
     }
 }
 
@@ -73,11 +73,11 @@ impl Facts {
     pub(super) fn add(&mut self, now: Instant, fact: Fact) -> Option<End> {
         self.list.push((now, fact));
         match fact {
-            Fact::Heard(Heard::LastWord) => self.told(),
-            Fact::Sighted(Sighted::InHistory(_)) => self.settled(now),
-            Fact::Sighted(Sighted::Absent(process)) => self.missed(process, now),
-            Fact::Sighted(Sighted::Queued | Sighted::Running)
-            | Fact::Heard(Heard::Started | Heard::Progressed | Heard::Terminal(_))
+            Fact::Heard(Signal::LastWord) => self.told(),
+            Fact::Observation(Observation::InHistory(_)) => self.settled(now),
+            Fact::Observation(Observation::Absent(process)) => self.missed(process, now),
+            Fact::Observation(Observation::Queued | Observation::Running)
+            | Fact::Heard(Signal::Started | Signal::Progressed | Signal::Terminal(_))
             | Fact::Accepted
             | Fact::DeleteAsked
             | Fact::MustAsk => None,
@@ -126,7 +126,7 @@ impl Facts {
 
     /// The first look that missed it since it last gave a sign of life.
     fn missed_since(&self) -> Option<Instant> {
-        let is_miss = |fact: &Fact| matches!(fact, Fact::Sighted(Sighted::Absent(_)));
+        let is_miss = |fact: &Fact| matches!(fact, Fact::Observation(Observation::Absent(_)));
         self.after_last(Fact::shows_life).iter().find(|(_, fact)| is_miss(fact)).map(|(at, _)| *at)
     }
 
@@ -161,7 +161,7 @@ impl Facts {
         let must_ask = self
             .after_last(Fact::is_seen_there)
             .iter()
-            .any(|(_, fact)| [Fact::MustAsk, Fact::Heard(Heard::LastWord)].contains(fact));
+            .any(|(_, fact)| [Fact::MustAsk, Fact::Heard(Signal::LastWord)].contains(fact));
         let is_half_found = self.history().is_some() || self.missed_since().is_some();
         let is_overdue = self.told().is_some() && HISTORY_SETTLES <= silence;
         let is_due = must_ask || is_half_found || is_overdue || self.is_deleted();

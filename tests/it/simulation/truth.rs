@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use mooring::routing::decision::{Decision, Reason, Refusal};
 use mooring::routing::ids::{BackendId, ClientId, PromptId};
 use mooring::routing::ledger::State;
-use mooring::routing::place::{AdminState, BackendView, NoPlace};
+use mooring::routing::placement::{AdminState, BackendView, NoPlace};
 
 use super::facts::Facts;
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 use mooring::journal::record::{
     AssetRecord, Batch, BindingRecord, FileKey, FileRecord, PromptRecord, Saved, StateRecord,
 };
-use mooring::journal::{Home, JournalError};
+use mooring::journal::{JournalError, Store};
 use mooring::net::{Boxed, sleep};
 use mooring::routing::ids::{AssetId, ClientId, PromptId};
 
@@ -43,7 +43,7 @@ impl Survivor {
     }
 }
 
-impl Home for Survivor {
+impl Store for Survivor {
     fn load(&mut self) -> Result<Saved, JournalError> {
         let records = self.records.lock().unwrap();
         let clients = records.clients.iter().map(|(id, it)| (id.clone(), it.clone())).collect();

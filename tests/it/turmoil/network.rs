@@ -178,7 +178,7 @@ impl Simulated {
         let (number, plug) = self.power.plug(stream);
         let (links, power) = (Arc::clone(&self.links), Arc::clone(&self.power));
         let peer = peer.to_owned();
-        Stream::simulated(Wire { number, plug, power, peer, links, link })
+        Stream::simulated(Buffered { number, plug, power, peer, links, link })
     }
 
     async fn dial(&self, host: &str, port: u16) -> io::Result<Stream> {
@@ -266,7 +266,7 @@ enum Link {
 }
 
 /// A connection. If it opens a link, it is counted until it is dropped.
-struct Wire {
+struct Buffered {
     number: u64,
     plug: Plug,
     power: Arc<Power>,
@@ -275,7 +275,7 @@ struct Wire {
     link: Link,
 }
 
-impl Wire {
+impl Buffered {
     /// Does something with the connection, and nothing more once the host is dead.
     fn poll<T>(&self, act: impl FnOnce(Pin<&mut TcpStream>) -> Poll<T>) -> Poll<T> {
         match &mut *self.plug.lock().unwrap() {
@@ -303,7 +303,7 @@ impl Wire {
     }
 }
 
-impl Drop for Wire {
+impl Drop for Buffered {
     fn drop(&mut self) {
         self.power.pull(self.number);
         if let Link::Of(name) = &self.link {
@@ -312,7 +312,7 @@ impl Drop for Wire {
     }
 }
 
-impl AsyncRead for Wire {
+impl AsyncRead for Buffered {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -322,7 +322,7 @@ impl AsyncRead for Wire {
     }
 }
 
-impl AsyncWrite for Wire {
+impl AsyncWrite for Buffered {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,

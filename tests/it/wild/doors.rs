@@ -40,7 +40,7 @@ async fn a_server_that_accepts_nothing_new_gets_nothing_new() {
         let before = world.submit("first", &quick(1)).await.backend().to_owned();
         world.sim("a").set_faults(|faults| faults.listening = listening);
         let a = world.gateway.shared.fleet.by_name("a").unwrap();
-        until("it is seen", || a.doors.are_shut() || !a.is_up()).await;
+        until("it is seen", || a.breaker.is_tripped() || !a.is_up()).await;
         let mut placed = Vec::new();
         for client in ["x", "y"] {
             if by_upload {
@@ -54,7 +54,7 @@ async fn a_server_that_accepts_nothing_new_gets_nothing_new() {
             }
         }
         world.sim("a").set_faults(|faults| faults.listening = Listening::Open);
-        until("it is seen to listen again", || !a.doors.are_shut() && a.is_up()).await;
+        until("it is seen to listen again", || !a.breaker.is_tripped() && a.is_up()).await;
         let after = world.submit("last", &quick(3)).await.backend().to_owned();
         let elsewhere = vec![(200, "b".to_owned()); 2];
         let right = ("a".to_owned(), elsewhere, "a".to_owned());

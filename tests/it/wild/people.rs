@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::Cases;
-use crate::lane::{Act, world as puppet_world};
+use crate::passthrough::{Act, world as puppet_world};
 use crate::support::{Answer, World, network, quick, send, slow, soon, until};
 
 fn behind_a_proxy(config: &mut Config) {

@@ -1,0 +1,81 @@
+//! A body that is watched on its way to a client, without being held up.
+
+use std::fmt;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body::{Body as _, Frame};
+
+use crate::body::{BodyError, ResponseBody};
+
+/// Is told of the bytes of a body as they pass. Dropped if the body breaks off or is given up.
+pub(crate) trait Tee: Send + 'static {
+    /// These bytes have passed. False: it has seen enough, and is dropped.
+    fn passed(&mut self, data: &[u8]) -> bool;
+
+    /// The last byte has passed.
+    fn finished(self: Box<Self>);
+}
+
+/// A body with its tap, until that has seen enough.
+pub struct TeeBody {
+    body: Box<ResponseBody>,
+    tee: Option<Box<dyn Tee>>,
+}
+
+impl fmt::Debug for TeeBody {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TeeBody").field("body", &self.body).finish_non_exhaustive()
+    }
+}
+
+/// The same body, with `tee` told of it.
+#[must_use]
+pub(crate) fn tee(body: ResponseBody, tee: Box<dyn Tee>) -> ResponseBody {
+    if body.is_end_stream() {
+        tee.finished();
+        return body;
+    }
+    ResponseBody::Teed(TeeBody { body: Box::new(body), tee: Some(tee) })
+}
+
+impl TeeBody {
+    #[must_use]
+    pub fn body(&self) -> &ResponseBody {
+        &self.body
+    }
+
+    pub fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let frame = Pin::new(self.body.as_mut()).poll_frame(cx);
+        match &frame {
+            Poll::Ready(Some(Ok(frame))) => {
+                self.tell(frame);
+                // Whoever takes the last frame may not ask for another.
+                if self.body.is_end_stream() {
+                    self.finish();
+                }
+            }
+            Poll::Ready(None) => self.finish(),
+            Poll::Ready(Some(Err(_))) => self.tee = None,
+            Poll::Pending => {}
+        }
+        frame
+    }
+
+    fn tell(&mut self, frame: &Frame<Bytes>) {
+        let (Some(tee), Some(data)) = (&mut self.tee, frame.data_ref()) else { return };
+        if !tee.passed(data) {
+            self.tee = None;
+        }
+    }
+
+    fn finish(&mut self) {
+        if let Some(tee) = self.tee.take() {
+            tee.finished();
+        }
+    }
+}

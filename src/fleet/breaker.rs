@@ -1,0 +1,172 @@
+//! Does a backend take new connections? (Promise B4.)
+//!
+//! One that is half dead keeps its open sockets, answers what comes on them, and accepts nothing
+//! more: its watch link says that all is well, and its queue is the shortest because nobody gets
+//! through. So every dial and every link that fails counts, an answer on a new connection clears
+//! it, and now and then one is made for that alone. A backend whose doors are shut gets no new
+//! work; what is there goes on.
+
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tokio::sync::Notify;
+use tracing::{info, warn};
+
+use super::backend::Backend;
+use super::dial_limiter::DialLimiter;
+use super::names::Names;
+use crate::config::LiveConfig;
+use crate::lock::{Guard, Lock, rank};
+use crate::net::sleep;
+use crate::routing::health::{Change, Health, Probe, Thresholds};
+
+/// What is known of a backend's new connections.
+#[derive(Debug)]
+pub struct Breaker {
+    names: Arc<Names>,
+    live: LiveConfig,
+    /// A copy of what [`State`] says, for views without a lock.
+    shut: AtomicBool,
+    /// Nothing has failed lately: one more that passed is no news.
+    well: AtomicBool,
+    state: Lock<State, { rank::BREAKER }>,
+    turned: Notify,
+    /// The turns of those that dial for links.
+    pub dial_limiter: DialLimiter,
+}
+
+#[derive(Debug)]
+struct State {
+    health: Health,
+    trouble: Option<String>,
+}
+
+impl Breaker {
+    #[must_use]
+    pub fn new(names: Arc<Names>, live: LiveConfig) -> Self {
+        Self {
+            names,
+            live,
+            shut: AtomicBool::new(false),
+            well: AtomicBool::new(true),
+            state: Lock::new(State { health: Health::Up { failures: 0 }, trouble: None }),
+            turned: Notify::new(),
+            dial_limiter: DialLimiter::default(),
+        }
+    }
+
+    #[must_use]
+    pub fn is_tripped(&self) -> bool {
+        self.shut.load(Ordering::Relaxed)
+    }
+
+    /// Why they are shut.
+    #[must_use]
+    pub fn trouble(&self) -> Option<String> {
+        let state = self.state();
+        let trouble = state.trouble.as_deref().filter(|_| !state.health.is_up());
+        trouble.map(|trouble| format!("takes no new connection: {trouble}"))
+    }
+
+    /// An answer came on a new connection.
+    pub fn passed(&self) {
+        if !self.well.load(Ordering::Relaxed) {
+            self.observe(Probe::Pass, None);
+        }
+    }
+
+    /// A new connection came to nothing, and why.
+    pub fn failed(&self, trouble: String) {
+        self.observe(Probe::Fail, Some(trouble));
+    }
+
+    fn observe(&self, probe: Probe, trouble: Option<String>) {
+        // One answer proves that it accepts.
+        let thresholds = Thresholds { rise: NonZeroU32::MIN, ..self.live.get().fleet.thresholds() };
+        let mut state = self.state();
+        let (health, change) = state.health.observe(probe, thresholds);
+        state.health = health;
+        state.trouble = trouble;
+        self.shut.store(!health.is_up(), Ordering::Relaxed);
+        self.well.store(health == Health::Up { failures: 0 }, Ordering::Relaxed);
+        let trouble = state.trouble.clone().unwrap_or_default();
+        drop(state);
+        let backend = &self.names.get().name;
+        match change {
+            Some(Change::WentUp) => info!(%backend, "Backend takes new connections again."),
+            Some(Change::WentDown) => {
+                warn!(%backend, trouble, "Backend takes no new connection: it gets no new work.");
+                self.turned.notify_one();
+            }
+            None => {}
+        }
+    }
+
+    #[cfg_attr(debug_assertions, track_caller)]
+    fn state(&self) -> Guard<'_, State, { rank::BREAKER }> {
+        self.state.lock()
+    }
+}
+
+/// Knocks at a backend's doors until it leaves: seldom while they are open, and at each
+/// probe interval while they are shut.
+pub async fn probe(backend: Arc<Backend>, live: LiveConfig) {
+    let probing = async {
+        loop {
+            pause(&backend.breaker, &live).await;
+            // One that is down is dialled by its watch link already.
+            if !backend.is_up() {
+                continue;
+            }
+            let limit = live.get().fleet.probe_timeout;
+            match backend.answers_anew(limit).await {
+                Ok(()) => backend.breaker.passed(),
+                Err(error) => backend.breaker.failed(error.to_string()),
+            }
+        }
+    };
+    tokio::select! {
+        biased;
+        () = probing => {}
+        () = backend.leaves() => {}
+    }
+}
+
+async fn pause(breaker: &Breaker, live: &LiveConfig) {
+    let (seldom, often) = {
+        let config = live.get();
+        (config.fleet.dial_interval, config.fleet.probe_interval)
+    };
+    if !breaker.is_tripped() {
+        tokio::select! {
+            biased;
+            () = breaker.turned.notified() => {}
+            () = sleep(seldom.max(often)) => return,
+        }
+    }
+    sleep(often).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    #[test]
+    fn doors_are_shut_by_failures_in_a_row_and_opened_by_one_answer() {
+        // Two failures in a row are the default of `fleet.fall`.
+        let config = Config::for_backends(&[("a", "http://gpu:1")]).unwrap();
+        let breaker = Breaker::new(Arc::new(Names::new("a")), LiveConfig::new(config));
+        assert!(!breaker.is_tripped() && breaker.trouble().is_none());
+        breaker.failed("refused".to_owned());
+        breaker.passed();
+        breaker.failed("refused".to_owned());
+        assert!(!breaker.is_tripped() && breaker.trouble().is_none(), "one may be chance");
+        breaker.failed("no answer".to_owned());
+        assert!(breaker.is_tripped());
+        assert_eq!(breaker.trouble().unwrap(), "takes no new connection: no answer");
+        breaker.passed();
+        assert!(!breaker.is_tripped() && breaker.trouble().is_none());
+    }
+}

@@ -1,0 +1,85 @@
+//! The queue of a backend, read once for all who ask at the same time.
+//!
+//! A page asks for its queue at every `status`, and a queue of a thousand graphs has half a
+//! megabyte. So there is one reading in flight at a time; whoever asks while it is shares the
+//! next one. A reading was thus begun after everybody asked who gets it: what a client has just
+//! submitted or deleted is seen.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::{OnceCell, Semaphore};
+use tokio::time::timeout;
+
+use super::api::ApiError;
+use super::backend::Backend;
+use crate::comfy::scan;
+use crate::lock::{Guard, Lock, rank};
+
+/// One reading, and what came of it.
+type Snapshot = OnceCell<Result<Bytes, Arc<ApiError>>>;
+
+/// The readings of one backend.
+#[derive(Debug)]
+pub struct QueueSnapshots {
+    /// The one that has not begun: whoever comes now shares it.
+    next: Lock<Arc<Snapshot>, { rank::QUEUE_SNAPSHOT }>,
+    in_flight: Semaphore,
+}
+
+/// Why there is no queue.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum SnapshotError {
+    #[error(transparent)]
+    Ask(#[from] Arc<ApiError>),
+    #[error("no answer within {} ms", .0.as_millis())]
+    Late(Duration),
+}
+
+impl Default for QueueSnapshots {
+    fn default() -> Self {
+        Self { next: Lock::default(), in_flight: Semaphore::new(1) }
+    }
+}
+
+impl Backend {
+    /// Its queue, as it is after this call began: the answer of `GET /queue`, JSON without the
+    /// `NaN` that Python writes. Cancel safe: whoever else waits goes on with the reading.
+    ///
+    /// # Errors
+    /// No whole answer came within `limit`.
+    pub async fn read_queue(&self, limit: Duration) -> Result<Bytes, SnapshotError> {
+        let reading = Arc::clone(&self.queue.next());
+        let read = reading.get_or_init(|| self.begin(&reading, limit));
+        match timeout(limit, read).await {
+            Ok(read) => Ok(read.clone()?),
+            Err(_elapsed) => Err(SnapshotError::Late(limit)),
+        }
+    }
+
+    async fn begin(
+        &self,
+        reading: &Arc<Snapshot>,
+        limit: Duration,
+    ) -> Result<Bytes, Arc<ApiError>> {
+        // It is never closed.
+        let _turn = self.queue.in_flight.acquire().await;
+        {
+            let mut next = self.queue.next();
+            if Arc::ptr_eq(&next, reading) {
+                *next = Arc::default();
+            }
+        }
+        let body = self.get_ok("/queue", limit).await?;
+        let is_odd = memchr::memmem::find(&body, b"NaN").is_some()
+            || memchr::memmem::find(&body, b"Infinity").is_some();
+        Ok(if is_odd { scan::without_nan(&body).into() } else { body })
+    }
+}
+
+impl QueueSnapshots {
+    fn next(&self) -> Guard<'_, Arc<Snapshot>, { rank::QUEUE_SNAPSHOT }> {
+        self.next.lock()
+    }
+}

@@ -1,0 +1,51 @@
+//! Whether a backend is up, as one word for those who wait for it.
+
+use super::backend::Backend;
+use super::pool::ExchangeError;
+use crate::ordered_watch::Packed;
+
+impl Backend {
+    /// What an exchange with it brings, unless it goes down first: what is down says nothing any
+    /// more, and a process that was stopped keeps its connections. Nobody is kept waiting for it.
+    ///
+    /// # Errors
+    /// Those of the exchange, and that it went down.
+    pub async fn while_up<T>(
+        &self,
+        exchange: impl Future<Output = Result<T, ExchangeError>>,
+    ) -> Result<T, ExchangeError> {
+        tokio::select! {
+            biased;
+            done = exchange => done,
+            () = self.is_down() => Err(ExchangeError::WentDown),
+        }
+    }
+}
+
+/// Up or down, asked at least once or not, and how often it has turned: a waiter must not miss a
+/// short outage.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct UpState {
+    pub up: bool,
+    /// Whatever came of it.
+    pub was_probed: bool,
+    pub times: u64,
+}
+
+impl UpState {
+    /// The same with one turn more.
+    #[must_use]
+    pub fn again(self) -> Self {
+        Self { times: self.times + 1, ..self }
+    }
+}
+
+impl Packed for UpState {
+    fn pack(self) -> u64 {
+        self.times << 2 | u64::from(self.was_probed) << 1 | u64::from(self.up)
+    }
+
+    fn unpack(word: u64) -> Self {
+        Self { up: word & 1 == 1, was_probed: word & 2 == 2, times: word >> 2 }
+    }
+}

@@ -1,0 +1,400 @@
+//! Who asks (promise R1): the clientId that the request carries, else the page cookie, else the
+//! address. Where it goes is another question.
+
+use std::borrow::Cow;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use http::header::COOKIE;
+use http::{HeaderName, HeaderValue, Request};
+use smallvec::SmallVec;
+
+use super::Front;
+use super::access::Seen;
+use super::browsers::{BrowserId, browser_of};
+use super::headers::CLIENT_ID;
+use super::headers::table::is_forwarding;
+use crate::comfy::{pack_routes, query};
+use crate::config::Place;
+use crate::masked::mask;
+use crate::net::now;
+use crate::routing::files::Maker;
+use crate::routing::ids::{BadClientId, ClientId};
+use crate::routing::owners::Person;
+use crate::shared::Shared;
+use crate::ws;
+
+/// Names the client of a socket, in its query.
+pub const SOCKET_CLIENT: &str = "mooring_client";
+
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+
+/// The user that a page works as, on servers with several (ComfyUI `--multi-user`).
+const COMFY_USER: HeaderName = HeaderName::from_static("comfy-user");
+
+/// What a page of a server with a single user may say there.
+const EVERYBODY: &str = "default";
+
+/// The longest name of a user.
+const USER_MAX: usize = 128;
+
+/// What a request says of who sent it.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    /// The clientId that it names in a header or the query.
+    pub named: Option<ClientId>,
+    pub browser: Option<BrowserId>,
+    /// The user that it names. Nothing proves it; it says whose what has ended is, as it says on a
+    /// server whose settings are read.
+    pub user: Option<Arc<str>>,
+    /// After trusted proxies.
+    pub address: IpAddr,
+    /// It came through a proxy that is not trusted: whoever is behind it, it is not its address.
+    is_proxied: bool,
+    pub door: Door,
+    /// Somebody reads records of requests.
+    pub seen: Option<Seen>,
+}
+
+/// What in a request says who sent it, as it came.
+#[derive(Debug, Default)]
+pub struct IdentityHints<'a> {
+    /// The first `comfy-client-id`.
+    pub client_id: Option<&'a [u8]>,
+    /// The raw path: what a query means depends on it.
+    pub path: &'a str,
+    pub query: &'a str,
+    /// It asks for a WebSocket.
+    pub is_socket: bool,
+    /// `Cookie` and `X-Forwarded-For`, which may come in several lines.
+    pub cookies: SmallVec<[&'a [u8]; 1]>,
+    pub forwarded: SmallVec<[&'a [u8]; 1]>,
+    /// The first `X-Forwarded-Proto`.
+    pub scheme: Option<&'a [u8]>,
+    /// Something says that it was passed on for somebody, in whatever header. Reads that are only
+    /// passed on do not need it either.
+    pub is_passed_on: bool,
+    /// `Comfy-User`. Reads that are only passed on do not need it.
+    pub user: Option<&'a [u8]>,
+}
+
+/// Whether what the other end of a connection says of whom it speaks for is believed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Peer {
+    Stranger,
+    Proxy,
+}
+
+impl Peer {
+    #[must_use]
+    pub fn of(shared: &Shared, address: IpAddr) -> Self {
+        if shared.config().server.trusts(address) { Self::Proxy } else { Self::Stranger }
+    }
+}
+
+/// How a browser has reached us, as far as that is known.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Door {
+    /// Nobody who is believed says.
+    Unknown,
+    Plain,
+    /// Through a proxy that ends TLS.
+    Tls,
+}
+
+impl<'a> IdentityHints<'a> {
+    #[must_use]
+    pub fn of_target(path: &'a str, query: &'a str) -> Self {
+        Self { path, query, ..Self::default() }
+    }
+
+    #[must_use]
+    pub fn of<B>(request: &'a Request<B>) -> Self {
+        let headers = request.headers();
+        let all = |name| headers.get_all(name).iter().map(HeaderValue::as_bytes).collect();
+        Self {
+            client_id: headers.get(CLIENT_ID).map(HeaderValue::as_bytes),
+            path: request.uri().path(),
+            query: request.uri().query().unwrap_or(""),
+            is_socket: ws::is_asked(request),
+            cookies: all(COOKIE),
+            forwarded: all(X_FORWARDED_FOR),
+            scheme: headers.get(X_FORWARDED_PROTO).map(HeaderValue::as_bytes),
+            is_passed_on: headers.keys().any(|name| says_passed_on(name.as_str())),
+            user: headers.get(COMFY_USER).map(HeaderValue::as_bytes),
+        }
+    }
+}
+
+impl Caller {
+    /// Reads it off a request.
+    ///
+    /// # Errors
+    /// It names a client in a way that nobody could.
+    pub fn of(front: &Front, peer: IpAddr, hints: &IdentityHints<'_>) -> Result<Self, BadClientId> {
+        Self::named_so(named(hints)?.as_deref(), front, peer, hints)
+    }
+
+    /// The same, by what [`named`] found.
+    ///
+    /// # Errors
+    /// As for [`Self::of`].
+    pub fn named_so(
+        name: Option<&str>,
+        front: &Front,
+        peer: IpAddr,
+        hints: &IdentityHints<'_>,
+    ) -> Result<Self, BadClientId> {
+        let address = address(&front.shared, peer, hints);
+        let named = name.map(ClientId::parse).transpose()?;
+        let named = named.map(|id| of_its_own(front, id, address));
+        let is_proxied = address == peer && hints.is_passed_on;
+        let door = door(&front.shared, peer, hints);
+        let browser = browser(front, door, hints);
+        let user = user(hints);
+        let caller = Self { named, browser, user, address, is_proxied, door, seen: None };
+        if let Some(client) = &caller.named {
+            caller.is(front, client);
+        }
+        Ok(caller)
+    }
+
+    /// The request turned out to be this client's: remembered for those that do not say, if the
+    /// client is one that is taken in.
+    pub fn is(&self, front: &Front, client: &ClientId) {
+        self.record(client);
+        if front.sessions.clients.takes_in(client) {
+            front.browsers.saw(self.browser, self.address, client, now());
+        }
+    }
+
+    /// A submission of theirs named no client, and got this one.
+    pub fn is_given(&self, front: &Front, client: &ClientId) {
+        match self.browser {
+            Some(_) => self.is(front, client),
+            None => {
+                self.record(client);
+                front.browsers.saw_nameless(self.address, client, now());
+            }
+        }
+    }
+
+    /// Whoever reads the log learns of it: a head alone does not always say who asks.
+    fn record(&self, client: &ClientId) {
+        if let Some(seen) = &self.seen {
+            seen.set(mask(client));
+        }
+    }
+
+    /// The person behind it, if it says who that is (promise R5).
+    #[must_use]
+    pub fn person(&self) -> Option<Person> {
+        let browser = self.browser.map(|browser| Person::Browser(browser.number()));
+        browser.or_else(|| self.user.clone().map(Person::User))
+    }
+
+    /// The client whose uploads and reads these are: the named one, else the browser's most
+    /// recent, else the only one at the address.
+    #[must_use]
+    pub fn reader(&self, front: &Front) -> Option<ClientId> {
+        self.asker(front).or_else(|| {
+            front.browsers.sole_at(self.address, front.shared.config().affinity.lease, now())
+        })
+    }
+
+    /// True if nothing says that this is somebody else at the address.
+    #[must_use]
+    pub fn is_its_address(&self) -> bool {
+        self.browser.is_none() && !self.is_proxied
+    }
+
+    /// From where it comes.
+    #[must_use]
+    pub fn place(&self) -> Place {
+        if self.address.to_canonical().is_loopback() && !self.is_proxied {
+            Place::ThisMachine
+        } else {
+            Place::Elsewhere
+        }
+    }
+
+    /// The only client that was seen at the address, if nothing says that this is somebody else:
+    /// another browser, or whoever is behind a proxy.
+    #[must_use]
+    pub fn sole(&self, front: &Front) -> Option<ClientId> {
+        if !self.is_its_address() {
+            return None;
+        }
+        front.browsers.sole_at(self.address, front.shared.config().affinity.lease, now())
+    }
+
+    /// Whose files are the asker's own: the client's that it names, its browser's, and what was
+    /// uploaded from its address without a name.
+    #[must_use]
+    pub fn makers(&self, front: &Front) -> Vec<Maker> {
+        let clients =
+            self.named.iter().cloned().chain(
+                self.browser.into_iter().flat_map(|browser| front.browsers.of_browser(browser)),
+            );
+        let browser = self.browser.map(|browser| Maker::Browser(browser.number()));
+        let address = Maker::Address(self.address);
+        clients.map(Maker::Client).chain(browser).chain([address]).collect()
+    }
+
+    /// The client itself, without the address: it never says who acts.
+    #[must_use]
+    pub fn asker(&self, front: &Front) -> Option<ClientId> {
+        self.named.clone().or_else(|| self.askers(front).into_iter().next())
+    }
+
+    /// All clients that it speaks for: the named one, or all of the browser.
+    #[must_use]
+    pub fn askers(&self, front: &Front) -> Vec<ClientId> {
+        match (&self.named, self.browser) {
+            (Some(client), _) => vec![client.clone()],
+            (None, Some(browser)) => front.browsers.of_browser(browser),
+            (None, None) => Vec::new(),
+        }
+    }
+}
+
+/// True for a header that a proxy adds which passes a request on.
+fn says_passed_on(name: &str) -> bool {
+    is_forwarding(name) || name == "via"
+}
+
+/// The client that this name means at an address: many use one that is shared
+/// (`affinity.shared_ids`), and each address that does is a client of its own.
+#[must_use]
+pub fn of_its_own(front: &Front, id: ClientId, address: IpAddr) -> ClientId {
+    let config = front.shared.config();
+    shared_by(&config.affinity.shared_ids, id.as_str())
+        .and_then(|shared| ClientId::parse(&format!("{shared}@{address}")).ok())
+        .unwrap_or(id)
+}
+
+/// The shared name that this one is, or is made of: nobody becomes another by spelling him out.
+#[must_use]
+pub fn shared_by<'a>(shared: &'a [String], name: &str) -> Option<&'a str> {
+    let is_its = |shared: &&String| {
+        name.strip_prefix(shared.as_str())
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with('@'))
+    };
+    shared.iter().find(is_its).map(String::as_str)
+}
+
+/// The client that a request names in a header or the query, not yet looked at.
+///
+/// # Errors
+/// It is no text.
+pub fn named<'a>(hints: &IdentityHints<'a>) -> Result<Option<Cow<'a, str>>, BadClientId> {
+    let in_header = match hints.client_id.map(text) {
+        Some(None) => return Err(BadClientId::Control { index: 0 }),
+        Some(Some(text)) if !text.is_empty() => Some(Cow::Borrowed(text)),
+        Some(Some(_)) | None => None,
+    };
+    Ok(in_header.or_else(|| in_query(hints)))
+}
+
+/// `clientId` on ComfyUI's own routes; `mooring_client` in the query of any socket, which our page
+/// script adds, because a browser gives sockets no headers.
+fn in_query<'a>(hints: &IdentityHints<'a>) -> Option<Cow<'a, str>> {
+    let of_comfyui = query::client_id(hints.query)
+        .filter(|text| !text.is_empty() && pack_routes::is_comfyuis(hints.path));
+    of_comfyui.or_else(|| {
+        let ours = hints.is_socket.then(|| query::parameter(hints.query, SOCKET_CLIENT));
+        ours.flatten().filter(|text| !text.is_empty()).map(Cow::Owned)
+    })
+}
+
+/// The browser that its cookie names.
+#[must_use]
+pub fn browser(front: &Front, door: Door, hints: &IdentityHints<'_>) -> Option<BrowserId> {
+    hints.cookies.iter().find_map(|line| browser_of(line, &front.cookie_signer, door))
+}
+
+/// How the browser has reached us: by what a trusted proxy says in `X-Forwarded-Proto`.
+#[must_use]
+pub fn door(shared: &Shared, peer: IpAddr, hints: &IdentityHints<'_>) -> Door {
+    let Some(said) = hints.scheme.filter(|_| shared.config().server.trusts(peer)) else {
+        return Door::Unknown;
+    };
+    // The first is the browser's; proxies behind it append theirs.
+    let first = said.split(|byte| *byte == b',').next().unwrap_or(said).trim_ascii();
+    let is = |other: &str| first.eq_ignore_ascii_case(other.as_bytes());
+    match () {
+        () if is("https") || is("wss") => Door::Tls,
+        () if is("http") || is("ws") => Door::Plain,
+        () => Door::Unknown,
+    }
+}
+
+/// The user that it names, if that is somebody in particular.
+fn user(hints: &IdentityHints<'_>) -> Option<Arc<str>> {
+    let name = text(hints.user?)?.trim();
+    let is_somebody = !name.is_empty() && name != EVERYBODY && name.len() <= USER_MAX;
+    is_somebody.then(|| name.into())
+}
+
+/// The peer, or what a trusted proxy says of whom it speaks for: the right-most address in
+/// `X-Forwarded-For` that is not itself a trusted proxy.
+#[must_use]
+pub fn address(shared: &Shared, peer: IpAddr, hints: &IdentityHints<'_>) -> IpAddr {
+    let config = shared.config();
+    let server = &config.server;
+    if !server.trusts(peer) {
+        return peer;
+    }
+    let lines = hints.forwarded.iter().rev();
+    let entries = lines.flat_map(|line| line.rsplit(|byte| *byte == b','));
+    let mut last = peer;
+    for entry in entries {
+        // What is left of one that is no address was said by nobody in particular.
+        let Some(address) = entry_of(entry) else { break };
+        last = address;
+        if !server.trusts(address) {
+            break;
+        }
+    }
+    last
+}
+
+/// An entry of `X-Forwarded-For`: an address, by some proxies with the port, in brackets or quoted.
+fn entry_of(entry: &[u8]) -> Option<IpAddr> {
+    let entry = text(entry)?.trim().trim_matches('"');
+    let of_socket = |socket: SocketAddr| socket.ip();
+    let bracketed = || entry.strip_prefix('[')?.strip_suffix(']')?.parse().ok();
+    let address = entry.parse().ok().or_else(|| entry.parse().ok().map(of_socket));
+    address.or_else(bracketed).map(|address| address.to_canonical())
+}
+
+/// A header's value as text: visible ASCII, spaces and tabs (RFC 9110 section 5.5).
+fn text(value: &[u8]) -> Option<&str> {
+    let is_text = value.iter().all(|byte| matches!(byte, b' '..=b'~' | b'\t'));
+    is_text.then(|| std::str::from_utf8(value).ok()).flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_is_an_address_with_whatever_stands_around_it() {
+        for (entry, expected) in [
+            ("192.0.2.7", Some("192.0.2.7")),
+            (" 192.0.2.7:4711 ", Some("192.0.2.7")),
+            ("2001:db8::1", Some("2001:db8::1")),
+            ("[2001:db8::1]", Some("2001:db8::1")),
+            ("\"[2001:db8::1]:4711\"", Some("2001:db8::1")),
+            ("::ffff:192.0.2.7", Some("192.0.2.7")),
+            ("unknown", None),
+            ("", None),
+            ("192.0.2.7:x", None),
+            ("[192.0.2.7", None),
+        ] {
+            let expected = expected.map(|text| text.parse().unwrap());
+            assert_eq!(entry_of(entry.as_bytes()), expected, "{entry}");
+        }
+    }
+}

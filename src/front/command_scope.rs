@@ -1,0 +1,173 @@
+//! Whose prompts a verb means, and who may mean them (promise R6).
+
+use tracing::debug;
+
+use super::Front;
+use super::broadcast_lookup::{self, Where};
+use super::caller::Caller;
+use super::error::GatewayError;
+use super::visible_owners::VisibleOwners;
+use crate::config::Nameless;
+use crate::routing::ids::{BackendId, ClientId, PromptId};
+use crate::routing::ledger::{Listed, Record};
+use crate::session::Sessions;
+
+/// Of how many ids that nobody knows one request makes us ask all backends.
+const UNKNOWN_MAX: usize = 16;
+
+/// Prompts with their backends.
+pub type Located = Vec<(PromptId, BackendId)>;
+
+/// For whom a verb acts.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Actor {
+    /// For these clients: the named one, or all of a browser.
+    Clients(Vec<ClientId>),
+    /// For nobody in particular: on what he names.
+    Nameless,
+    /// For nobody in particular, who may do everything: ComfyUI's own rule.
+    Everyone,
+    /// For nobody in particular, who may do nothing.
+    Nobody,
+}
+
+impl Actor {
+    #[must_use]
+    pub fn of(front: &Front, caller: &Caller) -> Self {
+        let askers = caller.askers(front);
+        if !askers.is_empty() {
+            return Self::Clients(askers);
+        }
+        let may = front.shared.config().nameless(caller.place());
+        match may {
+            Nameless::ById => Self::Nameless,
+            Nameless::None => Self::Nobody,
+            Nameless::All => Self::Everyone,
+        }
+    }
+
+    /// Who interrupts. Many front ends say who they are when they submit and not when they
+    /// interrupt: without a name, an address at which one client alone was seen is that client's.
+    #[must_use]
+    pub fn of_interrupt(front: &Front, caller: &Caller, named: Option<&str>) -> Self {
+        let actor = Self::of(front, caller);
+        let is_sole = match (&actor, named) {
+            (Self::Nameless, None) | (Self::Nobody, _) => true,
+            (Self::Nameless, Some(_)) | (Self::Clients(_) | Self::Everyone, _) => false,
+        };
+        if !is_sole {
+            return actor;
+        }
+        // What was sent from there without a name has a client for each prompt.
+        let nameless = VisibleOwners::nameless_clients(front, caller);
+        if !nameless.is_empty() {
+            return Self::Clients(nameless);
+        }
+        caller.sole(front).map_or(actor, |client| Self::Clients(vec![client]))
+    }
+
+    /// Of a person's, also what a tab of his left behind that is gone, and what has ended.
+    fn may_act_on(&self, sessions: &Sessions, persons: &VisibleOwners, record: &Record) -> bool {
+        match (self, &record.by.client) {
+            (Self::Clients(askers), Some(owner)) => {
+                askers.contains(owner) || persons.may_end(sessions, record)
+            }
+            (Self::Clients(_), None) | (Self::Nameless | Self::Everyone, _) => true,
+            (Self::Nobody, _) => false,
+        }
+    }
+}
+
+/// Of the ids that a request names, those that the asker may act on, with their backends.
+///
+/// # Errors
+/// There are some, and the asker is nobody who may act.
+pub async fn named(
+    front: &Front,
+    actor: &Actor,
+    caller: &Caller,
+    ids: impl IntoIterator<Item = String>,
+    place: Where,
+) -> Result<Located, GatewayError> {
+    let persons = VisibleOwners::of(front, caller);
+    let mut located = Located::new();
+    let mut unknown = Vec::new();
+    let prompts = ids.into_iter().filter_map(|id| PromptId::parse(&id).ok());
+    let prompts: Vec<PromptId> = prompts.collect();
+    let records = front.shared.records.prompts(&prompts);
+    for prompt in prompts {
+        if *actor == Actor::Nobody {
+            return Err(GatewayError::Nameless);
+        }
+        match records.get(&prompt) {
+            Some(record) if !actor.may_act_on(&front.sessions, &persons, record) => {
+                front.shared.metrics.foreign_verbs.inc();
+                debug!(%prompt, "A verb on another's prompt does nothing.");
+            }
+            Some(record) => located.extend(record.backend.map(|backend| (prompt, backend))),
+            None if unknown.len() < UNKNOWN_MAX && !unknown.contains(&prompt) => {
+                unknown.push(prompt);
+            }
+            None => {}
+        }
+    }
+    located.extend(broadcast_lookup::look_for(front, caller.address, unknown, place).await);
+    Ok(located)
+}
+
+/// What a verb means that names nothing: all that is pending of its asker.
+///
+/// # Errors
+/// It is not clear whose that is.
+pub fn own_pending(
+    sessions: &Sessions,
+    caller: &Caller,
+    actor: &Actor,
+) -> Result<Located, GatewayError> {
+    let clients = match actor {
+        Actor::Clients(askers) => askers.iter().filter_map(|id| sessions.clients.get(id)).collect(),
+        Actor::Everyone => sessions.clients.all(),
+        Actor::Nameless | Actor::Nobody => return Err(GatewayError::Nameless),
+    };
+    let with_work: Vec<Located> = clients
+        .iter()
+        .map(|client| client.pending())
+        .filter(|pending| !pending.is_empty())
+        .map(|pending| pending.into_iter().map(|(id, it)| (id, it.backend)).collect())
+        .collect();
+    // With the cookie alone, a bare verb is clear only if a single tab has something pending.
+    let is_clear = caller.named.is_some() || caller.browser.is_none() || with_work.len() <= 1;
+    match actor {
+        Actor::Clients(_) | Actor::Nameless | Actor::Nobody if !is_clear => {
+            Err(GatewayError::Nameless)
+        }
+        Actor::Clients(_) | Actor::Nameless | Actor::Nobody | Actor::Everyone => {
+            Ok(with_work.into_iter().flatten().collect())
+        }
+    }
+}
+
+/// What the asker's history has: his own, and what is left of the same person's clients that are
+/// gone. A tab that is still there keeps its own.
+///
+/// # Errors
+/// It is not clear whose that is.
+pub fn own_history(
+    front: &Front,
+    caller: &Caller,
+    actor: &Actor,
+) -> Result<Vec<Listed>, GatewayError> {
+    match actor {
+        Actor::Clients(_) => {
+            let persons = VisibleOwners::of(front, caller);
+            let owners = persons.owners();
+            let listed = front.shared.records.history_of(&owners, usize::MAX);
+            Ok(listed
+                .into_iter()
+                .filter(|listed| persons.may_clear(&front.sessions, listed))
+                .collect())
+        }
+        Actor::Everyone => Ok(front.shared.records.history_of_all(usize::MAX)),
+        Actor::Nameless | Actor::Nobody => Err(GatewayError::Nameless),
+    }
+}

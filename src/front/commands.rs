@@ -1,0 +1,289 @@
+//! Verbs touch one's own prompts only (promise R6).
+//!
+//! ComfyUI's bare verbs hit everybody on a backend. Here they become the asker's own prompt ids,
+//! each on the backend that has it. A known asker's verb on another's id does nothing and is
+//! answered 200, as ComfyUI answers for unknown ids. What a nameless asker may do is configured
+//! (`isolation.nameless`).
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::future::join_all;
+use http::header::CONTENT_TYPE;
+use http::request::Parts;
+use http::{HeaderValue, Request};
+use hyper::body::Incoming;
+use tokio::sync::oneshot;
+
+use super::Front;
+use super::broadcast_lookup::Where;
+use super::caller::{Caller, of_its_own};
+use super::command_scope::{self, Actor, Located, named, own_pending};
+use super::error::GatewayError;
+use super::forward::{send, to_backend};
+use super::history::asking_failed;
+use super::route::of_client;
+use super::{Answer, bodies, done};
+use crate::body::{CollectLimits, RequestBody};
+use crate::comfy::commands;
+use crate::fleet::backend::Backend;
+use crate::fleet::dial_limiter::Haste;
+use crate::routing::ids::{BackendId, ClientId, PromptId};
+use crate::routing::ledger::{Listed, State};
+use crate::routing::pending::End;
+use crate::session::Sessions;
+use crate::session::interrupts;
+use crate::session::{Client, Wanted};
+use crate::shared::Shared;
+
+/// The largest body of a verb.
+const BODY_MAX: u64 = 1 << 20;
+
+/// `POST /interrupt`.
+///
+/// # Errors
+/// The body is unreadable, the asker nameless, or a backend did not answer.
+pub async fn interrupt(front: &Arc<Front>, caller: &Caller, request: Request<Incoming>) -> Answer {
+    let body = small_body(&front.shared, request).await?;
+    let prompt = commands::InterruptBody::read(&body)?.prompt_id;
+    let actor = Actor::of_interrupt(front, caller, prompt.as_deref());
+    let prompts = match prompt {
+        Some(prompt) => named(front, &actor, caller, [prompt], Where::Queue).await?,
+        None => own_pending(&front.sessions, caller, &actor)?,
+    };
+    let own = Arc::clone(&front.sessions);
+    let interrupted = async move {
+        let sessions = &own;
+        on_each(&sessions.shared, prompts, |backend, prompts| async move {
+            let stopped = interrupts::interrupt(sessions, &backend, prompts).await;
+            stopped.map_err(|error| asking_failed(&backend, &error))
+        })
+        .await
+    };
+    to_its_end(&front.shared, interrupted).await?;
+    Ok(done())
+}
+
+/// `POST /queue`: deletes and clears.
+///
+/// # Errors
+/// The body is unreadable, the asker nameless, or a backend did not answer.
+pub async fn edit_queue(front: &Arc<Front>, caller: &Caller, request: Request<Incoming>) -> Answer {
+    let body = small_body(&front.shared, request).await?;
+    let edit = commands::QueueEdit::read(&body)?;
+    let actor = Actor::of(front, caller);
+    let mut prompts = named(front, &actor, caller, edit.delete, Where::Queue).await?;
+    if edit.clear {
+        prompts.extend(own_pending(&front.sessions, caller, &actor)?);
+    }
+    let own = Arc::clone(&front.sessions);
+    to_its_end(&front.shared, async move { delete(&own, prompts).await }).await?;
+    Ok(done())
+}
+
+/// `POST /history`: deletes and clears.
+///
+/// # Errors
+/// The body is unreadable, the asker nameless, or a backend that is up did not answer.
+pub async fn edit_history(
+    front: &Arc<Front>,
+    caller: &Caller,
+    request: Request<Incoming>,
+) -> Answer {
+    let body = small_body(&front.shared, request).await?;
+    let edit = commands::QueueEdit::read(&body)?;
+    let actor = Actor::of(front, caller);
+    let mut prompts = named(front, &actor, caller, edit.delete, Where::Anywhere).await?;
+    if edit.clear {
+        prompts.extend(forget_all(front, caller, &actor)?);
+    }
+    front.shared.records.unlist(prompts.iter().map(|(prompt, _)| prompt));
+    prompts.iter().for_each(|(prompt, _)| front.history_cache.forget(prompt));
+    let own = Arc::clone(&front.shared);
+    to_its_end(&front.shared, async move { forget(&own, prompts).await }).await?;
+    Ok(done())
+}
+
+/// Has backends forget what has ended.
+async fn forget(shared: &Shared, prompts: Located) -> Result<(), GatewayError> {
+    let forgotten = on_each(shared, prompts, |backend, prompts| async move {
+        if !backend.is_up() {
+            // Nobody lists them any more, and ComfyUI keeps no history over a restart.
+            return Ok(());
+        }
+        let ids: Vec<&str> = prompts.iter().map(PromptId::as_str).collect();
+        let limit = shared.config().fleet.probe_timeout;
+        let answer = backend.post("/history", commands::delete(&ids), limit).await;
+        answer.map(drop).map_err(|error| asking_failed(&backend, &error))
+    });
+    forgotten.await.map(drop)
+}
+
+/// Empties the asker's history, and what the same person's other clients have left behind that are
+/// gone. What is lost is on no backend, and those are not told.
+fn forget_all(front: &Front, caller: &Caller, actor: &Actor) -> Result<Located, GatewayError> {
+    let listed = command_scope::own_history(front, caller, actor)?;
+    let mut on_backends = Located::new();
+    front.shared.records.unlist(listed.iter().map(|listed| &listed.prompt));
+    for Listed { prompt, backend, end, .. } in listed {
+        match (end, backend) {
+            (End::Lost(_), _) | (_, None) => {}
+            (_, Some(backend)) => on_backends.push((prompt, backend)),
+        }
+    }
+    Ok(on_backends)
+}
+
+/// `PATCH /internal/logs/subscribe`: remembered, because it ends with each link.
+///
+/// # Errors
+/// The body is unreadable, the client has no backend, or the backend did not answer.
+pub async fn subscribe_logs(
+    front: &Arc<Front>,
+    caller: &Caller,
+    request: Request<Incoming>,
+) -> Answer {
+    let (mut parts, body) = request.into_parts();
+    let body = collect_small(&front.shared, &mut parts, body).await?;
+    let wanted = commands::LogSubscription::read(&body)?;
+    let id = of_its_own(front, ClientId::parse(&wanted.client_id)?, caller.address);
+    caller.is(front, &id);
+    let target = of_client(&front.sessions, &id)?;
+    if let Some(client) = front.sessions.clients.get(&id) {
+        client.wants_logs(if wanted.enabled { Wanted::Yes } else { Wanted::No });
+        // The backend drops a subscription of a socket that it does not know yet.
+        if let Some(link) = client.linked(&front.sessions, Haste::First) {
+            let limit = front.shared.config().prompts.link_timeout;
+            link.is_open_within(limit).await;
+        }
+    }
+    // The backend knows the client by the name of its link.
+    let body = commands::LogSubscription { client_id: id.to_string(), ..wanted }.to_json();
+    let mut request = to_backend(&target, parts, RequestBody::whole(body));
+    // By whatever charset its client says, what was read is UTF-8.
+    let json = HeaderValue::from_static("application/json");
+    request.headers_mut().insert(CONTENT_TYPE, json);
+    send(&front.shared, &target, request).await
+}
+
+/// The body of a verb.
+///
+/// # Errors
+/// It is too large, broke off, or its coding is not taken.
+pub(super) async fn small_body(
+    shared: &Shared,
+    request: Request<Incoming>,
+) -> Result<Bytes, GatewayError> {
+    let (mut parts, body) = request.into_parts();
+    collect_small(shared, &mut parts, body).await
+}
+
+async fn collect_small(
+    shared: &Shared,
+    parts: &mut Parts,
+    body: Incoming,
+) -> Result<Bytes, GatewayError> {
+    let limits = CollectLimits { max: BODY_MAX, idle: shared.config().server.body_timeout };
+    bodies::json(parts, body, limits, None).await
+}
+
+fn by_backend(prompts: Located) -> BTreeMap<BackendId, Vec<PromptId>> {
+    let mut sorted: BTreeMap<BackendId, Vec<PromptId>> = BTreeMap::new();
+    for (prompt, backend) in prompts {
+        let known = sorted.entry(backend).or_default();
+        if !known.contains(&prompt) {
+            known.push(prompt);
+        }
+    }
+    sorted
+}
+
+/// Acts on each backend that has some of these prompts, on all at the same time.
+///
+/// # Errors
+/// The first of those that failed, after all others have acted.
+pub(super) async fn on_each<T, F>(
+    shared: &Shared,
+    prompts: Located,
+    act: impl Fn(Arc<Backend>, Vec<PromptId>) -> F,
+) -> Result<Vec<T>, GatewayError>
+where
+    F: Future<Output = Result<T, GatewayError>>,
+{
+    let acts = by_backend(prompts).into_iter();
+    let acts = acts.map(|(backend, prompts)| act(shared.fleet.get(backend), prompts));
+    join_all(acts).await.into_iter().collect()
+}
+
+/// Does in a task of its own what was asked for. Whoever asked may hang up in the middle, and half
+/// of a verb is no verb: what is deleted on one backend and not on the other, or looked at and not
+/// deleted.
+///
+/// # Errors
+/// Those of `work`. That the process stops, also if `work` panicked.
+pub(super) async fn to_its_end<T: Send + 'static>(
+    shared: &Shared,
+    work: impl Future<Output = Result<T, GatewayError>> + Send + 'static,
+) -> Result<T, GatewayError> {
+    let (tell, told) = oneshot::channel();
+    shared.tasks.spawn(async move {
+        // Nobody may be there any more to hear it.
+        let _ = tell.send(work.await);
+    });
+    told.await.unwrap_or(Err(GatewayError::Stopping))
+}
+
+/// Deletes waiting prompts. ComfyUI answers 200 whatever it did, so what came of it is asked.
+async fn delete(sessions: &Arc<Sessions>, prompts: Located) -> Result<(), GatewayError> {
+    let deleted = on_each(&sessions.shared, prompts, |backend, prompts| async move {
+        delete_on(sessions, &backend, &prompts).await
+    });
+    let deleted = deleted.await;
+    sessions.reconcile_soon();
+    deleted.map(drop)
+}
+
+pub(super) async fn delete_on(
+    sessions: &Arc<Sessions>,
+    backend: &Backend,
+    prompts: &[PromptId],
+) -> Result<(), GatewayError> {
+    let limit = sessions.shared.config().fleet.probe_timeout;
+    intend_deletion(sessions, prompts);
+    let answer = backend.delete(prompts, limit).await;
+    answer.map_err(|error| {
+        if error.never_sent() {
+            withdraw_deletion(sessions, prompts);
+        }
+        asking_failed(backend, &error)
+    })
+}
+
+/// Their backend will be asked to delete them: not to be there any more is their end from now on.
+///
+/// Noted before it is asked. Whoever waits for the answer may leave, or the answer may not come,
+/// and the backend has done it all the same.
+pub(super) fn intend_deletion(sessions: &Arc<Sessions>, prompts: &[PromptId]) {
+    for prompt in prompts {
+        if let Some(client) = owner_of_pending(sessions, prompt) {
+            client.delete_asked(sessions, prompt);
+        }
+    }
+}
+
+/// Nothing was deleted after all: should they be gone one day, they were not deleted.
+pub(super) fn withdraw_deletion(sessions: &Arc<Sessions>, prompts: &[PromptId]) {
+    for prompt in prompts {
+        if let Some(client) = owner_of_pending(sessions, prompt) {
+            client.delete_withdrawn(sessions, prompt);
+        }
+    }
+}
+
+fn owner_of_pending(sessions: &Sessions, prompt: &PromptId) -> Option<Arc<Client>> {
+    let record = sessions.shared.records.prompt(prompt);
+    let pending = record.filter(|record| record.state == State::Pending);
+    pending.and_then(|record| record.by.client).and_then(|id| sessions.clients.get(&id))
+}

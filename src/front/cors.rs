@@ -1,0 +1,362 @@
+//! Pages of other origins (promise R10): refused on every route, unless they are allowed, and
+//! then they get what the browser needs to let them read the answers.
+//!
+//! Two headers say which page asks, and no page can forge them. `Origin` comes with requests that
+//! change something and with sockets; `Sec-Fetch-Site` (Fetch Metadata) with every request over
+//! HTTPS or to loopback, also with those of `<img>` and `<script>`, which have no `Origin`.
+
+use std::net::IpAddr;
+
+use http::header::{
+    ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
+    ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE,
+    ACCESS_CONTROL_REQUEST_HEADERS, ACCESS_CONTROL_REQUEST_METHOD, COOKIE, HOST, HeaderMap, ORIGIN,
+    REFERER, SET_COOKIE, VARY,
+};
+use http::uri::Authority;
+use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode};
+
+use super::caller::{self, Door};
+use crate::body::ResponseBody;
+use crate::comfy::endpoint::{Endpoint, classify};
+use crate::config::url::OPAQUE_ORIGINS;
+use crate::shared::Shared;
+
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
+const SEC_FETCH_DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const ASKS_PRIVATE: HeaderName = HeaderName::from_static("access-control-request-private-network");
+const ALLOWS_PRIVATE: HeaderName = HeaderName::from_static("access-control-allow-private-network");
+
+/// What a request's page makes of it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum CorsDecision {
+    /// No page at all, or a page of this very host.
+    Same,
+    /// A page that the operator allows.
+    Allowed(HeaderValue),
+    /// An allowed page's browser asks whether it may.
+    Preflight(HeaderValue),
+    Foreign,
+}
+
+/// What the browser says of the page that asks.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Site {
+    /// It is no browser, or one on plain HTTP.
+    Unsaid,
+    /// It is one of this origin.
+    Same,
+    /// There is none: the address was typed, or an extension asks.
+    Nobody,
+    /// It is another's. What is not understood is this as well.
+    Other,
+}
+
+impl Site {
+    #[must_use]
+    pub fn of(value: &[u8]) -> Self {
+        match value.trim_ascii() {
+            b"" => Self::Unsaid,
+            b"same-origin" => Self::Same,
+            b"none" => Self::Nobody,
+            _ => Self::Other,
+        }
+    }
+
+    /// By all lines of the header: one that differs from the others is nobody's browser.
+    fn of_lines(headers: &HeaderMap) -> Self {
+        let mut lines =
+            headers.get_all(SEC_FETCH_SITE).iter().map(|line| Self::of(line.as_bytes()));
+        let first = lines.next().unwrap_or(Self::Unsaid);
+        if lines.all(|line| line == first) { first } else { Self::Other }
+    }
+}
+
+/// Where a request was sent, as the browser saw it.
+#[derive(Clone, Debug)]
+struct OriginHeaders<'a> {
+    host: Option<&'a str>,
+    /// Known only from a proxy that is believed.
+    scheme: Option<&'static str>,
+}
+
+impl CorsDecision {
+    #[must_use]
+    pub fn of<B>(shared: &Shared, peer: IpAddr, request: &Request<B>) -> Self {
+        let sent = OriginHeaders::of(shared, peer, request);
+        Self::judge(&shared.config().server.allowed_origins, &sent, request)
+    }
+
+    fn judge<B>(allowed: &[String], sent: &OriginHeaders<'_>, request: &Request<B>) -> Self {
+        let headers = request.headers();
+        let site = Site::of_lines(headers);
+        // An empty one says nothing; two are nobody's.
+        let mut origins = headers.get_all(ORIGIN).iter().filter(|origin| !origin.is_empty());
+        let Some(origin) = origins.next() else {
+            let is_let_in = site != Site::Other || is_for_others(allowed, request);
+            return if is_let_in { Self::Same } else { Self::Foreign };
+        };
+        if origins.any(|other| other != origin) {
+            return Self::Foreign;
+        }
+        if allowed.iter().any(|allowed| origin == allowed.as_str()) {
+            let is_preflight = request.method() == Method::OPTIONS
+                && headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD);
+            let origin = origin.clone();
+            return if is_preflight { Self::Preflight(origin) } else { Self::Allowed(origin) };
+        }
+        let is_own = match site {
+            Site::Same => true,
+            Site::Other => false,
+            Site::Unsaid | Site::Nobody => {
+                origin.to_str().is_ok_and(|origin| is_own_host(origin, sent, site))
+            }
+        };
+        if is_own { Self::Same } else { Self::Foreign }
+    }
+}
+
+impl<'a> OriginHeaders<'a> {
+    fn of<B>(shared: &Shared, peer: IpAddr, request: &'a Request<B>) -> Self {
+        let headers = request.headers();
+        let text = |value: &'a HeaderValue| value.to_str().ok().map(str::trim);
+        let by_proxy = headers
+            .get(X_FORWARDED_HOST)
+            .filter(|_| shared.config().server.trusts(peer))
+            .and_then(text)
+            // The first is what the browser asked for; proxies behind it append theirs.
+            .and_then(|hosts| hosts.split(',').next().map(str::trim))
+            .filter(|host| !host.is_empty());
+        let named = request.uri().authority().map(Authority::as_str);
+        let host = by_proxy.or(named).or_else(|| headers.get(HOST).and_then(text));
+        let scheme = match caller::door(shared, peer, &caller::IdentityHints::of(request)) {
+            Door::Unknown => None,
+            Door::Plain => Some("http"),
+            Door::Tls => Some("https"),
+        };
+        Self { host, scheme }
+    }
+}
+
+/// True if the origin's host and port are those that the request was sent to. An `Origin: null`
+/// (a sandboxed page, a local file) never is.
+fn is_own_host(origin: &str, sent: &OriginHeaders<'_>, site: Site) -> bool {
+    let Some((scheme, origin)) = origin.split_once("://") else { return false };
+    // A proxy in front may end TLS and not say so, so the origin's own scheme gives the default
+    // port of both.
+    let ports = |scheme: &str| if scheme == "https" { 443 } else { 80 };
+    let parse = |text: &str| {
+        let authority: Authority = text.parse().ok()?;
+        let host = authority.host().trim_end_matches('.').to_ascii_lowercase();
+        Some((host, authority.port_u16()))
+    };
+    let (Some((its_host, its_port)), Some((our_host, our_port))) =
+        (parse(origin), sent.host.and_then(parse))
+    else {
+        return false;
+    };
+    let is_same_port = its_port.unwrap_or(ports(scheme))
+        == our_port.unwrap_or(ports(sent.scheme.unwrap_or(scheme)));
+    // Many proxies pass on the host without its port. A browser that says more is asked instead.
+    let is_cut = site == Site::Unsaid && its_port.is_some() != our_port.is_some();
+    matches!(scheme, "http" | "https") && its_host == our_host && (is_same_port || is_cut)
+}
+
+/// True for what pages of others may have without `Origin`: a link to the page, and pictures on a
+/// page that is allowed.
+fn is_for_others<B>(allowed: &[String], request: &Request<B>) -> bool {
+    let headers = request.headers();
+    let said = |name| headers.get(name).map_or(&b""[..], HeaderValue::as_bytes);
+    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        return false;
+    }
+    match said(SEC_FETCH_DEST) {
+        b"document" => {
+            said(SEC_FETCH_MODE) == b"navigate"
+                && classify(request.method(), request.uri().path()) == Endpoint::Page
+        }
+        b"image" | b"video" | b"audio" => {
+            let from = headers.get(REFERER).and_then(|from| from.to_str().ok());
+            from.and_then(origin_of).is_some_and(|from| allowed.contains(&from))
+        }
+        _ => false,
+    }
+}
+
+/// The origin of a URL, as browsers write it.
+fn origin_of(url: &str) -> Option<String> {
+    let (scheme, rest) = url.split_once("://")?;
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    (0 < end).then(|| format!("{scheme}://{}", &rest[..end]))
+}
+
+/// A page without an origin of its own may be anybody's: it is never given what a browser sends
+/// along by itself.
+#[must_use]
+pub fn is_opaque(origin: &HeaderValue) -> bool {
+    OPAQUE_ORIGINS.iter().any(|opaque| origin == opaque)
+}
+
+/// Takes off who the browser is, if its page is not to be helped by it.
+pub fn admit<B>(request: &mut Request<B>, origin: &HeaderValue) {
+    if is_opaque(origin) {
+        request.headers_mut().remove(COOKIE);
+    }
+}
+
+/// Answers a preflight (Fetch standard, "CORS-preflight request"; Private Network Access).
+#[must_use]
+pub fn preflight(origin: &HeaderValue, asked: &HeaderMap) -> Response<ResponseBody> {
+    let mut response = Response::new(ResponseBody::empty());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    allow(&mut response, origin);
+    let headers = response.headers_mut();
+    headers.insert(
+        ACCESS_CONTROL_ALLOW_METHODS,
+        HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"),
+    );
+    if let Some(names) = asked.get(ACCESS_CONTROL_REQUEST_HEADERS) {
+        headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, names.clone());
+    }
+    if asked.get(ASKS_PRIVATE).is_some_and(|asks| asks == "true") {
+        headers.insert(ALLOWS_PRIVATE, HeaderValue::from_static("true"));
+    }
+    headers.insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));
+    response
+}
+
+/// Lets an allowed page read the answer.
+pub fn allow(response: &mut Response<ResponseBody>, origin: &HeaderValue) {
+    let headers = response.headers_mut();
+    headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
+    if is_opaque(origin) {
+        headers.remove(ACCESS_CONTROL_ALLOW_CREDENTIALS);
+        headers.remove(SET_COOKIE);
+    } else {
+        headers.insert(ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
+    }
+    headers.insert(
+        ACCESS_CONTROL_EXPOSE_HEADERS,
+        HeaderValue::from_static(
+            "mooring-backend, mooring-placement, mooring-error, mooring-missing",
+        ),
+    );
+    headers.append(VARY, HeaderValue::from_static("origin"));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(origin: &str, host: &str, expected: bool) {
+        let sent = OriginHeaders { host: Some(host), scheme: None };
+        assert_eq!(is_own_host(origin, &sent, Site::Unsaid), expected, "{origin} {host}");
+    }
+
+    #[test]
+    fn the_own_host_is_compared_with_its_port() {
+        check("http://gw:8180", "gw:8180", true);
+        check("http://GW:8180", "gw.:8180", true);
+        check("http://gw", "gw:80", true);
+        check("https://gw", "gw", true);
+        check("http://gw:8181", "gw:8180", false);
+        check("http://evil", "gw:8180", false);
+        check("http://evil", "gw", false);
+        check("null", "gw:8180", false);
+        check("app://gw", "gw", false);
+        check("http://gw:8180@evil", "gw:8180", false);
+        check("http://[::1]:8180", "[::1]:8180", true);
+    }
+
+    #[test]
+    fn a_host_that_lost_its_port_is_the_same_unless_the_browser_says_more() {
+        check("http://gpu.example.com:7777", "gpu.example.com", true);
+        check("http://localhost", "localhost:8180", true);
+        let sent = OriginHeaders { host: Some("gw"), scheme: None };
+        assert!(!is_own_host("http://gw:7777", &sent, Site::Nobody));
+        let by_tls = OriginHeaders { host: Some("gw"), scheme: Some("https") };
+        assert!(!is_own_host("http://gw", &by_tls, Site::Unsaid), "both have their default port");
+        assert!(is_own_host("https://gw", &by_tls, Site::Unsaid));
+    }
+
+    /// What becomes of a request to the host `gw`, where two origins are allowed.
+    fn judged(line: &str, headers: &[(&str, &str)]) -> &'static str {
+        let (method, path) = line.split_once(' ').unwrap();
+        let mut request = Request::builder().method(method).uri(path);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let allowed = ["https://app.example".to_owned(), "null".to_owned()];
+        let sent = OriginHeaders { host: Some("gw"), scheme: None };
+        match CorsDecision::judge(&allowed, &sent, &request.body(()).unwrap()) {
+            CorsDecision::Same => "same",
+            CorsDecision::Allowed(_) => "allowed",
+            CorsDecision::Preflight(_) => "preflight",
+            CorsDecision::Foreign => "foreign",
+        }
+    }
+
+    #[test]
+    fn what_the_browser_says_of_the_page_goes_over_what_it_looks_like() {
+        for (site, origin, expected) in [
+            ("same-origin", "", "same"),
+            ("same-origin", "http://other:1", "same"),
+            ("none", "", "same"),
+            ("none", "chrome-extension://x", "foreign"),
+            ("", "", "same"),
+            ("cross-site", "", "foreign"),
+            ("same-site", "", "foreign"),
+            ("whatever", "", "foreign"),
+            ("cross-site", "http://gw", "foreign"),
+            ("same-site", "http://gw:7777", "foreign"),
+            ("cross-site", "https://app.example", "allowed"),
+            ("cross-site", "null", "allowed"),
+        ] {
+            let said = [("sec-fetch-site", site), ("origin", origin)];
+            assert_eq!(judged("GET /settings", &said), expected, "{site} {origin}");
+            assert_eq!(judged("POST /prompt", &said), expected, "{site} {origin}");
+        }
+        let twice = [("sec-fetch-site", "same-origin"), ("sec-fetch-site", "cross-site")];
+        assert_eq!(judged("GET /settings", &twice), "foreign");
+        let origins = [("origin", "https://app.example"), ("origin", "https://evil.example")];
+        assert_eq!(judged("GET /settings", &origins), "foreign");
+    }
+
+    #[test]
+    fn a_link_to_the_page_and_pictures_of_an_allowed_one_are_let_in() {
+        let with = |line: &str, mode: &str, dest: &str, from: &str| {
+            let said = [
+                ("sec-fetch-site", "cross-site"),
+                ("sec-fetch-mode", mode),
+                ("sec-fetch-dest", dest),
+                ("referer", from),
+            ];
+            judged(line, &said)
+        };
+        assert_eq!(with("GET /", "navigate", "document", "https://evil.example/"), "same");
+        assert_eq!(with("GET /index.html", "navigate", "document", ""), "same");
+        for (line, mode, dest) in [
+            ("POST /", "navigate", "document"),
+            ("GET /", "navigate", "iframe"),
+            ("GET /", "no-cors", "script"),
+            ("GET /settings", "navigate", "document"),
+            ("GET /manager/reboot", "navigate", "document"),
+        ] {
+            assert_eq!(with(line, mode, dest, ""), "foreign", "{line} {mode} {dest}");
+        }
+        let ours = "https://app.example/gallery?x=1";
+        assert_eq!(with("GET /view?filename=a.png", "no-cors", "image", ours), "same");
+        for (line, dest, from) in [
+            ("GET /view?filename=a.png", "image", "https://evil.example/https://app.example"),
+            ("GET /view?filename=a.png", "image", "https://app.example.evil/"),
+            ("GET /view?filename=a.png", "image", ""),
+            ("GET /view?filename=a.png", "script", ours),
+            ("POST /view?filename=a.png", "image", ours),
+        ] {
+            assert_eq!(with(line, "no-cors", dest, from), "foreign", "{line} {dest} {from}");
+        }
+    }
+}

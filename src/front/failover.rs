@@ -1,0 +1,226 @@
+//! Who answers a read when the backend that it is for is away (promise R12)?
+//!
+//! A page asks a dozen things before it shows anything, and it never recovers if one of them
+//! fails. So a read that names no prompt and no file is answered by another backend, or from the
+//! last good copy. What acts, and what asks for a prompt or a file, never goes to another (B6).
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use http::header::{CONTENT_LENGTH, RANGE};
+use http::request::Parts;
+use http::{Method, Request, Response, StatusCode};
+use http_body::Body as _;
+use hyper::body::Incoming;
+
+use super::Front;
+use super::caller::Caller;
+use super::conditional::Conditional;
+use super::error::GatewayError;
+use super::forward::{Target, forward, send, to_backend};
+use super::packs;
+use super::stale_cache::CacheKey;
+use super::{Answer, home};
+use crate::body::{RequestBody, ResponseBody};
+use crate::comfy::endpoint::{START_READS, StartRead};
+use crate::fleet::backend::Backend;
+use crate::net::now;
+use crate::routing::decision::{Reason, Refusal};
+use crate::routing::ids::BackendId;
+use crate::routing::placement::AdminState;
+use crate::shared::Shared;
+
+/// How many others are asked.
+const OTHERS_MAX: usize = 4;
+
+/// How old a copy of what a page needs to start may become before another one is made, in seconds.
+const COPY_AGAIN: u64 = 60;
+
+/// When the last copies were begun of what a page needs to start.
+#[derive(Debug)]
+pub struct Starts {
+    /// Seconds after the start of the gateway, and one.
+    copied: [AtomicU64; START_READS],
+    started: Instant,
+}
+
+impl Default for Starts {
+    fn default() -> Self {
+        Self { copied: [const { AtomicU64::new(0) }; START_READS], started: now() }
+    }
+}
+
+impl Starts {
+    /// True if a copy is to be made of the next answer.
+    #[must_use]
+    pub fn are_due(&self, read: StartRead, front: &Front, now: Instant) -> bool {
+        if !front.stale_cache.is_on() {
+            return false;
+        }
+        let copied = self.copied[read.index()].load(Ordering::Relaxed);
+        copied == 0 || copied + COPY_AGAIN <= self.seconds(now)
+    }
+
+    fn begun(&self, read: StartRead, now: Instant) {
+        self.copied[read.index()].store(self.seconds(now), Ordering::Relaxed);
+    }
+
+    fn seconds(&self, now: Instant) -> u64 {
+        now.duration_since(self.started).as_secs() + 1
+    }
+}
+
+/// Whoever may answer in place of a backend that is away, the best first: the home, then those
+/// that take work.
+#[must_use]
+pub fn others(shared: &Shared, away: Option<BackendId>) -> Vec<Target> {
+    let home = shared.home().id;
+    let can = |backend: &Arc<Backend>| {
+        backend.is_up() && backend.admin() != AdminState::Off && Some(backend.id) != away
+    };
+    let mut found: Vec<Arc<Backend>> = shared.fleet.iter().filter(can).collect();
+    found.sort_by_key(|backend| (backend.id != home, backend.admin() != AdminState::Ready));
+    let target = |backend: Arc<Backend>| Target {
+        reason: if backend.id == home { Reason::Home } else { Reason::StandIn },
+        backend,
+    };
+    found.into_iter().take(OTHERS_MAX).map(target).collect()
+}
+
+/// True if nothing was sent because a backend is away: another may answer.
+#[must_use]
+pub fn is_away(error: &GatewayError) -> bool {
+    matches!(
+        error,
+        GatewayError::BackendDown { .. }
+            | GatewayError::BackendOff { .. }
+            | GatewayError::Refused(Refusal::BackendDown { .. } | Refusal::NoPlace(_))
+            | GatewayError::Unreachable { .. }
+    )
+}
+
+/// The same, or it broke off without an answer, and the read is one that is known to do nothing.
+/// Of any other it may have been what broke the backend, and another is not to follow.
+fn may_go_on(error: &GatewayError, start: Option<StartRead>) -> bool {
+    is_away(error) || (start.is_some() && matches!(error, GatewayError::Lost { .. }))
+}
+
+/// Passes a read on that names nothing: to its asker's backend, else to another, else from the
+/// last good copy.
+///
+/// # Errors
+/// There is none of them, or the request is not one to be sent twice.
+pub async fn read(
+    front: &Arc<Front>,
+    caller: &Caller,
+    start: Option<StartRead>,
+    request: Request<Incoming>,
+) -> Answer {
+    let again = again(&request);
+    // As the stock page asks: without a query.
+    let copied = start.filter(|_| request.uri().query().is_none());
+    let key = copied.and(again.as_ref()).filter(|parts| wants_all(parts)).map(key_of);
+    let asked = Conditional::of(&request);
+    let (away, answer) = match packs::target(front, caller, request.uri().path()) {
+        Ok(target) => (Some(target.backend.id), forward(&front.shared, &target, request).await),
+        Err(error) => (None, Err(error)),
+    };
+    let answer = match (answer, again) {
+        (Err(error), Some(parts)) if may_go_on(&error, start) => {
+            from_another(&front.shared, away, &parts).await.ok_or(error)
+        }
+        (answer, _) => answer,
+    };
+    match (answer, copied.zip(key)) {
+        (Ok(response), Some((start, key))) if response.status() == StatusCode::OK => {
+            if !front.starts.are_due(start, front, now()) {
+                return Ok(response);
+            }
+            front.starts.begun(start, now());
+            Ok(home::keep(front, key, response))
+        }
+        (Err(error), Some((_, key))) if may_go_on(&error, copied) => {
+            home::copy(front, &key, &asked).ok_or(error)
+        }
+        (answer, _) => answer,
+    }
+}
+
+/// The same for an answer that is put together of several backends': kept, or the last good copy
+/// in its place.
+///
+/// # Errors
+/// There is no answer and no copy.
+pub fn kept(
+    front: &Arc<Front>,
+    start: Option<StartRead>,
+    (parts, asked): (&Parts, &Conditional),
+    answer: Answer,
+) -> Answer {
+    let Some(start) = start.filter(|_| parts.uri.query().is_none() && wants_all(parts)) else {
+        return answer;
+    };
+    match answer {
+        Ok(response) if response.status() == StatusCode::OK => {
+            if !front.starts.are_due(start, front, now()) {
+                return Ok(response);
+            }
+            front.starts.begun(start, now());
+            Ok(home::keep(front, key_of(parts), response))
+        }
+        Err(error) if may_go_on(&error, Some(start)) => {
+            home::copy(front, &key_of(parts), asked).ok_or(error)
+        }
+        answer => answer,
+    }
+}
+
+/// True if another may be asked what this one did not answer.
+#[must_use]
+pub fn is_for_another(error: &GatewayError) -> bool {
+    is_away(error) || matches!(error, GatewayError::Lost { .. })
+}
+
+/// Asks others, one after the other, until one has answered.
+pub async fn from_another(
+    shared: &Shared,
+    away: Option<BackendId>,
+    parts: &Parts,
+) -> Option<Response<ResponseBody>> {
+    for target in others(shared, away) {
+        let request = to_backend(&target, parts.clone(), RequestBody::Empty);
+        match send(shared, &target, request).await {
+            // What is broken there is no answer to what was asked elsewhere.
+            Ok(response) if response.status().is_server_error() => {}
+            Ok(response) => return Some(response),
+            Err(error) if is_away(&error) => {}
+            Err(_) => return None,
+        }
+    }
+    None
+}
+
+/// The head of a read that may be sent twice: it is safe (RFC 9110 section 9.2.2) and has no body.
+#[must_use]
+pub fn again(request: &Request<Incoming>) -> Option<Parts> {
+    let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
+    if !is_read || !request.body().is_end_stream() {
+        return None;
+    }
+    let mut head = Request::new(());
+    *head.method_mut() = request.method().clone();
+    *head.uri_mut() = request.uri().clone();
+    *head.headers_mut() = request.headers().clone();
+    head.headers_mut().remove(CONTENT_LENGTH);
+    Some(head.into_parts().0)
+}
+
+fn key_of(parts: &Parts) -> CacheKey {
+    CacheKey::own(parts.uri.path(), parts.uri.query().unwrap_or(""), &parts.headers)
+}
+
+/// True if a copy of the answer to this can be made.
+fn wants_all(parts: &Parts) -> bool {
+    parts.method == Method::GET && !parts.headers.contains_key(RANGE)
+}

@@ -1,0 +1,196 @@
+//! What the backends last said of their nodes, read once and put together once.
+
+use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use smallvec::SmallVec;
+use tokio::sync::Notify;
+
+use crate::comfy::file_inputs::Kind;
+use crate::comfy::graph::Classes;
+use crate::comfy::object_info::{NodeInfo, Union};
+use crate::lock::{Guard, Lock, rank};
+use crate::net::now;
+use crate::routing::ids::BackendId;
+
+/// How long it is believed what another backend said of its nodes. Models that are copied there
+/// are listed after that.
+pub(super) const KNOWN_FOR: Duration = Duration::from_secs(30);
+
+/// What the backends last said of their nodes.
+#[derive(Debug, Default)]
+pub struct NodeInfos {
+    state: Lock<State, { rank::NODES }>,
+    /// The infos in `state`: every submission looks at them, and none waits for that.
+    classes: ArcSwap<Infos>,
+    pub(super) arrived: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    known: HashMap<BackendId, Known>,
+    unions: Vec<(Key, Arc<Union>)>,
+}
+
+/// Whose bodies, in their order, a union is of.
+type Key = Vec<(BackendId, u64)>;
+
+#[derive(Debug, Default)]
+struct Known {
+    /// What it said, and the hash of it.
+    info: Option<(Arc<NodeInfo>, u64)>,
+    /// When that was, and how many files had been written there.
+    said: Option<(Instant, u64)>,
+    /// It is being asked.
+    is_asked: bool,
+}
+
+/// A backend and what it said.
+pub(super) type NodeAnswer = (BackendId, Arc<NodeInfo>, u64);
+
+impl NodeInfos {
+    #[cfg_attr(debug_assertions, track_caller)]
+    fn state(&self) -> Guard<'_, State, { rank::NODES }> {
+        self.state.lock()
+    }
+
+    /// What a backend said, if that is fresh enough.
+    pub(super) fn fresh(&self, backend: BackendId, writes: u64) -> Option<NodeAnswer> {
+        let state = self.state();
+        let known = state.known.get(&backend)?;
+        let (at, then) = known.said?;
+        let is_fresh = then == writes && now().duration_since(at) < KNOWN_FOR;
+        known.said_by(backend).filter(|_| is_fresh)
+    }
+
+    /// What a backend said, however long ago.
+    pub(super) fn last(&self, backend: BackendId) -> Option<NodeAnswer> {
+        self.state().known.get(&backend)?.said_by(backend)
+    }
+
+    /// What is known of the classes at this moment.
+    #[must_use]
+    pub fn classes(&self) -> KnownClasses {
+        KnownClasses(self.classes.load_full())
+    }
+
+    /// Forgets what those said that have left the fleet.
+    pub(super) fn keep(&self, is_there: impl Fn(BackendId) -> bool) {
+        let mut state = self.state();
+        let before = state.known.len();
+        state.known.retain(|backend, _| is_there(*backend));
+        if state.known.len() < before {
+            self.classes.store(Arc::new(state.infos()));
+        }
+    }
+
+    /// True while somebody asks it.
+    pub(super) fn is_asked(&self, backend: BackendId) -> bool {
+        self.state().known.get(&backend).is_some_and(|known| known.is_asked)
+    }
+
+    /// True if it is to be asked now, by whoever asks this.
+    pub(super) fn is_to_ask(&self, backend: BackendId) -> bool {
+        let mut state = self.state();
+        !std::mem::replace(&mut state.known.entry(backend).or_default().is_asked, true)
+    }
+
+    /// A backend said something, or nothing.
+    pub(super) fn answered(
+        &self,
+        backend: BackendId,
+        body: Option<Bytes>,
+        writes: u64,
+    ) -> Option<NodeAnswer> {
+        let said = body.and_then(|body| self.read(backend, body, writes));
+        self.state().known.entry(backend).or_default().is_asked = false;
+        self.arrived.notify_waiters();
+        said
+    }
+
+    /// Reads what a backend said; what it said before is not read again.
+    pub(super) fn read(&self, backend: BackendId, body: Bytes, writes: u64) -> Option<NodeAnswer> {
+        let hash = hash_of(&body);
+        let same = self.last(backend).filter(|(_, _, known)| *known == hash);
+        let info = match same {
+            Some((_, info, _)) => info,
+            None => Arc::new(NodeInfo::read(body)?),
+        };
+        let mut state = self.state();
+        let known = state.known.entry(backend).or_default();
+        known.info = Some((Arc::clone(&info), hash));
+        known.said = Some((now(), writes));
+        self.classes.store(Arc::new(state.infos()));
+        Some((backend, info, hash))
+    }
+
+    /// Several of them as one; made once.
+    pub(super) fn union(&self, said: &[NodeAnswer]) -> Arc<Union> {
+        let key: Key = said.iter().map(|(backend, _, hash)| (*backend, *hash)).collect();
+        let made = self.state().unions.iter().find(|(known, _)| *known == key).cloned();
+        if let Some((_, union)) = made {
+            return union;
+        }
+        let infos: Vec<&NodeInfo> = said.iter().map(|(_, info, _)| info.as_ref()).collect();
+        let union = Arc::new(Union::of(&infos));
+        let mut state = self.state();
+        let State { known, unions } = &mut *state;
+        // What a backend does not say any more is not asked for again.
+        let is_current = |(backend, hash): &(BackendId, u64)| {
+            let info = known.get(backend).and_then(|known| known.info.as_ref());
+            info.is_some_and(|(_, current)| current == hash)
+        };
+        unions.retain(|(key, _)| key.iter().all(is_current));
+        unions.push((key, Arc::clone(&union)));
+        union
+    }
+}
+
+type Infos = SmallVec<[Arc<NodeInfo>; 4]>;
+
+/// The classes that the backends have told of.
+#[derive(Debug)]
+pub struct KnownClasses(Arc<Infos>);
+
+impl KnownClasses {
+    /// What any backend said last of an input of a node; `None` if none has said anything of it.
+    #[must_use]
+    pub fn kind(&self, class: &str, input: &str) -> Option<Kind> {
+        self.0.iter().find_map(|info| info.kind(class, input))
+    }
+}
+
+impl Classes for KnownClasses {
+    /// The most that any of them says: a newer server may have given a class one more.
+    fn outputs(&self, class: &str) -> Option<usize> {
+        self.0.iter().filter_map(|info| info.outputs(class)).max()
+    }
+
+    fn is_hidden(&self, class: &str, input: &str) -> bool {
+        self.0.iter().any(|info| info.is_hidden(class, input))
+    }
+}
+
+impl State {
+    fn infos(&self) -> Infos {
+        let infos = self.known.values().filter_map(|known| known.info.as_ref());
+        infos.map(|(info, _)| Arc::clone(info)).collect()
+    }
+}
+
+impl Known {
+    fn said_by(&self, backend: BackendId) -> Option<NodeAnswer> {
+        self.info.as_ref().map(|(info, hash)| (backend, Arc::clone(info), *hash))
+    }
+}
+
+/// A number that stands for these bytes.
+pub(super) fn hash_of(bytes: &[u8]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    bytes.hash(&mut hasher);
+    hasher.finish()
+}

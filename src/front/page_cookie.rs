@@ -1,0 +1,117 @@
+//! The page cookie for a browser that goes to a page which is not ours: of a pack, say (R1).
+//!
+//! Such pages do their own requests, which our script does not name. The cookie comes with the
+//! page, before the first of them.
+
+use std::net::IpAddr;
+
+use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderName, SET_COOKIE};
+use http::{HeaderValue, Method, Request, Response};
+
+use super::Front;
+use super::browsers::{BrowserId, is_own_cookie};
+use super::caller::{Door, IdentityHints, browser, door};
+use super::cookie_signer::CookieSigner;
+use super::headers::pair_of;
+
+/// What a request says of a browser.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Visit {
+    /// It goes to a page, and has no cookie yet.
+    First(Door),
+    Other,
+}
+
+impl Visit {
+    #[must_use]
+    pub fn of<B>(front: &Front, peer: IpAddr, request: &Request<B>) -> Self {
+        let hints = IdentityHints::of(request);
+        let door = door(&front.shared, peer, &hints);
+        Self::by(request, browser(front, door, &hints), door)
+    }
+
+    fn by<B>(request: &Request<B>, known: Option<BrowserId>, door: Door) -> Self {
+        let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
+        let mut accepted = request.headers().get_all(ACCEPT).iter();
+        let wants_page = is_read && accepted.any(|value| asks_for_a_page(value.as_bytes()));
+        if wants_page && known.is_none() { Self::First(door) } else { Self::Other }
+    }
+
+    /// Gives the browser its cookie, if what it gets is a page, and its own: one that shared caches
+    /// keep would give it to others too.
+    pub fn greet<B>(self, signer: &CookieSigner, response: &mut Response<B>) {
+        let door = match self {
+            Self::First(door) if is_ones_own_page(response.headers()) => door,
+            Self::First(_) | Self::Other => return,
+        };
+        if let Ok(cookie) = HeaderValue::try_from(BrowserId::mint().set_cookie(signer, door)) {
+            response.headers_mut().append(SET_COOKIE, cookie);
+        }
+    }
+}
+
+/// True if an `Accept` is that of a browser that goes to a page. Scripts and elements of pages do
+/// not name the type (Fetch, "fetch a resource", step 3).
+#[must_use]
+pub fn asks_for_a_page(accept: &[u8]) -> bool {
+    memchr::memmem::find(accept, b"text/html").is_some()
+}
+
+fn is_ones_own_page(headers: &HeaderMap) -> bool {
+    let has = |name: HeaderName, what: &str| {
+        let mut values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
+        values.any(|value| value.to_ascii_lowercase().contains(what))
+    };
+    let is_given =
+        headers.get_all(SET_COOKIE).iter().any(|cookie| is_own_cookie(pair_of(cookie.as_bytes())));
+    has(CONTENT_TYPE, "text/html")
+        && !has(CACHE_CONTROL, "public")
+        && !has(CACHE_CONTROL, "s-maxage")
+        && !is_given
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::browsers::COOKIE_NAME;
+    use super::*;
+
+    const FIRST: Visit = Visit::First(Door::Plain);
+
+    fn visit(method: Method, accept: &str, known: Option<BrowserId>) -> Visit {
+        let request = Request::builder().method(method).header(ACCEPT, accept);
+        Visit::by(&request.body(()).unwrap(), known, Door::Plain)
+    }
+
+    fn greeted(headers: &[(HeaderName, &str)]) -> bool {
+        let mut response = Response::new(());
+        for (name, value) in headers {
+            response.headers_mut().append(name, HeaderValue::from_str(value).unwrap());
+        }
+        let before = response.headers().len();
+        FIRST.greet(&CookieSigner::new(), &mut response);
+        before < response.headers().len()
+    }
+
+    #[test]
+    fn a_browser_that_has_no_cookie_is_seen_when_it_goes_to_a_page() {
+        let page = "text/html,application/xhtml+xml;q=0.9,*/*;q=0.8";
+        assert_eq!(visit(Method::GET, page, None), FIRST);
+        assert_eq!(visit(Method::HEAD, page, None), FIRST);
+        assert_eq!(visit(Method::POST, page, None), Visit::Other);
+        assert_eq!(visit(Method::GET, "*/*", None), Visit::Other);
+        assert_eq!(visit(Method::GET, page, Some(BrowserId::mint())), Visit::Other);
+    }
+
+    #[test]
+    fn only_a_page_that_nobody_shares_brings_the_cookie() {
+        let html = (CONTENT_TYPE, "Text/HTML; charset=utf-8");
+        assert!(greeted(std::slice::from_ref(&html)));
+        assert!(greeted(&[html.clone(), (CACHE_CONTROL, "no-cache")]));
+        assert!(greeted(&[html.clone(), (SET_COOKIE, "session=1")]));
+        assert!(!greeted(&[(CONTENT_TYPE, "application/json")]));
+        assert!(!greeted(&[html.clone(), (CACHE_CONTROL, "public, max-age=60")]));
+        assert!(!greeted(&[html.clone(), (CACHE_CONTROL, "s-maxage=60")]));
+        let ours = format!("{COOKIE_NAME}=1");
+        assert!(!greeted(&[html, (SET_COOKIE, &ours)]));
+    }
+}

@@ -1,0 +1,151 @@
+//! Who asks on a connection, and where that goes.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::front::Front;
+use crate::front::browsers::BrowserId;
+use crate::front::caller::{self, Caller, Door, IdentityHints, Peer};
+use crate::front::error::GatewayError;
+use crate::front::forward::Target;
+use crate::front::{packs, route};
+use crate::session::Client;
+use crate::session::registry::with_client;
+use crate::shared::Shared;
+
+/// How often it is noted who is at an address, for one connection. Who was there last is a guess
+/// for the nameless; a tenth of a second does not matter to it.
+const NOTED_EVERY: Duration = Duration::from_millis(100);
+
+/// Who asks on a connection. Mostly it is who asked last, and then nothing is looked up.
+#[derive(Debug)]
+pub struct RouteCache {
+    peer: IpAddr,
+    known: Option<CachedCaller>,
+    cookie: Cookie,
+}
+
+/// The line of cookies that came last, and what it says: a signature costs more than to compare.
+#[derive(Debug)]
+struct Cookie {
+    line: Vec<u8>,
+    door: Door,
+    browser: Option<BrowserId>,
+}
+
+impl Cookie {
+    fn browser(
+        &mut self,
+        front: &Front,
+        door: Door,
+        hints: &IdentityHints<'_>,
+    ) -> Option<BrowserId> {
+        let [line] = hints.cookies[..] else { return caller::browser(front, door, hints) };
+        if self.line != line || self.door != door {
+            self.browser = caller::browser(front, door, hints);
+            self.door = door;
+            self.line.clear();
+            self.line.extend_from_slice(line);
+        }
+        self.browser
+    }
+}
+
+/// Who asked last.
+#[derive(Debug)]
+struct CachedCaller {
+    client: Arc<Client>,
+    browser: Option<BrowserId>,
+    address: IpAddr,
+    noted: Instant,
+}
+
+impl RouteCache {
+    #[must_use]
+    pub fn new(peer: IpAddr) -> Self {
+        let cookie = Cookie { line: Vec::new(), door: Door::Unknown, browser: None };
+        Self { peer, known: None, cookie }
+    }
+
+    /// The address of the other end.
+    #[must_use]
+    pub fn address(&self) -> IpAddr {
+        self.peer
+    }
+
+    /// Whether the other end is believed.
+    #[must_use]
+    pub fn peer(&self, shared: &Shared) -> Peer {
+        Peer::of(shared, self.peer)
+    }
+
+    /// Where a request goes that came just now.
+    ///
+    /// # Errors
+    /// It names a client in a way that nobody could, or its backend is down, or there is none.
+    pub fn target(
+        &mut self,
+        front: &Front,
+        (path, hints): (&str, &IdentityHints<'_>),
+        now: Instant,
+    ) -> Result<Target, GatewayError> {
+        let named = caller::named(hints)?;
+        let name = named.as_deref();
+        let asked = (path, hints);
+        let known = name.and_then(|name| self.target_of_known(front, name, asked, now));
+        let target = match known {
+            Some(target) => target?,
+            None => self.target_of_another(front, name, asked, now)?,
+        };
+        if !target.backend.is_up() {
+            return Err(GatewayError::not_asked(&target.backend));
+        }
+        Ok(target)
+    }
+
+    /// The target of the client that asked last on this connection; `None` if it is another one,
+    /// or was forgotten meanwhile.
+    fn target_of_known(
+        &mut self,
+        front: &Front,
+        name: &str,
+        (path, hints): (&str, &IdentityHints<'_>),
+        now: Instant,
+    ) -> Option<Result<Target, GatewayError>> {
+        // Whose a shared name is depends on the address, and a proxy speaks for many.
+        if caller::shared_by(&front.shared.config().affinity.shared_ids, name).is_some() {
+            return None;
+        }
+        let known = self.known.as_mut().filter(|known| known.client.id.as_str() == name)?;
+        let door = caller::door(&front.shared, self.peer, hints);
+        let browser = self.cookie.browser(front, door, hints);
+        let address = caller::address(&front.shared, self.peer, hints);
+        let is_noted = known.browser == browser
+            && known.address == address
+            && now.duration_since(known.noted) < NOTED_EVERY;
+        if !is_noted {
+            front.browsers.saw(browser, address, &known.client.id, now);
+            (known.browser, known.address, known.noted) = (browser, address, now);
+        }
+        let decided = packs::contact(&front.sessions, &known.client, path).ok()?;
+        Some(decided.map_err(GatewayError::from).map(|made| route::decided(&front.shared, made)))
+    }
+
+    fn target_of_another(
+        &mut self,
+        front: &Front,
+        name: Option<&str>,
+        (path, hints): (&str, &IdentityHints<'_>),
+        now: Instant,
+    ) -> Result<Target, GatewayError> {
+        let caller = Caller::named_so(name, front, self.peer, hints)?;
+        let Some(id) = &caller.named else { return packs::target(front, &caller, path) };
+        let (client, decided) = with_client(&front.sessions, id, |client| {
+            packs::contact(&front.sessions, client, path)
+        })?;
+        let (browser, address) = (caller.browser, caller.address);
+        self.known = Some(CachedCaller { client, browser, address, noted: now });
+        Ok(route::decided(&front.shared, decided?))
+    }
+}

@@ -1,0 +1,197 @@
+//! What is ours on the front, under `/-/`: for the asking client, about itself (promise V3).
+
+use std::sync::Arc;
+
+use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
+use hyper::body::Incoming;
+use serde::Serialize;
+
+use super::Front;
+use super::caller::Caller;
+use super::error::GatewayError;
+use super::{Answer, json, page};
+use crate::body::ResponseBody;
+use crate::comfy::query::parameter;
+use crate::net::now;
+use crate::report::{self, ClientReport, PromptReport};
+use crate::routing::ids::PromptId;
+use crate::session::Client;
+use crate::session::control::{self, Force};
+use crate::shared::Shared;
+
+const CONSOLE: &str = include_str!("console.js");
+
+/// Answers a path below `/-/`.
+///
+/// # Errors
+/// Nothing is there, the asker is nameless, or a safe reset was refused.
+pub async fn answer(
+    front: &Arc<Front>,
+    caller: &Caller,
+    path: &str,
+    request: &Request<Incoming>,
+) -> Answer {
+    let query = request.uri().query().unwrap_or("");
+    match (request.method(), path) {
+        (&Method::GET | &Method::HEAD, "/-/ready") => Ok(ready(&front.shared)),
+        (&Method::GET | &Method::HEAD, "/-/whoami") => Ok(whoami(front, caller)),
+        (&Method::GET | &Method::HEAD, "/-/validate") => Ok(as_json(&validate(front, caller))),
+        (&Method::GET | &Method::HEAD, "/-/explain") => Ok(explain(front, caller, query)),
+        (&Method::GET | &Method::HEAD, "/-/console.js") => Ok(console()),
+        (&Method::GET | &Method::HEAD, "/-/page.js") => page::script(&front.shared, request),
+        (&Method::POST, "/-/reset") => reset(front, caller, query),
+        (
+            _,
+            "/-/ready" | "/-/whoami" | "/-/validate" | "/-/explain" | "/-/console.js"
+            | "/-/page.js",
+        ) => Err(GatewayError::BadMethod { allowed: "GET, HEAD" }),
+        (_, "/-/reset") => Err(GatewayError::BadMethod { allowed: "POST" }),
+        (method, path) => match &front.annex {
+            Some(annex) => annex.answer(&front.sessions, method, path).await,
+            None => Err(GatewayError::NotFound),
+        },
+    }
+}
+
+/// Whether new clients should be sent here. Not who is behind: that is told to operators only.
+fn ready(shared: &Shared) -> Response<ResponseBody> {
+    let is_ready = shared.is_ready();
+    let mut response = as_json(&serde_json::json!({ "ready": is_ready }));
+    if !is_ready {
+        *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+    }
+    response
+}
+
+/// Who the asker is taken for, and how that client stands.
+#[derive(Debug, Serialize)]
+struct WhoAmI {
+    client_id: Option<String>,
+    /// Whether the gateway knows the client: it has been in contact within its lease.
+    known: bool,
+    client: Option<ClientReport>,
+}
+
+fn whoami(front: &Front, caller: &Caller) -> Response<ResponseBody> {
+    // Not by the address: it never lets anybody see what is a client's own.
+    let id = caller.asker(front);
+    let client = id.as_ref().and_then(|id| front.sessions.clients.get(id));
+    as_json(&WhoAmI {
+        client_id: caller.named.as_ref().map(ToString::to_string),
+        known: client.is_some(),
+        client: client.map(|client| of_asker(&front.sessions.shared, caller, &client)),
+    })
+}
+
+/// How a client stands. Its id is its secret: it is told to who has named it, and to no cookie.
+fn of_asker(shared: &Arc<Shared>, caller: &Caller, client: &Client) -> ClientReport {
+    let mut report = report::client(shared, client, now());
+    if caller.named.is_none() {
+        report.summary.client_id.clear();
+    }
+    report
+}
+
+/// Whether everything about a client points to one backend.
+#[derive(Debug, Serialize)]
+struct Validation {
+    consistent: bool,
+    /// The backend of the binding.
+    bound: Option<String>,
+    /// The backend of the link.
+    link: Option<String>,
+    /// The backend where requests of this client go.
+    api: Option<String>,
+    reason: String,
+}
+
+fn validate(front: &Front, caller: &Caller) -> Validation {
+    let client = caller.asker(front).and_then(|id| front.sessions.clients.get(&id));
+    let Some(client) = client else {
+        let reason = "nothing is bound: this client has not been in contact".to_owned();
+        return Validation { consistent: true, bound: None, link: None, api: None, reason };
+    };
+    let (bound, link) = client
+        .inspect(|core, link| (core.bound().map(|(id, _)| id), link.map(|link| link.backend)));
+    let api = match client.contact(&front.sessions) {
+        Ok(Ok(decision)) => Some(decision.backend),
+        Ok(Err(_)) | Err(_) => None,
+    };
+    let is_astray = |pending: &crate::routing::pending::Pending| Some(pending.backend) != bound;
+    let astray = client.pending().iter().filter(|(_, pending)| is_astray(pending)).count();
+    let consistent = astray == 0 && (api.is_none() || api == bound || bound.is_none());
+    let name = |id| front.shared.fleet.get(id).name().to_string();
+    let (bound, link, api) = (bound.map(name), link.map(name), api.map(name));
+    let show = |name: &Option<String>| name.clone().unwrap_or_else(|| "none".to_owned());
+    let reason = format!(
+        "bound = {}, link = {}, api = {}, prompts elsewhere = {astray}",
+        show(&bound),
+        show(&link),
+        show(&api)
+    );
+    Validation { consistent, bound, link, api, reason }
+}
+
+/// Why things are as they are, for the asking client or one of its prompts.
+#[derive(Debug, Serialize)]
+struct Explanation {
+    client: Option<ClientReport>,
+    prompt: Option<PromptReport>,
+}
+
+fn explain(front: &Front, caller: &Caller, query: &str) -> Response<ResponseBody> {
+    let client = caller.asker(front).and_then(|id| front.sessions.clients.get(&id));
+    let prompt = parameter(query, "prompt").and_then(|text| PromptId::parse(&text).ok());
+    let record = prompt.and_then(|prompt| {
+        let record = front.shared.records.prompt(&prompt);
+        record.map(|record| report::prompt(&front.sessions, &prompt, &record, now()))
+    });
+    // An id is a secret of its client's; of others' prompts only place and state are told.
+    let own = |report: &PromptReport| report.client_id == client_name(client.as_ref());
+    let prompt = record.map(|report| match own(&report) && caller.named.is_some() {
+        true => report,
+        false => PromptReport { client_id: None, ..report },
+    });
+    as_json(&Explanation {
+        client: client.map(|client| of_asker(&front.sessions.shared, caller, &client)),
+        prompt,
+    })
+}
+
+fn client_name(client: Option<&Arc<Client>>) -> Option<String> {
+    client.map(|client| client.id.to_string())
+}
+
+/// What a reset did.
+#[derive(Debug, Serialize)]
+struct ResetDone {
+    released: bool,
+    cut_off: usize,
+}
+
+fn reset(front: &Arc<Front>, caller: &Caller, query: &str) -> Answer {
+    let id = caller.asker(front).ok_or(GatewayError::Nameless)?;
+    let force = match parameter(query, "force").as_deref() {
+        Some("true" | "1") => Force::Forced,
+        Some(_) | None => Force::Safe,
+    };
+    let Some(client) = front.sessions.clients.get(&id) else {
+        return Ok(as_json(&ResetDone { released: false, cut_off: 0 }));
+    };
+    let cut_off = control::reset(&front.sessions, &client, force)?;
+    Ok(as_json(&ResetDone { released: true, cut_off }))
+}
+
+fn console() -> Response<ResponseBody> {
+    let mut response = Response::new(ResponseBody::whole(CONSOLE));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/javascript; charset=utf-8"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    response
+}
+
+/// Our own types always serialise.
+fn as_json(value: &impl Serialize) -> Response<ResponseBody> {
+    json(serde_json::to_vec(value).unwrap_or_default())
+}

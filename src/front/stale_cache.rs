@@ -1,0 +1,480 @@
+//! Which good copies are kept of what the home backend gave (promise R9)?
+//!
+//! They are for the time when it is down, not to spare it requests: while it is up, it answers.
+//! Only files that have their hash in their name are given from here at any time.
+//! All of them together are bounded, the bodies that are just being copied included; what was not
+//! used for longest goes first.
+//!
+//! # Invariants
+//!
+//! - A copy is a whole answer with status 200, never a part, an error, or one with a cookie. Of a
+//!   404 it is only remembered that nothing was there: the stock page takes that for an empty
+//!   folder, and any other error for the end.
+//! - What one asker was given is not given to another: see [`CacheKey::own`].
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use http::HeaderValue;
+use http::header::{ETAG, HeaderMap, HeaderName};
+
+use super::cache_key::bare;
+pub use super::cache_key::{CacheKey, Coding};
+use super::conditional::Whole;
+use crate::comfy::version::Version;
+use crate::lock::{Guard, Lock, rank};
+use crate::routing::ids::BackendId;
+
+/// The largest body that is kept, in bytes; less if all copies together may have little.
+const BODY_MAX: usize = 16 << 20;
+
+/// What an entry takes besides its texts and its body, about.
+const ENTRY_BYTES: usize = 256;
+
+/// How many names are remembered that no backend had; past it no others are looked for.
+const MISSES_MAX: usize = 1024;
+
+/// How long a name is not looked for again that no backend had.
+const MISS: Duration = Duration::from_secs(60);
+
+/// What the home backend had last.
+#[derive(Clone, Debug)]
+pub enum Found {
+    Whole(Whole),
+    Nothing,
+}
+
+/// All copies.
+#[derive(Debug)]
+pub struct StaleCache {
+    body_max: AtomicUsize,
+    table: Lock<Table, { rank::STALE_CACHE }>,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    bytes_max: usize,
+    bytes: usize,
+    /// Of bodies that are just being copied.
+    copying: usize,
+    /// Counts uses.
+    turn: u64,
+    entries: HashMap<Arc<CacheKey>, Entry>,
+    /// The keys of `entries`, by their last use.
+    by_use: BTreeMap<u64, Arc<CacheKey>>,
+    misses: HashMap<Box<str>, Instant>,
+    /// Counts the installations of the home that were seen, by its version and its page.
+    edition: u64,
+    server: Option<(BackendId, Option<Version>)>,
+    page: Option<HeaderValue>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    kept: Kept,
+    bytes: usize,
+    turn: u64,
+    edition: u64,
+}
+
+#[derive(Debug)]
+enum Kept {
+    Copy {
+        whole: Whole,
+        since: Instant,
+    },
+    /// The home backend had nothing there.
+    Missing {
+        since: Instant,
+    },
+    /// It cannot be kept, and need not be asked for as a whole.
+    Nothing,
+}
+
+impl StaleCache {
+    /// Room for `bytes` in all; 0 keeps none.
+    #[must_use]
+    pub fn new(bytes: usize) -> Self {
+        let table = Table { bytes_max: bytes, ..Table::default() };
+        let body_max = AtomicUsize::new(BODY_MAX.min(bytes / 4));
+        Self { body_max, table: Lock::new(table) }
+    }
+
+    #[must_use]
+    pub fn is_on(&self) -> bool {
+        0 < self.body_max()
+    }
+
+    /// The largest body that is kept, in bytes.
+    #[must_use]
+    pub fn body_max(&self) -> usize {
+        self.body_max.load(Ordering::Relaxed)
+    }
+
+    /// Another limit holds from now on, in bytes; what is too much goes, the longest unused first.
+    pub fn limit(&self, bytes: usize) {
+        self.body_max.store(BODY_MAX.min(bytes / 4), Ordering::Relaxed);
+        let mut table = self.table();
+        table.bytes_max = bytes;
+        let room = bytes.saturating_sub(table.copying);
+        table.shrink_to(room);
+    }
+
+    /// Takes so many bytes for a body that is being copied, if need be from what was not used for
+    /// longest; until [`StaleCache::give_back`].
+    #[must_use]
+    pub fn take_room(&self, bytes: usize) -> bool {
+        let mut table = self.table();
+        let has_room = table.make_room(bytes);
+        table.copying += if has_room { bytes } else { 0 };
+        has_room
+    }
+
+    pub fn give_back(&self, bytes: usize) {
+        self.table().copying -= bytes;
+    }
+
+    /// True if there is a copy, or there cannot be one.
+    #[must_use]
+    pub fn knows(&self, key: &CacheKey) -> bool {
+        self.table().entries.contains_key(key)
+    }
+
+    /// The copy, and how long ago the home backend gave or confirmed it.
+    #[must_use]
+    pub fn get(&self, key: &CacheKey, now: Instant) -> Option<(Found, Duration)> {
+        let mut table = self.table();
+        table.used(key);
+        let (found, since) = match &table.entries.get(key)?.kept {
+            Kept::Copy { whole, since } => (Found::Whole(whole.clone()), since),
+            Kept::Missing { since } => (Found::Nothing, since),
+            Kept::Nothing => return None,
+        };
+        Some((found, now.duration_since(*since)))
+    }
+
+    /// The copy, if it was made of what is installed now.
+    #[must_use]
+    pub fn fresh(&self, key: &CacheKey) -> Option<Whole> {
+        let mut table = self.table();
+        table.used(key);
+        let edition = table.edition;
+        match table.entries.get(key).filter(|entry| entry.edition == edition)?.kept {
+            Kept::Copy { ref whole, .. } => Some(whole.clone()),
+            Kept::Missing { .. } | Kept::Nothing => None,
+        }
+    }
+
+    /// The home is this backend now, of this version.
+    pub fn saw_server(&self, id: BackendId, version: Option<Version>) {
+        let mut table = self.table();
+        let server = Some((id, version));
+        if table.server != server {
+            table.edition += u64::from(table.server.is_some());
+            table.server = server;
+        }
+    }
+
+    /// The home's page has this tag now.
+    pub fn saw_page(&self, headers: &HeaderMap) {
+        let mut table = self.table();
+        let page = headers.get(ETAG).cloned();
+        if table.page != page {
+            table.edition += u64::from(table.page.is_some());
+            table.page = page;
+        }
+    }
+
+    /// Keeps an answer, in place of an older one.
+    pub fn put(&self, key: CacheKey, whole: Whole, now: Instant) {
+        self.table().put(key, Kept::Copy { whole, since: now });
+    }
+
+    /// Remembers that the home backend has nothing there.
+    pub fn missing(&self, key: CacheKey, now: Instant) {
+        self.table().put(key, Kept::Missing { since: now });
+    }
+
+    /// Remembers that there can be no copy.
+    pub fn refuse(&self, key: CacheKey) {
+        self.table().put(key, Kept::Nothing);
+    }
+
+    /// The home backend gives these validators now: if they are the copy's, it is as good as new.
+    pub fn confirm(&self, key: &CacheKey, headers: &HeaderMap, now: Instant) -> bool {
+        let mut table = self.table();
+        table.used(key);
+        match table.entries.get_mut(key).map(|entry| &mut entry.kept) {
+            Some(Kept::Copy { whole, since }) if is_same(&whole.headers, headers) => {
+                *since = now;
+                true
+            }
+            Some(Kept::Copy { .. } | Kept::Missing { .. } | Kept::Nothing) | None => false,
+        }
+    }
+
+    /// The home backend says that what an asker has is still good, and these are its validators.
+    /// If they are not the copy's, then that is not good any more.
+    pub fn revalidated(&self, key: &CacheKey, headers: &HeaderMap, now: Instant) {
+        let is_same = self.confirm(key, headers, now);
+        if !is_same && headers.contains_key(ETAG) {
+            self.forget(key);
+        }
+    }
+
+    /// What the home backend has under this key is not what we think.
+    pub fn forget(&self, key: &CacheKey) {
+        let mut table = self.table();
+        let says_something = |entry: &Entry| !matches!(entry.kept, Kept::Nothing);
+        if table.entries.get(key).is_some_and(says_something) {
+            table.remove(key);
+        }
+    }
+
+    /// Somebody wrote to this path of user data: nobody's copy of it is good any more.
+    pub fn written(&self, path: &str) {
+        let path = bare(path);
+        let (from, to) = path.split_once("/move/").unwrap_or((&path, ""));
+        let is_meant = |key: &CacheKey, entry: &Entry| {
+            let moved_to = key.path().strip_prefix("/userdata/");
+            // A folder may have come with its first file.
+            let is_no_folder = matches!(entry.kept, Kept::Missing { .. })
+                && matches!(key.path(), "/userdata" | "/v2/userdata");
+            key.path() == &*from || (!to.is_empty() && moved_to == Some(to)) || is_no_folder
+        };
+        let mut table = self.table();
+        let stale = table.entries.iter().filter(|(key, entry)| is_meant(key, entry));
+        let stale: Vec<Arc<CacheKey>> = stale.map(|(key, _)| Arc::clone(key)).collect();
+        for key in stale {
+            table.remove(&key);
+        }
+    }
+
+    /// True if other backends may be asked for what the home does not have.
+    #[must_use]
+    pub fn may_look(&self, path: &str, now: Instant) -> bool {
+        let mut table = self.table();
+        if table.misses.len() == MISSES_MAX {
+            table.misses.retain(|_, at| now.duration_since(*at) < MISS);
+        }
+        let is_recent = |at: &Instant| now.duration_since(*at) < MISS;
+        table.misses.len() < MISSES_MAX && !table.misses.get(path).is_some_and(is_recent)
+    }
+
+    /// No backend has it.
+    pub fn missed(&self, path: &str, now: Instant) {
+        self.table().misses.insert(path.into(), now);
+    }
+
+    fn table(&self) -> Guard<'_, Table, { rank::STALE_CACHE }> {
+        self.table.lock()
+    }
+}
+
+/// Strong validators only: a weak one says that the meaning is the same, not the bytes.
+fn is_same(kept: &HeaderMap, given: &HeaderMap) -> bool {
+    let tag = kept.get(ETAG).filter(|tag| !tag.as_bytes().starts_with(b"W/"));
+    tag.is_some() && tag == given.get(ETAG)
+}
+
+impl Table {
+    fn put(&mut self, key: CacheKey, kept: Kept) {
+        let bytes = ENTRY_BYTES
+            + key.bytes()
+            + match &kept {
+                Kept::Copy { whole, .. } => size(whole),
+                Kept::Missing { .. } | Kept::Nothing => 0,
+            };
+        self.remove(&key);
+        if !self.make_room(bytes) {
+            return;
+        }
+        let key = Arc::new(key);
+        self.turn += 1;
+        self.bytes += bytes;
+        self.by_use.insert(self.turn, Arc::clone(&key));
+        let (turn, edition) = (self.turn, self.edition);
+        self.entries.insert(key, Entry { kept, bytes, turn, edition });
+        debug_assert_eq!(self.entries.len(), self.by_use.len(), "one use for each entry");
+    }
+
+    /// Drops what was not used for longest until so many bytes are free, if they can be.
+    fn make_room(&mut self, bytes: usize) -> bool {
+        if self.bytes_max < self.copying + bytes {
+            return false;
+        }
+        self.shrink_to(self.bytes_max - self.copying - bytes);
+        true
+    }
+
+    /// Drops what was not used for longest until the rest has so many bytes at most.
+    fn shrink_to(&mut self, bytes: usize) {
+        while bytes < self.bytes {
+            let Some((_, oldest)) = self.by_use.first_key_value() else { break };
+            let oldest = Arc::clone(oldest);
+            self.remove(&oldest);
+        }
+    }
+
+    fn remove(&mut self, key: &CacheKey) {
+        if let Some(entry) = self.entries.remove(key) {
+            self.by_use.remove(&entry.turn);
+            self.bytes -= entry.bytes;
+        }
+    }
+
+    fn used(&mut self, key: &CacheKey) {
+        let Some(entry) = self.entries.get_mut(key) else { return };
+        if let Some(key) = self.by_use.remove(&entry.turn) {
+            self.turn += 1;
+            entry.turn = self.turn;
+            self.by_use.insert(self.turn, key);
+        }
+    }
+}
+
+fn size(whole: &Whole) -> usize {
+    let header =
+        |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len() + 64;
+    whole.body.len() + whole.headers.iter().map(header).sum::<usize>()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+
+    fn key(path: &str) -> CacheKey {
+        CacheKey::asset(path)
+    }
+
+    fn whole(tag: &'static str, len: usize) -> Whole {
+        let mut headers = HeaderMap::new();
+        headers.insert(ETAG, HeaderValue::from_static(tag));
+        Whole { headers, body: Bytes::from(vec![b'x'; len]) }
+    }
+
+    #[test]
+    fn what_was_not_used_for_longest_goes_first_and_all_stays_below_the_bound() {
+        let (copies, t) = (StaleCache::new(30_000), crate::net::now());
+        for path in ["/a", "/b", "/c"] {
+            copies.put(key(path), whole("\"1\"", 9_000), t);
+        }
+        assert!(copies.get(&key("/a"), t).is_some());
+        copies.put(key("/d"), whole("\"1\"", 9_000), t);
+        let kept = ["/a", "/b", "/c", "/d"].map(|path| copies.get(&key(path), t).is_some());
+        assert_eq!(kept, [true, false, true, true]);
+        assert!(copies.table().bytes <= 30_000);
+        copies.put(key("/a"), whole("\"2\"", 30_000), t);
+        assert!(copies.get(&key("/a"), t).is_none(), "too large, and the old one is not good");
+        assert!(copies.take_room(20_000), "a body on its way counts as well");
+        assert_eq!(copies.table().entries.len(), 1);
+        assert!(!copies.take_room(10_001));
+        copies.give_back(20_000);
+        assert!(copies.take_room(30_000));
+    }
+
+    #[test]
+    fn a_copy_is_fresh_until_something_else_is_installed() {
+        let (copies, t) = (StaleCache::new(40_000), crate::net::now());
+        let page = |tag| {
+            let mut headers = HeaderMap::new();
+            headers.insert(ETAG, HeaderValue::from_static(tag));
+            headers
+        };
+        copies.saw_server(BackendId::nth(0), None);
+        copies.saw_page(&page("\"1\""));
+        let renew = || {
+            copies.put(key("/a"), whole("\"1\"", 1), t);
+            assert!(copies.fresh(&key("/a")).is_some());
+        };
+        renew();
+        copies.saw_server(BackendId::nth(0), None);
+        copies.saw_page(&page("\"1\""));
+        assert!(copies.fresh(&key("/a")).is_some());
+        assert!(copies.fresh(&key("/a").encoded(Coding::Gzip)).is_none(), "another copy");
+        copies.saw_server(BackendId::nth(0), Some(Version::parse("0.33.0")));
+        assert!(copies.fresh(&key("/a")).is_none());
+        assert!(copies.get(&key("/a"), t).is_some(), "there for a tab of before");
+        renew();
+        copies.saw_page(&page("\"2\""));
+        assert!(copies.fresh(&key("/a")).is_none());
+        renew();
+        copies.saw_server(BackendId::nth(1), Some(Version::parse("0.33.0")));
+        assert!(copies.fresh(&key("/a")).is_none());
+    }
+
+    #[test]
+    fn a_copy_is_as_old_as_its_last_confirmation() {
+        let (copies, t) = (StaleCache::new(40_000), crate::net::now());
+        let later = t + Duration::from_secs(60);
+        copies.put(key("/a"), whole("\"1\"", 1), t);
+        assert!(!copies.confirm(&key("/a"), &whole("\"2\"", 0).headers, later));
+        assert_eq!(copies.get(&key("/a"), later).unwrap().1, Duration::from_secs(60));
+        assert!(copies.confirm(&key("/a"), &whole("\"1\"", 0).headers, later));
+        assert_eq!(copies.get(&key("/a"), later).unwrap().1, Duration::ZERO);
+        copies.revalidated(&key("/a"), &HeaderMap::new(), later);
+        assert!(copies.knows(&key("/a")), "nothing is said of which one is good");
+        copies.revalidated(&key("/a"), &whole("\"2\"", 0).headers, later);
+        assert!(!copies.knows(&key("/a")));
+        copies.put(key("/w"), whole("W/\"1\"", 1), t);
+        assert!(!copies.confirm(&key("/w"), &whole("W/\"1\"", 0).headers, later));
+    }
+
+    #[test]
+    fn askers_do_not_share_copies_but_spellings_of_a_path_do() {
+        let user = |name: &'static str, value: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
+            CacheKey::own("/api/settings", "", &headers)
+        };
+        let all = [
+            user("comfy-user", "ada"),
+            user("comfy-user", "bob"),
+            user("authorization", "ada"),
+            user("cookie", "login=1"),
+            user("x-other", ""),
+        ];
+        for (index, one) in all.iter().enumerate() {
+            assert!(!all[index + 1..].contains(one), "{one:?}");
+        }
+        let ours = user("cookie", "mooring=00; login=1");
+        assert_eq!(ours, user("cookie", "login=1"), "the page cookie is no login");
+        let nobody = CacheKey::own("/settings", "", &HeaderMap::new());
+        assert_eq!(nobody, user("cookie", "mooring=00"));
+        assert_eq!(nobody, user("comfy-user", ""), "what the page says without users");
+        assert_eq!(user("x-other", "").path(), "/settings");
+    }
+
+    #[test]
+    fn a_write_ends_everyones_copies_of_what_was_written() {
+        let (copies, t) = (StaleCache::new(40_000), crate::net::now());
+        let named = |path: &str| CacheKey::own(path, "", &HeaderMap::new());
+        let all = ["/userdata/a.json", "/userdata/b.json", "/userdata/c.json", "/settings"];
+        for path in all {
+            copies.put(named(path), whole("\"1\"", 1), t);
+        }
+        let folder = CacheKey::own("/v2/userdata", "path=x", &HeaderMap::new());
+        copies.missing(folder.clone(), t);
+        assert!(matches!(copies.get(&folder, t), Some((Found::Nothing, _))));
+        copies.written("/api/userdata/a.json/move/b.json");
+        assert!(copies.get(&folder, t).is_none());
+        let kept = all.map(|path| copies.get(&named(path), t).is_some());
+        assert_eq!(kept, [false, false, true, true]);
+    }
+
+    #[test]
+    fn a_name_that_nobody_has_is_not_looked_for_again_at_once() {
+        let (copies, t) = (StaleCache::new(0), crate::net::now());
+        assert!(copies.may_look("/assets/x-12345678.js", t));
+        copies.missed("/assets/x-12345678.js", t);
+        assert!(!copies.may_look("/assets/x-12345678.js", t));
+        for index in 1..MISSES_MAX {
+            copies.missed(&index.to_string(), t);
+        }
+        assert!(!copies.may_look("/assets/y-12345678.js", t), "bounded");
+        assert!(copies.may_look("/assets/x-12345678.js", t + MISS));
+    }
+}

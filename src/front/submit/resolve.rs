@@ -1,0 +1,131 @@
+//! What became of a submission whose answer is missing, or proves nothing: its backend is asked
+//! until it is known (promise P2).
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::time::timeout;
+use tracing::debug;
+
+use super::super::Answer;
+use super::Sending;
+use crate::comfy::answers::Sighting;
+use crate::front::error::GatewayError;
+use crate::net::{now, sleep};
+use crate::routing::pending::{ABSENT_LOOKS_APART, End};
+use crate::session::control;
+
+/// For how long a submission's own task looks for it. Beyond any `prompts.answer_limit` that a
+/// client waits for.
+const LOOKS_FOR: Duration = Duration::from_secs(3_600);
+
+/// How long after a prompt has left the pending ones its end may be untold. It takes two locks.
+const SETTLES_WITHIN: Duration = Duration::from_secs(1);
+
+/// The pause between two questions while a backend does not answer them.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
+
+/// What came of looking.
+enum Looked {
+    /// The backend has it: waiting, at this place if it says so, or further.
+    There(Option<f64>),
+    /// It is nowhere, and provably so.
+    Nowhere,
+    /// It ended meanwhile: its events said so, or it was given up.
+    Ended(End),
+    /// Nobody waits for this any more.
+    Unknown,
+}
+
+impl Sending {
+    /// Asks the backend until it is known whether it has the prompt (P2).
+    pub(super) async fn look(mut self) -> Answer {
+        let looked = tokio::select! {
+            biased;
+            end = self.completion.end() => Looked::Ended(end),
+            looked = self.looked() => looked,
+        };
+        match looked {
+            Looked::There(number) => Ok(self.found(number).await),
+            Looked::Nowhere => self.not_there(),
+            Looked::Unknown => self.left_to_asking().await,
+            Looked::Ended(end) => {
+                self.revoke_if_lost(Some(end));
+                self.ended(end).await
+            }
+        }
+    }
+
+    async fn looked(&self) -> Looked {
+        let limit = self.front.shared.config().fleet.probe_timeout;
+        let mut missed: Option<Instant> = None;
+        let patience = now() + LOOKS_FOR;
+        while now() < patience {
+            match self.backend().look_for(&self.prompt, limit).await {
+                Ok(Sighting::Absent) => {
+                    let first = *missed.get_or_insert_with(now);
+                    let is_restarted =
+                        self.backend().restarted().is_some_and(|gone| self.sent < gone);
+                    let is_sure = ABSENT_LOOKS_APART <= now().duration_since(first);
+                    if is_restarted || is_sure {
+                        return Looked::Nowhere;
+                    }
+                }
+                Ok(Sighting::Queued { number, .. } | Sighting::Running { number }) => {
+                    return Looked::There(number);
+                }
+                Ok(Sighting::Ended(_)) => return Looked::There(None),
+                Err(error) => debug!(prompt = %self.prompt, %error, "Looking for a prompt."),
+            }
+            sleep(LOOK_AGAIN).await;
+        }
+        Looked::Unknown
+    }
+
+    /// Its client was told long ago that nobody knows; the reconciler goes on asking.
+    async fn left_to_asking(mut self) -> Answer {
+        self.taken().await;
+        self.client.must_ask(&self.front.sessions, self.backend().id);
+        let backend = self.backend().name().to_string();
+        Err(GatewayError::StateUnknown { backend, prompt: self.prompt.to_string() })
+    }
+
+    /// It is said not to be queued; should that turn out wrong, it is stopped.
+    fn not_there(mut self) -> Answer {
+        let backend = self.backend().name().to_string();
+        // Before the id is free: one who uses it again must not find it disowned after that.
+        self.client.disown(&self.prompt);
+        let answer = self.withdraw(GatewayError::NotQueued { backend });
+        control::watch_late_arrival(&self.front.sessions, self.backend(), &self.prompt);
+        answer
+    }
+
+    /// It is not pending any more, without having been sent.
+    pub(super) async fn ended_meanwhile(self) -> Answer {
+        match self.settled_end().await {
+            Some(end) => self.ended(end).await,
+            None => Err(self.is_down()),
+        }
+    }
+
+    /// How it ended, once it is not pending any more.
+    pub(super) async fn settled_end(&self) -> Option<End> {
+        let completion = Arc::clone(&self.completion);
+        timeout(SETTLES_WITHIN, completion.end()).await.ok()
+    }
+
+    /// It ended, and not by an answer. Its events said so, and only what was taken has events; or
+    /// it was given up, or cut off by force.
+    async fn ended(mut self, end: End) -> Answer {
+        match end {
+            End::Succeeded | End::Failed | End::Interrupted | End::Deleted => {
+                Ok(self.found(None).await)
+            }
+            End::Lost(_) => Err(self.is_down()),
+        }
+    }
+
+    fn is_down(&self) -> GatewayError {
+        GatewayError::BackendDown { backend: self.backend().name().to_string() }
+    }
+}

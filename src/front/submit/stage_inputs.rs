@@ -1,0 +1,290 @@
+//! The files that a prompt uses, named as its backend knows them (promise R4).
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::try_join_all;
+use smallvec::SmallVec;
+use tokio::time::timeout;
+
+use super::super::nodes::KnownClasses;
+use super::super::{copy_file, view};
+use super::folders;
+use super::known::{Input, Known, Lookup, Places};
+use crate::comfy::file_inputs::{self, Kind};
+use crate::comfy::files::{self, Mention, Spelled};
+use crate::comfy::refused::Lacks;
+use crate::fleet::backend::Backend;
+use crate::front::Front;
+use crate::front::error::GatewayError;
+use crate::net::now;
+use crate::records::files::for_people;
+use crate::routing::files::{Maker, ToBring};
+use crate::routing::ids::{BackendId, FileRef, Located};
+use crate::routing::placement::{BackendView, CopyWeights, head_start};
+use crate::session::submissions::Nearness;
+use crate::shared::Shared;
+
+/// How long the sizes of files are awaited: a prompt must not wait long to be placed.
+const WEIGHED_WITHIN: Duration = Duration::from_millis(500);
+
+/// How many files are asked about.
+const WEIGHED_MAX: usize = 64;
+
+/// The files that the graph of a submission names.
+#[derive(Debug)]
+pub(super) struct Inputs {
+    mentions: Vec<Mention<Input>>,
+    /// The backends that have most of them.
+    near: SmallVec<[BackendId; 4]>,
+    /// How many prompts longer a queue may be where they lie.
+    margin: u32,
+}
+
+/// The submission without names of backends in what is kept of it. A picture that is opened
+/// elsewhere, or here after a change of the fleet, names no server.
+#[must_use]
+pub(super) fn untagged(shared: &Shared, body: Bytes) -> Bytes {
+    files::without_backends(body, |name| shared.fleet.called(name).is_some())
+}
+
+impl Inputs {
+    /// Looks the strings of a graph up in the ledger of files. `askers` are its client and its
+    /// address; `nodes` is what the backends say of their nodes.
+    ///
+    /// The graph is read first, then all is looked up at once, and only if something was found is
+    /// it read again: whoever holds the ledger keeps everybody waiting.
+    #[must_use]
+    pub(super) fn of(shared: &Shared, body: &[u8], askers: &[Maker], nodes: &KnownClasses) -> Self {
+        let mut asked = Vec::new();
+        let _ = files::mentions(body, |spelled| {
+            asked.push(Lookup::of(shared, spelled));
+            None::<()>
+        });
+        let known = Known::of(shared, &asked, askers);
+        let mut mentions = Vec::new();
+        if known.inputs.iter().any(Option::is_some) {
+            let mut found = known.inputs.into_iter();
+            let has_backend = |spelled: &Spelled<'_>| spelled.backend.is_some();
+            mentions = files::mentions(body, |spelled| {
+                found.next().flatten().map(|known| (known, has_backend(spelled)))
+            });
+            let classes = files::classes(body);
+            mentions.retain(|mention| is_meant(nodes, &classes, mention));
+        }
+        let mentions = mentions.into_iter().map(|it| it.map(|(known, _)| known)).collect();
+        let mut inputs = Self { mentions, near: SmallVec::new(), margin: 0 };
+        inputs.near = inputs.found_near(shared, &known.places);
+        inputs
+    }
+
+    /// The backends that have most of them.
+    #[must_use]
+    pub(super) fn nearness(&self) -> Nearness {
+        Nearness { backends: self.near.clone(), margin: self.margin }
+    }
+
+    fn found_near(&self, shared: &Shared, places: &Places) -> SmallVec<[BackendId; 4]> {
+        if self.mentions.is_empty() {
+            return SmallVec::new();
+        }
+        let count = |backend: BackendId| {
+            let has = |at: &&Located| places.get(*at).is_some_and(|it| it.contains(&backend));
+            self.located().filter(has).count()
+        };
+        let counts: SmallVec<[(BackendId, usize); 8]> =
+            shared.fleet.iter().map(|backend| (backend.id, count(backend.id))).collect();
+        let most = counts.iter().map(|(_, count)| *count).max().unwrap_or(0);
+        let is_near = |(_, count): &&(BackendId, usize)| 0 < most && *count == most;
+        counts.iter().filter(is_near).map(|(backend, _)| *backend).collect()
+    }
+
+    /// Weighs what would have to be copied against the wait. Asked only where it decides: while a
+    /// backend that has them is idle, they lie well, and so they do if there is no other.
+    pub(super) async fn weigh(&mut self, shared: &Shared) {
+        if self.near.is_empty() {
+            return;
+        }
+        let near = &self.near;
+        let now = now();
+        let views = shared.fleet.views(now);
+        let is_idle = |view: &BackendView| near.contains(&view.id) && view.load == 0;
+        let takes = views.iter().filter(|view| view.takes_work());
+        if takes.clone().count() < 2 || takes.clone().any(is_idle) {
+            return;
+        }
+        let mut files: Vec<&Located> = self.located().collect();
+        files.sort_by(|a, b| (a.backend, &a.file).cmp(&(b.backend, &b.file)));
+        files.dedup();
+        let size = |at: &Located| {
+            let (backend, file) = (Arc::clone(&shared.fleet.get(at.backend)), at.file.clone());
+            async move { backend.size_of(&file, WEIGHED_WITHIN).await }
+        };
+        let asked = futures_util::future::join_all(files.into_iter().take(WEIGHED_MAX).map(size));
+        let Ok(sizes) = timeout(WEIGHED_WITHIN, asked).await else { return };
+        let sizes: Vec<u64> = sizes.into_iter().filter_map(|size| size.ok().flatten()).collect();
+        let config = shared.config();
+        let affinity = &config.affinity;
+        let weights = CopyWeights {
+            bytes_per_prompt: affinity.input_bytes,
+            prompts_max: u32::try_from(affinity.input_margin).unwrap_or(u32::MAX),
+            file_max: config.files.copy_bytes,
+        };
+        self.margin = head_start(&sizes, weights);
+    }
+
+    /// The submission as `target` understands it: every file is there, under the name that stands
+    /// in the graph.
+    ///
+    /// # Errors
+    /// A file could not be brought; see [`copy_file::copy`].
+    pub(super) async fn brought(
+        &self,
+        front: &Front,
+        target: &Arc<Backend>,
+        body: Bytes,
+    ) -> Result<Bytes, GatewayError> {
+        if self.mentions.is_empty() {
+            return Ok(body);
+        }
+        if let Some((file, server)) = self.mentions.iter().find_map(|it| it.known.gone()) {
+            let file = for_people(file).into_owned();
+            return Err(GatewayError::InputGone { file, backend: server.to_string() });
+        }
+        let sorted = |mut needed: Vec<_>| {
+            needed.sort_by(|a: &&Located, b: &&Located| {
+                (a.backend, &a.file).cmp(&(b.backend, &b.file))
+            });
+            needed.dedup();
+            needed
+        };
+        let known = self.to_bring(&front.shared, target, &sorted(self.located().collect()))?;
+        let needed = sorted(self.single().collect());
+        let bring = |original: &Located| {
+            let original = original.clone();
+            let known = known.get(&original).cloned();
+            async move {
+                let file = match known {
+                    Some(it) => copy_file::bring_known(front, (&original, it), target).await?,
+                    // It lies there itself.
+                    None => original.file.clone(),
+                };
+                Ok::<_, GatewayError>((original, file))
+            }
+        };
+        let there = try_join_all(needed.into_iter().map(bring)).await?;
+        let mut parts = Vec::new();
+        for mention in &self.mentions {
+            let name = match &mention.known {
+                Input::At(at) => there.iter().find(|(it, _)| it == at).map(|(_, file)| file),
+                Input::Folder(folder, files) => {
+                    let name = folders::bring(front, (folder, files), target).await?;
+                    parts.push((mention.at.clone(), mention.renamed_to(&name)));
+                    None
+                }
+                Input::Gone(..) => None,
+            };
+            parts.extend(name.map(|name| (mention.at.clone(), mention.renamed(name))));
+        }
+        Ok(files::with_renamed(body, &parts))
+    }
+
+    /// `target` said that files are not there. Forgets copies that were thought to be, and looks
+    /// for names that nobody knew on the other backends. True if something is known now that was
+    /// not, so that submitting again makes sense.
+    pub(super) async fn find_missing(
+        &self,
+        shared: &Shared,
+        target: &Backend,
+        lacks: &Lacks,
+        askers: &[Maker],
+    ) -> bool {
+        let mut is_news = false;
+        for name in lacks.files.iter().chain(&lacks.values) {
+            let Some(spelled) = files::spelled(name) else { continue };
+            if spelled.is_hash() {
+                // No file has that name, and none must get it.
+                continue;
+            }
+            let Some(file) = FileRef::of_path(spelled.folder, &spelled.path) else { continue };
+            is_news |= self.forget_copies(shared, target, &file);
+            let asked = [Lookup::of(shared, &spelled)];
+            let is_unknown = Known::of(shared, &asked, askers).inputs.iter().all(Option::is_none);
+            // A value is more often a model's name than a file's.
+            if is_unknown && lacks.files.contains(name) {
+                is_news |= view::search(shared, &file, Some(target.id)).await.is_some();
+            }
+        }
+        is_news
+    }
+
+    /// True if one was thought to be there.
+    fn forget_copies(&self, shared: &Shared, target: &Backend, file: &FileRef) -> bool {
+        let mut is_news = false;
+        for original in self.located().filter(|at| at.backend != target.id) {
+            let mut files = shared.records.files_of(&original.file);
+            if files.copy_on(original, target.id).as_ref() == Some(file) {
+                files.copy_is_gone(original, target.id);
+                is_news = true;
+            }
+        }
+        is_news
+    }
+
+    /// What is known of those that do not lie there themselves.
+    fn to_bring(
+        &self,
+        shared: &Shared,
+        target: &Backend,
+        needed: &[&Located],
+    ) -> Result<HashMap<Located, ToBring>, GatewayError> {
+        let elsewhere = needed.iter().filter(|at| at.backend != target.id);
+        let elsewhere: Vec<&Located> = elsewhere.copied().collect();
+        let mut known = HashMap::new();
+        shared.records.look_up(elsewhere.iter().map(|at| at.file.path()), |files, place| {
+            if let Some(at) = elsewhere.get(place) {
+                known.insert((*at).clone(), files.to_bring(at, target.id));
+            }
+        });
+        let max = shared.config().files.copies_per_prompt;
+        let to_copy = known.values().filter(|it| it.known.is_none()).count();
+        if max < to_copy { Err(GatewayError::TooManyInputs { max }) } else { Ok(known) }
+    }
+
+    /// All files, those of folders too.
+    fn located(&self) -> impl Iterator<Item = &Located> {
+        self.mentions.iter().flat_map(|mention| match &mention.known {
+            Input::At(at) => std::slice::from_ref(at),
+            Input::Folder(_, files) => files,
+            Input::Gone(..) => &[],
+        })
+    }
+
+    /// The files that are named one by one.
+    fn single(&self) -> impl Iterator<Item = &Located> {
+        self.mentions.iter().filter_map(|mention| match &mention.known {
+            Input::At(at) => Some(at),
+            Input::Folder(..) | Input::Gone(..) => None,
+        })
+    }
+}
+
+/// True if the string stands where a file is meant. One that carries a backend was picked from
+/// names of ours, and is meant wherever it stands.
+fn is_meant(
+    nodes: &KnownClasses,
+    classes: &HashMap<String, String>,
+    mention: &Mention<(Input, bool)>,
+) -> bool {
+    let (input, has_backend) = &mention.known;
+    let class = classes.get(&mention.node).map_or("", String::as_str);
+    let kind = nodes.kind(class, &mention.input).unwrap_or(Kind::Other);
+    match input {
+        Input::Folder(..) => file_inputs::a_folder(class, &mention.input, kind),
+        Input::At(_) | Input::Gone(..) => {
+            *has_backend || file_inputs::a_file(class, &mention.input, kind)
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! Whose prompts an asker is shown, and which of them he may end by their ids (promises R5, R6).
+//!
+//! Of what is pending: those of the clients that ask, and those of the same person's clients that
+//! have no socket any more, whose tabs are gone. Of what has ended: all of the person's.
+
+use std::collections::BTreeMap;
+
+use super::Front;
+use super::caller::Caller;
+use crate::net::now;
+use crate::routing::ids::{ClientId, PromptId};
+use crate::routing::ledger::{Listed, Record, State};
+use crate::routing::owners::{Owner, Person, Submitter};
+use crate::routing::pending::Pending;
+use crate::session::Client;
+use crate::session::Sessions;
+
+/// For whom prompts are shown or ended.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct VisibleOwners {
+    /// The client that is named, or all of one browser. It may have none yet.
+    clients: Vec<ClientId>,
+    person: Option<Person>,
+    /// The client that the request itself names: it knows that id already.
+    named: Option<ClientId>,
+}
+
+impl VisibleOwners {
+    /// The address says whose prompts are meant for those only that were sent from there without
+    /// any name, and only while nobody with a name is there.
+    #[must_use]
+    pub fn of(front: &Front, caller: &Caller) -> Self {
+        let (clients, named) = (caller.askers(front), caller.named.clone());
+        let person = caller.person().or_else(|| nameless_at(front, caller));
+        Self { clients, person, named }
+    }
+
+    /// The clients of what is pending that was sent without a name, for who asks from there without
+    /// one.
+    #[must_use]
+    pub fn nameless_clients(front: &Front, caller: &Caller) -> Vec<ClientId> {
+        let Some(here) = nameless_at(front, caller) else { return Vec::new() };
+        let pending = front.shared.records.pending_of(&here);
+        let mut records = front.shared.records.prompts(&pending);
+        let records = pending.iter().filter_map(|prompt| records.remove(prompt));
+        records.filter_map(|record| record.by.client).collect()
+    }
+
+    /// True if nobody in particular asks.
+    #[must_use]
+    pub fn is_nobody(&self) -> bool {
+        self.clients.is_empty() && self.person.is_none()
+    }
+
+    /// Under whom histories list what is theirs.
+    #[must_use]
+    pub fn owners(&self) -> Vec<Owner> {
+        let clients = self.clients.iter().cloned().map(Owner::Client);
+        clients.chain(self.person.clone().map(Owner::Person)).collect()
+    }
+
+    /// What they have pending.
+    #[must_use]
+    pub fn pending(&self, sessions: &Sessions) -> BTreeMap<PromptId, (ClientId, Pending)> {
+        let clients = self.clients.iter().filter_map(|id| sessions.clients.get(id));
+        let mut pending: BTreeMap<_, _> = clients
+            .flat_map(|client| {
+                let pending = client.pending().into_iter();
+                pending.map(move |(prompt, it)| (prompt, (client.id.clone(), it)))
+            })
+            .collect();
+        let Some(person) = &self.person else { return pending };
+        let theirs = sessions.shared.records.pending_of(person);
+        let mut by_client: BTreeMap<ClientId, Vec<PromptId>> = BTreeMap::new();
+        for (prompt, record) in sessions.shared.records.prompts(&theirs) {
+            let client = record.by.client.filter(|id| !self.clients.contains(id));
+            if let Some(client) = client {
+                by_client.entry(client).or_default().push(prompt);
+            }
+        }
+        for (id, prompts) in by_client {
+            let Some(client) = sessions.clients.get(&id) else { continue };
+            client.inspect(|core, _| {
+                let is_gone = core.sockets() == 0;
+                for prompt in prompts.into_iter().filter(|_| is_gone) {
+                    let it = core.pending().get(&prompt).cloned();
+                    pending.extend(it.map(|it| (prompt, (id.clone(), it))));
+                }
+            });
+        }
+        pending
+    }
+
+    /// True if a prompt is theirs to end or to delete by its id.
+    #[must_use]
+    pub fn may_end(&self, sessions: &Sessions, record: &Record) -> bool {
+        // One that was found on a backend is nobody's.
+        if record.by.client.as_ref().is_none_or(|client| self.clients.contains(client)) {
+            return true;
+        }
+        let is_persons = self.person.is_some() && self.person == record.by.person;
+        is_persons
+            && match record.state {
+                State::Ended(_) | State::Learned => true,
+                State::Pending => self.is_of_gone(sessions, &record.by),
+            }
+    }
+
+    /// Of what histories list, that which they empty: another tab that is there keeps its own.
+    #[must_use]
+    pub fn may_clear(&self, sessions: &Sessions, listed: &Listed) -> bool {
+        listed.by.client.as_ref().is_some_and(|client| self.clients.contains(client))
+            || self.is_of_gone(sessions, &listed.by)
+    }
+
+    /// True if the request named the client itself that submitted this.
+    #[must_use]
+    pub fn named(&self, by: &Submitter) -> bool {
+        self.named.is_some() && self.named == by.client
+    }
+
+    /// The client, if the request named it.
+    #[must_use]
+    pub fn named_client<'c>(&self, client: &'c ClientId) -> Option<&'c ClientId> {
+        (self.named.as_ref() == Some(client)).then_some(client)
+    }
+
+    fn is_of_gone(&self, sessions: &Sessions, by: &Submitter) -> bool {
+        let client = by.client.as_ref().and_then(|id| sessions.clients.get(id));
+        client.is_none_or(|client| is_gone(&client))
+    }
+}
+
+/// True if no browser socket of a client is open.
+fn is_gone(client: &Client) -> bool {
+    client.inspect(|core, _| core.sockets() == 0)
+}
+
+fn nameless_at(front: &Front, caller: &Caller) -> Option<Person> {
+    let is_alone = caller.named.is_none()
+        && caller.is_its_address()
+        && front.browsers.is_nameless_alone(
+            caller.address,
+            front.shared.config().affinity.lease,
+            now(),
+        );
+    let here = Person::Address(caller.address);
+    (is_alone && front.shared.records.knows(&here)).then_some(here)
+}

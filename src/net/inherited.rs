@@ -1,0 +1,91 @@
+//! Listening sockets that were handed over by who started us (systemd socket activation,
+//! sd_listen_fds(3)): they outlive the process, so that a restart refuses no connection.
+//!
+//! A socket is known by the address that it is bound to, which is that of the configuration, and
+//! not by its number or name: a unit whose sockets are listed in another order must not open the
+//! operators' door to clients.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::time::Duration;
+
+use listenfd::ListenFd;
+
+use super::tcp::{self, Tcp};
+use super::{Boxed, Listener, Network, Stream};
+
+use crate::lock::{Guard, Lock, rank};
+
+/// The real network, with listeners that are there already.
+#[derive(Debug, Default)]
+pub struct Inherited {
+    listeners: Lock<Vec<TcpListener>, { rank::INHERITED }>,
+}
+
+/// A socket was handed over that nobody asked for.
+#[derive(Debug, thiserror::Error)]
+pub enum Unasked {
+    #[error(
+        "a socket for {address} was handed over, which is neither server.listen nor \
+             admin.listen"
+    )]
+    Address { address: SocketAddr },
+    #[error("a handed over descriptor is no listening TCP socket: {0}")]
+    NotListening(#[source] io::Error),
+}
+
+impl Inherited {
+    /// Takes what the environment says was handed over (`LISTEN_FDS`, `LISTEN_PID`), each for one
+    /// of these addresses. Called once, before there is a second thread: it takes the variables
+    /// out of the environment.
+    ///
+    /// # Errors
+    /// A socket is none of these.
+    pub fn take(asked: &[SocketAddr]) -> Result<Self, Unasked> {
+        let mut handed = ListenFd::from_env();
+        let mut listeners = Vec::new();
+        for index in 0..handed.len() {
+            let found = handed.take_tcp_listener(index).map_err(Unasked::NotListening)?;
+            let Some(listener) = found else { continue };
+            let address = listener.local_addr().map_err(Unasked::NotListening)?;
+            if !asked.contains(&address) {
+                return Err(Unasked::Address { address });
+            }
+            listeners.push(listener);
+        }
+        Ok(Self { listeners: Lock::new(listeners) })
+    }
+
+    fn listener(&self, address: SocketAddr) -> Option<TcpListener> {
+        let mut listeners = self.listeners();
+        let is_it = |it: &TcpListener| it.local_addr().is_ok_and(|local| local == address);
+        let index = listeners.iter().position(is_it)?;
+        Some(listeners.swap_remove(index))
+    }
+
+    fn listeners(&self) -> Guard<'_, Vec<TcpListener>, { rank::INHERITED }> {
+        self.listeners.lock()
+    }
+}
+
+impl Network for Inherited {
+    fn connect<'a>(&'a self, host: &'a str, port: u16) -> Boxed<'a, io::Result<Stream>> {
+        Tcp.connect(host, port)
+    }
+
+    fn connect_within<'a>(
+        &'a self,
+        host: &'a str,
+        port: u16,
+        limit: Duration,
+    ) -> Boxed<'a, io::Result<Stream>> {
+        Tcp.connect_within(host, port, limit)
+    }
+
+    fn listen(&self, address: SocketAddr) -> Boxed<'_, io::Result<Box<dyn Listener>>> {
+        match self.listener(address) {
+            Some(listener) => Box::pin(async move { tcp::adopt(listener) }),
+            None => Box::pin(async move { Tcp.listen(address).await }),
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! What becomes of a client's pending prompts: taken, heard of, asked for, ended.
+
+use std::time::{Duration, Instant};
+
+use super::Client;
+use crate::routing::decision::{Released, StillPending, What};
+use crate::routing::effects::{Effects, KnownBy, Step};
+use crate::routing::ids::{BackendId, PromptId};
+use crate::routing::pending::{End, Loss, Observation, Pending, Phase, Signal};
+
+/// Whether the sockets have been told how a prompt ended, though it has not ended.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Outcome {
+    Told,
+    Untold,
+}
+
+impl Client {
+    /// The prompt was taken by its backend. False if it is not pending any more.
+    pub fn accepted(&mut self, prompt: &PromptId, now: Instant) -> Step<bool> {
+        Step::of(|_effects| {
+            let pending = self.prompts.get_mut(prompt);
+            pending.map(|pending| pending.accepted(now)).is_some()
+        })
+    }
+
+    /// A link said something about a prompt. It has ended, if that was it.
+    pub fn on_event(&mut self, prompt: &PromptId, heard: Signal, now: Instant) -> Step {
+        Step::of(|effects| {
+            let Some(pending) = self.prompts.get_mut(prompt) else { return };
+            if matches!(heard, Signal::Terminal(_)) {
+                effects.freed = Some(pending.backend);
+            }
+            if let Some(end) = pending.on_event(heard, now) {
+                self.end(prompt, (end, KnownBy::Heard), now, effects);
+            }
+        })
+    }
+
+    /// Asking found something about a prompt. It has ended, if that settles it.
+    pub fn on_probe(&mut self, prompt: &PromptId, sighted: Observation, now: Instant) -> Step {
+        Step::of(|effects| {
+            let pending = self.prompts.get_mut(prompt);
+            if let Some(end) = pending.and_then(|pending| pending.on_probe(sighted, now)) {
+                self.end(prompt, (end, KnownBy::Found), now, effects);
+            }
+        })
+    }
+
+    /// Asking found how a prompt ended, and no event of it is to come any more.
+    pub fn settle(&mut self, prompt: &PromptId, end: End, now: Instant) -> Step {
+        Step::of(|effects| self.end(prompt, (end, KnownBy::Found), now, effects))
+    }
+
+    /// A prompt is presumed lost. One whose outcome was told has ended so.
+    pub fn give_up(
+        &mut self,
+        prompt: &PromptId,
+        loss: Loss,
+        outcome: Outcome,
+        now: Instant,
+    ) -> Step {
+        Step::of(|effects| {
+            let Some(pending) = self.prompts.get_mut(prompt) else { return };
+            let end = match outcome {
+                Outcome::Told => pending.given_up(),
+                Outcome::Untold => End::Lost(loss),
+            };
+            self.end(prompt, (end, KnownBy::GivenUp), now, effects);
+        })
+    }
+
+    /// The client asks for a prompt to be deleted.
+    pub fn delete_asked(&mut self, prompt: &PromptId) -> Step {
+        Step::of(|_effects| {
+            if let Some(pending) = self.prompts.get_mut(prompt) {
+                pending.ask_delete();
+            }
+        })
+    }
+
+    /// The deletion was not done.
+    pub fn delete_withdrawn(&mut self, prompt: &PromptId) -> Step {
+        Step::of(|_effects| {
+            if let Some(pending) = self.prompts.get_mut(prompt) {
+                pending.delete_asked = false;
+            }
+        })
+    }
+
+    /// All that is pending on `backend` must be asked about: its link broke, or it came back.
+    pub fn must_ask(&mut self, backend: BackendId) -> Step {
+        Step::of(|effects| {
+            effects.asks = true;
+            self.prompts.on(backend).for_each(|pending| pending.must_ask = true);
+        })
+    }
+
+    /// A safe release, if nothing is pending. Its outcome says how much is, if anything.
+    pub fn release(&mut self, now: Instant) -> Step<Result<Released, StillPending>> {
+        Step::of(|effects| match self.work() {
+            0 => Ok(Released { backend: self.unbind(What::Released, now, effects), cut_off: 0 }),
+            pending => Err(StillPending { pending }),
+        })
+    }
+
+    /// A forced reset: whatever is pending is lost, and the binding is gone. An upload in flight
+    /// goes on, and holds nothing any more.
+    pub fn reset(&mut self, now: Instant) -> Step<Released> {
+        Step::of(|effects| {
+            self.uploads_in_flight = 0;
+            let cut_off = self.prompts.cut_off(now, effects);
+            self.last_end = if cut_off == 0 { self.last_end } else { Some(now) };
+            Released { backend: self.unbind(What::Reset, now, effects), cut_off }
+        })
+    }
+
+    /// It is a client no more: whoever comes under its name is another. Its outcome is where it
+    /// was bound.
+    pub fn leave(&mut self, now: Instant) -> Step<Option<BackendId>> {
+        debug_assert!(self.work() == 0, "nobody leaves his work");
+        Step::of(|effects| self.unbind(What::Released, now, effects))
+    }
+
+    /// A link to `backend` broke: what comes after a start may come unheard, so all that is pending
+    /// there must be asked about.
+    pub fn deaf(&mut self, backend: BackendId) -> Step {
+        Step::of(|effects| {
+            effects.asks = true;
+            for pending in self.prompts.on(backend) {
+                pending.must_ask = true;
+                pending.deaf();
+            }
+        })
+    }
+
+    /// A link to `backend` is open: what was said between the last look and this moment was said
+    /// to nobody. One that is being sent has waited for this link.
+    pub fn must_ask_again(&mut self, backend: BackendId) -> Step {
+        Step::of(|effects| {
+            effects.asks = true;
+            let is_sent = |pending: &&mut Pending| pending.phase != Phase::Sending;
+            let sent = self.prompts.on(backend).filter(is_sent);
+            sent.for_each(|pending| pending.must_ask = true);
+        })
+    }
+
+    /// Prompts that must be asked about, or that asking has settled, with their backends.
+    #[must_use]
+    pub fn to_ask(&self, silent_after: Duration, now: Instant) -> Vec<(PromptId, BackendId)> {
+        self.pending()
+            .iter()
+            .filter(|(_, pending)| {
+                pending.wants_asking(self.patience(pending.backend, silent_after), now)
+            })
+            .map(|(prompt, pending)| (prompt.clone(), pending.backend))
+            .collect()
+    }
+
+    /// Ends a prompt, if it is pending. A reset alone ends all at once.
+    fn end(
+        &mut self,
+        prompt: &PromptId,
+        (end, known): (End, KnownBy),
+        now: Instant,
+        effects: &mut Effects,
+    ) {
+        let Some(backend) = self.prompts.end(prompt, end, known, now, effects) else { return };
+        self.last_end = Some(now);
+        self.decisions.remember(Some(backend), What::Ended(end), now);
+        self.remember_if_released(now);
+    }
+}

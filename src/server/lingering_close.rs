@@ -1,0 +1,48 @@
+//! How does a connection end whose client may still be sending?
+//!
+//! To close over bytes that nobody has read is a reset, and a reset takes from the client what it
+//! has not read yet: the answer, which says why its upload was not taken. So our side ends first,
+//! and what still comes is read and dropped (RFC 9112 section 9.6).
+
+use std::future::poll_fn;
+use std::time::Duration;
+
+use tokio::io::AsyncWriteExt as _;
+use tokio::time::timeout;
+
+use crate::net::{Buffered, sleep};
+use crate::tasks::Tasks;
+
+/// How long a client may be silent before it counts as one that has read its answer.
+const QUIET: Duration = Duration::from_secs(2);
+
+/// How long it may go on sending. A browser looks at its answer when its whole upload is sent, or
+/// when it can send no more.
+const LINGER: Duration = Duration::from_secs(30);
+
+/// The same when the process stops.
+const LINGER_AT_STOP: Duration = Duration::from_secs(1);
+
+/// Ends our side of a connection whose answer is written; then waits for the client's end. What
+/// it sends is dropped: nothing is kept of it.
+pub async fn close(mut conn: Buffered, tasks: &Tasks) {
+    conn.read = Vec::new();
+    if conn.stream.shutdown().await.is_err() {
+        return;
+    }
+    let dropped = async {
+        while let Ok(Ok(true)) = timeout(QUIET, poll_fn(|cx| conn.poll_more(cx))).await {
+            conn.read.clear();
+        }
+    };
+    let is_late = async {
+        tokio::select! {
+            () = sleep(LINGER) => {}
+            () = tasks.stopping() => sleep(LINGER_AT_STOP).await,
+        }
+    };
+    tokio::select! {
+        () = dropped => {}
+        () = is_late => {}
+    }
+}

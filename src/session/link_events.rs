@@ -1,0 +1,86 @@
+//! What follows when a link opens, breaks or ends.
+
+use std::sync::Arc;
+
+use super::Sessions;
+use super::apply::Turn;
+use super::link::Link;
+use super::{Client, Missed, State};
+use crate::comfy::messages;
+use crate::fleet::api::ApiError;
+use crate::net::now;
+use crate::routing::ids::BackendId;
+use crate::routing::pending::Phase;
+use crate::shared::Shared;
+
+impl Client {
+    /// The link opened: what it must be told again is told.
+    pub(super) fn link_opened(self: &Arc<Self>, sessions: &Arc<Sessions>, link: &Arc<Link>) {
+        let mut state = self.turn(sessions);
+        // What ended between the last look and this moment was told to nobody.
+        state.act(|core| core.must_ask_again(link.backend));
+        state.may_have_missed(link.backend, |phase| phase != Phase::Sending);
+        let wants_logs = state.wants_logs;
+        drop(state);
+        if wants_logs {
+            let (sessions, client) = (Arc::clone(sessions), Arc::clone(self));
+            let backend = link.backend;
+            sessions.clone().shared.tasks.spawn(async move {
+                if let Err(error) = client.subscribe_logs(&sessions.shared, backend).await {
+                    tracing::debug!(%error, "The log subscription could not be repeated.");
+                }
+            });
+        }
+    }
+
+    async fn subscribe_logs(&self, shared: &Shared, backend: BackendId) -> Result<(), ApiError> {
+        let body = messages::log_subscription(&self.id);
+        let limit = shared.config().fleet.probe_timeout;
+        let backend = shared.fleet.get(backend);
+        backend.patch("/internal/logs/subscribe", body, limit).await.map(|_| ())
+    }
+
+    /// The link broke: events may be lost, so all that is pending there has to be asked about.
+    pub(super) fn link_broke(self: &Arc<Self>, sessions: &Arc<Sessions>, link: &Arc<Link>) {
+        let mut state = self.turn(sessions);
+        state.act(|core| core.deaf(link.backend));
+        state.runs = None;
+        // What is in the log and not pending was begun by others under this name: nobody asks for
+        // it, and what was said of its end is lost.
+        state.end_strangers();
+        state.may_have_missed(link.backend, |_any| true);
+    }
+
+    /// The link's TCP connection has ended for good.
+    pub(super) fn link_ended(&self, link: &Arc<Link>) {
+        let mut state = self.state();
+        state.closing.retain(|closing| !Arc::ptr_eq(closing, link));
+        if state.link.as_ref().is_some_and(|current| Arc::ptr_eq(current, link)) {
+            state.link = None;
+        }
+    }
+}
+
+impl Turn<'_> {
+    /// A prompt has begun: the others of which events were missed are over, if they ever began.
+    pub(super) fn ask_for_ends(&mut self, backend: BackendId) {
+        let State { missed, holdback, .. } = &mut **self;
+        for (prompt, missed) in missed {
+            if !holdback.is_waiting(prompt) {
+                *missed = Missed::IsOver;
+            }
+        }
+        self.act(|core| core.must_ask(backend));
+    }
+}
+
+impl State {
+    /// Prompts of the log that are not pending and have not ended: they end here.
+    fn end_strangers(&mut self) {
+        for prompt in self.log.running_prompts() {
+            if !self.core.pending().contains_key(&prompt) {
+                self.log.ended(&prompt, now());
+            }
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! A client as it was before a restart: bound where it was, its pending prompts to be asked for,
+//! ends that nobody may have heard to be told again.
+
+use std::sync::Arc;
+
+use super::Sessions;
+use super::apply::After;
+use super::submissions::Remembered;
+use super::{Client, Told};
+use crate::comfy::answers::Ended;
+use crate::fleet::dial_limiter::Haste;
+use crate::journal::restore::{Lost, RestoredClient, Undelivered};
+use crate::net::now;
+use crate::routing::client as core;
+use crate::routing::ids::PromptId;
+use crate::routing::pending::End;
+use crate::shared::Shared;
+
+impl Client {
+    /// Restored, but not yet at work: see [`Client::take_up`].
+    #[must_use]
+    pub fn restored(restored: RestoredClient, sessions: &Arc<Sessions>) -> Arc<Self> {
+        let RestoredClient { id, binding, pending, output_nodes, lost, undelivered } = restored;
+        let core = core::Client::restored(binding, pending, now());
+        let client = Arc::new(Self::with_core(id, &sessions.logs, core));
+        let mut turn = client.turn(sessions);
+        let remembered = |(prompt, nodes)| (prompt, Remembered::outputs(nodes));
+        turn.remembered = output_nodes.into_iter().map(remembered).collect();
+        let (to_fetch, to_tell): (Vec<_>, Vec<_>) =
+            undelivered.into_iter().partition(|undelivered| has_history(undelivered.end));
+        turn.undelivered = to_fetch;
+        for Undelivered { prompt, backend, end } in to_tell {
+            let backend = &sessions.shared.fleet.get(backend).name();
+            turn.tell_end(&prompt, end, backend);
+            turn.log.ended(&prompt, now());
+        }
+        for Lost { prompt, backend, loss } in lost {
+            let (end, told) = (End::Lost(loss), Told::No);
+            turn.tell_end(&prompt, end, &backend);
+            turn.log.ended(&prompt, now());
+            turn.later(After::Ended { prompt, end, told, waits: None });
+        }
+        drop(turn);
+        client
+    }
+
+    /// Goes on where it was: counted among its backend's clients, and linked if it has work there.
+    pub fn take_up(self: &Arc<Self>, sessions: &Arc<Sessions>) {
+        if self.has_prompts_to_ask_about() {
+            sessions.clients.has_work(self);
+        }
+        let mut state = self.state();
+        let Some((backend, _)) = state.core.bound() else { return };
+        sessions.shared.fleet.get(backend).client_came();
+        if state.core.is_held() {
+            self.ensure_link(&mut state, sessions, (backend, Haste::Again));
+        }
+    }
+
+    /// Ends that are to be fetched.
+    #[must_use]
+    pub fn undelivered(&self) -> Vec<Undelivered> {
+        self.state().undelivered.clone()
+    }
+
+    /// Tells an end from before the restart, with what its backend still knows of it.
+    pub(super) fn tell_again(
+        &self,
+        shared: &Shared,
+        undelivered: &Undelivered,
+        history: Option<&Ended>,
+    ) {
+        let named = (undelivered.backend, &undelivered.prompt);
+        let history = history.map(|history| self.named_history(shared, named, history));
+        let mut state = self.state();
+        if !state.forget_untold(&undelivered.prompt) {
+            return;
+        }
+        match history {
+            Some(history) => state.tell_history(&undelivered.prompt, history),
+            None => {
+                let backend = &shared.fleet.get(undelivered.backend).name();
+                state.tell_end(&undelivered.prompt, undelivered.end, backend);
+            }
+        }
+        state.log.ended(&undelivered.prompt, now());
+    }
+}
+
+impl super::State {
+    /// True if it was still to be told.
+    fn forget_untold(&mut self, prompt: &PromptId) -> bool {
+        let before = self.undelivered.len();
+        self.undelivered.retain(|undelivered| undelivered.prompt != *prompt);
+        self.undelivered.len() < before
+    }
+}
+
+/// True if a backend writes a history entry for this end.
+fn has_history(end: End) -> bool {
+    match end {
+        End::Succeeded | End::Failed | End::Interrupted => true,
+        End::Deleted | End::Lost(_) => false,
+    }
+}

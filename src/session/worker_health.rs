@@ -1,0 +1,76 @@
+//! Do the workers of the backends live? (Promise P9.) What is heard of our prompts is gathered, the
+//! queues of those that are silent are read, and each worker is judged.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::timeout;
+use tracing::debug;
+
+use super::Client;
+use crate::comfy::answers::queued_ids;
+use crate::fleet::backend::Backend;
+use crate::routing::ids::BackendId;
+use crate::routing::pending::Phase;
+use crate::routing::worker::{OwnPrompt, QueueReading};
+use crate::shared::Shared;
+
+/// How long a round waits for one backend.
+const ROUND_MAX: Duration = Duration::from_secs(2);
+
+/// Judges a backend's worker once, by what the clients hear whose prompts run there.
+pub(super) async fn round(shared: &Shared, backend: &Backend, running: &[Arc<Client>]) {
+    let mut ours = gather(backend.id, running);
+    if backend.worker_wants_reading(ours.iter().map(|it| it.heard).max()) {
+        read(shared, backend).await;
+        ours = gather(backend.id, running);
+    }
+    backend.judge_worker(&ours, shared.config().fleet.worker_limits());
+}
+
+/// Our prompts that run there, as far as their links would hear of them.
+fn gather(backend: BackendId, clients: &[Arc<Client>]) -> Vec<OwnPrompt> {
+    let mut all = Vec::new();
+    for client in clients {
+        client.add_running(backend, &mut all);
+    }
+    all
+}
+
+async fn read(shared: &Shared, backend: &Backend) {
+    let limit = shared.config().fleet.probe_timeout.min(ROUND_MAX);
+    let Ok(Ok(queue)) = timeout(limit, backend.read_queue(limit)).await else { return };
+    match queued_ids(&queue) {
+        Ok((running, waiting)) => {
+            let running = running.into_iter().collect();
+            backend.queue_was_read(QueueReading { running, waiting: waiting.len() });
+        }
+        Err(error) => debug!(backend = %backend.name(), %error, "A queue could not be read."),
+    }
+}
+
+impl Client {
+    /// Where its link hears of prompts that run.
+    pub(super) fn runs_at(&self) -> Option<BackendId> {
+        let state = self.state();
+        let backend = state.link.as_ref()?.backend;
+        let mut pending = state.core.pending().values();
+        let is_running = pending.any(|it| it.backend == backend && it.phase == Phase::Running);
+        is_running.then_some(backend)
+    }
+
+    /// Its prompts that run there, as far as its link would hear of them.
+    fn add_running(&self, backend: BackendId, all: &mut Vec<OwnPrompt>) {
+        let state = self.state();
+        let Some(link) = state.link.as_ref().filter(|link| link.backend == backend) else { return };
+        let Some(listens) = link.listens_since() else { return };
+        let there = state.core.pending().iter().filter(|(_, it)| it.backend == backend);
+        for (prompt, pending) in there.filter(|(_, it)| it.phase == Phase::Running) {
+            all.push(OwnPrompt {
+                prompt: prompt.clone(),
+                started: pending.began(),
+                heard: pending.spoke().max(listens),
+            });
+        }
+    }
+}
