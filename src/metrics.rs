@@ -210,7 +210,7 @@ impl Metrics {
         );
         registry.register(
             "foreign_verbs",
-            "Verbs of a client on another's prompts; nothing was done",
+            "Prompts of other clients that a command named; nothing was done",
             self.foreign_verbs.clone(),
         );
         registry.register(

@@ -199,7 +199,7 @@ fn disk(dir: &StateDir) -> io::Result<Option<Box<dyn Store>>> {
             Ok(None)
         }
         StateDir::Nowhere => {
-            info!("There is no journal, as configured: a restart forgets.");
+            info!("There is no journal, as configured: a restart forgets everything.");
             Ok(None)
         }
     }

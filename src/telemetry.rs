@@ -24,7 +24,7 @@ pub(crate) enum TelemetryError {
     Level(#[source] ParseError),
     #[error("the log has been set up already")]
     Twice(#[from] TryInitError),
-    #[error("the level of the log cannot be changed any more")]
+    #[error("the log level can no longer be changed")]
     Reload(#[from] reload::Error),
 }
 

@@ -59,7 +59,7 @@ impl Coding {
 pub enum InflateError {
     #[error(transparent)]
     Collect(#[from] CollectError),
-    #[error("the body is not what its Content-Encoding says")]
+    #[error("the body does not match its Content-Encoding")]
     Corrupt,
 }
 

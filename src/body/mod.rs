@@ -31,7 +31,7 @@ use wrapped::Wrapped;
 pub enum BodyError {
     #[error("no byte of the body has moved for {}", humantime(*.0))]
     Idle(Duration),
-    #[error("the body is larger than it may be")]
+    #[error("the body is too large")]
     TooLarge,
     #[error(transparent)]
     Broken(#[from] hyper::Error),
@@ -279,7 +279,7 @@ impl Body for ResponseBody {
 pub enum CollectError {
     #[error("the body is larger than {max} bytes")]
     TooLarge { max: u64 },
-    #[error("as many bodies as may be are held already")]
+    #[error("the limit for bodies in memory is reached")]
     Busy,
     #[error("the body broke off")]
     Broken(#[source] BodyError),

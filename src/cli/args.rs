@@ -28,7 +28,7 @@ pub enum Verb {
     Serve(ServeArgs),
     /// Check a configuration and report everything that is wrong with it
     Check(CheckArgs),
-    /// Run three simulated backends and the gateway before them, with a page to play with
+    /// Run three simulated backends with the gateway in front of them, and a demo page
     Demo(DemoArgs),
     /// Run one simulated ComfyUI server
     Sim(SimArgs),
@@ -40,9 +40,9 @@ pub enum Verb {
     Release(ReleaseArgs),
     /// List the backends, show one, or set it to ready, draining or off
     Backends(BackendsArgs),
-    /// Say why a client or a prompt is where it is
+    /// Explain why a client or a prompt is where it is
     Explain(ExplainArgs),
-    /// Have the gateway read its configuration again
+    /// Make the gateway read its configuration again
     Reload(ReloadArgs),
     /// Exit with 0 if the gateway is ready, and with 1 if not
     Healthcheck(HealthcheckArgs),
@@ -51,7 +51,7 @@ pub enum Verb {
 /// Where the configuration comes from; the same for `serve` and `check`.
 #[derive(Args, Debug, Default)]
 pub struct Overrides {
-    /// A backend in addition to those of the file, named gpu-1, gpu-2, …; repeat for more
+    /// A backend besides those in the file, named gpu-1, gpu-2, …; repeat for more
     #[arg(long = "backend", value_name = "URL")]
     pub backends: Vec<String>,
     /// Where clients connect, as IP:PORT, localhost:PORT or :PORT (all addresses of IPv4)
@@ -60,7 +60,7 @@ pub struct Overrides {
     /// Where operators connect, in the same forms, or `off`
     #[arg(long, value_name = "ADDRESS")]
     pub admin_listen: Option<String>,
-    /// Threads that serve; 0 is one for each core
+    /// Number of worker threads; 0 means one for each core
     #[arg(long, value_name = "COUNT")]
     pub workers: Option<String>,
     /// Any key of the configuration; repeat for more
@@ -92,7 +92,7 @@ pub struct CheckArgs {
     /// The file; else the one that `serve` would read
     #[arg(value_name = "FILE")]
     pub file: Option<PathBuf>,
-    /// Ask each backend too: can it be reached, its version, differences in nodes and models
+    /// Also ask each backend: whether it answers, its version, differences in nodes and models
     #[arg(long)]
     pub probe: bool,
     #[command(flatten)]
@@ -102,7 +102,7 @@ pub struct CheckArgs {
 #[derive(Args, Debug)]
 #[command(after_help = "Example:\n  mooring demo --listen 127.0.0.1:9000")]
 pub struct DemoArgs {
-    /// Serve the files of the official frontend from this folder in place of the playground
+    /// Serve the files of the official frontend from this folder instead of the demo page
     #[arg(long, value_name = "DIR")]
     pub frontend: Option<PathBuf>,
     /// Where clients connect
@@ -128,7 +128,7 @@ pub struct SimArgs {
     /// Serve the files of the official frontend from this folder
     #[arg(long, value_name = "DIR")]
     pub frontend: Option<PathBuf>,
-    /// The version of ComfyUI that it is: 0.33, 0.8 or 0.3.64, or one between them
+    /// The version of ComfyUI to imitate: 0.33, 0.8 or 0.3.64, or one between them
     #[arg(
         long,
         visible_alias = "version",
@@ -146,10 +146,10 @@ pub struct SimArgs {
     /// Compress JSON and text, as with ComfyUI's own option
     #[arg(long)]
     pub enable_compress_response_body: bool,
-    /// Refuse who does not send it, as `Authorization: Bearer TOKEN` or `?token=TOKEN`
+    /// Refuse requests without it: `Authorization: Bearer TOKEN` or `?token=TOKEN`
     #[arg(long, value_name = "TOKEN")]
     pub token: Option<String>,
-    /// How many times faster than a real one it works, from 0.01 to 1000
+    /// How many times faster than a real server it works, from 0.01 to 1000
     #[arg(long, value_name = "FACTOR", default_value = "1", value_parser = speed)]
     pub speed: f64,
 }
@@ -157,7 +157,7 @@ pub struct SimArgs {
 /// How the running gateway is found.
 #[derive(Args, Debug)]
 pub struct AdminArgs {
-    /// The admin listener of the gateway; else where the configuration of `serve` has it
+    /// The admin listener of the gateway; else the one in the configuration of `serve`
     #[arg(long, value_name = "URL", env = "MOORING_ADMIN_URL", value_parser = admin_url)]
     pub admin: Option<Address>,
     /// The gateway's configuration; else the file that `serve` would read, if there is one
@@ -167,7 +167,7 @@ pub struct AdminArgs {
     // Kept as text: a value that the parser refuses would be shown in its report.
     #[arg(long, env = "MOORING_ADMIN__TOKEN", hide_env_values = true)]
     pub token: Option<String>,
-    /// Print the answer as JSON, as it came
+    /// Print the answer unchanged, as JSON
     #[arg(long)]
     pub json: bool,
 }
@@ -199,7 +199,7 @@ pub struct ClientsArgs {
 pub struct ReleaseArgs {
     /// The client to release
     pub id: String,
-    /// Even with pending prompts, which are lost
+    /// Release it even with pending prompts, which are lost
     #[arg(long)]
     pub force: bool,
     #[command(flatten)]
@@ -217,10 +217,10 @@ pub struct BackendsArgs {
     /// Set it to off even with held clients, whose prompts are lost
     #[arg(long, requires = "state")]
     pub force: bool,
-    /// Why: shown with the state, also after a restart
+    /// The reason; shown with the state, also after a restart
     #[arg(long, value_name = "TEXT", requires = "state")]
     pub why: Option<String>,
-    /// Who says so; the login name by default
+    /// Who sets the state; the login name by default
     #[arg(long, value_name = "NAME", env = "USER", hide_env = true)]
     pub by: Option<String>,
     #[command(flatten)]
@@ -232,7 +232,7 @@ pub struct BackendsArgs {
 pub enum BackendState {
     /// It takes new work
     Ready,
-    /// It ends what it has and takes no new work
+    /// It finishes its work and takes no new work
     Draining,
     /// It is not used
     Off,

@@ -63,7 +63,7 @@ pub(super) enum AskError {
     Connect(#[source] io::Error),
     #[error("the request cannot be written: {0}")]
     Request(#[from] http::Error),
-    #[error("what came is not HTTP, or was cut off: {0}")]
+    #[error("the answer is not HTTP, or was cut off: {0}")]
     Exchange(#[from] hyper::Error),
     #[error("the answer was cut off or has more than {max} bytes", max = ANSWER_BYTES_MAX)]
     Body(#[source] Box<dyn std::error::Error + Send + Sync>),

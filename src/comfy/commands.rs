@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 pub enum BadBody {
     #[error("the body is not a JSON object")]
     NotAnObject,
-    #[error("`{0}` is not of the type that it must have")]
+    #[error("`{0}` has the wrong type")]
     WrongType(&'static str),
 }
 

@@ -72,7 +72,7 @@ pub enum Refusal {
     NotJson(String),
     #[error(transparent)]
     Unsafe(#[from] Unsafe),
-    #[error("the key `{0}` stands twice in the body")]
+    #[error("the key `{0}` occurs twice in the body")]
     DuplicateKey(String),
     #[error("No prompt provided")]
     NoPrompt,

@@ -82,7 +82,7 @@ pub enum BadDiff {
     AddressTwice(String),
     #[error("there would be {count} backends, at most {max} are allowed")]
     TooMany { count: usize, max: usize },
-    #[error("a backend that is to be changed or to leave is not there any more")]
+    #[error("a backend that should change or leave no longer exists")]
     NotThere,
 }
 

@@ -152,7 +152,7 @@ impl Pool {
                 Attempt::Lost(error) => match spare {
                     // A kept connection may have been closed at the very moment of its use.
                     Some(spare) => {
-                        trace!(%error, "A kept connection was stale.");
+                        trace!(%error, "An idle connection was stale.");
                         request = spare.into_request();
                         break;
                     }

@@ -61,11 +61,11 @@ enum Trouble {
     Timeout(Duration),
     #[error("/ws {0}: is this a ComfyUI?")]
     Handshake(#[from] ws::ConnectError),
-    #[error("the socket's first message is no ComfyUI `status`")]
+    #[error("the socket's first message is not ComfyUI's `status`")]
     NoStatus,
     #[error("GET {path}: {error}")]
     Ask { path: &'static str, error: ApiError },
-    #[error("ComfyUI {0} is too old: 0.3.45 is the oldest that takes our prompt ids")]
+    #[error("ComfyUI {0} is too old: prompt ids need 0.3.45 or newer")]
     Unsupported(String),
     #[error("the socket broke off")]
     Broken,
@@ -165,7 +165,7 @@ impl Watch {
         let features = features
             .filter(|body| serde_json::from_slice::<serde::de::IgnoredAny>(body).is_ok())
             .and_then(|body| String::from_utf8(body.to_vec()).ok());
-        debug!(backend = %self.backend.name(), %version, "Backend said what it is.");
+        debug!(backend = %self.backend.name(), %version, "Backend reported its version.");
         self.backend.learned(Some(version), features.map(Arc::from));
         Ok(())
     }

@@ -119,7 +119,7 @@ async fn cancel_in_one_step(
     })?;
     let Some(is_any) = commands::was_cancelled(status, &body) else {
         withdraw_deletion(sessions, prompts);
-        debug!(backend = %backend.name(), status, "It does not cancel in one step.");
+        debug!(backend = %backend.name(), status, "This backend cannot cancel a job in one step.");
         return Ok(None);
     };
     if is_any {

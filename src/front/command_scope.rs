@@ -102,7 +102,7 @@ pub async fn named(
         match records.get(&prompt) {
             Some(record) if !actor.may_act_on(&front.sessions, &persons, record) => {
                 front.shared.metrics.foreign_verbs.inc();
-                debug!(%prompt, "A verb on another's prompt does nothing.");
+                debug!(%prompt, "A command on another client's prompt was ignored.");
             }
             Some(record) => located.extend(record.backend.map(|backend| (prompt, backend))),
             None if unknown.len() < UNKNOWN_MAX && !unknown.contains(&prompt) => {

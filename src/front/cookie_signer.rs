@@ -44,20 +44,20 @@ impl CookieSigner {
                 Ok(key) => return Self(key),
                 Err(bytes) => {
                     let (path, bytes) = (path.display(), bytes.len());
-                    warn!(%path, bytes, "The key of cookies is damaged; it is made anew.");
+                    warn!(%path, bytes, "The cookie key is damaged; a new one is made.");
                 }
             },
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => {
                 let path = path.display();
-                warn!(%path, %error, "The key of cookies cannot be read, so none is kept.");
+                warn!(%path, %error, "The cookie key cannot be read: a restart will forget browsers.");
                 return Self::new();
             }
         }
         let signer = Self::new();
         if let Err(error) = signer.keep(&path) {
             let path = path.display();
-            warn!(%path, %error, "The key of cookies cannot be kept: a restart forgets browsers.");
+            warn!(%path, %error, "The cookie key cannot be saved: a restart will forget browsers.");
         }
         signer
     }

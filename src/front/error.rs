@@ -36,9 +36,9 @@ pub const ERROR_HEADER: HeaderName = HeaderName::from_static("mooring-error");
 pub enum GatewayError {
     #[error("no server for you: {0}")]
     Refused(#[from] Refusal),
-    #[error("{backend}, which has what you ask about, is down; it is not asked elsewhere")]
+    #[error("{backend} has what you ask for, and it is down; other servers are not asked")]
     BackendDown { backend: String },
-    #[error("{backend}, which has what you ask about, was taken off by its operator")]
+    #[error("{backend} has what you ask for, and its operator has turned it off")]
     BackendOff { backend: String },
     #[error("{backend} is {state}: not saved", state = if *is_off { "off" } else { "down" })]
     NotSaved { backend: String, is_off: bool },
@@ -48,19 +48,19 @@ pub enum GatewayError {
     BadClientId(#[from] BadClientId),
     #[error(transparent)]
     Submission(#[from] submission::Refusal),
-    #[error("the prompt id is known already")]
+    #[error("this prompt id was used before")]
     PromptIdKnown,
     #[error("Maximum request body size {max} exceeded")]
     BodyTooLarge { max: u64 },
-    #[error("the gateway holds as many request bodies as it may; try again")]
+    #[error("the gateway already holds its maximum of request bodies; try again")]
     BodiesBusy,
     #[error("your request's body broke off")]
     BodyBroken,
-    #[error("your request's body is not what its Content-Encoding says")]
+    #[error("your request's body does not match its Content-Encoding")]
     BodyCorrupt,
-    #[error("a body may be compressed by gzip or deflate, once, and by nothing else")]
+    #[error("a body may be compressed once, with gzip or deflate")]
     UnknownCoding,
-    #[error("the charset that your request's Content-Type names is not known")]
+    #[error("the charset in your request's Content-Type is unknown")]
     UnknownCharset,
     #[error(transparent)]
     BadBody(#[from] BadBody),
@@ -72,9 +72,9 @@ pub enum GatewayError {
     Lost { backend: String, source: ExchangeError },
     #[error("{backend} did not answer in time")]
     NoAnswer { backend: String, source: ExchangeError },
-    #[error("{backend} could not be connected, so the job was not sent")]
+    #[error("{backend} could not be reached, so the job was not sent")]
     LinkTimeout { backend: String },
-    #[error("{backend} failed before it took the job; it was not queued")]
+    #[error("{backend} failed before it accepted the job; the job was not queued")]
     NotQueued { backend: String },
     #[error(
         "it is not known yet whether {backend} has the job {prompt}; it stays pending: ask \
@@ -83,13 +83,13 @@ pub enum GatewayError {
     StateUnknown { backend: String, prompt: String },
     #[error("{backend} broke off its answer")]
     AnswerBroken { backend: String, source: CollectError },
-    #[error("{file} lies on {backend}, which is down; it cannot be copied from there now")]
+    #[error("{file} is on {backend}, which is down, so it cannot be copied now")]
     InputUnavailable { file: String, backend: String },
     #[error("Invalid image file: {file}: {backend}, which had it, does not have it any more")]
     InputGone { file: String, backend: String },
-    #[error("{file} was on {backend}, which is not configured any more")]
+    #[error("{file} was on {backend}, which is no longer configured")]
     FileGone { file: String, backend: String },
-    #[error("{file} is larger than the {max} bytes that are copied from server to server")]
+    #[error("{file} is larger than {max} bytes, the most that is copied between servers")]
     InputTooLarge { file: String, max: u64 },
     #[error("the job uses more than {max} files of other servers")]
     TooManyInputs { max: usize },
@@ -113,17 +113,17 @@ pub enum GatewayError {
     TooManySockets(#[from] TooManySockets),
     #[error(transparent)]
     TooManyTunnels(#[from] TooMany),
-    #[error("{backend} answered the opening of a socket with 101 and did not open it")]
+    #[error("{backend} answered 101 but did not open the socket")]
     BadUpgrade { backend: String },
-    #[error("nothing of that name is here")]
+    #[error("there is nothing of that name")]
     NotFound,
-    #[error("the method is not for this path")]
+    #[error("this path does not take this method")]
     BadMethod { allowed: &'static str },
     #[error(transparent)]
     BadRequest(#[from] refusal::Refusal),
     #[error("the gateway is stopping")]
     Stopping,
-    #[error("the journal cannot be written, and without it no job is taken; nothing was sent")]
+    #[error("the journal cannot be written, and no job is accepted without it; nothing was sent")]
     JournalFailed,
 }
 

@@ -177,6 +177,6 @@ async fn when_due(
 
 /// A question of ours got no answer that can be used.
 pub fn asking_failed(backend: &Backend, error: &dyn Display) -> GatewayError {
-    debug!(backend = %backend.name(), %error, "A question got no answer.");
+    debug!(backend = %backend.name(), %error, "A request to a backend got no answer.");
     GatewayError::BackendDown { backend: backend.name().to_string() }
 }

@@ -334,7 +334,7 @@ impl Sending {
             return Ok(pass(&self.target, parts, body));
         }
         // A 500 may have been queued all the same, and a 502 is of something in between.
-        debug!(prompt = %self.prompt, %status, "A submission's answer proves nothing.");
+        debug!(prompt = %self.prompt, %status, "A submission's answer does not show whether it was queued.");
         self.look().await
     }
 

@@ -71,7 +71,7 @@ impl Users {
             }
             Err(error) => {
                 let backend = backend.name();
-                debug!(%backend, %error, "A server does not say who its users are.");
+                debug!(%backend, %error, "A server did not list its users.");
                 // Where it is not known the worst is an error that says so.
                 known.is_none()
             }

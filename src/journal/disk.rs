@@ -227,7 +227,7 @@ enum ReadError {
     Storage(Box<redb::Error>),
     #[error("the record of {kind} {name:?} {source}")]
     Record { kind: &'static str, name: String, source: BadRecord },
-    #[error("{key:?} is no name of a {kind}")]
+    #[error("{key:?} is not a name of a {kind}")]
     Key { kind: &'static str, key: String },
 }
 

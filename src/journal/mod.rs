@@ -365,7 +365,7 @@ impl<H: Store> Writer<H> {
             Ok(()) => {
                 self.kept.progress.set(Progress { durable: number, is_failing: false });
                 if was_failing {
-                    info!("The journal is written again; nothing that was noted is lost.");
+                    info!("The journal can be written again; no record was lost.");
                 }
                 true
             }

@@ -30,7 +30,7 @@ pub enum Unasked {
              admin.listen"
     )]
     Address { address: SocketAddr },
-    #[error("a handed over descriptor is no listening TCP socket: {0}")]
+    #[error("an inherited descriptor is not a listening TCP socket: {0}")]
     NotListening(#[source] io::Error),
 }
 

@@ -33,7 +33,7 @@ impl Records {
                         let (name, state) = (&backend.name(), change.state.as_str());
                         let why = change.why.as_deref().unwrap_or("");
                         info!(backend = %name, state, by = &*change.by, why,
-                            "A backend is as its operator said before the restart.");
+                            "A backend has the state that its operator set before the restart.");
                     }
                     backend.heed(change, |_known| {});
                 }

@@ -107,7 +107,7 @@ impl Listeners {
     async fn return_to(&self, door: &Mover, address: SocketAddr) {
         match self.listen(address).await {
             Ok(listener) => door.to(Some(listener)).await,
-            Err(error) => error!(%address, %error, "Nothing listens there any more."),
+            Err(error) => error!(%address, %error, "A listener was lost."),
         }
     }
 
@@ -143,12 +143,12 @@ async fn carry_out(name: &'static str, door: &Mover, planned: Move) {
         Move::Stays => {}
         Move::Closes => {
             door.to(None).await;
-            info!(listener = name, "It is closed now.");
+            info!(listener = name, "Listener closed.");
         }
         Move::Ready(listener) => {
             let address = listener.local_addr();
             door.to(Some(listener)).await;
-            info!(listener = name, %address, "It listens here now.");
+            info!(listener = name, %address, "Listener opened.");
         }
     }
 }

@@ -208,7 +208,7 @@ impl Reloader {
         if let Some(level) = &self.level
             && let Err(problem) = level(&config)
         {
-            warn!(problem, "The level of the log stays as it was.");
+            warn!(problem, "The log level was not changed.");
         }
         self.front.shared.reconfigure(config);
         self.front.sessions.reconfigure();

@@ -125,7 +125,7 @@ pub enum Refusal {
     BackendWedged { backend: BackendId },
     #[error(transparent)]
     NoPlace(#[from] NoPlace),
-    #[error("you have {max} jobs that have not ended, as many as you may have")]
+    #[error("you have {max} jobs that have not ended, which is the limit")]
     TooManyPending { max: usize },
     #[error("a job with this prompt_id has not ended")]
     AlreadyPending,

@@ -92,7 +92,7 @@ pub enum State {
 
 /// The id is in the ledger already.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
-#[error("the prompt id is known already")]
+#[error("this prompt id was used before")]
 pub struct Known;
 
 impl Ledger {

@@ -191,7 +191,7 @@ impl<'a> FleetNow<'a> {
 pub enum NoPlace {
     #[error("no server is up and ready")]
     NoneReady,
-    #[error("every server has as many jobs as it may have")]
+    #[error("every server has its maximum number of jobs")]
     FleetFull,
 }
 

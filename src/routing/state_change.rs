@@ -24,7 +24,7 @@ pub struct StateChange {
 
 /// A name or a reason that cannot be shown in one line.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
-#[error("`{what}` has at most {max} characters, and no control characters")]
+#[error("`{what}` may have at most {max} characters and no control characters")]
 pub struct BadText {
     what: &'static str,
     max: usize,

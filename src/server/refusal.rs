@@ -22,15 +22,15 @@ pub enum Refusal {
     TooManyHeaders { max: usize },
     #[error("the request's target has more than {max} bytes")]
     TargetTooLong { max: usize },
-    #[error("there is no method of that length")]
+    #[error("no known method is that long")]
     UnknownMethod,
-    #[error("the method is not taken here, or not written in capitals")]
+    #[error("this method is not supported, or not written in capitals")]
     BadMethod,
-    #[error("only HTTP/1.1 and HTTP/1.0 are spoken here")]
+    #[error("only HTTP/1.1 and HTTP/1.0 are supported")]
     BadVersion,
-    #[error("a request's body may be chunked, and in no other transfer coding")]
+    #[error("`chunked` is the only transfer coding that a request may use")]
     UnknownTransferCoding,
-    #[error("the only expectation that is known is 100-continue")]
+    #[error("100-continue is the only supported expectation")]
     UnknownExpectation,
 }
 

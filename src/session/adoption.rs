@@ -144,11 +144,11 @@ impl Sessions {
         }
         if 0 < prompts {
             info!(backend = %backend.name(), clients, prompts,
-                "There is work that nobody here knows. It waits for its clients.");
+                "Found prompts of clients that are not known here; they are kept for them.");
         }
         if 0 < left {
             warn!(backend = %backend.name(), left,
-                "It is more than is kept: the rest stays nobody's.");
+                "There are more prompts than are kept; the rest cannot be claimed.");
         }
         Ok(())
     }

@@ -55,7 +55,7 @@ impl Sessions {
             );
         }
         if 0 < lost {
-            warn!(lost, "Prompts are lost: their backends are not configured any more.");
+            warn!(lost, "Prompts are lost: their backends are no longer configured.");
         }
     }
 

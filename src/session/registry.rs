@@ -29,7 +29,7 @@ const NO_ROOM_FOR: Duration = Duration::from_secs(1);
 /// The table is full of clients with sockets or work, and this one is new: refused rather than
 /// evicting a live one, because a lost binding loses a user's work and a refusal does not.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
-#[error("as many clients as there may be are known: {max}")]
+#[error("the limit of {max} clients is reached")]
 pub struct TooManyClients {
     pub max: usize,
 }

@@ -41,7 +41,7 @@ pub(super) struct Subscriber {
 
 /// A client has as many sockets as it may.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
-#[error("this client has as many sockets open as it may: {max}")]
+#[error("this client has reached its limit of {max} open sockets")]
 pub struct TooManySockets {
     pub max: usize,
 }

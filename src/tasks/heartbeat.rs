@@ -65,7 +65,7 @@ impl Hearts {
             let looks = heart.looks.fetch_add(1, Ordering::Relaxed).saturating_add(1);
             if looks == LOOKS_MAX {
                 let (task, secs) = (heart.name, SILENT_AFTER.as_secs());
-                error!(task, secs, "A task that the process needs does not go round any more.");
+                error!(task, secs, "A task that the process needs makes no progress.");
             }
         }
     }

@@ -89,9 +89,9 @@ impl Packed for Option<Farewell> {
 /// There are as many tunnels as there may be.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum TooMany {
-    #[error("this client has as many sockets of node packs open as it may: {max}")]
+    #[error("this client has reached its limit of {max} open sockets of node packs")]
     OfOwner { max: usize },
-    #[error("as many sockets of node packs are open as may be: {max}")]
+    #[error("the limit of {max} open sockets of node packs is reached")]
     InAll { max: usize },
 }
 

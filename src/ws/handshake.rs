@@ -26,11 +26,11 @@ pub enum HandshakeError {
     NotGet,
     #[error("`Upgrade: websocket` and `Connection: upgrade` are missing")]
     NotUpgrade,
-    #[error("only version 13 of the WebSocket protocol is spoken")]
+    #[error("only version 13 of the WebSocket protocol is supported")]
     BadVersion,
     #[error("`Sec-WebSocket-Key` is missing or not 16 bytes in base64")]
     BadKey,
-    #[error("an opening handshake has no body")]
+    #[error("an opening handshake must not have a body")]
     HasBody,
 }
 

@@ -351,7 +351,7 @@ async fn servers_that_are_no_comfyui_are_named_and_not_hammered() {
         of["trouble"].as_str().unwrap().to_owned()
     };
     assert!(trouble("junk").contains("is this a ComfyUI?"), "{}", trouble("junk"));
-    assert!(trouble("old").contains("0.3.45 is the oldest"), "{}", trouble("old"));
+    assert!(trouble("old").contains("prompt ids need 0.3.45 or newer"), "{}", trouble("old"));
     assert!(trouble("gone").contains("cannot connect"), "{}", trouble("gone"));
     let refused = world.submit("ada", &quick(1)).await;
     assert_eq!((refused.status, refused.header("mooring-error")), (503, "no_backend"));

@@ -76,7 +76,7 @@ impl Backend {
     /// Takes other settings, but for where it listens: that would be another server.
     pub(in crate::fleet) fn adjust(&self, settings: &BackendConfig) {
         if *self.name() != *settings.name {
-            info!(backend = %self.name(), name = settings.name, "Backend has another name now.");
+            info!(backend = %self.name(), name = settings.name, "Backend was renamed.");
             self.names.set(&settings.name);
         }
         self.headers.store(Arc::new(settings.headers.clone()));

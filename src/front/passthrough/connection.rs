@@ -264,7 +264,7 @@ impl PassthroughConnection {
                 // It may have been closed at the very moment of its use, and a read is safe to
                 // repeat (RFC 9110 section 9.2.2).
                 Err(Broken::Unanswered(error)) if was_kept => {
-                    trace!(%error, "A kept connection was stale.");
+                    trace!(%error, "An idle connection was stale.");
                 }
                 Err(broken) => return Err(Failed::of(broken, params.answer_timeout)),
             }

@@ -272,7 +272,7 @@ impl Runner {
             Some(Err(ReceiveError::TooLarge)) => {
                 let max = self.sessions.shared.config().sockets.max_from_backend;
                 let backend = &self.backend().name();
-                tracing::warn!(%backend, max, "A backend sent a message above the limit.");
+                tracing::warn!(%backend, max, "A backend sent a message larger than the limit.");
                 Some(LinkEnd::TooLarge)
             }
             Some(Err(_)) | None => Some(LinkEnd::Lost),
