@@ -1,12 +1,13 @@
-//! What was fetched once and does not change: bounded by its bytes, the longest unused goes first.
+//! A cache of values that do not change: bounded by bytes, the least recently used value goes
+//! first.
 //!
-//! Meant for ended prompts, whose history entries are final. Pure: whoever shares one puts it under
-//! a lock.
+//! It is meant for the history entries of ended prompts, which are final. It is pure: to share one,
+//! put it under a lock.
 //!
 //! # Invariants
 //!
-//! - What is kept weighs no more than the capacity; each value weighs its bytes and an overhead,
-//!   so that many small ones are bounded too.
+//! - The values weigh no more than the capacity; each value weighs its bytes and an overhead, so
+//!   that many small ones are bounded too.
 //! - A value that is heavier than the whole capacity is not kept.
 
 use std::collections::{BTreeMap, HashMap};

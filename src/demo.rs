@@ -1,7 +1,7 @@
-//! The demo: simulated backends and the gateway in one process, and the page that shows them.
+//! The demo: simulated backends and the gateway in one process, and a page that shows them.
 //!
-//! The page is served by the simulated backends as their frontend, through the gateway, as the
-//! stock page would be. What it may do to the backends is under `/-/demo/`.
+//! The simulated backends serve the page as their frontend, through the gateway, as they would the
+//! stock page. The page controls the backends under `/-/demo/`.
 
 use std::io;
 use std::path::PathBuf;

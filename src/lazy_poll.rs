@@ -1,9 +1,9 @@
-//! A wait that is looked at only when it is over.
+//! A future that is polled only when it was woken.
 //!
-//! A task that waits for several things is woken for the one that happens all the time, and polls
-//! the others with it: a stop, a timer. Each of those polls takes a lock of the runtime, for a
-//! thousand wake-ups that have nothing to do with it. Here it has a waker of its own, so that the
-//! task can see in one look whether it was meant.
+//! A task that waits for several things is woken mostly for one of them, and polls the others each
+//! time: a stop, a timer. Each of those polls takes a lock of the runtime, for a thousand wake-ups
+//! that have nothing to do with it. Here the future has a waker of its own, so that the task can
+//! see with one atomic read whether it was woken for this future.
 
 use std::fmt;
 use std::future::Future;

@@ -1,13 +1,13 @@
 //! Locks with a rank, so that no two tasks can wait for each other.
 //!
-//! Who holds a lock takes only locks of higher rank. A debug build checks it at every lock, so
-//! each test is a test of it, and remembers what was taken ([`trace`]), so that a test can say
-//! which locks a request costs. A release build has std's mutex and nothing more.
+//! Whoever holds a lock may take only locks of higher rank. A debug build checks this at every
+//! lock, so each test is a test of it, and records which locks were taken ([`trace`]), so that a
+//! test can say which locks a request costs. A release build has only std's mutex.
 //!
-//! A panic while a lock is held leaves half a change behind. What belongs to one client or one
-//! backend goes on with what is there: its next step asks again for whatever it is in doubt of.
-//! What belongs to all, such as the ledger or a shard of it, must not: [`broken`] resolves, the
-//! process ends, and its successor starts from the journal.
+//! A panic while a lock is held leaves a change half done. State of one client or one backend goes
+//! on with what is there; its next step asks again for whatever is in doubt. State that is shared
+//! by all, such as the ledger or a shard of it, must not: [`broken`] resolves, the process ends,
+//! and its successor starts from the journal.
 
 #[cfg(debug_assertions)]
 pub mod trace;

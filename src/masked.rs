@@ -1,9 +1,9 @@
-//! How a client stands in the log (promise V6).
+//! How a client appears in the log (promise V6).
 //!
-//! Who knows a clientId is that client: its name is a secret, and a log is read by many and kept
-//! for long. So the log has a short keyed hash of it. The key is the process's own and is written
-//! nowhere: the same client has another hash after a restart. `mooring clients` shows both, and
-//! whatever takes a client's name takes its hash.
+//! Whoever knows a clientId can act as that client, so it is a secret, and a log is read by many
+//! and kept for long. So the log contains a short keyed hash of it. The key belongs to the process
+//! and is stored nowhere, so the same client has another hash after a restart. `mooring clients`
+//! shows both, and every command that takes a client's id also takes its hash.
 
 use std::fmt;
 use std::hash::BuildHasher as _;

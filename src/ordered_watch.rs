@@ -1,10 +1,9 @@
 //! A value that tasks wait for. They are woken in the order in which they came.
 //!
 //! `tokio::sync::watch` wakes its waiters in any order. Prompts that wait for one link would then
-//! be queued in any order, and no simulation could be repeated.
-
+//! be queued in any order, and a simulation could not be repeated.
 //!
-//! The value is one word, so that a look at it takes no lock: a submission looks at several.
+//! The value is one machine word, so that reading it takes no lock: a submission reads several.
 
 use std::marker::PhantomData;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -1,5 +1,5 @@
-//! What is told of clients, backends and prompts, as JSON: one form for the admin API, the CLI
-//! and the asking client. Times are ages in milliseconds, so that no clock has to agree.
+//! Clients, backends and prompts as JSON: one form for the admin API, the command line and the
+//! client itself. Times are ages in milliseconds, so that no clocks have to agree.
 
 use std::time::Instant;
 

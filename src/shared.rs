@@ -1,5 +1,5 @@
-//! What rooms share that know nothing of clients: configuration, fleet, records, counters, and how
-//! far the life of the process has got.
+//! What every part needs that knows nothing of clients: configuration, fleet, records, counters,
+//! and whether the process is starting, serving or stopping.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,4 +1,4 @@
-//! The endpoints of the operator's door.
+//! The endpoints of the admin listener.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

@@ -1,4 +1,4 @@
-//! The operator's door: a listener of its own, with health, metrics and the API.
+//! The admin listener: health, metrics and the API.
 
 pub(crate) mod api;
 mod reload;

@@ -1,5 +1,5 @@
-//! JSON in another charset than UTF-8. ComfyUI takes what `Content-Type` says (aiohttp decodes by
-//! it), and so do we; what we check and pass on is UTF-8.
+//! JSON in other charsets than UTF-8. ComfyUI decodes by `Content-Type` (as aiohttp does), and so
+//! do we; what we check and pass on is UTF-8.
 
 use std::borrow::Cow;
 

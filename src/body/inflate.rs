@@ -1,4 +1,4 @@
-//! Bodies of requests that came compressed, and that have to be read (RFC 9110 section 8.4).
+//! Decompresses request bodies that Mooring must read (RFC 9110 section 8.4).
 
 use std::io::Read;
 

@@ -1,7 +1,7 @@
-//! Bodies on their way through: streamed as they come, never collected here.
+//! Bodies on their way through: they are streamed and never collected here.
 //!
-//! Both directions have an idle deadline: a body of which no byte moves is given up (invariant
-//! 10). A body that moves slowly is back-pressure and is left alone.
+//! Both directions have an idle deadline: a body of which no byte moves is given up (invariant 10).
+//! A body that moves slowly is back-pressure and is left alone.
 
 pub(crate) mod budget;
 pub(crate) mod charset;

@@ -1,4 +1,4 @@
-//! A body that is watched on its way to a client, without being held up.
+//! A body that is observed on its way to a client, without being delayed.
 
 use std::fmt;
 use std::pin::Pin;

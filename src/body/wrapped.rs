@@ -1,4 +1,4 @@
-//! One backend's answer as part of a request to another.
+//! One backend's answer, sent as part of a request to another.
 
 use std::task::{Context, Poll};
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Small questions to a backend: bounded in size and time, and answered in ComfyUI's language.
+//! ComfyUI's calls that we make ourselves: small requests to a backend, bounded in size and time.
 
 use std::time::Duration;
 

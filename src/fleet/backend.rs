@@ -1,4 +1,4 @@
-//! One backend: what is configured, what it says of itself, and what is known of its health.
+//! One backend: its configuration, what it reports about itself, and what is known of its health.
 
 use std::num::NonZeroU32;
 use std::sync::Arc;

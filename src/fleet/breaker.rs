@@ -1,10 +1,10 @@
-//! Does a backend take new connections? (Promise B4.)
+//! A circuit breaker: does a backend take new connections? (Promise B4.)
 //!
-//! One that is half dead keeps its open sockets, answers what comes on them, and accepts nothing
-//! more: its watch link says that all is well, and its queue is the shortest because nobody gets
-//! through. So every dial and every link that fails counts, an answer on a new connection clears
-//! it, and now and then one is made for that alone. A backend whose doors are shut gets no new
-//! work; what is there goes on.
+//! A backend that is half dead keeps its open sockets, answers on them, and accepts no new
+//! connection. Its watch link then reports that all is well, and its queue is the shortest because
+//! no client gets through. So every failed dial and link counts, and an answer on a new connection
+//! resets the count; now and then a connection is made only for this. While the breaker is tripped,
+//! the backend gets no new work; its running work goes on.
 
 use std::num::NonZeroU32;
 use std::sync::Arc;

@@ -1,9 +1,9 @@
-//! How fast one backend is dialled again for links: at most fifty times a second.
+//! Limits how fast links to one backend are dialled again: at most fifty a second.
 //!
 //! When a backend comes back after an outage, the links of all its clients want to be dialled at
-//! that moment, and its event loop has one thread; when it goes down, its idle clients want to be
-//! dialled to the others. So they take turns, with a little jitter. The first dial of a link that a
-//! page or a prompt waits for does not wait; the others wait a little longer for it.
+//! that moment, but its event loop has one thread. When it goes down, the links of its idle clients
+//! want to be dialled to the others. So they take turns, with a little jitter. The first dial of a
+//! link that a page or a prompt waits for does not wait; the others wait a little longer instead.
 
 use std::hash::{DefaultHasher, Hash, Hasher as _};
 use std::time::{Duration, Instant};

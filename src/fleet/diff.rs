@@ -1,4 +1,4 @@
-//! What is to become of the fleet, worked out from what it is.
+//! The difference between the fleet and a wanted list of backends.
 
 use std::collections::BTreeSet;
 use std::num::NonZeroU32;

@@ -1,4 +1,5 @@
-//! What the fleet can do, as pages are told; worked out anew only when a backend says otherwise.
+//! The features that pages are told the fleet has; computed again only when a backend reports
+//! others.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! Connections that wait to be used again.
+//! Idle connections, kept to be used again.
 
 use std::time::{Duration, Instant};
 

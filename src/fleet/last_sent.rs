@@ -1,9 +1,9 @@
-//! When a connection last took something to be sent, so that an answer is awaited from the last
-//! byte of its request on: a model of ten gigabytes takes as long as it takes, and as long as its
-//! bytes move nobody is late.
+//! When a connection last accepted bytes to send, so that an answer is awaited from the last byte
+//! of its request on. Sending a model of ten gigabytes may take any time, as long as its bytes
+//! move.
 //!
-//! What the connection has taken is what counts, and not what was given to it: a body that is there
-//! at once is sent piece by piece all the same.
+//! What counts is what the connection has accepted, and not what it was given: a large body is sent
+//! piece by piece even if it is in memory.
 
 use std::io::{self, IoSlice};
 use std::pin::{Pin, pin};

@@ -1,5 +1,5 @@
-//! How much work a backend has: what it says, plus what it cannot have counted yet, less what it
-//! has finished and not taken off its count yet (promise B4).
+//! How much work a backend has: what it reports, plus what it cannot have counted yet, minus what
+//! it has finished but still counts (promise B4).
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};

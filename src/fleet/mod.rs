@@ -1,14 +1,15 @@
 //! The backends, live: their health, their load, their connections.
 //!
-//! A fleet changes while all runs: [`diff`] says how. `roster` is who is in it now,
-//! `supervisor` the care of one from its coming to its going, [`names`] what it is called.
+//! The fleet can change while everything runs: [`diff`] says how. `roster` is who is in it now,
+//! `supervisor` runs the tasks of one backend from its joining to its leaving, and [`names`] is
+//! what it is called.
 //!
 //! Nothing else dials a backend. [`watch`] keeps one link of our own to each and learns from it;
 //! [`breaker`] knows whether it takes new connections, and [`dial_limiter`] when a link may be
 //! dialled again. [`pool`] carries requests; its connections wait in [`idle`], and [`last_sent`]
 //! says from when an answer is awaited. [`api`] asks small questions, and [`queue_snapshot`] reads
-//! one queue for many callers. [`up_state`] says whether a backend is up, [`worker`] whether the
-//! thread lives that does its work. [`features`] are what all have in common.
+//! one queue for many callers. [`up_state`] says whether a backend is up, and [`worker`] whether
+//! the thread lives that does its work. [`features`] are what all have in common.
 
 pub mod api;
 pub mod backend;

@@ -1,4 +1,4 @@
-//! What a backend is called. An operator may call it otherwise while all runs.
+//! The name of a backend, which an operator may change while everything runs.
 
 use std::sync::Arc;
 

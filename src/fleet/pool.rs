@@ -1,10 +1,9 @@
-//! Connections to one backend, kept and used again.
+//! Connections to one backend, which are used again.
 //!
-//! A request is sent once. It is tried on another connection only if it provably never left
-//! (`try_send_request` gave it back), or if it is a read without a body that died on a kept
-//! connection before any answer. Kept connections are dropped after an idle limit below the
-//! backend's own, so that the two rarely meet. An answer is awaited from the last byte that was
-//! sent.
+//! A request is sent once. It is tried on another connection only if it certainly never left
+//! (`try_send_request` returned it), or if it is a read without a body and an idle connection broke
+//! before any answer. Idle connections are closed after a limit shorter than the backend's own, so
+//! that this is rare. An answer is awaited from the last byte that was sent.
 
 use std::io;
 use std::pin::Pin;

@@ -1,9 +1,9 @@
 //! The queue of a backend, read once for all who ask at the same time.
 //!
 //! A page asks for its queue at every `status`, and a queue of a thousand graphs has half a
-//! megabyte. So there is one reading in flight at a time; whoever asks while it is shares the
-//! next one. A reading was thus begun after everybody asked who gets it: what a client has just
-//! submitted or deleted is seen.
+//! megabyte. So only one reading is in flight at a time, and those who ask meanwhile share the next
+//! one. So each reading began after all who get it had asked: it contains what a client has just
+//! submitted or deleted.
 
 use std::sync::Arc;
 use std::time::Duration;

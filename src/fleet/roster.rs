@@ -1,4 +1,5 @@
-//! Who is in the fleet, and who was: one value that is read without a lock and replaced as a whole.
+//! Which backends are in the fleet, and which were: one value that is read without a lock and
+//! replaced as a whole.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

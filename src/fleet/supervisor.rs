@@ -1,4 +1,4 @@
-//! The care of one backend, from the moment it joins until it leaves.
+//! Runs the tasks of one backend, from the moment it joins until it leaves.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! Whether a backend is up, as one word for those who wait for it.
+//! Whether a backend is up, packed into one machine word for tasks that wait for it.
 
 use super::backend::Backend;
 use super::pool::ExchangeError;

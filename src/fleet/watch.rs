@@ -1,9 +1,9 @@
-//! The watch link: one socket of our own to each backend. It tells health, queue length and
+//! The watch link: one socket of our own to each backend. It shows health, queue length and
 //! restarts at once, so that nothing has to be polled while it is open.
 //!
-//! A link that answers no ping may belong to a backend that loads a model with its interpreter
-//! locked: after [`FleetConfig::patience`] that counts as one failure, and only a probe over HTTP
-//! that fails too counts as the next.
+//! If a link answers no ping, its backend may be loading a model with its interpreter locked. So
+//! after [`FleetConfig::patience`] that counts as one failure, and only a failed probe over HTTP
+//! counts as the next.
 //!
 //! [`FleetConfig::patience`]: crate::config::FleetConfig::patience
 

@@ -1,4 +1,4 @@
-//! What is thought of a backend's worker, and what follows from it (promise P9). The rules are in
+//! The judgement about a backend's worker, and what follows from it (promise P9). The rules are in
 //! [`crate::routing::worker`].
 
 use std::sync::atomic::{AtomicU8, Ordering};

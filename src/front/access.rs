@@ -1,6 +1,6 @@
-//! One record of each request, for whoever reads the log of `mooring::access`.
+//! One line in the log of `mooring::access` for each request.
 //!
-//! Nothing of it is made while nobody reads it. A query may hold secrets and is left out.
+//! Nothing is prepared unless that log is on. The query is left out because it may contain secrets.
 
 use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};

@@ -1,15 +1,15 @@
-//! Assets: `/api/assets…` and `/api/tags`, over all servers that keep some (promise R11).
+//! Assets: `/api/assets…` and `/api/tags`, over all servers that have assets (promise R11).
 //!
-//! An id goes to the backend that has it; lists and tags are those of several backends as one,
-//! with what is the asker's and what is nobody's; a hash is looked for everywhere. What is
-//! another's does not exist for him. Nothing is asked of a server that does not know its user
-//! (`servers`).
+//! A request with an id goes to the backend that has it. Lists and tags of several backends are
+//! merged; they contain the caller's assets and those without an owner. A hash is looked for
+//! everywhere. Another client's asset does not exist for the caller. A server that does not know
+//! the caller's user is not asked (`servers`).
 //!
 //! - `servers`: which backends can be asked
-//! - `lists`: assets and tags of several backends as one
-//! - `one`: what names one asset
-//! - `hashes`: what names bytes
-//! - `upload`: new ones
+//! - `lists`: assets and tags of several backends, merged
+//! - `one`: requests that name one asset
+//! - `hashes`: requests that name content
+//! - `upload`: new assets
 
 mod hashes;
 mod lists;

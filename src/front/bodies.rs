@@ -1,4 +1,4 @@
-//! Bodies that Mooring itself reads, whole and plain.
+//! Bodies that Mooring itself reads, collected and decompressed.
 
 use bytes::Bytes;
 use http::header::CONTENT_ENCODING;

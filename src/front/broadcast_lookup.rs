@@ -1,8 +1,8 @@
-//! Ids that nobody knows, looked for on all backends (promise R2).
+//! Looks for unknown ids on all backends (promise R2).
 //!
 //! One request costs each backend one reading of its queue, however many ids it names, and a small
-//! question for each id that may be in a history. Made-up ids cost those who ask them: each asker
-//! may have so many looked for, and all together.
+//! request for each id that may be in a history. So that made-up ids cost little, there is a limit
+//! for each address and one for all together.
 
 use std::collections::HashMap;
 use std::net::IpAddr;

@@ -1,7 +1,7 @@
 //! Which clients belong to one browser (by cookie) or were seen at one address (R1).
 //!
-//! The cookie names a browser, not a client: two tabs share it. The address is the last resort of
-//! scripts that say nothing at all, and counts only while a single client was seen there.
+//! The cookie names a browser, not a client: two tabs share it. The address is the last resort, for
+//! scripts that send no name at all, and counts only while a single client was seen there.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher as _, Hash, RandomState};

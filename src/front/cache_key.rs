@@ -1,4 +1,5 @@
-//! What is a copy the answer to: a path, what it was asked with, and by whom.
+//! The key of a cached answer: a path, the parameters that matter, and the caller if the answer is
+//! personal.
 
 use std::borrow::Cow;
 

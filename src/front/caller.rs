@@ -1,5 +1,5 @@
-//! Who asks (promise R1): the clientId that the request carries, else the page cookie, else the
-//! address. Where it goes is another question.
+//! Who asks (promise R1): the clientId in the request, else the page cookie, else the address.
+//! Which backend the request goes to is decided elsewhere.
 
 use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};

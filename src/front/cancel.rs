@@ -1,7 +1,8 @@
-//! Jobs that are cancelled, wherever they are, also for servers that do not have the route yet.
+//! Cancels jobs on whatever backend they are, also on servers that do not have the route yet.
 //!
-//! Since about 0.26 a server cancels by id in one step: what waits is dequeued, and what runs is
-//! interrupted only if it is still the one that runs (`execution.py`, `interrupt_if_running`).
+//! Since about 0.26 a server cancels by id in one step: a waiting job is dequeued, and a running
+//! job is interrupted only if it is still the one that runs (`execution.py`,
+//! `interrupt_if_running`).
 
 use std::sync::Arc;
 

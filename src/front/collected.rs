@@ -1,4 +1,4 @@
-//! Answers that are read before they are passed on: small ones, and those that tell of files.
+//! Answers that are read before they are passed on: small ones, and those that name files.
 
 use bytes::Bytes;
 use http::header::{ACCEPT_ENCODING, CONTENT_LENGTH};

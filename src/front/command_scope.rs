@@ -1,4 +1,4 @@
-//! Whose prompts a verb means, and who may mean them (promise R6).
+//! Which prompts a command affects, and whether the caller may affect them (promise R6).
 
 use tracing::debug;
 

@@ -1,9 +1,9 @@
-//! Verbs touch one's own prompts only (promise R6).
+//! Commands affect only the caller's own prompts (promise R6).
 //!
-//! ComfyUI's bare verbs hit everybody on a backend. Here they become the asker's own prompt ids,
-//! each on the backend that has it. A known asker's verb on another's id does nothing and is
-//! answered 200, as ComfyUI answers for unknown ids. What a nameless asker may do is configured
-//! (`isolation.nameless`).
+//! ComfyUI's commands without ids affect everybody on a backend. Here they become the ids of the
+//! caller's own prompts, each on the backend that has it. A command of a known caller on another
+//! client's prompt does nothing and is answered 200, as ComfyUI answers for unknown ids. What
+//! callers without a name may do is configured (`isolation.nameless`).
 
 use std::collections::BTreeMap;
 use std::future::Future;

@@ -1,8 +1,7 @@
-//! What does a read want of an answer that we hold whole? Conditions, and no body for HEAD
-//! (RFC 9110 section 13).
+//! Conditions, ranges and HEAD (RFC 9110 sections 13 and 14) for answers that we hold completely.
 //!
-//! A range is answered with the whole, as a server may (section 14.2), and then nothing is said of
-//! ranges; or with the part, where a file is held as it is.
+//! A range is answered with the whole, as a server may (section 14.2), and then no range is
+//! announced. For files that are held unchanged the requested part is sent.
 
 use bytes::Bytes;
 use http::header::{

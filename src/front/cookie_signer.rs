@@ -1,7 +1,6 @@
-//! Who made this cookie? The gateway signs the ones that it gives, so that nobody makes his own.
+//! Signs the page cookie, so that nobody else can make one.
 //!
-//! The key lies in `state.dir`, so that cookies outlive the process; without that folder they do
-//! not.
+//! The key is in `state.dir`, so that cookies outlive the process; without that folder they do not.
 
 use std::fmt;
 use std::fs::{self, OpenOptions};
@@ -50,7 +49,7 @@ impl CookieSigner {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => {
                 let path = path.display();
-                warn!(%path, %error, "The cookie key cannot be read: a restart will forget browsers.");
+                warn!(%path, %error, "The cookie key cannot be read: a restart forgets browsers.");
                 return Self::new();
             }
         }

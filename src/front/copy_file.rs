@@ -1,8 +1,8 @@
-//! Files that a prompt or a mask needs, brought to its backend (promise R4).
+//! Copies a file that a prompt or a mask needs to its backend (promise R4).
 //!
-//! A copy streams from one backend to the other, and never overwrites: where the name is taken by
-//! other bytes, ComfyUI gives the copy another one (`server.py`, `image_upload`), and where it is
-//! taken by the same bytes it is the same file.
+//! A copy streams from one backend to the other and never overwrites a file. If the name is taken
+//! by other content, ComfyUI gives the copy another name (`server.py`, `image_upload`); if it is
+//! taken by the same content, that is the same file.
 
 use std::sync::Arc;
 

@@ -1,9 +1,10 @@
-//! Pages of other origins (promise R10): refused on every route, unless they are allowed, and
-//! then they get what the browser needs to let them read the answers.
+//! Pages of other origins (promise R10). They are refused on every route unless they are allowed;
+//! then they get the headers with which the browser lets them read the answers.
 //!
-//! Two headers say which page asks, and no page can forge them. `Origin` comes with requests that
-//! change something and with sockets; `Sec-Fetch-Site` (Fetch Metadata) with every request over
-//! HTTPS or to loopback, also with those of `<img>` and `<script>`, which have no `Origin`.
+//! Two headers say which page makes a request, and no page can forge them. `Origin` comes with
+//! requests that change something and with sockets; `Sec-Fetch-Site` (Fetch Metadata) comes with
+//! every request over HTTPS or to loopback, also with those of `<img>` and `<script>`, which have
+//! no `Origin`.
 
 use std::net::IpAddr;
 

@@ -1,9 +1,9 @@
-//! What can fail in the gateway itself, and what the asker is told.
+//! Errors of the gateway itself, and what the caller is told.
 //!
-//! An answer that a backend produced is never an error here, whatever its status: it is passed on
-//! as it came. Each failure answers the same questions in matches without `_`: which status,
-//! which stable code, whose fault, and whether waiting helps. `docs/errors.md` lists the codes;
-//! a test holds the two together.
+//! An answer of a backend is never an error here, whatever its status: it is passed on unchanged.
+//! Each error answers the same questions in matches without `_`: its status, its stable code, whose
+//! fault it is, and whether waiting helps. `docs/errors.md` lists the codes; a test compares the
+//! two.
 
 use http::header::{
     ACCEPT_ENCODING, ALLOW, CONTENT_TYPE, HeaderName, RETRY_AFTER, SEC_WEBSOCKET_VERSION,

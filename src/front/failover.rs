@@ -1,8 +1,9 @@
-//! Who answers a read when the backend that it is for is away (promise R12)?
+//! Which backend answers a read when the right one is down (promise R12)?
 //!
-//! A page asks a dozen things before it shows anything, and it never recovers if one of them
-//! fails. So a read that names no prompt and no file is answered by another backend, or from the
-//! last good copy. What acts, and what asks for a prompt or a file, never goes to another (B6).
+//! A page makes a dozen requests before it shows anything, and does not recover if one of them
+//! fails. So a read that names no prompt and no file is answered by another backend, or with the
+//! last good copy. Requests that change something or name a prompt or a file never go to another
+//! backend (B6).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -1,4 +1,4 @@
-//! A request passed on as it came, and its answer passed back, both streamed.
+//! Passes a request on to a backend and its answer back, both streamed.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Headers of ours, and those that end at each hop (RFC 9110 section 7.6.1).
+//! Our own headers, and those that end at each hop (RFC 9110 section 7.6.1).
 
 use std::borrow::Cow;
 use std::time::Duration;

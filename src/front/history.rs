@@ -1,4 +1,4 @@
-//! Questions that name a prompt go to the backend that has it, whoever asks (promises R2, P7).
+//! Requests that name a prompt go to the backend that has it, whoever asks (promises R2, P7).
 
 use std::fmt::Display;
 use std::sync::Arc;

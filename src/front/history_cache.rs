@@ -1,9 +1,9 @@
-//! The history entries of ended prompts: fetched once by id, kept in memory, given to lists.
+//! The history entries of ended prompts: fetched once by id, kept in memory, used for lists.
 //!
 //! An entry does not change any more, so it is kept as its backend sent it, within
-//! `prompts.history_cache`; names of files in it are those of its backend, and are made those of
-//! clients on each way out ([`names::outgoing`]), because what they mean may change. On the same
-//! way its client's id is taken out, but for who named that client.
+//! `prompts.history_cache`. The file names in it are those of its backend. They are replaced by
+//! those of clients each time it is sent ([`names::outgoing`]), because their meaning may change.
+//! The client's id is removed at the same time, except for callers that named that client.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};

@@ -1,9 +1,9 @@
-//! What is the same for everyone (promise R9): from the home backend, from the last good copy
-//! while that is down, and else from another: a page that starts with another's settings is better
-//! than none. Nothing is written but there.
+//! Answers that are the same for everyone (promise R9). They come from the home backend; while that
+//! is down, from the last good copy, else from another backend, because a page with another
+//! backend's settings is better than none. Nothing is written except to the home.
 //!
-//! A body is copied while it streams to its client, never before. What `Cache-Control` says is
-//! for browsers; a copy here is used only when its origin does not answer, and is marked.
+//! A body is copied while it streams to its client, never before. `Cache-Control` is for browsers;
+//! a copy is used here only when the home does not answer, and is marked as such.
 
 use std::sync::Arc;
 

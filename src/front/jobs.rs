@@ -1,8 +1,8 @@
-//! The jobs API (`GET /api/jobs`, `GET /api/jobs/{id}`), for all servers: also for those that
-//! lack it, or `cancelled`, so that a page newer than its server works.
+//! The jobs API (`GET /api/jobs`, `GET /api/jobs/{id}`) for all servers, also for those that lack
+//! it, or `cancelled`, so that a page newer than its server works.
 //!
-//! The list is made here, of queues and history entries ([`crate::comfy::jobs`]): one page may
-//! hold jobs of several backends. One job is told by its backend if that has the route.
+//! The list is made here from queues and history entries ([`crate::comfy::jobs`]), because one page
+//! may contain jobs of several backends. A single job comes from its backend if that has the route.
 
 use std::collections::HashMap;
 use std::net::IpAddr;

@@ -7,31 +7,31 @@
 //! - [`upload`]: uploads, and where they wait for their prompt
 //! - [`view`]: files, from the backend that has them
 //! - [`packs`]: routes of node packs, where a server may remember who used them
-//! - [`nodes`]: lists that are the same question to every backend
-//! - [`copy_file`]: files that a prompt needs, brought to its backend
+//! - [`nodes`]: lists for which every backend is asked the same
+//! - [`copy_file`]: copies files to the backend of the prompt that needs them
 //! - [`collected`]: answers that are read before they are passed on
-//! - [`commands`]: interrupt, delete, clear, cancel: only one's own
-//!   ([`command_scope`] those are, and the ids that nobody knows, [`broadcast_lookup`]); [`cancel`]
+//! - [`commands`]: interrupt, delete, clear, [`cancel`]: only the caller's own prompts
+//!   ([`command_scope`]: which those are; [`broadcast_lookup`]: unknown ids)
 //! - [`passthrough`]: reads that are only passed on, as bytes
 //! - [`bodies`]: bodies that Mooring itself reads
-//! - [`history`]: questions that name a prompt
-//! - [`lists`]: queues and histories, one's own from every backend; their [`history_cache`]
-//! - [`visible_owners`]: whose prompts an asker is shown
+//! - [`history`]: requests that name a prompt
+//! - [`lists`]: the caller's queue and history, from every backend; [`history_cache`]
+//! - [`visible_owners`]: whose prompts a caller is shown
 //! - [`jobs`]: the jobs API, for all servers
 //! - [`names`]: names of files in answers
 //! - [`upgrade`]: browser sockets; [`tunnel`]: sockets of node packs
 //! - [`cors`]: pages of other origins
-//! - [`failover`]: who answers a read when its backend is away
-//! - [`unavailable`]: a page for when nobody does
-//! - [`cookie_signer`]: who made a page cookie
-//! - [`self_service`]: what is ours, under `/-/`
-//! - [`home`]: what is the same for everyone, and its last good [`stale_cache`]
+//! - [`failover`]: who answers a read when its backend is down
+//! - [`unavailable`]: the page for when no backend can
+//! - [`cookie_signer`]: signs the page cookie
+//! - [`self_service`]: our own routes, under `/-/`
+//! - [`home`]: answers that are the same for everyone; [`stale_cache`]: their last good copies
 //! - [`static_files`]: the page's files that never change, from memory
 //! - [`page`]: the stock page, each tab of it a client of its own
-//!   ([`page_cookie`]: the cookie with pages of others)
+//!   ([`page_cookie`]: the cookie with other pages)
 //! - [`access`]: the record of each request
-//! - [`users`]: what servers are set up for
-//! - [`conditional`]: conditions of reads
+//! - [`users`]: how servers are set up
+//! - [`conditional`]: conditions and ranges of reads
 //! - [`assets`]: assets and their tags, of all servers
 
 pub mod access;

@@ -1,12 +1,12 @@
-//! Lists that are the same question to every backend: nodes, models, input files (promises R3, R5).
+//! Lists for which every backend is asked the same: nodes, models, input files (promises R3, R5).
 //!
-//! A page holds the values of a workflow against them, and calls what is not there missing. So they
-//! hold what any backend that is up has. Files stand in them under the names that views and graphs
-//! take, and only one's own and nobody's do.
+//! A page compares a workflow with these lists and reports missing entries. So they contain what
+//! any backend that is up has. Files are listed under the names that views and graphs take, and
+//! only the caller's own files and those without an owner are listed.
 //!
-//! `/object_info` is large, and slow to make for a backend. The reader's own backend is asked each
-//! time, as without us; what the others said is used for `cache::KNOWN_FOR`, unless something was
-//! uploaded there since. A body that was read before is not read again.
+//! `/object_info` is large, and a backend needs long to make it. The caller's own backend is asked
+//! each time, as without Mooring; the answers of the others are used for `cache::KNOWN_FOR`, unless
+//! something was uploaded there since. A body that was parsed before is not parsed again.
 
 mod cache;
 

@@ -1,9 +1,9 @@
 //! Routes of node packs, where a server may remember who used them (promises B3, B4).
 //!
-//! A body that is sent to one is an upload for all that is known: a painter's plug-in puts the
-//! pictures of its next prompt there. So it goes where the client's reads go, holds it there, and
-//! reserves the backend as an upload does. A read that may be a step of a dialogue only makes the
-//! client prefer the backend, by `affinity.session_margin`.
+//! A request with a body may be an upload: a plug-in for a painting program sends the pictures of
+//! its next prompt in this way. So it goes where the client's reads go, holds the client there, and
+//! reserves the backend as an upload does. A read, which may be a step of a dialogue, only makes
+//! the client prefer the backend, by `affinity.session_margin`.
 
 use std::sync::Arc;
 

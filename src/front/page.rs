@@ -1,20 +1,22 @@
-//! The stock page, each tab of it a client of its own (promise R7).
+//! The stock page, with each tab as a client of its own (promise R7).
 //!
-//! The page's requests carry no identity, and a cookie is the same for all tabs. So its HTML is
-//! served with one small script of ours (`page.js`), first in `<head>`: it gives the tab its
-//! clientId before the first request and says it with each. No other HTML is touched, and none
-//! of the page's own bytes changes.
+//! The page's requests carry no identity, and all tabs share one cookie. So its HTML is served with
+//! one small script of ours (`page.js`) at the start of `<head>`. It gives the tab its clientId
+//! before the first request and sends it with every request. No other HTML is changed, and none of
+//! the page's own bytes.
 //!
 //! # Rules
 //!
-//! - Only `/` and `/index.html`, with status 200, `text/html`, and at most [`PAGE_MAX`] bytes. All
-//!   else passes as it came: what is encoded although we ask for `identity`, `no-transform`
-//!   (RFC 9111 section 5.2.2.6), and a document that does not begin as HTML does.
+//! - Only `/` and `/index.html` are changed, with status 200, `text/html`, and at most [`PAGE_MAX`]
+//!   bytes. Everything else passes unchanged: bodies that are encoded although we ask for
+//!   `identity`, `no-transform` (RFC 9111 section 5.2.2.6), and documents that do not begin like
+//!   HTML.
 //! - A changed page has an `ETag` of its own and no `Last-Modified`, which would be the file's and
-//!   say nothing of the script. So the backend is always asked for the whole page, and conditions
-//!   are looked at here.
+//!   ignore the script. So the backend is always asked for the whole page, and conditions are
+//!   evaluated here.
 //! - The script's URL is relative, as all of the page's are, so that the page also works below a
-//!   path; and it names the script's hash, so that browsers keep it for ever and never too long.
+//!   path. It contains the script's hash, so that browsers can cache it for ever and still get a
+//!   new version.
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::{Arc, LazyLock};

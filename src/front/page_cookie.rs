@@ -1,6 +1,7 @@
-//! The page cookie for a browser that goes to a page which is not ours: of a pack, say (R1).
+//! Sets the page cookie for a browser that opens a page other than ComfyUI's: one of a pack, for
+//! example (R1).
 //!
-//! Such pages do their own requests, which our script does not name. The cookie comes with the
+//! Such pages make their own requests, to which our script adds no name. The cookie comes with the
 //! page, before the first of them.
 
 use std::net::IpAddr;

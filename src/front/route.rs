@@ -1,7 +1,7 @@
-//! Where a request goes, by what it asks and by who asks (promises B6, R1, R2, R8, R9).
+//! Which backend a request goes to, by what it asks and by who asks (promises B6, R1, R2, R8, R9).
 //!
-//! *Where* is the backend of the prompt or of the file that is named, else of the client's binding,
-//! else the home backend. A prompt id or a file never says who asks.
+//! It is the backend of the prompt or of the file that the request names, else the client's bound
+//! backend, else the home backend. A prompt id or a file never says who asks.
 
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! What is ours on the front, under `/-/`: for the asking client, about itself (promise V3).
+//! Our own routes on the front, under `/-/`: a client asks about itself (promise V3).
 
 use std::sync::Arc;
 

@@ -1,4 +1,5 @@
-//! The front as a service: reads that are only passed on go by the lane, all else by hyper.
+//! The front as a service: reads that are only passed on take the passthrough, all other requests
+//! hyper.
 
 use std::net::IpAddr;
 use std::sync::Arc;

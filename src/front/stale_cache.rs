@@ -1,16 +1,16 @@
-//! Which good copies are kept of what the home backend gave (promise R9)?
+//! The last good copies of what the home backend sent (promise R9).
 //!
-//! They are for the time when it is down, not to spare it requests: while it is up, it answers.
-//! Only files that have their hash in their name are given from here at any time.
-//! All of them together are bounded, the bodies that are just being copied included; what was not
-//! used for longest goes first.
+//! They are for the time when the home is down, and do not save it requests: while it is up, it
+//! answers. Only files with a hash in their name are served from here at any time. All copies
+//! together are bounded, including bodies that are being copied; the least recently used copy goes
+//! first.
 //!
 //! # Invariants
 //!
-//! - A copy is a whole answer with status 200, never a part, an error, or one with a cookie. Of a
-//!   404 it is only remembered that nothing was there: the stock page takes that for an empty
-//!   folder, and any other error for the end.
-//! - What one asker was given is not given to another: see [`CacheKey::own`].
+//! - A copy is a whole answer with status 200, never a part, an error, or an answer with a cookie.
+//!   Of a 404 only the fact is kept: the stock page takes a 404 for an empty folder, and any other
+//!   error for fatal.
+//! - A copy that is personal to one caller is not served to another: see [`CacheKey::own`].
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;

@@ -1,5 +1,5 @@
-//! What the front keeps besides the sessions: who its browsers are, copies of what backends gave,
-//! and what may be held at one time.
+//! What the front keeps besides the sessions: its browsers, cached answers of backends, and limits
+//! for what may be held at the same time.
 
 use std::fmt;
 use std::sync::Arc;

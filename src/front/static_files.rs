@@ -1,17 +1,18 @@
-//! The page's files that have a hash in their name, from memory (promise F3).
+//! The page's files that have a hash in their name, served from memory (promise F3).
 //!
-//! ComfyUI 0.33 says `no-store` for all scripts, so that each load of the page asks the home for 16
-//! MB, uncompressed. A file whose name has its hash never changes: it is fetched once, whole, and
-//! browsers keep it for ever. It has the type that its name says, and not what a server's registry
-//! made of it: a wrong one would stay in browsers (ComfyUI #12911).
+//! ComfyUI 0.33 sends `no-store` for all scripts, so that each page load would fetch 16 MB from the
+//! home, uncompressed. A file whose name contains its hash never changes: it is fetched once, and
+//! browsers cache it for ever. Its type is taken from its name and not from the server's registry,
+//! because a wrong type would stay in browsers (ComfyUI #12911).
 //!
 //! # Rules
 //!
-//! - Once the home has another version or another page, each file is asked for again: what a broken
-//!   installation gave is mended with it.
-//! - A tab that was loaded before still gets its files, from whoever has them, or from a copy.
-//! - What is no good answer, is one asker's own, says of HTML that it is a script, or is too large
-//!   to be kept, passes as it came.
+//! - When the home has another version or another page, each file is fetched again, so that the
+//!   files of a broken installation are replaced.
+//! - A tab that was loaded before still gets its files, from any backend that has them, or from a
+//!   copy.
+//! - Answers that are errors or personal, that are HTML for a script's name, or that are too large
+//!   are passed on and not kept.
 
 use std::io::{self, Write as _};
 use std::sync::Arc;

@@ -1,8 +1,8 @@
 //! `POST /prompt`: from the body to a true answer (promises P1, P2, P4, P8).
 //!
 //! A submission has an id before its first byte is sent and is pending from then on. It is sent
-//! once, in a task of its own that runs to a known outcome whether its client waits or not. When
-//! the answer is missing, the backend is asked; a guess is never told.
+//! once, by a task of its own that runs to a known outcome whether its client waits or not. If the
+//! answer is missing, the backend is asked; the client never gets a guess.
 
 mod attempts;
 mod folders;
@@ -334,7 +334,7 @@ impl Sending {
             return Ok(pass(&self.target, parts, body));
         }
         // A 500 may have been queued all the same, and a 502 is of something in between.
-        debug!(prompt = %self.prompt, %status, "A submission's answer does not show whether it was queued.");
+        debug!(prompt = %self.prompt, %status, "An answer does not show if a prompt was queued.");
         self.look().await
     }
 

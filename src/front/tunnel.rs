@@ -1,9 +1,8 @@
 //! Sockets of node packs: checked like any request, and then passed through (promise S11).
 //!
-//! The backend answers the handshake itself, so the packs' own protocols and extensions hold from
-//! end to end. Bytes flow only after a 101 with the right `Sec-WebSocket-Accept`: a backend that
-//! answers otherwise has answered an ordinary request, and nothing that a client sends after it
-//! is taken for anything else.
+//! The backend answers the handshake itself, so the packs' own protocols and extensions work end to
+//! end. Bytes flow only after a 101 with the right `Sec-WebSocket-Accept`. Any other answer is that
+//! of an ordinary request, and nothing that the client sends after it is passed on.
 
 use std::sync::Arc;
 

@@ -1,5 +1,5 @@
-//! What somebody sees who opens the page while no server is up: words in place of JSON, and it
-//! comes back by itself (promise R12).
+//! The page that a browser gets while no server is up: text instead of JSON, and it reloads itself
+//! (promise R12).
 
 use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};

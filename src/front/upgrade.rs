@@ -1,4 +1,4 @@
-//! `/ws`: answered at once (promise S6). The backend's side is the client's link.
+//! `/ws`: answered at once (promise S6). The client's link is the backend's side of it.
 
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -1,7 +1,8 @@
 //! Uploads go where their client's next prompt will go, and are remembered (promises B3, R2 to R4).
 //!
-//! A mask is painted over an original that must lie on the same backend: ComfyUI answers 200 and
-//! writes nothing where it does not (`server.py`, `upload_mask`). So it is brought there first.
+//! A mask is painted over an original that must be on the same backend; if it is not, ComfyUI
+//! answers 200 and writes nothing (`server.py`, `upload_mask`). So the original is copied there
+//! first.
 
 use std::sync::Arc;
 

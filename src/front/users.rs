@@ -1,9 +1,8 @@
-//! What servers are set up for: the users that each knows (`--multi-user`), and whether it has
-//! assets.
+//! How servers are set up: the users that each knows (`--multi-user`), and whether it has assets.
 //!
-//! Their ids are made by the server that they were made on, and no other knows them: there, every
-//! route that asks who it is ends in a 500 (`app/user_manager.py`, `get_request_user_id`). So such
-//! routes go only where their user is known.
+//! A server assigns the ids of its own users, and no other server knows them: there, every route
+//! that identifies the user fails with 500 (`app/user_manager.py`, `get_request_user_id`). So such
+//! routes go only to servers that know the user.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;

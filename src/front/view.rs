@@ -1,7 +1,7 @@
-//! Files that clients look at come from the backend that has them, whoever asks (promises R1, R3).
+//! Files that clients view come from the backend that has them, whoever asks (promises R1, R3).
 //!
-//! A name says where: by the backend that it carries, else by the ledger. One that nobody knows is
-//! looked for where the asker's other reads go, then, once in a while, on all other backends.
+//! The name says where the file is: by the backend in it, else by the ledger. An unknown file is
+//! looked for where the caller's other reads go, then, once in a while, on all other backends.
 
 use std::sync::Arc;
 

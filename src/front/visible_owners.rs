@@ -1,7 +1,8 @@
-//! Whose prompts an asker is shown, and which of them he may end by their ids (promises R5, R6).
+//! Which prompts a caller is shown, and which of them it may end by their ids (promises R5, R6).
 //!
-//! Of what is pending: those of the clients that ask, and those of the same person's clients that
-//! have no socket any more, whose tabs are gone. Of what has ended: all of the person's.
+//! Pending prompts are shown if they belong to the calling clients, or to clients of the same
+//! person that have no socket any more, because their tabs are gone. Of ended prompts all of the
+//! person's are shown.
 
 use std::collections::BTreeMap;
 

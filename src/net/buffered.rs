@@ -1,4 +1,4 @@
-//! A connection of which a part was read already: that part comes first, and then the rest.
+//! A connection of which some bytes were read already: they come first, and then the rest.
 
 use std::io;
 use std::pin::Pin;

@@ -1,4 +1,4 @@
-//! How many file descriptors the process may have, and how many clients that is enough for.
+//! How many file descriptors the process may have, and how many clients they are enough for.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 

@@ -1,9 +1,10 @@
-//! Listening sockets that were handed over by who started us (systemd socket activation,
-//! sd_listen_fds(3)): they outlive the process, so that a restart refuses no connection.
+//! Listening sockets that were inherited from the process that started us (systemd socket
+//! activation, sd_listen_fds(3)). They outlive the process, so that a restart refuses no
+//! connection.
 //!
-//! A socket is known by the address that it is bound to, which is that of the configuration, and
-//! not by its number or name: a unit whose sockets are listed in another order must not open the
-//! operators' door to clients.
+//! A socket is identified by its address, which must be one of the configuration, and not by its
+//! number or name: otherwise a unit that lists its sockets in another order would give the admin
+//! listener to clients.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};

@@ -1,4 +1,4 @@
-//! A buffer to read into, one for each thread: what is idle holds none.
+//! A buffer to read into, one for each thread, so that idle connections hold none.
 
 use std::cell::RefCell;
 

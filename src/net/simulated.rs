@@ -1,9 +1,9 @@
-//! What a simulation puts in the place of the wall clock and of chance, on its own thread.
+//! Replaces the wall clock and randomness in a simulation, on its own thread.
 //!
-//! A simulated network and tokio's clock make a run repeatable but for three things: what time it
-//! is for the world outside, new ids, and the order of the entries of a hashed table. They are
-//! asked for here. Other random bytes (masks, keys, cookies) stay random: nothing that happens
-//! depends on them.
+//! A simulated network and tokio's clock make a run repeatable except for three things: the
+//! wall-clock time, new ids, and the order of entries in hash tables. They are taken from here.
+//! Other random bytes (masks, keys, cookies) stay random, because nothing that happens depends on
+//! them.
 
 use std::cell::Cell;
 use std::hash::{BuildHasher, DefaultHasher, RandomState};

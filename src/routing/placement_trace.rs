@@ -1,7 +1,8 @@
-//! Between which backends a client's newest placement chose, for the operator who asks why.
+//! Which backends a client's newest placement compared, for the operator who asks why.
 //!
-//! Written down when a placement is made, because a moment later every load is another. Only the
-//! newest is kept, and of a large fleet only the nearest: it is an explanation and no record.
+//! It is recorded when a placement is made, because a moment later every load is different. Only
+//! the newest is kept, and of a large fleet only the nearest backends: it is an explanation and not
+//! a log.
 
 use std::num::NonZeroU32;
 use std::time::Instant;

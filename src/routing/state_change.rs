@@ -1,7 +1,7 @@
-//! What an operator said of a backend, who it was, when and why (promise V5).
+//! The state that an operator gave a backend: who did it, when and why (promise V5).
 //!
-//! It outlives the process in the journal, under the backend's address: a server that was taken off
-//! because it is broken must not be given work because the gateway was restarted.
+//! The journal keeps it under the backend's address, so that it outlives the process: a server that
+//! was turned off because it is broken must not get work because the gateway was restarted.
 
 use std::sync::Arc;
 

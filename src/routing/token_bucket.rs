@@ -1,4 +1,4 @@
-//! How often somebody may do what costs others: a bucket of tokens that fills again with time.
+//! A token bucket: how often somebody may do something that is costly for others.
 
 use std::time::{Duration, Instant};
 

@@ -1,10 +1,10 @@
-//! Prompts that backends have and nobody here knows, by the name of the client that submitted
-//! them: kept after a start that remembers nothing, until that client comes. Pure.
+//! Prompts that backends have and whose clients are not known here, kept under the id of the client
+//! that submitted them after a start without a journal, until that client comes. Pure.
 //!
 //! # Invariants
 //!
-//! - A prompt is claimed once, by the client whose name it carries, and within the lease.
-//! - What is kept is bounded; past the bound a prompt stays nobody's.
+//! - A prompt is claimed once, by the client whose id it carries, and within the lease.
+//! - The number of kept prompts is bounded; beyond the bound a prompt cannot be claimed.
 
 use std::collections::HashMap;
 use std::time::Instant;

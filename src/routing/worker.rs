@@ -1,18 +1,18 @@
 //! Does a backend's worker live? (Promise P9.)
 //!
-//! ComfyUI runs prompts on one thread of its own. When that has died, or hangs in a driver, the
-//! server answers every question and every ping, and runs nothing any more. Only two things tell:
-//! the events of what it runs, and its queue.
+//! ComfyUI runs prompts on one thread of its own. When that thread has died, or hangs in a driver,
+//! the server still answers every request and every ping, but runs nothing. Only two things show
+//! this: the events of what it runs, and its queue.
 //!
-//! Much is silent and well: a node may wait minutes for an API, a video or a download; of prompts
-//! that others send there directly no event comes to us; the queue is long because many wait. So
-//! silence alone makes a worker *suspect*, and only this makes it *wedged*:
+//! Silence is often harmless: a node may wait minutes for an API, a video or a download; we get no
+//! events of prompts that others send to the server directly; and a queue may be long because many
+//! wait. So silence alone makes a worker only *suspect*. It is *wedged* if
 //!
-//! - its queue is not empty and nothing of it runs, in two readings [`READS_APART`] apart and with
-//!   no sign of life between them: a worker that lives takes the next prompt within a moment;
-//! - a prompt began, and was not told what of it is cached: ComfyUI says that right after it has
-//!   read the graph, and a graph that kills it does so there (0.3.64 and 0.33, `execution.py`);
-//! - the operator has said how long nothing here is ever silent.
+//! - its queue is not empty but nothing runs, in two readings [`READS_APART`] apart and with no
+//!   event between them, because a living worker takes the next prompt within a moment;
+//! - or a prompt began and no event said what is cached: ComfyUI sends that right after it has read
+//!   the graph, and a graph that kills the worker does so there (0.3.64 and 0.33, `execution.py`);
+//! - or it was silent for longer than the operator has said is ever possible.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};

@@ -1,7 +1,7 @@
 //! Is it the name of a host, with or without a port (RFC 3986 section 3.2)?
 //!
-//! The grammar takes more than any client sends: escapes and marks that are no part of a name.
-//! A proxy in front or a backend may read those otherwise than we do, so they are refused.
+//! The grammar allows more than any client sends: escapes, and characters that are not part of a
+//! name. A proxy in front or a backend may read those differently, so they are refused.
 
 use std::net::Ipv6Addr;
 

@@ -1,8 +1,8 @@
 //! One timer for all waits of a connection, one after the other.
 //!
-//! A request sets several deadlines and nearly always meets them. A timer that is moved each time
-//! costs more than the rest of the waiting, so it is moved only to come earlier: one that goes off
-//! before the deadline is set anew.
+//! A request sets several deadlines and nearly always meets them. Moving a timer each time costs
+//! more than the rest of the waiting, so it is moved only to an earlier time. If it fires before
+//! the deadline, it is set again.
 
 use std::task::Context;
 use std::time::{Duration, Instant};

@@ -1,5 +1,5 @@
-//! Where connections are accepted. It can be moved while the process runs: connections that are
-//! open stay as they are.
+//! An address where connections are accepted. It can be changed while the process runs; open
+//! connections stay.
 
 use std::collections::VecDeque;
 use std::fmt;

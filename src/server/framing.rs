@@ -1,10 +1,10 @@
 //! Where does a body end (RFC 9112 section 6.3)?
 //!
-//! Every byte that says how long something is must be what the RFC says, without the leniency that
-//! it allows: what one reader forgives, the next may read as the end. The bytes of an answer are
-//! passed on as they came, chunks with their frame and trailers, and those of a request are read
-//! once more by the HTTP library. What an extension or a trailer says is not looked at, but each
-//! must be one.
+//! Every byte that determines a length must be exactly as the RFC says, without the leniency that
+//! it allows: what one reader forgives, the next may take for the end. The bytes of an answer are
+//! passed on unchanged, including chunk headers and trailers; those of a request are read again by
+//! the HTTP library. The contents of extensions and trailers are ignored, but they must be
+//! well-formed.
 
 /// Bytes of chunk extensions and trailers that a body may have, in all.
 const EXTRA_MAX: usize = 16 << 10;

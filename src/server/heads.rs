@@ -1,8 +1,8 @@
-//! The heads of a connection's requests, as they come.
+//! The heads of a connection's requests, as they arrive.
 //!
-//! What comes is looked at for the end of a head, each byte once; a head is read when it is whole,
-//! however small the pieces were that it came in. No more is taken from the system than a head
-//! may have, so a client that sends without end makes us hold that much and not more.
+//! Each byte is searched once for the end of a head, and a head is parsed when it is complete,
+//! however small the pieces were. No more is read from the system than a head may have, so a client
+//! that sends without end makes us hold only that much.
 
 use std::future::poll_fn;
 use std::task::Poll;

@@ -1,4 +1,4 @@
-//! What hyper serves of a connection: one request, or one that may make a socket of it.
+//! The part of a connection that hyper serves: one request, or one that may become a socket.
 
 use std::convert::Infallible;
 use std::fmt;

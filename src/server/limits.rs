@@ -1,4 +1,4 @@
-//! What a connection may take.
+//! The limits of a connection.
 
 use std::time::Duration;
 

@@ -1,8 +1,8 @@
-//! How does a connection end whose client may still be sending?
+//! Closes a connection whose client may still be sending.
 //!
-//! To close over bytes that nobody has read is a reset, and a reset takes from the client what it
-//! has not read yet: the answer, which says why its upload was not taken. So our side ends first,
-//! and what still comes is read and dropped (RFC 9112 section 9.6).
+//! Closing a connection with unread bytes resets it, and a reset destroys what the client has not
+//! read yet: the answer that says why its upload was refused. So our side is closed first, and what
+//! still arrives is read and dropped (RFC 9112 section 9.6).
 
 use std::future::poll_fn;
 use std::time::Duration;

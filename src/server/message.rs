@@ -1,8 +1,9 @@
-//! Is it a request that may be answered at all, and where does it end?
+//! May a request be answered at all, and where does it end? Pure.
 //!
-//! Asked once of every head that does not stay with the reads that are only passed on: those are a
-//! list of what is known, and what is in doubt comes here. What RFC 9110 and RFC 9112 want refused
-//! is refused before the HTTP library, which forgives some of it, and before any backend. Pure.
+//! Every head is judged here, except those of reads that are only passed on: those are checked
+//! against a list of what is known, and everything in doubt comes here. What RFC 9110 and RFC 9112
+//! require to be refused is refused before the HTTP library, which tolerates some of it, and before
+//! any backend.
 
 use httparse::{Error, Header, Request, Status};
 

@@ -1,9 +1,8 @@
-//! One message of a connection, lent to somebody who may read no further than its end.
+//! One message of a connection, lent to a reader that must not read beyond its end.
 //!
-//! The lender knows where the message ends, and the borrower may not know where to stop: what
-//! comes after it stays here. A body whose chunks are malformed ends in an error, before the
-//! borrower, who forgives more, can make a message of it. The end of the connection is told all
-//! the same.
+//! The lender knows where the message ends; the borrower may not know where to stop, so later bytes
+//! stay here. A body with malformed chunks ends in an error before the borrower, who is more
+//! tolerant, can accept it. The end of the connection is passed on all the same.
 
 use std::fmt;
 use std::io;

@@ -1,7 +1,7 @@
-//! Why a request is turned away by its head alone, before anybody is asked who it is for.
+//! Why a request is refused by its head alone, before its purpose is known.
 //!
-//! Each of these ends the connection: after it nobody can be sure where the next request begins,
-//! or whoever sent it does not speak HTTP.
+//! Each of these ends the connection, because it is not certain where the next request begins, or
+//! because the sender does not speak HTTP.
 
 use http::StatusCode;
 

@@ -1,5 +1,5 @@
-//! A client that comes back to a gateway that remembers nothing: what its backends still have of
-//! it is its own again.
+//! A client returns to a gateway that started without a journal: it gets back the prompts that its
+//! backends still have.
 
 use std::sync::Arc;
 

@@ -1,9 +1,9 @@
-//! What runs and waits at the backends when a gateway starts that remembers nothing: without a
-//! journal, or with an empty one. It is somebody's, and whoever it is comes back.
+//! Prompts that run and wait at the backends when a gateway starts without a journal, or with an
+//! empty one. Their clients may come back.
 //!
-//! Each backend's queue is read once, when it is first up. What is in it is kept by the name of its
-//! client, and becomes that client's again when he makes contact, and not before: to open a link
-//! under his name would take the events from him if he works there without us.
+//! Each backend's queue is read once, when it is first up. Its prompts are kept under the ids of
+//! their clients. A client gets its prompts back when it makes contact, and not before: a link
+//! opened in its name would take the events away from a client that uses that server directly.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

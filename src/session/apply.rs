@@ -1,9 +1,10 @@
-//! The one place that acts on what a transition of the core leaves to be done.
+//! The one place that acts on the effects of a transition of the core.
 //!
-//! A [`Turn`] holds a client's lock. It is the only way to the core's transitions: each is acted on
-//! before the next can be made. What is this client's (log, sockets, link) and what only counts is
-//! done at once, under the lock. What waits for locks of everybody's comes when the lock is free,
-//! in the order in which it happened: a turn that is over has done all of it.
+//! A [`Turn`] holds a client's lock and is the only way to the core's transitions: the effects of
+//! each are acted on before the next can be made. Effects on the client's own state (event log,
+//! sockets, link) and on counters are acted on at once, under the lock. Effects that need locks
+//! shared by all clients are acted on when the client's lock is free, in the order in which they
+//! happened, before the turn is over.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;

@@ -1,4 +1,5 @@
-//! Binary frames on their way: whose they are, and whether they are results or previews.
+//! Binary frames from a backend: which client they belong to, and whether they are results or
+//! previews.
 
 use super::event_log::Kept;
 use super::relay::Relay;

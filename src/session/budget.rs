@@ -1,4 +1,4 @@
-//! How many bytes the event logs of all clients hold, and the queues of all their sockets, and may
+//! How many bytes the event logs and the socket queues of all clients hold, and how many they may
 //! hold. Pure.
 
 use std::sync::Arc;

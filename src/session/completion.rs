@@ -1,5 +1,5 @@
-//! A submission on its way: who waits for its end is told of it, and its backend's load counts it
-//! for as long as nobody knows whether it is there.
+//! A submission on its way: tasks that wait for its end are told, and it counts in its backend's
+//! load until it is known whether the backend has it.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! What an operator, or a client for itself, may do: release, reset, drain, take a backend off.
+//! What an operator may do, or a client for itself: release, reset, drain, turn a backend off.
 
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
@@ -92,7 +92,7 @@ pub fn revoke(sessions: &Arc<Sessions>, backend: &Arc<Backend>, prompt: &PromptI
     let (sessions, backend, prompt) = (Arc::clone(sessions), Arc::clone(backend), prompt.clone());
     sessions.clone().shared.tasks.spawn(async move {
         let stopped = stop(&sessions, &backend, &prompt).await;
-        info!(%prompt, backend = %backend.name(), stopped, "A prompt appeared that had been given up.");
+        info!(%prompt, backend = %backend.name(), stopped, "A prompt appeared after its loss.");
     });
 }
 

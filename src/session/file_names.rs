@@ -1,4 +1,4 @@
-//! Events with the names of their files as clients are given them (promise R3).
+//! Replaces the names of files in events by the names that clients are given (promise R3).
 
 use super::Client;
 use crate::comfy::answers::Ended;

@@ -1,19 +1,19 @@
-//! Events that came too early: before the answer to their submission, or before the end of the
-//! prompt that ran before. Pure.
+//! Events that come too early: before the answer to their submission, or before the end of the
+//! previous prompt. Pure.
 //!
-//! A backend begins a prompt in the moment in which it answers for it, and its events take a
-//! shorter way than the answer. A client that begins to listen when it has read the answer would
-//! miss a short prompt whole and wait for ever, as a widely used SDK does. So the first events of
-//! a prompt wait until its answer is on its way, and everything after them with them.
+//! A backend starts a prompt at the moment when it answers the submission, and the events take a
+//! shorter way than the answer. A client that starts to listen only after it has read the answer
+//! would miss a short prompt completely and wait for ever; a widely used SDK does that. So the
+//! first events of a prompt, and everything after them, wait until its answer has been sent.
 //!
-//! And a server runs one prompt at a time: when one begins, the one before is over, though its end
-//! may have been said to nobody, because the link was broken or the gateway was not there. A page
-//! shows one active job, and would take an end that comes late for that of the next one. So the
-//! start of a prompt waits while ends are being asked for.
+//! A server runs one prompt at a time: when one starts, the previous one is over. But its end may
+//! have been sent to nobody, because the link was broken or the gateway was not running. A page
+//! shows one active job and would take a late end for that of the next job. So the start of a
+//! prompt waits while ends are being asked for.
 //!
 //! # Invariants
 //!
-//! - What waits leaves in the order in which it came, before anything newer.
+//! - Events leave in the order in which they came, before anything newer.
 //! - It never holds more than 256 frames or 2 MiB.
 
 use std::collections::VecDeque;

@@ -1,12 +1,13 @@
-//! An interrupt, until it has happened (promise R6).
+//! An interrupt, repeated until it has happened (promise R6).
 //!
-//! ComfyUI has one flag for it and clears it when a prompt starts, so an interrupt that comes
-//! between dequeue and start is lost, and it answers 200 all the same. So what runs is interrupted
-//! by its id, and again until it does not run any more. What waits is left alone.
+//! ComfyUI has one flag for it and clears the flag when a prompt starts. An interrupt that arrives
+//! between dequeue and start is therefore lost, although ComfyUI answers 200. So a running prompt
+//! is interrupted by its id, and again until it no longer runs. Waiting prompts are left alone.
 //!
-//! `/interrupt` looks whether a prompt runs and then raises the flag, for whatever runs by then:
-//! another client's prompt, perhaps. A server that cancels jobs does both in one step (about 0.26,
-//! `execution.py`, `interrupt_if_running`); there a prompt that was seen to run is cancelled.
+//! `/interrupt` checks whether a prompt runs and then raises the flag for whatever runs by then,
+//! which may be another client's prompt. A server that can cancel jobs does both in one step (since
+//! about 0.26, `execution.py`, `interrupt_if_running`); there a running prompt is cancelled
+//! instead.
 
 use std::collections::HashSet;
 use std::sync::Arc;

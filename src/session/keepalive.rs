@@ -1,4 +1,4 @@
-//! An open link: when it was last heard, and when it is to be looked at.
+//! An open link: when something last arrived on it, and when it must be checked.
 
 use std::time::{Duration, Instant};
 

@@ -1,9 +1,8 @@
 //! The one socket to a client's backend: dial, negotiate, notice silence, redial (promise S1).
 //!
-//! ComfyUI keeps one socket per id and forgets the *newer* one when the older one closes. So a
-//! link is dialled only after the TCP end of the one before it on that backend, and a link that
-//! misses what the watch link got is dialled anew: see
-//! [`Link::probe_if_suspect`].
+//! ComfyUI keeps one socket per id and forgets the *newer* one when the older one closes. So a link
+//! is dialled only after the TCP connection of the previous link to that backend has ended. A link
+//! that misses what the watch link got is dialled again: see [`Link::probe_if_suspect`].
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -1,8 +1,8 @@
-//! Backends that come and go while all runs, and what becomes of their clients.
+//! Backends that join and leave while everything runs, and what happens to their clients.
 //!
-//! One that is to go keeps the clients that have work there until they have drained, and gets no
-//! new ones (promise V5). It leaves when nobody is held there any more. If it has to leave before,
-//! what was pending there is lost, and told to be (P6).
+//! A backend that should leave gets no new clients and keeps those that have work there until they
+//! have drained (promise V5). It leaves when no client is held there any more. If it must leave
+//! earlier, the prompts pending there are lost, and their clients are told (P6).
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -1,39 +1,39 @@
 //! Clients, live. [`Sessions`] are all of them. Each is a [`Client`]: its binding and pending
 //! prompts, its event log, its one link, its sockets.
 //!
-//! All of that is one state under one lock, because it must agree: the replay of a socket that
-//! opens and the live events that follow meet at one position of the log. The lock is held for
-//! plain calls only, never across an await. The core in it changes by one way alone, and what
-//! follows a change is done in one place: see `apply`.
+//! All of that is one state under one lock, because it must agree: for a socket that opens, replay
+//! and live events meet at one position of the log. The lock is held only for plain calls, never
+//! across an await. The core in it changes in only one way, and one place acts on its changes: see
+//! `apply`.
 //!
 //! - [`link`]: the one socket to its backend
-//! - [`event_log`]: events kept to be sent again (pure)
+//! - [`event_log`]: events kept for replay (pure)
 //! - [`budget`]: bytes of all event logs (pure)
 //! - [`send_queue`]: what waits for one browser socket (pure)
-//! - [`negotiation`]: what a new link and its backend say first
-//! - [`keepalive`]: when it was last heard, and when it is to be looked at
+//! - [`negotiation`]: the first frames of a new link
+//! - [`keepalive`]: when something last arrived on it, and when it must be checked
 //! - [`orphan`]: when a backend has forgotten a link (pure)
 //! - [`link_events`]: what follows when the link opens, breaks or ends
-//! - `apply`: what follows a transition of the core
+//! - `apply`: acts on the effects of a transition of the core
 //! - [`relay`]: an event on its way from the link to the log and the queues
-//! - [`binary`]: frames that are no text
-//! - [`file_names`]: events with the names of their files
+//! - [`binary`]: binary frames
+//! - [`file_names`]: the names of files in events
 //! - [`submissions`]: prompts on their way to a backend
-//! - [`completion`]: who waits for the end of a submission, and the load that it is
+//! - [`completion`]: who waits for the end of a submission; its share of the load
 //! - [`uploads`]: uploads on their way, and what they reserve
-//! - [`synthesize`]: what sockets are told that no backend said
-//! - [`notices`]: a word to pages whose backend has gone silent
+//! - [`synthesize`]: events that no backend sent
+//! - [`notices`]: messages for pages whose backend is silent
 //! - [`subscriber`]: a browser socket's place in the state
 //! - [`socket`]: the task of a browser socket
 //! - [`registry`]: all clients, and the sweep over them
 //! - [`control`]: what an operator, or a client for itself, may do; [`interrupts`]
-//! - [`adoption`]: what runs at backends and nobody here knows
+//! - [`adoption`]: prompts at the backends after a start without a journal
 //! - [`reconcile`]: ends found by asking
-//! - [`worker_health`]: what is heard and read of the backends' workers
+//! - [`worker_health`]: whether the backends' workers live
 //! - [`holdback`]: events that came before the answer to their submission (pure)
-//! - [`tombstones`]: prompts whose events are nobody's any more (pure)
-//! - [`release`]: a binding that is let go, safely or by force
-//! - [`restored`]: a client as it was before a restart
+//! - [`tombstones`]: prompts whose events go to nobody any more (pure)
+//! - [`release`]: a binding is released, safely or by force
+//! - [`restored`]: a client restored after a restart
 
 mod adopt;
 pub mod adoption;

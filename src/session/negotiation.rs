@@ -1,4 +1,4 @@
-//! What a new link and its backend say first.
+//! The first frames between a new link and its backend.
 
 use std::time::Duration;
 

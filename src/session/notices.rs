@@ -1,5 +1,5 @@
-//! A word to the pages whose work is on a backend that has gone silent: what happens to it, while
-//! nothing happens. Scripts are not told: what they need to know is the end.
+//! Messages for pages whose backend is silent, so that people know what happens to their work.
+//! Scripts do not get them; they need only the end.
 
 use std::time::{Duration, Instant};
 

@@ -1,7 +1,8 @@
-//! When is a link an orphan: open, and forgotten by its backend? (Promise S1.) Pure.
+//! When is a link an orphan: open, but forgotten by its backend? (Promise S1.) Pure.
 //!
-//! ComfyUI keeps one socket per id and forgets the *newer* one when the older one closes. Nothing
-//! says so; but a `status` goes to every socket that the backend knows, and our watch link gets it.
+//! ComfyUI keeps one socket per id and forgets the *newer* one when the older one closes. It does
+//! not say so. But it sends `status` to every socket that it knows, and our watch link gets that
+//! too.
 
 use std::time::{Duration, Instant};
 

@@ -1,9 +1,9 @@
-//! Ends found by asking (promises P3, P5, P6): events can be lost with a link, and ComfyUI says
-//! nothing of some ends at all.
+//! Finds ends by asking (promises P3, P5, P6): events can be lost with a link, and ComfyUI does not
+//! report some ends at all.
 //!
-//! Prompts that have been silent for long, whose link broke, or whose deletion was asked for, are
-//! looked for on their backend: its queue first, read once for all of them, then the history of
-//! each. What is found is for [`crate::routing::pending`] to judge.
+//! Prompts that have been silent for long, whose link broke, or whose deletion was requested are
+//! looked for on their backend: first in its queue, which is read once for all of them, then each
+//! in the history. [`crate::routing::pending`] decides what the findings mean.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

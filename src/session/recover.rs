@@ -1,8 +1,8 @@
-//! What a start takes over from the process before: bindings, pending prompts, the ledger.
+//! Restores bindings, pending prompts and the ledger from the journal at a start.
 //!
-//! Before the listeners open every client is where it was, so that no request of one can be placed
-//! elsewhere. Links of clients with pending prompts are dialled, and the reconciler asks for the
-//! prompts; ends that nobody may have heard are fetched for the sockets that come.
+//! This happens before the listeners open, so that no request can place a client elsewhere. Links
+//! of clients with pending prompts are dialled, and the reconciler asks for these prompts. Ends
+//! that perhaps no socket got are fetched and sent to the next sockets.
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -1,7 +1,7 @@
-//! An event on its way: from the link, into the log, to the queues of the browser sockets.
+//! An event on its way from the link, through the event log, to the queues of the browser sockets.
 //!
-//! A frame is looked at only as far as needed: its type, and the prompt it is about. What is not
-//! understood passes untouched and in order.
+//! A frame is parsed only as far as needed: its type, and the prompt that it is about. Unknown
+//! frames are passed on unchanged and in order.
 
 use std::borrow::Cow;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! A binding that is let go: safely, or by force with what is pending (promise B7).
+//! Releases a binding: safely, or by force together with its pending prompts (promise B7).
 
 use std::sync::Arc;
 use std::time::Instant;

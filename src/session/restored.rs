@@ -1,5 +1,5 @@
-//! A client as it was before a restart: bound where it was, its pending prompts to be asked for,
-//! ends that nobody may have heard to be told again.
+//! A client restored after a restart: it is bound where it was, its pending prompts are asked for,
+//! and ends that perhaps no socket got are sent again.
 
 use std::sync::Arc;
 

@@ -1,16 +1,17 @@
-//! What waits to be written to one browser socket (promise S4). Pure.
+//! Frames that wait to be written to one browser socket (promise S4). Pure.
 //!
-//! Links are always read at full speed, so a slow browser's frames pile up here, and here they
-//! are bounded: previews go first, oldest first; then progress is reduced to its newest value and
-//! the texts of each node to their newest; starts, outputs and ends are never dropped. A socket too
-//! slow even for those is given up, and the replay makes it whole when it returns.
+//! Links are always read at full speed, so the frames of a slow browser pile up here, where they
+//! are bounded. Previews are dropped first, the oldest first. Then progress is reduced to its
+//! newest value, and the texts of each node to the newest. Starts, outputs and ends are never
+//! dropped. A socket that is too slow even for those is closed, and the replay makes up for it when
+//! it returns.
 //!
 //! # Invariants
 //!
 //! - Frames leave in the order in which they came.
 //! - Droppable bytes never exceed [`Bounds::droppable`] plus one frame; the others never exceed
 //!   [`Bounds::lasting`].
-//! - While all queues together hold more than they may, none gets more than [`SCARCE`] so.
+//! - While all queues together hold more than they may, none grows beyond [`SCARCE`].
 
 use crate::metrics::Dropped;
 use std::collections::{HashSet, VecDeque};

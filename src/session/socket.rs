@@ -1,7 +1,7 @@
 //! One browser socket: the task that reads and writes it.
 //!
-//! Reading and writing are polled by one task and never wait for each other: a browser that does
-//! not read can still be heard, and the other way round.
+//! One task polls reading and writing, and neither waits for the other: a browser that does not
+//! read can still send, and the other way round.
 
 use std::future::poll_fn;
 use std::sync::Arc;

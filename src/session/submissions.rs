@@ -1,5 +1,5 @@
-//! A client's submissions: pending before they are sent, placed elsewhere if they never were, and
-//! without a trace if they were refused.
+//! A client's submissions: they are pending before they are sent, are placed elsewhere if they were
+//! never sent, and leave no trace if they were refused.
 
 use std::sync::Arc;
 

@@ -1,5 +1,5 @@
-//! A browser socket's place in its client's state: what it is told when it opens, what waits for
-//! it, and what it negotiated.
+//! A browser socket in its client's state: the frames that it gets when it opens, the frames that
+//! wait for it, and what it negotiated.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

@@ -1,4 +1,4 @@
-//! The sweep: what is to be done for clients that nobody calls.
+//! The sweep: maintenance of clients that make no request.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

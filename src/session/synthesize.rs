@@ -1,5 +1,5 @@
-//! What sockets are told that no backend said, in ComfyUI's own terms: ends found by asking, ends
-//! that ComfyUI is silent about, and the start of a prompt that began unheard.
+//! Events that no backend sent, in ComfyUI's format: ends found by asking, ends that ComfyUI does
+//! not report, and the start of a prompt whose start event was missed.
 
 use std::time::Instant;
 

@@ -1,8 +1,8 @@
-//! Prompts whose events are nobody's any more. Pure.
+//! Prompts whose events go to nobody any more. Pure.
 //!
-//! A prompt that was told to be lost, or answered as not queued, can turn up all the same: its
-//! backend was away and is back, or a dead connection delivered late. Its client has been told
-//! otherwise, and must not hear two truths.
+//! A prompt that was reported as lost or as not queued can appear all the same: its backend was
+//! away and is back, or a dead connection delivered the submission late. Its client was told
+//! something else, and must not get contradicting events.
 
 use std::collections::VecDeque;
 

@@ -1,5 +1,5 @@
-//! Do the workers of the backends live? (Promise P9.) What is heard of our prompts is gathered, the
-//! queues of those that are silent are read, and each worker is judged.
+//! Do the workers of the backends live? (Promise P9.) Collects the events of our prompts, reads the
+//! queues of silent backends, and judges each worker.
 
 use std::sync::Arc;
 use std::time::Duration;

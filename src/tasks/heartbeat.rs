@@ -1,11 +1,11 @@
-//! Do the tasks that the process needs still go round?
+//! Do the tasks that the process needs still make progress?
 //!
-//! A task that panics ends the process or begins anew ([`super`]). One that waits for ever
-//! does neither: nobody would ask for ends any more, and every probe would say that all is well. So
-//! each of them beats once in a round, and `/livez` names the one that has not for long.
+//! A task that panics ends the process or is restarted ([`super`]). A task that waits for ever does
+//! neither: ends would no longer be asked for, and every probe would report that all is well. So
+//! each of these tasks beats once in a round, and `/livez` names one that has not for long.
 //!
-//! Silence is counted in looks and not on a clock. A process that is throttled or stopped, or whose
-//! machine sleeps, looks as seldom as its tasks go round, and is not taken for dead.
+//! Silence is counted in checks and not in time. When a process is throttled or stopped, or its
+//! machine sleeps, it checks as rarely as its tasks run, and is not taken for dead.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Weak};

@@ -1,16 +1,16 @@
-//! Sockets of node packs, passed through to their backends (promise S11): which are open, of whom
-//! and to where, how many there may be, and when one has to end.
+//! Sockets of node packs, passed through to their backends (promise S11): which are open, their
+//! owners and backends, how many there may be, and when one must end.
 //!
-//! A tunnel is bytes in both directions and nothing more: Mooring knows what its own `/ws` means,
-//! and of no other socket. So a tunnel holds no binding. It only makes its backend the preferred
-//! one of a client that has nothing pending.
+//! A tunnel is only bytes in both directions: Mooring understands its own `/ws` and no other
+//! socket. So a tunnel holds no binding. It only makes its backend the preferred one of a client
+//! that has nothing pending.
 //!
 //! - [`splice`]: both directions of one tunnel, and its end
 //! - [`pump`]: one direction
 //!
 //! # Invariants
 //!
-//! - No more are open than may be, in all and of one owner.
+//! - No more are open than allowed, in all and for each owner.
 //! - A tunnel is in the table exactly as long as its [`Place`] lives.
 
 pub mod pump;

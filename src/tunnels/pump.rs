@@ -1,4 +1,5 @@
-//! One direction of a tunnel: bytes as they come, and between two frames what we have to say.
+//! One direction of a tunnel: it passes bytes on, and inserts our own frames between two of the
+//! peer's.
 
 use std::io;
 use std::pin::Pin;

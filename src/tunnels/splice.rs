@@ -1,9 +1,9 @@
 //! Both directions of one tunnel, and its end.
 //!
-//! A page's socket may be silent for hours, so silence alone ends nothing. The client is pinged
-//! when nothing came of it, as on our own sockets (promise S8); its answer goes on to the backend,
-//! which ignores it (RFC 6455 section 5.5.3). A backend that loads a model answers nothing for
-//! minutes: it is taken for gone only when its watch link says so.
+//! A page's socket may be silent for hours, so silence alone does not end it. If nothing arrives
+//! from the client, it is pinged, as on our own sockets (promise S8); its pong goes on to the
+//! backend, which ignores it (RFC 6455 section 5.5.3). A backend that loads a model answers nothing
+//! for minutes, so it counts as gone only when its watch link says so.
 
 use std::pin::pin;
 use std::time::Duration;

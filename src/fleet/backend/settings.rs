@@ -1,4 +1,4 @@
-//! What a backend is configured to be. All but where it listens may change while it works.
+//! The configuration of a backend. Everything but its address may change while it works.
 
 use std::num::NonZeroU32;
 use std::sync::Arc;

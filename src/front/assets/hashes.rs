@@ -1,4 +1,5 @@
-//! What names bytes and no file: hashes. Whoever knows one knows the bytes, so they are nobody's.
+//! Requests that name content by its hash. Whoever knows a hash knows the content, so it has no
+//! owner.
 
 use std::sync::Arc;
 

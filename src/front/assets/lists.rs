@@ -1,8 +1,8 @@
-//! Lists of assets and of their tags: the asker's and nobody's, from every backend.
+//! Lists of assets and of their tags: the caller's and those without an owner, from every backend.
 //!
-//! A backend counts everybody's. So its list is read to the end, at most [`READ_MAX`] of it, and
-//! what is another's is left out and not counted. Models are those of the asker's own backend: the
-//! same ones lie on all of them, and only those there can be loaded.
+//! A backend counts everybody's assets. So its list is read to the end, at most [`READ_MAX`] of it,
+//! and those of other clients are left out and not counted. Models come from the caller's own
+//! backend: usually all backends have the same ones, and only those there can be loaded.
 
 use std::sync::Arc;
 use std::time::Instant;

@@ -1,4 +1,5 @@
-//! What names one asset: it goes to the backend that has it. What is another's is not there.
+//! Requests that name one asset go to the backend that has it. Another client's asset is answered
+//! as if it did not exist.
 
 use std::sync::Arc;
 

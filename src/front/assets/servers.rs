@@ -1,5 +1,5 @@
-//! Which backends can be asked about assets: those that are up, keep some (`--enable-assets`), and
-//! know their user.
+//! Which backends can be asked about assets: those that are up, have assets (`--enable-assets`),
+//! and know the caller's user.
 
 use std::sync::Arc;
 

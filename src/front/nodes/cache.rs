@@ -1,4 +1,4 @@
-//! What the backends last said of their nodes, read once and put together once.
+//! What the backends last said about their nodes, parsed once and merged once.
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};

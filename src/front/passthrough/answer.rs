@@ -1,4 +1,4 @@
-//! The head of a backend's answer, and how it reads for the client.
+//! Parses the head of a backend's answer and writes it for the client. Pure.
 
 use std::mem::MaybeUninit;
 use std::time::Duration;

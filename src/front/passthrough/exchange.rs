@@ -1,8 +1,9 @@
 //! One request and its answer, on the connections of a client and of a backend.
 //!
-//! What is read of the answer is written at once; the next is read when it is on its way. So what
-//! is held is at most one read, and a client that does not read slows its backend. While the
-//! answer is awaited the client is listened to: one that leaves takes its request with it.
+//! Each piece of the answer is written as soon as it is read; the next is read when it has been
+//! written. So at most one read is held in memory, and a client that does not read slows its
+//! backend down. While the answer is awaited, the client's connection is watched: if the client
+//! leaves, its request ends.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;

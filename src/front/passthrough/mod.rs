@@ -1,17 +1,17 @@
-//! The lane: reads that are only passed on, as bytes from one connection to the other.
+//! The passthrough: reads that are only passed on, as bytes from one connection to the other.
 //!
 //! Such a read and its answer need no map of headers and no task of their own. Their heads are
-//! walked once: what ends at this hop is left out, what is ours is put in, all else is copied as
-//! it came, and bodies are not looked at beyond their framing. Whatever is not such a read is
-//! handed over with its connection ([`crate::server::hyper`]), and comes back when it is answered.
+//! walked once: headers that end at this hop are left out, ours are added, and all others are
+//! copied unchanged. Of bodies only the framing is read. Every other request is handed to hyper
+//! with its connection ([`crate::server::hyper`]), which comes back when it is answered.
 //!
-//! - [`request`]: is it one that is only passed on, and how does it read then?
-//! - [`answer`]: an answer's head, and how it reads for the client
+//! - [`request`]: is a request only passed on, and what does its head become?
+//! - [`answer`]: the head of an answer, and what it becomes
 //! - [`exchange`]: one request and its answer, on two connections
 //! - [`route_cache`]: who asks, and where that goes
 //! - [`connection`]: one request after the other
 //!
-//! What decides is pure: [`request`], [`answer`].
+//! [`request`] and [`answer`] decide and are pure.
 
 pub mod answer;
 pub mod connection;

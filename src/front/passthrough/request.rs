@@ -1,7 +1,7 @@
-//! Is a request one that is only passed on, and how does its head read then?
+//! Is a request one that is only passed on, and what does its head become? Pure.
 //!
-//! Only what is beyond doubt goes here; the rest is judged as any other request
-//! ([`crate::server::message`]). So this is a list of what is known, and never of what is
+//! Only requests that are beyond doubt qualify; all others are judged by
+//! [`crate::server::message`]. So this is a list of what is known to be safe, and never of what is
 //! forbidden.
 
 use std::borrow::Cow;

@@ -1,4 +1,4 @@
-//! Who asks on a connection, and where that goes.
+//! Who asks on a connection and which backend that goes to, remembered for the next request.
 
 use std::net::IpAddr;
 use std::sync::Arc;

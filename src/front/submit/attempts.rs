@@ -1,5 +1,6 @@
-//! One submission over several backends: sent to the first that can be reached and has what it
-//! needs. It goes elsewhere only while it is provably nowhere (promise P2).
+//! One submission, tried on several backends: it is sent to the first that can be reached and has
+//! the nodes and models. It is tried elsewhere only while it is certain that no backend has it
+//! (promise P2).
 
 use bytes::Bytes;
 use http::request::Parts;

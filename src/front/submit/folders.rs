@@ -1,7 +1,7 @@
-//! A whole folder of files, where a prompt that takes it runs (promise R4).
+//! Copies a whole folder of files to the backend of a prompt that takes it (promise R4).
 //!
-//! A node that takes a folder takes all that is in it, under the names that the files have. So they
-//! keep theirs; and where others' files are in the folder already, they come into one of their own
+//! A node that takes a folder takes all files in it, under their names. So the copies keep their
+//! names; if the folder already contains other clients' files, they go into a folder of their own
 //! beside it.
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};

@@ -1,5 +1,5 @@
-//! What became of a submission whose answer is missing, or proves nothing: its backend is asked
-//! until it is known (promise P2).
+//! Finds out what became of a submission whose answer is missing or proves nothing: its backend is
+//! asked until it is known (promise P2).
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -1,4 +1,5 @@
-//! What a client has at the backends that nobody here remembers: found there, and his again.
+//! Prompts that were found at the backends after a start without a journal: their client gets them
+//! back.
 
 use std::time::{Duration, Instant};
 

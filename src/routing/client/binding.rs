@@ -1,4 +1,4 @@
-//! The binding of a client: it changes here and nowhere else, and each change is an effect.
+//! The binding of a client: it changes only here, and each change is an effect.
 
 use std::time::Instant;
 

@@ -1,5 +1,5 @@
-//! The pending prompts of a client: they come and go here and nowhere else, and each that does is
-//! an effect.
+//! The pending prompts of a client: they are added and removed only here, and each change is an
+//! effect.
 
 use std::time::Instant;
 

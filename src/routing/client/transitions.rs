@@ -1,4 +1,4 @@
-//! What becomes of a client's pending prompts: taken, heard of, asked for, ended.
+//! How a client's pending prompts go on and end: accepted, seen in events, found by asking, ended.
 
 use std::time::{Duration, Instant};
 

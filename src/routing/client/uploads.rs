@@ -1,4 +1,4 @@
-//! What a client sends ahead of its prompts: uploads, and whatever node packs are told.
+//! What a client sends before its prompts: uploads, and requests to node packs.
 
 use std::time::{Duration, Instant};
 
