@@ -67,7 +67,7 @@ pub struct Pool {
     /// Bodies that are on their way there, or whose answer is awaited.
     uploads: Arc<AtomicUsize>,
     lines: IdlePool<Line>,
-    /// Those of the lane.
+    /// Those of the passthrough.
     streams: IdlePool<Stream>,
 }
 
@@ -245,7 +245,7 @@ impl Pool {
         self.streams.close();
     }
 
-    /// A kept connection of the lane's that its backend has not closed, as far as is known.
+    /// An idle connection of the passthrough that its backend has not closed, as far as is known.
     pub async fn take_stream(&self) -> Option<Stream> {
         while let Some(mut stream) = self.streams.take() {
             if is_quiet(&mut stream).await {

@@ -44,7 +44,7 @@ use crate::routing::files::Maker;
 use crate::routing::ids::AssetId;
 pub use hashes::view;
 
-/// Whom a server takes its asker for.
+/// Whom a server takes its caller for.
 const COMFY_USER: HeaderName = HeaderName::from_static("comfy-user");
 
 /// Answers one of these routes.
@@ -145,7 +145,7 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// A small question to a backend, as its asker.
+    /// A small question to a backend, as its caller.
     async fn ask(
         &self,
         backend: &Backend,

@@ -153,7 +153,7 @@ struct Seen {
     /// hours, and are there all the same.
     sockets: HashMap<ClientId, usize>,
     /// What a submission got for a client that named none, the last one: all such of one address
-    /// are one asker, who has no name.
+    /// are one caller, who has no name.
     nameless: Option<(ClientId, Instant)>,
     /// A backend that an upload without a name went to, and until when it waits for its prompt.
     upload: Option<(BackendId, Instant)>,

@@ -50,7 +50,7 @@ impl CacheKey {
         Self { path: bare(path), query: Box::default(), asker: Box::default() }
     }
 
-    /// What an asker is given: told from others by ComfyUI's own `Comfy-User`, and by what
+    /// What a caller is given: told from others by ComfyUI's own `Comfy-User`, and by what
     /// plug-ins for a login go by.
     #[must_use]
     pub fn own(path: &str, query: &str, headers: &HeaderMap) -> Self {

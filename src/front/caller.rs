@@ -229,7 +229,7 @@ impl Caller {
         front.browsers.sole_at(self.address, front.shared.config().affinity.lease, now())
     }
 
-    /// Whose files are the asker's own: the client's that it names, its browser's, and what was
+    /// Whose files are the caller's own: the client's that it names, its browser's, and what was
     /// uploaded from its address without a name.
     #[must_use]
     pub fn makers(&self, front: &Front) -> Vec<Maker> {

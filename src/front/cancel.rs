@@ -32,7 +32,7 @@ use crate::session::interrupts;
 /// `POST /api/jobs/{prompt}/cancel`.
 ///
 /// # Errors
-/// The asker is nobody who may, or a backend did not answer.
+/// The caller is nobody who may, or a backend did not answer.
 pub async fn cancel_job(front: &Arc<Front>, caller: &Caller, prompt: &str) -> Answer {
     let actor = Actor::of(front, caller);
     let ids = [prompt.to_owned()];
@@ -44,7 +44,7 @@ pub async fn cancel_job(front: &Arc<Front>, caller: &Caller, prompt: &str) -> An
 /// `POST /api/jobs/cancel`.
 ///
 /// # Errors
-/// The body cannot be read, the asker is nobody who may, or a backend did not answer.
+/// The body cannot be read, the caller is nobody who may, or a backend did not answer.
 pub async fn cancel_jobs(
     front: &Arc<Front>,
     caller: &Caller,

@@ -18,7 +18,7 @@ const UNKNOWN_MAX: usize = 16;
 /// Prompts with their backends.
 pub type Located = Vec<(PromptId, BackendId)>;
 
-/// For whom a verb acts.
+/// For whom a command acts.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Actor {
     /// For these clients: the named one, or all of a browser.
@@ -78,10 +78,10 @@ impl Actor {
     }
 }
 
-/// Of the ids that a request names, those that the asker may act on, with their backends.
+/// Of the ids that a request names, those that the caller may act on, with their backends.
 ///
 /// # Errors
-/// There are some, and the asker is nobody who may act.
+/// There are some, and the caller is nobody who may act.
 pub async fn named(
     front: &Front,
     actor: &Actor,
@@ -115,7 +115,7 @@ pub async fn named(
     Ok(located)
 }
 
-/// What a verb means that names nothing: all that is pending of its asker.
+/// What a command means that names nothing: all that is pending of its caller.
 ///
 /// # Errors
 /// It is not clear whose that is.
@@ -135,7 +135,7 @@ pub fn own_pending(
         .filter(|pending| !pending.is_empty())
         .map(|pending| pending.into_iter().map(|(id, it)| (id, it.backend)).collect())
         .collect();
-    // With the cookie alone, a bare verb is clear only if a single tab has something pending.
+    // With the cookie alone, a bare command is clear only if a single tab has something pending.
     let is_clear = caller.named.is_some() || caller.browser.is_none() || with_work.len() <= 1;
     match actor {
         Actor::Clients(_) | Actor::Nameless | Actor::Nobody if !is_clear => {
@@ -147,7 +147,7 @@ pub fn own_pending(
     }
 }
 
-/// What the asker's history has: his own, and what is left of the same person's clients that are
+/// What the caller's history has: his own, and what is left of the same person's clients that are
 /// gone. A tab that is still there keeps its own.
 ///
 /// # Errors

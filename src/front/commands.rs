@@ -38,13 +38,13 @@ use crate::session::interrupts;
 use crate::session::{Client, Wanted};
 use crate::shared::Shared;
 
-/// The largest body of a verb.
+/// The largest body of a command.
 const BODY_MAX: u64 = 1 << 20;
 
 /// `POST /interrupt`.
 ///
 /// # Errors
-/// The body is unreadable, the asker nameless, or a backend did not answer.
+/// The body is unreadable, the caller nameless, or a backend did not answer.
 pub async fn interrupt(front: &Arc<Front>, caller: &Caller, request: Request<Incoming>) -> Answer {
     let body = small_body(&front.shared, request).await?;
     let prompt = commands::InterruptBody::read(&body)?.prompt_id;
@@ -69,7 +69,7 @@ pub async fn interrupt(front: &Arc<Front>, caller: &Caller, request: Request<Inc
 /// `POST /queue`: deletes and clears.
 ///
 /// # Errors
-/// The body is unreadable, the asker nameless, or a backend did not answer.
+/// The body is unreadable, the caller nameless, or a backend did not answer.
 pub async fn edit_queue(front: &Arc<Front>, caller: &Caller, request: Request<Incoming>) -> Answer {
     let body = small_body(&front.shared, request).await?;
     let edit = commands::QueueEdit::read(&body)?;
@@ -86,7 +86,7 @@ pub async fn edit_queue(front: &Arc<Front>, caller: &Caller, request: Request<In
 /// `POST /history`: deletes and clears.
 ///
 /// # Errors
-/// The body is unreadable, the asker nameless, or a backend that is up did not answer.
+/// The body is unreadable, the caller nameless, or a backend that is up did not answer.
 pub async fn edit_history(
     front: &Arc<Front>,
     caller: &Caller,
@@ -121,7 +121,7 @@ async fn forget(shared: &Shared, prompts: Located) -> Result<(), GatewayError> {
     forgotten.await.map(drop)
 }
 
-/// Empties the asker's history, and what the same person's other clients have left behind that are
+/// Empties the caller's history, and what the same person's other clients have left behind that are
 /// gone. What is lost is on no backend, and those are not told.
 fn forget_all(front: &Front, caller: &Caller, actor: &Actor) -> Result<Located, GatewayError> {
     let listed = command_scope::own_history(front, caller, actor)?;
@@ -168,7 +168,7 @@ pub async fn subscribe_logs(
     send(&front.shared, &target, request).await
 }
 
-/// The body of a verb.
+/// The body of a command.
 ///
 /// # Errors
 /// It is too large, broke off, or its coding is not taken.
@@ -217,9 +217,8 @@ where
     join_all(acts).await.into_iter().collect()
 }
 
-/// Does in a task of its own what was asked for. Whoever asked may hang up in the middle, and half
-/// of a verb is no verb: what is deleted on one backend and not on the other, or looked at and not
-/// deleted.
+/// Does the work in a task of its own. The client may hang up in the middle, and a command must not
+/// be done by half: deleted on one backend and not on the other, or read and not deleted.
 ///
 /// # Errors
 /// Those of `work`. That the process stops, also if `work` panicked.

@@ -46,9 +46,9 @@ enum Part {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Verdict {
     Give,
-    /// The asker has it already.
+    /// The caller has it already.
     Known,
-    /// The asker wants another one, or none.
+    /// The caller wants another one, or none.
     Failed,
 }
 
@@ -67,7 +67,7 @@ impl Conditional {
         }
     }
 
-    /// True if the asker takes this coding (section 12.5.3).
+    /// True if the caller takes this coding (section 12.5.3).
     #[must_use]
     pub fn accepts(&self, coding: &str) -> bool {
         let weight = |wanted: &str| {
@@ -83,7 +83,7 @@ impl Conditional {
         weight(coding).or_else(|| weight("*")).is_some_and(|weight| 0.0 < weight)
     }
 
-    /// True if the asker can read what is encoded so.
+    /// True if the caller can read what is encoded so.
     #[must_use]
     pub fn can_read(&self, headers: &HeaderMap) -> bool {
         let Some(encoding) = headers.get(CONTENT_ENCODING) else { return true };
@@ -127,7 +127,7 @@ impl Conditional {
         response
     }
 
-    /// True unless what the asker has the other parts of is another one (section 13.1.5).
+    /// True unless what the caller has the other parts of is another one (section 13.1.5).
     fn has_part_of(&self, held: &HeaderMap) -> bool {
         let Some(wanted) = self.if_range.as_deref() else { return true };
         let is = |name| held.get(name).is_some_and(|held: &HeaderValue| held == wanted);

@@ -107,7 +107,7 @@ fn may_go_on(error: &GatewayError, start: Option<StartRead>) -> bool {
     is_away(error) || (start.is_some() && matches!(error, GatewayError::Lost { .. }))
 }
 
-/// Passes a read on that names nothing: to its asker's backend, else to another, else from the
+/// Passes a read on that names nothing: to its caller's backend, else to another, else from the
 /// last good copy.
 ///
 /// # Errors

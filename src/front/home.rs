@@ -73,7 +73,7 @@ pub async fn read(front: &Arc<Front>, key: CacheKey, mut request: Request<Incomi
     let is_head = *request.method() == Method::HEAD;
     let wants_all = !is_head && !request.headers().contains_key(RANGE);
     if wants_all && front.stale_cache.is_on() && !front.stale_cache.knows(&key) {
-        // A 304 would leave us without a copy for the day when it is needed. The asker is given
+        // A 304 would leave us without a copy for the day when it is needed. The caller is given
         // in full what it has already, once.
         request.headers_mut().remove(IF_NONE_MATCH);
         request.headers_mut().remove(IF_MODIFIED_SINCE);
@@ -140,7 +140,7 @@ pub fn keep(
     response.map(|body| tee(body, Box::new(copying)))
 }
 
-/// False for what is one asker's own, or depends on what we do not look at.
+/// False for what is one caller's own, or depends on what we do not look at.
 #[must_use]
 pub fn may_be_kept(headers: &HeaderMap) -> bool {
     let is_known = |name: &str| {

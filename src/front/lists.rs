@@ -1,4 +1,4 @@
-//! `GET /queue` and `GET /history`: the asker's own prompts, from every backend that has some
+//! `GET /queue` and `GET /history`: the caller's own prompts, from every backend that has some
 //! (promise R5).
 //!
 //! The ledger says which prompts those are ([`VisibleOwners`]), and their backends say what they

@@ -167,7 +167,7 @@ pub fn json(body: impl Into<bytes::Bytes>) -> Response<ResponseBody> {
     response
 }
 
-/// 200 without a body, as ComfyUI answers its verbs.
+/// 200 without a body, as ComfyUI answers its commands.
 #[must_use]
 pub fn done() -> Response<ResponseBody> {
     let mut response = Response::new(ResponseBody::empty());

@@ -113,7 +113,7 @@ pub async fn one(front: &Arc<Front>, caller: &Caller, request: Request<Incoming>
     Ok(told(front, caller, &asked, own.parts.headers, (&said, &missing)))
 }
 
-/// The nodes of these backends, as the asker is told of them.
+/// The nodes of these backends, as the caller is told of them.
 fn told(
     front: &Front,
     caller: &Caller,

@@ -89,7 +89,7 @@ pub async fn route(front: &Arc<Front>, peer: IpAddr, mut request: Request<Incomi
         Endpoint::Subgraph => nodes::subgraph(front, &caller, request).await,
         Endpoint::View => view::view(front, &caller, request).await,
         Endpoint::Assets(asked) => assets::answer(front, &caller, asked, request).await,
-        // An operator's verb: it takes the models from under everybody's work.
+        // An operator's command: it takes the models from under everybody's work.
         Endpoint::Free if !front.shared.config().server.allow_free => Ok(done()),
         // Any other route: what ComfyUI itself answers is no socket, and its `Upgrade` is dropped.
         Endpoint::Guarded | Endpoint::Other if asks_for_socket => {
@@ -167,7 +167,7 @@ fn of_nobody(front: &Front, caller: &Caller) -> Result<Target, GatewayError> {
         .ok_or(GatewayError::Refused(NoPlace::NoneReady.into()))
 }
 
-/// `GET /prompt`: how much is pending, as the asker sees it (S10).
+/// `GET /prompt`: how much is pending, as the caller sees it (S10).
 async fn queue_length(front: &Front, caller: &Caller, request: Request<Incoming>) -> Answer {
     if front.shared.config().isolation.status == StatusCounts::Backend {
         return forward(&front.shared, &reading(front, caller)?, request).await;

@@ -25,7 +25,7 @@ const CONSOLE: &str = include_str!("console.js");
 /// Answers a path below `/-/`.
 ///
 /// # Errors
-/// Nothing is there, the asker is nameless, or a safe reset was refused.
+/// Nothing is there, the caller is nameless, or a safe reset was refused.
 pub async fn answer(
     front: &Arc<Front>,
     caller: &Caller,
@@ -64,7 +64,7 @@ fn ready(shared: &Shared) -> Response<ResponseBody> {
     response
 }
 
-/// Who the asker is taken for, and how that client stands.
+/// Who the caller is taken for, and how that client stands.
 #[derive(Debug, Serialize)]
 struct WhoAmI {
     client_id: Option<String>,

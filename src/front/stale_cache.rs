@@ -215,7 +215,7 @@ impl StaleCache {
         }
     }
 
-    /// The home backend says that what an asker has is still good, and these are its validators.
+    /// The home backend says that what a caller has is still good, and these are its validators.
     /// If they are not the copy's, then that is not good any more.
     pub fn revalidated(&self, key: &CacheKey, headers: &HeaderMap, now: Instant) {
         let is_same = self.confirm(key, headers, now);

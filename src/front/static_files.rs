@@ -161,7 +161,7 @@ pub fn is_hashed(path: &str) -> bool {
         && kind.bytes().all(is_plain)
 }
 
-/// From memory, in the coding that the asker reads best.
+/// From memory, in the coding that the caller reads best.
 async fn given(
     front: &Front,
     key: &CacheKey,

@@ -70,7 +70,7 @@ pub fn named_by(
 }
 
 /// What a name in a query means. A plain one means the same to everyone, but that an input is the
-/// asker's own if he has one of that name, as it is in his graphs.
+/// caller's own if he has one of that name, as it is in his graphs.
 fn meaning(front: &Front, caller: &Caller, view: &View) -> Meaning {
     let (folder, path) = (view.file.folder, view.file.path());
     let tag = front.shared.config().files.tag;
@@ -142,7 +142,7 @@ async fn read_at(shared: &Shared, backend: BackendId, query: &str, parts: &Parts
     read(shared, &of_ledger(&shared.fleet.get(backend))?, &parts).await
 }
 
-/// A file that nobody has told of: where the asker's reads go, then on all the others. Found
+/// A file that nobody has told of: where the caller's reads go, then on all the others. Found
 /// nowhere, it is ComfyUI's own 404.
 async fn unknown(front: &Front, caller: &Caller, view: &View, parts: &Parts) -> Answer {
     let target = reading(front, caller);

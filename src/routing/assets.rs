@@ -310,7 +310,7 @@ pub enum Whose {
     Anothers,
 }
 
-/// Says whose it is: of those who made it, one may be the asker.
+/// Says whose it is: of those who made it, one may be the caller.
 #[must_use]
 pub fn whose(makers: &[Maker], askers: &[Maker]) -> Whose {
     if makers.is_empty() {

@@ -226,7 +226,7 @@ impl Files {
         Some(&found.place)
     }
 
-    /// For when names are not told apart: the asker's own backend's, if it has one of this name,
+    /// For when names are not told apart: the caller's own backend's, if it has one of this name,
     /// else that of the last to have made one.
     #[must_use]
     pub fn find_nearest(&self, file: &FileRef, own: Option<BackendId>) -> Option<BackendId> {

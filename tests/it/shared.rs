@@ -30,7 +30,7 @@ async fn one_client_id_of_many_users_is_a_client_for_each_address() {
         world.gateway.sessions.clients.all().iter().map(|client| client.id.to_string()).collect();
     clients.sort();
     assert_eq!(clients, ["tool@10.0.0.1", "tool@10.0.0.2"]);
-    // By the lane and beside it; and spelled out by a stranger.
+    // Through the passthrough and beside it; and spelled out by a stranger.
     for (address, name, expected) in [
         ("10.0.0.1", "tool", "tool@10.0.0.1"),
         ("10.0.0.2", "tool@10.0.0.1", "tool@10.0.0.2"),

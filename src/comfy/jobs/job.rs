@@ -102,7 +102,7 @@ impl Job {
     }
 }
 
-/// The objects of a backend's own answer to `GET /api/jobs` that are the asker's, in its order.
+/// The objects of a backend's own answer to `GET /api/jobs` that are the caller's, in its order.
 /// One that cannot be read is left out.
 ///
 /// # Errors
@@ -145,7 +145,7 @@ pub fn detail_of_item(item: &Item<'_>, status: Status, taken_ms: u64) -> Result<
     Ok(detail.finish())
 }
 
-/// A backend's own answer to `GET /api/jobs/{id}`, in the asker's words.
+/// A backend's own answer to `GET /api/jobs/{id}`, in the caller's words.
 ///
 /// # Errors
 /// It is no job.

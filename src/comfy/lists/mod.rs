@@ -1,7 +1,7 @@
 //! Lists of several backends as one.
 //!
-//! - [`mod@queue`]: the asker's entries of their queues
-//! - [`history`]: the asker's ended prompts
+//! - [`mod@queue`]: the caller's entries of their queues
+//! - [`history`]: the caller's ended prompts
 //! - [`texts`]: names of models and files
 //! - [`Positions`]: what nobody in particular is shown of their queues
 

@@ -3,10 +3,10 @@
 //!
 //! # Invariants
 //!
-//! - No entry is shown whose id the caller did not say is the asker's; one whose id cannot be read
+//! - An entry is shown only if its id was given as one of the caller's; one whose id cannot be read
 //!   is nobody's.
 //! - What is shown of an entry is the very bytes that its backend sent, but for the id of its
-//!   client where the asker has not named that client ([`Shown`]). Nothing else is copied before
+//!   client where the caller has not named that client ([`Shown`]). Nothing else is copied before
 //!   the answer is written: the list borrows the backends' answers.
 //! - No prompt that is known to be pending is missing: clients poll this list, and take a prompt
 //!   that is neither here nor in the history for lost. Where its backend does not answer in time,
@@ -32,7 +32,7 @@ use crate::comfy::reply::integer_or_float;
 use crate::comfy::{raw, redact};
 use crate::routing::ids::{BackendId, ClientId, PromptId};
 
-/// The asker's entries in the queues of several backends.
+/// The caller's entries in the queues of several backends.
 #[derive(Debug, Default)]
 pub struct OwnQueue<'a> {
     running: Vec<Item<'a>>,
@@ -49,12 +49,12 @@ pub struct Item<'a> {
     raw: Cow<'a, RawValue>,
 }
 
-/// A pending prompt of the asker that may be missing in the backends' answers.
+/// A pending prompt of the caller that may be missing in the backends' answers.
 #[derive(Clone, Copy, Debug)]
 pub struct Known<'p> {
     pub backend: BackendId,
     pub id: &'p PromptId,
-    /// Whose it is, if the asker named that client.
+    /// Whose it is, if the caller named that client.
     pub client: Option<&'p ClientId>,
     /// When it was taken, in milliseconds since 1970.
     pub taken_ms: u64,
@@ -69,7 +69,7 @@ pub enum Shown {
     No,
     /// Without the id of its client.
     Cleaned,
-    /// As it is: the asker named its client.
+    /// As it is: the caller named its client.
     Whole,
 }
 
@@ -89,7 +89,7 @@ struct Answer<'a> {
 }
 
 impl<'a> OwnQueue<'a> {
-    /// Adds what the asker is shown of one backend's answer to `GET /queue`.
+    /// Adds what the caller is shown of one backend's answer to `GET /queue`.
     ///
     /// # Errors
     /// It is no queue; nothing is added.

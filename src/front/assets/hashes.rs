@@ -64,7 +64,7 @@ pub(super) async fn is_there(
     Ok(answer)
 }
 
-/// `POST /api/assets/from-hash`: on the asker's backend if that has the bytes, else where they are.
+/// `POST /api/assets/from-hash`: on the caller's backend if it has the bytes, else where they are.
 ///
 /// # Errors
 /// No backend can answer, or as for [`forward`].
@@ -121,7 +121,7 @@ fn without_preview(body: Bytes) -> Bytes {
     serde_json::Value::Object(fields).to_string().into()
 }
 
-/// The asker made it just now.
+/// The caller made it just now.
 pub(super) fn learn_own(session: &Session<'_>, makers: &[Maker], backend: &Backend, item: &Item) {
     let front = session.front;
     let user = session.viewer.user.clone();
@@ -133,7 +133,7 @@ pub(super) fn learn_own(session: &Session<'_>, makers: &[Maker], backend: &Backe
     );
 }
 
-/// The asker's own backend, then those that are known to have the bytes, then the rest.
+/// The caller's own backend, then those that are known to have the bytes, then the rest.
 fn in_turn(
     session: &Session<'_>,
     servers: &[Arc<Backend>],

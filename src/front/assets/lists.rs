@@ -108,7 +108,7 @@ struct Begun {
 }
 
 impl Begun {
-    /// Passes the request to the asker's own backend, which says what is wrong with it.
+    /// Passes the request to the caller's own backend, which says what is wrong with it.
     async fn of(session: &Session<'_>, request: Request<Incoming>) -> Result<Self, Done> {
         let front = session.front;
         let servers = servers::of(session).await?;
@@ -128,7 +128,7 @@ impl Begun {
         Ok(Self { target, servers, query, first, deadline })
     }
 
-    /// What is asked of each backend: of all but the asker's own no models.
+    /// What is asked of each backend: of all but the caller's own no models.
     fn scopes(&self) -> Vec<(Arc<Backend>, String)> {
         let scope = |backend: &Arc<Backend>| {
             let is_own = backend.id == self.target.backend.id;
@@ -243,7 +243,7 @@ impl Reading<'_> {
         Ok((entries, count))
     }
 
-    /// Reads on, page by page, and gives what the asker may see. Says how many that are.
+    /// Reads on, page by page, and gives what the caller may see. Says how many that are.
     async fn walk(
         &self,
         begin: Option<Begin>,

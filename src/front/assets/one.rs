@@ -99,7 +99,7 @@ pub(super) async fn change(
     Ok(named(session, &target, answer))
 }
 
-/// The asset that a body nominates as a preview, if the asker may not see it.
+/// The asset that a body nominates as a preview, if the caller may not see it.
 pub(super) async fn hidden_preview(session: &Session<'_>, body: &[u8]) -> Option<AssetId> {
     let preview = preview_in(body)?;
     theirs(session, preview, Route::Item).await.is_err().then_some(preview)
@@ -133,7 +133,7 @@ pub(super) fn named(
     answer.answer(Bytes::from(named))
 }
 
-/// Where an asset is that the asker may see.
+/// Where an asset is that the caller may see.
 async fn theirs(session: &Session<'_>, id: AssetId, route: Route) -> Result<Target, Done> {
     let target = find(session, id, route).await?;
     let known = session.front.shared.records.asset(id);

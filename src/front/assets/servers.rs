@@ -29,7 +29,7 @@ pub(super) enum NoServer {
 }
 
 impl NoServer {
-    /// What its asker is told: of assets that are switched off, in ComfyUI's words.
+    /// What its caller is told: of assets that are switched off, in ComfyUI's words.
     pub(super) fn answer(self) -> Answer {
         match self {
             Self::Disabled => {
@@ -84,7 +84,7 @@ fn says(backend: &Backend) -> Option<bool> {
     features.assets
 }
 
-/// Of these the one where the asker's other reads go, else the first.
+/// Of these the one where the caller's other reads go, else the first.
 pub(super) fn nearest(
     session: &Session<'_>,
     servers: &[Arc<Backend>],

@@ -29,7 +29,7 @@ use http::Method;
 /// Buffers of a connection that are larger than this are given back when it is idle, in bytes.
 const KEPT_MAX: usize = 4 << 10;
 
-/// The lane of one connection.
+/// The passthrough of one connection.
 #[derive(Debug)]
 pub struct PassthroughConnection {
     front: Arc<Front>,
