@@ -1,7 +1,7 @@
 //! Who made which prompt, and where (promise R2). It outlives the binding.
 //!
-//! The ledger is divided by the ids: what is here is one shard of it, but for [`histories`], which
-//! makes one history of those of the shards.
+//! The ledger is divided by the ids. This is one shard of it; only [`histories()`] makes one
+//! history of those of all shards.
 //!
 //! # Invariants
 //!

@@ -139,7 +139,7 @@ impl Inputs {
     /// in the graph.
     ///
     /// # Errors
-    /// A file could not be brought; see [`copy_file::copy`].
+    /// A file could not be brought; see [`copy_file::bring_known`].
     pub(super) async fn brought(
         &self,
         front: &Front,
