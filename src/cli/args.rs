@@ -28,6 +28,8 @@ pub enum Verb {
     Serve(ServeArgs),
     /// Check a configuration and report everything that is wrong with it
     Check(CheckArgs),
+    /// Show the configuration in effect, its JSON Schema, or a file to start from
+    Config(ConfigArgs),
     /// Run three simulated backends with the gateway in front of them, and a demo page
     Demo(DemoArgs),
     /// Run one simulated ComfyUI server
@@ -48,7 +50,7 @@ pub enum Verb {
     Healthcheck(HealthcheckArgs),
 }
 
-/// Where the configuration comes from; the same for `serve` and `check`.
+/// Where the configuration comes from; the same for `serve`, `check` and `config show`.
 #[derive(Args, Debug, Default)]
 pub struct Overrides {
     /// A backend besides those in the file, named gpu-1, gpu-2, …; repeat for more
@@ -74,8 +76,9 @@ pub struct Overrides {
                   mooring serve --config /etc/mooring/mooring.toml --set affinity.lease=30m"
 )]
 pub struct ServeArgs {
-    /// The file; else $MOORING_CONFIG, ./mooring.toml, /etc/mooring/mooring.toml
-    #[arg(long, value_name = "FILE")]
+    /// The file, or a folder of *.toml; else $MOORING_CONFIG, ./mooring.toml,
+    /// /etc/mooring/mooring.toml
+    #[arg(long, value_name = "PATH")]
     pub config: Option<PathBuf>,
     /// Reload the configuration whenever its file changes, or a file that it names
     #[arg(long)]
@@ -86,17 +89,72 @@ pub struct ServeArgs {
 
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:\n  mooring check /etc/mooring/mooring.toml\n  mooring check \
-                  mooring.toml --probe\n\nThe environment (MOORING_SECTION__KEY) is checked with \
+                  mooring.toml --probe\n  mooring check /etc/mooring/conf.d --json\n\n\
+                  The environment (MOORING_SECTION__KEY) is checked with \
                   the file, as `serve` would read both.")]
 pub struct CheckArgs {
-    /// The file; else the one that `serve` would read
-    #[arg(value_name = "FILE")]
+    /// The file, or a folder of *.toml; else what `serve` would read
+    #[arg(value_name = "PATH")]
     pub file: Option<PathBuf>,
+    /// Print the outcome as JSON, problems included
+    #[arg(long)]
+    pub json: bool,
     /// Also ask each backend: whether it answers, its version, differences in nodes and models
     #[arg(long)]
     pub probe: bool,
     #[command(flatten)]
     pub overrides: Overrides,
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:\n  mooring config show\n  mooring config schema > \
+                        mooring.schema.json\n  mooring config init mooring.toml")]
+pub struct ConfigArgs {
+    #[command(subcommand)]
+    pub verb: ConfigVerb,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ConfigVerb {
+    /// Print every key with its value and where that comes from; secrets are hidden
+    Show(ShowArgs),
+    /// Print the JSON Schema of configuration files, for editors
+    Schema(SchemaArgs),
+    /// Write a file with every key in it, commented out, and one backend
+    Init(InitArgs),
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:\n  mooring config show\n  mooring config show --config \
+                  /etc/mooring/conf.d --set affinity.lease=30m --json\n\nGive it what is given to \
+                  `serve`. With problems it prints them and exits with 78, as `check` does.")]
+pub struct ShowArgs {
+    /// The file, or a folder of *.toml; else what `serve` would read
+    #[arg(long, value_name = "PATH")]
+    pub config: Option<PathBuf>,
+    /// Print it as JSON
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub overrides: Overrides,
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "Example:\n  mooring config schema > mooring.schema.json\n\nA file whose \
+                        first line is `#:schema ./mooring.schema.json` is then checked by editors \
+                        with Taplo or Even Better TOML.")]
+pub struct SchemaArgs {}
+
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:\n  mooring config init\n  mooring config init \
+                        /etc/mooring/mooring.toml\n  mooring config init mooring.toml --force")]
+pub struct InitArgs {
+    /// Where to write it; `-` or nothing is standard output
+    #[arg(value_name = "FILE")]
+    pub file: Option<PathBuf>,
+    /// Write over a file that is there
+    #[arg(long)]
+    pub force: bool,
 }
 
 #[derive(Args, Debug)]
@@ -160,8 +218,8 @@ pub struct AdminArgs {
     /// The admin listener of the gateway; else the one in the configuration of `serve`
     #[arg(long, value_name = "URL", env = "MOORING_ADMIN_URL", value_parser = admin_url)]
     pub admin: Option<Address>,
-    /// The gateway's configuration; else the file that `serve` would read, if there is one
-    #[arg(long, value_name = "FILE")]
+    /// The gateway's configuration; else the one that `serve` would read, if there is one
+    #[arg(long, value_name = "PATH")]
     pub config: Option<PathBuf>,
     /// Its token, if it has one; else that of the configuration
     // Kept as text: a value that the parser refuses would be shown in its report.
@@ -316,7 +374,9 @@ mod tests {
     #[test]
     fn the_command_line_is_sound_and_every_verb_has_an_example() {
         Cli::command().debug_assert();
-        for verb in Cli::command().get_subcommands() {
+        let cli = Cli::command();
+        let with_its_own = |verb| [verb].into_iter().chain(clap::Command::get_subcommands(verb));
+        for verb in cli.get_subcommands().flat_map(with_its_own) {
             let help = verb.get_after_help().map(ToString::to_string).unwrap_or_default();
             assert!(help.starts_with("Example"), "{} has no example", verb.get_name());
         }

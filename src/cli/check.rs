@@ -2,15 +2,25 @@
 
 use std::process::ExitCode;
 
+use serde_json::{Value, json};
+
 use super::args::CheckArgs;
-use super::{EXIT_CONFIG, EXIT_FAILURE, block_on, load, probe, say};
-use crate::config::Config;
+use super::{EXIT_CONFIG, EXIT_FAILURE, block_on, probe, say, sources};
+use crate::config::{self, Checked, Config, Problem, Problems};
 use crate::net::Tcp;
 
-/// `mooring check [FILE] [--probe]`.
+/// `mooring check [PATH] [--probe] [--json]`.
 pub(super) fn check(args: CheckArgs) -> ExitCode {
-    let CheckArgs { file, probe, overrides } = args;
-    match load(file, overrides) {
+    let CheckArgs { file, probe, json, overrides } = args;
+    let sources = sources(file, overrides, std::env::vars_os());
+    let Checked { config, warnings, files: _ } = config::check(&sources);
+    if json {
+        return as_json(config, &warnings, probe.then_some(&Tcp));
+    }
+    for warning in &warnings {
+        say::note(&format!("warning: {warning}"));
+    }
+    match config {
         Ok(config) => {
             say::line(&summary(&config));
             if probe { block_on(ask_backends(&config)) } else { ExitCode::SUCCESS }
@@ -20,6 +30,41 @@ pub(super) fn check(args: CheckArgs) -> ExitCode {
             ExitCode::from(EXIT_CONFIG)
         }
     }
+}
+
+/// The same for programs. Without `network` no backend is asked.
+fn as_json(
+    config: Result<Config, Problems>,
+    warnings: &[Problem],
+    network: Option<&Tcp>,
+) -> ExitCode {
+    let listed = |problems: &[Problem]| problems.iter().map(Problem::to_json).collect::<Value>();
+    let (config, problems) = match config {
+        Ok(config) => (Some(config), Vec::new()),
+        Err(Problems(problems)) => (None, problems),
+    };
+    let mut told = json!({
+        "ok": config.is_some(),
+        "problems": listed(&problems),
+        "warnings": listed(warnings),
+    });
+    let Some(config) = config else {
+        say::line(&super::config::pretty(&told));
+        return ExitCode::from(EXIT_CONFIG);
+    };
+    let Some(network) = network else {
+        say::line(&super::config::pretty(&told));
+        return ExitCode::SUCCESS;
+    };
+    let ask = async {
+        let probes = probe::all(network, &config.backends).await;
+        let are_good = probes.iter().all(probe::Probe::is_usable);
+        told["ok"] = are_good.into();
+        told["probe"] = probe::report(&probes).into();
+        say::line(&super::config::pretty(&told));
+        if are_good { ExitCode::SUCCESS } else { ExitCode::from(EXIT_FAILURE) }
+    };
+    block_on(ask)
 }
 
 fn summary(config: &Config) -> String {

@@ -7,6 +7,7 @@ mod admin;
 pub mod args;
 mod ask;
 mod check;
+mod config;
 mod find;
 mod fit;
 mod inventory;
@@ -22,7 +23,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use crate::config::{self, Config, Problems, Sources};
+use crate::config::Sources;
 
 use args::{Cli, Overrides, Verb};
 
@@ -53,6 +54,7 @@ fn run(cli: Cli) -> ExitCode {
     match cli.verb {
         Verb::Serve(args) => serve::serve(args),
         Verb::Check(args) => check::check(args),
+        Verb::Config(args) => config::config(args),
         Verb::Demo(args) => serve::demo(args),
         Verb::Sim(args) => serve::sim(args),
         Verb::Status(args) => block_on(admin::status(&args)),
@@ -73,19 +75,14 @@ fn block_on(verb: impl Future<Output = ExitCode>) -> ExitCode {
     }
 }
 
-/// Loads the configuration from a file, the environment of the process, and flags.
-fn load(file: Option<PathBuf>, overrides: Overrides) -> Result<Config, Problems> {
-    config::load(&sources(file, overrides, std::env::vars_os()))
-}
-
+/// Where the configuration comes from: a file, the environment of the process, and flags.
 fn sources(
     file: Option<PathBuf>,
     overrides: Overrides,
     env: impl Iterator<Item = (OsString, OsString)>,
 ) -> Sources {
     let Overrides { backends, listen, admin_listen, workers, set } = overrides;
-    let named =
-        [("server.listen", listen), ("admin.listen", admin_listen), ("server.workers", workers)];
+    let named = [("--listen", listen), ("--admin-listen", admin_listen), ("--workers", workers)];
     let named = named.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?)));
     let flags = named.chain(set).collect();
     // What is not UTF-8 cannot be a value of ours; it is kept readable for the report.
@@ -93,7 +90,7 @@ fn sources(
         .map(|(name, value)| (name.to_string_lossy().into(), value.to_string_lossy().into()))
         .collect();
     let variable = env.iter().find(|(name, _)| name == "MOORING_CONFIG");
-    let file = config::find(file, variable.map(|(_, path)| PathBuf::from(path)));
+    let file = crate::config::find(file, variable.map(|(_, path)| PathBuf::from(path)));
     Sources { file, env, backends, flags }
 }
 
@@ -115,7 +112,7 @@ mod tests {
         assert_eq!(found.file, Some(PathBuf::from("/x.toml")));
         assert_eq!(found.backends, ["http://a:1"]);
         let flags: Vec<_> = found.flags.iter().map(|(k, v)| format!("{k}={v}")).collect();
-        assert_eq!(flags, ["server.listen=127.0.0.1:0", "server.workers=2", "affinity.lease=1h"]);
+        assert_eq!(flags, ["--listen=127.0.0.1:0", "--workers=2", "affinity.lease=1h"]);
     }
 
     #[test]

@@ -34,6 +34,7 @@ mod tests {
     use std::io::Write;
 
     use super::*;
+    use crate::config::keys::Key;
     use crate::config::{Sources, load};
 
     fn with(flags: &[(&str, &str)]) -> Config {
@@ -97,6 +98,19 @@ mod tests {
             assert_eq!(told, expected, "{set:?}");
             assert_eq!(changed(&[set], &[set]), Vec::<String>::new());
         }
+    }
+
+    #[test]
+    fn only_these_need_a_restart() {
+        let all = KEYS.iter().filter(|key| key.applied == Applied::Restart);
+        let names: Vec<String> = all.map(Key::full_name).collect();
+        assert_eq!(names, ["server.workers", "state.dir", "log.format"]);
+        let old = with(&[]);
+        let told = changes(&old, &with(&[("server.workers", "3"), ("affinity.lease", "9m")]));
+        let needs: Vec<_> = told.iter().map(|it| (it.key.as_str(), it.needs_restart)).collect();
+        assert_eq!(needs, [("server.workers", true), ("affinity.lease", false)]);
+        let told = changes(&old, &with(&[("backends.b.url", "http://b:1")]));
+        assert_eq!(told, [Change { key: BACKENDS.to_owned(), needs_restart: false }]);
     }
 
     #[test]

@@ -4,20 +4,16 @@
 //! A value that is wrong is noted, and its default stands in for it until all is checked. What
 //! keys must be to each other is in [`super::rules`].
 
-use super::file;
-use super::headers::Headers;
 use super::keys::{
     BACKENDS, RawAdmin, RawAffinity, RawBackend, RawConfig, RawFiles, RawFleet, RawIsolation,
     RawLog, RawPrompts, RawServer, RawSockets, RawState,
 };
-use super::kinds::FilePath;
 use super::problems::Notes;
-use super::raw::{RawNamed, Setting};
-use super::values::Secret;
+use super::raw::RawNamed;
+use super::secret;
 use super::{
-    AdminConfig, AffinityConfig, BackendConfig, BackendHeaders, Config, Doors, FilesConfig,
-    FleetConfig, IsolationConfig, LogConfig, PromptsConfig, ServerConfig, SocketsConfig,
-    StateConfig, StateDir,
+    AdminConfig, AffinityConfig, BackendConfig, Config, Doors, FilesConfig, FleetConfig,
+    IsolationConfig, LogConfig, PromptsConfig, ServerConfig, SocketsConfig, StateConfig, StateDir,
 };
 
 /// The two doors alone, for those who only want to find the gateway.
@@ -107,20 +103,7 @@ fn server(raw: RawServer, notes: &mut Notes) -> ServerConfig {
 
 fn admin(raw: RawAdmin, notes: &mut Notes) -> AdminConfig {
     let RawAdmin { listen, token, token_file } = raw;
-    let listen = listen.check(notes);
-    let token = token.check(notes);
-    let Some(path) = token_file.check(notes) else {
-        return AdminConfig { listen, token };
-    };
-    let key = "admin.token_file";
-    if token.is_some() {
-        let key = notes.written(&["admin.token", key]);
-        notes.report(key, "`admin.token` and `admin.token_file` are both set, one is enough");
-    }
-    // Editors and `echo` end a file with a line break, which is not part of the token.
-    let read = file::text(&path).and_then(|text| Secret::parse(text.trim()));
-    let token = read.map_err(|what| notes.report(key, format!("`{}` {what}", path.display()))).ok();
-    AdminConfig { listen, token }
+    AdminConfig { listen: listen.check(notes), token: secret::check(token, token_file, notes) }
 }
 
 fn affinity(raw: RawAffinity, notes: &mut Notes) -> AffinityConfig {
@@ -292,7 +275,7 @@ fn backend(raw: RawNamed, notes: &mut Notes) -> Option<BackendConfig> {
     notes.wrote(&format!("{BACKENDS}.{name}"), &origin);
     let weight = weight.check(notes);
     let max_pending = max_pending.check(notes);
-    let headers = self::headers(headers, headers_file, notes);
+    let headers = secret::check(headers, headers_file, notes);
     let key = url.key.clone();
     let Some(address) = url.check(notes) else {
         // The one key without a default. If it is there and wrong, that has been said.
@@ -311,21 +294,4 @@ fn backend(raw: RawNamed, notes: &mut Notes) -> Option<BackendConfig> {
         max_pending,
         headers,
     })
-}
-
-/// Those that are written, and those of the file.
-fn headers(
-    written: Setting<Headers>,
-    file: Setting<FilePath>,
-    notes: &mut Notes,
-) -> BackendHeaders {
-    let mut headers = written.check(notes);
-    let key = file.key.clone();
-    if let Some(path) = file.check(notes) {
-        let read = file::text(&path).and_then(|text| headers.add_lines(&text));
-        if let Err(what) = read {
-            notes.report(&key, format!("`{}` {what}", path.display()));
-        }
-    }
-    headers
 }

@@ -9,19 +9,42 @@ use std::path::Path;
 use toml::Spanned;
 use toml::de::{DeArray, DeTable, DeValue};
 
+use super::folder;
 use super::keys::BACKENDS;
 use super::layers::Layers;
 use super::names::{self, Notation};
 use super::problems::{Notes, Origin};
 use super::raw::{Item, Written};
+use super::units::ShowSize;
 
 /// More than any real configuration has, and little enough to read at once.
-const FILE_BYTES_MAX: u64 = 1 << 20;
+const FILE_BYTES_MAX: usize = 1 << 20;
 
-/// Reads the file into the newest layer.
+/// Reads the file, or those of the folder one after the other, into the newest layer.
 pub(super) fn read(path: &Path, layers: &mut Layers, notes: &mut Notes) {
+    notes.needs(vec![path.to_owned()]);
+    if !path.is_dir() {
+        return read_one(path, text(path, FILE_BYTES_MAX), layers, notes);
+    }
+    match folder::files(path) {
+        Ok(files) => {
+            for file in files {
+                let special = folder::is_special(&file).then(|| Err("is no file".to_owned()));
+                let text = special.unwrap_or_else(|| text(&file, FILE_BYTES_MAX));
+                read_one(&file, text, layers, notes);
+                notes.needs(vec![file]);
+            }
+        }
+        Err(what) => {
+            let origin = Origin::File { path: path.display().to_string(), line: 0 };
+            notes.report_at(Some(origin), "", what);
+        }
+    }
+}
+
+fn read_one(path: &Path, text: Result<String, String>, layers: &mut Layers, notes: &mut Notes) {
     let name = path.display().to_string();
-    match text(path) {
+    match text {
         Ok(text) => {
             let ends = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n');
             let line_ends = ends.map(|(at, _)| at).collect();
@@ -35,13 +58,14 @@ pub(super) fn read(path: &Path, layers: &mut Layers, notes: &mut Notes) {
 ///
 /// # Errors
 /// What the operating system said, or that it is too large or not text.
-pub(super) fn text(path: &Path) -> Result<String, String> {
+pub(super) fn text(path: &Path, max: usize) -> Result<String, String> {
+    let max = u64::try_from(max).unwrap_or(u64::MAX);
     let mut bytes = Vec::new();
     File::open(path)
-        .and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes))
+        .and_then(|file| file.take(max.saturating_add(1)).read_to_end(&mut bytes))
         .map_err(|error| format!("cannot be read: {error}"))?;
-    if u64::try_from(bytes.len()).is_ok_and(|len| FILE_BYTES_MAX < len) {
-        return Err("is larger than 1MiB".to_owned());
+    if u64::try_from(bytes.len()).is_ok_and(|len| max < len) {
+        return Err(format!("is larger than {}", ShowSize(max)));
     }
     String::from_utf8(bytes).map_err(|error| {
         format!("is not UTF-8 text: byte {} is none", error.utf8_error().valid_up_to() + 1)
@@ -88,6 +112,11 @@ impl Reader<'_> {
             let full_name = format!("{BACKENDS}.{}", name.get_ref());
             match (names::check_backend_name(name.get_ref()), value.get_ref()) {
                 (Ok(()), DeValue::Table(table)) => {
+                    // Within one file TOML itself refuses that.
+                    if let Some(first) = self.layers.backend_origin(name.get_ref()) {
+                        let what = format!("is in {first} too; a backend is written in one file");
+                        self.notes.report_at(Some(origin.clone()), &full_name, what);
+                    }
                     self.layers.add_backend(name.get_ref(), &origin);
                     self.section(BACKENDS, Some(name.get_ref()), table);
                 }
@@ -106,6 +135,12 @@ impl Reader<'_> {
             match names::path(section, backend, key.get_ref(), Notation::Dotted) {
                 Ok(path) => {
                     let written = self.written(value);
+                    // Of another file: within one TOML itself refuses that.
+                    let before = self.layers.origin(&path).filter(|_| backend.is_none());
+                    if let Some(before) = before {
+                        let what = format!("goes over what {before} says");
+                        self.notes.warn(written.origin.clone(), &path.full_name(), what);
+                    }
                     self.layers.set(&path, written);
                 }
                 Err(bad) => {
@@ -138,7 +173,11 @@ impl Reader<'_> {
             }
             DeValue::Boolean(value) => Item::Switch(*value),
             DeValue::Array(array) => Item::List(self.list(array)),
-            DeValue::Float(_) | DeValue::Datetime(_) | DeValue::Table(_) => Item::Other,
+            DeValue::Table(table) => {
+                let entry = |name: &str, value| (name.to_owned(), self.written(value));
+                Item::Table(table.iter().map(|(name, it)| entry(name.get_ref(), it)).collect())
+            }
+            DeValue::Float(_) | DeValue::Datetime(_) => Item::Other,
         };
         Written { item, origin: self.origin(value.span().start) }
     }

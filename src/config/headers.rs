@@ -1,12 +1,16 @@
 //! Headers for everything that is said to one backend: what it asks for before it answers at all.
 
 use std::fmt;
+use std::path::{Path, PathBuf};
 
 use http::header::{HeaderMap, HeaderName, HeaderValue};
+use serde_json::{Value, json};
 
 use super::kinds::{Faults, Kind, Shape};
 use super::problems::Origin;
 use super::raw::{Item, Written};
+use super::secret::{self, Secretive};
+use super::shown;
 use super::values::text_in_list;
 
 /// At most so many for one backend, and so many bytes in one value: it has to fit a head.
@@ -77,10 +81,16 @@ impl BackendHeaders {
         let Some((name, value)) = text.split_once(':') else {
             return Err("an entry is written `Name: value`".to_owned());
         };
-        let (name, value) = (name.trim(), value.trim());
         let header: HeaderName = name
+            .trim()
             .parse()
             .map_err(|_| "what stands before the first colon is no name of a header".to_owned())?;
+        self.add_named(header, name.trim(), value)
+    }
+
+    /// `name` is the header's as it is written.
+    fn add_named(&mut self, header: HeaderName, name: &str, value: &str) -> Result<(), String> {
+        let value = value.trim();
         let lower = header.as_str();
         if OURS.contains(&lower) || OUR_PREFIXES.iter().any(|it| lower.starts_with(it)) {
             return Err(format!("`{name}` is set by the gateway itself"));
@@ -120,6 +130,32 @@ impl BackendHeaders {
     }
 }
 
+/// What a header of a table is.
+const ENTRY: &str = "a header is a text in quotes, or { file = \"PATH\" }";
+
+/// Takes in `Name = "value"`, or `Name = { file = "PATH" }`.
+fn add_entry(headers: &mut BackendHeaders, name: &str, value: &Item) -> Result<(), String> {
+    let header: HeaderName =
+        name.parse().map_err(|_| "a key of the table is no name of a header".to_owned())?;
+    if let Item::Text(text) = value {
+        return headers.add_named(header, name, text);
+    }
+    let path = file_of(value).ok_or_else(|| format!("`{name}`: {ENTRY}"))?;
+    let text = secret::read(path).map_err(|what| format!("`{}` {what}", path.display()))?;
+    headers.add_named(header, name, &text).map_err(|what| format!("`{}`: {what}", path.display()))
+}
+
+/// The path of `{ file = "PATH" }`.
+fn file_of(value: &Item) -> Option<&Path> {
+    let Item::Table(entries) = value else { return None };
+    match entries.as_slice() {
+        [(key, Written { item: Item::Text(path), .. })] if key == "file" && !path.is_empty() => {
+            Some(Path::new(path))
+        }
+        _other => None,
+    }
+}
+
 /// Headers, such as `Authorization: Bearer …`. No report shows one.
 #[derive(Debug)]
 pub(super) struct Headers;
@@ -127,6 +163,7 @@ pub(super) struct Headers;
 impl Kind for Headers {
     type Value = BackendHeaders;
     const SHAPE: Shape = Shape::List;
+    const IS_SECRET: bool = true;
 
     /// One in each line: a value may have commas.
     fn parse(&self, text: &str) -> Result<Self::Value, String> {
@@ -136,20 +173,53 @@ impl Kind for Headers {
     }
 
     fn takes(&self) -> String {
-        "a list of headers such as \"Authorization: Bearer ...\"".to_owned()
+        "a list of headers such as \"Authorization: Bearer ...\", or a table of them".to_owned()
+    }
+
+    fn schema(&self) -> Value {
+        let file = json!({
+            "type": "object",
+            "properties": { "file": { "type": "string" } },
+            "required": ["file"],
+            "additionalProperties": false,
+        });
+        let value = json!({ "anyOf": [{ "type": "string" }, file] });
+        json!({ "anyOf": [
+            { "type": "array", "items": { "type": "string" }, "maxItems": HEADERS_MAX },
+            { "type": "object", "additionalProperties": value, "maxProperties": HEADERS_MAX },
+        ]})
+    }
+
+    fn shown(&self, item: &Item) -> Value {
+        shown::headers(item)
+    }
+
+    fn files(&self, written: &Written) -> Vec<PathBuf> {
+        let Item::Table(entries) = &written.item else { return Vec::new() };
+        entries.iter().filter_map(|(_, it)| file_of(&it.item)).map(Path::to_owned).collect()
     }
 
     fn read(&self, written: &Written) -> Result<Self::Value, Faults> {
-        let Item::List(list) = &written.item else {
-            // In a file it is a list; elsewhere it is text.
-            let text = self.text(written).and_then(|text| self.parse(&text));
-            return text.map_err(|what| vec![(written.origin.clone(), what)]);
-        };
         let (mut headers, mut faults) = (BackendHeaders::default(), Faults::new());
-        for entry in list {
-            let added = text_in_list(entry).and_then(|text| headers.add(&text));
-            if let Err(what) = added {
-                faults.push((entry.origin.clone(), what));
+        let mut note = |origin: &Origin, added: Result<(), String>| {
+            faults.extend(added.err().map(|what| (origin.clone(), what)));
+        };
+        match &written.item {
+            Item::List(list) => {
+                for entry in list {
+                    let added = text_in_list(entry).and_then(|text| headers.add(&text));
+                    note(&entry.origin, added);
+                }
+            }
+            Item::Table(entries) => {
+                for (name, value) in entries {
+                    note(&value.origin, add_entry(&mut headers, name, &value.item));
+                }
+            }
+            // In a file it is a list or a table; elsewhere it is text.
+            Item::Text(_) | Item::Number(_) | Item::Other | Item::Switch(_) => {
+                let text = self.text(written);
+                note(&written.origin, text.and_then(|text| headers.add_lines(&text)));
             }
         }
         if faults.is_empty() { Ok(headers) } else { Err(faults) }
@@ -159,16 +229,33 @@ impl Kind for Headers {
     fn text(&self, written: &Written) -> Result<String, String> {
         match &written.item {
             Item::Text(text) if !matches!(written.origin, Origin::File { .. }) => Ok(text.clone()),
-            Item::Text(_) | Item::Number(_) | Item::Other | Item::Switch(_) | Item::List(_) => {
-                Err(format!("expected {}", self.takes()))
-            }
+            Item::Text(_)
+            | Item::Number(_)
+            | Item::Other
+            | Item::Switch(_)
+            | Item::List(_)
+            | Item::Table(_) => Err(format!("expected {}", self.takes())),
         }
+    }
+}
+
+/// A file adds to what is written beside it; a header that is in both is refused as given twice.
+impl Secretive for Headers {
+    fn excludes_file(_value: &Self::Value) -> bool {
+        false
+    }
+
+    fn take_in(value: &mut Self::Value, text: &str) -> Result<(), String> {
+        let before = value.0.len();
+        value.add_lines(text)?;
+        if value.0.len() == before { Err("holds no header".to_owned()) } else { Ok(()) }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{Sources, load};
 
     #[test]
     fn headers_are_read_and_never_shown() {
@@ -204,5 +291,83 @@ mod tests {
         }
         let what = headers.add_lines("X-A: b\ns3cret\n").unwrap_err();
         assert!(what.starts_with("line 2: ") && !what.contains("s3cret"), "{what}");
+    }
+
+    fn of_file(text: &str) -> Result<BackendHeaders, String> {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), format!("[backends.a]\nurl = \"http://a:1\"\n{text}")).unwrap();
+        let sources = Sources { file: Some(file.path().to_owned()), ..Sources::default() };
+        let loaded = load(&sources).map_err(|problems| problems.to_string());
+        let path = file.path().display().to_string();
+        loaded.map(|it| it.backends[0].headers.clone()).map_err(|it| it.replace(&path, "FILE"))
+    }
+
+    #[test]
+    fn a_header_may_stand_in_a_file_of_its_own() {
+        let secret = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(secret.path(), "Bearer s3cret\r\n").unwrap();
+        let path = secret.path().display();
+        let inline =
+            format!("headers = {{ X-Key = \"hidden\", Authorization = {{ file = \"{path}\" }} }}");
+        let table =
+            format!("[backends.a.headers]\nX-Key = \"hidden\"\nAuthorization.file = \"{path}\"");
+        for text in [inline, table] {
+            let headers = of_file(&text).unwrap();
+            assert_eq!(headers.as_map().len(), 2);
+            assert_eq!(headers.as_map()["authorization"], "Bearer s3cret");
+            assert!(headers.as_map().values().all(HeaderValue::is_sensitive));
+        }
+    }
+
+    #[test]
+    fn a_table_of_headers_that_cannot_be_says_why_at_each_line() {
+        let report = of_file(
+            "[backends.a.headers]\nX-A = 7\nX-B = { fil = \"/x\" }\nX-C = { file = \"/nowhere\" }\n\
+             Host = \"s3cret\"\n\"a b\" = \"s3cret\"\nX-D = \"\"\n\
+             X-E = { file = \"/\", more = 1 }\n\
+             X-F = { file = \"\" }\nX-G = \"fine\"\nx-g = \"s3cret\"\n\
+             X-H = { file = \"/dev/null\" }\n",
+        )
+        .unwrap_err();
+        let entry = "a header is a text in quotes, or { file = \"PATH\" }";
+        for line in [
+            format!("FILE:4: backends.a.headers: `X-A`: {entry}"),
+            format!("FILE:5: backends.a.headers: `X-B`: {entry}"),
+            "FILE:6: backends.a.headers: `/nowhere` cannot be read: No such file or directory (os \
+             error 2)"
+                .to_owned(),
+            "FILE:7: backends.a.headers: `Host` is set by the gateway itself".to_owned(),
+            "FILE:8: backends.a.headers: a key of the table is no name of a header".to_owned(),
+            "FILE:9: backends.a.headers: `X-D` has 0 bytes, expected 1 to 4096".to_owned(),
+            format!("FILE:10: backends.a.headers: `X-E`: {entry}"),
+            format!("FILE:11: backends.a.headers: `X-F`: {entry}"),
+            "FILE:13: backends.a.headers: `x-g` is given twice".to_owned(),
+            "FILE:14: backends.a.headers: `/dev/null` is empty".to_owned(),
+        ] {
+            assert!(report.lines().any(|it| it.trim() == line), "no `{line}` in {report}");
+        }
+        assert!(!report.contains("s3cret") && report.starts_with("10 problems"), "{report}");
+    }
+
+    #[test]
+    fn a_file_of_headers_adds_to_those_that_are_written() {
+        let secret = tempfile::NamedTempFile::new().unwrap();
+        let file = format!("headers_file = \"{}\"", secret.path().display());
+        let with = |content: &[u8]| {
+            std::fs::write(secret.path(), content).unwrap();
+            let loaded = of_file(&format!("headers = [\"X-A: one\"]\n{file}"));
+            loaded.map(|it| it.as_map().len()).map_err(|it| it.lines().nth(1).unwrap().to_owned())
+        };
+        assert_eq!(with(b"X-B: s3cret\n"), Ok(2));
+        for (content, expected) in [
+            (&b""[..], "is empty"),
+            (b"# nothing\n", "holds no header"),
+            (b"X-A: s3cret", "`X-A` is given twice"),
+            (b"X-B: s3\x01cret", "`X-B` has a byte that is not visible ASCII"),
+            (&[b'x'; 70_000], "is larger than 64KiB"),
+        ] {
+            let said = with(content).unwrap_err();
+            assert!(said.ends_with(expected) && !said.contains("s3cret"), "{said}");
+        }
     }
 }

@@ -1,8 +1,11 @@
 //! What is known of one key?
 
-use super::Config;
+use serde_json::Value;
+
 use super::keys::BACKENDS;
 use super::kinds::Shape;
+use super::raw::Item;
+use super::{Config, shown};
 
 /// One key, for documentation and for suggestions.
 #[derive(Clone, Copy, Debug)]
@@ -15,6 +18,9 @@ pub struct Key {
     /// What a reload does with another value of it.
     pub applied: Applied,
     pub(super) differs: fn(&Config, &Config) -> bool,
+    /// True for what is never shown.
+    pub is_secret: bool,
+    pub(super) schema: fn() -> Value,
     pub(super) why: &'static str,
     pub(super) takes: fn() -> String,
 }
@@ -34,10 +40,14 @@ impl Key {
     /// As in reports: `server.listen`, `backends.NAME.url`.
     #[must_use]
     pub fn full_name(&self) -> String {
-        if self.section == BACKENDS {
-            format!("{BACKENDS}.NAME.{}", self.name)
-        } else {
-            format!("{}.{}", self.section, self.name)
+        self.name_for((self.section == BACKENDS).then_some("NAME"))
+    }
+
+    /// The name of this key of a backend, or of a key that is none of a backend.
+    pub(super) fn name_for(&self, backend: Option<&str>) -> String {
+        match backend {
+            Some(backend) => format!("{}.{backend}.{}", self.section, self.name),
+            None => format!("{}.{}", self.section, self.name),
         }
     }
 
@@ -53,17 +63,29 @@ impl Key {
         self.why.trim()
     }
 
+    /// What an editor may say of it: a JSON Schema.
+    pub(super) fn schema(&self) -> Value {
+        (self.schema)()
+    }
+
+    /// False for the one key that has to be written.
+    #[must_use]
+    pub fn has_default(&self) -> bool {
+        self.section != BACKENDS || self.name != "url"
+    }
+
+    /// The default in the form of a file.
+    pub(super) fn default_value(&self) -> Value {
+        match self.default.parse::<u64>() {
+            // A size without a unit would be told as a text.
+            Ok(number) if self.shape == Shape::TextOrNumber => number.into(),
+            Ok(_) | Err(_) => shown::value(self.shape, &Item::Text(self.default.to_owned())),
+        }
+    }
+
     /// The default as it would stand in a file.
     #[must_use]
     pub fn default_in_toml(&self) -> String {
-        let quote = |text: &str| format!("\"{text}\"");
-        match self.shape {
-            Shape::Number | Shape::Switch => self.default.to_owned(),
-            Shape::Text | Shape::TextOrNumber => quote(self.default),
-            Shape::List => {
-                let entries = self.default.split(',').filter(|entry| !entry.is_empty());
-                format!("[{}]", entries.map(quote).collect::<Vec<_>>().join(", "))
-            }
-        }
+        shown::toml(&self.default_value())
     }
 }

@@ -6,17 +6,16 @@
 //!
 //! The last column says what a reload does with a new value: see [`Applied`].
 
+use super::choices::{Counts, Format, NamelessMay, OnError, Tags, Toggle};
 use super::headers::Headers;
 use super::key::Applied;
 pub use super::key::Key;
 use super::kinds::{BackendName, Count, FilePath, Kind, Limit, Positive, Size, Span, Switch};
 use super::listen::{Listen, ListenOrOff};
 use super::lists::{Classes, SharedIds};
-use super::nameless::NamelessMay;
 use super::raw::{RawNamed, Section, Setting};
-use super::values::{
-    BackendUrl, Counts, Format, LogLevel, Networks, OnError, Origins, Tags, Toggle, Token,
-};
+use super::secret::SecretFile;
+use super::values::{BackendUrl, LogLevel, Networks, Origins, Token};
 
 /// The section of named tables.
 pub(super) const BACKENDS: &str = "backends";
@@ -45,6 +44,7 @@ macro_rules! differs {
 
 macro_rules! sections {
     ($(
+        #[doc = $about:literal]
         [$section:literal] $raw:ident $with:ident {
             $(
                 $(#[doc = $why:literal])+
@@ -53,6 +53,9 @@ macro_rules! sections {
             )+
         }
     )+) => {
+        /// Every section, and what it is about, in the order of the documentation.
+        pub const SECTIONS: &[(&str, &str)] = &[$(($section, $about)),+];
+
         /// Every key there is, in the order of the documentation.
         pub const KEYS: &[Key] = &[$($(
             Key {
@@ -63,6 +66,8 @@ macro_rules! sections {
                 applied: Applied::$applied,
                 differs: differs!($with $name $applied),
                 why: concat!($($why),+),
+                is_secret: <$kind as Kind>::IS_SECRET,
+                schema: || Kind::schema(&$kind $({ $($limit: $value),+ })?),
                 takes: || Kind::takes(&$kind $({ $($limit: $value),+ })?),
             },
         )+)+];
@@ -106,6 +111,7 @@ pub(super) struct RawConfig {
 }
 
 sections! {
+    /// The listener for clients.
     ["server"] RawServer server {
         /// Where browsers and scripts connect.
         listen: Listen = "127.0.0.1:8180", Live;
@@ -155,14 +161,16 @@ sections! {
         /// The last good copies of the home backend's page and user data; 0 keeps none.
         stale_cache: Size { min: 0, max: 64 * GIB } = "64MiB", Live;
     }
+    /// The listener for operators.
     ["admin"] RawAdmin admin {
         /// Where operators, metrics and health checks connect; `off` closes that door.
         listen: ListenOrOff = "127.0.0.1:8181", Live;
         /// Asked for as `Authorization: Bearer`; needed where others than this host can connect.
         token: Token = "", Live;
         /// A file that holds the token, so that it stands in no configuration.
-        token_file: FilePath = "", ByValue;
+        token_file: SecretFile = "", ByValue;
     }
+    /// How long clients and their bindings are kept.
     ["affinity"] RawAffinity affinity {
         /// A client without socket or contact for this long is forgotten.
         lease: Span { min: S, max: 30 * DAY } = "10m", Live;
@@ -185,6 +193,7 @@ sections! {
         /// How many prompts longer the queue of a backend may be whose node packs a client used.
         session_margin: Count { min: 0, max: 1_000 } = "1", Live;
     }
+    /// Health of the backends, and connections to them.
     ["fleet"] RawFleet fleet {
         /// How often a backend that says nothing is asked whether it is there.
         probe_interval: Span { min: 100 * MS, max: H } = "5s", Live;
@@ -221,15 +230,16 @@ sections! {
         /// How long a backend may be away or wedged until its prompts are presumed lost.
         grace: Span { min: S, max: 7 * DAY } = "60s", Live;
     }
+    /// Submissions, and what is remembered of them.
     ["prompts"] RawPrompts prompts {
         /// The largest submission; more is answered with 413.
         max_body: Size { min: KIB, max: 4 * GIB } = "100MiB", Live;
         /// Bodies held in memory over all requests; more is answered with 503.
         max_bodies_total: Size { min: KIB, max: 1024 * GIB } = "512MiB", Live;
         /// Prompts remembered after their end, so that their results are found.
-        ledger_prompts: Count { min: 1, max: 100_000_000 } = "100000", Restart;
+        ledger_prompts: Count { min: 1, max: 100_000_000 } = "100000", Live;
         /// How long they are remembered.
-        ledger_age: Span { min: 60 * S, max: 3650 * DAY } = "7d", Restart;
+        ledger_age: Span { min: 60 * S, max: 3650 * DAY } = "7d", Live;
         /// A pending prompt without an event for this long is asked about.
         silent_after: Span { min: S, max: DAY } = "30s", Live;
         /// How long a question for the history waits for the entry of a prompt that has just ended.
@@ -243,16 +253,17 @@ sections! {
         /// Pending prompts of one client; more are refused.
         max_pending_per_client: Count { min: 1, max: 1_000_000 } = "1000", Live;
     }
+    /// Names of files, and copies of them.
     ["files"] RawFiles files {
         /// When names carry their backend: where another backend's file has the plain name, or
         /// `never`.
-        tag: Tags = "ambiguous", Restart;
+        tag: Tags = "ambiguous", Live;
         /// Names of files remembered; one takes about 420 bytes.
-        ledger: Count { min: 1, max: 100_000_000 } = "1000000", Restart;
+        ledger: Count { min: 1, max: 100_000_000 } = "1000000", Live;
         /// How long they are remembered.
-        ledger_age: Span { min: 60 * S, max: 3650 * DAY } = "7d", Restart;
+        ledger_age: Span { min: 60 * S, max: 3650 * DAY } = "7d", Live;
         /// Assets remembered, as long as names are, with whose they are; one takes about 600 bytes.
-        assets: Count { min: 1, max: 100_000_000 } = "200000", Restart;
+        assets: Count { min: 1, max: 100_000_000 } = "200000", Live;
         /// The largest file that is copied to another backend for a prompt that uses it.
         copy_bytes: Size { min: KIB, max: 64 * GIB } = "1GiB", Live;
         /// How long no byte of such a copy may move, and how long its answer may take.
@@ -260,6 +271,7 @@ sections! {
         /// Files copied for one prompt; more refuse it.
         copies_per_prompt: Count { min: 0, max: 10_000 } = "64", Live;
     }
+    /// WebSockets of both sides.
     ["sockets"] RawSockets sockets {
         /// How often each end of a socket is asked whether it is there.
         ping_interval: Span { min: S, max: H } = "20s", Live;
@@ -292,6 +304,7 @@ sections! {
         /// The same for one client.
         max_tunnels_per_client: Count { min: 0, max: 1_000_000 } = "16", Live;
     }
+    /// What clients see of one another.
     ["isolation"] RawIsolation isolation {
         /// Whose prompts `queue_remaining` counts: the client's own, or all of its backend.
         status: Counts = "own", Live;
@@ -302,6 +315,7 @@ sections! {
         /// the stronger role.
         nameless: NamelessMay = "auto", Live;
     }
+    /// What survives a restart.
     ["state"] RawState state {
         /// Where bindings and prompts are kept over a restart; `none` is nowhere. Empty is the
         /// unit's `StateDirectory` under systemd, else `mooring/PORT` in the user's state folder.
@@ -310,12 +324,14 @@ sections! {
         /// prompts.
         on_error: OnError = "serve", Live;
     }
+    /// The log, on standard error.
     ["log"] RawLog log {
         /// Lines for people, or one JSON object a line.
         format: Format = "text", Restart;
         /// What is logged; `RUST_LOG` goes over it.
         level: LogLevel = "info", Live;
     }
+    /// The ComfyUI servers, one table for each.
     ["backends"] RawBackend backend {
         /// Where the ComfyUI server listens. Needed.
         url: BackendUrl = "", Live;
@@ -327,6 +343,6 @@ sections! {
         /// name: `"Authorization: Bearer ..."`. Never shown.
         headers: Headers = "", Live;
         /// A file with more of them, one in each line, so that they stand in no configuration.
-        headers_file: FilePath = "", ByValue;
+        headers_file: SecretFile = "", ByValue;
     }
 }

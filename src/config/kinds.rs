@@ -8,9 +8,12 @@ use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use serde_json::{Value, json};
+
 use super::problems::Origin;
 use super::raw::{Item, Written};
 use super::units::{self, BadUnit, ShowDuration, ShowSize};
+use super::{schema, shown};
 
 /// What is wrong with a value, and where; a list can have several.
 pub(super) type Faults = Vec<(Origin, String)>;
@@ -29,12 +32,27 @@ pub enum Shape {
 pub(super) trait Kind {
     type Value;
     const SHAPE: Shape;
+    /// True for what is never shown.
+    const IS_SECRET: bool = false;
 
     /// Reads the value from text, as it stands in an environment variable or in the defaults.
     fn parse(&self, text: &str) -> Result<Self::Value, String>;
 
     /// What may be written, for the documentation and for reports: `a duration from 1s to 1h`.
     fn takes(&self) -> String;
+
+    /// What an editor may say of it: a JSON Schema, never stricter than [`Kind::read`].
+    fn schema(&self) -> Value;
+
+    /// A good value as it is shown, without what is secret of it.
+    fn shown(&self, item: &Item) -> Value {
+        shown::value(Self::SHAPE, item)
+    }
+
+    /// The files that are read for it.
+    fn files(&self, _written: &Written) -> Vec<PathBuf> {
+        Vec::new()
+    }
 
     /// Reads the value as written anywhere.
     fn read(&self, written: &Written) -> Result<Self::Value, Faults> {
@@ -56,7 +74,8 @@ pub(super) trait Kind {
             (Item::Number(number), _) => expected(&format!("the number {number}")),
             (Item::Switch(value), _) => expected(&format!("`{value}`")),
             (Item::List(_), _) => expected("a list"),
-            (Item::Other, _) => expected("a date, a fraction or a table"),
+            (Item::Table(_), _) => expected("a table"),
+            (Item::Other, _) => expected("a date or a fraction"),
         }
     }
 }
@@ -79,6 +98,10 @@ impl Kind for Count {
     fn takes(&self) -> String {
         format!("a whole number from {} to {}", self.min, self.max)
     }
+
+    fn schema(&self) -> Value {
+        json!({ "type": "integer", "minimum": self.min, "maximum": self.max })
+    }
 }
 
 /// A whole number of at least 1.
@@ -98,6 +121,10 @@ impl Kind for Positive {
 
     fn takes(&self) -> String {
         format!("a whole number from 1 to {}", self.max)
+    }
+
+    fn schema(&self) -> Value {
+        json!({ "type": "integer", "minimum": 1, "maximum": self.max })
     }
 }
 
@@ -119,6 +146,10 @@ impl Kind for Limit {
 
     fn takes(&self) -> String {
         format!("a whole number from 0 (no limit) to {}", self.max)
+    }
+
+    fn schema(&self) -> Value {
+        json!({ "type": "integer", "minimum": 0, "maximum": self.max })
     }
 }
 
@@ -172,6 +203,10 @@ impl Kind for Span {
         let show = |millis| ShowDuration(Duration::from_millis(millis));
         format!("a duration from {} to {}", show(self.min), show(self.max))
     }
+
+    fn schema(&self) -> Value {
+        schema::duration()
+    }
 }
 
 /// A number of bytes.
@@ -205,6 +240,10 @@ impl Kind for Size {
     fn takes(&self) -> String {
         format!("a size from {} to {}", ShowSize(self.min), ShowSize(self.max))
     }
+
+    fn schema(&self) -> Value {
+        schema::size(self.min, self.max)
+    }
 }
 
 #[derive(Debug)]
@@ -225,6 +264,10 @@ impl Kind for Switch {
     fn takes(&self) -> String {
         "`true` or `false`".to_owned()
     }
+
+    fn schema(&self) -> Value {
+        json!({ "type": "boolean" })
+    }
 }
 
 /// The name of a backend, or nothing. Whether there is one of that name is a rule of its own.
@@ -242,6 +285,10 @@ impl Kind for BackendName {
     fn takes(&self) -> String {
         "the name of a backend".to_owned()
     }
+
+    fn schema(&self) -> Value {
+        json!({ "type": "string" })
+    }
 }
 
 /// A file, or nothing.
@@ -258,5 +305,9 @@ impl Kind for FilePath {
 
     fn takes(&self) -> String {
         "a path".to_owned()
+    }
+
+    fn schema(&self) -> Value {
+        json!({ "type": "string" })
     }
 }

@@ -1,8 +1,8 @@
 //! What goes over what? The file, then the environment, then flags.
 //!
 //! Names are checked before a value comes here, because only its reader knows how they were
-//! written. The layers are merged by the `config` crate, which keeps for each value where it came
-//! from; it keeps that as text, so ours is a number into a list of [`Origin`]s.
+//! written. The layers are merged by the `config` crate. It would lay tables into one another and
+//! forget where they came from, so its values are numbers into a list of ours.
 //!
 //! Defaults are no layer: an unwritten key stays unwritten until it is checked.
 
@@ -12,7 +12,7 @@ use config::{ConfigError, Map, Source, Value, ValueKind};
 
 use super::keys::{self, BACKENDS, RawConfig};
 use super::problems::{Notes, Origin};
-use super::raw::{Item, RawNamed, Section, Written};
+use super::raw::{RawNamed, Section, Written};
 
 /// A key as it is written. Invariant: it exists, and `backend` is there if and only if the
 /// section is that of backends.
@@ -23,11 +23,20 @@ pub(super) struct Path {
     pub(super) key: &'static str,
 }
 
+impl Path {
+    pub(super) fn full_name(&self) -> String {
+        match &self.backend {
+            Some(backend) => format!("{BACKENDS}.{backend}.{}", self.key),
+            None => format!("{}.{}", self.section, self.key),
+        }
+    }
+}
+
 /// All layers, lowest first.
 #[derive(Debug, Default)]
 pub(super) struct Layers {
     layers: Vec<Layer>,
-    origins: Vec<Origin>,
+    written: Vec<Written>,
     /// Where each `[backends.NAME]` was written first, empty ones included.
     backends: BTreeMap<String, Origin>,
 }
@@ -61,6 +70,17 @@ impl Layers {
         self.backends.keys().map(String::as_str)
     }
 
+    /// Where a backend was written first.
+    pub(super) fn backend_origin(&self, name: &str) -> Option<&Origin> {
+        self.backends.get(name)
+    }
+
+    /// Where a key of the newest layer was written.
+    pub(super) fn origin(&self, path: &Path) -> Option<&Origin> {
+        let value = self.layers.last()?.0.get(&path.full_name())?;
+        Some(&self.written.get(index(value.clone())?)?.origin)
+    }
+
     /// Says that a backend is there, even if nothing more is written of it.
     pub(super) fn add_backend(&mut self, name: &str, origin: &Origin) {
         self.backends.entry(name.to_owned()).or_insert_with(|| origin.clone());
@@ -74,32 +94,15 @@ impl Layers {
 
     /// Sets a key in the newest layer.
     pub(super) fn set(&mut self, path: &Path, written: Written) {
-        let name = match &path.backend {
-            Some(backend) => {
-                self.add_backend(backend, &written.origin);
-                format!("{BACKENDS}.{backend}.{}", path.key)
-            }
-            None => format!("{}.{}", path.section, path.key),
-        };
-        let value = self.value(written);
-        if let Some(layer) = self.layers.last_mut() {
-            layer.0.insert(name, value);
+        if let Some(backend) = &path.backend {
+            self.add_backend(backend, &written.origin);
         }
-    }
-
-    fn value(&mut self, written: Written) -> Value {
-        let index = self.origins.len().to_string();
-        self.origins.push(written.origin);
-        let kind = match written.item {
-            Item::Text(text) => ValueKind::String(text),
-            Item::Number(number) => ValueKind::I128(number),
-            Item::Switch(value) => ValueKind::Boolean(value),
-            Item::List(list) => {
-                ValueKind::Array(list.into_iter().map(|entry| self.value(entry)).collect())
-            }
-            Item::Other => ValueKind::Nil,
-        };
-        Value::new(Some(&index), kind)
+        let name = path.full_name();
+        let index = u64::try_from(self.written.len()).unwrap_or(u64::MAX);
+        self.written.push(written);
+        if let Some(layer) = self.layers.last_mut() {
+            layer.0.insert(name, Value::new(None, ValueKind::U64(index)));
+        }
     }
 
     /// Lays the layers over one another.
@@ -116,11 +119,10 @@ impl Layers {
                 None
             }
         };
-        let origins = &self.origins;
         let mut section: Section = merged
             .unwrap_or_default()
             .into_iter()
-            .filter_map(|(name, value)| Some((name, written(value, origins)?)))
+            .filter_map(|(name, value)| Some((name, self.written.get(index(value)?)?.clone())))
             .collect();
         RawConfig {
             server: keys::server("server", &mut section),
@@ -146,21 +148,7 @@ fn named(backends: BTreeMap<String, Origin>, section: &mut Section) -> Vec<RawNa
     backends.into_iter().map(read).collect()
 }
 
-/// A merged value with its place; `None` for one that has none, which no layer makes.
-fn written(value: Value, origins: &[Origin]) -> Option<Written> {
-    let origin = origins.get(value.origin()?.parse::<usize>().ok()?)?.clone();
-    let item = match value.kind {
-        ValueKind::String(text) => Item::Text(text),
-        ValueKind::Boolean(value) => Item::Switch(value),
-        ValueKind::I128(number) => Item::Number(number),
-        ValueKind::I64(number) => Item::Number(number.into()),
-        ValueKind::U64(number) => Item::Number(number.into()),
-        ValueKind::Array(list) => {
-            Item::List(list.into_iter().filter_map(|entry| written(entry, origins)).collect())
-        }
-        ValueKind::Nil | ValueKind::Float(_) | ValueKind::Table(_) | ValueKind::U128(_) => {
-            Item::Other
-        }
-    };
-    Some(Written { item, origin })
+/// Which of all that was written a value of the crate stands for; each does for one.
+fn index(value: Value) -> Option<usize> {
+    usize::try_from(value.into_uint().ok()?).ok()
 }

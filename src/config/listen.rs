@@ -2,6 +2,8 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 
+use serde_json::{Value, json};
+
 use super::kinds::{Kind, Shape};
 
 /// `IP:PORT` to listen on; port 0 asks the system for a free one.
@@ -19,9 +21,15 @@ impl Kind for Listen {
     fn takes(&self) -> String {
         ADDRESS.to_owned()
     }
+
+    fn schema(&self) -> Value {
+        json!({ "type": "string", "pattern": format!("^{PATTERN}$") })
+    }
 }
 
 const ADDRESS: &str = "an address IP:PORT, localhost:PORT or :PORT";
+
+const PATTERN: &str = r"\s*\S*:\+?[0-9]+\s*";
 
 /// Other names are not looked up: what they mean may change, and may be several addresses.
 fn address(text: &str) -> Option<SocketAddr> {
@@ -52,6 +60,10 @@ impl Kind for ListenOrOff {
 
     fn takes(&self) -> String {
         format!("{ADDRESS}, or `off`")
+    }
+
+    fn schema(&self) -> Value {
+        json!({ "type": "string", "pattern": format!("^(off|{PATTERN})$") })
     }
 }
 

@@ -1,8 +1,11 @@
 //! Lists of names.
 
+use serde_json::Value;
+
 use super::kinds::{Faults, Kind, Shape};
 use super::raw::Written;
-use super::values::{comma_separated, read_list};
+use super::schema;
+use super::values::{LIST_MAX, comma_separated, read_list};
 use crate::routing::ids::ClientId;
 
 /// Names of node classes, such as `SaveImageWebsocket`.
@@ -19,6 +22,10 @@ impl Kind for Classes {
 
     fn takes(&self) -> String {
         "a list of node classes such as \"SaveImageWebsocket\"".to_owned()
+    }
+
+    fn schema(&self) -> Value {
+        schema::list(LIST_MAX)
     }
 
     fn read(&self, written: &Written) -> Result<Self::Value, Faults> {
@@ -49,6 +56,10 @@ impl Kind for SharedIds {
 
     fn takes(&self) -> String {
         "a list of clientIds such as \"my-tool\"".to_owned()
+    }
+
+    fn schema(&self) -> Value {
+        schema::list(LIST_MAX)
     }
 
     fn read(&self, written: &Written) -> Result<Self::Value, Faults> {

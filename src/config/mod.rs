@@ -11,9 +11,11 @@
 
 mod changes;
 mod check;
+mod choices;
 mod cidr;
 mod file;
 mod find;
+mod folder;
 mod headers;
 mod key;
 pub mod keys;
@@ -22,13 +24,19 @@ mod layers;
 mod listen;
 mod lists;
 mod live;
+mod loading;
 mod nameless;
 mod names;
 mod place;
 mod problems;
 mod raw;
 mod rules;
+mod schema;
+mod secret;
+mod show;
+mod shown;
 mod suggest;
+mod template;
 mod units;
 pub mod url;
 mod values;
@@ -49,8 +57,12 @@ pub use headers::BackendHeaders;
 pub use key::Applied;
 pub use kinds::Shape;
 pub use live::LiveConfig;
+pub use loading::{Checked, Doors, Sources, check, doors, effective, files, load};
 pub use nameless::{Nameless, Place};
 pub use problems::{Origin, Problem, Problems};
+pub use schema::schema;
+pub use show::Effective;
+pub use template::template;
 pub use units::{ShowDuration, ShowSize};
 pub use values::Secret;
 
@@ -318,74 +330,6 @@ pub struct BackendConfig {
     pub max_pending: Option<NonZeroU32>,
     /// From `headers` and `headers_file`.
     pub headers: BackendHeaders,
-}
-
-/// Where a gateway listens, and what its operators need to be let in.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Doors {
-    pub front: SocketAddr,
-    pub admin: AdminConfig,
-}
-
-/// Where a configuration comes from, lowest layer first.
-#[derive(Clone, Debug, Default)]
-pub struct Sources {
-    pub file: Option<PathBuf>,
-    /// Names and values of the environment; those that are not ours are left alone.
-    pub env: Vec<(String, String)>,
-    /// URLs of backends that are named `gpu-1`, `gpu-2`, … in their order.
-    pub backends: Vec<String>,
-    /// Keys in dotted notation and their values, which go over all else.
-    pub flags: Vec<(String, String)>,
-}
-
-/// Reads and checks a configuration. Reads the file and the token's file, and nothing else.
-///
-/// # Errors
-/// Every problem there is.
-pub fn load(sources: &Sources) -> Result<Config, Problems> {
-    let mut notes = problems::Notes::default();
-    let raw = read(sources, &mut notes);
-    let mut config = check::check(raw, &mut notes);
-    rules::check(&mut config, &mut notes);
-    place::fill_in(&mut config.state, config.server.listen.port(), &sources.env);
-    notes.finish(config)
-}
-
-/// The files that make up a configuration.
-#[must_use]
-pub fn files(sources: &Sources) -> Vec<PathBuf> {
-    sources.file.iter().cloned().collect()
-}
-
-/// Where the gateway that has this configuration is found. What is wrong elsewhere in it does not
-/// matter: it may have been changed since the gateway was started.
-///
-/// # Errors
-/// What is wrong with its listeners or its token.
-pub fn doors(sources: &Sources) -> Result<Doors, Problems> {
-    let raw = read(sources, &mut problems::Notes::default());
-    let mut notes = problems::Notes::default();
-    let doors = check::doors(raw, &mut notes);
-    notes.finish(doors)
-}
-
-/// The layers, one over the other.
-fn read(sources: &Sources, notes: &mut problems::Notes) -> keys::RawConfig {
-    let mut layers = layers::Layers::default();
-    layers.begin();
-    if let Some(path) = &sources.file {
-        file::read(path, &mut layers, notes);
-    }
-    let unmade = written::names_of_flags(&sources.flags, &mut layers);
-    layers.begin();
-    written::environment(&sources.env, written::Turn::Urls, &mut layers, notes);
-    let named = written::named(&sources.backends, &unmade, &mut layers, notes);
-    written::environment(&sources.env, written::Turn::Others, &mut layers, notes);
-    layers.begin();
-    written::backends(named, &mut layers);
-    written::flags(&sources.flags, &mut layers, notes);
-    layers.merge(notes)
 }
 
 impl Config {

@@ -1,8 +1,6 @@
 //! `isolation.nameless`: what somebody may do who does not say who he is.
 
 use super::Config;
-use super::kinds::{Kind, Shape};
-use super::values::choose;
 
 /// What somebody may do who does not say who he is.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -32,27 +30,5 @@ impl Config {
             Place::ThisMachine | Place::Elsewhere => Nameless::None,
         };
         self.isolation.nameless.unwrap_or(by_place)
-    }
-}
-
-#[derive(Debug)]
-pub(super) struct NamelessMay;
-
-impl Kind for NamelessMay {
-    type Value = Option<Nameless>;
-    const SHAPE: Shape = Shape::Text;
-
-    fn parse(&self, text: &str) -> Result<Option<Nameless>, String> {
-        let known = [
-            ("auto", None),
-            ("by_id", Some(Nameless::ById)),
-            ("none", Some(Nameless::None)),
-            ("all", Some(Nameless::All)),
-        ];
-        choose(text, &known)
-    }
-
-    fn takes(&self) -> String {
-        "\"auto\", \"by_id\", \"none\" or \"all\"".to_owned()
     }
 }

@@ -2,20 +2,21 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::path::PathBuf;
+
+use serde_json::{Value, json};
 
 /// Where a value was written. The order is the order of a report.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub enum Origin {
     /// `line` counts from 1; 0 stands for the file as a whole.
-    File {
-        path: String,
-        line: usize,
-    },
+    File { path: String, line: usize },
     /// An environment variable.
-    Env {
-        name: String,
+    Env { name: String },
+    Flag {
+        /// As it is called: `--set`, `--backend`, `--listen`.
+        option: &'static str,
     },
-    Flag,
 }
 
 impl fmt::Display for Origin {
@@ -24,7 +25,7 @@ impl fmt::Display for Origin {
             Self::File { path, line: 0 } => f.write_str(path),
             Self::File { path, line } => write!(f, "{path}:{line}"),
             Self::Env { name } => f.write_str(name),
-            Self::Flag => f.write_str("command line"),
+            Self::Flag { .. } => f.write_str("command line"),
         }
     }
 }
@@ -51,6 +52,35 @@ impl fmt::Display for Problem {
     }
 }
 
+impl Problem {
+    /// For programs: `{"file", "line", "key", "problem", "hint"?, "source"?}`. What was not written
+    /// in a file has its `source`.
+    #[must_use]
+    pub fn to_json(&self) -> Value {
+        let (what, hint) = match self.what.rsplit_once(", did you mean ") {
+            Some((what, hint)) => (what, Some(format!("did you mean {hint}"))),
+            None => (self.what.as_str(), None),
+        };
+        let (file, line, source) = match &self.origin {
+            Some(Origin::File { path, line }) => (Some(path), Some(*line), None),
+            Some(origin @ (Origin::Env { .. } | Origin::Flag { .. })) => {
+                (None, None, Some(origin.to_string()))
+            }
+            None => (None, None, None),
+        };
+        let line = line.filter(|line| *line != 0);
+        let key = Some(&self.key).filter(|key| !key.is_empty());
+        let mut problem = json!({ "file": file, "line": line, "key": key, "problem": what });
+        if let Some(hint) = hint {
+            problem["hint"] = hint.into();
+        }
+        if let Some(source) = source {
+            problem["source"] = source.into();
+        }
+        problem
+    }
+}
+
 /// Everything that is wrong, in the order in which it was written. Never empty.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Problems(pub Vec<Problem>);
@@ -67,6 +97,9 @@ impl fmt::Display for Problems {
 
 impl std::error::Error for Problems {}
 
+/// What was shown of each key, and where it was written if it was, by full names.
+pub(super) type Seen = BTreeMap<String, (Value, Option<Origin>)>;
+
 /// Collects problems while the configuration is read, and remembers what was written where, so
 /// that a rule over several keys can say which lines it means.
 #[derive(Debug, Default)]
@@ -74,12 +107,37 @@ pub(super) struct Notes {
     problems: Vec<Problem>,
     origins: BTreeMap<String, Origin>,
     bad: BTreeSet<String>,
+    seen: Seen,
+    /// What deserves a word and is no problem.
+    pub(super) warnings: Vec<Problem>,
+    /// The files that are read, whether they are there or not.
+    pub(super) files: Vec<PathBuf>,
 }
 
 impl Notes {
     /// Remembers that `key` was written at `origin`.
     pub(super) fn wrote(&mut self, key: &str, origin: &Origin) {
         self.origins.insert(key.to_owned(), origin.clone());
+    }
+
+    /// Remembers the value of `key` as it may be shown.
+    pub(super) fn saw(&mut self, key: &str, value: Value, origin: Option<&Origin>) {
+        self.seen.insert(key.to_owned(), (value, origin.cloned()));
+    }
+
+    /// All values that were shown.
+    pub(super) fn seen(&self) -> &Seen {
+        &self.seen
+    }
+
+    /// Remembers that these files are read.
+    pub(super) fn needs(&mut self, files: Vec<PathBuf>) {
+        self.files.extend(files);
+    }
+
+    /// Says something that is worth a word and no problem.
+    pub(super) fn warn(&mut self, origin: Origin, key: &str, what: String) {
+        self.warnings.push(Problem { origin: Some(origin), key: key.to_owned(), what });
     }
 
     /// Reports a problem with `key` at the place where it was written, if it was.

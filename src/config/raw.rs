@@ -15,10 +15,12 @@ use super::problems::{Notes, Origin};
 pub(super) enum Item {
     Text(String),
     Number(i128),
-    /// A float, a date or a table: no key takes one.
+    /// A float or a date: no key takes one.
     Other,
     Switch(bool),
     List(Vec<Written>),
+    /// Only headers are one.
+    Table(Vec<(String, Written)>),
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -43,8 +45,12 @@ impl<K: Kind> Setting<K> {
     pub(super) fn check(self, notes: &mut Notes) -> K::Value {
         if let Some(written) = &self.written {
             notes.wrote(&self.key, &written.origin);
+            notes.needs(self.kind.files(written));
             match self.kind.read(written) {
-                Ok(value) => return value,
+                Ok(value) => {
+                    notes.saw(&self.key, self.kind.shown(&written.item), Some(&written.origin));
+                    return value;
+                }
                 Err(faults) => {
                     for (origin, what) in faults {
                         notes.report_at(Some(origin), &self.key, what);
@@ -52,6 +58,8 @@ impl<K: Kind> Setting<K> {
                 }
             }
         }
+        let default = Item::Text(self.default.to_owned());
+        notes.saw(&self.key, self.kind.shown(&default), None);
         self.kind.parse(self.default).expect("a test reads every default")
     }
 }

@@ -103,8 +103,7 @@ found the text \"https://app.example\"
   FILE:15: affinty: unknown section, did you mean `affinity`?
   FILE:20: prompts.max_bodies_total: `prompts.max_body` (1GiB) is larger than \
 `prompts.max_bodies_total` (512MiB)
-  FILE:21: prompts.silent_after: expected a duration from 1s to 1d, found a date, a fraction or \
-a table
+  FILE:21: prompts.silent_after: expected a duration from 1s to 1d, found a date or a fraction
   FILE:24: log.level: `inof` is not one of off, error, warn, info, debug, trace, did you mean \
 `info`?
   FILE:25: log.format: `jsn` is not \"text\" or \"json\", did you mean \"json\"?

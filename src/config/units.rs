@@ -48,6 +48,11 @@ pub(super) enum BadUnit {
     TooLarge,
 }
 
+/// All names of units of a duration.
+pub(super) fn duration_units() -> Vec<&'static str> {
+    DURATION_UNITS.iter().flat_map(|(_, names)| names.iter().copied()).collect()
+}
+
 /// Reads a duration: numbers with units, from large to small, each unit once.
 ///
 /// # Errors

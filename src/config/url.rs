@@ -143,6 +143,14 @@ pub enum BadOrigin {
     Url(#[from] BadUrl),
 }
 
+impl BadOrigin {
+    /// The problem with the origin before it, which is left out where it may hold a password.
+    #[must_use]
+    pub fn about(&self, text: &str) -> String {
+        if text.contains('@') { self.to_string() } else { format!("`{text}`: {self}") }
+    }
+}
+
 /// The origins of pages that have none: sandboxed ones, and files of a disk.
 pub const OPAQUE_ORIGINS: [&str; 2] = ["null", "file://"];
 
@@ -157,6 +165,10 @@ pub fn origin(text: &str) -> Result<String, BadOrigin> {
     }
     if text.eq_ignore_ascii_case("null") {
         return Ok("null".to_owned());
+    }
+    // Before all else, because no other report may show a password.
+    if text.contains('@') {
+        return Err(BadUrl::UserInfo.into());
     }
     let (scheme, rest) = text.split_once("://").ok_or(BadOrigin::BadScheme)?;
     let scheme = scheme.to_ascii_lowercase();
@@ -293,6 +305,7 @@ mod tests {
             "an origin is that of a page and not of its socket, write `https://app.example`",
         );
         check_origin("https://app.example/", "an origin has no path, write `https://app.example`");
+        check_origin("https://me:secret@a", "a user or password in a URL is not possible");
         check_origin("https://*.example", "`*.example` is not a host name or an IP address");
     }
 

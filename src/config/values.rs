@@ -3,18 +3,20 @@
 
 use std::fmt;
 
+use serde_json::{Value, json};
 use tracing_subscriber::EnvFilter;
 
 use super::cidr::Cidr;
 use super::kinds::{Faults, Kind, Shape};
 use super::problems::Origin;
 use super::raw::{Item, Written};
+use super::schema;
+use super::secret::{HIDDEN, Secretive};
 use super::suggest::nearest;
 use super::url::{self, Address};
-use super::{FileTags, LogFormat, OnJournalError, OnOff, StatusCounts};
 
 /// A list in a file holds at most this many entries.
-const LIST_MAX: usize = 1_000;
+pub(super) const LIST_MAX: usize = 1_000;
 
 /// A secret, which is never shown.
 #[derive(Clone, Eq, PartialEq)]
@@ -60,6 +62,7 @@ pub(super) struct Token;
 impl Kind for Token {
     type Value = Option<Secret>;
     const SHAPE: Shape = Shape::Text;
+    const IS_SECRET: bool = true;
 
     fn parse(&self, text: &str) -> Result<Self::Value, String> {
         if text.is_empty() { Ok(None) } else { Secret::parse(text).map(Some) }
@@ -69,14 +72,41 @@ impl Kind for Token {
         "a text of visible ASCII".to_owned()
     }
 
+    fn schema(&self) -> Value {
+        json!({ "type": "string", "pattern": format!("^[!-~]{{0,{}}}$", Secret::LEN_MAX) })
+    }
+
+    fn shown(&self, item: &Item) -> Value {
+        match item {
+            Item::Text(text) if text.is_empty() => "".into(),
+            Item::Text(_)
+            | Item::Number(_)
+            | Item::Other
+            | Item::Switch(_)
+            | Item::List(_)
+            | Item::Table(_) => HIDDEN.into(),
+        }
+    }
+
     /// Not the standard one, whose report shows what was found.
     fn text(&self, written: &Written) -> Result<String, String> {
         match &written.item {
             Item::Text(text) => Ok(text.clone()),
-            Item::Number(_) | Item::Other | Item::Switch(_) | Item::List(_) => {
+            Item::Number(_) | Item::Other | Item::Switch(_) | Item::List(_) | Item::Table(_) => {
                 Err(format!("expected {} in quotes", self.takes()))
             }
         }
+    }
+}
+
+impl Secretive for Token {
+    fn excludes_file(value: &Self::Value) -> bool {
+        value.is_some()
+    }
+
+    fn take_in(value: &mut Self::Value, text: &str) -> Result<(), String> {
+        *value = Some(Secret::parse(text.trim())?);
+        Ok(())
     }
 }
 
@@ -98,6 +128,10 @@ impl Kind for BackendUrl {
 
     fn takes(&self) -> String {
         "a URL such as \"http://gpu-a:8188\"".to_owned()
+    }
+
+    fn schema(&self) -> Value {
+        json!({ "type": "string", "pattern": "^[hH][tT][tT][pP]://[^@?#]+$" })
     }
 }
 
@@ -131,98 +165,10 @@ impl Kind for LogLevel {
     fn takes(&self) -> String {
         "a level or directives such as \"info,hyper=warn\"".to_owned()
     }
-}
 
-#[derive(Debug)]
-pub(super) struct Format;
-
-impl Kind for Format {
-    type Value = LogFormat;
-    const SHAPE: Shape = Shape::Text;
-
-    fn parse(&self, text: &str) -> Result<LogFormat, String> {
-        choose(text, &[("text", LogFormat::Text), ("json", LogFormat::Json)])
+    fn schema(&self) -> Value {
+        json!({ "type": "string" })
     }
-
-    fn takes(&self) -> String {
-        "\"text\" or \"json\"".to_owned()
-    }
-}
-
-#[derive(Debug)]
-pub(super) struct Counts;
-
-impl Kind for Counts {
-    type Value = StatusCounts;
-    const SHAPE: Shape = Shape::Text;
-
-    fn parse(&self, text: &str) -> Result<StatusCounts, String> {
-        choose(text, &[("own", StatusCounts::Own), ("backend", StatusCounts::Backend)])
-    }
-
-    fn takes(&self) -> String {
-        "\"own\" or \"backend\"".to_owned()
-    }
-}
-
-#[derive(Debug)]
-pub(super) struct Tags;
-
-impl Kind for Tags {
-    type Value = FileTags;
-    const SHAPE: Shape = Shape::Text;
-
-    fn parse(&self, text: &str) -> Result<FileTags, String> {
-        choose(text, &[("ambiguous", FileTags::Ambiguous), ("never", FileTags::Never)])
-    }
-
-    fn takes(&self) -> String {
-        "\"ambiguous\" or \"never\"".to_owned()
-    }
-}
-
-#[derive(Debug)]
-pub(super) struct OnError;
-
-impl Kind for OnError {
-    type Value = OnJournalError;
-    const SHAPE: Shape = Shape::Text;
-
-    fn parse(&self, text: &str) -> Result<OnJournalError, String> {
-        choose(text, &[("serve", OnJournalError::Serve), ("refuse", OnJournalError::Refuse)])
-    }
-
-    fn takes(&self) -> String {
-        "\"serve\" or \"refuse\"".to_owned()
-    }
-}
-
-#[derive(Debug)]
-pub(super) struct Toggle;
-
-impl Kind for Toggle {
-    type Value = OnOff;
-    const SHAPE: Shape = Shape::Text;
-
-    fn parse(&self, text: &str) -> Result<OnOff, String> {
-        choose(text, &[("on", OnOff::On), ("off", OnOff::Off)])
-    }
-
-    fn takes(&self) -> String {
-        "\"on\" or \"off\"".to_owned()
-    }
-}
-
-pub(super) fn choose<T: Copy>(text: &str, choices: &[(&str, T)]) -> Result<T, String> {
-    if let Some((_, value)) = choices.iter().find(|(name, _)| *name == text) {
-        return Ok(*value);
-    }
-    let names: Vec<String> = choices.iter().map(|(name, _)| format!("\"{name}\"")).collect();
-    let hint = match nearest(text, choices.iter().map(|(name, _)| *name)) {
-        Some(name) => format!(", did you mean \"{name}\"?"),
-        None => String::new(),
-    };
-    Err(format!("`{text}` is not {}{hint}", names.join(" or ")))
 }
 
 /// Origins of web pages, such as `https://app.example`.
@@ -241,6 +187,10 @@ impl Kind for Origins {
         "a list of origins such as \"https://app.example\"".to_owned()
     }
 
+    fn schema(&self) -> Value {
+        schema::list(LIST_MAX)
+    }
+
     fn read(&self, written: &Written) -> Result<Self::Value, Faults> {
         read_list(self, written, Self::entry)
     }
@@ -248,7 +198,7 @@ impl Kind for Origins {
 
 impl Origins {
     fn entry(text: &str) -> Result<String, String> {
-        url::origin(text).map_err(|bad| format!("`{text}`: {bad}"))
+        url::origin(text).map_err(|bad| bad.about(text))
     }
 }
 
@@ -266,6 +216,10 @@ impl Kind for Networks {
 
     fn takes(&self) -> String {
         "a list of networks such as \"10.0.0.0/8\"".to_owned()
+    }
+
+    fn schema(&self) -> Value {
+        schema::list(LIST_MAX)
     }
 
     fn read(&self, written: &Written) -> Result<Self::Value, Faults> {
@@ -291,7 +245,7 @@ pub(super) fn read_list<K: Kind, T>(
 ) -> Result<Vec<T>, Faults> {
     let entries: Vec<(Result<String, String>, &Origin)> = match &written.item {
         Item::List(list) => list.iter().map(|it| (text_in_list(it), &it.origin)).collect(),
-        Item::Text(_) | Item::Number(_) | Item::Other | Item::Switch(_) => {
+        Item::Text(_) | Item::Number(_) | Item::Other | Item::Switch(_) | Item::Table(_) => {
             let text = kind.text(written).map_err(|what| vec![(written.origin.clone(), what)])?;
             comma_separated(&text).map(|text| (Ok(text.to_owned()), &written.origin)).collect()
         }
@@ -314,7 +268,7 @@ pub(super) fn read_list<K: Kind, T>(
 pub(super) fn text_in_list(written: &Written) -> Result<String, String> {
     match &written.item {
         Item::Text(text) => Ok(text.clone()),
-        Item::Number(_) | Item::Other | Item::Switch(_) | Item::List(_) => {
+        Item::Number(_) | Item::Other | Item::Switch(_) | Item::List(_) | Item::Table(_) => {
             Err("the entries of this list are texts in quotes".to_owned())
         }
     }

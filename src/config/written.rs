@@ -42,15 +42,28 @@ pub(super) fn environment(
     }
 }
 
-/// Reads `--set section.key=value` and its like into the newest layer.
+/// Options that set one key, and which.
+const OPTIONS: &[(&str, &str)] = &[
+    ("--listen", "server.listen"),
+    ("--admin-listen", "admin.listen"),
+    ("--workers", "server.workers"),
+];
+
+const SET: Origin = Origin::Flag { option: "--set" };
+const BACKEND: Origin = Origin::Flag { option: "--backend" };
+
+/// Reads `--set section.key=value` and its like into the newest layer. An option that sets one key
+/// stands there by its own name.
 pub(super) fn flags(flags: &[(String, String)], layers: &mut Layers, notes: &mut Notes) {
     for (name, value) in flags {
+        let option = OPTIONS.iter().find(|(option, _)| option == name);
+        let (origin, name) = match option {
+            Some((option, key)) => (Origin::Flag { option }, *key),
+            None => (SET, name.as_str()),
+        };
         match names::dotted(name) {
-            Ok(path) => {
-                let item = Item::Text(value.clone());
-                layers.set(&path, Written { item, origin: Origin::Flag });
-            }
-            Err(bad) => notes.report_at(Some(Origin::Flag), name, bad.to_string()),
+            Ok(path) => layers.set(&path, Written { item: Item::Text(value.clone()), origin }),
+            Err(bad) => notes.report_at(Some(origin), name, bad.to_string()),
         }
     }
 }
@@ -68,7 +81,7 @@ pub(super) fn names_of_flags(flags: &[(String, String)], layers: &mut Layers) ->
         if !has_url(backend) && !layers.backend_names().any(|it| it == backend) {
             without.push(backend.to_owned());
         }
-        layers.add_backend(backend, &Origin::Flag);
+        layers.add_backend(backend, &SET);
     }
     without
 }
@@ -89,11 +102,11 @@ pub(super) fn named(
     let mut named = Vec::new();
     for text in urls {
         if let Err(bad) = url::backend(text) {
-            notes.report_at(Some(Origin::Flag), "--backend", bad.about(text));
+            notes.report_at(Some(BACKEND), "--backend", bad.about(text));
             continue;
         }
         let name = free_name(&taken);
-        layers.add_backend(&name, &Origin::Flag);
+        layers.add_backend(&name, &BACKEND);
         taken.push(names::folded(&name));
         named.push((name, text.clone()));
     }
@@ -104,7 +117,7 @@ pub(super) fn named(
 pub(super) fn backends(named: Vec<(String, String)>, layers: &mut Layers) {
     for (name, url) in named {
         let path = Path { section: BACKENDS, backend: Some(name), key: URL };
-        layers.set(&path, Written { item: Item::Text(url), origin: Origin::Flag });
+        layers.set(&path, Written { item: Item::Text(url), origin: BACKEND });
     }
 }
 

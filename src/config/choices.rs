@@ -1,0 +1,105 @@
+//! What may a key be set to that takes one of a few words?
+
+use serde_json::{Value, json};
+
+use super::kinds::{Kind, Shape};
+use super::suggest::nearest;
+use super::{FileTags, LogFormat, Nameless, OnJournalError, OnOff, StatusCounts};
+
+/// A kind that is known by its words; everything else follows from them.
+pub(super) trait Choices {
+    type Value: Copy + 'static;
+    /// Each word, and what it means.
+    const WORDS: &'static [(&'static str, Self::Value)];
+}
+
+impl<C: Choices> Kind for C {
+    type Value = C::Value;
+    const SHAPE: Shape = Shape::Text;
+
+    fn parse(&self, text: &str) -> Result<C::Value, String> {
+        if let Some((_, value)) = C::WORDS.iter().find(|(word, _)| *word == text) {
+            return Ok(*value);
+        }
+        let names: Vec<String> = words::<C>().map(|word| format!("\"{word}\"")).collect();
+        let hint = match nearest(text, words::<C>()) {
+            Some(word) => format!(", did you mean \"{word}\"?"),
+            None => String::new(),
+        };
+        Err(format!("`{text}` is not {}{hint}", names.join(" or ")))
+    }
+
+    fn takes(&self) -> String {
+        let names: Vec<String> = words::<C>().map(|word| format!("\"{word}\"")).collect();
+        match names.split_last() {
+            Some((last, [])) => last.clone(),
+            Some((last, others)) => format!("{} or {last}", others.join(", ")),
+            None => String::new(),
+        }
+    }
+
+    fn schema(&self) -> Value {
+        json!({ "enum": words::<C>().collect::<Vec<_>>() })
+    }
+}
+
+fn words<C: Choices>() -> impl Iterator<Item = &'static str> {
+    C::WORDS.iter().map(|(word, _)| *word)
+}
+
+#[derive(Debug)]
+pub(super) struct Format;
+
+impl Choices for Format {
+    type Value = LogFormat;
+    const WORDS: &'static [(&'static str, LogFormat)] =
+        &[("text", LogFormat::Text), ("json", LogFormat::Json)];
+}
+
+#[derive(Debug)]
+pub(super) struct Counts;
+
+impl Choices for Counts {
+    type Value = StatusCounts;
+    const WORDS: &'static [(&'static str, StatusCounts)] =
+        &[("own", StatusCounts::Own), ("backend", StatusCounts::Backend)];
+}
+
+#[derive(Debug)]
+pub(super) struct Tags;
+
+impl Choices for Tags {
+    type Value = FileTags;
+    const WORDS: &'static [(&'static str, FileTags)] =
+        &[("ambiguous", FileTags::Ambiguous), ("never", FileTags::Never)];
+}
+
+#[derive(Debug)]
+pub(super) struct OnError;
+
+impl Choices for OnError {
+    type Value = OnJournalError;
+    const WORDS: &'static [(&'static str, OnJournalError)] =
+        &[("serve", OnJournalError::Serve), ("refuse", OnJournalError::Refuse)];
+}
+
+#[derive(Debug)]
+pub(super) struct Toggle;
+
+impl Choices for Toggle {
+    type Value = OnOff;
+    const WORDS: &'static [(&'static str, OnOff)] = &[("on", OnOff::On), ("off", OnOff::Off)];
+}
+
+#[derive(Debug)]
+pub(super) struct NamelessMay;
+
+impl Choices for NamelessMay {
+    type Value = Option<Nameless>;
+    const WORDS: &'static [(&'static str, Option<Nameless>)] = &[
+        ("auto", None),
+        ("by_id", Some(Nameless::ById)),
+        ("none", Some(Nameless::None)),
+        ("all", Some(Nameless::All)),
+    ];
+}

@@ -1,0 +1,89 @@
+//! What may stand in a file, for editors: a JSON Schema (draft 2020-12) of the table of keys.
+//!
+//! It is never stricter than the loader, and where a schema cannot say what the loader asks for
+//! (the range of a duration, two keys that must fit together) it is weaker.
+
+use serde_json::{Map, Value, json};
+
+use super::keys::{BACKENDS, KEYS, Key, SECTIONS};
+use super::names::BACKEND_NAME_MAX;
+
+/// A duration such as `1m30s`; its units are those of [`super::units`].
+pub(super) fn duration() -> Value {
+    let units = super::units::duration_units().join("|");
+    json!({
+        "type": "string",
+        "pattern": format!(r"^\s*([0-9]+(\.[0-9]+)?\s*({units})\s*)+$"),
+    })
+}
+
+/// A size such as `64MiB`, or a number of bytes.
+pub(super) fn size(min: u64, max: u64) -> Value {
+    let units = "([kKmMgGtT]([iI]?[bB])?|[bB]([yY][tT][eE][sS]?)?)?";
+    json!({ "anyOf": [
+        { "type": "integer", "minimum": min, "maximum": max },
+        {
+            "type": "string",
+            "pattern": format!(r"^\s*[0-9]+(\.[0-9]+)?\s*{units}\s*$"),
+        },
+    ]})
+}
+
+/// A list of texts.
+pub(super) fn list(max: usize) -> Value {
+    json!({ "type": "array", "items": { "type": "string" }, "maxItems": max })
+}
+
+/// The schema of a configuration file.
+#[must_use]
+pub fn schema() -> Value {
+    let mut sections = Map::new();
+    for (section, about) in SECTIONS {
+        let table = if *section == BACKENDS { backends(about) } else { table(section, about) };
+        sections.insert((*section).to_owned(), table);
+    }
+    json!({
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "Mooring",
+        "description": "The configuration of Mooring, a gateway that makes many ComfyUI servers \
+                        look like one.",
+        "type": "object",
+        "properties": sections,
+        "additionalProperties": false,
+    })
+}
+
+fn table(section: &str, about: &str) -> Value {
+    let keys = KEYS.iter().filter(|key| key.section == section);
+    let properties: Map<_, _> = keys.map(|key| (key.name.to_owned(), property(key))).collect();
+    json!({
+        "description": about.trim(),
+        "type": "object",
+        "properties": properties,
+        "additionalProperties": false,
+    })
+}
+
+/// Tables by the names of backends. Their `url` may also come from the environment.
+fn backends(about: &str) -> Value {
+    let name = format!("^[A-Za-z0-9._:-]{{1,{BACKEND_NAME_MAX}}}$");
+    json!({
+        "description": about.trim(),
+        "type": "object",
+        "patternProperties": { name: table(BACKENDS, about) },
+        "additionalProperties": false,
+    })
+}
+
+fn property(key: &Key) -> Value {
+    let mut property = Map::new();
+    let description = format!("{} Takes {}.", key.why(), key.takes());
+    property.insert("description".to_owned(), description.into());
+    if let Value::Object(schema) = key.schema() {
+        property.extend(schema);
+    }
+    if key.has_default() {
+        property.insert("default".to_owned(), key.default_value());
+    }
+    Value::Object(property)
+}

@@ -1,0 +1,70 @@
+//! What does somebody start from? A file with every key, commented out.
+
+use std::fmt::Write;
+
+use super::keys::{BACKENDS, KEYS, SECTIONS};
+
+const HEAD: &str = "\
+# The configuration of Mooring. Every key stands here with its default, commented out.
+#
+# `mooring check FILE` reports everything that is wrong; `mooring config show` what is in effect.
+
+";
+
+const BACKEND: &str = "\
+# This one is an example: put the name and the address of yours in its place.
+[backends.comfyui]
+url = \"http://127.0.0.1:8188\"
+";
+
+/// A file that is in order as it is, and serves one ComfyUI on this machine.
+#[must_use]
+pub fn template() -> String {
+    let mut text = HEAD.to_owned();
+    for (section, about) in SECTIONS {
+        let about = about.trim();
+        if *section == BACKENDS {
+            let _ = write!(text, "# {about}\n{BACKEND}");
+        } else {
+            let _ = writeln!(text, "# {about}\n[{section}]");
+        }
+        for key in KEYS.iter().filter(|key| key.section == *section && key.has_default()) {
+            let _ = writeln!(text, "# {} ({})", key.why(), key.takes());
+            let _ = writeln!(text, "#{} = {}", key.name, key.default_in_toml());
+        }
+        if *section != BACKENDS {
+            text.push('\n');
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Config, Sources, load};
+
+    fn loaded(text: &str) -> Config {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), text).unwrap();
+        load(&Sources { file: Some(file.path().to_owned()), ..Sources::default() }).unwrap()
+    }
+
+    #[test]
+    fn it_is_in_order_and_changes_nothing() {
+        let defaults = Config::for_backends(&[("comfyui", "http://127.0.0.1:8188")]).unwrap();
+        assert_eq!(loaded(&template()), defaults);
+        // Every comment that is a key, taken off.
+        let text = template();
+        let taken = |line: &str| match line.strip_prefix('#') {
+            Some(key) if !key.starts_with(' ') => key.to_owned(),
+            Some(_) | None => line.to_owned(),
+        };
+        let all: Vec<String> = text.lines().map(taken).collect();
+        assert_eq!(loaded(&all.join("\n")), defaults);
+        for key in KEYS.iter().filter(|key| key.has_default()) {
+            let line = format!("{} = {}", key.name, key.default_in_toml());
+            assert!(all.contains(&line), "{line}");
+        }
+    }
+}
