@@ -31,68 +31,72 @@ pub mod rank {
     }
 
     ranks! {
+        /// Who wants which backends.
+        WANTED = 0, Shared;
         /// Whoever changes the fleet.
-        ROSTER = 0, Shared;
+        ROSTER = 1, Shared;
         /// What one backend is to be asked.
-        DESK = 1, Of;
+        DESK = 2, Of;
         /// When a full table was last looked through.
-        ROOM = 2, Shared;
+        ROOM = 3, Shared;
         /// One client.
-        CLIENT = 3, Of;
+        CLIENT = 4, Of;
         /// Frames that wait for a link.
-        OUTBOX = 4, Of;
+        OUTBOX = 5, Of;
         /// What a link has heard.
-        SEEN = 5, Of;
+        SEEN = 6, Of;
         /// Sockets of node packs.
-        TUNNELS = 6, Shared;
+        TUNNELS = 7, Shared;
         /// What runs at the backends and is nobody's yet.
-        UNCLAIMED = 7, Shared;
+        UNCLAIMED = 8, Shared;
         /// Backends whose queues were not read at the start.
-        UNREAD = 8, Shared;
+        UNREAD = 9, Shared;
         /// Who made which prompt: one shard.
-        LEDGER = 9, Part;
+        LEDGER = 10, Part;
         /// Which backend has a file: one shard.
-        FILES = 10, Part;
+        FILES = 11, Part;
         /// Which backend has an asset: one shard.
-        ASSETS = 11, Part;
+        ASSETS = 12, Part;
         /// The users that each backend knows.
-        USERS = 12, Shared;
+        USERS = 13, Shared;
         /// Which backends keep assets for each user.
-        ASSET_USERS = 13, Shared;
+        ASSET_USERS = 14, Shared;
         /// Last good copies of what the home gave.
-        STALE_CACHE = 14, Shared;
+        STALE_CACHE = 15, Shared;
         /// History entries on their way.
-        FETCHING = 15, Shared;
+        FETCHING = 16, Shared;
         /// History entries that were fetched.
-        HISTORY_CACHE = 16, Shared;
+        HISTORY_CACHE = 17, Shared;
         /// Interrupts that are followed up.
-        INTERRUPTS = 17, Shared;
+        INTERRUPTS = 18, Shared;
         /// Who had unknown ids looked for.
-        LOOKUPS = 18, Shared;
+        LOOKUPS = 19, Shared;
         /// What the backends said of their nodes.
-        NODES = 19, Shared;
+        NODES = 20, Shared;
         /// What was told of the fleet's features.
-        FEATURES = 20, Shared;
+        FEATURES = 21, Shared;
         /// One backend's state.
-        BACKEND = 21, Of;
+        BACKEND = 22, Of;
         /// New connections to one backend.
-        BREAKER = 22, Of;
+        BREAKER = 23, Of;
         /// When one backend may be dialled again.
-        DIAL_LIMITER = 23, Of;
+        DIAL_LIMITER = 24, Of;
         /// Whether one backend's worker lives.
-        WORKER = 24, Of;
+        WORKER = 25, Of;
         /// One backend's queue, as it is being read.
-        QUEUE_SNAPSHOT = 25, Of;
+        QUEUE_SNAPSHOT = 26, Of;
         /// Kept connections to one backend.
-        IDLE = 26, Of;
+        IDLE = 27, Of;
         /// What was noted for the journal and is not in its writer's hands.
-        JOURNAL = 27, Shared;
+        JOURNAL = 28, Shared;
         /// The backends that the last scrape told of.
-        SCRAPED = 28, Shared;
+        SCRAPED = 29, Shared;
         /// Listeners that a process was given.
-        INHERITED = 29, Shared;
+        INHERITED = 30, Shared;
         /// The tasks that the process needs.
-        HEARTS = 30, Shared;
+        HEARTS = 31, Shared;
+        /// What operators said of backends, by their addresses.
+        SAID = 32, Shared;
     }
 }
 

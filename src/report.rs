@@ -29,6 +29,8 @@ pub(crate) struct BackendReport {
     pub up: bool,
     /// What the operator says: ready, draining, off.
     pub state: &'static str,
+    /// Who wants it in the fleet: configuration, operator, or none: it leaves when it has drained.
+    pub wanted_by: &'static str,
     /// Who said so, when and why; none if nobody ever did.
     pub said: Option<SaidReport>,
     /// Draining, and nothing is left that would be lost.
@@ -150,11 +152,16 @@ pub(crate) struct PromptReport {
 pub(crate) fn backends(sessions: &Sessions, now: Instant) -> Vec<BackendReport> {
     let held = Held::of(sessions);
     let backends = sessions.shared.fleet.iter();
-    backends.map(|backend| self::backend(&backend, &held, now)).collect()
+    backends.map(|backend| self::backend(sessions, &backend, &held, now)).collect()
 }
 
 #[must_use]
-pub(crate) fn backend(backend: &Backend, held: &Held<'_>, now: Instant) -> BackendReport {
+pub(crate) fn backend(
+    sessions: &Sessions,
+    backend: &Backend,
+    held: &Held<'_>,
+    now: Instant,
+) -> BackendReport {
     let report = backend.report(now);
     let held = held.at(backend.id);
     let takes_new = report.admin == crate::routing::placement::AdminState::Ready;
@@ -163,8 +170,9 @@ pub(crate) fn backend(backend: &Backend, held: &Held<'_>, now: Instant) -> Backe
         url: format!("http://{}", backend.authority),
         up: report.up,
         state: report.admin.as_str(),
+        wanted_by: sessions.source_of(&backend.name()).as_str(),
         said: report.said.as_ref().map(said),
-        drained: !takes_new && held == 0,
+        drained: (!takes_new || backend.going_since().is_some()) && held == 0,
         since_ms: age(report.since, now),
         version: report.version.map(|version| version.to_string()),
         queue_remaining: report.queue_remaining,

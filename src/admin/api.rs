@@ -43,16 +43,20 @@ pub(crate) fn router(sessions: Arc<Sessions>) -> Router {
         .with_state(sessions)
 }
 
-const ENDPOINTS: [&str; 10] = [
+const ENDPOINTS: [&str; 14] = [
     "GET /livez",
     "GET /readyz",
     "GET /metrics",
     "GET /api/v1/backends",
+    "PUT /api/v1/backends/{name}",
+    "DELETE /api/v1/backends/{name}",
     "POST /api/v1/backends/{name}/state",
+    "GET /api/v1/backends/{name}/drain",
     "GET /api/v1/clients",
     "GET /api/v1/clients/{id}",
     "POST /api/v1/clients/{id}/release",
     "GET /api/v1/explain",
+    "GET /api/v1/scaling",
     "POST /api/v1/reload",
 ];
 
@@ -209,7 +213,7 @@ async fn set_state(
             (StatusCode::SERVICE_UNAVAILABLE, Json(json!({ "error": message })))
         }
         Ok(()) => {
-            let report = report::backend(&backend, &Held::of(&sessions), now());
+            let report = report::backend(&sessions, &backend, &Held::of(&sessions), now());
             (StatusCode::OK, Json(json!(report)))
         }
         Err(held) => {
@@ -292,6 +296,6 @@ async fn explain(State(sessions): Shared, Query(query): Query<ExplainQuery>) -> 
     (StatusCode::OK, Json(body))
 }
 
-fn not_found(message: &str) -> Reply {
+pub(super) fn not_found(message: &str) -> Reply {
     (StatusCode::NOT_FOUND, Json(json!({ "error": message })))
 }

@@ -1,7 +1,9 @@
 //! The admin listener: health, metrics and the API.
 
 pub(crate) mod api;
+mod backends;
 mod reload;
+mod scaling;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -30,7 +32,10 @@ pub(crate) struct Admin {
 impl Admin {
     #[must_use]
     pub(crate) fn new(sessions: Arc<Sessions>, reloads: Reloads) -> Self {
-        let router = api::router(Arc::clone(&sessions)).merge(reload::router(reloads));
+        let router = api::router(Arc::clone(&sessions))
+            .merge(backends::router(Arc::clone(&sessions)))
+            .merge(scaling::router(Arc::clone(&sessions)))
+            .merge(reload::router(reloads));
         Self { router, sessions }
     }
 }

@@ -7,11 +7,12 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
 
 use super::args::{
-    AdminArgs, BackendsArgs, ClientsArgs, ExplainArgs, HealthcheckArgs, ReleaseArgs, ReloadArgs,
-    StatusArgs,
+    AdminArgs, BackendsArgs, BackendsVerb, ClientsArgs, ExplainArgs, HealthcheckArgs, ReleaseArgs,
+    ReloadArgs, StatusArgs,
 };
 use super::ask::{Answer, AskError, Question, ask};
 use super::find::{self, Found, NotFound};
+use super::fleet;
 use super::{EXIT_CONFIG, EXIT_FAILURE, EXIT_USAGE, say, table};
 use crate::config::Secret;
 use crate::config::url::Address;
@@ -22,7 +23,7 @@ const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'
 
 /// Why there is nothing to show.
 #[derive(Debug, thiserror::Error)]
-enum Failure {
+pub(super) enum Failure {
     #[error(transparent)]
     NotFound(#[from] NotFound),
     #[error(
@@ -47,7 +48,7 @@ enum Failure {
 }
 
 impl Failure {
-    fn exit(&self) -> ExitCode {
+    pub(super) fn exit(&self) -> ExitCode {
         let exit = say::failure(&self.to_string());
         match self {
             Self::NotFound(NotFound::Token(_) | NotFound::AnyPort) => ExitCode::from(EXIT_USAGE),
@@ -103,6 +104,11 @@ pub(super) async fn release(args: &ReleaseArgs) -> ExitCode {
 
 /// `mooring backends [NAME [STATE]]`.
 pub(super) async fn backends(args: &BackendsArgs) -> ExitCode {
+    match &args.verb {
+        Some(BackendsVerb::Add(args)) => return fleet::add(args).await,
+        Some(BackendsVerb::Remove(args)) => return fleet::remove(args).await,
+        None => {}
+    }
     let all = || get(&args.admin, "/api/v1/backends".into());
     let answer = match (&args.name, args.state) {
         (Some(name), Some(state)) => {
@@ -172,12 +178,12 @@ pub(super) async fn reload(args: &ReloadArgs) -> ExitCode {
     }
 }
 
-/// The problems of a configuration that was not taken, one in each line.
-fn refused(answer: &Answer) -> ExitCode {
+/// The problems of what was not taken, one in each line.
+pub(super) fn refused(answer: &Answer) -> ExitCode {
     let body = serde_json::from_slice::<Value>(&answer.body).unwrap_or_default();
     let problems = body["problems"].as_array().into_iter().flatten().filter_map(Value::as_str);
     problems.for_each(|problem| say::note(&say::plain(problem)));
-    say::failure("the configuration was not reloaded: the old one stays");
+    say::failure(body["error"].as_str().unwrap_or("the gateway refused"));
     ExitCode::from(EXIT_CONFIG)
 }
 
@@ -222,7 +228,7 @@ fn why_not_ready(answer: &Answer) -> String {
     if troubles.is_empty() { message(answer) } else { troubles.join("; ") }
 }
 
-fn escape(text: &str) -> String {
+pub(super) fn escape(text: &str) -> String {
     utf8_percent_encode(text, ESCAPED).to_string()
 }
 
@@ -234,7 +240,7 @@ async fn post(admin: &AdminArgs, path: String, body: String) -> Result<Value, Fa
     read(&send(admin, Method::POST, path, body).await?)
 }
 
-async fn send(
+pub(super) async fn send(
     admin: &AdminArgs,
     method: Method,
     path: String,
@@ -266,7 +272,7 @@ async fn question(
     Ok(answer)
 }
 
-fn read(answer: &Answer) -> Result<Value, Failure> {
+pub(super) fn read(answer: &Answer) -> Result<Value, Failure> {
     if !answer.status.is_success() {
         return Err(Failure::Refused { status: answer.status, message: message(answer) });
     }
@@ -291,7 +297,7 @@ fn message(answer: &Answer) -> String {
     if text.is_empty() { "no reason given".to_owned() } else { say::plain(&text) }
 }
 
-fn finish(admin: &AdminArgs, answer: Result<Value, Failure>) -> ExitCode {
+pub(super) fn finish(admin: &AdminArgs, answer: Result<Value, Failure>) -> ExitCode {
     match answer {
         Ok(value) if admin.json => print_json(&value),
         Ok(value) => print(&value),
@@ -312,7 +318,7 @@ fn print(value: &Value) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-fn print_json(value: &Value) -> ExitCode {
+pub(super) fn print_json(value: &Value) -> ExitCode {
     say::line(&format!("{value:#}"));
     ExitCode::SUCCESS
 }

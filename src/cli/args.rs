@@ -1,9 +1,15 @@
 //! What may be asked on the command line? Verbs and flags, as typed.
 
+mod fleet;
+
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand};
+
+pub use fleet::{
+    AddBackendArgs, BackendState, BackendsArgs, BackendsVerb, DrainArgs, RemoveBackendArgs,
+};
 
 use crate::config::url::{self, Address};
 use crate::sim;
@@ -40,8 +46,10 @@ pub enum Verb {
     Clients(ClientsArgs),
     /// Release a client from its backend
     Release(ReleaseArgs),
-    /// List the backends, show one, or set it to ready, draining or off
+    /// List the backends, show one, set it to ready, draining or off, add or remove one
     Backends(BackendsArgs),
+    /// Drain a backend and wait for the end of it
+    Drain(DrainArgs),
     /// Explain why a client or a prompt is where it is
     Explain(ExplainArgs),
     /// Make the gateway read its configuration again
@@ -262,50 +270,6 @@ pub struct ReleaseArgs {
     pub force: bool,
     #[command(flatten)]
     pub admin: AdminArgs,
-}
-
-#[derive(Args, Debug)]
-#[command(after_help = "Examples:\n  mooring backends\n  mooring backends gpu-a\n  mooring \
-                  backends gpu-a draining --why 'new fan'")]
-pub struct BackendsArgs {
-    /// The backend to show or to set
-    pub name: Option<String>,
-    /// What to set it to; without it the backend is shown
-    pub state: Option<BackendState>,
-    /// Set it to off even with held clients, whose prompts are lost
-    #[arg(long, requires = "state")]
-    pub force: bool,
-    /// The reason; shown with the state, also after a restart
-    #[arg(long, value_name = "TEXT", requires = "state")]
-    pub why: Option<String>,
-    /// Who sets the state; the login name by default
-    #[arg(long, value_name = "NAME", env = "USER", hide_env = true)]
-    pub by: Option<String>,
-    #[command(flatten)]
-    pub admin: AdminArgs,
-}
-
-/// What the operator says of a backend.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
-pub enum BackendState {
-    /// It takes new work
-    Ready,
-    /// It finishes its work and takes no new work
-    Draining,
-    /// It is not used
-    Off,
-}
-
-impl BackendState {
-    /// As the admin API writes it.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Ready => "ready",
-            Self::Draining => "draining",
-            Self::Off => "off",
-        }
-    }
 }
 
 #[derive(Args, Debug)]

@@ -10,6 +10,7 @@ mod check;
 mod config;
 mod find;
 mod fit;
+mod fleet;
 mod inventory;
 mod probe;
 mod say;
@@ -61,6 +62,7 @@ fn run(cli: Cli) -> ExitCode {
         Verb::Clients(args) => block_on(admin::clients(&args)),
         Verb::Release(args) => block_on(admin::release(&args)),
         Verb::Backends(args) => block_on(admin::backends(&args)),
+        Verb::Drain(args) => block_on(fleet::drain(&args)),
         Verb::Explain(args) => block_on(admin::explain(&args)),
         Verb::Reload(args) => block_on(admin::reload(&args)),
         Verb::Healthcheck(args) => block_on(admin::healthcheck(&args)),

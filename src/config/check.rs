@@ -260,7 +260,7 @@ fn log(raw: RawLog, notes: &mut Notes) -> LogConfig {
     LogConfig { format: format.check(notes), level: level.check(notes) }
 }
 
-fn backends(raw: Vec<RawNamed>, notes: &mut Notes) -> Vec<BackendConfig> {
+pub(super) fn backends(raw: Vec<RawNamed>, notes: &mut Notes) -> Vec<BackendConfig> {
     if raw.is_empty() && !notes.may_hide_backends() {
         let what = "at least one is needed: write `[backends.NAME]` with a `url`, or \
                     `--backend URL`";

@@ -27,6 +27,7 @@ mod live;
 mod loading;
 mod nameless;
 mod names;
+mod one;
 mod place;
 mod problems;
 mod raw;
@@ -59,11 +60,12 @@ pub use kinds::Shape;
 pub use live::LiveConfig;
 pub use loading::{Checked, Doors, Sources, check, doors, effective, files, load};
 pub use nameless::{Nameless, Place};
+pub use one::one_backend;
 pub use problems::{Origin, Problem, Problems};
 pub use schema::schema;
 pub use show::Effective;
 pub use template::template;
-pub use units::{ShowDuration, ShowSize};
+pub use units::{ShowDuration, ShowSize, duration};
 pub use values::Secret;
 
 /// Everything that is set, checked. Durations and sizes are within the limits that
@@ -333,6 +335,16 @@ pub struct BackendConfig {
 }
 
 impl Config {
+    /// The listener of this gateway that `backend` would be, as its key is called.
+    #[must_use]
+    pub fn is_itself(&self, backend: &BackendConfig) -> Option<&'static str> {
+        let admin = self.admin.listen.filter(|listen| rules::is_at(backend, *listen));
+        match rules::is_at(backend, self.server.listen) {
+            true => Some("server.listen"),
+            false => admin.map(|_| "admin.listen"),
+        }
+    }
+
     /// A [`crate::routing::ids::BackendId`] is an index into tables of this size.
     pub const BACKENDS_MAX: usize = 1_000;
 

@@ -17,6 +17,8 @@ pub enum Origin {
         /// As it is called: `--set`, `--backend`, `--listen`.
         option: &'static str,
     },
+    /// What an operator asked for while the gateway ran.
+    Request,
 }
 
 impl fmt::Display for Origin {
@@ -26,6 +28,7 @@ impl fmt::Display for Origin {
             Self::File { path, line } => write!(f, "{path}:{line}"),
             Self::Env { name } => f.write_str(name),
             Self::Flag { .. } => f.write_str("command line"),
+            Self::Request => f.write_str("request"),
         }
     }
 }
@@ -63,7 +66,7 @@ impl Problem {
         };
         let (file, line, source) = match &self.origin {
             Some(Origin::File { path, line }) => (Some(path), Some(*line), None),
-            Some(origin @ (Origin::Env { .. } | Origin::Flag { .. })) => {
+            Some(origin @ (Origin::Env { .. } | Origin::Flag { .. } | Origin::Request)) => {
                 (None, None, Some(origin.to_string()))
             }
             None => (None, None, None),

@@ -90,22 +90,25 @@ fn backends(backends: &[BackendConfig], notes: &mut Notes) {
     }
 }
 
+/// True if that backend is what listens at this address.
+pub(super) fn is_at(backend: &BackendConfig, listen: SocketAddr) -> bool {
+    let ip = match backend.host.as_str() {
+        "localhost" => Ok(IpAddr::from([127, 0, 0, 1])),
+        host => host.parse::<IpAddr>(),
+    };
+    ip.is_ok_and(|ip| {
+        let is_here = ip == listen.ip() || (listen.ip().is_unspecified() && ip.is_loopback());
+        is_here && listen.port() == backend.port
+    })
+}
+
 /// A gateway before itself would answer itself until no connection is left.
 fn itself(config: &Config, notes: &mut Notes) {
     let doors =
         [("server.listen", Some(config.server.listen)), ("admin.listen", config.admin.listen)];
     for backend in &config.backends {
-        let ip = match backend.host.as_str() {
-            "localhost" => Ok(IpAddr::from([127, 0, 0, 1])),
-            host => host.parse::<IpAddr>(),
-        };
-        let Ok(ip) = ip else { continue };
         for (key, listen) in doors {
-            let is_us = listen.is_some_and(|listen| {
-                let is_here =
-                    ip == listen.ip() || (listen.ip().is_unspecified() && ip.is_loopback());
-                is_here && listen.port() == backend.port
-            });
+            let is_us = listen.is_some_and(|listen| is_at(backend, listen));
             if is_us && notes.are_good(&[key]) {
                 let what = format!("`{}` is this gateway itself (`{key}`)", backend.authority);
                 notes.report(&format!("{BACKENDS}.{}.url", backend.name), what);

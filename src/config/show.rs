@@ -96,6 +96,7 @@ impl Line {
             None => "default".to_owned(),
             Some(Origin::Env { name }) => format!("environment variable {name}"),
             Some(Origin::Flag { option }) => (*option).to_owned(),
+            Some(origin @ Origin::Request) => origin.to_string(),
             Some(origin @ Origin::File { .. }) => origin.to_string(),
         };
         let meaning = self.meaning.as_ref().map_or_else(String::new, |it| format!(", now {it}"));
@@ -111,6 +112,7 @@ impl Line {
             }
             Some(Origin::Env { name }) => json!({ "kind": "environment", "variable": name }),
             Some(Origin::Flag { option }) => json!({ "kind": "flag", "flag": option }),
+            Some(Origin::Request) => json!({ "kind": "request" }),
         };
         let key = self.key.name_for(self.backend.as_deref());
         let mut shown = json!({ "key": key, "value": self.value, "from": from });

@@ -33,7 +33,7 @@ const SIZE_UNITS: &[(u64, &[&str])] = &[
 const DECIMALS_MAX: usize = 3;
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
-pub(super) enum BadUnit {
+pub enum BadUnit {
     #[error("not a number with a unit")]
     Malformed,
     #[error("the unit is missing")]
@@ -57,7 +57,7 @@ pub(super) fn duration_units() -> Vec<&'static str> {
 ///
 /// # Errors
 /// What is wrong with the text. A number without a unit is refused, zero included.
-pub(super) fn duration(text: &str) -> Result<Duration, BadUnit> {
+pub fn duration(text: &str) -> Result<Duration, BadUnit> {
     let mut rest = text.trim();
     let mut millis: u64 = 0;
     let mut last_unit = u64::MAX;

@@ -26,13 +26,14 @@ pub mod queue_snapshot;
 mod roster;
 mod supervisor;
 pub mod up_state;
+pub mod wanted;
 pub mod watch;
 pub mod worker;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use smallvec::SmallVec;
@@ -40,7 +41,7 @@ use tracing::info;
 
 use crate::config::{BackendConfig, LiveConfig};
 use crate::lock::{Lock, rank};
-use crate::net::Network;
+use crate::net::{Network, now};
 use crate::routing::ids::BackendId;
 use crate::routing::placement::BackendView;
 use crate::tasks::Tasks;
@@ -59,6 +60,9 @@ pub struct Fleet {
     watched: Lock<bool, { rank::ROSTER }>,
     /// Counts placements, so that equal backends are chosen in turn.
     turn: AtomicU64,
+    /// When work last found no backend that takes any, in milliseconds after `began`, plus one.
+    missed: AtomicU64,
+    began: Instant,
     /// What pages were told last.
     told: Lock<features::Told, { rank::FEATURES }>,
 }
@@ -81,6 +85,8 @@ impl Fleet {
             forgotten: Arc::new(forgotten),
             watched: Lock::new(false),
             turn: AtomicU64::new(0),
+            missed: AtomicU64::new(0),
+            began: now(),
             told: Lock::default(),
         }
     }
@@ -245,6 +251,19 @@ impl Fleet {
     #[must_use]
     pub fn views(&self, now: Instant) -> SmallVec<[BackendView; 8]> {
         self.roster.load().members().iter().map(|backend| backend.view(now)).collect()
+    }
+
+    /// Work has found no backend that takes any.
+    pub fn missed(&self, at: Instant) {
+        let after = at.saturating_duration_since(self.began).as_millis();
+        self.missed.store(u64::try_from(after).unwrap_or(u64::MAX - 1) + 1, Ordering::Relaxed);
+    }
+
+    /// When that was the last time.
+    #[must_use]
+    pub fn missed_at(&self) -> Option<Instant> {
+        let after = self.missed.load(Ordering::Relaxed).checked_sub(1)?;
+        self.began.checked_add(Duration::from_millis(after))
     }
 
     /// How many placements there were, so that equal backends are chosen in turn.

@@ -39,6 +39,7 @@ const META: TableDefinition<'static, &str, u64> = TableDefinition::new("meta");
 const CLIENTS: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("clients");
 const PROMPTS: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("prompts");
 const STATES: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("states");
+const ADDED: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("added");
 const FILES: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("files");
 const ASSETS: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("assets");
 
@@ -172,6 +173,7 @@ fn read_all(database: &Database, path: &Path) -> Result<Saved, JournalError> {
             files: records(&all, (FILES, "file"), FileKey::of_text, FileKey::to_text)?,
             assets: records(&all, (ASSETS, "asset"), AssetId::parse, plain)?,
             states: records(&all, (STATES, "backend"), |key| Some(key.into()), plain)?,
+            added: records(&all, (ADDED, "added backend"), |key| Some(key.into()), plain)?,
         })
     };
     read().map_err(|error| match error {
@@ -262,6 +264,15 @@ fn write(database: &Database, batch: &Batch, path: &Path) -> Result<(), JournalE
                     match record {
                         Some(record) => drop(states.insert(&**url, &*encode(record))?),
                         None => drop(states.remove(&**url)?),
+                    }
+                }
+            }
+            if !batch.added.is_empty() {
+                let mut added = transaction.open_table(ADDED)?;
+                for (name, record) in &batch.added {
+                    match record {
+                        Some(record) => drop(added.insert(&**name, &*encode(record))?),
+                        None => drop(added.remove(&**name)?),
                     }
                 }
             }

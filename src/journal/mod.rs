@@ -21,6 +21,7 @@
 //!   what was noted since, and tried anew.
 
 pub mod disk;
+mod operators;
 mod people;
 pub mod quarantine;
 pub mod record;
@@ -43,7 +44,8 @@ use crate::ordered_watch::{OrderedWatch, Packed};
 use crate::routing::ids::{AssetId, ClientId, PromptId};
 use crate::tasks::Tasks;
 use record::{
-    AssetRecord, Batch, BindingRecord, FileKey, FileRecord, PromptRecord, Saved, StateRecord,
+    AddedRecord, AssetRecord, Batch, BindingRecord, FileKey, FileRecord, PromptRecord, Saved,
+    StateRecord,
 };
 
 /// How long a commit is awaited. A disk that takes longer counts as failing.
@@ -135,6 +137,7 @@ enum Note {
     File(FileKey, Option<FileRecord>),
     State(Arc<str>, Option<StateRecord>),
     Asset(AssetId, Option<AssetRecord>),
+    Added(Arc<str>, Option<AddedRecord>),
 }
 
 /// What was noted and is not yet in the writer's hands.
@@ -215,6 +218,11 @@ impl Journal {
     /// What an operator said of the backend of this URL; `None` if it is of no use any more.
     pub fn note_state(&self, url: Arc<str>, record: Option<StateRecord>) {
         self.note(|| Note::State(url, record));
+    }
+
+    /// A backend of that name that an operator added; `None` if it is gone.
+    pub fn note_added(&self, name: Arc<str>, record: Option<AddedRecord>) {
+        self.note(|| Note::Added(name, record));
     }
 
     /// An asset as it is known now; `None` if it is forgotten.
@@ -313,6 +321,7 @@ impl Batch {
             Note::File(key, record) => drop(self.files.insert(key, record)),
             Note::State(url, record) => drop(self.states.insert(url, record)),
             Note::Asset(id, record) => drop(self.assets.insert(id, record)),
+            Note::Added(name, record) => drop(self.added.insert(name, record)),
         }
     }
 }

@@ -10,14 +10,13 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+pub use super::operators::{AddedRecord, StateRecord};
 use super::people::{MakerRecord, PersonRecord, made_by, makers_of};
 use crate::routing::assets::{Asset, Kind};
 use crate::routing::files::{Holder, Place};
 use crate::routing::ids::{AssetId, ClientId, ContentHash, FileRef, Folder, PromptId};
 use crate::routing::owners::Person;
 use crate::routing::pending::End;
-use crate::routing::placement::AdminState;
-use crate::routing::state_change::StateChange;
 
 /// The version of records that this Mooring writes, and the newest that it reads.
 pub const VERSION: u32 = 1;
@@ -55,35 +54,6 @@ pub struct PromptRecord {
     /// `None` while it is pending.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended: Option<EndRecord>,
-}
-
-/// What an operator said of a backend.
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
-pub struct StateRecord {
-    v: u32,
-    /// The backend's name, for people: its URL is the key.
-    pub backend: Arc<str>,
-    state: String,
-    pub by: Arc<str>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub why: Option<Arc<str>>,
-    pub at: u64,
-}
-
-impl StateRecord {
-    #[must_use]
-    pub fn new(backend: Arc<str>, change: &StateChange) -> Self {
-        let StateChange { state, by, why, at } = change.clone();
-        Self { v: VERSION, backend, state: state.as_str().to_owned(), by, why, at }
-    }
-
-    /// What was said. A state that is not known is of a newer Mooring, and not `ready`: no work is
-    /// given, and none is lost.
-    #[must_use]
-    pub fn change(self) -> StateChange {
-        let state = AdminState::parse(&self.state).unwrap_or(AdminState::Draining);
-        StateChange { state, by: self.by, why: self.why, at: self.at }
-    }
 }
 
 /// What names one file of one backend, in the journal.
@@ -299,6 +269,8 @@ pub struct Batch {
     pub assets: HashMap<AssetId, Option<AssetRecord>>,
     /// By the URL of the backend.
     pub states: HashMap<Arc<str>, Option<StateRecord>>,
+    /// By the name of the backend.
+    pub added: HashMap<Arc<str>, Option<AddedRecord>>,
 }
 
 impl Batch {
@@ -310,7 +282,7 @@ impl Batch {
     #[must_use]
     pub fn len(&self) -> usize {
         let named = self.clients.len() + self.prompts.len() + self.files.len();
-        named + self.assets.len() + self.states.len()
+        named + self.assets.len() + self.states.len() + self.added.len()
     }
 
     /// Takes an earlier batch that was not committed: what was noted since goes over it.
@@ -330,6 +302,9 @@ impl Batch {
         for (url, record) in &earlier.states {
             self.states.entry(Arc::clone(url)).or_insert_with(|| record.clone());
         }
+        for (name, record) in &earlier.added {
+            self.added.entry(Arc::clone(name)).or_insert_with(|| record.clone());
+        }
     }
 }
 
@@ -341,15 +316,16 @@ pub struct Saved {
     pub files: Vec<(FileKey, FileRecord)>,
     pub assets: Vec<(AssetId, AssetRecord)>,
     pub states: Vec<(Arc<str>, StateRecord)>,
+    pub added: Vec<(Arc<str>, AddedRecord)>,
 }
 
 impl Saved {
     /// True if nothing was ever written, or all of it is gone.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        let Self { clients, prompts, files, assets, states } = self;
-        let all = [clients.len(), prompts.len(), files.len(), assets.len(), states.len()];
-        all.iter().all(|count| *count == 0)
+        let Self { clients, prompts, files, assets, states, added } = self;
+        let things = [clients.len(), prompts.len(), files.len(), assets.len()];
+        things.iter().chain(&[states.len(), added.len()]).all(|count| *count == 0)
     }
 
     /// The state after a batch, for homes that are a list of batches.
@@ -370,6 +346,9 @@ impl Saved {
         self.states.retain(|(url, _)| !batch.states.contains_key(url));
         let states = batch.states.iter().filter_map(|(key, it)| Some((key.clone(), it.clone()?)));
         self.states.extend(states);
+        self.added.retain(|(name, _)| !batch.added.contains_key(name));
+        let added = batch.added.iter().filter_map(|(key, it)| Some((key.clone(), it.clone()?)));
+        self.added.extend(added);
         self
     }
 }
@@ -452,22 +431,6 @@ mod tests {
         assert_eq!(read, record);
         let (order, again) = (read.order, read.holder(place));
         assert_eq!((again.makers, again.written, order), (holder.makers, Some(9), 7));
-    }
-
-    #[test]
-    fn an_operators_word_is_read_as_it_was_written() {
-        let change = StateChange {
-            state: AdminState::Off,
-            by: "ada (10.0.0.1)".into(),
-            why: Some("its fan".into()),
-            at: 5,
-        };
-        let record = StateRecord::new("a".into(), &change);
-        let read: StateRecord = decode(&encode(&record)).unwrap();
-        assert_eq!((read.clone(), read.change()), (record, change));
-        let newer = br#"{"v":1,"backend":"a","state":"asleep","by":"ada","at":5}"#;
-        let read: StateRecord = decode(newer).unwrap();
-        assert_eq!(read.change().state, AdminState::Draining);
     }
 
     #[test]

@@ -14,6 +14,7 @@ pub(crate) mod prompts;
 pub(crate) mod shards;
 pub(crate) mod states;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
@@ -23,12 +24,13 @@ use tokio::sync::Notify;
 use crate::config::{Config, FileTags};
 use crate::fleet::Fleet;
 use crate::journal::Journal;
-use crate::lock::rank;
+use crate::lock::{Lock, rank};
 use crate::metrics::Metrics;
 use crate::net::{now, unix_millis};
 use crate::routing::assets::Assets;
 use crate::routing::files::Files;
 use crate::routing::ledger::Ledger;
+use crate::routing::state_change::StateChange;
 use shards::Shards;
 
 /// The ledgers and the journal.
@@ -46,6 +48,9 @@ pub struct Records {
     submissions: AtomicU64,
     files: Shards<Files, { rank::FILES }>,
     assets: Shards<Assets, { rank::ASSETS }>,
+    /// What operators said of backends, by their addresses: also of those that are not in the
+    /// fleet, for the day when they are again.
+    said: Lock<HashMap<Arc<str>, StateChange>, { rank::SAID }>,
     /// A prompt is not pending any more.
     settled: Notify,
 }
@@ -72,6 +77,7 @@ impl Records {
             submissions: AtomicU64::new(0),
             files: Shards::new(files.ledger, |bound| Files::new(bound, files.ledger_age)),
             assets: Shards::new(files.assets, |bound| Assets::new(bound, files.ledger_age)),
+            said: Lock::default(),
             settled: Notify::new(),
         }
     }

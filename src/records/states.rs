@@ -16,6 +16,7 @@ impl Records {
     pub fn state_said(&self, backend: &Backend, change: StateChange) {
         // Taken before the note, so that no restart finds a note of what never was.
         backend.heed(change, |change| {
+            self.said.lock().insert(Arc::clone(&backend.authority), change.clone());
             let record = StateRecord::new(backend.name(), change);
             self.journal.note_state(Arc::clone(&backend.authority), Some(record));
         });
@@ -26,6 +27,7 @@ impl Records {
     pub fn restore_states(&self, states: Vec<(Arc<str>, StateRecord)>) {
         let mut strangers = Vec::new();
         for (url, record) in states {
+            self.said.lock().insert(Arc::clone(&url), record.clone().change());
             match self.fleet.iter().find(|backend| backend.authority == url) {
                 Some(backend) => {
                     let change = record.change();
@@ -43,7 +45,17 @@ impl Records {
         strangers.sort();
         let too_many = strangers.len().saturating_sub(Config::BACKENDS_MAX);
         for (_, url) in strangers.into_iter().take(too_many) {
+            self.said.lock().remove(&url);
             self.journal.note_state(url, None);
         }
+    }
+
+    /// A backend has joined the fleet: it is as it was left, if it was there before.
+    pub fn recall_state(&self, backend: &Backend) {
+        let left = self.said.lock().get(&backend.authority).cloned();
+        let Some(left) = left.filter(|it| it.state != AdminState::Ready) else { return };
+        let (name, state, by) = (&backend.name(), left.state.as_str(), Arc::clone(&left.by));
+        info!(backend = %name, state, by = &*by, "A backend is as its operator left it.");
+        backend.heed(left, |_known| {});
     }
 }

@@ -30,6 +30,7 @@ type Prints = Vec<(PathBuf, Print)>;
 /// The files of a configuration as they were when it was read.
 pub struct Watched {
     list: List,
+    files: Vec<PathBuf>,
     known: Known,
 }
 
@@ -43,22 +44,37 @@ impl Watched {
     /// Looks at the files; to be called before they are read, so that no change is missed.
     #[must_use]
     pub fn new(list: List) -> Self {
-        let prints = prints(&list());
-        Self { list, known: Known { read: prints.clone(), seen: prints } }
+        let files = list();
+        let prints = prints(&files);
+        Self { list, files, known: Known { read: prints.clone(), seen: prints } }
     }
 
     /// Asks for a reload after each change, for as long as the process runs.
     pub async fn run(mut self, reloads: Reloads) {
         loop {
             sleep(INTERVAL).await;
-            let list = Arc::clone(&self.list);
-            let Ok(now) = tokio::task::spawn_blocking(move || prints(&list())).await else {
+            let files = self.files.clone();
+            let Ok(now) = tokio::task::spawn_blocking(move || prints(&files)).await else {
                 continue;
             };
             if self.known.is_to_read(now) {
                 // What comes of it is in the log.
                 let _ = reloads.reload().await;
+                self.follow().await;
             }
+        }
+    }
+
+    /// The configuration may name other files now.
+    async fn follow(&mut self) {
+        let list = Arc::clone(&self.list);
+        let looked = tokio::task::spawn_blocking(move || {
+            let files = list();
+            (prints(&files), files)
+        });
+        if let Ok((now, files)) = looked.await {
+            self.files = files;
+            self.known.follow(now);
         }
     }
 }
@@ -73,6 +89,17 @@ struct Known {
 }
 
 impl Known {
+    /// Other files count. Of those that did before it stays known how they were read.
+    fn follow(&mut self, now: Prints) {
+        let before = std::mem::take(&mut self.read);
+        let known = |(path, print): &(PathBuf, Print)| {
+            let before = before.iter().find(|(known, _)| known == path);
+            (path.clone(), before.map_or(*print, |(_, print)| *print))
+        };
+        self.read = now.iter().map(known).collect();
+        self.seen = now;
+    }
+
     /// True if they have changed since they were read, and not since the last look.
     fn is_to_read(&mut self, now: Prints) -> bool {
         let is_steady = now == self.seen;
@@ -120,6 +147,17 @@ mod tests {
         let looks = [gone.clone(), gone.clone(), gone].map(|state| known.is_to_read(state));
         assert_eq!(looks, [false, true, false]);
         assert_eq!([at(0), at(0)].map(|state| known.is_to_read(state)), [false, true]);
+    }
+
+    #[test]
+    fn a_file_that_is_named_since_is_watched_and_none_is_read_for_nothing() {
+        let of = |name: &str, state: i64| (PathBuf::from(name), Some([state; 7]));
+        let mut known = Known { read: at(1), seen: at(1) };
+        // While it was read, it changed again.
+        known.follow(vec![of("a.toml", 2), of("secret", 5)]);
+        assert!(known.is_to_read(vec![of("a.toml", 2), of("secret", 5)]));
+        assert!(!known.is_to_read(vec![of("a.toml", 2), of("secret", 6)]));
+        assert!(known.is_to_read(vec![of("a.toml", 2), of("secret", 6)]));
     }
 
     /// As Kubernetes changes the files of a `ConfigMap`: a link to a folder is replaced.

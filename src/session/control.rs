@@ -216,6 +216,12 @@ impl<'a> Held<'a> {
     }
 }
 
+/// How many clients are held at a backend: their work there would be lost with it.
+#[must_use]
+pub fn held_there(sessions: &Sessions, backend: &Backend) -> usize {
+    held_clients(sessions, backend).len()
+}
+
 fn held_clients(sessions: &Sessions, backend: &Backend) -> Vec<Arc<Client>> {
     let is_held_there = |client: &Arc<Client>| {
         client.inspect(|core, _| {

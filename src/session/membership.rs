@@ -8,13 +8,26 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tracing::warn;
+
 use super::Sessions;
 use super::control::{Held, let_go_of_tunnels};
-use crate::config::BackendConfig;
+use crate::config::{self, BackendConfig};
 use crate::fleet::backend::Backend;
 use crate::fleet::diff::{Applied, BadDiff, Diff};
+use crate::fleet::wanted::{Put, Source, Unwanted, Wanted};
+use crate::journal::record::AddedRecord;
 use crate::routing::ids::BackendId;
 use crate::tunnels::Farewell;
+
+/// Why the fleet is as it was.
+#[derive(Debug, Eq, PartialEq, thiserror::Error)]
+pub enum NotChanged {
+    #[error(transparent)]
+    Unwanted(#[from] Unwanted),
+    #[error(transparent)]
+    BadDiff(#[from] BadDiff),
+}
 
 /// A backend that is to go stays so long at least: who was sent there a moment before is there by
 /// then.
@@ -31,12 +44,109 @@ impl Sessions {
         Ok(())
     }
 
-    /// Makes the fleet what the configuration says now.
+    /// Makes the fleet what the configuration says now, with what operators added.
     ///
     /// # Errors
     /// It would be no fleet; then nothing is changed.
     pub fn configure_fleet(self: &Arc<Self>, configured: &[BackendConfig]) -> Result<(), BadDiff> {
-        self.change_fleet(configured)
+        let applied = {
+            let mut wanted = self.wanted.lock();
+            self.want(&mut wanted, |now| Ok::<_, BadDiff>((now.configured(configured), ())))?.0
+        };
+        self.take_up(applied);
+        Ok(())
+    }
+
+    /// Adds a backend for as long as no operator removes it, or changes one that was added. With a
+    /// journal it is there after a restart as well.
+    ///
+    /// # Errors
+    /// It is not an operator's, or it would be no fleet; then nothing is changed.
+    pub fn add_backend(
+        self: &Arc<Self>,
+        settings: BackendConfig,
+        record: AddedRecord,
+    ) -> Result<Put, NotChanged> {
+        let name: Arc<str> = settings.name.as_str().into();
+        let (applied, put) = {
+            let mut wanted = self.wanted.lock();
+            let done = self.want(&mut wanted, |now| Ok::<_, NotChanged>(now.put(settings)?))?;
+            // Noted under the lock: the last word must be the last in the journal.
+            self.shared.records.journal.note_added(name, Some(record));
+            done
+        };
+        self.take_up(applied);
+        Ok(put)
+    }
+
+    /// Removes a backend that an operator added: it leaves when it has drained. One that is to
+    /// leave already does so.
+    ///
+    /// # Errors
+    /// The configuration has it, or there is none.
+    pub fn remove_backend(self: &Arc<Self>, name: &str) -> Result<Arc<Backend>, NotChanged> {
+        let Some(backend) = self.shared.fleet.by_name(name) else {
+            return Err(Unwanted::NotAdded(name.to_owned()).into());
+        };
+        if backend.going_since().is_some() {
+            return Ok(backend);
+        }
+        let applied = {
+            let mut wanted = self.wanted.lock();
+            let done =
+                self.want(&mut wanted, |now| Ok::<_, NotChanged>((now.without(name)?, ())))?;
+            self.shared.records.journal.note_added(name.into(), None);
+            done.0
+        };
+        self.take_up(applied);
+        Ok(backend)
+    }
+
+    /// Has a backend that is to leave do so at once: what is pending there is lost (P6).
+    pub fn force_out(self: &Arc<Self>, backend: &Arc<Backend>) {
+        self.take_up(self.shared.fleet.let_go(BTreeSet::from([backend.id])));
+    }
+
+    /// What operators had added before a restart is there again, unless it cannot be any more.
+    pub(super) fn restore_added(&self, added: Vec<(Arc<str>, AddedRecord)>) {
+        let mut wanted = self.wanted.lock();
+        for (name, record) in added {
+            let settings = config::one_backend(&name, &record.settings);
+            let restored = settings.map_err(|problems| problems.to_string()).and_then(|settings| {
+                let put = |now: Wanted| Ok::<_, NotChanged>(now.put(settings)?);
+                self.want(&mut wanted, put).map_err(|why| why.to_string())
+            });
+            match restored {
+                // Nobody works yet: there is nothing to be taken up.
+                Ok((_applied, _put)) => {}
+                Err(why) => warn!(
+                    backend = &*name,
+                    why, "A backend that an operator had added is not used after the restart."
+                ),
+            }
+        }
+    }
+
+    /// Who wants that backend.
+    #[must_use]
+    pub fn source_of(&self, name: &str) -> Source {
+        self.wanted.lock().source(name)
+    }
+
+    /// Changes what is wanted, and the fleet with it.
+    fn want<T, E: From<BadDiff>>(
+        &self,
+        wanted: &mut Wanted,
+        change: impl FnOnce(Wanted) -> Result<(Wanted, T), E>,
+    ) -> Result<(Applied, T), E> {
+        let (next, came) = change(wanted.clone())?;
+        let applied = self.shared.fleet.change(&next.fleet())?;
+        let before = std::mem::replace(wanted, next).overruled();
+        for it in wanted.overruled().into_iter().filter(|it| !before.contains(it)) {
+            let (added, configured) = (it.added.as_str(), it.by.as_str());
+            warn!(added, configured, "The configuration has a backend that an operator had added.");
+        }
+        Ok((applied, came))
     }
 
     /// Changes the fleet at once, whatever those have that leave.
@@ -51,6 +161,7 @@ impl Sessions {
     /// Looks at those that joined, and ends what is left of those that left.
     fn take_up(self: &Arc<Self>, applied: Applied) {
         for backend in applied.joined {
+            self.shared.records.recall_state(&backend);
             self.look_for_unclaimed_at(backend);
         }
         for backend in &applied.left {

@@ -50,7 +50,7 @@ pub mod keepalive;
 pub mod link;
 mod link_end;
 pub mod link_events;
-mod membership;
+pub mod membership;
 pub mod negotiation;
 pub mod notices;
 pub mod orphan;

@@ -10,6 +10,8 @@ use super::interrupts::Interrupts;
 use super::reconcile;
 use super::registry::Clients;
 use super::sweep;
+use crate::fleet::wanted::Wanted;
+use crate::lock::{Lock, rank};
 use crate::shared::Shared;
 use crate::tunnels::Tunnels;
 
@@ -22,6 +24,8 @@ pub struct Sessions {
     pub shared: Arc<Shared>,
     pub clients: Clients,
     pub interrupts: Interrupts,
+    /// Who wants which backends.
+    pub(super) wanted: Lock<Wanted, { rank::WANTED }>,
     /// Sockets of node packs that are passed through.
     pub tunnels: Tunnels,
     /// Bytes of all event logs.
@@ -46,6 +50,7 @@ impl Sessions {
         Arc::new(Self {
             clients: Clients::new(shared.live_config(), logs.clone()),
             interrupts: Interrupts::default(),
+            wanted: Lock::new(Wanted::default().configured(&config.backends)),
             tunnels: Tunnels::default(),
             logs,
             queues: QueueBudget::new(bytes(sockets.queue_bytes_total)),

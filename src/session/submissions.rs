@@ -102,7 +102,11 @@ impl Client {
             let decision = turn.act_with(brought, |core| core.submit(prompt, max, fleet, now))?;
             Ok(self.placed(turn, decision))
         };
-        self.decide(sessions, near, submit)
+        let decided = self.decide(sessions, near, submit)?;
+        if matches!(decided, Err(Refusal::NoPlace(_))) {
+            sessions.shared.fleet.missed(now());
+        }
+        Ok(decided)
     }
 
     /// The prompt is provably not where it was to go: places it anew, on none of the backends that

@@ -184,7 +184,7 @@ async fn a_record_that_is_not_readable_is_named_and_a_newer_one_is_told_apart() 
     }
     set(folder.path(), "files", "no file", Some(b"{}"));
     let text = read(folder.path()).unwrap_err().to_string();
-    assert!(text.contains("is damaged: \"no file\" is no name of a file"), "{text}");
+    assert!(text.contains("is damaged: \"no file\" is not a name of a file"), "{text}");
 }
 
 #[test]

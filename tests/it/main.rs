@@ -6,6 +6,7 @@
     reason = "the lints spare test functions only, and these are the helpers of tests"
 )]
 
+mod added;
 mod adopted;
 mod assets;
 mod backends;

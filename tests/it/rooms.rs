@@ -65,7 +65,10 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("reload", &["config", "fleet", "front", "net", "server"]),
     (
         "admin",
-        &["body", "metrics", "net", "reload", "report", "routing", "server", "session", "tasks"],
+        &[
+            "body", "config", "fleet", "journal", "metrics", "net", "reload", "report", "routing",
+            "server", "session", "tasks",
+        ],
     ),
     (
         "run",

@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use mooring::journal::record::{
-    AssetRecord, Batch, BindingRecord, FileKey, FileRecord, PromptRecord, Saved, StateRecord,
+    AddedRecord, AssetRecord, Batch, BindingRecord, FileKey, FileRecord, PromptRecord, Saved,
+    StateRecord,
 };
 use mooring::journal::{JournalError, Store};
 use mooring::net::{Boxed, sleep};
@@ -32,6 +33,7 @@ struct Records {
     prompts: BTreeMap<PromptId, PromptRecord>,
     files: BTreeMap<String, (FileKey, FileRecord)>,
     states: BTreeMap<Arc<str>, StateRecord>,
+    added: BTreeMap<Arc<str>, AddedRecord>,
     assets: BTreeMap<AssetId, AssetRecord>,
     commits: usize,
 }
@@ -50,8 +52,9 @@ impl Store for Survivor {
         let prompts = records.prompts.iter().map(|(id, it)| (id.clone(), it.clone())).collect();
         let files = records.files.values().cloned().collect();
         let states = records.states.iter().map(|(url, it)| (url.clone(), it.clone())).collect();
+        let added = records.added.iter().map(|(name, it)| (name.clone(), it.clone())).collect();
         let assets = records.assets.iter().map(|(id, it)| (*id, it.clone())).collect();
-        Ok(Saved { clients, prompts, files, assets, states })
+        Ok(Saved { clients, prompts, files, assets, states, added })
     }
 
     fn commit(&mut self, batch: Arc<Batch>) -> Boxed<'_, Result<(), JournalError>> {
@@ -72,6 +75,9 @@ impl Store for Survivor {
             }
             for (url, record) in &batch.states {
                 put(&mut records.states, url, record.as_ref());
+            }
+            for (name, record) in &batch.added {
+                put(&mut records.added, name, record.as_ref());
             }
             for (key, record) in &batch.files {
                 let record = record.as_ref().map(|record| (key.clone(), record.clone()));

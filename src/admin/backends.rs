@@ -1,0 +1,252 @@
+//! Backends that an operator adds, changes, drains and removes while the gateway runs.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::body::Bytes;
+use axum::extract::{Path, Query, State};
+use axum::routing::{get, put};
+use axum::{Extension, Json, Router};
+use http::StatusCode;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::time::timeout;
+
+use super::Peer;
+use super::api::{Reply, not_found};
+use crate::config::{self, Problems, StateDir};
+use crate::fleet::backend::Backend;
+use crate::fleet::wanted::{Put, Unwanted};
+use crate::journal::record::AddedRecord;
+use crate::net::{now, sleep, unix_millis};
+use crate::report;
+use crate::routing::placement::AdminState;
+use crate::routing::state_change::{self, StateChange};
+use crate::session::Sessions;
+use crate::session::control::{self, Force, Held};
+use crate::session::membership::NotChanged;
+
+type Shared = State<Arc<Sessions>>;
+
+/// How long a request may wait for the end of a drain.
+const WAIT_MAX: Duration = Duration::from_secs(24 * 3_600);
+
+/// How often it is looked whether a drain has ended that no end of a prompt told of: an upload's
+/// reservation runs out, or an operator releases a client.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+pub(super) fn router(sessions: Arc<Sessions>) -> Router {
+    Router::new()
+        .route("/api/v1/backends/{name}", put(add).delete(remove))
+        .route("/api/v1/backends/{name}/drain", get(drain).post(drain))
+        .with_state(sessions)
+}
+
+async fn add(
+    State(sessions): Shared,
+    Path(name): Path<String>,
+    Extension(peer): Extension<Peer>,
+    body: Bytes,
+) -> Reply {
+    let Ok(given) = serde_json::from_slice::<Value>(&body) else {
+        return error(StatusCode::BAD_REQUEST, "the body is not JSON");
+    };
+    let settings = match config::one_backend(&name, &given) {
+        Ok(settings) => settings,
+        Err(problems) => return unprocessable(&problems),
+    };
+    if let Some(key) = sessions.shared.config().is_itself(&settings) {
+        let message = format!("`{}` is this gateway itself (`{key}`)", settings.authority);
+        return error(StatusCode::UNPROCESSABLE_ENTITY, &message);
+    }
+    let record = AddedRecord::new(given, peer.0.to_string().into(), unix_millis());
+    let put = match sessions.add_backend(settings, record) {
+        Ok(put) => put,
+        Err(why) => return not_changed(&why),
+    };
+    let status = if put == Put::Added { StatusCode::CREATED } else { StatusCode::OK };
+    kept(&sessions, status, shown(&sessions, &name)).await
+}
+
+/// The backend as it is now, and whether it is there after a restart.
+fn shown(sessions: &Sessions, name: &str) -> Value {
+    let backend = sessions.shared.fleet.by_name(name);
+    let report = backend.map(|it| report::backend(sessions, &it, &Held::of(sessions), now()));
+    let mut shown = json!(report);
+    let is_kept =
+        !matches!(sessions.shared.config().state.dir, StateDir::Nowhere | StateDir::Unset);
+    if let Some(shown) = shown.as_object_mut() {
+        shown.insert("survives_restart".to_owned(), json!(is_kept));
+    }
+    shown
+}
+
+/// The answer, once what was done is in the journal.
+async fn kept(sessions: &Sessions, status: StatusCode, body: Value) -> Reply {
+    match sessions.shared.records.journal.durable().await {
+        Ok(()) => (status, Json(body)),
+        Err(_) => {
+            let message = "it is so, but the journal cannot be written: a restart forgets it";
+            error(StatusCode::SERVICE_UNAVAILABLE, message)
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RemoveQuery {
+    /// Waits so long for the end of the drain, or does not drain: `force`.
+    drain: Option<String>,
+}
+
+async fn remove(
+    State(sessions): Shared,
+    Path(name): Path<String>,
+    Query(query): Query<RemoveQuery>,
+) -> Reply {
+    let is_forced = query.drain.as_deref() == Some("force");
+    let wait = match wait_of(query.drain.as_deref().filter(|_| !is_forced)) {
+        Ok(wait) => wait,
+        Err(reply) => return reply,
+    };
+    let backend = match sessions.remove_backend(&name) {
+        Ok(backend) => backend,
+        Err(why) => return not_changed(&why),
+    };
+    if is_forced {
+        sessions.force_out(&backend);
+    } else if let Some(wait) = wait {
+        let _ = timeout(wait, left(&sessions, &backend)).await;
+    }
+    if backend.has_left() {
+        return kept(&sessions, StatusCode::NO_CONTENT, Value::Null).await;
+    }
+    let held = control::held_there(&sessions, &backend);
+    let ran_out = wait.is_some();
+    let body = json!({ "draining": true, "held_clients": held, "ran_out": ran_out });
+    kept(&sessions, StatusCode::ACCEPTED, body).await
+}
+
+/// Waits until it has left the fleet, or the gateway stops.
+async fn left(sessions: &Sessions, backend: &Backend) {
+    while !backend.has_left() && !sessions.shared.is_leaving() {
+        tokio::select! {
+            () = backend.leaves() => {}
+            () = sleep(LOOK_EVERY) => {}
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DrainQuery {
+    wait: Option<String>,
+    by: Option<String>,
+    why: Option<String>,
+}
+
+/// Drains a backend and waits for the end of that. A GET does so too: Kubernetes' preStop hook
+/// knows no other.
+async fn drain(
+    State(sessions): Shared,
+    Path(name): Path<String>,
+    Query(query): Query<DrainQuery>,
+    Extension(peer): Extension<Peer>,
+) -> Reply {
+    let Some(backend) = sessions.shared.fleet.called(&name) else {
+        return not_found(&format!("no backend is named {name}"));
+    };
+    let wait = match wait_of(query.wait.as_deref()) {
+        Ok(wait) => wait.unwrap_or_default(),
+        Err(reply) => return reply,
+    };
+    if backend.admin() == AdminState::Ready {
+        let word = match drained_by(&query, peer) {
+            Ok(word) => word,
+            Err(bad) => return error(StatusCode::BAD_REQUEST, &bad.to_string()),
+        };
+        // Only `off` is ever refused.
+        let _ = control::set_state(&sessions, &backend, word, Force::Safe);
+    }
+    let end = until_drained(&sessions, &backend, now() + wait).await;
+    let held = control::held_there(&sessions, &backend);
+    let (drained, state) = (end == Drain::Drained, backend.admin().as_str());
+    let body = json!({ "drained": drained, "held_clients": held, "state": state });
+    match end {
+        Drain::Drained => kept(&sessions, StatusCode::OK, body).await,
+        Drain::RanOut => kept(&sessions, StatusCode::ACCEPTED, body).await,
+        Drain::TakenBack => (StatusCode::CONFLICT, Json(body)),
+        Drain::Stopping => error(StatusCode::SERVICE_UNAVAILABLE, "the gateway is stopping"),
+    }
+}
+
+fn drained_by(query: &DrainQuery, peer: Peer) -> Result<StateChange, state_change::BadText> {
+    let by = state_change::text("by", query.by.as_deref(), state_change::BY_MAX)?;
+    let by = by.map_or_else(|| peer.0.to_string(), |by| format!("{by} ({})", peer.0));
+    let why = state_change::text("why", query.why.as_deref(), state_change::WHY_MAX)?;
+    let state = AdminState::Draining;
+    Ok(StateChange { state, by: by.into(), why: why.map(Into::into), at: unix_millis() })
+}
+
+/// How a wait for the end of a drain ends.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Drain {
+    Drained,
+    RanOut,
+    /// An operator has said that it is ready again.
+    TakenBack,
+    Stopping,
+}
+
+async fn until_drained(sessions: &Sessions, backend: &Backend, until: Instant) -> Drain {
+    loop {
+        // Before the look: it hears of every end from here on.
+        let one_less = sessions.shared.records.next_settled();
+        if backend.has_left() || control::held_there(sessions, backend) == 0 {
+            return Drain::Drained;
+        }
+        if backend.admin() == AdminState::Ready && backend.going_since().is_none() {
+            return Drain::TakenBack;
+        }
+        if sessions.shared.is_leaving() {
+            return Drain::Stopping;
+        }
+        if until <= now() {
+            return Drain::RanOut;
+        }
+        let _ = timeout(LOOK_EVERY.min(until - now()), one_less).await;
+    }
+}
+
+/// How long is to be waited, if that was said.
+fn wait_of(text: Option<&str>) -> Result<Option<Duration>, Reply> {
+    let Some(text) = text else { return Ok(None) };
+    match config::duration(text) {
+        Ok(wait) if wait <= WAIT_MAX => Ok(Some(wait)),
+        Ok(_) | Err(_) => {
+            let message = "a wait is a duration such as 10m, and 24h at most";
+            Err(error(StatusCode::BAD_REQUEST, message))
+        }
+    }
+}
+
+fn not_changed(why: &NotChanged) -> Reply {
+    let status = match why {
+        NotChanged::Unwanted(Unwanted::Configured(_)) => StatusCode::CONFLICT,
+        NotChanged::Unwanted(Unwanted::NotAdded(_)) => StatusCode::NOT_FOUND,
+        NotChanged::Unwanted(Unwanted::AddressTaken { .. }) | NotChanged::BadDiff(_) => {
+            StatusCode::UNPROCESSABLE_ENTITY
+        }
+    };
+    error(status, &why.to_string())
+}
+
+fn unprocessable(problems: &Problems) -> Reply {
+    let lines: Vec<String> = problems.0.iter().map(ToString::to_string).collect();
+    let body = json!({ "error": "this is no backend", "problems": lines });
+    (StatusCode::UNPROCESSABLE_ENTITY, Json(body))
+}
+
+fn error(status: StatusCode, message: &str) -> Reply {
+    (status, Json(json!({ "error": message })))
+}

@@ -1,0 +1,92 @@
+//! Which backends are there? The verbs that change the fleet of the running gateway.
+
+use std::process::ExitCode;
+
+use http::{Method, StatusCode};
+use serde_json::{Map, Value, json};
+
+use super::admin::{escape, finish, print_json, read, refused, send};
+use super::args::{AddBackendArgs, DrainArgs, RemoveBackendArgs};
+use super::{EXIT_FAILURE, say};
+
+/// `mooring backends add NAME URL`.
+pub(super) async fn add(args: &AddBackendArgs) -> ExitCode {
+    let path = format!("/api/v1/backends/{}", escape(&args.name));
+    match send(&args.admin, Method::PUT, path, settings(args).to_string()).await {
+        Ok(answer) if answer.status == StatusCode::UNPROCESSABLE_ENTITY => refused(&answer),
+        Ok(answer) => finish(&args.admin, read(&answer)),
+        Err(failure) => failure.exit(),
+    }
+}
+
+/// The body of the request: what was not said is not in it.
+fn settings(args: &AddBackendArgs) -> Value {
+    let mut settings = Map::from_iter([("url".to_owned(), json!(args.url))]);
+    let counts = [("weight", args.weight), ("max_pending", args.max_pending)];
+    for (key, count) in counts {
+        settings.extend(count.map(|count| (key.to_owned(), json!(count))));
+    }
+    if !args.headers.is_empty() {
+        let file = |(name, file): &(String, String)| (name.clone(), json!({ "file": file }));
+        let headers: Map<String, Value> = args.headers.iter().map(file).collect();
+        settings.insert("headers".to_owned(), json!(headers));
+    }
+    Value::Object(settings)
+}
+
+/// `mooring backends remove NAME [--drain TIME | --force]`: 0 once it is gone or goes, 1 if the
+/// time was up first.
+pub(super) async fn remove(args: &RemoveBackendArgs) -> ExitCode {
+    let query = match (&args.drain, args.force) {
+        (_, true) => "?drain=force".to_owned(),
+        (Some(wait), false) => format!("?drain={}", escape(wait)),
+        (None, false) => String::new(),
+    };
+    let path = format!("/api/v1/backends/{}{query}", escape(&args.name));
+    let answer = match send(&args.admin, Method::DELETE, path, String::new()).await {
+        Ok(answer) if answer.status == StatusCode::NO_CONTENT => {
+            say::line("It has left the fleet.");
+            return ExitCode::SUCCESS;
+        }
+        Ok(answer) => read(&answer),
+        Err(failure) => Err(failure),
+    };
+    match answer {
+        Ok(answer) if args.admin.json => print_json(&answer),
+        Ok(answer) => {
+            let held = &answer["held_clients"];
+            say::line(&format!("It leaves when it has drained; held clients: {held}"));
+            if answer["ran_out"] == json!(true) { EXIT_FAILURE.into() } else { ExitCode::SUCCESS }
+        }
+        Err(failure) => failure.exit(),
+    }
+}
+
+/// `mooring drain NAME [--wait TIME]`.
+pub(super) async fn drain(args: &DrainArgs) -> ExitCode {
+    let mut query = format!("?wait={}", escape(&args.wait));
+    for (key, text) in [("by", &args.by), ("why", &args.why)] {
+        if let Some(text) = text {
+            query += &format!("&{key}={}", escape(text));
+        }
+    }
+    let path = format!("/api/v1/backends/{}/drain{query}", escape(&args.name));
+    let answer = match send(&args.admin, Method::POST, path, String::new()).await {
+        Ok(answer) => read(&answer),
+        Err(failure) => Err(failure),
+    };
+    match answer {
+        Ok(answer) => {
+            let is_drained = answer["drained"] == json!(true);
+            if args.admin.json {
+                print_json(&answer);
+            } else if is_drained {
+                say::line("Drained.");
+            } else {
+                say::line(&format!("It still drains; held clients: {}", answer["held_clients"]));
+            }
+            if is_drained { ExitCode::SUCCESS } else { EXIT_FAILURE.into() }
+        }
+        Err(failure) => failure.exit(),
+    }
+}

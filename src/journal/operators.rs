@@ -1,0 +1,78 @@
+//! What is written of what operators did: their words of backends, and backends that they added.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::record::VERSION;
+use crate::routing::placement::AdminState;
+use crate::routing::state_change::StateChange;
+
+/// What an operator said of a backend.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct StateRecord {
+    v: u32,
+    /// The backend's name, for people: its URL is the key.
+    pub backend: Arc<str>,
+    state: String,
+    pub by: Arc<str>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<Arc<str>>,
+    pub at: u64,
+}
+
+impl StateRecord {
+    #[must_use]
+    pub fn new(backend: Arc<str>, change: &StateChange) -> Self {
+        let StateChange { state, by, why, at } = change.clone();
+        Self { v: VERSION, backend, state: state.as_str().to_owned(), by, why, at }
+    }
+
+    /// What was said. A state that is not known is of a newer Mooring, and not `ready`: no work is
+    /// given, and none is lost.
+    #[must_use]
+    pub fn change(self) -> StateChange {
+        let state = AdminState::parse(&self.state).unwrap_or(AdminState::Draining);
+        StateChange { state, by: self.by, why: self.why, at: self.at }
+    }
+}
+
+/// A backend that an operator added while the gateway ran.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct AddedRecord {
+    v: u32,
+    /// As the operator gave them: secrets are names of files.
+    pub settings: Value,
+    pub by: Arc<str>,
+    pub at: u64,
+}
+
+impl AddedRecord {
+    #[must_use]
+    pub fn new(settings: Value, by: Arc<str>, at: u64) -> Self {
+        Self { v: VERSION, settings, by, at }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::record::{decode, encode};
+    use super::*;
+
+    #[test]
+    fn an_operators_word_is_read_as_it_was_written() {
+        let change = StateChange {
+            state: AdminState::Off,
+            by: "ada (10.0.0.1)".into(),
+            why: Some("its fan".into()),
+            at: 5,
+        };
+        let record = StateRecord::new("a".into(), &change);
+        let read: StateRecord = decode(&encode(&record)).unwrap();
+        assert_eq!((read.clone(), read.change()), (record, change));
+        let newer = br#"{"v":1,"backend":"a","state":"asleep","by":"ada","at":5}"#;
+        let read: StateRecord = decode(newer).unwrap();
+        assert_eq!(read.change().state, AdminState::Draining);
+    }
+}

@@ -1,0 +1,237 @@
+//! Backends that operators add, change, drain and remove while the gateway runs.
+
+use http::Method;
+use mooring::net::{Network as _, Tcp};
+use mooring::sim::{Options, Sim};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::process::Daemon;
+use crate::support::{Answer, World, network, quick, send, slow, soon, until};
+
+async fn sim(name: &str) -> Sim {
+    Sim::start(network(), Options::named(name)).await.unwrap()
+}
+
+async fn put(world: &World, name: &str, body: &Value) -> Answer {
+    let path = format!("/api/v1/backends/{name}");
+    send(world.admin, Method::PUT, &path, &[], &body.to_string()).await
+}
+
+async fn delete(world: &World, path: &str) -> Answer {
+    let path = format!("/api/v1/backends/{path}");
+    send(world.admin, Method::DELETE, &path, &[], "").await
+}
+
+async fn has_left(world: &World, name: &str) {
+    until("it has left", || world.gateway.shared.fleet.by_name(name).is_none()).await;
+}
+
+#[tokio::test]
+async fn a_backend_is_added_changed_and_removed() {
+    let (world, b) = (World::new(1).await, sim("b").await);
+    let added = put(&world, "b", &json!({ "url": b.url() })).await;
+    let told = added.json();
+    assert_eq!((added.status, told["wanted_by"].as_str()), (201, Some("operator")), "{told}");
+    assert_eq!(told["survives_restart"], false, "there is no journal here");
+    world.all_up().await;
+    let mut ada = world.socket("ada").await;
+    let running = world.submit("ada", &slow(30, 1.5)).await;
+    let home = running.backend().to_owned();
+    let other = if home == "a" { "b" } else { "a" };
+    assert_eq!(world.submit("bob", &quick(1)).await.backend(), other);
+    let changed = put(&world, "b", &json!({ "url": b.url(), "weight": 7, "max_pending": 9 })).await;
+    let told = changed.json();
+    assert_eq!(
+        (changed.status, &told["weight"], &told["max_pending"]),
+        (200, &json!(7), &json!(9))
+    );
+    let gone = delete(&world, "b").await;
+    assert_eq!((gone.status, gone.json()["ran_out"].as_bool()), (202, Some(false)));
+    ada.until_end(&running.prompt_id()).await;
+    has_left(&world, "b").await;
+    assert_eq!(delete(&world, "b").await.status, 404);
+    assert_eq!(world.submit("cyd", &quick(2)).await.backend(), "a");
+}
+
+#[tokio::test]
+async fn what_cannot_be_added_is_refused_and_changes_nothing() {
+    let (world, b) = (World::new(1).await, sim("b").await);
+    let before =
+        world.admin_get("/api/v1/backends").await.json()["backends"].as_array().unwrap().len();
+    let a = world.sim("a").url();
+    let free = Tcp.listen(([127, 0, 0, 1], 0).into()).await.unwrap().local_addr();
+    world.reload(|config| config.server.listen = free).await.unwrap();
+    let itself = format!("http://{free}");
+    let cases = [
+        ("a", json!({ "url": b.url() }), 409, "is in the configuration"),
+        ("x", json!({ "url": a }), 422, "is the backend `a` already"),
+        ("x", json!({ "url": "gpu" }), 422, "has no scheme"),
+        ("x", json!({}), 422, "is missing"),
+        ("x", json!({ "url": b.url(), "weight": 0 }), 422, "out of range"),
+        ("x", json!({ "url": b.url(), "wieght": 1 }), 422, "did you mean"),
+        ("x", json!({ "url": b.url(), "headers": { "X-Key": "s3cret" } }), 422, "PATH"),
+        ("x", json!([1]), 422, "JSON object"),
+        ("x~y", json!({ "url": b.url() }), 422, "x~y"),
+        ("x", json!({ "url": itself }), 422, "this gateway itself"),
+    ];
+    for (name, body, status, words) in cases {
+        let answer = put(&world, name, &body).await;
+        let told = answer.text();
+        assert_eq!(answer.status, status, "{body}: {told}");
+        assert!(told.contains(words) && !told.contains("s3cret"), "{body}: {told}");
+    }
+    let path = "/api/v1/backends/x";
+    assert_eq!(send(world.admin, Method::PUT, path, &[], "{").await.status, 400);
+    assert_eq!(delete(&world, "a").await.status, 409);
+    assert_eq!(delete(&world, "nobody").await.status, 404);
+    assert_eq!(delete(&world, "a?drain=soon").await.status, 400);
+    let after =
+        world.admin_get("/api/v1/backends").await.json()["backends"].as_array().unwrap().len();
+    assert_eq!(after, before);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_removal_waits_as_long_as_it_is_told_and_force_does_not() {
+    let (world, b) = (World::new(1).await, sim("b").await);
+    put(&world, "b", &json!({ "url": b.url(), "weight": 100 })).await;
+    world.all_up().await;
+    let running = world.submit("ada", &slow(200, 20.0)).await;
+    assert_eq!(running.backend(), "b", "it has a hundred times the weight");
+    let prompt = running.prompt_id();
+    let ran_out = delete(&world, "b?drain=100ms").await;
+    assert_eq!((ran_out.status, ran_out.json()["ran_out"].as_bool()), (202, Some(true)));
+    let shown = world.admin_get("/api/v1/backends").await.json();
+    let row =
+        shown["backends"].as_array().unwrap().iter().find(|it| it["name"] == "b").unwrap().clone();
+    assert_eq!((row["wanted_by"].as_str(), row["held_clients"].as_u64()), (Some("none"), Some(1)));
+    assert_eq!(delete(&world, "b?drain=force").await.status, 204);
+    let lost = soon("it is told", async {
+        loop {
+            let entry = world.get(&format!("/history/{prompt}")).await.json();
+            if entry[&prompt]["status"]["status_str"] == "error" {
+                return true;
+            }
+        }
+    });
+    assert!(lost.await);
+}
+
+#[tokio::test]
+async fn an_added_backend_is_there_after_a_restart_with_what_was_said_of_it() {
+    let (a, b, folder) = (sim("a").await, sim("b").await, TempDir::new().unwrap());
+    let daemon = Daemon::start(&a, &folder);
+    let path = "/api/v1/backends/b";
+    let body = json!({ "url": b.url(), "weight": 3 }).to_string();
+    let added = send(daemon.admin, Method::PUT, path, &[], &body).await;
+    assert_eq!((added.status, &added.json()["survives_restart"]), (201, &json!(true)));
+    let json = [("content-type", "application/json")];
+    let said = r#"{"state":"draining","by":"ada","why":"new fan"}"#;
+    let state = format!("{path}/state");
+    assert_eq!(send(daemon.admin, Method::POST, &state, &json, said).await.status, 200);
+    daemon.kill();
+    let daemon = Daemon::start(&a, &folder);
+    let shown = send(daemon.admin, Method::GET, "/api/v1/backends", &[], "").await.json();
+    let row = shown["backends"].as_array().unwrap().iter().find(|it| it["name"] == "b").cloned();
+    let row = row.expect("it is there");
+    assert_eq!((&row["weight"], &row["state"]), (&json!(3), &json!("draining")));
+    assert_eq!(row["said"]["why"], "new fan");
+    assert_eq!(send(daemon.admin, Method::DELETE, path, &[], "").await.status, 202);
+    daemon.kill();
+    let daemon = Daemon::start(&a, &folder);
+    let shown = send(daemon.admin, Method::GET, "/api/v1/backends", &[], "").await.json();
+    assert_eq!(shown["backends"].as_array().unwrap().len(), 1, "{shown}");
+}
+
+#[tokio::test]
+async fn a_configuration_that_names_an_added_backend_later_wins() {
+    let (world, b) = (World::new(1).await, sim("b").await);
+    put(&world, "b", &json!({ "url": b.url(), "weight": 5 })).await;
+    world.all_up().await;
+    let id = world.gateway.shared.fleet.by_name("b").unwrap().id;
+    let mut configured = world.gateway.shared.fleet.by_name("b").unwrap().settings();
+    configured.weight = std::num::NonZeroU32::MIN;
+    world.reload(|config| config.backends.push(configured)).await.unwrap();
+    let now = world.gateway.shared.fleet.by_name("b").unwrap();
+    assert_eq!((now.id, now.weight().get()), (id, 1), "the same server, as the file has it");
+    assert_eq!(delete(&world, "b").await.status, 409);
+    world.reload(|config| drop(config.backends.pop())).await.unwrap();
+    assert_eq!(world.gateway.shared.fleet.by_name("b").unwrap().weight().get(), 5);
+}
+
+#[tokio::test]
+async fn a_drain_is_waited_for_and_may_be_taken_back() {
+    let world = World::new(2).await;
+    let running = world.submit("ada", &slow(20, 1.0)).await;
+    let home = running.backend().to_owned();
+    let path = |wait: &str| format!("/api/v1/backends/{home}/drain?wait={wait}");
+    let soon_over = world.admin_get(&path("10ms")).await;
+    assert_eq!((soon_over.status, &soon_over.json()["drained"]), (202, &json!(false)));
+    assert_eq!(soon_over.json()["held_clients"], 1);
+    let long = path("20s");
+    let (drained, ()) = tokio::join!(world.admin_get(&long), async {
+        assert_ne!(world.submit("bob", &quick(1)).await.backend(), home, "nobody new comes");
+    });
+    assert_eq!((drained.status, &drained.json()["drained"]), (200, &json!(true)));
+    let state = format!("/api/v1/backends/{home}/state");
+    world.admin_post(&state, r#"{"state":"ready"}"#).await;
+    assert_eq!(world.submit("ada", &slow(200, 20.0)).await.status, 200);
+    assert_eq!(world.admin_get("/api/v1/backends/nobody/drain").await.status, 404);
+    assert_eq!(world.admin_get(&path("never")).await.status, 400);
+}
+
+#[tokio::test]
+async fn what_scales_the_fleet_reads_how_many_are_wanted() {
+    let world = World::new(2).await;
+    let idle = world.admin_get("/api/v1/scaling").await.json();
+    let expected =
+        json!({ "pending": 0, "running": 0, "held": 0, "busy": 0, "ready": 2, "wanted": 0 });
+    assert_eq!(idle, expected);
+    for _ in 0..3 {
+        world.submit("ada", &slow(200, 20.0)).await;
+    }
+    let busy = world.admin_get("/api/v1/scaling?per_backend=2").await.json();
+    assert_eq!(
+        (&busy["pending"], &busy["held"], &busy["wanted"]),
+        (&json!(3), &json!(1), &json!(2))
+    );
+    for name in ["a", "b"] {
+        let state = format!("/api/v1/backends/{name}/state");
+        world.admin_post(&state, r#"{"state":"off","force":true}"#).await;
+    }
+    assert_eq!(world.submit("bob", &quick(1)).await.status, 503);
+    let asked = world.admin_get("/api/v1/scaling").await.json();
+    assert_eq!((&asked["ready"], &asked["wanted"]), (&json!(0), &json!(1)), "somebody wants one");
+    assert_eq!(world.admin_get("/api/v1/scaling?per_backend=0").await.status, 400);
+}
+
+/// Exit code and what it printed.
+fn mooring(folder: &TempDir, arguments: &[&str]) -> (Option<i32>, String) {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_mooring"));
+    let done = command.args(arguments).current_dir(folder).env_clear().output().unwrap();
+    let text = [done.stdout, done.stderr].concat();
+    (done.status.code(), String::from_utf8(text).unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_commands_do_what_the_api_does() {
+    let (a, b, folder) = (sim("a").await, sim("b").await, TempDir::new().unwrap());
+    let daemon = Daemon::start(&a, &folder);
+    let admin = format!("http://{}", daemon.admin);
+    let run = |line: &str| {
+        let words: Vec<&str> = line.split(' ').chain(["--admin", &admin]).collect();
+        mooring(&folder, &words)
+    };
+    let (code, said) = run(&format!("backends add b {} --weight 2", b.url()));
+    assert_eq!(code, Some(0), "{said}");
+    let (code, said) = run("backends b");
+    assert!(code == Some(0) && said.contains(b.url().trim_start_matches("http://")), "{said}");
+    let (code, said) = run("backends add c gpu");
+    assert!(code == Some(78) && said.contains("has no scheme"), "{said}");
+    let (code, said) = run("drain b --wait 10s --why fan");
+    assert_eq!((code, said.as_str()), (Some(0), "Drained.\n"));
+    let (code, said) = run("backends remove b --drain 10s");
+    assert_eq!((code, said.as_str()), (Some(0), "It has left the fleet.\n"));
+    let (code, said) = run("backends remove gpu-1");
+    assert!(code == Some(1) && said.contains("is in the configuration"), "{said}");
+}
