@@ -38,7 +38,10 @@ pub fn parts(body: &[u8], boundary: &str) -> Option<Vec<Part>> {
     let mut at = if body.starts_with(first) {
         first.len()
     } else {
-        memchr::memmem::find(body, delimiter.as_bytes())? + delimiter.len()
+        // What stands before the first part is read line by line by aiohttp, as ComfyUI does: a
+        // line feed alone ends a line there, and nowhere else.
+        let line = delimiter.as_bytes().strip_prefix(b"\r")?;
+        memchr::memmem::find(body, line)? + line.len()
     };
     let mut parts = Vec::new();
     while !body.get(at..)?.starts_with(b"--") {
@@ -126,6 +129,17 @@ mod tests {
 
     use super::*;
     use crate::routing::ids::Folder;
+
+    /// As aiohttp reads what stands before the first part.
+    #[test]
+    fn a_preamble_ends_with_any_line() {
+        let part = "content-disposition: form-data; name=\"a\"\r\n\r\n1\r\n--x--\r\n";
+        for before in ["", "pre\r\n", "pre\n", "--xx\npre\r\n\n"] {
+            let body = format!("{before}--x\r\n{part}");
+            let found = parts(body.as_bytes(), "x").map(|all| all.len());
+            assert_eq!(found, Some(1), "{before:?}");
+        }
+    }
 
     #[test]
     fn a_part_has_its_own_name_whatever_its_file_is_called() {

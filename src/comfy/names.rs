@@ -217,7 +217,10 @@ impl Names<'_> {
         let subfolder = self.text_of(members.subfolder.as_ref()).unwrap_or_default();
         match subfolder.is_empty() {
             // The jobs of 0.33 make an object of a bare path, and leave the path in its name.
-            true if self.key == NameKey::Output => FileRef::of_path(folder, &name),
+            // ComfyUI answers a view of a name that begins with a slash with 400 (server.py).
+            true if self.key == NameKey::Output && !name.starts_with('/') => {
+                FileRef::of_path(folder, &name)
+            }
             true | false => FileRef::new(folder, &subfolder, &name),
         }
     }
@@ -314,6 +317,7 @@ mod tests {
             r#"{"filename": "a.png", "type": "loras"}"#,
             r#"{"filename": 1, "type": "output"}"#,
             r#"{"filename": "", "type": "output"}"#,
+            r#"{"filename": "/a.png", "type": "output"}"#,
             r#"{"filename": "a.png", "x": {"type": "output"}}"#,
             "",
             "{",
