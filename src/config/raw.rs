@@ -1,7 +1,7 @@
 //! What was written? The configuration as it stands in files, environment and flags.
 //!
 //! Every key is optional here and holds whatever was written, with the place where it was
-//! written. What it means is for [`super::check`] to say. No other module mentions these types.
+//! written. What it means is for [`mod@super::check`] to say. No other module mentions these types.
 
 use std::collections::BTreeMap;
 
