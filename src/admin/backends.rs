@@ -7,14 +7,15 @@ use axum::body::Bytes;
 use axum::extract::{Path, Query, State};
 use axum::routing::{get, put};
 use axum::{Extension, Json, Router};
-use http::StatusCode;
+use http::{Method, StatusCode};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use super::Peer;
 use super::api::{Reply, not_found};
-use crate::config::{self, Problems, StateDir};
+use crate::config::{self, BackendConfig, Problems, StateDir};
 use crate::fleet::backend::Backend;
 use crate::fleet::wanted::{Put, Unwanted};
 use crate::journal::record::AddedRecord;
@@ -31,8 +32,13 @@ type Shared = State<Arc<Sessions>>;
 /// How long a request may wait for the end of a drain.
 const WAIT_MAX: Duration = Duration::from_secs(24 * 3_600);
 
-/// How often it is looked whether a drain has ended that no end of a prompt told of: an upload's
-/// reservation runs out, or an operator releases a client.
+/// How many may wait for the end of a drain at one time.
+static WAITS: Semaphore = Semaphore::const_new(256);
+
+/// How long a drain takes at least.
+const SETTLES: Duration = Duration::from_millis(250);
+
+/// How often it is looked whether a drain has ended. Seldom, because all clients are looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 pub(super) fn router(sessions: Arc<Sessions>) -> Router {
@@ -51,7 +57,7 @@ async fn add(
     let Ok(given) = serde_json::from_slice::<Value>(&body) else {
         return error(StatusCode::BAD_REQUEST, "the body is not JSON");
     };
-    let settings = match config::one_backend(&name, &given) {
+    let settings = match checked(&sessions, &name, &given).await {
         Ok(settings) => settings,
         Err(problems) => return unprocessable(&problems),
     };
@@ -66,6 +72,19 @@ async fn add(
     };
     let status = if put == Put::Added { StatusCode::CREATED } else { StatusCode::OK };
     kept(&sessions, status, shown(&sessions, &name)).await
+}
+
+/// Reads files, and so on a thread that may wait for a disk.
+async fn checked(
+    sessions: &Sessions,
+    name: &str,
+    given: &Value,
+) -> Result<BackendConfig, Problems> {
+    let secrets = sessions.shared.config().admin.secrets_dir.clone();
+    let (name, given) = (name.to_owned(), given.clone());
+    let read = move || config::one_backend(&name, &given, secrets.as_deref());
+    // It ends without a word only with the runtime.
+    tokio::task::spawn_blocking(read).await.unwrap_or_else(|_| Err(Problems(Vec::new())))
 }
 
 /// The backend as it is now, and whether it is there after a restart.
@@ -110,7 +129,8 @@ async fn remove(
         Err(reply) => return reply,
     };
     let backend = match sessions.remove_backend(&name) {
-        Ok(backend) => backend,
+        Ok(Some(backend)) => backend,
+        Ok(None) => return kept(&sessions, StatusCode::NO_CONTENT, Value::Null).await,
         Err(why) => return not_changed(&why),
     };
     if is_forced {
@@ -121,8 +141,8 @@ async fn remove(
     if backend.has_left() {
         return kept(&sessions, StatusCode::NO_CONTENT, Value::Null).await;
     }
-    let held = control::held_there(&sessions, &backend);
-    let ran_out = wait.is_some();
+    let held = control::kept_there(&sessions, &backend, now());
+    let ran_out = wait.is_some() && !sessions.shared.is_leaving();
     let body = json!({ "draining": true, "held_clients": held, "ran_out": ran_out });
     kept(&sessions, StatusCode::ACCEPTED, body).await
 }
@@ -152,7 +172,14 @@ async fn drain(
     Path(name): Path<String>,
     Query(query): Query<DrainQuery>,
     Extension(peer): Extension<Peer>,
+    method: Method,
 ) -> Reply {
+    if method == Method::HEAD {
+        return error(StatusCode::METHOD_NOT_ALLOWED, "a drain is asked for by GET or POST");
+    }
+    let Ok(_seat) = WAITS.try_acquire() else {
+        return error(StatusCode::SERVICE_UNAVAILABLE, "too many wait for drains");
+    };
     let Some(backend) = sessions.shared.fleet.called(&name) else {
         return not_found(&format!("no backend is named {name}"));
     };
@@ -169,13 +196,13 @@ async fn drain(
         let _ = control::set_state(&sessions, &backend, word, Force::Safe);
     }
     let end = until_drained(&sessions, &backend, now() + wait).await;
-    let held = control::held_there(&sessions, &backend);
+    let held = control::kept_there(&sessions, &backend, now());
     let (drained, state) = (end == Drain::Drained, backend.admin().as_str());
     let body = json!({ "drained": drained, "held_clients": held, "state": state });
     match end {
         Drain::Drained => kept(&sessions, StatusCode::OK, body).await,
         Drain::RanOut => kept(&sessions, StatusCode::ACCEPTED, body).await,
-        Drain::TakenBack => (StatusCode::CONFLICT, Json(body)),
+        Drain::TakenBack => error(StatusCode::CONFLICT, "it was set to ready meanwhile"),
         Drain::Stopping => error(StatusCode::SERVICE_UNAVAILABLE, "the gateway is stopping"),
     }
 }
@@ -199,10 +226,12 @@ enum Drain {
 }
 
 async fn until_drained(sessions: &Sessions, backend: &Backend, until: Instant) -> Drain {
+    // Whoever was sent there a moment before is there by then.
+    let settles = now() + SETTLES;
     loop {
-        // Before the look: it hears of every end from here on.
-        let one_less = sessions.shared.records.next_settled();
-        if backend.has_left() || control::held_there(sessions, backend) == 0 {
+        let now = now();
+        let is_empty = || control::kept_there(sessions, backend, now) == 0;
+        if backend.has_left() || (settles <= now && is_empty()) {
             return Drain::Drained;
         }
         if backend.admin() == AdminState::Ready && backend.going_since().is_none() {
@@ -211,10 +240,11 @@ async fn until_drained(sessions: &Sessions, backend: &Backend, until: Instant) -
         if sessions.shared.is_leaving() {
             return Drain::Stopping;
         }
-        if until <= now() {
-            return Drain::RanOut;
+        if until <= now {
+            // It was not waited for: what is to be seen at this moment is the answer.
+            return if is_empty() { Drain::Drained } else { Drain::RanOut };
         }
-        let _ = timeout(LOOK_EVERY.min(until - now()), one_less).await;
+        sleep(LOOK_EVERY.min(until - now)).await;
     }
 }
 

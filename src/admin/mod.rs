@@ -93,7 +93,10 @@ async fn collected(response: Response<Body>) -> Response<ResponseBody> {
 /// a kubelet has no token.
 fn refuse<B>(sessions: &Sessions, request: &Request<B>) -> Option<Response<ResponseBody>> {
     let headers = request.headers();
-    if headers.contains_key(ORIGIN) {
+    // A page's picture has no `Origin`; browsers say of each request where it comes from (Fetch
+    // Metadata). What somebody types into the address line is `none`.
+    let is_of_page = headers.get("sec-fetch-site").is_some_and(|site| site != "none");
+    if headers.contains_key(ORIGIN) || is_of_page {
         return Some(refusal(StatusCode::FORBIDDEN, "pages may not use the admin listener"));
     }
     let is_open = matches!(request.uri().path(), "/livez" | "/readyz");

@@ -1,6 +1,7 @@
 //! What does the running gateway say? The verbs that ask its admin listener.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use http::{HeaderMap, Method, StatusCode};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
@@ -10,7 +11,7 @@ use super::args::{
     AdminArgs, BackendsArgs, BackendsVerb, ClientsArgs, ExplainArgs, HealthcheckArgs, ReleaseArgs,
     ReloadArgs, StatusArgs,
 };
-use super::ask::{Answer, AskError, Question, ask};
+use super::ask::{Answer, AskError, DEADLINE, Question, ask};
 use super::find::{self, Found, NotFound};
 use super::fleet;
 use super::{EXIT_CONFIG, EXIT_FAILURE, EXIT_USAGE, say, table};
@@ -193,7 +194,8 @@ pub(super) fn refused(answer: &Answer) -> ExitCode {
 pub(super) async fn healthcheck(args: &HealthcheckArgs) -> ExitCode {
     let answer = match find::gateway(&args.admin, std::env::vars_os()) {
         Ok(Found { admin: None, front: Some(front), .. }) => {
-            question(&front, None, Method::GET, "/-/ready".into(), String::new()).await
+            let asked = (Method::GET, "/-/ready".into(), String::new());
+            question(&front, None, asked, DEADLINE).await
         }
         Ok(_) => send(&args.admin, Method::GET, "/readyz".into(), String::new()).await,
         Err(not_found) => Err(not_found.into()),
@@ -246,9 +248,19 @@ pub(super) async fn send(
     path: String,
     body: String,
 ) -> Result<Answer, Failure> {
+    send_within(admin, (method, path, body), DEADLINE).await
+}
+
+/// The same, where the answer may take longer than others.
+pub(super) async fn send_within(
+    admin: &AdminArgs,
+    (method, path, body): (Method, String, String),
+    deadline: Duration,
+) -> Result<Answer, Failure> {
     let found = find::gateway(admin, std::env::vars_os())?;
     let address = found.admin.ok_or(Failure::Off)?;
-    let answer = question(&address, found.token.as_ref(), method, path, body).await?;
+    let asked = (method, path, body);
+    let answer = question(&address, found.token.as_ref(), asked, deadline).await?;
     if answer.is_of_backend {
         return Err(Failure::Front { admin: address.to_string() });
     }
@@ -258,12 +270,11 @@ pub(super) async fn send(
 async fn question(
     to: &Address,
     token: Option<&Secret>,
-    method: Method,
-    path: String,
-    body: String,
+    (method, path, body): (Method, String, String),
+    deadline: Duration,
 ) -> Result<Answer, Failure> {
     let headers = HeaderMap::new();
-    let answer = ask(&Tcp, Question { to, method, path, token, headers, body })
+    let answer = ask(&Tcp, Question { to, method, path, token, headers, body, deadline })
         .await
         .map_err(|source| Failure::Ask { admin: to.to_string(), source })?;
     if answer.status == StatusCode::UNAUTHORIZED {

@@ -19,7 +19,7 @@ use crate::net::Network;
 const ANSWER_BYTES_MAX: usize = 128 << 20;
 
 /// From the first try to connect to the last byte of the answer.
-const DEADLINE: Duration = Duration::from_secs(30);
+pub(super) const DEADLINE: Duration = Duration::from_secs(30);
 
 /// A question to a server.
 #[derive(Debug)]
@@ -33,6 +33,8 @@ pub(super) struct Question<'a> {
     pub(super) headers: HeaderMap,
     /// A JSON text, or empty.
     pub(super) body: String,
+    /// How long the answer may take.
+    pub(super) deadline: Duration,
 }
 
 impl<'a> Question<'a> {
@@ -45,6 +47,7 @@ impl<'a> Question<'a> {
             token: None,
             headers: HeaderMap::new(),
             body,
+            deadline: DEADLINE,
         }
     }
 }
@@ -67,8 +70,8 @@ pub(super) enum AskError {
     Exchange(#[from] hyper::Error),
     #[error("the answer was cut off or has more than {max} bytes", max = ANSWER_BYTES_MAX)]
     Body(#[source] Box<dyn std::error::Error + Send + Sync>),
-    #[error("no answer within {} s", DEADLINE.as_secs())]
-    Deadline,
+    #[error("no answer within {} s", .0.as_secs())]
+    Deadline(Duration),
 }
 
 /// Asks once.
@@ -76,12 +79,13 @@ pub(super) enum AskError {
 /// # Errors
 /// There was no complete answer in time. An answer of any status is an answer.
 pub(super) async fn ask(network: &dyn Network, question: Question<'_>) -> Result<Answer, AskError> {
+    let deadline = question.deadline;
     let exchange = Box::pin(exchange(network, question));
-    tokio::time::timeout(DEADLINE, exchange).await.unwrap_or(Err(AskError::Deadline))
+    tokio::time::timeout(deadline, exchange).await.unwrap_or(Err(AskError::Deadline(deadline)))
 }
 
 async fn exchange(network: &dyn Network, question: Question<'_>) -> Result<Answer, AskError> {
-    let Question { to, method, path, token, headers, body } = question;
+    let Question { to, method, path, token, headers, body, deadline: _ } = question;
     let mut request = Request::builder()
         .method(method)
         .uri(path)

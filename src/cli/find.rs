@@ -48,7 +48,8 @@ pub(super) fn gateway(
     if given.is_some() {
         sources.env.retain(|(name, _)| !name.starts_with("MOORING_ADMIN__TOKEN"));
     }
-    let Doors { front, admin: AdminConfig { listen, token } } = doors(&sources, given.is_some())?;
+    let Doors { front, admin: AdminConfig { listen, token, secrets_dir: _ } } =
+        doors(&sources, given.is_some())?;
     let admin = match (&args.admin, listen) {
         (Some(admin), _) => Some(admin.clone()),
         (None, Some(listen)) => Some(reachable(listen).ok_or(NotFound::AnyPort)?),

@@ -1,13 +1,16 @@
 //! Which backends are there? The verbs that change the fleet of the running gateway.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use http::{Method, StatusCode};
 use serde_json::{Map, Value, json};
 
-use super::admin::{escape, finish, print_json, read, refused, send};
+use super::admin::{escape, finish, print_json, read, refused, send, send_within};
 use super::args::{AddBackendArgs, DrainArgs, RemoveBackendArgs};
+use super::ask::DEADLINE;
 use super::{EXIT_FAILURE, say};
+use crate::config;
 
 /// `mooring backends add NAME URL`.
 pub(super) async fn add(args: &AddBackendArgs) -> ExitCode {
@@ -43,7 +46,9 @@ pub(super) async fn remove(args: &RemoveBackendArgs) -> ExitCode {
         (None, false) => String::new(),
     };
     let path = format!("/api/v1/backends/{}{query}", escape(&args.name));
-    let answer = match send(&args.admin, Method::DELETE, path, String::new()).await {
+    let deadline = deadline(args.drain.as_deref().unwrap_or_default());
+    let asked = (Method::DELETE, path, String::new());
+    let answer = match send_within(&args.admin, asked, deadline).await {
         Ok(answer) if answer.status == StatusCode::NO_CONTENT => {
             say::line("It has left the fleet.");
             return ExitCode::SUCCESS;
@@ -71,7 +76,8 @@ pub(super) async fn drain(args: &DrainArgs) -> ExitCode {
         }
     }
     let path = format!("/api/v1/backends/{}/drain{query}", escape(&args.name));
-    let answer = match send(&args.admin, Method::POST, path, String::new()).await {
+    let asked = (Method::POST, path, String::new());
+    let answer = match send_within(&args.admin, asked, deadline(&args.wait)).await {
         Ok(answer) => read(&answer),
         Err(failure) => Err(failure),
     };
@@ -88,5 +94,21 @@ pub(super) async fn drain(args: &DrainArgs) -> ExitCode {
             if is_drained { ExitCode::SUCCESS } else { EXIT_FAILURE.into() }
         }
         Err(failure) => failure.exit(),
+    }
+}
+
+/// How long the answer may take of a gateway that waits so long. It says itself what is no time.
+fn deadline(wait: &str) -> Duration {
+    config::duration(wait).unwrap_or_default() + DEADLINE
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gateway_that_waits_is_waited_for() {
+        assert_eq!(deadline("30m"), Duration::from_secs(1_830));
+        assert_eq!(deadline("soon"), DEADLINE);
     }
 }

@@ -104,13 +104,35 @@ mod tests {
     fn only_these_need_a_restart() {
         let all = KEYS.iter().filter(|key| key.applied == Applied::Restart);
         let names: Vec<String> = all.map(Key::full_name).collect();
-        assert_eq!(names, ["server.workers", "state.dir", "log.format"]);
+        let ledgers = ["prompts.ledger_prompts", "prompts.ledger_age", "files.tag", "files.ledger"];
+        let expected = ["server.workers"].iter().chain(&ledgers);
+        let expected = expected.chain(&["files.ledger_age", "files.assets", "state.dir"]);
+        assert!(names.iter().eq(expected.chain(&["log.format"])), "{names:?}");
         let old = with(&[]);
         let told = changes(&old, &with(&[("server.workers", "3"), ("affinity.lease", "9m")]));
         let needs: Vec<_> = told.iter().map(|it| (it.key.as_str(), it.needs_restart)).collect();
         assert_eq!(needs, [("server.workers", true), ("affinity.lease", false)]);
         let told = changes(&old, &with(&[("backends.b.url", "http://b:1")]));
         assert_eq!(told, [Change { key: BACKENDS.to_owned(), needs_restart: false }]);
+    }
+
+    /// What a reload says of a key and what it does with it is the same.
+    #[test]
+    fn what_needs_a_restart_keeps_its_value_until_then() {
+        let old = with(&[]);
+        for key in KEYS.iter().filter(|key| key.section != BACKENDS) {
+            if key.applied == Applied::ByValue {
+                continue;
+            }
+            let name = key.full_name();
+            let mut new = with(&[(&name, &another(&name, key.default))]);
+            if !(key.differs)(&old, &new) {
+                // The home is the only backend there is.
+                continue;
+            }
+            new.keep_until_restart(&old);
+            assert_eq!((key.differs)(&old, &new), key.applied == Applied::Live, "{name}");
+        }
     }
 
     #[test]

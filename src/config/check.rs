@@ -102,8 +102,12 @@ fn server(raw: RawServer, notes: &mut Notes) -> ServerConfig {
 }
 
 fn admin(raw: RawAdmin, notes: &mut Notes) -> AdminConfig {
-    let RawAdmin { listen, token, token_file } = raw;
-    AdminConfig { listen: listen.check(notes), token: secret::check(token, token_file, notes) }
+    let RawAdmin { listen, token, token_file, secrets_dir } = raw;
+    AdminConfig {
+        listen: listen.check(notes),
+        token: secret::check(token, token_file, notes),
+        secrets_dir: secrets_dir.check(notes),
+    }
 }
 
 fn affinity(raw: RawAffinity, notes: &mut Notes) -> AffinityConfig {

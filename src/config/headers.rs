@@ -342,7 +342,7 @@ mod tests {
             format!("FILE:10: backends.a.headers: `X-E`: {entry}"),
             format!("FILE:11: backends.a.headers: `X-F`: {entry}"),
             "FILE:13: backends.a.headers: `x-g` is given twice".to_owned(),
-            "FILE:14: backends.a.headers: `/dev/null` is empty".to_owned(),
+            "FILE:14: backends.a.headers: `/dev/null` is no regular file".to_owned(),
         ] {
             assert!(report.lines().any(|it| it.trim() == line), "no `{line}` in {report}");
         }

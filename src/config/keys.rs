@@ -169,6 +169,8 @@ sections! {
         token: Token = "", Live;
         /// A file that holds the token, so that it stands in no configuration.
         token_file: SecretFile = "", ByValue;
+        /// The folder of the secrets of backends that are added at run time; empty allows none.
+        secrets_dir: FilePath = "", Live;
     }
     /// How long clients and their bindings are kept.
     ["affinity"] RawAffinity affinity {
@@ -237,9 +239,9 @@ sections! {
         /// Bodies held in memory over all requests; more is answered with 503.
         max_bodies_total: Size { min: KIB, max: 1024 * GIB } = "512MiB", Live;
         /// Prompts remembered after their end, so that their results are found.
-        ledger_prompts: Count { min: 1, max: 100_000_000 } = "100000", Live;
+        ledger_prompts: Count { min: 1, max: 100_000_000 } = "100000", Restart;
         /// How long they are remembered.
-        ledger_age: Span { min: 60 * S, max: 3650 * DAY } = "7d", Live;
+        ledger_age: Span { min: 60 * S, max: 3650 * DAY } = "7d", Restart;
         /// A pending prompt without an event for this long is asked about.
         silent_after: Span { min: S, max: DAY } = "30s", Live;
         /// How long a question for the history waits for the entry of a prompt that has just ended.
@@ -257,13 +259,13 @@ sections! {
     ["files"] RawFiles files {
         /// When names carry their backend: where another backend's file has the plain name, or
         /// `never`.
-        tag: Tags = "ambiguous", Live;
+        tag: Tags = "ambiguous", Restart;
         /// Names of files remembered; one takes about 420 bytes.
-        ledger: Count { min: 1, max: 100_000_000 } = "1000000", Live;
+        ledger: Count { min: 1, max: 100_000_000 } = "1000000", Restart;
         /// How long they are remembered.
-        ledger_age: Span { min: 60 * S, max: 3650 * DAY } = "7d", Live;
+        ledger_age: Span { min: 60 * S, max: 3650 * DAY } = "7d", Restart;
         /// Assets remembered, as long as names are, with whose they are; one takes about 600 bytes.
-        assets: Count { min: 1, max: 100_000_000 } = "200000", Live;
+        assets: Count { min: 1, max: 100_000_000 } = "200000", Restart;
         /// The largest file that is copied to another backend for a prompt that uses it.
         copy_bytes: Size { min: KIB, max: 64 * GIB } = "1GiB", Live;
         /// How long no byte of such a copy may move, and how long its answer may take.

@@ -8,11 +8,18 @@ use super::Config;
 
 impl Config {
     /// Keeps the values of `before` where a running process cannot take others: its threads, its
-    /// journal, and how its log is written.
+    /// journal, its ledgers, and how its log is written. These are the keys that the table says
+    /// need a restart.
     pub fn keep_until_restart(&mut self, before: &Self) {
         self.server.workers = before.server.workers;
         self.state.dir.clone_from(&before.state.dir);
         self.log.format = before.log.format;
+        self.prompts.ledger_prompts = before.prompts.ledger_prompts;
+        self.prompts.ledger_age = before.prompts.ledger_age;
+        self.files.tag = before.files.tag;
+        self.files.ledger = before.files.ledger;
+        self.files.ledger_age = before.files.ledger_age;
+        self.files.assets = before.files.assets;
     }
 }
 

@@ -143,6 +143,8 @@ pub struct AdminConfig {
     pub listen: Option<SocketAddr>,
     /// From `token` or `token_file`.
     pub token: Option<Secret>,
+    /// Where secrets of backends that are added at run time may lie. `None` is nowhere.
+    pub secrets_dir: Option<PathBuf>,
 }
 
 /// `[affinity]`: how long clients and their bindings are kept.

@@ -1,5 +1,7 @@
 //! One backend by itself, as an operator adds it to a gateway that runs.
 
+use std::path::{Path, PathBuf};
+
 use serde_json::Value;
 
 use super::keys::BACKENDS;
@@ -9,12 +11,18 @@ use super::problems::{Notes, Origin, Problems};
 use super::raw::{Item, Written};
 use super::{BackendConfig, check};
 
-/// Checks a backend that is given as JSON, with the keys of `[backends.NAME]`. What is secret in it
-/// stands in files, because what was given is kept in the journal.
+/// Checks a backend that is given as JSON, with the keys of `[backends.NAME]`. Reads files.
+///
+/// What is secret in it stands in files, because what was given is kept in the journal. They lie in
+/// `secrets`, because they are sent to an address of whoever gives it.
 ///
 /// # Errors
 /// Every problem there is.
-pub fn one_backend(name: &str, given: &Value) -> Result<BackendConfig, Problems> {
+pub fn one_backend(
+    name: &str,
+    given: &Value,
+    secrets: Option<&Path>,
+) -> Result<BackendConfig, Problems> {
     let (mut notes, mut layers) = (Notes::default(), Layers::default());
     layers.begin();
     let origin = Origin::Request;
@@ -30,10 +38,14 @@ pub fn one_backend(name: &str, given: &Value) -> Result<BackendConfig, Problems>
         let full_name = format!("{BACKENDS}.{name}.{key}");
         match names::path(BACKENDS, Some(name), key, Notation::Dotted) {
             Ok(path) => {
-                if let Some(what) = shown_secret(key, value) {
+                let wrong = wrong_secret(key, value, secrets);
+                let is_wrong = wrong.is_some();
+                if let Some(what) = wrong {
                     notes.report_at(Some(origin.clone()), &full_name, what);
                 }
-                layers.set(&path, written(value, &origin));
+                if !is_wrong {
+                    layers.set(&path, written(value, &origin));
+                }
             }
             Err(bad) => {
                 notes.report_at(Some(origin.clone()), &full_name, bad.to_string());
@@ -50,11 +62,26 @@ fn there(backend: Option<BackendConfig>) -> Result<BackendConfig, Problems> {
     backend.ok_or_else(|| Problems(Vec::new()))
 }
 
-fn shown_secret(key: &str, value: &Value) -> Option<&'static str> {
-    let is_in_file = |value: &Value| value.as_object().is_some_and(|it| it.contains_key("file"));
-    let are_in_files = value.as_object().is_some_and(|all| all.values().all(is_in_file));
-    (key == "headers" && !are_in_files)
-        .then_some("a secret is given as {\"NAME\": {\"file\": PATH}}: what is given here is kept")
+/// What is wrong with where a secret stands.
+fn wrong_secret(key: &str, value: &Value, secrets: Option<&Path>) -> Option<&'static str> {
+    const INLINE: &str =
+        "a secret is given as {\"NAME\": {\"file\": PATH}}: what is given here is kept";
+    const ELSEWHERE: &str = "the file of a secret lies in the folder `admin.secrets_dir`";
+    if key == "headers_file" {
+        return Some(INLINE);
+    }
+    let Some(headers) = value.as_object().filter(|_| key == "headers") else {
+        return (key == "headers").then_some(INLINE);
+    };
+    let file = |value: &Value| value.get("file")?.as_str().map(PathBuf::from);
+    let files: Option<Vec<PathBuf>> = headers.values().map(file).collect();
+    let Some(files) = files else { return Some(INLINE) };
+    let folder = secrets.and_then(|folder| folder.canonicalize().ok());
+    let is_there = |file: &PathBuf| {
+        let file = file.canonicalize().ok();
+        folder.as_ref().zip(file).is_some_and(|(folder, file)| file.starts_with(folder))
+    };
+    (!files.iter().all(is_there)).then_some(ELSEWHERE)
 }
 
 fn written(value: &Value, origin: &Origin) -> Written {
@@ -79,18 +106,19 @@ mod tests {
     use super::*;
 
     fn problems(name: &str, given: &Value) -> Vec<String> {
-        one_backend(name, given).unwrap_err().0.iter().map(ToString::to_string).collect()
+        one_backend(name, given, None).unwrap_err().0.iter().map(ToString::to_string).collect()
     }
 
     #[test]
     fn a_backend_has_the_keys_of_the_configuration() {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), "Bearer x\n").unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("token");
+        std::fs::write(&file, "Bearer x\n").unwrap();
         let given = json!({
             "url": "http://gpu:8188", "weight": 2, "max_pending": 5,
-            "headers": { "Authorization": { "file": file.path() } },
+            "headers": { "Authorization": { "file": file } },
         });
-        let backend = one_backend("gpu", &given).unwrap();
+        let backend = one_backend("gpu", &given, Some(folder.path())).unwrap();
         assert_eq!((backend.name.as_str(), backend.authority.as_str()), ("gpu", "gpu:8188"));
         assert_eq!((backend.weight.get(), backend.max_pending.unwrap().get()), (2, 5));
         assert!(backend.headers.has("authorization"));
@@ -105,5 +133,26 @@ mod tests {
         let secret = json!({ "url": "http://a:1", "headers": { "X-Key": "s3cret" } });
         let told = problems("a", &secret).join(" ");
         assert!(told.contains("{\"file\": PATH}") && !told.contains("s3cret"), "{told}");
+        assert!(
+            problems("a", &json!({ "url": "http://a:1", "headers_file": "/x" }))[0]
+                .contains("PATH")
+        );
+    }
+
+    /// Whoever may add a backend must not read what the gateway can read.
+    #[test]
+    fn a_secret_lies_in_the_folder_for_it_however_it_is_named() {
+        let (folder, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let outside = other.path().join("key");
+        std::fs::write(&outside, "x").unwrap();
+        std::os::unix::fs::symlink(&outside, folder.path().join("link")).unwrap();
+        let up = folder.path().join("..").join(other.path().file_name().unwrap()).join("key");
+        for file in [outside, folder.path().join("link"), up, folder.path().join("none")] {
+            let given = json!({ "url": "http://a:1", "headers": { "X": { "file": file } } });
+            for secrets in [Some(folder.path()), None] {
+                let told = one_backend("a", &given, secrets).unwrap_err().to_string();
+                assert!(told.contains("admin.secrets_dir"), "{told}");
+            }
+        }
     }
 }

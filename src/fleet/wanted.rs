@@ -88,6 +88,14 @@ impl Wanted {
         Ok((self, put))
     }
 
+    /// The same with one that an operator had added before a restart. What the configuration has
+    /// in its place goes before it, as it did then.
+    #[must_use]
+    pub fn restored(mut self, settings: BackendConfig) -> Self {
+        self.added.insert(settings.name.clone(), settings);
+        self
+    }
+
     /// The same without one that an operator added.
     ///
     /// # Errors

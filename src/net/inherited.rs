@@ -58,10 +58,11 @@ impl Inherited {
     }
 
     fn listener(&self, address: SocketAddr) -> Option<TcpListener> {
-        let mut listeners = self.listeners();
-        let is_it = |it: &TcpListener| it.local_addr().is_ok_and(|local| local == address);
-        let index = listeners.iter().position(is_it)?;
-        Some(listeners.swap_remove(index))
+        // A copy: who started us keeps the socket open, so that its address cannot be had
+        // otherwise, and a listener that was moved away may come back.
+        let listeners = self.listeners();
+        let is_it = |it: &&TcpListener| it.local_addr().is_ok_and(|local| local == address);
+        listeners.iter().find(is_it)?.try_clone().ok()
     }
 
     fn listeners(&self) -> Guard<'_, Vec<TcpListener>, { rank::INHERITED }> {

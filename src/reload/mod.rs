@@ -13,8 +13,10 @@ pub mod watch;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
 use tracing::{error, info, warn};
 
 use crate::config::{Config, Problems, changes};
@@ -65,6 +67,9 @@ type Told = oneshot::Sender<Result<Reloaded, NotReloaded>>;
 /// Asks for reloads. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Reloads(mpsc::Sender<Told>);
+
+/// How long reading a configuration may take. A disk that hangs must not end all reloads.
+const READ_WITHIN: Duration = Duration::from_secs(10);
 
 /// How many may wait for their turn.
 const WAITING_MAX: usize = 16;
@@ -195,11 +200,15 @@ impl Reloader {
 
     async fn read(&self) -> Result<Config, NotReloaded> {
         let source = self.source.clone().ok_or(NotReloaded::NoSource)?;
-        let read = tokio::task::spawn_blocking(move || source()).await;
-        match read {
-            Ok(config) => Ok(config?),
+        let read = tokio::task::spawn_blocking(move || source());
+        match timeout(READ_WITHIN, read).await {
+            Ok(Ok(config)) => Ok(config?),
             // A panic in it, or a runtime that ends.
-            Err(error) => Err(NotReloaded::Bad(vec![format!("it could not be read: {error}")])),
+            Ok(Err(error)) => Err(NotReloaded::Bad(vec![format!("it could not be read: {error}")])),
+            Err(_elapsed) => {
+                let secs = READ_WITHIN.as_secs();
+                Err(NotReloaded::Bad(vec![format!("it could not be read within {secs} s")]))
+            }
         }
     }
 

@@ -219,8 +219,7 @@ impl Client {
     /// Since when nobody would miss it; `None` while it has a socket, work or a reservation.
     #[must_use]
     pub fn idle_since(&self, now: Instant) -> Option<Instant> {
-        let is_reserved = self.bound.get().is_some_and(|bound| bound.is_reserved(now));
-        let is_idle = self.sockets == 0 && self.work() == 0 && !is_reserved;
+        let is_idle = self.sockets == 0 && self.work() == 0 && !self.is_reserved(now);
         is_idle.then(|| self.last_end.map_or(self.last_contact, |end| end.max(self.last_contact)))
     }
 
@@ -228,6 +227,12 @@ impl Client {
     #[must_use]
     pub fn is_held(&self) -> bool {
         0 < self.uploads_in_flight || self.has_prompts_here()
+    }
+
+    /// True while an upload waits where it is for its prompt.
+    #[must_use]
+    pub fn is_reserved(&self, now: Instant) -> bool {
+        self.bound.get().is_some_and(|bound| bound.is_reserved(now))
     }
 
     /// The state of the binding in one word.

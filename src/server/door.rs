@@ -8,11 +8,15 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
-use futures_util::FutureExt as _;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
 
 use crate::net::{Listener, Stream};
+
+/// A listener that is left gave all its connections if it gives none for so long.
+const QUIET: Duration = Duration::from_millis(5);
 
 /// A connection and its peer.
 pub type Accepted = (Stream, SocketAddr);
@@ -55,7 +59,7 @@ impl Door {
         (Self { listener, moves, waiting: VecDeque::new() }, mover)
     }
 
-    /// The next connection. Cancel safe.
+    /// The next connection. Cancel safe, but for a move: that is done before anything is accepted.
     ///
     /// # Errors
     /// Those of [`Listener::accept`]; the next one can be waited for all the same.
@@ -66,18 +70,16 @@ impl Door {
             }
             tokio::select! {
                 biased;
-                to = next_move(&mut self.moves) => self.change(to),
+                to = next_move(&mut self.moves) => self.change(to).await,
                 accepted = next_of(self.listener.as_deref()) => return accepted,
             }
         }
     }
 
-    fn change(&mut self, Move { to, done }: Move) {
+    async fn change(&mut self, Move { to, done }: Move) {
         let before = std::mem::replace(&mut self.listener, to);
         // The system drops those that it has taken and we have not.
-        while let Some(Some(Ok(accepted))) =
-            before.as_ref().map(|listener| listener.accept().now_or_never())
-        {
+        while let Ok(Ok(accepted)) = timeout(QUIET, next_of(before.as_deref())).await {
             self.waiting.push_back(accepted);
         }
         drop(before);
@@ -146,7 +148,8 @@ mod tests {
             assert!(dial(old).await.is_err(), "nobody listens there any more");
             dial(new).await.unwrap()
         };
-        let (peers, _moved) = tokio::join!(accept, moved);
+        // The move first: it finds somebody who waits.
+        let (_moved, peers) = tokio::join!(moved, accept);
         assert_ne!(peers[0], peers[1]);
     }
 

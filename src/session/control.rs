@@ -4,7 +4,7 @@ use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::future::ready;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt as _, stream};
 use tracing::info;
@@ -188,13 +188,21 @@ pub fn let_go_of_tunnels(sessions: &Sessions, backend: &Backend, held: &Held<'_>
 #[derive(Debug)]
 pub struct Held<'a> {
     sessions: &'a Sessions,
+    /// Those for whom an upload waits count as well, at this moment.
+    reserved_at: Option<Instant>,
     counts: OnceCell<BTreeMap<BackendId, usize>>,
 }
 
 impl<'a> Held<'a> {
     #[must_use]
     pub fn of(sessions: &'a Sessions) -> Self {
-        Self { sessions, counts: OnceCell::new() }
+        Self { sessions, reserved_at: None, counts: OnceCell::new() }
+    }
+
+    /// The same with those whose upload waits there for its prompt: it would not find its file.
+    #[must_use]
+    pub fn or_reserved(sessions: &'a Sessions, now: Instant) -> Self {
+        Self { reserved_at: Some(now), ..Self::of(sessions) }
     }
 
     /// How many are held at this one.
@@ -207,7 +215,10 @@ impl<'a> Held<'a> {
     fn count(&self) -> BTreeMap<BackendId, usize> {
         let mut counts = BTreeMap::new();
         for client in self.sessions.clients.all() {
-            let held = client.inspect(|core, _| core.bound().filter(|_| core.is_held()));
+            let held = client.inspect(|core, _| {
+                let is_reserved = || self.reserved_at.is_some_and(|at| core.is_reserved(at));
+                core.bound().filter(|_| core.is_held() || is_reserved())
+            });
             if let Some((backend, _)) = held {
                 *counts.entry(backend).or_default() += 1;
             }
@@ -216,10 +227,11 @@ impl<'a> Held<'a> {
     }
 }
 
-/// How many clients are held at a backend: their work there would be lost with it.
+/// How many clients are held at a backend, or have an upload there that waits for its prompt: their
+/// work would be lost with it.
 #[must_use]
-pub fn held_there(sessions: &Sessions, backend: &Backend) -> usize {
-    held_clients(sessions, backend).len()
+pub fn kept_there(sessions: &Sessions, backend: &Backend, now: Instant) -> usize {
+    Held::or_reserved(sessions, now).at(backend.id)
 }
 
 fn held_clients(sessions: &Sessions, backend: &Backend) -> Vec<Arc<Client>> {

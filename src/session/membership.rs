@@ -80,23 +80,24 @@ impl Sessions {
     }
 
     /// Removes a backend that an operator added: it leaves when it has drained. One that is to
-    /// leave already does so.
+    /// leave already does so. `None` if it was not used: the configuration had its place.
     ///
     /// # Errors
     /// The configuration has it, or there is none.
-    pub fn remove_backend(self: &Arc<Self>, name: &str) -> Result<Arc<Backend>, NotChanged> {
-        let Some(backend) = self.shared.fleet.by_name(name) else {
-            return Err(Unwanted::NotAdded(name.to_owned()).into());
-        };
-        if backend.going_since().is_some() {
-            return Ok(backend);
-        }
-        let applied = {
+    pub fn remove_backend(
+        self: &Arc<Self>,
+        name: &str,
+    ) -> Result<Option<Arc<Backend>>, NotChanged> {
+        let (backend, applied) = {
             let mut wanted = self.wanted.lock();
-            let done =
-                self.want(&mut wanted, |now| Ok::<_, NotChanged>((now.without(name)?, ())))?;
+            let backend = self.shared.fleet.by_name(name);
+            if backend.as_ref().is_some_and(|it| it.going_since().is_some()) {
+                return Ok(backend);
+            }
+            let without = |now: Wanted| Ok::<_, NotChanged>((now.without(name)?, ()));
+            let (applied, ()) = self.want(&mut wanted, without)?;
             self.shared.records.journal.note_added(name.into(), None);
-            done.0
+            (backend, applied)
         };
         self.take_up(applied);
         Ok(backend)
@@ -111,20 +112,36 @@ impl Sessions {
     pub(super) fn restore_added(&self, added: Vec<(Arc<str>, AddedRecord)>) {
         let mut wanted = self.wanted.lock();
         for (name, record) in added {
-            let settings = config::one_backend(&name, &record.settings);
-            let restored = settings.map_err(|problems| problems.to_string()).and_then(|settings| {
-                let put = |now: Wanted| Ok::<_, NotChanged>(now.put(settings)?);
-                self.want(&mut wanted, put).map_err(|why| why.to_string())
+            let restored = self.as_added(&name, &record).and_then(|settings| {
+                let restore = |now: Wanted| Ok::<_, NotChanged>((now.restored(settings), ()));
+                self.want(&mut wanted, restore).map_err(|why| why.to_string())
             });
             match restored {
                 // Nobody works yet: there is nothing to be taken up.
-                Ok((_applied, _put)) => {}
+                Ok((_applied, ())) => {}
                 Err(why) => warn!(
                     backend = &*name,
                     why, "A backend that an operator had added is not used after the restart."
                 ),
             }
         }
+    }
+
+    /// What an operator had added. Whose secret cannot be read comes without: its clients are bound
+    /// to it and their prompts are not lost, though it may let nobody in.
+    fn as_added(&self, name: &str, record: &AddedRecord) -> Result<BackendConfig, String> {
+        let secrets = self.shared.config().admin.secrets_dir.clone();
+        let whole = config::one_backend(name, &record.settings, secrets.as_deref());
+        whole.or_else(|problems| {
+            let mut settings = record.settings.clone();
+            let removed = settings.as_object_mut().and_then(|it| it.remove("headers"));
+            let without = config::one_backend(name, &settings, None);
+            let without = without.ok().filter(|_| removed.is_some());
+            let why = problems.to_string();
+            let backend = without.ok_or_else(|| why.clone())?;
+            warn!(backend = name, why, "A backend is used without its headers: add it again.");
+            Ok(backend)
+        })
     }
 
     /// Who wants that backend.
@@ -180,14 +197,15 @@ impl Sessions {
             let_go_of_tunnels(self, &backend, &held);
             backend.pool.sweep(now);
         }
-        self.let_go_of_backends(&held, now);
+        self.let_go_of_backends(now);
     }
 
     /// Lets those go that are to go and have nobody any more.
-    fn let_go_of_backends(self: &Arc<Self>, held: &Held<'_>, now: Instant) {
+    fn let_go_of_backends(self: &Arc<Self>, now: Instant) {
+        let kept = Held::or_reserved(self, now);
         let may_go = |backend: &Arc<Backend>| {
             backend.going_since().is_some_and(|since| STAYS <= now.duration_since(since))
-                && held.at(backend.id) == 0
+                && kept.at(backend.id) == 0
         };
         let leave: BTreeSet<BackendId> =
             self.shared.fleet.iter().filter(may_go).map(|backend| backend.id).collect();

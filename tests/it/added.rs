@@ -235,3 +235,46 @@ async fn the_commands_do_what_the_api_does() {
     let (code, said) = run("backends remove gpu-1");
     assert!(code == Some(1) && said.contains("is in the configuration"), "{said}");
 }
+
+/// A picture in a web page is asked for without `Origin`.
+#[tokio::test]
+async fn no_page_can_drain_a_backend_and_no_look_at_the_head_can() {
+    let world = World::new(1).await;
+    let path = "/api/v1/backends/a/drain?wait=0s";
+    for site in ["cross-site", "same-site", "same-origin"] {
+        let headers = [("sec-fetch-site", site)];
+        assert_eq!(send(world.admin, Method::GET, path, &headers, "").await.status, 403);
+    }
+    assert_eq!(send(world.admin, Method::HEAD, path, &[], "").await.status, 405);
+    assert_eq!(world.submit("ada", &quick(1)).await.status, 200, "it takes work still");
+}
+
+/// The file of an upload lies where it was sent: its prompt is to find it.
+#[tokio::test]
+async fn a_backend_waits_for_the_prompt_of_an_upload_before_it_leaves() {
+    let reservation = std::time::Duration::from_secs(3);
+    let world = World::with(2, |config| config.affinity.reservation = reservation).await;
+    let body = "--x\r\ncontent-disposition: form-data; name=\"image\"; filename=\"a.png\"\r\n\r\n\
+                picture\r\n--x--\r\n";
+    let headers = [("content-type", "multipart/form-data; boundary=x")];
+    let sent = send(world.front, Method::POST, "/upload/image?clientId=ada", &headers, body).await;
+    assert_eq!(sent.status, 200, "{}", sent.text());
+    let home = sent.backend().to_owned();
+    let waited = world.admin_get(&format!("/api/v1/backends/{home}/drain?wait=300ms")).await;
+    assert_eq!((waited.status, &waited.json()["held_clients"]), (202, &json!(1)));
+    let waited = world.admin_get(&format!("/api/v1/backends/{home}/drain?wait=20s")).await;
+    assert_eq!(waited.status, 200, "the reservation runs out");
+}
+
+#[tokio::test]
+async fn a_secret_of_a_backend_lies_in_the_folder_for_it() {
+    let folder = TempDir::new().unwrap();
+    std::fs::write(folder.path().join("key"), "s3cret").unwrap();
+    let (dir, b) = (folder.path().to_owned(), sim("b").await);
+    let world = World::with(1, |config| config.admin.secrets_dir = Some(dir)).await;
+    let with = |file: &str| json!({ "url": b.url(), "headers": { "X-Key": { "file": file } } });
+    let inside = folder.path().join("key").display().to_string();
+    assert_eq!(put(&world, "b", &with(&inside)).await.status, 201);
+    let refused = put(&world, "c", &with("/etc/hostname")).await;
+    assert!(refused.status == 422 && refused.text().contains("admin.secrets_dir"));
+}
