@@ -3,6 +3,7 @@
 use std::fs;
 use std::net::SocketAddr;
 use std::process::{Command, Output};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use http::Method;
@@ -10,11 +11,11 @@ use mooring::config::{Config, Secret};
 use mooring::net::{Network as _, Tcp};
 use mooring::reload::{NotReloaded, Reloaded};
 use mooring::sim::{Options, Sim};
-use serde_json::json;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::process::Daemon;
-use crate::support::{Socket, World, network, quick, send, slow, soon};
+use crate::support::{Socket, World, fraction, network, quick, send, slow, soon};
 
 fn applied(keys: &[&str]) -> Result<Reloaded, NotReloaded> {
     let applied = keys.iter().map(|key| (*key).to_owned()).collect();
@@ -268,4 +269,88 @@ async fn what_was_not_read_cannot_be_read_again() {
     assert_eq!(answer.status, 409, "{}", answer.text());
     let left = soon("the drain", tasks.drain(Duration::from_secs(20))).await;
     assert_eq!(left, 0);
+}
+
+/// One browser: two prompts at a time, the second while the first is pending, again and again.
+async fn browse(front: SocketAddr, name: &str, is_over: &AtomicBool) -> usize {
+    let submit = |graph: Value| async move {
+        let body = json!({ "client_id": name, "prompt": graph }).to_string();
+        let answer = send(front, Method::POST, "/prompt", &[], &body).await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        answer
+    };
+    let mut socket = Socket::open(front, &format!("/ws?clientId={name}")).await;
+    socket.until("status").await;
+    let mut ended = 0;
+    while ended == 0 || !is_over.load(Ordering::Relaxed) {
+        let first = submit(slow(3, 0.5)).await;
+        let second = submit(quick(1)).await;
+        assert_eq!(second.backend(), first.backend(), "a held binding has moved");
+        for prompt in [first.prompt_id(), second.prompt_id()] {
+            let seen = socket.until_end(&prompt).await;
+            assert!(!seen.contains(&"execution_error".to_owned()), "{seen:?}");
+            ended += 1;
+        }
+        // Fifty of them have twenty prompts a second.
+        tokio::time::sleep(Duration::from_secs(4)).await;
+    }
+    socket.close().await;
+    ended
+}
+
+async fn has(admin: SocketAddr, name: &str) -> bool {
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let shown = send(admin, Method::GET, "/api/v1/backends", &[], "").await.json();
+    shown["backends"].as_array().unwrap().iter().any(|it| it["name"] == name)
+}
+
+/// Two files in turn: a backend comes and goes, weights and limits change, while browsers work.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn reloads_under_load_lose_nothing() {
+    const BROWSERS: usize = 50;
+    let reloads = fraction("reloads under load", 1_000, 50);
+    let start = |name| Sim::start(network(), Options::named(name));
+    let (a, b, c) =
+        (start("a").await.unwrap(), start("b").await.unwrap(), start("c").await.unwrap());
+    let folder = tempfile::tempdir().unwrap();
+    let two = format!("[backends.b]\nurl = \"{}\"\n", b.url());
+    let three = format!(
+        "{two}weight = 2\n[backends.c]\nurl = \"{}\"\n[affinity]\nlease = \"20m\"\n\
+         [server]\nmax_connections = 2000\n",
+        c.url()
+    );
+    write(&folder, &three);
+    let config = folder.path().join("mooring.toml").display().to_string();
+    let daemon = Daemon::start_with(&a, &folder, &["--config", &config]);
+    let reload = |text: &str| {
+        write(&folder, text);
+        send(daemon.admin, Method::POST, "/api/v1/reload", &[], "")
+    };
+    let is_over = AtomicBool::new(false);
+    let names: Vec<String> = (0..BROWSERS).map(|number| format!("browser-{number}")).collect();
+    let browsers = names.iter().map(|name| browse(daemon.front, name, &is_over));
+    let work = futures_util::future::join_all(browsers);
+    let change = async {
+        let mut before = 0;
+        for turn in 0..reloads {
+            let answer = reload(if turn % 2 == 0 { &two } else { &three }).await;
+            assert_eq!(answer.status, 200, "{}", answer.text());
+            assert!(answer.text().contains("backends"), "{}", answer.text());
+            if turn == reloads / 2 {
+                before = daemon.memory("VmRSS:");
+            }
+            // Now and then it has left, with all that belonged to it, before it comes again.
+            if turn % 20 == 0 {
+                soon("c leaves", async { while has(daemon.admin, "c").await {} }).await;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        is_over.store(true, Ordering::Relaxed);
+        daemon.memory("VmRSS:").saturating_sub(before)
+    };
+    let (ended, grown) = tokio::join!(work, change);
+    assert!(2 * BROWSERS <= ended.iter().sum(), "{ended:?}");
+    assert!(grown <= 5 << 20, "{grown} bytes more");
+    assert_eq!(daemon.pending().await, 0);
+    assert_eq!(daemon.metric("mooring_panics_total").await, 0);
 }
