@@ -149,7 +149,9 @@ mod tests {
             dial(new).await.unwrap()
         };
         // The move first: it finds somebody who waits.
-        let (_moved, peers) = tokio::join!(moved, accept);
+        let both = async { tokio::join!(moved, accept) };
+        let (_moved, peers) =
+            timeout(Duration::from_secs(20), both).await.expect("both are served");
         assert_ne!(peers[0], peers[1]);
     }
 
