@@ -220,7 +220,7 @@ impl PassthroughConnection {
     ) -> Result<Answered, Failed> {
         let (answer_timeout, body_timeout) = self.waits();
         let called = target.backend.names.get();
-        let params = ExchangeParams {
+        let mut params = ExchangeParams {
             request: &self.request,
             is_head: asked.is_head,
             backend: called.header.as_bytes(),
@@ -230,6 +230,7 @@ impl PassthroughConnection {
             placed: now(),
             answer_timeout,
             body_timeout,
+            dialled: None,
         };
         let pool = &target.backend.pool;
         let mut kept = pool.take_stream().await;
@@ -239,6 +240,7 @@ impl PassthroughConnection {
                 Some(upstream) => upstream,
                 None => pool.dial().await.map_err(|_| Failed::NotSent)?,
             };
+            params.dialled = (!was_kept).then_some(&target.backend.breaker);
             let mut exchange = Exchange::new(upstream, std::mem::take(&mut self.scratch), &params);
             let mut down = std::pin::pin!(target.backend.is_down());
             let outcome = poll_fn(|cx| {
@@ -251,9 +253,6 @@ impl PassthroughConnection {
             .await;
             let (upstream, scratch) = exchange.into_parts();
             self.scratch = scratch;
-            if !was_kept && matches!(outcome, Ok(_) | Err(Broken::Cut(_))) {
-                target.backend.breaker.passed();
-            }
             match outcome {
                 Ok(answered) => {
                     if answered.is_kept {

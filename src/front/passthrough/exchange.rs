@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
 
 use super::answer::{BadAnswer, OwnHeaders, Passed, pass_on};
+use crate::fleet::breaker::Breaker;
 use crate::net::{Buffered, Stream, now, with_scratch};
 use crate::server::deadline::Deadline;
 use crate::server::framing::{BadChunk, Framing};
@@ -38,6 +39,9 @@ pub struct ExchangeParams<'a> {
     /// How long the backend may take to begin its answer, and between two bytes of it.
     pub answer_timeout: Duration,
     pub body_timeout: Duration,
+    /// What hears that a new connection is answered on, before the client hears of it: a client
+    /// that has its answer may count on the backend's breaker.
+    pub dialled: Option<&'a Breaker>,
 }
 
 /// An answer, once its head was there.
@@ -290,6 +294,9 @@ impl Exchange {
         };
         let passed = pass_on(read, params.is_head, &ours, &mut self.unwritten);
         let Some(passed) = passed.map_err(Broken::Malformed)? else { return Ok(None) };
+        if let Some(breaker) = params.dialled {
+            breaker.passed();
+        }
         self.due = at + params.body_timeout;
         self.head = Some((passed, at.duration_since(params.came)));
         Ok(Some(passed.bytes))
@@ -392,6 +399,7 @@ mod tests {
             placed: now,
             answer_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(5),
+            dialled: None,
         }
     }
 
