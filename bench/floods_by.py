@@ -49,7 +49,7 @@ def ended(sockets):
 
 
 def readers(address):
-    """Ask for 8 MiB and never read, with a small window. Watched for 25 s."""
+    """Ask for 8 MiB and never read, with a small window. Watched for 40 s."""
     began, held = time.monotonic(), []
     for number in range(READERS):
         it = connect(address, receive=4096)

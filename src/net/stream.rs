@@ -52,8 +52,9 @@ impl Stream {
         Self { wire: Transport::Simulated(Box::new(stream)), patience: None, stalled: None }
     }
 
-    /// A write that makes no progress for so long fails with [`io::ErrorKind::TimedOut`]. A peer
-    /// that reads a little now and then is not concerned.
+    /// A write that makes no progress for so long fails with [`io::ErrorKind::TimedOut`], and the
+    /// connection is reset when it is dropped. A peer that reads a little now and then is not
+    /// concerned.
     pub fn give_up_stalled_writes_after(&mut self, patience: Duration) {
         self.patience = Some(patience);
     }
@@ -107,6 +108,9 @@ impl Stream {
                 let stalled = &mut self.stalled;
                 let timer = stalled.get_or_insert_with(|| Box::pin(tokio::time::sleep(patience)));
                 ready!(timer.as_mut().poll(cx));
+                // The system would go on trying to send what it has taken, and keep its memory,
+                // long after the connection was dropped.
+                self.break_off();
                 let what = "the other side takes nothing";
                 Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, what)))
             }
@@ -182,8 +186,10 @@ impl AsyncWrite for Stream {
 mod tests {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
+    use std::net::SocketAddr;
+
     use super::*;
-    use crate::net::sleep;
+    use crate::net::{Network as _, Tcp, sleep};
 
     const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -199,6 +205,21 @@ mod tests {
         let (mut stream, _theirs) = pair();
         let failed = stream.write_all(&[0; 1000]).await.unwrap_err();
         assert_eq!(failed.kind(), io::ErrorKind::TimedOut);
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_is_given_up_leaves_nothing_behind_in_the_system() {
+        let listener = Tcp.listen(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
+        let dialled = Tcp.connect("127.0.0.1", listener.local_addr().port());
+        let (accepted, dialled) = tokio::join!(listener.accept(), dialled);
+        let (mut ours, mut theirs) = (accepted.unwrap().0, dialled.unwrap());
+        ours.give_up_stalled_writes_after(Duration::from_millis(50));
+        let failed = ours.write_all(&vec![0; 64 << 20]).await.unwrap_err();
+        assert_eq!(failed.kind(), io::ErrorKind::TimedOut);
+        drop(ours);
+        let mut rest = Vec::new();
+        let failed = theirs.read_to_end(&mut rest).await.unwrap_err();
+        assert_eq!(failed.kind(), io::ErrorKind::ConnectionReset);
     }
 
     #[tokio::test(start_paused = true)]
