@@ -198,17 +198,20 @@ pub async fn accept(
     }
 }
 
-/// Runs a connection to its end, also to a bad one: a panic must not go unseen.
-async fn survive(
+/// Runs a connection to its end, also to a bad one: a panic must not go unseen. Not an `async fn`,
+/// which would keep room for the connection twice.
+fn survive(
     connection: impl Future<Output = ()>,
     service: impl Service,
     open: OpenConnections,
-) {
-    if AssertUnwindSafe(connection).catch_unwind().await.is_err() {
-        error!("A connection ended in a panic.");
-        service.note(ConnectionEvent::Panicked);
-    }
-    service.note(ConnectionEvent::Open(open.count()));
+) -> impl Future<Output = ()> {
+    AssertUnwindSafe(connection).catch_unwind().map(move |ended| {
+        if ended.is_err() {
+            error!("A connection ended in a panic.");
+            service.note(ConnectionEvent::Panicked);
+        }
+        service.note(ConnectionEvent::Open(open.count()));
+    })
 }
 
 /// Serves a connection to its end: what its passthrough does not answer, by hyper.

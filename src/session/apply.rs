@@ -207,7 +207,7 @@ impl<'a> Turn<'a> {
         let after = match submission {
             Submission::Placed { prompt, on } => {
                 state.tombstones.forget(&prompt);
-                state.holdback.expect(&prompt);
+                state.holdback.get().expect(&prompt);
                 // The ledger may have forgotten an older prompt of this id before the log has.
                 state.log.withdraw(&prompt);
                 let remembered = remembered.unwrap_or_default();

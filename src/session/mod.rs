@@ -30,6 +30,7 @@
 //! - [`adoption`]: prompts at the backends after a start without a journal
 //! - [`reconcile`]: ends found by asking
 //! - [`worker_health`]: whether the backends' workers live
+//! - `on_demand`: parts of the state that most clients never need
 //! - [`holdback`]: events that came before the answer to their submission (pure)
 //! - [`tombstones`]: prompts whose events go to nobody any more (pure)
 //! - [`release`]: a binding is released, safely or by force
@@ -53,6 +54,7 @@ pub mod link_events;
 pub mod membership;
 pub mod negotiation;
 pub mod notices;
+mod on_demand;
 pub mod orphan;
 pub mod reconcile;
 mod recover;
@@ -71,7 +73,7 @@ pub mod tombstones;
 pub mod uploads;
 pub mod worker_health;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -98,6 +100,7 @@ use event_log::EventLog;
 use holdback::Holdback;
 use link::Link;
 use notices::Notice;
+use on_demand::OnDemand;
 pub use sessions::Sessions;
 use submissions::{Nearness, Remembered};
 use subscriber::Subscriber;
@@ -128,11 +131,11 @@ struct State {
     /// It subscribed to the backend's log, so each new link must subscribe again.
     wants_logs: bool,
     /// What the submissions of pending prompts said of them.
-    remembered: HashMap<PromptId, Remembered>,
+    remembered: BTreeMap<PromptId, Remembered>,
     /// What its pages were told is wrong with their backend.
     noticed: Option<Notice>,
     /// What came before the answer to its submission.
-    holdback: Holdback,
+    holdback: OnDemand<Holdback>,
     /// Prompts that were answered or told to be nowhere: what is said of them is nobody's.
     tombstones: Tombstones,
     /// The prompt that is known to run on the link's backend at this moment: what that says of no
@@ -182,9 +185,9 @@ impl Client {
             link: None,
             closing: Vec::new(),
             wants_logs: false,
-            remembered: HashMap::new(),
+            remembered: BTreeMap::new(),
             noticed: None,
-            holdback: Holdback::default(),
+            holdback: OnDemand::default(),
             tombstones: Tombstones::default(),
             runs: None,
             unclaimed: None,

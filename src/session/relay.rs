@@ -37,7 +37,7 @@ impl Client {
         let frame = self.named(&sessions.shared, link.backend, frame);
         let mut turn = self.turn(sessions);
         let State { holdback, missed, .. } = &mut *turn;
-        match holdback.arrived(link, &frame, missed, now) {
+        match holdback.get().arrived(link, &frame, missed, now) {
             Arrival::Now => take(turn, link, frame, now),
             Arrival::Waits => {}
             Arrival::Behind => turn.ask_for_ends(link.backend),
@@ -50,7 +50,7 @@ impl Client {
 
     /// The answer to a submission is on its way: what came of it already may follow.
     pub fn answered(self: &Arc<Self>, sessions: &Arc<Sessions>, prompt: &PromptId) {
-        if self.state().holdback.answered(prompt) {
+        if self.state().holdback.get().answered(prompt) {
             self.catch_up(sessions);
         }
     }
@@ -59,7 +59,7 @@ impl Client {
     pub(super) fn wait_no_longer(self: &Arc<Self>, sessions: &Arc<Sessions>, now: Instant) {
         let is_given_up = {
             let state = &mut *self.state();
-            state.holdback.give_up(&state.missed, now)
+            state.holdback.get().give_up(&state.missed, now)
         };
         if is_given_up {
             self.catch_up(sessions);
@@ -71,7 +71,7 @@ impl Client {
         loop {
             let mut turn = self.turn(sessions);
             let State { holdback, missed, .. } = &mut *turn;
-            let Some((link, frame)) = holdback.due(missed) else { return };
+            let Some((link, frame)) = holdback.get().due(missed) else { return };
             take(turn, &link, frame, now());
         }
     }
@@ -94,7 +94,7 @@ impl Client {
         let backend = turn.core.pending().get(prompt).map(|pending| pending.backend);
         let runs = backend.is_some() && sighted == Observation::Running;
         let State { holdback, missed, .. } = &mut *turn;
-        let waits = runs && holdback.waits_for_ends(prompt, missed, now);
+        let waits = runs && holdback.get().waits_for_ends(prompt, missed, now);
         if runs && !waits {
             turn.tell_running(prompt);
         }

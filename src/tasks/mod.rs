@@ -54,12 +54,7 @@ impl Tasks {
     /// Starts `task` and keeps count of it until it ends. Should it panic, it ends alone.
     #[cfg_attr(debug_assertions, track_caller)]
     pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        let trouble = Arc::clone(&self.trouble);
-        self.track(async move {
-            if let Err(panic) = AssertUnwindSafe(task).catch_unwind().await {
-                trouble.count(&*panic, "A task ended in a panic.");
-            }
-        });
+        self.track(counted(task, Arc::clone(&self.trouble)));
     }
 
     /// Starts a task that the whole process needs. If it ends before the drain, by a panic or
@@ -179,6 +174,19 @@ impl Tasks {
     }
 }
 
+/// Runs a task to its end, also to a bad one. Not an `async fn`, which would keep room for the task
+/// twice: as what it was given and as what it awaits. There is a task for each socket and connection.
+fn counted(
+    task: impl Future<Output = ()> + Send,
+    trouble: Arc<Trouble>,
+) -> impl Future<Output = ()> + Send {
+    AssertUnwindSafe(task).catch_unwind().map(move |ended| {
+        if let Err(panic) = ended {
+            trouble.count(&*panic, "A task ended in a panic.");
+        }
+    })
+}
+
 impl Trouble {
     fn count(&self, panic: &(dyn Any + Send), what: &str) {
         self.panics.fetch_add(1, Ordering::Relaxed);
@@ -212,6 +220,17 @@ mod tests {
         done.notified().await;
         assert_eq!(tasks.drain(LONG).await, 0);
         assert_eq!(tasks.panics(), 1);
+    }
+
+    #[test]
+    fn a_task_takes_its_room_once() {
+        let task = async {
+            let room = [0_u8; 4096];
+            std::future::pending::<()>().await;
+            std::hint::black_box(&room);
+        };
+        let (alone, trouble) = (size_of_val(&task), Arc::new(Trouble::default()));
+        assert!(size_of_val(&counted(task, trouble)) < alone + 64);
     }
 
     #[tokio::test(start_paused = true)]
