@@ -84,7 +84,8 @@ impl Record {
         said: &RequestLine<'_>,
         hints: &IdentityHints<'_>,
     ) -> Self {
-        let request_id = match Peer::of(&front.shared, peer) {
+        let config = front.shared.config();
+        let request_id = match Peer::of(&config.server, peer) {
             Peer::Proxy => said.request_id.and_then(name_of_request),
             Peer::Stranger => None,
         };
@@ -93,7 +94,7 @@ impl Record {
             path: said.path.to_owned(),
             client: client(front, peer, hints).as_ref().map(mask),
             seen: Seen::default(),
-            address: caller::address(&front.shared, peer, hints),
+            address: caller::address(&config.server, peer, hints),
             request_id,
         }
     }
@@ -145,8 +146,9 @@ impl<'a> Answer<'a> {
 fn client(front: &Front, peer: IpAddr, hints: &IdentityHints<'_>) -> Option<ClientId> {
     match caller::named(hints).ok()? {
         Some(name) => {
-            let address = caller::address(&front.shared, peer, hints);
-            ClientId::parse(&name).ok().map(|id| caller::of_its_own(front, id, address))
+            let config = front.shared.config();
+            let address = caller::address(&config.server, peer, hints);
+            ClientId::parse(&name).ok().map(|id| caller::of_its_own(&config, id, address))
         }
         None => Caller::named_so(None, front, peer, hints).ok()?.asker(front),
     }

@@ -15,13 +15,12 @@ use super::browsers::{BrowserId, browser_of};
 use super::headers::CLIENT_ID;
 use super::headers::table::is_forwarding;
 use crate::comfy::{pack_routes, query};
-use crate::config::Place;
+use crate::config::{Config, Place, ServerConfig};
 use crate::masked::mask;
 use crate::net::now;
 use crate::routing::files::Maker;
 use crate::routing::ids::{BadClientId, ClientId};
 use crate::routing::owners::Person;
-use crate::shared::Shared;
 use crate::ws;
 
 /// Names the client of a socket, in its query.
@@ -88,8 +87,8 @@ pub enum Peer {
 
 impl Peer {
     #[must_use]
-    pub fn of(shared: &Shared, address: IpAddr) -> Self {
-        if shared.config().server.trusts(address) { Self::Proxy } else { Self::Stranger }
+    pub fn of(server: &ServerConfig, address: IpAddr) -> Self {
+        if server.trusts(address) { Self::Proxy } else { Self::Stranger }
     }
 }
 
@@ -146,11 +145,12 @@ impl Caller {
         peer: IpAddr,
         hints: &IdentityHints<'_>,
     ) -> Result<Self, BadClientId> {
-        let address = address(&front.shared, peer, hints);
+        let config = front.shared.config();
+        let address = address(&config.server, peer, hints);
         let named = name.map(ClientId::parse).transpose()?;
-        let named = named.map(|id| of_its_own(front, id, address));
+        let named = named.map(|id| of_its_own(&config, id, address));
         let is_proxied = address == peer && hints.is_passed_on;
-        let door = door(&front.shared, peer, hints);
+        let door = door(&config.server, peer, hints);
         let browser = browser(front, door, hints);
         let user = user(hints);
         let caller = Self { named, browser, user, address, is_proxied, door, seen: None };
@@ -267,8 +267,7 @@ fn says_passed_on(name: &str) -> bool {
 /// The client that this name means at an address: many use one that is shared
 /// (`affinity.shared_ids`), and each address that does is a client of its own.
 #[must_use]
-pub fn of_its_own(front: &Front, id: ClientId, address: IpAddr) -> ClientId {
-    let config = front.shared.config();
+pub fn of_its_own(config: &Config, id: ClientId, address: IpAddr) -> ClientId {
     shared_by(&config.affinity.shared_ids, id.as_str())
         .and_then(|shared| ClientId::parse(&format!("{shared}@{address}")).ok())
         .unwrap_or(id)
@@ -316,8 +315,8 @@ pub fn browser(front: &Front, door: Door, hints: &IdentityHints<'_>) -> Option<B
 
 /// How the browser has reached us: by what a trusted proxy says in `X-Forwarded-Proto`.
 #[must_use]
-pub fn door(shared: &Shared, peer: IpAddr, hints: &IdentityHints<'_>) -> Door {
-    let Some(said) = hints.scheme.filter(|_| shared.config().server.trusts(peer)) else {
+pub fn door(server: &ServerConfig, peer: IpAddr, hints: &IdentityHints<'_>) -> Door {
+    let Some(said) = hints.scheme.filter(|_| server.trusts(peer)) else {
         return Door::Unknown;
     };
     // The first is the browser's; proxies behind it append theirs.
@@ -340,9 +339,7 @@ fn user(hints: &IdentityHints<'_>) -> Option<Arc<str>> {
 /// The peer, or what a trusted proxy says of whom it speaks for: the right-most address in
 /// `X-Forwarded-For` that is not itself a trusted proxy.
 #[must_use]
-pub fn address(shared: &Shared, peer: IpAddr, hints: &IdentityHints<'_>) -> IpAddr {
-    let config = shared.config();
-    let server = &config.server;
+pub fn address(server: &ServerConfig, peer: IpAddr, hints: &IdentityHints<'_>) -> IpAddr {
     if !server.trusts(peer) {
         return peer;
     }

@@ -148,7 +148,8 @@ pub async fn subscribe_logs(
     let (mut parts, body) = request.into_parts();
     let body = collect_small(&front.shared, &mut parts, body).await?;
     let wanted = commands::LogSubscription::read(&body)?;
-    let id = of_its_own(front, ClientId::parse(&wanted.client_id)?, caller.address);
+    let id =
+        of_its_own(&front.shared.config(), ClientId::parse(&wanted.client_id)?, caller.address);
     caller.is(front, &id);
     let target = of_client(&front.sessions, &id)?;
     if let Some(client) = front.sessions.clients.get(&id) {

@@ -132,7 +132,11 @@ impl<'a> OriginHeaders<'a> {
             .filter(|host| !host.is_empty());
         let named = request.uri().authority().map(Authority::as_str);
         let host = by_proxy.or(named).or_else(|| headers.get(HOST).and_then(text));
-        let scheme = match caller::door(shared, peer, &caller::IdentityHints::of(request)) {
+        let scheme = match caller::door(
+            &shared.config().server,
+            peer,
+            &caller::IdentityHints::of(request),
+        ) {
             Door::Unknown => None,
             Door::Plain => Some("http"),
             Door::Tls => Some("https"),

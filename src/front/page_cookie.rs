@@ -27,7 +27,7 @@ impl Visit {
     #[must_use]
     pub fn of<B>(front: &Front, peer: IpAddr, request: &Request<B>) -> Self {
         let hints = IdentityHints::of(request);
-        let door = door(&front.shared, peer, &hints);
+        let door = door(&front.shared.config().server, peer, &hints);
         Self::by(request, browser(front, door, &hints), door)
     }
 

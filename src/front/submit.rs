@@ -70,7 +70,8 @@ pub async fn submit(front: &Arc<Front>, caller: &Caller, request: Request<Incomi
     let body = bodies::json(&mut parts, body, limits, Some(&mut share)).await?;
     let nodes = front.nodes.classes();
     let draft = submission::read(body, &nodes)?;
-    let named = draft.client_id().cloned().map(|id| of_its_own(front, id, caller.address));
+    let named =
+        draft.client_id().cloned().map(|id| of_its_own(&front.shared.config(), id, caller.address));
     let named = named.or_else(|| caller.named.clone());
     let id = named.clone().unwrap_or_else(mint);
     let by = submitter(front, caller, named.as_ref(), &id);

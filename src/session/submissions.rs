@@ -36,9 +36,10 @@ impl Nearness {
 /// A client's sockets of node packs make their backends the nearer ones, by a margin: what it does
 /// there would not move with it.
 pub(super) fn mark_tunnels(client: &Client, sessions: &Sessions, views: &mut [BackendView]) {
-    let margin = u32::try_from(sessions.shared.config().affinity.tunnel_margin).unwrap_or(u32::MAX);
     for backend in sessions.tunnels.backends_of(&client.id) {
         if let Some(view) = views.iter_mut().find(|view| view.id == backend) {
+            let margin = sessions.shared.config().affinity.tunnel_margin;
+            let margin = u32::try_from(margin).unwrap_or(u32::MAX);
             view.head_start = view.head_start.max(Some(margin));
         }
     }

@@ -145,10 +145,12 @@ impl PassthroughConnection {
 
     /// Decides where a request goes, and writes its head.
     fn ask(&mut self, plain: &Plain<'_>, came: Instant) -> PassedRequest {
-        let target = self.route_cache.target(&self.front, (plain.path, &plain.hints), came);
+        let config = self.front.shared.config();
+        let asked = (plain.path, &plain.hints);
+        let target = self.route_cache.target(&self.front, &config, asked, came);
         self.request.clear();
         if let Ok(target) = &target {
-            let (backend, peer) = (&target.backend, self.route_cache.peer(&self.front.shared));
+            let (backend, peer) = (&target.backend, self.route_cache.peer(&config));
             let host = backend.host_header.as_bytes();
             plain.write(host, peer, &backend.headers(), &mut self.request);
         }

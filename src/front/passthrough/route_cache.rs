@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::config::Config;
 use crate::front::Front;
 use crate::front::browsers::BrowserId;
 use crate::front::caller::{self, Caller, Door, IdentityHints, Peer};
@@ -12,7 +13,6 @@ use crate::front::forward::Target;
 use crate::front::{packs, route};
 use crate::session::Client;
 use crate::session::registry::with_client;
-use crate::shared::Shared;
 
 /// How often it is noted who is at an address, for one connection. Who was there last is a guess
 /// for the nameless; a tenth of a second does not matter to it.
@@ -76,24 +76,25 @@ impl RouteCache {
 
     /// Whether the other end is believed.
     #[must_use]
-    pub fn peer(&self, shared: &Shared) -> Peer {
-        Peer::of(shared, self.peer)
+    pub fn peer(&self, config: &Config) -> Peer {
+        Peer::of(&config.server, self.peer)
     }
 
-    /// Where a request goes that came just now.
+    /// Where a request goes that came just now. All of one request is judged by one configuration.
     ///
     /// # Errors
     /// It names a client in a way that nobody could, or its backend is down, or there is none.
     pub fn target(
         &mut self,
         front: &Front,
+        config: &Config,
         (path, hints): (&str, &IdentityHints<'_>),
         now: Instant,
     ) -> Result<Target, GatewayError> {
         let named = caller::named(hints)?;
         let name = named.as_deref();
         let asked = (path, hints);
-        let known = name.and_then(|name| self.target_of_known(front, name, asked, now));
+        let known = name.and_then(|name| self.target_of_known((front, config), name, asked, now));
         let target = match known {
             Some(target) => target?,
             None => self.target_of_another(front, name, asked, now)?,
@@ -108,19 +109,19 @@ impl RouteCache {
     /// or was forgotten meanwhile.
     fn target_of_known(
         &mut self,
-        front: &Front,
+        (front, config): (&Front, &Config),
         name: &str,
         (path, hints): (&str, &IdentityHints<'_>),
         now: Instant,
     ) -> Option<Result<Target, GatewayError>> {
         // Whose a shared name is depends on the address, and a proxy speaks for many.
-        if caller::shared_by(&front.shared.config().affinity.shared_ids, name).is_some() {
+        if caller::shared_by(&config.affinity.shared_ids, name).is_some() {
             return None;
         }
         let known = self.known.as_mut().filter(|known| known.client.id.as_str() == name)?;
-        let door = caller::door(&front.shared, self.peer, hints);
+        let door = caller::door(&config.server, self.peer, hints);
         let browser = self.cookie.browser(front, door, hints);
-        let address = caller::address(&front.shared, self.peer, hints);
+        let address = caller::address(&config.server, self.peer, hints);
         let is_noted = known.browser == browser
             && known.address == address
             && now.duration_since(known.noted) < NOTED_EVERY;
