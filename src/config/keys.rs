@@ -115,236 +115,257 @@ sections! {
     ["server"] RawServer server {
         /// Where browsers and scripts connect.
         listen: Listen = "127.0.0.1:8180", Live;
-        /// Threads that serve; 0 is one for each core.
+        /// How many threads serve; 0 means one for each core.
         workers: Count { min: 0, max: 1024 } = "0", Restart;
-        /// Connections of clients at one time; more are closed at once.
+        /// How many connections clients may have open at one time. More are closed at once.
         max_connections: Count { min: 1, max: 1_000_000 } = "10000", Live;
-        /// From the first byte of a request to the end of its headers.
+        /// The time from the first byte of a request to the end of its headers.
         header_timeout: Span { min: 100 * MS, max: H } = "10s", Live;
-        /// Request line and headers together; the server behind us takes 8 KiB a line.
+        /// The size of the request line and the headers together. ComfyUI takes 8 KiB a line.
         max_header_bytes: Size { min: 8 * KIB, max: MIB } = "16KiB", Live;
-        /// Headers of one request; the limit of the server behind us.
+        /// How many headers a request may have. ComfyUI has the same limit.
         max_headers: Count { min: 16, max: 1024 } = "128", Live;
-        /// How long a connection may be kept alive without a request; longer than proxies in front
-        /// of us keep theirs, so that none sends a request on one that we just close.
+        /// How long a connection is kept open without a request. It should be longer than in
+        /// proxies in front of Mooring, so that they do not send a request on a connection that
+        /// Mooring just closes.
         idle_timeout: Span { min: S, max: H } = "180s", Live;
-        /// How long no byte of a body may move before it is given up.
+        /// How long a body may stand still before it is given up.
         body_timeout: Span { min: S, max: H } = "60s", Live;
-        /// How long a backend may take until its answer begins, from the last byte that was sent to
-        /// it.
+        /// How long a backend may take to begin its answer. The time counts from the last byte that
+        /// was sent to it.
         answer_timeout: Span { min: S, max: DAY } = "300s", Live;
-        /// Web pages of other origins that may call us; they get CORS answers. Also those of
-        /// applications (`app://obsidian.md`), and `null`.
+        /// Pages of other origins that may call Mooring; they get CORS answers. Applications
+        /// (`app://obsidian.md`) and `null` can be listed too.
         allowed_origins: Origins = "", Live;
-        /// Proxies in front of us whose `X-Forwarded-*` headers are believed.
+        /// Proxies in front of Mooring whose `X-Forwarded-*` headers are believed.
         trusted_proxies: Networks = "", Live;
-        /// How long a stop takes at most, from the signal until what is left is closed.
+        /// How long a stop takes at most. Whatever is still open then is closed.
         drain_timeout: Span { min: 0, max: DAY } = "30s", Live;
-        /// How much of that the listeners stay open, not ready, until nobody sends new clients.
+        /// How long, as a part of `drain_timeout`, the listeners stay open while readiness fails, so
+        /// that balancers send new clients elsewhere.
         drain_delay: Span { min: 0, max: H } = "5s", Live;
-        /// As a sidecar: how long a stop waits before that, still serving, for pending prompts.
+        /// For a sidecar: how long a stop first waits for pending prompts, while everything is
+        /// still served.
         drain_pending: Span { min: 0, max: DAY } = "0s", Live;
-        /// Lets clients use routes that install, update and restart (ComfyUI-Manager's, others').
+        /// Lets clients use routes that install, update and restart, as those of ComfyUI-Manager.
         allow_manager: Switch = "false", Live;
-        /// Lets clients read the log of their own backend, and where its folders are (`/internal`).
+        /// Lets clients read the log of their own backend and where its folders are (`/internal`).
         allow_logs: Switch = "false", Live;
-        /// Lets clients unload their backend's models (`/free`); else it is 200 and nothing done.
+        /// Lets clients unload the models of their backend (`/free`). Otherwise the answer is 200
+        /// and nothing is done.
         allow_free: Switch = "false", Live;
-        /// Lets clients start and stop scans of a server's assets, and prune them.
+        /// Lets clients start and stop a server's scan for assets, and remove assets whose files
+        /// are gone.
         allow_asset_scans: Switch = "false", Live;
-        /// The backend that keeps settings, workflows and the page; empty is the first by name.
+        /// The backend that keeps settings, workflows and the page. If it is empty, the first by
+        /// name is taken.
         home: BackendName = "", Live;
-        /// Puts a script first into the page, so that each of its tabs is a client of its own.
+        /// Adds a script to the page, so that each of its tabs is a client of its own.
         page_script: Toggle = "on", Live;
-        /// Reads that are only passed on are passed on as bytes; `off` is the slower way for all.
+        /// Simple reads are copied from connection to connection as bytes. `off` sends them through
+        /// the HTTP library, as all others.
         passthrough: Toggle = "on", Live;
-        /// The last good copies of the home backend's page and user data; 0 keeps none.
+        /// Memory for the last good copies of the home's page and user data; 0 keeps none.
         stale_cache: Size { min: 0, max: 64 * GIB } = "64MiB", Live;
     }
     /// The listener for operators.
     ["admin"] RawAdmin admin {
-        /// Where operators, metrics and health checks connect; `off` closes that door.
+        /// Where operators, metrics and health checks connect. `off` opens no such listener.
         listen: ListenOrOff = "127.0.0.1:8181", Live;
-        /// Asked for as `Authorization: Bearer`; needed where others than this host can connect.
+        /// Operators send it as `Authorization: Bearer`. It is needed if other hosts can connect.
         token: Token = "", Live;
-        /// A file that holds the token, so that it stands in no configuration.
+        /// A file that holds the token, so that it does not stand in the configuration.
         token_file: SecretFile = "", ByValue;
-        /// The folder of the secrets of backends that are added at run time; empty allows none.
+        /// The folder that holds the secrets of backends that are added at run time. If it is
+        /// empty, those have none.
         secrets_dir: FilePath = "", Live;
     }
     /// How long clients and their bindings are kept.
     ["affinity"] RawAffinity affinity {
-        /// A client without socket or contact for this long is forgotten.
+        /// A client is forgotten when it had no socket, no request and no work for this long.
         lease: Span { min: S, max: 30 * DAY } = "10m", Live;
         /// How long an upload keeps its backend for the prompt that uses it.
         reservation: Span { min: S, max: 30 * DAY } = "10m", Live;
-        /// How long the socket to a backend stays after the client's last one has gone.
+        /// How long the socket to a backend stays open after the client's last socket has closed.
         link_linger: Span { min: 0, max: H } = "30s", Live;
-        /// Clients known at one time; new ones are refused beyond it.
+        /// How many clients are known at one time. For a new one the longest idle is forgotten. If
+        /// all have a socket, work or a reservation, the new one is refused.
         max_clients: Count { min: 1, max: 10_000_000 } = "100000", Live;
-        /// clientIds that many use at a time: each address that uses one is a client of its own.
+        /// clientIds that many people use. Each address that uses one is a client of its own.
         shared_ids: SharedIds = "", Live;
-        /// How many prompts longer the queue of a backend may be at most that has a prompt's files
-        /// already.
+        /// A backend that has a prompt's files already is preferred, even if its queue is this many
+        /// prompts longer.
         input_margin: Count { min: 0, max: 1_000 } = "1", Live;
-        /// The same for the backend to which a client has sockets of node packs open.
+        /// A backend to which the client has sockets of node packs open is preferred, even if its
+        /// queue is this many prompts longer.
         tunnel_margin: Count { min: 0, max: 1_000 } = "1", Live;
-        /// So many bytes that would have to be copied weigh as much as one prompt that waits: for
-        /// less, an idle backend is always taken before a busy one.
+        /// Copying this many bytes counts as much as one waiting prompt. If there is less to copy,
+        /// an idle backend always goes before a busy one.
         input_bytes: Size { min: MIB, max: 64 * GIB } = "256MiB", Live;
-        /// How many prompts longer the queue of a backend may be whose node packs a client used.
+        /// A backend whose node packs the client has used is preferred, even if its queue is this
+        /// many prompts longer.
         session_margin: Count { min: 0, max: 1_000 } = "1", Live;
     }
     /// Health of the backends, and connections to them.
     ["fleet"] RawFleet fleet {
-        /// How often a backend that says nothing is asked whether it is there.
+        /// How often a silent backend is asked whether it is there.
         probe_interval: Span { min: 100 * MS, max: H } = "5s", Live;
-        /// How long it may take to answer that.
+        /// How long a backend may take to answer that question.
         probe_timeout: Span { min: 100 * MS, max: H } = "10s", Live;
-        /// Good probes in a row that make a backend up.
+        /// After this many good probes in a row a backend is up.
         rise: Positive { max: 100 } = "1", Live;
-        /// Bad probes in a row that make a backend down.
+        /// After this many bad probes in a row a backend is down.
         fall: Positive { max: 100 } = "2", Live;
         /// How much longer a backend may be silent while it loads a model.
         patience: Span { min: 0, max: H } = "10s", Live;
-        /// How long opening a connection to a backend may take; above the second after which a
-        /// lost first segment is sent again (RFC 6298).
+        /// How long it may take to open a connection to a backend. It should be longer than one
+        /// second, after which a lost first segment is sent again (RFC 6298).
         connect_timeout: Span { min: 10 * MS, max: 60 * S } = "2s", Live;
-        /// How often a new connection to a backend is tried while its sockets are open; while it
-        /// takes none, at each `probe_interval`.
+        /// How often a new connection to a backend is tried while it works. While it takes none, it
+        /// is tried at each `probe_interval`.
         dial_interval: Span { min: 100 * MS, max: H } = "30s", Live;
-        /// How long an unused connection is kept; below the 60s or more after which backends close.
+        /// How long an unused connection to a backend is kept. ComfyUI closes it after 60 seconds
+        /// or more.
         pool_idle: Span { min: 0, max: 59 * S } = "30s", Live;
-        /// Unused connections kept for each backend: so many for reads that are only passed on,
-        /// and so many for all else.
+        /// How many unused connections are kept for each backend. The number holds for simple reads
+        /// and for all other requests separately.
         max_idle_connections: Count { min: 0, max: 10_000 } = "64", Live;
-        /// How long one backend may delay a list of several; after that it is left out and named.
+        /// How long one backend may delay a list that is made of several. After that it is left
+        /// out, and the answer names it.
         list_timeout: Span { min: 100 * MS, max: 5 * 60 * S } = "3s", Live;
-        /// Silence of a running prompt after which its backend is suspect: it gets new work only
-        /// while no other has room.
+        /// After this much silence of a running prompt its backend is suspect: it gets new work
+        /// only if no other has room.
         suspect_after: Span { min: S, max: DAY } = "120s", Live;
-        /// How long after the start of a prompt its backend may take to say what of it is cached;
-        /// one that takes longer is wedged, and takes no work.
+        /// How long a backend may take, after the start of a prompt, to say what of it is cached.
+        /// If it takes longer it is wedged, and gets no work.
         start_limit: Span { min: S, max: DAY } = "5m", Live;
-        /// Silence of a running prompt after which its backend is wedged; 0 is never, because a
-        /// node may wait for an API, a video or a download.
+        /// After this much silence of a running prompt its backend is wedged. 0 means never,
+        /// because a node may wait for an API, a video or a download.
         silent_limit: Span { min: 0, max: 7 * DAY } = "0s", Live;
-        /// How long a backend may be away or wedged until its prompts are presumed lost.
+        /// How long a backend may be away or wedged before its prompts are presumed lost.
         grace: Span { min: S, max: 7 * DAY } = "60s", Live;
     }
     /// Submissions, and what is remembered of them.
     ["prompts"] RawPrompts prompts {
-        /// The largest submission; more is answered with 413.
+        /// The largest submission. A larger one is answered with 413.
         max_body: Size { min: KIB, max: 4 * GIB } = "100MiB", Live;
-        /// Bodies held in memory over all requests; more is answered with 503.
+        /// How many bytes of bodies all requests together may hold in memory. More are answered
+        /// with 503.
         max_bodies_total: Size { min: KIB, max: 1024 * GIB } = "512MiB", Live;
-        /// Prompts remembered after their end, so that their results are found.
+        /// How many prompts are remembered after their end, so that their results are found.
         ledger_prompts: Count { min: 1, max: 100_000_000 } = "100000", Restart;
         /// How long they are remembered.
         ledger_age: Span { min: 60 * S, max: 3650 * DAY } = "7d", Restart;
-        /// A pending prompt without an event for this long is asked about.
+        /// When a pending prompt had no event for this long, its backend is asked about it.
         silent_after: Span { min: S, max: DAY } = "30s", Live;
-        /// How long a question for the history waits for the entry of a prompt that has just ended.
+        /// How long a request for the history waits for the entry of a prompt that has just ended.
         history_wait: Span { min: 0, max: 60 * S } = "1s", Live;
-        /// Entries of ended prompts kept in memory for lists and histories; 0 keeps none.
+        /// Memory for entries of ended prompts, for lists and histories; 0 keeps none.
         history_cache: Size { min: 0, max: 64 * GIB } = "256MiB", Live;
-        /// How long a submission waits for its outcome before it is told that it is unknown.
+        /// How long a submission waits for its outcome. Then it is told that the outcome is
+        /// unknown.
         answer_limit: Span { min: S, max: H } = "45s", Live;
         /// How long a submission waits for the client's socket to its backend.
         link_timeout: Span { min: 100 * MS, max: 10 * 60 * S } = "5s", Live;
-        /// Pending prompts of one client; more are refused.
+        /// How many pending prompts a client may have. More are refused.
         max_pending_per_client: Count { min: 1, max: 1_000_000 } = "1000", Live;
     }
     /// Names of files, and copies of them.
     ["files"] RawFiles files {
-        /// When names carry their backend: where another backend's file has the plain name, or
-        /// `never`.
+        /// When a file's name says its backend: `ambiguous` is if another backend has a file of the
+        /// same name, `never` is not at all.
         tag: Tags = "ambiguous", Restart;
-        /// Names of files remembered; one takes about 420 bytes.
+        /// How many names of files are remembered. One takes about 420 bytes.
         ledger: Count { min: 1, max: 100_000_000 } = "1000000", Restart;
         /// How long they are remembered.
         ledger_age: Span { min: 60 * S, max: 3650 * DAY } = "7d", Restart;
-        /// Assets remembered, as long as names are, with whose they are; one takes about 600 bytes.
+        /// How many assets are remembered, with their owners, for as long as names of files. One
+        /// takes about 600 bytes.
         assets: Count { min: 1, max: 100_000_000 } = "200000", Restart;
         /// The largest file that is copied to another backend for a prompt that uses it.
         copy_bytes: Size { min: KIB, max: 64 * GIB } = "1GiB", Live;
-        /// How long no byte of such a copy may move, and how long its answer may take.
+        /// How long such a copy may stand still, and how long its answer may take.
         copy_timeout: Span { min: S, max: H } = "30s", Live;
-        /// Files copied for one prompt; more refuse it.
+        /// How many files are copied for one prompt. A prompt that needs more is refused.
         copies_per_prompt: Count { min: 0, max: 10_000 } = "64", Live;
     }
     /// WebSockets of both sides.
     ["sockets"] RawSockets sockets {
-        /// How often each end of a socket is asked whether it is there.
+        /// How often the other end of a socket is asked whether it is there.
         ping_interval: Span { min: S, max: H } = "20s", Live;
-        /// The largest message from a client; more closes its socket with 1009.
+        /// The largest message from a client. A larger one closes its socket with 1009.
         max_from_client: Size { min: KIB, max: GIB } = "4MiB", Live;
         /// The largest message from a backend.
         max_from_backend: Size { min: MIB, max: GIB } = "64MiB", Live;
-        /// Previews and progress queued for one browser socket; beyond it the oldest go.
+        /// How many bytes of previews and progress wait for one browser socket. Beyond that the
+        /// oldest are dropped.
         queue_bytes: Size { min: 64 * KIB, max: GIB } = "2MiB", Live;
-        /// Starts, outputs and ends queued for one browser socket; beyond it the socket is closed.
+        /// How many bytes of starts, outputs and ends wait for one browser socket. Beyond that the
+        /// socket is closed.
         queue_critical: Size { min: 64 * KIB, max: 4 * GIB } = "64MiB", Live;
-        /// The same for all browser sockets together; beyond it each may keep 1 MiB.
+        /// The same for all browser sockets together. Beyond that each may keep 1 MiB.
         queue_bytes_total: Size { min: MIB, max: 1024 * GIB } = "512MiB", Live;
-        /// Browser sockets of one client at one time; more are refused.
+        /// How many browser sockets a client may have at one time. More are refused.
         max_per_client: Count { min: 1, max: 1_000_000 } = "16", Live;
-        /// Prompts that ended this long before a socket opens are told to it.
+        /// A new socket is told of prompts that ended within this time before it opened.
         replay_window: Span { min: 0, max: DAY } = "60s", Live;
-        /// Events kept for one client to be sent again.
+        /// How many bytes of events are kept for one client, to be sent again.
         log_bytes: Size { min: 64 * KIB, max: 4 * GIB } = "32MiB", Live;
-        /// Events kept for all clients together; beyond it the prompts that ended first go.
+        /// How many bytes of events are kept for all clients together. Beyond that the prompts that
+        /// ended first are dropped.
         log_bytes_total: Size { min: MIB, max: 1024 * GIB } = "256MiB", Live;
-        /// A socket that got no text for this long is told that we are alive.
+        /// A socket that got no text for this long is told that Mooring is alive.
         alive_after: Span { min: S, max: H } = "8s", Live;
-        /// Node classes whose pictures over the socket are results and not previews.
+        /// Node classes that send results, and not previews, as pictures over the socket.
         output_classes: Classes = "SaveImageWebsocket,ETN_SendImageWebSocket", Live;
-        /// How long the end of an old socket to a backend is awaited before a new one is opened.
+        /// How long a new socket to a backend waits for the end of the old one.
         close_wait: Span { min: 100 * MS, max: 10 * 60 * S } = "10s", Live;
-        /// Sockets of node packs that are passed through at one time; more are refused.
+        /// How many sockets of node packs are passed through at one time. More are refused.
         max_tunnels: Count { min: 0, max: 1_000_000 } = "1000", Live;
         /// The same for one client.
         max_tunnels_per_client: Count { min: 0, max: 1_000_000 } = "16", Live;
     }
     /// What clients see of one another.
     ["isolation"] RawIsolation isolation {
-        /// Whose prompts `queue_remaining` counts: the client's own, or all of its backend.
+        /// Which prompts `queue_remaining` counts: the client's own, or all of its backend.
         status: Counts = "own", Live;
-        /// What somebody may do who does not say who he is: `by_id` is to act on the prompts whose
-        /// ids he names, `none` is nothing, `all` is everything to everybody's. `auto` is `by_id`
-        /// for who comes from this machine while `server.listen` is on loopback, and `none` for
-        /// all others, those that a proxy speaks for included: leaving the name out must not be
-        /// the stronger role.
+        /// What somebody may do who does not say who he is. `by_id`: act on the prompts whose ids
+        /// he names. `none`: nothing. `all`: everything, to everybody's prompts. `auto` is `by_id`
+        /// for requests from this machine while `server.listen` is on loopback, and `none` for all
+        /// others and for requests that a proxy passes on. So nobody gains rights by leaving his
+        /// name out.
         nameless: NamelessMay = "auto", Live;
     }
     /// What survives a restart.
     ["state"] RawState state {
-        /// Where bindings and prompts are kept over a restart; `none` is nowhere. Empty is the
-        /// unit's `StateDirectory` under systemd, else `mooring/PORT` in the user's state folder.
+        /// Where bindings and prompts are kept over a restart; `none` keeps them nowhere. If it is
+        /// empty, it is the unit's `StateDirectory` under systemd, and otherwise `mooring/PORT` in
+        /// the user's state folder.
         dir: FilePath = "", Restart;
-        /// What happens while the journal cannot be written: `serve` goes on, `refuse` takes no
+        /// What happens while the journal cannot be written: `serve` goes on, `refuse` refuses
         /// prompts.
         on_error: OnError = "serve", Live;
     }
     /// The log, on standard error.
     ["log"] RawLog log {
-        /// Lines for people, or one JSON object a line.
+        /// `text` writes lines for people, `json` one JSON object a line.
         format: Format = "text", Restart;
-        /// What is logged; `RUST_LOG` goes over it.
+        /// What is logged. `RUST_LOG` goes over it.
         level: LogLevel = "info", Live;
     }
     /// The ComfyUI servers, one table for each.
     ["backends"] RawBackend backend {
-        /// Where the ComfyUI server listens. Needed.
+        /// Where the ComfyUI server listens. It is needed.
         url: BackendUrl = "", Live;
-        /// Its share of the work compared with the others.
+        /// Its share of the work, compared with the other backends.
         weight: Positive { max: 1000 } = "1", Live;
-        /// Prompts waiting and running there beyond which no more are placed; 0 is no limit.
+        /// How many prompts may wait and run there. Beyond that it gets no more. 0 means no limit.
         max_pending: Limit { max: 1_000_000 } = "0", Live;
-        /// Headers that go with everything that is said to it, in place of a client's of the same
-        /// name: `"Authorization: Bearer ..."`. Never shown.
+        /// Headers that go with everything that is sent to it: `"Authorization: Bearer ..."`. They
+        /// replace a client's headers of the same name, and are never shown.
         headers: Headers = "", Live;
-        /// A file with more of them, one in each line, so that they stand in no configuration.
+        /// A file with more headers, one in each line, so that they do not stand in the
+        /// configuration.
         headers_file: SecretFile = "", ByValue;
     }
 }

@@ -1,4 +1,4 @@
-//! The home on a disk: one redb file.
+//! The store on a disk: one redb file.
 //!
 //! redb, because it is pure Rust, its commits are atomic and durable (copy on write, one or two
 //! `fdatasync`), and it checks what it reads back. A commit runs on a thread that may block.

@@ -9,16 +9,16 @@
 //!
 //! - [`record`]: what is written of a client, of a prompt and of a file
 //! - `people`: who made and submitted, as records have it
-//! - [`disk`]: the home on a disk
+//! - [`disk`]: the store on a disk
 //! - [`restore`]: from records to bindings and pending prompts (pure)
 //!
 //! # Invariants
 //!
 //! - A batch is committed whole or not at all, in the order in which batches were gathered.
-//! - What waits for the disk is bounded: at the latest when `QUEUED_MAX` notes wait, a later one
-//!   of the same client, prompt or file replaces the earlier, and there are only so many of each.
-//! - A home that fails loses nothing while the process lives: its batch is gathered again, under
-//!   what was noted since, and tried anew.
+//! - What waits for the disk is bounded. At the latest when `QUEUED_MAX` notes wait, a later note
+//!   of a client, a prompt or a file replaces the earlier one, and the number of these is bounded.
+//! - A store that fails loses nothing while the process lives: its batch is merged with what was
+//!   noted since, and tried again. The later note wins.
 
 pub mod disk;
 mod operators;
@@ -54,8 +54,8 @@ pub const COMMIT_WITHIN: Duration = Duration::from_secs(5);
 /// The pause before a failed commit is tried anew.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// How many notes may wait before they are gathered by whoever notes, and not by the writer: while
-/// that awaits a slow disk, a thing that is noted again and again would be held each time.
+/// When so many notes wait, whoever notes the next one gathers them, and not the writer. Otherwise
+/// all notes of one thing would pile up while the writer waits for a slow disk.
 const QUEUED_MAX: u64 = 65_536;
 
 /// Where records are kept. [`disk::Disk`] is the one that survives; a simulation has its own.
@@ -102,7 +102,7 @@ pub enum JournalError {
     Write { path: PathBuf, what: String },
 }
 
-/// What was noted is not durable: the home fails or is too slow.
+/// What was noted is not durable: the store fails or is too slow.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("the journal cannot be written")]
 pub struct NotDurable;
@@ -174,8 +174,8 @@ impl Journal {
         Self { kept: None }
     }
 
-    /// A journal at `home`, with its writer. The writer is no task of the gateway's: it commits
-    /// what the last of them noted, and ends with `writers`.
+    /// A journal in `store`, with its writer. The writer is none of the gateway's supervised tasks:
+    /// it also commits what the last of these noted, and ends with `writers`.
     #[must_use]
     pub fn open(store: impl Store, writers: &Tasks) -> Self {
         let (notes, noted) = mpsc::channel();
@@ -233,7 +233,7 @@ impl Journal {
     /// Waits until everything that was noted before this call is durable.
     ///
     /// # Errors
-    /// The home fails. What was noted is kept and tried again.
+    /// The store fails. What was noted is kept and tried again.
     pub async fn durable(&self) -> Result<(), NotDurable> {
         let Some(kept) = &self.kept else { return Ok(()) };
         let number = kept.noted.load(Ordering::SeqCst);
@@ -248,7 +248,7 @@ impl Journal {
         }
     }
 
-    /// False while the home fails.
+    /// False while the store fails.
     #[must_use]
     pub fn is_well(&self) -> bool {
         self.kept.as_ref().is_none_or(|kept| !kept.progress.get().is_failing)
@@ -277,8 +277,7 @@ impl Journal {
 }
 
 impl Kept {
-    /// The home does not say that it fails, and does not get on either: nobody waits for it any
-    /// more, until it has committed something.
+    /// The store hangs: nobody waits for it any more, until it has committed something.
     fn hangs(&self, number: u64) {
         let was_failing = self.progress.get().is_failing;
         // Not if it has just got on: nothing would take the word back then.
@@ -450,7 +449,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_home_that_fails_loses_nothing_and_later_notes_go_over_earlier_ones() {
+    async fn a_store_that_fails_loses_nothing_and_later_notes_go_over_earlier_ones() {
         let (store, writers) = (Memory::default(), Tasks::default());
         store.fails.store(true, Ordering::Relaxed);
         let journal = Journal::open(store.clone(), &writers);
@@ -471,7 +470,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_home_that_hangs_is_waited_for_once_and_said_to_fail_until_it_goes_on() {
+    async fn a_store_that_hangs_is_waited_for_once_and_said_to_fail_until_it_goes_on() {
         let (store, writers) = (Memory::default(), Tasks::default());
         store.hangs.store(true, Ordering::Relaxed);
         let journal = Journal::open(store.clone(), &writers);

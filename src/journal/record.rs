@@ -27,7 +27,7 @@ pub struct BindingRecord {
     v: u32,
     /// The backend's name, for people.
     pub backend: Arc<str>,
-    /// The backend itself: another server under the same name is a stranger.
+    /// The backend's URL: another server under the same name is another backend.
     pub url: Arc<str>,
     pub since: u64,
     /// An upload waits there for its prompt, until then.
@@ -60,7 +60,7 @@ pub struct PromptRecord {
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct FileKey {
     pub file: FileRef,
-    /// The backend itself, as in the other records.
+    /// The backend's URL, as in the other records.
     pub url: Arc<str>,
 }
 
@@ -246,7 +246,7 @@ impl PromptRecord {
 }
 
 impl EndRecord {
-    /// How it ended; a word that this Mooring does not know is a loss like any other.
+    /// How it ended. A word that this version does not know counts as a loss.
     #[must_use]
     pub fn end(&self) -> End {
         End::of_reason(&self.how)
@@ -308,7 +308,7 @@ impl Batch {
     }
 }
 
-/// Everything that a home had.
+/// Everything that a store had.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Saved {
     pub clients: Vec<(ClientId, BindingRecord)>,
@@ -328,7 +328,7 @@ impl Saved {
         things.iter().chain(&[states.len(), added.len()]).all(|count| *count == 0)
     }
 
-    /// The state after a batch, for homes that are a list of batches.
+    /// The state after a batch, for stores that are a list of batches.
     #[must_use]
     pub fn after(mut self, batch: &Batch) -> Self {
         self.clients.retain(|(client, _)| !batch.clients.contains_key(client));

@@ -1,8 +1,7 @@
 //! From records to bindings and pending prompts. Pure.
 //!
-//! A record names a backend by its URL: a server that is not configured any more is nobody's, also
-//! if another one has taken its name. What was pending there ends as lost, and no stranger is
-//! asked about it.
+//! A record names a backend by its URL. If no backend has that URL any more, what was pending there
+//! ends as lost. A backend that has taken its name is not asked about it.
 //!
 //! # Invariants
 //!
@@ -233,9 +232,9 @@ impl RestoreParams<'_> {
     }
 }
 
-/// True if a browser that comes back may not have heard of this end: nobody was there, or the
-/// process may have died before it was written. When it died is not known, but not long before the
-/// last end that was recorded.
+/// True if a browser that comes back may not have heard of this end: no socket was open, or the
+/// process may have died before it was sent. The moment of its death is not known, but the last end
+/// that was recorded cannot be much older.
 fn is_undelivered(end: &EndRecord, latest_end: u64, params: RestoreParams<'_>) -> bool {
     let age = Duration::from_millis(params.unix_millis.saturating_sub(end.at));
     let before_last = Duration::from_millis(latest_end.saturating_sub(end.at));

@@ -18,15 +18,15 @@ use crate::routing::shard::Key;
 /// Who asks for assets.
 #[derive(Clone, Debug, Default)]
 pub struct AssetViewer {
-    /// As what he may have made something.
+    /// The makers that he may be.
     pub makers: Vec<Maker>,
-    /// Whom `Comfy-User` names, if it names one.
+    /// The user that `Comfy-User` names, if it names one.
     pub user: Option<String>,
 }
 
 impl Records {
-    /// Backends tell of files in the output of nodes, or in the answer to an upload: with each may
-    /// stand the id of its asset.
+    /// Backends name files in the output of nodes, or in the answer to an upload. The id of a
+    /// file's asset may stand beside its name.
     pub(super) fn learn_told(
         &self,
         texts: &[(BackendId, bytes::Bytes)],
@@ -67,7 +67,7 @@ impl Records {
         self.assets.each_of(told.iter().map(|told| key_of(told.id)), |assets, places| {
             for told in places.iter().filter_map(|(_, it)| told.get(*it)) {
                 if assets.learn(told, now()) == Learned::New && self.journal.is_kept() {
-                    // What is nobody's can be found again.
+                    // An asset without an owner needs no record: it can be found again.
                     let record = assets.get(told.id).filter(|asset| asset.is_owned());
                     if let Some(record) = record.and_then(|asset| self.record_of_asset(asset)) {
                         self.journal.note_asset(told.id, Some(record));
@@ -208,10 +208,10 @@ impl Records {
         self.assets.at(Key::of(hash.as_bytes())).may_ask_hash(hash, now())
     }
 
-    /// We brought a file to where a prompt needs it: its asset there is nobody's wish.
+    /// We copied a file to where a prompt needs it. Nobody asked for the asset that this made.
     pub fn learn_copy(&self, backend: BackendId, answer: &[u8]) {
         for (id, file, hash) in item::told_in(answer) {
-            // The same bytes may have been there already: then it is what it was.
+            // If the same bytes were there already, nothing has changed.
             let at = Located { backend, file: file.clone() };
             let was_there = self.files_of(&at.file).holder(&at).is_some();
             if was_there || self.asset(id).is_some() {

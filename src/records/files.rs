@@ -142,20 +142,19 @@ impl Records {
         self.learn_in(&mut self.files_of(&at.file), at, makers, seen);
     }
 
-    /// A file was copied, since `began`. One that only its name told of is learned of by its being
-    /// there.
+    /// A file was copied, since `began`. If only a name was known of it, it is learned of now.
     pub fn learn_copied(&self, original: &Located, copy: Located, began: Moment) {
         let mut files = self.files_of(&original.file);
         self.learn_in(&mut files, original, &[], Seen::There);
-        // A server gives a copy its name, or that with a number. One that gave another name is
-        // asked to take the file again: whether that was overwritten is not seen from here.
+        // A server gives a copy its name, or the name with a number. If it gave another name, it is
+        // asked to take the file again, because we cannot see whether that one was overwritten.
         if self.files.are_together(key_of(original.file.path()), key_of(copy.file.path())) {
             files.copied(original, copy, began);
         }
     }
 
-    /// What a name means: with its backend it says so itself; a plain one is what `askers` mean by
-    /// it, or what it means to `strangers`; see [`Files::find_for`].
+    /// What a name means. If it carries a backend, that says it. A plain name means what it means to
+    /// `askers`, or else to `strangers`; see [`Files::find_for`].
     pub fn meaning(
         &self,
         folder: Folder,
@@ -176,8 +175,8 @@ impl Records {
         }
     }
 
-    /// How entries of lists of files are told to somebody, in their order; `None` for what is
-    /// another's. A copy is told as its original.
+    /// How entries of lists of files are shown to somebody, in their order; `None` for a file of
+    /// somebody else. A copy is shown as its original.
     #[must_use]
     pub fn listed(&self, entries: &[Entry<'_>], askers: &[Maker]) -> Vec<Option<String>> {
         let named: Vec<Option<(Spelled<'_>, Located)>> = entries.iter().map(Entry::file).collect();
@@ -321,8 +320,8 @@ pub(crate) fn meaning_in(
     }
 }
 
-/// Where a file lies that a backend tells of. A bare string does not say in which folder: it is an
-/// output, but for one that is known among the inputs only.
+/// Where a file lies that a backend names. A bare string does not say in which folder. It is taken
+/// as an output, unless it is known among the inputs only.
 fn located(files: &Files, backend: BackendId, told: &Told) -> Located {
     let output = Located { backend, file: told.file.clone() };
     if told.is_bare() && told.file.folder == Folder::Output && !files.knows(&output) {

@@ -1,6 +1,6 @@
-//! What must outlive a request, and partly the process: whose prompts are where, where files and
-//! assets lie, what operators said. The ledgers and the journal stand behind one door, because none
-//! may know what another does not; nothing else writes any of them.
+//! What must outlive a request, and partly the process: who owns which prompt and where it is, where
+//! files and assets lie, what operators said. The ledgers and the journal are written through this
+//! one interface and nowhere else, so that none of them knows what another does not.
 //!
 //! - [`prompts`]: prompts and bindings
 //! - [`files`]: files, and how their names go to clients
@@ -82,8 +82,8 @@ impl Records {
         }
     }
 
-    /// A moment in milliseconds since 1970: of one moment always the same, whatever the clock on
-    /// the wall does meanwhile.
+    /// A moment in milliseconds since 1970. One moment always gives the same number, even if the
+    /// system's clock is set meanwhile.
     #[must_use]
     pub fn unix_at(&self, at: Instant) -> u64 {
         let millis = |span: Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);

@@ -1,5 +1,5 @@
-//! What the ledger and the journal learn of a prompt, together: neither may know what the other
-//! does not.
+//! What the ledger and the journal learn of a prompt. Both learn it together, so that neither knows
+//! what the other does not.
 //!
 //! The journal is noted under the ledger's lock, so that the last note is of the last state.
 
@@ -135,8 +135,8 @@ impl Records {
         );
     }
 
-    /// Counts what may come in next, among those of all shards. Under the lock of its own, so that
-    /// in a shard the numbers grow.
+    /// Gives the next number of a submission, over all shards. It is taken under the shard's lock,
+    /// so that the numbers in a shard grow.
     fn count(&self, ledger: &mut Ledger) {
         ledger.count_from(self.submissions.fetch_add(1, Ordering::Relaxed));
     }
@@ -269,7 +269,7 @@ impl Records {
         }
     }
 
-    /// `None` for a prompt of nobody's: it can be learned again.
+    /// `None` for a prompt without an owner: it can be found again.
     fn record_of(&self, known: &Record) -> Option<PromptRecord> {
         let backend = self.fleet.get(known.backend?);
         let sent = Sent {

@@ -1,5 +1,5 @@
-//! A ledger in shards, each behind a lock of its own: whoever learns of one name keeps only those
-//! waiting whose names lie with it.
+//! A ledger in shards, each behind a lock of its own. So an update of one name delays only those
+//! that need a name of the same shard.
 
 use smallvec::SmallVec;
 

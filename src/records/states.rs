@@ -12,7 +12,7 @@ use crate::routing::placement::AdminState;
 use crate::routing::state_change::StateChange;
 
 impl Records {
-    /// An operator said something of a backend: it is so from now on, and noted.
+    /// An operator said something of a backend. It holds from now on, and is noted.
     pub fn state_said(&self, backend: &Backend, change: StateChange) {
         // Taken before the note, so that no restart finds a note of what never was.
         backend.heed(change, |change| {
@@ -23,7 +23,7 @@ impl Records {
     }
 
     /// Takes over what was said before a restart. What was said of a server that is not configured
-    /// stays in the journal, for the day when it is again; of those the oldest words go first.
+    /// stays in the journal, in case it is configured again. The oldest of these are dropped first.
     pub fn restore_states(&self, states: Vec<(Arc<str>, StateRecord)>) {
         let mut strangers = Vec::new();
         for (url, record) in states {

@@ -68,7 +68,7 @@ type Told = oneshot::Sender<Result<Reloaded, NotReloaded>>;
 #[derive(Clone, Debug)]
 pub struct Reloads(mpsc::Sender<Told>);
 
-/// How long reading a configuration may take. A disk that hangs must not end all reloads.
+/// How long reading a configuration may take. A disk that hangs must not block all later reloads.
 const READ_WITHIN: Duration = Duration::from_secs(10);
 
 /// How many may wait for their turn.
@@ -93,7 +93,7 @@ impl Reloads {
     }
 }
 
-/// The one who reloads.
+/// The task that reloads.
 pub struct Reloader {
     front: Arc<Front>,
     source: Option<Reread>,
