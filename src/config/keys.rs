@@ -141,8 +141,8 @@ sections! {
         trusted_proxies: Networks = "", Live;
         /// How long a stop takes at most. Whatever is still open then is closed.
         drain_timeout: Span { min: 0, max: DAY } = "30s", Live;
-        /// How long, as a part of `drain_timeout`, the listeners stay open while readiness fails, so
-        /// that balancers send new clients elsewhere.
+        /// How long, as a part of `drain_timeout`, the listeners stay open while readiness fails,
+        /// so that balancers send new clients elsewhere.
         drain_delay: Span { min: 0, max: H } = "5s", Live;
         /// For a sidecar: how long a stop first waits for pending prompts, while everything is
         /// still served.

@@ -153,8 +153,8 @@ impl Records {
         }
     }
 
-    /// What a name means. If it carries a backend, that says it. A plain name means what it means to
-    /// `askers`, or else to `strangers`; see [`Files::find_for`].
+    /// What a name means. If it carries a backend, that says it. A plain name means what it means
+    /// to `askers`, or else to `strangers`; see [`Files::find_for`].
     pub fn meaning(
         &self,
         folder: Folder,

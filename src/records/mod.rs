@@ -1,6 +1,6 @@
-//! What must outlive a request, and partly the process: who owns which prompt and where it is, where
-//! files and assets lie, what operators said. The ledgers and the journal are written through this
-//! one interface and nowhere else, so that none of them knows what another does not.
+//! What must outlive a request, and partly the process: who owns which prompt and where it is,
+//! where files and assets lie, what operators said. The ledgers and the journal are written through
+//! this one interface and nowhere else, so that none of them knows what another does not.
 //!
 //! - [`prompts`]: prompts and bindings
 //! - [`files`]: files, and how their names go to clients

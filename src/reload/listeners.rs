@@ -82,8 +82,8 @@ impl Listeners {
         })
     }
 
-    /// The old address can be in the way of the new one: `0.0.0.0:8180` cannot be listened on beside
-    /// `127.0.0.1:8180`. Then the listener is closed for the moment in which it moves.
+    /// The old address can be in the way of the new one: `0.0.0.0:8180` cannot be listened on
+    /// beside `127.0.0.1:8180`. Then the listener is closed for the moment in which it moves.
     async fn take_over(
         &self,
         door: &Mover,

@@ -175,7 +175,7 @@ impl Tasks {
 }
 
 /// Runs a task to its end, also to a bad one. Not an `async fn`, which would keep room for the task
-/// twice: as what it was given and as what it awaits. There is a task for each socket and connection.
+/// twice: as what it was given and as what it awaits. Each socket has a task.
 fn counted(
     task: impl Future<Output = ()> + Send,
     trouble: Arc<Trouble>,
