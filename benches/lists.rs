@@ -100,7 +100,7 @@ fn queued_jobs(queues: &[String]) -> Vec<u8> {
 /// The ledger's ended prompts in their order, and their entries as far as the cache has them.
 struct History {
     ended: Vec<PromptId>,
-    cache: Cache<std::sync::Arc<str>>,
+    cache: Cache<PromptId, std::sync::Arc<str>>,
 }
 
 impl History {

@@ -1,8 +1,8 @@
 //! A cache of values that do not change: bounded by bytes, the least recently used value goes
 //! first.
 //!
-//! It is meant for the history entries of ended prompts, which are final. It is pure: to share one,
-//! put it under a lock.
+//! It is meant for the history entries of ended prompts, which are final, and for files that have a
+//! hash in their name. It is pure: to share one, put it under a lock.
 //!
 //! # Invariants
 //!
@@ -11,18 +11,17 @@
 //! - A value that is heavier than the whole capacity is not kept.
 
 use std::collections::{BTreeMap, HashMap};
+use std::hash::Hash;
 
-use crate::routing::ids::PromptId;
-
-/// What keeping a value costs beside its own bytes: two maps, an id, two allocations.
+/// What keeping a value costs beside its own bytes: two maps, a key, two allocations.
 const OVERHEAD: usize = 256;
 
-/// Values by prompt id.
+/// Values by their keys, which should be cheap to clone.
 #[derive(Debug)]
-pub struct Cache<V> {
-    kept: HashMap<PromptId, Kept<V>>,
-    /// The ids by their last use, oldest first.
-    by_use: BTreeMap<u64, PromptId>,
+pub struct Cache<K, V> {
+    kept: HashMap<K, Kept<V>>,
+    /// The keys by their last use, oldest first.
+    by_use: BTreeMap<u64, K>,
     next_use: u64,
     weight: usize,
     capacity: usize,
@@ -35,7 +34,7 @@ struct Kept<V> {
     last_use: u64,
 }
 
-impl<V: Clone> Cache<V> {
+impl<K: Clone + Eq + Hash, V: Clone> Cache<K, V> {
     /// At most `capacity` bytes; 0 keeps nothing.
     #[must_use]
     pub fn new(capacity: usize) -> Self {
@@ -51,10 +50,10 @@ impl<V: Clone> Cache<V> {
         }
     }
 
-    /// The value of a prompt, which is used now. Values should be cheap to clone.
+    /// The value of a key, which is used now. Values should be cheap to clone.
     #[must_use]
-    pub fn get(&mut self, prompt: &PromptId) -> Option<V> {
-        let kept = self.kept.get_mut(prompt)?;
+    pub fn get(&mut self, key: &K) -> Option<V> {
+        let kept = self.kept.get_mut(key)?;
         if let Some(id) = self.by_use.remove(&kept.last_use) {
             kept.last_use = self.next_use;
             self.by_use.insert(self.next_use, id);
@@ -65,8 +64,8 @@ impl<V: Clone> Cache<V> {
 
     /// Keeps a value of `bytes` bytes, in the place of an earlier one. It must not be a part of
     /// something larger that it would keep alive.
-    pub fn insert(&mut self, prompt: &PromptId, value: V, bytes: usize) {
-        self.remove(prompt);
+    pub fn insert(&mut self, key: &K, value: V, bytes: usize) {
+        self.remove(key);
         let weight = bytes.saturating_add(OVERHEAD);
         if self.capacity < weight {
             return;
@@ -78,15 +77,20 @@ impl<V: Clone> Cache<V> {
         let last_use = self.next_use;
         self.next_use += 1;
         self.weight += weight;
-        self.by_use.insert(last_use, prompt.clone());
-        self.kept.insert(prompt.clone(), Kept { value, weight, last_use });
+        self.by_use.insert(last_use, key.clone());
+        self.kept.insert(key.clone(), Kept { value, weight, last_use });
     }
 
-    /// Forgets a prompt: its client deleted it, or the truth about it has come out.
-    pub fn remove(&mut self, prompt: &PromptId) {
-        if let Some(last_use) = self.forget(prompt) {
+    /// Forgets the value of a key.
+    pub fn remove(&mut self, key: &K) {
+        if let Some(last_use) = self.forget(key) {
             self.by_use.remove(&last_use);
         }
+    }
+
+    /// All keys and their values, in no order. Nothing is used by that.
+    pub fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
+        self.kept.iter().map(|(key, kept)| (key, &kept.value))
     }
 
     /// What all that is kept weighs, in bytes.
@@ -105,8 +109,8 @@ impl<V: Clone> Cache<V> {
         self.kept.is_empty()
     }
 
-    fn forget(&mut self, prompt: &PromptId) -> Option<u64> {
-        let kept = self.kept.remove(prompt)?;
+    fn forget(&mut self, key: &K) -> Option<u64> {
+        let kept = self.kept.remove(key)?;
         self.weight -= kept.weight;
         Some(kept.last_use)
     }
@@ -119,8 +123,9 @@ mod tests {
 
     use super::*;
 
-    fn id(number: usize) -> PromptId {
-        PromptId::parse(&number.to_string()).unwrap()
+    /// A key of some type that is not the values'.
+    fn id(number: usize) -> String {
+        number.to_string()
     }
 
     #[test]
@@ -144,7 +149,7 @@ mod tests {
         assert_eq!((cache.len(), cache.get(&id(0))), (1, Some(0)));
         cache.insert(&id(0), 7, 1_000);
         assert_eq!((cache.get(&id(0)), cache.weight()), (None, 0), "the old one is stale");
-        let mut none = Cache::new(0);
+        let mut none: Cache<String, u8> = Cache::new(0);
         none.insert(&id(0), 0, 0);
         assert!(none.is_empty());
     }
@@ -175,8 +180,8 @@ mod tests {
                 let weight: usize = cache.kept.values().map(|kept| kept.weight).sum();
                 prop_assert!(cache.weight() == weight && weight <= 1_500);
                 prop_assert_eq!(cache.by_use.len(), cache.kept.len());
-                for (last_use, prompt) in &cache.by_use {
-                    prop_assert_eq!(cache.kept[prompt].last_use, *last_use);
+                for (last_use, key) in &cache.by_use {
+                    prop_assert_eq!(cache.kept[key].last_use, *last_use);
                 }
             }
         }

@@ -97,6 +97,8 @@ pub mod rank {
         HEARTS = 31, Shared;
         /// What operators said of backends, by their addresses.
         SAID = 32, Shared;
+        /// Hashed files of the page.
+        ASSET_CACHE = 33, Shared;
     }
 }
 

@@ -15,11 +15,13 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
 
+mod assets;
 mod times;
 
 use crate::lock::{Lock, rank};
 use crate::routing::decision::Reason;
 use crate::routing::pending::End;
+use assets::AssetMetrics;
 use times::Times;
 
 /// One label whose values come from a closed set.
@@ -99,6 +101,7 @@ pub struct Metrics {
     pub interrupts_repeated: Counter,
     /// Answers from the last good copy, while the home backend was down.
     pub stale_answers: Counter,
+    pub assets: AssetMetrics,
     pub log_bytes: Gauge,
     pub journal_failing: Gauge,
     pub config_last_reload_success: Gauge,
@@ -150,6 +153,7 @@ impl Default for Metrics {
             foreign_verbs: Counter::default(),
             interrupts_repeated: Counter::default(),
             stale_answers: Counter::default(),
+            assets: AssetMetrics::default(),
             log_bytes: Gauge::default(),
             journal_failing: Gauge::default(),
             config_last_reload_success: Gauge::default(),
@@ -170,6 +174,7 @@ impl Default for Metrics {
         metrics.register_traffic();
         metrics.register_state();
         metrics.register_memory();
+        metrics.assets.register(&mut metrics.registry);
         metrics
     }
 }

@@ -17,7 +17,7 @@ use http::Method;
 use mooring::comfy::graph::Unknown;
 use mooring::comfy::names::{self, NameKey};
 use mooring::comfy::{endpoint, event, files, preview, query, submission};
-use mooring::config::BackendHeaders;
+use mooring::config::{BackendHeaders, BasePath};
 use mooring::front::caller::Peer;
 use mooring::front::passthrough::answer::{OwnHeaders, pass_on};
 use mooring::front::passthrough::request::{HEAD_MAX, Parsed, parse};
@@ -81,11 +81,11 @@ const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Type: application/json; chars
     Server: Python/3.12 aiohttp/3.11.8\r\n\r\n";
 
 fn request_head(count: usize) {
-    let own = BackendHeaders::default();
+    let (own, base) = (BackendHeaders::default(), BasePath::default());
     let mut out = Vec::with_capacity(4096);
     for _ in 0..count {
         out.clear();
-        if let Parsed::Plain(plain) = parse(black_box(REQUEST), HEAD_MAX, 100) {
+        if let Parsed::Plain(plain) = parse(black_box(REQUEST), HEAD_MAX, 100, black_box(&base)) {
             plain.write(b"gpu-a:8188", Peer::Stranger, black_box(&own), &mut out);
         }
         assert!(!black_box(&out).is_empty(), "it is one that is only passed on");
@@ -98,6 +98,7 @@ fn answer_head(count: usize) {
     let ours = OwnHeaders {
         backend: b"gpu-a",
         placement: "bound",
+        base: "",
         own: took,
         at_backend: took,
         closes: false,

@@ -16,6 +16,7 @@ use super::head::{Head, assert_strict, is, is_of_one_hop, length};
 const OURS: OwnHeaders<'static> = OwnHeaders {
     backend: b"gpu-a",
     placement: "bound",
+    base: "",
     own: Duration::from_micros(45),
     at_backend: Duration::from_micros(12_003),
     closes: false,

@@ -10,7 +10,7 @@
 
 use http::Method;
 use mooring::comfy::endpoint::classify;
-use mooring::config::BackendHeaders;
+use mooring::config::{BackendHeaders, BasePath};
 use mooring::front::caller::Peer;
 use mooring::front::passthrough::request::{HEAD_MAX, Parsed, Plain, parse};
 use mooring::server::framing::Framing;
@@ -24,7 +24,7 @@ const HOST: &[u8] = b"gpu:8188";
 
 pub fn check(data: &[u8]) {
     let data = &data[..data.len().min(HEAD_MAX + 64)];
-    let whole = parse(data, HEAD_MAX, HEADERS_MAX);
+    let whole = parse(data, HEAD_MAX, HEADERS_MAX, &BasePath::default());
     check_cuts(data, &whole);
     match &whole {
         Parsed::Partial => {}
@@ -40,7 +40,7 @@ pub fn check(data: &[u8]) {
 fn check_cuts(data: &[u8], whole: &Parsed<'_>) {
     let judged = format!("{whole:?}");
     for cut in cuts(data.len()) {
-        let part = parse(&data[..cut], HEAD_MAX, HEADERS_MAX);
+        let part = parse(&data[..cut], HEAD_MAX, HEADERS_MAX, &BasePath::default());
         let is_whole = matches!(whole, Parsed::Plain(plain) if plain.bytes <= cut);
         match part {
             Parsed::Partial => assert!(!is_whole, "{cut} bytes hold all of the head"),
@@ -63,7 +63,8 @@ fn check_plain(data: &[u8], plain: &Plain<'_>) {
         plain.write(HOST, peer, &BackendHeaders::default(), &mut out);
         check_sent(&came, &out, peer);
         // What was sent has not more to leave out.
-        let Parsed::Plain(again) = parse(&out, 2 * HEAD_MAX, HEADERS_MAX) else {
+        let Parsed::Plain(again) = parse(&out, 2 * HEAD_MAX, HEADERS_MAX, &BasePath::default())
+        else {
             panic!("what is sent is no longer a read: {}", out.escape_ascii());
         };
         let mut twice = Vec::new();

@@ -255,6 +255,49 @@ pub fn system_version(body: &[u8]) -> Result<Version, Junk> {
     Ok(Version::parse(&text))
 }
 
+/// The longest name of a frontend that is kept, in characters.
+const FRONTEND_VERSION_MAX: usize = 200;
+
+/// Which frontend a server has, as it says itself in `/system_stats`; `None` if it does not.
+///
+/// It is the installed package (0.33), else the one that it asks for (0.3.40), and what its command
+/// line says about another. Two servers that say the same serve the same page, as far as anybody
+/// can tell who only asks them.
+#[must_use]
+pub fn frontend_version(body: &[u8]) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Stats {
+        system: System,
+    }
+    #[derive(Deserialize)]
+    struct System {
+        required_frontend_version: Option<String>,
+        comfy_package_versions: Option<Vec<Package>>,
+        argv: Option<Vec<String>>,
+    }
+    #[derive(Deserialize)]
+    struct Package {
+        name: String,
+        installed: Option<String>,
+    }
+    let Stats { system } = serde_json::from_slice(body).ok()?;
+    let mut packages = system.comfy_package_versions.unwrap_or_default().into_iter();
+    let installed = packages.find(|it| it.name == "comfyui-frontend-package");
+    let installed = installed.and_then(|package| package.installed);
+    let mut version = installed.or(system.required_frontend_version)?;
+    let argv = system.argv.unwrap_or_default();
+    let mut argv = argv.iter();
+    while let Some(word) = argv.next() {
+        let (flag, value) = word.split_once('=').unzip();
+        let flag = flag.unwrap_or(word);
+        if matches!(flag, "--front-end-version" | "--front-end-root") {
+            let value = value.or_else(|| argv.next().map(String::as_str)).unwrap_or_default();
+            version = format!("{version} {flag} {value}");
+        }
+    }
+    Some(version.chars().take(FRONTEND_VERSION_MAX).collect())
+}
+
 /// The prompt id and number in the answer to a submission that was taken.
 #[must_use]
 pub fn accepted(body: &[u8]) -> Option<(String, Option<f64>)> {
@@ -366,6 +409,32 @@ mod tests {
         let taken = br#"{"prompt_id": "p", "number": 3, "node_errors": {}}"#;
         assert_eq!(accepted(taken), Some(("p".to_owned(), Some(3.0))));
         assert_eq!(accepted(b"{}"), None);
+    }
+
+    #[test]
+    fn a_frontend_is_what_is_installed_and_what_the_command_line_says_of_it() {
+        let of =
+            |system: &str| frontend_version(format!("{{\"system\": {{{system}}}}}").as_bytes());
+        let packages = r#""comfy_package_versions": [{"name": "other", "installed": "9"},
+            {"name": "comfyui-frontend-package", "installed": "1.49.6", "required": "1.50.0"}]"#;
+        let required = r#""required_frontend_version": "1.35.9""#;
+        assert_eq!(of(&format!("{required}, {packages}")).as_deref(), Some("1.49.6"));
+        assert_eq!(of(required).as_deref(), Some("1.35.9"));
+        let gone = r#""comfy_package_versions": [{"name": "comfyui-frontend-package",
+            "installed": null}]"#;
+        assert_eq!(of(&format!("{required}, {gone}")).as_deref(), Some("1.35.9"));
+        assert_eq!(of(gone), None);
+        assert_eq!(of(r#""comfyui_version": "0.3.0""#), None);
+        assert_eq!(frontend_version(b"<html>"), None);
+        for argv in [
+            r#"["main.py", "--front-end-version", "x@2", "--cpu"]"#,
+            r#"["main.py", "--cpu", "--front-end-version=x@2"]"#,
+        ] {
+            let said = of(&format!("{packages}, \"argv\": {argv}"));
+            assert_eq!(said.as_deref(), Some("1.49.6 --front-end-version x@2"));
+        }
+        let long = format!("{packages}, \"argv\": [\"--front-end-root={}\"]", "x".repeat(9_999));
+        assert_eq!(of(&long).unwrap().chars().count(), FRONTEND_VERSION_MAX);
     }
 
     #[test]

@@ -56,6 +56,7 @@ mod tests {
             "server.allowed_origins" => "https://app.example",
             "server.trusted_proxies" => "10.0.0.0/8",
             "server.home" => "a",
+            "server.base_path" => "/comfy/",
             "admin.token" => "s3cret",
             "affinity.link_linger" | "server.drain_delay" | "prompts.answer_limit" => "9s",
             "affinity.shared_ids" | "sockets.output_classes" => "other",

@@ -71,9 +71,11 @@ fn server(raw: RawServer, notes: &mut Notes) -> ServerConfig {
         allow_free,
         allow_asset_scans,
         home,
+        base_path,
         page_script,
         passthrough,
         stale_cache,
+        asset_cache,
     } = raw;
     ServerConfig {
         listen: listen.check(notes),
@@ -95,9 +97,11 @@ fn server(raw: RawServer, notes: &mut Notes) -> ServerConfig {
         allow_free: allow_free.check(notes),
         allow_asset_scans: allow_asset_scans.check(notes),
         home: home.check(notes),
+        base_path: base_path.check(notes),
         page_script: page_script.check(notes),
         passthrough: passthrough.check(notes),
         stale_cache: stale_cache.check(notes),
+        asset_cache: asset_cache.check(notes),
     }
 }
 

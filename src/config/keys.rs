@@ -6,6 +6,7 @@
 //!
 //! The last column says what a reload does with a new value: see [`Applied`].
 
+use super::base_path::Base;
 use super::choices::{Counts, Format, NamelessMay, OnError, Tags, Toggle};
 use super::headers::Headers;
 use super::key::Applied;
@@ -160,6 +161,9 @@ sections! {
         /// The backend that keeps settings, workflows and the page. If it is empty, the first by
         /// name is taken.
         home: BackendName = "", Live;
+        /// The path under which Mooring is reached, such as `/comfy/`. Proxies in front must not
+        /// remove it.
+        base_path: Base = "", Live;
         /// Adds a script to the page, so that each of its tabs is a client of its own.
         page_script: Toggle = "on", Live;
         /// Simple reads are copied from connection to connection as bytes. `off` sends them through
@@ -167,6 +171,8 @@ sections! {
         passthrough: Toggle = "on", Live;
         /// Memory for the last good copies of the home's page and user data; 0 keeps none.
         stale_cache: Size { min: 0, max: 64 * GIB } = "64MiB", Live;
+        /// Memory for files of the page with a hash in their name, compressed too; 0 keeps none.
+        asset_cache: Size { min: 0, max: 64 * GIB } = "64MiB", Live;
     }
     /// The listener for operators.
     ["admin"] RawAdmin admin {

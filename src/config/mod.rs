@@ -9,6 +9,7 @@
 //! `check`, one in `config/mooring.toml` and one in `docs/configuration.md`; the compiler or a
 //! test asks for each.
 
+mod base_path;
 mod changes;
 mod check;
 mod choices;
@@ -51,6 +52,7 @@ use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use base_path::{BasePath, PlaceBelow};
 pub use changes::{Change, changes};
 pub use cidr::{BadCidr, Cidr};
 pub use find::find;
@@ -115,10 +117,14 @@ pub struct ServerConfig {
     pub allow_asset_scans: bool,
     /// The name of a backend that exists.
     pub home: String,
+    /// Below which all paths of clients are.
+    pub base_path: BasePath,
     pub page_script: OnOff,
     pub passthrough: OnOff,
     /// Bytes; 0 is off.
     pub stale_cache: u64,
+    /// Bytes; 0 is off.
+    pub asset_cache: u64,
 }
 
 impl ServerConfig {

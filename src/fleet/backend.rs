@@ -28,7 +28,10 @@ use crate::routing::placement::{AdminState, BackendView, Condition};
 use crate::routing::state_change::StateChange;
 
 mod leaving;
+mod said;
 mod settings;
+
+pub use said::SaidOfItself;
 
 pub(super) use settings::Common;
 
@@ -82,6 +85,8 @@ struct State {
     /// What the last failed probe said.
     trouble: Option<String>,
     version: Option<Version>,
+    /// The page that it serves, as far as it says so.
+    frontend: Option<Arc<str>>,
     /// The answer of `GET /features`, as it came.
     features: Option<Arc<str>>,
     /// When its port was last found closed: its process, and all it remembered, is gone since.
@@ -246,25 +251,6 @@ impl Backend {
         self.state().refused
     }
 
-    /// What it said of itself when the watch link opened.
-    pub fn learned(&self, version: Option<Version>, features: Option<Arc<str>>) {
-        let mut state = self.state();
-        state.version = version;
-        if features.is_some() {
-            state.features = features;
-        }
-    }
-
-    #[must_use]
-    pub fn version(&self) -> Option<Version> {
-        self.state().version.clone()
-    }
-
-    #[must_use]
-    pub fn features(&self) -> Option<Arc<str>> {
-        self.state().features.clone()
-    }
-
     /// Its watch link got a `status`.
     pub fn status_came(&self, queue_remaining: u32, now: Instant) {
         if queue_remaining < self.load.queue_remaining() {
@@ -385,6 +371,7 @@ impl State {
             since: now,
             trouble: None,
             version: None,
+            frontend: None,
             features: None,
             refused: None,
             last_status: None,

@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use tracing::debug;
 
 use super::api::{ApiError, encode_segment};
-use super::backend::Backend;
+use super::backend::{Backend, SaidOfItself};
 use crate::comfy::answers;
 use crate::comfy::event::{self, Event};
 use crate::config::{FleetConfig, LiveConfig};
@@ -166,7 +166,10 @@ impl Watch {
             .filter(|body| serde_json::from_slice::<serde::de::IgnoredAny>(body).is_ok())
             .and_then(|body| String::from_utf8(body.to_vec()).ok());
         debug!(backend = %self.backend.name(), %version, "Backend reported its version.");
-        self.backend.learned(Some(version), features.map(Arc::from));
+        // Before 0.3.40 nothing is said of it, and each version had its own.
+        let frontend = answers::frontend_version(&stats).unwrap_or_else(|| version.to_string());
+        let said = SaidOfItself { version, frontend: frontend.into() };
+        self.backend.learned(said, features.map(Arc::from));
         Ok(())
     }
 

@@ -26,6 +26,11 @@ pub const COOKIE_NAME: &str = "mooring";
 /// section 4.1.3).
 pub const TLS_COOKIE_NAME: &str = "__Host-mooring";
 
+/// Its name over TLS below a base path. One with `__Host-` is of all of its host, and several
+/// gateways below several paths would take it from each other. This one at least nobody plants who
+/// listens on the way.
+const TLS_COOKIE_NAME_BELOW: &str = "__Secure-mooring";
+
 /// How many clients are remembered per browser or address; the least recent goes first.
 const CLIENTS_MAX: usize = 32;
 
@@ -56,12 +61,15 @@ impl BrowserId {
         self.0
     }
 
-    /// The header that gives it to the browser.
+    /// The header that gives it to the browser. Its path is put below the base path as those of all
+    /// cookies.
     #[must_use]
     pub fn set_cookie(self, signer: &CookieSigner, door: Door) -> String {
         let pair = format!("{}={:032x}.{:032x}", cookie_name(door), self.0, signer.sign(self.0));
         match door {
-            Door::Tls => format!("{pair}; Path=/; Secure; HttpOnly; SameSite=Lax"),
+            Door::Tls | Door::TlsBelow => {
+                format!("{pair}; Path=/; Secure; HttpOnly; SameSite=Lax")
+            }
             Door::Plain | Door::Unknown => format!("{pair}; Path=/; HttpOnly; SameSite=Lax"),
         }
     }
@@ -75,6 +83,7 @@ fn number(text: &str) -> Option<u128> {
 fn cookie_name(door: Door) -> &'static str {
     match door {
         Door::Tls => TLS_COOKIE_NAME,
+        Door::TlsBelow => TLS_COOKIE_NAME_BELOW,
         Door::Plain | Door::Unknown => COOKIE_NAME,
     }
 }
@@ -96,7 +105,7 @@ pub fn is_own_cookie(pair: &[u8]) -> bool {
     let pair = pair.trim_ascii();
     let pair = pair.strip_prefix(b"=").unwrap_or(pair).trim_ascii_start();
     let name = pair.split(|byte| *byte == b'=').next().unwrap_or(pair).trim_ascii_end();
-    name == COOKIE_NAME.as_bytes() || name == TLS_COOKIE_NAME.as_bytes()
+    [COOKIE_NAME, TLS_COOKIE_NAME, TLS_COOKIE_NAME_BELOW].iter().any(|own| name == own.as_bytes())
 }
 
 /// Clients by browser and by address.
@@ -410,11 +419,14 @@ mod tests {
         let set = BrowserId::mint().set_cookie(&CookieSigner::new(), Door::Tls);
         assert!(set.starts_with("__Host-mooring="), "{set}");
         assert!(set.contains("; Secure") && set.contains("; Path=/;") && !set.contains("Domain"));
+        let below = BrowserId::mint().set_cookie(&CookieSigner::new(), Door::TlsBelow);
+        assert!(below.starts_with("__Secure-mooring=") && below.contains("; Secure"), "{below}");
     }
 
     #[test]
     fn our_cookie_is_told_from_others() {
-        for own in ["mooring=1", " mooring =1", "mooring", "__Host-mooring=", "=mooring=1"] {
+        for own in ["mooring=1", " mooring =1", "mooring", "__Host-mooring=", "__Secure-mooring=1"]
+        {
             assert!(is_own_cookie(own.as_bytes()), "{own}");
         }
         for other in ["xmooring=1", "mooring2=1", "a=mooring", "Mooring=1", "a=mooring=1", ""] {

@@ -19,31 +19,7 @@ pub struct CacheKey {
     asker: Box<[u8]>,
 }
 
-/// A coding that a copy is kept in besides its own.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Coding {
-    Gzip,
-    Brotli,
-}
-
-impl Coding {
-    /// As in `Content-Encoding`.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Gzip => "gzip",
-            Self::Brotli => "br",
-        }
-    }
-}
-
 impl CacheKey {
-    /// The same in a coding. Files of the page have no query.
-    #[must_use]
-    pub fn encoded(&self, coding: Coding) -> Self {
-        Self { query: coding.as_str().into(), ..self.clone() }
-    }
-
     /// A file of the page. It is the same for everyone, whatever the query.
     #[must_use]
     pub fn asset(path: &str) -> Self {

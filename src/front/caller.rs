@@ -100,6 +100,8 @@ pub enum Door {
     Plain,
     /// Through a proxy that ends TLS.
     Tls,
+    /// The same, and below a base path.
+    TlsBelow,
 }
 
 impl<'a> IdentityHints<'a> {
@@ -323,7 +325,13 @@ pub fn door(server: &ServerConfig, peer: IpAddr, hints: &IdentityHints<'_>) -> D
     let first = said.split(|byte| *byte == b',').next().unwrap_or(said).trim_ascii();
     let is = |other: &str| first.eq_ignore_ascii_case(other.as_bytes());
     match () {
-        () if is("https") || is("wss") => Door::Tls,
+        () if is("https") || is("wss") => {
+            if server.base_path.is_root() {
+                Door::Tls
+            } else {
+                Door::TlsBelow
+            }
+        }
         () if is("http") || is("ws") => Door::Plain,
         () => Door::Unknown,
     }

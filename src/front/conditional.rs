@@ -5,11 +5,12 @@
 
 use bytes::Bytes;
 use http::header::{
-    ACCEPT_ENCODING, ACCEPT_RANGES, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE,
-    ETAG, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, LAST_MODIFIED, RANGE,
+    ACCEPT_RANGES, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, IF_MATCH,
+    IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, LAST_MODIFIED, RANGE,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 
+use super::accept_encoding::{AcceptEncoding, Choice, Worth};
 use crate::body::ResponseBody;
 
 /// An answer with status 200, whole.
@@ -26,7 +27,7 @@ pub struct Conditional {
     if_match: Option<String>,
     if_none_match: Option<String>,
     if_modified_since: Option<HeaderValue>,
-    accept_encoding: String,
+    accepted: AcceptEncoding,
     range: Option<String>,
     if_range: Option<String>,
 }
@@ -61,33 +62,26 @@ impl Conditional {
             if_match: joined(headers, &IF_MATCH),
             if_none_match: joined(headers, &IF_NONE_MATCH),
             if_modified_since: headers.get(IF_MODIFIED_SINCE).cloned(),
-            accept_encoding: joined(headers, &ACCEPT_ENCODING).unwrap_or_default(),
+            accepted: AcceptEncoding::of(headers),
             range: joined(headers, &RANGE),
             if_range: joined(headers, &IF_RANGE),
         }
     }
 
-    /// True if the caller takes this coding (section 12.5.3).
+    /// The form in which the caller gets what is held as it is. A part is one of that, so who wants
+    /// one and does not refuse it gets it so.
     #[must_use]
-    pub fn accepts(&self, coding: &str) -> bool {
-        let weight = |wanted: &str| {
-            self.accept_encoding.split(',').find_map(|accepted| {
-                let (name, weight) = accepted.split_once(';').unwrap_or((accepted, ""));
-                if !name.trim().eq_ignore_ascii_case(wanted) {
-                    return None;
-                }
-                let weight = weight.trim().strip_prefix("q=").unwrap_or("1");
-                Some(weight.trim().parse::<f32>().unwrap_or(0.0))
-            })
-        };
-        weight(coding).or_else(|| weight("*")).is_some_and(|weight| 0.0 < weight)
+    pub fn form(&self, worth: Worth) -> Choice {
+        let worth = if self.range.is_some() { Worth::Nothing } else { worth };
+        self.accepted.choose(worth)
     }
 
     /// True if the caller can read what is encoded so.
     #[must_use]
     pub fn can_read(&self, headers: &HeaderMap) -> bool {
         let Some(encoding) = headers.get(CONTENT_ENCODING) else { return true };
-        encoding == "identity" || encoding.to_str().is_ok_and(|coding| self.accepts(coding))
+        encoding == "identity"
+            || encoding.to_str().is_ok_and(|coding| self.accepted.accepts(coding))
     }
 
     /// The answer to it, of which a part may be wanted.
@@ -225,6 +219,7 @@ fn has_tag(list: &str, tag: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use http::header::ACCEPT_ENCODING;
 
     fn whole() -> Whole {
         let mut headers = HeaderMap::new();

@@ -1,10 +1,10 @@
 // Mooring in the browser's console: `mooring.status()`, `.reset(force)`, `.validate()`,
 // `.explain()`.
 //
-// Served at `/-/console.js`. Load it on ComfyUI's own page in whichever way is at hand:
-// `await import("/-/console.js")`, a script element, or by pasting this text. It asks the gateway
-// that served the page, about this tab: the one whose clientId ComfyUI's page keeps in
-// `window.name`. Each call prints a table for people and returns the plain object for programs; a
+// Served at `/-/console.js`, below `server.base_path`. Load it on ComfyUI's own page in whichever
+// way is at hand: `await import("/-/console.js")`, a script element, or by pasting this text. It
+// asks the gateway that served the page, about this tab: the one whose clientId ComfyUI's page keeps
+// in `window.name`. Each call prints a table for people and returns the plain object for programs; a
 // failure is printed as one sentence and returned as `{ error, … }`, never thrown, because nobody
 // catches anything in a console.
 
@@ -12,6 +12,8 @@
   "use strict";
 
   const DEADLINE_MS = 15_000;
+  /** Where Mooring is on this host (`server.base_path`), written when this is served. */
+  const BASE = "";
   const SOCKET_STATES = ["connecting", "open", "closing", "closed"];
 
   /** This tab's clientId, as ComfyUI's page keeps it; empty before its first `status`. */
@@ -34,7 +36,7 @@
     init.signal = AbortSignal.timeout(DEADLINE_MS);
     let response;
     try {
-      response = await fetch(path, init);
+      response = await fetch(`${BASE}${path}`, init);
     } catch (error) {
       const late = error?.name === "TimeoutError";
       return { error: late ? "the gateway did not answer in time" : "the gateway is not there" };

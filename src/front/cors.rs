@@ -139,7 +139,7 @@ impl<'a> OriginHeaders<'a> {
         ) {
             Door::Unknown => None,
             Door::Plain => Some("http"),
-            Door::Tls => Some("https"),
+            Door::Tls | Door::TlsBelow => Some("https"),
         };
         Self { host, scheme }
     }

@@ -5,14 +5,15 @@
 //! fault it is, and whether waiting helps. `docs/errors.md` lists the codes; a test compares the
 //! two.
 
+mod bodies;
+
 use http::header::{
     ACCEPT_ENCODING, ALLOW, CONTENT_TYPE, HeaderName, RETRY_AFTER, SEC_WEBSOCKET_VERSION,
 };
 use http::{HeaderValue, Response, StatusCode};
 use hyper::ext::ReasonPhrase;
 
-use crate::body::inflate::{self, InflateError};
-use crate::body::{CollectError, ResponseBody};
+use crate::body::{CollectError, ResponseBody, inflate};
 use crate::comfy::commands::BadBody;
 use crate::comfy::lists::history::NotAnInteger;
 use crate::comfy::reply;
@@ -117,6 +118,10 @@ pub enum GatewayError {
     BadUpgrade { backend: String },
     #[error("there is nothing of that name")]
     NotFound,
+    #[error("you refuse this file as it is, and in every coding that it could have")]
+    NotAcceptable,
+    #[error("there is nothing here: all of it is below {base}")]
+    OutsideBasePath { base: String },
     #[error("this path does not take this method")]
     BadMethod { allowed: &'static str },
     #[error(transparent)]
@@ -188,6 +193,8 @@ impl GatewayError {
             | Self::TooManySockets(_)
             | Self::TooManyTunnels(TooMany::OfOwner { .. })
             | Self::NotFound
+            | Self::OutsideBasePath { .. }
+            | Self::NotAcceptable
             | Self::BadMethod { .. } => Fault::Client,
             Self::Refused(Refusal::BackendDown { .. } | Refusal::BackendWedged { .. })
             | Self::BackendDown { .. }
@@ -245,7 +252,10 @@ impl GatewayError {
             | Self::UnknownUser => StatusCode::FORBIDDEN,
             Self::StillPending(_) => StatusCode::CONFLICT,
             Self::Handshake(error) => error.status(),
-            Self::NotFound | Self::FileGone { .. } => StatusCode::NOT_FOUND,
+            Self::NotFound | Self::FileGone { .. } | Self::OutsideBasePath { .. } => {
+                StatusCode::NOT_FOUND
+            }
+            Self::NotAcceptable => StatusCode::NOT_ACCEPTABLE,
             Self::BadMethod { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::Refused(
                 Refusal::BackendDown { .. } | Refusal::BackendWedged { .. } | Refusal::NoPlace(_),
@@ -311,6 +321,8 @@ impl GatewayError {
             Self::TooManyTunnels(TooMany::InAll { .. }) => "tunnels_full",
             Self::BadUpgrade { .. } => "bad_upgrade",
             Self::NotFound => "not_found",
+            Self::OutsideBasePath { .. } => "outside_base_path",
+            Self::NotAcceptable => "not_acceptable",
             Self::BadMethod { .. } => "bad_method",
             Self::Stopping => "stopping",
             Self::JournalFailed => "journal_failed",
@@ -368,25 +380,5 @@ impl GatewayError {
             headers.insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
         }
         response
-    }
-}
-
-impl From<InflateError> for GatewayError {
-    fn from(error: InflateError) -> Self {
-        match error {
-            InflateError::Collect(error) => error.into(),
-            InflateError::Corrupt => Self::BodyCorrupt,
-        }
-    }
-}
-
-/// A body could not be collected: too large is the limit's word, broken is the client's fault.
-impl From<CollectError> for GatewayError {
-    fn from(error: CollectError) -> Self {
-        match error {
-            CollectError::TooLarge { max } => Self::BodyTooLarge { max },
-            CollectError::Busy => Self::BodiesBusy,
-            CollectError::Broken(_) => Self::BodyBroken,
-        }
     }
 }

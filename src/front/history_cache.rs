@@ -47,7 +47,7 @@ pub const LOOK_AGAIN: Duration = Duration::from_millis(25);
 /// The entries that are kept, and those that are on their way.
 #[derive(Debug)]
 pub struct HistoryCache {
-    cache: Lock<Cache<Bytes>, { rank::HISTORY_CACHE }>,
+    cache: Lock<Cache<PromptId, Bytes>, { rank::HISTORY_CACHE }>,
     fetching: Lock<HashMap<PromptId, Arc<Fetching>>, { rank::FETCHING }>,
 }
 
@@ -122,7 +122,7 @@ impl HistoryCache {
         Waiting { entries: self, prompt, fetching }
     }
 
-    fn cache(&self) -> Guard<'_, Cache<Bytes>, { rank::HISTORY_CACHE }> {
+    fn cache(&self) -> Guard<'_, Cache<PromptId, Bytes>, { rank::HISTORY_CACHE }> {
         self.cache.lock()
     }
 

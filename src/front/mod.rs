@@ -21,21 +21,25 @@
 //! - [`names`]: names of files in answers
 //! - [`upgrade`]: browser sockets; [`tunnel`]: sockets of node packs
 //! - [`cors`]: pages of other origins
+//! - [`base_path`]: the front below a path
 //! - [`failover`]: who answers a read when its backend is down
 //! - [`unavailable`]: the page for when no backend can
 //! - [`cookie_signer`]: signs the page cookie
 //! - [`self_service`]: our own routes, under `/-/`
 //! - [`home`]: answers that are the same for everyone; [`stale_cache`]: their last good copies
-//! - [`static_files`]: the page's files that never change, from memory
+//! - [`static_files`]: the page's files that never change, from memory ([`asset_cache`])
 //! - [`page`]: the stock page, each tab of it a client of its own
 //!   ([`page_cookie`]: the cookie with other pages)
 //! - [`access`]: the record of each request
 //! - [`users`]: how servers are set up
-//! - [`conditional`]: conditions and ranges of reads
+//! - [`conditional`]: conditions and ranges of reads ([`accept_encoding`]: codings)
 //! - [`assets`]: assets and their tags, of all servers
 
+pub mod accept_encoding;
 pub mod access;
+pub mod asset_cache;
 pub mod assets;
+pub mod base_path;
 pub mod bodies;
 pub mod broadcast_lookup;
 pub mod browsers;
@@ -105,6 +109,7 @@ pub async fn answer(
     mut request: Request<Incoming>,
 ) -> Response<ResponseBody> {
     let started = now();
+    let entry = base_path::enter(&front.shared.config().server.base_path, &mut request);
     let recorded =
         access::is_recorded().then(|| access::Record::of_request(&front, peer, &request));
     if let Some(record) = &recorded {
@@ -116,12 +121,15 @@ pub async fn answer(
     }
     let reader = unavailable::Reader::of(&request);
     let visit = page_cookie::Visit::of(&front, peer, &request);
+    let is_inside = matches!(entry, base_path::Entry::Inside);
     let answer = match &decision {
         cors::CorsDecision::Foreign => Err(GatewayError::ForeignOrigin),
         cors::CorsDecision::Preflight(origin) => Ok(cors::preflight(origin, request.headers())),
-        cors::CorsDecision::Same | cors::CorsDecision::Allowed(_) => {
-            route::route(&front, peer, request).await
-        }
+        cors::CorsDecision::Same | cors::CorsDecision::Allowed(_) => match entry {
+            base_path::Entry::Inside => route::route(&front, peer, request).await,
+            base_path::Entry::Redirected(response) => Ok(response),
+            base_path::Entry::Outside(error) => Err(error),
+        },
     };
     let mut response = answer.unwrap_or_else(|error| match reader {
         unavailable::Reader::Person if unavailable::is_over_soon(&error) => {
@@ -134,6 +142,9 @@ pub async fn answer(
     // After that: a page without an origin of its own gets no cookie.
     if let cors::CorsDecision::Allowed(origin) = &decision {
         cors::allow(&mut response, origin);
+    }
+    if is_inside {
+        base_path::put_back(&front.shared.config().server.base_path, response.headers_mut());
     }
     let took = now().duration_since(started);
     headers::time(&mut response, took);

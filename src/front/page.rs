@@ -119,7 +119,7 @@ pub async fn page(front: &Arc<Front>, caller: &Caller, request: Request<Incoming
             let key = CacheKey::own(path, "", request.headers());
             let response = home::read(front, key, request).await?;
             if is_of_home(&response) {
-                front.stale_cache.saw_page(response.headers());
+                front.asset_cache.saw_page(response.headers());
             }
             response
         }
@@ -150,7 +150,7 @@ async fn scripted(front: &Arc<Front>, request: Request<Incoming>) -> Answer {
     match fetch(front, &home, parts.clone()).await {
         Ok(Fetched::Other(response)) => Ok(response),
         Ok(Fetched::Page(page, time)) => {
-            front.stale_cache.saw_page(&page.headers);
+            front.asset_cache.saw_page(&page.headers);
             let mut response = asked.answer(&page);
             response.extensions_mut().extend(time);
             let copies = &front.stale_cache;

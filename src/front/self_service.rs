@@ -22,6 +22,9 @@ use crate::shared::Shared;
 
 const CONSOLE: &str = include_str!("console.js");
 
+/// Where it says where the front is.
+const NO_BASE: &str = "const BASE = \"\";";
+
 /// Answers a path below `/-/`.
 ///
 /// # Errors
@@ -38,7 +41,7 @@ pub async fn answer(
         (&Method::GET | &Method::HEAD, "/-/whoami") => Ok(whoami(front, caller)),
         (&Method::GET | &Method::HEAD, "/-/validate") => Ok(as_json(&validate(front, caller))),
         (&Method::GET | &Method::HEAD, "/-/explain") => Ok(explain(front, caller, query)),
-        (&Method::GET | &Method::HEAD, "/-/console.js") => Ok(console()),
+        (&Method::GET | &Method::HEAD, "/-/console.js") => Ok(console(&front.shared)),
         (&Method::GET | &Method::HEAD, "/-/page.js") => page::script(&front.shared, request),
         (&Method::POST, "/-/reset") => reset(front, caller, query),
         (
@@ -183,8 +186,10 @@ fn reset(front: &Arc<Front>, caller: &Caller, query: &str) -> Answer {
     Ok(as_json(&ResetDone { released: true, cut_off }))
 }
 
-fn console() -> Response<ResponseBody> {
-    let mut response = Response::new(ResponseBody::whole(CONSOLE));
+/// It may be loaded by any page of this host, so it is told where this front is.
+fn console(shared: &Shared) -> Response<ResponseBody> {
+    let base = format!("const BASE = \"{}\";", shared.config().server.base_path.prefix());
+    let mut response = Response::new(ResponseBody::whole(CONSOLE.replacen(NO_BASE, &base, 1)));
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/javascript; charset=utf-8"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));

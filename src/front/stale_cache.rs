@@ -1,9 +1,9 @@
 //! The last good copies of what the home backend sent (promise R9).
 //!
 //! They are for the time when the home is down, and do not save it requests: while it is up, it
-//! answers. Only files with a hash in their name are served from here at any time. All copies
-//! together are bounded, including bodies that are being copied; the least recently used copy goes
-//! first.
+//! answers. All copies together are bounded, including bodies that are being copied; the least
+//! recently used copy goes first. Files with a hash in their name are kept by
+//! [`super::asset_cache`].
 //!
 //! # Invariants
 //!
@@ -20,24 +20,16 @@ use std::time::{Duration, Instant};
 use http::HeaderValue;
 use http::header::{ETAG, HeaderMap, HeaderName};
 
+pub use super::cache_key::CacheKey;
 use super::cache_key::bare;
-pub use super::cache_key::{CacheKey, Coding};
 use super::conditional::Whole;
-use crate::comfy::version::Version;
 use crate::lock::{Guard, Lock, rank};
-use crate::routing::ids::BackendId;
 
 /// The largest body that is kept, in bytes; less if all copies together may have little.
 const BODY_MAX: usize = 16 << 20;
 
 /// What an entry takes besides its texts and its body, about.
 const ENTRY_BYTES: usize = 256;
-
-/// How many names are remembered that no backend had; past it no others are looked for.
-const MISSES_MAX: usize = 1024;
-
-/// How long a name is not looked for again that no backend had.
-const MISS: Duration = Duration::from_secs(60);
 
 /// What the home backend had last.
 #[derive(Clone, Debug)]
@@ -64,11 +56,6 @@ struct Table {
     entries: HashMap<Arc<CacheKey>, Entry>,
     /// The keys of `entries`, by their last use.
     by_use: BTreeMap<u64, Arc<CacheKey>>,
-    misses: HashMap<Box<str>, Instant>,
-    /// Counts the installations of the home that were seen, by its version and its page.
-    edition: u64,
-    server: Option<(BackendId, Option<Version>)>,
-    page: Option<HeaderValue>,
 }
 
 #[derive(Debug)]
@@ -76,7 +63,6 @@ struct Entry {
     kept: Kept,
     bytes: usize,
     turn: u64,
-    edition: u64,
 }
 
 #[derive(Debug)]
@@ -155,38 +141,6 @@ impl StaleCache {
         Some((found, now.duration_since(*since)))
     }
 
-    /// The copy, if it was made of what is installed now.
-    #[must_use]
-    pub fn fresh(&self, key: &CacheKey) -> Option<Whole> {
-        let mut table = self.table();
-        table.used(key);
-        let edition = table.edition;
-        match table.entries.get(key).filter(|entry| entry.edition == edition)?.kept {
-            Kept::Copy { ref whole, .. } => Some(whole.clone()),
-            Kept::Missing { .. } | Kept::Nothing => None,
-        }
-    }
-
-    /// The home is this backend now, of this version.
-    pub fn saw_server(&self, id: BackendId, version: Option<Version>) {
-        let mut table = self.table();
-        let server = Some((id, version));
-        if table.server != server {
-            table.edition += u64::from(table.server.is_some());
-            table.server = server;
-        }
-    }
-
-    /// The home's page has this tag now.
-    pub fn saw_page(&self, headers: &HeaderMap) {
-        let mut table = self.table();
-        let page = headers.get(ETAG).cloned();
-        if table.page != page {
-            table.edition += u64::from(table.page.is_some());
-            table.page = page;
-        }
-    }
-
     /// Keeps an answer, in place of an older one.
     pub fn put(&self, key: CacheKey, whole: Whole, now: Instant) {
         self.table().put(key, Kept::Copy { whole, since: now });
@@ -252,22 +206,6 @@ impl StaleCache {
         }
     }
 
-    /// True if other backends may be asked for what the home does not have.
-    #[must_use]
-    pub fn may_look(&self, path: &str, now: Instant) -> bool {
-        let mut table = self.table();
-        if table.misses.len() == MISSES_MAX {
-            table.misses.retain(|_, at| now.duration_since(*at) < MISS);
-        }
-        let is_recent = |at: &Instant| now.duration_since(*at) < MISS;
-        table.misses.len() < MISSES_MAX && !table.misses.get(path).is_some_and(is_recent)
-    }
-
-    /// No backend has it.
-    pub fn missed(&self, path: &str, now: Instant) {
-        self.table().misses.insert(path.into(), now);
-    }
-
     fn table(&self) -> Guard<'_, Table, { rank::STALE_CACHE }> {
         self.table.lock()
     }
@@ -295,8 +233,8 @@ impl Table {
         self.turn += 1;
         self.bytes += bytes;
         self.by_use.insert(self.turn, Arc::clone(&key));
-        let (turn, edition) = (self.turn, self.edition);
-        self.entries.insert(key, Entry { kept, bytes, turn, edition });
+        let turn = self.turn;
+        self.entries.insert(key, Entry { kept, bytes, turn });
         debug_assert_eq!(self.entries.len(), self.by_use.len(), "one use for each entry");
     }
 
@@ -377,36 +315,6 @@ mod tests {
     }
 
     #[test]
-    fn a_copy_is_fresh_until_something_else_is_installed() {
-        let (copies, t) = (StaleCache::new(40_000), crate::net::now());
-        let page = |tag| {
-            let mut headers = HeaderMap::new();
-            headers.insert(ETAG, HeaderValue::from_static(tag));
-            headers
-        };
-        copies.saw_server(BackendId::nth(0), None);
-        copies.saw_page(&page("\"1\""));
-        let renew = || {
-            copies.put(key("/a"), whole("\"1\"", 1), t);
-            assert!(copies.fresh(&key("/a")).is_some());
-        };
-        renew();
-        copies.saw_server(BackendId::nth(0), None);
-        copies.saw_page(&page("\"1\""));
-        assert!(copies.fresh(&key("/a")).is_some());
-        assert!(copies.fresh(&key("/a").encoded(Coding::Gzip)).is_none(), "another copy");
-        copies.saw_server(BackendId::nth(0), Some(Version::parse("0.33.0")));
-        assert!(copies.fresh(&key("/a")).is_none());
-        assert!(copies.get(&key("/a"), t).is_some(), "there for a tab of before");
-        renew();
-        copies.saw_page(&page("\"2\""));
-        assert!(copies.fresh(&key("/a")).is_none());
-        renew();
-        copies.saw_server(BackendId::nth(1), Some(Version::parse("0.33.0")));
-        assert!(copies.fresh(&key("/a")).is_none());
-    }
-
-    #[test]
     fn a_copy_is_as_old_as_its_last_confirmation() {
         let (copies, t) = (StaleCache::new(40_000), crate::net::now());
         let later = t + Duration::from_secs(60);
@@ -463,18 +371,5 @@ mod tests {
         assert!(copies.get(&folder, t).is_none());
         let kept = all.map(|path| copies.get(&named(path), t).is_some());
         assert_eq!(kept, [false, false, true, true]);
-    }
-
-    #[test]
-    fn a_name_that_nobody_has_is_not_looked_for_again_at_once() {
-        let (copies, t) = (StaleCache::new(0), crate::net::now());
-        assert!(copies.may_look("/assets/x-12345678.js", t));
-        copies.missed("/assets/x-12345678.js", t);
-        assert!(!copies.may_look("/assets/x-12345678.js", t));
-        for index in 1..MISSES_MAX {
-            copies.missed(&index.to_string(), t);
-        }
-        assert!(!copies.may_look("/assets/y-12345678.js", t), "bounded");
-        assert!(copies.may_look("/assets/x-12345678.js", t + MISS));
     }
 }

@@ -8,6 +8,7 @@ use http::Method;
 use tokio::sync::Semaphore;
 
 use super::Answer;
+use super::asset_cache::AssetCache;
 use super::broadcast_lookup::LookupLimiter;
 use super::browsers::{self, Browsers};
 use super::cookie_signer::CookieSigner;
@@ -15,7 +16,7 @@ use super::failover::Starts;
 use super::history_cache::HistoryCache;
 use super::nodes::NodeInfos;
 use super::stale_cache::StaleCache;
-use super::static_files::Press;
+use super::static_files::press::Press;
 use super::users::Users;
 use crate::body::budget::BodyBudget;
 use crate::net::Boxed;
@@ -51,6 +52,8 @@ pub struct Front {
     pub cookie_signer: CookieSigner,
     /// Last good copies of what the home backend gave.
     pub stale_cache: StaleCache,
+    /// The page's hashed files.
+    pub asset_cache: Arc<AssetCache>,
     /// History entries that were fetched for lists.
     pub history_cache: HistoryCache,
     /// Who had ids looked for that nobody knows.
@@ -83,6 +86,7 @@ impl Front {
                 .path()
                 .map_or_else(CookieSigner::new, CookieSigner::kept_in),
             stale_cache: StaleCache::new(bytes(config.server.stale_cache)),
+            asset_cache: AssetCache::new(bytes(config.server.asset_cache)),
             history_cache: HistoryCache::new(bytes(config.prompts.history_cache)),
             lookups: LookupLimiter::default(),
             bodies: BodyBudget::new(config.prompts.max_bodies_total),
@@ -100,6 +104,7 @@ impl Front {
         let config = self.shared.config();
         let bytes = |size: u64| usize::try_from(size).unwrap_or(usize::MAX);
         self.stale_cache.limit(bytes(config.server.stale_cache));
+        self.asset_cache.limit(bytes(config.server.asset_cache));
         self.history_cache.limit(bytes(config.prompts.history_cache));
         self.bodies.limit(config.prompts.max_bodies_total);
     }

@@ -5,349 +5,382 @@
 //! browsers cache it for ever. Its type is taken from its name and not from the server's registry,
 //! because a wrong type would stay in browsers (ComfyUI #12911).
 //!
+//! - [`names`]: which paths those are
+//! - [`types`]: what they are
+//! - [`press`]: their codings
+//!
 //! # Rules
 //!
-//! - When the home has another version or another page, each file is fetched again, so that the
+//! - Only what is asked for without a query. Only whole answers with status 200 and a length, of
+//!   the type that the name implies, without `Set-Cookie` and not `private`. All others are passed
+//!   on as they come.
+//! - When the home's frontend is another one, or its page, each file is fetched again, so that the
 //!   files of a broken installation are replaced.
-//! - A tab that was loaded before still gets its files, from any backend that has them, or from a
-//!   copy.
-//! - Answers that are errors or personal, that are HTML for a script's name, or that are too large
-//!   are passed on and not kept.
+//! - A tab that was loaded before still gets its files: from any backend that has them, those with
+//!   the home's frontend first, or from a copy.
+//! - Who checks that a request may be answered at all does so before it comes here.
 
-use std::io::{self, Write as _};
+pub mod names;
+pub mod press;
+pub mod types;
+
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use http::header::{
     ACCEPT_RANGES, AGE, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, DATE,
-    EXPIRES, HeaderMap, LAST_MODIFIED, PRAGMA, RANGE, VARY,
+    EXPIRES, HeaderMap, LAST_MODIFIED, PRAGMA, VARY, WARNING, X_CONTENT_TYPE_OPTIONS,
 };
 use http::request::Parts;
-use http::{HeaderValue, Request, Response, StatusCode};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http_body::Body as _;
 use hyper::body::Incoming;
-use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use super::Front;
+use super::accept_encoding::{Choice, Worth};
+use super::asset_cache::{AssetKey, Look, Making, Outcome};
 use super::conditional::{Conditional, Whole};
 use super::error::{Fault, GatewayError};
 use super::forward::{Target, exchange, incoming, send, to_backend};
 use super::page::{ask_for_all, broken, hash, insert_tag};
-use super::stale_cache::{CacheKey, Coding};
+use super::stale_cache::CacheKey;
 use super::{Answer, failover, headers, home};
 use crate::body::{
     ClientFault, CollectError, CollectLimits, OnEnd as _, RequestBody, ResponseBody, collect,
 };
+use crate::fleet::backend::Backend;
 use crate::net::now;
+use crate::routing::decision::Reason;
 use crate::shared::Shared;
+use press::Patience;
+use types::Kind;
 
 /// How long all other backends together may take to say whether they have an asset.
 const ELSEWHERE: Duration = Duration::from_secs(5);
 
-/// How many files are compressed at one time.
-const COMPRESSING_MAX: usize = 2;
-
-/// Less is not worth it, in bytes.
+/// Less is not worth to be compressed, in bytes.
 const COMPRESSED_MIN: usize = 1 << 10;
 
 const FOR_EVER: HeaderValue = HeaderValue::from_static("public, max-age=31536000, immutable");
 
-/// Types by the end of the name, and whether it is worth it to compress them.
-const TYPES: [(&str, &str, Worth); 30] = [
-    ("js", "text/javascript; charset=utf-8", Worth::Compressing),
-    ("mjs", "text/javascript; charset=utf-8", Worth::Compressing),
-    ("css", "text/css; charset=utf-8", Worth::Compressing),
-    ("json", "application/json; charset=utf-8", Worth::Compressing),
-    ("map", "application/json; charset=utf-8", Worth::Compressing),
-    ("wasm", "application/wasm", Worth::Compressing),
-    ("svg", "image/svg+xml", Worth::Compressing),
-    ("txt", "text/plain; charset=utf-8", Worth::Compressing),
-    ("md", "text/markdown; charset=utf-8", Worth::Compressing),
-    ("xml", "application/xml", Worth::Compressing),
-    ("ico", "image/vnd.microsoft.icon", Worth::Compressing),
-    ("ttf", "font/ttf", Worth::Compressing),
-    ("otf", "font/otf", Worth::Compressing),
-    ("eot", "application/vnd.ms-fontobject", Worth::Compressing),
-    ("gltf", "model/gltf+json", Worth::Compressing),
-    ("glb", "model/gltf-binary", Worth::Compressing),
-    ("woff", "font/woff", Worth::Nothing),
-    ("woff2", "font/woff2", Worth::Nothing),
-    ("png", "image/png", Worth::Nothing),
-    ("jpg", "image/jpeg", Worth::Nothing),
-    ("jpeg", "image/jpeg", Worth::Nothing),
-    ("gif", "image/gif", Worth::Nothing),
-    ("webp", "image/webp", Worth::Nothing),
-    ("avif", "image/avif", Worth::Nothing),
-    ("mp3", "audio/mpeg", Worth::Nothing),
-    ("ogg", "audio/ogg", Worth::Nothing),
-    ("wav", "audio/wav", Worth::Nothing),
-    ("mp4", "video/mp4", Worth::Nothing),
-    ("webm", "video/webm", Worth::Nothing),
-    ("pdf", "application/pdf", Worth::Nothing),
-];
-
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Worth {
-    Compressing,
-    Nothing,
+/// What is asked for.
+struct Asked {
+    path: Arc<str>,
+    kind: Kind,
+    parts: Parts,
+    conditional: Conditional,
 }
 
-/// Who may compress now. One for the gateway.
-#[derive(Debug)]
-pub struct Press(Semaphore);
+/// What a backend is asked for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Way {
+    /// All of it, to be kept.
+    Whole,
+    /// What the caller asked for, which is passed on.
+    AsAsked,
+}
 
-impl Default for Press {
-    fn default() -> Self {
-        Self(Semaphore::new(COMPRESSING_MAX))
-    }
+/// What was found.
+enum Found {
+    File(File),
+    /// Something else, as it came.
+    Other(Response<ResponseBody>),
+}
+
+/// A whole file, as it is.
+struct File {
+    whole: Whole,
+    key: AssetKey,
+    reason: Reason,
+    /// How long ago it was good, if it may not be any more.
+    stale: Option<Duration>,
 }
 
 /// A file of the page.
 ///
 /// # Errors
-/// The home backend does not answer, nor does any other that has it, and there is no copy.
+/// The home backend does not answer, nor does any other that has it, and there is no copy. Or the
+/// caller refuses every form that it could have.
 pub async fn asset(front: &Arc<Front>, request: Request<Incoming>) -> Answer {
-    let key = CacheKey::asset(request.uri().path());
-    let again = failover::again(&request).filter(|_| is_hashed(key.path()));
-    let Some(parts) = again else { return home::read(front, key, request).await };
-    let conditional = Conditional::of(&request);
-    let home = front.shared.home();
-    front.stale_cache.saw_server(home.id, home.version());
-    if let Some(whole) = front.stale_cache.fresh(&key) {
-        return Ok(given(front, &key, whole, (&conditional, &parts)).await);
+    let path = request.uri().path();
+    let kind = names::hashed(path).filter(|_| request.uri().query().is_none());
+    let Some((kind, parts)) = kind.zip(failover::again(&request)) else {
+        return home::read(front, CacheKey::asset(path), request).await;
+    };
+    let path = path.into();
+    let asked = Asked { path, kind, parts, conditional: Conditional::of(&request) };
+    let key = front.asset_cache.key(&asked.path, &version_of(&front.shared.home()));
+    if let Some(answer) = coded_before(front, &asked, &key) {
+        return Ok(answer);
     }
-    let first = fetch(front, &home::target(&front.shared), &key, &parts).await;
-    let is_missing = match &first {
-        Ok(Fetched::Asset(_)) => false,
-        Ok(Fetched::Other(response)) => response.status() == StatusCode::NOT_FOUND,
-        Err(error) => error.fault() == Fault::Backend,
-    };
-    let found = if is_missing {
-        if let Some(copy) = home::copy(front, &key, &conditional) {
-            return Ok(copy);
-        }
-        elsewhere(front, &key, &parts).await.map_or(first, Ok)
-    } else {
-        first
-    };
-    match found? {
-        Fetched::Other(response) => Ok(response),
-        Fetched::Asset(whole) => {
-            front.stale_cache.put(key.clone(), whole.clone(), now());
-            Ok(match front.stale_cache.fresh(&key) {
-                Some(whole) => given(front, &key, whole, (&conditional, &parts)).await,
-                // There is no room.
-                None => conditional.answer_part(&whole),
-            })
-        }
+    match find_once(front, &asked, &key).await? {
+        Found::Other(response) => Ok(response),
+        Found::File(file) => given(front, &asked, file).await,
     }
 }
 
-/// Vite's names: `index-azSeANjR.js`.
+/// True for a path of a file that has a hash in its name.
 #[must_use]
 pub fn is_hashed(path: &str) -> bool {
-    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
-    let Some(name) = path.strip_prefix("/assets/") else { return false };
-    let Some((stem, kind)) = name.rsplit_once('.') else { return false };
-    let stem = stem.as_bytes();
-    let Some(dash) = stem.len().checked_sub(9) else { return false };
-    // A path with dots may be mended on its way, and then it is another's.
-    let is_clear = |part: &str| !matches!(part, "" | "." | "..") && !part.contains('%');
-    0 < dash
-        && name.split('/').all(is_clear)
-        && stem[dash] == b'-'
-        && stem[dash..].iter().copied().all(is_plain)
-        && kind.bytes().all(is_plain)
+    names::hashed(path).is_some()
 }
 
-/// From memory, in the coding that the caller reads best.
-async fn given(
-    front: &Front,
-    key: &CacheKey,
-    whole: Whole,
-    (conditional, parts): (&Conditional, &Parts),
-) -> Response<ResponseBody> {
-    match coding_for(conditional, parts, key, &whole) {
-        Some(coding) => match encoded(front, key, coding, &whole).await {
-            Some(encoded) => conditional.answer(&encoded),
-            None => conditional.answer_part(&whole),
-        },
-        None => conditional.answer_part(&whole),
-    }
+/// The frontend of a server; empty if it was never asked.
+fn version_of(backend: &Backend) -> Arc<str> {
+    backend.frontend().unwrap_or_else(|| "".into())
 }
 
-/// A part is one of the file as it is.
-fn coding_for(
-    conditional: &Conditional,
-    parts: &Parts,
-    key: &CacheKey,
-    whole: &Whole,
-) -> Option<Coding> {
-    let is_worth_it = type_of(key.path()).is_some_and(|(_, worth)| worth == Worth::Compressing);
-    if !is_worth_it || whole.body.len() < COMPRESSED_MIN || parts.headers.contains_key(RANGE) {
+/// From memory in the coding that the caller reads best, whether the file as it is is kept or not.
+fn coded_before(front: &Front, asked: &Asked, key: &AssetKey) -> Option<Response<ResponseBody>> {
+    let Choice::Coded { coding, .. } = asked.conditional.form(asked.kind.worth) else {
         return None;
-    }
-    [Coding::Brotli, Coding::Gzip].into_iter().find(|coding| conditional.accepts(coding.as_str()))
+    };
+    let coded = front.asset_cache.get(&key.coded(coding))?;
+    front.shared.metrics.assets.hits.inc();
+    Some(dressed(&front.shared, asked.conditional.answer(&coded), Reason::Kept))
 }
 
-/// A file in a coding, made when it is first asked for.
-async fn encoded(front: &Front, key: &CacheKey, coding: Coding, whole: &Whole) -> Option<Whole> {
-    let key = key.encoded(coding);
-    if let Some(encoded) = front.stale_cache.fresh(&key) {
-        return Some(encoded);
+/// The file from memory, or from a backend: one asker fetches it for all who ask meanwhile.
+async fn find_once(
+    front: &Arc<Front>,
+    asked: &Asked,
+    key: &AssetKey,
+) -> Result<Found, GatewayError> {
+    let kept = |whole| {
+        front.shared.metrics.assets.hits.inc();
+        Found::File(File { whole, key: key.clone(), reason: Reason::Kept, stale: None })
+    };
+    if !front.asset_cache.is_on() || asked.parts.method == Method::HEAD {
+        return match front.asset_cache.get(key) {
+            Some(whole) => Ok(kept(whole)),
+            None => find(front, asked, key, Way::AsAsked).await,
+        };
     }
-    let _turn = front.press.0.acquire().await.ok()?;
-    // Somebody else may have done it meanwhile.
-    if let Some(encoded) = front.stale_cache.fresh(&key) {
-        return Some(encoded);
-    }
-    let plain = whole.body.clone();
-    let pressed = tokio::task::spawn_blocking(move || press(&plain, coding)).await.ok()?.ok()?;
-    let mut headers = whole.headers.clone();
-    headers.insert(CONTENT_ENCODING, HeaderValue::from_static(coding.as_str()));
-    headers.remove(ACCEPT_RANGES);
-    // Another representation has a tag of its own (RFC 9110 section 8.8.3.3).
-    insert_tag(&mut headers, &hash(&pressed));
-    let encoded = Whole { headers, body: pressed.into() };
-    front.stale_cache.put(key, encoded.clone(), now());
-    Some(encoded)
-}
-
-/// As small as it gets in a few hundred milliseconds for all of the page.
-fn press(plain: &Bytes, coding: Coding) -> io::Result<Vec<u8>> {
-    let room = Vec::with_capacity(plain.len() / 3);
-    match coding {
-        Coding::Gzip => {
-            let mut encoder = flate2::write::GzEncoder::new(room, flate2::Compression::new(6));
-            encoder.write_all(plain)?;
-            encoder.finish()
-        }
-        Coding::Brotli => {
-            let mut encoder = brotli::CompressorWriter::new(room, 64 << 10, 5, 22);
-            encoder.write_all(plain)?;
-            encoder.flush()?;
-            Ok(encoder.into_inner())
+    loop {
+        match front.asset_cache.look(key) {
+            Look::Kept(whole) => return Ok(kept(whole)),
+            Look::Mine(making) => return fetched(front, asked, key, making).await,
+            Look::Others(mut outcome) => {
+                match outcome.wait_for(|it| !matches!(it, Outcome::Underway)).await.as_deref() {
+                    Ok(Outcome::Made(whole)) => return Ok(kept(whole.clone())),
+                    Ok(Outcome::Nothing) => break,
+                    // Whoever fetched it has left.
+                    Ok(Outcome::Underway) | Err(_) => {}
+                }
+            }
         }
     }
+    find(front, asked, key, Way::AsAsked).await
 }
 
-/// What a backend gave for a file.
-enum Fetched {
-    Asset(Whole),
-    /// Something else, as it came.
-    Other(Response<ResponseBody>),
+/// Fetches a file for all who ask for it, and keeps it.
+async fn fetched(
+    front: &Arc<Front>,
+    asked: &Asked,
+    key: &AssetKey,
+    making: Making,
+) -> Result<Found, GatewayError> {
+    let found = find(front, asked, key, Way::Whole).await;
+    match &found {
+        Ok(Found::File(File { whole, key, stale: None, reason: _ })) => {
+            making.made(key, whole.clone(), now());
+            count_bytes(front);
+        }
+        Ok(Found::File(File { stale: Some(_), .. }) | Found::Other(_)) | Err(_) => making.nothing(),
+    }
+    found
+}
+
+fn count_bytes(front: &Front) {
+    let weight = front.asset_cache.weight();
+    front.shared.metrics.assets.bytes.set(i64::try_from(weight).unwrap_or(i64::MAX));
+}
+
+/// In the form that the caller reads best.
+async fn given(front: &Arc<Front>, asked: &Asked, file: File) -> Answer {
+    let (conditional, plain) = (&asked.conditional, &file.whole);
+    let worth = if plain.body.len() < COMPRESSED_MIN { Worth::Nothing } else { asked.kind.worth };
+    let coded = match conditional.form(worth) {
+        Choice::Nothing => return Err(GatewayError::NotAcceptable),
+        Choice::AsItIs => None,
+        Choice::Coded { coding, or_as_it_is: true } => {
+            press::coded(front, &file.key, coding, plain, Patience::Short).await
+        }
+        Choice::Coded { coding, or_as_it_is: false } => {
+            let coded = press::coded(front, &file.key, coding, plain, Patience::Long).await;
+            Some(coded.ok_or(GatewayError::NotAcceptable)?)
+        }
+    };
+    let response = match coded {
+        Some(coded) => conditional.answer(&coded),
+        None => conditional.answer_part(plain),
+    };
+    let mut response = dressed(&front.shared, response, file.reason);
+    if let Some(age) = file.stale {
+        let headers = response.headers_mut();
+        headers.insert(headers::STALE, HeaderValue::from(age.as_secs()));
+        headers.insert(WARNING, HeaderValue::from_static("110 mooring \"Response is Stale\""));
+        // No browser is to keep it longer than it is needed.
+        headers::keep_private(headers);
+        front.shared.metrics.stale_answers.inc();
+    }
+    Ok(response)
+}
+
+/// With what is not the file's, but the answer's own.
+fn dressed(
+    shared: &Shared,
+    mut response: Response<ResponseBody>,
+    reason: Reason,
+) -> Response<ResponseBody> {
+    let headers = response.headers_mut();
+    headers.insert(headers::PLACEMENT, HeaderValue::from_static(reason.as_str()));
+    if !shared.config().server.allowed_origins.is_empty() {
+        headers.append(VARY, HeaderValue::from_static("origin"));
+    }
+    response
+}
+
+/// From the home; if that does not have it, a copy, or from another backend.
+async fn find(
+    front: &Arc<Front>,
+    asked: &Asked,
+    key: &AssetKey,
+    way: Way,
+) -> Result<Found, GatewayError> {
+    let first = fetch(front, &home::target(&front.shared), asked, (key, way)).await;
+    let is_missing = match &first {
+        Ok(Found::File(_)) => false,
+        Ok(Found::Other(response)) => response.status() == StatusCode::NOT_FOUND,
+        Err(error) => error.fault() == Fault::Backend,
+    };
+    if !is_missing {
+        return first;
+    }
+    if let Some(copy) = copy(front, &asked.path, now()) {
+        return Ok(Found::File(copy));
+    }
+    elsewhere(front, asked, (key, way)).await.map_or(first, Ok)
+}
+
+/// The newest that is kept under this path, of any version. It is as good as new if a server is
+/// there that has this version.
+fn copy(front: &Front, path: &str, now: Instant) -> Option<File> {
+    let found = front.asset_cache.of_any_version(path)?;
+    let has_it = |backend: Arc<Backend>| backend.frontend().as_ref() == Some(&found.version);
+    let is_good = found.is_fresh && front.shared.fleet.iter().any(has_it);
+    let stale = (!is_good).then(|| now.duration_since(found.since));
+    if is_good {
+        front.shared.metrics.assets.hits.inc();
+    }
+    Some(File { whole: found.whole, key: found.key, reason: Reason::Kept, stale })
 }
 
 async fn fetch(
     front: &Front,
     target: &Target,
-    key: &CacheKey,
-    parts: &Parts,
-) -> Result<Fetched, GatewayError> {
-    if !front.stale_cache.is_on() {
-        return streamed(&front.shared, target, key, parts).await;
+    asked: &Asked,
+    (key, way): (&AssetKey, Way),
+) -> Result<Found, GatewayError> {
+    front.shared.metrics.assets.misses.inc();
+    if way == Way::AsAsked {
+        return passed_on(&front.shared, target, asked).await;
     }
-    let mut all = parts.clone();
+    let mut all = asked.parts.clone();
     ask_for_all(&mut all);
     let request = to_backend(target, all, RequestBody::Empty);
     let (response, lease) =
         exchange(&front.shared, target, request, &ClientFault::default()).await?;
-    if !is_good(&response, key.path()) {
-        return Ok(Fetched::Other(incoming(&front.shared, target, response, lease)));
+    if !is_good(&response, asked.kind) || response.body().size_hint().exact().is_none() {
+        return Ok(Found::Other(incoming(&front.shared, target, response, lease)));
     }
     let (mut head, body) = response.into_parts();
-    let max = front.stale_cache.body_max() as u64;
+    let max = front.asset_cache.file_max() as u64;
     let limits = CollectLimits { max, idle: front.shared.config().server.body_timeout };
     let mut share = front.bodies.share();
     let body = match collect(body, limits, Some(&mut share)).await {
         Ok(body) => body,
         Err(CollectError::TooLarge { .. } | CollectError::Busy) => {
-            return streamed(&front.shared, target, key, parts).await;
+            return passed_on(&front.shared, target, asked).await;
         }
         Err(CollectError::Broken(error)) => return Err(broken(target, error)),
     };
     Box::new(lease).finished();
     headers::to_client(&mut head.headers, &target.backend, target.reason);
-    dress(&front.shared, &mut head.headers, key.path());
+    dress(&mut head.headers, asked.kind);
     for name in [CONTENT_LENGTH, LAST_MODIFIED] {
         head.headers.remove(name);
     }
     head.headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
     insert_tag(&mut head.headers, &hash(&body));
-    Ok(Fetched::Asset(Whole { headers: head.headers, body }))
+    let whole = Whole { headers: head.headers, body };
+    let key = key.of_version(&version_of(&target.backend));
+    Ok(Found::File(File { whole, key, reason: target.reason, stale: None }))
 }
 
 /// One that cannot be kept: as it comes.
-async fn streamed(
-    shared: &Shared,
-    target: &Target,
-    key: &CacheKey,
-    parts: &Parts,
-) -> Result<Fetched, GatewayError> {
-    let request = to_backend(target, parts.clone(), RequestBody::Empty);
+async fn passed_on(shared: &Shared, target: &Target, asked: &Asked) -> Result<Found, GatewayError> {
+    let request = to_backend(target, asked.parts.clone(), RequestBody::Empty);
     let mut response = send(shared, target, request).await?;
-    if is_good(&response, key.path()) {
-        dress(shared, response.headers_mut(), key.path());
+    if is_good(&response, asked.kind) {
+        dress(response.headers_mut(), asked.kind);
+        response = dressed(shared, response, target.reason);
     }
-    Ok(Fetched::Other(response))
+    Ok(Found::Other(response))
 }
 
 /// True for an answer that is the file, whole and as it is, and nobody's own.
-fn is_good<B>(response: &Response<B>, path: &str) -> bool {
+fn is_good<B>(response: &Response<B>, kind: Kind) -> bool {
     let headers = response.headers();
-    let is_html = headers.get(CONTENT_TYPE).is_some_and(|kind| {
-        kind.as_bytes().get(..9).is_some_and(|kind| kind.eq_ignore_ascii_case(b"text/html"))
-    });
     let is_plain = headers.get(CONTENT_ENCODING).is_none_or(|coding| coding == "identity");
+    let mut caching = headers.get_all(CACHE_CONTROL).iter();
+    let is_private = caching.any(|said| {
+        let mut words = said.as_bytes().split(|byte| *byte == b',');
+        words.any(|word| word.trim_ascii().eq_ignore_ascii_case(b"private"))
+    });
     response.status() == StatusCode::OK
         && is_plain
-        // A file that is not there, on a server that answers with its front page.
-        && (!is_html || type_of(path).is_none())
+        && !is_private
+        && types::is_expected(kind, headers)
         && home::may_be_kept(headers)
 }
 
 /// What we say of the file in place of its backend.
-fn dress(shared: &Shared, headers: &mut HeaderMap, path: &str) {
+fn dress(headers: &mut HeaderMap, kind: Kind) {
     for name in [DATE, AGE, EXPIRES, PRAGMA] {
         headers.remove(name);
     }
     headers.insert(CACHE_CONTROL, FOR_EVER);
     headers.insert(VARY, HeaderValue::from_static("accept-encoding"));
-    if !shared.config().server.allowed_origins.is_empty() {
-        headers.append(VARY, HeaderValue::from_static("origin"));
-    }
-    if let Some((kind, _)) = type_of(path) {
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
-    }
-}
-
-fn type_of(path: &str) -> Option<(&'static str, Worth)> {
-    let (_, end) = path.rsplit_once('.')?;
-    let found = TYPES.iter().find(|(known, _, _)| end.eq_ignore_ascii_case(known));
-    found.map(|(_, kind, worth)| (*kind, *worth))
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind.mime));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
 }
 
 /// Asks the other backends that are up, one after the other.
-async fn elsewhere(front: &Arc<Front>, key: &CacheKey, parts: &Parts) -> Option<Fetched> {
-    if !front.stale_cache.may_look(key.path(), now()) {
+async fn elsewhere(front: &Front, asked: &Asked, how: (&AssetKey, Way)) -> Option<Found> {
+    if !front.asset_cache.may_look(&asked.path, now()) {
         return None;
     }
-    let found = timeout(ELSEWHERE, look(front, key, parts)).await.ok().flatten();
+    let found = timeout(ELSEWHERE, look(front, asked, how)).await.ok().flatten();
     if found.is_none() {
-        front.stale_cache.missed(key.path(), now());
+        front.asset_cache.missed(&asked.path, now());
     }
     found
 }
 
-async fn look(front: &Front, key: &CacheKey, parts: &Parts) -> Option<Fetched> {
-    for target in failover::others(&front.shared, Some(front.shared.home().id)) {
-        match fetch(front, &target, key, parts).await {
-            Ok(Fetched::Asset(whole)) => return Some(Fetched::Asset(whole)),
-            Ok(Fetched::Other(response)) if response.status().is_success() => {
-                return Some(Fetched::Other(response));
+async fn look(front: &Front, asked: &Asked, how: (&AssetKey, Way)) -> Option<Found> {
+    let home = front.shared.home();
+    let mut others = failover::others(&front.shared, Some(home.id));
+    let version = home.frontend();
+    others.sort_by_key(|other| other.backend.frontend() != version);
+    for target in others {
+        match fetch(front, &target, asked, how).await {
+            Ok(Found::File(file)) => return Some(Found::File(file)),
+            Ok(Found::Other(response)) if response.status().is_success() => {
+                return Some(Found::Other(response));
             }
-            Ok(Fetched::Other(_)) | Err(_) => {}
+            Ok(Found::Other(_)) | Err(_) => {}
         }
     }
     None
@@ -358,55 +391,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_hashed_name_is_told_from_others() {
-        for path in ["/assets/index-azSeANjR.js", "/assets/a-b-Dl5_1v-6.css"] {
-            assert!(is_hashed(path), "{path}");
-        }
-        for path in [
-            "/assets/index.js",
-            "/assets/-azSeANjR.js",
-            "/assets/x-azSeANjR",
-            "/assets/../x-azSe/NjR.js",
-            "/assets/../userdata/x-azSeANjR.json",
-            "/assets/%2e%2e/userdata/x-azSeANjR.json",
-            "/assets//x-azSeANjR.js",
-            "/assets/x-azSe%2fjR.js",
-            "/scripts/x-azSeANjR.js",
-        ] {
-            assert!(!is_hashed(path), "{path}");
-        }
-    }
-
-    #[test]
-    fn a_type_is_that_of_the_name() {
-        assert_eq!(type_of("/assets/a.JS").unwrap().0, "text/javascript; charset=utf-8");
-        assert_eq!(type_of("/assets/a.woff2").unwrap(), ("font/woff2", Worth::Nothing));
-        assert_eq!(type_of("/assets/a.unknown"), None);
-        assert_eq!(type_of("/assets/a"), None);
-    }
-
-    #[test]
-    fn html_is_no_script() {
-        let answer =
-            |kind: &str| Response::builder().header("content-type", kind).body(()).unwrap();
-        assert!(is_good(&answer("text/plain"), "/assets/x-azSeANjR.js"), "as on Windows");
-        assert!(!is_good(&answer("text/html; charset=utf-8"), "/assets/x-azSeANjR.js"));
-        let mut missing = answer("text/javascript");
+    fn what_is_anothers_or_no_file_is_not_kept() {
+        let kind = types::of_end("js").unwrap();
+        let good = |headers: &[(&str, &str)]| {
+            let mut answer = Response::builder().header("content-type", "text/javascript");
+            for (name, value) in headers {
+                answer = answer.header(*name, *value);
+            }
+            is_good(&answer.body(()).unwrap(), kind)
+        };
+        assert!(good(&[("cache-control", "no-store")]), "as ComfyUI 0.33 says of all scripts");
+        assert!(good(&[("content-encoding", "identity")]));
+        assert!(!good(&[("cache-control", "max-age=0, Private")]));
+        assert!(!good(&[("set-cookie", "a=1")]));
+        assert!(!good(&[("content-encoding", "gzip")]));
+        assert!(!good(&[("vary", "cookie")]));
+        assert!(!good(&[("content-type", "text/html")]), "two types");
+        let mut missing = Response::builder().body(()).unwrap();
         *missing.status_mut() = StatusCode::NOT_FOUND;
-        assert!(!is_good(&missing, "/assets/x-azSeANjR.js"));
-    }
-
-    #[test]
-    fn what_is_pressed_can_be_read_again() {
-        use std::io::Read as _;
-        let plain = Bytes::from("function f() { return 1; }\n".repeat(1000));
-        let mut read = String::new();
-        let gzip = press(&plain, Coding::Gzip).unwrap();
-        flate2::read::GzDecoder::new(&gzip[..]).read_to_string(&mut read).unwrap();
-        assert_eq!(read.as_bytes(), plain);
-        let brotli = press(&plain, Coding::Brotli).unwrap();
-        let mut read = Vec::new();
-        brotli::Decompressor::new(&brotli[..], 4096).read_to_end(&mut read).unwrap();
-        assert!(read == plain && gzip.len() < plain.len() / 10 && brotli.len() < plain.len() / 10);
+        assert!(!is_good(&missing, kind));
     }
 }

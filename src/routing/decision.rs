@@ -33,11 +33,13 @@ pub enum Reason {
     Home,
     /// A read that names nothing, in place of a backend that is away.
     StandIn,
+    /// A file of the page that never changes, from memory; the backend is that it came from.
+    Kept,
 }
 
 impl Reason {
     /// Every reason, in the order of the enum: `ALL[reason as usize]` is `reason`.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Held,
         Self::Reserved,
         Self::Idle,
@@ -46,6 +48,7 @@ impl Reason {
         Self::Ledger,
         Self::Home,
         Self::StandIn,
+        Self::Kept,
     ];
 
     #[must_use]
@@ -59,6 +62,7 @@ impl Reason {
             Self::Ledger => "ledger",
             Self::Home => "home",
             Self::StandIn => "stand_in",
+            Self::Kept => "kept",
         }
     }
 }

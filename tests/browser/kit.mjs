@@ -13,8 +13,8 @@ export const PATIENCE_MS = 30_000;
 /** The official page compiles some megabytes of script. */
 export const LOAD_MS = 60_000;
 
-/** A browser with a profile of its own, which is gone when it is closed. */
-export async function openBrowser() {
+/** A browser with a profile of its own, which is gone when it is closed; `more` are arguments. */
+export async function openBrowser(more = []) {
   mkdirSync(PICTURES, { recursive: true });
   return chromium.launch({
     executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
@@ -24,6 +24,7 @@ export async function openBrowser() {
       "--disable-background-networking", "--disable-component-update", "--disable-sync",
       // A tab in the background is to be as awake as the one in front.
       "--disable-background-timer-throttling", "--disable-renderer-backgrounding",
+      ...more,
     ],
   });
 }

@@ -122,9 +122,12 @@ const foreign = (url) => ({ url, backends: [], lines: [], stop: async () => {} }
 
 /**
  * Simulated backends and the gateway over them, each a process of its own. `settings` are keys of
- * the gateway's configuration: `["server.page_script=off"]`; `sim` are arguments of each backend.
+ * the gateway's configuration: `["server.page_script=off"]`; `sim` are arguments of each backend;
+ * `path` is where the front is (`server.base_path`).
  */
-export async function startFleet({ backends = 3, frontend, settings = [], sim = [] } = {}) {
+export async function startFleet({
+  backends = 3, frontend, settings = [], sim = [], path = "",
+} = {}) {
   if (process.env.MOORING_URL) return foreign(process.env.MOORING_URL);
   const page = frontend ? ["--frontend", frontend] : [];
   const sims = [];
@@ -136,7 +139,7 @@ export async function startFleet({ backends = 3, frontend, settings = [], sim = 
     const names = sims.flatMap(({ name, url }) => ["--set", `backends.${name}.url=${url}`]);
     // Nobody sends new clients to a gateway of a test that ends.
     const set = ["server.drain_delay=0s", ...settings].flatMap((key) => ["--set", key]);
-    return await withGateway("serve", [...set, ...names], sims);
+    return await withGateway("serve", [...set, ...names], sims, path);
   } catch (error) {
     await stopAll();
     throw error;
@@ -155,13 +158,13 @@ export async function startDemo() {
 }
 
 /** The gateway over some backends; `restart` kills it, as a crash does, and starts it again. */
-async function withGateway(verb, more, sims) {
+async function withGateway(verb, more, sims, path = "") {
   const start = (front, admin) => new Process(`mooring ${verb}`,
     [verb, "--listen", front, "--admin-listen", admin, ...more]);
   let gateway = start("127.0.0.1:0", "127.0.0.1:0");
   const front = (await gateway.line(READY))[1];
   const url = `http://${front}`;
-  await answers(`${url}/api/system_stats`);
+  await answers(`${url}${path}/api/system_stats`);
   const admin = gateway.lines.map((line) => ADMIN.exec(line)).find(Boolean)?.[1];
   const restart = async () => {
     gateway.kill();

@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use mooring::config::{Config, OnOff};
+use mooring::config::{BasePath, Config, OnOff};
 use mooring::net::Stream;
 use mooring::run::{self, Parts};
 use mooring::sim::{Options, Sim};
@@ -180,7 +180,7 @@ impl Message {
 }
 
 /// What a backend answers to a case, by its number.
-const ANSWERS: [&str; 23] = [
+const ANSWERS: [&str; 24] = [
     "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Type: text/plain\r\n\r\nhello",
     "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nhel\r\n2;x=y\r\nlo\r\n0\r\n\r\n",
     "HTTP/1.1 200 OK\r\nX-A: 1\r\nx-a: 2\r\n\r\nuntil the end",
@@ -204,6 +204,7 @@ const ANSWERS: [&str; 23] = [
     "HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: Upgrade\r\n\r\n",
     "HTTP/1.1 206 Partial Content\r\nContent-Range: bytes 0-1/9\r\nContent-Length: 2\r\n\r\nok",
     "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n",
+    "HTTP/1.1 302 Found\r\nLocation: /x\r\nSet-Cookie: c=1; Path=/\r\nContent-Length: 0\r\n\r\n",
 ];
 
 /// Of [`ANSWERS`], one in chunks that is whole and one that is not: without chunks their ends are
@@ -340,11 +341,18 @@ struct Case {
     ends: bool,
 }
 
+/// Spellings of the base path, right and wrong, for a gateway that has one.
+const BASES: [&str; 8] = [BASE, BASE, BASE, BASE, "/%63omfy", "/comfy/", "/comfyx", "/comfy%2F"];
+
+const BASE: &str = "/comfy";
+
 impl Case {
-    fn of(number: usize) -> Self {
+    fn of(number: usize, base: &str) -> Self {
         let mut random = StdRng::seed_from_u64(number as u64);
         let mut pick = |list: &[&'static str]| *list.choose(&mut random).unwrap_or(&"");
         let (method, target, version) = (pick(&METHODS), pick(&TARGETS), pick(&VERSIONS));
+        let below = if base.is_empty() { "" } else { pick(&BASES) };
+        let target = target.replacen("/d/", &format!("{below}/d/"), 1);
         let mut text = format!("{method} {target} {version}\r\n{}", pick(&HOSTS));
         for _ in 0..random.random_range(0..7) {
             // A bad line makes all others pointless, so it is rare.
@@ -446,27 +454,29 @@ pub(crate) async fn pass(mut stream: Stream, head: Vec<u8>, behind: SocketAddr) 
 struct Way {
     front: SocketAddr,
     recorder: Recorder,
+    base: &'static str,
 }
 
 impl Way {
-    async fn with(passthrough: OnOff, sim: &Sim, tasks: &Tasks) -> Self {
+    async fn with(passthrough: OnOff, base: &'static str, sim: &Sim, tasks: &Tasks) -> Self {
         let recorder = Recorder::before(sim, tasks).await;
         let url = format!("http://{}", recorder.address);
         let mut config = Config::for_backends(&[("a", &url)]).unwrap();
         config.server.listen = SocketAddr::from(([127, 0, 0, 1], 0));
         config.server.passthrough = passthrough;
+        config.server.base_path = BasePath::parse(base).unwrap();
         config.server.header_timeout = Duration::from_secs(1);
         config.server.body_timeout = Duration::from_secs(1);
         config.admin.listen = None;
         let running = run::start(config, network(), tasks, Parts::default()).await.unwrap();
         let gateway = Arc::clone(&running.front);
         until("the backend is up", || gateway.shared.fleet.iter().all(|it| it.is_up())).await;
-        Self { front: running.front_address, recorder }
+        Self { front: running.front_address, recorder, base }
     }
 
     /// What the client and the backend get of a case.
     async fn tried(&self, number: usize) -> (Option<Message>, Vec<Message>) {
-        let case = Case::of(number);
+        let case = Case::of(number, self.base);
         let mut stream = network().connect("127.0.0.1", self.front.port()).await.unwrap();
         for piece in &case.pieces {
             if stream.write_all(piece).await.is_err() {
@@ -495,11 +505,19 @@ const AT_ONCE: usize = 16;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn both_ways_of_answering_say_and_pass_on_the_same() {
-    let cases = fraction("differential", 200_000, 20_000);
+    compared("", fraction("differential", 200_000, 20_000)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn both_ways_of_answering_say_and_pass_on_the_same_below_a_path() {
+    compared(BASE, fraction("differential", 20_000, 2_000)).await;
+}
+
+async fn compared(base: &'static str, cases: usize) {
     let tasks = Tasks::default();
     let sim = Sim::start(network(), Options::named("a")).await.unwrap();
-    let bytes = Arc::new(Way::with(OnOff::On, &sim, &tasks).await);
-    let library = Arc::new(Way::with(OnOff::Off, &sim, &tasks).await);
+    let bytes = Arc::new(Way::with(OnOff::On, base, &sim, &tasks).await);
+    let library = Arc::new(Way::with(OnOff::Off, base, &sim, &tasks).await);
     let differences = Arc::new(Mutex::new(Vec::new()));
     let workers = (0..AT_ONCE).map(|first| {
         let (bytes, library) = (Arc::clone(&bytes), Arc::clone(&library));
@@ -519,7 +537,7 @@ async fn both_ways_of_answering_say_and_pass_on_the_same() {
     let differences = differences.lock().unwrap();
     let mut told = String::new();
     for (number, one, other) in differences.iter().take(8) {
-        let pieces = Case::of(*number).pieces;
+        let pieces = Case::of(*number, base).pieces;
         let sent: Vec<_> = pieces.iter().map(|it| String::from_utf8_lossy(it)).collect();
         let answer = ANSWERS[number % ANSWERS.len()];
         let _ =
@@ -536,7 +554,7 @@ async fn an_answer_that_is_cut_does_not_look_whole_to_a_client_without_chunks() 
     let tasks = Tasks::default();
     let sim = Sim::start(network(), Options::named("a")).await.unwrap();
     for passthrough in [OnOff::On, OnOff::Off] {
-        let way = Way::with(passthrough, &sim, &tasks).await;
+        let way = Way::with(passthrough, "", &sim, &tasks).await;
         for (number, is_whole) in [(CHUNKS, true), (CUT_CHUNKS, false)] {
             let mut stream = network().connect("127.0.0.1", way.front.port()).await.unwrap();
             let request = format!("GET /d/{number}/x HTTP/1.0\r\nHost: gw\r\n\r\n");

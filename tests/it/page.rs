@@ -357,6 +357,9 @@ async fn a_hashed_asset_is_fetched_once_and_given_from_memory_as_each_reads_it()
         assert_eq!(answer.header("cache-control"), "public, max-age=31536000, immutable");
         assert_eq!(answer.header("content-type"), "text/javascript; charset=utf-8");
         assert_eq!(answer.header("vary"), "accept-encoding");
+        assert_eq!(answer.header("x-content-type-options"), "nosniff");
+        let placement = if tags.is_empty() { "home" } else { "kept" };
+        assert_eq!(answer.header("mooring-placement"), placement, "{accepted}");
         assert_eq!(answer.header("content-length"), answer.body.len().to_string());
         assert_eq!(answer.headers.get_all("date").iter().count(), 1);
         let is_smaller = answer.body.len() < script.len() / 10;
@@ -404,7 +407,7 @@ async fn a_hashed_asset_has_the_type_of_its_name_and_a_page_is_not_taken_for_one
     let acts =
         [(HASHED, answer("text/plain", "let a;")), (front_page, answer("text/html", "<html>"))];
     for (bytes, times) in [(64 << 20, 1), (0, 2)] {
-        let change = |config: &mut mooring::config::Config| config.server.stale_cache = bytes;
+        let change = |config: &mut mooring::config::Config| config.server.asset_cache = bytes;
         let (world, puppet) = puppet_world(&acts, change).await;
         for _ in 0..2 {
             let script = world.get(HASHED).await;

@@ -15,7 +15,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("lazy_poll", &[]),
     ("routing", &[]),
     ("comfy", &["routing"]),
-    ("cache", &["routing"]),
+    ("cache", &[]),
     ("masked", &["net", "routing"]),
     ("metrics", &["lock", "routing"]),
     ("config", &["routing"]),

@@ -119,6 +119,7 @@ pub enum AnswerHeader {
     ContentLength,
     TransferEncoding,
     SetCookie,
+    Location,
     Date,
 }
 
@@ -130,6 +131,7 @@ impl AnswerHeader {
         let is = |other: &str| name.eq_ignore_ascii_case(other);
         match name.len() {
             4 if is("date") => Self::Date,
+            8 if is("location") => Self::Location,
             10 if is("connection") => Self::Connection,
             10 if is("set-cookie") => Self::SetCookie,
             14 if is("content-length") => Self::ContentLength,
@@ -146,7 +148,11 @@ impl AnswerHeader {
     pub fn ends_here(self) -> bool {
         match self {
             Self::EndsHere | Self::Connection | Self::TransferEncoding => true,
-            Self::PassedOn | Self::ContentLength | Self::SetCookie | Self::Date => false,
+            Self::PassedOn
+            | Self::ContentLength
+            | Self::SetCookie
+            | Self::Location
+            | Self::Date => false,
         }
     }
 }

@@ -1,11 +1,13 @@
 //! Parses the head of a backend's answer and writes it for the client. Pure.
 
+use std::borrow::Cow;
 use std::mem::MaybeUninit;
 use std::time::Duration;
 
 use httparse::{Header, Status};
 use smallvec::SmallVec;
 
+use crate::front::base_path::{cookie_below, location_below};
 use crate::front::browsers::is_own_cookie;
 use crate::front::headers::table::AnswerHeader;
 use crate::front::headers::{pair_of, write_timing};
@@ -21,6 +23,8 @@ pub struct OwnHeaders<'a> {
     /// Which backend answered, and why that one (V1).
     pub backend: &'a [u8],
     pub placement: &'a str,
+    /// The base path without the slash at its end: what a backend says of paths is below it.
+    pub base: &'a str,
     /// How long it took here, and at the backend.
     pub own: Duration,
     pub at_backend: Duration,
@@ -108,7 +112,10 @@ impl<'a> HeadFacts<'a> {
         let (mut is_kept, mut has_date) = (true, false);
         for header in headers {
             match AnswerHeader::of(header.name) {
-                AnswerHeader::PassedOn | AnswerHeader::EndsHere | AnswerHeader::SetCookie => {}
+                AnswerHeader::PassedOn
+                | AnswerHeader::EndsHere
+                | AnswerHeader::Location
+                | AnswerHeader::SetCookie => {}
                 AnswerHeader::Date => has_date = true,
                 AnswerHeader::Connection if header.value.eq_ignore_ascii_case(b"keep-alive") => {}
                 AnswerHeader::Connection => {
@@ -163,16 +170,18 @@ fn write(
 ) {
     write_status(answer.code.unwrap_or(0), answer.reason.unwrap_or(""), out);
     for header in answer.headers.iter() {
-        let is_passed_on = match AnswerHeader::of(header.name) {
-            AnswerHeader::PassedOn | AnswerHeader::Date => true,
+        let value = match AnswerHeader::of(header.name) {
+            AnswerHeader::PassedOn | AnswerHeader::Date => Cow::Borrowed(header.value),
+            AnswerHeader::Location => location_below(ours.base, header.value),
             // No backend gives a browser the cookie that names it to us.
-            AnswerHeader::SetCookie => !is_own_cookie(pair_of(header.value)),
+            AnswerHeader::SetCookie if is_own_cookie(pair_of(header.value)) => continue,
+            AnswerHeader::SetCookie => cookie_below(ours.base, header.value),
             // How the body is framed is ours to say, once, whatever the backend's lines were.
-            AnswerHeader::ContentLength | AnswerHeader::TransferEncoding => false,
-            AnswerHeader::EndsHere | AnswerHeader::Connection => false,
+            AnswerHeader::ContentLength | AnswerHeader::TransferEncoding => continue,
+            AnswerHeader::EndsHere | AnswerHeader::Connection => continue,
         };
-        if is_passed_on && !said.is_named(header.name) {
-            write_header(header.name, header.value, out);
+        if !said.is_named(header.name) {
+            write_header(header.name, &value, out);
         }
     }
     write_framing(said, answer.code == Some(204), out);
@@ -212,6 +221,7 @@ mod tests {
     const OURS: OwnHeaders<'static> = OwnHeaders {
         backend: b"gpu-a",
         placement: "bound",
+        base: "",
         own: Duration::from_micros(45),
         at_backend: Duration::from_micros(12_003),
         closes: false,
@@ -277,6 +287,24 @@ mod tests {
         assert!(out.contains("\r\nconnection: close\r\n"), "{out}");
         assert!(out.contains("\r\ndate: "), "{out}");
         assert!(passed.unwrap().unwrap().closes_client);
+    }
+
+    #[test]
+    fn what_a_backend_says_of_paths_is_put_below_the_base_path() {
+        let answer = "HTTP/1.1 302 Found\r\nDate: x\r\nLocation: /login\r\nContent-Length: 0\r\n\
+            Set-Cookie: a=1; Path=/\r\nSet-Cookie: mooring=1; Path=/\r\n\r\n";
+        let told = |base| {
+            let mut out = Vec::new();
+            let ours = OwnHeaders { base, ..OURS };
+            pass_on(answer.as_bytes(), false, &ours, &mut out).unwrap().unwrap();
+            String::from_utf8(out).unwrap()
+        };
+        let below = told("/comfy");
+        assert!(below.contains("\r\nLocation: /comfy/login\r\n"), "{below}");
+        assert!(below.contains("\r\nSet-Cookie: a=1; Path=/comfy/\r\n"), "{below}");
+        assert!(!below.contains("mooring=1"), "{below}");
+        let plain = told("");
+        assert!(plain.contains("\r\nLocation: /login\r\n") && plain.contains("a=1; Path=/\r\n"));
     }
 
     #[test]

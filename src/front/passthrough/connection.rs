@@ -11,6 +11,7 @@ use tracing::trace;
 use super::exchange::{Answered, Broken, Exchange, ExchangeParams};
 use super::request::{HEAD_MAX, Parsed, Plain, parse};
 use super::route_cache::RouteCache;
+use crate::config::{BasePath, Config};
 use crate::fleet::pool::ExchangeError;
 use crate::front;
 use crate::front::Front;
@@ -128,7 +129,9 @@ impl PassthroughConnection {
         if read.is_empty() {
             return Next::Nothing;
         }
-        match parse(read, head_max, self.limits.headers_max) {
+        let config = self.front.shared.config();
+        let parsed = parse(read, head_max, self.limits.headers_max, &config.server.base_path);
+        match parsed {
             Parsed::Partial => Next::Nothing,
             Parsed::Other => Next::Other,
             Parsed::Plain(plain) => {
@@ -138,19 +141,18 @@ impl PassthroughConnection {
                 if plain.start.is_some_and(is_due) {
                     return Next::Other;
                 }
-                Next::PassedRequest(self.ask(&plain, came))
+                Next::PassedRequest(self.ask(&plain, &config, came))
             }
         }
     }
 
     /// Decides where a request goes, and writes its head.
-    fn ask(&mut self, plain: &Plain<'_>, came: Instant) -> PassedRequest {
-        let config = self.front.shared.config();
+    fn ask(&mut self, plain: &Plain<'_>, config: &Config, came: Instant) -> PassedRequest {
         let asked = (plain.path, &plain.hints);
-        let target = self.route_cache.target(&self.front, &config, asked, came);
+        let target = self.route_cache.target(&self.front, config, asked, came);
         self.request.clear();
         if let Ok(target) = &target {
-            let (backend, peer) = (&target.backend, self.route_cache.peer(&config));
+            let (backend, peer) = (&target.backend, self.route_cache.peer(config));
             let host = backend.host_header.as_bytes();
             plain.write(host, peer, &backend.headers(), &mut self.request);
         }
@@ -207,10 +209,13 @@ impl PassthroughConnection {
         }
     }
 
-    /// How long an answer may take to begin, and how long none of its body may move.
-    fn waits(&self) -> (Duration, Duration) {
+    /// How long an answer may take to begin, and how long none of its body may move; and the base
+    /// path, if there is one.
+    fn settings(&self) -> (Duration, Duration, Option<BasePath>) {
         let server = &self.front.shared.config().server;
-        (server.answer_timeout, server.body_timeout)
+        let base = &server.base_path;
+        let base = (!base.is_root()).then(|| base.clone());
+        (server.answer_timeout, server.body_timeout, base)
     }
 
     async fn exchange(
@@ -220,13 +225,14 @@ impl PassthroughConnection {
         target: &Target,
         closes: bool,
     ) -> Result<Answered, Failed> {
-        let (answer_timeout, body_timeout) = self.waits();
+        let (answer_timeout, body_timeout, base) = self.settings();
         let called = target.backend.names.get();
         let mut params = ExchangeParams {
             request: &self.request,
             is_head: asked.is_head,
             backend: called.header.as_bytes(),
             placement: target.reason.as_str(),
+            base: base.as_ref().map_or("", BasePath::prefix),
             closes,
             came: asked.came,
             placed: now(),

@@ -32,6 +32,8 @@ pub struct ExchangeParams<'a> {
     pub is_head: bool,
     pub backend: &'a [u8],
     pub placement: &'a str,
+    /// The base path without the slash at its end.
+    pub base: &'a str,
     pub closes: bool,
     /// When the request had come, and when it was known where it goes.
     pub came: Instant,
@@ -288,6 +290,7 @@ impl Exchange {
         let ours = OwnHeaders {
             backend: params.backend,
             placement: params.placement,
+            base: params.base,
             own: params.placed.duration_since(params.came),
             at_backend: at.duration_since(params.placed),
             closes: params.closes,
@@ -394,6 +397,7 @@ mod tests {
             is_head: false,
             backend: b"a",
             placement: "bound",
+            base: "",
             closes: false,
             came: now,
             placed: now,

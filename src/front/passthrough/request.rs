@@ -12,7 +12,7 @@ use httparse::{Header, Status};
 use smallvec::SmallVec;
 
 use crate::comfy::endpoint::{Endpoint, StartRead, classify};
-use crate::config::BackendHeaders;
+use crate::config::{BackendHeaders, BasePath, PlaceBelow};
 use crate::front::access::REQUEST_ID;
 use crate::front::caller::{IdentityHints, Peer};
 use crate::front::cors::Site;
@@ -62,9 +62,15 @@ pub struct Plain<'a> {
     claims: SmallVec<[Header<'a>; 2]>,
 }
 
-/// Reads a head of at most `bytes_max` bytes and `headers_max` headers.
+/// Reads a head of at most `bytes_max` bytes and `headers_max` headers; its target is what is left
+/// of it below `base`.
 #[must_use]
-pub fn parse(read: &[u8], bytes_max: usize, headers_max: usize) -> Parsed<'_> {
+pub fn parse<'a>(
+    read: &'a [u8],
+    bytes_max: usize,
+    headers_max: usize,
+    base: &BasePath,
+) -> Parsed<'a> {
     let mut headers = [const { MaybeUninit::uninit() }; HEADERS_MAX];
     let mut request = httparse::Request::new(&mut []);
     match request.parse_with_uninit_headers(read, &mut headers) {
@@ -72,7 +78,7 @@ pub fn parse(read: &[u8], bytes_max: usize, headers_max: usize) -> Parsed<'_> {
             // Of those that are longer a single line may be too long.
             if bytes <= bytes_max.min(LINE_MAX) && request.headers.len() <= headers_max =>
         {
-            sort(&request, bytes)
+            sort(&request, bytes, base)
         }
         Ok(Status::Partial) if read.len() < bytes_max => Parsed::Partial,
         Ok(Status::Complete(_) | Status::Partial) | Err(_) => Parsed::Other,
@@ -111,11 +117,12 @@ impl RequestFacts {
     }
 }
 
-fn sort<'a>(request: &httparse::Request<'_, 'a>, bytes: usize) -> Parsed<'a> {
+fn sort<'a>(request: &httparse::Request<'_, 'a>, bytes: usize, base: &BasePath) -> Parsed<'a> {
     let (Some(method), Some(target), Some(1)) = (request.method, request.path, request.version)
     else {
         return Parsed::Other;
     };
+    let PlaceBelow::Below(target) = base.take_off(target) else { return Parsed::Other };
     let mut said = RequestFacts::default();
     let (mut headers, mut claims) = (SmallVec::new(), SmallVec::new());
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
@@ -260,7 +267,9 @@ mod tests {
 
     #[track_caller]
     fn written(request: &str, peer: Peer) -> String {
-        let Parsed::Plain(plain) = parse(request.as_bytes(), HEAD_MAX, HEADERS_MAX) else {
+        let Parsed::Plain(plain) =
+            parse(request.as_bytes(), HEAD_MAX, HEADERS_MAX, &BasePath::default())
+        else {
             panic!("not passed on: {request}");
         };
         assert_eq!(plain.bytes, request.len());
@@ -271,7 +280,7 @@ mod tests {
 
     #[track_caller]
     fn other(request: &str) {
-        match parse(request.as_bytes(), HEAD_MAX, HEADERS_MAX) {
+        match parse(request.as_bytes(), HEAD_MAX, HEADERS_MAX, &BasePath::default()) {
             Parsed::Other => {}
             parsed @ (Parsed::Partial | Parsed::Plain(_)) => panic!("{request}: {parsed:?}"),
         }
@@ -302,7 +311,10 @@ mod tests {
         let own = config::load(&sources).unwrap().backends.remove(0).headers;
         let request =
             b"GET /x HTTP/1.1\r\nHost: gw\r\nAuthorization: Basic mine\r\nX-Mixed: A\r\n\r\n";
-        let Parsed::Plain(plain) = parse(request, HEAD_MAX, HEADERS_MAX) else { panic!("plain") };
+        let Parsed::Plain(plain) = parse(request, HEAD_MAX, HEADERS_MAX, &BasePath::default())
+        else {
+            panic!("plain")
+        };
         let mut out = Vec::new();
         plain.write(b"gpu:8188", Peer::Stranger, &own, &mut out);
         let expected = "GET /x HTTP/1.1\r\nhost: gpu:8188\r\nX-Mixed: A\r\n\
@@ -311,11 +323,30 @@ mod tests {
     }
 
     #[test]
+    fn what_is_below_the_base_path_is_passed_on_without_it_and_nothing_else_is() {
+        let base = BasePath::parse("/comfy").unwrap();
+        let below = |target: &str| {
+            let request = format!("GET {target} HTTP/1.1\r\nHost: gw\r\n\r\n");
+            let parsed = parse(request.as_bytes(), HEAD_MAX, HEADERS_MAX, &base);
+            let Parsed::Plain(plain) = parsed else { return None };
+            let mut out = Vec::new();
+            plain.write(b"gpu:8188", Peer::Stranger, &BackendHeaders::default(), &mut out);
+            String::from_utf8(out).unwrap().lines().next().map(str::to_owned)
+        };
+        assert_eq!(below("/comfy/x?y").as_deref(), Some("GET /x?y HTTP/1.1"));
+        for other in ["/x", "/comfy", "/comfyx", "/comfy/prompt", "/comfy/-/health", "/comfy/"] {
+            assert_eq!(below(other), None, "{other}");
+        }
+    }
+
+    #[test]
     fn who_asks_is_found_on_the_way() {
         let request = "GET /x?clientId=ada HTTP/1.1\r\nHost: gw\r\n\
             Comfy-Client-Id: bob\r\nCookie: c\r\n\
             X-Forwarded-For: f\r\n\r\n";
-        let Parsed::Plain(plain) = parse(request.as_bytes(), HEAD_MAX, HEADERS_MAX) else {
+        let Parsed::Plain(plain) =
+            parse(request.as_bytes(), HEAD_MAX, HEADERS_MAX, &BasePath::default())
+        else {
             panic!("plain")
         };
         assert_eq!(plain.hints.query, "clientId=ada");
@@ -373,14 +404,15 @@ mod tests {
         }
         let close = "GET /x HTTP/1.1\r\nHost: gw\r\nConnection: close\r\n\r\n";
         assert!(matches!(
-            parse(close.as_bytes(), HEAD_MAX, HEADERS_MAX),
+            parse(close.as_bytes(), HEAD_MAX, HEADERS_MAX, &BasePath::default()),
             Parsed::Plain(Plain { closes: true, .. })
         ));
     }
 
     #[test]
     fn a_head_that_is_not_whole_is_waited_for_until_it_is_too_long() {
-        assert!(matches!(parse(b"GET /x HTT", HEAD_MAX, HEADERS_MAX), Parsed::Partial));
+        let root = BasePath::default();
+        assert!(matches!(parse(b"GET /x HTT", HEAD_MAX, HEADERS_MAX, &root), Parsed::Partial));
         let long = format!("GET /x HTTP/1.1\r\nx: {}", "y".repeat(HEAD_MAX));
         other(&long);
         other(&format!("{long}\r\n\r\n"));
@@ -392,7 +424,7 @@ mod tests {
             + "\r\n";
         other(&many);
         let two = b"GET /x HTTP/1.1\r\nHost: gw\r\nc: d\r\n\r\n";
-        assert!(matches!(parse(two, HEAD_MAX, 2), Parsed::Plain(_)));
-        assert!(matches!(parse(two, HEAD_MAX, 1), Parsed::Other));
+        assert!(matches!(parse(two, HEAD_MAX, 2, &root), Parsed::Plain(_)));
+        assert!(matches!(parse(two, HEAD_MAX, 1, &root), Parsed::Other));
     }
 }

@@ -1,0 +1,376 @@
+//! The page's files that have a hash in their name, in memory: as they are, and in each coding that
+//! was asked for. All of them together are bounded by bytes; what was not used for longest goes
+//! first.
+//!
+//! # Invariants
+//!
+//! - A file is kept by its path *and* the version of the frontend on the server that gave it, so
+//!   that two versions never mix.
+//! - The page of the home is a part of the key: what was begun before it changed is not good after
+//!   it, because with the page its files may have been mended.
+//! - A file is fetched, and a coding of it made, by one asker for all who ask meanwhile. Who asked
+//!   first may leave; then the next one begins again.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use http::HeaderValue;
+use http::header::{ETAG, HeaderMap, HeaderName};
+use tokio::sync::watch;
+
+use super::accept_encoding::Coding;
+use super::conditional::Whole;
+use crate::cache::Cache;
+use crate::lock::{Guard, Lock, rank};
+
+/// The largest file that is kept, in bytes; less if all of them together may have little.
+const FILE_MAX: usize = 16 << 20;
+
+/// How many names are remembered that no backend had; past it no others are looked for.
+const MISSES_MAX: usize = 1024;
+
+/// How long a name is not looked for again that no backend had.
+const MISS: Duration = Duration::from_secs(60);
+
+/// A file, of one version, in one form.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub struct AssetKey {
+    path: Arc<str>,
+    version: Arc<str>,
+    /// Which of the home's pages was there when it was asked for.
+    page: u64,
+    /// `None` is the file as it is.
+    coding: Option<Coding>,
+}
+
+impl AssetKey {
+    /// The same file in a coding.
+    #[must_use]
+    pub fn coded(&self, coding: Coding) -> Self {
+        Self { coding: Some(coding), ..self.clone() }
+    }
+
+    /// The same of servers with this version of the frontend.
+    #[must_use]
+    pub fn of_version(&self, version: &Arc<str>) -> Self {
+        Self { version: Arc::clone(version), ..self.clone() }
+    }
+}
+
+/// All files.
+#[derive(Debug)]
+pub struct AssetCache {
+    file_max: AtomicUsize,
+    table: Lock<Table, { rank::ASSET_CACHE }>,
+}
+
+#[derive(Debug)]
+struct Table {
+    files: Cache<AssetKey, Kept>,
+    /// What somebody fetches or makes at this moment.
+    underway: HashMap<AssetKey, watch::Receiver<Outcome>>,
+    misses: HashMap<Box<str>, Instant>,
+    /// Counts the pages of the home that were seen.
+    page: u64,
+    page_tag: Option<HeaderValue>,
+}
+
+#[derive(Clone, Debug)]
+struct Kept {
+    whole: Whole,
+    since: Instant,
+}
+
+/// What became of a file that somebody set out for.
+#[derive(Clone, Debug)]
+pub enum Outcome {
+    Underway,
+    Made(Whole),
+    /// It cannot be kept, or was not there.
+    Nothing,
+}
+
+/// What is known of a file.
+#[derive(Debug)]
+pub enum Look {
+    Kept(Whole),
+    /// It is not there, and whoever looked is to make it.
+    Mine(Making),
+    /// Another is making it.
+    Others(watch::Receiver<Outcome>),
+}
+
+/// A file of any version.
+#[derive(Debug)]
+pub struct AnyVersion {
+    pub whole: Whole,
+    pub key: AssetKey,
+    /// The frontend of the server that it came from.
+    pub version: Arc<str>,
+    pub since: Instant,
+    /// It is not older than the home's page.
+    pub is_fresh: bool,
+}
+
+impl AssetCache {
+    /// Room for `bytes` in all; 0 keeps none.
+    #[must_use]
+    pub fn new(bytes: usize) -> Arc<Self> {
+        let table = Table {
+            files: Cache::new(bytes),
+            underway: HashMap::new(),
+            misses: HashMap::new(),
+            page: 0,
+            page_tag: None,
+        };
+        let file_max = AtomicUsize::new(FILE_MAX.min(bytes / 4));
+        Arc::new(Self { file_max, table: Lock::new(table) })
+    }
+
+    #[must_use]
+    pub fn is_on(&self) -> bool {
+        0 < self.file_max()
+    }
+
+    /// The largest file that is kept, in bytes.
+    #[must_use]
+    pub fn file_max(&self) -> usize {
+        self.file_max.load(Ordering::Relaxed)
+    }
+
+    /// Another limit holds from now on, in bytes; what is too much goes, the longest unused first.
+    pub fn limit(&self, bytes: usize) {
+        self.file_max.store(FILE_MAX.min(bytes / 4), Ordering::Relaxed);
+        self.table().files.limit(bytes);
+    }
+
+    /// How many bytes all of it weighs.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        self.table().files.weight()
+    }
+
+    /// The file of a path as it is, on servers with this version of the frontend.
+    #[must_use]
+    pub fn key(&self, path: &Arc<str>, version: &Arc<str>) -> AssetKey {
+        let page = self.table().page;
+        AssetKey { path: Arc::clone(path), version: Arc::clone(version), page, coding: None }
+    }
+
+    /// The file, if it is kept.
+    #[must_use]
+    pub fn get(&self, key: &AssetKey) -> Option<Whole> {
+        self.table().files.get(key).map(|kept| kept.whole)
+    }
+
+    /// The file; or who makes it.
+    #[must_use]
+    pub fn look(self: &Arc<Self>, key: &AssetKey) -> Look {
+        let mut table = self.table();
+        if let Some(kept) = table.files.get(key) {
+            return Look::Kept(kept.whole);
+        }
+        if let Some(underway) = table.underway.get(key) {
+            return Look::Others(underway.clone());
+        }
+        let (told, outcome) = watch::channel(Outcome::Underway);
+        table.underway.insert(key.clone(), outcome);
+        Look::Mine(Making { cache: Arc::clone(self), key: key.clone(), told })
+    }
+
+    /// The newest file of this path, of whatever version and age.
+    #[must_use]
+    pub fn of_any_version(&self, path: &str) -> Option<AnyVersion> {
+        let table = self.table();
+        let of_path = table.files.iter().filter(|(key, _)| &*key.path == path);
+        let (key, kept) =
+            of_path.filter(|(key, _)| key.coding.is_none()).max_by_key(|(_, kept)| kept.since)?;
+        Some(AnyVersion {
+            whole: kept.whole.clone(),
+            key: key.clone(),
+            version: Arc::clone(&key.version),
+            since: kept.since,
+            is_fresh: key.page == table.page,
+        })
+    }
+
+    /// The home's page has this tag now.
+    pub fn saw_page(&self, headers: &HeaderMap) {
+        let mut table = self.table();
+        let tag = headers.get(ETAG).cloned();
+        if table.page_tag != tag {
+            table.page += u64::from(table.page_tag.is_some());
+            table.page_tag = tag;
+        }
+    }
+
+    /// True if other backends may be asked for what the home does not have.
+    #[must_use]
+    pub fn may_look(&self, path: &str, now: Instant) -> bool {
+        let mut table = self.table();
+        if table.misses.len() == MISSES_MAX {
+            table.misses.retain(|_, at| now.duration_since(*at) < MISS);
+        }
+        let is_recent = |at: &Instant| now.duration_since(*at) < MISS;
+        table.misses.len() < MISSES_MAX && !table.misses.get(path).is_some_and(is_recent)
+    }
+
+    /// No backend has it.
+    pub fn missed(&self, path: &str, now: Instant) {
+        self.table().misses.insert(path.into(), now);
+    }
+
+    fn table(&self) -> Guard<'_, Table, { rank::ASSET_CACHE }> {
+        self.table.lock()
+    }
+}
+
+/// Somebody fetches a file, or makes a coding of one, for all who ask for it meanwhile. Dropped
+/// without a word it is left to another.
+#[derive(Debug)]
+pub struct Making {
+    cache: Arc<AssetCache>,
+    key: AssetKey,
+    told: watch::Sender<Outcome>,
+}
+
+impl Making {
+    /// Where its outcome will be told.
+    #[must_use]
+    pub fn outcome(&self) -> watch::Receiver<Outcome> {
+        self.told.subscribe()
+    }
+
+    /// Here it is. What came from another server than was thought of is kept under another key.
+    pub fn made(self, key: &AssetKey, whole: Whole, now: Instant) {
+        let bytes = size(&whole) + key.path.len();
+        let kept = Kept { whole: whole.clone(), since: now };
+        self.cache.table().files.insert(key, kept, bytes);
+        self.told.send_replace(Outcome::Made(whole));
+    }
+
+    /// There is nothing that could be given to others.
+    pub fn nothing(self) {
+        self.told.send_replace(Outcome::Nothing);
+    }
+}
+
+impl Drop for Making {
+    fn drop(&mut self) {
+        self.cache.table().underway.remove(&self.key);
+    }
+}
+
+fn size(whole: &Whole) -> usize {
+    let header =
+        |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len() + 64;
+    whole.body.len() + whole.headers.iter().map(header).sum::<usize>()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+
+    fn key(path: &str, version: &str) -> AssetKey {
+        AssetKey { path: path.into(), version: version.into(), page: 0, coding: None }
+    }
+
+    fn whole(len: usize) -> Whole {
+        Whole { headers: HeaderMap::new(), body: Bytes::from(vec![b'x'; len]) }
+    }
+
+    fn put(cache: &Arc<AssetCache>, key: &AssetKey, len: usize) {
+        let Look::Mine(making) = cache.look(key) else { panic!("kept, or underway") };
+        making.made(key, whole(len), crate::net::now());
+    }
+
+    #[test]
+    fn two_versions_of_a_file_never_mix() {
+        let cache = AssetCache::new(100_000);
+        put(&cache, &key("/a", "1"), 1);
+        assert_eq!(cache.get(&key("/a", "1")).unwrap().body.len(), 1);
+        assert!(cache.get(&key("/a", "2")).is_none());
+        assert!(cache.get(&key("/a", "1").coded(Coding::Gzip)).is_none());
+        let Look::Mine(making) = cache.look(&key("/a", "2")) else { panic!("kept") };
+        making.made(&key("/a", "3"), whole(3), crate::net::now());
+        assert!(cache.get(&key("/a", "2")).is_none(), "it came from another server");
+        assert_eq!(cache.get(&key("/a", "3")).unwrap().body.len(), 3);
+        let newest = cache.of_any_version("/a").unwrap();
+        assert_eq!((&*newest.version, newest.is_fresh), ("3", true));
+    }
+
+    #[test]
+    fn all_forms_together_stay_below_the_bound_and_the_longest_unused_goes_first() {
+        let cache = AssetCache::new(4_000);
+        let (a, b) = (key("/a", "1"), key("/b", "1"));
+        put(&cache, &a, 1_000);
+        put(&cache, &a.coded(Coding::Gzip), 900);
+        put(&cache, &b, 900);
+        assert!(cache.get(&a.coded(Coding::Gzip)).is_some());
+        put(&cache, &b.coded(Coding::Gzip), 900);
+        assert!(cache.weight() <= 4_000);
+        assert!(cache.get(&a).is_none(), "nobody has asked for it since");
+        assert!(cache.get(&b).is_some());
+        cache.limit(1_300);
+        assert!(cache.weight() <= 1_300 && cache.get(&b).is_some());
+        assert!(cache.is_on() && cache.file_max() == 325);
+        cache.limit(0);
+        assert!(!cache.is_on() && cache.weight() == 0);
+    }
+
+    #[test]
+    fn what_was_begun_before_another_page_is_not_good_after_it() {
+        let cache = AssetCache::new(100_000);
+        let page = |tag: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(ETAG, HeaderValue::from_static(tag));
+            headers
+        };
+        let key = |path: &str| cache.key(&path.into(), &"1".into());
+        cache.saw_page(&page("\"1\""));
+        put(&cache, &key("/a"), 1);
+        let Look::Mine(begun) = cache.look(&key("/b")) else { panic!("kept") };
+        let of_before = key("/b");
+        cache.saw_page(&page("\"1\""));
+        assert!(cache.get(&key("/a")).is_some());
+        cache.saw_page(&page("\"2\""));
+        begun.made(&of_before, whole(1), crate::net::now());
+        assert!(cache.get(&key("/a")).is_none() && cache.get(&key("/b")).is_none());
+        assert!(!cache.of_any_version("/a").unwrap().is_fresh, "there for a tab of before");
+    }
+
+    #[test]
+    fn one_makes_it_for_all_who_ask_meanwhile() {
+        let cache = AssetCache::new(100_000);
+        let a = key("/a", "1");
+        let Look::Mine(first) = cache.look(&a) else { panic!("kept") };
+        let Look::Others(waiting) = cache.look(&a) else { panic!("not underway") };
+        drop(first);
+        assert!(waiting.has_changed().is_err(), "it was left to another");
+        let Look::Mine(second) = cache.look(&a) else { panic!("still underway") };
+        let Look::Others(waiting) = cache.look(&a) else { panic!("not underway") };
+        second.made(&a, whole(7), crate::net::now());
+        assert!(matches!(&*waiting.borrow(), Outcome::Made(whole) if whole.body.len() == 7));
+        assert!(matches!(cache.look(&a), Look::Kept(_)));
+        let Look::Mine(third) = cache.look(&key("/b", "1")) else { panic!("kept") };
+        let outcome = third.outcome();
+        third.nothing();
+        assert!(matches!(&*outcome.borrow(), Outcome::Nothing));
+    }
+
+    #[test]
+    fn a_name_that_nobody_has_is_not_looked_for_again_at_once() {
+        let (cache, t) = (AssetCache::new(0), crate::net::now());
+        assert!(cache.may_look("/assets/x-12345678.js", t));
+        cache.missed("/assets/x-12345678.js", t);
+        assert!(!cache.may_look("/assets/x-12345678.js", t));
+        for index in 1..MISSES_MAX {
+            cache.missed(&index.to_string(), t);
+        }
+        assert!(!cache.may_look("/assets/y-12345678.js", t), "bounded");
+        assert!(cache.may_look("/assets/x-12345678.js", t + MISS));
+    }
+}
