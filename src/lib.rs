@@ -18,6 +18,7 @@ pub mod shared;
 pub mod tunnels;
 
 mod admin;
+pub mod discovery;
 pub mod metrics;
 pub mod reload;
 

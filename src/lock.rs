@@ -99,6 +99,10 @@ pub mod rank {
         SAID = 32, Shared;
         /// Hashed files of the page.
         ASSET_CACHE = 33, Shared;
+        /// What a discovery has warned of.
+        DISCOVERY = 34, Of;
+        /// The discoveries of which something is told.
+        DISCOVERED = 35, Shared;
     }
 }
 

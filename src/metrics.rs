@@ -16,12 +16,14 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
 
 mod assets;
+mod discoveries;
 mod times;
 
 use crate::lock::{Lock, rank};
 use crate::routing::decision::Reason;
 use crate::routing::pending::End;
 use assets::AssetMetrics;
+use discoveries::Discoveries;
 use times::Times;
 
 /// One label whose values come from a closed set.
@@ -118,6 +120,7 @@ pub struct Metrics {
     pub backend_suspect: Family<ByBackend, Gauge>,
     pub backend_queue: Family<ByBackend, Gauge>,
     pub backend_bound: Family<ByBackend, Gauge>,
+    pub discoveries: Discoveries,
     /// The backends that the last scrape told of.
     scraped: Lock<BTreeSet<Arc<str>>, { rank::SCRAPED }>,
 }
@@ -169,12 +172,14 @@ impl Default for Metrics {
             backend_suspect: Family::default(),
             backend_queue: Family::default(),
             backend_bound: Family::default(),
+            discoveries: Discoveries::default(),
             scraped: Lock::default(),
         };
         metrics.register_traffic();
         metrics.register_state();
         metrics.register_memory();
         metrics.assets.register(&mut metrics.registry);
+        metrics.discoveries.register(&mut metrics.registry);
         metrics
     }
 }

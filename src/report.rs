@@ -29,7 +29,8 @@ pub(crate) struct BackendReport {
     pub up: bool,
     /// What the operator says: ready, draining, off.
     pub state: &'static str,
-    /// Who wants it in the fleet: configuration, operator, or none: it leaves when it has drained.
+    /// Who wants it in the fleet: configuration, operator, discovery, or none: it leaves when it
+    /// has drained.
     pub wanted_by: &'static str,
     /// Who said so, when and why; none if nobody ever did.
     pub said: Option<SaidReport>,

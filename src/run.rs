@@ -19,6 +19,7 @@ pub use signals::Signals;
 
 use crate::admin;
 use crate::config::{Config, ServerConfig, StateDir};
+use crate::discovery::{Discoveries, Pod};
 use crate::front::{Annex, Front, FrontService};
 use crate::journal::disk::Disk;
 use crate::journal::record::Saved;
@@ -67,17 +68,20 @@ pub struct Parts {
     pub watched: Option<Watched>,
     /// Sets what is logged.
     pub level: Option<Level>,
+    /// Where the API server of Kubernetes is.
+    pub pod: Pod,
 }
 
 impl fmt::Debug for Parts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { annex, home, source, watched, level } = self;
+        let Self { annex, home, source, watched, level, pod } = self;
         f.debug_struct("Parts")
             .field("annex", annex)
             .field("home", home)
             .field("source", &source.is_some())
             .field("watched", watched)
             .field("level", &level.is_some())
+            .field("pod", pod)
             .finish()
     }
 }
@@ -111,6 +115,8 @@ pub async fn start(
     shared.start();
     sessions.start();
     front.start();
+    let mut discoveries = Discoveries::new(Arc::clone(&sessions), parts.pod);
+    discoveries.reconfigure();
     tasks.spawn_critical("heartbeats", heartbeat::watch(tasks.clone()));
     let running = Running {
         front: Arc::clone(&front),
@@ -123,12 +129,13 @@ pub async fn start(
     let service = admin::Admin::new(Arc::clone(&sessions), reloads.clone());
     let accepting = accept(admin_door, service, limits(&shared), tasks.clone());
     tasks.spawn_critical("admin listener", accepting);
-    first_probes(&sessions).await;
+    first_probes(&sessions, &discoveries).await;
     let (front_door, front_mover) = Door::new(Some(listener));
     let service = FrontService(Arc::clone(&front));
     let accepting = accept(front_door, service, limits(&shared), tasks.clone());
     tasks.spawn_critical("front listener", accepting);
-    let means = Means { source: parts.source, fit: fit_descriptors, level: parts.level };
+    let (source, level) = (parts.source, parts.level);
+    let means = Means { source, fit: fit_descriptors, level, discoveries };
     let reloader = Reloader::new(front, means, front_mover, admin_mover);
     tasks.spawn_critical("reloader", reloader.run(asked));
     if let Some(watched) = parts.watched {
@@ -229,9 +236,11 @@ fn hint(error: &io::Error) -> &'static str {
 }
 
 /// Waits until each backend has answered or failed once, and those that are up have said what they
-/// have, where nobody remembers that; but not for long.
-async fn first_probes(sessions: &Sessions) {
+/// have, where nobody remembers that; but not for long. Those that are to be discovered are found
+/// first.
+async fn first_probes(sessions: &Sessions, discoveries: &Discoveries) {
     let all_probed = async {
+        discoveries.have_said().await;
         for backend in sessions.shared.fleet.iter() {
             backend.was_probed().await;
             tokio::select! {
@@ -445,7 +454,8 @@ mod tests {
             sleep(Duration::from_millis(1)).await;
             last.status_came(0, now());
         };
-        tokio::join!(first_probes(&sessions), words);
+        let none = Discoveries::new(Arc::clone(&sessions), Pod::default());
+        tokio::join!(first_probes(&sessions, &none), words);
         // 100 ms for the question, and the pause of 500 ms after it.
         assert_eq!(now().duration_since(began), Duration::from_millis(607));
     }
@@ -455,7 +465,8 @@ mod tests {
         let sessions = sessions();
         goes_up(&sessions, "a");
         let began = now();
-        first_probes(&sessions).await;
+        let none = Discoveries::new(Arc::clone(&sessions), Pod::default());
+        first_probes(&sessions, &none).await;
         assert_eq!(now().duration_since(began), FIRST_PROBES);
     }
 

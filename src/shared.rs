@@ -102,7 +102,14 @@ impl Shared {
     #[must_use]
     pub fn is_ready(&self) -> bool {
         let serves = |backend: Arc<Backend>| backend.view(now()).serves_new();
-        self.is_open() && !self.is_leaving() && self.fleet.iter().any(serves)
+        let has_server = || self.fleet.iter().any(serves) || self.is_empty_and_meant_so();
+        self.is_open() && !self.is_leaving() && has_server()
+    }
+
+    /// True while there is no backend but those that leave, if that is not to matter.
+    fn is_empty_and_meant_so(&self) -> bool {
+        let goes = |backend: Arc<Backend>| backend.going_since().is_some();
+        self.config().fleet.ready_when_empty && self.fleet.iter().all(goes)
     }
 
     #[must_use]

@@ -262,7 +262,9 @@ fn wait_of(text: Option<&str>) -> Result<Option<Duration>, Reply> {
 
 fn not_changed(why: &NotChanged) -> Reply {
     let status = match why {
-        NotChanged::Unwanted(Unwanted::Configured(_)) => StatusCode::CONFLICT,
+        NotChanged::Unwanted(Unwanted::Configured(_) | Unwanted::Found { .. }) => {
+            StatusCode::CONFLICT
+        }
         NotChanged::Unwanted(Unwanted::NotAdded(_)) => StatusCode::NOT_FOUND,
         NotChanged::Unwanted(Unwanted::AddressTaken { .. }) | NotChanged::BadDiff(_) => {
             StatusCode::UNPROCESSABLE_ENTITY

@@ -72,10 +72,15 @@ fn summary(config: &Config) -> String {
         1 => "1 backend".to_owned(),
         count => format!("{count} backends"),
     };
+    let places = match config.discovery.len() {
+        0 => String::new(),
+        1 => " and 1 discovery".to_owned(),
+        count => format!(" and {count} discoveries"),
+    };
     let clients = config.server.listen;
     let operators =
         config.admin.listen.map_or_else(|| "off".to_owned(), |listen| format!("on {listen}"));
-    format!("in order: {backends}, clients on {clients}, operators {operators}")
+    format!("in order: {backends}{places}, clients on {clients}, operators {operators}")
 }
 
 async fn ask_backends(config: &Config) -> ExitCode {

@@ -14,6 +14,7 @@ use super::args::{DemoArgs, ServeArgs, SimArgs};
 use super::{EXIT_CONFIG, EXIT_FAILURE, say, sources};
 use crate::config::{self, Config, LogConfig, LogFormat, Sources};
 use crate::demo::Demo;
+use crate::discovery::Pod;
 use crate::net::{Inherited, Network, Tcp};
 use crate::reload::watch::Watched;
 use crate::reload::{Level, Reread};
@@ -48,11 +49,12 @@ fn start(config: Config, sources: Sources, watched: Option<Watched>) -> ExitCode
         [Some(config.server.listen), config.admin.listen].into_iter().flatten().collect();
     match Inherited::take(&doors) {
         Ok(network) => on_threads(&log, workers, |level| {
+            let pod = Pod::of(&sources.env);
             let source: Reread = Arc::new(move || config::load(&sources));
             let level: Level =
                 Box::new(move |config| level(&config.log).map_err(|error| error.to_string()));
             let (source, level) = (Some(source), Some(level));
-            let parts = Parts { source, level, watched, ..Parts::default() };
+            let parts = Parts { source, level, watched, pod, ..Parts::default() };
             gateway(config, Arc::new(network), parts)
         }),
         Err(unasked) => say::failure(&unasked.to_string()),

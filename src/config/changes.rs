@@ -2,12 +2,12 @@
 
 use super::Config;
 use super::key::Applied;
-use super::keys::{BACKENDS, KEYS};
+use super::keys::{BACKENDS, DISCOVERY, KEYS};
 
 /// One key with another value than before.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Change {
-    /// As in `server.listen`; `backends` stands for all of them.
+    /// As in `server.listen`; `backends` and `discovery` stand for all of them.
     pub key: String,
     /// True if the new value is used only after a restart.
     pub needs_restart: bool,
@@ -21,10 +21,12 @@ pub fn changes(old: &Config, new: &Config) -> Vec<Change> {
     let mut changes: Vec<Change> = differing
         .map(|key| Change { key: key.full_name(), needs_restart: key.applied == Applied::Restart })
         .collect();
-    if old.backends != new.backends {
-        let mut of_backends = KEYS.iter().filter(|key| key.section == BACKENDS);
-        let needs_restart = of_backends.any(|key| key.applied == Applied::Restart);
-        changes.push(Change { key: BACKENDS.to_owned(), needs_restart });
+    let differ =
+        [(BACKENDS, old.backends != new.backends), (DISCOVERY, old.discovery != new.discovery)];
+    for (section, _) in differ.into_iter().filter(|(_, differs)| *differs) {
+        let mut of_section = KEYS.iter().filter(|key| key.section == section);
+        let needs_restart = of_section.any(|key| key.applied == Applied::Restart);
+        changes.push(Change { key: section.to_owned(), needs_restart });
     }
     changes
 }
@@ -34,14 +36,23 @@ mod tests {
     use std::io::Write;
 
     use super::*;
-    use crate::config::keys::Key;
+    use crate::config::keys::{Key, is_named};
     use crate::config::{Sources, load};
 
     fn with(flags: &[(&str, &str)]) -> Config {
         let url = ("backends.a.url".to_owned(), "http://a:1".to_owned());
-        let given = flags.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+        let place = |(key, _): &(&str, &str)| key.starts_with("discovery.");
+        let needs_place = flags.iter().any(place) && !flags.iter().any(|(key, _)| makes(key));
+        let place = needs_place.then_some(("discovery.a.dns", "d:1"));
+        let given = place.iter().chain(flags);
+        let given = given.map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
         let flags = [url].into_iter().chain(given).collect();
         load(&Sources { flags, ..Sources::default() }).unwrap()
+    }
+
+    /// True for a key that makes a discovery.
+    fn makes(key: &str) -> bool {
+        [".dns", ".srv", ".kubernetes"].iter().any(|end| key.ends_with(end))
     }
 
     /// The keys that change between two sets of flags.
@@ -60,7 +71,11 @@ mod tests {
             "admin.token" => "s3cret",
             "affinity.link_linger" | "server.drain_delay" | "prompts.answer_limit" => "9s",
             "affinity.shared_ids" | "sockets.output_classes" => "other",
-            "backends.a.headers" => "X-Key: value",
+            "backends.a.headers" | "discovery.a.headers" => "X-Key: value",
+            "discovery.a.dns" => "e:2",
+            "discovery.a.srv" => "_comfyui._tcp.example",
+            "discovery.a.resolver" => "127.0.0.1:5353",
+            "discovery.a.kubernetes" => "ns/comfyui:8188",
             "fleet.pool_idle" => "9s",
             "files.tag" => "never",
             "server.max_header_bytes" => "63KiB",
@@ -92,8 +107,11 @@ mod tests {
             let value = another(&name, key.default);
             let second = ("backends.b.url", "http://b:1");
             let set = if key.name == "url" { second } else { (name.as_str(), value.as_str()) };
-            let told = changed(&[], &[set]);
-            let expected = if key.section == BACKENDS { BACKENDS.to_owned() } else { name.clone() };
+            let place = [("discovery.a.dns", "d:1")];
+            let old: &[_] = if key.section == DISCOVERY { &place } else { &[] };
+            let told = changed(old, &[set]);
+            let of_table = is_named(key.section);
+            let expected = if of_table { key.section.to_owned() } else { name.clone() };
             // Without a name it is the first backend by name, so to name that one changes nothing.
             let expected = if name == "server.home" { vec![] } else { vec![expected] };
             assert_eq!(told, expected, "{set:?}");
@@ -121,7 +139,7 @@ mod tests {
     #[test]
     fn what_needs_a_restart_keeps_its_value_until_then() {
         let old = with(&[]);
-        for key in KEYS.iter().filter(|key| key.section != BACKENDS) {
+        for key in KEYS.iter().filter(|key| !is_named(key.section)) {
             if key.applied == Applied::ByValue {
                 continue;
             }

@@ -5,16 +5,17 @@
 //! keys must be to each other is in [`super::rules`].
 
 use super::keys::{
-    BACKENDS, RawAdmin, RawAffinity, RawBackend, RawConfig, RawFiles, RawFleet, RawIsolation,
-    RawLog, RawPrompts, RawServer, RawSockets, RawState,
+    BACKENDS, DISCOVERY, RawAdmin, RawAffinity, RawBackend, RawConfig, RawDiscovery, RawFiles,
+    RawFleet, RawIsolation, RawLog, RawPrompts, RawServer, RawSockets, RawState,
 };
 use super::problems::Notes;
-use super::raw::RawNamed;
-use super::secret;
+use super::raw::{RawNamed, RawPlace};
 use super::{
-    AdminConfig, AffinityConfig, BackendConfig, Config, Doors, FilesConfig, FleetConfig,
-    IsolationConfig, LogConfig, PromptsConfig, ServerConfig, SocketsConfig, StateConfig, StateDir,
+    AdminConfig, AffinityConfig, BackendConfig, Config, DiscoveryConfig, Doors, FilesConfig,
+    FleetConfig, IsolationConfig, LogConfig, PromptsConfig, ServerConfig, SocketsConfig,
+    StateConfig, StateDir,
 };
+use super::{discovery, secret};
 
 /// The two doors alone, for those who only want to find the gateway.
 pub(super) fn doors(raw: RawConfig, notes: &mut Notes) -> Doors {
@@ -34,7 +35,13 @@ pub(super) fn check(raw: RawConfig, notes: &mut Notes) -> Config {
         state: raw_state,
         log: raw_log,
         backends: raw_backends,
+        discovery: raw_discovery,
     } = raw;
+    if raw_backends.is_empty() && raw_discovery.is_empty() && !notes.may_hide_backends() {
+        let what = "at least one is needed: write `[backends.NAME]` with a `url`, or \
+                    `--backend URL`";
+        notes.report(BACKENDS, what);
+    }
     Config {
         server: server(raw_server, notes),
         admin: admin(raw_admin, notes),
@@ -47,6 +54,7 @@ pub(super) fn check(raw: RawConfig, notes: &mut Notes) -> Config {
         state: state(raw_state, notes),
         log: log(raw_log, notes),
         backends: backends(raw_backends, notes),
+        discovery: raw_discovery.into_iter().filter_map(|raw| place(raw, notes)).collect(),
     }
 }
 
@@ -155,6 +163,7 @@ fn fleet(raw: RawFleet, notes: &mut Notes) -> FleetConfig {
         start_limit,
         silent_limit,
         grace,
+        ready_when_empty,
     } = raw;
     FleetConfig {
         probe_interval: probe_interval.check(notes),
@@ -171,6 +180,7 @@ fn fleet(raw: RawFleet, notes: &mut Notes) -> FleetConfig {
         start_limit: start_limit.check(notes),
         silent_limit: silent_limit.check(notes),
         grace: grace.check(notes),
+        ready_when_empty: ready_when_empty.check(notes),
     }
 }
 
@@ -269,11 +279,6 @@ fn log(raw: RawLog, notes: &mut Notes) -> LogConfig {
 }
 
 pub(super) fn backends(raw: Vec<RawNamed>, notes: &mut Notes) -> Vec<BackendConfig> {
-    if raw.is_empty() && !notes.may_hide_backends() {
-        let what = "at least one is needed: write `[backends.NAME]` with a `url`, or \
-                    `--backend URL`";
-        notes.report(BACKENDS, what);
-    }
     raw.into_iter().filter_map(|raw| backend(raw, notes)).collect()
 }
 
@@ -301,5 +306,39 @@ fn backend(raw: RawNamed, notes: &mut Notes) -> Option<BackendConfig> {
         weight,
         max_pending,
         headers,
+        identity: None,
     })
+}
+
+fn place(raw: RawPlace, notes: &mut Notes) -> Option<DiscoveryConfig> {
+    let RawPlace { name, origin, place } = raw;
+    let RawDiscovery {
+        // One of these three.
+        dns,
+        srv,
+        kubernetes,
+        resolver,
+        weight,
+        max_pending,
+        headers,
+        headers_file,
+    } = place;
+    let key = format!("{DISCOVERY}.{name}");
+    notes.wrote(&key, &origin);
+    let keys = [&dns.key, &srv.key, &kubernetes.key, &resolver.key].map(Clone::clone);
+    let keys = keys.each_ref().map(String::as_str);
+    let weight = weight.check(notes);
+    let max_pending = max_pending.check(notes);
+    let headers = secret::check(headers, headers_file, notes);
+    let (dns, srv) = (dns.check(notes), srv.check(notes));
+    let (kubernetes, resolver) = (kubernetes.check(notes), resolver.check(notes));
+    match discovery::source(dns, srv, kubernetes, resolver) {
+        Ok(source) => Some(DiscoveryConfig { name, source, weight, max_pending, headers }),
+        Err(what) if notes.are_good(&keys) => {
+            notes.report(&key, what);
+            None
+        }
+        // What is wrong with one of them has been said.
+        Err(_) => None,
+    }
 }

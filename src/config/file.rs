@@ -10,7 +10,7 @@ use toml::Spanned;
 use toml::de::{DeArray, DeTable, DeValue};
 
 use super::folder;
-use super::keys::BACKENDS;
+use super::keys::{BACKENDS, is_named};
 use super::layers::Layers;
 use super::names::{self, Notation};
 use super::problems::{Notes, Origin};
@@ -89,10 +89,13 @@ impl Reader<'_> {
         for (name, value) in document.get_ref().iter() {
             let origin = self.origin(name.span().start);
             match (names::section(name.get_ref()), value.get_ref()) {
-                (Ok(BACKENDS), DeValue::Table(tables)) => self.backends(tables),
-                (Ok(BACKENDS), DeValue::Array(_)) => {
-                    let what = "write a table for each, [backends.NAME], and not [[backends]]";
-                    self.notes.report_at(Some(origin), BACKENDS, what);
+                (Ok(section), DeValue::Table(tables)) if is_named(section) => {
+                    self.tables(section, tables);
+                }
+                (Ok(section), DeValue::Array(_)) if is_named(section) => {
+                    let what =
+                        format!("write a table for each, [{section}.NAME], and not [[{section}]]");
+                    self.notes.report_at(Some(origin), section, what);
                 }
                 (Ok(section), DeValue::Table(table)) => self.section(section, None, table),
                 (Ok(section), _) => {
@@ -106,19 +109,20 @@ impl Reader<'_> {
         }
     }
 
-    fn backends(&mut self, tables: &DeTable<'_>) {
+    fn tables(&mut self, section: &'static str, tables: &DeTable<'_>) {
         for (name, value) in tables.iter() {
             let origin = self.origin(name.span().start);
-            let full_name = format!("{BACKENDS}.{}", name.get_ref());
-            match (names::check_backend_name(name.get_ref()), value.get_ref()) {
+            let full_name = format!("{section}.{}", name.get_ref());
+            match (names::check_table_name(section, name.get_ref()), value.get_ref()) {
                 (Ok(()), DeValue::Table(table)) => {
                     // Within one file TOML itself refuses that.
-                    if let Some(first) = self.layers.backend_origin(name.get_ref()) {
-                        let what = format!("is in {first} too; a backend is written in one file");
+                    if let Some(first) = self.layers.table_origin(section, name.get_ref()) {
+                        let kind = if section == BACKENDS { "backend" } else { "discovery" };
+                        let what = format!("is in {first} too; a {kind} is written in one file");
                         self.notes.report_at(Some(origin.clone()), &full_name, what);
                     }
-                    self.layers.add_backend(name.get_ref(), &origin);
-                    self.section(BACKENDS, Some(name.get_ref()), table);
+                    self.layers.add_table(section, name.get_ref(), &origin);
+                    self.section(section, Some(name.get_ref()), table);
                 }
                 (Ok(()), _) => {
                     let what = format!("is a table, write [{full_name}]");
@@ -129,14 +133,14 @@ impl Reader<'_> {
         }
     }
 
-    fn section(&mut self, section: &'static str, backend: Option<&str>, table: &DeTable<'_>) {
+    fn section(&mut self, section: &'static str, name: Option<&str>, table: &DeTable<'_>) {
         for (key, value) in table.iter() {
             let origin = self.origin(key.span().start);
-            match names::path(section, backend, key.get_ref(), Notation::Dotted) {
+            match names::path(section, name, key.get_ref(), Notation::Dotted) {
                 Ok(path) => {
                     let written = self.written(value);
                     // Of another file: within one TOML itself refuses that.
-                    let before = self.layers.origin(&path).filter(|_| backend.is_none());
+                    let before = self.layers.origin(&path).filter(|_| name.is_none());
                     if let Some(before) = before {
                         let what = format!("goes over what {before} says");
                         self.notes.warn(written.origin.clone(), &path.full_name(), what);
@@ -144,14 +148,14 @@ impl Reader<'_> {
                     self.layers.set(&path, written);
                 }
                 Err(bad) => {
-                    let prefix = match backend {
-                        Some(backend) => format!("{section}.{backend}"),
+                    let prefix = match name {
+                        Some(name) => format!("{section}.{name}"),
                         None => section.to_owned(),
                     };
-                    let hint = match (backend, value.get_ref()) {
-                        (Some(backend), DeValue::Table(_)) => {
-                            let name = format!("{backend}.{}", key.get_ref());
-                            format!("; a name with a dot is quoted, [{BACKENDS}.\"{name}\"]")
+                    let hint = match (name, value.get_ref()) {
+                        (Some(name), DeValue::Table(_)) => {
+                            let name = format!("{name}.{}", key.get_ref());
+                            format!("; a name with a dot is quoted, [{section}.\"{name}\"]")
                         }
                         (Some(_) | None, _) => String::new(),
                     };

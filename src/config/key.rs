@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::keys::BACKENDS;
+use super::keys::{BACKENDS, DISCOVERY, is_named};
 use super::kinds::Shape;
 use super::raw::Item;
 use super::{Config, shown};
@@ -40,13 +40,13 @@ impl Key {
     /// As in reports: `server.listen`, `backends.NAME.url`.
     #[must_use]
     pub fn full_name(&self) -> String {
-        self.name_for((self.section == BACKENDS).then_some("NAME"))
+        self.name_for(is_named(self.section).then_some("NAME"))
     }
 
-    /// The name of this key of a backend, or of a key that is none of a backend.
-    pub(super) fn name_for(&self, backend: Option<&str>) -> String {
-        match backend {
-            Some(backend) => format!("{}.{backend}.{}", self.section, self.name),
+    /// The name of this key in that table, or of a key that stands in no named table.
+    pub(super) fn name_for(&self, table: Option<&str>) -> String {
+        match table {
+            Some(table) => format!("{}.{table}.{}", self.section, self.name),
             None => format!("{}.{}", self.section, self.name),
         }
     }
@@ -68,10 +68,14 @@ impl Key {
         (self.schema)()
     }
 
-    /// False for the one key that has to be written.
+    /// False for a key that has to be written: one of them makes the table that it stands in.
     #[must_use]
     pub fn has_default(&self) -> bool {
-        self.section != BACKENDS || self.name != "url"
+        match self.section {
+            BACKENDS => self.name != "url",
+            DISCOVERY => !["dns", "srv", "kubernetes"].contains(&self.name),
+            _other => true,
+        }
     }
 
     /// The default in the form of a file.

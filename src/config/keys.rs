@@ -8,18 +8,25 @@
 
 use super::base_path::Base;
 use super::choices::{Counts, Format, NamelessMay, OnError, Tags, Toggle};
+use super::discovery::{DnsServer, HostAndPort, KubernetesService, ServiceName};
 use super::headers::Headers;
 use super::key::Applied;
 pub use super::key::Key;
 use super::kinds::{BackendName, Count, FilePath, Kind, Limit, Positive, Size, Span, Switch};
 use super::listen::{Listen, ListenOrOff};
 use super::lists::{Classes, SharedIds};
-use super::raw::{RawNamed, Section, Setting};
+use super::raw::{RawNamed, RawPlace, Section, Setting};
 use super::secret::SecretFile;
 use super::values::{BackendUrl, LogLevel, Networks, Origins, Token};
 
-/// The section of named tables.
+/// The sections of named tables.
 pub(super) const BACKENDS: &str = "backends";
+pub(super) const DISCOVERY: &str = "discovery";
+
+/// True for a section that has a table for each name.
+pub(super) fn is_named(section: &str) -> bool {
+    [BACKENDS, DISCOVERY].contains(&section)
+}
 
 const MS: u64 = 1;
 const S: u64 = 1_000;
@@ -28,71 +35,6 @@ const DAY: u64 = 24 * H;
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
-
-/// Whether two configurations have another value of one key.
-macro_rules! differs {
-    // Backends are compared as a whole.
-    (backend $name:ident $applied:ident) => {
-        |_, _| false
-    };
-    ($section:ident $name:ident ByValue) => {
-        |_, _| false
-    };
-    ($section:ident $name:ident $applied:ident) => {
-        |old, new| old.$section.$name != new.$section.$name
-    };
-}
-
-macro_rules! sections {
-    ($(
-        #[doc = $about:literal]
-        [$section:literal] $raw:ident $with:ident {
-            $(
-                $(#[doc = $why:literal])+
-                $name:ident: $kind:ident $({ $($limit:ident: $value:expr),+ })? = $default:literal,
-                    $applied:ident;
-            )+
-        }
-    )+) => {
-        /// Every section, and what it is about, in the order of the documentation.
-        pub const SECTIONS: &[(&str, &str)] = &[$(($section, $about)),+];
-
-        /// Every key there is, in the order of the documentation.
-        pub const KEYS: &[Key] = &[$($(
-            Key {
-                section: $section,
-                name: stringify!($name),
-                default: $default,
-                shape: <$kind as Kind>::SHAPE,
-                applied: Applied::$applied,
-                differs: differs!($with $name $applied),
-                why: concat!($($why),+),
-                is_secret: <$kind as Kind>::IS_SECRET,
-                schema: || Kind::schema(&$kind $({ $($limit: $value),+ })?),
-                takes: || Kind::takes(&$kind $({ $($limit: $value),+ })?),
-            },
-        )+)+];
-
-        $(
-            #[derive(Debug)]
-            pub(super) struct $raw {
-                $($(#[doc = $why])+ pub(super) $name: Setting<$kind>,)+
-            }
-
-            /// Takes its keys out of what was written; `prefix` begins their full names.
-            pub(super) fn $with(prefix: &str, section: &mut Section) -> $raw {
-                $raw {
-                    $($name: Setting {
-                        key: format!("{prefix}.{}", stringify!($name)),
-                        kind: $kind $({ $($limit: $value),+ })?,
-                        default: $default,
-                        written: section.remove(&format!("{prefix}.{}", stringify!($name))),
-                    },)+
-                }
-            }
-        )+
-    };
-}
 
 /// The configuration as written: every key optional, none checked.
 #[derive(Debug)]
@@ -109,6 +51,8 @@ pub(super) struct RawConfig {
     pub(super) log: RawLog,
     /// In the order of names.
     pub(super) backends: Vec<RawNamed>,
+    /// In the order of names.
+    pub(super) discovery: Vec<RawPlace>,
 }
 
 sections! {
@@ -250,6 +194,9 @@ sections! {
         silent_limit: Span { min: 0, max: 7 * DAY } = "0s", Live;
         /// How long a backend may be away or wedged before its prompts are presumed lost.
         grace: Span { min: S, max: 7 * DAY } = "60s", Live;
+        /// Whether the gateway is ready while there is no backend at all. It is for fleets whose
+        /// backends start only when somebody asks for one.
+        ready_when_empty: Switch = "false", Live;
     }
     /// Submissions, and what is remembered of them.
     ["prompts"] RawPrompts prompts {
@@ -369,6 +316,30 @@ sections! {
         max_pending: Limit { max: 1_000_000 } = "0", Live;
         /// Headers that go with everything that is sent to it: `"Authorization: Bearer ..."`. They
         /// replace a client's headers of the same name, and are never shown.
+        headers: Headers = "", Live;
+        /// A file with more headers, one in each line, so that they do not stand in the
+        /// configuration.
+        headers_file: SecretFile = "", ByValue;
+    }
+    /// Where backends are found that nobody lists, one table for each place.
+    ["discovery"] RawDiscovery discovery {
+        /// The addresses of this name (A, AAAA) are backends, at this port. One of `dns`, `srv`
+        /// and `kubernetes` is needed.
+        dns: HostAndPort = "", Live;
+        /// The targets of the SRV records of this name are backends, at their ports.
+        srv: ServiceName = "", Live;
+        /// The DNS server that is asked. If it is empty, those of the system are
+        /// (`/etc/resolv.conf`).
+        resolver: DnsServer = "", Live;
+        /// The endpoints of this service of Kubernetes are backends. Without `namespace` it is in
+        /// that of the gateway's pod. Without `port` the service has only one.
+        kubernetes: KubernetesService = "", Live;
+        /// The share of the work that each backend gets that is found there.
+        weight: Positive { max: 1000 } = "1", Live;
+        /// How many prompts may wait and run on each of them. Beyond that it gets no more. 0 means
+        /// no limit.
+        max_pending: Limit { max: 1_000_000 } = "0", Live;
+        /// Headers that go with everything that is sent to them, as in `backends.NAME.headers`.
         headers: Headers = "", Live;
         /// A file with more headers, one in each line, so that they do not stand in the
         /// configuration.

@@ -10,23 +10,23 @@ use std::collections::BTreeMap;
 
 use config::{ConfigError, Map, Source, Value, ValueKind};
 
-use super::keys::{self, BACKENDS, RawConfig};
+use super::keys::{self, BACKENDS, DISCOVERY, RawConfig};
 use super::problems::{Notes, Origin};
-use super::raw::{RawNamed, Section, Written};
+use super::raw::{RawNamed, RawPlace, Section, Written};
 
-/// A key as it is written. Invariant: it exists, and `backend` is there if and only if the
-/// section is that of backends.
+/// A key as it is written. Invariant: it exists, and `table` is there if and only if the section
+/// is one of named tables.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct Path {
     pub(super) section: &'static str,
-    pub(super) backend: Option<String>,
+    pub(super) table: Option<String>,
     pub(super) key: &'static str,
 }
 
 impl Path {
     pub(super) fn full_name(&self) -> String {
-        match &self.backend {
-            Some(backend) => format!("{BACKENDS}.{backend}.{}", self.key),
+        match &self.table {
+            Some(table) => format!("{}.{table}.{}", self.section, self.key),
             None => format!("{}.{}", self.section, self.key),
         }
     }
@@ -37,8 +37,8 @@ impl Path {
 pub(super) struct Layers {
     layers: Vec<Layer>,
     written: Vec<Written>,
-    /// Where each `[backends.NAME]` was written first, empty ones included.
-    backends: BTreeMap<String, Origin>,
+    /// Of each `[backends.NAME]` and its like, empty ones included.
+    tables: Tables,
 }
 
 /// One layer as the `config` crate takes it: flat, by full names.
@@ -65,14 +65,15 @@ impl Layers {
         self.layers.push(Layer::default());
     }
 
-    /// The names of the backends so far.
-    pub(super) fn backend_names(&self) -> impl Iterator<Item = &str> {
-        self.backends.keys().map(String::as_str)
+    /// The names of the tables of a section so far.
+    pub(super) fn names<'a>(&'a self, section: &'a str) -> impl Iterator<Item = &'a str> {
+        let of_section = self.tables.keys().filter(move |(it, _)| *it == section);
+        of_section.map(|(_, name)| name.as_str())
     }
 
-    /// Where a backend was written first.
-    pub(super) fn backend_origin(&self, name: &str) -> Option<&Origin> {
-        self.backends.get(name)
+    /// Where a named table was written first.
+    pub(super) fn table_origin(&self, section: &'static str, name: &str) -> Option<&Origin> {
+        self.tables.get(&(section, name.to_owned()))
     }
 
     /// Where a key of the newest layer was written.
@@ -81,9 +82,9 @@ impl Layers {
         Some(&self.written.get(index(value.clone())?)?.origin)
     }
 
-    /// Says that a backend is there, even if nothing more is written of it.
-    pub(super) fn add_backend(&mut self, name: &str, origin: &Origin) {
-        self.backends.entry(name.to_owned()).or_insert_with(|| origin.clone());
+    /// Says that a named table is there, even if nothing more is written of it.
+    pub(super) fn add_table(&mut self, section: &'static str, name: &str, origin: &Origin) {
+        self.tables.entry((section, name.to_owned())).or_insert_with(|| origin.clone());
     }
 
     /// True if that key of a backend is set in some layer.
@@ -94,8 +95,8 @@ impl Layers {
 
     /// Sets a key in the newest layer.
     pub(super) fn set(&mut self, path: &Path, written: Written) {
-        if let Some(backend) = &path.backend {
-            self.add_backend(backend, &written.origin);
+        if let Some(table) = &path.table {
+            self.add_table(path.section, table, &written.origin);
         }
         let name = path.full_name();
         let index = u64::try_from(self.written.len()).unwrap_or(u64::MAX);
@@ -135,17 +136,38 @@ impl Layers {
             isolation: keys::isolation("isolation", &mut section),
             state: keys::state("state", &mut section),
             log: keys::log("log", &mut section),
-            backends: named(self.backends, &mut section),
+            backends: backends(&self.tables, &mut section),
+            discovery: places(&self.tables, &mut section),
         }
     }
 }
 
-fn named(backends: BTreeMap<String, Origin>, section: &mut Section) -> Vec<RawNamed> {
-    let read = |(name, origin): (String, Origin)| {
-        let backend = keys::backend(&format!("{BACKENDS}.{name}"), section);
+/// Where each named table was written first, by its section and its name.
+type Tables = BTreeMap<(&'static str, String), Origin>;
+
+fn named<'a>(
+    tables: &'a Tables,
+    section: &'static str,
+) -> impl Iterator<Item = (String, Origin, String)> + 'a {
+    let of_section = tables.iter().filter(move |((it, _), _)| *it == section);
+    of_section
+        .map(move |((_, name), origin)| (name.clone(), origin.clone(), format!("{section}.{name}")))
+}
+
+fn backends(tables: &Tables, section: &mut Section) -> Vec<RawNamed> {
+    let read = |(name, origin, prefix): (String, Origin, String)| {
+        let backend = keys::backend(&prefix, section);
         RawNamed { name, origin, backend }
     };
-    backends.into_iter().map(read).collect()
+    named(tables, BACKENDS).map(read).collect()
+}
+
+fn places(tables: &Tables, section: &mut Section) -> Vec<RawPlace> {
+    let read = |(name, origin, prefix): (String, Origin, String)| {
+        let place = keys::discovery(&prefix, section);
+        RawPlace { name, origin, place }
+    };
+    named(tables, DISCOVERY).map(read).collect()
 }
 
 /// Which of all that was written a value of the crate stands for; each does for one.

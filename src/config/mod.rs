@@ -9,11 +9,16 @@
 //! `check`, one in `config/mooring.toml` and one in `docs/configuration.md`; the compiler or a
 //! test asks for each.
 
+// Before the modules that use its macros.
+#[macro_use]
+mod sections;
+
 mod base_path;
 mod changes;
 mod check;
 mod choices;
 mod cidr;
+mod discovery;
 mod file;
 mod find;
 mod folder;
@@ -50,11 +55,13 @@ mod tests;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 pub use base_path::{BasePath, PlaceBelow};
 pub use changes::{Change, changes};
 pub use cidr::{BadCidr, Cidr};
+pub use discovery::{DiscoveryConfig, KubernetesPort, KubernetesRef, PlaceOfBackends};
 pub use find::find;
 pub use headers::BackendHeaders;
 pub use key::Applied;
@@ -85,8 +92,11 @@ pub struct Config {
     pub state: StateConfig,
     pub log: LogConfig,
     /// In the order of names, which is that of [`crate::routing::ids::BackendId`].
-    /// Invariant: 1 to [`Config::BACKENDS_MAX`], no name and no authority twice.
+    /// Invariant: at most [`Config::BACKENDS_MAX`], no name and no authority twice; at least one,
+    /// or there is a discovery.
     pub backends: Vec<BackendConfig>,
+    /// In the order of names.
+    pub discovery: Vec<DiscoveryConfig>,
 }
 
 /// `[server]`: the listener for clients.
@@ -115,7 +125,7 @@ pub struct ServerConfig {
     pub allow_logs: bool,
     pub allow_free: bool,
     pub allow_asset_scans: bool,
-    /// The name of a backend that exists.
+    /// The name of a backend that exists, or may be discovered; empty if there is none.
     pub home: String,
     /// Below which all paths of clients are.
     pub base_path: BasePath,
@@ -189,6 +199,7 @@ pub struct FleetConfig {
     /// Zero is never.
     pub silent_limit: Duration,
     pub grace: Duration,
+    pub ready_when_empty: bool,
 }
 
 /// `[prompts]`: submissions, and what is remembered of them.
@@ -340,6 +351,9 @@ pub struct BackendConfig {
     pub max_pending: Option<NonZeroU32>,
     /// From `headers` and `headers_file`.
     pub headers: BackendHeaders,
+    /// Which server this is, where it was discovered and that is told: another one may be given
+    /// the same address later.
+    pub identity: Option<Arc<str>>,
 }
 
 impl Config {

@@ -1,6 +1,6 @@
 //! Is there such a key? Names as they are written in files, in the environment and in flags.
 
-use super::keys::{BACKENDS, KEYS, Key};
+use super::keys::{BACKENDS, KEYS, Key, is_named};
 use super::layers::Path;
 use super::suggest::nearest;
 
@@ -16,12 +16,20 @@ pub(super) enum BadName {
         BACKEND_NAME_MAX
     )]
     Backend,
+    #[error(
+        "the name of a discovery has 1 to {} letters, digits or `.`, `_`, `-`, `:`",
+        PLACE_NAME_MAX
+    )]
+    Place,
     #[error("names both `{first}` and `{second}`")]
     Ambiguous { first: String, second: String },
 }
 
 /// It is part of headers, of paths and of names of files.
 pub(super) const BACKEND_NAME_MAX: usize = 63;
+
+/// Leaves room for the address behind it.
+pub(super) const PLACE_NAME_MAX: usize = 23;
 
 fn did_you_mean(hint: Option<&String>) -> String {
     hint.map_or_else(String::new, |it| format!(", did you mean `{it}`?"))
@@ -37,8 +45,8 @@ pub(super) enum Notation {
 }
 
 impl Notation {
-    fn write(self, section: &str, backend: Option<&str>, key: &str) -> String {
-        let parts = [Some(section), backend, Some(key)];
+    fn write(self, section: &str, table: Option<&str>, key: &str) -> String {
+        let parts = [Some(section), table, Some(key)];
         let parts: Vec<&str> = parts.into_iter().flatten().collect();
         match self {
             Self::Dotted => parts.join("."),
@@ -72,30 +80,43 @@ pub(super) fn section(name: &str) -> Result<&'static str, BadName> {
     Err(BadName::Section { hint })
 }
 
-/// Finds a key in its section. `backend` is the name of the backend, where it is one's.
+/// Finds a key in its section. `table` is the name of the table, where the section has several.
 ///
 /// # Errors
-/// There is none, or the backend cannot have that name.
+/// There is none, or the table cannot have that name.
 pub(super) fn path(
     section: &'static str,
-    backend: Option<&str>,
+    table: Option<&str>,
     name: &str,
     notation: Notation,
 ) -> Result<Path, BadName> {
-    if let Some(backend) = backend {
-        check_backend_name(backend)?;
+    if let Some(table) = table {
+        check_table_name(section, table)?;
     }
     if let Some(key) = keys_of(section).find(|key| key.name == name) {
-        return Ok(Path { section, backend: backend.map(str::to_owned), key: key.name });
+        return Ok(Path { section, table: table.map(str::to_owned), key: key.name });
     }
     let alike = nearest(name, keys_of(section).map(|key| key.name))
-        .map(|key| notation.write(section, backend, key));
+        .map(|key| notation.write(section, table, key));
     let elsewhere = || {
         KEYS.iter()
-            .find(|key| key.name == name && key.section != BACKENDS)
+            .find(|key| key.name == name && !is_named(key.section))
             .map(|key| notation.write(key.section, None, key.name))
     };
     Err(BadName::Key { hint: alike.or_else(elsewhere) })
+}
+
+/// Checks that a table of this section may be called so.
+///
+/// # Errors
+/// [`BadName::Backend`] or [`BadName::Place`].
+pub(super) fn check_table_name(section: &str, name: &str) -> Result<(), BadName> {
+    if section == BACKENDS {
+        return check_backend_name(name);
+    }
+    // Names of backends begin with it.
+    let is_short = name.len() <= PLACE_NAME_MAX;
+    check_backend_name(name).ok().filter(|()| is_short).ok_or(BadName::Place)
 }
 
 /// Checks that a backend may be called so.
@@ -123,13 +144,21 @@ pub(super) fn dotted(name: &str) -> Result<Path, BadName> {
         });
     };
     let section = section(first)?;
-    if section != BACKENDS {
+    if !is_named(section) {
         return path(section, None, rest, Notation::Dotted);
     }
     match rest.rsplit_once('.') {
-        Some((backend, key)) => path(section, Some(backend), key, Notation::Dotted),
-        None => Err(BadName::Key { hint: Some(format!("{BACKENDS}.{rest}.url")) }),
+        Some((table, key)) => path(section, Some(table), key, Notation::Dotted),
+        None => {
+            let hint = Notation::Dotted.write(section, Some(rest), main_key(section));
+            Err(BadName::Key { hint: Some(hint) })
+        }
     }
+}
+
+/// The key that makes a named table.
+fn main_key(section: &str) -> &'static str {
+    if section == BACKENDS { "url" } else { "dns" }
 }
 
 /// What a variable of the environment is to us.
@@ -141,13 +170,13 @@ pub(super) enum Variable {
     Other,
 }
 
-/// A variable's name; `backends` are the names of those in the file.
+/// A variable's name; `known` are the names of the tables of a section that there are.
 ///
 /// # Errors
 /// It is meant as a key, and is none.
 pub(super) fn variable<'a>(
     name: &str,
-    backends: impl Iterator<Item = &'a str>,
+    known: impl Fn(&'static str) -> Vec<&'a str>,
 ) -> Result<Variable, BadName> {
     let Some(rest) = name.strip_prefix(ENV_PREFIX) else {
         return Ok(Variable::Other);
@@ -157,26 +186,26 @@ pub(super) fn variable<'a>(
         return single_underscore(&rest);
     };
     let section = section(first)?;
-    if section != BACKENDS {
+    if !is_named(section) {
         return path(section, None, rest, Notation::Environment).map(Variable::Key);
     }
-    let Some((backend, key)) = rest.rsplit_once("__") else {
-        let hint = Notation::Environment.write(section, Some(rest), "url");
+    let Some((table, key)) = rest.rsplit_once("__") else {
+        let hint = Notation::Environment.write(section, Some(rest), main_key(section));
         return Err(BadName::Key { hint: Some(hint) });
     };
-    let mut alike = backends.filter(|it| folded(it) == folded(backend));
+    let mut alike = known(section).into_iter().filter(|it| folded(it) == folded(table));
     let found = alike.next();
     if let (Some(first), Some(second)) = (found, alike.next()) {
         return Err(BadName::Ambiguous { first: first.to_owned(), second: second.to_owned() });
     }
-    path(section, Some(found.unwrap_or(backend)), key, Notation::Environment).map(Variable::Key)
+    path(section, Some(found.unwrap_or(table)), key, Notation::Environment).map(Variable::Key)
 }
 
 /// `MOORING_SERVER_WORKERS` would be ignored without a word; anything less like a key is not ours.
 fn single_underscore(rest: &str) -> Result<Variable, BadName> {
     let meant = KEYS
         .iter()
-        .filter(|key| key.section != BACKENDS)
+        .filter(|key| !is_named(key.section))
         .find(|key| rest == format!("{}_{}", key.section, key.name));
     match meant {
         Some(key) => {
@@ -199,10 +228,11 @@ mod tests {
 
     #[track_caller]
     fn check(variable_name: &str, backends: &[&str], expected: &str) {
-        let shown = match variable(variable_name, backends.iter().copied()) {
+        let known = |section| if section == BACKENDS { backends.to_vec() } else { vec!["far-a"] };
+        let shown = match variable(variable_name, known) {
             Ok(Variable::Other) => "other".to_owned(),
             Ok(Variable::Key(path)) => {
-                Notation::Dotted.write(path.section, path.backend.as_deref(), path.key)
+                Notation::Dotted.write(path.section, path.table.as_deref(), path.key)
             }
             Err(bad) => bad.to_string(),
         };
@@ -215,6 +245,8 @@ mod tests {
         check("MOORING_BACKENDS__GPU_A__URL", &[], "backends.gpu_a.url");
         check("MOORING_BACKENDS__GPU_A__URL", &["GPU-a", "gpu-b"], "backends.GPU-a.url");
         check("MOORING_BACKENDS__A__B__URL", &[], "backends.a__b.url");
+        check("MOORING_DISCOVERY__FAR_A__DNS", &[], "discovery.far-a.dns");
+        check("MOORING_DISCOVERY__B__KUBERNETES", &[], "discovery.b.kubernetes");
         check("MOORING_BACKENDS__A_8188__WEIGHT", &["a:8188"], "backends.a:8188.weight");
     }
 
@@ -243,6 +275,11 @@ mod tests {
         check("MOORING_SEVER__WORKERS", &[], "unknown section, did you mean `server`?");
         check("MOORING_BACKENDS__A", &[], "unknown key, did you mean `MOORING_BACKENDS__A__URL`?");
         check(
+            "MOORING_DISCOVERY__A",
+            &[],
+            "unknown key, did you mean `MOORING_DISCOVERY__A__DNS`?",
+        );
+        check(
             "MOORING_BACKENDS____URL",
             &[],
             "the name of a backend has 1 to 63 letters, digits or `.`, `_`, `-`, `:`",
@@ -253,7 +290,7 @@ mod tests {
     #[test]
     fn a_dotted_name_may_have_dots_in_the_backend() {
         let path = dotted("backends.10.0.0.7:8188.url").unwrap();
-        assert_eq!(path.backend.as_deref(), Some("10.0.0.7:8188"));
+        assert_eq!(path.table.as_deref(), Some("10.0.0.7:8188"));
         assert_eq!(
             dotted("listen").unwrap_err().to_string(),
             "unknown section, did you mean `server.listen`?"

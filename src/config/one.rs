@@ -29,7 +29,7 @@ pub fn one_backend(
     if let Err(bad) = names::check_backend_name(name) {
         notes.report_at(Some(origin.clone()), name, bad.to_string());
     }
-    layers.add_backend(name, &origin);
+    layers.add_table(BACKENDS, name, &origin);
     let Value::Object(given) = given else {
         notes.report_at(Some(origin), "", "expected a JSON object with the keys of a backend");
         return notes.finish(None).and_then(there);

@@ -163,8 +163,10 @@ impl Notes {
     /// True if what is wrong so far may be the reason why no backend was found: a file that
     /// cannot be read, or a slip in the name of one.
     pub(super) fn may_hide_backends(&self) -> bool {
-        let about =
-            |key: &str| key.is_empty() || key.trim_start_matches('-').starts_with("backend");
+        let about = |key: &str| {
+            let key = key.trim_start_matches('-');
+            key.is_empty() || key.starts_with("backend") || key.starts_with("discovery")
+        };
         self.problems.iter().any(|problem| about(&problem.key))
     }
 

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use super::keys::RawBackend;
+use super::keys::{RawBackend, RawDiscovery};
 use super::kinds::Kind;
 use super::problems::{Notes, Origin};
 
@@ -19,7 +19,7 @@ pub(super) enum Item {
     Other,
     Switch(bool),
     List(Vec<Written>),
-    /// Only headers are one.
+    /// Only headers and a service of Kubernetes are one.
     Table(Vec<(String, Written)>),
 }
 
@@ -71,6 +71,15 @@ pub(super) struct RawNamed {
     /// Where the table begins.
     pub(super) origin: Origin,
     pub(super) backend: RawBackend,
+}
+
+/// A table `[discovery.NAME]` before it is checked.
+#[derive(Debug)]
+pub(super) struct RawPlace {
+    pub(super) name: String,
+    /// Where the table begins.
+    pub(super) origin: Origin,
+    pub(super) place: RawDiscovery,
 }
 
 /// What was written, by full names.

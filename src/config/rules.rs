@@ -117,13 +117,14 @@ fn itself(config: &Config, notes: &mut Notes) {
     }
 }
 
-/// Without a name it is the first by name.
+/// Without a name it is the first by name. Where backends are discovered, the one of that name may
+/// be found yet.
 fn home(config: &mut Config, notes: &mut Notes) {
     let names = || config.backends.iter().map(|it| it.name.as_str());
     let home = &config.server.home;
     if home.is_empty() {
         config.server.home = names().next().unwrap_or_default().to_owned();
-    } else if !names().any(|name| name == home) {
+    } else if !names().any(|name| name == home) && config.discovery.is_empty() {
         let is_written = notes.has_written(&format!("{BACKENDS}.{home}"));
         if is_written {
             // It is there and wrong, which is reported where it is written.

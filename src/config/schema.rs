@@ -5,8 +5,8 @@
 
 use serde_json::{Map, Value, json};
 
-use super::keys::{BACKENDS, KEYS, Key, SECTIONS};
-use super::names::BACKEND_NAME_MAX;
+use super::keys::{BACKENDS, KEYS, Key, SECTIONS, is_named};
+use super::names::{BACKEND_NAME_MAX, PLACE_NAME_MAX};
 
 /// A duration such as `1m30s`; its units are those of [`super::units`].
 pub(super) fn duration() -> Value {
@@ -39,7 +39,8 @@ pub(super) fn list(max: usize) -> Value {
 pub fn schema() -> Value {
     let mut sections = Map::new();
     for (section, about) in SECTIONS {
-        let table = if *section == BACKENDS { backends(about) } else { table(section, about) };
+        let is_named = is_named(section);
+        let table = if is_named { tables(section, about) } else { table(section, about) };
         sections.insert((*section).to_owned(), table);
     }
     json!({
@@ -64,13 +65,14 @@ fn table(section: &str, about: &str) -> Value {
     })
 }
 
-/// Tables by the names of backends. Their `url` may also come from the environment.
-fn backends(about: &str) -> Value {
-    let name = format!("^[A-Za-z0-9._:-]{{1,{BACKEND_NAME_MAX}}}$");
+/// Tables by their names. What makes one, as `url`, may also come from the environment.
+fn tables(section: &str, about: &str) -> Value {
+    let max = if section == BACKENDS { BACKEND_NAME_MAX } else { PLACE_NAME_MAX };
+    let name = format!("^[A-Za-z0-9._:-]{{1,{max}}}$");
     json!({
         "description": about.trim(),
         "type": "object",
-        "patternProperties": { name: table(BACKENDS, about) },
+        "patternProperties": { name: table(section, about) },
         "additionalProperties": false,
     })
 }

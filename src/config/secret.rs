@@ -108,7 +108,7 @@ mod tests {
     fn every_secret_can_stand_in_a_file() {
         let secrets: Vec<_> = KEYS.iter().filter(|key| key.is_secret).collect();
         let names: Vec<String> = secrets.iter().map(|key| key.full_name()).collect();
-        assert_eq!(names, ["admin.token", "backends.NAME.headers"]);
+        assert_eq!(names, ["admin.token", "backends.NAME.headers", "discovery.NAME.headers"]);
         for key in secrets {
             let sibling = format!("{}_file", key.name);
             let has = KEYS.iter().any(|it| it.section == key.section && it.name == sibling);

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use serde_json::{Value, json};
 
-use super::keys::{BACKENDS, KEYS, Key};
+use super::keys::{BACKENDS, DISCOVERY, KEYS, Key, is_named};
 use super::problems::{Origin, Seen};
 use super::{Config, StateDir, shown};
 
@@ -17,7 +17,8 @@ pub struct Effective {
 #[derive(Clone, Debug)]
 struct Line {
     key: &'static Key,
-    backend: Option<String>,
+    /// The name of its table, where its section has several.
+    table: Option<String>,
     value: Value,
     origin: Option<Origin>,
     /// What a default comes to that depends on others.
@@ -28,12 +29,14 @@ impl Effective {
     /// From what was seen while `config` was checked.
     pub(super) fn new(seen: &Seen, config: &Config) -> Self {
         let mut keys = Vec::new();
-        for key in KEYS.iter().filter(|key| key.section != BACKENDS) {
+        for key in KEYS.iter().filter(|key| !is_named(key.section)) {
             keys.extend(line(key, None, seen, config));
         }
-        for backend in &config.backends {
-            for key in KEYS.iter().filter(|key| key.section == BACKENDS) {
-                keys.extend(line(key, Some(&backend.name), seen, config));
+        let backends = config.backends.iter().map(|it| (BACKENDS, &it.name));
+        let places = config.discovery.iter().map(|it| (DISCOVERY, &it.name));
+        for (section, name) in backends.chain(places) {
+            for key in KEYS.iter().filter(|key| key.section == section) {
+                keys.extend(line(key, Some(name), seen, config));
             }
         }
         Self { keys }
@@ -65,11 +68,11 @@ impl Effective {
     }
 }
 
-fn line(key: &'static Key, backend: Option<&str>, seen: &Seen, config: &Config) -> Option<Line> {
-    let name = key.name_for(backend);
+fn line(key: &'static Key, table: Option<&str>, seen: &Seen, config: &Config) -> Option<Line> {
+    let name = key.name_for(table);
     let (value, origin) = seen.get(&name)?.clone();
     let meaning = if value == "" { meaning(&name, config) } else { None };
-    Some(Line { key, backend: backend.map(str::to_owned), value, origin, meaning })
+    Some(Line { key, table: table.map(str::to_owned), value, origin, meaning })
 }
 
 fn meaning(name: &str, config: &Config) -> Option<String> {
@@ -85,8 +88,8 @@ fn meaning(name: &str, config: &Config) -> Option<String> {
 
 impl Line {
     fn table(&self) -> String {
-        match &self.backend {
-            Some(backend) => format!("[{BACKENDS}.{}]", shown::key(backend)),
+        match &self.table {
+            Some(table) => format!("[{}.{}]", self.key.section, shown::key(table)),
             None => format!("[{}]", self.key.section),
         }
     }
@@ -114,7 +117,7 @@ impl Line {
             Some(Origin::Flag { option }) => json!({ "kind": "flag", "flag": option }),
             Some(Origin::Request) => json!({ "kind": "request" }),
         };
-        let key = self.key.name_for(self.backend.as_deref());
+        let key = self.key.name_for(self.table.as_deref());
         let mut shown = json!({ "key": key, "value": self.value, "from": from });
         if let Some(meaning) = &self.meaning {
             shown["means"] = meaning.as_str().into();
@@ -265,8 +268,8 @@ X-File = { file = "SECRET" }
         assert_eq!(of("backends.gpu-1.url")["from"]["flag"], "--backend");
         assert_eq!(of("server.max_headers")["from"], json!({ "kind": "default" }));
         assert_eq!(of("server.home")["means"], "gpu-1");
-        let count = KEYS.iter().filter(|key| key.section != BACKENDS).count();
-        let each = KEYS.len() - count;
+        let count = KEYS.iter().filter(|key| !is_named(key.section)).count();
+        let each = KEYS.iter().filter(|key| key.section == BACKENDS).count();
         assert_eq!(told["keys"].as_array().unwrap().len(), count + 3 * each, "every key");
     }
 

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::keys::{BACKENDS, KEYS, SECTIONS};
+use super::keys::{BACKENDS, DISCOVERY, KEYS, SECTIONS};
 
 const HEAD: &str = "\
 # The configuration of Mooring. Every key stands here with its default, commented out.
@@ -23,6 +23,10 @@ pub fn template() -> String {
     let mut text = HEAD.to_owned();
     for (section, about) in SECTIONS {
         let about = about.trim();
+        if *section == DISCOVERY {
+            discovery(&mut text, about);
+            continue;
+        }
         if *section == BACKENDS {
             let _ = write!(text, "# {about}\n{BACKEND}");
         } else {
@@ -32,11 +36,20 @@ pub fn template() -> String {
             let _ = writeln!(text, "# {} ({})", key.why(), key.takes());
             let _ = writeln!(text, "#{} = {}", key.name, key.default_in_toml());
         }
-        if *section != BACKENDS {
-            text.push('\n');
-        }
+        text.push('\n');
     }
     text
+}
+
+/// All of it commented out: there is none unless somebody wants one.
+fn discovery(text: &mut String, about: &str) {
+    let _ = writeln!(text, "# {about}\n# [{DISCOVERY}.fleet]\n# dns = \"comfyui.example:8188\"");
+    for key in KEYS.iter().filter(|key| key.section == DISCOVERY) {
+        let _ = writeln!(text, "# # {} ({})", key.why(), key.takes());
+        if key.has_default() {
+            let _ = writeln!(text, "# {} = {}", key.name, key.default_in_toml());
+        }
+    }
 }
 
 #[cfg(test)]
@@ -62,7 +75,7 @@ mod tests {
         };
         let all: Vec<String> = text.lines().map(taken).collect();
         assert_eq!(loaded(&all.join("\n")), defaults);
-        for key in KEYS.iter().filter(|key| key.has_default()) {
+        for key in KEYS.iter().filter(|key| key.has_default() && key.section != DISCOVERY) {
             let line = format!("{} = {}", key.name, key.default_in_toml());
             assert!(all.contains(&line), "{line}");
         }

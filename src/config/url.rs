@@ -75,6 +75,24 @@ pub fn backend(text: &str) -> Result<Address, BadUrl> {
     if after.is_empty() || after == "/" { Ok(address) } else { Err(BadUrl::Path) }
 }
 
+/// Reads `HOST:PORT`.
+///
+/// # Errors
+/// The first thing that is wrong with it, from left to right.
+pub(super) fn host_and_port(text: &str) -> Result<Address, BadUrl> {
+    // 0 is none, so that one without a port is refused.
+    let address = address(text, 0)?;
+    if address.port == 0 { Err(BadUrl::BadPort { port: String::new() }) } else { Ok(address) }
+}
+
+/// Reads a name or an IP address.
+///
+/// # Errors
+/// It is neither.
+pub(super) fn host(text: &str) -> Result<String, BadUrl> {
+    parse_host(text)
+}
+
 /// The part before the path.
 fn authority(rest: &str) -> &str {
     &rest[..rest.find(['/', '?', '#']).unwrap_or(rest.len())]

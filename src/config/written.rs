@@ -32,7 +32,7 @@ pub(super) fn environment(
     let is_url = |name: &str| name.to_ascii_lowercase().ends_with("__url");
     for (name, value) in env.iter().filter(|(name, _)| is_url(name) == (turn == Turn::Urls)) {
         let origin = Origin::Env { name: name.clone() };
-        match names::variable(name, layers.backend_names()) {
+        match names::variable(name, |section| layers.names(section).collect()) {
             Ok(Variable::Other) => {}
             Ok(Variable::Key(path)) => {
                 layers.set(&path, Written { item: Item::Text(value.clone()), origin });
@@ -74,14 +74,17 @@ pub(super) fn names_of_flags(flags: &[(String, String)], layers: &mut Layers) ->
     // What is no name is reported when the flags are read.
     let paths: Vec<Path> = flags.iter().filter_map(|(name, _)| names::dotted(name).ok()).collect();
     let has_url = |backend: &str| {
-        paths.iter().any(|path| path.backend.as_deref() == Some(backend) && path.key == URL)
+        let mut of_backends = paths.iter().filter(|path| path.section == BACKENDS);
+        of_backends.any(|path| path.table.as_deref() == Some(backend) && path.key == URL)
     };
     let mut without = Vec::new();
-    for backend in paths.iter().filter_map(|path| path.backend.as_deref()) {
-        if !has_url(backend) && !layers.backend_names().any(|it| it == backend) {
-            without.push(backend.to_owned());
+    for path in &paths {
+        let Some(name) = path.table.as_deref() else { continue };
+        let is_new = || !layers.names(path.section).any(|it| it == name);
+        if path.section == BACKENDS && !has_url(name) && is_new() {
+            without.push(name.to_owned());
         }
-        layers.add_backend(backend, &SET);
+        layers.add_table(path.section, name, &SET);
     }
     without
 }
@@ -97,7 +100,7 @@ pub(super) fn named(
     notes: &mut Notes,
 ) -> Vec<(String, String)> {
     let unmade: Vec<&String> = unmade.iter().filter(|it| !layers.has(it, URL)).collect();
-    let mut taken: Vec<String> = layers.backend_names().map(names::folded).collect();
+    let mut taken: Vec<String> = layers.names(BACKENDS).map(names::folded).collect();
     taken.retain(|it| !unmade.iter().any(|name| names::folded(name) == *it));
     let mut named = Vec::new();
     for text in urls {
@@ -106,7 +109,7 @@ pub(super) fn named(
             continue;
         }
         let name = free_name(&taken);
-        layers.add_backend(&name, &BACKEND);
+        layers.add_table(BACKENDS, &name, &BACKEND);
         taken.push(names::folded(&name));
         named.push((name, text.clone()));
     }
@@ -116,7 +119,7 @@ pub(super) fn named(
 /// Sets the URLs of `--backend` in the newest layer.
 pub(super) fn backends(named: Vec<(String, String)>, layers: &mut Layers) {
     for (name, url) in named {
-        let path = Path { section: BACKENDS, backend: Some(name), key: URL };
+        let path = Path { section: BACKENDS, table: Some(name), key: URL };
         layers.set(&path, Written { item: Item::Text(url), origin: BACKEND });
     }
 }

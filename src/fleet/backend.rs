@@ -47,6 +47,8 @@ pub struct Backend {
     /// [`Self::authority`] as the value of a header, made once.
     pub host_header: HeaderValue,
     headers: ArcSwap<BackendHeaders>,
+    /// As it was told by whoever discovered it.
+    identity: ArcSwap<Option<Arc<str>>>,
     weight: AtomicU32,
     /// 0 for no limit.
     max_pending: AtomicU32,
@@ -127,6 +129,7 @@ impl Backend {
             port,
             host_header: header(&settings.authority),
             headers: ArcSwap::from_pointee(settings.headers.clone()),
+            identity: ArcSwap::from_pointee(settings.identity.clone()),
             weight: AtomicU32::new(settings.weight.get()),
             max_pending: AtomicU32::new(settings.max_pending.map_or(0, NonZeroU32::get)),
             pool: Arc::new(pool),

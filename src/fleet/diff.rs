@@ -28,13 +28,18 @@ pub struct Member {
 
 /// Compares the fleet with what is wanted of it. A server is known by where it listens: the same
 /// one under another name keeps its bindings and its records, another one under the same name is a
-/// stranger, and what is left of the old one is called `NAME~old`. Returns the difference without
-/// anybody leaving, and those that are not wanted any more: they leave when they have drained.
+/// stranger, and what is left of the old one is called `NAME~old`. Where it is told that another
+/// server has the address now, the one before is gone: it leaves at once. Returns the difference,
+/// and those that are not wanted any more: they leave when they have drained.
 #[must_use]
 pub fn between(members: &[Member], wanted: &[BackendConfig]) -> (Diff, BTreeSet<BackendId>) {
     let mut diff = Diff::default();
     for settings in wanted {
         match members.iter().find(|it| it.settings.authority == settings.authority) {
+            Some(member) if is_another(&member.settings, settings) => {
+                diff.leave.insert(member.id);
+                diff.join.push(settings.clone());
+            }
             Some(member) if member.settings == *settings => {}
             Some(member) => diff.adjust.push((member.id, settings.clone())),
             None => diff.join.push(settings.clone()),
@@ -52,6 +57,11 @@ pub fn between(members: &[Member], wanted: &[BackendConfig]) -> (Diff, BTreeSet<
         taken.insert(name);
     }
     (diff, unwanted.into_iter().map(|member| member.id).collect())
+}
+
+/// True if two servers of one address are told to be different ones.
+fn is_another(one: &BackendConfig, other: &BackendConfig) -> bool {
+    one.identity.as_ref().zip(other.identity.as_ref()).is_some_and(|(one, other)| one != other)
 }
 
 /// The name itself, else `NAME~old`, `NAME~old2` and so on: no configured name has a `~`.
@@ -123,6 +133,7 @@ pub(super) fn forgotten() -> BackendConfig {
         weight: NonZeroU32::MIN,
         max_pending: None,
         headers: BackendHeaders::default(),
+        identity: None,
     }
 }
 
@@ -133,9 +144,10 @@ mod tests {
 
     use super::*;
 
-    /// `name=port*weight`.
+    /// `name=port*weight#identity`.
     fn settings(text: &str) -> BackendConfig {
         let (name, rest) = text.split_once('=').unwrap();
+        let (rest, identity) = rest.split_once('#').map_or((rest, None), |(a, b)| (a, Some(b)));
         let (port, weight) = rest.split_once('*').unwrap_or((rest, "1"));
         BackendConfig {
             name: name.to_owned(),
@@ -145,6 +157,7 @@ mod tests {
             weight: weight.parse().unwrap(),
             max_pending: None,
             headers: BackendHeaders::default(),
+            identity: identity.map(Arc::from),
         }
     }
 
@@ -218,13 +231,29 @@ mod tests {
         assert_eq!(check(&two, &join(&many)), Err(BadDiff::TooMany { count: 1001, max }));
     }
 
-    /// Names to ports and weights.
+    #[test]
+    fn another_server_at_an_address_takes_the_place_of_the_one_before_at_once() {
+        let wanted = all("a=1#y");
+        let (diff, unwanted) = between(&members("a=1#x b=2"), &wanted);
+        assert_eq!(diff.leave, BTreeSet::from([BackendId::nth(0)]));
+        assert_eq!((diff.join, diff.adjust), (wanted, vec![]));
+        assert_eq!(unwanted, BTreeSet::from([BackendId::nth(1)]));
+        // Who does not say which server it is may be any, and the one that is there.
+        assert_eq!(told("a=1#x", "a=1"), expected(&[], &["0:a=1*1"], &[]));
+        assert_eq!(told("a=1", "a=1#x"), expected(&[], &["0:a=1*1"], &[]));
+        assert_eq!(told("a=1#x", "b=1#x"), expected(&[], &["0:b=1*1"], &[]));
+    }
+
+    /// Names to ports, weights and identities.
     fn any_fleet() -> impl Strategy<Value = Vec<BackendConfig>> {
-        btree_map("[a-d]", (1..6_u16, 1..3_u32), 0..5).prop_map(|fleet| {
+        btree_map("[a-d]", (1..6_u16, 1..3_u32, 0..3_u8), 0..5).prop_map(|fleet| {
             let mut ports = BTreeSet::new();
-            let made = fleet.into_iter().filter(|(_, (port, _))| ports.insert(*port));
-            made.map(|(name, (port, weight))| settings(&format!("{name}={port}*{weight}")))
-                .collect()
+            let made = fleet.into_iter().filter(|(_, (port, ..))| ports.insert(*port));
+            let one = |(name, (port, weight, identity))| match identity {
+                0 => settings(&format!("{name}={port}*{weight}")),
+                identity => settings(&format!("{name}={port}*{weight}#{identity}")),
+            };
+            made.map(one).collect()
         })
     }
 
@@ -238,6 +267,7 @@ mod tests {
                 let (diff, unwanted) = between(&fleet, &wanted);
                 prop_assert_eq!(check(&fleet, &diff), Ok(()));
                 let before = fleet.clone();
+                fleet.retain(|it| !diff.leave.contains(&it.id));
                 for (id, settings) in diff.adjust {
                     fleet.iter_mut().find(|it| it.id == id).unwrap().settings = settings;
                 }
@@ -251,8 +281,13 @@ mod tests {
                 }
                 prop_assert_eq!(fleet.len(), wanted.len() + unwanted.len());
                 for old in before {
-                    let now = fleet.iter().find(|it| it.id == old.id).unwrap();
-                    prop_assert_eq!(&now.settings.authority, &old.settings.authority);
+                    let (id, at) = (old.id, &old.settings.authority);
+                    let replaced = wanted.iter().any(|it| is_another(&old.settings, it)
+                        && it.authority == *at);
+                    match fleet.iter().find(|it| it.id == id) {
+                        Some(now) => prop_assert_eq!(&now.settings.authority, at),
+                        None => prop_assert!(replaced, "who leaves at once was another server"),
+                    }
                 }
             }
         }

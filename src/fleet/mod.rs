@@ -49,6 +49,9 @@ use backend::{Backend, Common};
 use diff::{Applied, BadDiff, Diff, Member};
 use roster::Roster;
 
+/// The id of what stands for a backend while there is none: no slot has it.
+const NOBODY: BackendId = BackendId::new(u16::MAX, u16::MAX - 1);
+
 /// The backends that there are, and those that there were.
 #[derive(Debug)]
 pub struct Fleet {
@@ -56,6 +59,8 @@ pub struct Fleet {
     common: Common,
     /// Stands for those that left so long ago that nothing is known of them any more.
     forgotten: Arc<Backend>,
+    /// Stands for a backend while there is none.
+    nobody: Arc<Backend>,
     /// Whoever changes the fleet, one at a time. True once its backends are watched.
     watched: Lock<bool, { rank::ROSTER }>,
     /// Counts placements, so that equal backends are chosen in turn.
@@ -74,6 +79,8 @@ impl Fleet {
         let forgotten =
             Backend::new(BackendId::new(u16::MAX, u16::MAX), &diff::forgotten(), &common);
         forgotten.leave();
+        let nobody = Backend::new(NOBODY, &diff::forgotten(), &common);
+        nobody.leave();
         let mut roster = Roster::default();
         for settings in &live.get().backends {
             roster.join(Arc::new(Backend::new(roster.free_id(), settings, &common)));
@@ -83,6 +90,7 @@ impl Fleet {
             roster: ArcSwap::from_pointee(roster),
             common,
             forgotten: Arc::new(forgotten),
+            nobody: Arc::new(nobody),
             watched: Lock::new(false),
             turn: AtomicU64::new(0),
             missed: AtomicU64::new(0),
@@ -207,10 +215,10 @@ impl Fleet {
         self.roster.load().members().iter().find(|backend| is_meant(backend)).cloned()
     }
 
-    /// The first by name, or one that is no more if there is none.
+    /// The first by name, or [`Backend::is_nobody`] if there is none.
     #[must_use]
     pub fn first(&self) -> Arc<Backend> {
-        Arc::clone(self.roster.load().members().first().unwrap_or(&self.forgotten))
+        Arc::clone(self.roster.load().members().first().unwrap_or(&self.nobody))
     }
 
     /// The members at this moment, in the order of their names.

@@ -1,8 +1,9 @@
-//! Who wants which backends: the configuration, and operators while the gateway runs. Pure.
+//! Who wants which backends: the configuration, operators while the gateway runs, and whoever
+//! discovers some. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use crate::config::BackendConfig;
+use crate::config::{BackendConfig, Config};
 
 /// All that is wanted of the fleet, by who wants it.
 #[derive(Clone, Debug, Default)]
@@ -12,6 +13,19 @@ pub struct Wanted {
     /// Those that operators added, by name. The same invariant, but for what the configuration
     /// took over since.
     added: BTreeMap<String, BackendConfig>,
+    /// Those that were found, by the name of the discovery.
+    found: BTreeMap<String, Vec<BackendConfig>>,
+    /// What comes of all of that.
+    sifted: Sifted,
+}
+
+/// Who is used and who is not.
+#[derive(Clone, Debug, Default)]
+struct Sifted {
+    fleet: Vec<BackendConfig>,
+    not_used: Vec<NotUsed>,
+    /// By their names: the discoveries of those of the fleet that were found.
+    places: BTreeMap<String, String>,
 }
 
 /// Who wants a backend.
@@ -19,6 +33,7 @@ pub struct Wanted {
 pub enum Source {
     Configuration,
     Operator,
+    Discovery,
     /// Nobody any more: it leaves when it has drained.
     Nobody,
 }
@@ -29,6 +44,7 @@ impl Source {
         match self {
             Self::Configuration => "configuration",
             Self::Operator => "operator",
+            Self::Discovery => "discovery",
             Self::Nobody => "none",
         }
     }
@@ -50,6 +66,8 @@ pub enum Unwanted {
     AddressTaken { address: String, name: String },
     #[error("no operator has added a backend named `{0}`")]
     NotAdded(String),
+    #[error("`{name}` was found by `discovery.{place}`: it leaves when it is found no more")]
+    Found { name: String, place: String },
 }
 
 /// A backend that an operator added, and whose place the configuration has.
@@ -60,12 +78,32 @@ pub struct Overruled {
     pub by: String,
 }
 
+/// A backend that was found and is not used.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct NotUsed {
+    /// The name of the discovery.
+    pub place: String,
+    pub backend: String,
+    pub why: Surplus,
+}
+
+/// Why a backend that was found is not used.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum Surplus {
+    #[error("there is another backend of its name, at {0}")]
+    NameTaken(String),
+    #[error("its address is that of the backend `{0}`")]
+    AddressTaken(String),
+    #[error("there are {max} backends, and more are not allowed", max = Config::BACKENDS_MAX)]
+    TooMany,
+}
+
 impl Wanted {
     /// The same with another configuration.
     #[must_use]
     pub fn configured(mut self, configured: &[BackendConfig]) -> Self {
         self.configured = configured.to_vec();
-        self
+        self.sift()
     }
 
     /// The same with one that an operator adds or changes.
@@ -85,7 +123,7 @@ impl Wanted {
         }
         let before = self.added.insert(name, settings);
         let put = if before.is_some() { Put::Changed } else { Put::Added };
-        Ok((self, put))
+        Ok((self.sift(), put))
     }
 
     /// The same with one that an operator had added before a restart. What the configuration has
@@ -93,7 +131,7 @@ impl Wanted {
     #[must_use]
     pub fn restored(mut self, settings: BackendConfig) -> Self {
         self.added.insert(settings.name.clone(), settings);
-        self
+        self.sift()
     }
 
     /// The same without one that an operator added.
@@ -104,18 +142,75 @@ impl Wanted {
         if self.configured.iter().any(|it| it.name == name) {
             return Err(Unwanted::Configured(name.to_owned()));
         }
-        match self.added.remove(name) {
-            Some(_) => Ok(self),
-            None => Err(Unwanted::NotAdded(name.to_owned())),
+        if self.added.remove(name).is_some() {
+            return Ok(self.sift());
+        }
+        let name = name.to_owned();
+        match self.sifted.places.get(&name).cloned() {
+            Some(place) => Err(Unwanted::Found { name, place }),
+            None => Err(Unwanted::NotAdded(name)),
         }
     }
 
+    /// The same with what that discovery has found now, in place of what it had found before.
+    #[must_use]
+    pub fn found(mut self, place: &str, backends: Vec<BackendConfig>) -> Self {
+        self.found.insert(place.to_owned(), backends);
+        self.sift()
+    }
+
+    /// True if that discovery has found just these before.
+    #[must_use]
+    pub fn has_found(&self, place: &str, backends: &[BackendConfig]) -> bool {
+        self.found.get(place).is_some_and(|found| found == backends)
+    }
+
+    /// The discoveries that have found something.
+    pub fn places(&self) -> impl Iterator<Item = &str> {
+        self.found.keys().map(String::as_str)
+    }
+
+    /// The same without what was found by others than these.
+    #[must_use]
+    pub fn discovered_by(mut self, places: &BTreeSet<&str>) -> Self {
+        self.found.retain(|place, _| places.contains(place.as_str()));
+        self.sift()
+    }
+
     /// The whole fleet. Where the configuration has a name or an address, an operator's backend of
-    /// the same gives way.
+    /// the same gives way; and one that was found gives way to both.
     #[must_use]
     pub fn fleet(&self) -> Vec<BackendConfig> {
+        self.sifted.fleet.clone()
+    }
+
+    /// Those that were found and are not used.
+    #[must_use]
+    pub fn not_used(&self) -> &[NotUsed] {
+        &self.sifted.not_used
+    }
+
+    /// Finds out anew who is used: nothing else changes that.
+    fn sift(mut self) -> Self {
         let added = self.added.values().filter(|it| self.in_place_of(it).is_none());
-        self.configured.iter().chain(added).cloned().collect()
+        let fleet = self.configured.iter().chain(added).cloned().collect();
+        let mut sifted = Sifted { fleet, ..Sifted::default() };
+        let mut taken = Taken::default();
+        sifted.fleet.iter().for_each(|it| taken.take(it));
+        let found = self.found.iter();
+        for (place, it) in found.flat_map(|(place, all)| all.iter().map(move |it| (place, it))) {
+            let (place, backend) = (place.clone(), it.name.clone());
+            match taken.has_no_place_for(it) {
+                None => {
+                    taken.take(it);
+                    sifted.fleet.push(it.clone());
+                    sifted.places.insert(backend, place);
+                }
+                Some(why) => sifted.not_used.push(NotUsed { place, backend, why }),
+            }
+        }
+        self.sifted = sifted;
+        self
     }
 
     /// Those that give way.
@@ -136,7 +231,11 @@ impl Wanted {
             return Source::Configuration;
         }
         let added = self.added.get(name).filter(|it| self.in_place_of(it).is_none());
-        if added.is_some() { Source::Operator } else { Source::Nobody }
+        match added {
+            Some(_) => Source::Operator,
+            None if self.sifted.places.contains_key(name) => Source::Discovery,
+            None => Source::Nobody,
+        }
     }
 
     fn in_place_of(&self, added: &BackendConfig) -> Option<&BackendConfig> {
@@ -146,10 +245,36 @@ impl Wanted {
     }
 }
 
+/// Names and addresses that are given, each with the other.
+#[derive(Default)]
+struct Taken {
+    names: BTreeMap<String, String>,
+    addresses: BTreeMap<String, String>,
+}
+
+impl Taken {
+    fn take(&mut self, it: &BackendConfig) {
+        self.names.insert(it.name.clone(), it.authority.clone());
+        self.addresses.insert(it.authority.clone(), it.name.clone());
+    }
+
+    fn has_no_place_for(&self, it: &BackendConfig) -> Option<Surplus> {
+        if let Some(name) = self.addresses.get(&it.authority) {
+            return Some(Surplus::AddressTaken(name.clone()));
+        }
+        if let Some(at) = self.names.get(&it.name) {
+            return Some(Surplus::NameTaken(at.clone()));
+        }
+        (Config::BACKENDS_MAX <= self.names.len()).then_some(Surplus::TooMany)
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::{prop_assert, prop_assert_eq, proptest};
+
     use super::*;
-    use crate::config::Config;
 
     fn one(name: &str, port: u16) -> BackendConfig {
         let url = format!("http://h:{port}");
@@ -201,5 +326,66 @@ mod tests {
         let wanted = wanted.configured(&[]);
         assert_eq!(names(&wanted), named(&[("b", "h:2"), ("c", "h:3")]));
         assert!(wanted.overruled().is_empty());
+    }
+
+    #[test]
+    fn what_is_found_gives_way_to_what_somebody_wrote() {
+        let found = vec![one("a", 7), one("b", 2), one("x", 1), one("y", 9)];
+        let wanted = Wanted::default().configured(&[one("a", 1)]).found("gpus", found);
+        let (wanted, put) = wanted.put(one("b", 3)).unwrap();
+        assert_eq!(put, Put::Added);
+        assert_eq!(names(&wanted), named(&[("a", "h:1"), ("b", "h:3"), ("y", "h:9")]));
+        let told: Vec<String> =
+            wanted.not_used().iter().map(|it| format!("{}: {}", it.backend, it.why)).collect();
+        let name = |at: &str| format!("there is another backend of its name, at {at}");
+        let address = "x: its address is that of the backend `a`".to_owned();
+        assert_eq!(told, [format!("a: {}", name("h:1")), format!("b: {}", name("h:3")), address]);
+        assert_eq!((wanted.source("y"), wanted.source("x")), (Source::Discovery, Source::Nobody));
+        let place = "gpus".to_owned();
+        let found = Unwanted::Found { name: "y".to_owned(), place };
+        assert_eq!(wanted.clone().without("y").unwrap_err(), found);
+        let wanted = wanted.without("b").unwrap();
+        assert_eq!(names(&wanted), named(&[("a", "h:1"), ("b", "h:2"), ("y", "h:9")]));
+        assert_eq!(names(&wanted.discovered_by(&BTreeSet::new())), named(&[("a", "h:1")]));
+    }
+
+    #[test]
+    fn the_one_that_is_too_many_is_not_used_and_the_others_are() {
+        let found: Vec<_> = (1..=1_001).map(|port| one(&format!("n{port:04}"), port)).collect();
+        let wanted = Wanted::default().found("gpus", found);
+        assert_eq!(wanted.fleet().len(), Config::BACKENDS_MAX);
+        let not_used = wanted.not_used();
+        assert_eq!((not_used.len(), &not_used[0].why), (1, &Surplus::TooMany));
+        assert_eq!(not_used[0].backend, "n1001");
+    }
+
+    proptest! {
+        /// Whatever is configured, added and found: the fleet is one, it has all that is
+        /// configured, and whoever was found is in it or told not to be.
+        #[test]
+        fn every_wish_is_granted_or_told_not_to_be(
+            configured in vec(("[a-e]", 1..9_u16), 0..3),
+            found in vec(vec(("[a-e]", 1..9_u16), 0..4), 0..3),
+        ) {
+            let (mut names, mut ports) = (BTreeSet::new(), BTreeSet::new());
+            let configured: Vec<_> = configured
+                .into_iter()
+                .filter(|(name, port)| names.insert(name.clone()) && ports.insert(*port))
+                .map(|(name, port)| one(&name, port))
+                .collect();
+            let mut wanted = Wanted::default().configured(&configured);
+            let mut all = 0;
+            for (number, found) in found.into_iter().enumerate() {
+                let found: Vec<_> = found.iter().map(|(name, port)| one(name, *port)).collect();
+                all += found.len();
+                wanted = wanted.found(&format!("place{number}"), found);
+            }
+            let fleet = wanted.fleet();
+            prop_assert!(configured.iter().all(|it| fleet.contains(it)));
+            prop_assert_eq!(fleet.len() + wanted.not_used().len(), configured.len() + all);
+            let names: BTreeSet<_> = fleet.iter().map(|it| &it.name).collect();
+            let addresses: BTreeSet<_> = fleet.iter().map(|it| &it.authority).collect();
+            prop_assert_eq!((names.len(), addresses.len()), (fleet.len(), fleet.len()));
+        }
     }
 }

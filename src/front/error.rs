@@ -6,6 +6,7 @@
 //! two.
 
 mod bodies;
+mod causes;
 
 use http::header::{
     ACCEPT_ENCODING, ALLOW, CONTENT_TYPE, HeaderName, RETRY_AFTER, SEC_WEBSOCKET_VERSION,
@@ -18,11 +19,10 @@ use crate::comfy::commands::BadBody;
 use crate::comfy::lists::history::NotAnInteger;
 use crate::comfy::reply;
 use crate::comfy::submission;
-use crate::fleet::backend::Backend;
 use crate::fleet::pool::ExchangeError;
 use crate::routing::decision::{Refusal, StillPending};
 use crate::routing::ids::BadClientId;
-use crate::routing::placement::{AdminState, NoPlace};
+use crate::routing::placement::NoPlace;
 use crate::server::refusal;
 use crate::session::registry::TooManyClients;
 use crate::session::subscriber::TooManySockets;
@@ -141,29 +141,6 @@ pub enum Fault {
 }
 
 impl GatewayError {
-    /// A backend is not asked: it is down, or off.
-    #[must_use]
-    pub fn not_asked(backend: &Backend) -> Self {
-        let name = backend.name().to_string();
-        match backend.admin() {
-            AdminState::Off => Self::BackendOff { backend: name },
-            AdminState::Ready | AdminState::Draining => Self::BackendDown { backend: name },
-        }
-    }
-
-    /// The failure of an exchange with a backend, told apart by what the backend can have seen.
-    #[must_use]
-    pub fn exchange(backend: &str, source: ExchangeError) -> Self {
-        let backend = backend.to_owned();
-        match source {
-            ExchangeError::Connect(_)
-            | ExchangeError::ConnectTimeout(_)
-            | ExchangeError::NotSent(_) => Self::Unreachable { backend, source },
-            ExchangeError::Lost(_) | ExchangeError::WentDown => Self::Lost { backend, source },
-            ExchangeError::NoAnswer(_) => Self::NoAnswer { backend, source },
-        }
-    }
-
     #[must_use]
     pub fn fault(&self) -> Fault {
         match self {
@@ -196,7 +173,12 @@ impl GatewayError {
             | Self::OutsideBasePath { .. }
             | Self::NotAcceptable
             | Self::BadMethod { .. } => Fault::Client,
-            Self::Refused(Refusal::BackendDown { .. } | Refusal::BackendWedged { .. })
+            // It is the fleet's: a copy may stand in for an answer.
+            Self::Refused(
+                Refusal::BackendDown { .. }
+                | Refusal::BackendWedged { .. }
+                | Refusal::NoPlace(NoPlace::FleetEmpty),
+            )
             | Self::BackendDown { .. }
             | Self::BackendOff { .. }
             | Self::NotSaved { .. }
@@ -210,7 +192,7 @@ impl GatewayError {
             | Self::InputUnavailable { .. }
             | Self::InputNotCopied { .. }
             | Self::StateUnknown { .. } => Fault::Backend,
-            Self::Refused(Refusal::NoPlace(_))
+            Self::Refused(Refusal::NoPlace(NoPlace::NoneReady | NoPlace::FleetFull))
             | Self::TooManyClients(_)
             | Self::TooManyTunnels(TooMany::InAll { .. })
             | Self::BodiesBusy
@@ -282,6 +264,7 @@ impl GatewayError {
             | Self::BackendDown { .. }
             | Self::NotSaved { is_off: false, .. } => "backend_down",
             Self::Refused(Refusal::BackendWedged { .. }) => "backend_wedged",
+            Self::Refused(Refusal::NoPlace(NoPlace::FleetEmpty)) => "fleet_empty",
             Self::Refused(Refusal::NoPlace(NoPlace::NoneReady)) => "no_backend",
             Self::Refused(Refusal::NoPlace(NoPlace::FleetFull)) => "fleet_full",
             Self::Refused(Refusal::TooManyPending { .. }) => "too_many_pending",

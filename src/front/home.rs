@@ -54,7 +54,7 @@ pub async fn user_data(front: &Arc<Front>, request: Request<Incoming>) -> Answer
 
 /// Nothing was sent, and that is what the writer has to know.
 fn not_saved(home: &Target, error: GatewayError) -> GatewayError {
-    if !failover::is_away(&error) {
+    if !failover::is_away(&error) || home.backend.is_nobody() {
         return error;
     }
     let is_off = matches!(error, GatewayError::BackendOff { .. });

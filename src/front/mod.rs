@@ -131,6 +131,7 @@ pub async fn answer(
             base_path::Entry::Outside(error) => Err(error),
         },
     };
+    let answer = answer.map_err(|error| error.in_fleet(&front.shared.fleet));
     let mut response = answer.unwrap_or_else(|error| match reader {
         unavailable::Reader::Person if unavailable::is_over_soon(&error) => {
             let _counted = failed(&front.shared, &error);

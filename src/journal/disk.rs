@@ -40,6 +40,7 @@ const CLIENTS: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("cli
 const PROMPTS: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("prompts");
 const STATES: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("states");
 const ADDED: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("added");
+const FOUND: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("found");
 const FILES: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("files");
 const ASSETS: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("assets");
 
@@ -174,6 +175,7 @@ fn read_all(database: &Database, path: &Path) -> Result<Saved, JournalError> {
             assets: records(&all, (ASSETS, "asset"), AssetId::parse, plain)?,
             states: records(&all, (STATES, "backend"), |key| Some(key.into()), plain)?,
             added: records(&all, (ADDED, "added backend"), |key| Some(key.into()), plain)?,
+            found: records(&all, (FOUND, "discovery"), |key| Some(key.into()), plain)?,
         })
     };
     read().map_err(|error| match error {
@@ -273,6 +275,15 @@ fn write(database: &Database, batch: &Batch, path: &Path) -> Result<(), JournalE
                     match record {
                         Some(record) => drop(added.insert(&**name, &*encode(record))?),
                         None => drop(added.remove(&**name)?),
+                    }
+                }
+            }
+            if !batch.found.is_empty() {
+                let mut found = transaction.open_table(FOUND)?;
+                for (name, record) in &batch.found {
+                    match record {
+                        Some(record) => drop(found.insert(&**name, &*encode(record))?),
+                        None => drop(found.remove(&**name)?),
                     }
                 }
             }

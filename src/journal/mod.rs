@@ -21,6 +21,8 @@
 //!   noted since, and tried again. The later note wins.
 
 pub mod disk;
+mod found;
+mod note;
 mod operators;
 mod people;
 pub mod quarantine;
@@ -43,9 +45,10 @@ use crate::net::{Boxed, sleep};
 use crate::ordered_watch::{OrderedWatch, Packed};
 use crate::routing::ids::{AssetId, ClientId, PromptId};
 use crate::tasks::Tasks;
+use note::Note;
 use record::{
-    AddedRecord, AssetRecord, Batch, BindingRecord, FileKey, FileRecord, PromptRecord, Saved,
-    StateRecord,
+    AddedRecord, AssetRecord, Batch, BindingRecord, FileKey, FileRecord, FoundRecord, PromptRecord,
+    Saved, StateRecord,
 };
 
 /// How long a commit is awaited. A disk that takes longer counts as failing.
@@ -127,17 +130,6 @@ struct Kept {
     gathered: Lock<Gathered, { rank::JOURNAL }>,
     work: Notify,
     progress: OrderedWatch<Progress>,
-}
-
-/// What is to be written, of one thing.
-#[derive(Debug)]
-enum Note {
-    Binding(ClientId, Option<BindingRecord>),
-    Prompt(PromptId, Option<PromptRecord>),
-    File(FileKey, Option<FileRecord>),
-    State(Arc<str>, Option<StateRecord>),
-    Asset(AssetId, Option<AssetRecord>),
-    Added(Arc<str>, Option<AddedRecord>),
 }
 
 /// What was noted and is not yet in the writer's hands.
@@ -225,6 +217,11 @@ impl Journal {
         self.note(|| Note::Added(name, record));
     }
 
+    /// What that discovery has found; `None` if there is no such discovery any more.
+    pub fn note_found(&self, place: Arc<str>, record: Option<FoundRecord>) {
+        self.note(|| Note::Found(place, record));
+    }
+
     /// An asset as it is known now; `None` if it is forgotten.
     pub fn note_asset(&self, id: AssetId, record: Option<AssetRecord>) {
         self.note(|| Note::Asset(id, record));
@@ -309,19 +306,6 @@ impl Kept {
     #[cfg_attr(debug_assertions, track_caller)]
     fn gathered(&self) -> Guard<'_, Gathered, { rank::JOURNAL }> {
         self.gathered.lock()
-    }
-}
-
-impl Batch {
-    fn put(&mut self, note: Note) {
-        match note {
-            Note::Binding(client, record) => drop(self.clients.insert(client, record)),
-            Note::Prompt(prompt, record) => drop(self.prompts.insert(prompt, record)),
-            Note::File(key, record) => drop(self.files.insert(key, record)),
-            Note::State(url, record) => drop(self.states.insert(url, record)),
-            Note::Asset(id, record) => drop(self.assets.insert(id, record)),
-            Note::Added(name, record) => drop(self.added.insert(name, record)),
-        }
     }
 }
 

@@ -20,13 +20,24 @@ pub struct StateRecord {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<Arc<str>>,
     pub at: u64,
+    /// Which server it was said of, if whoever discovered it told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<Arc<str>>,
 }
 
 impl StateRecord {
     #[must_use]
     pub fn new(backend: Arc<str>, change: &StateChange) -> Self {
         let StateChange { state, by, why, at } = change.clone();
-        Self { v: VERSION, backend, state: state.as_str().to_owned(), by, why, at }
+        let state = state.as_str().to_owned();
+        Self { v: VERSION, backend, state, by, why, at, identity: None }
+    }
+
+    /// The same, said of this server.
+    #[must_use]
+    pub fn of(mut self, identity: Option<Arc<str>>) -> Self {
+        self.identity = identity;
+        self
     }
 
     /// What was said. A state that is not known is of a newer Mooring, and not `ready`: no work is

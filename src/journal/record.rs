@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+pub use super::found::{FoundBackend, FoundRecord};
 pub use super::operators::{AddedRecord, StateRecord};
 use super::people::{MakerRecord, PersonRecord, made_by, makers_of};
 use crate::routing::assets::{Asset, Kind};
@@ -271,6 +272,8 @@ pub struct Batch {
     pub states: HashMap<Arc<str>, Option<StateRecord>>,
     /// By the name of the backend.
     pub added: HashMap<Arc<str>, Option<AddedRecord>>,
+    /// By the name of the discovery.
+    pub found: HashMap<Arc<str>, Option<FoundRecord>>,
 }
 
 impl Batch {
@@ -282,7 +285,8 @@ impl Batch {
     #[must_use]
     pub fn len(&self) -> usize {
         let named = self.clients.len() + self.prompts.len() + self.files.len();
-        named + self.assets.len() + self.states.len() + self.added.len()
+        let of_fleet = self.states.len() + self.added.len() + self.found.len();
+        named + self.assets.len() + of_fleet
     }
 
     /// Takes an earlier batch that was not committed: what was noted since goes over it.
@@ -305,6 +309,9 @@ impl Batch {
         for (name, record) in &earlier.added {
             self.added.entry(Arc::clone(name)).or_insert_with(|| record.clone());
         }
+        for (name, record) in &earlier.found {
+            self.found.entry(Arc::clone(name)).or_insert_with(|| record.clone());
+        }
     }
 }
 
@@ -317,15 +324,16 @@ pub struct Saved {
     pub assets: Vec<(AssetId, AssetRecord)>,
     pub states: Vec<(Arc<str>, StateRecord)>,
     pub added: Vec<(Arc<str>, AddedRecord)>,
+    pub found: Vec<(Arc<str>, FoundRecord)>,
 }
 
 impl Saved {
     /// True if nothing was ever written, or all of it is gone.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        let Self { clients, prompts, files, assets, states, added } = self;
+        let Self { clients, prompts, files, assets, states, added, found } = self;
         let things = [clients.len(), prompts.len(), files.len(), assets.len()];
-        things.iter().chain(&[states.len(), added.len()]).all(|count| *count == 0)
+        things.iter().chain(&[states.len(), added.len(), found.len()]).all(|count| *count == 0)
     }
 
     /// The state after a batch, for stores that are a list of batches.
@@ -349,6 +357,9 @@ impl Saved {
         self.added.retain(|(name, _)| !batch.added.contains_key(name));
         let added = batch.added.iter().filter_map(|(key, it)| Some((key.clone(), it.clone()?)));
         self.added.extend(added);
+        self.found.retain(|(name, _)| !batch.found.contains_key(name));
+        let found = batch.found.iter().filter_map(|(key, it)| Some((key.clone(), it.clone()?)));
+        self.found.extend(found);
         self
     }
 }

@@ -6,11 +6,13 @@
 
 mod buffered;
 pub mod descriptors;
+pub mod dns;
 mod inherited;
 mod scratch;
 mod simulated;
 mod stream;
 mod tcp;
+pub mod tls;
 
 use std::fmt;
 use std::future::Future;

@@ -30,8 +30,8 @@ use crate::net::{now, unix_millis};
 use crate::routing::assets::Assets;
 use crate::routing::files::Files;
 use crate::routing::ledger::Ledger;
-use crate::routing::state_change::StateChange;
 use shards::Shards;
+use states::Said;
 
 /// The ledgers and the journal.
 #[derive(Debug)]
@@ -50,7 +50,7 @@ pub struct Records {
     assets: Shards<Assets, { rank::ASSETS }>,
     /// What operators said of backends, by their addresses: also of those that are not in the
     /// fleet, for the day when they are again.
-    said: Lock<HashMap<Arc<str>, StateChange>, { rank::SAID }>,
+    said: Lock<HashMap<Arc<str>, Said>, { rank::SAID }>,
     /// A prompt is not pending any more.
     settled: Notify,
 }

@@ -11,13 +11,29 @@ use crate::journal::record::StateRecord;
 use crate::routing::placement::AdminState;
 use crate::routing::state_change::StateChange;
 
+/// What an operator said of the server at an address.
+#[derive(Clone, Debug)]
+pub(super) struct Said {
+    change: StateChange,
+    /// Which server it was said of, if that is known: the address may be another's later.
+    identity: Option<Arc<str>>,
+}
+
+impl Said {
+    fn is_of(&self, backend: &Backend) -> bool {
+        self.identity.as_ref().zip(backend.identity()).is_none_or(|(said, it)| **said == *it)
+    }
+}
+
 impl Records {
     /// An operator said something of a backend. It holds from now on, and is noted.
     pub fn state_said(&self, backend: &Backend, change: StateChange) {
         // Taken before the note, so that no restart finds a note of what never was.
         backend.heed(change, |change| {
-            self.said.lock().insert(Arc::clone(&backend.authority), change.clone());
-            let record = StateRecord::new(backend.name(), change);
+            let identity = backend.identity();
+            let said = Said { change: change.clone(), identity: identity.clone() };
+            self.said.lock().insert(Arc::clone(&backend.authority), said);
+            let record = StateRecord::new(backend.name(), change).of(identity);
             self.journal.note_state(Arc::clone(&backend.authority), Some(record));
         });
     }
@@ -27,8 +43,10 @@ impl Records {
     pub fn restore_states(&self, states: Vec<(Arc<str>, StateRecord)>) {
         let mut strangers = Vec::new();
         for (url, record) in states {
-            self.said.lock().insert(Arc::clone(&url), record.clone().change());
-            match self.fleet.iter().find(|backend| backend.authority == url) {
+            let said = Said { change: record.clone().change(), identity: record.identity.clone() };
+            self.said.lock().insert(Arc::clone(&url), said.clone());
+            let is_of = |it: &Arc<Backend>| it.authority == url && said.is_of(it);
+            match self.fleet.iter().find(is_of) {
                 Some(backend) => {
                     let change = record.change();
                     if change.state != AdminState::Ready {
@@ -52,7 +70,8 @@ impl Records {
 
     /// A backend has joined the fleet: it is as it was left, if it was there before.
     pub fn recall_state(&self, backend: &Backend) {
-        let left = self.said.lock().get(&backend.authority).cloned();
+        let said = self.said.lock().get(&backend.authority).cloned();
+        let left = said.filter(|it| it.is_of(backend)).map(|it| it.change);
         let Some(left) = left.filter(|it| it.state != AdminState::Ready) else { return };
         let (name, state, by) = (&backend.name(), left.state.as_str(), Arc::clone(&left.by));
         info!(backend = %name, state, by = &*by, "A backend is as its operator left it.");

@@ -20,6 +20,7 @@ use tokio::time::timeout;
 use tracing::{error, info, warn};
 
 use crate::config::{Config, Problems, changes};
+use crate::discovery::Discoveries;
 use crate::fleet::diff::BadDiff;
 use crate::front::Front;
 use crate::net::{Network, unix_millis};
@@ -102,6 +103,7 @@ pub struct Reloader {
     fit: fn(&mut Config),
     /// Sets the level of the log. `None` where the log is not ours.
     level: Option<Level>,
+    discoveries: Discoveries,
 }
 
 /// Sets what is logged.
@@ -112,6 +114,8 @@ pub struct Means {
     pub source: Option<Reread>,
     pub fit: fn(&mut Config),
     pub level: Option<Level>,
+    /// Begun and ended by reloads.
+    pub discoveries: Discoveries,
 }
 
 impl fmt::Debug for Reloader {
@@ -130,13 +134,13 @@ impl Reloader {
     #[must_use]
     pub fn new(front: Arc<Front>, means: Means, front_door: Mover, admin_door: Mover) -> Self {
         let network: Arc<dyn Network> = Arc::clone(&front.shared.network);
-        let Means { source, fit, level } = means;
+        let Means { source, fit, level, discoveries } = means;
         let listeners = Listeners::new(network, front_door, admin_door);
-        Self { front, source, listeners, fit, level }
+        Self { front, source, listeners, fit, level, discoveries }
     }
 
     /// Does what it is asked until the process stops.
-    pub async fn run(self, mut asked: mpsc::Receiver<Told>) {
+    pub async fn run(mut self, mut asked: mpsc::Receiver<Told>) {
         self.front.shared.metrics.reloaded(true, unix_millis());
         let stopping = self.front.shared.tasks.child_token();
         loop {
@@ -179,7 +183,7 @@ impl Reloader {
         }
     }
 
-    async fn reload(&self) -> Result<Reloaded, NotReloaded> {
+    async fn reload(&mut self) -> Result<Reloaded, NotReloaded> {
         let mut config = self.read().await?;
         (self.fit)(&mut config);
         let before = self.front.shared.config_kept();
@@ -213,7 +217,7 @@ impl Reloader {
     }
 
     /// Nothing of this can fail.
-    async fn apply(&self, config: Config, moves: Moves) {
+    async fn apply(&mut self, config: Config, moves: Moves) {
         if let Some(level) = &self.level
             && let Err(problem) = level(&config)
         {
@@ -221,6 +225,7 @@ impl Reloader {
         }
         self.front.shared.reconfigure(config);
         self.front.sessions.reconfigure();
+        self.discoveries.reconfigure();
         self.front.reconfigure();
         self.listeners.carry_out(moves).await;
     }

@@ -141,6 +141,7 @@ impl Refusal {
         match self {
             Self::BackendDown { .. } => "backend_down",
             Self::BackendWedged { .. } => "backend_wedged",
+            Self::NoPlace(NoPlace::FleetEmpty) => "fleet_empty",
             Self::NoPlace(NoPlace::NoneReady) => "no_backend",
             Self::NoPlace(NoPlace::FleetFull) => "fleet_full",
             Self::TooManyPending { .. } => "too_many_pending",

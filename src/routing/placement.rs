@@ -189,6 +189,8 @@ impl<'a> FleetNow<'a> {
 /// No backend may take new work.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum NoPlace {
+    #[error("there is no server at the moment")]
+    FleetEmpty,
     #[error("no server is up and ready")]
     NoneReady,
     #[error("every server has its maximum number of jobs")]
@@ -209,8 +211,11 @@ pub struct TieBreak {
 /// that the client had last; the one with the fewest bound clients; then in turn.
 ///
 /// # Errors
-/// When no backend is up and ready, or all that are have reached their `max_pending`.
+/// When there is none, none is up and ready, or all that are have reached their `max_pending`.
 pub fn place(fleet: &[BackendView], tie: TieBreak) -> Result<BackendId, NoPlace> {
+    if fleet.is_empty() {
+        return Err(NoPlace::FleetEmpty);
+    }
     if !fleet.iter().any(BackendView::serves_new) {
         return Err(NoPlace::NoneReady);
     }
@@ -307,6 +312,11 @@ pub(crate) mod tests {
     fn check(backends: &str, last: Option<u16>, turn: u64, expected: Result<u16, NoPlace>) {
         let tie = TieBreak { last: last.map(BackendId::nth), turn };
         assert_eq!(place(&fleet(backends), tie), expected.map(BackendId::nth), "{backends}");
+    }
+
+    #[test]
+    fn without_a_backend_there_is_no_place() {
+        check("", None, 7, Err(NoPlace::FleetEmpty));
     }
 
     #[test]

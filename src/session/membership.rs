@@ -151,17 +151,22 @@ impl Sessions {
     }
 
     /// Changes what is wanted, and the fleet with it.
-    fn want<T, E: From<BadDiff>>(
+    pub(super) fn want<T, E: From<BadDiff>>(
         &self,
         wanted: &mut Wanted,
         change: impl FnOnce(Wanted) -> Result<(Wanted, T), E>,
     ) -> Result<(Applied, T), E> {
         let (next, came) = change(wanted.clone())?;
         let applied = self.shared.fleet.change(&next.fleet())?;
-        let before = std::mem::replace(wanted, next).overruled();
-        for it in wanted.overruled().into_iter().filter(|it| !before.contains(it)) {
+        let before = std::mem::replace(wanted, next);
+        let overruled = before.overruled();
+        for it in wanted.overruled().into_iter().filter(|it| !overruled.contains(it)) {
             let (added, configured) = (it.added.as_str(), it.by.as_str());
             warn!(added, configured, "The configuration has a backend that an operator had added.");
+        }
+        for it in wanted.not_used().iter().filter(|it| !before.not_used().contains(it)) {
+            let (place, backend, why) = (it.place.as_str(), it.backend.as_str(), &it.why);
+            warn!(discovery = place, backend, %why, "A backend that was found is not used.");
         }
         Ok((applied, came))
     }
@@ -176,7 +181,7 @@ impl Sessions {
     }
 
     /// Looks at those that joined, and ends what is left of those that left.
-    fn take_up(self: &Arc<Self>, applied: Applied) {
+    pub(super) fn take_up(self: &Arc<Self>, applied: Applied) {
         for backend in applied.joined {
             self.shared.records.recall_state(&backend);
             self.look_for_unclaimed_at(backend);

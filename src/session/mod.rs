@@ -43,6 +43,7 @@ pub mod binary;
 pub mod budget;
 pub mod completion;
 pub mod control;
+mod discovered;
 pub mod event_log;
 pub mod file_names;
 pub mod holdback;

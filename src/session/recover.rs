@@ -22,6 +22,7 @@ impl Sessions {
     pub fn restore(self: &Arc<Self>, mut saved: Saved) {
         // First: nobody is placed on what is off.
         self.restore_added(std::mem::take(&mut saved.added));
+        self.restore_found(std::mem::take(&mut saved.found));
         self.shared.records.restore_states(std::mem::take(&mut saved.states));
         let (clients, prompts) = (saved.clients.len(), saved.prompts.len());
         let names = saved.files.len();

@@ -181,6 +181,10 @@ fn file_with(key: &Key, value: &str) -> String {
     match (key.section, key.name) {
         ("backends", "url") => format!("[backends.a]\nurl = {value}\n"),
         ("backends", name) => format!("{GOOD}{name} = {value}\n"),
+        ("discovery", name) if !key.has_default() => {
+            format!("{GOOD}[discovery.a]\n{name} = {value}\n")
+        }
+        ("discovery", name) => format!("{GOOD}[discovery.a]\ndns = \"d:1\"\n{name} = {value}\n"),
         (section, name) => format!("[{section}]\n{name} = {value}\n{GOOD}"),
     }
 }
@@ -222,6 +226,17 @@ fn every_good_file_is_good_to_the_schema() {
     good.push(format!(
         "{GOOD}headers = [\"X-Key: a\"]\n[backends.\"gpu.a:1\"]\nurl = \"HTTP://b\"\n"
     ));
+    for place in [
+        "dns = \"comfyui.example.:8188\"\nresolver = \"127.0.0.1:5353\"",
+        "srv = \"_comfyui._tcp.example\"\nweight = 2",
+        "kubernetes = { namespace = \"a\", service = \"b\", port = 8188 }",
+        "kubernetes = { service = \"b\", port = \"http\" }",
+        "kubernetes = \"a/b:8188\"",
+    ] {
+        let text = format!("[discovery.gpus]\n{place}\n");
+        loads(&text).unwrap();
+        good.push(text);
+    }
     // The URL may come from the environment.
     good.push("[backends.a]\nweight = 2\n".to_owned());
     for text in good {

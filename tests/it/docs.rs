@@ -87,6 +87,7 @@ fn failures() -> Vec<GatewayError> {
     vec![
         Refusal::BackendDown { backend: BackendId::nth(0) }.into(),
         GatewayError::BackendDown { backend: backend() },
+        Refusal::NoPlace(NoPlace::FleetEmpty).into(),
         Refusal::NoPlace(NoPlace::NoneReady).into(),
         Refusal::NoPlace(NoPlace::FleetFull).into(),
         Refusal::TooManyPending { max: 1 }.into(),
@@ -168,6 +169,8 @@ fn scrape() -> String {
     ] {
         family.get_or_create(&label).set(1);
     }
+    metrics.discoveries.began("gpus");
+    metrics.discoveries.found("gpus", 2, 1);
     metrics.render()
 }
 
@@ -230,7 +233,8 @@ fn every_documented_key_is_one() {
             let is_file = word.ends_with(".rs") || word.ends_with(".toml");
             let is_ours = word.split_once('.').is_some_and(|(first, _)| sections.contains(first));
             // In tables of keys and in prose alike; `backends.gpu-a.url` is an example of one.
-            if is_ours && !is_file && !word.starts_with("backends.") {
+            let is_example = word.starts_with("backends.") || word.starts_with("discovery.");
+            if is_ours && !is_file && !is_example {
                 assert!(keys.contains(word), "{document}: `{word}` is no key");
             }
         }

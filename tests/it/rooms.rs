@@ -54,6 +54,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "ws",
         ],
     ),
+    ("discovery", &["config", "fleet", "lock", "net", "session", "tasks"]),
     ("report", &["fleet", "masked", "net", "routing", "session", "shared"]),
     (
         "front",
@@ -62,7 +63,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "report", "routing", "server", "session", "shared", "tunnels", "ws",
         ],
     ),
-    ("reload", &["config", "fleet", "front", "net", "server"]),
+    ("reload", &["config", "discovery", "fleet", "front", "net", "server"]),
     (
         "admin",
         &[
@@ -73,13 +74,39 @@ const ROOMS: &[(&str, &[&str])] = &[
     (
         "run",
         &[
-            "admin", "config", "front", "journal", "lock", "masked", "net", "reload", "routing",
-            "server", "session", "shared", "tasks",
+            "admin",
+            "config",
+            "discovery",
+            "front",
+            "journal",
+            "lock",
+            "masked",
+            "net",
+            "reload",
+            "routing",
+            "server",
+            "session",
+            "shared",
+            "tasks",
         ],
     ),
     ("sim", &["comfy", "net", "tasks", "ws"]),
     ("demo", &["body", "config", "front", "net", "report", "session", "sim"]),
-    ("cli", &["comfy", "config", "demo", "net", "reload", "run", "sim", "tasks", "telemetry"]),
+    (
+        "cli",
+        &[
+            "comfy",
+            "config",
+            "demo",
+            "discovery",
+            "net",
+            "reload",
+            "run",
+            "sim",
+            "tasks",
+            "telemetry",
+        ],
+    ),
 ];
 
 #[test]

@@ -11,7 +11,8 @@ use http::{HeaderMap, Method, Request, Response};
 use http_body_util::{BodyExt as _, Full};
 use hyper::client::conn::http1::handshake;
 use hyper_util::rt::TokioIo;
-use mooring::config::Config;
+use mooring::config::{Config, DiscoveryConfig, Sources, load};
+use mooring::discovery::Pod;
 use mooring::front::Front;
 use mooring::front::browsers::BrowserId;
 use mooring::front::caller::Door;
@@ -93,11 +94,42 @@ impl World {
         sims: Vec<Sim>,
         change: impl FnOnce(&mut Config),
     ) -> Self {
+        Self::in_pod(Pod::default(), network, sims, change).await
+    }
+
+    /// A gateway without a backend of its own, which is to find some.
+    pub(crate) async fn finding(places: &[(&str, &str)], change: impl FnOnce(&mut Config)) -> Self {
+        Self::finding_in(Pod::default(), places, change).await
+    }
+
+    /// The same in a pod of Kubernetes.
+    pub(crate) async fn finding_in(
+        pod: Pod,
+        places: &[(&str, &str)],
+        change: impl FnOnce(&mut Config),
+    ) -> Self {
+        let found = found_by(places);
+        let change = |config: &mut Config| {
+            config.discovery = found;
+            change(config);
+        };
+        Self::in_pod(pod, network(), Vec::new(), change).await
+    }
+
+    async fn in_pod(
+        pod: Pod,
+        network: Arc<dyn Network>,
+        sims: Vec<Sim>,
+        change: impl FnOnce(&mut Config),
+    ) -> Self {
         let urls: Vec<(String, String)> =
             sims.iter().map(|sim| (sim.name().to_owned(), sim.url())).collect();
         let named: Vec<(&str, &str)> =
             urls.iter().map(|(name, url)| (name.as_str(), url.as_str())).collect();
-        let mut config = Config::for_backends(&named).unwrap();
+        let mut config = match named.is_empty() {
+            true => empty(),
+            false => Config::for_backends(&named).unwrap(),
+        };
         config.server.listen = SocketAddr::from(([127, 0, 0, 1], 0));
         config.admin.listen = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
         change(&mut config);
@@ -105,7 +137,7 @@ impl World {
         let written = Arc::new(Mutex::new(config.clone()));
         let read = Arc::clone(&written);
         let source: Reread = Arc::new(move || Ok(read.lock().unwrap().clone()));
-        let parts = Parts { source: Some(source), ..Parts::default() };
+        let parts = Parts { source: Some(source), pod, ..Parts::default() };
         let running = run::start(config, network, &tasks, parts).await.unwrap();
         let (front, admin) = (running.front_address, running.admin_address.unwrap());
         let reloads = running.reloads.clone();
@@ -171,6 +203,21 @@ impl World {
         let backend = self.gateway.shared.fleet.by_name(name).unwrap();
         until("the backend is seen to be down", || !backend.is_up()).await;
     }
+}
+
+/// The defaults without any backend.
+fn empty() -> Config {
+    let flags = vec![("discovery.none.dns".to_owned(), "nobody.invalid:1".to_owned())];
+    let mut config = load(&Sources { flags, ..Sources::default() }).unwrap();
+    config.discovery.clear();
+    config
+}
+
+/// What these keys of discoveries mean: `gpus.dns` and its like.
+pub(crate) fn found_by(places: &[(&str, &str)]) -> Vec<DiscoveryConfig> {
+    let flag = |(key, value): &(&str, &str)| (format!("discovery.{key}"), (*value).to_owned());
+    let flags = places.iter().map(flag).collect();
+    load(&Sources { flags, ..Sources::default() }).unwrap().discovery
 }
 
 /// A graph of one colour that takes so many steps and seconds.

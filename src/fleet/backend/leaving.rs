@@ -7,6 +7,7 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 use tracing::info;
 
 use super::Backend;
+use crate::fleet::NOBODY;
 use crate::fleet::up_state::UpState;
 use crate::net::now;
 
@@ -22,6 +23,12 @@ impl Backend {
     #[must_use]
     pub fn has_left(&self) -> bool {
         self.has_left.load(Ordering::SeqCst)
+    }
+
+    /// True for what stands for a backend while there is none.
+    #[must_use]
+    pub fn is_nobody(&self) -> bool {
+        self.id == NOBODY
     }
 
     /// Resolves when it leaves the fleet, or the process stops. Cancel safe.

@@ -59,6 +59,12 @@ impl Backend {
         NonZeroU32::new(self.max_pending.load(Ordering::Relaxed))
     }
 
+    /// Which server this is, if whoever discovered it told.
+    #[must_use]
+    pub fn identity(&self) -> Option<Arc<str>> {
+        Option::clone(&self.identity.load())
+    }
+
     /// What it is configured to be, now.
     #[must_use]
     pub fn settings(&self) -> BackendConfig {
@@ -70,6 +76,7 @@ impl Backend {
             weight: self.weight(),
             max_pending: self.max_pending(),
             headers: BackendHeaders::clone(&self.headers()),
+            identity: self.identity(),
         }
     }
 
@@ -80,6 +87,7 @@ impl Backend {
             self.names.set(&settings.name);
         }
         self.headers.store(Arc::new(settings.headers.clone()));
+        self.identity.store(Arc::new(settings.identity.clone()));
         self.weight.store(settings.weight.get(), Ordering::Relaxed);
         let max_pending = settings.max_pending.map_or(0, NonZeroU32::get);
         self.max_pending.store(max_pending, Ordering::Relaxed);

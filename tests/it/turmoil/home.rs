@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use mooring::journal::record::{
-    AddedRecord, AssetRecord, Batch, BindingRecord, FileKey, FileRecord, PromptRecord, Saved,
-    StateRecord,
+    AddedRecord, AssetRecord, Batch, BindingRecord, FileKey, FileRecord, FoundRecord, PromptRecord,
+    Saved, StateRecord,
 };
 use mooring::journal::{JournalError, Store};
 use mooring::net::{Boxed, sleep};
@@ -34,6 +34,7 @@ struct Records {
     files: BTreeMap<String, (FileKey, FileRecord)>,
     states: BTreeMap<Arc<str>, StateRecord>,
     added: BTreeMap<Arc<str>, AddedRecord>,
+    found: BTreeMap<Arc<str>, FoundRecord>,
     assets: BTreeMap<AssetId, AssetRecord>,
     commits: usize,
 }
@@ -54,7 +55,8 @@ impl Store for Survivor {
         let states = records.states.iter().map(|(url, it)| (url.clone(), it.clone())).collect();
         let added = records.added.iter().map(|(name, it)| (name.clone(), it.clone())).collect();
         let assets = records.assets.iter().map(|(id, it)| (*id, it.clone())).collect();
-        Ok(Saved { clients, prompts, files, assets, states, added })
+        let found = records.found.iter().map(|(name, it)| (name.clone(), it.clone())).collect();
+        Ok(Saved { clients, prompts, files, assets, states, added, found })
     }
 
     fn commit(&mut self, batch: Arc<Batch>) -> Boxed<'_, Result<(), JournalError>> {
@@ -78,6 +80,9 @@ impl Store for Survivor {
             }
             for (name, record) in &batch.added {
                 put(&mut records.added, name, record.as_ref());
+            }
+            for (name, record) in &batch.found {
+                put(&mut records.found, name, record.as_ref());
             }
             for (key, record) in &batch.files {
                 let record = record.as_ref().map(|record| (key.clone(), record.clone()));

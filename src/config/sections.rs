@@ -1,0 +1,71 @@
+//! What is made of the table of keys: the sections as they are written, and [`KEYS`].
+//!
+//! [`KEYS`]: super::keys::KEYS
+
+/// Whether two configurations have another value of one key.
+macro_rules! differs {
+    // Named tables are compared as a whole.
+    (backend $name:ident $applied:ident) => {
+        |_, _| false
+    };
+    (discovery $name:ident $applied:ident) => {
+        |_, _| false
+    };
+    ($section:ident $name:ident ByValue) => {
+        |_, _| false
+    };
+    ($section:ident $name:ident $applied:ident) => {
+        |old, new| old.$section.$name != new.$section.$name
+    };
+}
+
+macro_rules! sections {
+    ($(
+        #[doc = $about:literal]
+        [$section:literal] $raw:ident $with:ident {
+            $(
+                $(#[doc = $why:literal])+
+                $name:ident: $kind:ident $({ $($limit:ident: $value:expr),+ })? = $default:literal,
+                    $applied:ident;
+            )+
+        }
+    )+) => {
+        /// Every section, and what it is about, in the order of the documentation.
+        pub const SECTIONS: &[(&str, &str)] = &[$(($section, $about)),+];
+
+        /// Every key there is, in the order of the documentation.
+        pub const KEYS: &[Key] = &[$($(
+            Key {
+                section: $section,
+                name: stringify!($name),
+                default: $default,
+                shape: <$kind as Kind>::SHAPE,
+                applied: Applied::$applied,
+                differs: differs!($with $name $applied),
+                why: concat!($($why),+),
+                is_secret: <$kind as Kind>::IS_SECRET,
+                schema: || Kind::schema(&$kind $({ $($limit: $value),+ })?),
+                takes: || Kind::takes(&$kind $({ $($limit: $value),+ })?),
+            },
+        )+)+];
+
+        $(
+            #[derive(Debug)]
+            pub(super) struct $raw {
+                $($(#[doc = $why])+ pub(super) $name: Setting<$kind>,)+
+            }
+
+            /// Takes its keys out of what was written; `prefix` begins their full names.
+            pub(super) fn $with(prefix: &str, section: &mut Section) -> $raw {
+                $raw {
+                    $($name: Setting {
+                        key: format!("{prefix}.{}", stringify!($name)),
+                        kind: $kind $({ $($limit: $value),+ })?,
+                        default: $default,
+                        written: section.remove(&format!("{prefix}.{}", stringify!($name))),
+                    },)+
+                }
+            }
+        )+
+    };
+}

@@ -1,0 +1,310 @@
+//! From answers of DNS servers to servers, and when to ask again. Pure.
+//!
+//! A name that does not exist, or that cannot be asked for, leaves what was found. A name that
+//! exists and has no address is a fleet of none: that is what an answer without records says
+//! (RFC 2308 section 2.2).
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use super::found::Server;
+use crate::config::url::Address;
+use crate::net::dns::{Answer, Service, Told};
+
+/// The shortest time from one question to the next, whatever the records say.
+pub const AGAIN_MIN: Duration = Duration::from_secs(5);
+
+/// The longest: a record may say that it holds for weeks.
+pub const AGAIN_MAX: Duration = Duration::from_secs(3_600);
+
+/// What a round of questions comes to.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Round {
+    /// What there is now; `None` leaves what was found.
+    pub servers: Option<Vec<Server>>,
+    /// How long that holds.
+    pub again: Duration,
+    /// What went wrong, though something may have been told.
+    pub trouble: Option<String>,
+}
+
+/// The answers for both kinds of addresses of one name.
+#[derive(Clone, Debug)]
+pub struct Addresses {
+    pub v4: Answer<IpAddr>,
+    pub v6: Answer<IpAddr>,
+}
+
+/// The last good answers for the addresses of one name.
+#[derive(Clone, Debug, Default)]
+struct Known {
+    v4: Vec<IpAddr>,
+    v6: Vec<IpAddr>,
+}
+
+/// What comes of the addresses of one name.
+struct Looked {
+    addresses: Option<Vec<IpAddr>>,
+    ttl: Option<Duration>,
+    trouble: Option<String>,
+}
+
+impl Known {
+    /// Takes the answers. A kind that could not be asked for is as it was, if the other one has an
+    /// address to show for it.
+    fn take(&mut self, answers: Addresses) -> Looked {
+        let Addresses { v4, v6 } = answers;
+        let has_some =
+            |answer: &Answer<IpAddr>| answer.as_ref().is_ok_and(|told| !told.records.is_empty());
+        let is_told = (v4.is_ok() && v6.is_ok()) || has_some(&v4) || has_some(&v6);
+        let ttls = [&v4, &v6].map(|answer| answer.as_ref().ok().map(|told| told.ttl));
+        let ttl = ttls.into_iter().flatten().min();
+        let trouble = [&v4, &v6].into_iter().find_map(|answer| answer.as_ref().err().cloned());
+        if !is_told {
+            return Looked { addresses: None, ttl: None, trouble };
+        }
+        for (known, answer) in [(&mut self.v4, v4), (&mut self.v6, v6)] {
+            if let Ok(told) = answer {
+                *known = told.records;
+            }
+        }
+        let mut addresses = [self.v4.clone(), self.v6.clone()].concat();
+        addresses.sort_unstable();
+        addresses.dedup();
+        Looked { addresses: Some(addresses), ttl, trouble }
+    }
+}
+
+/// How long is to be waited until the next question.
+fn again(ttl: Option<Duration>, trouble: Option<&String>) -> Duration {
+    match (ttl, trouble) {
+        (Some(ttl), None) => ttl.clamp(AGAIN_MIN, AGAIN_MAX),
+        (_, Some(_)) | (None, None) => AGAIN_MIN,
+    }
+}
+
+/// The addresses of a name, each a server: what was told of them so far.
+#[derive(Debug)]
+pub struct OfName {
+    /// The name of the discovery.
+    place: String,
+    port: u16,
+    known: Known,
+}
+
+impl OfName {
+    #[must_use]
+    pub fn new(place: &str, port: u16) -> Self {
+        Self { place: place.to_owned(), port, known: Known::default() }
+    }
+
+    /// Takes the answers of a round.
+    pub fn take(&mut self, answers: Addresses) -> Round {
+        let Looked { addresses, ttl, trouble } = self.known.take(answers);
+        let server = |ip: IpAddr| Server {
+            name: format!("{}-{ip}", self.place),
+            host: ip.to_string(),
+            port: self.port,
+            ..Server::default()
+        };
+        let servers = addresses.map(|all| all.into_iter().map(server).collect());
+        Round { servers, again: again(ttl, trouble.as_ref()), trouble }
+    }
+}
+
+/// The targets of SRV records, each a server: what was told of them so far.
+#[derive(Debug, Default)]
+pub struct OfServices {
+    /// By target and port: its addresses, and the one that is used.
+    known: BTreeMap<Service, (Known, Option<IpAddr>)>,
+}
+
+impl OfServices {
+    /// Takes the services that there are, and the answers for the addresses of each target.
+    pub fn take(
+        &mut self,
+        services: Answer<Service>,
+        mut answers: BTreeMap<String, Addresses>,
+    ) -> Round {
+        let Told { records, ttl } = match services {
+            Ok(told) => told,
+            Err(trouble) => {
+                return Round { servers: None, again: AGAIN_MIN, trouble: Some(trouble) };
+            }
+        };
+        let (mut ttls, mut troubles) = (vec![ttl], Vec::new());
+        // RFC 2782: a target of `.` says that the service is not there.
+        let there = records.into_iter().filter(|it| !it.target.is_empty());
+        let mut before = std::mem::take(&mut self.known);
+        for service in there {
+            let (mut known, mut used) = before.remove(&service).unwrap_or_default();
+            // Two ports of one target are asked for once.
+            let looked = answers.get_mut(&service.target).map(|it| known.take(it.clone()));
+            if let Some(Looked { addresses, ttl, trouble }) = looked {
+                ttls.extend(ttl);
+                troubles.extend(trouble);
+                if let Some(addresses) = addresses {
+                    // One server may have several addresses: the one that is used stays so.
+                    let stays = used.filter(|it| addresses.contains(it));
+                    used = stays.or_else(|| addresses.first().copied());
+                }
+            }
+            self.known.insert(service, (known, used));
+        }
+        let trouble = troubles.into_iter().next();
+        let servers = self
+            .known
+            .iter()
+            .filter_map(|(service, (_, used))| Some(service_at(service, (*used)?)));
+        let servers = Some(servers.collect());
+        Round { servers, again: again(ttls.into_iter().min(), trouble.as_ref()), trouble }
+    }
+}
+
+fn service_at(service: &Service, ip: IpAddr) -> Server {
+    let Service { target, port } = service;
+    let name = Address { host: target.clone(), port: *port }.to_string();
+    Server { name, host: ip.to_string(), port: *port, ..Server::default() }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::option;
+    use proptest::prelude::{prop_assert, prop_assert_eq, proptest};
+
+    use super::*;
+
+    fn told<T>(records: Vec<T>, ttl: u64) -> Answer<T> {
+        Ok(Told { records, ttl: Duration::from_secs(ttl) })
+    }
+
+    fn ips(all: &[&str], ttl: u64) -> Answer<IpAddr> {
+        told(all.iter().map(|it| it.parse().unwrap()).collect(), ttl)
+    }
+
+    fn failed() -> Answer<IpAddr> {
+        Err("SERVFAIL".to_owned())
+    }
+
+    /// The hosts that are there after a round, and when the next one is, in seconds.
+    fn of(round: &Round) -> (Option<Vec<&str>>, u64, bool) {
+        let hosts = round.servers.as_ref();
+        let hosts = hosts.map(|all| all.iter().map(|it| it.host.as_str()).collect());
+        (hosts, round.again.as_secs(), round.trouble.is_some())
+    }
+
+    #[test]
+    fn every_address_is_a_server_for_as_long_as_the_records_hold() {
+        let mut name = OfName::new("gpus", 8188);
+        let round = name.take(Addresses {
+            v4: ips(&["10.0.0.2", "10.0.0.1", "10.0.0.1"], 30),
+            v6: ips(&["fd00::1"], 20),
+        });
+        assert_eq!(of(&round), (Some(vec!["10.0.0.1", "10.0.0.2", "fd00::1"]), 20, false));
+        let names: Vec<_> = round.servers.unwrap().into_iter().map(|it| it.name).collect();
+        assert_eq!(names, ["gpus-10.0.0.1", "gpus-10.0.0.2", "gpus-fd00::1"]);
+        let round = name.take(Addresses { v4: ips(&["10.0.0.2"], 0), v6: ips(&[], 900) });
+        assert_eq!(of(&round), (Some(vec!["10.0.0.2"]), 5, false), "5 s at least");
+        let round = name.take(Addresses { v4: ips(&[], 9_000), v6: ips(&[], 9_000) });
+        assert_eq!(of(&round), (Some(vec![]), 3_600, false), "a name without addresses");
+    }
+
+    #[test]
+    fn what_is_not_told_stays_as_it_was() {
+        let mut name = OfName::new("gpus", 8188);
+        let none = name.take(Addresses { v4: failed(), v6: failed() });
+        assert_eq!(of(&none), (None, 5, true), "nothing was ever told");
+        name.take(Addresses { v4: ips(&["10.0.0.1"], 30), v6: ips(&["fd00::1"], 30) });
+        let both = name.take(Addresses { v4: failed(), v6: failed() });
+        assert_eq!(of(&both), (None, 5, true));
+        let one = name.take(Addresses { v4: ips(&["10.0.0.2"], 30), v6: failed() });
+        assert_eq!(of(&one), (Some(vec!["10.0.0.2", "fd00::1"]), 5, true));
+        let none = name.take(Addresses { v4: ips(&[], 30), v6: failed() });
+        assert_eq!(of(&none), (None, 5, true), "half an answer does not empty a fleet");
+    }
+
+    fn service(target: &str, port: u16) -> Service {
+        Service { target: target.to_owned(), port }
+    }
+
+    fn at(target: &str, v4: Answer<IpAddr>) -> (String, Addresses) {
+        (target.to_owned(), Addresses { v4, v6: ips(&[], 60) })
+    }
+
+    #[test]
+    fn a_target_is_a_server_at_its_port_and_at_one_address() {
+        let mut services = OfServices::default();
+        let all = || told(vec![service("a", 1), service("a", 2), service("b", 1)], 30);
+        let round = services.take(
+            all(),
+            BTreeMap::from([at("a", ips(&["10.0.0.2", "10.0.0.9"], 40)), at("b", failed())]),
+        );
+        let servers = |round: &Round| -> Vec<String> {
+            let servers = round.servers.iter().flatten();
+            servers.map(|it| format!("{} {}:{}", it.name, it.host, it.port)).collect()
+        };
+        assert_eq!(servers(&round), ["a:1 10.0.0.2:1", "a:2 10.0.0.2:2"]);
+        assert_eq!((round.again.as_secs(), round.trouble.is_some()), (5, true));
+        let round = services.take(
+            all(),
+            BTreeMap::from([
+                at("a", ips(&["10.0.0.1", "10.0.0.2"], 40)),
+                at("b", ips(&["10.0.0.3"], 10)),
+            ]),
+        );
+        let expected = ["a:1 10.0.0.2:1", "a:2 10.0.0.2:2", "b:1 10.0.0.3:1"];
+        assert_eq!(servers(&round), expected, "the address in use stays in use");
+        assert_eq!((round.again.as_secs(), round.trouble.is_some()), (10, false));
+        let round = services.take(Err("NXDOMAIN".to_owned()), BTreeMap::new());
+        assert_eq!((round.servers, round.trouble.is_some()), (None, true));
+        let round = services.take(all(), BTreeMap::from([at("a", failed()), at("b", failed())]));
+        assert_eq!(servers(&round), expected, "targets that are not told of stay");
+        let round = services.take(told(vec![service("", 0)], 30), BTreeMap::new());
+        assert_eq!(round.servers, Some(vec![]), "the service is not there");
+    }
+
+    proptest! {
+        /// Whatever fails in between: the next whole answer is what there is.
+        #[test]
+        fn a_whole_answer_is_taken_as_it_is(
+            rounds in vec((option::of(vec(0..4_u8, 0..3)), option::of(vec(0..4_u8, 0..3))), 0..6),
+            last in (vec(0..4_u8, 0..3), vec(0..4_u8, 0..3)),
+        ) {
+            let v4 = |all: Vec<u8>| {
+                told(all.into_iter().map(|it| [10, 0, 0, it].into()).collect(), 9)
+            };
+            let v6 = |all: Vec<u8>| {
+                let ip = |it: u8| IpAddr::from([0, 0, 0, 0, 0, 0, 0, u16::from(it)]);
+                told(all.into_iter().map(ip).collect(), 9)
+            };
+            let mut name = OfName::new("x", 1);
+            for (four, six) in rounds {
+                let whole = four.is_some() && six.is_some();
+                let answers = Addresses {
+                    v4: four.map_or_else(failed, v4),
+                    v6: six.map_or_else(failed, v6),
+                };
+                let round = name.take(answers);
+                prop_assert_eq!(round.trouble.is_none(), whole);
+                prop_assert!((AGAIN_MIN..=AGAIN_MAX).contains(&round.again));
+                if !whole && let Some(servers) = &round.servers {
+                    prop_assert!(!servers.is_empty(), "half an answer never empties a fleet");
+                }
+            }
+            let mut expected: Vec<String> =
+                last.0.iter().map(|it| format!("10.0.0.{it}")).collect();
+            expected.extend(last.1.iter().map(|it| {
+                IpAddr::from([0, 0, 0, 0, 0, 0, 0, u16::from(*it)]).to_string()
+            }));
+            expected.sort();
+            expected.dedup();
+            let round = name.take(Addresses { v4: v4(last.0), v6: v6(last.1) });
+            let mut hosts: Vec<String> =
+                round.servers.unwrap().into_iter().map(|it| it.host).collect();
+            hosts.sort();
+            prop_assert_eq!(hosts, expected);
+        }
+    }
+}

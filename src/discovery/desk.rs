@@ -1,0 +1,111 @@
+//! Where a source hands in what it has found, and says how it is: one warning when it begins to
+//! fail, one word when it is well again, and a gauge in between.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::found::{Server, backends};
+use crate::config::{BackendConfig, DiscoveryConfig};
+use crate::lock::{Lock, rank};
+use crate::net::{Network, unix_millis};
+use crate::session::Sessions;
+use crate::tasks::Tasks;
+
+/// What one discovery says and hands in. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(super) struct Desk {
+    sessions: Arc<Sessions>,
+    pub(super) config: Arc<DiscoveryConfig>,
+    state: Arc<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    is_failing: AtomicBool,
+    /// Cancelled when it has answered or failed for the first time.
+    has_said: CancellationToken,
+    /// What was warned of already.
+    warned: Lock<BTreeSet<String>, { rank::DISCOVERY }>,
+}
+
+impl Desk {
+    pub(super) fn new(sessions: &Arc<Sessions>, config: &DiscoveryConfig) -> Self {
+        let config = Arc::new(config.clone());
+        Self { sessions: Arc::clone(sessions), config, state: Arc::default() }
+    }
+
+    /// The name of the discovery.
+    pub(super) fn place(&self) -> &str {
+        &self.config.name
+    }
+
+    pub(super) fn network(&self) -> Arc<dyn Network> {
+        Arc::clone(&self.sessions.shared.network)
+    }
+
+    pub(super) fn tasks(&self) -> Tasks {
+        self.sessions.shared.tasks.clone()
+    }
+
+    /// Resolves when something was said for the first time. Cancel safe.
+    pub(super) async fn has_said(&self) {
+        self.state.has_said.cancelled().await;
+    }
+
+    /// These servers are there now.
+    ///
+    /// # Errors
+    /// They cannot be taken up yet; what was found before stays.
+    pub(super) fn found(&self, servers: &[Server]) -> Result<(), String> {
+        let mut found = backends(&self.config, servers);
+        found.retain(|it| !self.is_ourselves(it));
+        let count = found.len();
+        let used = self.sessions.found(&self.config, found).map_err(|why| why.to_string());
+        if used.is_ok() {
+            let metrics = &self.sessions.shared.metrics.discoveries;
+            metrics.found(self.place(), count, unix_millis());
+        }
+        used
+    }
+
+    /// A gateway before itself would answer itself until no connection is left.
+    fn is_ourselves(&self, backend: &BackendConfig) -> bool {
+        let config = self.sessions.shared.config();
+        let Some(key) = config.is_itself(backend) else { return false };
+        let what = format!("`{}` is this gateway itself (`{key}`)", backend.authority);
+        self.remark(&what);
+        true
+    }
+
+    /// Something is not as it should be, and is left out: said once.
+    pub(super) fn remark(&self, what: &str) {
+        const REMARKS_MAX: usize = 1_000;
+        let mut warned = self.state.warned.lock();
+        if warned.len() < REMARKS_MAX && warned.insert(what.to_owned()) {
+            warn!(discovery = self.place(), what, "Something that was found is not used.");
+        }
+    }
+
+    /// Nothing can be learned at the moment: the last good list stays.
+    pub(super) fn failed(&self, why: &str) {
+        self.sessions.shared.metrics.discoveries.failed(self.place());
+        if !self.state.is_failing.swap(true, Ordering::Relaxed) {
+            let discovery = self.place();
+            warn!(discovery, why, "A discovery fails: what it found last stays.");
+        }
+        self.state.has_said.cancel();
+    }
+
+    /// What was found is up to date.
+    pub(super) fn is_well(&self) {
+        self.sessions.shared.metrics.discoveries.is_well(self.place());
+        if self.state.is_failing.swap(false, Ordering::Relaxed) {
+            info!(discovery = self.place(), "A discovery is well again.");
+        }
+        self.state.has_said.cancel();
+    }
+}

@@ -1,0 +1,70 @@
+//! Asks a DNS server, again and again, for as long as what it says holds.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+
+use futures_util::{StreamExt as _, stream};
+
+use super::answers::{Addresses, OfName, OfServices, Round};
+use super::desk::Desk;
+use crate::net::dns::{Answer, Resolver, Service};
+use crate::net::sleep;
+
+/// How many targets are asked for at one time.
+const ASKED_AT_ONCE: usize = 16;
+
+/// The addresses of a name are backends.
+pub(super) async fn addresses(desk: Desk, host: String, port: u16, server: Option<SocketAddr>) {
+    let mut known = OfName::new(desk.place(), port);
+    loop {
+        let round = known.take(addresses_of(server, &host).await);
+        settle(&desk, round).await;
+    }
+}
+
+/// The targets of the SRV records of a name are backends.
+pub(super) async fn services(desk: Desk, name: String, server: Option<SocketAddr>) {
+    let mut known = OfServices::default();
+    loop {
+        let services = services_of(server, &name).await;
+        let told = services.iter().flat_map(|told| &told.records);
+        let targets: BTreeSet<String> = told.map(|it| it.target.clone()).collect();
+        let asked = targets.into_iter().filter(|it| !it.is_empty()).map(|target| async move {
+            // It is whole, whatever the number of its dots.
+            let answers = addresses_of(server, &format!("{target}.")).await;
+            (target, answers)
+        });
+        let answers = stream::iter(asked).buffer_unordered(ASKED_AT_ONCE);
+        let answers: BTreeMap<String, Addresses> = answers.collect().await;
+        settle(&desk, known.take(services, answers)).await;
+    }
+}
+
+/// Does what a round says, and waits until the next.
+async fn settle(desk: &Desk, round: Round) {
+    let Round { servers, again, trouble } = round;
+    let is_told = servers.is_some();
+    let used = servers.map_or(Ok(()), |servers| desk.found(&servers));
+    match (trouble, used) {
+        (Some(trouble), _) => desk.failed(&trouble),
+        (None, Err(why)) => desk.failed(&why),
+        (None, Ok(())) if is_told => desk.is_well(),
+        (None, Ok(())) => {}
+    }
+    sleep(again).await;
+}
+
+/// The server is looked up anew each time: the system's may be another one by now.
+async fn addresses_of(server: Option<SocketAddr>, name: &str) -> Addresses {
+    match Resolver::new(server).await {
+        Ok(resolver) => {
+            let (v4, v6) = tokio::join!(resolver.v4(name), resolver.v6(name));
+            Addresses { v4, v6 }
+        }
+        Err(why) => Addresses { v4: Err(why.clone()), v6: Err(why) },
+    }
+}
+
+async fn services_of(server: Option<SocketAddr>, name: &str) -> Answer<Service> {
+    Resolver::new(server).await?.services(name).await
+}

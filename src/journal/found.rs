@@ -1,0 +1,61 @@
+//! What is written of backends that were discovered: the last good list of each discovery, so that
+//! a restart finds its clients' backends before anybody has been asked for them.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::record::VERSION;
+
+/// The last good list of one discovery.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct FoundRecord {
+    v: u32,
+    pub backends: Vec<FoundBackend>,
+}
+
+/// One backend of it. Headers are secrets, and stand in the configuration.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct FoundBackend {
+    pub name: Arc<str>,
+    pub host: Arc<str>,
+    pub port: u16,
+    /// 0 for what cannot be.
+    #[serde(default)]
+    pub weight: u32,
+    /// 0 for no limit.
+    #[serde(default)]
+    pub max_pending: u32,
+    /// Which server it is, if that was told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<Arc<str>>,
+}
+
+impl FoundRecord {
+    #[must_use]
+    pub fn new(backends: Vec<FoundBackend>) -> Self {
+        Self { v: VERSION, backends }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::record::{decode, encode};
+    use super::*;
+
+    #[test]
+    fn a_list_is_read_as_it_was_written() {
+        let backend = FoundBackend {
+            name: "comfyui-0".into(),
+            host: "10.0.0.7".into(),
+            port: 8188,
+            weight: 2,
+            max_pending: 0,
+            identity: Some("5c1e".into()),
+        };
+        let record = FoundRecord::new(vec![backend]);
+        assert_eq!(decode::<FoundRecord>(&encode(&record)).unwrap(), record);
+        let least = br#"{"v":1,"backends":[{"name":"a","host":"h","port":1}],"of":"a newer one"}"#;
+        assert_eq!(decode::<FoundRecord>(least).unwrap().backends[0].identity, None);
+    }
+}

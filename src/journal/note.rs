@@ -1,0 +1,35 @@
+//! What is to be written, of one thing, and the batch that it becomes a part of.
+
+use std::sync::Arc;
+
+use super::record::{
+    AddedRecord, AssetRecord, Batch, BindingRecord, FileKey, FileRecord, FoundRecord, PromptRecord,
+    StateRecord,
+};
+use crate::routing::ids::{AssetId, ClientId, PromptId};
+
+/// What is to be written, of one thing.
+#[derive(Debug)]
+pub(super) enum Note {
+    Binding(ClientId, Option<BindingRecord>),
+    Prompt(PromptId, Option<PromptRecord>),
+    File(FileKey, Option<FileRecord>),
+    State(Arc<str>, Option<StateRecord>),
+    Asset(AssetId, Option<AssetRecord>),
+    Added(Arc<str>, Option<AddedRecord>),
+    Found(Arc<str>, Option<FoundRecord>),
+}
+
+impl Batch {
+    pub(super) fn put(&mut self, note: Note) {
+        match note {
+            Note::Binding(client, record) => drop(self.clients.insert(client, record)),
+            Note::Prompt(prompt, record) => drop(self.prompts.insert(prompt, record)),
+            Note::File(key, record) => drop(self.files.insert(key, record)),
+            Note::State(url, record) => drop(self.states.insert(url, record)),
+            Note::Asset(id, record) => drop(self.assets.insert(id, record)),
+            Note::Added(name, record) => drop(self.added.insert(name, record)),
+            Note::Found(name, record) => drop(self.found.insert(name, record)),
+        }
+    }
+}

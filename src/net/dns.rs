@@ -1,0 +1,132 @@
+//! Questions to DNS servers whose answers have to be known in full: every address, and for how long
+//! it holds. Dialling a name needs neither, and asks the system.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use hickory_resolver::TokioResolver;
+use hickory_resolver::config::{NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts};
+use hickory_resolver::name_server::TokioConnectionProvider;
+use hickory_resolver::proto::op::ResponseCode;
+use hickory_resolver::proto::rr::{RData, Record, RecordType};
+use hickory_resolver::proto::xfer::Protocol;
+use hickory_resolver::proto::{ProtoError, ProtoErrorKind};
+
+/// How long one server may take, and how often it is asked before it is given up.
+const ANSWER_WITHIN: Duration = Duration::from_secs(2);
+const ATTEMPTS: usize = 2;
+
+/// What was told of a name: none if the name is there and has no such record.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Told<T> {
+    pub records: Vec<T>,
+    /// For how long that holds, as the server says.
+    pub ttl: Duration,
+}
+
+/// What was told, or why nothing was.
+pub type Answer<T> = Result<Told<T>, String>;
+
+/// Where a service is (RFC 2782).
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub struct Service {
+    /// A name without the dot at its end; empty if there is no such service.
+    pub target: String,
+    pub port: u16,
+}
+
+/// Asks DNS servers. It remembers nothing.
+#[derive(Debug)]
+pub struct Resolver(TokioResolver);
+
+impl Resolver {
+    /// One that asks this server, or those of the system.
+    ///
+    /// # Errors
+    /// The system does not say which servers are to be asked.
+    pub async fn new(server: Option<SocketAddr>) -> Result<Self, String> {
+        let mut builder = match server {
+            Some(server) => {
+                let mut config = ResolverConfig::new();
+                for protocol in [Protocol::Udp, Protocol::Tcp] {
+                    config.add_name_server(NameServerConfig::new(server, protocol));
+                }
+                TokioResolver::builder_with_config(config, TokioConnectionProvider::default())
+            }
+            // It reads `/etc/resolv.conf`, on a disk that may take its time.
+            None => {
+                let read = tokio::task::spawn_blocking(TokioResolver::builder_tokio).await;
+                let read = read.map_err(|ended| ended.to_string())?;
+                read.map_err(|error| format!("/etc/resolv.conf: {error}"))?
+            }
+        };
+        let options: &mut ResolverOpts = builder.options_mut();
+        // What an answer holds for is to be seen, and a table of this host is no answer.
+        options.cache_size = 0;
+        options.use_hosts_file = ResolveHosts::Never;
+        options.timeout = ANSWER_WITHIN;
+        options.attempts = ATTEMPTS;
+        Ok(Self(builder.build()))
+    }
+
+    /// The IPv4 addresses of a name.
+    ///
+    /// # Errors
+    /// It does not exist, or nobody says whether it does.
+    pub async fn v4(&self, name: &str) -> Answer<IpAddr> {
+        self.ask(name, RecordType::A, |data| data.as_a().map(|ip| IpAddr::V4(ip.0))).await
+    }
+
+    /// The IPv6 addresses of a name.
+    ///
+    /// # Errors
+    /// As [`Resolver::v4`].
+    pub async fn v6(&self, name: &str) -> Answer<IpAddr> {
+        self.ask(name, RecordType::AAAA, |data| data.as_aaaa().map(|ip| IpAddr::V6(ip.0))).await
+    }
+
+    /// Where the services of a name are.
+    ///
+    /// # Errors
+    /// As [`Resolver::v4`].
+    pub async fn services(&self, name: &str) -> Answer<Service> {
+        self.ask(name, RecordType::SRV, |data| {
+            let srv = data.as_srv()?;
+            let target = srv.target().to_ascii();
+            let target = target.trim_end_matches('.').to_ascii_lowercase();
+            Some(Service { target, port: srv.port() })
+        })
+        .await
+    }
+
+    async fn ask<T>(
+        &self,
+        name: &str,
+        kind: RecordType,
+        read: impl Fn(&RData) -> Option<T>,
+    ) -> Answer<T> {
+        match self.0.lookup(name, kind).await {
+            Ok(found) => {
+                // An alias is one of them, and holds only as long as it says itself.
+                let ttl = found.records().iter().map(Record::ttl).min().unwrap_or_default();
+                let of_kind = found.records().iter().filter(|it| it.record_type() == kind);
+                let records = of_kind.filter_map(|it| read(it.data())).collect();
+                Ok(Told { records, ttl: Duration::from_secs(ttl.into()) })
+            }
+            Err(error) => match error.proto().map(ProtoError::kind) {
+                Some(ProtoErrorKind::NoRecordsFound {
+                    response_code: ResponseCode::NoError,
+                    negative_ttl,
+                    ..
+                }) => {
+                    let ttl = Duration::from_secs(negative_ttl.unwrap_or_default().into());
+                    Ok(Told { records: Vec::new(), ttl })
+                }
+                Some(ProtoErrorKind::NoRecordsFound { response_code, .. }) => {
+                    Err(format!("{name} {kind}: {response_code}"))
+                }
+                Some(_) | None => Err(format!("{name} {kind}: {error}")),
+            },
+        }
+    }
+}

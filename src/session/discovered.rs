@@ -1,0 +1,106 @@
+//! Backends that were discovered: they join and leave as those that somebody wrote, and the last
+//! good list of each discovery is in the journal.
+
+use std::collections::BTreeSet;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+
+use tracing::warn;
+
+use super::Sessions;
+use crate::config::url::Address;
+use crate::config::{BackendConfig, DiscoveryConfig};
+use crate::fleet::diff::BadDiff;
+use crate::fleet::wanted::Wanted;
+use crate::journal::record::{FoundBackend, FoundRecord};
+
+impl Sessions {
+    /// That discovery has found these backends now. What it had found before and has not found now
+    /// leaves when it has drained.
+    ///
+    /// # Errors
+    /// It would be no fleet; then nothing is changed.
+    pub fn found(
+        self: &Arc<Self>,
+        discovery: &DiscoveryConfig,
+        backends: Vec<BackendConfig>,
+    ) -> Result<(), BadDiff> {
+        let place = discovery.name.as_str();
+        let applied = {
+            let mut wanted = self.wanted.lock();
+            // A reload may have ended it, or changed it: then this is of no interest any more.
+            let is_wanted = self.shared.config().discovery.contains(discovery);
+            if !is_wanted || wanted.has_found(place, &backends) {
+                return Ok(());
+            }
+            let record = FoundRecord::new(backends.iter().map(recorded).collect());
+            let found = |now: Wanted| Ok::<_, BadDiff>((now.found(place, backends), ()));
+            let applied = self.want(&mut wanted, found)?.0;
+            // Noted under the lock: the last word must be the last in the journal.
+            self.shared.records.journal.note_found(place.into(), Some(record));
+            applied
+        };
+        self.take_up(applied);
+        Ok(())
+    }
+
+    /// What others than these have found is not wanted any more.
+    pub fn discovered_by(self: &Arc<Self>, places: &BTreeSet<&str>) {
+        let applied = {
+            let mut wanted = self.wanted.lock();
+            let gone = wanted.places().filter(|place| !places.contains(*place));
+            let gone: Vec<Arc<str>> = gone.map(Arc::from).collect();
+            let only = |now: Wanted| Ok::<_, BadDiff>((now.discovered_by(places), ()));
+            // A fleet without some of its members is one.
+            let applied = self.want(&mut wanted, only).map(|it| it.0).unwrap_or_default();
+            for place in gone {
+                self.shared.records.journal.note_found(place, None);
+            }
+            applied
+        };
+        self.take_up(applied);
+    }
+
+    /// What was found before a restart is there again: it is the last good list.
+    pub(super) fn restore_found(&self, found: Vec<(Arc<str>, FoundRecord)>) {
+        let config = self.shared.config_kept();
+        let mut wanted = self.wanted.lock();
+        for (place, record) in found {
+            let Some(discovery) = config.discovery.iter().find(|it| *it.name == *place) else {
+                self.shared.records.journal.note_found(place, None);
+                continue;
+            };
+            let backends = record.backends.iter().map(|it| restored(discovery, it)).collect();
+            let found = |now: Wanted| Ok::<_, BadDiff>((now.found(&place, backends), ()));
+            if let Err(why) = self.want(&mut wanted, found) {
+                let discovery = &*place;
+                warn!(discovery, %why, "What was found before the restart is not used.");
+            }
+        }
+    }
+}
+
+fn recorded(it: &BackendConfig) -> FoundBackend {
+    FoundBackend {
+        name: it.name.as_str().into(),
+        host: it.host.as_str().into(),
+        port: it.port,
+        weight: it.weight.get(),
+        max_pending: it.max_pending.map_or(0, NonZeroU32::get),
+        identity: it.identity.clone(),
+    }
+}
+
+fn restored(discovery: &DiscoveryConfig, it: &FoundBackend) -> BackendConfig {
+    let address = Address { host: it.host.to_string(), port: it.port };
+    BackendConfig {
+        name: it.name.to_string(),
+        authority: address.to_string(),
+        host: address.host,
+        port: it.port,
+        weight: NonZeroU32::new(it.weight).unwrap_or(NonZeroU32::MIN),
+        max_pending: NonZeroU32::new(it.max_pending),
+        headers: discovery.headers.clone(),
+        identity: it.identity.clone(),
+    }
+}
