@@ -16,6 +16,10 @@ pub trait Simulated: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Simulated for T {}
 
+/// How long what was sent may stay unacknowledged once a connection was dropped. A peer that takes
+/// nothing keeps megabytes of it in the system otherwise, without an end.
+const LINGERS: Duration = Duration::from_secs(30);
+
 /// One connection, and how long it is waited for when it takes nothing more.
 pub struct Stream {
     wire: Transport,
@@ -23,6 +27,7 @@ pub struct Stream {
     patience: Option<Duration>,
     /// Runs while a write makes none.
     stalled: Option<Pin<Box<Sleep>>>,
+    lingers: Duration,
 }
 
 /// An enum and not a trait object, so that the real case costs a branch and not a virtual call per
@@ -44,12 +49,16 @@ impl fmt::Debug for Stream {
 impl Stream {
     #[must_use]
     pub fn tcp(stream: TcpStream) -> Self {
-        Self { wire: Transport::Tcp(stream), patience: None, stalled: None }
+        Self::over(Transport::Tcp(stream))
     }
 
     #[must_use]
     pub fn simulated(stream: impl Simulated + 'static) -> Self {
-        Self { wire: Transport::Simulated(Box::new(stream)), patience: None, stalled: None }
+        Self::over(Transport::Simulated(Box::new(stream)))
+    }
+
+    fn over(wire: Transport) -> Self {
+        Self { wire, patience: None, stalled: None, lingers: LINGERS }
     }
 
     /// A write that makes no progress for so long fails with [`io::ErrorKind::TimedOut`], and the
@@ -115,6 +124,12 @@ impl Stream {
                 Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, what)))
             }
         }
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.allow_unacknowledged_for(self.lingers);
     }
 }
 
@@ -220,6 +235,24 @@ mod tests {
         let mut rest = Vec::new();
         let failed = theirs.read_to_end(&mut rest).await.unwrap_err();
         assert_eq!(failed.kind(), io::ErrorKind::ConnectionReset);
+    }
+
+    #[tokio::test]
+    async fn what_a_dropped_connection_has_not_sent_is_given_up() {
+        let listener = Tcp.listen(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
+        let dialled = Tcp.connect("127.0.0.1", listener.local_addr().port());
+        let (accepted, dialled) = tokio::join!(listener.accept(), dialled);
+        let (mut ours, theirs) = (accepted.unwrap().0, dialled.unwrap());
+        ours.lingers = Duration::from_millis(100);
+        let much = vec![0; 64 << 20];
+        // As much as the system takes.
+        let filled = ours.write_all(&much);
+        let _more = tokio::time::timeout(Duration::from_millis(500), filled).await;
+        drop(ours);
+        let Transport::Tcp(theirs) = &theirs.wire else { unreachable!("it was dialled") };
+        while theirs.take_error().unwrap().is_none() {
+            sleep(Duration::from_millis(10)).await;
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -66,7 +66,7 @@ impl Turn<'_> {
     pub(super) fn ask_for_ends(&mut self, backend: BackendId) {
         let State { missed, holdback, .. } = &mut **self;
         for (prompt, missed) in missed {
-            if !holdback.get().is_waiting(prompt) {
+            if !holdback.made().is_some_and(|it| it.is_waiting(prompt)) {
                 *missed = Missed::IsOver;
             }
         }

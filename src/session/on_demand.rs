@@ -15,6 +15,11 @@ impl<T: Default> OnDemand<T> {
     pub(super) fn get(&mut self) -> &mut T {
         self.0.get_or_insert_default()
     }
+
+    /// What was made; for who asks only what is already there.
+    pub(super) fn made(&mut self) -> Option<&mut T> {
+        self.0.as_deref_mut()
+    }
 }
 
 #[cfg(test)]

@@ -37,7 +37,13 @@ impl Client {
         let frame = self.named(&sessions.shared, link.backend, frame);
         let mut turn = self.turn(sessions);
         let State { holdback, missed, .. } = &mut *turn;
-        match holdback.get().arrived(link, &frame, missed, now) {
+        // Nothing waits for anything, and need not.
+        let is_idle = missed.is_empty() && holdback.made().is_none();
+        let arrival = match is_idle {
+            true => Arrival::Now,
+            false => holdback.get().arrived(link, &frame, missed, now),
+        };
+        match arrival {
             Arrival::Now => take(turn, link, frame, now),
             Arrival::Waits => {}
             Arrival::Behind => turn.ask_for_ends(link.backend),
@@ -50,7 +56,7 @@ impl Client {
 
     /// The answer to a submission is on its way: what came of it already may follow.
     pub fn answered(self: &Arc<Self>, sessions: &Arc<Sessions>, prompt: &PromptId) {
-        if self.state().holdback.get().answered(prompt) {
+        if self.state().holdback.made().is_some_and(|it| it.answered(prompt)) {
             self.catch_up(sessions);
         }
     }
@@ -59,7 +65,7 @@ impl Client {
     pub(super) fn wait_no_longer(self: &Arc<Self>, sessions: &Arc<Sessions>, now: Instant) {
         let is_given_up = {
             let state = &mut *self.state();
-            state.holdback.get().give_up(&state.missed, now)
+            state.holdback.made().is_some_and(|it| it.give_up(&state.missed, now))
         };
         if is_given_up {
             self.catch_up(sessions);
@@ -71,7 +77,8 @@ impl Client {
         loop {
             let mut turn = self.turn(sessions);
             let State { holdback, missed, .. } = &mut *turn;
-            let Some((link, frame)) = holdback.get().due(missed) else { return };
+            let due = holdback.made().and_then(|it| it.due(missed));
+            let Some((link, frame)) = due else { return };
             take(turn, &link, frame, now());
         }
     }
@@ -360,6 +367,14 @@ mod tests {
     use crate::routing::pending::Loss;
     use crate::shared::Shared;
     use crate::tasks::Tasks;
+
+    #[test]
+    fn the_sweep_makes_nothing_for_a_client_without_work() {
+        let sessions = sessions();
+        let client = admit(&sessions, &ClientId::parse("ada").unwrap()).unwrap();
+        client.wait_no_longer(&sessions, now());
+        assert!(client.state().holdback.made().is_none());
+    }
 
     fn sessions() -> Arc<Sessions> {
         // Nothing listens there; the fleet is never started.
