@@ -543,7 +543,7 @@ mod tests {
     #[test]
     fn a_client_of_an_empty_fleet_is_refused_and_not_bound() {
         let mut story = Story::new("");
-        let none = Err(Refusal::NoPlace(NoPlace::NoneReady));
+        let none = Err(Refusal::NoPlace(NoPlace::FleetEmpty));
         assert_eq!(story.contact(), none);
         assert_eq!(story.submit("p"), none);
         assert_eq!(story.upload(), none);

@@ -373,7 +373,6 @@ pub(crate) mod tests {
     fn draining_off_and_down_backends_take_nothing_new() {
         check("Du0 Ou0 Rd0 Ru9", None, 0, Ok(3));
         check("Du0 Ou0 Rd0", None, 0, Err(NoPlace::NoneReady));
-        check("", None, 0, Err(NoPlace::NoneReady));
     }
 
     #[test]
@@ -460,6 +459,7 @@ pub(crate) mod tests {
             let best = fleet.iter().filter(is_ready).filter(has_room).min_by_key(|view| rank(view));
             let none = match fleet.iter().find(is_ready) {
                 Some(_) => NoPlace::FleetFull,
+                None if fleet.is_empty() => NoPlace::FleetEmpty,
                 None => NoPlace::NoneReady,
             };
             let chosen = place(&fleet, TieBreak { last, turn });
