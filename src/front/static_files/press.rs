@@ -21,8 +21,9 @@ use crate::net::now;
 const AT_ONCE: usize = 2;
 
 /// How long somebody waits for a coding who takes the file as it is too. Most are there in a few
-/// milliseconds; to send the largest as it is would take a second over 50 Mbit/s.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// milliseconds, and the largest in less time than it takes to send it as it is over 50 Mbit/s. On
+/// a busy machine the whole page would come uncompressed after a shorter wait.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// How long somebody waits who does not.
 const PATIENCE_WITHOUT_CHOICE: Duration = Duration::from_secs(60);
