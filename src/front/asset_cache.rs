@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use http::HeaderValue;
-use http::header::{ETAG, HeaderMap, HeaderName};
+use http::header::{CONTENT_ENCODING, ETAG, HeaderMap, HeaderName};
 use tokio::sync::watch;
 
 use super::accept_encoding::Coding;
@@ -30,6 +30,9 @@ const FILE_MAX: usize = 16 << 20;
 
 /// How many names are remembered that no backend had; past it no others are looked for.
 const MISSES_MAX: usize = 1024;
+
+/// How many codings of the home's page are told apart. A server has two or three.
+const PAGE_CODINGS_MAX: usize = 8;
 
 /// How long a name is not looked for again that no backend had.
 const MISS: Duration = Duration::from_secs(60);
@@ -74,7 +77,19 @@ struct Table {
     misses: HashMap<Box<str>, Instant>,
     /// Counts the pages of the home that were seen.
     page: u64,
-    page_tag: Option<HeaderValue>,
+    /// The tag of the page in each coding in which the home sends it: a server has one for each
+    /// (RFC 9110 section 8.8.3.3), and its readers choose.
+    page_tags: Vec<(Option<HeaderValue>, HeaderValue)>,
+}
+
+impl Table {
+    /// True if one more name can be remembered that no backend had.
+    fn has_room(&mut self, now: Instant) -> bool {
+        if MISSES_MAX <= self.misses.len() {
+            self.misses.retain(|_, at| now.duration_since(*at) < MISS);
+        }
+        self.misses.len() < MISSES_MAX
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -87,7 +102,8 @@ struct Kept {
 #[derive(Clone, Debug)]
 pub enum Outcome {
     Underway,
-    Made(Whole),
+    /// It came from a server of this key's version, which may be another than was asked for.
+    Made(AssetKey, Whole),
     /// It cannot be kept, or was not there.
     Nothing,
 }
@@ -123,7 +139,7 @@ impl AssetCache {
             underway: HashMap::new(),
             misses: HashMap::new(),
             page: 0,
-            page_tag: None,
+            page_tags: Vec::new(),
         };
         let file_max = AtomicUsize::new(FILE_MAX.min(bytes / 4));
         Arc::new(Self { file_max, table: Lock::new(table) })
@@ -196,13 +212,22 @@ impl AssetCache {
         })
     }
 
-    /// The home's page has this tag now.
+    /// The home gave its page with these headers. It is another page if it has another tag in the
+    /// same coding.
     pub fn saw_page(&self, headers: &HeaderMap) {
+        let Some(tag) = headers.get(ETAG) else { return };
+        let coding = headers.get(CONTENT_ENCODING);
         let mut table = self.table();
-        let tag = headers.get(ETAG).cloned();
-        if table.page_tag != tag {
-            table.page += u64::from(table.page_tag.is_some());
-            table.page_tag = tag;
+        match table.page_tags.iter().position(|(of, _)| of.as_ref() == coding) {
+            Some(at) if table.page_tags[at].1 == *tag => {}
+            Some(at) => {
+                table.page_tags[at].1 = tag.clone();
+                table.page += 1;
+            }
+            None if table.page_tags.len() < PAGE_CODINGS_MAX => {
+                table.page_tags.push((coding.cloned(), tag.clone()));
+            }
+            None => {}
         }
     }
 
@@ -210,16 +235,17 @@ impl AssetCache {
     #[must_use]
     pub fn may_look(&self, path: &str, now: Instant) -> bool {
         let mut table = self.table();
-        if table.misses.len() == MISSES_MAX {
-            table.misses.retain(|_, at| now.duration_since(*at) < MISS);
-        }
         let is_recent = |at: &Instant| now.duration_since(*at) < MISS;
-        table.misses.len() < MISSES_MAX && !table.misses.get(path).is_some_and(is_recent)
+        table.has_room(now) && !table.misses.get(path).is_some_and(is_recent)
     }
 
     /// No backend has it.
     pub fn missed(&self, path: &str, now: Instant) {
-        self.table().misses.insert(path.into(), now);
+        let mut table = self.table();
+        // Many may have looked for others at the same time: the bound holds here too.
+        if table.has_room(now) || table.misses.contains_key(path) {
+            table.misses.insert(path.into(), now);
+        }
     }
 
     fn table(&self) -> Guard<'_, Table, { rank::ASSET_CACHE }> {
@@ -248,7 +274,7 @@ impl Making {
         let bytes = size(&whole) + key.path.len();
         let kept = Kept { whole: whole.clone(), since: now };
         self.cache.table().files.insert(key, kept, bytes);
-        self.told.send_replace(Outcome::Made(whole));
+        self.told.send_replace(Outcome::Made(key.clone(), whole));
     }
 
     /// There is nothing that could be given to others.
@@ -353,12 +379,53 @@ mod tests {
         let Look::Mine(second) = cache.look(&a) else { panic!("still underway") };
         let Look::Others(waiting) = cache.look(&a) else { panic!("not underway") };
         second.made(&a, whole(7), crate::net::now());
-        assert!(matches!(&*waiting.borrow(), Outcome::Made(whole) if whole.body.len() == 7));
+        assert!(matches!(&*waiting.borrow(), Outcome::Made(_, whole) if whole.body.len() == 7));
         assert!(matches!(cache.look(&a), Look::Kept(_)));
         let Look::Mine(third) = cache.look(&key("/b", "1")) else { panic!("kept") };
         let outcome = third.outcome();
         third.nothing();
         assert!(matches!(&*outcome.borrow(), Outcome::Nothing));
+    }
+
+    #[test]
+    fn who_waits_is_told_under_which_key_it_is_kept() {
+        let cache = AssetCache::new(100_000);
+        let Look::Mine(making) = cache.look(&key("/a", "1")) else { panic!("kept") };
+        let Look::Others(waiting) = cache.look(&key("/a", "1")) else { panic!("not underway") };
+        making.made(&key("/a", "2"), whole(7), crate::net::now());
+        assert!(matches!(&*waiting.borrow(), Outcome::Made(of, _) if *of == key("/a", "2")));
+    }
+
+    #[test]
+    fn the_same_page_in_another_coding_is_no_other_page() {
+        let cache = AssetCache::new(100_000);
+        let saw = |tag: &'static str, coding: Option<&'static str>| {
+            let mut headers = HeaderMap::new();
+            headers.insert(ETAG, HeaderValue::from_static(tag));
+            if let Some(coding) = coding {
+                headers.insert(CONTENT_ENCODING, HeaderValue::from_static(coding));
+            }
+            cache.saw_page(&headers);
+            cache.key(&"/a".into(), &"1".into()).page
+        };
+        for _ in 0..3 {
+            assert_eq!((saw("\"1\"", None), saw("\"1g\"", Some("gzip"))), (0, 0));
+        }
+        cache.saw_page(&HeaderMap::new());
+        assert_eq!((saw("\"2\"", None), saw("\"2g\"", Some("gzip"))), (1, 2));
+        assert_eq!(saw("\"2\"", None), 2);
+    }
+
+    /// Askers at the same time pass the bound together.
+    #[test]
+    fn many_names_that_nobody_has_keep_no_other_from_being_looked_for_for_ever() {
+        let (cache, t) = (AssetCache::new(0), crate::net::now());
+        for index in 0..MISSES_MAX + 5 {
+            cache.missed(&index.to_string(), t);
+        }
+        assert_eq!(cache.table().misses.len(), MISSES_MAX);
+        assert!(!cache.may_look("/assets/x-12345678.js", t), "bounded");
+        assert!(cache.may_look("/assets/x-12345678.js", t + MISS));
     }
 
     #[test]

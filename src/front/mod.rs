@@ -109,7 +109,9 @@ pub async fn answer(
     mut request: Request<Incoming>,
 ) -> Response<ResponseBody> {
     let started = now();
-    let entry = base_path::enter(&front.shared.config().server.base_path, &mut request);
+    // Once: what was taken off is put back, whatever is configured meanwhile.
+    let base = front.shared.config().server.base_path.clone();
+    let entry = base_path::enter(&base, &mut request);
     let recorded =
         access::is_recorded().then(|| access::Record::of_request(&front, peer, &request));
     if let Some(record) = &recorded {
@@ -145,7 +147,7 @@ pub async fn answer(
         cors::allow(&mut response, origin);
     }
     if is_inside {
-        base_path::put_back(&front.shared.config().server.base_path, response.headers_mut());
+        base_path::put_back(&base, response.headers_mut());
     }
     let took = now().duration_since(started);
     headers::time(&mut response, took);

@@ -111,6 +111,7 @@ pub async fn page(front: &Arc<Front>, caller: &Caller, request: Request<Incoming
     if Reader::of(&request) == Reader::Person && failover::others(&front.shared, None).is_empty() {
         return Err(GatewayError::Refused(NoPlace::NoneReady.into()));
     }
+    let is_watched = is_watched(&request);
     let script = front.shared.config().server.page_script;
     let mut response = match script {
         OnOff::On if is_ours => scripted(front, request).await?,
@@ -118,7 +119,7 @@ pub async fn page(front: &Arc<Front>, caller: &Caller, request: Request<Incoming
             let path = if is_ours { "/" } else { request.uri().path() };
             let key = CacheKey::own(path, "", request.headers());
             let response = home::read(front, key, request).await?;
-            if is_of_home(&response) {
+            if is_watched && is_of_home(&response) {
                 front.asset_cache.saw_page(response.headers());
             }
             response
@@ -133,24 +134,33 @@ pub async fn page(front: &Arc<Front>, caller: &Caller, request: Request<Incoming
     Ok(response)
 }
 
-/// True if the home gave it just now.
+/// True for the one page whose change says that the home's files may be others. Each other spelling
+/// may have another tag, and a client that goes to and fro would have all files fetched again.
+fn is_watched<B>(request: &Request<B>) -> bool {
+    request.uri().path() == "/" && request.uri().query().is_none()
+}
+
+/// True if the home gave it just now. A 304 does not say in which coding the page would come, and
+/// so not which page its tag is of.
 fn is_of_home(response: &Response<ResponseBody>) -> bool {
-    let is_known = matches!(response.status(), StatusCode::OK | StatusCode::NOT_MODIFIED);
     let headers = response.headers();
-    is_known
+    response.status() == StatusCode::OK
         && !headers.contains_key(headers::STALE)
         && headers.get(headers::PLACEMENT).is_some_and(|it| it == Reason::Home.as_str())
 }
 
 async fn scripted(front: &Arc<Front>, request: Request<Incoming>) -> Answer {
     let (asked, reader) = (Conditional::of(&request), Reader::of(&request));
+    let is_watched = is_watched(&request);
     let key = CacheKey::own("/", "", request.headers());
     let (parts, _body) = request.into_parts();
     let home = home::target(&front.shared);
     match fetch(front, &home, parts.clone()).await {
         Ok(Fetched::Other(response)) => Ok(response),
         Ok(Fetched::Page(page, time)) => {
-            front.asset_cache.saw_page(&page.headers);
+            if is_watched {
+                front.asset_cache.saw_page(&page.headers);
+            }
             let mut response = asked.answer(&page);
             response.extensions_mut().extend(time);
             let copies = &front.stale_cache;

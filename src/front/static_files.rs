@@ -8,18 +8,22 @@
 //! - [`names`]: which paths those are
 //! - [`types`]: what they are
 //! - [`press`]: their codings
+//! - [`keeping`]: which answers are kept, and what of them
 //!
 //! # Rules
 //!
 //! - Only what is asked for without a query. Only whole answers with status 200 and a length, of
-//!   the type that the name implies, without `Set-Cookie` and not `private`. All others are passed
-//!   on as they come.
+//!   the type that the name implies, without `Set-Cookie`, and neither `private` nor
+//!   `no-transform`. All others are passed on as they come.
+//! - What is kept for all is nobody's own. It is asked for without the cookies and the
+//!   `Authorization` of whoever asks first, and of its headers only those of a file are kept.
 //! - When the home's frontend is another one, or its page, each file is fetched again, so that the
 //!   files of a broken installation are replaced.
 //! - A tab that was loaded before still gets its files: from any backend that has them, those with
 //!   the home's frontend first, or from a copy.
 //! - Who checks that a request may be answered at all does so before it comes here.
 
+pub mod keeping;
 pub mod names;
 pub mod press;
 pub mod types;
@@ -27,10 +31,7 @@ pub mod types;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::header::{
-    ACCEPT_RANGES, AGE, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, DATE,
-    EXPIRES, HeaderMap, LAST_MODIFIED, PRAGMA, VARY, WARNING, X_CONTENT_TYPE_OPTIONS,
-};
+use http::header::{VARY, WARNING};
 use http::request::Parts;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body::Body as _;
@@ -43,7 +44,7 @@ use super::asset_cache::{AssetKey, Look, Making, Outcome};
 use super::conditional::{Conditional, Whole};
 use super::error::{Fault, GatewayError};
 use super::forward::{Target, exchange, incoming, send, to_backend};
-use super::page::{ask_for_all, broken, hash, insert_tag};
+use super::page::{ask_for_all, broken};
 use super::stale_cache::CacheKey;
 use super::{Answer, failover, headers, home};
 use crate::body::{
@@ -53,6 +54,7 @@ use crate::fleet::backend::Backend;
 use crate::net::now;
 use crate::routing::decision::Reason;
 use crate::shared::Shared;
+use keeping::{Reader, dress, forget_credentials, is_good, lasting};
 use press::Patience;
 use types::Kind;
 
@@ -61,8 +63,6 @@ const ELSEWHERE: Duration = Duration::from_secs(5);
 
 /// Less is not worth to be compressed, in bytes.
 const COMPRESSED_MIN: usize = 1 << 10;
-
-const FOR_EVER: HeaderValue = HeaderValue::from_static("public, max-age=31536000, immutable");
 
 /// What is asked for.
 struct Asked {
@@ -95,6 +95,25 @@ struct File {
     reason: Reason,
     /// How long ago it was good, if it may not be any more.
     stale: Option<Duration>,
+}
+
+/// How well it is known that no other backend has a file.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Absence {
+    /// All that were asked say so.
+    Sure,
+    /// Nobody is up, or somebody did not say: in an outage a tab is not to be kept from its files
+    /// for longer than that lasts.
+    Unsaid,
+}
+
+impl Absence {
+    /// By what those say who were asked; `None` is no answer.
+    fn of(said: &[Option<StatusCode>]) -> Self {
+        let is_missing = |said: &Option<StatusCode>| *said == Some(StatusCode::NOT_FOUND);
+        let is_sure = !said.is_empty() && said.iter().all(is_missing);
+        if is_sure { Self::Sure } else { Self::Unsaid }
+    }
 }
 
 /// A file of the page.
@@ -147,23 +166,23 @@ async fn find_once(
     asked: &Asked,
     key: &AssetKey,
 ) -> Result<Found, GatewayError> {
-    let kept = |whole| {
+    let kept = |key: &AssetKey, whole| {
         front.shared.metrics.assets.hits.inc();
         Found::File(File { whole, key: key.clone(), reason: Reason::Kept, stale: None })
     };
     if !front.asset_cache.is_on() || asked.parts.method == Method::HEAD {
         return match front.asset_cache.get(key) {
-            Some(whole) => Ok(kept(whole)),
+            Some(whole) => Ok(kept(key, whole)),
             None => find(front, asked, key, Way::AsAsked).await,
         };
     }
     loop {
         match front.asset_cache.look(key) {
-            Look::Kept(whole) => return Ok(kept(whole)),
+            Look::Kept(whole) => return Ok(kept(key, whole)),
             Look::Mine(making) => return fetched(front, asked, key, making).await,
             Look::Others(mut outcome) => {
                 match outcome.wait_for(|it| !matches!(it, Outcome::Underway)).await.as_deref() {
-                    Ok(Outcome::Made(whole)) => return Ok(kept(whole.clone())),
+                    Ok(Outcome::Made(key, whole)) => return Ok(kept(key, whole.clone())),
                     Ok(Outcome::Nothing) => break,
                     // Whoever fetched it has left.
                     Ok(Outcome::Underway) | Err(_) => {}
@@ -289,13 +308,18 @@ async fn fetch(
     }
     let mut all = asked.parts.clone();
     ask_for_all(&mut all);
+    let reader = forget_credentials(&mut all.headers);
     let request = to_backend(target, all, RequestBody::Empty);
     let (response, lease) =
         exchange(&front.shared, target, request, &ClientFault::default()).await?;
     if !is_good(&response, asked.kind) || response.body().size_hint().exact().is_none() {
+        // It may be given to this caller and not to everybody. A login does not say 404.
+        if reader == Reader::One && response.status() != StatusCode::NOT_FOUND {
+            return passed_on(&front.shared, target, asked).await;
+        }
         return Ok(Found::Other(incoming(&front.shared, target, response, lease)));
     }
-    let (mut head, body) = response.into_parts();
+    let (head, body) = response.into_parts();
     let max = front.asset_cache.file_max() as u64;
     let limits = CollectLimits { max, idle: front.shared.config().server.body_timeout };
     let mut share = front.bodies.share();
@@ -307,14 +331,9 @@ async fn fetch(
         Err(CollectError::Broken(error)) => return Err(broken(target, error)),
     };
     Box::new(lease).finished();
-    headers::to_client(&mut head.headers, &target.backend, target.reason);
-    dress(&mut head.headers, asked.kind);
-    for name in [CONTENT_LENGTH, LAST_MODIFIED] {
-        head.headers.remove(name);
-    }
-    head.headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
-    insert_tag(&mut head.headers, &hash(&body));
-    let whole = Whole { headers: head.headers, body };
+    let mut kept = lasting(&head.headers, asked.kind, &body);
+    headers::mark(&mut kept, &target.backend, target.reason);
+    let whole = Whole { headers: kept, body };
     let key = key.of_version(&version_of(&target.backend));
     Ok(Found::File(File { whole, key, reason: target.reason, stale: None }))
 }
@@ -324,37 +343,10 @@ async fn passed_on(shared: &Shared, target: &Target, asked: &Asked) -> Result<Fo
     let request = to_backend(target, asked.parts.clone(), RequestBody::Empty);
     let mut response = send(shared, target, request).await?;
     if is_good(&response, asked.kind) {
-        dress(response.headers_mut(), asked.kind);
+        dress(response.headers_mut(), asked.kind, Reader::of(&asked.parts.headers));
         response = dressed(shared, response, target.reason);
     }
     Ok(Found::Other(response))
-}
-
-/// True for an answer that is the file, whole and as it is, and nobody's own.
-fn is_good<B>(response: &Response<B>, kind: Kind) -> bool {
-    let headers = response.headers();
-    let is_plain = headers.get(CONTENT_ENCODING).is_none_or(|coding| coding == "identity");
-    let mut caching = headers.get_all(CACHE_CONTROL).iter();
-    let is_private = caching.any(|said| {
-        let mut words = said.as_bytes().split(|byte| *byte == b',');
-        words.any(|word| word.trim_ascii().eq_ignore_ascii_case(b"private"))
-    });
-    response.status() == StatusCode::OK
-        && is_plain
-        && !is_private
-        && types::is_expected(kind, headers)
-        && home::may_be_kept(headers)
-}
-
-/// What we say of the file in place of its backend.
-fn dress(headers: &mut HeaderMap, kind: Kind) {
-    for name in [DATE, AGE, EXPIRES, PRAGMA] {
-        headers.remove(name);
-    }
-    headers.insert(CACHE_CONTROL, FOR_EVER);
-    headers.insert(VARY, HeaderValue::from_static("accept-encoding"));
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind.mime));
-    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
 }
 
 /// Asks the other backends that are up, one after the other.
@@ -362,28 +354,33 @@ async fn elsewhere(front: &Front, asked: &Asked, how: (&AssetKey, Way)) -> Optio
     if !front.asset_cache.may_look(&asked.path, now()) {
         return None;
     }
-    let found = timeout(ELSEWHERE, look(front, asked, how)).await.ok().flatten();
-    if found.is_none() {
-        front.asset_cache.missed(&asked.path, now());
+    match timeout(ELSEWHERE, look(front, asked, how)).await {
+        Ok(Ok(found)) => Some(found),
+        Ok(Err(Absence::Sure)) => {
+            front.asset_cache.missed(&asked.path, now());
+            None
+        }
+        Ok(Err(Absence::Unsaid)) | Err(_) => None,
     }
-    found
 }
 
-async fn look(front: &Front, asked: &Asked, how: (&AssetKey, Way)) -> Option<Found> {
+async fn look(front: &Front, asked: &Asked, how: (&AssetKey, Way)) -> Result<Found, Absence> {
     let home = front.shared.home();
     let mut others = failover::others(&front.shared, Some(home.id));
     let version = home.frontend();
     others.sort_by_key(|other| other.backend.frontend() != version);
+    let mut said = Vec::with_capacity(others.len());
     for target in others {
         match fetch(front, &target, asked, how).await {
-            Ok(Found::File(file)) => return Some(Found::File(file)),
+            Ok(Found::File(file)) => return Ok(Found::File(file)),
             Ok(Found::Other(response)) if response.status().is_success() => {
-                return Some(Found::Other(response));
+                return Ok(Found::Other(response));
             }
-            Ok(Found::Other(_)) | Err(_) => {}
+            Ok(Found::Other(response)) => said.push(Some(response.status())),
+            Err(_) => said.push(None),
         }
     }
-    None
+    Err(Absence::of(&said))
 }
 
 #[cfg(test)]
@@ -391,24 +388,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_anothers_or_no_file_is_not_kept() {
-        let kind = types::of_end("js").unwrap();
-        let good = |headers: &[(&str, &str)]| {
-            let mut answer = Response::builder().header("content-type", "text/javascript");
-            for (name, value) in headers {
-                answer = answer.header(*name, *value);
-            }
-            is_good(&answer.body(()).unwrap(), kind)
-        };
-        assert!(good(&[("cache-control", "no-store")]), "as ComfyUI 0.33 says of all scripts");
-        assert!(good(&[("content-encoding", "identity")]));
-        assert!(!good(&[("cache-control", "max-age=0, Private")]));
-        assert!(!good(&[("set-cookie", "a=1")]));
-        assert!(!good(&[("content-encoding", "gzip")]));
-        assert!(!good(&[("vary", "cookie")]));
-        assert!(!good(&[("content-type", "text/html")]), "two types");
-        let mut missing = Response::builder().body(()).unwrap();
-        *missing.status_mut() = StatusCode::NOT_FOUND;
-        assert!(!is_good(&missing, kind));
+    fn only_what_all_who_were_asked_say_is_sure() {
+        let (missing, broken) = (Some(StatusCode::NOT_FOUND), Some(StatusCode::BAD_GATEWAY));
+        assert_eq!(Absence::of(&[missing]), Absence::Sure);
+        assert_eq!(Absence::of(&[missing, missing]), Absence::Sure);
+        assert_eq!(Absence::of(&[]), Absence::Unsaid, "nobody was up");
+        assert_eq!(Absence::of(&[missing, None]), Absence::Unsaid);
+        assert_eq!(Absence::of(&[broken, missing]), Absence::Unsaid);
+        assert_eq!(Absence::of(&[Some(StatusCode::UNAUTHORIZED)]), Absence::Unsaid);
     }
 }

@@ -1,13 +1,16 @@
 //! The front below a path, behind a proxy that does not take it off (`server.base_path`).
 
+use std::sync::Arc;
+
 use http::Method;
 use mooring::config::{BasePath, Config, OnOff};
 use mooring::sim::{Options, Sim};
 use serde_json::json;
+use tokio::sync::Notify;
 
 use crate::passthrough::{Act, world as puppet_world};
 use crate::pictures::{RED, form, png, post_form};
-use crate::support::{Answer, Socket, World, network, quick, send};
+use crate::support::{Answer, Socket, World, network, quick, send, until};
 
 const BOTH_WAYS: [OnOff; 2] = [OnOff::On, OnOff::Off];
 
@@ -157,6 +160,31 @@ async fn the_page_its_script_and_its_files_are_below() {
     let seen = world.sim("a").requests();
     let got = seen.iter().filter_map(|it| it.headers.get("cookie")).count();
     assert_eq!(got, 0, "and is no backend's business");
+}
+
+/// What an answer says of paths is put below the path that its request came by.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reload_does_not_move_what_is_underway() {
+    let answer = "HTTP/1.1 302 Found\r\nLocation: /login\r\nSet-Cookie: a=1; Path=/\r\n\
+        Content-Length: 0\r\n\r\n";
+    for way in BOTH_WAYS {
+        let told = Arc::new(Notify::new());
+        let act = Act::AnswerWhenTold(Arc::clone(&told), answer.to_owned());
+        let (world, puppet) = puppet_world(&[("/pack/a", act)], |config| {
+            config.server.passthrough = way;
+            below(config);
+        })
+        .await;
+        let moves = async {
+            until("it is asked", || !puppet.asked().is_empty()).await;
+            let elsewhere = BasePath::parse("/elsewhere").unwrap();
+            world.reload(|config| config.server.base_path = elsewhere).await.unwrap();
+            told.notify_one();
+        };
+        let (told, ()) = tokio::join!(world.get("/comfy/ui/pack/a"), moves);
+        assert_eq!(told.header("location"), "/comfy/ui/login", "{way:?}");
+        assert_eq!(told.header("set-cookie"), "a=1; Path=/comfy/ui/", "{way:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

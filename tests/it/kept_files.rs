@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use http::Method;
-use mooring::config::Config;
+use mooring::config::{Config, OnOff};
 use mooring::sim::{Options, Sim};
 use tempfile::TempDir;
 use tokio::io::AsyncWriteExt as _;
@@ -71,6 +71,10 @@ async fn only_whole_public_files_of_the_expected_type_are_kept() {
         ("/assets/good-azSeANjR.js", answer(js, "let a;")),
         ("/assets/cookie-azSeANjR.js", answer(&format!("{js}Set-Cookie: a=1\r\n"), "let a;")),
         ("/assets/mine-azSeANjR.js", answer(&format!("{js}Cache-Control: private\r\n"), "let a;")),
+        (
+            "/assets/fixed-azSeANjR.js",
+            answer(&format!("{js}Cache-Control: no-transform\r\n"), "let a;"),
+        ),
         ("/assets/html-azSeANjR.js", answer("Content-Type: text/html\r\n", "<html>")),
         ("/assets/json-azSeANjR.js", answer("Content-Type: application/json\r\n", "{}")),
         ("/assets/varies-azSeANjR.js", answer(&format!("{js}Vary: cookie\r\n"), "let a;")),
@@ -257,4 +261,104 @@ async fn nobody_waits_for_a_slow_client() {
     assert_eq!((answer.status, answer.body.len()), (200, script.len()));
     assert_eq!(asked(&world, "a", HASHED), 1);
     drop(slow);
+}
+
+/// In an outage nobody says that a file is not there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_an_outage_a_file_is_looked_for_at_once() {
+    let (none, files) = (folder("let a;"), folder("let a;"));
+    std::fs::remove_file(none.path().join(&HASHED[1..])).unwrap();
+    let sims =
+        vec![backend("a", "0.33.0", none.path()).await, backend("b", "0.33.0", files.path()).await];
+    let world = World::over(sims, |_| {}).await;
+    world.all_up().await;
+    world.sim("b").crash().await;
+    world.is_down("b").await;
+    assert_eq!(world.get(HASHED).await.status, 404);
+    world.sim("b").restart().await.unwrap();
+    world.all_up().await;
+    let found = world.get(HASHED).await;
+    assert_eq!((found.status, found.backend()), (200, "b"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn only_another_page_of_the_home_has_files_fetched_again() {
+    for script in [OnOff::On, OnOff::Off] {
+        let (world, files) = world("let a;", |config| config.server.page_script = script).await;
+        let index = files.path().join("index.html");
+        std::fs::write(&index, "<!doctype html><html><head></head></html>").unwrap();
+        assert_eq!(world.get("/").await.status, 200);
+        assert_eq!(world.get(HASHED).await.status, 200);
+        for path in ["/api/", "/index.html", "/", "/?x=1", "/api/", "/"] {
+            assert_eq!(world.get(path).await.status, 200, "{path}");
+        }
+        assert_eq!(world.get(HASHED).await.status, 200);
+        assert_eq!(asked(&world, "a", HASHED), 1, "{script:?}");
+        std::fs::write(&index, "<!doctype html><html><head>2</head></html>").unwrap();
+        assert_eq!(world.get("/").await.status, 200);
+        assert_eq!(world.get(HASHED).await.status, 200);
+        assert_eq!(asked(&world, "a", HASHED), 2, "{script:?}");
+    }
+}
+
+/// Who waits for another's fetch keeps nothing of another frontend under the home's name.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_waits_does_not_mix_two_frontends_either() {
+    let script = |text: &str| format!("export const {text} = 1;\n").repeat(500);
+    let (new, old) = (folder("let a;"), folder(&script("old")));
+    std::fs::remove_file(new.path().join(&HASHED[1..])).unwrap();
+    let sims =
+        vec![backend("a", "0.33.0", new.path()).await, backend("b", "0.8.0", old.path()).await];
+    let world = World::over(sims, |_| {}).await;
+    world.all_up().await;
+    world.sim("a").set_faults(|faults| faults.latency_ms = 300);
+    let gzip = [("accept-encoding", "gzip")];
+    let answers = join_all((0..4).map(|_| get(&world, HASHED, &gzip))).await;
+    assert!(answers.iter().all(|answer| answer.status == 200 && answer.backend() == "b"));
+    assert_eq!(asked(&world, "a", HASHED), 1, "the others wait");
+    world.sim("a").set_faults(|faults| faults.latency_ms = 0);
+    std::fs::write(new.path().join(&HASHED[1..]), script("new")).unwrap();
+    let answer = get(&world, HASHED, &gzip).await;
+    assert_eq!((answer.status, answer.backend()), (200, "a"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_said_to_the_first_asker_is_said_to_nobody_else() {
+    let lines = "Content-Type: text/javascript\r\nX-Auth-User: ada\r\nX-Request-Id: 7\r\n\
+        Link: </ada>; rel=preload\r\nRefresh: 0; url=/ada\r\n\
+        Content-Security-Policy: script-src 'nonce-7'\r\nContent-Language: en\r\n";
+    let (world, _puppet) = puppet_world(&[(HASHED, answer(lines, "let a;"))], |_| {}).await;
+    for placement in ["home", "kept"] {
+        let answer = world.get(HASHED).await;
+        assert_eq!(answer.header("mooring-placement"), placement);
+        for name in ["x-auth-user", "x-request-id", "link", "refresh", "content-security-policy"] {
+            assert_eq!(answer.header(name), "", "{name} {placement}");
+        }
+        assert_eq!(answer.header("content-language"), "en", "it is the file's");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_kept_for_all_is_asked_for_in_nobodys_name() {
+    let (world, _files) = world("let a;", |_| {}).await;
+    let mine = [("cookie", "session=1"), ("authorization", "Basic YTpi")];
+    assert_eq!(get(&world, HASHED, &mine).await.status, 200);
+    let seen = world.sim("a").requests();
+    let asked = seen.iter().find(|it| it.target == HASHED).unwrap();
+    assert!(!asked.headers.contains_key("cookie") && !asked.headers.contains_key("authorization"));
+    assert_eq!(world.get(HASHED).await.header("mooring-placement"), "kept");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_behind_a_login_is_given_to_who_may_have_it_and_not_kept() {
+    let head = "HTTP/1.1 200 OK\r\nContent-Type: text/javascript\r\nContent-Length: 6\r\n\r\n";
+    let act = Act::AnswerIfAuthorized(format!("{head}let a;"));
+    let (world, _puppet) = puppet_world(&[(HASHED, act)], |_| {}).await;
+    for _ in 0..2 {
+        let mine = get(&world, HASHED, &[("authorization", "Basic YTpi")]).await;
+        assert_eq!((mine.status, mine.text().as_str()), (200, "let a;"));
+        assert_eq!(mine.header("mooring-placement"), "home");
+        assert!(mine.header("cache-control").starts_with("private, "), "no proxy shares it");
+        assert_eq!(world.get(HASHED).await.status, 401);
+    }
 }

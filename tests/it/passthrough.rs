@@ -12,6 +12,7 @@ use mooring::net::Stream;
 use mooring::sim::{Options, Sim};
 use mooring::tasks::Tasks;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional};
+use tokio::sync::Notify;
 
 use crate::support::{World, network, send, soon, until};
 
@@ -24,6 +25,10 @@ pub(crate) enum Act {
     AnswerAndClose(String),
     /// Closes a connection that was used before, and answers on a new one.
     CloseIfUsed(String),
+    /// Answers when it is told to.
+    AnswerWhenTold(Arc<Notify>, String),
+    /// Answers this to who has an `Authorization`, and 401 to others.
+    AnswerIfAuthorized(String),
     /// Says nothing until the other side closes.
     Wait,
 }
@@ -104,6 +109,16 @@ async fn serve(mut stream: Stream, number: usize, seen: Arc<Mutex<Seen>>, behind
             }
             Act::CloseIfUsed(_) if is_used => return,
             Act::CloseIfUsed(answer) => stream.write_all(answer.as_bytes()).await.unwrap(),
+            Act::AnswerWhenTold(told, answer) => {
+                told.notified().await;
+                stream.write_all(answer.as_bytes()).await.unwrap();
+            }
+            Act::AnswerIfAuthorized(answer) => {
+                let is_authorized = head.to_ascii_lowercase().contains("\r\nauthorization:");
+                let refusal = "HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n";
+                let answer = if is_authorized { answer.as_str() } else { refusal };
+                stream.write_all(answer.as_bytes()).await.unwrap();
+            }
             Act::Wait => {
                 assert!(matches!(stream.read(&mut [0; 16]).await, Ok(0) | Err(_)));
                 seen.lock().unwrap().left += 1;

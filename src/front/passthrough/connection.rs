@@ -74,6 +74,9 @@ struct PassedRequest {
     closes: bool,
     may_be_repeated: bool,
     target: Result<Target, GatewayError>,
+    /// What was taken off its path, and is put back whatever is configured meanwhile; `None` is
+    /// nothing.
+    base: Option<BasePath>,
     came: Instant,
     /// Made only if somebody reads it.
     recorded: Option<access::Record>,
@@ -150,6 +153,7 @@ impl PassthroughConnection {
     fn ask(&mut self, plain: &Plain<'_>, config: &Config, came: Instant) -> PassedRequest {
         let asked = (plain.path, &plain.hints);
         let target = self.route_cache.target(&self.front, config, asked, came);
+        let base = &config.server.base_path;
         self.request.clear();
         if let Ok(target) = &target {
             let (backend, peer) = (&target.backend, self.route_cache.peer(config));
@@ -163,6 +167,7 @@ impl PassthroughConnection {
             // Of what else a read may do nobody knows: it is not sent twice.
             may_be_repeated: plain.start.is_some(),
             target,
+            base: (!base.is_root()).then(|| base.clone()),
             came,
             recorded: access::is_recorded().then(|| {
                 let method = if plain.is_head { Method::HEAD } else { Method::GET };
@@ -209,13 +214,10 @@ impl PassthroughConnection {
         }
     }
 
-    /// How long an answer may take to begin, and how long none of its body may move; and the base
-    /// path, if there is one.
-    fn settings(&self) -> (Duration, Duration, Option<BasePath>) {
+    /// How long an answer may take to begin, and how long none of its body may move.
+    fn timeouts(&self) -> (Duration, Duration) {
         let server = &self.front.shared.config().server;
-        let base = &server.base_path;
-        let base = (!base.is_root()).then(|| base.clone());
-        (server.answer_timeout, server.body_timeout, base)
+        (server.answer_timeout, server.body_timeout)
     }
 
     async fn exchange(
@@ -225,14 +227,14 @@ impl PassthroughConnection {
         target: &Target,
         closes: bool,
     ) -> Result<Answered, Failed> {
-        let (answer_timeout, body_timeout, base) = self.settings();
+        let (answer_timeout, body_timeout) = self.timeouts();
         let called = target.backend.names.get();
         let mut params = ExchangeParams {
             request: &self.request,
             is_head: asked.is_head,
             backend: called.header.as_bytes(),
             placement: target.reason.as_str(),
-            base: base.as_ref().map_or("", BasePath::prefix),
+            base: asked.base.as_ref().map_or("", BasePath::prefix),
             closes,
             came: asked.came,
             placed: now(),

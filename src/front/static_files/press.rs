@@ -70,7 +70,7 @@ pub async fn coded(
     let waiting = outcome.wait_for(|outcome| !matches!(outcome, Outcome::Underway));
     let outcome = timeout(patience, waiting).await.ok()?.ok()?;
     match &*outcome {
-        Outcome::Made(whole) => Some(whole.clone()),
+        Outcome::Made(_, whole) => Some(whole.clone()),
         Outcome::Underway | Outcome::Nothing => None,
     }
 }
