@@ -2,8 +2,8 @@
 //!
 //! Each `[discovery.NAME]` is a task that asks its source and hands in what it finds. What a source
 //! tells becomes servers ([`answers`], [`slices`]) and these backends ([`found`]); all of that is
-//! pure. [`desk`] hands them to the sessions, where they join and leave as those that somebody
-//! wrote. [`dns`] and [`kubernetes`] do the asking.
+//! pure. `desk` hands them to the sessions, where they join and leave as those that somebody
+//! wrote. `dns` and `kubernetes` do the asking.
 //!
 //! A source that fails changes nothing: the last good list stays, with one warning. One that has
 //! never answered has none, but for what the journal remembers of it.
