@@ -202,10 +202,15 @@ impl<'a> Player<'a> {
         let heard = compare::sequence(&heard, &mut here);
         let recorded = compare::sequence(&socket.recorded, &mut then);
         // A socket that was closed early may have heard a little more or less than then.
-        let common = recorded.len().min(heard.len());
-        assert_eq!(heard[..common], recorded[..common], "{}: socket {name}", self.name);
-        let lasting = recorded.iter().rposition(|it| !compare::is_tick(it)).map_or(0, |at| at + 1);
-        assert!(lasting <= heard.len(), "{}: {name} heard too little", self.name);
+        for (heard, recorded) in
+            [(&heard.statuses, &recorded.statuses), (&heard.events, &recorded.events)]
+        {
+            let common = recorded.len().min(heard.len());
+            assert_eq!(heard[..common], recorded[..common], "{}: socket {name}", self.name);
+        }
+        let last = recorded.events.iter().rposition(|it| !compare::is_tick(it));
+        let lasting = last.map_or(0, |at| at + 1);
+        assert!(lasting <= heard.events.len(), "{}: {name} heard too little", self.name);
     }
 
     async fn http(&mut self, step: &Value) {

@@ -59,9 +59,15 @@ pub(crate) fn covers(heard: &[Told], recorded: &[Told]) -> bool {
     (recorded.is_empty() || has_status) && then.len() <= here.len() && has_progress
 }
 
-/// The sequence in a form that two runs share: `status` first, each change once, then the rest
-/// with repeated ticks counted once.
-pub(crate) fn sequence(told: &[Told], names: &mut Names) -> Vec<String> {
+/// What was told in a form that two runs share.
+pub(crate) struct Sequence {
+    /// Each change of the queue once. When it comes among the events depends on the machine.
+    pub(crate) statuses: Vec<String>,
+    /// All others, with repeated ticks counted once.
+    pub(crate) events: Vec<String>,
+}
+
+pub(crate) fn sequence(told: &[Told], names: &mut Names) -> Sequence {
     let mut events: Vec<String> = Vec::new();
     for it in told.iter().filter(|it| it.kind() != "status") {
         events.push(form(it, names));
@@ -79,8 +85,7 @@ pub(crate) fn sequence(told: &[Told], names: &mut Names) -> Vec<String> {
     let mut statuses: Vec<String> =
         told.iter().filter(|it| it.kind() == "status").map(|it| form(it, names)).collect();
     statuses.dedup();
-    statuses.append(&mut events);
-    statuses
+    Sequence { statuses, events }
 }
 
 /// True for what says no more than that something goes on.
