@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::found::Server;
+use super::found::{Server, name as backend_name};
+use crate::config::BackendConfig;
 use crate::config::url::Address;
 use crate::net::dns::{Answer, Service, Told};
 
@@ -94,9 +95,21 @@ pub struct OfName {
 }
 
 impl OfName {
+    /// `before` is what was found last, perhaps by an earlier process. It stands in for what is not
+    /// told at first.
     #[must_use]
-    pub fn new(place: &str, port: u16) -> Self {
-        Self { place: place.to_owned(), port, known: Known::default() }
+    pub fn new(place: &str, port: u16, before: &[BackendConfig]) -> Self {
+        let mut known = Known::default();
+        let is_its = |it: &&BackendConfig| {
+            it.port == port && it.name == backend_name(&format!("{place}-{}", it.host))
+        };
+        for ip in before.iter().filter(is_its).filter_map(|it| it.host.parse().ok()) {
+            match ip {
+                IpAddr::V4(_) => known.v4.push(ip),
+                IpAddr::V6(_) => known.v6.push(ip),
+            }
+        }
+        Self { place: place.to_owned(), port, known }
     }
 
     /// Takes the answers of a round.
@@ -118,9 +131,19 @@ impl OfName {
 pub struct OfServices {
     /// By target and port: its addresses, and the one that is used.
     known: BTreeMap<Service, (Known, Option<IpAddr>)>,
+    /// The addresses of what was found last, perhaps by an earlier process, by the names of the
+    /// backends: those of targets that are not told at first.
+    before: BTreeMap<String, IpAddr>,
 }
 
 impl OfServices {
+    /// `before` is what was found last.
+    #[must_use]
+    pub fn new(before: &[BackendConfig]) -> Self {
+        let address = |it: &BackendConfig| Some((it.name.clone(), it.host.parse().ok()?));
+        Self { before: before.iter().filter_map(address).collect(), ..Self::default() }
+    }
+
     /// Takes the services that there are, and the answers for the addresses of each target.
     pub fn take(
         &mut self,
@@ -138,7 +161,11 @@ impl OfServices {
         let there = records.into_iter().filter(|it| !it.target.is_empty());
         let mut before = std::mem::take(&mut self.known);
         for service in there {
-            let (mut known, mut used) = before.remove(&service).unwrap_or_default();
+            let restored = || {
+                let name = backend_name(&name_of(&service));
+                (Known::default(), self.before.get(&name).copied())
+            };
+            let (mut known, mut used) = before.remove(&service).unwrap_or_else(restored);
             // Two ports of one target are asked for once.
             let looked = answers.get_mut(&service.target).map(|it| known.take(it.clone()));
             if let Some(Looked { addresses, ttl, trouble }) = looked {
@@ -163,9 +190,13 @@ impl OfServices {
 }
 
 fn service_at(service: &Service, ip: IpAddr) -> Server {
+    let (name, port) = (name_of(service), service.port);
+    Server { name, host: ip.to_string(), port, ..Server::default() }
+}
+
+fn name_of(service: &Service) -> String {
     let Service { target, port } = service;
-    let name = Address { host: target.clone(), port: *port }.to_string();
-    Server { name, host: ip.to_string(), port: *port, ..Server::default() }
+    Address { host: target.clone(), port: *port }.to_string()
 }
 
 #[cfg(test)]
@@ -175,6 +206,7 @@ mod tests {
     use proptest::prelude::{prop_assert, prop_assert_eq, proptest};
 
     use super::*;
+    use crate::config::Config;
 
     fn told<T>(records: Vec<T>, ttl: u64) -> Answer<T> {
         Ok(Told { records, ttl: Duration::from_secs(ttl) })
@@ -197,7 +229,7 @@ mod tests {
 
     #[test]
     fn every_address_is_a_server_for_as_long_as_the_records_hold() {
-        let mut name = OfName::new("gpus", 8188);
+        let mut name = OfName::new("gpus", 8188, &[]);
         let round = name.take(Addresses {
             v4: ips(&["10.0.0.2", "10.0.0.1", "10.0.0.1"], 30),
             v6: ips(&["fd00::1"], 20),
@@ -213,7 +245,7 @@ mod tests {
 
     #[test]
     fn what_is_not_told_stays_as_it_was() {
-        let mut name = OfName::new("gpus", 8188);
+        let mut name = OfName::new("gpus", 8188, &[]);
         let none = name.take(Addresses { v4: failed(), v6: failed() });
         assert_eq!(of(&none), (None, 5, true), "nothing was ever told");
         name.take(Addresses { v4: ips(&["10.0.0.1"], 30), v6: ips(&["fd00::1"], 30) });
@@ -265,6 +297,28 @@ mod tests {
         assert_eq!(round.servers, Some(vec![]), "the service is not there");
     }
 
+    fn found_before(name: &str, host: &str) -> BackendConfig {
+        let mut it = Config::for_backends(&[("a", "http://h:8188")]).unwrap().backends.remove(0);
+        (it.name, it.host) = (name.to_owned(), host.to_owned());
+        it
+    }
+
+    #[test]
+    fn what_was_found_before_a_restart_stands_in_for_what_is_not_told_at_first() {
+        let before = [
+            found_before("gpus-10.0.0.1", "10.0.0.1"),
+            found_before("gpus-fd00::1", "fd00::1"),
+            found_before("others-10.0.0.9", "10.0.0.9"),
+        ];
+        let mut name = OfName::new("gpus", 8188, &before);
+        let half = name.take(Addresses { v4: ips(&["10.0.0.2"], 30), v6: failed() });
+        assert_eq!(of(&half), (Some(vec!["10.0.0.2", "fd00::1"]), 5, true));
+        let mut services = OfServices::new(&[found_before("a:1", "10.0.0.7")]);
+        let told_of = told(vec![service("a", 1), service("b", 1)], 30);
+        let round = services.take(told_of, BTreeMap::from([at("a", failed()), at("b", failed())]));
+        assert_eq!(of(&round), (Some(vec!["10.0.0.7"]), 5, true));
+    }
+
     proptest! {
         /// Whatever fails in between: the next whole answer is what there is.
         #[test]
@@ -279,7 +333,7 @@ mod tests {
                 let ip = |it: u8| IpAddr::from([0, 0, 0, 0, 0, 0, 0, u16::from(it)]);
                 told(all.into_iter().map(ip).collect(), 9)
             };
-            let mut name = OfName::new("x", 1);
+            let mut name = OfName::new("x", 1, &[]);
             for (four, six) in rounds {
                 let whole = four.is_some() && six.is_some();
                 let answers = Addresses {

@@ -56,6 +56,11 @@ impl Desk {
         self.state.has_said.cancelled().await;
     }
 
+    /// What was found last, perhaps by an earlier process.
+    pub(super) fn found_before(&self) -> Vec<BackendConfig> {
+        self.sessions.found_by(self.place())
+    }
+
     /// These servers are there now.
     ///
     /// # Errors

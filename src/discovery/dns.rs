@@ -7,7 +7,7 @@ use futures_util::{StreamExt as _, stream};
 
 use super::answers::{Addresses, OfName, OfServices, Round};
 use super::desk::Desk;
-use crate::net::dns::{Answer, Resolver, Service};
+use crate::net::dns::Resolver;
 use crate::net::sleep;
 
 /// How many targets are asked for at one time.
@@ -15,23 +15,27 @@ const ASKED_AT_ONCE: usize = 16;
 
 /// The addresses of a name are backends.
 pub(super) async fn addresses(desk: Desk, host: String, port: u16, server: Option<SocketAddr>) {
-    let mut known = OfName::new(desk.place(), port);
+    let mut known = OfName::new(desk.place(), port, &desk.found_before());
     loop {
-        let round = known.take(addresses_of(server, &host).await);
+        let round = known.take(addresses_of(&Resolver::new(server).await, &host).await);
         settle(&desk, round).await;
     }
 }
 
 /// The targets of the SRV records of a name are backends.
 pub(super) async fn services(desk: Desk, name: String, server: Option<SocketAddr>) {
-    let mut known = OfServices::default();
+    let mut known = OfServices::new(&desk.found_before());
     loop {
-        let services = services_of(server, &name).await;
+        let resolver = &Resolver::new(server).await;
+        let services = match resolver {
+            Ok(resolver) => resolver.services(&name).await,
+            Err(why) => Err(why.clone()),
+        };
         let told = services.iter().flat_map(|told| &told.records);
         let targets: BTreeSet<String> = told.map(|it| it.target.clone()).collect();
         let asked = targets.into_iter().filter(|it| !it.is_empty()).map(|target| async move {
             // It is whole, whatever the number of its dots.
-            let answers = addresses_of(server, &format!("{target}.")).await;
+            let answers = addresses_of(resolver, &format!("{target}.")).await;
             (target, answers)
         });
         let answers = stream::iter(asked).buffer_unordered(ASKED_AT_ONCE);
@@ -54,17 +58,13 @@ async fn settle(desk: &Desk, round: Round) {
     sleep(again).await;
 }
 
-/// The server is looked up anew each time: the system's may be another one by now.
-async fn addresses_of(server: Option<SocketAddr>, name: &str) -> Addresses {
-    match Resolver::new(server).await {
+/// For each round there is a new resolver: the system's servers may be others by now.
+async fn addresses_of(resolver: &Result<Resolver, String>, name: &str) -> Addresses {
+    match resolver {
         Ok(resolver) => {
-            let (v4, v6) = tokio::join!(resolver.v4(name), resolver.v6(name));
+            let (v4, v6) = resolver.addresses(name).await;
             Addresses { v4, v6 }
         }
-        Err(why) => Addresses { v4: Err(why.clone()), v6: Err(why) },
+        Err(why) => Addresses { v4: Err(why.clone()), v6: Err(why.clone()) },
     }
-}
-
-async fn services_of(server: Option<SocketAddr>, name: &str) -> Answer<Service> {
-    Resolver::new(server).await?.services(name).await
 }

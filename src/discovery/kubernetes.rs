@@ -38,7 +38,7 @@ const PAUSES: [Duration; 4] = [
     Duration::from_secs(5),
 ];
 
-/// A watch that lasted so long was no failure.
+/// A watch that lasted so long was no failure. The list before it does not count.
 const STEADY: Duration = Duration::from_secs(1);
 
 /// Watches until it is ended.
@@ -46,19 +46,27 @@ pub(super) async fn watch(desk: Desk, pod: &Arc<Pod>, service: &KubernetesRef) {
     let mut watch = Watch::new(desk, pod, service.port.clone());
     let mut failures = 0;
     loop {
-        let began = now();
-        let outcome = watch.round(service).await;
-        match outcome {
-            Ok(()) if STEADY <= now().duration_since(began) => {
+        match watch.round(service).await {
+            Ok(Watched::For(time)) if STEADY <= time => {
                 failures = 0;
                 continue;
             }
-            Ok(()) => {}
+            Ok(Watched::For(_)) => {}
+            // Once is how a watch goes on that was away for too long.
+            Ok(Watched::Not) if failures == 0 => {}
+            Ok(Watched::Not) => watch.desk.failed("the API server has forgotten what it listed"),
             Err(trouble) => watch.desk.failed(&trouble.to_string()),
         }
         sleep(PAUSES[failures.min(PAUSES.len() - 1)]).await;
         failures += 1;
     }
+}
+
+/// What came of a round.
+enum Watched {
+    For(Duration),
+    /// The server has forgotten the version of the list (410).
+    Not,
 }
 
 struct Watch {
@@ -77,7 +85,7 @@ impl Watch {
     }
 
     /// Lists if need be, and watches until the watch ends.
-    async fn round(&mut self, service: &KubernetesRef) -> Result<(), Trouble> {
+    async fn round(&mut self, service: &KubernetesRef) -> Result<Watched, Trouble> {
         let path = match &service.namespace {
             Some(namespace) => path(namespace, &service.service),
             None => path(&self.api.namespace().await?, &service.service),
@@ -94,11 +102,14 @@ impl Watch {
         let opened = self.api.stream(&watched).await;
         if let Err(Trouble::Refused { status: StatusCode::GONE, .. }) = opened {
             self.version = None;
-            return Ok(());
+            return Ok(Watched::Not);
         }
-        let body = opened?;
+        let (body, began) = (opened?, now());
         self.desk.is_well();
-        self.read(body).await
+        match self.read(body).await? {
+            Goes::On => Ok(Watched::For(now().duration_since(began))),
+            Goes::Anew => Ok(Watched::Not),
+        }
     }
 
     /// Reads all slices anew, and hands in what they say.
@@ -120,12 +131,12 @@ impl Watch {
     }
 
     /// Reads a watch to its end.
-    async fn read(&mut self, mut body: Incoming) -> Result<(), Trouble> {
+    async fn read(&mut self, mut body: Incoming) -> Result<Goes, Trouble> {
         let mut lines = Lines::default();
         loop {
             // It ended, broke off or says nothing: the next one goes on from where it was.
             let Ok(Some(Ok(frame))) = timeout(SILENT_MAX, body.frame()).await else {
-                return Ok(());
+                return Ok(Goes::On);
             };
             let Ok(data) = frame.into_data() else { continue };
             let whole = lines.push(&data);
@@ -133,7 +144,7 @@ impl Watch {
             for line in whole {
                 match self.take(&line)? {
                     Goes::On => {}
-                    Goes::Anew => return Ok(()),
+                    Goes::Anew => return Ok(Goes::Anew),
                 }
             }
         }

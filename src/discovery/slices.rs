@@ -9,6 +9,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use serde::Deserialize;
+use serde::de::Error as _;
 use serde_json::value::RawValue;
 
 use super::found::{Own, Server};
@@ -124,6 +125,16 @@ pub enum Event {
 #[error("the API server says what is not understood: {0}")]
 pub struct Junk(#[from] serde_json::Error);
 
+/// Every list and object has a version. What has none is something else, such as the answer of a
+/// proxy, and not a list without slices.
+fn version(said: String) -> Result<String, Junk> {
+    if said.is_empty() {
+        Err(serde_json::Error::custom("there is no resourceVersion").into())
+    } else {
+        Ok(said)
+    }
+}
+
 impl Slices {
     /// Takes in a page of a list.
     ///
@@ -134,8 +145,10 @@ impl Slices {
         for slice in items.unwrap_or_default() {
             self.by_name.insert(slice.metadata.name.clone(), slice);
         }
-        let more = metadata.r#continue.filter(|token| !token.is_empty());
-        Ok(more.map_or(Page::Last(metadata.resource_version), Page::More))
+        match metadata.r#continue.filter(|token| !token.is_empty()) {
+            Some(token) => Ok(Page::More(token)),
+            None => Ok(Page::Last(version(metadata.resource_version)?)),
+        }
     }
 
     /// Takes in a line of a watch.
@@ -164,18 +177,19 @@ impl Slices {
         match r#type {
             "ADDED" | "MODIFIED" => {
                 let slice: Slice = serde_json::from_str(object.get())?;
-                let version = slice.metadata.resource_version.clone();
+                let changed = Event::Changed(version(slice.metadata.resource_version.clone())?);
                 self.by_name.insert(slice.metadata.name.clone(), slice);
-                Ok(Event::Changed(version))
+                Ok(changed)
             }
             "DELETED" => {
                 let Bookmark { metadata } = serde_json::from_str(object.get())?;
+                let changed = Event::Changed(version(metadata.resource_version)?);
                 self.by_name.remove(&metadata.name);
-                Ok(Event::Changed(metadata.resource_version))
+                Ok(changed)
             }
             "BOOKMARK" => {
                 let Bookmark { metadata } = serde_json::from_str(object.get())?;
-                Ok(Event::Bookmark(metadata.resource_version))
+                Ok(Event::Bookmark(version(metadata.resource_version)?))
             }
             // `ERROR`, and what is not known yet.
             _other => {
@@ -418,6 +432,15 @@ mod tests {
         let several = vec!["the slice s has several ports: name one of them".to_owned()];
         assert_eq!(port(None), Err(several));
         assert_eq!(port(named("dns")), Err(vec!["the slice s has no port dns".to_owned()]));
+    }
+
+    #[test]
+    fn what_has_no_version_is_no_list_and_no_object() {
+        for text in ["{}", r#"{"kind":"Status","code":0}"#, r#"{"items":null,"metadata":{}}"#] {
+            assert!(Slices::default().page(text.as_bytes()).is_err(), "{text}");
+        }
+        let line = br#"{"type":"BOOKMARK","object":{"metadata":{"name":"s"}}}"#;
+        assert!(Slices::default().event(line).is_err());
     }
 
     #[test]

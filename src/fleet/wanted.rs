@@ -165,6 +165,12 @@ impl Wanted {
         self.found.get(place).is_some_and(|found| found == backends)
     }
 
+    /// What that discovery has found last.
+    #[must_use]
+    pub fn found_by(&self, place: &str) -> &[BackendConfig] {
+        self.found.get(place).map_or(&[], Vec::as_slice)
+    }
+
     /// The discoveries that have found something.
     pub fn places(&self) -> impl Iterator<Item = &str> {
         self.found.keys().map(String::as_str)

@@ -69,34 +69,56 @@ impl Resolver {
         Ok(Self(builder.build()))
     }
 
-    /// The IPv4 addresses of a name.
+    /// The IPv4 and the IPv6 addresses of a name. Both are of one name of the system's search list:
+    /// the first that exists.
     ///
     /// # Errors
     /// It does not exist, or nobody says whether it does.
-    pub async fn v4(&self, name: &str) -> Answer<IpAddr> {
-        self.ask(name, RecordType::A, |data| data.as_a().map(|ip| IpAddr::V4(ip.0))).await
-    }
-
-    /// The IPv6 addresses of a name.
-    ///
-    /// # Errors
-    /// As [`Resolver::v4`].
-    pub async fn v6(&self, name: &str) -> Answer<IpAddr> {
-        self.ask(name, RecordType::AAAA, |data| data.as_aaaa().map(|ip| IpAddr::V6(ip.0))).await
+    pub async fn addresses(&self, name: &str) -> (Answer<IpAddr>, Answer<IpAddr>) {
+        let mut names = self.candidates(name).into_iter();
+        loop {
+            let whole = names.next().unwrap_or_default();
+            let (v4, v6) = tokio::join!(
+                self.ask(&whole, RecordType::A, |data| data.as_a().map(|ip| IpAddr::V4(ip.0))),
+                self.ask(&whole, RecordType::AAAA, |data| data
+                    .as_aaaa()
+                    .map(|ip| IpAddr::V6(ip.0))),
+            );
+            if names.len() == 0 || !(is_unknown(&v4) && is_unknown(&v6)) {
+                return (v4.map_err(Failed::into_text), v6.map_err(Failed::into_text));
+            }
+        }
     }
 
     /// Where the services of a name are.
     ///
     /// # Errors
-    /// As [`Resolver::v4`].
+    /// As [`Resolver::addresses`].
     pub async fn services(&self, name: &str) -> Answer<Service> {
-        self.ask(name, RecordType::SRV, |data| {
-            let srv = data.as_srv()?;
-            let target = srv.target().to_ascii();
-            let target = target.trim_end_matches('.').to_ascii_lowercase();
-            Some(Service { target, port: srv.port() })
-        })
-        .await
+        let mut names = self.candidates(name).into_iter();
+        loop {
+            let whole = names.next().unwrap_or_default();
+            let told = self.ask(&whole, RecordType::SRV, |data| {
+                let srv = data.as_srv()?;
+                let target = srv.target().to_ascii();
+                let target = target.trim_end_matches('.').to_ascii_lowercase();
+                Some(Service { target, port: srv.port() })
+            });
+            let told = told.await;
+            if names.len() == 0 || !is_unknown(&told) {
+                return told.map_err(Failed::into_text);
+            }
+        }
+    }
+
+    /// The names that are asked for in place of this one, in their order.
+    fn candidates(&self, name: &str) -> Vec<String> {
+        let config = self.0.config();
+        let mut search: Vec<String> = config.search().iter().map(ToString::to_string).collect();
+        if search.is_empty() {
+            search.extend(config.domain().map(ToString::to_string));
+        }
+        candidates(name, self.0.options().ndots, &search)
     }
 
     async fn ask<T>(
@@ -104,7 +126,7 @@ impl Resolver {
         name: &str,
         kind: RecordType,
         read: impl Fn(&RData) -> Option<T>,
-    ) -> Answer<T> {
+    ) -> Result<Told<T>, Failed> {
         match self.0.lookup(name, kind).await {
             Ok(found) => {
                 // An alias is one of them, and holds only as long as it says itself.
@@ -123,10 +145,66 @@ impl Resolver {
                     Ok(Told { records: Vec::new(), ttl })
                 }
                 Some(ProtoErrorKind::NoRecordsFound { response_code, .. }) => {
-                    Err(format!("{name} {kind}: {response_code}"))
+                    let why = format!("{name} {kind}: {response_code}");
+                    let is_unknown = *response_code == ResponseCode::NXDomain;
+                    Err(if is_unknown { Failed::NoSuchName(why) } else { Failed::Other(why) })
                 }
-                Some(_) | None => Err(format!("{name} {kind}: {error}")),
+                Some(_) | None => Err(Failed::Other(format!("{name} {kind}: {error}"))),
             },
         }
+    }
+}
+
+/// Why nothing was told.
+enum Failed {
+    NoSuchName(String),
+    Other(String),
+}
+
+impl Failed {
+    fn into_text(self) -> String {
+        match self {
+            Self::NoSuchName(why) | Self::Other(why) => why,
+        }
+    }
+}
+
+fn is_unknown<T>(told: &Result<T, Failed>) -> bool {
+    matches!(told, Err(Failed::NoSuchName(_)))
+}
+
+/// What a name may be short for, by the search list of the system (`resolv.conf`): each with a dot
+/// at its end, so that it is taken as it stands. One with so many dots is tried as it is first, any
+/// other one last. Never empty.
+fn candidates(name: &str, ndots: usize, search: &[String]) -> Vec<String> {
+    if name.ends_with('.') {
+        return vec![name.to_owned()];
+    }
+    let itself = format!("{name}.");
+    let within = search.iter().map(|domain| format!("{name}.{}.", domain.trim_matches('.')));
+    let mut names: Vec<String> = within.collect();
+    let first = if ndots <= name.matches('.').count() { 0 } else { names.len() };
+    names.insert(first, itself);
+    names
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_looked_for_along_the_search_list_and_each_name_is_whole() {
+        let search = ["ns.svc.cluster.local".to_owned(), "lan.".to_owned()];
+        let within = |name: &str| [format!("{name}.ns.svc.cluster.local."), format!("{name}.lan.")];
+        let [one, two] = within("gpus");
+        assert_eq!(candidates("gpus", 1, &search), [one, two, "gpus.".to_owned()]);
+        let [one, two] = within("gpus.example");
+        assert_eq!(
+            candidates("gpus.example", 1, &search),
+            ["gpus.example.".to_owned(), one.clone(), two.clone()]
+        );
+        assert_eq!(candidates("gpus.example", 5, &search), [one, two, "gpus.example.".to_owned()]);
+        assert_eq!(candidates("gpus.example.", 5, &search), ["gpus.example."]);
+        assert_eq!(candidates("gpus", 1, &[]), ["gpus."]);
     }
 }

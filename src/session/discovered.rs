@@ -44,6 +44,12 @@ impl Sessions {
         Ok(())
     }
 
+    /// What that discovery has found last.
+    #[must_use]
+    pub fn found_by(&self, place: &str) -> Vec<BackendConfig> {
+        self.wanted.lock().found_by(place).to_vec()
+    }
+
     /// What others than these have found is not wanted any more.
     pub fn discovered_by(self: &Arc<Self>, places: &BTreeSet<&str>) {
         let applied = {
@@ -51,8 +57,14 @@ impl Sessions {
             let gone = wanted.places().filter(|place| !places.contains(*place));
             let gone: Vec<Arc<str>> = gone.map(Arc::from).collect();
             let only = |now: Wanted| Ok::<_, BadDiff>((now.discovered_by(places), ()));
-            // A fleet without some of its members is one.
-            let applied = self.want(&mut wanted, only).map(|it| it.0).unwrap_or_default();
+            let applied = match self.want(&mut wanted, only) {
+                Ok((applied, ())) => applied,
+                // Others take the places that become free, while those that leave still drain.
+                Err(why) => {
+                    warn!(%why, "What a removed discovery had found stays until the next reload.");
+                    return;
+                }
+            };
             for place in gone {
                 self.shared.records.journal.note_found(place, None);
             }
