@@ -16,10 +16,6 @@ pub trait Simulated: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Simulated for T {}
 
-/// How long what was sent may stay unacknowledged once a connection was dropped. A peer that takes
-/// nothing keeps megabytes of it in the system otherwise, without an end.
-const LINGERS: Duration = Duration::from_secs(30);
-
 /// One connection, and how long it is waited for when it takes nothing more.
 pub struct Stream {
     wire: Transport,
@@ -27,7 +23,6 @@ pub struct Stream {
     patience: Option<Duration>,
     /// Runs while a write makes none.
     stalled: Option<Pin<Box<Sleep>>>,
-    lingers: Duration,
 }
 
 /// An enum and not a trait object, so that the real case costs a branch and not a virtual call per
@@ -49,16 +44,12 @@ impl fmt::Debug for Stream {
 impl Stream {
     #[must_use]
     pub fn tcp(stream: TcpStream) -> Self {
-        Self::over(Transport::Tcp(stream))
+        Self { wire: Transport::Tcp(stream), patience: None, stalled: None }
     }
 
     #[must_use]
     pub fn simulated(stream: impl Simulated + 'static) -> Self {
-        Self::over(Transport::Simulated(Box::new(stream)))
-    }
-
-    fn over(wire: Transport) -> Self {
-        Self { wire, patience: None, stalled: None, lingers: LINGERS }
+        Self { wire: Transport::Simulated(Box::new(stream)), patience: None, stalled: None }
     }
 
     /// A write that makes no progress for so long fails with [`io::ErrorKind::TimedOut`], and the
@@ -118,18 +109,12 @@ impl Stream {
                 let timer = stalled.get_or_insert_with(|| Box::pin(tokio::time::sleep(patience)));
                 ready!(timer.as_mut().poll(cx));
                 // The system would go on trying to send what it has taken, and keep its memory,
-                // long after the connection was dropped.
+                // until nothing was acknowledged for half a minute.
                 self.break_off();
                 let what = "the other side takes nothing";
                 Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, what)))
             }
         }
-    }
-}
-
-impl Drop for Stream {
-    fn drop(&mut self) {
-        self.allow_unacknowledged_for(self.lingers);
     }
 }
 
@@ -235,37 +220,6 @@ mod tests {
         let mut rest = Vec::new();
         let failed = theirs.read_to_end(&mut rest).await.unwrap_err();
         assert_eq!(failed.kind(), io::ErrorKind::ConnectionReset);
-    }
-
-    /// How many connections from a port are closed and have not sent everything (`FIN_WAIT1`).
-    #[cfg(target_os = "linux")]
-    fn unsent(port: u16) -> usize {
-        let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
-        let local = format!(":{port:04X}");
-        let is_one = |line: &&str| {
-            let mut words = line.split_whitespace();
-            words.nth(1).is_some_and(|it| it.ends_with(&local)) && words.nth(1) == Some("04")
-        };
-        table.lines().filter(is_one).count()
-    }
-
-    #[cfg(target_os = "linux")]
-    #[tokio::test]
-    async fn what_a_dropped_connection_has_not_sent_is_given_up() {
-        let listener = Tcp.listen(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
-        let port = listener.local_addr().port();
-        let (accepted, dialled) = tokio::join!(listener.accept(), Tcp.connect("127.0.0.1", port));
-        let (mut ours, _theirs) = (accepted.unwrap().0, dialled.unwrap());
-        ours.lingers = Duration::from_secs(2);
-        // More than the system takes: a write that is never done.
-        let much = vec![0; 64 << 20];
-        let is_full = tokio::time::timeout(Duration::from_millis(300), ours.write_all(&much)).await;
-        assert!(is_full.is_err());
-        drop(ours);
-        assert_eq!(unsent(port), 1, "it is what this test is about");
-        while unsent(port) != 0 {
-            sleep(Duration::from_millis(20)).await;
-        }
     }
 
     #[tokio::test(start_paused = true)]
