@@ -2,7 +2,10 @@
 # The gateway as one file on a base without shell or package manager.
 #
 #   docker build --tag mooring .
-#   docker run --publish 127.0.0.1:8180:8180 mooring serve --backend http://gpu-a:8188
+#   docker run --publish 127.0.0.1:8180:8180 mooring serve --auth off --backend http://gpu-a:8188
+#
+# Inside of the container it listens for others, so it has to be told who of them may come in: with
+# `--auth off` everybody who can connect, which is this host alone as it is published here.
 
 FROM rust:1.95-slim-bookworm AS build
 WORKDIR /build
@@ -27,8 +30,8 @@ LABEL org.opencontainers.image.title="Mooring" \
 COPY --from=build /mooring /mooring
 COPY LICENSE /LICENSE
 
-# Clients come from outside the container. This goes over `server.listen` of a file. The admin
-# listener stays on loopback, where the health check asks it: on any other address it needs a
+# Clients come from outside the container. This goes over `server.listen` of a file, and needs an
+# `auth.mode` (MOORING_AUTH__MODE, `--auth`, or in the file). The admin listener stays on loopback, where the health check asks it: on any other address it needs a
 # token (MOORING_ADMIN__LISTEN=0.0.0.0:8181 and MOORING_ADMIN__TOKEN).
 ENV MOORING_SERVER__LISTEN=0.0.0.0:8180
 EXPOSE 8180 8181

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use http::Method;
 use serde_json::json;
 
-use crate::config::{Config, Problems};
+use crate::config::{self, Config, Problems, Sources};
 use crate::front::error::GatewayError;
 use crate::front::{Annex, Answer, json as json_answer};
 use crate::net::{Boxed, Network, now};
@@ -38,24 +38,23 @@ pub(crate) enum DemoError {
 
 impl Demo {
     /// Starts the simulated backends; with `frontend`, they serve the official page's files.
-    /// Returns the demo and the configuration of a gateway in front of it.
+    /// Returns the demo and the configuration of a gateway in front of it, with these flags.
     ///
     /// # Errors
-    /// No port is free.
+    /// No port is free, or the flags are not in order.
     pub(crate) async fn start(
         network: &Arc<dyn Network>,
         frontend: Option<PathBuf>,
+        mut flags: Vec<(String, String)>,
     ) -> Result<(Self, Config), DemoError> {
         let mut backends = Vec::new();
         for name in NAMES {
             let options = Options { frontend: frontend.clone(), ..Options::named(name) };
             backends.push(Sim::start(Arc::clone(network), options).await?);
         }
-        let urls: Vec<(String, String)> =
-            backends.iter().map(|sim| (sim.name().to_owned(), sim.url())).collect();
-        let named: Vec<(&str, &str)> =
-            urls.iter().map(|(name, url)| (name.as_str(), url.as_str())).collect();
-        let config = Config::for_backends(&named)?;
+        flags
+            .extend(backends.iter().map(|sim| (format!("backends.{}.url", sim.name()), sim.url())));
+        let config = config::load(&Sources { flags, ..Sources::default() })?;
         Ok((Self { backends }, config))
     }
 

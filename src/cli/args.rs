@@ -70,6 +70,9 @@ pub struct Overrides {
     /// Where operators connect, in the same forms, or `off`
     #[arg(long, value_name = "ADDRESS")]
     pub admin_listen: Option<String>,
+    /// Who is let in where clients connect: `off` is everybody; needed beyond loopback
+    #[arg(long, value_name = "MODE")]
+    pub auth: Option<String>,
     /// Number of worker threads; 0 means one for each core
     #[arg(long, value_name = "COUNT")]
     pub workers: Option<String>,
@@ -80,8 +83,9 @@ pub struct Overrides {
 
 #[derive(Args, Debug)]
 #[command(
-    after_help = "Examples:\n  mooring serve --backend http://gpu-a:8188 --listen 0.0.0.0:8180\n  \
-                  mooring serve --config /etc/mooring/mooring.toml --set affinity.lease=30m"
+    after_help = "Examples:\n  mooring serve --backend http://gpu-a:8188 --listen 0.0.0.0:8180 \
+                  --auth off\n  mooring serve --config /etc/mooring/mooring.toml --set \
+                  affinity.lease=30m"
 )]
 pub struct ServeArgs {
     /// The file, or a folder of *.toml; else $MOORING_CONFIG, ./mooring.toml,
@@ -177,6 +181,9 @@ pub struct DemoArgs {
     /// Where operators connect
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8181")]
     pub admin_listen: SocketAddr,
+    /// Who is let in where clients connect: `off` is everybody; needed beyond loopback
+    #[arg(long, value_name = "MODE")]
+    pub auth: Option<String>,
 }
 
 #[derive(Args, Clone, Debug)]

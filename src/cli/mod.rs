@@ -83,8 +83,13 @@ fn sources(
     overrides: Overrides,
     env: impl Iterator<Item = (OsString, OsString)>,
 ) -> Sources {
-    let Overrides { backends, listen, admin_listen, workers, set } = overrides;
-    let named = [("--listen", listen), ("--admin-listen", admin_listen), ("--workers", workers)];
+    let Overrides { backends, listen, admin_listen, auth, workers, set } = overrides;
+    let named = [
+        ("--listen", listen),
+        ("--admin-listen", admin_listen),
+        ("--auth", auth),
+        ("--workers", workers),
+    ];
     let named = named.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?)));
     let flags = named.chain(set).collect();
     // What is not UTF-8 cannot be a value of ours; it is kept readable for the report.
@@ -106,6 +111,7 @@ mod tests {
             backends: vec!["http://a:1".into()],
             listen: Some("127.0.0.1:0".into()),
             admin_listen: None,
+            auth: Some("off".into()),
             workers: Some("2".into()),
             set: vec![("affinity.lease".into(), "1h".into())],
         };
@@ -114,7 +120,10 @@ mod tests {
         assert_eq!(found.file, Some(PathBuf::from("/x.toml")));
         assert_eq!(found.backends, ["http://a:1"]);
         let flags: Vec<_> = found.flags.iter().map(|(k, v)| format!("{k}={v}")).collect();
-        assert_eq!(flags, ["--listen=127.0.0.1:0", "--workers=2", "affinity.lease=1h"]);
+        assert_eq!(
+            flags,
+            ["--listen=127.0.0.1:0", "--auth=off", "--workers=2", "affinity.lease=1h"]
+        );
     }
 
     #[test]

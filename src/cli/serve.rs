@@ -13,7 +13,7 @@ use tracing::error;
 use super::args::{DemoArgs, ServeArgs, SimArgs};
 use super::{EXIT_CONFIG, EXIT_FAILURE, say, sources};
 use crate::config::{self, Config, LogConfig, LogFormat, Sources};
-use crate::demo::Demo;
+use crate::demo::{Demo, DemoError};
 use crate::discovery::Pod;
 use crate::net::{Inherited, Network, Tcp};
 use crate::reload::watch::Watched;
@@ -118,14 +118,25 @@ async fn gateway(config: Config, network: Arc<dyn Network>, parts: Parts) -> Exi
 
 async fn demo_gateway(args: DemoArgs) -> ExitCode {
     let network: Arc<dyn Network> = Arc::new(Tcp);
-    let (demo, mut config) = match Demo::start(&network, args.frontend).await {
-        Ok(started) => started,
-        Err(error) => return say::failure(&error.to_string()),
-    };
-    config.server.listen = args.listen;
+    let DemoArgs { frontend, listen, admin_listen, auth } = args;
+    let (listen, admin_listen) = (Some(listen.to_string()), Some(admin_listen.to_string()));
     // Whoever stops a demo has seen enough.
-    config.server.drain_delay = Duration::ZERO;
-    config.admin.listen = Some(args.admin_listen);
+    let no_delay = Some("0s".to_owned());
+    let flags = [
+        ("--listen", listen),
+        ("--admin-listen", admin_listen),
+        ("--auth", auth),
+        ("server.drain_delay", no_delay),
+    ];
+    let flags = flags.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?)));
+    let (demo, config) = match Demo::start(&network, frontend, flags.collect()).await {
+        Ok(started) => started,
+        Err(DemoError::Config(problems)) => {
+            say::note(&problems.to_string());
+            return ExitCode::from(EXIT_CONFIG);
+        }
+        Err(error @ DemoError::Listen(_)) => return say::failure(&error.to_string()),
+    };
     let parts = Parts { annex: Some(Arc::new(demo)), ..Parts::default() };
     finish(run::run(config, network, Tasks::default(), parts).await)
 }

@@ -5,15 +5,15 @@
 //! keys must be to each other is in [`super::rules`].
 
 use super::keys::{
-    BACKENDS, DISCOVERY, RawAdmin, RawAffinity, RawBackend, RawConfig, RawDiscovery, RawFiles,
-    RawFleet, RawIsolation, RawLog, RawPrompts, RawServer, RawSockets, RawState,
+    BACKENDS, DISCOVERY, RawAdmin, RawAffinity, RawAuth, RawBackend, RawConfig, RawDiscovery,
+    RawFiles, RawFleet, RawIsolation, RawLog, RawPrompts, RawServer, RawSockets, RawState,
 };
 use super::problems::Notes;
 use super::raw::{RawNamed, RawPlace};
 use super::{
-    AdminConfig, AffinityConfig, BackendConfig, Config, DiscoveryConfig, Doors, FilesConfig,
-    FleetConfig, IsolationConfig, LogConfig, PromptsConfig, ServerConfig, SocketsConfig,
-    StateConfig, StateDir,
+    AdminConfig, AffinityConfig, AuthConfig, BackendConfig, Config, DiscoveryConfig, Doors,
+    FilesConfig, FleetConfig, IsolationConfig, LogConfig, PromptsConfig, ServerConfig,
+    SocketsConfig, StateConfig, StateDir,
 };
 use super::{discovery, secret};
 
@@ -26,6 +26,7 @@ pub(super) fn check(raw: RawConfig, notes: &mut Notes) -> Config {
     let RawConfig {
         server: raw_server,
         admin: raw_admin,
+        auth: raw_auth,
         affinity: raw_affinity,
         fleet: raw_fleet,
         prompts: raw_prompts,
@@ -45,6 +46,7 @@ pub(super) fn check(raw: RawConfig, notes: &mut Notes) -> Config {
     Config {
         server: server(raw_server, notes),
         admin: admin(raw_admin, notes),
+        auth: auth(raw_auth, notes),
         affinity: affinity(raw_affinity, notes),
         fleet: fleet(raw_fleet, notes),
         prompts: prompts(raw_prompts, notes),
@@ -120,6 +122,11 @@ fn admin(raw: RawAdmin, notes: &mut Notes) -> AdminConfig {
         token: secret::check(token, token_file, notes),
         secrets_dir: secrets_dir.check(notes),
     }
+}
+
+fn auth(raw: RawAuth, notes: &mut Notes) -> AuthConfig {
+    let RawAuth { mode } = raw;
+    AuthConfig { mode: mode.check(notes) }
 }
 
 fn affinity(raw: RawAffinity, notes: &mut Notes) -> AffinityConfig {

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::kinds::{Kind, Shape};
 use super::suggest::nearest;
-use super::{FileTags, LogFormat, Nameless, OnJournalError, OnOff, StatusCounts};
+use super::{AuthMode, FileTags, LogFormat, Nameless, OnJournalError, OnOff, StatusCounts};
 
 /// A kind that is known by its words; everything else follows from them.
 pub(super) trait Choices {
@@ -89,6 +89,14 @@ pub(super) struct Toggle;
 impl Choices for Toggle {
     type Value = OnOff;
     const WORDS: &'static [(&'static str, OnOff)] = &[("on", OnOff::On), ("off", OnOff::Off)];
+}
+
+#[derive(Debug)]
+pub(super) struct Mode;
+
+impl Choices for Mode {
+    type Value = AuthMode;
+    const WORDS: &'static [(&'static str, AuthMode)] = &[("off", AuthMode::Off)];
 }
 
 #[derive(Debug)]

@@ -7,7 +7,7 @@
 //! The last column says what a reload does with a new value: see [`Applied`].
 
 use super::base_path::Base;
-use super::choices::{Counts, Format, NamelessMay, OnError, Tags, Toggle};
+use super::choices::{Counts, Format, Mode, NamelessMay, OnError, Tags, Toggle};
 use super::discovery::{DnsServer, HostAndPort, KubernetesService, ServiceName};
 use super::headers::Headers;
 use super::key::Applied;
@@ -41,6 +41,7 @@ const GIB: u64 = 1 << 30;
 pub(super) struct RawConfig {
     pub(super) server: RawServer,
     pub(super) admin: RawAdmin,
+    pub(super) auth: RawAuth,
     pub(super) affinity: RawAffinity,
     pub(super) fleet: RawFleet,
     pub(super) prompts: RawPrompts,
@@ -129,6 +130,12 @@ sections! {
         /// The folder that holds the secrets of backends that are added at run time. If it is
         /// empty, those have none.
         secrets_dir: FilePath = "", Live;
+    }
+    /// Who is let in at the listener for clients.
+    ["auth"] RawAuth auth {
+        /// `off` lets everybody in who reaches the listener. It has to be written somewhere if
+        /// `server.listen` is not on loopback.
+        mode: Mode = "off", Live;
     }
     /// How long clients and their bindings are kept.
     ["affinity"] RawAffinity affinity {

@@ -128,6 +128,7 @@ impl Layers {
         RawConfig {
             server: keys::server("server", &mut section),
             admin: keys::admin("admin", &mut section),
+            auth: keys::auth("auth", &mut section),
             affinity: keys::affinity("affinity", &mut section),
             fleet: keys::fleet("fleet", &mut section),
             prompts: keys::prompts("prompts", &mut section),

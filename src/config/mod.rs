@@ -83,6 +83,7 @@ pub use values::Secret;
 pub struct Config {
     pub server: ServerConfig,
     pub admin: AdminConfig,
+    pub auth: AuthConfig,
     pub affinity: AffinityConfig,
     pub fleet: FleetConfig,
     pub prompts: PromptsConfig,
@@ -161,6 +162,20 @@ pub struct AdminConfig {
     pub token: Option<Secret>,
     /// Where secrets of backends that are added at run time may lie. `None` is nowhere.
     pub secrets_dir: Option<PathBuf>,
+}
+
+/// `[auth]`: who is let in at the listener for clients.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AuthConfig {
+    /// Invariant: somebody wrote it, or `server.listen` is on loopback.
+    pub mode: AuthMode,
+}
+
+/// How it is known who may come in.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum AuthMode {
+    /// Everybody may who reaches the listener.
+    Off,
 }
 
 /// `[affinity]`: how long clients and their bindings are kept.

@@ -14,6 +14,7 @@ use super::{BackendConfig, Config};
 
 pub(super) fn check(config: &mut Config, notes: &mut Notes) {
     listeners(config, notes);
+    auth(config, notes);
     limits(config, notes);
     backends(&config.backends, notes);
     itself(config, notes);
@@ -33,6 +34,21 @@ fn listeners(config: &Config, notes: &mut Notes) {
             "others than this host can connect to {admin}: set `admin.token` or `admin.token_file`"
         );
         notes.report("admin.listen", what);
+    }
+}
+
+/// Whoever listens for others than this host has said who of them may come in: by what he wrote,
+/// and not by what nobody thought of.
+fn auth(config: &Config, notes: &mut Notes) {
+    let listen = config.server.listen;
+    let is_for_others = !listen.ip().to_canonical().is_loopback();
+    let keys = ["server.listen", "auth.mode"];
+    if notes.are_good(&keys) && is_for_others && !notes.has_written("auth.mode") {
+        let what = format!(
+            "others than this host can connect to {listen}: write `auth.mode`, with the value \
+             \"off\" if everybody may who can"
+        );
+        notes.report("server.listen", what);
     }
 }
 

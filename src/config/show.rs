@@ -180,6 +180,7 @@ X-File = { file = "SECRET" }
             backends: vec!["http://10.0.0.9:8188".to_owned()],
             flags: pairs(&[
                 ("--admin-listen", "0.0.0.0:8181"),
+                ("--auth", "off"),
                 ("prompts.max_body", "1 MiB"),
                 ("sockets.output_classes", ""),
             ]),
@@ -206,6 +207,7 @@ X-File = { file = "SECRET" }
             "listen = \"0.0.0.0:8181\"  # --admin-listen",
             "token = \"(hidden)\"  # FILE:8",
             "token_file = \"\"  # default",
+            "mode = \"off\"  # --auth",
             "max_body = \"1 MiB\"  # --set",
             "output_classes = []  # --set",
             "[backends.\"gpu.a:1\"]",

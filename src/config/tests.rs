@@ -227,6 +227,30 @@ fn what_cannot_be_together_is_refused() {
 }
 
 #[test]
+fn whoever_listens_for_others_has_said_who_may_come_in() {
+    let of = |address: &str, env: &[(&str, &str)], flags: &[(&str, &str)]| {
+        let text = format!("[server]\nlisten = \"{address}\"\n{TWO}");
+        load_all(&text, env, &[], flags)
+    };
+    for others in ["0.0.0.0:8180", ":8180", "[::]:8180", "10.0.0.7:0", "[::ffff:10.0.0.7]:8180"] {
+        let report = of(others, &[], &[]).unwrap_err();
+        let told = "FILE:2: server.listen: others than this host can connect to ";
+        assert!(report.contains(told) && report.contains("write `auth.mode`"), "{report}");
+        assert!(of(others, &[("MOORING_AUTH__MODE", "off")], &[]).is_ok(), "{others}");
+        assert!(of(others, &[], &[("--auth", "off")]).is_ok(), "{others}");
+        assert!(of(others, &[], &[("auth.mode", "off")]).is_ok(), "{others}");
+        let report = of(others, &[], &[("--auth", "of")]).unwrap_err();
+        assert_eq!(report.lines().count(), 2, "one slip is one problem: {report}");
+        assert!(report.contains("auth.mode: `of` is not"), "{report}");
+    }
+    for own in
+        ["127.0.0.1:8180", "localhost:1", "[::1]:8180", "127.9.9.9:1", "[::ffff:127.0.0.1]:1"]
+    {
+        assert!(of(own, &[], &[]).is_ok(), "{own} is this host's alone");
+    }
+}
+
+#[test]
 fn without_a_backend_nothing_can_be_served() {
     let report = load(&Sources::default()).unwrap_err();
     let what = "at least one is needed: write `[backends.NAME]` with a `url`, or `--backend URL`";
@@ -352,7 +376,9 @@ fn the_admin_door_can_be_shut() {
 
 #[test]
 fn who_says_no_name_may_act_by_ids_from_this_machine_only() {
-    let listen = |address: &str| load_all(TWO, &[], &[], &[("server.listen", address)]).unwrap();
+    let off = ("auth.mode", "off");
+    let listen =
+        |address: &str| load_all(TWO, &[], &[], &[("server.listen", address), off]).unwrap();
     for (address, from, expected) in [
         ("127.0.0.1:8180", Place::ThisMachine, Nameless::ById),
         ("[::1]:8180", Place::ThisMachine, Nameless::ById),

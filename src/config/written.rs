@@ -46,6 +46,7 @@ pub(super) fn environment(
 const OPTIONS: &[(&str, &str)] = &[
     ("--listen", "server.listen"),
     ("--admin-listen", "admin.listen"),
+    ("--auth", "auth.mode"),
     ("--workers", "server.workers"),
 ];
 

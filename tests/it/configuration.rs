@@ -41,11 +41,13 @@ fn config_show_says_where_each_value_comes_from_and_can_be_loaded_again() {
     let text = format!("[admin]\ntoken = \"s3cret\"\n{GOOD}");
     let folder = folder(&[("mooring.toml", &text)]);
     let env = [("MOORING_SERVER__WORKERS", "2")];
-    let arguments = ["config", "show", "--set", "affinity.lease=1h", "--listen", ":1"];
+    let arguments =
+        ["config", "show", "--set", "affinity.lease=1h", "--listen", ":1", "--auth", "off"];
     let (code, out, err) = mooring(folder.path(), &arguments, &env);
     assert_eq!((code, err.as_str()), (0, ""));
     for line in [
         "listen = \":1\"  # --listen",
+        "mode = \"off\"  # --auth",
         "workers = 2  # environment variable MOORING_SERVER__WORKERS",
         "token = \"(hidden)\"  # mooring.toml:2",
         "lease = \"1h\"  # --set",
@@ -62,6 +64,30 @@ fn config_show_says_where_each_value_comes_from_and_can_be_loaded_again() {
     let told: Value = serde_json::from_str(&out).expect("it is JSON");
     assert_eq!((code, told["keys"][0]["key"].as_str()), (0, Some("server.listen")));
     assert!(!out.contains("s3cret"), "{out}");
+}
+
+/// Whatever begins to listen: it is `check` that says the same before.
+#[test]
+fn who_listens_for_others_and_says_no_mode_does_not_start() {
+    let text = format!("[server]\nlisten = \"0.0.0.0:0\"\n{GOOD}");
+    let folder = folder(&[("mooring.toml", &text)]);
+    let what = "others than this host can connect to 0.0.0.0:0: write `auth.mode`";
+    let checked = mooring(folder.path(), &["check"], &[]);
+    assert_eq!(checked.0, 78);
+    assert!(checked.2.contains(&format!("mooring.toml:2: server.listen: {what}")), "{}", checked.2);
+    for arguments in [&["serve"][..], &["demo", "--listen", "0.0.0.0:0"]] {
+        let (code, _, err) = mooring(folder.path(), arguments, &[]);
+        assert_eq!(code, 78, "{arguments:?}: {err}");
+        assert!(err.contains(what), "{arguments:?}: {err}");
+    }
+    let json = mooring(folder.path(), &["check", "--json"], &[]);
+    assert!(json.1.contains("server.listen") && json.1.contains(what), "{}", json.1);
+    for told in [("MOORING_AUTH__MODE", "off"), ("MOORING_SERVER__LISTEN", "127.0.0.1:0")] {
+        let (code, _, err) = mooring(folder.path(), &["check"], &[told]);
+        assert_eq!((code, err.as_str()), (0, ""), "{told:?}");
+    }
+    let (code, _, err) = mooring(folder.path(), &["check", "--auth", "off"], &[]);
+    assert_eq!((code, err.as_str()), (0, ""));
 }
 
 #[test]

@@ -199,8 +199,9 @@ fn while_it_runs(command: &mut Command, look: impl FnOnce()) {
 fn commands_find_the_gateway_by_its_configuration() {
     let (front, admin) = (free_port(), free_port());
     let folder = folder(&format!(
-        "[server]\nlisten = \":{front}\"\ndrain_delay = \"0s\"\nworkers = 1\n[admin]\nlisten = \
-         \"localhost:{admin}\"\ntoken = \"a-token-of-the-file\"\n{GOOD}"
+        "[server]\nlisten = \":{front}\"\ndrain_delay = \"0s\"\nworkers = 1\n\
+         [auth]\nmode = \"off\"\n\
+         [admin]\nlisten = \"localhost:{admin}\"\ntoken = \"a-token-of-the-file\"\n{GOOD}"
     ));
     let serve = || mooring(&folder, &["serve", "--set", "state.dir=none"]);
     while_it_runs(&mut serve(), || {

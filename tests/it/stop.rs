@@ -277,6 +277,24 @@ async fn a_socket_that_nobody_asked_for_is_a_clear_error() {
     assert!(said.contains(&format!("a socket for {stranger} was handed over")), "{said}");
 }
 
+/// It is not bound by us, and leads others here all the same.
+#[test]
+fn a_socket_for_others_that_is_handed_over_needs_a_written_mode() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = TcpListener::bind("0.0.0.0:0").unwrap();
+    let address = socket.local_addr().unwrap().to_string();
+    let script = "exec 3<&0 0</dev/null; export LISTEN_FDS=1 LISTEN_PID=$$; exec \"$0\" \"$@\"";
+    let mut shell = std::process::Command::new("sh");
+    shell.args(["-c", script, env!("CARGO_BIN_EXE_mooring"), "serve"]);
+    shell.args(["--backend", "http://127.0.0.1:9", "--listen", &address]);
+    shell.current_dir(&folder).env_clear().env("PATH", "/usr/bin:/bin");
+    shell.stdin(std::process::Stdio::from(std::os::fd::OwnedFd::from(socket)));
+    let output = shell.output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(78), "{said}");
+    assert!(said.contains(&format!("can connect to {address}: write `auth.mode`")), "{said}");
+}
+
 /// Whoever read the log can die before the gateway does; that is no reason to fail a request.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_log_that_nobody_reads_harms_nobody() {
