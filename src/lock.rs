@@ -103,6 +103,8 @@ pub mod rank {
         DISCOVERY = 34, Of;
         /// The discoveries of which something is told.
         DISCOVERED = 35, Shared;
+        /// Names of backends that were given to clients.
+        GIVEN_NAMES = 36, Shared;
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use serde::Serialize;
 
-use crate::fleet::backend::Backend;
+use crate::fleet::backend::{Backend, Going};
 use crate::masked::mask;
 use crate::net::unix_millis;
 use crate::routing::client as core;
@@ -34,6 +34,8 @@ pub(crate) struct BackendReport {
     pub wanted_by: &'static str,
     /// Who said so, when and why; none if nobody ever did.
     pub said: Option<SaidReport>,
+    /// Who does not want it any more, and since when; none while it stays.
+    pub leaving: Option<LeavingReport>,
     /// Draining, and nothing is left that would be lost.
     pub drained: bool,
     pub since_ms: u64,
@@ -55,6 +57,13 @@ pub(crate) struct BackendReport {
 pub(crate) struct SaidReport {
     pub by: String,
     pub why: Option<String>,
+    pub ago_ms: u64,
+}
+
+/// That a backend leaves when it has drained.
+#[derive(Debug, Serialize)]
+pub(crate) struct LeavingReport {
+    pub by: String,
     pub ago_ms: u64,
 }
 
@@ -173,6 +182,7 @@ pub(crate) fn backend(
         state: report.admin.as_str(),
         wanted_by: sessions.source_of(&backend.name()).as_str(),
         said: report.said.as_ref().map(said),
+        leaving: backend.going().map(|it| leaving(&it)),
         drained: (!takes_new || backend.going_since().is_some()) && held == 0,
         since_ms: age(report.since, now),
         version: report.version.map(|version| version.to_string()),
@@ -184,6 +194,11 @@ pub(crate) fn backend(
         held_clients: held,
         trouble: report.trouble,
     }
+}
+
+fn leaving(going: &Going) -> LeavingReport {
+    let ago_ms = unix_millis().saturating_sub(going.at);
+    LeavingReport { by: going.by.to_string(), ago_ms }
 }
 
 #[must_use]

@@ -7,7 +7,7 @@
 //! - No records break the recovery, however odd: each comes back, or is known to be of no use.
 //! - What breaks it all the same is set aside alone.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -20,6 +20,7 @@ use mooring::journal::restore::{RestoreParams, Restored, restore};
 use mooring::net::now;
 use mooring::routing::files::Place;
 use mooring::routing::ids::{AssetId, BackendId, ClientId, PromptId};
+use mooring::routing::servers::{ServerKey, Servers};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -34,8 +35,10 @@ pub fn check(data: &[u8]) {
     let saved = text.lines().fold(Saved::default(), noted);
     check_words(&saved);
     let now = now();
-    let backends: HashMap<Arc<str>, BackendId> =
-        URLS.iter().zip(0..).map(|(url, index)| (Arc::from(*url), BackendId::nth(index))).collect();
+    let backends: Servers = (0..)
+        .zip(URLS)
+        .map(|(index, url)| (ServerKey::of_text(url), BackendId::nth(index)))
+        .collect();
     let params = params(&backends, now);
     let (restored, set_aside) = sift(saved.clone(), |saved| restore(saved, params));
     assert_eq!(set_aside, 0, "no record breaks the recovery");
@@ -43,7 +46,7 @@ pub fn check(data: &[u8]) {
     check_sift(&saved);
 }
 
-fn params(backends: &HashMap<Arc<str>, BackendId>, now: Instant) -> RestoreParams<'_> {
+fn params(backends: &Servers, now: Instant) -> RestoreParams<'_> {
     RestoreParams {
         backends,
         max_clients: MAX_CLIENTS,
@@ -123,7 +126,7 @@ fn check_words(saved: &Saved) {
     }
     for (id, record) in &saved.assets {
         let asset = record.asset(place.clone());
-        let name = (Arc::clone(&record.backend), Arc::clone(&record.url));
+        let name = (Arc::clone(&record.backend), record.server());
         let again = AssetRecord::new(name, &asset, record.at);
         assert_eq!(again.asset(place.clone()), asset, "{id:?}");
     }

@@ -122,13 +122,14 @@ async fn remove(
     State(sessions): Shared,
     Path(name): Path<String>,
     Query(query): Query<RemoveQuery>,
+    Extension(peer): Extension<Peer>,
 ) -> Reply {
     let is_forced = query.drain.as_deref() == Some("force");
     let wait = match wait_of(query.drain.as_deref().filter(|_| !is_forced)) {
         Ok(wait) => wait,
         Err(reply) => return reply,
     };
-    let backend = match sessions.remove_backend(&name) {
+    let backend = match sessions.remove_backend(&name, &peer.0.to_string()) {
         Ok(Some(backend)) => backend,
         Ok(None) => return kept(&sessions, StatusCode::NO_CONTENT, Value::Null).await,
         Err(why) => return not_changed(&why),

@@ -313,6 +313,7 @@ fn backend(raw: RawNamed, notes: &mut Notes) -> Option<BackendConfig> {
         weight,
         max_pending,
         headers,
+        listed_by: super::ListedBy::Configuration,
         identity: None,
     })
 }

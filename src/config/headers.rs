@@ -1,10 +1,11 @@
 //! Headers for everything that is said to one backend: what it asks for before it answers at all.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
 use http::header::{HeaderMap, HeaderName, HeaderValue};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::kinds::{Faults, Kind, Shape};
 use super::problems::Origin;
@@ -41,34 +42,65 @@ const OUR_PREFIXES: [&str; 3] = ["if-", "mooring-", "sec-"];
 
 /// The headers of one backend. What they say is never shown.
 #[derive(Clone, Default, PartialEq)]
-pub struct BackendHeaders(HeaderMap);
+pub struct BackendHeaders {
+    headers: HeaderMap,
+    /// Those that stand in files of their own, as they are written, and their files.
+    files: BTreeMap<String, PathBuf>,
+    /// A file of headers.
+    all_in: Option<PathBuf>,
+    /// Some stand in the configuration itself.
+    has_inline: bool,
+}
 
 impl fmt::Debug for BackendHeaders {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_set().entries(self.0.keys()).finish()
+        f.debug_set().entries(self.headers.keys()).finish()
     }
 }
 
 impl BackendHeaders {
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.headers.is_empty()
     }
 
     /// True if one of them has this name, whatever its case.
     #[must_use]
     pub fn has(&self, name: &str) -> bool {
-        self.0.contains_key(name)
+        self.headers.contains_key(name)
     }
 
     #[must_use]
     pub fn as_map(&self) -> &HeaderMap {
-        &self.0
+        &self.headers
+    }
+
+    /// Where they stand, with the keys of `[backends.NAME]`: without those that stand in no file.
+    #[must_use]
+    pub fn places(&self) -> Map<String, Value> {
+        let absolute = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
+        let entry = |(name, path)| (name, json!({ "file": absolute(path) }));
+        let mut places = Map::new();
+        if !self.files.is_empty() {
+            let files: Map<_, _> =
+                self.files.iter().map(|(name, it)| entry((name.clone(), it))).collect();
+            places.insert("headers".to_owned(), files.into());
+        }
+        let all =
+            self.all_in.as_ref().map(|path| ("headers_file".to_owned(), json!(absolute(path))));
+        places.extend(all);
+        places
+    }
+
+    /// True if some of them stand in no file.
+    #[must_use]
+    pub fn has_inline(&self) -> bool {
+        self.has_inline
     }
 
     /// Puts them into a request, in place of others of their names.
     pub fn put_into(&self, headers: &mut HeaderMap) {
-        for (name, value) in &self.0 {
+        for (name, value) in &self.headers {
             headers.insert(name.clone(), value.clone());
         }
     }
@@ -85,6 +117,7 @@ impl BackendHeaders {
             .trim()
             .parse()
             .map_err(|_| "what stands before the first colon is no name of a header".to_owned())?;
+        self.has_inline = true;
         self.add_named(header, name.trim(), value)
     }
 
@@ -104,14 +137,14 @@ impl BackendHeaders {
         let Some(mut value) = value else {
             return Err(format!("`{name}` has a byte that is not visible ASCII"));
         };
-        if self.0.contains_key(&header) {
+        if self.headers.contains_key(&header) {
             return Err(format!("`{name}` is given twice"));
         }
-        if HEADERS_MAX <= self.0.len() {
+        if HEADERS_MAX <= self.headers.len() {
             return Err(format!("there are more than {HEADERS_MAX}"));
         }
         value.set_sensitive(true);
-        self.0.insert(header, value);
+        self.headers.insert(header, value);
         Ok(())
     }
 
@@ -138,9 +171,11 @@ fn add_entry(headers: &mut BackendHeaders, name: &str, value: &Item) -> Result<(
     let header: HeaderName =
         name.parse().map_err(|_| "a key of the table is no name of a header".to_owned())?;
     if let Item::Text(text) = value {
+        headers.has_inline = true;
         return headers.add_named(header, name, text);
     }
     let path = file_of(value).ok_or_else(|| format!("`{name}`: {ENTRY}"))?;
+    headers.files.insert(name.to_owned(), path.to_owned());
     let text = secret::read(path).map_err(|what| format!("`{}` {what}", path.display()))?;
     headers.add_named(header, name, &text).map_err(|what| format!("`{}`: {what}", path.display()))
 }
@@ -245,10 +280,12 @@ impl Secretive for Headers {
         false
     }
 
-    fn take_in(value: &mut Self::Value, text: &str) -> Result<(), String> {
-        let before = value.0.len();
+    fn take_in(value: &mut Self::Value, text: &str, file: &Path) -> Result<(), String> {
+        let (before, has_inline) = (value.headers.len(), value.has_inline);
         value.add_lines(text)?;
-        if value.0.len() == before { Err("holds no header".to_owned()) } else { Ok(()) }
+        value.has_inline = has_inline;
+        value.all_in = Some(file.to_owned());
+        if value.headers.len() == before { Err("holds no header".to_owned()) } else { Ok(()) }
     }
 }
 
@@ -316,6 +353,27 @@ mod tests {
             assert_eq!(headers.as_map().len(), 2);
             assert_eq!(headers.as_map()["authorization"], "Bearer s3cret");
             assert!(headers.as_map().values().all(HeaderValue::is_sensitive));
+        }
+    }
+
+    /// What is kept of them has no secret.
+    #[test]
+    fn it_is_known_where_headers_stand_and_that_some_stand_nowhere() {
+        let folder = tempfile::tempdir().unwrap();
+        let (token, more) = (folder.path().join("token"), folder.path().join("more"));
+        std::fs::write(&token, "s3cret").unwrap();
+        std::fs::write(&more, "X-More: s3cret\n").unwrap();
+        let files = format!(
+            "headers_file = \"{}\"\nheaders = {{ X-Key = {{ file = \"{}\" }} }}",
+            more.display(),
+            token.display()
+        );
+        let headers = of_file(&files).unwrap();
+        let expected = json!({ "headers": { "X-Key": { "file": token } }, "headers_file": more });
+        assert_eq!((Value::from(headers.places()), headers.has_inline()), (expected, false));
+        for inline in ["headers = { X-Key = \"s3cret\" }", "headers = [\"X-Key: s3cret\"]"] {
+            let headers = of_file(inline).unwrap();
+            assert!(headers.places().is_empty() && headers.has_inline(), "{inline}");
         }
     }
 

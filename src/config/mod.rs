@@ -27,6 +27,7 @@ mod key;
 pub mod keys;
 mod kinds;
 mod layers;
+mod listed;
 mod listen;
 mod lists;
 mod live;
@@ -66,10 +67,11 @@ pub use find::find;
 pub use headers::BackendHeaders;
 pub use key::Applied;
 pub use kinds::Shape;
+pub use listed::ListedBy;
 pub use live::LiveConfig;
 pub use loading::{Checked, Doors, Sources, check, doors, effective, files, load};
 pub use nameless::{Nameless, Place};
-pub use one::one_backend;
+pub use one::{SecretFiles, kept_backend, one_backend};
 pub use problems::{Origin, Problem, Problems};
 pub use schema::schema;
 pub use show::Effective;
@@ -366,6 +368,7 @@ pub struct BackendConfig {
     pub max_pending: Option<NonZeroU32>,
     /// From `headers` and `headers_file`.
     pub headers: BackendHeaders,
+    pub listed_by: ListedBy,
     /// Which server this is, where it was discovered and that is told: another one may be given
     /// the same address later.
     pub identity: Option<Arc<str>>,
@@ -382,8 +385,12 @@ impl Config {
         }
     }
 
-    /// A [`crate::routing::ids::BackendId`] is an index into tables of this size.
+    /// How many backends may be wanted.
     pub const BACKENDS_MAX: usize = 1_000;
+
+    /// How many backends there may be together with those that drain: a whole fleet may be put in
+    /// place of another.
+    pub const MEMBERS_MAX: usize = 2 * Self::BACKENDS_MAX;
 
     /// The defaults, with these backends (name and URL).
     ///

@@ -1,5 +1,6 @@
 //! One backend by itself, as an operator adds it to a gateway that runs.
 
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
@@ -9,12 +10,22 @@ use super::layers::Layers;
 use super::names::{self, Notation};
 use super::problems::{Notes, Origin, Problems};
 use super::raw::{Item, Written};
-use super::{BackendConfig, check};
+use super::{BackendConfig, ListedBy, check};
 
-/// Checks a backend that is given as JSON, with the keys of `[backends.NAME]`. Reads files.
+/// Which files may be read for what is secret.
+#[derive(Clone, Copy, Debug)]
+pub enum SecretFiles<'a> {
+    /// Those of this folder, because they are sent to an address of whoever names them. Without a
+    /// folder there are none.
+    In(Option<&'a Path>),
+    /// Those that somebody named who may read them all.
+    Anywhere,
+}
+
+/// Checks a backend that an operator gives as JSON, with the keys of `[backends.NAME]`. Reads
+/// files.
 ///
-/// What is secret in it stands in files, because what was given is kept in the journal. They lie in
-/// `secrets`, because they are sent to an address of whoever gives it.
+/// What is secret in it stands in files, because what was given is kept in the journal.
 ///
 /// # Errors
 /// Every problem there is.
@@ -23,6 +34,39 @@ pub fn one_backend(
     given: &Value,
     secrets: Option<&Path>,
 ) -> Result<BackendConfig, Problems> {
+    let backend = read(name, given, SecretFiles::In(secrets))?;
+    Ok(BackendConfig { listed_by: ListedBy::Operator, ..backend })
+}
+
+/// Reads a backend that was kept ([`BackendConfig::kept`]), with what stands in its files now. It
+/// may be called `NAME~old`.
+///
+/// # Errors
+/// Every problem there is.
+pub fn kept_backend(
+    name: &str,
+    kept: &Value,
+    files: SecretFiles<'_>,
+) -> Result<BackendConfig, Problems> {
+    let base = name.split('~').next().unwrap_or(name);
+    Ok(BackendConfig { name: name.to_owned(), ..read(base, kept, files)? })
+}
+
+impl BackendConfig {
+    /// What may be kept of it, with the keys of `[backends.NAME]`: of a secret only where it
+    /// stands.
+    #[must_use]
+    pub fn kept(&self) -> Value {
+        let mut kept = self.headers.places();
+        kept.insert("url".to_owned(), format!("http://{}", self.authority).into());
+        kept.insert("weight".to_owned(), self.weight.get().into());
+        let max_pending = self.max_pending.map_or(0, NonZeroU32::get);
+        kept.insert("max_pending".to_owned(), max_pending.into());
+        Value::Object(kept)
+    }
+}
+
+fn read(name: &str, given: &Value, files: SecretFiles<'_>) -> Result<BackendConfig, Problems> {
     let (mut notes, mut layers) = (Notes::default(), Layers::default());
     layers.begin();
     let origin = Origin::Request;
@@ -38,7 +82,7 @@ pub fn one_backend(
         let full_name = format!("{BACKENDS}.{name}.{key}");
         match names::path(BACKENDS, Some(name), key, Notation::Dotted) {
             Ok(path) => {
-                let wrong = wrong_secret(key, value, secrets);
+                let wrong = wrong_secret(key, value, files);
                 let is_wrong = wrong.is_some();
                 if let Some(what) = wrong {
                     notes.report_at(Some(origin.clone()), &full_name, what);
@@ -63,10 +107,14 @@ fn there(backend: Option<BackendConfig>) -> Result<BackendConfig, Problems> {
 }
 
 /// What is wrong with where a secret stands.
-fn wrong_secret(key: &str, value: &Value, secrets: Option<&Path>) -> Option<&'static str> {
+fn wrong_secret(key: &str, value: &Value, files: SecretFiles<'_>) -> Option<&'static str> {
     const INLINE: &str =
         "a secret is given as {\"NAME\": {\"file\": PATH}}: what is given here is kept";
     const ELSEWHERE: &str = "the file of a secret lies in the folder `admin.secrets_dir`";
+    let secrets = match files {
+        SecretFiles::In(secrets) => secrets,
+        SecretFiles::Anywhere => return None,
+    };
     if key == "headers_file" {
         return Some(INLINE);
     }
@@ -122,6 +170,30 @@ mod tests {
         assert_eq!((backend.name.as_str(), backend.authority.as_str()), ("gpu", "gpu:8188"));
         assert_eq!((backend.weight.get(), backend.max_pending.unwrap().get()), (2, 5));
         assert!(backend.headers.has("authorization"));
+    }
+
+    #[test]
+    fn a_backend_that_was_kept_is_read_with_what_its_files_say_now() {
+        let folder = tempfile::tempdir().unwrap();
+        let (token, more) = (folder.path().join("token"), folder.path().join("more"));
+        std::fs::write(&token, "Bearer x\n").unwrap();
+        std::fs::write(&more, "X-More: y\n").unwrap();
+        let given = json!({
+            "url": "http://[::1]:8188", "weight": 2, "max_pending": 5, "headers_file": more,
+            "headers": { "Authorization": { "file": token } },
+        });
+        let backend = kept_backend("gpu~old2", &given, SecretFiles::Anywhere).unwrap();
+        assert_eq!((backend.name.as_str(), backend.authority.as_str()), ("gpu~old2", "[::1]:8188"));
+        assert_eq!(backend.kept(), given);
+        assert!(!backend.kept().to_string().contains("Bearer"));
+        std::fs::write(&token, "Bearer z\n").unwrap();
+        let again = kept_backend("gpu", &backend.kept(), SecretFiles::Anywhere).unwrap();
+        assert_eq!(again.headers.as_map()["authorization"], "Bearer z");
+        assert_eq!(again.headers.as_map()["x-more"], "y");
+        // What an operator gave is read from where it may be.
+        let told = kept_backend("gpu", &given, SecretFiles::In(Some(folder.path()))).unwrap_err();
+        assert!(told.to_string().contains("PATH"), "{told}");
+        assert!(kept_backend("a b~old", &given, SecretFiles::Anywhere).is_err());
     }
 
     #[test]

@@ -25,11 +25,11 @@ pub(super) trait Secretive: Kind {
     /// True for a value beside which a file would be one too many.
     fn excludes_file(value: &Self::Value) -> bool;
 
-    /// Takes in what stands in the file, which is not blank.
+    /// Takes in what stands in `file`, which is not blank.
     ///
     /// # Errors
     /// What is wrong with it, without showing it.
-    fn take_in(value: &mut Self::Value, text: &str) -> Result<(), String>;
+    fn take_in(value: &mut Self::Value, text: &str, file: &Path) -> Result<(), String>;
 }
 
 /// A file that holds the value of the key beside it, or nothing.
@@ -79,7 +79,7 @@ pub(super) fn check<K: Secretive>(
         let key = notes.written(&[&one, &other]);
         notes.report(key, what);
     }
-    if let Err(what) = read(&path).and_then(|text| K::take_in(&mut value, &text)) {
+    if let Err(what) = read(&path).and_then(|text| K::take_in(&mut value, &text, &path)) {
         notes.report(&other, format!("`{}` {what}", path.display()));
     }
     value

@@ -2,6 +2,7 @@
 //! durations and sizes are in [`super::kinds`].
 
 use std::fmt;
+use std::path::Path;
 
 use serde_json::{Value, json};
 use tracing_subscriber::EnvFilter;
@@ -104,7 +105,7 @@ impl Secretive for Token {
         value.is_some()
     }
 
-    fn take_in(value: &mut Self::Value, text: &str) -> Result<(), String> {
+    fn take_in(value: &mut Self::Value, text: &str, _file: &Path) -> Result<(), String> {
         *value = Some(Secret::parse(text.trim())?);
         Ok(())
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use sha2::{Digest as _, Sha256};
 
 use crate::config::url::Address;
-use crate::config::{BackendConfig, DiscoveryConfig};
+use crate::config::{BackendConfig, DiscoveryConfig, ListedBy};
 
 /// One server that a source tells of.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -51,6 +51,7 @@ fn backend(config: &DiscoveryConfig, server: &Server) -> BackendConfig {
         weight: server.own.weight.unwrap_or(config.weight),
         max_pending: server.own.max_pending.map_or(config.max_pending, NonZeroU32::new),
         headers: config.headers.clone(),
+        listed_by: ListedBy::Discovery(config.name.clone()),
         identity: server.identity.clone(),
     }
 }

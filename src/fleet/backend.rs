@@ -18,7 +18,7 @@ use super::queue_snapshot::QueueSnapshots;
 use super::up_state::UpState;
 use super::worker;
 use crate::comfy::version::Version;
-use crate::config::{BackendConfig, BackendHeaders, LiveConfig};
+use crate::config::{BackendConfig, BackendHeaders, ListedBy, LiveConfig};
 use crate::lock::{Guard, Lock, rank};
 use crate::net::now;
 use crate::ordered_watch::OrderedWatch;
@@ -31,6 +31,7 @@ mod leaving;
 mod said;
 mod settings;
 
+pub use leaving::Going;
 pub use said::SaidOfItself;
 
 pub(super) use settings::Common;
@@ -47,6 +48,8 @@ pub struct Backend {
     /// [`Self::authority`] as the value of a header, made once.
     pub host_header: HeaderValue,
     headers: ArcSwap<BackendHeaders>,
+    /// Who wanted it last.
+    listed_by: ArcSwap<ListedBy>,
     /// As it was told by whoever discovered it.
     identity: ArcSwap<Option<Arc<str>>>,
     weight: AtomicU32,
@@ -78,8 +81,8 @@ pub struct Backend {
 struct State {
     health: Health,
     admin: AdminState,
-    /// Since when it is to leave.
-    going: Option<Instant>,
+    /// That it is to leave.
+    going: Option<Going>,
     /// Who said so; `None` if nobody did.
     said: Option<StateChange>,
     /// When it last went up or down, or was configured.
@@ -129,6 +132,7 @@ impl Backend {
             port,
             host_header: header(&settings.authority),
             headers: ArcSwap::from_pointee(settings.headers.clone()),
+            listed_by: ArcSwap::from_pointee(settings.listed_by.clone()),
             identity: ArcSwap::from_pointee(settings.identity.clone()),
             weight: AtomicU32::new(settings.weight.get()),
             max_pending: AtomicU32::new(settings.max_pending.map_or(0, NonZeroU32::get)),

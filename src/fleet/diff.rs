@@ -5,7 +5,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use super::backend::Backend;
-use crate::config::{BackendConfig, BackendHeaders, Config};
+use crate::config::{BackendConfig, BackendHeaders, Config, ListedBy};
 use crate::routing::ids::BackendId;
 
 /// What changes, and nothing else. Made by [`between`], or by who knows what he wants.
@@ -59,6 +59,23 @@ pub fn between(members: &[Member], wanted: &[BackendConfig]) -> (Diff, BTreeSet<
     (diff, unwanted.into_iter().map(|member| member.id).collect())
 }
 
+/// These join beside the members, though nobody wants them: they drain. One whose address is taken
+/// is left out, as are those for which there is no room.
+#[must_use]
+pub fn beside(members: &[Member], left_over: Vec<BackendConfig>) -> Vec<BackendConfig> {
+    let settings = || members.iter().map(|it| &it.settings);
+    let mut addresses: BTreeSet<String> = settings().map(|it| it.authority.clone()).collect();
+    let mut names: BTreeSet<String> = settings().map(|it| it.name.clone()).collect();
+    let room = Config::MEMBERS_MAX.saturating_sub(members.len());
+    let joining = left_over.into_iter().filter(|it| addresses.insert(it.authority.clone()));
+    let named = joining.take(room).map(|it| {
+        let name = free_name(&it.name, &names);
+        names.insert(name.clone());
+        BackendConfig { name, ..it }
+    });
+    named.collect()
+}
+
 /// True if two servers of one address are told to be different ones.
 fn is_another(one: &BackendConfig, other: &BackendConfig) -> bool {
     one.identity.as_ref().zip(other.identity.as_ref()).is_some_and(|(one, other)| one != other)
@@ -81,6 +98,8 @@ fn free_name(name: &str, taken: &BTreeSet<String>) -> String {
 pub struct Applied {
     pub joined: Vec<Arc<Backend>>,
     pub left: Vec<Arc<Backend>>,
+    /// These have other settings now, are to leave now, or stay after all.
+    pub changed: Vec<Arc<Backend>>,
 }
 
 /// Why a difference is not applied; nothing of it is.
@@ -92,6 +111,10 @@ pub enum BadDiff {
     AddressTwice(String),
     #[error("there would be {count} backends, at most {max} are allowed")]
     TooMany { count: usize, max: usize },
+    #[error(
+        "there would be {count} backends together with those that drain, at most {max} are allowed"
+    )]
+    TooManyDrain { count: usize, max: usize },
     #[error("a backend that should change or leave no longer exists")]
     NotThere,
 }
@@ -119,7 +142,13 @@ pub(super) fn check(members: &[Member], diff: &Diff) -> Result<(), BadDiff> {
             return Err(BadDiff::AddressTwice(address));
         }
     }
-    let max = Config::BACKENDS_MAX;
+    let max = Config::MEMBERS_MAX;
+    (count <= max).then_some(()).ok_or(BadDiff::TooManyDrain { count, max })
+}
+
+/// Looks whether so many may be wanted.
+pub(super) fn check_wanted(wanted: &[BackendConfig]) -> Result<(), BadDiff> {
+    let (count, max) = (wanted.len(), Config::BACKENDS_MAX);
     (count <= max).then_some(()).ok_or(BadDiff::TooMany { count, max })
 }
 
@@ -133,6 +162,7 @@ pub(super) fn forgotten() -> BackendConfig {
         weight: NonZeroU32::MIN,
         max_pending: None,
         headers: BackendHeaders::default(),
+        listed_by: ListedBy::default(),
         identity: None,
     }
 }
@@ -157,6 +187,7 @@ mod tests {
             weight: weight.parse().unwrap(),
             max_pending: None,
             headers: BackendHeaders::default(),
+            listed_by: ListedBy::default(),
             identity: identity.map(Arc::from),
         }
     }
@@ -226,9 +257,36 @@ mod tests {
         let adjusted =
             Diff { adjust: vec![(BackendId::nth(1), settings("a=2"))], ..Diff::default() };
         assert_eq!(check(&two, &adjusted), Err(BadDiff::NameTwice("a".to_owned())));
-        let many: String = (10..1009).map(|port| format!("n{port}={port} ")).collect();
-        let max = Config::BACKENDS_MAX;
-        assert_eq!(check(&two, &join(&many)), Err(BadDiff::TooMany { count: 1001, max }));
+    }
+
+    /// A rollout puts as many beside those that drain.
+    #[test]
+    fn those_that_drain_do_not_count_among_those_that_may_be_wanted() {
+        let many = |ports: std::ops::Range<u16>| -> String {
+            ports.map(|port| format!("n{port}={port} ")).collect()
+        };
+        let (old, new) = (members(&many(0..600)), all(&many(600..1_200)));
+        let (diff, unwanted) = between(&old, &new);
+        assert_eq!((check_wanted(&new), check(&old, &diff)), (Ok(()), Ok(())));
+        assert_eq!((diff.join.len(), unwanted.len()), (600, 600));
+        let (count, max) = (1_001, Config::BACKENDS_MAX);
+        let wanted = all(&many(0..1_001));
+        assert_eq!(check_wanted(&wanted), Err(BadDiff::TooMany { count, max }));
+        // All together have a bound of their own.
+        let (old, new) = (members(&many(0..1_001)), all(&many(1_001..2_001)));
+        let (count, max) = (2_001, Config::MEMBERS_MAX);
+        let refused = check(&old, &between(&old, &new).0);
+        assert_eq!(refused, Err(BadDiff::TooManyDrain { count, max }));
+        assert_eq!(check(&old[1..], &between(&old[1..], &new).0), Ok(()));
+    }
+
+    #[test]
+    fn what_is_left_over_joins_where_there_is_room_under_a_name_of_its_own() {
+        let joined = beside(&members("a=1 b=2"), all("a=3 x=2 b~old=4 b=5"));
+        let named: Vec<_> = joined.iter().map(|it| format!("{}={}", it.name, it.port)).collect();
+        assert_eq!(named, ["a~old=3", "b~old=4", "b~old2=5"]);
+        let many: String = (10..2_020).map(|port| format!("n{port}={port} ")).collect();
+        assert_eq!(beside(&members("a=1 b=2"), all(&many)).len(), Config::MEMBERS_MAX - 2);
     }
 
     #[test]

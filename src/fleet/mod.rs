@@ -30,7 +30,7 @@ pub mod wanted;
 pub mod watch;
 pub mod worker;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -45,7 +45,7 @@ use crate::net::{Network, now};
 use crate::routing::ids::BackendId;
 use crate::routing::placement::BackendView;
 use crate::tasks::Tasks;
-use backend::{Backend, Common};
+use backend::{Backend, Common, Going};
 use diff::{Applied, BadDiff, Diff, Member};
 use roster::Roster;
 
@@ -121,23 +121,46 @@ impl Fleet {
         self.apply_under(&self.watched.lock(), diff)
     }
 
-    /// Makes the fleet what is wanted of it: who is not wanted any more is to go, and whoever is
-    /// stays.
+    /// Makes the fleet what is wanted of it: who is not wanted any more is to go, because of `by`,
+    /// and whoever is stays.
     ///
     /// # Errors
-    /// As [`Fleet::apply`].
-    pub fn change(&self, wanted: &[BackendConfig]) -> Result<Applied, BadDiff> {
+    /// As [`Fleet::apply`], or more would be wanted than may be.
+    pub fn change(&self, wanted: &[BackendConfig], by: &str) -> Result<Applied, BadDiff> {
+        diff::check_wanted(wanted)?;
         // All under one lock: who is wanted again must not go in the same moment.
         let watched = self.watched.lock();
         let (diff, unwanted) = diff::between(&self.members(), wanted);
-        let applied = self.apply_under(&watched, &diff)?;
+        let mut applied = self.apply_under(&watched, &diff)?;
         for backend in self.iter() {
-            match unwanted.contains(&backend.id) {
-                true => backend.goes(),
+            let is_news = match unwanted.contains(&backend.id) {
+                true => backend.goes(Going::now(by)),
                 false => backend.stays(),
+            };
+            if is_news {
+                applied.changed.push(backend);
             }
         }
         Ok(applied)
+    }
+
+    /// Has backends drain that nobody wants any more and that are waited for still, since before a
+    /// restart. Those for which there is no place are left out.
+    pub fn bring_back(&self, left_over: Vec<(BackendConfig, Going)>) -> Applied {
+        let watched = self.watched.lock();
+        let going: BTreeMap<String, Going> =
+            left_over.iter().map(|(it, going)| (it.authority.clone(), going.clone())).collect();
+        let left_over = left_over.into_iter().map(|(settings, _)| settings).collect();
+        let join = diff::beside(&self.members(), left_over);
+        let diff = Diff { join, ..Diff::default() };
+        // Those fit in beside the others.
+        let applied = self.apply_under(&watched, &diff).unwrap_or_default();
+        for backend in &applied.joined {
+            if let Some(going) = going.get(&*backend.authority) {
+                backend.goes(going.clone());
+            }
+        }
+        applied
     }
 
     /// Lets those of `drained` go that are to go still.
@@ -158,6 +181,7 @@ impl Fleet {
         for (id, settings) in &diff.adjust {
             if let Some(backend) = before.get(*id) {
                 backend.adjust(settings);
+                applied.changed.push(Arc::clone(backend));
             }
         }
         for settings in &diff.join {
@@ -201,8 +225,8 @@ impl Fleet {
         self.find(|backend| *backend.names.get().name == *name)
     }
 
-    /// The same for what an operator or an older name of a file says: a name, else where it
-    /// listens, as `host:port` or as its URL.
+    /// The same for what an operator says: a name, else where it listens, as `host:port` or as its
+    /// URL.
     #[must_use]
     pub fn called(&self, text: &str) -> Option<Arc<Backend>> {
         self.by_name(text).or_else(|| {

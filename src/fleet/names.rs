@@ -1,6 +1,6 @@
 //! The name of a backend, which an operator may change while everything runs.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use arc_swap::{ArcSwap, Guard};
 use http::HeaderValue;
@@ -10,6 +10,8 @@ use http::HeaderValue;
 pub struct Named {
     pub name: Arc<str>,
     pub header: HeaderValue,
+    /// What stands for it in names of files, once that was needed.
+    pub given: OnceLock<Arc<str>>,
 }
 
 /// The name that a backend has now, for all that speak of it.
@@ -34,7 +36,7 @@ impl Names {
 
 impl Named {
     fn new(name: &str) -> Self {
-        Self { name: name.into(), header: header(name) }
+        Self { name: name.into(), header: header(name), given: OnceLock::new() }
     }
 }
 

@@ -6,6 +6,7 @@
 //! After a failed write redb refuses everything until the file is opened anew, so a failed commit
 //! drops the handle and the next one opens the file again.
 
+use std::borrow::Cow;
 use std::fs::{DirBuilder, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
@@ -16,10 +17,12 @@ use std::sync::Arc;
 use redb::backends::FileBackend;
 use redb::{
     Database, DatabaseError, Durability, ReadTransaction, ReadableDatabase as _,
-    ReadableTable as _, TableDefinition, TableError,
+    ReadableTable as _, TableDefinition, TableError, WriteTransaction,
 };
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::batch::Changes;
 use super::record::{BadRecord, Batch, FileKey, Saved, decode, encode};
 use super::{JournalError, Store};
 use crate::masked::mask;
@@ -41,6 +44,8 @@ const PROMPTS: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("pro
 const STATES: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("states");
 const ADDED: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("added");
 const FOUND: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("found");
+const MEMBERS: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("members");
+const NAMES: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("names");
 const FILES: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("files");
 const ASSETS: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("assets");
 
@@ -176,6 +181,8 @@ fn read_all(database: &Database, path: &Path) -> Result<Saved, JournalError> {
             states: records(&all, (STATES, "backend"), |key| Some(key.into()), plain)?,
             added: records(&all, (ADDED, "added backend"), |key| Some(key.into()), plain)?,
             found: records(&all, (FOUND, "discovery"), |key| Some(key.into()), plain)?,
+            members: records(&all, (MEMBERS, "member"), |key| Some(key.into()), plain)?,
+            names: records(&all, (NAMES, "name"), |key| Some(key.into()), plain)?,
         })
     };
     read().map_err(|error| match error {
@@ -242,71 +249,42 @@ impl From<redb::Error> for ReadError {
 }
 
 fn write(database: &Database, batch: &Batch, path: &Path) -> Result<(), JournalError> {
+    let Batch { clients, prompts, files, assets, states, added, found, members, names } = batch;
     let write = || -> Result<(), redb::Error> {
-        let mut transaction = database.begin_write()?;
-        transaction.set_durability(Durability::Immediate)?;
-        {
-            let mut clients = transaction.open_table(CLIENTS)?;
-            for (id, record) in &batch.clients {
-                match record {
-                    Some(record) => drop(clients.insert(id.as_str(), &*encode(record))?),
-                    None => drop(clients.remove(id.as_str())?),
-                }
-            }
-            let mut prompts = transaction.open_table(PROMPTS)?;
-            for (id, record) in &batch.prompts {
-                match record {
-                    Some(record) => drop(prompts.insert(id.as_str(), &*encode(record))?),
-                    None => drop(prompts.remove(id.as_str())?),
-                }
-            }
-            if !batch.states.is_empty() {
-                let mut states = transaction.open_table(STATES)?;
-                for (url, record) in &batch.states {
-                    match record {
-                        Some(record) => drop(states.insert(&**url, &*encode(record))?),
-                        None => drop(states.remove(&**url)?),
-                    }
-                }
-            }
-            if !batch.added.is_empty() {
-                let mut added = transaction.open_table(ADDED)?;
-                for (name, record) in &batch.added {
-                    match record {
-                        Some(record) => drop(added.insert(&**name, &*encode(record))?),
-                        None => drop(added.remove(&**name)?),
-                    }
-                }
-            }
-            if !batch.found.is_empty() {
-                let mut found = transaction.open_table(FOUND)?;
-                for (name, record) in &batch.found {
-                    match record {
-                        Some(record) => drop(found.insert(&**name, &*encode(record))?),
-                        None => drop(found.remove(&**name)?),
-                    }
-                }
-            }
-            let mut files = transaction.open_table(FILES)?;
-            for (key, record) in &batch.files {
-                let key = key.to_text();
-                match record {
-                    Some(record) => drop(files.insert(key.as_str(), &*encode(record))?),
-                    None => drop(files.remove(key.as_str())?),
-                }
-            }
-            let mut assets = transaction.open_table(ASSETS)?;
-            for (id, record) in &batch.assets {
-                let key = id.to_string();
-                match record {
-                    Some(record) => drop(assets.insert(key.as_str(), &*encode(record))?),
-                    None => drop(assets.remove(key.as_str())?),
-                }
-            }
-        }
-        Ok(transaction.commit()?)
+        let mut all = database.begin_write()?;
+        all.set_durability(Durability::Immediate)?;
+        put(&all, CLIENTS, clients, |id| id.as_str().into())?;
+        put(&all, PROMPTS, prompts, |id| id.as_str().into())?;
+        put(&all, FILES, files, |key| key.to_text().into())?;
+        put(&all, ASSETS, assets, |id| id.to_string().into())?;
+        put(&all, STATES, states, |url| (&**url).into())?;
+        put(&all, ADDED, added, |name| (&**name).into())?;
+        put(&all, FOUND, found, |name| (&**name).into())?;
+        put(&all, MEMBERS, members, |url| (&**url).into())?;
+        put(&all, NAMES, names, |name| (&**name).into())?;
+        Ok(all.commit()?)
     };
     write().map_err(|error| JournalError::Write { path: path.to_owned(), what: error.to_string() })
+}
+
+/// Writes the changes of one table.
+fn put<K, R: Serialize>(
+    all: &WriteTransaction,
+    definition: TableDefinition<'static, &str, &[u8]>,
+    changes: &Changes<K, R>,
+    key_of: impl Fn(&K) -> Cow<'_, str>,
+) -> Result<(), redb::Error> {
+    if changes.is_empty() {
+        return Ok(());
+    }
+    let mut table = all.open_table(definition)?;
+    for (key, record) in changes {
+        match record {
+            Some(record) => drop(table.insert(&*key_of(key), &*encode(record))?),
+            None => drop(table.remove(&*key_of(key))?),
+        }
+    }
+    Ok(())
 }
 
 /// What redb said, in our terms: the system's word, or that the file is not as it should be.

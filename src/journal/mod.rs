@@ -9,6 +9,8 @@
 //!
 //! - [`record`]: what is written of a client, of a prompt and of a file
 //! - `people`: who made and submitted, as records have it
+//! - `batch`: what is written together, and what was ever written
+//! - [`leftovers`]: which servers are still waited for after a restart (pure)
 //! - [`disk`]: the store on a disk
 //! - [`restore`]: from records to bindings and pending prompts (pure)
 //!
@@ -20,8 +22,12 @@
 //! - A store that fails loses nothing while the process lives: its batch is merged with what was
 //!   noted since, and tried again. The later note wins.
 
+mod batch;
 pub mod disk;
 mod found;
+pub mod leftovers;
+mod members;
+mod names;
 mod note;
 mod operators;
 mod people;
@@ -47,8 +53,8 @@ use crate::routing::ids::{AssetId, ClientId, PromptId};
 use crate::tasks::Tasks;
 use note::Note;
 use record::{
-    AddedRecord, AssetRecord, Batch, BindingRecord, FileKey, FileRecord, FoundRecord, PromptRecord,
-    Saved, StateRecord,
+    AddedRecord, AssetRecord, Batch, BindingRecord, FileKey, FileRecord, FoundRecord, MemberRecord,
+    NameRecord, PromptRecord, Saved, StateRecord,
 };
 
 /// How long a commit is awaited. A disk that takes longer counts as failing.
@@ -220,6 +226,16 @@ impl Journal {
     /// What that discovery has found; `None` if there is no such discovery any more.
     pub fn note_found(&self, place: Arc<str>, record: Option<FoundRecord>) {
         self.note(|| Note::Found(place, record));
+    }
+
+    /// The backend at this URL as it is now; `None` if it has left the fleet.
+    pub fn note_member(&self, url: Arc<str>, record: Option<MemberRecord>) {
+        self.note(|| Note::Member(url, record));
+    }
+
+    /// For which server a name was given out; `None` if it is forgotten.
+    pub fn note_name(&self, name: Arc<str>, record: Option<NameRecord>) {
+        self.note(|| Note::Name(name, record));
     }
 
     /// An asset as it is known now; `None` if it is forgotten.

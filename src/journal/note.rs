@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::record::{
-    AddedRecord, AssetRecord, Batch, BindingRecord, FileKey, FileRecord, FoundRecord, PromptRecord,
-    StateRecord,
+    AddedRecord, AssetRecord, Batch, BindingRecord, FileKey, FileRecord, FoundRecord, MemberRecord,
+    NameRecord, PromptRecord, StateRecord,
 };
 use crate::routing::ids::{AssetId, ClientId, PromptId};
 
@@ -18,6 +18,8 @@ pub(super) enum Note {
     Asset(AssetId, Option<AssetRecord>),
     Added(Arc<str>, Option<AddedRecord>),
     Found(Arc<str>, Option<FoundRecord>),
+    Member(Arc<str>, Option<MemberRecord>),
+    Name(Arc<str>, Option<NameRecord>),
 }
 
 impl Batch {
@@ -30,6 +32,8 @@ impl Batch {
             Note::Asset(id, record) => drop(self.assets.insert(id, record)),
             Note::Added(name, record) => drop(self.added.insert(name, record)),
             Note::Found(name, record) => drop(self.found.insert(name, record)),
+            Note::Member(url, record) => drop(self.members.insert(url, record)),
+            Note::Name(name, record) => drop(self.names.insert(name, record)),
         }
     }
 }

@@ -27,7 +27,7 @@ pub fn sift<T>(saved: Saved, restore: impl Fn(&Saved) -> T) -> (T, usize) {
         error!(kind, name, panic = said(&*panic), "A record breaks the recovery; it is set aside.");
         false
     };
-    let Saved { mut clients, mut prompts, mut files, mut assets, mut states, added, found } = saved;
+    let Saved { mut clients, mut prompts, mut files, mut assets, mut states, .. } = saved;
     clients.retain(|it| {
         let alone = Saved { clients: vec![it.clone()], ..Saved::default() };
         is_good("client", crate::masked::mask(&it.0).to_string(), alone)
@@ -48,7 +48,8 @@ pub fn sift<T>(saved: Saved, restore: impl Fn(&Saved) -> T) -> (T, usize) {
         let alone = Saved { states: vec![it.clone()], ..Saved::default() };
         is_good("backend", it.0.to_string(), alone)
     });
-    let rest = Saved { clients, prompts, files, assets, states, added, found };
+    let (added, found, members, names) = (saved.added, saved.found, saved.members, saved.names);
+    let rest = Saved { clients, prompts, files, assets, states, added, found, members, names };
     (restore(&rest), set_aside)
 }
 

@@ -5,19 +5,22 @@
 //! because they are read by another process; ages that a changed clock makes impossible are cut to
 //! what is possible when they are restored.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+pub use super::batch::{Batch, Saved};
 pub use super::found::{FoundBackend, FoundRecord};
+pub use super::members::{GoingRecord, MemberRecord};
+pub use super::names::NameRecord;
 pub use super::operators::{AddedRecord, StateRecord};
 use super::people::{MakerRecord, PersonRecord, made_by, makers_of};
 use crate::routing::assets::{Asset, Kind};
 use crate::routing::files::{Holder, Place};
-use crate::routing::ids::{AssetId, ClientId, ContentHash, FileRef, Folder, PromptId};
+use crate::routing::ids::{ClientId, ContentHash, FileRef, Folder};
 use crate::routing::owners::Person;
 use crate::routing::pending::End;
+use crate::routing::servers::ServerKey;
 
 /// The version of records that this Mooring writes, and the newest that it reads.
 pub const VERSION: u32 = 1;
@@ -30,6 +33,9 @@ pub struct BindingRecord {
     pub backend: Arc<str>,
     /// The backend's URL: another server under the same name is another backend.
     pub url: Arc<str>,
+    /// Which server it is, if whoever discovered it told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    identity: Option<Arc<str>>,
     pub since: u64,
     /// An upload waits there for its prompt, until then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -43,6 +49,8 @@ pub struct PromptRecord {
     pub client: String,
     pub backend: Arc<str>,
     pub url: Arc<str>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    identity: Option<Arc<str>>,
     pub made: u64,
     /// Its place among all submissions: ComfyUI works in this order.
     pub order: u64,
@@ -61,24 +69,25 @@ pub struct PromptRecord {
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct FileKey {
     pub file: FileRef,
-    /// The backend's URL, as in the other records.
-    pub url: Arc<str>,
+    /// The server that has it, as [`ServerKey::to_text`] writes it. An older Mooring takes it for a
+    /// URL: what stands there of a server that was told apart is the file of one that is gone.
+    pub server: Arc<str>,
 }
 
 impl FileKey {
-    /// As it stands in the table: folder and path, then the URL.
+    /// As it stands in the table: folder and path, then the server.
     #[must_use]
     pub fn to_text(&self) -> String {
-        format!("{}/{}\0{}", self.file.folder.as_str(), self.file.path(), self.url)
+        format!("{}/{}\0{}", self.file.folder.as_str(), self.file.path(), self.server)
     }
 
     /// Reads it back; `None` if it is none of ours.
     #[must_use]
     pub fn of_text(text: &str) -> Option<Self> {
-        let (file, url) = text.split_once('\0')?;
+        let (file, server) = text.split_once('\0')?;
         let (folder, path) = file.split_once('/')?;
         let file = FileRef::of_path(Folder::parse(folder)?, path)?;
-        Some(Self { file, url: url.into() })
+        Some(Self { file, server: server.into() })
     }
 }
 
@@ -103,6 +112,8 @@ pub struct AssetRecord {
     v: u32,
     pub backend: Arc<str>,
     pub url: Arc<str>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    identity: Option<Arc<str>>,
     /// When it was learned of; its place among all of them.
     pub at: u64,
     pub order: u64,
@@ -121,14 +132,16 @@ pub struct AssetRecord {
 }
 
 impl AssetRecord {
-    /// `backend` is its name and its URL.
+    /// `backend` is its name, and which server it is.
     #[must_use]
-    pub fn new((backend, url): (Arc<str>, Arc<str>), asset: &Asset, at: u64) -> Self {
+    pub fn new((backend, server): (Arc<str>, ServerKey), asset: &Asset, at: u64) -> Self {
         let file = |file: &FileRef| format!("{}/{}", file.folder.as_str(), file.path());
+        let ServerKey { url, identity } = server;
         Self {
             v: VERSION,
             backend,
             url,
+            identity,
             at,
             order: asset.order,
             makers: makers_of(&asset.makers),
@@ -137,6 +150,12 @@ impl AssetRecord {
             hash: asset.hash.map(|hash| hash.to_string()),
             copy: asset.kind == Kind::Copy,
         }
+    }
+
+    /// The server that has it.
+    #[must_use]
+    pub fn server(&self) -> ServerKey {
+        ServerKey::new(Arc::clone(&self.url), self.identity.clone())
     }
 
     /// The asset that it is of, at `place`.
@@ -210,7 +229,21 @@ impl BindingRecord {
         since: u64,
         reserved_until: Option<u64>,
     ) -> Self {
-        Self { v: VERSION, backend: backend.into(), url: url.into(), since, reserved_until }
+        let (backend, url) = (backend.into(), url.into());
+        Self { v: VERSION, backend, url, identity: None, since, reserved_until }
+    }
+
+    /// The same, to the one of this identity.
+    #[must_use]
+    pub fn to(mut self, identity: Option<Arc<str>>) -> Self {
+        self.identity = identity;
+        self
+    }
+
+    /// The server that it is to.
+    #[must_use]
+    pub fn server(&self) -> ServerKey {
+        ServerKey::new(Arc::clone(&self.url), self.identity.clone())
     }
 }
 
@@ -219,8 +252,22 @@ impl PromptRecord {
     #[must_use]
     pub fn new(client: &ClientId, sent: Sent, output_nodes: Vec<String>) -> Self {
         let Sent { backend, url, made, order } = sent;
-        let (client, person) = (client.to_string(), None);
-        Self { v: VERSION, client, backend, url, made, order, person, output_nodes, ended: None }
+        let (v, client) = (VERSION, client.to_string());
+        let (identity, person, ended) = (None, None, None);
+        Self { v, client, backend, url, identity, made, order, person, output_nodes, ended }
+    }
+
+    /// The same prompt, sent to the server of this identity.
+    #[must_use]
+    pub fn to(mut self, identity: Option<Arc<str>>) -> Self {
+        self.identity = identity;
+        self
+    }
+
+    /// The server that it was sent to.
+    #[must_use]
+    pub fn server(&self) -> ServerKey {
+        ServerKey::new(Arc::clone(&self.url), self.identity.clone())
     }
 
     /// The same prompt, of this person's.
@@ -259,109 +306,6 @@ impl EndRecord {
 pub enum Told {
     Yes,
     No,
-}
-
-/// Changes that are committed together; `None` deletes.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Batch {
-    pub clients: HashMap<ClientId, Option<BindingRecord>>,
-    pub prompts: HashMap<PromptId, Option<PromptRecord>>,
-    pub files: HashMap<FileKey, Option<FileRecord>>,
-    pub assets: HashMap<AssetId, Option<AssetRecord>>,
-    /// By the URL of the backend.
-    pub states: HashMap<Arc<str>, Option<StateRecord>>,
-    /// By the name of the backend.
-    pub added: HashMap<Arc<str>, Option<AddedRecord>>,
-    /// By the name of the discovery.
-    pub found: HashMap<Arc<str>, Option<FoundRecord>>,
-}
-
-impl Batch {
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    #[must_use]
-    pub fn len(&self) -> usize {
-        let named = self.clients.len() + self.prompts.len() + self.files.len();
-        let of_fleet = self.states.len() + self.added.len() + self.found.len();
-        named + self.assets.len() + of_fleet
-    }
-
-    /// Takes an earlier batch that was not committed: what was noted since goes over it.
-    pub(super) fn put_under(&mut self, earlier: &Self) {
-        for (client, record) in &earlier.clients {
-            self.clients.entry(client.clone()).or_insert_with(|| record.clone());
-        }
-        for (prompt, record) in &earlier.prompts {
-            self.prompts.entry(prompt.clone()).or_insert_with(|| record.clone());
-        }
-        for (file, record) in &earlier.files {
-            self.files.entry(file.clone()).or_insert_with(|| record.clone());
-        }
-        for (id, record) in &earlier.assets {
-            self.assets.entry(*id).or_insert_with(|| record.clone());
-        }
-        for (url, record) in &earlier.states {
-            self.states.entry(Arc::clone(url)).or_insert_with(|| record.clone());
-        }
-        for (name, record) in &earlier.added {
-            self.added.entry(Arc::clone(name)).or_insert_with(|| record.clone());
-        }
-        for (name, record) in &earlier.found {
-            self.found.entry(Arc::clone(name)).or_insert_with(|| record.clone());
-        }
-    }
-}
-
-/// Everything that a store had.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Saved {
-    pub clients: Vec<(ClientId, BindingRecord)>,
-    pub prompts: Vec<(PromptId, PromptRecord)>,
-    pub files: Vec<(FileKey, FileRecord)>,
-    pub assets: Vec<(AssetId, AssetRecord)>,
-    pub states: Vec<(Arc<str>, StateRecord)>,
-    pub added: Vec<(Arc<str>, AddedRecord)>,
-    pub found: Vec<(Arc<str>, FoundRecord)>,
-}
-
-impl Saved {
-    /// True if nothing was ever written, or all of it is gone.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        let Self { clients, prompts, files, assets, states, added, found } = self;
-        let things = [clients.len(), prompts.len(), files.len(), assets.len()];
-        things.iter().chain(&[states.len(), added.len(), found.len()]).all(|count| *count == 0)
-    }
-
-    /// The state after a batch, for stores that are a list of batches.
-    #[must_use]
-    pub fn after(mut self, batch: &Batch) -> Self {
-        self.clients.retain(|(client, _)| !batch.clients.contains_key(client));
-        self.prompts.retain(|(prompt, _)| !batch.prompts.contains_key(prompt));
-        let clients = batch.clients.iter().filter_map(|(id, it)| Some((id.clone(), it.clone()?)));
-        let prompts = batch.prompts.iter().filter_map(|(id, it)| Some((id.clone(), it.clone()?)));
-        self.files.retain(|(file, _)| !batch.files.contains_key(file));
-        let files = batch.files.iter().filter_map(|(key, it)| Some((key.clone(), it.clone()?)));
-        self.clients.extend(clients);
-        self.prompts.extend(prompts);
-        self.files.extend(files);
-        self.assets.retain(|(id, _)| !batch.assets.contains_key(id));
-        let assets = batch.assets.iter().filter_map(|(id, it)| Some((*id, it.clone()?)));
-        self.assets.extend(assets);
-        self.states.retain(|(url, _)| !batch.states.contains_key(url));
-        let states = batch.states.iter().filter_map(|(key, it)| Some((key.clone(), it.clone()?)));
-        self.states.extend(states);
-        self.added.retain(|(name, _)| !batch.added.contains_key(name));
-        let added = batch.added.iter().filter_map(|(key, it)| Some((key.clone(), it.clone()?)));
-        self.added.extend(added);
-        self.found.retain(|(name, _)| !batch.found.contains_key(name));
-        let found = batch.found.iter().filter_map(|(key, it)| Some((key.clone(), it.clone()?)));
-        self.found.extend(found);
-        self
-    }
 }
 
 /// The bytes of a record.
@@ -407,6 +351,18 @@ mod tests {
     }
 
     #[test]
+    fn which_server_it_was_is_read_and_an_older_record_says_only_where() {
+        let identity = Some("u0".into());
+        let server = ServerKey::of_text("h:1#u0");
+        let binding = BindingRecord::new("a", "h:1", 3, None).to(identity.clone());
+        assert_eq!(decode::<BindingRecord>(&encode(&binding)).unwrap().server(), server);
+        let sent = prompt().to(identity);
+        assert_eq!(decode::<PromptRecord>(&encode(&sent)).unwrap().server(), server);
+        // What an older Mooring reads of it is where it was.
+        assert_eq!((&*sent.url, prompt().server()), ("h:1", ServerKey::of_text("h:1")));
+    }
+
+    #[test]
     fn who_is_behind_a_client_is_read_as_it_was_written() {
         let people = [
             Person::Browser(u128::MAX - 1),
@@ -426,7 +382,7 @@ mod tests {
     #[test]
     fn a_file_is_read_as_it_was_written_and_its_key_too() {
         let file = FileRef::of_path(Folder::Temp, "x/y z.png").unwrap();
-        let key = FileKey { file, url: "h:1".into() };
+        let key = FileKey { file, server: "h:1#u0".into() };
         assert_eq!(FileKey::of_text(&key.to_text()), Some(key));
         for junk in ["", "temp/x", "models/x\0h", "temp/\0h"] {
             assert_eq!(FileKey::of_text(junk), None, "{junk}");
@@ -457,10 +413,11 @@ mod tests {
             order: 7,
         };
         for _ in 0..2 {
-            let record = AssetRecord::new(("a".into(), "h:1".into()), &asset, 5);
+            let record = AssetRecord::new(("a".into(), ServerKey::of_text("h:1#u0")), &asset, 5);
             let read: AssetRecord = decode(&encode(&record)).unwrap();
             assert_eq!(read, record);
             assert_eq!(read.asset(place.clone()), asset);
+            assert_eq!(read.server(), ServerKey::of_text("h:1#u0"));
             asset = Asset { user: None, file: None, hash: None, kind: Kind::Original, ..asset };
         }
     }

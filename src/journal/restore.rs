@@ -1,7 +1,8 @@
 //! From records to bindings and pending prompts. Pure.
 //!
-//! A record names a backend by its URL. If no backend has that URL any more, what was pending there
-//! ends as lost. A backend that has taken its name is not asked about it.
+//! A record names a server: where it listens, and which one it is if that was told. If no backend
+//! is that server any more, what was pending there ends as lost. A backend that has taken its name,
+//! or its address, is not asked about it.
 //!
 //! # Invariants
 //!
@@ -9,7 +10,7 @@
 //! - The pending prompts of a restored client are in the order of their submission, on the backend
 //!   that it is bound to, but for those that were found elsewhere.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -25,6 +26,7 @@ use crate::routing::ids::{AssetId, BackendId, ClientId, FileRef, PromptId};
 use crate::routing::ledger::Entry;
 use crate::routing::owners::Submitter;
 use crate::routing::pending::{End, Loss, Pending};
+use crate::routing::servers::{ServerKey, Servers};
 
 /// How many ended prompts of one client are told again, the latest.
 const UNDELIVERED_MAX: usize = 64;
@@ -32,8 +34,8 @@ const UNDELIVERED_MAX: usize = 64;
 /// What restoring depends on.
 #[derive(Clone, Copy, Debug)]
 pub struct RestoreParams<'a> {
-    /// The configured backends.
-    pub backends: &'a HashMap<Arc<str>, BackendId>,
+    /// The backends that there are.
+    pub backends: &'a Servers,
     pub max_clients: usize,
     pub lease: Duration,
     pub reservation: Duration,
@@ -51,10 +53,22 @@ pub struct Restored {
     pub ledger: Vec<Entry>,
     /// In their order; each with when it was learned of.
     pub files: Vec<(FileRef, Holder, Instant)>,
+    /// Files whose server is known by more, or by less, than when they were written.
+    pub renamed: Vec<RenamedFile>,
+    /// Names of servers that an older Mooring gave out.
+    pub names: Vec<(Arc<str>, ServerKey)>,
     /// In their order; each with when it was learned of.
     pub assets: Vec<(AssetId, Asset, Instant)>,
     /// Clients whose records are of no use any more.
     pub forgotten: Vec<ClientId>,
+}
+
+/// A record of a file that is to stand under another key.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RenamedFile {
+    pub from: FileKey,
+    pub to: FileKey,
+    pub record: FileRecord,
 }
 
 /// One client, as far as it comes back.
@@ -91,7 +105,8 @@ pub struct Undelivered {
 #[must_use]
 pub fn restore(saved: &Saved, params: RestoreParams<'_>) -> Restored {
     let (files, assets) = (files(&saved.files, params), assets(&saved.assets, params));
-    let mut restored = Restored { files, assets, ..Restored::default() };
+    let (renamed, names) = (renamed(&saved.files, params), names_of_older(saved));
+    let mut restored = Restored { files, renamed, names, assets, ..Restored::default() };
     let mut prompts: Vec<&(PromptId, PromptRecord)> = saved.prompts.iter().collect();
     prompts.sort_by_key(|(_, record)| match &record.ended {
         Some(end) => (0, end.at, record.order),
@@ -125,23 +140,57 @@ pub fn restore(saved: &Saved, params: RestoreParams<'_>) -> Restored {
     restored
 }
 
-/// The file of a server that is not configured any more keeps its name: nobody else's is given it.
+/// The file of a server that is not there any more keeps its name: nobody else's is given it.
 fn files(
     saved: &[(FileKey, FileRecord)],
     params: RestoreParams<'_>,
 ) -> Vec<(FileRef, Holder, Instant)> {
-    let mut saved: Vec<&(FileKey, FileRecord)> = saved.iter().collect();
-    saved.sort_by_key(|(_, record)| record.order);
-    let restored = saved.into_iter().map(|(key, record)| {
-        let backend = params.backends.get(&key.url).copied();
-        let place = backend.map_or_else(|| Place::Gone(Arc::clone(&key.url)), Place::Backend);
+    let restored = in_order(saved).into_iter().map(|(key, record)| {
+        let backend = params.backends.id_of(&ServerKey::of_text(&key.server));
+        let place = backend.map_or_else(|| Place::Gone(Arc::clone(&key.server)), Place::Backend);
         let learned = params.at(record.at);
         (key.file.clone(), record.holder(place), learned)
     });
     restored.collect()
 }
 
-/// The asset of a server that is not configured any more is nobody else's.
+fn in_order(saved: &[(FileKey, FileRecord)]) -> Vec<&(FileKey, FileRecord)> {
+    let mut saved: Vec<&(FileKey, FileRecord)> = saved.iter().collect();
+    saved.sort_by_key(|(_, record)| record.order);
+    saved
+}
+
+/// It was told meanwhile which server listens there, or is not told any more: what is noted of the
+/// file from now on must go over the record that there is.
+fn renamed(saved: &[(FileKey, FileRecord)], params: RestoreParams<'_>) -> Vec<RenamedFile> {
+    let renamed = saved.iter().filter_map(|(key, record)| {
+        let (server, _) = params.backends.found(&ServerKey::of_text(&key.server))?;
+        let server = server.to_text();
+        let to = FileKey { file: key.file.clone(), server };
+        let is_other = to.server != key.server;
+        is_other.then(|| RenamedFile { from: key.clone(), to, record: record.clone() })
+    });
+    renamed.collect()
+}
+
+/// A Mooring that did not note which names it gave out named each server as it was called when it
+/// was first seen with a file, if the plain name was another's.
+fn names_of_older(saved: &Saved) -> Vec<(Arc<str>, ServerKey)> {
+    if !saved.names.is_empty() {
+        return Vec::new();
+    }
+    let (mut owned, mut named) = (HashSet::new(), HashSet::new());
+    let mut names = Vec::new();
+    for (key, record) in in_order(&saved.files) {
+        // The first of a path is its owner, and was told without a name.
+        if !owned.insert(&key.file) && named.insert(&record.backend) {
+            names.push((Arc::clone(&record.backend), ServerKey::of_text(&key.server)));
+        }
+    }
+    names
+}
+
+/// The asset of a server that is not there any more is nobody else's.
 fn assets(
     saved: &[(AssetId, AssetRecord)],
     params: RestoreParams<'_>,
@@ -149,8 +198,9 @@ fn assets(
     let mut saved: Vec<&(AssetId, AssetRecord)> = saved.iter().collect();
     saved.sort_by_key(|(_, record)| record.order);
     let restored = saved.into_iter().map(|(id, record)| {
-        let backend = params.backends.get(&record.url).copied();
-        let place = backend.map_or_else(|| Place::Gone(record.url.clone()), Place::Backend);
+        let server = record.server();
+        let backend = params.backends.id_of(&server);
+        let place = backend.map_or_else(|| Place::Gone(server.to_text()), Place::Backend);
         let learned = params.at(record.at);
         (*id, record.asset(place), learned)
     });
@@ -177,7 +227,7 @@ impl Draft<'_> {
             undelivered: Vec::new(),
         };
         for (prompt, record) in self.pending {
-            let Some(backend) = params.backends.get(&record.url).copied() else {
+            let Some(backend) = params.backends.id_of(&record.server()) else {
                 let (backend, loss) = (Arc::clone(&record.backend), Loss::BackendRemoved);
                 client.lost.push(Lost { prompt: prompt.clone(), backend, loss });
                 continue;
@@ -190,7 +240,7 @@ impl Draft<'_> {
         let too_many = self.undelivered.len().saturating_sub(UNDELIVERED_MAX);
         let undelivered =
             self.undelivered.into_iter().skip(too_many).filter_map(|(prompt, record)| {
-                let backend = *params.backends.get(&record.url)?;
+                let backend = params.backends.id_of(&record.server())?;
                 let (prompt, end) = (prompt.clone(), record.ended.as_ref()?.end());
                 Some(Undelivered { prompt, backend, end })
             });
@@ -200,14 +250,14 @@ impl Draft<'_> {
 
     /// Pending work says where a client is bound, before the record of its binding does.
     fn bound_to(&self, params: RestoreParams<'_>) -> Option<BackendId> {
-        let pending = self.pending.iter().map(|(_, record)| &record.url);
-        let recorded = self.binding.iter().map(|record| &record.url);
-        pending.chain(recorded).find_map(|url| params.backends.get(url).copied())
+        let pending = self.pending.iter().map(|(_, record)| record.server());
+        let recorded = self.binding.iter().map(|record| record.server());
+        pending.chain(recorded).find_map(|server| params.backends.id_of(&server))
     }
 
     fn restored_binding(&self, backend: BackendId, params: RestoreParams<'_>) -> RestoredBinding {
-        let record =
-            self.binding.filter(|record| params.backends.get(&record.url) == Some(&backend));
+        let is_there = |it: &&BindingRecord| params.backends.id_of(&it.server()) == Some(backend);
+        let record = self.binding.filter(is_there);
         let since = record.map_or(params.now, |record| params.at(record.since));
         let reserved_until = record.and_then(|record| record.reserved_until).map(|until| {
             // A clock that was set back must not make a reservation longer than one is.
@@ -245,7 +295,7 @@ fn entry(prompt: &PromptId, record: &PromptRecord, params: RestoreParams<'_>) ->
     Entry {
         prompt: prompt.clone(),
         by: Submitter { client: ClientId::parse(&record.client).ok(), person: record.person() },
-        backend: params.backends.get(&record.url).copied(),
+        backend: params.backends.id_of(&record.server()),
         made: params.at(record.made),
         order: record.order,
         end: record.ended.as_ref().map(|ended| (ended.end(), params.at(ended.at))),
@@ -254,8 +304,9 @@ fn entry(prompt: &PromptId, record: &PromptRecord, params: RestoreParams<'_>) ->
 
 #[cfg(test)]
 mod tests {
-    use super::super::record::{Sent, Told};
+    use super::super::record::{NameRecord, Sent, Told};
     use super::*;
+    use crate::routing::given_names::Given;
     use crate::routing::ids::Folder;
     use crate::routing::owners::Person;
 
@@ -284,8 +335,14 @@ mod tests {
     }
 
     fn restored(saved: &Saved) -> Restored {
-        let backends = [("h:1", 0), ("h:2", 1)].map(|(url, id)| (url.into(), BackendId::nth(id)));
-        let backends = HashMap::from(backends);
+        restored_with(saved, ["h:1", "h:2"])
+    }
+
+    /// The same where these are the backends.
+    fn restored_with(saved: &Saved, servers: [&str; 2]) -> Restored {
+        let servers = (0..).zip(servers);
+        let backends: Servers =
+            servers.map(|(id, it)| (ServerKey::of_text(it), BackendId::nth(id))).collect();
         let params = RestoreParams {
             backends: &backends,
             max_clients: 10,
@@ -373,7 +430,7 @@ mod tests {
         let holder = |order| Holder::new(Place::Backend(BackendId::nth(0)), order);
         let file = FileRef::of_path(Folder::Output, "x.png").unwrap();
         let record = |url: &str, order| {
-            let key = FileKey { file: file.clone(), url: url.into() };
+            let key = FileKey { file: file.clone(), server: url.into() };
             (key, FileRecord::new("n".into(), &holder(order), NOW - 1_000))
         };
         let files = vec![record("h:1", 9), record("gone:1", 3), record("h:2", 12)];
@@ -382,6 +439,57 @@ mod tests {
         let gone = Place::Gone("gone:1".into());
         let (a, b) = (Place::Backend(BackendId::nth(0)), Place::Backend(BackendId::nth(1)));
         assert_eq!(places, [gone, a, b]);
+    }
+
+    /// A pod is gone, and another one has its address.
+    #[test]
+    fn nothing_of_a_server_is_taken_for_what_another_at_its_address_has() {
+        let (id, record) = prompt("p", "h:1", 1);
+        let prompts = vec![(id, record.to(Some("u0".into())))];
+        let binding = bound("h:1", None).1.to(Some("u0".into()));
+        let clients = vec![(ada(), binding)];
+        let saved = Saved { clients, prompts, files: vec![file("h:1#u0", 1)], ..Saved::default() };
+        let same = restored_with(&saved, ["h:1#u0", "h:2"]);
+        let here = Place::Backend(BackendId::nth(0));
+        assert_eq!((same.clients[0].lost.len(), &same.files[0].1.place), (0, &here));
+        let other = restored_with(&saved, ["h:1#u9", "h:2"]);
+        assert!(other.clients[0].binding.is_none() && other.clients[0].pending.is_empty());
+        assert_eq!((other.clients[0].lost.len(), other.ledger[0].backend), (1, None));
+        assert_eq!(other.files[0].1.place, Place::Gone("h:1#u0".into()));
+        assert!(other.renamed.is_empty());
+    }
+
+    /// Of the output `x.png`.
+    fn file(server: &str, order: u64) -> (FileKey, FileRecord) {
+        let file = FileRef::of_path(Folder::Output, "x.png").unwrap();
+        let key = FileKey { file, server: server.into() };
+        let holder = Holder::new(Place::Backend(BackendId::nth(0)), order);
+        (key, FileRecord::new(format!("name of {server}").into(), &holder, NOW - 1_000))
+    }
+
+    #[test]
+    fn a_server_of_which_more_is_told_now_has_its_files_under_what_is_told() {
+        let files = vec![file("h:1", 1), file("h:2#u2", 2)];
+        let saved = Saved { files, ..Saved::default() };
+        let restored = restored_with(&saved, ["h:1#u0", "h:2"]);
+        let keys: Vec<_> =
+            restored.renamed.iter().map(|it| (&*it.from.server, &*it.to.server)).collect();
+        assert_eq!(keys, [("h:1", "h:1#u0"), ("h:2#u2", "h:2")]);
+        let is_here = |place: &Place| matches!(place, Place::Backend(_));
+        assert!(restored.files.iter().all(|(_, holder, _)| is_here(&holder.place)));
+    }
+
+    #[test]
+    fn names_that_an_older_one_gave_out_are_those_of_files_whose_plain_name_was_anothers() {
+        let files = vec![file("h:2", 5), file("h:1", 1), file("h:3", 9)];
+        let mut saved = Saved { files, ..Saved::default() };
+        let named = |saved: &Saved| -> Vec<String> {
+            restored(saved).names.iter().map(|(name, it)| format!("{name}: {}", it.url)).collect()
+        };
+        assert_eq!(named(&saved), ["name of h:2: h:2", "name of h:3: h:3"]);
+        let given = Given { server: ServerKey::of_text("h:2"), order: 0 };
+        saved.names.push(("b".into(), NameRecord::new(given)));
+        assert!(named(&saved).is_empty(), "it notes them");
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::Records;
+use super::{Records, server_of};
 use crate::comfy::assets::item::{self, Item};
 use crate::journal::record::AssetRecord;
 use crate::lock::{Guard, rank};
@@ -126,7 +126,10 @@ impl Records {
             None
         });
         let tagged = self.tagged_of(&told);
-        let name = self.fleet.get(backend).name();
+        let name = match tagged.is_empty() {
+            true => Arc::default(),
+            false => self.given_name(&self.fleet.get(backend)),
+        };
         let is_tagged = |file: &FileRef| tagged.iter().any(|at| at.file == *file);
         let named = match tagged.is_empty() {
             true => None,
@@ -238,7 +241,7 @@ impl Records {
     fn record_of_asset(&self, asset: &Asset) -> Option<AssetRecord> {
         let Place::Backend(backend) = asset.place else { return None };
         let backend = self.fleet.get(backend);
-        let named = (backend.name(), Arc::clone(&backend.authority));
+        let named = (backend.name(), server_of(&backend));
         Some(AssetRecord::new(named, asset, unix_millis()))
     }
 }

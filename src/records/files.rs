@@ -8,17 +8,20 @@ use std::time::Instant;
 use bytes::Bytes;
 use smallvec::SmallVec;
 
-use super::Records;
+use super::names::Bearer;
+use super::{Records, server_of};
 use crate::comfy::files::{self, Spelled};
 use crate::comfy::names::{self, NameKey, Told, looks_tagged};
 use crate::config::FileTags;
 use crate::journal::record::{FileKey, FileRecord};
+use crate::journal::restore::RenamedFile;
 use crate::lock::{Guard, rank};
 use crate::net::{now, unix_millis};
 use crate::routing::files::{
     Files, Holder, Learned, Maker, Moment, Place, Seen, Shown, Strangers, key_of,
 };
 use crate::routing::ids::{BackendId, FileRef, Folder, Located};
+use crate::routing::servers::ServerKey;
 use crate::routing::shard::Key;
 
 /// What a name means.
@@ -109,7 +112,7 @@ impl Records {
         for told in told.chunk_by(|one, other| one.of == other.of) {
             let tagged = told.iter().filter(|it| it.shown == Shown::WithBackend);
             let Some(Naming { of, backend, .. }) = tagged.clone().next() else { continue };
-            let name = self.fleet.get(*backend).name();
+            let name = self.given_name(&self.fleet.get(*backend));
             let tagged: Vec<(&Told, &str)> = tagged.map(|it| (&it.told, &*name)).collect();
             if let Some((_, text)) = texts.get_mut(*of) {
                 *text = names::with_backends(text, &tagged).into();
@@ -164,10 +167,12 @@ impl Records {
         strangers: Strangers,
     ) -> Meaning {
         match backend {
-            Some(named) => self.fleet.called(named).map_or(Meaning::Unknown, |it| {
-                FileRef::of_path(folder, path)
-                    .map_or(Meaning::Unknown, |file| Meaning::At(Located { backend: it.id, file }))
-            }),
+            Some(named) => match self.bearer(named) {
+                Bearer::Is(backend) => FileRef::of_path(folder, path)
+                    .map_or(Meaning::Unknown, |file| Meaning::At(Located { backend, file })),
+                Bearer::Gone(url) => Meaning::Gone(url),
+                Bearer::Nobody => Meaning::Unknown,
+            },
             None => {
                 let files = self.files.at(key_of(path));
                 meaning_in(&files, folder, path, (askers, strangers))
@@ -208,9 +213,17 @@ impl Records {
         }
         let named = match self.shown(known, at) {
             Shown::Plain => None,
-            Shown::WithBackend => Some(self.fleet.get(at.backend).name()),
+            Shown::WithBackend => Some(self.given_name(&self.fleet.get(at.backend))),
         };
         Some(spelled.named(at.file.path(), named.as_deref()))
+    }
+
+    /// These records stand under other keys from now on.
+    pub fn rename_files(&self, renamed: Vec<RenamedFile>) {
+        for RenamedFile { from, to, record } in renamed {
+            self.journal.note_file(from, None);
+            self.journal.note_file(to, Some(record));
+        }
     }
 
     /// Takes over the files that the journal had, in their order.
@@ -276,17 +289,17 @@ impl Records {
 
     fn note_evicted(&self, files: &mut Files) {
         for (file, place) in files.take_evicted() {
-            let url = match place {
-                Place::Backend(backend) => Arc::clone(&self.fleet.get(backend).authority),
-                Place::Gone(url) => url,
+            let server = match place {
+                Place::Backend(backend) => server_of(&self.fleet.get(backend)).to_text(),
+                Place::Gone(server) => server,
             };
-            self.journal.note_file(FileKey { file, url }, None);
+            self.journal.note_file(FileKey { file, server }, None);
         }
     }
 
     fn file_key(&self, at: &Located) -> FileKey {
-        let url = Arc::clone(&self.fleet.get(at.backend).authority);
-        FileKey { file: at.file.clone(), url }
+        let server = server_of(&self.fleet.get(at.backend)).to_text();
+        FileKey { file: at.file.clone(), server }
     }
 
     fn record_of_file(&self, files: &Files, at: &Located) -> Option<FileRecord> {
@@ -315,7 +328,7 @@ pub(crate) fn meaning_in(
     match files.find_for(folder, path, askers, strangers) {
         Some(Place::Backend(backend)) => FileRef::of_path(folder, path)
             .map_or(Meaning::Unknown, |file| Meaning::At(Located { backend: *backend, file })),
-        Some(Place::Gone(url)) => Meaning::Gone(Arc::clone(url)),
+        Some(Place::Gone(server)) => Meaning::Gone(ServerKey::of_text(server).url),
         None => Meaning::Unknown,
     }
 }

@@ -6,10 +6,12 @@
 //! - [`files`]: files, and how their names go to clients
 //! - [`assets`]: assets, and how they go to clients
 //! - [`states`]: what operators said of backends
+//! - [`names`]: names of backends that stand in names of files
 //! - [`shards`]: ledgers in parts, each behind a lock of its own
 
 pub(crate) mod assets;
 pub(crate) mod files;
+pub(crate) mod names;
 pub(crate) mod prompts;
 pub(crate) mod shards;
 pub(crate) mod states;
@@ -23,13 +25,16 @@ use tokio::sync::Notify;
 
 use crate::config::{Config, FileTags};
 use crate::fleet::Fleet;
+use crate::fleet::backend::Backend;
 use crate::journal::Journal;
 use crate::lock::{Lock, rank};
 use crate::metrics::Metrics;
 use crate::net::{now, unix_millis};
 use crate::routing::assets::Assets;
 use crate::routing::files::Files;
+use crate::routing::given_names::GivenNames;
 use crate::routing::ledger::Ledger;
+use crate::routing::servers::ServerKey;
 use shards::Shards;
 use states::Said;
 
@@ -51,6 +56,8 @@ pub struct Records {
     /// What operators said of backends, by their addresses: also of those that are not in the
     /// fleet, for the day when they are again.
     said: Lock<HashMap<Arc<str>, Said>, { rank::SAID }>,
+    /// Names of backends that were given to clients.
+    given: Lock<GivenNames, { rank::GIVEN_NAMES }>,
     /// A prompt is not pending any more.
     settled: Notify,
 }
@@ -78,6 +85,7 @@ impl Records {
             files: Shards::new(files.ledger, |bound| Files::new(bound, files.ledger_age)),
             assets: Shards::new(files.assets, |bound| Assets::new(bound, files.ledger_age)),
             said: Lock::default(),
+            given: Lock::default(),
             settled: Notify::new(),
         }
     }
@@ -92,4 +100,10 @@ impl Records {
             None => self.started_ms.saturating_sub(millis(self.started.duration_since(at))),
         }
     }
+}
+
+/// Which server a backend is, for records.
+#[must_use]
+pub(crate) fn server_of(backend: &Backend) -> ServerKey {
+    ServerKey::new(Arc::clone(&backend.authority), backend.identity())
 }

@@ -222,7 +222,8 @@ impl Records {
             let backend = self.fleet.get(backend);
             let reserved_until = core.reserved_until().and_then(unix_of_coming);
             let (name, url) = (backend.name(), backend.authority.clone());
-            BindingRecord::new(name, url, self.unix_at(since), reserved_until)
+            let record = BindingRecord::new(name, url, self.unix_at(since), reserved_until);
+            record.to(backend.identity())
         });
         self.journal.note_binding(client, record);
     }
@@ -279,7 +280,7 @@ impl Records {
             order: known.order,
         };
         let record = PromptRecord::new(known.by.client.as_ref()?, sent, Vec::new());
-        Some(record.of(known.by.person.as_ref()))
+        Some(record.to(backend.identity()).of(known.by.person.as_ref()))
     }
 }
 

@@ -140,10 +140,18 @@ impl Files {
         Learned::New
     }
 
-    /// Enters a holder as it was before a restart. They come in their order.
+    /// Enters a holder as it was before a restart. They come in their order. Of a backend that has
+    /// two records of a file there is one holder.
     pub fn restore(&mut self, file: &FileRef, holder: Holder, learned: Instant, now: Instant) {
         let latest = holder.written.map_or(holder.order, |written| written.max(holder.order));
         self.next_order = self.next_order.max(latest + 1);
+        let known = self.name(file).map(|name| &mut name.holders);
+        let known = known.and_then(|all| all.iter_mut().find(|it| it.place == holder.place));
+        if let Some(known) = known {
+            known.made_by(&holder.makers);
+            known.written = known.written.max(holder.written);
+            return;
+        }
         self.enter(file, holder, learned);
         self.evict(now);
     }

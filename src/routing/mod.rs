@@ -15,6 +15,8 @@
 //! - [`owners`]: whose prompts are whose
 //! - [`unclaimed`]: prompts that backends have, until their clients come
 //! - [`state_change`]: what an operator said of a backend
+//! - [`servers`]: which server is meant, whatever it is called
+//! - [`given_names`]: the names of servers that stand in names of files
 //! - [`files`]: which backend made the file of a name
 //! - [`assets`]: which backend has an asset, and whose it is
 //! - [`shard`]: how a ledger is divided
@@ -25,6 +27,7 @@ pub mod decision;
 pub mod effects;
 pub mod end;
 pub mod files;
+pub mod given_names;
 pub mod health;
 pub mod ids;
 pub mod ledger;
@@ -32,6 +35,7 @@ pub mod owners;
 pub mod pending;
 pub mod placement;
 pub mod placement_trace;
+pub mod servers;
 pub mod shard;
 pub mod state_change;
 pub mod token_bucket;

@@ -8,8 +8,9 @@ use std::sync::Arc;
 use tracing::warn;
 
 use super::Sessions;
+use super::membership::CONFIGURATION;
 use crate::config::url::Address;
-use crate::config::{BackendConfig, DiscoveryConfig};
+use crate::config::{BackendConfig, DiscoveryConfig, ListedBy};
 use crate::fleet::diff::BadDiff;
 use crate::fleet::wanted::Wanted;
 use crate::journal::record::{FoundBackend, FoundRecord};
@@ -35,7 +36,8 @@ impl Sessions {
             }
             let record = FoundRecord::new(backends.iter().map(recorded).collect());
             let found = |now: Wanted| Ok::<_, BadDiff>((now.found(place, backends), ()));
-            let applied = self.want(&mut wanted, found)?.0;
+            let by = ListedBy::Discovery(place.to_owned()).to_string();
+            let applied = self.want(&mut wanted, &by, found)?.0;
             // Noted under the lock: the last word must be the last in the journal.
             self.shared.records.journal.note_found(place.into(), Some(record));
             applied
@@ -57,7 +59,7 @@ impl Sessions {
             let gone = wanted.places().filter(|place| !places.contains(*place));
             let gone: Vec<Arc<str>> = gone.map(Arc::from).collect();
             let only = |now: Wanted| Ok::<_, BadDiff>((now.discovered_by(places), ()));
-            let applied = match self.want(&mut wanted, only) {
+            let applied = match self.want(&mut wanted, CONFIGURATION, only) {
                 Ok((applied, ())) => applied,
                 // Others take the places that become free, while those that leave still drain.
                 Err(why) => {
@@ -84,7 +86,7 @@ impl Sessions {
             };
             let backends = record.backends.iter().map(|it| restored(discovery, it)).collect();
             let found = |now: Wanted| Ok::<_, BadDiff>((now.found(&place, backends), ()));
-            if let Err(why) = self.want(&mut wanted, found) {
+            if let Err(why) = self.want(&mut wanted, CONFIGURATION, found) {
                 let discovery = &*place;
                 warn!(discovery, %why, "What was found before the restart is not used.");
             }
@@ -113,6 +115,7 @@ fn restored(discovery: &DiscoveryConfig, it: &FoundBackend) -> BackendConfig {
         weight: NonZeroU32::new(it.weight).unwrap_or(NonZeroU32::MIN),
         max_pending: NonZeroU32::new(it.max_pending),
         headers: discovery.headers.clone(),
+        listed_by: ListedBy::Discovery(discovery.name.clone()),
         identity: it.identity.clone(),
     }
 }

@@ -3,6 +3,10 @@
 //! A backend that should leave gets no new clients and keeps those that have work there until they
 //! have drained (promise V5). It leaves when no client is held there any more. If it must leave
 //! earlier, the prompts pending there are lost, and their clients are told (P6).
+//!
+//! `leftovers` are those that drain over a restart.
+
+mod leftovers;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -33,6 +37,9 @@ pub enum NotChanged {
 /// then.
 const STAYS: Duration = Duration::from_secs(1);
 
+/// Who wants what stands in the configuration.
+pub(super) const CONFIGURATION: &str = "the configuration";
+
 impl Sessions {
     /// Makes the fleet what is wanted of it. Who is not wanted any more goes when it has drained;
     /// who is wanted again stays.
@@ -40,7 +47,11 @@ impl Sessions {
     /// # Errors
     /// It would be no fleet; then nothing is changed.
     pub fn change_fleet(self: &Arc<Self>, wanted: &[BackendConfig]) -> Result<(), BadDiff> {
-        self.take_up(self.shared.fleet.change(wanted)?);
+        let applied = {
+            let _wanted = self.wanted.lock();
+            self.noted(self.shared.fleet.change(wanted, CONFIGURATION)?)
+        };
+        self.take_up(applied);
         Ok(())
     }
 
@@ -51,7 +62,8 @@ impl Sessions {
     pub fn configure_fleet(self: &Arc<Self>, configured: &[BackendConfig]) -> Result<(), BadDiff> {
         let applied = {
             let mut wanted = self.wanted.lock();
-            self.want(&mut wanted, |now| Ok::<_, BadDiff>((now.configured(configured), ())))?.0
+            let configured = |now: Wanted| Ok::<_, BadDiff>((now.configured(configured), ()));
+            self.want(&mut wanted, CONFIGURATION, configured)?.0
         };
         self.take_up(applied);
         Ok(())
@@ -70,7 +82,8 @@ impl Sessions {
         let name: Arc<str> = settings.name.as_str().into();
         let (applied, put) = {
             let mut wanted = self.wanted.lock();
-            let done = self.want(&mut wanted, |now| Ok::<_, NotChanged>(now.put(settings)?))?;
+            let put = |now: Wanted| Ok::<_, NotChanged>(now.put(settings)?);
+            let done = self.want(&mut wanted, &Arc::clone(&record.by), put)?;
             // Noted under the lock: the last word must be the last in the journal.
             self.shared.records.journal.note_added(name, Some(record));
             done
@@ -87,6 +100,7 @@ impl Sessions {
     pub fn remove_backend(
         self: &Arc<Self>,
         name: &str,
+        by: &str,
     ) -> Result<Option<Arc<Backend>>, NotChanged> {
         let (backend, applied) = {
             let mut wanted = self.wanted.lock();
@@ -95,7 +109,7 @@ impl Sessions {
                 return Ok(backend);
             }
             let without = |now: Wanted| Ok::<_, NotChanged>((now.without(name)?, ()));
-            let (applied, ()) = self.want(&mut wanted, without)?;
+            let (applied, ()) = self.want(&mut wanted, by, without)?;
             self.shared.records.journal.note_added(name.into(), None);
             (backend, applied)
         };
@@ -105,7 +119,15 @@ impl Sessions {
 
     /// Has a backend that is to leave do so at once: what is pending there is lost (P6).
     pub fn force_out(self: &Arc<Self>, backend: &Arc<Backend>) {
-        self.take_up(self.shared.fleet.let_go(BTreeSet::from([backend.id])));
+        self.let_go(BTreeSet::from([backend.id]));
+    }
+
+    fn let_go(self: &Arc<Self>, drained: BTreeSet<BackendId>) {
+        let applied = {
+            let _wanted = self.wanted.lock();
+            self.noted(self.shared.fleet.let_go(drained))
+        };
+        self.take_up(applied);
     }
 
     /// What operators had added before a restart is there again, unless it cannot be any more.
@@ -114,7 +136,7 @@ impl Sessions {
         for (name, record) in added {
             let restored = self.as_added(&name, &record).and_then(|settings| {
                 let restore = |now: Wanted| Ok::<_, NotChanged>((now.restored(settings), ()));
-                self.want(&mut wanted, restore).map_err(|why| why.to_string())
+                self.want(&mut wanted, CONFIGURATION, restore).map_err(|why| why.to_string())
             });
             match restored {
                 // Nobody works yet: there is nothing to be taken up.
@@ -150,14 +172,15 @@ impl Sessions {
         self.wanted.lock().source(name)
     }
 
-    /// Changes what is wanted, and the fleet with it.
+    /// Changes what is wanted, and the fleet with it, because of `by`.
     pub(super) fn want<T, E: From<BadDiff>>(
         &self,
         wanted: &mut Wanted,
+        by: &str,
         change: impl FnOnce(Wanted) -> Result<(Wanted, T), E>,
     ) -> Result<(Applied, T), E> {
         let (next, came) = change(wanted.clone())?;
-        let applied = self.shared.fleet.change(&next.fleet())?;
+        let applied = self.noted(self.shared.fleet.change(&next.fleet(), by)?);
         let before = std::mem::replace(wanted, next);
         let overruled = before.overruled();
         for it in wanted.overruled().into_iter().filter(|it| !overruled.contains(it)) {
@@ -176,7 +199,11 @@ impl Sessions {
     /// # Errors
     /// It would be no fleet; then nothing is changed.
     pub fn apply(self: &Arc<Self>, diff: &Diff) -> Result<(), BadDiff> {
-        self.take_up(self.shared.fleet.apply(diff)?);
+        let applied = {
+            let _wanted = self.wanted.lock();
+            self.noted(self.shared.fleet.apply(diff)?)
+        };
+        self.take_up(applied);
         Ok(())
     }
 
@@ -215,7 +242,7 @@ impl Sessions {
         let leave: BTreeSet<BackendId> =
             self.shared.fleet.iter().filter(may_go).map(|backend| backend.id).collect();
         if !leave.is_empty() {
-            self.take_up(self.shared.fleet.let_go(leave));
+            self.let_go(leave);
         }
     }
 }

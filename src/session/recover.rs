@@ -4,17 +4,18 @@
 //! of clients with pending prompts are dialled, and the reconciler asks for these prompts. Ends
 //! that perhaps no socket got are fetched and sent to the next sockets.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use tracing::{info, warn};
 
 use super::Client;
 use super::Sessions;
+use crate::fleet::backend::Backend;
 use crate::journal::quarantine::sift;
 use crate::journal::record::Saved;
 use crate::journal::restore::{RestoreParams, Restored, restore};
 use crate::net::{now, unix_millis};
+use crate::routing::servers::{ServerKey, Servers};
 use crate::shared::Shared;
 
 impl Sessions {
@@ -23,14 +24,19 @@ impl Sessions {
         // First: nobody is placed on what is off.
         self.restore_added(std::mem::take(&mut saved.added));
         self.restore_found(std::mem::take(&mut saved.found));
+        self.restore_leftovers(&saved);
+        self.note_members(std::mem::take(&mut saved.members));
         self.shared.records.restore_states(std::mem::take(&mut saved.states));
         let (clients, prompts) = (saved.clients.len(), saved.prompts.len());
-        let names = saved.files.len();
+        let file_count = saved.files.len();
         let started = now();
-        let urls = urls(&self.shared);
-        let (all, set_aside) = sift(saved, |saved| restore(saved, self.params(&urls)));
+        self.shared.records.restore_names(saved.names.clone());
+        let servers = servers(&self.shared);
+        let (all, set_aside) = sift(saved, |saved| restore(saved, self.params(&servers)));
         self.shared.metrics.journal_set_aside.inc_by(set_aside as u64);
-        let Restored { clients: restored, ledger, files, assets, forgotten } = all;
+        let Restored { clients: restored, ledger, files, renamed, names, assets, forgotten } = all;
+        self.shared.records.restore_older_names(names);
+        self.shared.records.rename_files(renamed);
         self.shared.records.restore_files(files);
         self.shared.records.restore_assets(assets);
         self.shared.records.restore_prompts(ledger);
@@ -50,21 +56,18 @@ impl Sessions {
             info!(
                 clients,
                 prompts,
-                files = names,
+                files = file_count,
                 pending,
                 took_ms,
                 "Restored what the journal had."
             );
         }
         if 0 < lost {
-            warn!(lost, "Prompts are lost: their backends are no longer configured.");
+            warn!(lost, "Prompts are lost: their backends are no longer there.");
         }
     }
 
-    fn params<'a>(
-        &self,
-        backends: &'a HashMap<Arc<str>, crate::routing::ids::BackendId>,
-    ) -> RestoreParams<'a> {
+    fn params<'a>(&self, backends: &'a Servers) -> RestoreParams<'a> {
         RestoreParams {
             backends,
             max_clients: self.shared.config().affinity.max_clients,
@@ -77,6 +80,9 @@ impl Sessions {
     }
 }
 
-fn urls(shared: &Shared) -> HashMap<Arc<str>, crate::routing::ids::BackendId> {
-    shared.fleet.iter().map(|backend| (Arc::clone(&backend.authority), backend.id)).collect()
+/// The servers of the fleet, as records name them.
+pub(super) fn servers(shared: &Shared) -> Servers {
+    let server =
+        |it: Arc<Backend>| (ServerKey::new(Arc::clone(&it.authority), it.identity()), it.id);
+    shared.fleet.iter().map(server).collect()
 }

@@ -39,6 +39,7 @@ mod kills;
 mod kubernetes;
 mod kubernetes_api;
 mod late;
+mod leftovers;
 mod listings;
 mod lists;
 mod many;

@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use mooring::config::{Config, StateDir};
+use mooring::discovery::Pod;
 use mooring::front::Front;
 use mooring::routing::files::{Maker, Place, Shown};
 use mooring::routing::ids::{FileRef, Folder, Located};
@@ -32,7 +33,9 @@ impl Drop for Mortal {
 /// A gateway that can crash and start again, with backends that live on.
 pub(crate) struct Mortal {
     pub(crate) sims: Vec<Sim>,
-    folder: TempDir,
+    pub(crate) folder: TempDir,
+    /// Where Kubernetes is found.
+    pub(crate) pod: Pod,
     life: Option<Life>,
 }
 
@@ -52,7 +55,8 @@ impl Mortal {
         for options in options {
             sims.push(Sim::start(network(), options).await.unwrap());
         }
-        let mut mortal = Self { sims, folder: tempfile::tempdir().unwrap(), life: None };
+        let folder = tempfile::tempdir().unwrap();
+        let mut mortal = Self { sims, folder, pod: Pod::default(), life: None };
         mortal.start().await;
         mortal
     }
@@ -67,7 +71,11 @@ impl Mortal {
         self.start_over(&urls, change).await;
     }
 
-    async fn start_over(&mut self, urls: &[(String, String)], change: impl FnOnce(&mut Config)) {
+    pub(crate) async fn start_over(
+        &mut self,
+        urls: &[(String, String)],
+        change: impl FnOnce(&mut Config),
+    ) {
         let named: Vec<(&str, &str)> =
             urls.iter().map(|(name, url)| (name.as_str(), url.as_str())).collect();
         let mut config = Config::for_backends(&named).unwrap();
@@ -81,8 +89,9 @@ impl Mortal {
             .build()
             .unwrap();
         let tasks = Tasks::default();
-        let started = runtime
-            .spawn(async move { run::start(config, network(), &tasks, Parts::default()).await });
+        let parts = Parts { pod: self.pod.clone(), ..Parts::default() };
+        let started =
+            runtime.spawn(async move { run::start(config, network(), &tasks, parts).await });
         self.life = Some(Life { running: started.await.unwrap().unwrap(), runtime });
     }
 
@@ -106,6 +115,10 @@ impl Mortal {
 
     pub(crate) fn front(&self) -> SocketAddr {
         self.life.as_ref().unwrap().running.front_address
+    }
+
+    pub(crate) fn admin(&self) -> SocketAddr {
+        self.life.as_ref().unwrap().running.admin_address.unwrap()
     }
 
     pub(crate) async fn get(&self, path: &str) -> Answer {
@@ -284,35 +297,6 @@ async fn cut_off(to: SocketAddr, body: &str) {
 }
 
 #[tokio::test]
-async fn what_was_pending_on_a_backend_that_is_not_configured_any_more_is_told_to_be_lost() {
-    let mut world = Mortal::new(2).await;
-    let answer = world.submit("ada", &slow(1000, 60.0)).await;
-    let (prompt, gone) = (answer.prompt_id(), answer.backend().to_owned());
-    let (stays, is_gone): (Vec<&Sim>, Vec<&Sim>) =
-        world.sims.iter().partition(|sim| sim.name() != gone);
-    // The one that stays takes the name of the one that is gone: it is a stranger all the same.
-    let urls = vec![(gone.clone(), stays[0].url())];
-    let asked_before = is_gone[0].requests().len();
-    world.crash().await;
-    world.start_over(&urls, |_| {}).await;
-    let mut socket = world.socket("ada").await;
-    let error = socket.until("execution_error").await;
-    assert_eq!(error["data"]["prompt_id"], prompt.as_str());
-    let message = error["data"]["exception_message"].as_str().unwrap();
-    assert!(message.contains("not configured any more"), "{message}");
-    let entry = world.get(&format!("/history/{prompt}")).await.json();
-    assert_eq!(entry[&prompt]["status"]["status_str"], "error");
-    assert_eq!(world.pending(), 0);
-    let sim = world.sims.iter().find(|sim| sim.name() == gone).unwrap();
-    assert_eq!(sim.requests().len(), asked_before, "nobody asks it any more");
-    let stranger = world.sims.iter().find(|sim| sim.name() != gone).unwrap();
-    // The front answered from the ledger, and neither `/queue` nor `/history` was asked for it.
-    let is_asked =
-        |seen: &mooring::sim::Seen| seen.target.contains(&prompt) || seen.target == "/queue";
-    assert!(!stranger.requests().iter().any(is_asked), "and no stranger is asked about it");
-}
-
-#[tokio::test]
 async fn a_reservation_and_the_ledger_survive_a_crash() {
     let mut world = Mortal::new(3).await;
     let path = "/upload/image?clientId=ada";
@@ -436,7 +420,7 @@ async fn what_an_operator_said_of_a_backend_survives_a_crash() {
     let open = |config: &mut Config| config.admin.listen = Some(([127, 0, 0, 1], 0).into());
     mortal.crash().await;
     mortal.start_with(open).await;
-    let admin = mortal.life.as_ref().unwrap().running.admin_address.unwrap();
+    let admin = mortal.admin();
     let json = [("content-type", "application/json")];
     for (backend, body) in [
         ("a", r#"{"state":"off","by":"ada","why":"its fan"}"#),
@@ -449,7 +433,7 @@ async fn what_an_operator_said_of_a_backend_survives_a_crash() {
     }
     mortal.crash().await;
     mortal.start_with(open).await;
-    let admin = mortal.life.as_ref().unwrap().running.admin_address.unwrap();
+    let admin = mortal.admin();
     let report = send(admin, http::Method::GET, "/api/v1/backends", &[], "").await.json();
     let of = |at: usize| report["backends"][at].clone();
     assert_eq!((&of(0)["state"], &of(1)["state"]), (&json!("off"), &json!("ready")), "{report}");
@@ -459,7 +443,7 @@ async fn what_an_operator_said_of_a_backend_survives_a_crash() {
     mortal.crash().await;
     let other = Sim::start(network(), Options::named("a")).await.unwrap();
     mortal.start_over(&[("a".to_owned(), other.url())], open).await;
-    let admin = mortal.life.as_ref().unwrap().running.admin_address.unwrap();
+    let admin = mortal.admin();
     let report = send(admin, http::Method::GET, "/api/v1/backends", &[], "").await.json();
     assert_eq!(report["backends"][0]["state"], "ready");
 }

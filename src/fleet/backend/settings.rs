@@ -8,7 +8,7 @@ use http::HeaderValue;
 use tracing::info;
 
 use super::Backend;
-use crate::config::{BackendConfig, BackendHeaders, LiveConfig};
+use crate::config::{BackendConfig, BackendHeaders, ListedBy, LiveConfig};
 use crate::net::Network;
 use crate::tasks::Tasks;
 
@@ -76,6 +76,7 @@ impl Backend {
             weight: self.weight(),
             max_pending: self.max_pending(),
             headers: BackendHeaders::clone(&self.headers()),
+            listed_by: ListedBy::clone(&self.listed_by.load()),
             identity: self.identity(),
         }
     }
@@ -87,6 +88,7 @@ impl Backend {
             self.names.set(&settings.name);
         }
         self.headers.store(Arc::new(settings.headers.clone()));
+        self.listed_by.store(Arc::new(settings.listed_by.clone()));
         self.identity.store(Arc::new(settings.identity.clone()));
         self.weight.store(settings.weight.get(), Ordering::Relaxed);
         let max_pending = settings.max_pending.map_or(0, NonZeroU32::get);

@@ -8,6 +8,7 @@ use smallvec::SmallVec;
 use crate::comfy::files::Spelled;
 use crate::comfy::names;
 use crate::records::files::{Meaning, meaning_in};
+use crate::records::names::Bearer;
 use crate::routing::files::{Files, Maker, Strangers, Within, meant_of};
 use crate::routing::ids::{BackendId, ContentHash, FileRef, Folder, Located};
 use crate::shared::Shared;
@@ -36,7 +37,7 @@ pub(super) struct Lookup {
     folder: Folder,
     path: String,
     /// The backend that it names; a name that is no backend's leads nowhere.
-    backend: Option<Option<BackendId>>,
+    backend: Option<Bearer>,
     /// The string says itself in which folder it is.
     is_annotated: bool,
     /// Of a hash, which bytes it means, if it can be read: no file has that name, whatever it says.
@@ -45,11 +46,10 @@ pub(super) struct Lookup {
 
 impl Lookup {
     pub(super) fn of(shared: &Shared, spelled: &Spelled<'_>) -> Self {
-        let called = |name| shared.fleet.called(name).map(|backend| backend.id);
         Self {
             folder: spelled.folder,
             path: spelled.path.clone().into_owned(),
-            backend: spelled.backend.map(called),
+            backend: spelled.backend.map(|name| shared.records.bearer(name)),
             is_annotated: spelled.annotated().is_some(),
             of_hash: spelled.is_hash().then_some(spelled.hash),
         }
@@ -58,10 +58,16 @@ impl Lookup {
     /// What is known of it as a file. One that was told with its backend as a bare output
     /// (`Preview3D` puts what it told into its own input again) is that output.
     fn file(&self, files: &Files, askers: &[Maker]) -> Option<Input> {
-        if let Some(backend) = self.backend {
-            let at =
-                Located { backend: backend?, file: FileRef::of_path(self.folder, &self.path)? };
-            return Some(Input::At(if self.is_annotated { at } else { files.told_at(at) }));
+        if let Some(bearer) = &self.backend {
+            let file = FileRef::of_path(self.folder, &self.path)?;
+            return match bearer {
+                Bearer::Is(backend) => {
+                    let at = Located { backend: *backend, file };
+                    Some(Input::At(if self.is_annotated { at } else { files.told_at(at) }))
+                }
+                Bearer::Gone(url) => Some(Input::Gone(file, Arc::clone(url))),
+                Bearer::Nobody => None,
+            };
         }
         match meaning_in(files, self.folder, &self.path, (askers, Strangers::Latest)) {
             Meaning::At(at) => Some(Input::At(at)),
@@ -79,9 +85,10 @@ impl Lookup {
             return None;
         }
         let (name, within) = names::split(self.path.trim_end_matches('/'));
-        let within = within.map(|name| shared.fleet.called(name).map(|backend| backend.id));
-        match self.backend.or(within) {
-            Some(backend) => Some((name, Some(backend?))),
+        let within = within.map(|name| shared.records.bearer(name));
+        match self.backend.clone().or(within) {
+            Some(Bearer::Is(backend)) => Some((name, Some(backend))),
+            Some(Bearer::Gone(_) | Bearer::Nobody) => None,
             None => Some((name, None)),
         }
     }

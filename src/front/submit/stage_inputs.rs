@@ -47,7 +47,7 @@ pub(super) struct Inputs {
 /// elsewhere, or here after a change of the fleet, names no server.
 #[must_use]
 pub(super) fn untagged(shared: &Shared, body: Bytes) -> Bytes {
-    files::without_backends(body, |name| shared.fleet.called(name).is_some())
+    files::without_backends(body, |name| shared.records.is_of_backend(name))
 }
 
 impl Inputs {

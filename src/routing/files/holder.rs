@@ -24,7 +24,7 @@ pub enum Maker {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Place {
     Backend(BackendId),
-    /// A server, by its URL, that is not configured any more. It keeps its names.
+    /// A server that is not there any more, as `ServerKey` writes it. It keeps its names.
     Gone(Arc<str>),
 }
 

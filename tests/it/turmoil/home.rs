@@ -3,13 +3,14 @@
 //! A kill in the middle of a commit finds the batch not written, as a disk does that writes a batch
 //! whole or not at all.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::hash::Hash;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use mooring::journal::record::{
-    AddedRecord, AssetRecord, Batch, BindingRecord, FileKey, FileRecord, FoundRecord, PromptRecord,
-    Saved, StateRecord,
+    AddedRecord, AssetRecord, Batch, BindingRecord, FileKey, FileRecord, FoundRecord, MemberRecord,
+    NameRecord, PromptRecord, Saved, StateRecord,
 };
 use mooring::journal::{JournalError, Store};
 use mooring::net::{Boxed, sleep};
@@ -35,6 +36,8 @@ struct Records {
     states: BTreeMap<Arc<str>, StateRecord>,
     added: BTreeMap<Arc<str>, AddedRecord>,
     found: BTreeMap<Arc<str>, FoundRecord>,
+    members: BTreeMap<Arc<str>, MemberRecord>,
+    names: BTreeMap<Arc<str>, NameRecord>,
     assets: BTreeMap<AssetId, AssetRecord>,
     commits: usize,
 }
@@ -56,7 +59,9 @@ impl Store for Survivor {
         let added = records.added.iter().map(|(name, it)| (name.clone(), it.clone())).collect();
         let assets = records.assets.iter().map(|(id, it)| (*id, it.clone())).collect();
         let found = records.found.iter().map(|(name, it)| (name.clone(), it.clone())).collect();
-        Ok(Saved { clients, prompts, files, assets, states, added, found })
+        let members = records.members.iter().map(|(url, it)| (url.clone(), it.clone())).collect();
+        let names = records.names.iter().map(|(name, it)| (name.clone(), it.clone())).collect();
+        Ok(Saved { clients, prompts, files, assets, states, added, found, members, names })
     }
 
     fn commit(&mut self, batch: Arc<Batch>) -> Boxed<'_, Result<(), JournalError>> {
@@ -66,24 +71,16 @@ impl Store for Survivor {
             self.power.is_on().await;
             let mut records = self.records.lock().unwrap();
             records.commits += 1;
-            for (id, record) in &batch.clients {
-                put(&mut records.clients, id, record.as_ref());
-            }
-            for (id, record) in &batch.prompts {
-                put(&mut records.prompts, id, record.as_ref());
-            }
-            for (id, record) in &batch.assets {
-                put(&mut records.assets, id, record.as_ref());
-            }
-            for (url, record) in &batch.states {
-                put(&mut records.states, url, record.as_ref());
-            }
-            for (name, record) in &batch.added {
-                put(&mut records.added, name, record.as_ref());
-            }
-            for (name, record) in &batch.found {
-                put(&mut records.found, name, record.as_ref());
-            }
+            let Records { clients, prompts, assets, states, added, found, members, names, .. } =
+                &mut *records;
+            put_all(clients, &batch.clients);
+            put_all(prompts, &batch.prompts);
+            put_all(assets, &batch.assets);
+            put_all(states, &batch.states);
+            put_all(added, &batch.added);
+            put_all(found, &batch.found);
+            put_all(members, &batch.members);
+            put_all(names, &batch.names);
             for (key, record) in &batch.files {
                 let record = record.as_ref().map(|record| (key.clone(), record.clone()));
                 put(&mut records.files, &key.to_text(), record.as_ref());
@@ -91,6 +88,13 @@ impl Store for Survivor {
             Ok(())
         })
     }
+}
+
+fn put_all<K: Clone + Eq + Hash + Ord, V: Clone>(
+    records: &mut BTreeMap<K, V>,
+    changes: &HashMap<K, Option<V>>,
+) {
+    changes.iter().for_each(|(id, record)| put(records, id, record.as_ref()));
 }
 
 fn put<K: Clone + Ord, V: Clone>(records: &mut BTreeMap<K, V>, id: &K, record: Option<&V>) {

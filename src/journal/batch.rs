@@ -1,0 +1,148 @@
+//! What is written together, and what was ever written.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::sync::Arc;
+
+use super::record::{
+    AddedRecord, AssetRecord, BindingRecord, FileKey, FileRecord, FoundRecord, MemberRecord,
+    NameRecord, PromptRecord, StateRecord,
+};
+use crate::routing::ids::{AssetId, ClientId, PromptId};
+
+/// Changes that are committed together; `None` deletes.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Batch {
+    pub clients: Changes<ClientId, BindingRecord>,
+    pub prompts: Changes<PromptId, PromptRecord>,
+    pub files: Changes<FileKey, FileRecord>,
+    pub assets: Changes<AssetId, AssetRecord>,
+    /// By the URL of the backend.
+    pub states: Changes<Arc<str>, StateRecord>,
+    /// By the name of the backend.
+    pub added: Changes<Arc<str>, AddedRecord>,
+    /// By the name of the discovery.
+    pub found: Changes<Arc<str>, FoundRecord>,
+    /// By the URL of the backend.
+    pub members: Changes<Arc<str>, MemberRecord>,
+    /// By the name that was given out.
+    pub names: Changes<Arc<str>, NameRecord>,
+}
+
+/// Changes of records of one kind, by what names them.
+pub(super) type Changes<K, R> = HashMap<K, Option<R>>;
+
+impl Batch {
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    #[must_use]
+    pub fn len(&self) -> usize {
+        let Self { clients, prompts, files, assets, states, added, found, members, names } = self;
+        let many = clients.len() + prompts.len() + files.len() + assets.len() + names.len();
+        many + states.len() + added.len() + found.len() + members.len()
+    }
+
+    /// Takes an earlier batch that was not committed: what was noted since goes over it.
+    pub(super) fn put_under(&mut self, earlier: &Self) {
+        let Self { clients, prompts, files, assets, states, added, found, members, names } =
+            earlier;
+        under(&mut self.clients, clients);
+        under(&mut self.prompts, prompts);
+        under(&mut self.files, files);
+        under(&mut self.assets, assets);
+        under(&mut self.states, states);
+        under(&mut self.added, added);
+        under(&mut self.found, found);
+        under(&mut self.members, members);
+        under(&mut self.names, names);
+    }
+}
+
+fn under<K: Clone + Eq + Hash, R: Clone>(later: &mut Changes<K, R>, earlier: &Changes<K, R>) {
+    for (key, record) in earlier {
+        later.entry(key.clone()).or_insert_with(|| record.clone());
+    }
+}
+
+/// Everything that a store had.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Saved {
+    pub clients: Vec<(ClientId, BindingRecord)>,
+    pub prompts: Vec<(PromptId, PromptRecord)>,
+    pub files: Vec<(FileKey, FileRecord)>,
+    pub assets: Vec<(AssetId, AssetRecord)>,
+    pub states: Vec<(Arc<str>, StateRecord)>,
+    pub added: Vec<(Arc<str>, AddedRecord)>,
+    pub found: Vec<(Arc<str>, FoundRecord)>,
+    pub members: Vec<(Arc<str>, MemberRecord)>,
+    pub names: Vec<(Arc<str>, NameRecord)>,
+}
+
+impl Saved {
+    /// True if nothing was ever written of anybody's work, or all of it is gone. Which backends
+    /// there are is noted at each start.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        let Self { clients, prompts, files, assets, states, added, found, members: _, names } =
+            self;
+        let things = [clients.len(), prompts.len(), files.len(), assets.len(), names.len()];
+        things.iter().chain(&[states.len(), added.len(), found.len()]).all(|count| *count == 0)
+    }
+
+    /// The state after a batch, for stores that are a list of batches.
+    #[must_use]
+    pub fn after(mut self, batch: &Batch) -> Self {
+        let Batch { clients, prompts, files, assets, states, added, found, members, names } = batch;
+        over(&mut self.clients, clients);
+        over(&mut self.prompts, prompts);
+        over(&mut self.files, files);
+        over(&mut self.assets, assets);
+        over(&mut self.states, states);
+        over(&mut self.added, added);
+        over(&mut self.found, found);
+        over(&mut self.members, members);
+        over(&mut self.names, names);
+        self
+    }
+}
+
+fn over<K: Clone + Eq + Hash, R: Clone>(saved: &mut Vec<(K, R)>, changes: &Changes<K, R>) {
+    saved.retain(|(key, _)| !changes.contains_key(key));
+    let now = changes.iter().filter_map(|(key, record)| Some((key.clone(), record.clone()?)));
+    saved.extend(now);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn batch(name: &str, record: Option<u64>) -> Batch {
+        let mut batch = Batch::default();
+        let record = record.map(|since| BindingRecord::new("a", "h:1", since, None));
+        batch.clients.insert(ClientId::parse(name).unwrap(), record);
+        batch
+    }
+
+    #[test]
+    fn what_was_noted_later_counts_and_what_is_deleted_is_gone() {
+        let mut later = batch("ada", None);
+        let mut earlier = batch("ada", Some(1));
+        earlier.clients.extend(batch("bob", Some(2)).clients);
+        later.put_under(&earlier);
+        assert_eq!(later.len(), 2);
+        let saved = Saved::default().after(&batch("ada", Some(5))).after(&later);
+        let names: Vec<&str> = saved.clients.iter().map(|(id, _)| id.as_str()).collect();
+        assert_eq!(names, ["bob"]);
+    }
+
+    #[test]
+    fn a_journal_that_knows_only_the_fleet_knows_of_no_work() {
+        let mut batch = Batch::default();
+        let member = MemberRecord::new("a".into(), serde_json::json!({}), "configuration".into());
+        batch.members.insert("h:1".into(), Some(member));
+        assert!(!batch.is_empty() && Saved::default().after(&batch).is_empty());
+    }
+}

@@ -1,0 +1,165 @@
+//! The names of servers that stand in names of files: `~gpu-b` (promise R3).
+//!
+//! A name that was given out for one server is never given out for another, whatever the two are
+//! called later: a link to a file must not lead to another file of the same name. A server is named
+//! as it is called, as long as that name was not given out for another one. Otherwise a digest of
+//! its address is added.
+//!
+//! # Invariants
+//!
+//! - While a name is remembered, it means one server.
+//! - At most [`GIVEN_MAX`] are remembered; past that, the one that was given out first goes.
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use sha2::{Digest as _, Sha256};
+
+use super::servers::ServerKey;
+
+/// How many names are remembered.
+pub const GIVEN_MAX: usize = 10_000;
+
+/// The names that were given out.
+#[derive(Debug, Default)]
+pub struct GivenNames {
+    given: HashMap<Arc<str>, Given>,
+    next_order: u64,
+}
+
+/// For which server a name was given out.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Given {
+    pub server: ServerKey,
+    /// Its place among all of them.
+    pub order: u64,
+}
+
+/// What came of giving a name out.
+#[derive(Debug, Eq, PartialEq)]
+pub struct Told {
+    pub name: Arc<str>,
+    /// If it was not given out before, or not for so much.
+    pub new: Option<Given>,
+    /// A name that is forgotten for it.
+    pub forgotten: Option<Arc<str>>,
+}
+
+impl GivenNames {
+    /// The name for a server that is called so.
+    pub fn give(&mut self, server: &ServerKey, called: &str) -> Told {
+        // What is left of one that was replaced is called `NAME~old`.
+        let base = called.split('~').next().unwrap_or(called);
+        let is_free = |name: &String| {
+            self.given.get(name.as_str()).is_none_or(|given| given.server.may_be(server))
+        };
+        let with_digest = (0..).map(|number| format!("{base}-{}", digest(server, number)));
+        let mut names = std::iter::once(base.to_owned()).chain(with_digest);
+        let name: Arc<str> = names.find(is_free).unwrap_or_default().into();
+        let before = self.given.get(&name);
+        // Once it is told which server it is, no other one at its address is it.
+        let is_told_more =
+            |before: &Given| before.server.identity.is_none() && server.identity.is_some();
+        if before.is_some_and(|before| !is_told_more(before)) {
+            return Told { name, new: None, forgotten: None };
+        }
+        let order = before.map_or(self.next_order, |before| before.order);
+        let given = Given { server: server.clone(), order };
+        self.restore(Arc::clone(&name), given.clone());
+        Told { name, new: Some(given), forgotten: self.forget_one() }
+    }
+
+    /// Takes over a name that was given out before a restart.
+    pub fn restore(&mut self, name: Arc<str>, given: Given) {
+        self.next_order = self.next_order.max(given.order + 1);
+        self.given.insert(name, given);
+    }
+
+    /// The server that a name was given out for.
+    #[must_use]
+    pub fn server_of(&self, name: &str) -> Option<&ServerKey> {
+        self.given.get(name).map(|given| &given.server)
+    }
+
+    fn forget_one(&mut self) -> Option<Arc<str>> {
+        if self.given.len() <= GIVEN_MAX {
+            return None;
+        }
+        let first = self.given.iter().min_by_key(|(_, given)| given.order);
+        let first = first.map(|(name, _)| Arc::clone(name))?;
+        self.given.remove(&first);
+        Some(first)
+    }
+}
+
+fn digest(server: &ServerKey, number: u32) -> String {
+    let digest = Sha256::new_with_prefix(number.to_be_bytes()).chain_update(&*server.to_text());
+    digest.finalize().iter().take(4).fold(String::new(), |mut text, byte| {
+        // Writing into a string cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::{prop_assert_eq, proptest};
+
+    use super::*;
+
+    fn server(text: &str) -> ServerKey {
+        ServerKey::of_text(text)
+    }
+
+    fn named(names: &mut GivenNames, text: &str, called: &str) -> String {
+        names.give(&server(text), called).name.to_string()
+    }
+
+    #[test]
+    fn a_server_is_named_as_it_is_called_unless_that_was_anothers_name() {
+        let mut names = GivenNames::default();
+        assert_eq!(named(&mut names, "h:1", "gpu"), "gpu");
+        let other = named(&mut names, "h:2", "gpu");
+        assert!(other.starts_with("gpu-") && other.len() == 12, "{other}");
+        assert_eq!(named(&mut names, "h:2", "gpu"), other);
+        assert_eq!(named(&mut names, "h:1", "gpu~old"), "gpu", "what is left of it");
+        assert_eq!(named(&mut names, "h:1", "front"), "front", "an operator calls it so now");
+        assert_eq!(names.server_of("gpu"), Some(&server("h:1")), "and that is it as well");
+        assert_ne!(named(&mut names, "h:2", &other), "gpu");
+        let pod = named(&mut names, "h:3#u0", "pod");
+        assert_ne!(named(&mut names, "h:3#u9", "pod"), pod, "another pod of the name");
+        assert_eq!(named(&mut names, "h:1#u1", "gpu"), "gpu", "it is told which one it is");
+        assert_ne!(named(&mut names, "h:1#u2", "gpu"), "gpu", "so another one is not it");
+    }
+
+    #[test]
+    fn so_many_are_remembered_and_the_first_goes_first() {
+        let mut names = GivenNames::default();
+        for number in 0..GIVEN_MAX {
+            let told = names.give(&server("h:1"), &format!("n{number}"));
+            assert_eq!((told.new.is_some(), told.forgotten), (true, None));
+        }
+        let told = names.give(&server("h:1"), "more");
+        assert_eq!(told.forgotten.as_deref(), Some("n0"));
+        assert_eq!((names.server_of("n0"), names.given.len()), (None, GIVEN_MAX));
+    }
+
+    proptest! {
+        #[test]
+        fn a_name_never_means_two_servers(
+            all in vec(("[ab]:[12](#[xy])?", "[gh](~old)?"), 1..40),
+        ) {
+            let mut names = GivenNames::default();
+            let mut seen: HashMap<String, ServerKey> = HashMap::new();
+            for (text, called) in all {
+                let server = server(&text);
+                let name = named(&mut names, &text, &called);
+                let before = seen.entry(name).or_insert_with(|| server.clone());
+                prop_assert_eq!(before.url.clone(), server.url.clone());
+                prop_assert_eq!(before.may_be(&server), true);
+            }
+        }
+    }
+}
