@@ -15,8 +15,11 @@ pub(super) fn router(reloads: Reloads) -> Router {
 
 async fn reload(State(reloads): State<Reloads>) -> Reply {
     match reloads.reload().await {
-        Ok(Reloaded { applied, need_restart }) => {
-            let body = json!({ "applied": applied, "need_restart": need_restart });
+        Ok(Reloaded { applied, need_restart, warnings }) => {
+            let mut body = json!({ "applied": applied, "need_restart": need_restart });
+            if !warnings.is_empty() {
+                body["warnings"] = json!(warnings);
+            }
             (StatusCode::OK, Json(body))
         }
         Err(why) => refused(&why),

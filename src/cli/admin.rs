@@ -173,6 +173,10 @@ pub(super) async fn reload(args: &ReloadArgs) -> ExitCode {
                 none if none.is_empty() => {}
                 keys => say::line(&say::plain(&format!("after a restart: {keys}"))),
             }
+            for warning in answer["warnings"].as_array().into_iter().flatten() {
+                let warning = warning.as_str().unwrap_or_default();
+                say::line(&say::plain(&format!("warning: {warning}")));
+            }
             ExitCode::SUCCESS
         }
         Err(failure) => failure.exit(),

@@ -58,13 +58,14 @@ impl Discoveries {
 
     /// Begins those of the configuration that do not run as it says, and ends those that are not in
     /// it: what these have found leaves when it has drained. What one has found whose settings
-    /// changed stays until it answers with the new ones.
+    /// changed stays until it answers with the new ones, but has its new headers at once.
     pub fn reconfigure(&mut self) {
         let config = self.sessions.shared.config_kept();
         let wanted = |it: &Running| config.discovery.contains(&it.config);
         self.running.retain(|_, running| wanted(running));
         let names: BTreeSet<&str> = config.discovery.iter().map(|it| it.name.as_str()).collect();
         self.sessions.discovered_by(&names);
+        self.sessions.reconfigure_found();
         self.sessions.shared.metrics.discoveries.only(&names);
         for discovery in &config.discovery {
             if !self.running.contains_key(&discovery.name) {

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::config::{BackendConfig, Config};
+use crate::config::{BackendConfig, BackendHeaders, Config};
 
 /// All that is wanted of the fleet, by who wants it.
 #[derive(Clone, Debug, Default)]
@@ -169,6 +169,27 @@ impl Wanted {
     #[must_use]
     pub fn found_by(&self, place: &str) -> &[BackendConfig] {
         self.found.get(place).map_or(&[], Vec::as_slice)
+    }
+
+    /// Those that operators added, also where the configuration has their places.
+    #[must_use]
+    pub fn added(&self) -> Vec<BackendConfig> {
+        self.added.values().cloned().collect()
+    }
+
+    /// The same with other headers for those of which `headers` says some, but for those of the
+    /// configuration.
+    #[must_use]
+    pub fn with_headers(
+        mut self,
+        headers: impl Fn(&BackendConfig) -> Option<BackendHeaders>,
+    ) -> Self {
+        for it in self.added.values_mut().chain(self.found.values_mut().flatten()) {
+            if let Some(headers) = headers(it) {
+                it.headers = headers;
+            }
+        }
+        self.sift()
     }
 
     /// The discoveries that have found something.

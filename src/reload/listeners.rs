@@ -26,6 +26,17 @@ enum Move {
     Closes,
     /// It listens at its new place already.
     Ready(Arc<dyn Listener>),
+    /// The other door is there still, and leaves its listener to this one.
+    TakesOver(Arc<dyn Listener>),
+}
+
+/// A door, and where it is and is to be by the configuration.
+#[derive(Clone, Copy, Debug)]
+struct Course<'a> {
+    key: &'static str,
+    door: &'a Mover,
+    from: Place,
+    to: Place,
 }
 
 /// What is to become of both doors.
@@ -46,25 +57,22 @@ impl Listeners {
     /// An address cannot be had; then all is as before.
     pub(super) async fn plan(&self, old: &Config, new: &Config) -> Result<Moves, NotReloaded> {
         let (from, to) = (Some(old.server.listen), Some(new.server.listen));
-        let front = self.prepare("server.listen", &self.front, from, to).await?;
+        let front = Course { key: "server.listen", door: &self.front, from, to };
         let (from, to) = (old.admin.listen, new.admin.listen);
-        match self.prepare("admin.listen", &self.admin, from, to).await {
-            Ok(admin) => Ok(Moves { front, admin }),
+        let admin = Course { key: "admin.listen", door: &self.admin, from, to };
+        let moves = self.prepare(front, admin).await?;
+        match self.prepare(admin, front).await {
+            Ok(admin) => Ok(Moves { front: moves, admin }),
             Err(problem) => {
-                let moves = Moves { front, admin: Move::Stays };
+                let moves = Moves { front: moves, admin: Move::Stays };
                 self.withdraw(moves, old).await;
                 Err(problem)
             }
         }
     }
 
-    async fn prepare(
-        &self,
-        key: &str,
-        door: &Mover,
-        from: Place,
-        to: Place,
-    ) -> Result<Move, NotReloaded> {
+    async fn prepare(&self, course: Course<'_>, other: Course<'_>) -> Result<Move, NotReloaded> {
+        let Course { key, door, from, to } = course;
         let Some(address) = to else {
             return Ok(if from.is_some() { Move::Closes } else { Move::Stays });
         };
@@ -73,18 +81,25 @@ impl Listeners {
         }
         let listened = match self.listen(address).await {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-                self.take_over(door, from, address).await
+                if let Some(listener) = left_at(other, address) {
+                    return Ok(Move::TakesOver(listener));
+                }
+                self.make_room(door, from, address).await
             }
             listened => listened,
         };
         listened.map(Move::Ready).map_err(|error| {
-            NotReloaded::Bad(vec![format!("{key}: cannot listen on {address}: {error}")])
+            let why = match other.is_in_the_way(address) {
+                true => format!("{error}: `{}` is there, so move one after the other", other.key),
+                false => error.to_string(),
+            };
+            NotReloaded::Bad(vec![format!("{key}: cannot listen on {address}: {why}")])
         })
     }
 
     /// The old address can be in the way of the new one: `0.0.0.0:8180` cannot be listened on
     /// beside `127.0.0.1:8180`. Then the listener is closed for the moment in which it moves.
-    async fn take_over(
+    async fn make_room(
         &self,
         door: &Mover,
         from: Place,
@@ -133,9 +148,33 @@ impl Listeners {
     }
 
     pub(super) async fn carry_out(&self, moves: Moves) {
+        let takes_over = |it: &Move| matches!(it, Move::TakesOver(_));
+        if takes_over(&moves.front) || takes_over(&moves.admin) {
+            // Nobody who connects meanwhile comes in at the wrong one of them: they wait.
+            self.front.to(None).await;
+            self.admin.to(None).await;
+        }
         carry_out("front", &self.front, moves.front).await;
         carry_out("admin", &self.admin, moves.admin).await;
     }
+}
+
+impl Course<'_> {
+    /// True if it listens where nobody else can listen at `address`, or is to.
+    fn is_in_the_way(&self, address: SocketAddr) -> bool {
+        let now = self.door.listener().map(|it| it.local_addr());
+        let collides = |it: SocketAddr| {
+            let is_any = it.ip().is_unspecified() || address.ip().is_unspecified();
+            it.port() == address.port() && (is_any || it.ip() == address.ip())
+        };
+        [now, self.to].into_iter().flatten().any(collides)
+    }
+}
+
+/// The listener at `address`, if the other door is to leave it.
+fn left_at(other: Course<'_>, address: SocketAddr) -> Option<Arc<dyn Listener>> {
+    let is_left = other.from != other.to && other.to != Some(address);
+    other.door.listener().filter(|it| is_left && it.local_addr() == address)
 }
 
 async fn carry_out(name: &'static str, door: &Mover, planned: Move) {
@@ -145,7 +184,7 @@ async fn carry_out(name: &'static str, door: &Mover, planned: Move) {
             door.to(None).await;
             info!(listener = name, "Listener closed.");
         }
-        Move::Ready(listener) => {
+        Move::Ready(listener) | Move::TakesOver(listener) => {
             let address = listener.local_addr();
             door.to(Some(listener)).await;
             info!(listener = name, %address, "Listener opened.");

@@ -25,6 +25,7 @@ use crate::fleet::diff::BadDiff;
 use crate::front::Front;
 use crate::net::{Network, unix_millis};
 use crate::server::door::Mover;
+use crate::session::membership::rotated::ReadAgain;
 use listeners::{Listeners, Moves};
 
 /// Reads the configuration again, from where it was read at the start. May wait for a disk.
@@ -37,6 +38,8 @@ pub struct Reloaded {
     pub applied: Vec<String>,
     /// Keys whose new values hold after a restart.
     pub need_restart: Vec<String>,
+    /// What is not as it should be, and did not keep the rest from being applied.
+    pub warnings: Vec<String>,
 }
 
 /// Why a reload changed nothing.
@@ -71,6 +74,9 @@ pub struct Reloads(mpsc::Sender<Told>);
 
 /// How long reading a configuration may take. A disk that hangs must not block all later reloads.
 const READ_WITHIN: Duration = Duration::from_secs(10);
+
+/// What is told to be applied if secrets of backends were read again.
+const BACKENDS: &str = "backends";
 
 /// How many may wait for their turn.
 const WAITING_MAX: usize = 16;
@@ -163,8 +169,11 @@ impl Reloader {
     fn record(&self, outcome: &Result<Reloaded, NotReloaded>) {
         let metrics = &self.front.shared.metrics;
         match outcome {
-            Ok(Reloaded { applied, need_restart }) => {
+            Ok(Reloaded { applied, need_restart, warnings }) => {
                 metrics.reloaded(true, unix_millis());
+                for problem in warnings {
+                    warn!(problem, "What was read before is used still.");
+                }
                 info!(applied = applied.join(" "), "The configuration was reloaded.");
                 if !need_restart.is_empty() {
                     let keys = need_restart.join(" ");
@@ -189,31 +198,45 @@ impl Reloader {
         let before = self.front.shared.config_kept();
         let changes = changes(&before, &config);
         config.keep_until_restart(&before);
+        let ReadAgain { rotated, problems: warnings } = self.read_secrets(&config).await?;
         let moves = self.listeners.plan(&before, &config).await?;
-        if let Err(bad) = self.front.sessions.configure_fleet(&config.backends) {
+        if let Err(bad) = self.configure_fleet(&config) {
             self.listeners.withdraw(moves, &before).await;
-            return Err(bad.into());
+            return Err(bad);
         }
+        let has_rotated = !rotated.is_empty();
+        self.front.sessions.rotate(&rotated);
         self.apply(config, moves).await;
-        let named = |needs_restart| {
+        let named = |needs_restart| -> Vec<String> {
             let those = changes.iter().filter(move |it| it.needs_restart == needs_restart);
             those.map(|it| it.key.clone()).collect()
         };
-        Ok(Reloaded { applied: named(false), need_restart: named(true) })
+        let mut applied = named(false);
+        if has_rotated && !applied.iter().any(|it| it == BACKENDS) {
+            applied.push(BACKENDS.to_owned());
+        }
+        Ok(Reloaded { applied, need_restart: named(true), warnings })
+    }
+
+    fn configure_fleet(&self, config: &Config) -> Result<(), NotReloaded> {
+        let sessions = &self.front.sessions;
+        let itself = sessions.that_would_be_itself(config);
+        if itself.is_empty() {
+            Ok(sessions.configure_fleet(&config.backends)?)
+        } else {
+            Err(NotReloaded::Bad(itself))
+        }
+    }
+
+    /// Reads the secrets of backends that the configuration does not list.
+    async fn read_secrets(&self, config: &Config) -> Result<ReadAgain, NotReloaded> {
+        let (sessions, config) = (Arc::clone(&self.front.sessions), config.clone());
+        within(move || sessions.read_secrets_again(&config)).await
     }
 
     async fn read(&self) -> Result<Config, NotReloaded> {
         let source = self.source.clone().ok_or(NotReloaded::NoSource)?;
-        let read = tokio::task::spawn_blocking(move || source());
-        match timeout(READ_WITHIN, read).await {
-            Ok(Ok(config)) => Ok(config?),
-            // A panic in it, or a runtime that ends.
-            Ok(Err(error)) => Err(NotReloaded::Bad(vec![format!("it could not be read: {error}")])),
-            Err(_elapsed) => {
-                let secs = READ_WITHIN.as_secs();
-                Err(NotReloaded::Bad(vec![format!("it could not be read within {secs} s")]))
-            }
-        }
+        Ok(within(move || source()).await??)
     }
 
     /// Nothing of this can fail.
@@ -228,6 +251,21 @@ impl Reloader {
         self.discoveries.reconfigure();
         self.front.reconfigure();
         self.listeners.carry_out(moves).await;
+    }
+}
+
+/// Reads what stands on a disk, on a thread that may wait for it.
+async fn within<T: Send + 'static>(
+    read: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, NotReloaded> {
+    match timeout(READ_WITHIN, tokio::task::spawn_blocking(read)).await {
+        Ok(Ok(read)) => Ok(read),
+        // A panic in it, or a runtime that ends.
+        Ok(Err(error)) => Err(NotReloaded::Bad(vec![format!("it could not be read: {error}")])),
+        Err(_elapsed) => {
+            let secs = READ_WITHIN.as_secs();
+            Err(NotReloaded::Bad(vec![format!("it could not be read within {secs} s")]))
+        }
     }
 }
 

@@ -6,10 +6,10 @@ use std::fmt;
 use std::future::pending;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use arc_swap::ArcSwapOption;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
@@ -17,6 +17,9 @@ use crate::net::{Listener, Stream};
 
 /// A listener that is left gave all its connections if it gives none for so long.
 const QUIET: Duration = Duration::from_millis(5);
+
+/// So long at most are connections taken from a listener that is left.
+const LEFT_WITHIN: Duration = Duration::from_millis(100);
 
 /// A connection and its peer.
 pub type Accepted = (Stream, SocketAddr);
@@ -34,7 +37,8 @@ pub struct Door {
 #[derive(Debug)]
 pub struct Mover {
     moves: mpsc::Sender<Move>,
-    is_closed: AtomicBool,
+    /// Where the door is. It is the door's: who only knows of it keeps no address occupied.
+    at: ArcSwapOption<Weak<dyn Listener>>,
 }
 
 #[derive(Debug)]
@@ -55,7 +59,7 @@ impl Door {
     #[must_use]
     pub fn new(listener: Option<Arc<dyn Listener>>) -> (Self, Mover) {
         let (mover, moves) = mpsc::channel(1);
-        let mover = Mover { moves: mover, is_closed: AtomicBool::new(listener.is_none()) };
+        let mover = Mover { moves: mover, at: ArcSwapOption::new(weak(listener.as_ref())) };
         (Self { listener, moves, waiting: VecDeque::new() }, mover)
     }
 
@@ -79,13 +83,21 @@ impl Door {
     async fn change(&mut self, Move { to, done }: Move) {
         let before = std::mem::replace(&mut self.listener, to);
         // The system drops those that it has taken and we have not.
-        while let Ok(Ok(accepted)) = timeout(QUIET, next_of(before.as_deref())).await {
-            self.waiting.push_back(accepted);
-        }
+        let collect = async {
+            while let Ok(Ok(accepted)) = timeout(QUIET, next_of(before.as_deref())).await {
+                self.waiting.push_back(accepted);
+            }
+        };
+        // Under load somebody always comes.
+        let _ = timeout(LEFT_WITHIN, collect).await;
         drop(before);
         // Who asked for the move may have given up.
         let _ = done.send(());
     }
+}
+
+fn weak(listener: Option<&Arc<dyn Listener>>) -> Option<Arc<Weak<dyn Listener>>> {
+    listener.map(|it| Arc::new(Arc::downgrade(it)))
 }
 
 /// The next move; never once nobody can ask for one any more. Cancel safe.
@@ -107,17 +119,23 @@ impl Mover {
     /// Moves the door to `to`, or closes it. Returns when it does not listen where it did any more.
     pub async fn to(&self, to: Option<Arc<dyn Listener>>) {
         let (done, is_done) = oneshot::channel();
-        self.is_closed.store(to.is_none(), Ordering::Relaxed);
+        self.at.store(weak(to.as_ref()));
         if self.moves.send(Move { to, done }).await.is_ok() {
             // An accept loop that ends meanwhile has closed its listener.
             let _ = is_done.await;
         }
     }
 
+    /// Where the door listens; `None` if it is closed.
+    #[must_use]
+    pub fn listener(&self) -> Option<Arc<dyn Listener>> {
+        self.at.load().as_ref()?.upgrade()
+    }
+
     /// True if the door listens nowhere.
     #[must_use]
     pub fn is_closed(&self) -> bool {
-        self.is_closed.load(Ordering::Relaxed)
+        self.listener().is_none()
     }
 }
 
@@ -153,6 +171,16 @@ mod tests {
         let (_moved, peers) =
             timeout(Duration::from_secs(20), both).await.expect("both are served");
         assert_ne!(peers[0], peers[1]);
+    }
+
+    #[tokio::test]
+    async fn who_moves_a_door_knows_where_it_is_and_keeps_no_address_occupied() {
+        let open = listener().await;
+        let address = open.local_addr();
+        let (door, mover) = Door::new(Some(open));
+        assert_eq!(mover.listener().map(|it| it.local_addr()), Some(address));
+        drop(door);
+        assert!(mover.is_closed() && dial(address).await.is_err());
     }
 
     #[tokio::test]

@@ -84,7 +84,8 @@ impl Sessions {
                 self.shared.records.journal.note_found(place, None);
                 continue;
             };
-            let backends = record.backends.iter().map(|it| restored(discovery, it)).collect();
+            let backends = record.backends.iter().map(|it| restored(discovery, it));
+            let backends = backends.filter(|it| self.is_no_listener(it).is_ok()).collect();
             let found = |now: Wanted| Ok::<_, BadDiff>((now.found(&place, backends), ()));
             if let Err(why) = self.want(&mut wanted, CONFIGURATION, found) {
                 let discovery = &*place;

@@ -4,9 +4,10 @@
 //! have drained (promise V5). It leaves when no client is held there any more. If it must leave
 //! earlier, the prompts pending there are lost, and their clients are told (P6).
 //!
-//! `leftovers` are those that drain over a restart.
+//! `leftovers` are those that drain over a restart; [`rotated`] reads their secrets again.
 
 mod leftovers;
+pub mod rotated;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -135,6 +136,7 @@ impl Sessions {
         let mut wanted = self.wanted.lock();
         for (name, record) in added {
             let restored = self.as_added(&name, &record).and_then(|settings| {
+                self.is_no_listener(&settings)?;
                 let restore = |now: Wanted| Ok::<_, NotChanged>((now.restored(settings), ()));
                 self.want(&mut wanted, CONFIGURATION, restore).map_err(|why| why.to_string())
             });
@@ -164,6 +166,17 @@ impl Sessions {
             warn!(backend = name, why, "A backend is used without its headers: add it again.");
             Ok(backend)
         })
+    }
+
+    /// Looks whether it is another server than this gateway.
+    ///
+    /// # Errors
+    /// This gateway listens there.
+    pub(super) fn is_no_listener(&self, backend: &BackendConfig) -> Result<(), String> {
+        match self.shared.config().is_itself(backend) {
+            Some(key) => Err(format!("`{}` is this gateway itself (`{key}`)", backend.authority)),
+            None => Ok(()),
+        }
     }
 
     /// Who wants that backend.

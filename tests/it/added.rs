@@ -278,3 +278,47 @@ async fn a_secret_of_a_backend_lies_in_the_folder_for_it() {
     let refused = put(&world, "c", &with("/etc/hostname")).await;
     assert!(refused.status == 422 && refused.text().contains("admin.secrets_dir"));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_secret_that_was_rotated_is_read_again_by_a_reload() {
+    let (folder, b) = (TempDir::new().unwrap(), sim("b").await);
+    let key = folder.path().join("key");
+    std::fs::write(&key, "Bearer one").unwrap();
+    b.set_faults(|faults| "Bearer one".clone_into(&mut faults.wants));
+    let dir = folder.path().to_owned();
+    let world = World::with(1, |config| config.admin.secrets_dir = Some(dir)).await;
+    let given = json!({ "url": b.url(), "headers": { "Authorization": { "file": key } } });
+    assert_eq!(put(&world, "b", &given).await.status, 201);
+    world.all_up().await;
+    // Also one that drains has to be let in.
+    let state = "/api/v1/backends/a/state";
+    assert_eq!(world.admin_post(state, r#"{"state":"draining"}"#).await.status, 200);
+    let running = world.submit("ada", &slow(400, 60.0)).await;
+    assert_eq!(running.backend(), "b");
+    let hears = async |secret: &str| {
+        // Asked of the client's own backend each time.
+        world.get("/object_info?clientId=ada").await;
+        let is_let_in = |seen: &mooring::sim::Seen| {
+            seen.headers.get("authorization").is_some_and(|it| it == secret)
+        };
+        b.requests().iter().any(is_let_in)
+    };
+    b.set_faults(|faults| "Bearer two".clone_into(&mut faults.wants));
+    std::fs::write(&key, "Bearer two").unwrap();
+    let told = world.reload(|_| {}).await.unwrap();
+    assert_eq!((told.applied, told.warnings), (vec!["backends".to_owned()], Vec::<String>::new()));
+    assert!(hears("Bearer two").await);
+    assert_eq!(world.reload(|_| {}).await.unwrap().applied, Vec::<String>::new(), "it is the same");
+    assert_eq!(delete(&world, "b").await.status, 202);
+    b.set_faults(|faults| "Bearer three".clone_into(&mut faults.wants));
+    std::fs::write(&key, "Bearer three").unwrap();
+    world.reload(|_| {}).await.unwrap();
+    assert!(hears("Bearer three").await, "it drains, and has to be asked");
+    // One that cannot be read is told, and what was read before is used still.
+    std::fs::remove_file(&key).unwrap();
+    let told = world.reload(|config| config.affinity.lease *= 2).await.unwrap();
+    assert_eq!(told.applied, ["affinity.lease"]);
+    assert!(told.warnings[0].contains("backends.b.headers"), "{:?}", told.warnings);
+    let shown = world.admin_post("/api/v1/reload", "").await.json();
+    assert!(shown["warnings"][0].as_str().unwrap().contains("admin.secrets_dir"), "{shown}");
+}

@@ -174,3 +174,30 @@ async fn work_on_a_backend_that_was_found_survives_a_crash_of_the_gateway() {
     let seen = ada.until_end(&prompt).await;
     assert!(seen.contains(&"execution_success".to_owned()), "{seen:?}");
 }
+
+/// The source says nothing any more: what it found has to be let in all the same.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rotated_headers_of_a_discovery_hold_from_the_reload_on() {
+    let (a, dns) = (sim("a").await, DnsServer::start().await);
+    a.set_faults(|faults| "Bearer one".clone_into(&mut faults.wants));
+    serve(&dns, &[&a]);
+    let resolver = dns.at.to_string();
+    let keys = [("gpus.srv", SERVICE), ("gpus.resolver", resolver.as_str())];
+    let with = |header: &'static str| [keys[0], keys[1], ("gpus.headers", header)];
+    let world = World::finding(&with("Authorization: Bearer one"), |_| {}).await;
+    world.all_up().await;
+    let running = world.submit("ada", &slow(40, 3.0)).await;
+    assert_eq!(running.status, 200, "{}", running.text());
+    dns.set(|zone| zone.is_silent = true);
+    a.set_faults(|faults| "Bearer two".clone_into(&mut faults.wants));
+    let told = world
+        .reload(|config| config.discovery = found_by(&with("Authorization: Bearer two")))
+        .await
+        .unwrap();
+    assert_eq!(told.applied, ["discovery"]);
+    world.get("/object_info?clientId=ada").await;
+    let is_let_in = |seen: &mooring::sim::Seen| {
+        seen.headers.get("authorization").is_some_and(|it| it == "Bearer two")
+    };
+    assert!(a.requests().iter().any(is_let_in), "at once");
+}

@@ -19,7 +19,7 @@ use crate::support::{Socket, World, fraction, network, quick, send, slow, soon};
 
 fn applied(keys: &[&str]) -> Result<Reloaded, NotReloaded> {
     let applied = keys.iter().map(|key| (*key).to_owned()).collect();
-    Ok(Reloaded { applied, need_restart: Vec::new() })
+    Ok(Reloaded { applied, ..Reloaded::default() })
 }
 
 /// An address where nobody listens.
@@ -47,7 +47,11 @@ async fn what_has_changed_is_used_at_once_and_what_needs_a_restart_is_named() {
     let need_restart = vec!["server.workers".to_owned()];
     assert_eq!(
         reloaded,
-        Ok(Reloaded { applied: vec!["prompts.max_body".to_owned()], need_restart })
+        Ok(Reloaded {
+            applied: vec!["prompts.max_body".to_owned()],
+            need_restart,
+            warnings: Vec::new()
+        })
     );
     assert_eq!(submit().await.status, 413);
     // What needs a restart is named until there was one.
@@ -169,6 +173,123 @@ async fn an_address_that_is_taken_changes_nothing_at_all() {
     assert!(good.is_ok());
     let shown = send(other, Method::GET, "/metrics", &[], "").await.text();
     assert!(shown.contains("mooring_config_last_reload_success 1"), "{shown}");
+}
+
+/// Each is where the other was, and nobody who connects comes in at the wrong one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn listeners_swap_their_addresses_and_follow_one_another() {
+    let world = World::new(1).await;
+    let mut ada = world.socket("ada").await;
+    ada.until("status").await;
+    let (one, other, third) = (free().await, free().await, free().await);
+    let to = async |front, admin| {
+        world
+            .reload(|config| {
+                config.server.listen = front;
+                config.admin.listen = Some(admin);
+            })
+            .await
+    };
+    let both = ["server.listen", "admin.listen"];
+    assert_eq!(to(one, other).await, applied(&both));
+    let is_front = async |at| send(at, Method::GET, "/system_stats", &[], "").await.status == 200;
+    let is_admin = async |at| send(at, Method::GET, "/metrics", &[], "").await.status == 200;
+    assert_eq!(to(other, one).await, applied(&both));
+    assert!(is_front(other).await && is_admin(one).await);
+    assert!(!is_front(one).await && !is_admin(other).await);
+    // The front follows to where the admin was, which goes elsewhere; and then the other way.
+    assert_eq!(to(one, third).await, applied(&both));
+    assert!(is_front(one).await && is_admin(third).await && is_refused(other).await);
+    assert_eq!(to(other, one).await, applied(&both));
+    assert!(is_front(other).await && is_admin(one).await && is_refused(third).await);
+    // One that closes leaves its address as well.
+    let closes = world.reload(|config| {
+        config.server.listen = one;
+        config.admin.listen = None;
+    });
+    assert_eq!(closes.await, applied(&both));
+    assert!(is_front(one).await && is_refused(other).await);
+    let body = json!({ "client_id": "ada", "prompt": quick(1) }).to_string();
+    let answer = send(one, Method::POST, "/prompt", &[], &body).await;
+    ada.until_end(&answer.prompt_id()).await;
+}
+
+#[tokio::test]
+async fn a_listener_that_is_in_the_way_of_the_other_is_named() {
+    let world = World::new(1).await;
+    let (front, admin) = (free().await, free().await);
+    let reloaded = world.reload(|config| {
+        config.server.listen = front;
+        config.admin.listen = Some(admin);
+    });
+    reloaded.await.unwrap();
+    let everywhere = SocketAddr::from(([0, 0, 0, 0], admin.port()));
+    let bad = world.reload(|config| {
+        config.server.listen = everywhere;
+        config.admin.listen = Some(front);
+    });
+    let Err(NotReloaded::Bad(problems)) = bad.await else { panic!("it is taken") };
+    assert!(problems[0].contains("`admin.listen` is there, so move one after the other"));
+    assert_eq!(send(front, Method::GET, "/system_stats", &[], "").await.status, 200);
+    assert_eq!(send(admin, Method::GET, "/readyz", &[], "").await.status, 200);
+}
+
+/// A gateway before itself would answer itself.
+#[tokio::test]
+async fn a_listener_never_moves_to_where_a_backend_is() {
+    let world = World::new(1).await;
+    let (at, before) = (free().await, world.front);
+    let put = |at: SocketAddr| {
+        let body = json!({ "url": format!("http://{at}") }).to_string();
+        let admin = world.admin;
+        async move { send(admin, Method::PUT, "/api/v1/backends/late", &[], &body).await.status }
+    };
+    assert_eq!(put(at).await, 201, "nobody is there, but somebody may come");
+    for key in ["server.listen", "admin.listen"] {
+        let bad = world.reload(|config| match key {
+            "server.listen" => config.server.listen = at,
+            _admin => {
+                // As it was.
+                config.server.listen.set_port(0);
+                config.admin.listen = Some(at);
+            }
+        });
+        let Err(NotReloaded::Bad(problems)) = bad.await else { panic!("it would be itself") };
+        assert_eq!(problems, [format!("{key}: `{at}` is the backend `late`")]);
+    }
+    assert!(is_refused(at).await, "what was listened on already is given back");
+    assert_eq!(send(before, Method::GET, "/system_stats", &[], "").await.status, 200);
+    let path = "/api/v1/backends/late?drain=force";
+    assert_eq!(send(world.admin, Method::DELETE, path, &[], "").await.status, 204);
+    assert!(world.reload(|config| config.admin.listen = Some(at)).await.is_ok());
+}
+
+/// A whole fleet takes the place of another one, which drains.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_fleet_of_six_hundred_is_replaced_by_another() {
+    let world = World::new(1).await;
+    let fleet = |third: u8| {
+        let named: Vec<(String, String)> = (0..600_u16)
+            .map(|number| {
+                let [high, low] = number.to_be_bytes();
+                let ip = std::net::Ipv4Addr::new(127, third, high, low);
+                (format!("n{third}-{number}"), format!("http://{ip}:9"))
+            })
+            .collect();
+        let named: Vec<(&str, &str)> = named.iter().map(|it| (&*it.0, &*it.1)).collect();
+        Config::for_backends(&named).unwrap().backends
+    };
+    for third in [1, 2] {
+        let all = fleet(third);
+        let reloaded = world.reload(|config| {
+            config.server.home.clone_from(&all[0].name);
+            config.backends.clone_from(&all);
+        });
+        assert!(reloaded.await.is_ok());
+    }
+    let members = world.gateway.shared.fleet.members().len();
+    assert!((600..=1_201).contains(&members), "{members}");
+    assert!(world.gateway.shared.fleet.by_name("n2-599").is_some());
 }
 
 #[tokio::test]

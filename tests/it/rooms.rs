@@ -63,7 +63,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "report", "routing", "server", "session", "shared", "tunnels", "ws",
         ],
     ),
-    ("reload", &["config", "discovery", "fleet", "front", "net", "server"]),
+    ("reload", &["config", "discovery", "fleet", "front", "net", "server", "session"]),
     (
         "admin",
         &[

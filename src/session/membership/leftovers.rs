@@ -60,7 +60,11 @@ impl Sessions {
         let mut all = Vec::new();
         for leftover in leftovers(saved, &servers(&self.shared), unix_millis()) {
             let (name, at) = (Arc::clone(&leftover.name), Arc::clone(&leftover.server.url));
-            match as_backend(&self.shared, leftover) {
+            let read = as_backend(&self.shared, leftover).and_then(|(backend, going)| {
+                self.is_no_listener(&backend)?;
+                Ok((backend, going))
+            });
+            match read {
                 Ok(it) => all.push(it),
                 Err(why) => warn!(
                     backend = &*name,
@@ -90,11 +94,7 @@ fn as_backend(shared: &Shared, leftover: Leftover) -> Result<(BackendConfig, Goi
             read.map_err(|problems| problems.to_string())?
         }
     };
-    let backend = BackendConfig { identity: server.identity, ..backend };
-    match shared.config().is_itself(&backend) {
-        Some(key) => Err(format!("`{}` is this gateway itself (`{key}`)", backend.authority)),
-        None => Ok((backend, going)),
-    }
+    Ok((BackendConfig { identity: server.identity, ..backend }, going))
 }
 
 /// Whose secrets cannot be had comes without: its prompts are not lost, though it may let nobody

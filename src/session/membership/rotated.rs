@@ -1,0 +1,129 @@
+//! Secrets that stand in files, read again at a reload: those of backends that the configuration
+//! does not list. (Those of its own backends are read with it.)
+
+use std::sync::Arc;
+
+use super::CONFIGURATION;
+use crate::config::{BackendConfig, BackendHeaders, Config, ListedBy, SecretFiles, kept_backend};
+use crate::fleet::diff::{BadDiff, Diff};
+use crate::fleet::wanted::Wanted;
+use crate::session::Sessions;
+
+/// What the files of a backend say now.
+#[derive(Debug)]
+pub struct Rotated {
+    before: BackendConfig,
+    headers: BackendHeaders,
+}
+
+/// What came of reading them.
+#[derive(Debug, Default)]
+pub struct ReadAgain {
+    pub rotated: Vec<Rotated>,
+    /// Files that cannot be used: what was read of them before stays.
+    pub problems: Vec<String>,
+}
+
+impl Sessions {
+    /// Reads the files of backends that operators added, and of those that drain; `config` says
+    /// which may be read. May wait for a disk.
+    #[must_use]
+    pub fn read_secrets_again(&self, config: &Config) -> ReadAgain {
+        let added = self.wanted.lock().added();
+        let members = self.shared.fleet.iter().filter(|it| it.going_since().is_some());
+        let going: Vec<BackendConfig> = members.map(|it| it.settings()).collect();
+        let mut again = ReadAgain::default();
+        for before in added.into_iter().chain(going) {
+            let headers = match read_again(config, &before) {
+                Ok(headers) => headers.filter(|it| *it != before.headers),
+                Err(problems) => {
+                    again.problems.extend(problems);
+                    None
+                }
+            };
+            again.rotated.extend(headers.map(|headers| Rotated { before, headers }));
+        }
+        again
+    }
+
+    /// Says to those backends what their files say now. What an operator changed meanwhile stays.
+    pub fn rotate(self: &Arc<Self>, rotated: &[Rotated]) {
+        if rotated.is_empty() {
+            return;
+        }
+        let is_of = |it: &BackendConfig, rotated: &Rotated| {
+            it.authority == rotated.before.authority && it.headers == rotated.before.headers
+        };
+        self.set_headers(|it| {
+            rotated.iter().find(|rotated| is_of(it, rotated)).map(|it| it.headers.clone())
+        });
+    }
+
+    /// What was found by discoveries of the configuration has their headers from now on, whenever
+    /// they answer.
+    pub fn reconfigure_found(self: &Arc<Self>) {
+        let config = self.shared.config_kept();
+        self.set_headers(|it| {
+            let ListedBy::Discovery(place) = &it.listed_by else { return None };
+            let place = config.discovery.iter().find(|discovery| discovery.name == *place)?;
+            (place.headers != it.headers).then(|| place.headers.clone())
+        });
+    }
+
+    /// Gives other headers to those of which `headers` says some: to what is wanted, and to those
+    /// that nobody wants any more.
+    fn set_headers(self: &Arc<Self>, headers: impl Fn(&BackendConfig) -> Option<BackendHeaders>) {
+        let applied = {
+            let mut wanted = self.wanted.lock();
+            let next = |now: Wanted| Ok::<_, BadDiff>((now.with_headers(&headers), ()));
+            let applied = self.want(&mut wanted, CONFIGURATION, next).unwrap_or_default().0;
+            let going = self.shared.fleet.iter().filter(|it| it.going_since().is_some());
+            let adjust = going.filter_map(|it| {
+                let settings = it.settings();
+                let headers = headers(&settings)?;
+                Some((it.id, BackendConfig { headers, ..settings }))
+            });
+            let diff = Diff { adjust: adjust.collect(), ..Diff::default() };
+            // Nobody leaves but under the lock that is held, and settings alone are always good.
+            self.shared.fleet.apply(&diff).map(|it| drop(self.noted(it))).unwrap_or_default();
+            applied
+        };
+        self.take_up(applied);
+    }
+
+    /// The backends that would be a listener of this gateway, if it were configured so: what
+    /// is wrong, one line for each. Those of the configuration were looked at when it was read.
+    #[must_use]
+    pub fn that_would_be_itself(&self, config: &Config) -> Vec<String> {
+        let members = self.shared.fleet.iter().map(|it| it.settings());
+        let is_listed = |at: &str| config.backends.iter().any(|it| it.authority == at);
+        let others = members.filter(|it| !is_listed(&it.authority));
+        let itself = others.filter_map(|it| {
+            let key = config.is_itself(&it)?;
+            Some(format!("{key}: `{}` is the backend `{}`", it.authority, it.name))
+        });
+        itself.collect()
+    }
+}
+
+/// What the files of a backend say; `None` if not all of its headers stand in files.
+fn read_again(
+    config: &Config,
+    backend: &BackendConfig,
+) -> Result<Option<BackendHeaders>, Vec<String>> {
+    if backend.headers.has_inline() || backend.headers.is_empty() {
+        return Ok(None);
+    }
+    let files = match &backend.listed_by {
+        ListedBy::Operator => SecretFiles::In(config.admin.secrets_dir.as_deref()),
+        // Those of a discovery are read with it.
+        ListedBy::Discovery(place) if config.discovery.iter().any(|it| it.name == *place) => {
+            return Ok(None);
+        }
+        ListedBy::Configuration | ListedBy::Discovery(_) => SecretFiles::Anywhere,
+    };
+    match kept_backend(&backend.name, &backend.kept(), files) {
+        Ok(read) => Ok(Some(read.headers)),
+        Err(problems) => Err(problems.0.iter().map(ToString::to_string).collect()),
+    }
+}
