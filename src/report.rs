@@ -46,6 +46,8 @@ pub(crate) struct BackendReport {
     pub load: u32,
     pub weight: u32,
     pub max_pending: Option<u32>,
+    /// What it is for, in the operator's words.
+    pub labels: Vec<String>,
     pub bound_clients: u32,
     pub held_clients: usize,
     /// Why it is down, or what was last wrong with it.
@@ -190,6 +192,7 @@ pub(crate) fn backend(
         load: report.load,
         weight: backend.weight().get(),
         max_pending: backend.max_pending().map(std::num::NonZeroU32::get),
+        labels: Vec::clone(&backend.labels()),
         bound_clients: report.bound,
         held_clients: held,
         trouble: report.trouble,

@@ -29,6 +29,9 @@ fn settings(args: &AddBackendArgs) -> Value {
     for (key, count) in counts {
         settings.extend(count.map(|count| (key.to_owned(), json!(count))));
     }
+    if !args.labels.is_empty() {
+        settings.insert("labels".to_owned(), json!(args.labels));
+    }
     if !args.headers.is_empty() {
         let file = |(name, file): &(String, String)| (name.clone(), json!({ "file": file }));
         let headers: Map<String, Value> = args.headers.iter().map(file).collect();

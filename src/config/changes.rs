@@ -72,6 +72,7 @@ mod tests {
             "affinity.link_linger" | "server.drain_delay" | "prompts.answer_limit" => "9s",
             "affinity.shared_ids" | "sockets.output_classes" => "other",
             "backends.a.headers" | "discovery.a.headers" => "X-Key: value",
+            "backends.a.labels" | "discovery.a.labels" => "video",
             "discovery.a.dns" => "e:2",
             "discovery.a.srv" => "_comfyui._tcp.example",
             "discovery.a.resolver" => "127.0.0.1:5353",

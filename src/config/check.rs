@@ -291,10 +291,11 @@ pub(super) fn backends(raw: Vec<RawNamed>, notes: &mut Notes) -> Vec<BackendConf
 
 fn backend(raw: RawNamed, notes: &mut Notes) -> Option<BackendConfig> {
     let RawNamed { name, origin, backend } = raw;
-    let RawBackend { url, weight, max_pending, headers, headers_file } = backend;
+    let RawBackend { url, weight, max_pending, labels, headers, headers_file } = backend;
     notes.wrote(&format!("{BACKENDS}.{name}"), &origin);
     let weight = weight.check(notes);
     let max_pending = max_pending.check(notes);
+    let labels = labels.check(notes);
     let headers = secret::check(headers, headers_file, notes);
     let key = url.key.clone();
     let Some(address) = url.check(notes) else {
@@ -312,6 +313,7 @@ fn backend(raw: RawNamed, notes: &mut Notes) -> Option<BackendConfig> {
         authority,
         weight,
         max_pending,
+        labels,
         headers,
         listed_by: super::ListedBy::Configuration,
         identity: None,
@@ -328,6 +330,7 @@ fn place(raw: RawPlace, notes: &mut Notes) -> Option<DiscoveryConfig> {
         resolver,
         weight,
         max_pending,
+        labels,
         headers,
         headers_file,
     } = place;
@@ -337,11 +340,12 @@ fn place(raw: RawPlace, notes: &mut Notes) -> Option<DiscoveryConfig> {
     let keys = keys.each_ref().map(String::as_str);
     let weight = weight.check(notes);
     let max_pending = max_pending.check(notes);
+    let labels = labels.check(notes);
     let headers = secret::check(headers, headers_file, notes);
     let (dns, srv) = (dns.check(notes), srv.check(notes));
     let (kubernetes, resolver) = (kubernetes.check(notes), resolver.check(notes));
     match discovery::source(dns, srv, kubernetes, resolver) {
-        Ok(source) => Some(DiscoveryConfig { name, source, weight, max_pending, headers }),
+        Ok(source) => Some(DiscoveryConfig { name, source, weight, max_pending, labels, headers }),
         Err(what) if notes.are_good(&keys) => {
             notes.report(&key, what);
             None

@@ -21,6 +21,7 @@ pub struct DiscoveryConfig {
     pub weight: NonZeroU32,
     /// `None` is no limit.
     pub max_pending: Option<NonZeroU32>,
+    pub labels: Vec<String>,
     /// From `headers` and `headers_file`.
     pub headers: BackendHeaders,
 }

@@ -13,6 +13,7 @@ use super::headers::Headers;
 use super::key::Applied;
 pub use super::key::Key;
 use super::kinds::{BackendName, Count, FilePath, Kind, Limit, Positive, Size, Span, Switch};
+use super::labels::Labels;
 use super::listen::{Listen, ListenOrOff};
 use super::lists::{Classes, SharedIds};
 use super::raw::{RawNamed, RawPlace, Section, Setting};
@@ -321,6 +322,9 @@ sections! {
         weight: Positive { max: 1000 } = "1", Live;
         /// How many prompts may wait and run there. Beyond that it gets no more. 0 means no limit.
         max_pending: Limit { max: 1_000_000 } = "0", Live;
+        /// What it is for, in words of yours, such as `"video"`. They are shown, and decide nothing
+        /// yet.
+        labels: Labels = "", Live;
         /// Headers that go with everything that is sent to it: `"Authorization: Bearer ..."`. They
         /// replace a client's headers of the same name, and are never shown.
         headers: Headers = "", Live;
@@ -346,6 +350,8 @@ sections! {
         /// How many prompts may wait and run on each of them. Beyond that it gets no more. 0 means
         /// no limit.
         max_pending: Limit { max: 1_000_000 } = "0", Live;
+        /// Labels of each of them, as in `backends.NAME.labels`.
+        labels: Labels = "", Live;
         /// Headers that go with everything that is sent to them, as in `backends.NAME.headers`.
         headers: Headers = "", Live;
         /// A file with more headers, one in each line, so that they do not stand in the

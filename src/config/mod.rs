@@ -26,6 +26,7 @@ mod headers;
 mod key;
 pub mod keys;
 mod kinds;
+mod labels;
 mod layers;
 mod listed;
 mod listen;
@@ -67,6 +68,7 @@ pub use find::find;
 pub use headers::BackendHeaders;
 pub use key::Applied;
 pub use kinds::Shape;
+pub use labels::labels;
 pub use listed::ListedBy;
 pub use live::LiveConfig;
 pub use loading::{Checked, Doors, Sources, check, doors, effective, files, load};
@@ -366,6 +368,8 @@ pub struct BackendConfig {
     pub weight: NonZeroU32,
     /// `None` is no limit.
     pub max_pending: Option<NonZeroU32>,
+    /// What it is for, in the operator's words.
+    pub labels: Vec<String>,
     /// From `headers` and `headers_file`.
     pub headers: BackendHeaders,
     pub listed_by: ListedBy,

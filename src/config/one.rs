@@ -62,6 +62,7 @@ impl BackendConfig {
         kept.insert("weight".to_owned(), self.weight.get().into());
         let max_pending = self.max_pending.map_or(0, NonZeroU32::get);
         kept.insert("max_pending".to_owned(), max_pending.into());
+        kept.insert("labels".to_owned(), self.labels.clone().into());
         Value::Object(kept)
     }
 }
@@ -180,6 +181,7 @@ mod tests {
         std::fs::write(&more, "X-More: y\n").unwrap();
         let given = json!({
             "url": "http://[::1]:8188", "weight": 2, "max_pending": 5, "headers_file": more,
+            "labels": ["video", "h100"],
             "headers": { "Authorization": { "file": token } },
         });
         let backend = kept_backend("gpu~old2", &given, SecretFiles::Anywhere).unwrap();

@@ -23,11 +23,12 @@ pub struct Server {
 }
 
 /// What a source may say of a server besides where it is.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Own {
     pub weight: Option<NonZeroU32>,
     /// 0 is no limit.
     pub max_pending: Option<u32>,
+    pub labels: Option<Vec<String>>,
 }
 
 /// The backends that these servers are, in the order of their names. Of two at one address the
@@ -50,6 +51,7 @@ fn backend(config: &DiscoveryConfig, server: &Server) -> BackendConfig {
         port: address.port,
         weight: server.own.weight.unwrap_or(config.weight),
         max_pending: server.own.max_pending.map_or(config.max_pending, NonZeroU32::new),
+        labels: server.own.labels.clone().unwrap_or_else(|| config.labels.clone()),
         headers: config.headers.clone(),
         listed_by: ListedBy::Discovery(config.name.clone()),
         identity: server.identity.clone(),
@@ -90,6 +92,7 @@ mod tests {
             },
             weight: NonZeroU32::MIN.saturating_add(2),
             max_pending: NonZeroU32::new(7),
+            labels: vec!["video".to_owned()],
             headers: BackendHeaders::default(),
         }
     }
@@ -100,7 +103,8 @@ mod tests {
 
     #[test]
     fn a_server_becomes_a_backend_with_the_settings_of_its_discovery_or_its_own() {
-        let own = Own { weight: NonZeroU32::new(9), max_pending: Some(0) };
+        let labels = Some(vec!["h100".to_owned()]);
+        let own = Own { weight: NonZeroU32::new(9), max_pending: Some(0), labels };
         let servers = [
             Server { own, identity: Some("u".into()), ..server("b", "fd00::1", 8188) },
             server("a", "10.0.0.1", 8188),
@@ -111,6 +115,7 @@ mod tests {
         assert_eq!(told, [("a", "10.0.0.1:8188"), ("b", "[fd00::1]:8188")]);
         assert_eq!((found[0].weight.get(), found[0].max_pending.unwrap().get()), (3, 7));
         assert_eq!((found[1].weight.get(), found[1].max_pending), (9, None));
+        assert_eq!((&*found[0].labels[0], &*found[1].labels[0]), ("video", "h100"));
         assert_eq!((&found[0].identity, found[1].identity.as_deref()), (&None, Some("u")));
     }
 

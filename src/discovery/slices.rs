@@ -13,11 +13,12 @@ use serde::de::Error as _;
 use serde_json::value::RawValue;
 
 use super::found::{Own, Server};
-use crate::config::KubernetesPort;
+use crate::config::{KubernetesPort, labels};
 
 /// Annotations of a slice that go over the configuration, for all of its endpoints.
 pub const WEIGHT: &str = "mooring/weight";
 pub const MAX_PENDING: &str = "mooring/max-pending";
+pub const LABELS: &str = "mooring/labels";
 
 /// The slices of one service, as they were told last.
 #[derive(Clone, Debug, Default)]
@@ -228,6 +229,7 @@ impl Slices {
             for (name, host, identity) in ready.filter_map(|it| it.server(place)) {
                 let is_first = identity.as_ref().is_none_or(|it| seen.insert(Arc::clone(it)));
                 if is_first {
+                    let own = own.clone();
                     servers.push(Server { name, host, port, identity, own });
                 }
             }
@@ -265,7 +267,18 @@ impl Slice {
         Own {
             weight: self.annotation(WEIGHT, 1, 1_000, remarks).and_then(NonZeroU32::new),
             max_pending: self.annotation(MAX_PENDING, 0, 1_000_000, remarks),
+            labels: self.labels(remarks),
         }
+    }
+
+    fn labels(&self, remarks: &mut Vec<String>) -> Option<Vec<String>> {
+        let text = self.metadata.annotations.as_ref()?.get(LABELS)?;
+        let read = labels(text);
+        if let Err(what) = &read {
+            let slice = &self.metadata.name;
+            remarks.push(format!("the slice {slice} has the annotation {LABELS}: {what}"));
+        }
+        read.ok()
     }
 
     fn annotation(&self, key: &str, min: u32, max: u32, remarks: &mut Vec<String>) -> Option<u32> {
@@ -446,15 +459,19 @@ mod tests {
     #[test]
     fn annotations_go_over_the_configuration_for_all_of_a_slice() {
         let mut one = slice("s", 1, &json!([endpoint("a", "10.0.0.1"), endpoint("b", "10.0.0.2")]));
-        one["metadata"]["annotations"] = json!({ WEIGHT: "3", MAX_PENDING: "0", "other": "x" });
+        one["metadata"]["annotations"] = json!({
+            WEIGHT: "3", MAX_PENDING: "0", LABELS: "video, h100", "other": "x",
+        });
         let (servers, _) = listed(&json!([one])).servers("gpus", None);
-        let own = Own { weight: NonZeroU32::new(3), max_pending: Some(0) };
+        let labels = Some(vec!["video".to_owned(), "h100".to_owned()]);
+        let own = Own { weight: NonZeroU32::new(3), max_pending: Some(0), labels };
         assert!(servers.iter().all(|it| it.own == own) && servers.len() == 2);
-        one["metadata"]["annotations"] = json!({ WEIGHT: "0", MAX_PENDING: "-1" });
+        one["metadata"]["annotations"] = json!({ WEIGHT: "0", MAX_PENDING: "-1", LABELS: "a b" });
         let (servers, remarks) = listed(&json!([one])).servers("gpus", None);
         assert!(servers.iter().all(|it| it.own == Own::default()));
-        assert_eq!(remarks.len(), 2, "{remarks:?}");
+        assert_eq!(remarks.len(), 3, "{remarks:?}");
         assert!(remarks[0].contains("mooring/weight: \"0\", which is no whole number from 1"));
+        assert!(remarks[2].contains("mooring/labels: `a b`: a label has 1 to 63"), "{remarks:?}");
     }
 
     proptest! {

@@ -47,6 +47,7 @@ pub struct Backend {
     pub port: u16,
     /// [`Self::authority`] as the value of a header, made once.
     pub host_header: HeaderValue,
+    labels: ArcSwap<Vec<String>>,
     headers: ArcSwap<BackendHeaders>,
     /// Who wanted it last.
     listed_by: ArcSwap<ListedBy>,
@@ -131,6 +132,7 @@ impl Backend {
             host,
             port,
             host_header: header(&settings.authority),
+            labels: ArcSwap::from_pointee(settings.labels.clone()),
             headers: ArcSwap::from_pointee(settings.headers.clone()),
             listed_by: ArcSwap::from_pointee(settings.listed_by.clone()),
             identity: ArcSwap::from_pointee(settings.identity.clone()),

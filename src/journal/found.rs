@@ -26,6 +26,8 @@ pub struct FoundBackend {
     /// 0 for no limit.
     #[serde(default)]
     pub max_pending: u32,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub labels: Vec<String>,
     /// Which server it is, if that was told.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub identity: Option<Arc<str>>,
@@ -51,6 +53,7 @@ mod tests {
             port: 8188,
             weight: 2,
             max_pending: 0,
+            labels: vec!["video".to_owned()],
             identity: Some("5c1e".into()),
         };
         let record = FoundRecord::new(vec![backend]);

@@ -102,6 +102,7 @@ fn recorded(it: &BackendConfig) -> FoundBackend {
         port: it.port,
         weight: it.weight.get(),
         max_pending: it.max_pending.map_or(0, NonZeroU32::get),
+        labels: it.labels.clone(),
         identity: it.identity.clone(),
     }
 }
@@ -115,6 +116,7 @@ fn restored(discovery: &DiscoveryConfig, it: &FoundBackend) -> BackendConfig {
         port: it.port,
         weight: NonZeroU32::new(it.weight).unwrap_or(NonZeroU32::MIN),
         max_pending: NonZeroU32::new(it.max_pending),
+        labels: it.labels.clone(),
         headers: discovery.headers.clone(),
         listed_by: ListedBy::Discovery(discovery.name.clone()),
         identity: it.identity.clone(),

@@ -322,3 +322,25 @@ async fn a_secret_that_was_rotated_is_read_again_by_a_reload() {
     let shown = world.admin_post("/api/v1/reload", "").await.json();
     assert!(shown["warnings"][0].as_str().unwrap().contains("admin.secrets_dir"), "{shown}");
 }
+
+#[tokio::test]
+async fn labels_are_shown_wherever_a_backend_is_and_survive_a_restart() {
+    let (a, b, folder) = (sim("a").await, sim("b").await, TempDir::new().unwrap());
+    let set = ["--set", "backends.gpu-1.labels=small, video"];
+    let daemon = Daemon::start_with(&a, &folder, &set);
+    let path = "/api/v1/backends/b";
+    let body = json!({ "url": b.url(), "labels": ["h100"] }).to_string();
+    let added = send(daemon.admin, Method::PUT, path, &[], &body).await;
+    assert_eq!((added.status, &added.json()["labels"]), (201, &json!(["h100"])));
+    let bad = json!({ "url": b.url(), "labels": ["a b"] }).to_string();
+    let refused = send(daemon.admin, Method::PUT, path, &[], &bad).await;
+    assert!(refused.status == 422 && refused.text().contains("a label has 1 to 63"));
+    daemon.kill();
+    let daemon = Daemon::start_with(&a, &folder, &set);
+    let shown = send(daemon.admin, Method::GET, "/api/v1/backends", &[], "").await.json();
+    let labels = |name: &str| {
+        let rows = shown["backends"].as_array().unwrap().iter();
+        rows.filter(|it| it["name"] == name).map(|it| it["labels"].clone()).next().unwrap()
+    };
+    assert_eq!((labels("b"), labels("gpu-1")), (json!(["h100"]), json!(["small", "video"])));
+}

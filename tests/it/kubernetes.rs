@@ -50,7 +50,9 @@ async fn an_endpoint_is_used_within_two_seconds_of_being_ready_with_what_its_sli
     let unready = Endpoint { is_ready: false, ..endpoint("comfyui-0", "u0", &a) };
     api.set("s", &[unready], &Value::Null);
     api.bookmark();
-    let annotations = json!({ "mooring/weight": "4", "mooring/max-pending": "0" });
+    let annotations = json!({
+        "mooring/weight": "4", "mooring/max-pending": "0", "mooring/labels": "video, h100",
+    });
     let began = now();
     api.set("s", &[endpoint("comfyui-0", "u0", &a)], &annotations);
     has(&world, &["comfyui-0"]).await;
@@ -60,6 +62,7 @@ async fn an_endpoint_is_used_within_two_seconds_of_being_ready_with_what_its_sli
     assert!(took < Duration::from_secs(2), "{took:?}");
     let backend = world.gateway.shared.fleet.by_name("comfyui-0").unwrap();
     assert_eq!((backend.weight().get(), backend.max_pending()), (4, None));
+    assert_eq!(*backend.labels(), ["video", "h100"]);
     assert_eq!(backend.identity().as_deref(), Some("u0"));
     api.set("s", &[endpoint("comfyui-0", "u0", &a)], &json!({ "mooring/weight": "many" }));
     until("a wrong weight is none", || backend.weight().get() == 1).await;

@@ -20,6 +20,10 @@ pub(crate) fn validate(schema: &Value, value: &Value) -> Result<(), String> {
             "minimum" => value.as_f64().is_none_or(|it| rule.as_f64().unwrap() <= it),
             "maximum" => value.as_f64().is_none_or(|it| it <= rule.as_f64().unwrap()),
             "pattern" => value.as_str().is_none_or(|it| matches(rule.as_str().unwrap(), it)),
+            "uniqueItems" => value.as_array().is_none_or(|list| {
+                let is_new = |(at, it)| !list[..at].contains(it);
+                rule == false || list.iter().enumerate().all(is_new)
+            }),
             "maxItems" => size(value.as_array().map(Vec::len)) <= rule.as_u64().unwrap(),
             "maxProperties" => size(value.as_object().map(Map::len)) <= rule.as_u64().unwrap(),
             "anyOf" => {

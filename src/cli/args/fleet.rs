@@ -54,6 +54,9 @@ pub struct AddBackendArgs {
     /// Prompts waiting and running there beyond which no more are placed; 0 is no limit
     #[arg(long, value_name = "COUNT")]
     pub max_pending: Option<u32>,
+    /// What it is for, in a word of yours; repeat for more
+    #[arg(long = "label", value_name = "WORD")]
+    pub labels: Vec<String>,
     /// A header for everything that is said to it, from a file that the gateway reads; repeat for
     /// more
     #[arg(long = "header-file", value_name = "NAME=FILE", value_parser = assignment)]

@@ -59,6 +59,12 @@ impl Backend {
         NonZeroU32::new(self.max_pending.load(Ordering::Relaxed))
     }
 
+    /// What it is for, in the operator's words.
+    #[must_use]
+    pub fn labels(&self) -> Arc<Vec<String>> {
+        self.labels.load_full()
+    }
+
     /// Which server this is, if whoever discovered it told.
     #[must_use]
     pub fn identity(&self) -> Option<Arc<str>> {
@@ -75,6 +81,7 @@ impl Backend {
             authority: self.authority.to_string(),
             weight: self.weight(),
             max_pending: self.max_pending(),
+            labels: Vec::clone(&self.labels()),
             headers: BackendHeaders::clone(&self.headers()),
             listed_by: ListedBy::clone(&self.listed_by.load()),
             identity: self.identity(),
@@ -88,6 +95,7 @@ impl Backend {
             self.names.set(&settings.name);
         }
         self.headers.store(Arc::new(settings.headers.clone()));
+        self.labels.store(Arc::new(settings.labels.clone()));
         self.listed_by.store(Arc::new(settings.listed_by.clone()));
         self.identity.store(Arc::new(settings.identity.clone()));
         self.weight.store(settings.weight.get(), Ordering::Relaxed);
