@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::task::coop::poll_proceed;
 use tokio::time::Sleep;
 
 /// What a simulated network must give.
@@ -124,9 +125,30 @@ impl AsyncRead for Stream {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        match &mut self.get_mut().wire {
+        let before = buf.filled().len();
+        let read = match &mut self.get_mut().wire {
             Transport::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
             Transport::Simulated(stream) => Pin::new(stream).poll_read(cx, buf),
+        };
+        take_turns(cx, buf.filled().len() - before);
+        read
+    }
+}
+
+/// So many bytes read are one step of a task's turn, beside the one of the read itself.
+const STEP_BYTES: usize = 4 << 10;
+
+/// Counts a large read as the several steps that it is.
+///
+/// The runtime ends a task's turn after a number of steps (128 in tokio 1), whatever they bring.
+/// Large reads, and what is done with their bytes, would make such a turn ten milliseconds long,
+/// and a few clients that send without end would keep everybody else waiting for seconds.
+fn take_turns(cx: &mut Context<'_>, bytes: usize) {
+    for _ in 0..bytes / STEP_BYTES {
+        match poll_proceed(cx) {
+            Poll::Ready(step) => step.made_progress(),
+            // The turn is over, and the next read waits for another.
+            Poll::Pending => return,
         }
     }
 }
@@ -220,6 +242,25 @@ mod tests {
         let mut rest = Vec::new();
         let failed = theirs.read_to_end(&mut rest).await.unwrap_err();
         assert_eq!(failed.kind(), io::ErrorKind::ConnectionReset);
+    }
+
+    #[tokio::test]
+    async fn who_sends_without_end_has_short_turns() {
+        let reads = |size: usize| async move {
+            let endless = tokio::io::join(tokio::io::repeat(7), tokio::io::sink());
+            let (mut stream, mut bytes) = (Stream::simulated(endless), vec![0; size]);
+            // The turn that is counted is a whole one.
+            tokio::task::yield_now().await;
+            std::future::poll_fn(|cx| {
+                let mut one = || {
+                    let mut buffer = ReadBuf::new(&mut bytes);
+                    Pin::new(&mut stream).poll_read(cx, &mut buffer).is_ready()
+                };
+                Poll::Ready((0..1000).take_while(|_| one()).count())
+            })
+            .await
+        };
+        assert_eq!((reads(100).await, reads(64 << 10).await), (128, 8));
     }
 
     #[tokio::test(start_paused = true)]
