@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use http::{Method, Request, Response};
 use hyper::body::Incoming;
-use hyper::client::conn::http1::{SendRequest, handshake};
+use hyper::client::conn::http1::{Builder, SendRequest};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead as _, ReadBuf};
 use tracing::trace;
@@ -54,6 +54,10 @@ impl ExchangeError {
         }
     }
 }
+
+/// How much of an answer hyper reads at once, heads included, in bytes: so much waits in memory for
+/// a client that does not read. hyper's own limit is 400 KB.
+const READ_MAX: usize = 128 << 10;
 
 /// The connections to one backend.
 #[derive(Debug)]
@@ -284,8 +288,8 @@ impl Pool {
 
     async fn connect(&self) -> Result<Line, ExchangeError> {
         let (stream, last_sent) = TimedStream::new(self.dial().await?);
-        let (sender, connection) =
-            handshake(TokioIo::new(stream)).await.map_err(ExchangeError::NotSent)?;
+        let opened = Builder::new().max_buf_size(READ_MAX).handshake(TokioIo::new(stream)).await;
+        let (sender, connection) = opened.map_err(ExchangeError::NotSent)?;
         self.tasks.spawn(async move {
             if let Err(error) = connection.with_upgrades().await {
                 trace!(%error, "A connection to a backend ended.");
