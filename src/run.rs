@@ -268,7 +268,10 @@ pub async fn run(
     let running = start(config, network, &tasks, parts).await?;
     let backends = running.front.shared.fleet.len();
     let admin = running.admin_address.map(|admin| admin.to_string()).unwrap_or_default();
-    let open = format!("http://{}", dialled(running.front_address));
+    let open = {
+        let config = running.front.shared.config();
+        format!("http://{}{}", dialled(running.front_address), config.server.base_path)
+    };
     info!(front = %running.front_address, admin, backends, open, "Gateway ready.");
     let reload = || {
         let reloads = running.reloads.clone();

@@ -156,12 +156,13 @@ fn a_start_without_a_word_about_it_keeps_a_journal_or_says_that_there_is_none() 
 
     let lines = log_of_a_start(start().env("HOME", home.path()));
     assert!(said(&lines, "The journal is kept here."), "{lines:?}");
-    assert!(said(&lines, &format!("open=\"http://127.0.0.1:{port}\"")), "{lines:?}");
+    assert!(said(&lines, &format!("open=\"http://127.0.0.1:{port}/\"")), "{lines:?}");
     let state = home.path().join(format!(".local/state/mooring/{port}/journal.redb"));
     assert!(state.exists());
 
-    let lines = log_of_a_start(&mut start());
+    let lines = log_of_a_start(start().args(["--set", "server.base_path=/comfy"]));
     assert!(said(&lines, "There is no journal: a restart forgets"), "{lines:?}");
+    assert!(said(&lines, &format!("open=\"http://127.0.0.1:{port}/comfy/\"")), "{lines:?}");
     assert!(!said(&lines, "Restored what the journal had"), "{lines:?}");
 
     // A home that cannot be written to is no reason not to start.
