@@ -17,7 +17,7 @@ timed = start=$$(date +%s); $(MAKE) --no-print-directory $(1) || exit 1; \
 test:
 	@for step in fmt lint doc deploy-check; do $(call timed,$$step); done
 	@mkdir -p target; \
-	(for step in instructions build-tests; do $(call timed,$$step); done) >target/beside.log 2>&1 & \
+	(for step in build-tests instructions; do $(call timed,$$step); done) >target/beside.log 2>&1 & \
 	beside=$$!; \
 	(for step in clients browser; do $(call timed,$$step); done); waited=$$?; \
 	wait $$beside; computed=$$?; cat target/beside.log; \
