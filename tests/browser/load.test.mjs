@@ -47,16 +47,19 @@ test("a load through the gateway is a fraction of one from the server", DEADLINE
 });
 
 test("over 50 Mbit/s it is faster", { ...DEADLINE, skip: ROUNDS === 0 }, async () => {
-  const measured = { through: [], alone: [] };
+  const [measured, unlimited] = [{ through: [], alone: [] }, { through: [], alone: [] }];
   for (let round = 0; round < ROUNDS; round += 1) {
     const wire = { isThrottled: true };
     measured.alone.push(await loadTwice(browser, fleet.backends[0].url, wire));
     measured.through.push(await loadTwice(browser, fleet.url, wire));
+    unlimited.alone.push(await loadTwice(browser, fleet.backends[0].url));
+    unlimited.through.push(await loadTwice(browser, fleet.url));
   }
   const rows = [];
   for (const [turn, what] of [["first", "first load"], ["again", "reload"]]) {
     rows.push(row(measured, turn, "bytes", `bytes of a ${what}`, "MB", 1e6));
     rows.push(row(measured, turn, "last", `last asset of a ${what}`, "s", 1e3));
+    rows.push(row(unlimited, turn, "last", "the same with no limit of the wire", "s", 1e3, null));
   }
   const text = [
     `- Date: ${new Date().toISOString().slice(0, 10)}; rounds: ${ROUNDS}; medians, in brackets the`
@@ -68,18 +71,18 @@ test("over 50 Mbit/s it is faster", { ...DEADLINE, skip: ROUNDS === 0 }, async (
   ].join("\n");
   console.log(text);
   if (process.env.PAGE_WRITE) write(text);
-  assert.deepEqual(rows.filter(({ isMet }) => !isMet).map(({ line }) => line), []);
+  for (const { ratio, bound, line } of rows) assert.ok(bound === null || ratio < 1, line);
 });
 
-function row({ alone, through }, turn, figure, title, unit, scale) {
+/** One line of the table; without a bound it is only reported. */
+function row({ alone, through }, turn, figure, title, unit, scale, bound = BOUNDS[turn][figure]) {
   const [theirs, ours] = [alone, through].map((all) =>
     all.map((load) => load[turn][figure] / scale).sort((one, other) => one - other));
   const ratio = median(ours) / median(theirs);
-  const bound = BOUNDS[turn][figure];
-  const isMet = ratio <= bound;
-  const cells = [title, unit, cell(theirs), cell(ours), `${ratio.toFixed(3)} ×`, `≤ ${bound} ×`,
-    isMet ? "yes" : "**no**"];
-  return { isMet, line: `| ${cells.join(" | ")} |` };
+  const said = bound === null ? ["reported", ""]
+    : [`≤ ${bound} ×`, ratio <= bound ? "yes" : "**no**"];
+  const cells = [title, unit, cell(theirs), cell(ours), `${ratio.toFixed(3)} ×`, ...said];
+  return { ratio, bound, line: `| ${cells.join(" | ")} |` };
 }
 
 const median = (sorted) => sorted[sorted.length >> 1];
