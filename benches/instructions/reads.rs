@@ -12,7 +12,7 @@ use std::sync::Arc;
 use mooring::config::Config;
 use mooring::front::{Front, FrontService};
 use mooring::journal::Journal;
-use mooring::net::{Network as _, Stream, Tcp};
+use mooring::net::{Network as _, Stream, Tcp, now};
 use mooring::routing::ids::ClientId;
 use mooring::server::door::Door;
 use mooring::server::{ConnectionLimits, accept};
@@ -63,7 +63,7 @@ pub(crate) fn route(backends: usize, count: usize) {
         let sessions = sessions(backends).await?;
         let id = ClientId::parse("ada").map_err(io::Error::other)?;
         let contact = || {
-            let contacted = with_client(&sessions, &id, |client| client.contact(&sessions));
+            let contacted = with_client(&sessions, &id, |client| client.contact(&sessions, now()));
             assert!(contacted.is_ok_and(|(_, decided)| decided.is_ok()), "it has a backend");
         };
         for _ in 0..count {

@@ -6,6 +6,7 @@
 //! the client prefer the backend, by `affinity.session_margin`.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use http::{Method, Request};
 use hyper::body::Incoming;
@@ -40,7 +41,7 @@ pub fn brings_a_body<B: http_body::Body>(request: &Request<B>) -> bool {
 pub fn target(front: &Front, caller: &Caller, path: &str) -> Result<Target, GatewayError> {
     let Some(id) = caller.reader(front) else { return reading(front, caller) };
     let (_, made) =
-        with_client(&front.sessions, &id, |client| contact(&front.sessions, client, path))?;
+        with_client(&front.sessions, &id, |client| contact(&front.sessions, client, path, now()))?;
     Ok(decided(&front.shared, made?))
 }
 
@@ -52,8 +53,9 @@ pub fn contact(
     sessions: &Arc<Sessions>,
     client: &Arc<Client>,
     path: &str,
+    now: Instant,
 ) -> Result<Result<Decision, Refusal>, Gone> {
-    if may_be_a_session(path) { client.dialogue(sessions) } else { client.contact(sessions) }
+    if may_be_a_session(path) { client.dialogue(sessions) } else { client.contact(sessions, now) }
 }
 
 /// Passes a body on to a route that nobody knows.

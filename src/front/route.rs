@@ -140,7 +140,7 @@ pub fn reading(front: &Front, caller: &Caller) -> Result<Target, GatewayError> {
 /// # Errors
 /// No backend serves it.
 pub fn of_client(sessions: &Arc<Sessions>, id: &ClientId) -> Result<Target, GatewayError> {
-    let (_, made) = with_client(sessions, id, |client| client.contact(sessions))?;
+    let (_, made) = with_client(sessions, id, |client| client.contact(sessions, now()))?;
     Ok(decided(&sessions.shared, made?))
 }
 

@@ -117,7 +117,7 @@ fn validate(front: &Front, caller: &Caller) -> Validation {
     };
     let (bound, link) = client
         .inspect(|core, link| (core.bound().map(|(id, _)| id), link.map(|link| link.backend)));
-    let api = match client.contact(&front.sessions) {
+    let api = match client.contact(&front.sessions, now()) {
         Ok(Ok(decision)) => Some(decision.backend),
         Ok(Err(_)) | Err(_) => None,
     };

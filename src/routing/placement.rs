@@ -213,14 +213,8 @@ pub struct TieBreak {
 /// # Errors
 /// When there is none, none is up and ready, or all that are have reached their `max_pending`.
 pub fn place(fleet: &[BackendView], tie: TieBreak) -> Result<BackendId, NoPlace> {
-    if fleet.is_empty() {
-        return Err(NoPlace::FleetEmpty);
-    }
-    if !fleet.iter().any(BackendView::serves_new) {
-        return Err(NoPlace::NoneReady);
-    }
     // Of several that are equal the first counts, so whoever's turn it is comes first.
-    let first = usize::try_from(tie.turn % fleet.len() as u64).unwrap_or_default();
+    let first = usize::try_from(tie.turn % fleet.len().max(1) as u64).unwrap_or_default();
     let (later, sooner) = fleet.split_at(first);
     sooner
         .iter()
@@ -235,7 +229,18 @@ pub fn place(fleet: &[BackendView], tie: TieBreak) -> Result<BackendId, NoPlace>
                 .then_with(|| a.bound.cmp(&b.bound))
         })
         .map(|backend| backend.id)
-        .ok_or(NoPlace::FleetFull)
+        .ok_or_else(|| no_place(fleet))
+}
+
+/// Why nobody of a fleet takes work.
+fn no_place(fleet: &[BackendView]) -> NoPlace {
+    if fleet.is_empty() {
+        NoPlace::FleetEmpty
+    } else if fleet.iter().any(BackendView::serves_new) {
+        NoPlace::FleetFull
+    } else {
+        NoPlace::NoneReady
+    }
 }
 
 /// What copying a prompt's files is weighed by.

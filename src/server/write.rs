@@ -14,6 +14,27 @@ pub(crate) fn write_header(name: &str, value: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(b"\r\n");
 }
 
+/// As [`write_header`], for a header that was parsed from `read`. Nearly every line is there as it
+/// is to be written, and then it is copied in one piece.
+pub(crate) fn copy_header(read: &[u8], name: &str, value: &[u8], out: &mut Vec<u8>) {
+    match line_of(read, name, value) {
+        Some(line) => out.extend_from_slice(line),
+        None => write_header(name, value, out),
+    }
+}
+
+/// The line in `read` of which `name` and `value` are parts, if it is written in no other way than
+/// ours: one space before the value, none after it, and an end of both characters.
+fn line_of<'a>(read: &'a [u8], name: &str, value: &[u8]) -> Option<&'a [u8]> {
+    const COLON: &[u8] = b": ";
+    const END: &[u8] = b"\r\n";
+    let start = name.as_ptr().addr().checked_sub(read.as_ptr().addr())?;
+    let length = name.len() + COLON.len() + value.len() + END.len();
+    let line = read.get(start..start.checked_add(length)?)?;
+    let after = line[name.len()..].strip_prefix(COLON)?;
+    (std::ptr::eq(after.as_ptr(), value.as_ptr()) && line.ends_with(END)).then_some(line)
+}
+
 pub(crate) fn write_status(status: u16, reason: &str, out: &mut Vec<u8>) {
     out.extend_from_slice(b"HTTP/1.1 ");
     write_decimal(u64::from(status), 3, out);
@@ -72,5 +93,51 @@ pub(crate) fn write_own(
     out.extend_from_slice(b"\r\n");
     if !is_head {
         out.extend_from_slice(body);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What `copy_header` makes of the only header of a head, and whether in one piece.
+    fn copied(line: &str) -> (String, bool) {
+        let head = format!("GET / HTTP/1.1\r\n{line}\r\n");
+        let mut headers = [httparse::EMPTY_HEADER; 1];
+        let mut request = httparse::Request::new(&mut headers);
+        assert!(request.parse(head.as_bytes()).unwrap().is_complete());
+        let header = &request.headers[0];
+        let mut out = Vec::new();
+        copy_header(head.as_bytes(), header.name, header.value, &mut out);
+        let line = line_of(head.as_bytes(), header.name, header.value);
+        (String::from_utf8(out).unwrap(), line.is_some())
+    }
+
+    #[test]
+    fn a_line_is_copied_only_if_it_is_written_as_ours_are() {
+        assert_eq!(copied("X-Mixed: A b\r\n"), ("X-Mixed: A b\r\n".into(), true));
+        for other in [
+            "X-Mixed:A b\r\n",
+            "X-Mixed:  A b\r\n",
+            "X-Mixed:\tA b\r\n",
+            "X-Mixed: A b \r\n",
+            "X-Mixed: A b\t\r\n",
+            "X-Mixed: A b\n",
+        ] {
+            assert_eq!(copied(other), ("X-Mixed: A b\r\n".into(), false), "{other:?}");
+        }
+        for empty in ["X-Empty:\r\n", "X-Empty: \r\n", "X-Empty:  \r\n", "X-Empty:\n"] {
+            assert_eq!(copied(empty).0, "X-Empty: \r\n", "{empty:?}");
+        }
+    }
+
+    #[test]
+    fn what_was_not_read_from_there_is_written() {
+        let (read, name) = (b"X-Other: 1\r\n", "X-Other");
+        assert_eq!(line_of(read, name, b"1"), None);
+        assert_eq!(line_of(b"", name, b"1"), None);
+        let mut out = Vec::new();
+        copy_header(read, name, b"2", &mut out);
+        assert_eq!(out, b"X-Other: 2\r\n");
     }
 }

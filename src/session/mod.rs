@@ -203,8 +203,11 @@ impl Client {
     ///
     /// # Errors
     /// [`Gone`] if it was forgotten meanwhile; else what [`core::Client::contact`] says.
-    pub fn contact(self: &Arc<Self>, sessions: &Arc<Sessions>) -> Result<Decided, Gone> {
-        let now = now();
+    pub fn contact(
+        self: &Arc<Self>,
+        sessions: &Arc<Sessions>,
+        now: Instant,
+    ) -> Result<Decided, Gone> {
         let mut turn = self.turn(sessions);
         if turn.is_gone {
             return Err(Gone);

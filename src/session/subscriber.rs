@@ -114,7 +114,7 @@ impl Client {
     /// Binds on first contact and opens the link. A fleet without a place is no reason to refuse
     /// a socket: it was answered already, and the sweep tries again.
     pub(super) fn bind_socket(self: &Arc<Self>, sessions: &Arc<Sessions>, haste: Haste) {
-        if let Ok(Ok(_)) = self.contact(sessions) {
+        if let Ok(Ok(_)) = self.contact(sessions, now()) {
             self.linked(sessions, haste);
         }
     }

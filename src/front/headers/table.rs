@@ -6,17 +6,25 @@
 #[inline]
 fn is_of_one_hop(name: &str) -> bool {
     let is = |other: &str| name.eq_ignore_ascii_case(other);
-    // By length first: every header of every request comes by here, and few are meant.
-    match name.len() {
-        2 => is("te"),
-        7 => is("trailer") || is("upgrade"),
-        10 => is("connection") || is("keep-alive"),
-        16 => is("proxy-connection"),
-        17 => is("transfer-encoding"),
-        18 => is("proxy-authenticate"),
-        19 => is("proxy-authorization"),
+    match shape(name) {
+        (2, b't') => is("te"),
+        (7, b't') => is("trailer"),
+        (7, b'u') => is("upgrade"),
+        (10, b'c') => is("connection"),
+        (10, b'k') => is("keep-alive"),
+        (16, b'p') => is("proxy-connection"),
+        (17, b't') => is("transfer-encoding"),
+        (18, b'p') => is("proxy-authenticate"),
+        (19, b'p') => is("proxy-authorization"),
         _ => false,
     }
+}
+
+/// The length of a name and its first letter, in lower case. Every header of every request comes by
+/// here, few are meant, and these two say so of nearly all others.
+#[inline]
+fn shape(name: &str) -> (usize, u8) {
+    (name.len(), name.as_bytes().first().map_or(0, u8::to_ascii_lowercase))
 }
 
 /// True for headers in which a proxy says for whom it speaks. Of a stranger they are a claim, and
@@ -26,17 +34,21 @@ fn is_of_one_hop(name: &str) -> bool {
 pub fn is_forwarding(name: &str) -> bool {
     const PREFIX: &str = "x-forwarded-";
     let is = |other: &str| name.eq_ignore_ascii_case(other);
-    let is_known = match name.len() {
-        9 => is("forwarded") || is("x-real-ip"),
-        11 => is("x-client-ip"),
-        14 => is("true-client-ip"),
-        16 => is("cf-connecting-ip") || is("fastly-client-ip"),
-        19 => is("x-cluster-client-ip"),
-        24 => is("x-original-forwarded-for"),
+    match shape(name) {
+        (9, b'f') => is("forwarded"),
+        (14, b't') => is("true-client-ip"),
+        (16, b'c') => is("cf-connecting-ip"),
+        (16, b'f') => is("fastly-client-ip"),
+        (9, b'x') if is("x-real-ip") => true,
+        (11, b'x') if is("x-client-ip") => true,
+        (19, b'x') if is("x-cluster-client-ip") => true,
+        (24, b'x') if is("x-original-forwarded-for") => true,
+        (_, b'x') => {
+            let start = name.as_bytes().get(..PREFIX.len());
+            start.is_some_and(|start| start.eq_ignore_ascii_case(PREFIX.as_bytes()))
+        }
         _ => false,
-    };
-    let start = name.as_bytes().get(..PREFIX.len());
-    is_known || start.is_some_and(|start| start.eq_ignore_ascii_case(PREFIX.as_bytes()))
+    }
 }
 
 /// What a header is to a request that is passed on.
@@ -72,20 +84,21 @@ impl RequestHeader {
     #[inline]
     pub fn of(name: &str) -> Self {
         let is = |other: &str| name.eq_ignore_ascii_case(other);
-        match name.len() {
-            4 if is("host") => Self::Host,
-            6 if is("accept") => Self::Accept,
-            6 if is("cookie") => Self::Cookie,
-            6 if is("expect") || is("origin") => Self::Special,
-            7 if is("upgrade") => Self::Special,
-            10 if is("connection") => Self::Connection,
-            14 if is("content-length") => Self::Length,
-            14 if is("sec-fetch-site") => Self::Site,
-            14 if is("sec-fetch-mode") => Self::Mode,
-            15 if is("x-forwarded-for") => Self::ForwardedFor,
-            15 if is("comfy-client-id") => Self::ClientId,
-            17 if is("transfer-encoding") => Self::Special,
-            17 if is("x-forwarded-proto") => Self::ForwardedProto,
+        match shape(name) {
+            (4, b'h') if is("host") => Self::Host,
+            (6, b'a') if is("accept") => Self::Accept,
+            (6, b'c') if is("cookie") => Self::Cookie,
+            (6, b'e') if is("expect") => Self::Special,
+            (6, b'o') if is("origin") => Self::Special,
+            (7, b'u') if is("upgrade") => Self::Special,
+            (10, b'c') if is("connection") => Self::Connection,
+            (14, b'c') if is("content-length") => Self::Length,
+            (14, b's') if is("sec-fetch-site") => Self::Site,
+            (14, b's') if is("sec-fetch-mode") => Self::Mode,
+            (15, b'x') if is("x-forwarded-for") => Self::ForwardedFor,
+            (15, b'c') if is("comfy-client-id") => Self::ClientId,
+            (17, b't') if is("transfer-encoding") => Self::Special,
+            (17, b'x') if is("x-forwarded-proto") => Self::ForwardedProto,
             _ if is_of_one_hop(name) => Self::EndsHere,
             _ if is_forwarding(name) => Self::Forwarding,
             _ => Self::PassedOn,
@@ -129,15 +142,15 @@ impl AnswerHeader {
     #[inline]
     pub fn of(name: &str) -> Self {
         let is = |other: &str| name.eq_ignore_ascii_case(other);
-        match name.len() {
-            4 if is("date") => Self::Date,
-            8 if is("location") => Self::Location,
-            10 if is("connection") => Self::Connection,
-            10 if is("set-cookie") => Self::SetCookie,
-            14 if is("content-length") => Self::ContentLength,
-            15 if is("mooring-backend") => Self::EndsHere,
-            17 if is("transfer-encoding") => Self::TransferEncoding,
-            17 if is("mooring-placement") => Self::EndsHere,
+        match shape(name) {
+            (4, b'd') if is("date") => Self::Date,
+            (8, b'l') if is("location") => Self::Location,
+            (10, b'c') if is("connection") => Self::Connection,
+            (10, b's') if is("set-cookie") => Self::SetCookie,
+            (14, b'c') if is("content-length") => Self::ContentLength,
+            (15, b'm') if is("mooring-backend") => Self::EndsHere,
+            (17, b't') if is("transfer-encoding") => Self::TransferEncoding,
+            (17, b'm') if is("mooring-placement") => Self::EndsHere,
             _ if is_of_one_hop(name) => Self::EndsHere,
             _ => Self::PassedOn,
         }
@@ -185,6 +198,21 @@ mod tests {
         for name in ["Mooring-Backend", "mooring-placement"] {
             assert!(AnswerHeader::of(name).ends_here(), "{name}");
         }
+    }
+
+    #[test]
+    fn what_a_proxy_says_of_others_is_forwarding_whatever_its_case() {
+        let names = "forwarded x-real-ip x-client-ip true-client-ip cf-connecting-ip \
+            fastly-client-ip x-cluster-client-ip x-original-forwarded-for x-forwarded-host \
+            x-forwarded-prefix X-Forwarded-Client-Cert x-forwarded-";
+        for name in names.split_whitespace() {
+            assert!(is_forwarding(name) && is_forwarding(&name.to_uppercase()), "{name}");
+        }
+        for name in ["", "x", "x-forward", "forwarder", "y-real-ip", "x-real-id", "from"] {
+            assert!(!is_forwarding(name), "{name}");
+        }
+        assert_eq!(RequestHeader::of("X-FORWARDED-FOR"), RequestHeader::ForwardedFor);
+        assert_eq!(RequestHeader::of("X-Forwarded-Proto"), RequestHeader::ForwardedProto);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use crate::front::browsers::is_own_cookie;
 use crate::front::headers::table::AnswerHeader;
 use crate::front::headers::{pair_of, write_timing};
 use crate::server::framing::{Chunks, Framing, length_of};
-use crate::server::write::{write_date, write_header, write_length, write_status};
+use crate::server::write::{copy_header, write_date, write_header, write_length, write_status};
 
 /// More than aiohttp with all middlewares of the known node packs.
 const HEADERS_MAX: usize = 100;
@@ -77,7 +77,7 @@ pub fn pass_on(
             Some(100..=199) if answer.code != Some(101) => before += bytes,
             Some(status @ 200..=999) => {
                 let said = HeadFacts::of(answer.headers, is_head, status)?;
-                write(&answer, &said, ours, out);
+                write(read, &answer, &said, ours, out);
                 let is_kept = said.is_kept && answer.version == Some(1);
                 return Ok(Some(Passed {
                     bytes: before + bytes,
@@ -96,6 +96,8 @@ pub fn pass_on(
 /// What the headers say of the answer, besides themselves.
 #[derive(Debug)]
 struct HeadFacts<'a> {
+    /// What each header is, in their order.
+    kinds: SmallVec<[AnswerHeader; 24]>,
     body: Framing,
     length: Option<u64>,
     is_chunked: bool,
@@ -110,8 +112,9 @@ impl<'a> HeadFacts<'a> {
         let body = Framing::UntilClose;
         let (mut length, mut codings, mut named) = (None, None, SmallVec::new());
         let (mut is_kept, mut has_date) = (true, false);
-        for header in headers {
-            match AnswerHeader::of(header.name) {
+        let kinds: SmallVec<_> = headers.iter().map(|it| AnswerHeader::of(it.name)).collect();
+        for (header, kind) in headers.iter().zip(&kinds) {
+            match kind {
                 AnswerHeader::PassedOn
                 | AnswerHeader::EndsHere
                 | AnswerHeader::Location
@@ -140,7 +143,7 @@ impl<'a> HeadFacts<'a> {
             Some(_) => return Err(BadAnswer),
             None => false,
         };
-        let mut said = Self { body, length, is_chunked, is_kept, has_date, named };
+        let mut said = Self { kinds, body, length, is_chunked, is_kept, has_date, named };
         said.body = said.framing(is_head, status);
         Ok(said)
     }
@@ -163,14 +166,15 @@ impl<'a> HeadFacts<'a> {
 }
 
 fn write(
+    read: &[u8],
     answer: &httparse::Response<'_, '_>,
     said: &HeadFacts<'_>,
     ours: &OwnHeaders<'_>,
     out: &mut Vec<u8>,
 ) {
     write_status(answer.code.unwrap_or(0), answer.reason.unwrap_or(""), out);
-    for header in answer.headers.iter() {
-        let value = match AnswerHeader::of(header.name) {
+    for (header, kind) in answer.headers.iter().zip(&said.kinds) {
+        let value = match kind {
             AnswerHeader::PassedOn | AnswerHeader::Date => Cow::Borrowed(header.value),
             AnswerHeader::Location => location_below(ours.base, header.value),
             // No backend gives a browser the cookie that names it to us.
@@ -181,7 +185,7 @@ fn write(
             AnswerHeader::EndsHere | AnswerHeader::Connection => continue,
         };
         if !said.is_named(header.name) {
-            write_header(header.name, &value, out);
+            copy_header(read, header.name, &value, out);
         }
     }
     write_framing(said, answer.code == Some(204), out);

@@ -78,6 +78,9 @@ struct PassedRequest {
     /// nothing.
     base: Option<BasePath>,
     came: Instant,
+    /// How long an answer may take to begin, and how long none of its body may move.
+    answer_timeout: Duration,
+    body_timeout: Duration,
     /// Made only if somebody reads it.
     recorded: Option<access::Record>,
 }
@@ -169,6 +172,8 @@ impl PassthroughConnection {
             target,
             base: (!base.is_root()).then(|| base.clone()),
             came,
+            answer_timeout: config.server.answer_timeout,
+            body_timeout: config.server.body_timeout,
             recorded: access::is_recorded().then(|| {
                 let method = if plain.is_head { Method::HEAD } else { Method::GET };
                 let said = RequestLine { method, path: plain.path, request_id: plain.request_id() };
@@ -214,12 +219,6 @@ impl PassthroughConnection {
         }
     }
 
-    /// How long an answer may take to begin, and how long none of its body may move.
-    fn timeouts(&self) -> (Duration, Duration) {
-        let server = &self.front.shared.config().server;
-        (server.answer_timeout, server.body_timeout)
-    }
-
     async fn exchange(
         &mut self,
         (conn, deadline): (&mut Buffered, &mut Deadline),
@@ -227,7 +226,6 @@ impl PassthroughConnection {
         target: &Target,
         closes: bool,
     ) -> Result<Answered, Failed> {
-        let (answer_timeout, body_timeout) = self.timeouts();
         let called = target.backend.names.get();
         let mut params = ExchangeParams {
             request: &self.request,
@@ -238,8 +236,8 @@ impl PassthroughConnection {
             closes,
             came: asked.came,
             placed: now(),
-            answer_timeout,
-            body_timeout,
+            answer_timeout: asked.answer_timeout,
+            body_timeout: asked.body_timeout,
             dialled: None,
         };
         let pool = &target.backend.pool;

@@ -21,7 +21,7 @@ use crate::front::headers::table::RequestHeader;
 use crate::front::page_cookie::asks_for_a_page;
 use crate::server::authority;
 use crate::server::message::LINE_MAX;
-use crate::server::write::write_header;
+use crate::server::write::{copy_header, write_header};
 
 /// More headers than a browser sends with all its hints.
 const HEADERS_MAX: usize = 64;
@@ -47,6 +47,8 @@ pub enum Parsed<'a> {
 /// The head of a read that is only passed on.
 #[derive(Debug)]
 pub struct Plain<'a> {
+    /// Where it was read.
+    read: &'a [u8],
     /// How many bytes it has. There is no body.
     pub bytes: usize,
     pub is_head: bool,
@@ -78,7 +80,7 @@ pub fn parse<'a>(
             // Of those that are longer a single line may be too long.
             if bytes <= bytes_max.min(LINE_MAX) && request.headers.len() <= headers_max =>
         {
-            sort(&request, bytes, base)
+            sort(read, &request, bytes, base)
         }
         Ok(Status::Partial) if read.len() < bytes_max => Parsed::Partial,
         Ok(Status::Complete(_) | Status::Partial) | Err(_) => Parsed::Other,
@@ -117,7 +119,12 @@ impl RequestFacts {
     }
 }
 
-fn sort<'a>(request: &httparse::Request<'_, 'a>, bytes: usize, base: &BasePath) -> Parsed<'a> {
+fn sort<'a>(
+    read: &'a [u8],
+    request: &httparse::Request<'_, 'a>,
+    bytes: usize,
+    base: &BasePath,
+) -> Parsed<'a> {
     let (Some(method), Some(target), Some(1)) = (request.method, request.path, request.version)
     else {
         return Parsed::Other;
@@ -165,7 +172,18 @@ fn sort<'a>(request: &httparse::Request<'_, 'a>, bytes: usize, base: &BasePath) 
     let method = if is_head { Method::HEAD } else { Method::GET };
     let Some(start) = passed_on(&method, target, (path, query)) else { return Parsed::Other };
     let closes = said.closes;
-    Parsed::Plain(Plain { bytes, is_head, path, target, hints, start, closes, headers, claims })
+    Parsed::Plain(Plain {
+        read,
+        bytes,
+        is_head,
+        path,
+        target,
+        hints,
+        start,
+        closes,
+        headers,
+        claims,
+    })
 }
 
 /// Characters of targets that every reader takes as they are.
@@ -219,9 +237,9 @@ impl Plain<'_> {
                 continue;
             }
             if header.name.eq_ignore_ascii_case("cookie") {
-                write_cookie(header, out);
+                write_cookie(self.read, header, out);
             } else {
-                write_header(header.name, header.value, out);
+                copy_header(self.read, header.name, header.value, out);
             }
         }
         match peer {
@@ -239,9 +257,9 @@ impl Plain<'_> {
 }
 
 /// The page cookie names a browser to us and is nobody else's business.
-fn write_cookie(header: &Header<'_>, out: &mut Vec<u8>) {
+fn write_cookie(read: &[u8], header: &Header<'_>, out: &mut Vec<u8>) {
     match other_cookies(header.value) {
-        Cow::Borrowed(cookies) => write_header(header.name, cookies, out),
+        Cow::Borrowed(cookies) => copy_header(read, header.name, cookies, out),
         Cow::Owned(others) if others.is_empty() => {}
         Cow::Owned(others) => write_header(header.name, &others, out),
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::config::Config;
+use crate::fleet::backend::Backend;
 use crate::front::Front;
 use crate::front::browsers::BrowserId;
 use crate::front::caller::{self, Caller, Door, IdentityHints, Peer};
@@ -56,6 +57,8 @@ impl Cookie {
 #[derive(Debug)]
 struct CachedCaller {
     client: Arc<Client>,
+    /// Where the last request went: nearly always where the next one goes.
+    backend: Arc<Backend>,
     browser: Option<BrowserId>,
     address: IpAddr,
     noted: Instant,
@@ -129,8 +132,14 @@ impl RouteCache {
             front.browsers.saw(browser, address, &known.client.id, now);
             (known.browser, known.address, known.noted) = (browser, address, now);
         }
-        let decided = packs::contact(&front.sessions, &known.client, path).ok()?;
-        Some(decided.map_err(GatewayError::from).map(|made| route::decided(&front.shared, made)))
+        let decided = packs::contact(&front.sessions, &known.client, path, now).ok()?;
+        let target = decided.map_err(GatewayError::from).map(|made| {
+            if known.backend.id != made.backend {
+                known.backend = front.shared.fleet.get(made.backend);
+            }
+            Target { backend: Arc::clone(&known.backend), reason: made.reason }
+        });
+        Some(target)
     }
 
     fn target_of_another(
@@ -143,10 +152,12 @@ impl RouteCache {
         let caller = Caller::named_so(name, front, self.peer, hints)?;
         let Some(id) = &caller.named else { return packs::target(front, &caller, path) };
         let (client, decided) = with_client(&front.sessions, id, |client| {
-            packs::contact(&front.sessions, client, path)
+            packs::contact(&front.sessions, client, path, now)
         })?;
+        let target = route::decided(&front.shared, decided?);
         let (browser, address) = (caller.browser, caller.address);
-        self.known = Some(CachedCaller { client, browser, address, noted: now });
-        Ok(route::decided(&front.shared, decided?))
+        let backend = Arc::clone(&target.backend);
+        self.known = Some(CachedCaller { client, backend, browser, address, noted: now });
+        Ok(target)
     }
 }
