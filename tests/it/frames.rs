@@ -181,12 +181,13 @@ async fn large_pictures_of_a_node_reach_a_reader_that_is_busy_and_one_that_retur
     linked(&world, "ada").await;
     world.submit("ada", &waiting()).await.prompt_id();
     ada.until("executing").await;
-    // Nobody reads meanwhile: they are all taken from the backend first.
+    // It is there before they are said, so it hears the mark.
+    let mut other = world.socket("ada").await;
     for number in 0..4 {
         world.sim("a").say(&plain(2, LARGE + number), Some("ada"));
     }
     mark(&world, "said");
-    let mut other = world.socket("ada").await;
+    // The first does not read meanwhile: they are all taken from the backend then.
     other.until("said").await;
     let seen = binaries_until(&mut ada, "said").await;
     let sizes: Vec<usize> = seen.iter().map(|frame| frame.payload.len() - 8).collect();
