@@ -230,6 +230,11 @@ pub(super) fn without_api(path: &str) -> &str {
     }
 }
 
+/// A path up to its first slash.
+pub(super) fn first_segment(path: &str) -> &str {
+    &path[..memchr::memchr(b'/', path.as_bytes()).unwrap_or(path.len())]
+}
+
 fn is_user_data(bare: &str) -> bool {
     ["/userdata", "/v2/userdata", "/settings", "/users"]
         .iter()

@@ -3,6 +3,8 @@
 //! What lies behind them is not known, but that a server may remember who used them: a picture that
 //! was put there for the next prompt, a login, a dialogue in steps.
 
+use super::endpoint::first_segment;
+
 /// True if the path is a route of a node pack, by all that is known.
 #[must_use]
 pub fn is_foreign(path: &str) -> bool {
@@ -11,8 +13,7 @@ pub fn is_foreign(path: &str) -> bool {
     while let Some(after) = rest.strip_prefix("api/") {
         rest = after;
     }
-    let first = rest.split('/').next().unwrap_or("");
-    !is_known(first)
+    !is_known(first_segment(rest))
 }
 
 /// The first part of every route of ComfyUI's own (0.3.64 to 0.33), of its Manager and of ours.

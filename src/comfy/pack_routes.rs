@@ -1,6 +1,6 @@
 //! Whose is a route, ComfyUI's or a node pack's, and is it what it looks like?
 
-use super::endpoint::{decode, decode_all, without_api};
+use super::endpoint::{decode, decode_all, first_segment, without_api};
 
 /// True for routes that are ComfyUI's own, and ours: only there `clientId` in the query is a name
 /// of a client. What it means on a route of a node pack, that pack knows (`/ps/ws?clientId=…`).
@@ -45,7 +45,7 @@ pub fn is_comfyuis(raw_path: &str) -> bool {
     ];
     let path = decode(raw_path);
     let bare = without_api(&path);
-    let first = bare.trim_start_matches('/').split('/').next().unwrap_or("");
+    let first = first_segment(bare.trim_start_matches('/'));
     FIRST.contains(&first)
         || matches!(first, "workflow_templates")
         || bare.starts_with("/v2/userdata")

@@ -65,10 +65,23 @@ pub fn encode(value: &str) -> String {
 }
 
 fn find<'a>(raw_query: &'a str, name: &str) -> Option<Cow<'a, str>> {
-    raw_query.split('&').find_map(|pair| {
-        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-        (decode(key) == name).then(|| decode(value))
-    })
+    let mut rest = raw_query;
+    loop {
+        let (pair, others) =
+            cut(rest, b'&').map_or((rest, None), |(pair, rest)| (pair, Some(rest)));
+        let (key, value) = cut(pair, b'=').unwrap_or((pair, ""));
+        if decode(key) == name {
+            return Some(decode(value));
+        }
+        rest = others?;
+    }
+}
+
+/// What is before and after the first of an ASCII character. Every request comes by here, and the
+/// search that the standard library makes for a `char` takes three times as long.
+fn cut(text: &str, at: u8) -> Option<(&str, &str)> {
+    let found = memchr::memchr(at, text.as_bytes())?;
+    Some((&text[..found], &text[found + 1..]))
 }
 
 /// Most keys and values have no escapes, and are what they are.

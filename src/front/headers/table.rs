@@ -5,7 +5,7 @@
 /// clients send all the same.
 #[inline]
 fn is_of_one_hop(name: &str) -> bool {
-    let is = |other: &str| name.eq_ignore_ascii_case(other);
+    let is = |other: &str| is_same(name, other);
     match shape(name) {
         (2, b't') => is("te"),
         (7, b't') => is("trailer"),
@@ -18,6 +18,16 @@ fn is_of_one_hop(name: &str) -> bool {
         (19, b'p') => is("proxy-authorization"),
         _ => false,
     }
+}
+
+/// True if a name is `known`, which is in lower case, in whatever case it came. A parser has seen
+/// that it consists of the characters of a token (RFC 9110 section 5.6.2); of these only the letters
+/// are changed into other characters of known names.
+#[inline]
+fn is_same(name: &str, known: &str) -> bool {
+    let pairs = name.bytes().zip(known.bytes());
+    // Without a branch for each: names are short, and so all are compared at once.
+    name.len() == known.len() && pairs.fold(0, |other, (a, b)| other | ((a | 0x20) ^ b)) == 0
 }
 
 /// The length of a name and its first letter, in lower case. Every header of every request comes by
@@ -33,7 +43,7 @@ fn shape(name: &str) -> (usize, u8) {
 #[inline]
 pub fn is_forwarding(name: &str) -> bool {
     const PREFIX: &str = "x-forwarded-";
-    let is = |other: &str| name.eq_ignore_ascii_case(other);
+    let is = |other: &str| is_same(name, other);
     match shape(name) {
         (9, b'f') => is("forwarded"),
         (14, b't') => is("true-client-ip"),
@@ -83,7 +93,7 @@ impl RequestHeader {
     #[must_use]
     #[inline]
     pub fn of(name: &str) -> Self {
-        let is = |other: &str| name.eq_ignore_ascii_case(other);
+        let is = |other: &str| is_same(name, other);
         match shape(name) {
             (4, b'h') if is("host") => Self::Host,
             (6, b'a') if is("accept") => Self::Accept,
@@ -141,7 +151,7 @@ impl AnswerHeader {
     #[must_use]
     #[inline]
     pub fn of(name: &str) -> Self {
-        let is = |other: &str| name.eq_ignore_ascii_case(other);
+        let is = |other: &str| is_same(name, other);
         match shape(name) {
             (4, b'd') if is("date") => Self::Date,
             (8, b'l') if is("location") => Self::Location,

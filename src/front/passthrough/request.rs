@@ -47,7 +47,7 @@ pub enum Parsed<'a> {
 /// The head of a read that is only passed on.
 #[derive(Debug)]
 pub struct Plain<'a> {
-    /// Where it was read.
+    /// The head as it was read.
     read: &'a [u8],
     /// How many bytes it has. There is no body.
     pub bytes: usize,
@@ -80,7 +80,7 @@ pub fn parse<'a>(
             // Of those that are longer a single line may be too long.
             if bytes <= bytes_max.min(LINE_MAX) && request.headers.len() <= headers_max =>
         {
-            sort(read, &request, bytes, base)
+            sort(&read[..bytes], &request, bytes, base)
         }
         Ok(Status::Partial) if read.len() < bytes_max => Parsed::Partial,
         Ok(Status::Complete(_) | Status::Partial) | Err(_) => Parsed::Other,
