@@ -21,8 +21,8 @@ fn is_of_one_hop(name: &str) -> bool {
 }
 
 /// True if a name is `known`, which is in lower case, in whatever case it came. A parser has seen
-/// that it consists of the characters of a token (RFC 9110 section 5.6.2); of these only the letters
-/// are changed into other characters of known names.
+/// that it consists of the characters of a token (RFC 9110 section 5.6.2). Of these only letters
+/// become characters of known names here.
 #[inline]
 fn is_same(name: &str, known: &str) -> bool {
     let pairs = name.bytes().zip(known.bytes());
