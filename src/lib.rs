@@ -7,6 +7,8 @@ pub mod routing;
 
 pub mod comfy;
 
+pub mod auth;
+
 pub mod fleet;
 pub mod front;
 pub mod journal;

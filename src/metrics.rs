@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -17,6 +16,8 @@ use prometheus_client::registry::{Registry, Unit};
 
 mod assets;
 mod discoveries;
+mod guests;
+mod labels;
 mod times;
 
 use crate::lock::{Lock, rank};
@@ -24,42 +25,13 @@ use crate::routing::decision::Reason;
 use crate::routing::pending::End;
 use assets::AssetMetrics;
 use discoveries::Discoveries;
+use guests::GuestMetrics;
+pub use labels::ByBackend;
+use labels::{ByCode, ByEnd, ByKind, ByPlacement, ByStatus};
 use times::Times;
-
-/// One label whose values come from a closed set.
-#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
-pub struct ByEnd {
-    end: &'static str,
-}
-
-#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
-pub struct ByCode {
-    code: &'static str,
-}
-
-#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
-pub struct ByPlacement {
-    placement: &'static str,
-}
-
-#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
-pub struct ByKind {
-    kind: &'static str,
-}
-
-#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
-pub struct ByStatus {
-    status_class: &'static str,
-}
 
 /// The classes of statuses (RFC 9110 section 15), in their order.
 const STATUS_CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
-
-/// Labels of what is told of one backend.
-#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
-pub struct ByBackend {
-    pub backend: String,
-}
 
 /// How many frames were dropped on their way to a browser.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -104,6 +76,7 @@ pub struct Metrics {
     /// Answers from the last good copy, while the home backend was down.
     pub stale_answers: Counter,
     pub assets: AssetMetrics,
+    pub guests: GuestMetrics,
     pub log_bytes: Gauge,
     pub journal_failing: Gauge,
     pub config_last_reload_success: Gauge,
@@ -157,6 +130,7 @@ impl Default for Metrics {
             interrupts_repeated: Counter::default(),
             stale_answers: Counter::default(),
             assets: AssetMetrics::default(),
+            guests: GuestMetrics::default(),
             log_bytes: Gauge::default(),
             journal_failing: Gauge::default(),
             config_last_reload_success: Gauge::default(),
@@ -179,6 +153,7 @@ impl Default for Metrics {
         metrics.register_state();
         metrics.register_memory();
         metrics.assets.register(&mut metrics.registry);
+        metrics.guests.register(&mut metrics.registry);
         metrics.discoveries.register(&mut metrics.registry);
         metrics
     }

@@ -16,6 +16,16 @@ pub(crate) trait Packed: Copy {
     fn unpack(word: u64) -> Self;
 }
 
+impl Packed for u64 {
+    fn pack(self) -> u64 {
+        self
+    }
+
+    fn unpack(word: u64) -> Self {
+        word
+    }
+}
+
 /// A shared value; whoever sets it wakes those that wait for it.
 #[derive(Debug)]
 pub(crate) struct OrderedWatch<T> {
@@ -75,16 +85,6 @@ mod tests {
 
     use super::*;
     use crate::tasks::Tasks;
-
-    impl Packed for u64 {
-        fn pack(self) -> u64 {
-            self
-        }
-
-        fn unpack(word: u64) -> Self {
-            word
-        }
-    }
 
     #[tokio::test]
     async fn those_that_wait_are_woken_in_the_order_in_which_they_came() {

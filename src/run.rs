@@ -28,7 +28,7 @@ use crate::lock;
 use crate::masked::mask;
 use crate::net::{Network, descriptors, sleep};
 use crate::reload::watch::Watched;
-use crate::reload::{Level, Means, Reloader, Reloads, Reread};
+use crate::reload::{Level, Means, Reloader, Reloads, Reread, users};
 use crate::routing::ids::{ClientId, PromptId};
 use crate::server::door::Door;
 use crate::server::{ConnectionLimits, accept};
@@ -135,11 +135,13 @@ pub async fn start(
     let accepting = accept(front_door, service, limits(&shared), tasks.clone());
     tasks.spawn_critical("front listener", accepting);
     let (source, level) = (parts.source, parts.level);
+    tasks.spawn_critical("users", until_stopped(users::watch(Arc::clone(&front)), tasks.clone()));
     let means = Means { source, fit: fit_descriptors, level, discoveries };
     let reloader = Reloader::new(front, means, front_mover, admin_mover);
     tasks.spawn_critical("reloader", reloader.run(asked));
     if let Some(watched) = parts.watched {
-        tasks.spawn_critical("configuration files", watch(watched, reloads, tasks.clone()));
+        let watch = until_stopped(watched.run(reloads), tasks.clone());
+        tasks.spawn_critical("configuration files", watch);
     }
     shared.opened();
     Ok(running)
@@ -151,11 +153,11 @@ fn limits(shared: &Arc<Shared>) -> impl Fn() -> ConnectionLimits + Send + use<> 
     move || ConnectionLimits::of(&shared.config().server)
 }
 
-async fn watch(watched: Watched, reloads: Reloads, tasks: Tasks) {
+async fn until_stopped(task: impl Future<Output = ()>, tasks: Tasks) {
     tokio::select! {
         biased;
         () = tasks.stopping() => {}
-        () = watched.run(reloads) => {}
+        () = task => {}
     }
 }
 

@@ -5,6 +5,7 @@
 
 pub(crate) mod budget;
 pub(crate) mod charset;
+pub(crate) mod cut;
 pub(crate) mod inflate;
 pub(crate) mod tee;
 pub(crate) mod wrapped;
@@ -23,6 +24,7 @@ use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
 use budget::BodyShare;
+use cut::CutBody;
 use tee::TeeBody;
 use wrapped::Wrapped;
 
@@ -33,6 +35,8 @@ pub enum BodyError {
     Idle(Duration),
     #[error("the body is too large")]
     TooLarge,
+    #[error("who reads the body may not any more")]
+    Unwanted,
     #[error(transparent)]
     Broken(#[from] hyper::Error),
 }
@@ -191,6 +195,7 @@ pub enum ResponseBody {
     Whole(Option<Bytes>),
     Streamed { body: Streamed, guard: Option<Box<dyn OnEnd>> },
     Teed(TeeBody),
+    Cut(CutBody),
 }
 
 impl fmt::Debug for ResponseBody {
@@ -199,6 +204,7 @@ impl fmt::Debug for ResponseBody {
             Self::Whole(_) => "Whole",
             Self::Streamed { .. } => "Streamed",
             Self::Teed(_) => "Teed",
+            Self::Cut(_) => "Cut",
         })
     }
 }
@@ -252,6 +258,7 @@ impl Body for ResponseBody {
                 frame
             }
             Self::Teed(teed) => teed.poll_frame(cx),
+            Self::Cut(cut) => cut.poll_frame(cx),
         }
     }
 
@@ -260,6 +267,7 @@ impl Body for ResponseBody {
             Self::Whole(bytes) => bytes.is_none(),
             Self::Streamed { body, .. } => body.inner.is_end_stream(),
             Self::Teed(teed) => teed.body().is_end_stream(),
+            Self::Cut(cut) => cut.body().is_end_stream(),
         }
     }
 
@@ -270,6 +278,7 @@ impl Body for ResponseBody {
             }
             Self::Streamed { body, .. } => body.inner.size_hint(),
             Self::Teed(teed) => teed.body().size_hint(),
+            Self::Cut(cut) => cut.body().size_hint(),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! What may be asked on the command line? Verbs and flags, as typed.
 
 mod fleet;
+mod users;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -10,6 +11,7 @@ use clap::{Args, Parser, Subcommand};
 pub use fleet::{
     AddBackendArgs, BackendState, BackendsArgs, BackendsVerb, DrainArgs, RemoveBackendArgs,
 };
+pub use users::{AddUserArgs, ListUsersArgs, UserArgs, UsersArgs, UsersFile, UsersVerb};
 
 use crate::config::url::{self, Address};
 use crate::sim;
@@ -52,6 +54,8 @@ pub enum Verb {
     Drain(DrainArgs),
     /// Explain why a client or a prompt is where it is
     Explain(ExplainArgs),
+    /// Add, list and remove users, and change their keys
+    Users(UsersArgs),
     /// Make the gateway read its configuration again
     Reload(ReloadArgs),
     /// Exit with 0 if the gateway is ready, and with 1 if not

@@ -16,6 +16,7 @@ mod probe;
 mod say;
 mod serve;
 mod table;
+mod users;
 
 use std::ffi::OsString;
 use std::future::Future;
@@ -64,6 +65,7 @@ fn run(cli: Cli) -> ExitCode {
         Verb::Backends(args) => block_on(admin::backends(&args)),
         Verb::Drain(args) => block_on(fleet::drain(&args)),
         Verb::Explain(args) => block_on(admin::explain(&args)),
+        Verb::Users(args) => users::users(args.verb),
         Verb::Reload(args) => block_on(admin::reload(&args)),
         Verb::Healthcheck(args) => block_on(admin::healthcheck(&args)),
     }

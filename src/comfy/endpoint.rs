@@ -153,6 +153,13 @@ pub fn classify(method: &Method, raw_path: &str) -> Endpoint {
     }
 }
 
+/// True for what a browser asks for where a page cannot say with which headers: its socket, and
+/// pictures.
+#[must_use]
+pub fn has_no_headers(raw_path: &str) -> bool {
+    matches!(without_api(&decode(raw_path)), "/ws" | "/view")
+}
+
 fn read(path: &str, bare: &str) -> Endpoint {
     if let Some(prompt) = bare.strip_prefix("/history/")
         && is_segment(prompt)

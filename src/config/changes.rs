@@ -34,8 +34,10 @@ pub fn changes(old: &Config, new: &Config) -> Vec<Change> {
 #[cfg(test)]
 mod tests {
     use std::io::Write;
+    use std::sync::LazyLock;
 
     use super::*;
+    use crate::auth::UserTable;
     use crate::config::keys::{Key, is_named};
     use crate::config::{Sources, load};
 
@@ -44,10 +46,23 @@ mod tests {
         let place = |(key, _): &(&str, &str)| key.starts_with("discovery.");
         let needs_place = flags.iter().any(place) && !flags.iter().any(|(key, _)| makes(key));
         let place = needs_place.then_some(("discovery.a.dns", "d:1"));
-        let given = place.iter().chain(flags);
+        // Who says `keys` needs one, and who does not is not asked for what is in it.
+        let users = users();
+        let users = [("auth.users_file", users.path().to_str().unwrap())];
+        let given = place.iter().chain(&users).chain(flags);
         let given = given.map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
         let flags = [url].into_iter().chain(given).collect();
         load(&Sources { flags, ..Sources::default() }).unwrap()
+    }
+
+    /// A file of users that has none.
+    fn users() -> &'static tempfile::NamedTempFile {
+        static FILE: LazyLock<tempfile::NamedTempFile> = LazyLock::new(|| {
+            let file = tempfile::NamedTempFile::new().unwrap();
+            std::fs::write(file.path(), UserTable::default().to_text()).unwrap();
+            file
+        });
+        &FILE
     }
 
     /// True for a key that makes a discovery.
@@ -69,6 +84,8 @@ mod tests {
             "server.home" => "a",
             "server.base_path" => "/comfy/",
             "admin.token" => "s3cret",
+            "auth.mode" => "keys",
+            "auth.users_file" => "/elsewhere",
             "affinity.link_linger" | "server.drain_delay" | "prompts.answer_limit" => "9s",
             "affinity.shared_ids" | "sockets.output_classes" => "other",
             "backends.a.headers" | "discovery.a.headers" => "X-Key: value",
@@ -104,10 +121,6 @@ mod tests {
     #[test]
     fn every_key_that_changes_is_told_and_no_other() {
         for key in KEYS.iter().filter(|key| key.applied != Applied::ByValue) {
-            if key.full_name() == "auth.mode" {
-                // It has a single value.
-                continue;
-            }
             let name = key.full_name().replace("NAME", "a");
             let value = another(&name, key.default);
             let second = ("backends.b.url", "http://b:1");
@@ -145,7 +158,7 @@ mod tests {
     fn what_needs_a_restart_keeps_its_value_until_then() {
         let old = with(&[]);
         for key in KEYS.iter().filter(|key| !is_named(key.section)) {
-            if key.applied == Applied::ByValue || key.full_name() == "auth.mode" {
+            if key.applied == Applied::ByValue {
                 continue;
             }
             let name = key.full_name();

@@ -4,6 +4,8 @@
 //! A value that is wrong is noted, and its default stands in for it until all is checked. What
 //! keys must be to each other is in [`super::rules`].
 
+use std::sync::Arc;
+
 use super::keys::{
     BACKENDS, DISCOVERY, RawAdmin, RawAffinity, RawAuth, RawBackend, RawConfig, RawDiscovery,
     RawFiles, RawFleet, RawIsolation, RawLog, RawPrompts, RawServer, RawSockets, RawState,
@@ -11,11 +13,12 @@ use super::keys::{
 use super::problems::Notes;
 use super::raw::{RawNamed, RawPlace};
 use super::{
-    AdminConfig, AffinityConfig, AuthConfig, BackendConfig, Config, DiscoveryConfig, Doors,
-    FilesConfig, FleetConfig, IsolationConfig, LogConfig, PromptsConfig, ServerConfig,
+    AdminConfig, AffinityConfig, AuthConfig, AuthMode, BackendConfig, Config, DiscoveryConfig,
+    Doors, FilesConfig, FleetConfig, IsolationConfig, LogConfig, PromptsConfig, ServerConfig,
     SocketsConfig, StateConfig, StateDir,
 };
 use super::{discovery, secret};
+use crate::auth::{UserTable, file};
 
 /// The two doors alone, for those who only want to find the gateway.
 pub(super) fn doors(raw: RawConfig, notes: &mut Notes) -> Doors {
@@ -125,8 +128,23 @@ fn admin(raw: RawAdmin, notes: &mut Notes) -> AdminConfig {
 }
 
 fn auth(raw: RawAuth, notes: &mut Notes) -> AuthConfig {
-    let RawAuth { mode } = raw;
-    AuthConfig { mode: mode.check(notes) }
+    let RawAuth { mode, users_file } = raw;
+    let key = users_file.key.clone();
+    let (mode, users_file) = (mode.check(notes), users_file.check(notes));
+    let users = match (mode, &users_file) {
+        (AuthMode::Off, _) => Ok(UserTable::default()),
+        (AuthMode::Keys, Some(path)) => {
+            file::read(path).map_err(|what| format!("`{}` {what}", path.display()))
+        }
+        (AuthMode::Keys, None) => {
+            Err("`auth.mode` is \"keys\": name the file that `mooring users add` makes".to_owned())
+        }
+    };
+    let users = Arc::new(users.unwrap_or_else(|what| {
+        notes.report(&key, what);
+        UserTable::default()
+    }));
+    AuthConfig { mode, users_file, users }
 }
 
 fn affinity(raw: RawAffinity, notes: &mut Notes) -> AffinityConfig {

@@ -96,7 +96,8 @@ pub(super) struct Mode;
 
 impl Choices for Mode {
     type Value = AuthMode;
-    const WORDS: &'static [(&'static str, AuthMode)] = &[("off", AuthMode::Off)];
+    const WORDS: &'static [(&'static str, AuthMode)] =
+        &[("off", AuthMode::Off), ("keys", AuthMode::Keys)];
 }
 
 #[derive(Debug)]

@@ -134,9 +134,13 @@ sections! {
     }
     /// Who is let in at the listener for clients.
     ["auth"] RawAuth auth {
-        /// `off` lets everybody in who reaches the listener. It has to be written somewhere if
+        /// `off` lets everybody in who reaches the listener. `keys` lets in the users of
+        /// `users_file`, each with a key of his own. It has to be written somewhere if
         /// `server.listen` is not on loopback.
         mode: Mode = "off", Live;
+        /// The file of users, which `mooring users` makes and changes. It is needed with `keys`,
+        /// and read again within a second of each change.
+        users_file: FilePath = "", Live;
     }
     /// How long clients and their bindings are kept.
     ["affinity"] RawAffinity affinity {

@@ -95,6 +95,17 @@ pub fn doors(sources: &Sources) -> Result<Doors, Problems> {
     notes.finish(doors)
 }
 
+/// The file of users that a configuration names. What is wrong elsewhere in it does not matter.
+///
+/// # Errors
+/// What is wrong with that key.
+pub fn users_file(sources: &Sources) -> Result<Option<PathBuf>, Problems> {
+    let raw = read(sources, &mut Notes::default());
+    let mut notes = Notes::default();
+    let file = raw.auth.users_file.check(&mut notes);
+    notes.finish(file)
+}
+
 /// The layers, one over the other.
 fn read(sources: &Sources, notes: &mut Notes) -> RawConfig {
     let mut layers = Layers::default();

@@ -71,7 +71,7 @@ pub use kinds::Shape;
 pub use labels::labels;
 pub use listed::ListedBy;
 pub use live::LiveConfig;
-pub use loading::{Checked, Doors, Sources, check, doors, effective, files, load};
+pub use loading::{Checked, Doors, Sources, check, doors, effective, files, load, users_file};
 pub use nameless::{Nameless, Place};
 pub use one::{SecretFiles, kept_backend, one_backend};
 pub use problems::{Origin, Problem, Problems};
@@ -80,6 +80,8 @@ pub use show::Effective;
 pub use template::template;
 pub use units::{ShowDuration, ShowSize, duration};
 pub use values::Secret;
+
+use crate::auth::UserTable;
 
 /// Everything that is set, checked. Durations and sizes are within the limits that
 /// `docs/configuration.md` gives.
@@ -173,6 +175,10 @@ pub struct AdminConfig {
 pub struct AuthConfig {
     /// Invariant: somebody wrote it, or `server.listen` is on loopback.
     pub mode: AuthMode,
+    /// Invariant: there with [`AuthMode::Keys`].
+    pub users_file: Option<PathBuf>,
+    /// As they were when the configuration was read; none without [`AuthMode::Keys`].
+    pub users: Arc<UserTable>,
 }
 
 /// How it is known who may come in.
@@ -180,6 +186,8 @@ pub struct AuthConfig {
 pub enum AuthMode {
     /// Everybody may who reaches the listener.
     Off,
+    /// Users may, each with a key of his own.
+    Keys,
 }
 
 /// `[affinity]`: how long clients and their bindings are kept.

@@ -46,7 +46,7 @@ fn auth(config: &Config, notes: &mut Notes) {
     if notes.are_good(&keys) && is_for_others && !notes.has_written("auth.mode") {
         let what = format!(
             "others than this host can connect to {listen}: write `auth.mode`, with the value \
-             \"off\" if everybody may who can"
+             \"keys\" if users may with keys of their own, or \"off\" if everybody may who can"
         );
         notes.report("server.listen", what);
     }

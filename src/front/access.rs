@@ -13,6 +13,7 @@ use tracing::{Level, debug};
 use super::Front;
 use super::caller::{self, Caller, IdentityHints, Peer};
 use super::headers;
+use crate::auth::Pass;
 use crate::body::ResponseBody;
 use crate::masked::{Masked, mask};
 use crate::routing::ids::ClientId;
@@ -56,6 +57,8 @@ pub struct Record {
     /// After trusted proxies.
     address: IpAddr,
     request_id: Option<String>,
+    /// Who was let in.
+    user: Option<Pass>,
 }
 
 /// What became of it.
@@ -96,6 +99,7 @@ impl Record {
             seen: Seen::default(),
             address: caller::address(&config.server, peer, hints),
             request_id,
+            user: None,
         }
     }
 
@@ -107,6 +111,11 @@ impl Record {
             request_id: request.headers().get(REQUEST_ID).map(http::HeaderValue::as_bytes),
         };
         Self::of(front, peer, &said, &IdentityHints::of(request))
+    }
+
+    /// Says who was let in.
+    pub fn is_of(&mut self, user: Option<&Pass>) {
+        self.user = user.cloned();
     }
 
     /// Where the handler of the request says whose it is.
@@ -122,9 +131,10 @@ impl Record {
         let ms = answer.took.as_secs_f64() * 1000.0;
         let client = self.seen.0.get().copied().or(self.client).map(tracing::field::display);
         let request_id = self.request_id.as_deref();
+        let user = self.user.as_ref().map(|user| user.name.as_str());
         debug!(
             target: TARGET,
-            %method, path, status, bytes, ms, backend, placement, client, %address, request_id
+            %method, path, status, bytes, ms, backend, placement, client, %address, request_id, user
         );
     }
 }

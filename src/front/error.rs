@@ -10,6 +10,7 @@ mod causes;
 
 use http::header::{
     ACCEPT_ENCODING, ALLOW, CONTENT_TYPE, HeaderName, RETRY_AFTER, SEC_WEBSOCKET_VERSION,
+    WWW_AUTHENTICATE,
 };
 use http::{HeaderValue, Response, StatusCode};
 use hyper::ext::ReasonPhrase;
@@ -96,6 +97,10 @@ pub enum GatewayError {
     TooManyInputs { max: usize },
     #[error("{file} could not be copied from {from} to {backend}: {why}")]
     InputNotCopied { file: String, from: String, backend: String, why: String },
+    #[error("this is for users: send your key as `Authorization: Bearer KEY`")]
+    Unauthorized,
+    #[error("your role lets you read, and do nothing else")]
+    ViewersOnlyRead,
     #[error("pages of other origins may not use this front")]
     ForeignOrigin,
     #[error("this is for operators; see server.allow_manager and server.allow_asset_scans")]
@@ -160,6 +165,8 @@ impl GatewayError {
             | Self::FileGone { .. }
             | Self::InputTooLarge { .. }
             | Self::TooManyInputs { .. }
+            | Self::Unauthorized
+            | Self::ViewersOnlyRead
             | Self::ForeignOrigin
             | Self::OperatorsOnly
             | Self::LogsClosed
@@ -227,7 +234,9 @@ impl GatewayError {
             | Self::BadUpgrade { .. }
             | Self::NotQueued { .. } => StatusCode::BAD_GATEWAY,
             Self::NoAnswer { .. } | Self::StateUnknown { .. } => StatusCode::GATEWAY_TIMEOUT,
-            Self::ForeignOrigin
+            Self::Unauthorized => StatusCode::UNAUTHORIZED,
+            Self::ViewersOnlyRead
+            | Self::ForeignOrigin
             | Self::OperatorsOnly
             | Self::LogsClosed
             | Self::Nameless
@@ -293,6 +302,8 @@ impl GatewayError {
             Self::LinkTimeout { .. } => "link_timeout",
             Self::NotQueued { .. } => "not_queued",
             Self::StateUnknown { .. } => "prompt_state_unknown",
+            Self::Unauthorized => "unauthorized",
+            Self::ViewersOnlyRead => "viewers_only_read",
             Self::ForeignOrigin => "foreign_origin",
             Self::OperatorsOnly | Self::LogsClosed => "operators_only",
             Self::Nameless => "nameless",
@@ -357,6 +368,10 @@ impl GatewayError {
         if self.status() == StatusCode::METHOD_NOT_ALLOWED {
             // RFC 9110 section 15.5.6.
             headers.insert(ALLOW, HeaderValue::from_static(self.allowed()));
+        }
+        if self.status() == StatusCode::UNAUTHORIZED {
+            // RFC 9110 section 15.5.2.
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         if self.status() == StatusCode::UPGRADE_REQUIRED {
             // RFC 6455 section 4.4.

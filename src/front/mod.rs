@@ -31,12 +31,14 @@
 //! - [`page`]: the stock page, each tab of it a client of its own
 //!   ([`page_cookie`]: the cookie with other pages)
 //! - [`access`]: the record of each request
+//! - [`admission`]: who is let in, and until when
 //! - [`users`]: how servers are set up
 //! - [`conditional`]: conditions and ranges of reads ([`accept_encoding`]: codings)
 //! - [`assets`]: assets and their tags, of all servers
 
 pub mod accept_encoding;
 pub mod access;
+pub mod admission;
 pub mod asset_cache;
 pub mod assets;
 pub mod base_path;
@@ -112,26 +114,22 @@ pub async fn answer(
     // Once: what was taken off is put back, whatever is configured meanwhile.
     let base = front.shared.config().server.base_path.clone();
     let entry = base_path::enter(&base, &mut request);
-    let recorded =
-        access::is_recorded().then(|| access::Record::of_request(&front, peer, &request));
-    if let Some(record) = &recorded {
-        request.extensions_mut().insert(record.seen());
-    }
     let decision = cors::CorsDecision::of(&front.shared, peer, &request);
-    if let cors::CorsDecision::Allowed(origin) = &decision {
-        cors::admit(&mut request, origin);
+    let (guest, answered) = enter(&front, &decision, &mut request);
+    let mut recorded =
+        access::is_recorded().then(|| access::Record::of_request(&front, peer, &request));
+    if let Some(record) = &mut recorded {
+        record.is_of(guest.as_ref().map(|guest| &guest.pass));
+        request.extensions_mut().insert(record.seen());
     }
     let reader = unavailable::Reader::of(&request);
     let visit = page_cookie::Visit::of(&front, peer, &request);
     let is_inside = matches!(entry, base_path::Entry::Inside);
-    let answer = match &decision {
-        cors::CorsDecision::Foreign => Err(GatewayError::ForeignOrigin),
-        cors::CorsDecision::Preflight(origin) => Ok(cors::preflight(origin, request.headers())),
-        cors::CorsDecision::Same | cors::CorsDecision::Allowed(_) => match entry {
-            base_path::Entry::Inside => route::route(&front, peer, request).await,
-            base_path::Entry::Redirected(response) => Ok(response),
-            base_path::Entry::Outside(error) => Err(error),
-        },
+    let answer = match (answered, entry) {
+        (Some(answered), _) => answered,
+        (None, base_path::Entry::Inside) => route::route(&front, peer, request).await,
+        (None, base_path::Entry::Redirected(response)) => Ok(response),
+        (None, base_path::Entry::Outside(error)) => Err(error),
     };
     let answer = answer.map_err(|error| error.in_fleet(&front.shared.fleet));
     let mut response = answer.unwrap_or_else(|error| match reader {
@@ -146,6 +144,9 @@ pub async fn answer(
     if let cors::CorsDecision::Allowed(origin) = &decision {
         cors::allow(&mut response, origin);
     }
+    if let Some(guest) = &guest {
+        admission::answer_to(&front, guest, &mut response);
+    }
     if is_inside {
         base_path::put_back(&base, response.headers_mut());
     }
@@ -156,6 +157,33 @@ pub async fn answer(
         record.write(&access::Answer::of(&response, took));
     }
     response
+}
+
+/// Says whether a request may come in, and who sends it; its answer, if that is all there is to it.
+///
+/// Who sends it comes before whose page asks. A browser that asks whether a page may is answered
+/// before both: it never sends along who asks (Fetch, "CORS-preflight fetch", step 1), and learns
+/// nothing but that the operator has listed the page.
+fn enter(
+    front: &Front,
+    decision: &cors::CorsDecision,
+    request: &mut Request<Incoming>,
+) -> (Option<admission::Guest>, Option<Answer>) {
+    if let cors::CorsDecision::Preflight(origin) = decision {
+        return (None, Some(Ok(cors::preflight(origin, request.headers()))));
+    }
+    let guest = match admission::admit(front, request) {
+        Ok(guest) => guest,
+        Err(refused) => return (None, Some(Err(refused))),
+    };
+    match decision {
+        cors::CorsDecision::Foreign => (guest, Some(Err(GatewayError::ForeignOrigin))),
+        cors::CorsDecision::Allowed(origin) => {
+            cors::admit(request, origin);
+            (guest, None)
+        }
+        cors::CorsDecision::Same | cors::CorsDecision::Preflight(_) => (guest, None),
+    }
 }
 
 /// The answer that tells of a failure, counted and logged.

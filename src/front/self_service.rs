@@ -11,6 +11,7 @@ use super::Front;
 use super::caller::Caller;
 use super::error::GatewayError;
 use super::{Answer, json, page};
+use crate::auth::{Pass, Role};
 use crate::body::ResponseBody;
 use crate::comfy::query::parameter;
 use crate::net::now;
@@ -38,7 +39,9 @@ pub async fn answer(
     let query = request.uri().query().unwrap_or("");
     match (request.method(), path) {
         (&Method::GET | &Method::HEAD, "/-/ready") => Ok(ready(&front.shared)),
-        (&Method::GET | &Method::HEAD, "/-/whoami") => Ok(whoami(front, caller)),
+        (&Method::GET | &Method::HEAD, "/-/whoami") => {
+            Ok(whoami(front, caller, request.extensions().get::<Pass>()))
+        }
         (&Method::GET | &Method::HEAD, "/-/validate") => Ok(as_json(&validate(front, caller))),
         (&Method::GET | &Method::HEAD, "/-/explain") => Ok(explain(front, caller, query)),
         (&Method::GET | &Method::HEAD, "/-/console.js") => Ok(console(&front.shared)),
@@ -74,9 +77,17 @@ struct WhoAmI {
     /// Whether the gateway knows the client: it has been in contact within its lease.
     known: bool,
     client: Option<ClientReport>,
+    /// The user whose key let the caller in.
+    user: Option<UserReport>,
 }
 
-fn whoami(front: &Front, caller: &Caller) -> Response<ResponseBody> {
+#[derive(Debug, Serialize)]
+struct UserReport {
+    name: String,
+    role: Role,
+}
+
+fn whoami(front: &Front, caller: &Caller, user: Option<&Pass>) -> Response<ResponseBody> {
     // Not by the address: it never lets anybody see what is a client's own.
     let id = caller.asker(front);
     let client = id.as_ref().and_then(|id| front.sessions.clients.get(id));
@@ -84,6 +95,7 @@ fn whoami(front: &Front, caller: &Caller) -> Response<ResponseBody> {
         client_id: caller.named.as_ref().map(ToString::to_string),
         known: client.is_some(),
         client: client.map(|client| of_asker(&front.sessions.shared, caller, &client)),
+        user: user.map(|user| UserReport { name: user.name.to_string(), role: user.role }),
     })
 }
 

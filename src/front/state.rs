@@ -6,8 +6,10 @@ use std::sync::Arc;
 
 use http::Method;
 use tokio::sync::Semaphore;
+use tracing::warn;
 
 use super::Answer;
+use super::admission::Admission;
 use super::asset_cache::AssetCache;
 use super::broadcast_lookup::LookupLimiter;
 use super::browsers::{self, Browsers};
@@ -19,6 +21,7 @@ use super::stale_cache::StaleCache;
 use super::static_files::press::Press;
 use super::users::Users;
 use crate::body::budget::BodyBudget;
+use crate::config::AuthMode;
 use crate::net::Boxed;
 use crate::session::Sessions;
 use crate::shared::Shared;
@@ -43,6 +46,8 @@ pub trait Annex: fmt::Debug + Send + Sync {
 pub struct Front {
     pub shared: Arc<Shared>,
     pub sessions: Arc<Sessions>,
+    /// Who is let in.
+    pub admission: Arc<Admission>,
     pub browsers: Browsers,
     /// Who compresses files of the page now.
     pub press: Press,
@@ -76,7 +81,9 @@ impl Front {
         let shared = Arc::clone(&sessions.shared);
         let config = shared.config();
         let bytes = |size: u64| usize::try_from(size).unwrap_or(usize::MAX);
+        shared.metrics.guests.may_come(config.auth.users.len());
         Arc::new(Self {
+            admission: Admission::new(&config.auth),
             browsers: Browsers::default(),
             press: Press::default(),
             starts: Starts::default(),
@@ -102,6 +109,8 @@ impl Front {
     /// The configuration was replaced.
     pub fn reconfigure(&self) {
         let config = self.shared.config();
+        self.shared.metrics.guests.may_come(config.auth.users.len());
+        self.admission.reconfigure(&config.auth);
         let bytes = |size: u64| usize::try_from(size).unwrap_or(usize::MAX);
         self.stale_cache.limit(bytes(config.server.stale_cache));
         self.asset_cache.limit(bytes(config.server.asset_cache));
@@ -111,6 +120,10 @@ impl Front {
 
     /// Starts what looks after the front for as long as the process runs.
     pub fn start(self: &Arc<Self>) {
+        let config = self.shared.config();
+        if config.auth.mode == AuthMode::Keys && config.auth.users.is_empty() {
+            warn!("Nobody can come in: the file of users has none. `mooring users add` adds one.");
+        }
         self.shared.tasks.spawn_critical("browsers", browsers::sweep(Arc::clone(self)));
     }
 }

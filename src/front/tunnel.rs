@@ -17,14 +17,16 @@ use super::caller::{Caller, SOCKET_CLIENT};
 use super::error::GatewayError;
 use super::forward::{Target, incoming, to_backend};
 use super::{Answer, headers};
+use crate::auth::Pass;
 use crate::body::{RequestBody, ResponseBody};
 use crate::comfy::{pack_routes, query};
 use crate::config::Config;
 use crate::fleet::pool::upgraded;
+use crate::net::Boxed;
 use crate::routing::decision::Reason;
 use crate::server::Seat;
 use crate::tunnels::splice::{Ends, Patience, splice};
-use crate::tunnels::{Owner, Place};
+use crate::tunnels::{Farewell, Owner, Place};
 use crate::ws::{self, Upgrade};
 
 /// Opens a socket of a backend's for a client.
@@ -51,6 +53,7 @@ pub async fn tunnel(
     let client = Upgrade::of(&mut request);
     // The tunnel is the connection that it was, and counts as one until it ends.
     let seat = request.extensions_mut().remove::<Seat>();
+    let pass = request.extensions_mut().remove::<Pass>();
     let (parts, _no_body) = request.into_parts();
     let limit = front.shared.config().server.answer_timeout;
     let asked = target.backend.pool.send_anew(handshake(target, parts), limit);
@@ -68,7 +71,8 @@ pub async fn tunnel(
         return Err(GatewayError::BadUpgrade { backend: target.backend.name().to_string() });
     }
     let answer = opened(target, response.headers().clone());
-    let passing = pass(Arc::clone(front), target.clone(), (client, response), place);
+    let barred = front.admission.until_barred(pass);
+    let passing = pass_on(Arc::clone(front), target.clone(), (client, response), place, barred);
     front.shared.tasks.spawn(async move {
         passing.await;
         drop(seat);
@@ -114,11 +118,12 @@ fn opened(target: &Target, mut headers: HeaderMap) -> Response<ResponseBody> {
 }
 
 /// Passes bytes until the tunnel ends.
-async fn pass(
+async fn pass_on(
     front: Arc<Front>,
     target: Target,
     (client, response): (Upgrade, Response<Incoming>),
     place: Place,
+    barred: Boxed<'static, ()>,
 ) {
     let (client, backend) = tokio::join!(client.wire(), upgraded(response));
     let (Some(client), Some(backend)) = (client, backend) else { return };
@@ -127,7 +132,8 @@ async fn pass(
         tokio::select! {
             biased;
             farewell = place.told_to_end() => farewell,
-            () = front.shared.tasks.stopping() => crate::tunnels::Farewell::Restarting,
+            () = front.shared.tasks.stopping() => Farewell::Restarting,
+            () = barred => Farewell::Barred,
         }
     };
     front.shared.metrics.tunnels.inc();

@@ -9,6 +9,7 @@ use hyper::body::Incoming;
 use super::Front;
 use super::caller::Caller;
 use super::{Answer, headers};
+use crate::auth::Pass;
 use crate::body::ResponseBody;
 use crate::net::{new_id, now};
 use crate::routing::ids::ClientId;
@@ -31,6 +32,8 @@ pub fn upgrade(front: &Arc<Front>, caller: &Caller, mut request: Request<Incomin
     let limits = socket::limits(&front.shared.config().sockets);
     // The socket is the connection that it was, and counts as one until it ends.
     let seat = request.extensions_mut().remove::<Seat>();
+    let pass = request.extensions_mut().remove::<Pass>();
+    let barred = front.admission.until_barred(pass);
     let address = caller.address;
     let task = {
         let front = Arc::clone(front);
@@ -40,7 +43,7 @@ pub fn upgrade(front: &Arc<Front>, caller: &Caller, mut request: Request<Incomin
                 with_client(&front.sessions, &id, |client| client.open_socket(&front.sessions));
             if let Ok((client, key)) = opened {
                 let _here = Here::new(&front, address, &id);
-                socket::serve(Arc::clone(&front.sessions), client, key, channel).await;
+                socket::serve(Arc::clone(&front.sessions), client, key, channel, barred).await;
             }
             drop(seat);
         }

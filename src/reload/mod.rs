@@ -8,6 +8,7 @@
 //! socket, loses no prompt and moves no held binding.
 
 mod listeners;
+pub mod users;
 pub mod watch;
 
 use std::fmt;

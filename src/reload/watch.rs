@@ -22,10 +22,10 @@ const INTERVAL: Duration = Duration::from_millis(500);
 pub type List = Arc<dyn Fn() -> Vec<PathBuf> + Send + Sync>;
 
 /// What tells one state of a file from another, links followed; `None` for one that is not there.
-type Print = Option<[i64; 7]>;
+pub(super) type Print = Option<[i64; 7]>;
 
 /// All files, each as it was at one moment.
-type Prints = Vec<(PathBuf, Print)>;
+pub(super) type Prints = Vec<(PathBuf, Print)>;
 
 /// The files of a configuration as they were when it was read.
 pub struct Watched {
@@ -80,8 +80,8 @@ impl Watched {
 }
 
 /// What is known of the files.
-#[derive(Debug)]
-struct Known {
+#[derive(Debug, Default)]
+pub(super) struct Known {
     /// As they were when they were last read.
     read: Prints,
     /// As they were at the last look.
@@ -101,7 +101,7 @@ impl Known {
     }
 
     /// True if they have changed since they were read, and not since the last look.
-    fn is_to_read(&mut self, now: Prints) -> bool {
+    pub(super) fn is_to_read(&mut self, now: Prints) -> bool {
         let is_steady = now == self.seen;
         let is_news = now != self.read;
         if is_steady && is_news {
@@ -112,7 +112,7 @@ impl Known {
     }
 }
 
-fn prints(files: &[PathBuf]) -> Prints {
+pub(super) fn prints(files: &[PathBuf]) -> Prints {
     files.iter().map(|path| (path.clone(), print(path))).collect()
 }
 

@@ -77,7 +77,10 @@ pub(crate) fn write_own(
     let body = match response.body() {
         ResponseBody::Whole(Some(bytes)) => bytes.as_ref(),
         // None of ours is streamed.
-        ResponseBody::Whole(None) | ResponseBody::Streamed { .. } | ResponseBody::Teed(_) => b"",
+        ResponseBody::Whole(None)
+        | ResponseBody::Streamed { .. }
+        | ResponseBody::Teed(_)
+        | ResponseBody::Cut(_) => b"",
     };
     let status = response.status();
     let reason = status.canonical_reason().unwrap_or("");

@@ -20,7 +20,7 @@ use crate::comfy::messages;
 use crate::config::SocketsConfig;
 use crate::lazy_poll::{LazyPoll, WakeFlag};
 use crate::masked::mask;
-use crate::net::now;
+use crate::net::{Boxed, now};
 use crate::ws::{Channel, Frame, Limits, Opcode, ReceiveError, may_be_sent};
 
 /// No feature flags are as large; larger text is passed on and not looked into, because looking
@@ -37,9 +37,16 @@ pub fn limits(config: &SocketsConfig) -> Limits {
     Limits { message }
 }
 
-/// Serves a browser socket until it ends.
-pub async fn serve(sessions: Arc<Sessions>, client: Arc<Client>, key: SocketKey, channel: Channel) {
-    let mut socket = Socket::new(&sessions, &client, key, channel);
+/// Serves a browser socket until it ends, at the latest when `barred` says that its user may not
+/// stay.
+pub async fn serve(
+    sessions: Arc<Sessions>,
+    client: Arc<Client>,
+    key: SocketKey,
+    channel: Channel,
+    barred: Boxed<'static, ()>,
+) {
+    let mut socket = Socket::new(&sessions, &client, key, channel, barred);
     let end = socket.run().await;
     debug!(client = %mask(&client.id), end = end.as_str(), "Socket ended.");
     // First of all: a browser that returns at once must find its place free.
@@ -87,11 +94,18 @@ struct Socket<'a> {
     said: Instant,
     pinged: Instant,
     stopping: LazyPoll<WaitForCancellationFuture<'a>>,
+    barred: LazyPoll<Boxed<'static, ()>>,
     timer: LazyPoll<Sleep>,
 }
 
 impl<'a> Socket<'a> {
-    fn new(sessions: &'a Sessions, client: &'a Client, key: SocketKey, channel: Channel) -> Self {
+    fn new(
+        sessions: &'a Sessions,
+        client: &'a Client,
+        key: SocketKey,
+        channel: Channel,
+        barred: Boxed<'static, ()>,
+    ) -> Self {
         let now = now();
         let mut socket = Self {
             sessions,
@@ -106,6 +120,7 @@ impl<'a> Socket<'a> {
             said: now,
             pinged: now,
             stopping: LazyPoll::new(sessions.shared.tasks.stopping()),
+            barred: LazyPoll::new(barred),
             timer: LazyPoll::new(tokio::time::sleep(Duration::ZERO)),
         };
         socket.set_timer();
@@ -130,6 +145,10 @@ impl<'a> Socket<'a> {
             }
             if self.stopping.poll(cx).is_ready() {
                 return Poll::Ready(SocketEnd::Closing(1012, "restarting"));
+            }
+            if self.barred.poll(cx).is_ready() {
+                // RFC 6455 section 7.4.1: against our policy.
+                return Poll::Ready(SocketEnd::Closing(1008, "your key is not valid any more"));
             }
             match self.timer.poll(cx) {
                 Poll::Pending => return Poll::Pending,

@@ -44,6 +44,8 @@ pub enum Farewell {
     /// The operator wants the backend for himself.
     Draining,
     ServerIsDown,
+    /// Who opened it may not come in any more.
+    Barred,
 }
 
 impl Farewell {
@@ -53,6 +55,7 @@ impl Farewell {
         match self {
             Self::Restarting => 1012,
             Self::Draining | Self::ServerIsDown => 1001,
+            Self::Barred => 1008,
         }
     }
 
@@ -62,6 +65,7 @@ impl Farewell {
             Self::Restarting => "restarting",
             Self::Draining => "draining",
             Self::ServerIsDown => "server is down",
+            Self::Barred => "your key is not valid any more",
         }
     }
 }
@@ -73,6 +77,7 @@ impl Packed for Option<Farewell> {
             Some(Farewell::Restarting) => 1,
             Some(Farewell::Draining) => 2,
             Some(Farewell::ServerIsDown) => 3,
+            Some(Farewell::Barred) => 4,
         }
     }
 
@@ -81,6 +86,7 @@ impl Packed for Option<Farewell> {
             1 => Some(Farewell::Restarting),
             2 => Some(Farewell::Draining),
             3 => Some(Farewell::ServerIsDown),
+            4 => Some(Farewell::Barred),
             _ => None,
         }
     }

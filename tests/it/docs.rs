@@ -108,6 +108,8 @@ fn failures() -> Vec<GatewayError> {
         GatewayError::LinkTimeout { backend: backend() },
         GatewayError::NotQueued { backend: backend() },
         GatewayError::StateUnknown { backend: backend(), prompt: "p".to_owned() },
+        GatewayError::Unauthorized,
+        GatewayError::ViewersOnlyRead,
         GatewayError::ForeignOrigin,
         GatewayError::OperatorsOnly,
         GatewayError::Nameless,
@@ -156,6 +158,7 @@ fn scrape() -> String {
     let metrics = Metrics::default();
     metrics.answered(StatusCode::OK, Duration::from_millis(1));
     metrics.failed("fleet_full");
+    metrics.guests.refused("missing");
     metrics.placed(Reason::Held);
     End::ALL.into_iter().for_each(|end| metrics.prompt_ended(end));
     metrics.dropped(Dropped { previews: 1, progress: 1 });

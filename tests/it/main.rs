@@ -35,6 +35,7 @@ mod growing;
 mod holdback;
 mod journal;
 mod kept_files;
+mod keys;
 mod kills;
 mod kubernetes;
 mod kubernetes_api;

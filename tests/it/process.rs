@@ -105,6 +105,13 @@ impl Daemon {
         }
     }
 
+    /// All that it says to its end.
+    pub(crate) fn rest_of_log(&self) -> String {
+        let log = self.log.as_ref().expect("it is still read");
+        let lines = std::iter::from_fn(|| log.recv_timeout(PATIENCE).ok());
+        lines.collect::<Vec<_>>().join("\n")
+    }
+
     /// Reads its log no more: soon its lines find a broken pipe.
     pub(crate) fn stop_reading_its_log(&mut self) {
         self.log = None;

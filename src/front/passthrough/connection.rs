@@ -3,6 +3,7 @@
 use std::future::{Future as _, poll_fn};
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use tokio::io::AsyncWriteExt as _;
@@ -11,7 +12,8 @@ use tracing::trace;
 use super::exchange::{Answered, Broken, Exchange, ExchangeParams};
 use super::request::{HEAD_MAX, Parsed, Plain, parse};
 use super::route_cache::RouteCache;
-use crate::config::{BasePath, Config};
+use crate::auth::Pass;
+use crate::config::{AuthMode, BasePath, Config};
 use crate::fleet::pool::ExchangeError;
 use crate::front;
 use crate::front::Front;
@@ -83,6 +85,8 @@ struct PassedRequest {
     body_timeout: Duration,
     /// Made only if somebody reads it.
     recorded: Option<access::Record>,
+    /// Who was let in; `None` is everybody.
+    pass: Option<Pass>,
 }
 
 impl Passthrough for PassthroughConnection {
@@ -140,20 +144,33 @@ impl PassthroughConnection {
         match parsed {
             Parsed::Partial => Next::Nothing,
             Parsed::Other => Next::Other,
-            Parsed::Plain(plain) => {
+            Parsed::Plain(mut plain) => {
+                let pass = match config.auth.mode {
+                    AuthMode::Off => None,
+                    AuthMode::Keys => match plain.admit(&self.front.admission.users()) {
+                        Some(pass) => Some(pass),
+                        None => return Next::Other,
+                    },
+                };
                 let came = now();
                 // A copy is made on hyper's way.
                 let is_due = |read| self.front.starts.are_due(read, &self.front, came);
                 if plain.start.is_some_and(is_due) {
                     return Next::Other;
                 }
-                Next::PassedRequest(self.ask(&plain, &config, came))
+                Next::PassedRequest(self.ask(&plain, &config, came, pass))
             }
         }
     }
 
     /// Decides where a request goes, and writes its head.
-    fn ask(&mut self, plain: &Plain<'_>, config: &Config, came: Instant) -> PassedRequest {
+    fn ask(
+        &mut self,
+        plain: &Plain<'_>,
+        config: &Config,
+        came: Instant,
+        pass: Option<Pass>,
+    ) -> PassedRequest {
         let asked = (plain.path, &plain.hints);
         let target = self.route_cache.target(&self.front, config, asked, came);
         let base = &config.server.base_path;
@@ -177,8 +194,12 @@ impl PassthroughConnection {
             recorded: access::is_recorded().then(|| {
                 let method = if plain.is_head { Method::HEAD } else { Method::GET };
                 let said = RequestLine { method, path: plain.path, request_id: plain.request_id() };
-                access::Record::of(&self.front, self.route_cache.address(), &said, &plain.hints)
+                let peer = self.route_cache.address();
+                let mut record = access::Record::of(&self.front, peer, &said, &plain.hints);
+                record.is_of(pass.as_ref());
+                record
             }),
+            pass,
         }
     }
 
@@ -240,6 +261,8 @@ impl PassthroughConnection {
             body_timeout: asked.body_timeout,
             dialled: None,
         };
+        let mut barred =
+            asked.pass.clone().map(|pass| self.front.admission.until_barred(Some(pass)));
         let pool = &target.backend.pool;
         let mut kept = pool.take_stream().await;
         loop {
@@ -253,6 +276,11 @@ impl PassthroughConnection {
             let mut down = std::pin::pin!(target.backend.is_down());
             let outcome = poll_fn(|cx| {
                 let polled = exchange.poll(cx, &params, conn, deadline);
+                if let (true, Some(barred)) = (polled.is_pending(), &mut barred)
+                    && barred.as_mut().poll(cx).is_ready()
+                {
+                    return Poll::Ready(Err(exchange.barred(&params)));
+                }
                 if polled.is_pending() && exchange.takes_long() {
                     return down.as_mut().poll(cx).map(|()| Err(Broken::WentDown));
                 }
@@ -336,6 +364,8 @@ impl Failed {
             Broken::Unanswered(error) => Self::Unanswered(ExchangeError::Lost(error.into())),
             Broken::Malformed(error) => Self::Exchange(ExchangeError::Lost(error.into())),
             Broken::WentDown => Self::Unanswered(ExchangeError::WentDown),
+            // Nobody has heard anything of it; hyper's way says why he may not.
+            Broken::Barred => Self::NotSent,
             Broken::NoAnswer => Self::Exchange(ExchangeError::NoAnswer(answer_timeout)),
             Broken::Cut(answered) => Self::Cut(answered),
             Broken::Left => Self::Left,

@@ -73,6 +73,8 @@ pub enum Broken {
     NoAnswer,
     /// The backend was seen to be down while its answer was awaited.
     WentDown,
+    /// Who asked may not come in any more, and no answer had begun.
+    Barred,
     /// The answer broke off after its head, or the client has left then.
     Cut(Answered),
     /// The client has left before.
@@ -166,6 +168,12 @@ impl Exchange {
             deadline.set(self.next_look());
         }
         Poll::Pending
+    }
+
+    /// What it is called when who asked may not come in any more.
+    #[must_use]
+    pub fn barred(&self, params: &ExchangeParams<'_>) -> Broken {
+        self.broke(params, Broken::Barred)
     }
 
     fn next_look(&self) -> Instant {

@@ -11,6 +11,8 @@ use http::Method;
 use httparse::{Header, Status};
 use smallvec::SmallVec;
 
+use crate::auth::head::may_hold_token;
+use crate::auth::{Admitted, Asked, Pass, UserTable, judge};
 use crate::comfy::endpoint::{Endpoint, StartRead, classify};
 use crate::config::{BackendHeaders, BasePath, PlaceBelow};
 use crate::front::access::REQUEST_ID;
@@ -217,6 +219,22 @@ fn passed_on(
 }
 
 impl Plain<'_> {
+    /// Who sends it, if he may come in; what lets him in is taken off. `None` if it is to be judged
+    /// by hyper's way, which says why somebody may not, and takes keys out of addresses.
+    #[must_use]
+    pub fn admit(&mut self, users: &UserTable) -> Option<Pass> {
+        let IdentityHints { path, query, .. } = self.hints;
+        if may_hold_token(query) {
+            return None;
+        }
+        let method = if self.is_head { Method::HEAD } else { Method::GET };
+        let asked = Asked { method: &method, path, query };
+        let lines = self.headers.iter().map(|header| (header.name, header.value));
+        let Admitted { pass, spent } = judge(users, asked, lines).ok()?;
+        self.headers.retain(|header| !spent.has(header.name));
+        Some(pass)
+    }
+
     /// What a proxy calls this request.
     #[must_use]
     pub fn request_id(&self) -> Option<&[u8]> {

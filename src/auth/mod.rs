@@ -1,0 +1,16 @@
+//! Who is who: users, the keys by which they are known, and what a request's head says of them.
+//!
+//! - [`users`]: who may come in, as what; the text of the file that says so
+//! - [`key`]: keys of 256 random bits, and what is kept of them
+//! - [`head`]: may the sender of a head come in, and what of it is nobody else's business?
+//! - [`mod@file`]: the file of users, read and changed
+//!
+//! All but [`mod@file`] is pure.
+
+pub mod file;
+pub mod head;
+pub mod key;
+pub mod users;
+
+pub use head::{Admitted, Asked, Refusal, Spent, judge};
+pub use users::{Pass, Role, User, UserName, UserTable};

@@ -1,0 +1,375 @@
+//! Who may come in, and as what; and the text of the file that says so.
+//!
+//! The file is TOML, one table for each user.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt::{self, Write as _};
+use std::str::FromStr;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::key::KeyHash;
+
+/// The longest name of a user.
+const NAME_MAX: usize = 64;
+
+/// What stands above all users.
+const HEAD: &str = "\
+# The users of Mooring. `mooring users` changes this file, and keeps no comments but these.
+# A key is kept as its SHA-256. Whatever ends the sessions of a user raises his `generation`.
+[users]
+";
+
+/// What somebody may do.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Reads.
+    Viewer,
+    /// Works.
+    Artist,
+    /// Looks after the fleet.
+    Operator,
+}
+
+/// No role is called so.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("a role is viewer, artist or operator")]
+pub struct BadRole;
+
+impl Role {
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Viewer => "viewer",
+            Self::Artist => "artist",
+            Self::Operator => "operator",
+        }
+    }
+}
+
+impl FromStr for Role {
+    type Err = BadRole;
+
+    fn from_str(text: &str) -> Result<Self, BadRole> {
+        let all = [Self::Viewer, Self::Artist, Self::Operator];
+        all.into_iter().find(|role| role.as_str() == text).ok_or(BadRole)
+    }
+}
+
+/// The name of a user. It stands in logs and in this file, and needs no escape in either.
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub struct UserName(Arc<str>);
+
+/// Nobody can be called so.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[error(
+    "the name of a user has 1 to {NAME_MAX} letters, digits or `.`, `_`, `-`, `@`, `+`, and begins \
+     with a letter or a digit"
+)]
+pub struct BadUserName;
+
+impl UserName {
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for UserName {
+    type Err = BadUserName;
+
+    fn from_str(text: &str) -> Result<Self, BadUserName> {
+        let is_inner = |it: u8| it.is_ascii_alphanumeric() || b"._-@+".contains(&it);
+        let is_sound = text.bytes().next().is_some_and(|first| first.is_ascii_alphanumeric())
+            && text.len() <= NAME_MAX
+            && text.bytes().all(is_inner);
+        if is_sound { Ok(Self(text.into())) } else { Err(BadUserName) }
+    }
+}
+
+impl fmt::Display for UserName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Somebody who may come in.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct User {
+    pub name: UserName,
+    pub role: Role,
+    /// Another one for each change that ends what he has open. It never comes again, also if the
+    /// user goes and one of his name comes: it begins with the time.
+    pub generation: u64,
+    /// `None` for one who has no key.
+    pub key: Option<KeyHash>,
+}
+
+/// Somebody who was let in, as he was then. Cheap to clone.
+pub type Pass = Arc<User>;
+
+/// All users, by their names and by their keys.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct UserTable {
+    users: BTreeMap<UserName, Pass>,
+    by_key: HashMap<KeyHash, Pass>,
+}
+
+/// Users who cannot be together.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum BadUsers {
+    #[error("`{first}` and `{second}` differ in nothing but capitals")]
+    SameName { first: UserName, second: UserName },
+    #[error("`{first}` and `{second}` have the same key")]
+    SameKey { first: UserName, second: UserName },
+}
+
+impl UserTable {
+    /// # Errors
+    /// Two of them would be one.
+    pub fn of(all: impl IntoIterator<Item = User>) -> Result<Self, BadUsers> {
+        let mut table = Self::default();
+        let mut folded: BTreeMap<String, UserName> = BTreeMap::new();
+        for user in all {
+            let second = user.name.clone();
+            if let Some(first) = folded.insert(second.as_str().to_ascii_lowercase(), second.clone())
+            {
+                return Err(BadUsers::SameName { first, second });
+            }
+            let user = Arc::new(user);
+            if let Some(key) = user.key
+                && let Some(first) = table.by_key.insert(key, Arc::clone(&user))
+            {
+                return Err(BadUsers::SameKey { first: first.name.clone(), second });
+            }
+            table.users.insert(second, user);
+        }
+        Ok(table)
+    }
+
+    /// Reads the text of a file.
+    ///
+    /// # Errors
+    /// What is wrong with it, and in which line.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let file: FileText = toml::from_str(text).map_err(|error| {
+            let at = error.span().map_or(0, |span| span.start).min(text.len());
+            let line = 1 + text.as_bytes()[..at].iter().filter(|byte| **byte == b'\n').count();
+            let what: Vec<&str> = error.message().lines().map(str::trim).collect();
+            format!("line {line}: {}", what.join(", "))
+        })?;
+        let users: Result<Vec<User>, String> = file.users.into_iter().map(user).collect();
+        Self::of(users?).map_err(|bad| bad.to_string())
+    }
+
+    /// The text of a file that says the same.
+    #[must_use]
+    pub fn to_text(&self) -> String {
+        let mut text = HEAD.to_owned();
+        for user in self.iter() {
+            let User { name, role, generation, key } = user;
+            let role = role.as_str();
+            // Writing to a string does not fail.
+            let _ = write!(text, "\n[users.\"{name}\"]\nrole = \"{role}\"\ngeneration = ");
+            let _ = writeln!(text, "{generation}");
+            if let Some(key) = key {
+                let _ = writeln!(text, "key = \"{key}\"");
+            }
+        }
+        text
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &User> {
+        self.users.values().map(AsRef::as_ref)
+    }
+
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.users.len()
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.users.is_empty()
+    }
+
+    #[must_use]
+    pub fn get(&self, name: &UserName) -> Option<&User> {
+        self.users.get(name).map(AsRef::as_ref)
+    }
+
+    /// Whose key this is.
+    #[must_use]
+    pub fn by_key(&self, key: &[u8]) -> Option<&Pass> {
+        self.by_key.get(&KeyHash::of(key)?)
+    }
+
+    /// False for who is gone, or whose key is another one now.
+    #[must_use]
+    pub fn still_has(&self, pass: &User) -> bool {
+        let is_same = |now: &User| now.generation == pass.generation && now.key == pass.key;
+        self.get(&pass.name).is_some_and(is_same)
+    }
+
+    /// The same with this user, in place of who had his name.
+    ///
+    /// # Errors
+    /// He would be one with another.
+    pub fn with(&self, user: User) -> Result<Self, BadUsers> {
+        let name = user.name.clone();
+        let others = self.iter().filter(move |other| other.name != name).cloned();
+        Self::of(others.chain([user]))
+    }
+
+    /// The same without that user.
+    #[must_use]
+    pub fn without(&self, name: &UserName) -> Self {
+        let others = self.users.values().filter(|user| user.name != *name);
+        let by_key = |user: &Pass| Some((user.key?, Arc::clone(user)));
+        Self {
+            users: others.clone().map(|user| (user.name.clone(), Arc::clone(user))).collect(),
+            by_key: others.filter_map(by_key).collect(),
+        }
+    }
+}
+
+/// The file as it is written.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FileText {
+    /// Needed, so that a file that was just emptied is not one without users.
+    users: BTreeMap<String, UserText>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct UserText {
+    role: Role,
+    generation: u64,
+    key: Option<String>,
+}
+
+fn user((name, text): (String, UserText)) -> Result<User, String> {
+    let UserText { role, generation, key } = text;
+    let key = key.as_deref().map(KeyHash::parse).transpose();
+    let key = key.map_err(|bad| format!("users.{name}.key: {bad}"))?;
+    let name = name.parse().map_err(|bad| format!("users.{name}: {bad}"))?;
+    Ok(User { name, role, generation, key })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::auth::key;
+
+    fn user(name: &str, role: Role, key: &str) -> User {
+        let key = Some(key).filter(|key| !key.is_empty());
+        let key = key.map(|key| KeyHash::of(key.as_bytes()).unwrap());
+        User { name: name.parse().unwrap(), role, generation: 7, key }
+    }
+
+    fn table() -> UserTable {
+        let users = [
+            user("ada", Role::Artist, "key-of-ada"),
+            user("bob@example.org", Role::Viewer, "key-of-bob"),
+            user("cyd", Role::Operator, ""),
+        ];
+        UserTable::of(users).unwrap()
+    }
+
+    #[test]
+    fn what_is_written_is_read_as_the_same() {
+        for table in [table(), UserTable::default(), table().without(&"ada".parse().unwrap())] {
+            assert_eq!(UserTable::parse(&table.to_text()).as_ref(), Ok(&table));
+        }
+        let text = table().to_text();
+        assert!(!text.contains("key-of") && text.contains("[users.\"bob@example.org\"]"), "{text}");
+    }
+
+    #[test]
+    fn everybody_is_known_by_his_own_key_alone() {
+        let table = table();
+        let whose = |key: &str| table.by_key(key.as_bytes()).map(|user| user.name.to_string());
+        assert_eq!(whose("key-of-ada").as_deref(), Some("ada"));
+        assert_eq!(whose("key-of-bob").as_deref(), Some("bob@example.org"));
+        for other in ["", "key-of-cyd", "KEY-OF-ADA", " key-of-ada", &key::mint()] {
+            assert_eq!(whose(other), None, "{other}");
+        }
+        // What is kept of it is no key.
+        let kept = KeyHash::of(b"key-of-ada").unwrap().to_string();
+        assert_eq!(whose(&kept), None);
+    }
+
+    #[test]
+    fn a_pass_ends_with_the_key_and_the_user_and_not_with_his_role() {
+        let before = table();
+        let pass = Arc::clone(before.by_key(b"key-of-ada").unwrap());
+        assert!(before.still_has(&pass));
+        let changed = |change: fn(&mut User)| {
+            let mut user = User::clone(&pass);
+            change(&mut user);
+            before.with(user).unwrap().still_has(&pass)
+        };
+        assert!(changed(|user| user.role = Role::Viewer));
+        assert!(!changed(|user| user.key = KeyHash::of(b"another")));
+        assert!(!changed(|user| user.key = None));
+        assert!(!changed(|user| user.generation += 1));
+        let without = before.without(&pass.name);
+        assert!(!without.still_has(&pass) && without.by_key(b"key-of-ada").is_none());
+        assert_eq!(without.len(), 2);
+        assert!(without.by_key(b"key-of-bob").is_some(), "the others stay");
+    }
+
+    #[test]
+    fn two_users_are_never_one() {
+        let twice = UserTable::of([user("ada", Role::Artist, "a"), user("Ada", Role::Artist, "b")]);
+        assert_eq!(
+            twice.unwrap_err().to_string(),
+            "`ada` and `Ada` differ in nothing but capitals"
+        );
+        let twice = table().with(user("dan", Role::Artist, "key-of-bob"));
+        let same = "`bob@example.org` and `dan` have the same key";
+        assert_eq!(twice.unwrap_err().to_string(), same);
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_with_its_line() {
+        for (text, told) in [
+            ("", "line 1: missing field `users`"),
+            ("[users.ada]\nrole = \"artist\"\n", "line 1: missing field `generation`"),
+            ("[users.ada]\ngeneration = 1\nrole = \"king\"\n", "line 3: unknown variant `king`"),
+            ("[users.ada]\ngeneration = -1\nrole = \"artist\"\n", "line 2: "),
+            (
+                "[users.ada]\nrole = \"artist\"\ngeneration = 1\nkeys = \"\"\n",
+                "line 4: unknown field",
+            ),
+            ("[users.ada]\nrole = \"artist\"\ngeneration = 1\nkey = \"ab\"\n", "users.ada.key: "),
+            (
+                "[users.\"a b\"]\nrole = \"artist\"\ngeneration = 1\n",
+                "users.a b: the name of a user",
+            ),
+            ("[users]\n[users.ada\n", "line 2: "),
+        ] {
+            let report = UserTable::parse(text).unwrap_err();
+            assert!(report.starts_with(told), "{text:?}: {report}");
+        }
+    }
+
+    #[test]
+    fn names_and_roles_are_those_that_need_no_escape() {
+        for good in ["a", "Ada.Lovelace", "ada@example.org", "7", "a+b_c-d", &"x".repeat(64)] {
+            assert!(good.parse::<UserName>().is_ok(), "{good}");
+        }
+        for bad in ["", "-a", ".a", "a b", "a\"", "a\n", "é", "a/b", "a:b", &"x".repeat(65)] {
+            assert_eq!(bad.parse::<UserName>(), Err(BadUserName), "{bad}");
+        }
+        for role in [Role::Viewer, Role::Artist, Role::Operator] {
+            assert_eq!(role.as_str().parse(), Ok(role));
+        }
+        for bad in ["", "Artist", "admin", "artist "] {
+            assert_eq!(bad.parse::<Role>(), Err(BadRole));
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! Who may come in? The verbs that change the file of users; the gateway need not run.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use serde_json::json;
+
+use super::args::{AddUserArgs, ListUsersArgs, Overrides, UserArgs, UsersFile, UsersVerb};
+use super::{EXIT_CONFIG, say, sources, table};
+use crate::auth::file::{self, Missing};
+use crate::auth::key::{self, KeyHash};
+use crate::auth::{User, UserTable};
+use crate::config;
+use crate::net::unix_millis;
+
+/// `mooring users …`.
+pub(super) fn users(verb: UsersVerb) -> ExitCode {
+    let done = match verb {
+        UsersVerb::Add(args) => add(args),
+        UsersVerb::List(args) => list(&args),
+        UsersVerb::Key(args) => new_key(&args),
+        UsersVerb::Remove(args) => remove(&args),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failed::Config(problems)) => {
+            say::note(&problems);
+            EXIT_CONFIG.into()
+        }
+        Err(Failed::Other(what)) => say::failure(&what),
+    }
+}
+
+enum Failed {
+    /// The configuration that should name the file is wrong.
+    Config(String),
+    Other(String),
+}
+
+impl From<file::NotChanged> for Failed {
+    fn from(error: file::NotChanged) -> Self {
+        Self::Other(error.to_string())
+    }
+}
+
+fn add(args: AddUserArgs) -> Result<(), Failed> {
+    let AddUserArgs { name, role, place } = args;
+    let path = path(&place)?;
+    let key = key::mint();
+    let kept = KeyHash::of(key.as_bytes());
+    file::change(&path, Missing::IsEmpty, |users| {
+        if users.get(&name).is_some() {
+            return Err(format!("there is a user `{name}` already"));
+        }
+        let user = User { name: name.clone(), role, generation: seconds(), key: kept };
+        Ok((users.with(user).map_err(|bad| bad.to_string())?, ()))
+    })?;
+    say::line(&format!("{name} ({}) comes in with {key}", role.as_str()));
+    Ok(())
+}
+
+fn new_key(args: &UserArgs) -> Result<(), Failed> {
+    let key = key::mint();
+    let kept = KeyHash::of(key.as_bytes());
+    change(args, |users, user| {
+        let user = User { generation: next(user.generation), key: kept, ..user.clone() };
+        users.with(user).map_err(|bad| bad.to_string())
+    })?;
+    say::line(&format!("{} comes in with {key}", args.name));
+    Ok(())
+}
+
+fn remove(args: &UserArgs) -> Result<(), Failed> {
+    change(args, |users, user| Ok(users.without(&user.name)))?;
+    say::line(&format!("{} is no user any more.", args.name));
+    Ok(())
+}
+
+/// Changes one who is there.
+fn change(
+    args: &UserArgs,
+    change: impl FnOnce(&UserTable, &User) -> Result<UserTable, String>,
+) -> Result<(), Failed> {
+    let path = path(&args.place)?;
+    file::change(&path, Missing::IsWrong, |users| {
+        let user = users.get(&args.name);
+        let user = user.ok_or_else(|| format!("there is no user `{}`", args.name))?;
+        Ok((change(users, user)?, ()))
+    })?;
+    Ok(())
+}
+
+fn list(args: &ListUsersArgs) -> Result<(), Failed> {
+    let path = path(&args.place)?;
+    let users =
+        file::read(&path).map_err(|what| Failed::Other(format!("`{}` {what}", path.display())))?;
+    let told = users.iter().map(|user| {
+        let User { name, role, generation: _, key } = user;
+        json!({ "name": name.as_str(), "role": role.as_str(), "key": key.is_some() })
+    });
+    let told: serde_json::Value = told.collect();
+    match args.json {
+        true => say::line(&told.to_string()),
+        false if users.is_empty() => say::line("There are no users."),
+        false => say::line(&table::show(&told, say::width())),
+    }
+    Ok(())
+}
+
+/// The file that is meant.
+fn path(place: &UsersFile) -> Result<PathBuf, Failed> {
+    if let Some(file) = &place.file {
+        return Ok(file.clone());
+    }
+    let sources = sources(place.config.clone(), Overrides::default(), std::env::vars_os());
+    let named = config::users_file(&sources).map_err(|it| Failed::Config(it.to_string()))?;
+    named.ok_or_else(|| {
+        Failed::Other("give --file PATH: the configuration names no `auth.users_file`".to_owned())
+    })
+}
+
+fn seconds() -> u64 {
+    unix_millis() / 1_000
+}
+
+/// Never one that was, also if the clock goes back.
+fn next(generation: u64) -> u64 {
+    seconds().max(generation.saturating_add(1))
+}
