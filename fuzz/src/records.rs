@@ -1,7 +1,7 @@
 //! Records of the journal, and what a start makes of them.
 //!
-//! An input is lines: the table (`client`, `prompt`, `file`, `asset`, `state`), a tab, the key, a
-//! tab, the record.
+//! An input is lines: the table (`client`, `prompt`, `file`, `asset`, `state`, `member`, `name`), a
+//! tab, the key, a tab, the record.
 //!
 //! - A record that is read and written again is the same.
 //! - No records break the recovery, however odd: each comes back, or is known to be of no use.
@@ -11,10 +11,11 @@ use std::collections::HashSet;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use mooring::journal::leftovers::leftovers;
 use mooring::journal::quarantine::sift;
 use mooring::journal::record::{
-    AssetRecord, Batch, BindingRecord, FileKey, FileRecord, PromptRecord, Saved, StateRecord,
-    decode, encode,
+    AssetRecord, Batch, BindingRecord, FileKey, FileRecord, MemberRecord, NameRecord, PromptRecord,
+    Saved, StateRecord, decode, encode,
 };
 use mooring::journal::restore::{RestoreParams, Restored, restore};
 use mooring::net::now;
@@ -40,6 +41,10 @@ pub fn check(data: &[u8]) {
         .map(|(index, url)| (ServerKey::of_text(url), BackendId::nth(index)))
         .collect();
     let params = params(&backends, now);
+    let left_over = leftovers(&saved, &backends, UNIX_MILLIS);
+    let servers: HashSet<&Arc<str>> = left_over.iter().map(|it| &it.server.url).collect();
+    assert_eq!(servers.len(), left_over.len(), "each server is waited for once");
+    assert!(!URLS.iter().any(|url| servers.contains(&Arc::from(*url))), "and none that is there");
     let (restored, set_aside) = sift(saved.clone(), |saved| restore(saved, params));
     assert_eq!(set_aside, 0, "no record breaks the recovery");
     check_restored(&saved, &restored, now);
@@ -89,6 +94,14 @@ fn noted(saved: Saved, line: &str) -> Saved {
         "state" => {
             let record = read::<StateRecord>(record);
             batch.states.extend(record.map(|record| some((Arc::from(key), record))));
+        }
+        "member" => {
+            let record = read::<MemberRecord>(record);
+            batch.members.extend(record.map(|record| some((Arc::from(key), record))));
+        }
+        "name" => {
+            let record = read::<NameRecord>(record);
+            batch.names.extend(record.map(|record| some((Arc::from(key), record))));
         }
         _ => {}
     }

@@ -61,10 +61,6 @@ async fn add(
         Ok(settings) => settings,
         Err(problems) => return unprocessable(&problems),
     };
-    if let Some(key) = sessions.shared.config().is_itself(&settings) {
-        let message = format!("`{}` is this gateway itself (`{key}`)", settings.authority);
-        return error(StatusCode::UNPROCESSABLE_ENTITY, &message);
-    }
     let record = AddedRecord::new(given, peer.0.to_string().into(), unix_millis());
     let put = match sessions.add_backend(settings, record) {
         Ok(put) => put,
@@ -267,9 +263,9 @@ fn not_changed(why: &NotChanged) -> Reply {
             StatusCode::CONFLICT
         }
         NotChanged::Unwanted(Unwanted::NotAdded(_)) => StatusCode::NOT_FOUND,
-        NotChanged::Unwanted(Unwanted::AddressTaken { .. }) | NotChanged::BadDiff(_) => {
-            StatusCode::UNPROCESSABLE_ENTITY
-        }
+        NotChanged::Unwanted(Unwanted::AddressTaken { .. })
+        | NotChanged::BadDiff(_)
+        | NotChanged::Itself(_) => StatusCode::UNPROCESSABLE_ENTITY,
     };
     error(status, &why.to_string())
 }

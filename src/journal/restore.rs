@@ -146,7 +146,7 @@ fn files(
     params: RestoreParams<'_>,
 ) -> Vec<(FileRef, Holder, Instant)> {
     let restored = in_order(saved).into_iter().map(|(key, record)| {
-        let backend = params.backends.id_of(&ServerKey::of_text(&key.server));
+        let backend = params.backends.written(&key.server).map(|(_, id)| id);
         let place = backend.map_or_else(|| Place::Gone(Arc::clone(&key.server)), Place::Backend);
         let learned = params.at(record.at);
         (key.file.clone(), record.holder(place), learned)
@@ -164,19 +164,18 @@ fn in_order(saved: &[(FileKey, FileRecord)]) -> Vec<&(FileKey, FileRecord)> {
 /// file from now on must go over the record that there is.
 fn renamed(saved: &[(FileKey, FileRecord)], params: RestoreParams<'_>) -> Vec<RenamedFile> {
     let renamed = saved.iter().filter_map(|(key, record)| {
-        let (server, _) = params.backends.found(&ServerKey::of_text(&key.server))?;
-        let server = server.to_text();
-        let to = FileKey { file: key.file.clone(), server };
-        let is_other = to.server != key.server;
-        is_other.then(|| RenamedFile { from: key.clone(), to, record: record.clone() })
+        let (there, _) = params.backends.written(&key.server)?;
+        let to = || FileKey { file: key.file.clone(), server: there.to_text() };
+        let is_other = !there.is_written(&key.server);
+        is_other.then(|| RenamedFile { from: key.clone(), to: to(), record: record.clone() })
     });
     renamed.collect()
 }
 
 /// A Mooring that did not note which names it gave out named each server as it was called when it
-/// was first seen with a file, if the plain name was another's.
+/// was first seen with a file, if the plain name was another's. Nor did it note its backends.
 fn names_of_older(saved: &Saved) -> Vec<(Arc<str>, ServerKey)> {
-    if !saved.names.is_empty() {
+    if !saved.names.is_empty() || !saved.members.is_empty() {
         return Vec::new();
     }
     let (mut owned, mut named) = (HashSet::new(), HashSet::new());
@@ -304,7 +303,7 @@ fn entry(prompt: &PromptId, record: &PromptRecord, params: RestoreParams<'_>) ->
 
 #[cfg(test)]
 mod tests {
-    use super::super::record::{NameRecord, Sent, Told};
+    use super::super::record::{MemberRecord, NameRecord, Sent, Told};
     use super::*;
     use crate::routing::given_names::Given;
     use crate::routing::ids::Folder;
@@ -490,6 +489,10 @@ mod tests {
         let given = Given { server: ServerKey::of_text("h:2"), order: 0 };
         saved.names.push(("b".into(), NameRecord::new(given)));
         assert!(named(&saved).is_empty(), "it notes them");
+        saved.names.clear();
+        let member = MemberRecord::new("b".into(), serde_json::Value::Null, "operator".into());
+        saved.members.push(("h:2".into(), member));
+        assert!(named(&saved).is_empty(), "none was given out yet");
     }
 
     #[test]

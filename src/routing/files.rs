@@ -378,6 +378,22 @@ mod tests {
         assert_eq!(files.shown(&at(B, "y.png")), Shown::Plain, "nobody's yet");
     }
 
+    /// An older record of the file, and one after it was told which server has it.
+    #[test]
+    fn two_records_of_a_file_of_one_backend_are_one_holder() {
+        let mut files = Files::new(10, WEEK);
+        let now = crate::net::now();
+        for (order, maker, written) in [(1, "ada", Some(5)), (2, "bob", None)] {
+            let mut holder = Holder::new(Place::Backend(A), order);
+            holder.made_by(&[client(maker)]);
+            holder.written = written;
+            files.restore(&file("x.png"), holder, now, now);
+        }
+        let holder = files.holder(&at(A, "x.png")).unwrap();
+        assert_eq!((holder.makers.len(), holder.order, holder.written), (2, 1, Some(5)));
+        assert_eq!(files.name(&file("x.png")).unwrap().holders.len(), 1);
+    }
+
     #[test]
     fn a_plain_name_means_what_its_asker_was_given_else_what_he_made_else_the_owners() {
         let files = files(&[(A, "x.png", "ada"), (B, "x.png", "bob"), (B, "x.png", "ada")]);

@@ -33,20 +33,31 @@ impl ServerKey {
     /// Reads it back.
     #[must_use]
     pub fn of_text(text: &str) -> Self {
-        match text.split_once('#') {
-            Some((url, identity)) => Self::new(url, Some(identity.into())),
-            None => Self::new(text, None),
-        }
+        let (url, identity) = parts(text);
+        Self::new(url, identity.map(Arc::from))
     }
 
     /// False if they are told to be two. Where it is not told which server listens at an address,
     /// it is the one that always did.
     #[must_use]
     pub fn may_be(&self, other: &Self) -> bool {
-        let are_two = |(one, other): (&Arc<str>, &Arc<str>)| one != other;
-        let identities = self.identity.as_ref().zip(other.identity.as_ref());
-        self.url == other.url && !identities.is_some_and(are_two)
+        self.url == other.url && may_be_one(self.identity.as_deref(), other.identity.as_deref())
     }
+
+    /// True if it is written just so.
+    #[must_use]
+    pub fn is_written(&self, text: &str) -> bool {
+        parts(text) == (&*self.url, self.identity.as_deref())
+    }
+}
+
+/// Address and identity of a server that is written as one text.
+fn parts(text: &str) -> (&str, Option<&str>) {
+    text.split_once('#').map_or((text, None), |(url, identity)| (url, Some(identity)))
+}
+
+fn may_be_one(one: Option<&str>, other: Option<&str>) -> bool {
+    one.zip(other).is_none_or(|(one, other)| one == other)
 }
 
 /// The servers of a fleet. No two are at one address.
@@ -57,14 +68,16 @@ impl Servers {
     /// The backend that this server is.
     #[must_use]
     pub fn id_of(&self, server: &ServerKey) -> Option<BackendId> {
-        self.found(server).map(|(_, id)| id)
+        let (there, id) = self.0.get(&server.url)?;
+        there.may_be(server).then_some(*id)
     }
 
-    /// The same, with what it is known by now.
+    /// The backend that is the server of this text, with what it is known by now.
     #[must_use]
-    pub fn found(&self, server: &ServerKey) -> Option<(&ServerKey, BackendId)> {
-        let (there, id) = self.0.get(&server.url)?;
-        there.may_be(server).then_some((there, *id))
+    pub fn written(&self, text: &str) -> Option<(&ServerKey, BackendId)> {
+        let (url, identity) = parts(text);
+        let (there, id) = self.0.get(url)?;
+        may_be_one(there.identity.as_deref(), identity).then_some((there, *id))
     }
 
     /// True if some server listens there, whichever it is.
@@ -100,5 +113,8 @@ mod tests {
         assert_eq!(servers.id_of(&of("h:1")), Some(BackendId::nth(3)));
         assert_eq!(servers.id_of(&of("h:1#u9")), None);
         assert!(servers.has_one_at("h:1") && !servers.has_one_at("h:2"));
+        let known = |text: &str| servers.written(text).map(|(there, _)| there.is_written(text));
+        let texts = ["h:1#u0", "h:1", "h:1#u9", "h:2"];
+        assert_eq!(texts.map(known), [Some(true), Some(false), None, None]);
     }
 }

@@ -32,6 +32,8 @@ pub enum NotChanged {
     Unwanted(#[from] Unwanted),
     #[error(transparent)]
     BadDiff(#[from] BadDiff),
+    #[error("{0}")]
+    Itself(String),
 }
 
 /// A backend that is to go stays so long at least: who was sent there a moment before is there by
@@ -83,6 +85,7 @@ impl Sessions {
         let name: Arc<str> = settings.name.as_str().into();
         let (applied, put) = {
             let mut wanted = self.wanted.lock();
+            self.is_no_listener(&settings).map_err(NotChanged::Itself)?;
             let put = |now: Wanted| Ok::<_, NotChanged>(now.put(settings)?);
             let done = self.want(&mut wanted, &Arc::clone(&record.by), put)?;
             // Noted under the lock: the last word must be the last in the journal.

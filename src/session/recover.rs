@@ -25,7 +25,7 @@ impl Sessions {
         self.restore_added(std::mem::take(&mut saved.added));
         self.restore_found(std::mem::take(&mut saved.found));
         self.restore_leftovers(&saved);
-        self.note_members(std::mem::take(&mut saved.members));
+        self.note_members(saved.members.clone());
         self.shared.records.restore_states(std::mem::take(&mut saved.states));
         let (clients, prompts) = (saved.clients.len(), saved.prompts.len());
         let file_count = saved.files.len();
