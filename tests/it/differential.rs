@@ -455,6 +455,7 @@ struct Way {
     front: SocketAddr,
     recorder: Recorder,
     base: &'static str,
+    passthrough: OnOff,
 }
 
 impl Way {
@@ -471,7 +472,7 @@ impl Way {
         let running = run::start(config, network(), tasks, Parts::default()).await.unwrap();
         let gateway = Arc::clone(&running.front);
         until("the backend is up", || gateway.shared.fleet.iter().all(|it| it.is_up())).await;
-        Self { front: running.front_address, recorder, base }
+        Self { front: running.front_address, recorder, base, passthrough }
     }
 
     /// What the client and the backend get of a case.
@@ -487,8 +488,9 @@ impl Way {
         if case.ends {
             let _ = stream.shutdown().await;
         }
-        let what = format!("the end of case {number}");
-        let answered = soon(&what, message(&mut stream, Some(case.is_head))).await;
+        let ended =
+            tokio::time::timeout(END_WITHIN, message(&mut stream, Some(case.is_head))).await;
+        let Ok(answered) = ended else { panic!("no end: {}", self.told_of(number, &case)) };
         drop(stream);
         let mut got = self.recorder.got.lock().unwrap().remove(&number).unwrap_or_default();
         // How much of what a client broke off had been sent by then depends on the moment.
@@ -498,7 +500,23 @@ impl Way {
         let is_word = |answered: &Message| !case.ends || answered.says_why();
         (answered.filter(is_word), got)
     }
+
+    /// A case that has no end, in words.
+    fn told_of(&self, number: usize, case: &Case) -> String {
+        let sent: Vec<_> = case.pieces.iter().map(|it| String::from_utf8_lossy(it)).collect();
+        let got = self.recorder.got.lock().unwrap().remove(&number);
+        let answer = ANSWERS[number % ANSWERS.len()];
+        let ends = case.ends;
+        format!(
+            "case {number}, passthrough {:?}, sent {sent:?}, its end {ends}; the backend got \
+            {got:?} and was to answer {answer:?}",
+            self.passthrough
+        )
+    }
 }
+
+/// Longer than any wait of the gateway is here.
+const END_WITHIN: Duration = Duration::from_secs(20);
 
 /// How many cases are tried at one time.
 const AT_ONCE: usize = 16;
