@@ -19,6 +19,7 @@ use rand::seq::IndexedRandom as _;
 use rand::{RngExt as _, SeedableRng as _};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional};
 
+use crate::keys::keys;
 use crate::support::{fraction, network, soon, until};
 
 /// What one side of a gateway got: the first line, the headers, the body. Nothing, if the
@@ -346,14 +347,48 @@ const BASES: [&str; 8] = [BASE, BASE, BASE, BASE, "/%63omfy", "/comfy/", "/comfy
 
 const BASE: &str = "/comfy";
 
+/// What a head says of who sends it, where it is asked for a key.
+const KEYS: [&str; 14] = [
+    "Authorization: Bearer key-of-ada\r\n",
+    "Authorization: Bearer key-of-ada\r\n",
+    "authorization:bearer  key-of-ada \r\n",
+    "X-Api-Key: key-of-ada\r\n",
+    "x-api-key: key-of-bob\r\nX-Other: 1\r\n",
+    "X-Api-Key: key-of-ada\r\nAuthorization: Bearer key-of-ada\r\n",
+    "X-Api-Key: key-of-ada\r\nAuthorization: Basic eDp5\r\n",
+    "X-Api-Key: key-of-ada\r\nAuthorization: Bearer key-of-bob\r\n",
+    "X-Api-Key: key-of-vic\r\n",
+    "X-Api-Key: key-of-ada\r\nX-Api-Key: key-of-ada\r\n",
+    "Authorization: Bearer key-of-eve\r\n",
+    "Authorization: key-of-ada\r\n",
+    "Cookie: token=key-of-ada\r\n",
+    "",
+];
+
+/// Whether the gateways of a comparison ask for keys.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Asks {
+    Nobody,
+    ForKeys,
+}
+
 impl Case {
-    fn of(number: usize, base: &str) -> Self {
+    fn of(number: usize, base: &str, asks: Asks) -> Self {
         let mut random = StdRng::seed_from_u64(number as u64);
         let mut pick = |list: &[&'static str]| *list.choose(&mut random).unwrap_or(&"");
         let (method, target, version) = (pick(&METHODS), pick(&TARGETS), pick(&VERSIONS));
         let below = if base.is_empty() { "" } else { pick(&BASES) };
         let target = target.replacen("/d/", &format!("{below}/d/"), 1);
+        let target = match asks {
+            Asks::ForKeys if number.is_multiple_of(3) && target.contains('?') => {
+                format!("{target}&token=key-of-ada")
+            }
+            Asks::ForKeys | Asks::Nobody => target,
+        };
         let mut text = format!("{method} {target} {version}\r\n{}", pick(&HOSTS));
+        if asks == Asks::ForKeys {
+            text += KEYS[number / 7 % KEYS.len()];
+        }
         for _ in 0..random.random_range(0..7) {
             // A bad line makes all others pointless, so it is rare.
             let last = if random.random_bool(0.1) { LINES.len() } else { LINES.len() - 8 };
@@ -456,10 +491,16 @@ struct Way {
     recorder: Recorder,
     base: &'static str,
     passthrough: OnOff,
+    asks: Asks,
 }
 
 impl Way {
-    async fn with(passthrough: OnOff, base: &'static str, sim: &Sim, tasks: &Tasks) -> Self {
+    async fn with(
+        passthrough: OnOff,
+        (base, asks): (&'static str, Asks),
+        sim: &Sim,
+        tasks: &Tasks,
+    ) -> Self {
         let recorder = Recorder::before(sim, tasks).await;
         let url = format!("http://{}", recorder.address);
         let mut config = Config::for_backends(&[("a", &url)]).unwrap();
@@ -469,15 +510,18 @@ impl Way {
         config.server.header_timeout = Duration::from_secs(1);
         config.server.body_timeout = Duration::from_secs(1);
         config.admin.listen = None;
+        if asks == Asks::ForKeys {
+            config.auth = keys();
+        }
         let running = run::start(config, network(), tasks, Parts::default()).await.unwrap();
         let gateway = Arc::clone(&running.front);
         until("the backend is up", || gateway.shared.fleet.iter().all(|it| it.is_up())).await;
-        Self { front: running.front_address, recorder, base, passthrough }
+        Self { front: running.front_address, recorder, base, passthrough, asks }
     }
 
     /// What the client and the backend get of a case.
     async fn tried(&self, number: usize) -> (Option<Message>, Vec<Message>) {
-        let case = Case::of(number, self.base);
+        let case = Case::of(number, self.base, self.asks);
         let mut stream = network().connect("127.0.0.1", self.front.port()).await.unwrap();
         for piece in &case.pieces {
             if stream.write_all(piece).await.is_err() {
@@ -523,19 +567,25 @@ const AT_ONCE: usize = 16;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn both_ways_of_answering_say_and_pass_on_the_same() {
-    compared("", fraction("differential", 200_000, 20_000)).await;
+    compared("", Asks::Nobody, fraction("differential", 200_000, 20_000)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn both_ways_of_answering_say_and_pass_on_the_same_below_a_path() {
-    compared(BASE, fraction("differential", 20_000, 2_000)).await;
+    compared(BASE, Asks::Nobody, fraction("differential", 20_000, 2_000)).await;
 }
 
-async fn compared(base: &'static str, cases: usize) {
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn both_ways_of_answering_let_the_same_users_in() {
+    compared("", Asks::ForKeys, fraction("differential", 50_000, 5_000)).await;
+    compared(BASE, Asks::ForKeys, fraction("differential", 5_000, 500)).await;
+}
+
+async fn compared(base: &'static str, asks: Asks, cases: usize) {
     let tasks = Tasks::default();
     let sim = Sim::start(network(), Options::named("a")).await.unwrap();
-    let bytes = Arc::new(Way::with(OnOff::On, base, &sim, &tasks).await);
-    let library = Arc::new(Way::with(OnOff::Off, base, &sim, &tasks).await);
+    let bytes = Arc::new(Way::with(OnOff::On, (base, asks), &sim, &tasks).await);
+    let library = Arc::new(Way::with(OnOff::Off, (base, asks), &sim, &tasks).await);
     let differences = Arc::new(Mutex::new(Vec::new()));
     let workers = (0..AT_ONCE).map(|first| {
         let (bytes, library) = (Arc::clone(&bytes), Arc::clone(&library));
@@ -544,6 +594,10 @@ async fn compared(base: &'static str, cases: usize) {
             for number in (first..cases).step_by(AT_ONCE) {
                 let one = bytes.tried(number).await;
                 let other = library.tried(number).await;
+                for got in &one.1 {
+                    let text = format!("{} {:?}", got.line, got.headers);
+                    assert!(!text.contains("key-of-"), "{text}");
+                }
                 if one != other {
                     differences.lock().unwrap().push((number, one, other));
                 }
@@ -555,7 +609,7 @@ async fn compared(base: &'static str, cases: usize) {
     let differences = differences.lock().unwrap();
     let mut told = String::new();
     for (number, one, other) in differences.iter().take(8) {
-        let pieces = Case::of(*number, base).pieces;
+        let pieces = Case::of(*number, base, asks).pieces;
         let sent: Vec<_> = pieces.iter().map(|it| String::from_utf8_lossy(it)).collect();
         let answer = ANSWERS[number % ANSWERS.len()];
         let _ =
@@ -572,7 +626,7 @@ async fn an_answer_that_is_cut_does_not_look_whole_to_a_client_without_chunks() 
     let tasks = Tasks::default();
     let sim = Sim::start(network(), Options::named("a")).await.unwrap();
     for passthrough in [OnOff::On, OnOff::Off] {
-        let way = Way::with(passthrough, "", &sim, &tasks).await;
+        let way = Way::with(passthrough, ("", Asks::Nobody), &sim, &tasks).await;
         for (number, is_whole) in [(CHUNKS, true), (CUT_CHUNKS, false)] {
             let mut stream = network().connect("127.0.0.1", way.front.port()).await.unwrap();
             let request = format!("GET /d/{number}/x HTTP/1.0\r\nHost: gw\r\n\r\n");
