@@ -87,24 +87,30 @@ pub mod rank {
         QUEUE_SNAPSHOT = 26, Of;
         /// Kept connections to one backend.
         IDLE = 27, Of;
+        /// Which backend is the home.
+        HOME = 28, Shared;
         /// What was noted for the journal and is not in its writer's hands.
-        JOURNAL = 28, Shared;
+        JOURNAL = 29, Shared;
         /// The backends that the last scrape told of.
-        SCRAPED = 29, Shared;
+        SCRAPED = 30, Shared;
         /// Listeners that a process was given.
-        INHERITED = 30, Shared;
+        INHERITED = 31, Shared;
         /// The tasks that the process needs.
-        HEARTS = 31, Shared;
+        HEARTS = 32, Shared;
         /// What operators said of backends, by their addresses.
-        SAID = 32, Shared;
+        SAID = 33, Shared;
         /// Hashed files of the page.
-        ASSET_CACHE = 33, Shared;
+        ASSET_CACHE = 34, Shared;
         /// What a discovery has warned of.
-        DISCOVERY = 34, Of;
+        DISCOVERY = 35, Of;
         /// The discoveries of which something is told.
-        DISCOVERED = 35, Shared;
+        DISCOVERED = 36, Shared;
         /// Names of backends that were given to clients.
-        GIVEN_NAMES = 36, Shared;
+        GIVEN_NAMES = 37, Shared;
+        /// Copies on the disk.
+        COPIES = 38, Shared;
+        /// Writes to user data that are on their way.
+        WRITES = 39, Shared;
     }
 }
 

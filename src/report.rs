@@ -9,6 +9,7 @@ use crate::fleet::backend::{Backend, Going};
 use crate::masked::mask;
 use crate::net::unix_millis;
 use crate::routing::client as core;
+use crate::routing::home::HomeReason;
 use crate::routing::ids::{ClientId, PromptId};
 use crate::routing::ledger::{Record, State};
 use crate::routing::pending::{Pending, Phase};
@@ -32,6 +33,8 @@ pub(crate) struct BackendReport {
     /// Who wants it in the fleet: configuration, operator, discovery, or none: it leaves when it
     /// has drained.
     pub wanted_by: &'static str,
+    /// Why it is the home, which keeps settings, workflows and the page; none if it is not.
+    pub home: Option<&'static str>,
     /// Who said so, when and why; none if nobody ever did.
     pub said: Option<SaidReport>,
     /// Who does not want it any more, and since when; none while it stays.
@@ -183,6 +186,7 @@ pub(crate) fn backend(
         up: report.up,
         state: report.admin.as_str(),
         wanted_by: sessions.source_of(&backend.name()).as_str(),
+        home: home_reason(&sessions.shared, backend),
         said: report.said.as_ref().map(said),
         leaving: backend.going().map(|it| leaving(&it)),
         drained: (!takes_new || backend.going_since().is_some()) && held == 0,
@@ -202,6 +206,11 @@ pub(crate) fn backend(
 fn leaving(going: &Going) -> LeavingReport {
     let ago_ms = unix_millis().saturating_sub(going.at);
     LeavingReport { by: going.by.to_string(), ago_ms }
+}
+
+fn home_reason(shared: &Shared, backend: &Backend) -> Option<&'static str> {
+    let is_home = shared.home().is_some_and(|home| home.id == backend.id);
+    shared.records.home_reason().filter(|_| is_home).map(HomeReason::as_str)
 }
 
 #[must_use]

@@ -114,7 +114,7 @@ pub async fn start(
     }
     shared.start();
     sessions.start();
-    front.start();
+    front.start(&writers);
     let mut discoveries = Discoveries::new(Arc::clone(&sessions), parts.pod);
     discoveries.reconfigure();
     tasks.spawn_critical("heartbeats", heartbeat::watch(tasks.clone()));

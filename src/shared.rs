@@ -10,9 +10,11 @@ use crate::config::{Config, LiveConfig};
 use crate::fleet::Fleet;
 use crate::fleet::backend::Backend;
 use crate::journal::Journal;
+use crate::journal::record::HomeRecord;
 use crate::metrics::Metrics;
 use crate::net::{Network, now};
 use crate::records::Records;
+use crate::records::home::{Configured, Said};
 use crate::tasks::Tasks;
 
 /// One per process; the tests run many.
@@ -117,9 +119,26 @@ impl Shared {
         self.leaving.load(Ordering::Relaxed) || self.tasks.is_stopping()
     }
 
-    /// The backend of settings, user data and the page: the configured one, or the first by name.
+    /// The backend of settings, user data and the page, also if it is down. `None` if there is no
+    /// backend at all.
     #[must_use]
-    pub fn home(&self) -> Arc<Backend> {
-        self.fleet.by_name(&self.config().server.home).unwrap_or_else(|| self.fleet.first())
+    pub fn home(&self) -> Option<Arc<Backend>> {
+        self.records.home()
+    }
+
+    /// The fleet or the configuration has changed: the home may be another one.
+    pub fn choose_home(&self) {
+        self.with_configured(|it| self.records.choose_home(it, Said::Changes));
+    }
+
+    /// Takes over which backend was the home before a restart.
+    pub fn restore_home(&self, record: Option<HomeRecord>) {
+        self.with_configured(|it| self.records.restore_home(record, it));
+    }
+
+    fn with_configured(&self, choose: impl FnOnce(Configured<'_>)) {
+        let config = self.config();
+        let discoveries: Vec<&str> = config.discovery.iter().map(|it| it.name.as_str()).collect();
+        choose(Configured { named: &config.server.home, discoveries: &discoveries });
     }
 }

@@ -57,7 +57,7 @@ impl Service for Admin {
         collected(response).await
     }
 
-    fn refused(&self, refused: Refusal) -> Response<ResponseBody> {
+    fn refused(&self, refused: Refusal, _: &[u8]) -> Response<ResponseBody> {
         refusal(refused.status(), &refused.to_string())
     }
 

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use serde_json::{Value, json};
 
 use super::args::CheckArgs;
+use super::home::{HomeAnswer, Kept};
 use super::{EXIT_CONFIG, EXIT_FAILURE, block_on, probe, say, sources};
 use crate::config::{self, Checked, Config, Problem, Problems};
 use crate::net::Tcp;
@@ -23,6 +24,10 @@ pub(super) fn check(args: CheckArgs) -> ExitCode {
     match config {
         Ok(config) => {
             say::line(&summary(&config));
+            if 1 < config.backends.len() {
+                say::line(&HomeAnswer::of(&config).line());
+                say::line(&Kept::of(&config).line());
+            }
             if probe { block_on(ask_backends(&config)) } else { ExitCode::SUCCESS }
         }
         Err(problems) => {
@@ -52,6 +57,8 @@ fn as_json(
         say::line(&super::config::pretty(&told));
         return ExitCode::from(EXIT_CONFIG);
     };
+    told["home"] = HomeAnswer::of(&config).to_json();
+    told["copies"] = Kept::of(&config).to_json();
     let Some(network) = network else {
         say::line(&super::config::pretty(&told));
         return ExitCode::SUCCESS;

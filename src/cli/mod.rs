@@ -11,6 +11,7 @@ mod config;
 mod find;
 mod fit;
 mod fleet;
+mod home;
 mod inventory;
 mod probe;
 mod say;

@@ -242,7 +242,15 @@ pub(super) fn first_segment(path: &str) -> &str {
     &path[..memchr::memchr(b'/', path.as_bytes()).unwrap_or(path.len())]
 }
 
-fn is_user_data(bare: &str) -> bool {
+/// A path as it is matched, whatever its spelling, and without `/api`.
+#[must_use]
+pub fn plain_path(raw_path: &str) -> Box<str> {
+    without_api(&decode(raw_path)).into()
+}
+
+/// Settings, saved workflows, users; without `/api`.
+#[must_use]
+pub fn is_user_data(bare: &str) -> bool {
     ["/userdata", "/v2/userdata", "/settings", "/users"]
         .iter()
         .filter_map(|prefix| bare.strip_prefix(prefix))

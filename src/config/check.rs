@@ -293,9 +293,9 @@ fn isolation(raw: RawIsolation, notes: &mut Notes) -> IsolationConfig {
 }
 
 fn state(raw: RawState, notes: &mut Notes) -> StateConfig {
-    let RawState { dir, on_error } = raw;
+    let RawState { dir, on_error, copies } = raw;
     let dir = dir.check(notes).map_or(StateDir::Unset, StateDir::Written);
-    StateConfig { dir, on_error: on_error.check(notes) }
+    StateConfig { dir, on_error: on_error.check(notes), copies: copies.check(notes) }
 }
 
 fn log(raw: RawLog, notes: &mut Notes) -> LogConfig {

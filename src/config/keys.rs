@@ -104,8 +104,8 @@ sections! {
         /// Lets clients start and stop a server's scan for assets, and remove assets whose files
         /// are gone.
         allow_asset_scans: Switch = "false", Live;
-        /// The backend that keeps settings, workflows and the page. If it is empty, the first by
-        /// name is taken.
+        /// The backend that keeps settings, workflows and the page. If it is empty, it is the first
+        /// by name, and from then on that one is remembered.
         home: BackendName = "", Live;
         /// The path under which Mooring is reached, such as `/comfy/`. Proxies in front must not
         /// remove it.
@@ -308,8 +308,11 @@ sections! {
         /// the user's state folder.
         dir: FilePath = "", Restart;
         /// What happens while the journal cannot be written: `serve` goes on, `refuse` refuses
-        /// prompts.
+        /// prompts. The same while copies cannot be marked, for saving what they are copies of.
         on_error: OnError = "serve", Live;
+        /// Disk space in that folder for copies of settings and saved workflows, which are read
+        /// while the home is away; 0 keeps none, and so does `server.stale_cache` of 0.
+        copies: Size { min: 0, max: 64 * GIB } = "64MiB", Live;
     }
     /// The log, on standard error.
     ["log"] RawLog log {

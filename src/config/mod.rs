@@ -132,7 +132,8 @@ pub struct ServerConfig {
     pub allow_logs: bool,
     pub allow_free: bool,
     pub allow_asset_scans: bool,
-    /// The name of a backend that exists, or may be discovered; empty if there is none.
+    /// The name of a backend that exists or may be discovered, or empty: see
+    /// [`crate::routing::home`].
     pub home: String,
     /// Below which all paths of clients are.
     pub base_path: BasePath,
@@ -300,6 +301,9 @@ pub struct SocketsConfig {
 pub struct StateConfig {
     pub dir: StateDir,
     pub on_error: OnJournalError,
+    /// Bytes of copies of user data in that folder; 0 keeps none. What holds is
+    /// [`Config::copies_on_disk`].
+    pub copies: u64,
 }
 
 /// The folder of what survives a restart.
@@ -395,6 +399,19 @@ impl Config {
             true => Some("server.listen"),
             false => admin.map(|_| "admin.listen"),
         }
+    }
+
+    /// Where copies of user data are; `None` without a state directory.
+    #[must_use]
+    pub fn copies_folder(&self) -> Option<PathBuf> {
+        self.state.dir.path().map(|dir| dir.join("copies"))
+    }
+
+    /// Bytes of copies of user data in the state directory; 0 keeps none. They are of what passes
+    /// through the copies in memory: without those there are none.
+    #[must_use]
+    pub fn copies_on_disk(&self) -> u64 {
+        if self.server.stale_cache == 0 { 0 } else { self.state.copies }
     }
 
     /// How many backends may be wanted.

@@ -52,7 +52,7 @@ mod tests {
             "" => StateDir::Unset,
             path => StateDir::Written(path.into()),
         };
-        let mut state = StateConfig { dir, on_error: OnJournalError::Serve };
+        let mut state = StateConfig { dir, on_error: OnJournalError::Serve, copies: 0 };
         let env: Vec<_> = env.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
         fill_in(&mut state, port, &env);
         assert_eq!(&state.dir, expected);

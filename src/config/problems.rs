@@ -143,6 +143,12 @@ impl Notes {
         self.warnings.push(Problem { origin: Some(origin), key: key.to_owned(), what });
     }
 
+    /// The same of `key`, at the place where it was written, if it was.
+    pub(super) fn remark(&mut self, key: &str, what: impl Into<String>) {
+        let origin = self.origins.get(key).cloned();
+        self.warnings.push(Problem { origin, key: key.to_owned(), what: what.into() });
+    }
+
     /// Reports a problem with `key` at the place where it was written, if it was.
     pub(super) fn report(&mut self, key: &str, what: impl Into<String>) {
         let origin = self.origins.get(key).cloned();

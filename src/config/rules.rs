@@ -19,6 +19,7 @@ pub(super) fn check(config: &mut Config, notes: &mut Notes) {
     backends(&config.backends, notes);
     itself(config, notes);
     home(config, notes);
+    copies(config, notes);
 }
 
 fn listeners(config: &Config, notes: &mut Notes) {
@@ -133,14 +134,23 @@ fn itself(config: &Config, notes: &mut Notes) {
     }
 }
 
-/// Without a name it is the first by name. Where backends are discovered, the one of that name may
-/// be found yet.
-fn home(config: &mut Config, notes: &mut Notes) {
+/// Copies on the disk are of what passes through those in memory.
+fn copies(config: &Config, notes: &mut Notes) {
+    let keys = ["server.stale_cache", "state.copies"];
+    let is_meant = notes.has_written(keys[1]) && 0 < config.state.copies;
+    if is_meant && notes.are_good(&keys) && config.server.stale_cache == 0 {
+        let what = "there are no copies on the disk: `server.stale_cache` is 0";
+        notes.remark(notes.written(&keys), what);
+    }
+}
+
+/// Without a name it is chosen at the start. Where backends are discovered, the one of that name
+/// may be found yet.
+fn home(config: &Config, notes: &mut Notes) {
     let names = || config.backends.iter().map(|it| it.name.as_str());
     let home = &config.server.home;
-    if home.is_empty() {
-        config.server.home = names().next().unwrap_or_default().to_owned();
-    } else if !names().any(|name| name == home) && config.discovery.is_empty() {
+    let may_be_found = !config.discovery.is_empty();
+    if !home.is_empty() && !names().any(|name| name == home) && !may_be_found {
         let is_written = notes.has_written(&format!("{BACKENDS}.{home}"));
         if is_written {
             // It is there and wrong, which is reported where it is written.

@@ -395,7 +395,7 @@ fn defaults_are_those_of_the_product() {
     let config = Config::for_backends(&[("b", "http://b:1"), ("a", "http://a:1")]).unwrap();
     assert_eq!(config.server.listen.to_string(), "127.0.0.1:8180");
     assert_eq!(config.admin.listen.unwrap().to_string(), "127.0.0.1:8181");
-    assert_eq!(config.server.home, "a", "the first by name");
+    assert_eq!(config.server.home, "", "chosen at the start, and remembered");
     assert_eq!(config.affinity.lease, Duration::from_secs(600));
     // Longer than a proxy in front keeps a connection: Traefik and cloudflared 90 s, Caddy 120 s.
     assert_eq!(config.server.idle_timeout, Duration::from_secs(180));

@@ -6,15 +6,17 @@ use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use http::{Method, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use http_body::Body as _;
 use tracing::{Level, debug};
 
 use super::Front;
 use super::caller::{self, Caller, IdentityHints, Peer};
+use super::error::ERROR_HEADER;
 use super::headers;
 use crate::auth::Pass;
 use crate::body::ResponseBody;
+use crate::config::ServerConfig;
 use crate::masked::{Masked, mask};
 use crate::routing::ids::ClientId;
 
@@ -70,6 +72,8 @@ pub struct Answer<'a> {
     /// How long the body is, if that is known before it was sent.
     pub bytes: Option<u64>,
     pub took: Duration,
+    /// What it was called here, if no proxy has named it and it failed.
+    pub request_id: Option<&'a str>,
 }
 
 /// True if somebody reads access records.
@@ -88,10 +92,7 @@ impl Record {
         hints: &IdentityHints<'_>,
     ) -> Self {
         let config = front.shared.config();
-        let request_id = match Peer::of(&config.server, peer) {
-            Peer::Proxy => said.request_id.and_then(name_of_request),
-            Peer::Stranger => None,
-        };
+        let request_id = named_by(&config.server, peer, said.request_id);
         Self {
             method: said.method.clone(),
             path: said.path.to_owned(),
@@ -108,7 +109,7 @@ impl Record {
         let said = RequestLine {
             method: request.method().clone(),
             path: request.uri().path(),
-            request_id: request.headers().get(REQUEST_ID).map(http::HeaderValue::as_bytes),
+            request_id: request.headers().get(REQUEST_ID).map(HeaderValue::as_bytes),
         };
         Self::of(front, peer, &said, &IdentityHints::of(request))
     }
@@ -126,11 +127,11 @@ impl Record {
 
     pub fn write(&self, answer: &Answer<'_>) {
         let Self { method, path, address, .. } = self;
-        let Answer { backend, placement, bytes, .. } = *answer;
+        let Answer { backend, placement, bytes, request_id: named, .. } = *answer;
         let status = answer.status.as_u16();
         let ms = answer.took.as_secs_f64() * 1000.0;
         let client = self.seen.0.get().copied().or(self.client).map(tracing::field::display);
-        let request_id = self.request_id.as_deref();
+        let request_id = self.request_id.as_deref().or(named);
         let user = self.user.as_ref().map(|user| user.name.as_str());
         debug!(
             target: TARGET,
@@ -148,7 +149,24 @@ impl<'a> Answer<'a> {
             placement: headers::text(response, &headers::PLACEMENT),
             bytes: response.body().size_hint().exact(),
             took,
+            // Ours, and no backend's.
+            request_id: Some(headers::text(response, &HeaderName::from_static(REQUEST_ID)))
+                .filter(|name| !name.is_empty() && response.headers().contains_key(ERROR_HEADER)),
         }
+    }
+}
+
+/// What a request is called by a proxy that is believed.
+#[must_use]
+pub fn named(front: &Front, peer: IpAddr, headers: &HeaderMap) -> Option<String> {
+    let said = headers.get(REQUEST_ID).map(HeaderValue::as_bytes);
+    named_by(&front.shared.config().server, peer, said)
+}
+
+fn named_by(server: &ServerConfig, peer: IpAddr, said: Option<&[u8]>) -> Option<String> {
+    match Peer::of(server, peer) {
+        Peer::Proxy => said.and_then(name_of_request),
+        Peer::Stranger => None,
     }
 }
 

@@ -5,14 +5,41 @@ use std::borrow::Cow;
 
 use http::header::{AUTHORIZATION, COOKIE, HeaderMap, HeaderName};
 
+use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
+
 use super::headers::other_cookies;
+use crate::comfy::endpoint::{is_user_data, plain_path};
 
 const COMFY_USER: HeaderName = HeaderName::from_static("comfy-user");
+
+/// Lists of a user's files.
+const LISTS: [&str; 2] = ["/userdata", "/v2/userdata"];
+
+/// What stands in no target of a request (RFC 3986 section 3.3). A `%` does: what is left of them
+/// in a plain path are escapes.
+const ESCAPED: &AsciiSet = &CONTROLS
+    .add(b' ')
+    .add(b'"')
+    .add(b'#')
+    .add(b'<')
+    .add(b'>')
+    .add(b'?')
+    .add(b'[')
+    .add(b'\\')
+    .add(b']')
+    .add(b'^')
+    .add(b'`')
+    .add(b'{')
+    .add(b'|')
+    .add(b'}');
+
+/// What is written together.
+pub type Group = Box<str>;
 
 /// What a copy answers.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct CacheKey {
-    /// Without `/api`.
+    /// As it is matched: one path has one spelling, and no `/api`.
     path: Box<str>,
     query: Box<str>,
     /// Whatever a backend may tell users by.
@@ -46,7 +73,79 @@ impl CacheKey {
         Self { path: bare(path), query: query.into(), asker: asker.into() }
     }
 
-    /// Its path, without `/api`.
+    /// What the same caller is given elsewhere.
+    #[must_use]
+    pub fn at(&self, path: &str) -> Self {
+        Self { path: bare(path), query: Box::default(), asker: self.asker.clone() }
+    }
+
+    /// True if the same caller asks.
+    #[must_use]
+    pub fn is_of_asker(&self, other: &Self) -> bool {
+        self.asker == other.asker
+    }
+
+    /// True for settings, saved workflows and users.
+    #[must_use]
+    pub fn is_user_data(&self) -> bool {
+        is_user_data(&self.path)
+    }
+
+    /// What it is written together with: all settings, all lists, or one path however it is
+    /// spelled. A server that does not tell users apart gives all of them the same, whatever they
+    /// are called, so a write changes what everybody sees.
+    #[must_use]
+    pub fn group(&self) -> Group {
+        match &*self.path {
+            path if path == "/settings" || path.starts_with("/settings/") => "/settings".into(),
+            path if LISTS.contains(&path) => LISTS[0].into(),
+            path => percent_decode_str(path).decode_utf8_lossy().into(),
+        }
+    }
+
+    /// What a write to it changes. ComfyUI moves a file by `POST /userdata/FROM/move/TO`.
+    #[must_use]
+    pub fn changes(&self) -> Vec<Group> {
+        let paths = self.written_paths();
+        let mut groups: Vec<Group> = paths.iter().map(|path| self.at(path).group()).collect();
+        if self.path.starts_with("/userdata/") {
+            groups.push(LISTS[0].into());
+        }
+        groups
+    }
+
+    /// The paths to read after a write to it, to know what is there now.
+    #[must_use]
+    pub fn written_paths(&self) -> Vec<String> {
+        if self.path.starts_with("/settings") {
+            return vec!["/settings".to_owned()];
+        }
+        let is_file = self.path.starts_with("/userdata/");
+        let (from, to) = self.path.split_once("/move/").filter(|_| is_file).unzip();
+        let to = to.map(|to| format!("/userdata/{to}"));
+        [from.unwrap_or(&self.path).to_owned()].into_iter().chain(to).collect()
+    }
+
+    /// Path and query, to ask for it.
+    #[must_use]
+    pub fn target(&self) -> String {
+        let path = utf8_percent_encode(&self.path, ESCAPED);
+        if self.query.is_empty() { path.to_string() } else { format!("{path}?{}", self.query) }
+    }
+
+    /// Its parameters, as they came.
+    #[must_use]
+    pub fn query(&self) -> &[u8] {
+        self.query.as_bytes()
+    }
+
+    /// Whatever a backend may tell users by: not for logs and disks.
+    #[must_use]
+    pub fn asker(&self) -> &[u8] {
+        &self.asker
+    }
+
+    /// Its path, as it is matched and without `/api`.
     #[must_use]
     pub fn path(&self) -> &str {
         &self.path
@@ -59,7 +158,67 @@ impl CacheKey {
     }
 }
 
-/// Without `/api`.
+/// One path for all its spellings. `/api/` is the page too, but without our script.
 pub(super) fn bare(path: &str) -> Box<str> {
-    path.strip_prefix("/api").filter(|rest| rest.starts_with('/')).unwrap_or(path).into()
+    match plain_path(path) {
+        plain if *plain == *"/" && path != "/" => "/api/".into(),
+        plain => plain,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::HeaderValue;
+
+    fn of(path: &str, user: &'static str) -> CacheKey {
+        let mut headers = HeaderMap::new();
+        headers.insert(COMFY_USER, HeaderValue::from_static(user));
+        CacheKey::own(path, "", &headers)
+    }
+
+    #[track_caller]
+    fn check(written: &str, read: &str, is_changed: bool) {
+        let groups = of(written, "ada").changes();
+        assert_eq!(groups.contains(&of(read, "ada").group()), is_changed, "{written} {read}");
+    }
+
+    #[test]
+    fn a_write_changes_what_it_names_however_that_is_spelled_and_the_lists_it_is_in() {
+        check("/api/userdata/a%2fb.json", "/userdata/a%2Fb.json", true);
+        check("/userdata/a.json", "/userdata/b.json", false);
+        check("/userdata/a.json/move/b%2Fc.json", "/userdata/a.json", true);
+        check("/userdata/a.json/move/b%2Fc.json", "/api/userdata/b%2fc.json", true);
+        check("/userdata/a.json", "/userdata", true);
+        check("/userdata/a.json", "/api/v2/userdata", true);
+        check("/settings/Comfy.X", "/settings", true);
+        check("/settings", "/settings/Comfy.X", true);
+        check("/settings", "/userdata", false);
+        check("/users", "/users", true);
+        check("/%75serdata/a.json", "/v2/userdata", true);
+        check("/api/%73ettings/Comfy.X", "/settings", true);
+        check("/%61pi/settings", "/settings/Comfy.X", true);
+        for path in ["/userdata", "/v2/userdata", "/userdata/a.json", "/settings"] {
+            let write = of(if path == "/settings" { path } else { "/userdata/a.json" }, "ada");
+            assert!(write.changes().contains(&of(path, "bob").group()), "who may be ada: {path}");
+        }
+    }
+
+    #[test]
+    fn spellings_of_a_path_are_one_key_and_the_page_below_api_is_another() {
+        let key = of("/api/userdata/a%20b%2Fc.json", "ada");
+        assert_eq!(key, of("/%75serdata/a b%2fc.json".replace("%2f", "%2F").as_str(), "ada"));
+        assert!(key.is_user_data() && of("/%73ettings", "").is_user_data());
+        assert_eq!(key.target(), "/userdata/a%20b%2Fc.json");
+        assert_eq!(of("/userdata/50%25.json", "").target(), "/userdata/50%25.json");
+        assert_eq!(of("/userdata/%C3%A4.json", "").target(), "/userdata/%C3%A4.json");
+        assert_eq!(
+            CacheKey::own("/v2/userdata", "path=x", &HeaderMap::new()).target(),
+            "/v2/userdata?path=x"
+        );
+        for other in ["/api/", "/%61pi/"] {
+            assert_ne!(of(other, ""), of("/", ""), "{other}");
+            assert_eq!(of(other, ""), of("/api/", ""));
+        }
+    }
 }

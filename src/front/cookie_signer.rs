@@ -1,4 +1,4 @@
-//! Signs the page cookie, so that nobody else can make one.
+//! Signs the page cookie, so that nobody else can make one; the same key proves copies on the disk.
 //!
 //! The key is in `state.dir`, so that cookies outlive the process; without that folder they do not.
 
@@ -78,6 +78,18 @@ impl CookieSigner {
         mac.update(&name.to_be_bytes());
         let tag = mac.finalize().into_bytes();
         tag.iter().take(16).fold(0, |tag, byte| tag << 8 | u128::from(*byte))
+    }
+
+    /// A digest of several texts, which nobody makes or guesses at without the key. The first says
+    /// what it is for.
+    #[must_use]
+    pub fn digest(&self, parts: &[&[u8]]) -> [u8; 32] {
+        let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(&self.0) else { return [0; 32] };
+        for part in parts {
+            mac.update(&(part.len() as u64).to_be_bytes());
+            mac.update(part);
+        }
+        mac.finalize().into_bytes().into()
     }
 }
 

@@ -245,7 +245,7 @@ pub fn allow(response: &mut Response<ResponseBody>, origin: &HeaderValue) {
     headers.insert(
         ACCESS_CONTROL_EXPOSE_HEADERS,
         HeaderValue::from_static(
-            "mooring-backend, mooring-placement, mooring-error, mooring-missing",
+            "mooring-backend, mooring-placement, mooring-error, mooring-missing, mooring-home",
         ),
     );
     headers.append(VARY, HeaderValue::from_static("origin"));

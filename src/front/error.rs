@@ -44,6 +44,8 @@ pub enum GatewayError {
     BackendOff { backend: String },
     #[error("{backend} is {state}: not saved", state = if *is_off { "off" } else { "down" })]
     NotSaved { backend: String, is_off: bool },
+    #[error("the disk of the gateway takes nothing: not saved")]
+    NotSavedUnmarked,
     #[error(transparent)]
     TooManyClients(#[from] TooManyClients),
     #[error(transparent)]
@@ -203,6 +205,7 @@ impl GatewayError {
             | Self::TooManyClients(_)
             | Self::TooManyTunnels(TooMany::InAll { .. })
             | Self::BodiesBusy
+            | Self::NotSavedUnmarked
             | Self::JournalFailed
             | Self::Stopping => Fault::Gateway,
         }
@@ -254,6 +257,7 @@ impl GatewayError {
             | Self::BackendDown { .. }
             | Self::BackendOff { .. }
             | Self::NotSaved { .. }
+            | Self::NotSavedUnmarked
             | Self::TooManyClients(_)
             | Self::TooManyTunnels(TooMany::InAll { .. })
             | Self::BodiesBusy
@@ -319,7 +323,7 @@ impl GatewayError {
             Self::NotAcceptable => "not_acceptable",
             Self::BadMethod { .. } => "bad_method",
             Self::Stopping => "stopping",
-            Self::JournalFailed => "journal_failed",
+            Self::JournalFailed | Self::NotSavedUnmarked => "journal_failed",
         }
     }
 
@@ -349,7 +353,7 @@ impl GatewayError {
         };
         let mut response = Response::new(ResponseBody::whole(body));
         *response.status_mut() = self.status();
-        if let Self::NotSaved { .. } = self
+        if matches!(self, Self::NotSaved { .. } | Self::NotSavedUnmarked)
             && let Ok(reason) = ReasonPhrase::try_from(self.to_string().into_bytes())
         {
             // It is all that the stock page shows of a save that failed.

@@ -33,7 +33,7 @@ use crate::routing::placement::AdminState;
 use crate::shared::Shared;
 
 /// How many others are asked.
-const OTHERS_MAX: usize = 4;
+pub const OTHERS_MAX: usize = 4;
 
 /// How old a copy of what a page needs to start may become before another one is made, in seconds.
 const COPY_AGAIN: u64 = 60;
@@ -76,17 +76,23 @@ impl Starts {
 /// that take work.
 #[must_use]
 pub fn others(shared: &Shared, away: Option<BackendId>) -> Vec<Target> {
-    let home = shared.home().id;
+    others_up_to(shared, away, OTHERS_MAX)
+}
+
+/// The same, as many as are wanted.
+#[must_use]
+pub fn others_up_to(shared: &Shared, away: Option<BackendId>, max: usize) -> Vec<Target> {
+    let home = shared.home().map(|home| home.id);
     let can = |backend: &Arc<Backend>| {
         backend.is_up() && backend.admin() != AdminState::Off && Some(backend.id) != away
     };
     let mut found: Vec<Arc<Backend>> = shared.fleet.iter().filter(can).collect();
-    found.sort_by_key(|backend| (backend.id != home, backend.admin() != AdminState::Ready));
+    found.sort_by_key(|backend| (Some(backend.id) != home, backend.admin() != AdminState::Ready));
     let target = |backend: Arc<Backend>| Target {
-        reason: if backend.id == home { Reason::Home } else { Reason::StandIn },
+        reason: if Some(backend.id) == home { Reason::Home } else { Reason::StandIn },
         backend,
     };
-    found.into_iter().take(OTHERS_MAX).map(target).collect()
+    found.into_iter().take(max).map(target).collect()
 }
 
 /// True if nothing was sent because a backend is away: another may answer.
@@ -139,7 +145,7 @@ pub async fn read(
                 return Ok(response);
             }
             front.starts.begun(start, now());
-            Ok(home::keep(front, key, response))
+            Ok(home::keep(front, key, None, response))
         }
         (Err(error), Some((_, key))) if may_go_on(&error, copied) => {
             home::copy(front, &key, &asked).ok_or(error)
@@ -168,7 +174,7 @@ pub fn kept(
                 return Ok(response);
             }
             front.starts.begun(start, now());
-            Ok(home::keep(front, key_of(parts), response))
+            Ok(home::keep(front, key_of(parts), None, response))
         }
         Err(error) if may_go_on(&error, Some(start)) => {
             home::copy(front, &key_of(parts), asked).ok_or(error)
@@ -189,7 +195,16 @@ pub async fn from_another(
     away: Option<BackendId>,
     parts: &Parts,
 ) -> Option<Response<ResponseBody>> {
-    for target in others(shared, away) {
+    ask(shared, others(shared, away), parts).await
+}
+
+/// The same of those that are named.
+pub async fn ask(
+    shared: &Shared,
+    others: Vec<Target>,
+    parts: &Parts,
+) -> Option<Response<ResponseBody>> {
+    for target in others {
         let request = to_backend(&target, parts.clone(), RequestBody::Empty);
         match send(shared, &target, request).await {
             // What is broken there is no answer to what was asked elsewhere.

@@ -5,7 +5,9 @@
 //! A body is copied while it streams to its client, never before. `Cache-Control` is for browsers;
 //! a copy is used here only when the home does not answer, and is marked as such.
 
+use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::header::{
     CONTENT_RANGE, HeaderMap, IF_MODIFIED_SINCE, IF_NONE_MATCH, RANGE, SET_COOKIE, VARY, WARNING,
@@ -16,110 +18,150 @@ use hyper::body::Incoming;
 
 use super::Front;
 use super::conditional::{Conditional, Whole};
+use super::copies::Source;
 use super::error::{Fault, GatewayError};
 use super::forward::{Target, forward};
-use super::stale_cache::{CacheKey, Found};
-use super::{Answer, failover, headers, static_files};
+use super::stale_cache::{CacheKey, Found, Revalidated};
+use super::{Answer, failover, headers, stand_in, static_files, user_data};
 use crate::body::ResponseBody;
 use crate::body::tee::{Tee, tee};
+use crate::fleet::backend::Backend;
 use crate::net::now;
+use crate::records::home::HomeServer;
 use crate::routing::decision::Reason;
+use crate::routing::placement::NoPlace;
 use crate::shared::Shared;
 
 /// Where it comes from.
-#[must_use]
-pub fn target(shared: &Shared) -> Target {
-    Target { backend: Arc::clone(&shared.home()), reason: Reason::Home }
-}
-
-/// Settings, saved workflows, users.
 ///
 /// # Errors
-/// The home backend does not answer, and there is no copy; a write has none.
-pub async fn user_data(front: &Arc<Front>, request: Request<Incoming>) -> Answer {
-    let uri = request.uri();
-    if matches!(*request.method(), Method::GET | Method::HEAD) {
-        let key = CacheKey::own(uri.path(), uri.query().unwrap_or(""), request.headers());
-        return read(front, key, request).await;
-    }
-    let path = (!request.method().is_safe()).then(|| uri.path().to_owned());
-    let home = target(&front.shared);
-    let answer =
-        forward(&front.shared, &home, request).await.map_err(|error| not_saved(&home, error))?;
-    if let Some(path) = path.filter(|_| answer.status().is_success()) {
-        front.stale_cache.written(&path);
-    }
-    Ok(answer)
-}
-
-/// Nothing was sent, and that is what the writer has to know.
-fn not_saved(home: &Target, error: GatewayError) -> GatewayError {
-    if !failover::is_away(&error) || home.backend.is_nobody() {
-        return error;
-    }
-    let is_off = matches!(error, GatewayError::BackendOff { .. });
-    GatewayError::NotSaved { backend: home.backend.name().to_string(), is_off }
+/// There is no backend at all.
+pub fn target(shared: &Shared) -> Result<Target, GatewayError> {
+    let backend = shared.home().ok_or(GatewayError::Refused(NoPlace::NoneReady.into()))?;
+    Ok(Target { backend, reason: Reason::Home })
 }
 
 /// Passes a read to the home backend and keeps a copy of a good answer; gives the last one if
-/// there is no answer, or another backend's.
+/// there is no answer, or another backend's. `from` is where it was asked.
 ///
 /// # Errors
 /// There is neither.
-pub async fn read(front: &Arc<Front>, key: CacheKey, mut request: Request<Incoming>) -> Answer {
-    let home = target(&front.shared);
+pub async fn read(
+    front: &Arc<Front>,
+    key: CacheKey,
+    from: IpAddr,
+    request: Request<Incoming>,
+) -> Answer {
     let again = failover::again(&request);
     let conditional = Conditional::of(&request);
+    let error = match of_home(front, &key, from, request).await {
+        Err(error) if error.fault() == Fault::Backend || failover::is_away(&error) => error,
+        answer => return answer,
+    };
+    if let Some(copy) = copy(front, &key, &conditional) {
+        return Ok(copy);
+    }
+    if let Some(copy) = user_data::kept_copy(front, &key, &conditional).await {
+        return Ok(copy);
+    }
+    let Some(parts) = again else { return Err(error) };
+    stand_in::answer(front, &parts).await.ok_or(error)
+}
+
+async fn of_home(
+    front: &Arc<Front>,
+    key: &CacheKey,
+    from: IpAddr,
+    mut request: Request<Incoming>,
+) -> Answer {
+    let home = target(&front.shared)?;
+    front.notice_home(home.backend.id);
     let is_head = *request.method() == Method::HEAD;
     let wants_all = !is_head && !request.headers().contains_key(RANGE);
-    if wants_all && front.stale_cache.is_on() && !front.stale_cache.knows(&key) {
+    if wants_all && front.stale_cache.is_on() && !front.stale_cache.knows(key) {
         // A 304 would leave us without a copy for the day when it is needed. The caller is given
         // in full what it has already, once.
         request.headers_mut().remove(IF_NONE_MATCH);
         request.headers_mut().remove(IF_MODIFIED_SINCE);
     }
-    match forward(&front.shared, &home, request).await {
-        Ok(response) if is_head || !front.stale_cache.is_on() => Ok(response),
-        Ok(response) => Ok(passed(front, key, response)),
-        Err(error) if error.fault() == Fault::Backend => {
-            if let Some(copy) = copy(front, &key, &conditional) {
-                return Ok(copy);
-            }
-            let Some(parts) = again else { return Err(error) };
-            failover::from_another(&front.shared, Some(home.backend.id), &parts).await.ok_or(error)
-        }
-        Err(error) => Err(error),
+    let asked = Asked::now(front, &home.backend, from);
+    let response = forward(&front.shared, &home, request).await?;
+    if is_head || !front.stale_cache.is_on() {
+        return Ok(response);
+    }
+    Ok(passed(front, key.clone(), &asked, response))
+}
+
+/// Whom a copy is of, and since when it is on its way.
+#[derive(Clone, Debug)]
+pub struct Asked {
+    home: Arc<Backend>,
+    source: Source,
+}
+
+impl Asked {
+    /// The home is about to be asked.
+    #[must_use]
+    pub fn now(front: &Front, home: &Arc<Backend>, from: IpAddr) -> Self {
+        let (asked_from, writes) = (from, front.writes.number());
+        let source = Source { home: HomeServer::of(home), asked_from, writes };
+        Self { home: Arc::clone(home), source }
     }
 }
 
 /// What an answer of the home backend says of the copy.
-fn passed(
+#[must_use]
+pub fn passed(
     front: &Arc<Front>,
     key: CacheKey,
+    asked: &Asked,
     response: Response<ResponseBody>,
 ) -> Response<ResponseBody> {
-    let copies = &front.stale_cache;
+    let (copies, source) = (&front.stale_cache, &asked.source);
     match response.status() {
-        StatusCode::OK => return keep(front, key, response),
-        StatusCode::NOT_MODIFIED => {
-            copies.revalidated(&key, response.headers(), now());
+        StatusCode::OK => return keep(front, key, Some(asked), response),
+        StatusCode::NOT_MODIFIED => match copies.revalidated(&key, response.headers(), now()) {
+            Revalidated::Same => keeps_up(front, &key, source),
+            Revalidated::Another => front.copies.forget(&source.home, &key),
+            Revalidated::Unsaid => {}
+        },
+        StatusCode::NOT_FOUND if !static_files::is_hashed(key.path()) => {
+            // Only memory knows that there is nothing: whoever asks for what there is not would
+            // otherwise fill the disk.
+            front.copies.forget(&source.home, &key);
+            copies.missing(key, now(), source.writes);
         }
-        StatusCode::NOT_FOUND if !static_files::is_hashed(key.path()) => copies.missing(key, now()),
-        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => copies.forget(&key),
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+            copies.forget(&key);
+            front.copies.forget(&source.home, &key);
+        }
         _ => {}
     }
     response
 }
 
-/// Has a body copied on its way, if it may be kept.
+/// The home has confirmed the copy: it is on the disk too, or will be.
+fn keeps_up(front: &Front, key: &CacheKey, source: &Source) {
+    let in_memory = || match front.stale_cache.get(key, now())?.0 {
+        Found::Whole(whole) => Some(whole),
+        Found::Nothing => None,
+    };
+    front.copies.confirm(source, key, in_memory);
+}
+
+/// Has a body copied on its way, if it may be kept. `asked` is of an answer of the home.
 #[must_use]
 pub fn keep(
     front: &Arc<Front>,
     key: CacheKey,
+    asked: Option<&Asked>,
     response: Response<ResponseBody>,
 ) -> Response<ResponseBody> {
     let copies = &front.stale_cache;
     if copies.confirm(&key, response.headers(), now()) {
+        if let Some(asked) = asked {
+            keeps_up(front, &key, &asked.source);
+        }
         return response;
     }
     let expected = usize::try_from(response.body().size_hint().lower()).unwrap_or(usize::MAX);
@@ -133,6 +175,7 @@ pub fn keep(
     let copying = Copying {
         front: Arc::clone(front),
         key,
+        asked: asked.cloned(),
         headers: response.headers().clone(),
         body: Vec::with_capacity(expected),
         room: expected,
@@ -157,6 +200,7 @@ pub fn may_be_kept(headers: &HeaderMap) -> bool {
 struct Copying {
     front: Arc<Front>,
     key: CacheKey,
+    asked: Option<Asked>,
     headers: HeaderMap,
     body: Vec<u8>,
     /// Bytes that are taken for it.
@@ -191,7 +235,13 @@ impl Tee for Copying {
         let mut body = std::mem::take(&mut self.body);
         body.shrink_to_fit();
         let whole = Whole { headers: std::mem::take(&mut self.headers), body: body.into() };
-        self.front.stale_cache.put(self.key.clone(), whole, now());
+        if let Some(Asked { home, source }) = &self.asked {
+            self.front.copies.put(source, &self.key, whole.clone());
+            stand_in::saw_page(&self.front, home.id, &self.key, &whole);
+        }
+        // What is about a server and nobody's own is not changed by writes to user data.
+        let writes = self.asked.as_ref().map_or(0, |asked| asked.source.writes);
+        copies.put(self.key.clone(), whole, now(), writes);
     }
 }
 
@@ -203,13 +253,26 @@ pub fn copy(
     conditional: &Conditional,
 ) -> Option<Response<ResponseBody>> {
     let (found, age) = front.stale_cache.get(key, now())?;
+    stale(front, found, age, conditional)
+}
+
+/// A copy of that age as an answer; `None` if the caller cannot read it.
+#[must_use]
+pub fn stale(
+    front: &Front,
+    found: Found,
+    age: Duration,
+    conditional: &Conditional,
+) -> Option<Response<ResponseBody>> {
     let mut response = match found {
         Found::Whole(whole) if !conditional.can_read(&whole.headers) => return None,
         Found::Whole(whole) => conditional.answer(&whole),
         Found::Nothing => {
             let mut response = Response::new(ResponseBody::empty());
             *response.status_mut() = StatusCode::NOT_FOUND;
-            headers::mark(response.headers_mut(), &front.shared.home(), Reason::Home);
+            if let Some(home) = front.shared.home() {
+                headers::mark(response.headers_mut(), &home, Reason::Home);
+            }
             response
         }
     };

@@ -61,7 +61,7 @@ pub async fn list(front: &Front, caller: &Caller, raw_query: &str) -> Answer {
 /// What an interrupted prompt is called to who does not say that he knows a word for it: as the
 /// server calls it that the page comes from.
 fn told(shared: &Shared) -> Interrupted {
-    let version = shared.home().version();
+    let version = shared.home().and_then(|home| home.version());
     if version.is_some_and(|version| version.cancels_jobs()) {
         Interrupted::Cancelled
     } else {

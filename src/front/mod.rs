@@ -26,7 +26,10 @@
 //! - [`unavailable`]: the page for when no backend can
 //! - [`cookie_signer`]: signs the page cookie
 //! - [`self_service`]: our own routes, under `/-/`
-//! - [`home`]: answers that are the same for everyone; [`stale_cache`]: their last good copies
+//! - [`home`]: answers that are the same for everyone; [`user_data`]: those that are written too
+//! - [`stale_cache`]: their last good copies; [`copies`]: those on the disk; [`writes`]: what ends
+//!   them
+//! - [`stand_in`]: who answers for the home while it is away
 //! - [`static_files`]: the page's files that never change, from memory ([`asset_cache`])
 //! - [`page`]: the stock page, each tab of it a client of its own
 //!   ([`page_cookie`]: the cookie with other pages)
@@ -53,6 +56,7 @@ pub mod command_scope;
 pub mod commands;
 pub mod conditional;
 pub mod cookie_signer;
+pub mod copies;
 pub mod copy_file;
 pub mod cors;
 pub mod error;
@@ -74,6 +78,7 @@ pub mod route;
 pub mod self_service;
 mod service;
 pub mod stale_cache;
+pub mod stand_in;
 mod state;
 pub mod static_files;
 pub mod submit;
@@ -81,9 +86,11 @@ pub mod tunnel;
 pub mod unavailable;
 pub mod upgrade;
 pub mod upload;
+pub mod user_data;
 pub mod users;
 pub mod view;
 pub mod visible_owners;
+pub mod writes;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -91,12 +98,13 @@ use std::sync::Arc;
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Request, Response, StatusCode};
 use hyper::body::Incoming;
-use tracing::debug;
+use tracing::{debug, info};
 
 use crate::body::ResponseBody;
-use crate::net::now;
+use crate::net::{new_id, now};
 use crate::shared::Shared;
 use error::{Fault, GatewayError};
+use unavailable::{Asker, Reader};
 
 pub use service::FrontService;
 pub use state::{Annex, Front};
@@ -122,7 +130,7 @@ pub async fn answer(
         record.is_of(guest.as_ref().map(|guest| &guest.pass));
         request.extensions_mut().insert(record.seen());
     }
-    let reader = unavailable::Reader::of(&request);
+    let asker = Asker::of(&front, peer, &request);
     let visit = page_cookie::Visit::of(&front, peer, &request);
     let is_inside = matches!(entry, base_path::Entry::Inside);
     let answer = match (answered, entry) {
@@ -132,14 +140,14 @@ pub async fn answer(
         (None, base_path::Entry::Outside(error)) => Err(error),
     };
     let answer = answer.map_err(|error| error.in_fleet(&front.shared.fleet));
-    let mut response = answer.unwrap_or_else(|error| match reader {
-        unavailable::Reader::Person if unavailable::is_over_soon(&error) => {
-            let _counted = failed(&front.shared, &error);
-            unavailable::page(&error)
-        }
-        unavailable::Reader::Person | unavailable::Reader::Program => failed(&front.shared, &error),
-    });
-    visit.greet(&front.cookie_signer, &mut response);
+    let mut response = match answer {
+        Ok(response) => response,
+        Err(error) => failed_for(&front.shared, &error, asker),
+    };
+    if is_inside {
+        // Elsewhere it would be a cookie for all that else is on this host.
+        visit.greet(&front.cookie_signer, &mut response);
+    }
     // After that: a page without an origin of its own gets no cookie.
     if let cors::CorsDecision::Allowed(origin) = &decision {
         cors::allow(&mut response, origin);
@@ -184,6 +192,30 @@ fn enter(
         }
         cors::CorsDecision::Same | cors::CorsDecision::Preflight(_) => (guest, None),
     }
+}
+
+/// The answer that tells of a failure, in words for who opens an address. A request that no proxy
+/// has named gets a name here, so that it can be found in the log.
+pub fn failed_for(
+    shared: &Shared,
+    error: &GatewayError,
+    mut asker: Asker,
+) -> Response<ResponseBody> {
+    let response = failed(shared, error);
+    match asker.reader {
+        Reader::Person | Reader::Sender => {}
+        Reader::Program => return response,
+    }
+    let named = asker.named.take();
+    let request_id = named.unwrap_or_else(|| new_id().simple().to_string());
+    let code = error.code();
+    match error.fault() {
+        Fault::Client => debug!(request_id, code, %error, "Somebody was told why not."),
+        Fault::Backend | Fault::Gateway => {
+            info!(request_id, code, %error, "Somebody was told to wait.");
+        }
+    }
+    unavailable::page(error, &asker, &request_id, response)
 }
 
 /// The answer that tells of a failure, counted and logged.

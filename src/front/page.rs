@@ -19,6 +19,7 @@
 //!   new version.
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::net::IpAddr;
 use std::sync::{Arc, LazyLock};
 
 use bytes::{Bytes, BytesMut};
@@ -38,6 +39,7 @@ use super::conditional::{Conditional, Whole};
 use super::error::{Fault, GatewayError};
 use super::forward::{Target, exchange, incoming, send, to_backend};
 use super::stale_cache::CacheKey;
+use super::stand_in::{self, Fit};
 use super::unavailable::Reader;
 use super::{Answer, failover, headers, home};
 use crate::body::{
@@ -48,6 +50,7 @@ use crate::comfy::query::parameter;
 use crate::config::OnOff;
 use crate::net::now;
 use crate::routing::decision::Reason;
+use crate::routing::ids::BackendId;
 use crate::routing::placement::NoPlace;
 use crate::shared::Shared;
 
@@ -111,18 +114,13 @@ pub async fn page(front: &Arc<Front>, caller: &Caller, request: Request<Incoming
     if Reader::of(&request) == Reader::Person && failover::others(&front.shared, None).is_empty() {
         return Err(GatewayError::Refused(NoPlace::NoneReady.into()));
     }
-    let is_watched = is_watched(&request);
     let script = front.shared.config().server.page_script;
     let mut response = match script {
         OnOff::On if is_ours => scripted(front, request).await?,
         OnOff::On | OnOff::Off => {
             let path = if is_ours { "/" } else { request.uri().path() };
             let key = CacheKey::own(path, "", request.headers());
-            let response = home::read(front, key, request).await?;
-            if is_watched && is_of_home(&response) {
-                front.asset_cache.saw_page(response.headers());
-            }
-            response
+            unscripted(front, (key, caller.address), request).await?
         }
     };
     if caller.browser.is_none()
@@ -140,6 +138,31 @@ fn is_watched<B>(request: &Request<B>) -> bool {
     request.uri().path() == "/" && request.uri().query().is_none()
 }
 
+/// The page as its backend has it.
+async fn unscripted(
+    front: &Arc<Front>,
+    (key, from): (CacheKey, IpAddr),
+    request: Request<Incoming>,
+) -> Answer {
+    let home = front.shared.home().filter(|home| home.is_up());
+    let (asked, is_watched) = (Conditional::of(&request), is_watched(&request));
+    let is_copied = front.stale_cache.knows(&key);
+    if home.is_none() && !is_copied && *request.method() == Method::GET {
+        let (parts, _body) = request.into_parts();
+        let others = stand_in::others(front);
+        let page = of_another(front, &others, (&parts, &asked, OnOff::Off)).await;
+        return page.ok_or(GatewayError::Refused(NoPlace::NoneReady.into()));
+    }
+    let response = home::read(front, key, from, request).await?;
+    if is_of_home(&response) {
+        front.stand_in.is_over();
+        if is_watched {
+            front.asset_cache.saw_page(response.headers());
+        }
+    }
+    Ok(response)
+}
+
 /// True if the home gave it just now. A 304 does not say in which coding the page would come, and
 /// so not which page its tag is of.
 fn is_of_home(response: &Response<ResponseBody>) -> bool {
@@ -154,67 +177,102 @@ async fn scripted(front: &Arc<Front>, request: Request<Incoming>) -> Answer {
     let is_watched = is_watched(&request);
     let key = CacheKey::own("/", "", request.headers());
     let (parts, _body) = request.into_parts();
-    let home = home::target(&front.shared);
-    match fetch(front, &home, parts.clone()).await {
-        Ok(Fetched::Other(response)) => Ok(response),
-        Ok(Fetched::Page(page, time)) => {
+    let first = match home::target(&front.shared) {
+        Ok(home) => {
+            front.notice_home(home.backend.id);
+            let fetched = fetch(front, &home, parts.clone(), OnOff::On).await;
+            fetched.map(|fetched| (home.backend.id, fetched))
+        }
+        Err(error) => Err(error),
+    };
+    match first {
+        Ok((_, Fetched::Other(response))) => Ok(response),
+        Ok((home, Fetched::Page(page, time, digest))) => {
             if is_watched {
                 front.asset_cache.saw_page(&page.headers);
             }
+            front.shared.records.saw_home_page(home, &digest);
+            front.stand_in.is_over();
             let mut response = asked.answer(&page);
             response.extensions_mut().extend(time);
             let copies = &front.stale_cache;
             if home::may_be_kept(&page.headers) && page.body.len() <= copies.body_max() {
-                copies.put(key, page, now());
+                copies.put(key, page, now(), front.writes.number());
             }
             Ok(response)
         }
-        Err(error) if error.fault() == Fault::Backend => {
-            let others = failover::others(&front.shared, Some(home.backend.id));
+        Err(error) if error.fault() == Fault::Backend || failover::is_away(&error) => {
+            let others = stand_in::others(front);
             if reader == Reader::Person && others.is_empty() {
                 return Err(error);
             }
-            match home::copy(front, &key, &asked) {
-                Some(copy) => Ok(copy),
-                None => of_another(front, &others, &parts, &asked).await.ok_or(error),
+            if let Some(copy) = home::copy(front, &key, &asked) {
+                return Ok(copy);
             }
+            of_another(front, &others, (&parts, &asked, OnOff::On)).await.ok_or(error)
         }
         Err(error) => Err(error),
     }
 }
 
-/// The page of another backend, for as long as the home has never given one.
+/// The page of another backend: of the version that the home has, or that was given before, if
+/// there is one.
 async fn of_another(
     front: &Front,
     others: &[Target],
-    parts: &Parts,
-    asked: &Conditional,
+    (parts, asked, script): (&Parts, &Conditional, OnOff),
 ) -> Option<Response<ResponseBody>> {
+    let mut best: Option<(Fit, Given)> = None;
     for target in others {
-        match fetch(front, target, parts.clone()).await {
-            Ok(Fetched::Page(page, time)) => {
-                let mut response = asked.answer(&page);
-                response.extensions_mut().extend(time);
-                return Some(response);
+        let Ok(fetched) = fetch(front, target, parts.clone(), script).await else { continue };
+        let (fit, given) = match fetched {
+            Fetched::Page(page, time, digest) => {
+                let by = target.backend.id;
+                (front.stand_in.fit(front, &digest), Given::Page { page, time, by, digest })
             }
-            Ok(Fetched::Other(response)) if response.status().is_success() => {
-                return Some(response);
+            Fetched::Other(response) if response.status().is_success() => {
+                (Fit::Other, Given::Other(response))
             }
-            Ok(Fetched::Other(_)) | Err(_) => {}
+            Fetched::Other(_) => continue,
+        };
+        if best.as_ref().is_none_or(|(before, _)| *before < fit) {
+            best = Some((fit, given));
+        }
+        if fit == Fit::Same {
+            break;
         }
     }
-    None
+    match best?.1 {
+        Given::Other(response) => Some(response),
+        Given::Page { page, time, by, digest } => {
+            front.stand_in.gave(by, digest);
+            let mut response = asked.answer(&page);
+            response.extensions_mut().extend(time);
+            Some(response)
+        }
+    }
+}
+
+/// What another backend gave for the page.
+enum Given {
+    Page { page: Whole, time: http::Extensions, by: BackendId, digest: String },
+    Other(Response<ResponseBody>),
 }
 
 /// What the home backend gave for the page.
 enum Fetched {
-    /// The page, with the script in it.
-    Page(Whole, http::Extensions),
+    /// The page, with the script in it if that is wanted; and what tells it apart without.
+    Page(Whole, http::Extensions, String),
     /// Something else, as it came.
     Other(Response<ResponseBody>),
 }
 
-async fn fetch(front: &Front, target: &Target, mut parts: Parts) -> Result<Fetched, GatewayError> {
+async fn fetch(
+    front: &Front,
+    target: &Target,
+    mut parts: Parts,
+    script: OnOff,
+) -> Result<Fetched, GatewayError> {
     ask_for_all(&mut parts);
     let request = to_backend(target, parts.clone(), RequestBody::Empty);
     let (response, lease) =
@@ -236,7 +294,12 @@ async fn fetch(front: &Front, target: &Target, mut parts: Parts) -> Result<Fetch
     };
     Box::new(lease).finished();
     headers::to_client(&mut head.headers, &target.backend, target.reason);
-    Ok(Fetched::Page(with_script(head.headers, body), head.extensions))
+    let digest = stand_in::digest(&body);
+    let page = match script {
+        OnOff::On => with_script(head.headers, body),
+        OnOff::Off => Whole { headers: head.headers, body },
+    };
+    Ok(Fetched::Page(page, head.extensions, digest))
 }
 
 /// The whole page, as it is: what the client has of the changed one says nothing of it.

@@ -13,10 +13,11 @@ use super::Front;
 use super::caller::{Caller, IdentityHints};
 use super::error::GatewayError;
 use super::forward::{Target, forward};
+use super::stand_in::marked;
 use super::upload::{self, upload};
 use super::{
     Answer, assets, cancel, commands, done, failover, headers, history, home, jobs, lists, nodes,
-    packs, page, self_service, static_files, submit, tunnel, upgrade, view,
+    packs, page, self_service, static_files, submit, tunnel, upgrade, user_data, view,
 };
 use crate::comfy::endpoint::{Endpoint, classify};
 use crate::comfy::guard;
@@ -73,9 +74,9 @@ pub async fn route(front: &Arc<Front>, peer: IpAddr, mut request: Request<Incomi
         Endpoint::SubscribeLogs => commands::subscribe_logs(front, &caller, request).await,
         Endpoint::Features => Ok(super::json(front.shared.fleet.features().1.to_string())),
         Endpoint::QueueLength => queue_length(front, &caller, request).await,
-        Endpoint::Page => page::page(front, &caller, request).await,
-        Endpoint::Asset => static_files::asset(front, request).await,
-        Endpoint::UserData => home::user_data(front, request).await,
+        Endpoint::Page => marked(front, page::page(front, &caller, request).await),
+        Endpoint::Asset => marked(front, static_files::asset(front, caller.address, request).await),
+        Endpoint::UserData => marked(front, user_data::user_data(front, &caller, request).await),
         Endpoint::Guarded if !front.shared.config().server.allow_manager => {
             Err(GatewayError::OperatorsOnly)
         }
@@ -158,8 +159,9 @@ fn of_nobody(front: &Front, caller: &Caller) -> Result<Target, GatewayError> {
         let backend = Arc::clone(&front.shared.fleet.get(backend));
         return Ok(Target { backend, reason: Reason::Reserved });
     }
-    let target = home::target(&front.shared);
-    if target.backend.is_up() {
+    if let Ok(target) = home::target(&front.shared)
+        && target.backend.is_up()
+    {
         return Ok(target);
     }
     let any = front.shared.fleet.iter().find(|backend| backend.is_up());

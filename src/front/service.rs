@@ -10,7 +10,8 @@ use hyper::body::Incoming;
 
 use super::error::GatewayError;
 use super::passthrough::connection::PassthroughConnection;
-use super::{Front, failed};
+use super::unavailable::Asker;
+use super::{Front, failed_for};
 use crate::body::ResponseBody;
 use crate::config::OnOff;
 use crate::server::{ConnectionEvent, ConnectionLimits, Refusal, Service};
@@ -26,8 +27,9 @@ impl Service for FrontService {
         super::answer(Arc::clone(&self.0), peer, request).await
     }
 
-    fn refused(&self, refusal: Refusal) -> Response<ResponseBody> {
-        let response = failed(&self.0.shared, &GatewayError::BadRequest(refusal));
+    fn refused(&self, refusal: Refusal, read: &[u8]) -> Response<ResponseBody> {
+        let (error, asker) = (GatewayError::BadRequest(refusal), Asker::of_bytes(read));
+        let response = failed_for(&self.0.shared, &error, asker);
         self.0.shared.metrics.answered(response.status(), Duration::ZERO);
         response
     }

@@ -11,6 +11,8 @@
 //!   Of a 404 only the fact is kept: the stock page takes a 404 for an empty folder, and any other
 //!   error for fatal.
 //! - A copy that is personal to one caller is not served to another: see [`CacheKey::own`].
+//! - What was there before a write that may have been done is neither kept nor given: see
+//!   [`super::writes`].
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -21,8 +23,8 @@ use http::HeaderValue;
 use http::header::{ETAG, HeaderMap, HeaderName};
 
 pub use super::cache_key::CacheKey;
-use super::cache_key::bare;
 use super::conditional::Whole;
+use super::writes::{Outcome, Writes};
 use crate::lock::{Guard, Lock, rank};
 
 /// The largest body that is kept, in bytes; less if all copies together may have little.
@@ -38,10 +40,22 @@ pub enum Found {
     Nothing,
 }
 
+/// What the home said of a copy when it said that a caller's own is good.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Revalidated {
+    /// It is that one.
+    Same,
+    /// It is another, so the copy is not good.
+    Another,
+    /// Nothing: there is no copy, or no word of which one is good.
+    Unsaid,
+}
+
 /// All copies.
 #[derive(Debug)]
 pub struct StaleCache {
     body_max: AtomicUsize,
+    writes: Arc<Writes>,
     table: Lock<Table, { rank::STALE_CACHE }>,
 }
 
@@ -82,10 +96,10 @@ enum Kept {
 impl StaleCache {
     /// Room for `bytes` in all; 0 keeps none.
     #[must_use]
-    pub fn new(bytes: usize) -> Self {
+    pub fn new(bytes: usize, writes: Arc<Writes>) -> Self {
         let table = Table { bytes_max: bytes, ..Table::default() };
         let body_max = AtomicUsize::new(BODY_MAX.min(bytes / 4));
-        Self { body_max, table: Lock::new(table) }
+        Self { body_max, writes, table: Lock::new(table) }
     }
 
     #[must_use]
@@ -132,6 +146,9 @@ impl StaleCache {
     #[must_use]
     pub fn get(&self, key: &CacheKey, now: Instant) -> Option<(Found, Duration)> {
         let mut table = self.table();
+        if self.writes.is_on_its_way(key) {
+            return None;
+        }
         table.used(key);
         let (found, since) = match &table.entries.get(key)?.kept {
             Kept::Copy { whole, since } => (Found::Whole(whole.clone()), since),
@@ -141,19 +158,27 @@ impl StaleCache {
         Some((found, now.duration_since(*since)))
     }
 
-    /// Keeps an answer, in place of an older one.
-    pub fn put(&self, key: CacheKey, whole: Whole, now: Instant) {
-        self.table().put(key, Kept::Copy { whole, since: now });
+    /// Keeps an answer, in place of an older one. It was asked for when there were `writes`.
+    pub fn put(&self, key: CacheKey, whole: Whole, since: Instant, writes: u64) {
+        self.keep(key, Kept::Copy { whole, since }, writes);
     }
 
     /// Remembers that the home backend has nothing there.
-    pub fn missing(&self, key: CacheKey, now: Instant) {
-        self.table().put(key, Kept::Missing { since: now });
+    pub fn missing(&self, key: CacheKey, since: Instant, writes: u64) {
+        self.keep(key, Kept::Missing { since }, writes);
     }
 
     /// Remembers that there can be no copy.
     pub fn refuse(&self, key: CacheKey) {
         self.table().put(key, Kept::Nothing);
+    }
+
+    fn keep(&self, key: CacheKey, kept: Kept, writes: u64) {
+        let mut table = self.table();
+        // Under this lock: a write that ends a moment later finds it here, and ends it too.
+        if !self.writes.may_be_old(&key, writes) {
+            table.put(key, kept);
+        }
     }
 
     /// The home backend gives these validators now: if they are the copy's, it is as good as new.
@@ -171,11 +196,18 @@ impl StaleCache {
 
     /// The home backend says that what a caller has is still good, and these are its validators.
     /// If they are not the copy's, then that is not good any more.
-    pub fn revalidated(&self, key: &CacheKey, headers: &HeaderMap, now: Instant) {
-        let is_same = self.confirm(key, headers, now);
-        if !is_same && headers.contains_key(ETAG) {
-            self.forget(key);
+    pub fn revalidated(&self, key: &CacheKey, headers: &HeaderMap, now: Instant) -> Revalidated {
+        if self.confirm(key, headers, now) {
+            return Revalidated::Same;
         }
+        let mut table = self.table();
+        let has_copy =
+            table.entries.get(key).is_some_and(|it| matches!(it.kept, Kept::Copy { .. }));
+        if has_copy && headers.contains_key(ETAG) {
+            table.remove(key);
+            return Revalidated::Another;
+        }
+        Revalidated::Unsaid
     }
 
     /// What the home backend has under this key is not what we think.
@@ -187,21 +219,33 @@ impl StaleCache {
         }
     }
 
-    /// Somebody wrote to this path of user data: nobody's copy of it is good any more.
-    pub fn written(&self, path: &str) {
-        let path = bare(path);
-        let (from, to) = path.split_once("/move/").unwrap_or((&path, ""));
-        let is_meant = |key: &CacheKey, entry: &Entry| {
-            let moved_to = key.path().strip_prefix("/userdata/");
-            // A folder may have come with its first file.
-            let is_no_folder = matches!(entry.kept, Kept::Missing { .. })
-                && matches!(key.path(), "/userdata" | "/v2/userdata");
-            key.path() == &*from || (!to.is_empty() && moved_to == Some(to)) || is_no_folder
-        };
+    /// A write is over. If it may have been done, nobody's copies of what it changes are good any
+    /// more. Returns the writer's own.
+    pub fn written(&self, write: &CacheKey, outcome: Outcome) -> Vec<CacheKey> {
+        let groups = write.changes();
+        let is_meant = |key: &CacheKey| key.is_user_data() && groups.contains(&key.group());
+        // In one step: nobody finds a copy after the write is over, and before it is ended.
         let mut table = self.table();
-        let stale = table.entries.iter().filter(|(key, entry)| is_meant(key, entry));
-        let stale: Vec<Arc<CacheKey>> = stale.map(|(key, _)| Arc::clone(key)).collect();
-        for key in stale {
+        self.writes.end(&groups, outcome);
+        match outcome {
+            Outcome::NotDone => return Vec::new(),
+            Outcome::MayBeDone => {}
+        }
+        let stale: Vec<Arc<CacheKey>> =
+            table.entries.keys().filter(|key| is_meant(key)).map(Arc::clone).collect();
+        for key in &stale {
+            table.remove(key);
+        }
+        stale.iter().filter(|key| key.is_of_asker(write)).map(|key| CacheKey::clone(key)).collect()
+    }
+
+    /// The home is another backend now: what people saved at the one before is not there.
+    pub fn forget_user_data(&self) {
+        let mut table = self.table();
+        self.writes.forget_all();
+        let all = table.entries.keys().filter(|key| key.is_user_data());
+        let all: Vec<Arc<CacheKey>> = all.cloned().collect();
+        for key in all {
             table.remove(&key);
         }
     }
@@ -284,6 +328,10 @@ mod tests {
     use super::*;
     use bytes::Bytes;
 
+    fn cache(bytes: usize) -> StaleCache {
+        StaleCache::new(bytes, Arc::default())
+    }
+
     fn key(path: &str) -> CacheKey {
         CacheKey::asset(path)
     }
@@ -296,16 +344,16 @@ mod tests {
 
     #[test]
     fn what_was_not_used_for_longest_goes_first_and_all_stays_below_the_bound() {
-        let (copies, t) = (StaleCache::new(30_000), crate::net::now());
+        let (copies, t) = (cache(30_000), crate::net::now());
         for path in ["/a", "/b", "/c"] {
-            copies.put(key(path), whole("\"1\"", 9_000), t);
+            copies.put(key(path), whole("\"1\"", 9_000), t, 0);
         }
         assert!(copies.get(&key("/a"), t).is_some());
-        copies.put(key("/d"), whole("\"1\"", 9_000), t);
+        copies.put(key("/d"), whole("\"1\"", 9_000), t, 0);
         let kept = ["/a", "/b", "/c", "/d"].map(|path| copies.get(&key(path), t).is_some());
         assert_eq!(kept, [true, false, true, true]);
         assert!(copies.table().bytes <= 30_000);
-        copies.put(key("/a"), whole("\"2\"", 30_000), t);
+        copies.put(key("/a"), whole("\"2\"", 30_000), t, 0);
         assert!(copies.get(&key("/a"), t).is_none(), "too large, and the old one is not good");
         assert!(copies.take_room(20_000), "a body on its way counts as well");
         assert_eq!(copies.table().entries.len(), 1);
@@ -316,18 +364,20 @@ mod tests {
 
     #[test]
     fn a_copy_is_as_old_as_its_last_confirmation() {
-        let (copies, t) = (StaleCache::new(40_000), crate::net::now());
+        let (copies, t) = (cache(40_000), crate::net::now());
         let later = t + Duration::from_secs(60);
-        copies.put(key("/a"), whole("\"1\"", 1), t);
+        copies.put(key("/a"), whole("\"1\"", 1), t, 0);
         assert!(!copies.confirm(&key("/a"), &whole("\"2\"", 0).headers, later));
         assert_eq!(copies.get(&key("/a"), later).unwrap().1, Duration::from_secs(60));
         assert!(copies.confirm(&key("/a"), &whole("\"1\"", 0).headers, later));
         assert_eq!(copies.get(&key("/a"), later).unwrap().1, Duration::ZERO);
-        copies.revalidated(&key("/a"), &HeaderMap::new(), later);
-        assert!(copies.knows(&key("/a")), "nothing is said of which one is good");
-        copies.revalidated(&key("/a"), &whole("\"2\"", 0).headers, later);
-        assert!(!copies.knows(&key("/a")));
-        copies.put(key("/w"), whole("W/\"1\"", 1), t);
+        let said = |tag| copies.revalidated(&key("/a"), &whole(tag, 0).headers, later);
+        let unsaid = copies.revalidated(&key("/a"), &HeaderMap::new(), later);
+        assert_eq!((unsaid, copies.knows(&key("/a"))), (Revalidated::Unsaid, true));
+        assert_eq!((said("\"1\""), copies.knows(&key("/a"))), (Revalidated::Same, true));
+        assert_eq!((said("\"2\""), copies.knows(&key("/a"))), (Revalidated::Another, false));
+        assert_eq!(said("\"2\""), Revalidated::Unsaid, "there is none, to say something of");
+        copies.put(key("/w"), whole("W/\"1\"", 1), t, 0);
         assert!(!copies.confirm(&key("/w"), &whole("W/\"1\"", 0).headers, later));
     }
 
@@ -357,17 +407,42 @@ mod tests {
     }
 
     #[test]
+    fn what_is_being_written_is_not_given_and_what_was_asked_before_is_not_kept() {
+        let writes = Arc::new(Writes::default());
+        let copies = StaleCache::new(40_000, Arc::clone(&writes));
+        let (t, settings) = (crate::net::now(), CacheKey::own("/settings", "", &HeaderMap::new()));
+        copies.put(settings.clone(), whole("\"1\"", 1), t, writes.number());
+        for (outcome, is_good) in [(Outcome::NotDone, true), (Outcome::MayBeDone, false)] {
+            let asked = writes.number();
+            writes.begin(&settings.changes());
+            assert!(copies.get(&settings, t).is_none(), "the home may have it already");
+            copies.put(settings.clone(), whole("\"2\"", 2), t, asked);
+            copies.written(&settings, outcome);
+            let found = copies.get(&settings, t).map(|(found, _)| match found {
+                Found::Whole(whole) => whole.body.len(),
+                Found::Nothing => 0,
+            });
+            assert_eq!(found, is_good.then_some(1), "{outcome:?}");
+            copies.missing(settings.clone(), t, asked);
+            assert_eq!(copies.knows(&settings), is_good, "asked before it was done");
+        }
+    }
+
+    #[test]
     fn a_write_ends_everyones_copies_of_what_was_written() {
-        let (copies, t) = (StaleCache::new(40_000), crate::net::now());
+        let (copies, t) = (cache(40_000), crate::net::now());
         let named = |path: &str| CacheKey::own(path, "", &HeaderMap::new());
         let all = ["/userdata/a.json", "/userdata/b.json", "/userdata/c.json", "/settings"];
         for path in all {
-            copies.put(named(path), whole("\"1\"", 1), t);
+            copies.put(named(path), whole("\"1\"", 1), t, 0);
         }
         let folder = CacheKey::own("/v2/userdata", "path=x", &HeaderMap::new());
-        copies.missing(folder.clone(), t);
+        copies.missing(folder.clone(), t, 0);
         assert!(matches!(copies.get(&folder, t), Some((Found::Nothing, _))));
-        copies.written("/api/userdata/a.json/move/b.json");
+        let write = named("/api/%75serdata/a.json/move/b.json");
+        copies.writes.begin(&write.changes());
+        let own = copies.written(&write, Outcome::MayBeDone);
+        assert_eq!(own.len(), 3, "to be read anew: {own:?}");
         assert!(copies.get(&folder, t).is_none());
         let kept = all.map(|path| copies.get(&named(path), t).is_some());
         assert_eq!(kept, [false, false, true, true]);

@@ -4,6 +4,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use arc_swap::ArcSwapOption;
 use http::Method;
 use tokio::sync::Semaphore;
 use tracing::warn;
@@ -14,17 +15,23 @@ use super::asset_cache::AssetCache;
 use super::broadcast_lookup::LookupLimiter;
 use super::browsers::{self, Browsers};
 use super::cookie_signer::CookieSigner;
+use super::copies::Copies;
 use super::failover::Starts;
 use super::history_cache::HistoryCache;
 use super::nodes::NodeInfos;
 use super::stale_cache::StaleCache;
+use super::stand_in::StandIn;
 use super::static_files::press::Press;
+use super::user_data::READING_MAX;
 use super::users::Users;
+use super::writes::Writes;
 use crate::body::budget::BodyBudget;
 use crate::config::AuthMode;
 use crate::net::Boxed;
+use crate::routing::ids::BackendId;
 use crate::session::Sessions;
 use crate::shared::Shared;
+use crate::tasks::Tasks;
 
 /// How many files may be copied from backend to backend at one time.
 const COPIES_MAX: usize = 8;
@@ -59,6 +66,16 @@ pub struct Front {
     pub stale_cache: StaleCache,
     /// The page's hashed files.
     pub asset_cache: Arc<AssetCache>,
+    /// The same of user data, on the disk.
+    pub copies: Copies,
+    /// What is being written at the home.
+    pub writes: Arc<Writes>,
+    /// Which backend was the home when it was last looked at.
+    home: ArcSwapOption<BackendId>,
+    /// Who answered for the home last.
+    pub stand_in: StandIn,
+    /// How many writes have what they changed read anew.
+    pub reading_anew: Arc<Semaphore>,
     /// History entries that were fetched for lists.
     pub history_cache: HistoryCache,
     /// Who had ids looked for that nobody knows.
@@ -82,17 +99,25 @@ impl Front {
         let config = shared.config();
         let bytes = |size: u64| usize::try_from(size).unwrap_or(usize::MAX);
         shared.metrics.guests.may_come(config.auth.users.len());
+        let cookie_signer =
+            config.state.dir.path().map_or_else(CookieSigner::new, CookieSigner::kept_in);
+        // The journal's lock keeps other processes out of the folder.
+        let folder = config.copies_folder().filter(|_| shared.records.journal.is_kept());
+        let writes = Arc::new(Writes::default());
+        let limit = config.copies_on_disk();
+        let copies = Copies::new(folder, cookie_signer.clone(), Arc::clone(&writes), limit);
         Arc::new(Self {
             admission: Admission::new(&config.auth),
             browsers: Browsers::default(),
             press: Press::default(),
             starts: Starts::default(),
-            cookie_signer: config
-                .state
-                .dir
-                .path()
-                .map_or_else(CookieSigner::new, CookieSigner::kept_in),
-            stale_cache: StaleCache::new(bytes(config.server.stale_cache)),
+            cookie_signer,
+            copies,
+            home: ArcSwapOption::empty(),
+            stand_in: StandIn::default(),
+            reading_anew: Arc::new(Semaphore::new(READING_MAX)),
+            stale_cache: StaleCache::new(bytes(config.server.stale_cache), Arc::clone(&writes)),
+            writes,
             asset_cache: AssetCache::new(bytes(config.server.asset_cache)),
             history_cache: HistoryCache::new(bytes(config.prompts.history_cache)),
             lookups: LookupLimiter::default(),
@@ -116,14 +141,30 @@ impl Front {
         self.asset_cache.limit(bytes(config.server.asset_cache));
         self.history_cache.limit(bytes(config.prompts.history_cache));
         self.bodies.limit(config.prompts.max_bodies_total);
+        self.copies.limit(config.copies_on_disk());
     }
 
-    /// Starts what looks after the front for as long as the process runs.
-    pub fn start(self: &Arc<Self>) {
+    /// The home is this backend now. If it was another before, what people saved is not there.
+    pub fn notice_home(&self, id: BackendId) {
+        // Looked at first: mostly it is the same, and then nothing is written.
+        if self.home.load().as_deref() == Some(&id) {
+            return;
+        }
+        let before = self.home.swap(Some(Arc::new(id)));
+        if before.is_some_and(|before| *before != id) {
+            self.stale_cache.forget_user_data();
+            self.stand_in.is_over();
+        }
+    }
+
+    /// Starts what looks after the front for as long as the process runs, and what writes for it
+    /// until the last request is answered.
+    pub fn start(self: &Arc<Self>, writers: &Tasks) {
         let config = self.shared.config();
         if config.auth.mode == AuthMode::Keys && config.auth.users.is_empty() {
             warn!("Nobody can come in: the file of users has none. `mooring users add` adds one.");
         }
         self.shared.tasks.spawn_critical("browsers", browsers::sweep(Arc::clone(self)));
+        self.copies.start(writers);
     }
 }

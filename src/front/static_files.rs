@@ -28,6 +28,7 @@ pub mod names;
 pub mod press;
 pub mod types;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -46,7 +47,7 @@ use super::error::{Fault, GatewayError};
 use super::forward::{Target, exchange, incoming, send, to_backend};
 use super::page::{ask_for_all, broken};
 use super::stale_cache::CacheKey;
-use super::{Answer, failover, headers, home};
+use super::{Answer, failover, headers, home, stand_in};
 use crate::body::{
     ClientFault, CollectError, CollectLimits, OnEnd as _, RequestBody, ResponseBody, collect,
 };
@@ -121,15 +122,15 @@ impl Absence {
 /// # Errors
 /// The home backend does not answer, nor does any other that has it, and there is no copy. Or the
 /// caller refuses every form that it could have.
-pub async fn asset(front: &Arc<Front>, request: Request<Incoming>) -> Answer {
+pub async fn asset(front: &Arc<Front>, from: IpAddr, request: Request<Incoming>) -> Answer {
     let path = request.uri().path();
     let kind = names::hashed(path).filter(|_| request.uri().query().is_none());
     let Some((kind, parts)) = kind.zip(failover::again(&request)) else {
-        return home::read(front, CacheKey::asset(path), request).await;
+        return home::read(front, CacheKey::asset(path), from, request).await;
     };
     let path = path.into();
     let asked = Asked { path, kind, parts, conditional: Conditional::of(&request) };
-    let key = front.asset_cache.key(&asked.path, &version_of(&front.shared.home()));
+    let key = front.asset_cache.key(&asked.path, &version_of(front.shared.home().as_deref()));
     if let Some(answer) = coded_before(front, &asked, &key) {
         return Ok(answer);
     }
@@ -146,8 +147,8 @@ pub fn is_hashed(path: &str) -> bool {
 }
 
 /// The frontend of a server; empty if it was never asked.
-fn version_of(backend: &Backend) -> Arc<str> {
-    backend.frontend().unwrap_or_else(|| "".into())
+fn version_of(backend: Option<&Backend>) -> Arc<str> {
+    backend.and_then(Backend::frontend).unwrap_or_else(|| "".into())
 }
 
 /// From memory in the coding that the caller reads best, whether the file as it is is kept or not.
@@ -268,11 +269,14 @@ async fn find(
     key: &AssetKey,
     way: Way,
 ) -> Result<Found, GatewayError> {
-    let first = fetch(front, &home::target(&front.shared), asked, (key, way)).await;
+    let first = match home::target(&front.shared) {
+        Ok(home) => fetch(front, &home, asked, (key, way)).await,
+        Err(error) => Err(error),
+    };
     let is_missing = match &first {
         Ok(Found::File(_)) => false,
         Ok(Found::Other(response)) => response.status() == StatusCode::NOT_FOUND,
-        Err(error) => error.fault() == Fault::Backend,
+        Err(error) => error.fault() == Fault::Backend || failover::is_away(error),
     };
     if !is_missing {
         return first;
@@ -334,7 +338,7 @@ async fn fetch(
     let mut kept = lasting(&head.headers, asked.kind, &body);
     headers::mark(&mut kept, &target.backend, target.reason);
     let whole = Whole { headers: kept, body };
-    let key = key.of_version(&version_of(&target.backend));
+    let key = key.of_version(&version_of(Some(&target.backend)));
     Ok(Found::File(File { whole, key, reason: target.reason, stale: None }))
 }
 
@@ -365,10 +369,11 @@ async fn elsewhere(front: &Front, asked: &Asked, how: (&AssetKey, Way)) -> Optio
 }
 
 async fn look(front: &Front, asked: &Asked, how: (&AssetKey, Way)) -> Result<Found, Absence> {
-    let home = front.shared.home();
-    let mut others = failover::others(&front.shared, Some(home.id));
-    let version = home.frontend();
-    others.sort_by_key(|other| other.backend.frontend() != version);
+    // Whoever gave the page first, unless the home's frontend is known.
+    let mut others = stand_in::others(front);
+    if let Some(version) = front.shared.home().and_then(|home| home.frontend()) {
+        others.sort_by_key(|other| other.backend.frontend().as_ref() != Some(&version));
+    }
     let mut said = Vec::with_capacity(others.len());
     for target in others {
         match fetch(front, &target, asked, how).await {

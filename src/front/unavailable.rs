@@ -1,26 +1,49 @@
-//! The page that a browser gets while no server is up: text instead of JSON, and it reloads itself
-//! (promise R12).
+//! The page that somebody gets who opens an address and cannot be given what is there: words
+//! instead of JSON, the reason, and the name of the request, which stands in the log too. While
+//! waiting helps it loads itself again (promise R12).
+//!
+//! It does so only if nothing was sent, or if it was a read that is known to do nothing. Any other
+//! may have been what broke the server, and would break it again every few seconds.
 
-use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
+use std::net::IpAddr;
 
-use super::error::{ERROR_HEADER, Fault, GatewayError};
+use http::header::{
+    ACCEPT, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderMap, RETRY_AFTER,
+    X_CONTENT_TYPE_OPTIONS,
+};
+use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode};
+
+use super::access::{self, REQUEST_ID};
+use super::error::{Fault, GatewayError};
 use super::page_cookie::asks_for_a_page;
+use super::{Front, failover};
 use crate::body::ResponseBody;
+use crate::comfy::endpoint::{Endpoint, classify};
 use crate::routing::decision::Refusal;
+use crate::tunnels::TooMany;
 
 const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
 
-/// Seconds until the page loads itself again; as in `unavailable.html`.
+/// Seconds until the page loads itself again.
 const AGAIN: u16 = 4;
 
 const PAGE: &str = include_str!("unavailable.html");
+
+/// What it says while waiting helps.
+const ADVICE: &str = "<p>This page loads itself again every few seconds, until one does.</p>\n\
+                      <p>Your jobs are not forgotten: once their server is back you see what has \
+                      become of them.</p>\n";
+
+/// Forbids everything that the page does not need.
+const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'self'";
 
 /// Who reads an answer.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Reader {
     /// Somebody opens an address.
     Person,
+    /// Somebody sends a form: to load that again would be to send it again.
+    Sender,
     /// A script, or a part of a page.
     Program,
 }
@@ -28,58 +51,299 @@ pub enum Reader {
 impl Reader {
     #[must_use]
     pub fn of<B>(request: &Request<B>) -> Self {
-        let said = |name| request.headers().get(name).map(HeaderValue::as_bytes);
+        let mut accepted = request.headers().get_all(ACCEPT).iter();
+        let mode = request.headers().get(SEC_FETCH_MODE).map(HeaderValue::as_bytes);
         let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
-        let opens = match said(SEC_FETCH_MODE) {
-            Some(mode) => mode == b"navigate",
+        Self::by(is_read, mode, || accepted.any(|it| asks_for_a_page(it.as_bytes())))
+    }
+
+    /// The same of a head that is none, as far as it can be read.
+    #[must_use]
+    pub fn of_bytes(read: &[u8]) -> Self {
+        let mut lines = read.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
+        let first = lines.next().unwrap_or_default();
+        let is_read = first.starts_with(b"GET ") || first.starts_with(b"HEAD ");
+        let (mut mode, mut wants_page) = (None, false);
+        for line in lines.take_while(|line| !line.is_empty()) {
+            let Some(colon) = line.iter().position(|byte| *byte == b':') else { continue };
+            let (name, value) = (&line[..colon], line[colon + 1..].trim_ascii());
+            if name.eq_ignore_ascii_case(SEC_FETCH_MODE.as_str().as_bytes()) {
+                mode.get_or_insert(value);
+            } else if name.eq_ignore_ascii_case(ACCEPT.as_str().as_bytes()) {
+                wants_page |= asks_for_a_page(value);
+            }
+        }
+        Self::by(is_read, mode, || wants_page)
+    }
+
+    fn by(is_read: bool, mode: Option<&[u8]>, wants_page: impl FnOnce() -> bool) -> Self {
+        match mode {
+            Some(b"navigate") if is_read => Self::Person,
+            Some(b"navigate") => Self::Sender,
+            Some(_) => Self::Program,
             // Browsers say no more over plain HTTP, and only they ask for HTML first.
-            None => said(ACCEPT).is_some_and(asks_for_a_page),
-        };
-        if is_read && opens { Self::Person } else { Self::Program }
+            None if is_read && wants_page() => Self::Person,
+            None => Self::Program,
+        }
     }
 }
 
-/// True for what is over when a server is back.
-#[must_use]
-pub fn is_over_soon(error: &GatewayError) -> bool {
-    let has_no_place = matches!(error, GatewayError::Refused(Refusal::NoPlace(_)));
-    has_no_place || error.fault() == Fault::Backend
+/// What a read asks for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Question {
+    /// The page, or what a page reads before it shows anything: known to do nothing.
+    Harmless,
+    Any,
 }
 
-/// The page that waits, with the code of what went wrong. Whatever that was, it is worth to wait.
+impl Question {
+    #[must_use]
+    pub fn of<B>(request: &Request<B>) -> Self {
+        let asked = classify(request.method(), request.uri().path());
+        let is_harmless = matches!(
+            asked,
+            Endpoint::Page | Endpoint::Asset | Endpoint::Features | Endpoint::Start(_)
+        );
+        if is_harmless { Self::Harmless } else { Self::Any }
+    }
+}
+
+/// Who is to be told of a failure.
+#[derive(Clone, Debug)]
+pub struct Asker {
+    pub reader: Reader,
+    pub question: Question,
+    /// What a proxy calls the request.
+    pub named: Option<String>,
+}
+
+impl Asker {
+    #[must_use]
+    pub fn of<B>(front: &Front, peer: IpAddr, request: &Request<B>) -> Self {
+        let reader = Reader::of(request);
+        match reader {
+            Reader::Person | Reader::Sender => Self {
+                reader,
+                question: Question::of(request),
+                named: access::named(front, peer, request.headers()),
+            },
+            Reader::Program => Self { reader, question: Question::Any, named: None },
+        }
+    }
+
+    /// The same of a head that is none.
+    #[must_use]
+    pub fn of_bytes(read: &[u8]) -> Self {
+        Self { reader: Reader::of_bytes(read), question: Question::Any, named: None }
+    }
+}
+
+/// True for what is over when a server is back or when there is room again, and of which no server
+/// has seen anything.
+fn was_kept_back(error: &GatewayError) -> bool {
+    let has_no_room = matches!(
+        error,
+        GatewayError::Refused(Refusal::BackendWedged { .. })
+            | GatewayError::TooManyClients(_)
+            | GatewayError::TooManyTunnels(TooMany::InAll { .. })
+            | GatewayError::BodiesBusy
+            | GatewayError::InputUnavailable { .. }
+            | GatewayError::LinkTimeout { .. }
+            | GatewayError::Stopping
+    );
+    has_no_room || failover::is_away(error)
+}
+
+/// True if waiting helps, and asking again hurts nobody.
+fn is_to_be_asked_again(error: &GatewayError, asker: &Asker) -> bool {
+    let is_ours = matches!(error.fault(), Fault::Backend | Fault::Gateway);
+    was_kept_back(error) || (is_ours && asker.question == Question::Harmless)
+}
+
+/// Makes a page of the answer that tells of a failure.
 #[must_use]
-pub fn page(error: &GatewayError) -> Response<ResponseBody> {
-    let mut response = Response::new(ResponseBody::whole(PAGE));
-    *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
-    let headers: &mut HeaderMap = response.headers_mut();
+pub fn page(
+    error: &GatewayError,
+    asker: &Asker,
+    request_id: &str,
+    mut response: Response<ResponseBody>,
+) -> Response<ResponseBody> {
+    let helps = is_to_be_asked_again(error, asker);
+    let loads_again = helps && asker.reader == Reader::Person;
+    if was_kept_back(error) {
+        *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+    }
+    if helps {
+        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(AGAIN));
+    }
+    let status = response.status();
+    let title = if helps {
+        "No server can answer at the moment"
+    } else {
+        status.canonical_reason().unwrap_or("This cannot be answered")
+    };
+    let refresh = format!("<meta http-equiv=\"refresh\" content=\"{AGAIN}\">\n");
+    let text = filled(&[
+        ("refresh", if loads_again { &refresh } else { "" }),
+        ("title", title),
+        ("advice", if loads_again { ADVICE } else { "" }),
+        ("reason", &escaped(&sentence(&error.to_string()))),
+        ("code", error.code()),
+        ("id", &escaped(request_id)),
+    ]);
+    *response.body_mut() = ResponseBody::whole(text);
+    dress(response.headers_mut(), request_id);
+    response
+}
+
+fn dress(headers: &mut HeaderMap, request_id: &str) {
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers.insert(ERROR_HEADER, HeaderValue::from_static(error.code()));
-    headers.insert(RETRY_AFTER, HeaderValue::from(AGAIN));
-    response
+    headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    if let Ok(value) = HeaderValue::try_from(request_id) {
+        headers.insert(HeaderName::from_static(REQUEST_ID), value);
+    }
+}
+
+/// The page with its gaps filled, each once: what is filled in is not looked at again.
+fn filled(values: &[(&str, &str)]) -> String {
+    let mut text = String::with_capacity(PAGE.len() + 1024);
+    let mut rest = PAGE;
+    while let Some((before, gap)) = rest.split_once("{{") {
+        text.push_str(before);
+        let (name, after) = gap.split_once("}}").unwrap_or((gap, ""));
+        text.push_str(values.iter().find(|(it, _)| *it == name).map_or("", |(_, value)| value));
+        rest = after;
+    }
+    text.push_str(rest);
+    text
+}
+
+/// With a capital, and a full stop.
+fn sentence(text: &str) -> String {
+    let mut letters = text.chars();
+    let first: String = letters.next().into_iter().flat_map(char::to_uppercase).collect();
+    format!("{first}{}.", letters.as_str().trim_end_matches('.'))
+}
+
+/// As text of an element, whatever somebody has named a file.
+fn escaped(text: &str) -> String {
+    let mut safe = String::with_capacity(text.len());
+    for letter in text.chars() {
+        match letter {
+            '&' => safe.push_str("&amp;"),
+            '<' => safe.push_str("&lt;"),
+            '>' => safe.push_str("&gt;"),
+            '"' => safe.push_str("&quot;"),
+            '\'' => safe.push_str("&#39;"),
+            letter if letter.is_control() => safe.push('\u{fffd}'),
+            letter => safe.push(letter),
+        }
+    }
+    safe
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::fleet::pool::ExchangeError;
 
     #[test]
     fn a_person_is_told_from_a_script() {
-        let is = |method: &str, name: &str, value: &str| {
+        let check = |method: &str, name: &str, value: &str, expected: Reader| {
             let request = Request::builder().method(method).header(name, value);
-            Reader::of(&request.body(()).unwrap()) == Reader::Person
+            assert_eq!(Reader::of(&request.body(()).unwrap()), expected, "{method} {name} {value}");
+            let head = format!("{method} / HTTP/9.9\r\n{}: {value} \r\n", name.to_uppercase());
+            assert_eq!(Reader::of_bytes(head.as_bytes()), expected, "{head}");
+            let beyond = format!("{method} / HTTP/1.1\r\n\r\n{name}: {value}\r\n");
+            assert_eq!(Reader::of_bytes(beyond.as_bytes()), Reader::Program, "{beyond}");
         };
-        assert!(is("GET", "sec-fetch-mode", "navigate"));
-        assert!(is("GET", "accept", "text/html,application/xhtml+xml,*/*;q=0.8"));
-        assert!(!is("POST", "sec-fetch-mode", "navigate"));
-        assert!(!is("GET", "sec-fetch-mode", "cors"));
-        assert!(!is("GET", "accept", "*/*"));
-        assert!(!is("GET", "x", ""));
+        check("GET", "sec-fetch-mode", "navigate", Reader::Person);
+        check("GET", "accept", "text/html,application/xhtml+xml,*/*;q=0.8", Reader::Person);
+        check("POST", "sec-fetch-mode", "navigate", Reader::Sender);
+        check("POST", "accept", "text/html", Reader::Program);
+        check("GET", "sec-fetch-mode", "cors", Reader::Program);
+        check("GET", "accept", "*/*", Reader::Program);
+        check("GET", "x", "", Reader::Program);
+        assert_eq!(Reader::of_bytes(b""), Reader::Program);
+    }
+
+    fn text_of(error: &GatewayError, reader: Reader) -> (StatusCode, String) {
+        let asker = Asker { reader, question: Question::Any, named: None };
+        text_for(error, &asker)
+    }
+
+    fn text_for(error: &GatewayError, asker: &Asker) -> (StatusCode, String) {
+        let response = page(error, asker, "id<1>", error.response());
+        let status = response.status();
+        let body = futures_util::FutureExt::now_or_never(http_body_util::BodyExt::collect(
+            response.into_body(),
+        ));
+        let bytes = body.unwrap().unwrap().to_bytes();
+        (status, String::from_utf8(bytes.to_vec()).unwrap())
     }
 
     #[test]
-    fn the_page_that_waits_loads_itself_again() {
-        assert!(PAGE.contains(&format!("http-equiv=\"refresh\" content=\"{AGAIN}\"")));
-        assert!(PAGE.is_ascii() && !PAGE.contains("backend") && !PAGE.contains("prompt"));
+    fn what_is_over_soon_loads_itself_again_and_nothing_else_does() {
+        let down = GatewayError::BackendDown { backend: "a".to_owned() };
+        let (status, text) = text_of(&down, Reader::Person);
+        assert!(text.contains(&format!("http-equiv=\"refresh\" content=\"{AGAIN}\"")), "{text}");
+        assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+        assert!(text.contains("backend_down, request id&lt;1&gt;"), "{text}");
+        let (status, text) = text_of(&down, Reader::Sender);
+        assert!(!text.contains("refresh") && status == StatusCode::SERVICE_UNAVAILABLE, "{text}");
+        let (status, text) = text_of(&GatewayError::NotFound, Reader::Person);
+        assert!(!text.contains("refresh") && status == StatusCode::NOT_FOUND, "{text}");
+        assert!(text.contains("There is nothing of that name."), "{text}");
+    }
+
+    #[test]
+    fn what_may_have_broken_a_server_is_not_asked_again_by_itself() {
+        let backend = || "a".to_owned();
+        let (lost, late) = (ExchangeError::WentDown, ExchangeError::NoAnswer(Duration::ZERO));
+        let unreached = ExchangeError::ConnectTimeout(Duration::ZERO);
+        for (error, status, of_page) in [
+            (GatewayError::Lost { backend: backend(), source: lost }, 502, true),
+            (GatewayError::NoAnswer { backend: backend(), source: late }, 504, true),
+            (GatewayError::BadUpgrade { backend: backend() }, 502, true),
+            (GatewayError::Unreachable { backend: backend(), source: unreached }, 503, true),
+            (GatewayError::Stopping, 503, true),
+            (GatewayError::NotFound, 404, false),
+        ] {
+            let was_sent = status != 503;
+            for (question, expected) in
+                [(Question::Any, of_page && !was_sent), (Question::Harmless, of_page)]
+            {
+                let asker = Asker { reader: Reader::Person, question, named: None };
+                let (told, text) = text_for(&error, &asker);
+                let loads_again = text.contains("http-equiv");
+                assert_eq!(
+                    (told.as_u16(), loads_again),
+                    (status, expected),
+                    "{error} {question:?}"
+                );
+            }
+        }
+        for (path, expected) in [
+            ("/", Question::Harmless),
+            ("/api/system_stats", Question::Harmless),
+            ("/view?filename=a.png", Question::Any),
+            ("/some_pack/run", Question::Any),
+        ] {
+            assert_eq!(Question::of(&Request::get(path).body(()).unwrap()), expected, "{path}");
+        }
+        assert_eq!(Question::of(&Request::post("/").body(()).unwrap()), Question::Any);
+    }
+
+    #[test]
+    fn nothing_in_a_reason_is_markup_and_no_gap_is_left() {
+        let (file, backend) = ("{{id}}<script>'\"&\u{7}".to_owned(), "a".to_owned());
+        let (_, text) = text_of(&GatewayError::InputGone { file, backend }, Reader::Person);
+        assert!(text.contains("{{id}}&lt;script&gt;&#39;&quot;&amp;\u{fffd}"), "{text}");
+        assert!(!text.contains("<script") && text.matches("{{").count() == 1, "{text}");
+        assert!(PAGE.is_ascii() && !PAGE.contains("backend") && !ADVICE.contains("prompt"));
     }
 }

@@ -5,8 +5,8 @@ use std::hash::Hash;
 use std::sync::Arc;
 
 use super::record::{
-    AddedRecord, AssetRecord, BindingRecord, FileKey, FileRecord, FoundRecord, MemberRecord,
-    NameRecord, PromptRecord, StateRecord,
+    AddedRecord, AssetRecord, BindingRecord, FileKey, FileRecord, FoundRecord, HomeRecord,
+    MemberRecord, NameRecord, PromptRecord, StateRecord,
 };
 use crate::routing::ids::{AssetId, ClientId, PromptId};
 
@@ -27,6 +27,8 @@ pub struct Batch {
     pub members: Changes<Arc<str>, MemberRecord>,
     /// By the name that was given out.
     pub names: Changes<Arc<str>, NameRecord>,
+    /// There is one; none leaves it as it is.
+    pub home: Option<HomeRecord>,
 }
 
 /// Changes of records of one kind, by what names them.
@@ -40,14 +42,16 @@ impl Batch {
 
     #[must_use]
     pub fn len(&self) -> usize {
-        let Self { clients, prompts, files, assets, states, added, found, members, names } = self;
+        let Self { clients, prompts, files, assets, states, added, found, members, names, home } =
+            self;
         let many = clients.len() + prompts.len() + files.len() + assets.len() + names.len();
-        many + states.len() + added.len() + found.len() + members.len()
+        let of_fleet = states.len() + added.len() + found.len() + members.len();
+        many + of_fleet + usize::from(home.is_some())
     }
 
     /// Takes an earlier batch that was not committed: what was noted since goes over it.
     pub(super) fn put_under(&mut self, earlier: &Self) {
-        let Self { clients, prompts, files, assets, states, added, found, members, names } =
+        let Self { clients, prompts, files, assets, states, added, found, members, names, home } =
             earlier;
         under(&mut self.clients, clients);
         under(&mut self.prompts, prompts);
@@ -58,6 +62,9 @@ impl Batch {
         under(&mut self.found, found);
         under(&mut self.members, members);
         under(&mut self.names, names);
+        if self.home.is_none() {
+            self.home.clone_from(home);
+        }
     }
 }
 
@@ -79,15 +86,15 @@ pub struct Saved {
     pub found: Vec<(Arc<str>, FoundRecord)>,
     pub members: Vec<(Arc<str>, MemberRecord)>,
     pub names: Vec<(Arc<str>, NameRecord)>,
+    pub home: Option<HomeRecord>,
 }
 
 impl Saved {
     /// True if nothing was ever written of anybody's work, or all of it is gone. Which backends
-    /// there are is noted at each start.
+    /// there are, and which is the home, is noted at each start.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        let Self { clients, prompts, files, assets, states, added, found, members: _, names } =
-            self;
+        let Self { clients, prompts, files, assets, states, added, found, names, .. } = self;
         let things = [clients.len(), prompts.len(), files.len(), assets.len(), names.len()];
         things.iter().chain(&[states.len(), added.len(), found.len()]).all(|count| *count == 0)
     }
@@ -95,7 +102,8 @@ impl Saved {
     /// The state after a batch, for stores that are a list of batches.
     #[must_use]
     pub fn after(mut self, batch: &Batch) -> Self {
-        let Batch { clients, prompts, files, assets, states, added, found, members, names } = batch;
+        let Batch { clients, prompts, files, assets, states, added, found, members, names, home } =
+            batch;
         over(&mut self.clients, clients);
         over(&mut self.prompts, prompts);
         over(&mut self.files, files);
@@ -105,6 +113,7 @@ impl Saved {
         over(&mut self.found, found);
         over(&mut self.members, members);
         over(&mut self.names, names);
+        self.home = home.clone().or(self.home);
         self
     }
 }

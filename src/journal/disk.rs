@@ -23,7 +23,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::batch::Changes;
-use super::record::{BadRecord, Batch, FileKey, Saved, decode, encode};
+use super::record::{BadRecord, Batch, FileKey, HomeRecord, Saved, decode, encode};
 use super::{JournalError, Store};
 use crate::masked::mask;
 use crate::net::Boxed;
@@ -42,12 +42,16 @@ const META: TableDefinition<'static, &str, u64> = TableDefinition::new("meta");
 const CLIENTS: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("clients");
 const PROMPTS: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("prompts");
 const STATES: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("states");
-const ADDED: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("added");
+pub(super) const ADDED: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("added");
 const FOUND: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("found");
 const MEMBERS: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("members");
 const NAMES: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("names");
+pub(super) const HOME: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("home");
 const FILES: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("files");
 const ASSETS: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("assets");
+
+/// The one key of the table of the home.
+const THE_HOME: &str = "home";
 
 /// The journal's file. One process has it at a time.
 #[derive(Debug)]
@@ -183,6 +187,7 @@ fn read_all(database: &Database, path: &Path) -> Result<Saved, JournalError> {
             found: records(&all, (FOUND, "discovery"), |key| Some(key.into()), plain)?,
             members: records(&all, (MEMBERS, "member"), |key| Some(key.into()), plain)?,
             names: records(&all, (NAMES, "name"), |key| Some(key.into()), plain)?,
+            home: the_home(records(&all, (HOME, "home"), |key| Some(key.to_owned()), plain)?),
         })
     };
     read().map_err(|error| match error {
@@ -199,12 +204,17 @@ fn read_all(database: &Database, path: &Path) -> Result<Saved, JournalError> {
     })
 }
 
-fn plain(name: &impl ToString) -> String {
+pub(super) fn plain(name: &impl ToString) -> String {
     name.to_string()
 }
 
+/// The one record of the table of the home.
+pub(super) fn the_home(records: Vec<(String, HomeRecord)>) -> Option<HomeRecord> {
+    records.into_iter().find_map(|(key, record)| (key == THE_HOME).then_some(record))
+}
+
 /// The records of one table, each with the name that its key is.
-fn records<K, R: DeserializeOwned>(
+pub(super) fn records<K, R: DeserializeOwned>(
     all: &ReadTransaction,
     (definition, kind): (TableDefinition<'static, &str, &[u8]>, &'static str),
     parse: impl Fn(&str) -> Option<K>,
@@ -233,7 +243,7 @@ fn table<T>(opened: Result<T, TableError>) -> Result<Option<T>, ReadError> {
 }
 
 #[derive(Debug, thiserror::Error)]
-enum ReadError {
+pub(super) enum ReadError {
     #[error(transparent)]
     Storage(Box<redb::Error>),
     #[error("the record of {kind} {name:?} {source}")]
@@ -249,7 +259,8 @@ impl From<redb::Error> for ReadError {
 }
 
 fn write(database: &Database, batch: &Batch, path: &Path) -> Result<(), JournalError> {
-    let Batch { clients, prompts, files, assets, states, added, found, members, names } = batch;
+    let Batch { clients, prompts, files, assets, states, added, found, members, names, home } =
+        batch;
     let write = || -> Result<(), redb::Error> {
         let mut all = database.begin_write()?;
         all.set_durability(Durability::Immediate)?;
@@ -262,6 +273,9 @@ fn write(database: &Database, batch: &Batch, path: &Path) -> Result<(), JournalE
         put(&all, FOUND, found, |name| (&**name).into())?;
         put(&all, MEMBERS, members, |url| (&**url).into())?;
         put(&all, NAMES, names, |name| (&**name).into())?;
+        if let Some(record) = home {
+            all.open_table(HOME)?.insert(THE_HOME, &*encode(record))?;
+        }
         Ok(all.commit()?)
     };
     write().map_err(|error| JournalError::Write { path: path.to_owned(), what: error.to_string() })

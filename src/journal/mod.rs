@@ -7,11 +7,10 @@
 //!
 //! Bodies of prompts are not stored: they can carry API keys.
 //!
-//! - [`record`]: what is written of a client, of a prompt and of a file
-//! - `people`: who made and submitted, as records have it
+//! - [`record`]: what is written of a client, of a prompt and of a file; `people`: of whom
 //! - `batch`: what is written together, and what was ever written
 //! - [`leftovers`]: which servers are still waited for after a restart (pure)
-//! - [`disk`]: the store on a disk
+//! - [`disk`]: the store on a disk; [`peek`] looks into it
 //! - [`restore`]: from records to bindings and pending prompts (pure)
 //!
 //! # Invariants
@@ -30,6 +29,7 @@ mod members;
 mod names;
 mod note;
 mod operators;
+pub mod peek;
 mod people;
 pub mod quarantine;
 pub mod record;
@@ -53,8 +53,8 @@ use crate::routing::ids::{AssetId, ClientId, PromptId};
 use crate::tasks::Tasks;
 use note::Note;
 use record::{
-    AddedRecord, AssetRecord, Batch, BindingRecord, FileKey, FileRecord, FoundRecord, MemberRecord,
-    NameRecord, PromptRecord, Saved, StateRecord,
+    AddedRecord, AssetRecord, Batch, BindingRecord, FileKey, FileRecord, FoundRecord, HomeRecord,
+    MemberRecord, NameRecord, PromptRecord, Saved, StateRecord,
 };
 
 /// How long a commit is awaited. A disk that takes longer counts as failing.
@@ -236,6 +236,11 @@ impl Journal {
     /// For which server a name was given out; `None` if it is forgotten.
     pub fn note_name(&self, name: Arc<str>, record: Option<NameRecord>) {
         self.note(|| Note::Name(name, record));
+    }
+
+    /// The home, as it is known now.
+    pub fn note_home(&self, record: HomeRecord) {
+        self.note(|| Note::Home(record));
     }
 
     /// An asset as it is known now; `None` if it is forgotten.

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::record::{
-    AddedRecord, AssetRecord, Batch, BindingRecord, FileKey, FileRecord, FoundRecord, MemberRecord,
-    NameRecord, PromptRecord, StateRecord,
+    AddedRecord, AssetRecord, Batch, BindingRecord, FileKey, FileRecord, FoundRecord, HomeRecord,
+    MemberRecord, NameRecord, PromptRecord, StateRecord,
 };
 use crate::routing::ids::{AssetId, ClientId, PromptId};
 
@@ -20,6 +20,7 @@ pub(super) enum Note {
     Found(Arc<str>, Option<FoundRecord>),
     Member(Arc<str>, Option<MemberRecord>),
     Name(Arc<str>, Option<NameRecord>),
+    Home(HomeRecord),
 }
 
 impl Batch {
@@ -34,6 +35,7 @@ impl Batch {
             Note::Found(name, record) => drop(self.found.insert(name, record)),
             Note::Member(url, record) => drop(self.members.insert(url, record)),
             Note::Name(name, record) => drop(self.names.insert(name, record)),
+            Note::Home(record) => self.home = Some(record),
         }
     }
 }

@@ -1,4 +1,5 @@
-//! What is written of what operators did: their words of backends, and backends that they added.
+//! What is written of what operators did: their words of backends, and backends that they added;
+//! and which backend is the home.
 
 use std::sync::Arc;
 
@@ -6,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::record::VERSION;
+use crate::routing::home::Remembered;
 use crate::routing::placement::AdminState;
 use crate::routing::state_change::StateChange;
 
@@ -66,6 +68,50 @@ impl AddedRecord {
     }
 }
 
+/// The home: the backend that keeps settings, workflows and the page. There is one such record.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct HomeRecord {
+    v: u32,
+    /// The backend's name, for people.
+    pub backend: Arc<str>,
+    /// The backend itself: another server under the same name is a stranger.
+    pub url: Arc<str>,
+    /// Which server that is, if whoever discovered it told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<Arc<str>>,
+    /// Since when it is the home.
+    pub at: u64,
+    /// A digest of its page, which tells versions of the frontend apart; none if it never gave one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub page: Option<Arc<str>>,
+}
+
+impl HomeRecord {
+    #[must_use]
+    pub fn new(backend: Arc<str>, url: Arc<str>, at: u64) -> Self {
+        Self { v: VERSION, backend, url, identity: None, at, page: None }
+    }
+
+    /// The same under another name.
+    #[must_use]
+    pub fn called(self, backend: Arc<str>) -> Self {
+        Self { backend, ..self }
+    }
+
+    /// The same of this server.
+    #[must_use]
+    pub fn of(self, identity: Option<Arc<str>>) -> Self {
+        Self { identity, ..self }
+    }
+
+    /// The same for who chooses.
+    #[must_use]
+    pub fn remembered(&self) -> Remembered<'_> {
+        let Self { backend, url, identity, .. } = self;
+        Remembered { name: backend, address: url, identity: identity.as_deref() }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::record::{decode, encode};
@@ -85,5 +131,15 @@ mod tests {
         let newer = br#"{"v":1,"backend":"a","state":"asleep","by":"ada","at":5}"#;
         let read: StateRecord = decode(newer).unwrap();
         assert_eq!(read.change().state, AdminState::Draining);
+    }
+
+    #[test]
+    fn the_home_is_read_as_it_was_written() {
+        let mut record = HomeRecord::new("a".into(), "h:1".into(), 5);
+        for page in [None, Some("0a".into())] {
+            record.page = page;
+            assert_eq!(decode::<HomeRecord>(&encode(&record)).unwrap(), record);
+            record = record.of(Some("uid-1".into()));
+        }
     }
 }

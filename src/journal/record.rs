@@ -13,7 +13,7 @@ pub use super::batch::{Batch, Saved};
 pub use super::found::{FoundBackend, FoundRecord};
 pub use super::members::{GoingRecord, MemberRecord};
 pub use super::names::NameRecord;
-pub use super::operators::{AddedRecord, StateRecord};
+pub use super::operators::{AddedRecord, HomeRecord, StateRecord};
 use super::people::{MakerRecord, PersonRecord, made_by, makers_of};
 use crate::routing::assets::{Asset, Kind};
 use crate::routing::files::{Holder, Place};

@@ -6,11 +6,13 @@
 //! - [`files`]: files, and how their names go to clients
 //! - [`assets`]: assets, and how they go to clients
 //! - [`states`]: what operators said of backends
+//! - [`home`]: which backend is the home
 //! - [`names`]: names of backends that stand in names of files
 //! - [`shards`]: ledgers in parts, each behind a lock of its own
 
 pub(crate) mod assets;
 pub(crate) mod files;
+pub(crate) mod home;
 pub(crate) mod names;
 pub(crate) mod prompts;
 pub(crate) mod shards;
@@ -58,6 +60,7 @@ pub struct Records {
     said: Lock<HashMap<Arc<str>, Said>, { rank::SAID }>,
     /// Names of backends that were given to clients.
     given: Lock<GivenNames, { rank::GIVEN_NAMES }>,
+    home: home::Home,
     /// A prompt is not pending any more.
     settled: Notify,
 }
@@ -86,6 +89,7 @@ impl Records {
             assets: Shards::new(files.assets, |bound| Assets::new(bound, files.ledger_age)),
             said: Lock::default(),
             given: Lock::default(),
+            home: home::Home::default(),
             settled: Notify::new(),
         }
     }

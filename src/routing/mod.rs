@@ -15,6 +15,7 @@
 //! - [`owners`]: whose prompts are whose
 //! - [`unclaimed`]: prompts that backends have, until their clients come
 //! - [`state_change`]: what an operator said of a backend
+//! - [`home`]: which backend keeps settings, workflows and the page
 //! - [`servers`]: which server is meant, whatever it is called
 //! - [`given_names`]: the names of servers that stand in names of files
 //! - [`files`]: which backend made the file of a name
@@ -29,6 +30,7 @@ pub mod end;
 pub mod files;
 pub mod given_names;
 pub mod health;
+pub mod home;
 pub mod ids;
 pub mod ledger;
 pub mod owners;

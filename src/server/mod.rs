@@ -66,8 +66,8 @@ pub trait Service: Clone + Send + Sync + 'static {
         request: Request<Incoming>,
     ) -> impl Future<Output = Response<ResponseBody>> + Send;
 
-    /// What a request gets that is turned away by its head alone.
-    fn refused(&self, refusal: Refusal) -> Response<ResponseBody>;
+    /// What a request gets that is turned away by its head alone, of which so much was read.
+    fn refused(&self, refusal: Refusal, read: &[u8]) -> Response<ResponseBody>;
 
     /// True once a stop was asked for: kept connections end after their answer.
     fn is_leaving(&self) -> bool;
@@ -239,7 +239,7 @@ async fn serve(
         let message = match heads.next(&mut conn, &mut stopping).await {
             Next::Ended => return,
             Next::Refused(refusal) => {
-                let response = service.refused(refusal);
+                let response = service.refused(refusal, &conn.read);
                 return Box::pin(turn_away(conn, response, &tasks)).await;
             }
             Next::Asked(message) => message,
@@ -296,7 +296,7 @@ mod tests {
             Response::new(ResponseBody::whole("fine"))
         }
 
-        fn refused(&self, refusal: Refusal) -> Response<ResponseBody> {
+        fn refused(&self, refusal: Refusal, _: &[u8]) -> Response<ResponseBody> {
             Response::new(ResponseBody::whole(refusal.to_string()))
         }
 

@@ -31,7 +31,14 @@ impl Sessions {
             let mut wanted = self.wanted.lock();
             // A reload may have ended it, or changed it: then this is of no interest any more.
             let is_wanted = self.shared.config().discovery.contains(discovery);
-            if !is_wanted || wanted.has_found(place, &backends) {
+            if !is_wanted {
+                return Ok(());
+            }
+            let is_first = self.shared.records.heard_of(place);
+            if wanted.has_found(place, &backends) {
+                if is_first {
+                    self.shared.choose_home();
+                }
                 return Ok(());
             }
             let record = FoundRecord::new(backends.iter().map(recorded).collect());

@@ -68,7 +68,8 @@ impl Sessions {
             let configured = |now: Wanted| Ok::<_, BadDiff>((now.configured(configured), ()));
             self.want(&mut wanted, CONFIGURATION, configured)?.0
         };
-        self.take_up(applied);
+        // The home is chosen once the rest of the configuration holds: it may name another.
+        self.welcome(applied);
         Ok(())
     }
 
@@ -223,8 +224,14 @@ impl Sessions {
         Ok(())
     }
 
-    /// Looks at those that joined, and ends what is left of those that left.
+    /// The fleet has changed: the home may have gone, and the rest as [`Self::welcome`].
     pub(super) fn take_up(self: &Arc<Self>, applied: Applied) {
+        self.shared.choose_home();
+        self.welcome(applied);
+    }
+
+    /// Looks at those that joined, and ends what is left of those that left.
+    fn welcome(self: &Arc<Self>, applied: Applied) {
         for backend in applied.joined {
             self.shared.records.recall_state(&backend);
             self.look_for_unclaimed_at(backend);

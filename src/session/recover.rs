@@ -25,6 +25,8 @@ impl Sessions {
         self.restore_added(std::mem::take(&mut saved.added));
         self.restore_found(std::mem::take(&mut saved.found));
         self.restore_leftovers(&saved);
+        // Once all are there that can be.
+        self.shared.restore_home(saved.home.take());
         self.note_members(saved.members.clone());
         self.shared.records.restore_states(std::mem::take(&mut saved.states));
         let (clients, prompts) = (saved.clients.len(), saved.prompts.len());

@@ -71,6 +71,7 @@ impl Sessions {
 
     /// The configuration was replaced.
     pub fn reconfigure(&self) {
+        self.shared.choose_home();
         let config = self.shared.config();
         let bytes = |size: u64| usize::try_from(size).unwrap_or(usize::MAX);
         let sockets = &config.sockets;

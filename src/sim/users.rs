@@ -3,9 +3,12 @@
 //! With `--multi-user` the header `Comfy-User` says whose; without it there is one user.
 
 use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
 use bytes::Bytes;
-use http::header::{ACCEPT_RANGES, CONTENT_DISPOSITION, X_CONTENT_TYPE_OPTIONS};
+use http::header::{
+    ACCEPT_RANGES, CONTENT_DISPOSITION, ETAG, IF_NONE_MATCH, X_CONTENT_TYPE_OPTIONS,
+};
 use http::{HeaderMap, Response};
 use serde_json::{Map, Value, json};
 
@@ -161,7 +164,18 @@ pub(super) fn userdata(shared: &Shared, bare_path: &str, headers: &HeaderMap) ->
     let server = shared.server();
     let found = server.users.profiles.get(&user).and_then(|profile| profile.userdata.get(&path));
     let Some(found) = found else { return bare(404) };
+    // As aiohttp's `FileResponse`.
+    let mut hasher = DefaultHasher::new();
+    found.hash(&mut hasher);
+    let etag = format!("\"{:x}-{:x}\"", hasher.finish(), found.len());
+    let known = headers.get(IF_NONE_MATCH).and_then(|value| value.to_str().ok());
+    if known == Some(etag.as_str()) {
+        let mut response = bare(304);
+        insert(&mut response, ETAG, &etag);
+        return response;
+    }
     let mut response = bytes(200, found.clone(), content_type(&path));
+    insert(&mut response, ETAG, &etag);
     insert(&mut response, ACCEPT_RANGES, "bytes");
     if shared.release.is_of_2026() {
         insert(&mut response, X_CONTENT_TYPE_OPTIONS, "nosniff");

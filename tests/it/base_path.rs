@@ -56,6 +56,11 @@ async fn all_of_it_is_below_and_nothing_is_beside() {
             let told = (answer.status, answer.header("mooring-error"));
             assert_eq!(told, (404, "outside_base_path"), "{path} {way:?}");
             assert!(answer.text().contains("/comfy/ui/"), "{}", answer.text());
+            let browser = [("accept", "text/html"), ("sec-fetch-mode", "navigate")];
+            let page = send(world.front, Method::GET, path, &browser, "").await;
+            let told = (page.status, page.header("set-cookie"));
+            assert_eq!(told, (404, ""), "it would be one for all of this host: {path} {way:?}");
+            assert!(page.header("content-type").starts_with("text/html"), "{path}");
         }
         for (path, to) in [("/comfy/ui", "/comfy/ui/"), ("/comfy/ui?a=/b", "/comfy/ui/?a=/b")] {
             let answer = world.get(path).await;

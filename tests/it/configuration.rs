@@ -109,8 +109,18 @@ fn check_tells_programs_each_problem_and_each_warning() {
         assert_eq!(err, "", "all is in the answer");
         (code, serde_json::from_str::<Value>(&out).expect("it is JSON"))
     };
-    let good = serde_json::json!({ "ok": true, "problems": [], "warnings": [] });
-    assert_eq!(json(&["check", "one.toml", "--json"], &[]), (0, good));
+    let home = serde_json::json!({ "backend": "a", "why": "only" });
+    let copies = serde_json::json!({ "kept": "disk", "folder": "/state/copies" });
+    let good = serde_json::json!({
+        "ok": true, "problems": [], "warnings": [], "home": home, "copies": copies,
+    });
+    let env = [("MOORING_STATE__DIR", "/state")];
+    assert_eq!(json(&["check", "one.toml", "--json"], &env), (0, good));
+    let env = [("MOORING_STATE__COPIES", "1MiB"), ("MOORING_SERVER__STALE_CACHE", "0")];
+    let (code, told) = json(&["check", "one.toml", "--json"], &env);
+    assert_eq!((code, told["copies"]["kept"].as_str()), (0, Some("nowhere")));
+    let warned = told["warnings"][0]["problem"].as_str().unwrap();
+    assert_eq!(warned, "there are no copies on the disk: `server.stale_cache` is 0");
     let env = [("MOORING_SERVER__MAX_HEADERS", "9")];
     let (code, told) = json(&["check", "bad.toml", "--json"], &env);
     assert_eq!((code, told["ok"].as_bool()), (78, Some(false)));

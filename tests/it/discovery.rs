@@ -13,7 +13,7 @@ use crate::growing::{grow_and_shrink, has, is_failing, names, sim};
 use crate::restart::Mortal;
 use crate::support::{Socket, World, found_by, network, quick, send, slow, until};
 
-const SERVICE: &str = "_comfyui._tcp.fleet.test";
+pub(crate) const SERVICE: &str = "_comfyui._tcp.fleet.test";
 const NAME: &str = "comfyui.fleet.test";
 
 async fn sim_at(ip: [u8; 4], port: u16) -> Sim {
@@ -22,7 +22,7 @@ async fn sim_at(ip: [u8; 4], port: u16) -> Sim {
 }
 
 /// Each target is this machine, at the port of its simulator.
-fn serve(dns: &DnsServer, sims: &[&Sim]) {
+pub(crate) fn serve(dns: &DnsServer, sims: &[&Sim]) {
     let named = |sim: &&Sim| (format!("{}.fleet.test", sim.name()), sim.addr().port());
     let services: Vec<_> = sims.iter().map(named).collect();
     let services: Vec<_> = services.iter().map(|(name, port)| (name.as_str(), *port)).collect();

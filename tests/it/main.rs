@@ -33,6 +33,7 @@ mod framing;
 mod front;
 mod growing;
 mod holdback;
+mod home_away;
 mod journal;
 mod kept_files;
 mod keys;

@@ -314,7 +314,7 @@ fn write(folder: &TempDir, text: &str) {
     fs::rename(folder.path().join("new"), folder.path().join("mooring.toml")).unwrap();
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_signal_and_a_command_read_the_file_again_and_a_bad_one_changes_nothing() {
     let sim = Sim::start(network(), Options::named("a")).await.unwrap();
     let folder = tempfile::tempdir().unwrap();

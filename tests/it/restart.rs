@@ -5,6 +5,7 @@
 //! executable is in `kills.rs`.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 
 use mooring::config::{Config, StateDir};
@@ -107,6 +108,11 @@ impl Mortal {
     async fn restart(&mut self) {
         self.crash().await;
         self.start().await;
+    }
+
+    /// Where it keeps what survives it.
+    pub(crate) fn state(&self) -> &Path {
+        self.folder.path()
     }
 
     pub(crate) fn gateway(&self) -> &Arc<Front> {

@@ -110,4 +110,10 @@ impl Backend {
     pub fn going(&self) -> Option<Going> {
         self.state().going.clone()
     }
+
+    /// True if it is to leave when it has drained. Takes no lock.
+    #[must_use]
+    pub fn is_going(&self) -> bool {
+        self.going.load(Ordering::Relaxed)
+    }
 }

@@ -320,7 +320,15 @@ impl PassthroughConnection {
         if let Some(record) = &asked.recorded {
             let status = response.status();
             let bytes = http_body::Body::size_hint(response.body()).exact();
-            record.write(&access::Answer { status, backend: "", placement: "", bytes, took });
+            let answer = access::Answer {
+                status,
+                backend: "",
+                placement: "",
+                bytes,
+                took,
+                request_id: None,
+            };
+            record.write(&answer);
         }
         self.scratch.clear();
         write_own(&response, asked.is_head, closes, &mut self.scratch);
@@ -336,7 +344,8 @@ impl PassthroughConnection {
             let called = target.backend.names.get();
             let (backend, placement) = (&*called.name, target.reason.as_str());
             let (bytes, took) = (answered.length, answered.took);
-            record.write(&access::Answer { status, backend, placement, bytes, took });
+            let request_id = None;
+            record.write(&access::Answer { status, backend, placement, bytes, took, request_id });
         }
         for buffer in [&mut self.request, &mut self.scratch] {
             if KEPT_MAX < buffer.capacity() {

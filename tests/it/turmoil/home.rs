@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use mooring::journal::record::{
-    AddedRecord, AssetRecord, Batch, BindingRecord, FileKey, FileRecord, FoundRecord, MemberRecord,
-    NameRecord, PromptRecord, Saved, StateRecord,
+    AddedRecord, AssetRecord, Batch, BindingRecord, FileKey, FileRecord, FoundRecord, HomeRecord,
+    MemberRecord, NameRecord, PromptRecord, Saved, StateRecord,
 };
 use mooring::journal::{JournalError, Store};
 use mooring::net::{Boxed, sleep};
@@ -39,6 +39,7 @@ struct Records {
     members: BTreeMap<Arc<str>, MemberRecord>,
     names: BTreeMap<Arc<str>, NameRecord>,
     assets: BTreeMap<AssetId, AssetRecord>,
+    home: Option<HomeRecord>,
     commits: usize,
 }
 
@@ -61,7 +62,8 @@ impl Store for Survivor {
         let found = records.found.iter().map(|(name, it)| (name.clone(), it.clone())).collect();
         let members = records.members.iter().map(|(url, it)| (url.clone(), it.clone())).collect();
         let names = records.names.iter().map(|(name, it)| (name.clone(), it.clone())).collect();
-        Ok(Saved { clients, prompts, files, assets, states, added, found, members, names })
+        let home = records.home.clone();
+        Ok(Saved { clients, prompts, files, assets, states, added, found, members, names, home })
     }
 
     fn commit(&mut self, batch: Arc<Batch>) -> Boxed<'_, Result<(), JournalError>> {
@@ -81,6 +83,7 @@ impl Store for Survivor {
             put_all(found, &batch.found);
             put_all(members, &batch.members);
             put_all(names, &batch.names);
+            records.home = batch.home.clone().or(records.home.take());
             for (key, record) in &batch.files {
                 let record = record.as_ref().map(|record| (key.clone(), record.clone()));
                 put(&mut records.files, &key.to_text(), record.as_ref());

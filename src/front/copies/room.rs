@@ -1,0 +1,54 @@
+//! Who has to make room: the oldest copy of whoever has most. So nobody pushes out what others
+//! have, however much he asks for. Pure.
+
+use std::collections::HashMap;
+
+use super::entry::{Entry, Fate};
+use super::name::{Name, Owner};
+
+/// Names what has to go for the rest to have so much at most.
+pub(super) fn surplus(files: &HashMap<Name, Entry>, bytes: u64, count: usize) -> Vec<Name> {
+    let mut all = (0, 0);
+    let mut owners: HashMap<Owner, Share> = HashMap::new();
+    for (name, it) in files.iter().filter(|(_, it)| it.fate.counts()) {
+        all = (all.0 + it.bytes, all.1 + 1);
+        owners.entry(it.owner).or_default().add(*name, it);
+    }
+    let mut surplus = Vec::new();
+    if all.0 <= bytes && all.1 <= count {
+        return surplus;
+    }
+    owners.values_mut().for_each(|it| it.files.sort_unstable_by(|a, b| b.cmp(a)));
+    while bytes < all.0 || count < all.1 {
+        let is_too_large = bytes < all.0;
+        let size = |it: &Share| if is_too_large { it.bytes } else { it.files.len() as u64 };
+        let most = owners.iter_mut().filter(|(_, it)| !it.files.is_empty());
+        let most = most.max_by_key(|(owner, it)| (size(it), **owner));
+        let Some((_, name, freed)) = most.and_then(|(_, most)| most.give()) else { break };
+        all = (all.0 - freed, all.1 - 1);
+        surplus.push(name);
+    }
+    surplus
+}
+
+/// What one address has: those that may go are named, the oldest last.
+#[derive(Default)]
+struct Share {
+    bytes: u64,
+    files: Vec<(u64, Name, u64)>,
+}
+
+impl Share {
+    fn add(&mut self, name: Name, it: &Entry) {
+        self.bytes += it.bytes;
+        if it.fate == Fate::Good {
+            self.files.push((it.at, name, it.bytes));
+        }
+    }
+
+    fn give(&mut self) -> Option<(u64, Name, u64)> {
+        let oldest = self.files.pop()?;
+        self.bytes -= oldest.2;
+        Some(oldest)
+    }
+}

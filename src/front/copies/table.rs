@@ -1,0 +1,619 @@
+//! Which copies there are, which wait to be written, and which are in doubt. Pure: it says what is
+//! to be done next, and is told what became of it.
+//!
+//! A copy is given only while its entry is good and nobody writes what it is a copy of. A write
+//! that may have been done ends all entries of its group at once; their files go later, and until
+//! then the group is among the doubts that stand on the disk. So it does not matter when a file
+//! is deleted, nor whether it can be.
+
+use std::collections::{BTreeSet, HashMap};
+
+use super::doubts::Doubts;
+use super::entry::{Entry, Fate};
+use super::name::{Name, Owner};
+use super::room::surplus;
+use super::step::{Before, Found, Marked, Step, Written};
+use super::waiting::{Queue, Waiting};
+use crate::front::conditional::Whole;
+use crate::front::writes::Outcome;
+
+/// How many copies there are at most, however small they are.
+pub(super) const FILES_MAX: usize = 4096;
+
+/// The largest body that is copied, in bytes; less if all copies together may have little.
+const BODY_MAX: u64 = 16 << 20;
+
+/// About how much a file has besides the body.
+const HEAD_BYTES: u64 = 512;
+
+/// How old a copy becomes before it is noted that the home has confirmed it, in milliseconds.
+const CONFIRMED_EVERY: u64 = 60_000;
+
+/// What is known of the copies on the disk.
+#[derive(Debug)]
+pub(super) struct Table {
+    /// Bytes that all may have; 0 keeps none.
+    limit: u64,
+    folder: State,
+    files: HashMap<Name, Entry>,
+    waiting: Queue,
+    /// What is being written at the home, and by how many.
+    on_their_way: HashMap<u64, usize>,
+    /// What the file of doubts says for sure.
+    marked: Doubts,
+    /// Whoever works on the disk fails, or hangs.
+    is_failing: bool,
+}
+
+/// What is known of the folder.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum State {
+    /// It was not looked into yet.
+    Unknown,
+    /// The same, and something was written at the home meanwhile: nothing in it is good.
+    Missed,
+    Open,
+    /// There is none, and none is needed.
+    None,
+}
+
+impl Table {
+    pub(super) fn new(limit: u64) -> Self {
+        Self {
+            limit,
+            folder: State::Unknown,
+            files: HashMap::new(),
+            waiting: Queue::default(),
+            on_their_way: HashMap::new(),
+            marked: Doubts::All,
+            is_failing: false,
+        }
+    }
+
+    /// Another limit holds from now on, in bytes.
+    pub(super) fn limit(&mut self, bytes: u64) {
+        self.limit = bytes;
+        if 0 < bytes && self.folder == State::None {
+            self.folder = State::Unknown;
+        }
+    }
+
+    pub(super) fn is_on(&self) -> bool {
+        0 < self.limit
+    }
+
+    /// When the home gave it, if it may be given: in milliseconds since 1970, and whose it is.
+    pub(super) fn good(&self, name: Name) -> Option<(u64, Owner)> {
+        let entry = self.files.get(&name).filter(|it| it.fate == Fate::Good)?;
+        let is_known = self.folder == State::Open && self.is_on();
+        let is_quiet = !self.on_their_way.contains_key(&name.group);
+        (is_known && is_quiet).then_some((entry.at, entry.owner))
+    }
+
+    /// True until it is known what there is.
+    pub(super) fn is_unknown(&self) -> bool {
+        match self.folder {
+            State::Unknown | State::Missed => !self.is_failing,
+            State::Open | State::None => false,
+        }
+    }
+
+    /// The home gave this just now. False if there is no room.
+    pub(super) fn put(&mut self, name: Name, owner: Owner, at: u64, whole: Whole) -> bool {
+        whole.body.len() as u64 <= self.body_max() && self.waiting.put(name, owner, at, whole)
+    }
+
+    fn body_max(&self) -> u64 {
+        BODY_MAX.min(self.limit / 4)
+    }
+
+    /// True if there is no copy, and none is coming.
+    pub(super) fn lacks(&self, name: Name) -> bool {
+        self.is_on()
+            && !self.is_failing
+            && !self.waiting.has(name)
+            && self.files.get(&name).is_none_or(|it| it.fate != Fate::Good)
+    }
+
+    /// The home has confirmed what there is. True if that is to be noted.
+    pub(super) fn confirm(&mut self, name: Name, at: u64) -> bool {
+        let entry = self.files.get_mut(&name).filter(|it| it.fate == Fate::Good);
+        let Some(entry) = entry.filter(|it| it.at + CONFIRMED_EVERY <= at) else { return false };
+        entry.at = at;
+        self.waiting.confirm(name, at)
+    }
+
+    /// This one is not good any more. False if there is none.
+    pub(super) fn end(&mut self, name: Name) -> bool {
+        self.waiting.forget(|it| it == name);
+        let Some(entry) = self.files.get_mut(&name) else { return false };
+        entry.fate = entry.fate.ended();
+        true
+    }
+
+    /// A write to these is about to be sent.
+    pub(super) fn write_begins(&mut self, groups: &[u64]) {
+        for group in groups {
+            *self.on_their_way.entry(*group).or_default() += 1;
+        }
+    }
+
+    /// It is over.
+    pub(super) fn write_ends(&mut self, groups: &[u64], outcome: Outcome) {
+        for group in groups {
+            if let Some(count) = self.on_their_way.get_mut(group) {
+                *count -= 1;
+                if *count == 0 {
+                    self.on_their_way.remove(group);
+                }
+            }
+        }
+        match outcome {
+            Outcome::NotDone => return,
+            Outcome::MayBeDone => {}
+        }
+        if self.folder == State::Unknown {
+            self.folder = State::Missed;
+        }
+        self.waiting.forget(|it| groups.contains(&it.group));
+        for (name, entry) in &mut self.files {
+            if groups.contains(&name.group) {
+                entry.fate = entry.fate.ended();
+            }
+        }
+    }
+
+    /// Is it sure that whoever starts after a crash gives no copies of these?
+    pub(super) fn is_marked(&self, groups: &[u64]) -> Marked {
+        let is_known = matches!(self.folder, State::Open | State::None);
+        let has_files = |group: u64| self.files.keys().any(|name| name.group == group);
+        let is_sure = |group: &u64| self.marked.has(*group) || !has_files(*group);
+        if is_known && groups.iter().all(is_sure) {
+            Marked::Yes
+        } else if self.is_failing {
+            Marked::No
+        } else {
+            Marked::NotYet
+        }
+    }
+
+    /// Whoever works on the disk takes too long: nobody waits for it, until it has done something.
+    pub(super) fn hangs(&mut self) {
+        self.is_failing = true;
+    }
+
+    /// The doubts to write, if they are others than those that stand there.
+    pub(super) fn next_doubts(&mut self) -> Option<Doubts> {
+        if self.folder != State::Open {
+            return None;
+        }
+        let is_meant = |(name, entry): (&Name, &Entry)| {
+            let is_in_doubt =
+                self.on_their_way.contains_key(&name.group) || entry.fate.is_in_doubt();
+            is_in_doubt.then_some(name.group)
+        };
+        let doubts = Doubts::of(self.files.iter().filter_map(is_meant).collect());
+        // While it fails it is tried whether it does not any more.
+        if doubts == self.marked && !self.is_failing {
+            return None;
+        }
+        self.marked = self.marked.and(&doubts);
+        Some(doubts)
+    }
+
+    /// They stand there now, or nobody knows what does.
+    pub(super) fn doubts_done(&mut self, doubts: Option<Doubts>) {
+        self.is_failing = doubts.is_none();
+        self.marked = doubts.unwrap_or(Doubts::Of(BTreeSet::new()));
+    }
+
+    /// What is to be done next. Whoever does it says what became of it before asking again.
+    pub(super) fn next(&mut self) -> Option<Step> {
+        match self.folder {
+            State::Unknown | State::Missed => {
+                return Some(Step::Open { is_needed: self.is_on() });
+            }
+            State::None => return None,
+            State::Open => {}
+        }
+        self.make_room(self.limit, FILES_MAX);
+        if let Some(step) = self.next_removal() {
+            return Some(step);
+        }
+        loop {
+            // Whether it is over is known when the write is.
+            let is_written = &self.on_their_way;
+            let (name, it) = self.waiting.take(|it| !is_written.contains_key(&it.group))?;
+            if let Some(step) = self.begin(name, it) {
+                return Some(step);
+            }
+        }
+    }
+
+    fn begin(&mut self, name: Name, waiting: Waiting) -> Option<Step> {
+        let before = self.files.get(&name).copied();
+        let (owner, at, whole) = match (waiting, before) {
+            (Waiting::Confirm { at }, before) => {
+                let owner = before.filter(|it| it.fate == Fate::Good)?.owner;
+                return Some(Step::Confirm { name, owner, at });
+            }
+            // It stays whose it was: nobody is charged for what another has.
+            (Waiting::Put { at, whole, .. }, Some(before)) => (before.owner, at, whole),
+            (Waiting::Put { owner, at, whole }, None) => (owner, at, whole),
+        };
+        if before.is_some_and(|it| it.fate == Fate::Stuck) {
+            return None;
+        }
+        let bytes = whole.body.len() as u64 + HEAD_BYTES;
+        let own = before.map_or(0, |it| it.bytes);
+        let files = FILES_MAX - usize::from(before.is_none());
+        self.make_room(self.limit.saturating_sub(bytes.saturating_sub(own)), files);
+        if let Some(step) = self.next_removal() {
+            self.waiting.give_back(name, Waiting::Put { owner, at, whole });
+            return Some(step);
+        }
+        let coming = Entry { owner, bytes, at, code: None, fate: Fate::Coming };
+        let entry = self.files.entry(name).or_insert(coming);
+        let before = match entry.fate {
+            Fate::Coming => Before::Nothing,
+            Fate::Good | Fate::Surplus | Fate::Ended | Fate::Stuck => Before::Some(entry.code),
+        };
+        Some(Step::Put { name, owner, at, whole, before })
+    }
+
+    fn make_room(&mut self, bytes: u64, count: usize) {
+        for name in surplus(&self.files, bytes, count) {
+            if let Some(entry) = self.files.get_mut(&name) {
+                entry.fate = Fate::Surplus;
+            }
+        }
+    }
+
+    fn next_removal(&self) -> Option<Step> {
+        let gone = self.files.iter().filter(|(_, it)| it.fate.goes());
+        let gone: Vec<(Name, Owner)> = gone.map(|(name, it)| (*name, it.owner)).collect();
+        (!gone.is_empty()).then_some(Step::Remove(gone))
+    }
+
+    /// The folder was looked into; `None` if there is none.
+    pub(super) fn opened(&mut self, found: Option<(Vec<Found>, Doubts)>) {
+        let is_missed = self.folder == State::Missed;
+        self.is_failing = false;
+        self.files.clear();
+        let Some((files, doubts)) = found else {
+            self.folder = State::None;
+            return;
+        };
+        self.folder = State::Open;
+        for Found { name, owner, bytes, at } in files {
+            let is_bad = is_missed || doubts.has(name.group);
+            let fate = if is_bad { Fate::Ended } else { Fate::Good };
+            self.files.insert(name, Entry { owner, bytes, at, code: None, fate });
+        }
+        self.marked = doubts;
+    }
+
+    /// It could not be looked into.
+    pub(super) fn not_opened(&mut self) {
+        self.is_failing = true;
+    }
+
+    /// The folder is gone: somebody has deleted it.
+    pub(super) fn lost_folder(&mut self) {
+        self.folder = State::Unknown;
+    }
+
+    /// These are deleted, for good.
+    pub(super) fn removed(&mut self, names: &[(Name, Owner)]) {
+        for (name, _) in names {
+            self.files.remove(name);
+        }
+    }
+
+    /// These could not be deleted, or may come back after a loss of power.
+    pub(super) fn not_removed(&mut self, names: &[(Name, Owner)]) {
+        for (name, _) in names {
+            if let Some(entry) = self.files.get_mut(name) {
+                entry.fate = Fate::Stuck;
+            }
+        }
+    }
+
+    /// True if something could not be deleted: it is to be tried again.
+    pub(super) fn is_stuck(&self) -> bool {
+        self.files.values().any(|it| it.fate == Fate::Stuck)
+    }
+
+    /// What could not be deleted is tried again.
+    pub(super) fn try_again(&mut self) {
+        for entry in self.files.values_mut().filter(|it| it.fate == Fate::Stuck) {
+            entry.fate = Fate::Ended;
+        }
+    }
+
+    /// A copy was written. If what it is a copy of was written meanwhile, it is over already.
+    pub(super) fn put_done(&mut self, name: Name, at: u64, written: Written) {
+        let Some(entry) = self.files.get_mut(&name) else { return };
+        (entry.bytes, entry.at, entry.code) = (written.bytes, at, Some(written.code));
+        entry.fate = match entry.fate {
+            Fate::Coming | Fate::Good | Fate::Surplus => Fate::Good,
+            Fate::Ended | Fate::Stuck => entry.fate,
+        };
+    }
+
+    /// It was not: what was there before is not what the home has.
+    pub(super) fn put_failed(&mut self, name: Name) {
+        match self.files.get_mut(&name) {
+            Some(entry) if entry.fate == Fate::Coming => drop(self.files.remove(&name)),
+            Some(entry) => entry.fate = entry.fate.ended(),
+            None => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use http::HeaderMap;
+
+    use super::*;
+    use crate::front::copies::file::Code;
+
+    const ADA: Owner = Owner(1);
+    const BOB: Owner = Owner(2);
+
+    fn name(group: u64, key: u128) -> Name {
+        Name { group, key }
+    }
+
+    fn whole(bytes: usize) -> Whole {
+        Whole { headers: HeaderMap::new(), body: Bytes::from(vec![b'x'; bytes]) }
+    }
+
+    fn found(group: u64, key: u128) -> Found {
+        Found { name: name(group, key), owner: ADA, bytes: 1_000, at: 1 }
+    }
+
+    /// A table over a folder with these files, of which nothing is in doubt.
+    fn opened(limit: u64, files: &[Found]) -> Table {
+        let mut table = Table::new(limit);
+        assert!(matches!(table.next(), Some(Step::Open { is_needed: true })));
+        table.opened(Some((files.to_vec(), Doubts::of(BTreeSet::new()))));
+        table
+    }
+
+    /// Does all that is to be done, on a disk that works; says what, in short.
+    fn run(table: &mut Table) -> Vec<String> {
+        let mut done = Vec::new();
+        loop {
+            if let Some(doubts) = table.next_doubts() {
+                done.push(match &doubts {
+                    Doubts::Of(groups) => format!("doubts {groups:?}"),
+                    Doubts::All => "doubts all".to_owned(),
+                });
+                table.doubts_done(Some(doubts));
+            }
+            let Some(step) = table.next() else { return done };
+            match step {
+                Step::Open { .. } => table.opened(Some((Vec::new(), Doubts::of(BTreeSet::new())))),
+                Step::Remove(names) => {
+                    let mut keys: Vec<u128> = names.iter().map(|(name, _)| name.key).collect();
+                    keys.sort_unstable();
+                    done.push(format!("remove {keys:?}"));
+                    table.removed(&names);
+                }
+                Step::Put { name, at, whole, .. } => {
+                    done.push(format!("put {}", name.key));
+                    let bytes = whole.body.len() as u64;
+                    table.put_done(name, at, Written { bytes, code: Code::default() });
+                }
+                Step::Confirm { name, .. } => done.push(format!("confirm {}", name.key)),
+            }
+        }
+    }
+
+    fn is_good(table: &Table, it: Name) -> bool {
+        table.good(it).is_some()
+    }
+
+    #[test]
+    fn a_write_is_in_doubt_on_the_disk_before_it_is_sent_until_its_copies_are_gone() {
+        let (mine, other) = (name(7, 1), name(8, 2));
+        let mut table = opened(1 << 20, &[found(7, 1), found(8, 2)]);
+        table.write_begins(&[7]);
+        assert_eq!(table.is_marked(&[7]), Marked::NotYet);
+        assert!(!is_good(&table, mine) && is_good(&table, other));
+        let doubts = table.next_doubts().unwrap();
+        assert_eq!((&doubts, table.is_marked(&[7])), (&Doubts::of([7].into()), Marked::NotYet));
+        table.doubts_done(Some(doubts));
+        assert_eq!(table.is_marked(&[7]), Marked::Yes);
+        table.write_ends(&[7], Outcome::MayBeDone);
+        assert!(!is_good(&table, mine));
+        assert!(table.next_doubts().is_none(), "it is in doubt for as long as its file is there");
+        assert_eq!(run(&mut table), ["remove [1]", "doubts {}"]);
+        assert!(!is_good(&table, mine) && is_good(&table, other));
+    }
+
+    #[test]
+    fn a_write_that_was_refused_or_of_which_nothing_is_kept_costs_nothing() {
+        let mut table = opened(1 << 20, &[found(7, 1)]);
+        table.write_begins(&[9]);
+        assert_eq!(table.is_marked(&[9]), Marked::Yes);
+        table.write_ends(&[9], Outcome::MayBeDone);
+        assert_eq!(run(&mut table), [""; 0]);
+        table.write_begins(&[7]);
+        assert_eq!(run(&mut table), ["doubts {7}"]);
+        table.write_ends(&[7], Outcome::NotDone);
+        assert_eq!(run(&mut table), ["doubts {}"]);
+        assert!(is_good(&table, name(7, 1)));
+    }
+
+    #[test]
+    fn of_two_writes_the_first_to_end_leaves_it_in_doubt() {
+        let mut table = opened(1 << 20, &[found(7, 1)]);
+        table.write_begins(&[7, 8]);
+        table.write_begins(&[7]);
+        assert_eq!(run(&mut table), ["doubts {7}"]);
+        table.write_ends(&[7, 8], Outcome::NotDone);
+        assert!(!is_good(&table, name(7, 1)) && run(&mut table).is_empty());
+        table.write_ends(&[7], Outcome::NotDone);
+        assert!(is_good(&table, name(7, 1)));
+    }
+
+    #[test]
+    fn what_cannot_be_deleted_is_never_given_and_stays_in_doubt() {
+        let mut table = opened(1 << 20, &[found(7, 1)]);
+        table.write_begins(&[7]);
+        table.write_ends(&[7], Outcome::MayBeDone);
+        let Some(Step::Remove(names)) = table.next() else { panic!("it is to be deleted") };
+        table.not_removed(&names);
+        assert_eq!(run(&mut table), ["doubts {7}"], "and nothing waits for it");
+        assert!(table.put(name(7, 1), ADA, 5, whole(1)));
+        assert_eq!(run(&mut table), [""; 0], "nor does a new one take its place");
+        assert!(!is_good(&table, name(7, 1)) && table.is_stuck());
+        assert!(table.put(name(7, 2), ADA, 5, whole(1)));
+        assert_eq!(run(&mut table), ["put 2"]);
+        // Who starts now reads it.
+        let mut next = Table::new(1 << 20);
+        next.opened(Some((vec![found(7, 1)], Doubts::of([7].into()))));
+        assert!(!is_good(&next, name(7, 1)));
+        table.try_again();
+        assert_eq!(run(&mut table), ["remove [1]", "doubts {}"]);
+    }
+
+    #[test]
+    fn what_is_not_known_to_be_good_at_a_start_is_not_given() {
+        for (doubts, expected) in [
+            (Doubts::of(BTreeSet::new()), [true, true]),
+            (Doubts::of([7].into()), [false, true]),
+            (Doubts::All, [false, false]),
+        ] {
+            let mut table = Table::new(1 << 20);
+            table.opened(Some((vec![found(7, 1), found(8, 2)], doubts.clone())));
+            let good = [name(7, 1), name(8, 2)].map(|it| is_good(&table, it));
+            assert_eq!(good, expected, "{doubts:?}");
+        }
+        // It could not be looked into, and something was written meanwhile.
+        let mut table = Table::new(1 << 20);
+        table.write_begins(&[7]);
+        assert_eq!(table.is_marked(&[7]), Marked::NotYet);
+        table.not_opened();
+        assert_eq!(table.is_marked(&[7]), Marked::No, "nobody waits for it");
+        table.write_ends(&[7], Outcome::MayBeDone);
+        table.opened(Some((vec![found(8, 2)], Doubts::of(BTreeSet::new()))));
+        assert!(!is_good(&table, name(8, 2)));
+        assert_eq!(table.is_marked(&[9]), Marked::Yes);
+    }
+
+    #[test]
+    fn a_disk_that_takes_no_doubts_is_asked_until_it_does() {
+        let mut table = opened(1 << 20, &[found(7, 1), found(8, 2)]);
+        table.write_begins(&[7]);
+        assert!(table.next_doubts().is_some());
+        table.doubts_done(None);
+        assert_eq!(table.is_marked(&[7]), Marked::No);
+        table.write_ends(&[7], Outcome::MayBeDone);
+        assert_eq!(run(&mut table)[0], "doubts {7}");
+        table.write_begins(&[8]);
+        let doubts = table.next_doubts();
+        table.hangs();
+        assert_eq!(table.is_marked(&[8]), Marked::No);
+        table.doubts_done(doubts);
+        assert_eq!(table.is_marked(&[8]), Marked::Yes);
+    }
+
+    /// A file may be on its way to the disk while what it is a copy of is written.
+    #[test]
+    fn a_copy_that_is_just_being_made_when_a_write_begins_ends_with_it() {
+        let mut table = opened(1 << 20, &[]);
+        table.put(name(7, 1), ADA, 5, whole(1));
+        let Some(Step::Put { before: Before::Nothing, at, .. }) = table.next() else {
+            panic!("it is to be put")
+        };
+        table.write_begins(&[7]);
+        assert_eq!(table.is_marked(&[7]), Marked::NotYet, "a crash would leave it");
+        table.write_ends(&[7], Outcome::MayBeDone);
+        table.put_done(name(7, 1), at, Written { bytes: 1, code: Code::default() });
+        assert!(!is_good(&table, name(7, 1)));
+        assert_eq!(run(&mut table), ["doubts {7}", "remove [1]", "doubts {}"]);
+        // One that waits is not begun meanwhile.
+        table.put(name(7, 2), ADA, 5, whole(1));
+        table.write_begins(&[7]);
+        table.put(name(8, 3), ADA, 5, whole(1));
+        assert_eq!(run(&mut table), ["put 3"]);
+        table.write_ends(&[7], Outcome::NotDone);
+        assert_eq!(run(&mut table), ["put 2"]);
+    }
+
+    #[test]
+    fn a_copy_that_could_not_be_replaced_is_not_given() {
+        for (key, left) in [(1, &["doubts {7}", "remove [1]", "doubts {}"][..]), (2, &[])] {
+            let mut table = opened(1 << 20, &[found(7, 1)]);
+            table.put(name(7, key), ADA, 5, whole(1));
+            assert!(matches!(table.next(), Some(Step::Put { .. })));
+            table.put_failed(name(7, key));
+            assert!(!is_good(&table, name(7, key)), "{key}");
+            assert_eq!(run(&mut table), left, "{key}");
+        }
+    }
+
+    #[test]
+    fn of_many_answers_to_one_question_the_last_is_written() {
+        let mut table = opened(1 << 20, &[]);
+        (0..9).for_each(|bytes| assert!(table.put(name(7, 1), ADA, 5, whole(bytes))));
+        assert!(table.put(name(7, 2), ADA, 5, whole(1)));
+        assert_eq!(table.next().map(|step| format!("{step:?}").contains("xxxxxxxx")), Some(true));
+        table.put_done(name(7, 1), 5, Written { bytes: 8, code: Code::default() });
+        assert_eq!(run(&mut table), ["put 2"]);
+    }
+
+    #[test]
+    fn a_copy_that_is_lost_is_lacking_and_one_that_is_there_is_confirmed_at_times() {
+        let mut table = opened(1 << 20, &[found(7, 1)]);
+        assert!(!table.lacks(name(7, 1)) && table.lacks(name(7, 2)));
+        table.put(name(7, 2), ADA, 5, whole(1));
+        assert!(!table.lacks(name(7, 2)), "it is coming");
+        run(&mut table);
+        assert!(!table.confirm(name(7, 1), CONFIRMED_EVERY), "it is as good as new");
+        assert!(table.confirm(name(7, 1), CONFIRMED_EVERY + 1));
+        assert_eq!(run(&mut table), ["confirm 1"]);
+        assert_eq!(table.good(name(7, 1)), Some((CONFIRMED_EVERY + 1, ADA)));
+        assert!(table.end(name(7, 1)) && table.lacks(name(7, 1)));
+        table.not_opened();
+        assert!(!table.lacks(name(7, 3)), "a disk that fails is left alone");
+    }
+
+    #[test]
+    fn nobody_pushes_out_what_others_have() {
+        let mut table = opened(100_000, &[]);
+        for key in 0..8 {
+            assert!(table.put(name(1, key), ADA, 1, whole(5_000)));
+            run(&mut table);
+        }
+        for key in 100..300 {
+            assert!(table.put(name(2, key), BOB, 2 + u64::try_from(key).unwrap(), whole(5_000)));
+            run(&mut table);
+        }
+        assert!((0..8).all(|key| is_good(&table, name(1, key))), "the older ones of the quiet");
+        let left: Vec<u128> = (100..300).filter(|key| is_good(&table, name(2, *key))).collect();
+        assert!((10..=12).contains(&left.len()) && left.contains(&299), "{left:?}");
+        // A file stays whose it is.
+        table.put(name(1, 0), BOB, 500, whole(5_000));
+        run(&mut table);
+        assert_eq!(table.good(name(1, 0)), Some((500, ADA)));
+        table.limit(0);
+        assert!(!is_good(&table, name(1, 0)) && !table.put(name(1, 9), ADA, 1, whole(1)));
+        run(&mut table);
+        table.limit(100_000);
+        assert_eq!((0..300).filter(|key| is_good(&table, name(1, *key))).count(), 0);
+    }
+
+    #[test]
+    fn there_are_never_more_files_than_may_be() {
+        let files: Vec<Found> = (0..FILES_MAX as u128).map(|key| found(1, key)).collect();
+        let mut table = opened(1 << 30, &files);
+        table.put(name(2, 1), BOB, 5, whole(1));
+        assert_eq!(run(&mut table), ["remove [0]", "put 1"]);
+        assert_eq!(table.files.len(), FILES_MAX);
+    }
+}
