@@ -47,6 +47,7 @@ pub async fn once(
             let version = request.version();
             let response = answer(service, peer, request).await;
             let is_open_ended = is_open_ended(version, &response);
+            over.0.is_open_ended.store(is_open_ended, Ordering::Relaxed);
             let watched = |body| AnswerBody { body, broken: None, is_open_ended, over };
             Ok::<_, Infallible>(response.map(watched))
         })
@@ -72,8 +73,10 @@ pub async fn once(
     }
     let parts = connection.into_parts();
     let message = parts.io.into_inner();
-    // One that hyper ended by itself was to be closed, by the client's wish or ours.
-    if was_stopped && ended.is_ok() && parts.read_buf.is_empty() && message.has_next() {
+    // One that hyper ended by itself was to be closed, by the client's wish or ours. It may be
+    // stopped just before it ends one, and a client waits for the end of a body that has no other.
+    let is_kept = was_stopped && !outcome.is_open_ended.load(Ordering::Relaxed);
+    if is_kept && ended.is_ok() && parts.read_buf.is_empty() && message.has_next() {
         return Left::Other(message.into_conn());
     }
     let conn = message.into_conn();
@@ -109,6 +112,8 @@ async fn answer(
 struct Outcome {
     /// hyper has let go of it.
     is_over: AtomicBool,
+    /// Only the end of the connection is its end.
+    is_open_ended: AtomicBool,
     /// It broke off, and an orderly end of the connection would be its end.
     is_cut: AtomicBool,
 }

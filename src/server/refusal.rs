@@ -35,6 +35,24 @@ pub enum Refusal {
 }
 
 impl Refusal {
+    /// True if the head was too large, which happens to a browser with many cookies. No browser
+    /// makes other heads that are refused, and those are refused before all of them has come.
+    #[must_use]
+    pub fn is_of_size(&self) -> bool {
+        match self {
+            Self::HeadTooLarge { .. }
+            | Self::HeaderTooLong { .. }
+            | Self::TooManyHeaders { .. }
+            | Self::TargetTooLong { .. } => true,
+            Self::Malformed(_)
+            | Self::UnknownMethod
+            | Self::BadMethod
+            | Self::BadVersion
+            | Self::UnknownTransferCoding
+            | Self::UnknownExpectation => false,
+        }
+    }
+
     #[must_use]
     pub fn status(&self) -> StatusCode {
         match self {
