@@ -604,8 +604,14 @@ async fn compared(base: &'static str, asks: Asks, cases: usize) {
                     let text = format!("{} {:?}", got.line, got.headers);
                     assert!(!text.contains("key-of-"), "{text}");
                 }
-                if one != other {
-                    differences.lock().unwrap().push((number, one, other));
+                if one == other {
+                    continue;
+                }
+                // A client that the machine holds up for two seconds counts as one that has read
+                // its answer. What is different is so each time.
+                let again = (bytes.tried(number).await, library.tried(number).await);
+                if again.0 != again.1 {
+                    differences.lock().unwrap().push((number, again.0, again.1));
                 }
             }
         }
