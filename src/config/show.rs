@@ -55,7 +55,8 @@ impl Effective {
                 table = header;
             }
             let value = shown::toml(&line.value);
-            let _ = writeln!(text, "{} = {value}  # {}", line.key.name, line.comment());
+            let remark = if line.is_only_told() { "# " } else { "" };
+            let _ = writeln!(text, "{remark}{} = {value}  # {}", line.key.name, line.comment());
         }
         text
     }
@@ -88,6 +89,12 @@ fn meaning(name: &str, config: &Config) -> Option<String> {
 }
 
 impl Line {
+    /// True for what counts as said once it is written: a file of these lines must not say it for
+    /// an operator who did not.
+    fn is_only_told(&self) -> bool {
+        self.origin.is_none() && self.key.full_name() == "auth.mode"
+    }
+
     fn table(&self) -> String {
         match &self.table {
             Some(table) => format!("[{}.{}]", self.key.section, shown::key(table)),

@@ -413,8 +413,10 @@ fn keys_in(reference: &str) -> BTreeSet<(String, String)> {
     let mut section = String::new();
     let mut keys = BTreeSet::new();
     for line in reference.lines() {
-        // All of a discovery is commented out.
-        let is_remark = line.starts_with("# [") || section == "discovery";
+        // All of a discovery is commented out, and who is let in: to write that is to say it.
+        let is_remark = line.starts_with("# [")
+            || section == "discovery"
+            || (section == "auth" && line.starts_with("# mode = "));
         let line = line.strip_prefix("# ").filter(|_| is_remark).unwrap_or(line);
         if let Some(name) = line.strip_prefix('[').and_then(|it| it.strip_suffix(']')) {
             section = name.split('.').next().unwrap().to_owned();
@@ -446,6 +448,21 @@ fn the_reference_file_shows_every_key_with_its_default() {
     for key in KEYS.iter().filter(|key| key.has_default()) {
         let line = (key.full_name(), key.default_in_toml());
         assert!(shown.contains(&line), "config/mooring.toml lacks {line:?}");
+    }
+}
+
+/// Whoever starts from that file and moves the listener has not said that everybody may come in.
+#[test]
+fn the_reference_file_and_what_is_shown_open_the_fleet_to_nobody() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/mooring.toml");
+    let reference = std::fs::read_to_string(&path).unwrap();
+    let sources = Sources { file: Some(path), ..Sources::default() };
+    let shown = super::effective(&sources).unwrap().to_toml();
+    for text in [reference, shown] {
+        let moved = text.replacen("listen = \"127.0.0.1:8180\"", "listen = \"0.0.0.0:8180\"", 1);
+        assert_ne!(moved, text);
+        let report = load_all(&moved, &[], &[], &[]).unwrap_err().to_string();
+        assert!(report.contains("write `auth.mode`"), "{report}");
     }
 }
 
