@@ -38,6 +38,14 @@ pub enum NotChanged {
     Refused(String),
 }
 
+/// What a change has come to.
+#[derive(Debug)]
+pub struct Changed<T> {
+    pub told: T,
+    /// It holds, but a crash of the machine may bring back what was before.
+    pub unsynced: Option<io::Error>,
+}
+
 /// Whether the file may be missing.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Missing {
@@ -74,7 +82,16 @@ pub fn change<T>(
     path: &Path,
     missing: Missing,
     change: impl FnOnce(&UserTable) -> Result<(UserTable, T), String>,
-) -> Result<T, NotChanged> {
+) -> Result<Changed<T>, NotChanged> {
+    change_and_sync(path, missing, change, File::sync_all)
+}
+
+fn change_and_sync<T>(
+    path: &Path,
+    missing: Missing,
+    change: impl FnOnce(&UserTable) -> Result<(UserTable, T), String>,
+    sync: impl FnOnce(&File) -> io::Result<()>,
+) -> Result<Changed<T>, NotChanged> {
     let shown = path.display().to_string();
     let unwritable = |error| NotChanged::Unwritable { path: shown.clone(), error };
     // A link stays one.
@@ -95,9 +112,9 @@ pub fn change<T>(
     };
     let (after, told) = change(&before).map_err(NotChanged::Refused)?;
     replace(&path, &after.to_text()).map_err(unwritable)?;
-    // So that a crash of the machine does not bring back who was removed.
-    opened.sync_all().map_err(unwritable)?;
-    Ok(told)
+    // So that a crash of the machine does not bring back who was removed. The new file is in its
+    // place already: whoever was given a key has to get it.
+    Ok(Changed { told, unsynced: sync(&opened).err() })
 }
 
 fn folder_of(path: &Path) -> PathBuf {
@@ -165,7 +182,18 @@ mod tests {
     }
 
     fn add(path: &Path, name: &str) -> Result<(), NotChanged> {
-        change(path, Missing::IsEmpty, |users| Ok((users.with(user(name)).unwrap(), ())))
+        change(path, Missing::IsEmpty, |users| Ok((users.with(user(name)).unwrap(), ()))).map(drop)
+    }
+
+    #[test]
+    fn a_change_that_may_not_outlive_a_crash_holds_and_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("users.toml");
+        let add = |users: &UserTable| Ok((users.with(user("ada")).unwrap(), "the key"));
+        let fail = |_: &File| Err(io::Error::other("no sync"));
+        let changed = change_and_sync(&path, Missing::IsEmpty, add, fail).unwrap();
+        assert_eq!((changed.told, names(&path).len()), ("the key", 1));
+        assert_eq!(changed.unsynced.unwrap().to_string(), "no sync");
     }
 
     fn names(path: &Path) -> Vec<String> {

@@ -74,7 +74,8 @@ pub struct Overrides {
     /// Where operators connect, in the same forms, or `off`
     #[arg(long, value_name = "ADDRESS")]
     pub admin_listen: Option<String>,
-    /// Who is let in where clients connect: `off` is everybody; needed beyond loopback
+    /// Who is let in where clients connect: `off` (everybody) or `keys` (the users of
+    /// auth.users_file); has to be written beyond loopback
     #[arg(long, value_name = "MODE")]
     pub auth: Option<String>,
     /// Number of worker threads; 0 means one for each core
@@ -185,7 +186,7 @@ pub struct DemoArgs {
     /// Where operators connect
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8181")]
     pub admin_listen: SocketAddr,
-    /// Who is let in where clients connect: `off` is everybody; needed beyond loopback
+    /// Say `off` to let everybody in, which has to be said beyond loopback; the demo has no users
     #[arg(long, value_name = "MODE")]
     pub auth: Option<String>,
 }

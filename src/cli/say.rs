@@ -9,8 +9,13 @@ use super::EXIT_FAILURE;
 
 /// A line of the answer. A reader that has left wants no more, which is no failure.
 pub(super) fn line(text: &str) {
+    let _ = needed(text);
+}
+
+/// A line that must reach its reader.
+pub(super) fn needed(text: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
-    let _ = writeln!(out, "{text}").and_then(|()| out.flush());
+    writeln!(out, "{text}").and_then(|()| out.flush())
 }
 
 /// How many columns a line may have; no limit where nobody looks at a terminal, because programs

@@ -119,6 +119,10 @@ async fn gateway(config: Config, network: Arc<dyn Network>, parts: Parts) -> Exi
 async fn demo_gateway(args: DemoArgs) -> ExitCode {
     let network: Arc<dyn Network> = Arc::new(Tcp);
     let DemoArgs { frontend, listen, admin_listen, auth } = args;
+    if auth.as_deref() == Some("keys") {
+        say::note("mooring: the demo has no users: `--auth keys` is for `mooring serve`");
+        return ExitCode::from(EXIT_CONFIG);
+    }
     let (listen, admin_listen) = (Some(listen.to_string()), Some(admin_listen.to_string()));
     // Whoever stops a demo has seen enough.
     let no_delay = Some("0s".to_owned());

@@ -1,15 +1,15 @@
 //! Who may come in? The verbs that change the file of users; the gateway need not run.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use serde_json::json;
 
 use super::args::{AddUserArgs, ListUsersArgs, Overrides, UserArgs, UsersFile, UsersVerb};
 use super::{EXIT_CONFIG, say, sources, table};
-use crate::auth::file::{self, Missing};
+use crate::auth::file::{self, Changed, Missing};
 use crate::auth::key::{self, KeyHash};
-use crate::auth::{User, UserTable};
+use crate::auth::{User, UserName, UserTable};
 use crate::config;
 use crate::net::unix_millis;
 
@@ -48,31 +48,53 @@ fn add(args: AddUserArgs) -> Result<(), Failed> {
     let path = path(&place)?;
     let key = key::mint();
     let kept = KeyHash::of(key.as_bytes());
-    file::change(&path, Missing::IsEmpty, |users| {
+    let changed = file::change(&path, Missing::IsEmpty, |users| {
         if users.get(&name).is_some() {
             return Err(format!("there is a user `{name}` already"));
         }
         let user = User { name: name.clone(), role, generation: seconds(), key: kept };
         Ok((users.with(user).map_err(|bad| bad.to_string())?, ()))
     })?;
-    say::line(&format!("{name} ({}) comes in with {key}", role.as_str()));
-    Ok(())
+    let told = hand_over(&name, &format!("{name} ({}) comes in with {key}", role.as_str()));
+    warn_of_crash(&path, &changed);
+    told
 }
 
 fn new_key(args: &UserArgs) -> Result<(), Failed> {
     let key = key::mint();
     let kept = KeyHash::of(key.as_bytes());
-    change(args, |users, user| {
+    let (path, changed) = change(args, |users, user| {
         let user = User { generation: next(user.generation), key: kept, ..user.clone() };
         users.with(user).map_err(|bad| bad.to_string())
     })?;
-    say::line(&format!("{} comes in with {key}", args.name));
-    Ok(())
+    let told = hand_over(&args.name, &format!("{} comes in with {key}", args.name));
+    warn_of_crash(&path, &changed);
+    told
+}
+
+/// Prints a line with a key, which nobody can show again.
+fn hand_over(name: &UserName, line: &str) -> Result<(), Failed> {
+    say::needed(line).map_err(|error| {
+        Failed::Other(format!(
+            "the key of {name} is lost, because it could not be printed ({error}); `mooring users \
+             key {name}` gives him another"
+        ))
+    })
+}
+
+fn warn_of_crash(path: &Path, changed: &Changed<()>) {
+    if let Some(error) = &changed.unsynced {
+        let path = path.display();
+        say::note(&format!(
+            "mooring: warning: `{path}` was changed, but a crash of this machine may undo it: {error}"
+        ));
+    }
 }
 
 fn remove(args: &UserArgs) -> Result<(), Failed> {
-    change(args, |users, user| Ok(users.without(&user.name)))?;
+    let (path, changed) = change(args, |users, user| Ok(users.without(&user.name)))?;
     say::line(&format!("{} is no user any more.", args.name));
+    warn_of_crash(&path, &changed);
     Ok(())
 }
 
@@ -80,14 +102,14 @@ fn remove(args: &UserArgs) -> Result<(), Failed> {
 fn change(
     args: &UserArgs,
     change: impl FnOnce(&UserTable, &User) -> Result<UserTable, String>,
-) -> Result<(), Failed> {
+) -> Result<(PathBuf, Changed<()>), Failed> {
     let path = path(&args.place)?;
-    file::change(&path, Missing::IsWrong, |users| {
+    let changed = file::change(&path, Missing::IsWrong, |users| {
         let user = users.get(&args.name);
         let user = user.ok_or_else(|| format!("there is no user `{}`", args.name))?;
         Ok((change(users, user)?, ()))
     })?;
-    Ok(())
+    Ok((path, changed))
 }
 
 fn list(args: &ListUsersArgs) -> Result<(), Failed> {
