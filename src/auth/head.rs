@@ -121,6 +121,8 @@ pub fn judge<'a>(
         if let Some(key) = key.filter(|key| !key.is_empty()) {
             *is_spent = found.key(key, Counts::Yes)?;
         }
+        // In a wrong form it lets nobody in, and is still nobody else's business.
+        *is_spent = *is_spent || has_key(users, value);
     }
     if may_hold_token(asked.query) {
         let counts = counts(asked);
@@ -166,6 +168,12 @@ fn bearer(value: &[u8]) -> Option<&[u8]> {
     let is_it =
         scheme.eq_ignore_ascii_case(SCHEME) && rest.first().is_some_and(u8::is_ascii_whitespace);
     is_it.then(|| rest.trim_ascii())
+}
+
+/// True if a word of this value is a key.
+fn has_key(users: &UserTable, value: &[u8]) -> bool {
+    let divides = |byte: &u8| byte.is_ascii_whitespace() || b",;\"".contains(byte);
+    value.split(divides).any(|word| users.by_key(word).is_some())
 }
 
 /// What keys have said so far.
@@ -322,6 +330,28 @@ mod tests {
         assert_eq!((user.as_str(), spent.has("authorization")), ("ada", false));
         let (user, spent) = judged("GET /x?token=theirs", &[("x-api-key", ADA)]).unwrap();
         assert_eq!((user.as_str(), spent.token), ("ada", false));
+    }
+
+    #[test]
+    fn a_key_in_a_wrong_form_is_taken_off_beside_one_that_lets_in() {
+        for value in [
+            "key-of-ada",
+            "Token key-of-ada",
+            "Basic\tkey-of-ada",
+            "Bearer key-of-ada, Bearer key-of-ada",
+            "Bearer key-of-ada,x",
+            "Bearer \"key-of-ada\"",
+            "Token x;key-of-vic",
+        ] {
+            let headers = [("X-Api-Key", ADA), ("Authorization", value)];
+            let (user, spent) = judged("GET /pack", &headers).unwrap();
+            assert!(user == "ada" && spent.has("authorization"), "{value}");
+        }
+        let headers = [("authorization", "Bearer key-of-ada"), ("x-api-key", "Bearer key-of-ada")];
+        assert!(judged("GET /pack", &headers).unwrap().1.has("x-api-key"));
+        // What has none is another's.
+        let headers = [("x-api-key", ADA), ("authorization", "Token theirs, key-of-eve")];
+        assert!(!judged("GET /pack", &headers).unwrap().1.has("authorization"));
     }
 
     #[test]

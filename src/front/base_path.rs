@@ -19,8 +19,8 @@ use crate::config::{BasePath, PlaceBelow};
 pub enum Entry {
     /// It is for us, and the base path is off.
     Inside,
-    /// It is for the base path without its slash.
-    Redirected(Response<ResponseBody>),
+    /// It is for the base path without its slash: [`to_the_slash`] answers it.
+    Itself,
     Outside(GatewayError),
 }
 
@@ -39,7 +39,7 @@ pub fn enter<B>(base: &BasePath, request: &mut Request<B>) -> Entry {
             }
             None => outside(base),
         },
-        PlaceBelow::Itself(query) => Entry::Redirected(to_the_slash(base, query)),
+        PlaceBelow::Itself(_) => Entry::Itself,
         PlaceBelow::Outside => outside(base),
     }
 }
@@ -54,8 +54,11 @@ fn with_target(uri: &Uri, target: &str) -> Option<Uri> {
     Uri::from_parts(parts).ok()
 }
 
-/// A page there would look for its files beside the base path.
-fn to_the_slash(base: &BasePath, query: &str) -> Response<ResponseBody> {
+/// A page there would look for its files beside the base path. To be asked once the sender was let
+/// in, because what lets him in is taken off the query then.
+#[must_use]
+pub fn to_the_slash(base: &BasePath, uri: &Uri) -> Response<ResponseBody> {
+    let query = uri.query().map_or_else(String::new, |query| format!("?{query}"));
     let mut response = Response::new(ResponseBody::empty());
     *response.status_mut() = StatusCode::PERMANENT_REDIRECT;
     if let Ok(location) = HeaderValue::try_from(format!("{base}{query}")) {
@@ -164,7 +167,8 @@ mod tests {
     #[test]
     fn without_its_slash_it_is_answered_with_where_to_go() {
         for (target, location) in [("/comfy", "/comfy/"), ("/comfy?a=/b", "/comfy/?a=/b")] {
-            let (_, Entry::Redirected(response)) = entered(target) else { panic!("{target}") };
+            assert!(matches!(entered(target).1, Entry::Itself), "{target}");
+            let response = to_the_slash(&base(), &target.parse().unwrap());
             assert_eq!(response.status(), 308);
             assert_eq!(response.headers()[LOCATION], location);
         }

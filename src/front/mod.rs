@@ -136,7 +136,7 @@ pub async fn answer(
     let answer = match (answered, entry) {
         (Some(answered), _) => answered,
         (None, base_path::Entry::Inside) => route::route(&front, peer, request).await,
-        (None, base_path::Entry::Redirected(response)) => Ok(response),
+        (None, base_path::Entry::Itself) => Ok(base_path::to_the_slash(&base, request.uri())),
         (None, base_path::Entry::Outside(error)) => Err(error),
     };
     let answer = answer.map_err(|error| error.in_fleet(&front.shared.fleet));
