@@ -99,6 +99,7 @@ fn answer_head(count: usize) {
         backend: b"gpu-a",
         placement: "bound",
         base: "",
+        is_for_one: false,
         own: took,
         at_backend: took,
         closes: false,

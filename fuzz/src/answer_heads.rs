@@ -17,6 +17,7 @@ const OURS: OwnHeaders<'static> = OwnHeaders {
     backend: b"gpu-a",
     placement: "bound",
     base: "",
+    is_for_one: false,
     own: Duration::from_micros(45),
     at_backend: Duration::from_micros(12_003),
     closes: false,

@@ -18,6 +18,7 @@ use smallvec::SmallVec;
 
 use super::Front;
 use super::error::GatewayError;
+use super::headers;
 use crate::auth::head::TOKEN;
 use crate::auth::{Admitted, Asked, Pass, Refusal, UserTable, judge};
 use crate::body::ResponseBody;
@@ -73,9 +74,8 @@ impl Admission {
     }
 
     /// The file of users has changed.
-    pub fn replace_users(&self, users: UserTable) {
-        let users = Arc::new(users);
-        self.guests.rcu(|now| Guests { mode: now.mode, users: Arc::clone(&users) });
+    pub fn replace_users(&self, users: &Arc<UserTable>) {
+        self.guests.rcu(|now| Guests { mode: now.mode, users: Arc::clone(users) });
         self.changes.change(|count| count.wrapping_add(1));
     }
 
@@ -154,8 +154,9 @@ fn without_token(uri: &Uri) -> Uri {
     Uri::from_parts(parts).unwrap_or_default()
 }
 
-/// Makes an answer one for this user: it ends when he is barred.
+/// Makes an answer one for this user: no cache of others keeps it, and it ends when he is barred.
 pub fn answer_to(front: &Front, guest: &Guest, response: &mut Response<ResponseBody>) {
+    headers::keep_for_one(response.headers_mut());
     if guest.is_by_address {
         // A page that is shown must not tell others with which address.
         let policy = HeaderValue::from_static("no-referrer");
@@ -197,7 +198,8 @@ mod tests {
             (admission.until_barred(pass("ada")), admission.until_barred(pass("bob")));
         let mut cx = Context::from_waker(Waker::noop());
         assert!(ada.as_mut().poll(&mut cx).is_pending() && bob.as_mut().poll(&mut cx).is_pending());
-        admission.replace_users(UserTable::of([user("ada", 1), user("bob", 2)]).unwrap());
+        let table = UserTable::of([user("ada", 1), user("bob", 2)]).unwrap();
+        admission.replace_users(&Arc::new(table));
         assert!(ada.as_mut().poll(&mut cx).is_pending());
         assert!(bob.as_mut().poll(&mut cx).is_ready());
         admission.reconfigure(&config(AuthMode::Keys, &[]));

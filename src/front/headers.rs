@@ -92,6 +92,40 @@ pub fn keep_private(headers: &mut HeaderMap) {
     }
 }
 
+/// A `Cache-Control` of an answer to who came in with a key: no cache of several readers may keep
+/// it (RFC 9111 section 5.2.2.7), which knows nothing of keys.
+#[must_use]
+pub fn kept_by_one(value: &[u8]) -> Cow<'_, [u8]> {
+    let name = |word: &[u8]| word.split(|byte| *byte == b'=').next().unwrap_or(word).to_vec();
+    let is =
+        |word: &[u8], other: &str| name(word).trim_ascii().eq_ignore_ascii_case(other.as_bytes());
+    let words = || value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
+    let is_shared = |word: &[u8]| is(word, "public") || is(word, "s-maxage");
+    let is_own = |word: &[u8]| word.eq_ignore_ascii_case(b"private") || is(word, "no-store");
+    if words().any(is_own) && !words().any(is_shared) {
+        return Cow::Borrowed(value);
+    }
+    let others =
+        words().filter(|word| !word.is_empty() && !is_shared(word) && !is(word, "private"));
+    let words: Vec<&[u8]> = std::iter::once(&b"private"[..]).chain(others).collect();
+    Cow::Owned(words.join(&b", "[..]))
+}
+
+/// Makes an answer one that only its reader keeps.
+pub fn keep_for_one(headers: &mut HeaderMap) {
+    if !headers.contains_key(CACHE_CONTROL) {
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("private"));
+        return;
+    }
+    for value in headers.iter_mut().filter(|(name, _)| **name == CACHE_CONTROL).map(|it| it.1) {
+        if let Cow::Owned(said) = kept_by_one(value.as_bytes())
+            && let Ok(said) = HeaderValue::from_bytes(&said)
+        {
+            *value = said;
+        }
+    }
+}
+
 /// Says which backend answered, and why that one (V1).
 pub fn mark(headers: &mut HeaderMap, backend: &Backend, reason: Reason) {
     headers.insert(BACKEND, backend.name_header());
@@ -188,6 +222,29 @@ pub fn text<'a, B>(response: &'a Response<B>, name: &HeaderName) -> &'a str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_shared_caches_may_keep_is_for_one_reader_who_has_a_key() {
+        for (given, expected) in [
+            ("public, max-age=31536000, immutable", "private, max-age=31536000, immutable"),
+            ("S-MaxAge=5,max-age=3", "private, max-age=3"),
+            ("max-age=60", "private, max-age=60"),
+            ("", "private"),
+            ("no-store", "no-store"),
+            ("No-Store, public", "private, No-Store"),
+            ("max-age=0, Private", "max-age=0, Private"),
+            ("private=\"x-a\", max-age=3", "private, max-age=3"),
+            ("no-cache=\"a\"", "private, no-cache=\"a\""),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(CACHE_CONTROL, HeaderValue::from_static(given));
+            keep_for_one(&mut headers);
+            assert_eq!(headers[CACHE_CONTROL], expected, "{given}");
+        }
+        let mut headers = HeaderMap::new();
+        keep_for_one(&mut headers);
+        assert_eq!(headers[CACHE_CONTROL], "private");
+    }
 
     #[test]
     fn what_connection_names_ends_here_too() {

@@ -2,17 +2,17 @@
 //!
 //! It is read without the rest of the configuration. So a mistake elsewhere keeps nobody in.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tracing::{error, info};
 
-use super::watch::{Known, prints};
+use super::watch::{Known, Prints, prints};
 use crate::auth::UserTable;
 use crate::auth::file;
 use crate::config::AuthMode;
 use crate::front::Front;
+use crate::front::admission::Admission;
 use crate::net::sleep;
 
 /// How often it is looked at; it is read once it was the same for so long.
@@ -20,7 +20,7 @@ const INTERVAL: Duration = Duration::from_millis(250);
 
 /// Follows the file for as long as the process runs, while users count.
 pub async fn watch(front: Arc<Front>) {
-    let mut known = Known::default();
+    let mut follower = Follower::default();
     loop {
         front.admission.asks_for_keys().await;
         sleep(INTERVAL).await;
@@ -28,31 +28,149 @@ pub async fn watch(front: Arc<Front>) {
         let Some(path) = auth.users_file.filter(|_| auth.mode == AuthMode::Keys) else { continue };
         let files = vec![path.clone()];
         let Ok(now) = tokio::task::spawn_blocking(move || prints(&files)).await else { continue };
-        if known.is_to_read(now) {
-            read(&front, path).await;
+        if follower.is_to_read(now, &front.admission) {
+            let shown = path.display().to_string();
+            let read = tokio::task::spawn_blocking(move || file::read(&path)).await;
+            let read = read.unwrap_or_else(|error| Err(format!("cannot be read: {error}")));
+            let read = follower.follow(read, &front.admission);
+            tell(read, &shown, &front);
         }
     }
 }
 
-async fn read(front: &Front, path: PathBuf) {
-    let shown = path.display().to_string();
-    let read = tokio::task::spawn_blocking(move || file::read(&path)).await;
+/// What came of a reading.
+#[derive(Debug, Eq, PartialEq)]
+enum Read {
+    /// So many users, who were those before.
+    Same(usize),
+    Others(usize),
+    /// Why it failed, unless that was told already.
+    Failed(Option<String>),
+}
+
+fn tell(read: Read, path: &str, front: &Front) {
     let guests = &front.shared.metrics.guests;
-    match read.unwrap_or_else(|error| Err(format!("cannot be read: {error}"))) {
-        Ok(users) => {
-            guests.may_come(users.len());
-            if users != *front.admission.users() {
-                replace(front, users);
+    match read {
+        Read::Same(users) => guests.may_come(users),
+        Read::Others(users) => {
+            guests.may_come(users);
+            info!(users, "The users were read again.");
+        }
+        Read::Failed(problem) => {
+            guests.unread();
+            if let Some(problem) = problem {
+                error!(path, problem, "The users were not read again: those before stay.");
             }
         }
-        Err(problem) => {
-            guests.unread();
-            error!(path = shown, problem, "The users were not read again: those before stay.");
-        }
     }
 }
 
-fn replace(front: &Front, users: UserTable) {
-    info!(users = users.len(), "The users were read again.");
-    front.admission.replace_users(users);
+/// What is known of the file.
+#[derive(Debug, Default)]
+struct Follower {
+    known: Known,
+    /// Who could come in when the file was looked at last.
+    users: Option<Arc<UserTable>>,
+    /// Why it could not be read.
+    problem: Option<String>,
+}
+
+impl Follower {
+    /// True if it has changed since its users were put in their place, and not since the last look.
+    fn is_to_read(&mut self, now: Prints, admission: &Admission) -> bool {
+        let users = admission.users();
+        if self.users.as_ref().is_none_or(|before| !Arc::ptr_eq(before, &users)) {
+            // A reload reads the users at its beginning, and puts them in their place at its end:
+            // what was read here meanwhile is undone then.
+            self.known.forget_read();
+            self.users = Some(users);
+        }
+        self.known.is_to_read(now)
+    }
+
+    fn follow(&mut self, read: Result<UserTable, String>, admission: &Admission) -> Read {
+        let users = match read {
+            Ok(users) => users,
+            Err(problem) => {
+                // The reason may pass without a change of the file (too many open files, a disk).
+                self.known.forget_read();
+                let is_told = self.problem.as_ref() == Some(&problem);
+                self.problem = Some(problem.clone());
+                return Read::Failed((!is_told).then_some(problem));
+            }
+        };
+        self.problem = None;
+        let count = users.len();
+        if self.users.as_deref() == Some(&users) {
+            return Read::Same(count);
+        }
+        let users = Arc::new(users);
+        admission.replace_users(&users);
+        self.users = Some(users);
+        Read::Others(count)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+    use crate::auth::key::KeyHash;
+    use crate::auth::{Role, User};
+    use crate::config::AuthConfig;
+
+    fn users(names: &[&str]) -> UserTable {
+        let user = |name: &&str| User {
+            name: name.parse().unwrap(),
+            role: Role::Artist,
+            generation: 1,
+            key: KeyHash::of(name.as_bytes()),
+        };
+        UserTable::of(names.iter().map(user)).unwrap()
+    }
+
+    fn config(names: &[&str]) -> AuthConfig {
+        AuthConfig { mode: AuthMode::Keys, users_file: None, users: Arc::new(users(names)) }
+    }
+
+    /// The file as it is in this state.
+    fn at(state: i64) -> Prints {
+        vec![(PathBuf::from("users.toml"), Some([state; 7]))]
+    }
+
+    #[test]
+    fn what_a_reload_undoes_is_read_again() {
+        let admission = Admission::new(&config(&["ada", "bob"]));
+        let mut follower = Follower::default();
+        let mut looks = |count: usize| {
+            let looks = (0..count).map(|_| follower.is_to_read(at(1), &admission));
+            let looks: Vec<bool> = looks.collect();
+            (looks, follower.follow(Ok(users(&["ada"])), &admission))
+        };
+        assert_eq!(looks(2), (vec![false, true], Read::Others(1)));
+        assert_eq!(looks(2), (vec![false, false], Read::Same(1)));
+        // The reload has read before that.
+        admission.reconfigure(&config(&["ada", "bob"]));
+        assert_eq!(looks(1), (vec![true], Read::Others(1)));
+        assert_eq!(*admission.users(), users(&["ada"]));
+        assert_eq!(looks(1).0, [false]);
+    }
+
+    #[test]
+    fn what_could_not_be_read_is_tried_at_each_look_and_told_once() {
+        let admission = Admission::new(&config(&["ada"]));
+        let mut follower = Follower::default();
+        let mut look = |read: Result<UserTable, &str>| {
+            let is_to_read = follower.is_to_read(at(1), &admission);
+            is_to_read.then(|| follower.follow(read.map_err(str::to_owned), &admission))
+        };
+        let told = |problem: &str| Some(Read::Failed(Some(problem.to_owned())));
+        assert_eq!(look(Err("EMFILE")), None);
+        assert_eq!(look(Err("EMFILE")), told("EMFILE"));
+        assert_eq!(look(Err("EMFILE")), Some(Read::Failed(None)));
+        assert_eq!(look(Err("EIO")), told("EIO"));
+        assert_eq!(look(Ok(users(&["bob"]))), Some(Read::Others(1)));
+        assert_eq!(look(Ok(users(&["bob"]))), None);
+    }
 }

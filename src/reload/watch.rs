@@ -100,6 +100,11 @@ impl Known {
         self.seen = now;
     }
 
+    /// What was read does not count: they are to be read at the next look, if they stay as they are.
+    pub(super) fn forget_read(&mut self) {
+        self.read = Prints::new();
+    }
+
     /// True if they have changed since they were read, and not since the last look.
     pub(super) fn is_to_read(&mut self, now: Prints) -> bool {
         let is_steady = now == self.seen;

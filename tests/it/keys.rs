@@ -14,8 +14,9 @@ use mooring::sim::{Options, Sim};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
+use crate::passthrough::{Act, world as puppet_world};
 use crate::process::Daemon;
-use crate::support::{Answer, Socket, World, network, quick, send, soon};
+use crate::support::{Answer, Socket, World, network, quick, send, soon, until};
 
 /// Keys in place of random ones, so that they are found in what backends and logs get.
 const ADA: &str = "key-of-ada";
@@ -164,6 +165,9 @@ async fn below_a_base_path_and_beside_it_nobody_comes_in_without_a_key() {
     for (path, status) in [("/comfy/queue", 200), ("/comfy", 308), ("/queue", 404)] {
         assert_eq!(get(&world, path, ADA).await.status, status, "{path}");
     }
+    // The way to the slash does not repeat a key.
+    let moved = get(&world, "/comfy?token=key-of-ada&a=b", ADA).await;
+    assert_eq!((moved.status, moved.header("location")), (308, "/comfy/?a=b"));
     let mut socket = Socket::open(world.front, "/comfy/ws?token=key-of-ada").await;
     socket.until("status").await;
 }
@@ -206,6 +210,66 @@ async fn a_key_lets_in_and_no_backend_hears_of_it() {
         assert!(all.iter().any(|seen| seen.contains("/tunnelled/echo?x=1")), "{all:#?}");
         for seen in all {
             assert!(!seen.contains("key-of"), "{seen}");
+        }
+    }
+}
+
+/// Also what a script means for us and writes as nobody looks for it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_in_a_wrong_form_goes_to_no_backend_beside_a_good_one() {
+    for passthrough in BOTH_WAYS {
+        let world = world(passthrough).await;
+        for value in ["key-of-ada", "Token key-of-ada", "Bearer key-of-ada, Bearer key-of-ada"] {
+            let headers = [("x-api-key", ADA), ("authorization", value)];
+            let answer = send(world.front, Method::GET, "/mark", &headers, "").await;
+            assert_eq!(answer.status, 404, "{value}: {}", answer.text());
+        }
+        let seen = asked(&world, "mark");
+        assert_eq!(seen.len(), 3);
+        for seen in seen {
+            assert!(!seen.contains("key-of"), "{seen}");
+        }
+    }
+}
+
+/// A cache in front knows nothing of keys, and would give what it keeps to who has none.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_user_gets_is_kept_by_no_shared_cache() {
+    const FILE: &str = "/assets/index-azSeANjR.js";
+    let answer = |lines: &str| {
+        let head = "HTTP/1.1 200 OK\r\nContent-Type: text/javascript\r\n";
+        Act::Answer(vec![format!("{head}{lines}Content-Length: 6\r\n\r\nlet a;")])
+    };
+    let acts = [
+        (FILE, answer("")),
+        ("/pack/said", answer("Cache-Control: public, s-maxage=9, max-age=5\r\n")),
+        ("/pack/secret", answer("Cache-Control: no-store\r\n")),
+        ("/pack/unsaid", answer("")),
+    ];
+    for passthrough in BOTH_WAYS {
+        for (auth, expected) in [
+            (keys(), ["private, max-age=31536000, immutable", "private, max-age=5", "private"]),
+            (
+                AuthConfig { mode: AuthMode::Off, ..keys() },
+                ["public, max-age=31536000, immutable", "public, s-maxage=9, max-age=5", ""],
+            ),
+        ] {
+            let (world, _puppet) = puppet_world(&acts, |config| {
+                config.auth = auth;
+                config.server.passthrough = passthrough;
+            })
+            .await;
+            for (path, expected) in [
+                (FILE, expected[0]),
+                (FILE, expected[0]),
+                ("/pack/said", expected[1]),
+                ("/pack/secret", "no-store"),
+                ("/pack/unsaid", expected[2]),
+            ] {
+                let answer = get(&world, path, ADA).await;
+                let told = (answer.status, answer.header("cache-control"));
+                assert_eq!(told, (200, expected), "{path}, passthrough {passthrough:?}");
+            }
         }
     }
 }
@@ -548,6 +612,43 @@ async fn a_new_key_ends_what_the_one_before_has_opened() {
     assert_eq!(get(&world, "/queue", "another-key").await.status, 200);
 }
 
+/// A reload reads the users at its beginning and puts them in their place at its end.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_removed_while_a_reload_runs_stays_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let world = world_of(&folder, OnOff::On).await;
+    without(&folder, "ada");
+    let out = || async { get(&world, "/queue", ADA).await.status == 401 };
+    soon("she is out", async { while !out().await {} }).await;
+    let read_before = Arc::new(users());
+    world.reload(|config| config.auth.users = read_before).await.unwrap();
+    soon("she is out again", async { while !out().await {} }).await;
+}
+
+/// What somebody has asked for may have been carried out: it is not asked for again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_read_whose_sender_is_barred_is_sent_once_and_is_401() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("users.toml");
+    fs::write(&path, users().to_text()).unwrap();
+    let users_file = Some(path.clone());
+    let (world, puppet) = puppet_world(&[("/pack/waits", Act::Wait)], |config| {
+        config.auth = AuthConfig { users_file, ..keys() };
+    })
+    .await;
+    let asks = get(&world, "/pack/waits", ADA);
+    let ends = async {
+        until("the backend has heard of it", || !puppet.asked().is_empty()).await;
+        // The same key, so that he may ask anew.
+        let next = User { generation: 2, ..user("ada", Role::Artist, ADA) };
+        file::change(&path, Missing::IsWrong, |users| Ok((users.with(next).unwrap(), ()))).unwrap();
+    };
+    let (answer, ()) = soon("an answer", async { tokio::join!(asks, ends) }).await;
+    let told = (answer.status, answer.header("mooring-error"), answer.header("www-authenticate"));
+    assert_eq!(told, (401, "unauthorized", "Bearer"), "{}", answer.text());
+    assert_eq!(puppet.asked().len(), 1);
+}
+
 /// A long answer breaks off, and does not look as if it had come to its end.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_is_removed_gets_no_more_of_a_long_answer() {
@@ -718,6 +819,29 @@ fn users_are_added_listed_changed_and_removed() {
     assert_eq!((whose(&ada), whose(&another).unwrap().0.as_str()), (None, "ada"));
     assert_eq!(users(&["remove", "ada"]).0, 0);
     assert_eq!((whose(&another), whose(&viewer).is_some()), (None, true));
+}
+
+/// A key is shown once: a script that lost it must hear of that.
+#[test]
+fn a_key_that_cannot_be_printed_is_a_failure_that_says_what_helps() {
+    let folder = tempfile::tempdir().unwrap();
+    for verb in ["add", "key"] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_mooring"));
+        command.args(["users", verb, "ada", "--file", "users.toml"]).current_dir(folder.path());
+        let full = fs::File::options().write(true).open("/dev/full").unwrap();
+        let Output { status, stderr, .. } = command.stdout(full).output().unwrap();
+        let told = String::from_utf8(stderr).unwrap();
+        assert_eq!(status.code(), Some(1), "{told}");
+        assert!(told.contains("`mooring users key ada` gives him another"), "{told}");
+    }
+}
+
+#[test]
+fn the_demo_refuses_keys_and_says_why() {
+    let folder = tempfile::tempdir().unwrap();
+    let (code, _, err) = mooring(folder.path(), &["demo", "--auth", "keys"]);
+    assert_eq!(code, 78);
+    assert!(err.contains("the demo has no users"), "{err}");
 }
 
 /// The configuration names the file where nobody does, and without one that is good nothing starts.

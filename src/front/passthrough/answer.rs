@@ -10,7 +10,7 @@ use smallvec::SmallVec;
 use crate::front::base_path::{cookie_below, location_below};
 use crate::front::browsers::is_own_cookie;
 use crate::front::headers::table::AnswerHeader;
-use crate::front::headers::{pair_of, write_timing};
+use crate::front::headers::{kept_by_one, pair_of, write_timing};
 use crate::server::framing::{Chunks, Framing, length_of};
 use crate::server::write::{copy_header, write_date, write_header, write_length, write_status};
 
@@ -25,6 +25,8 @@ pub struct OwnHeaders<'a> {
     pub placement: &'a str,
     /// The base path without the slash at its end: what a backend says of paths is below it.
     pub base: &'a str,
+    /// It is for who came in with a key, and for no cache of several readers.
+    pub is_for_one: bool,
     /// How long it took here, and at the backend.
     pub own: Duration,
     pub at_backend: Duration,
@@ -173,8 +175,13 @@ fn write(
     out: &mut Vec<u8>,
 ) {
     write_status(answer.code.unwrap_or(0), answer.reason.unwrap_or(""), out);
+    let mut says_who_keeps = !ours.is_for_one;
     for (header, kind) in answer.headers.iter().zip(&said.kinds) {
         let value = match kind {
+            AnswerHeader::PassedOn if ours.is_for_one && is_caching(header.name) => {
+                says_who_keeps |= !said.is_named(header.name);
+                kept_by_one(header.value)
+            }
             AnswerHeader::PassedOn | AnswerHeader::Date => Cow::Borrowed(header.value),
             AnswerHeader::Location => location_below(ours.base, header.value),
             // No backend gives a browser the cookie that names it to us.
@@ -188,6 +195,9 @@ fn write(
             copy_header(read, header.name, &value, out);
         }
     }
+    if !says_who_keeps {
+        out.extend_from_slice(b"cache-control: private\r\n");
+    }
     write_framing(said, answer.code == Some(204), out);
     if !said.has_date {
         write_date(out);
@@ -196,6 +206,10 @@ fn write(
         out.extend_from_slice(b"connection: close\r\n");
     }
     write_ours(ours, out);
+}
+
+fn is_caching(name: &str) -> bool {
+    name.eq_ignore_ascii_case("cache-control")
 }
 
 /// One line that says where the body ends, or none. A 204 has neither (RFC 9110 section 8.6, RFC
@@ -226,6 +240,7 @@ mod tests {
         backend: b"gpu-a",
         placement: "bound",
         base: "",
+        is_for_one: false,
         own: Duration::from_micros(45),
         at_backend: Duration::from_micros(12_003),
         closes: false,
@@ -243,6 +258,26 @@ mod tests {
     #[track_caller]
     fn framed(answer: &str) -> Framing {
         passed(answer, false).1.unwrap().unwrap().body
+    }
+
+    #[test]
+    fn what_is_for_one_says_that_no_shared_cache_keeps_it() {
+        let written = |line: &str| {
+            let answer = format!("HTTP/1.1 200 OK\r\n{line}Content-Length: 0\r\n\r\n");
+            let ours = OwnHeaders { is_for_one: true, ..OURS };
+            let mut out = Vec::new();
+            pass_on(answer.as_bytes(), false, &ours, &mut out).unwrap();
+            let text = String::from_utf8(out).unwrap().to_lowercase();
+            text.lines().filter(|it| it.starts_with("cache-control")).collect::<Vec<_>>().join(" ")
+        };
+        for (line, expected) in [
+            ("", "cache-control: private"),
+            ("Cache-Control: public, max-age=5\r\n", "cache-control: private, max-age=5"),
+            ("Cache-Control: no-store\r\n", "cache-control: no-store"),
+            ("Connection: cache-control\r\nCache-Control: public\r\n", "cache-control: private"),
+        ] {
+            assert_eq!(written(line), expected, "{line}");
+        }
     }
 
     #[test]

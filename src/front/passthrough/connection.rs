@@ -12,7 +12,7 @@ use tracing::trace;
 use super::exchange::{Answered, Broken, Exchange, ExchangeParams};
 use super::request::{HEAD_MAX, Parsed, Plain, parse};
 use super::route_cache::RouteCache;
-use crate::auth::Pass;
+use crate::auth::{Pass, Refusal};
 use crate::config::{AuthMode, BasePath, Config};
 use crate::fleet::pool::ExchangeError;
 use crate::front;
@@ -232,6 +232,11 @@ impl PassthroughConnection {
                 After::BreaksOff
             }
             Err(Failed::NotSent) => After::Elsewhere,
+            // A backend may have heard of it, so that it is not asked for again.
+            Err(Failed::Barred) => {
+                self.front.shared.metrics.guests.refused(Refusal::Unknown.as_str());
+                self.refuse(conn, &asked, &GatewayError::Unauthorized, closes).await
+            }
             Err(Failed::Unanswered(_)) if asked.may_be_repeated => After::Elsewhere,
             Err(Failed::Exchange(error) | Failed::Unanswered(error)) => {
                 let error = GatewayError::exchange(&target.backend.name(), error);
@@ -254,6 +259,7 @@ impl PassthroughConnection {
             backend: called.header.as_bytes(),
             placement: target.reason.as_str(),
             base: asked.base.as_ref().map_or("", BasePath::prefix),
+            is_for_one: asked.pass.is_some(),
             closes,
             came: asked.came,
             placed: now(),
@@ -362,6 +368,8 @@ enum Failed {
     /// It broke before it brought anything.
     Unanswered(ExchangeError),
     Exchange(ExchangeError),
+    /// Who asked may not come in any more.
+    Barred,
     Cut(Answered),
     /// The client has left.
     Left,
@@ -373,8 +381,7 @@ impl Failed {
             Broken::Unanswered(error) => Self::Unanswered(ExchangeError::Lost(error.into())),
             Broken::Malformed(error) => Self::Exchange(ExchangeError::Lost(error.into())),
             Broken::WentDown => Self::Unanswered(ExchangeError::WentDown),
-            // Nobody has heard anything of it; hyper's way says why he may not.
-            Broken::Barred => Self::NotSent,
+            Broken::Barred => Self::Barred,
             Broken::NoAnswer => Self::Exchange(ExchangeError::NoAnswer(answer_timeout)),
             Broken::Cut(answered) => Self::Cut(answered),
             Broken::Left => Self::Left,

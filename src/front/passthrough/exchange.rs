@@ -34,6 +34,8 @@ pub struct ExchangeParams<'a> {
     pub placement: &'a str,
     /// The base path without the slash at its end.
     pub base: &'a str,
+    /// Somebody came in with a key.
+    pub is_for_one: bool,
     pub closes: bool,
     /// When the request had come, and when it was known where it goes.
     pub came: Instant,
@@ -299,6 +301,7 @@ impl Exchange {
             backend: params.backend,
             placement: params.placement,
             base: params.base,
+            is_for_one: params.is_for_one,
             own: params.placed.duration_since(params.came),
             at_backend: at.duration_since(params.placed),
             closes: params.closes,
@@ -406,6 +409,7 @@ mod tests {
             backend: b"a",
             placement: "bound",
             base: "",
+            is_for_one: false,
             closes: false,
             came: now,
             placed: now,
