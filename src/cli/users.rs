@@ -86,7 +86,8 @@ fn warn_of_crash(path: &Path, changed: &Changed<()>) {
     if let Some(error) = &changed.unsynced {
         let path = path.display();
         say::note(&format!(
-            "mooring: warning: `{path}` was changed, but a crash of this machine may undo it: {error}"
+            "mooring: warning: `{path}` was changed, but a crash of this machine may undo it: \
+             {error}"
         ));
     }
 }

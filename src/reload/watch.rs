@@ -100,7 +100,7 @@ impl Known {
         self.seen = now;
     }
 
-    /// What was read does not count: they are to be read at the next look, if they stay as they are.
+    /// What was read does not count: they are to be read at the next look, if they stay so.
     pub(super) fn forget_read(&mut self) {
         self.read = Prints::new();
     }

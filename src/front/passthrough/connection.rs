@@ -20,6 +20,7 @@ use crate::front::Front;
 use crate::front::access::{self, RequestLine};
 use crate::front::error::GatewayError;
 use crate::front::forward::Target;
+use crate::front::headers::keep_for_one;
 use crate::net::{Buffered, now};
 use crate::routing::decision::Reason;
 use crate::server::deadline::Deadline;
@@ -320,7 +321,10 @@ impl PassthroughConnection {
         error: &GatewayError,
         closes: bool,
     ) -> After {
-        let response = front::failed(&self.front.shared, error);
+        let mut response = front::failed(&self.front.shared, error);
+        if asked.pass.is_some() {
+            keep_for_one(response.headers_mut());
+        }
         let took = now().duration_since(asked.came);
         self.front.shared.metrics.answered(response.status(), took);
         if let Some(record) = &asked.recorded {
