@@ -89,24 +89,24 @@ pub mod rank {
         IDLE = 27, Of;
         /// Which backend is the home.
         HOME = 28, Shared;
-        /// What was noted for the journal and is not in its writer's hands.
-        JOURNAL = 29, Shared;
-        /// The backends that the last scrape told of.
-        SCRAPED = 30, Shared;
-        /// Listeners that a process was given.
-        INHERITED = 31, Shared;
-        /// The tasks that the process needs.
-        HEARTS = 32, Shared;
-        /// What operators said of backends, by their addresses.
-        SAID = 33, Shared;
-        /// Hashed files of the page.
-        ASSET_CACHE = 34, Shared;
-        /// What a discovery has warned of.
-        DISCOVERY = 35, Of;
-        /// The discoveries of which something is told.
-        DISCOVERED = 36, Shared;
         /// Names of backends that were given to clients.
-        GIVEN_NAMES = 37, Shared;
+        GIVEN_NAMES = 29, Shared;
+        /// What was noted for the journal and is not in its writer's hands.
+        JOURNAL = 30, Shared;
+        /// The backends that the last scrape told of.
+        SCRAPED = 31, Shared;
+        /// Listeners that a process was given.
+        INHERITED = 32, Shared;
+        /// The tasks that the process needs.
+        HEARTS = 33, Shared;
+        /// What operators said of backends, by their addresses.
+        SAID = 34, Shared;
+        /// Hashed files of the page.
+        ASSET_CACHE = 35, Shared;
+        /// What a discovery has warned of.
+        DISCOVERY = 36, Of;
+        /// The discoveries of which something is told.
+        DISCOVERED = 37, Shared;
         /// Copies on the disk.
         COPIES = 38, Shared;
         /// Writes to user data that are on their way.

@@ -14,7 +14,7 @@ use crate::journal::record::HomeRecord;
 use crate::metrics::Metrics;
 use crate::net::{Network, now};
 use crate::records::Records;
-use crate::records::home::{Configured, Said};
+use crate::records::home::Said;
 use crate::tasks::Tasks;
 
 /// One per process; the tests run many.
@@ -128,17 +128,11 @@ impl Shared {
 
     /// The fleet or the configuration has changed: the home may be another one.
     pub fn choose_home(&self) {
-        self.with_configured(|it| self.records.choose_home(it, Said::Changes));
+        self.records.choose_home(|| self.config_kept(), Said::Changes);
     }
 
     /// Takes over which backend was the home before a restart.
     pub fn restore_home(&self, record: Option<HomeRecord>) {
-        self.with_configured(|it| self.records.restore_home(record, it));
-    }
-
-    fn with_configured(&self, choose: impl FnOnce(Configured<'_>)) {
-        let config = self.config();
-        let discoveries: Vec<&str> = config.discovery.iter().map(|it| it.name.as_str()).collect();
-        choose(Configured { named: &config.server.home, discoveries: &discoveries });
+        self.records.restore_home(record, || self.config_kept());
     }
 }

@@ -59,9 +59,30 @@ impl fmt::Debug for BackendHeaders {
 }
 
 impl BackendHeaders {
+    /// True if none is said.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.headers.is_empty()
+    }
+
+    /// Those whose files cannot be read: they say nothing, and where they stand is kept, for the
+    /// day when they can be. `kept` has the keys of `[backends.NAME]`.
+    #[must_use]
+    pub fn unread(kept: &Value) -> Self {
+        let path = |it: &Value| it.as_str().map(PathBuf::from);
+        let file = |(name, it): (&String, &Value)| Some((name.clone(), path(it.get("file")?)?));
+        let table = kept.get("headers").and_then(Value::as_object);
+        Self {
+            files: table.into_iter().flatten().filter_map(file).collect(),
+            all_in: kept.get("headers_file").and_then(path),
+            ..Self::default()
+        }
+    }
+
+    /// True if there are some and all of them stand in files, whether these were read or not.
+    #[must_use]
+    pub fn stand_in_files(&self) -> bool {
+        !self.has_inline && (!self.files.is_empty() || self.all_in.is_some())
     }
 
     /// True if one of them has this name, whatever its case.
@@ -369,11 +390,21 @@ mod tests {
             token.display()
         );
         let headers = of_file(&files).unwrap();
+        assert!(headers.stand_in_files());
         let expected = json!({ "headers": { "X-Key": { "file": token } }, "headers_file": more });
-        assert_eq!((Value::from(headers.places()), headers.has_inline()), (expected, false));
+        assert_eq!((&Value::from(headers.places()), headers.has_inline()), (&expected, false));
+        // Also while they cannot be read.
+        let unread = BackendHeaders::unread(&expected);
+        assert!(unread.stand_in_files() && unread.as_map().is_empty());
+        assert_eq!(Value::from(unread.places()), expected);
+        assert_eq!(
+            BackendHeaders::unread(&json!({ "url": "http://a:1" })),
+            BackendHeaders::default()
+        );
         for inline in ["headers = { X-Key = \"s3cret\" }", "headers = [\"X-Key: s3cret\"]"] {
             let headers = of_file(inline).unwrap();
             assert!(headers.places().is_empty() && headers.has_inline(), "{inline}");
+            assert!(!headers.stand_in_files(), "{inline}");
         }
     }
 

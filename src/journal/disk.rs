@@ -322,8 +322,10 @@ fn unless_it_panics<T>(
     path: &Path,
     act: impl FnOnce() -> Result<T, JournalError>,
 ) -> Result<T, JournalError> {
-    std::panic::catch_unwind(AssertUnwindSafe(act)).unwrap_or_else(|_panic| {
-        let what = "it contradicts itself".to_owned();
-        Err(JournalError::Damaged { path: path.to_owned(), what })
-    })
+    caught(act).unwrap_or_else(|what| Err(damaged(path.to_owned(), what.to_owned())))
+}
+
+/// The same for who has another word for a damaged file.
+pub(super) fn caught<T>(act: impl FnOnce() -> T) -> Result<T, &'static str> {
+    std::panic::catch_unwind(AssertUnwindSafe(act)).map_err(|_panic| "it contradicts itself")
 }

@@ -11,7 +11,8 @@
 //! - `batch`: what is written together, and what was ever written
 //! - [`leftovers`]: which servers are still waited for after a restart (pure)
 //! - [`disk`]: the store on a disk; [`peek`] looks into it
-//! - [`restore`]: from records to bindings and pending prompts (pure)
+//! - [`restore`]: from records to bindings and pending prompts (pure); [`renamed`]: files whose
+//!   server is known by more now
 //!
 //! # Invariants
 //!
@@ -33,6 +34,7 @@ pub mod peek;
 mod people;
 pub mod quarantine;
 pub mod record;
+pub mod renamed;
 pub mod restore;
 
 use std::fmt;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use redb::{DatabaseError, ReadOnlyDatabase, ReadableDatabase as _};
 
-use super::disk::{ADDED, FILE, HOME, ReadError, plain, records, the_home};
+use super::disk::{ADDED, FILE, HOME, ReadError, caught, plain, records, the_home};
 use super::record::{AddedRecord, HomeRecord};
 
 /// What was found.
@@ -31,7 +31,11 @@ pub fn peek(directory: &Path) -> Peeked {
     if !path.exists() {
         return Peeked::Nothing;
     }
-    match ReadOnlyDatabase::open(&path) {
+    caught(|| look(&path)).unwrap_or_else(|what| Peeked::Unreadable(what.to_owned()))
+}
+
+fn look(path: &Path) -> Peeked {
+    match ReadOnlyDatabase::open(path) {
         Err(DatabaseError::DatabaseAlreadyOpen) => Peeked::InUse,
         Err(error) => Peeked::Unreadable(error.to_string()),
         Ok(database) => read(&database).unwrap_or_else(|it| Peeked::Unreadable(it.to_string())),
@@ -68,6 +72,31 @@ mod tests {
         assert_eq!(peek(folder.path()), found);
         assert!(std::fs::read(folder.path().join(FILE)).unwrap() == before);
         std::fs::write(folder.path().join(FILE), "no journal").unwrap();
+        assert!(matches!(peek(folder.path()), Peeked::Unreadable(_)));
+    }
+
+    /// Some of it breaks assumptions inside redb, which panics then.
+    #[tokio::test]
+    async fn whatever_is_damaged_is_told_and_ends_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = HomeRecord::new("b".into(), "h:2".into(), 5);
+        let mut disk = Disk::open(folder.path()).unwrap();
+        disk.commit(Arc::new(Batch { home: Some(home), ..Batch::default() })).await.unwrap();
+        drop(disk);
+        let file = folder.path().join(FILE);
+        let whole = std::fs::read(&file).unwrap();
+        let used: Vec<usize> = (0..whole.len()).filter(|at| whole[*at] != 0).collect();
+        let mut unreadable = 0;
+        for at in used.iter().copied().step_by(used.len() / 64 + 1) {
+            for bit in [0, 7] {
+                let mut damaged = whole.clone();
+                damaged[at] ^= 1 << bit;
+                std::fs::write(&file, damaged).unwrap();
+                unreadable += u32::from(matches!(peek(folder.path()), Peeked::Unreadable(_)));
+            }
+        }
+        assert!(0 < unreadable, "some damage matters");
+        std::fs::write(&file, &whole[..whole.len() / 2]).unwrap();
         assert!(matches!(peek(folder.path()), Peeked::Unreadable(_)));
     }
 }

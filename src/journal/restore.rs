@@ -19,6 +19,7 @@ use indexmap::IndexMap;
 use super::record::{
     AssetRecord, BindingRecord, EndRecord, FileKey, FileRecord, PromptRecord, Saved,
 };
+use super::renamed::{RenamedFile, renamed};
 use crate::routing::assets::Asset;
 use crate::routing::client::Restored as RestoredBinding;
 use crate::routing::files::{Holder, Place};
@@ -63,14 +64,6 @@ pub struct Restored {
     pub forgotten: Vec<ClientId>,
 }
 
-/// A record of a file that is to stand under another key.
-#[derive(Clone, Debug, PartialEq)]
-pub struct RenamedFile {
-    pub from: FileKey,
-    pub to: FileKey,
-    pub record: FileRecord,
-}
-
 /// One client, as far as it comes back.
 #[derive(Debug)]
 pub struct RestoredClient {
@@ -105,7 +98,7 @@ pub struct Undelivered {
 #[must_use]
 pub fn restore(saved: &Saved, params: RestoreParams<'_>) -> Restored {
     let (files, assets) = (files(&saved.files, params), assets(&saved.assets, params));
-    let (renamed, names) = (renamed(&saved.files, params), names_of_older(saved));
+    let (renamed, names) = (renamed(&saved.files, params.backends), names_of_older(saved));
     let mut restored = Restored { files, renamed, names, assets, ..Restored::default() };
     let mut prompts: Vec<&(PromptId, PromptRecord)> = saved.prompts.iter().collect();
     prompts.sort_by_key(|(_, record)| match &record.ended {
@@ -158,18 +151,6 @@ fn in_order(saved: &[(FileKey, FileRecord)]) -> Vec<&(FileKey, FileRecord)> {
     let mut saved: Vec<&(FileKey, FileRecord)> = saved.iter().collect();
     saved.sort_by_key(|(_, record)| record.order);
     saved
-}
-
-/// It was told meanwhile which server listens there, or is not told any more: what is noted of the
-/// file from now on must go over the record that there is.
-fn renamed(saved: &[(FileKey, FileRecord)], params: RestoreParams<'_>) -> Vec<RenamedFile> {
-    let renamed = saved.iter().filter_map(|(key, record)| {
-        let (there, _) = params.backends.written(&key.server)?;
-        let to = || FileKey { file: key.file.clone(), server: there.to_text() };
-        let is_other = !there.is_written(&key.server);
-        is_other.then(|| RenamedFile { from: key.clone(), to: to(), record: record.clone() })
-    });
-    renamed.collect()
 }
 
 /// A Mooring that did not note which names it gave out named each server as it was called when it
@@ -464,18 +445,6 @@ mod tests {
         let key = FileKey { file, server: server.into() };
         let holder = Holder::new(Place::Backend(BackendId::nth(0)), order);
         (key, FileRecord::new(format!("name of {server}").into(), &holder, NOW - 1_000))
-    }
-
-    #[test]
-    fn a_server_of_which_more_is_told_now_has_its_files_under_what_is_told() {
-        let files = vec![file("h:1", 1), file("h:2#u2", 2)];
-        let saved = Saved { files, ..Saved::default() };
-        let restored = restored_with(&saved, ["h:1#u0", "h:2"]);
-        let keys: Vec<_> =
-            restored.renamed.iter().map(|it| (&*it.from.server, &*it.to.server)).collect();
-        assert_eq!(keys, [("h:1", "h:1#u0"), ("h:2#u2", "h:2")]);
-        let is_here = |place: &Place| matches!(place, Place::Backend(_));
-        assert!(restored.files.iter().all(|(_, holder, _)| is_here(&holder.place)));
     }
 
     #[test]

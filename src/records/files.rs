@@ -14,7 +14,7 @@ use crate::comfy::files::{self, Spelled};
 use crate::comfy::names::{self, NameKey, Told, looks_tagged};
 use crate::config::FileTags;
 use crate::journal::record::{FileKey, FileRecord};
-use crate::journal::restore::RenamedFile;
+use crate::journal::renamed::RenamedFile;
 use crate::lock::{Guard, rank};
 use crate::net::{now, unix_millis};
 use crate::routing::files::{

@@ -7,6 +7,7 @@ use arc_swap::ArcSwapOption;
 use tracing::{info, warn};
 
 use super::Records;
+use crate::config::Config;
 use crate::fleet::backend::Backend;
 use crate::journal::record::HomeRecord;
 use crate::lock::{Lock, rank};
@@ -46,15 +47,6 @@ impl HomeServer {
     pub fn of(backend: &Backend) -> Self {
         Self { address: Arc::clone(&backend.authority), identity: backend.identity() }
     }
-}
-
-/// What the configuration says of the home.
-#[derive(Clone, Copy, Debug)]
-pub struct Configured<'a> {
-    /// Or empty.
-    pub named: &'a str,
-    /// Who finds backends, by name.
-    pub discoveries: &'a [&'a str],
 }
 
 /// A home that was chosen.
@@ -133,9 +125,9 @@ impl Records {
     }
 
     /// What was remembered before a restart, and the choice that follows.
-    pub fn restore_home(&self, record: Option<HomeRecord>, configured: Configured<'_>) {
+    pub fn restore_home(&self, record: Option<HomeRecord>, config: impl FnOnce() -> Arc<Config>) {
         self.home.known.lock().record = record;
-        self.choose_home(configured, Said::First);
+        self.choose_home(config, Said::First);
     }
 
     /// That discovery has answered. True if it is the first time.
@@ -144,14 +136,17 @@ impl Records {
     }
 
     /// Chooses the home among the backends that there are now.
-    pub fn choose_home(&self, configured: Configured<'_>, said: Said) {
+    pub fn choose_home(&self, config: impl FnOnce() -> Arc<Config>, said: Said) {
         let mut known = self.home.known.lock();
+        // Read under the lock: whoever chooses last chooses by what holds then.
+        let config = config();
         let fleet: Vec<Candidate> = self.fleet.iter().map(|it| candidate(&it)).collect();
-        let waits = configured.discoveries.iter().find(|name| !known.heard.contains(**name));
+        let mut discoveries = config.discovery.iter().map(|it| it.name.as_str());
+        let waits = discoveries.find(|name| !known.heard.contains(*name));
         let extent = if waits.is_some() { Fleet::Partial } else { Fleet::Whole };
         let before = known.record.clone();
         let remembered = before.as_ref().map(HomeRecord::remembered);
-        let chosen = choose(configured.named, remembered, &fleet, extent);
+        let chosen = choose(&config.server.home, remembered, &fleet, extent);
         let found = chosen.and_then(|(id, why)| Some((fleet.iter().find(|it| it.id == id)?, why)));
         let Some((it, reason)) = found else {
             self.home.chosen.store(None);
@@ -239,5 +234,37 @@ fn tell(
             info!(home = name, why, "This backend keeps settings, workflows and the page.");
         }
         (Some(_), _) => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    use super::*;
+    use crate::config::LiveConfig;
+    use crate::journal::Journal;
+    use crate::metrics::Metrics;
+    use crate::net::{Network, Tcp};
+    use crate::tasks::Tasks;
+
+    /// What was read before would be chosen by after a reload has chosen.
+    #[cfg(debug_assertions)]
+    #[test]
+    fn what_the_configuration_says_is_read_while_nobody_else_chooses() {
+        let config = Config::for_backends(&[("a", "http://a:1")]).unwrap();
+        let network: Arc<dyn Network> = Arc::new(Tcp);
+        let fleet =
+            crate::fleet::Fleet::new(&LiveConfig::new(config.clone()), &network, &Tasks::default());
+        let metrics = Arc::new(Metrics::default());
+        let records = Records::new(&config, Journal::default(), Arc::new(fleet), metrics);
+        let mut is_alone = false;
+        let read = || {
+            // A debug build refuses to take a lock that is held.
+            is_alone = catch_unwind(AssertUnwindSafe(|| drop(records.home.known.lock()))).is_err();
+            Arc::new(config.clone())
+        };
+        records.choose_home(read, Said::Changes);
+        assert!(is_alone);
     }
 }

@@ -1,5 +1,6 @@
 //! Names of backends in names of files: given out once, and read back (promise R3).
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::{Records, server_of};
@@ -23,7 +24,10 @@ impl Records {
     pub fn given_name(&self, backend: &Backend) -> Arc<str> {
         let named = backend.names.get();
         let given = named.given.get_or_init(|| {
-            let told = self.given.lock().give(&server_of(backend), &named.name);
+            // Which server it is is read, and what comes of it noted, under the lock: the last word
+            // must be the last in the journal.
+            let mut names = self.given.lock();
+            let told = names.give(&server_of(backend), &named.name);
             if let Some(given) = told.new {
                 let record = NameRecord::new(given);
                 self.journal.note_name(Arc::clone(&told.name), Some(record));
@@ -70,21 +74,42 @@ impl Records {
         called.map_or(Bearer::Nobody, |it| Bearer::Is(it.id))
     }
 
+    /// These have joined or changed, and it may be told now which servers they are. A name that was
+    /// given out for an address alone is of the one that is told first.
+    pub fn know_servers<'a>(&self, backends: impl Iterator<Item = &'a Arc<Backend>>) {
+        let told = backends.filter_map(|it| Some((Arc::clone(&it.authority), it.identity()?)));
+        let told: HashMap<Arc<str>, Arc<str>> = told.collect();
+        if told.is_empty() {
+            return;
+        }
+        let mut names = self.given.lock();
+        for (name, given) in names.know(&told) {
+            self.journal.note_name(name, Some(NameRecord::new(given)));
+        }
+    }
+
     /// Takes over the names that were given out before a restart; those that are there go first.
     pub fn restore_names(&self, names: Vec<(Arc<str>, NameRecord)>) {
-        let mut given = self.given.lock();
-        for (name, record) in names {
-            given.restore(name, record.given());
+        {
+            let mut given = self.given.lock();
+            for (name, record) in names {
+                given.restore(name, record.given());
+            }
         }
+        self.know_servers(self.fleet.iter().collect::<Vec<_>>().iter());
     }
 
     /// Takes over names that an older Mooring gave out without writing them down.
     pub fn restore_older_names(&self, names: Vec<(Arc<str>, ServerKey)>) {
+        if names.is_empty() {
+            return;
+        }
         for (name, server) in names {
             let told = self.given.lock().give(&server, &name);
             if let Some(given) = told.new {
                 self.journal.note_name(told.name, Some(NameRecord::new(given)));
             }
         }
+        self.know_servers(self.fleet.iter().collect::<Vec<_>>().iter());
     }
 }

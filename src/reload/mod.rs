@@ -22,10 +22,10 @@ use tracing::{error, info, warn};
 
 use crate::config::{Config, Problems, changes};
 use crate::discovery::Discoveries;
-use crate::fleet::diff::BadDiff;
 use crate::front::Front;
 use crate::net::{Network, unix_millis};
 use crate::server::door::Mover;
+use crate::session::membership::NotConfigured;
 use crate::session::membership::rotated::ReadAgain;
 use listeners::{Listeners, Moves};
 
@@ -61,9 +61,12 @@ impl From<Problems> for NotReloaded {
     }
 }
 
-impl From<BadDiff> for NotReloaded {
-    fn from(bad: BadDiff) -> Self {
-        Self::Bad(vec![format!("backends: {bad}")])
+impl From<NotConfigured> for NotReloaded {
+    fn from(why: NotConfigured) -> Self {
+        match why {
+            NotConfigured::BadDiff(bad) => Self::Bad(vec![format!("backends: {bad}")]),
+            NotConfigured::Itself(itself) => Self::Bad(itself),
+        }
     }
 }
 
@@ -201,13 +204,13 @@ impl Reloader {
         config.keep_until_restart(&before);
         let ReadAgain { rotated, problems: warnings } = self.read_secrets(&config).await?;
         let moves = self.listeners.plan(&before, &config).await?;
-        if let Err(bad) = self.configure_fleet(&config) {
+        if let Err(bad) = self.front.sessions.configure_fleet(config) {
             self.listeners.withdraw(moves, &before).await;
-            return Err(bad);
+            return Err(bad.into());
         }
         let has_rotated = !rotated.is_empty();
         self.front.sessions.rotate(&rotated);
-        self.apply(config, moves).await;
+        self.apply(moves).await;
         let named = |needs_restart| -> Vec<String> {
             let those = changes.iter().filter(move |it| it.needs_restart == needs_restart);
             those.map(|it| it.key.clone()).collect()
@@ -217,16 +220,6 @@ impl Reloader {
             applied.push(BACKENDS.to_owned());
         }
         Ok(Reloaded { applied, need_restart: named(true), warnings })
-    }
-
-    fn configure_fleet(&self, config: &Config) -> Result<(), NotReloaded> {
-        let sessions = &self.front.sessions;
-        let itself = sessions.that_would_be_itself(config);
-        if itself.is_empty() {
-            Ok(sessions.configure_fleet(&config.backends)?)
-        } else {
-            Err(NotReloaded::Bad(itself))
-        }
     }
 
     /// Reads the secrets of backends that the configuration does not list.
@@ -240,14 +233,13 @@ impl Reloader {
         Ok(within(move || source()).await??)
     }
 
-    /// Nothing of this can fail.
-    async fn apply(&mut self, config: Config, moves: Moves) {
+    /// Has all follow the configuration that holds now. Nothing of this can fail.
+    async fn apply(&mut self, moves: Moves) {
         if let Some(level) = &self.level
-            && let Err(problem) = level(&config)
+            && let Err(problem) = level(&self.front.shared.config_kept())
         {
             warn!(problem, "The log level was not changed.");
         }
-        self.front.shared.reconfigure(config);
         self.front.sessions.reconfigure();
         self.discoveries.reconfigure();
         self.front.reconfigure();

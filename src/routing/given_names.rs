@@ -70,6 +70,18 @@ impl GivenNames {
         Told { name, new: Some(given), forgotten: self.forget_one() }
     }
 
+    /// It is `told` now which servers are at these addresses: names that were given out for an
+    /// address alone are of the server that is there, and not of another one that has the address
+    /// later. Returns those.
+    pub fn know(&mut self, told: &HashMap<Arc<str>, Arc<str>>) -> Vec<(Arc<str>, Given)> {
+        let nameless = self.given.iter_mut().filter(|(_, it)| it.server.identity.is_none());
+        let known = nameless.filter_map(|(name, it)| {
+            it.server.identity = Some(Arc::clone(told.get(&it.server.url)?));
+            Some((Arc::clone(name), it.clone()))
+        });
+        known.collect()
+    }
+
     /// Takes over a name that was given out before a restart.
     pub fn restore(&mut self, name: Arc<str>, given: Given) {
         self.next_order = self.next_order.max(given.order + 1);
@@ -132,6 +144,27 @@ mod tests {
         assert_ne!(named(&mut names, "h:3#u9", "pod"), pod, "another pod of the name");
         assert_eq!(named(&mut names, "h:1#u1", "gpu"), "gpu", "it is told which one it is");
         assert_ne!(named(&mut names, "h:1#u2", "gpu"), "gpu", "so another one is not it");
+    }
+
+    #[test]
+    fn what_is_told_of_a_server_later_is_told_of_all_its_names() {
+        let mut names = GivenNames::default();
+        for (at, called) in [("h:1", "gpu"), ("h:1", "front"), ("h:2", "other"), ("h:1#u1", "pod")]
+        {
+            named(&mut names, at, called);
+        }
+        let told = HashMap::from([("h:1".into(), "u0".into()), ("h:9".into(), "u9".into())]);
+        let mut known = names.know(&told);
+        known.sort_by_key(|(_, it)| it.order);
+        let known: Vec<_> = known.iter().map(|(name, it)| (&**name, it.order)).collect();
+        assert_eq!(known, [("gpu", 0), ("front", 1)]);
+        for name in ["gpu", "front"] {
+            assert_eq!(names.server_of(name), Some(&server("h:1#u0")));
+            assert_ne!(named(&mut names, "h:1#u1", name), name, "another one is not it");
+        }
+        let rest = ["other", "pod"].map(|name| names.server_of(name).unwrap().to_text());
+        assert_eq!(rest.each_ref().map(|it| &**it), ["h:2", "h:1#u1"]);
+        assert!(names.know(&told).is_empty(), "it is known");
     }
 
     #[test]

@@ -17,7 +17,7 @@ use tracing::warn;
 
 use super::Sessions;
 use super::control::{Held, let_go_of_tunnels};
-use crate::config::{self, BackendConfig};
+use crate::config::{self, BackendConfig, BackendHeaders, Config};
 use crate::fleet::backend::Backend;
 use crate::fleet::diff::{Applied, BadDiff, Diff};
 use crate::fleet::wanted::{Put, Source, Unwanted, Wanted};
@@ -34,6 +34,16 @@ pub enum NotChanged {
     BadDiff(#[from] BadDiff),
     #[error("{0}")]
     Itself(String),
+}
+
+/// Why a configuration does not hold.
+#[derive(Debug, Eq, PartialEq, thiserror::Error)]
+pub enum NotConfigured {
+    #[error(transparent)]
+    BadDiff(#[from] BadDiff),
+    /// Some would be this gateway: one line for each.
+    #[error("{}", .0.join("\n"))]
+    Itself(Vec<String>),
 }
 
 /// A backend that is to go stays so long at least: who was sent there a moment before is there by
@@ -58,15 +68,23 @@ impl Sessions {
         Ok(())
     }
 
-    /// Makes the fleet what the configuration says now, with what operators added.
+    /// This configuration holds from now on: the fleet is what it says, with what operators added
+    /// and discoveries found.
     ///
     /// # Errors
-    /// It would be no fleet; then nothing is changed.
-    pub fn configure_fleet(self: &Arc<Self>, configured: &[BackendConfig]) -> Result<(), BadDiff> {
+    /// It would be no fleet, or this gateway itself would be in it; then nothing is changed.
+    pub fn configure_fleet(self: &Arc<Self>, config: Config) -> Result<(), NotConfigured> {
         let applied = {
             let mut wanted = self.wanted.lock();
-            let configured = |now: Wanted| Ok::<_, BadDiff>((now.configured(configured), ()));
-            self.want(&mut wanted, CONFIGURATION, configured)?.0
+            let configured = |now: Wanted| {
+                let next = now.configured(&config.backends);
+                let itself = self.that_would_be_itself(&config, next.fleet());
+                if itself.is_empty() { Ok((next, ())) } else { Err(NotConfigured::Itself(itself)) }
+            };
+            let applied = self.want(&mut wanted, CONFIGURATION, configured)?.0;
+            // Under the lock: who adds a backend next compares it with the listeners to come.
+            self.shared.reconfigure(config);
+            applied
         };
         // The home is chosen once the rest of the configuration holds: it may name another.
         self.welcome(applied);
@@ -156,7 +174,7 @@ impl Sessions {
     }
 
     /// What an operator had added. Whose secret cannot be read comes without: its clients are bound
-    /// to it and their prompts are not lost, though it may let nobody in.
+    /// to it and their prompts are not lost, though it lets nobody in before a reload can read it.
     fn as_added(&self, name: &str, record: &AddedRecord) -> Result<BackendConfig, String> {
         let secrets = self.shared.config().admin.secrets_dir.clone();
         let whole = config::one_backend(name, &record.settings, secrets.as_deref());
@@ -167,8 +185,8 @@ impl Sessions {
             let without = without.ok().filter(|_| removed.is_some());
             let why = problems.to_string();
             let backend = without.ok_or_else(|| why.clone())?;
-            warn!(backend = name, why, "A backend is used without its headers: add it again.");
-            Ok(backend)
+            warn!(backend = name, why, "A backend is used without its headers until a reload.");
+            Ok(BackendConfig { headers: BackendHeaders::unread(&record.settings), ..backend })
         })
     }
 

@@ -148,6 +148,54 @@ async fn a_drain_that_an_operator_began_goes_on_after_a_restart_with_its_secret(
     assert_ne!(row(daemon.admin, "b").await, Value::Null);
 }
 
+/// One that drains, and one that was added.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_secret_that_cannot_be_read_at_a_start_is_read_by_a_later_reload() {
+    let (a, b, c, folder) =
+        (sim("a").await, sim("b").await, sim("c").await, TempDir::new().unwrap());
+    let secrets = folder.path().join("secrets");
+    fs::create_dir(&secrets).unwrap();
+    let tokens = ["b", "c"].map(|name| secrets.join(name));
+    tokens.iter().for_each(|it| fs::write(it, "Bearer s3cret-1").unwrap());
+    let set = format!("admin.secrets_dir={}", secrets.display());
+    let more = ["--set", &set];
+    let daemon = Daemon::start_with(&a, &folder, &more);
+    let given = |sim: &Sim, token: &std::path::Path, weight: u32| {
+        let headers = json!({ "Authorization": { "file": token } });
+        json!({ "url": sim.url(), "weight": weight, "headers": headers })
+    };
+    assert_eq!(put(daemon.admin, "b", &given(&b, &tokens[0], 1000)).await.status, 201);
+    let body = json!({ "client_id": "ada", "prompt": slow(400, 120.0) }).to_string();
+    let submit = || send(daemon.front, Method::POST, "/prompt", &[], &body);
+    let mut sent = submit().await;
+    while sent.backend() != "b" {
+        // It is asked first whether it is there.
+        assert_eq!(sent.status, 200, "{}", sent.text());
+        let reset = "/-/reset?clientId=ada&force=true";
+        send(daemon.front, Method::POST, reset, &[], "").await;
+        sent = submit().await;
+    }
+    assert_eq!(put(daemon.admin, "c", &given(&c, &tokens[1], 1)).await.status, 201);
+    let path = "/api/v1/backends/b";
+    assert_eq!(send(daemon.admin, Method::DELETE, path, &[], "").await.status, 202);
+    daemon.kill();
+    // The volume is not there yet, and not at the next start either.
+    tokens.iter().for_each(|it| fs::remove_file(it).unwrap());
+    Daemon::start_with(&a, &folder, &more).kill();
+    let daemon = Daemon::start_with(&a, &folder, &more);
+    assert_eq!(row(daemon.admin, "b").await["state"], "draining");
+    let reload = async || send(daemon.admin, Method::POST, "/api/v1/reload", &[], "").await.json();
+    let secret = "Bearer s3cret-1";
+    fs::write(&tokens[0], secret).unwrap();
+    let told = reload().await;
+    assert_eq!(told["applied"], json!(["backends"]), "that of the one that drains: {told}");
+    assert!(told["warnings"][0].as_str().unwrap().contains("backends.c.headers"), "{told}");
+    fs::write(&tokens[1], secret).unwrap();
+    let told = reload().await;
+    assert_eq!((&told["applied"], &told["warnings"]), (&json!(["backends"]), &Value::Null));
+    assert_eq!(reload().await["applied"], json!([]), "all is read");
+}
+
 fn endpoint(uid: &str, sim: &Sim) -> Endpoint {
     let (pod, uid) = ("comfyui-0".to_owned(), uid.to_owned());
     Endpoint { pod, uid, at: sim.addr(), is_ready: true }
@@ -315,4 +363,64 @@ async fn a_name_that_was_given_out_means_the_same_server_after_a_restart() {
     world.start_over(&urls, |_| {}).await;
     let gone = world.get(&view).await;
     assert_eq!(gone.header("mooring-error"), "file_gone", "{}", gone.text());
+}
+
+/// R3: it is told which server it is after the name was given out, and then another one has its
+/// address.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_name_of_a_server_of_which_more_is_told_later_never_leads_to_another() {
+    let world = World::new(2).await;
+    let (owner, _) = tagged(&world, "ada", 1).await;
+    let (other, subfolder) = tagged(&world, "bob", 2).await;
+    assert_ne!(owner, other);
+    let view = format!("/view?filename=test_00001_.png&type=output&subfolder={subfolder}");
+    let shared = &world.gateway.shared;
+    let backends = shared.config_kept().backends.clone();
+    let told = |identity: &str| {
+        let mut backends = backends.clone();
+        let it = backends.iter_mut().find(|it| it.name == other).unwrap();
+        it.identity = Some(identity.into());
+        world.gateway.sessions.change_fleet(&backends).unwrap();
+    };
+    told("u0");
+    let shown = world.get(&view).await;
+    assert_eq!((shown.status, shown.backend()), (200, &*other), "{}", shown.text());
+    told("u9");
+    world.all_up().await;
+    let gone = world.get(&view).await;
+    assert_ne!(gone.status, 200, "another pod has the address");
+}
+
+/// The same where it is told at one start, and another one is there at the next.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_told_of_a_server_at_a_start_is_told_of_its_names() {
+    let mut world = Mortal::new(2).await;
+    let mut made = Vec::new();
+    for (client, color) in [("ada", 1), ("bob", 2)] {
+        made.push(world.submit(client, &quick(color)).await.backend().to_owned());
+        until("it has ended", || world.pending() == 0).await;
+    }
+    let other = made[1].clone();
+    let view = format!("/view?filename=test_00001_.png&type=output&subfolder=~{other}");
+    let backend = world.gateway().shared.fleet.by_name(&other).unwrap().id;
+    let file = FileRef::of_path(Folder::Output, "test_00001_.png").unwrap();
+    let at = Located { backend, file };
+    let records = &world.gateway().shared.records;
+    until("it is known", || records.files_of(&at.file).holder(&at).is_some()).await;
+    let listed = world.get("/history?clientId=bob").await.text();
+    assert!(listed.contains(&format!("~{other}")), "it was given out: {listed}");
+    world.gateway().shared.records.journal.durable().await.unwrap();
+    for (identity, is_it) in [("u0", true), ("u9", false)] {
+        world.crash().await;
+        let tell = |config: &mut Config| {
+            let it = config.backends.iter_mut().find(|it| it.name == other).unwrap();
+            it.identity = Some(identity.into());
+        };
+        world.start_with(tell).await;
+        let fleet = &world.gateway().shared.fleet;
+        until("all are up", || fleet.iter().all(|it| it.is_up())).await;
+        let shown = world.get(&view).await;
+        assert_eq!(shown.status == 200, is_it, "{identity}: {}", shown.text());
+        world.gateway().shared.records.journal.durable().await.unwrap();
+    }
 }

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::process::Daemon;
-use crate::support::{Socket, World, fraction, network, quick, send, slow, soon};
+use crate::support::{Socket, World, fraction, network, quick, send, slow, soon, until};
 
 fn applied(keys: &[&str]) -> Result<Reloaded, NotReloaded> {
     let applied = keys.iter().map(|key| (*key).to_owned()).collect();
@@ -262,6 +262,41 @@ async fn a_listener_never_moves_to_where_a_backend_is() {
     let path = "/api/v1/backends/late?drain=force";
     assert_eq!(send(world.admin, Method::DELETE, path, &[], "").await.status, 204);
     assert!(world.reload(|config| config.admin.listen = Some(at)).await.is_ok());
+}
+
+/// The file took its name, and does so no more: it would be wanted again.
+#[tokio::test]
+async fn a_listener_never_moves_to_where_a_backend_is_that_would_come_back() {
+    let (world, at) = (World::new(1).await, free().await);
+    let body = json!({ "url": format!("http://{at}") }).to_string();
+    let put = send(world.admin, Method::PUT, "/api/v1/backends/late", &[], &body).await;
+    assert_eq!(put.status, 201, "{}", put.text());
+    let other = Config::for_backends(&[("late", &world.sim("a").url())]).unwrap().backends;
+    let before = world.gateway.shared.config_kept().backends.clone();
+    world.reload(|config| config.backends = other).await.unwrap();
+    let fleet = &world.gateway.shared.fleet;
+    let is_there = || fleet.iter().any(|it| *it.authority == at.to_string());
+    until("it has left", || !is_there()).await;
+    let bad = world.reload(|config| {
+        config.backends = before;
+        config.admin.listen = Some(at);
+    });
+    let Err(NotReloaded::Bad(problems)) = bad.await else { panic!("it would be itself") };
+    assert_eq!(problems, [format!("admin.listen: `{at}` is the backend `late`")]);
+    assert!(!is_there() && fleet.by_name("a").is_none(), "nothing was changed");
+}
+
+/// The fleet and the listeners are compared as they will be, also while a listener has yet to move.
+#[tokio::test]
+async fn a_backend_is_never_added_where_a_listener_moves_to() {
+    let (world, at) = (World::new(1).await, free().await);
+    let mut config = Config::clone(&world.gateway.shared.config_kept());
+    config.admin.listen = Some(at);
+    world.gateway.sessions.configure_fleet(config).unwrap();
+    let body = json!({ "url": format!("http://{at}") }).to_string();
+    let put = send(world.admin, Method::PUT, "/api/v1/backends/late", &[], &body).await;
+    assert_eq!(put.status, 422, "{}", put.text());
+    assert!(put.text().contains("this gateway itself (`admin.listen`)"), "{}", put.text());
 }
 
 /// A whole fleet takes the place of another one, which drains.

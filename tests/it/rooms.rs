@@ -81,7 +81,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "ws",
         ],
     ),
-    ("reload", &["auth", "config", "discovery", "fleet", "front", "net", "server", "session"]),
+    ("reload", &["auth", "config", "discovery", "front", "net", "server", "session"]),
     (
         "admin",
         &[

@@ -8,7 +8,7 @@ use serde_json::json;
 use tracing::warn;
 
 use super::CONFIGURATION;
-use crate::config::{BackendConfig, ListedBy, SecretFiles, kept_backend};
+use crate::config::{BackendConfig, BackendHeaders, ListedBy, SecretFiles, kept_backend};
 use crate::fleet::backend::{Backend, Going};
 use crate::fleet::diff::Applied;
 use crate::journal::leftovers::{Leftover, leftovers};
@@ -22,6 +22,7 @@ impl Sessions {
     /// Notes what has changed. Called under the lock of what is wanted: the last word must be the
     /// last in the journal.
     pub(in crate::session) fn noted(&self, applied: Applied) -> Applied {
+        self.shared.records.know_servers(applied.joined.iter().chain(&applied.changed));
         let journal = &self.shared.records.journal;
         if !journal.is_kept() {
             return applied;
@@ -97,8 +98,8 @@ fn as_backend(shared: &Shared, leftover: Leftover) -> Result<(BackendConfig, Goi
     Ok((BackendConfig { identity: server.identity, ..backend }, going))
 }
 
-/// Whose secrets cannot be had comes without: its prompts are not lost, though it may let nobody
-/// in.
+/// Whose secrets cannot be read comes without: its prompts are not lost, though it lets nobody in
+/// before a reload can read them.
 fn of_record(shared: &Shared, record: &MemberRecord) -> Result<BackendConfig, String> {
     let config = shared.config();
     let listed_by = ListedBy::parse(&record.by).unwrap_or_default();
@@ -117,8 +118,9 @@ fn of_record(shared: &Shared, record: &MemberRecord) -> Result<BackendConfig, St
         Ok(backend) => backend,
         Err(problems) => {
             let why = problems.to_string();
-            warn!(backend = name, why, "A backend drains without its headers.");
-            without_headers(record)?
+            warn!(backend = name, why, "A backend drains without its headers until a reload.");
+            let headers = BackendHeaders::unread(&record.settings);
+            BackendConfig { headers, ..without_headers(record)? }
         }
     };
     if record.lacks_headers {

@@ -1,6 +1,7 @@
 //! Secrets that stand in files, read again at a reload: those of backends that the configuration
 //! does not list. (Those of its own backends are read with it.)
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::CONFIGURATION;
@@ -91,27 +92,33 @@ impl Sessions {
         self.take_up(applied);
     }
 
-    /// The backends that would be a listener of this gateway, if it were configured so: what
-    /// is wrong, one line for each. Those of the configuration were looked at when it was read.
-    #[must_use]
-    pub fn that_would_be_itself(&self, config: &Config) -> Vec<String> {
+    /// The backends that would be a listener of this gateway, if it were configured so and these
+    /// were `wanted`: what is wrong, one line for each. Also those that drain. Those of the
+    /// configuration were looked at when it was read.
+    pub(super) fn that_would_be_itself(
+        &self,
+        config: &Config,
+        wanted: Vec<BackendConfig>,
+    ) -> Vec<String> {
         let members = self.shared.fleet.iter().map(|it| it.settings());
+        let all: BTreeMap<String, BackendConfig> =
+            members.chain(wanted).map(|it| (it.authority.clone(), it)).collect();
         let is_listed = |at: &str| config.backends.iter().any(|it| it.authority == at);
-        let others = members.filter(|it| !is_listed(&it.authority));
+        let others = all.values().filter(|it| !is_listed(&it.authority));
         let itself = others.filter_map(|it| {
-            let key = config.is_itself(&it)?;
+            let key = config.is_itself(it)?;
             Some(format!("{key}: `{}` is the backend `{}`", it.authority, it.name))
         });
         itself.collect()
     }
 }
 
-/// What the files of a backend say; `None` if not all of its headers stand in files.
+/// What the files of a backend say, also if they were not read before; `None` if not all of its headers stand in files.
 fn read_again(
     config: &Config,
     backend: &BackendConfig,
 ) -> Result<Option<BackendHeaders>, Vec<String>> {
-    if backend.headers.has_inline() || backend.headers.is_empty() {
+    if !backend.headers.stand_in_files() {
         return Ok(None);
     }
     let files = match &backend.listed_by {
