@@ -330,15 +330,8 @@ impl PassthroughConnection {
         if let Some(record) = &asked.recorded {
             let status = response.status();
             let bytes = http_body::Body::size_hint(response.body()).exact();
-            let answer = access::Answer {
-                status,
-                backend: "",
-                placement: "",
-                bytes,
-                took,
-                request_id: None,
-            };
-            record.write(&answer);
+            let (backend, placement, request_id) = ("", "", None);
+            record.write(&access::Answer { status, backend, placement, bytes, took, request_id });
         }
         self.scratch.clear();
         write_own(&response, asked.is_head, closes, &mut self.scratch);
