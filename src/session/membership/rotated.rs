@@ -113,7 +113,8 @@ impl Sessions {
     }
 }
 
-/// What the files of a backend say, also if they were not read before; `None` if not all of its headers stand in files.
+/// What the files of a backend say, also if they were not read before; `None` if not all of its
+/// headers stand in files.
 fn read_again(
     config: &Config,
     backend: &BackendConfig,
