@@ -148,7 +148,7 @@ impl Write {
         }
     }
 
-    /// It is over, or nobody waits for it any more. Returns the copies that its writer had, and that
+    /// It is over, or nobody waits for it any more. Returns the copies that its writer had and that
     /// are not good any more.
     fn ends(&mut self) -> Vec<CacheKey> {
         let Some(mut held) = self.held.take() else { return Vec::new() };
