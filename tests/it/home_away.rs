@@ -706,32 +706,6 @@ async fn after_a_write_without_an_answer_no_copy_is_kept_for_a_while() {
     assert!(copy.status == 200 && stands_in(&copy), "{copy:?}");
 }
 
-/// It is slow, and looks down: it is not gone, and another's settings are not what was saved.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nobody_stands_in_for_a_home_that_is_busy_with_a_write_to_what_is_read() {
-    let mortal = Mortal::new(2).await;
-    let home = mortal.gateway().shared.home().unwrap();
-    let b = mortal.gateway().shared.fleet.by_name("b").unwrap();
-    until("both are up", || home.is_up() && b.is_up()).await;
-    mortal.sim("a").set_faults(|faults| faults.latency_ms = 60_000);
-    let front = mortal.front();
-    let mut write = JoinSet::new();
-    write.spawn(
-        async move { send(front, Method::POST, "/settings/Comfy.Color", &[], "\"red\"").await },
-    );
-    let is_write = |it: &mooring::sim::Seen| it.method == "POST";
-    until("the home has it", || mortal.sim("a").requests().iter().any(is_write)).await;
-    until("the home looks down", || !home.is_up()).await;
-    let busy = get(&mortal, "/settings", &[]).await;
-    assert_eq!((busy.status, busy.header("mooring-error")), (503, "backend_down"), "{busy:?}");
-    let other = get(&mortal, "/users", &[]).await;
-    assert_eq!((other.status, other.backend(), stands_in(&other)), (200, "b", true));
-    mortal.sim("a").crash().await;
-    assert!(write.join_next().await.unwrap().unwrap().status >= 500);
-    let other = get(&mortal, "/settings", &[]).await;
-    assert_eq!((other.status, other.backend(), stands_in(&other)), (200, "b", true), "it is gone");
-}
-
 /// A process that cannot open its journal does not keep up the copies that the one before made.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn copies_are_not_given_after_a_run_without_a_journal() {
