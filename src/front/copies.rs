@@ -340,32 +340,6 @@ mod tests {
         });
     }
 
-    #[tokio::test]
-    async fn who_reads_while_others_do_waits_for_a_turn_and_gets_the_copy() {
-        let world = World::new();
-        let (first, second) = (key("/settings"), key("/users"));
-        world.puts(&first, "first").await;
-        let path = world.files().remove(0);
-        world.puts(&second, "second").await;
-        hangs(&path);
-        let mut blocked = JoinSet::new();
-        for _ in 0..4 {
-            let (copies, first) = (Arc::clone(&world.copies), first.clone());
-            blocked.spawn(async move { drop(copies.get(&home(), &first).await) });
-        }
-        tokio::task::yield_now().await;
-        let mut readers = JoinSet::new();
-        for _ in 0..20 {
-            let (copies, second) = (Arc::clone(&world.copies), second.clone());
-            readers.spawn(async move { copies.get(&home(), &second).await.is_some() });
-        }
-        tokio::task::yield_now().await;
-        // Lets those go that hang.
-        drop(fs::OpenOptions::new().read(true).write(true).open(&path).unwrap());
-        assert!(readers.join_all().await.into_iter().all(|has_it| has_it));
-        blocked.join_all().await;
-    }
-
     #[test]
     fn a_process_without_a_journal_doubts_the_copies_that_are_there() {
         let folder = tempfile::tempdir().unwrap();
