@@ -35,7 +35,7 @@ mod waiting;
 
 use std::io::ErrorKind;
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -96,17 +96,6 @@ impl Copies {
         Self { signer, writes, store: folder.map(|it| Store::new(it, limit)) }
     }
 
-    /// This process does not keep up the copies in that folder: whoever starts next is not to give
-    /// them, for what is written meanwhile does not end them.
-    pub fn doubt_all(folder: &Path, signer: &CookieSigner) {
-        if let Err(error) = Folder::new(folder.to_owned(), signer.clone()).doubt_all() {
-            warn!(
-                path = %folder.display(), %error,
-                "The copies here are not kept up, and that cannot be noted: delete the folder."
-            );
-        }
-    }
-
     /// Starts who works on the disk. They end with `writers`, when all is done: what the last
     /// requests wrote must be noted.
     pub fn start(&self, writers: &Tasks) {
@@ -161,7 +150,7 @@ impl Copies {
         let name = Name::of(&self.signer, home, key);
         let found = store.until(|table| (!table.is_unknown()).then(|| table.good(name)));
         let (_, owner) = timeout(DISK_WITHIN, found).await.ok()??;
-        match timeout(DISK_WITHIN, store.read(name, owner)).await.ok()? {
+        match timeout(DISK_WITHIN, store.read(name, owner)).await.ok()?? {
             Ok(Some(whole)) => {
                 // It may have ended while it was read.
                 let (at, _) = store.table().good(name)?;
@@ -254,6 +243,7 @@ fn is_known(query: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::path::Path;
     use std::process::Command;
 
     use bytes::Bytes;
@@ -338,19 +328,6 @@ mod tests {
             drop(fs::OpenOptions::new().read(true).write(true).open(&path).unwrap());
             world.tasks.drain(Duration::from_secs(5)).await;
         });
-    }
-
-    #[test]
-    fn a_process_without_a_journal_doubts_the_copies_that_are_there() {
-        let folder = tempfile::tempdir().unwrap();
-        let at = folder.path().join("copies");
-        let signer = CookieSigner::new();
-        Copies::doubt_all(&at, &signer);
-        assert!(!at.exists(), "there are none");
-        let opened = || Folder::new(at.clone(), signer.clone()).open(true).unwrap().unwrap().doubts;
-        assert_ne!(opened(), doubts::Doubts::All);
-        Copies::doubt_all(&at, &signer);
-        assert_eq!(opened(), doubts::Doubts::All);
     }
 
     #[tokio::test]

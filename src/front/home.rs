@@ -58,16 +58,11 @@ pub async fn read(
         Err(error) if error.fault() == Fault::Backend || failover::is_away(&error) => error,
         answer => return answer,
     };
-    let was_at_work = front.writes.is_at_work(&key);
     if let Some(copy) = copy(front, &key, &conditional) {
         return Ok(copy);
     }
     if let Some(copy) = user_data::kept_copy(front, &key, &conditional).await {
         return Ok(copy);
-    }
-    if was_at_work || front.writes.is_at_work(&key) {
-        // It is only busy with that, and soon there: what another has would be taken for one's own.
-        return Err(user_data::busy(front, error));
     }
     let Some(parts) = again else { return Err(error) };
     stand_in::answer(front, &parts).await.ok_or(error)
@@ -79,8 +74,7 @@ async fn of_home(
     from: IpAddr,
     mut request: Request<Incoming>,
 ) -> Answer {
-    let (writes, home) = front.writes.number_before(|| target(&front.shared));
-    let home = home?;
+    let home = target(&front.shared)?;
     front.notice_home(home.backend.id);
     let is_head = *request.method() == Method::HEAD;
     let wants_all = !is_head && !request.headers().contains_key(RANGE);
@@ -90,7 +84,7 @@ async fn of_home(
         request.headers_mut().remove(IF_NONE_MATCH);
         request.headers_mut().remove(IF_MODIFIED_SINCE);
     }
-    let asked = Asked::of(&home.backend, from, writes);
+    let asked = Asked::now(front, &home.backend, from);
     let response = forward(&front.shared, &home, request).await?;
     if is_head || !front.stale_cache.is_on() {
         return Ok(response);
@@ -106,9 +100,10 @@ pub struct Asked {
 }
 
 impl Asked {
-    /// The home is about to be asked. There were so many `writes` before it was seen that it is it.
+    /// The home is about to be asked.
     #[must_use]
-    pub fn of(home: &Arc<Backend>, asked_from: IpAddr, writes: u64) -> Self {
+    pub fn now(front: &Front, home: &Arc<Backend>, from: IpAddr) -> Self {
+        let (asked_from, writes) = (from, front.writes.number());
         let source = Source { home: HomeServer::of(home), asked_from, writes };
         Self { home: Arc::clone(home), source }
     }

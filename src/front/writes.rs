@@ -34,8 +34,6 @@ pub struct Writes {
 struct Table {
     /// What is being written, and by how many.
     on_their_way: HashMap<Group, usize>,
-    /// The same, without what a home was doing that has gone.
-    at_work: HashMap<Group, usize>,
     /// What the last ones changed, and their numbers.
     recent: VecDeque<(u64, Vec<Group>)>,
     /// The last one of which that is not known any more.
@@ -49,31 +47,24 @@ impl Writes {
         self.number.load(Ordering::SeqCst)
     }
 
-    /// How many there were before somebody looked who the home is, and what that one saw: if the
-    /// home changes in between, what the old one gives is not good.
-    pub fn number_before<T>(&self, look: impl FnOnce() -> T) -> (u64, T) {
-        (self.number(), look())
-    }
-
     /// A write to these is about to be sent.
     pub fn begin(&self, groups: &[Group]) {
         let mut table = self.table();
         for group in groups {
             *table.on_their_way.entry(group.clone()).or_default() += 1;
-            *table.at_work.entry(group.clone()).or_default() += 1;
         }
-    }
-
-    /// Nobody works on it any more. Called once for each that began, before it ends.
-    pub fn stops(&self, groups: &[Group]) {
-        let mut table = self.table();
-        groups.iter().for_each(|group| count_down(&mut table.at_work, group));
     }
 
     /// It is over. Called once for each that began.
     pub fn end(&self, groups: &[Group], outcome: Outcome) {
         let mut table = self.table();
-        groups.iter().for_each(|group| count_down(&mut table.on_their_way, group));
+        for group in groups {
+            let Some(count) = table.on_their_way.get_mut(group) else { continue };
+            *count -= 1;
+            if *count == 0 {
+                table.on_their_way.remove(group);
+            }
+        }
         match outcome {
             Outcome::NotDone => {}
             Outcome::MayBeDone => {
@@ -97,45 +88,21 @@ impl Writes {
         if !key.is_user_data() {
             return false;
         }
-        let Some(written_with) = key.written_with() else { return true };
-        let table = self.table();
+        let (table, group) = (self.table(), key.group());
         let mut later = table.recent.iter().filter(|(it, _)| number < *it);
-        written_with.iter().any(|group| table.on_their_way.contains_key(group))
+        table.on_their_way.contains_key(&group)
             || number < table.forgotten
-            || later.any(|(_, groups)| written_with.iter().any(|it| groups.contains(it)))
+            || later.any(|(_, groups)| groups.contains(&group))
     }
 
     /// True if it is being written.
     #[must_use]
     pub fn is_on_its_way(&self, key: &CacheKey) -> bool {
-        self.has(key, |table| &table.on_their_way)
-    }
-
-    /// True if the home is at work on it, as far as we know: it may only be busy.
-    #[must_use]
-    pub fn is_at_work(&self, key: &CacheKey) -> bool {
-        self.has(key, |table| &table.at_work)
-    }
-
-    fn has(&self, key: &CacheKey, which: impl Fn(&Table) -> &HashMap<Group, usize>) -> bool {
-        if !key.is_user_data() {
-            return false;
-        }
-        let Some(written_with) = key.written_with() else { return true };
-        let table = self.table();
-        written_with.iter().any(|group| which(&table).contains_key(group))
+        key.is_user_data() && self.table().on_their_way.contains_key(&key.group())
     }
 
     fn table(&self) -> Guard<'_, Table, { rank::WRITES }> {
         self.table.lock()
-    }
-}
-
-fn count_down(counts: &mut HashMap<Group, usize>, group: &Group) {
-    let Some(count) = counts.get_mut(group) else { return };
-    *count -= 1;
-    if *count == 0 {
-        counts.remove(group);
     }
 }
 
@@ -178,36 +145,6 @@ mod tests {
         let before = writes.number();
         writes.forget_all();
         assert!(writes.may_be_old(&a, before));
-    }
-
-    #[test]
-    fn what_a_home_gave_that_is_the_home_no_more_is_not_kept() {
-        let writes = Writes::default();
-        let (asked, ()) = writes.number_before(|| writes.forget_all());
-        assert!(writes.may_be_old(&named("/settings"), asked));
-    }
-
-    #[test]
-    fn what_is_spelled_as_nobody_does_is_not_kept() {
-        let writes = Writes::default();
-        let odd = named("/userdata/..%2Fdefault%2Fa.json");
-        assert!(writes.may_be_old(&odd, writes.number()));
-        let plain = named("/userdata/a.json");
-        let asked = writes.number();
-        writes.begin(&odd.changes());
-        assert!(writes.is_on_its_way(&plain) && writes.is_on_its_way(&named("/settings")));
-        writes.end(&odd.changes(), Outcome::MayBeDone);
-        assert!(writes.may_be_old(&plain, asked) && !writes.is_on_its_way(&plain));
-    }
-
-    #[test]
-    fn a_home_that_is_gone_is_not_at_work_and_what_it_did_is_not_known() {
-        let writes = Writes::default();
-        let settings = named("/settings");
-        writes.begin(&settings.changes());
-        assert!(writes.is_at_work(&settings) && !writes.is_at_work(&named("/users")));
-        writes.stops(&settings.changes());
-        assert!(!writes.is_at_work(&settings) && writes.is_on_its_way(&settings));
     }
 
     #[test]

@@ -400,7 +400,9 @@ async fn a_copy_that_the_disk_has_lost_is_made_again_when_the_home_confirms_it()
 async fn forgets_on_disk(mortal: &Mortal) {
     let front = mortal.gateway();
     let home = front.shared.records.home_server().unwrap();
-    assert!(front.copies.get(&home, &key("/userdata/a.json")).await.is_none());
+    let key =
+        mooring::front::stale_cache::CacheKey::own("/userdata/a.json", "", &http::HeaderMap::new());
+    assert!(front.copies.get(&home, &key).await.is_none());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -631,100 +633,4 @@ async fn a_home_that_was_found_is_the_home_after_a_restart_though_it_is_found_la
     assert!(refused.text().contains("not saved"), "{}", refused.text());
     dns.set(|zone| zone.is_silent = false);
     until("it is found", || port(&mortal) == zed).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn many_who_read_copies_at_once_all_get_them() {
-    let mut mortal = Mortal::new(1).await;
-    let path = |number: usize| format!("/userdata/{number}.json");
-    let text = |number: usize| format!("\"number {number} \"");
-    for number in 0..20 {
-        assert_eq!(post(&mortal, &path(number), &text(number)).await.status, 200);
-        is_copied(mortal.state(), &text(number)).await;
-    }
-    has_lost_its_home(&mut mortal).await;
-    let mut readers = JoinSet::new();
-    for number in 0..20 {
-        let (front, path) = (mortal.front(), path(number));
-        readers.spawn(async move {
-            let copy = send(front, Method::GET, &path, &[], "").await;
-            copy.text() == text(number)
-        });
-    }
-    assert!(readers.join_all().await.into_iter().all(|has_it| has_it));
-}
-
-fn key(path: &str) -> mooring::front::stale_cache::CacheKey {
-    mooring::front::stale_cache::CacheKey::own(path, "", &http::HeaderMap::new())
-}
-
-/// Sends a write that its client does not wait for, when the home has it.
-async fn writes_and_leaves(mortal: &Mortal, path: &'static str, body: &'static str) {
-    let before = mortal.sim("a").requests().len();
-    let front = mortal.front();
-    mortal.sim("a").set_faults(|faults| faults.latency_ms = 60_000);
-    let mut write = JoinSet::new();
-    write.spawn(async move { send(front, Method::POST, path, &[], body).await });
-    let is_write = |it: &mooring::sim::Seen| it.method == "POST" && it.target.contains(path);
-    let has_it = || mortal.sim("a").requests().iter().skip(before).any(is_write);
-    until("the home has it", has_it).await;
-    write.shutdown().await;
-    mortal.sim("a").set_faults(|faults| faults.latency_ms = 0);
-}
-
-/// The home may do it later: what it gives meanwhile may be what was there before.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn after_a_write_without_an_answer_no_copy_is_kept_for_a_while() {
-    let mut mortal = Mortal::new(1).await;
-    let path = "/userdata/a.json";
-    assert_eq!(post(&mortal, path, "\"old\"").await.status, 200);
-    is_copied(mortal.state(), "\"old\"").await;
-    writes_and_leaves(&mortal, path, "\"new\"").await;
-    let home = mortal.gateway().shared.home().unwrap();
-    until("the home is up", || home.is_up()).await;
-    assert_eq!(get(&mortal, path, &[]).await.status, 200);
-    assert!(mortal.gateway().writes.is_on_its_way(&key(path)));
-    mortal.sim("a").crash().await;
-    until("the home is seen to be down", || !home.is_up()).await;
-    let copy = get(&mortal, path, &[]).await;
-    assert_eq!(copy.status, 503, "{copy:?}");
-
-    mortal.sim("a").restart().await.unwrap();
-    mortal.crash().await;
-    let short = std::time::Duration::from_secs(1);
-    mortal.start_with(|config| config.server.answer_timeout = short).await;
-    let home = mortal.gateway().shared.home().unwrap();
-    until("the home is up", || home.is_up()).await;
-    writes_and_leaves(&mortal, path, "\"newer\"").await;
-    let writes = std::sync::Arc::clone(&mortal.gateway().writes);
-    until("it is over", || !writes.is_on_its_way(&key(path))).await;
-    until("the home is up", || home.is_up()).await;
-    assert_eq!(get(&mortal, path, &[]).await.status, 200);
-    mortal.sim("a").crash().await;
-    until("the home is seen to be down", || !home.is_up()).await;
-    let copy = get(&mortal, path, &[]).await;
-    assert!(copy.status == 200 && stands_in(&copy), "{copy:?}");
-}
-
-/// A process that cannot open its journal does not keep up the copies that the one before made.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn copies_are_not_given_after_a_run_without_a_journal() {
-    let mut mortal = Mortal::new(1).await;
-    assert_eq!(post(&mortal, "/userdata/a.json", "\"old\"").await.status, 200);
-    is_copied(mortal.state(), "\"old\"").await;
-    mortal.crash().await;
-    let (journal, kept) = (mortal.state().join("journal.redb"), mortal.state().join("kept"));
-    fs::rename(&journal, &kept).unwrap();
-    fs::create_dir(&journal).unwrap();
-    let state = StateDir::Default(mortal.state().to_owned());
-    mortal.start_with(|config| config.state.dir = state).await;
-    let home = mortal.gateway().shared.home().unwrap();
-    until("the home is up", || home.is_up()).await;
-    assert_eq!(post(&mortal, "/userdata/a.json", "\"new\"").await.status, 200);
-    mortal.crash().await;
-    mortal.sim("a").crash().await;
-    fs::remove_dir(&journal).unwrap();
-    fs::rename(&kept, &journal).unwrap();
-    mortal.start_with(|_| {}).await;
-    assert_eq!(get(&mortal, "/userdata/a.json", &[]).await.status, 503);
 }

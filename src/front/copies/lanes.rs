@@ -22,7 +22,7 @@ use crate::lock::{Guard, Lock, rank};
 use crate::net::sleep;
 use crate::tasks::Tasks;
 
-/// How many may read at one time; others wait for their turn.
+/// How many may read at one time. Who comes while a disk lets all of them wait gets no copy.
 const READERS_MAX: usize = 4;
 
 /// The pause after a failure.
@@ -82,17 +82,16 @@ impl Store {
         }
     }
 
-    /// Reads a copy when it is its turn. Cancel safe: who does not wait any more leaves the disk to
-    /// others, and one that hangs keeps its turn.
-    pub(super) async fn read(&self, name: Name, owner: Owner) -> io::Result<Read> {
-        let turn = Arc::clone(&self.readers).acquire_owned().await.map_err(io::Error::other)?;
+    /// Reads a copy. `None` if it cannot be read, or if others have read in vain for long.
+    pub(super) async fn read(&self, name: Name, owner: Owner) -> Option<io::Result<Read>> {
+        let turn = Arc::clone(&self.readers).try_acquire_owned().ok()?;
         let folder = Arc::clone(&self.folder);
         let read = tokio::task::spawn_blocking(move || {
             let read = folder.read(name, owner);
             drop(turn);
             read
         });
-        read.await.unwrap_or_else(|panic| Err(io::Error::other(panic)))
+        Some(read.await.unwrap_or_else(|panic| Err(io::Error::other(panic))))
     }
 
     pub(super) fn start(self: &Arc<Self>, tasks: &Tasks) {

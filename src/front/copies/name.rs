@@ -5,7 +5,7 @@
 use std::fmt;
 use std::net::IpAddr;
 
-use crate::front::cache_key::{ALL_FILES, CacheKey, Group};
+use crate::front::cache_key::{CacheKey, Group};
 use crate::front::cookie_signer::CookieSigner;
 use crate::records::home::HomeServer;
 
@@ -35,11 +35,6 @@ impl Name {
         let digest = signer.digest(&parts);
         let fold = |all: u128, byte: &u8| all << 8 | u128::from(*byte);
         Self { group: group(signer, home, &key.group()), key: digest.iter().take(16).fold(0, fold) }
-    }
-
-    /// The groups that are written when it is: its own, and the one of all that are alike.
-    pub(super) fn written_with(self) -> [u64; 2] {
-        [self.group, self.group & !OF_FILE]
     }
 
     /// The name of its file.
@@ -78,17 +73,10 @@ impl fmt::Display for Name {
     }
 }
 
-/// The part of a group that tells files apart; all files of users have the same in the rest.
-const OF_FILE: u64 = (1 << 48) - 1;
-
 /// What is written together, whichever server is at the home's address.
 pub(super) fn group(signer: &CookieSigner, home: &HomeServer, group: &Group) -> u64 {
-    let of = |text: &str| {
-        let digest = signer.digest(&[b"group", home.address.as_bytes(), text.as_bytes()]);
-        digest.iter().take(8).fold(0, |all, byte| all << 8 | u64::from(*byte))
-    };
-    let all = if group.starts_with(ALL_FILES) { of(ALL_FILES) } else { of(group) } & !OF_FILE;
-    if **group == *ALL_FILES { all } else { all | (of(group) & OF_FILE) | 1 }
+    let digest = signer.digest(&[b"group", home.address.as_bytes(), group.as_bytes()]);
+    digest.iter().take(8).fold(0, |all, byte| all << 8 | u64::from(*byte))
 }
 
 #[cfg(test)]
@@ -127,20 +115,6 @@ mod tests {
         }
         let upper = Name { group: 0xa, key: 0xb }.file(owner).to_uppercase();
         assert_eq!(Name::parse(&upper), None, "{upper}");
-    }
-
-    #[test]
-    fn what_ends_all_files_ends_every_file_and_nothing_else() {
-        let signer = CookieSigner::new();
-        let home = home("h:1", None);
-        let of = |path: &str| Name::of(&signer, &home, &CacheKey::own(path, "", &HeaderMap::new()));
-        let all = group(&signer, &home, &ALL_FILES.into());
-        let (a, b) = (of("/userdata/a.json"), of("/userdata/b.json"));
-        assert_ne!(a.group, b.group);
-        assert!(a.written_with().contains(&all) && b.written_with().contains(&all));
-        for other in ["/settings", "/users", "/userdata"] {
-            assert!(!of(other).written_with().contains(&all), "{other}");
-        }
     }
 
     #[test]

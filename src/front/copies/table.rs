@@ -86,7 +86,7 @@ impl Table {
     pub(super) fn good(&self, name: Name) -> Option<(u64, Owner)> {
         let entry = self.files.get(&name).filter(|it| it.fate == Fate::Good)?;
         let is_known = self.folder == State::Open && self.is_on();
-        let is_quiet = !is_written(&self.on_their_way, name);
+        let is_quiet = !self.on_their_way.contains_key(&name.group);
         (is_known && is_quiet).then_some((entry.at, entry.owner))
     }
 
@@ -155,9 +155,9 @@ impl Table {
         if self.folder == State::Unknown {
             self.folder = State::Missed;
         }
-        self.waiting.forget(|it| is_of(it, groups));
+        self.waiting.forget(|it| groups.contains(&it.group));
         for (name, entry) in &mut self.files {
-            if is_of(*name, groups) {
+            if groups.contains(&name.group) {
                 entry.fate = entry.fate.ended();
             }
         }
@@ -166,8 +166,9 @@ impl Table {
     /// Is it sure that whoever starts after a crash gives no copies of these?
     pub(super) fn is_marked(&self, groups: &[u64]) -> Marked {
         let is_known = matches!(self.folder, State::Open | State::None);
-        let mut meant = self.files.keys().filter(|name| is_of(**name, groups));
-        if is_known && meant.all(|name| self.marked.has(name.group)) {
+        let has_files = |group: u64| self.files.keys().any(|name| name.group == group);
+        let is_sure = |group: &u64| self.marked.has(*group) || !has_files(*group);
+        if is_known && groups.iter().all(is_sure) {
             Marked::Yes
         } else if self.is_failing {
             Marked::No
@@ -187,7 +188,8 @@ impl Table {
             return None;
         }
         let is_meant = |(name, entry): (&Name, &Entry)| {
-            let is_in_doubt = is_written(&self.on_their_way, *name) || entry.fate.is_in_doubt();
+            let is_in_doubt =
+                self.on_their_way.contains_key(&name.group) || entry.fate.is_in_doubt();
             is_in_doubt.then_some(name.group)
         };
         let doubts = Doubts::of(self.files.iter().filter_map(is_meant).collect());
@@ -220,8 +222,8 @@ impl Table {
         }
         loop {
             // Whether it is over is known when the write is.
-            let on_their_way = &self.on_their_way;
-            let (name, it) = self.waiting.take(|it| !is_written(on_their_way, it))?;
+            let is_written = &self.on_their_way;
+            let (name, it) = self.waiting.take(|it| !is_written.contains_key(&it.group))?;
             if let Some(step) = self.begin(name, it) {
                 return Some(step);
             }
@@ -347,14 +349,6 @@ impl Table {
             None => {}
         }
     }
-}
-
-fn is_written(on_their_way: &HashMap<u64, usize>, name: Name) -> bool {
-    name.written_with().iter().any(|group| on_their_way.contains_key(group))
-}
-
-fn is_of(name: Name, groups: &[u64]) -> bool {
-    name.written_with().iter().any(|group| groups.contains(group))
 }
 
 #[cfg(test)]
