@@ -29,7 +29,7 @@ impl Service for FrontService {
 
     fn refused(&self, refusal: Refusal, read: &[u8]) -> Response<ResponseBody> {
         // How much of another head has come depends on the moment; its answer may not.
-        let asker = if refusal.is_of_size() { Asker::of_bytes(read) } else { Asker::of_bytes(b"") };
+        let asker = if refusal.is_of_size() { Asker::of_bytes(read) } else { Asker::program() };
         let error = GatewayError::BadRequest(refusal);
         let response = failed_for(&self.0.shared, &error, asker);
         self.0.shared.metrics.answered(response.status(), Duration::ZERO);

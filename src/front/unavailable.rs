@@ -127,8 +127,14 @@ impl Asker {
                 question: Question::of(request),
                 named: access::named(front, peer, request.headers()),
             },
-            Reader::Program => Self { reader, question: Question::Any, named: None },
+            Reader::Program => Self::program(),
         }
+    }
+
+    /// A script, which waits for JSON.
+    #[must_use]
+    pub fn program() -> Self {
+        Self { reader: Reader::Program, question: Question::Any, named: None }
     }
 
     /// The same of a head that is none.

@@ -329,9 +329,9 @@ async fn a_name_that_was_given_out_for_a_server_never_leads_to_another() {
     assert_ne!(refused.status, 200, "{}", refused.text());
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_name_that_was_given_out_means_the_same_server_after_a_restart() {
-    let mut world = Mortal::new(2).await;
+/// Two servers have made a file of one name, and the name of the second's was given out and is
+/// kept: that server, and how its file is asked for.
+async fn told_of_the_second(world: &Mortal) -> (String, String) {
     let mut made = Vec::new();
     for (client, color) in [("ada", 1), ("bob", 2)] {
         made.push(world.submit(client, &quick(color)).await.backend().to_owned());
@@ -347,6 +347,13 @@ async fn a_name_that_was_given_out_means_the_same_server_after_a_restart() {
     let listed = world.get("/history?clientId=bob").await.text();
     assert!(listed.contains(&format!("~{other}")), "it was given out: {listed}");
     world.gateway().shared.records.journal.durable().await.unwrap();
+    (other, view)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_name_that_was_given_out_means_the_same_server_after_a_restart() {
+    let mut world = Mortal::new(2).await;
+    let (other, view) = told_of_the_second(&world).await;
     // Its name is another server's from now on, and it has another itself.
     let c = sim("c").await;
     let url = |name: &str| world.sim(name).url();
@@ -395,21 +402,7 @@ async fn a_name_of_a_server_of_which_more_is_told_later_never_leads_to_another()
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_told_of_a_server_at_a_start_is_told_of_its_names() {
     let mut world = Mortal::new(2).await;
-    let mut made = Vec::new();
-    for (client, color) in [("ada", 1), ("bob", 2)] {
-        made.push(world.submit(client, &quick(color)).await.backend().to_owned());
-        until("it has ended", || world.pending() == 0).await;
-    }
-    let other = made[1].clone();
-    let view = format!("/view?filename=test_00001_.png&type=output&subfolder=~{other}");
-    let backend = world.gateway().shared.fleet.by_name(&other).unwrap().id;
-    let file = FileRef::of_path(Folder::Output, "test_00001_.png").unwrap();
-    let at = Located { backend, file };
-    let records = &world.gateway().shared.records;
-    until("it is known", || records.files_of(&at.file).holder(&at).is_some()).await;
-    let listed = world.get("/history?clientId=bob").await.text();
-    assert!(listed.contains(&format!("~{other}")), "it was given out: {listed}");
-    world.gateway().shared.records.journal.durable().await.unwrap();
+    let (other, view) = told_of_the_second(&world).await;
     for (identity, is_it) in [("u0", true), ("u9", false)] {
         world.crash().await;
         let tell = |config: &mut Config| {
