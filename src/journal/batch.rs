@@ -1,4 +1,4 @@
-//! What is written together, and what was ever written.
+//! A batch of journal changes, and the state that all batches together give.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -27,11 +27,11 @@ pub struct Batch {
     pub members: Changes<Arc<str>, MemberRecord>,
     /// By the name that was given out.
     pub names: Changes<Arc<str>, NameRecord>,
-    /// There is one; none leaves it as it is.
+    /// There is one record at most. `None` leaves it unchanged.
     pub home: Option<HomeRecord>,
 }
 
-/// Changes of records of one kind, by what names them.
+/// Changes of records of one kind, by key.
 pub(super) type Changes<K, R> = HashMap<K, Option<R>>;
 
 impl Batch {
@@ -49,7 +49,7 @@ impl Batch {
         many + of_fleet + usize::from(home.is_some())
     }
 
-    /// Takes an earlier batch that was not committed: what was noted since goes over it.
+    /// Merges an earlier batch that was not committed. Later notes win.
     pub(super) fn put_under(&mut self, earlier: &Self) {
         let Self { clients, prompts, files, assets, states, added, found, members, names, home } =
             earlier;
@@ -74,7 +74,7 @@ fn under<K: Clone + Eq + Hash, R: Clone>(later: &mut Changes<K, R>, earlier: &Ch
     }
 }
 
-/// Everything that a store had.
+/// Everything that the store contains.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Saved {
     pub clients: Vec<(ClientId, BindingRecord)>,
@@ -90,8 +90,9 @@ pub struct Saved {
 }
 
 impl Saved {
-    /// True if nothing was ever written of anybody's work, or all of it is gone. Which backends
-    /// there are, and which is the home, is noted at each start.
+    /// True if the journal has no records of anybody's work: nothing was ever written, or all of it
+    /// is gone. The list of backends and the home do not count, because they are noted at each
+    /// start.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         let Self { clients, prompts, files, assets, states, added, found, names, .. } = self;
@@ -99,7 +100,7 @@ impl Saved {
         things.iter().chain(&[states.len(), added.len(), found.len()]).all(|count| *count == 0)
     }
 
-    /// The state after a batch, for stores that are a list of batches.
+    /// The state after a batch, for stores that keep a list of batches.
     #[must_use]
     pub fn after(mut self, batch: &Batch) -> Self {
         let Batch { clients, prompts, files, assets, states, added, found, members, names, home } =

@@ -1,10 +1,10 @@
-//! The store on a disk: one redb file.
+//! The journal's store on disk: one redb file.
 //!
 //! redb, because it is pure Rust, its commits are atomic and durable (copy on write, one or two
 //! `fdatasync`), and it checks what it reads back. A commit runs on a thread that may block.
 //!
-//! After a failed write redb refuses everything until the file is opened anew, so a failed commit
-//! drops the handle and the next one opens the file again.
+//! After a failed write redb refuses everything until the file is reopened. So a failed commit
+//! drops the handle, and the next commit opens the file again.
 
 use std::borrow::Cow;
 use std::fs::{DirBuilder, OpenOptions};
@@ -35,7 +35,7 @@ pub const FILE: &str = "journal.redb";
 /// The layout of the tables. Records have versions of their own.
 const FORMAT: u64 = 1;
 
-/// redb's cache; the journal is read once and then only written.
+/// redb's cache. It is small, because the journal is read once and then only written.
 const CACHE_BYTES: usize = 4 << 20;
 
 const META: TableDefinition<'static, &str, u64> = TableDefinition::new("meta");
@@ -50,10 +50,10 @@ pub(super) const HOME: TableDefinition<'static, &str, &[u8]> = TableDefinition::
 const FILES: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("files");
 const ASSETS: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("assets");
 
-/// The one key of the table of the home.
+/// The only key in the table of the home.
 const THE_HOME: &str = "home";
 
-/// The journal's file. One process has it at a time.
+/// The journal's file. Only one process can open it at a time.
 #[derive(Debug)]
 pub struct Disk {
     path: PathBuf,
@@ -62,7 +62,7 @@ pub struct Disk {
 }
 
 impl Disk {
-    /// Opens the journal in `directory`, made if need be, and checks it.
+    /// Opens the journal in `directory`, creates it if necessary, and checks it.
     ///
     /// # Errors
     /// It cannot be written, is used by another process, is damaged, or is of a newer Mooring.
@@ -93,7 +93,7 @@ impl Disk {
             let what = "it".to_owned();
             return Err(JournalError::Newer { path, what, found, known: FORMAT });
         }
-        // Also proves at the start that the disk can be written.
+        // This also proves at the start that the disk is writable.
         transaction.commit().map_err(|error| failed(&path, error.into()))
     }
 
@@ -117,8 +117,8 @@ impl Store for Disk {
     fn commit(&mut self, batch: Arc<Batch>) -> Boxed<'_, Result<(), JournalError>> {
         Box::pin(async move {
             let (path, database) = (self.path.clone(), self.database.take());
-            // All of it: what failed is closed and opened anew, and that may take as long as the
-            // write.
+            // All of it runs on that thread: after a failure the file is closed and reopened, which
+            // can take as long as the write.
             let written = tokio::task::spawn_blocking(move || {
                 unless_it_panics(&path, || {
                     let database = match database {
@@ -144,7 +144,7 @@ impl Store for Disk {
 enum Checked {
     /// Every page against its checksum.
     Whole,
-    /// What redb itself finds needful: everything after a crash.
+    /// Only what redb checks by itself: everything after a crash.
     AsNeeded,
 }
 
@@ -175,7 +175,7 @@ fn open(path: &Path, checked: Checked) -> Result<Database, JournalError> {
 fn read_all(database: &Database, path: &Path) -> Result<Saved, JournalError> {
     let read = || -> Result<Saved, ReadError> {
         let all = database.begin_read().map_err(redb::Error::from)?;
-        // A clientId is not for logs.
+        // A client id must not appear in logs.
         let masked = |id: &ClientId| mask(id).to_string();
         Ok(Saved {
             clients: records(&all, (CLIENTS, "client"), |key| ClientId::parse(key).ok(), masked)?,
@@ -208,12 +208,12 @@ pub(super) fn plain(name: &impl ToString) -> String {
     name.to_string()
 }
 
-/// The one record of the table of the home.
+/// The record of the home: the only one in its table.
 pub(super) fn the_home(records: Vec<(String, HomeRecord)>) -> Option<HomeRecord> {
     records.into_iter().find_map(|(key, record)| (key == THE_HOME).then_some(record))
 }
 
-/// The records of one table, each with the name that its key is.
+/// The records of one table, each with its parsed key.
 pub(super) fn records<K, R: DeserializeOwned>(
     all: &ReadTransaction,
     (definition, kind): (TableDefinition<'static, &str, &[u8]>, &'static str),
@@ -301,7 +301,7 @@ fn put<K, R: Serialize>(
     Ok(())
 }
 
-/// What redb said, in our terms: the system's word, or that the file is not as it should be.
+/// Converts redb's error to ours: either an error of the system, or a damaged file.
 fn failed(path: &Path, error: redb::Error) -> JournalError {
     let path = path.to_owned();
     let what = error.to_string();
@@ -316,8 +316,8 @@ fn damaged(path: PathBuf, what: String) -> JournalError {
     JournalError::Damaged { path, what }
 }
 
-/// A damaged file can break an assumption inside redb; that must not end the process without a
-/// word about the file.
+/// Runs `act` and turns a panic into an error. A damaged file can break an assumption inside redb;
+/// the process must not end without an error that names the file.
 fn unless_it_panics<T>(
     path: &Path,
     act: impl FnOnce() -> Result<T, JournalError>,
@@ -325,7 +325,7 @@ fn unless_it_panics<T>(
     caught(act).unwrap_or_else(|what| Err(damaged(path.to_owned(), what.to_owned())))
 }
 
-/// The same for who has another word for a damaged file.
+/// The same, for callers with their own error for a damaged file.
 pub(super) fn caught<T>(act: impl FnOnce() -> T) -> Result<T, &'static str> {
     std::panic::catch_unwind(AssertUnwindSafe(act)).map_err(|_panic| "it contradicts itself")
 }

@@ -1,5 +1,5 @@
-//! What is written of backends that were discovered: the last good list of each discovery, so that
-//! a restart finds its clients' backends before anybody has been asked for them.
+//! Journal records of discovered backends: the last good list of each discovery. With it a restart
+//! knows the backends of its clients before any discovery has answered.
 
 use std::sync::Arc;
 
@@ -14,13 +14,14 @@ pub struct FoundRecord {
     pub backends: Vec<FoundBackend>,
 }
 
-/// One backend of it. Headers are secrets, and stand in the configuration.
+/// One backend of the list. Headers are not stored: they are secrets, and the configuration has
+/// them.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct FoundBackend {
     pub name: Arc<str>,
     pub host: Arc<str>,
     pub port: u16,
-    /// 0 for what cannot be.
+    /// 0 for a weight that cannot be represented.
     #[serde(default)]
     pub weight: u32,
     /// 0 for no limit.
@@ -28,7 +29,7 @@ pub struct FoundBackend {
     pub max_pending: u32,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub labels: Vec<String>,
-    /// Which server it is, if that was told.
+    /// Which server it is, if the discovery said so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub identity: Option<Arc<str>>,
 }

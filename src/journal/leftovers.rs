@@ -1,7 +1,8 @@
-//! Which servers are still waited for after a restart, though nobody wants them any more? Pure.
+//! Decides which servers are still waited for after a restart, though they have left the fleet.
+//! Pure.
 //!
-//! A backend that was to leave when it has drained, or that the configuration does not name any
-//! more, may have prompts pending. It goes on draining. A server without work is not brought back.
+//! A backend that was to leave once drained, or that was removed from the configuration, may have
+//! prompts pending. It goes on draining. A server without work is not brought back.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -13,15 +14,15 @@ use crate::routing::servers::{ServerKey, Servers};
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Leftover {
     pub server: ServerKey,
-    /// What it was called.
+    /// Its name.
     pub name: Arc<str>,
-    /// What is known of it as a backend; an older Mooring did not write that down.
+    /// What is known of it as a backend; `None` if an older Mooring did not write it down.
     pub record: Option<MemberRecord>,
 }
 
-/// The servers that are none of `fleet`, and where a prompt is pending or an upload waits for its
-/// prompt; those of the oldest prompts first. Where another server has the address now, the one
-/// before is gone.
+/// The servers that are not in `fleet`, and where a prompt is pending or an upload waits for its
+/// prompt; those with the oldest prompts first. If another server has the address now, the earlier
+/// server is gone.
 #[must_use]
 pub fn leftovers(saved: &Saved, fleet: &Servers, unix_millis: u64) -> Vec<Leftover> {
     let mut seen = HashSet::new();
@@ -38,7 +39,7 @@ pub fn leftovers(saved: &Saved, fleet: &Servers, unix_millis: u64) -> Vec<Leftov
     leftovers
 }
 
-/// Where something is waited for, with the names of then.
+/// Where something is waited for, with the server's name at that time.
 fn awaited(saved: &Saved, unix_millis: u64) -> Vec<(ServerKey, Arc<str>)> {
     let pending = saved.prompts.iter().map(|(_, record)| record);
     let mut pending: Vec<_> = pending.filter(|record| record.ended.is_none()).collect();

@@ -1,5 +1,5 @@
-//! What is written of the backends that are in the fleet, so that one that nobody wants any more
-//! can drain after a restart.
+//! Journal records of the backends in the fleet. With them, a backend that was removed from the
+//! fleet can go on draining after a restart.
 
 use std::sync::Arc;
 
@@ -14,26 +14,26 @@ use crate::routing::servers::ServerKey;
 pub struct MemberRecord {
     v: u32,
     pub name: Arc<str>,
-    /// As an operator would give them: secrets are names of files, and those that stand in no file
-    /// are left out.
+    /// The settings as an operator would write them: secrets are names of files. Secrets that are
+    /// in no file are left out.
     pub settings: Value,
     /// Who listed it.
     pub by: Arc<str>,
-    /// Which server it is, if whoever discovered it told.
+    /// Which server it is, if its discovery said so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub identity: Option<Arc<str>>,
-    /// Some of its headers stand in no file, and so not here.
+    /// Some of its headers are in no file, and so not in this record.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub lacks_headers: bool,
-    /// `None` while it is wanted.
+    /// `None` while the backend is wanted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub going: Option<GoingRecord>,
 }
 
-/// That a backend is to leave when it has drained.
+/// A backend is to leave once it has drained.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct GoingRecord {
-    /// Who does not want it any more.
+    /// Which source removed it.
     pub by: Arc<str>,
     /// Since when, in milliseconds since 1970.
     pub at: u64,
@@ -46,21 +46,21 @@ impl MemberRecord {
         Self { v, name, settings, by, identity, lacks_headers, going }
     }
 
-    /// The same of this server.
+    /// The same record for the server of this identity.
     #[must_use]
     pub fn of(mut self, identity: Option<Arc<str>>) -> Self {
         self.identity = identity;
         self
     }
 
-    /// The same, whose settings are without some of its headers.
+    /// The same record, marked as lacking some headers.
     #[must_use]
     pub fn without_some_headers(mut self) -> Self {
         self.lacks_headers = true;
         self
     }
 
-    /// The same, which is to leave or not.
+    /// The same record, with whether it is to leave.
     #[must_use]
     pub fn that_goes(mut self, going: Option<GoingRecord>) -> Self {
         self.going = going;

@@ -1,26 +1,27 @@
-//! What survives the process? Bindings, reservations, pending prompts, ends, files: the journal.
+//! The journal: what survives a restart. It keeps bindings, reservations, pending prompts, ends,
+//! files.
 //!
-//! A change is *noted* where it is made and *durable* a moment later: one writer takes all that was
-//! noted since its last commit and commits it as one ([`Batch`]), so a burst costs one commit. Only
-//! what is acknowledged waits: a submission before its first byte is sent, an answer that tells of
+//! A change is *noted* where it is made and becomes *durable* a moment later: one writer takes all
+//! notes since its last commit and commits them together ([`Batch`]), so a burst costs one commit.
+//! Only what is acknowledged waits: a submission before its first byte is sent, and an answer with
 //! a new binding before its head is sent.
 //!
 //! Bodies of prompts are not stored: they can carry API keys.
 //!
-//! - [`record`]: what is written of a client, of a prompt and of a file; `people`: of whom
-//! - `batch`: what is written together, and what was ever written
+//! - [`record`]: records of clients, prompts and files; `people`: records of their owners
+//! - `batch`: changes that are written together, and the state that results
 //! - [`leftovers`]: which servers are still waited for after a restart (pure)
 //! - [`disk`]: the store on a disk; [`peek`] looks into it
 //! - [`restore`]: from records to bindings and pending prompts (pure); [`renamed`]: files whose
-//!   server is known by more now
+//!   server's identity became known, or is no longer known
 //!
 //! # Invariants
 //!
 //! - A batch is committed whole or not at all, in the order in which batches were gathered.
 //! - What waits for the disk is bounded. At the latest when `QUEUED_MAX` notes wait, a later note
 //!   of a client, a prompt or a file replaces the earlier one, and the number of these is bounded.
-//! - A store that fails loses nothing while the process lives: its batch is merged with what was
-//!   noted since, and tried again. The later note wins.
+//! - A store that fails loses nothing while the process lives: its batch is merged with later notes
+//!   and tried again. The later note wins.
 
 mod batch;
 pub mod disk;
@@ -62,11 +63,11 @@ use record::{
 /// How long a commit is awaited. A disk that takes longer counts as failing.
 pub const COMMIT_WITHIN: Duration = Duration::from_secs(5);
 
-/// The pause before a failed commit is tried anew.
+/// The pause before a failed commit is retried.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// When so many notes wait, whoever notes the next one gathers them, and not the writer. Otherwise
-/// all notes of one thing would pile up while the writer waits for a slow disk.
+/// When this many notes wait, the caller that adds the next one gathers them, instead of the
+/// writer. Otherwise all notes of one item would pile up while the writer waits for a slow disk.
 const QUEUED_MAX: u64 = 65_536;
 
 /// Where records are kept. [`disk::Disk`] is the one that survives; a simulation has its own.
@@ -113,14 +114,14 @@ pub enum JournalError {
     Write { path: PathBuf, what: String },
 }
 
-/// What was noted is not durable: the store fails or is too slow.
+/// The notes are not durable: the store fails or is too slow.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("the journal cannot be written")]
 pub struct NotDurable;
 
 /// The journal, as the rest of the gateway sees it.
 ///
-/// In memory there is nothing to do: the gateway's own tables are the memory.
+/// Without a store it does nothing: the gateway's own tables hold everything.
 #[derive(Clone, Debug, Default)]
 pub struct Journal {
     kept: Option<Arc<Kept>>,
@@ -128,19 +129,19 @@ pub struct Journal {
 
 #[derive(Debug)]
 struct Kept {
-    /// In the order in which they were noted. Noting takes no lock: it is done under those of a
-    /// client, a prompt or a file, and must keep no other waiting.
+    /// Notes in the order in which they were made. Noting takes no lock: it happens under the locks
+    /// of a client, a prompt or a file, and must not make anybody wait.
     notes: mpsc::Sender<Note>,
-    /// How many were ever noted: the last one's number.
+    /// How many notes were ever made: the number of the last one.
     noted: AtomicU64,
-    /// How many of them were gathered.
+    /// How many notes were gathered.
     taken: AtomicU64,
     gathered: Lock<Gathered, { rank::JOURNAL }>,
     work: Notify,
     progress: OrderedWatch<Progress>,
 }
 
-/// What was noted and is not yet in the writer's hands.
+/// Notes that are gathered, and not yet taken by the writer.
 #[derive(Debug)]
 struct Gathered {
     notes: mpsc::Receiver<Note>,
@@ -149,10 +150,10 @@ struct Gathered {
     in_commit: usize,
 }
 
-/// How far the writer is.
+/// How far the writer has come.
 #[derive(Clone, Copy, Debug)]
 struct Progress {
-    /// All up to this note are durable.
+    /// All notes up to this number are durable.
     durable: u64,
     is_failing: bool,
 }
@@ -168,14 +169,14 @@ impl Packed for Progress {
 }
 
 impl Journal {
-    /// A journal that lives and dies with the process.
+    /// A journal in memory, which ends with the process.
     #[must_use]
     pub fn in_memory() -> Self {
         Self { kept: None }
     }
 
-    /// A journal in `store`, with its writer. The writer is none of the gateway's supervised tasks:
-    /// it also commits what the last of these noted, and ends with `writers`.
+    /// A journal in `store`, with its writer. The writer is not one of the gateway's supervised
+    /// tasks: it must also commit the last notes of those tasks. It ends with `writers`.
     #[must_use]
     pub fn open(store: impl Store, writers: &Tasks) -> Self {
         let (notes, noted) = mpsc::channel();
@@ -194,58 +195,58 @@ impl Journal {
         Self { kept: Some(kept) }
     }
 
-    /// False if nothing is kept, so that nobody makes records for it.
+    /// False if nothing is kept; callers then need not make records.
     #[must_use]
     pub fn is_kept(&self) -> bool {
         self.kept.is_some()
     }
 
-    /// The binding of a client as it is now; `None` if it has none any more.
+    /// Notes the current binding of a client; `None` if it has none any more.
     pub fn note_binding(&self, client: &ClientId, record: Option<BindingRecord>) {
         self.note(|| Note::Binding(client.clone(), record));
     }
 
-    /// A prompt as it is now; `None` if it leaves no trace.
+    /// Notes the current state of a prompt; `None` deletes its record.
     pub fn note_prompt(&self, prompt: &PromptId, record: Option<PromptRecord>) {
         self.note(|| Note::Prompt(prompt.clone(), record));
     }
 
-    /// A file as it is known now; `None` if it is forgotten.
+    /// Notes what is known of a file; `None` if it is forgotten.
     pub fn note_file(&self, key: FileKey, record: Option<FileRecord>) {
         self.note(|| Note::File(key, record));
     }
 
-    /// What an operator said of the backend of this URL; `None` if it is of no use any more.
+    /// Notes the operator's state for the backend of this URL; `None` if it no longer applies.
     pub fn note_state(&self, url: Arc<str>, record: Option<StateRecord>) {
         self.note(|| Note::State(url, record));
     }
 
-    /// A backend of that name that an operator added; `None` if it is gone.
+    /// Notes a backend of that name that an operator added; `None` if it was removed.
     pub fn note_added(&self, name: Arc<str>, record: Option<AddedRecord>) {
         self.note(|| Note::Added(name, record));
     }
 
-    /// What that discovery has found; `None` if there is no such discovery any more.
+    /// Notes the backends that a discovery has found; `None` if that discovery no longer exists.
     pub fn note_found(&self, place: Arc<str>, record: Option<FoundRecord>) {
         self.note(|| Note::Found(place, record));
     }
 
-    /// The backend at this URL as it is now; `None` if it has left the fleet.
+    /// Notes the current record of the backend at this URL; `None` if it has left the fleet.
     pub fn note_member(&self, url: Arc<str>, record: Option<MemberRecord>) {
         self.note(|| Note::Member(url, record));
     }
 
-    /// For which server a name was given out; `None` if it is forgotten.
+    /// Notes for which server a name was given out; `None` if it is forgotten.
     pub fn note_name(&self, name: Arc<str>, record: Option<NameRecord>) {
         self.note(|| Note::Name(name, record));
     }
 
-    /// The home, as it is known now.
+    /// Notes the current home.
     pub fn note_home(&self, record: HomeRecord) {
         self.note(|| Note::Home(record));
     }
 
-    /// An asset as it is known now; `None` if it is forgotten.
+    /// Notes what is known of an asset; `None` if it is forgotten.
     pub fn note_asset(&self, id: AssetId, record: Option<AssetRecord>) {
         self.note(|| Note::Asset(id, record));
     }
@@ -253,7 +254,7 @@ impl Journal {
     /// Waits until everything that was noted before this call is durable.
     ///
     /// # Errors
-    /// The store fails. What was noted is kept and tried again.
+    /// The store fails. The notes are kept and tried again.
     pub async fn durable(&self) -> Result<(), NotDurable> {
         let Some(kept) = &self.kept else { return Ok(()) };
         let number = kept.noted.load(Ordering::SeqCst);
@@ -274,7 +275,7 @@ impl Journal {
         self.kept.as_ref().is_none_or(|kept| !kept.progress.get().is_failing)
     }
 
-    /// How many records are not durable yet.
+    /// How many records are not yet durable.
     #[must_use]
     pub fn waiting(&self) -> usize {
         self.kept.as_ref().map_or(0, |kept| {
@@ -286,7 +287,7 @@ impl Journal {
 
     fn note(&self, note: impl FnOnce() -> Note) {
         let Some(kept) = &self.kept else { return };
-        // Its other end lives as long as this one.
+        // Cannot fail: the receiver lives as long as `self`.
         let _ = kept.notes.send(note());
         kept.noted.fetch_add(1, Ordering::SeqCst);
         if QUEUED_MAX < kept.queued() {
@@ -297,10 +298,10 @@ impl Journal {
 }
 
 impl Kept {
-    /// The store hangs: nobody waits for it any more, until it has committed something.
+    /// The store does not answer: no caller waits for it any more until it has committed something.
     fn hangs(&self, number: u64) {
         let was_failing = self.progress.get().is_failing;
-        // Not if it has just got on: nothing would take the word back then.
+        // Not if a commit has just succeeded: nothing would reset the flag afterwards.
         let is_late = |it: Progress| it.is_failing || it.durable < number;
         self.progress.change(|it| Progress { is_failing: is_late(it), ..it });
         if !was_failing {
@@ -309,10 +310,10 @@ impl Kept {
         }
     }
 
-    /// Puts what was noted into the batch, later notes over earlier ones; returns the number up to
-    /// which all are in it.
+    /// Puts the queued notes into the batch, later notes over earlier ones. Returns the number of
+    /// the last note in it.
     fn gather(&self, gathered: &mut Gathered) -> u64 {
-        // Each is sent before it is counted.
+        // Each note is sent before it is counted, so all counted ones are in the channel.
         let noted = self.noted.load(Ordering::SeqCst);
         while let Ok(note) = gathered.notes.try_recv() {
             self.taken.fetch_add(1, Ordering::SeqCst);
@@ -332,7 +333,7 @@ impl Kept {
     }
 }
 
-/// Commits what is noted, batch by batch.
+/// Commits the notes, batch by batch.
 struct Writer<H> {
     kept: Arc<Kept>,
     store: H,
@@ -360,7 +361,7 @@ impl<H: Store> Writer<H> {
         }
     }
 
-    /// True if all that was gathered is durable.
+    /// Returns true if all gathered notes are durable.
     async fn commit_gathered(&mut self) -> bool {
         let (batch, number) = {
             let mut gathered = self.kept.gathered();
@@ -511,7 +512,7 @@ mod tests {
         let (store, writers) = (Memory::default(), Tasks::default());
         store.fails.store(true, Ordering::Relaxed);
         let journal = Journal::open(store.clone(), &writers);
-        // The writer has no turn meanwhile: this is one task's work.
+        // The writer gets no turn meanwhile, because this loop never awaits.
         for _ in 0..3 * QUEUED_MAX {
             journal.note_binding(&client("a"), binding("one"));
         }

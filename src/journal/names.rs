@@ -1,4 +1,4 @@
-//! What is written of the names of servers that stand in names of files.
+//! Journal records of the server names that appear in file names.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! What is to be written, of one thing, and the batch that it becomes a part of.
+//! A single change for the journal, and how it enters a batch.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use super::record::{
 };
 use crate::routing::ids::{AssetId, ClientId, PromptId};
 
-/// What is to be written, of one thing.
+/// A change of one record.
 #[derive(Debug)]
 pub(super) enum Note {
     Binding(ClientId, Option<BindingRecord>),

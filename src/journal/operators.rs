@@ -1,5 +1,5 @@
-//! What is written of what operators did: their words of backends, and backends that they added;
-//! and which backend is the home.
+//! Journal records of what operators did: states that they set, backends that they added, and which
+//! backend is the home.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::routing::home::Remembered;
 use crate::routing::placement::AdminState;
 use crate::routing::state_change::StateChange;
 
-/// What an operator said of a backend.
+/// The state that an operator set for a backend.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct StateRecord {
     v: u32,
@@ -22,7 +22,7 @@ pub struct StateRecord {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<Arc<str>>,
     pub at: u64,
-    /// Which server it was said of, if whoever discovered it told.
+    /// For which server it was set, if its discovery said which one it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub identity: Option<Arc<str>>,
 }
@@ -35,15 +35,15 @@ impl StateRecord {
         Self { v: VERSION, backend, state, by, why, at, identity: None }
     }
 
-    /// The same, said of this server.
+    /// The same record, for the server of this identity.
     #[must_use]
     pub fn of(mut self, identity: Option<Arc<str>>) -> Self {
         self.identity = identity;
         self
     }
 
-    /// What was said. A state that is not known is of a newer Mooring, and not `ready`: no work is
-    /// given, and none is lost.
+    /// The state that was set. An unknown state comes from a newer Mooring and counts as not
+    /// `ready`: the backend gets no new work, and loses none.
     #[must_use]
     pub fn change(self) -> StateChange {
         let state = AdminState::parse(&self.state).unwrap_or(AdminState::Draining);
@@ -55,7 +55,7 @@ impl StateRecord {
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct AddedRecord {
     v: u32,
-    /// As the operator gave them: secrets are names of files.
+    /// The settings as the operator gave them: secrets are names of files.
     pub settings: Value,
     pub by: Arc<str>,
     pub at: u64,
@@ -74,14 +74,15 @@ pub struct HomeRecord {
     v: u32,
     /// The backend's name, for people.
     pub backend: Arc<str>,
-    /// The backend itself: another server under the same name is a stranger.
+    /// The backend itself: another server under the same name does not count as the home.
     pub url: Arc<str>,
-    /// Which server that is, if whoever discovered it told.
+    /// Which server it is, if its discovery said so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub identity: Option<Arc<str>>,
     /// Since when it is the home.
     pub at: u64,
-    /// A digest of its page, which tells versions of the frontend apart; none if it never gave one.
+    /// A digest of its page, which identifies the version of the frontend; `None` if it never gave
+    /// a page.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub page: Option<Arc<str>>,
 }
@@ -92,19 +93,19 @@ impl HomeRecord {
         Self { v: VERSION, backend, url, identity: None, at, page: None }
     }
 
-    /// The same under another name.
+    /// The same record under another name.
     #[must_use]
     pub fn called(self, backend: Arc<str>) -> Self {
         Self { backend, ..self }
     }
 
-    /// The same of this server.
+    /// The same record, for the server of this identity.
     #[must_use]
     pub fn of(self, identity: Option<Arc<str>>) -> Self {
         Self { identity, ..self }
     }
 
-    /// The same for who chooses.
+    /// The record in the form in which the choice of the home uses it.
     #[must_use]
     pub fn remembered(&self) -> Remembered<'_> {
         let Self { backend, url, identity, .. } = self;

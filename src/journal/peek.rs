@@ -1,5 +1,5 @@
-//! What does a journal say of the home and of added backends, for who only looks? Nothing is
-//! written, and a journal that a process uses is left alone.
+//! Reads the home and the added backends from a journal without changing it. Nothing is written,
+//! and a journal that a process uses is left alone.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -14,9 +14,9 @@ use super::record::{AddedRecord, HomeRecord};
 pub enum Peeked {
     /// There is no journal yet, or it says nothing.
     Nothing,
-    /// Another process has it now: a gateway that runs.
+    /// Another process uses it: a running gateway.
     InUse,
-    /// It cannot be read, as after a crash, and why.
+    /// It cannot be read (for example after a crash), and why.
     Unreadable(String),
     Found {
         home: Option<HomeRecord>,
@@ -24,7 +24,7 @@ pub enum Peeked {
     },
 }
 
-/// Looks into the journal of a state directory.
+/// Reads the journal in a state directory.
 #[must_use]
 pub fn peek(directory: &Path) -> Peeked {
     let path = directory.join(FILE);
@@ -75,7 +75,7 @@ mod tests {
         assert!(matches!(peek(folder.path()), Peeked::Unreadable(_)));
     }
 
-    /// Some of it breaks assumptions inside redb, which panics then.
+    /// Some of the damage breaks assumptions inside redb, which then panics.
     #[tokio::test]
     async fn whatever_is_damaged_is_told_and_ends_nothing() {
         let folder = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! Who made a file or submitted a prompt, as records have it.
+//! Journal records of who made a file or submitted a prompt.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -35,7 +35,7 @@ pub(super) enum MakerRecord {
     Address(IpAddr),
 }
 
-/// Somebody behind clients.
+/// The person behind one or more clients.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum PersonRecord {

@@ -1,7 +1,7 @@
-//! Records that break the recovery are set aside: one must not keep all others from coming back,
-//! start after start.
+//! Sets aside records on which the recovery panics. One such record must not keep all others from
+//! coming back at every start.
 //!
-//! They stay in the journal as they are, so that whoever looks for the fault finds them.
+//! They stay in the journal unchanged, so that they can be examined.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -10,11 +10,11 @@ use tracing::error;
 use super::record::Saved;
 use crate::tasks::said;
 
-/// What `restore` makes of the records without those on which it panics, and how many these are. A
-/// journal is large and next to none has such a record: they are only looked at, never copied.
+/// Runs `restore` without the records on which it panics, and returns its result and how many these
+/// are. A journal is large and hardly ever has such a record, so the first attempt copies nothing.
 ///
 /// # Panics
-/// It panics on records each of which it takes alone.
+/// If `restore` panics, though it accepts each record by itself.
 pub fn sift<T>(saved: Saved, restore: impl Fn(&Saved) -> T) -> (T, usize) {
     let attempt = |saved: &Saved| catch_unwind(AssertUnwindSafe(|| restore(saved)));
     if let Ok(restored) = attempt(&saved) {

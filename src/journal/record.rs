@@ -1,9 +1,9 @@
-//! What is written of a client and of a prompt, and how it is read back.
+//! Journal records of clients, prompts, files and assets, and how they are read back.
 //!
-//! Records are JSON with a version each: a file that an older Mooring wrote is read, and fields
-//! that a newer one added within the same version are skipped. Times are milliseconds since 1970,
-//! because they are read by another process; ages that a changed clock makes impossible are cut to
-//! what is possible when they are restored.
+//! Records are JSON with a version each. Records of an older Mooring can be read, and fields that a
+//! newer one added within the same version are ignored. Times are milliseconds since 1970, because
+//! another process reads them. Ages that are impossible, because the clock was changed, are clamped
+//! when records are restored.
 
 use std::sync::Arc;
 
@@ -29,15 +29,15 @@ pub const VERSION: u32 = 1;
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct BindingRecord {
     v: u32,
-    /// The backend's name, for people.
+    /// The backend's name, for people who read the record.
     pub backend: Arc<str>,
     /// The backend's URL: another server under the same name is another backend.
     pub url: Arc<str>,
-    /// Which server it is, if whoever discovered it told.
+    /// Which server it is, if its discovery said so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     identity: Option<Arc<str>>,
     pub since: u64,
-    /// An upload waits there for its prompt, until then.
+    /// Until when an upload there waits for its prompt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reserved_until: Option<u64>,
 }
@@ -57,31 +57,31 @@ pub struct PromptRecord {
     /// Who is behind the client, if that is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     person: Option<PersonRecord>,
-    /// Nodes whose pictures over the socket are results.
+    /// Nodes whose pictures on the socket are results.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub output_nodes: Vec<String>,
-    /// `None` while it is pending.
+    /// `None` while the prompt is pending.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended: Option<EndRecord>,
 }
 
-/// What names one file of one backend, in the journal.
+/// Identifies one file of one backend in the journal.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct FileKey {
     pub file: FileRef,
-    /// The server that has it, as [`ServerKey::to_text`] writes it. An older Mooring takes it for a
-    /// URL: what stands there of a server that was told apart is the file of one that is gone.
+    /// The server that has the file, as [`ServerKey::to_text`] writes it. An older Mooring reads
+    /// this as a URL: for a server with an identity, it finds a file of a server that is gone.
     pub server: Arc<str>,
 }
 
 impl FileKey {
-    /// As it stands in the table: folder and path, then the server.
+    /// The key as it is written: folder and path, then the server.
     #[must_use]
     pub fn to_text(&self) -> String {
         format!("{}/{}\0{}", self.file.folder.as_str(), self.file.path(), self.server)
     }
 
-    /// Reads it back; `None` if it is none of ours.
+    /// Parses a key; `None` if it is not valid.
     #[must_use]
     pub fn of_text(text: &str) -> Option<Self> {
         let (file, server) = text.split_once('\0')?;
@@ -96,10 +96,11 @@ impl FileKey {
 pub struct FileRecord {
     v: u32,
     pub backend: Arc<str>,
-    /// When it was learned of; its place among all of them, which says whose the plain name is.
+    /// When Mooring learned of it, as a place in the order of all files. The first of several files
+    /// with one name owns the plain name.
     pub at: u64,
     pub order: u64,
-    /// When it was last written, among all of them, if it was.
+    /// When it was last written, in the order of all files; `None` if it was never seen written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     written: Option<u64>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -114,25 +115,25 @@ pub struct AssetRecord {
     pub url: Arc<str>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     identity: Option<Arc<str>>,
-    /// When it was learned of; its place among all of them.
+    /// When Mooring learned of it, as a place in the order of all assets.
     pub at: u64,
     pub order: u64,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     makers: Vec<MakerRecord>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     user: Option<Arc<str>>,
-    /// Folder and path.
+    /// Folder and path of its file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     file: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     hash: Option<String>,
-    /// It was copied there for a prompt.
+    /// Mooring copied it there for a prompt.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     copy: bool,
 }
 
 impl AssetRecord {
-    /// `backend` is its name, and which server it is.
+    /// `backend` is the backend's name and server.
     #[must_use]
     pub fn new((backend, server): (Arc<str>, ServerKey), asset: &Asset, at: u64) -> Self {
         let file = |file: &FileRef| format!("{}/{}", file.folder.as_str(), file.path());
@@ -158,7 +159,7 @@ impl AssetRecord {
         ServerKey::new(Arc::clone(&self.url), self.identity.clone())
     }
 
-    /// The asset that it is of, at `place`.
+    /// The asset of this record, at `place`.
     #[must_use]
     pub fn asset(&self, place: Place) -> Asset {
         let file = self.file.as_deref().and_then(|text| text.split_once('/'));
@@ -182,7 +183,7 @@ impl FileRecord {
         Self { v: VERSION, backend, at, order, written, makers }
     }
 
-    /// The holder that it is of, at `place`.
+    /// The holder of this record, at `place`.
     #[must_use]
     pub fn holder(&self, place: Place) -> Holder {
         let mut holder = Holder::new(place, self.order);
@@ -198,7 +199,7 @@ pub struct EndRecord {
     /// [`End::reason`].
     pub how: String,
     pub at: u64,
-    /// A browser socket was there to be told.
+    /// A browser socket was open when the prompt ended.
     #[serde(default)]
     pub told: bool,
 }
@@ -233,14 +234,14 @@ impl BindingRecord {
         Self { v: VERSION, backend, url, identity: None, since, reserved_until }
     }
 
-    /// The same, to the one of this identity.
+    /// The same, sent to the server of this identity.
     #[must_use]
     pub fn to(mut self, identity: Option<Arc<str>>) -> Self {
         self.identity = identity;
         self
     }
 
-    /// The server that it is to.
+    /// The server that the prompt was sent to.
     #[must_use]
     pub fn server(&self) -> ServerKey {
         ServerKey::new(Arc::clone(&self.url), self.identity.clone())
@@ -270,7 +271,7 @@ impl PromptRecord {
         ServerKey::new(Arc::clone(&self.url), self.identity.clone())
     }
 
-    /// The same prompt, of this person's.
+    /// The same prompt, owned by this person.
     #[must_use]
     pub fn of(mut self, person: Option<&Person>) -> Self {
         self.person = person.map(PersonRecord::new);
@@ -283,7 +284,7 @@ impl PromptRecord {
         self.person.as_ref().and_then(PersonRecord::person)
     }
 
-    /// The same prompt, ended. What only a pending one needs is gone.
+    /// The same prompt, ended. Fields that only a pending prompt needs are cleared.
     #[must_use]
     pub fn ended(mut self, end: End, at: u64, told: Told) -> Self {
         let how = end.reason().to_owned();
@@ -294,7 +295,7 @@ impl PromptRecord {
 }
 
 impl EndRecord {
-    /// How it ended. A word that this version does not know counts as a loss.
+    /// How it ended. A reason that this version does not know counts as a loss.
     #[must_use]
     pub fn end(&self) -> End {
         End::of_reason(&self.how)
@@ -308,16 +309,16 @@ pub enum Told {
     No,
 }
 
-/// The bytes of a record.
+/// Encodes a record.
 #[must_use]
 pub fn encode(record: &impl Serialize) -> Vec<u8> {
     serde_json::to_vec(record).expect("records are plain data")
 }
 
-/// The record of these bytes.
+/// Decodes a record.
 ///
 /// # Errors
-/// It is not one of ours, or a newer Mooring's.
+/// It is not valid, or is of a newer Mooring.
 pub fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, BadRecord> {
     #[derive(Deserialize)]
     struct Versioned {
@@ -358,7 +359,7 @@ mod tests {
         assert_eq!(decode::<BindingRecord>(&encode(&binding)).unwrap().server(), server);
         let sent = prompt().to(identity);
         assert_eq!(decode::<PromptRecord>(&encode(&sent)).unwrap().server(), server);
-        // What an older Mooring reads of it is where it was.
+        // An older Mooring still reads the address from it.
         assert_eq!((&*sent.url, prompt().server()), ("h:1", ServerKey::of_text("h:1")));
     }
 

@@ -1,7 +1,7 @@
-//! Records of files whose server is known by more, or by less, than when they were written. Pure.
+//! Moves file records to another key when a server's identity becomes known, or is no longer known.
+//! Pure.
 //!
-//! It was told meanwhile which server listens at an address, or is not told any more. What is noted
-//! of the file from now on must go over the record that there is, so that one moves to another key.
+//! Later notes use the new key and must replace the existing record, so the record moves there.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,17 +10,17 @@ use super::record::{FileKey, FileRecord};
 use crate::routing::files::Place;
 use crate::routing::servers::Servers;
 
-/// A record of a file that is to stand under another key.
+/// A file record that is to move to another key.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RenamedFile {
     pub from: FileKey,
     pub to: FileKey,
-    /// With what the record that stood there says.
+    /// Merged with the record that is already under that key.
     pub record: FileRecord,
 }
 
-/// The records that move. Those of two servers never come under one key: where it is not told any
-/// more which of them is there, each keeps its own, for the day when it is told again.
+/// The records that move. Records of two servers never merge under one key. If it is no longer
+/// known which of the two is there, each keeps its own key until that is known again.
 pub(super) fn renamed(saved: &[(FileKey, FileRecord)], backends: &Servers) -> Vec<RenamedFile> {
     let moved = saved.iter().filter_map(|(key, record)| {
         let (there, _) = backends.written(&key.server)?;
@@ -43,7 +43,7 @@ pub(super) fn renamed(saved: &[(FileKey, FileRecord)], backends: &Servers) -> Ve
     moved
 }
 
-/// Leaves out those of which two servers would come together.
+/// Leaves out records where those of two servers would merge.
 fn keep_apart(moved: &mut Vec<RenamedFile>) {
     let mut from: HashMap<Arc<str>, Option<Arc<str>>> = HashMap::new();
     for it in moved.iter() {
@@ -56,10 +56,10 @@ fn keep_apart(moved: &mut Vec<RenamedFile>) {
     moved.retain(|it| from.get(&it.to.server).is_some_and(Option::is_some));
 }
 
-/// What both say of one file. It was learned of when the first of them says.
+/// Merges two records of one file. The earlier of them says when it was learned.
 fn merged(one: &FileRecord, other: &FileRecord) -> FileRecord {
     let (first, later) = if other.order < one.order { (other, one) } else { (one, other) };
-    // The place is not written.
+    // `place` is not written to the record.
     let holder = |it: &FileRecord| it.holder(Place::Gone(Arc::clone(&it.backend)));
     let (mut all, more) = (holder(first), holder(later));
     all.made_by(&more.makers);
@@ -95,7 +95,7 @@ mod tests {
         all.iter().map(|it| ServerKey::of_text(it)).zip(ids).collect()
     }
 
-    /// From which key to which.
+    /// Old key and new key of each.
     fn keys(renamed: &[RenamedFile]) -> Vec<(&str, &str)> {
         renamed.iter().map(|it| (&*it.from.server, &*it.to.server)).collect()
     }
@@ -105,7 +105,7 @@ mod tests {
         let files = ["h:1", "h:2#u2", "h:3", "h:4#u4", "h:5#u5"];
         let files: Vec<_> =
             files.iter().map(|at| (key("x.png", at), record(1, &["ada"], None))).collect();
-        // Of the last ones another is there, and nobody is.
+        // At the last two addresses: another server, and no server.
         let renamed = renamed(&files, &servers(&["h:1#u0", "h:2", "h:3", "h:4#u9"]));
         assert_eq!(keys(&renamed), [("h:1", "h:1#u0"), ("h:2#u2", "h:2")]);
         assert!(renamed.iter().all(|it| it.record == files[0].1));

@@ -1,14 +1,14 @@
-//! From records to bindings and pending prompts. Pure.
+//! Turns journal records into bindings, pending prompts, files and assets. Pure.
 //!
-//! A record names a server: where it listens, and which one it is if that was told. If no backend
-//! is that server any more, what was pending there ends as lost. A backend that has taken its name,
-//! or its address, is not asked about it.
+//! A record names a server: its address, and its identity if that was known. If no backend is that
+//! server any more, the prompts that were pending there end as lost. A backend that has taken over
+//! its name or its address is not asked about them.
 //!
 //! # Invariants
 //!
-//! - Every record of a prompt comes back as one entry of the ledger, pending or ended.
+//! - Every record of a prompt becomes one entry of the ledger, pending or ended.
 //! - The pending prompts of a restored client are in the order of their submission, on the backend
-//!   that it is bound to, but for those that were found elsewhere.
+//!   that it is bound to, except those that were found elsewhere.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -29,13 +29,13 @@ use crate::routing::owners::Submitter;
 use crate::routing::pending::{End, Loss, Pending};
 use crate::routing::servers::{ServerKey, Servers};
 
-/// How many ended prompts of one client are told again, the latest.
+/// The most ended prompts of one client whose ends are told again: the latest ones.
 const UNDELIVERED_MAX: usize = 64;
 
 /// What restoring depends on.
 #[derive(Clone, Copy, Debug)]
 pub struct RestoreParams<'a> {
-    /// The backends that there are.
+    /// The backends of the current fleet.
     pub backends: &'a Servers,
     pub max_clients: usize,
     pub lease: Duration,
@@ -50,21 +50,21 @@ pub struct RestoreParams<'a> {
 #[derive(Debug, Default)]
 pub struct Restored {
     pub clients: Vec<RestoredClient>,
-    /// Those that ended in the order of their ends, then the pending ones.
+    /// Ended prompts in the order of their ends, then the pending ones.
     pub ledger: Vec<Entry>,
-    /// In their order; each with when it was learned of.
+    /// In their order, each with the time at which Mooring learned of it.
     pub files: Vec<(FileRef, Holder, Instant)>,
-    /// Files whose server is known by more, or by less, than when they were written.
+    /// Files whose server's identity became known, or is no longer known.
     pub renamed: Vec<RenamedFile>,
-    /// Names of servers that an older Mooring gave out.
+    /// Server names that an older Mooring gave out.
     pub names: Vec<(Arc<str>, ServerKey)>,
-    /// In their order; each with when it was learned of.
+    /// In their order, each with the time at which Mooring learned of it.
     pub assets: Vec<(AssetId, Asset, Instant)>,
-    /// Clients whose records are of no use any more.
+    /// Clients whose records are no longer needed.
     pub forgotten: Vec<ClientId>,
 }
 
-/// One client, as far as it comes back.
+/// What is restored of one client.
 #[derive(Debug)]
 pub struct RestoredClient {
     pub id: ClientId,
@@ -73,11 +73,11 @@ pub struct RestoredClient {
     pub output_nodes: HashMap<PromptId, Vec<String>>,
     /// Pending prompts that are lost with this restart, and the names of their backends.
     pub lost: Vec<Lost>,
-    /// Prompts that ended before the restart, and whose end may not have been heard.
+    /// Prompts that ended before the restart, and whose clients may not know it.
     pub undelivered: Vec<Undelivered>,
 }
 
-/// A pending prompt that cannot be asked for.
+/// A pending prompt whose server no longer exists in the fleet.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Lost {
     pub prompt: PromptId,
@@ -85,7 +85,7 @@ pub struct Lost {
     pub loss: Loss,
 }
 
-/// A prompt whose end is told again to the sockets that come.
+/// A prompt whose end is told again to the client's next sockets.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Undelivered {
     pub prompt: PromptId,
@@ -93,8 +93,8 @@ pub struct Undelivered {
     pub end: End,
 }
 
-/// Makes of the records what the gateway works with. They are only looked at: whoever sifts them
-/// must not have to copy them first.
+/// Builds the gateway's tables from the records. Borrows them, so that `quarantine::sift` need not
+/// copy them first.
 #[must_use]
 pub fn restore(saved: &Saved, params: RestoreParams<'_>) -> Restored {
     let (files, assets) = (files(&saved.files, params), assets(&saved.assets, params));
@@ -133,7 +133,7 @@ pub fn restore(saved: &Saved, params: RestoreParams<'_>) -> Restored {
     restored
 }
 
-/// The file of a server that is not there any more keeps its name: nobody else's is given it.
+/// The file of a server that is gone keeps its name: no other file gets it.
 fn files(
     saved: &[(FileKey, FileRecord)],
     params: RestoreParams<'_>,
@@ -153,8 +153,9 @@ fn in_order(saved: &[(FileKey, FileRecord)]) -> Vec<&(FileKey, FileRecord)> {
     saved
 }
 
-/// A Mooring that did not note which names it gave out named each server as it was called when it
-/// was first seen with a file, if the plain name was another's. Nor did it note its backends.
+/// The names that an older Mooring gave out without noting them. It named each server as it was
+/// called when it was first seen with a file, if the plain name belonged to another server. It did
+/// not note its backends either.
 fn names_of_older(saved: &Saved) -> Vec<(Arc<str>, ServerKey)> {
     if !saved.names.is_empty() || !saved.members.is_empty() {
         return Vec::new();
@@ -162,7 +163,7 @@ fn names_of_older(saved: &Saved) -> Vec<(Arc<str>, ServerKey)> {
     let (mut owned, mut named) = (HashSet::new(), HashSet::new());
     let mut names = Vec::new();
     for (key, record) in in_order(&saved.files) {
-        // The first of a path is its owner, and was told without a name.
+        // The first server with a path owns the plain name, and needed no server name.
         if !owned.insert(&key.file) && named.insert(&record.backend) {
             names.push((Arc::clone(&record.backend), ServerKey::of_text(&key.server)));
         }
@@ -170,7 +171,7 @@ fn names_of_older(saved: &Saved) -> Vec<(Arc<str>, ServerKey)> {
     names
 }
 
-/// The asset of a server that is not there any more is nobody else's.
+/// The asset of a server that is gone is given to no other server.
 fn assets(
     saved: &[(AssetId, AssetRecord)],
     params: RestoreParams<'_>,
@@ -228,7 +229,8 @@ impl Draft<'_> {
         client
     }
 
-    /// Pending work says where a client is bound, before the record of its binding does.
+    /// Where a client is bound: where its work is pending, else what the record of its binding
+    /// says.
     fn bound_to(&self, params: RestoreParams<'_>) -> Option<BackendId> {
         let pending = self.pending.iter().map(|(_, record)| record.server());
         let recorded = self.binding.iter().map(|record| record.server());
@@ -240,7 +242,7 @@ impl Draft<'_> {
         let record = self.binding.filter(is_there);
         let since = record.map_or(params.now, |record| params.at(record.since));
         let reserved_until = record.and_then(|record| record.reserved_until).map(|until| {
-            // A clock that was set back must not make a reservation longer than one is.
+            // A clock that was set back must not make a reservation longer than the maximum.
             let left = Duration::from_millis(until.saturating_sub(params.unix_millis));
             params.now + left.min(params.reservation)
         });
@@ -255,16 +257,16 @@ impl RestoredClient {
 }
 
 impl RestoreParams<'_> {
-    /// The moment of a time in the past; now, if the clock says that it is yet to come.
+    /// The moment of a time in the past; now, if the time is in the future.
     fn at(self, unix_millis: u64) -> Instant {
         let age = Duration::from_millis(self.unix_millis.saturating_sub(unix_millis));
         self.now.checked_sub(age).unwrap_or(self.now)
     }
 }
 
-/// True if a browser that comes back may not have heard of this end: no socket was open, or the
-/// process may have died before it was sent. The moment of its death is not known, but the last end
-/// that was recorded cannot be much older.
+/// True if a browser that comes back may not know of this end: no socket was open, or the process
+/// may have died before the end was sent. The time of its death is not known, but the last recorded
+/// end cannot be much older.
 fn is_undelivered(end: &EndRecord, latest_end: u64, params: RestoreParams<'_>) -> bool {
     let age = Duration::from_millis(params.unix_millis.saturating_sub(end.at));
     let before_last = Duration::from_millis(latest_end.saturating_sub(end.at));
@@ -318,7 +320,7 @@ mod tests {
         restored_with(saved, ["h:1", "h:2"])
     }
 
-    /// The same where these are the backends.
+    /// Restores `saved` with these backends.
     fn restored_with(saved: &Saved, servers: [&str; 2]) -> Restored {
         let servers = (0..).zip(servers);
         let backends: Servers =
