@@ -1,5 +1,5 @@
-//! What the ledger of assets, that of files and the journal learn of assets together, and how
-//! assets go to clients (promise R11).
+//! Records of assets: updates the asset ledger, the file ledger and the journal together, and
+//! decides which assets a client sees (promise R11).
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,15 +18,15 @@ use crate::routing::shard::Key;
 /// Who asks for assets.
 #[derive(Clone, Debug, Default)]
 pub struct AssetViewer {
-    /// The makers that he may be.
+    /// The makers that count as this viewer.
     pub makers: Vec<Maker>,
-    /// The user that `Comfy-User` names, if it names one.
+    /// The user in the `Comfy-User` header, if there is one.
     pub user: Option<String>,
 }
 
 impl Records {
-    /// Backends name files in the output of nodes, or in the answer to an upload. The id of a
-    /// file's asset may stand beside its name.
+    /// Learns from file names that backends send in outputs of nodes or in answers to uploads. The
+    /// id of a file's asset may stand beside its name.
     pub(super) fn learn_told(
         &self,
         texts: &[(BackendId, bytes::Bytes)],
@@ -38,7 +38,7 @@ impl Records {
             for (id, file, hash) in item::told_in(text) {
                 let bytes = match (hash, seen, makers) {
                     (Some(hash), _, _) => Bytes::Are(Some(hash)),
-                    // An event of a prompt that runs: it may have written the file anew.
+                    // An event of a running prompt: it may have overwritten the file.
                     (None, Seen::Written, _) | (None, Seen::There, [_, ..]) => Bytes::Written,
                     (None, Seen::There, []) => Bytes::Untold,
                 };
@@ -49,7 +49,7 @@ impl Records {
         self.learn_assets(&all);
     }
 
-    /// A backend tells of an asset.
+    /// Learns of an asset that a backend lists or shows.
     pub fn learn_item(&self, backend: BackendId, item: &Item, viewer: &AssetViewer) {
         let user = viewer.user.as_deref();
         let (bytes, kind) = (Bytes::Are(item.hash), Kind::Original);
@@ -57,12 +57,12 @@ impl Records {
         self.learn_asset(&Told { id, backend, makers, user, file, bytes, kind });
     }
 
-    /// Something was learned of an asset.
+    /// Learns one fact about an asset.
     pub fn learn_asset(&self, told: &Told<'_>) {
         self.learn_assets(std::slice::from_ref(told));
     }
 
-    /// The same of several, each shard locked once.
+    /// The same for several; each shard is locked once.
     pub fn learn_assets(&self, told: &[Told<'_>]) {
         self.assets.each_of(told.iter().map(|told| key_of(told.id)), |assets, places| {
             for told in places.iter().filter_map(|(_, it)| told.get(*it)) {
@@ -92,7 +92,8 @@ impl Records {
         );
     }
 
-    /// Whose an asset is: of those who made it, or its file, or the prompt that made that.
+    /// Who owns an asset: its makers, the makers of its file, or the owner of the prompt that made
+    /// the file.
     pub fn whose_asset(&self, backend: BackendId, item: &Item, viewer: &AssetViewer) -> Whose {
         let known = self.asset(item.id);
         if known.as_ref().is_some_and(|asset| asset.kind == Kind::Copy) {
@@ -115,11 +116,11 @@ impl Records {
         whose(&makers, &viewer.makers)
     }
 
-    /// An asset with the names of its files as clients are given them (R3).
+    /// An asset as JSON, in which its files have the names that clients use (R3).
     #[must_use]
     pub fn name_asset(&self, backend: BackendId, item: Option<&Item>, json: &[u8]) -> Vec<u8> {
         let own = item.and_then(|item| item.file.as_ref());
-        // It is read twice, so that nobody waits for a lock while an item of megabytes is read.
+        // It is read twice, so that no lock is held while an item of several megabytes is read.
         let mut told = Vec::new();
         let _unchanged = item::with_backends(json, own, |file| {
             told.push(Located { backend, file: file.clone() });
@@ -138,7 +139,7 @@ impl Records {
         named.unwrap_or_else(|| json.to_vec())
     }
 
-    /// Learns that these files are there; returns those that are told with their backend's name.
+    /// Learns that these files exist. Returns those whose names must carry their backend's name.
     fn tagged_of(&self, told: &[Located]) -> Vec<Located> {
         let mut tagged = Vec::new();
         let keys = told.iter().map(|at| files::key_of(at.file.path()));
@@ -153,13 +154,13 @@ impl Records {
         tagged
     }
 
-    /// A file that has these bytes, of a backend that is up if there is one.
+    /// A file with this content, preferably on a backend that is up.
     #[must_use]
     pub fn file_of_hash(&self, hash: ContentHash) -> Option<Located> {
         self.files_of_hashes(&[hash]).remove(&hash)
     }
 
-    /// The same for several, looked up at once; without those that are not known.
+    /// The same for several, looked up together. Unknown hashes are left out.
     #[must_use]
     pub fn files_of_hashes(&self, hashes: &[ContentHash]) -> HashMap<ContentHash, Located> {
         if hashes.is_empty() {
@@ -182,7 +183,7 @@ impl Records {
         found
     }
 
-    /// The assets that have these bytes.
+    /// The assets with this content.
     #[must_use]
     pub fn assets_of_hash(&self, hash: ContentHash) -> Vec<Asset> {
         let of_hash = |assets: Guard<'_, Assets, { rank::ASSETS }>| -> Vec<Asset> {
@@ -191,7 +192,7 @@ impl Records {
         self.assets.each().flat_map(of_hash).collect()
     }
 
-    /// The backends that are known to have these bytes.
+    /// The backends that are known to have this content.
     #[must_use]
     pub fn backends_of_hash(&self, hash: ContentHash) -> Vec<BackendId> {
         let backend = |asset: Asset| match asset.place {
@@ -201,20 +202,20 @@ impl Records {
         self.assets_of_hash(hash).into_iter().filter_map(backend).collect()
     }
 
-    /// True if all backends may be asked for an id that nobody knows; it is noted as asked for.
+    /// True if all backends may be asked for an unknown id. Notes that they were asked.
     pub fn may_ask_for(&self, id: AssetId) -> bool {
         self.assets.at(key_of(id)).may_ask(id, now())
     }
 
-    /// The same for bytes.
+    /// The same for a content hash.
     pub fn may_ask_for_hash(&self, hash: ContentHash) -> bool {
         self.assets.at(Key::of(hash.as_bytes())).may_ask_hash(hash, now())
     }
 
-    /// We copied a file to where a prompt needs it. Nobody asked for the asset that this made.
+    /// Mooring copied a file for a prompt. The asset that this created belongs to nobody.
     pub fn learn_copy(&self, backend: BackendId, answer: &[u8]) {
         for (id, file, hash) in item::told_in(answer) {
-            // If the same bytes were there already, nothing has changed.
+            // If the same content was there already, nothing has changed.
             let at = Located { backend, file: file.clone() };
             let was_there = self.files_of(&at.file).holder(&at).is_some();
             if was_there || self.asset(id).is_some() {

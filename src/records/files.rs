@@ -1,4 +1,5 @@
-//! What the ledger of files and the journal learn, together, and how names go to clients.
+//! Records of files: updates the file ledger and the journal together, and maps file names for
+//! clients.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -24,20 +25,20 @@ use crate::routing::ids::{BackendId, FileRef, Folder, Located};
 use crate::routing::servers::ServerKey;
 use crate::routing::shard::Key;
 
-/// What a name means.
+/// What a file name means.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Meaning {
     At(Located),
-    /// On a server, by its URL, that is not configured any more.
+    /// On a server that is no longer configured, by its URL.
     Gone(Arc<str>),
     Unknown,
 }
 
-/// A file that a text tells of.
+/// A file that a text names.
 struct Naming {
-    /// Which of the texts.
+    /// The index of the text.
     of: usize,
-    /// Who tells of it.
+    /// The backend that sent the text.
     backend: BackendId,
     told: Told,
     shown: Shown,
@@ -46,9 +47,9 @@ struct Naming {
 /// An entry of a list of files.
 #[derive(Clone, Copy, Debug)]
 pub struct Entry<'a> {
-    /// Who lists it.
+    /// The backend that sent the list.
     pub backend: BackendId,
-    /// The folder that the list is of.
+    /// The folder that is listed.
     pub folder: Folder,
     pub text: &'a str,
 }
@@ -64,8 +65,8 @@ impl<'a> Entry<'a> {
 }
 
 impl Records {
-    /// A backend tells of files: learned, and named for clients. The same text if every name is
-    /// plain.
+    /// Learns the files that a backend names, and rewrites the names for clients. Returns the same
+    /// text if every name is plain.
     pub fn name_outputs(&self, backend: BackendId, makers: &[Maker], text: Bytes) -> Bytes {
         self.name_files((backend, text), makers, NameKey::Output, Seen::There)
     }
@@ -75,8 +76,8 @@ impl Records {
         self.name_files((backend, answer), makers, NameKey::Upload, Seen::Written)
     }
 
-    /// What backends tell of files of nobody in particular: all of it is read first, then looked up
-    /// at once, and then written.
+    /// Does the same for several texts whose files belong to nobody in particular. All texts are
+    /// read first, then all names are looked up together, and then the texts are written.
     pub fn name_all_outputs(&self, mut texts: Vec<(BackendId, Bytes)>) -> Vec<Bytes> {
         self.name_all(&mut texts, &[], NameKey::Output, Seen::There);
         texts.into_iter().map(|(_, text)| text).collect()
@@ -120,7 +121,7 @@ impl Records {
         }
     }
 
-    /// Learns that these files are there, and says how they are told.
+    /// Learns that these files exist, and decides the name of each.
     fn show(&self, told: &mut [Naming], makers: &[Maker], seen: Seen) {
         let keys: SmallVec<[Key; 4]> = told.iter().map(|it| key_of(it.told.file.path())).collect();
         self.files.each_of(keys.into_iter(), |files, places| {
@@ -140,24 +141,25 @@ impl Records {
         });
     }
 
-    /// A file was found, or written, where it lies.
+    /// A file was found or written at this place.
     pub fn learn_file(&self, at: &Located, makers: &[Maker], seen: Seen) {
         self.learn_in(&mut self.files_of(&at.file), at, makers, seen);
     }
 
-    /// A file was copied, since `began`. If only a name was known of it, it is learned of now.
+    /// A file was copied; the copy began at `began`. The original gets a record if it has none.
     pub fn learn_copied(&self, original: &Located, copy: Located, began: Moment) {
         let mut files = self.files_of(&original.file);
         self.learn_in(&mut files, original, &[], Seen::There);
-        // A server gives a copy its name, or the name with a number. If it gave another name, it is
-        // asked to take the file again, because we cannot see whether that one was overwritten.
+        // A server gives a copy the same name, or the name with a number. If it gave another name,
+        // the copy is made again next time: Mooring cannot see whether the file of that other name
+        // was overwritten.
         if self.files.are_together(key_of(original.file.path()), key_of(copy.file.path())) {
             files.copied(original, copy, began);
         }
     }
 
-    /// What a name means. If it carries a backend, that says it. A plain name means what it means
-    /// to `askers`, or else to `strangers`; see [`Files::find_for`].
+    /// What a name means. A name that carries a backend's name means the file of that backend. A
+    /// plain name means the file of `askers`, or else that of `strangers`; see [`Files::find_for`].
     pub fn meaning(
         &self,
         folder: Folder,
@@ -180,7 +182,7 @@ impl Records {
         }
     }
 
-    /// How entries of lists of files are shown to somebody, in their order; `None` for a file of
+    /// The names that `askers` see for entries of file lists, in their order; `None` for a file of
     /// somebody else. A copy is shown as its original.
     #[must_use]
     pub fn listed(&self, entries: &[Entry<'_>], askers: &[Maker]) -> Vec<Option<String>> {
@@ -218,7 +220,7 @@ impl Records {
         Some(spelled.named(at.file.path(), named.as_deref()))
     }
 
-    /// These records stand under other keys from now on.
+    /// Moves these records to their new keys.
     pub fn rename_files(&self, renamed: Vec<RenamedFile>) {
         for RenamedFile { from, to, record } in renamed {
             self.journal.note_file(from, None);
@@ -226,7 +228,7 @@ impl Records {
         }
     }
 
-    /// Takes over the files that the journal had, in their order.
+    /// Restores the files from the journal, in their order.
     pub fn restore_files(&self, restored: Vec<(FileRef, Holder, Instant)>) {
         self.files.divide(
             restored,
@@ -240,14 +242,14 @@ impl Records {
         );
     }
 
-    /// The ledger of the files that are called so. Locked for one call, never together with a
-    /// client.
+    /// The shard of the ledger with the files of this name. Locked for one call, never together
+    /// with a client.
     #[cfg_attr(debug_assertions, track_caller)]
     pub fn files_of(&self, file: &FileRef) -> Guard<'_, Files, { rank::FILES }> {
         self.files.at(key_of(file.path()))
     }
 
-    /// Looks files up, each by its path, shard by shard; `look` gets which of them it is.
+    /// Looks up several files by their paths, shard by shard; `look` gets the index of each.
     #[cfg_attr(debug_assertions, track_caller)]
     pub(crate) fn look_up<'p>(
         &self,
@@ -259,7 +261,7 @@ impl Records {
         });
     }
 
-    /// Which of [`Self::all_files`] has the files of a path.
+    /// The index in [`Self::all_files`] of the shard for this path.
     pub(crate) fn shard_of(&self, path: &str) -> usize {
         self.files.index_of(key_of(path))
     }
@@ -317,7 +319,7 @@ impl Records {
     }
 }
 
-/// What a plain name means, to whoever looks many up at once; see [`Records::meaning`].
+/// Like [`Records::meaning`], for a caller that looks up many names and holds the shard.
 #[must_use]
 pub(crate) fn meaning_in(
     files: &Files,
@@ -333,8 +335,8 @@ pub(crate) fn meaning_in(
     }
 }
 
-/// Where a file lies that a backend names. A bare string does not say in which folder. It is taken
-/// as an output, unless it is known among the inputs only.
+/// Where the file is that a backend names. A bare string does not say its folder. It counts as an
+/// output, unless it is known only among the inputs.
 fn located(files: &Files, backend: BackendId, told: &Told) -> Located {
     let output = Located { backend, file: told.file.clone() };
     if told.is_bare() && told.file.folder == Folder::Output && !files.knows(&output) {
@@ -347,7 +349,7 @@ fn located(files: &Files, backend: BackendId, told: &Told) -> Located {
     output
 }
 
-/// How a person reads where a file lies.
+/// A file's place as text for people.
 #[must_use]
 pub(crate) fn for_people(file: &FileRef) -> Cow<'_, str> {
     match file.folder {

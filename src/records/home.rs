@@ -1,4 +1,4 @@
-//! Which backend is the home, over changes of the fleet and over a restart (promise R9).
+//! Keeps which backend is the home, over changes of the fleet and over a restart (promise R9).
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -15,30 +15,30 @@ use crate::net::unix_millis;
 use crate::routing::home::{Candidate, Fleet, HomeReason, choose};
 use crate::routing::ids::BackendId;
 
-/// The home, as it is read, and who changes it.
+/// The current home, for readers, and the facts that choose it.
 #[derive(Debug, Default)]
 pub(super) struct Home {
     chosen: ArcSwapOption<Chosen>,
-    /// Whoever changes the one changes the other.
+    /// Its lock also covers changes of the chosen home.
     known: Lock<Known, { rank::HOME }>,
 }
 
-/// What a choice is made by.
+/// The facts that choose the home.
 #[derive(Debug, Default)]
 struct Known {
-    /// What is remembered, also while the fleet is empty.
+    /// The remembered home, kept while the fleet is empty.
     record: Option<HomeRecord>,
     /// The discoveries that have answered.
     heard: BTreeSet<Arc<str>>,
-    /// It was said for which one somebody waits.
+    /// The log has already said that the home's backend is awaited.
     has_told: bool,
 }
 
-/// Which server is the home: of whom copies are.
+/// Identifies the server that is the home, for copies that were made from it.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct HomeServer {
     pub address: Arc<str>,
-    /// If whoever discovered it told.
+    /// Its identity, if its discovery gave one.
     pub identity: Option<Arc<str>>,
 }
 
@@ -58,12 +58,12 @@ struct Chosen {
     page: Option<Arc<str>>,
 }
 
-/// What the log says of a choice.
+/// What the log says about a choice.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Said {
-    /// It is the first choice of this process.
+    /// Everything: this is the first choice of the process.
     First,
-    /// Only what is new.
+    /// Only changes.
     Changes,
 }
 
@@ -74,18 +74,18 @@ impl Records {
         self.home.chosen.load().as_ref().map(|it| self.fleet.get(it.id))
     }
 
-    /// What it is called, or was when there was one.
+    /// Its name, also while it is not in the fleet.
     #[must_use]
     pub fn home_name(&self) -> Option<Arc<str>> {
         let chosen = self.home.chosen.load();
         let id = chosen.as_ref().map(|it| it.id);
-        // It may have another name since.
+        // It may have been renamed.
         let now = id.filter(|id| self.fleet.has(*id)).map(|id| self.fleet.get(id).name());
         now.or_else(|| chosen.as_ref().map(|it| Arc::clone(&it.name)))
             .or_else(|| self.home.known.lock().record.as_ref().map(|it| Arc::clone(&it.backend)))
     }
 
-    /// Which server it is, or was when there was one.
+    /// Which server it is, also while it is not in the fleet.
     #[must_use]
     pub fn home_server(&self) -> Option<HomeServer> {
         let known = self.home.known.lock();
@@ -96,7 +96,7 @@ impl Records {
         remembered.or_else(|| self.home().map(|it| HomeServer::of(&it)))
     }
 
-    /// Why it is that one.
+    /// Why this backend is the home.
     #[must_use]
     pub fn home_reason(&self) -> Option<HomeReason> {
         self.home.chosen.load().as_ref().map(|it| it.reason)
@@ -108,7 +108,7 @@ impl Records {
         self.home.chosen.load().as_ref().and_then(|it| it.page.clone())
     }
 
-    /// The home gave a page with this digest.
+    /// Notes the digest of the page that the home sent.
     pub fn saw_home_page(&self, id: BackendId, page: &str) {
         let is_known = |it: &Chosen| it.id != id || it.page.as_deref() == Some(page);
         if self.home.chosen.load().as_deref().is_none_or(is_known) {
@@ -124,21 +124,21 @@ impl Records {
         self.journal.note_home(record.clone());
     }
 
-    /// What was remembered before a restart, and the choice that follows.
+    /// Restores the remembered home and chooses the home by it.
     pub fn restore_home(&self, record: Option<HomeRecord>, config: impl FnOnce() -> Arc<Config>) {
         self.home.known.lock().record = record;
         self.choose_home(config, Said::First);
     }
 
-    /// That discovery has answered. True if it is the first time.
+    /// A discovery has answered. True if it is its first answer.
     pub fn heard_of(&self, discovery: &str) -> bool {
         self.home.known.lock().heard.insert(discovery.into())
     }
 
-    /// Chooses the home among the backends that there are now.
+    /// Chooses the home among the current backends.
     pub fn choose_home(&self, config: impl FnOnce() -> Arc<Config>, said: Said) {
         let mut known = self.home.known.lock();
-        // Read under the lock: whoever chooses last chooses by what holds then.
+        // Read under the lock, so that the last choice uses the latest configuration.
         let config = config();
         let fleet: Vec<Candidate> = self.fleet.iter().map(|it| candidate(&it)).collect();
         let mut discoveries = config.discovery.iter().map(|it| it.name.as_str());
@@ -175,7 +175,7 @@ impl Records {
         }
     }
 
-    /// One that stays the home is it for the reason that made it so, and not because it was it.
+    /// A home that stays keeps the reason for which it was first chosen.
     fn why_still(&self, id: BackendId, reason: HomeReason) -> HomeReason {
         let chosen = self.home.chosen.load();
         let before = chosen.as_ref().filter(|it| it.id == id).map(|it| it.reason);
@@ -248,7 +248,7 @@ mod tests {
     use crate::net::{Network, Tcp};
     use crate::tasks::Tasks;
 
-    /// What was read before would be chosen by after a reload has chosen.
+    /// Otherwise a choice after a reload could use the configuration from before it.
     #[cfg(debug_assertions)]
     #[test]
     fn what_the_configuration_says_is_read_while_nobody_else_chooses() {

@@ -1,14 +1,14 @@
-//! What must outlive a request, and partly the process: who owns which prompt and where it is,
-//! where files and assets lie, what operators said. The ledgers and the journal are written through
-//! this one interface and nowhere else, so that none of them knows what another does not.
+//! Records that outlive a request, and some of them the process: who owns which prompt and where it
+//! is, where files and assets are, what operators set. The ledgers and the journal are written only
+//! through this interface, so that they always agree.
 //!
 //! - [`prompts`]: prompts and bindings
 //! - [`files`]: files, and how their names go to clients
 //! - [`assets`]: assets, and how they go to clients
-//! - [`states`]: what operators said of backends
+//! - [`states`]: states that operators set for backends
 //! - [`home`]: which backend is the home
-//! - [`names`]: names of backends that stand in names of files
-//! - [`shards`]: ledgers in parts, each behind a lock of its own
+//! - [`names`]: names of backends that appear in file names
+//! - [`shards`]: ledgers in parts, each with its own lock
 
 pub(crate) mod assets;
 pub(crate) mod files;
@@ -51,17 +51,18 @@ pub struct Records {
     /// The same moment, in milliseconds since 1970.
     started_ms: u64,
     ledger: Shards<Ledger, { rank::LEDGER }>,
-    /// How many submissions there were, over all shards: ComfyUI works in their order.
+    /// The number of submissions over all shards. It gives each submission its place in the order
+    /// in which ComfyUI works.
     submissions: AtomicU64,
     files: Shards<Files, { rank::FILES }>,
     assets: Shards<Assets, { rank::ASSETS }>,
-    /// What operators said of backends, by their addresses: also of those that are not in the
-    /// fleet, for the day when they are again.
+    /// The states that operators set, by address. Backends that are not in the fleet are kept, in
+    /// case they return.
     said: Lock<HashMap<Arc<str>, Said>, { rank::SAID }>,
-    /// Names of backends that were given to clients.
+    /// Names of backends that clients were given.
     given: Lock<GivenNames, { rank::GIVEN_NAMES }>,
     home: home::Home,
-    /// A prompt is not pending any more.
+    /// Notified when a prompt is no longer pending.
     settled: Notify,
 }
 
@@ -94,8 +95,8 @@ impl Records {
         }
     }
 
-    /// A moment in milliseconds since 1970. One moment always gives the same number, even if the
-    /// system's clock is set meanwhile.
+    /// A moment in milliseconds since 1970. The same moment always gives the same number, even if
+    /// the system's clock is changed meanwhile.
     #[must_use]
     pub fn unix_at(&self, at: Instant) -> u64 {
         let millis = |span: Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
@@ -106,7 +107,7 @@ impl Records {
     }
 }
 
-/// Which server a backend is, for records.
+/// Which server a backend is, in the form that records use.
 #[must_use]
 pub(crate) fn server_of(backend: &Backend) -> ServerKey {
     ServerKey::new(Arc::clone(&backend.authority), backend.identity())

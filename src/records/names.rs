@@ -1,4 +1,4 @@
-//! Names of backends in names of files: given out once, and read back (promise R3).
+//! Names of backends in file names: given out once, and resolved later (promise R3).
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,23 +9,23 @@ use crate::journal::record::NameRecord;
 use crate::routing::ids::BackendId;
 use crate::routing::servers::ServerKey;
 
-/// Which server a name in a name of a file means.
+/// The server that a name in a file name means.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Bearer {
     Is(BackendId),
-    /// One, by its URL, that is not there any more.
+    /// A server that is gone, by its URL.
     Gone(Arc<str>),
     Nobody,
 }
 
 impl Records {
-    /// The name of a backend for names of its files. It stays that server's.
+    /// The name of a backend for use in names of its files. It always means this server.
     #[must_use]
     pub fn given_name(&self, backend: &Backend) -> Arc<str> {
         let named = backend.names.get();
         let given = named.given.get_or_init(|| {
-            // Which server it is is read, and what comes of it noted, under the lock: the last word
-            // must be the last in the journal.
+            // The server is read and the result is noted under one lock, so that the last change is
+            // also the last in the journal.
             let mut names = self.given.lock();
             let told = names.give(&server_of(backend), &named.name);
             if let Some(given) = told.new {
@@ -40,8 +40,8 @@ impl Records {
         Arc::clone(given)
     }
 
-    /// Which server a name in a name of a file means: the one that it was given out for, else the
-    /// one that is called so.
+    /// The server that a name in a file name means: the one that it was given out for, else the one
+    /// that has this name now.
     #[must_use]
     pub fn bearer(&self, name: &str) -> Bearer {
         let given = self.given.lock().server_of(name).cloned();
@@ -51,7 +51,7 @@ impl Records {
         }
     }
 
-    /// True if a name is one of a backend that is there, or that was there.
+    /// True if this is the name of a current or former backend.
     #[must_use]
     pub fn is_of_backend(&self, name: &str) -> bool {
         self.bearer(name) != Bearer::Nobody
@@ -66,16 +66,16 @@ impl Records {
         }
     }
 
-    /// A name that was never given out. An address is the name of a server only where no other can
-    /// be given it.
+    /// Resolves a name that was never given out. An address identifies a server only while no other
+    /// server can have that address.
     fn called(&self, name: &str) -> Bearer {
         let is_meant = |it: &Arc<Backend>| *it.name() == *name || it.identity().is_none();
         let called = self.fleet.called(name).filter(is_meant);
         called.map_or(Bearer::Nobody, |it| Bearer::Is(it.id))
     }
 
-    /// These have joined or changed, and it may be told now which servers they are. A name that was
-    /// given out for an address alone is of the one that is told first.
+    /// Backends have joined or changed, and their identity may now be known. A name that was given
+    /// out for an address alone belongs to the first server that is identified there.
     pub fn know_servers<'a>(&self, backends: impl Iterator<Item = &'a Arc<Backend>>) {
         let told = backends.filter_map(|it| Some((Arc::clone(&it.authority), it.identity()?)));
         let told: HashMap<Arc<str>, Arc<str>> = told.collect();
@@ -88,7 +88,8 @@ impl Records {
         }
     }
 
-    /// Takes over the names that were given out before a restart; those that are there go first.
+    /// Restores the names that were given out before a restart. Names of current backends are
+    /// restored first.
     pub fn restore_names(&self, names: Vec<(Arc<str>, NameRecord)>) {
         {
             let mut given = self.given.lock();
@@ -99,7 +100,7 @@ impl Records {
         self.know_servers(self.fleet.iter().collect::<Vec<_>>().iter());
     }
 
-    /// Takes over names that an older Mooring gave out without writing them down.
+    /// Restores names that an older Mooring gave out without noting them.
     pub fn restore_older_names(&self, names: Vec<(Arc<str>, ServerKey)>) {
         if names.is_empty() {
             return;

@@ -1,7 +1,6 @@
-//! What the ledger and the journal learn of a prompt. Both learn it together, so that neither knows
-//! what the other does not.
+//! Records of prompts: updates the ledger and the journal together, so that they always agree.
 //!
-//! The journal is noted under the ledger's lock, so that the last note is of the last state.
+//! The journal is noted under the ledger's lock, so that the last note has the last state.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -23,7 +22,7 @@ use crate::routing::pending::End;
 use crate::routing::shard::Key;
 use crate::routing::unclaimed::Found;
 
-/// Whose prompt it was and where, and how long ago it was taken.
+/// The owner and backend of a prompt that ended, and its age.
 #[derive(Debug, Default)]
 struct Ending {
     client: Option<Masked>,
@@ -32,10 +31,10 @@ struct Ending {
 }
 
 impl Records {
-    /// Takes an id for a new submission.
+    /// Reserves an id for a new submission.
     ///
     /// # Errors
-    /// Somebody has used it, pending or ended.
+    /// The id is in use, by a pending or an ended prompt.
     pub fn reserve(&self, prompt: &PromptId, by: Submitter) -> Result<(), Known> {
         let mut ledger = self.ledger_of(prompt);
         self.count(&mut ledger);
@@ -56,7 +55,7 @@ impl Records {
         self.ledger_of(prompt).get(prompt, now()).cloned()
     }
 
-    /// What is known of several, looked up at once; without those that are not known.
+    /// What is known of several prompts, looked up together. Unknown ones are left out.
     #[must_use]
     pub fn prompts<'p>(
         &self,
@@ -73,7 +72,7 @@ impl Records {
         found
     }
 
-    /// Histories have these no more; see [`Ledger::unlist`].
+    /// Removes these from histories; see [`Ledger::unlist`].
     pub fn unlist<'p>(&self, prompts: impl IntoIterator<Item = &'p PromptId>) {
         let prompts: Vec<&PromptId> = prompts.into_iter().collect();
         self.ledger.each_of(prompts.iter().map(|prompt| key_of(prompt)), |ledger, places| {
@@ -82,7 +81,7 @@ impl Records {
         });
     }
 
-    /// The history of these: the newest `max` of each, in the order of their ends.
+    /// The history of these owners: the newest `max` of each, in the order of their ends.
     #[must_use]
     pub fn history_of(&self, owners: &[Owner], max: usize) -> Vec<Listed> {
         let now = now();
@@ -91,8 +90,8 @@ impl Records {
         histories(all, owners, max)
     }
 
-    /// The newest `max` prompts in all histories but those of nameless submitters, in the order of
-    /// their ends.
+    /// The newest `max` prompts of all histories except those of unnamed submitters, in the order
+    /// of their ends.
     #[must_use]
     pub fn history_of_all(&self, max: usize) -> Vec<Listed> {
         let now = now();
@@ -100,7 +99,7 @@ impl Records {
         newest(shards.flat_map(|mut ledger| ledger.history_of_all(max, now)).collect(), max)
     }
 
-    /// What is pending of a person, whichever client submitted it.
+    /// The pending prompts of a person, over all of that person's clients.
     #[must_use]
     pub fn pending_of(&self, person: &Person) -> Vec<PromptId> {
         self.ledger.each().flat_map(|ledger| ledger.pending_of(person)).collect()
@@ -112,13 +111,13 @@ impl Records {
         self.ledger.each().any(|ledger| ledger.knows(person))
     }
 
-    /// The prompts that were given up because `backend` stayed away or ran nothing, in no order.
+    /// The prompts that were presumed lost because `backend` was away or ran nothing, in no order.
     #[must_use]
     pub fn presumed_lost(&self, backend: BackendId) -> Vec<PromptId> {
         self.ledger.each().flat_map(|ledger| ledger.presumed_lost(backend)).collect()
     }
 
-    /// Takes over the prompts that the journal had: those that ended in the order of their ends.
+    /// Restores the prompts from the journal. Ended ones must be in the order of their ends.
     pub fn restore_prompts(&self, entries: Vec<Entry>) {
         let now = now();
         let latest = entries.iter().map(|entry| entry.order + 1).max().unwrap_or(0);
@@ -135,8 +134,8 @@ impl Records {
         );
     }
 
-    /// Gives the next number of a submission, over all shards. It is taken under the shard's lock,
-    /// so that the numbers in a shard grow.
+    /// Gives a submission the next number over all shards. It is taken under the shard's lock, so
+    /// that the numbers in a shard increase.
     fn count(&self, ledger: &mut Ledger) {
         ledger.count_from(self.submissions.fetch_add(1, Ordering::Relaxed));
     }
@@ -148,7 +147,8 @@ impl Records {
         self.ledger.at(key_of(prompt))
     }
 
-    /// A submission goes to `backend`: noted, and durable before its first byte is sent.
+    /// Records that a submission goes to `backend`. The caller makes this durable before the first
+    /// byte is sent.
     pub fn prompt_placed(&self, prompt: &PromptId, backend: BackendId, output_nodes: &[String]) {
         let mut ledger = self.ledger_of(prompt);
         ledger.placed(prompt, backend);
@@ -158,7 +158,7 @@ impl Records {
         });
     }
 
-    /// A prompt of a client was found, where it is pending. False if it is known already.
+    /// A client's prompt was found where it is pending. False if it was already known.
     pub fn prompt_adopted(&self, client: &ClientId, found: &Found) -> bool {
         let Found { prompt, backend, seen, output_nodes, .. } = found;
         let by = Submitter::client(client.clone());
@@ -174,7 +174,7 @@ impl Records {
         is_new
     }
 
-    /// A submission was refused, or never sent: no trace of it stays.
+    /// A submission was refused or never sent: its record is removed.
     pub fn prompt_withdrawn(&self, prompt: &PromptId) {
         let mut ledger = self.ledger_of(prompt);
         ledger.withdraw(prompt);
@@ -185,7 +185,7 @@ impl Records {
         self.settled.notify_waiters();
     }
 
-    /// A prompt has ended: the ledger, the journal and the operator learn of it.
+    /// A prompt has ended: updates the ledger, the journal and the log.
     pub fn prompt_ended(&self, prompt: &PromptId, end: End, told: Told) {
         let known = self.note_end(prompt, end, told);
         self.metrics.prompt_ended(end);
@@ -196,13 +196,14 @@ impl Records {
         self.settled.notify_waiters();
     }
 
-    /// The next time that a prompt is not pending any more, from this call on: its client knew of
-    /// it before.
+    /// Completes when the next prompt after this call is no longer pending. Its client has been
+    /// told before that.
     pub fn next_settled(&self) -> Notified<'_> {
         self.settled.notified()
     }
 
-    /// A prompt that was presumed lost has ended otherwise: history and view tell the truth (P6).
+    /// A prompt that was presumed lost ended in another way: corrects the history and the view
+    /// (P6).
     pub fn prompt_corrected(&self, prompt: &PromptId, end: End) {
         let known = self.note_end(prompt, end, Told::Yes);
         self.metrics.prompts_corrected.inc();
@@ -213,7 +214,7 @@ impl Records {
             "A prompt that was presumed lost had ended.");
     }
 
-    /// The binding of a client as it is now.
+    /// Notes the current binding of a client.
     pub fn note_binding(&self, client: &ClientId, core: &core::Client) {
         if !self.journal.is_kept() {
             return;
@@ -228,7 +229,7 @@ impl Records {
         self.journal.note_binding(client, record);
     }
 
-    /// What the ledger knows of it.
+    /// Returns what the ledger knows of the prompt.
     fn note_end(&self, prompt: &PromptId, end: End, told: Told) -> Option<Record> {
         let mut ledger = self.ledger_of(prompt);
         ledger.ended(prompt, end, now());
@@ -246,7 +247,7 @@ impl Records {
         }
     }
 
-    /// Notes a prompt as the ledger has it, and what the ledger has forgotten for it.
+    /// Notes a prompt as the ledger has it, and deletes those that the ledger forgot to make room.
     fn note_prompt(
         &self,
         ledger: &mut Guard<'_, Ledger, { rank::LEDGER }>,
@@ -259,7 +260,7 @@ impl Records {
         }
         if let Some(record) = ledger.get(prompt, now()).and_then(|it| self.record_of(it)) {
             let record = match ledger.get(prompt, now()).map(|it| it.state) {
-                // A reset came between the placement and its note.
+                // The client was reset between the placement and its note.
                 Some(State::Ended(end)) => record.ended(end, unix_millis(), Told::No),
                 Some(State::Pending | State::Learned) | None => record,
             };
@@ -289,7 +290,7 @@ fn key_of(prompt: &PromptId) -> Key {
     Key::of(prompt.as_str().as_bytes())
 }
 
-/// `None` if it has passed.
+/// `None` if the moment has passed.
 fn unix_of_coming(at: std::time::Instant) -> Option<u64> {
     let left = at.checked_duration_since(now()).filter(|left| !left.is_zero())?.as_millis();
     Some(unix_millis().saturating_add(u64::try_from(left).unwrap_or(u64::MAX)))

@@ -1,19 +1,19 @@
-//! A ledger in shards, each behind a lock of its own. So an update of one name delays only those
-//! that need a name of the same shard.
+//! A ledger in shards, each with its own lock, so that an update delays only access to the same
+//! shard.
 
 use smallvec::SmallVec;
 
 use crate::lock::{Guard, Lock};
 use crate::routing::shard::{Key, bounds};
 
-/// How many of a list are looked up before others get their turn.
+/// How many of a list are looked up before other tasks get a turn.
 const AT_ONCE: usize = 1_024;
 
 #[derive(Debug)]
 pub(crate) struct Shards<T, const RANK: u8>(Box<[Lock<T, RANK>]>);
 
 impl<T, const RANK: u8> Shards<T, RANK> {
-    /// A ledger that holds so much; `make` makes a shard of it that holds a part of that.
+    /// A ledger of `capacity` entries; `make` creates a shard for its part of them.
     pub(super) fn new(capacity: usize, make: impl Fn(usize) -> T) -> Self {
         Self(bounds(capacity).into_iter().map(|capacity| Lock::new(make(capacity))).collect())
     }
@@ -24,7 +24,7 @@ impl<T, const RANK: u8> Shards<T, RANK> {
         self.0[self.index_of(key)].lock()
     }
 
-    /// Which of [`Self::each`] is the shard of a key.
+    /// The index of a key's shard in [`Self::each`].
     pub(super) fn index_of(&self, key: Key) -> usize {
         key.shard(self.0.len())
     }
@@ -34,7 +34,7 @@ impl<T, const RANK: u8> Shards<T, RANK> {
         self.0.iter().map(Lock::lock)
     }
 
-    /// Hands each shard what lies there, in its order.
+    /// Gives each shard its own items, in their order.
     pub(super) fn divide<I>(
         &self,
         items: Vec<I>,
@@ -55,8 +55,8 @@ impl<T, const RANK: u8> Shards<T, RANK> {
         self.index_of(one) == self.index_of(other)
     }
 
-    /// Goes through several, shard by shard: each lock is taken once, but for more than
-    /// [`AT_ONCE`]. `act` gets a shard and the places of those that lie there, in their order.
+    /// Visits several items, shard by shard. Each lock is taken once, or once per [`AT_ONCE`] items
+    /// if there are more. `act` gets a shard and the indexes of its items, in their order.
     #[cfg_attr(debug_assertions, track_caller)]
     pub(super) fn each_of(
         &self,

@@ -1,4 +1,4 @@
-//! What operators said of backends, over a restart (promise V5).
+//! States that operators set for backends, kept over a restart (promise V5).
 
 use std::sync::Arc;
 
@@ -11,11 +11,11 @@ use crate::journal::record::StateRecord;
 use crate::routing::placement::AdminState;
 use crate::routing::state_change::StateChange;
 
-/// What an operator said of the server at an address.
+/// The state that an operator set for the server at an address.
 #[derive(Clone, Debug)]
 pub(super) struct Said {
     change: StateChange,
-    /// Which server it was said of, if that is known: the address may be another's later.
+    /// For which server it was set, if that is known: another server may get this address later.
     identity: Option<Arc<str>>,
 }
 
@@ -26,9 +26,9 @@ impl Said {
 }
 
 impl Records {
-    /// An operator said something of a backend. It holds from now on, and is noted.
+    /// An operator set a backend's state. It applies at once, and is noted.
     pub fn state_said(&self, backend: &Backend, change: StateChange) {
-        // Taken before the note, so that no restart finds a note of what never was.
+        // Applied before it is noted, so that no restart finds a state that never applied.
         backend.heed(change, |change| {
             let identity = backend.identity();
             let said = Said { change: change.clone(), identity: identity.clone() };
@@ -38,8 +38,9 @@ impl Records {
         });
     }
 
-    /// Takes over what was said before a restart. What was said of a server that is not configured
-    /// stays in the journal, in case it is configured again. The oldest of these are dropped first.
+    /// Restores the states from before a restart. A state of a server that is not configured stays
+    /// in the journal, in case the server is configured again. The oldest of these are dropped
+    /// first.
     pub fn restore_states(&self, states: Vec<(Arc<str>, StateRecord)>) {
         let mut strangers = Vec::new();
         for (url, record) in states {
@@ -68,7 +69,7 @@ impl Records {
         }
     }
 
-    /// A backend has joined the fleet: it is as it was left, if it was there before.
+    /// A backend has joined the fleet: it gets the state that it had before.
     pub fn recall_state(&self, backend: &Backend) {
         let said = self.said.lock().get(&backend.authority).cloned();
         let left = said.filter(|it| it.is_of(backend)).map(|it| it.change);
