@@ -15,7 +15,7 @@ struct Held {
     most: AtomicU64,
 }
 
-/// A part of the budget, given back when dropped.
+/// A part of the budget. Dropping it gives the part back.
 #[derive(Debug)]
 pub struct BodyShare {
     held: Arc<Held>,
@@ -28,12 +28,12 @@ impl BodyBudget {
         Self { held: Arc::new(Held { bytes: AtomicU64::new(0), most: AtomicU64::new(bytes) }) }
     }
 
-    /// Another limit holds from now on. What is held stays.
+    /// Changes the limit for later calls. Shares that are held stay valid.
     pub fn limit(&self, bytes: u64) {
         self.held.most.store(bytes, Ordering::Relaxed);
     }
 
-    /// A share of nothing yet.
+    /// A share that holds no bytes yet.
     #[must_use]
     pub fn share(&self) -> BodyShare {
         BodyShare { held: Arc::clone(&self.held), bytes: 0 }
@@ -41,7 +41,7 @@ impl BodyBudget {
 }
 
 impl BodyShare {
-    /// Takes so much more, if it is free.
+    /// Grows the share to `bytes`, if the budget has that much left. Returns whether it did.
     pub fn grow_to(&mut self, bytes: u64) -> bool {
         let Some(more) = bytes.checked_sub(self.bytes) else { return true };
         let most = self.held.most.load(Ordering::Relaxed);

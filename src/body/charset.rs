@@ -1,5 +1,6 @@
-//! JSON in other charsets than UTF-8. ComfyUI decodes by `Content-Type` (as aiohttp does), and so
-//! do we; what we check and pass on is UTF-8.
+//! Converts JSON in other charsets to UTF-8. ComfyUI (through aiohttp) decodes a body by the
+//! charset in `Content-Type`, and Mooring does the same. What Mooring checks and passes on is
+//! UTF-8.
 
 use std::borrow::Cow;
 
@@ -8,11 +9,11 @@ use encoding_rs::{Encoding, UTF_8};
 use http::HeaderMap;
 use http::header::CONTENT_TYPE;
 
-/// A charset that is not known here.
+/// A charset that Mooring does not know.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct Unknown;
 
-/// How a text is written.
+/// The charset of a text.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct Charset(&'static Encoding);
 
@@ -20,7 +21,7 @@ impl Charset {
     /// The charset that a request names; UTF-8 if it names none (RFC 8259 section 8.1).
     ///
     /// # Errors
-    /// It is not known.
+    /// The charset is not known.
     pub(crate) fn of(headers: &HeaderMap) -> Result<Self, Unknown> {
         let Some(said) = headers.get(CONTENT_TYPE) else { return Ok(Self(UTF_8)) };
         let said = said.to_str().map_err(|_| Unknown)?;
@@ -30,9 +31,9 @@ impl Charset {
         encoding(name).map(Self).ok_or(Unknown)
     }
 
-    /// The same text in UTF-8. A byte order mark goes before what was said, and is left out: no
-    /// parser has to take one, and some clients write one. What is not written as it says stays as
-    /// it is, and is no JSON then.
+    /// The same text in UTF-8. A byte order mark overrides the named charset, and is removed: some
+    /// clients write one, and no parser has to accept one. Bytes that are not valid in their
+    /// charset stay as they are, and are then refused as invalid JSON.
     #[must_use]
     pub(crate) fn utf8(self, body: Bytes) -> Bytes {
         let (encoding, mark) = Encoding::for_bom(&body).unwrap_or((self.0, 0));
@@ -54,7 +55,7 @@ fn parameter(text: &str) -> Option<&str> {
     name.trim().eq_ignore_ascii_case("charset").then_some(value).filter(|it| !it.is_empty())
 }
 
-/// By the names of the web, and by Python's own.
+/// Looks up a charset by its web name or by Python's name for it.
 fn encoding(name: &str) -> Option<&'static Encoding> {
     let name = name.to_ascii_lowercase().replace('_', "-");
     let name = match name.as_str() {
@@ -103,7 +104,7 @@ mod tests {
             ("a/b; charset=latin1", b"\xe9", b"\xc3\xa9"),
             ("a/b; charset=latin1", b"{}", b"{}"),
             ("a/b; charset=gbk", b"\xbb\xad", "画".as_bytes()),
-            // Not what it says: no JSON, as it is none before.
+            // Bytes that are not valid in the named charset stay as they are.
             ("a/b; charset=utf-16le", b"{\0}", b"{\0}"),
         ] {
             assert_eq!(utf8(said, body), right, "{said}");

@@ -1,4 +1,4 @@
-//! A body that breaks off when something happens meanwhile.
+//! A body that is aborted when some other event happens first.
 
 use std::fmt;
 use std::future::Future;
@@ -10,7 +10,7 @@ use http_body::{Body as _, Frame};
 
 use crate::body::{BodyError, ResponseBody};
 
-/// A body, and what ends it early.
+/// A body and the event that aborts it.
 pub struct CutBody {
     body: Box<ResponseBody>,
     until: Pin<Box<dyn Future<Output = ()> + Send>>,
@@ -22,7 +22,7 @@ impl fmt::Debug for CutBody {
     }
 }
 
-/// The same body, which breaks off once `until` is done. One that is there already is whole.
+/// Aborts `body` once `until` completes. A body that has already arrived is passed whole.
 #[must_use]
 pub(crate) fn cut(
     body: ResponseBody,
@@ -46,7 +46,7 @@ impl CutBody {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        // First: a body that is always ready would never hear of it.
+        // Polled first: otherwise a body that is always ready would never notice the event.
         if self.until.as_mut().poll(cx).is_ready() {
             self.until = Box::pin(std::future::ready(()));
             return Poll::Ready(Some(Err(BodyError::Unwanted)));

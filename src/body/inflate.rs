@@ -10,10 +10,10 @@ use http::header::{CONTENT_ENCODING, HeaderValue};
 use super::budget::BodyShare;
 use super::{CollectError, CollectLimits};
 
-/// What is taken, as `Accept-Encoding` tells it.
+/// The accepted codings, as the value of `Accept-Encoding`.
 pub(crate) const TAKEN: HeaderValue = HeaderValue::from_static("gzip, deflate");
 
-/// How much is inflated at one time, and after how much others have their turn.
+/// The bytes to inflate before other tasks get a turn.
 const CHUNK: usize = 64 << 10;
 const TURN: usize = 1 << 20;
 
@@ -25,7 +25,7 @@ pub(crate) enum Coding {
     Deflate,
 }
 
-/// A coding that is not taken, or several of them on top of each other.
+/// A coding that is not supported, or several codings on top of each other.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct Unknown;
 
@@ -33,7 +33,7 @@ impl Coding {
     /// The coding that a request names.
     ///
     /// # Errors
-    /// It is not taken.
+    /// The coding is not supported.
     pub(crate) fn of(headers: &HeaderMap) -> Result<Self, Unknown> {
         let mut found = Self::Plain;
         for value in headers.get_all(CONTENT_ENCODING) {
@@ -63,11 +63,11 @@ pub enum InflateError {
     Corrupt,
 }
 
-/// Inflates a body within the limits that it would have plain. What it came as counts against the
-/// budget too, as both are held.
+/// Inflates a body. The result may not be larger than an uncompressed body may be. The compressed
+/// bytes count against the budget too, because both are held at the same time.
 ///
 /// # Errors
-/// It is larger than it may be, there is no budget for it, or it is not what its coding says.
+/// The result is too large, the budget is used up, or the body is not valid in its coding.
 pub(crate) async fn inflated(
     body: Bytes,
     coding: Coding,
@@ -106,7 +106,7 @@ fn reader(body: &Bytes, coding: Coding) -> Box<dyn Read + Send + '_> {
         Coding::Plain => Box::new(&body[..]),
         Coding::Gzip => Box::new(MultiGzDecoder::new(&body[..])),
         Coding::Deflate if has_zlib_header(body) => Box::new(ZlibDecoder::new(&body[..])),
-        // Not as the RFC says, and as many send it.
+        // Raw deflate without a zlib header: not what the RFC says, but many clients send it.
         Coding::Deflate => Box::new(DeflateDecoder::new(&body[..])),
     }
 }

@@ -1,7 +1,7 @@
-//! Bodies on their way through: they are streamed and never collected here.
+//! Request and response bodies: streamed where possible, collected only where they must be read.
 //!
-//! Both directions have an idle deadline: a body of which no byte moves is given up (invariant 10).
-//! A body that moves slowly is back-pressure and is left alone.
+//! Both directions have an idle deadline: a body is given up when no byte moves for that long
+//! (invariant 10). A body that moves slowly is back-pressure and is left alone.
 
 pub(crate) mod budget;
 pub(crate) mod charset;
@@ -45,14 +45,14 @@ fn humantime(duration: Duration) -> String {
     format!("{} s", duration.as_secs())
 }
 
-/// A body that someone else sends, with an idle deadline.
+/// A body that is received from the network, with an idle deadline.
 ///
-/// The timer exists only once the body has kept us waiting: most bodies are there at once.
+/// The timer is created only when a poll finds no data: most bodies are there at once.
 pub struct Streamed {
     inner: Incoming,
     idle: Duration,
     timer: Option<Pin<Box<Sleep>>>,
-    /// The timer runs: the last poll had nothing.
+    /// The timer is running: the last poll had no data.
     is_waiting: bool,
 }
 
@@ -74,7 +74,8 @@ impl Streamed {
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match Pin::new(&mut self.inner).poll_frame(cx) {
             Poll::Ready(frame) => {
-                // Set anew at the next wait: nobody may poll for long while it is written on.
+                // The next wait sets the timer anew. The body may not be polled for a long time
+                // while the other side is slow to read, and that must not count as idle.
                 self.is_waiting = false;
                 Poll::Ready(frame.map(|frame| frame.map_err(BodyError::from)))
             }
@@ -108,14 +109,14 @@ impl ClientFault {
 #[derive(Debug)]
 pub enum RequestBody {
     Empty,
-    /// Collected, because it had to be understood. `Some` until it is sent.
+    /// Collected, because Mooring had to read it. `Some` until it is sent.
     Whole(Option<Bytes>),
     /// Passed on as the client sends it.
     Streamed {
         body: Streamed,
         fault: ClientFault,
     },
-    /// One backend's answer on its way to another.
+    /// One backend's answer, sent in a request to another backend.
     Wrapped(Box<Wrapped>),
 }
 
@@ -125,7 +126,7 @@ impl RequestBody {
         Self::Whole(Some(bytes.into()))
     }
 
-    /// Passes `body` on, giving up when no byte moves for `idle`.
+    /// Passes `body` on, and gives it up when no byte moves for `idle`.
     #[must_use]
     pub fn streamed(body: Incoming, idle: Duration) -> (Self, ClientFault) {
         let fault = ClientFault::default();
@@ -182,15 +183,15 @@ impl Body for RequestBody {
 
 /// What must happen when a response body has ended, or has been given up.
 pub trait OnEnd: Send + 'static {
-    /// The last byte has been taken.
+    /// The last byte was read.
     fn finished(self: Box<Self>);
 }
 
 /// The body of a response to a client.
 ///
-/// Its guard is dropped when the body is over, however it ends; a request counts as in flight
-/// until then, not until its headers are sent. `finished` is called only at the regular end: a
-/// connection whose answer was not read to the end cannot be used again.
+/// Its guard is dropped when the body is over, however it ends; a request counts as in flight until
+/// then, not until its headers are sent. `finished` is called only at the regular end: a connection
+/// whose answer was not read to the end cannot be reused.
 pub enum ResponseBody {
     Whole(Option<Bytes>),
     Streamed { body: Streamed, guard: Option<Box<dyn OnEnd>> },
@@ -220,7 +221,7 @@ impl ResponseBody {
         Self::Whole(Some(bytes.into()))
     }
 
-    /// Passes a backend's body on; `guard` is finished with its last byte.
+    /// Passes a backend's body on; `guard` is finished after the last byte.
     #[must_use]
     pub fn streamed(body: Incoming, idle: Duration, guard: Box<dyn OnEnd>) -> Self {
         if body.is_end_stream() {
@@ -294,24 +295,25 @@ pub enum CollectError {
     Broken(#[source] BodyError),
 }
 
-/// Bytes a second that a collected body must come with on average, once it has taken longer than
-/// it may be idle: who drips one byte a minute must not hold memory for ever.
+/// The lowest average rate of a collected body, in bytes per second. It is checked once the body
+/// has taken longer than its idle deadline: a client that sends one byte a minute must not hold
+/// memory forever.
 const LEAST_RATE: u64 = 1 << 10;
 
 /// How a body may be collected.
 #[derive(Clone, Copy, Debug)]
 pub struct CollectLimits {
-    /// In bytes.
+    /// The largest size, in bytes.
     pub max: u64,
-    /// How long no byte may move.
+    /// The longest time in which no byte may arrive.
     pub idle: Duration,
 }
 
 /// Reads a whole body; `share` holds its bytes against the budget of all bodies.
 ///
 /// # Errors
-/// It is larger than it may be (found by its length before the first byte, or at the first byte
-/// too many), there is no budget for it, or it broke off.
+/// The body is too large (known from its length before the first byte, or at the first byte over
+/// the limit), the budget is used up, or the body broke off.
 pub(crate) async fn collect(
     body: Incoming,
     limits: CollectLimits,
@@ -366,8 +368,8 @@ impl Collector<'_> {
         Ok(())
     }
 
-    /// Small bodies come in one piece and are not copied. Large ones are copied once, as they come:
-    /// a second time, when they are whole, would be twice their memory.
+    /// Small bodies arrive in one piece and are not copied. Large ones are copied once, as they
+    /// arrive: joining the parts at the end would need twice the memory.
     fn whole(self) -> Bytes {
         self.first.unwrap_or_else(|| self.rest.into())
     }

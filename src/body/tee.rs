@@ -9,16 +9,16 @@ use http_body::{Body as _, Frame};
 
 use crate::body::{BodyError, ResponseBody};
 
-/// Is told of the bytes of a body as they pass. Dropped if the body breaks off or is given up.
+/// Observes the bytes of a body as they pass. Dropped if the body breaks off or is given up.
 pub(crate) trait Tee: Send + 'static {
-    /// These bytes have passed. False: it has seen enough, and is dropped.
+    /// These bytes have passed. Returns false when it needs no more; it is then dropped.
     fn passed(&mut self, data: &[u8]) -> bool;
 
     /// The last byte has passed.
     fn finished(self: Box<Self>);
 }
 
-/// A body with its tap, until that has seen enough.
+/// A body with its observer, which is dropped when it needs no more.
 pub struct TeeBody {
     body: Box<ResponseBody>,
     tee: Option<Box<dyn Tee>>,
@@ -30,7 +30,7 @@ impl fmt::Debug for TeeBody {
     }
 }
 
-/// The same body, with `tee` told of it.
+/// The same body, observed by `tee`.
 #[must_use]
 pub(crate) fn tee(body: ResponseBody, tee: Box<dyn Tee>) -> ResponseBody {
     if body.is_end_stream() {
@@ -54,7 +54,7 @@ impl TeeBody {
         match &frame {
             Poll::Ready(Some(Ok(frame))) => {
                 self.tell(frame);
-                // Whoever takes the last frame may not ask for another.
+                // The consumer may not poll again after the last frame.
                 if self.body.is_end_stream() {
                     self.finish();
                 }

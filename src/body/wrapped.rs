@@ -14,15 +14,15 @@ use super::{BodyError, Streamed};
 pub struct Wrapped {
     head: Option<Bytes>,
     body: Streamed,
-    /// Nothing more of it comes.
+    /// The body has ended.
     is_read: bool,
     tail: Option<Bytes>,
-    /// How many bytes of it may still come.
+    /// The bytes that the body may still have.
     left: u64,
 }
 
 impl Wrapped {
-    /// `max` is the most that `body` may have, in bytes.
+    /// `max` is the largest size of `body`, in bytes.
     #[must_use]
     pub fn new(head: String, body: Incoming, tail: String, max: u64, idle: Duration) -> Self {
         let body = Streamed::new(body, idle);

@@ -1,31 +1,30 @@
-//! Where one frame ends and the next begins, in bytes that are only passed through. Pure.
+//! Finds where one frame ends and the next begins, in bytes that are only passed through. Pure.
 //!
-//! Whoever passes frames of others on may say something of its own only between two of them
-//! (RFC 6455 section 5.4: control frames may stand between the fragments of a message). Nothing
-//! but the lengths is read, so extensions and masks pass as they are.
+//! A proxy that passes frames on may insert its own frames only between two of them (RFC 6455
+//! section 5.4: control frames may stand between the fragments of a message). Only the lengths are
+//! read, so extensions and masks pass unchanged.
 
 /// The longest header of a frame: two bytes, eight of length, four of mask (RFC 6455 section 5.2).
 const HEADER_MAX: usize = 14;
 
-/// How far a stream of frames is.
+/// The position in a stream of frames.
 #[derive(Debug, Default)]
 pub struct Boundary {
     header: [u8; HEADER_MAX],
-    /// Bytes of the header that have come.
+    /// Bytes of the header that have arrived.
     has: usize,
     /// Bytes of the payload that are still to come.
     left: u64,
 }
 
 impl Boundary {
-    /// True if nothing of a frame has come that is not whole.
+    /// True between two frames, so that no frame is incomplete.
     #[must_use]
     pub fn is_between(&self) -> bool {
         self.has == 0 && self.left == 0
     }
 
-    /// Takes bytes up to the end of the frame that they are part of, or all of them. Returns how
-    /// many.
+    /// Takes bytes up to the end of the current frame, or all of them. Returns how many.
     pub fn take(&mut self, bytes: &[u8]) -> usize {
         let mut taken = 0;
         while taken < bytes.len() {
@@ -59,7 +58,7 @@ impl Boundary {
     }
 }
 
-/// How long a header is that begins so; two at least.
+/// The length of the header that begins with these bytes, of which there are at least two.
 fn header_len(header: &[u8]) -> usize {
     let Some(second) = header.get(1) else { return 2 };
     let length = match second & 0x7f {

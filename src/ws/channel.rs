@@ -1,8 +1,8 @@
-//! A WebSocket connection after its handshake, as frames: pings and the closing handshake are
-//! answered here.
+//! A WebSocket connection after its handshake, as frames. It answers pings and the closing
+//! handshake.
 //!
-//! An idle channel holds no buffer. All channels of a thread read into one, and take from it what
-//! they need before the next is polled.
+//! An idle channel holds no buffer. All channels of a thread read into one shared buffer, and take
+//! what they need from it before the next channel is polled.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -23,7 +23,7 @@ use crate::net::{Stream, with_scratch};
 /// Bounds of one connection.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// The largest message taken, in bytes; a larger one ends the connection with 1009.
+    /// The largest accepted message, in bytes; a larger one ends the connection with 1009.
     pub message: usize,
 }
 
@@ -32,15 +32,16 @@ pub struct Channel {
     stream: Stream,
     role: Role,
     decoder: Decoder,
-    /// Frames that came with one that was asked for: not more than a read can bring.
+    /// Frames that arrived together with the one that was returned; no more than one read can
+    /// bring.
     arrived: VecDeque<Frame>,
-    /// What is wrong with the bytes after those of `arrived`.
+    /// The error in the bytes after the frames in `arrived`.
     failed: Option<ReceiveError>,
     receiving: Receiving,
     sending: Sending,
     outbox: Outbox,
-    /// The answer to the last ping, if it is not yet in the outbox. Only the last one needs an
-    /// answer (RFC 6455 section 5.5.3), so that a peer that only pings fills nothing.
+    /// The answer to the last ping, if it is not yet in the outbox. Only the last ping needs an
+    /// answer (RFC 6455 section 5.5.3), so a peer that only sends pings fills no memory.
     pong: Option<Bytes>,
     replies: Replies,
 }
@@ -48,7 +49,7 @@ pub struct Channel {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Receiving {
     Open,
-    /// The peer's close frame was seen; the end of the connection is awaited.
+    /// The peer's close frame was received; the end of the connection is awaited.
     Closed,
     /// Nothing more will be read.
     Ended,
@@ -57,11 +58,11 @@ enum Receiving {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Sending {
     Open,
-    /// Our close frame was the last one.
+    /// We have sent a close frame, so nothing more is sent.
     Closed,
 }
 
-/// Pongs and the answer to a close frame leave without being asked to.
+/// Whether pongs and the answer to a close frame still have to be sent.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Replies {
     Sent,
@@ -75,7 +76,7 @@ impl fmt::Debug for Channel {
 }
 
 impl Channel {
-    /// One side of `stream`; `early` is what had been read beyond the handshake.
+    /// One side of `stream`; `early` is what was read after the handshake.
     pub(super) fn new(stream: Stream, role: Role, early: &[u8], limits: Limits) -> Self {
         let mut channel = Self {
             stream,
@@ -127,11 +128,12 @@ impl Channel {
                     self.receiving = Receiving::Ended;
                     return Poll::Ready(None);
                 }
-                // A peer that does not read is still heard.
+                // A peer that does not read is still read from.
                 Poll::Ready(Ok(())) | Poll::Pending => {}
             }
             if !self.arrived.is_empty() {
-                // One read may bring thousands: others have a turn, as they have at each read.
+                // One read may bring thousands of frames, so each counts against tokio's task
+                // budget as a read does.
                 ready!(poll_proceed(cx)).made_progress();
             }
             if let Some(frame) = self.take_arrived() {
@@ -196,13 +198,13 @@ impl Channel {
         }
     }
 
-    /// After the closing handshake the server is the first to end the connection (RFC 6455
-    /// section 7.1.1); the client waits for that.
+    /// After the closing handshake the server must close the connection first (RFC 6455 section
+    /// 7.1.1); the client waits for that.
     fn is_over(&self) -> bool {
         self.role == Role::Server && self.receiving == Receiving::Closed
     }
 
-    /// Reads once. An error of `None` is the end of the stream.
+    /// Reads once. An error of `None` means the end of the stream.
     fn poll_read(
         &mut self,
         cx: &mut Context<'_>,
@@ -217,7 +219,7 @@ impl Channel {
         })
     }
 
-    /// The first frame that `bytes` make whole; the others are in `arrived`.
+    /// Decodes `bytes` and returns the first whole frame; the others go to `arrived`.
     fn decode(&mut self, mut bytes: &[u8]) -> Option<Frame> {
         let mut first = None;
         loop {
@@ -241,7 +243,7 @@ impl Channel {
         Some(frame)
     }
 
-    /// Does what the protocol asks for before the frame is handed out.
+    /// Does what the protocol requires before the frame is returned.
     fn seen(&mut self, frame: Frame) -> Frame {
         match (frame.opcode, self.sending) {
             (Opcode::Ping, Sending::Open) => {
@@ -263,7 +265,7 @@ impl Channel {
         frame
     }
 
-    /// The connection has ended: as it should after a close frame, and else without a word.
+    /// The connection has ended: regularly if a close frame came before, else as an error.
     fn lost(&mut self, error: Option<io::Error>) -> Option<Result<Frame, ReceiveError>> {
         let before = std::mem::replace(&mut self.receiving, Receiving::Ended);
         self.sending = Sending::Closed;
@@ -280,14 +282,14 @@ mod tests {
 
     use super::*;
 
-    /// A channel and its peer's end of the wire, which holds `room` bytes.
+    /// A channel and the other end of its stream, which buffers `room` bytes.
     fn open(role: Role, room: usize) -> (Channel, DuplexStream) {
         let (ours, theirs) = duplex(room);
         let limits = Limits { message: 1 << 20 };
         (Channel::new(Stream::simulated(ours), role, b"", limits), theirs)
     }
 
-    /// Both sides of one wire.
+    /// Both sides of one stream.
     fn pair(room: usize) -> (Channel, Channel) {
         let (server, wire) = open(Role::Server, room);
         let limits = Limits { message: 1 << 20 };
@@ -299,7 +301,7 @@ mod tests {
         channel.next().await.expect("open").expect("legal")
     }
 
-    /// What a poll says right now.
+    /// The result of one poll; `None` if it is pending.
     async fn at_once<T>(mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>) -> Option<T> {
         poll_fn(|cx| {
             Poll::Ready(match poll(cx) {

@@ -1,7 +1,7 @@
-//! Which messages do the bytes of a peer mean (RFC 6455 section 5)? No input and no output here.
+//! Decodes a peer's bytes into messages (RFC 6455 section 5). Does no I/O.
 //!
 //! The decoder is given what was just read, and keeps only what is incomplete: an idle connection
-//! has no buffer. A header is judged as soon as it is there, before its payload is awaited.
+//! has no buffer. A header is checked as soon as it is complete, before its payload arrives.
 
 use std::io;
 
@@ -10,16 +10,16 @@ use bytes::Bytes;
 use super::mask::apply_mask;
 use super::{Frame, Opcode, Role, may_be_sent};
 
-/// Two bytes, eight for the longest length, four for the key.
+/// Two bytes, eight for the longest length, four for the mask key.
 const HEADER_MAX: usize = 14;
 
 /// The largest payload of a control frame, in bytes (section 5.5).
 const CONTROL_MAX: usize = 125;
 
-/// What is allocated for a payload on its header's word alone, in bytes. More only as it comes.
+/// The bytes to allocate for a payload before it arrives. More is allocated only as it arrives.
 const AT_ONCE: usize = 64 << 10;
 
-/// Why nothing more can be read.
+/// Why reading cannot continue.
 #[derive(Debug, thiserror::Error)]
 pub enum ReceiveError {
     /// The peer is gone without a closing handshake (reported as 1006).
@@ -28,7 +28,7 @@ pub enum ReceiveError {
     /// A message larger than [`Limits::message`](super::Limits::message) (1009).
     #[error("message too large")]
     TooLarge,
-    /// Bytes that are no UTF-8 in a text message or in the reason of a close frame (1007).
+    /// Invalid UTF-8 in a text message or in the reason of a close frame (1007).
     #[error("text is not UTF-8")]
     NotUtf8,
     /// Anything else that RFC 6455 forbids (1002).
@@ -37,7 +37,7 @@ pub enum ReceiveError {
 }
 
 impl ReceiveError {
-    /// The code to close with; `None` when there is nobody to tell.
+    /// The code to close with; `None` if the peer is gone.
     #[must_use]
     pub fn close_code(&self) -> Option<u16> {
         match self {
@@ -49,17 +49,18 @@ impl ReceiveError {
     }
 }
 
-/// Puts messages together. Of no use after an error or a close frame.
+/// Assembles messages. It must not be used after an error or a close frame.
 #[derive(Debug)]
 pub struct Decoder {
     role: Role,
     /// The largest message, in bytes.
     max: usize,
     cut: CutHeader,
-    /// The frame whose payload is awaited.
+    /// The frame whose payload is incomplete.
     frame: Option<Header>,
     message: Option<Message>,
-    /// The payload of a control frame, as far as it has come: it may stand between fragments.
+    /// The part of a control frame's payload that has arrived. Control frames may stand between
+    /// fragments, so this is separate from the message.
     control: Vec<u8>,
     progress: Progress,
 }
@@ -71,19 +72,19 @@ enum Progress {
     Closed,
 }
 
-/// The beginning of a header whose rest is still to come.
+/// The first bytes of an incomplete header.
 #[derive(Debug, Default)]
 struct CutHeader {
     bytes: [u8; HEADER_MAX],
     len: usize,
 }
 
-/// A message of which a part has come.
+/// An incomplete message.
 #[derive(Debug)]
 struct Message {
     kind: Data,
     bytes: Vec<u8>,
-    /// So many of them are known to be UTF-8.
+    /// The number of leading bytes that are known to be UTF-8.
     checked: usize,
 }
 
@@ -110,11 +111,11 @@ enum Code {
 #[derive(Clone, Copy, Debug)]
 struct Header {
     code: Code,
-    /// The last frame of its message.
+    /// This is the last frame of its message.
     is_final: bool,
     key: Option<[u8; 4]>,
     len: u64,
-    /// So many bytes of the payload have come.
+    /// The number of payload bytes that have arrived.
     got: usize,
 }
 
@@ -133,11 +134,11 @@ impl Decoder {
         }
     }
 
-    /// The next whole message or control frame, taken from the front of `input`; `None` when all
-    /// of `input` is used up and more is needed.
+    /// The next whole message or control frame, taken from the front of `input`; `None` when all of
+    /// `input` is used up and more is needed.
     ///
     /// # Errors
-    /// What the peer may not do: too large, not UTF-8, or against the protocol. Never `Lost`.
+    /// The peer broke a rule: too large, not UTF-8, or against the protocol. Never `Lost`.
     pub fn next(&mut self, input: &mut &[u8]) -> Result<Option<Frame>, ReceiveError> {
         while !input.is_empty() && self.progress == Progress::Reading {
             let header = match self.frame.take() {
@@ -178,7 +179,7 @@ impl Decoder {
         Ok(Some(header))
     }
 
-    /// All that a header can do wrong, given what came before it.
+    /// Checks a header against all rules, given what came before it.
     fn judge(&self, header: &Header) -> Result<(), ReceiveError> {
         match (self.role, header.key) {
             (Role::Server, None) => Err(ReceiveError::Protocol("a client's frame is not masked")),
@@ -241,7 +242,7 @@ impl Decoder {
         mut header: Header,
         input: &mut &[u8],
     ) -> Result<Option<Frame>, ReceiveError> {
-        // `judge` has seen to it that there is one.
+        // `judge` has checked that there is a message.
         let Some(message) = &mut self.message else { return Ok(None) };
         message.make_room(&header, input.len());
         header.take(&mut message.bytes, input);
@@ -258,8 +259,8 @@ impl Decoder {
 }
 
 impl Message {
-    /// Allocates for what is there, and on the header's word for a little more: never twice what
-    /// has come, unless that is small.
+    /// Allocates for the bytes that are there, and for a little more if the header announces more:
+    /// never twice what has arrived, unless that is small.
     fn make_room(&mut self, header: &Header, input: usize) {
         let now = input.min(header.left());
         if now <= self.bytes.capacity() - self.bytes.len() {
@@ -267,14 +268,14 @@ impl Message {
         }
         let ahead = self.bytes.len().max(AT_ONCE).max(now).min(header.left());
         match header.code {
-            // Exact, so that a message in one frame has no slack.
+            // Exact, so that a message in one frame wastes nothing.
             Code::First(_) => self.bytes.reserve_exact(ahead),
-            // At least doubled: fragments may be tiny and many.
+            // At least doubles: fragments may be tiny and many.
             Code::Continuation | Code::Control(_) => self.bytes.reserve(ahead),
         }
     }
 
-    /// Checks what a frame has added to a text; a character may be cut by the end of a fragment.
+    /// Checks the new bytes of a text message; a fragment may end inside a character.
     fn check(&mut self, is_final: bool) -> Result<(), ReceiveError> {
         if self.kind == Data::Binary {
             return Ok(());
@@ -306,7 +307,7 @@ impl Message {
 }
 
 impl Header {
-    /// The header at the front of `bytes` and its size; `None` if it is not all there.
+    /// The header at the front of `bytes` and its size; `None` if it is incomplete.
     fn parse(bytes: &[u8]) -> Result<Option<(Self, usize)>, ReceiveError> {
         let Some((&[first, second], rest)) = bytes.split_first_chunk::<2>() else {
             return Ok(None);
@@ -337,12 +338,12 @@ impl Header {
         Ok(Some((header, bytes.len() - rest.len())))
     }
 
-    /// How much of the payload is to come, in bytes. It has been judged to be within `max`.
+    /// How many payload bytes are missing. The header was checked, so this is within `max`.
     fn left(&self) -> usize {
         usize::try_from(self.len).unwrap_or(usize::MAX) - self.got
     }
 
-    /// Moves what is there of the payload to the end of `to`, unmasked.
+    /// Moves the available payload bytes to the end of `to`, unmasked.
     fn take(&mut self, to: &mut Vec<u8>, input: &mut &[u8]) {
         let (payload, rest) = input.split_at(input.len().min(self.left()));
         let before = to.len();
@@ -355,7 +356,7 @@ impl Header {
     }
 }
 
-/// The length of the payload, and what follows it. Encodings longer than needed are taken.
+/// The payload length, and the bytes after it. Encodings that are longer than needed are accepted.
 fn length(short: u8, rest: &[u8]) -> Option<(u64, &[u8])> {
     match short {
         126 => {
@@ -391,7 +392,7 @@ mod tests {
 
     const MAX: usize = 1000;
 
-    /// All that comes of `bytes`, read as a client does, in reads of `size` bytes.
+    /// All frames in `bytes`, read as a client reads, `size` bytes at a time.
     fn read_by(size: usize, bytes: &[u8]) -> (Vec<Frame>, Option<u16>) {
         read_as(Role::Client, size, bytes)
     }
@@ -411,7 +412,7 @@ mod tests {
         (frames, None)
     }
 
-    /// The same for reads of every size.
+    /// The same result for reads of every size.
     fn read(bytes: &[u8]) -> (Vec<Frame>, Option<u16>) {
         let whole = read_by(usize::MAX, bytes);
         for size in 1..bytes.len().min(40) {

@@ -1,5 +1,5 @@
-//! Does the decoder agree with the library that it replaced? Random messages, fragments, reads and
-//! wrong bytes; both must hand out the same frames and come to the same end.
+//! Checks that our decoder agrees with the library that it replaced. The input is random messages,
+//! fragments, read sizes and wrong bytes; both must return the same frames and end in the same way.
 
 use std::io::{self, Read, Write};
 
@@ -12,10 +12,10 @@ use super::decode::Decoder;
 use super::mask::apply_mask;
 use super::{Frame, Opcode, Role};
 
-/// How reading came to an end.
+/// How reading ended.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum End {
-    /// All is read, and more would be.
+    /// Everything was read, and no error was found.
     Open,
     Closed,
     Refused(u16),
@@ -27,12 +27,12 @@ struct Wire {
     first: u8,
     payload: Vec<u8>,
     key: [u8; 4],
-    /// Writes the length in eight bytes whatever it is.
+    /// Writes the length in eight bytes, whatever the length is.
     long: bool,
 }
 
 impl Wire {
-    /// As the peer of `role` writes it.
+    /// The frame as the peer of `role` writes it.
     fn bytes(&self, role: Role) -> Vec<u8> {
         let mask = if role == Role::Server { 0x80 } else { 0 };
         let mut bytes = vec![self.first];
@@ -86,7 +86,7 @@ fn message() -> impl Strategy<Value = Vec<Wire>> {
     let content = prop_oneof![
         4 => text().prop_map(|payload| (1, payload)),
         4 => binary().prop_map(|payload| (2, payload)),
-        // Rarely UTF-8.
+        // These bytes are rarely UTF-8.
         1 => proptest::collection::vec(any::<u8>(), 0..6).prop_map(|payload| (1, payload)),
     ];
     let cuts = proptest::collection::vec((any::<prop::sample::Index>(), any::<[u8; 4]>()), 0..4);
@@ -145,7 +145,7 @@ fn close() -> impl Strategy<Value = Vec<Wire>> {
         .prop_map(|(payload, key)| vec![Wire { first: 0x88, payload, key, long: false }])
 }
 
-/// Frames that come one after another; now and then one is missing.
+/// A stream of frames; now and then one is missing.
 fn stream() -> impl Strategy<Value = Vec<Wire>> {
     let part = prop_oneof![8 => message(), 2 => control().prop_map(|it| vec![it]), 1 => close()];
     let missing = proptest::option::weighted(0.1, any::<prop::sample::Index>());
@@ -158,7 +158,7 @@ fn stream() -> impl Strategy<Value = Vec<Wire>> {
     })
 }
 
-/// What the library reads from, in reads of these sizes. What it writes is lost.
+/// The library's input, in reads of these sizes. What it writes is discarded.
 struct Reads<'a> {
     bytes: &'a [u8],
     sizes: std::iter::Cycle<std::slice::Iter<'a, usize>>,
@@ -201,8 +201,8 @@ fn ours(role: Role, max: usize, mut reads: Reads<'_>) -> (Vec<Frame>, End) {
         }
         loop {
             match decoder.next(&mut read) {
-                // The one difference that is meant: 1014 was registered after RFC 6455, and the
-                // library does not know it.
+                // The one intended difference: 1014 was registered after RFC 6455, and the library
+                // does not know it.
                 Ok(Some(it)) if it.close_reason().is_some_and(|(code, _)| code == 1014) => {
                     return (frames, End::Refused(1002));
                 }
@@ -236,7 +236,7 @@ fn theirs(role: Role, max: usize, reads: Reads<'_>) -> (Vec<Frame>, End) {
             Ok(Message::Binary(payload)) => (Opcode::Binary, payload),
             Ok(Message::Ping(payload)) => (Opcode::Ping, payload),
             Ok(Message::Pong(payload)) => (Opcode::Pong, payload),
-            // It does not refuse a bad code, but tells of another one.
+            // The library does not refuse a bad code, but reports another one.
             Ok(Message::Close(Some(close))) if close.reason.as_str() == "Protocol violation" => {
                 return (frames, End::Refused(1002));
             }
@@ -290,12 +290,12 @@ proptest! {
     fn both_read_the_same(role in roles(), max in limits(), frames in stream(), sizes in sizes()) {
         let [ours, theirs] = compare(role, max, &on_the_wire(&frames, role), &sizes);
         prop_assert_eq!(ours.0, theirs.0);
-        // Of two mistakes in one header the library names the size.
+        // If one header has two errors, the library reports the size.
         let twice = (ours.1, theirs.1) == (End::Refused(1002), End::Refused(1009));
         prop_assert!(ours.1 == theirs.1 || twice, "{:?} {:?}", ours.1, theirs.1);
     }
 
-    /// With one wrong byte there may be two mistakes to name, and the order differs.
+    /// With one wrong byte there may be two errors to report, and the order differs.
     #[test]
     fn both_read_the_same_up_to_a_wrong_byte(
         role in roles(),
@@ -310,7 +310,7 @@ proptest! {
             let wrong = wrong.index(bytes.len());
             bytes[wrong] ^= flip;
         }
-        // The library judges a frame when all of it is there; so it is given the rest.
+        // The library checks a frame only when it is complete, so it is given enough bytes.
         bytes.resize(bytes.len() + max + 200, 0);
         let [ours, theirs] = compare(role, max, &bytes, &sizes);
         prop_assert_eq!(ours.0, theirs.0);

@@ -1,7 +1,7 @@
-//! Which bytes go to the peer, and in how few writes (RFC 6455 section 5.2)?
+//! Encodes frames and writes them in few writes (RFC 6455 section 5.2).
 //!
-//! Small frames are put one after another into one buffer; a large payload is not copied, but
-//! written from where it is, unless it has to be masked. Nothing is kept when all is written.
+//! Small frames are put one after another into one buffer. A large payload is written from where it
+//! is, without a copy, unless it has to be masked. No memory is kept when everything is written.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
@@ -14,10 +14,10 @@ use tokio::io::AsyncWrite;
 use super::mask::apply_mask;
 use super::{Frame, Opcode, Role};
 
-/// A payload from this size on is written from where it is, in bytes.
+/// A payload of at least this many bytes is written without a copy.
 const LARGE: usize = 4 << 10;
 
-/// When so much waits, in bytes, it is written before more is taken.
+/// When this many bytes wait, they are written before more are accepted.
 const FULL: usize = 16 << 10;
 
 /// The largest header of a frame, mask included, in bytes.
@@ -26,17 +26,17 @@ const HEADER_MAX: usize = 14;
 /// The largest payload of a control frame, in bytes (section 5.5).
 const CONTROL_MAX: usize = 125;
 
-/// Parts handed to one write.
+/// The most parts in one write.
 const SLICES: usize = 16;
 
-/// Frames on their way out, in order.
+/// Frames that wait to be written, in order.
 #[derive(Debug)]
 pub struct Outbox {
     role: Role,
     /// Whole parts, before `tail`.
     parts: VecDeque<Bytes>,
     tail: Vec<u8>,
-    /// So much of `tail` is written already, in bytes.
+    /// How many bytes of `tail` are already written.
     written: usize,
     flow: Flow,
 }
@@ -44,11 +44,11 @@ pub struct Outbox {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Flow {
     Free,
-    /// The last write was not taken whole: the peer has to read first.
+    /// The last write was incomplete: the peer has to read first.
     Blocked,
 }
 
-/// A control frame in bytes, as one who plays `role` sends it.
+/// The bytes of a control frame, as the side `role` sends it.
 #[must_use]
 pub fn control(frame: &Frame, role: Role) -> Vec<u8> {
     let mut outbox = Outbox::new(role);
@@ -57,13 +57,13 @@ pub fn control(frame: &Frame, role: Role) -> Vec<u8> {
 }
 
 impl Outbox {
-    /// Nothing is to be written yet; a client masks.
+    /// An empty outbox. A client masks its frames.
     #[must_use]
     pub fn new(role: Role) -> Self {
         Self { role, parts: VecDeque::new(), tail: Vec::new(), written: 0, flow: Flow::Free }
     }
 
-    /// True if what is here has to be written before more should be pushed.
+    /// True if the content should be written before more is pushed.
     pub(super) fn is_full(&self) -> bool {
         self.is_blocked() || FULL <= self.len()
     }
@@ -73,15 +73,15 @@ impl Outbox {
         self.flow == Flow::Blocked
     }
 
-    /// Adds a frame. Whoever asks `is_full` before keeps it small.
+    /// Adds a frame. The buffer stays small if the caller checks `is_full` first.
     pub fn push(&mut self, frame: Frame) {
         let mut payload = frame.payload;
         if frame.opcode.is_control() {
-            // Longer ones do not exist; a truncated ping still is a ping.
+            // Longer ones are not allowed; a truncated ping is still a ping.
             payload.truncate(CONTROL_MAX);
         }
         if self.tail.is_empty() && payload.len() < LARGE {
-            // Once, and not in steps: most writes are one small frame.
+            // Reserved once, not in steps: most writes are one small frame.
             self.tail.reserve_exact(HEADER_MAX + payload.len());
         }
         self.push_header(frame.opcode, payload.len());
@@ -102,7 +102,7 @@ impl Outbox {
         }
     }
 
-    /// Writes all that is here; it is not flushed.
+    /// Writes everything in the outbox; does not flush.
     pub fn poll_write(
         &mut self,
         stream: &mut (impl AsyncWrite + Unpin),
@@ -142,7 +142,7 @@ impl Outbox {
         stream.poll_write_vectored(cx, &slices[..count])
     }
 
-    /// Lets go of `count` bytes at the front, and of what they were in.
+    /// Removes `count` written bytes from the front, and frees their buffers.
     fn forget(&mut self, mut count: usize) {
         while let Some(part) = self.parts.front_mut() {
             if count < part.len() {
@@ -209,7 +209,7 @@ mod tests {
 
     use super::*;
 
-    /// A peer that takes so many bytes with one write, and notes them.
+    /// A peer that accepts this many bytes per write, and records them.
     struct Wire {
         taken: Vec<u8>,
         by: usize,

@@ -47,7 +47,7 @@ impl HandshakeError {
     }
 }
 
-/// A promised WebSocket: it is there once the 101 has been written.
+/// A future WebSocket: it exists once the 101 has been written.
 pub struct Upgrade {
     on_upgrade: OnUpgrade,
 }
@@ -59,29 +59,29 @@ impl fmt::Debug for Upgrade {
 }
 
 impl Upgrade {
-    /// What a request's connection becomes when it is answered with 101.
+    /// The upgrade of a request's connection, for an answer with 101.
     pub fn of<B>(request: &mut Request<B>) -> Self {
         Self { on_upgrade: hyper::upgrade::on(request) }
     }
 
-    /// Waits until the 101 is on its way; `None` if the peer left before.
+    /// Waits until the 101 is sent; `None` if the peer left before.
     pub async fn wire(self) -> Option<Buffered> {
         let upgraded = self.on_upgrade.await.ok()?;
         let parts = upgraded.downcast::<TokioIo<Buffered>>().ok()?;
         let Buffered { stream, mut read } = parts.io.into_inner();
-        // What hyper has read stood before what it has not.
+        // What hyper has already read comes before what is still unread.
         read.splice(..0, parts.read_buf);
         Some(Buffered { stream, read })
     }
 
-    /// The same as a socket of ours.
+    /// The same, as a [`Channel`].
     pub async fn channel(self, limits: Limits) -> Option<Channel> {
         let Buffered { stream, read } = self.wire().await?;
         Some(Channel::new(stream, Role::Server, &read, limits))
     }
 }
 
-/// True if a request asks for a WebSocket in a way that may be heeded: with GET, over HTTP/1.1
+/// True if a request asks for a WebSocket in a form that may be accepted: with GET, over HTTP/1.1
 /// (RFC 9110 section 7.8: over 1.0 it is ignored), by name, and for this connection.
 #[must_use]
 pub fn is_asked<B>(request: &Request<B>) -> bool {
@@ -125,7 +125,7 @@ pub fn is_accepted<B>(response: &Response<B>, key: &HeaderValue) -> bool {
         && accept.is_some_and(|accept| *accept == derive_accept_key(key.as_bytes()).as_str())
 }
 
-/// Checks an opening handshake and answers it: 101, and the socket to come.
+/// Checks an opening handshake and answers it: returns the 101 and the future socket.
 ///
 /// # Errors
 /// What is wrong with it; nothing has been sent.
@@ -143,7 +143,7 @@ pub fn accept<B>(request: &mut Request<B>) -> Result<(Response<()>, Upgrade), Ha
     Ok((response, Upgrade::of(request)))
 }
 
-/// True if a comma-separated header names `token`, whatever its case.
+/// True if a comma-separated header contains `token`, in any case.
 fn has_token(headers: &HeaderMap, name: &http::HeaderName, token: &str) -> bool {
     headers
         .get_all(name)
@@ -153,7 +153,7 @@ fn has_token(headers: &HeaderMap, name: &http::HeaderName, token: &str) -> bool 
         .any(|part| part.trim().eq_ignore_ascii_case(token))
 }
 
-/// The one key, if it has the form of 16 bytes in base64: 22 characters and two `=`.
+/// The only key, if it has the form of 16 bytes in base64: 22 characters and two `=`.
 fn sole_value(headers: &HeaderMap) -> Option<&HeaderValue> {
     let mut keys = headers.get_all(SEC_WEBSOCKET_KEY).iter();
     let key = keys.next().filter(|_| keys.next().is_none())?;
@@ -163,18 +163,18 @@ fn sole_value(headers: &HeaderMap) -> Option<&HeaderValue> {
     well_formed.then_some(key)
 }
 
-/// Why a server could not be spoken to.
+/// Why no WebSocket to a server could be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
-    /// It answered, but not with 101.
+    /// It answered with another status than 101.
     #[error("answered {0} instead of 101")]
     Refused(StatusCode),
     #[error("the opening handshake failed: {0}")]
     Failed(String),
 }
 
-/// Opens a WebSocket over `stream`, as a client. `authority` becomes `Host`; there is no `Origin`,
-/// so that a ComfyUI on loopback does not answer 403.
+/// Opens a WebSocket over `stream`, as a client. `authority` becomes `Host`. No `Origin` is sent,
+/// because a ComfyUI on loopback would answer it with 403.
 ///
 /// # Errors
 /// The server's refusal, or a broken handshake. The caller sets the deadline.
@@ -187,7 +187,7 @@ pub async fn connect(
     connect_with(stream, authority, path_and_query, &HeaderMap::new(), limits).await
 }
 
-/// The same with more headers, none of which is one of the handshake's own.
+/// The same with additional headers, which must not include those of the handshake.
 ///
 /// # Errors
 /// As for [`connect`].

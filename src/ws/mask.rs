@@ -1,6 +1,6 @@
-//! The masking of what clients send (RFC 6455 section 5.3).
+//! Masks the payloads that clients send (RFC 6455 section 5.3).
 
-/// Masks or unmasks `data`, which begins `offset` bytes into the payload that `key` is for.
+/// Masks or unmasks `data`, which begins `offset` bytes into the payload masked with `key`.
 pub(super) fn apply_mask(data: &mut [u8], mut key: [u8; 4], offset: usize) {
     key.rotate_left(offset % 4);
     let [a, b, c, d] = key;

@@ -3,9 +3,9 @@
 //! The rest of the program sees [`Frame`] and [`Channel`]:
 //!
 //! - `handshake` opens a connection, with the WebSocket library, whose types stay there;
-//! - `tail` catches what that library had read beyond the handshake;
-//! - `decode` and `encode` are the frames as bytes, and `mask` what clients do to them;
-//! - `channel` is an open connection, and `boundary` finds where frames end that are not read;
+//! - `tail` keeps what that library has read after the handshake;
+//! - `decode` and `encode` convert between frames and bytes, and `mask` masks them;
+//! - `channel` is an open connection, and `boundary` finds the ends of frames that are not decoded;
 //! - [`outbox`] holds the few frames that wait to be sent on a connection.
 //!
 //! Pings are answered here, per hop, and are never relayed. Extensions are neither offered nor
@@ -33,7 +33,7 @@ pub use handshake::{
     is_asked,
 };
 
-/// What a frame carries. Fragments have been put together before a frame is seen.
+/// The kind of a frame. Fragments are assembled before a frame is returned.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Opcode {
     Text,
@@ -74,7 +74,7 @@ pub enum Role {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Frame {
     pub opcode: Opcode,
-    /// Invariant for `Text`: UTF-8, checked by whoever made the frame.
+    /// Invariant for `Text`: UTF-8, checked by the code that made the frame.
     pub payload: Bytes,
 }
 
@@ -117,7 +117,7 @@ impl Frame {
         Some((u16::from_be_bytes(*code), std::str::from_utf8(reason).unwrap_or("")))
     }
 
-    /// The text of a text frame, and the empty string for all others.
+    /// The text of a text frame; the empty string for all others.
     #[must_use]
     pub fn as_text(&self) -> &str {
         if self.opcode == Opcode::Text {
@@ -129,7 +129,7 @@ impl Frame {
 }
 
 /// True for codes that may stand in a close frame (RFC 6455 section 7.4): 1005, 1006 and 1015 are
-/// for reports only, and what is not registered may not be sent either.
+/// for reports only, and unregistered codes may not be sent either.
 #[must_use]
 pub fn may_be_sent(code: u16) -> bool {
     matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999)

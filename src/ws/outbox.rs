@@ -1,5 +1,5 @@
-//! What is to be sent on a link. No channel of the runtime's: those of thousands of links that say
-//! nothing would take 2 KB each.
+//! Client messages that wait to be sent on a link. This is not a channel of the runtime: an idle
+//! one takes 2 KB, and there are thousands of idle links.
 
 use std::collections::VecDeque;
 
@@ -8,11 +8,12 @@ use tokio::sync::Notify;
 use super::Frame;
 use crate::lock::{Lock, rank};
 
-/// Messages of a client that are not sent yet; ComfyUI has no use for more.
+/// The most messages that wait; ComfyUI has no use for more.
 const FRAMES_MAX: usize = 8;
 
-/// How many bytes they may have together, but for one that is alone. What a page says is short;
-/// who sends 2 MiB at a time faster than a backend reads would fill the memory of everybody.
+/// The most bytes that they may have together; a single message may be larger. Messages of a page
+/// are short. A client that sends 2 MiB at a time faster than a backend reads would fill the memory
+/// that all clients share.
 const BYTES_MAX: usize = 256 << 10;
 
 /// A short queue with one reader.
@@ -23,7 +24,7 @@ pub struct Outbox {
 }
 
 impl Outbox {
-    /// Puts a message behind the others, if there is room.
+    /// Appends a message, if there is room.
     pub fn push(&self, frame: Frame) {
         let mut frames = self.frames.lock();
         let bytes: usize = frames.iter().map(|frame| frame.payload.len()).sum();

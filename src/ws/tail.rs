@@ -1,5 +1,5 @@
-//! What did a server send right after its 101? The library that does the handshake reads it and
-//! keeps it to itself, so what it reads is noted.
+//! Keeps the bytes that a server sent right after its 101. The handshake library reads them and
+//! does not return them, so everything that it reads is recorded.
 
 use std::io;
 use std::pin::Pin;
@@ -9,8 +9,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::net::Stream;
 
-/// A stream that notes what is read from it. The library bounds the head of an answer, and with
-/// it the note.
+/// A stream that records what is read from it. The library bounds the head of an answer, and so the
+/// record.
 #[derive(Debug)]
 pub(super) struct Noted {
     stream: Stream,
@@ -22,8 +22,7 @@ impl Noted {
         Self { stream, read: Vec::new() }
     }
 
-    /// The stream, and what was read of it after the head of an answer; `None` if the head has no
-    /// end.
+    /// The stream, and what was read after the head of an answer; `None` if the head is incomplete.
     pub(super) fn into_parts(mut self) -> Option<(Stream, Vec<u8>)> {
         let end = end_of_head(&self.read)?;
         self.read.drain(..end);
@@ -31,8 +30,8 @@ impl Noted {
     }
 }
 
-/// Where an empty line ends, that is not one of those before the first line. Lines may end with
-/// LF alone, as for the library.
+/// Where the first empty line after the start line ends. Lines may end with LF alone, as the
+/// library allows.
 fn end_of_head(bytes: &[u8]) -> Option<usize> {
     let start = bytes.iter().position(|byte| !matches!(byte, b'\r' | b'\n'))?;
     let mut at = start;
