@@ -1,18 +1,17 @@
-//! The ledger of assets: which backend has the asset of this id, whose it is, and what its bytes
-//! are (promise R11).
+//! The ledger of assets: which backend has an asset, who owns it, and the hash of its content
+//! (promise R11).
 //!
 //! Every ComfyUI keeps its own database of assets, with ids that mean nothing to the others. Ids
-//! that were seen with their makers are kept in the journal; ids that were only listed are
-//! nobody's, and can be found again by asking.
+//! that were seen with their makers are kept in the journal. Ids that were only listed have no
+//! owner, and can be found again by asking.
 //!
-//! The ledger is divided by the ids: what is here is one shard of it.
+//! The ledger is divided into shards by id; this is one shard.
 //!
 //! # Invariants
 //!
-//! - It never holds more than `capacity` ids, nor one that was last learned of longer than
-//!   `max_age` ago; past either those of nobody go first, and of each kind the one that was learned
-//!   of first.
-//! - A hash leads to ids that have it, and to no other.
+//! - It never holds more than `capacity` ids, nor an id whose last update is older than `max_age`.
+//!   Beyond either limit, ids without an owner are dropped first, and among these the oldest first.
+//! - A hash leads only to ids that have it.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::Hash;
@@ -24,27 +23,27 @@ use smallvec::SmallVec;
 use super::files::{Learned, Maker, Place};
 use super::ids::{AssetId, BackendId, ContentHash, FileRef};
 
-/// How many makers of one asset are remembered, the latest.
+/// The most makers that are remembered for one asset: the latest ones.
 const MAKERS_MAX: usize = 8;
 
-/// How soon all backends are asked again for an id or a hash that nobody knows.
+/// The pause before all backends are asked again for an unknown id or hash.
 const ASK_AGAIN_AFTER: Duration = Duration::from_secs(5);
 
-/// How many such a shard remembers.
+/// How many of these a shard remembers.
 const ASKED_MAX: usize = 2_500;
 
 /// What is known of one asset.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Asset {
     pub place: Place,
-    /// The latest last; none if it is nobody's.
+    /// The latest last; empty if nobody owns it.
     pub makers: SmallVec<[Maker; 1]>,
     /// The user of a server that tells users apart.
     pub user: Option<Arc<str>>,
     pub file: Option<FileRef>,
     pub hash: Option<ContentHash>,
     pub kind: Kind,
-    /// When it was learned of, among all of them.
+    /// Its place in the order in which all assets were learned.
     pub order: u64,
 }
 
@@ -52,22 +51,22 @@ pub struct Asset {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Kind {
     Original,
-    /// We brought its file to where a prompt needed it: nobody asked for it.
+    /// Mooring copied its file to where a prompt needed it: no client asked for it.
     Copy,
 }
 
-/// What a backend told of the bytes of an asset.
+/// What a backend said about the content of an asset.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Bytes {
-    /// These, or none that it knows of.
+    /// The asset has this hash, or the backend knows no hash.
     Are(Option<ContentHash>),
-    /// They were written just now, and may be others than before.
+    /// It was written just now, and the content may have changed.
     Written,
-    /// Nothing.
+    /// The backend said nothing about the content.
     Untold,
 }
 
-/// What was learned of an asset.
+/// An update of one asset.
 #[derive(Clone, Debug)]
 pub struct Told<'a> {
     pub id: AssetId,
@@ -79,13 +78,13 @@ pub struct Told<'a> {
     pub kind: Kind,
 }
 
-/// The assets that are known, of one shard.
+/// The known assets of one shard.
 #[derive(Debug)]
 pub struct Assets {
     known: HashMap<AssetId, (Asset, Instant)>,
     by_hash: HashMap<ContentHash, SmallVec<[AssetId; 1]>>,
-    /// In the order in which they were learned of; those whose order is not their asset's any more
-    /// are skipped.
+    /// In the order of the last updates. An entry whose order differs from its asset's is outdated,
+    /// and is skipped.
     owned: VecDeque<(AssetId, u64)>,
     nobodys: VecDeque<(AssetId, u64)>,
     next_order: u64,
@@ -96,7 +95,7 @@ pub struct Assets {
     max_age: Duration,
 }
 
-/// What was asked for lately.
+/// What was asked for recently.
 #[derive(Debug)]
 struct Recent<T> {
     at: HashMap<T, Instant>,
@@ -108,7 +107,7 @@ impl<T: Copy + Eq + Hash> Recent<T> {
         Self { at: HashMap::new(), order: VecDeque::new() }
     }
 
-    /// True if it was not; it is noted.
+    /// True if it was not asked for recently. Notes it as asked for.
     fn note(&mut self, what: T, now: Instant) -> bool {
         let is_recent = |at: &Instant| now.saturating_duration_since(*at) < ASK_AGAIN_AFTER;
         if self.at.get(&what).is_some_and(is_recent) {
@@ -143,7 +142,7 @@ impl Assets {
         }
     }
 
-    /// Learns of an asset. What is not told stays as it was.
+    /// Learns of an asset. Fields that are not told stay unchanged.
     pub fn learn(&mut self, told: &Told<'_>, now: Instant) -> Learned {
         let place = Place::Backend(told.backend);
         let before = self.known.get(&told.id).map(|(asset, _)| asset.clone());
@@ -173,7 +172,7 @@ impl Assets {
         Learned::New
     }
 
-    /// Enters an asset as it was before a restart. They come in their order.
+    /// Restores an asset from before a restart. Assets must be restored in their order.
     pub fn restore(&mut self, id: AssetId, asset: Asset, learned: Instant, now: Instant) {
         self.next_order = self.next_order.max(asset.order);
         self.enter(id, asset, learned);
@@ -185,13 +184,13 @@ impl Assets {
         self.known.get(&id).map(|(asset, _)| asset)
     }
 
-    /// The assets that have these bytes, the latest first.
+    /// The assets with this content, the latest first.
     pub fn of_hash(&self, hash: ContentHash) -> impl Iterator<Item = &Asset> {
         let ids = self.by_hash.get(&hash).map_or(&[][..], |ids| ids.as_slice());
         ids.iter().rev().filter_map(|id| self.get(*id))
     }
 
-    /// True if all backends may be asked for an id that nobody knows; it is noted as asked for.
+    /// True if all backends may be asked for an unknown id. Notes that they were asked.
     pub fn may_ask(&mut self, id: AssetId, now: Instant) -> bool {
         self.asked.note(id, now)
     }
@@ -201,7 +200,7 @@ impl Assets {
         self.asked_hashes.note(hash, now)
     }
 
-    /// Those with makers that were forgotten since the last call.
+    /// The ids with makers that were forgotten since the last call.
     pub fn take_evicted(&mut self) -> Vec<AssetId> {
         std::mem::take(&mut self.evicted)
     }
@@ -226,7 +225,7 @@ impl Assets {
         let order = if asset.is_owned() { &mut self.owned } else { &mut self.nobodys };
         order.push_back((id, asset.order));
         self.known.insert(id, (asset, learned));
-        // An asset that is learned of again and again must not fill it.
+        // Cleans the queues up, because repeated updates of one asset must not fill them.
         if 2 * self.known.len() + 64 < self.owned.len() + self.nobodys.len() {
             let known = &self.known;
             let is_current = |(id, order): &(AssetId, u64)| {
@@ -250,7 +249,7 @@ impl Assets {
         }
     }
 
-    /// Takes the oldest off its queue, if it is too old or no asset's any more.
+    /// Removes the oldest entry of a queue, if it has expired or is outdated.
     fn expired(&mut self, queue: Kept, now: Instant) -> Option<(AssetId, u64)> {
         let queue = match queue {
             Kept::Nobodys => &mut self.nobodys,
@@ -294,15 +293,15 @@ enum Kept {
 }
 
 impl Asset {
-    /// True if it is somebody's, or a copy: what must not be forgotten, because a backend does not
-    /// know it.
+    /// True if it has an owner or is a copy. These must not be forgotten, because no backend knows
+    /// this.
     #[must_use]
     pub fn is_owned(&self) -> bool {
         !self.makers.is_empty() || self.user.is_some() || self.kind == Kind::Copy
     }
 }
 
-/// Whose something is, to somebody who asks for it.
+/// Who owns an item, as seen by one viewer.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Whose {
     Own,
@@ -310,7 +309,7 @@ pub enum Whose {
     Anothers,
 }
 
-/// Says whose it is: of those who made it, one may be the caller.
+/// Who owns an item with these makers, as seen by `askers`.
 #[must_use]
 pub fn whose(makers: &[Maker], askers: &[Maker]) -> Whose {
     if makers.is_empty() {

@@ -1,27 +1,27 @@
-//! One client's binding and its pending prompts: the heart of the gateway.
+//! One client's binding and its pending prompts: the core of the gateway.
 //!
 //! A *binding* promises that a client's work goes to one backend. Made on first contact, it is
 //!
-//! - *held* while the client has a pending prompt, or an upload in flight: nothing moves it but a
-//!   forced reset and the proven loss of the work;
-//! - *reserved* after an upload, until the next submission, the end of the reservation, or until
-//!   the backend is down, so that a picture and the prompt that uses it go together;
-//! - *idle* otherwise, and idle is released: reads stay where they are, and the next upload or
-//!   submission is placed anew.
+//! - *held* while the client has a pending prompt, or an upload in flight: only a forced reset or
+//!   the proven loss of the work moves it;
+//! - *reserved* after an upload, so that a picture and the prompt that uses it go to one backend.
+//!   The reservation ends with the next submission, when its time is over, or when the backend is
+//!   down;
+//! - *idle* otherwise. Reads stay where they are, and the next upload or submission is placed anew.
 //!
 //! # Invariants
 //!
 //! - A client has at most one binding; looking it up and making it are one call.
-//! - All pending prompts are on the bound backend, but for those that were found elsewhere after a
-//!   start that remembers nothing (the `adopted` part): they hold no binding.
+//! - All pending prompts are on the bound backend, except those that were found elsewhere after a
+//!   start without a journal (the `adopted` part). These do not hold the binding.
 //! - A held binding moves only by [`Client::reset`].
-//! - A prompt is pending before its first byte is sent and leaves the map exactly once, with one
-//!   named end (or without a trace, if it was never taken).
+//! - A prompt is pending before its first byte is sent and leaves the map exactly once: with one
+//!   named end, or without a trace if no backend accepted it.
 //!
 //! # Why not a time to live
 //!
-//! A binding that expires, or that goes with its socket, is dropped in the middle of a long job:
-//! the quietest client is the one that waits. What decides is pending work.
+//! A binding that expires, or that ends with its socket, can end in the middle of a long job: a
+//! client that waits for one is silent. So pending work decides.
 
 mod adoption;
 mod binding;
@@ -48,11 +48,11 @@ use uploads::Dialogue;
 #[derive(Debug)]
 pub struct Client {
     bound: Bound,
-    /// Invariant: all on the backend that it is bound to, but for adopted ones.
+    /// Invariant: all on the backend that the client is bound to, except adopted ones.
     prompts: Prompts,
-    /// Those that began under the binding that there is.
+    /// Uploads that began under the current binding.
     uploads_in_flight: u32,
-    /// With node packs, as far as anybody can tell.
+    /// A dialogue with a node pack, as far as the gateway can tell.
     dialogue: Option<Dialogue>,
     sockets: u32,
     last_contact: Instant,
@@ -61,7 +61,7 @@ pub struct Client {
     decisions: Decisions,
 }
 
-/// A binding that was made before the gateway was restarted.
+/// A binding from before a restart of the gateway.
 #[derive(Clone, Copy, Debug)]
 pub struct Restored {
     pub backend: BackendId,
@@ -87,7 +87,7 @@ impl Client {
         }
     }
 
-    /// A client as it was when the gateway was restarted: what is pending is on `binding`'s
+    /// A client from before a restart of the gateway: its pending prompts are on `binding`'s
     /// backend, in the order of submission.
     #[must_use]
     pub fn restored(
@@ -105,16 +105,16 @@ impl Client {
         Self { bound, prompts, ..Self::new(now) }
     }
 
-    /// A socket or a read: binds on first contact, and else stays where it is. A released
-    /// binding moves off a backend that is down or takes nothing new; a held one never does.
+    /// A socket or a read: binds on first contact, and otherwise keeps the binding. An idle binding
+    /// moves off a backend that is down or takes nothing new; a held one never moves.
     ///
     /// Its outcome is a refusal if no backend can serve it.
     pub fn contact(&mut self, fleet: FleetNow<'_>, now: Instant) -> Step<Decided> {
         Step::of(|effects| self.contacted(fleet, now, effects))
     }
 
-    /// The same, as long as it stays where it is: only its own backend, as it is now, is looked at.
-    /// `None` if it has to be decided between all of them.
+    /// The same, if the client stays where it is: only its own backend's state is needed. `None` if
+    /// the decision needs all backends.
     pub fn contact_in_place(
         &mut self,
         own: Option<&BackendView>,
@@ -125,8 +125,8 @@ impl Client {
 
     /// A prompt is about to be sent: it is pending from here on.
     ///
-    /// Its outcome is a refusal if no backend can serve it, or the client has too many pending;
-    /// nothing is pending then.
+    /// Its outcome is a refusal if no backend can serve it, or the client has too many pending
+    /// prompts; the new prompt is not pending then.
     pub fn submit(
         &mut self,
         prompt: PromptId,
@@ -152,8 +152,8 @@ impl Client {
         })
     }
 
-    /// The prompt is not where it was to go, and provably so: places it anew, if it is all that
-    /// holds the client where it is. `None` leaves everything as it was.
+    /// The prompt is provably not at the backend that it was sent to. Places it anew, if nothing
+    /// else holds the client there. `None` leaves everything unchanged.
     pub fn submit_elsewhere(
         &mut self,
         prompt: &PromptId,
@@ -163,7 +163,8 @@ impl Client {
     ) -> Step<Option<Decision>> {
         Step::of(|effects| {
             let pending = self.pending().get(prompt)?;
-            // A picture that waited for it is where it was to go, and cannot be fetched from there.
+            // An uploaded picture for this prompt is on that backend, and cannot be fetched from
+            // there.
             let has_picture = pending.reservation.is_some_and(|until| now < until);
             if self.work() != 1 || (has_picture && why == NotThere::NeverSent) {
                 return None;
@@ -180,7 +181,7 @@ impl Client {
     }
 
     /// The prompt was refused by its backend, or provably never sent: it leaves no trace. The
-    /// reservation that it used up is there again, so that the mended prompt finds its picture.
+    /// reservation that it used up is restored, so that a corrected prompt finds its picture.
     pub fn withdraw(&mut self, prompt: &PromptId) -> Step<Option<Pending>> {
         Step::of(|effects| {
             let withdrawn = self.prompts.withdraw(prompt, effects)?;
@@ -206,17 +207,17 @@ impl Client {
         })
     }
 
-    /// True if nothing is left of it but a name: no socket, no work, and no contact for `lease`.
+    /// True if only its name is left: no socket, no work, and no contact for `lease`.
     ///
-    /// An end begins the lease anew: whoever submits, goes away for longer than the lease, and
-    /// comes back when the work is done, is told how it ended.
+    /// The end of a prompt restarts the lease. So a client that submits, goes away for longer than
+    /// the lease, and comes back when the work is done, still learns how it ended.
     #[must_use]
     pub fn is_forgotten(&self, lease: Duration, now: Instant) -> bool {
         let last = self.last_end.map_or(self.last_contact, |end| end.max(self.last_contact));
         self.sockets == 0 && self.work() == 0 && lease <= now.duration_since(last)
     }
 
-    /// Since when nobody would miss it; `None` while it has a socket, work or a reservation.
+    /// Since when it could be forgotten; `None` while it has a socket, work or a reservation.
     #[must_use]
     pub fn idle_since(&self, now: Instant) -> Option<Instant> {
         let is_idle = self.sockets == 0 && self.work() == 0 && !self.is_reserved(now);
@@ -229,7 +230,7 @@ impl Client {
         0 < self.uploads_in_flight || self.has_prompts_here()
     }
 
-    /// True while an upload waits where it is for its prompt.
+    /// True while an upload waits at the bound backend for its prompt.
     #[must_use]
     pub fn is_reserved(&self, now: Instant) -> bool {
         self.bound.get().is_some_and(|bound| bound.is_reserved(now))
@@ -252,7 +253,7 @@ impl Client {
         self.bound.get().map(|bound| (bound.backend, bound.since))
     }
 
-    /// Until when an upload keeps its backend; past or future.
+    /// When the reservation of an upload ends; may be in the past.
     #[must_use]
     pub fn reserved_until(&self) -> Option<Instant> {
         self.bound.get().and_then(|bound| bound.reserved_until)
@@ -278,7 +279,7 @@ impl Client {
         self.prompts.map()
     }
 
-    /// The last decisions.
+    /// The latest decisions.
     #[must_use]
     pub fn decisions(&self) -> &Decisions {
         &self.decisions
@@ -290,7 +291,7 @@ impl Client {
             return decided;
         }
         let decision = match self.bound.get() {
-            // A draining backend is better than none, for what is only read.
+            // For reads, a draining backend is good enough.
             Some(bound) if fleet.serves_held(bound.backend) => {
                 self.bind(fleet, now, effects).or(Ok(stay(&bound, Reason::Idle)))
             }
@@ -313,12 +314,13 @@ impl Client {
         Some(self.record(decided, now, effects))
     }
 
-    /// Where an upload or a submission goes: it stays with work and reservations, and is placed
-    /// anew otherwise.
+    /// Where an upload or a submission goes: a held or reserved binding stays, an idle one is
+    /// placed anew.
     fn for_work(&mut self, fleet: FleetNow<'_>, now: Instant, effects: &mut Effects) -> Decided {
         let own = self.bound.backend().and_then(|backend| fleet.view(backend));
         match self.kept(own, now) {
-            // It would wait behind what is not run, and be lost with it.
+            // The prompt would wait behind prompts that the backend does not run, and be lost with
+            // them.
             Some(Ok(Decision { backend, .. })) if fleet.is_wedged(backend) => {
                 if self.is_held() {
                     return Err(Refusal::BackendWedged { backend });
@@ -330,7 +332,7 @@ impl Client {
         }
     }
 
-    /// The decision of a binding that may not move; `None` if it may.
+    /// The decision for a binding that may not move; `None` if it may.
     fn kept(&self, own: Option<&BackendView>, now: Instant) -> Option<Decided> {
         let bound = self.bound.get()?;
         let serves = own.is_some_and(BackendView::serves_held);
@@ -367,7 +369,7 @@ impl Client {
         self.pending().len() + self.uploads_in_flight as usize
     }
 
-    /// Something was to be routed.
+    /// Records a decision about a request.
     fn record(&mut self, decision: Decided, now: Instant, effects: &mut Effects) -> Decided {
         self.remember(&decision, now);
         effects.routed = decision.as_ref().ok().map(|made| made.reason);
@@ -378,7 +380,7 @@ impl Client {
         self.decisions.record(decision, self.bound.backend(), now);
     }
 
-    /// Something that held the binding is over. It was released if nothing else holds it.
+    /// Something that held the binding is over. Records the release if nothing else holds it.
     fn remember_if_released(&mut self, now: Instant) {
         if let Some(bound) = self.bound.get().filter(|bound| !bound.is_reserved(now))
             && !self.is_held()
@@ -410,7 +412,8 @@ mod tests {
     const RESERVATION: Duration = Duration::from_secs(600);
     const LEASE: Duration = Duration::from_secs(600);
 
-    /// One client, the fleet as `place`'s tests write it, and a clock that only the story moves.
+    /// One client, the fleet in the notation of `placement`'s tests, and a clock that only the test
+    /// moves.
     struct Story {
         client: Client,
         mirror: Mirror,
@@ -426,7 +429,7 @@ mod tests {
             Self { client, mirror, fleet: fleet(backends), now }
         }
 
-        /// The fleet is another one from here on.
+        /// Replaces the fleet.
         fn fleet(&mut self, backends: &str) -> &mut Self {
             self.fleet = fleet(backends);
             self
@@ -463,7 +466,7 @@ mod tests {
             self.outcome(|client| client.upload_began(fleet, now))
         }
 
-        /// An upload that arrives at once.
+        /// An upload that arrives completely at once.
         fn upload(&mut self) -> Result<(u16, Reason), Refusal> {
             let began = self.upload_began()?;
             self.upload_ended(began, Some(RESERVATION));
@@ -494,7 +497,7 @@ mod tests {
             self.ends(|client| client.settle(&id(prompt), end, now))
         }
 
-        /// Makes a transition that ends one prompt at most.
+        /// Makes a transition that ends at most one prompt.
         fn ends(&mut self, transition: impl FnOnce(&mut Client) -> Step) -> Option<End> {
             let (_, effects) = transition(&mut self.client).split();
             self.mirror.take(&effects, &self.client);

@@ -1,7 +1,7 @@
-//! What was decided about a client, and why (promise B8).
+//! Decisions about a client, each with its reason (promise B8).
 //!
-//! Every decision carries its reason, and a client remembers its last ones, so that the header,
-//! the log and the operator's interface read one thing and none has to guess.
+//! Every decision carries its reason, and a client remembers its latest ones, so that the header,
+//! the log and the operator's interface show the same and nobody has to guess.
 
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -14,26 +14,26 @@ use super::placement_trace::PlacementTrace;
 /// How many decisions a client remembers, newest last.
 pub const DECISIONS_KEPT: usize = 16;
 
-/// Why a request goes where it goes. The value of the `mooring-placement` header.
+/// Why a request goes to a backend. The value of the `mooring-placement` header.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum Reason {
-    /// Work is pending there.
+    /// The client has pending work there.
     Held,
-    /// An upload waits there for its prompt.
+    /// An upload of the client waits there for its prompt.
     Reserved,
-    /// Bound, with nothing pending: reads stay.
+    /// Bound, without pending work: reads stay.
     Idle,
-    /// Bound just now, by the shortest queue.
+    /// Bound just now, to the backend with the shortest queue.
     Placed,
     /// Bound just now, to another backend than before.
     Moved,
-    /// The backend that did the work that is asked about.
+    /// The backend did the work that the request is about.
     Ledger,
-    /// What is the same for everyone comes from one backend.
+    /// The answer is the same for everybody, and comes from one backend.
     Home,
-    /// A read that names nothing, in place of a backend that is away.
+    /// A read that names nothing; it goes to another backend because the client's own is away.
     StandIn,
-    /// A file of the page that never changes, from memory; the backend is that it came from.
+    /// A file of the page that never changes, answered from memory. The backend is its origin.
     Kept,
 }
 
@@ -67,7 +67,7 @@ impl Reason {
     }
 }
 
-/// Where a request goes, why, and what that changed.
+/// Where a request goes, why, and what this changed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[must_use]
 pub struct Decision {
@@ -77,8 +77,8 @@ pub struct Decision {
     pub left: Option<BackendId>,
     /// True if this decision bound the client to `backend`.
     pub newly_bound: bool,
-    /// Which of the client's bindings this is. It tells what began under a binding that a reset
-    /// has dissolved from what began since, on the same backend or another.
+    /// The number of the client's binding. It separates what began under a binding that a reset has
+    /// ended from what began later, on the same backend or another.
     pub binding: u64,
 }
 
@@ -86,7 +86,8 @@ pub struct Decision {
 #[derive(Clone, Copy, Debug)]
 pub struct Decided {
     pub at: Instant,
-    /// The backend that it is about; `None` for the refusal of a client that is not bound.
+    /// The backend that the decision is about; `None` for the refusal of a client that is not
+    /// bound.
     pub backend: Option<BackendId>,
     pub what: What,
 }
@@ -114,7 +115,7 @@ impl What {
     }
 }
 
-/// Why a client gets no backend, in the words of people: a page shows them what it is answered.
+/// Why a client gets no backend. The text is for people: a page shows it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum Refusal {
     #[error(
@@ -150,20 +151,20 @@ impl Refusal {
     }
 }
 
-/// A safe reset was refused: so many prompts and uploads are pending.
+/// A safe reset was refused, because this many prompts and uploads are pending.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("{}", in_number(*pending, ["prompt is pending", "prompts are pending"]))]
 pub struct StillPending {
     pub pending: usize,
 }
 
-/// So many of something, in words for one and for several.
+/// A count with its noun, in singular or plural.
 #[must_use]
 pub fn in_number(count: usize, [one, several]: [&str; 2]) -> String {
     format!("{count} {}", if count == 1 { one } else { several })
 }
 
-/// What a release or reset has let go.
+/// What a release or reset has freed.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Released {
     /// The backend that the client was bound to.
@@ -172,7 +173,7 @@ pub struct Released {
     pub cut_off: usize,
 }
 
-/// The last decisions about one client: a ring, so that it stays bounded.
+/// The latest decisions about one client: a ring, so that it stays bounded.
 #[derive(Debug, Default)]
 pub struct Decisions {
     kept: VecDeque<Decided>,
@@ -180,8 +181,8 @@ pub struct Decisions {
 }
 
 impl Decisions {
-    /// Remembers what is news: a binding made or refused. A thousand reads that stay, or that
-    /// are refused for the same reason, are not.
+    /// Remembers a decision if it is new: a binding made or refused. Reads that stay, or that are
+    /// refused again for the same reason, are not remembered.
     pub fn record(
         &mut self,
         decision: &Result<Decision, Refusal>,
@@ -198,7 +199,7 @@ impl Decisions {
         }
     }
 
-    /// Remembers one; the oldest makes room.
+    /// Remembers a decision and drops the oldest if there are too many.
     pub fn remember(&mut self, backend: Option<BackendId>, what: What, now: Instant) {
         if self.kept.len() == DECISIONS_KEPT {
             self.kept.pop_front();
@@ -206,7 +207,7 @@ impl Decisions {
         self.kept.push_back(Decided { at: now, backend, what });
     }
 
-    /// Chooses a backend for new work, and remembers between which.
+    /// Chooses a backend for new work, and remembers the candidates.
     ///
     /// # Errors
     /// As for [`place`].
@@ -217,14 +218,14 @@ impl Decisions {
         now: Instant,
     ) -> Result<BackendId, NoPlace> {
         let placed = place(fleet.backends, TieBreak { last, turn: fleet.turn });
-        // A read that is refused, or stays where it is, asks again and again in vain.
+        // A refused read is often repeated in vain: only its first refusal is recorded.
         if placed.is_ok() || self.placement.as_ref().is_none_or(|it| it.chosen.is_some()) {
             self.placement = Some(PlacementTrace::of(fleet.backends, placed.ok(), last, now));
         }
         placed
     }
 
-    /// Between which backends the newest placement chose.
+    /// The candidates of the latest placement.
     #[must_use]
     pub fn placement(&self) -> Option<&PlacementTrace> {
         self.placement.as_ref()
@@ -236,12 +237,12 @@ impl Decisions {
     }
 }
 
-/// Why a prompt is not where it was to go.
+/// Why a prompt is not on the backend that it was sent to.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum NotThere {
     /// The backend could not be reached.
     NeverSent,
-    /// It lacks a node or a model, and said so; nothing was queued.
+    /// The backend lacks a node or a model and refused the prompt; nothing was queued.
     Refused,
 }
 

@@ -1,16 +1,16 @@
-//! What a transition of a client leaves to be done, as a value.
+//! The effects of a client's transitions, as values.
 //!
-//! [`super::client`] decides and does nothing. Each of its transitions returns a [`Step`]: what
-//! came of it, and its [`Effects`] on everything that is not the core: sockets, ledger, journal,
-//! counters, links, the reconciler. Whoever acts on them takes the value apart field by field, so
-//! that an effect that is added here does not compile until it is acted on.
+//! [`super::client`] decides and performs nothing. Each of its transitions returns a [`Step`]: its
+//! outcome, and its [`Effects`] on everything else: sockets, ledger, journal, counters, links, the
+//! reconciler. The code that applies them destructures the value field by field. So a new effect
+//! does not compile until it is applied.
 //!
 //! # Invariants
 //!
-//! - Nobody but the core makes a [`Step`], so no transition can be passed over in silence.
-//! - Effects are complete: whoever applies them to a copy of the binding and of the pending prompts
-//!   has what the core has (`effects_are_all_that_changed`).
-//! - A prompt that was pending has exactly one end in them, or one withdrawal.
+//! - Only the core makes a [`Step`], so no transition can be ignored.
+//! - Effects are complete: applied to a copy of the binding and of the pending prompts, they give
+//!   the state of the core (`effects_are_all_that_changed`).
+//! - For a prompt that was pending they contain exactly one end or one withdrawal.
 
 use std::time::Instant;
 
@@ -18,7 +18,7 @@ use super::decision::Reason;
 use super::ids::{BackendId, PromptId};
 use super::pending::End;
 
-/// What came of a transition, and what it leaves to be done.
+/// The outcome of a transition, and its effects.
 #[derive(Debug)]
 #[must_use = "a transition is over when its effects were acted on"]
 pub struct Step<T = ()> {
@@ -33,32 +33,33 @@ impl<T> Step<T> {
         Self { outcome, effects }
     }
 
-    /// Takes it apart, for whoever acts on the effects.
+    /// Splits it into the outcome and the effects, for the code that applies them.
     pub fn split(self) -> (T, Effects) {
         (self.outcome, self.effects)
     }
 }
 
-/// What must follow a transition.
+/// What has to be done after a transition.
 #[derive(Debug, Eq, PartialEq)]
 #[must_use = "what is not acted on is told to nobody"]
 pub struct Effects {
-    /// Prompts that ended, in the order of their submission: each is told, leaves the log of what
-    /// runs, and moves in the ledger, the journal and the counters.
+    /// Prompts that ended, in the order of their submission. Each end is told to the sockets,
+    /// removed from the log of running prompts, and entered in the ledger, the journal and the
+    /// counters.
     pub ended: Vec<Ended>,
-    /// What became of a submission: the ledger and the journal follow.
+    /// What happened to a submission: the ledger and the journal are updated.
     pub submission: Option<Submission>,
-    /// What became of the binding: the journal follows, and the counts of the backends.
+    /// What happened to the binding: the journal and the counts of the backends are updated.
     pub binding: Rebound,
-    /// Something was routed, by this rule: it is counted.
+    /// A request was routed by this rule: it is counted.
     pub routed: Option<Reason>,
-    /// A backend works on one less, and may not have counted it out yet: its load.
+    /// A backend has one prompt less, and may not report it yet: its load is adjusted.
     pub freed: Option<BackendId>,
     /// The sockets are told how many prompts are pending.
     pub tells_count: bool,
-    /// Prompts are pending that were not: the reconciler has to know this client.
+    /// New prompts are pending: the reconciler has to know this client.
     pub has_begun: bool,
-    /// A backend is to be asked without waiting for the next round.
+    /// A backend is to be asked now, without waiting for the next round.
     pub asks: bool,
 }
 
@@ -74,20 +75,20 @@ impl Effects {
         asks: false,
     };
 
-    /// True if nothing is to be done, as after nearly every event.
+    /// True if nothing has to be done, as after nearly every event.
     #[must_use]
     pub fn is_nothing(&self) -> bool {
         self.routed.is_none() && self.is_at_most_routed()
     }
 
-    /// The rule, if nothing has happened but that something was routed, as with nearly every read.
+    /// The rule, if the only effect is that a request was routed, as for nearly every read.
     #[must_use]
     pub fn only_routed(&self) -> Option<Reason> {
         self.routed.filter(|_| self.is_at_most_routed())
     }
 
-    // Taken apart, so that an effect that is added is looked at here too; and not compared as a
-    // whole, which takes ten times as long.
+    // Destructured, so that a new effect must be considered here too. Comparing whole values would
+    // take ten times as long.
     fn is_at_most_routed(&self) -> bool {
         let Self { ended, submission, binding, routed: _, freed, tells_count, has_begun, asks } =
             self;
@@ -103,45 +104,45 @@ impl Effects {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Ended {
     pub prompt: PromptId,
-    /// Where it was.
+    /// The backend that it was on.
     pub backend: BackendId,
     pub end: End,
     pub at: Instant,
     pub known: KnownBy,
 }
 
-/// How an end is known, and with it what is still to be told of it.
+/// How an end became known. It decides what the sockets still have to be told.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum KnownBy {
-    /// Its own events said so, and the sockets have them.
+    /// Its own events told it, and the sockets have them.
     Heard,
-    /// Its backend was asked: the sockets are told what they have not heard.
+    /// Its backend was asked: the sockets are told what they have not received.
     Found,
-    /// It was given up, and the sockets are told. What is still said of it is nobody's.
+    /// The prompt was given up, and the sockets are told. Later events of it are dropped.
     GivenUp,
-    /// The same, and its backend is to stop it.
+    /// Like `GivenUp`, and its backend is told to stop it.
     CutOff,
 }
 
-/// What became of a submission.
+/// What happened to a submission.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Submission {
     /// It is pending from now on, and about to be sent.
     Placed { prompt: PromptId, on: BackendId },
-    /// It was sent to nobody, and is about to be sent elsewhere.
+    /// No backend got it, and it is about to be sent to another one.
     Moved { prompt: PromptId, to: BackendId },
-    /// It is nowhere: no trace of it stays.
+    /// No backend has it: its record is removed.
     Withdrawn { prompt: PromptId },
 }
 
-/// What became of a binding.
+/// What happened to a binding.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Rebound {
-    /// It is what it was.
+    /// It is unchanged.
     No,
-    /// It is reserved until another time, or not any more.
+    /// It is reserved until another time, or no longer reserved.
     Reserved,
-    /// It leads elsewhere: made, moved, or let go.
+    /// It was made, moved or released.
     Moved { from: Option<BackendId>, to: Option<BackendId> },
 }
 
@@ -162,26 +163,26 @@ pub(super) mod tests {
     use super::super::unclaimed::{Found, Stage};
     use super::*;
 
-    /// What follows from the effects of a client's transitions, and from nothing else.
+    /// The state that follows from the effects of a client's transitions alone.
     #[derive(Debug, Default)]
     pub(in crate::routing) struct Mirror {
         bound: Option<BackendId>,
-        /// The binding as the journal was told of it.
+        /// The binding as it was noted in the journal.
         noted: Option<(BackendId, Instant, Option<Instant>)>,
         pending: BTreeMap<PromptId, BackendId>,
-        /// Those of `pending` that were ever told to have ended, or to be nowhere.
+        /// Prompts that were reported as ended or withdrawn.
         over: BTreeSet<PromptId>,
     }
 
     impl Mirror {
-        /// Takes the effects of a transition that `client` has just made.
+        /// Applies the effects of a transition that `client` has just made.
         #[track_caller]
         pub(in crate::routing) fn take(&mut self, effects: &Effects, client: &Client) {
             let before = self.pending.len();
             self.ends(&effects.ended);
             self.submission(effects, client);
             if effects.has_begun && effects.submission.is_none() {
-                // Adopted: whoever found them knows which they are.
+                // Adopted prompts are known to the code that found them.
                 let found = client.pending().iter().map(|(id, it)| (id.clone(), it.backend));
                 self.pending.extend(found);
             }
@@ -321,7 +322,7 @@ pub(super) mod tests {
         Found { prompt, backend, seen, stage: Stage::Waits, output_nodes: Vec::new() }
     }
 
-    /// A client with everything that happens to it.
+    /// A client and everything that happens to it.
     struct Story {
         client: Client,
         mirror: Mirror,
@@ -389,8 +390,8 @@ pub(super) mod tests {
     }
 
     proptest! {
-        /// Whatever happens: who acts on the effects knows of the binding and of what is pending
-        /// all that the core knows, and each prompt that was pending ends once.
+        /// After any sequence of transitions, the applied effects give the binding and the pending
+        /// prompts of the core, and each pending prompt ends once.
         #[test]
         fn effects_are_all_that_changed(
             story in vec((does(), 0..FLEETS.len()), 0..80),
@@ -417,7 +418,7 @@ pub(super) mod tests {
                     *ends.entry(ended.prompt).or_default() += 1;
                 }
             }
-            // At its end everybody is told of all that was pending.
+            // At the end of the client, all pending prompts are reported.
             let views = fleet(FLEETS[0]);
             for ended in told.goes_on(Does::Reset, FleetNow { backends: &views, turn: 0 }) {
                 *ends.entry(ended.prompt).or_default() += 1;
@@ -429,7 +430,7 @@ pub(super) mod tests {
         }
     }
 
-    /// What the sockets have heard is not told them again, and what they have not is.
+    /// Sockets are told exactly what they have not received.
     fn is_known_by(ended: &Ended, by: Does) -> bool {
         match by {
             Does::Hear(..) => ended.known == KnownBy::Heard,

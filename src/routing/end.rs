@@ -1,4 +1,4 @@
-//! How a prompt ended, and why it was lost: the words of logs, metrics and the journal.
+//! How a prompt ended, and why it was lost, with the words for logs, metrics and the journal.
 
 /// How a prompt ended. The label `end` of the metrics, and the word in the logs.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -13,19 +13,19 @@ pub enum End {
 /// Why a prompt is lost.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum Loss {
-    /// The backend came back without it.
+    /// The backend came back without the prompt.
     BackendRestarted,
-    /// The backend stayed away past its grace; it may still have it.
+    /// The backend stayed away longer than its grace; it may still have the prompt.
     BackendGone,
-    /// The backend answers and does not know it, though nobody deleted it.
+    /// The backend answers and does not know the prompt, though nobody deleted it.
     Vanished,
     /// An operator or the client forced a reset.
     Reset,
-    /// The backend answers, and its worker runs nothing any more (P9).
+    /// The backend answers, but its worker runs nothing any more (P9).
     BackendWedged,
-    /// The gateway was restarted while it was being sent, and the backend does not have it.
+    /// The gateway was restarted while the prompt was being sent, and the backend does not have it.
     GatewayRestarted,
-    /// The gateway was restarted with a configuration that does not name its backend.
+    /// The gateway was restarted with a configuration that does not contain its backend.
     BackendRemoved,
 }
 
@@ -45,15 +45,15 @@ impl End {
         Self::Lost(Loss::BackendRemoved),
     ];
 
-    /// The end that [`End::reason`] names. A word that is not known is of a newer Mooring, which
-    /// has more kinds of loss than this one.
+    /// The end that [`End::reason`] names. An unknown word comes from a newer Mooring, which has
+    /// more kinds of loss than this one.
     #[must_use]
     pub fn of_reason(reason: &str) -> Self {
         let named = Self::ALL.into_iter().find(|end| end.reason() == reason);
         named.unwrap_or(Self::Lost(Loss::Vanished))
     }
 
-    /// The outcome as operators count it; the kinds of loss are one.
+    /// The outcome for metrics, in which all kinds of loss are one.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {

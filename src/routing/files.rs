@@ -2,17 +2,17 @@
 //! R4).
 //!
 //! Every ComfyUI counts its pictures from 1, so `ComfyUI_00001_.png` exists on each. The plain name
-//! belongs to the backend that was first seen to have it, its *owner*; the file of the same name on
-//! another backend is named with its backend (see [`crate::comfy::names`]). So a name that was
-//! given to a client means one file for as long as the ledger remembers it.
+//! belongs to the backend on which the file was seen first, its *owner*. The file of the same name
+//! on another backend gets a name that contains its backend (see [`crate::comfy::names`]). So a
+//! name that a client was given means one file for as long as the ledger remembers it.
 //!
-//! The ledger is divided by [`key_of`]: what is here is one shard of it.
+//! The ledger is divided into shards by [`key_of`]; this is one shard.
 //!
 //! # Invariants
 //!
 //! - The owner of a name never changes while the name is remembered.
-//! - It never holds more than `capacity` names, nor a name that was last learned of longer than
-//!   `max_age` ago; past either the one that was learned of first goes.
+//! - It never holds more than `capacity` names, nor a name whose last update is older than
+//!   `max_age`. Beyond either limit, the name with the oldest update is dropped.
 //! - A copy counts as the same file as its original only until either is written anew.
 
 mod copies;
@@ -36,52 +36,52 @@ pub use key::key_of;
 pub use listed::{Within, meant_of};
 use searched::Searched;
 
-/// How a name is told to clients.
+/// How a file name is given to clients.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Shown {
     Plain,
-    /// With its backend: the plain name is another's.
+    /// With its backend's name, because the plain name belongs to another backend.
     WithBackend,
 }
 
-/// What a plain name means to somebody who has no file of it.
+/// What a plain name means to somebody who has no file of that name.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Strangers {
-    /// The file of the backend that the plain name was given for: a link that was passed on shows
-    /// to everyone what it shows to who made it.
+    /// The file of the backend that owns the plain name. So a link that was passed on shows
+    /// everyone the same file as its maker.
     Owners,
-    /// The one that was written last anywhere, as with one ComfyUI: a stranger's older picture is
-    /// never used without a word.
+    /// The file that was written last on any backend, as with one ComfyUI. A stranger's older
+    /// picture is then never used unnoticed.
     Latest,
 }
 
-/// How it is known that a backend has a file.
+/// How the gateway knows that a backend has a file.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Seen {
-    /// It told of it, or it was found there.
+    /// The backend named it, or it was found there.
     There,
     /// It was written there just now.
     Written,
 }
 
-/// A place in the order in which things are learned.
+/// A position in the order in which facts are learned.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Moment(u64);
 
-/// The files that are known, of one shard.
+/// The known files of one shard.
 #[derive(Debug)]
 pub struct Files {
     /// By folder, then by path.
     names: [HashMap<Arc<str>, Name>; 3],
-    /// In the order in which the names were last learned of; those whose stamp is not their name's
-    /// any more are skipped.
+    /// In the order of the last updates. An entry whose stamp differs from its name's is outdated,
+    /// and is skipped.
     order: VecDeque<(FileRef, u64)>,
     next_order: u64,
     count: usize,
     evicted: Vec<(FileRef, Place)>,
-    /// Copies, and what they are copies of.
+    /// Copies and their originals.
     originals: HashMap<Located, Located>,
-    /// Names that nobody knew, and when they were looked for.
+    /// Unknown names, and when they were searched for.
     searched: Searched,
     folders: Folders,
     capacity: usize,
@@ -91,7 +91,7 @@ pub struct Files {
 /// What is known of one name.
 #[derive(Debug)]
 struct Name {
-    /// The owner first, then in the order in which they were learned of. Never empty.
+    /// The owner first, then in the order in which they were learned. Never empty.
     holders: SmallVec<[Holder; 1]>,
     stamp: u64,
     learned: Instant,
@@ -114,7 +114,7 @@ impl Files {
         }
     }
 
-    /// The file is there; `makers`, if they are known, made it.
+    /// Learns that the file exists, and that `makers` made it, if they are known.
     pub fn learn(&mut self, at: &Located, makers: &[Maker], seen: Seen, now: Instant) -> Learned {
         if seen == Seen::Written {
             self.written(at);
@@ -140,8 +140,8 @@ impl Files {
         Learned::New
     }
 
-    /// Enters a holder as it was before a restart. They come in their order. Of a backend that has
-    /// two records of a file there is one holder.
+    /// Restores a holder from before a restart. Holders must be restored in their order. Two
+    /// records of one backend's file become one holder.
     pub fn restore(&mut self, file: &FileRef, holder: Holder, learned: Instant, now: Instant) {
         let latest = holder.written.map_or(holder.order, |written| written.max(holder.order));
         self.next_order = self.next_order.max(latest + 1);
@@ -176,7 +176,7 @@ impl Files {
         name.is_some_and(|name| name.holders.iter().any(is_it))
     }
 
-    /// The file itself, or what it is a copy of.
+    /// The original of a copy; the file itself if it is not a copy.
     #[must_use]
     pub fn original<'a>(&'a self, at: &'a Located) -> &'a Located {
         self.originals.get(at).unwrap_or(at)
@@ -190,19 +190,19 @@ impl Files {
         if is_owners { Shown::Plain } else { Shown::WithBackend }
     }
 
-    /// Where the file of a plain name lies that one of `askers` may have made; to strangers it is
-    /// the owner's. See [`Self::find_for`].
+    /// Where the file of a plain name is that one of `askers` may have made; strangers get the
+    /// owner's. See [`Self::find_for`].
     #[must_use]
     pub fn find(&self, folder: Folder, path: &str, askers: &[Maker]) -> Option<&Place> {
         self.find_for(folder, path, askers, Strangers::Owners)
     }
 
-    /// Where the file of a plain name lies that one of `askers` may have made.
+    /// Where the file of a plain name is that one of `askers` may have made.
     ///
-    /// - The owner's, if that client was given the plain name for it.
-    /// - Else the latest that one of them wrote or made, because scripts leave out what they did
-    ///   not write themselves. An address is never taken for someone who was given a name: an
-    ///   application behind it uploads `avatar.png` for each of its users.
+    /// - The owner's, if one of them was given the plain name for it.
+    /// - Else the latest that one of them wrote or made, because scripts leave out the backend's
+    ///   name. A maker without a name (an address) never counts here for somebody who was given a
+    ///   name: an application behind the address uploads `avatar.png` for each of its users.
     /// - If none of them has one: as `strangers` says.
     #[must_use]
     pub fn find_for(
@@ -234,8 +234,8 @@ impl Files {
         Some(&found.place)
     }
 
-    /// For when names are not told apart: the caller's own backend's, if it has one of this name,
-    /// else that of the last to have made one.
+    /// For when names are not told apart: the file on the caller's own backend, if it has one of
+    /// this name, else the one that was made last.
     #[must_use]
     pub fn find_nearest(&self, file: &FileRef, own: Option<BackendId>) -> Option<BackendId> {
         let name = self.names[file.folder as usize].get(file.path())?;
@@ -251,12 +251,12 @@ impl Files {
         }
     }
 
-    /// True if all backends may be asked for a name that nobody knows; it is noted as asked for.
+    /// True if all backends may be asked for an unknown name. Notes that they were asked.
     pub fn may_search(&mut self, file: &FileRef, now: Instant) -> bool {
         self.searched.may_search(file, now)
     }
 
-    /// How many names are known.
+    /// The number of known names.
     #[must_use]
     pub fn len(&self) -> usize {
         self.count
@@ -275,8 +275,8 @@ impl Files {
         self.names[folder as usize].get(path)?.holders.first()
     }
 
-    /// What lies there is new: copies of what was there before are of other bytes, and so is what
-    /// was copied to there.
+    /// The file has new content: its copies no longer match it, and it no longer matches its
+    /// original.
     fn written(&mut self, at: &Located) {
         let mut gone = Vec::new();
         for holder in self.name(&at.file).into_iter().flat_map(|name| &mut name.holders) {
@@ -284,7 +284,7 @@ impl Files {
                 holder.drop_copies(|_| true, &mut gone);
             }
         }
-        // It may have another name than what it is a copy of.
+        // It may have another name than its original.
         let original = self.originals.get(at).map(|original| original.file.clone());
         let original = original.and_then(|file| self.name(&file));
         for holder in original.into_iter().flat_map(|name| &mut name.holders) {
@@ -356,7 +356,7 @@ mod tests {
         Maker::Client(ClientId::parse(name).unwrap())
     }
 
-    /// A ledger that has learned of these, in their order.
+    /// A ledger that has learned these, in their order.
     fn files(made: &[(BackendId, &str, &str)]) -> Files {
         let mut files = Files::new(10, WEEK);
         for (backend, path, maker) in made {
@@ -378,7 +378,7 @@ mod tests {
         assert_eq!(files.shown(&at(B, "y.png")), Shown::Plain, "nobody's yet");
     }
 
-    /// An older record of the file, and one after it was told which server has it.
+    /// An older record of the file, and a newer one with the identity of its server.
     #[test]
     fn two_records_of_a_file_of_one_backend_are_one_holder() {
         let mut files = Files::new(10, WEEK);
@@ -412,7 +412,7 @@ mod tests {
         };
         let eve = [client("eve")];
         assert_eq!(latest(&files, &eve), Some(Place::Backend(B)));
-        // Written anew counts, and not when it was first heard of; nor does only seeing one.
+        // Being written counts; when it was first seen does not, nor does being seen again.
         files.learn(&at(A, "x.png"), &[client("ada")], Seen::Written, now);
         files.learn(&at(BackendId::nth(2), "x.png"), &[], Seen::There, now);
         assert_eq!(latest(&files, &eve), Some(Place::Backend(A)));

@@ -1,14 +1,14 @@
-//! The names of servers that stand in names of files: `~gpu-b` (promise R3).
+//! The names of servers in file names: `~gpu-b` (promise R3).
 //!
 //! A name that was given out for one server is never given out for another, whatever the two are
-//! called later: a link to a file must not lead to another file of the same name. A server is named
-//! as it is called, as long as that name was not given out for another one. Otherwise a digest of
-//! its address is added.
+//! renamed to: a link to a file must not lead to another file of the same name. A server gets its
+//! own name, unless that was given out for another server. Otherwise a digest of its address is
+//! added.
 //!
 //! # Invariants
 //!
 //! - While a name is remembered, it means one server.
-//! - At most [`GIVEN_MAX`] are remembered; past that, the one that was given out first goes.
+//! - At most [`GIVEN_MAX`] are remembered; beyond that, the oldest is dropped.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -32,24 +32,24 @@ pub struct GivenNames {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Given {
     pub server: ServerKey,
-    /// Its place among all of them.
+    /// Its place in the order of all given names.
     pub order: u64,
 }
 
-/// What came of giving a name out.
+/// The result of giving a name out.
 #[derive(Debug, Eq, PartialEq)]
 pub struct Told {
     pub name: Arc<str>,
-    /// If it was not given out before, or not for so much.
+    /// Set if the name was not given out before, or was given out without the identity.
     pub new: Option<Given>,
-    /// A name that is forgotten for it.
+    /// A name that is dropped to make room.
     pub forgotten: Option<Arc<str>>,
 }
 
 impl GivenNames {
-    /// The name for a server that is called so.
+    /// The name for a server that is called `called`.
     pub fn give(&mut self, server: &ServerKey, called: &str) -> Told {
-        // What is left of one that was replaced is called `NAME~old`.
+        // The rest of a server that was replaced is called `NAME~old`.
         let base = called.split('~').next().unwrap_or(called);
         let is_free = |name: &String| {
             self.given.get(name.as_str()).is_none_or(|given| given.server.may_be(server))
@@ -58,7 +58,7 @@ impl GivenNames {
         let mut names = std::iter::once(base.to_owned()).chain(with_digest);
         let name: Arc<str> = names.find(is_free).unwrap_or_default().into();
         let before = self.given.get(&name);
-        // Once it is told which server it is, no other one at its address is it.
+        // Once the server's identity is known, no other server at its address gets the name.
         let is_told_more =
             |before: &Given| before.server.identity.is_none() && server.identity.is_some();
         if before.is_some_and(|before| !is_told_more(before)) {
@@ -70,9 +70,9 @@ impl GivenNames {
         Told { name, new: Some(given), forgotten: self.forget_one() }
     }
 
-    /// It is `told` now which servers are at these addresses: names that were given out for an
-    /// address alone are of the server that is there, and not of another one that has the address
-    /// later. Returns those.
+    /// The identities of the servers at these addresses are now known. Names that were given out
+    /// for an address alone now belong to the server there, and not to a later one at that address.
+    /// Returns the changed names.
     pub fn know(&mut self, told: &HashMap<Arc<str>, Arc<str>>) -> Vec<(Arc<str>, Given)> {
         let nameless = self.given.iter_mut().filter(|(_, it)| it.server.identity.is_none());
         let known = nameless.filter_map(|(name, it)| {
@@ -82,7 +82,7 @@ impl GivenNames {
         known.collect()
     }
 
-    /// Takes over a name that was given out before a restart.
+    /// Restores a name that was given out before a restart.
     pub fn restore(&mut self, name: Arc<str>, given: Given) {
         self.next_order = self.next_order.max(given.order + 1);
         self.given.insert(name, given);

@@ -1,4 +1,4 @@
-//! Probe results → up or down, with hysteresis.
+//! Turns probe results into up or down, with hysteresis.
 
 use std::num::NonZeroU32;
 
@@ -13,28 +13,28 @@ use std::num::NonZeroU32;
 /// ```
 ///
 /// Each state carries only the streak that can end it, so "up with a success streak" cannot be
-/// written down.
+/// represented.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Health {
     Down { successes: u32 },
     Up { failures: u32 },
 }
 
-/// What was seen of a backend: its watch link opened or answered, or it did not.
+/// The result of one probe: the watch link opened or answered, or it did not.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Probe {
     Fail,
     Pass,
 }
 
-/// How many results in a row turn the health.
+/// How many equal results in a row change the health.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Thresholds {
     pub rise: NonZeroU32,
     pub fall: NonZeroU32,
 }
 
-/// What a transition means to the rest; most probes change nothing.
+/// A change of the health; most probes change nothing.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Change {
     WentDown,
@@ -42,8 +42,9 @@ pub enum Change {
 }
 
 impl Health {
-    /// A backend takes nothing before it has answered once: the listeners open only after each
-    /// was asked, so a restart causes no outage, and nobody is placed on a backend never seen.
+    /// A backend takes nothing before it has answered once. The listeners open only after each
+    /// backend was asked, so this causes no outage at a restart, and no client is placed on a
+    /// backend that was never seen.
     pub const INITIAL: Self = Self::Down { successes: 0 };
 
     #[must_use]
@@ -84,7 +85,8 @@ mod tests {
 
     use super::*;
 
-    /// Feeds a script of `+` (pass) and `-` (fail), from up, and renders the state after each step.
+    /// Applies a script of `+` (pass) and `-` (fail), from up, and renders the state after each
+    /// step.
     #[track_caller]
     fn check(script: &str, expected: &str) {
         let three = NonZeroU32::new(3).unwrap();

@@ -1,27 +1,27 @@
-//! Which backend is the home: the one that keeps settings, workflows and the page for everyone
-//! (promise R9)? Pure.
+//! Chooses the home: the backend that keeps settings, workflows and the page for everyone (promise
+//! R9). Pure.
 //!
-//! It is chosen once and remembered, because what people saved is there: a backend that joins later
-//! and comes first by name is not the home.
+//! It is chosen once and remembered, because it has what people saved. A backend that joins later
+//! does not become the home, even if its name comes first.
 
 use std::sync::Arc;
 
 use super::ids::BackendId;
 
-/// One backend of the fleet, as far as it matters here.
+/// One backend of the fleet, with what the choice needs.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Candidate {
     pub id: BackendId,
     pub name: Arc<str>,
     pub address: Arc<str>,
-    /// Which server it is, if whoever discovered it told.
+    /// Which server it is, if its discovery said so.
     pub identity: Option<Arc<str>>,
     pub is_up: bool,
-    /// It is to leave the fleet when it has drained: what is saved there is lost soon.
+    /// It leaves the fleet once it has drained: what is saved there will be lost.
     pub goes: bool,
 }
 
-/// The home before, as it is remembered.
+/// The previous home.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Remembered<'a> {
     pub name: &'a str,
@@ -30,8 +30,8 @@ pub struct Remembered<'a> {
 }
 
 impl Remembered<'_> {
-    /// True if it is that server. An address may have been given to another one since: that is
-    /// known where both have told who they are.
+    /// True if it is that server. If both identities are known and differ, the address now belongs
+    /// to another server.
     #[must_use]
     pub fn is(&self, it: &Candidate) -> bool {
         let is_another = self.identity.zip(it.identity.as_deref()).is_some_and(|(a, b)| a != b);
@@ -39,32 +39,32 @@ impl Remembered<'_> {
     }
 }
 
-/// Is all known of who is in the fleet?
+/// Whether all members of the fleet are known.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Fleet {
-    /// All that are to be found were looked for.
+    /// Every source of backends has answered.
     Whole,
-    /// Somebody is still looked for: the home may be among those.
+    /// A source has not answered yet; it may list the home.
     Partial,
 }
 
-/// Why it is that one.
+/// Why this backend is the home.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum HomeReason {
     /// The configuration names it.
     Named,
-    /// It was it before.
+    /// It was the home before.
     Remembered,
-    /// There is no other.
+    /// There is no other backend.
     Only,
-    /// Nobody said anything.
+    /// Nothing is configured or remembered: its name comes first.
     FirstByName,
-    /// The one before has left the fleet.
+    /// The previous home has left the fleet.
     Next,
 }
 
 impl HomeReason {
-    /// For programs.
+    /// The reason as a word for programs.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -76,7 +76,7 @@ impl HomeReason {
         }
     }
 
-    /// For people.
+    /// The reason as text for people.
     #[must_use]
     pub fn text(self) -> &'static str {
         match self {
@@ -89,10 +89,9 @@ impl HomeReason {
     }
 }
 
-/// Chooses among the members of a fleet, given in the order of their names. `named` is what the
-/// configuration says, or empty. `None` if there is no backend at all, or if the one that is named
-/// or was it before is not there and may be found yet: another would be the home meanwhile, and
-/// what is saved there would be lost.
+/// Chooses among the members of a fleet, given in the order of their names. `named` is the name in
+/// the configuration, or empty. `None` if there is no backend, or if the named or previous home is
+/// absent and may still be found: with another home meanwhile, what is saved there would be lost.
 #[must_use]
 pub fn choose(
     named: &str,
@@ -107,7 +106,7 @@ pub fn choose(
         return None;
     }
     let staying: Vec<&Candidate> = fleet.iter().filter(|it| !it.goes).collect();
-    // If all are to leave, none is better than the one that there is.
+    // If all are to leave, the current one is as good as any.
     let staying = if staying.is_empty() { fleet.iter().collect() } else { staying };
     let Some(before) = before else {
         let reason = if staying.len() == 1 { HomeReason::Only } else { HomeReason::FirstByName };
@@ -120,7 +119,7 @@ pub fn choose(
         Fleet::Whole => {}
         Fleet::Partial => return None,
     }
-    // Whoever moved it to another address has probably moved what it keeps as well.
+    // Probably the server was moved to another address, with what it keeps.
     let same_name = staying.iter().find(|it| *it.name == *before.name);
     let next = same_name.or_else(|| staying.iter().find(|it| it.is_up)).or(staying.first());
     next.map(|it| (it.id, HomeReason::Next))
@@ -130,7 +129,7 @@ pub fn choose(
 mod tests {
     use super::*;
 
-    /// One letter for each: a capital is up, `-` behind it goes.
+    /// One letter for each backend: upper case means up, and `-` after it means leaving.
     fn fleet(text: &str) -> Vec<Candidate> {
         let member = |(slot, word): (usize, &str)| {
             let name = word.trim_end_matches('-').to_lowercase();

@@ -1,11 +1,11 @@
-//! Names of clients, prompts, backends and files: parsed once at the edge, trusted inside.
+//! Ids of clients, prompts, backends, files and assets: parsed once at the edge, trusted inside.
 
 use std::borrow::Borrow;
 use std::fmt;
 use std::sync::Arc;
 
-/// A backend, for as long as anybody remembers it: one that joins later never has the id of one
-/// that left, though it may have its slot.
+/// Identifies a backend. Ids are never reused: a backend that joins later may get the slot of one
+/// that left, but not its id.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct BackendId {
     slot: u16,
@@ -18,13 +18,13 @@ impl BackendId {
         Self { slot, generation }
     }
 
-    /// The first backend that has this slot.
+    /// The id of the first backend in this slot.
     #[must_use]
     pub const fn nth(slot: u16) -> Self {
         Self::new(slot, 0)
     }
 
-    /// Where the fleet keeps it.
+    /// Where the fleet keeps the backend.
     #[must_use]
     pub fn slot(self) -> u16 {
         self.slot
@@ -39,8 +39,8 @@ impl BackendId {
 
 /// A client's own name for itself: the `clientId` of its socket, the `client_id` of its prompts.
 ///
-/// Cheap to clone. Invariant: 1 to [`ClientId::LEN_MAX`] bytes without control characters. More
-/// is not asked, because ComfyUI takes any string and the stock page uses `window.name`.
+/// Cheap to clone. Invariant: 1 to [`ClientId::LEN_MAX`] bytes without control characters. Nothing
+/// else is required, because ComfyUI accepts any string and the stock page uses `window.name`.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct ClientId(Arc<str>);
 
@@ -86,7 +86,7 @@ pub enum BadClientId {
     Control { index: usize },
 }
 
-/// The name of one job. Cheap to clone.
+/// The id of one prompt. Cheap to clone.
 ///
 /// Invariant: 1 to [`PromptId::LEN_MAX`] bytes of printable ASCII.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -118,8 +118,8 @@ impl PromptId {
     }
 }
 
-/// So that a map can be asked with the text of an event, without making an id of it. The derived
-/// hash and order are those of the text.
+/// Allows looking up the text of an event in a map without making an id. This is valid because the
+/// derived hash and order are those of the text.
 impl Borrow<str> for PromptId {
     fn borrow(&self) -> &str {
         &self.0
@@ -142,7 +142,7 @@ pub enum BadPromptId {
     NotPrintable { index: usize },
 }
 
-/// The longest path of a file that is remembered, in bytes; that of most file systems.
+/// The longest path of a file, in bytes: the limit of most file systems.
 const PATH_MAX: usize = 1_024;
 
 /// One of ComfyUI's three folders of files: the `type` of a name.
@@ -182,7 +182,7 @@ pub struct FileRef {
 }
 
 impl FileRef {
-    /// `None` if it cannot be the name of a file. A backend on Windows writes `\` between folders.
+    /// `None` if it cannot be a file name. A backend on Windows writes `\` between folders.
     #[must_use]
     pub fn new(folder: Folder, subfolder: &str, filename: &str) -> Option<Self> {
         let subfolder = subfolder.trim_matches(['/', '\\']).replace('\\', "/");
@@ -195,7 +195,7 @@ impl FileRef {
         (is_name && is_path).then_some(Self { folder, path })
     }
 
-    /// The same from a path with its file name last.
+    /// The same, from a path that ends with the file name.
     #[must_use]
     pub fn of_path(folder: Folder, path: &str) -> Option<Self> {
         let (subfolder, filename) = path.rsplit_once(['/', '\\']).unwrap_or(("", path));
@@ -214,13 +214,13 @@ impl FileRef {
         &self.path
     }
 
-    /// The path, to be kept.
+    /// The path, for keeping.
     #[must_use]
     pub fn shared_path(&self) -> &Arc<str> {
         &self.path
     }
 
-    /// Empty for the folder itself.
+    /// The subfolder; empty for the folder itself.
     #[must_use]
     pub fn subfolder(&self) -> &str {
         self.path.rsplit_once('/').map_or("", |(subfolder, _)| subfolder)
@@ -232,7 +232,7 @@ impl FileRef {
     }
 }
 
-/// One file: what a name means on one backend.
+/// One file on one backend.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct Located {
     pub backend: BackendId,
@@ -249,7 +249,7 @@ impl AssetId {
         self.0.to_be_bytes()
     }
 
-    /// `None` unless it is a UUID with its four hyphens, as the routes want it.
+    /// `None` unless it is a UUID with its four hyphens, as ComfyUI's routes require.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         const HYPHENS: [usize; 4] = [8, 13, 18, 23];
@@ -272,11 +272,11 @@ impl fmt::Display for AssetId {
     }
 }
 
-/// The hash of a file's bytes, as ComfyUI names it: `blake3:` and 64 digits.
+/// The hash of a file's content, as ComfyUI writes it: `blake3:` and 64 hexadecimal digits.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct ContentHash([u8; 32]);
 
-/// What begins a name that is a hash.
+/// The prefix of a name that is a hash.
 const BLAKE3: &str = "blake3:";
 
 impl ContentHash {
@@ -285,7 +285,7 @@ impl ContentHash {
         &self.0
     }
 
-    /// As `validate_blake3_hash` reads it.
+    /// Parses a hash by the rules of ComfyUI's `validate_blake3_hash`.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let text = text.trim();

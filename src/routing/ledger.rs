@@ -1,17 +1,17 @@
-//! Who made which prompt, and where (promise R2). It outlives the binding.
+//! The ledger of prompts: who made which prompt, and where (promise R2). It outlives the binding.
 //!
-//! The ledger is divided by the ids. This is one shard of it; only [`histories()`] makes one
-//! history of those of all shards.
+//! The ledger is divided into shards by id, and this is one shard. [`histories()`] merges the
+//! histories of all shards.
 //!
 //! # Invariants
 //!
-//! - An id is in the ledger once; [`Ledger::reserve`] is the only way in for a new submission, so
-//!   two submissions with one id cannot both pass.
-//! - A pending prompt is never evicted; of the others those go first that ended first.
+//! - An id is in the ledger once. A new submission enters only by [`Ledger::reserve`], so two
+//!   submissions with one id cannot both pass.
+//! - A pending prompt is never evicted; of the others, those that ended first are evicted first.
 //! - It never holds more than `capacity` prompts, plus those that are pending.
-//! - A submission that was withdrawn leaves nothing: a client may be refused for ever.
-//! - A history lists what its owner made and what has ended, but for what was deleted: from the
-//!   queue before it ran, or from the history by its owner, or by a backend that forgot it.
+//! - A withdrawn submission leaves no entry, so a client that is always refused does not fill it.
+//! - A history lists what its owner made and what has ended, except what was deleted: from the
+//!   queue before it ran, from the history by its owner, or because a backend forgot it.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -25,24 +25,24 @@ use presumed::PresumedLost;
 mod histories;
 mod presumed;
 
-/// How often an id that nobody knows is asked of all backends.
+/// The pause before all backends are asked about an unknown id again.
 pub const ASK_AGAIN_AFTER: Duration = Duration::from_secs(5);
 
-/// How many unknown ids a shard remembers as asked. Past it the oldest is asked about again early.
+/// How many asked ids a shard remembers. Beyond it the oldest may be asked about again early.
 const ASKED_MAX: usize = 2_500;
 
-/// The prompts of the whole fleet, of one shard.
+/// The prompts of one shard.
 #[derive(Debug)]
 pub struct Ledger {
     prompts: HashMap<PromptId, Record>,
-    /// Those that are not pending, by [`Record::place`].
+    /// Prompts that are not pending, by [`Record::place`].
     settled: BTreeMap<u64, PromptId>,
     presumed_lost: PresumedLost,
-    /// Whose they are; histories by [`Record::place`].
+    /// Prompts by owner; histories are ordered by [`Record::place`].
     owners: Owners,
     next_place: u64,
     next_order: u64,
-    /// Settled prompts that were forgotten, until somebody asks which.
+    /// Settled prompts that were evicted, until the next [`Ledger::take_evicted`].
     evicted: Vec<PromptId>,
     asked: HashMap<PromptId, Instant>,
     asked_order: VecDeque<PromptId>,
@@ -60,20 +60,20 @@ pub struct Record {
     /// Its place among all submissions: ComfyUI works in this order.
     pub order: u64,
     pub state: State,
-    /// When it had ended.
+    /// When it ended.
     pub ended: Option<Instant>,
-    /// When it was not pending any more: what is corrected later stays where it is in a history.
+    /// When it stopped being pending. A later correction does not move it in a history.
     settled: Option<Instant>,
-    /// Its place among those that are not pending; `None` while it is.
+    /// Its place among the prompts that are not pending; `None` while it is pending.
     place: Option<u64>,
 }
 
-/// One prompt as it was before a restart.
+/// One prompt from before a restart.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Entry {
     pub prompt: PromptId,
     pub by: Submitter,
-    /// `None` if its backend is not configured any more.
+    /// `None` if its backend is no longer configured.
     pub backend: Option<BackendId>,
     pub made: Instant,
     pub order: u64,
@@ -81,16 +81,16 @@ pub struct Entry {
     pub end: Option<(End, Instant)>,
 }
 
-/// Whether a prompt is still somebody's pending work.
+/// Whether a prompt is pending or ended.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum State {
     Pending,
     Ended(End),
-    /// Learned from a backend, never pending with us.
+    /// Found on a backend; it was never pending here.
     Learned,
 }
 
-/// The id is in the ledger already.
+/// The id is already in the ledger.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("this prompt id was used before")]
 pub struct Known;
@@ -113,15 +113,15 @@ impl Ledger {
         }
     }
 
-    /// The next submission has this place: those of all shards are counted together.
+    /// Sets the place of the next submission: those of all shards are counted together.
     pub fn count_from(&mut self, order: u64) {
         self.next_order = self.next_order.max(order);
     }
 
-    /// Takes an id for a new submission.
+    /// Reserves an id for a new submission.
     ///
     /// # Errors
-    /// Somebody has used it, pending or ended.
+    /// The id is in use, by a pending or an ended prompt.
     pub fn reserve(&mut self, prompt: &PromptId, by: Submitter, now: Instant) -> Result<(), Known> {
         if self.get(prompt, now).is_some() {
             return Err(Known);
@@ -130,8 +130,8 @@ impl Ledger {
         Ok(())
     }
 
-    /// Enters a prompt as it was before a restart. Those that ended come in the order of their
-    /// ends; what is known already stays as it is.
+    /// Restores a prompt from before a restart. Ended ones must be restored in the order of their
+    /// ends. A prompt that is already known is unchanged.
     pub fn restore(&mut self, entry: Entry, now: Instant) {
         let Entry { prompt, by, backend, made, order, end } = entry;
         if self.prompts.contains_key(&prompt) {
@@ -149,7 +149,7 @@ impl Ledger {
         }
     }
 
-    /// The settled prompts that were forgotten since the last call.
+    /// The settled prompts that were evicted since the last call.
     pub fn take_evicted(&mut self) -> Vec<PromptId> {
         std::mem::take(&mut self.evicted)
     }
@@ -161,12 +161,12 @@ impl Ledger {
         }
     }
 
-    /// The prompt has ended; or it had, and the truth about it has come out since.
+    /// The prompt has ended; or it had ended, and this corrects how.
     pub fn ended(&mut self, prompt: &PromptId, end: End, now: Instant) {
         self.settle(prompt, State::Ended(end), now);
     }
 
-    /// The submission was refused: the id may be used again. One that has ended stays known.
+    /// The submission was refused: the id may be used again. A prompt that has ended stays known.
     pub fn withdraw(&mut self, prompt: &PromptId) {
         if self.prompts.get(prompt).is_some_and(|record| record.state == State::Pending)
             && let Some(record) = self.prompts.remove(prompt)
@@ -184,8 +184,8 @@ impl Ledger {
         }
     }
 
-    /// A client's prompt was found on `backend`, where it is pending. False if it is known already,
-    /// as more than one that was found there.
+    /// A client's prompt was found on `backend`, where it is pending. False if it is already known
+    /// as pending or ended.
     pub fn adopt(
         &mut self,
         prompt: &PromptId,
@@ -209,13 +209,13 @@ impl Ledger {
         self.prompts.get(prompt).filter(|record| !is_expired(record, self.max_age, now))
     }
 
-    /// The history of these: the newest `max` of each, in the order of their ends.
+    /// The history of these owners: the newest `max` of each, in the order of their ends.
     pub fn history_of(&mut self, owners: &[Owner], max: usize, now: Instant) -> Vec<Listed> {
         self.evict_expired(now);
         self.described(self.owners.listed_of(owners, max).into_iter(), now)
     }
 
-    /// What is pending of a person, whichever client submitted it.
+    /// The pending prompts of a person, over all of that person's clients.
     #[must_use]
     pub fn pending_of(&self, person: &Person) -> Vec<PromptId> {
         self.owners.pending_of(person)
@@ -227,8 +227,8 @@ impl Ledger {
         self.owners.knows(person)
     }
 
-    /// The newest `max` prompts in all histories but those of nameless submitters, in the order of
-    /// their ends.
+    /// The newest `max` prompts of all histories except those of unnamed submitters, in the order
+    /// of their ends.
     pub fn history_of_all(&mut self, max: usize, now: Instant) -> Vec<Listed> {
         self.evict_expired(now);
         let is_listed = |prompt: &&PromptId| {
@@ -241,7 +241,7 @@ impl Ledger {
         self.described(newest.into_iter(), now)
     }
 
-    /// True if the prompt has ended and a history has it no more.
+    /// True if the prompt has ended and was removed from its history.
     #[must_use]
     pub fn is_unlisted(&self, prompt: &PromptId, now: Instant) -> bool {
         self.get(prompt, now).is_some_and(|record| {
@@ -251,8 +251,8 @@ impl Ledger {
         })
     }
 
-    /// A history has the prompt no more: its client deleted it there, or its backend forgot it.
-    /// One that has not ended stays what it is.
+    /// Removes the prompt from its history: its client deleted it there, or its backend forgot it.
+    /// A prompt that has not ended is unchanged.
     pub fn unlist(&mut self, prompt: &PromptId) {
         if let Some(record) = self.prompts.get(prompt) {
             unlist(&mut self.owners, record);
@@ -279,20 +279,20 @@ impl Ledger {
         prompts.filter_map(read).collect()
     }
 
-    /// The prompts that were given up because `backend` stayed away or ran nothing, in no order.
+    /// The prompts that were presumed lost because `backend` was away or ran nothing, in no order.
     #[must_use]
     pub fn presumed_lost(&self, backend: BackendId) -> Vec<PromptId> {
         self.presumed_lost.of(backend)
     }
 
-    /// True if all backends were asked about an unknown id a moment ago.
+    /// True if all backends were asked about an unknown id within [`ASK_AGAIN_AFTER`].
     #[must_use]
     pub fn was_asked(&self, prompt: &PromptId, now: Instant) -> bool {
         let is_recent = |at: &Instant| now.duration_since(*at) < ASK_AGAIN_AFTER;
         self.asked.get(prompt).is_some_and(is_recent)
     }
 
-    /// True if all backends may be asked about an unknown id now; it is noted as asked.
+    /// True if all backends may be asked about an unknown id now. Notes that they were asked.
     pub fn may_ask(&mut self, prompt: &PromptId, now: Instant) -> bool {
         if self.was_asked(prompt, now) {
             return false;
@@ -335,7 +335,7 @@ impl Ledger {
         self.evict_expired(now);
     }
 
-    /// The prompt is not pending, or no longer. Whatever is too many goes.
+    /// The prompt is not pending. Evicts the oldest if there are too many.
     fn settle(&mut self, prompt: &PromptId, state: State, now: Instant) {
         let Some(record) = self.prompts.get_mut(prompt) else { return };
         self.presumed_lost.forget(prompt, record);
@@ -361,7 +361,7 @@ impl Ledger {
         }
     }
 
-    /// Forgets what has expired, as far as nothing younger stands before it.
+    /// Evicts expired prompts, up to the first one that has not expired.
     fn evict_expired(&mut self, now: Instant) {
         while let Some(oldest) = self.settled.first_entry() {
             let record = self.prompts.get(oldest.get());
@@ -373,7 +373,7 @@ impl Ledger {
         }
     }
 
-    /// Forgets one that is not among the settled any more.
+    /// Removes the traces of a prompt that is no longer in `settled`.
     fn evict(&mut self, prompt: PromptId) {
         if let Some(record) = self.prompts.remove(&prompt) {
             unlist(&mut self.owners, &record);
@@ -475,7 +475,7 @@ mod tests {
 
     #[test]
     fn refused_submissions_leave_nothing_behind() {
-        // Each once left its id in the order of eviction, behind the first prompt that was kept.
+        // Each of them used to leave its id in the order of eviction, behind the first kept prompt.
         let (t, mut ledger) = (start(), ledger());
         ledger.reserve(&id("kept"), by_ada(), t).unwrap();
         ledger.ended(&id("kept"), End::Succeeded, t);

@@ -1,25 +1,25 @@
-//! Who serves this? The decisions about clients, prompts and backends.
+//! The decisions about clients, prompts and backends: who serves a request.
 //!
-//! Pure: no I/O, no clock, no lock, no task, no randomness. `now` is an argument, and what must
-//! be done is returned, never done. It compiles without tokio, and a test keeps it so.
+//! Pure: no I/O, no clock, no lock, no task, no randomness. `now` is an argument, and actions are
+//! returned as values. It compiles without tokio, and a test checks that.
 //!
-//! - [`ids`]: names, parsed once
+//! - [`ids`]: ids, parsed once
 //! - [`placement`]: which backend for a new binding, and why
 //! - [`client`]: one client's binding and pending prompts
-//! - [`effects`]: what a transition of a client leaves to be done
+//! - [`effects`]: what has to be done after a transition of a client
 //! - [`pending`]: one pending prompt, and when it has ended
 //! - [`decision`]: what was decided about a client, and why
-//! - [`placement_trace`]: between which backends a placement chose
+//! - [`placement_trace`]: which backends a placement compared
 //! - [`health`]: probe results → up or down
 //! - [`ledger`]: who made which prompt, and where
-//! - [`owners`]: whose prompts are whose
-//! - [`unclaimed`]: prompts that backends have, until their clients come
-//! - [`state_change`]: what an operator said of a backend
+//! - [`owners`]: who owns which prompts
+//! - [`unclaimed`]: prompts on backends whose clients have not come yet
+//! - [`state_change`]: the state that an operator set for a backend
 //! - [`home`]: which backend keeps settings, workflows and the page
-//! - [`servers`]: which server is meant, whatever it is called
-//! - [`given_names`]: the names of servers that stand in names of files
-//! - [`files`]: which backend made the file of a name
-//! - [`assets`]: which backend has an asset, and whose it is
+//! - [`servers`]: which server is meant, independent of its name
+//! - [`given_names`]: the names of servers in file names
+//! - [`files`]: which backend has the file of a name
+//! - [`assets`]: which backend has an asset, and who owns it
 //! - [`shard`]: how a ledger is divided
 
 pub mod assets;

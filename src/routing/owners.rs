@@ -1,8 +1,9 @@
-//! Whose prompts are whose: a client's, and the person's behind it (promise R5).
+//! Who owns which prompts: a client, and the person behind it (promise R5).
 //!
-//! A tab is a client and ends with its window; what it made is the person's. A person is known by
-//! the page cookie of the browser, else by the user that requests name, else not at all: then a
-//! client stands for itself. What names no client belongs to its address.
+//! A tab is a client and ends with its window; what it made belongs to the person. A person is
+//! known by the page cookie of the browser, else by the user that requests name, else not at all:
+//! then the client itself is the owner. A prompt without a client belongs to the address that sent
+//! it.
 
 use core::net::IpAddr;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -10,18 +11,18 @@ use std::sync::Arc;
 
 use super::ids::{ClientId, PromptId};
 
-/// Somebody who may have several clients, one after the other or at the same time.
+/// A person, who may have several clients, one after the other or at the same time.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub enum Person {
     /// By the page cookie.
     Browser(u128),
-    /// By `Comfy-User`, as far as that is no cookie's.
+    /// By `Comfy-User`, unless a cookie identifies the person.
     User(Arc<str>),
-    /// Whoever sends prompts from there without any name.
+    /// An address from which prompts come without any name.
     Address(IpAddr),
 }
 
-/// Under whom a prompt is found.
+/// The key under which a prompt is found.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub enum Owner {
     Client(ClientId),
@@ -31,19 +32,19 @@ pub enum Owner {
 /// Who submitted a prompt.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Submitter {
-    /// `None` for a prompt that was found on a backend and not submitted through us.
+    /// `None` for a prompt that was found on a backend and not submitted through Mooring.
     pub client: Option<ClientId>,
     pub person: Option<Person>,
 }
 
 impl Submitter {
-    /// One who is known by his client alone.
+    /// A submitter who is known only by the client id.
     #[must_use]
     pub fn client(client: ClientId) -> Self {
         Self { client: Some(client), person: None }
     }
 
-    /// True if he named neither himself nor a client.
+    /// True if there is neither a person's name nor a client id.
     #[must_use]
     pub fn is_nameless(&self) -> bool {
         matches!(self.person, Some(Person::Address(_)))
@@ -58,9 +59,9 @@ impl Submitter {
 /// Prompts by their owners.
 #[derive(Debug, Default)]
 pub struct Owners {
-    /// What histories list, by the place among all that are settled.
+    /// Listed prompts, by their place among all settled ones.
     listed: HashMap<Owner, BTreeMap<u64, PromptId>>,
-    /// What is pending, of persons only: a client knows its own.
+    /// Pending prompts, of persons only: a client has its own list.
     pending: HashMap<Person, BTreeSet<PromptId>>,
 }
 
@@ -71,7 +72,7 @@ impl Owners {
         }
     }
 
-    /// It is pending no more.
+    /// The prompt is no longer pending.
     pub fn settled(&mut self, by: &Submitter, prompt: &PromptId) {
         let Some(person) = &by.person else { return };
         let Some(pending) = self.pending.get_mut(person) else { return };
@@ -82,7 +83,7 @@ impl Owners {
     }
 
     pub fn list(&mut self, by: &Submitter, place: u64, prompt: &PromptId) {
-        // What nobody submitted here is in nobody's history.
+        // A prompt that was not submitted here is in no history.
         if by.client.is_none() {
             return;
         }
@@ -108,7 +109,7 @@ impl Owners {
         listed.is_some_and(|listed| listed.contains_key(&place))
     }
 
-    /// What the histories of these list, each once: the newest `max` of each, by their places.
+    /// The prompts in the histories of these owners, each once: the newest `max` of each, by place.
     #[must_use]
     pub fn listed_of(&self, owners: &[Owner], max: usize) -> Vec<&PromptId> {
         let newest = |owner| self.listed.get(owner).into_iter().flatten().rev().take(max);
@@ -118,20 +119,20 @@ impl Owners {
         places.into_iter().map(|(_, prompt)| prompt).collect()
     }
 
-    /// What is pending of a person.
+    /// The pending prompts of a person.
     #[must_use]
     pub fn pending_of(&self, person: &Person) -> Vec<PromptId> {
         self.pending.get(person).into_iter().flatten().cloned().collect()
     }
 
-    /// True if a person has anything, pending or listed.
+    /// True if a person has any prompt, pending or listed.
     #[must_use]
     pub fn knows(&self, person: &Person) -> bool {
         self.pending.contains_key(person)
             || self.listed.contains_key(&Owner::Person(person.clone()))
     }
 
-    /// How many owners have anything.
+    /// The number of owners with prompts.
     #[must_use]
     pub fn len(&self) -> usize {
         self.listed.len() + self.pending.len()

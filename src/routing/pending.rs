@@ -1,9 +1,9 @@
 //! One pending prompt: what is known of it, and when it has ended (promises P1, P3, P5, P6).
 //!
-//! A prompt is pending from the moment we decide to send it. A terminal event makes it *ending*;
-//! it has *ended* when `executing` null with its id has been relayed, or when its history entry
-//! was seen and [`HISTORY_SETTLES`] has passed, or when it is gone. Events can be lost with a
-//! link, so what asking finds counts as much as what events say.
+//! A prompt is pending from the moment we decide to send it. A terminal event makes it *ending*. It
+//! has *ended* when `executing` null with its id was relayed, when its history entry was seen and
+//! [`HISTORY_SETTLES`] has passed, or when it is gone. Events can be lost with a link, so the
+//! answers of a backend that is asked count as much as events.
 
 use std::time::{Duration, Instant};
 
@@ -11,25 +11,25 @@ use super::ids::BackendId;
 
 pub use super::end::{End, Loss};
 
-/// How long after its history entry was seen a prompt's own events may still arrive.
+/// How long a prompt's own events may still arrive after its history entry was seen.
 pub const HISTORY_SETTLES: Duration = Duration::from_secs(1);
 
-/// How far two looks must lie apart before an absent prompt counts as gone: one look can fall
-/// into the gap between dequeue and start.
+/// The least time between two answers before an absent prompt counts as gone: one answer may fall
+/// between dequeue and start, when the prompt is in neither list.
 pub const ABSENT_LOOKS_APART: Duration = Duration::from_secs(2);
 
 /// How far a pending prompt is known to be.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Phase {
-    /// Decided, perhaps sent, not answered.
+    /// Decided and perhaps sent; there is no answer yet.
     Sending,
-    /// Pending when the gateway was restarted; its backend has not been asked about it yet.
+    /// Pending when the gateway was restarted; its backend was not yet asked about it.
     Restored,
     /// The backend has it in its queue.
     Queued,
-    /// The backend works on it.
+    /// The backend runs it.
     Running,
-    /// A terminal event was seen; its last word has not been relayed.
+    /// A terminal event was seen; the closing `executing` null was not yet relayed.
     Ending(End),
 }
 
@@ -50,74 +50,74 @@ impl Phase {
 #[derive(Clone, Debug)]
 pub struct Pending {
     pub backend: BackendId,
-    /// When it was decided to send it.
+    /// When the gateway decided to send it.
     pub since: Instant,
-    /// When it was last heard of, by event or by asking.
+    /// When it was last seen, in an event or in an answer.
     pub heard: Instant,
     pub phase: Phase,
-    /// Its client asked for it to be deleted while it may still have waited.
+    /// Its client asked to delete it while it may still have been queued.
     pub delete_asked: bool,
-    /// It must be asked about, whatever was heard: its link broke, its backend came back, or its
-    /// last word came without an outcome.
+    /// Its backend must be asked about it, whatever events came: its link broke, its backend came
+    /// back, or `executing` null came without an outcome.
     pub must_ask: bool,
     /// The end of the reservation that its submission used up.
     pub reservation: Option<Instant>,
     finding: Finding,
-    /// When a link last said something of it.
+    /// When its last event came.
     spoke: Instant,
-    /// When it began, while that is all that was said of it.
+    /// When it started, if no later event came.
     began: Option<Instant>,
 }
 
-/// What asking has found so far, as far as it is not yet the whole truth.
+/// What answers have shown so far, while they do not settle the end.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Finding {
     Nothing,
-    /// Its history entry was there first at this time.
+    /// Its history entry was first seen at this time.
     InHistory {
         end: End,
         since: Instant,
     },
-    /// The backend did not know it first at this time.
+    /// The backend first did not know it at this time.
     Absent {
         since: Instant,
     },
 }
 
-/// What a link said about a prompt.
+/// What an event said about a prompt.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Signal {
-    /// It began.
+    /// It started.
     Started,
-    /// It goes on: progress, an output.
+    /// It continues: progress, an output.
     Progressed,
     /// A terminal event.
     Terminal(End),
-    /// `executing` null, its last word, has been relayed.
+    /// The closing `executing` null was relayed.
     LastWord,
 }
 
-/// What asking the backend found.
+/// What the backend answered when it was asked.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Observation {
     Queued,
     Running,
     InHistory(End),
-    /// In neither queue nor history, read in this order.
+    /// In neither queue nor history, which were read in this order.
     Absent(Process),
 }
 
-/// What is known of the backend's process since the prompt was sent.
+/// Whether the backend's process was replaced since the prompt was sent.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Process {
-    /// It is another one: its memory is gone.
+    /// It is a new process: the old one's memory is gone.
     Restarted,
-    /// Nothing says that it is another one.
+    /// There is no sign of a new process.
     MaybeSame,
 }
 
-/// What is known of a backend's process, from when a prompt was sent and when the process is
-/// known to have been new.
+/// Whether the process was replaced, from when the prompt was sent and when the process is known to
+/// have been new.
 #[must_use]
 pub fn process_since(sent: Instant, restarted: Option<Instant>) -> Process {
     match restarted {
@@ -143,32 +143,32 @@ impl Pending {
         }
     }
 
-    /// One that was pending when the gateway was restarted: whether its backend has it must be
-    /// asked.
+    /// A prompt that was pending when the gateway was restarted. Its backend must be asked whether
+    /// it has it.
     #[must_use]
     pub fn restored(backend: BackendId, since: Instant, now: Instant) -> Self {
         let asked_for = Self { phase: Phase::Restored, must_ask: true, ..Self::new(backend, now) };
         Self { since, ..asked_for }
     }
 
-    /// One that nobody here knew, found in its backend's queue: it is there, and what has become of
-    /// it since must be asked.
+    /// A prompt that was found in its backend's queue and was unknown here. Its backend must be
+    /// asked what has happened to it since.
     #[must_use]
     pub fn found(backend: BackendId, since: Instant, now: Instant) -> Self {
         Self { phase: Phase::Queued, ..Self::restored(backend, since, now) }
     }
 
-    /// The backend took it (an answer 200, or it was found there).
+    /// The backend accepted it (it answered 200, or the prompt was found there).
     pub fn accepted(&mut self, now: Instant) {
         self.is_known(now);
         match self.phase {
             Phase::Sending | Phase::Restored => self.phase = Phase::Queued,
-            // Its first events may overtake the answer.
+            // Its first events may arrive before the answer.
             Phase::Queued | Phase::Running | Phase::Ending(_) => {}
         }
     }
 
-    /// Takes what a link said. Returns the end, if this was it.
+    /// Applies an event. Returns the end, if this event ends it.
     pub fn on_event(&mut self, heard: Signal, now: Instant) -> Option<End> {
         self.is_known(now);
         self.spoke = now;
@@ -184,14 +184,14 @@ impl Pending {
             }
             (Signal::LastWord, Phase::Ending(end)) => Some(end),
             (Signal::LastWord, _) => {
-                // The outcome was never told, so the history has to.
+                // No event told the outcome, so it must be read from the history.
                 self.must_ask = true;
                 None
             }
         }
     }
 
-    /// Takes what asking found. Returns the end, if that settles it.
+    /// Applies an answer. Returns the end, if this answer settles it.
     pub fn on_probe(&mut self, sighted: Observation, now: Instant) -> Option<End> {
         match sighted {
             Observation::Queued => {
@@ -221,9 +221,9 @@ impl Pending {
     fn is_missed(&mut self, process: Process, now: Instant) -> Option<End> {
         match (process, self.finding) {
             (Process::Restarted, _) => Some(self.gone(Loss::BackendRestarted)),
-            // Its history was cleared since; how it ended is known all the same.
+            // Its history was cleared meanwhile; how it ended is still known.
             (Process::MaybeSame, Finding::InHistory { .. }) => self.settled(now),
-            // It was in the queue when its client asked for the deletion, so one look is enough.
+            // It was in the queue when its client asked for the deletion, so one answer is enough.
             (Process::MaybeSame, Finding::Nothing | Finding::Absent { .. })
                 if self.delete_asked =>
             {
@@ -240,24 +240,24 @@ impl Pending {
         }
     }
 
-    /// When a link last said something of it; asking does not count.
+    /// When its last event came; answers do not count.
     #[must_use]
     pub fn spoke(&self) -> Instant {
         self.spoke
     }
 
-    /// When it began, if nothing was said of it since and nothing can have been missed.
+    /// When it started, if no later event came and none can have been missed.
     #[must_use]
     pub fn began(&self) -> Option<Instant> {
         self.began
     }
 
-    /// Its link broke: what comes next may be missed.
+    /// Its link broke: events may be missed from now on.
     pub fn deaf(&mut self) {
         self.began = None;
     }
 
-    /// Whatever is heard of proves that it is not absent.
+    /// The prompt was seen, so it is not absent.
     fn is_known(&mut self, now: Instant) {
         self.heard = now;
         if matches!(self.finding, Finding::Absent { .. }) {
@@ -265,14 +265,14 @@ impl Pending {
         }
     }
 
-    /// It is where it should be.
+    /// It is at its backend, as expected.
     fn is_there(&mut self, now: Instant) {
         self.must_ask = false;
         self.heard = now;
         self.finding = Finding::Nothing;
     }
 
-    /// It works, or just has: a backend says how a prompt ended before it counts it as done.
+    /// It runs, or has just ended: a backend sends the outcome before it counts the prompt as done.
     fn runs(&mut self) {
         match self.phase {
             Phase::Sending | Phase::Restored | Phase::Queued | Phase::Running => {
@@ -283,8 +283,8 @@ impl Pending {
         self.delete_asked = false;
     }
 
-    /// Its client asks for it to be deleted; the backend will say 200 whatever it does. Only what
-    /// waits is deleted; a prompt that runs goes on, and is not to be asked about for that.
+    /// Its client asks to delete it; the backend answers 200 in any case. Only a queued prompt is
+    /// deleted. A prompt that runs continues, and must not be asked about because of this.
     pub fn ask_delete(&mut self) {
         match self.phase {
             Phase::Sending | Phase::Restored | Phase::Queued => self.delete_asked = true,
@@ -292,7 +292,7 @@ impl Pending {
         }
     }
 
-    /// The end that asking has found, once its own events have had their time.
+    /// The end that an answer has shown, once its own events have had time to arrive.
     #[must_use]
     pub fn settled(&self, now: Instant) -> Option<End> {
         match self.finding {
@@ -303,8 +303,8 @@ impl Pending {
         }
     }
 
-    /// True if its backend should be asked about it now. A prompt that is being sent is its
-    /// submission's business; one whose last word is overdue has an end to be found.
+    /// True if its backend should be asked about it now. A prompt that is being sent is left to its
+    /// submission. One whose `executing` null is overdue has an end that can be found.
     #[must_use]
     pub fn wants_asking(&self, silent_after: Duration, now: Instant) -> bool {
         let is_sent = self.phase != Phase::Sending;
@@ -315,15 +315,15 @@ impl Pending {
         is_sent && (self.must_ask || is_silent || is_half_found || is_overdue)
     }
 
-    /// How it ends when its backend has stayed away past its grace: by what was heard of it, if its
-    /// outcome was.
+    /// Its end when its backend has stayed away longer than its grace: the outcome from an event,
+    /// if there was one.
     #[must_use]
     pub fn given_up(&self) -> End {
         self.gone(Loss::BackendGone)
     }
 
     /// A prompt that was deleted on request, or that ended before its history was cleared, is not
-    /// lost; anything else that its backend no longer knows is.
+    /// lost; any other that its backend no longer knows is.
     fn gone(&self, loss: Loss) -> End {
         match (self.finding, self.phase) {
             (Finding::InHistory { end, .. }, _) | (_, Phase::Ending(end)) => end,
@@ -332,7 +332,7 @@ impl Pending {
             {
                 End::Deleted
             }
-            // Whether it was ever sent, nobody knows any more.
+            // It is no longer known whether it was ever sent.
             (_, Phase::Restored) if loss == Loss::Vanished => End::Lost(Loss::GatewayRestarted),
             (_, Phase::Sending | Phase::Restored | Phase::Queued | Phase::Running) => {
                 End::Lost(loss)
@@ -543,7 +543,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever is said of a prompt, and in whatever order, it ends only for what was said.
+        /// In any sequence of inputs, a prompt ends only in a way that an input has told.
         #[test]
         fn no_end_is_made_up(story in vec((anything(), 0..2_500_u64), 1..40)) {
             let mut now = start();

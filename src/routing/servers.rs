@@ -1,17 +1,17 @@
-//! Which server is meant: where it listens and, where that was told, which one it is. Names change,
-//! and an address may be another's later.
+//! Identifies a server: by its address and, if known, by its identity. Names can change, and an
+//! address can later belong to another server.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::ids::BackendId;
 
-/// One server, as records name it.
+/// One server, as records identify it.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct ServerKey {
     /// `host:port`.
     pub url: Arc<str>,
-    /// Which one it is, as whoever discovered it told.
+    /// Its identity, if its discovery gave one.
     pub identity: Option<Arc<str>>,
 }
 
@@ -21,7 +21,7 @@ impl ServerKey {
         Self { url: url.into(), identity }
     }
 
-    /// As one text: `host:port`, or `host:port#identity`. No address has a `#`.
+    /// The key as text: `host:port`, or `host:port#identity`. No address contains a `#`.
     #[must_use]
     pub fn to_text(&self) -> Arc<str> {
         match &self.identity {
@@ -30,28 +30,28 @@ impl ServerKey {
         }
     }
 
-    /// Reads it back.
+    /// Parses the text.
     #[must_use]
     pub fn of_text(text: &str) -> Self {
         let (url, identity) = parts(text);
         Self::new(url, identity.map(Arc::from))
     }
 
-    /// False if they are told to be two. Where it is not told which server listens at an address,
-    /// it is the one that always did.
+    /// False if both identities are known and differ. An unknown identity at the same address
+    /// counts as the same server.
     #[must_use]
     pub fn may_be(&self, other: &Self) -> bool {
         self.url == other.url && may_be_one(self.identity.as_deref(), other.identity.as_deref())
     }
 
-    /// True if it is written just so.
+    /// True if this is exactly its text.
     #[must_use]
     pub fn is_written(&self, text: &str) -> bool {
         parts(text) == (&*self.url, self.identity.as_deref())
     }
 }
 
-/// Address and identity of a server that is written as one text.
+/// Address and identity in the text of a key.
 fn parts(text: &str) -> (&str, Option<&str>) {
     text.split_once('#').map_or((text, None), |(url, identity)| (url, Some(identity)))
 }
@@ -60,7 +60,7 @@ fn may_be_one(one: Option<&str>, other: Option<&str>) -> bool {
     one.zip(other).is_none_or(|(one, other)| one == other)
 }
 
-/// The servers of a fleet. No two are at one address.
+/// The servers of a fleet. No two have the same address.
 #[derive(Clone, Debug, Default)]
 pub struct Servers(HashMap<Arc<str>, (ServerKey, BackendId)>);
 
@@ -72,7 +72,7 @@ impl Servers {
         there.may_be(server).then_some(*id)
     }
 
-    /// The backend that is the server of this text, with what it is known by now.
+    /// The backend whose server this text names, and the key by which that server is known now.
     #[must_use]
     pub fn written(&self, text: &str) -> Option<(&ServerKey, BackendId)> {
         let (url, identity) = parts(text);
@@ -80,7 +80,7 @@ impl Servers {
         may_be_one(there.identity.as_deref(), identity).then_some((there, *id))
     }
 
-    /// True if some server listens there, whichever it is.
+    /// True if any server has this address.
     #[must_use]
     pub fn has_one_at(&self, url: &str) -> bool {
         self.0.contains_key(url)

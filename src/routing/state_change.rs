@@ -1,24 +1,24 @@
-//! The state that an operator gave a backend: who did it, when and why (promise V5).
+//! The state that an operator set for a backend: who set it, when and why (promise V5).
 //!
-//! The journal keeps it under the backend's address, so that it outlives the process: a server that
-//! was turned off because it is broken must not get work because the gateway was restarted.
+//! The journal keeps it under the backend's address, so that it survives a restart: a server that
+//! was turned off because it is broken must not get work after one.
 
 use std::sync::Arc;
 
 use crate::routing::placement::AdminState;
 
-/// The longest name of who said it, and the longest reason, in characters.
+/// The most characters of an operator's name, and of a reason.
 pub const BY_MAX: usize = 100;
 pub const WHY_MAX: usize = 500;
 
-/// An operator's word.
+/// A state with its author and reason.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct StateChange {
     pub state: AdminState,
-    /// Who said it, as far as that was told, and from which address.
+    /// Who set it, as far as known, and from which address.
     pub by: Arc<str>,
     pub why: Option<Arc<str>>,
-    /// Milliseconds since 1970: it is told by another process than the one that heard it.
+    /// Milliseconds since 1970, because another process may read it.
     pub at: u64,
 }
 
@@ -30,7 +30,7 @@ pub struct BadText {
     max: usize,
 }
 
-/// Reads a text of a request: `None` for none, and for one of blanks.
+/// Parses an optional text of a request: `None` if it is absent or blank.
 ///
 /// # Errors
 /// It is too long or has control characters.

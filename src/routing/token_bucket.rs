@@ -1,29 +1,29 @@
-//! A token bucket: how often somebody may do something that is costly for others.
+//! A token bucket: limits how often a client may do something that is costly for others.
 
 use std::time::{Duration, Instant};
 
-/// How much a bucket holds, and how fast it fills.
+/// The capacity of a bucket, and how fast it refills.
 #[derive(Clone, Copy, Debug)]
 pub struct Rate {
     pub burst: u32,
-    /// In which time one token comes back.
+    /// The time in which one token is refilled.
     pub every: Duration,
 }
 
-/// A bucket. It counts the moment at which it is full again, so that nothing has to fill it.
+/// A bucket. It stores the moment at which it is full again, so nothing has to refill it.
 #[derive(Clone, Copy, Debug)]
 pub struct TokenBucket {
     full_at: Instant,
 }
 
 impl TokenBucket {
-    /// A full one.
+    /// A full bucket.
     #[must_use]
     pub fn new(now: Instant) -> Self {
         Self { full_at: now }
     }
 
-    /// How many tokens it has.
+    /// The number of tokens in it.
     #[must_use]
     pub fn left(&self, rate: Rate, now: Instant) -> u32 {
         let missing = self.full_at.saturating_duration_since(now).as_nanos();
@@ -31,7 +31,7 @@ impl TokenBucket {
         rate.burst.saturating_sub(u32::try_from(missing).unwrap_or(u32::MAX))
     }
 
-    /// Takes so many tokens, which it has.
+    /// Takes `count` tokens, which must be in it.
     pub fn take(&mut self, count: u32, rate: Rate, now: Instant) {
         self.full_at = self.full_at.max(now) + rate.every * count;
     }

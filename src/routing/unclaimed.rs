@@ -1,17 +1,17 @@
-//! Prompts that backends have and whose clients are not known here, kept under the id of the client
-//! that submitted them after a start without a journal, until that client comes. Pure.
+//! Prompts that were found on backends after a start without a journal, kept until their clients
+//! come. They are kept under the id of the client that submitted them. Pure.
 //!
 //! # Invariants
 //!
 //! - A prompt is claimed once, by the client whose id it carries, and within the lease.
-//! - The number of kept prompts is bounded; beyond the bound a prompt cannot be claimed.
+//! - The number of kept prompts is bounded; prompts beyond the bound cannot be claimed.
 
 use std::collections::HashMap;
 use std::time::Instant;
 
 use super::ids::{BackendId, ClientId, PromptId};
 
-/// How many prompts are kept. A queue of ten thousand is a day's work of a farm.
+/// The most prompts that are kept. A queue of ten thousand is a day's work for a farm.
 pub const UNCLAIMED_MAX: usize = 10_000;
 
 /// A prompt that was found in the queue of a backend.
@@ -22,18 +22,18 @@ pub struct Found {
     /// When it was seen there.
     pub seen: Instant,
     pub stage: Stage,
-    /// Its nodes whose binary frames are outputs and not previews.
+    /// The nodes whose binary frames are outputs and not previews.
     pub output_nodes: Vec<String>,
 }
 
-/// How far it was then.
+/// Its progress when it was found.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub enum Stage {
     Runs,
     Waits,
 }
 
-/// The prompts.
+/// The kept prompts.
 #[derive(Debug, Default)]
 pub struct Unclaimed {
     by_client: HashMap<ClientId, Kept>,
@@ -47,8 +47,8 @@ struct Kept {
 }
 
 impl Unclaimed {
-    /// Keeps what a client has at a backend, in the order in which that works on it, until its
-    /// lease is over. No client has more than `per_client`. Returns how many found no room.
+    /// Keeps a client's prompts at a backend, in the order in which that runs them, until the lease
+    /// is over. A client has at most `per_client`. Returns how many were dropped.
     pub fn keep(
         &mut self,
         client: ClientId,
@@ -68,8 +68,8 @@ impl Unclaimed {
         left
     }
 
-    /// What the client has, which is kept no longer. First come those of the backend that the
-    /// client is to be bound to: where one of them runs, else where the first was found.
+    /// Removes and returns the client's prompts. First come those on the backend that the client is
+    /// to be bound to: the one where a prompt runs, else where the first was found.
     pub fn claim(&mut self, client: &ClientId, now: Instant) -> Vec<Found> {
         let Some(Kept { mut found, until }) = self.by_client.remove(client) else {
             return Vec::new();
@@ -89,7 +89,7 @@ impl Unclaimed {
         self.by_client.contains_key(client)
     }
 
-    /// Forgets those whose clients have not come.
+    /// Drops the prompts whose clients have not come in time.
     pub fn forget_expired(&mut self, now: Instant) {
         let prompts = &mut self.prompts;
         self.by_client.retain(|_, kept| {

@@ -1,43 +1,44 @@
-//! Does a backend's worker live? (Promise P9.)
+//! Judges whether a backend's worker is alive (promise P9).
 //!
-//! ComfyUI runs prompts on one thread of its own. When that thread has died, or hangs in a driver,
-//! the server still answers every request and every ping, but runs nothing. Only two things show
-//! this: the events of what it runs, and its queue.
+//! ComfyUI runs prompts on one thread. When that thread has died, or hangs in a driver, the server
+//! still answers every request and every ping, but runs nothing. Only two things show this: the
+//! events of the prompts that it runs, and its queue.
 //!
-//! Silence is often harmless: a node may wait minutes for an API, a video or a download; we get no
-//! events of prompts that others send to the server directly; and a queue may be long because many
-//! wait. So silence alone makes a worker only *suspect*. It is *wedged* if
+//! Silence is often harmless: a node may wait minutes for an API, a video or a download; Mooring
+//! gets no events of prompts that others send to the server directly; and a queue may be long
+//! because many prompts wait. So silence alone makes a worker only *suspect*. It is *wedged* if
 //!
 //! - its queue is not empty but nothing runs, in two readings [`READS_APART`] apart and with no
 //!   event between them, because a living worker takes the next prompt within a moment;
-//! - or a prompt began and no event said what is cached: ComfyUI sends that right after it has read
-//!   the graph, and a graph that kills the worker does so there (0.3.64 and 0.33, `execution.py`);
-//! - or it was silent for longer than the operator has said is ever possible.
+//! - or a prompt started and no event told which nodes are cached: ComfyUI sends that right after
+//!   it has read the graph, and a graph that kills the worker does so there (0.3.64 and 0.33,
+//!   `execution.py`);
+//! - or it was silent for longer than the operator says is ever possible.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use super::ids::PromptId;
 
-/// How far apart two readings of a queue must lie in which nothing runs.
+/// The least time between two readings of a queue in which nothing runs.
 pub const READS_APART: Duration = Duration::from_secs(5);
 
-/// How long what may last.
+/// Time limits for a worker.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Limits {
-    /// Silence that makes it suspect.
+    /// Silence after which it is suspect.
     pub suspect_after: Duration,
-    /// From the start of a prompt to what of it is cached.
+    /// The time from the start of a prompt to the event with its cached nodes.
     pub start: Duration,
-    /// Silence that makes it wedged; `None` for never.
+    /// Silence after which it is wedged; `None` for never.
     pub silent: Option<Duration>,
 }
 
-/// What is thought of a worker.
+/// The state of a worker.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Judgement {
     Works,
-    /// It has been silent since then.
+    /// It has been silent since this moment.
     Suspect {
         since: Instant,
     },
@@ -47,7 +48,7 @@ pub enum Judgement {
     },
 }
 
-/// What proves that it is wedged.
+/// Why it counts as wedged.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Why {
     RunsNothing,
@@ -56,7 +57,7 @@ pub enum Why {
 }
 
 impl Why {
-    /// For operators.
+    /// The reason as text for operators.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -67,13 +68,13 @@ impl Why {
     }
 }
 
-/// A prompt of ours that was seen to run, and whose link listens.
+/// A running prompt that was sent through Mooring, and whose link is open.
 #[derive(Clone, Debug)]
 pub struct OwnPrompt {
     pub prompt: PromptId,
-    /// Its start was heard then, and nothing since: what is cached comes next.
+    /// When it started, if no event came since: the event with the cached nodes comes next.
     pub started: Option<Instant>,
-    /// When something was last heard of it, and at the earliest since when its link listens.
+    /// When its last event came, or when its link opened if that is later.
     pub heard: Instant,
 }
 
@@ -88,14 +89,14 @@ pub struct QueueReading {
 #[derive(Debug)]
 pub struct Worker {
     judgement: Judgement,
-    /// What ran by the last reading, and when that was.
+    /// What ran in the last reading, and when that was.
     running: BTreeSet<String>,
     read: Option<Instant>,
     /// What ran when it was found to be wedged.
     stuck: BTreeSet<String>,
-    /// The first of the readings in a row in which prompts waited and none ran.
+    /// The first of consecutive readings in which prompts waited and none ran.
     idle: Option<Instant>,
-    /// When it was last heard to do something.
+    /// When the last sign of life came.
     alive: Option<Instant>,
 }
 
@@ -118,7 +119,7 @@ impl Worker {
         self.judgement
     }
 
-    /// True if its queue should be read: it says that it has work, and nobody hears of any.
+    /// True if its queue should be read: it reports work, but no events come.
     #[must_use]
     pub fn wants_reading(
         &self,
@@ -133,20 +134,20 @@ impl Worker {
             && is_long_ago(self.read)
     }
 
-    /// It did something: an event that only a worker causes.
+    /// A sign of life: an event that only a worker causes.
     pub fn lives(&mut self, now: Instant) {
         self.alive = Some(now);
         self.idle = None;
         self.judgement = Judgement::Works;
     }
 
-    /// Its queue has become shorter. A prompt has ended, or somebody deleted one: that is no proof
-    /// for a worker that is wedged, and no reason to think that another one is.
+    /// Its queue has become shorter: a prompt ended, or somebody deleted one. That does not prove
+    /// that a wedged worker is alive, but it restarts the time in which nothing ran.
     pub fn has_less(&mut self) {
         self.idle = None;
     }
 
-    /// Another process is there now, with a worker of its own.
+    /// A new process has started, with a new worker.
     pub fn is_new(&mut self) {
         *self = Self::default();
     }
@@ -156,7 +157,7 @@ impl Worker {
         let QueueReading { running, waiting } = reading;
         let goes_on = match self.judgement {
             Judgement::Wedged { why: Why::RunsNothing, .. } => !running.is_empty(),
-            // What it was stuck with is over.
+            // The prompt that it hung in is over.
             Judgement::Wedged { why: Why::NeverBegan | Why::Silent, .. } => {
                 self.stuck.is_disjoint(&running)
             }
@@ -171,8 +172,8 @@ impl Worker {
         self.read = Some(now);
     }
 
-    /// What is to be thought of it now. `ours` are prompts of ours that run there, as far as their
-    /// links listen.
+    /// Judges the worker. `ours` are the prompts of Mooring that run there and whose links are
+    /// open.
     pub fn judge(&mut self, ours: &[OwnPrompt], limits: Limits, now: Instant) -> Judgement {
         let heard = ours.iter().map(|it| it.heard).max();
         if let Judgement::Wedged { since, .. } = self.judgement {
@@ -199,7 +200,7 @@ impl Worker {
 
     fn wedged(&self, ours: &[OwnPrompt], limits: Limits, now: Instant) -> Option<Why> {
         let lasted = |since: Instant, limit: Duration| limit <= now.duration_since(since);
-        // Both ends of the time are readings.
+        // The time between two readings.
         let reads = self.idle.zip(self.read);
         if reads.is_some_and(|(first, last)| READS_APART <= last.duration_since(first)) {
             return Some(Why::RunsNothing);
@@ -212,15 +213,15 @@ impl Worker {
         self.silent_since(ours, silent, now).map(|_since| Why::Silent)
     }
 
-    /// Since when it has been silent, if that is long: every prompt of ours that it runs is, and
-    /// it runs one.
+    /// Since when it has been silent, if that is longer than `limit`. It must run a prompt of ours,
+    /// and all that it runs must be silent.
     fn silent_since(&self, ours: &[OwnPrompt], limit: Duration, now: Instant) -> Option<Instant> {
         let heard = self.running(ours).map(|it| it.heard).max()?;
         let heard = self.alive.map_or(heard, |alive| alive.max(heard));
         (limit <= now.duration_since(heard)).then_some(heard)
     }
 
-    /// Those that its queue says to run: one whose end was lost on the way is not silent.
+    /// Prompts that its queue lists as running. A prompt whose end event was lost is not silent.
     fn running<'a>(&'a self, ours: &'a [OwnPrompt]) -> impl Iterator<Item = &'a OwnPrompt> {
         ours.iter().filter(|it| self.running.contains(it.prompt.as_str()))
     }
@@ -348,7 +349,7 @@ mod tests {
         let (t, mut worker) = (start(), Worker::default());
         worker.read(reading(&["theirs"], 5), t);
         worker.read(reading(&["theirs"], 5), at(t, 7_200));
-        // One of ours whose end was lost on its way is not what runs.
+        // A prompt of ours whose end event was lost does not run.
         let ended = ours("p", Some(t), t);
         assert_eq!(worker.judge(&ended, limits, at(t, 7_200)), Judgement::Works);
     }
@@ -363,18 +364,18 @@ mod tests {
         assert_eq!(worker.judge(&[], LIMITS, at(t, 6)), Judgement::Works);
     }
 
-    /// What a server may live through between two looks, in seconds.
+    /// What can happen to a server between two readings; times in seconds.
     #[derive(Clone, Copy, Debug)]
     enum Step {
-        /// A prompt comes, ours or somebody else's.
+        /// A prompt arrives, ours or somebody else's.
         Comes {
             is_ours: bool,
         },
-        /// The worker is silent for so long in a node.
+        /// The worker is silent for this long in a node.
         Silent(u64),
         Speaks,
         Ends,
-        /// One that waits is deleted.
+        /// A queued prompt is deleted.
         Deleted,
         LinkBreaks,
     }
@@ -394,7 +395,7 @@ mod tests {
     struct Server {
         now: Instant,
         made: u32,
-        /// The id and whether it is ours.
+        /// The id, and whether it is ours.
         running: Option<(String, bool)>,
         waiting: Vec<(String, bool)>,
         is_dead: bool,
@@ -418,7 +419,7 @@ mod tests {
             }
         }
 
-        /// The next prompt begins: its start and what of it is cached are heard, if it is ours.
+        /// The next prompt starts. If it is ours, its start and its cached nodes are heard.
         fn takes(&mut self) {
             if self.running.is_none() && !self.is_dead && !self.waiting.is_empty() {
                 self.running = Some(self.waiting.remove(0));

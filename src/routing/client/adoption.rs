@@ -1,5 +1,4 @@
-//! Prompts that were found at the backends after a start without a journal: their client gets them
-//! back.
+//! Gives prompts back to their client that were found on backends after a start without a journal.
 
 use std::time::{Duration, Instant};
 
@@ -10,13 +9,13 @@ use super::super::pending::Pending;
 use super::super::unclaimed::Found;
 use super::{Binding, Client, stay};
 
-/// A prompt that no link tells of is asked about so often.
+/// How often a prompt is asked about if no link sends its events.
 const UNHEARD: Duration = Duration::from_secs(1);
 
 impl Client {
-    /// Prompts of this client were found: they are pending from here on. Unless other work holds
-    /// it where it is, it is bound to the backend of the first. The others are only asked for their
-    /// ends: a client has one binding, and one link.
+    /// Prompts of this client were found: they are pending from here on. The client is bound to the
+    /// backend of the first one, unless other work holds it elsewhere. Prompts on other backends
+    /// are only asked about until they end, because a client has one binding and one link.
     pub fn adopt(&mut self, found: &[Found], now: Instant) -> Step<Option<Decision>> {
         Step::of(|effects| {
             effects.asks = true;
@@ -29,7 +28,7 @@ impl Client {
         })
     }
 
-    /// Binds where its work is.
+    /// Binds the client to the backend of its work.
     fn bind_to(&mut self, backend: BackendId, now: Instant, effects: &mut Effects) -> Decision {
         let last = self.bound.get();
         if let Some(bound) = last.filter(|bound| bound.backend == backend) {
@@ -47,7 +46,7 @@ impl Client {
         self.bound.backend().is_some_and(is_here)
     }
 
-    /// How long nothing may be heard of a prompt on this backend.
+    /// How long a prompt on this backend may send no events before it is asked about.
     pub(super) fn patience(&self, backend: BackendId, silent_after: Duration) -> Duration {
         match self.bound.backend() {
             Some(bound) if bound == backend => silent_after,
@@ -145,7 +144,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever is found: each prompt ends once, and the client is held exactly while one of
+        /// Whatever is found, each prompt ends once, and the client is held exactly while one of
         /// them is on the backend that it is bound to.
         #[test]
         fn each_of_them_ends_once(places in vec(0_u16..3, 1..12)) {

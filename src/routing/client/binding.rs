@@ -1,4 +1,4 @@
-//! The binding of a client: it changes only here, and each change is an effect.
+//! The binding of a client. It changes only here, and each change is an effect.
 
 use std::time::Instant;
 
@@ -7,7 +7,7 @@ use super::super::ids::BackendId;
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Binding {
-    /// Never the same for two bindings of one client.
+    /// Differs between any two bindings of one client.
     pub(super) number: u64,
     pub(super) backend: BackendId,
     pub(super) since: Instant,
@@ -28,7 +28,7 @@ pub(super) struct Bound {
 }
 
 impl Bound {
-    /// As it was before a restart.
+    /// Restores the binding from before a restart.
     pub(super) fn restored(binding: Option<Binding>) -> Self {
         Self { made: u64::from(binding.is_some()), now: binding }
     }
@@ -41,7 +41,7 @@ impl Bound {
         self.now.map(|bound| bound.backend)
     }
 
-    /// Makes a new one, in place of the last.
+    /// Makes a new binding, which replaces the last.
     pub(super) fn bind(
         &mut self,
         backend: BackendId,
@@ -63,7 +63,7 @@ impl Bound {
         Some(from)
     }
 
-    /// Reserves it until then, or not any more. Returns until when it was reserved.
+    /// Sets or removes the reservation. Returns its previous end.
     pub(super) fn reserve(
         &mut self,
         until: Option<Instant>,

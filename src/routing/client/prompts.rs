@@ -14,7 +14,7 @@ use super::super::pending::{End, Loss, Pending};
 pub(super) struct Prompts(IndexMap<PromptId, Pending>);
 
 impl Prompts {
-    /// As they were before a restart.
+    /// Restores the prompts from before a restart.
     pub(super) fn restored(pending: IndexMap<PromptId, Pending>) -> Self {
         Self(pending)
     }
@@ -39,13 +39,14 @@ impl Prompts {
         self.0.insert(prompt, pending);
     }
 
-    /// One that nobody here knew was found. One that is pending stays as it is.
+    /// A prompt that the gateway did not know was found. One that is already pending is unchanged.
     pub(super) fn found(&mut self, prompt: PromptId, pending: Pending, effects: &mut Effects) {
         self.0.entry(prompt).or_insert(pending);
         begun(effects);
     }
 
-    /// A submission that is to be placed anew does not count as work until it is put back.
+    /// Takes out a submission that is to be placed anew. It does not count as work until it is put
+    /// back.
     pub(super) fn lift(&mut self, prompt: &PromptId) -> Option<(PromptId, Pending)> {
         self.0.shift_remove_entry(prompt)
     }
@@ -63,7 +64,7 @@ impl Prompts {
         self.0.insert(prompt, pending);
     }
 
-    /// One ended. `None` if it had ended before: a prompt ends once.
+    /// A prompt ended. `None` if it had already ended: a prompt ends once.
     pub(super) fn end(
         &mut self,
         prompt: &PromptId,
@@ -78,7 +79,7 @@ impl Prompts {
         Some(backend)
     }
 
-    /// All of them are cut off. Returns how many.
+    /// Ends all of them by a reset. Returns how many.
     pub(super) fn cut_off(&mut self, now: Instant, effects: &mut Effects) -> usize {
         let (end, known) = (End::Lost(Loss::Reset), KnownBy::CutOff);
         let ended =
@@ -88,7 +89,7 @@ impl Prompts {
         effects.ended.len()
     }
 
-    /// A submission is nowhere, whether or not it was still pending.
+    /// No backend has the submission, whether or not it was still pending.
     pub(super) fn withdraw(&mut self, prompt: &PromptId, effects: &mut Effects) -> Option<Pending> {
         effects.submission = Some(Submission::Withdrawn { prompt: prompt.clone() });
         effects.tells_count = true;
@@ -96,7 +97,7 @@ impl Prompts {
     }
 }
 
-/// More is pending than before.
+/// More prompts are pending than before.
 fn begun(effects: &mut Effects) {
     effects.tells_count = true;
     effects.has_begun = true;

@@ -1,4 +1,4 @@
-//! How a client's pending prompts go on and end: accepted, seen in events, found by asking, ended.
+//! Transitions of a client's pending prompts: accepted, seen in events, found by asking, ended.
 
 use std::time::{Duration, Instant};
 
@@ -8,7 +8,7 @@ use crate::routing::effects::{Effects, KnownBy, Step};
 use crate::routing::ids::{BackendId, PromptId};
 use crate::routing::pending::{End, Loss, Observation, Pending, Phase, Signal};
 
-/// Whether the sockets have been told how a prompt ended, though it has not ended.
+/// Whether the sockets were told how a prompt ended, before it has ended.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Outcome {
     Told,
@@ -16,7 +16,7 @@ pub enum Outcome {
 }
 
 impl Client {
-    /// The prompt was taken by its backend. False if it is not pending any more.
+    /// The backend accepted the prompt. False if it is no longer pending.
     pub fn accepted(&mut self, prompt: &PromptId, now: Instant) -> Step<bool> {
         Step::of(|_effects| {
             let pending = self.prompts.get_mut(prompt);
@@ -24,7 +24,7 @@ impl Client {
         })
     }
 
-    /// A link said something about a prompt. It has ended, if that was it.
+    /// A link delivered an event of a prompt, which may end it.
     pub fn on_event(&mut self, prompt: &PromptId, heard: Signal, now: Instant) -> Step {
         Step::of(|effects| {
             let Some(pending) = self.prompts.get_mut(prompt) else { return };
@@ -37,7 +37,7 @@ impl Client {
         })
     }
 
-    /// Asking found something about a prompt. It has ended, if that settles it.
+    /// The backend was asked about a prompt, and the answer may end it.
     pub fn on_probe(&mut self, prompt: &PromptId, sighted: Observation, now: Instant) -> Step {
         Step::of(|effects| {
             let pending = self.prompts.get_mut(prompt);
@@ -47,12 +47,12 @@ impl Client {
         })
     }
 
-    /// Asking found how a prompt ended, and no event of it is to come any more.
+    /// The backend's answer says how a prompt ended, and no more events are to come.
     pub fn settle(&mut self, prompt: &PromptId, end: End, now: Instant) -> Step {
         Step::of(|effects| self.end(prompt, (end, KnownBy::Found), now, effects))
     }
 
-    /// A prompt is presumed lost. One whose outcome was told has ended so.
+    /// A prompt is presumed lost. If its outcome was already told, it has that end instead.
     pub fn give_up(
         &mut self,
         prompt: &PromptId,
@@ -70,7 +70,7 @@ impl Client {
         })
     }
 
-    /// The client asks for a prompt to be deleted.
+    /// The client asks to delete a prompt.
     pub fn delete_asked(&mut self, prompt: &PromptId) -> Step {
         Step::of(|_effects| {
             if let Some(pending) = self.prompts.get_mut(prompt) {
@@ -79,7 +79,7 @@ impl Client {
         })
     }
 
-    /// The deletion was not done.
+    /// The deletion failed.
     pub fn delete_withdrawn(&mut self, prompt: &PromptId) -> Step {
         Step::of(|_effects| {
             if let Some(pending) = self.prompts.get_mut(prompt) {
@@ -88,7 +88,8 @@ impl Client {
         })
     }
 
-    /// All that is pending on `backend` must be asked about: its link broke, or it came back.
+    /// All pending prompts on `backend` must be asked about: the link broke, or the backend came
+    /// back.
     pub fn must_ask(&mut self, backend: BackendId) -> Step {
         Step::of(|effects| {
             effects.asks = true;
@@ -96,7 +97,7 @@ impl Client {
         })
     }
 
-    /// A safe release, if nothing is pending. Its outcome says how much is, if anything.
+    /// A safe release: refused if something is pending. The outcome then says how much.
     pub fn release(&mut self, now: Instant) -> Step<Result<Released, StillPending>> {
         Step::of(|effects| match self.work() {
             0 => Ok(Released { backend: self.unbind(What::Released, now, effects), cut_off: 0 }),
@@ -104,8 +105,8 @@ impl Client {
         })
     }
 
-    /// A forced reset: whatever is pending is lost, and the binding is gone. An upload in flight
-    /// goes on, and holds nothing any more.
+    /// A forced reset: pending prompts are lost, and the binding is gone. An upload in flight
+    /// continues, but no longer holds the client.
     pub fn reset(&mut self, now: Instant) -> Step<Released> {
         Step::of(|effects| {
             self.uploads_in_flight = 0;
@@ -115,15 +116,15 @@ impl Client {
         })
     }
 
-    /// It is a client no more: whoever comes under its name is another. Its outcome is where it
-    /// was bound.
+    /// The client ends: a later one with its name is a new client. The outcome is where it was
+    /// bound.
     pub fn leave(&mut self, now: Instant) -> Step<Option<BackendId>> {
         debug_assert!(self.work() == 0, "nobody leaves his work");
         Step::of(|effects| self.unbind(What::Released, now, effects))
     }
 
-    /// A link to `backend` broke: what comes after a start may come unheard, so all that is pending
-    /// there must be asked about.
+    /// A link to `backend` broke. Events may be missed from now on, also those after the start of a
+    /// prompt, so all pending prompts there must be asked about.
     pub fn deaf(&mut self, backend: BackendId) -> Step {
         Step::of(|effects| {
             effects.asks = true;
@@ -134,8 +135,9 @@ impl Client {
         })
     }
 
-    /// A link to `backend` is open: what was said between the last look and this moment was said
-    /// to nobody. One that is being sent has waited for this link.
+    /// A link to `backend` is open. Events between the last answer and this moment reached no link,
+    /// so prompts must be asked about once more. A prompt that is being sent has waited for this
+    /// link.
     pub fn must_ask_again(&mut self, backend: BackendId) -> Step {
         Step::of(|effects| {
             effects.asks = true;
@@ -145,7 +147,8 @@ impl Client {
         })
     }
 
-    /// Prompts that must be asked about, or that asking has settled, with their backends.
+    /// Prompts that must be asked about, or whose answer has settled their end, with their
+    /// backends.
     #[must_use]
     pub fn to_ask(&self, silent_after: Duration, now: Instant) -> Vec<(PromptId, BackendId)> {
         self.pending()
@@ -157,7 +160,7 @@ impl Client {
             .collect()
     }
 
-    /// Ends a prompt, if it is pending. A reset alone ends all at once.
+    /// Ends a prompt, if it is pending. Only a reset ends all at once.
     fn end(
         &mut self,
         prompt: &PromptId,

@@ -1,4 +1,4 @@
-//! What a client sends before its prompts: uploads, and requests to node packs.
+//! Uploads and requests to node packs, which a client sends before its prompts.
 
 use std::time::{Duration, Instant};
 
@@ -8,18 +8,18 @@ use super::super::ids::BackendId;
 use super::super::placement::{BackendView, FleetNow};
 use super::{Client, Decided};
 
-/// A dialogue with a node pack, as far as anybody can tell.
+/// A dialogue with a node pack, as far as the gateway can tell.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Dialogue {
     backend: BackendId,
     until: Instant,
-    /// How many prompts longer its queue may be for that.
+    /// How many prompts longer its queue may be to keep the dialogue there.
     margin: u32,
 }
 
 impl Client {
-    /// An upload that was made before the client said its name waits on `backend`: its first
-    /// contact binds it there, unless it was bound already.
+    /// An upload was made before the client told its id, and waits on `backend`. The first contact
+    /// binds the client there, unless it is bound already.
     pub fn reserve(&mut self, backend: BackendId, until: Instant, now: Instant) -> Step {
         Step::of(|effects| {
             if self.bound.get().is_none() {
@@ -28,10 +28,10 @@ impl Client {
         })
     }
 
-    /// An upload begins: placed anew if the binding is released, and held until
+    /// An upload begins. An idle binding is placed anew, and the client is held until
     /// [`Client::upload_ended`].
     ///
-    /// Its outcome is a refusal if no backend can serve it; nothing is held then.
+    /// Its outcome is a refusal if no backend can serve it; the client is not held then.
     pub fn upload_began(&mut self, fleet: FleetNow<'_>, now: Instant) -> Step<Decided> {
         Step::of(|effects| {
             self.last_contact = now;
@@ -43,10 +43,10 @@ impl Client {
         })
     }
 
-    /// A body for a node pack begins: it goes where the reads go, for that is where the pack knows
-    /// the client, and is held there until [`Client::upload_ended`].
+    /// A body for a node pack begins. It goes where reads go, because the pack knows the client
+    /// there. The client is held there until [`Client::upload_ended`].
     ///
-    /// Its outcome is that of [`Client::contact`]; after a refusal nothing is held.
+    /// Its outcome is that of [`Client::contact`]; after a refusal the client is not held.
     pub fn body_began(&mut self, fleet: FleetNow<'_>, now: Instant) -> Step<Decided> {
         Step::of(|effects| {
             let decision = self.contacted(fleet, now, effects)?;
@@ -55,8 +55,8 @@ impl Client {
         })
     }
 
-    /// A read that may be a step of a dialogue with a node pack. Until then this client prefers
-    /// the backend that it goes to, by so many prompts.
+    /// A read that may belong to a dialogue with a node pack. Until `until` this client prefers the
+    /// backend that the read goes to, by `margin` prompts.
     ///
     /// Its outcome is that of [`Client::contact`].
     pub fn dialogue(
@@ -72,8 +72,8 @@ impl Client {
         })
     }
 
-    /// The upload that was decided by `began` has its answer, or has failed. A picture that
-    /// arrived reserves its backend for `reservation`.
+    /// The upload that was decided by `began` has its answer, or has failed. A picture that arrived
+    /// reserves its backend for `reservation`.
     pub fn upload_ended(
         &mut self,
         began: Decision,
@@ -82,7 +82,8 @@ impl Client {
     ) -> Step {
         Step::of(|effects| {
             self.last_contact = now;
-            // After a reset its picture lies where the client is no longer bound: it holds nothing.
+            // After a reset the picture is on a backend that the client is no longer bound to, so
+            // it reserves nothing.
             if self.bound.get().is_none_or(|bound| bound.number != began.binding) {
                 return;
             }
@@ -95,7 +96,7 @@ impl Client {
         })
     }
 
-    /// A placement while a dialogue goes on prefers its backend.
+    /// During a dialogue a placement prefers the backend of the dialogue.
     pub(super) fn prefer_dialogue(&self, views: &mut [BackendView], now: Instant) {
         let Some(dialogue) = self.dialogue.filter(|dialogue| now < dialogue.until) else { return };
         if let Some(view) = views.iter_mut().find(|view| view.id == dialogue.backend) {

@@ -1,23 +1,24 @@
-//! Where the bytes of a file lie as well.
+//! Other places with the same content as a file.
 
 use smallvec::SmallVec;
 
 use super::super::ids::{BackendId, FileRef, Located};
 use super::{Files, Moment, Place};
 
-/// What is known of a file that is to be brought to a backend.
+/// What is known about a file that is to be copied to a backend.
 #[derive(Clone, Debug)]
 pub struct ToBring {
-    /// As what it is there already.
+    /// The name that it already has there, if it is there.
     pub known: Option<FileRef>,
-    /// Where it lies, the original first.
+    /// Where it can be copied from, the original first.
     pub sources: Vec<Located>,
-    /// When that was so.
+    /// The moment at which this was true.
     pub began: Moment,
 }
 
 impl Files {
-    /// The name under which a backend has the same bytes; its own file is its own.
+    /// The name under which a backend has the same content; for the original's own backend, the
+    /// original's name.
     #[must_use]
     pub fn copy_on(&self, original: &Located, backend: BackendId) -> Option<FileRef> {
         if original.backend == backend {
@@ -27,7 +28,7 @@ impl Files {
         copies.iter().find(|copy| copy.backend == backend).map(|copy| copy.file.clone())
     }
 
-    /// The backends that have the same bytes, its own first.
+    /// The backends with the same content, the original's own first.
     #[must_use]
     pub fn backends_with(&self, original: &Located) -> SmallVec<[BackendId; 2]> {
         let copies = self.holder(original).map(|holder| holder.copies.as_slice());
@@ -35,14 +36,14 @@ impl Files {
         std::iter::once(original.backend).chain(elsewhere).collect()
     }
 
-    /// What is to be known before a file is brought to a backend.
+    /// What must be known before a file is copied to a backend.
     #[must_use]
     pub fn to_bring(&self, original: &Located, backend: BackendId) -> ToBring {
         let (known, sources) = (self.copy_on(original, backend), self.sources(original));
         ToBring { known, sources, began: self.moment() }
     }
 
-    /// The file itself, then where the same bytes lie as well.
+    /// The original, then the other places with the same content.
     #[must_use]
     pub fn sources(&self, original: &Located) -> Vec<Located> {
         let copies = self.holder(original).map(|holder| holder.copies.as_slice());
@@ -51,14 +52,14 @@ impl Files {
         sources
     }
 
-    /// Up to where things are known, for what takes its time.
+    /// The current position in the order of facts, to mark when a slow operation began.
     #[must_use]
     pub fn moment(&self) -> Moment {
         Moment(self.next_order)
     }
 
-    /// The file, which was learned of, was copied. What lies at `copy` is the same as what lies at
-    /// `original`, unless one of both was written anew since the copying began.
+    /// The file was copied, and the ledger knows it. `copy` has the content of `original`, unless
+    /// either was written since the copying began.
     pub fn copied(&mut self, original: &Located, copy: Located, began: Moment) {
         let written = |at| self.holder(at).and_then(|holder| holder.written);
         if [original, &copy].iter().any(|at| written(at).is_some_and(|order| began.0 <= order)) {
@@ -75,7 +76,7 @@ impl Files {
         }
     }
 
-    /// The copy is not there any more.
+    /// The copy no longer exists.
     pub fn copy_is_gone(&mut self, original: &Located, backend: BackendId) {
         let place = Place::Backend(original.backend);
         let mut gone = Vec::new();

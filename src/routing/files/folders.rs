@@ -1,4 +1,4 @@
-//! Which files lie in a subfolder of the inputs: nodes that take a whole folder name no file.
+//! The files in subfolders of the inputs, for nodes that take a whole folder and name no file.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;

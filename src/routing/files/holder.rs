@@ -1,4 +1,4 @@
-//! Who made a file, and where it lies: what is known of a name on one backend.
+//! What is known of a file name on one backend: who made the file, and where it is.
 
 use core::net::IpAddr;
 use std::sync::Arc;
@@ -7,24 +7,24 @@ use smallvec::SmallVec;
 
 use super::super::ids::{BackendId, ClientId, Located};
 
-/// How many makers of one file are remembered, the latest. Backends give a cached picture to
-/// everyone who asks for it.
+/// The most makers that are remembered for one file: the latest ones. Backends give a cached
+/// picture to everyone who asks for it.
 const MAKERS_MAX: usize = 16;
 
-/// Who made a file: a client, or whoever uploaded it from an address without a name.
+/// Who made a file: a client, a browser, or an address from which an unnamed caller uploaded it.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Maker {
     Client(ClientId),
-    /// A browser, by its page cookie: all its tabs, also those that are closed.
+    /// A browser, by its page cookie. It includes all its tabs, also closed ones.
     Browser(u128),
     Address(IpAddr),
 }
 
-/// Where a file lies.
+/// Where a file is.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Place {
     Backend(BackendId),
-    /// A server that is not there any more, as `ServerKey` writes it. It keeps its names.
+    /// A server that is gone, as `ServerKey` writes it. It keeps its names.
     Gone(Arc<str>),
 }
 
@@ -32,17 +32,18 @@ pub enum Place {
 #[derive(Clone, Debug)]
 pub struct Holder {
     pub place: Place,
-    /// The latest last; none if it was found there.
+    /// The latest last; empty if it was only found there.
     pub makers: SmallVec<[Maker; 1]>,
-    /// When it was learned of, among all of them.
+    /// Its place in the order in which all holders were learned.
     pub order: u64,
-    /// When it was last written through us, among all of them; `None` if it was only seen.
+    /// When it was last written through Mooring, in the order of all facts; `None` if it was only
+    /// seen.
     pub written: Option<u64>,
-    /// Where the same bytes lie as well.
+    /// Other places with the same content.
     pub(super) copies: Vec<Located>,
 }
 
-/// Whether something was new.
+/// Whether a fact was new.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Learned {
     New,
@@ -55,7 +56,7 @@ impl Holder {
         Self { place, makers: SmallVec::new(), order, written: None, copies: Vec::new() }
     }
 
-    /// These copies are not the same any more.
+    /// These copies no longer have the same content.
     pub(super) fn drop_copies(
         &mut self,
         is_gone: impl Fn(&Located) -> bool,
@@ -65,12 +66,12 @@ impl Holder {
         self.copies.retain(|copy| !is_gone(copy));
     }
 
-    /// What was written is newer than what was only seen, whenever that was.
+    /// A file that was written is newer than any that was only seen.
     pub(super) fn recency(&self) -> (Option<u64>, u64) {
         (self.written, self.order)
     }
 
-    /// These made it too.
+    /// Adds makers.
     pub fn made_by(&mut self, makers: &[Maker]) -> Learned {
         let mut learned = Learned::Known;
         for maker in makers {

@@ -1,10 +1,10 @@
-//! In which shard of the ledger a file is.
+//! Chooses the shard of the ledger for a file.
 
 use super::super::shard::Key;
 
-/// In which shard the files of a path are. It is chosen by the name alone, without the folders and
-/// without the ` (1)` that a server adds where a name is taken: a file of the same path in another
-/// folder, and a copy in another folder or under such a name, lie together.
+/// The shard for the files of a path. It depends only on the file name, without folders and without
+/// the ` (1)` that a server adds if a name is taken. So files of the same path in different
+/// folders, and copies in another folder or with such a number, are in one shard.
 #[must_use]
 pub fn key_of(path: &str) -> Key {
     let name = path.rsplit_once('/').map_or(path, |(_, name)| name);
@@ -14,7 +14,7 @@ pub fn key_of(path: &str) -> Key {
     }
 }
 
-/// A name without every ` (1)` in it.
+/// A name without any ` (1)` in it.
 fn uncounted(name: &str) -> String {
     let mut parts = name.split(" (");
     let mut rest = parts.next().unwrap_or_default().to_owned();

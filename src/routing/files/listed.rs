@@ -1,4 +1,4 @@
-//! Which files lists and folders have for somebody.
+//! Which files lists and folders show to a client.
 
 use std::sync::Arc;
 
@@ -6,8 +6,8 @@ use super::super::ids::{BackendId, FileRef, Folder, Located};
 use super::{Files, Maker, Place, Strangers};
 
 impl Files {
-    /// The file of a name that carries its backend but no folder: an input, but for one that is
-    /// known among the outputs only.
+    /// Finds the file of a name that carries its backend but no folder: an input, unless it is
+    /// known only among the outputs.
     #[must_use]
     pub fn told_at(&self, input: Located) -> Located {
         let file = input.file.in_folder(Folder::Output);
@@ -15,7 +15,7 @@ impl Files {
         if !self.knows(&input) && self.knows(&output) { output } else { input }
     }
 
-    /// True if a list may show it to these: it is theirs, or nobody's.
+    /// True if a list may show it to `askers`: it is theirs, or has no owner.
     #[must_use]
     pub fn is_shown_to(&self, at: &Located, askers: &[Maker]) -> bool {
         self.holder(at).is_none_or(|holder| {
@@ -23,13 +23,14 @@ impl Files {
         })
     }
 
-    /// True if some file lies in a subfolder of the inputs.
+    /// True if any subfolder of the inputs has files.
     #[must_use]
     pub fn has_subfolders(&self) -> bool {
         !self.folders.is_empty()
     }
 
-    /// What one of these may mean by a subfolder of the inputs, of this shard: see [`meant_of`].
+    /// The files of this shard that `askers` may mean by a subfolder of the inputs: see
+    /// [`meant_of`].
     #[must_use]
     pub fn in_subfolder(&self, subfolder: &str, askers: &[Maker]) -> Vec<Within> {
         let folder = Folder::Input;
@@ -60,12 +61,12 @@ impl Files {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Within {
     pub at: Located,
-    /// One of those who ask made it.
+    /// One of the askers made it.
     pub is_theirs: bool,
 }
 
-/// What somebody means by a subfolder, of what all shards have in it: the files that are his; of
-/// nobody's and strangers' each that was written last.
+/// The files that a client means by a subfolder, from those of all shards: only the client's own
+/// files if there are any, else all.
 #[must_use]
 pub fn meant_of(mut all: Vec<Within>) -> Vec<Located> {
     if all.iter().any(|within| within.is_theirs) {

@@ -1,11 +1,11 @@
-//! Names that nobody knew, and when they were looked for.
+//! Unknown names, and when they were searched for.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use super::super::ids::FileRef;
 
-/// How soon a name that nobody knows is looked for again.
+/// The pause before an unknown name is searched for again.
 const AGAIN_AFTER: Duration = Duration::from_secs(60);
 
 /// How many such names a shard remembers.
@@ -18,7 +18,7 @@ pub(super) struct Searched {
 }
 
 impl Searched {
-    /// True if it may be looked for now; it is noted as looked for.
+    /// True if it may be searched for now. Notes the search.
     pub(super) fn may_search(&mut self, file: &FileRef, now: Instant) -> bool {
         let is_recent = |at: &Instant| now.duration_since(*at) < AGAIN_AFTER;
         if self.at.get(file).is_some_and(is_recent) {

@@ -1,4 +1,4 @@
-//! Histories of all shards as one.
+//! Merges the histories of all shards.
 
 use std::cmp::Reverse;
 use std::time::Instant;
@@ -12,18 +12,18 @@ use super::super::pending::End;
 pub struct Listed {
     pub prompt: PromptId,
     pub by: Submitter,
-    /// `None` if its backend is not configured any more.
+    /// `None` if its backend is no longer configured.
     pub backend: Option<BackendId>,
     pub made: Instant,
     pub order: u64,
     pub end: End,
     pub ended: Instant,
-    /// When it was not pending any more: what is corrected later stays where it is.
+    /// When it stopped being pending. A later correction does not change it.
     pub(super) settled: Instant,
 }
 
-/// The histories that shards have of these as one: the newest `max` of each owner, in the order of
-/// their ends.
+/// Merges the histories that the shards have of these owners: the newest `max` of each owner, in
+/// the order of their ends.
 #[must_use]
 pub fn histories(mut of_shards: Vec<Listed>, owners: &[Owner], max: usize) -> Vec<Listed> {
     of_shards.sort_by_key(|listed| Reverse((listed.settled, listed.order)));
@@ -43,7 +43,7 @@ pub fn histories(mut of_shards: Vec<Listed>, owners: &[Owner], max: usize) -> Ve
     of_shards
 }
 
-/// The same of all histories, whoever they are of.
+/// The same for all histories, of any owner.
 #[must_use]
 pub fn newest(mut of_shards: Vec<Listed>, max: usize) -> Vec<Listed> {
     of_shards.sort_by_key(|listed| (listed.settled, listed.order));

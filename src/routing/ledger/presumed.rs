@@ -1,5 +1,5 @@
-//! The prompts that were given up because their backend stayed away or ran nothing: they are looked
-//! for when it is back, and nobody has to go through the whole ledger for them.
+//! An index of the prompts that were presumed lost because their backend was away or ran nothing.
+//! They are searched for when it is back, and the index avoids a scan of the whole ledger.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -12,14 +12,14 @@ use crate::routing::pending::{End, Loss};
 pub(super) struct PresumedLost(HashMap<BackendId, BTreeSet<PromptId>>);
 
 impl PresumedLost {
-    /// A prompt is settled as its record says now.
+    /// A prompt was settled with this record.
     pub(super) fn note(&mut self, prompt: &PromptId, record: &Record) {
         if let (true, Some(backend)) = (is_presumed_lost(record), record.backend) {
             self.0.entry(backend).or_default().insert(prompt.clone());
         }
     }
 
-    /// A prompt is not any more what its record says.
+    /// The record of a prompt is about to change.
     pub(super) fn forget(&mut self, prompt: &PromptId, record: &Record) {
         let (true, Some(backend)) = (is_presumed_lost(record), record.backend) else { return };
         let Some(there) = self.0.get_mut(&backend) else { return };

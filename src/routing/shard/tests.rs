@@ -1,4 +1,4 @@
-//! A ledger in shards knows what one in a single piece does.
+//! Checks that a ledger in shards gives the same answers as one in a single piece.
 
 use proptest::prelude::{any, prop_assert, prop_assert_eq, proptest};
 
@@ -76,13 +76,13 @@ mod files {
         }
     }
 
-    /// Something that is learned.
+    /// One fact to learn.
     #[derive(Clone, Debug)]
     struct Learned {
         at: Located,
         maker: Option<Maker>,
         seen: Seen,
-        /// It is a copy of the file of this path there.
+        /// It is a copy of the file at this place.
         copy_of: Option<Located>,
     }
 
@@ -121,7 +121,7 @@ mod files {
         })
     }
 
-    /// What of a ledger can be asked of one name.
+    /// All that a ledger answers about one name.
     fn known(files: &Files, at: &Located) -> String {
         let askers = makers();
         let found = |askers: &[Maker], strangers| {
@@ -145,7 +145,7 @@ mod files {
         meant_of(shards.flat_map(|files| files.in_subfolder("sub", askers)).collect())
     }
 
-    /// What the journal has of a ledger: each holder, in the order in which it was learned of.
+    /// What the journal has of a ledger: each holder, in the order in which it was learned.
     fn recorded(shards: &[Files]) -> Vec<(FileRef, Holder)> {
         let mut records: Vec<(FileRef, Holder)> = every_place()
             .filter_map(|at| {
@@ -223,7 +223,7 @@ mod files {
             let holder = sharded.of(at.file.path()).holder(&at);
             holder.is_some_and(|it| it.place == Place::Backend(at.backend))
         };
-        // Of those that are as many as the ledger holds, nearly all of the latest are there.
+        // Of the latest entries, up to the capacity, nearly all are there.
         assert!((count - CAPACITY * 9 / 10..count).all(is_known));
         assert!(!(0..CAPACITY * 9 / 10).any(is_known), "the oldest went");
     }
@@ -294,7 +294,7 @@ mod ledger {
         PromptId::parse(&format!("{number:08x}-9fc2-4a5d-b0a5-{number:012}")).unwrap()
     }
 
-    /// Two tabs of one browser, and one of nobody's.
+    /// Two tabs of one browser, and one unnamed submitter.
     fn submitters() -> [Submitter; 3] {
         let of = |client: &str, person| Submitter {
             person,
@@ -304,7 +304,7 @@ mod ledger {
         [of("one", me.clone()), of("two", me), of("alone", None)]
     }
 
-    /// A step with the number of its submission, if it is one.
+    /// Makes one step; `order` is the number of a submission.
     fn go(ledger: &mut Ledger, (by, step): (usize, Step), order: u64, now: Instant) -> bool {
         ledger.count_from(order);
         match step {
@@ -378,7 +378,7 @@ mod ledger {
                 now += Duration::from_millis(1);
                 let ledger = before.of(&prompt_of(step));
                 let state = ledger.get(&prompt_of(step), now).map(|record| record.state);
-                // What is corrected comes back with the time of that.
+                // A corrected entry is restored with the time of the correction.
                 let is_corrected =
                     matches!((step, state), (Step::End(..), Some(State::Ended(_))));
                 if !is_corrected && !matches!(step, Step::Unlist(_) | Step::Learn(..)) {
