@@ -1,4 +1,4 @@
-//! Backends' answers, as far as they are read: graphs in them are skipped, not parsed.
+//! Reads backends' answers as far as needed: graphs in them are skipped, not parsed.
 
 use std::borrow::Cow;
 
@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 use super::scan;
 use super::version::Version;
 
-/// The answer is not what ComfyUI answers there.
+/// The answer does not have ComfyUI's format.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum Junk {
     #[error("it is not the JSON that was expected")]
@@ -26,17 +26,17 @@ pub enum Sighting {
     Absent,
 }
 
-/// What `GET /api/jobs/{id}` says of a prompt (0.6.0).
+/// What `GET /api/jobs/{id}` says about a prompt (0.6.0).
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum JobState {
     Pending,
     Running,
-    /// How it ended is for its history to say.
+    /// It has ended; its history says how.
     Ended,
     Absent,
 }
 
-/// How an ended prompt's history says that it ended.
+/// How the history of an ended prompt says that it ended.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Outcome {
     Succeeded,
@@ -44,7 +44,7 @@ pub enum Outcome {
     Interrupted,
 }
 
-/// A history entry, as far as its client would have been told.
+/// A history entry, with what its client would have been told.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Ended {
     pub outcome: Outcome,
@@ -55,8 +55,9 @@ pub struct Ended {
 }
 
 impl Ended {
-    /// The events that the prompt's client would have got, in their order: made up, because they
-    /// were lost. Each has its prompt's id; the last is the last word.
+    /// The events that the prompt's client would have got, in their order. They are rebuilt because
+    /// the original ones were lost. Each names the prompt; the last is the closing `executing`
+    /// null.
     #[must_use]
     pub fn events(&self, prompt: &str) -> Vec<String> {
         let quoted = |text: &str| serde_json::to_string(text).unwrap_or_default();
@@ -82,7 +83,7 @@ impl Ended {
     }
 }
 
-/// `[number, prompt_id, …]`, as queues list prompts; graphs are skipped.
+/// `[number, prompt_id, …]`, an entry of a queue; graphs are skipped.
 #[derive(Debug)]
 pub(super) struct QueueItem {
     pub(super) number: Option<f64>,
@@ -130,7 +131,7 @@ impl<'de> Deserialize<'de> for QueueItem {
 /// Looks for a prompt in the answer of `GET /queue`.
 ///
 /// # Errors
-/// It is no queue.
+/// The answer is not a queue.
 pub fn in_queue(body: &[u8], id: &str) -> Result<Option<Sighting>, Junk> {
     let queue = queue(body)?;
     let find = |items: Vec<QueueItem>| items.into_iter().find(|item| item.id == id);
@@ -140,10 +141,10 @@ pub fn in_queue(body: &[u8], id: &str) -> Result<Option<Sighting>, Junk> {
     Ok(find(queue.queue_pending).map(|item| Sighting::Queued { number: item.number }))
 }
 
-/// The ids in the answer of `GET /queue`: of what runs, and of what waits.
+/// The ids in the answer of `GET /queue`: of running prompts, and of waiting ones.
 ///
 /// # Errors
-/// It is no queue.
+/// The answer is not a queue.
 pub fn queued_ids(body: &[u8]) -> Result<(Vec<String>, Vec<String>), Junk> {
     let queue = queue(body)?;
     let ids = |items: Vec<QueueItem>| items.into_iter().map(|item| item.id).collect();
@@ -153,7 +154,7 @@ pub fn queued_ids(body: &[u8]) -> Result<(Vec<String>, Vec<String>), Junk> {
 /// Looks for a prompt in the answer of `GET /history/{id}`.
 ///
 /// # Errors
-/// It is no history.
+/// The answer is not a history.
 pub fn in_history(body: &[u8], id: &str) -> Result<Option<Ended>, Junk> {
     let read = |body: &[u8]| {
         let history: IndexMap<String, Entry<'_>> =
@@ -207,7 +208,8 @@ impl Entry<'_> {
         }
     }
 
-    /// The last message says it best; `status_str` can be stale (ComfyUI `execution.py:716`).
+    /// The last message counts first, because `status_str` can be stale (ComfyUI
+    /// `execution.py:716`).
     fn outcome(&self) -> Outcome {
         let Some(status) = &self.status else { return Outcome::Succeeded };
         let last = status.messages.last().map(|(name, _)| name.as_ref());
@@ -223,7 +225,7 @@ impl Entry<'_> {
 /// The number in the answer of `GET /prompt`.
 ///
 /// # Errors
-/// It is no such answer.
+/// The answer has another format.
 pub fn queue_remaining(body: &[u8]) -> Result<u64, Junk> {
     #[derive(Deserialize)]
     struct Answer {
@@ -237,10 +239,10 @@ pub fn queue_remaining(body: &[u8]) -> Result<u64, Junk> {
     Ok(answer.exec_info.queue_remaining)
 }
 
-/// The version in the answer of `GET /system_stats`. Servers before 0.2.0 do not say one.
+/// The version in the answer of `GET /system_stats`. Servers before 0.2.0 do not give one.
 ///
 /// # Errors
-/// It is no such answer.
+/// The answer has another format.
 pub fn system_version(body: &[u8]) -> Result<Version, Junk> {
     #[derive(Deserialize)]
     struct Stats {
@@ -255,14 +257,14 @@ pub fn system_version(body: &[u8]) -> Result<Version, Junk> {
     Ok(Version::parse(&text))
 }
 
-/// The longest name of a frontend that is kept, in characters.
+/// The longest frontend version that is kept, in characters.
 const FRONTEND_VERSION_MAX: usize = 200;
 
-/// Which frontend a server has, as it says itself in `/system_stats`; `None` if it does not.
+/// The frontend version in a server's `/system_stats`; `None` if it gives none.
 ///
-/// It is the installed package (0.33), else the one that it asks for (0.3.40), and what its command
-/// line says about another. Two servers that say the same serve the same page, as far as anybody
-/// can tell who only asks them.
+/// It consists of the installed package (0.33), or else the required one (0.3.40), and of any other
+/// frontend in the command line. Two servers with the same version serve the same page, as far as
+/// their answers can tell.
 #[must_use]
 pub fn frontend_version(body: &[u8]) -> Option<String> {
     #[derive(Deserialize)]
@@ -298,7 +300,7 @@ pub fn frontend_version(body: &[u8]) -> Option<String> {
     Some(version.chars().take(FRONTEND_VERSION_MAX).collect())
 }
 
-/// The prompt id and number in the answer to a submission that was taken.
+/// The prompt id and number in the answer to an accepted submission.
 #[must_use]
 pub fn accepted(body: &[u8]) -> Option<(String, Option<f64>)> {
     #[derive(Deserialize)]
@@ -310,8 +312,8 @@ pub fn accepted(body: &[u8]) -> Option<(String, Option<f64>)> {
     Some((answer.prompt_id, answer.number.and_then(|number| number.as_f64())))
 }
 
-/// Reads the answer of `GET /api/jobs/{id}`. `None` if it is not ComfyUI's: a fork without the
-/// route, or one of its failures.
+/// Reads the answer of `GET /api/jobs/{id}`. `None` if it is not in ComfyUI's format: a fork
+/// without the route, or a failure of the server.
 #[must_use]
 pub fn job_state(status: u16, body: &[u8]) -> Option<JobState> {
     #[derive(Deserialize)]

@@ -1,10 +1,10 @@
-//! Assets: what ComfyUI 0.33 keeps of files in its database, `/api/assets…` and `/api/tags`
+//! The routes of assets, which ComfyUI 0.33 keeps in its database: `/api/assets…` and `/api/tags`
 //! (`app/assets/api/routes.py`).
 //!
-//! - [`query`]: which page of a list is asked for
-//! - [`cursor`]: after what it begins
-//! - [`item`]: one asset, as a server tells of it
-//! - [`merged`]: lists of several servers as one
+//! - [`query`]: which page of a list a client asks for
+//! - [`cursor`]: where that page begins
+//! - [`item`]: one asset in a server's answer
+//! - [`merged`]: the lists of several servers as one
 
 pub mod cursor;
 pub mod item;
@@ -15,13 +15,13 @@ use http::Method;
 
 use crate::routing::ids::AssetId;
 
-/// True for names that ComfyUI takes for a hash and not for a file (`server.py`, `view_image`).
+/// True for names that ComfyUI reads as a hash and not as a file name (`server.py`, `view_image`).
 #[must_use]
 pub fn is_hash_name(name: &str) -> bool {
     name.starts_with("blake3:")
 }
 
-/// What one of these routes is asked.
+/// A request to one of these routes.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum AssetRequest {
     /// `GET /api/assets`
@@ -48,11 +48,12 @@ pub enum AssetRequest {
     Upload,
     /// `GET /api/assets/seed/status`
     ScanStatus,
-    /// `POST /api/assets/seed`, `seed/cancel` and `prune`: what is done to a whole server.
+    /// `POST /api/assets/seed`, `seed/cancel` and `prune`: they act on a whole server.
     Scan(String),
 }
 
-/// What a request asks of assets. These routes exist with `/api` only; `path` is decoded.
+/// The asset request at this path, if it is one. These routes exist with `/api` only; `path` is
+/// decoded.
 #[must_use]
 pub fn asked(method: &Method, path: &str) -> Option<AssetRequest> {
     let is_read = matches!(*method, Method::GET | Method::HEAD);

@@ -1,4 +1,4 @@
-//! The small bodies of routes that name prompts or clients: read, and made anew.
+//! Reads and writes the small bodies of routes that name prompts or clients.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -21,7 +21,7 @@ pub struct QueueEdit {
 
 impl QueueEdit {
     /// # Errors
-    /// It is no object, or `delete` is no list.
+    /// It is not an object, or `delete` is not a list.
     pub fn read(body: &[u8]) -> Result<Self, BadBody> {
         let object = object(body)?;
         let delete = match object.get("delete") {
@@ -32,7 +32,7 @@ impl QueueEdit {
     }
 }
 
-/// `POST /interrupt`. An empty or broken body names nobody (ComfyUI 0.8.0 takes it so).
+/// `POST /interrupt`. An empty or broken body names no prompt (as in ComfyUI 0.8.0).
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct InterruptBody {
     pub prompt_id: Option<String>,
@@ -40,7 +40,7 @@ pub struct InterruptBody {
 
 impl InterruptBody {
     /// # Errors
-    /// It is JSON and no object: ComfyUI answers 500.
+    /// It is JSON but not an object: ComfyUI answers 500.
     pub fn read(body: &[u8]) -> Result<Self, BadBody> {
         let Ok(value) = serde_json::from_slice::<Value>(body) else { return Ok(Self::default()) };
         let object = value.as_object().ok_or(BadBody::NotAnObject)?;
@@ -63,12 +63,12 @@ pub struct LogSubscription {
 
 impl LogSubscription {
     /// # Errors
-    /// A key is missing or of another type.
+    /// A key is missing or has another type.
     pub fn read(body: &[u8]) -> Result<Self, BadBody> {
         serde_json::from_slice(body).map_err(|_| BadBody::WrongType("clientId"))
     }
 
-    /// The body that says it to a backend.
+    /// The body for a backend.
     #[must_use]
     pub fn to_json(&self) -> String {
         json!(self).to_string()
@@ -81,7 +81,7 @@ pub fn delete(ids: &[&str]) -> String {
     json!({ "delete": ids }).to_string()
 }
 
-/// The body that interrupts this prompt, if it runs.
+/// The body that interrupts this prompt if it is running.
 #[must_use]
 pub fn interrupt(id: &str) -> String {
     json!({ "prompt_id": id }).to_string()
@@ -93,8 +93,8 @@ pub fn cancel_several(ids: &[&str]) -> String {
     json!({ "job_ids": ids }).to_string()
 }
 
-/// What a server's own cancel says: whether there was one to cancel; `None` if it is no answer of
-/// that route.
+/// Reads a server's answer to a cancel: whether a prompt was cancelled. `None` if the answer is not
+/// from that route.
 #[must_use]
 pub fn was_cancelled(status: u16, body: &[u8]) -> Option<bool> {
     #[derive(Deserialize)]
@@ -105,7 +105,7 @@ pub fn was_cancelled(status: u16, body: &[u8]) -> Option<bool> {
     told.map(|told| told.cancelled)
 }
 
-/// What a cancel answers.
+/// The answer to a cancel.
 #[must_use]
 pub fn cancelled(is_any: bool) -> String {
     json!({ "cancelled": is_any }).to_string()
@@ -123,7 +123,7 @@ fn strings(value: &Value) -> Option<Vec<String>> {
     Some(ids.iter().filter_map(Value::as_str).map(str::to_owned).collect())
 }
 
-/// As Python's `if`.
+/// True if Python's `if` would take it as true.
 fn is_truthy(value: &Value) -> bool {
     match value {
         Value::Null => false,

@@ -1,8 +1,9 @@
-//! Method and raw path → what is asked, and the id that it names.
+//! Classifies requests: from method and raw path to the endpoint and the id in the path.
 //!
-//! Matching is aiohttp's (3.14): on the path with everything percent-decoded but `%2F` and `%25`,
-//! so no spelling of a route slips past. Routes exist bare and under `/api` (`server.py:988`),
-//! except `/internal/*` (bare only) and `/api/jobs…` (with the prefix, once or twice).
+//! Matching follows aiohttp (3.14): it uses the path with everything percent-decoded except `%2F`
+//! and `%25`, so that every spelling of a route is recognised. Routes exist bare and under `/api`
+//! (`server.py:988`), except `/internal/*` (bare only) and `/api/jobs…` (with the prefix, once or
+//! twice).
 
 use std::borrow::Cow;
 
@@ -12,7 +13,7 @@ use super::assets;
 use super::guard::{self, Area};
 use crate::routing::ids::Folder;
 
-/// What a request asks. Ids are decoded.
+/// The endpoint of a request. Ids are decoded.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Endpoint {
     /// `/ws`
@@ -55,19 +56,19 @@ pub enum Endpoint {
     Free,
     /// The page itself.
     Page,
-    /// What the page loads: hashed assets, scripts, fonts.
+    /// Files of the page: hashed assets, scripts, fonts.
     Asset,
     /// Settings, saved workflows, users.
     UserData,
-    /// Routes that install, update, restart or configure, and ComfyUI-Manager's others.
+    /// Routes that install, update, restart or configure, and the other routes of ComfyUI-Manager.
     Guarded,
-    /// Those of ComfyUI-Manager that only list.
+    /// Routes of ComfyUI-Manager that only list.
     ManagerList,
     /// `/internal/logs…`, `/internal/folder_paths`
     ServerLog,
-    /// What a page reads before it shows anything.
+    /// A read that a page makes before it shows anything.
     Start(StartRead),
-    /// Ours, with its whole path.
+    /// A route of Mooring, with its whole path.
     Own(String),
     /// `GET /object_info`
     NodeInfo,
@@ -75,21 +76,21 @@ pub enum Endpoint {
     NodeInfoOf,
     /// `GET /internal/files/{folder}`
     FileList(Folder),
-    /// `GET /models/{folder}` and `/embeddings`: names alone.
+    /// `GET /models/{folder}` and `/embeddings`: lists of names.
     ModelList,
     /// `GET /global_subgraphs/{id}`
     Subgraph,
     /// Assets and their tags.
     Assets(assets::AssetRequest),
-    /// Everything else goes where its client is.
+    /// Everything else; it goes to the client's backend.
     Other,
 }
 
-/// A read that is about a server and names nothing of anybody's. Without it no page starts.
+/// A read of general facts about a server, which names no client's data. No page starts without it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct StartRead(usize);
 
-/// As the stock page 1.49.6 reads them.
+/// The reads of the stock page 1.49.6.
 const STARTS: [&str; START_READS] = [
     "/system_stats",
     "/object_info",
@@ -104,24 +105,24 @@ const STARTS: [&str; START_READS] = [
     "/node_replacements",
 ];
 
-/// How many there are.
+/// The number of these reads.
 pub const START_READS: usize = 11;
 
 impl StartRead {
-    /// The read of that path; `None` if a page needs it for nothing.
+    /// The read of that path; `None` if no page needs it to start.
     #[must_use]
     pub fn of(bare: &str) -> Option<Self> {
         STARTS.iter().position(|start| *start == bare).map(Self)
     }
 
-    /// Which of the [`START_READS`] it is.
+    /// Its index, below [`START_READS`].
     #[must_use]
     pub fn index(self) -> usize {
         self.0
     }
 }
 
-/// Says what a request asks.
+/// Finds the endpoint of a request.
 #[must_use]
 pub fn classify(method: &Method, raw_path: &str) -> Endpoint {
     let path = decode(raw_path);
@@ -153,8 +154,7 @@ pub fn classify(method: &Method, raw_path: &str) -> Endpoint {
     }
 }
 
-/// True for what a browser asks for where a page cannot say with which headers: its socket, and
-/// pictures.
+/// True for requests whose headers a page cannot set: its socket, and pictures.
 #[must_use]
 pub fn has_no_headers(raw_path: &str) -> bool {
     matches!(without_api(&decode(raw_path)), "/ws" | "/view")
@@ -229,7 +229,8 @@ fn is_segment(text: &str) -> bool {
     !text.is_empty() && !text.contains('/')
 }
 
-/// `/api/x` is `/x`; `/api/` is the page; `/api` alone is nothing, and so is `/api/internal`.
+/// `/api/x` becomes `/x`; `/api/` is the page; `/api` alone is no route, and neither is
+/// `/api/internal`.
 pub(super) fn without_api(path: &str) -> &str {
     match path.strip_prefix("/api") {
         Some(rest) if rest.starts_with('/') && !rest.starts_with("/internal/") => rest,
@@ -242,13 +243,13 @@ pub(super) fn first_segment(path: &str) -> &str {
     &path[..memchr::memchr(b'/', path.as_bytes()).unwrap_or(path.len())]
 }
 
-/// A path as it is matched, whatever its spelling, and without `/api`.
+/// The path as it is matched, in one spelling and without `/api`.
 #[must_use]
 pub fn plain_path(raw_path: &str) -> Box<str> {
     without_api(&decode(raw_path)).into()
 }
 
-/// Settings, saved workflows, users; without `/api`.
+/// True for settings, saved workflows and users; `bare` is without `/api`.
 #[must_use]
 pub fn is_user_data(bare: &str) -> bool {
     ["/userdata", "/v2/userdata", "/settings", "/users"]
@@ -257,8 +258,8 @@ pub fn is_user_data(bare: &str) -> bool {
         .any(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
-/// Files of the page. `/extensions/<pack>/` belongs to a backend's own node packs, but
-/// `/extensions/core/` to the page.
+/// True for files of the page. `/extensions/<pack>/` belongs to a backend's own node packs, but
+/// `/extensions/core/` belongs to the page.
 fn is_asset(path: &str) -> bool {
     const FOLDERS: [&str; 8] = [
         "/assets/",
@@ -275,7 +276,7 @@ fn is_asset(path: &str) -> bool {
     FOLDERS.iter().any(|folder| path.starts_with(folder)) || FILES.contains(&path)
 }
 
-/// The path as aiohttp matches it: decoded, but for `%2F` and `%25`.
+/// The path as aiohttp matches it: decoded, except for `%2F` and `%25`.
 pub(super) fn decode(raw: &str) -> Cow<'_, str> {
     if !raw.contains('%') {
         return Cow::Borrowed(raw);
@@ -297,14 +298,14 @@ pub(super) fn decode(raw: &str) -> Cow<'_, str> {
     Cow::Owned(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// The byte that two hexadecimal digits name.
+/// The byte for two hexadecimal digits.
 fn escaped(digits: &[u8]) -> Option<u8> {
     let (high, low) = (*digits.first()?, *digits.get(1)?);
     let value = |digit: u8| char::from(digit).to_digit(16);
     u8::try_from(value(high)? * 16 + value(low)?).ok()
 }
 
-/// An id's last two escapes, now that the path is split.
+/// Decodes the remaining escapes of an id, after the path was split.
 pub(super) fn decode_all(segment: &str) -> String {
     percent_encoding::percent_decode_str(segment).decode_utf8_lossy().into_owned()
 }

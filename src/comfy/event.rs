@@ -1,8 +1,8 @@
-//! The few socket events that are read; all others pass unread.
+//! Reads the few socket events that matter; all others pass unread.
 //!
-//! Python writes `{"type": "…", "data": {…}}`, so the type is found by looking at the first
-//! bytes. Only events that matter are parsed further, and of those only the prompt id and what
-//! decides. Text that does not begin so is parsed in full, and what is no event at all is
+//! Python writes `{"type": "…", "data": {…}}`, so the type is found in the first bytes. Only events
+//! that matter are parsed further, and of those only the prompt id and the deciding fields. Text
+//! with another beginning is parsed in full, and text that is not an event becomes
 //! [`Event::Other`].
 
 use std::borrow::Cow;
@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::value::{RawValue, to_raw_value};
 
-/// An event, as far as it is read.
+/// An event, with the fields that are read.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Event<'a> {
     Status {
@@ -25,8 +25,8 @@ pub enum Event<'a> {
     Cached {
         prompt: Cow<'a, str>,
     },
-    /// `node` is absent for the last word of a prompt; `prompt` for what ComfyUI says to a socket
-    /// that returns in the middle of one.
+    /// `node` is absent in the closing event of a prompt. `prompt` is absent in the event that
+    /// ComfyUI sends to a socket that returns while a prompt runs.
     Executing {
         prompt: Option<Cow<'a, str>>,
         node: Option<Cow<'a, str>>,
@@ -46,7 +46,7 @@ pub enum Event<'a> {
     Failed {
         prompt: Cow<'a, str>,
     },
-    /// `execution_error` of type `ExecutionBlocked`: the prompt goes on (ComfyUI
+    /// `execution_error` of type `ExecutionBlocked`: the prompt continues (ComfyUI
     /// `execution.py:497`).
     Blocked {
         prompt: Cow<'a, str>,
@@ -56,15 +56,15 @@ pub enum Event<'a> {
     },
     FeatureFlags,
     Logs,
-    /// What a scan for assets says on its way (ComfyUI 0.33 `app/assets/seeder.py`): several texts
-    /// to every socket with each load of a page and each end of work. Only its ends matter to a
-    /// page, and those are [`Event::Other`].
+    /// Progress of a scan for assets (ComfyUI 0.33 `app/assets/seeder.py`): several texts to every
+    /// socket with each load of a page and each end of a prompt. A page needs only the end of a
+    /// scan, and that is [`Event::Other`].
     Seeding,
     Other,
 }
 
 impl Event<'_> {
-    /// The prompt that it is about, if it says so.
+    /// The prompt of the event, if it names one.
     #[must_use]
     pub fn prompt(&self) -> Option<&str> {
         match self {
@@ -95,7 +95,7 @@ pub fn read(text: &[u8]) -> Event<'_> {
     }
 }
 
-/// True for `executed`, which tells of files; a look at the first bytes.
+/// True for `executed`, which names files. Looks only at the first bytes.
 #[must_use]
 pub fn is_executed(text: &[u8]) -> bool {
     match kind(text) {
@@ -110,7 +110,7 @@ enum Kind<'a> {
     Parsed(String),
 }
 
-/// The type of an event: by its first bytes, or by parsing if they are unusual.
+/// The type of an event: from its first bytes, or by parsing if these are unusual.
 fn kind(text: &[u8]) -> Option<Kind<'_>> {
     let rest = text.strip_prefix(br#"{"type":"#);
     let rest = rest.map(|rest| rest.strip_prefix(b" ").unwrap_or(rest));
@@ -149,7 +149,7 @@ fn of_kind<'a>(kind: &[u8], text: &'a [u8]) -> Event<'a> {
     }
 }
 
-/// An event's `data`, as far as `T` reads it.
+/// The fields of an event's `data` that `T` reads.
 fn data<'a, T: Deserialize<'a>>(text: &'a [u8]) -> Option<T> {
     #[derive(Deserialize)]
     struct Envelope<T> {
@@ -168,8 +168,8 @@ fn prompt(text: &[u8]) -> Option<Cow<'_, str>> {
     data::<Named<'_>>(text).and_then(|named| named.prompt_id)
 }
 
-/// The prompt of a `progress_state`, if it is written where ComfyUI writes it: the most frequent
-/// event and the longest, of which nothing else is read.
+/// The prompt of a `progress_state`, if it is where ComfyUI writes it. This is the longest and most
+/// frequent event, and nothing else of it is read.
 fn first_prompt(text: &[u8]) -> Option<Cow<'_, str>> {
     const BEGINNING: &[u8] = br#"{"type": "progress_state", "data": {"prompt_id": ""#;
     let rest = text.strip_prefix(BEGINNING)?;
@@ -178,7 +178,7 @@ fn first_prompt(text: &[u8]) -> Option<Cow<'_, str>> {
     (rest[end] == b'"').then_some(Cow::Borrowed(id))
 }
 
-/// An event that is of no use without the prompt that it names.
+/// An event that is useful only with its prompt.
 fn named<'a>(text: &'a [u8], event: impl FnOnce(Cow<'a, str>) -> Event<'a>) -> Event<'a> {
     prompt(text).map_or(Event::Other, event)
 }
@@ -273,8 +273,8 @@ pub fn executed_node(text: &[u8]) -> Option<String> {
     }
 }
 
-/// A `status` without its `sid`: only the first of a socket has one, and the socket it was meant
-/// for is the link.
+/// A `status` without its `sid`. ComfyUI puts a `sid` into a socket's first status; it names the
+/// link and not the client's socket.
 #[must_use]
 pub fn without_sid(text: &[u8]) -> Option<String> {
     edit(text, |data| {
@@ -283,7 +283,7 @@ pub fn without_sid(text: &[u8]) -> Option<String> {
     })
 }
 
-/// An `executing` with the prompt that it is about.
+/// An `executing` event with its prompt added.
 #[must_use]
 pub fn with_prompt(text: &[u8], prompt: &str) -> Option<String> {
     edit(text, |data| {
@@ -292,8 +292,8 @@ pub fn with_prompt(text: &[u8], prompt: &str) -> Option<String> {
     })
 }
 
-/// Members of an object, each as it is written: a number that is read and written again may have
-/// another last digit.
+/// Members of an object, each as text: parsing a number and writing it again could change its last
+/// digit.
 type Members = IndexMap<String, Box<RawValue>>;
 
 fn edit(text: &[u8], change: impl FnOnce(&mut Members) -> Option<()>) -> Option<String> {
@@ -304,7 +304,7 @@ fn edit(text: &[u8], change: impl FnOnce(&mut Members) -> Option<()>) -> Option<
     serde_json::to_string(&event).ok()
 }
 
-/// True for JSON objects: the first of them may negotiate features.
+/// True for JSON objects: the first one on a socket may negotiate features.
 #[must_use]
 pub fn is_json_object(text: &[u8]) -> bool {
     let is_object = text.trim_ascii_start().first() == Some(&b'{');
@@ -317,7 +317,7 @@ pub fn is_feature_flags(text: &[u8]) -> bool {
     matches!(read(text), Event::FeatureFlags)
 }
 
-/// True if a client's flags ask for previews that name their prompt.
+/// True if a client's flags ask for previews with metadata, which names their prompt.
 #[must_use]
 pub fn wants_preview_metadata(text: &[u8]) -> bool {
     #[derive(Deserialize)]

@@ -1,21 +1,21 @@
-//! What a page is told that its server can do: only what every backend can that it may meet.
+//! The server features that a page is told: those that every backend has in common.
 //!
-//! A page asks once which features there are and relies on them for hours, while its work goes now
-//! to one backend and now to another. So it is told what they have in common: a switch is on if
-//! all have it on, a limit is the smallest, and what only some of them know is left out.
+//! A page asks for the features once and relies on them for hours, while its work goes to different
+//! backends. So a switch is on if all have it on, a limit is the smallest one, and features that
+//! only some backends have are left out.
 
 use serde_json::{Map, Value};
 
-/// The features that every link gets; told until a backend has said its own, and taken for those
-/// of a backend that does not say any.
+/// The features that every link has. They are told until a backend has sent its own, and they stand
+/// in for a backend that sends none.
 pub const AT_LEAST: &str = r#"{"supports_preview_metadata": true, "max_upload_size": 104857600}"#;
 
-/// Never told. A server that offers it puts the prompt's id before the text of a type 3 frame, for
-/// sockets that asked for it (ComfyUI's frontend 1.49.6). Our links do not ask, so their texts
-/// have none; a page that believed in it would read every text as garbage.
+/// Never told. A server that offers this feature puts the prompt's id before the text of a type 3
+/// frame, for sockets that asked for it (ComfyUI's frontend 1.49.6). Our links do not ask, so their
+/// texts have no id. A page that was told of the feature would read every text as garbage.
 const HIDDEN: &str = "supports_progress_text_metadata";
 
-/// What all of these have in common, each JSON as its backend gave it.
+/// The features in common; each item is JSON as its backend sent it.
 #[must_use]
 pub fn in_common<'a>(all: impl IntoIterator<Item = &'a str>) -> String {
     let parsed = |text| serde_json::from_str::<Map<String, Value>>(text).unwrap_or_default();
@@ -29,7 +29,7 @@ fn both(ours: &Map<String, Value>, theirs: &Map<String, Value>) -> Map<String, V
     let shared = ours.iter().filter_map(|(name, value)| {
         let value = match theirs.get(name) {
             Some(other) => of_both(value, other)?,
-            // A limit binds those who send to the one that has it.
+            // A limit of one backend applies to everybody who sends to it.
             None if is_limit(name) => value.clone(),
             None => return None,
         };
@@ -44,7 +44,7 @@ fn is_limit(name: &str) -> bool {
     name.starts_with("max_")
 }
 
-/// What holds for two values; `None` if nothing does.
+/// What two values have in common; `None` if nothing.
 fn of_both(ours: &Value, theirs: &Value) -> Option<Value> {
     match (ours, theirs) {
         (Value::Bool(ours), Value::Bool(theirs)) => Some(Value::Bool(*ours && *theirs)),

@@ -1,38 +1,38 @@
-//! Does this input of a node take a file? A string that happens to be a file's name is not touched
-//! anywhere else: the prefix of what is saved, a text that is drawn.
+//! Decides whether an input of a node takes a file. In other inputs a string is left alone, even if
+//! it equals a file's name: the prefix of saved files, a text that is drawn.
 //!
-//! `/object_info` says it for inputs with an upload and for lists of choices. For the rest, and
-//! where it was not read yet, the names of node and input do: `Load…`, `image`, `video_path`.
+//! `/object_info` tells it for inputs with an upload and for lists of choices. For others, or
+//! before it was read, the names of node and input tell it: `Load…`, `image`, `video_path`.
 
-/// What `/object_info` says of an input.
+/// What `/object_info` says about an input.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Kind {
-    /// Files of a folder are uploaded to it or listed in it.
+    /// It lists the files of a folder, or uploads to it.
     Files,
-    /// A list of other choices, or an empty one.
+    /// A list of other choices, or an empty list.
     Choices,
     /// A text of several lines.
     Prose,
-    /// Anything else, or nothing is known of it.
+    /// Anything else, or nothing is known about it.
     Other,
 }
 
-/// What nodes call an input that takes a file.
+/// Names of inputs that take a file.
 const FILES: [&str; 16] = [
     "image", "img", "picture", "photo", "video", "movie", "audio", "sound", "mask", "file", "path",
     "model", "mesh", "latent", "source", "media",
 ];
 
-/// And one that takes a folder of them.
+/// Names of inputs that take a folder.
 const FOLDERS: [&str; 4] = ["dir", "folder", "path", "location"];
 
-/// What nodes are called that take files, whatever they call the input.
+/// Names of nodes that read files, whatever the input is called.
 const READERS: [&str; 6] = ["load", "read", "import", "open", "preview", "primitive"];
 
-/// And those that write them: what is a name there is that of a new file.
+/// Names of nodes that write files: a name in their inputs is that of a new file.
 const WRITERS: [&str; 4] = ["save", "export", "write", "encode"];
 
-/// True if a string in this input, which is a known file's name, means that file.
+/// True if a string in this input means a file. The string equals a known file's name.
 #[must_use]
 pub fn a_file(class: &str, input: &str, kind: Kind) -> bool {
     match kind {
@@ -47,7 +47,8 @@ pub fn a_file(class: &str, input: &str, kind: Kind) -> bool {
     }
 }
 
-/// True if a string in this input, which is a known folder's name, means the files in it.
+/// True if a string in this input means the files of a folder. The string equals a known folder's
+/// name.
 #[must_use]
 pub fn a_folder(class: &str, input: &str, kind: Kind) -> bool {
     let writes = has_one(&class.to_lowercase(), &WRITERS);
@@ -55,13 +56,13 @@ pub fn a_folder(class: &str, input: &str, kind: Kind) -> bool {
     kind != Kind::Prose && is_folder && !writes
 }
 
-/// True for an input that says how something new is called.
+/// True for an input that names something new.
 fn is_for_new(input: &str) -> bool {
     has_one(&lower(input), &["prefix", "suffix", "output", "text", "prompt", "pattern"])
 }
 
 fn lower(input: &str) -> String {
-    // Inputs of dynamic nodes stand behind a dot: `mode.image`.
+    // Inputs of dynamic nodes come after a dot: `mode.image`.
     input.rsplit('.').next().unwrap_or(input).to_lowercase()
 }
 

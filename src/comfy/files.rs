@@ -1,5 +1,5 @@
-//! Files as clients name them: in the query of `/view`, in the inputs of a graph, in the
-//! `original_ref` of a mask.
+//! Names of files as clients write them: in the query of `/view`, in the inputs of a graph, and in
+//! the `original_ref` of a mask.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -16,29 +16,29 @@ use super::raw::{self, Object};
 use super::walk::{Level, Visit, quote, replaced, text_at, walk};
 use crate::routing::ids::{ContentHash, FileRef, Folder};
 
-/// No name of a file in a graph is longer, in bytes: three times the longest path.
+/// The longest string in a graph that can name a file, in bytes: three times the longest path.
 const VALUE_MAX: usize = 3_072;
 
-/// How deep inside the inputs of a node names may stand: the objects of 3D nodes, lists of files.
+/// How deep inside a node's inputs names may be: objects of 3D nodes, lists of files.
 const INPUT_DEPTH: usize = 3;
 
-/// A query that names a file as `/view` reads it.
+/// A query that names a file, read as `/view` reads it.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct View {
     pub file: FileRef,
-    /// The backend that is named with it.
+    /// The backend in the file's name.
     pub backend: Option<String>,
-    /// The query without that, byte for byte otherwise.
+    /// The query without the backend; all other bytes are unchanged.
     pub query: String,
 }
 
-/// The hash that a query names in place of a file (ComfyUI 0.33 `server.py`, `view_image`).
+/// The hash in a query that names a file by its hash (ComfyUI 0.33 `server.py`, `view_image`).
 #[must_use]
 pub fn hash_of_query(raw_query: &str) -> Option<String> {
     parameter(raw_query, "filename").filter(|name| is_hash_name(name))
 }
 
-/// The file that a query names; `None` if it names none that could be there.
+/// The file that a query names; `None` if it names none, or one that cannot exist.
 #[must_use]
 pub fn of_query(raw_query: &str) -> Option<View> {
     let name = parameter(raw_query, "filename").filter(|name| !name.is_empty())?;
@@ -54,7 +54,7 @@ pub fn of_query(raw_query: &str) -> Option<View> {
     };
     let subfolder = parameter(raw_query, "subfolder").unwrap_or_default();
     let (rest, mut backend) = split(&subfolder);
-    // ComfyUI takes the last segment of the name and ignores the rest.
+    // ComfyUI uses the last segment of the name and ignores the rest.
     let (before, filename) = name.rsplit_once('/').unwrap_or(("", name));
     let file = FileRef::new(folder, rest, filename)?;
     let mut query = raw_query.to_owned();
@@ -73,7 +73,7 @@ pub fn view_query(file: &FileRef) -> String {
     format!("filename={filename}&type={folder}&subfolder={}", query::encode(file.subfolder()))
 }
 
-/// A query that names a file, with another in its place.
+/// A query with the file that it names replaced.
 #[must_use]
 pub fn renamed_query(raw_query: &str, file: &FileRef) -> String {
     let query = query::with_parameter(raw_query, "filename", file.filename());
@@ -81,34 +81,34 @@ pub fn renamed_query(raw_query: &str, file: &FileRef) -> String {
     query::with_parameter(&query, "subfolder", file.subfolder())
 }
 
-/// A string in a graph, read as the name of a file: `[subfolder/]name[ [folder]]`
+/// A string in a graph, parsed as the name of a file: `[subfolder/]name[ [folder]]`
 /// (`folder_paths.py`, `annotated_filepath`).
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Spelled<'a> {
     pub folder: Folder,
-    /// Without slashes at its ends and without the backend.
+    /// Without slashes at its ends, and without the backend.
     pub path: Cow<'a, str>,
     pub backend: Option<&'a str>,
-    /// The bytes, where it is a hash and no path.
+    /// The content hash, if the string is a hash and not a path.
     pub hash: Option<ContentHash>,
-    /// `" [output]"` as it was written, or nothing.
+    /// `" [output]"` as it was written, or empty.
     annotation: &'a str,
 }
 
 impl Spelled<'_> {
-    /// True if it looks like a hash: no file has that name, whatever it says.
+    /// True if it looks like a hash: no file has such a name.
     #[must_use]
     pub fn is_hash(&self) -> bool {
         is_hash_name(&self.path)
     }
 
-    /// The folder that it says itself.
+    /// The folder that the string names.
     #[must_use]
     pub fn annotated(&self) -> Option<Folder> {
         (!self.annotation.is_empty()).then_some(self.folder)
     }
 
-    /// The same string for another path, and with a backend.
+    /// The same string with another path and a backend.
     #[must_use]
     pub fn named(&self, path: &str, backend: Option<&str>) -> String {
         let name = backend.map_or_else(|| path.to_owned(), |it| names::tagged_path(path, it));
@@ -116,38 +116,38 @@ impl Spelled<'_> {
     }
 }
 
-/// A string of a graph that names a file, and what is known of that.
+/// A string of a graph that names a file, and what is known about it.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Mention<T> {
-    /// Where it stands, with its quotes.
+    /// Its place, with the quotes.
     pub at: Range<usize>,
     pub known: T,
     annotation: String,
-    /// The node and its input, as they are called.
+    /// The names of the node and of its input.
     pub node: String,
     pub input: String,
 }
 
 impl<T> Mention<T> {
-    /// The same mention with other knowledge.
+    /// The same mention, with other knowledge.
     #[must_use]
     pub fn map<U>(self, other: impl FnOnce(T) -> U) -> Mention<U> {
         let Self { at, known, annotation, node, input } = self;
         Mention { at, known: other(known), annotation, node, input }
     }
 
-    /// The string that names this path instead, of the same kind.
+    /// A string of the same kind that names this path.
     #[must_use]
     pub fn renamed_to(&self, path: &str) -> String {
         quote(&format!("{path}{}", self.annotation))
     }
 
-    /// The string that names this file instead.
+    /// A string that names this file.
     #[must_use]
     pub fn renamed(&self, file: &FileRef) -> String {
         let path = file.path();
         match (self.annotation.as_str(), file.folder) {
-            // A hash says nothing of a folder.
+            // A hash does not name a folder.
             ("", Folder::Output | Folder::Temp) => {
                 quote(&format!("{path} [{}]", file.folder.as_str()))
             }
@@ -156,8 +156,8 @@ impl<T> Mention<T> {
     }
 }
 
-/// The strings in the inputs of a graph (`body` is that of `POST /prompt`) of which `known` knows
-/// something.
+/// The strings in the inputs of a graph about which `known` knows something (`body` is that of
+/// `POST /prompt`).
 #[must_use]
 pub fn mentions<T>(body: &[u8], known: impl FnMut(&Spelled<'_>) -> Option<T>) -> Vec<Mention<T>> {
     let mut inputs = Inputs { body, known, mentions: Vec::new() };
@@ -165,7 +165,7 @@ pub fn mentions<T>(body: &[u8], known: impl FnMut(&Spelled<'_>) -> Option<T>) ->
     inputs.mentions
 }
 
-/// The classes of the nodes of a submission, by node.
+/// The node classes of a submission, by node.
 #[must_use]
 pub fn classes(body: &[u8]) -> HashMap<String, String> {
     let Some(graph) = Object::read(body).and_then(|body| body.object("prompt")) else {
@@ -178,7 +178,7 @@ pub fn classes(body: &[u8]) -> HashMap<String, String> {
     graph.iter().filter_map(class).collect()
 }
 
-/// The submission without the names of backends in what is kept of it: its `extra_data`, whose
+/// The submission without backends' names in the part that is kept: its `extra_data`, whose
 /// workflow is written into every picture.
 #[must_use]
 pub fn without_backends(body: Bytes, is_backend: impl Fn(&str) -> bool) -> Bytes {
@@ -208,7 +208,7 @@ impl<K: Fn(&str) -> bool> Visit for Extra<'_, K> {
     }
 }
 
-/// The submission with other strings in those places, which come in their order.
+/// The submission with these parts replaced. They must be in order.
 #[must_use]
 pub fn with_renamed(body: Bytes, parts: &[(Range<usize>, String)]) -> Bytes {
     let is_same = |(at, text): &(Range<usize>, String)| body[at.clone()] == *text.as_bytes();
@@ -244,7 +244,7 @@ impl<T, K: FnMut(&Spelled<'_>) -> Option<T>> Visit for Inputs<'_, T, K> {
     }
 }
 
-/// Reads a value as the name of a file; `None` if it cannot be one.
+/// Parses a value as the name of a file; `None` if it cannot be one.
 #[must_use]
 pub fn spelled(text: &str) -> Option<Spelled<'_>> {
     if text.is_empty() || text.contains('\n') {
@@ -302,7 +302,7 @@ pub fn original_ref(file: &FileRef) -> String {
     format!("{{\"filename\": {filename}, \"subfolder\": {subfolder}, \"type\": \"{folder}\"}}")
 }
 
-/// `x.png [temp]` is `x.png` in `temp`, whatever `type` says.
+/// `x.png [temp]` means `x.png` in `temp`, whatever `type` says.
 pub(super) fn without_annotation(name: &str) -> (&str, Option<Folder>) {
     for folder in Folder::ALL {
         let rest = name.strip_suffix(']').and_then(|rest| rest.strip_suffix(folder.as_str()));
@@ -404,7 +404,7 @@ mod tests {
         assert_eq!((spelled.hash, spelled.is_hash()), (None, true));
         let original = format!(r#"{{"filename": "{name}", "type": "input"}}"#);
         assert_eq!(of_original_ref(original.as_bytes()), None);
-        // What takes its place says which folder it is in.
+        // The replacement names its folder.
         let body = format!(r#"{{"prompt": {{"1": {{"inputs": {{"image": "{name}"}}}}}}}}"#);
         let found = mentions(body.as_bytes(), |spelled| spelled.hash);
         assert_eq!(found[0].renamed(&file(Folder::Output, "x/a.png")), "\"x/a.png [output]\"");

@@ -1,22 +1,22 @@
-//! Routes that ComfyUI itself does not have: those of node packs.
+//! Recognises routes that ComfyUI itself does not have: those of node packs.
 //!
-//! What lies behind them is not known, but that a server may remember who used them: a picture that
-//! was put there for the next prompt, a login, a dialogue in steps.
+//! Their meaning is unknown, except that a server may remember who used them: a picture that was
+//! uploaded for the next prompt, a login, a dialogue in several steps.
 
 use super::endpoint::first_segment;
 
-/// True if the path is a route of a node pack, by all that is known.
+/// True if the path is probably a route of a node pack.
 #[must_use]
 pub fn is_foreign(path: &str) -> bool {
     let mut rest = path.trim_start_matches('/');
-    // `/api/x` is `/x`, and a few routes have it twice.
+    // `/api/x` is `/x`, and a few routes have the prefix twice.
     while let Some(after) = rest.strip_prefix("api/") {
         rest = after;
     }
     !is_known(first_segment(rest))
 }
 
-/// The first part of every route of ComfyUI's own (0.3.64 to 0.33), of its Manager and of ours.
+/// True for the first segment of a route of ComfyUI (0.3.64 to 0.33), of its Manager or of Mooring.
 #[rustfmt::skip]
 fn is_known(first: &str) -> bool {
     matches!(
@@ -31,7 +31,7 @@ fn is_known(first: &str) -> bool {
     )
 }
 
-/// True if a read of it may be a step of a dialogue: a file that a pack's page loads is not.
+/// True if a read of the path may belong to a dialogue: files of a pack's page do not.
 #[must_use]
 pub fn may_be_a_session(path: &str) -> bool {
     is_foreign(path) && !path.rsplit('/').next().unwrap_or("").contains('.')

@@ -1,32 +1,33 @@
-//! Is a route the operator's? Those that install, update, restart or configure a server, and those
-//! that tell of it what is no client's business.
+//! Decides which routes belong to operators: those that install, update, restart or configure a
+//! server, and those that show what clients must not see.
 //!
-//! ComfyUI-Manager's areas are shut as a whole: old versions change a server by GET too, newer ones
-//! tell stored passwords (`get_matrix_auth`, 4.2.2) or write what a query says into `config.ini`
-//! (`share_option`, `policy/component`). Lists that its window needs to open are the exception. Of
-//! other packs those routes are known that restart the server or install something.
+//! ComfyUI-Manager's areas are closed as a whole. Old versions change a server by GET too. Newer
+//! ones show stored passwords (`get_matrix_auth`, 4.2.2) or write the query into `config.ini`
+//! (`share_option`, `policy/component`). Lists that its window needs to open are the exception. For
+//! other packs, known routes that restart the server or install something are closed.
 //!
-//! Shut is also what ComfyUI would not match: a path with empty segments, in other letters, or with
-//! its slashes encoded. Nobody has such a route, and a middleware may mend the path.
+//! Also closed are paths that ComfyUI would not match: with empty segments, in other letter case,
+//! or with encoded slashes. No route looks like this, and a middleware may turn such a path into
+//! one.
 
 use std::borrow::Cow;
 
 use percent_encoding::percent_decode_str;
 
-/// Whose a route is.
+/// Who may use a route.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Area {
-    /// Everybody's.
+    /// Everybody.
     Open,
-    /// One of Manager's lists: may be read, with a query that is a line of text.
+    /// Everybody, for reading: a list of Manager. The query must be a single line of text.
     List,
-    /// It changes a server, or tells its secrets.
+    /// Only operators: it changes a server, or shows its secrets.
     Shut,
     /// A server's log and its paths.
     Inside,
 }
 
-/// Manager of both generations: `/manager/…`, `/v2/manager/…` and their friends.
+/// The routes of both generations of Manager: `/manager/…`, `/v2/manager/…` and related ones.
 const AREAS: [&str; 5] = ["manager", "customnode", "externalmodel", "snapshot", "comfyui_manager"];
 
 const LISTS: [&str; 9] = [
@@ -41,10 +42,10 @@ const LISTS: [&str; 9] = [
     "/snapshot/getlist",
 ];
 
-/// Followed by the id of a pack.
+/// The id of a pack follows.
 const VERSIONS: &str = "/customnode/versions/";
 
-/// Names of routes that install something or end the server: `/easyuse/reboot`,
+/// Names of routes that install something or stop the server: `/easyuse/reboot`,
 /// `/mixlab/re_start`, `/restart-button/restart`, `/model_manager/install_model`.
 const DEEDS: [&str; 18] = [
     "reboot",
@@ -67,7 +68,7 @@ const DEEDS: [&str; 18] = [
     "git_pull",
 ];
 
-/// Below these stand names that others gave: of files, classes, prompts.
+/// Below these are names that users chose: of files, classes, prompts.
 const NAMING: [&str; 16] = [
     "-",
     "assets",
@@ -87,7 +88,7 @@ const NAMING: [&str; 16] = [
     "workflow_templates",
 ];
 
-/// Whose the route at `path` is, which is decoded as ComfyUI matches it.
+/// The area of the route at `path`, which is decoded as ComfyUI matches it.
 #[must_use]
 pub fn area(path: &str) -> Area {
     if let Some(rest) = path.strip_prefix("/internal/")
@@ -103,7 +104,7 @@ pub fn area(path: &str) -> Area {
     } else {
         Cow::Borrowed(path)
     };
-    // The prefixes of ComfyUI and of Manager's second generation, in whatever order and number.
+    // The prefixes of ComfyUI and of Manager's second generation, in any order and number.
     let mut segments = mended.split('/').filter(|it| !matches!(*it, "" | "." | "api" | "v2"));
     let Some(first) = segments.next() else { return Area::Open };
     if AREAS.iter().any(|area| first.eq_ignore_ascii_case(area)) {
@@ -113,8 +114,8 @@ pub fn area(path: &str) -> Area {
     if does && !NAMING.contains(&first) { Area::Shut } else { Area::Open }
 }
 
-/// True if a query has what ends a line or a text. Manager writes what some queries say into its
-/// configuration as it is, and there a line is a setting.
+/// True if a query contains a character that ends a line or a text. Manager writes some queries
+/// into its configuration unchanged, and each line there is a setting.
 #[must_use]
 pub fn breaks_lines(query: &str) -> bool {
     percent_decode_str(query).any(|byte| byte.is_ascii_control())
@@ -138,7 +139,7 @@ fn is_versions(path: &str) -> bool {
     !pack.is_empty() && !pack.contains(['/', '%'])
 }
 
-/// In whatever letters, and with `-` for `_`.
+/// Compares in any letter case, with `-` equal to `_`.
 fn is_deed(segment: &str) -> bool {
     const LONGEST: usize = 15;
     let is_same = |(given, known): (u8, u8)| given == known || (known == b'_' && given == b'-');

@@ -1,12 +1,12 @@
-//! What people call the nodes of a graph: kept while its prompt is pending, to say where it was
-//! when its server died.
+//! Labels of a graph's nodes for people. They are kept while the prompt is pending, to say which
+//! node was running when its server died.
 
 use std::borrow::Cow;
 
 use indexmap::IndexMap;
 use serde::Deserialize;
 
-/// The most that is kept of one graph, in bytes; what is beyond it has no label.
+/// The most that is kept for one graph, in bytes; nodes beyond it have no label.
 const BYTES_MAX: usize = 16 << 10;
 
 /// The longest title that is shown, in characters.
@@ -23,7 +23,7 @@ pub struct Labels {
 pub struct Label {
     pub node: Box<str>,
     pub class: Box<str>,
-    /// As its author named it, if he did.
+    /// The title that the author gave it, if any.
     pub title: Option<Box<str>>,
 }
 
@@ -48,7 +48,7 @@ struct Meta<'a> {
 }
 
 impl Labels {
-    /// Those of the graph in the body of a submission; none if it is not in order.
+    /// The labels of the graph in a submission; none if the body is invalid.
     #[must_use]
     pub fn of(body: &[u8]) -> Self {
         let Ok(Body { prompt }) = serde_json::from_slice::<Body<'_>>(body) else {
@@ -76,7 +76,7 @@ impl Labels {
         self.nodes.iter().find(|label| &*label.node == node)
     }
 
-    /// Any of them, for a prompt that never began.
+    /// Any label, for a prompt that never started.
     #[must_use]
     pub fn first(&self) -> Option<&Label> {
         self.nodes.first()
@@ -84,7 +84,7 @@ impl Labels {
 }
 
 impl Label {
-    /// As people read it: `“Refine” (KSampler, node 3)`, or without a title `KSampler (node 3)`.
+    /// The text for people: `“Refine” (KSampler, node 3)`, or without a title `KSampler (node 3)`.
     #[must_use]
     pub fn for_people(&self) -> String {
         let Self { node, class, title } = self;

@@ -1,4 +1,5 @@
-//! Events that Mooring itself says, in ComfyUI's terms, so that its clients understand them.
+//! Builds the events and answers that Mooring itself sends, in ComfyUI's format so that clients
+//! understand them.
 
 use serde_json::{Value, json};
 
@@ -6,11 +7,11 @@ use super::labels::Label;
 use crate::routing::ids::{ClientId, PromptId};
 
 fn event(kind: &str, data: &Value) -> String {
-    // Written by hand so that the type comes first, as ComfyUI writes it.
+    // Written by hand so that the type comes first, as in ComfyUI.
     format!("{{\"type\": \"{kind}\", \"data\": {data}}}")
 }
 
-/// How many prompts are pending; with the socket's name if it is its first message.
+/// The number of pending prompts; with the socket's `sid` in its first message.
 #[must_use]
 pub fn status(queue_remaining: u64, sid: Option<&ClientId>) -> String {
     let status = json!({ "exec_info": { "queue_remaining": queue_remaining } });
@@ -26,7 +27,7 @@ pub fn queue_length(queue_remaining: u64) -> String {
     json!({ "exec_info": { "queue_remaining": queue_remaining } }).to_string()
 }
 
-/// Which node a prompt works on; without one it is the prompt's last word.
+/// The node that a prompt runs; without a node it closes the prompt.
 #[must_use]
 pub fn executing(prompt: &PromptId, node: Option<&str>) -> String {
     let prompt = prompt.as_str();
@@ -39,7 +40,7 @@ pub fn executing(prompt: &PromptId, node: Option<&str>) -> String {
     )
 }
 
-/// The start of a prompt that began while nobody listened.
+/// The start of a prompt that started while no link was open.
 #[must_use]
 pub fn execution_start(prompt: &PromptId, at_ms: u64) -> String {
     event("execution_start", &json!({ "prompt_id": prompt.as_str(), "timestamp": at_ms }))
@@ -60,10 +61,11 @@ pub fn execution_interrupted(prompt: &PromptId, at_ms: u64) -> String {
     event("execution_interrupted", &data)
 }
 
-/// The end of a prompt that failed for a reason outside of it. Read by people.
+/// The end of a prompt that failed for a reason outside of it. People read the message.
 ///
-/// A page takes an error without a node for one of the server: it says its kind before its message,
-/// shows it twice, and leaves the tab's spinner turning (frontend 1.49.6). So it names one.
+/// A page takes an error without a node for one of the server: it shows the type before the
+/// message, shows it twice, and leaves the tab's spinner turning (frontend 1.49.6). So this names a
+/// node.
 #[must_use]
 pub fn execution_error(
     prompt: &PromptId,
@@ -81,20 +83,20 @@ pub fn execution_error(
     event("execution_error", &data)
 }
 
-/// A word for people, which the page script shows.
+/// A message for people, which the page script shows.
 #[must_use]
 pub fn notice(level: &str, message: &str) -> String {
     event("mooring.notice", &json!({ "level": level, "message": message }))
 }
 
-/// A sign of life for clients that give up after ten seconds of silence. Unknown to all, and
-/// ignored by all.
+/// A sign of life for clients that give up after ten seconds of silence. No client knows this type,
+/// and all ignore it.
 #[must_use]
 pub fn alive() -> String {
     r#"{"type":"mooring.alive","data":{}}"#.to_owned()
 }
 
-/// The answer to a socket's `feature_flags`; `features` is JSON as the backend gave it.
+/// The answer to a socket's `feature_flags`; `features` is JSON as the backend sent it.
 #[must_use]
 pub fn feature_flags(features: &str) -> String {
     format!("{{\"type\": \"feature_flags\", \"data\": {features}}}")

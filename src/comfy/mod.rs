@@ -1,33 +1,33 @@
-//! What is this? ComfyUI's language: its routes, bodies, events and frames.
+//! ComfyUI's protocol: its routes, bodies, events and frames.
 //!
-//! Pure, like [`crate::routing`]. Whatever ComfyUI renames next is renamed here and nowhere else.
+//! Pure, like [`crate::routing`]. Knowledge about ComfyUI's names and formats is only here.
 //!
-//! - [`endpoint`]: method + raw path → what is asked
-//! - [`guard`]: which routes are the operator's
-//! - [`pack_routes`]: whose a route is, ComfyUI's or a node pack's
+//! - [`endpoint`]: from method and raw path to the endpoint
+//! - [`guard`]: which routes belong to operators
+//! - [`pack_routes`]: whether a route is ComfyUI's or a node pack's
 //! - [`query`]: parameters of a raw query; [`number`]: integers in them
 //! - [`submission`]: the body of `POST /prompt`: read, refuse, normalise, give an id
-//! - [`submitted`]: who submitted what a queue has
-//! - [`graph`]: the skeleton of a graph: what of it could break a server
+//! - [`submitted`]: who submitted the entries of a queue
+//! - [`graph`]: checks a graph's structure for what could break a server
 //! - [`refused`]: what a backend lacks that another may have
 //! - [`commands`]: the small bodies of routes that name prompts
-//! - [`event`]: the few socket events that are read; all others pass unread
-//! - [`messages`]: events that Mooring itself says
-//! - [`features`]: what a page is told that its server can do
-//! - [`files`]: files as clients name them, in views, graphs and masks
+//! - [`event`]: reads the few socket events that matter
+//! - [`messages`]: events that Mooring itself sends
+//! - [`features`]: the server features that a page is told
+//! - [`files`]: names of files as clients write them, in views, graphs and masks
 //! - [`file_inputs`]: inputs of nodes that take a file
 //! - [`foreign`]: routes that ComfyUI itself does not have
 //! - [`object_info`]: the lists of `/object_info`, of several servers as one
 //! - [`names`]: names of files with their backends, on their way to clients and back
-//! - `strings`: strings of outputs that name files
+//! - `strings`: strings in outputs that name files
 //! - [`multipart`]: the bodies of uploads
-//! - [`preview`]: binary frames; type 4 → 1
-//! - [`answers`]: backends' answers, as far as they are read
+//! - [`preview`]: binary frames; converts type 4 to type 1
+//! - [`answers`]: reads backends' answers as far as needed
 //! - [`lists`]: queues and histories of several backends as one
 //! - [`jobs`]: the jobs API, also for servers that lack it or parts of it
 //! - [`assets`]: assets and their tags
-//! - [`redact`]: what of a prompt is told to nobody
-//! - [`reply`]: answers of ours in ComfyUI's shapes
+//! - [`redact`]: removes client ids from what others see
+//! - [`reply`]: Mooring's own answers in ComfyUI's format
 
 pub mod answers;
 pub mod assets;

@@ -1,22 +1,22 @@
-//! `multipart/form-data` (RFC 7578), as far as uploads need it: where the parts of a collected body
-//! stand, and the body that gives a file to a backend.
+//! `multipart/form-data` (RFC 7578), as far as uploads need it: finds the parts of a collected
+//! body, and builds the body that uploads a file to a backend.
 
 use std::ops::Range;
 
 use crate::routing::ids::FileRef;
 
-/// More parts than any upload has.
+/// The most parts; no upload has more.
 const PARTS_MAX: usize = 64;
 
 /// One part of a body.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Part {
     pub name: String,
-    /// Where its content stands.
+    /// Where its content is.
     pub content: Range<usize>,
 }
 
-/// The boundary that a content type names.
+/// The boundary in a content type.
 #[must_use]
 pub fn boundary(content_type: &str) -> Option<&str> {
     let (kind, parameters) = content_type.split_once(';')?;
@@ -30,7 +30,7 @@ pub fn boundary(content_type: &str) -> Option<&str> {
     value.filter(|boundary| !boundary.is_empty() && boundary.len() <= 70)
 }
 
-/// The parts of a whole body; `None` if it is not one, or has too many.
+/// The parts of a whole body; `None` if it is invalid or has too many.
 #[must_use]
 pub fn parts(body: &[u8], boundary: &str) -> Option<Vec<Part>> {
     let delimiter = format!("\r\n--{boundary}");
@@ -38,15 +38,15 @@ pub fn parts(body: &[u8], boundary: &str) -> Option<Vec<Part>> {
     let mut at = if body.starts_with(first) {
         first.len()
     } else {
-        // What stands before the first part is read line by line by aiohttp, as ComfyUI does: a
-        // line feed alone ends a line there, and nowhere else.
+        // aiohttp, and so ComfyUI, reads what comes before the first part line by line: there, and
+        // only there, a line feed alone ends a line.
         let line = delimiter.as_bytes().strip_prefix(b"\r")?;
         memchr::memmem::find(body, line)? + line.len()
     };
     let mut parts = Vec::new();
     while !body.get(at..)?.starts_with(b"--") {
         let head = at + memchr::memmem::find(&body[at..], b"\r\n")? + 2;
-        // A part without any header begins with the empty line itself.
+        // A part without headers begins with the empty line itself.
         let end_of_head = memchr::memmem::find(&body[head - 2..], b"\r\n\r\n")? + head - 2;
         let content = end_of_head + 4;
         let end = content + memchr::memmem::find(&body[content..], delimiter.as_bytes())?;
@@ -60,7 +60,7 @@ pub fn parts(body: &[u8], boundary: &str) -> Option<Vec<Part>> {
     Some(parts)
 }
 
-/// The name that `Content-Disposition` gives a part.
+/// The name of a part, from `Content-Disposition`.
 fn name_of(headers: &str) -> Option<String> {
     let line = headers.split("\r\n").find_map(|line| {
         let (name, value) = line.split_once(':')?;
@@ -69,13 +69,13 @@ fn name_of(headers: &str) -> Option<String> {
     parameter(line, "name")
 }
 
-/// The value of a parameter. A quoted one may have semicolons and escapes (RFC 9110 section 5.6.4),
-/// so that what a file is called is not taken for the name of its part.
+/// The value of a parameter. A quoted value may contain semicolons and escapes (RFC 9110 section
+/// 5.6.4), so that a file's name cannot be mistaken for the name of its part.
 fn parameter(line: &str, wanted: &str) -> Option<String> {
     let (_kind, mut rest) = line.split_once(';')?;
     loop {
         let (names, after) = rest.split_once('=')?;
-        // One without a value may stand before it.
+        // A parameter without a value may come before it.
         let name = names.rsplit(';').next().unwrap_or(names).trim();
         let (value, more) = value(after.trim_start());
         if name.eq_ignore_ascii_case(wanted) {
@@ -85,7 +85,7 @@ fn parameter(line: &str, wanted: &str) -> Option<String> {
     }
 }
 
-/// The value that `text` begins with, and what follows.
+/// The value at the beginning of `text`, and the rest.
 fn value(text: &str) -> (String, &str) {
     let Some(quoted) = text.strip_prefix('"') else {
         let end = text.find(';').unwrap_or(text.len());
@@ -103,8 +103,8 @@ fn value(text: &str) -> (String, &str) {
     (value, characters.as_str())
 }
 
-/// What stands before and after the bytes of a file that is uploaded to where `file` says. One of
-/// the same name with other bytes is not overwritten: ComfyUI gives the new one another name.
+/// The bytes before and after the content of a file that is uploaded as `file`. An existing file
+/// with the same name and other content is not overwritten: ComfyUI gives the new one another name.
 #[must_use]
 pub fn upload_of(file: &FileRef, boundary: &str) -> (String, String) {
     let field = |name: &str, value: &str| {
@@ -112,7 +112,7 @@ pub fn upload_of(file: &FileRef, boundary: &str) -> (String, String) {
             "--{boundary}\r\ncontent-disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n"
         )
     };
-    // As aiohttp reads it back; there are no control characters.
+    // Escaped as aiohttp reads it; there are no control characters.
     let filename = file.filename().replace('\\', "\\\\").replace('"', "\\\"");
     let head = field("type", file.folder.as_str())
         + &field("subfolder", file.subfolder())
@@ -130,7 +130,7 @@ mod tests {
     use super::*;
     use crate::routing::ids::Folder;
 
-    /// As aiohttp reads what stands before the first part.
+    /// aiohttp reads what comes before the first part in this way.
     #[test]
     fn a_preamble_ends_with_any_line() {
         let part = "content-disposition: form-data; name=\"a\"\r\n\r\n1\r\n--x--\r\n";

@@ -1,9 +1,10 @@
 //! Names of files on their way to clients and back (promise R3).
 //!
-//! The file of a name that another backend owns is told with its own backend as the last segment of
-//! `subfolder`: `~gpu-b`. Clients hand a subfolder back as they got it, in views, graphs and mask
-//! uploads, and there it is taken off again. Everything else stays byte for byte. A name that is
-//! only a string has it before the file's own name: `mesh/~gpu-b/M_00001_.glb`.
+//! If another backend owns the plain name of a file, the file's own backend is added to its name as
+//! the last segment of `subfolder`: `~gpu-b`. Clients send a subfolder back unchanged, in views,
+//! graphs and mask uploads, and there the segment is removed again. All other bytes stay unchanged.
+//! In a name that is only a string the segment comes before the file's own name:
+//! `mesh/~gpu-b/M_00001_.glb`.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -12,7 +13,7 @@ use super::strings;
 use super::walk::{Level, Visit, quote, replaced, text_at, walk};
 use crate::routing::ids::{FileRef, Folder};
 
-/// What begins the segment that names a backend.
+/// The first character of the segment that names a backend.
 const MARK: char = '~';
 
 /// The key of a file's name: `filename` in outputs, `name` in answers to uploads.
@@ -31,7 +32,7 @@ impl NameKey {
     }
 }
 
-/// A name as a client writes it: a file, and the backend that it names with it.
+/// A name as a client writes it: a file, and the backend in it.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Name<'a> {
     pub file: FileRef,
@@ -39,7 +40,7 @@ pub struct Name<'a> {
     pub backend: Option<Cow<'a, str>>,
 }
 
-/// A file that a JSON text tells of, and where it must be changed to name a backend.
+/// A file that a JSON text names, and where the text must be changed to add a backend.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Told {
     pub file: FileRef,
@@ -48,14 +49,14 @@ pub struct Told {
 
 #[derive(Clone, Debug, Eq, PartialEq)]
 enum Spot {
-    /// An object with a file name. `open` is just past its brace.
+    /// An object with a file name. `open` is just after its brace.
     Object { open: usize, subfolder: Option<Range<usize>> },
     /// A string that is a path.
     Text(Range<usize>),
 }
 
 impl Told {
-    /// True if it is only a string, which does not always say in which folder.
+    /// True if it is only a string, which does not always name its folder.
     #[must_use]
     pub fn is_bare(&self) -> bool {
         matches!(self.spot, Spot::Text(_))
@@ -79,11 +80,11 @@ impl Told {
     }
 }
 
-/// The files that a JSON text tells of: objects with a file name and a `type` of ComfyUI's, and,
-/// in what nodes put out, strings that are paths.
+/// The files that a JSON text names: objects with a file name and one of ComfyUI's values of
+/// `type`, and, in outputs of nodes, strings that are paths.
 #[must_use]
 pub fn told_in(json: &[u8], key: NameKey) -> Vec<Told> {
-    // Most texts tell of none.
+    // Most texts name none.
     let has = |word: &str| memchr::memmem::find(json, word.as_bytes()).is_some();
     let may_tell = has(key.as_str()) || (key == NameKey::Output && has("output"));
     if !may_tell {
@@ -94,7 +95,7 @@ pub fn told_in(json: &[u8], key: NameKey) -> Vec<Told> {
     names.found
 }
 
-/// The same text with these backends in the names of these files.
+/// The same text, with these backends added to the names of these files.
 #[must_use]
 pub fn with_backends(json: &[u8], told: &[(&Told, &str)]) -> Vec<u8> {
     let tagged = told.iter().map(|(told, backend)| told.tagged(json, backend));
@@ -110,14 +111,14 @@ pub fn tagged(subfolder: &str, backend: &str) -> String {
     format!("{subfolder}{slash}{MARK}{backend}")
 }
 
-/// True if a subfolder ends in what could be a backend's name. One that a client made up is told
-/// with a backend, whoever owns it, so that it is read back as it was.
+/// True if a subfolder ends with what could be a backend's name. A client may have created such a
+/// subfolder. Its files always get a backend, so that their names can be read back unchanged.
 #[must_use]
 pub fn looks_tagged(subfolder: &str) -> bool {
     last_segment(subfolder).starts_with(MARK)
 }
 
-/// Takes the backend off a subfolder: what is left, and its name.
+/// Splits the backend off a subfolder: returns the rest, and the backend's name.
 #[must_use]
 pub fn split(subfolder: &str) -> (&str, Option<&str>) {
     let trimmed = subfolder.trim_end_matches('/');
@@ -130,14 +131,13 @@ pub fn split(subfolder: &str) -> (&str, Option<&str>) {
     }
 }
 
-/// A path with a backend before its last part.
+/// A path with a backend before its last segment.
 #[must_use]
 pub fn tagged_path(path: &str, backend: &str) -> String {
     strings::tagged(path, &format!("{MARK}{backend}"))
 }
 
-/// The same text without every segment `~NAME` of a path whose name `is_backend` knows; `None` if
-/// it has none.
+/// The same text without the `~NAME` segments whose name `is_backend` knows; `None` if it has none.
 #[must_use]
 pub fn without_backends(text: &str, is_backend: impl Fn(&str) -> bool) -> Option<String> {
     let mut kept = String::new();
@@ -161,7 +161,7 @@ pub fn without_backends(text: &str, is_backend: impl Fn(&str) -> bool) -> Option
     if done == 0 { None } else { Some(kept + &text[done..]) }
 }
 
-/// Names of backends have none of these.
+/// Characters that no name of a backend has.
 fn is_no_name(character: char) -> bool {
     !character.is_ascii_alphanumeric() && !"._-:".contains(character)
 }
@@ -178,7 +178,7 @@ fn last_segment(subfolder: &str) -> &str {
     subfolder.trim_end_matches('/').rsplit(['/', '\\']).next().unwrap_or("")
 }
 
-/// Gathers the members of objects that make a name, and strings that are one.
+/// Collects the members of objects that form a name, and strings that are one.
 struct Names<'a> {
     json: &'a [u8],
     key: NameKey,
@@ -186,7 +186,7 @@ struct Names<'a> {
     found: Vec<Told>,
 }
 
-/// What is known of an object that is open, or of a list.
+/// What is known of an open object or list.
 #[derive(Default)]
 struct Members {
     name: Option<Range<usize>>,
@@ -194,8 +194,8 @@ struct Members {
     subfolder: Option<Range<usize>>,
     /// Its name is a path.
     is_bare: bool,
-    /// Paths in it. Those of an object that is a file itself are more about that: they lie where
-    /// it lies, and its subfolder says so.
+    /// Paths in it. If the object is a file itself, they are in the folder of that file, and its
+    /// subfolder already names the backend.
     paths: Vec<Told>,
 }
 
@@ -208,7 +208,7 @@ impl Names<'_> {
         let name = self.text_of(members.name.as_ref())?;
         let folder = match self.text_of(members.kind.as_ref()) {
             Some(kind) => Folder::parse(&kind)?,
-            // As `/view` takes a name without a type.
+            // `/view` reads a name without a type in this way.
             None => {
                 let is_output = self.key == NameKey::Output && strings::has_ending(&name);
                 (is_output && strings::is_in_output(levels)).then_some(Folder::Output)?
@@ -257,7 +257,7 @@ impl Visit for Names<'_> {
 
     fn text(&mut self, levels: &[Level<'_>], at: Range<usize>) {
         let Some(level) = levels.last() else { return };
-        // A list's own key is that of its object.
+        // A list has the key of its object.
         let key = level.key.or_else(|| levels.iter().rev().find_map(|level| level.key));
         let path = match self.key {
             NameKey::Output if strings::is_in_output(levels) => {

@@ -1,4 +1,4 @@
-//! Numbers in queries, as Python's `int` reads them.
+//! Parses numbers in queries as Python's `int` does.
 
 /// An integer: space around it, a sign, and single underscores between digits are allowed.
 /// One that is out of range counts as the largest or smallest that there is.

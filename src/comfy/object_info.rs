@@ -1,12 +1,13 @@
-//! The lists of choices in `/object_info`, of several servers as one.
+//! Merges the lists of choices in `/object_info` of several servers.
 //!
-//! A page holds a value against the list of its input and calls what is not in it missing. So the
-//! lists hold what any server has: a prompt goes where its files are, or has them brought, and one
-//! that is refused for want of a model or a node goes to a server that has it.
+//! A page compares the value of an input with its list, and calls a value missing that is not in
+//! it. So the lists have the values of all servers: a prompt goes where its files are, or gets
+//! copies of them, and a prompt that is refused for a missing model or node goes to a server that
+//! has it.
 //!
-//! A body is read once, however often it comes: only where its lists stand is kept. What is the
-//! same for everyone is put together once as well ([`Union`]); lists of files are not, because they
-//! show one's own, under the names that views and graphs take.
+//! A body is parsed once, however often it is received: only the places of its lists are kept. What
+//! is the same for everyone is merged once as well ([`Union`]). Lists of files are not, because
+//! each caller sees only some files, under the names that views and graphs accept.
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
@@ -26,19 +27,19 @@ use crate::routing::ids::Folder;
 pub struct NodeInfo {
     body: Bytes,
     classes: Vec<Class>,
-    /// By name, where in `classes`.
+    /// By name, the index in `classes`.
     by_name: HashMap<String, usize>,
 }
 
 #[derive(Debug)]
 struct Class {
     name: String,
-    /// Its value.
+    /// The place of its value.
     at: Range<usize>,
     combos: Vec<Combo>,
-    /// How many outputs its nodes have, where that is sure.
+    /// The number of its outputs, if that is certain.
     outputs: Option<usize>,
-    /// What the server fills in.
+    /// The inputs that the server fills in.
     hidden: Vec<String>,
 }
 
@@ -48,14 +49,14 @@ struct Combo {
     input: String,
     /// The list with its brackets.
     at: Range<usize>,
-    /// Strings, as they are written.
+    /// The strings, each as it is written.
     entries: Vec<Range<usize>>,
     /// The folder whose files it lists; `None` for anything else.
     files: Option<Folder>,
 }
 
 impl NodeInfo {
-    /// Reads a body; `None` if it is none.
+    /// Parses a body; `None` if it is not `/object_info`.
     #[must_use]
     pub fn read(body: Bytes) -> Option<Self> {
         let text = std::str::from_utf8(&body).ok()?;
@@ -68,7 +69,7 @@ impl NodeInfo {
         Some(Self { body, classes, by_name })
     }
 
-    /// What it says of an input; `None` if it does not have that class.
+    /// What the body says about an input; `None` if it does not have that class.
     #[must_use]
     pub fn kind(&self, class: &str, input: &str) -> Option<Kind> {
         let class = self.class(class)?;
@@ -82,7 +83,7 @@ impl NodeInfo {
         Some(if is_prose { Kind::Prose } else { Kind::Other })
     }
 
-    /// How many outputs the nodes of a class have, where that is sure.
+    /// The number of outputs of a class, if that is certain.
     #[must_use]
     pub fn outputs(&self, class: &str) -> Option<usize> {
         self.class(class)?.outputs
@@ -103,7 +104,7 @@ impl NodeInfo {
     }
 
     fn written(&self, at: &Range<usize>) -> &str {
-        // It was read from this text.
+        // This range was found in valid UTF-8.
         std::str::from_utf8(&self.body[at.clone()]).unwrap_or_default()
     }
 
@@ -116,7 +117,7 @@ fn is_true(raw: &RawValue) -> bool {
     raw.get() == "true"
 }
 
-/// Where a part of a text stands in it.
+/// Where a part of a text is.
 #[derive(Clone, Copy)]
 struct Place {
     start: usize,
@@ -134,7 +135,7 @@ impl Class {
         let class = raw::object(raw).unwrap_or_default();
         let input = class.object("input").unwrap_or_default();
         let hidden = input.object("hidden").unwrap_or_default();
-        // One of the same name that is given comes first. Most classes have no hidden ones.
+        // A normal input of the same name has priority. Most classes have no hidden ones.
         let given = ["required", "optional"].iter().filter(|_| hidden.iter().next().is_some());
         let given: Vec<Object<'_>> = given.filter_map(|it| input.object(it)).collect();
         let is_given = |name: &str| given.iter().any(|it| it.get(name).is_some());
@@ -149,8 +150,8 @@ impl Class {
     }
 }
 
-/// How many outputs the nodes of a class of ComfyUI's own have. Classes of packs may have more than
-/// they list: their list of types answers to every index.
+/// The number of outputs of one of ComfyUI's own classes. Classes of packs may have more than they
+/// list: their list of types may accept every index.
 fn outputs_of(class: &Object<'_>) -> Option<usize> {
     let module = class.text("python_module")?;
     let is_own = module == "nodes"
@@ -195,7 +196,7 @@ fn combo_of(name: &str, raw: &RawValue, place: Place) -> Option<Combo> {
     Some(Combo { input: name.to_owned(), at: place.of(list), entries, files })
 }
 
-/// The folder that the options of an input name: uploads are inputs, and `image_folder` says so.
+/// The folder in the options of an input: uploads go to the inputs, and `image_folder` names one.
 fn folder_of(options: &Object<'_>) -> Option<Folder> {
     let folder = options.text("image_folder");
     let is_upload =
@@ -206,7 +207,7 @@ fn folder_of(options: &Object<'_>) -> Option<Folder> {
     }
 }
 
-/// The bodies of several servers as one: that of the first, with what the others have besides.
+/// The merged bodies of several servers: the first one, with additions from the others.
 #[derive(Debug)]
 pub struct Union {
     pieces: Vec<Piece>,
@@ -218,26 +219,26 @@ enum Piece {
     Files(FileList),
 }
 
-/// A list of files, of all servers.
+/// A list of files, with the entries of all servers.
 #[derive(Debug)]
 struct FileList {
     folder: Folder,
-    /// By server, the first's first.
+    /// By server; those of the first server come first.
     entries: Vec<(usize, Vec<String>)>,
 }
 
 /// One entry of a list of files.
 #[derive(Clone, Copy, Debug)]
 pub struct Entry<'a> {
-    /// Which of the servers has it.
+    /// The index of the server that has it.
     pub server: usize,
-    /// The folder that the list is of.
+    /// The folder that is listed.
     pub folder: Folder,
     pub text: &'a str,
 }
 
 impl Union {
-    /// Puts them together. A class that only others have is theirs, whole.
+    /// Merges them. A class that the first server does not have is copied whole.
     #[must_use]
     pub fn of(servers: &[&NodeInfo]) -> Self {
         let mut union = Self { pieces: Vec::new() };
@@ -246,7 +247,7 @@ impl Union {
         for class in &first.classes {
             union.lists(servers, (0, class), &mut done);
         }
-        // Before the last brace.
+        // Inserted before the last brace.
         let end = first.body.iter().rposition(|byte| *byte == b'}').unwrap_or(first.body.len());
         union.text(&first.body, done..end);
         let mut known: HashSet<&str> = first.by_name.keys().map(String::as_str).collect();
@@ -266,7 +267,7 @@ impl Union {
         union
     }
 
-    /// A class of one server up to its last list, with the lists of all.
+    /// Writes a class of one server up to its last list, with the list entries of all servers.
     fn lists(&mut self, servers: &[&NodeInfo], (of, class): (usize, &Class), done: &mut usize) {
         let body = &servers[of].body;
         let mut combos: Vec<&Combo> = class.combos.iter().collect();
@@ -316,8 +317,8 @@ impl Union {
         lists.flat_map(FileList::files).collect()
     }
 
-    /// The body for somebody: `names` says of each of [`Self::files`] how it is told to him, or
-    /// that it is not.
+    /// The body for one caller: `names` has the name for each of [`Self::files`], or `None` to
+    /// leave it out.
     #[must_use]
     pub fn told(&self, names: &[Option<String>]) -> Bytes {
         let mut names = names.iter();
@@ -332,7 +333,7 @@ impl Union {
     }
 }
 
-/// What others have in a list besides, as it is written after the list's last entry.
+/// The additional entries of other servers, to be written after the last entry of a list.
 fn added(
     (_, own, combo): (usize, &NodeInfo, &Combo),
     alike: &[(usize, &NodeInfo, &Combo)],
@@ -375,7 +376,7 @@ impl FileList {
         let mut known = HashSet::new();
         let mut told = Vec::new();
         for text in self.entries.iter().flat_map(|(_, texts)| texts) {
-            // `none` and its like stay.
+            // Entries such as `none` stay.
             let shown = match names_file(text) {
                 true => names.next().and_then(Option::as_deref),
                 false => Some(text.as_str()),
@@ -400,7 +401,7 @@ mod tests {
         NodeInfo::read(Bytes::copy_from_slice(text.as_bytes())).unwrap()
     }
 
-    /// Entries with `@` are told with their server, those with `!` are not told.
+    /// Entries with `@` are shown with their server, those with `!` are left out.
     fn union(bodies: &[&str]) -> serde_json::Value {
         let read: Vec<NodeInfo> = bodies.iter().map(|it| info(it)).collect();
         let union = Union::of(&read.iter().collect::<Vec<_>>());

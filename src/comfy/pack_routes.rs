@@ -1,12 +1,13 @@
-//! Whose is a route, ComfyUI's or a node pack's, and is it what it looks like?
+//! Decides whether a route is ComfyUI's or a node pack's, and recognises paths that imitate the
+//! socket's.
 
 use super::endpoint::{decode, decode_all, first_segment, without_api};
 
-/// True for routes that are ComfyUI's own, and ours: only there `clientId` in the query is a name
-/// of a client. What it means on a route of a node pack, that pack knows (`/ps/ws?clientId=…`).
+/// True for routes of ComfyUI and of Mooring: only there, `clientId` in the query is the id of a
+/// client. On a route of a node pack it may mean something else (`/ps/ws?clientId=…`).
 #[must_use]
 pub fn is_comfyuis(raw_path: &str) -> bool {
-    // All of 0.3.45 to 0.33, and the official page's files.
+    // All routes of 0.3.45 to 0.33, and the official page's files.
     const FIRST: [&str; 34] = [
         "",
         "-",
@@ -51,13 +52,13 @@ pub fn is_comfyuis(raw_path: &str) -> bool {
         || bare.starts_with("/v2/userdata")
 }
 
-/// True for a path that somebody between us and ComfyUI may take for its socket's: with other
-/// slashes, dots, letters or escapes. The socket itself is ours, and bytes passed through to one
-/// of a backend's would be a link that nobody watches.
+/// True for a path that a proxy or server between Mooring and ComfyUI may read as the socket's:
+/// with other slashes, dots, letter case or escapes. Mooring serves the socket itself. Passing such
+/// a request to a backend would open a link that Mooring does not observe.
 #[must_use]
 pub fn is_like_socket(raw_path: &str) -> bool {
     let mut path = raw_path.to_owned();
-    // Escapes of escapes; more layers than there are proxies.
+    // Escapes may be nested; there are fewer proxies in a row than this.
     for _ in 0..4 {
         path = decode_all(&path);
     }

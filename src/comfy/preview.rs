@@ -1,6 +1,6 @@
-//! Binary frames: a big-endian type, then what belongs to it (ComfyUI `protocol.py`).
+//! Reads binary frames: a big-endian type, then the content (ComfyUI `protocol.py`).
 //!
-//! | type | then |
+//! | type | content |
 //! |---|---|
 //! | 1 | `u32` format (1 JPEG, 2 PNG), picture |
 //! | 3 | `u32` length, node id, text |
@@ -11,26 +11,25 @@ use std::borrow::Cow;
 use bytes::Bytes;
 use serde::Deserialize;
 
-/// A binary frame, as far as it is read.
+/// A binary frame, with the fields that are read.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Binary<'a> {
-    /// Type 1: belongs to the node that is executing.
+    /// Type 1: belongs to the node that is running.
     Preview { format: Format },
-    /// Type 4: says what it belongs to.
+    /// Type 4: names its prompt and node.
     PreviewWithMetadata { prompt: Cow<'a, str>, node: Cow<'a, str> },
     /// Type 3.
     Text,
-    /// Any other type, and whatever is too short for its own.
+    /// Any other type, or a frame that is too short for its type.
     Unknown,
 }
 
 /// How the picture of a type 1 frame is encoded.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Format {
-    /// What samplers show while they work.
+    /// Previews of samplers.
     Jpeg,
-    /// What nodes send that give their results over the socket: nobody encodes a preview without
-    /// loss.
+    /// Results of nodes that send them on the socket: no preview is encoded without loss.
     Png,
     Other,
 }
@@ -71,8 +70,8 @@ fn format(rest: &[u8]) -> Format {
     }
 }
 
-/// The beginning of a text (type 3), up to the node that it stands on: of two with the same, the
-/// later one counts. `None` for all else, and for one that is cut off.
+/// The beginning of a text (type 3), up to and including its node: of two texts with the same
+/// beginning the later one counts. `None` for other frames and for a truncated one.
 #[must_use]
 pub fn text_head(payload: &[u8]) -> Option<&[u8]> {
     let (3, rest) = number(payload)? else { return None };
@@ -80,7 +79,8 @@ pub fn text_head(payload: &[u8]) -> Option<&[u8]> {
     payload.get(..usize::try_from(length).ok()?.checked_add(8)?)
 }
 
-/// A type 4 preview as type 1, for clients that did not negotiate; `None` for all else.
+/// Converts a type 4 preview to type 1, for clients that did not negotiate; `None` for other
+/// frames.
 #[must_use]
 pub fn downgrade(payload: &Bytes) -> Option<Bytes> {
     #[derive(Deserialize)]

@@ -1,4 +1,4 @@
-//! Parameters of a raw query, read as aiohttp reads them: percent-decoded, `+` is a space.
+//! Reads parameters of a raw query as aiohttp does: percent-decoded, `+` is a space.
 
 use std::borrow::Cow;
 
@@ -16,7 +16,7 @@ pub fn parameters(raw_query: &str, name: &str) -> Vec<String> {
     named.map(|(_, value)| decode(value).into_owned()).collect()
 }
 
-/// The same query without a parameter, wherever it stands.
+/// The same query without a parameter, wherever it is.
 #[must_use]
 pub fn without_parameter(raw_query: &str, name: &str) -> String {
     let is_other = |pair: &&str| decode(pair.split_once('=').map_or(pair, |(key, _)| key)) != name;
@@ -28,15 +28,14 @@ pub fn without_parameter(raw_query: &str, name: &str) -> String {
 /// The client that a query names.
 #[must_use]
 pub fn client_id(raw_query: &str) -> Option<Cow<'_, str>> {
-    // The most frequent queries have none; decoding every key of those would be waste.
+    // The most frequent queries have none, and need no decoding.
     if !raw_query.contains("lient") && !raw_query.contains('%') {
         return None;
     }
     find(raw_query, "clientId")
 }
 
-/// The same query with another value for a parameter: at the first place where it stands, else at
-/// the end.
+/// The same query with another value of a parameter: replaces the first occurrence, or appends it.
 #[must_use]
 pub fn with_parameter(raw_query: &str, name: &str, value: &str) -> String {
     let mut is_done = false;
@@ -56,7 +55,7 @@ pub fn with_parameter(raw_query: &str, name: &str, value: &str) -> String {
     pairs.join("&")
 }
 
-/// A value as it stands in a query.
+/// Encodes a value for a query.
 #[must_use]
 pub fn encode(value: &str) -> String {
     const KEPT: &percent_encoding::AsciiSet =
@@ -77,14 +76,14 @@ fn find<'a>(raw_query: &'a str, name: &str) -> Option<Cow<'a, str>> {
     }
 }
 
-/// What is before and after the first of an ASCII character. Every request comes by here, and the
-/// search that the standard library makes for a `char` takes three times as long.
+/// Splits at the first occurrence of an ASCII character. This runs for every request, and the
+/// standard library's search for a `char` takes three times as long.
 fn cut(text: &str, at: u8) -> Option<(&str, &str)> {
     let found = memchr::memchr(at, text.as_bytes())?;
     Some((&text[..found], &text[found + 1..]))
 }
 
-/// Most keys and values have no escapes, and are what they are.
+/// Most keys and values have no escapes and are returned unchanged.
 fn decode(text: &str) -> Cow<'_, str> {
     if memchr::memchr2(b'%', b'+', text.as_bytes()).is_none() {
         return Cow::Borrowed(text);

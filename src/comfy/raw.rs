@@ -1,7 +1,7 @@
-//! JSON that is read no further than needed: what nobody looks into stays the bytes that it was.
+//! Parses JSON only as far as needed: values that are not read stay the bytes that they were.
 //!
-//! A value that cannot be read (a lone surrogate, another type) is as good as absent. Backends'
-//! lists are full of what strangers and custom nodes wrote, and one of them must not hide the rest.
+//! A value that cannot be read (a lone surrogate, another type) counts as absent. Backends' lists
+//! contain what users and custom nodes wrote, and one bad value must not hide the rest.
 
 use std::borrow::Cow;
 
@@ -9,12 +9,12 @@ use indexmap::IndexMap;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-/// A JSON object, in its order; of equal keys the last counts, as in Python.
+/// A JSON object, in its order. The last of equal keys counts, as in Python.
 #[derive(Debug, Default)]
 pub(super) struct Object<'a>(IndexMap<String, &'a RawValue>);
 
 impl<'a> Object<'a> {
-    /// `None` if it is no object.
+    /// `None` if it is not an object.
     pub(super) fn read(json: &'a [u8]) -> Option<Self> {
         serde_json::from_slice(json).ok().map(Self)
     }
@@ -23,7 +23,7 @@ impl<'a> Object<'a> {
         Self::read(value.get().as_bytes())
     }
 
-    /// The value of a key that is there and is not null.
+    /// The value of a key that exists and is not null.
     pub(super) fn get(&self, key: &str) -> Option<&'a RawValue> {
         self.0.get(key).copied().filter(|value| value.get() != "null")
     }
@@ -44,13 +44,13 @@ impl<'a> Object<'a> {
         self.get(key).and_then(number)
     }
 
-    /// Keys and values, nulls too.
+    /// Keys and values, including nulls.
     pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &'a RawValue)> {
         self.0.iter().map(|(key, value)| (key.as_str(), *value))
     }
 }
 
-/// The members of a list; `None` if it is none.
+/// The items of a list; `None` if it is not a list.
 pub(super) fn list(value: &RawValue) -> Option<Vec<&RawValue>> {
     serde_json::from_str(value.get()).ok()
 }
@@ -69,7 +69,7 @@ pub(super) fn number(value: &RawValue) -> Option<f64> {
     serde_json::from_str(value.get()).ok()
 }
 
-/// An object on its way out, spaced as Python spaces it.
+/// Writes an object, with the spaces that Python writes.
 #[derive(Debug)]
 pub(super) struct Writer(String);
 
@@ -89,7 +89,7 @@ impl Writer {
         self
     }
 
-    /// Adds a member, unless there is no value: ComfyUI leaves such keys out of jobs.
+    /// Adds a member if it has a value: ComfyUI leaves such keys out of jobs.
     pub(super) fn given(&mut self, key: &str, value: Option<&RawValue>) -> &mut Self {
         match value {
             Some(value) => self.raw(key, value.get()),
@@ -109,7 +109,7 @@ impl Writer {
 
 /// A text as JSON.
 pub(super) fn quoted(text: &str) -> String {
-    // A text always has a JSON form.
+    // Every text can be written as JSON.
     serde_json::to_string(text).unwrap_or_default()
 }
 
@@ -120,7 +120,7 @@ pub(super) mod tests {
 
     use super::*;
 
-    /// Any JSON, with keys and words that mean something to ComfyUI more often than not.
+    /// Any JSON, often with keys and words that have a meaning in ComfyUI.
     pub(in crate::comfy) fn any_json() -> impl Strategy<Value = Value> {
         const WORDS: &str = "create_time|extra_pnginfo|workflow|id|status|status_str|messages|\
             execution_start|execution_end_time|timestamp|outputs|images|animated|filename|type|\

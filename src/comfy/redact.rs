@@ -1,8 +1,9 @@
-//! What of a prompt is told to nobody: its client's id, which is a secret (promise R5).
+//! Removes a prompt's client id from what others see, because the id is a secret (promise R5).
 //!
-//! ComfyUI puts the `client_id` of a submission into `extra_data` and tells it to everybody, in
-//! queues, histories and jobs (0.33). Whoever has it hears all events of that client and may stop
-//! its work. So it is taken out on every way out, but for who named that very client.
+//! ComfyUI puts the `client_id` of a submission into `extra_data` and shows it to everybody, in
+//! queues, histories and jobs (0.33). Anybody who knows the id can receive all events of that
+//! client and stop its work. So it is removed from every answer, unless the caller named that very
+//! client.
 
 use std::borrow::Cow;
 
@@ -25,7 +26,7 @@ pub(super) fn item(item: &RawValue) -> Cow<'_, RawValue> {
     let bytes = item.get().as_bytes();
     let Cow::Owned(bytes) = cleaned(bytes, item) else { return Cow::Borrowed(item) };
     let text = String::from_utf8(bytes).ok();
-    // One value was put in the place of another: it is JSON as before.
+    // One value was replaced by another, so it is still valid JSON.
     text.and_then(|text| RawValue::from_string(text).ok()).map_or(Cow::Borrowed(item), Cow::Owned)
 }
 
@@ -33,7 +34,7 @@ pub(super) fn item(item: &RawValue) -> Cow<'_, RawValue> {
 pub(super) fn extra_data(extra: &RawValue) -> Option<String> {
     memchr::memmem::find(extra.get().as_bytes(), KEY.as_bytes())?;
     let Some(fields) = object(extra) else {
-        // Not to be read, or no object: then it is of no use either.
+        // Unreadable, or not an object: it has no use then.
         return Some("{}".to_owned());
     };
     fields.iter().any(|(key, _)| key == KEY).then(|| {
@@ -45,12 +46,12 @@ pub(super) fn extra_data(extra: &RawValue) -> Option<String> {
     })
 }
 
-/// `whole` with the `extra_data` of `prompt`, which is a part of it, cleaned.
+/// `whole` with the `extra_data` of `prompt`, which is a part of it, redacted.
 fn cleaned<'a>(whole: &'a [u8], prompt: &'a RawValue) -> Cow<'a, [u8]> {
     let parts = list(prompt).unwrap_or_default();
     let changed = parts.get(3).and_then(|extra| Some((*extra, extra_data(extra)?)));
     let Some((extra, text)) = changed else { return Cow::Borrowed(whole) };
-    // What is read borrows from what it was read of.
+    // `extra` borrows from `whole`, so the difference of the addresses is its offset.
     let start = (extra.get().as_ptr() as usize).saturating_sub(whole.as_ptr() as usize);
     Cow::Owned(replaced(whole, &[(start..start + extra.get().len(), text)]))
 }

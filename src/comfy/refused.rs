@@ -1,7 +1,8 @@
-//! Why a submission was refused with 400: does this backend lack something that another may have?
+//! Reads why a submission was refused with 400: whether this backend lacks something that another
+//! may have.
 //!
 //! ComfyUI 0.8.0 `execution.py`, `validate_prompt` and `validate_inputs`; 0.33 says
-//! `missing_node_type` in place of `invalid_prompt`, and names the class in `extra_info`.
+//! `missing_node_type` instead of `invalid_prompt`, and names the class in `extra_info`.
 
 use std::collections::HashMap;
 
@@ -11,17 +12,17 @@ use serde_json::Value;
 /// What the backend lacks, as far as it says.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Lacks {
-    /// Files that a node looked for, as they stand in the graph that was sent.
+    /// Files that a node did not find, as they are in the graph that was sent.
     pub files: Vec<String>,
-    /// Values that are in no list of it: models, mostly, and files of nodes that list theirs.
+    /// Values that are missing in a list of choices: mostly models, and files of nodes that list
+    /// them.
     pub values: Vec<String>,
     /// A node class that it does not have.
     pub node: Option<String>,
 }
 
 impl Lacks {
-    /// True if another backend may take what this one refused, though it has no file that this one
-    /// has not.
+    /// True if another backend may accept what this one refused, even with the same files.
     #[must_use]
     pub fn a_part(&self) -> bool {
         self.node.is_some() || !self.values.is_empty()
@@ -52,8 +53,8 @@ struct Error {
     extra_info: Value,
 }
 
-/// Reads the answer. One that is wrong with the graph itself says of nothing that it is lacking:
-/// it would be refused everywhere.
+/// Reads the answer. If the graph itself is wrong, nothing counts as lacking: every backend would
+/// refuse it.
 #[must_use]
 pub fn read(body: &[u8]) -> Lacks {
     let Ok(answer) = serde_json::from_slice::<Answer>(body) else { return Lacks::default() };
@@ -71,7 +72,7 @@ pub fn read(body: &[u8]) -> Lacks {
     lacks
 }
 
-/// The values that are in no list: one, or several of an input that takes several (0.33).
+/// The values that are in no list: one, or several for an input that takes several (0.33).
 fn received(error: &Error) -> Vec<String> {
     match error.extra_info.get("received_value") {
         Some(Value::String(value)) => vec![value.clone()],
@@ -84,8 +85,8 @@ fn received(error: &Error) -> Vec<String> {
     }
 }
 
-/// Newer servers say `missing_node_type` also of a node that has no class at all: `class_type` is
-/// null then, and the graph is wrong everywhere.
+/// Newer servers use `missing_node_type` also for a node without a class. `class_type` is null
+/// then, and every backend would refuse the graph.
 fn missing_node(error: &Error) -> Option<String> {
     let class = error.message.strip_prefix("Cannot execute because node ");
     let class = class.and_then(|rest| rest.strip_suffix(" does not exist.")).map(str::to_owned);
@@ -97,7 +98,7 @@ fn missing_node(error: &Error) -> Option<String> {
     }
 }
 
-/// `image - Invalid image file: x.png` (`nodes.py`, `LoadImage.VALIDATE_INPUTS`, and its like for
+/// `image - Invalid image file: x.png` (`nodes.py`, `LoadImage.VALIDATE_INPUTS`, and similar for
 /// audio, video and latents).
 fn missing_file(error: &Error) -> Option<&str> {
     if error.r#type != "custom_validation_failed" {

@@ -1,4 +1,4 @@
-//! Answers of ours in ComfyUI's shapes.
+//! Builds Mooring's own answers in ComfyUI's format.
 
 use serde_json::{Number, Value, json};
 
@@ -13,7 +13,7 @@ pub fn prompt_error(kind: &str, message: &str, details: &str) -> Vec<u8> {
     json!({ "error": error, "node_errors": {} }).to_string().into_bytes()
 }
 
-/// Any other failure: one shape, which all known clients parse on every route.
+/// Any other failure, in a form that all known clients can parse on every route.
 #[must_use]
 pub fn error(code: &str, message: &str) -> Vec<u8> {
     prompt_error(code, message, "")
@@ -27,7 +27,7 @@ pub fn asset_error(code: &str, message: &str, id: Option<AssetId>) -> Vec<u8> {
     json!({ "error": error }).to_string().into_bytes()
 }
 
-/// The answer to a submission that was found queued though its own answer was lost.
+/// The answer to a submission that was found in the queue although its own answer was lost.
 #[must_use]
 pub fn queued(prompt: &PromptId, number: Option<f64>) -> Vec<u8> {
     let number = number.and_then(integer_or_float).unwrap_or(Value::from(0));
@@ -36,7 +36,7 @@ pub fn queued(prompt: &PromptId, number: Option<f64>) -> Vec<u8> {
         .into_bytes()
 }
 
-/// ComfyUI's numbers are integers unless a client gave another.
+/// ComfyUI's numbers are integers, unless a client sent another kind.
 #[expect(clippy::cast_possible_truncation, reason = "checked to be whole and small")]
 pub(super) fn integer_or_float(number: f64) -> Option<Value> {
     if number.fract() == 0.0 && number.abs() < 1e15 {
@@ -45,7 +45,7 @@ pub(super) fn integer_or_float(number: f64) -> Option<Value> {
     Number::from_f64(number).map(Value::Number)
 }
 
-/// Where and when a lost prompt was, in milliseconds since 1970.
+/// The place and the times of a lost prompt, in milliseconds since 1970.
 #[derive(Clone, Copy, Debug)]
 pub struct LostTimes {
     /// Its place among all submissions.
@@ -54,8 +54,8 @@ pub struct LostTimes {
     pub lost_ms: u64,
 }
 
-/// The history of a prompt that is lost: an entry with status error, so that a client that polls
-/// comes to an end. A page wants to know when it was taken; and when it was lost does not change.
+/// The history of a lost prompt: an entry with the status error, so that a client that polls stops.
+/// A page needs the time of submission. The time of the loss must not change between answers.
 #[must_use]
 pub fn history_lost(prompt: &PromptId, message: &str, lost: LostTimes) -> Vec<u8> {
     let id = prompt.as_str();

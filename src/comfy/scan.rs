@@ -1,18 +1,18 @@
-//! One pass over JSON text for what a parser would let through and Python would not survive, and
-//! for what Python writes and no JSON has.
+//! One pass over JSON text. It finds input that a parser would accept but Python would not survive,
+//! and numbers that Python writes although JSON does not have them.
 
 use std::borrow::Cow;
 use std::ops::Range;
 
 use super::walk::text_at;
 
-/// The deepest nesting taken. Python's parser raises at about a thousand; no graph needs ten.
+/// The deepest nesting allowed. Python's parser fails at about a thousand; no graph needs ten.
 pub const DEPTH_MAX: usize = 128;
 
 /// The longest integer that Python reads (`sys.int_info.default_max_str_digits`, 3.11).
 const DIGITS_MAX: usize = 4_300;
 
-/// What was found.
+/// Why a text must not be sent.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum Unsafe {
     #[error("the JSON is nested deeper than {DEPTH_MAX} levels")]
@@ -24,13 +24,13 @@ pub enum Unsafe {
 }
 
 /// The body of a submission with `null` for each `NaN`, `Infinity` and `-Infinity` in its graph and
-/// its `extra_data`: Python's parser takes them and its writer writes them, so that graphs from
-/// pictures have them, and no other parser takes its answers then. Elsewhere in a body they are
-/// left for a parser to refuse, as is what Python would not take either. `1e999` is refused:
-/// whoever writes digits means a number, and Python would read an infinite one.
+/// its `extra_data`. Python reads and writes these, so graphs from pictures contain them, and other
+/// parsers then refuse its answers. Elsewhere in a body they are left, and a parser refuses them,
+/// as it refuses what Python does not accept either. `1e999` is refused: digits are meant as a
+/// number, and Python would read infinity.
 ///
 /// # Errors
-/// The first thing found that no backend should see.
+/// The first thing that no backend should get.
 pub fn normal(json: &[u8]) -> Result<Cow<'_, [u8]>, Unsafe> {
     let mut normal = Vec::new();
     let mut place = Place::default();
@@ -65,13 +65,13 @@ pub fn normal(json: &[u8]) -> Result<Cow<'_, [u8]>, Unsafe> {
     Ok(Cow::Owned(normal))
 }
 
-/// Where in a body it is.
+/// A position in a body.
 #[derive(Debug, Default)]
 struct Place {
     depth: usize,
     /// The next string is a key of the top level.
     is_key_next: bool,
-    /// It is in the graph or in `extra_data`.
+    /// It is in the graph or in `extra_data`, where such numbers are replaced.
     is_mended: bool,
 }
 
@@ -90,7 +90,7 @@ impl Place {
     }
 }
 
-/// Where it goes on after the string that begins at `open`.
+/// The position after the string that begins at `open`.
 fn after_string(json: &[u8], open: usize) -> usize {
     let mut at = open + 1;
     while let Some(found) = json.get(at..).and_then(|rest| memchr::memchr2(b'"', b'\\', rest)) {
@@ -103,7 +103,7 @@ fn after_string(json: &[u8], open: usize) -> usize {
     json.len()
 }
 
-/// How long what may be a number is, and whether it is a word, which no JSON has. An integer of
+/// The length of a possible number, and whether it is a word that JSON does not have. An integer of
 /// any length is finite in Python.
 fn number(json: &[u8], at: usize) -> Result<(usize, bool), Unsafe> {
     let rest = json.get(at..).unwrap_or(&[]);
@@ -124,10 +124,10 @@ fn number(json: &[u8], at: usize) -> Result<(usize, bool), Unsafe> {
     }
 }
 
-/// What Python writes for what JSON does not have.
+/// Numbers that Python writes and JSON does not have.
 const ODD: [&[u8]; 3] = [b"-Infinity", b"Infinity", b"NaN"];
 
-/// The same JSON with `null` for the numbers that JSON does not have and Python writes (`NaN`,
+/// The same JSON with `null` for the numbers that Python writes and JSON does not have (`NaN`,
 /// `Infinity`): one node's odd output must not make a whole history unreadable.
 #[must_use]
 pub fn without_nan(json: &[u8]) -> Vec<u8> {
@@ -163,7 +163,7 @@ mod tests {
         normal(json.as_bytes()).map(|it| String::from_utf8(it.into_owned()).unwrap())
     }
 
-    /// In the graph, and nowhere else.
+    /// Checks a text in the graph only.
     #[track_caller]
     fn check(json: &str, expected: &str) {
         for key in ["prompt", "extra_data", "p\\u0072ompt"] {

@@ -1,15 +1,15 @@
-//! Strings in the outputs of nodes that name files (promise R3).
+//! Finds strings in the outputs of nodes that name files (promise R3).
 //!
-//! `Preview3D` tells of its model as a bare string, `{"result": ["mesh/M_00001_.glb", …]}`
+//! `Preview3D` names its model as a bare string, `{"result": ["mesh/M_00001_.glb", …]}`
 //! (`comfy_api/latest/_ui.py`, `PreviewUI3D`), and so do packs for video, audio and text. Such a
-//! string is a path in the folder of outputs, or of another one where it says so: `x.glb [input]`,
+//! string is a path in the folder of outputs, or in another folder if it says so: `x.glb [input]`,
 //! `temp/bg_1.png`.
 
 use super::files::without_annotation;
 use super::walk::Level;
 use crate::routing::ids::{FileRef, Folder};
 
-/// The endings of files that nodes make, in small letters. Those of models are not among them:
+/// The endings of files that nodes make, in lower case. Endings of model weights are not included:
 /// they name what a node has used.
 const ENDINGS: [&str; 58] = [
     "png", "apng", "jpg", "jpeg", "webp", "gif", "bmp", "tif", "tiff", "avif", "heic", "svg",
@@ -19,11 +19,11 @@ const ENDINGS: [&str; 58] = [
     "xml", "yaml", "pdf", "zip", "npy", "npz", "latent", "dae",
 ];
 
-/// What no name of a file has on every system, and prose often.
+/// Characters that no file name has on all systems, but that are common in prose.
 const NEVER: [char; 7] = ['<', '>', ':', '"', '|', '?', '*'];
 
-/// True inside what a node has put out: `output` of an event, `outputs` of a history entry or a
-/// job, and its preview; never inside the graph that made it.
+/// True inside a node's output: `output` of an event, `outputs` of a history entry or a job, and
+/// its preview. Never true inside the graph.
 pub(super) fn is_in_output(levels: &[Level<'_>]) -> bool {
     for key in levels.iter().filter_map(|level| level.key) {
         match key {
@@ -37,8 +37,8 @@ pub(super) fn is_in_output(levels: &[Level<'_>]) -> bool {
     false
 }
 
-/// The file that a string names, if it names one. What stands under `text` is shown to people as
-/// it is, so that only one without spaces is taken for a name there.
+/// The file that a string names, if it names one. Text under `text` is shown to people unchanged,
+/// so there a string counts as a name only if it has no spaces.
 pub(super) fn file_of(text: &str, key: Option<&[u8]>) -> Option<FileRef> {
     let (name, annotated) = without_annotation(text);
     let is_shown = matches!(key, Some(b"text" | b"string"));
@@ -59,7 +59,7 @@ pub(super) fn tagged(text: &str, tag: &str) -> String {
     format!("{}{tag}/{}", text[..at].replace('\\', "/"), &text[at..])
 }
 
-/// True for what ends like a file that a node makes.
+/// True if it has the ending of a file that nodes make.
 pub(super) fn has_ending(name: &str) -> bool {
     let ending = name.rsplit_once('.').filter(|(stem, _)| !stem.is_empty());
     ending.is_some_and(|(_, ending)| {
@@ -67,7 +67,7 @@ pub(super) fn has_ending(name: &str) -> bool {
     })
 }
 
-/// True for a path in a folder: one line, not from the root, and no sentence.
+/// True for a relative path: one line, and not a sentence.
 fn is_path(name: &str) -> bool {
     let is_sentence = || [". ", ", ", "! ", "; "].iter().any(|end| name.contains(end));
     has_ending(name)

@@ -1,9 +1,10 @@
-//! The body of `POST /prompt`: read, refused, normalised, given its ids (promises P1, P8).
+//! The body of `POST /prompt`: reads, refuses or normalises it, and gives it its ids (promises P1,
+//! P8).
 //!
 //! Bodies that crash, wedge or poison a ComfyUI (0.3.64 to 0.33) never reach one. The graph itself
-//! is not parsed: the top level is taken apart with its values as raw text, the graph's skeleton is
-//! looked through, and the body is put together again only if something must change; else the bytes
-//! go on as they came.
+//! is not parsed. The top level is split with its values as raw text, the graph's structure is
+//! checked, and the body is rewritten only if something must change; otherwise its bytes are passed
+//! on unchanged.
 
 mod object;
 #[cfg(test)]
@@ -21,7 +22,7 @@ use super::scan::{self, Unsafe};
 use crate::routing::ids::{BadClientId, BadPromptId, ClientId, PromptId};
 use object::{Object, push_edited, push_entry, quote};
 
-/// How many nodes are remembered whose pictures over the socket are results.
+/// The most nodes that are remembered whose pictures on the socket are results.
 const OUTPUT_NODES_MAX: usize = 256;
 
 /// A body that may be submitted, before it has its ids.
@@ -30,38 +31,38 @@ pub struct Draft {
     body: Bytes,
     client: Option<ClientId>,
     prompt: Option<PromptId>,
-    /// Set if the body names this client by itself, at the top level.
+    /// Set if the body names this client at its top level.
     has_client: bool,
     has_prompt: bool,
     number: Number,
     extra_data: ExtraData,
-    /// What of the graph must be written otherwise.
+    /// Parts of the graph that must be rewritten.
     graph: Edits,
 }
 
-/// A body as it goes to the backend.
+/// A body in the form for the backend.
 #[derive(Debug)]
 pub struct Submission {
     pub body: Bytes,
-    /// Nodes whose class is an output over the socket: their binary frames are not previews.
+    /// Nodes whose class sends its output on the socket: their binary frames are not previews.
     pub output_nodes: Vec<String>,
 }
 
-/// What must be done with `number`.
+/// What has to be done with `number`.
 #[derive(Clone, Debug, PartialEq)]
 enum Number {
     Kept,
-    /// Python's `float()` takes text and booleans; JSON in the answers needs a number.
+    /// Python's `float()` accepts text and booleans, but JSON in the answers needs a number.
     Rewritten(f64),
 }
 
-/// What must be done with `extra_data`.
+/// What has to be done with `extra_data`.
 #[derive(Clone, Debug, PartialEq)]
 enum ExtraData {
     Kept,
-    /// `null` makes ComfyUI answer 500.
+    /// `null` would make ComfyUI answer 500.
     Dropped,
-    /// Without what poisons `GET /api/jobs` for everyone.
+    /// Without the values that would make `GET /api/jobs` fail for everyone.
     Rewritten(String),
 }
 
@@ -97,7 +98,7 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    /// The `error.type` of the answer. Where ComfyUI has a type of its own, it is that one.
+    /// The `error.type` of the answer. If ComfyUI has a type for the error, it is that one.
     #[must_use]
     pub fn code(&self) -> &'static str {
         match self {
@@ -125,7 +126,7 @@ impl Refusal {
         }
     }
 
-    /// The answer in ComfyUI's shape.
+    /// The answer in ComfyUI's format.
     #[must_use]
     pub fn body(&self) -> Vec<u8> {
         let message = self.to_string();
@@ -133,7 +134,7 @@ impl Refusal {
     }
 }
 
-/// Reads a body; `classes` says what is known of the nodes.
+/// Reads a body; `classes` says what is known about the nodes.
 ///
 /// # Errors
 /// See [`Refusal`].
@@ -161,15 +162,15 @@ pub fn read(body: Bytes, classes: &dyn Classes) -> Result<Draft, Refusal> {
     Ok(Draft { client, prompt, has_client, has_prompt, number, extra_data, graph, body })
 }
 
-/// ComfyUI looks whether each output is in it; a number or a boolean has no "in" (500).
+/// ComfyUI tests whether each output is in it. Python's `in` fails for a number or a boolean (500).
 fn check_targets(object: &Object<'_>) -> Result<(), Refusal> {
     let targets = object.get("partial_execution_targets").map(RawValue::get);
     let is_bad = |targets: &str| targets != "null" && !targets.starts_with(['[', '{', '"']);
     if targets.is_some_and(is_bad) { Err(Refusal::BadTargets) } else { Ok(()) }
 }
 
-/// The client at the top level, else the one in `extra_data`, which ComfyUI takes if the key is
-/// absent. The flag says whether the top level has it as it must be.
+/// The client at the top level, else the one in `extra_data`, which ComfyUI uses if the key is
+/// absent. The flag says whether the top level already has it in the right form.
 fn read_client(object: &Object<'_>) -> Result<(Option<ClientId>, bool), Refusal> {
     if let Some(raw) = object.get("client_id") {
         let client = name_or_null(raw).ok_or(Refusal::ClientIdNotAString)?;
@@ -198,8 +199,8 @@ fn read_prompt_id(object: &Object<'_>) -> Result<Option<PromptId>, Refusal> {
     Ok(text.map(|text| PromptId::parse(&text)).transpose()?)
 }
 
-/// `float(json_data['number'])` in ComfyUI: numbers, booleans, and text that Python reads as one.
-/// Null is refused there with 500.
+/// `float(json_data['number'])` in ComfyUI: numbers, booleans, and text that Python reads as a
+/// number. ComfyUI answers null with 500.
 fn read_number(object: &Object<'_>) -> Result<Number, Refusal> {
     let Some(raw) = object.get("number") else { return Ok(Number::Kept) };
     let value: serde_json::Value =
@@ -243,14 +244,15 @@ fn parse_object(raw: &RawValue) -> Option<Object<'_>> {
     serde_json::from_str(raw.get()).ok()
 }
 
-/// As [`text_or_null`]; a number is its text. ComfyUI keys its sockets by either.
+/// Like [`text_or_null`], but a number becomes its text: ComfyUI accepts both as keys of its
+/// sockets.
 #[expect(clippy::option_option, reason = "three answers: text, null, neither")]
 pub(super) fn name_or_null(raw: &RawValue) -> Option<Option<String>> {
     let is_number = raw.get().starts_with(|first: char| first == '-' || first.is_ascii_digit());
     if is_number { Some(Some(raw.get().to_owned())) } else { text_or_null(raw) }
 }
 
-/// A string's text, `Some(None)` for null, `None` for anything else.
+/// A string's text; `Some(None)` for null, `None` for anything else.
 #[expect(clippy::option_option, reason = "three answers: text, null, neither")]
 fn text_or_null(raw: &RawValue) -> Option<Option<String>> {
     serde_json::from_str(raw.get()).ok()
@@ -263,13 +265,13 @@ impl Draft {
         self.client.as_ref()
     }
 
-    /// The prompt id that the body brings.
+    /// The prompt id in the body, if it has one.
     #[must_use]
     pub fn prompt_id(&self) -> Option<&PromptId> {
         self.prompt.as_ref()
     }
 
-    /// Gives the body its ids. Unchanged bytes are passed on as they came.
+    /// Gives the body its ids. If nothing changes, its bytes are passed on unchanged.
     #[must_use]
     pub fn finish(
         self,
@@ -288,9 +290,9 @@ impl Draft {
         Submission { body, output_nodes }
     }
 
-    /// Puts the top level together again: ids first, the rest in its order, values byte for byte.
+    /// Writes the top level anew: ids first, the rest in its order, values byte for byte.
     fn rewrite(&self, client: &ClientId, prompt: &PromptId) -> Bytes {
-        // It was read from these very bytes.
+        // These bytes were parsed before.
         let object: Object<'_> = serde_json::from_slice(&self.body).unwrap_or_default();
         let mut json = String::with_capacity(self.body.len() + 128);
         json.push_str("{\"client_id\": ");
@@ -325,7 +327,7 @@ impl Draft {
 /// The nodes of a graph, by their ids.
 type Nodes<'a> = std::collections::HashMap<Cow<'a, str>, &'a RawValue>;
 
-/// The nodes of these classes. The graph is parsed only if a class is named in it at all.
+/// The nodes of these classes. The graph is parsed only if it contains the name of such a class.
 fn output_nodes(body: &[u8], classes: &[String]) -> Vec<String> {
     #[derive(Deserialize)]
     struct Body<'a> {
@@ -339,7 +341,7 @@ fn output_nodes(body: &[u8], classes: &[String]) -> Vec<String> {
     body.map(|body| of_classes(body.prompt, classes)).unwrap_or_default()
 }
 
-/// The same, of a graph.
+/// The same, for a graph.
 pub(super) fn output_nodes_of(graph: &[u8], classes: &[String]) -> Vec<String> {
     if !names_one(graph, classes) {
         return Vec::new();

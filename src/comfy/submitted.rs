@@ -1,8 +1,8 @@
-//! Who submitted what a backend's queue has: its entries carry the `client_id` in `extra_data`
-//! (0.3.45 to 0.33). Pure.
+//! Finds out who submitted the entries of a backend's queue: they carry the `client_id` in
+//! `extra_data` (0.3.45 to 0.33). Pure.
 //!
-//! An entry that names no client, or names one or itself in a way that nobody could, is nobody's
-//! and hides no other.
+//! An entry without a client, or with an invalid client id or prompt id, belongs to nobody and does
+//! not affect the others.
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -13,7 +13,7 @@ use super::{raw, scan};
 use crate::routing::ids::{ClientId, PromptId};
 use crate::routing::unclaimed::Stage;
 
-/// An entry of a queue, and whose it is.
+/// An entry of a queue, with its client.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Submitted {
     pub client: ClientId,
@@ -31,11 +31,11 @@ struct Answer<'a> {
     queue_pending: Vec<&'a RawValue>,
 }
 
-/// The entries of the answer of `GET /queue` whose client is known, in the order in which they are
-/// worked on.
+/// The entries of the answer of `GET /queue` whose client is known, in the order in which the
+/// backend runs them.
 ///
 /// # Errors
-/// It is no queue.
+/// The answer is not a queue.
 pub fn submitted(body: &[u8], output_classes: &[String]) -> Result<Vec<Submitted>, Junk> {
     match serde_json::from_slice(body) {
         Ok(answer) => Ok(of(answer, output_classes)),
@@ -51,7 +51,7 @@ fn of(answer: Answer<'_>, output_classes: &[String]) -> Vec<Submitted> {
     let read = |items: Vec<&RawValue>, stage| {
         let items = items.into_iter().filter_map(|item| entry(item, stage, output_classes));
         let mut items: Vec<(f64, Submitted)> = items.collect();
-        // The queue is a heap, and is told as it lies.
+        // The queue is a heap, and is sent unsorted.
         items.sort_by(|(one, a), (other, b)| {
             one.total_cmp(other).then_with(|| a.prompt.cmp(&b.prompt))
         });

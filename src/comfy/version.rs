@@ -1,9 +1,9 @@
-//! Versions of ComfyUI, and what each brought.
+//! Versions of ComfyUI, and the features that each introduced.
 
 use std::fmt;
 
-/// The version that a server says it has. Forks have their own schemes; one that cannot be read
-/// counts as new.
+/// The version that a server reports. Forks have their own schemes; an unreadable version counts as
+/// new.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Version {
     text: String,
@@ -16,13 +16,13 @@ impl Version {
         Self { text: text.chars().take(64).collect(), numbers: numbers(text) }
     }
 
-    /// 0.3.45: takes a client's prompt id, has feature flags and `progress_state`.
+    /// 0.3.45: accepts a client's prompt id, has feature flags and `progress_state`.
     #[must_use]
     pub fn takes_prompt_id(&self) -> bool {
         self.is_at_least([0, 3, 45])
     }
 
-    /// 0.3.57: an interrupt may name its prompt; older ones interrupt whatever runs.
+    /// 0.3.57: an interrupt may name its prompt; older servers interrupt whatever runs.
     #[must_use]
     pub fn interrupts_by_id(&self) -> bool {
         self.is_at_least([0, 3, 57])

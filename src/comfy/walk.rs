@@ -1,27 +1,27 @@
-//! One walk over JSON text that says where its strings stand, so that one of them can be replaced
-//! and every other byte stays what it was.
+//! Walks over JSON text and reports where its strings are, so that a string can be replaced without
+//! changing any other byte.
 //!
-//! It takes what Python writes (`NaN` too) and never fails: text that is no JSON has strings in
-//! odd places, or none.
+//! It accepts what Python writes (`NaN` too) and never fails: in text that is not JSON it finds
+//! strings in odd places, or none.
 
 use std::borrow::Cow;
 use std::ops::Range;
 
-/// Deeper than ComfyUI nests anything; what is deeper is walked over.
+/// Deeper than any nesting in ComfyUI; deeper values are skipped.
 const DEPTH_MAX: usize = 64;
 
-/// One object or list that is open.
+/// An open object or list.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Level<'a> {
-    /// Where its first byte is.
+    /// The position of its first byte.
     pub(super) open: usize,
-    /// The key, as it is written, of the member that is walked; `None` in a list.
+    /// The key of the current member, as it is written; `None` in a list.
     pub(super) key: Option<&'a [u8]>,
     is_object: bool,
     is_key_next: bool,
 }
 
-/// Is told of what is walked over. `levels` has the outermost first.
+/// Receives what is walked over. `levels` has the outermost level first.
 pub(super) trait Visit {
     fn opened(&mut self, _levels: &[Level<'_>]) {}
 
@@ -76,7 +76,7 @@ pub(super) fn walk(json: &[u8], visit: &mut impl Visit) {
     }
 }
 
-/// Where the next byte is that matters.
+/// The position of the next relevant byte.
 fn next(json: &[u8]) -> Option<usize> {
     json.iter().position(|byte| matches!(byte, b'"' | b'{' | b'}' | b'[' | b']' | b','))
 }
@@ -93,7 +93,7 @@ fn string_end(json: &[u8], open: usize) -> Option<usize> {
     }
 }
 
-/// The text of a string that was walked over; `None` if it is none (a lone surrogate).
+/// The text of a string that was walked over; `None` if it is invalid (a lone surrogate).
 pub(super) fn text_at(json: &[u8], at: Range<usize>) -> Option<Cow<'_, str>> {
     let literal = json.get(at)?;
     let inner = literal.get(1..literal.len().checked_sub(1)?)?;
@@ -108,7 +108,7 @@ pub(super) fn quote(text: &str) -> String {
     serde_json::to_string(text).unwrap_or_default()
 }
 
-/// The same bytes with parts of them replaced, which come in their order and do not overlap.
+/// The same bytes with parts replaced. The parts must be in order and must not overlap.
 pub(super) fn replaced(json: &[u8], parts: &[(Range<usize>, String)]) -> Vec<u8> {
     let more: usize = parts.iter().map(|(_, text)| text.len()).sum();
     let mut bytes = Vec::with_capacity(json.len() + more);

@@ -1,14 +1,14 @@
 //! The cursor of a list of assets (ComfyUI 0.33 `app/assets/services/cursor.py`): base64url of
 //! `{"s": field, "v": value, "id": id, "o": order}`.
 //!
-//! It says after which value the next page begins, and nothing of the server that made it. So one
-//! cursor is good for every backend, and one that is made here is too.
+//! It says after which value the next page begins, and contains nothing about the server that made
+//! it. So one cursor is valid for every backend, and so is one that is made here.
 
 use serde::{Deserialize, Serialize};
 
 use super::query::{Order, Sort};
 
-/// The longest that ComfyUI reads, in bytes.
+/// The longest cursor that ComfyUI reads, in bytes.
 const ENCODED_MAX: usize = 8_192;
 
 /// The longest value and id that ComfyUI reads, in characters.
@@ -17,7 +17,7 @@ const ID_MAX: usize = 128;
 
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 
-/// After what a page begins.
+/// The position after which a page begins.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Cursor {
     s: String,
@@ -29,7 +29,7 @@ pub struct Cursor {
 }
 
 impl Cursor {
-    /// `None` for values that ComfyUI would not read back.
+    /// `None` for values that ComfyUI would not accept in a cursor.
     #[must_use]
     pub fn new(sort: Sort, order: Order, value: String, id: &str) -> Option<Self> {
         let fits =
@@ -38,7 +38,7 @@ impl Cursor {
         fits.then(|| Self { s, value, id: id.to_owned(), o })
     }
 
-    /// As it stands in an answer.
+    /// The cursor as text, for an answer.
     #[must_use]
     pub fn encode(&self) -> String {
         let json = serde_json::to_vec(self).unwrap_or_default();
@@ -55,10 +55,10 @@ impl Cursor {
         text
     }
 
-    /// Reads one that is for this order of a list.
+    /// Parses a cursor for a list in this order.
     ///
     /// # Errors
-    /// In ComfyUI's words.
+    /// ComfyUI's own error text.
     pub fn decode(text: &str, sort: Sort, order: Order) -> Result<Self, String> {
         if ENCODED_MAX < text.len() {
             return Err("cursor exceeds maximum length".to_owned());

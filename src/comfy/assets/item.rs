@@ -1,5 +1,5 @@
-//! One asset, as a server tells of it (ComfyUI 0.33 `app/assets/api/schemas_out.py`): which file it
-//! is, and whose names stand in it.
+//! One asset in a server's answer (ComfyUI 0.33 `app/assets/api/schemas_out.py`): its file, and the
+//! file names in it that clients see.
 
 use std::ops::Range;
 
@@ -12,17 +12,17 @@ use crate::comfy::query::with_parameter;
 use crate::comfy::walk::{Level, Visit, quote, replaced, text_at, walk};
 use crate::routing::ids::{AssetId, ContentHash, FileRef, Folder};
 
-/// The tag of files of models.
+/// The tag of model files.
 const MODELS: &str = "models";
 
-/// What is read of an asset.
+/// The fields of an asset that are read.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Item {
     pub id: AssetId,
     pub hash: Option<ContentHash>,
     /// The prompt that made it.
     pub job: Option<String>,
-    /// The file that it is, unless that is a model's or there is none.
+    /// The asset's file; `None` if it is a model or has no file.
     pub file: Option<FileRef>,
     pub tags: Vec<String>,
     told: Told,
@@ -45,7 +45,7 @@ struct Told {
     last_access_time: Option<String>,
 }
 
-/// By what an asset stands in a list. Without a value it is below all that have one (SQLite).
+/// The sort key of an asset in a list. An asset without a value sorts below all others (SQLite).
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub enum Key {
     None,
@@ -54,7 +54,7 @@ pub enum Key {
 }
 
 impl Item {
-    /// `None` if it is none.
+    /// `None` if it is not an asset.
     #[must_use]
     pub fn read(json: &[u8]) -> Option<Self> {
         let mut told: Told = serde_json::from_slice(json).ok()?;
@@ -73,7 +73,7 @@ impl Item {
         self.tags.iter().any(|tag| tag == MODELS)
     }
 
-    /// The id as it was written, which decides between equals.
+    /// The id as the server wrote it. It decides between equal sort keys.
     #[must_use]
     pub fn id_text(&self) -> &str {
         &self.told.id
@@ -92,8 +92,8 @@ impl Item {
     }
 }
 
-/// Its own preview says where it lies; else that it lies in one of the three folders say its tags,
-/// and below that its display name.
+/// Finds the file of an asset. Its own preview URL names it; otherwise its tags name the folder,
+/// and its display name gives the path in it.
 fn file_of(told: &Told) -> Option<FileRef> {
     let own = told.preview_url.as_ref().filter(|_| told.preview_id.is_none());
     if let Some((_, query)) = own.and_then(|url| url.split_once('?')) {
@@ -107,7 +107,7 @@ fn file_of(told: &Told) -> Option<FileRef> {
     FileRef::of_path(folder, path)
 }
 
-/// Microseconds since 1970 of a moment as `isoformat` writes it, in UTC.
+/// Parses a time in UTC as `isoformat` writes it, to microseconds since 1970.
 fn micros(text: &str) -> Option<u64> {
     let number = |at: Range<usize>| text.get(at)?.parse::<i64>().ok();
     let (year, month, day) = (number(0..4)?, number(5..7)?, number(8..10)?);
@@ -117,7 +117,7 @@ fn micros(text: &str) -> Option<u64> {
         None => String::new(),
     };
     let fraction: i64 = format!("{fraction:0<6}").parse().ok()?;
-    // Hinnant, `days_from_civil`.
+    // Hinnant's algorithm `days_from_civil`.
     let shifted = if month <= 2 { year - 1 } else { year };
     let (era, of_era) = (shifted.div_euclid(400), shifted.rem_euclid(400));
     let of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
@@ -126,9 +126,9 @@ fn micros(text: &str) -> Option<u64> {
     u64::try_from(seconds * 1_000_000 + fraction).ok()
 }
 
-/// The ids of assets in the outputs of nodes and in answers to uploads, with their files: the
-/// `id` beside a file's name (`comfy_execution/asset_enrichment.py`), and that of `asset`
-/// (`server.py`, `image_upload`), which tells a hash as well.
+/// The ids of assets in the outputs of nodes and in answers to uploads, with their files. In
+/// outputs the `id` stands beside a file's name (`comfy_execution/asset_enrichment.py`); in answers
+/// to uploads it stands in `asset` (`server.py`, `image_upload`), which also has a hash.
 #[must_use]
 pub fn told_in(json: &[u8]) -> Vec<(AssetId, FileRef, Option<ContentHash>)> {
     // Most servers keep no assets.
@@ -151,7 +151,7 @@ struct Members {
     id: Option<AssetId>,
     hash: Option<ContentHash>,
     filename: Option<String>,
-    /// That of the answer to an upload.
+    /// The file name in the answer to an upload.
     name: Option<String>,
     folder: Option<Folder>,
     subfolder: String,
@@ -195,9 +195,9 @@ impl Visit for Ids<'_> {
     }
 }
 
-/// The same asset with the backend in names of files for which `backend_of` gives one: the URL of
-/// its preview, and what loaders are given. `None` if it gives none. Its name and display name are
-/// labels, and stay.
+/// The same asset, with a backend's name added to file names for which `backend_of` gives one: in
+/// the URL of its preview, and in the values for loaders. `None` if it gives none. The asset's name
+/// and display name are labels, and stay unchanged.
 #[must_use]
 pub fn with_backends<'a>(
     json: &[u8],
@@ -272,7 +272,7 @@ mod tests {
         assert_eq!((seen.file, seen.job.as_deref()), (Some(output("x/y/a b.png")), Some("p")));
         let mesh = item(r#"{"id": "ID", "tags": ["mine", "output"], "display_name": "3d/x.glb"}"#);
         assert_eq!(mesh.file, Some(output("3d/x.glb")));
-        // A preview that was nominated is another file.
+        // A preview that was nominated is a different file.
         let other = r#"{"id": "ID", "tags": ["output"], "display_name": "x.glb", "preview_id": "ID",
             "preview_url": "/api/view?type=output&filename=p.png"}"#;
         assert_eq!(item(other).file, Some(output("x.glb")));

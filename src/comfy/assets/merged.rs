@@ -1,7 +1,7 @@
-//! Lists of assets of several servers as one (ComfyUI 0.33 `list_assets_page`).
+//! Merges the lists of assets of several servers (ComfyUI 0.33 `list_assets_page`).
 //!
-//! Each server sorts by a value and then by the id, and so does the merged list. So a cursor, which
-//! is such a pair, begins a page at the same place on every server.
+//! Each server sorts by a value and then by the id, and so does the merged list. A cursor consists
+//! of these two, so it begins a page at the same place on every server.
 
 use std::collections::BTreeMap;
 
@@ -15,15 +15,15 @@ use super::query::{Begin, Order, Sort, Window};
 use crate::comfy::answers::Junk;
 use crate::comfy::walk::quote;
 
-/// One page of one server.
+/// One page of one server's list.
 #[derive(Debug)]
 pub struct Page<'a> {
-    /// Those that can be read, with their text.
+    /// The readable items, each with its text.
     pub items: Vec<(Item, &'a str)>,
     pub total: usize,
     pub has_more: bool,
     next_cursor: Option<String>,
-    /// All of them.
+    /// The number of all items.
     len: usize,
 }
 
@@ -41,7 +41,7 @@ impl<'a> Page<'a> {
     /// Reads an answer.
     ///
     /// # Errors
-    /// It is no list of assets.
+    /// The answer is not a list of assets.
     pub fn read(json: &'a [u8]) -> Result<Self, Junk> {
         let told: Told<'a> = serde_json::from_slice(json).map_err(|_| Junk::Malformed)?;
         let len = told.assets.len();
@@ -51,7 +51,7 @@ impl<'a> Page<'a> {
         Ok(Self { items, total, has_more, next_cursor, len })
     }
 
-    /// Where the next page of this server begins, if there is one; this one began at `from`.
+    /// Where this server's next page begins, if there is one; this page began at `from`.
     #[must_use]
     pub fn next(&self, from: Option<&Begin>) -> Option<Begin> {
         if self.len == 0 {
@@ -68,7 +68,7 @@ impl<'a> Page<'a> {
     }
 }
 
-/// One asset of the merged list, as clients are told.
+/// One asset of the merged list, in the form for clients.
 #[derive(Debug)]
 pub struct Entry {
     key: Key,
@@ -83,7 +83,7 @@ impl Entry {
     }
 }
 
-/// The page that was asked for, of what the servers gave; `total` is how many there are in all.
+/// The requested page of the merged entries; `total` is the number of assets on all pages.
 #[must_use]
 pub fn merged(mut entries: Vec<Entry>, window: Window, total: usize) -> String {
     entries.sort_by(|a, b| {
@@ -105,7 +105,7 @@ pub fn merged(mut entries: Vec<Entry>, window: Window, total: usize) -> String {
     format!("{{\"assets\": [{assets}], \"total\": {total}, \"has_more\": {has_more}{next}}}")
 }
 
-/// ComfyUI gives none where the last asset has no value.
+/// ComfyUI gives no cursor if the last asset has no value.
 fn cursor_after(last: &Entry, window: Window) -> Option<String> {
     if !window.sort.has_cursor() {
         return None;
@@ -129,7 +129,7 @@ impl TagCounts {
         }
     }
 
-    /// A tag that nothing has is one all the same.
+    /// Adds a tag that no asset has; it is listed with the count 0.
     pub fn add_unused(&mut self, tag: String) {
         self.0.entry(tag).or_default();
     }
@@ -139,7 +139,7 @@ impl TagCounts {
         self.0.get(tag).copied().unwrap_or(0)
     }
 
-    /// The most used first, then by name.
+    /// The most used tags first, then by name.
     fn by_count(&self) -> Vec<(&String, usize)> {
         let mut rows: Vec<_> = self.0.iter().map(|(tag, count)| (tag, *count)).collect();
         rows.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(b.0)));
@@ -175,7 +175,7 @@ impl TagCounts {
     }
 }
 
-/// What a list of tags is asked for; a backend took the query.
+/// The parameters of a request for tags. A backend has accepted the query.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct TagsAsked {
     pub prefix: String,
@@ -191,7 +191,7 @@ impl TagsAsked {
         let text = |name| crate::comfy::query::parameter(query, name);
         let number =
             |name, default| text(name).and_then(|text| text.trim().parse().ok()).unwrap_or(default);
-        // What pydantic takes for false.
+        // The values that pydantic reads as false.
         let is_false = |text: String| {
             ["0", "off", "f", "false", "n", "no"].contains(&text.trim().to_lowercase().as_str())
         };
@@ -205,7 +205,7 @@ impl TagsAsked {
     }
 }
 
-/// The tags of an answer of `GET /api/tags`, with how often they are used there.
+/// The tags in an answer of `GET /api/tags` with their counts, and whether more follow.
 #[must_use]
 pub fn tags_in(json: &[u8]) -> Option<(Vec<(String, usize)>, bool)> {
     #[derive(Deserialize)]

@@ -1,14 +1,14 @@
-//! The query of a list of assets (ComfyUI 0.33 `app/assets/api/schemas_in.py`), as far as several
-//! lists have to become one.
+//! The query of a list of assets (ComfyUI 0.33 `app/assets/api/schemas_in.py`), as far as merging
+//! several lists needs it.
 //!
-//! What is wrong with a query says a backend. Here it is only read what it means if it is right.
+//! A backend checks the query; here it is assumed to be valid.
 
 use crate::comfy::query::{parameter, with_parameter, without_parameter};
 
-/// The most that one page may have.
+/// The largest page.
 pub const LIMIT_MAX: usize = 500;
 
-/// By what a list is sorted.
+/// What a list is sorted by.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Sort {
     Name,
@@ -33,7 +33,7 @@ impl Sort {
         }
     }
 
-    /// True if a page can begin after a value of it.
+    /// True if a page can begin after a value of this field.
     #[must_use]
     pub fn has_cursor(self) -> bool {
         self != Self::LastAccessTime
@@ -56,19 +56,19 @@ impl Order {
     }
 }
 
-/// Which page of a list is asked for.
+/// The page of a list that a client asks for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Window {
     pub sort: Sort,
     pub order: Order,
     pub limit: usize,
-    /// 0 where the page begins after a cursor.
+    /// 0 if the page begins after a cursor.
     pub offset: usize,
     pub has_cursor: bool,
 }
 
 impl Window {
-    /// Reads a query that a backend took.
+    /// Reads a query that a backend has accepted.
     #[must_use]
     pub fn of(query: &str) -> Self {
         let sort = parameter(query, "sort");
@@ -86,21 +86,21 @@ impl Window {
         }
     }
 
-    /// How many of the first entries it needs to be filled, and to say whether more follow.
+    /// How many of the first entries are needed to fill the page and to know whether more follow.
     #[must_use]
     pub fn needed(self) -> usize {
         self.offset.saturating_add(self.limit).saturating_add(1)
     }
 }
 
-/// Where the reading of a backend's list goes on.
+/// Where reading a backend's list continues.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Begin {
     Offset(usize),
     After(String),
 }
 
-/// The query for a page of one backend: its filters and order, but a window of ours.
+/// The query for a page of one backend: the client's filters and order, with our window.
 #[must_use]
 pub fn page(query: &str, from: Option<&Begin>, limit: usize) -> String {
     let query = with_parameter(query, "limit", &limit.min(LIMIT_MAX).to_string());
@@ -117,17 +117,17 @@ pub fn page(query: &str, from: Option<&Begin>, limit: usize) -> String {
     }
 }
 
-/// The query without where a page begins: for the whole list.
+/// The query for the whole list: without the place where a page begins.
 #[must_use]
 pub fn whole(query: &str) -> String {
     without_parameter(&without_parameter(query, "after"), "offset")
 }
 
-/// The tag of files of models.
+/// The tag of model files.
 const MODELS: &str = "models";
 
-/// The same query for all but models; `None` if it asks for models. What is a model of one backend
-/// can be loaded there only, and the same model lies on all of them.
+/// The same query for everything except models; `None` if it asks for models. A model can be loaded
+/// only on its own backend, and every backend has the same models.
 #[must_use]
 pub fn without_models(query: &str) -> Option<String> {
     let tags = |name: &str| -> Vec<String> {
@@ -144,7 +144,7 @@ pub fn without_models(query: &str) -> Option<String> {
     if wanted || (!any.is_empty() && any.iter().all(|tag| tag == MODELS)) {
         return None;
     }
-    // Both spellings at once are refused.
+    // Backends refuse both spellings in one query.
     let name = if tags("exclude_tags").is_empty() { "tags_none" } else { "exclude_tags" };
     let mut none = tags(name);
     none.push(MODELS.to_owned());

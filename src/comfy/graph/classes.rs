@@ -1,20 +1,20 @@
-//! What is known of the classes of nodes, and which links cannot be for that.
+//! What is known about node classes, and which links they rule out.
 //!
-//! ComfyUI validates the inputs that a class lists, and its worker follows the links of all others
-//! too. There it takes the output that is named from a result that it kept (0.33 `graph.py`,
-//! `cache_link`), and looks for options where a hidden input has none (`execution.py`,
-//! `get_input_data`, of a class with `IS_CHANGED`): both end it.
+//! ComfyUI validates the inputs that a class lists, but its worker follows the links of all inputs.
+//! There it takes the named output from a cached result (0.33 `graph.py`, `cache_link`), and looks
+//! for options that a hidden input does not have (`execution.py`, `get_input_data`, for a class
+//! with `IS_CHANGED`). Both can end the worker.
 
-/// What is known of the classes of nodes.
+/// Knowledge about node classes.
 pub trait Classes {
-    /// How many outputs nodes of a class have; `None` if that is not known, or not for sure.
+    /// The number of outputs of a class; `None` if it is unknown or not certain.
     fn outputs(&self, class: &str) -> Option<usize>;
 
-    /// True for an input that the server fills in by itself.
+    /// True for an input that the server fills in itself.
     fn is_hidden(&self, class: &str, input: &str) -> bool;
 }
 
-/// Nothing is known.
+/// Knows nothing.
 #[derive(Clone, Copy, Debug)]
 pub struct Unknown;
 
@@ -28,7 +28,7 @@ impl Classes for Unknown {
     }
 }
 
-/// True if a list of so many has what `slot`, which is JSON, names as Python does.
+/// True if a list of `outputs` items has the item `slot`. `slot` is JSON, read as a Python index.
 pub(super) fn has(outputs: usize, slot: &[u8]) -> bool {
     let index = match slot {
         b"true" => Some(1),

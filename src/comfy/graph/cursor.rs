@@ -1,7 +1,7 @@
-//! A cursor over JSON text that is known to be well-formed: what is not read is skipped, and
-//! nothing is built.
+//! A cursor over JSON text that is known to be valid. It skips what is not read, and builds
+//! nothing.
 //!
-//! It never fails and never stands still: at anything that is no JSON it goes to the end.
+//! It never fails and always advances: at invalid JSON it goes to the end.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -10,7 +10,7 @@ use std::ops::Range;
 use serde::Deserializer as _;
 use serde::de::{Error, Visitor};
 
-/// Where it is in the text.
+/// A position in the text.
 #[derive(Debug)]
 pub(super) struct Cursor<'a> {
     json: &'a [u8],
@@ -22,7 +22,7 @@ impl<'a> Cursor<'a> {
         Self { json, at: 0 }
     }
 
-    /// Where the next byte that is no space is, and which it is; `0` at the end.
+    /// Skips space and returns the next byte; `0` at the end.
     pub(super) fn peek(&mut self) -> u8 {
         while let Some(byte) = self.json.get(self.at) {
             if !matches!(byte, b' ' | b'\t' | b'\n' | b'\r') {
@@ -33,8 +33,8 @@ impl<'a> Cursor<'a> {
         0
     }
 
-    /// The members of the object that begins here: `visit` is told each key, as it is written,
-    /// and reads or skips its value. Returns where the closing brace is.
+    /// Reads the object that begins here. `visit` gets each key as it is written, and reads or
+    /// skips its value. Returns where the closing brace is.
     pub(super) fn object(&mut self, mut visit: impl FnMut(&mut Self, Range<usize>)) -> usize {
         self.at += 1;
         loop {
@@ -57,8 +57,8 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    /// The items of the list that begins here: `visit` is told the number of each, and reads or
-    /// skips it. Returns how many they are.
+    /// Reads the list that begins here. `visit` gets the index of each item, and reads or skips it.
+    /// Returns the number of items.
     pub(super) fn list(&mut self, mut visit: impl FnMut(&mut Self, usize)) -> usize {
         self.at += 1;
         let mut count = 0;
@@ -82,7 +82,7 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    /// Skips the value that is next. Returns where it stands.
+    /// Skips the next value. Returns where it is.
     pub(super) fn skip(&mut self) -> Range<usize> {
         let first = self.peek();
         let start = self.at;
@@ -127,7 +127,7 @@ impl<'a> Cursor<'a> {
             if rest[found] == b'"' {
                 return;
             }
-            // Whatever is escaped is no end.
+            // An escaped character does not end the string.
             self.at += 1;
         }
         self.give_up();
@@ -139,8 +139,8 @@ impl<'a> Cursor<'a> {
     }
 }
 
-/// What a string says, as the bytes of its text. A lone surrogate, which Python takes, is three
-/// bytes that no UTF-8 has: two strings are the same here if they are the same to Python.
+/// The text of a string, in bytes. A lone surrogate, which Python accepts, becomes three bytes that
+/// are invalid UTF-8. So two strings are equal here exactly if they are equal in Python.
 pub(super) fn said(json: &[u8], literal: Range<usize>) -> Cow<'_, [u8]> {
     let written = json.get(literal).unwrap_or(&[]);
     let inner = written.get(1..written.len().saturating_sub(1)).unwrap_or(&[]);

@@ -1,13 +1,13 @@
-//! How many nodes can come one after the other on a way through a graph.
+//! Finds the longest chain of nodes in a graph.
 //!
-//! ComfyUI walks from each node to its ancestors and theirs by recursion (0.33 `caching.py`,
-//! `get_ordered_ancestry_internal`), and Python has about a thousand levels. Nodes that lead to
-//! one another in a circle count all, once: no walk is longer than that.
+//! ComfyUI visits the ancestors of each node by recursion (0.33 `caching.py`,
+//! `get_ordered_ancestry_internal`), and Python's stack has about a thousand levels. All nodes of a
+//! cycle count, each once: no recursion goes deeper than that.
 
-/// For each node, those that it takes its inputs from.
+/// For each node, the nodes that its inputs come from.
 #[derive(Debug, Default)]
 pub(super) struct Ancestors {
-    /// Where in `nodes` those of each node begin, and at the end where they end.
+    /// Where the ancestors of each node begin in `nodes`, and at the end where the last ones end.
     starts: Vec<u32>,
     nodes: Vec<u32>,
 }
@@ -19,12 +19,12 @@ impl Ancestors {
         Self { starts, nodes: Vec::with_capacity(links) }
     }
 
-    /// One more of the node that is being told.
+    /// Adds an ancestor of the current node.
     pub(super) fn push(&mut self, ancestor: u32) {
         self.nodes.push(ancestor);
     }
 
-    /// The node is told; the next one begins.
+    /// Ends the current node; the next one begins.
     pub(super) fn end_node(&mut self) {
         self.starts.push(u32::try_from(self.nodes.len()).unwrap_or(u32::MAX));
     }
@@ -39,8 +39,8 @@ impl Ancestors {
         range.and_then(|range| self.nodes.get(range)).unwrap_or(&[])
     }
 
-    /// True if following every link above every node takes more than `max` steps. ComfyUI does
-    /// that, and keeps what it finds (0.33 `caching.py`, `get_node_signature`).
+    /// True if following every link above every node takes more than `max` steps. ComfyUI follows
+    /// them all, and keeps the results (0.33 `caching.py`, `get_node_signature`).
     pub(super) fn walks_exceed(&self, max: usize) -> bool {
         if self.len().saturating_mul(self.len() + self.nodes.len()) <= max {
             return false;
@@ -67,7 +67,7 @@ impl Ancestors {
         false
     }
 
-    /// The most nodes that one walk can have on it.
+    /// The number of nodes in the longest chain.
     pub(super) fn depth(&self) -> usize {
         let mut search = Search::new(self.len());
         for node in 0..self.len() {
@@ -81,18 +81,18 @@ impl Ancestors {
 
 const UNSEEN: u32 = u32::MAX;
 
-/// Tarjan's search for circles, without recursion. A circle is closed only after all that it
-/// leads to, so the depth of that is known by then.
+/// Tarjan's algorithm for strongly connected components (here: cycles), without recursion. A cycle
+/// is closed only after everything that it leads to, so their depths are known by then.
 struct Search {
-    /// When each node was met, and the earliest that it leads back to.
+    /// When each node was reached, and the earliest node that it leads back to.
     order: Vec<u32>,
     earliest: Vec<u32>,
     met: u32,
-    /// The depth of nodes whose circle is closed; 0 of those that are open.
+    /// The depth of nodes whose cycle is closed; 0 for open ones.
     depths: Vec<u32>,
-    /// Nodes that are met, and in no closed circle.
+    /// Nodes that were reached and are in no closed cycle.
     open: Vec<u32>,
-    /// The way to where the search is: nodes, and which of their ancestors is next.
+    /// The path to the current node: each node, and which of its ancestors is next.
     way: Vec<(u32, u32)>,
     deepest: u32,
 }
@@ -147,7 +147,7 @@ impl Search {
         }
     }
 
-    /// Everything that was met since `node` and is open is one circle with it.
+    /// Closes a cycle: `node` and everything open that was reached after it.
     fn close(&mut self, graph: &Ancestors, node: usize) {
         let since = self.open.iter().rposition(|open| *open as usize == node).unwrap_or(0);
         let circle = self.open.split_off(since);
@@ -201,13 +201,13 @@ mod tests {
         assert!(!graph(&chain).walks_exceed(10_000) && graph(&chain).walks_exceed(9_999));
         let circle = [vec![1], vec![0]];
         assert!(!graph(&circle).walks_exceed(8) && graph(&circle).walks_exceed(7));
-        // Few nodes with many links to the same.
+        // A few nodes with many links to the same node.
         let dense = [vec![], vec![0; 1_000], vec![1; 1_000]];
         assert!(!graph(&dense).walks_exceed(3_006) && graph(&dense).walks_exceed(3_000));
         assert!(!graph(&[]).walks_exceed(0));
     }
 
-    /// ComfyUI's own walk: how deep it goes from one node.
+    /// ComfyUI's own recursion: how deep it goes from one node.
     fn walked(nodes: &[Vec<u32>], node: usize, seen: &mut Vec<bool>) -> usize {
         let mut deepest = 0;
         for ancestor in &nodes[node] {
@@ -230,7 +230,7 @@ mod tests {
             let depth = graph(&nodes).depth();
             for start in 0..nodes.len() {
                 let walked = walked(&nodes, start, &mut vec![false; nodes.len()]);
-                // It comes to its own start once more if that is in a circle.
+                // It visits its own start once more if that is in a cycle.
                 prop_assert!(walked <= depth + 1, "{walked} from {start}, {depth}");
             }
         }
@@ -239,7 +239,7 @@ mod tests {
         fn without_circles_it_is_the_longest_way(
             nodes in (1..14_u32).prop_flat_map(|count| {
                 (0..count).map(|node| {
-                    // Only to those after it.
+                    // Only to later nodes.
                     proptest::collection::vec(node + 1..=count, 0..4)
                 }).collect::<Vec<_>>()
             }),

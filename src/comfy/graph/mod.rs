@@ -1,13 +1,14 @@
-//! The skeleton of a graph: what of it could break a server, and what must be written otherwise
-//! (promise P8).
+//! Checks a graph's structure: what in it could break a server, and what must be rewritten (promise
+//! P8).
 //!
-//! ComfyUI checks the nodes that an output needs, and then walks over *all* of them in its worker,
+//! ComfyUI checks the nodes that an output needs, and then visits *all* of them in its worker,
 //! where nothing is caught (0.3.64 to 0.33: `execution.py` `execute_async`, `caching.py`,
-//! `graph.py` `add_node`). A graph that raises there leaves a server that answers everything and
-//! runs nothing any more. What it answers with 400 by itself is left to it.
+//! `graph.py` `add_node`). A graph that raises an error there leaves a server that answers
+//! everything and runs nothing any more. Errors that ComfyUI itself answers with 400 are left to
+//! it.
 //!
-//! One pass over the bytes, nothing of the graph is built. As in Python, of a key that stands
-//! twice the last one counts.
+//! The check is one pass over the bytes; the graph is never built. As in Python, the last of
+//! several equal keys counts.
 
 mod classes;
 mod cursor;
@@ -23,25 +24,25 @@ pub use classes::{Classes, Unknown};
 use cursor::{Cursor, said};
 use depth::Ancestors;
 
-/// The most nodes on one way through a graph. Python raises at about a thousand.
+/// The longest chain of nodes in a graph. Python raises an error at about a thousand.
 pub const DEPTH_MAX: usize = 500;
 
-/// The most nodes and links of a graph: what is kept of each is outside of every budget.
+/// The most nodes and links of a graph. What is kept for each is in no memory budget.
 pub const NODES_MAX: usize = 100_000;
 pub const LINKS_MAX: usize = 1_000_000;
 
-/// The most steps that it takes to follow every link above every node. A server follows them all,
-/// and remembers each. Measured with 0.33: 8 million ancestors, in a graph of 4,000 nodes, keep it
-/// busy for minutes in which it hardly answers.
+/// The most steps that it takes to follow every link above every node. A server follows them all
+/// and remembers each. Measured with 0.33: a graph of 4,000 nodes with 8 million ancestors keeps a
+/// server busy for minutes, in which it hardly answers.
 pub const STEPS_MAX: usize = 10_000_000;
 
-/// Few nodes with so few links need no second look.
+/// A graph with at most this many links and at most [`DEPTH_MAX`] nodes is within the other bounds.
 const LINKS_PLAIN: usize = 10_000;
 
-/// The longest node id, in bytes. Pages count or write UUIDs with colons between.
+/// The longest node id, in bytes. Pages use numbers, or UUIDs joined by colons.
 pub const ID_MAX: usize = 256;
 
-/// Why no server should see a graph.
+/// Why a graph must not reach a server.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum Unfit {
     #[error(
@@ -69,26 +70,26 @@ pub enum Unfit {
     TooTangled,
 }
 
-/// Parts of a graph that must be written otherwise, in their order.
+/// Parts of a graph that must be rewritten, in their order.
 pub type Edits = Vec<(Range<usize>, String)>;
 
-/// Looks through a graph: a JSON object, well-formed.
+/// Checks a graph: a valid JSON object.
 ///
 /// # Errors
-/// It would break a server, or be answered with 500.
+/// The graph would break a server, or be answered with 500.
 pub fn judge(json: &[u8], classes: &dyn Classes) -> Result<Edits, Unfit> {
     let skeleton = Skeleton::read(json)?;
     skeleton.check()?;
     skeleton.edits(classes)
 }
 
-/// What a member of a node is.
+/// The type of a node's member.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Is {
     Missing,
     Object,
     List,
-    /// A string, a number or the like.
+    /// A string, a number or another simple value.
     Plain,
 }
 
@@ -111,26 +112,26 @@ struct Node<'a> {
     class_at: Range<usize>,
     inputs: Is,
     meta: Is,
-    /// Where `_meta` is, if it is there.
+    /// Where `_meta` is, if the node has it.
     meta_at: Range<usize>,
     /// Where its closing brace is.
     end: usize,
-    /// Its links, among all.
+    /// The range of its links in the list of all links.
     links: Range<usize>,
 }
 
-/// An input that ComfyUI takes for a link (`graph_utils.py`, `is_link`).
+/// An input that ComfyUI reads as a link (`graph_utils.py`, `is_link`).
 #[derive(Clone, Copy, Debug)]
 struct Link {
-    /// Where the name of the input is.
+    /// The name of the input.
     input: Place,
-    /// Where the id of the other node is, and the number of its output.
+    /// The id of the other node, and the number of its output.
     target: Place,
     slot: Place,
     how: Linked,
 }
 
-/// Where something is, in few bytes. No body is that large.
+/// A range in the body, in a few bytes. No body is too large for this.
 #[derive(Clone, Copy, Debug)]
 struct Place(u32, u32);
 
@@ -149,8 +150,8 @@ impl Place {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Linked {
     Plainly,
-    /// As a value, `{"__value__": ["1", 0]}`: unwrapped by the validation, which checks nothing of
-    /// it, and a link after that.
+    /// As a value, `{"__value__": ["1", 0]}`: the validation unwraps it without checking it, and
+    /// then it is a link.
     AsValue,
 }
 
@@ -254,7 +255,7 @@ impl<'a> Skeleton<'a> {
         });
     }
 
-    /// The nodes that Python would have, with their places among all.
+    /// The nodes that Python would see, with their indexes.
     fn counting(&self) -> impl Iterator<Item = (usize, &Node<'a>)> {
         let counts = |(at, node): &(usize, &Node<'a>)| self.ids.get(&node.id) == Some(at);
         self.nodes.iter().enumerate().filter(counts)
@@ -288,8 +289,8 @@ impl<'a> Skeleton<'a> {
         nodes.is_some_and(|nodes| nodes.is == Is::List)
     }
 
-    /// True for what is around a graph: the page's own functions give `output` and `workflow`, and
-    /// some wrap the body of a submission twice.
+    /// True for an object around a graph: functions of the page return `output` and `workflow`, and
+    /// some clients wrap the body of a submission twice.
     fn is_around_a_graph(&self) -> bool {
         let is_node = |node: &Node<'_>| node.class != Is::Missing || node.inputs != Is::Missing;
         let may_hold_one = |node: &Node<'_>| {
@@ -318,9 +319,9 @@ impl<'a> Skeleton<'a> {
             if links.iter().any(|link| link.how == Linked::AsValue) {
                 return Err(Unfit::LinkInValue { node: node.name() });
             }
-            // No link any more, and still refused where it would have been: the validation takes
-            // each list of two for a link. An input that the class does not have is not validated;
-            // its link to nothing would end the worker.
+            // The rewritten input is no link any more, and is still refused where the link would
+            // have been: the validation reads each list of two as a link. An input that the class
+            // does not have is not validated; its link to a missing node would end the worker.
             let class = if links.is_empty() { None } else { self.class_of(node) };
             let class = class.as_deref();
             let bad = links.iter().filter(|link| !self.is_good(class, **link, classes));
@@ -330,7 +331,7 @@ impl<'a> Skeleton<'a> {
         Ok(edits)
     }
 
-    /// True if a link of a node of that class leads to an output of a node, as far as is known.
+    /// True if a link in a node of that class leads to an existing output, as far as is known.
     fn is_good(&self, class: Option<&str>, link: Link, classes: &dyn Classes) -> bool {
         let slot = &self.json[link.slot.range()];
         let target = self.target_of(link).and_then(|at| self.nodes.get(at));
@@ -360,7 +361,7 @@ impl Node<'_> {
         String::from_utf8_lossy(&self.id).into_owned()
     }
 
-    /// A node without a class is told of by ComfyUI itself, before it looks at anything else.
+    /// ComfyUI itself reports a node without a class, before it looks at anything else.
     fn check(&self) -> Result<(), Unfit> {
         let unfit = match (self.is, self.class, self.inputs) {
             (Is::Missing | Is::List | Is::Plain, _, _) => Unfit::NotAnObject { node: self.name() },
@@ -374,8 +375,8 @@ impl Node<'_> {
         Err(unfit)
     }
 
-    /// 0.33 reads `_meta` of nodes that it replaces and of nodes that it lacks, and answers 500
-    /// where it is missing or no object (`node_replace_manager.py`, `validate_prompt`).
+    /// 0.33 reads `_meta` of nodes that it replaces and of nodes with an unknown class. It answers
+    /// 500 if `_meta` is missing or not an object (`node_replace_manager.py`, `validate_prompt`).
     fn meta_edit(&self) -> Option<(Range<usize>, String)> {
         match (self.meta, self.class) {
             (Is::Object, _) | (Is::Missing, Is::Missing) => None,
@@ -385,7 +386,7 @@ impl Node<'_> {
     }
 }
 
-/// The link that begins here, if it is one.
+/// The link that begins here, if there is one.
 fn link(cursor: &mut Cursor<'_>, input: &Range<usize>, how: Linked) -> Option<Link> {
     let (mut target, mut slot) = (None, None);
     let count = cursor.list(|cursor, index| {
@@ -401,7 +402,7 @@ fn link(cursor: &mut Cursor<'_>, input: &Range<usize>, how: Linked) -> Option<Li
     (count == 2).then_some(Link { input, target, slot, how })
 }
 
-/// `true` and `false` are whole numbers to Python; `1.0` is none, and no index.
+/// In Python `true` and `false` are integers; `1.0` is not one, and cannot be an index.
 fn is_whole(slot: &[u8]) -> bool {
     matches!(slot.first(), Some(b't' | b'f'))
         || !slot.iter().any(|byte| matches!(byte, b'.' | b'e' | b'E'))

@@ -1,4 +1,4 @@
-//! Graphs that break a server, and what is done about them.
+//! Tests of graphs that break a server, and how they are refused or rewritten.
 
 use proptest::prelude::{Just, Strategy, any, prop_assert, prop_assert_eq, prop_oneof, proptest};
 use serde_json::{Map, Value, json};
@@ -54,7 +54,7 @@ fn a_node_is_an_object_with_a_class_and_inputs() {
     }
 }
 
-/// It says so at once, with 400, and before it looks at anything else.
+/// ComfyUI answers 400 to these at once, before it looks at anything else.
 #[test]
 fn what_comfyui_refuses_by_itself_is_left_to_it() {
     same(r#"{"1":{}}"#);
@@ -81,7 +81,7 @@ fn what_is_around_a_graph_is_told_from_one() {
     {
         refused(&around.replace('G', graph), &Unfit::NotApiFormat);
     }
-    // A node that lacks something is one all the same, and ComfyUI's to refuse.
+    // A node without a required member is still a node, and ComfyUI refuses it.
     same(r#"{"1":{"inputs":{}}}"#);
     same(r#"{"output":{"class_type":"A","inputs":{},"_meta":{}},"workflow":{}}"#);
     same("{}");
@@ -122,7 +122,7 @@ fn a_link_to_nothing_is_none_any_more() {
     refused(&graph(r#"{"x":{"__value__":["99",0]}}"#), &unfit);
     refused(&graph(r#"{"x":{"\u005f_value__":["1",0.5]}}"#), &unfit);
     same(&graph(r#"{"y":{"__value__":["99",0],"__value__":1},"z":{"__value__":["1",0,1]}}"#));
-    // Of one that leads somewhere nothing is checked either: there may be no such output.
+    // A link in a `__value__` that leads to a node is not checked either: the output may not exist.
     refused(&graph(r#"{"x":{"__value__":["1",0]}}"#), &unfit);
 }
 
@@ -189,7 +189,7 @@ fn no_way_through_a_graph_is_too_long() {
     refused(&chain(DEPTH_MAX + 1), &Unfit::TooDeep);
     let wrapped = chain(DEPTH_MAX + 1).replace(r#"["7",0]"#, r#"{"__value__":["7",0]}"#);
     refused(&wrapped, &Unfit::TooDeep);
-    // As many nodes as one likes, beside one another.
+    // Any number of nodes beside each other is allowed.
     let wide: Map<String, Value> = (0..5_000)
         .map(|at| {
             let inputs = json!({ "x": [(at / 2).to_string(), 0] });
@@ -197,13 +197,13 @@ fn no_way_through_a_graph_is_too_long() {
         })
         .collect();
     same(&Value::Object(wide).to_string());
-    // Circles are ComfyUI's to tell of.
+    // ComfyUI itself reports cycles.
     same(&chain(DEPTH_MAX).replacen(r#""inputs":{}"#, r#""inputs":{"x":["3",0]}"#, 1));
 }
 
 #[test]
 fn no_graph_keeps_a_server_busy_with_reading_it() {
-    // Layers of nodes that each take two of the layer before.
+    // Layers of nodes; each takes two nodes of the layer before.
     let layers = |count: usize, width: usize| {
         let node = |at: usize| {
             let from = |by: usize| (at / width - 1) * width + (at + by) % width;
@@ -218,7 +218,7 @@ fn no_graph_keeps_a_server_busy_with_reading_it() {
     };
     same(&layers(60, 30));
     refused(&layers(200, 20), &Unfit::TooTangled);
-    // As many nodes as one likes, if each needs few.
+    // Any number of nodes is allowed if each depends on few others.
     same(&layers(2, 5_000));
 }
 
@@ -273,7 +273,7 @@ fn graphs() -> impl Strategy<Value = Value> {
 }
 
 /// What ComfyUI 0.33 does with a graph in its handler and its worker: an error is a 500 or a dead
-/// worker. Every input is one that the class does not have, so none is validated.
+/// worker. Every input is unknown to its class, so none is validated.
 fn comfyui(graph: &Value) -> Result<(), String> {
     let nodes = graph.as_object().ok_or("no object")?;
     let is_link = |value: &Value| {
@@ -281,7 +281,7 @@ fn comfyui(graph: &Value) -> Result<(), String> {
         pair.is_some_and(|it| it[0].is_string() && (it[1].is_number() || it[1].is_boolean()))
     };
     for (id, node) in nodes {
-        // `in` looks for a part of a text, and for an item of a list.
+        // Python's `in` searches a text for a part, and a list for an item.
         let has = |key: &str| match node {
             Value::Object(node) => Ok(node.contains_key(key)),
             Value::String(text) => Ok(text.contains(key)),
@@ -295,7 +295,7 @@ fn comfyui(graph: &Value) -> Result<(), String> {
         if class.is_array() || class.is_object() {
             return Err(format!("{id}: unhashable"));
         }
-        // A retired class: its copy needs `_meta`.
+        // A retired class: copying the node needs `_meta`.
         if !node["_meta"].is_object() {
             return Err(format!("{id}: no _meta"));
         }
@@ -355,7 +355,7 @@ proptest! {
                     prop_assert!(nodes.keys().eq(sent.as_object().unwrap().keys()));
                 }
                 Err(unfit) => {
-                    // Only beside a node without a class, for which all is refused in any case.
+                    // Only beside a node without a class; the whole graph is then refused anyway.
                     let has_class = |node: &Value| node["class_type"].is_string();
                     let all = graph.as_object().unwrap().values().all(has_class);
                     prop_assert!(!all, "{unfit}: {graph}");

@@ -1,12 +1,12 @@
-//! The body of `POST /api/jobs/cancel`, and ComfyUI's own words where it is wrong. The answer to
-//! a good one is [`crate::comfy::commands::cancelled`], as it is for a single job.
+//! The body of `POST /api/jobs/cancel`, and ComfyUI's own error texts for it. The answer to a good
+//! body is [`crate::comfy::commands::cancelled`], as for a single job.
 
 use std::fmt;
 
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-/// ComfyUI answers 400.
+/// Errors that ComfyUI answers with 400.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum BadCancel {
     #[error("Request body must be valid JSON")]
@@ -30,11 +30,11 @@ impl BadCancel {
     }
 }
 
-/// The ids in a body. An id is a UUID in its canonical form, or one that `is_known`: servers
-/// before about 0.26 take any text for an id, so a client may have given its prompt another.
+/// The ids in a body. An id must be a UUID in its canonical form, or one that `is_known`: servers
+/// before about 0.26 accept any text as an id, so a client may have chosen another form.
 ///
 /// # Errors
-/// It is not what ComfyUI takes.
+/// ComfyUI would refuse the body.
 pub fn read(body: &[u8], is_known: impl Fn(&str) -> bool) -> Result<Vec<String>, BadCancel> {
     let value: Value = serde_json::from_slice(body).map_err(|_| BadCancel::NotJson)?;
     let ids = value.get("job_ids").and_then(Value::as_array).ok_or(BadCancel::NotAList)?;
@@ -58,7 +58,7 @@ fn is_canonical(id: &str) -> bool {
     Uuid::try_parse(id).is_ok_and(|uuid| uuid.hyphenated().to_string() == id)
 }
 
-/// A value as Python shows it.
+/// Displays a value as Python prints it.
 pub(super) struct Python<'a>(pub(super) &'a Value);
 
 impl fmt::Display for Python<'_> {

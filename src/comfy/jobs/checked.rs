@@ -1,8 +1,8 @@
-//! What of a job the pages check, made as they want it.
+//! Corrects the members of a job that pages check.
 //!
-//! A page reads the whole list with one schema (frontends 1.49.6 and 1.58.1): a single member of a
-//! single job that is of another type, and it shows no job at all. So a number that is none is left
-//! out, and what must be there and cannot be read is there and empty.
+//! A page reads the whole list with one schema (frontends 1.49.6 and 1.58.1). If a single member of
+//! a single job has another type, it shows no job at all. So values that are not numbers are left
+//! out where a number is optional, and required members that cannot be read are written empty.
 
 use std::borrow::Cow;
 
@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 
 use crate::comfy::raw::{Object, Writer, list, number, object, quoted, text};
 
-/// The members of a job that have to be numbers.
+/// The members of a job that must be numbers.
 const NUMBERS: [&str; 7] = [
     "priority",
     "create_time",
@@ -24,7 +24,7 @@ const NUMBERS: [&str; 7] = [
 /// The folders that a page knows.
 const TYPES: [&str; 3] = ["input", "output", "temp"];
 
-/// A member of a job as the pages take it; `None` if it is to be left out.
+/// A member of a job in the form that pages accept; `None` if it must be left out.
 pub(super) fn member<'a>(key: &str, value: &'a RawValue) -> Option<Cow<'a, str>> {
     match key {
         "workflow_id" => text(value).map(|_| value.get().into()),
@@ -35,12 +35,12 @@ pub(super) fn member<'a>(key: &str, value: &'a RawValue) -> Option<Cow<'a, str>>
     }
 }
 
-/// A number that is one.
+/// True for a number.
 pub(super) fn is_number(value: &RawValue) -> bool {
     number(value).is_some_and(f64::is_finite)
 }
 
-/// The output that stands for a job. `nodeId` and `mediaType` are there.
+/// The preview output of a job. `nodeId` and `mediaType` are always there.
 fn preview(fields: &Object<'_>) -> String {
     let mut preview = Writer::new();
     for (key, value) in fields.iter().filter(|(key, value)| is_of_file(key, value)) {
@@ -52,7 +52,7 @@ fn preview(fields: &Object<'_>) -> String {
     preview.finish()
 }
 
-/// True if a member of an output is of the type that pages want.
+/// True if a member of an output has the type that pages require.
 pub(super) fn is_of_file(key: &str, value: &RawValue) -> bool {
     match key {
         "filename" | "subfolder" | "display_name" | "content" | "nodeId" | "mediaType" => {
@@ -63,7 +63,7 @@ pub(super) fn is_of_file(key: &str, value: &RawValue) -> bool {
     }
 }
 
-/// What a failed prompt failed of.
+/// Why a prompt failed.
 pub(super) fn error(fields: &Object<'_>) -> String {
     const TEXTS: [&str; 4] = ["node_id", "node_type", "exception_message", "exception_type"];
     let mut error = Writer::new();
@@ -80,7 +80,7 @@ pub(super) fn error(fields: &Object<'_>) -> String {
         }
     }
     for key in TEXTS.into_iter().filter(|key| fields.text(key).is_none()) {
-        // A number stands for itself: forks give nodes numbers for ids.
+        // A number is used as it is: in forks, nodes have numbers as ids.
         let told = fields.get(key).filter(|value| is_number(value)).map_or("", RawValue::get);
         error.raw(key, &quoted(told));
     }

@@ -1,9 +1,9 @@
-//! One prompt as the list of jobs shows it, and as it is shown alone.
+//! One prompt as a job, in the list of jobs and by itself.
 //!
-//! Made from an entry of a queue or of a history, as 0.33 makes it; or it is a backend's own
-//! object, of which is changed what an older server has otherwise: the status of an interrupted
-//! prompt, and what is said of its outputs. Whichever it is, it has what the pages check, and no
-//! client's id.
+//! It is made from an entry of a queue or of a history, as 0.33 makes it. Or it is a backend's own
+//! object, in which the differences of older servers are corrected: the status of an interrupted
+//! prompt, and the facts about its outputs. In both cases it has what pages check, and no client
+//! id.
 
 use std::borrow::Cow;
 
@@ -18,27 +18,28 @@ use crate::comfy::raw::{Object, Writer, list, number, object, text};
 use crate::comfy::redact;
 use crate::routing::ids::PromptId;
 
-/// One object of the list, and what the list is sorted and filtered by.
+/// One object of the list, and the row by which the list is sorted and filtered.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Job {
-    /// Its status is the prompt's, whatever it is told as.
+    /// It has the prompt's real status, whatever clients are told.
     pub row: Row,
     pub json: String,
 }
 
 const ERROR: &str = "execution_error";
 
-/// How many outputs can be looked at: servers have it that choose the preview as it is done here.
+/// The number of outputs that can be previewed. Only servers that choose the preview as we do have
+/// this member.
 const PREVIEWABLE: &str = "previewable_outputs_count";
 
-/// What a prompt looks like when it is asked for by its id, and not in a list with others.
+/// Members for a prompt that is asked for by its id, which lists leave out.
 const DETAILS: [&str; 3] = ["outputs", "execution_status", "workflow"];
 
 impl Job {
-    /// Of an entry of a queue, which is `status`: pending or in progress.
+    /// A job from an entry of a queue; `status` is pending or in progress.
     ///
     /// # Errors
-    /// It is no such entry.
+    /// The entry has another format.
     pub fn of_item(item: &Item<'_>, status: Status, taken_ms: u64) -> Result<Self, Junk> {
         let parts = item.parts();
         let submitted = Submitted::read(&parts, taken_ms)?;
@@ -47,11 +48,11 @@ impl Job {
         Ok(Self { row: submitted.row(id, status, 0.0), json })
     }
 
-    /// Of an entry of a queue, for nobody in particular (promise R5): id, position and time, and no
-    /// workflow to find it by.
+    /// A job from an entry of a queue, for callers who do not own it (promise R5): id, position and
+    /// time, and no workflow.
     ///
     /// # Errors
-    /// It is no such entry.
+    /// The entry has another format.
     pub fn of_position(item: &Item<'_>, status: Status, taken_ms: u64) -> Result<Self, Junk> {
         let parts = item.parts();
         let submitted = Submitted::read(&parts, taken_ms)?;
@@ -61,8 +62,8 @@ impl Job {
         Ok(Self { row, json })
     }
 
-    /// Of a prompt that has ended, for nobody in particular: its id, its place, its status and when
-    /// it was taken. Nothing is said of outputs: none are shown.
+    /// A job from a prompt that has ended, for callers who do not own it: its id, place, status and
+    /// submission time. It has no outputs, because none are shown.
     #[must_use]
     pub fn of_ended_position(row: Row, order: u64, told: Telling) -> Self {
         let mut job = Writer::new();
@@ -71,10 +72,10 @@ impl Job {
         Self { json: job.finish(), row }
     }
 
-    /// Of an entry of a history.
+    /// A job from an entry of a history.
     ///
     /// # Errors
-    /// It is no such entry.
+    /// The entry has another format.
     pub fn of_entry(id: &PromptId, entry: &[u8], told: Telling) -> Result<Self, Junk> {
         let ended = Ended::read(entry, told.taken_ms)?;
         let status = ended.status();
@@ -82,10 +83,10 @@ impl Job {
         Ok(Self { row: ended.submitted.row(id.clone(), status, ended.run.duration_ms()), json })
     }
 
-    /// Of a backend's own object: one of its list, or the answer of `GET /api/jobs/{id}`.
+    /// A job from a backend's own object: one of its list, or the answer of `GET /api/jobs/{id}`.
     ///
     /// # Errors
-    /// It is no such object, or of a status that nobody has heard of.
+    /// It is not a job, or its status is unknown.
     pub fn of_own(own: &[u8], told: Telling) -> Result<Self, Junk> {
         let own = Own::read(own)?;
         let row = Row {
@@ -102,11 +103,11 @@ impl Job {
     }
 }
 
-/// The objects of a backend's own answer to `GET /api/jobs` that are the caller's, in its order.
-/// One that cannot be read is left out.
+/// The caller's objects in a backend's own answer to `GET /api/jobs`, in its order. Unreadable ones
+/// are left out.
 ///
 /// # Errors
-/// It is no list of jobs.
+/// The answer is not a list of jobs.
 pub fn own_list(
     body: &[u8],
     told: Telling,
@@ -121,7 +122,7 @@ pub fn own_list(
 /// The answer of `GET /api/jobs/{id}` for a prompt that has ended.
 ///
 /// # Errors
-/// It is no history entry.
+/// It is not a history entry.
 pub fn detail_of_entry(id: &PromptId, entry: &[u8], told: Telling) -> Result<String, Junk> {
     let ended = Ended::read(entry, told.taken_ms)?;
     let mut detail = ended.object(id, told.interrupted.told(ended.status()));
@@ -131,11 +132,11 @@ pub fn detail_of_entry(id: &PromptId, entry: &[u8], told: Telling) -> Result<Str
     Ok(detail.finish())
 }
 
-/// The answer of `GET /api/jobs/{id}` for a prompt that has not ended. With its workflow, though
-/// 0.33 leaves it out: a page opens a waiting prompt by that.
+/// The answer of `GET /api/jobs/{id}` for a prompt that has not ended. It includes the workflow,
+/// though 0.33 leaves it out: a page needs it to open a waiting prompt.
 ///
 /// # Errors
-/// It is no queue entry.
+/// It is not a queue entry.
 pub fn detail_of_item(item: &Item<'_>, status: Status, taken_ms: u64) -> Result<String, Junk> {
     let parts = item.parts();
     let submitted = Submitted::read(&parts, taken_ms)?;
@@ -145,22 +146,23 @@ pub fn detail_of_item(item: &Item<'_>, status: Status, taken_ms: u64) -> Result<
     Ok(detail.finish())
 }
 
-/// A backend's own answer to `GET /api/jobs/{id}`, in the caller's words.
+/// A backend's own answer to `GET /api/jobs/{id}`, corrected for the caller.
 ///
 /// # Errors
-/// It is no job.
+/// It is not a job.
 pub fn detail_of_own(own: &[u8], told: Telling) -> Result<String, Junk> {
     Ok(Own::read(own)?.written(told, |_| true))
 }
 
-/// What was submitted, as queues and histories have it.
+/// The submission, as queues and histories have it.
 struct Submitted<'a> {
     number: &'a RawValue,
     graph: &'a RawValue,
     extra_data: &'a RawValue,
     create_time: Cow<'a, str>,
     created_ms: f64,
-    /// A text: ComfyUI tells whatever a workflow has for an id, and the pages want one.
+    /// Only a text: ComfyUI passes on any value that a workflow has as id, but pages require a
+    /// text.
     workflow_id: Option<&'a RawValue>,
 }
 
@@ -168,7 +170,7 @@ impl<'a> Submitted<'a> {
     fn read(parts: &[&'a RawValue], taken_ms: u64) -> Result<Self, Junk> {
         let [number, _id, graph, extra_data, ..] = parts else { return Err(Junk::Malformed) };
         let extra = object(extra_data).unwrap_or_default();
-        // A null on the way makes ComfyUI answer 500; here there is no workflow then.
+        // If one of these is null, ComfyUI answers 500; here there is then no workflow.
         let workflow = extra.object("extra_pnginfo").and_then(|info| info.object("workflow"));
         let workflow_id = workflow.and_then(|workflow| workflow.get("id"));
         let given = extra.get("create_time").filter(|time| checked::is_number(time));
@@ -187,7 +189,7 @@ impl<'a> Submitted<'a> {
         Row { id, status, created_ms: self.created_ms, duration_ms, workflow_id }
     }
 
-    /// What every object begins with.
+    /// The members with which every object begins.
     fn head(&self, id: &PromptId, status: Status) -> Writer {
         let mut job = Writer::new();
         job.text("id", id.as_str()).text("status", status.name());
@@ -212,7 +214,7 @@ impl<'a> Submitted<'a> {
     }
 }
 
-/// What is said of outputs.
+/// Writes the facts about outputs.
 fn counted(job: &mut Writer, outputs: &Summary) {
     job.raw("outputs_count", &outputs.count.to_string());
     job.raw("previewable_outputs_count", &outputs.previewable.to_string());
@@ -250,7 +252,7 @@ impl<'a> Ended<'a> {
         })
     }
 
-    /// The word of ComfyUI's status counts, not that of the last event: so does ComfyUI.
+    /// As in ComfyUI, the word of the status counts, not the last event.
     fn status(&self) -> Status {
         match (self.is_error, self.run.is_interrupted) {
             (false, _) => Status::Completed,
@@ -271,7 +273,7 @@ impl<'a> Ended<'a> {
     }
 }
 
-/// What the events of a history entry say of the run.
+/// What the events of a history entry tell about the run.
 #[derive(Default)]
 struct Run<'a> {
     start: Option<&'a RawValue>,
@@ -281,7 +283,7 @@ struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    /// Of several events of one kind the last counts.
+    /// Of several events of one kind the last one counts.
     fn read(status: &Object<'a>) -> Self {
         let mut run = Self::default();
         for message in status.list("messages").unwrap_or_default() {
@@ -327,7 +329,7 @@ impl<'a> Own<'a> {
         let id = fields.text("id").and_then(|id| PromptId::parse(&id).ok());
         let status = fields.text("status").and_then(|name| Status::named(&name));
         let (Some(id), Some(status)) = (id, status) else { return Err(Junk::Malformed) };
-        // Servers that call an interrupted prompt failed keep an error with all that did fail.
+        // Servers that call an interrupted prompt failed store an error only for real failures.
         let has_run = fields.get("execution_end_time").is_some();
         let is_cut = status == Status::Failed && has_run && fields.get("execution_error").is_none();
         Ok(Self { fields, id, status: if is_cut { Status::Cancelled } else { status } })
@@ -358,7 +360,7 @@ impl<'a> Own<'a> {
         job.finish()
     }
 
-    /// What is to be said of the outputs, if its server is one that says it otherwise.
+    /// The facts about outputs, for a server that writes them differently.
     fn of_older(&self) -> Option<Summary> {
         if self.fields.get(PREVIEWABLE).is_some() {
             return None;
@@ -370,7 +372,7 @@ impl<'a> Own<'a> {
     }
 }
 
-/// The `workflow` of a job without the id of its client.
+/// The `workflow` of a job without its client's id.
 fn without_client(workflow: &RawValue) -> String {
     let Some(fields) = object(workflow) else { return workflow.get().to_owned() };
     let mut written = Writer::new();
@@ -493,7 +495,7 @@ mod tests {
 
     #[test]
     fn a_queued_prompt_is_shown_by_its_place() {
-        // An id that is no text is none: the page would show no job at all.
+        // An id that is not a text is left out: otherwise the page would show no job at all.
         let extra = json!({ "create_time": 3, "extra_pnginfo": { "workflow": { "id": 9 } } });
         let body = json!({
             "queue_running": [[1.5, "p", { "1": 2 }, extra, []]],
@@ -612,7 +614,7 @@ mod tests {
             }
         }
 
-        /// Whatever an entry has in the places that are read, there is a job, and it is in order.
+        /// Whatever values an entry has, the resulting job is valid.
         #[test]
         fn an_odd_entry_is_a_job_all_the_same(
             extra_data in any_json(),

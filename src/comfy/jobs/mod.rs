@@ -1,16 +1,16 @@
 //! The jobs API (`GET /api/jobs`, `GET /api/jobs/{id}`, the cancels), made from queues and
-//! histories: ComfyUI has it since 0.6.0, and `cancelled` since about 0.26.
+//! histories. ComfyUI has it since 0.6.0, and the status `cancelled` since about 0.26.
 //!
-//! - [`query`]: what a list is asked for, and ComfyUI's words where it is asked wrongly
+//! - [`query`]: the query of a list, and ComfyUI's error texts for it
 //! - [`page`]: which prompts are on a page of the list, and the answer
-//! - [`job`]: one prompt as the list shows it, and as it is shown alone
-//! - `preview`: the output that stands for a prompt, and how many it has
-//! - `checked`: what pages check, made as they want it
+//! - [`job`]: one prompt as a job, in the list and by itself
+//! - `preview`: the preview output of a prompt, and the number of its outputs
+//! - `checked`: corrects the members that pages check
 //! - [`cancel`]: the body of `POST /api/jobs/cancel`
 //!
-//! The objects are those of 0.33, which every page that knows the API reads, whatever server the
-//! prompt ran on; a newer one's own objects keep what it adds. An interrupted prompt is `cancelled`
-//! to who knows the word.
+//! The objects are those of 0.33, which every page that knows the API can read, whatever server the
+//! prompt ran on. Additional members of a newer server's objects are kept. An interrupted prompt is
+//! `cancelled` for clients that know this status.
 
 pub mod cancel;
 mod checked;
@@ -21,10 +21,10 @@ pub mod query;
 
 use crate::routing::pending::End;
 
-/// The answer for a prompt that nobody knows; its status is 404.
+/// The answer for an unknown prompt; its status is 404.
 pub const NOT_FOUND: &str = r#"{"error": "Job not found"}"#;
 
-/// What has become of a prompt, in the words of the jobs API.
+/// The status of a prompt, in the words of the jobs API.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub enum Status {
     Pending,
@@ -50,13 +50,13 @@ impl Status {
         }
     }
 
-    /// The status of that name.
+    /// The status with that name.
     #[must_use]
     pub fn named(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|status| status.name() == name)
     }
 
-    /// What has become of a prompt that ended so; `None` if ComfyUI would not know it any more.
+    /// The status of a prompt with this end; `None` if ComfyUI would no longer know the prompt.
     #[must_use]
     pub fn of_end(end: End) -> Option<Self> {
         match end {
@@ -67,7 +67,7 @@ impl Status {
         }
     }
 
-    /// True if it changes no more.
+    /// True if the status is final.
     #[must_use]
     pub fn is_ended(self) -> bool {
         match self {
@@ -77,17 +77,17 @@ impl Status {
     }
 }
 
-/// What an interrupted prompt is called.
+/// The status that clients see for an interrupted prompt.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum Interrupted {
-    /// As servers did before they had a word for it.
+    /// As on servers without the status `cancelled`.
     #[default]
     Failed,
     Cancelled,
 }
 
 impl Interrupted {
-    /// The status as it is told.
+    /// The status that clients see.
     #[must_use]
     pub fn told(self, status: Status) -> Status {
         match (self, status) {
@@ -104,12 +104,12 @@ impl Interrupted {
     }
 }
 
-/// How a job is told.
+/// How a job is written for a client.
 #[derive(Clone, Copy, Debug)]
 pub struct Telling {
     pub interrupted: Interrupted,
-    /// When the prompt was taken, in milliseconds since 1970: its `create_time` where its server
-    /// gives none. Without that number in one job the pages show none of them.
+    /// When the prompt was submitted, in milliseconds since 1970: its `create_time` if its server
+    /// gives none. If one job lacks that number, pages show no jobs.
     pub taken_ms: u64,
 }
 

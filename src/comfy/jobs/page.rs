@@ -1,8 +1,7 @@
-//! Which prompts are on a page of the list of jobs, and the answer.
+//! Chooses the prompts on a page of the list of jobs, and writes the answer.
 //!
-//! A page is chosen from *rows*, which say of each prompt no more than a filter and an order need:
-//! for most queries the ledger knows that of ended prompts, and only the entries of those on the
-//! page are fetched.
+//! A page is chosen from *rows*, which have only what filters and sort orders need. For most
+//! queries the ledger has that for ended prompts, and only the entries on the page are fetched.
 
 use std::cmp::Ordering;
 
@@ -14,21 +13,22 @@ use super::query::{JobQuery, Order, SortBy};
 use crate::routing::ids::PromptId;
 use crate::routing::pending::End;
 
-/// One prompt, as far as lists are filtered and sorted by it.
+/// One prompt, with what lists are filtered and sorted by.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Row {
     pub id: PromptId,
     pub status: Status,
     /// `create_time`, in milliseconds since 1970; 0 if it is not known.
     pub created_ms: f64,
-    /// 0 if it has not run, or nobody knows how long.
+    /// 0 if it has not run, or its duration is unknown.
     pub duration_ms: f64,
     pub workflow_id: Option<Box<str>>,
 }
 
 impl Row {
-    /// A prompt that the ledger knows to have ended, submitted at `created_ms`; `None` if ComfyUI
-    /// would not know it any more. Enough for queries that read the entries of the page only.
+    /// A row for a prompt that ended according to the ledger, submitted at `created_ms`; `None` if
+    /// ComfyUI would no longer know it. It suffices for queries that read only the entries on the
+    /// page.
     #[must_use]
     pub fn of_end(id: PromptId, end: End, created_ms: u64) -> Option<Self> {
         #[expect(clippy::cast_precision_loss, reason = "a time in milliseconds has 41 bits")]
@@ -38,11 +38,11 @@ impl Row {
     }
 }
 
-/// The prompts from which pages are chosen. Each is there once, as the last that is known of it.
+/// The prompts from which pages are chosen. Each is in it once, with its latest state.
 #[derive(Debug, Default)]
 pub struct Rows(IndexMap<PromptId, Row>);
 
-/// A page: rows in their order, and how many there would be without limit and offset.
+/// A page: its rows in order, and how many rows there would be without limit and offset.
 #[derive(Debug, PartialEq)]
 pub struct Page<'a> {
     pub rows: Vec<&'a Row>,
@@ -50,11 +50,10 @@ pub struct Page<'a> {
 }
 
 impl Rows {
-    /// Adds a prompt: of those that are equal in the order asked for, the first added is the first
-    /// listed. ComfyUI's order is what runs, what waits, then what has ended, oldest first.
+    /// Adds a prompt. Prompts that are equal in the requested order are listed in the order in
+    /// which they were added. ComfyUI's order is: running, waiting, then ended ones, oldest first.
     ///
-    /// A prompt may end between the look at its queue and the look at the ledger: the later word
-    /// counts.
+    /// A prompt may end after its queue was read and before the ledger is: the later state counts.
     pub fn push(&mut self, row: Row) {
         match self.0.entry(row.id.clone()) {
             Entry::Vacant(vacant) => {
@@ -77,7 +76,7 @@ impl Rows {
             .filter(|row| query.wants(row.status))
             .filter(|row| workflow.is_none() || workflow == row.workflow_id.as_deref())
             .collect();
-        // Equal ones keep their order both ways, as in Python.
+        // Equal ones keep their order in both directions, as in Python.
         match query.order {
             Order::Ascending => rows.sort_by(|one, other| compare(query.sort_by, one, other)),
             Order::Descending => rows.sort_by(|one, other| compare(query.sort_by, other, one)),
@@ -97,7 +96,7 @@ fn compare(by: SortBy, one: &Row, other: &Row) -> Ordering {
     }
 }
 
-/// The answer of `GET /api/jobs`: the objects of the page's rows that were found, in their order.
+/// The answer of `GET /api/jobs`: the objects for the page's rows that were found, in order.
 #[must_use]
 pub fn answer<'j>(
     query: &JobQuery,
@@ -112,7 +111,7 @@ pub fn answer<'j>(
         out.extend_from_slice(job.as_bytes());
     }
     let limit = query.limit.map_or_else(|| "null".to_owned(), |limit| limit.to_string());
-    // Counted by rows, so that a page that lacks a forgotten entry does not end the list.
+    // Counts rows and not objects, so that a missing entry on a page does not end the list.
     let listed = u64::try_from(page.rows.len()).unwrap_or(u64::MAX);
     let total = u64::try_from(page.total).unwrap_or(u64::MAX);
     let has_more = query.offset.saturating_add(listed) < total;

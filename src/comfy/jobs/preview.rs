@@ -1,6 +1,6 @@
-//! How many outputs a prompt has, how many can be looked at, and the one that stands for it, as
-//! ComfyUI 0.33 chooses it (`comfy_execution/jobs.py`): the first picture, video, sound or model
-//! that was saved, else the first other one, else the first text file, else the first text.
+//! Counts a prompt's outputs and those that can be previewed, and chooses its preview, as ComfyUI
+//! 0.33 does (`comfy_execution/jobs.py`): the first saved picture, video, sound or model, else the
+//! first other one, else the first text file, else the first text.
 
 use std::borrow::Cow;
 
@@ -10,26 +10,26 @@ use super::cancel::Python;
 use super::checked::is_of_file;
 use crate::comfy::raw::{Object, Writer, list, object, text};
 
-/// Outputs that can be looked at, by the key under which their node has them.
+/// The keys of a node's outputs that can be previewed.
 const MEDIA: [&str; 5] = ["images", "video", "audio", "3d", "text"];
 
-/// Files that can be looked at, whatever their key is.
+/// Endings of files that can be previewed under any key.
 const MODELS: [&str; 5] = [".obj", ".fbx", ".gltf", ".glb", ".usdz"];
 const TEXTS: [&str; 3] = [".txt", ".md", ".json"];
 
-/// How many characters of a text are shown.
+/// The most characters of a text that are shown.
 const SHOWN_MAX: usize = 1024;
 
 #[derive(Debug, Default, Eq, PartialEq)]
 pub(super) struct Summary {
     pub(super) count: usize,
-    /// How many of them can be looked at.
+    /// The number of outputs that can be previewed.
     pub(super) previewable: usize,
     /// The output's own object, with `nodeId` and `mediaType`.
     pub(super) preview: Option<String>,
 }
 
-/// One output: where it was made, and what is known of it.
+/// One output with its node.
 struct Output<'a> {
     node: &'a str,
     media: &'a str,
@@ -37,13 +37,13 @@ struct Output<'a> {
 }
 
 enum File<'a> {
-    /// As its node told it.
+    /// An object, as the node gave it.
     Told(Object<'a>),
-    /// A name alone, which is a file if it ends like a model.
+    /// A bare name; it is a file if it has the ending of a model.
     Named(Cow<'a, str>),
 }
 
-/// The first of each rank.
+/// The first output of each rank.
 #[derive(Default)]
 struct Ranks {
     saved: Option<String>,
@@ -52,7 +52,7 @@ struct Ranks {
     text: Option<String>,
 }
 
-/// Sums up the outputs of a history entry.
+/// Summarises the outputs of a history entry.
 pub(super) fn summary(outputs: Option<&RawValue>) -> Summary {
     let mut sum = Summary::default();
     let mut ranks = Ranks::default();
@@ -78,7 +78,7 @@ pub(super) fn summary(outputs: Option<&RawValue>) -> Summary {
     sum
 }
 
-/// The outputs as a job's detail tells them: names of models are files, and nothing is no output.
+/// The outputs as a job's detail shows them: names of models become files, and null is left out.
 pub(super) fn normalized(outputs: Option<&RawValue>) -> String {
     let mut all = Writer::new();
     let Some(nodes) = outputs.and_then(object) else { return all.finish() };
@@ -110,19 +110,19 @@ fn normalized_list(items: &[&RawValue]) -> String {
     format!("[{}]", written.join(", "))
 }
 
-/// Each item of a node's lists, with the key of its list.
+/// Each item of a node's lists, with the list's key.
 fn items<'o, 'a>(made: &'o Object<'a>) -> impl Iterator<Item = (&'o str, &'a RawValue)> {
-    // `animated` says of pictures whether they move.
+    // `animated` says only whether pictures move.
     let lists = made.iter().filter(|(media, _)| *media != "animated");
     lists.flat_map(|(media, value)| {
         list(value).unwrap_or_default().into_iter().map(move |item| (media, item))
     })
 }
 
-/// A text that a node shows, as a preview.
+/// The preview of a text that a node shows.
 fn shown(node: &str, item: &RawValue) -> Option<String> {
     let value = match item.get() {
-        // Python's tuples are lists by now.
+        // Python's tuples are lists in JSON.
         tuple if tuple.starts_with('[') => list(item)?.first().and_then(|first| text(first)),
         _ => text(item),
     };

@@ -1,4 +1,4 @@
-//! What a list of jobs is asked for, and ComfyUI's own words where it is asked wrongly.
+//! The query of a list of jobs, and ComfyUI's own error texts for it.
 
 use std::fmt;
 
@@ -36,16 +36,16 @@ pub enum Order {
     Descending,
 }
 
-/// Whose entries must be read before it is known which prompts are on the page.
+/// Which entries must be read to know which prompts are on the page.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Reads {
-    /// Those on the page only: the ledger knows enough of the others.
+    /// Only those on the page: the ledger knows enough about the others.
     Page,
-    /// All: it is sorted or filtered by what only an entry says.
+    /// All: the list is sorted or filtered by fields that only entries have.
     All,
 }
 
-/// ComfyUI answers 400.
+/// Errors that ComfyUI answers with 400.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum BadJobQuery {
     #[error("Invalid status value(s): {}. Valid values: {}", .0.join(", "), Names)]
@@ -80,11 +80,11 @@ impl fmt::Display for Names {
 }
 
 impl JobQuery {
-    /// Reads a query. Whoever names `cancelled` in it knows the word; for all others an
-    /// interrupted prompt is what `otherwise` says.
+    /// Reads a query. A client whose query contains `cancelled` knows this status; for all others,
+    /// an interrupted prompt has the status that `otherwise` says.
     ///
     /// # Errors
-    /// The first thing that ComfyUI would object to.
+    /// The first error that ComfyUI would report.
     pub fn read(raw_query: &str, otherwise: Interrupted) -> Result<Self, BadJobQuery> {
         let statuses = statuses(parameter(raw_query, "status").as_deref())?;
         let lower = |name| parameter(raw_query, name).map(|text| text.to_lowercase());
@@ -110,20 +110,20 @@ impl JobQuery {
         })
     }
 
-    /// True if prompts of this status are asked for.
+    /// True if the query asks for prompts with this status.
     #[must_use]
     pub fn wants(&self, status: Status) -> bool {
         let told = self.interrupted.told(status);
         self.statuses.as_ref().is_none_or(|wanted| wanted.contains(&told))
     }
 
-    /// True if prompts are asked for that have not ended: queues are needed.
+    /// True if the query asks for prompts that have not ended: queues are needed.
     #[must_use]
     pub fn wants_queued(&self) -> bool {
         self.wants(Status::InProgress) || self.wants(Status::Pending)
     }
 
-    /// True if prompts are asked for that have ended.
+    /// True if the query asks for prompts that have ended.
     #[must_use]
     pub fn wants_ended(&self) -> bool {
         Status::ALL.into_iter().any(|status| status.is_ended() && self.wants(status))
@@ -149,7 +149,7 @@ fn statuses(text: Option<&str>) -> Result<Option<Vec<Status>>, BadJobQuery> {
             None => unknown.push(name),
         }
     }
-    // Nothing but commas names no status, and gets no job.
+    // A list of nothing but commas names no status, and matches no job.
     if unknown.is_empty() { Ok(Some(known)) } else { Err(BadJobQuery::Status(unknown)) }
 }
 
@@ -162,7 +162,7 @@ fn limit(text: Option<&str>) -> Result<Option<u64>, BadJobQuery> {
     }
 }
 
-/// A negative one is none.
+/// A negative offset counts as 0.
 fn offset(text: Option<&str>) -> Result<u64, BadJobQuery> {
     let Some(text) = text else { return Ok(0) };
     let offset = integer(text).ok_or(BadJobQuery::Offset)?;

@@ -1,7 +1,7 @@
-//! `GET /history?max_items=&offset=`: which ended prompts are asked for, and the list of them.
+//! `GET /history?max_items=&offset=`: chooses the requested prompts and writes the list.
 //!
-//! The ledger knows which prompts have ended and in which order; their entries are fetched one by
-//! one (`GET /history/{id}`) and put together here, oldest first as ComfyUI has them.
+//! The ledger knows which prompts have ended and in which order. Their entries are fetched one by
+//! one (`GET /history/{id}`) and joined here, oldest first as in ComfyUI.
 
 use std::ops::Range;
 
@@ -15,11 +15,11 @@ use crate::comfy::query::parameter;
 use crate::comfy::raw::quoted;
 use crate::routing::pending::End;
 
-/// How many ended prompts a list goes back at most: as many as one ComfyUI keeps
-/// (`execution.py`, `MAXIMUM_HISTORY_SIZE`). What is older is known by its id only.
+/// The most ended prompts in a list: as many as one ComfyUI keeps (`execution.py`,
+/// `MAXIMUM_HISTORY_SIZE`). Older prompts can be found only by their ids.
 pub const KEPT_MAX: usize = 10_000;
 
-/// The newest of what has ended, as far back as a list goes.
+/// The latest of the ended prompts, as many as a list may have.
 #[must_use]
 pub fn kept<T>(ended: &[T]) -> &[T] {
     &ended[ended.len().saturating_sub(KEPT_MAX)..]
@@ -29,18 +29,18 @@ pub fn kept<T>(ended: &[T]) -> &[T] {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Window {
     max_items: Option<i64>,
-    /// From the oldest; negative for none.
+    /// Counted from the oldest; negative for none.
     offset: i64,
 }
 
-/// ComfyUI answers 500.
+/// An error that ComfyUI answers with 500.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("`{0}` is not an integer")]
 pub struct NotAnInteger(pub &'static str);
 
 impl Window {
     /// # Errors
-    /// One of the two parameters is there and is no integer.
+    /// One of the two parameters is not an integer.
     pub fn read(raw_query: &str) -> Result<Self, NotAnInteger> {
         let number = |name: &'static str| match parameter(raw_query, name) {
             None => Ok(None),
@@ -49,11 +49,12 @@ impl Window {
         Ok(Self { max_items: number("max_items")?, offset: number("offset")?.unwrap_or(-1) })
     }
 
-    /// Which of `count` entries, oldest first, are asked for. Without an offset `max_items` are the
-    /// newest. With one, ComfyUI stops only after an entry, so at least one is given.
+    /// The requested ones of `count` entries, oldest first. Without an offset, `max_items` selects
+    /// the newest. With one, ComfyUI checks the limit only after an entry, so at least one is
+    /// given.
     #[must_use]
     pub fn of(self, count: usize) -> Range<usize> {
-        // More than that is in no list.
+        // No list is longer than that.
         let end = i64::try_from(count).unwrap_or(i64::MAX);
         let first = match self.max_items {
             Some(max_items) if self.offset < 0 => end.saturating_sub(max_items),
@@ -65,11 +66,11 @@ impl Window {
     }
 }
 
-/// The entry of a prompt in the answer of `GET /history/{id}`: JSON, an object. `None` if its
-/// backend does not know it (any more).
+/// The entry of a prompt in the answer of `GET /history/{id}`: a JSON object. `None` if its backend
+/// does not know it (any more).
 ///
 /// # Errors
-/// It is no history.
+/// The answer is not a history.
 pub fn entry_of<'a>(body: &'a [u8], id: &str) -> Result<Option<&'a str>, Junk> {
     let mut entries: IndexMap<String, &'a RawValue> =
         serde_json::from_slice(body).map_err(|_| Junk::Malformed)?;
@@ -79,9 +80,9 @@ pub fn entry_of<'a>(body: &'a [u8], id: &str) -> Result<Option<&'a str>, Junk> {
     }
 }
 
-/// What nobody in particular is shown of a prompt that has ended, the `order`-th that was
-/// submitted (promise R5): its id and its place, and that it failed if it did. That it went well is
-/// not said: clients take a success without outputs for one that has none.
+/// What callers see of an ended prompt that they do not own (promise R5): its id, its place `order`
+/// among all submissions, and that it failed if it did. A success is not shown, because clients
+/// would take it for a success without outputs.
 #[must_use]
 pub fn position(id: &str, order: u64, end: End) -> String {
     let mut entry = json!({ "prompt": [order, id, {}, {}, []], "outputs": {} });
@@ -94,7 +95,7 @@ pub fn position(id: &str, order: u64, end: End) -> String {
     entry.to_string()
 }
 
-/// A history on its way out.
+/// A history that is being written.
 #[derive(Debug)]
 pub struct HistoryList {
     out: Vec<u8>,
@@ -107,7 +108,7 @@ impl Default for HistoryList {
 }
 
 impl HistoryList {
-    /// Adds the entry of a prompt, one that [`entry_of`] gave. Each id is added once.
+    /// Adds the entry of a prompt, as [`entry_of`] returned it. Each id is added once.
     pub fn push(&mut self, id: &str, entry: &[u8]) {
         if 1 < self.out.len() {
             self.out.extend_from_slice(b", ");
@@ -117,7 +118,7 @@ impl HistoryList {
         self.out.extend_from_slice(entry);
     }
 
-    /// How long the answer is so far, in bytes; a caller may stop there.
+    /// The length of the answer so far, in bytes; a caller may stop there.
     #[must_use]
     pub fn len(&self) -> usize {
         self.out.len()
@@ -128,7 +129,7 @@ impl HistoryList {
         self.out.len() == 1
     }
 
-    /// In the form of `GET /history`.
+    /// The answer in the form of `GET /history`.
     #[must_use]
     pub fn finish(mut self) -> Vec<u8> {
         self.out.push(b'}');
@@ -136,7 +137,7 @@ impl HistoryList {
     }
 }
 
-/// A number that is known to lie within a list.
+/// Converts a number that is known to lie within a list.
 fn index(number: i64) -> usize {
     usize::try_from(number).unwrap_or_default()
 }
@@ -219,7 +220,7 @@ mod tests {
         assert_eq!(kept(&ended[..3]), [0, 1, 2]);
     }
 
-    /// How ComfyUI walks over its history.
+    /// ComfyUI's own loop over its history.
     fn walk(count: usize, max_items: Option<i64>, offset: Option<i64>) -> Vec<usize> {
         let mut offset = offset.unwrap_or(-1);
         if let (true, Some(max)) = (offset < 0, max_items) {

@@ -1,9 +1,9 @@
-//! Lists of several backends as one.
+//! Merges lists of several backends.
 //!
-//! - [`mod@queue`]: the caller's entries of their queues
+//! - [`mod@queue`]: the caller's entries of the queues
 //! - [`history`]: the caller's ended prompts
 //! - [`texts`]: names of models and files
-//! - [`Positions`]: what nobody in particular is shown of their queues
+//! - [`Positions`]: what callers see of queue entries that they do not own
 
 pub mod history;
 pub mod queue;
@@ -13,8 +13,8 @@ use serde_json::{Value, json};
 
 use super::answers::{Junk, QueueItem, queue};
 
-/// What nobody in particular is shown of the queues (promise R5): ids and positions, no graphs and
-/// no client ids. Whoever waits for a prompt of his own finds its id.
+/// What callers see of queue entries that they do not own (promise R5): ids and positions, but no
+/// graphs and no client ids. A caller who waits for a prompt finds its id.
 #[derive(Debug, Default)]
 pub struct Positions {
     running: Vec<QueueItem>,
@@ -25,7 +25,7 @@ impl Positions {
     /// Adds the answer of one backend's `GET /queue`.
     ///
     /// # Errors
-    /// It is no queue.
+    /// The answer is not a queue.
     pub fn add(&mut self, body: &[u8]) -> Result<(), Junk> {
         let queue = queue(body)?;
         self.running.extend(queue.queue_running);
@@ -33,12 +33,12 @@ impl Positions {
         Ok(())
     }
 
-    /// The ids of all that was added.
+    /// The ids of everything that was added.
     pub fn ids(&self) -> impl Iterator<Item = &str> {
         self.running.iter().chain(&self.pending).map(|item| item.id.as_str())
     }
 
-    /// What is shown of them, in the form of `GET /queue`.
+    /// The shown entries, in the form of `GET /queue`.
     #[must_use]
     pub fn to_json(&self, is_shown: impl Fn(&str) -> bool) -> String {
         let shown = |items: &[QueueItem]| -> Vec<Value> {

@@ -1,23 +1,23 @@
-//! What somebody is shown of the queues of several backends (promise R5): his own entries, as they
-//! were.
+//! The queues of several backends as one list with the caller's own entries (promise R5),
+//! unchanged.
 //!
 //! # Invariants
 //!
-//! - An entry is shown only if its id was given as one of the caller's; one whose id cannot be read
-//!   is nobody's.
-//! - What is shown of an entry is the very bytes that its backend sent, but for the id of its
-//!   client where the caller has not named that client ([`Shown`]). Nothing else is copied before
-//!   the answer is written: the list borrows the backends' answers.
-//! - No prompt that is known to be pending is missing: clients poll this list, and take a prompt
-//!   that is neither here nor in the history for lost. Where its backend does not answer in time,
-//!   or has not got it yet, an entry is made up ([`OwnQueue::add_known`]).
+//! - An entry is shown only if its id was given as one of the caller's. An entry with an unreadable
+//!   id belongs to nobody.
+//! - A shown entry has the very bytes that its backend sent, except for the id of its client if the
+//!   caller has not named that client ([`Shown`]). Nothing else is copied before the answer is
+//!   written: the list borrows the backends' answers.
+//! - Every prompt that is known to be pending is in the list: clients poll it, and count a prompt
+//!   that is neither here nor in the history as lost. If its backend does not answer in time, or
+//!   has not got the prompt yet, an entry is made for it ([`OwnQueue::add_known`]).
 //!
 //! # The order
 //!
 //! By number, then backend, then id. On one backend that is the order in which ComfyUI will run
 //! them (its queue is a heap of tuples that begin with number and id, and is sent unsorted).
-//! Between backends numbers say little, since each counts from 0; but the order is the same at
-//! every look, and a prompt that jumped its queue stands before those that it passed.
+//! Between backends numbers say little, since each counts from 0. But the order is the same in
+//! every answer, and a prompt that jumped its queue comes before those that it passed.
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
@@ -44,7 +44,7 @@ pub struct OwnQueue<'a> {
 pub struct Item<'a> {
     pub backend: BackendId,
     pub id: Cow<'a, str>,
-    /// Infinite if it cannot be read: those go last.
+    /// Infinite if it cannot be read: such entries come last.
     number: f64,
     raw: Cow<'a, RawValue>,
 }
@@ -54,26 +54,26 @@ pub struct Item<'a> {
 pub struct Known<'p> {
     pub backend: BackendId,
     pub id: &'p PromptId,
-    /// Whose it is, if the caller named that client.
+    /// Its client, if the caller named that client.
     pub client: Option<&'p ClientId>,
-    /// When it was taken, in milliseconds since 1970.
+    /// When it was submitted, in milliseconds since 1970.
     pub taken_ms: u64,
-    /// As its backend answered the submission, if it has.
+    /// The number in its backend's answer to the submission, if that has come.
     pub number: Option<f64>,
     pub place: Place,
 }
 
-/// Whether somebody is shown an entry.
+/// How an entry is shown to the caller.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Shown {
     No,
     /// Without the id of its client.
     Cleaned,
-    /// As it is: the caller named its client.
+    /// Unchanged: the caller named its client.
     Whole,
 }
 
-/// Which list of a queue an entry stands in.
+/// The list of a queue in which an entry is.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Place {
     Running,
@@ -89,10 +89,10 @@ struct Answer<'a> {
 }
 
 impl<'a> OwnQueue<'a> {
-    /// Adds what the caller is shown of one backend's answer to `GET /queue`.
+    /// Adds the entries that the caller sees in one backend's answer to `GET /queue`.
     ///
     /// # Errors
-    /// It is no queue; nothing is added.
+    /// The answer is not a queue; nothing is added.
     pub fn add(
         &mut self,
         backend: BackendId,
@@ -114,8 +114,8 @@ impl<'a> OwnQueue<'a> {
         Ok(())
     }
 
-    /// Adds a prompt that is known to be pending, if no backend has told of it: without its graph.
-    /// To be called after all answers are added.
+    /// Adds a prompt that is known to be pending, if no backend has listed it: without its graph.
+    /// Call this after all answers were added.
     pub fn add_known(&mut self, known: Known<'_>) {
         let id = known.id.as_str();
         if self.running.iter().chain(&self.pending).any(|item| item.id == id) {
@@ -137,13 +137,13 @@ impl<'a> OwnQueue<'a> {
         }
     }
 
-    /// The entries with their status, in the order of the list: what runs, then what waits.
+    /// The entries with their status, in the order of the list: running ones, then waiting ones.
     pub fn items(&self) -> impl Iterator<Item = (Status, &Item<'a>)> {
         let running = sorted(&self.running).into_iter().map(|item| (Status::InProgress, item));
         running.chain(sorted(&self.pending).into_iter().map(|item| (Status::Pending, item)))
     }
 
-    /// In the form of `GET /queue`.
+    /// The list in the form of `GET /queue`.
     #[must_use]
     pub fn to_json(&self) -> Vec<u8> {
         const FRAME: usize = 64;
@@ -174,13 +174,13 @@ impl<'a> Item<'a> {
         Self { raw, ..self }
     }
 
-    /// The entry, but for the id of its client as its backend sent it.
+    /// The entry as its backend sent it, except for the client id if that was removed.
     #[must_use]
     pub fn json(&self) -> &str {
         self.raw.get()
     }
 
-    /// Its members, of which there are at least two.
+    /// Its members; there are at least two.
     pub(in crate::comfy) fn parts(&self) -> Vec<&RawValue> {
         raw::list(&self.raw).unwrap_or_default()
     }
@@ -300,7 +300,7 @@ mod tests {
     }
 
     proptest! {
-        /// Everybody's queue is a partition of the backends' queues, whoever has what.
+        /// Each entry is shown to exactly one caller, its owner.
         #[test]
         fn nobody_sees_anothers_entry_and_everybody_all_of_his_own(
             backends in vec(vec((0..4_u8, any::<i32>()), 0..12), 0..5),

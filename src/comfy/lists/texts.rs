@@ -1,4 +1,4 @@
-//! Lists of strings, of several servers as one: models, files.
+//! Merges lists of strings of several servers: names of models and files.
 
 use std::collections::HashSet;
 
@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use crate::comfy::walk::quote;
 
-/// A list of strings of each of several servers; `None` if the first's is none.
+/// The list of strings of each server; `None` if the first answer is not such a list.
 #[must_use]
 pub fn lists_of(lists: &[Bytes]) -> Option<Vec<(usize, String)>> {
     let read = |list: &Bytes| serde_json::from_slice::<Vec<String>>(list).ok();
@@ -16,7 +16,7 @@ pub fn lists_of(lists: &[Bytes]) -> Option<Vec<(usize, String)>> {
     Some(texts.flat_map(|(server, all)| all.into_iter().map(move |it| (server, it))).collect())
 }
 
-/// Strings as one list, each once.
+/// The strings as one list, each once.
 #[must_use]
 pub fn list_of(names: &[Option<String>]) -> Bytes {
     let mut known = HashSet::new();

@@ -17,7 +17,7 @@ pub(super) struct Object<'a> {
 }
 
 impl<'a> Object<'a> {
-    /// The last of that key, as Python takes it.
+    /// The value of the last member with that key, as in Python.
     pub(super) fn get(&self, key: &str) -> Option<&'a RawValue> {
         self.entries.iter().rfind(|(name, _)| name == key).map(|(_, value)| *value)
     }
@@ -86,7 +86,7 @@ pub(super) fn push_entry(json: &mut String, key: &str, value: &str) {
     json.push_str(value);
 }
 
-/// As [`push_entry`], with parts of the value written otherwise.
+/// Like [`push_entry`], with parts of the value rewritten.
 pub(super) fn push_edited(json: &mut String, key: &str, value: &str, edits: &Edits) {
     push_key(json, key);
     let mut at = 0;
@@ -106,7 +106,7 @@ fn push_key(json: &mut String, key: &str) {
     json.push_str(": ");
 }
 
-/// Text as JSON. Strings always serialise.
+/// A text as JSON. Strings can always be serialised.
 pub(super) fn quote(text: &str) -> String {
     serde_json::to_string(text).unwrap_or_default()
 }

@@ -1,4 +1,4 @@
-//! Bodies of submissions.
+//! Tests of the bodies of submissions.
 
 use super::super::graph::Unknown;
 use super::*;
@@ -55,7 +55,8 @@ fn extra_data_that_breaks_comfyui_is_dropped() {
         &format!(r#"{given}{{"extra_pnginfo":null,"a":1}}}}"#),
         &format!(r#"{ids}, "extra_data": {{"a": 1}}}}"#),
     );
-    // `jobs.py`, `_extract_job_metadata`: one such prompt and `/api/jobs` is 500 for everyone.
+    // `jobs.py`, `_extract_job_metadata`: one such prompt makes `/api/jobs` answer 500 for
+    // everyone.
     for odd in ["null", "\"abc\"", "[1]", "7", "false", "NaN"] {
         for before in ["", r#""workflow":{"id":1},"#] {
             check(
@@ -106,7 +107,7 @@ fn what_breaks_comfyui_is_refused() {
         "invalid_prompt",
     );
     refused(&format!(r#"{{"prompt":{}}}"#, chain(1_500)), "graph_too_deep");
-    // It answers 500 to these.
+    // ComfyUI answers these with 500.
     refused(&beside(r#""9":"class_type""#), "invalid_prompt");
     refused(&beside(r#""9":{"class_type":[],"inputs":{}}"#), "invalid_prompt");
     let saved = r#"{"prompt":{"last_node_id":9,"nodes":[{"id":1}],"version":0.4}}"#;
@@ -133,7 +134,7 @@ fn what_breaks_comfyui_and_can_be_mended_is() {
     );
 }
 
-/// Python's own JSON has them, and the graph in a picture is Python's.
+/// Python's own JSON has these numbers, and Python writes the graph into a picture.
 #[test]
 fn what_is_no_number_becomes_null() {
     for odd in ["NaN", "Infinity", "-Infinity"] {
