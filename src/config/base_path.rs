@@ -1,4 +1,4 @@
-//! The path below which the front is reached, behind a proxy that does not take it off.
+//! The path under which clients reach Mooring, behind a proxy that does not remove it.
 
 use std::fmt;
 use std::sync::Arc;
@@ -7,28 +7,28 @@ use serde_json::{Value, json};
 
 use super::kinds::{Kind, Shape};
 
-/// The longest one, in bytes.
+/// The longest base path, in bytes.
 const LEN_MAX: usize = 255;
 
 /// `/comfy/`, or `/`.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct BasePath {
-    /// Without the slash at its end.
+    /// Without the trailing slash.
     prefix: Arc<str>,
 }
 
-/// Where a target is.
+/// Where a request target is, relative to the base path.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum PlaceBelow<'a> {
-    /// Below the base path: what is left of the target, with the slash at its beginning.
+    /// Below the base path: the rest of the target, with its leading slash.
     Below(&'a str),
-    /// The base path without the slash at its end: what is left is nothing, or a query.
+    /// The base path without its trailing slash: the rest is empty, or a query.
     Itself(&'a str),
     Outside,
 }
 
 impl BasePath {
-    /// Takes it with and without a slash at either end.
+    /// Parses a base path, with or without a slash at either end.
     ///
     /// # Errors
     /// What is wrong with it.
@@ -65,14 +65,14 @@ impl BasePath {
         self.prefix.is_empty()
     }
 
-    /// Without the slash at its end; empty for `/`.
+    /// Without the trailing slash; empty for `/`.
     #[must_use]
     pub fn prefix(&self) -> &str {
         &self.prefix
     }
 
-    /// Takes it off a target in origin form. A spelling with escapes is the same path (RFC 3986
-    /// section 6.2.2.2).
+    /// Removes the base path from a target in origin form. A spelling with escapes is the same path
+    /// (RFC 3986 section 6.2.2.2).
     #[must_use]
     pub fn take_off<'a>(&self, target: &'a str) -> PlaceBelow<'a> {
         if self.is_root() {
@@ -91,7 +91,7 @@ impl BasePath {
         for expected in self.prefix.bytes() {
             at += match target.as_bytes().get(at..)? {
                 [found, ..] if *found == expected => 1,
-                // A slash that is escaped is none that divides.
+                // An escaped slash does not separate segments.
                 [b'%', high, low, ..] if expected != b'/' => {
                     let digit = |digit: u8| char::from(digit).to_digit(16);
                     let found = digit(*high)? * 16 + digit(*low)?;
@@ -117,7 +117,7 @@ fn is_plain(letter: char) -> bool {
     letter.is_ascii_alphanumeric() || matches!(letter, '-' | '.' | '_' | '~')
 }
 
-/// A base path, or nothing.
+/// A base path, or empty.
 #[derive(Debug)]
 pub(super) struct Base;
 

@@ -1,20 +1,22 @@
-//! What differs between two configurations, and what of it needs a restart? By the table of keys.
+//! Compares two configurations: which keys differ, and which of them need a restart, according to
+//! the table of keys.
 
 use super::Config;
 use super::key::Applied;
 use super::keys::{BACKENDS, DISCOVERY, KEYS};
 
-/// One key with another value than before.
+/// One key whose value differs.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Change {
-    /// As in `server.listen`; `backends` and `discovery` stand for all of them.
+    /// A full name such as `server.listen`; `backends` and `discovery` each stand for all their
+    /// tables.
     pub key: String,
-    /// True if the new value is used only after a restart.
+    /// True if the new value takes effect only after a restart.
     pub needs_restart: bool,
 }
 
-/// The keys whose values differ, in the order of the documentation. Values are compared as they are
-/// meant, so that `60s` is no other than `1m`, and a token is the same whichever file it stands in.
+/// The keys whose values differ, in the order of the documentation. Values are compared by their
+/// meaning: `60s` equals `1m`, and a token is the same whatever file it is read from.
 #[must_use]
 pub fn changes(old: &Config, new: &Config) -> Vec<Change> {
     let differing = KEYS.iter().filter(|key| (key.differs)(old, new));
@@ -46,7 +48,7 @@ mod tests {
         let place = |(key, _): &(&str, &str)| key.starts_with("discovery.");
         let needs_place = flags.iter().any(place) && !flags.iter().any(|(key, _)| makes(key));
         let place = needs_place.then_some(("discovery.a.dns", "d:1"));
-        // Who says `keys` needs one, and who does not is not asked for what is in it.
+        // `keys` needs a users file. With another mode the file is not read.
         let users = users();
         let users = [("auth.users_file", users.path().to_str().unwrap())];
         let given = place.iter().chain(&users).chain(flags);
@@ -55,7 +57,7 @@ mod tests {
         load(&Sources { flags, ..Sources::default() }).unwrap()
     }
 
-    /// A file of users that has none.
+    /// A users file without users.
     fn users() -> &'static tempfile::NamedTempFile {
         static FILE: LazyLock<tempfile::NamedTempFile> = LazyLock::new(|| {
             let file = tempfile::NamedTempFile::new().unwrap();
@@ -65,17 +67,17 @@ mod tests {
         &FILE
     }
 
-    /// True for a key that makes a discovery.
+    /// True for the key that makes a discovery.
     fn makes(key: &str) -> bool {
         [".dns", ".srv", ".kubernetes"].iter().any(|end| key.ends_with(end))
     }
 
-    /// The keys that change between two sets of flags.
+    /// The keys that differ between two sets of flags.
     fn changed(old: &[(&str, &str)], new: &[(&str, &str)]) -> Vec<String> {
         changes(&with(old), &with(new)).into_iter().map(|it| it.key).collect()
     }
 
-    /// Another value that is allowed, and that breaks no rule over several keys.
+    /// Another valid value that breaks no rule over several keys.
     fn another(key: &str, default: &str) -> String {
         let given = match key {
             "server.listen" | "admin.listen" => "127.0.0.1:9",
@@ -151,7 +153,7 @@ mod tests {
         assert_eq!(told, [Change { key: BACKENDS.to_owned(), needs_restart: false }]);
     }
 
-    /// What a reload says of a key and what it does with it is the same.
+    /// What a reload reports for a key must match what it does with it.
     #[test]
     fn what_needs_a_restart_keeps_its_value_until_then() {
         let old = with(&[]);

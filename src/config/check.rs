@@ -1,8 +1,8 @@
-//! What does it mean? From the configuration as written to the one that is used.
+//! Checks the configuration as written and converts it to the form that is used.
 //!
-//! Each section is taken apart without `..`: a new key does not compile until it is checked here.
-//! A value that is wrong is noted, and its default stands in for it until all is checked. What
-//! keys must be to each other is in [`super::rules`].
+//! Each section is destructured without `..`: a new key does not compile until it is checked here.
+//! A wrong value is noted, and its default replaces it until everything is checked. Rules over
+//! several keys are in [`super::rules`].
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ use super::{
 use super::{discovery, secret};
 use crate::auth::{UserTable, file};
 
-/// The two doors alone, for those who only want to find the gateway.
+/// Only the two listeners, for callers that only want to find the gateway.
 pub(super) fn doors(raw: RawConfig, notes: &mut Notes) -> Doors {
     Doors { front: raw.server.listen.check(notes), admin: admin(raw.admin, notes) }
 }
@@ -317,7 +317,7 @@ fn backend(raw: RawNamed, notes: &mut Notes) -> Option<BackendConfig> {
     let headers = secret::check(headers, headers_file, notes);
     let key = url.key.clone();
     let Some(address) = url.check(notes) else {
-        // The one key without a default. If it is there and wrong, that has been said.
+        // The only key without a default. If it is there and wrong, that was already reported.
         if notes.are_good(&[&key]) {
             notes.report_at(Some(origin), &key, "is missing");
         }
@@ -341,7 +341,7 @@ fn backend(raw: RawNamed, notes: &mut Notes) -> Option<BackendConfig> {
 fn place(raw: RawPlace, notes: &mut Notes) -> Option<DiscoveryConfig> {
     let RawPlace { name, origin, place } = raw;
     let RawDiscovery {
-        // One of these three.
+        // Exactly one of these three must be set.
         dns,
         srv,
         kubernetes,
@@ -368,7 +368,7 @@ fn place(raw: RawPlace, notes: &mut Notes) -> Option<DiscoveryConfig> {
             notes.report(&key, what);
             None
         }
-        // What is wrong with one of them has been said.
+        // An error in one of them was already reported.
         Err(_) => None,
     }
 }

@@ -1,4 +1,4 @@
-//! What may a key be set to that takes one of a few words?
+//! Kinds of keys that take one of a few words.
 
 use serde_json::{Value, json};
 
@@ -6,10 +6,10 @@ use super::kinds::{Kind, Shape};
 use super::suggest::nearest;
 use super::{AuthMode, FileTags, LogFormat, Nameless, OnJournalError, OnOff, StatusCounts};
 
-/// A kind that is known by its words; everything else follows from them.
+/// A kind that is defined by its words; everything else follows from them.
 pub(super) trait Choices {
     type Value: Copy + 'static;
-    /// Each word, and what it means.
+    /// Each word and its meaning.
     const WORDS: &'static [(&'static str, Self::Value)];
 }
 

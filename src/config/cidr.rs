@@ -1,4 +1,4 @@
-//! Which addresses are meant? A network in CIDR notation, for `server.trusted_proxies`.
+//! Networks in CIDR notation, for `server.trusted_proxies`.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -24,8 +24,8 @@ pub enum BadCidr {
 }
 
 impl Cidr {
-    /// True if `address` lies in this network. An IPv4 address that a dual-stack listener shows
-    /// as `::ffff:10.0.0.1` is taken for the IPv4 address that it is.
+    /// True if `address` is in this network. A dual-stack listener shows an IPv4 address as
+    /// `::ffff:10.0.0.1`; it counts as the IPv4 address.
     #[must_use]
     pub fn contains(&self, address: IpAddr) -> bool {
         match (self.network, address.to_canonical()) {
@@ -58,7 +58,7 @@ impl FromStr for Cidr {
         let max = if address.is_ipv4() { 32 } else { 128 };
         let prefix = match prefix {
             None => max,
-            // `parse` alone would take a leading plus sign.
+            // `parse` alone would accept a leading plus sign.
             Some(digits) if digits.bytes().all(|byte| byte.is_ascii_digit()) => digits
                 .parse()
                 .ok()

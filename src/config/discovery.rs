@@ -1,5 +1,5 @@
-//! `[discovery.NAME]`: where are backends found that nobody lists? Its kinds of values, and what
-//! they mean together.
+//! `[discovery.NAME]`: sources where backends are found that are not listed. Its kinds of values,
+//! and how they combine.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -12,24 +12,25 @@ use super::kinds::{Faults, Kind, Shape};
 use super::raw::{Item, Written};
 use super::url::{self, Address, BadUrl};
 
-/// A place where backends are found.
+/// A source of backends.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DiscoveryConfig {
     /// 1 to 23 letters, digits or `.`, `_`, `-`, `:`.
     pub name: String,
     pub source: PlaceOfBackends,
     pub weight: NonZeroU32,
-    /// `None` is no limit.
+    /// `None` means no limit.
     pub max_pending: Option<NonZeroU32>,
     pub labels: Vec<String>,
     /// From `headers` and `headers_file`.
     pub headers: BackendHeaders,
 }
 
-/// Who is asked for backends.
+/// How backends are found.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum PlaceOfBackends {
-    /// The addresses of a name are backends, at this port. A name that ends with a dot is whole.
+    /// The addresses of a host name are backends, at this port. A name that ends with a dot is
+    /// fully qualified.
     Addresses { host: String, port: u16, resolver: Option<SocketAddr> },
     /// The targets of the SRV records of a name are backends.
     Services { name: String, resolver: Option<SocketAddr> },
@@ -40,10 +41,10 @@ pub enum PlaceOfBackends {
 /// A service of Kubernetes.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct KubernetesRef {
-    /// `None` is that of the gateway's own pod.
+    /// `None` means the namespace of the gateway's own pod.
     pub namespace: Option<String>,
     pub service: String,
-    /// `None` is the only one that the service has.
+    /// `None` means the only port of the service.
     pub port: Option<KubernetesPort>,
 }
 
@@ -63,10 +64,10 @@ impl fmt::Display for KubernetesPort {
     }
 }
 
-/// The one place that is meant.
+/// The source that is configured.
 ///
 /// # Errors
-/// There is none, or more than one, or a DNS server that nobody would ask.
+/// There is none, or more than one, or a DNS server that would not be used.
 pub(super) fn source(
     dns: Option<Address>,
     srv: Option<String>,
@@ -85,7 +86,7 @@ pub(super) fn source(
     }
 }
 
-/// `NAME:PORT`, or nothing.
+/// `NAME:PORT`, or empty.
 #[derive(Debug)]
 pub(super) struct HostAndPort;
 
@@ -117,12 +118,12 @@ impl Kind for HostAndPort {
     }
 }
 
-/// A name that ends with a dot is not looked for in the domains of the system.
+/// A name that ends with a dot is not searched for in the domains of the system.
 fn whole(name: String, written: &str) -> String {
     if written.ends_with('.') { name + "." } else { name }
 }
 
-/// The name of SRV records, or nothing.
+/// The name of SRV records, or empty.
 #[derive(Debug)]
 pub(super) struct ServiceName;
 
@@ -153,7 +154,7 @@ impl Kind for ServiceName {
     }
 }
 
-/// `IP` or `IP:PORT` of a DNS server, or nothing.
+/// `IP` or `IP:PORT` of a DNS server, or empty.
 #[derive(Debug)]
 pub(super) struct DnsServer;
 
@@ -182,7 +183,7 @@ impl Kind for DnsServer {
     }
 }
 
-/// `{ namespace, service, port }`; `namespace/service:port` where there are no tables.
+/// `{ namespace, service, port }`; `namespace/service:port` in the environment and in flags.
 #[derive(Debug)]
 pub(super) struct KubernetesService;
 
@@ -271,7 +272,7 @@ impl Kind for KubernetesService {
     }
 }
 
-/// RFC 1123: names of namespaces and services. What else it could be would not fit a path.
+/// RFC 1123: names of namespaces and services. Other text would not be safe in a URL path.
 fn label(what: &str, text: &str) -> Result<String, String> {
     let is_good = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
     let is_label = (1..=63).contains(&text.len())

@@ -1,6 +1,7 @@
-//! What stands in the file? TOML with the line of every value.
+//! Reads configuration files: TOML, with the line of every value.
 //!
-//! Parsed with recovery, so that a slip in one line does not hide what is wrong in the others.
+//! The parser recovers from errors, so that an error in one line does not hide those in other
+//! lines.
 
 use std::fs::File;
 use std::io::Read;
@@ -17,10 +18,10 @@ use super::problems::{Notes, Origin};
 use super::raw::{Item, Written};
 use super::units::ShowSize;
 
-/// More than any real configuration has, and little enough to read at once.
+/// The largest file: more than any real configuration has, and small enough to read at once.
 const FILE_BYTES_MAX: usize = 1 << 20;
 
-/// Reads the file, or those of the folder one after the other, into the newest layer.
+/// Reads the file, or the files of the folder one after the other, into the newest layer.
 pub(super) fn read(path: &Path, layers: &mut Layers, notes: &mut Notes) {
     notes.needs(vec![path.to_owned()]);
     if !path.is_dir() {
@@ -57,7 +58,7 @@ fn read_one(path: &Path, text: Result<String, String>, layers: &mut Layers, note
 /// Reads a text file of bounded size.
 ///
 /// # Errors
-/// What the operating system said, or that it is too large or not text.
+/// The operating system's error, or that it is too large or not text.
 pub(super) fn text(path: &Path, max: usize) -> Result<String, String> {
     let max = u64::try_from(max).unwrap_or(u64::MAX);
     let mut bytes = Vec::new();
@@ -115,7 +116,7 @@ impl Reader<'_> {
             let full_name = format!("{section}.{}", name.get_ref());
             match (names::check_table_name(section, name.get_ref()), value.get_ref()) {
                 (Ok(()), DeValue::Table(table)) => {
-                    // Within one file TOML itself refuses that.
+                    // TOML itself refuses a table that is twice in one file.
                     if let Some(first) = self.layers.table_origin(section, name.get_ref()) {
                         let kind = if section == BACKENDS { "backend" } else { "discovery" };
                         let what = format!("is in {first} too; a {kind} is written in one file");
@@ -139,7 +140,7 @@ impl Reader<'_> {
             match names::path(section, name, key.get_ref(), Notation::Dotted) {
                 Ok(path) => {
                     let written = self.written(value);
-                    // Of another file: within one TOML itself refuses that.
+                    // From another file: TOML itself refuses a key that is twice in one file.
                     let before = self.layers.origin(&path).filter(|_| name.is_none());
                     if let Some(before) = before {
                         let what = format!("goes over what {before} says");
@@ -169,7 +170,7 @@ impl Reader<'_> {
     fn written(&self, value: &Spanned<DeValue<'_>>) -> Written {
         let item = match value.get_ref() {
             DeValue::String(text) => Item::Text(text.to_string()),
-            // What does not fit 128 bits is out of every range all the same.
+            // A number that does not fit in 128 bits is out of every range anyway.
             DeValue::Integer(number) => {
                 Item::Number(i128::from_str_radix(number.as_str(), number.radix()).unwrap_or({
                     if number.as_str().starts_with('-') { i128::MIN } else { i128::MAX }
@@ -196,7 +197,7 @@ impl Reader<'_> {
     }
 }
 
-/// Messages of the parser may have several lines; a report has one for each problem.
+/// Messages of the parser may have several lines; a report has one line for each problem.
 fn one_line(message: &str) -> String {
     message.lines().map(str::trim).collect::<Vec<_>>().join(", ")
 }

@@ -1,18 +1,19 @@
-//! Which files of a folder are a configuration? All that end with `.toml`, in the order of the
-//! bytes of their names, as the drop-ins of systemd are read (systemd.unit(5)).
+//! Finds the configuration files of a folder: all that end with `.toml`, in the byte order of their
+//! names, like the drop-ins of systemd (systemd.unit(5)).
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Far more than anybody has.
+/// The most files in a folder; far more than anybody needs.
 const FILES_MAX: usize = 1_000;
 
 /// The files of the folder. Names that begin with a dot are left out: editors keep copies under
-/// such names, and Kubernetes the content of a mounted ConfigMap, to which the other names lead.
+/// such names, and in a mounted ConfigMap, Kubernetes keeps the content there, to which the other
+/// names link.
 ///
 /// # Errors
-/// Why there is nothing to read.
+/// Why no file can be read.
 pub(super) fn files(folder: &Path) -> Result<Vec<PathBuf>, String> {
     let listed = fs::read_dir(folder).and_then(Iterator::collect::<io::Result<Vec<_>>>);
     let entries = listed.map_err(|error| format!("cannot be read: {error}"))?;
@@ -29,7 +30,7 @@ pub(super) fn files(folder: &Path) -> Result<Vec<PathBuf>, String> {
     }
 }
 
-/// True for a pipe, a socket, a device: to open one may wait for somebody for ever.
+/// True for a pipe, a socket or a device: opening one may block forever.
 pub(super) fn is_special(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|it| !it.is_file() && !it.is_dir())
 }
@@ -75,7 +76,7 @@ mod tests {
         assert_eq!((config.server.workers, config.server.max_headers), (2, 20));
         assert_eq!(config.server.home, "b");
         assert_eq!(config.backends.len(), 2);
-        // Upper case comes before lower case, and a later list takes the place of an earlier one.
+        // Upper case sorts before lower case, and a later list replaces an earlier one.
         assert_eq!(config.server.allowed_origins, ["https://a", "null"]);
     }
 
@@ -127,7 +128,8 @@ mod tests {
         }
     }
 
-    /// Kubernetes: each name leads to `..data/NAME`, and `..data` to a folder that is replaced.
+    /// Kubernetes: each name links to `..data/NAME`, and `..data` links to a folder that is
+    /// replaced.
     #[test]
     fn a_mounted_config_map_is_read_through_its_links() {
         let folder = folder(&[]);

@@ -1,4 +1,5 @@
-//! Headers for everything that is said to one backend: what it asks for before it answers at all.
+//! Headers that are sent with every request to one backend, for example because it requires a
+//! login.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -14,11 +15,11 @@ use super::secret::{self, Secretive};
 use super::shown;
 use super::values::text_in_list;
 
-/// At most so many for one backend, and so many bytes in one value: it has to fit a head.
+/// The most headers for one backend, and the most bytes of one value: a value must fit into a head.
 pub(super) const HEADERS_MAX: usize = 32;
 pub(super) const VALUE_MAX: usize = 4096;
 
-/// Names that are the gateway's to set, or that change what an answer means.
+/// Names that only the gateway may set, or that change the meaning of an answer.
 const OURS: [&str; 16] = [
     "accept-encoding",
     "comfy-client-id",
@@ -40,15 +41,15 @@ const OURS: [&str; 16] = [
 
 const OUR_PREFIXES: [&str; 3] = ["if-", "mooring-", "sec-"];
 
-/// The headers of one backend. What they say is never shown.
+/// The headers of one backend. Their values are never shown.
 #[derive(Clone, Default, PartialEq)]
 pub struct BackendHeaders {
     headers: HeaderMap,
-    /// Those that stand in files of their own, as they are written, and their files.
+    /// Headers whose values are in files, by name as written, with their files.
     files: BTreeMap<String, PathBuf>,
-    /// A file of headers.
+    /// A file with complete headers.
     all_in: Option<PathBuf>,
-    /// Some stand in the configuration itself.
+    /// Some values are in the configuration itself.
     has_inline: bool,
 }
 
@@ -59,14 +60,14 @@ impl fmt::Debug for BackendHeaders {
 }
 
 impl BackendHeaders {
-    /// True if none is said.
+    /// True if there are no headers.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.headers.is_empty()
     }
 
-    /// Those whose files cannot be read: they say nothing, and where they stand is kept, for the
-    /// day when they can be. `kept` has the keys of `[backends.NAME]`.
+    /// Headers whose files cannot be read: they have no values, but the paths of the files are
+    /// kept, in case they become readable. `kept` has the keys of `[backends.NAME]`.
     #[must_use]
     pub fn unread(kept: &Value) -> Self {
         let path = |it: &Value| it.as_str().map(PathBuf::from);
@@ -79,13 +80,13 @@ impl BackendHeaders {
         }
     }
 
-    /// True if there are some and all of them stand in files, whether these were read or not.
+    /// True if there are headers and all their values are in files, whether these were read or not.
     #[must_use]
     pub fn stand_in_files(&self) -> bool {
         !self.has_inline && (!self.files.is_empty() || self.all_in.is_some())
     }
 
-    /// True if one of them has this name, whatever its case.
+    /// True if one of them has this name, in any case.
     #[must_use]
     pub fn has(&self, name: &str) -> bool {
         self.headers.contains_key(name)
@@ -96,7 +97,8 @@ impl BackendHeaders {
         &self.headers
     }
 
-    /// Where they stand, with the keys of `[backends.NAME]`: without those that stand in no file.
+    /// The files of their values, with the keys of `[backends.NAME]`. Headers without a file are
+    /// left out.
     #[must_use]
     pub fn places(&self) -> Map<String, Value> {
         let absolute = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
@@ -113,23 +115,23 @@ impl BackendHeaders {
         places
     }
 
-    /// True if some of them stand in no file.
+    /// True if some values are in no file.
     #[must_use]
     pub fn has_inline(&self) -> bool {
         self.has_inline
     }
 
-    /// Puts them into a request, in place of others of their names.
+    /// Sets them in a request. They replace others of the same names.
     pub fn put_into(&self, headers: &mut HeaderMap) {
         for (name, value) in &self.headers {
             headers.insert(name.clone(), value.clone());
         }
     }
 
-    /// Adds one, as it is written: `Name: value`.
+    /// Adds one header, written as `Name: value`.
     ///
     /// # Errors
-    /// What is wrong with it, without showing its value.
+    /// What is wrong with it, without its value.
     pub(super) fn add(&mut self, text: &str) -> Result<(), String> {
         let Some((name, value)) = text.split_once(':') else {
             return Err("an entry is written `Name: value`".to_owned());
@@ -142,7 +144,7 @@ impl BackendHeaders {
         self.add_named(header, name.trim(), value)
     }
 
-    /// `name` is the header's as it is written.
+    /// `name` is the header's name as it was written.
     fn add_named(&mut self, header: HeaderName, name: &str, value: &str) -> Result<(), String> {
         let value = value.trim();
         let lower = header.as_str();
@@ -169,7 +171,7 @@ impl BackendHeaders {
         Ok(())
     }
 
-    /// Reads them from the text of a file: one in each line, `#` begins a remark.
+    /// Reads headers from the text of a file: one in each line; `#` begins a comment.
     ///
     /// # Errors
     /// What is wrong with the first wrong line, and its number.
@@ -184,10 +186,10 @@ impl BackendHeaders {
     }
 }
 
-/// What a header of a table is.
+/// The form of a header in a table.
 const ENTRY: &str = "a header is a text in quotes, or { file = \"PATH\" }";
 
-/// Takes in `Name = "value"`, or `Name = { file = "PATH" }`.
+/// Adds `Name = "value"`, or `Name = { file = "PATH" }`.
 fn add_entry(headers: &mut BackendHeaders, name: &str, value: &Item) -> Result<(), String> {
     let header: HeaderName =
         name.parse().map_err(|_| "a key of the table is no name of a header".to_owned())?;
@@ -212,7 +214,7 @@ fn file_of(value: &Item) -> Option<&Path> {
     }
 }
 
-/// Headers, such as `Authorization: Bearer …`. No report shows one.
+/// Headers, such as `Authorization: Bearer …`. No report shows their values.
 #[derive(Debug)]
 pub(super) struct Headers;
 
@@ -221,7 +223,7 @@ impl Kind for Headers {
     const SHAPE: Shape = Shape::List;
     const IS_SECRET: bool = true;
 
-    /// One in each line: a value may have commas.
+    /// One in each line, because a value may contain commas.
     fn parse(&self, text: &str) -> Result<Self::Value, String> {
         let mut headers = BackendHeaders::default();
         headers.add_lines(text)?;
@@ -281,7 +283,7 @@ impl Kind for Headers {
         if faults.is_empty() { Ok(headers) } else { Err(faults) }
     }
 
-    /// Not the standard one, whose report shows what was found.
+    /// Replaces the standard method, whose report would show the value.
     fn text(&self, written: &Written) -> Result<String, String> {
         match &written.item {
             Item::Text(text) if !matches!(written.origin, Origin::File { .. }) => Ok(text.clone()),
@@ -295,7 +297,7 @@ impl Kind for Headers {
     }
 }
 
-/// A file adds to what is written beside it; a header that is in both is refused as given twice.
+/// A file adds to the headers beside it. A header that is in both is refused as given twice.
 impl Secretive for Headers {
     fn excludes_file(_value: &Self::Value) -> bool {
         false
@@ -377,7 +379,7 @@ mod tests {
         }
     }
 
-    /// What is kept of them has no secret.
+    /// The kept form contains no secret.
     #[test]
     fn it_is_known_where_headers_stand_and_that_some_stand_nowhere() {
         let folder = tempfile::tempdir().unwrap();
@@ -393,7 +395,7 @@ mod tests {
         assert!(headers.stand_in_files());
         let expected = json!({ "headers": { "X-Key": { "file": token } }, "headers_file": more });
         assert_eq!((&Value::from(headers.places()), headers.has_inline()), (&expected, false));
-        // Also while they cannot be read.
+        // The same while the files cannot be read.
         let unread = BackendHeaders::unread(&expected);
         assert!(unread.stand_in_files() && unread.as_map().is_empty());
         assert_eq!(Value::from(unread.places()), expected);

@@ -1,10 +1,10 @@
-//! Which keys are there? The one table of them: name, kind and limits, default, and why.
+//! The table of all configuration keys: name, kind and limits, default, and purpose.
 //!
-//! The types of the sections as written are made from it, and so is [`KEYS`], which the tests hold
-//! against `config/mooring.toml` and `docs/configuration.md`. A default is written as it would
-//! stand in the environment.
+//! The types of the sections as written are generated from it, and so is [`KEYS`], which the tests
+//! compare with `config/mooring.toml` and `docs/configuration.md`. A default is written as it would
+//! be in the environment.
 //!
-//! The last column says what a reload does with a new value: see [`Applied`].
+//! The last column says when a new value takes effect: see [`Applied`].
 
 use super::base_path::Base;
 use super::choices::{Counts, Format, Mode, NamelessMay, OnError, Tags, Toggle};
@@ -20,11 +20,11 @@ use super::raw::{RawNamed, RawPlace, Section, Setting};
 use super::secret::SecretFile;
 use super::values::{BackendUrl, LogLevel, Networks, Origins, Token};
 
-/// The sections of named tables.
+/// The sections that consist of named tables.
 pub(super) const BACKENDS: &str = "backends";
 pub(super) const DISCOVERY: &str = "discovery";
 
-/// True for a section that has a table for each name.
+/// True for a section that consists of named tables.
 pub(super) fn is_named(section: &str) -> bool {
     [BACKENDS, DISCOVERY].contains(&section)
 }

@@ -1,8 +1,8 @@
-//! What may a key be set to? The kinds of values, each with its limits.
+//! The kinds of values that keys take, each with its limits.
 //!
-//! A kind reads text, because text is what defaults, environment and flags have in common. A TOML
-//! file has types besides; [`Kind::read`] holds it to them, so that `workers = "4"` and
-//! `lease = 600` are told what to write instead.
+//! A kind parses text, because defaults, environment and flags are all text. A TOML file has types
+//! as well. [`Kind::read`] checks them, so that `workers = "4"` and `lease = 600` are reported with
+//! what to write instead.
 
 use std::num::NonZeroU32;
 use std::path::PathBuf;
@@ -15,10 +15,10 @@ use super::raw::{Item, Written};
 use super::units::{self, BadUnit, ShowDuration, ShowSize};
 use super::{schema, shown};
 
-/// What is wrong with a value, and where; a list can have several.
+/// What is wrong with a value, and where. A list can have several faults.
 pub(super) type Faults = Vec<(Origin, String)>;
 
-/// Which TOML type a kind is written as.
+/// The TOML type of a kind.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Shape {
     Text,
@@ -32,36 +32,36 @@ pub enum Shape {
 pub(super) trait Kind {
     type Value;
     const SHAPE: Shape;
-    /// True for what is never shown.
+    /// True for a kind whose values are never shown.
     const IS_SECRET: bool = false;
 
-    /// Reads the value from text, as it stands in an environment variable or in the defaults.
+    /// Parses the value from text, as in an environment variable or in the defaults.
     fn parse(&self, text: &str) -> Result<Self::Value, String>;
 
-    /// What may be written, for the documentation and for reports: `a duration from 1s to 1h`.
+    /// The accepted values, for the documentation and for reports: `a duration from 1s to 1h`.
     fn takes(&self) -> String;
 
-    /// What an editor may say of it: a JSON Schema, never stricter than [`Kind::read`].
+    /// A JSON Schema for editors, never stricter than [`Kind::read`].
     fn schema(&self) -> Value;
 
-    /// A good value as it is shown, without what is secret of it.
+    /// The form in which a good value is shown, without secrets.
     fn shown(&self, item: &Item) -> Value {
         shown::value(Self::SHAPE, item)
     }
 
-    /// The files that are read for it.
+    /// The files that are read for the value.
     fn files(&self, _written: &Written) -> Vec<PathBuf> {
         Vec::new()
     }
 
-    /// Reads the value as written anywhere.
+    /// Reads the value from any source.
     fn read(&self, written: &Written) -> Result<Self::Value, Faults> {
         self.text(written)
             .and_then(|text| self.parse(&text))
             .map_err(|what| vec![(written.origin.clone(), what)])
     }
 
-    /// The text of a value, if it is written as a value of this kind is.
+    /// The text of a value, if it has the type of this kind.
     fn text(&self, written: &Written) -> Result<String, String> {
         let from_file = matches!(written.origin, Origin::File { .. });
         let expected = |what: &str| Err(format!("expected {}, found {what}", self.takes()));
@@ -270,7 +270,7 @@ impl Kind for Switch {
     }
 }
 
-/// The name of a backend, or nothing. Whether there is one of that name is a rule of its own.
+/// The name of a backend, or empty. Whether such a backend exists is checked by a separate rule.
 #[derive(Debug)]
 pub(super) struct BackendName;
 
@@ -291,7 +291,7 @@ impl Kind for BackendName {
     }
 }
 
-/// A file, or nothing.
+/// The path of a file, or empty.
 #[derive(Debug)]
 pub(super) struct FilePath;
 

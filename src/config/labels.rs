@@ -1,4 +1,4 @@
-//! What may be asked of a backend: its labels, such as `video`.
+//! Labels of a backend, such as `video`.
 
 use serde_json::{Value, json};
 
@@ -6,11 +6,11 @@ use super::kinds::{Faults, Kind, Shape};
 use super::raw::Written;
 use super::values::{comma_separated, read_list};
 
-/// How many labels a backend may have, and how long one may be.
+/// The most labels of a backend, and the longest label.
 pub(super) const LABELS_MAX: usize = 32;
 pub(super) const LABEL_LEN_MAX: usize = 63;
 
-/// Labels of a backend, each once.
+/// A list of labels, each once.
 #[derive(Debug)]
 pub(super) struct Labels;
 
@@ -40,7 +40,7 @@ impl Kind for Labels {
     }
 }
 
-/// Reads labels that are separated by commas.
+/// Parses labels that are separated by commas.
 ///
 /// # Errors
 /// What is wrong with one of them, or with all together.

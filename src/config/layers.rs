@@ -1,10 +1,10 @@
-//! What goes over what? The file, then the environment, then flags.
+//! Merges the layers of the configuration: the file, then the environment, then flags.
 //!
 //! Names are checked before a value comes here, because only its reader knows how they were
-//! written. The layers are merged by the `config` crate. It would lay tables into one another and
-//! forget where they came from, so its values are numbers into a list of ours.
+//! written. The layers are merged by the `config` crate. It would merge nested tables and forget
+//! their origins, so the values that it gets are indexes into a list of ours.
 //!
-//! Defaults are no layer: an unwritten key stays unwritten until it is checked.
+//! Defaults are not a layer: an unwritten key stays unwritten until it is checked.
 
 use std::collections::BTreeMap;
 
@@ -14,8 +14,8 @@ use super::keys::{self, BACKENDS, DISCOVERY, RawConfig};
 use super::problems::{Notes, Origin};
 use super::raw::{RawNamed, RawPlace, Section, Written};
 
-/// A key as it is written. Invariant: it exists, and `table` is there if and only if the section
-/// is one of named tables.
+/// A key as it is written. Invariant: the key exists, and `table` is set exactly if the section
+/// consists of named tables.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct Path {
     pub(super) section: &'static str,
@@ -32,12 +32,12 @@ impl Path {
     }
 }
 
-/// All layers, lowest first.
+/// All layers, the lowest first.
 #[derive(Debug, Default)]
 pub(super) struct Layers {
     layers: Vec<Layer>,
     written: Vec<Written>,
-    /// Of each `[backends.NAME]` and its like, empty ones included.
+    /// All named tables, such as `[backends.NAME]`, including empty ones.
     tables: Tables,
 }
 
@@ -45,8 +45,8 @@ pub(super) struct Layers {
 #[derive(Clone, Debug, Default)]
 struct Layer(Map<String, Value>);
 
-/// The crate reads top names as paths (`a.b`, `a[0]`) and inner ones as they are. Everything of
-/// ours is inside, so that a backend may be called `gpu.a`.
+/// The crate reads top-level names as paths (`a.b`, `a[0]`) and nested ones literally. All our
+/// names are nested, so that a backend may be called `gpu.a`.
 const ROOT: &str = "mooring";
 
 impl Source for Layer {
@@ -60,7 +60,7 @@ impl Source for Layer {
 }
 
 impl Layers {
-    /// Begins a layer that goes over all before.
+    /// Begins a new layer above all others.
     pub(super) fn begin(&mut self) {
         self.layers.push(Layer::default());
     }
@@ -71,7 +71,7 @@ impl Layers {
         of_section.map(|(_, name)| name.as_str())
     }
 
-    /// Where a named table was written first.
+    /// Where a named table was first written.
     pub(super) fn table_origin(&self, section: &'static str, name: &str) -> Option<&Origin> {
         self.tables.get(&(section, name.to_owned()))
     }
@@ -82,12 +82,12 @@ impl Layers {
         Some(&self.written.get(index(value.clone())?)?.origin)
     }
 
-    /// Says that a named table is there, even if nothing more is written of it.
+    /// Records that a named table exists, even if it is empty.
     pub(super) fn add_table(&mut self, section: &'static str, name: &str, origin: &Origin) {
         self.tables.entry((section, name.to_owned())).or_insert_with(|| origin.clone());
     }
 
-    /// True if that key of a backend is set in some layer.
+    /// True if any layer sets that key of a backend.
     pub(super) fn has(&self, backend: &str, key: &str) -> bool {
         let name = format!("{BACKENDS}.{backend}.{key}");
         self.layers.iter().any(|layer| layer.0.contains_key(&name))
@@ -106,7 +106,7 @@ impl Layers {
         }
     }
 
-    /// Lays the layers over one another.
+    /// Merges the layers.
     pub(super) fn merge(self, notes: &mut Notes) -> RawConfig {
         let mut builder = config::Config::builder();
         for layer in self.layers {
@@ -114,7 +114,7 @@ impl Layers {
         }
         let merged = match builder.build().and_then(|it| it.cache.into_table()) {
             Ok(mut root) => root.remove(ROOT).and_then(|it| it.into_table().ok()),
-            // Flat tables, which the crate cannot fail to merge.
+            // Merging flat tables cannot fail.
             Err(error) => {
                 notes.report_at(None, "", error.to_string());
                 None
@@ -143,7 +143,7 @@ impl Layers {
     }
 }
 
-/// Where each named table was written first, by its section and its name.
+/// Where each named table was first written, by its section and its name.
 type Tables = BTreeMap<(&'static str, String), Origin>;
 
 fn named<'a>(
@@ -171,7 +171,7 @@ fn places(tables: &Tables, section: &mut Section) -> Vec<RawPlace> {
     named(tables, DISCOVERY).map(read).collect()
 }
 
-/// Which of all that was written a value of the crate stands for; each does for one.
+/// The index of a written value that a value of the crate stands for.
 fn index(value: Value) -> Option<usize> {
     usize::try_from(value.into_uint().ok()?).ok()
 }

@@ -1,22 +1,22 @@
-//! Who lists a backend?
+//! Which source lists a backend.
 
 use std::fmt;
 
-/// Who wants a backend in the fleet.
+/// The source that wants a backend in the fleet.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub enum ListedBy {
     #[default]
     Configuration,
-    /// An operator added it while the gateway ran.
+    /// An operator added it to the running gateway.
     Operator,
-    /// The discovery of that name has found it.
+    /// The discovery of that name found it.
     Discovery(String),
 }
 
 impl ListedBy {
     const DISCOVERY: &str = "discovery.";
 
-    /// Reads it back.
+    /// Parses the text form.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         match text {

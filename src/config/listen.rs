@@ -1,4 +1,4 @@
-//! Where may we listen? The kinds of values for addresses of our own.
+//! Kinds of values for the addresses that Mooring listens on.
 
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -31,7 +31,7 @@ const ADDRESS: &str = "an address IP:PORT, localhost:PORT or :PORT";
 
 const PATTERN: &str = r"\s*\S*:\+?[0-9]+\s*";
 
-/// Other names are not looked up: what they mean may change, and may be several addresses.
+/// Host names are not looked up: their meaning may change, and may be several addresses.
 fn address(text: &str) -> Option<SocketAddr> {
     let text = text.trim();
     let (host, port) = text.rsplit_once(':')?;
@@ -43,7 +43,7 @@ fn address(text: &str) -> Option<SocketAddr> {
     Some((ip, port.parse().ok()?).into())
 }
 
-/// As [`Listen`], or `off`.
+/// Like [`Listen`], or `off`.
 #[derive(Debug)]
 pub(super) struct ListenOrOff;
 

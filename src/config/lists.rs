@@ -1,4 +1,4 @@
-//! Lists of names.
+//! Kinds of values for lists of names.
 
 use serde_json::Value;
 
@@ -42,7 +42,7 @@ impl Classes {
     }
 }
 
-/// clientIds that many use, such as one that a tool gives to all of its users.
+/// clientIds that many people use, such as one that a tool gives to all of its users.
 #[derive(Debug)]
 pub(super) struct SharedIds;
 
@@ -68,7 +68,7 @@ impl Kind for SharedIds {
 }
 
 impl SharedIds {
-    /// Room for an address behind it (`@` and 45 bytes at most).
+    /// Leaves room for an address after the id (`@` and at most 45 bytes).
     const LEN_MAX: usize = 200;
 
     fn entry(text: &str) -> Result<String, String> {

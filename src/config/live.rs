@@ -1,4 +1,4 @@
-//! The configuration of a process that runs: it is replaced as a whole, and read without a lock.
+//! The configuration of a running process: it is replaced as a whole, and read without a lock.
 
 use std::sync::Arc;
 
@@ -7,9 +7,9 @@ use arc_swap::{ArcSwap, Guard};
 use super::Config;
 
 impl Config {
-    /// Keeps the values of `before` where a running process cannot take others: its threads, its
-    /// journal, its ledgers, and how its log is written. These are the keys that the table says
-    /// need a restart.
+    /// Keeps the values of `before` that a running process cannot change: its threads, its journal,
+    /// its ledgers, and the format of its log. These are the keys that need a restart according to
+    /// the table of keys.
     pub fn keep_until_restart(&mut self, before: &Self) {
         self.server.workers = before.server.workers;
         self.state.dir.clone_from(&before.state.dir);
@@ -23,10 +23,10 @@ impl Config {
     }
 }
 
-/// The configuration as it is now. A clone is another handle to the same.
+/// The current configuration. A clone is another handle to the same configuration.
 ///
-/// Read it where it is needed, and not once for all: what was read is not changed by a reload.
-/// A guard is for one look; nothing holds one while it waits.
+/// Read it where it is needed, and do not store what was read: a reload does not change it. A guard
+/// is for a single read; it must not be held across an await.
 #[derive(Clone, Debug)]
 pub struct LiveConfig(Arc<ArcSwap<Config>>);
 
@@ -36,19 +36,19 @@ impl LiveConfig {
         Self(Arc::new(ArcSwap::from_pointee(config)))
     }
 
-    /// As it is at this moment.
+    /// The current configuration.
     #[must_use]
     pub fn get(&self) -> Guard<Arc<Config>> {
         self.0.load()
     }
 
-    /// The same, to be kept: for who waits in between.
+    /// The same, for keeping across an await.
     #[must_use]
     pub fn kept(&self) -> Arc<Config> {
         self.0.load_full()
     }
 
-    /// Replaces it. Who reads it from now on reads `config`.
+    /// Replaces it. Later reads return `config`.
     pub fn replace(&self, config: Config) {
         self.0.store(Arc::new(config));
     }

@@ -1,4 +1,4 @@
-//! From where is the configuration read, and in which order?
+//! Loads the configuration: its sources, and their order.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -8,48 +8,48 @@ use super::layers::Layers;
 use super::problems::Notes;
 use super::{AdminConfig, Config, Effective, Problem, Problems, file, place, rules, written};
 
-/// Where a gateway listens, and what its operators need to be let in.
+/// The listeners of a gateway, and the token that its operators need.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Doors {
     pub front: SocketAddr,
     pub admin: AdminConfig,
 }
 
-/// Where a configuration comes from, lowest layer first.
+/// The sources of a configuration, the lowest layer first.
 #[derive(Clone, Debug, Default)]
 pub struct Sources {
-    /// A file, or a folder whose `*.toml` are read one after the other.
+    /// A file, or a folder whose `*.toml` files are read one after the other.
     pub file: Option<PathBuf>,
-    /// Names and values of the environment; those that are not ours are left alone.
+    /// Names and values of the environment. Variables of other programs are ignored.
     pub env: Vec<(String, String)>,
-    /// URLs of backends that are named `gpu-1`, `gpu-2`, … in their order.
+    /// URLs of backends, which are named `gpu-1`, `gpu-2`, … in their order.
     pub backends: Vec<String>,
-    /// Keys in dotted notation and their values, which go over all else.
+    /// Keys in dotted notation and their values. They override everything else.
     pub flags: Vec<(String, String)>,
 }
 
-/// What was read, with what deserves a word of it.
+/// The result of reading a configuration, with warnings.
 #[derive(Debug)]
 pub struct Checked {
-    /// The configuration, or every problem there is.
+    /// The configuration, or all problems.
     pub config: Result<Config, Problems>,
-    /// What is no problem, but may not be meant.
+    /// Facts that are not problems, but may not be intended.
     pub warnings: Vec<Problem>,
-    /// The files and folders that were read, or could not be: that of the configuration, and those
-    /// of its secrets. What happens to one of them may be another configuration.
+    /// The files and folders that were read, or could not be read: those of the configuration and
+    /// of its secrets. A change of any of them may change the configuration.
     pub files: Vec<PathBuf>,
 }
 
 /// Reads and checks a configuration. Reads its files and those of its secrets, and nothing else. It
-/// can be called again with the same sources: it then says what they have become.
+/// can be called again with the same sources, and then returns their current content.
 ///
 /// # Errors
-/// Every problem there is.
+/// All problems.
 pub fn load(sources: &Sources) -> Result<Config, Problems> {
     check(sources).config
 }
 
-/// As [`load`], with warnings and with the files that were read.
+/// Like [`load`], with warnings and with the files that were read.
 #[must_use]
 pub fn check(sources: &Sources) -> Checked {
     let (config, mut notes) = noted(sources);
@@ -58,16 +58,16 @@ pub fn check(sources: &Sources) -> Checked {
     Checked { config: notes.finish(config), warnings, files }
 }
 
-/// The files and folders that make up a configuration, those of its secrets too.
+/// The files and folders of a configuration, including those of its secrets.
 #[must_use]
 pub fn files(sources: &Sources) -> Vec<PathBuf> {
     check(sources).files
 }
 
-/// What is in effect, and where each value comes from.
+/// The configuration in effect, and the source of each value.
 ///
 /// # Errors
-/// Every problem there is.
+/// All problems.
 pub fn effective(sources: &Sources) -> Result<Effective, Problems> {
     let (config, notes) = noted(sources);
     let effective = Effective::new(notes.seen(), &config);
@@ -83,7 +83,7 @@ fn noted(sources: &Sources) -> (Config, Notes) {
     (config, notes)
 }
 
-/// Where the gateway that has this configuration is found. What is wrong elsewhere in it does not
+/// Finds the listeners of the gateway with this configuration. Errors elsewhere in it do not
 /// matter: it may have been changed since the gateway was started.
 ///
 /// # Errors
@@ -95,7 +95,7 @@ pub fn doors(sources: &Sources) -> Result<Doors, Problems> {
     notes.finish(doors)
 }
 
-/// The file of users that a configuration names. What is wrong elsewhere in it does not matter.
+/// The users file that a configuration names. Errors elsewhere in it do not matter.
 ///
 /// # Errors
 /// What is wrong with that key.
@@ -106,7 +106,7 @@ pub fn users_file(sources: &Sources) -> Result<Option<PathBuf>, Problems> {
     notes.finish(file)
 }
 
-/// The layers, one over the other.
+/// Reads all layers and merges them.
 fn read(sources: &Sources, notes: &mut Notes) -> RawConfig {
     let mut layers = Layers::default();
     layers.begin();

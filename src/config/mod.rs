@@ -1,13 +1,14 @@
-//! What the operator may set, and the checked form that the rest of the program sees.
+//! The configuration: what operators can set, and the checked form that the rest of the program
+//! sees.
 //!
-//! Two types on purpose. `RawConfig` mirrors what is written, key by key, and accepts anything
-//! that parses. [`Config`] holds only values that make sense together. The single way from one to
-//! the other is `check`, which reports *every* problem, so that an operator mends a file in one
-//! round. No other module mentions `RawConfig`.
+//! There are two types on purpose. `RawConfig` mirrors what is written, key by key, and accepts
+//! anything that parses. [`Config`] holds only values that make sense together. Only `check`
+//! converts one to the other. It reports *every* problem, so that an operator can correct a file in
+//! one round. No other module mentions `RawConfig`.
 //!
-//! The table of all keys is [`keys::KEYS`]. To add one: a line there, a field here, a line in
-//! `check`, one in `config/mooring.toml` and one in `docs/configuration.md`; the compiler or a
-//! test asks for each.
+//! The table of all keys is [`keys::KEYS`]. To add one, add a line there, a field here, a line in
+//! `check`, one in `config/mooring.toml` and one in `docs/configuration.md`; the compiler or a test
+//! reports what is missing.
 
 // Before the modules that use its macros.
 #[macro_use]
@@ -83,7 +84,7 @@ pub use values::Secret;
 
 use crate::auth::UserTable;
 
-/// Everything that is set, checked. Durations and sizes are within the limits that
+/// The checked configuration. Durations and sizes are within the limits that
 /// `docs/configuration.md` gives.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
@@ -98,9 +99,9 @@ pub struct Config {
     pub isolation: IsolationConfig,
     pub state: StateConfig,
     pub log: LogConfig,
-    /// In the order of names, which is that of [`crate::routing::ids::BackendId`].
-    /// Invariant: at most [`Config::BACKENDS_MAX`], no name and no authority twice; at least one,
-    /// or there is a discovery.
+    /// In the order of names, which is that of [`crate::routing::ids::BackendId`]. Invariant: at
+    /// most [`Config::BACKENDS_MAX`], and no name and no authority twice. There is at least one,
+    /// unless there is a discovery.
     pub backends: Vec<BackendConfig>,
     /// In the order of names.
     pub discovery: Vec<DiscoveryConfig>,
@@ -110,7 +111,7 @@ pub struct Config {
 #[derive(Clone, Debug, PartialEq)]
 pub struct ServerConfig {
     pub listen: SocketAddr,
-    /// Threads; 0 is one for each core.
+    /// Threads; 0 means one for each core.
     pub workers: usize,
     pub max_connections: usize,
     pub header_timeout: Duration,
@@ -126,7 +127,7 @@ pub struct ServerConfig {
     pub drain_timeout: Duration,
     /// Invariant: at most `drain_timeout`.
     pub drain_delay: Duration,
-    /// Before both; 0 waits for no prompt.
+    /// Comes before `drain_delay`; 0 waits for no prompt.
     pub drain_pending: Duration,
     pub allow_manager: bool,
     pub allow_logs: bool,
@@ -135,7 +136,7 @@ pub struct ServerConfig {
     /// The name of a backend that exists or may be discovered, or empty: see
     /// [`crate::routing::home`].
     pub home: String,
-    /// Below which all paths of clients are.
+    /// The prefix of all paths of clients.
     pub base_path: BasePath,
     pub page_script: OnOff,
     pub passthrough: OnOff,
@@ -146,14 +147,14 @@ pub struct ServerConfig {
 }
 
 impl ServerConfig {
-    /// True for a proxy whose word on whom it speaks for is believed.
+    /// True for a proxy whose headers about its clients are believed.
     #[must_use]
     pub fn trusts(&self, peer: IpAddr) -> bool {
         self.trusted_proxies.iter().any(|proxies| proxies.contains(peer))
     }
 }
 
-/// Whether something is done that can be left.
+/// Whether an optional feature is on.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum OnOff {
     On,
@@ -163,31 +164,31 @@ pub enum OnOff {
 /// `[admin]`: the listener for operators.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AdminConfig {
-    /// `None` is off. Invariant: loopback, or there is a token.
+    /// `None` means off. Invariant: it is on loopback, or there is a token.
     pub listen: Option<SocketAddr>,
     /// From `token` or `token_file`.
     pub token: Option<Secret>,
-    /// Where secrets of backends that are added at run time may lie. `None` is nowhere.
+    /// The folder for secrets of backends that are added at run time. `None` allows no secrets.
     pub secrets_dir: Option<PathBuf>,
 }
 
 /// `[auth]`: who is let in at the listener for clients.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AuthConfig {
-    /// Invariant: somebody wrote it, or `server.listen` is on loopback.
+    /// Invariant: it was written explicitly, or `server.listen` is on loopback.
     pub mode: AuthMode,
-    /// Invariant: there with [`AuthMode::Keys`].
+    /// Invariant: set with [`AuthMode::Keys`].
     pub users_file: Option<PathBuf>,
-    /// As they were when the configuration was read; none without [`AuthMode::Keys`].
+    /// The users when the configuration was read; empty without [`AuthMode::Keys`].
     pub users: Arc<UserTable>,
 }
 
-/// How it is known who may come in.
+/// How callers at the listener for clients prove who they are.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum AuthMode {
-    /// Everybody may who reaches the listener.
+    /// Everybody is let in who reaches the listener.
     Off,
-    /// Users may, each with a key of his own.
+    /// Only users are let in, each with their own key.
     Keys,
 }
 
@@ -224,7 +225,7 @@ pub struct FleetConfig {
     pub list_timeout: Duration,
     pub suspect_after: Duration,
     pub start_limit: Duration,
-    /// Zero is never.
+    /// Zero means never.
     pub silent_limit: Duration,
     pub grace: Duration,
     pub ready_when_empty: bool,
@@ -264,7 +265,7 @@ pub struct FilesConfig {
 /// When the name of a file carries its backend.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum FileTags {
-    /// Where the plain name is that of another backend's file.
+    /// If the plain name belongs to another backend's file.
     Ambiguous,
     Never,
 }
@@ -301,21 +302,21 @@ pub struct SocketsConfig {
 pub struct StateConfig {
     pub dir: StateDir,
     pub on_error: OnJournalError,
-    /// Bytes of copies of user data in that folder; 0 keeps none. What holds is
+    /// Bytes of copies of user data in that folder; 0 keeps none. The effective value is
     /// [`Config::copies_on_disk`].
     pub copies: u64,
 }
 
-/// The folder of what survives a restart.
+/// The folder for what survives a restart.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum StateDir {
-    /// Named by the operator, or by systemd: without it there is no start.
+    /// Named by the operator, or by systemd. If it cannot be used, the gateway does not start.
     Written(PathBuf),
-    /// Where nobody named one: without it everything is kept in memory, and that is said.
+    /// Named by nobody. If it cannot be used, everything is kept in memory, and a log line says so.
     Default(PathBuf),
-    /// There is no place for one. The same as [`Self::Nowhere`], but nobody wanted it.
+    /// There is no default place. The same as [`Self::Nowhere`], but nobody asked for it.
     Unset,
-    /// The operator wants none.
+    /// The operator asked for none.
     Nowhere,
 }
 
@@ -332,7 +333,7 @@ impl StateDir {
 /// What happens to new prompts while the journal cannot be written.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum OnJournalError {
-    /// They are taken; a crash would forget them.
+    /// They are accepted; a crash would lose them.
     Serve,
     /// They are refused.
     Refuse,
@@ -342,7 +343,7 @@ pub enum OnJournalError {
 #[derive(Clone, Debug, PartialEq)]
 pub struct IsolationConfig {
     pub status: StatusCounts,
-    /// `None`: by where the front listens; see [`Config::nameless`].
+    /// `None`: depends on where the front listens; see [`Config::nameless`].
     pub nameless: Option<Nameless>,
 }
 
@@ -357,7 +358,7 @@ pub enum StatusCounts {
 #[derive(Clone, Debug, PartialEq)]
 pub struct LogConfig {
     pub format: LogFormat,
-    /// Directives that `EnvFilter` takes.
+    /// Directives for `EnvFilter`.
     pub level: String,
 }
 
@@ -378,20 +379,20 @@ pub struct BackendConfig {
     /// `host:port` as it stands in `Host`: IPv6 in brackets.
     pub authority: String,
     pub weight: NonZeroU32,
-    /// `None` is no limit.
+    /// `None` means no limit.
     pub max_pending: Option<NonZeroU32>,
-    /// What it is for, in the operator's words.
+    /// The operator's labels for it.
     pub labels: Vec<String>,
     /// From `headers` and `headers_file`.
     pub headers: BackendHeaders,
     pub listed_by: ListedBy,
-    /// Which server this is, where it was discovered and that is told: another one may be given
+    /// Which server this is, if it was discovered and its discovery said so: another server may get
     /// the same address later.
     pub identity: Option<Arc<str>>,
 }
 
 impl Config {
-    /// The listener of this gateway that `backend` would be, as its key is called.
+    /// The key of this gateway's listener that `backend` points to, if it points to one.
     #[must_use]
     pub fn is_itself(&self, backend: &BackendConfig) -> Option<&'static str> {
         let admin = self.admin.listen.filter(|listen| rules::is_at(backend, *listen));
@@ -401,27 +402,26 @@ impl Config {
         }
     }
 
-    /// Where copies of user data are; `None` without a state directory.
+    /// The folder of copies of user data; `None` without a state directory.
     #[must_use]
     pub fn copies_folder(&self) -> Option<PathBuf> {
         self.state.dir.path().map(|dir| dir.join("copies"))
     }
 
-    /// Bytes of copies of user data in the state directory; 0 keeps none. They are of what passes
-    /// through the copies in memory: without those there are none.
+    /// Bytes of copies of user data in the state directory; 0 keeps none. They are made from the
+    /// copies in memory, so without those there are none.
     #[must_use]
     pub fn copies_on_disk(&self) -> u64 {
         if self.server.stale_cache == 0 { 0 } else { self.state.copies }
     }
 
-    /// How many backends may be wanted.
+    /// The most backends that may be wanted.
     pub const BACKENDS_MAX: usize = 1_000;
 
-    /// How many backends there may be together with those that drain: a whole fleet may be put in
-    /// place of another.
+    /// The most backends including those that drain: a whole fleet may replace another.
     pub const MEMBERS_MAX: usize = 2 * Self::BACKENDS_MAX;
 
-    /// The defaults, with these backends (name and URL).
+    /// The defaults with these backends (name and URL).
     ///
     /// # Errors
     /// What is wrong with a name or a URL, or that there are none.

@@ -1,28 +1,28 @@
-//! `isolation.nameless`: what somebody may do who does not say who he is.
+//! `isolation.nameless`: what callers may do who do not say who they are.
 
 use super::Config;
 
-/// What somebody may do who does not say who he is.
+/// What a caller may do who does not say who they are.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Nameless {
-    /// Act on the prompts whose ids he names.
+    /// Act on the prompts whose ids the request names.
     ById,
     /// Nothing.
     None,
-    /// Everything, to everybody's prompts.
+    /// Everything, with everybody's prompts.
     All,
 }
 
-/// From where somebody comes, as far as that is known.
+/// Where a request comes from, as far as that is known.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Place {
     ThisMachine,
-    /// Also by way of a proxy on this machine, if that says so.
+    /// Also through a proxy on this machine, if the proxy says so.
     Elsewhere,
 }
 
 impl Config {
-    /// What somebody may do who does not say who he is, but comes from there.
+    /// What a caller from this place may do who does not say who they are.
     #[must_use]
     pub fn nameless(&self, from: Place) -> Nameless {
         let by_place = match from {

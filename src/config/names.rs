@@ -1,10 +1,10 @@
-//! Is there such a key? Names as they are written in files, in the environment and in flags.
+//! Resolves the names of keys as they are written in files, in the environment and in flags.
 
 use super::keys::{BACKENDS, KEYS, Key, is_named};
 use super::layers::Path;
 use super::suggest::nearest;
 
-/// A name that is none.
+/// A name that does not exist.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub(super) enum BadName {
     #[error("unknown section{}", did_you_mean(hint.as_ref()))]
@@ -25,17 +25,17 @@ pub(super) enum BadName {
     Ambiguous { first: String, second: String },
 }
 
-/// It is part of headers, of paths and of names of files.
+/// The longest name of a backend. It appears in headers, in paths and in file names.
 pub(super) const BACKEND_NAME_MAX: usize = 63;
 
-/// Leaves room for the address behind it.
+/// The longest name of a discovery. It leaves room for the address after it.
 pub(super) const PLACE_NAME_MAX: usize = 23;
 
 fn did_you_mean(hint: Option<&String>) -> String {
     hint.map_or_else(String::new, |it| format!(", did you mean `{it}`?"))
 }
 
-/// How names are written where a name is looked for, so that a hint can be pasted.
+/// How names are written in the source of a name, so that a hint can be pasted there.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Notation {
     /// `server.listen`
@@ -70,7 +70,7 @@ fn keys_of(section: &str) -> impl Iterator<Item = &'static Key> + '_ {
 /// Finds a section by its name.
 ///
 /// # Errors
-/// There is none; the hint is a section that is called alike, or a key of that name.
+/// It does not exist. The hint is a section with a similar name, or a key of that name.
 pub(super) fn section(name: &str) -> Result<&'static str, BadName> {
     if let Some(found) = section_names().into_iter().find(|it| *it == name) {
         return Ok(found);
@@ -80,10 +80,10 @@ pub(super) fn section(name: &str) -> Result<&'static str, BadName> {
     Err(BadName::Section { hint })
 }
 
-/// Finds a key in its section. `table` is the name of the table, where the section has several.
+/// Finds a key in its section. `table` is the name of the table, if the section has several.
 ///
 /// # Errors
-/// There is none, or the table cannot have that name.
+/// The key does not exist, or the table cannot have that name.
 pub(super) fn path(
     section: &'static str,
     table: Option<&str>,
@@ -106,7 +106,7 @@ pub(super) fn path(
     Err(BadName::Key { hint: alike.or_else(elsewhere) })
 }
 
-/// Checks that a table of this section may be called so.
+/// Checks the name of a table in this section.
 ///
 /// # Errors
 /// [`BadName::Backend`] or [`BadName::Place`].
@@ -119,7 +119,7 @@ pub(super) fn check_table_name(section: &str, name: &str) -> Result<(), BadName>
     check_backend_name(name).ok().filter(|()| is_short).ok_or(BadName::Place)
 }
 
-/// Checks that a backend may be called so.
+/// Checks the name of a backend.
 ///
 /// # Errors
 /// [`BadName::Backend`].
@@ -132,10 +132,10 @@ pub(super) fn check_backend_name(name: &str) -> Result<(), BadName> {
     }
 }
 
-/// A name in dotted notation: `server.listen`, `backends.gpu.a.url`.
+/// Resolves a name in dotted notation: `server.listen`, `backends.gpu.a.url`.
 ///
 /// # Errors
-/// What of it does not exist.
+/// The part of it that does not exist.
 pub(super) fn dotted(name: &str) -> Result<Path, BadName> {
     let Some((first, rest)) = name.split_once('.') else {
         return Err(match section(name) {
@@ -161,19 +161,19 @@ fn main_key(section: &str) -> &'static str {
     if section == BACKENDS { "url" } else { "dns" }
 }
 
-/// What a variable of the environment is to us.
+/// The meaning of an environment variable.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) enum Variable {
     Key(Path),
-    /// Not a key and not meant as one. Kubernetes sets `MOORING_SERVICE_HOST` and its like in
-    /// every pod beside a service that is called `mooring`.
+    /// Not a key, and not meant as one. Kubernetes sets `MOORING_SERVICE_HOST` and similar
+    /// variables in every pod beside a service that is called `mooring`.
     Other,
 }
 
-/// A variable's name; `known` are the names of the tables of a section that there are.
+/// Resolves the name of a variable; `known` are the existing tables of a section.
 ///
 /// # Errors
-/// It is meant as a key, and is none.
+/// It is meant as a key, but is none.
 pub(super) fn variable<'a>(
     name: &str,
     known: impl Fn(&'static str) -> Vec<&'a str>,
@@ -201,7 +201,8 @@ pub(super) fn variable<'a>(
     path(section, Some(found.unwrap_or(table)), key, Notation::Environment).map(Variable::Key)
 }
 
-/// `MOORING_SERVER_WORKERS` would be ignored without a word; anything less like a key is not ours.
+/// Without this check `MOORING_SERVER_WORKERS` would be ignored silently. Names that are less like
+/// a key are not ours.
 fn single_underscore(rest: &str) -> Result<Variable, BadName> {
     let meant = KEYS
         .iter()
@@ -216,7 +217,8 @@ fn single_underscore(rest: &str) -> Result<Variable, BadName> {
     }
 }
 
-/// Upper and lower case and all punctuation alike, because the environment has no others.
+/// Folds letter case and punctuation, because names in the environment have only letters of one
+/// case and underscores.
 pub(super) fn folded(name: &str) -> String {
     let fold = |it: char| if it.is_ascii_alphanumeric() { it.to_ascii_lowercase() } else { '_' };
     name.chars().map(fold).collect()

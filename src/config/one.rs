@@ -1,4 +1,4 @@
-//! One backend by itself, as an operator adds it to a gateway that runs.
+//! Checks one backend by itself, as an operator adds it to a running gateway.
 
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
@@ -12,23 +12,23 @@ use super::problems::{Notes, Origin, Problems};
 use super::raw::{Item, Written};
 use super::{BackendConfig, ListedBy, check};
 
-/// Which files may be read for what is secret.
+/// Which files may be read for secrets.
 #[derive(Clone, Copy, Debug)]
 pub enum SecretFiles<'a> {
-    /// Those of this folder, because they are sent to an address of whoever names them. Without a
-    /// folder there are none.
+    /// Only files in this folder, because their content is sent to an address that the same caller
+    /// chooses. Without a folder, no file may be read.
     In(Option<&'a Path>),
-    /// Those that somebody named who may read them all.
+    /// Any file: they were named by somebody who may read them all.
     Anywhere,
 }
 
 /// Checks a backend that an operator gives as JSON, with the keys of `[backends.NAME]`. Reads
 /// files.
 ///
-/// What is secret in it stands in files, because what was given is kept in the journal.
+/// Secrets must be in files, because the JSON is kept in the journal.
 ///
 /// # Errors
-/// Every problem there is.
+/// All problems.
 pub fn one_backend(
     name: &str,
     given: &Value,
@@ -38,11 +38,11 @@ pub fn one_backend(
     Ok(BackendConfig { listed_by: ListedBy::Operator, ..backend })
 }
 
-/// Reads a backend that was kept ([`BackendConfig::kept`]), with what stands in its files now. It
-/// may be called `NAME~old`.
+/// Checks a backend that was kept ([`BackendConfig::kept`]), with the current content of its files.
+/// It may be called `NAME~old`.
 ///
 /// # Errors
-/// Every problem there is.
+/// All problems.
 pub fn kept_backend(
     name: &str,
     kept: &Value,
@@ -53,8 +53,8 @@ pub fn kept_backend(
 }
 
 impl BackendConfig {
-    /// What may be kept of it, with the keys of `[backends.NAME]`: of a secret only where it
-    /// stands.
+    /// The form that may be kept, with the keys of `[backends.NAME]`: a secret is replaced by the
+    /// path of its file.
     #[must_use]
     pub fn kept(&self) -> Value {
         let mut kept = self.headers.places();
@@ -102,12 +102,12 @@ fn read(name: &str, given: &Value, files: SecretFiles<'_>) -> Result<BackendConf
     notes.finish(backend).and_then(there)
 }
 
-/// Without a problem there is a backend.
+/// If there are no problems, there is a backend.
 fn there(backend: Option<BackendConfig>) -> Result<BackendConfig, Problems> {
     backend.ok_or_else(|| Problems(Vec::new()))
 }
 
-/// What is wrong with where a secret stands.
+/// What is wrong with the place of a secret.
 fn wrong_secret(key: &str, value: &Value, files: SecretFiles<'_>) -> Option<&'static str> {
     const INLINE: &str =
         "a secret is given as {\"NAME\": {\"file\": PATH}}: what is given here is kept";
@@ -192,7 +192,7 @@ mod tests {
         let again = kept_backend("gpu", &backend.kept(), SecretFiles::Anywhere).unwrap();
         assert_eq!(again.headers.as_map()["authorization"], "Bearer z");
         assert_eq!(again.headers.as_map()["x-more"], "y");
-        // What an operator gave is read from where it may be.
+        // A backend that an operator gave may only read from the allowed folder.
         let told = kept_backend("gpu", &given, SecretFiles::In(Some(folder.path()))).unwrap_err();
         assert!(told.to_string().contains("PATH"), "{told}");
         assert!(kept_backend("a b~old", &given, SecretFiles::Anywhere).is_err());
@@ -213,7 +213,8 @@ mod tests {
         );
     }
 
-    /// Whoever may add a backend must not read what the gateway can read.
+    /// A caller who may add a backend must not be able to read every file that the gateway can
+    /// read.
     #[test]
     fn a_secret_lies_in_the_folder_for_it_however_it_is_named() {
         let (folder, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());

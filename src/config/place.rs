@@ -1,18 +1,18 @@
-//! Where is the state kept if nobody says? What survives a restart should not be a matter of having
-//! read about it first.
+//! Chooses the state folder if the configuration names none. State should survive a restart even if
+//! nobody has read about this key.
 
 use std::path::{Path, PathBuf};
 
 use super::{StateConfig, StateDir};
 
-/// Written in place of a folder by who wants to keep nothing.
+/// Written instead of a folder to keep nothing.
 const NOWHERE: &str = "none";
 
-/// Fills in the folder that nobody wrote: what systemd made for the unit (systemd.exec(5),
+/// Fills in a folder if none was written: the one that systemd made for the unit (systemd.exec(5),
 /// `StateDirectory=`), else one for this port in the user's state folder (XDG Base Directory
 /// Specification 0.8, `XDG_STATE_HOME`).
 ///
-/// A gateway whose port the system chooses has no place of its own, and keeps nothing.
+/// If the system chooses the port, there is no fixed folder, and nothing is kept.
 pub(super) fn fill_in(state: &mut StateConfig, port: u16, env: &[(String, String)]) {
     match &state.dir {
         StateDir::Written(path) if path == Path::new(NOWHERE) => state.dir = StateDir::Nowhere,
@@ -30,7 +30,7 @@ pub(super) fn fill_in(state: &mut StateConfig, port: u16, env: &[(String, String
     }
 }
 
-/// The specification wants relative paths to be ignored.
+/// The specification says that relative paths must be ignored.
 fn of_user(env: &[(String, String)]) -> Option<PathBuf> {
     let absolute = |name| variable(env, name).map(PathBuf::from).filter(|path| path.is_absolute());
     absolute("XDG_STATE_HOME").or_else(|| Some(absolute("HOME")?.join(".local/state")))

@@ -1,4 +1,4 @@
-//! What is wrong with the configuration? All of it, each with the place where it was written.
+//! Problems of a configuration: all of them, each with the place where it was written.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -6,18 +6,18 @@ use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
-/// Where a value was written. The order is the order of a report.
+/// Where a value was written. Reports are sorted in this order.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub enum Origin {
-    /// `line` counts from 1; 0 stands for the file as a whole.
+    /// `line` counts from 1; 0 stands for the whole file.
     File { path: String, line: usize },
     /// An environment variable.
     Env { name: String },
     Flag {
-        /// As it is called: `--set`, `--backend`, `--listen`.
+        /// The option's name: `--set`, `--backend`, `--listen`.
         option: &'static str,
     },
-    /// What an operator asked for while the gateway ran.
+    /// A request of an operator to a running gateway.
     Request,
 }
 
@@ -33,12 +33,12 @@ impl fmt::Display for Origin {
     }
 }
 
-/// One thing that is wrong. Never holds the value of a secret.
+/// One problem. Never contains the value of a secret.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Problem {
-    /// `None` for what was written nowhere and should have been.
+    /// `None` for something that is missing.
     pub origin: Option<Origin>,
-    /// As in `server.listen`; empty where no key is concerned.
+    /// A full name such as `server.listen`; empty if the problem concerns no key.
     pub key: String,
     pub what: String,
 }
@@ -56,8 +56,8 @@ impl fmt::Display for Problem {
 }
 
 impl Problem {
-    /// For programs: `{"file", "line", "key", "problem", "hint"?, "source"?}`. What was not written
-    /// in a file has its `source`.
+    /// For programs: `{"file", "line", "key", "problem", "hint"?, "source"?}`. `source` is set if
+    /// it was not written in a file.
     #[must_use]
     pub fn to_json(&self) -> Value {
         let (what, hint) = match self.what.rsplit_once(", did you mean ") {
@@ -84,7 +84,7 @@ impl Problem {
     }
 }
 
-/// Everything that is wrong, in the order in which it was written. Never empty.
+/// All problems, in the order of their origins. Never empty.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Problems(pub Vec<Problem>);
 
@@ -100,20 +100,20 @@ impl fmt::Display for Problems {
 
 impl std::error::Error for Problems {}
 
-/// What was shown of each key, and where it was written if it was, by full names.
+/// The shown value of each key, and where it was written if it was, by full names.
 pub(super) type Seen = BTreeMap<String, (Value, Option<Origin>)>;
 
-/// Collects problems while the configuration is read, and remembers what was written where, so
-/// that a rule over several keys can say which lines it means.
+/// Collects problems while the configuration is read, and remembers where each key was written, so
+/// that a rule over several keys can name the right line.
 #[derive(Debug, Default)]
 pub(super) struct Notes {
     problems: Vec<Problem>,
     origins: BTreeMap<String, Origin>,
     bad: BTreeSet<String>,
     seen: Seen,
-    /// What deserves a word and is no problem.
+    /// Facts to report that are not problems.
     pub(super) warnings: Vec<Problem>,
-    /// The files that are read, whether they are there or not.
+    /// The files that are read, whether they exist or not.
     pub(super) files: Vec<PathBuf>,
 }
 
@@ -123,12 +123,12 @@ impl Notes {
         self.origins.insert(key.to_owned(), origin.clone());
     }
 
-    /// Remembers the value of `key` as it may be shown.
+    /// Remembers the value of `key` in the form that may be shown.
     pub(super) fn saw(&mut self, key: &str, value: Value, origin: Option<&Origin>) {
         self.seen.insert(key.to_owned(), (value, origin.cloned()));
     }
 
-    /// All values that were shown.
+    /// All remembered values.
     pub(super) fn seen(&self) -> &Seen {
         &self.seen
     }
@@ -138,18 +138,18 @@ impl Notes {
         self.files.extend(files);
     }
 
-    /// Says something that is worth a word and no problem.
+    /// Adds a warning.
     pub(super) fn warn(&mut self, origin: Origin, key: &str, what: String) {
         self.warnings.push(Problem { origin: Some(origin), key: key.to_owned(), what });
     }
 
-    /// The same of `key`, at the place where it was written, if it was.
+    /// Adds a warning about `key`, at the place where it was written, if it was.
     pub(super) fn remark(&mut self, key: &str, what: impl Into<String>) {
         let origin = self.origins.get(key).cloned();
         self.warnings.push(Problem { origin, key: key.to_owned(), what: what.into() });
     }
 
-    /// Reports a problem with `key` at the place where it was written, if it was.
+    /// Reports a problem with `key`, at the place where it was written, if it was.
     pub(super) fn report(&mut self, key: &str, what: impl Into<String>) {
         let origin = self.origins.get(key).cloned();
         self.report_at(origin, key, what);
@@ -160,14 +160,14 @@ impl Notes {
         self.problems.push(Problem { origin, key: key.to_owned(), what: what.into() });
     }
 
-    /// True if none of `keys` has a problem of its own: a rule over values that are wrong would
-    /// only report the same mistake twice.
+    /// True if none of `keys` has a problem of its own. Otherwise a rule over them would report the
+    /// same mistake twice.
     pub(super) fn are_good(&self, keys: &[&str]) -> bool {
         !keys.iter().any(|key| self.bad.contains(*key))
     }
 
-    /// True if what is wrong so far may be the reason why no backend was found: a file that
-    /// cannot be read, or a slip in the name of one.
+    /// True if a problem so far may be the reason why no backend was found: a file that cannot be
+    /// read, or a misspelt name.
     pub(super) fn may_hide_backends(&self) -> bool {
         let about = |key: &str| {
             let key = key.trim_start_matches('-');
@@ -186,18 +186,18 @@ impl Notes {
         keys.iter().max_by_key(|key| self.origins.get(**key)).copied().unwrap_or_default()
     }
 
-    /// `value` if nothing is wrong.
+    /// Returns `value` if there are no problems.
     pub(super) fn finish<T>(mut self, value: T) -> Result<T, Problems> {
         if self.problems.is_empty() {
             return Ok(value);
         }
-        // Where the syntax is wrong, what was understood of the line is wrong too.
+        // After a syntax error, the rest of its line is not reliable.
         let is_slip =
             |it: &&Problem| it.key.is_empty() && matches!(it.origin, Some(Origin::File { .. }));
         let slips: BTreeSet<_> =
             self.problems.iter().filter(is_slip).map(|it| it.origin.clone()).collect();
         self.problems.retain(|it| it.key.is_empty() || !slips.contains(&it.origin));
-        // What was written nowhere comes last: it is often an effect of the others.
+        // Missing values come last: they are often a consequence of other problems.
         self.problems.sort_by(|a, b| {
             (a.origin.is_none(), &a.origin, &a.key).cmp(&(b.origin.is_none(), &b.origin, &b.key))
         });

@@ -1,7 +1,7 @@
-//! What was written? The configuration as it stands in files, environment and flags.
+//! The configuration as written in files, environment and flags.
 //!
-//! Every key is optional here and holds whatever was written, with the place where it was
-//! written. What it means is for [`mod@super::check`] to say. No other module mentions these types.
+//! Every key is optional here and holds whatever was written, with the place where it was written.
+//! [`mod@super::check`] interprets it. No other module mentions these types.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use super::kinds::Kind;
 use super::problems::{Notes, Origin};
 
 /// A value as written. `Text` from the environment or a flag may stand for any type, because
-/// there it cannot be written otherwise.
+/// everything is text there.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Item {
     Text(String),
@@ -19,7 +19,7 @@ pub(super) enum Item {
     Other,
     Switch(bool),
     List(Vec<Written>),
-    /// Only headers and a service of Kubernetes are one.
+    /// Only headers and a Kubernetes service are tables.
     Table(Vec<(String, Written)>),
 }
 
@@ -29,7 +29,7 @@ pub(super) struct Written {
     pub(super) origin: Origin,
 }
 
-/// One key: what it is called, what it takes, what it is if nothing is written, what is written.
+/// One key: its name, its kind, its default, and what was written.
 #[derive(Debug)]
 pub(super) struct Setting<K> {
     /// The full name, as in `server.listen`.
@@ -40,8 +40,8 @@ pub(super) struct Setting<K> {
 }
 
 impl<K: Kind> Setting<K> {
-    /// The value as meant. If it is wrong, that is noted, and the default stands in for it so
-    /// that the check of everything else can go on.
+    /// The value in its checked form. A wrong value is reported, and the default replaces it so
+    /// that the rest can be checked.
     pub(super) fn check(self, notes: &mut Notes) -> K::Value {
         if let Some(written) = &self.written {
             notes.wrote(&self.key, &written.origin);
@@ -82,5 +82,5 @@ pub(super) struct RawPlace {
     pub(super) place: RawDiscovery,
 }
 
-/// What was written, by full names.
+/// What was written in a section, by full names.
 pub(super) type Section = BTreeMap<String, Written>;

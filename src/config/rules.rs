@@ -1,7 +1,6 @@
-//! What can only be wrong together? Rules over several keys.
+//! Rules over several keys.
 //!
-//! A rule is silent about keys that are wrong by themselves, and reports at the line that was
-//! written last.
+//! A rule ignores keys that are wrong by themselves, and reports at the line that was written last.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -38,8 +37,8 @@ fn listeners(config: &Config, notes: &mut Notes) {
     }
 }
 
-/// Whoever listens for others than this host has said who of them may come in: by what he wrote,
-/// and not by what nobody thought of.
+/// A gateway that listens for other hosts needs an explicit statement of who may come in; the
+/// default is not enough.
 fn auth(config: &Config, notes: &mut Notes) {
     let listen = config.server.listen;
     let is_for_others = !listen.ip().to_canonical().is_loopback();
@@ -53,7 +52,7 @@ fn auth(config: &Config, notes: &mut Notes) {
     }
 }
 
-/// True if one socket would take the other's place. Port 0 is another port each time.
+/// True if the two sockets would conflict. Port 0 is a different port each time.
 fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
     let is_any = a.ip().is_unspecified() || b.ip().is_unspecified();
     a.port() != 0 && a.port() == b.port() && (is_any || a.ip() == b.ip())
@@ -75,7 +74,7 @@ fn limits(config: &Config, notes: &mut Notes) {
     at_most(notes, ["affinity.link_linger", "affinity.lease"], [linger, lease], ShowDuration);
 }
 
-/// The first of two keys must not be larger than the second.
+/// Checks that the first of two keys is not larger than the second.
 fn at_most<T: PartialOrd, S: std::fmt::Display>(
     notes: &mut Notes,
     keys: [&str; 2],
@@ -107,7 +106,7 @@ fn backends(backends: &[BackendConfig], notes: &mut Notes) {
     }
 }
 
-/// True if that backend is what listens at this address.
+/// True if the backend's address is this listener.
 pub(super) fn is_at(backend: &BackendConfig, listen: SocketAddr) -> bool {
     let ip = match backend.host.as_str() {
         "localhost" => Ok(IpAddr::from([127, 0, 0, 1])),
@@ -119,7 +118,7 @@ pub(super) fn is_at(backend: &BackendConfig, listen: SocketAddr) -> bool {
     })
 }
 
-/// A gateway before itself would answer itself until no connection is left.
+/// A gateway that is its own backend would send requests to itself until no connection is left.
 fn itself(config: &Config, notes: &mut Notes) {
     let doors =
         [("server.listen", Some(config.server.listen)), ("admin.listen", config.admin.listen)];
@@ -134,7 +133,7 @@ fn itself(config: &Config, notes: &mut Notes) {
     }
 }
 
-/// Copies on the disk are of what passes through those in memory.
+/// Copies on the disk are made from those in memory.
 fn copies(config: &Config, notes: &mut Notes) {
     let keys = ["server.stale_cache", "state.copies"];
     let is_meant = notes.has_written(keys[1]) && 0 < config.state.copies;
@@ -144,8 +143,8 @@ fn copies(config: &Config, notes: &mut Notes) {
     }
 }
 
-/// Without a name it is chosen at the start. Where backends are discovered, the one of that name
-/// may be found yet.
+/// Without a name the home is chosen at the start. If backends are discovered, the one of that name
+/// may still be found.
 fn home(config: &Config, notes: &mut Notes) {
     let names = || config.backends.iter().map(|it| it.name.as_str());
     let home = &config.server.home;
@@ -153,7 +152,7 @@ fn home(config: &Config, notes: &mut Notes) {
     if !home.is_empty() && !names().any(|name| name == home) && !may_be_found {
         let is_written = notes.has_written(&format!("{BACKENDS}.{home}"));
         if is_written {
-            // It is there and wrong, which is reported where it is written.
+            // The backend is there and wrong, which is reported at its own line.
             return;
         }
         let hint = nearest(home, names())

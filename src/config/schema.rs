@@ -1,7 +1,8 @@
-//! What may stand in a file, for editors: a JSON Schema (draft 2020-12) of the table of keys.
+//! Builds a JSON Schema (draft 2020-12) of the configuration file, for editors, from the table of
+//! keys.
 //!
-//! It is never stricter than the loader, and where a schema cannot say what the loader asks for
-//! (the range of a duration, two keys that must fit together) it is weaker.
+//! It is never stricter than the loader. It is weaker where a schema cannot express a requirement
+//! (the range of a duration, two keys that must fit together).
 
 use serde_json::{Map, Value, json};
 
@@ -29,7 +30,7 @@ pub(super) fn size(min: u64, max: u64) -> Value {
     ]})
 }
 
-/// A list of texts.
+/// A list of strings.
 pub(super) fn list(max: usize) -> Value {
     json!({ "type": "array", "items": { "type": "string" }, "maxItems": max })
 }
@@ -65,7 +66,8 @@ fn table(section: &str, about: &str) -> Value {
     })
 }
 
-/// Tables by their names. What makes one, as `url`, may also come from the environment.
+/// Named tables. Required keys such as `url` are optional here, because they may come from the
+/// environment.
 fn tables(section: &str, about: &str) -> Value {
     let max = if section == BACKENDS { BACKEND_NAME_MAX } else { PLACE_NAME_MAX };
     let name = format!("^[A-Za-z0-9._:-]{{1,{max}}}$");

@@ -1,8 +1,8 @@
-//! Where does a secret stand? In the configuration, or in a file of its own: a mounted one, one
-//! that a secret store writes.
+//! Reads secrets, which are in the configuration itself or in files of their own, for example
+//! mounted or written by a secret store.
 //!
 //! A key is a secret by its kind ([`Secretive`]), and then it has a sibling `…_file` of the kind
-//! [`SecretFile`]; a test holds the table of keys to it. Files are read anew whenever the
+//! [`SecretFile`]; a test checks this for the table of keys. Files are read again whenever the
 //! configuration is loaded, so that a rotated secret needs no other change.
 
 use std::path::{Path, PathBuf};
@@ -14,25 +14,25 @@ use super::kinds::{Kind, Shape};
 use super::problems::Notes;
 use super::raw::{Item, Setting, Written};
 
-/// What stands in place of a secret where a configuration is shown. It can be one itself.
+/// Shown instead of a secret. A secret may also have this value.
 pub(super) const HIDDEN: &str = "(hidden)";
 
-/// More than any secret has; the files of others, named by a slip, are not read to their end.
+/// The largest secret file. A wrong file, named by mistake, is not read to its end.
 const FILE_BYTES_MAX: usize = 64 << 10;
 
-/// A kind whose value is never shown, and that may stand in a file.
+/// A kind whose value is never shown, and that may be in a file.
 pub(super) trait Secretive: Kind {
-    /// True for a value beside which a file would be one too many.
+    /// True for a value that does not allow a file beside it.
     fn excludes_file(value: &Self::Value) -> bool;
 
-    /// Takes in what stands in `file`, which is not blank.
+    /// Adds the content of `file`, which is not blank.
     ///
     /// # Errors
     /// What is wrong with it, without showing it.
     fn take_in(value: &mut Self::Value, text: &str, file: &Path) -> Result<(), String>;
 }
 
-/// A file that holds the value of the key beside it, or nothing.
+/// A file that holds the value of the key beside it, or empty.
 #[derive(Debug)]
 pub(super) struct SecretFile;
 
@@ -65,7 +65,7 @@ impl Kind for SecretFile {
     }
 }
 
-/// The value of a secret, wherever it stands.
+/// The value of a secret, from either place.
 pub(super) fn check<K: Secretive>(
     written: Setting<K>,
     file: Setting<SecretFile>,
@@ -85,12 +85,12 @@ pub(super) fn check<K: Secretive>(
     value
 }
 
-/// Reads a secret's file. Editors and `echo` end it with a line break, which is no part of it.
+/// Reads a secret's file. A final line break is removed, because editors and `echo` add one.
 ///
 /// # Errors
-/// What the operating system said, or why it can be no secret.
+/// The operating system's error, or why the content cannot be a secret.
 pub(super) fn read(path: &Path) -> Result<String, String> {
-    // A pipe or a device may never end, and whoever reads it waits for ever.
+    // A pipe or a device may never end, and reading it would block forever.
     if std::fs::metadata(path).is_ok_and(|it| !it.is_file() && !it.is_dir()) {
         return Err("is no regular file".to_owned());
     }

@@ -1,8 +1,9 @@
-//! What is made of the table of keys: the sections as they are written, and [`KEYS`].
+//! Macros that generate code from the table of keys: the sections as they are written, and
+//! [`KEYS`].
 //!
 //! [`KEYS`]: super::keys::KEYS
 
-/// Whether two configurations have another value of one key.
+/// Whether two configurations have different values of one key.
 macro_rules! differs {
     // Named tables are compared as a whole.
     (backend $name:ident $applied:ident) => {
@@ -30,10 +31,10 @@ macro_rules! sections {
             )+
         }
     )+) => {
-        /// Every section, and what it is about, in the order of the documentation.
+        /// Every section with its description, in the order of the documentation.
         pub const SECTIONS: &[(&str, &str)] = &[$(($section, $about)),+];
 
-        /// Every key there is, in the order of the documentation.
+        /// Every key, in the order of the documentation.
         pub const KEYS: &[Key] = &[$($(
             Key {
                 section: $section,

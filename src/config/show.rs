@@ -1,4 +1,4 @@
-//! What is the configuration in effect, and where does each value of it come from?
+//! Shows the configuration in effect, and the source of each value.
 
 use std::fmt::Write;
 
@@ -8,7 +8,7 @@ use super::keys::{BACKENDS, DISCOVERY, KEYS, Key, is_named};
 use super::problems::{Origin, Seen};
 use super::{Config, StateDir, shown};
 
-/// Every key with the value that counts and where it was written. Secrets are hidden.
+/// Every key with its effective value and where it was written. Secrets are hidden.
 #[derive(Clone, Debug)]
 pub struct Effective {
     keys: Vec<Line>,
@@ -17,16 +17,16 @@ pub struct Effective {
 #[derive(Clone, Debug)]
 struct Line {
     key: &'static Key,
-    /// The name of its table, where its section has several.
+    /// The name of its table, if its section has several.
     table: Option<String>,
     value: Value,
     origin: Option<Origin>,
-    /// What a default comes to that depends on others.
+    /// What a default means, if that depends on other keys.
     meaning: Option<String>,
 }
 
 impl Effective {
-    /// From what was seen while `config` was checked.
+    /// Built from what was seen while `config` was checked.
     pub(super) fn new(seen: &Seen, config: &Config) -> Self {
         let mut keys = Vec::new();
         for key in KEYS.iter().filter(|key| !is_named(key.section)) {
@@ -42,7 +42,7 @@ impl Effective {
         Self { keys }
     }
 
-    /// As a file that says the same, with where each value comes from at the end of its line.
+    /// As a file with the same meaning. The source of each value is at the end of its line.
     #[must_use]
     pub fn to_toml(&self) -> String {
         let mut text = String::new();
@@ -78,7 +78,8 @@ fn line(key: &'static Key, table: Option<&str>, seen: &Seen, config: &Config) ->
 
 fn meaning(name: &str, config: &Config) -> Option<String> {
     match (name, &config.state.dir) {
-        // Of several it may be the one that the journal remembers: `mooring check` looks.
+        // With several backends it may be the one that the journal remembers: `mooring check` looks
+        // there.
         ("server.home", _) if config.backends.len() == 1 => Some(config.backends[0].name.clone()),
         ("state.dir", StateDir::Written(path) | StateDir::Default(path)) => {
             Some(path.display().to_string())
@@ -89,8 +90,8 @@ fn meaning(name: &str, config: &Config) -> Option<String> {
 }
 
 impl Line {
-    /// True for what counts as said once it is written: a file of these lines must not say it for
-    /// an operator who did not.
+    /// True for a key that counts as a statement of the operator once it is written. The printed
+    /// file must not make that statement for an operator who did not.
     fn is_only_told(&self) -> bool {
         self.origin.is_none() && self.key.full_name() == "auth.mode"
     }

@@ -1,4 +1,4 @@
-//! How does a value look that is shown? As JSON, from which the form of TOML follows.
+//! Converts values to the form in which they are shown: JSON, and from it TOML.
 
 use serde_json::{Map, Value};
 
@@ -6,8 +6,8 @@ use super::kinds::Shape;
 use super::raw::Item;
 use super::secret::HIDDEN;
 
-/// A good value in the form of a file. `Text` stands for any type where it came from the
-/// environment, a flag or the defaults.
+/// A good value in the form of a file. `Text` stands for any type if it came from the environment,
+/// a flag or the defaults.
 pub(super) fn value(shape: Shape, item: &Item) -> Value {
     match (item, shape) {
         (Item::Text(text), Shape::Text | Shape::TextOrNumber) => text.as_str().into(),
@@ -33,7 +33,7 @@ pub(super) fn value(shape: Shape, item: &Item) -> Value {
     }
 }
 
-/// Headers with their names and without what they say; a file that one stands in is shown.
+/// Headers with their names and without their values. The file of a header is shown.
 pub(super) fn headers(item: &Item) -> Value {
     let hidden = |text: &str| {
         let name = text.split_once(':').map_or("", |(name, _)| name.trim());
@@ -75,7 +75,7 @@ fn header(item: &Item) -> Value {
     }
 }
 
-/// A value as it stands in a file, on one line.
+/// A value as it is written in a file, on one line.
 pub(super) fn toml(value: &Value) -> String {
     match value {
         Value::String(text) => quoted(text),
@@ -90,13 +90,13 @@ pub(super) fn toml(value: &Value) -> String {
     }
 }
 
-/// A key, in quotes where it needs them.
+/// A key, quoted if necessary.
 pub(super) fn key(name: &str) -> String {
     let is_bare = |byte: u8| byte.is_ascii_alphanumeric() || b"_-".contains(&byte);
     if !name.is_empty() && name.bytes().all(is_bare) { name.to_owned() } else { quoted(name) }
 }
 
-/// TOML's basic strings are JSON's, but for DEL, which is written as an escape (TOML 1.0, String).
+/// TOML's basic strings are those of JSON, except for DEL, which is escaped (TOML 1.0, String).
 fn quoted(text: &str) -> String {
     Value::from(text).to_string().replace('\u{7f}', "\\u007F")
 }

@@ -1,10 +1,10 @@
-//! What was probably meant?
+//! Suggests the name that was probably meant.
 
-/// Below this two names are not taken for one another; 0.7 accepts a dropped or swapped letter in
-/// short names and rejects words that merely share an ending.
+/// The least likeness for a suggestion. 0.7 accepts a dropped or swapped letter in short names and
+/// rejects words that merely share an ending.
 const LIKENESS_MIN: f64 = 0.7;
 
-/// The candidate that is most like `text`, if one is like it at all.
+/// The candidate that is most like `text`, if any is similar enough.
 pub(super) fn nearest<'a>(
     text: &str,
     candidates: impl IntoIterator<Item = &'a str>,

@@ -1,4 +1,4 @@
-//! What does somebody start from? A file with every key, commented out.
+//! Writes a configuration file to start from: with every key, commented out.
 
 use std::fmt::Write;
 
@@ -17,7 +17,7 @@ const BACKEND: &str = "\
 url = \"http://127.0.0.1:8188\"
 ";
 
-/// A file that is in order as it is, and serves one ComfyUI on this machine.
+/// The file is valid as it is, and serves one ComfyUI on this machine.
 #[must_use]
 pub fn template() -> String {
     let mut text = HEAD.to_owned();
@@ -41,7 +41,7 @@ pub fn template() -> String {
     text
 }
 
-/// All of it commented out: there is none unless somebody wants one.
+/// All of it is commented out: there is no discovery unless an operator adds one.
 fn discovery(text: &mut String, about: &str) {
     let _ = writeln!(text, "# {about}\n# [{DISCOVERY}.fleet]\n# dns = \"comfyui.example:8188\"");
     for key in KEYS.iter().filter(|key| key.section == DISCOVERY) {
@@ -67,7 +67,7 @@ mod tests {
     fn it_is_in_order_and_changes_nothing() {
         let defaults = Config::for_backends(&[("comfyui", "http://127.0.0.1:8188")]).unwrap();
         assert_eq!(loaded(&template()), defaults);
-        // Every comment that is a key, taken off.
+        // Uncomments every key.
         let text = template();
         let taken = |line: &str| match line.strip_prefix('#') {
             Some(key) if !key.starts_with(' ') => key.to_owned(),

@@ -1,4 +1,5 @@
-//! What an operator sees of the configuration: whole reports, and what the layers come to.
+//! Tests of what an operator sees of the configuration: whole reports, and the result of merging
+//! layers.
 
 use std::collections::BTreeSet;
 use std::io::Write;
@@ -16,7 +17,7 @@ use super::{
 const TWO: &str = "[backends.gpu-a]\nurl = \"http://gpu-a:8188\"\n[backends.gpu-b]\n\
                    url = \"http://gpu-b:8188\"\n";
 
-/// A file with this text, that is gone when it is dropped.
+/// A file with this text, which is deleted when dropped.
 fn file(text: &str) -> tempfile::NamedTempFile {
     let mut file = tempfile::NamedTempFile::new().unwrap();
     file.write_all(text.as_bytes()).unwrap();
@@ -27,7 +28,7 @@ fn pairs(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
     pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
 }
 
-/// Loads a file's text with an environment and flags; its path is `FILE` in reports.
+/// Loads a file's text with an environment and flags; the file is called `FILE` in reports.
 fn load_all(
     text: &str,
     env: &[(&str, &str)],
@@ -286,13 +287,13 @@ fn the_environment_sets_keys_of_backends_that_flags_made() {
     let z = ("MOORING_BACKENDS__GPU_Z__WEIGHT", "3");
     let set = ("backends.gpu-z.url", "http://z:8188");
     assert_eq!(weights(&[one, z], &[nine], &[set]), ["gpu-1=2", "gpu-z=3"]);
-    // A URL in the environment, whose backend a flag calls by its name; and a flag goes over all.
+    // A URL in the environment, whose backend a flag names; a flag overrides everything.
     let url = ("MOORING_BACKENDS__GPU_Z__URL", "http://z:8188");
     assert_eq!(weights(&[url, z], &[], &[("backends.gpu-z.weight", "7")]), ["gpu-z=7"]);
-    // The environment's is called `gpu_1`, and no other is called alike.
+    // The environment's backend is called `gpu_1`, and no other has a similar name.
     let url = ("MOORING_BACKENDS__GPU_1__URL", "http://z:8188");
     assert_eq!(weights(&[url, one], &[nine], &[]), ["gpu-2=1", "gpu_1=2"]);
-    // A flag's key belongs to the backend that a URL makes of that name.
+    // A flag's key belongs to the backend of that name that a URL makes.
     let twice = [nine, "http://10.0.0.8:8188"];
     let set = ("backends.gpu-2.weight", "4");
     assert_eq!(weights(&[one], &twice, &[set]), ["gpu-1=2", "gpu-2=4"]);
@@ -408,12 +409,12 @@ fn defaults_are_those_of_the_product() {
     assert!(config.server.allowed_origins.is_empty() && config.admin.token.is_none());
 }
 
-/// What stands in `config/mooring.toml` where a key could be: `key = value`, commented or not.
+/// The keys in `config/mooring.toml`: `key = value`, commented out or not.
 fn keys_in(reference: &str) -> BTreeSet<(String, String)> {
     let mut section = String::new();
     let mut keys = BTreeSet::new();
     for line in reference.lines() {
-        // All of a discovery is commented out, and who is let in: to write that is to say it.
+        // Discoveries and `auth` are commented out, because writing them is a statement.
         let is_remark = line.starts_with("# [")
             || section == "discovery"
             || (section == "auth" && line.starts_with("# mode = "));
@@ -451,7 +452,8 @@ fn the_reference_file_shows_every_key_with_its_default() {
     }
 }
 
-/// Whoever starts from that file and moves the listener has not said that everybody may come in.
+/// An operator who starts from that file and moves the listener has not said that everybody may
+/// come in.
 #[test]
 fn the_reference_file_and_what_is_shown_open_the_fleet_to_nobody() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/mooring.toml");
@@ -482,7 +484,7 @@ fn every_key_is_documented_with_default_and_range() {
 }
 
 proptest! {
-    /// Whatever is written, there is an answer and no panic, and each problem is one line.
+    /// Any text gives a result and no panic, and each problem is one line.
     #[test]
     fn any_text_is_answered(text: String, name: String, value: String) {
         let sources = Sources {
@@ -495,7 +497,7 @@ proptest! {
         prop_assert!(problems.0.iter().all(|it| !it.what.contains('\n')), "{problems}");
     }
 
-    /// A value of a key can be anything, too.
+    /// The value of a key can be anything, too.
     #[test]
     fn any_value_is_answered(index in 0..KEYS.len(), value in ".*|[0-9]{1,20}[a-zA-Z]{0,3}") {
         let name = KEYS[index].full_name().replace("NAME", "gpu-a");
@@ -503,7 +505,7 @@ proptest! {
         let _ = load(&Sources { flags, ..Sources::default() });
     }
 
-    /// What a key takes, said by itself, is taken: every default in every layer.
+    /// The printed default of each key is accepted in every layer.
     #[test]
     fn a_printed_default_means_the_default(index in 0..KEYS.len()) {
         let key = KEYS[index];

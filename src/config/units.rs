@@ -1,13 +1,13 @@
-//! How are durations and sizes written? As people write them: `1m30s`, `500ms`, `64MiB`, `10 GiB`.
+//! Parses and prints durations and sizes as people write them: `1m30s`, `500ms`, `64MiB`, `10 GiB`.
 //!
-//! Both directions are here, so that what a report prints can be pasted back into a file.
-//! Binary and decimal sizes are told apart as the standards do (`MiB` is 1,048,576 bytes and `MB`
-//! is 1,000,000); a bare `K`, `M` or `G` means the binary one, as in most servers' files.
+//! Both directions are here, so that a printed value can be pasted back into a file. Binary and
+//! decimal sizes differ as in the standards (`MiB` is 1,048,576 bytes and `MB` is 1,000,000); a
+//! bare `K`, `M` or `G` means the binary one, as in the files of most servers.
 
 use std::fmt;
 use std::time::Duration;
 
-/// Milliseconds of each unit of a duration, largest first, with the names it may be written by.
+/// Milliseconds of each unit of a duration, the largest first, with its accepted names.
 const DURATION_UNITS: &[(u64, &[&str])] = &[
     (86_400_000, &["d", "day", "days"]),
     (3_600_000, &["h", "hr", "hour", "hours"]),
@@ -29,7 +29,7 @@ const SIZE_UNITS: &[(u64, &[&str])] = &[
     (1 << 40, &["tib", "t"]),
 ];
 
-/// The digits after a decimal point that count; more are refused rather than rounded.
+/// The most digits after a decimal point; more are refused rather than rounded.
 const DECIMALS_MAX: usize = 3;
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
@@ -53,10 +53,10 @@ pub(super) fn duration_units() -> Vec<&'static str> {
     DURATION_UNITS.iter().flat_map(|(_, names)| names.iter().copied()).collect()
 }
 
-/// Reads a duration: numbers with units, from large to small, each unit once.
+/// Parses a duration: numbers with units, from large to small, each unit once.
 ///
 /// # Errors
-/// What is wrong with the text. A number without a unit is refused, zero included.
+/// What is wrong with the text. A number without a unit is refused, including zero.
 pub fn duration(text: &str) -> Result<Duration, BadUnit> {
     let mut rest = text.trim();
     let mut millis: u64 = 0;
@@ -80,7 +80,7 @@ pub fn duration(text: &str) -> Result<Duration, BadUnit> {
     Ok(Duration::from_millis(millis))
 }
 
-/// Reads a size in bytes; a number without a unit is bytes.
+/// Parses a size in bytes; a number without a unit means bytes.
 ///
 /// # Errors
 /// What is wrong with the text.
@@ -93,7 +93,7 @@ pub(super) fn size(text: &str) -> Result<u64, BadUnit> {
     times(number, factor)
 }
 
-/// Cuts `1.5 h 30m` into `1.5`, `h` and `30m`.
+/// Splits `1.5 h 30m` into `1.5`, `h` and `30m`.
 fn split(text: &str) -> Result<(&str, &str, &str), BadUnit> {
     let unit_at = text.find(|it: char| !it.is_ascii_digit() && it != '.').unwrap_or(text.len());
     let (number, rest) = text.split_at(unit_at);
@@ -110,7 +110,7 @@ fn factor(units: &[(u64, &[&str])], name: &str) -> Option<u64> {
     units.iter().find(|(_, names)| names.contains(&name)).map(|(factor, _)| *factor)
 }
 
-/// `1.5` times 1024, without the rounding of floating point.
+/// Multiplies a decimal such as `1.5` by `factor`, without floating-point rounding.
 fn times(number: &str, factor: u64) -> Result<u64, BadUnit> {
     let (whole, decimals) = match number.split_once('.') {
         Some((_, "")) | Some(("", _)) => return Err(BadUnit::Malformed),
@@ -135,7 +135,7 @@ fn times(number: &str, factor: u64) -> Result<u64, BadUnit> {
     u64::try_from(product / scale).map_err(|_too_large| BadUnit::TooLarge)
 }
 
-/// A duration as one would write it: `1m30s`.
+/// Prints a duration as people write it: `1m30s`.
 #[derive(Clone, Copy, Debug)]
 pub struct ShowDuration(pub Duration);
 
@@ -156,7 +156,7 @@ impl fmt::Display for ShowDuration {
     }
 }
 
-/// A size as one would write it: `64MiB`, or plain bytes where no binary unit fits exactly.
+/// Prints a size as people write it: `64MiB`, or in bytes if no binary unit fits exactly.
 #[derive(Clone, Copy, Debug)]
 pub struct ShowSize(pub u64);
 

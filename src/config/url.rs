@@ -1,12 +1,12 @@
-//! Is this a URL that we can use? Those of backends, and the origins of web pages.
+//! Parses URLs of backends, and origins of web pages.
 //!
-//! Own parsers and not a URL library's: such a library repairs what it is given, and what an
-//! operator wrote in a file should be right, not repaired.
+//! These are own parsers, because a URL library repairs its input. What an operator wrote in a file
+//! should be right, not repaired.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// Where a backend listens.
+/// The address of a backend.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Address {
     /// A name in lower case or an IP address, IPv6 without brackets.
@@ -16,7 +16,7 @@ pub struct Address {
 }
 
 impl fmt::Display for Address {
-    /// As it stands in a URL or in `Host`: IPv6 in brackets, the port always there.
+    /// The form in a URL or in `Host`: IPv6 in brackets, always with the port.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { host, port } = self;
         if host.contains(':') { write!(f, "[{host}]:{port}") } else { write!(f, "{host}:{port}") }
@@ -44,19 +44,19 @@ pub enum BadUrl {
 }
 
 impl BadUrl {
-    /// The problem with the URL before it, which is left out where it may hold a password.
+    /// The problem with the URL before it. The URL is left out if it may contain a password.
     #[must_use]
     pub fn about(&self, text: &str) -> String {
         if text.contains('@') { self.to_string() } else { format!("`{text}`: {self}") }
     }
 }
 
-/// Reads `http://host[:port][/]`; the default port is 80.
+/// Parses `http://host[:port][/]`; the default port is 80.
 ///
 /// # Errors
-/// The first thing that is wrong with it, from left to right.
+/// The first problem, from left to right.
 pub fn backend(text: &str) -> Result<Address, BadUrl> {
-    // First of all, because no other report may show a password.
+    // Checked first, because no other report may show a password.
     if text.contains('@') {
         return Err(BadUrl::UserInfo);
     }
@@ -75,17 +75,17 @@ pub fn backend(text: &str) -> Result<Address, BadUrl> {
     if after.is_empty() || after == "/" { Ok(address) } else { Err(BadUrl::Path) }
 }
 
-/// Reads `HOST:PORT`.
+/// Parses `HOST:PORT`.
 ///
 /// # Errors
-/// The first thing that is wrong with it, from left to right.
+/// The first problem, from left to right.
 pub(super) fn host_and_port(text: &str) -> Result<Address, BadUrl> {
-    // 0 is none, so that one without a port is refused.
+    // The default 0 makes an address without a port invalid.
     let address = address(text, 0)?;
     if address.port == 0 { Err(BadUrl::BadPort { port: String::new() }) } else { Ok(address) }
 }
 
-/// Reads a name or an IP address.
+/// Parses a name or an IP address.
 ///
 /// # Errors
 /// It is neither.
@@ -162,18 +162,18 @@ pub enum BadOrigin {
 }
 
 impl BadOrigin {
-    /// The problem with the origin before it, which is left out where it may hold a password.
+    /// The problem with the origin before it. The origin is left out if it may contain a password.
     #[must_use]
     pub fn about(&self, text: &str) -> String {
         if text.contains('@') { self.to_string() } else { format!("`{text}`: {self}") }
     }
 }
 
-/// The origins of pages that have none: sandboxed ones, and files of a disk.
+/// The origins of pages without a real one: sandboxed pages, and files of a disk.
 pub const OPAQUE_ORIGINS: [&str; 2] = ["null", "file://"];
 
-/// Reads an origin and gives it as browsers write it in `Origin`: lower case, no default port.
-/// Applications and extensions have schemes of their own: `app://obsidian.md`.
+/// Parses an origin and returns it as browsers write it in `Origin`: lower case, no default port.
+/// Applications and extensions have their own schemes: `app://obsidian.md`.
 ///
 /// # Errors
 /// What is wrong with it.
@@ -184,7 +184,7 @@ pub fn origin(text: &str) -> Result<String, BadOrigin> {
     if text.eq_ignore_ascii_case("null") {
         return Ok("null".to_owned());
     }
-    // Before all else, because no other report may show a password.
+    // Checked first, because no other report may show a password.
     if text.contains('@') {
         return Err(BadUrl::UserInfo.into());
     }
@@ -217,7 +217,7 @@ fn of_web(scheme: &str, authority: &str, default_port: u16) -> Result<String, Ba
     })
 }
 
-/// What an application or an extension calls its host: as it writes it, which is how it sends it.
+/// The host in the origin of an application or an extension, in exactly the spelling that it sends.
 fn of_application(authority: &str) -> Result<&str, BadUrl> {
     let is_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:".contains(&byte);
     if authority.is_empty() {

@@ -1,5 +1,5 @@
-//! What may a key be set to? The kinds that are about addresses, names and choices; numbers,
-//! durations and sizes are in [`super::kinds`].
+//! Kinds of values for addresses, names and secrets; numbers, durations and sizes are in
+//! [`super::kinds`].
 
 use std::fmt;
 use std::path::Path;
@@ -16,7 +16,7 @@ use super::secret::{HIDDEN, Secretive};
 use super::suggest::nearest;
 use super::url::{self, Address};
 
-/// A list in a file holds at most this many entries.
+/// The most entries of a list in a file.
 pub(super) const LIST_MAX: usize = 1_000;
 
 /// A secret, which is never shown.
@@ -24,10 +24,10 @@ pub(super) const LIST_MAX: usize = 1_000;
 pub struct Secret(String);
 
 impl Secret {
-    /// At most this many bytes, so that it fits a header.
+    /// The longest secret, in bytes, so that it fits a header.
     pub const LEN_MAX: usize = 512;
 
-    /// Takes 1 to [`Secret::LEN_MAX`] bytes of visible ASCII: it must fit a header as it is.
+    /// Accepts 1 to [`Secret::LEN_MAX`] bytes of visible ASCII: it must fit a header unchanged.
     ///
     /// # Errors
     /// What is wrong with it, without showing it.
@@ -43,7 +43,7 @@ impl Secret {
         Ok(Self(text.to_owned()))
     }
 
-    /// The secret itself. For comparing and for sending, never for the log.
+    /// The secret itself, for comparing and sending, never for the log.
     #[must_use]
     pub fn reveal(&self) -> &str {
         &self.0
@@ -56,7 +56,7 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// A secret, or nothing.
+/// A secret, or empty.
 #[derive(Debug)]
 pub(super) struct Token;
 
@@ -89,7 +89,7 @@ impl Kind for Token {
         }
     }
 
-    /// Not the standard one, whose report shows what was found.
+    /// Replaces the standard method, whose report would show the value.
     fn text(&self, written: &Written) -> Result<String, String> {
         match &written.item {
             Item::Text(text) => Ok(text.clone()),
@@ -116,7 +116,7 @@ impl Secretive for Token {
 pub(super) struct BackendUrl;
 
 impl Kind for BackendUrl {
-    /// `None` is the empty default, which stands in for a wrong one.
+    /// `None` is the empty default, which replaces a wrong URL.
     type Value = Option<Address>;
     const SHAPE: Shape = Shape::Text;
 
@@ -147,8 +147,8 @@ impl Kind for LogLevel {
     const SHAPE: Shape = Shape::Text;
 
     fn parse(&self, text: &str) -> Result<String, String> {
-        // A lone word is taken for a module's name by the filter, and everything else would be
-        // silent: `inof` must not pass.
+        // The filter reads a single unknown word as a module's name, and would then log nothing
+        // else. So `inof` must be refused.
         for part in text.split(',').map(str::trim) {
             let is_word = !part.contains(['=', '[', ':']);
             if is_word && !LEVELS.contains(&part.to_ascii_lowercase().as_str()) {
@@ -238,7 +238,7 @@ pub(super) fn comma_separated(text: &str) -> impl Iterator<Item = &str> {
     text.split(',').map(str::trim).filter(|entry| !entry.is_empty())
 }
 
-/// Reads each entry of a list, so that each wrong one is reported with its own line.
+/// Parses each entry of a list, so that each wrong one is reported with its own line.
 pub(super) fn read_list<K: Kind, T>(
     kind: &K,
     written: &Written,

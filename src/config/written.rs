@@ -1,4 +1,4 @@
-//! What stands in the environment and in flags? Text without types.
+//! Reads keys from the environment and from flags, where everything is text.
 
 use super::keys::BACKENDS;
 use super::layers::{Layers, Path};
@@ -10,19 +10,20 @@ use super::url;
 /// The key that makes a backend.
 const URL: &str = "url";
 
-/// Which variables are read.
+/// Which variables are read in this turn.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Turn {
-    /// Those that may make a backend: by its URL.
+    /// Those that may make a backend: its URL.
     Urls,
     Others,
 }
 
-/// Reads the variables that are keys of ours into the newest layer.
+/// Reads the variables that are our keys into the newest layer.
 ///
-/// The environment has no hyphens, dots or small letters, so what it calls a backend depends on
-/// which there are. Hence the turns: those of the file, of `--set` and by a URL of its own are
-/// known before a `--backend` is named, and all are known before the rest is read.
+/// Names in the environment have no hyphens, dots or lower case letters, so which backend a
+/// variable means depends on which backends exist. Hence the turns. Backends of the file, of
+/// `--set`, and with a URL of their own are known before a `--backend` is named, and all are known
+/// before the rest is read.
 pub(super) fn environment(
     env: &[(String, String)],
     turn: Turn,
@@ -42,7 +43,7 @@ pub(super) fn environment(
     }
 }
 
-/// Options that set one key, and which.
+/// Options that set one key, and that key.
 const OPTIONS: &[(&str, &str)] = &[
     ("--listen", "server.listen"),
     ("--admin-listen", "admin.listen"),
@@ -53,8 +54,8 @@ const OPTIONS: &[(&str, &str)] = &[
 const SET: Origin = Origin::Flag { option: "--set" };
 const BACKEND: Origin = Origin::Flag { option: "--backend" };
 
-/// Reads `--set section.key=value` and its like into the newest layer. An option that sets one key
-/// stands there by its own name.
+/// Reads `--set section.key=value` and similar options into the newest layer. An option that sets
+/// one key appears under its own name.
 pub(super) fn flags(flags: &[(String, String)], layers: &mut Layers, notes: &mut Notes) {
     for (name, value) in flags {
         let option = OPTIONS.iter().find(|(option, _)| option == name);
@@ -69,10 +70,10 @@ pub(super) fn flags(flags: &[(String, String)], layers: &mut Layers, notes: &mut
     }
 }
 
-/// Makes known which backends `--set` names, so that the environment can mean them. Those that have
-/// no URL there may be some that `--backend` makes: their names.
+/// Records the backends that `--set` names, so that the environment can name them too. Returns
+/// those without a URL there; `--backend` may make them.
 pub(super) fn names_of_flags(flags: &[(String, String)], layers: &mut Layers) -> Vec<String> {
-    // What is no name is reported when the flags are read.
+    // Invalid names are reported when the flags are read.
     let paths: Vec<Path> = flags.iter().filter_map(|(name, _)| names::dotted(name).ok()).collect();
     let has_url = |backend: &str| {
         let mut of_backends = paths.iter().filter(|path| path.section == BACKENDS);
@@ -90,10 +91,10 @@ pub(super) fn names_of_flags(flags: &[(String, String)], layers: &mut Layers) ->
     without
 }
 
-/// Names each `--backend URL` `gpu-1`, `gpu-2`, … in their order, and makes it known: the URLs by
-/// their names. Names stand in what clients are told and keep, where no host and port belong.
+/// Names each `--backend URL` `gpu-1`, `gpu-2`, … in their order, and records it. Returns the URLs
+/// by name. Clients see and keep these names, so they contain no host and port.
 ///
-/// `unmade` are backends of `--set` that have no URL there.
+/// `unmade` are backends of `--set` without a URL there.
 pub(super) fn named(
     urls: &[String],
     unmade: &[String],
@@ -125,10 +126,10 @@ pub(super) fn backends(named: Vec<(String, String)>, layers: &mut Layers) {
     }
 }
 
-/// The first of `gpu-1`, `gpu-2`, … that is not taken. Names that the environment could not tell
-/// apart are the same.
+/// The first of `gpu-1`, `gpu-2`, … that is free. Names that the environment cannot tell apart
+/// count as the same.
 fn free_name(taken: &[String]) -> String {
     let is_free = |name: &String| !taken.contains(&names::folded(name));
-    // There are finitely many names that are taken.
+    // Only finitely many names are taken.
     (1_u64..).map(|number| format!("gpu-{number}")).find(is_free).unwrap_or_default()
 }
