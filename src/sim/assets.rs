@@ -28,7 +28,7 @@ pub(super) use db::Database;
 use db::{New, Place, Reference, mime_of};
 use item::{item, not_found, refused};
 
-/// True if these routes are meant, which older servers do not have.
+/// True for one of these routes, which older servers do not have.
 pub(super) fn are_meant(shared: &Shared, method: &Method, path: &str) -> bool {
     shared.release.is_of_2026() && asked(method, path).is_some()
 }
@@ -130,7 +130,7 @@ fn valid_hash(text: &str) -> Option<String> {
     (digits.len() == 64 && digits.bytes().all(is_hex)).then_some(text)
 }
 
-/// `GET /api/assets/{id}/content`: whole, whatever range is asked for.
+/// `GET /api/assets/{id}/content`: always the whole content, even if a range is requested.
 fn content(
     server: &mut Server,
     id: &str,
@@ -175,7 +175,7 @@ fn content(
     response
 }
 
-/// `POST /api/assets/seed`, `seed/cancel` and `prune`. A scan is over at once.
+/// `POST /api/assets/seed`, `seed/cancel` and `prune`. A scan ends at once.
 fn scan(shared: &Shared, action: &str, body: &[u8], query: &str) -> Response<SimBody> {
     let mut server = shared.server();
     let Server { assets, files, .. } = &mut *server;
@@ -220,7 +220,7 @@ fn progress(database: &Database) -> Value {
     json!({ "scanned": seen, "total": seen, "created": created, "skipped": seen - created })
 }
 
-/// `/view?filename=blake3:…` (`server.py:525`): the bytes, and how they are called; or its answer.
+/// `/view?filename=blake3:…` (`server.py:525`): the content and the file name, or an error answer.
 #[expect(clippy::result_large_err, reason = "the error is the answer")]
 pub(super) fn of_hash(
     shared: &Shared,
@@ -238,7 +238,8 @@ pub(super) fn of_hash(
     found.ok_or_else(|| bare(404))
 }
 
-/// A file was uploaded or made: what is told of its asset (`register_file_in_place`).
+/// Registers an uploaded or generated file (`register_file_in_place`). Returns the JSON of its
+/// asset.
 pub(super) fn register(server: &mut Server, kind: FileKind, path: &str, tags: &[&str]) -> Value {
     let Some(file) = server.files.get(kind, path).map(|file| file.bytes.clone()) else {
         return Value::Null;
@@ -256,7 +257,7 @@ pub(super) fn register(server: &mut Server, kind: FileKind, path: &str, tags: &[
     })
 }
 
-/// The outputs of a node get the ids of their assets (`asset_enrichment.py`).
+/// Adds the ids of their assets to the outputs of a node (`asset_enrichment.py`).
 pub(super) fn enrich(shared: &Shared, shown: &mut Value) {
     if !shared.options.assets {
         return;
@@ -276,7 +277,7 @@ pub(super) fn enrich(shared: &Shared, shown: &mut Value) {
     }
 }
 
-/// A prompt has ended: its files are its.
+/// A prompt has ended: its files become its assets.
 pub(super) fn ended<'a>(
     shared: &Shared,
     server: &mut Server,

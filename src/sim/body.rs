@@ -1,4 +1,4 @@
-//! Bodies of answers: whole, or as many bytes as asked for, made as they are read.
+//! Bodies of answers: fixed, or a requested number of bytes that are made while they are read.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -14,16 +14,16 @@ static ZEROES: [u8; 64 << 10] = [0; 64 << 10];
 #[derive(Debug)]
 pub(super) enum SimBody {
     Whole(Option<Bytes>),
-    /// So many bytes of nothing, for measuring; what was given is counted.
+    /// A number of zero bytes, for measurements; the sent bytes are counted.
     Blob {
         left: u64,
         given: Arc<AtomicU64>,
     },
-    /// The bytes, and then the connection breaks.
+    /// Sends the bytes, then breaks the connection.
     Cut(Option<Bytes>),
 }
 
-/// The connection breaks here.
+/// An error that breaks the connection.
 #[derive(Debug, thiserror::Error)]
 #[error("the answer is cut, as asked")]
 pub(super) struct Cut;
@@ -66,7 +66,7 @@ impl Body for SimBody {
                 SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
             }
             Self::Blob { left, .. } => SizeHint::with_exact(*left),
-            // More is promised than comes.
+            // Promises more than it sends.
             Self::Cut(bytes) => {
                 SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64) + 64)
             }
@@ -74,7 +74,7 @@ impl Body for SimBody {
     }
 }
 
-/// HEAD has the headers of GET, the length included.
+/// The answer to HEAD: the headers of GET, including the length.
 pub(super) fn headless(response: http::Response<SimBody>) -> http::Response<SimBody> {
     let length = response.body().size_hint().exact();
     let mut response = response.map(|_| SimBody::Whole(None));

@@ -1,9 +1,9 @@
-//! `--enable-compress-response-body`: JSON and text are compressed for those who take gzip, as
-//! aiohttp does it: deflate where that is taken as well, and no `Vary` (`server.py`,
+//! `--enable-compress-response-body`: compresses JSON and text for clients that accept gzip. Like
+//! aiohttp it uses deflate if that is accepted as well, and sends no `Vary` (`server.py`,
 //! `compress_body`).
 //!
-//! The form is that of RFC 1950 and 1952; nothing in it is made smaller (RFC 1951, section 3.2.4),
-//! which no reader can tell.
+//! The format is that of RFC 1950 and 1952, with stored blocks only (RFC 1951, section 3.2.4). The
+//! data does not get smaller, but a reader cannot tell.
 
 use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
@@ -11,7 +11,7 @@ use http::{HeaderMap, HeaderValue, Response};
 
 use super::body::SimBody;
 
-/// What the asker takes.
+/// The coding that the client accepts.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Coding {
     Deflate,
@@ -46,7 +46,7 @@ pub(super) fn compress(mut response: Response<SimBody>, coding: Coding) -> Respo
     response
 }
 
-/// Blocks of RFC 1951 that are stored as they are.
+/// Stored blocks of RFC 1951.
 fn stored(bytes: &[u8], coded: &mut Vec<u8>) {
     let mut blocks = bytes.chunks(usize::from(u16::MAX)).peekable();
     while let Some(block) = blocks.next() {

@@ -1,4 +1,5 @@
-//! What no ComfyUI has, under `/sim/`: tests and the demo steer it here, and benchmarks measure.
+//! Routes under `/sim/`, which no ComfyUI has. Tests and the demo control the simulator with them,
+//! and benchmarks use them to measure.
 
 use std::sync::Arc;
 
@@ -55,7 +56,7 @@ pub(super) async fn answer(
     }
 }
 
-/// Reads a body of any size and keeps nothing of it.
+/// Reads a body of any size and discards it.
 async fn sink(request: Request<Incoming>) -> Response<SimBody> {
     let mut body = request.into_body();
     let mut bytes = 0;

@@ -1,7 +1,7 @@
-//! Events on their way to sockets: ComfyUI's addressing rule, and its wording.
+//! Sends events to sockets, by ComfyUI's rule of addressing and in its format.
 //!
-//! Without a sid an event goes to every registered socket; with one it goes to that socket, and
-//! is dropped without a word if there is none (`server.py:1132`).
+//! Without a sid an event goes to every registered socket. With one it goes to that socket, and is
+//! dropped silently if there is none (`server.py:1132`).
 
 use serde_json::{Value, json};
 
@@ -24,7 +24,7 @@ impl Shared {
         self.send(&frame, sid);
     }
 
-    /// Tells everyone how much waits and runs.
+    /// Tells every socket how many prompts wait and run.
     pub(super) fn say_status(&self) {
         let count = self.server().memory.queue_remaining();
         let data = json!({ "status": { "exec_info": { "queue_remaining": count } } });
@@ -36,7 +36,7 @@ impl Shared {
         match sid {
             None => {
                 for socket in server.memory.sockets.values() {
-                    // A socket whose task has ended is about to be taken out.
+                    // Fails only for a socket whose task has ended, which is about to be removed.
                     let _ = socket.frames.send(frame.clone());
                 }
             }
@@ -48,7 +48,7 @@ impl Shared {
         }
     }
 
-    /// Sends a picture of a running node: type 4 to those who negotiated it, else type 1.
+    /// Sends a picture of a running node: type 4 if the socket negotiated it, else type 1.
     pub(super) fn show(&self, prompt: &str, node: &str, sid: Option<&str>, picture: &Picture) {
         let frame = if self.previews_with_metadata(sid) {
             with_metadata(prompt, node, picture)
@@ -58,13 +58,13 @@ impl Shared {
         self.send(&Frame::binary(frame), sid);
     }
 
-    /// Sends a picture in the plain form, whatever was negotiated.
+    /// Sends a picture as type 1, whatever was negotiated.
     pub(super) fn show_plain(&self, sid: Option<&str>, picture: &Picture) {
         self.send(&Frame::binary(plain(picture)), sid);
     }
 
-    /// Sends text of a node (type 3) to everybody: it has no prompt and no sid
-    /// (`server.py`, `send_progress_text`).
+    /// Sends a node's text (type 3) to every socket: it has no prompt and no sid (`server.py`,
+    /// `send_progress_text`).
     pub(super) fn send_text(&self, node: &str, text: &str) {
         let length = u32::try_from(node.len()).unwrap_or(u32::MAX);
         let mut frame = 3_u32.to_be_bytes().to_vec();
@@ -74,13 +74,13 @@ impl Shared {
         self.send(&Frame::binary(frame), None);
     }
 
-    /// True if the client's socket negotiated it.
+    /// True if the client's socket negotiated previews with metadata.
     pub(super) fn previews_with_metadata(&self, sid: Option<&str>) -> bool {
         let server = self.server();
         sid.is_some_and(|sid| server.memory.metadata.get(sid).copied().unwrap_or(false))
     }
 
-    /// Sends a frame of a type that nobody knows.
+    /// Sends a frame of an unknown type.
     pub(super) fn send_unknown(&self) {
         self.send(&Frame::binary(b"\0\0\0\x63unknown".to_vec()), None);
     }
@@ -132,7 +132,7 @@ fn plain(picture: &Picture) -> Vec<u8> {
     frame
 }
 
-/// The data of an event that begins or ends a prompt.
+/// The data of an event at the start or end of a prompt.
 pub(super) fn timed(prompt: &str) -> Value {
     json!({ "prompt_id": prompt, "timestamp": unix_millis() })
 }

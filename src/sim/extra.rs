@@ -1,5 +1,5 @@
 //! Routes that a test adds to a backend: those of node packs, and lists of models and nodes that
-//! the few simulated ones do not have.
+//! the simulator does not have.
 
 use bytes::Bytes;
 use http::Response;
@@ -9,7 +9,7 @@ use super::http::{bytes, without_api};
 use super::{Shared, Sim};
 
 impl Sim {
-    /// Answers this path, whatever the method, with this JSON from now on.
+    /// Answers this path with this JSON from now on, for every method.
     pub fn serve(&self, path: &str, json: &serde_json::Value) {
         let body = json.to_string().into();
         self.shared.server().extra.insert(path.to_owned(), body);

@@ -1,5 +1,5 @@
-//! Graphs that ComfyUI takes and its worker dies of. Nothing catches what is raised before the
-//! first node runs, so that the thread ends, the server answers on, and nothing ever runs again
+//! Graphs that ComfyUI accepts and that kill its worker. Errors before the first node runs are not
+//! caught, so the thread ends, the server goes on answering, and no prompt ever runs again
 //! (`execution.py`, `set_prompt`; `caching.py`; 0.3.64 to 0.33.0).
 
 use std::collections::HashSet;
@@ -8,10 +8,10 @@ use serde_json::{Map, Value};
 
 use super::graph::{DEPTH_MAX, linked, walk};
 
-/// How deep a value may be nested: each level takes two frames.
+/// The deepest nesting of a value: each level takes two stack frames.
 const NESTED_MAX: usize = 485;
 
-/// What the worker dies of, if it does. All nodes count, needed or not.
+/// Why the worker would die of this graph; `None` if it would not. All nodes count, needed or not.
 pub(super) fn reason(
     graph: &Map<String, Value>,
     outputs: &[String],
@@ -41,9 +41,10 @@ pub(super) fn reason(
     followed(graph, outputs, classes)
 }
 
-/// `graph.py`, `add_node`, follows each link of what an output needs, also of inputs that its class
-/// does not have: those were not validated. A slot that is no whole number, or none of the other
-/// node's, raises where that node's result is kept from before; here it always does.
+/// `graph.py`, `add_node`, follows each link of the nodes that an output needs. That includes
+/// inputs that the class does not have and that were not validated. A slot that is not an integer,
+/// or that the other node does not have, raises an error if that node's result is cached; here it
+/// always does.
 fn followed(
     graph: &Map<String, Value>,
     outputs: &[String],
@@ -76,7 +77,7 @@ fn followed(
     None
 }
 
-/// How deep a value is nested; a plain one not at all.
+/// The nesting of a value; 0 for a plain one.
 fn depth_of(value: &Value) -> usize {
     let mut deepest = 0;
     let mut waiting = vec![(value, 0)];
@@ -98,7 +99,7 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    /// A chain of so many nodes that nothing else needs.
+    /// A chain of nodes that nothing else needs.
     fn chain(length: usize) -> Map<String, Value> {
         let node = |at: usize| match at.checked_sub(1) {
             None => json!({ "class_type": "EmptyImage", "inputs": {} }),

@@ -1,75 +1,75 @@
-//! How a simulated backend misbehaves. All of it can be switched while it runs.
+//! Faults of a simulated backend. All can be switched while it runs.
 
 use std::time::Duration;
 
 use serde::Deserialize;
 
-/// What is wrong with a backend. The default is nothing.
+/// The active faults. The default is none.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Faults {
-    /// Waits so long before each HTTP answer.
+    /// The wait before each HTTP answer.
     pub latency_ms: u64,
     pub hang: Hang,
-    /// Answers every HTTP request with this status and a line of text; 0 is off.
+    /// Answers every HTTP request with this status and a line of text; 0 means off.
     pub status: u16,
     /// Answers every HTTP request with a page that is not ComfyUI's, and refuses sockets.
     pub junk: bool,
     pub submit: SubmitFault,
-    /// How many submissions the submit fault hits; 0 is all of them.
+    /// How many submissions the submit fault affects; 0 means all.
     pub submit_count: u32,
     /// Event types that are not sent.
     pub drop_events: Vec<String>,
     /// Event types that are sent twice.
     pub double_events: Vec<String>,
-    /// `executing` null is not sent.
+    /// The closing `executing` null is not sent.
     pub no_last_word: bool,
-    /// How long a prompt that was taken from the queue waits for its start; an interrupt in that
-    /// time is lost.
+    /// The time between taking a prompt from the queue and its start. An interrupt in that time is
+    /// lost.
     pub start_delay_ms: u64,
-    /// How long the history lags behind the end.
+    /// The delay between the end of a prompt and its history entry.
     pub history_delay_ms: u64,
-    /// How long an upload is hashed before it is answered. That is done on the event loop (0.33,
+    /// The time that hashing an upload takes, before the answer. It runs on the event loop (0.33,
     /// `upload_from_temp_path`), so nothing else is answered or sent meanwhile.
     pub hash_ms: u64,
-    /// It hashes at this moment.
+    /// It is hashing at this moment.
     pub hashes: bool,
     pub worker_dies: WorkerDies,
-    /// Answers 401 to whoever does not say exactly this in `Authorization`; empty asks for nothing.
+    /// Answers 401 unless `Authorization` has exactly this value; empty means no check.
     pub wants: String,
-    /// When it changes, connections are closed as soon as they answer nothing.
+    /// When this changes, each connection is closed once it has no request.
     pub close_connections: u64,
     /// Sockets are refused with 500.
     pub refuse_sockets: bool,
-    /// Node classes that it does not have.
+    /// Node classes that it lacks.
     pub lacks: Vec<String>,
     /// Pings are not answered, and nothing is written to sockets.
     pub mute_sockets: bool,
     pub listening: Listening,
 }
 
-/// What becomes of new connections. The old ones live on.
+/// What happens to new connections. Existing ones continue.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq)]
 #[serde(rename_all = "snake_case")]
 pub enum Listening {
     #[default]
     Open,
-    /// Nobody listens any more: they are refused.
+    /// Nobody listens: new connections are refused.
     Closed,
-    /// The system takes them, and nobody else ever does.
+    /// The system accepts new connections, but the server never does.
     Deaf,
 }
 
-/// When its worker thread dies. The server goes on without it.
+/// When its worker thread dies. The server continues without it.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq)]
 #[serde(rename_all = "snake_case")]
 pub enum WorkerDies {
     #[default]
     Never,
-    /// After the next `execution_start`, as by a graph that cannot be read (`execution.py`,
-    /// `set_prompt`): the prompt stays what runs, until the process is another one.
+    /// After the next `execution_start`, as with a graph that cannot be read (`execution.py`,
+    /// `set_prompt`): the prompt stays listed as running until the process is restarted.
     AtAStart,
-    /// Before it takes the next prompt. It lives again when this is switched off.
+    /// Before it takes the next prompt. It returns to life when this is switched off.
     BetweenPrompts,
 }
 
@@ -79,11 +79,11 @@ pub enum WorkerDies {
 pub enum Hang {
     #[default]
     None,
-    /// Every one, and sockets as well.
+    /// Every request, and sockets as well.
     All,
     /// `POST /prompt` only.
     Submit,
-    /// `POST /queue` only, and after it was done.
+    /// Only `POST /queue`, and only after its effect.
     AfterQueue,
 }
 
@@ -99,10 +99,10 @@ pub enum SubmitFault {
     ResetAfterEnqueue,
     /// It is queued, and the answer is cut in half.
     CutAnswer,
-    /// 500, and it is queued all the same.
+    /// It is queued, but the answer is 500.
     Error500Enqueued,
     Error500NotEnqueued,
-    /// 502 of something in between; nothing is queued.
+    /// 502 from a proxy; nothing is queued.
     BadGateway,
     /// The process dies after the body was read; nothing is queued.
     CrashBeforeEnqueue,
@@ -118,7 +118,7 @@ impl Faults {
         Duration::from_millis(self.latency_ms)
     }
 
-    /// `None` leaves no gap.
+    /// `None` for no delay.
     #[must_use]
     pub fn start_delay(&self) -> Option<Duration> {
         (0 < self.start_delay_ms).then(|| Duration::from_millis(self.start_delay_ms))
@@ -129,7 +129,7 @@ impl Faults {
         Duration::from_millis(self.history_delay_ms)
     }
 
-    /// The fault of the next submission; a counted one wears off.
+    /// The fault of the next submission; a counted fault ends after its count.
     pub fn take_submit(&mut self) -> SubmitFault {
         let fault = self.submit;
         if 0 < self.submit_count {

@@ -48,7 +48,7 @@ pub(super) async fn upload(
     }
     let mut server = shared.server();
     if is_mask && !has_original(&server.files, form.original.as_deref().unwrap_or_default()) {
-        // Answered as if it had worked, and nothing is written (ComfyUI 0.8.0).
+        // Answered as if it had worked, but nothing is written (ComfyUI 0.8.0).
         return stored(&name, &form.subfolder, kind);
     }
     let folder = form.subfolder.trim_matches('/').to_owned();
@@ -74,7 +74,7 @@ pub(super) async fn upload(
     json_answer(200, &told(shared, &mut server, (kind, &at(&free)), &form.subfolder))
 }
 
-/// What is told of a file that was uploaded: its name, and its asset.
+/// The answer for an uploaded file: its name and its asset.
 fn told(
     shared: &Shared,
     server: &mut Server,
@@ -173,8 +173,8 @@ pub(super) fn view(shared: &Shared, query: &str, headers: &HeaderMap) -> Respons
     response
 }
 
-/// What a browser could run is not shown in place, but for pictures in an `<img>` (`server.py`,
-/// `view_image`).
+/// Files that a browser could execute are not shown inline, except pictures in an `<img>`
+/// (`server.py`, `view_image`).
 fn guard(response: &mut Response<SimBody>, name: &str, headers: &HeaderMap) {
     insert(response, X_CONTENT_TYPE_OPTIONS, "nosniff");
     let ending = name.rsplit('.').next().unwrap_or_default().to_lowercase();
@@ -191,7 +191,7 @@ fn guard(response: &mut Response<SimBody>, name: &str, headers: &HeaderMap) {
     }
 }
 
-/// `name [output]` says the folder itself.
+/// `name [output]` names its folder.
 fn split_tag(name: &str) -> (&str, Option<String>) {
     match name.rsplit_once(" [") {
         Some((path, tag)) if tag.ends_with(']') => {

@@ -1,4 +1,4 @@
-//! Answers that never change: as recorded of 0.33.0, and of 0.8.0 for older ones.
+//! Answers that never change, as recorded from 0.33.0, and from 0.8.0 for older versions.
 
 use std::sync::LazyLock;
 
@@ -12,12 +12,12 @@ static OF_0_8: LazyLock<Value> =
     LazyLock::new(|| serde_json::from_str(include_str!("fixed-0.8.json")).unwrap_or_default());
 
 impl Shared {
-    /// The answer of a path.
+    /// The answer for a path.
     pub(super) fn fixed(&self, path: &str) -> Value {
         if self.release.is_of_2026() { OF_0_33[path].clone() } else { OF_0_8[path].clone() }
     }
 
-    /// `/features`, which the sockets are told as well.
+    /// `/features`, which sockets are sent as well.
     pub(super) fn features(&self) -> Value {
         let mut features = self.fixed("/features");
         if self.release.is_of_2026() {
@@ -29,8 +29,7 @@ impl Shared {
         features
     }
 
-    /// Settings of a user who has set none. Who serves the official page wants to see it, not the
-    /// tour of a first visit.
+    /// The settings of a new user. With the official page they suppress the tour of a first visit.
     pub(super) fn first_settings(&self) -> Value {
         let mut settings = self.fixed("/settings");
         if self.options.frontend.is_some() {

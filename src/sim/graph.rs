@@ -1,10 +1,10 @@
-//! Graphs as Python walks them, without its recursion.
+//! Walks over graphs as Python does, but without recursion.
 
 use std::collections::HashSet;
 
 use serde_json::{Map, Value};
 
-/// How deep Python's stack of 1,000 frames lets the walk over a graph go.
+/// The deepest walk over a graph with Python's stack of 1,000 frames.
 pub(super) const DEPTH_MAX: usize = 980;
 
 /// The node that an input takes its value from (`graph_utils.py`, `is_link`).
@@ -14,18 +14,18 @@ pub(super) fn linked(value: &Value) -> Option<&str> {
     link[0].as_str().filter(|_| is_slot)
 }
 
-/// What a walk from a node to all that it depends on has seen.
+/// What a walk over a node and its dependencies has found.
 #[derive(Debug, Default)]
 pub(super) struct Walk<'g> {
-    /// The nodes that are there, each after what it depends on.
+    /// The existing nodes, each after its dependencies.
     pub order: Vec<&'g str>,
-    /// How many nodes were one above the other at once.
+    /// The longest chain of nodes on the stack.
     pub depth: usize,
-    /// The first cycle: its nodes in their order, the first again at the end.
+    /// The first cycle: its nodes in order, with the first one again at the end.
     pub cycle: Option<Vec<&'g str>>,
 }
 
-/// Walks from a node, leaving out what was walked before.
+/// Walks from a node. Nodes of an earlier walk are left out.
 pub(super) fn walk<'g>(
     graph: &'g Map<String, Value>,
     start: &'g str,

@@ -1,4 +1,4 @@
-//! Its HTTP: one connection, one request, and which route answers it.
+//! The HTTP server: one connection, one request, and the route that answers it.
 
 use std::convert::Infallible;
 use std::future::pending;
@@ -26,7 +26,7 @@ use super::{
 };
 use crate::net::{Buffered, Stream, sleep};
 
-/// `--max-upload-size`, which holds for JSON as well.
+/// `--max-upload-size`, which also applies to JSON.
 const BODY_MAX: usize = 104_857_600;
 
 const CSP: &str = "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; \
@@ -38,7 +38,7 @@ pub(super) async fn serve(shared: Arc<Shared>, stream: Stream) {
     let service = service_fn(|request| {
         let shared = Arc::clone(&shared);
         async move {
-            // An error of the service breaks the connection, and that is what is asked for.
+            // An error of the service breaks the connection, as intended.
             answer(&shared, request).await.ok_or(Broken)
         }
     });
@@ -54,7 +54,7 @@ pub(super) async fn serve(shared: Arc<Shared>, stream: Stream) {
     tokio::select! {
         _ = &mut connection => {}
         () = closes => {
-            // As when its time to be kept is over: what is being answered is answered.
+            // As after the keep-alive timeout: a request in progress is still answered.
             connection.as_mut().graceful_shutdown();
             let _ = connection.await;
         }
@@ -119,7 +119,7 @@ async fn sleep_if(faults: &Faults) {
     }
 }
 
-/// It runs with `--disable-api-nodes`, which brings the policy.
+/// Simulates `--disable-api-nodes`, which sets this policy.
 fn dress(response: &mut Response<SimBody>) {
     let headers = response.headers_mut();
     headers.insert(SERVER, HeaderValue::from_static("Python/3.11 aiohttp/3.14.5"));
@@ -212,7 +212,7 @@ fn object_info(shared: &Shared, bare_path: &str, headers: &HeaderMap) -> Respons
     }
 }
 
-/// What hardly changes: models, settings, user data, and last the page.
+/// Data that hardly changes: models, settings, user data, and last the page.
 fn catalogue(
     shared: &Shared,
     path: &str,
@@ -325,7 +325,7 @@ fn header<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
     headers.get(name).and_then(|value| value.to_str().ok())
 }
 
-/// `server.py:141`: a page of another origin may not call a loopback server.
+/// `server.py:141`: a page of another origin may not use a loopback server.
 fn is_foreign(headers: &HeaderMap) -> bool {
     let named = (header(headers, HOST.as_str()), header(headers, ORIGIN.as_str()));
     let (Some(host), Some(origin)) = named else { return false };
@@ -346,7 +346,7 @@ pub(super) fn without_api(path: &str) -> &str {
     }
 }
 
-/// As aiohttp matches: all decoded but `%2F` and `%25`.
+/// Decodes a path as aiohttp does: everything except `%2F` and `%25`.
 fn decode(raw: &str) -> String {
     let kept = raw.replace("%2F", "%252F").replace("%2f", "%252F").replace("%25", "%2525");
     let kept = kept.replace("%25252F", "%252F");

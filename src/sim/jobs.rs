@@ -1,4 +1,5 @@
-//! The jobs API (0.6.0; as told by 0.8.0 and 0.33.0): `/api/jobs` and what cancels them.
+//! The jobs API (0.6.0; in the format of 0.8.0 and 0.33.0): `/api/jobs` and the routes that cancel
+//! jobs.
 
 use http::Response;
 use serde_json::{Map, Value, json};
@@ -14,11 +15,11 @@ use crate::comfy::query::parameter;
 
 const STATUSES: [&str; 5] = ["pending", "in_progress", "completed", "failed", "cancelled"];
 
-/// Python raised, and nothing caught it: the bug that one bad workflow breaks every list.
+/// An uncaught Python error: the bug that one bad workflow breaks every list.
 #[derive(Debug)]
 struct Raised;
 
-/// What a list is asked for.
+/// The query of a list.
 struct Query {
     statuses: Vec<String>,
     workflow: Option<String>,
@@ -95,7 +96,7 @@ impl Query {
         if self.ascending {
             jobs.sort_by_key(key);
         } else {
-            // As Python's `reverse`: equals keep their order.
+            // As with Python's `reverse`, equal jobs keep their order.
             jobs.sort_by_key(|job| std::cmp::Reverse(key(job)));
         }
     }
@@ -165,7 +166,7 @@ pub(super) fn one(shared: &Shared, id: &str) -> Response<SimBody> {
     }
 }
 
-/// When it was made, and of which workflow. Raises for a workflow that is no object.
+/// The creation time and the workflow. Fails for a workflow that is not an object.
 fn metadata(extra_data: &Value) -> Result<(Value, Value), Raised> {
     let workflow = match extra_data.get("extra_pnginfo") {
         None => None,
@@ -233,7 +234,7 @@ fn in_full(release: &Release, id: &str, entry: &Value) -> Result<Value, Raised> 
     Ok(job)
 }
 
-/// Fields that are null are left out.
+/// Removes null members.
 fn pruned(job: Value) -> Value {
     let fields: Map<String, Value> = match job {
         Value::Object(fields) => fields,
@@ -281,8 +282,8 @@ fn named(body: &[u8]) -> Result<Vec<String>, Response<SimBody>> {
     Ok(good.iter().filter_map(|id| id.as_str()).map(str::to_owned).collect())
 }
 
-/// In one step, so that the next prompt is never hit: the running one is interrupted, a waiting
-/// one taken out. True if it was one of them.
+/// Interrupts the running prompt or removes a waiting one, in one step, so that the next prompt is
+/// never affected. True if it was one of them.
 fn cancel_one(shared: &Shared, id: &str) -> bool {
     let is_running = {
         let mut server = shared.server();

@@ -1,22 +1,22 @@
-//! Nodes of packs that a test lends to a backend: what `/object_info` says of them, and what they
-//! show when they run. They give nothing to other nodes.
+//! Node classes of packs that a test adds to a backend: their `/object_info`, and what they show
+//! when they run. They have no outputs for other nodes.
 
 use serde_json::{Map, Value, json};
 
 use super::Sim;
 
-/// A node that was lent.
+/// A node class that a test added.
 #[derive(Clone, Debug)]
 pub(super) struct Lent {
-    /// As `/object_info` tells it.
+    /// Its part of `/object_info`.
     pub info: Value,
-    /// What it puts out.
+    /// The output that it shows.
     pub shown: Value,
 }
 
 impl Sim {
-    /// Knows this class from now on, with these inputs as `INPUT_TYPES` gives them. It ends a graph
-    /// and shows `shown` each time it runs.
+    /// Adds this class, with its inputs in the form of `INPUT_TYPES`. Its nodes end a graph, and
+    /// show `shown` each time they run.
     pub fn lend(&self, class: &str, inputs: &Value, shown: &Value) {
         let info = json!({
             "input": inputs, "input_order": {}, "output": [], "output_is_list": [],
@@ -28,7 +28,7 @@ impl Sim {
     }
 }
 
-/// The lists of `/object_info` with the lent nodes in them: all, or the one that is asked for.
+/// `/object_info` with the added classes: all of it, or one class.
 pub(super) fn listed(
     mut known: Value,
     class: Option<&str>,

@@ -1,5 +1,5 @@
-//! Whether new connections are taken. A server may keep its old ones and take no more: "Accept
-//! failed" of asyncio on Windows, or a process that is out of descriptors.
+//! Whether the server accepts new connections. A server may keep its old connections and accept no
+//! new ones: "Accept failed" of asyncio on Windows, or a process without free descriptors.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ pub(super) async fn accept(shared: Arc<Shared>, listener: Box<dyn Listener>) {
     loop {
         let changed = shared.faults_changed.notified();
         tokio::pin!(changed);
-        // From here on a change is not missed.
+        // From here on no change is missed.
         changed.as_mut().enable();
         match shared.faults().listening {
             Listening::Open => {
@@ -41,7 +41,7 @@ pub(super) async fn accept(shared: Arc<Shared>, listener: Box<dyn Listener>) {
     }
 }
 
-/// Listens where it listened before, as soon as that is possible.
+/// Listens on the same address again, as soon as that is possible.
 async fn again(shared: &Shared, address: SocketAddr) -> Box<dyn Listener> {
     loop {
         if let Ok(listener) = shared.network.listen(address).await {

@@ -1,8 +1,8 @@
-//! A simulated ComfyUI, for the demo, the tests and the benchmarks. It can be told to misbehave.
+//! A simulated ComfyUI, for the demo, the tests and the benchmarks. It can simulate faults.
 //!
-//! It gives what an unmodified ComfyUI 0.33.0 gives on the wire, or an older one (0.8.0, 0.3.64),
-//! its bugs included, for a small set of nodes: `tests/it/recordings.rs` holds it against
-//! recordings of real ones. Pictures are real; models are not needed.
+//! On the wire it behaves like an unmodified ComfyUI 0.33.0 or an older one (0.8.0, 0.3.64),
+//! including bugs, for a small set of nodes: `tests/it/recordings.rs` compares it with recordings
+//! of real servers. Pictures are real; models are not needed.
 
 mod aside;
 mod assets;
@@ -59,24 +59,24 @@ use crate::tasks::Tasks;
 use release::Release;
 use state::Server;
 
-/// How a simulated backend is set up.
+/// The options of a simulated backend.
 #[derive(Clone, Debug)]
 pub struct Options {
     pub name: String,
     pub listen: SocketAddr,
-    /// The version that it is, in full: what newer ones brought is not there.
+    /// The simulated version, with all three numbers. Features of newer versions are missing.
     pub version: String,
     /// `--enable-assets`: `/api/assets` and `/api/tags` (from 0.33).
     pub assets: bool,
-    /// `--multi-user`: users are told apart by `Comfy-User`.
+    /// `--multi-user`: users are distinguished by `Comfy-User`.
     pub multi_user: bool,
     /// `--enable-compress-response-body`.
     pub compress: bool,
-    /// Whoever asks without it is refused, as by packs that bring a login.
+    /// Requests without this token are refused, as by packs with a login.
     pub token: Option<String>,
     /// A folder with the official page, served at `/`.
     pub frontend: Option<PathBuf>,
-    /// `SlowSteps` waits are divided by it.
+    /// The waits of `SlowSteps` are divided by this.
     pub speed: f64,
 }
 
@@ -98,14 +98,14 @@ impl Options {
     }
 }
 
-/// A running simulated backend. Ends when dropped.
+/// A running simulated backend. It stops when dropped.
 #[derive(Debug)]
 pub struct Sim {
     shared: Arc<Shared>,
     address: SocketAddr,
 }
 
-/// What its tasks share.
+/// The state that its tasks share.
 #[derive(Debug)]
 struct Shared {
     options: Options,
@@ -119,7 +119,7 @@ struct Shared {
     process: Mutex<Process>,
 }
 
-/// One life of the process.
+/// One process of the server, from a start to a crash.
 #[derive(Debug, Default)]
 struct Process {
     death: CancellationToken,
@@ -164,16 +164,16 @@ impl Sim {
         &self.shared.options.name
     }
 
-    /// Dies like a killed process: connections break without a word, queue, history, sockets and
-    /// temp files are gone, inputs and outputs stay, nobody listens any more.
+    /// Crashes like a killed process. Connections break; queue, history, sockets and temp files are
+    /// lost; inputs and outputs stay; the port is closed.
     pub async fn crash(&self) {
         self.shared.end().await;
     }
 
-    /// Starts again on the same port, remembering nothing.
+    /// Starts again on the same port, without its memory.
     ///
     /// # Errors
-    /// The port was taken meanwhile.
+    /// Another process has taken the port.
     pub async fn restart(&self) -> io::Result<()> {
         self.shared.end().await;
         self.shared.begin(self.address).await.map(|_| ())
@@ -184,23 +184,23 @@ impl Sim {
         self.shared.process().is_running
     }
 
-    /// Changes how it misbehaves.
+    /// Changes its faults.
     pub fn set_faults(&self, change: impl FnOnce(&mut Faults)) {
         self.shared.set_faults(change);
     }
 
-    /// Somebody clears its folder of uploads.
+    /// Deletes the files in its folder of uploads.
     pub fn delete_inputs(&self) {
         self.shared.server().files.delete_inputs();
     }
 
-    /// What it has done so far, over all its lives.
+    /// What it has done so far, over all its processes.
     #[must_use]
     pub fn ledger(&self) -> Ledger {
         self.shared.server().ledger.clone()
     }
 
-    /// The last requests that it got.
+    /// The latest requests that it received.
     #[must_use]
     pub fn requests(&self) -> Vec<Seen> {
         self.shared.server().seen.iter().cloned().collect()
@@ -218,7 +218,7 @@ impl Sim {
         self.shared.server().memory.pack_sockets
     }
 
-    /// How many bytes of blobs (`/sim/blob`) it has given so far.
+    /// How many bytes of blobs (`/sim/blob`) it has sent so far.
     #[must_use]
     pub fn blob_bytes(&self) -> u64 {
         self.shared.blob_bytes.load(Ordering::Relaxed)
@@ -229,7 +229,7 @@ impl Sim {
         self.shared.server().memory.queue_remaining()
     }
 
-    /// Stops it and waits until nothing of it is left.
+    /// Stops it and waits until everything has ended.
     pub async fn stop(self) {
         self.shared.end().await;
     }
@@ -254,7 +254,7 @@ pub async fn run(options: Options, network: Arc<dyn Network>, tasks: Tasks) -> i
 }
 
 impl Shared {
-    /// Begins a life: a fresh memory, a worker, a listener.
+    /// Starts a process: with empty memory, a worker and a listener.
     async fn begin(self: &Arc<Self>, listen: SocketAddr) -> io::Result<SocketAddr> {
         let listener = self.network.listen(listen).await?;
         let address = listener.local_addr();
@@ -276,7 +276,7 @@ impl Shared {
         Ok(address)
     }
 
-    /// Ends a life, and waits until all its tasks are gone and its port is free.
+    /// Ends the process, and waits until all its tasks are gone and its port is free.
     async fn end(&self) {
         let (death, tasks) = {
             let mut process = self.process();
@@ -288,14 +288,14 @@ impl Shared {
         tasks.wait().await;
     }
 
-    /// Dies from within: whoever calls it is one of the tasks that end.
+    /// Crashes from within: the caller is one of the tasks that end.
     fn kill(&self) {
         let mut process = self.process();
         process.is_running = false;
         process.death.cancel();
     }
 
-    /// Runs a task that dies with the process.
+    /// Spawns a task that ends with the process.
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         let process = self.process();
         let death = process.death.clone();
@@ -317,7 +317,7 @@ impl Shared {
         self.faults.lock().expect("never poisoned: no panic while held").clone()
     }
 
-    /// Hashes an upload: nothing else happens meanwhile.
+    /// Simulates hashing an upload: nothing else happens meanwhile.
     async fn hash(&self) {
         let millis = self.faults().hash_ms;
         if 0 < millis {

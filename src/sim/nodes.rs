@@ -1,4 +1,4 @@
-//! The few nodes that it knows, and the order in which those of a graph run.
+//! The node classes that the simulator knows, and the order in which the nodes of a graph run.
 
 use std::collections::{BTreeMap, HashSet};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -10,11 +10,11 @@ use super::graph::{linked, walk};
 use super::release::Release;
 use super::state::{FileKind, Files};
 
-/// As 0.8.0 tells them.
+/// The classes of 0.8.0.
 static OF_0_8: LazyLock<Map<String, Value>> =
     LazyLock::new(|| serde_json::from_str(include_str!("nodes.json")).unwrap_or_default());
 
-/// The same with what is different and new in 0.33.0.
+/// The classes of 0.33.0: those of 0.8.0 with changes and additions.
 static OF_0_33: LazyLock<Map<String, Value>> = LazyLock::new(|| {
     let changes: Map<String, Value> =
         serde_json::from_str(include_str!("nodes-0.33.json")).unwrap_or_default();
@@ -35,12 +35,12 @@ static OF_0_33: LazyLock<Map<String, Value>> = LazyLock::new(|| {
     nodes
 });
 
-/// What a version knows, by class.
+/// The classes of a version.
 pub(super) fn all(release: &Release) -> &'static Map<String, Value> {
     if release.is_of_2026() { &OF_0_33 } else { &OF_0_8 }
 }
 
-/// The answer of `/object_info`, of all nodes or of one. Lists of inputs are this backend's.
+/// The answer of `/object_info`, for all classes or one. Lists of inputs are those of this backend.
 pub(super) fn object_info(release: &Release, class: Option<&str>, files: &Files) -> Value {
     let known = |(name, info): (&String, &Value)| {
         let mut info = info.clone();
@@ -59,8 +59,8 @@ pub(super) fn object_info(release: &Release, class: Option<&str>, files: &Files)
     Value::Object(wanted.map(known).collect())
 }
 
-/// Nodes in the order in which they run, with what identifies each one's result: its class, its
-/// inputs, and what they depend on.
+/// Nodes in the order in which they run. Each has a signature of its result: its class, its inputs,
+/// and its dependencies.
 #[derive(Default)]
 pub(super) struct Plan {
     pub order: Vec<String>,
@@ -92,7 +92,7 @@ fn signature(graph: &Map<String, Value>, id: &str, files: &Files, plan: &Plan) -
                 value[1].to_string().hash(&mut hasher);
             }
             (None, Some(file)) if class == "LoadImage" => {
-                // Other bytes under the same name are another picture.
+                // An overwritten file has another version, so its result is another one.
                 (file, files.annotated(file).map_or(0, |found| found.version)).hash(&mut hasher);
             }
             (None, _) => value.to_string().hash(&mut hasher),

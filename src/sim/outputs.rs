@@ -1,4 +1,4 @@
-//! What is said of a prompt's outputs in its job: how many, and which one stands for all
+//! Summarises a prompt's outputs for its job: how many, and which one is the preview
 //! (`comfy_execution/jobs.py`).
 
 use serde_json::{Map, Value, json};
@@ -15,10 +15,10 @@ pub(super) struct Summary {
 
 const TEXT_ENDINGS: [&str; 3] = [".txt", ".md", ".json"];
 
-/// How much of a text is shown.
+/// The most characters of a text that are shown.
 const TEXT_MAX: usize = 1_024;
 
-/// Which outputs can be looked at, by version.
+/// Which outputs can be previewed, by version.
 struct Rules {
     media: &'static [&'static str],
     solid: &'static [&'static str],
@@ -59,7 +59,7 @@ impl Rules {
         self.is_new && (media == "text" || self.texts.iter().any(|ending| name.ends_with(ending)))
     }
 
-    /// An item as a file, if it is one: a bare string may name one.
+    /// An item as a file, if it is one: a bare string may name a file.
     fn file(&self, item: &Value) -> Option<Map<String, Value>> {
         if let Some(fields) = item.as_object() {
             return Some(fields.clone());
@@ -86,8 +86,8 @@ fn lists(outputs: &Value) -> impl Iterator<Item = (&str, &str, &[Value])> {
     })
 }
 
-/// Sums up outputs: a saved picture goes before any other, that before a text file, and that
-/// before a text.
+/// Summarises outputs. A saved picture has priority over any other, that over a text file, and that
+/// over a text.
 pub(super) fn summary(release: &Release, outputs: &Value) -> Summary {
     let rules = Rules::of(release);
     let mut summary = Summary::default();
@@ -135,8 +135,8 @@ fn text_preview(item: &Value, node: &str) -> Value {
     preview
 }
 
-/// The outputs as a job tells them in full: strings that name files are files, and nulls are not
-/// there.
+/// The outputs as the detail of a job shows them: strings that name files become files, and nulls
+/// are removed.
 pub(super) fn normalized(release: &Release, outputs: &Value) -> Value {
     let rules = Rules::of(release);
     let mut outputs = outputs.clone();

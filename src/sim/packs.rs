@@ -1,5 +1,5 @@
-//! Node packs with routes, sockets and sessions of their own: what a gateway must pass on without
-//! knowing it.
+//! Node packs with their own routes, sockets and sessions, which a gateway must pass on without
+//! knowing them.
 
 use std::sync::Arc;
 
@@ -25,8 +25,8 @@ pub(super) fn is_socket(bare_path: &str) -> bool {
     tunnelled::is_socket(bare_path) || SOCKETS.contains(&bare_path)
 }
 
-/// Opens a pack's socket: it says where it is, and then each message comes back. The first
-/// protocol that is offered is spoken.
+/// Opens a pack's socket: it sends where it is, and then echoes each message. It selects the first
+/// offered protocol.
 pub(super) fn upgrade(
     shared: &Arc<Shared>,
     path: &str,
@@ -83,7 +83,7 @@ pub(super) fn is_route(bare_path: &str) -> bool {
     bare_path == "/pack/echo" || picture(bare_path).is_some()
 }
 
-/// The id of a picture that a client puts on the server.
+/// The id of a picture that a client stores on the server.
 fn picture(bare_path: &str) -> Option<&str> {
     bare_path.strip_prefix("/etn/image/").filter(|id| !id.is_empty() && !id.contains('/'))
 }
@@ -111,7 +111,7 @@ pub(super) fn answer(
     }
 }
 
-/// A session lives in the process that began it: only there its count goes on.
+/// A session exists in the process that started it: its count continues only there.
 fn session(shared: &Shared, query: &str, body: &[u8]) -> Response<SimBody> {
     let sid = parameter(query, "sid").unwrap_or_default();
     let mut server = shared.server();
@@ -123,7 +123,7 @@ fn session(shared: &Shared, query: &str, body: &[u8]) -> Response<SimBody> {
     json_answer(200, &answer)
 }
 
-/// Login as packs bring it: `Authorization: Bearer TOKEN` or `?token=TOKEN`, on every path.
+/// The login of packs: `Authorization: Bearer TOKEN` or `?token=TOKEN`, on every path.
 pub(super) fn may_enter(shared: &Shared, headers: &HeaderMap, query: &str) -> bool {
     let Some(token) = &shared.options.token else { return true };
     let header = headers.get(http::header::AUTHORIZATION).and_then(|value| value.to_str().ok());

@@ -1,23 +1,23 @@
-//! Which files make up the playground, and which of them is asked for?
+//! Serves the files of the playground, the page of the demo.
 //!
-//! The page is written by hand, needs no build step and no network, and is part of the binary. It
-//! is served by the simulated backends as their own frontend, so that it reaches a browser through
-//! the gateway as ComfyUI's page does.
+//! The page is written by hand, needs no build step and no network, and is part of the binary. The
+//! simulated backends serve it as their own frontend, so that it reaches a browser through the
+//! gateway as ComfyUI's page does.
 //!
 //! # Invariants
 //!
-//! - Every file of `page/` is in `FILES`, and the page asks for no file that is not.
-//! - Nothing in it names another host: the demo works without a network.
+//! - Every file of `page/` is in `FILES`, and the page requests no other file.
+//! - No file names another host: the demo works without a network.
 
 /// One file of the playground.
 #[derive(Debug)]
 pub(super) struct PageFile {
-    /// The path it is asked for by, with its leading slash.
+    /// Its path, with the leading slash.
     pub(super) path: &'static str,
     pub(super) bytes: &'static [u8],
 }
 
-/// Finds the file that `path` (decoded, without a query) asks for; `/` is the page itself.
+/// Finds the file at `path` (decoded, without a query); `/` is the page itself.
 #[must_use]
 pub(super) fn find(path: &str) -> Option<&'static PageFile> {
     let path = if path == "/" { "/index.html" } else { path };
@@ -58,7 +58,7 @@ mod tests {
     #[test]
     fn each_file_that_the_page_asks_for_is_there() {
         for file in FILES {
-            // References are written as `./name`, in markup and in imports alike.
+            // References are written as `./name`, in markup and in imports.
             for part in text(file).split("\"./").skip(1) {
                 let name = part.split('"').next().unwrap();
                 assert!(find(&format!("/{name}")).is_some(), "{} asks for {name}", file.path);

@@ -1,4 +1,4 @@
-//! What each node does.
+//! Runs single nodes.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use super::run::{Made, Run};
 use super::state::FileKind;
 use crate::net::sleep;
 
-/// What became of a node.
+/// The result of a node.
 pub(super) enum Given {
     Done {
         made: Made,
@@ -19,7 +19,7 @@ pub(super) enum Given {
     },
     Failed(Value),
     Interrupted(Value),
-    /// It raised `SystemExit`, which nothing catches: the thread ends without a word.
+    /// It raised `SystemExit`, which nothing catches: the thread ends silently.
     Exit,
 }
 
@@ -96,8 +96,8 @@ impl Run<'_> {
         self.passed(node)
     }
 
-    /// One tick of a progress bar: a preview with metadata comes before the `progress`, a plain
-    /// one after it.
+    /// One tick of a progress bar: a preview with metadata comes before the `progress`, a plain one
+    /// after it.
     fn tick(&mut self, id: &str, step: u32, steps: u32, preview: Option<&Picture>) {
         let client = self.item.client();
         let with_metadata = self.shared.previews_with_metadata(client);
@@ -163,7 +163,7 @@ impl Run<'_> {
         done(Made::Nothing)
     }
 
-    /// Pictures as results, as krita's nodes send them: always in the plain form, never kept.
+    /// Pictures as results, as krita's nodes send them: always as type 1, and never stored.
     fn send_results(&self, node: &Value) -> Given {
         let format = node["inputs"]["format"].as_str().unwrap_or("PNG");
         let mut images = Vec::new();
@@ -179,7 +179,7 @@ impl Run<'_> {
         shown(json!({ "images": images }))
     }
 
-    /// Its text names neither the prompt nor a client: everybody gets it.
+    /// Its text names neither the prompt nor a client, so every socket gets it.
     fn size(&self, id: &str, node: &Value) -> Given {
         let batch = self.input(node, "image").cloned().unwrap_or_default();
         let (width, height) = batch.first().map_or((0, 0), image::RgbImage::dimensions);
@@ -213,7 +213,7 @@ impl Run<'_> {
         let ending = node["inputs"]["format"].as_str().unwrap_or("txt");
         let mut server = self.shared.server();
         let path = server.files.next_name(FileKind::Output, prefix);
-        // Without the last underscore that pictures have.
+        // Without the last underscore that names of pictures have.
         let path = format!("{}.{ending}", path.trim_end_matches("_.png"));
         server.files.put(FileKind::Output, &path, text.clone().into());
         let files = json!([named(&path, FileKind::Output)]);
@@ -221,7 +221,7 @@ impl Run<'_> {
         Given::Done { made: Made::Text(text), shown }
     }
 
-    /// A picture that was put under an id (`PUT /api/etn/image/ID`).
+    /// A picture that was stored under an id (`PUT /api/etn/image/ID`).
     fn load_cached(&self, id: &str, node: &Value) -> Given {
         let name = node["inputs"]["id"].as_str().unwrap_or_default();
         let bytes = self.shared.server().memory.put_images.get(name).cloned();
@@ -234,7 +234,7 @@ impl Run<'_> {
         }
     }
 
-    /// All pictures of a folder of the inputs.
+    /// All pictures in a folder of the inputs.
     fn load_folder(&self, id: &str, node: &Value) -> Given {
         let folder = node["inputs"]["directory"].as_str().unwrap_or_default();
         let files = self.shared.server().files.in_folder(FileKind::Input, folder);
@@ -254,7 +254,7 @@ impl Run<'_> {
         }
     }
 
-    /// The picture that came in.
+    /// The picture of the input, unchanged.
     fn passed(&self, node: &Value) -> Given {
         pictures_of(self.input(node, "image").cloned())
     }
@@ -264,7 +264,7 @@ impl Run<'_> {
         Duration::from_secs_f64(seconds / self.shared.speed())
     }
 
-    /// An error that is no end: the prompt goes on (`execution.py:497`).
+    /// An error that does not end the prompt (`execution.py:497`).
     fn block(&self, id: &str) {
         let data = json!({
             "prompt_id": self.item.id, "node_id": id, "node_type": "SimBlock",
@@ -292,7 +292,7 @@ fn shown(shown: Value) -> Given {
     Given::Done { made: Made::Nothing, shown: Some(shown) }
 }
 
-/// A file as outputs tell it.
+/// A file in the format of outputs.
 fn named(path: &str, kind: FileKind) -> Value {
     let (subfolder, name) = path.rsplit_once('/').unwrap_or(("", path));
     json!({ "filename": name, "subfolder": subfolder, "type": kind.as_str() })

@@ -1,4 +1,4 @@
-//! Real pixels: made, read, changed and written as PNG and JPEG.
+//! Creates, reads, changes and writes real pictures as PNG and JPEG.
 
 use std::io::Cursor;
 
@@ -16,7 +16,7 @@ pub(super) fn empty(width: u32, height: u32, batch: u32, color: u32) -> Batch {
     vec![picture; batch as usize]
 }
 
-/// Reads a picture in any format that uploads have.
+/// Reads a picture in any format that uploads use.
 pub(super) fn read(bytes: &[u8]) -> Option<Batch> {
     image::load_from_memory(bytes).ok().map(|picture| vec![picture.to_rgb8()])
 }
@@ -42,7 +42,7 @@ pub(super) fn scale(batch: &Batch, width: u32, height: u32) -> Batch {
     batch.iter().map(scaled).collect()
 }
 
-/// The longer side becomes so long.
+/// Scales so that the longer side has this length.
 pub(super) fn scale_to(batch: &Batch, largest: u32) -> Batch {
     let (width, height) = batch.first().map_or((1, 1), RgbImage::dimensions);
     if height < width { scale(batch, largest, 0) } else { scale(batch, 0, largest) }
@@ -56,7 +56,7 @@ pub(super) fn png(picture: &RgbImage, texts: &[(&str, String)]) -> Vec<u8> {
     encoder.set_depth(png::BitDepth::Eight);
     encoder.set_compression(png::Compression::Fast);
     for (keyword, text) in texts {
-        // Only a keyword could be refused, and ours are well formed.
+        // Only an invalid keyword could be refused, and ours are valid.
         let _ = encoder.add_text_chunk((*keyword).to_owned(), text.clone());
     }
     // Writing to memory does not fail.
@@ -66,14 +66,14 @@ pub(super) fn png(picture: &RgbImage, texts: &[(&str, String)]) -> Vec<u8> {
     bytes
 }
 
-/// A small JPEG, as previews are.
+/// A small JPEG for a preview.
 pub(super) fn jpeg(picture: &RgbImage) -> Vec<u8> {
     let mut bytes = Vec::new();
     let _ = JpegEncoder::new_with_quality(&mut bytes, 80).encode_image(picture);
     bytes
 }
 
-/// What `preview=` asks of a view: the picture in another format.
+/// Converts a picture to another format, for `preview=` in a view.
 pub(super) fn convert(bytes: &[u8], format: &str) -> Option<(Vec<u8>, &'static str)> {
     let picture = image::load_from_memory(bytes).ok()?;
     let (target, kind) = match format {

@@ -14,7 +14,7 @@ use super::{Shared, nodes};
 use crate::comfy::query::parameter;
 use crate::net::{new_id, unix_millis};
 
-/// What an uncaught exception of a handler looks like.
+/// The answer for an uncaught exception in a handler.
 pub(super) fn trouble() -> Response<SimBody> {
     text(500, "500 Internal Server Error\n\nServer got itself in trouble")
 }
@@ -66,7 +66,7 @@ fn cut(answer: Response<SimBody>) -> Response<SimBody> {
 fn enqueue(shared: &Shared, body: &[u8]) -> Result<Value, Response<SimBody>> {
     let body: Value = serde_json::from_slice(body).map_err(|_| trouble())?;
     let body = body.as_object().ok_or_else(trouble)?;
-    // Counted before it is looked at: a refused prompt uses a number up.
+    // Counted before the prompt is checked: a refused prompt uses up a number.
     let number = number_of(shared, body)?;
     let Some(graph) = body.get("prompt") else {
         let error = json!({
@@ -112,14 +112,14 @@ fn enqueue(shared: &Shared, body: &[u8]) -> Result<Value, Response<SimBody>> {
     Ok(json!({ "prompt_id": id, "number": number, "node_errors": valid.node_errors }))
 }
 
-/// What nodes of services need is shown to nobody (`execution.py`, `SENSITIVE_EXTRA_DATA_KEYS`).
+/// Removes the secrets that API nodes need (`execution.py`, `SENSITIVE_EXTRA_DATA_KEYS`).
 pub(super) fn without_secrets(extra_data: &mut Map<String, Value>) {
     for secret in ["auth_token_comfy_org", "api_key_comfy_org"] {
         extra_data.shift_remove(secret);
     }
 }
 
-/// The id that the client chose; since 2026 only a UUID as it is commonly written.
+/// The id that the client chose; since 2026 it must be a UUID in its canonical form.
 #[expect(clippy::result_large_err, reason = "the error is the answer")]
 fn prompt_id(shared: &Shared, body: &Map<String, Value>) -> Result<String, Response<SimBody>> {
     let Some(chosen) = body.get("prompt_id") else { return Ok(new_id().to_string()) };
@@ -142,7 +142,7 @@ fn prompt_id(shared: &Shared, body: &Map<String, Value>) -> Result<String, Respo
     }
 }
 
-/// A UUID in the one spelling that Python writes.
+/// True for a UUID as Python writes it.
 pub(super) fn is_canonical(id: &str) -> bool {
     uuid::Uuid::parse_str(id).is_ok_and(|uuid| uuid.hyphenated().to_string() == id)
 }
@@ -158,7 +158,7 @@ fn number_of(shared: &Shared, body: &Map<String, Value>) -> Result<f64, Response
     Ok(if body.get("front") == Some(&json!(true)) { -counted } else { counted })
 }
 
-/// `GET /queue`: waiting prompts in no order.
+/// `GET /queue`: waiting prompts are unsorted.
 pub(super) fn queue(shared: &Shared) -> Response<SimBody> {
     let server = shared.server();
     let running: Vec<Value> = server.memory.running.iter().map(Item::tuple).collect();
@@ -167,7 +167,7 @@ pub(super) fn queue(shared: &Shared) -> Response<SimBody> {
     json_answer(200, &json!({ "queue_running": running, "queue_pending": pending }))
 }
 
-/// `POST /queue`: clear first, then delete; each id the first that waits.
+/// `POST /queue`: clears first, then deletes. Each id deletes the first waiting prompt with it.
 pub(super) fn edit_queue(shared: &Shared, body: &[u8]) -> Response<SimBody> {
     let Ok(Value::Object(edit)) = serde_json::from_slice(body) else { return trouble() };
     if edit.get("clear") == Some(&json!(true)) {
@@ -183,7 +183,7 @@ pub(super) fn edit_queue(shared: &Shared, body: &[u8]) -> Response<SimBody> {
     bare(200)
 }
 
-/// Takes the first that waits under an id out of the queue; true if there was one.
+/// Removes the first waiting prompt with an id from the queue; true if there was one.
 pub(super) fn delete_waiting(shared: &Shared, id: &str) -> bool {
     let mut server = shared.server();
     let Some(at) = server.memory.pending.iter().position(|item| item.id == id) else {
@@ -196,7 +196,7 @@ pub(super) fn delete_waiting(shared: &Shared, id: &str) -> bool {
     true
 }
 
-/// `POST /interrupt`: what runs, or only if it is the one that is named (0.3.57).
+/// `POST /interrupt`: interrupts what runs, or only a named prompt (0.3.57).
 pub(super) fn interrupt(shared: &Shared, body: &[u8]) -> Response<SimBody> {
     let named = match serde_json::from_slice::<Value>(body) {
         Ok(Value::Object(object)) => object.get("prompt_id").cloned(),

@@ -1,4 +1,4 @@
-//! JSON as Python's `json.dumps` writes it: `", "` and `": "`, and nothing but ASCII.
+//! Writes JSON as Python's `json.dumps` does: with `", "` and `": "`, and only ASCII.
 
 use std::io;
 

@@ -1,14 +1,14 @@
-//! The versions that are simulated, and what sets them apart.
+//! The simulated versions, and how they differ.
 //!
-//! Three were read and recorded: 0.3.64, 0.8.0 and 0.33.0. Where it is not known in which version
-//! between two of them something came, it comes with the later one.
+//! Three were examined and recorded: 0.3.64, 0.8.0 and 0.33.0. If it is not known in which version
+//! between two of them a feature appeared, it appears in the later one.
 
 use crate::comfy::version::Version;
 
-/// The version that is simulated unless one is asked for.
+/// The default version.
 pub const VERSION: &str = "0.33.0";
 
-/// A version of ComfyUI, by what it does.
+/// A version of ComfyUI, with its features.
 #[derive(Clone, Debug)]
 pub(super) struct Release(Version);
 
@@ -27,8 +27,8 @@ impl Release {
         self.0.has_jobs()
     }
 
-    /// Before there were jobs, nobody noted when a prompt was made, secrets stayed in the queue,
-    /// and fewer features were told.
+    /// Versions before jobs did not record when a prompt was made, kept secrets in the queue, and
+    /// reported fewer features.
     pub(super) fn notes_times(&self) -> bool {
         self.0.has_jobs()
     }
@@ -38,17 +38,17 @@ impl Release {
         self.0.cancels_jobs()
     }
 
-    /// What was read in 0.33.0 and not in 0.8.0: canonical prompt ids, node replacements, names
-    /// of listed files with their folder, `no-store` for scripts, the rule against other sites.
+    /// What is in 0.33.0 but not in 0.8.0: canonical prompt ids, node replacements, folders in
+    /// names of listed files, `no-store` for scripts, the rule against other sites.
     pub(super) fn is_of_2026(&self) -> bool {
         self.0.cancels_jobs()
     }
 }
 
-/// The full number of a version: `0.33` is `0.33.0`.
+/// Completes a version: `0.33` becomes `0.33.0`.
 ///
 /// # Errors
-/// It is not two or three numbers with dots between them.
+/// It is not two or three numbers separated by dots.
 pub fn full_version(text: &str) -> Result<String, String> {
     let parts: Vec<&str> = text.strip_prefix('v').unwrap_or(text).split('.').collect();
     if !(2..=3).contains(&parts.len()) || parts.iter().any(|part| part.parse::<u32>().is_err()) {

@@ -1,14 +1,14 @@
-//! Retired nodes, which 0.33 replaces in a graph before it looks at it, its bug included: a
-//! replaced node without `_meta`, which only the web page writes, raises `KeyError`
+//! Retired node classes, which 0.33 replaces in a graph before it validates it. Its bug is
+//! included: a replaced node without `_meta`, which only the web page writes, raises a `KeyError`
 //! (`app/node_replace_manager.py`).
 
 use serde_json::{Map, Value, json};
 
-/// A node that is no more, and what stands in for it.
+/// A retired class and its replacement.
 struct Replacement {
     old: &'static str,
     new: &'static str,
-    /// Inputs of the new node; without any, it gets none.
+    /// Inputs of the new node; if empty, it gets none.
     inputs: &'static [(&'static str, Source)],
 }
 
@@ -17,7 +17,7 @@ enum Source {
     Fixed(&'static str),
 }
 
-/// A few of those that ComfyUI has (`comfy_extras/nodes_replacements.py`).
+/// A few of ComfyUI's replacements (`comfy_extras/nodes_replacements.py`).
 const REPLACEMENTS: [Replacement; 3] = [
     Replacement {
         old: "ResizeImagesByLongerEdge",
@@ -36,11 +36,11 @@ const REPLACEMENTS: [Replacement; 3] = [
     Replacement { old: "Preview3DAnimation", new: "Preview3D", inputs: &[] },
 ];
 
-/// Python raised, and nothing caught it.
+/// An uncaught Python error.
 #[derive(Debug, Eq, PartialEq)]
 pub(super) struct Raised;
 
-/// Replaces what is retired; `known` are the classes that are there.
+/// Replaces retired classes; `known` are the existing classes.
 pub(super) fn replace(
     graph: &mut Map<String, Value>,
     known: &Map<String, Value>,
@@ -48,7 +48,7 @@ pub(super) fn replace(
     for node in graph.values_mut() {
         let node = match node {
             Value::Object(node) => node,
-            // Python looks for `class_type` in them, and does not find it.
+            // Python's `in` does not find `class_type` in them.
             Value::String(_) | Value::Array(_) => continue,
             Value::Null | Value::Bool(_) | Value::Number(_) => return Err(Raised),
         };
@@ -125,7 +125,7 @@ mod tests {
         let mut without = old;
         without.as_object_mut().map(|node| node.shift_remove("_meta"));
         assert_eq!(replaced(without), Err(Raised));
-        // What stands in for it is not here, and so nothing is looked at.
+        // Its replacement does not exist here, so the node is skipped.
         let skipped = json!({ "class_type": "T2IAdapterLoader", "inputs": {} });
         assert_eq!(replaced(skipped.clone()), Ok(skipped));
         let lost = json!({ "class_type": "Preview3DAnimation", "inputs": { "x": 1 }, "_meta": {} });

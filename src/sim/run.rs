@@ -1,4 +1,4 @@
-//! One prompt on its way: its nodes in their order, and what is said of each, in ComfyUI's order.
+//! Runs one prompt: its nodes in their order, with events in ComfyUI's order.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -17,11 +17,11 @@ pub(super) enum Outcome {
     Success,
     Error(Value),
     Interrupted(Value),
-    /// The thread ended with it, and nobody was told.
+    /// The thread ended with it, without any event.
     Exit,
 }
 
-/// What a node gave to others.
+/// What a node gave to other nodes.
 #[derive(Clone, Debug, Default)]
 pub(super) enum Made {
     #[default]
@@ -31,7 +31,7 @@ pub(super) enum Made {
     Text(String),
 }
 
-/// One prompt on its way.
+/// A running prompt.
 pub(super) struct Run<'a> {
     pub shared: &'a Arc<Shared>,
     pub item: &'a Item,
@@ -78,7 +78,7 @@ impl<'a> Run<'a> {
         Outcome::Success
     }
 
-    /// Nodes whose result the last prompt left behind. What it left for others is forgotten.
+    /// Takes nodes whose results the last prompt cached. Other cached results are dropped.
     fn take_cached(&mut self) -> Vec<String> {
         let mut server = self.shared.server();
         let signatures = &self.plan.signatures;
@@ -92,7 +92,7 @@ impl<'a> Run<'a> {
         for id in &cached {
             if let Some((made, shown)) = server.memory.cache.get(&signatures[id]) {
                 self.results.insert(id.clone(), made.clone());
-                // Once recorded only for a client (0.8.0, `execution.py:418`).
+                // 0.8.0 recorded this only for a client (`execution.py:418`).
                 let is_kept = self.shared.release.is_of_2026() || self.item.client().is_some();
                 if let Some(shown) = shown.as_ref().filter(|_| is_kept) {
                     self.outputs.insert(id.clone(), shown.clone());
@@ -102,7 +102,7 @@ impl<'a> Run<'a> {
         cached
     }
 
-    /// A cached output is shown again, the node finished at once.
+    /// Sends the cached output again and marks the node as finished.
     fn show_cached(&mut self, id: &str) {
         let Some(shown) = self.outputs.get(id).cloned() else { return };
         self.say("executed", json!({ "node": id, "display_node": id, "output": shown }));
@@ -138,7 +138,7 @@ impl<'a> Run<'a> {
         self.executed.push(id.to_owned());
     }
 
-    /// The pictures that an input of a node takes.
+    /// The pictures that an input of a node receives.
     pub(super) fn input(&self, node: &Value, name: &str) -> Option<&Batch> {
         match self.made_for(node, name)? {
             Made::Pictures(pictures) => Some(pictures),
@@ -146,7 +146,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// What an input of a node takes from another.
+    /// What an input of a node receives from another.
     pub(super) fn made_for(&self, node: &Value, name: &str) -> Option<&Made> {
         self.results.get(node["inputs"][name].get(0)?.as_str()?)
     }
@@ -171,7 +171,7 @@ impl<'a> Run<'a> {
         })
     }
 
-    /// Says something of the prompt to its client; to nobody if it has none.
+    /// Sends an event of the prompt to its client; to nobody if it has none.
     fn say(&self, kind: &str, mut data: Value) {
         data["prompt_id"] = json!(self.item.id);
         if self.item.client().is_some() {
@@ -198,7 +198,8 @@ impl<'a> Run<'a> {
 }
 
 impl Shared {
-    /// Says it to the client, and keeps it for the history. Prompts of nobody are told nothing.
+    /// Sends an event to the client, and keeps it for the history. A prompt without a client sends
+    /// nothing.
     #[expect(clippy::needless_pass_by_value, reason = "made where it is passed")]
     pub(super) fn tell_kept(
         &self,

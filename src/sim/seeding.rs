@@ -1,5 +1,5 @@
-//! Scans of the asset database, which are told to every socket: one for each `/object_info`, and
-//! another when work is over (`app/assets/seeder.py`; with `--enable-assets` only).
+//! Scans of the asset database, which are reported to every socket: one for each `/object_info`,
+//! and another when work has ended (`app/assets/seeder.py`; only with `--enable-assets`).
 
 use serde_json::json;
 
@@ -7,7 +7,7 @@ use super::Shared;
 use super::state::FileKind;
 
 impl Shared {
-    /// A whole scan: new files first, then what is in them.
+    /// A whole scan: first for new files, then for their content.
     pub(super) fn seed(&self) {
         if !self.has_assets() {
             return;
@@ -25,7 +25,7 @@ impl Shared {
         self.enrich(&roots, "full", total);
     }
 
-    /// The scan after work: only what is in the outputs.
+    /// The scan after work: only the outputs.
     pub(super) fn seed_outputs(&self) {
         if self.has_assets() {
             self.enrich(&["output"], "enrich", 0);

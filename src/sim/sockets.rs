@@ -1,5 +1,5 @@
-//! `/ws`, its same-clientId bug included (`server.py:245`, issue 16010): a new socket replaces
-//! the old one of its sid, and when the *old* one ends, the new one is forgotten.
+//! `/ws`, including its bug with equal client ids (`server.py:245`, issue 16010): a new socket
+//! replaces the old one with its sid, and when the *old* one ends, the new one is forgotten.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use crate::comfy::{event, query};
 use crate::net::new_id;
 use crate::ws::{self, Channel, Frame, Limits, Opcode};
 
-/// aiohttp drops the connection of a client that sends more in one message.
+/// aiohttp drops the connection of a client that sends a larger message.
 const LIMITS: Limits = Limits { message: 4 << 20 };
 
 /// Answers the opening handshake.
@@ -85,7 +85,7 @@ fn register(shared: &Shared, sid: &str, frames: &mpsc::UnboundedSender<Frame>) {
     let count = server.memory.queue_remaining();
     let status = json!({ "exec_info": { "queue_remaining": count } });
     let first = json!({ "type": "status", "data": { "status": status, "sid": sid } });
-    // The receiver is held by the caller.
+    // Cannot fail: the caller holds the receiver.
     let _ = frames.send(Frame::text(dumps(&first)));
     let runs_for_it = server.memory.running.as_ref().is_some_and(|it| it.client() == Some(sid));
     if let Some(node) = server.memory.node.as_ref().filter(|_| runs_for_it) {

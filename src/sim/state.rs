@@ -1,4 +1,4 @@
-//! What a simulated ComfyUI remembers: its queue, history, sockets and files.
+//! The state of a simulated ComfyUI: its queue, history, sockets and files.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
@@ -13,7 +13,7 @@ use super::run::Made;
 use super::users::Users;
 use crate::ws::Frame;
 
-/// How many requests are remembered for tests; the oldest go first.
+/// How many requests are kept for tests; the oldest are dropped first.
 const SEEN_MAX: usize = 10_000;
 
 /// ComfyUI's own limit (`execution.py:1108`).
@@ -30,30 +30,30 @@ pub(super) struct Item {
 }
 
 impl Item {
-    /// As `/queue` and the history list it.
+    /// The form in `/queue` and in the history.
     pub(super) fn tuple(&self) -> Value {
         json!([number(self.number), self.id, self.graph, self.extra_data, self.outputs])
     }
 
-    /// The client that its events go to.
+    /// The client that gets its events.
     pub(super) fn client(&self) -> Option<&str> {
         self.extra_data.get("client_id").and_then(Value::as_str)
     }
 }
 
-/// Counted numbers are integers, others what the client sent.
+/// Numbers that were counted are integers; others stay as the client sent them.
 #[expect(clippy::cast_possible_truncation, reason = "whole and small")]
 pub(super) fn number(value: f64) -> Value {
     if value.fract() == 0.0 && value.abs() < 1e15 { json!(value as i64) } else { json!(value) }
 }
 
-/// A socket that the server knows by its sid.
+/// A registered socket with its sid.
 #[derive(Debug)]
 pub(super) struct Registered {
     pub frames: mpsc::UnboundedSender<Frame>,
 }
 
-/// What one process remembers, and forgets when it dies.
+/// The memory of one process, which is lost when it dies.
 #[derive(Debug, Default)]
 pub(super) struct Memory {
     pub pending: Vec<Item>,
@@ -63,14 +63,14 @@ pub(super) struct Memory {
     pub sockets: IndexMap<String, Registered>,
     /// Sids whose socket negotiated previews with metadata.
     pub metadata: HashMap<String, bool>,
-    /// Results of the last prompt's nodes, by signature, and what was shown.
+    /// Results of the last prompt's nodes and their shown outputs, by signature.
     pub cache: HashMap<String, (Made, Option<Value>)>,
     pub interrupt: bool,
-    /// The node that runs.
+    /// The running node.
     pub node: Option<String>,
     pub log_subscribers: Vec<String>,
     pub temp_prefix: String,
-    /// Pictures that clients put under ids of their own (`/api/etn/image`).
+    /// Pictures that clients stored under their own ids (`/api/etn/image`).
     pub put_images: HashMap<String, Bytes>,
     /// How often each session of a pack was used.
     pub sessions: HashMap<String, u64>,
@@ -82,7 +82,7 @@ impl Memory {
         self.pending.len() + usize::from(self.running.is_some())
     }
 
-    /// Takes the item with the lowest number, the earliest of equals.
+    /// Takes the item with the lowest number; of equal ones, the earliest.
     pub(super) fn pop(&mut self) -> Option<Item> {
         let lowest = self
             .pending
@@ -134,11 +134,11 @@ impl FileKind {
 #[derive(Clone, Debug)]
 pub(super) struct File {
     pub bytes: Bytes,
-    /// Counts writes, so that an overwritten file is another one.
+    /// Counts writes, so that an overwritten file differs from the old one.
     pub version: u64,
 }
 
-/// The disk: input and output survive a crash, temp does not.
+/// The disk: inputs and outputs survive a crash, temp files do not.
 #[derive(Debug, Default)]
 pub(super) struct Files {
     files: BTreeMap<(FileKind, String), File>,
@@ -150,7 +150,7 @@ impl Files {
         self.files.get(&(kind, path.to_owned()))
     }
 
-    /// A file as a graph names it: `[subfolder/]name[ [type]]`, in the inputs unless it says.
+    /// Finds a file by its name in a graph: `[subfolder/]name[ [type]]`, by default in the inputs.
     pub(super) fn annotated(&self, text: &str) -> Option<&File> {
         let tags = [FileKind::Input, FileKind::Output, FileKind::Temp];
         let tagged = tags.into_iter().find_map(|kind| {
@@ -230,7 +230,7 @@ impl Files {
     }
 }
 
-/// A request that came in.
+/// A request that was received.
 #[derive(Clone, Debug)]
 pub struct Seen {
     pub method: String,
@@ -239,19 +239,19 @@ pub struct Seen {
     pub headers: http::HeaderMap,
 }
 
-/// What it did, for tests: it survives crashes.
+/// What it did, for tests. It survives crashes.
 #[derive(Clone, Debug, Default)]
 pub struct Ledger {
     pub enqueued: Vec<String>,
-    /// How often each prompt was begun.
+    /// How often each prompt was started.
     pub executed: BTreeMap<String, u32>,
-    /// Prompts that came to their end.
+    /// Prompts that reached their end.
     pub finished: Vec<String>,
     pub interrupted: Vec<String>,
     pub deleted: Vec<String>,
 }
 
-/// Everything of one simulated backend.
+/// The whole state of one simulated backend.
 #[derive(Debug, Default)]
 pub(super) struct Server {
     pub memory: Memory,
@@ -262,7 +262,7 @@ pub(super) struct Server {
     pub seen: VecDeque<Seen>,
     /// Answers of routes that a test has added.
     pub extra: BTreeMap<String, Bytes>,
-    /// Nodes that a test has lent, by class.
+    /// Node classes that a test has added.
     pub lent: BTreeMap<String, Lent>,
 }
 

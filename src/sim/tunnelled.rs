@@ -1,4 +1,5 @@
-//! Sockets of a node pack, below `/tunnelled/`: what `PromptServer.instance.routes` lets packs do.
+//! Sockets of a node pack, under `/tunnelled/`. Packs can add such routes with
+//! `PromptServer.instance.routes`.
 
 use std::sync::Arc;
 
@@ -15,7 +16,7 @@ use crate::ws::{self, Channel, Frame, Limits, Opcode};
 
 const LIMITS: Limits = Limits { message: 4 << 20 };
 
-/// True for all that is here, bare and under `/api`.
+/// True for all of these routes, bare and under `/api`.
 pub(super) fn is_socket(path: &str) -> bool {
     bare(path).starts_with("/tunnelled/")
 }
@@ -24,9 +25,9 @@ fn bare(path: &str) -> &str {
     path.strip_prefix("/api").unwrap_or(path)
 }
 
-/// Answers a path below `/tunnelled/`: `echo` is a socket that says who it is and what it was asked
-/// with, and then says again what it hears; `liar` switches protocols without having understood;
-/// anything else is no socket.
+/// Answers a path below `/tunnelled/`. `echo` is a socket that sends who it is and how it was
+/// requested, and then echoes what it receives. `liar` switches protocols without a valid
+/// handshake. Anything else is not a socket.
 pub(super) fn answer(
     shared: &Arc<Shared>,
     path: &str,

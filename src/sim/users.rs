@@ -1,6 +1,6 @@
-//! What a user keeps on the server: settings and user data (`app/user_manager.py`).
+//! Data that the server keeps for users: settings and user data (`app/user_manager.py`).
 //!
-//! With `--multi-user` the header `Comfy-User` says whose; without it there is one user.
+//! With `--multi-user` the header `Comfy-User` names the user; without it there is one user.
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -20,27 +20,27 @@ use super::prompts::trouble;
 use crate::comfy::query::parameter;
 use crate::net::new_id;
 
-/// Who everybody is unless users are told apart.
+/// The user, unless users are distinguished.
 const DEFAULT: &str = "default";
 
-/// Prefix of names that are nobody's.
+/// Prefix of names that are reserved.
 const SYSTEM: &str = "__";
 
-/// What is kept of a user.
+/// The data of one user.
 #[derive(Debug, Default)]
 pub(super) struct Profile {
     userdata: BTreeMap<String, Bytes>,
     settings: Map<String, Value>,
 }
 
-/// All users: the names of those that were made, by id, and what each keeps.
+/// All users: the names of created ones, by id, and the data of each.
 #[derive(Debug, Default)]
 pub(super) struct Users {
     names: BTreeMap<String, String>,
     profiles: BTreeMap<String, Profile>,
 }
 
-/// The id of the user who asks; `None` where ComfyUI raises a `KeyError`.
+/// The id of the requesting user; `None` where ComfyUI raises a `KeyError`.
 pub(super) fn id(shared: &Shared, headers: &HeaderMap) -> Option<String> {
     if !shared.options.multi_user {
         return Some(DEFAULT.to_owned());
@@ -80,7 +80,7 @@ pub(super) fn create(shared: &Shared, body: &[u8]) -> Response<SimBody> {
     json_answer(200, &json!(id))
 }
 
-/// Each run of other characters becomes one dash.
+/// Replaces each run of other characters by one dash.
 fn plain(name: &str) -> String {
     let mut plain = String::new();
     let mut is_in_run = false;
@@ -96,13 +96,13 @@ fn plain(name: &str) -> String {
     plain
 }
 
-/// Who asks for settings; the answer if it is nobody.
+/// The user of a request for settings, or the answer if there is none.
 #[expect(clippy::result_large_err, reason = "the error is the answer")]
 fn of_settings(shared: &Shared, headers: &HeaderMap) -> Result<String, Response<SimBody>> {
     id(shared, headers).ok_or_else(|| text(401, "401: Unauthorized"))
 }
 
-/// `GET /settings`, and of one key.
+/// `GET /settings`, of all keys or one.
 pub(super) fn settings(
     shared: &Shared,
     key: Option<&str>,
@@ -124,7 +124,7 @@ pub(super) fn settings(
     }
 }
 
-/// `POST /settings`, and of one key.
+/// `POST /settings`, of all keys or one.
 pub(super) fn change_settings(
     shared: &Shared,
     key: Option<&str>,
@@ -149,7 +149,7 @@ fn user_path(bare_path: &str) -> String {
     percent_encoding::percent_decode_str(segment).decode_utf8_lossy().into_owned()
 }
 
-/// A path of one segment; a slash in it has to be encoded.
+/// True for a path of one segment; a slash in it must be encoded.
 fn is_one_segment(bare_path: &str) -> bool {
     !bare_path.trim_start_matches("/userdata/").contains('/')
 }
@@ -164,7 +164,7 @@ pub(super) fn userdata(shared: &Shared, bare_path: &str, headers: &HeaderMap) ->
     let server = shared.server();
     let found = server.users.profiles.get(&user).and_then(|profile| profile.userdata.get(&path));
     let Some(found) = found else { return bare(404) };
-    // As aiohttp's `FileResponse`.
+    // As in aiohttp's `FileResponse`.
     let mut hasher = DefaultHasher::new();
     found.hash(&mut hasher);
     let etag = format!("\"{:x}-{:x}\"", hasher.finish(), found.len());

@@ -1,5 +1,5 @@
-//! What is wrong with a graph, as `validate_prompt` says it (`execution.py`), as far as these
-//! nodes can be wrong.
+//! Validates a graph like `validate_prompt` (`execution.py`), for the errors that the simulated
+//! nodes can have.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -15,21 +15,21 @@ use super::prompts::trouble;
 use super::release::Release;
 use super::state::Files;
 
-/// A graph that may run: which nodes give outputs, and what is wrong with the others.
+/// A graph that may run: its outputs, and the errors of its other nodes.
 pub(super) struct Valid {
     pub outputs: Vec<String>,
     pub node_errors: Value,
 }
 
-/// What a graph is held against.
+/// The facts that a graph is checked against.
 pub(super) struct Rules<'a> {
     pub release: &'a Release,
     pub files: &'a Files,
     /// Classes that are missing.
     pub lacks: &'a [String],
-    /// Classes that were lent.
+    /// Classes that a test added.
     pub lent: &'a BTreeMap<String, Lent>,
-    /// The only outputs that are wanted (`partial_execution_targets`).
+    /// The only outputs that are requested (`partial_execution_targets`).
     pub targets: Option<&'a Value>,
 }
 
@@ -56,10 +56,10 @@ fn error(kind: &str, message: &str, details: &str, extra: &Value) -> Value {
     json!({ "type": kind, "message": message, "details": details, "extra_info": extra })
 }
 
-/// Checks a graph.
+/// Validates a graph.
 ///
 /// # Errors
-/// None of it may run: the answer.
+/// Nothing of it may run: the answer.
 #[expect(clippy::result_large_err, reason = "the error is the answer")]
 pub(super) fn validate(
     graph: &Map<String, Value>,
@@ -94,7 +94,7 @@ pub(super) fn validate(
     Ok(Valid { outputs: good, node_errors })
 }
 
-/// What a node is; the refusal if that is not known.
+/// The class of a node, or the refusal if it is unknown.
 #[expect(clippy::result_large_err, reason = "the error is the answer")]
 fn class_of<'a>(id: &str, node: &Value, rules: &Rules<'a>) -> Result<&'a Value, Response<SimBody>> {
     let details = format!("Node ID '#{id}'");
@@ -103,7 +103,7 @@ fn class_of<'a>(id: &str, node: &Value, rules: &Rules<'a>) -> Result<&'a Value, 
     let lacks_class = match node {
         Value::Object(node) => !node.contains_key("class_type"),
         Value::String(_) | Value::Array(_) if !is_new => true,
-        // Python raises where it looks into it.
+        // Python raises an error when it looks into it.
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => {
             return Err(trouble());
         }
@@ -141,13 +141,13 @@ fn class_of<'a>(id: &str, node: &Value, rules: &Rules<'a>) -> Result<&'a Value, 
     })
 }
 
-/// What a node was found to be: its own errors, and whether it may run.
+/// The result for a node: its own errors, and whether it may run.
 struct Found {
     errors: Vec<Value>,
     is_good: bool,
 }
 
-/// A graph under check. Each node is looked at once.
+/// A graph that is being checked. Each node is checked once.
 struct Check<'a> {
     graph: &'a Map<String, Value>,
     rules: &'a Rules<'a>,
@@ -156,7 +156,7 @@ struct Check<'a> {
 }
 
 impl Check<'_> {
-    /// Checks an output and all that it depends on; else what is said of the output itself.
+    /// Checks an output and all its dependencies. Fails with the errors of the output itself.
     fn output(&mut self, output: &str) -> Result<(), Vec<String>> {
         let graph = self.graph;
         let mut seen: HashSet<&str> = HashSet::new();
@@ -165,7 +165,7 @@ impl Check<'_> {
             self.cycle(cycle);
         }
         for (depth, id) in walk.order.iter().rev().enumerate() {
-            // What Python's stack does not reach is where the walk is deepest.
+            // The deepest node of the walk is the one that Python's stack does not reach.
             if DEPTH_MAX < walk.depth && depth + 1 == DEPTH_MAX {
                 self.raise(id, output, "RecursionError", "maximum recursion depth exceeded");
             }
@@ -188,7 +188,7 @@ impl Check<'_> {
         Err(said)
     }
 
-    /// Every bad node so far is told with the output that was just looked at.
+    /// Adds the current output to every bad node so far.
     fn note(&mut self, output: &str) {
         for (id, found) in &self.results {
             if found.is_good || found.errors.is_empty() {
@@ -224,7 +224,7 @@ impl Check<'_> {
         }
     }
 
-    /// An exception while a node was checked.
+    /// Records an exception while a node was checked.
     fn raise(&mut self, id: &str, output: &str, kind: &str, says: &str) {
         let mut extra = json!({ "exception_type": kind, "traceback": [] });
         let (name, message) = if id == output {
@@ -237,7 +237,7 @@ impl Check<'_> {
         self.results.insert(id.to_owned(), Found { errors, is_good: false });
     }
 
-    /// Checks one node, after all that it depends on.
+    /// Checks one node after its dependencies.
     fn node(&mut self, id: &str, output: &str) {
         let graph = self.graph;
         let node = &graph[id];
@@ -269,7 +269,7 @@ impl Check<'_> {
         self.results.insert(id.to_owned(), found);
     }
 
-    /// True if the node at the other end may run.
+    /// True if the linked node may run.
     fn link(&self, link: &[Value], name: &str, kind: &Value) -> Result<bool, Linked> {
         let [from, slot] = link else {
             let message = "Bad linked input, must be a length-2 list of [node_id, slot_index]";
@@ -329,7 +329,7 @@ impl Check<'_> {
     }
 }
 
-/// Why a link is no good.
+/// Why a link is invalid.
 enum Linked {
     Wrong(Value),
     Raised(&'static str, String),

@@ -1,5 +1,5 @@
-//! The one worker: takes prompts from the queue, runs them, and says how each ended. It dies of
-//! what ComfyUI's dies of, and nothing else notices (`main.py`, `prompt_worker`).
+//! The single worker: takes prompts from the queue, runs them, and sends how each ended. It dies of
+//! what kills ComfyUI's worker, and nothing else notices (`main.py`, `prompt_worker`).
 
 use std::sync::Arc;
 
@@ -13,14 +13,14 @@ use super::state::Item;
 use super::{Shared, WorkerDies, assets, nodes};
 use crate::net::sleep;
 
-/// What becomes of the worker after a prompt.
+/// Whether the worker goes on after a prompt.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Thread {
     Lives,
     Dead,
 }
 
-/// Works until the process dies, or the worker alone.
+/// Works until the process or the worker dies.
 pub(super) async fn work(shared: Arc<Shared>) {
     loop {
         while shared.faults().worker_dies == WorkerDies::BetweenPrompts {
@@ -68,7 +68,8 @@ async fn run(shared: &Arc<Shared>, item: &Item) -> Thread {
         Outcome::Interrupted(data) => ("execution_interrupted", data, "error"),
         Outcome::Exit => return Thread::Dead,
     };
-    // A prompt of nobody has no start and no success, but its interruption is told to all.
+    // A prompt without a client sends no start and no success, but its interruption goes to every
+    // socket.
     if item.client().is_some() || name == "execution_interrupted" {
         shared.say(name, &data, item.client());
     }
@@ -94,7 +95,7 @@ async fn run(shared: &Arc<Shared>, item: &Item) -> Thread {
     Thread::Lives
 }
 
-/// What the history keeps of a prompt (`execution.py:1145`).
+/// The history entry of a prompt (`execution.py:1145`).
 fn entry(item: &Item, outputs: &Map<String, Value>, messages: &[Value], status: &str) -> Value {
     let of_node = |id: &String| {
         let meta = json!({

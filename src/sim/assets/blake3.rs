@@ -1,5 +1,5 @@
-//! The hash of contents: BLAKE3 (section 2 of its paper), plain and slow, because the simulator's
-//! files are small.
+//! BLAKE3, the hash of contents (section 2 of its paper). It is simple and slow, because the
+//! simulator's files are small.
 
 const IV: [u32; 8] = [
     0x6a09_e667,
@@ -22,7 +22,7 @@ const ROOT: u32 = 8;
 const BLOCK: usize = 64;
 const CHUNK: usize = 1024;
 
-/// What is left to compress: its last compression may be the root's.
+/// The input of a last compression, which may be that of the root.
 struct Output {
     chain: [u32; 8],
     block: [u32; 16],
@@ -40,7 +40,7 @@ pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// A subtree: the left one has the largest power of two of chunks that leaves something.
+/// A subtree: its left part has the largest power of two of chunks that leaves a right part.
 fn tree(bytes: &[u8], first: u64) -> Output {
     if bytes.len() <= CHUNK {
         return chunk(bytes, first);
@@ -132,7 +132,7 @@ mod tests {
 
     #[test]
     fn it_is_blake3() {
-        // From the official test vectors: bytes that count up to 250 and begin again.
+        // From the official test vectors: bytes that count up to 250 and start again.
         let input = |len: usize| (0..len).map(|at| (at % 251) as u8).collect::<Vec<u8>>();
         for (len, expected) in [
             (0, "af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262"),

@@ -1,4 +1,4 @@
-//! Changes of assets: `PUT`, `DELETE`, tags, and references made of a hash.
+//! Changes assets: `PUT`, `DELETE`, tags, and references that are made from a hash.
 
 use http::{Method, Response};
 use serde_json::{Map, Value, json};
@@ -10,7 +10,7 @@ use super::item::{item, not_found, refused};
 use super::time::micros;
 use super::{valid_hash, visible};
 
-/// A body as pydantic refuses it.
+/// The error with which pydantic refuses a body.
 fn invalid(field: &str, message: &str) -> Response<SimBody> {
     let loc = if field.is_empty() { json!([]) } else { json!([field]) };
     let errors = json!([{ "type": "value_error", "loc": loc, "msg": message }]);

@@ -1,5 +1,5 @@
-//! What the database of assets knows: contents by their hash, and references to them
-//! (`app/assets/database`, `app/assets/services/ingest.py`). It survives a crash.
+//! The database of assets: contents by their hash, and references to them (`app/assets/database`,
+//! `app/assets/services/ingest.py`). It survives a crash.
 
 use std::collections::BTreeSet;
 
@@ -21,14 +21,14 @@ pub(super) enum Place {
 }
 
 impl Place {
-    /// Below its folder.
+    /// The path below its folder.
     pub(super) fn path(&self) -> &str {
         match self {
             Self::File(_, path) | Self::Model(_, path) => path,
         }
     }
 
-    /// Tags that come of where it lies (`path_utils.py`).
+    /// Tags that follow from the place of the file (`path_utils.py`).
     pub(super) fn tags(&self) -> Vec<String> {
         match self {
             Self::Model(folder, _) => vec!["models".to_owned(), format!("model_type:{folder}")],
@@ -47,7 +47,7 @@ impl Place {
     }
 }
 
-/// Bytes that are known.
+/// A known content.
 #[derive(Clone, Debug)]
 pub(super) struct Content {
     pub(super) hash: Option<String>,
@@ -81,7 +81,7 @@ impl Reference {
     }
 }
 
-/// What makes a new asset.
+/// The fields of a new asset.
 #[derive(Debug, Default)]
 pub(super) struct New {
     pub(super) name: String,
@@ -107,7 +107,7 @@ impl Database {
         self.contents.iter().position(|content| content.hash.as_deref() == Some(hash))
     }
 
-    /// The bytes at a place.
+    /// The content of a file.
     pub(super) fn bytes(&self, files: &Files, place: &Place) -> Option<Bytes> {
         match place {
             Place::File(kind, path) => files.get(*kind, path).map(|file| file.bytes.clone()),
@@ -117,7 +117,7 @@ impl Database {
         }
     }
 
-    /// `_ingest_file_from_path`: what lies at a place is known by its hash from now on. The id.
+    /// `_ingest_file_from_path`: hashes the file and records its hash. Returns the id.
     pub(super) fn ingest(&mut self, place: &Place, bytes: &Bytes, new: New) -> String {
         let now = micros();
         let hash = format!("blake3:{}", blake3::hex(bytes));
@@ -154,7 +154,7 @@ impl Database {
         id
     }
 
-    /// `_register_existing_asset`: another reference to bytes that are known. The id.
+    /// `_register_existing_asset`: adds a reference to a known content. Returns the id.
     pub(super) fn refer(&mut self, hash: &str, new: New) -> Option<String> {
         let content = self.content(hash)?;
         if let (Some(mime), known @ None) = (&new.mime, &mut self.contents[content].mime) {
@@ -171,8 +171,8 @@ impl Database {
         Some(self.insert(reference))
     }
 
-    /// `register_output_files`: the files of a prompt that has ended are its. Whether they were
-    /// written anew is not known, so their hash is not either.
+    /// `register_output_files`: the files of a prompt that ended become its assets. It is not known
+    /// whether they were overwritten, so their hash is not known either.
     pub(super) fn ended(&mut self, place: &Place, size: usize, job: &str) {
         if self.at(place).is_none() {
             self.stub(place, size);
@@ -199,7 +199,7 @@ impl Database {
         }
     }
 
-    /// A scan: files that nobody told of, and those that are gone or back.
+    /// Scans for files that are not registered, and for those that are gone or back.
     pub(in crate::sim) fn scan(&mut self, files: &Files) {
         let mut there: Vec<(Place, usize)> = Vec::new();
         for kind in [FileKind::Input, FileKind::Output] {
@@ -229,7 +229,7 @@ impl Database {
         self.scanned = Some((there.len(), created));
     }
 
-    /// A file of which only the name is known.
+    /// Registers a file by its name only.
     fn stub(&mut self, place: &Place, size: usize) {
         let name = place.path().rsplit('/').next().unwrap_or_default().to_owned();
         let mime = mime_of(&name).map(str::to_owned);

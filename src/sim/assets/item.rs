@@ -1,5 +1,5 @@
-//! One asset as it is told, and what is said of those that are not there
-//! (`app/assets/api/routes.py`, `schemas_out.py`).
+//! The JSON of one asset, and the errors for missing ones (`app/assets/api/routes.py`,
+//! `schemas_out.py`).
 
 use http::Response;
 use serde_json::{Map, Value, json};
@@ -10,7 +10,7 @@ use super::super::state::FileKind;
 use super::db::{Database, Place, Reference, mime_of};
 use super::time::iso;
 
-/// An error in the shape of these routes.
+/// An error in the format of these routes.
 pub(super) fn refused(
     status: u16,
     code: &str,
@@ -26,7 +26,7 @@ pub(super) fn not_found(id: &str) -> Response<SimBody> {
     refused(404, "ASSET_NOT_FOUND", &message, &json!({ "id": id }))
 }
 
-/// An asset, without what is null.
+/// An asset, without null members.
 pub(super) fn item(database: &Database, reference: &Reference) -> Value {
     let content = &database.contents[reference.content];
     let place = reference.place.as_ref();
@@ -73,7 +73,7 @@ fn preview_url(database: &Database, reference: &Reference) -> Option<String> {
     view_url(place).filter(|_| shows)
 }
 
-/// `_build_view_url`; models have none.
+/// `_build_view_url`; `None` for models.
 fn view_url(place: &Place) -> Option<String> {
     let Place::File(kind, path) = place else { return None };
     let (folder, name) = path.rsplit_once('/').unwrap_or(("", path));
@@ -85,7 +85,7 @@ fn view_url(place: &Place) -> Option<String> {
     Some(url)
 }
 
-/// Where new bytes go (`resolve_destination_from_tags`).
+/// Where an upload is stored (`resolve_destination_from_tags`).
 pub(super) fn destination(
     tags: &[String],
     is_folder: impl Fn(&str) -> bool,

@@ -20,7 +20,7 @@ const TAGS_MAX: usize = 100;
 
 type Refused = Box<Response<SimBody>>;
 
-/// What a list is filtered by.
+/// The filters of a list.
 struct Filter {
     all: Vec<String>,
     any: Vec<String>,
@@ -29,7 +29,7 @@ struct Filter {
     metadata: Map<String, Value>,
 }
 
-/// A problem as pydantic tells it.
+/// An error in pydantic's format.
 fn invalid(kind: &str, field: &str, message: &str, input: &str) -> Refused {
     let error = json!({ "type": kind, "loc": [field], "msg": message, "input": input });
     let error = json!({
@@ -38,7 +38,7 @@ fn invalid(kind: &str, field: &str, message: &str, input: &str) -> Refused {
     Box::new(json_answer(400, &json!({ "error": error })))
 }
 
-/// The one value of a parameter.
+/// The value of a parameter that may be given only once.
 fn one(query: &str, field: &str) -> Result<Option<String>, Refused> {
     let mut values = parameters(query, field);
     if 1 < values.len() {
@@ -74,7 +74,7 @@ fn number(
 }
 
 impl Filter {
-    /// `_resolve_tag_filters` and what pydantic checks.
+    /// `_resolve_tag_filters`, and the checks of pydantic.
     fn read(query: &str) -> Result<Self, Refused> {
         let tags = |field: &str| -> Result<Vec<String>, Refused> {
             let mut tags: Vec<String> = Vec::new();

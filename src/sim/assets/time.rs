@@ -1,10 +1,11 @@
-//! Moments in microseconds since 1970, and as Python's `isoformat` writes them.
+//! Times in microseconds since 1970, and in the form of Python's `isoformat`.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::net::unix_millis;
 
-/// Now. No two moments of one process are the same, so that what is sorted by them has an order.
+/// The current time. No two calls in one process return the same, so that sorting by it is
+/// definite.
 pub(super) fn micros() -> u64 {
     static LAST: AtomicU64 = AtomicU64::new(0);
     let now = unix_millis() * 1000;
@@ -13,7 +14,7 @@ pub(super) fn micros() -> u64 {
     last.map_or(now, |last| now.max(last + 1))
 }
 
-/// `2026-01-07T12:00:00.000123`, and without a fraction where it is none.
+/// `2026-01-07T12:00:00.000123`, without a fraction if it is 0.
 pub(super) fn iso(micros: u64) -> String {
     let (seconds, fraction) = (micros / 1_000_000, micros % 1_000_000);
     let (days, of_day) = (seconds / 86_400, seconds % 86_400);

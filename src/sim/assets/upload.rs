@@ -1,5 +1,4 @@
-//! `POST /api/assets` (`app/assets/api/upload.py`): a form with a file, or with a hash that is
-//! known.
+//! `POST /api/assets` (`app/assets/api/upload.py`): a form with a file, or with a known hash.
 
 use std::convert::Infallible;
 
@@ -54,7 +53,7 @@ pub(super) async fn upload(shared: &Shared, headers: &HeaderMap, body: Bytes) ->
     take(&mut server, form, owner, is_folder).unwrap_or_else(|refused| *refused)
 }
 
-/// `upload_from_temp_path`, and `create_from_hash` where the bytes are known.
+/// `upload_from_temp_path`, and `create_from_hash` if the content is known.
 fn take(
     server: &mut Server,
     form: Form,
@@ -169,7 +168,7 @@ async fn read(headers: &HeaderMap, body: Bytes) -> Result<Form, Box<Response<Sim
     Ok(form)
 }
 
-/// A JSON list, or tags with commas between.
+/// Parses a JSON list, or tags that are separated by commas.
 fn tags_of(text: &str) -> Vec<String> {
     let listed = serde_json::from_str::<Vec<String>>(text.trim()).ok();
     let tags = listed.unwrap_or_else(|| text.split(',').map(str::to_owned).collect());
