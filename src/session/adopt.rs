@@ -1,5 +1,5 @@
-//! A client returns to a gateway that started without a journal: it gets back the prompts that its
-//! backends still have.
+//! Gives a client that returns to a gateway without a journal the prompts that its backends still
+//! have.
 
 use std::sync::Arc;
 
@@ -13,8 +13,8 @@ use crate::net::now;
 use crate::routing::unclaimed::Found;
 
 impl Client {
-    /// Takes what was found under its name, if there is any. From here on that is pending like any
-    /// other work, but that its link has missed the beginning.
+    /// Takes the prompts that were found under its id, if there are any. From then on they are
+    /// pending like any other work, except that the link has missed their beginning.
     pub(crate) fn adopt(self: &Arc<Self>, sessions: &Arc<Sessions>) {
         let now = now();
         let found = sessions.adoption.claim(&self.id, now);
@@ -40,7 +40,7 @@ impl Client {
         info!(client = %mask(&self.id), backend, prompts, "A client has found its work again.");
     }
 
-    /// It was forgotten in this very moment: whoever is made anew under its name takes them.
+    /// The client was forgotten at this very moment: its successor with the same id takes them.
     fn give_back(&self, sessions: &Sessions, found: Vec<Found>) {
         found.iter().for_each(|found| sessions.shared.records.prompt_withdrawn(&found.prompt));
         let until = now() + sessions.shared.config().affinity.lease;

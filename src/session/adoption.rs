@@ -1,5 +1,5 @@
-//! Prompts that run and wait at the backends when a gateway starts without a journal, or with an
-//! empty one. Their clients may come back.
+//! Finds the prompts that run and wait at the backends when a gateway starts without a journal, or
+//! with an empty one. Their clients may come back.
 //!
 //! Each backend's queue is read once, when it is first up. Its prompts are kept under the ids of
 //! their clients. A client gets its prompts back when it makes contact, and not before: a link
@@ -25,21 +25,21 @@ use crate::routing::ids::{BackendId, ClientId};
 use crate::routing::ledger::State;
 use crate::routing::unclaimed::{Found, Unclaimed};
 
-/// The pause before a queue that could not be read is read again.
+/// The pause before a queue is read again after a failure.
 const AGAIN: Duration = Duration::from_millis(500);
 
-/// What was found, and where it is still to be looked for.
+/// What was found, and which backends are still to be read.
 #[derive(Debug, Default)]
 pub struct Adoption {
     unclaimed: Lock<Unclaimed, { rank::UNCLAIMED }>,
-    /// False while there is nothing: each submission asks.
+    /// False while nothing is kept. Each submission checks this flag.
     has_any: AtomicBool,
     unread: Lock<BTreeSet<BackendId>, { rank::UNREAD }>,
     was_read: Notify,
 }
 
 impl Adoption {
-    /// True if something was found that is this client's.
+    /// True if prompts of this client are kept.
     #[must_use]
     pub fn has(&self, client: &ClientId) -> bool {
         self.has_any.load(Ordering::Acquire) && self.unclaimed().has(client)
@@ -75,7 +75,7 @@ impl Adoption {
     /// Waits until the queue of this backend need not be read any more. Cancel safe.
     pub async fn has_read(&self, backend: BackendId) {
         loop {
-            // Before the look: it hears of all that are read from here on.
+            // Created before the check, so that no reading after it is missed.
             let one_more = self.was_read.notified();
             if !self.unread().contains(&backend) {
                 return;
@@ -96,12 +96,12 @@ impl Adoption {
 }
 
 impl Sessions {
-    /// Nothing is known of what the backends have: it is looked for.
+    /// Reads the queues of all backends, because nothing is known of their prompts.
     pub fn look_for_unclaimed(self: &Arc<Self>) {
         self.shared.fleet.iter().for_each(|backend| self.look_for_unclaimed_at(backend));
     }
 
-    /// Nothing is known of what this backend has: it is looked for.
+    /// Reads the queue of this backend, because nothing is known of its prompts.
     pub(super) fn look_for_unclaimed_at(self: &Arc<Self>, backend: Arc<Backend>) {
         self.adoption.unread().insert(backend.id);
         let sessions = Arc::clone(self);
@@ -115,10 +115,11 @@ impl Sessions {
         });
     }
 
-    /// Keeps what a backend's queue has and nobody here knows, for the lease of its clients.
+    /// Keeps the prompts in a backend's queue that are unknown here, for the lease of their
+    /// clients.
     ///
     /// # Errors
-    /// It is no queue.
+    /// The answer is not a queue.
     fn keep_unclaimed(self: &Arc<Self>, backend: &Backend, queue: &Bytes) -> Result<(), Junk> {
         let now = now();
         let all = submitted(queue, &self.shared.config().sockets.output_classes)?;
@@ -137,7 +138,7 @@ impl Sessions {
         for (client, found) in by_client {
             prompts += found.len();
             left += self.adoption.keep(client.clone(), found, until, per_client);
-            // He may have come while this was asked.
+            // The client may have come while the queue was read.
             if let Some(client) = self.clients.get(&client) {
                 client.adopt(self);
             }
@@ -154,13 +155,13 @@ impl Sessions {
     }
 }
 
-/// Reads the queue of a backend once, and forgets it when its clients have had their time.
+/// Reads the queue of a backend once, and drops the prompts whose clients have not come in time.
 async fn look(sessions: &Arc<Sessions>, backend: &Backend) {
     let limit = sessions.shared.config().fleet.probe_timeout;
     loop {
         backend.is_up_again().await;
         if backend.load.queue_remaining() == 0 {
-            // It has just said so.
+            // The backend has just reported this.
             break;
         }
         let told = match backend.read_queue(limit).await {

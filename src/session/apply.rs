@@ -1,10 +1,10 @@
-//! The one place that acts on the effects of a transition of the core.
+//! Applies the effects of transitions of the core. Nothing else does.
 //!
-//! A [`Turn`] holds a client's lock and is the only way to the core's transitions: the effects of
-//! each are acted on before the next can be made. Effects on the client's own state (event log,
-//! sockets, link) and on counters are acted on at once, under the lock. Effects that need locks
-//! shared by all clients are acted on when the client's lock is free, in the order in which they
-//! happened, before the turn is over.
+//! A [`Turn`] holds a client's lock and is the only way to make a transition: the effects of each
+//! are applied before the next can be made. Effects on the client's own state (event log, sockets,
+//! link) and on counters are applied at once, under the lock. Effects that need locks shared by all
+//! clients are applied after the client's lock is released, in the order in which they happened,
+//! before the turn is over.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
@@ -27,7 +27,7 @@ use crate::routing::ids::{BackendId, PromptId};
 use crate::routing::pending::End;
 use crate::ws::Frame;
 
-/// The core of a client. It can be looked at by everybody, and changed by a [`Turn`] alone.
+/// The core of a client. Anybody can read it, but only a [`Turn`] can change it.
 #[derive(Debug)]
 pub(super) struct Core(core::Client);
 
@@ -47,34 +47,34 @@ impl Deref for Core {
 
 /// A client under its lock.
 pub(super) struct Turn<'a> {
-    // Dropped first: the lock is free when the rest is done.
+    // Dropped first: the lock is released when the rest is applied.
     state: Guard<'a, State, { rank::CLIENT }>,
     later: Later<'a>,
 }
 
-/// What a transition needs besides itself to be acted on.
+/// Additional data for applying a transition.
 pub(super) enum Brought {
     Nothing,
     /// What its backend still knows of a prompt, as events.
     History(Option<Vec<Frame>>),
-    /// What its submission said of a prompt.
+    /// What the submission contained about its prompt.
     Submission(Remembered),
 }
 
-/// What is done when the lock is free.
+/// An action for after the lock is released.
 pub(super) enum After {
-    /// A prompt has ended: ledger, journal, counters and the operator's log follow, and then who
-    /// waits for it.
+    /// A prompt has ended: updates the ledger, the journal, the counters and the log, and then
+    /// wakes the tasks that wait for the end.
     Ended { prompt: PromptId, end: End, told: Told, waits: Option<Arc<Completion>> },
-    /// A submission goes to a backend: ledger and journal follow.
+    /// A submission goes to a backend: updates the ledger and the journal.
     Placed { prompt: PromptId, on: BackendId, output_nodes: Vec<String> },
-    /// A submission is nowhere: ledger and journal forget it.
+    /// No backend has a submission: removes it from the ledger and the journal.
     Withdrawn { prompt: PromptId },
-    /// The reconciler has to know the client.
+    /// Tells the reconciler about the client.
     Begun,
-    /// Nobody wants these any more: their backends stop them.
+    /// Has the backends stop these prompts, because nobody wants them any more.
     Stop(Vec<(PromptId, BackendId)>),
-    /// A prompt turned up that its client was told is not there.
+    /// A prompt appeared after its client was told that it was not queued.
     TurnedUp { prompt: PromptId, on: BackendId },
 }
 
@@ -116,12 +116,12 @@ impl<'a> Turn<'a> {
         self.later.sessions
     }
 
-    /// Makes a transition, and acts on it.
+    /// Makes a transition and applies its effects.
     pub(super) fn act<T>(&mut self, transition: impl FnOnce(&mut core::Client) -> Step<T>) -> T {
         self.act_with(Brought::Nothing, transition)
     }
 
-    /// The same with what is brought for it.
+    /// The same, with additional data.
     pub(super) fn act_with<T>(
         &mut self,
         brought: Brought,
@@ -136,7 +136,7 @@ impl<'a> Turn<'a> {
         outcome
     }
 
-    /// Has something done when the lock is free.
+    /// Queues an action for after the lock is released.
     pub(super) fn later(&mut self, after: After) {
         self.later.all.push(after);
     }
@@ -169,7 +169,8 @@ impl<'a> Turn<'a> {
         }
     }
 
-    /// The binding changed, perhaps, and perhaps because something was routed.
+    /// Applies the change of a binding, if there is one, and the reason of the routing, if there is
+    /// one.
     fn rebound(&mut self, binding: Rebound, routed: Option<Reason>) {
         let Later { client, sessions, .. } = self.later;
         let shared = &sessions.shared;
@@ -181,7 +182,7 @@ impl<'a> Turn<'a> {
             Rebound::Reserved => return shared.records.note_binding(&client.id, &self.core),
             Rebound::Moved { from, to } => (from, to),
         };
-        // Under the lock: whoever makes a client of this name anew notes it after this.
+        // Under the lock: the next client with this name must be noted after this.
         shared.records.note_binding(&client.id, &self.core);
         let [from, to] = [from, to].map(|id| id.map(|id| shared.fleet.get(id)));
         if let Some(left) = &from {
@@ -197,7 +198,7 @@ impl<'a> Turn<'a> {
             let (name, left) = (backend.name(), left.as_deref());
             let backend = &*name;
             let placement = reason.as_str();
-            // Whoever only looks is placed as well, so this is not for every day.
+            // DEBUG, because clients that only look are placed as well.
             debug!(client = %mask(&client.id), backend, left, placement, "Client placed.");
         }
     }
@@ -208,7 +209,8 @@ impl<'a> Turn<'a> {
             Submission::Placed { prompt, on } => {
                 state.tombstones.forget(&prompt);
                 state.holdback.get().expect(&prompt);
-                // The ledger may have forgotten an older prompt of this id before the log has.
+                // The ledger may have forgotten an older prompt with this id that is still in the
+                // log.
                 state.log.withdraw(&prompt);
                 let remembered = remembered.unwrap_or_default();
                 let output_nodes = remembered.output_nodes.clone();
@@ -216,7 +218,7 @@ impl<'a> Turn<'a> {
                 After::Placed { prompt, on, output_nodes }
             }
             Submission::Moved { prompt, to } => {
-                // What a broken link missed was of the backend that it never reached.
+                // Events that a broken link missed came from a backend that never got this prompt.
                 state.missed.remove(&prompt);
                 let remembered = state.remembered.get(&prompt);
                 let output_nodes = remembered.map(|it| it.output_nodes.clone()).unwrap_or_default();
@@ -232,7 +234,8 @@ impl<'a> Turn<'a> {
         self.later(after);
     }
 
-    /// Prompts ended: what is not told yet is told, and what was kept for their sake goes.
+    /// Prompts ended: sends the ends that sockets have not been told, and drops what was kept for
+    /// the prompts.
     fn ended(&mut self, ended: Vec<Ended>, mut history: Option<Vec<Frame>>) {
         let told = self.told();
         let mut cut_off = Vec::new();

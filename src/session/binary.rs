@@ -1,5 +1,5 @@
-//! Binary frames from a backend: which client they belong to, and whether they are results or
-//! previews.
+//! Relays binary frames from a backend: decides to which client they belong, and whether they are
+//! results or previews.
 
 use super::event_log::Kept;
 use super::relay::Relay;
@@ -40,8 +40,8 @@ impl Relay<'_> {
         }
     }
 
-    /// A frame that names no prompt. A backend runs one at a time, and sends such frames to every
-    /// socket: it is this client's only if its prompt runs there (S12).
+    /// A frame without a prompt. A backend runs one prompt at a time, and sends such frames to
+    /// every socket. So it belongs to this client only if this client's prompt runs there (S12).
     fn of_whatever_runs(&mut self, frame: Frame, what: Unnamed) {
         let Some(running) = self.turn.runs.clone() else { return };
         let (class, kept) = match what {
@@ -57,7 +57,7 @@ impl Relay<'_> {
         self.turn.log.keep(&running, kept, frame);
     }
 
-    /// True if the node that executes gives its results over the socket.
+    /// True if the running node sends its results on the socket.
     fn shows_output(&self, prompt: &PromptId) -> bool {
         let executing = self.turn.log.executing(prompt.as_str());
         let event = executing.map(|frame| event::read(&frame.payload));

@@ -1,10 +1,9 @@
-//! How many bytes the event logs and the socket queues of all clients hold, and how many they may
-//! hold. Pure.
+//! Counts the bytes in the event logs and the socket queues of all clients, and limits them. Pure.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// How many bytes event logs may hold, each and all together. Cheap to clone.
+/// The bytes that event logs may hold, each and all together. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct LogBudget {
     one: Arc<AtomicUsize>,
@@ -19,32 +18,32 @@ impl LogBudget {
         Self { one: limit(one), all: limit(all), used: Arc::default() }
     }
 
-    /// Other limits hold from now on, for all clones. What is too much goes at the next trim.
+    /// Changes the limits, for all clones. The next trim removes the excess.
     pub fn limit(&self, one: usize, all: usize) {
         self.one.store(one, Ordering::Relaxed);
         self.all.store(all, Ordering::Relaxed);
     }
 
-    /// Bytes that one log may hold.
+    /// The bytes that one log may hold.
     #[must_use]
     pub fn one(&self) -> usize {
         self.one.load(Ordering::Relaxed)
     }
 
-    /// The part of a log that holds nothing yet.
+    /// The share of an empty log.
     #[must_use]
     pub fn share(&self) -> Weight {
         Weight { bytes: 0, used: Arc::clone(&self.used) }
     }
 
-    /// Bytes that all logs hold.
+    /// The bytes in all logs.
     #[must_use]
     pub fn used(&self) -> usize {
         self.used.load(Ordering::Relaxed)
     }
 
-    /// Bytes that must go. Past the limit it is an eighth of it more, so that not every event
-    /// asks anew.
+    /// The bytes to remove. Beyond the limit this is an eighth of the limit more, so that not every
+    /// event causes a trim.
     #[must_use]
     pub fn excess(&self) -> usize {
         let (used, all) = (self.used(), self.all.load(Ordering::Relaxed));
@@ -52,7 +51,7 @@ impl LogBudget {
     }
 }
 
-/// How many bytes may wait for all browser sockets together. Cheap to clone.
+/// The bytes that may wait for all browser sockets together. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct QueueBudget {
     all: Arc<AtomicUsize>,
@@ -65,31 +64,31 @@ impl QueueBudget {
         Self { all: Arc::new(AtomicUsize::new(all)), used: Arc::default() }
     }
 
-    /// Another limit holds from now on, for all clones.
+    /// Changes the limit, for all clones.
     pub fn limit(&self, all: usize) {
         self.all.store(all, Ordering::Relaxed);
     }
 
-    /// The part of a queue in which nothing waits yet.
+    /// The share of an empty queue.
     #[must_use]
     pub fn share(&self) -> Weight {
         Weight { bytes: 0, used: Arc::clone(&self.used) }
     }
 
-    /// Bytes that wait in all queues.
+    /// The bytes that wait in all queues.
     #[must_use]
     pub fn used(&self) -> usize {
         self.used.load(Ordering::Relaxed)
     }
 
-    /// True if more waits than may.
+    /// True if the limit is exceeded.
     #[must_use]
     pub fn is_exceeded(&self) -> bool {
         self.all.load(Ordering::Relaxed) < self.used()
     }
 }
 
-/// The bytes of one log, or of one queue, counted among those of all.
+/// The bytes of one log or queue, counted in the total.
 #[derive(Debug)]
 pub struct Weight {
     bytes: usize,

@@ -1,5 +1,5 @@
-//! A submission on its way: tasks that wait for its end are told, and it counts in its backend's
-//! load until it is known whether the backend has it.
+//! A submission in progress: reports its end to waiting tasks, and counts in its backend's load
+//! until it is known whether the backend has it.
 
 use std::sync::Arc;
 
@@ -8,8 +8,8 @@ use crate::net::now;
 use crate::ordered_watch::{OrderedWatch, Packed};
 use crate::routing::pending::End;
 
-/// How a submission ended. It is said once ledger and journal know it as well, so whoever has
-/// waited for it finds the same everywhere.
+/// How a submission ended. It is set only after the ledger and the journal were updated, so a task
+/// that waited for it finds the same result everywhere.
 #[derive(Debug, Default)]
 pub struct Completion(OrderedWatch<PackedEnd>);
 
@@ -33,13 +33,13 @@ impl Completion {
         self.0.set(PackedEnd(Some(end)));
     }
 
-    /// As far as it is known now.
+    /// The end, if it is known.
     #[must_use]
     pub fn known(&self) -> Option<End> {
         self.0.get().0
     }
 
-    /// Waits for it. Cancel safe.
+    /// Waits for the end. Cancel safe.
     pub async fn end(&self) -> End {
         loop {
             if let PackedEnd(Some(end)) = self.0.wait_for(|said| said.0.is_some()).await {
@@ -49,8 +49,8 @@ impl Completion {
     }
 }
 
-/// A submission that is not answered: it counts in the load of the backend that it was placed on,
-/// until it is known to be there, or is no more.
+/// A submission without an answer. It counts in the load of its backend until the backend is known
+/// to have it, or the submission is over.
 #[derive(Debug)]
 pub struct Expected {
     backend: Arc<Backend>,
@@ -63,7 +63,7 @@ impl Expected {
         Self { backend, is_open: true }
     }
 
-    /// True while nobody knows what became of it.
+    /// True while its result is unknown.
     #[must_use]
     pub fn is_open(&self) -> bool {
         self.is_open
@@ -76,7 +76,7 @@ impl Expected {
         }
     }
 
-    /// The backend does not have it, or not any more.
+    /// The backend does not have it, or no longer has it.
     pub fn not_taken(&mut self) {
         if std::mem::take(&mut self.is_open) {
             self.backend.load.not_taken();

@@ -1,4 +1,5 @@
-//! What an operator may do, or a client for itself: release, reset, drain, turn a backend off.
+//! Operations of operators, and of clients on themselves: release, reset, drain, turn a backend
+//! off.
 
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
@@ -22,10 +23,10 @@ use crate::routing::placement::AdminState;
 use crate::routing::state_change::StateChange;
 use crate::tunnels::Farewell;
 
-/// How many prompts of a reset are stopped at one time.
+/// How many prompts of one reset are stopped at a time.
 const STOPPED_AT_ONCE: usize = 8;
 
-/// How a reset treats pending work.
+/// What a reset does with pending work.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Force {
     /// Refuses while anything is pending.
@@ -43,10 +44,10 @@ impl Force {
     }
 }
 
-/// Releases a client's binding (B7). Returns how many prompts were cut off.
+/// Releases a client's binding (B7). Returns how many prompts were ended.
 ///
 /// # Errors
-/// The reset is safe and so much is pending.
+/// The reset is safe, and this much is pending.
 pub fn reset(
     sessions: &Arc<Sessions>,
     client: &Arc<Client>,
@@ -64,21 +65,21 @@ pub fn reset(
     Ok(cut_off)
 }
 
-/// Stops prompts that a reset has cut off, some at a time.
+/// Stops the prompts that a reset has ended, a few at a time.
 pub(super) fn stop_all(sessions: &Arc<Sessions>, prompts: Vec<(PromptId, BackendId)>) {
     let sessions = Arc::clone(sessions);
     sessions.clone().shared.tasks.spawn(async move {
         let sessions = &sessions;
         let stops = stream::iter(prompts).map(|(prompt, backend)| async move {
-            // Where the backend answers: one that does not will be asked by nobody.
+            // Only a backend that answers can stop it; nobody asks the others again.
             stop(sessions, &sessions.shared.fleet.get(backend), &prompt).await
         });
         stops.buffer_unordered(STOPPED_AT_ONCE).for_each(|_answered| ready(())).await;
     });
 }
 
-/// Stops a prompt wherever it is: one that waits is deleted, one that runs is interrupted until it
-/// does not. True if the backend answered both.
+/// Stops a prompt in any state: a waiting one is deleted, and a running one is interrupted until it
+/// stops. True if the backend answered both.
 pub async fn stop(sessions: &Arc<Sessions>, backend: &Arc<Backend>, prompt: &PromptId) -> bool {
     let limit = sessions.shared.config().fleet.probe_timeout;
     let deleted = backend.delete(std::slice::from_ref(prompt), limit).await;
@@ -86,7 +87,8 @@ pub async fn stop(sessions: &Arc<Sessions>, backend: &Arc<Backend>, prompt: &Pro
     deleted.is_ok() && interrupted.is_ok()
 }
 
-/// A prompt is there although its client was told that it is not: nobody wants it (P2, P6).
+/// Stops a prompt that appeared after its client was told that it was not queued: nobody wants it
+/// (P2, P6).
 pub fn revoke(sessions: &Arc<Sessions>, backend: &Arc<Backend>, prompt: &PromptId) {
     sessions.shared.metrics.prompts_turned_up.inc();
     let (sessions, backend, prompt) = (Arc::clone(sessions), Arc::clone(backend), prompt.clone());
@@ -96,15 +98,15 @@ pub fn revoke(sessions: &Arc<Sessions>, backend: &Arc<Backend>, prompt: &PromptI
     });
 }
 
-/// When a prompt that was answered as not queued is looked for again: a connection that was given
-/// up can deliver late.
+/// When to look again for a prompt that was answered as not queued: an abandoned connection can
+/// deliver it late.
 const LATE_LOOKS: [Duration; 3] =
     [Duration::from_secs(5), Duration::from_secs(15), Duration::from_secs(60)];
 
-/// Looks now and then whether a prompt that was answered as not queued turns up, and stops it.
-/// Should it begin to run meanwhile, the client's link says so, and it is stopped there and then.
+/// Looks several times for a prompt that was answered as not queued, and stops it if it appears. If
+/// it starts meanwhile, its client's link reports that, and the prompt is stopped at once.
 pub fn watch_late_arrival(sessions: &Arc<Sessions>, backend: &Arc<Backend>, prompt: &PromptId) {
-    // Past the limit only the links watch.
+    // Beyond the limit only the links watch.
     let Ok(seat) = Arc::clone(&sessions.late_looks).try_acquire_owned() else { return };
     let (sessions, backend, prompt) = (Arc::clone(sessions), Arc::clone(backend), prompt.clone());
     let tasks = sessions.shared.tasks.clone();
@@ -118,7 +120,7 @@ pub fn watch_late_arrival(sessions: &Arc<Sessions>, backend: &Arc<Backend>, prom
                 () = sessions.shared.tasks.stopping() => return,
             }
             let found = backend.look_for(&prompt, limit).await;
-            // It was withdrawn: if the id is known now, it is another submission's.
+            // The prompt was withdrawn. If its id is known now, it belongs to another submission.
             if sessions.shared.records.ledger_of(&prompt).get(&prompt, now()).is_some() {
                 return;
             }
@@ -132,17 +134,17 @@ pub fn watch_late_arrival(sessions: &Arc<Sessions>, backend: &Arc<Backend>, prom
     });
 }
 
-/// So many held clients keep a backend from being taken off.
+/// A backend cannot be turned off, because this many clients are held there.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("{} pending prompts there", in_number(*held, ["client has", "clients have"]))]
 pub struct StillHeld {
     pub held: usize,
 }
 
-/// Sets what the operator says of a backend (B7).
+/// Sets an operator's state for a backend (B7).
 ///
 /// # Errors
-/// It is to be off, clients are held there, and it is not forced.
+/// The state is off, clients are held there, and it is not forced.
 pub fn set_state(
     sessions: &Arc<Sessions>,
     backend: &Backend,
@@ -171,7 +173,7 @@ pub fn set_state(
 }
 
 /// Closes the sockets of node packs to a backend that takes nothing any more: at once if it is off,
-/// and once no client is held there if it drains.
+/// and when no client is held there if it drains.
 pub fn let_go_of_tunnels(sessions: &Sessions, backend: &Backend, held: &Held<'_>) {
     let is_over = match backend.admin() {
         AdminState::Ready => false,
@@ -183,12 +185,12 @@ pub fn let_go_of_tunnels(sessions: &Sessions, backend: &Backend, held: &Held<'_>
     }
 }
 
-/// How many clients are held at each backend. Everybody is looked at once for all backends, and
-/// nobody before the first question.
+/// Counts the clients that are held at each backend. All clients are read once for all backends, at
+/// the first question.
 #[derive(Debug)]
 pub struct Held<'a> {
     sessions: &'a Sessions,
-    /// Those for whom an upload waits count as well, at this moment.
+    /// If set, clients with a reservation at this moment count as well.
     reserved_at: Option<Instant>,
     counts: OnceCell<BTreeMap<BackendId, usize>>,
 }
@@ -199,13 +201,14 @@ impl<'a> Held<'a> {
         Self { sessions, reserved_at: None, counts: OnceCell::new() }
     }
 
-    /// The same with those whose upload waits there for its prompt: it would not find its file.
+    /// The same, including clients whose upload waits there for its prompt: the prompt would not
+    /// find its file elsewhere.
     #[must_use]
     pub fn or_reserved(sessions: &'a Sessions, now: Instant) -> Self {
         Self { reserved_at: Some(now), ..Self::of(sessions) }
     }
 
-    /// How many are held at this one.
+    /// The number of clients held at this backend.
     #[must_use]
     pub fn at(&self, backend: BackendId) -> usize {
         let counts = self.counts.get_or_init(|| self.count());
@@ -227,8 +230,8 @@ impl<'a> Held<'a> {
     }
 }
 
-/// How many clients are held at a backend, or have an upload there that waits for its prompt: their
-/// work would be lost with it.
+/// The number of clients that are held at a backend, or have an upload there that waits for its
+/// prompt. Their work would be lost with the backend.
 #[must_use]
 pub fn kept_there(sessions: &Sessions, backend: &Backend, now: Instant) -> usize {
     Held::or_reserved(sessions, now).at(backend.id)

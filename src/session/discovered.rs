@@ -1,5 +1,5 @@
-//! Backends that were discovered: they join and leave as those that somebody wrote, and the last
-//! good list of each discovery is in the journal.
+//! Discovered backends: they join and leave like configured ones, and the last good list of each
+//! discovery is in the journal.
 
 use std::collections::BTreeSet;
 use std::num::NonZeroU32;
@@ -16,11 +16,11 @@ use crate::fleet::wanted::Wanted;
 use crate::journal::record::{FoundBackend, FoundRecord};
 
 impl Sessions {
-    /// That discovery has found these backends now. What it had found before and has not found now
-    /// leaves when it has drained.
+    /// Applies the latest result of a discovery. Backends that it had found before and does not
+    /// find now leave when they have drained.
     ///
     /// # Errors
-    /// It would be no fleet; then nothing is changed.
+    /// The result would not be a valid fleet; then nothing is changed.
     pub fn found(
         self: &Arc<Self>,
         discovery: &DiscoveryConfig,
@@ -29,7 +29,7 @@ impl Sessions {
         let place = discovery.name.as_str();
         let applied = {
             let mut wanted = self.wanted.lock();
-            // A reload may have ended it, or changed it: then this is of no interest any more.
+            // A reload may have ended or changed the discovery; its result is then ignored.
             let is_wanted = self.shared.config().discovery.contains(discovery);
             if !is_wanted {
                 return Ok(());
@@ -45,7 +45,7 @@ impl Sessions {
             let found = |now: Wanted| Ok::<_, BadDiff>((now.found(place, backends), ()));
             let by = ListedBy::Discovery(place.to_owned()).to_string();
             let applied = self.want(&mut wanted, &by, found)?.0;
-            // Noted under the lock: the last word must be the last in the journal.
+            // Noted under the lock: the last change must be the last in the journal.
             self.shared.records.journal.note_found(place.into(), Some(record));
             applied
         };
@@ -53,13 +53,13 @@ impl Sessions {
         Ok(())
     }
 
-    /// What that discovery has found last.
+    /// The last result of that discovery.
     #[must_use]
     pub fn found_by(&self, place: &str) -> Vec<BackendConfig> {
         self.wanted.lock().found_by(place).to_vec()
     }
 
-    /// What others than these have found is not wanted any more.
+    /// The results of other discoveries than these are no longer wanted.
     pub fn discovered_by(self: &Arc<Self>, places: &BTreeSet<&str>) {
         let applied = {
             let mut wanted = self.wanted.lock();
@@ -68,7 +68,8 @@ impl Sessions {
             let only = |now: Wanted| Ok::<_, BadDiff>((now.discovered_by(places), ()));
             let applied = match self.want(&mut wanted, CONFIGURATION, only) {
                 Ok((applied, ())) => applied,
-                // Others take the places that become free, while those that leave still drain.
+                // This may exceed a limit: other backends take the freed places while those that
+                // leave still drain.
                 Err(why) => {
                     warn!(%why, "What a removed discovery had found stays until the next reload.");
                     return;
@@ -82,7 +83,7 @@ impl Sessions {
         self.take_up(applied);
     }
 
-    /// What was found before a restart is there again: it is the last good list.
+    /// Restores what was found before a restart: the last good list.
     pub(super) fn restore_found(&self, found: Vec<(Arc<str>, FoundRecord)>) {
         let config = self.shared.config_kept();
         let mut wanted = self.wanted.lock();

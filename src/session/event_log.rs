@@ -1,16 +1,15 @@
-//! The events of a client's prompts, kept to be sent again (promise S3). Pure.
+//! Keeps the events of a client's prompts, to send them again (promise S3). Pure.
 //!
-//! Of each prompt it keeps what a returning browser needs: the start, what was cached, every
-//! output, the end; and of a running one the newest progress, preview, `executing`, and text of
-//! each node. Frames
-//! are shared with the sockets' queues, so keeping costs a reference.
+//! For each prompt it keeps what a returning browser needs: the start, which nodes were cached,
+//! every output, the end; and for a running one the newest progress, preview, `executing`, and text
+//! of each node. Frames are shared with the sockets' queues, so keeping one costs a reference.
 //!
 //! # Invariants
 //!
 //! - A prompt is in the log once, in the order of its first event.
-//! - It keeps at most its budget of bytes besides the newest state of each running prompt: the
-//!   oldest ended prompts go first, then socket-only pictures of running ones, then their oldest
-//!   outputs. So a replay always fits into the queue of a socket that opens.
+//! - Besides the newest state of each running prompt it keeps at most its budget of bytes. The
+//!   oldest ended prompts are dropped first, then socket-only pictures of running ones, then their
+//!   oldest outputs. So a replay always fits into the queue of a new socket.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -20,7 +19,7 @@ use crate::comfy::preview;
 use crate::routing::ids::PromptId;
 use crate::ws::{Frame, Opcode};
 
-/// What a kept frame is to its prompt.
+/// What a kept frame means for its prompt.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Kept {
     Start,
@@ -31,16 +30,16 @@ pub enum Kept {
     ProgressState,
     Preview,
     Executing,
-    /// What a node says of itself (type 3); the newest of each node counts.
+    /// A node's text (type 3); only the newest of each node counts.
     Text,
     Terminal,
     LastWord,
 }
 
-/// So many nodes of a running prompt have their text kept; the one that spoke first goes first.
+/// How many nodes of a running prompt have their text kept; the oldest text is dropped first.
 const TEXTS_MAX: usize = 64;
 
-/// The log of one client.
+/// The event log of one client.
 #[derive(Debug)]
 pub struct EventLog {
     prompts: VecDeque<PromptLog>,
@@ -62,7 +61,7 @@ struct PromptLog {
     bytes: usize,
 }
 
-/// Where a running prompt is. Of no use once it has ended.
+/// The progress of a running prompt. Not needed once it has ended.
 #[derive(Debug, Default)]
 struct Now {
     progress_state: Option<Frame>,
@@ -72,12 +71,12 @@ struct Now {
     texts: Vec<Frame>,
 }
 
-/// Which ended prompts a socket that opens is told about.
+/// Which ended prompts a new socket is told about.
 #[derive(Clone, Copy, Debug)]
 pub struct Since {
-    /// When the client's last socket was lost; `None` if it never had one.
+    /// When the client's last socket closed; `None` if it never had one.
     pub last_socket_lost: Option<Instant>,
-    /// True if the client has a socket at this moment.
+    /// True if the client has a socket now.
     pub has_socket: bool,
     pub window: Duration,
     pub now: Instant,
@@ -88,7 +87,7 @@ impl Since {
         let from = match (self.has_socket, self.last_socket_lost) {
             (true, _) => self.now,
             (false, Some(lost)) => lost,
-            // Its first socket: nothing was ever told.
+            // Its first socket: no end was ever told.
             (false, None) => return true,
         };
         from <= ended + self.window
@@ -102,13 +101,13 @@ impl EventLog {
         Self { prompts: VecDeque::new(), bytes: 0, budget, weight }
     }
 
-    /// True if the prompt is this client's, as far as its events say.
+    /// True if the log has events of the prompt.
     #[must_use]
     pub fn knows(&self, prompt: &str) -> bool {
         self.position(prompt).is_some()
     }
 
-    /// The prompt that has begun last and not ended.
+    /// The prompt that started last and has not ended.
     #[must_use]
     pub fn running(&self) -> Option<&PromptId> {
         self.prompts
@@ -125,19 +124,19 @@ impl EventLog {
         running.map(|log| log.prompt.clone()).collect()
     }
 
-    /// True if the end of a prompt was told.
+    /// True if the end event of a prompt was relayed.
     #[must_use]
     pub fn has_terminal(&self, prompt: &str) -> bool {
         self.position(prompt).is_some_and(|index| self.prompts[index].terminal.is_some())
     }
 
-    /// True if the prompt has ended: what is still said of it is too late.
+    /// True if the prompt has ended: later events of it are too late.
     #[must_use]
     pub fn has_ended(&self, prompt: &str) -> bool {
         self.position(prompt).is_some_and(|index| self.prompts[index].ended.is_some())
     }
 
-    /// True if the end of a prompt was told less than `recently` ago, or is being told.
+    /// True if the end of a prompt was relayed less than `recently` ago, or is being relayed.
     #[must_use]
     pub fn ended_within(&self, prompt: &str, recently: Duration, now: Instant) -> bool {
         let Some(index) = self.position(prompt) else { return false };
@@ -148,13 +147,13 @@ impl EventLog {
         }
     }
 
-    /// True if the start of a prompt was told.
+    /// True if the start event of a prompt was relayed.
     #[must_use]
     pub fn has_start(&self, prompt: &str) -> bool {
         self.position(prompt).is_some_and(|index| self.prompts[index].start.is_some())
     }
 
-    /// Where a prompt is that runs: its start, the state of its nodes, and the one that executes.
+    /// The progress of a running prompt: its start, the state of its nodes, and the running node.
     #[must_use]
     pub fn whereabouts(&self, prompt: &str) -> Vec<Frame> {
         let Some(index) = self.position(prompt) else { return Vec::new() };
@@ -169,7 +168,7 @@ impl EventLog {
         self.position(prompt).and_then(|index| self.prompts[index].now.executing.as_ref())
     }
 
-    /// True if an output of the same node was told: a made-up one would be told twice.
+    /// True if an output of the same node was relayed. A synthesized one would then be a duplicate.
     #[must_use]
     pub fn has_output_of(&self, prompt: &str, is_it: impl Fn(&Frame) -> bool) -> bool {
         self.position(prompt).is_some_and(|index| self.prompts[index].outputs.iter().any(is_it))
@@ -189,7 +188,7 @@ impl EventLog {
         self.weight.set(self.bytes);
     }
 
-    /// The prompt has ended: where it was is of no use any more.
+    /// The prompt has ended: its progress is dropped.
     pub fn ended(&mut self, prompt: &PromptId, now: Instant) {
         let Some(index) = self.position(prompt.as_str()) else { return };
         let log = &mut self.prompts[index];
@@ -201,7 +200,7 @@ impl EventLog {
         self.weight.set(self.bytes);
     }
 
-    /// The prompt was refused: nothing is told of it.
+    /// The prompt was refused: its events are dropped.
     pub fn withdraw(&mut self, prompt: &PromptId) {
         if let Some(index) = self.position(prompt.as_str()) {
             self.bytes -= self.prompts[index].bytes;
@@ -210,13 +209,13 @@ impl EventLog {
         }
     }
 
-    /// When each ended prompt ended, and how many bytes it holds.
+    /// For each ended prompt, when it ended and how many bytes it holds.
     #[must_use]
     pub fn ended_sizes(&self) -> Vec<(Instant, usize)> {
         self.prompts.iter().filter_map(|log| Some((log.ended?, log.bytes))).collect()
     }
 
-    /// Drops the prompts that ended at `latest` or before, for want of memory. Returns how many.
+    /// Drops the prompts that ended at `latest` or before, to free memory. Returns how many.
     pub fn drop_ended(&mut self, latest: Instant) -> usize {
         let before = self.prompts.len();
         self.prompts.retain(|log| log.ended.is_none_or(|ended| latest < ended));
@@ -225,8 +224,8 @@ impl EventLog {
         before - self.prompts.len()
     }
 
-    /// Drops previews, texts of nodes, and the pictures that exist only on the socket, for want of
-    /// memory: events come first.
+    /// Drops previews, texts of nodes, and pictures that exist only on the socket, to free memory:
+    /// events are more important.
     pub fn drop_pictures(&mut self) {
         while self.drop_an_output(|frame| frame.opcode == Opcode::Binary) {}
         for log in &mut self.prompts {
@@ -238,8 +237,8 @@ impl EventLog {
         self.weight.set(self.bytes);
     }
 
-    /// What a socket that opens now has missed: the ended prompts, oldest first, then those that
-    /// run or wait, up to this very moment.
+    /// The frames that a new socket has missed: those of ended prompts, oldest first, then those of
+    /// running and waiting ones, up to this moment.
     #[must_use]
     pub fn replay(&self, since: Since) -> Vec<Frame> {
         let ended =
@@ -248,7 +247,7 @@ impl EventLog {
         ended.chain(running).flat_map(PromptLog::frames).cloned().collect()
     }
 
-    /// Forgets prompts that ended longer than `age` ago, but only what nobody waits for any more.
+    /// Drops prompts that ended before `oldest`, except those that somebody still waits for.
     pub fn forget_before(&mut self, oldest: Instant) {
         while let Some(log) = self.prompts.front()
             && log.ended.is_some_and(|ended| ended < oldest)
@@ -263,8 +262,8 @@ impl EventLog {
         self.prompts.iter().rposition(|log| log.prompt.as_str() == prompt)
     }
 
-    /// Makes room: the oldest ended prompts go first, then binary outputs of running ones, then the
-    /// oldest of their others: these are in the history as well when the prompt has ended.
+    /// Makes room: drops the oldest ended prompts first, then binary outputs of running ones, then
+    /// their oldest other outputs. The history has all of them when the prompt has ended.
     fn fit(&mut self) {
         while self.budget < self.bytes {
             let oldest_ended = self.prompts.iter().position(|log| log.ended.is_some());
@@ -280,7 +279,7 @@ impl EventLog {
         }
     }
 
-    /// Drops the oldest output that is meant; false if there is none.
+    /// Drops the oldest matching output; false if there is none.
     fn drop_an_output(&mut self, is_meant: impl Fn(&Frame) -> bool) -> bool {
         for log in &mut self.prompts {
             if let Some(index) = log.outputs.iter().position(&is_meant) {
@@ -345,7 +344,7 @@ impl PromptLog {
         texts.push(frame);
     }
 
-    /// In the order in which ComfyUI tells them.
+    /// In the order in which ComfyUI sends them.
     fn frames(&self) -> impl Iterator<Item = &Frame> {
         let now = &self.now;
         self.start

@@ -1,4 +1,4 @@
-//! Replaces the names of files in events by the names that clients are given (promise R3).
+//! Replaces the names of files in events by the names for clients (promise R3).
 
 use super::Client;
 use crate::comfy::answers::Ended;
@@ -9,7 +9,7 @@ use crate::shared::Shared;
 use crate::ws::{Frame, Opcode};
 
 impl Client {
-    /// The frame with the names of its files as clients are given them (R3).
+    /// The frame, with the names of its files replaced by those for clients (R3).
     pub(super) fn named(&self, shared: &Shared, backend: BackendId, frame: Frame) -> Frame {
         if frame.opcode != Opcode::Text || !event::is_executed(&frame.payload) {
             return frame;
@@ -19,8 +19,7 @@ impl Client {
         Frame { payload, ..frame }
     }
 
-    /// The events that a history entry tells of, with the names of its files as clients are given
-    /// them.
+    /// The events in a history entry, with the names of its files replaced by those for clients.
     pub(super) fn named_history(
         &self,
         shared: &Shared,

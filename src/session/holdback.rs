@@ -1,15 +1,15 @@
-//! Events that come too early: before the answer to their submission, or before the end of the
-//! previous prompt. Pure.
+//! Holds back events that come too early: before the answer to their submission, or before the end
+//! of the previous prompt. Pure.
 //!
-//! A backend starts a prompt at the moment when it answers the submission, and the events take a
-//! shorter way than the answer. A client that starts to listen only after it has read the answer
-//! would miss a short prompt completely and wait for ever; a widely used SDK does that. So the
-//! first events of a prompt, and everything after them, wait until its answer has been sent.
+//! A backend starts a prompt at the moment when it answers the submission, and the events may
+//! arrive before the answer. A client that starts to listen only after it has read the answer would
+//! miss a short prompt completely and wait forever; a widely used SDK does that. So the first
+//! events of a prompt, and everything after them, wait until its answer has been sent.
 //!
 //! A server runs one prompt at a time: when one starts, the previous one is over. But its end may
-//! have been sent to nobody, because the link was broken or the gateway was not running. A page
-//! shows one active job and would take a late end for that of the next job. So the start of a
-//! prompt waits while ends are being asked for.
+//! not have been received, because the link was broken or the gateway was not running. A page shows
+//! one active job and would take a late end for that of the next job. So the start of a prompt
+//! waits while the gateway asks for ends.
 //!
 //! # Invariants
 //!
@@ -28,44 +28,43 @@ use crate::comfy::event::{self, Event};
 use crate::routing::ids::PromptId;
 use crate::ws::{Frame, Opcode};
 
-/// A short prompt has ten events, one with many nodes and previews hundreds a second.
+/// A short prompt has ten events; one with many nodes and previews has hundreds a second.
 const FRAMES_MAX: usize = 256;
 
 /// A frame of a preview has up to 100 KB.
 const BYTES_MAX: usize = 2 << 20;
 
-/// A backend that takes longer to answer for what it runs already is not waited for. The sweep
-/// looks once a second.
+/// The longest wait for the answer of a backend that already runs the prompt. The sweep checks this
+/// once a second.
 const WAITS_AT_MOST: Duration = Duration::from_millis(500);
 
-/// How long the ends of other prompts are waited for: as long as it takes to see twice that one is
-/// nowhere.
+/// The longest wait for the ends of other prompts: long enough to see twice that a prompt is gone.
 const ENDS_AT_MOST: Duration = Duration::from_secs(3);
 
-/// Submissions of a client without an answer, and what came of them already.
+/// A client's submissions without an answer, and the frames that wait.
 #[derive(Debug, Default)]
 pub struct Holdback {
     unanswered: SmallVec<[PromptId; 1]>,
     waiting: VecDeque<(Arc<Link>, Frame)>,
     bytes: usize,
-    /// When the first of what waits came.
+    /// When the first waiting frame came.
     since: Option<Instant>,
     /// The prompt that waits for the ends of others, and since when.
     behind: Option<(PromptId, Instant)>,
-    /// Prompts whose ends are not waited for any more.
+    /// Prompts whose ends are no longer waited for.
     given_up: Vec<PromptId>,
 }
 
-/// What becomes of a frame that arrives.
+/// What happens to a frame that arrives.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Arrival {
-    /// Nothing waits: it goes on at once.
+    /// Nothing waits: it is relayed at once.
     Now,
-    /// It was put behind what waits.
+    /// It was appended to the waiting frames.
     Waits,
-    /// It is the first to wait, for ends that have to be asked for.
+    /// It is the first to wait, for ends that must be asked for.
     Behind,
-    /// The same, and as much waits as may: all of it has to go now.
+    /// It was appended, and the limit is reached: all waiting frames must be relayed now.
     Full,
 }
 
@@ -75,20 +74,20 @@ impl Holdback {
         self.unanswered.push(prompt.clone());
     }
 
-    /// The prompt's answer is on its way, or there will be none. True if something waits.
+    /// The prompt's answer is being sent, or there will be none. True if frames wait.
     pub fn answered(&mut self, prompt: &PromptId) -> bool {
         self.unanswered.retain(|expected| expected != prompt);
         !self.waiting.is_empty()
     }
 
-    /// What has waited for too long waits for no answer any more. True if there is such.
+    /// Stops waiting for answers if frames have waited too long. True if they then may go on.
     pub fn give_up(&mut self, missed: &MissedPrompts, now: Instant) -> bool {
         let is_late = |since, limit| limit <= now.saturating_duration_since(since);
         if self.behind.as_ref().is_some_and(|(_, since)| is_late(*since, ENDS_AT_MOST)) {
             self.give_up_on(missed);
             return !self.waiting.is_empty();
         }
-        // Who waits for ends alone waits for no answer, and has the longer time.
+        // Frames that wait only for ends do not wait for an answer, and have more time.
         let is_given_up = !self.unanswered.is_empty()
             && !self.waiting.is_empty()
             && self.since.is_some_and(|it| is_late(it, WAITS_AT_MOST));
@@ -98,8 +97,8 @@ impl Holdback {
         is_given_up
     }
 
-    /// True if `prompt` has begun and others before it have ends that are still to be told: it
-    /// has to wait for them, but not for ever.
+    /// True if `prompt` has started and the ends of earlier prompts are still unknown. It must wait
+    /// for them, but only for a limited time.
     pub fn waits_for_ends(
         &mut self,
         prompt: &PromptId,
@@ -124,7 +123,8 @@ impl Holdback {
         self.behind.as_ref().is_some_and(|(waiting, _)| waiting == prompt)
     }
 
-    /// Since when a prompt waits for the ends of others. One that waited before has no part in it.
+    /// Since when a prompt waits for the ends of others. The time of an earlier waiting prompt does
+    /// not count.
     fn begins_to_wait(&mut self, prompt: &PromptId, now: Instant) -> Instant {
         match &self.behind {
             Some((waiting, since)) if waiting == prompt => *since,
@@ -139,7 +139,7 @@ impl Holdback {
         missed.keys().any(|it| it.as_str() != prompt && !self.given_up.contains(it))
     }
 
-    /// The one that waits runs: its own end is still to come.
+    /// Gives up on all except the waiting prompt, which runs: its own end is still to come.
     fn give_up_on(&mut self, missed: &MissedPrompts) {
         let others = missed.keys().filter(|it| !self.is_waiting(it));
         self.given_up = others.cloned().collect();
@@ -172,7 +172,7 @@ impl Holdback {
         if is_full { Arrival::Full } else { first }
     }
 
-    /// The frame that came first, unless it is too early still.
+    /// The first waiting frame, unless it is still too early.
     pub fn due(&mut self, missed: &MissedPrompts) -> Option<(Arc<Link>, Frame)> {
         let is_full = FRAMES_MAX <= self.waiting.len() || BYTES_MAX <= self.bytes;
         let (_, frame) = self.waiting.front()?;
@@ -208,7 +208,7 @@ impl Holdback {
 #[derive(Clone, Debug, Eq, PartialEq)]
 enum Wait {
     Answer,
-    /// It waits for the ends of the others.
+    /// The ends of other prompts.
     Ends(PromptId),
 }
 
@@ -313,7 +313,7 @@ mod tests {
         // p runs, and q may have run before it.
         assert!(holdback.waits_for_ends(&id("p"), &both, t));
         assert!(holdback.is_waiting(&id("p")) && !holdback.is_waiting(&id("q")));
-        // Long after that, q begins: p's end has all of its time.
+        // Much later q starts: the wait for p's end gets its full time.
         let later = t + 2 * ENDS_AT_MOST;
         assert_eq!(holdback.arrived(&link, &start("q"), &both, later), Arrival::Behind);
         assert!(!holdback.give_up(&both, later + ENDS_AT_MOST / 2));

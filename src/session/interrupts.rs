@@ -1,13 +1,14 @@
-//! An interrupt, repeated until it has happened (promise R6).
+//! Repeats an interrupt until it has had an effect (promise R6).
 //!
-//! ComfyUI has one flag for it and clears the flag when a prompt starts. An interrupt that arrives
-//! between dequeue and start is therefore lost, although ComfyUI answers 200. So a running prompt
-//! is interrupted by its id, and again until it no longer runs. Waiting prompts are left alone.
+//! ComfyUI has one flag for interrupts and clears it when a prompt starts. An interrupt that
+//! arrives between dequeue and start is therefore lost, although ComfyUI answers 200. So a running
+//! prompt is interrupted by its id, and again until it no longer runs. Waiting prompts are left
+//! alone.
 //!
-//! `/interrupt` checks whether a prompt runs and then raises the flag for whatever runs by then,
-//! which may be another client's prompt. A server that can cancel jobs does both in one step (since
-//! about 0.26, `execution.py`, `interrupt_if_running`); there a running prompt is cancelled
-//! instead.
+//! `/interrupt` checks whether a prompt runs and then raises the flag for whatever runs at that
+//! moment, which may be another client's prompt. A server that can cancel jobs does both in one
+//! step (since about 0.26, `execution.py`, `interrupt_if_running`); there a running prompt is
+//! cancelled instead.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -28,8 +29,8 @@ use crate::routing::ledger::State;
 use crate::routing::pending::End;
 use crate::shared::Shared;
 
-/// How long after an interrupt it is looked whether the prompt still runs, each time. An interrupt
-/// is noticed between two nodes or steps only; the gap in which one is lost has milliseconds.
+/// The pauses between an interrupt and the checks whether the prompt still runs. ComfyUI notices an
+/// interrupt only between two nodes or steps; the gap in which one is lost lasts milliseconds.
 const LOOKS: [Duration; 6] = [
     Duration::from_millis(100),
     Duration::from_millis(200),
@@ -39,7 +40,7 @@ const LOOKS: [Duration; 6] = [
     Duration::from_millis(3_200),
 ];
 
-/// How many interrupts are followed at one time; more are sent and not followed.
+/// How many interrupts are followed up at a time; more are sent without a follow-up.
 const FOLLOWED_MAX: usize = 1_000;
 
 /// Why an interrupt was not sent.
@@ -53,12 +54,12 @@ pub enum NotInterrupted {
     Ask(#[from] ApiError),
 }
 
-/// The prompts whose interrupts are followed.
+/// The prompts whose interrupts are being followed up.
 #[derive(Debug, Default)]
 pub struct Interrupts(Lock<HashSet<PromptId>, { rank::INTERRUPTS }>);
 
 impl Interrupts {
-    /// False if it is followed already, or too many are.
+    /// False if it is already followed up, or too many are.
     fn begin(&self, prompt: &PromptId) -> bool {
         let mut followed = self.0.lock();
         followed.len() < FOLLOWED_MAX && followed.insert(prompt.clone())
@@ -69,7 +70,7 @@ impl Interrupts {
     }
 }
 
-/// Interrupts those of `prompts` that run on `backend`. Whether they stop is seen to later.
+/// Interrupts those of `prompts` that run on `backend`. A later check makes sure that they stop.
 ///
 /// # Errors
 /// The backend did not answer.
@@ -92,14 +93,14 @@ pub async fn interrupt(
     };
     let (running, _waiting) = queued_ids(&queue)?;
     for prompt in prompts.into_iter().filter(|prompt| is_in(&running, prompt)) {
-        // At once: servers older than 0.3.57 ignore the id and stop whatever runs.
+        // Immediately: servers older than 0.3.57 ignore the id and stop whatever runs.
         stop_running(&sessions.shared, backend, &prompt).await?;
         follow_up(sessions, backend, &prompt);
     }
     Ok(())
 }
 
-/// Sees to it that a prompt that was interrupted stops.
+/// Makes sure that an interrupted prompt stops.
 pub fn follow_up(sessions: &Arc<Sessions>, backend: &Arc<Backend>, prompt: &PromptId) {
     if !sessions.interrupts.begin(prompt) {
         return;
@@ -115,8 +116,8 @@ pub fn follow_up(sessions: &Arc<Sessions>, backend: &Arc<Backend>, prompt: &Prom
     });
 }
 
-/// Stops a prompt that was seen to run: it does not wait any more, so that cancelling it can do
-/// nothing else.
+/// Stops a prompt that was seen to run. It no longer waits, so cancelling it can have no other
+/// effect.
 async fn stop_running(
     shared: &Shared,
     backend: &Backend,
@@ -134,7 +135,7 @@ async fn stop_running(
     send(shared, backend, prompt).await
 }
 
-/// Interrupts by `/interrupt`, which leaves alone what waits.
+/// Interrupts by `/interrupt`, which does not affect waiting prompts.
 async fn send(shared: &Shared, backend: &Backend, prompt: &PromptId) -> Result<(), NotInterrupted> {
     let limit = shared.config().fleet.probe_timeout;
     let sent = backend.post("/interrupt", commands::interrupt(prompt.as_str()), limit).await;
@@ -161,7 +162,7 @@ async fn follow(shared: &Shared, backend: &Backend, prompt: &PromptId) {
     debug!(%prompt, backend = %backend.name(), "An interrupted prompt runs on.");
 }
 
-/// True if nobody has to look any more. One that is lost may run all the same.
+/// True if no further check is needed. A prompt that counts as lost may still run.
 fn has_ended(shared: &Shared, prompt: &PromptId) -> bool {
     shared.records.ledger_of(prompt).get(prompt, now()).is_some_and(|record| match record.state {
         State::Ended(End::Succeeded | End::Failed | End::Interrupted | End::Deleted) => true,

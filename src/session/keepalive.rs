@@ -1,12 +1,12 @@
-//! An open link: when something last arrived on it, and when it must be checked.
+//! Keeps an open link alive: records when something last arrived, and when it must be checked.
 
 use std::time::{Duration, Instant};
 
 use crate::net::now;
 use crate::ws::Channel;
 
-/// After so many frames acknowledgements are put off anew: the system goes back to sending them
-/// at once whenever one has waited for its longest.
+/// How many frames arrive before acknowledgements are delayed anew. The system returns to immediate
+/// acknowledgements whenever one was delayed for the maximum time.
 const PUT_OFF_EVERY: u32 = 32;
 
 /// The reading side of a link.
@@ -16,7 +16,7 @@ pub struct Keepalive<'a> {
     pub ping_interval: Duration,
     heard: Instant,
     pinged: Instant,
-    /// Frames since acknowledgements were last put off.
+    /// Frames since acknowledgements were last delayed.
     frames: u32,
 }
 
@@ -41,12 +41,13 @@ impl<'a> Keepalive<'a> {
         self.frames = (self.frames + 1) % PUT_OFF_EVERY;
     }
 
-    /// A ping is on its way.
+    /// A ping was sent.
     pub fn pinged(&mut self) {
         self.pinged = now();
     }
 
-    /// When to look at it, if nothing comes. A frame does not move this: it must not cost a timer.
+    /// When to check the link if nothing arrives. A frame does not change this, so that frames cost
+    /// no timer.
     #[must_use]
     pub fn due(&self) -> Instant {
         (self.pinged + self.ping_interval).min(self.heard + 2 * self.ping_interval)
@@ -57,7 +58,7 @@ impl<'a> Keepalive<'a> {
         self.ping_interval <= now().duration_since(self.pinged)
     }
 
-    /// Two pings have had no answer.
+    /// Two pings were not answered.
     #[must_use]
     pub fn is_silent(&self) -> bool {
         2 * self.ping_interval <= now().duration_since(self.heard)

@@ -1,8 +1,10 @@
-//! The one socket to a client's backend: dial, negotiate, notice silence, redial (promise S1).
+//! The link: the one socket to a client's backend. Dials, negotiates, notices silence, redials
+//! (promise S1).
 //!
 //! ComfyUI keeps one socket per id and forgets the *newer* one when the older one closes. So a link
 //! is dialled only after the TCP connection of the previous link to that backend has ended. A link
-//! that misses what the watch link got is dialled again: see [`Link::probe_if_suspect`].
+//! that misses events which the watch link received is dialled again: see
+//! [`Link::probe_if_suspect`].
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -23,16 +25,17 @@ pub use runner::run;
 
 mod runner;
 
-/// The payload of the ping that proves an orphan: it answers, and still lacks the `status`.
+/// The payload of the ping that proves an orphan: the ping is answered, but the `status` still did
+/// not come.
 const ORPHAN_PING: &[u8] = b"orphan?";
 
-/// How far a link is.
+/// The state of a link.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Phase {
     Dialling,
     /// Negotiated: events will arrive.
     Open,
-    /// Its TCP connection has ended, and it will not come back.
+    /// Its TCP connection has ended for good.
     Closed,
 }
 
@@ -65,22 +68,22 @@ impl Packed for Phase {
     }
 }
 
-/// A link, as its client holds it; the task that runs it holds the other end.
+/// A link, as its client holds it; the task that runs it holds another reference.
 #[derive(Debug)]
 pub struct Link {
     pub backend: BackendId,
-    /// How its first dial is made.
+    /// How urgent its first dial is.
     haste: Haste,
     phase: OrderedWatch<Phase>,
     stop: CancellationToken,
     outbox: Outbox,
-    /// Somebody waits for it to be open.
+    /// Notified when a prompt waits for the link to open.
     wanted: Notify,
     seen: Lock<Seen, { rank::SEEN }>,
 }
 
 impl Link {
-    /// A link that is not yet run.
+    /// A link whose task has not started.
     #[must_use]
     pub fn new(backend: BackendId, haste: Haste, stop: CancellationToken) -> Arc<Self> {
         Arc::new(Self {
@@ -99,16 +102,16 @@ impl Link {
         self.phase.get()
     }
 
-    /// Since when it hears what its backend says; `None` while it does not.
+    /// Since when it receives its backend's events; `None` while it does not.
     #[must_use]
     pub fn listens_since(&self) -> Option<Instant> {
         let opened = self.seen().opened_at();
         opened.filter(|_| self.phase() == Phase::Open)
     }
 
-    /// Waits until it is open; false if `limit` passes or it closes before.
+    /// Waits until it is open; false if `limit` passes or it closes first.
     pub async fn is_open_within(&self, limit: Duration) -> bool {
-        // One that is open is not to be hastened when it breaks one day.
+        // Only while it is dialling: otherwise the request would hasten a later redial.
         if self.phase() == Phase::Dialling {
             self.wanted.notify_one();
         }
@@ -123,7 +126,8 @@ impl Link {
 
     /// Sends a client's message to the backend, if there is room.
     pub fn send(&self, frame: Frame) {
-        // ComfyUI ignores all but the first, which is ours; nothing is lost.
+        // ComfyUI ignores all messages except the first, which is ours. So a dropped one has no
+        // effect.
         self.outbox.push(frame);
     }
 
@@ -132,9 +136,9 @@ impl Link {
         self.seen().status_came(now);
     }
 
-    /// Looks whether the backend has forgotten this link: it was open when the watch link got a
-    /// `status` two seconds ago and has got none since. If so, it is pinged; an answer then
-    /// proves it, because a backend that loads a model answers nothing.
+    /// Checks whether the backend has forgotten this link: it was open when the watch link got a
+    /// `status` two seconds ago, and has got none since. Then it is pinged, and an answer proves
+    /// it. Silence proves nothing, because a backend that loads a model answers nothing.
     pub fn probe_if_suspect(&self, watch_status: Option<Instant>, now: Instant) {
         if self.is_suspect(watch_status, now) {
             self.send(Frame::ping(ORPHAN_PING));
@@ -145,7 +149,7 @@ impl Link {
         self.seen().is_suspect(watch_status, now)
     }
 
-    /// Waits for anything but what it receives.
+    /// Waits for everything except received frames.
     async fn rest(&self, due: Instant) -> Rest {
         tokio::select! {
             biased;
@@ -161,12 +165,12 @@ impl Link {
     }
 }
 
-/// All that happens on a link besides what it receives: seldom, in comparison.
+/// Events of a link other than received frames. They are comparatively rare.
 enum Rest {
     Stopped,
-    /// Its client says something.
+    /// Its client sends a message.
     Said(Frame),
-    /// It is time to ping, or to judge silence.
+    /// It is time to ping, or to check for silence.
     Due,
 }
 
@@ -176,7 +180,7 @@ mod tests {
 
     use super::*;
 
-    /// Else every link that a prompt ever used would dial at once after an outage.
+    /// Otherwise every link that a prompt ever used would be dialled at once after an outage.
     #[tokio::test(start_paused = true)]
     async fn only_a_link_that_is_not_open_is_hastened_by_who_waits_for_it() {
         let link = Link::new(BackendId::nth(0), Haste::First, CancellationToken::new());

@@ -1,6 +1,6 @@
 //! Why an open link ended.
 
-/// Logged once.
+/// The reason is logged once.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum LinkEnd {
     Asked,

@@ -1,4 +1,4 @@
-//! What follows when a link opens, breaks or ends.
+//! What a client does when its link opens, breaks or ends.
 
 use std::sync::Arc;
 
@@ -14,10 +14,10 @@ use crate::routing::pending::Phase;
 use crate::shared::Shared;
 
 impl Client {
-    /// The link opened: what it must be told again is told.
+    /// The link opened: sends again what the backend must know.
     pub(super) fn link_opened(self: &Arc<Self>, sessions: &Arc<Sessions>, link: &Arc<Link>) {
         let mut state = self.turn(sessions);
-        // What ended between the last look and this moment was told to nobody.
+        // Ends between the last answer and this moment reached no link.
         state.act(|core| core.must_ask_again(link.backend));
         state.may_have_missed(link.backend, |phase| phase != Phase::Sending);
         let wants_logs = state.wants_logs;
@@ -40,13 +40,14 @@ impl Client {
         backend.patch("/internal/logs/subscribe", body, limit).await.map(|_| ())
     }
 
-    /// The link broke: events may be lost, so all that is pending there has to be asked about.
+    /// The link broke: events may be lost, so all prompts that are pending there must be asked
+    /// about.
     pub(super) fn link_broke(self: &Arc<Self>, sessions: &Arc<Sessions>, link: &Arc<Link>) {
         let mut state = self.turn(sessions);
         state.act(|core| core.deaf(link.backend));
         state.runs = None;
-        // What is in the log and not pending was begun by others under this name: nobody asks for
-        // it, and what was said of its end is lost.
+        // Prompts that are in the log but not pending were submitted by others under this name.
+        // They are not asked about, and their end events are lost.
         state.end_strangers();
         state.may_have_missed(link.backend, |_any| true);
     }
@@ -62,7 +63,7 @@ impl Client {
 }
 
 impl Turn<'_> {
-    /// A prompt has begun: the others of which events were missed are over, if they ever began.
+    /// A prompt has started: earlier prompts with missed events are over, if they ever started.
     pub(super) fn ask_for_ends(&mut self, backend: BackendId) {
         let State { missed, holdback, .. } = &mut **self;
         for (prompt, missed) in missed {
@@ -75,7 +76,7 @@ impl Turn<'_> {
 }
 
 impl State {
-    /// Prompts of the log that are not pending and have not ended: they end here.
+    /// Ends the prompts of the log that are not pending and have not ended.
     fn end_strangers(&mut self) {
         for prompt in self.log.running_prompts() {
             if !self.core.pending().contains_key(&prompt) {

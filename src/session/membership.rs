@@ -1,4 +1,4 @@
-//! Backends that join and leave while everything runs, and what happens to their clients.
+//! Adds and removes backends while the gateway runs, and handles their clients.
 //!
 //! A backend that should leave gets no new clients and keeps those that have work there until they
 //! have drained (promise V5). It leaves when no client is held there any more. If it must leave
@@ -25,7 +25,7 @@ use crate::journal::record::AddedRecord;
 use crate::routing::ids::BackendId;
 use crate::tunnels::Farewell;
 
-/// Why the fleet is as it was.
+/// Why the fleet was not changed.
 #[derive(Debug, Eq, PartialEq, thiserror::Error)]
 pub enum NotChanged {
     #[error(transparent)]
@@ -36,29 +36,29 @@ pub enum NotChanged {
     Itself(String),
 }
 
-/// Why a configuration does not hold.
+/// Why a configuration was not applied.
 #[derive(Debug, Eq, PartialEq, thiserror::Error)]
 pub enum NotConfigured {
     #[error(transparent)]
     BadDiff(#[from] BadDiff),
-    /// Some would be this gateway: one line for each.
+    /// Some backends would be this gateway: one line for each.
     #[error("{}", .0.join("\n"))]
     Itself(Vec<String>),
 }
 
-/// A backend that is to go stays so long at least: who was sent there a moment before is there by
-/// then.
+/// The least time before a backend leaves. A request that was routed there a moment ago arrives
+/// within this time.
 const STAYS: Duration = Duration::from_secs(1);
 
-/// Who wants what stands in the configuration.
+/// The name of the source of configured backends.
 pub(super) const CONFIGURATION: &str = "the configuration";
 
 impl Sessions {
-    /// Makes the fleet what is wanted of it. Who is not wanted any more goes when it has drained;
-    /// who is wanted again stays.
+    /// Changes the fleet to `wanted`. A backend that is no longer wanted leaves when it has
+    /// drained; one that is wanted again stays.
     ///
     /// # Errors
-    /// It would be no fleet; then nothing is changed.
+    /// The result would not be a valid fleet; then nothing is changed.
     pub fn change_fleet(self: &Arc<Self>, wanted: &[BackendConfig]) -> Result<(), BadDiff> {
         let applied = {
             let _wanted = self.wanted.lock();
@@ -68,11 +68,12 @@ impl Sessions {
         Ok(())
     }
 
-    /// This configuration holds from now on: the fleet is what it says, with what operators added
-    /// and discoveries found.
+    /// Applies this configuration: the fleet becomes what it lists, with the backends that
+    /// operators added and discoveries found.
     ///
     /// # Errors
-    /// It would be no fleet, or this gateway itself would be in it; then nothing is changed.
+    /// The result would not be a valid fleet, or would contain this gateway; then nothing is
+    /// changed.
     pub fn configure_fleet(self: &Arc<Self>, config: Config) -> Result<(), NotConfigured> {
         let applied = {
             let mut wanted = self.wanted.lock();
@@ -82,20 +83,23 @@ impl Sessions {
                 if itself.is_empty() { Ok((next, ())) } else { Err(NotConfigured::Itself(itself)) }
             };
             let applied = self.want(&mut wanted, CONFIGURATION, configured)?.0;
-            // Under the lock: who adds a backend next compares it with the listeners to come.
+            // Under the lock: the next backend that is added must be compared with the new
+            // listeners.
             self.shared.reconfigure(config);
             applied
         };
-        // The home is chosen once the rest of the configuration holds: it may name another.
+        // The home is chosen after the rest of the configuration was applied, which may name
+        // another.
         self.welcome(applied);
         Ok(())
     }
 
-    /// Adds a backend for as long as no operator removes it, or changes one that was added. With a
-    /// journal it is there after a restart as well.
+    /// Adds a backend until an operator removes it, or changes one that was added. With a journal
+    /// it is kept over a restart.
     ///
     /// # Errors
-    /// It is not an operator's, or it would be no fleet; then nothing is changed.
+    /// The backend is not an operator's, or the result would not be a valid fleet; then nothing is
+    /// changed.
     pub fn add_backend(
         self: &Arc<Self>,
         settings: BackendConfig,
@@ -107,7 +111,7 @@ impl Sessions {
             self.is_no_listener(&settings).map_err(NotChanged::Itself)?;
             let put = |now: Wanted| Ok::<_, NotChanged>(now.put(settings)?);
             let done = self.want(&mut wanted, &Arc::clone(&record.by), put)?;
-            // Noted under the lock: the last word must be the last in the journal.
+            // Noted under the lock: the last change must be the last in the journal.
             self.shared.records.journal.note_added(name, Some(record));
             done
         };
@@ -115,11 +119,11 @@ impl Sessions {
         Ok(put)
     }
 
-    /// Removes a backend that an operator added: it leaves when it has drained. One that is to
-    /// leave already does so. `None` if it was not used: the configuration had its place.
+    /// Removes a backend that an operator added: it leaves when it has drained. One that is already
+    /// to leave is unchanged. `None` if it was not in use, because the configuration had its place.
     ///
     /// # Errors
-    /// The configuration has it, or there is none.
+    /// The configuration has it, or it does not exist.
     pub fn remove_backend(
         self: &Arc<Self>,
         name: &str,
@@ -140,7 +144,8 @@ impl Sessions {
         Ok(backend)
     }
 
-    /// Has a backend that is to leave do so at once: what is pending there is lost (P6).
+    /// Makes a backend that is to leave do so at once: the prompts that are pending there are lost
+    /// (P6).
     pub fn force_out(self: &Arc<Self>, backend: &Arc<Backend>) {
         self.let_go(BTreeSet::from([backend.id]));
     }
@@ -153,7 +158,8 @@ impl Sessions {
         self.take_up(applied);
     }
 
-    /// What operators had added before a restart is there again, unless it cannot be any more.
+    /// Restores the backends that operators added before a restart, except those that are no longer
+    /// possible.
     pub(super) fn restore_added(&self, added: Vec<(Arc<str>, AddedRecord)>) {
         let mut wanted = self.wanted.lock();
         for (name, record) in added {
@@ -163,7 +169,7 @@ impl Sessions {
                 self.want(&mut wanted, CONFIGURATION, restore).map_err(|why| why.to_string())
             });
             match restored {
-                // Nobody works yet: there is nothing to be taken up.
+                // Before any work begins: there is nothing to take up.
                 Ok((_applied, ())) => {}
                 Err(why) => warn!(
                     backend = &*name,
@@ -173,8 +179,9 @@ impl Sessions {
         }
     }
 
-    /// What an operator had added. Whose secret cannot be read comes without: its clients are bound
-    /// to it and their prompts are not lost, though it lets nobody in before a reload can read it.
+    /// A backend that an operator added. If its secret cannot be read, it has none. Its clients
+    /// stay bound and their prompts are not lost, but requests are refused until a reload can read
+    /// it.
     fn as_added(&self, name: &str, record: &AddedRecord) -> Result<BackendConfig, String> {
         let secrets = self.shared.config().admin.secrets_dir.clone();
         let whole = config::one_backend(name, &record.settings, secrets.as_deref());
@@ -190,7 +197,7 @@ impl Sessions {
         })
     }
 
-    /// Looks whether it is another server than this gateway.
+    /// Checks that it is a server other than this gateway.
     ///
     /// # Errors
     /// This gateway listens there.
@@ -201,13 +208,13 @@ impl Sessions {
         }
     }
 
-    /// Who wants that backend.
+    /// The source that wants this backend.
     #[must_use]
     pub fn source_of(&self, name: &str) -> Source {
         self.wanted.lock().source(name)
     }
 
-    /// Changes what is wanted, and the fleet with it, because of `by`.
+    /// Changes the wanted backends, and the fleet with them, on behalf of `by`.
     pub(super) fn want<T, E: From<BadDiff>>(
         &self,
         wanted: &mut Wanted,
@@ -229,10 +236,10 @@ impl Sessions {
         Ok((applied, came))
     }
 
-    /// Changes the fleet at once, whatever those have that leave.
+    /// Changes the fleet at once, whatever work leaving backends have.
     ///
     /// # Errors
-    /// It would be no fleet; then nothing is changed.
+    /// The result would not be a valid fleet; then nothing is changed.
     pub fn apply(self: &Arc<Self>, diff: &Diff) -> Result<(), BadDiff> {
         let applied = {
             let _wanted = self.wanted.lock();
@@ -242,13 +249,13 @@ impl Sessions {
         Ok(())
     }
 
-    /// The fleet has changed: the home may have gone, and the rest as [`Self::welcome`].
+    /// The fleet has changed: chooses the home again, and does the same as [`Self::welcome`].
     pub(super) fn take_up(self: &Arc<Self>, applied: Applied) {
         self.shared.choose_home();
         self.welcome(applied);
     }
 
-    /// Looks at those that joined, and ends what is left of those that left.
+    /// Starts what depends on joined backends, and ends the work of those that left.
     fn welcome(self: &Arc<Self>, applied: Applied) {
         for backend in applied.joined {
             self.shared.records.recall_state(&backend);
@@ -258,12 +265,12 @@ impl Sessions {
             self.tunnels.close_to(backend.id, Farewell::Draining);
         }
         if !applied.left.is_empty() {
-            // What was pending there has ended.
+            // The prompts that were pending there have ended.
             self.reconcile_soon();
         }
     }
 
-    /// What the sweep does for each backend.
+    /// The sweep's work for each backend.
     pub(super) fn maintain_backends(self: &Arc<Self>, now: Instant) {
         let held = Held::of(self);
         for backend in self.shared.fleet.iter() {
@@ -273,7 +280,7 @@ impl Sessions {
         self.let_go_of_backends(now);
     }
 
-    /// Lets those go that are to go and have nobody any more.
+    /// Removes the backends that are to leave and have no clients any more.
     fn let_go_of_backends(self: &Arc<Self>, now: Instant) {
         let kept = Held::or_reserved(self, now);
         let may_go = |backend: &Arc<Backend>| {

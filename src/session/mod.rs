@@ -1,39 +1,39 @@
-//! Clients, live. [`Sessions`] are all of them. Each is a [`Client`]: its binding and pending
-//! prompts, its event log, its one link, its sockets.
+//! The live state of all clients. [`Sessions`] holds all of them. Each is a [`Client`]: its binding
+//! and pending prompts, its event log, its one link, its sockets.
 //!
-//! All of that is one state under one lock, because it must agree: for a socket that opens, replay
-//! and live events meet at one position of the log. The lock is held only for plain calls, never
-//! across an await. The core in it changes in only one way, and one place acts on its changes: see
+//! All of that is one state under one lock, because it must agree: for a new socket, replay and
+//! live events meet at one position of the log. The lock is held only for plain calls, never across
+//! an await. The core in it changes in only one way, and one place applies its effects: see
 //! `apply`.
 //!
 //! - [`link`]: the one socket to its backend
 //! - [`event_log`]: events kept for replay (pure)
 //! - [`budget`]: bytes of all event logs (pure)
-//! - [`send_queue`]: what waits for one browser socket (pure)
+//! - [`send_queue`]: frames that wait for one browser socket (pure)
 //! - [`negotiation`]: the first frames of a new link
-//! - [`keepalive`]: when something last arrived on it, and when it must be checked
+//! - [`keepalive`]: when something last arrived on a link, and when it must be checked
 //! - [`orphan`]: when a backend has forgotten a link (pure)
-//! - [`link_events`]: what follows when the link opens, breaks or ends
-//! - `apply`: acts on the effects of a transition of the core
-//! - [`relay`]: an event on its way from the link to the log and the queues
+//! - [`link_events`]: what happens when the link opens, breaks or ends
+//! - `apply`: applies the effects of transitions of the core
+//! - [`relay`]: passes an event from the link to the log and the queues
 //! - [`binary`]: binary frames
 //! - [`file_names`]: the names of files in events
 //! - [`submissions`]: prompts on their way to a backend
-//! - [`completion`]: who waits for the end of a submission; its share of the load
+//! - [`completion`]: reports the end of a submission; its share of the load
 //! - [`uploads`]: uploads on their way, and what they reserve
 //! - [`synthesize`]: events that no backend sent
 //! - [`notices`]: messages for pages whose backend is silent
-//! - [`subscriber`]: a browser socket's place in the state
+//! - [`subscriber`]: a browser socket in its client's state
 //! - [`socket`]: the task of a browser socket
-//! - [`registry`]: all clients, and the sweep over them
-//! - [`control`]: what an operator, or a client for itself, may do; [`interrupts`]
+//! - [`registry`]: all clients by name
+//! - [`control`]: operations of operators, and of clients on themselves; [`interrupts`]
 //! - [`adoption`]: prompts at the backends after a start without a journal
-//! - [`reconcile`]: ends found by asking
-//! - [`worker_health`]: whether the backends' workers live
+//! - [`reconcile`]: finds ends by asking
+//! - [`worker_health`]: whether the backends' workers are alive
 //! - `on_demand`: parts of the state that most clients never need
 //! - [`holdback`]: events that came before the answer to their submission (pure)
-//! - [`tombstones`]: prompts whose events go to nobody any more (pure)
-//! - [`release`]: a binding is released, safely or by force
+//! - [`tombstones`]: prompts whose events are dropped (pure)
+//! - [`release`]: releases a binding, safely or by force
 //! - [`restored`]: a client restored after a restart
 
 mod adopt;
@@ -114,7 +114,7 @@ const HISTORY_LAG: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct Client {
     pub id: ClientId,
-    /// It may have a socket, a link or work: the sweep looks at it each time. Set under the lock.
+    /// It may have a socket, a link or work, so the sweep checks it each time. Set under the lock.
     is_active: AtomicBool,
     state: Lock<State, { rank::CLIENT }>,
 }
@@ -125,42 +125,45 @@ struct State {
     log: EventLog,
     sockets: Vec<Subscriber>,
     next_socket: u64,
-    /// The link to the bound backend, if it has one.
+    /// The link to the bound backend, if there is one.
     link: Option<Arc<Link>>,
     /// Links that were asked to close and have not ended.
     closing: Vec<Arc<Link>>,
     /// It subscribed to the backend's log, so each new link must subscribe again.
     wants_logs: bool,
-    /// What the submissions of pending prompts said of them.
+    /// What the submissions of pending prompts contained about them.
     remembered: BTreeMap<PromptId, Remembered>,
-    /// What its pages were told is wrong with their backend.
+    /// The problem of their backend that its pages were told.
     noticed: Option<Notice>,
-    /// What came before the answer to its submission.
+    /// Events that came before the answer to their submission.
     holdback: OnDemand<Holdback>,
-    /// Prompts that were answered or told to be nowhere: what is said of them is nobody's.
+    /// Prompts that were answered or reported as absent: their events are dropped.
     tombstones: Tombstones,
-    /// The prompt that is known to run on the link's backend at this moment: what that says of no
-    /// prompt in particular is said of this one, or is another client's (promise S12).
+    /// The prompt that is known to run on the link's backend now. Events from there without a
+    /// prompt belong to this one, or to another client's (promise S12).
     runs: Option<PromptId>,
-    /// `executing` without a prompt, from a backend that works on one whose start was not heard.
+    /// `executing` without a prompt, from a backend that runs a prompt whose start was not
+    /// received.
     unclaimed: Option<Frame>,
-    /// Pending prompts of which events may be lost: their ends are told with their history.
+    /// Pending prompts with possibly lost events: their ends are sent with their history.
     missed: MissedPrompts,
-    /// Ends from before a restart, to be fetched and told again.
+    /// Ends from before a restart, which must be fetched and sent again.
     undelivered: Vec<Undelivered>,
-    /// A release or reset took it out of the registry; whoever still holds it starts over.
+    /// A release or reset removed it from the registry; a caller that still holds it must look it
+    /// up again.
     is_gone: bool,
 }
 
-/// Prompts of which events may be lost.
+/// Prompts with possibly lost events.
 pub type MissedPrompts = BTreeMap<PromptId, Missed>;
 
-/// What is to come of a prompt of which events were missed.
+/// What can still come for a prompt with missed events.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Missed {
-    /// More events, perhaps.
+    /// Possibly more events.
     GoesOn,
-    /// Nothing: its last word was heard, and is held back until its history is there.
+    /// Nothing: its closing `executing` null was received, and is held back until its history is
+    /// there.
     IsOver,
 }
 
@@ -199,10 +202,10 @@ impl Client {
         Self { id, is_active: AtomicBool::new(true), state: Lock::new(state) }
     }
 
-    /// A read of this client's: where it goes.
+    /// Routes a read of this client.
     ///
     /// # Errors
-    /// [`Gone`] if it was forgotten meanwhile; else what [`core::Client::contact`] says.
+    /// [`Gone`] if it was forgotten meanwhile; otherwise as for [`core::Client::contact`].
     pub fn contact(
         self: &Arc<Self>,
         sessions: &Arc<Sessions>,
@@ -213,7 +216,7 @@ impl Client {
             return Err(Gone);
         }
         let own = turn.core.bound().map(|(backend, _)| sessions.shared.fleet.view(backend, now));
-        // Most reads stay where they are, and need no look at the whole fleet.
+        // Most reads stay where they are, and need not consider the whole fleet.
         if let Some(decided) = turn.act(|core| core.contact_in_place(own.as_ref(), now)) {
             return Ok(decided);
         }
@@ -222,14 +225,14 @@ impl Client {
         Ok(turn.act(|core| core.contact(fleet, now)))
     }
 
-    /// The prompts that are pending, in the order of submission.
+    /// The pending prompts, in the order of submission.
     #[must_use]
     pub fn pending(&self) -> Vec<(PromptId, Pending)> {
         let state = self.state();
         state.core.pending().iter().map(|(id, pending)| (id.clone(), pending.clone())).collect()
     }
 
-    /// True if the prompt's end was told just now: ComfyUI writes its history a moment after.
+    /// True if the prompt's end was relayed just now: ComfyUI writes its history a moment later.
     #[must_use]
     pub fn history_is_due(&self, prompt: &PromptId) -> bool {
         self.state().log.ended_within(prompt.as_str(), HISTORY_LAG, now())
@@ -240,28 +243,28 @@ impl Client {
         self.state().wants_logs = wanted == Wanted::Yes;
     }
 
-    /// The link to the backend that it is bound to now, dialled if it is not. Whoever decided a
-    /// moment ago may have been overtaken: a link that a prompt waits for must not be closed.
+    /// The link to the currently bound backend, dialled if there is none. An earlier decision may
+    /// be outdated: a link that a prompt waits for must not be closed because of it.
     pub fn linked(self: &Arc<Self>, sessions: &Arc<Sessions>, haste: Haste) -> Option<Arc<Link>> {
         let mut state = self.state();
         let (backend, _) = state.core.bound().filter(|_| !state.is_gone)?;
         Some(self.ensure_link(&mut state, sessions, (backend, haste)))
     }
 
-    /// True if the reconciler has to look at it.
+    /// True if the reconciler has to ask about its prompts.
     #[must_use]
     pub fn has_prompts_to_ask_about(&self) -> bool {
         let state = self.state();
         !state.core.pending().is_empty() || !state.undelivered.is_empty()
     }
 
-    /// Looks at the plain facts of this client, for whoever reports them.
+    /// Calls `look` with the state of this client, for reports.
     pub fn inspect<T>(&self, look: impl FnOnce(&core::Client, Option<&Link>) -> T) -> T {
         let state = self.state();
         look(&state.core, state.link.as_deref())
     }
 
-    /// The fleet as it is to this client, without a lock for each backend.
+    /// The fleet as seen by this client, without a lock for each backend.
     fn views(
         &self,
         sessions: &Sessions,
@@ -274,7 +277,7 @@ impl Client {
         views
     }
 
-    /// Decides under the lock, with the fleet as it is.
+    /// Decides under the lock, with the current fleet.
     fn decide<T>(
         self: &Arc<Self>,
         sessions: &Arc<Sessions>,
@@ -288,7 +291,7 @@ impl Client {
         if turn.is_gone { Err(Gone) } else { Ok(decision(&mut turn, fleet, now)) }
     }
 
-    /// The same for a decision of the core alone.
+    /// The same, for a decision of the core alone.
     fn route(
         self: &Arc<Self>,
         sessions: &Arc<Sessions>,
@@ -299,8 +302,8 @@ impl Client {
         })
     }
 
-    /// The link to `backend`, dialled if need be. A link to another backend is closed: nothing
-    /// is pending there, or the binding would not have moved.
+    /// The link to `backend`, dialled if there is none. A link to another backend is closed:
+    /// nothing is pending there, or the binding would not have moved.
     fn ensure_link(
         self: &Arc<Self>,
         state: &mut State,
@@ -347,7 +350,7 @@ impl State {
         }
     }
 
-    /// Whether a browser socket is there to be told of an end.
+    /// Whether a browser socket is open and can be told of an end.
     fn told(&self) -> Told {
         if self.core.sockets() == 0 { Told::No } else { Told::Yes }
     }
@@ -357,7 +360,7 @@ impl State {
         self.core.pending().len() as u64
     }
 
-    /// Tells the sockets how many prompts are pending, unless they are shown the backend's
+    /// Sends the sockets the number of pending prompts, unless they are shown the backend's
     /// numbers.
     fn say_status(&mut self, client: &Client, shared: &Shared) {
         if shared.config().isolation.status == crate::config::StatusCounts::Own {

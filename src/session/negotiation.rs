@@ -7,18 +7,18 @@ use tokio::time::timeout;
 use crate::comfy::event::{self, Event};
 use crate::ws::{Channel, Frame};
 
-/// What every link says first (ComfyUI 0.3.45): previews then name their prompt.
+/// The first message of every link (ComfyUI 0.3.45): it makes previews name their prompt.
 const FEATURE_FLAGS: &str = r#"{"type":"feature_flags","data":{"supports_preview_metadata":true}}"#;
 
 /// How long the answer to our features may take.
 const FEATURES_WITHIN: Duration = Duration::from_secs(1);
 
-/// Says what we understand; waits for the first message, which proves that the backend has
-/// registered the socket, and for its features, which prove that it has read ours: a prompt sent
-/// before would have previews that name nobody. Returns what came in between, to be relayed.
+/// Sends our features and waits for two messages. The first message proves that the backend has
+/// registered the socket. Its features prove that it has read ours: a prompt that is sent before
+/// would have previews without its id. Returns the frames that came in between, to be relayed.
 ///
 /// # Errors
-/// The connection broke before.
+/// The connection broke first.
 pub async fn negotiate(channel: &mut Channel) -> Result<Vec<Frame>, String> {
     let flags = Frame::text(FEATURE_FLAGS);
     channel.send(flags).await.map_err(|error| error.to_string())?;
@@ -32,7 +32,7 @@ pub async fn negotiate(channel: &mut Channel) -> Result<Vec<Frame>, String> {
             }
         }
     };
-    // A fork that never answers is taken as it is.
+    // A fork that never answers is accepted as it is.
     let _ = timeout(FEATURES_WITHIN, features).await;
     Ok(holdback)
 }

@@ -12,10 +12,10 @@ use crate::fleet::backend::Backend;
 use crate::shared::Shared;
 use crate::ws::Frame;
 
-/// A backend that is away for less may only have lost a socket.
+/// A backend that is away for less time may only have lost a socket.
 const SETTLES: Duration = Duration::from_secs(1);
 
-/// What is wrong with the backend that has a client's work.
+/// What is wrong with the backend of a client's work.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Notice {
     Away,
@@ -42,7 +42,7 @@ impl Notice {
 }
 
 impl Client {
-    /// Tells its pages once when the backend of its work goes silent, and when it is back.
+    /// Tells its pages once when the backend of its work goes silent, and once when it is back.
     pub(super) fn take_notice(&self, shared: &Shared, now: Instant) {
         let mut state = self.state();
         let bound = state.core.bound().filter(|_| state.core.has_prompts_here());
@@ -64,7 +64,7 @@ impl Client {
 }
 
 impl State {
-    /// The notice that stands, for a page that comes now.
+    /// The current notice, for a page that opens now.
     pub(super) fn notice(&self, shared: &Shared) -> Option<Frame> {
         let notice = self.noticed?;
         let (backend, _) = self.core.bound()?;

@@ -1,7 +1,7 @@
 //! A part of a client's state that most clients never need.
 
-/// Made when it is first asked for. Until then it takes the room of a pointer: there are many more
-/// clients that only look than clients that work.
+/// Created at first use. Until then it takes the memory of a pointer: most clients only look and do
+/// no work.
 #[derive(Debug)]
 pub(super) struct OnDemand<T>(Option<Box<T>>);
 
@@ -16,7 +16,7 @@ impl<T: Default> OnDemand<T> {
         self.0.get_or_insert_default()
     }
 
-    /// What was made; for who asks only what is already there.
+    /// The value if it was created, without creating it.
     pub(super) fn made(&mut self) -> Option<&mut T> {
         self.0.as_deref_mut()
     }
@@ -27,7 +27,7 @@ mod tests {
     use super::super::Client;
     use super::*;
 
-    /// A gateway knows a hundred thousand clients, and most of them have no work.
+    /// A gateway may know a hundred thousand clients, and most of them have no work.
     #[test]
     fn a_client_without_work_is_small() {
         assert!(size_of::<OnDemand<[u64; 100]>>() == size_of::<usize>());

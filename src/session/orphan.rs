@@ -1,21 +1,21 @@
-//! When is a link an orphan: open, but forgotten by its backend? (Promise S1.) Pure.
+//! Detects orphaned links: open, but forgotten by their backend (promise S1). Pure.
 //!
 //! ComfyUI keeps one socket per id and forgets the *newer* one when the older one closes. It does
-//! not say so. But it sends `status` to every socket that it knows, and our watch link gets that
-//! too.
+//! not report that. But it sends `status` to every socket that it knows, and our watch link gets
+//! that too.
 
 use std::time::{Duration, Instant};
 
-/// How long a `status` that the watch link got may take to arrive on a link.
+/// How much later than on the watch link a `status` may arrive on a link.
 pub const STATUS_LAG: Duration = Duration::from_secs(2);
 
-/// What a link has seen.
+/// What a link has received.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Seen {
     opened: Option<Instant>,
     status: Option<Instant>,
-    /// Since when it lacks a `status` that the watch link got. Kept, because a busy backend sends
-    /// the next one before this one is late.
+    /// Since when it lacks a `status` that the watch link got. Stored, because a busy backend sends
+    /// the next one before this one counts as late.
     lacking: Option<Instant>,
 }
 
@@ -26,7 +26,7 @@ impl Seen {
         Self { opened: Some(now), ..Self::default() }
     }
 
-    /// Since when it is open.
+    /// When it opened.
     #[must_use]
     pub fn opened_at(&self) -> Option<Instant> {
         self.opened
@@ -38,11 +38,12 @@ impl Seen {
         self.lacking = None;
     }
 
-    /// True if it has lacked for [`STATUS_LAG`] what the watch link got, last at `watched`.
+    /// True if it has lacked a `status` for [`STATUS_LAG`] that the watch link got, last at
+    /// `watched`.
     pub fn is_suspect(&mut self, watched: Option<Instant>, now: Instant) -> bool {
         let Some(watched) = watched else { return false };
         let was_open = self.opened.is_some_and(|opened| opened < watched);
-        // The two sockets are written in turn, so ours may have been the first by a moment.
+        // The backend writes to one socket after the other, so ours may have come slightly earlier.
         let lacks_it = self.status.is_none_or(|ours| ours + STATUS_LAG < watched);
         if !(was_open && lacks_it) {
             return false;

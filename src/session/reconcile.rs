@@ -28,7 +28,7 @@ use crate::routing::pending::{End, Loss, Observation, process_since};
 use crate::shared::Shared;
 use crate::tasks::heartbeat::Heart;
 
-/// The pause between two rounds, unless one is asked for sooner.
+/// The pause between two rounds, unless one is requested sooner.
 const ROUND: Duration = Duration::from_millis(500);
 
 /// The least pause between two rounds.
@@ -37,11 +37,11 @@ const ROUND_MIN: Duration = Duration::from_millis(50);
 /// How long a round waits for one backend.
 const ROUND_MAX: Duration = Duration::from_secs(2);
 
-/// How many prompts are asked about per backend and round: the rest waits for the next.
+/// How many prompts are asked about per backend and round; the rest waits for the next.
 const PER_ROUND: usize = 64;
 
-/// Gathers, round by round until the process stops, what is to be asked, and hands it to each
-/// backend's own task: one that is slow or silent keeps nobody else's ends waiting.
+/// Collects the questions of each round and hands them to each backend's own task, until the
+/// process stops. So a slow or silent backend does not delay the ends at others.
 pub async fn reconcile(sessions: Arc<Sessions>) {
     let mut desks: BTreeMap<BackendId, Arc<Desk>> = BTreeMap::new();
     let heart = sessions.shared.tasks.hearts().heart("reconciler");
@@ -67,7 +67,7 @@ pub async fn reconcile(sessions: Arc<Sessions>) {
     }
 }
 
-/// Where a backend's task finds what it is to ask: the latest round, should it be late.
+/// Where a backend's task finds its questions: always those of the latest round, if it is late.
 #[derive(Debug)]
 struct Desk {
     round: Lock<Option<Questions>, { rank::DESK }>,
@@ -123,19 +123,19 @@ async fn work_at(desk: Arc<Desk>, sessions: Arc<Sessions>, backend: Arc<Backend>
     }
 }
 
-/// What is asked of one backend in one round.
+/// The questions for one backend in one round.
 #[derive(Debug, Default)]
 struct Questions {
     pending: Vec<(Arc<Client>, PromptId)>,
-    /// Ends from before a restart, to be told again.
+    /// Ends from before a restart, which must be sent again.
     undelivered: Vec<(Arc<Client>, Undelivered)>,
-    /// Who has prompts that run there: what they hear tells of its worker. Gathered once for all
-    /// backends, as everybody who works would else be looked at for each of them.
+    /// The clients with prompts that run there: their events show whether its worker is alive.
+    /// Collected once for all backends, because it takes a look at every client with work.
     running: Vec<Arc<Client>>,
 }
 
 async fn round(sessions: &Arc<Sessions>, backend: &Arc<Backend>, questions: &Questions) {
-    // What was answered was taken, whether or not the round came to its end.
+    // Answers that came were applied, even if the round did not finish.
     match timeout(ROUND_MAX, ask(sessions, backend, questions)).await {
         Ok(Ok(())) | Err(_) => {}
         Ok(Err(error)) => debug!(backend = %backend.name(), %error, "Asking about prompts failed."),
@@ -177,7 +177,7 @@ async fn ask(
     for (client, prompt) in &questions.pending {
         let sighting = match looks.look(prompt).await {
             Ok(sighting) => sighting,
-            // One entry that cannot be read must not keep all others from being asked.
+            // One unreadable entry must not stop the questions about all others.
             Err(error) if error.is_about_this_question() => {
                 debug!(%prompt, backend = %backend.name(), %error, "Asking failed.");
                 continue;
@@ -188,7 +188,8 @@ async fn ask(
             .inspect(|core, _| core.pending().get(prompt).map(|found| (found.since, found.heard)));
         let Some((sent, heard)) = known else { continue };
         if asked < heard && matches!(sighting, Sighting::Queued { .. }) {
-            // It was heard of since: it waited when it was asked for, and does not any more.
+            // It waited when it was asked about, but an event has come since, so it no longer
+            // waits.
             continue;
         }
         let process = process_since(sent, backend.restarted());
@@ -203,7 +204,7 @@ async fn ask(
     for (client, undelivered) in &questions.undelivered {
         let history = match backend.history_of(&undelivered.prompt, limit).await {
             Ok(history) => history,
-            // Its end is known; that is told without its outputs.
+            // Its end is known; it is sent without its outputs.
             Err(error) if error.is_about_this_question() => None,
             Err(error) => return Err(error),
         };
@@ -212,8 +213,8 @@ async fn ask(
     Ok(())
 }
 
-/// One round's looks at one backend: one small question for each prompt where the server has it,
-/// else its queue once for all of them and the history of each.
+/// The questions of one round to one backend: one small question per prompt if the server supports
+/// it, else its queue once for all prompts and the history of each.
 struct Looks<'a> {
     backend: &'a Backend,
     limit: Duration,
@@ -233,13 +234,13 @@ impl Looks<'_> {
     }
 }
 
-/// A backend that came back after its prompts were presumed lost (P6): what still waits there is
-/// deleted, what runs or has ended is told by the ledger as it is.
+/// A backend that came back after its prompts were presumed lost (P6). Those that still wait there
+/// are deleted. For those that run or have ended, the ledger is corrected.
 #[derive(Debug, Default)]
 struct Returned {
-    /// How often it had turned when it was last looked at.
+    /// The count of its changes between up and down at the last check.
     turned: Option<u64>,
-    /// What is still to be asked there.
+    /// The prompts that are still to be asked about.
     prompts: Vec<PromptId>,
 }
 
@@ -263,13 +264,14 @@ impl Returned {
         };
         let _ = timeout(ROUND_MAX, asked).await;
         self.prompts.retain(|prompt| !completion.contains(&prompt));
-        // Those that are not settled come after all others.
+        // Prompts that are not settled are asked about last.
         let left = (few.len() - completion.len()).min(self.prompts.len());
         self.prompts.rotate_left(left);
     }
 }
 
-/// What became of a prompt that was presumed lost. False if it has to be asked about again.
+/// Finds out what happened to a prompt that was presumed lost. False if it must be asked about
+/// again.
 async fn tell_apart(sessions: &Arc<Sessions>, backend: &Arc<Backend>, prompt: &PromptId) -> bool {
     let limit = sessions.shared.config().fleet.probe_timeout;
     match backend.look_for_one(prompt, limit).await {
@@ -287,7 +289,7 @@ async fn tell_apart(sessions: &Arc<Sessions>, backend: &Arc<Backend>, prompt: &P
     }
 }
 
-/// How a history entry says that a prompt ended.
+/// The end of a prompt according to its history entry.
 #[must_use]
 pub fn end_of(outcome: Outcome) -> End {
     match outcome {
@@ -297,8 +299,8 @@ pub fn end_of(outcome: Outcome) -> End {
     }
 }
 
-/// Backends that have stayed away, or run nothing, past their grace have lost what they had (P6,
-/// P9).
+/// Presumes the prompts lost of backends that have been away, or ran nothing, for longer than their
+/// grace (P6, P9).
 fn presume_lost(sessions: &Arc<Sessions>) {
     let now = now();
     let grace = sessions.shared.config().fleet.grace;
@@ -315,7 +317,7 @@ fn presume_lost(sessions: &Arc<Sessions>) {
         return;
     }
     for client in sessions.clients.working() {
-        // Of those that left many are remembered, and next to none has anything pending.
+        // Many left backends are remembered, and hardly any has pending prompts.
         let gone = client.inspect(|core, _| {
             let on = core.pending().values().map(|pending| pending.backend);
             on.filter(|backend| has_left(*backend)).collect::<BTreeSet<_>>()

@@ -19,13 +19,13 @@ use crate::routing::servers::{ServerKey, Servers};
 use crate::shared::Shared;
 
 impl Sessions {
-    /// Takes over what the journal had.
+    /// Restores everything from the journal.
     pub fn restore(self: &Arc<Self>, mut saved: Saved) {
-        // First: nobody is placed on what is off.
+        // First, so that no client is placed on a backend that is off.
         self.restore_added(std::mem::take(&mut saved.added));
         self.restore_found(std::mem::take(&mut saved.found));
         self.restore_leftovers(&saved);
-        // Once all are there that can be.
+        // After all backends were restored.
         self.shared.restore_home(saved.home.take());
         self.note_members(saved.members.clone());
         self.shared.records.restore_states(std::mem::take(&mut saved.states));
@@ -82,7 +82,7 @@ impl Sessions {
     }
 }
 
-/// The servers of the fleet, as records name them.
+/// The servers of the fleet, in the form that records use.
 pub(super) fn servers(shared: &Shared) -> Servers {
     let server =
         |it: Arc<Backend>| (ServerKey::new(Arc::clone(&it.authority), it.identity()), it.id);

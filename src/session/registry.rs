@@ -1,4 +1,4 @@
-//! All clients, by name.
+//! The registry of all clients, by name.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -17,17 +17,17 @@ use crate::masked::mask;
 use crate::net::{Hashing, now};
 use crate::routing::ids::{BackendId, ClientId};
 
-/// In so many turns of the sweep each idle client is looked at once.
+/// The number of sweeps in which each idle client is checked once.
 const SLICES: usize = 8;
 
-/// One in so many clients of a full table makes room at once.
+/// When the table is full, one in this many clients is removed at once.
 const ROOM_PART: usize = 64;
 
-/// How long a table stays full that was looked through and had no room.
+/// How long a table that was searched without success counts as full.
 const NO_ROOM_FOR: Duration = Duration::from_secs(1);
 
-/// The table is full of clients with sockets or work, and this one is new: refused rather than
-/// evicting a live one, because a lost binding loses a user's work and a refusal does not.
+/// The table is full of clients with sockets or work, and this client is new. It is refused,
+/// because evicting another would lose that user's work, and a refusal loses nothing.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("the limit of {max} clients is reached")]
 pub struct TooManyClients {
@@ -41,16 +41,16 @@ enum Known {
     SinceNow,
 }
 
-/// The clients. Entries are independent of each other, so a concurrent map serves.
+/// The clients. Entries are independent of each other, so a concurrent map is enough.
 #[derive(Debug)]
 pub struct Clients {
     by_id: DashMap<ClientId, Arc<Client>, Hashing>,
-    /// Those that have, or had a moment ago, prompts to be asked about: the reconciler looks at no
+    /// Clients that have prompts to ask about, or had some a moment ago. The reconciler checks no
     /// others.
     working: DashMap<ClientId, Arc<Client>, Hashing>,
     live: LiveConfig,
     logs: LogBudget,
-    /// When room was last looked for, and there was none.
+    /// When the table was last searched for room without success.
     no_room: Lock<Option<Instant>, { rank::ROOM }>,
 }
 
@@ -70,7 +70,7 @@ impl Clients {
         self.live.get().affinity.max_clients
     }
 
-    /// The client of that name, and whether it had to be made.
+    /// The client of that name, and whether it had to be created.
     ///
     /// # Errors
     /// It is new and the table is full.
@@ -91,24 +91,24 @@ impl Clients {
         }
     }
 
-    /// True for a name that a client has, or would get.
+    /// True for the name of an existing client, or of one that could be created.
     #[must_use]
     pub fn takes_in(&self, id: &ClientId) -> bool {
         self.by_id.contains_key(id) || self.by_id.len() < self.max()
     }
 
-    /// A client as it was before a restart. Called before any other is known.
+    /// Restores a client from before a restart. Called before any other client exists.
     pub(crate) fn restore(&self, client: &Arc<Client>) {
         self.by_id.insert(client.id.clone(), Arc::clone(client));
     }
 
-    /// The client of that name, if there is one.
+    /// The client of that name, if it exists.
     #[must_use]
     pub fn get(&self, id: &ClientId) -> Option<Arc<Client>> {
         self.by_id.get(id).map(|found| Arc::clone(found.value()))
     }
 
-    /// The client that an operator names: by its name, or as it stands in the log.
+    /// The client that an operator names: by its name, or in the masked form of the log.
     #[must_use]
     pub fn named_by_operator(&self, text: &str) -> Option<Arc<Client>> {
         let by_name = ClientId::parse(text).ok().and_then(|id| self.get(&id));
@@ -118,15 +118,15 @@ impl Clients {
         })
     }
 
-    /// A client has prompts to be asked about. Called after they are there: who is taken out by
-    /// [`Clients::working`] in between comes in again.
+    /// A client has prompts to ask about. Called after they were added, so that a client which
+    /// [`Clients::working`] removes at the same moment is added again.
     pub fn has_work(&self, client: &Arc<Client>) {
         if !self.working.contains_key(&client.id) {
             self.working.insert(client.id.clone(), Arc::clone(client));
         }
     }
 
-    /// The clients that have prompts to be asked about.
+    /// The clients that have prompts to ask about.
     #[must_use]
     pub fn working(&self) -> Vec<Arc<Client>> {
         let mut working: Vec<_> = self.working.iter().map(|it| Arc::clone(it.value())).collect();
@@ -135,7 +135,7 @@ impl Clients {
             let has_work = client.has_prompts_to_ask_about();
             if !has_work {
                 self.working.remove(&client.id);
-                // It may have got some in between, and came in before it was taken out.
+                // It may have got some in the meantime, and was added before it was removed.
                 if client.has_prompts_to_ask_about() {
                     self.has_work(client);
                 }
@@ -145,8 +145,8 @@ impl Clients {
         working
     }
 
-    /// Those that a turn of the sweep looks at: every one that has a socket, a link or work, and a
-    /// part of the others, whose lease can wait for its turn.
+    /// The clients for one turn of the sweep: all that have a socket, a link or work, and a part of
+    /// the others, whose lease can wait for its turn.
     pub(super) fn to_look_after(&self, turn: usize) -> Vec<Arc<Client>> {
         let all = self.by_id.iter().enumerate();
         let due = all.filter(|(index, found)| {
@@ -171,7 +171,7 @@ impl Clients {
         self.by_id.is_empty()
     }
 
-    /// False for a while after there was no room: looking through the table is dear.
+    /// False for a while after a search found no room: searching the table is expensive.
     fn may_look_for_room(&self, now: Instant) -> bool {
         self.no_room.lock().is_none_or(|at| NO_ROOM_FOR <= now.duration_since(at))
     }
@@ -185,12 +185,12 @@ impl Clients {
     }
 }
 
-/// The client of that name. On first contact it is made, and what the backends have of it from
-/// before is its own again: nothing of it is placed before that. In a full table who has been
-/// idle for longest makes room.
+/// Finds or creates the client of that name. On first contact it also gets back its prompts that
+/// the backends still have, before anything of it is placed. In a full table, the clients that were
+/// idle longest make room.
 ///
 /// # Errors
-/// Everybody in the table has a socket or work.
+/// Every client in the table has a socket or work.
 pub fn admit(sessions: &Arc<Sessions>, id: &ClientId) -> Result<Arc<Client>, TooManyClients> {
     let found = sessions.clients.find_or_make(id).or_else(|_full| {
         make_room(sessions, now());
@@ -204,10 +204,11 @@ pub fn admit(sessions: &Arc<Sessions>, id: &ClientId) -> Result<Arc<Client>, Too
     Ok(client)
 }
 
-/// Calls `act` on the client of that name, made if need be, again if it was just forgotten.
+/// Calls `act` on the client of that name, which is created if necessary. Repeats it with a new
+/// client if this one was just forgotten.
 ///
 /// # Errors
-/// Everybody in the table has a socket or work.
+/// Every client in the table has a socket or work.
 pub fn with_client<T>(
     sessions: &Arc<Sessions>,
     id: &ClientId,
@@ -217,14 +218,14 @@ pub fn with_client<T>(
         let client = admit(sessions, id)?;
         match act(&client) {
             Ok(outcome) => return Ok((client, outcome)),
-            // The sweep has marked it gone and is about to take it out of the table.
+            // The sweep has marked it as gone and is about to remove it from the table.
             Err(Gone) => sessions.clients.forget(&client),
         }
     }
 }
 
-/// Forgets those that have been idle for longest, a part of the table at once: it is looked
-/// through whole, and whoever floods it with new names must not have that done for each.
+/// Forgets the clients that were idle longest, a part of the table at once. The search visits the
+/// whole table, and a flood of new names must not repeat it for each name.
 fn make_room(sessions: &Arc<Sessions>, now: Instant) {
     if !sessions.clients.may_look_for_room(now) {
         return;
@@ -244,7 +245,7 @@ fn make_room(sessions: &Arc<Sessions>, now: Instant) {
 }
 
 impl Client {
-    /// Leaves the table to others, if it is still idle. False if it is not.
+    /// Removes this client from the table, if it is still idle. False if it is not.
     fn make_room(self: &Arc<Self>, sessions: &Arc<Sessions>, now: Instant) -> bool {
         let mut turn = self.turn(sessions);
         let has_tunnels = || !sessions.tunnels.backends_of(&self.id).is_empty();
@@ -259,7 +260,7 @@ impl Client {
 }
 
 impl Turn<'_> {
-    /// It is a client no more. Says where it was bound.
+    /// The client ends. Returns where it was bound.
     pub(super) fn leave(&mut self, now: Instant) -> Option<BackendId> {
         self.is_gone = true;
         self.act(|core| core.leave(now))

@@ -1,4 +1,4 @@
-//! An event on its way from the link, through the event log, to the queues of the browser sockets.
+//! Relays an event from the link, through the event log, to the queues of the browser sockets.
 //!
 //! A frame is parsed only as far as needed: its type, and the prompt that it is about. Unknown
 //! frames are passed on unchanged and in order.
@@ -33,11 +33,11 @@ impl Client {
         frame: Frame,
         now: Instant,
     ) {
-        // Before anybody is told of it: whoever is told asks for the file at once.
+        // Before any socket gets it: clients request the file at once.
         let frame = self.named(&sessions.shared, link.backend, frame);
         let mut turn = self.turn(sessions);
         let State { holdback, missed, .. } = &mut *turn;
-        // Nothing waits for anything, and need not.
+        // Nothing waits, and nothing has to wait.
         let is_idle = missed.is_empty() && holdback.made().is_none();
         let arrival = match is_idle {
             true => Arrival::Now,
@@ -54,14 +54,14 @@ impl Client {
         }
     }
 
-    /// The answer to a submission is on its way: what came of it already may follow.
+    /// The answer to a submission is being sent: its events may follow.
     pub fn answered(self: &Arc<Self>, sessions: &Arc<Sessions>, prompt: &PromptId) {
         if self.state().holdback.made().is_some_and(|it| it.answered(prompt)) {
             self.catch_up(sessions);
         }
     }
 
-    /// An answer that has not come by now is no reason to keep anything from the sockets.
+    /// Stops holding events back for an answer that is overdue.
     pub(super) fn wait_no_longer(self: &Arc<Self>, sessions: &Arc<Sessions>, now: Instant) {
         let is_given_up = {
             let state = &mut *self.state();
@@ -72,7 +72,7 @@ impl Client {
         }
     }
 
-    /// Passes on what waited. What comes meanwhile is put behind it.
+    /// Relays the waiting events. Events that come meanwhile are appended to them.
     fn catch_up(self: &Arc<Self>, sessions: &Arc<Sessions>) {
         loop {
             let mut turn = self.turn(sessions);
@@ -83,8 +83,8 @@ impl Client {
         }
     }
 
-    /// Asking found something about a prompt. If that settles it, what its sockets have not been
-    /// told is made up.
+    /// An answer of the backend told something about a prompt. If that settles its end, events that
+    /// the sockets have not received are synthesized.
     pub(super) fn on_probe(
         self: &Arc<Self>,
         sessions: &Arc<Sessions>,
@@ -107,7 +107,7 @@ impl Client {
         }
         let is_linked = turn.link.as_ref().is_some_and(|link| link.phase() == LinkPhase::Open);
         if is_linked && sighted == Observation::Queued {
-            // It has not begun, and all of it will be heard.
+            // It has not started, so all its events will be received.
             turn.missed.remove(prompt);
         }
         let is_over = turn.missed.get(prompt) == Some(&Missed::IsOver);
@@ -120,18 +120,18 @@ impl Client {
             | Observation::Absent(_) => core.on_probe(prompt, sighted, now),
         });
         if let Some(backend) = backend.filter(|_| waits) {
-            // Of itself as well: others that turn out to be queued had no end to wait for.
+            // Also for the prompt itself: others that turn out to be queued had no end to wait for.
             turn.ask_for_ends(backend);
         }
         drop(turn);
-        // What has begun since waited for this end, if it is one.
+        // Later events may have waited for this end.
         self.catch_up(sessions);
     }
 }
 
 /// Takes a frame whose turn it is.
 fn take(turn: Turn<'_>, link: &Arc<Link>, frame: Frame, now: Instant) {
-    // After a reset or a move, what an old link still says is nobody's.
+    // After a reset or a move, events of an old link are dropped.
     if !turn.link.as_ref().is_some_and(|current| Arc::ptr_eq(current, link)) {
         return;
     }
@@ -167,9 +167,9 @@ impl Relay<'_> {
         }
         match event {
             Event::Status { .. } => self.status(link, frame),
-            // The answer to the link's own flags; sockets are answered by us.
+            // The answer to the link's own flags; the gateway answers those of sockets.
             Event::FeatureFlags => {}
-            // It was made up when the prompt was seen to run; this one was still on its way.
+            // It was synthesized when the prompt was seen to run; the real one came later.
             Event::Start { prompt } if self.turn.log.has_start(&prompt) => {
                 if let Some(id) = self.own(&prompt) {
                     self.on_event(&id, Signal::Started);
@@ -177,7 +177,7 @@ impl Relay<'_> {
                 }
             }
             Event::Start { prompt } => {
-                // The prompt moved from waiting to running: whoever shows a queue asks again.
+                // The prompt moved from waiting to running: pages that show a queue read it again.
                 let client = self.turn.client();
                 let shared = &self.turn.sessions().shared;
                 self.turn.say_status(client, shared);
@@ -205,7 +205,7 @@ impl Relay<'_> {
         }
     }
 
-    /// Its worker does something. Whoever thinks that it does not is told.
+    /// A sign of life of the worker. It matters only if the worker counts as wedged.
     fn lives(&self, link: &Link) {
         let backend = self.turn.sessions().shared.fleet.get(link.backend);
         if backend.worker.condition() == Condition::Wedged {
@@ -239,7 +239,7 @@ impl Relay<'_> {
             (Some(prompt), true) => {
                 self.turn.runs = self.keep(&prompt, Kept::Executing, frame, Signal::Progressed);
             }
-            // What was missed before it comes first, from the history, and then the end.
+            // Missed events come first, from the history, and then the end.
             (Some(prompt), false) if self.is_incomplete(&prompt) => {
                 if let Some(id) = self.own(&prompt) {
                     self.turn.missed.insert(id, Missed::IsOver);
@@ -252,16 +252,16 @@ impl Relay<'_> {
                     self.turn.log.ended(&id, self.now);
                 }
             }
-            // What ComfyUI says to a socket that returns while its prompt runs; scripts that
-            // read the prompt_id of every `executing` break without one.
+            // What ComfyUI sends to a socket that returns while its prompt runs. Scripts that read
+            // the prompt_id of every `executing` fail without one.
             (None, _) => match self.turn.log.running().cloned() {
                 Some(running) => {
                     let text = event::with_prompt(&frame.payload, running.as_str());
                     let frame = text.map_or(frame, Frame::text);
                     self.keep(running.as_str(), Kept::Executing, frame, Signal::Progressed);
                 }
-                // After a restart or a broken link the start was not heard: which of the pending
-                // prompts it is, asking will tell.
+                // After a restart or a broken link the start was not received. Asking will show
+                // which of the pending prompts it is.
                 None if self.turn.core.has_prompts_here() => {
                     self.turn.unclaimed = Some(frame);
                 }
@@ -270,7 +270,7 @@ impl Relay<'_> {
         }
     }
 
-    /// True if the prompt is pending and events of it were missed, or its outcome was not told.
+    /// True if the prompt is pending and events of it were missed, or its outcome was not relayed.
     fn is_incomplete(&self, prompt: &str) -> bool {
         let is_pending = self.turn.core.pending().contains_key(prompt);
         is_pending && (self.has_missed(prompt) || !self.turn.log.has_terminal(prompt))
@@ -280,12 +280,12 @@ impl Relay<'_> {
         self.turn.missed.keys().any(|missed| missed.as_str() == prompt)
     }
 
-    /// True if the prompt's client has been told how it ended, or that it is not there.
+    /// True if the prompt's client was told its end, or that it is not there.
     pub(super) fn is_past(&self, prompt: &str) -> bool {
         self.turn.log.has_ended(prompt) || self.turn.tombstones.why(prompt).is_some()
     }
 
-    /// What is said of such a prompt is not passed on; one that begins to run is stopped.
+    /// Drops an event of such a prompt; a prompt that starts to run is stopped.
     fn too_late(&mut self, link: &Link, event: &Event<'_>) {
         if let Event::Start { prompt } = event
             && self.turn.tombstones.why(prompt) == Some(TombstoneReason::NotQueued)
@@ -296,7 +296,7 @@ impl Relay<'_> {
     }
 
     fn terminal(&mut self, prompt: &str, end: End, frame: Frame) {
-        // No node of it works any more, and who hears of it may submit the next at once.
+        // None of its nodes runs any more, and a client that gets this may submit the next at once.
         self.turn.runs = None;
         if self.has_missed(prompt)
             && let Some(id) = self.own(prompt)
@@ -306,8 +306,8 @@ impl Relay<'_> {
         self.keep(prompt, Kept::Terminal, frame, Signal::Terminal(end));
     }
 
-    /// Progress of a prompt that is not this client's is a broadcast meant for nobody; without a
-    /// prompt it is of the one that runs, if that is this client's.
+    /// Progress of another client's prompt is a broadcast, and is dropped. Progress without a
+    /// prompt belongs to the running one, if that is this client's.
     fn progress(&mut self, prompt: Option<Cow<'_, str>>, kept: Kept, frame: Frame) {
         let Some(prompt) = prompt else {
             if self.turn.runs.is_some() {
@@ -321,7 +321,7 @@ impl Relay<'_> {
         self.on_event(&id, Signal::Progressed);
     }
 
-    /// Keeps a lasting event, passes it on, and takes it to heart. Returns the prompt's id.
+    /// Logs a lasting event, relays it, and applies it to the prompt. Returns the prompt's id.
     fn keep(&mut self, prompt: &str, kept: Kept, frame: Frame, heard: Signal) -> Option<PromptId> {
         let Some(id) = self.own(prompt).or_else(|| PromptId::parse(prompt).ok()) else {
             self.push(Class::Lasting, &frame);

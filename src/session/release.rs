@@ -24,8 +24,8 @@ impl Client {
         turn.act(|core| core.release(now()))
     }
 
-    /// Resets by force: what is pending ends as lost, the sockets are told, and the link is closed
-    /// so that no later event of it is relayed. The backend's work is stopped.
+    /// Resets by force: pending prompts end as lost, the sockets are told, and the link is closed
+    /// so that none of its later events is relayed. The backend stops the prompts.
     pub fn reset(self: &Arc<Self>, sessions: &Arc<Sessions>) -> Released {
         let mut turn = self.turn(sessions);
         if turn.is_gone {
@@ -34,8 +34,8 @@ impl Client {
         turn.act(|core| core.reset(now()))
     }
 
-    /// Its backend has stayed away, or run nothing, past its grace: whatever is pending there is
-    /// presumed lost, but for what has told its outcome already.
+    /// Its backend was away, or ran nothing, for longer than its grace. Prompts that are pending
+    /// there are presumed lost, except those whose outcome was already told.
     pub(super) fn presume_lost(
         self: &Arc<Self>,
         sessions: &Arc<Sessions>,
@@ -45,7 +45,7 @@ impl Client {
     ) {
         let mut turn = self.turn(sessions);
         let there = turn.core.pending().iter().filter(|(_, found)| found.backend == backend);
-        // One whose outcome is held back until its outputs are known is lost with them.
+        // An outcome that is held back until its outputs are known counts as lost with them.
         let outcome = |prompt: &PromptId| match turn.log.has_terminal(prompt.as_str()) {
             true => Outcome::Told,
             false => Outcome::Untold,

@@ -17,7 +17,7 @@ use crate::routing::pending::End;
 use crate::shared::Shared;
 
 impl Client {
-    /// Restored, but not yet at work: see [`Client::take_up`].
+    /// Restored, but not yet active: see [`Client::take_up`].
     #[must_use]
     pub fn restored(restored: RestoredClient, sessions: &Arc<Sessions>) -> Arc<Self> {
         let RestoredClient { id, binding, pending, output_nodes, lost, undelivered } = restored;
@@ -44,7 +44,7 @@ impl Client {
         client
     }
 
-    /// Goes on where it was: counted among its backend's clients, and linked if it has work there.
+    /// Resumes: counts the client at its backend, and opens a link if it has work there.
     pub fn take_up(self: &Arc<Self>, sessions: &Arc<Sessions>) {
         if self.has_prompts_to_ask_about() {
             sessions.clients.has_work(self);
@@ -57,13 +57,13 @@ impl Client {
         }
     }
 
-    /// Ends that are to be fetched.
+    /// Ends that must be fetched.
     #[must_use]
     pub fn undelivered(&self) -> Vec<Undelivered> {
         self.state().undelivered.clone()
     }
 
-    /// Tells an end from before the restart, with what its backend still knows of it.
+    /// Sends an end from before the restart, with what its backend still knows of the prompt.
     pub(super) fn tell_again(
         &self,
         shared: &Shared,
@@ -88,7 +88,7 @@ impl Client {
 }
 
 impl super::State {
-    /// True if it was still to be told.
+    /// True if it still had to be sent.
     fn forget_untold(&mut self, prompt: &PromptId) -> bool {
         let before = self.undelivered.len();
         self.undelivered.retain(|undelivered| undelivered.prompt != *prompt);

@@ -1,10 +1,9 @@
 //! Frames that wait to be written to one browser socket (promise S4). Pure.
 //!
-//! Links are always read at full speed, so the frames of a slow browser pile up here, where they
+//! Links are always read at full speed, so the frames of a slow browser collect here, where they
 //! are bounded. Previews are dropped first, the oldest first. Then progress is reduced to its
 //! newest value, and the texts of each node to the newest. Starts, outputs and ends are never
-//! dropped. A socket that is too slow even for those is closed, and the replay makes up for it when
-//! it returns.
+//! dropped. A socket that is too slow even for those is closed, and gets a replay when it returns.
 //!
 //! # Invariants
 //!
@@ -23,13 +22,13 @@ use crate::ws::Frame;
 /// How a frame may be treated when its reader is slow.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Class {
-    /// Starts, outputs, ends, and all that is not understood.
+    /// Starts, outputs, ends, and all unknown frames.
     Lasting,
     /// Only the newest counts.
     Progress,
     /// Only the newest of each node counts (type 3).
     Text,
-    /// Nice to have.
+    /// Optional.
     Preview,
 }
 
@@ -40,11 +39,11 @@ pub struct Bounds {
     pub lasting: usize,
 }
 
-/// What each queue may have while all of them have too much. Who reads has less than that waiting,
-/// so it is the others who make room.
+/// The limits of each queue while all queues together exceed their limit. A browser that reads has
+/// less than this waiting, so only slow ones are affected.
 pub const SCARCE: Bounds = Bounds { droppable: 64 << 10, lasting: 1 << 20 };
 
-/// The socket reads too slowly for what must not be dropped.
+/// The socket reads too slowly for frames that must not be dropped.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("the socket is too slow: {waiting} bytes wait")]
 pub struct TooSlow {
@@ -60,7 +59,7 @@ pub struct SendQueue {
     bounds: Bounds,
     dropped: Dropped,
     budget: QueueBudget,
-    /// Both of these, among those of all queues.
+    /// The bytes of both, counted in the total of all queues.
     weight: Weight,
 }
 
@@ -78,7 +77,7 @@ impl SendQueue {
         }
     }
 
-    /// The bounds at this moment.
+    /// The current limits.
     fn bounds(&self) -> Bounds {
         if self.budget.is_exceeded() {
             Bounds {
@@ -94,7 +93,7 @@ impl SendQueue {
         self.weight.set(self.droppable + self.lasting);
     }
 
-    /// Adds a frame, dropping what may be dropped to stay within bounds.
+    /// Adds a frame, and drops droppable frames to stay within the limits.
     ///
     /// # Errors
     /// The frame may not be dropped and does not fit: the socket has to be closed.
@@ -102,8 +101,8 @@ impl SendQueue {
         self.push_within(self.bounds(), class, frame)
     }
 
-    /// Adds a frame that is told again. The log has it as well, so that it costs nothing here, and
-    /// who returns gets all of it even while all have too much.
+    /// Adds a frame of a replay. The log holds it as well, so it takes no additional memory. A
+    /// socket that returns gets the whole replay even while the total limit is exceeded.
     ///
     /// # Errors
     /// As for [`Self::push`].
@@ -115,7 +114,7 @@ impl SendQueue {
         let len = frame.payload.len();
         match class {
             Class::Lasting => {
-                // One frame larger than the bound passes if nothing else waits.
+                // A frame that is larger than the limit passes if nothing else waits.
                 if 0 < self.lasting && bounds.lasting < self.lasting + len {
                     return Err(TooSlow { waiting: self.lasting });
                 }
@@ -137,19 +136,19 @@ impl SendQueue {
         *self.waiting_of(class) -= frame.payload.len();
         self.weigh();
         if self.frames.is_empty() {
-            // A burst must not cost memory for the rest of an idle socket's life.
+            // A burst must not leave an idle socket with much memory.
             self.frames.shrink_to(SPARE_FRAMES);
         }
         Some(frame)
     }
 
-    /// True if it has more than it might get while all of them have too much.
+    /// True if it holds more than the limits that apply while the total limit is exceeded.
     #[must_use]
     pub fn has_more_than_its_part(&self) -> bool {
         SCARCE.droppable < self.droppable || SCARCE.lasting < self.lasting
     }
 
-    /// Nothing is written any more: what waits is let go.
+    /// Nothing is written any more: waiting frames are dropped.
     pub fn clear(&mut self) {
         self.frames = VecDeque::new();
         (self.droppable, self.lasting) = (0, 0);
@@ -166,7 +165,7 @@ impl SendQueue {
         self.dropped
     }
 
-    /// Drops what may be dropped until `len` more bytes fit, the least valuable first.
+    /// Drops droppable frames until `len` more bytes fit, the least valuable first.
     fn make_room(&mut self, next: &Frame, len: usize, bounds: Bounds) {
         let is_full = |queue: &Self| bounds.droppable < queue.droppable + len;
         for class in [Class::Preview, Class::Progress] {
@@ -188,7 +187,7 @@ impl SendQueue {
         self.drop_where(class, |_any| true);
     }
 
-    /// Of each node keeps the newest text; `next` is newer than all.
+    /// Keeps only the newest text of each node; `next` is newer than all.
     fn drop_old_texts(&mut self, next: &Frame) {
         let heads = |frame: &Frame| preview::text_head(&frame.payload).map(<[u8]>::to_vec);
         let mut newer: HashSet<Vec<u8>> = heads(next).into_iter().collect();
@@ -238,8 +237,8 @@ mod tests {
         SendQueue::new(Bounds { droppable: 10, lasting: 10 }, &QueueBudget::new(usize::MAX))
     }
 
-    /// Pushes frames given as class letter and text, `L`asting, pro`G`ress, `P`review, and
-    /// renders what is left.
+    /// Pushes frames given as class letter and text, `L`asting, pro`G`ress, `P`review, and renders
+    /// what is left.
     #[track_caller]
     fn check(pushed: &str, expected: &str) {
         let mut queue = queue();

@@ -18,23 +18,23 @@ use crate::tunnels::Tunnels;
 /// See [`Sessions::late_looks`].
 const LATE_LOOKS_MAX: usize = 256;
 
-/// The clients of a gateway, over the fleet and the records that they share.
+/// The clients of a gateway, with the fleet and the records that they share.
 #[derive(Debug)]
 pub struct Sessions {
     pub shared: Arc<Shared>,
     pub clients: Clients,
     pub interrupts: Interrupts,
-    /// Who wants which backends.
+    /// The wanted backends, by source.
     pub(super) wanted: Lock<Wanted, { rank::WANTED }>,
     /// Sockets of node packs that are passed through.
     pub tunnels: Tunnels,
-    /// Bytes of all event logs.
+    /// The bytes of all event logs.
     pub logs: LogBudget,
-    /// Bytes that wait for all browser sockets.
+    /// The bytes that wait for all browser sockets.
     pub queues: QueueBudget,
-    /// What backends have and nobody here knows.
+    /// Prompts that backends have and that are unknown here.
     pub adoption: Adoption,
-    /// How many prompts may be looked for again at one time, after they were answered as absent.
+    /// Limits how many prompts are looked for again at a time after they were answered as absent.
     pub late_looks: Arc<Semaphore>,
     reconcile: Notify,
     trim: Notify,
@@ -62,7 +62,7 @@ impl Sessions {
         })
     }
 
-    /// Starts what looks after all clients, for as long as the process runs.
+    /// Starts the tasks that maintain all clients, until the process stops.
     pub fn start(self: &Arc<Self>) {
         let tasks = &self.shared.tasks;
         tasks.spawn_critical("sweep", sweep::sweep(Arc::clone(self)));
@@ -80,22 +80,22 @@ impl Sessions {
         self.trim_soon();
     }
 
-    /// The event logs hold more than they may: asks for a trim at once.
+    /// The event logs exceed their limit: requests a trim at once.
     pub fn trim_soon(&self) {
         self.trim.notify_one();
     }
 
-    /// Waits until a trim was asked for. Cancel safe.
+    /// Waits until a trim is requested. Cancel safe.
     pub async fn trim_asked(&self) {
         self.trim.notified().await;
     }
 
-    /// Asks for a round of the reconciler without waiting for its interval.
+    /// Requests a round of the reconciler without waiting for its interval.
     pub fn reconcile_soon(&self) {
         self.reconcile.notify_one();
     }
 
-    /// Waits until a round was asked for. Cancel safe.
+    /// Waits until a round is requested. Cancel safe.
     pub async fn reconcile_asked(&self) {
         self.reconcile.notified().await;
     }

@@ -1,4 +1,4 @@
-//! One browser socket: the task that reads and writes it.
+//! The task of one browser socket, which reads and writes it.
 //!
 //! One task polls reading and writing, and neither waits for the other: a browser that does not
 //! read can still send, and the other way round.
@@ -23,8 +23,8 @@ use crate::masked::mask;
 use crate::net::{Boxed, now};
 use crate::ws::{Channel, Frame, Limits, Opcode, ReceiveError, may_be_sent};
 
-/// No feature flags are as large; larger text is passed on and not looked into, because looking
-/// costs everybody who shares the thread.
+/// Larger text is passed on unread: no feature flags are this large, and parsing it would delay all
+/// tasks of the thread.
 const FLAGS_MAX: usize = 64 << 10;
 
 /// How long a closing handshake may take.
@@ -37,8 +37,7 @@ pub fn limits(config: &SocketsConfig) -> Limits {
     Limits { message }
 }
 
-/// Serves a browser socket until it ends, at the latest when `barred` says that its user may not
-/// stay.
+/// Serves a browser socket until it ends, or until `barred` says that its user may not stay.
 pub async fn serve(
     sessions: Arc<Sessions>,
     client: Arc<Client>,
@@ -59,11 +58,11 @@ pub async fn serve(
 enum SocketEnd {
     /// The browser closed it, with this code.
     Closed(Option<u16>),
-    /// Nothing was heard of it for two pings.
+    /// Nothing was received for two ping intervals.
     Silent,
     /// The connection broke.
     Lost,
-    /// We close it.
+    /// The gateway closes it.
     Closing(u16, &'static str),
 }
 
@@ -83,9 +82,9 @@ struct Socket<'a> {
     client: &'a Client,
     key: SocketKey,
     channel: Channel,
-    /// Something has come on it.
+    /// Raised when something has arrived.
     came: WakeFlag,
-    /// The first message may negotiate; ComfyUI ignores the flags of any later one.
+    /// Only the first message may negotiate; ComfyUI ignores the flags in later ones.
     is_first: bool,
     negotiated: bool,
     needs_flush: bool,
@@ -161,7 +160,7 @@ impl<'a> Socket<'a> {
         }
     }
 
-    /// A browser says little and hears much: it is read only when something has come.
+    /// A browser sends little and receives much, so it is read only when something has arrived.
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, ReceiveError>>> {
         if !self.came.was_raised(cx) {
             return Poll::Pending;
@@ -174,8 +173,8 @@ impl<'a> Socket<'a> {
         received
     }
 
-    /// Writes what waits, and flushes once when nothing does. Pending when the browser has to
-    /// read first, or when there is nothing to write.
+    /// Writes the waiting frames, and flushes once when there are no more. Pending when the browser
+    /// has to read first, or when there is nothing to write.
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<SocketEnd> {
         loop {
             match self.channel.poll_ready(cx) {
@@ -245,13 +244,13 @@ impl<'a> Socket<'a> {
         }
     }
 
-    /// Only what can be the first message is looked into. Later flags are passed on like all else:
-    /// the link has negotiated its own, and its backend ignores any but the first.
+    /// Only a possible first message is parsed. Later flags are passed on like all other text: the
+    /// link has negotiated its own, and its backend ignores all but the first.
     fn text(&mut self, frame: Frame) {
         if !self.is_first || FLAGS_MAX < frame.payload.len() {
             return self.client.pass_on(frame);
         }
-        // Text that is not JSON does not use up the first message (ComfyUI 0.8.0).
+        // Text that is not JSON does not count as the first message (ComfyUI 0.8.0).
         self.is_first = !event::is_json_object(&frame.payload);
         if event::is_feature_flags(&frame.payload) {
             self.negotiated = true;
@@ -261,7 +260,7 @@ impl<'a> Socket<'a> {
         }
     }
 
-    /// A deadline has come: gone, time to ping, or time to say that we are alive.
+    /// A deadline has passed: the browser is gone, or a ping or a sign of life is due.
     fn timed_out(&mut self) -> Option<SocketEnd> {
         let now = now();
         let config = self.sessions.shared.config();
@@ -281,7 +280,7 @@ impl<'a> Socket<'a> {
         end
     }
 
-    /// The stock page logs unknown events once; it negotiates, and is spared.
+    /// The stock page logs unknown events once. It negotiates features, so it gets no sign of life.
     fn wants_sign_of_life(&self) -> bool {
         !self.negotiated
     }
@@ -300,7 +299,7 @@ impl<'a> Socket<'a> {
     async fn say_goodbye(&mut self, end: SocketEnd) {
         let frame = match end {
             SocketEnd::Closing(code, reason) => Frame::close(code, reason),
-            // The channel has echoed the close; it has to leave.
+            // The channel has echoed the close frame, which must still be sent.
             SocketEnd::Closed(code) => {
                 Frame::close(code.filter(|code| may_be_sent(*code)).unwrap_or(1000), "")
             }

@@ -1,4 +1,4 @@
-//! A client's submissions: they are pending before they are sent, are placed elsewhere if they were
+//! A client's submissions. They are pending before they are sent, are placed elsewhere if they were
 //! never sent, and leave no trace if they were refused.
 
 use std::sync::Arc;
@@ -18,11 +18,11 @@ use crate::routing::decision::{Decision, NotThere, Refusal};
 use crate::routing::ids::{BackendId, PromptId};
 use crate::routing::placement::{BackendView, FleetNow};
 
-/// Which backends have the files of a prompt already: all of them that there are anywhere.
+/// The backends that already have all existing files of a prompt.
 #[derive(Clone, Debug, Default)]
 pub struct Nearness {
     pub backends: SmallVec<[BackendId; 4]>,
-    /// How much longer their queues may be for that, in prompts.
+    /// How much longer their queues may be because of this, in prompts.
     pub margin: u32,
 }
 
@@ -33,8 +33,8 @@ impl Nearness {
     }
 }
 
-/// A client's sockets of node packs make their backends the nearer ones, by a margin: what it does
-/// there would not move with it.
+/// Gives the backends of a client's node pack sockets a margin, because that work would not move
+/// with the client.
 pub(super) fn mark_tunnels(client: &Client, sessions: &Sessions, views: &mut [BackendView]) {
     for backend in sessions.tunnels.backends_of(&client.id) {
         if let Some(view) = views.iter_mut().find(|view| view.id == backend) {
@@ -45,11 +45,11 @@ pub(super) fn mark_tunnels(client: &Client, sessions: &Sessions, views: &mut [Ba
     }
 }
 
-/// A submission that has its place.
+/// A submission with its place.
 #[derive(Debug)]
 pub struct Placed {
     pub decision: Decision,
-    /// On its way, if it is not open.
+    /// The link, which may still be dialling.
     pub link: Arc<Link>,
     pub expected: Expected,
 }
@@ -59,32 +59,32 @@ pub struct Placed {
 pub struct Remembered {
     /// Nodes whose binary frames are outputs and not previews.
     pub(super) output_nodes: Vec<String>,
-    /// What its nodes are called, for the day when its server dies.
+    /// The names of its nodes, for the message if its server dies.
     pub(super) labels: Labels,
     completion: Arc<Completion>,
 }
 
 impl Remembered {
-    /// Of one that is about to be submitted.
+    /// For a prompt that is about to be submitted.
     #[must_use]
     pub fn of(output_nodes: Vec<String>, labels: Labels) -> Self {
         Self { output_nodes, labels, completion: Arc::default() }
     }
 
-    /// Says how it ended.
+    /// Reports how it ended.
     #[must_use]
     pub fn completion(&self) -> Arc<Completion> {
         Arc::clone(&self.completion)
     }
 
-    /// Of one that was submitted to another process than this one.
+    /// For a prompt that was submitted to an earlier process.
     pub(super) fn outputs(output_nodes: Vec<String>) -> Self {
         Self::of(output_nodes, Labels::default())
     }
 }
 
 impl Client {
-    /// A prompt is about to be sent: pending from here on, and its link is on its way.
+    /// A prompt is about to be sent: it is pending from here on, and its link is being opened.
     ///
     /// # Errors
     /// As for [`Client::contact`]; nothing is pending then.
@@ -96,7 +96,7 @@ impl Client {
         near: &Nearness,
     ) -> Result<Result<Placed, Refusal>, Gone> {
         let max = sessions.shared.config().prompts.max_pending_per_client;
-        // One step: a reset in between would end the prompt and leave its link to be dialled.
+        // One step: a reset in between would end the prompt, but its link would still be dialled.
         let brought = Brought::Submission(told);
         let submit = |turn: &mut Turn<'_>, fleet: FleetNow<'_>, now| {
             let prompt = prompt.clone();
@@ -110,8 +110,8 @@ impl Client {
         Ok(decided)
     }
 
-    /// The prompt is provably not where it was to go: places it anew, on none of the backends that
-    /// were tried, if nothing else of this client is pending or waits where it was (P2).
+    /// The prompt is provably not on the backend that it was sent to. Places it anew, on none of
+    /// the backends that were tried, if this client has nothing else pending or waiting there (P2).
     pub fn submit_elsewhere(
         self: &Arc<Self>,
         sessions: &Arc<Sessions>,
@@ -136,13 +136,13 @@ impl Client {
         Placed { decision, link, expected }
     }
 
-    /// What is pending on `backend` is left to the reconciler.
+    /// Leaves the prompts that are pending on `backend` to the reconciler.
     pub fn must_ask(self: &Arc<Self>, sessions: &Arc<Sessions>, backend: BackendId) {
         self.turn(sessions).act(|core| core.must_ask(backend));
     }
 
-    /// The prompt is not where it was sent, and its client is told so. Should it turn up after
-    /// all, it is stopped.
+    /// The prompt is not where it was sent, and its client is told so. If it appears later, it is
+    /// stopped.
     pub fn disown(&self, prompt: &PromptId) {
         self.state().tombstones.add(prompt, TombstoneReason::NotQueued);
     }
@@ -152,17 +152,17 @@ impl Client {
         self.turn(sessions).act(|core| core.withdraw(prompt));
     }
 
-    /// The backend has taken the prompt. False if it is not pending any more.
+    /// The backend accepted the prompt. False if it is no longer pending.
     pub fn accepted(self: &Arc<Self>, sessions: &Arc<Sessions>, prompt: &PromptId) -> bool {
         self.turn(sessions).act(|core| core.accepted(prompt, now()))
     }
 
-    /// The client asks for a deletion.
+    /// The client requests a deletion.
     pub fn delete_asked(self: &Arc<Self>, sessions: &Arc<Sessions>, prompt: &PromptId) {
         self.turn(sessions).act(|core| core.delete_asked(prompt));
     }
 
-    /// The deletion was not done.
+    /// The deletion failed.
     pub fn delete_withdrawn(self: &Arc<Self>, sessions: &Arc<Sessions>, prompt: &PromptId) {
         self.turn(sessions).act(|core| core.delete_withdrawn(prompt));
     }

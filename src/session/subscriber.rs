@@ -28,32 +28,32 @@ use crate::ws::{Frame, Opcode};
 pub(super) struct Subscriber {
     key: SocketKey,
     queue: SendQueue,
-    /// The task that waits for the queue to fill.
+    /// The task that waits for frames.
     waker: Option<Waker>,
     previews: Previews,
-    /// Which features it was told; `None` until it asks for them by saying its own.
+    /// The features that it was told; `None` until it asks for them by sending its own.
     told: Option<Edition>,
-    /// It had more than its part when all had too much, at the last look.
+    /// It exceeded its reduced limit at the last check, while the total limit was exceeded.
     is_behind: bool,
-    /// Set when the socket must be closed, with what it is told.
+    /// Set when the socket must be closed: the code and the reason.
     verdict: Option<(u16, &'static str)>,
 }
 
-/// A client has as many sockets as it may.
+/// The client has the most sockets that it may have.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("this client has reached its limit of {max} open sockets")]
 pub struct TooManySockets {
     pub max: usize,
 }
 
-/// Names one socket of one client.
+/// Identifies one socket of one client.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct SocketKey(u64);
 
 /// What a socket negotiated for its previews (S7).
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Previews {
-    /// Type 1: no names in it.
+    /// Type 1: without names.
     Plain,
     /// Type 4: with the prompt and the node.
     WithMetadata,
@@ -63,14 +63,14 @@ impl Client {
     /// Whether one more socket may open.
     ///
     /// # Errors
-    /// There are as many as there may be.
+    /// The limit is reached.
     pub fn may_open_socket(&self, shared: &Shared) -> Result<(), TooManySockets> {
         let max = shared.config().sockets.max_per_client;
         if self.state().sockets.len() < max { Ok(()) } else { Err(TooManySockets { max }) }
     }
 
-    /// A socket opens: it is told who it is and what it missed, and live events follow from
-    /// exactly there.
+    /// A socket opens: it is sent its id and what it missed, and live events follow from exactly
+    /// that position.
     ///
     /// # Errors
     /// [`Gone`] if the client was forgotten meanwhile.
@@ -95,14 +95,14 @@ impl Client {
         let status = messages::status(state.queue_remaining(), Some(&self.id));
         let mut subscriber = Subscriber::new(key, &config.sockets, &sessions.queues);
         if config.sockets.max_per_client <= state.sockets.len() {
-            // Others were faster than it; before, it would have been refused.
+            // Other sockets have opened since `may_open_socket` was checked.
             subscriber.give_up(1013, "too many sockets");
         }
         subscriber.push(Class::Lasting, &Frame::text(status));
         for frame in &replay {
             subscriber.tell_again(frame);
         }
-        // Nearly every client has one.
+        // Nearly every client has exactly one.
         state.sockets.reserve_exact(1);
         state.sockets.push(subscriber);
         drop(state);
@@ -111,8 +111,8 @@ impl Client {
         Ok(key)
     }
 
-    /// Binds on first contact and opens the link. A fleet without a place is no reason to refuse
-    /// a socket: it was answered already, and the sweep tries again.
+    /// Binds on first contact and opens the link. If no backend can serve, the socket still opens:
+    /// it was already answered, and the sweep tries again.
     pub(super) fn bind_socket(self: &Arc<Self>, sessions: &Arc<Sessions>, haste: Haste) {
         if let Ok(Ok(_)) = self.contact(sessions, now()) {
             self.linked(sessions, haste);
@@ -142,7 +142,7 @@ impl Client {
             (_, Some((code, reason))) => Poll::Ready(NextWrite::Close(code, reason)),
             (Some(frame), None) => Poll::Ready(NextWrite::Frame(frame)),
             (None, None) => {
-                // A socket stays with its task, and so does its waker.
+                // A socket stays with its task, so its waker usually stays the same.
                 if !subscriber.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
                     subscriber.waker = Some(cx.waker().clone());
                 }
@@ -151,7 +151,7 @@ impl Client {
         }
     }
 
-    /// The socket said which features it has; it is answered with those of the fleet.
+    /// The socket sent its features; it is answered with those of the fleet.
     pub(super) fn negotiate(&self, shared: &Shared, key: SocketKey, flags: &[u8]) {
         let metadata = event::wants_preview_metadata(flags);
         let (edition, features) = shared.fleet.features();
@@ -168,7 +168,7 @@ impl Client {
         }
     }
 
-    /// What the browser says is for the backend, unless it is ours to answer.
+    /// Passes a browser's message to the backend, unless the gateway answers it.
     pub(super) fn pass_on(&self, frame: Frame) {
         let link = self.state().link.clone();
         if let Some(link) = link {
@@ -177,13 +177,13 @@ impl Client {
     }
 }
 
-/// Whom something is told that no backend said.
+/// The sockets that get a synthesized event.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Audience {
     All,
-    /// Sockets that negotiated features, as pages do: one shows one active job.
+    /// Sockets that negotiated features, as pages do. A page shows one active job.
     Pages,
-    /// Those that did not: scripts, which wait for the end of each prompt.
+    /// Sockets that did not: scripts, which wait for the end of each prompt.
     Scripts,
 }
 
@@ -198,7 +198,7 @@ impl Audience {
 }
 
 impl State {
-    /// Queues a text that is made up on the sockets that it is for.
+    /// Queues a synthesized text on the sockets of an audience.
     pub(super) fn say(&mut self, audience: Audience, frame: &Frame) {
         for subscriber in self.sockets.iter_mut().filter(|subscriber| audience.includes(subscriber))
         {
@@ -206,8 +206,8 @@ impl State {
         }
     }
 
-    /// Sockets that were told other features than there are now are told again: the first backend
-    /// has come up, one has become another version, or is switched off.
+    /// Sends the features again to sockets that were told others: the first backend has come up,
+    /// one has changed its version, or one was switched off.
     pub(super) fn tell_features_again(&mut self, (edition, features): (Edition, &str)) {
         for subscriber in &mut self.sockets {
             if subscriber.told.is_some_and(|told| told != edition) {
@@ -216,8 +216,8 @@ impl State {
         }
     }
 
-    /// Gives up the sockets that keep more than their part while all keep too much, if they did so
-    /// at the last look as well: nothing new may come for them that would show it.
+    /// Closes sockets that exceed their reduced limit while the total limit is exceeded, if they
+    /// also did at the last check. A new frame, which would show this, may never come.
     pub(super) fn shed(&mut self, budget: &QueueBudget) {
         let is_exceeded = budget.is_exceeded();
         for subscriber in &mut self.sockets {
@@ -230,9 +230,9 @@ impl State {
         }
     }
 
-    /// Queues a frame on every socket, each as it negotiated.
+    /// Queues a frame on every socket, in the form that it negotiated.
     pub(super) fn push(&mut self, client: &Client, class: Class, frame: &Frame) {
-        // Made once, for all sockets that want it so.
+        // Converted once, for all sockets that need this form.
         let mut plain_one = None;
         for subscriber in &mut self.sockets {
             let is_plain = subscriber.previews == Previews::Plain && frame.opcode == Opcode::Binary;
@@ -281,19 +281,19 @@ impl Subscriber {
         }
     }
 
-    /// Queues a frame that is as the socket negotiated.
+    /// Queues a frame that is already in the negotiated form.
     fn put(&mut self, class: Class, frame: Frame) {
         if self.verdict.is_some() {
             return;
         }
         if self.queue.push(class, frame).is_err() {
-            // 1013, try again later: the replay then makes it whole.
+            // 1013, try again later: the replay then sends what is missing.
             self.give_up(1013, "too slow");
         }
         self.wake();
     }
 
-    /// It is to be closed, and what waits for it is not to be written.
+    /// Marks it for closing, and drops its waiting frames.
     fn give_up(&mut self, code: u16, reason: &'static str) {
         self.verdict = Some((code, reason));
         self.queue.clear();

@@ -1,4 +1,4 @@
-//! The sweep: maintenance of clients that make no request.
+//! The sweep: periodic maintenance of all clients, also of those that make no request.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -14,13 +14,13 @@ use crate::masked::mask;
 use crate::net::{now, sleep};
 use crate::routing::ids::BackendId;
 
-/// How often all clients are looked at.
+/// The interval of the sweep.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The least pause between two trims of the event logs.
 const TRIM_PAUSE: Duration = Duration::from_millis(100);
 
-/// Looks after the clients once a second until the process stops: moves idle ones off backends that
+/// Maintains the clients once a second until the process stops: moves idle ones off backends that
 /// are down or draining, closes links that nobody needs, forgets clients whose lease has ended.
 pub(super) async fn sweep(sessions: Arc<Sessions>) {
     let mut tick = tokio::time::interval(SWEEP_INTERVAL);
@@ -35,7 +35,7 @@ pub(super) async fn sweep(sessions: Arc<Sessions>) {
             _ = tick.tick() => {}
             () = sessions.trim_asked() => {
                 trim(&sessions);
-                // What cannot go must not be looked for without a pause.
+                // If nothing can be dropped, the search must not repeat without a pause.
                 sleep(TRIM_PAUSE).await;
                 continue;
             }
@@ -51,8 +51,8 @@ pub(super) async fn sweep(sessions: Arc<Sessions>) {
     }
 }
 
-/// Makes room in the event logs: over all clients, what ended first goes first; then pictures of
-/// running prompts that exist only on the socket.
+/// Makes room in the event logs: over all clients, prompts that ended first are dropped first; then
+/// pictures of running prompts that exist only on the socket.
 fn trim(sessions: &Sessions) {
     let excess = sessions.logs.excess();
     let clients = sessions.clients.all();
@@ -75,7 +75,7 @@ fn trim(sessions: &Sessions) {
     }
 }
 
-/// What the sweep finds to be done for one client.
+/// The maintenance that one client needs.
 enum Care {
     Nothing,
     Forget(Option<BackendId>),
@@ -92,7 +92,7 @@ impl Client {
         self.wait_no_longer(sessions, now);
         match self.care(sessions, features, now) {
             Care::Nothing => {}
-            // All idle ones of a backend that went down move at once: they take turns.
+            // All idle clients of a backend that went down move at once, so their dials take turns.
             Care::Rebind => self.bind_socket(sessions, Haste::Again),
             Care::Forget(bound) => {
                 sessions.clients.forget(self);
@@ -136,15 +136,15 @@ impl Client {
             let view = sessions.shared.fleet.view(backend, now);
             if is_open { view.serves_linked() } else { view.serves_new() }
         });
-        // A read can move an idle binding, and leaves the link behind.
+        // A read can move an idle binding, and does not move the link.
         let is_astray = state.link.as_ref().is_some_and(|link| {
             state.core.bound().is_some_and(|(backend, _)| backend != link.backend)
         });
         let is_active = state.core.is_held() || 0 < state.core.sockets() || has_link;
         self.is_active.store(is_active, Ordering::Relaxed);
         let should_move = !state.core.is_held() && has_link && (is_astray || !has_place);
-        // What was adopted has no link yet, if nobody has opened a socket; and work has lost its
-        // link if that ended in a panic.
+        // Adopted prompts have no link yet if no socket was opened. Work can also lose its link in
+        // a panic of the link's task.
         let should_link = !has_link && (0 < state.core.sockets() || state.core.has_prompts_here());
         if should_move || should_link { Care::Rebind } else { Care::Nothing }
     }

@@ -1,5 +1,5 @@
-//! Events that no backend sent, in ComfyUI's format: ends found by asking, ends that ComfyUI does
-//! not report, and the start of a prompt whose start event was missed.
+//! Synthesizes events that no backend sent, in ComfyUI's format: ends found by asking, ends that
+//! ComfyUI does not report, and the start of a prompt whose start event was missed.
 
 use std::time::Instant;
 
@@ -16,8 +16,8 @@ use crate::routing::pending::{End, Loss, Phase};
 use crate::ws::Frame;
 
 impl State {
-    /// A prompt has ended and its last word was told: the log forgets where it was. Returns what
-    /// was kept for its sake.
+    /// A prompt has ended and its closing event was sent: the log drops its progress. Returns what
+    /// was remembered of its submission.
     pub(super) fn forget(&mut self, prompt: &PromptId, ended: Instant) -> Option<Remembered> {
         self.log.ended(prompt, ended);
         self.runs = self.runs.take().filter(|running| running != prompt);
@@ -25,8 +25,8 @@ impl State {
         self.remembered.remove(prompt)
     }
 
-    /// There was no link for a while: what was said in it, of any prompt in such a phase that is
-    /// pending on `backend`, was said to nobody.
+    /// There was no link for a while: events of prompts in a matching phase that are pending on
+    /// `backend` may have been missed.
     pub(super) fn may_have_missed(&mut self, backend: BackendId, is_meant: impl Fn(Phase) -> bool) {
         let pending = self.core.pending().iter();
         let there = pending.filter(|(_, it)| it.backend == backend && is_meant(it.phase));
@@ -35,7 +35,7 @@ impl State {
         }
     }
 
-    /// Tells the sockets what the history says (as events) and they have not heard.
+    /// Sends the sockets those events from the history that they have not received.
     pub(super) fn tell_history(&mut self, prompt: &PromptId, history: Vec<Frame>) {
         for made_up in history {
             let kept = match event::read(&made_up.payload) {
@@ -69,15 +69,15 @@ impl State {
         self.tell_whereabouts(prompt);
     }
 
-    /// True if the output of the same node was told.
+    /// True if the output of the same node was sent.
     fn has_told_output(&self, prompt: &PromptId, executed: &[u8]) -> bool {
         let node = event::executed_node(executed);
         let same = |frame: &Frame| event::executed_node(&frame.payload) == node;
         node.is_some() && self.log.has_output_of(prompt.as_str(), same)
     }
 
-    /// It runs, and its start was not heard: it is made up, so that who returns sees it run, and
-    /// so is where it is, if the backend has said that.
+    /// The prompt runs, and its start was not received. Synthesizes the start, so that a client
+    /// that returns sees it run, and its current node, if the backend has sent that.
     pub(super) fn tell_running(&mut self, prompt: &PromptId) {
         self.runs = Some(prompt.clone());
         if !self.log.has_start(prompt.as_str()) {
@@ -91,7 +91,7 @@ impl State {
         }
     }
 
-    /// Tells the sockets of an end that ComfyUI says nothing about, in ComfyUI's own terms.
+    /// Tells the sockets of an end that ComfyUI does not report, with ComfyUI's own events.
     pub(super) fn tell_end(&mut self, prompt: &PromptId, end: End, backend: &str) {
         let at = unix_millis();
         let text = match end {
@@ -109,7 +109,7 @@ impl State {
             End::Deleted | End::Interrupted => messages::execution_interrupted(prompt, at),
             End::Succeeded => messages::execution_success(prompt, at),
         };
-        // A page hears of a prompt that never began by its `status` alone, as from ComfyUI.
+        // As with ComfyUI, a page is told of a prompt that never started only by its `status`.
         let is_quiet = end == End::Deleted && !self.log.has_start(prompt.as_str());
         let audience = if is_quiet { Audience::Scripts } else { Audience::All };
         if !self.log.has_terminal(prompt.as_str()) {
@@ -122,14 +122,14 @@ impl State {
         }
     }
 
-    /// The node that a prompt was last said to be at.
+    /// The node that ran last, according to the events of a prompt.
     fn worked_on(&self, prompt: &PromptId) -> Option<&Label> {
         let node = event::executing_node(&self.log.executing(prompt.as_str())?.payload)?;
         self.remembered.get(prompt)?.labels.get(&node)
     }
 
-    /// A page shows one active job, and takes the end of any for that one's: it is told again what
-    /// runs, if that is another than what has `ended`.
+    /// A page shows one active job, and takes any end for that job's. So it is told again what
+    /// runs, if that is another prompt than `ended`.
     fn tell_whereabouts(&mut self, ended: &PromptId) {
         let Some(running) = self.log.running().filter(|running| *running != ended) else { return };
         for frame in self.log.whereabouts(running.as_str()) {
@@ -147,7 +147,7 @@ impl State {
     }
 }
 
-/// What a person reads in the page when work is lost: why, where it was, and what became of it.
+/// The message in the page when work is lost: why, at which node, and what happens next.
 #[must_use]
 pub fn lost_message(loss: Loss, backend: &str, worked_on: Option<&str>) -> String {
     let backend = server_for_people(backend);
@@ -166,8 +166,8 @@ pub fn lost_message(loss: Loss, backend: &str, worked_on: Option<&str>) -> Strin
     format!("The job is lost: {why}.{at} It was not submitted again.")
 }
 
-/// A backend as people know it. One that nobody has named is called by its address, which says
-/// nothing to them.
+/// A backend's name for people. An unnamed backend has its address as name, which tells people
+/// nothing.
 #[must_use]
 pub fn server_for_people(name: &str) -> &str {
     let is_port = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());

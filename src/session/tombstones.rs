@@ -1,33 +1,33 @@
-//! Prompts whose events go to nobody any more. Pure.
+//! Prompts whose events are dropped. Pure.
 //!
-//! A prompt that was reported as lost or as not queued can appear all the same: its backend was
-//! away and is back, or a dead connection delivered the submission late. Its client was told
-//! something else, and must not get contradicting events.
+//! A prompt that was reported as lost or as not queued can still appear: its backend was away and
+//! is back, or a dead connection delivered the submission late. Its client was told something else,
+//! and must not get contradicting events.
 
 use std::collections::VecDeque;
 
 use crate::routing::ids::PromptId;
 
-/// How many are remembered for one client. Past it the oldest is taken for a stranger's again.
+/// How many are remembered for one client. Beyond it the oldest counts as unknown again.
 const DISOWNED_MAX: usize = 64;
 
-/// Why a prompt is disowned.
+/// Why the events of a prompt are dropped.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum TombstoneReason {
-    /// Its submission was answered with an error: should it run, it is stopped.
+    /// Its submission was answered with an error: if it runs, it is stopped.
     NotQueued,
-    /// Its end was told.
+    /// Its end was already sent.
     Told,
 }
 
-/// The disowned prompts of one client, oldest first.
+/// These prompts of one client, oldest first.
 #[derive(Debug, Default)]
 pub struct Tombstones {
     prompts: VecDeque<(PromptId, TombstoneReason)>,
 }
 
 impl Tombstones {
-    /// Remembers one.
+    /// Adds a prompt.
     pub fn add(&mut self, prompt: &PromptId, why: TombstoneReason) {
         self.forget(prompt);
         if self.prompts.len() == DISOWNED_MAX {

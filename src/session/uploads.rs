@@ -15,8 +15,8 @@ use crate::routing::ids::BackendId;
 use crate::routing::placement::{BackendView, FleetNow};
 
 impl Client {
-    /// A read that may be a step of a dialogue with a node pack: for a while this client prefers
-    /// the backend that it goes to.
+    /// A read that may belong to a dialogue with a node pack: for a while this client prefers the
+    /// backend that the read goes to.
     ///
     /// # Errors
     /// As for [`Client::contact`].
@@ -29,7 +29,7 @@ impl Client {
         })
     }
 
-    /// A body for a node pack begins: where the reads go. Whoever began it ends it with
+    /// A body for a node pack begins; it goes where reads go. The caller must end it with
     /// [`Client::upload_ended`].
     ///
     /// # Errors
@@ -38,7 +38,7 @@ impl Client {
         self.route(sessions, core::Client::body_began)
     }
 
-    /// An upload begins. Whoever began it ends it with [`Client::upload_ended`].
+    /// An upload begins. The caller must end it with [`Client::upload_ended`].
     ///
     /// # Errors
     /// As for [`Client::contact`].
@@ -46,8 +46,8 @@ impl Client {
         self.route(sessions, core::Client::upload_began)
     }
 
-    /// The same for one that not every backend takes: new work is placed on those that do. A client
-    /// that is held stays where it is.
+    /// The same for an upload that not every backend accepts: an idle client is placed on one that
+    /// does. A held client stays where it is.
     ///
     /// # Errors
     /// As for [`Client::contact`].
@@ -67,7 +67,7 @@ impl Client {
         })
     }
 
-    /// The upload is over; one that arrived reserves its backend.
+    /// The upload is over. If it arrived, it reserves its backend.
     pub fn upload_ended(
         self: &Arc<Self>,
         sessions: &Arc<Sessions>,

@@ -1,5 +1,5 @@
-//! Do the workers of the backends live? (Promise P9.) Collects the events of our prompts, reads the
-//! queues of silent backends, and judges each worker.
+//! Checks whether the workers of the backends are alive (promise P9): collects the events of our
+//! prompts, reads the queues of silent backends, and judges each worker.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +18,7 @@ use crate::shared::Shared;
 /// How long a round waits for one backend.
 const ROUND_MAX: Duration = Duration::from_secs(2);
 
-/// Judges a backend's worker once, by what the clients hear whose prompts run there.
+/// Judges a backend's worker once, by the events that clients got whose prompts run there.
 pub(super) async fn round(shared: &Shared, backend: &Backend, running: &[Arc<Client>]) {
     let mut ours = gather(backend.id, running);
     if backend.worker_wants_reading(ours.iter().map(|it| it.heard).max()) {
@@ -28,7 +28,7 @@ pub(super) async fn round(shared: &Shared, backend: &Backend, running: &[Arc<Cli
     backend.judge_worker(&ours, shared.config().fleet.worker_limits());
 }
 
-/// Our prompts that run there, as far as their links would hear of them.
+/// Our prompts that run there, if their links would receive their events.
 fn gather(backend: BackendId, clients: &[Arc<Client>]) -> Vec<OwnPrompt> {
     let mut all = Vec::new();
     for client in clients {
@@ -50,7 +50,7 @@ async fn read(shared: &Shared, backend: &Backend) {
 }
 
 impl Client {
-    /// Where its link hears of prompts that run.
+    /// The backend whose running prompts its link receives events of.
     pub(super) fn runs_at(&self) -> Option<BackendId> {
         let state = self.state();
         let backend = state.link.as_ref()?.backend;
@@ -59,7 +59,7 @@ impl Client {
         is_running.then_some(backend)
     }
 
-    /// Its prompts that run there, as far as its link would hear of them.
+    /// Adds its prompts that run there, if its link would receive their events.
     fn add_running(&self, backend: BackendId, all: &mut Vec<OwnPrompt>) {
         let state = self.state();
         let Some(link) = state.link.as_ref().filter(|link| link.backend == backend) else { return };

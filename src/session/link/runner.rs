@@ -24,7 +24,7 @@ use crate::net::{now, sleep};
 use crate::session::Sessions;
 use crate::ws::{self, Channel, Frame, Limits, Opcode, ReceiveError};
 
-/// A link that lasted so long is dialled again at once.
+/// A link that lasted this long is dialled again at once.
 const STEADY: Duration = Duration::from_secs(1);
 
 const PAUSES: [Duration; 4] = [
@@ -34,8 +34,8 @@ const PAUSES: [Duration; 4] = [
     Duration::from_secs(2),
 ];
 
-/// Runs a link until its client closes it. Starts when all of `before` have ended: those that the
-/// client had to the same backend.
+/// Runs a link until its client closes it. Starts after all of `before` have ended: the client's
+/// earlier links to the same backend.
 pub async fn run(
     sessions: Arc<Sessions>,
     client: Arc<Client>,
@@ -53,7 +53,7 @@ pub async fn run(
     Runner { sessions, client, link }.run().await;
 }
 
-/// Says that a link has ended, however its task did: the link after it waits for that word.
+/// Marks the link as ended when dropped, even after a panic, because the next link waits for this.
 struct Ending {
     sessions: Arc<Sessions>,
     client: Arc<Client>,
@@ -63,7 +63,8 @@ struct Ending {
 impl Drop for Ending {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            // It was open when it ended: what was pending there has to be asked about.
+            // It was open when it ended: the prompts that were pending there have to be asked
+            // about.
             self.client.link_broke(&self.sessions, &self.link);
         }
         self.link.phase.set(Phase::Closed);
@@ -80,11 +81,11 @@ struct Runner {
 /// A link that was just negotiated.
 struct Opened {
     channel: Channel,
-    /// What came before it was: not yet relayed.
+    /// Frames that came during negotiation and were not yet relayed.
     holdback: Vec<Frame>,
 }
 
-/// What an open link is woken for.
+/// The events of an open link.
 enum Next {
     Received(Option<Result<Frame, ReceiveError>>),
     Rest(Rest),
@@ -97,7 +98,7 @@ impl Runner {
             let stop = self.link.stop.clone();
             let opened = tokio::select! {
                 biased;
-                // Dialling takes much room for a short time; a link is open for hours.
+                // Boxed: dialling needs much memory for a short time, but a link is open for hours.
                 opened = Box::pin(self.open(haste)) => opened,
                 () = stop.cancelled() => return,
             };
@@ -107,7 +108,7 @@ impl Runner {
                     self.backend().breaker.passed();
                     let since = now();
                     let end = self.serve(opened).await;
-                    // One that did not last may be one of many.
+                    // If it did not last, many others may have failed at the same time.
                     failures = if STEADY <= now().duration_since(since) { 0 } else { failures + 1 };
                     debug!(client = %mask(&self.client.id), end = end.as_str(), "Link ended.");
                     self.link.phase.set(Phase::Dialling);
@@ -119,7 +120,7 @@ impl Runner {
         }
     }
 
-    /// Waits before the next attempt: a little, and until the backend is up.
+    /// Waits before the next attempt: for a short time, and until the backend is up.
     async fn pause(&self, failures: usize) {
         let backend = self.backend();
         let pause = PAUSES[failures.min(PAUSES.len() - 1)];
@@ -184,7 +185,7 @@ impl Runner {
     async fn serve(&mut self, opened: Opened) -> LinkEnd {
         let Opened { mut channel, holdback } = opened;
         *self.link.seen() = Seen::opened(now());
-        // Whoever waited for it has it: that must not hasten its next dial.
+        // Clears an old notification, which must not hasten the next dial.
         let _ = self.link.wanted.notified().now_or_never();
         self.link.phase.set(Phase::Open);
         self.client.link_opened(&self.sessions, &self.link);
@@ -195,8 +196,8 @@ impl Runner {
         };
         match end {
             LinkEnd::Asked | LinkEnd::Orphan | LinkEnd::TooLarge => self.say_goodbye(channel).await,
-            // Nobody is there to wait for; should the backend not know it yet, it shows as an
-            // orphan.
+            // Nothing to wait for. If the backend still has the old socket, the new link will show
+            // as an orphan.
             LinkEnd::Lost | LinkEnd::Silent => {}
         }
         end
@@ -209,7 +210,8 @@ impl Runner {
         let mut rest = LazyPoll::new(link.rest(keepalive.due()));
         loop {
             let next = poll_fn(|cx| match rest.poll(cx) {
-                // First: it must be heard in any flood, and costs a look at a flag.
+                // Polled first: it must be noticed in any flood of frames, and costs only the check
+                // of a flag.
                 Poll::Ready(happened) => Poll::Ready(Next::Rest(happened)),
                 Poll::Pending => keepalive.channel.poll_next(cx).map(Next::Received),
             });
@@ -230,13 +232,13 @@ impl Runner {
         }
     }
 
-    /// Does what is to be done besides reading.
+    /// Handles an event other than a received frame.
     async fn see_to(&self, keepalive: &mut Keepalive<'_>, happened: Rest) -> Option<LinkEnd> {
         let frame = match happened {
             Rest::Stopped => return Some(LinkEnd::Asked),
             Rest::Said(frame) => frame,
             Rest::Due if keepalive.is_silent() => {
-                // What has come is read before silence is judged.
+                // Frames that have arrived are read before the link counts as silent.
                 let late = poll_fn(|cx| Poll::Ready(keepalive.channel.poll_next(cx))).await;
                 let Poll::Ready(received) = late else { return Some(LinkEnd::Silent) };
                 keepalive.came();
@@ -279,7 +281,8 @@ impl Runner {
         }
     }
 
-    /// Closes, and waits for the TCP end: only then has ComfyUI let go of the id.
+    /// Closes the socket and waits for the end of the TCP connection: only then has ComfyUI
+    /// released the id.
     async fn say_goodbye(&self, mut channel: Channel) {
         let farewell = async {
             if channel.send(Frame::close(1000, "")).await.is_ok() {

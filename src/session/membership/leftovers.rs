@@ -1,5 +1,5 @@
-//! Backends over a restart: which there were, and which of them are still waited for though nobody
-//! wants them any more.
+//! Keeps backends over a restart: notes the members of the fleet, and brings back those that are
+//! still waited for though they are no longer wanted.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use crate::session::recover::servers;
 use crate::shared::Shared;
 
 impl Sessions {
-    /// Notes what has changed. Called under the lock of what is wanted: the last word must be the
+    /// Notes the changes. Called under the lock of the wanted backends: the last change must be the
     /// last in the journal.
     pub(in crate::session) fn noted(&self, applied: Applied) -> Applied {
         self.shared.records.know_servers(applied.joined.iter().chain(&applied.changed));
@@ -27,7 +27,7 @@ impl Sessions {
         if !journal.is_kept() {
             return applied;
         }
-        // Another server may have joined where one has left.
+        // Another server may have joined at the address of one that left.
         for backend in &applied.left {
             journal.note_member(Arc::clone(&backend.authority), None);
         }
@@ -38,7 +38,7 @@ impl Sessions {
         applied
     }
 
-    /// Notes which backends there are at a start, as far as that is not in the journal.
+    /// Notes at a start the backends that are not yet in the journal.
     pub(in crate::session) fn note_members(&self, saved: Vec<(Arc<str>, MemberRecord)>) {
         let journal = &self.shared.records.journal;
         if !journal.is_kept() {
@@ -56,7 +56,7 @@ impl Sessions {
         }
     }
 
-    /// Has those drain that are still waited for.
+    /// Brings back those that are still waited for, and lets them drain.
     pub(in crate::session) fn restore_leftovers(&self, saved: &Saved) {
         let mut all = Vec::new();
         for leftover in leftovers(saved, &servers(&self.shared), unix_millis()) {
@@ -75,7 +75,7 @@ impl Sessions {
                 ),
             }
         }
-        // Nobody works yet: there is nothing to be taken up.
+        // Before any work begins: there is nothing to take up.
         let _joined = self.shared.fleet.bring_back(all);
     }
 }
@@ -98,8 +98,8 @@ fn as_backend(shared: &Shared, leftover: Leftover) -> Result<(BackendConfig, Goi
     Ok((BackendConfig { identity: server.identity, ..backend }, going))
 }
 
-/// Whose secrets cannot be read comes without: its prompts are not lost, though it lets nobody in
-/// before a reload can read them.
+/// A backend from its record. If its secrets cannot be read, it has none. Its prompts are not lost,
+/// but requests are refused until a reload can read them.
 fn of_record(shared: &Shared, record: &MemberRecord) -> Result<BackendConfig, String> {
     let config = shared.config();
     let listed_by = ListedBy::parse(&record.by).unwrap_or_default();

@@ -1,5 +1,5 @@
-//! Secrets that stand in files, read again at a reload: those of backends that the configuration
-//! does not list. (Those of its own backends are read with it.)
+//! Reads secrets in files again at a reload, for backends that are not in the configuration. (Those
+//! of configured backends are read with it.)
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,24 +10,24 @@ use crate::fleet::diff::{BadDiff, Diff};
 use crate::fleet::wanted::Wanted;
 use crate::session::Sessions;
 
-/// What the files of a backend say now.
+/// The current content of a backend's files.
 #[derive(Debug)]
 pub struct Rotated {
     before: BackendConfig,
     headers: BackendHeaders,
 }
 
-/// What came of reading them.
+/// The result of reading them.
 #[derive(Debug, Default)]
 pub struct ReadAgain {
     pub rotated: Vec<Rotated>,
-    /// Files that cannot be used: what was read of them before stays.
+    /// Files that cannot be used: their earlier content stays in use.
     pub problems: Vec<String>,
 }
 
 impl Sessions {
     /// Reads the files of backends that operators added, and of those that drain; `config` says
-    /// which may be read. May wait for a disk.
+    /// which may be read. May block on a disk.
     #[must_use]
     pub fn read_secrets_again(&self, config: &Config) -> ReadAgain {
         let added = self.wanted.lock().added();
@@ -47,7 +47,8 @@ impl Sessions {
         again
     }
 
-    /// Says to those backends what their files say now. What an operator changed meanwhile stays.
+    /// Gives those backends the current content of their files. What an operator changed meanwhile
+    /// stays.
     pub fn rotate(self: &Arc<Self>, rotated: &[Rotated]) {
         if rotated.is_empty() {
             return;
@@ -60,8 +61,8 @@ impl Sessions {
         });
     }
 
-    /// What was found by discoveries of the configuration has their headers from now on, whenever
-    /// they answer.
+    /// Gives backends that were discovered the headers of the configuration, without waiting for
+    /// the next answer of their discovery.
     pub fn reconfigure_found(self: &Arc<Self>) {
         let config = self.shared.config_kept();
         self.set_headers(|it| {
@@ -71,8 +72,8 @@ impl Sessions {
         });
     }
 
-    /// Gives other headers to those of which `headers` says some: to what is wanted, and to those
-    /// that nobody wants any more.
+    /// Replaces the headers of the backends for which `headers` returns some, both wanted ones and
+    /// those that drain.
     fn set_headers(self: &Arc<Self>, headers: impl Fn(&BackendConfig) -> Option<BackendHeaders>) {
         let applied = {
             let mut wanted = self.wanted.lock();
@@ -85,16 +86,16 @@ impl Sessions {
                 Some((it.id, BackendConfig { headers, ..settings }))
             });
             let diff = Diff { adjust: adjust.collect(), ..Diff::default() };
-            // Nobody leaves but under the lock that is held, and settings alone are always good.
+            // No backend leaves while the lock is held, and new settings alone are always valid.
             self.shared.fleet.apply(&diff).map(|it| drop(self.noted(it))).unwrap_or_default();
             applied
         };
         self.take_up(applied);
     }
 
-    /// The backends that would be a listener of this gateway, if it were configured so and these
-    /// were `wanted`: what is wrong, one line for each. Also those that drain. Those of the
-    /// configuration were looked at when it was read.
+    /// The backends that would be a listener of this gateway, with the new configuration and these
+    /// `wanted` backends: one line for each. Includes those that drain. Configured backends were
+    /// checked when the configuration was read.
     pub(super) fn that_would_be_itself(
         &self,
         config: &Config,
@@ -113,8 +114,8 @@ impl Sessions {
     }
 }
 
-/// What the files of a backend say, also if they were not read before; `None` if not all of its
-/// headers stand in files.
+/// The current content of a backend's files, also if they were not read before; `None` unless all
+/// its headers are in files.
 fn read_again(
     config: &Config,
     backend: &BackendConfig,
@@ -124,7 +125,7 @@ fn read_again(
     }
     let files = match &backend.listed_by {
         ListedBy::Operator => SecretFiles::In(config.admin.secrets_dir.as_deref()),
-        // Those of a discovery are read with it.
+        // Headers of a discovery are read with its configuration.
         ListedBy::Discovery(place) if config.discovery.iter().any(|it| it.name == *place) => {
             return Ok(None);
         }
