@@ -1,4 +1,4 @@
-//! ComfyUI's calls that we make ourselves: small requests to a backend, bounded in size and time.
+//! The gateway's own requests to ComfyUI: small, and bounded in size and time.
 
 use std::time::Duration;
 
@@ -14,10 +14,10 @@ use crate::comfy::answers::{self, Ended, JobState, Junk, Sighting};
 use crate::comfy::{commands, files, query};
 use crate::routing::ids::{FileRef, PromptId};
 
-/// The largest answer read into memory; a queue of a thousand graphs of 64 KiB.
+/// The largest answer that is read into memory: a queue of a thousand graphs of 64 KiB.
 pub const ANSWER_MAX: u64 = 64 << 20;
 
-/// Why a question got no answer.
+/// Why a request got no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum ApiError {
     #[error(transparent)]
@@ -31,7 +31,7 @@ pub enum ApiError {
 }
 
 impl ApiError {
-    /// True only if the backend cannot have seen any part of the question.
+    /// True only if the backend cannot have received any part of the request.
     #[must_use]
     pub fn never_sent(&self) -> bool {
         match self {
@@ -40,7 +40,7 @@ impl ApiError {
         }
     }
 
-    /// True if the backend answered, but not as it should: another question may fare better.
+    /// True if the backend answered, but not in the expected form: another request may succeed.
     #[must_use]
     pub fn is_about_this_question(&self) -> bool {
         match self {
@@ -50,8 +50,8 @@ impl ApiError {
     }
 }
 
-/// The first that is found. Nobody waits for the others then: one silent backend must not keep back
-/// what another has said.
+/// The first successful result. The others are then dropped: a silent backend must not delay the
+/// answer of another.
 pub async fn first_found<T>(
     asked: impl IntoIterator<Item = impl Future<Output = Option<T>>>,
 ) -> Option<T> {
@@ -65,10 +65,10 @@ pub async fn first_found<T>(
 }
 
 impl Backend {
-    /// A request of our own to this backend, with all that goes with everything said to it.
+    /// A request of the gateway to this backend, with the headers that every request to it has.
     ///
     /// # Errors
-    /// `path` is no path with a query.
+    /// `path` is not a path with an optional query.
     pub fn request(
         &self,
         method: Method,
@@ -86,7 +86,7 @@ impl Backend {
     /// `GET path`: status and body, within `limit`.
     ///
     /// # Errors
-    /// No whole answer came in time.
+    /// No complete answer came in time.
     pub async fn get(&self, path: &str, limit: Duration) -> Result<(u16, Bytes), ApiError> {
         self.ask(Method::GET, path, RequestBody::Empty, limit).await
     }
@@ -94,7 +94,7 @@ impl Backend {
     /// `POST path` with a JSON body: status and body, within `limit`.
     ///
     /// # Errors
-    /// No whole answer came in time; the backend may have acted all the same.
+    /// No complete answer came in time; the backend may still have acted.
     pub async fn post(
         &self,
         path: &str,
@@ -107,7 +107,7 @@ impl Backend {
     /// `PATCH path` with a JSON body: status and body, within `limit`.
     ///
     /// # Errors
-    /// No whole answer came in time; the backend may have acted all the same.
+    /// No complete answer came in time; the backend may still have acted.
     pub async fn patch(
         &self,
         path: &str,
@@ -117,10 +117,10 @@ impl Backend {
         self.ask(Method::PATCH, path, RequestBody::whole(body), limit).await
     }
 
-    /// Asks something small on a new connection, which is not kept.
+    /// Makes a small request on a new connection, which is then closed.
     ///
     /// # Errors
-    /// It does not accept one, or does not answer on it.
+    /// The backend does not accept a connection, or does not answer on it.
     pub async fn answers_anew(&self, limit: Duration) -> Result<(), ApiError> {
         let request = self.request(Method::GET, "/prompt", RequestBody::Empty)?;
         let (response, _lease) = self.pool.send_anew(request, limit).await?;
@@ -157,7 +157,7 @@ impl Backend {
         self.look_in(&queue, prompt, limit).await
     }
 
-    /// The same with a queue that was just read, so that many prompts share one reading.
+    /// The same, with a queue that was just read, so that many prompts share one reading.
     ///
     /// # Errors
     /// The backend did not answer; nothing is known then.
@@ -174,9 +174,9 @@ impl Backend {
         Ok(ended.map_or(Sighting::Absent, Sighting::Ended))
     }
 
-    /// The same for one prompt, as cheaply as the server can answer it: since 0.6.0 one small
-    /// question, which reads the queue before the history as we would. The history is read only
-    /// for a prompt that has ended.
+    /// The same for one prompt, as cheaply as the server allows. Since 0.6.0 that is one small
+    /// request, in which the server itself reads the queue before the history. The history is read
+    /// only for a prompt that has ended.
     ///
     /// # Errors
     /// The backend did not answer; nothing is known then.
@@ -198,7 +198,7 @@ impl Backend {
                 let ended = self.history_of(prompt, limit).await?;
                 Ok(ended.map_or(Sighting::Absent, Sighting::Ended))
             }
-            // A fork without the route, or an entry that makes it fail: the long way.
+            // A fork without the route, or an entry that makes it fail: uses queue and history.
             None => self.look_for(prompt, limit).await,
         }
     }
@@ -217,7 +217,7 @@ impl Backend {
         Ok(answers::in_history(&history, prompt.as_str())?)
     }
 
-    /// True if the backend has a file: a question without its bytes.
+    /// True if the backend has a file. The content is not transferred.
     ///
     /// # Errors
     /// The backend did not answer; nothing is known then.
@@ -227,7 +227,8 @@ impl Backend {
         Ok(status == 200)
     }
 
-    /// How many bytes a file has, if it is there and the backend says so: a question without them.
+    /// The size of a file in bytes, if the file exists and the backend gives it. The content is not
+    /// transferred.
     ///
     /// # Errors
     /// The backend did not answer; nothing is known then.
@@ -244,19 +245,19 @@ impl Backend {
         Ok(size.filter(|_| is_there))
     }
 
-    /// Deletes prompts from the queue, as far as they wait there. It answers 200 whatever it did.
+    /// Deletes those of the prompts that wait in the queue. The backend answers 200 in any case.
     ///
     /// # Errors
-    /// The backend did not answer; it may have acted all the same.
+    /// The backend did not answer; it may still have acted.
     pub async fn delete(&self, prompts: &[PromptId], limit: Duration) -> Result<(), ApiError> {
         let ids: Vec<&str> = prompts.iter().map(PromptId::as_str).collect();
         self.post("/queue", commands::delete(&ids), limit).await.map(|_| ())
     }
 
-    /// `GET path`, with 200 or nothing.
+    /// `GET path`, which must be answered with 200.
     ///
     /// # Errors
-    /// No whole answer with status 200 came in time.
+    /// No complete answer with status 200 came in time.
     pub async fn get_ok(&self, path: &str, limit: Duration) -> Result<Bytes, ApiError> {
         match self.get(path, limit).await? {
             (200, body) => Ok(body),
@@ -266,8 +267,9 @@ impl Backend {
 }
 
 /// Percent-encodes one path segment, or the value of a query parameter. Unreserved characters stay
-/// as they are (RFC 3986 section 2.3): a server that compares what it was sent without decoding it
-/// must find it the same. Segments of dots alone are no names of anything (section 5.2.4).
+/// unchanged (RFC 3986 section 2.3), so that a server which compares without decoding finds an
+/// equal text. Segments that consist only of dots have a special meaning and are encoded too
+/// (section 5.2.4).
 #[must_use]
 pub fn encode_segment(text: &str) -> String {
     match text {

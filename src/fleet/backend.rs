@@ -41,7 +41,7 @@ pub(super) use settings::Common;
 pub struct Backend {
     pub id: BackendId,
     pub names: Arc<Names>,
-    /// `host:port`, as it stands in `Host`: the server itself, whatever it is called.
+    /// `host:port`, as in `Host`: identifies the server, whatever its name is.
     pub authority: Arc<str>,
     pub host: String,
     pub port: u16,
@@ -49,9 +49,9 @@ pub struct Backend {
     pub host_header: HeaderValue,
     labels: ArcSwap<Vec<String>>,
     headers: ArcSwap<BackendHeaders>,
-    /// Who wanted it last.
+    /// The source that wanted it last.
     listed_by: ArcSwap<ListedBy>,
-    /// As it was told by whoever discovered it.
+    /// Its identity, from its discovery.
     identity: ArcSwap<Option<Arc<str>>>,
     weight: AtomicU32,
     /// 0 for no limit.
@@ -62,19 +62,19 @@ pub struct Backend {
     pub load: Load,
     pub queue: QueueSnapshots,
     live: LiveConfig,
-    /// Copies of what [`State`] says, for views without a lock.
+    /// Copies of fields of [`State`], for views without a lock.
     up: AtomicBool,
     admin: AtomicU8,
     bound: AtomicU32,
-    /// How often something was written there through us.
+    /// How often something was written there through Mooring.
     pub writes: AtomicU64,
-    /// It leaves the fleet, or the process stops: whatever is done for it ends.
+    /// Cancelled when it leaves the fleet or the process stops: all its tasks end.
     leaving: CancellationToken,
     has_left: AtomicBool,
-    /// A copy of what [`State`] says.
+    /// A copy of a field of [`State`].
     going: AtomicBool,
     state: Lock<State, { rank::BACKEND }>,
-    /// Says when the backend goes up or down.
+    /// Notified when the backend goes up or down.
     up_state: OrderedWatch<UpState>,
 }
 
@@ -82,26 +82,26 @@ pub struct Backend {
 struct State {
     health: Health,
     admin: AdminState,
-    /// That it is to leave.
+    /// Set if it is to leave.
     going: Option<Going>,
-    /// Who said so; `None` if nobody did.
+    /// The operator's last state change; `None` if there was none.
     said: Option<StateChange>,
     /// When it last went up or down, or was configured.
     since: Instant,
-    /// What the last failed probe said.
+    /// The error of the last failed probe.
     trouble: Option<String>,
     version: Option<Version>,
-    /// The page that it serves, as far as it says so.
+    /// The version of the page that it serves, if it gives one.
     frontend: Option<Arc<str>>,
-    /// The answer of `GET /features`, as it came.
+    /// The answer of `GET /features`, unchanged.
     features: Option<Arc<str>>,
-    /// When its port was last found closed: its process, and all it remembered, is gone since.
+    /// When its port was last found closed: the process of that time is gone, with all its memory.
     refused: Option<Instant>,
     /// When its watch link last got a `status`.
     last_status: Option<Instant>,
 }
 
-/// What an operator sees of a backend.
+/// What operators see of a backend.
 #[derive(Clone, Debug)]
 pub struct Report {
     pub up: bool,
@@ -179,8 +179,8 @@ impl Backend {
         }
     }
 
-    /// True if it may be asked something on behalf of anybody: its probes say that it is up, and no
-    /// operator that it is off.
+    /// True if it may be asked on behalf of any client: its probes say that it is up, and no
+    /// operator has turned it off.
     #[must_use]
     pub fn is_up(&self) -> bool {
         self.up.load(Ordering::Relaxed) && self.admin() != AdminState::Off && !self.has_left()
@@ -189,7 +189,7 @@ impl Backend {
     #[must_use]
     pub fn admin(&self) -> AdminState {
         match self.admin.load(Ordering::Relaxed) {
-            // Whatever its operator says, it is not for those that are new.
+            // Whatever the operator's state is, it takes no new clients.
             0 if self.going.load(Ordering::Relaxed) => AdminState::Draining,
             0 => AdminState::Ready,
             1 => AdminState::Draining,
@@ -197,8 +197,8 @@ impl Backend {
         }
     }
 
-    /// Takes an operator's word, and remembers whose it is. It is noted before the next one is
-    /// taken: of two operators the same has the last word here and after a restart.
+    /// Applies an operator's state change and remembers its author. It is noted before the next one
+    /// is applied, so that of two operators the same one is last here and after a restart.
     pub fn heed(&self, change: StateChange, note: impl FnOnce(&StateChange)) {
         let mut state = self.state();
         self.store_admin(&mut state, change.state);
@@ -207,12 +207,12 @@ impl Backend {
         state.said = Some(change);
         drop(state);
         if is_ready {
-            // Whoever says so has looked.
+            // The operator has checked it.
             self.worker_is_new();
         }
     }
 
-    /// Sets what it is by the operator.
+    /// Sets the operator's state.
     pub fn set_admin(&self, admin: AdminState) {
         self.store_admin(&mut self.state(), admin);
     }
@@ -232,9 +232,10 @@ impl Backend {
         self.bound.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// A client that was bound to it is not any more.
+    /// A client is no longer bound to it.
     pub fn client_left(&self) {
-        // It may be told before the coming is: the two are counted after the client's lock.
+        // The count may wrap for a moment, because both are counted after the client's lock is
+        // released and can come in the other order.
         self.bound.fetch_sub(1, Ordering::Relaxed);
     }
 
@@ -281,13 +282,13 @@ impl Backend {
         (!state.health.is_up()).then(|| now.duration_since(state.since))
     }
 
-    /// Whether it is up, and how often it has turned.
+    /// Whether it is up, and how often it has changed.
     #[must_use]
     pub fn up_state(&self) -> UpState {
         self.up_state.get()
     }
 
-    /// Waits until it was asked once, whatever came of it. Cancel safe.
+    /// Waits until it was probed once, with any result. Cancel safe.
     pub async fn was_probed(&self) {
         self.up_state.wait_for(|turned| turned.was_probed).await;
     }
@@ -340,7 +341,7 @@ impl Backend {
         match change {
             Some(Change::WentUp) => info!(backend = %self.name(), "Backend is up."),
             Some(Change::WentDown) => warn!(backend = %self.name(), trouble, "Backend is down."),
-            // The trouble says what it is: it may answer, and be of no use.
+            // `trouble` has the details: the backend may answer, and still be unusable.
             None if is_news => warn!(backend = %self.name(), up, trouble, "Backend has trouble."),
             None => {}
         }
@@ -351,7 +352,7 @@ impl Backend {
         }
     }
 
-    /// Its watch link is open again. A server that has nothing to do, and had something, is another
+    /// Its watch link is open again. A server that had work and has none now counts as a new
     /// process.
     pub fn reopened(&self, queue_remaining: u32) {
         if queue_remaining == 0 && 0 < self.load.queue_remaining() {
@@ -359,7 +360,7 @@ impl Backend {
         }
     }
 
-    /// It was up all the time, and is of use again: whoever waits for its return looks.
+    /// It was up all the time and can be used again: wakes the tasks that wait for its return.
     pub(super) fn came_back(&self) {
         self.up_state.change(UpState::again);
     }

@@ -1,10 +1,10 @@
-//! A circuit breaker: does a backend take new connections? (Promise B4.)
+//! A circuit breaker for a backend that takes no new connections (promise B4).
 //!
 //! A backend that is half dead keeps its open sockets, answers on them, and accepts no new
 //! connection. Its watch link then reports that all is well, and its queue is the shortest because
 //! no client gets through. So every failed dial and link counts, and an answer on a new connection
-//! resets the count; now and then a connection is made only for this. While the breaker is tripped,
-//! the backend gets no new work; its running work goes on.
+//! resets the count. From time to time a connection is opened only for this check. While the
+//! breaker is tripped, the backend gets no new work; its running work continues.
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -21,18 +21,18 @@ use crate::lock::{Guard, Lock, rank};
 use crate::net::sleep;
 use crate::routing::health::{Change, Health, Probe, Thresholds};
 
-/// What is known of a backend's new connections.
+/// The state of a backend's new connections.
 #[derive(Debug)]
 pub struct Breaker {
     names: Arc<Names>,
     live: LiveConfig,
-    /// A copy of what [`State`] says, for views without a lock.
+    /// A copy of a field of [`State`], for views without a lock.
     shut: AtomicBool,
-    /// Nothing has failed lately: one more that passed is no news.
+    /// Nothing has failed lately, so another success changes nothing.
     well: AtomicBool,
     state: Lock<State, { rank::BREAKER }>,
     turned: Notify,
-    /// The turns of those that dial for links.
+    /// Limits the dials of links.
     pub dial_limiter: DialLimiter,
 }
 
@@ -61,7 +61,7 @@ impl Breaker {
         self.shut.load(Ordering::Relaxed)
     }
 
-    /// Why they are shut.
+    /// Why the breaker is tripped.
     #[must_use]
     pub fn trouble(&self) -> Option<String> {
         let state = self.state();
@@ -76,13 +76,13 @@ impl Breaker {
         }
     }
 
-    /// A new connection came to nothing, and why.
+    /// A new connection failed, and why.
     pub fn failed(&self, trouble: String) {
         self.observe(Probe::Fail, Some(trouble));
     }
 
     fn observe(&self, probe: Probe, trouble: Option<String>) {
-        // One answer proves that it accepts.
+        // One answer proves that it accepts connections.
         let thresholds = Thresholds { rise: NonZeroU32::MIN, ..self.live.get().fleet.thresholds() };
         let mut state = self.state();
         let (health, change) = state.health.observe(probe, thresholds);
@@ -109,13 +109,13 @@ impl Breaker {
     }
 }
 
-/// Knocks at a backend's doors until it leaves: seldom while they are open, and at each
-/// probe interval while they are shut.
+/// Tries new connections to a backend until it leaves: at long intervals while the breaker is
+/// closed, and at each probe interval while it is tripped.
 pub async fn probe(backend: Arc<Backend>, live: LiveConfig) {
     let probing = async {
         loop {
             pause(&backend.breaker, &live).await;
-            // One that is down is dialled by its watch link already.
+            // The watch link already dials a backend that is down.
             if !backend.is_up() {
                 continue;
             }

@@ -16,19 +16,19 @@ use crate::net::{now, sleep};
 /// The least time between two dials.
 const APART: Duration = Duration::from_millis(20);
 
-/// Up to so much is added to it, so that several gateways do not dial in step.
+/// The most jitter that is added, so that several gateways do not dial in step.
 const JITTER_MS: u64 = 5;
 
-/// First dials, however many, keep the others waiting for no longer than this each time.
+/// The longest delay that first dials, however many, cause for another dial.
 const PUT_OFF_MAX: Duration = Duration::from_secs(1);
 
-/// Who wants to dial.
+/// How urgent a dial is.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Haste {
     /// A new link that somebody waits for.
     First,
-    /// One that was open, or that failed before; and one that is made for many clients at a time,
-    /// and for none of them in particular.
+    /// A link that was open, or that failed before; or one of many that are made together, for no
+    /// client in particular.
     Again,
 }
 
@@ -36,7 +36,7 @@ pub enum Haste {
 #[derive(Debug)]
 pub struct DialLimiter {
     turn: Semaphore,
-    /// Before it nobody dials again.
+    /// No redial happens before this moment.
     next: Lock<Option<Instant>, { rank::DIAL_LIMITER }>,
 }
 
@@ -47,13 +47,13 @@ impl Default for DialLimiter {
 }
 
 impl DialLimiter {
-    /// Waits for its turn to dial. `whose` varies the pauses. Cancel safe: who leaves the queue
-    /// takes nobody's turn.
+    /// Waits for its turn to dial. `whose` varies the pauses. Cancel safe: a caller that leaves the
+    /// queue takes no turn.
     pub async fn turn(&self, haste: Haste, whose: impl Hash) {
         match haste {
             Haste::First => self.put_off(whose),
             Haste::Again => {
-                // A semaphore that is never closed gives a permit always.
+                // A semaphore that is never closed always gives a permit.
                 let _turn = self.turn.acquire().await.ok();
                 let next = *self.next.lock();
                 if let Some(left) = next.and_then(|next| next.checked_duration_since(now())) {
@@ -64,7 +64,7 @@ impl DialLimiter {
         }
     }
 
-    /// Somebody dials: the next one does so a little later.
+    /// A dial happens: the next one is delayed a little.
     fn put_off(&self, whose: impl Hash) {
         let now = now();
         let mut next = self.next.lock();

@@ -8,29 +8,29 @@ use super::backend::Backend;
 use crate::config::{BackendConfig, BackendHeaders, Config, ListedBy};
 use crate::routing::ids::BackendId;
 
-/// What changes, and nothing else. Made by [`between`], or by who knows what he wants.
+/// All changes. Made by [`between`], or by a caller that wants specific changes.
 #[derive(Debug, Default, PartialEq)]
 pub struct Diff {
     /// These join.
     pub join: Vec<BackendConfig>,
-    /// These stay, and have other settings or another name now. The server is the same.
+    /// These stay, with other settings or another name. The server is the same.
     pub adjust: Vec<(BackendId, BackendConfig)>,
-    /// These leave at once, whatever they have.
+    /// These leave at once, whatever work they have.
     pub leave: BTreeSet<BackendId>,
 }
 
-/// One that is in the fleet, as a comparison sees it.
+/// A backend of the fleet, with what the comparison needs.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Member {
     pub id: BackendId,
     pub settings: BackendConfig,
 }
 
-/// Compares the fleet with what is wanted of it. A server is known by where it listens: the same
-/// one under another name keeps its bindings and its records, another one under the same name is a
-/// stranger, and what is left of the old one is called `NAME~old`. Where it is told that another
-/// server has the address now, the one before is gone: it leaves at once. Returns the difference,
-/// and those that are not wanted any more: they leave when they have drained.
+/// Compares the fleet with the wanted list. A server is identified by its address. The same server
+/// under another name keeps its bindings and its records. Another server under the same name is a
+/// new one, and the old one is renamed to `NAME~old`. If the identities show that another server
+/// has the address now, the old one is gone and leaves at once. Returns the difference, and the
+/// members that are no longer wanted: they leave when they have drained.
 #[must_use]
 pub fn between(members: &[Member], wanted: &[BackendConfig]) -> (Diff, BTreeSet<BackendId>) {
     let mut diff = Diff::default();
@@ -59,8 +59,8 @@ pub fn between(members: &[Member], wanted: &[BackendConfig]) -> (Diff, BTreeSet<
     (diff, unwanted.into_iter().map(|member| member.id).collect())
 }
 
-/// These join beside the members, though nobody wants them: they drain. One whose address is taken
-/// is left out, as are those for which there is no room.
+/// Those of `left_over` that join beside the members, to drain, though they are not wanted. Those
+/// whose address is in use, or for which there is no room, are left out.
 #[must_use]
 pub fn beside(members: &[Member], left_over: Vec<BackendConfig>) -> Vec<BackendConfig> {
     let settings = || members.iter().map(|it| &it.settings);
@@ -76,7 +76,7 @@ pub fn beside(members: &[Member], left_over: Vec<BackendConfig>) -> Vec<BackendC
     named.collect()
 }
 
-/// True if two servers of one address are told to be different ones.
+/// True if two servers with one address have different identities.
 fn is_another(one: &BackendConfig, other: &BackendConfig) -> bool {
     one.identity.as_ref().zip(other.identity.as_ref()).is_some_and(|(one, other)| one != other)
 }
@@ -92,17 +92,17 @@ fn free_name(name: &str, taken: &BTreeSet<String>) -> String {
     names.find(|name| !taken.contains(name)).unwrap_or_default()
 }
 
-/// What came of a difference.
+/// The result of applying a difference.
 #[derive(Debug, Default)]
 #[must_use = "those that joined have to be looked at, and those that left to be forgotten"]
 pub struct Applied {
     pub joined: Vec<Arc<Backend>>,
     pub left: Vec<Arc<Backend>>,
-    /// These have other settings now, are to leave now, or stay after all.
+    /// These have other settings now, are now to leave, or stay after all.
     pub changed: Vec<Arc<Backend>>,
 }
 
-/// Why a difference is not applied; nothing of it is.
+/// Why a difference was not applied; nothing of it was.
 #[derive(Debug, Eq, PartialEq, thiserror::Error)]
 pub enum BadDiff {
     #[error("two backends would be named {0}")]
@@ -119,7 +119,7 @@ pub enum BadDiff {
     NotThere,
 }
 
-/// Looks whether what `diff` makes of the fleet is one.
+/// Checks that `diff` gives a valid fleet.
 pub(super) fn check(members: &[Member], diff: &Diff) -> Result<(), BadDiff> {
     let is_member = |id: &BackendId| members.iter().any(|member| member.id == *id);
     if !diff.leave.iter().chain(diff.adjust.iter().map(|(id, _)| id)).all(is_member) {
@@ -146,13 +146,13 @@ pub(super) fn check(members: &[Member], diff: &Diff) -> Result<(), BadDiff> {
     (count <= max).then_some(()).ok_or(BadDiff::TooManyDrain { count, max })
 }
 
-/// Looks whether so many may be wanted.
+/// Checks that no more backends are wanted than allowed.
 pub(super) fn check_wanted(wanted: &[BackendConfig]) -> Result<(), BadDiff> {
     let (count, max) = (wanted.len(), Config::BACKENDS_MAX);
     (count <= max).then_some(()).ok_or(BadDiff::TooMany { count, max })
 }
 
-/// What is said of a backend of which nothing is known any more.
+/// The settings of the placeholder for a backend of which nothing is known any more.
 pub(super) fn forgotten() -> BackendConfig {
     BackendConfig {
         name: "(left)".to_owned(),
@@ -203,7 +203,7 @@ mod tests {
         made.map(|(slot, settings)| Member { id: BackendId::nth(slot), settings }).collect()
     }
 
-    /// What joins, is adjusted, and is not wanted any more.
+    /// The backends that join, are adjusted, and are not wanted any more.
     fn told(before: &str, wanted: &str) -> (Vec<String>, Vec<String>, Vec<u16>) {
         let (diff, unwanted) = between(&members(before), &all(wanted));
         let called = |it: &BackendConfig| format!("{}={}*{}", it.name, it.port, it.weight);
@@ -261,7 +261,7 @@ mod tests {
         assert_eq!(check(&two, &adjusted), Err(BadDiff::NameTwice("a".to_owned())));
     }
 
-    /// A rollout puts as many beside those that drain.
+    /// A rollout puts as many new ones beside those that drain.
     #[test]
     fn those_that_drain_do_not_count_among_those_that_may_be_wanted() {
         let many = |ports: std::ops::Range<u16>| -> String {
@@ -274,7 +274,7 @@ mod tests {
         let (count, max) = (1_001, Config::BACKENDS_MAX);
         let wanted = all(&many(0..1_001));
         assert_eq!(check_wanted(&wanted), Err(BadDiff::TooMany { count, max }));
-        // All together have a bound of their own.
+        // All together have a limit of their own.
         let (old, new) = (members(&many(0..1_001)), all(&many(1_001..2_001)));
         let (count, max) = (2_001, Config::MEMBERS_MAX);
         let refused = check(&old, &between(&old, &new).0);
@@ -298,7 +298,7 @@ mod tests {
         assert_eq!(diff.leave, BTreeSet::from([BackendId::nth(0)]));
         assert_eq!((diff.join, diff.adjust), (wanted, vec![]));
         assert_eq!(unwanted, BTreeSet::from([BackendId::nth(1)]));
-        // Who does not say which server it is may be any, and the one that is there.
+        // A backend without an identity may be any server, so it counts as the one that is there.
         assert_eq!(told("a=1#x", "a=1"), expected(&[], &["0:a=1*1"], &[]));
         assert_eq!(told("a=1", "a=1#x"), expected(&[], &["0:a=1*1"], &[]));
         assert_eq!(told("a=1#x", "b=1#x"), expected(&[], &["0:b=1*1"], &[]));
@@ -318,8 +318,8 @@ mod tests {
     }
 
     proptest! {
-        /// However often the fleet is changed: what is wanted is there, what is not is to go, every
-        /// change is one that can be made, and a server keeps its id while it is there.
+        /// After any changes of the fleet, wanted backends are in it, others are to leave, every
+        /// change can be applied, and a server keeps its id while it is a member.
         #[test]
         fn the_fleet_becomes_what_is_wanted(wishes in vec(any_fleet(), 1..6)) {
             let (mut fleet, mut next): (Vec<Member>, u16) = (Vec::new(), 0);

@@ -1,4 +1,4 @@
-//! The features that pages are told the fleet has; computed again only when a backend reports
+//! The features of the fleet that pages are told; computed again only when a backend reports
 //! others.
 
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use super::Fleet;
 use crate::comfy::features::{AT_LEAST, in_common};
 use crate::routing::placement::AdminState;
 
-/// What was told last, and of whom.
+/// The features that were told last, and the backends that they are from.
 #[derive(Debug)]
 pub(super) struct Told {
     of: Vec<Arc<str>>,
@@ -15,7 +15,7 @@ pub(super) struct Told {
     edition: Edition,
 }
 
-/// Which of the texts that were told: a socket that was told another is told again.
+/// Identifies a text of features: a socket that was told another one is told again.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Edition(u32);
 
@@ -26,12 +26,12 @@ impl Default for Told {
 }
 
 impl Fleet {
-    /// What every backend can do that a client may meet: those that ever said what they are, but
-    /// for those that an operator has switched off.
+    /// The features of every backend that a client may meet: those that have reported, except those
+    /// that an operator has switched off.
     #[must_use]
     pub fn features(&self) -> (Edition, Arc<str>) {
         let known = self.iter().filter(|it| it.admin() != AdminState::Off);
-        // One that gives no features has what every server has that is new enough.
+        // A backend that reports no features has those of every server that is new enough.
         let of: Vec<Arc<str>> = known
             .filter_map(|it| it.features().or_else(|| it.version().map(|_| AT_LEAST.into())))
             .collect();

@@ -1,4 +1,4 @@
-//! Idle connections, kept to be used again.
+//! Pools of idle connections, for reuse.
 
 use std::time::{Duration, Instant};
 
@@ -6,7 +6,7 @@ use crate::lock::{Lock, rank};
 use crate::net::now;
 use crate::tasks::Tasks;
 
-/// Kept connections of one kind to one backend.
+/// Idle connections of one kind to one backend.
 #[derive(Debug)]
 pub struct IdlePool<T> {
     tasks: Tasks,
@@ -15,7 +15,8 @@ pub struct IdlePool<T> {
 
 #[derive(Debug)]
 struct Shelf<T> {
-    /// How long one is kept without use; below the backend's keep-alive (75 s in older aiohttp).
+    /// How long one is kept without use; shorter than the backend's keep-alive (75 s in older
+    /// aiohttp).
     idle: Duration,
     max: usize,
     /// The most recently used last.
@@ -28,8 +29,8 @@ impl<T> IdlePool<T> {
         Self { tasks, shelf: Lock::new(Shelf { idle, max, kept: Vec::new() }) }
     }
 
-    /// The one that was used last, unless that is too long ago. Whether the backend has closed it
-    /// is for the caller to see.
+    /// The most recently used one, unless it was idle too long. The caller must check whether the
+    /// backend has closed it.
     pub fn take(&self) -> Option<T> {
         let now = now();
         let mut shelf = self.shelf.lock();
@@ -37,7 +38,7 @@ impl<T> IdlePool<T> {
         if now.duration_since(since) < shelf.idle {
             return Some(connection);
         }
-        // Those below it are older still.
+        // Those below it are even older.
         shelf.kept.clear();
         None
     }
@@ -45,26 +46,26 @@ impl<T> IdlePool<T> {
     pub fn give_back(&self, connection: T) {
         let now = now();
         let mut shelf = self.shelf.lock();
-        // Asked under the lock, so that `close` finds what was kept before the stop.
+        // Checked under the lock, so that `close` finds what was kept before the stop.
         if shelf.kept.len() < shelf.max && !self.tasks.is_stopping() {
             shelf.kept.push((connection, now));
         }
     }
 
-    /// Drops those that were not used for long, so that they do not stay open for ever.
+    /// Drops those that were idle too long, so that they do not stay open forever.
     pub fn sweep(&self, now: Instant) {
         let mut shelf = self.shelf.lock();
         let idle = shelf.idle;
         shelf.kept.retain(|(_, since)| now.duration_since(*since) < idle);
     }
 
-    /// Drops all of them: a drain that waits for a backend to close them would wait to its
-    /// deadline.
+    /// Drops all of them: otherwise a drain would wait until its deadline for the backend to close
+    /// them.
     pub fn close(&self) {
         self.shelf.lock().kept.clear();
     }
 
-    /// Other limits hold from now on; what is too much goes, the longest unused first.
+    /// Changes the limits; the excess is dropped, the longest idle first.
     pub fn limit(&self, idle: Duration, max: usize) {
         let mut shelf = self.shelf.lock();
         (shelf.idle, shelf.max) = (idle, max);

@@ -1,8 +1,8 @@
-//! When a connection last accepted bytes to send, so that an answer is awaited from the last byte
-//! of its request on. Sending a model of ten gigabytes may take any time, as long as its bytes
-//! move.
+//! Records when a connection last accepted bytes, so that the wait for an answer is measured from
+//! the last byte of its request. Sending a model of ten gigabytes may take any time, as long as its
+//! bytes move.
 //!
-//! What counts is what the connection has accepted, and not what it was given: a large body is sent
+//! What counts is what the connection has accepted, not what was handed to it: a large body is sent
 //! piece by piece even if it is in memory.
 
 use std::io::{self, IoSlice};
@@ -17,11 +17,11 @@ use tokio::time::timeout_at;
 
 use crate::net::{Stream, now};
 
-/// When something was last sent.
+/// When bytes were last sent.
 #[derive(Debug)]
 pub struct LastSent {
     opened: Instant,
-    /// After `opened`, in microseconds.
+    /// Microseconds after `opened`.
     at: AtomicU64,
 }
 
@@ -55,7 +55,7 @@ impl LastSent {
     }
 }
 
-/// A connection that notes when it takes something.
+/// A connection that records when it accepts bytes.
 #[derive(Debug)]
 pub struct TimedStream {
     stream: Stream,
@@ -134,7 +134,7 @@ mod tests {
 
     const LIMIT: Duration = Duration::from_secs(10);
 
-    /// Time is not real: it passes when nobody can do anything.
+    /// The clock is paused: it advances when no task can run.
     #[tokio::test(start_paused = true)]
     async fn an_answer_is_awaited_from_the_last_byte_that_was_sent() {
         let (ours, mut theirs) = duplex(8);
@@ -151,7 +151,7 @@ mod tests {
         let began = now();
         let stalls = async {
             line.write_all(b"xxx").await.unwrap();
-            // There is no room for the rest: the other side does not read.
+            // There is no room for the rest, because the other side does not read.
             line.write_all(b"xxxxxxxxxxxxxxxx").await.unwrap();
         };
         assert!(last.awaited(stalls, LIMIT).await.is_none());

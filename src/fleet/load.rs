@@ -6,27 +6,28 @@ use std::time::{Duration, Instant};
 
 use crate::net::now;
 
-/// How long an answered submission counts on top of the pushed queue length, if no `status` came
-/// after its answer: the `status` may have come just before it.
+/// How long an answered submission counts in addition to the reported queue length if no `status`
+/// came after its answer: the `status` may have come just before it.
 const SETTLES: Duration = Duration::from_millis(500);
 
-/// Answered submissions are counted in steps, not one by one: a placement looks at the load of
+/// Answered submissions are counted in time steps, not one by one. A placement reads the load of
 /// every backend, and must not take a lock for each.
 const STEPS: usize = 10;
 
 /// The load of one backend.
 #[derive(Debug)]
 pub struct Load {
-    /// Waiting and running, as the last `status` event said.
+    /// Waiting and running prompts, according to the last `status` event.
     queue_remaining: AtomicU32,
-    /// Submissions decided for it and not answered.
+    /// Submissions that go to it and are not answered.
     in_flight: AtomicU32,
-    /// How many submissions were answered, in each of the last [`STEPS`] steps, that no `status`
-    /// has counted for sure: the number of the step in the upper half, the count in the lower.
+    /// The number of submissions that were answered in each of the last [`STEPS`] steps, and that
+    /// no later `status` includes. The upper half is the number of the step, the lower half the
+    /// count.
     settling: [AtomicU64; STEPS],
-    /// How many prompts ended that no `status` has taken off, written in the same way by the step
-    /// of the last of them: ComfyUI tells of an end first and counts then, and who hears of the end
-    /// may submit the next prompt at once.
+    /// The number of prompts that ended and that no `status` has subtracted, in the same form, with
+    /// the step of the last of them. ComfyUI sends an end first and counts afterwards, and a client
+    /// that gets the end may submit the next prompt at once.
     ended: AtomicU64,
     began: Instant,
 }
@@ -44,9 +45,9 @@ impl Default for Load {
 }
 
 impl Load {
-    /// A `status` event said how many prompts wait and run: whatever was answered is in it. What
-    /// has ended is out of it as far as there are fewer than before: ends come by other
-    /// connections, and the `status` may be of before.
+    /// A `status` event gave the number of waiting and running prompts. It includes every answered
+    /// submission. Ended prompts are subtracted only as far as the number has decreased: ends come
+    /// on other connections, and the `status` may be from before them.
     pub fn counted(&self, queue_remaining: u32) {
         let before = self.queue_remaining.swap(queue_remaining, Ordering::Relaxed);
         self.settling.iter().for_each(|step| step.store(0, Ordering::Relaxed));
@@ -55,26 +56,26 @@ impl Load {
         let _ = self.ended.fetch_update(Ordering::Relaxed, Ordering::Relaxed, taken_off);
     }
 
-    /// A submission is decided for this backend.
+    /// A submission will go to this backend.
     pub fn expect_one(&self) {
         self.in_flight.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// The submission was taken by the backend.
+    /// The backend accepted the submission.
     pub fn taken(&self, now: Instant) {
         let step = self.step(now);
         let one_more = |counted: u64| match counted >> 32 == step {
             true => Some(counted + 1),
             false => Some(step << 32 | 1),
         };
-        // The number of a step is below 2^32 for six years, and what is older never counts.
+        // The number of a step is below 2^32 for six years, and older counts are never used.
         let place = usize::try_from(step).unwrap_or_default() % STEPS;
         let settling = &self.settling[place];
         let _ = settling.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more);
         self.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// The backend has told how a prompt ended, and may not have counted it out yet.
+    /// The backend has sent the end of a prompt, and may not have subtracted it yet.
     pub fn ended(&self, now: Instant) {
         let step = self.step(now);
         let one_more = |ended: u64| Some((step << 32) | (u64::from(recent(ended, step)) + 1));
@@ -86,14 +87,14 @@ impl Load {
         self.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// What the backend said last.
+    /// The last reported number.
     #[must_use]
     pub fn queue_remaining(&self) -> u32 {
         self.queue_remaining.load(Ordering::Relaxed)
     }
 
-    /// The load that a placement compares. What was answered or has ended counts for `SETTLES`, or
-    /// for up to a step less.
+    /// The load that a placement compares. Answered and ended prompts count for `SETTLES`, or for
+    /// up to a step less.
     #[must_use]
     pub fn total(&self, now: Instant) -> u32 {
         let step = self.step(now);
@@ -111,7 +112,7 @@ impl Load {
     }
 }
 
-/// What was counted, unless it was so long ago that the backend has counted it itself.
+/// The count, unless it is so old that the backend has counted it itself.
 fn recent(counted: u64, step: u64) -> u32 {
     let is_recent = step < (counted >> 32) + STEPS as u64;
     low(counted) * u32::from(is_recent)

@@ -1,15 +1,15 @@
-//! The backends, live: their health, their load, their connections.
+//! The live backends: their health, their load, their connections.
 //!
-//! The fleet can change while everything runs: [`diff`] says how. `roster` is who is in it now,
-//! `supervisor` runs the tasks of one backend from its joining to its leaving, and [`names`] is
-//! what it is called.
+//! The fleet can change while everything runs, by a [`diff`]. `roster` holds its current members,
+//! `supervisor` runs the tasks of one backend from when it joins until it leaves, and [`names`]
+//! holds its name.
 //!
-//! Nothing else dials a backend. [`watch`] keeps one link of our own to each and learns from it;
+//! Nothing else dials a backend. [`watch`] keeps one link of our own to each and learns from it.
 //! [`breaker`] knows whether it takes new connections, and [`dial_limiter`] when a link may be
-//! dialled again. [`pool`] carries requests; its connections wait in [`idle`], and [`last_sent`]
-//! says from when an answer is awaited. [`api`] asks small questions, and [`queue_snapshot`] reads
+//! dialled again. [`pool`] sends requests; its idle connections are in [`idle`], and [`last_sent`]
+//! says from when an answer is awaited. [`api`] makes small requests, and [`queue_snapshot`] reads
 //! one queue for many callers. [`up_state`] says whether a backend is up, and [`worker`] whether
-//! the thread lives that does its work. [`features`] are what all have in common.
+//! the thread is alive that does its work. [`features`] are what all have in common.
 
 pub mod api;
 pub mod backend;
@@ -49,26 +49,26 @@ use backend::{Backend, Common, Going};
 use diff::{Applied, BadDiff, Diff, Member};
 use roster::Roster;
 
-/// The id of what stands for a backend while there is none: no slot has it.
+/// The id of the placeholder for a backend while there is none: no slot has this id.
 const NOBODY: BackendId = BackendId::new(u16::MAX, u16::MAX - 1);
 
-/// The backends that there are, and those that there were.
+/// The current backends, and former ones.
 #[derive(Debug)]
 pub struct Fleet {
     roster: ArcSwap<Roster>,
     common: Common,
-    /// Stands for those that left so long ago that nothing is known of them any more.
+    /// The placeholder for backends that left so long ago that nothing is known of them any more.
     forgotten: Arc<Backend>,
-    /// Stands for a backend while there is none.
+    /// The placeholder for a backend while there is none.
     nobody: Arc<Backend>,
-    /// Whoever changes the fleet, one at a time. True once its backends are watched.
+    /// Held while the fleet is changed. True once its backends are watched.
     watched: Lock<bool, { rank::ROSTER }>,
     /// Counts placements, so that equal backends are chosen in turn.
     turn: AtomicU64,
     /// When work last found no backend that takes any, in milliseconds after `began`, plus one.
     missed: AtomicU64,
     began: Instant,
-    /// What pages were told last.
+    /// The features that pages were told last.
     told: Lock<features::Told, { rank::FEATURES }>,
 }
 
@@ -104,7 +104,7 @@ impl Fleet {
         self.iter().for_each(|backend| backend.pool.reconfigure());
     }
 
-    /// Starts to watch every backend, and those that join later, until they leave.
+    /// Starts to watch every backend, including those that join later, until they leave.
     pub fn start(&self) {
         let mut watched = self.watched.lock();
         *watched = true;
@@ -116,19 +116,19 @@ impl Fleet {
     /// Changes the fleet, as a whole or not at all.
     ///
     /// # Errors
-    /// The fleet would be one that no configuration can describe.
+    /// The result would be a fleet that no configuration can describe.
     pub fn apply(&self, diff: &Diff) -> Result<Applied, BadDiff> {
         self.apply_under(&self.watched.lock(), diff)
     }
 
-    /// Makes the fleet what is wanted of it: who is not wanted any more is to go, because of `by`,
-    /// and whoever is stays.
+    /// Changes the fleet to the wanted one: backends that are no longer wanted are to leave,
+    /// because of `by`, and wanted ones stay.
     ///
     /// # Errors
-    /// As [`Fleet::apply`], or more would be wanted than may be.
+    /// As for [`Fleet::apply`], or more would be wanted than allowed.
     pub fn change(&self, wanted: &[BackendConfig], by: &str) -> Result<Applied, BadDiff> {
         diff::check_wanted(wanted)?;
-        // All under one lock: who is wanted again must not go in the same moment.
+        // All under one lock: a backend that is wanted again must not leave at the same moment.
         let watched = self.watched.lock();
         let (diff, unwanted) = diff::between(&self.members(), wanted);
         let mut applied = self.apply_under(&watched, &diff)?;
@@ -144,8 +144,8 @@ impl Fleet {
         Ok(applied)
     }
 
-    /// Has backends drain that nobody wants any more and that are waited for still, since before a
-    /// restart. Those for which there is no place are left out.
+    /// Brings back backends to drain that are no longer wanted, but have been waited for since
+    /// before a restart. Those for which there is no room are left out.
     pub fn bring_back(&self, left_over: Vec<(BackendConfig, Going)>) -> Applied {
         let watched = self.watched.lock();
         let going: BTreeMap<String, Going> =
@@ -153,7 +153,7 @@ impl Fleet {
         let left_over = left_over.into_iter().map(|(settings, _)| settings).collect();
         let join = diff::beside(&self.members(), left_over);
         let diff = Diff { join, ..Diff::default() };
-        // Those fit in beside the others.
+        // They fit in beside the others.
         let applied = self.apply_under(&watched, &diff).unwrap_or_default();
         for backend in &applied.joined {
             if let Some(going) = going.get(&*backend.authority) {
@@ -163,12 +163,12 @@ impl Fleet {
         applied
     }
 
-    /// Lets those of `drained` go that are to go still.
+    /// Removes those of `drained` that are still to leave.
     pub fn let_go(&self, drained: BTreeSet<BackendId>) -> Applied {
         let watched = self.watched.lock();
         let goes = |id: &BackendId| self.has(*id) && self.get(*id).going_since().is_some();
         let leave = drained.into_iter().filter(goes).collect();
-        // A fleet without some of its members is one.
+        // A valid fleet stays valid without some of its members.
         self.apply_under(&watched, &Diff { leave, ..Diff::default() }).unwrap_or_default()
     }
 
@@ -206,7 +206,7 @@ impl Fleet {
         Ok(applied)
     }
 
-    /// What the members are, to be compared with what is wanted.
+    /// The members, for comparison with the wanted list.
     #[must_use]
     pub fn members(&self) -> Vec<Member> {
         self.iter().map(|it| Member { id: it.id, settings: it.settings() }).collect()
@@ -225,8 +225,7 @@ impl Fleet {
         self.find(|backend| *backend.names.get().name == *name)
     }
 
-    /// The same for what an operator says: a name, else where it listens, as `host:port` or as its
-    /// URL.
+    /// The same for an operator's input: a name, else an address as `host:port` or as its URL.
     #[must_use]
     pub fn called(&self, text: &str) -> Option<Arc<Backend>> {
         self.by_name(text).or_else(|| {
@@ -239,13 +238,13 @@ impl Fleet {
         self.roster.load().members().iter().find(|backend| is_meant(backend)).cloned()
     }
 
-    /// The first by name, or [`Backend::is_nobody`] if there is none.
+    /// The first by name, or a placeholder ([`Backend::is_nobody`]) if there is none.
     #[must_use]
     pub fn first(&self) -> Arc<Backend> {
         Arc::clone(self.roster.load().members().first().unwrap_or(&self.nobody))
     }
 
-    /// The members at this moment, in the order of their names.
+    /// The current members, in the order of their names.
     pub fn iter(&self) -> impl Iterator<Item = Arc<Backend>> + use<> {
         let roster = self.roster.load_full();
         (0..roster.members().len()).map(move |place| Arc::clone(&roster.members()[place]))
@@ -273,13 +272,13 @@ impl Fleet {
         self.len() == 0
     }
 
-    /// One backend as it is now, for one decision.
+    /// The current state of one backend, for one decision.
     #[must_use]
     pub fn view(&self, id: BackendId, now: Instant) -> BackendView {
         self.roster.load().get(id).unwrap_or(&self.forgotten).view(now)
     }
 
-    /// The fleet as it is now, for one decision.
+    /// The current state of the fleet, for one decision.
     #[must_use]
     pub fn views(&self, now: Instant) -> SmallVec<[BackendView; 8]> {
         self.roster.load().members().iter().map(|backend| backend.view(now)).collect()
@@ -291,14 +290,14 @@ impl Fleet {
         self.missed.store(u64::try_from(after).unwrap_or(u64::MAX - 1) + 1, Ordering::Relaxed);
     }
 
-    /// When that was the last time.
+    /// When that last happened.
     #[must_use]
     pub fn missed_at(&self) -> Option<Instant> {
         let after = self.missed.load(Ordering::Relaxed).checked_sub(1)?;
         self.began.checked_add(Duration::from_millis(after))
     }
 
-    /// How many placements there were, so that equal backends are chosen in turn.
+    /// The number of placements, so that equal backends are chosen in turn.
     #[must_use]
     pub fn turn(&self) -> u64 {
         self.turn.load(Ordering::Relaxed)

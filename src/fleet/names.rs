@@ -5,16 +5,16 @@ use std::sync::{Arc, OnceLock};
 use arc_swap::{ArcSwap, Guard};
 use http::HeaderValue;
 
-/// A name, and what is made of it once.
+/// A name, and values that are derived from it once.
 #[derive(Debug)]
 pub struct Named {
     pub name: Arc<str>,
     pub header: HeaderValue,
-    /// What stands for it in names of files, once that was needed.
+    /// Its form in file names, once that was needed.
     pub given: OnceLock<Arc<str>>,
 }
 
-/// The name that a backend has now, for all that speak of it.
+/// The current name of a backend.
 #[derive(Debug)]
 pub struct Names(ArcSwap<Named>);
 
@@ -40,7 +40,7 @@ impl Named {
     }
 }
 
-/// A text of the configuration as the value of a header; it was checked to be one.
+/// A text of the configuration as the value of a header; it was checked to be valid.
 pub(super) fn header(text: &str) -> HeaderValue {
     HeaderValue::from_str(text).unwrap_or_else(|_| HeaderValue::from_static("invalid"))
 }

@@ -1,9 +1,9 @@
-//! Connections to one backend, which are used again.
+//! The connections to one backend, which are reused.
 //!
 //! A request is sent once. It is tried on another connection only if it certainly never left
 //! (`try_send_request` returned it), or if it is a read without a body and an idle connection broke
 //! before any answer. Idle connections are closed after a limit shorter than the backend's own, so
-//! that this is rare. An answer is awaited from the last byte that was sent.
+//! that this is rare. The wait for an answer is measured from the last byte that was sent.
 
 use std::io;
 use std::pin::Pin;
@@ -27,7 +27,8 @@ use crate::config::{Config, LiveConfig};
 use crate::net::{Buffered, Network, Stream};
 use crate::tasks::Tasks;
 
-/// Why an exchange with a backend failed. Whose fault it is and whether it may have been seen.
+/// Why an exchange with a backend failed: whose fault it is, and whether the backend may have seen
+/// it.
 #[derive(Debug, thiserror::Error)]
 pub enum ExchangeError {
     #[error("cannot connect: {0}")]
@@ -45,7 +46,7 @@ pub enum ExchangeError {
 }
 
 impl ExchangeError {
-    /// True only if the backend cannot have seen any part of the request.
+    /// True only if the backend cannot have received any part of the request.
     #[must_use]
     pub fn never_sent(&self) -> bool {
         match self {
@@ -55,8 +56,8 @@ impl ExchangeError {
     }
 }
 
-/// How much of an answer hyper reads at once, heads included, in bytes: so much waits in memory for
-/// a client that does not read. hyper's own limit is 400 KB.
+/// How many bytes of an answer hyper reads at once, heads included. This much waits in memory for a
+/// client that does not read. hyper's own limit is 400 KB.
 const READ_MAX: usize = 128 << 10;
 
 /// The connections to one backend.
@@ -68,10 +69,10 @@ pub struct Pool {
     port: u16,
     live: LiveConfig,
     breaker: Arc<Breaker>,
-    /// Bodies that are on their way there, or whose answer is awaited.
+    /// The number of bodies that are being sent there, or whose answer is awaited.
     uploads: Arc<AtomicUsize>,
     lines: IdlePool<Line>,
-    /// Those of the passthrough.
+    /// The idle connections of the passthrough.
     streams: IdlePool<Stream>,
 }
 
@@ -80,7 +81,7 @@ pub struct Pool {
 struct Line {
     sender: SendRequest<RequestBody>,
     last_sent: Arc<LastSent>,
-    /// Nothing was answered on it yet.
+    /// No answer has come on it yet.
     is_new: bool,
 }
 
@@ -91,7 +92,7 @@ pub async fn upgraded<B>(response: Response<B>) -> Option<Buffered> {
     Some(Buffered { stream: parts.io.into_inner().into_inner(), read: parts.read_buf.into() })
 }
 
-/// One body more on its way, while it is held.
+/// Counts one body that is being sent, until dropped.
 struct Upload(Arc<AtomicUsize>);
 
 impl Drop for Upload {
@@ -100,7 +101,7 @@ impl Drop for Upload {
     }
 }
 
-/// An answer's connection: given back to the pool with the last byte of the body.
+/// An answer's connection: returned to the pool with the last byte of the body.
 #[derive(Debug)]
 pub struct Lease {
     pool: Arc<Pool>,
@@ -137,10 +138,10 @@ impl Pool {
     }
 
     /// Sends `request` and waits for the head of the answer: up to `answer_timeout` after the last
-    /// byte of the request was sent, and as long at most while none is.
+    /// byte of the request was sent, or from now if none is sent.
     ///
     /// # Errors
-    /// See [`ExchangeError`]; none of them has been retried in a way that could send twice.
+    /// See [`ExchangeError`]; none was retried in a way that could send the request twice.
     pub async fn send(
         self: &Arc<Self>,
         mut request: Request<RequestBody>,
@@ -153,7 +154,7 @@ impl Pool {
                 Attempt::Late => return Err(ExchangeError::NoAnswer(answer_timeout)),
                 Attempt::GivenBack(same, _) => request = *same,
                 Attempt::Lost(error) => match spare {
-                    // A kept connection may have been closed at the very moment of its use.
+                    // A pooled connection may have been closed at the very moment of its use.
                     Some(spare) => {
                         trace!(%error, "An idle connection was stale.");
                         request = spare.into_request();
@@ -209,7 +210,7 @@ impl Pool {
         }
     }
 
-    /// A kept connection that is ready; others are dropped on the way.
+    /// A pooled connection that is ready; others are dropped on the way.
     fn take(&self) -> Option<Line> {
         std::iter::from_fn(|| self.lines.take()).find(|line| line.sender.is_ready())
     }
@@ -230,20 +231,20 @@ impl Pool {
         }
     }
 
-    /// True while a body is on its way there, or was sent and not answered: ComfyUI hashes what was
-    /// uploaded on its event loop (0.33, `/api/assets`), and says nothing meanwhile.
+    /// True while a body is being sent there, or was sent and not answered. ComfyUI hashes uploads
+    /// on its event loop (0.33, `/api/assets`), and sends nothing meanwhile.
     #[must_use]
     pub fn has_uploads(&self) -> bool {
         0 < self.uploads.load(Ordering::Relaxed)
     }
 
-    /// Drops connections that were not used for long.
+    /// Drops connections that were idle too long.
     pub fn sweep(&self, now: Instant) {
         self.lines.sweep(now);
         self.streams.sweep(now);
     }
 
-    /// Drops the kept connections when the drain has begun.
+    /// Drops the idle connections when the drain has begun.
     pub fn close_idle(&self) {
         self.lines.close();
         self.streams.close();
@@ -259,7 +260,7 @@ impl Pool {
         None
     }
 
-    /// Keeps a connection whose last answer was read to its end, and nothing beyond it.
+    /// Keeps a connection whose last answer was read exactly to its end.
     pub fn keep_stream(&self, stream: Stream) {
         self.streams.give_back(stream);
     }
@@ -269,7 +270,7 @@ impl Pool {
     /// # Errors
     /// The backend's address does not answer, or not in time.
     pub async fn dial(&self) -> Result<Stream, ExchangeError> {
-        // A backend that loads a model takes nothing of a request meanwhile.
+        // A backend that loads a model reads nothing of a request meanwhile.
         let (limit, stall) = {
             let config = self.live.get();
             (config.fleet.connect_timeout, config.server.answer_timeout)
@@ -299,16 +300,16 @@ impl Pool {
     }
 }
 
-/// How long a connection is kept without use, and how many are: of those that hyper drives and of
-/// those that reads are passed on over, each.
+/// How long idle connections are kept, and how many. The number applies separately to those that
+/// hyper drives and to those of the passthrough.
 fn kept_limits(config: &Config) -> (Duration, usize) {
     (config.fleet.pool_idle, config.fleet.max_idle_connections)
 }
 
-/// True if nothing has come on a connection that waits: no end of it, and no answer to nothing.
+/// True if nothing has arrived on an idle connection: neither its end nor an unexpected answer.
 async fn is_quiet(stream: &mut Stream) -> bool {
     let mut byte = [0];
-    // A task that has used up its turn must look all the same.
+    // The check must run even if the task has used up its budget.
     tokio::task::unconstrained(std::future::poll_fn(|cx| {
         let read = Pin::new(&mut *stream).poll_read(cx, &mut ReadBuf::new(&mut byte));
         Poll::Ready(read.is_pending())
@@ -320,13 +321,13 @@ enum Attempt {
     Answered(Response<Incoming>, Lease),
     /// Nothing came in time.
     Late,
-    /// It never left.
+    /// It was never sent.
     GivenBack(Box<Request<RequestBody>>, hyper::Error),
     Lost(hyper::Error),
 }
 
-/// A copy of a read that may be sent again: no body, and a method that is safe to repeat
-/// (RFC 9110 section 9.2.1).
+/// A copy of a read that may be sent again: no body, and a method that is safe to repeat (RFC 9110
+/// section 9.2.1).
 struct Spare {
     method: Method,
     uri: http::Uri,

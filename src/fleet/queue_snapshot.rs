@@ -1,8 +1,8 @@
-//! The queue of a backend, read once for all who ask at the same time.
+//! Reads the queue of a backend once for all callers that ask at the same time.
 //!
 //! A page asks for its queue at every `status`, and a queue of a thousand graphs has half a
-//! megabyte. So only one reading is in flight at a time, and those who ask meanwhile share the next
-//! one. So each reading began after all who get it had asked: it contains what a client has just
+//! megabyte. So only one reading is in flight at a time, and callers that ask meanwhile share the
+//! next one. Each reading began after all its callers had asked: it contains what a client has just
 //! submitted or deleted.
 
 use std::sync::Arc;
@@ -17,13 +17,13 @@ use super::backend::Backend;
 use crate::comfy::scan;
 use crate::lock::{Guard, Lock, rank};
 
-/// One reading, and what came of it.
+/// One reading and its result.
 type Snapshot = OnceCell<Result<Bytes, Arc<ApiError>>>;
 
 /// The readings of one backend.
 #[derive(Debug)]
 pub struct QueueSnapshots {
-    /// The one that has not begun: whoever comes now shares it.
+    /// The reading that has not begun: new callers share it.
     next: Lock<Arc<Snapshot>, { rank::QUEUE_SNAPSHOT }>,
     in_flight: Semaphore,
 }
@@ -44,11 +44,11 @@ impl Default for QueueSnapshots {
 }
 
 impl Backend {
-    /// Its queue, as it is after this call began: the answer of `GET /queue`, JSON without the
-    /// `NaN` that Python writes. Cancel safe: whoever else waits goes on with the reading.
+    /// The queue after this call began: the answer of `GET /queue`, as JSON without the `NaN` that
+    /// Python writes. Cancel safe: other callers continue the reading.
     ///
     /// # Errors
-    /// No whole answer came within `limit`.
+    /// No complete answer came within `limit`.
     pub async fn read_queue(&self, limit: Duration) -> Result<Bytes, SnapshotError> {
         let reading = Arc::clone(&self.queue.next());
         let read = reading.get_or_init(|| self.begin(&reading, limit));
@@ -63,7 +63,7 @@ impl Backend {
         reading: &Arc<Snapshot>,
         limit: Duration,
     ) -> Result<Bytes, Arc<ApiError>> {
-        // It is never closed.
+        // The semaphore is never closed.
         let _turn = self.queue.in_flight.acquire().await;
         {
             let mut next = self.queue.next();

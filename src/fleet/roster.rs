@@ -1,4 +1,4 @@
-//! Which backends are in the fleet, and which were: one value that is read without a lock and
+//! The current and the former backends of the fleet: one value that is read without a lock and
 //! replaced as a whole.
 
 use std::collections::BTreeSet;
@@ -7,17 +7,17 @@ use std::sync::Arc;
 use super::backend::Backend;
 use crate::routing::ids::BackendId;
 
-/// How many backends that left are remembered, so that records of what they did name them.
+/// How many backends that left are remembered, so that records of their work can name them.
 pub(super) const LEFT_MAX: usize = 1_000;
 
 /// The backends at one moment.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Roster {
-    /// By their slots, with those that left until others need their place.
+    /// By slot; includes those that left, until their slot is reused.
     slots: Vec<Arc<Backend>>,
-    /// Those that are in the fleet, by name.
+    /// The backends in the fleet, by name.
     members: Vec<Arc<Backend>>,
-    /// Those that left, the longest gone first.
+    /// Those that left; the one that left first comes first.
     left: Vec<BackendId>,
 }
 
@@ -36,8 +36,8 @@ impl Roster {
         self.slots.get(usize::from(id.slot())).filter(|it| it.id == id)
     }
 
-    /// The id for one that joins. There are never so many members and memories that a slot has no
-    /// number.
+    /// The id for a backend that joins. The members and the remembered ones never use up all slot
+    /// numbers.
     pub(super) fn free_id(&self) -> BackendId {
         match self.left.first().filter(|_| LEFT_MAX <= self.left.len()) {
             Some(longest_gone) => longest_gone.next(),
@@ -45,7 +45,7 @@ impl Roster {
         }
     }
 
-    /// `backend` joins, with an id that is free.
+    /// `backend` joins; its id must be free.
     pub(super) fn join(&mut self, backend: Arc<Backend>) {
         let slot = usize::from(backend.id.slot());
         match self.slots.get_mut(slot) {
@@ -56,7 +56,7 @@ impl Roster {
         self.members.push(backend);
     }
 
-    /// Puts the members into the order of their names.
+    /// Sorts the members by name.
     pub(super) fn sort(&mut self) {
         self.members.sort_by_cached_key(|it| it.name());
     }
@@ -79,7 +79,7 @@ mod tests {
     use crate::net::Tcp;
     use crate::tasks::Tasks;
 
-    /// Backends come and go far longer than any of them is remembered.
+    /// Backends come and go for much longer than any of them is remembered.
     #[test]
     fn an_id_never_means_another_backend() {
         let network: Arc<dyn crate::net::Network> = Arc::new(Tcp);

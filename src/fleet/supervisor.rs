@@ -5,8 +5,8 @@ use std::sync::Arc;
 use super::backend::{Backend, Common};
 use super::{breaker, watch};
 
-/// Watches `backend` and knocks at its doors until it leaves the fleet, or the process stops.
-/// What panics begins anew.
+/// Watches `backend` and tries new connections to it until it leaves the fleet, or the process
+/// stops. A task that panics is started again.
 pub(super) fn supervise(backend: &Arc<Backend>, common: &Common) {
     let (network, live, tasks) = (&common.network, &common.live, &common.tasks);
     let watched = (Arc::clone(backend), Arc::clone(network), live.clone());

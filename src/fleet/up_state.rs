@@ -5,11 +5,12 @@ use super::pool::ExchangeError;
 use crate::ordered_watch::Packed;
 
 impl Backend {
-    /// What an exchange with it brings, unless it goes down first: what is down says nothing any
-    /// more, and a process that was stopped keeps its connections. Nobody is kept waiting for it.
+    /// The result of an exchange, unless the backend goes down first. A backend that is down sends
+    /// nothing, and a stopped process keeps its connections open. So the caller does not wait for
+    /// it.
     ///
     /// # Errors
-    /// Those of the exchange, and that it went down.
+    /// Those of the exchange, and that the backend went down.
     pub async fn while_up<T>(
         &self,
         exchange: impl Future<Output = Result<T, ExchangeError>>,
@@ -22,18 +23,18 @@ impl Backend {
     }
 }
 
-/// Up or down, asked at least once or not, and how often it has turned: a waiter must not miss a
-/// short outage.
+/// Whether it is up, whether it was ever probed, and how often it has changed: a waiter must not
+/// miss a short outage.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct UpState {
     pub up: bool,
-    /// Whatever came of it.
+    /// With any result.
     pub was_probed: bool,
     pub times: u64,
 }
 
 impl UpState {
-    /// The same with one turn more.
+    /// The same, with one more change counted.
     #[must_use]
     pub fn again(self) -> Self {
         Self { times: self.times + 1, ..self }

@@ -1,40 +1,40 @@
-//! Who wants which backends: the configuration, operators while the gateway runs, and whoever
-//! discovers some. Pure.
+//! The wanted backends, by source: the configuration, operators while the gateway runs, and
+//! discoveries. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::config::{BackendConfig, BackendHeaders, Config};
 
-/// All that is wanted of the fleet, by who wants it.
+/// All wanted backends, by source.
 #[derive(Clone, Debug, Default)]
 pub struct Wanted {
-    /// The configuration's. Invariant: no name and no address twice.
+    /// Those of the configuration. Invariant: no name and no address twice.
     configured: Vec<BackendConfig>,
-    /// Those that operators added, by name. The same invariant, but for what the configuration
-    /// took over since.
+    /// Those that operators added, by name. The same invariant, except for names and addresses that
+    /// the configuration took over later.
     added: BTreeMap<String, BackendConfig>,
     /// Those that were found, by the name of the discovery.
     found: BTreeMap<String, Vec<BackendConfig>>,
-    /// What comes of all of that.
+    /// The result of combining them.
     sifted: Sifted,
 }
 
-/// Who is used and who is not.
+/// Which backends are used and which are not.
 #[derive(Clone, Debug, Default)]
 struct Sifted {
     fleet: Vec<BackendConfig>,
     not_used: Vec<NotUsed>,
-    /// By their names: the discoveries of those of the fleet that were found.
+    /// For discovered backends of the fleet: the discovery by the backend's name.
     places: BTreeMap<String, String>,
 }
 
-/// Who wants a backend.
+/// The source that wants a backend.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Source {
     Configuration,
     Operator,
     Discovery,
-    /// Nobody any more: it leaves when it has drained.
+    /// None any more: it leaves when it has drained.
     Nobody,
 }
 
@@ -50,14 +50,14 @@ impl Source {
     }
 }
 
-/// What an operator's wish for a backend is.
+/// Whether an operator's request adds or changes a backend.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Put {
     Added,
     Changed,
 }
 
-/// Why an operator's wish is not granted.
+/// Why an operator's request is refused.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum Unwanted {
     #[error("`{0}` is in the configuration: change it there, and reload")]
@@ -70,15 +70,15 @@ pub enum Unwanted {
     Found { name: String, place: String },
 }
 
-/// A backend that an operator added, and whose place the configuration has.
+/// An operator's backend whose place the configuration has taken.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Overruled {
     pub added: String,
-    /// The name of the configured one.
+    /// The name of the configured backend.
     pub by: String,
 }
 
-/// A backend that was found and is not used.
+/// A discovered backend that is not used.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct NotUsed {
     /// The name of the discovery.
@@ -87,7 +87,7 @@ pub struct NotUsed {
     pub why: Surplus,
 }
 
-/// Why a backend that was found is not used.
+/// Why a discovered backend is not used.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum Surplus {
     #[error("there is another backend of its name, at {0}")]
@@ -106,7 +106,7 @@ impl Wanted {
         self.sift()
     }
 
-    /// The same with one that an operator adds or changes.
+    /// The same with a backend that an operator adds or changes.
     ///
     /// # Errors
     /// The configuration has one of that name, or another backend has its address.
@@ -126,15 +126,15 @@ impl Wanted {
         Ok((self.sift(), put))
     }
 
-    /// The same with one that an operator had added before a restart. What the configuration has
-    /// in its place goes before it, as it did then.
+    /// The same with a backend that an operator had added before a restart. A configured backend in
+    /// its place has priority, as before the restart.
     #[must_use]
     pub fn restored(mut self, settings: BackendConfig) -> Self {
         self.added.insert(settings.name.clone(), settings);
         self.sift()
     }
 
-    /// The same without one that an operator added.
+    /// The same without a backend that an operator added.
     ///
     /// # Errors
     /// The configuration has it, or nobody has added it.
@@ -152,33 +152,33 @@ impl Wanted {
         }
     }
 
-    /// The same with what that discovery has found now, in place of what it had found before.
+    /// The same with what that discovery has found now. This replaces what it had found before.
     #[must_use]
     pub fn found(mut self, place: &str, backends: Vec<BackendConfig>) -> Self {
         self.found.insert(place.to_owned(), backends);
         self.sift()
     }
 
-    /// True if that discovery has found just these before.
+    /// True if that discovery's last result was exactly this.
     #[must_use]
     pub fn has_found(&self, place: &str, backends: &[BackendConfig]) -> bool {
         self.found.get(place).is_some_and(|found| found == backends)
     }
 
-    /// What that discovery has found last.
+    /// The last result of that discovery.
     #[must_use]
     pub fn found_by(&self, place: &str) -> &[BackendConfig] {
         self.found.get(place).map_or(&[], Vec::as_slice)
     }
 
-    /// Those that operators added, also where the configuration has their places.
+    /// Those that operators added, including those whose place the configuration has.
     #[must_use]
     pub fn added(&self) -> Vec<BackendConfig> {
         self.added.values().cloned().collect()
     }
 
-    /// The same with other headers for those of which `headers` says some, but for those of the
-    /// configuration.
+    /// The same with other headers for backends for which `headers` returns some. Backends of the
+    /// configuration are unchanged.
     #[must_use]
     pub fn with_headers(
         mut self,
@@ -197,27 +197,27 @@ impl Wanted {
         self.found.keys().map(String::as_str)
     }
 
-    /// The same without what was found by others than these.
+    /// The same without the results of other discoveries than these.
     #[must_use]
     pub fn discovered_by(mut self, places: &BTreeSet<&str>) -> Self {
         self.found.retain(|place, _| places.contains(place.as_str()));
         self.sift()
     }
 
-    /// The whole fleet. Where the configuration has a name or an address, an operator's backend of
-    /// the same gives way; and one that was found gives way to both.
+    /// The whole fleet. A configured backend has priority over an operator's with the same name or
+    /// address; both have priority over discovered ones.
     #[must_use]
     pub fn fleet(&self) -> Vec<BackendConfig> {
         self.sifted.fleet.clone()
     }
 
-    /// Those that were found and are not used.
+    /// Discovered backends that are not used.
     #[must_use]
     pub fn not_used(&self) -> &[NotUsed] {
         &self.sifted.not_used
     }
 
-    /// Finds out anew who is used: nothing else changes that.
+    /// Computes again which backends are used. Nothing else changes that.
     fn sift(mut self) -> Self {
         let added = self.added.values().filter(|it| self.in_place_of(it).is_none());
         let fleet = self.configured.iter().chain(added).cloned().collect();
@@ -240,7 +240,7 @@ impl Wanted {
         self
     }
 
-    /// Those that give way.
+    /// Operators' backends that are not used, because the configuration has their place.
     #[must_use]
     pub fn overruled(&self) -> Vec<Overruled> {
         let added = self.added.values();
@@ -251,7 +251,7 @@ impl Wanted {
         overruled.collect()
     }
 
-    /// Who wants the backend of that name.
+    /// The source of the backend with that name.
     #[must_use]
     pub fn source(&self, name: &str) -> Source {
         if self.configured.iter().any(|it| it.name == name) {
@@ -272,7 +272,7 @@ impl Wanted {
     }
 }
 
-/// Names and addresses that are given, each with the other.
+/// Names and addresses that are taken, each with the other.
 #[derive(Default)]
 struct Taken {
     names: BTreeMap<String, String>,
@@ -387,8 +387,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever is configured, added and found: the fleet is one, it has all that is
-        /// configured, and whoever was found is in it or told not to be.
+        /// For any configured, added and found backends: the fleet is valid, it has all configured
+        /// ones, and each found one is in it or reported as not used.
         #[test]
         fn every_wish_is_granted_or_told_not_to_be(
             configured in vec(("[a-e]", 1..9_u16), 0..3),

@@ -1,9 +1,9 @@
 //! The watch link: one socket of our own to each backend. It shows health, queue length and
 //! restarts at once, so that nothing has to be polled while it is open.
 //!
-//! If a link answers no ping, its backend may be loading a model with its interpreter locked. So
-//! after [`FleetConfig::patience`] that counts as one failure, and only a failed probe over HTTP
-//! counts as the next.
+//! If a link answers no ping, its backend may be loading a model, with its interpreter locked. So
+//! this counts as one failure only after [`FleetConfig::patience`], and only a failed probe over
+//! HTTP counts as the next.
 //!
 //! [`FleetConfig::patience`]: crate::config::FleetConfig::patience
 
@@ -22,10 +22,10 @@ use crate::config::{FleetConfig, LiveConfig};
 use crate::net::{Network, now, sleep};
 use crate::ws::{self, Channel, Frame, Limits, Opcode};
 
-/// Enough for any `status`; other broadcasts are read and forgotten.
+/// Enough for any `status`; other broadcasts are read and dropped.
 const LIMITS: Limits = Limits { message: 64 << 20 };
 
-/// The pause after the first failed attempt, and after each further one, up to the last.
+/// The pauses after failed attempts; the last one repeats.
 const PAUSES: [Duration; 4] = [
     Duration::from_millis(100),
     Duration::from_millis(500),
@@ -33,7 +33,8 @@ const PAUSES: [Duration; 4] = [
     Duration::from_secs(2),
 ];
 
-/// A link that lasted so long is dialled again at once; one that did not may be one of many.
+/// A link that lasted this long is dialled again at once; if one did not, many others may have
+/// failed too.
 const STEADY: Duration = Duration::from_secs(1);
 
 /// Watches one backend until it leaves.
@@ -74,7 +75,7 @@ enum Trouble {
 }
 
 impl Watch {
-    /// As they are now: a reload may have changed them since the last look.
+    /// The current limits: a reload may have changed them.
     fn limits(&self) -> FleetConfig {
         self.live.get().fleet.clone()
     }
@@ -102,7 +103,7 @@ impl Watch {
         }
     }
 
-    /// Dials, checks that it is a ComfyUI we can work with, and learns what it says of itself.
+    /// Dials, checks that it is a supported ComfyUI, and reads what it reports about itself.
     async fn open(&self) -> Result<Channel, Trouble> {
         let limit = self.limits().probe_timeout;
         match timeout(limit, self.open_untimed()).await {
@@ -160,13 +161,13 @@ impl Watch {
         if !version.takes_prompt_id() {
             return Err(Trouble::Unsupported(version.to_string()));
         }
-        // Absent on forks that are new enough all the same.
+        // Some forks lack the route although they are new enough.
         let features = self.backend.get_ok("/features", limit).await.ok();
         let features = features
             .filter(|body| serde_json::from_slice::<serde::de::IgnoredAny>(body).is_ok())
             .and_then(|body| String::from_utf8(body.to_vec()).ok());
         debug!(backend = %self.backend.name(), %version, "Backend reported its version.");
-        // Before 0.3.40 nothing is said of it, and each version had its own.
+        // Servers before 0.3.40 do not report it, and each version had its own frontend.
         let frontend = answers::frontend_version(&stats).unwrap_or_else(|| version.to_string());
         let said = SaidOfItself { version, frontend: frontend.into() };
         self.backend.learned(said, features.map(Arc::from));
@@ -190,8 +191,7 @@ impl Watch {
         }
     }
 
-    /// What is said to everybody. Most of it is of what nobody in particular has queued, and only a
-    /// worker says it.
+    /// Handles a broadcast. Most are about prompts without a client, and only a worker sends those.
     fn heard(&self, frame: &Frame, now: Instant) {
         match frame.opcode {
             Opcode::Text => match event::read(&frame.payload) {
@@ -219,18 +219,18 @@ impl Watch {
         }
     }
 
-    /// Nothing came for one interval: pings, and loses patience in two steps.
+    /// Nothing came for one interval: pings, and counts failures in two steps.
     async fn idle(&self, channel: &mut Channel, heard: Instant) -> Result<(), Trouble> {
         let silent = now().duration_since(heard);
         let patience = self.limits().patience;
         if self.backend.pool.has_uploads() && silent < self.limits().grace {
-            // It may be hashing what was uploaded, and then says nothing to anybody.
+            // It may be hashing an upload, and then sends nothing.
             return self.ping(channel).await;
         }
         if self.limits().probe_interval + patience <= silent {
             self.backend.failed(Trouble::Silent(silent).to_string());
             return match self.backend.get_ok("/prompt", self.limits().probe_timeout).await {
-                // It answers, but not here: dial anew.
+                // It answers, but not on this link: dial again.
                 Ok(_) => Err(Trouble::Silent(silent)),
                 Err(error) => Err(Trouble::Ask { path: "/prompt", error }),
             };

@@ -1,4 +1,4 @@
-//! The judgement about a backend's worker, and what follows from it (promise P9). The rules are in
+//! Keeps the judgement about a backend's worker, and acts on it (promise P9). The rules are in
 //! [`crate::routing::worker`].
 
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -23,13 +23,13 @@ pub struct WorkerWatch {
 }
 
 impl FleetConfig {
-    /// How many probes in a row turn a backend.
+    /// How many equal probes in a row change the health.
     #[must_use]
     pub fn thresholds(&self) -> Thresholds {
         Thresholds { rise: self.rise, fall: self.fall }
     }
 
-    /// What a worker may take its time for.
+    /// The time limits for a worker.
     #[must_use]
     pub fn worker_limits(&self) -> Limits {
         Limits {
@@ -50,11 +50,11 @@ impl WorkerWatch {
         }
     }
 
-    /// What an operator is told of it, if anything is wrong.
+    /// The message for operators if something is wrong.
     #[must_use]
     pub fn trouble(&self, now: Instant) -> Option<String> {
         let judgement = self.worker().judgement();
-        // Nobody reads the milliseconds of minutes.
+        // Milliseconds do not matter in a time of minutes.
         let whole = |since| Duration::from_secs(now.saturating_duration_since(since).as_secs());
         match judgement {
             Judgement::Works => None,
@@ -87,7 +87,7 @@ impl Backend {
         self.change_worker(|worker| worker.read(reading, now()));
     }
 
-    /// Its worker did something.
+    /// A sign of life of its worker.
     pub fn worker_lives(&self) {
         self.change_worker(|worker| worker.lives(now()));
     }
@@ -97,12 +97,12 @@ impl Backend {
         self.change_worker(Worker::has_less);
     }
 
-    /// Its worker is another one, or an operator says that it is well.
+    /// It has a new worker, or an operator says that it is well.
     pub fn worker_is_new(&self) {
         self.change_worker(Worker::is_new);
     }
 
-    /// Judges its worker by what is heard of our prompts there.
+    /// Judges its worker by the events of our prompts there.
     pub fn judge_worker(&self, ours: &[OwnPrompt], limits: Limits) {
         self.change_worker(|worker| {
             worker.judge(ours, limits, now());
@@ -145,7 +145,7 @@ impl Backend {
             }
         }
         if matches!(before, Judgement::Wedged { .. }) {
-            // What was given up there is asked for.
+            // Prompts that were given up there are asked about.
             self.came_back();
         }
     }

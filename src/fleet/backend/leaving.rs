@@ -1,4 +1,4 @@
-//! How a backend leaves the fleet: at once, or as soon as it has drained.
+//! How a backend leaves the fleet: at once, or when it has drained.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -12,14 +12,14 @@ use crate::fleet::NOBODY;
 use crate::fleet::up_state::UpState;
 use crate::net::{now, unix_millis};
 
-/// That a backend is to leave as soon as it has drained.
+/// A backend is to leave when it has drained.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Going {
-    /// Who does not want it any more.
+    /// The source that no longer wants it.
     pub by: Arc<str>,
-    /// Since when, in milliseconds since 1970, perhaps in an earlier process.
+    /// Since when, in milliseconds since 1970; may be in an earlier process.
     pub at: u64,
-    /// Since when in this one.
+    /// Since when in this process.
     since: Instant,
 }
 
@@ -30,7 +30,7 @@ impl Going {
         Self::since(by.into(), unix_millis())
     }
 
-    /// From then on, in milliseconds since 1970.
+    /// From that time on, in milliseconds since 1970.
     #[must_use]
     pub fn since(by: Arc<str>, at: u64) -> Self {
         Self { by, at, since: now() }
@@ -38,20 +38,20 @@ impl Going {
 }
 
 impl Backend {
-    /// It is not in the fleet any more. What is done for it ends, and nobody waits for it.
+    /// It has left the fleet. Its tasks end, and nobody waits for it.
     pub(in crate::fleet) fn leave(&self) {
         self.has_left.store(true, Ordering::SeqCst);
         self.leaving.cancel();
         self.up_state.change(|turned| UpState { up: false, ..turned.again() });
     }
 
-    /// True if it is remembered only for the sake of records that name it.
+    /// True if it is remembered only because records name it.
     #[must_use]
     pub fn has_left(&self) -> bool {
         self.has_left.load(Ordering::SeqCst)
     }
 
-    /// True for what stands for a backend while there is none.
+    /// True for the placeholder that stands for a backend while there is none.
     #[must_use]
     pub fn is_nobody(&self) -> bool {
         self.id == NOBODY
@@ -62,14 +62,14 @@ impl Backend {
         self.leaving.cancelled()
     }
 
-    /// A token for what is done with it: cancelled when it leaves, when the process stops, or
-    /// earlier by its owner.
+    /// A token for tasks that use it: cancelled when it leaves, when the process stops, or earlier
+    /// by its owner.
     #[must_use]
     pub fn child_token(&self) -> CancellationToken {
         self.leaving.child_token()
     }
 
-    /// It is to leave as soon as it has drained. True if that is news.
+    /// It is to leave when it has drained. True if that is a change.
     pub(in crate::fleet) fn goes(&self, going: Going) -> bool {
         let by = Arc::clone(&going.by);
         let is_news = self.set_going(Some(going));
@@ -79,7 +79,7 @@ impl Backend {
         is_news
     }
 
-    /// It stays, if it was to leave. True if that is news.
+    /// It stays, if it was to leave. True if that is a change.
     pub(in crate::fleet) fn stays(&self) -> bool {
         let is_news = self.set_going(None);
         if is_news {
@@ -88,7 +88,7 @@ impl Backend {
         is_news
     }
 
-    /// True if that is news.
+    /// True if that is a change.
     fn set_going(&self, going: Option<Going>) -> bool {
         let mut state = self.state();
         if state.going.is_some() == going.is_some() {
@@ -99,13 +99,13 @@ impl Backend {
         true
     }
 
-    /// Since when it is to leave as soon as it has drained; `None` while it stays.
+    /// Since when it is to leave; `None` while it stays.
     #[must_use]
     pub fn going_since(&self) -> Option<Instant> {
         self.state().going.as_ref().map(|going| going.since)
     }
 
-    /// Who does not want it any more, and since when; `None` while it stays.
+    /// The source that no longer wants it, and since when; `None` while it stays.
     #[must_use]
     pub fn going(&self) -> Option<Going> {
         self.state().going.clone()

@@ -1,11 +1,11 @@
-//! What a backend has said of itself.
+//! What a backend has reported about itself.
 
 use std::sync::Arc;
 
 use super::Backend;
 use crate::comfy::version::Version;
 
-/// What a server says of itself.
+/// What a server reports about itself.
 #[derive(Clone, Debug)]
 pub struct SaidOfItself {
     pub version: Version,
@@ -13,7 +13,7 @@ pub struct SaidOfItself {
 }
 
 impl Backend {
-    /// What it said of itself when the watch link opened.
+    /// Stores what it reported when the watch link opened.
     pub fn learned(&self, said: SaidOfItself, features: Option<Arc<str>>) {
         let mut state = self.state();
         state.version = Some(said.version);
@@ -28,8 +28,8 @@ impl Backend {
         self.state().version.clone()
     }
 
-    /// Which frontend it serves; two that say the same serve the same page. `None` if it was never
-    /// asked.
+    /// The version of its frontend; two backends with the same version serve the same page. `None`
+    /// if it was never asked.
     #[must_use]
     pub fn frontend(&self) -> Option<Arc<str>> {
         self.state().frontend.clone()

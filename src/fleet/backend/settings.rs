@@ -1,4 +1,4 @@
-//! The configuration of a backend. Everything but its address may change while it works.
+//! The configuration of a backend. Everything except its address may change while it works.
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -42,7 +42,7 @@ impl Backend {
         self.names.get().header.clone()
     }
 
-    /// They go with everything that is said to it.
+    /// The headers for every request to it.
     #[must_use]
     pub fn headers(&self) -> Arc<BackendHeaders> {
         self.headers.load_full()
@@ -53,25 +53,25 @@ impl Backend {
         NonZeroU32::new(self.weight.load(Ordering::Relaxed)).unwrap_or(NonZeroU32::MIN)
     }
 
-    /// The load at which it takes no new work; `None` is no limit.
+    /// The load at which it takes no new work; `None` means no limit.
     #[must_use]
     pub fn max_pending(&self) -> Option<NonZeroU32> {
         NonZeroU32::new(self.max_pending.load(Ordering::Relaxed))
     }
 
-    /// What it is for, in the operator's words.
+    /// The operator's labels for it.
     #[must_use]
     pub fn labels(&self) -> Arc<Vec<String>> {
         self.labels.load_full()
     }
 
-    /// Which server this is, if whoever discovered it told.
+    /// Which server this is, if its discovery said so.
     #[must_use]
     pub fn identity(&self) -> Option<Arc<str>> {
         Option::clone(&self.identity.load())
     }
 
-    /// What it is configured to be, now.
+    /// Its current configuration.
     #[must_use]
     pub fn settings(&self) -> BackendConfig {
         BackendConfig {
@@ -88,7 +88,7 @@ impl Backend {
         }
     }
 
-    /// Takes other settings, but for where it listens: that would be another server.
+    /// Applies other settings, except the address: another address would be another server.
     pub(in crate::fleet) fn adjust(&self, settings: &BackendConfig) {
         if *self.name() != *settings.name {
             info!(backend = %self.name(), name = settings.name, "Backend was renamed.");
