@@ -1,14 +1,14 @@
-//! Which backend takes new work: the one that would start it soonest (promise B4).
+//! Chooses the backend for new work: the one that would start it soonest (promise B4).
 
 use std::cmp::Ordering;
 use std::num::NonZeroU32;
 
 use super::ids::BackendId;
 
-/// What the operator says of a backend.
+/// The state that an operator sets for a backend.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum AdminState {
-    /// Takes everything.
+    /// Takes all work.
     Ready,
     /// Keeps its held clients until they have drained, and takes no new work.
     Draining,
@@ -26,26 +26,26 @@ impl AdminState {
         }
     }
 
-    /// Reads what an operator wrote.
+    /// Parses an operator's input.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         [Self::Ready, Self::Draining, Self::Off].into_iter().find(|state| state.as_str() == text)
     }
 }
 
-/// What is known of a backend that is up, besides that.
+/// The condition of a backend that is up.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Condition {
     Well,
-    /// It runs something and says nothing: it may be dead (P9).
+    /// It runs something and sends no events: it may be dead (P9).
     Suspect,
-    /// It runs nothing of what it has (P9).
+    /// It runs none of its prompts (P9).
     Wedged,
-    /// It takes no new connection: whoever is new there would wait in vain.
+    /// It takes no new connection: a new client there would wait in vain.
     Shut,
 }
 
-/// Why a backend is no place for new work.
+/// Why a backend gets no new work.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Excluded {
     Down,
@@ -71,46 +71,46 @@ impl Excluded {
     }
 }
 
-/// One backend as a placement sees it.
+/// One backend, as a placement sees it.
 #[derive(Clone, Copy, Debug)]
 pub struct BackendView {
     pub id: BackendId,
     pub up: bool,
     pub admin: AdminState,
     pub condition: Condition,
-    /// Prompts waiting and running there, plus those we have sent and not yet seen counted.
+    /// Prompts that wait and run there, plus those that were sent and that it has not yet counted.
     pub load: u32,
     pub weight: NonZeroU32,
     /// The load at which it takes no new work; `None` for no limit.
     pub max_pending: Option<NonZeroU32>,
-    /// Clients that are bound to it.
+    /// The number of clients that are bound to it.
     pub bound: u32,
     /// How many prompts longer than others' its queue may be, because it has the files of the
-    /// prompt that is placed; `None` if it has not.
+    /// prompt that is placed; `None` if it does not have them.
     pub head_start: Option<u32>,
 }
 
 impl BackendView {
-    /// True if work that is already there may go on being asked about and added to.
+    /// True if its held clients may continue there: ask about their work, and add to it.
     #[must_use]
     pub fn serves_held(&self) -> bool {
         self.up && self.admin != AdminState::Off
     }
 
-    /// True if it may be given clients that it does not have.
+    /// True if it may get new clients.
     #[must_use]
     pub fn serves_new(&self) -> bool {
         matches!(self.excluded(), None | Some(Excluded::Full))
     }
 
-    /// True if it may keep an idle client whose link to it is open. That it takes no new connection
-    /// says nothing of those that it has; the client's next prompt goes elsewhere all the same.
+    /// True if it may keep an idle client whose link to it is open. A backend that takes no new
+    /// connection still serves the existing ones; the client's next prompt goes elsewhere.
     #[must_use]
     pub fn serves_linked(&self) -> bool {
         matches!(self.excluded(), None | Some(Excluded::Full | Excluded::Shut))
     }
 
-    /// True if it would be given a prompt now.
+    /// True if it may get a prompt now.
     #[must_use]
     pub fn takes_work(&self) -> bool {
         self.excluded().is_none()
@@ -120,7 +120,7 @@ impl BackendView {
     #[must_use]
     pub fn excluded(&self) -> Option<Excluded> {
         match (self.up, self.admin, self.condition) {
-            // What is off is not even asked whether it is up.
+            // A backend that is off is not even probed.
             (_, AdminState::Off, _) => Some(Excluded::Off),
             (false, AdminState::Ready | AdminState::Draining, _) => Some(Excluded::Down),
             (true, AdminState::Draining, _) => Some(Excluded::Draining),
@@ -142,8 +142,9 @@ impl BackendView {
         self.max_pending.is_some_and(|max| max.get() <= self.load)
     }
 
-    /// Compares the work with the new prompt in it, per weight: a light backend that is idle would
-    /// take longer for it than a heavy one. Without dividing: a/v < b/w exactly when a·w < b·v.
+    /// Compares the work, including the new prompt, per weight: an idle backend with a low weight
+    /// may take longer for it than a busy one with a high weight. Without a division: a/v < b/w
+    /// exactly when a·w < b·v.
     pub(super) fn cmp_queue(&self, other: &Self) -> Ordering {
         let counted = |it: &Self| u64::from(it.load.saturating_sub(it.head_start.unwrap_or(0))) + 1;
         let ours = counted(self) * u64::from(other.weight.get());
@@ -152,7 +153,7 @@ impl BackendView {
     }
 }
 
-/// The fleet as it is at the moment of a decision.
+/// The fleet at the moment of a decision.
 #[derive(Clone, Copy, Debug)]
 pub struct FleetNow<'a> {
     /// In the order of their names.
@@ -161,25 +162,25 @@ pub struct FleetNow<'a> {
 }
 
 impl<'a> FleetNow<'a> {
-    /// The backend of that id; `None` if it is gone from the fleet.
+    /// The backend of that id; `None` if it has left the fleet.
     #[must_use]
     pub fn view(self, backend: BackendId) -> Option<&'a BackendView> {
         self.backends.iter().find(|view| view.id == backend)
     }
 
-    /// As [`BackendView::serves_held`]; a backend that is gone from the fleet does not.
+    /// Like [`BackendView::serves_held`]; false for a backend that has left the fleet.
     #[must_use]
     pub fn serves_held(self, backend: BackendId) -> bool {
         self.view(backend).is_some_and(BackendView::serves_held)
     }
 
-    /// As [`BackendView::serves_new`]; a backend that is gone from the fleet does not.
+    /// Like [`BackendView::serves_new`]; false for a backend that has left the fleet.
     #[must_use]
     pub fn serves_new(self, backend: BackendId) -> bool {
         self.view(backend).is_some_and(BackendView::serves_new)
     }
 
-    /// True if it is up and runs nothing: what is there may be asked about, and not added to.
+    /// True if it is up and runs nothing: its prompts can be asked about, but none may be added.
     #[must_use]
     pub fn is_wedged(self, backend: BackendId) -> bool {
         self.view(backend).is_some_and(|view| view.condition == Condition::Wedged)
@@ -197,23 +198,24 @@ pub enum NoPlace {
     FleetFull,
 }
 
-/// What decides between backends whose queues are equal.
+/// Decides between backends with equal queues.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct TieBreak {
     /// The backend that the client had last.
     pub last: Option<BackendId>,
-    /// A counter of placements, so that the rest go in turn.
+    /// A counter of placements, so that the remaining ones are chosen in turn.
     pub turn: u64,
 }
 
-/// Chooses the backend for new work: a suspect one only while no other has room; the shortest queue
-/// for its weight, the new prompt counted and less its head start; one that has the files; the one
-/// that the client had last; the one with the fewest bound clients; then in turn.
+/// Chooses the backend for new work. In this order it prefers: one that is not suspect; the
+/// shortest queue for its weight, with the new prompt counted and the head start subtracted; one
+/// that has the files; the one that the client had last; the one with the fewest bound clients;
+/// then each in turn.
 ///
 /// # Errors
-/// When there is none, none is up and ready, or all that are have reached their `max_pending`.
+/// There is none, none is up and ready, or all that are have reached their `max_pending`.
 pub fn place(fleet: &[BackendView], tie: TieBreak) -> Result<BackendId, NoPlace> {
-    // Of several that are equal the first counts, so whoever's turn it is comes first.
+    // Of equal ones the first is chosen, so the one whose turn it is comes first.
     let first = usize::try_from(tie.turn % fleet.len().max(1) as u64).unwrap_or_default();
     let (later, sooner) = fleet.split_at(first);
     sooner
@@ -232,7 +234,7 @@ pub fn place(fleet: &[BackendView], tie: TieBreak) -> Result<BackendId, NoPlace>
         .ok_or_else(|| no_place(fleet))
 }
 
-/// Why nobody of a fleet takes work.
+/// Why no backend of the fleet takes work.
 fn no_place(fleet: &[BackendView]) -> NoPlace {
     if fleet.is_empty() {
         NoPlace::FleetEmpty
@@ -243,19 +245,19 @@ fn no_place(fleet: &[BackendView]) -> NoPlace {
     }
 }
 
-/// What copying a prompt's files is weighed by.
+/// The weights for copying a prompt's files.
 #[derive(Clone, Copy, Debug)]
 pub struct CopyWeights {
-    /// So many bytes are worth one prompt's wait.
+    /// Copying this many bytes counts as much as waiting for one prompt.
     pub bytes_per_prompt: u64,
-    /// The longest wait that they are worth, in prompts.
+    /// The longest wait that avoids a copy, in prompts.
     pub prompts_max: u32,
     /// A larger file is not copied.
     pub file_max: u64,
 }
 
-/// How many prompts longer a queue may be where these files lie, by their sizes: waiting costs time
-/// and so does copying. One that cannot be copied is waited for in any queue.
+/// How many prompts longer a queue may be where these files are, by their sizes: both waiting and
+/// copying take time. A file that cannot be copied justifies any wait.
 #[must_use]
 pub fn head_start(sizes: &[u64], weights: CopyWeights) -> u32 {
     if sizes.iter().any(|size| weights.file_max < *size) {
@@ -274,10 +276,9 @@ pub(crate) mod tests {
 
     use super::*;
 
-    /// One backend a word: `R`eady, `D`raining or `O`ff, then `u`p, `d`own,
-    /// `s`hut, `w`edged or suspect (`?`), its load, and after
-    /// signs `*` its weight, `<` its max_pending, `+` its bound clients, `^` its head start:
-    /// `Ru3*2<5+1^0`.
+    /// One backend per word: `R`eady, `D`raining or `O`ff, then `u`p, `d`own, `s`hut, `w`edged or
+    /// suspect (`?`), its load, and after signs `*` its weight, `<` its max_pending, `+` its bound
+    /// clients, `^` its head start: `Ru3*2<5+1^0`.
     pub(crate) fn fleet(text: &str) -> Vec<BackendView> {
         text.split_whitespace().zip(0..).map(|(word, index)| backend(word, index)).collect()
     }
@@ -427,7 +428,7 @@ pub(crate) mod tests {
                 id: BackendId::nth(index),
                 up,
                 condition: Condition::Well,
-                // Mostly ready, so that most cases have something to choose from.
+                // Mostly ready, so that most cases have several candidates.
                 admin: [AdminState::Draining, AdminState::Off]
                     .get(admin)
                     .copied()

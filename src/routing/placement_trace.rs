@@ -1,8 +1,8 @@
-//! Which backends a client's newest placement compared, for the operator who asks why.
+//! Records which backends a client's latest placement compared, to explain it to an operator.
 //!
-//! It is recorded when a placement is made, because a moment later every load is different. Only
-//! the newest is kept, and of a large fleet only the nearest backends: it is an explanation and not
-//! a log.
+//! It is recorded during the placement, because a moment later every load has changed. Only the
+//! latest placement is kept, and of a large fleet only the best candidates: it is an explanation
+//! and not a log.
 
 use std::num::NonZeroU32;
 use std::time::Instant;
@@ -10,20 +10,20 @@ use std::time::Instant;
 use super::ids::BackendId;
 use super::placement::{BackendView, Excluded};
 
-/// How many backends are remembered.
+/// The most backends that are recorded.
 pub const CANDIDATES_KEPT: usize = 8;
 
 /// The fleet at one placement.
 #[derive(Clone, Debug)]
 pub struct PlacementTrace {
     pub at: Instant,
-    /// `None` if there was no place.
+    /// `None` if no backend could be chosen.
     pub chosen: Option<BackendId>,
     /// The backend that the client had before.
     pub last: Option<BackendId>,
-    /// The chosen one first, then by queue; what was excluded comes last.
+    /// The chosen one first, then by queue; excluded ones come last.
     pub candidates: Box<[Candidate]>,
-    /// How many more there were.
+    /// How many more backends there were.
     pub others: usize,
 }
 
@@ -33,9 +33,9 @@ pub struct Candidate {
     pub backend: BackendId,
     pub load: u32,
     pub weight: NonZeroU32,
-    /// By how many prompts its queue counted for less, because it had the files.
+    /// By how many prompts its queue counted as shorter, because it had the files.
     pub head_start: Option<u32>,
-    /// It may be dead, and others came first.
+    /// It may be dead, so others had priority.
     pub is_suspect: bool,
     pub excluded: Option<Excluded>,
 }
