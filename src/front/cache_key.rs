@@ -8,6 +8,7 @@ use http::header::{AUTHORIZATION, COOKIE, HeaderMap, HeaderName};
 use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
 
 use super::headers::other_cookies;
+use super::user_file::{Meaning, meaning};
 use crate::comfy::endpoint::{is_user_data, plain_path};
 
 const COMFY_USER: HeaderName = HeaderName::from_static("comfy-user");
@@ -32,6 +33,12 @@ const ESCAPED: &AsciiSet = &CONTROLS
     .add(b'{')
     .add(b'|')
     .add(b'}');
+
+/// All settings.
+const SETTINGS: &str = "/settings";
+
+/// Below it are the files of users. As a group it is all of them.
+pub(super) const ALL_FILES: &str = "/userdata/";
 
 /// What is written together.
 pub type Group = Box<str>;
@@ -91,36 +98,61 @@ impl CacheKey {
         is_user_data(&self.path)
     }
 
-    /// What it is written together with: all settings, all lists, or one path however it is
+    /// What it is written together with: all settings, all lists, or one file however it is
     /// spelled. A server that does not tell users apart gives all of them the same, whatever they
     /// are called, so a write changes what everybody sees.
     #[must_use]
     pub fn group(&self) -> Group {
         match &*self.path {
-            path if path == "/settings" || path.starts_with("/settings/") => "/settings".into(),
+            path if path == SETTINGS || path.starts_with("/settings/") => SETTINGS.into(),
             path if LISTS.contains(&path) => LISTS[0].into(),
-            path => percent_decode_str(path).decode_utf8_lossy().into(),
+            path => match path.strip_prefix(ALL_FILES).map(meaning) {
+                Some(Meaning::File(file)) => format!("{ALL_FILES}{file}").into(),
+                Some(Meaning::Settings) => SETTINGS.into(),
+                Some(Meaning::Root | Meaning::Odd) => ALL_FILES.into(),
+                None => percent_decode_str(path).decode_utf8_lossy().into(),
+            },
         }
     }
 
-    /// What a write to it changes. ComfyUI moves a file by `POST /userdata/FROM/move/TO`.
+    /// The groups that are written when it is. `None` if nobody knows: then it is not kept.
+    #[must_use]
+    pub fn written_with(&self) -> Option<Vec<Group>> {
+        let group = self.group();
+        match &*group {
+            ALL_FILES => None,
+            file if file.starts_with(ALL_FILES) => Some(vec![group, ALL_FILES.into()]),
+            _ => Some(vec![group]),
+        }
+    }
+
+    /// What a write to it changes. ComfyUI moves a file or a folder, with all that is in it, by
+    /// `POST /userdata/FROM/move/TO`, and into the folder `TO` if there is one.
     #[must_use]
     pub fn changes(&self) -> Vec<Group> {
-        let paths = self.written_paths();
-        let mut groups: Vec<Group> = paths.iter().map(|path| self.at(path).group()).collect();
-        if self.path.starts_with("/userdata/") {
-            groups.push(LISTS[0].into());
+        let Some(name) = self.path.strip_prefix(ALL_FILES) else { return vec![self.group()] };
+        let lists = LISTS[0].into();
+        let meanings = match name.split_once("/move/") {
+            Some((from, to)) => vec![meaning(from), meaning(to)],
+            None => vec![meaning(name)],
+        };
+        match &meanings[..] {
+            [Meaning::File(file)] => vec![format!("{ALL_FILES}{file}").into(), lists],
+            [Meaning::Settings] => vec![SETTINGS.into(), lists],
+            all if all.iter().all(|it| matches!(it, Meaning::File(_))) => {
+                vec![ALL_FILES.into(), lists]
+            }
+            _ => vec![ALL_FILES.into(), SETTINGS.into(), lists],
         }
-        groups
     }
 
     /// The paths to read after a write to it, to know what is there now.
     #[must_use]
     pub fn written_paths(&self) -> Vec<String> {
-        if self.path.starts_with("/settings") {
-            return vec!["/settings".to_owned()];
+        if *self.group() == *SETTINGS {
+            return vec![SETTINGS.to_owned()];
         }
-        let is_file = self.path.starts_with("/userdata/");
+        let is_file = self.path.starts_with(ALL_FILES);
         let (from, to) = self.path.split_once("/move/").filter(|_| is_file).unzip();
         let to = to.map(|to| format!("/userdata/{to}"));
         [from.unwrap_or(&self.path).to_owned()].into_iter().chain(to).collect()
@@ -177,10 +209,19 @@ mod tests {
         CacheKey::own(path, "", &headers)
     }
 
+    /// True if that write ends copies of what is read.
+    fn meets(read: &CacheKey, write: &CacheKey) -> bool {
+        let changed = write.changes();
+        read.written_with().is_none_or(|all| all.iter().any(|it| changed.contains(it)))
+    }
+
+    fn is_changed(written: &str, read: &str) -> bool {
+        meets(&of(read, "ada"), &of(written, "ada"))
+    }
+
     #[track_caller]
     fn check(written: &str, read: &str, is_changed: bool) {
-        let groups = of(written, "ada").changes();
-        assert_eq!(groups.contains(&of(read, "ada").group()), is_changed, "{written} {read}");
+        assert_eq!(self::is_changed(written, read), is_changed, "{written} {read}");
     }
 
     #[test]
@@ -202,6 +243,56 @@ mod tests {
             let write = of(if path == "/settings" { path } else { "/userdata/a.json" }, "ada");
             assert!(write.changes().contains(&of(path, "bob").group()), "who may be ada: {path}");
         }
+    }
+
+    /// As ComfyUI resolves them (0.33.0, `app/user_manager.py`).
+    #[test]
+    fn a_write_changes_the_file_that_the_home_resolves() {
+        for name in
+            ["a%252Fb.json", ".%2Fa%2Fb.json", "x%2F..%2Fa%2Fb.json", "..%2Fme%2Fa%2Fb.json"]
+        {
+            check(&format!("/userdata/{name}"), "/userdata/a%2Fb.json", true);
+            check("/userdata/a%2Fb.json", &format!("/userdata/{name}"), true);
+        }
+        check("/userdata/workflows/move/old", "/userdata/workflows%2Fa.json", true);
+        check("/userdata/a.json/move/b", "/userdata/b%2Fa.json", true);
+        check("/userdata/a.json/move/b", "/settings", false);
+        check("/userdata/x%2Fcomfy.settings.json/move/.", "/settings", true);
+        check("/userdata/.%2Fcomfy.settings.json", "/settings", true);
+        check("/userdata/comfy.settings.json/move/b", "/settings", true);
+        check("/settings/Comfy.X", "/userdata/comfy.settings.json", true);
+        check("/settings/Comfy.X", "/userdata/a.json", false);
+        check("/userdata/..%2F..%2Fa.json", "/userdata/b.json", true);
+    }
+
+    proptest::proptest! {
+        /// What a client may write in place of a file's name changes what is read by another.
+        #[test]
+        fn every_spelling_of_a_file_is_changed_with_it(
+            one in spelling(), other in spelling(), moves in proptest::bool::ANY,
+        ) {
+            let write = if moves { format!("{one}/move/{other}") } else { one };
+            let write = of(&format!("/api/userdata/{write}"), "bob");
+            let read = of(&format!("/userdata/{other}"), "ada");
+            proptest::prop_assert!(meets(&read, &write));
+            proptest::prop_assert!(!meets(&read, &of("/userdata/far.json", "ada")));
+        }
+    }
+
+    /// A spelling of `a/b c.json`: detours, and each byte as it is, or encoded once or twice.
+    fn spelling() -> impl proptest::strategy::Strategy<Value = String> {
+        use proptest::prelude::*;
+        let detour = proptest::sample::select(vec!["", "./", "x/../", "x/y/../../", ".//"]);
+        let codes = proptest::collection::vec(0_u8..3, 64);
+        (detour.clone(), detour, codes).prop_map(|(first, second, codes)| {
+            let plain = format!("{first}a/{second}b c.json");
+            let byte = |(byte, code): (u8, &u8)| match (code, byte) {
+                (0, byte) if byte != b'/' && byte != b' ' => char::from(byte).to_string(),
+                (0 | 1, byte) => format!("%{byte:02X}"),
+                (_, byte) => format!("%25{byte:02x}"),
+            };
+            plain.bytes().zip(codes.iter().cycle()).map(byte).collect()
+        })
     }
 
     #[test]

@@ -7,7 +7,7 @@
 //! - `file`: what is in it
 //! - `doubts`: what must not be given, for who starts after a crash
 //! - `table`: which copies there are, and what is to be done next; of it `entry`: one file,
-//!   `waiting`: what comes, `room`: what goes (all pure)
+//!   `files`: all of them, `waiting`: what comes, `room`: what goes (all pure)
 //! - `folder`: the files; `lanes`: the tasks that work on them
 //!
 //! # Invariants
@@ -25,6 +25,7 @@
 mod doubts;
 mod entry;
 mod file;
+mod files;
 mod folder;
 mod lanes;
 mod name;
@@ -35,7 +36,7 @@ mod waiting;
 
 use std::io::ErrorKind;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -96,6 +97,17 @@ impl Copies {
         Self { signer, writes, store: folder.map(|it| Store::new(it, limit)) }
     }
 
+    /// This process does not keep up the copies in that folder: whoever starts next is not to give
+    /// them, for what is written meanwhile does not end them.
+    pub fn doubt_all(folder: &Path, signer: &CookieSigner) {
+        if let Err(error) = Folder::new(folder.to_owned(), signer.clone()).doubt_all() {
+            warn!(
+                path = %folder.display(), %error,
+                "The copies here are not kept up, and that cannot be noted: delete the folder."
+            );
+        }
+    }
+
     /// Starts who works on the disk. They end with `writers`, when all is done: what the last
     /// requests wrote must be noted.
     pub fn start(&self, writers: &Tasks) {
@@ -150,7 +162,7 @@ impl Copies {
         let name = Name::of(&self.signer, home, key);
         let found = store.until(|table| (!table.is_unknown()).then(|| table.good(name)));
         let (_, owner) = timeout(DISK_WITHIN, found).await.ok()??;
-        match timeout(DISK_WITHIN, store.read(name, owner)).await.ok()?? {
+        match store.read(name, owner).await {
             Ok(Some(whole)) => {
                 // It may have ended while it was read.
                 let (at, _) = store.table().good(name)?;
@@ -161,6 +173,7 @@ impl Copies {
                 warn!(path = %path.display(), "A copy is damaged; it is deleted.");
             }
             Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) if error.kind() == ErrorKind::TimedOut => return None,
             Err(error) => {
                 let path = store.folder.path(name, owner);
                 warn!(path = %path.display(), %error, "A copy cannot be read.");
@@ -243,7 +256,6 @@ fn is_known(query: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use std::fs;
-    use std::path::Path;
     use std::process::Command;
 
     use bytes::Bytes;
@@ -328,6 +340,39 @@ mod tests {
             drop(fs::OpenOptions::new().read(true).write(true).open(&path).unwrap());
             world.tasks.drain(Duration::from_secs(5)).await;
         });
+    }
+
+    #[tokio::test]
+    async fn who_reads_while_others_do_waits_for_a_turn_and_gets_the_copy() {
+        let world = World::new();
+        let settings = key("/settings");
+        world.puts(&settings, "mine").await;
+        let readers = &world.copies.store.as_ref().unwrap().readers;
+        let all = u32::try_from(readers.available_permits()).unwrap();
+        let others = readers.acquire_many(all).await.unwrap();
+        let mut reading = JoinSet::new();
+        for _ in 0..20 {
+            let (copies, settings) = (Arc::clone(&world.copies), settings.clone());
+            reading.spawn(async move { copies.get(&home(), &settings).await.is_some() });
+        }
+        // On one thread: all of them have asked.
+        tokio::task::yield_now().await;
+        assert!(reading.try_join_next().is_none());
+        drop(others);
+        assert_eq!(reading.join_all().await, [true; 20]);
+    }
+
+    #[test]
+    fn a_process_without_a_journal_doubts_the_copies_that_are_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = folder.path().join("copies");
+        let signer = CookieSigner::new();
+        Copies::doubt_all(&at, &signer);
+        assert!(!at.exists(), "there are none");
+        let opened = || Folder::new(at.clone(), signer.clone()).open(true).unwrap().unwrap().doubts;
+        assert_ne!(opened(), doubts::Doubts::All);
+        Copies::doubt_all(&at, &signer);
+        assert_eq!(opened(), doubts::Doubts::All);
     }
 
     #[tokio::test]

@@ -46,6 +46,8 @@ pub enum GatewayError {
     NotSaved { backend: String, is_off: bool },
     #[error("the disk of the gateway takes nothing: not saved")]
     NotSavedUnmarked,
+    #[error("the gateway has too much to save: not saved; try again")]
+    SavingFull,
     #[error(transparent)]
     TooManyClients(#[from] TooManyClients),
     #[error(transparent)]
@@ -205,6 +207,7 @@ impl GatewayError {
             | Self::TooManyClients(_)
             | Self::TooManyTunnels(TooMany::InAll { .. })
             | Self::BodiesBusy
+            | Self::SavingFull
             | Self::NotSavedUnmarked
             | Self::JournalFailed
             | Self::Stopping => Fault::Gateway,
@@ -258,6 +261,7 @@ impl GatewayError {
             | Self::BackendOff { .. }
             | Self::NotSaved { .. }
             | Self::NotSavedUnmarked
+            | Self::SavingFull
             | Self::TooManyClients(_)
             | Self::TooManyTunnels(TooMany::InAll { .. })
             | Self::BodiesBusy
@@ -288,6 +292,7 @@ impl GatewayError {
             Self::BodyTooLarge { .. } => "body_too_large",
             Self::BadRequest(refusal) => refusal.code(),
             Self::BodiesBusy => "bodies_busy",
+            Self::SavingFull => "saving_full",
             Self::BodyBroken => "body_broken",
             Self::BodyCorrupt => "body_corrupt",
             Self::UnknownCoding => "unknown_coding",
@@ -353,7 +358,7 @@ impl GatewayError {
         };
         let mut response = Response::new(ResponseBody::whole(body));
         *response.status_mut() = self.status();
-        if matches!(self, Self::NotSaved { .. } | Self::NotSavedUnmarked)
+        if matches!(self, Self::NotSaved { .. } | Self::NotSavedUnmarked | Self::SavingFull)
             && let Ok(reason) = ReasonPhrase::try_from(self.to_string().into_bytes())
         {
             // It is all that the stock page shows of a save that failed.

@@ -12,25 +12,37 @@ use std::time::Duration;
 use http::header::{
     CONTENT_RANGE, HeaderMap, IF_MODIFIED_SINCE, IF_NONE_MATCH, RANGE, SET_COOKIE, VARY, WARNING,
 };
+use http::request::Parts;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body::Body as _;
 use hyper::body::Incoming;
+use tokio::time::timeout;
 
 use super::Front;
 use super::conditional::{Conditional, Whole};
 use super::copies::Source;
 use super::error::{Fault, GatewayError};
-use super::forward::{Target, forward};
+use super::forward::{Target, exchange, incoming, to_backend};
 use super::stale_cache::{CacheKey, Found, Revalidated};
 use super::{Answer, failover, headers, stand_in, static_files, user_data};
-use crate::body::ResponseBody;
 use crate::body::tee::{Tee, tee};
+use crate::body::{ClientFault, RequestBody, ResponseBody};
 use crate::fleet::backend::Backend;
 use crate::net::now;
 use crate::records::home::HomeServer;
 use crate::routing::decision::Reason;
 use crate::routing::placement::NoPlace;
 use crate::shared::Shared;
+
+/// How long a read waits for a home that is busy with a write to what is read.
+const BUSY_WITHIN: Duration = Duration::from_secs(10);
+
+/// A home that is silent with a write on its way looks down after `fleet.grace`. For so much longer
+/// it may only be busy; then it is taken for gone, and others may stand in for it.
+const BUSY_AFTER: Duration = Duration::from_secs(30);
+
+/// How often a copy is looked for, if writes begin meanwhile.
+const LOOKS_MAX: usize = 3;
 
 /// Where it comes from.
 ///
@@ -54,38 +66,68 @@ pub async fn read(
 ) -> Answer {
     let again = failover::again(&request);
     let conditional = Conditional::of(&request);
-    let error = match of_home(front, &key, from, request).await {
-        Err(error) if error.fault() == Fault::Backend || failover::is_away(&error) => error,
+    let (parts, body) = request.into_parts();
+    let asked = (parts, RequestBody::streamed(body, front.shared.config().server.body_timeout));
+    let mut error = match of_home(front, &key, from, asked).await {
+        Err(error) if is_none(&error) => error,
         answer => return answer,
     };
-    if let Some(copy) = copy(front, &key, &conditional) {
-        return Ok(copy);
-    }
-    if let Some(copy) = user_data::kept_copy(front, &key, &conditional).await {
-        return Ok(copy);
+    for _ in 0..LOOKS_MAX {
+        let begun = front.writes.begun();
+        let busy_for = front.shared.config().fleet.grace + BUSY_AFTER;
+        if front.writes.is_at_work(&key, now(), busy_for) {
+            // It is only busy with that, and what another has would be taken for one's own.
+            if timeout(BUSY_WITHIN, front.writes.until_it_stops(&key, busy_for)).await.is_err() {
+                return Err(user_data::busy(front, error));
+            }
+            if let Some(parts) = again.clone() {
+                let asked = (parts, (RequestBody::Empty, ClientFault::default()));
+                error = match of_home(front, &key, from, asked).await {
+                    Err(error) if is_none(&error) => error,
+                    answer => return answer,
+                };
+            }
+        }
+        if let Some(copy) = copy(front, &key, &conditional) {
+            return Ok(copy);
+        }
+        if let Some(copy) = user_data::kept_copy(front, &key, &conditional).await {
+            return Ok(copy);
+        }
+        if front.writes.begun() == begun {
+            break;
+        }
     }
     let Some(parts) = again else { return Err(error) };
     stand_in::answer(front, &parts).await.ok_or(error)
+}
+
+/// True if a copy, or another, may answer in its place.
+fn is_none(error: &GatewayError) -> bool {
+    error.fault() == Fault::Backend || failover::is_away(error)
 }
 
 async fn of_home(
     front: &Arc<Front>,
     key: &CacheKey,
     from: IpAddr,
-    mut request: Request<Incoming>,
+    (mut parts, (body, fault)): (Parts, (RequestBody, ClientFault)),
 ) -> Answer {
-    let home = target(&front.shared)?;
+    let (writes, home) = front.writes.number_before(|| target(&front.shared));
+    let home = home?;
     front.notice_home(home.backend.id);
-    let is_head = *request.method() == Method::HEAD;
-    let wants_all = !is_head && !request.headers().contains_key(RANGE);
+    let is_head = parts.method == Method::HEAD;
+    let wants_all = !is_head && !parts.headers.contains_key(RANGE);
     if wants_all && front.stale_cache.is_on() && !front.stale_cache.knows(key) {
         // A 304 would leave us without a copy for the day when it is needed. The caller is given
         // in full what it has already, once.
-        request.headers_mut().remove(IF_NONE_MATCH);
-        request.headers_mut().remove(IF_MODIFIED_SINCE);
+        parts.headers.remove(IF_NONE_MATCH);
+        parts.headers.remove(IF_MODIFIED_SINCE);
     }
-    let asked = Asked::now(front, &home.backend, from);
-    let response = forward(&front.shared, &home, request).await?;
+    let asked = Asked::of(&home.backend, from, writes);
+    let request = to_backend(&home, parts, body);
+    let (response, lease) = exchange(&front.shared, &home, request, &fault).await?;
+    let response = incoming(&front.shared, &home, response, lease);
     if is_head || !front.stale_cache.is_on() {
         return Ok(response);
     }
@@ -100,10 +142,9 @@ pub struct Asked {
 }
 
 impl Asked {
-    /// The home is about to be asked.
+    /// The home is about to be asked. There were so many `writes` before it was seen that it is it.
     #[must_use]
-    pub fn now(front: &Front, home: &Arc<Backend>, from: IpAddr) -> Self {
-        let (asked_from, writes) = (from, front.writes.number());
+    pub fn of(home: &Arc<Backend>, asked_from: IpAddr, writes: u64) -> Self {
         let source = Source { home: HomeServer::of(home), asked_from, writes };
         Self { home: Arc::clone(home), source }
     }

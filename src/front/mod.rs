@@ -87,6 +87,7 @@ pub mod unavailable;
 pub mod upgrade;
 pub mod upload;
 pub mod user_data;
+mod user_file;
 pub mod users;
 pub mod view;
 pub mod visible_owners;

@@ -14,7 +14,7 @@
 //! - What was there before a write that may have been done is neither kept nor given: see
 //!   [`super::writes`].
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -23,6 +23,7 @@ use http::HeaderValue;
 use http::header::{ETAG, HeaderMap, HeaderName};
 
 pub use super::cache_key::CacheKey;
+use super::cache_key::{ALL_FILES, Group};
 use super::conditional::Whole;
 use super::writes::{Outcome, Writes};
 use crate::lock::{Guard, Lock, rank};
@@ -70,6 +71,8 @@ struct Table {
     entries: HashMap<Arc<CacheKey>, Entry>,
     /// The keys of `entries`, by their last use.
     by_use: BTreeMap<u64, Arc<CacheKey>>,
+    /// Those of user data, by what is written together.
+    by_group: BTreeMap<Group, HashSet<Arc<CacheKey>>>,
 }
 
 #[derive(Debug)]
@@ -223,7 +226,6 @@ impl StaleCache {
     /// more. Returns the writer's own.
     pub fn written(&self, write: &CacheKey, outcome: Outcome) -> Vec<CacheKey> {
         let groups = write.changes();
-        let is_meant = |key: &CacheKey| key.is_user_data() && groups.contains(&key.group());
         // In one step: nobody finds a copy after the write is over, and before it is ended.
         let mut table = self.table();
         self.writes.end(&groups, outcome);
@@ -231,8 +233,7 @@ impl StaleCache {
             Outcome::NotDone => return Vec::new(),
             Outcome::MayBeDone => {}
         }
-        let stale: Vec<Arc<CacheKey>> =
-            table.entries.keys().filter(|key| is_meant(key)).map(Arc::clone).collect();
+        let stale: Vec<Arc<CacheKey>> = groups.iter().flat_map(|group| table.of(group)).collect();
         for key in &stale {
             table.remove(key);
         }
@@ -243,8 +244,7 @@ impl StaleCache {
     pub fn forget_user_data(&self) {
         let mut table = self.table();
         self.writes.forget_all();
-        let all = table.entries.keys().filter(|key| key.is_user_data());
-        let all: Vec<Arc<CacheKey>> = all.cloned().collect();
+        let all: Vec<Arc<CacheKey>> = table.by_group.values().flatten().cloned().collect();
         for key in all {
             table.remove(&key);
         }
@@ -276,6 +276,9 @@ impl Table {
         let key = Arc::new(key);
         self.turn += 1;
         self.bytes += bytes;
+        if key.is_user_data() {
+            self.by_group.entry(key.group()).or_default().insert(Arc::clone(&key));
+        }
         self.by_use.insert(self.turn, Arc::clone(&key));
         let turn = self.turn;
         self.entries.insert(key, Entry { kept, bytes, turn });
@@ -301,10 +304,28 @@ impl Table {
     }
 
     fn remove(&mut self, key: &CacheKey) {
-        if let Some(entry) = self.entries.remove(key) {
-            self.by_use.remove(&entry.turn);
-            self.bytes -= entry.bytes;
+        let Some(entry) = self.entries.remove(key) else { return };
+        self.by_use.remove(&entry.turn);
+        self.bytes -= entry.bytes;
+        if !key.is_user_data() {
+            return;
         }
+        let group = key.group();
+        let Some(all) = self.by_group.get_mut(&group) else { return };
+        all.remove(key);
+        if all.is_empty() {
+            self.by_group.remove(&group);
+        }
+    }
+
+    /// Those that a write to this group changes.
+    fn of(&self, group: &Group) -> Vec<Arc<CacheKey>> {
+        if **group != *ALL_FILES {
+            return self.by_group.get(group).into_iter().flatten().cloned().collect();
+        }
+        let files = self.by_group.range(group.clone()..);
+        let files = files.take_while(|(it, _)| it.starts_with(ALL_FILES));
+        files.flat_map(|(_, all)| all).cloned().collect()
     }
 
     fn used(&mut self, key: &CacheKey) {
@@ -414,7 +435,7 @@ mod tests {
         copies.put(settings.clone(), whole("\"1\"", 1), t, writes.number());
         for (outcome, is_good) in [(Outcome::NotDone, true), (Outcome::MayBeDone, false)] {
             let asked = writes.number();
-            writes.begin(&settings.changes());
+            writes.begin(&settings.changes(), t);
             assert!(copies.get(&settings, t).is_none(), "the home may have it already");
             copies.put(settings.clone(), whole("\"2\"", 2), t, asked);
             copies.written(&settings, outcome);
@@ -440,11 +461,11 @@ mod tests {
         copies.missing(folder.clone(), t, 0);
         assert!(matches!(copies.get(&folder, t), Some((Found::Nothing, _))));
         let write = named("/api/%75serdata/a.json/move/b.json");
-        copies.writes.begin(&write.changes());
+        copies.writes.begin(&write.changes(), t);
         let own = copies.written(&write, Outcome::MayBeDone);
-        assert_eq!(own.len(), 3, "to be read anew: {own:?}");
+        assert_eq!(own.len(), 4, "to be read anew: {own:?}");
         assert!(copies.get(&folder, t).is_none());
         let kept = all.map(|path| copies.get(&named(path), t).is_some());
-        assert_eq!(kept, [false, false, true, true]);
+        assert_eq!(kept, [false, false, false, true], "a folder may have been moved");
     }
 }

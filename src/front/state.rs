@@ -22,7 +22,7 @@ use super::nodes::NodeInfos;
 use super::stale_cache::StaleCache;
 use super::stand_in::StandIn;
 use super::static_files::press::Press;
-use super::user_data::READING_MAX;
+use super::user_data::{READING_MAX, SAVING_MAX};
 use super::users::Users;
 use super::writes::Writes;
 use crate::body::budget::BodyBudget;
@@ -76,6 +76,8 @@ pub struct Front {
     pub stand_in: StandIn,
     /// How many writes have what they changed read anew.
     pub reading_anew: Arc<Semaphore>,
+    /// Writes to user data that are not over.
+    pub saving: Arc<Semaphore>,
     /// History entries that were fetched for lists.
     pub history_cache: HistoryCache,
     /// Who had ids looked for that nobody knows.
@@ -102,7 +104,13 @@ impl Front {
         let cookie_signer =
             config.state.dir.path().map_or_else(CookieSigner::new, CookieSigner::kept_in);
         // The journal's lock keeps other processes out of the folder.
-        let folder = config.copies_folder().filter(|_| shared.records.journal.is_kept());
+        let folder = config.copies_folder().filter(|folder| {
+            let is_ours = shared.records.journal.is_kept();
+            if !is_ours {
+                Copies::doubt_all(folder, &cookie_signer);
+            }
+            is_ours
+        });
         let writes = Arc::new(Writes::default());
         let limit = config.copies_on_disk();
         let copies = Copies::new(folder, cookie_signer.clone(), Arc::clone(&writes), limit);
@@ -116,6 +124,7 @@ impl Front {
             home: ArcSwapOption::empty(),
             stand_in: StandIn::default(),
             reading_anew: Arc::new(Semaphore::new(READING_MAX)),
+            saving: Arc::new(Semaphore::new(SAVING_MAX)),
             stale_cache: StaleCache::new(bytes(config.server.stale_cache), Arc::clone(&writes)),
             writes,
             asset_cache: AssetCache::new(bytes(config.server.asset_cache)),

@@ -153,6 +153,7 @@ fn was_kept_back(error: &GatewayError) -> bool {
             | GatewayError::TooManyClients(_)
             | GatewayError::TooManyTunnels(TooMany::InAll { .. })
             | GatewayError::BodiesBusy
+            | GatewayError::SavingFull
             | GatewayError::InputUnavailable { .. }
             | GatewayError::LinkTimeout { .. }
             | GatewayError::Stopping

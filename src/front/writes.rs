@@ -6,9 +6,13 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
 
 use super::cache_key::{CacheKey, Group};
 use crate::lock::{Guard, Lock, rank};
+use crate::net;
 
 /// How many writes are remembered. What was asked before them is not kept.
 const RECENT_MAX: usize = 256;
@@ -27,6 +31,10 @@ pub enum Outcome {
 pub struct Writes {
     /// How many there were.
     number: AtomicU64,
+    /// How many were begun, whatever became of them.
+    begun: AtomicU64,
+    /// A home works no more on one.
+    stopped: Notify,
     table: Lock<Table, { rank::WRITES }>,
 }
 
@@ -34,6 +42,8 @@ pub struct Writes {
 struct Table {
     /// What is being written, and by how many.
     on_their_way: HashMap<Group, usize>,
+    /// What a home is at work on, by how many writes, and when the last one began.
+    at_work: HashMap<Group, (usize, Instant)>,
     /// What the last ones changed, and their numbers.
     recent: VecDeque<(u64, Vec<Group>)>,
     /// The last one of which that is not known any more.
@@ -47,24 +57,49 @@ impl Writes {
         self.number.load(Ordering::SeqCst)
     }
 
+    /// How many there were before somebody looked who the home is, and what that one saw: if the
+    /// home changes in between, what the old one gives is not good.
+    pub fn number_before<T>(&self, look: impl FnOnce() -> T) -> (u64, T) {
+        (self.number(), look())
+    }
+
+    /// How many were begun. Who looks for a copy of what is being written finds none: if this is
+    /// another number then, the look is to be repeated.
+    #[must_use]
+    pub fn begun(&self) -> u64 {
+        self.begun.load(Ordering::SeqCst)
+    }
+
     /// A write to these is about to be sent.
-    pub fn begin(&self, groups: &[Group]) {
+    pub fn begin(&self, groups: &[Group], now: Instant) {
         let mut table = self.table();
+        self.begun.fetch_add(1, Ordering::SeqCst);
         for group in groups {
             *table.on_their_way.entry(group.clone()).or_default() += 1;
+            let work = table.at_work.entry(group.clone()).or_insert((0, now));
+            *work = (work.0 + 1, now);
         }
+    }
+
+    /// The home works on it no more: what it did was read, or it will not answer. Called once for
+    /// each that began.
+    pub fn stops(&self, groups: &[Group]) {
+        let mut table = self.table();
+        for group in groups {
+            let Some(work) = table.at_work.get_mut(group) else { continue };
+            work.0 -= 1;
+            if work.0 == 0 {
+                table.at_work.remove(group);
+            }
+        }
+        drop(table);
+        self.stopped.notify_waiters();
     }
 
     /// It is over. Called once for each that began.
     pub fn end(&self, groups: &[Group], outcome: Outcome) {
         let mut table = self.table();
-        for group in groups {
-            let Some(count) = table.on_their_way.get_mut(group) else { continue };
-            *count -= 1;
-            if *count == 0 {
-                table.on_their_way.remove(group);
-            }
-        }
+        groups.iter().for_each(|group| count_down(&mut table.on_their_way, group));
         match outcome {
             Outcome::NotDone => {}
             Outcome::MayBeDone => {
@@ -88,21 +123,61 @@ impl Writes {
         if !key.is_user_data() {
             return false;
         }
-        let (table, group) = (self.table(), key.group());
+        let Some(written_with) = key.written_with() else { return true };
+        let table = self.table();
         let mut later = table.recent.iter().filter(|(it, _)| number < *it);
-        table.on_their_way.contains_key(&group)
+        written_with.iter().any(|group| table.on_their_way.contains_key(group))
             || number < table.forgotten
-            || later.any(|(_, groups)| groups.contains(&group))
+            || later.any(|(_, groups)| written_with.iter().any(|it| groups.contains(it)))
     }
 
     /// True if it is being written.
     #[must_use]
     pub fn is_on_its_way(&self, key: &CacheKey) -> bool {
-        key.is_user_data() && self.table().on_their_way.contains_key(&key.group())
+        if !key.is_user_data() {
+            return false;
+        }
+        let Some(written_with) = key.written_with() else { return true };
+        let table = self.table();
+        written_with.iter().any(|group| table.on_their_way.contains_key(group))
+    }
+
+    /// True if the home is at work on it since less than `busy_for`, as far as we know: it may only
+    /// be busy.
+    #[must_use]
+    pub fn is_at_work(&self, key: &CacheKey, now: Instant, busy_for: Duration) -> bool {
+        if !key.is_user_data() {
+            return false;
+        }
+        let written_with = key.written_with();
+        let table = self.table();
+        let is_meant = |group: &Group| written_with.as_ref().is_none_or(|it| it.contains(group));
+        let mut work = table.at_work.iter().filter(|(group, _)| is_meant(group));
+        work.any(|(_, (_, since))| now < *since + busy_for)
+    }
+
+    /// Waits until it is at work on it no more. Cancel safe.
+    pub async fn until_it_stops(&self, key: &CacheKey, busy_for: Duration) {
+        loop {
+            // Before the look: no end is missed.
+            let stopped = self.stopped.notified();
+            if !self.is_at_work(key, net::now(), busy_for) {
+                return;
+            }
+            stopped.await;
+        }
     }
 
     fn table(&self) -> Guard<'_, Table, { rank::WRITES }> {
         self.table.lock()
+    }
+}
+
+fn count_down(counts: &mut HashMap<Group, usize>, group: &Group) {
+    let Some(count) = counts.get_mut(group) else { return };
+    *count -= 1;
+    if *count == 0 {
+        counts.remove(group);
     }
 }
 
@@ -132,13 +207,13 @@ mod tests {
         let writes = Writes::default();
         let (a, b) = (named("/userdata/a.json"), named("/userdata/b.json"));
         let before = writes.number();
-        writes.begin(&a.changes());
+        writes.begin(&a.changes(), net::now());
         writes.end(&a.changes(), Outcome::MayBeDone);
         assert!(writes.may_be_old(&a, before) && !writes.may_be_old(&b, before));
         assert!(!writes.may_be_old(&a, writes.number()));
         assert!(!writes.may_be_old(&CacheKey::asset("/a"), before), "it is no user data");
         for _ in 0..RECENT_MAX {
-            writes.begin(&b.changes());
+            writes.begin(&b.changes(), net::now());
             writes.end(&b.changes(), Outcome::MayBeDone);
         }
         assert!(writes.may_be_old(&named("/settings"), before), "nobody knows any more");
@@ -148,11 +223,50 @@ mod tests {
     }
 
     #[test]
+    fn what_a_home_gave_that_is_the_home_no_more_is_not_kept() {
+        let writes = Writes::default();
+        let (asked, ()) = writes.number_before(|| writes.forget_all());
+        assert!(writes.may_be_old(&named("/settings"), asked));
+    }
+
+    #[test]
+    fn what_is_spelled_as_nobody_does_is_not_kept() {
+        let writes = Writes::default();
+        let odd = named("/userdata/..%2Fdefault%2Fa.json");
+        assert!(writes.may_be_old(&odd, writes.number()));
+        let plain = named("/userdata/a.json");
+        let asked = writes.number();
+        writes.begin(&odd.changes(), net::now());
+        assert!(writes.is_on_its_way(&plain) && writes.is_on_its_way(&named("/settings")));
+        writes.end(&odd.changes(), Outcome::MayBeDone);
+        assert!(writes.may_be_old(&plain, asked) && !writes.is_on_its_way(&plain));
+    }
+
+    #[tokio::test]
+    async fn a_home_is_at_work_until_it_stops_and_not_for_ever() {
+        let writes = Writes::default();
+        let (settings, t, busy_for) = (named("/settings"), net::now(), Duration::from_secs(30));
+        let is_at_work = |key: &CacheKey, now| writes.is_at_work(key, now, busy_for);
+        let odd = named("/userdata/..%2Fdefault%2Fcomfy.settings.json");
+        assert!(!is_at_work(&odd, t), "nothing is written");
+        writes.begin(&settings.changes(), t);
+        writes.begin(&settings.changes(), t);
+        assert!(is_at_work(&settings, t) && is_at_work(&odd, t));
+        assert!(!is_at_work(&named("/users"), t));
+        assert!(!is_at_work(&settings, t + busy_for), "it is taken for gone");
+        writes.stops(&settings.changes());
+        assert!(is_at_work(&settings, t), "there are two");
+        let stops = async { writes.stops(&settings.changes()) };
+        tokio::join!(writes.until_it_stops(&settings, busy_for), stops);
+        assert!(writes.is_on_its_way(&settings), "what came of it is another matter");
+    }
+
+    #[test]
     fn what_is_being_written_is_not_known_until_the_last_write_to_it_is_over() {
         let writes = Writes::default();
         let (ada, settings) = (named("/settings/Comfy.A"), named("/settings"));
-        writes.begin(&ada.changes());
-        writes.begin(&settings.changes());
+        writes.begin(&ada.changes(), net::now());
+        writes.begin(&settings.changes(), net::now());
         let asked = writes.number();
         writes.end(&ada.changes(), Outcome::NotDone);
         assert!(writes.is_on_its_way(&settings) && writes.may_be_old(&settings, asked));

@@ -117,7 +117,11 @@ pub fn choose(
     }
     match known {
         Fleet::Whole => {}
-        Fleet::Partial => return None,
+        // The one before stays it until it is known who follows, though it is to leave.
+        Fleet::Partial => {
+            let before = fleet.iter().find(|it| before.is(it));
+            return before.map(|it| (it.id, HomeReason::Remembered));
+        }
     }
     // Probably the server was moved to another address, with what it keeps.
     let same_name = staying.iter().find(|it| *it.name == *before.name);
@@ -194,6 +198,15 @@ mod tests {
         let named = |it| choose(it, Some(before), &fleet("A B C"), Fleet::Partial).map(|it| it.1);
         assert_eq!(named("a"), Some(HomeReason::Named));
         assert_eq!(named("d"), None, "not even the one before");
+    }
+
+    #[test]
+    fn a_home_that_drains_stays_it_while_somebody_is_looked_for() {
+        let before = Remembered { name: "c", address: "c:1", identity: None };
+        let all = fleet("A B C-");
+        let found = |known| choose("", Some(before), &all, known);
+        assert_eq!(found(Fleet::Partial), Some((all[2].id, HomeReason::Remembered)));
+        assert_eq!(found(Fleet::Whole), Some((all[0].id, HomeReason::Next)));
     }
 
     #[test]

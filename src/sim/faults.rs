@@ -85,6 +85,8 @@ pub enum Hang {
     Submit,
     /// Only `POST /queue`, and only after its effect.
     AfterQueue,
+    /// What is saved in settings and files of users; it is done when this is switched off.
+    Saving,
 }
 
 /// What happens to a submission.

@@ -89,6 +89,7 @@ async fn answer(shared: &Arc<Shared>, request: Request<Incoming>) -> Option<Resp
     if faults.hang == Hang::All || (faults.hang == Hang::Submit && is_submission) {
         pending::<Infallible>().await;
     }
+    users::until_it_saves(shared, request.method(), without_api(&path)).await;
     if faults.junk && without_api(&path) != "/ws" {
         return Some(text(200, "<html><h1>It works!</h1></html>"));
     }

@@ -9,14 +9,15 @@ use bytes::Bytes;
 use http::header::{
     ACCEPT_RANGES, CONTENT_DISPOSITION, ETAG, IF_NONE_MATCH, X_CONTENT_TYPE_OPTIONS,
 };
-use http::{HeaderMap, Response};
+use http::{HeaderMap, Method, Response};
 use serde_json::{Map, Value, json};
 
-use super::Shared;
 use super::body::SimBody;
 use super::files::{content_type, insert};
 use super::http::{bare, bytes, json_answer, text};
 use super::prompts::trouble;
+use super::{Hang, Shared};
+use crate::comfy::endpoint::is_user_data;
 use crate::comfy::query::parameter;
 use crate::net::new_id;
 
@@ -26,11 +27,32 @@ const DEFAULT: &str = "default";
 /// Prefix of names that are reserved.
 const SYSTEM: &str = "__";
 
+/// The file with the settings of a user.
+const SETTINGS_FILE: &str = "comfy.settings.json";
+
 /// The data of one user.
 #[derive(Debug, Default)]
 pub(super) struct Profile {
     userdata: BTreeMap<String, Bytes>,
     settings: Map<String, Value>,
+}
+
+impl Profile {
+    /// `POST /userdata/{file}/move/{dest}`: of a file, or of a folder with all that is in it.
+    fn moves(&mut self, from: &str, to: &str) -> Response<SimBody> {
+        let folder = format!("{from}/");
+        let is_meant = |path: &String| *path == from || path.starts_with(&folder);
+        let meant: Vec<String> =
+            self.userdata.keys().filter(|path| is_meant(path)).cloned().collect();
+        if meant.is_empty() {
+            return bare(404);
+        }
+        for path in meant {
+            let Some(file) = self.userdata.remove(&path) else { continue };
+            self.userdata.insert(format!("{to}{}", &path[from.len()..]), file);
+        }
+        json_answer(200, &json!(to))
+    }
 }
 
 /// All users: the names of created ones, by id, and the data of each.
@@ -48,6 +70,19 @@ pub(super) fn id(shared: &Shared, headers: &HeaderMap) -> Option<String> {
     let named = headers.get("comfy-user").and_then(|value| value.to_str().ok());
     let named = named.unwrap_or(DEFAULT);
     shared.server().users.names.contains_key(named).then(|| named.to_owned())
+}
+
+/// Waits with what is saved for as long as that is asked for.
+pub(super) async fn until_it_saves(shared: &Shared, method: &Method, bare_path: &str) {
+    let is_saving = *method != Method::GET && is_user_data(bare_path);
+    loop {
+        // Before the look: no change is missed.
+        let changed = shared.faults_changed.notified();
+        if !is_saving || shared.faults().hang != Hang::Saving {
+            return;
+        }
+        changed.await;
+    }
 }
 
 /// `GET /users`.
@@ -144,9 +179,20 @@ pub(super) fn change_settings(
     bare(200)
 }
 
+/// As ComfyUI resolves a name: it is decoded once more, and detours are taken out.
 fn user_path(bare_path: &str) -> String {
-    let segment = bare_path.trim_start_matches("/userdata/");
-    percent_encoding::percent_decode_str(segment).decode_utf8_lossy().into_owned()
+    let decode =
+        |text: &str| percent_encoding::percent_decode_str(text).decode_utf8_lossy().into_owned();
+    let name = decode(&decode(bare_path.trim_start_matches("/userdata/")));
+    let mut path = Vec::new();
+    for part in name.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => drop(path.pop()),
+            part => path.push(part),
+        }
+    }
+    path.join("/")
 }
 
 /// True for a path of one segment; a slash in it must be encoded.
@@ -192,13 +238,22 @@ pub(super) fn put_userdata(
     headers: &HeaderMap,
     body: Bytes,
 ) -> Response<SimBody> {
-    if !is_one_segment(bare_path) {
+    let moved = bare_path.split_once("/move/");
+    if moved.is_none() && !is_one_segment(bare_path) {
         return text(405, "405: Method Not Allowed");
     }
     let Some(user) = id(shared, headers) else { return trouble() };
-    let path = user_path(bare_path);
     let mut server = shared.server();
     let profile = server.users.profiles.entry(user).or_default();
+    if let Some((from, to)) = moved {
+        return profile.moves(&user_path(from), &user_path(to));
+    }
+    let path = user_path(bare_path);
+    if path == SETTINGS_FILE {
+        let Ok(settings) = serde_json::from_slice(&body) else { return trouble() };
+        profile.settings = settings;
+        return json_answer(200, &json!(path));
+    }
     let keeps = parameter(query, "overwrite").as_deref() == Some("false");
     if keeps && profile.userdata.contains_key(&path) {
         return text(409, "File already exists");

@@ -99,6 +99,7 @@ fn failures() -> Vec<GatewayError> {
         submission::Refusal::BadNumber.into(),
         GatewayError::BodyTooLarge { max: 1 },
         GatewayError::BodiesBusy,
+        GatewayError::SavingFull,
         GatewayError::BodyBroken,
         BadBody::NotAnObject.into(),
         NotAnInteger("offset").into(),

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use http::Method;
 use mooring::config::{OnOff, StateDir};
-use mooring::front::user_data::READING_MAX;
+use mooring::front::user_data::SAVING_MAX;
 use mooring::sim::{Options, Sim};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -47,15 +47,15 @@ async fn fleet() -> (Mortal, [TempDir; 3]) {
     (Mortal::over(options).await, folders)
 }
 
-async fn get(mortal: &Mortal, path: &str, headers: &[(&str, &str)]) -> Answer {
+pub(crate) async fn get(mortal: &Mortal, path: &str, headers: &[(&str, &str)]) -> Answer {
     send(mortal.front(), Method::GET, path, headers, "").await
 }
 
-async fn post(mortal: &Mortal, path: &str, body: &str) -> Answer {
+pub(crate) async fn post(mortal: &Mortal, path: &str, body: &str) -> Answer {
     send(mortal.front(), Method::POST, path, &[], body).await
 }
 
-fn stands_in(answer: &Answer) -> bool {
+pub(crate) fn stands_in(answer: &Answer) -> bool {
     answer.header("mooring-home") == "a (stands in)"
 }
 
@@ -73,7 +73,7 @@ fn is_in_a_copy(state: &Path, text: &str) -> bool {
 }
 
 /// Waits until a copy on the disk has that in its body.
-async fn is_copied(state: &Path, text: &str) {
+pub(crate) async fn is_copied(state: &Path, text: &str) {
     until("a copy is on the disk", || is_in_a_copy(state, text)).await;
 }
 
@@ -88,7 +88,7 @@ async fn remembers_a_page(mortal: &Mortal) {
     until("it is in the journal", || records.journal.waiting() == 0).await;
 }
 
-async fn has_lost_its_home(mortal: &mut Mortal) {
+pub(crate) async fn has_lost_its_home(mortal: &mut Mortal) {
     mortal.crash().await;
     mortal.sim("a").crash().await;
     mortal.start_with(|_| {}).await;
@@ -473,11 +473,11 @@ async fn what_was_saved_last_is_what_is_given_though_nobody_has_read_it_since() 
     world.post("/settings/Comfy.X", "\"new\"").await;
     assert_eq!(world.get(LIST).await.status, 404);
     world.post(FLOW, "{}").await;
-    let reads = &world.gateway.reading_anew;
-    until("all is read anew", || reads.available_permits() == READING_MAX).await;
+    let saving = &world.gateway.saving;
+    until("all is read anew", || saving.available_permits() == SAVING_MAX).await;
     let deleted = send(world.front, Method::DELETE, "/userdata/c.json", &[], "").await;
     assert_eq!(deleted.status, 204);
-    until("all is read anew", || reads.available_permits() == READING_MAX).await;
+    until("all is read anew", || saving.available_permits() == SAVING_MAX).await;
     world.sim("a").crash().await;
     world.is_down("a").await;
     for (path, status, text) in
@@ -633,4 +633,25 @@ async fn a_home_that_was_found_is_the_home_after_a_restart_though_it_is_found_la
     assert!(refused.text().contains("not saved"), "{}", refused.text());
     dns.set(|zone| zone.is_silent = false);
     until("it is found", || port(&mortal) == zed).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_who_read_copies_at_once_all_get_them() {
+    let mut mortal = Mortal::new(1).await;
+    let path = |number: usize| format!("/userdata/{number}.json");
+    let text = |number: usize| format!("\"number {number} \"");
+    for number in 0..20 {
+        assert_eq!(post(&mortal, &path(number), &text(number)).await.status, 200);
+        is_copied(mortal.state(), &text(number)).await;
+    }
+    has_lost_its_home(&mut mortal).await;
+    let mut readers = JoinSet::new();
+    for number in 0..20 {
+        let (front, path) = (mortal.front(), path(number));
+        readers.spawn(async move {
+            let copy = send(front, Method::GET, &path, &[], "").await;
+            copy.text() == text(number)
+        });
+    }
+    assert!(readers.join_all().await.into_iter().all(|has_it| has_it));
 }

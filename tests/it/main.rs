@@ -34,6 +34,7 @@ mod front;
 mod growing;
 mod holdback;
 mod home_away;
+mod home_saves;
 mod journal;
 mod kept_files;
 mod keys;

@@ -51,6 +51,14 @@ impl Doubts {
         }
     }
 
+    /// What one of both has: one of them stands there while the one is written over the other.
+    pub(super) fn or(&self, other: &Self) -> Self {
+        match (self, other) {
+            (Self::All, _) | (_, Self::All) => Self::All,
+            (Self::Of(one), Self::Of(other)) => Self::Of(one | other),
+        }
+    }
+
     pub(super) fn encode(&self, signer: &CookieSigner) -> Vec<u8> {
         let (count, groups): (u32, Vec<u64>) = match self {
             Self::Of(groups) => {
@@ -120,5 +128,10 @@ mod tests {
         assert_eq!(Doubts::All.and(&of(&[2])), of(&[2]));
         assert_eq!(of(&[2]).and(&Doubts::All), of(&[2]));
         assert!(Doubts::All.has(9) && !of(&[2]).has(9));
+        assert_eq!(of(&[1, 2]).or(&of(&[2, 3])), of(&[1, 2, 3]));
+        assert_eq!(
+            [Doubts::All.or(&of(&[2])), of(&[2]).or(&Doubts::All)],
+            [Doubts::All, Doubts::All]
+        );
     }
 }

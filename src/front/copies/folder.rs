@@ -174,6 +174,21 @@ impl Folder {
         marks.sync_data()
     }
 
+    /// Has whoever opens it next doubt all that is in it.
+    ///
+    /// # Errors
+    /// The disk does not take that.
+    pub(super) fn doubt_all(&self) -> io::Result<()> {
+        let path = self.dir.join(doubts::FILE);
+        let marks = match OpenOptions::new().write(true).open(&path) {
+            // Without a word all is in doubt.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            marks => marks,
+        };
+        let marked = marks.and_then(|marks| self.mark(&marks, &Doubts::All));
+        marked.or_else(|_| fs::remove_file(&path).and_then(|()| self.sync()))
+    }
+
     /// What a copy says. `None` if it is damaged.
     ///
     /// # Errors

@@ -6,13 +6,17 @@
 
 use std::fs::File;
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
 use tracing::{info, warn};
 
+use super::DISK_WITHIN;
 use super::doubts::Doubts;
 use super::folder::{Folder, Opened};
 use super::name::{Name, Owner};
@@ -22,7 +26,7 @@ use crate::lock::{Guard, Lock, rank};
 use crate::net::sleep;
 use crate::tasks::Tasks;
 
-/// How many may read at one time. Who comes while a disk lets all of them wait gets no copy.
+/// How many may read at one time; others wait for their turn.
 const READERS_MAX: usize = 4;
 
 /// The pause after a failure.
@@ -43,7 +47,9 @@ pub(super) struct Store {
     doubts: Notify,
     /// Something was done.
     progress: Notify,
-    readers: Arc<Semaphore>,
+    pub(super) readers: Arc<Semaphore>,
+    /// How many copies were read.
+    reads: Arc<AtomicU64>,
 }
 
 impl Store {
@@ -56,6 +62,7 @@ impl Store {
             doubts: Notify::new(),
             progress: Notify::new(),
             readers: Arc::new(Semaphore::new(READERS_MAX)),
+            reads: Arc::default(),
         })
     }
 
@@ -82,16 +89,34 @@ impl Store {
         }
     }
 
-    /// Reads a copy. `None` if it cannot be read, or if others have read in vain for long.
-    pub(super) async fn read(&self, name: Name, owner: Owner) -> Option<io::Result<Read>> {
-        let turn = Arc::clone(&self.readers).try_acquire_owned().ok()?;
-        let folder = Arc::clone(&self.folder);
+    /// Reads a copy when it is its turn. Cancel safe: one that hangs keeps its turn.
+    ///
+    /// # Errors
+    /// It cannot be read, or the disk takes too long.
+    pub(super) async fn read(&self, name: Name, owner: Owner) -> io::Result<Read> {
+        let turn = self.turn().await.ok_or(io::ErrorKind::TimedOut)?;
+        let (folder, reads) = (Arc::clone(&self.folder), Arc::clone(&self.reads));
         let read = tokio::task::spawn_blocking(move || {
             let read = folder.read(name, owner);
+            reads.fetch_add(1, Ordering::Relaxed);
             drop(turn);
             read
         });
-        Some(read.await.unwrap_or_else(|panic| Err(io::Error::other(panic))))
+        let read = timeout(DISK_WITHIN, read).await.map_err(|_| io::ErrorKind::TimedOut)?;
+        read.unwrap_or_else(|panic| Err(io::Error::other(panic)))
+    }
+
+    /// Waits for a turn for as long as others get theirs. `None` if a disk lets all of them wait.
+    async fn turn(&self) -> Option<OwnedSemaphorePermit> {
+        let mut turn = pin!(Arc::clone(&self.readers).acquire_owned());
+        loop {
+            let reads = self.reads.load(Ordering::Relaxed);
+            match timeout(DISK_WITHIN, &mut turn).await {
+                Ok(turn) => return turn.ok(),
+                Err(_elapsed) if self.reads.load(Ordering::Relaxed) == reads => return None,
+                Err(_elapsed) => {}
+            }
+        }
     }
 
     pub(super) fn start(self: &Arc<Self>, tasks: &Tasks) {
@@ -111,6 +136,7 @@ impl Store {
                 }
             };
             let outcome = self.mark(marks, doubts).await;
+            self.work.notify_one();
             self.progress.notify_waiters();
             trouble.tell(&self.folder, outcome.as_ref().err());
             if outcome.is_err() && rests(&stop).await {

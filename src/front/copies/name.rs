@@ -4,8 +4,9 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 
-use crate::front::cache_key::{CacheKey, Group};
+use crate::front::cache_key::{ALL_FILES, CacheKey, Group};
 use crate::front::cookie_signer::CookieSigner;
 use crate::records::home::HomeServer;
 
@@ -35,6 +36,11 @@ impl Name {
         let digest = signer.digest(&parts);
         let fold = |all: u128, byte: &u8| all << 8 | u128::from(*byte);
         Self { group: group(signer, home, &key.group()), key: digest.iter().take(16).fold(0, fold) }
+    }
+
+    /// The groups that are written when it is: its own, and the one of all that are alike.
+    pub(super) fn written_with(self) -> [u64; 2] {
+        [self.group, self.group & !OF_FILE]
     }
 
     /// The name of its file.
@@ -73,10 +79,23 @@ impl fmt::Display for Name {
     }
 }
 
+/// The part of a group that tells files apart; all files of users have the same in the rest.
+const OF_FILE: u64 = (1 << 48) - 1;
+
 /// What is written together, whichever server is at the home's address.
 pub(super) fn group(signer: &CookieSigner, home: &HomeServer, group: &Group) -> u64 {
-    let digest = signer.digest(&[b"group", home.address.as_bytes(), group.as_bytes()]);
-    digest.iter().take(8).fold(0, |all, byte| all << 8 | u64::from(*byte))
+    let of = |text: &str| {
+        let digest = signer.digest(&[b"group", home.address.as_bytes(), text.as_bytes()]);
+        digest.iter().take(8).fold(0, |all, byte| all << 8 | u64::from(*byte))
+    };
+    let all = if group.starts_with(ALL_FILES) { of(ALL_FILES) } else { of(group) } & !OF_FILE;
+    if **group == *ALL_FILES { all } else { all | (of(group) & OF_FILE) | 1 }
+}
+
+/// The names of what a write to this group changes.
+pub(super) fn range_of(group: u64) -> RangeInclusive<Name> {
+    let last = if group & OF_FILE == 0 { group | OF_FILE } else { group };
+    Name { group, key: 0 }..=Name { group: last, key: u128::MAX }
 }
 
 #[cfg(test)]
@@ -115,6 +134,23 @@ mod tests {
         }
         let upper = Name { group: 0xa, key: 0xb }.file(owner).to_uppercase();
         assert_eq!(Name::parse(&upper), None, "{upper}");
+    }
+
+    #[test]
+    fn what_ends_all_files_ends_every_file_and_nothing_else() {
+        let signer = CookieSigner::new();
+        let home = home("h:1", None);
+        let of = |path: &str| Name::of(&signer, &home, &CacheKey::own(path, "", &HeaderMap::new()));
+        let all = group(&signer, &home, &ALL_FILES.into());
+        let (a, b) = (of("/userdata/a.json"), of("/userdata/b.json"));
+        assert_ne!(a.group, b.group);
+        assert!(range_of(all).contains(&a) && range_of(all).contains(&b));
+        assert!(range_of(a.group).contains(&a) && !range_of(a.group).contains(&b));
+        for (name, is_in) in [(a, true), (b, true), (of("/settings"), false), (of("/users"), false)]
+        {
+            assert_eq!(range_of(all).contains(&name), is_in);
+            assert_eq!(name.written_with().contains(&all), is_in, "the same of one name");
+        }
     }
 
     #[test]

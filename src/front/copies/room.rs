@@ -4,19 +4,19 @@
 use std::collections::HashMap;
 
 use super::entry::{Entry, Fate};
+use super::files::Files;
 use super::name::{Name, Owner};
 
 /// Names what has to go for the rest to have so much at most.
-pub(super) fn surplus(files: &HashMap<Name, Entry>, bytes: u64, count: usize) -> Vec<Name> {
-    let mut all = (0, 0);
-    let mut owners: HashMap<Owner, Share> = HashMap::new();
-    for (name, it) in files.iter().filter(|(_, it)| it.fate.counts()) {
-        all = (all.0 + it.bytes, all.1 + 1);
-        owners.entry(it.owner).or_default().add(*name, it);
-    }
+pub(super) fn surplus(files: &Files, bytes: u64, count: usize) -> Vec<Name> {
+    let mut all = files.share();
     let mut surplus = Vec::new();
     if all.0 <= bytes && all.1 <= count {
         return surplus;
+    }
+    let mut owners: HashMap<Owner, Share> = HashMap::new();
+    for (name, it) in files.iter().filter(|(_, it)| it.fate.counts()) {
+        owners.entry(it.owner).or_default().add(name, it);
     }
     owners.values_mut().for_each(|it| it.files.sort_unstable_by(|a, b| b.cmp(a)));
     while bytes < all.0 || count < all.1 {

@@ -10,6 +10,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use super::doubts::Doubts;
 use super::entry::{Entry, Fate};
+use super::files::Files;
 use super::name::{Name, Owner};
 use super::room::surplus;
 use super::step::{Before, Found, Marked, Step, Written};
@@ -35,12 +36,14 @@ pub(super) struct Table {
     /// Bytes that all may have; 0 keeps none.
     limit: u64,
     folder: State,
-    files: HashMap<Name, Entry>,
+    files: Files,
     waiting: Queue,
     /// What is being written at the home, and by how many.
     on_their_way: HashMap<u64, usize>,
     /// What the file of doubts says for sure.
     marked: Doubts,
+    /// What it may say. A copy of that would be lost to who starts after a crash.
+    may_say: Doubts,
     /// Whoever works on the disk fails, or hangs.
     is_failing: bool,
 }
@@ -62,10 +65,11 @@ impl Table {
         Self {
             limit,
             folder: State::Unknown,
-            files: HashMap::new(),
+            files: Files::default(),
             waiting: Queue::default(),
             on_their_way: HashMap::new(),
             marked: Doubts::All,
+            may_say: Doubts::All,
             is_failing: false,
         }
     }
@@ -84,9 +88,9 @@ impl Table {
 
     /// When the home gave it, if it may be given: in milliseconds since 1970, and whose it is.
     pub(super) fn good(&self, name: Name) -> Option<(u64, Owner)> {
-        let entry = self.files.get(&name).filter(|it| it.fate == Fate::Good)?;
+        let entry = self.files.get(name).filter(|it| it.fate == Fate::Good)?;
         let is_known = self.folder == State::Open && self.is_on();
-        let is_quiet = !self.on_their_way.contains_key(&name.group);
+        let is_quiet = !is_written(&self.on_their_way, name);
         (is_known && is_quiet).then_some((entry.at, entry.owner))
     }
 
@@ -112,23 +116,23 @@ impl Table {
         self.is_on()
             && !self.is_failing
             && !self.waiting.has(name)
-            && self.files.get(&name).is_none_or(|it| it.fate != Fate::Good)
+            && self.files.get(name).is_none_or(|it| it.fate != Fate::Good)
     }
 
     /// The home has confirmed what there is. True if that is to be noted.
     pub(super) fn confirm(&mut self, name: Name, at: u64) -> bool {
-        let entry = self.files.get_mut(&name).filter(|it| it.fate == Fate::Good);
-        let Some(entry) = entry.filter(|it| it.at + CONFIRMED_EVERY <= at) else { return false };
-        entry.at = at;
+        let entry = self.files.get(name).filter(|it| it.fate == Fate::Good);
+        if entry.is_none_or(|it| at < it.at + CONFIRMED_EVERY) {
+            return false;
+        }
+        self.files.change(name, |it| it.at = at);
         self.waiting.confirm(name, at)
     }
 
     /// This one is not good any more. False if there is none.
     pub(super) fn end(&mut self, name: Name) -> bool {
         self.waiting.forget(|it| it == name);
-        let Some(entry) = self.files.get_mut(&name) else { return false };
-        entry.fate = entry.fate.ended();
-        true
+        self.files.change(name, |it| it.fate = it.fate.ended())
     }
 
     /// A write to these is about to be sent.
@@ -155,10 +159,11 @@ impl Table {
         if self.folder == State::Unknown {
             self.folder = State::Missed;
         }
-        self.waiting.forget(|it| groups.contains(&it.group));
-        for (name, entry) in &mut self.files {
-            if groups.contains(&name.group) {
-                entry.fate = entry.fate.ended();
+        self.waiting.forget(|it| is_of(it, groups));
+        for group in groups {
+            let meant: Vec<Name> = self.files.of(*group).collect();
+            for name in meant {
+                self.files.change(name, |it| it.fate = it.fate.ended());
             }
         }
     }
@@ -166,9 +171,8 @@ impl Table {
     /// Is it sure that whoever starts after a crash gives no copies of these?
     pub(super) fn is_marked(&self, groups: &[u64]) -> Marked {
         let is_known = matches!(self.folder, State::Open | State::None);
-        let has_files = |group: u64| self.files.keys().any(|name| name.group == group);
-        let is_sure = |group: &u64| self.marked.has(*group) || !has_files(*group);
-        if is_known && groups.iter().all(is_sure) {
+        let mut meant = groups.iter().flat_map(|group| self.files.of(*group));
+        if is_known && meant.all(|name| self.marked.has(name.group)) {
             Marked::Yes
         } else if self.is_failing {
             Marked::No
@@ -187,23 +191,25 @@ impl Table {
         if self.folder != State::Open {
             return None;
         }
-        let is_meant = |(name, entry): (&Name, &Entry)| {
-            let is_in_doubt =
-                self.on_their_way.contains_key(&name.group) || entry.fate.is_in_doubt();
-            is_in_doubt.then_some(name.group)
-        };
-        let doubts = Doubts::of(self.files.iter().filter_map(is_meant).collect());
+        let is_written = self.on_their_way.keys().flat_map(|group| self.files.of(*group));
+        let is_over = self.files.leaving().filter(|(_, it)| it.fate.is_in_doubt());
+        let in_doubt = is_written.chain(is_over.map(|(name, _)| name));
+        let doubts = Doubts::of(in_doubt.map(|name| name.group).collect());
         // While it fails it is tried whether it does not any more.
         if doubts == self.marked && !self.is_failing {
             return None;
         }
         self.marked = self.marked.and(&doubts);
+        self.may_say = self.may_say.or(&doubts);
         Some(doubts)
     }
 
     /// They stand there now, or nobody knows what does.
     pub(super) fn doubts_done(&mut self, doubts: Option<Doubts>) {
         self.is_failing = doubts.is_none();
+        if let Some(doubts) = &doubts {
+            self.may_say = doubts.clone();
+        }
         self.marked = doubts.unwrap_or(Doubts::Of(BTreeSet::new()));
     }
 
@@ -221,9 +227,11 @@ impl Table {
             return Some(step);
         }
         loop {
-            // Whether it is over is known when the write is.
-            let is_written = &self.on_their_way;
-            let (name, it) = self.waiting.take(|it| !is_written.contains_key(&it.group))?;
+            // Whether it is over is known when the write is; and a copy that is there is good,
+            // also for who starts after a crash.
+            let (on_their_way, may_say) = (&self.on_their_way, &self.may_say);
+            let may_go = |it: Name| !is_written(on_their_way, it) && !may_say.has(it.group);
+            let (name, it) = self.waiting.take(may_go)?;
             if let Some(step) = self.begin(name, it) {
                 return Some(step);
             }
@@ -231,7 +239,7 @@ impl Table {
     }
 
     fn begin(&mut self, name: Name, waiting: Waiting) -> Option<Step> {
-        let before = self.files.get(&name).copied();
+        let before = self.files.get(name).copied();
         let (owner, at, whole) = match (waiting, before) {
             (Waiting::Confirm { at }, before) => {
                 let owner = before.filter(|it| it.fate == Fate::Good)?.owner;
@@ -252,26 +260,25 @@ impl Table {
             self.waiting.give_back(name, Waiting::Put { owner, at, whole });
             return Some(step);
         }
-        let coming = Entry { owner, bytes, at, code: None, fate: Fate::Coming };
-        let entry = self.files.entry(name).or_insert(coming);
-        let before = match entry.fate {
-            Fate::Coming => Before::Nothing,
-            Fate::Good | Fate::Surplus | Fate::Ended | Fate::Stuck => Before::Some(entry.code),
+        let before = if let Some(it) = before {
+            Before::Some(it.code)
+        } else {
+            let coming = Entry { owner, bytes, at, code: None, fate: Fate::Coming };
+            self.files.insert(name, coming);
+            Before::Nothing
         };
         Some(Step::Put { name, owner, at, whole, before })
     }
 
     fn make_room(&mut self, bytes: u64, count: usize) {
         for name in surplus(&self.files, bytes, count) {
-            if let Some(entry) = self.files.get_mut(&name) {
-                entry.fate = Fate::Surplus;
-            }
+            self.files.change(name, |it| it.fate = Fate::Surplus);
         }
     }
 
     fn next_removal(&self) -> Option<Step> {
-        let gone = self.files.iter().filter(|(_, it)| it.fate.goes());
-        let gone: Vec<(Name, Owner)> = gone.map(|(name, it)| (*name, it.owner)).collect();
+        let gone = self.files.leaving().filter(|(_, it)| it.fate.goes());
+        let gone: Vec<(Name, Owner)> = gone.map(|(name, it)| (name, it.owner)).collect();
         (!gone.is_empty()).then_some(Step::Remove(gone))
     }
 
@@ -290,6 +297,7 @@ impl Table {
             let fate = if is_bad { Fate::Ended } else { Fate::Good };
             self.files.insert(name, Entry { owner, bytes, at, code: None, fate });
         }
+        self.may_say = doubts.clone();
         self.marked = doubts;
     }
 
@@ -306,49 +314,58 @@ impl Table {
     /// These are deleted, for good.
     pub(super) fn removed(&mut self, names: &[(Name, Owner)]) {
         for (name, _) in names {
-            self.files.remove(name);
+            self.files.remove(*name);
         }
     }
 
     /// These could not be deleted, or may come back after a loss of power.
     pub(super) fn not_removed(&mut self, names: &[(Name, Owner)]) {
         for (name, _) in names {
-            if let Some(entry) = self.files.get_mut(name) {
-                entry.fate = Fate::Stuck;
-            }
+            self.files.change(*name, |it| it.fate = Fate::Stuck);
         }
     }
 
     /// True if something could not be deleted: it is to be tried again.
     pub(super) fn is_stuck(&self) -> bool {
-        self.files.values().any(|it| it.fate == Fate::Stuck)
+        self.files.leaving().any(|(_, it)| it.fate == Fate::Stuck)
     }
 
     /// What could not be deleted is tried again.
     pub(super) fn try_again(&mut self) {
-        for entry in self.files.values_mut().filter(|it| it.fate == Fate::Stuck) {
-            entry.fate = Fate::Ended;
+        let stuck = self.files.leaving().filter(|(_, it)| it.fate == Fate::Stuck);
+        let stuck: Vec<Name> = stuck.map(|(name, _)| name).collect();
+        for name in stuck {
+            self.files.change(name, |it| it.fate = Fate::Ended);
         }
     }
 
     /// A copy was written. If what it is a copy of was written meanwhile, it is over already.
     pub(super) fn put_done(&mut self, name: Name, at: u64, written: Written) {
-        let Some(entry) = self.files.get_mut(&name) else { return };
-        (entry.bytes, entry.at, entry.code) = (written.bytes, at, Some(written.code));
-        entry.fate = match entry.fate {
-            Fate::Coming | Fate::Good | Fate::Surplus => Fate::Good,
-            Fate::Ended | Fate::Stuck => entry.fate,
-        };
+        self.files.change(name, |entry| {
+            (entry.bytes, entry.at, entry.code) = (written.bytes, at, Some(written.code));
+            entry.fate = match entry.fate {
+                Fate::Coming | Fate::Good | Fate::Surplus => Fate::Good,
+                Fate::Ended | Fate::Stuck => entry.fate,
+            };
+        });
     }
 
     /// It was not: what was there before is not what the home has.
     pub(super) fn put_failed(&mut self, name: Name) {
-        match self.files.get_mut(&name) {
-            Some(entry) if entry.fate == Fate::Coming => drop(self.files.remove(&name)),
-            Some(entry) => entry.fate = entry.fate.ended(),
-            None => {}
+        if self.files.get(name).is_some_and(|it| it.fate == Fate::Coming) {
+            self.files.remove(name);
+        } else {
+            self.files.change(name, |it| it.fate = it.fate.ended());
         }
     }
+}
+
+fn is_written(on_their_way: &HashMap<u64, usize>, name: Name) -> bool {
+    name.written_with().iter().any(|group| on_their_way.contains_key(group))
+}
+
+fn is_of(name: Name, groups: &[u64]) -> bool {
+    name.written_with().iter().any(|group| groups.contains(group))
 }
 
 #[cfg(test)]
@@ -472,13 +489,30 @@ mod tests {
         assert_eq!(run(&mut table), [""; 0], "nor does a new one take its place");
         assert!(!is_good(&table, name(7, 1)) && table.is_stuck());
         assert!(table.put(name(7, 2), ADA, 5, whole(1)));
-        assert_eq!(run(&mut table), ["put 2"]);
+        assert_eq!(run(&mut table), [""; 0], "it would be in doubt for who starts after a crash");
         // Who starts now reads it.
         let mut next = Table::new(1 << 20);
         next.opened(Some((vec![found(7, 1)], Doubts::of([7].into()))));
         assert!(!is_good(&next, name(7, 1)));
         table.try_again();
-        assert_eq!(run(&mut table), ["remove [1]", "doubts {}"]);
+        assert_eq!(run(&mut table), ["remove [1]", "doubts {}", "put 1", "put 2"]);
+    }
+
+    /// Whoever sees that a copy is there may end the process.
+    #[test]
+    fn a_copy_comes_when_it_is_in_doubt_no_more() {
+        let mut table = opened(1 << 20, &[found(7, 1)]);
+        table.write_begins(&[7]);
+        assert_eq!(run(&mut table), ["doubts {7}"]);
+        table.write_ends(&[7], Outcome::MayBeDone);
+        assert!(table.put(name(7, 1), ADA, 5, whole(1)));
+        let Some(Step::Remove(names)) = table.next() else { panic!("it is to be deleted") };
+        table.removed(&names);
+        assert!(table.next().is_none(), "the file of doubts says it");
+        let doubts = table.next_doubts().unwrap();
+        assert!(table.next().is_none(), "and may say it still");
+        table.doubts_done(Some(doubts));
+        assert_eq!(run(&mut table), ["put 1"]);
     }
 
     #[test]
@@ -614,6 +648,6 @@ mod tests {
         let mut table = opened(1 << 30, &files);
         table.put(name(2, 1), BOB, 5, whole(1));
         assert_eq!(run(&mut table), ["remove [0]", "put 1"]);
-        assert_eq!(table.files.len(), FILES_MAX);
+        assert_eq!(table.files.iter().count(), FILES_MAX);
     }
 }

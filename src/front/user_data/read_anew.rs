@@ -1,0 +1,124 @@
+//! What a write has changed is read anew when the write is over, as far as its writer sees it: the
+//! newest workflow is there when the home is away, although nobody has opened it since it was
+//! saved.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use http::header::{
+    ACCEPT, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HeaderMap, HeaderName,
+    IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, RANGE, TRAILER,
+    TRANSFER_ENCODING,
+};
+use http::{HeaderValue, Request};
+use http_body_util::BodyExt as _;
+use tokio::time::timeout;
+
+use crate::body::RequestBody;
+use crate::front::cache_key::CacheKey;
+use crate::front::forward::{Target, send, to_backend};
+use crate::front::home::{self, Asked};
+use crate::front::{Front, failover};
+
+/// How many answers are read anew after one write.
+const READ_ANEW_MAX: usize = 16;
+
+/// How many writes may have theirs read anew at one time. Others wait.
+pub const READING_MAX: usize = 64;
+
+/// How often a home is asked that breaks off.
+const TRIES: usize = 3;
+
+/// Headers that are the write's own.
+const OF_A_WRITE: [HeaderName; 12] = [
+    CONTENT_ENCODING,
+    CONTENT_LENGTH,
+    CONTENT_TYPE,
+    EXPECT,
+    IF_MATCH,
+    IF_MODIFIED_SINCE,
+    IF_NONE_MATCH,
+    IF_RANGE,
+    IF_UNMODIFIED_SINCE,
+    RANGE,
+    TRAILER,
+    TRANSFER_ENCODING,
+];
+
+/// What is to be read after a write, and as whom.
+pub(super) struct ReadAnew {
+    home: Target,
+    /// What the write says it changes.
+    written: Vec<CacheKey>,
+    headers: HeaderMap,
+    from: IpAddr,
+}
+
+impl ReadAnew {
+    pub(super) fn after(home: &Target, key: &CacheKey, from: IpAddr, headers: &HeaderMap) -> Self {
+        let written = key.written_paths().iter().map(|path| key.at(path)).collect();
+        let mut headers = headers.clone();
+        for name in OF_A_WRITE {
+            headers.remove(name);
+        }
+        headers.insert(ACCEPT, HeaderValue::from_static("*/*"));
+        Self { home: home.clone(), written, headers, from }
+    }
+
+    /// Reads it, and what else its writer had. A home that was busy with the write may look down
+    /// still: it has as long as an answer may take to be up again.
+    pub(super) async fn read(self, front: &Arc<Front>, mut stale: Vec<CacheKey>) {
+        if !front.stale_cache.is_on() {
+            return;
+        }
+        for key in &self.written {
+            if !stale.contains(key) {
+                stale.push(key.clone());
+            }
+        }
+        stale.truncate(READ_ANEW_MAX);
+        let within = front.shared.config().server.answer_timeout;
+        let reading = async {
+            for key in stale {
+                self.read_one(front, &key).await;
+            }
+        };
+        tokio::select! {
+            biased;
+            () = front.shared.tasks.stopping() => {}
+            // What fails is not copied, and that is all.
+            _all_or_too_late = timeout(within, reading) => {}
+        }
+    }
+
+    async fn read_one(&self, front: &Arc<Front>, key: &CacheKey) {
+        for _ in 0..TRIES {
+            self.home.backend.is_up_again().await;
+            let Ok(_turn) = front.reading_anew.acquire().await else { return };
+            // Somebody may have read it meanwhile.
+            if front.stale_cache.knows(key) || self.is_answered(front, key).await {
+                return;
+            }
+        }
+    }
+
+    /// False if it is to be asked again.
+    async fn is_answered(&self, front: &Arc<Front>, key: &CacheKey) -> bool {
+        let Ok(mut request) = Request::builder().uri(key.target()).body(()) else { return true };
+        request.headers_mut().clone_from(&self.headers);
+        let (parts, ()) = request.into_parts();
+        let (writes, home) = front.writes.number_before(|| front.shared.home());
+        if home.is_none_or(|home| home.id != self.home.backend.id) {
+            return true;
+        }
+        let asked = Asked::of(&self.home.backend, self.from, writes);
+        let request = to_backend(&self.home, parts, RequestBody::Empty);
+        let response = match send(&front.shared, &self.home, request).await {
+            Ok(response) => response,
+            Err(error) => return !failover::is_for_another(&error),
+        };
+        let mut body = home::passed(front, key.clone(), &asked, response).into_body();
+        while let Some(Ok(_frame)) = body.frame().await {}
+        true
+    }
+}

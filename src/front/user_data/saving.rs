@@ -1,0 +1,220 @@
+//! One write to user data, from before it is sent until it is known what the home made of it.
+//!
+//! It runs in a task of its own: its sender may leave, as a page does that is closed, and the
+//! home's answer tells all the same when what it changed is known again. If there is no answer, the
+//! home may carry it out later: nothing is known of what it changes for as long again as an answer
+//! may take.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use http::Request;
+use hyper::body::Incoming;
+use tokio::sync::oneshot;
+
+use super::read_anew::ReadAnew;
+use crate::config::OnJournalError;
+use crate::front::cache_key::{CacheKey, Group};
+use crate::front::copies::NotMarked;
+use crate::front::error::GatewayError;
+use crate::front::forward::{Target, forward};
+use crate::front::writes::Outcome;
+use crate::front::{Answer, Front, failover};
+use crate::net::{now, sleep};
+use crate::records::home::HomeServer;
+
+/// How many writes may be on their way at one time, with those that nobody has answered and those
+/// of which what they changed is being read anew.
+pub const SAVING_MAX: usize = 1024;
+
+/// Sends a write to the home, and has what it changed read anew when that is over.
+///
+/// # Errors
+/// It was not answered, or not sent: too many are on their way, the operator wants nothing saved
+/// that a crash would forget, or the process stops.
+pub(super) async fn save(
+    front: &Arc<Front>,
+    home: Target,
+    key: CacheKey,
+    from: IpAddr,
+    request: Request<Incoming>,
+) -> Answer {
+    let turn = Arc::clone(&front.saving).try_acquire_owned();
+    let turn = turn.map_err(|_full| GatewayError::SavingFull)?;
+    let anew = ReadAnew::after(&home, &key, from, request.headers());
+    let mut write = Write::begin(front, home, key);
+    write.is_marked().await?;
+    let (tell, told) = oneshot::channel();
+    front.shared.tasks.spawn(async move {
+        if let Some(stale) = write.run(request, tell).await {
+            anew.read(&write.front, stale).await;
+        }
+        drop((write, turn));
+    });
+    told.await.unwrap_or(Err(GatewayError::Stopping))
+}
+
+/// What is heard of a write.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Heard {
+    /// It was refused, or never sent: all is as it was.
+    Refused,
+    /// The home has done with it.
+    Done,
+    /// Nothing: the home may do it later.
+    Nothing,
+}
+
+/// A proxy before the home may say of a write that took too long, or whose sender left, that it was
+/// refused (408, and nginx's 499) or that there is no answer (502 and above), although the home has
+/// it.
+fn heard(answer: &Answer) -> Heard {
+    match answer {
+        Ok(response) => match response.status().as_u16() {
+            408 | 499 | 502.. => Heard::Nothing,
+            400..500 => Heard::Refused,
+            _ => Heard::Done,
+        },
+        Err(error) if failover::is_away(error) => Heard::Refused,
+        Err(_) => Heard::Nothing,
+    }
+}
+
+/// A write, until what it changed is known again. It is over when this is dropped, at the latest.
+struct Write {
+    front: Arc<Front>,
+    home: Target,
+    /// Which server that is, for its copies.
+    server: HomeServer,
+    key: CacheKey,
+    groups: Vec<Group>,
+    /// What would come of it if it were over now.
+    outcome: Outcome,
+    /// The home is at work on it, as far as we hear, or what it did is not read yet.
+    is_at_work: bool,
+    is_over: bool,
+}
+
+impl Write {
+    /// From here on nothing is given of what it changes.
+    fn begin(front: &Arc<Front>, home: Target, key: CacheKey) -> Self {
+        let (front, server) = (Arc::clone(front), HomeServer::of(&home.backend));
+        let groups = key.changes();
+        front.writes.begin(&groups, now());
+        front.copies.write_begins(&server, &groups);
+        let outcome = Outcome::NotDone;
+        Self { front, home, server, key, groups, outcome, is_at_work: true, is_over: false }
+    }
+
+    /// Waits until the disk says so too, for who starts after a crash.
+    ///
+    /// # Errors
+    /// It does not, and the operator wants nothing then that a crash would forget.
+    async fn is_marked(&self) -> Result<(), GatewayError> {
+        match self.front.copies.is_marked(&self.server, &self.groups).await {
+            Ok(()) => Ok(()),
+            Err(NotMarked) => match self.front.shared.config().state.on_error {
+                OnJournalError::Serve => Ok(()),
+                OnJournalError::Refuse => Err(GatewayError::NotSavedUnmarked),
+            },
+        }
+    }
+
+    /// Sends it, and tells what came of it. Returns the copies that its writer had and that are not
+    /// good any more; `None` if it changed nothing.
+    async fn run(
+        &mut self,
+        request: Request<Incoming>,
+        tell: oneshot::Sender<Answer>,
+    ) -> Option<Vec<CacheKey>> {
+        self.outcome = Outcome::MayBeDone;
+        let answer = forward(&self.front.shared, &self.home, request).await;
+        let heard = heard(&answer);
+        // Before it is told: what its writer reads then is what was saved.
+        let stale = match heard {
+            Heard::Refused => {
+                self.outcome = Outcome::NotDone;
+                self.ends()
+            }
+            Heard::Done => self.ends(),
+            Heard::Nothing => {
+                self.stops();
+                Vec::new()
+            }
+        };
+        let _the_writer_may_have_left = tell.send(answer);
+        match heard {
+            Heard::Refused => None,
+            Heard::Done => Some(stale),
+            Heard::Nothing => {
+                self.until_it_is_done().await;
+                Some(self.ends())
+            }
+        }
+    }
+
+    /// The home may do it later, and nobody will hear: it has as long as an answer may take.
+    async fn until_it_is_done(&self) {
+        let within = self.front.shared.config().server.answer_timeout;
+        tokio::select! {
+            biased;
+            () = self.front.shared.tasks.stopping() => {}
+            () = sleep(within) => {}
+        }
+    }
+
+    fn stops(&mut self) {
+        if std::mem::take(&mut self.is_at_work) {
+            self.front.writes.stops(&self.groups);
+        }
+    }
+
+    /// It is over. Returns the copies that its writer had, and that are not good any more.
+    fn ends(&mut self) -> Vec<CacheKey> {
+        self.is_over = true;
+        let stale = self.front.stale_cache.written(&self.key, self.outcome);
+        self.front.copies.write_ends(&self.server, &self.groups, self.outcome);
+        stale
+    }
+}
+
+impl Drop for Write {
+    fn drop(&mut self) {
+        if !self.is_over {
+            let _nobody_reads_anew = self.ends();
+        }
+        // At last: who waits for it looks for a copy then.
+        self.stops();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{Response, StatusCode};
+
+    use super::*;
+    use crate::body::ResponseBody;
+
+    #[test]
+    fn only_the_home_says_what_came_of_a_write() {
+        for (status, expected) in [
+            (200, Heard::Done),
+            (204, Heard::Done),
+            (400, Heard::Refused),
+            (409, Heard::Refused),
+            (408, Heard::Nothing),
+            (499, Heard::Nothing),
+            (500, Heard::Done),
+            (502, Heard::Nothing),
+            (504, Heard::Nothing),
+            (524, Heard::Nothing),
+        ] {
+            let mut response = Response::new(ResponseBody::empty());
+            *response.status_mut() = StatusCode::from_u16(status).unwrap();
+            assert_eq!(heard(&Ok(response)), expected, "{status}");
+        }
+        let down = GatewayError::BackendDown { backend: "a".into() };
+        assert_eq!(heard(&Err(down)), Heard::Refused);
+        assert_eq!(heard(&Err(GatewayError::BodyBroken)), Heard::Nothing);
+    }
+}
