@@ -8,12 +8,12 @@
 //! each time, as without Mooring; the answers of the others are used for `cache::KNOWN_FOR`, unless
 //! something was uploaded there since. A body that was parsed before is not parsed again.
 
+mod asking;
 mod cache;
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use futures_util::future::join_all;
@@ -22,6 +22,7 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 
 use super::Answer;
 use super::Front;
@@ -43,6 +44,7 @@ use crate::records::files::Entry;
 use crate::routing::ids::{BackendId, Folder};
 use crate::routing::placement::NoPlace;
 use crate::shared::Shared;
+use asking::{nodes_of, writes_on};
 pub use cache::{KnownClasses, NodeInfos};
 use cache::{NodeAnswer, hash_of};
 
@@ -71,10 +73,14 @@ async fn every_node(
     // What is written while they answer, they may not have seen.
     let writes: HashMap<BackendId, u64> =
         front.shared.fleet.iter().map(|it| (it.id, writes_on(&it))).collect();
-    let (own, others) = tokio::join!(
-        own(&front.shared, &place, parts),
-        join_all(others(&front.shared, &place).map(|it| nodes_of(front, it)))
-    );
+    let is_here = CancellationToken::new();
+    let own = async {
+        let own = own(&front.shared, &place, parts).await;
+        is_here.cancel();
+        own
+    };
+    let others = others(&front.shared, &place).map(|it| nodes_of(front, it, &is_here));
+    let (own, others) = tokio::join!(own, join_all(others));
     let (target, own) = own?;
     let first = target.backend.id;
     let writes = writes.get(&first).copied().unwrap_or(0);
@@ -88,11 +94,6 @@ async fn every_node(
     let missing = others.iter().filter(|(_, said)| said.is_none());
     let missing: Vec<&Backend> = missing.map(|(backend, _)| backend.as_ref()).collect();
     Ok(told(front, caller, asked, own.parts.headers, (&said, &missing)))
-}
-
-/// How often a file was written on a backend: what it said before does not have it.
-fn writes_on(backend: &Backend) -> u64 {
-    backend.writes.load(Ordering::Relaxed)
 }
 
 /// `GET /object_info/{class}`: one node, from whoever has it.
@@ -140,53 +141,6 @@ fn told(
     names.hash(&mut tag);
     let body = union.told(&names);
     whole(asked, headers, (body, tag.finish()), missing)
-}
-
-/// How often another backend is asked for one page: somebody else's question may have been asked
-/// before something was uploaded there.
-const ASKED_MAX: usize = 2;
-
-/// What another backend says of its nodes: what it said lately, else it is asked now. The asking
-/// goes on when nobody waits for it any more, for the next page.
-async fn nodes_of(front: &Arc<Front>, backend: Arc<Backend>) -> (Arc<Backend>, Option<NodeAnswer>) {
-    let nodes = &front.nodes;
-    let waited = async {
-        let mut asked = 0;
-        loop {
-            let mut arrived = std::pin::pin!(nodes.arrived.notified());
-            arrived.as_mut().enable();
-            let writes = writes_on(&backend);
-            if let Some(said) = nodes.fresh(backend.id, writes) {
-                return Some(said);
-            }
-            if !nodes.is_asked(backend.id) {
-                if asked == ASKED_MAX {
-                    return None;
-                }
-                asked += 1;
-                ask_for_nodes(front, &backend, writes);
-            }
-            arrived.await;
-        }
-    };
-    let limit = front.shared.config().fleet.list_timeout;
-    let said = timeout(limit, waited).await.ok().flatten();
-    let said = said.or_else(|| nodes.last(backend.id));
-    (backend, said)
-}
-
-/// Asks a backend, unless somebody does.
-fn ask_for_nodes(front: &Arc<Front>, backend: &Arc<Backend>, writes: u64) {
-    if !front.nodes.is_to_ask(backend.id) {
-        return;
-    }
-    let (front, backend) = (Arc::clone(front), Arc::clone(backend));
-    front.clone().shared.tasks.spawn(async move {
-        let limit = front.shared.config().server.answer_timeout;
-        let said = backend.get("/object_info", limit).await.ok();
-        let body = said.filter(|(status, _)| *status == 200).map(|(_, body)| body);
-        let _ = front.nodes.answered(backend.id, body, writes);
-    });
 }
 
 /// `GET /internal/files/{folder}`.

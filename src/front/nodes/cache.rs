@@ -67,6 +67,13 @@ impl NodeInfos {
         known.said_by(backend).filter(|_| is_fresh)
     }
 
+    /// What a backend said, however long ago, if nothing was uploaded there since.
+    pub(super) fn unchanged(&self, backend: BackendId, writes: u64) -> Option<NodeAnswer> {
+        let state = self.state();
+        let known = state.known.get(&backend)?;
+        known.said_by(backend).filter(|_| known.said.is_some_and(|(_, then)| then == writes))
+    }
+
     /// What a backend said, however long ago.
     pub(super) fn last(&self, backend: BackendId) -> Option<NodeAnswer> {
         self.state().known.get(&backend)?.said_by(backend)
@@ -193,4 +200,21 @@ pub(super) fn hash_of(bytes: &[u8]) -> u64 {
     let mut hasher = DefaultHasher::new();
     bytes.hash(&mut hasher);
     hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_old_answer_is_as_good_as_a_new_one_until_something_is_uploaded_there() {
+        let nodes = NodeInfos::default();
+        let backend = BackendId::nth(1);
+        assert!(nodes.unchanged(backend, 0).is_none(), "it has said nothing");
+        let body = Bytes::from_static(br#"{"A":{"input":{},"output":[]}}"#);
+        assert!(nodes.read(backend, body, 3).is_some());
+        assert!(nodes.unchanged(backend, 3).is_some());
+        assert!(nodes.unchanged(backend, 4).is_none(), "it may have another file");
+        assert!(nodes.last(backend).is_some());
+    }
 }

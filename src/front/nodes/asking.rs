@@ -1,0 +1,87 @@
+//! What another backend than the caller's says of its nodes, and how long a page waits for it.
+
+use std::future::pending;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use super::cache::NodeAnswer;
+use crate::fleet::backend::Backend;
+use crate::front::Front;
+use crate::net::sleep;
+
+/// How much later than one's own backend another may answer for which there is an older answer.
+const LATER_AT_MOST: Duration = Duration::from_millis(100);
+
+/// How often another backend is asked for one page: somebody else's question may have been asked
+/// before something was uploaded there.
+const ASKED_MAX: usize = 2;
+
+/// What another backend says of its nodes: what it said lately, else it is asked now. The asking
+/// goes on when nobody waits for it any more, for the next page. A page whose own backend has
+/// answered does not wait for another that is busy, if that has said something since the last
+/// upload there.
+pub(super) async fn nodes_of(
+    front: &Arc<Front>,
+    backend: Arc<Backend>,
+    own_is_here: &CancellationToken,
+) -> (Arc<Backend>, Option<NodeAnswer>) {
+    let nodes = &front.nodes;
+    let waited = async {
+        let mut asked = 0;
+        loop {
+            let mut arrived = std::pin::pin!(nodes.arrived.notified());
+            arrived.as_mut().enable();
+            let writes = writes_on(&backend);
+            if let Some(said) = nodes.fresh(backend.id, writes) {
+                return Some(said);
+            }
+            if !nodes.is_asked(backend.id) {
+                if asked == ASKED_MAX {
+                    return None;
+                }
+                asked += 1;
+                ask_for_nodes(front, &backend, writes);
+            }
+            arrived.await;
+        }
+    };
+    let limit = front.shared.config().fleet.list_timeout;
+    let enough = async {
+        own_is_here.cancelled().await;
+        sleep(LATER_AT_MOST).await;
+        match nodes.unchanged(backend.id, writes_on(&backend)) {
+            Some(said) => said,
+            None => pending().await,
+        }
+    };
+    let said = tokio::select! {
+        biased;
+        said = timeout(limit, waited) => said.ok().flatten(),
+        said = enough => Some(said),
+    };
+    let said = said.or_else(|| nodes.last(backend.id));
+    (backend, said)
+}
+
+/// Asks a backend, unless somebody does.
+fn ask_for_nodes(front: &Arc<Front>, backend: &Arc<Backend>, writes: u64) {
+    if !front.nodes.is_to_ask(backend.id) {
+        return;
+    }
+    let (front, backend) = (Arc::clone(front), Arc::clone(backend));
+    front.clone().shared.tasks.spawn(async move {
+        let limit = front.shared.config().server.answer_timeout;
+        let said = backend.get("/object_info", limit).await.ok();
+        let body = said.filter(|(status, _)| *status == 200).map(|(_, body)| body);
+        let _ = front.nodes.answered(backend.id, body, writes);
+    });
+}
+
+/// How often a file was written on a backend: what it said before does not have it.
+pub(super) fn writes_on(backend: &Backend) -> u64 {
+    backend.writes.load(Ordering::Relaxed)
+}
