@@ -111,6 +111,10 @@ pub mod rank {
         COPIES = 38, Shared;
         /// Writes to user data that are on their way.
         WRITES = 39, Shared;
+        /// Who has guessed passwords lately.
+        GUESSES = 40, Shared;
+        /// Sessions that were ended.
+        LOGOUTS = 41, Shared;
     }
 }
 

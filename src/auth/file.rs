@@ -178,7 +178,8 @@ mod tests {
     use crate::auth::users::{Role, User};
 
     fn user(name: &str) -> User {
-        User { name: name.parse().unwrap(), role: Role::Artist, generation: 1, key: None }
+        let name = name.parse().unwrap();
+        User { name, role: Role::Artist, generation: 1, key: None, password: None }
     }
 
     fn add(path: &Path, name: &str) -> Result<(), NotChanged> {

@@ -3,12 +3,14 @@
 //! A key stands in one of three places: `Authorization: Bearer`, `X-Api-Key`, and where a browser
 //! can send no header (a socket, a picture) in the query as `token`. Where a key of ours stands is
 //! nobody else's business: [`Spent`] says what to take off before anybody is told of the request.
+//! Where no key lets anybody in, the session of a browser may.
 
 use std::sync::Arc;
 
 use http::Method;
 
-use super::users::{Pass, Role, UserTable};
+use super::session::Session;
+use super::users::{Pass, Role, User, UserTable};
 use crate::comfy::{endpoint, query};
 
 /// The parameter of a query that holds a key.
@@ -22,6 +24,8 @@ pub struct Asked<'a> {
     pub path: &'a str,
     /// The raw query.
     pub query: &'a str,
+    /// The one that the cookies name, if we have given it and it is not over.
+    pub session: Option<&'a Arc<Session>>,
 }
 
 /// Somebody who may come in.
@@ -57,7 +61,7 @@ impl Spent {
 pub enum Refusal {
     /// He says nothing of who he is.
     Missing,
-    /// What he says is no key of anybody.
+    /// What he says is no key of anybody, or his session has ended.
     Unknown,
     /// A header that should be there once is there twice, or two users are named.
     Ambiguous,
@@ -104,7 +108,7 @@ pub fn judge<'a>(
     asked: Asked<'_>,
     headers: impl Iterator<Item = (&'a str, &'a [u8])>,
 ) -> Result<Admitted, Refusal> {
-    let mut found = Found { users, user: None, refusal: Refusal::Missing, lets_in: false };
+    let mut found = Found::of(users);
     let (mut spent, mut seen) = (Spent::default(), Spent::default());
     for (name, value) in headers {
         let Some(place) = Place::of(name) else { continue };
@@ -131,9 +135,12 @@ pub fn judge<'a>(
             spent.token |= found.key(token.as_bytes(), counts)?;
         }
     }
+    if let Some(session) = asked.session {
+        found.session(session)?;
+    }
     let pass = found.pass()?;
     let reads = matches!(*asked.method, Method::GET | Method::HEAD);
-    match pass.role {
+    match pass.user.role {
         Role::Viewer if !reads => Err(Refusal::OnlyReads),
         Role::Viewer | Role::Artist | Role::Operator => Ok(Admitted { pass, spent }),
     }
@@ -176,16 +183,37 @@ fn has_key(users: &UserTable, value: &[u8]) -> bool {
     value.split(divides).any(|word| users.by_key(word).is_some())
 }
 
-/// What keys have said so far.
+/// What keys and the session have said so far.
 struct Found<'u> {
     users: &'u UserTable,
-    user: Option<&'u Pass>,
+    user: Option<&'u Arc<User>>,
     /// What it comes to if nothing else is found.
     refusal: Refusal,
     lets_in: bool,
+    session: Option<&'u Arc<Session>>,
 }
 
-impl Found<'_> {
+impl<'u> Found<'u> {
+    fn of(users: &'u UserTable) -> Self {
+        Self { users, user: None, refusal: Refusal::Missing, lets_in: false, session: None }
+    }
+
+    /// It counts if no key does; of two users it lets in neither.
+    fn session(&mut self, session: &'u Arc<Session>) -> Result<(), Refusal> {
+        let is_his = |user: &&Arc<User>| user.generation == session.generation;
+        let Some(user) = self.users.get(&session.user).filter(is_his) else {
+            self.refusal = Refusal::Unknown;
+            return Ok(());
+        };
+        if self.user.is_some_and(|other| other.name != user.name) {
+            return Err(Refusal::Ambiguous);
+        }
+        if !self.lets_in {
+            (self.user, self.session, self.lets_in) = (Some(user), Some(session), true);
+        }
+        Ok(())
+    }
+
     /// True if it is a key of somebody.
     fn key(&mut self, key: &[u8], counts: Counts) -> Result<bool, Refusal> {
         let Some(user) = self.users.by_key(key) else {
@@ -203,7 +231,8 @@ impl Found<'_> {
     }
 
     fn pass(self) -> Result<Pass, Refusal> {
-        self.user.filter(|_| self.lets_in).map(Arc::clone).ok_or(self.refusal)
+        let user = self.user.filter(|_| self.lets_in).ok_or(self.refusal)?;
+        Ok(Pass { user: Arc::clone(user), session: self.session.map(Arc::clone) })
     }
 }
 
@@ -224,6 +253,7 @@ mod tests {
             role,
             generation: 1,
             key: KeyHash::of(key.as_bytes()),
+            password: None,
         };
         let all = [user("ada", Role::Artist, ADA), user("vic", Role::Viewer, VIEWER)];
         UserTable::of(all).unwrap()
@@ -233,10 +263,46 @@ mod tests {
         let (method, target) = line.split_once(' ').unwrap();
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
         let method = method.parse().unwrap();
-        let asked = Asked { method: &method, path, query };
+        let asked = Asked { method: &method, path, query, session: None };
         let lines = headers.iter().map(|(name, value)| (*name, value.as_bytes()));
         let admitted = judge(&users(), asked, lines)?;
-        Ok((admitted.pass.name.to_string(), admitted.spent))
+        Ok((admitted.pass.user.name.to_string(), admitted.spent))
+    }
+
+    fn session(name: &str, generation: u64) -> Arc<Session> {
+        let user = name.parse().unwrap();
+        Arc::new(Session { id: 1, browser: 2, user, generation, issued: 3, signed_by: 4 })
+    }
+
+    /// Who comes in, and whether by his session.
+    fn with_session(
+        method: &Method,
+        session: &Arc<Session>,
+        headers: &[(&str, &str)],
+    ) -> Result<(String, bool), Refusal> {
+        let asked = Asked { method, path: "/queue", query: "", session: Some(session) };
+        let lines = headers.iter().map(|(name, value)| (*name, value.as_bytes()));
+        let pass = judge(&users(), asked, lines)?.pass;
+        Ok((pass.user.name.to_string(), pass.session.is_some()))
+    }
+
+    #[test]
+    fn a_session_lets_in_its_user_as_he_is_and_a_key_counts_before_it() {
+        let (get, post) = (Method::GET, Method::POST);
+        let ada = session("ada", 1);
+        let by = |is_session| Ok(("ada".to_owned(), is_session));
+        assert_eq!(with_session(&post, &ada, &[]), by(true));
+        assert_eq!(with_session(&get, &ada, &[("x-api-key", ADA)]), by(false));
+        // A key that is nobody's may be a node pack's.
+        assert_eq!(with_session(&get, &ada, &[("authorization", "Bearer theirs")]), by(true));
+        let two = with_session(&get, &ada, &[("x-api-key", VIEWER)]);
+        assert_eq!(two, Err(Refusal::Ambiguous));
+        for over in [session("ada", 2), session("ada", 0), session("eve", 1), session("Ada", 1)] {
+            assert_eq!(with_session(&get, &over, &[]), Err(Refusal::Unknown), "{over:?}");
+        }
+        let viewer = session("vic", 1);
+        assert_eq!(with_session(&post, &viewer, &[]), Err(Refusal::OnlyReads));
+        assert!(with_session(&get, &viewer, &[]).is_ok());
     }
 
     fn who(line: &str, headers: &[(&str, &str)]) -> Result<String, Refusal> {

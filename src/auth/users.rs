@@ -10,6 +10,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::key::KeyHash;
+use super::password::PasswordHash;
+use super::session::Session;
 
 /// The longest name of a user.
 const NAME_MAX: usize = 64;
@@ -17,7 +19,8 @@ const NAME_MAX: usize = 64;
 /// What stands above all users.
 const HEAD: &str = "\
 # The users of Mooring. `mooring users` changes this file, and keeps no comments but these.
-# A key is kept as its SHA-256. Whatever ends the sessions of a user raises his `generation`.
+# A key is kept as its SHA-256, a password as argon2id. Whatever ends the sessions of a user raises
+# his `generation`.
 [users]
 ";
 
@@ -105,16 +108,23 @@ pub struct User {
     pub generation: u64,
     /// `None` for one who has no key.
     pub key: Option<KeyHash>,
+    /// `None` for one who has no password.
+    pub password: Option<PasswordHash>,
 }
 
 /// Somebody who was let in, as he was then. Cheap to clone.
-pub type Pass = Arc<User>;
+#[derive(Clone, Debug)]
+pub struct Pass {
+    pub user: Arc<User>,
+    /// His browser's, if that let him in; `None` if a key did.
+    pub session: Option<Arc<Session>>,
+}
 
 /// All users, by their names and by their keys.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct UserTable {
-    users: BTreeMap<UserName, Pass>,
-    by_key: HashMap<KeyHash, Pass>,
+    users: BTreeMap<UserName, Arc<User>>,
+    by_key: HashMap<KeyHash, Arc<User>>,
 }
 
 /// Users who cannot be together.
@@ -169,13 +179,16 @@ impl UserTable {
     pub fn to_text(&self) -> String {
         let mut text = HEAD.to_owned();
         for user in self.iter() {
-            let User { name, role, generation, key } = user;
+            let User { name, role, generation, key, password } = user;
             let role = role.as_str();
             // Writing to a string does not fail.
             let _ = write!(text, "\n[users.\"{name}\"]\nrole = \"{role}\"\ngeneration = ");
             let _ = writeln!(text, "{generation}");
             if let Some(key) = key {
                 let _ = writeln!(text, "key = \"{key}\"");
+            }
+            if let Some(password) = password {
+                let _ = writeln!(text, "password = \"{password}\"");
             }
         }
         text
@@ -196,21 +209,32 @@ impl UserTable {
     }
 
     #[must_use]
-    pub fn get(&self, name: &UserName) -> Option<&User> {
-        self.users.get(name).map(AsRef::as_ref)
+    pub fn get(&self, name: &UserName) -> Option<&Arc<User>> {
+        self.users.get(name)
+    }
+
+    /// Whatever some user's password is kept as, to be asked for one who is not there: those of one
+    /// file cost the same.
+    #[must_use]
+    pub fn some_password(&self) -> PasswordHash {
+        let kept = self.iter().find_map(|user| user.password.clone());
+        kept.unwrap_or_else(PasswordHash::of_nobody)
     }
 
     /// Whose key this is.
     #[must_use]
-    pub fn by_key(&self, key: &[u8]) -> Option<&Pass> {
+    pub fn by_key(&self, key: &[u8]) -> Option<&Arc<User>> {
         self.by_key.get(&KeyHash::of(key)?)
     }
 
-    /// False for who is gone, or whose key is another one now.
+    /// False for who is gone, or whose key or password is another one now.
     #[must_use]
-    pub fn still_has(&self, pass: &User) -> bool {
-        let is_same = |now: &User| now.generation == pass.generation && now.key == pass.key;
-        self.get(&pass.name).is_some_and(is_same)
+    pub fn still_has(&self, user: &User) -> bool {
+        let is_same = |now: &Arc<User>| {
+            let (was, is) = ((&user.key, &user.password), (&now.key, &now.password));
+            now.generation == user.generation && was == is
+        };
+        self.get(&user.name).is_some_and(is_same)
     }
 
     /// The same with this user, in place of who had his name.
@@ -227,7 +251,7 @@ impl UserTable {
     #[must_use]
     pub fn without(&self, name: &UserName) -> Self {
         let others = self.users.values().filter(|user| user.name != *name);
-        let by_key = |user: &Pass| Some((user.key?, Arc::clone(user)));
+        let by_key = |user: &Arc<User>| Some((user.key?, Arc::clone(user)));
         Self {
             users: others.clone().map(|user| (user.name.clone(), Arc::clone(user))).collect(),
             by_key: others.filter_map(by_key).collect(),
@@ -249,14 +273,17 @@ struct UserText {
     role: Role,
     generation: u64,
     key: Option<String>,
+    password: Option<String>,
 }
 
 fn user((name, text): (String, UserText)) -> Result<User, String> {
-    let UserText { role, generation, key } = text;
+    let UserText { role, generation, key, password } = text;
     let key = key.as_deref().map(KeyHash::parse).transpose();
     let key = key.map_err(|bad| format!("users.{name}.key: {bad}"))?;
+    let password = password.as_deref().map(PasswordHash::parse).transpose();
+    let password = password.map_err(|bad| format!("users.{name}.password: {bad}"))?;
     let name = name.parse().map_err(|bad| format!("users.{name}: {bad}"))?;
-    Ok(User { name, role, generation, key })
+    Ok(User { name, role, generation, key, password })
 }
 
 #[cfg(test)]
@@ -267,7 +294,7 @@ mod tests {
     fn user(name: &str, role: Role, key: &str) -> User {
         let key = Some(key).filter(|key| !key.is_empty());
         let key = key.map(|key| KeyHash::of(key.as_bytes()).unwrap());
-        User { name: name.parse().unwrap(), role, generation: 7, key }
+        User { name: name.parse().unwrap(), role, generation: 7, key, password: None }
     }
 
     fn table() -> UserTable {

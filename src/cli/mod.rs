@@ -13,6 +13,7 @@ mod fit;
 mod fleet;
 mod home;
 mod inventory;
+mod password;
 mod probe;
 mod say;
 mod serve;

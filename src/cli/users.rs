@@ -6,9 +6,10 @@ use std::process::ExitCode;
 use serde_json::json;
 
 use super::args::{AddUserArgs, ListUsersArgs, Overrides, UserArgs, UsersFile, UsersVerb};
-use super::{EXIT_CONFIG, say, sources, table};
+use super::{EXIT_CONFIG, password, say, sources, table};
 use crate::auth::file::{self, Changed, Missing};
 use crate::auth::key::{self, KeyHash};
+use crate::auth::password::PasswordHash;
 use crate::auth::{User, UserName, UserTable};
 use crate::config;
 use crate::net::unix_millis;
@@ -19,6 +20,8 @@ pub(super) fn users(verb: UsersVerb) -> ExitCode {
         UsersVerb::Add(args) => add(args),
         UsersVerb::List(args) => list(&args),
         UsersVerb::Key(args) => new_key(&args),
+        UsersVerb::Password(args) => new_password(&args),
+        UsersVerb::Logout(args) => log_out(&args),
         UsersVerb::Remove(args) => remove(&args),
     };
     match done {
@@ -52,7 +55,8 @@ fn add(args: AddUserArgs) -> Result<(), Failed> {
         if users.get(&name).is_some() {
             return Err(format!("there is a user `{name}` already"));
         }
-        let user = User { name: name.clone(), role, generation: seconds(), key: kept };
+        let generation = seconds();
+        let user = User { name: name.clone(), role, generation, key: kept, password: None };
         Ok((users.with(user).map_err(|bad| bad.to_string())?, ()))
     })?;
     let told = hand_over(&name, &format!("{name} ({}) comes in with {key}", role.as_str()));
@@ -70,6 +74,37 @@ fn new_key(args: &UserArgs) -> Result<(), Failed> {
     let told = hand_over(&args.name, &format!("{} comes in with {key}", args.name));
     warn_of_crash(&path, &changed);
     told
+}
+
+/// Nothing is asked for a user who is not there.
+fn new_password(args: &UserArgs) -> Result<(), Failed> {
+    let path = path(&args.place)?;
+    let users = file::read(&path);
+    let users = users.map_err(|what| Failed::Other(format!("`{}` {what}", path.display())))?;
+    if users.get(&args.name).is_none() {
+        return Err(Failed::Other(unknown(&args.name)));
+    }
+    let password = password::ask(&args.name).map_err(Failed::Other)?;
+    let kept = PasswordHash::of(&password).map_err(|bad| Failed::Other(bad.to_string()))?;
+    let (path, changed) = change(args, |users, user| {
+        let generation = next(user.generation);
+        let user = User { generation, password: Some(kept), ..user.clone() };
+        users.with(user).map_err(|bad| bad.to_string())
+    })?;
+    say::line(&format!("{} comes in with this password.", args.name));
+    warn_of_crash(&path, &changed);
+    Ok(())
+}
+
+/// His key and his password stay.
+fn log_out(args: &UserArgs) -> Result<(), Failed> {
+    let (path, changed) = change(args, |users, user| {
+        let user = User { generation: next(user.generation), ..user.clone() };
+        users.with(user).map_err(|bad| bad.to_string())
+    })?;
+    say::line(&format!("{} is logged out everywhere.", args.name));
+    warn_of_crash(&path, &changed);
+    Ok(())
 }
 
 /// Prints a line with a key, which nobody can show again.
@@ -107,10 +142,14 @@ fn change(
     let path = path(&args.place)?;
     let changed = file::change(&path, Missing::IsWrong, |users| {
         let user = users.get(&args.name);
-        let user = user.ok_or_else(|| format!("there is no user `{}`", args.name))?;
+        let user = user.ok_or_else(|| unknown(&args.name))?;
         Ok((change(users, user)?, ()))
     })?;
     Ok((path, changed))
+}
+
+fn unknown(name: &UserName) -> String {
+    format!("there is no user `{name}`")
 }
 
 fn list(args: &ListUsersArgs) -> Result<(), Failed> {
@@ -118,8 +157,9 @@ fn list(args: &ListUsersArgs) -> Result<(), Failed> {
     let users =
         file::read(&path).map_err(|what| Failed::Other(format!("`{}` {what}", path.display())))?;
     let told = users.iter().map(|user| {
-        let User { name, role, generation: _, key } = user;
-        json!({ "name": name.as_str(), "role": role.as_str(), "key": key.is_some() })
+        let User { name, role, generation: _, key, password } = user;
+        let (key, password) = (key.is_some(), password.is_some());
+        json!({ "name": name.as_str(), "role": role.as_str(), "key": key, "password": password })
     });
     let told: serde_json::Value = told.collect();
     match args.json {

@@ -4,21 +4,18 @@
 //! A wrong value is noted, and its default replaces it until everything is checked. Rules over
 //! several keys are in [`super::rules`].
 
-use std::sync::Arc;
-
 use super::keys::{
-    BACKENDS, DISCOVERY, RawAdmin, RawAffinity, RawAuth, RawBackend, RawConfig, RawDiscovery,
-    RawFiles, RawFleet, RawIsolation, RawLog, RawPrompts, RawServer, RawSockets, RawState,
+    BACKENDS, DISCOVERY, RawAdmin, RawAffinity, RawBackend, RawConfig, RawDiscovery, RawFiles,
+    RawFleet, RawIsolation, RawLog, RawPrompts, RawServer, RawSockets, RawState,
 };
 use super::problems::Notes;
 use super::raw::{RawNamed, RawPlace};
 use super::{
-    AdminConfig, AffinityConfig, AuthConfig, AuthMode, BackendConfig, Config, DiscoveryConfig,
-    Doors, FilesConfig, FleetConfig, IsolationConfig, LogConfig, PromptsConfig, ServerConfig,
-    SocketsConfig, StateConfig, StateDir,
+    AdminConfig, AffinityConfig, BackendConfig, Config, DiscoveryConfig, Doors, FilesConfig,
+    FleetConfig, IsolationConfig, LogConfig, PromptsConfig, ServerConfig, SocketsConfig,
+    StateConfig, StateDir,
 };
-use super::{discovery, secret};
-use crate::auth::{UserTable, file};
+use super::{auth, discovery, secret};
 
 /// Only the two listeners, for callers that only want to find the gateway.
 pub(super) fn doors(raw: RawConfig, notes: &mut Notes) -> Doors {
@@ -49,7 +46,7 @@ pub(super) fn check(raw: RawConfig, notes: &mut Notes) -> Config {
     Config {
         server: server(raw_server, notes),
         admin: admin(raw_admin, notes),
-        auth: auth(raw_auth, notes),
+        auth: auth::check(raw_auth, notes),
         affinity: affinity(raw_affinity, notes),
         fleet: fleet(raw_fleet, notes),
         prompts: prompts(raw_prompts, notes),
@@ -125,26 +122,6 @@ fn admin(raw: RawAdmin, notes: &mut Notes) -> AdminConfig {
         token: secret::check(token, token_file, notes),
         secrets_dir: secrets_dir.check(notes),
     }
-}
-
-fn auth(raw: RawAuth, notes: &mut Notes) -> AuthConfig {
-    let RawAuth { mode, users_file } = raw;
-    let key = users_file.key.clone();
-    let (mode, users_file) = (mode.check(notes), users_file.check(notes));
-    let users = match (mode, &users_file) {
-        (AuthMode::Off, _) => Ok(UserTable::default()),
-        (AuthMode::Keys, Some(path)) => {
-            file::read(path).map_err(|what| format!("`{}` {what}", path.display()))
-        }
-        (AuthMode::Keys, None) => {
-            Err("`auth.mode` is \"keys\": name the file that `mooring users add` makes".to_owned())
-        }
-    };
-    let users = Arc::new(users.unwrap_or_else(|what| {
-        notes.report(&key, what);
-        UserTable::default()
-    }));
-    AuthConfig { mode, users_file, users }
 }
 
 fn affinity(raw: RawAffinity, notes: &mut Notes) -> AffinityConfig {

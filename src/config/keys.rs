@@ -135,12 +135,18 @@ sections! {
     /// Who is let in at the listener for clients.
     ["auth"] RawAuth auth {
         /// `off` lets everybody in who reaches the listener. `keys` lets in the users of
-        /// `users_file`, each with a key of his own. It has to be written somewhere if
-        /// `server.listen` is not on loopback.
+        /// `users_file`, each with a key of his own, or with a name and a password on the login
+        /// page. It has to be written somewhere if `server.listen` is not on loopback.
         mode: Mode = "off", Live;
         /// The file of users, which `mooring users` makes and changes. It is needed with `keys`,
         /// and read again within a second of each change.
         users_file: FilePath = "", Live;
+        /// How long a browser stays logged in.
+        session_lifetime: Span { min: 60 * S, max: 30 * DAY } = "12h", Live;
+        /// A file with 32 characters or more that nobody can guess, which sign the sessions of
+        /// browsers. If it is empty, a key in `state.dir` does. Several gateways that have the same
+        /// file of users and this one take each other's sessions.
+        session_key_file: SecretFile = "", Live;
     }
     /// How long clients and their bindings are kept.
     ["affinity"] RawAffinity affinity {

@@ -14,6 +14,7 @@
 #[macro_use]
 mod sections;
 
+mod auth;
 mod base_path;
 mod changes;
 mod check;
@@ -181,6 +182,25 @@ pub struct AuthConfig {
     pub users_file: Option<PathBuf>,
     /// The users when the configuration was read; empty without [`AuthMode::Keys`].
     pub users: Arc<UserTable>,
+    pub session_lifetime: Duration,
+    pub session_key_file: Option<PathBuf>,
+    /// What stands in that file; `None` without it, or without [`AuthMode::Keys`].
+    pub session_key: Option<Secret>,
+}
+
+impl AuthConfig {
+    /// These users, each with a key of his own, and the rest as it is if nobody writes anything.
+    #[must_use]
+    pub fn keys(users: UserTable) -> Self {
+        Self {
+            mode: AuthMode::Keys,
+            users_file: None,
+            users: Arc::new(users),
+            session_lifetime: Duration::from_hours(12),
+            session_key_file: None,
+            session_key: None,
+        }
+    }
 }
 
 /// How callers at the listener for clients prove who they are.
@@ -188,7 +208,7 @@ pub struct AuthConfig {
 pub enum AuthMode {
     /// Everybody is let in who reaches the listener.
     Off,
-    /// Only users are let in, each with their own key.
+    /// Only users are let in, each with their own key or password.
     Keys,
 }
 

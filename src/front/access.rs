@@ -132,7 +132,7 @@ impl Record {
         let ms = answer.took.as_secs_f64() * 1000.0;
         let client = self.seen.0.get().copied().or(self.client).map(tracing::field::display);
         let request_id = self.request_id.as_deref().or(named);
-        let user = self.user.as_ref().map(|user| user.name.as_str());
+        let user = self.user.as_ref().map(|pass| pass.user.name.as_str());
         debug!(
             target: TARGET,
             %method, path, status, bytes, ms, backend, placement, client, %address, request_id, user

@@ -2,36 +2,47 @@
 //!
 //! Both ways of answering ask [`crate::auth::judge`] once for each request, before anything else:
 //! hyper's in [`admit`], the passthrough in [`super::passthrough::request::Plain::admit`]. What let
-//! somebody in is taken off there, so that nothing behind it can give it away. Hyper's way alone
-//! tells whoever is not let in.
+//! somebody in is taken off there, so that nothing behind it can give it away; cookies of ours are
+//! taken off wherever a request is made one to a backend ([`headers::to_backend`]). Hyper's way
+//! alone tells whoever is not let in.
 //!
 //! Somebody may be let in for long: a socket, an answer without an end. [`Admission::until_barred`]
 //! says when he may not any more.
 
+use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use http::header::{HeaderName, REFERRER_POLICY};
 use http::uri::PathAndQuery;
-use http::{HeaderValue, Request, Response, Uri};
+use http::{HeaderValue, Method, Request, Response, Uri};
 use smallvec::SmallVec;
 
-use super::Front;
+use super::caller::{IdentityHints, door};
+use super::cookie_signer::CookieSigner;
+use super::cors::CorsDecision;
 use super::error::GatewayError;
-use super::headers;
+use super::session_cookie::session_of;
+use super::{Front, cors, headers};
 use crate::auth::head::TOKEN;
-use crate::auth::{Admitted, Asked, Pass, Refusal, UserTable, judge};
+use crate::auth::logouts::Logouts;
+use crate::auth::session::Signs as _;
+use crate::auth::{Admitted, Asked, Pass, Refusal, Session, User, UserTable, judge};
 use crate::body::ResponseBody;
 use crate::body::cut::cut;
 use crate::comfy::query;
 use crate::config::{AuthConfig, AuthMode};
-use crate::net::Boxed;
+use crate::net::{Boxed, sleep, unix_millis};
 use crate::ordered_watch::OrderedWatch;
+use crate::ws;
 
 /// Who may come in now.
 #[derive(Debug)]
 pub struct Admission {
     guests: ArcSwap<Guests>,
+    /// Signs sessions where the configuration has no key for that.
+    own_signer: CookieSigner,
     /// How often it was changed.
     changes: OrderedWatch<u64>,
 }
@@ -40,26 +51,53 @@ pub struct Admission {
 struct Guests {
     mode: AuthMode,
     users: Arc<UserTable>,
+    sessions: SessionRules,
+}
+
+/// Which sessions hold.
+#[derive(Clone, Debug)]
+struct SessionRules {
+    signer: CookieSigner,
+    signed_by: u64,
+    lifetime: Duration,
+    /// Those that were ended before their time.
+    ended: Arc<Logouts>,
+}
+
+impl SessionRules {
+    fn of(config: &AuthConfig, own: &CookieSigner, ended: Arc<Logouts>) -> Self {
+        let secret = config.session_key.as_ref();
+        let signer = secret.map_or_else(|| own.clone(), |it| CookieSigner::of_secret(it.reveal()));
+        Self { signed_by: signer.mark(), signer, lifetime: config.session_lifetime, ended }
+    }
+
+    /// For how long a session that was read before still holds; `None` once it does not.
+    fn left(&self, session: &Session) -> Option<Duration> {
+        let holds = session.signed_by == self.signed_by && !self.ended.has_ended(session);
+        session.left(self.lifetime, unix_millis()).filter(|_| holds)
+    }
 }
 
 impl Guests {
-    fn of(config: &AuthConfig) -> Self {
-        Self { mode: config.mode, users: Arc::clone(&config.users) }
-    }
-
     fn may_stay(&self, pass: Option<&Pass>) -> bool {
         match self.mode {
             AuthMode::Off => true,
-            AuthMode::Keys => pass.is_some_and(|pass| self.users.still_has(pass)),
+            AuthMode::Keys => pass.is_some_and(|Pass { user, session }| {
+                let holds = |session: &Arc<Session>| self.sessions.left(session).is_some();
+                self.users.still_has(user) && session.as_ref().is_none_or(holds)
+            }),
         }
     }
 }
 
 impl Admission {
+    /// `own_signer` signs sessions where the configuration has no key for that.
     #[must_use]
-    pub fn new(config: &AuthConfig) -> Arc<Self> {
-        let guests = ArcSwap::from_pointee(Guests::of(config));
-        Arc::new(Self { guests, changes: OrderedWatch::default() })
+    pub fn new(config: &AuthConfig, own_signer: CookieSigner, ended: Logouts) -> Arc<Self> {
+        let sessions = SessionRules::of(config, &own_signer, Arc::new(ended));
+        let (mode, users) = (config.mode, Arc::clone(&config.users));
+        let guests = ArcSwap::from_pointee(Guests { mode, users, sessions });
+        Arc::new(Self { guests, own_signer, changes: OrderedWatch::default() })
     }
 
     #[must_use]
@@ -69,14 +107,66 @@ impl Admission {
 
     /// The configuration was replaced, and with it the users, which were read anew.
     pub fn reconfigure(&self, config: &AuthConfig) {
-        self.guests.store(Arc::new(Guests::of(config)));
-        self.changes.change(|count| count.wrapping_add(1));
+        let (mode, users) = (config.mode, &config.users);
+        self.change(|now| {
+            let ended = Arc::clone(&now.sessions.ended);
+            let sessions = SessionRules::of(config, &self.own_signer, ended);
+            Guests { mode, users: Arc::clone(users), sessions }
+        });
     }
 
     /// The file of users has changed.
     pub fn replace_users(&self, users: &Arc<UserTable>) {
-        self.guests.rcu(|now| Guests { mode: now.mode, users: Arc::clone(users) });
+        self.change(|now| Guests { users: Arc::clone(users), ..now.clone() });
+    }
+
+    /// Other sessions have been ended.
+    pub fn replace_ended(&self, ended: &Arc<Logouts>) {
+        self.change(|now| {
+            let sessions = SessionRules { ended: Arc::clone(ended), ..now.sessions.clone() };
+            Guests { sessions, ..now.clone() }
+        });
+    }
+
+    fn change(&self, change: impl Fn(&Guests) -> Guests) {
+        self.guests.rcu(|now| change(now));
         self.changes.change(|count| count.wrapping_add(1));
+    }
+
+    /// A new session of a user's browser: the value of its cookie.
+    #[must_use]
+    pub fn begin(&self, user: &User, browser: u128) -> String {
+        let signer = &self.guests.load().sessions.signer;
+        let session = Session::of(user, (rand::random(), browser), unix_millis(), signer);
+        session.to_text(signer)
+    }
+
+    /// The session that the value of a cookie says, if it holds.
+    #[must_use]
+    pub fn session(&self, value: &[u8]) -> Option<Session> {
+        let guests = self.guests.load();
+        let session = Session::read(value, &guests.sessions.signer)?;
+        guests.sessions.left(&session).is_some().then_some(session)
+    }
+
+    /// True while a session that was read before holds. Its user is looked at elsewhere.
+    #[must_use]
+    pub fn holds(&self, session: &Session) -> bool {
+        self.guests.load().sessions.left(session).is_some()
+    }
+
+    /// Whoever is at a session's browser: the same for one user, and another for another.
+    #[must_use]
+    pub fn mark_of(&self, user: &User) -> String {
+        let signer = &self.guests.load().sessions.signer;
+        let digest = signer.digest(&[b"who", user.name.as_str().as_bytes()]);
+        digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// Ties a form to the browser that was shown it.
+    #[must_use]
+    pub fn form_token(&self, form: &[u8]) -> [u8; 32] {
+        self.guests.load().sessions.signer.digest(&[b"form", form])
     }
 
     /// Waits until users count at all. Cancel safe.
@@ -84,12 +174,37 @@ impl Admission {
         self.changes.wait_for(|_| self.guests.load().mode == AuthMode::Keys).await;
     }
 
-    /// Waits until somebody may not stay who came in with this pass, or with none. Cancel safe.
+    /// Waits until somebody may not stay who came in with this pass, or with none, for another
+    /// reason than that his session is too old: what is passed on in a moment ends before that.
+    /// Cancel safe.
     #[must_use]
     pub fn until_barred(self: &Arc<Self>, pass: Option<Pass>) -> Boxed<'static, ()> {
         let this = Arc::clone(self);
         Box::pin(async move {
             this.changes.wait_for(|_| !this.guests.load().may_stay(pass.as_ref())).await;
+        })
+    }
+
+    /// The same, and also until his session is too old: for what may last. Cancel safe.
+    #[must_use]
+    pub fn until_over(self: &Arc<Self>, pass: Option<Pass>) -> Boxed<'static, ()> {
+        let Some(session) = pass.as_ref().and_then(|pass| pass.session.clone()) else {
+            return self.until_barred(pass);
+        };
+        let (this, barred) = (Arc::clone(self), self.until_barred(pass));
+        Box::pin(async move {
+            // It may have been given another time meanwhile.
+            let aged = async {
+                loop {
+                    let left = this.guests.load().sessions.left(&session);
+                    let Some(left) = left else { return };
+                    sleep(left).await;
+                }
+            };
+            tokio::select! {
+                () = barred => {}
+                () = aged => {}
+            }
         })
     }
 }
@@ -106,17 +221,63 @@ pub struct Guest {
 ///
 /// # Errors
 /// He may not come in, or not do this.
-pub fn admit<B>(front: &Front, request: &mut Request<B>) -> Result<Option<Guest>, GatewayError> {
+pub fn admit<B>(
+    front: &Front,
+    (peer, decision): (IpAddr, &CorsDecision),
+    request: &mut Request<B>,
+) -> Result<Option<Guest>, GatewayError> {
     match front.shared.config().auth.mode {
         AuthMode::Off => Ok(None),
-        AuthMode::Keys => admit_user(front, request).map(Some),
+        AuthMode::Keys => {
+            let session = session_in(front, (peer, decision), request);
+            admit_user(front, session.as_ref(), request).map(Some)
+        }
     }
 }
 
-fn admit_user<B>(front: &Front, request: &mut Request<B>) -> Result<Guest, GatewayError> {
+/// The session of a request, unless its page is one that may be anybody's: a browser sends cookies
+/// along with that too.
+#[must_use]
+pub fn session_in<B>(
+    front: &Front,
+    (peer, decision): (IpAddr, &CorsDecision),
+    request: &Request<B>,
+) -> Option<Arc<Session>> {
+    if let CorsDecision::Allowed(origin) = decision
+        && cors::is_opaque(origin)
+    {
+        return None;
+    }
+    let hints = IdentityHints::of(request);
+    let door = door(&front.shared.config().server, peer, &hints);
+    session_of(&front.admission, door, &hints)
+}
+
+/// Says whether a request may do what it asks, given which page it says that it is of. A browser
+/// sends its session along with whatever any page makes it send, so a request that changes
+/// something has to be of a page of ours or one that is allowed, and to say so. Pages that
+/// are known to be of others are refused before.
+///
+/// # Errors
+/// It says nothing.
+pub fn check_page<B>(guest: &Guest, request: &Request<B>) -> Result<(), GatewayError> {
+    let is_by_session = guest.pass.session.is_some();
+    let changes = !matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS)
+        || ws::is_asked(request);
+    match is_by_session && changes && !cors::says_its_page(request.headers()) {
+        true => Err(GatewayError::PageUnsaid),
+        false => Ok(()),
+    }
+}
+
+fn admit_user<B>(
+    front: &Front,
+    session: Option<&Arc<Session>>,
+    request: &mut Request<B>,
+) -> Result<Guest, GatewayError> {
     let (uri, headers) = (request.uri(), request.headers());
     let (path, query) = (uri.path(), uri.query().unwrap_or(""));
-    let asked = Asked { method: request.method(), path, query };
+    let asked = Asked { method: request.method(), path, query, session };
     let lines = headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
     let judged = judge(&front.admission.users(), asked, lines);
     let Admitted { pass, spent } =
@@ -129,7 +290,7 @@ fn admit_user<B>(front: &Front, request: &mut Request<B>) -> Result<Guest, Gatew
     if spent.token {
         *request.uri_mut() = without_token(request.uri());
     }
-    request.extensions_mut().insert(Arc::clone(&pass));
+    request.extensions_mut().insert(pass.clone());
     Ok(Guest { pass, is_by_address: spent.token })
 }
 
@@ -166,7 +327,7 @@ pub fn answer_to(front: &Front, guest: &Guest, response: &mut Response<ResponseB
         // All of it is there.
         return;
     }
-    let barred = front.admission.until_barred(Some(Arc::clone(&guest.pass)));
+    let barred = front.admission.until_over(Some(guest.pass.clone()));
     let body = std::mem::replace(response.body_mut(), ResponseBody::empty());
     *response.body_mut() = cut(body, barred);
 }
@@ -176,24 +337,32 @@ mod tests {
     use std::task::{Context, Waker};
 
     use super::*;
+    use crate::auth::Role;
     use crate::auth::key::KeyHash;
-    use crate::auth::{Role, User};
+    use crate::config::Secret;
 
     fn user(name: &str, generation: u64) -> User {
         let key = KeyHash::of(name.as_bytes());
-        User { name: name.parse().unwrap(), role: Role::Artist, generation, key }
+        let name = name.parse().unwrap();
+        User { name, role: Role::Artist, generation, key, password: None }
     }
 
     fn config(mode: AuthMode, users: &[User]) -> AuthConfig {
-        let users = Arc::new(UserTable::of(users.iter().cloned()).unwrap());
-        AuthConfig { mode, users_file: None, users }
+        AuthConfig { mode, ..AuthConfig::keys(UserTable::of(users.iter().cloned()).unwrap()) }
+    }
+
+    fn admission(config: &AuthConfig) -> Arc<Admission> {
+        Admission::new(config, CookieSigner::new(), Logouts::default())
     }
 
     #[test]
     fn a_pass_holds_until_its_user_is_gone_or_another() {
         let both = [user("ada", 1), user("bob", 1)];
-        let admission = Admission::new(&config(AuthMode::Keys, &both));
-        let pass = |name: &str| admission.users().by_key(name.as_bytes()).cloned();
+        let admission = admission(&config(AuthMode::Keys, &both));
+        let pass = |name: &str| {
+            let user = admission.users().by_key(name.as_bytes()).cloned();
+            user.map(|user| Pass { user, session: None })
+        };
         let (mut ada, mut bob) =
             (admission.until_barred(pass("ada")), admission.until_barred(pass("bob")));
         let mut cx = Context::from_waker(Waker::noop());
@@ -208,12 +377,68 @@ mod tests {
 
     #[test]
     fn who_came_in_without_a_key_leaves_when_one_is_asked_for() {
-        let admission = Admission::new(&config(AuthMode::Off, &[]));
+        let admission = admission(&config(AuthMode::Off, &[]));
         let mut anybody = admission.until_barred(None);
         let mut cx = Context::from_waker(Waker::noop());
         assert!(anybody.as_mut().poll(&mut cx).is_pending());
         admission.reconfigure(&config(AuthMode::Keys, &[user("ada", 1)]));
         assert!(anybody.as_mut().poll(&mut cx).is_ready());
+    }
+
+    /// Of each thing that ends a session: it is not read any more, and what it has open ends.
+    #[test]
+    fn a_session_holds_until_something_ends_it() {
+        let ada = [user("ada", 1)];
+        let keys = config(AuthMode::Keys, &ada);
+        let secret = |text: &str| AuthConfig {
+            session_key: Some(Secret::parse(text).unwrap()),
+            ..keys.clone()
+        };
+        type End<'a> = &'a dyn Fn(&Admission, &Session);
+        let ends: [(&str, End<'_>); 5] = [
+            ("logout", &|it, session| {
+                let mut ended = Logouts::default();
+                ended.end(session);
+                it.replace_ended(&Arc::new(ended));
+            }),
+            ("another key", &|it, _| it.reconfigure(&secret("another"))),
+            ("a shorter time", &|it, _| {
+                it.reconfigure(&AuthConfig { session_lifetime: Duration::ZERO, ..keys.clone() });
+            }),
+            ("no such user", &|it, _| it.reconfigure(&config(AuthMode::Keys, &[]))),
+            ("another generation", &|it, _| {
+                it.replace_users(&Arc::new(UserTable::of([user("ada", 2)]).unwrap()));
+            }),
+        ];
+        for (what, end) in ends {
+            let admission = admission(&keys);
+            let text = admission.begin(&ada[0], 7);
+            let session = admission.session(text.as_bytes()).unwrap();
+            assert!(session.browser == 7 && session.user.as_str() == "ada", "{what}");
+            let user = admission.users().by_key(b"ada").cloned().unwrap();
+            let pass = Pass { user, session: Some(Arc::new(session.clone())) };
+            let mut barred = admission.until_barred(Some(pass));
+            let mut cx = Context::from_waker(Waker::noop());
+            assert!(barred.as_mut().poll(&mut cx).is_pending(), "{what}");
+            end(&admission, &session);
+            assert!(barred.as_mut().poll(&mut cx).is_ready(), "{what}");
+        }
+    }
+
+    #[test]
+    fn who_has_logged_in_is_the_same_after_a_restart_with_the_same_key_alone() {
+        let ada = [user("ada", 1)];
+        let of = |secret: &str| {
+            let session_key = Some(Secret::parse(secret).unwrap());
+            admission(&AuthConfig { session_key, ..config(AuthMode::Keys, &ada) })
+        };
+        let text = of("one").begin(&ada[0], 7);
+        assert!(of("one").session(text.as_bytes()).is_some());
+        assert_eq!(of("two").session(text.as_bytes()), None);
+        let mark = |secret: &str, user: &User| of(secret).mark_of(user);
+        assert_eq!(mark("one", &ada[0]), mark("one", &user("ada", 2)));
+        assert_ne!(mark("one", &ada[0]), mark("one", &user("bob", 1)));
+        assert_ne!(mark("one", &ada[0]), mark("two", &ada[0]));
     }
 
     #[test]

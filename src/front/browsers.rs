@@ -15,21 +15,10 @@ use dashmap::mapref::one::{Ref, RefMut};
 use super::Front;
 use super::caller::Door;
 use super::cookie_signer::CookieSigner;
+use super::own_cookies::{Kept, OwnCookie};
+use crate::auth::{Session, UserName};
 use crate::net::{now, sleep};
 use crate::routing::ids::{BackendId, ClientId};
-
-/// The page cookie's name.
-pub const COOKIE_NAME: &str = "mooring";
-
-/// Its name over TLS. Browsers take one of that name from this very host and over TLS only, so that
-/// neither a neighbour nor who listens on the way can plant one ("Cookie Prefixes", RFC 6265bis
-/// section 4.1.3).
-pub const TLS_COOKIE_NAME: &str = "__Host-mooring";
-
-/// Its name over TLS below a base path. One with `__Host-` is of all of its host, and several
-/// gateways below several paths would take it from each other. This one at least nobody plants who
-/// listens on the way.
-const TLS_COOKIE_NAME_BELOW: &str = "__Secure-mooring";
 
 /// How many clients are remembered per browser or address; the least recent goes first.
 const CLIENTS_MAX: usize = 32;
@@ -48,11 +37,27 @@ impl BrowserId {
         Self(rand::random())
     }
 
-    /// One that we gave: `NAME.SIGNATURE`, in hexadecimal digits.
-    fn parse(value: &[u8], signer: &CookieSigner) -> Option<Self> {
+    /// That of a session.
+    #[must_use]
+    pub fn of_session(session: &Session) -> Self {
+        Self(session.browser)
+    }
+
+    /// One that we gave to this user, or to nobody in particular: `NAME.SIGNATURE`, in hexadecimal
+    /// digits.
+    fn parse(value: &[u8], signer: &CookieSigner, owner: Option<&UserName>) -> Option<Self> {
         let (name, signature) = std::str::from_utf8(value).ok()?.split_once('.')?;
-        let name = number(name)?;
-        (number(signature)? == signer.sign(name)).then_some(Self(name))
+        let name = Self(number(name)?);
+        (number(signature)? == name.signature(signer, owner)).then_some(name)
+    }
+
+    /// Of one user's browser it is another than of another's: whoever takes over a browser is not
+    /// taken for who had it before.
+    fn signature(self, signer: &CookieSigner, owner: Option<&UserName>) -> u128 {
+        let Some(owner) = owner else { return signer.sign(self.0) };
+        let parts: [&[u8]; 3] = [b"browser", owner.as_str().as_bytes(), &self.0.to_be_bytes()];
+        let digest = signer.digest(&parts);
+        digest.iter().take(16).fold(0, |tag, byte| tag << 8 | u128::from(*byte))
     }
 
     /// As a number: what the ledger knows a person by.
@@ -61,17 +66,11 @@ impl BrowserId {
         self.0
     }
 
-    /// The header that gives it to the browser. Its path is put below the base path as those of all
-    /// cookies.
+    /// The header that gives it to the browser of this user, or of nobody in particular.
     #[must_use]
-    pub fn set_cookie(self, signer: &CookieSigner, door: Door) -> String {
-        let pair = format!("{}={:032x}.{:032x}", cookie_name(door), self.0, signer.sign(self.0));
-        match door {
-            Door::Tls | Door::TlsBelow => {
-                format!("{pair}; Path=/; Secure; HttpOnly; SameSite=Lax")
-            }
-            Door::Plain | Door::Unknown => format!("{pair}; Path=/; HttpOnly; SameSite=Lax"),
-        }
+    pub fn set_cookie(self, signer: &CookieSigner, door: Door, owner: Option<&UserName>) -> String {
+        let value = format!("{:032x}.{:032x}", self.0, self.signature(signer, owner));
+        OwnCookie::Page.set(door, &value, Kept::WithBrowser)
     }
 }
 
@@ -80,32 +79,16 @@ fn number(text: &str) -> Option<u128> {
     is_hex.then(|| u128::from_str_radix(text, 16).ok()).flatten()
 }
 
-fn cookie_name(door: Door) -> &'static str {
-    match door {
-        Door::Tls => TLS_COOKIE_NAME,
-        Door::TlsBelow => TLS_COOKIE_NAME_BELOW,
-        Door::Plain | Door::Unknown => COOKIE_NAME,
-    }
-}
-
 /// The browser that a `Cookie` header names, if it names one that we know by its signature.
 #[must_use]
-pub fn browser_of(cookies: &[u8], signer: &CookieSigner, door: Door) -> Option<BrowserId> {
-    let name = cookie_name(door).as_bytes();
-    cookies.split(|byte| *byte == b';').find_map(|cookie| {
-        let value = cookie.trim_ascii().strip_prefix(name)?.strip_prefix(b"=")?;
-        BrowserId::parse(value, signer)
-    })
-}
-
-/// True for a pair of a `Cookie` or `Set-Cookie` header that is ours, by either name. One that has
-/// an empty name comes back as if it had none: `=mooring=x` as `mooring=x`.
-#[must_use]
-pub fn is_own_cookie(pair: &[u8]) -> bool {
-    let pair = pair.trim_ascii();
-    let pair = pair.strip_prefix(b"=").unwrap_or(pair).trim_ascii_start();
-    let name = pair.split(|byte| *byte == b'=').next().unwrap_or(pair).trim_ascii_end();
-    [COOKIE_NAME, TLS_COOKIE_NAME, TLS_COOKIE_NAME_BELOW].iter().any(|own| name == own.as_bytes())
+pub fn browser_of(
+    cookies: &[u8],
+    signer: &CookieSigner,
+    door: Door,
+    owner: Option<&UserName>,
+) -> Option<BrowserId> {
+    let mut values = OwnCookie::Page.values(cookies, door);
+    values.find_map(|value| BrowserId::parse(value, signer, owner))
 }
 
 /// Clients by browser and by address.
@@ -397,16 +380,17 @@ mod tests {
     fn a_cookie_is_read_among_others_and_one_that_we_did_not_give_is_not() {
         let (signer, minted) = (CookieSigner::new(), BrowserId::mint());
         let pair = |door| {
-            let set = minted.set_cookie(&signer, door);
+            let set = minted.set_cookie(&signer, door, None);
             set.split(';').next().unwrap().to_owned()
         };
         let plain = pair(Door::Plain);
-        let read = |cookies: &str, door| browser_of(cookies.as_bytes(), &signer, door);
+        let read = |cookies: &str, door| browser_of(cookies.as_bytes(), &signer, door, None);
         let junk = "mooring=00000000000000000000000000000001";
         assert_eq!(read(&format!("a=b; {junk}; {plain}; c=d"), Door::Plain), Some(minted));
         assert_eq!(read(&plain, Door::Tls), None, "anybody on the way could have set it");
         assert_eq!(read(&pair(Door::Tls), Door::Tls), Some(minted));
-        assert_eq!(browser_of(plain.as_bytes(), &CookieSigner::new(), Door::Plain), None);
+        let others = CookieSigner::new();
+        assert_eq!(browser_of(plain.as_bytes(), &others, Door::Plain, None), None);
         let forged = format!("{junk}.00000000000000000000000000000001");
         let altered = plain.replacen('=', "=0", 1);
         for other in [junk, "mooring=zz", "mooring=", forged.as_str(), altered.as_str()] {
@@ -415,22 +399,19 @@ mod tests {
     }
 
     #[test]
-    fn over_tls_the_cookie_is_for_this_very_host() {
-        let set = BrowserId::mint().set_cookie(&CookieSigner::new(), Door::Tls);
-        assert!(set.starts_with("__Host-mooring="), "{set}");
-        assert!(set.contains("; Secure") && set.contains("; Path=/;") && !set.contains("Domain"));
-        let below = BrowserId::mint().set_cookie(&CookieSigner::new(), Door::TlsBelow);
-        assert!(below.starts_with("__Secure-mooring=") && below.contains("; Secure"), "{below}");
-    }
-
-    #[test]
-    fn our_cookie_is_told_from_others() {
-        for own in ["mooring=1", " mooring =1", "mooring", "__Host-mooring=", "__Secure-mooring=1"]
-        {
-            assert!(is_own_cookie(own.as_bytes()), "{own}");
-        }
-        for other in ["xmooring=1", "mooring2=1", "a=mooring", "Mooring=1", "a=mooring=1", ""] {
-            assert!(!is_own_cookie(other.as_bytes()), "{other}");
+    fn the_cookie_of_one_users_browser_is_nothing_to_another() {
+        let (signer, minted) = (CookieSigner::new(), BrowserId::mint());
+        let [ada, bob]: [UserName; 2] = ["ada", "bob"].map(|name| name.parse().unwrap());
+        let of_ada = minted.set_cookie(&signer, Door::Plain, Some(&ada));
+        let of_nobody = minted.set_cookie(&signer, Door::Plain, None);
+        let read = |set: &str, owner| {
+            let pair = set.split(';').next().unwrap();
+            browser_of(pair.as_bytes(), &signer, Door::Plain, owner)
+        };
+        assert_eq!(read(&of_ada, Some(&ada)), Some(minted));
+        assert_eq!(read(&of_nobody, None), Some(minted));
+        for (set, owner) in [(&of_ada, Some(&bob)), (&of_ada, None), (&of_nobody, Some(&ada))] {
+            assert_eq!(read(set, owner), None, "{owner:?}");
         }
     }
 }

@@ -2,7 +2,7 @@
 //! Which backend the request goes to is decided elsewhere.
 
 use std::borrow::Cow;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use http::header::COOKIE;
@@ -12,8 +12,10 @@ use smallvec::SmallVec;
 use super::Front;
 use super::access::Seen;
 use super::browsers::{BrowserId, browser_of};
+use super::header_text::{address_in, text};
 use super::headers::CLIENT_ID;
 use super::headers::table::is_forwarding;
+use crate::auth::{Pass, User, UserName};
 use crate::comfy::{pack_routes, query};
 use crate::config::{Config, Place, ServerConfig};
 use crate::masked::mask;
@@ -47,6 +49,8 @@ pub struct Caller {
     /// The user that it names. Nothing proves it; it says whose what has ended is, as it says on a
     /// server whose settings are read.
     pub user: Option<Arc<str>>,
+    /// The user who was let in, where users are asked for.
+    pub owner: Option<Arc<User>>,
     /// After trusted proxies.
     pub address: IpAddr,
     /// It came through a proxy that is not trusted: whoever is behind it, it is not its address.
@@ -76,6 +80,8 @@ pub struct IdentityHints<'a> {
     pub is_passed_on: bool,
     /// `Comfy-User`. Reads that are only passed on do not need it.
     pub user: Option<&'a [u8]>,
+    /// Who was let in.
+    pub pass: Option<Pass>,
 }
 
 /// Whether what the other end of a connection says of whom it speaks for is believed.
@@ -124,6 +130,7 @@ impl<'a> IdentityHints<'a> {
             scheme: headers.get(X_FORWARDED_PROTO).map(HeaderValue::as_bytes),
             is_passed_on: headers.keys().any(|name| says_passed_on(name.as_str())),
             user: headers.get(COMFY_USER).map(HeaderValue::as_bytes),
+            pass: request.extensions().get().cloned(),
         }
     }
 }
@@ -155,7 +162,8 @@ impl Caller {
         let door = door(&config.server, peer, hints);
         let browser = browser(front, door, hints);
         let user = user(hints);
-        let caller = Self { named, browser, user, address, is_proxied, door, seen: None };
+        let owner = hints.pass.as_ref().map(|pass| Arc::clone(&pass.user));
+        let caller = Self { named, browser, user, owner, address, is_proxied, door, seen: None };
         if let Some(client) = &caller.named {
             caller.is(front, client);
         }
@@ -189,9 +197,19 @@ impl Caller {
         }
     }
 
-    /// The person behind it, if it says who that is (promise R5).
+    /// For whom a cookie of its browser is.
+    #[must_use]
+    pub fn owner_name(&self) -> Option<&UserName> {
+        self.owner.as_ref().map(|user| &user.name)
+    }
+
+    /// The person behind it, if it says who that is (promise R5): the user who was let in, whatever
+    /// his browser is.
     #[must_use]
     pub fn person(&self) -> Option<Person> {
+        if let Some(user) = &self.owner {
+            return Some(person_of(user));
+        }
         let browser = self.browser.map(|browser| Person::Browser(browser.number()));
         browser.or_else(|| self.user.clone().map(Person::User))
     }
@@ -261,6 +279,12 @@ impl Caller {
     }
 }
 
+/// No `Comfy-User` has a control character in it: a user who was let in is nobody whom others can
+/// name.
+fn person_of(user: &User) -> Person {
+    Person::User(format!("\u{1}{}", user.name).into())
+}
+
 /// True for a header that a proxy adds which passes a request on.
 fn says_passed_on(name: &str) -> bool {
     is_forwarding(name) || name == "via"
@@ -309,10 +333,16 @@ fn in_query<'a>(hints: &IdentityHints<'a>) -> Option<Cow<'a, str>> {
     })
 }
 
-/// The browser that its cookie names.
+/// The browser of its session, or that its cookie names: among users, one of the user who was let
+/// in.
 #[must_use]
 pub fn browser(front: &Front, door: Door, hints: &IdentityHints<'_>) -> Option<BrowserId> {
-    hints.cookies.iter().find_map(|line| browser_of(line, &front.cookie_signer, door))
+    let pass = hints.pass.as_ref();
+    if let Some(session) = pass.and_then(|pass| pass.session.as_ref()) {
+        return Some(BrowserId::of_session(session));
+    }
+    let owner = pass.map(|pass| &pass.user.name);
+    hints.cookies.iter().find_map(|line| browser_of(line, &front.cookie_signer, door, owner))
 }
 
 /// How the browser has reached us: by what a trusted proxy says in `X-Forwarded-Proto`.
@@ -356,50 +386,11 @@ pub fn address(server: &ServerConfig, peer: IpAddr, hints: &IdentityHints<'_>) -
     let mut last = peer;
     for entry in entries {
         // What is left of one that is no address was said by nobody in particular.
-        let Some(address) = entry_of(entry) else { break };
+        let Some(address) = address_in(entry) else { break };
         last = address;
         if !server.trusts(address) {
             break;
         }
     }
     last
-}
-
-/// An entry of `X-Forwarded-For`: an address, by some proxies with the port, in brackets or quoted.
-fn entry_of(entry: &[u8]) -> Option<IpAddr> {
-    let entry = text(entry)?.trim().trim_matches('"');
-    let of_socket = |socket: SocketAddr| socket.ip();
-    let bracketed = || entry.strip_prefix('[')?.strip_suffix(']')?.parse().ok();
-    let address = entry.parse().ok().or_else(|| entry.parse().ok().map(of_socket));
-    address.or_else(bracketed).map(|address| address.to_canonical())
-}
-
-/// A header's value as text: visible ASCII, spaces and tabs (RFC 9110 section 5.5).
-fn text(value: &[u8]) -> Option<&str> {
-    let is_text = value.iter().all(|byte| matches!(byte, b' '..=b'~' | b'\t'));
-    is_text.then(|| std::str::from_utf8(value).ok()).flatten()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_entry_is_an_address_with_whatever_stands_around_it() {
-        for (entry, expected) in [
-            ("192.0.2.7", Some("192.0.2.7")),
-            (" 192.0.2.7:4711 ", Some("192.0.2.7")),
-            ("2001:db8::1", Some("2001:db8::1")),
-            ("[2001:db8::1]", Some("2001:db8::1")),
-            ("\"[2001:db8::1]:4711\"", Some("2001:db8::1")),
-            ("::ffff:192.0.2.7", Some("192.0.2.7")),
-            ("unknown", None),
-            ("", None),
-            ("192.0.2.7:x", None),
-            ("[192.0.2.7", None),
-        ] {
-            let expected = expected.map(|text| text.parse().unwrap());
-            assert_eq!(entry_of(entry.as_bytes()), expected, "{entry}");
-        }
-    }
 }

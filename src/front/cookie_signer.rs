@@ -1,6 +1,7 @@
-//! Signs the page cookie, so that nobody else can make one; the same key proves copies on the disk.
+//! Signs our cookies, so that nobody else can make one. There are two keys: that of the page cookie
+//! and of the copies on the disk, and that of sessions.
 //!
-//! The key is in `state.dir`, so that cookies outlive the process; without that folder they do not.
+//! A key is in `state.dir`, so that cookies outlive the process; without that folder they do not.
 
 use std::fmt;
 use std::fs::{self, OpenOptions};
@@ -9,11 +10,36 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
-use sha2::Sha256;
+use sha2::{Digest as _, Sha256};
 use tracing::warn;
 
-/// Its name in the folder.
-const FILE: &str = "cookie.key";
+use crate::auth::session::Signs;
+
+/// What a key is for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Signed {
+    /// Browsers, and copies on the disk.
+    Browsers,
+    Sessions,
+}
+
+impl Signed {
+    /// The key's name in the folder.
+    fn file(self) -> &'static str {
+        match self {
+            Self::Browsers => "cookie.key",
+            Self::Sessions => "session.key",
+        }
+    }
+
+    /// What a process does that has not the key of the one before.
+    fn loss(self) -> &'static str {
+        match self {
+            Self::Browsers => "a restart forgets browsers",
+            Self::Sessions => "a restart ends all sessions",
+        }
+    }
+}
 
 const KEY_BYTES: usize = 32;
 
@@ -34,29 +60,35 @@ impl CookieSigner {
         Self(rand::random())
     }
 
+    /// The one that a secret of the operator's makes.
+    #[must_use]
+    pub fn of_secret(secret: &str) -> Self {
+        Self(Sha256::digest(secret).into())
+    }
+
     /// The one that is kept in a folder, made if there is none.
     #[must_use]
-    pub fn kept_in(dir: &Path) -> Self {
-        let path = dir.join(FILE);
+    pub fn kept_in(dir: &Path, signed: Signed) -> Self {
+        let (path, loss) = (dir.join(signed.file()), signed.loss());
         match fs::read(&path) {
             Ok(bytes) => match <[u8; KEY_BYTES]>::try_from(bytes) {
                 Ok(key) => return Self(key),
                 Err(bytes) => {
                     let (path, bytes) = (path.display(), bytes.len());
-                    warn!(%path, bytes, "The cookie key is damaged; a new one is made.");
+                    warn!(%path, bytes, loss, "A key is damaged; a new one is made.");
                 }
             },
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => {
                 let path = path.display();
-                warn!(%path, %error, "The cookie key cannot be read: a restart forgets browsers.");
+                warn!(%path, %error, loss, "A key cannot be read.");
                 return Self::new();
             }
         }
         let signer = Self::new();
         if let Err(error) = signer.keep(&path) {
             let path = path.display();
-            warn!(%path, %error, "The cookie key cannot be saved: a restart will forget browsers.");
+            warn!(%path, %error, loss, "A key cannot be saved.");
         }
         signer
     }
@@ -84,12 +116,35 @@ impl CookieSigner {
     /// what it is for.
     #[must_use]
     pub fn digest(&self, parts: &[&[u8]]) -> [u8; 32] {
-        let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(&self.0) else { return [0; 32] };
+        self.mac(parts).map_or([0; KEY_BYTES], |mac| mac.finalize().into_bytes().into())
+    }
+
+    /// Every length is taken by this key: it never is `None`.
+    fn mac(&self, parts: &[&[u8]]) -> Option<Hmac<Sha256>> {
+        let mut mac = Hmac::<Sha256>::new_from_slice(&self.0).ok()?;
         for part in parts {
             mac.update(&(part.len() as u64).to_be_bytes());
             mac.update(part);
         }
-        mac.finalize().into_bytes().into()
+        Some(mac)
+    }
+}
+
+/// What a session's signature is for.
+const SESSION: &[u8] = b"session";
+
+impl Signs for CookieSigner {
+    fn mark(&self) -> u64 {
+        let digest = self.digest(&[b"mark"]);
+        digest.iter().take(8).fold(0, |mark, byte| mark << 8 | u64::from(*byte))
+    }
+
+    fn sign_text(&self, text: &[u8]) -> [u8; 32] {
+        self.digest(&[SESSION, text])
+    }
+
+    fn proves(&self, text: &[u8], signature: &[u8; 32]) -> bool {
+        self.mac(&[SESSION, text]).is_some_and(|mac| mac.verify_slice(signature).is_ok())
     }
 }
 
@@ -106,18 +161,31 @@ mod tests {
     #[test]
     fn a_key_is_kept_and_one_that_is_damaged_is_made_anew() {
         let folder = tempfile::tempdir().unwrap();
-        let first = CookieSigner::kept_in(folder.path());
-        assert_eq!(first.sign(7), CookieSigner::kept_in(folder.path()).sign(7));
+        let kept = || CookieSigner::kept_in(folder.path(), Signed::Browsers);
+        let first = kept();
+        assert_eq!(first.sign(7), kept().sign(7));
         assert_ne!(first.sign(7), first.sign(8));
         assert_ne!(first.sign(7), CookieSigner::new().sign(7));
-        let path = folder.path().join(FILE);
+        let sessions = CookieSigner::kept_in(folder.path(), Signed::Sessions);
+        assert_ne!(sessions.sign(7), first.sign(7), "it is another key");
+        let path = folder.path().join("cookie.key");
         let mode = std::os::unix::fs::MetadataExt::mode(&fs::metadata(&path).unwrap());
         assert_eq!(mode & 0o777, 0o600);
         fs::write(&path, "short").unwrap();
-        let second = CookieSigner::kept_in(folder.path());
+        let second = kept();
         assert_ne!(first.sign(7), second.sign(7));
-        assert_eq!(second.sign(7), CookieSigner::kept_in(folder.path()).sign(7));
-        let nowhere = CookieSigner::kept_in(&folder.path().join("nowhere"));
+        assert_eq!(second.sign(7), kept().sign(7));
+        let nowhere = CookieSigner::kept_in(&folder.path().join("nowhere"), Signed::Browsers);
         assert_ne!(nowhere.sign(7), 0, "it works for as long as the process lives");
+    }
+
+    #[test]
+    fn a_session_is_proved_by_its_key_alone() {
+        let (signer, other) = (CookieSigner::of_secret("a"), CookieSigner::of_secret("b"));
+        let signature = signer.sign_text(b"text");
+        assert!(signer.proves(b"text", &signature));
+        assert!(!signer.proves(b"texts", &signature) && !other.proves(b"text", &signature));
+        assert!(CookieSigner::of_secret("a").proves(b"text", &signature));
+        assert_ne!(signer.mark(), other.mark());
     }
 }

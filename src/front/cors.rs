@@ -197,6 +197,14 @@ fn origin_of(url: &str) -> Option<String> {
     (0 < end).then(|| format!("{scheme}://{}", &rest[..end]))
 }
 
+/// True if a request says which page it is of: with what a page cannot leave out or forge. Programs
+/// and browsers of before 2020 may say nothing.
+#[must_use]
+pub fn says_its_page(headers: &HeaderMap) -> bool {
+    let mut origins = headers.get_all(ORIGIN).iter();
+    Site::of_lines(headers) == Site::Same || origins.any(|origin| !origin.is_empty())
+}
+
 /// A page without an origin of its own may be anybody's: it is never given what a browser sends
 /// along by itself.
 #[must_use]

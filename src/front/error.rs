@@ -7,18 +7,14 @@
 
 mod bodies;
 mod causes;
+mod response;
 
-use http::header::{
-    ACCEPT_ENCODING, ALLOW, CONTENT_TYPE, HeaderName, RETRY_AFTER, SEC_WEBSOCKET_VERSION,
-    WWW_AUTHENTICATE,
-};
-use http::{HeaderValue, Response, StatusCode};
-use hyper::ext::ReasonPhrase;
+use http::StatusCode;
+use http::header::HeaderName;
 
-use crate::body::{CollectError, ResponseBody, inflate};
+use crate::body::CollectError;
 use crate::comfy::commands::BadBody;
 use crate::comfy::lists::history::NotAnInteger;
-use crate::comfy::reply;
 use crate::comfy::submission;
 use crate::fleet::pool::ExchangeError;
 use crate::routing::decision::{Refusal, StillPending};
@@ -105,6 +101,19 @@ pub enum GatewayError {
     Unauthorized,
     #[error("your role lets you read, and do nothing else")]
     ViewersOnlyRead,
+    #[error("that is not the name and password, or the key, of anybody who may come in")]
+    BadLogin,
+    #[error("too many wrong passwords came from your address; try again in {seconds} s")]
+    TooManyGuesses { seconds: u16 },
+    #[error("too many people log in at this moment; try again")]
+    LoginsBusy,
+    #[error("{0}")]
+    BadForm(&'static str),
+    #[error(
+        "a request of a browser that is logged in has to say of which page it is (`Origin` or \
+         `Sec-Fetch-Site`); programs send a key instead"
+    )]
+    PageUnsaid,
     #[error("pages of other origins may not use this front")]
     ForeignOrigin,
     #[error("this is for operators; see server.allow_manager and server.allow_asset_scans")]
@@ -171,6 +180,10 @@ impl GatewayError {
             | Self::TooManyInputs { .. }
             | Self::Unauthorized
             | Self::ViewersOnlyRead
+            | Self::BadLogin
+            | Self::TooManyGuesses { .. }
+            | Self::BadForm(_)
+            | Self::PageUnsaid
             | Self::ForeignOrigin
             | Self::OperatorsOnly
             | Self::LogsClosed
@@ -208,6 +221,7 @@ impl GatewayError {
             | Self::TooManyTunnels(TooMany::InAll { .. })
             | Self::BodiesBusy
             | Self::SavingFull
+            | Self::LoginsBusy
             | Self::NotSavedUnmarked
             | Self::JournalFailed
             | Self::Stopping => Fault::Gateway,
@@ -218,6 +232,7 @@ impl GatewayError {
     pub fn status(&self) -> StatusCode {
         match self {
             Self::Refused(Refusal::TooManyPending { .. })
+            | Self::TooManyGuesses { .. }
             | Self::TooManySockets(_)
             | Self::TooManyTunnels(TooMany::OfOwner { .. }) => StatusCode::TOO_MANY_REQUESTS,
             Self::Refused(Refusal::AlreadyPending)
@@ -229,6 +244,7 @@ impl GatewayError {
             | Self::InputGone { .. }
             | Self::TooManyInputs { .. }
             | Self::BadBody(_)
+            | Self::BadForm(_)
             | Self::BadQuery(_) => StatusCode::BAD_REQUEST,
             Self::BodyTooLarge { .. } | Self::InputTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnknownCoding | Self::UnknownCharset => StatusCode::UNSUPPORTED_MEDIA_TYPE,
@@ -240,8 +256,9 @@ impl GatewayError {
             | Self::BadUpgrade { .. }
             | Self::NotQueued { .. } => StatusCode::BAD_GATEWAY,
             Self::NoAnswer { .. } | Self::StateUnknown { .. } => StatusCode::GATEWAY_TIMEOUT,
-            Self::Unauthorized => StatusCode::UNAUTHORIZED,
+            Self::Unauthorized | Self::BadLogin => StatusCode::UNAUTHORIZED,
             Self::ViewersOnlyRead
+            | Self::PageUnsaid
             | Self::ForeignOrigin
             | Self::OperatorsOnly
             | Self::LogsClosed
@@ -265,6 +282,7 @@ impl GatewayError {
             | Self::TooManyClients(_)
             | Self::TooManyTunnels(TooMany::InAll { .. })
             | Self::BodiesBusy
+            | Self::LoginsBusy
             | Self::LinkTimeout { .. }
             | Self::InputUnavailable { .. }
             | Self::JournalFailed
@@ -313,6 +331,11 @@ impl GatewayError {
             Self::StateUnknown { .. } => "prompt_state_unknown",
             Self::Unauthorized => "unauthorized",
             Self::ViewersOnlyRead => "viewers_only_read",
+            Self::BadLogin => "bad_login",
+            Self::TooManyGuesses { .. } => "too_many_guesses",
+            Self::LoginsBusy => "logins_busy",
+            Self::BadForm(_) => "bad_form",
+            Self::PageUnsaid => "page_unsaid",
             Self::ForeignOrigin => "foreign_origin",
             Self::OperatorsOnly | Self::LogsClosed => "operators_only",
             Self::Nameless => "nameless",
@@ -330,62 +353,5 @@ impl GatewayError {
             Self::Stopping => "stopping",
             Self::JournalFailed | Self::NotSavedUnmarked => "journal_failed",
         }
-    }
-
-    /// The methods that would be taken, if one is not.
-    fn allowed(&self) -> &'static str {
-        if let Self::BadMethod { allowed } = self { allowed } else { refusal::ALLOWED }
-    }
-
-    /// After how many seconds asking again makes sense.
-    #[must_use]
-    pub fn retry_after(&self) -> Option<u16> {
-        match self.status() {
-            StatusCode::SERVICE_UNAVAILABLE => Some(2),
-            StatusCode::TOO_MANY_REQUESTS => Some(5),
-            StatusCode::GATEWAY_TIMEOUT => Some(10),
-            _ => None,
-        }
-    }
-
-    /// JSON in ComfyUI's own shape, which its clients parse on every route.
-    #[must_use]
-    pub fn response(&self) -> Response<ResponseBody> {
-        let body = if let Self::Submission(refusal) = self {
-            refusal.body()
-        } else {
-            reply::error(self.code(), &self.to_string())
-        };
-        let mut response = Response::new(ResponseBody::whole(body));
-        *response.status_mut() = self.status();
-        if matches!(self, Self::NotSaved { .. } | Self::NotSavedUnmarked | Self::SavingFull)
-            && let Ok(reason) = ReasonPhrase::try_from(self.to_string().into_bytes())
-        {
-            // It is all that the stock page shows of a save that failed.
-            response.extensions_mut().insert(reason);
-        }
-        let headers = response.headers_mut();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json; charset=utf-8"));
-        headers.insert(ERROR_HEADER, HeaderValue::from_static(self.code()));
-        if let Some(seconds) = self.retry_after() {
-            headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
-        }
-        if self.status() == StatusCode::UNSUPPORTED_MEDIA_TYPE {
-            // RFC 9110 section 15.5.16.
-            headers.insert(ACCEPT_ENCODING, inflate::TAKEN);
-        }
-        if self.status() == StatusCode::METHOD_NOT_ALLOWED {
-            // RFC 9110 section 15.5.6.
-            headers.insert(ALLOW, HeaderValue::from_static(self.allowed()));
-        }
-        if self.status() == StatusCode::UNAUTHORIZED {
-            // RFC 9110 section 15.5.2.
-            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-        }
-        if self.status() == StatusCode::UPGRADE_REQUIRED {
-            // RFC 6455 section 4.4.
-            headers.insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
-        }
-        response
     }
 }

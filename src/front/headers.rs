@@ -10,8 +10,8 @@ use http::header::{
 
 use smallvec::SmallVec;
 
-use super::browsers::is_own_cookie;
 use super::forward::BackendTime;
+use super::own_cookies::is_own;
 use crate::fleet::backend::Backend;
 use crate::routing::decision::Reason;
 use crate::server::write::write_decimal;
@@ -59,13 +59,13 @@ pub fn to_client(headers: &mut HeaderMap, backend: &Backend, reason: Reason) {
     mark(headers, backend, reason);
 }
 
-/// No backend gives a browser the cookie that names it to us.
+/// No backend gives a browser the cookies that name it to us.
 fn keep_own_cookie(headers: &mut HeaderMap) {
     let set = headers.get_all(SET_COOKIE);
-    if !set.iter().any(|set| is_own_cookie(pair_of(set.as_bytes()))) {
+    if !set.iter().any(|set| is_own(pair_of(set.as_bytes()))) {
         return;
     }
-    let others = set.iter().filter(|set| !is_own_cookie(pair_of(set.as_bytes())));
+    let others = set.iter().filter(|set| !is_own(pair_of(set.as_bytes())));
     let others: Vec<HeaderValue> = others.cloned().collect();
     headers.remove(SET_COOKIE);
     for other in others {
@@ -182,7 +182,7 @@ fn end_hop(headers: &mut HeaderMap, ends_here: impl Fn(&str) -> bool) {
     }
 }
 
-/// The page cookie names a browser to us and is nobody else's business.
+/// Our cookies name a browser and its user to us, and are nobody else's business.
 fn strip_own_cookie(headers: &mut HeaderMap) {
     let is_ours = |line: &HeaderValue| matches!(other_cookies(line.as_bytes()), Cow::Owned(_));
     if !headers.get_all(COOKIE).iter().any(is_ours) {
@@ -204,11 +204,11 @@ fn strip_own_cookie(headers: &mut HeaderMap) {
 #[must_use]
 pub fn other_cookies(cookies: &[u8]) -> Cow<'_, [u8]> {
     let pairs = || cookies.split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
-    if !pairs().any(is_own_cookie) {
+    if !pairs().any(is_own) {
         return Cow::Borrowed(cookies);
     }
     // An empty one at the end would be a blank at the end of a line.
-    let is_other = |pair: &&[u8]| !pair.is_empty() && !is_own_cookie(pair);
+    let is_other = |pair: &&[u8]| !pair.is_empty() && !is_own(pair);
     let others: Vec<&[u8]> = pairs().filter(is_other).collect();
     Cow::Owned(others.join(&b"; "[..]))
 }

@@ -24,7 +24,7 @@
 //! - [`base_path`]: the front below a path
 //! - [`failover`]: who answers a read when its backend is down
 //! - [`unavailable`]: the page for when no backend can
-//! - [`cookie_signer`]: signs the page cookie
+//! - [`own_cookies`]: our cookies; [`cookie_signer`]: signs them
 //! - [`self_service`]: our own routes, under `/-/`
 //! - [`home`]: answers that are the same for everyone; [`user_data`]: those that are written too
 //! - [`stale_cache`]: their last good copies; [`copies`]: those on the disk; [`writes`]: what ends
@@ -34,7 +34,8 @@
 //! - [`page`]: the stock page, each tab of it a client of its own
 //!   ([`page_cookie`]: the cookie with other pages)
 //! - [`access`]: the record of each request
-//! - [`admission`]: who is let in, and until when
+//! - [`admission`]: who is let in, and until when; [`session_cookie`]: by the session of a browser
+//! - [`login`]: logging in and out with a browser
 //! - [`users`]: how servers are set up
 //! - [`conditional`]: conditions and ranges of reads ([`accept_encoding`]: codings)
 //! - [`assets`]: assets and their tags, of all servers
@@ -62,14 +63,18 @@ pub mod cors;
 pub mod error;
 pub mod failover;
 pub mod forward;
+pub mod header_text;
 pub mod headers;
 pub mod history;
 pub mod history_cache;
 pub mod home;
+pub mod html;
 pub mod jobs;
 pub mod lists;
+pub mod login;
 pub mod names;
 pub mod nodes;
+pub mod own_cookies;
 pub mod packs;
 pub mod page;
 pub mod page_cookie;
@@ -77,6 +82,7 @@ pub mod passthrough;
 pub mod route;
 pub mod self_service;
 mod service;
+pub mod session_cookie;
 pub mod stale_cache;
 pub mod stand_in;
 mod state;
@@ -124,7 +130,14 @@ pub async fn answer(
     let base = front.shared.config().server.base_path.clone();
     let entry = base_path::enter(&base, &mut request);
     let decision = cors::CorsDecision::of(&front.shared, peer, &request);
-    let (guest, answered) = enter(&front, &decision, &mut request);
+    let is_inside = matches!(entry, base_path::Entry::Inside);
+    let from = login::Origin { peer, decision: &decision, base: &base, is_inside };
+    let login = login::Asked::of(&front, &request).filter(|_| is_inside);
+    let (guest, answered) = match login {
+        Some(_) if !matches!(decision, cors::CorsDecision::Preflight(_)) => (None, None),
+        Some(_) | None => enter(&front, from, &mut request),
+    };
+    let is_refused = answered.is_some();
     let mut recorded =
         access::is_recorded().then(|| access::Record::of_request(&front, peer, &request));
     if let Some(record) = &mut recorded {
@@ -133,10 +146,12 @@ pub async fn answer(
     }
     let asker = Asker::of(&front, peer, &request);
     let visit = page_cookie::Visit::of(&front, peer, &request);
-    let is_inside = matches!(entry, base_path::Entry::Inside);
     let answer = match (answered, entry) {
         (Some(answered), _) => answered,
-        (None, base_path::Entry::Inside) => route::route(&front, peer, request).await,
+        (None, base_path::Entry::Inside) => match login {
+            Some(asked) => login::answer(&front, asked, from, request).await,
+            None => route::route(&front, peer, request).await,
+        },
         (None, base_path::Entry::Itself) => Ok(base_path::to_the_slash(&base, request.uri())),
         (None, base_path::Entry::Outside(error)) => Err(error),
     };
@@ -156,7 +171,8 @@ pub async fn answer(
     if let Some(guest) = &guest {
         admission::answer_to(&front, guest, &mut response);
     }
-    if is_inside {
+    // The form sets a cookie also where nothing is.
+    if is_inside || is_refused {
         base_path::put_back(&base, response.headers_mut());
     }
     let took = now().duration_since(started);
@@ -175,24 +191,28 @@ pub async fn answer(
 /// nothing but that the operator has listed the page.
 fn enter(
     front: &Front,
-    decision: &cors::CorsDecision,
+    from: login::Origin<'_>,
     request: &mut Request<Incoming>,
 ) -> (Option<admission::Guest>, Option<Answer>) {
+    let login::Origin { peer, decision, .. } = from;
     if let cors::CorsDecision::Preflight(origin) = decision {
         return (None, Some(Ok(cors::preflight(origin, request.headers()))));
     }
-    let guest = match admission::admit(front, request) {
+    let guest = match admission::admit(front, (peer, decision), request) {
         Ok(guest) => guest,
-        Err(refused) => return (None, Some(Err(refused))),
+        Err(refused) => return (None, Some(login::refuse(front, from, request, refused))),
     };
-    match decision {
-        cors::CorsDecision::Foreign => (guest, Some(Err(GatewayError::ForeignOrigin))),
+    let checked = match decision {
+        cors::CorsDecision::Foreign => Err(GatewayError::ForeignOrigin),
         cors::CorsDecision::Allowed(origin) => {
             cors::admit(request, origin);
-            (guest, None)
+            Ok(())
         }
-        cors::CorsDecision::Same | cors::CorsDecision::Preflight(_) => (guest, None),
-    }
+        cors::CorsDecision::Same | cors::CorsDecision::Preflight(_) => Ok(()),
+    };
+    let checked = checked
+        .and_then(|()| guest.as_ref().map_or(Ok(()), |it| admission::check_page(it, request)));
+    (guest, checked.err().map(Err))
 }
 
 /// The answer that tells of a failure, in words for who opens an address. A request that no proxy

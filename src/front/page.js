@@ -14,6 +14,10 @@
 // nothing: browsers say so of discarded tabs, and for the rest a Web Lock, which dies with its
 // page, tells whether `here` is still true. (Web Locks need HTTPS or localhost; without them a
 // crashed tab comes back as a new client.)
+//
+// One user, one id. Where users log in (`auth.mode = "keys"`), a cookie has a mark that is another
+// one for another user. An id that the tab had under another mark is another user's: the tab mints
+// its own, also while its page is open.
 
 (() => {
   "use strict";
@@ -21,14 +25,27 @@
   const HEADER = "Comfy-Client-Id";
   const STORE = "mooring.tab";
   const ID = /^[0-9a-f]{32}$/;
+  const MARK = /(?:^|;\s*)(?:__Host-|__Secure-)?mooring_mark=([0-9a-f]+)/;
   /** An id whose lock is not free for so long has another tab. */
   const CONFLICT_MS = 5_000;
 
   let id = "";
+  /** Whose it is. */
+  let owner = mark();
   /** Ends the hold on the lock of `id`, if it is held. */
   let letGo = () => {};
   /** The tab's own open sockets. */
   const sockets = new Set();
+
+  /** Who is logged in, as far as this page is told; empty for nobody. */
+  function mark() {
+    try {
+      return MARK.exec(document.cookie)?.[1] ?? "";
+    } catch {
+      // A sandboxed page has no cookies.
+      return "";
+    }
+  }
 
   /** 128 random bits, in the form that ComfyUI gives. */
   function mint() {
@@ -39,8 +56,10 @@
   /** What the last page of this tab, or of the one that it is a copy of, has left. */
   function found() {
     try {
-      const [state, old] = (sessionStorage.getItem(STORE) ?? "").split(":");
-      return ID.test(old) ? { state, id: old } : null;
+      const [state, old, whose = ""] = (sessionStorage.getItem(STORE) ?? "").split(":");
+      if (!ID.test(old)) return null;
+      owner ||= whose;
+      return whose === owner ? { state, id: old } : { state: "another's" };
     } catch {
       // Storage is switched off; then `window.name` is all there is.
       return null;
@@ -49,7 +68,7 @@
 
   function leave(state) {
     try {
-      sessionStorage.setItem(STORE, `${state}:${id}`);
+      sessionStorage.setItem(STORE, `${state}:${id}${owner && `:${owner}`}`);
     } catch {
       // Off or full: the next page finds the id in `window.name`.
     }
@@ -89,7 +108,10 @@
 
   function begin() {
     const last = found();
-    if (last === null) {
+    if (last?.state === "another's") {
+      become(mint());
+      claim();
+    } else if (last === null) {
       // A name that somebody chose (`window.open(url, "comfy")`) is the same for all his users.
       become(ID.test(window.name) ? window.name : mint());
       claim();
@@ -114,6 +136,19 @@
     document.addEventListener("prerenderingchange", () => leave("here"));
   }
 
+  /** The tab's id, which is another one once another user is there. */
+  function current() {
+    const now = mark();
+    // Whoever has left may come back.
+    if (now && now !== owner) {
+      letGo();
+      owner = now;
+      become(mint());
+      claim();
+    }
+    return id;
+  }
+
   /** True for what goes to this page's own server over HTTP. */
   function isOwn(url) {
     const { origin, protocol } = new URL(url, document.baseURI);
@@ -129,7 +164,7 @@
     if (!isOwn(request ? request.url : resource)) return init;
     const headers = new Headers(init?.headers ?? request?.headers);
     if (headers.has(HEADER)) return init;
-    headers.set(HEADER, id);
+    headers.set(HEADER, current());
     if (init !== undefined && init !== null) {
       // Whatever it is (a plain object, another Request), it is asked for all but its headers.
       return new Proxy({}, { get: (_, key) => (key === "headers" ? headers : init[key]) });
@@ -173,7 +208,7 @@
     prototype.send = function (...body) {
       if (nameless.delete(this)) {
         try {
-          setRequestHeader.call(this, HEADER, id);
+          setRequestHeader.call(this, HEADER, current());
         } catch {
           // Sent already: the browser's own `send` says so.
         }
@@ -195,7 +230,7 @@
     // As text: a pack may compare its query with what it has written.
     const [head, hash = ""] = target.href.split("#");
     const join = head.includes("?") ? "&" : "?";
-    return `${head}${join}mooring_client=${id}${hash && `#${hash}`}`;
+    return `${head}${join}mooring_client=${current()}${hash && `#${hash}`}`;
   }
 
   /** The URL of the tab's own socket with its clientId, or `null` for any other socket. */
@@ -205,8 +240,11 @@
     const isWs = [`${folder}ws`, `${folder}api/ws`].includes(target.pathname);
     if (target.host !== location.host || !isWs) return null;
     const known = target.searchParams.get("clientId");
-    if (known && known !== id) return null;
-    if (!known) target.searchParams.set("clientId", id);
+    const before = id;
+    const mine = current();
+    // A page that opens its socket again says the id that it had.
+    if (known && known !== before && known !== mine) return null;
+    if (known !== mine) target.searchParams.set("clientId", mine);
     return target.href;
   }
 

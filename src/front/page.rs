@@ -33,7 +33,6 @@ use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 
 use super::Front;
-use super::browsers::BrowserId;
 use super::caller::Caller;
 use super::conditional::{Conditional, Whole};
 use super::error::{Fault, GatewayError};
@@ -41,7 +40,7 @@ use super::forward::{Target, exchange, incoming, send, to_backend};
 use super::stale_cache::CacheKey;
 use super::stand_in::{self, Fit};
 use super::unavailable::Reader;
-use super::{Answer, failover, headers, home};
+use super::{Answer, failover, headers, home, page_cookie};
 use crate::body::{
     BodyError, ClientFault, CollectError, CollectLimits, OnEnd as _, RequestBody, ResponseBody,
     collect,
@@ -124,8 +123,7 @@ pub async fn page(front: &Arc<Front>, caller: &Caller, request: Request<Incoming
         }
     };
     if caller.browser.is_none()
-        && let Ok(cookie) =
-            HeaderValue::try_from(BrowserId::mint().set_cookie(&front.cookie_signer, caller.door))
+        && let Ok(cookie) = HeaderValue::try_from(page_cookie::mint(front, caller))
     {
         response.headers_mut().append(SET_COOKIE, cookie);
     }

@@ -10,16 +10,20 @@ use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderName, S
 use http::{HeaderValue, Method, Request, Response};
 
 use super::Front;
-use super::browsers::{BrowserId, is_own_cookie};
-use super::caller::{Door, IdentityHints, browser, door};
+use super::browsers::BrowserId;
+use super::caller::{Caller, Door, IdentityHints, browser, door};
 use super::cookie_signer::CookieSigner;
 use super::headers::pair_of;
+use super::own_cookies::is_own;
+use crate::auth::UserName;
+use crate::config::AuthMode;
 
 /// What a request says of a browser.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Visit {
-    /// It goes to a page, and has no cookie yet.
-    First(Door),
+    /// It goes to a page, and has no cookie yet. With the user who was let in, if users are asked
+    /// for.
+    First(Door, Option<UserName>),
     Other,
 }
 
@@ -27,28 +31,45 @@ impl Visit {
     #[must_use]
     pub fn of<B>(front: &Front, peer: IpAddr, request: &Request<B>) -> Self {
         let hints = IdentityHints::of(request);
-        let door = door(&front.shared.config().server, peer, &hints);
-        Self::by(request, browser(front, door, &hints), door)
+        let config = front.shared.config();
+        let user = hints.pass.as_ref().map(|pass| pass.user.name.clone());
+        // Nobody's browser needs no name.
+        if config.auth.mode == AuthMode::Keys && user.is_none() {
+            return Self::Other;
+        }
+        let door = door(&config.server, peer, &hints);
+        Self::by(request, browser(front, door, &hints), (door, user))
     }
 
-    fn by<B>(request: &Request<B>, known: Option<BrowserId>, door: Door) -> Self {
+    fn by<B>(
+        request: &Request<B>,
+        known: Option<BrowserId>,
+        (door, user): (Door, Option<UserName>),
+    ) -> Self {
         let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
         let mut accepted = request.headers().get_all(ACCEPT).iter();
         let wants_page = is_read && accepted.any(|value| asks_for_a_page(value.as_bytes()));
-        if wants_page && known.is_none() { Self::First(door) } else { Self::Other }
+        if wants_page && known.is_none() { Self::First(door, user) } else { Self::Other }
     }
 
     /// Gives the browser its cookie, if what it gets is a page, and its own: one that shared caches
     /// keep would give it to others too.
     pub fn greet<B>(self, signer: &CookieSigner, response: &mut Response<B>) {
-        let door = match self {
-            Self::First(door) if is_ones_own_page(response.headers()) => door,
-            Self::First(_) | Self::Other => return,
+        let (door, user) = match self {
+            Self::First(door, user) if is_ones_own_page(response.headers()) => (door, user),
+            Self::First(..) | Self::Other => return,
         };
-        if let Ok(cookie) = HeaderValue::try_from(BrowserId::mint().set_cookie(signer, door)) {
+        let cookie = BrowserId::mint().set_cookie(signer, door, user.as_ref());
+        if let Ok(cookie) = HeaderValue::try_from(cookie) {
             response.headers_mut().append(SET_COOKIE, cookie);
         }
     }
+}
+
+/// A cookie for a browser that has none yet.
+#[must_use]
+pub fn mint(front: &Front, caller: &Caller) -> String {
+    BrowserId::mint().set_cookie(&front.cookie_signer, caller.door, caller.owner_name())
 }
 
 /// True if an `Accept` is that of a browser that goes to a page. Scripts and elements of pages do
@@ -64,7 +85,7 @@ fn is_ones_own_page(headers: &HeaderMap) -> bool {
         values.any(|value| value.to_ascii_lowercase().contains(what))
     };
     let is_given =
-        headers.get_all(SET_COOKIE).iter().any(|cookie| is_own_cookie(pair_of(cookie.as_bytes())));
+        headers.get_all(SET_COOKIE).iter().any(|cookie| is_own(pair_of(cookie.as_bytes())));
     has(CONTENT_TYPE, "text/html")
         && !has(CACHE_CONTROL, "public")
         && !has(CACHE_CONTROL, "s-maxage")
@@ -73,14 +94,13 @@ fn is_ones_own_page(headers: &HeaderMap) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::browsers::COOKIE_NAME;
     use super::*;
 
-    const FIRST: Visit = Visit::First(Door::Plain);
+    const FIRST: Visit = Visit::First(Door::Plain, None);
 
     fn visit(method: Method, accept: &str, known: Option<BrowserId>) -> Visit {
         let request = Request::builder().method(method).header(ACCEPT, accept);
-        Visit::by(&request.body(()).unwrap(), known, Door::Plain)
+        Visit::by(&request.body(()).unwrap(), known, (Door::Plain, None))
     }
 
     fn greeted(headers: &[(HeaderName, &str)]) -> bool {
@@ -112,7 +132,6 @@ mod tests {
         assert!(!greeted(&[(CONTENT_TYPE, "application/json")]));
         assert!(!greeted(&[html.clone(), (CACHE_CONTROL, "public, max-age=60")]));
         assert!(!greeted(&[html.clone(), (CACHE_CONTROL, "s-maxage=60")]));
-        let ours = format!("{COOKIE_NAME}=1");
-        assert!(!greeted(&[html, (SET_COOKIE, &ours)]));
+        assert!(!greeted(&[html, (SET_COOKIE, "mooring=1")]));
     }
 }

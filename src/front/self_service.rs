@@ -77,7 +77,7 @@ struct WhoAmI {
     /// Whether the gateway knows the client: it has been in contact within its lease.
     known: bool,
     client: Option<ClientReport>,
-    /// The user whose key let the caller in.
+    /// The user who was let in.
     user: Option<UserReport>,
 }
 
@@ -95,7 +95,8 @@ fn whoami(front: &Front, caller: &Caller, user: Option<&Pass>) -> Response<Respo
         client_id: caller.named.as_ref().map(ToString::to_string),
         known: client.is_some(),
         client: client.map(|client| of_asker(&front.sessions.shared, caller, &client)),
-        user: user.map(|user| UserReport { name: user.name.to_string(), role: user.role }),
+        user: user
+            .map(|Pass { user, .. }| UserReport { name: user.name.to_string(), role: user.role }),
     })
 }
 

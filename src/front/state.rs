@@ -14,10 +14,12 @@ use super::admission::Admission;
 use super::asset_cache::AssetCache;
 use super::broadcast_lookup::LookupLimiter;
 use super::browsers::{self, Browsers};
-use super::cookie_signer::CookieSigner;
+use super::cookie_signer::{CookieSigner, Signed};
 use super::copies::Copies;
 use super::failover::Starts;
 use super::history_cache::HistoryCache;
+use super::login::Logins;
+use super::login::ended::EndedSessions;
 use super::nodes::NodeInfos;
 use super::stale_cache::StaleCache;
 use super::stand_in::StandIn;
@@ -55,6 +57,8 @@ pub struct Front {
     pub sessions: Arc<Sessions>,
     /// Who is let in.
     pub admission: Arc<Admission>,
+    /// Who logs in and out.
+    pub logins: Logins,
     pub browsers: Browsers,
     /// Who compresses files of the page now.
     pub press: Press,
@@ -101,8 +105,11 @@ impl Front {
         let config = shared.config();
         let bytes = |size: u64| usize::try_from(size).unwrap_or(usize::MAX);
         shared.metrics.guests.may_come(config.auth.users.len());
-        let cookie_signer =
-            config.state.dir.path().map_or_else(CookieSigner::new, CookieSigner::kept_in);
+        let kept = config.state.dir.path();
+        let signer =
+            |signed| kept.map_or_else(CookieSigner::new, |dir| CookieSigner::kept_in(dir, signed));
+        let (cookie_signer, session_signer) = (signer(Signed::Browsers), signer(Signed::Sessions));
+        let ended = EndedSessions::kept_in(kept);
         // The journal's lock keeps other processes out of the folder.
         let folder = config.copies_folder().filter(|folder| {
             let is_ours = shared.records.journal.is_kept();
@@ -115,7 +122,8 @@ impl Front {
         let limit = config.copies_on_disk();
         let copies = Copies::new(folder, cookie_signer.clone(), Arc::clone(&writes), limit);
         Arc::new(Self {
-            admission: Admission::new(&config.auth),
+            admission: Admission::new(&config.auth, session_signer, ended.now()),
+            logins: Logins::new(ended),
             browsers: Browsers::default(),
             press: Press::default(),
             starts: Starts::default(),
@@ -172,6 +180,14 @@ impl Front {
         let config = self.shared.config();
         if config.auth.mode == AuthMode::Keys && config.auth.users.is_empty() {
             warn!("Nobody can come in: the file of users has none. `mooring users add` adds one.");
+        }
+        if config.auth.mode == AuthMode::Keys
+            && config.auth.session_key.is_none()
+            && config.state.dir.path().is_none()
+        {
+            warn!(
+                "A restart logs everybody out: name a `state.dir` or an `auth.session_key_file`."
+            );
         }
         self.shared.tasks.spawn_critical("browsers", browsers::sweep(Arc::clone(self)));
         self.copies.start(writers);

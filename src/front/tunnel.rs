@@ -71,7 +71,7 @@ pub async fn tunnel(
         return Err(GatewayError::BadUpgrade { backend: target.backend.name().to_string() });
     }
     let answer = opened(target, response.headers().clone());
-    let barred = front.admission.until_barred(pass);
+    let barred = front.admission.until_over(pass);
     let passing = pass_on(Arc::clone(front), target.clone(), (client, response), place, barred);
     front.shared.tasks.spawn(async move {
         passing.await;

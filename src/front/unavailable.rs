@@ -15,6 +15,7 @@ use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 
 use super::access::{self, REQUEST_ID};
 use super::error::{Fault, GatewayError};
+use super::html::{escaped, filled, sentence};
 use super::page_cookie::asks_for_a_page;
 use super::{Front, failover};
 use crate::body::ResponseBody;
@@ -190,14 +191,17 @@ pub fn page(
         status.canonical_reason().unwrap_or("This cannot be answered")
     };
     let refresh = format!("<meta http-equiv=\"refresh\" content=\"{AGAIN}\">\n");
-    let text = filled(&[
-        ("refresh", if loads_again { &refresh } else { "" }),
-        ("title", title),
-        ("advice", if loads_again { ADVICE } else { "" }),
-        ("reason", &escaped(&sentence(&error.to_string()))),
-        ("code", error.code()),
-        ("id", &escaped(request_id)),
-    ]);
+    let text = filled(
+        PAGE,
+        &[
+            ("refresh", if loads_again { &refresh } else { "" }),
+            ("title", title),
+            ("advice", if loads_again { ADVICE } else { "" }),
+            ("reason", &escaped(&sentence(&error.to_string()))),
+            ("code", error.code()),
+            ("id", &escaped(request_id)),
+        ],
+    );
     *response.body_mut() = ResponseBody::whole(text);
     dress(response.headers_mut(), request_id);
     response
@@ -211,44 +215,6 @@ fn dress(headers: &mut HeaderMap, request_id: &str) {
     if let Ok(value) = HeaderValue::try_from(request_id) {
         headers.insert(HeaderName::from_static(REQUEST_ID), value);
     }
-}
-
-/// The page with its gaps filled, each once: what is filled in is not looked at again.
-fn filled(values: &[(&str, &str)]) -> String {
-    let mut text = String::with_capacity(PAGE.len() + 1024);
-    let mut rest = PAGE;
-    while let Some((before, gap)) = rest.split_once("{{") {
-        text.push_str(before);
-        let (name, after) = gap.split_once("}}").unwrap_or((gap, ""));
-        text.push_str(values.iter().find(|(it, _)| *it == name).map_or("", |(_, value)| value));
-        rest = after;
-    }
-    text.push_str(rest);
-    text
-}
-
-/// With a capital, and a full stop.
-fn sentence(text: &str) -> String {
-    let mut letters = text.chars();
-    let first: String = letters.next().into_iter().flat_map(char::to_uppercase).collect();
-    format!("{first}{}.", letters.as_str().trim_end_matches('.'))
-}
-
-/// As text of an element, whatever somebody has named a file.
-fn escaped(text: &str) -> String {
-    let mut safe = String::with_capacity(text.len());
-    for letter in text.chars() {
-        match letter {
-            '&' => safe.push_str("&amp;"),
-            '<' => safe.push_str("&lt;"),
-            '>' => safe.push_str("&gt;"),
-            '"' => safe.push_str("&quot;"),
-            '\'' => safe.push_str("&#39;"),
-            letter if letter.is_control() => safe.push('\u{fffd}'),
-            letter => safe.push(letter),
-        }
-    }
-    safe
 }
 
 #[cfg(test)]

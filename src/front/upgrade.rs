@@ -33,7 +33,7 @@ pub fn upgrade(front: &Arc<Front>, caller: &Caller, mut request: Request<Incomin
     // The socket is the connection that it was, and counts as one until it ends.
     let seat = request.extensions_mut().remove::<Seat>();
     let pass = request.extensions_mut().remove::<Pass>();
-    let barred = front.admission.until_barred(pass);
+    let barred = front.admission.until_over(pass);
     let address = caller.address;
     let task = {
         let front = Arc::clone(front);

@@ -5,11 +5,12 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
-use super::labels::ByReason;
+use super::labels::{ByOutcome, ByReason};
 
 #[derive(Debug, Default)]
 pub struct GuestMetrics {
     refused: Family<ByReason, Counter>,
+    logins: Family<ByOutcome, Counter>,
     users: Gauge,
     last_read_success: Gauge,
 }
@@ -21,6 +22,7 @@ impl GuestMetrics {
             "Requests of somebody who may not come in, or not do that",
             self.refused.clone(),
         );
+        registry.register("auth_logins", "Logins that were tried", self.logins.clone());
         registry.register("auth_users", "Users who may come in", self.users.clone());
         registry.register(
             "auth_users_last_read_success",
@@ -31,6 +33,11 @@ impl GuestMetrics {
 
     pub fn refused(&self, reason: &'static str) {
         self.refused.get_or_create(&ByReason { reason }).inc();
+    }
+
+    /// Somebody tried to log in on the page for that.
+    pub fn tried(&self, outcome: &'static str) {
+        self.logins.get_or_create(&ByOutcome { outcome }).inc();
     }
 
     /// So many users may come in from now on.

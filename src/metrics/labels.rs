@@ -32,6 +32,12 @@ pub(super) struct ByReason {
     pub(super) reason: &'static str,
 }
 
+/// Labels of what can succeed.
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+pub(super) struct ByOutcome {
+    pub(super) outcome: &'static str,
+}
+
 /// Labels of what is told of one backend.
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
 pub struct ByBackend {

@@ -117,8 +117,10 @@ mod tests {
 
     use super::*;
     use crate::auth::key::KeyHash;
+    use crate::auth::logouts::Logouts;
     use crate::auth::{Role, User};
     use crate::config::AuthConfig;
+    use crate::front::cookie_signer::CookieSigner;
 
     fn users(names: &[&str]) -> UserTable {
         let user = |name: &&str| User {
@@ -126,12 +128,17 @@ mod tests {
             role: Role::Artist,
             generation: 1,
             key: KeyHash::of(name.as_bytes()),
+            password: None,
         };
         UserTable::of(names.iter().map(user)).unwrap()
     }
 
     fn config(names: &[&str]) -> AuthConfig {
-        AuthConfig { mode: AuthMode::Keys, users_file: None, users: Arc::new(users(names)) }
+        AuthConfig::keys(users(names))
+    }
+
+    fn admission(names: &[&str]) -> Arc<Admission> {
+        Admission::new(&config(names), CookieSigner::new(), Logouts::default())
     }
 
     /// The file as it is in this state.
@@ -141,7 +148,7 @@ mod tests {
 
     #[test]
     fn what_a_reload_undoes_is_read_again() {
-        let admission = Admission::new(&config(&["ada", "bob"]));
+        let admission = admission(&["ada", "bob"]);
         let mut follower = Follower::default();
         let mut looks = |count: usize| {
             let looks = (0..count).map(|_| follower.is_to_read(at(1), &admission));
@@ -159,7 +166,7 @@ mod tests {
 
     #[test]
     fn what_could_not_be_read_is_tried_at_each_look_and_told_once() {
-        let admission = Admission::new(&config(&["ada"]));
+        let admission = admission(&["ada"]);
         let mut follower = Follower::default();
         let mut look = |read: Result<UserTable, &str>| {
             let is_to_read = follower.is_to_read(at(1), &admission);

@@ -36,6 +36,18 @@ impl TokenBucket {
         self.full_at = self.full_at.max(now) + rate.every * count;
     }
 
+    /// Gives back one that was taken for nothing.
+    pub fn give_back(&mut self, rate: Rate) {
+        self.full_at = self.full_at.checked_sub(rate.every).unwrap_or(self.full_at);
+    }
+
+    /// How long it takes until it has one, if it has none.
+    #[must_use]
+    pub fn wait(&self, rate: Rate, now: Instant) -> Duration {
+        let missing = self.full_at.saturating_duration_since(now);
+        missing.saturating_sub(rate.every * rate.burst.saturating_sub(1))
+    }
+
     #[must_use]
     pub fn is_full(&self, now: Instant) -> bool {
         self.full_at <= now
@@ -61,5 +73,17 @@ mod tests {
         let left = [0, 1, 2, 3, 4, 5, 6, 600].map(|seconds| allowance.left(RATE, after(seconds)));
         assert_eq!(left, [0, 0, 1, 1, 2, 2, 3, 3]);
         assert!(!allowance.is_full(after(5)) && allowance.is_full(after(6)));
+    }
+
+    #[test]
+    fn one_that_was_taken_for_nothing_is_there_again() {
+        let t = crate::net::now();
+        let mut allowance = TokenBucket::new(t);
+        assert_eq!(allowance.wait(RATE, t), Duration::ZERO);
+        allowance.take(3, RATE, t);
+        assert_eq!(allowance.wait(RATE, t), Duration::from_secs(2));
+        assert_eq!(allowance.wait(RATE, t + Duration::from_millis(1500)), RATE.every / 4);
+        allowance.give_back(RATE);
+        assert_eq!((allowance.left(RATE, t), allowance.wait(RATE, t)), (1, Duration::ZERO));
     }
 }

@@ -111,6 +111,11 @@ fn failures() -> Vec<GatewayError> {
         GatewayError::StateUnknown { backend: backend(), prompt: "p".to_owned() },
         GatewayError::Unauthorized,
         GatewayError::ViewersOnlyRead,
+        GatewayError::BadLogin,
+        GatewayError::TooManyGuesses { seconds: 5 },
+        GatewayError::LoginsBusy,
+        GatewayError::BadForm("why"),
+        GatewayError::PageUnsaid,
         GatewayError::ForeignOrigin,
         GatewayError::OperatorsOnly,
         GatewayError::Nameless,
@@ -160,6 +165,7 @@ fn scrape() -> String {
     metrics.answered(StatusCode::OK, Duration::from_millis(1));
     metrics.failed("fleet_full");
     metrics.guests.refused("missing");
+    metrics.guests.tried("ok");
     metrics.placed(Reason::Held);
     End::ALL.into_iter().for_each(|end| metrics.prompt_ended(end));
     metrics.dropped(Dropped { previews: 1, progress: 1 });

@@ -4,6 +4,7 @@
 use http::{Method, Request};
 use http_body_util::Full;
 use mooring::config::{Config, StateDir};
+use mooring::front::cookie_signer::{CookieSigner, Signed};
 use mooring::net::now;
 use mooring::sim::Seen;
 
@@ -272,9 +273,9 @@ async fn a_browser_is_known_after_a_restart() {
     let world = World::with(1, |config| config.state.dir = StateDir::Written(dir.clone())).await;
     let cookie = pair(&world.get("/").await);
     drop(world);
-    let seal = mooring::front::cookie_signer::CookieSigner::kept_in(&dir);
+    let seal = CookieSigner::kept_in(&dir, Signed::Browsers);
     let door = mooring::front::caller::Door::Plain;
-    let browser = mooring::front::browsers::browser_of(cookie.as_bytes(), &seal, door);
+    let browser = mooring::front::browsers::browser_of(cookie.as_bytes(), &seal, door, None);
     assert!(browser.is_some(), "{cookie}");
 }
 

@@ -27,7 +27,7 @@ const BOTH_WAYS: [OnOff; 2] = [OnOff::On, OnOff::Off];
 
 fn user(name: &str, role: Role, key: &str) -> User {
     let key = KeyHash::of(key.as_bytes());
-    User { name: name.parse().unwrap(), role, generation: 1, key }
+    User { name: name.parse().unwrap(), role, generation: 1, key, password: None }
 }
 
 pub(crate) fn users() -> UserTable {
@@ -37,7 +37,7 @@ pub(crate) fn users() -> UserTable {
 }
 
 pub(crate) fn keys() -> AuthConfig {
-    AuthConfig { mode: AuthMode::Keys, users_file: None, users: Arc::new(users()) }
+    AuthConfig::keys(users())
 }
 
 async fn world(passthrough: OnOff) -> World {
@@ -812,7 +812,8 @@ fn users_are_added_listed_changed_and_removed() {
     assert_eq!(code, 0);
     assert!(out.contains("ada") && out.contains("viewer"), "{out}");
     let listed: serde_json::Value = serde_json::from_str(&users(&["list", "--json"]).1).unwrap();
-    let told = serde_json::json!({ "name": "ada", "role": "artist", "key": true });
+    let told =
+        serde_json::json!({ "name": "ada", "role": "artist", "key": true, "password": false });
     assert_eq!((listed.as_array().unwrap().len(), &listed[0]), (3, &told));
 
     let another = last(&users(&["key", "ada"]).1);

@@ -45,6 +45,7 @@ mod late;
 mod leftovers;
 mod listings;
 mod lists;
+mod login;
 mod many;
 mod meanings;
 mod membership;

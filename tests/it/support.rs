@@ -183,7 +183,7 @@ impl World {
 
     /// The cookie of a browser that nobody knows yet.
     pub(crate) fn cookie(&self) -> String {
-        let set = BrowserId::mint().set_cookie(&self.gateway.cookie_signer, Door::Plain);
+        let set = BrowserId::mint().set_cookie(&self.gateway.cookie_signer, Door::Plain, None);
         set.split(';').next().unwrap().to_owned()
     }
 

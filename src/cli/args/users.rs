@@ -9,9 +9,9 @@ use crate::auth::{Role, UserName};
 #[derive(Args, Debug)]
 #[command(
     after_help = "Examples:\n  mooring users add ada --file /etc/mooring/users.toml\n  mooring \
-                  users add tv --role viewer\n  mooring users list\n  mooring users key ada\n  \
-                  mooring users remove ada\n\nA running gateway reads the file again within a \
-                  second."
+                  users add tv --role viewer\n  mooring users password ada\n  mooring users \
+                  list\n  mooring users key ada\n  mooring users logout ada\n  mooring users \
+                  remove ada\n\nA running gateway reads the file again within a second."
 )]
 pub struct UsersArgs {
     #[command(subcommand)]
@@ -26,6 +26,11 @@ pub enum UsersVerb {
     List(ListUsersArgs),
     /// Give a user another key and print it; the one before does not let him in any more
     Key(UserArgs),
+    /// Give a user a password for the login page: asked for, or the first line of standard input;
+    /// what he has open is closed
+    Password(UserArgs),
+    /// End all sessions of a user and close what he has open; his key and his password stay
+    Logout(UserArgs),
     /// Remove a user; what he has open is closed
     Remove(UserArgs),
 }
@@ -67,8 +72,11 @@ pub struct ListUsersArgs {
 }
 
 #[derive(Args, Debug)]
-#[command(after_help = "Examples:\n  mooring users key ada --file users.toml\n  mooring users \
-                        remove ada --file users.toml")]
+#[command(
+    after_help = "Examples:\n  mooring users key ada --file users.toml\n  mooring users password \
+                  ada --file users.toml < password.txt\n  mooring users remove ada --file \
+                  users.toml"
+)]
 pub struct UserArgs {
     /// Who
     pub name: UserName,

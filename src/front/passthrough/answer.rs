@@ -8,9 +8,9 @@ use httparse::{Header, Status};
 use smallvec::SmallVec;
 
 use crate::front::base_path::{cookie_below, location_below};
-use crate::front::browsers::is_own_cookie;
 use crate::front::headers::table::AnswerHeader;
 use crate::front::headers::{kept_by_one, pair_of, write_timing};
+use crate::front::own_cookies::is_own;
 use crate::server::framing::{Chunks, Framing, length_of};
 use crate::server::write::{copy_header, write_date, write_header, write_length, write_status};
 
@@ -185,7 +185,7 @@ fn write(
             AnswerHeader::PassedOn | AnswerHeader::Date => Cow::Borrowed(header.value),
             AnswerHeader::Location => location_below(ours.base, header.value),
             // No backend gives a browser the cookie that names it to us.
-            AnswerHeader::SetCookie if is_own_cookie(pair_of(header.value)) => continue,
+            AnswerHeader::SetCookie if is_own(pair_of(header.value)) => continue,
             AnswerHeader::SetCookie => cookie_below(ours.base, header.value),
             // How the body is framed is ours to say, once, whatever the backend's lines were.
             AnswerHeader::ContentLength | AnswerHeader::TransferEncoding => continue,

@@ -148,10 +148,12 @@ impl PassthroughConnection {
             Parsed::Plain(mut plain) => {
                 let pass = match config.auth.mode {
                     AuthMode::Off => None,
-                    AuthMode::Keys => match plain.admit(&self.front.admission.users()) {
-                        Some(pass) => Some(pass),
-                        None => return Next::Other,
-                    },
+                    AuthMode::Keys => {
+                        match self.route_cache.admit(&self.front.admission, &config, &mut plain) {
+                            Some(pass) => Some(pass),
+                            None => return Next::Other,
+                        }
+                    }
                 };
                 let came = now();
                 // A copy is made on hyper's way.

@@ -6,13 +6,14 @@
 
 use std::borrow::Cow;
 use std::mem::MaybeUninit;
+use std::sync::Arc;
 
 use http::Method;
 use httparse::{Header, Status};
 use smallvec::SmallVec;
 
 use crate::auth::head::may_hold_token;
-use crate::auth::{Admitted, Asked, Pass, UserTable, judge};
+use crate::auth::{Admitted, Asked, Pass, Session, UserTable, judge};
 use crate::comfy::endpoint::{Endpoint, StartRead, classify};
 use crate::config::{BackendHeaders, BasePath, PlaceBelow};
 use crate::front::access::REQUEST_ID;
@@ -222,16 +223,17 @@ impl Plain<'_> {
     /// Who sends it, if he may come in; what lets him in is taken off. `None` if it is to be judged
     /// by hyper's way, which says why somebody may not, and takes keys out of addresses.
     #[must_use]
-    pub fn admit(&mut self, users: &UserTable) -> Option<Pass> {
+    pub fn admit(&mut self, users: &UserTable, session: Option<&Arc<Session>>) -> Option<Pass> {
         let IdentityHints { path, query, .. } = self.hints;
         if may_hold_token(query) {
             return None;
         }
         let method = if self.is_head { Method::HEAD } else { Method::GET };
-        let asked = Asked { method: &method, path, query };
+        let asked = Asked { method: &method, path, query, session };
         let lines = self.headers.iter().map(|header| (header.name, header.value));
         let Admitted { pass, spent } = judge(users, asked, lines).ok()?;
         self.headers.retain(|header| !spent.has(header.name));
+        self.hints.pass = Some(pass.clone());
         Some(pass)
     }
 
@@ -274,7 +276,7 @@ impl Plain<'_> {
     }
 }
 
-/// The page cookie names a browser to us and is nobody else's business.
+/// Our cookies name a browser and its user to us, and are nobody else's business.
 fn write_cookie(read: &[u8], header: &Header<'_>, out: &mut Vec<u8>) {
     match other_cookies(header.value) {
         Cow::Borrowed(cookies) => copy_header(read, header.name, cookies, out),

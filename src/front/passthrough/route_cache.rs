@@ -4,13 +4,17 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::request::Plain;
+use crate::auth::{Pass, UserName};
 use crate::config::Config;
 use crate::fleet::backend::Backend;
 use crate::front::Front;
+use crate::front::admission::Admission;
 use crate::front::browsers::BrowserId;
 use crate::front::caller::{self, Caller, Door, IdentityHints, Peer};
 use crate::front::error::GatewayError;
 use crate::front::forward::Target;
+use crate::front::session_cookie::SessionCache;
 use crate::front::{packs, route};
 use crate::session::Client;
 use crate::session::registry::with_client;
@@ -25,6 +29,7 @@ pub struct RouteCache {
     peer: IpAddr,
     known: Option<CachedCaller>,
     cookie: Cookie,
+    sessions: SessionCache,
 }
 
 /// The line of cookies that came last, and what it says: a signature costs more than to compare.
@@ -32,6 +37,8 @@ pub struct RouteCache {
 struct Cookie {
     line: Vec<u8>,
     door: Door,
+    /// Who was let in with it by a key.
+    owner: Option<UserName>,
     browser: Option<BrowserId>,
 }
 
@@ -42,10 +49,16 @@ impl Cookie {
         door: Door,
         hints: &IdentityHints<'_>,
     ) -> Option<BrowserId> {
-        let [line] = hints.cookies[..] else { return caller::browser(front, door, hints) };
-        if self.line != line || self.door != door {
+        let by_session = hints.pass.as_ref().is_some_and(|pass| pass.session.is_some());
+        let line = match hints.cookies[..] {
+            [line] if !by_session => line,
+            _ => return caller::browser(front, door, hints),
+        };
+        let owner = hints.pass.as_ref().map(|pass| &pass.user.name);
+        if self.line != line || self.door != door || self.owner.as_ref() != owner {
             self.browser = caller::browser(front, door, hints);
             self.door = door;
+            self.owner = owner.cloned();
             self.line.clear();
             self.line.extend_from_slice(line);
         }
@@ -67,8 +80,21 @@ struct CachedCaller {
 impl RouteCache {
     #[must_use]
     pub fn new(peer: IpAddr) -> Self {
-        let cookie = Cookie { line: Vec::new(), door: Door::Unknown, browser: None };
-        Self { peer, known: None, cookie }
+        let (line, door) = (Vec::new(), Door::Unknown);
+        let cookie = Cookie { line, door, owner: None, browser: None };
+        Self { peer, known: None, cookie, sessions: SessionCache::default() }
+    }
+
+    /// Who sends a request, by his key or by the session of his browser, if he may come in.
+    pub fn admit(
+        &mut self,
+        admission: &Admission,
+        config: &Config,
+        plain: &mut Plain<'_>,
+    ) -> Option<Pass> {
+        let door = caller::door(&config.server, self.peer, &plain.hints);
+        let session = self.sessions.session(admission, door, &plain.hints);
+        plain.admit(&admission.users(), session)
     }
 
     /// The address of the other end.

@@ -1,0 +1,386 @@
+//! Logging in and out with a browser: `/-/login` and `/-/logout`, where users are asked for.
+//!
+//! Whoever opens an address and is not let in gets the form in its place, with status 401. So an
+//! address means the same for programs and for people, nothing is redirected that should not be,
+//! and who has logged in goes on to what he had asked for. `GET /-/login` shows the form too, or
+//! who one is.
+//!
+//! A login is a form that a page of ours has shown to this very browser: the request has to say
+//! that it is of a page of ours, and the form has a token that fits a cookie. So no other page can
+//! log somebody in as another, or out.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use http::header::{CONTENT_TYPE, COOKIE, LOCATION, SET_COOKIE};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use hyper::body::Incoming;
+use tracing::info;
+
+use super::admission::{self, Guest};
+use super::browsers::BrowserId;
+use super::caller::{self, Door, IdentityHints};
+use super::cors::{self, CorsDecision};
+use super::error::GatewayError;
+use super::html::sentence;
+use super::own_cookies::{Kept, OwnCookie};
+use super::unavailable::Reader;
+use super::{Answer, Front, bodies};
+use crate::auth::{Session, User};
+use crate::body::{CollectLimits, ResponseBody};
+use crate::comfy::endpoint::{Endpoint, classify};
+use crate::comfy::query::parameter;
+use crate::config::{AuthMode, BasePath};
+use crate::net::{new_id, now};
+use credentials::{Checker, Said};
+use ended::EndedSessions;
+use fields::Fields;
+use form::{By, Form, Notice};
+use guesses::{GuessLimiter, Guesser};
+
+mod credentials;
+pub mod ended;
+mod fields;
+mod form;
+mod guesses;
+mod next;
+
+/// The largest form that is read, in bytes.
+const FORM_MAX: u64 = 16 << 10;
+
+/// What is said of a form that was not shown to this browser, or long ago.
+const STALE: &str = "this form is too old, or your browser keeps no cookies of this address: try \
+                     again";
+
+/// What logins need, and remember.
+#[derive(Debug)]
+pub struct Logins {
+    checker: Checker,
+    guesses: GuessLimiter,
+    pub ended: Arc<EndedSessions>,
+}
+
+impl Logins {
+    #[must_use]
+    pub fn new(ended: Arc<EndedSessions>) -> Self {
+        Self { checker: Checker::default(), guesses: GuessLimiter::default(), ended }
+    }
+}
+
+/// What of this is asked.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Asked {
+    In,
+    Out,
+}
+
+impl Asked {
+    /// `None` for all other paths, and while nobody is asked who he is.
+    #[must_use]
+    pub fn of<B>(front: &Front, request: &Request<B>) -> Option<Self> {
+        if front.shared.config().auth.mode == AuthMode::Off {
+            return None;
+        }
+        let Endpoint::Own(path) = classify(request.method(), request.uri().path()) else {
+            return None;
+        };
+        match path.as_str() {
+            "/-/login" => Some(Self::In),
+            "/-/logout" => Some(Self::Out),
+            _ => None,
+        }
+    }
+}
+
+/// Where a request comes from, and what it may do there.
+#[derive(Clone, Copy, Debug)]
+pub struct Origin<'a> {
+    pub peer: IpAddr,
+    pub decision: &'a CorsDecision,
+    pub base: &'a BasePath,
+    /// It is for what is below the base path.
+    pub is_inside: bool,
+}
+
+/// A browser at the form.
+struct Visitor {
+    door: Door,
+    /// Ties the form to it.
+    form: String,
+    is_new: bool,
+    prefix: String,
+}
+
+impl Visitor {
+    fn of<B>(front: &Front, from: Origin<'_>, request: &Request<B>) -> Self {
+        let hints = IdentityHints::of(request);
+        let door = caller::door(&front.shared.config().server, from.peer, &hints);
+        let known = form_of(request.headers(), door);
+        let is_new = known.is_none();
+        let form = known.unwrap_or_else(|| new_id().simple().to_string());
+        Self { door, form, is_new, prefix: from.base.prefix().to_owned() }
+    }
+
+    fn token(&self, front: &Front) -> String {
+        let token = front.admission.form_token(self.form.as_bytes());
+        token.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// The form in place of an answer.
+    fn show(
+        &self,
+        front: &Front,
+        mut response: Response<ResponseBody>,
+        (next, name, notice): (&str, &str, Notice<'_>),
+    ) -> Response<ResponseBody> {
+        let (token, prefix) = (self.token(front), self.prefix.as_str());
+        form::form(&mut response, Form { prefix, next, token: &token, name, notice });
+        if self.is_new {
+            let cookie = OwnCookie::Form.set(self.door, &self.form, Kept::WithBrowser);
+            append(&mut response, &cookie);
+        }
+        response
+    }
+}
+
+fn form_of(headers: &HeaderMap, door: Door) -> Option<String> {
+    let lines = headers.get_all(COOKIE).iter();
+    let mut values = lines.flat_map(|line| OwnCookie::Form.values(line.as_bytes(), door));
+    let value = values.find(|it| it.len() == 32 && it.iter().all(u8::is_ascii_hexdigit))?;
+    String::from_utf8(value.to_vec()).ok()
+}
+
+fn append(response: &mut Response<ResponseBody>, cookie: &str) {
+    if let Ok(cookie) = HeaderValue::try_from(cookie) {
+        response.headers_mut().append(SET_COOKIE, cookie);
+    }
+}
+
+/// The answer to who was not let in: the form, for people, where logging in helps.
+///
+/// # Errors
+/// What it was, for programs, and where that does not help.
+pub fn refuse<B>(
+    front: &Front,
+    from: Origin<'_>,
+    request: &Request<B>,
+    refused: GatewayError,
+) -> Answer {
+    let next = match (&refused, Reader::of(request)) {
+        (GatewayError::Unauthorized, Reader::Person) if from.is_inside => {
+            next::of_request(request.uri(), from.base)
+        }
+        // To ask for the address of a form with GET is to ask for something else.
+        (GatewayError::Unauthorized, Reader::Person | Reader::Sender) => from.base.to_string(),
+        _ => return Err(refused),
+    };
+    let visitor = Visitor::of(front, from, request);
+    let response = super::failed(&front.shared, &refused);
+    Ok(visitor.show(front, response, (&next, "", Notice::None)))
+}
+
+/// Answers what is asked of logging in and out.
+///
+/// # Errors
+/// Not with this method, or not like this.
+pub async fn answer(
+    front: &Arc<Front>,
+    asked: Asked,
+    from: Origin<'_>,
+    mut request: Request<Incoming>,
+) -> Answer {
+    match (asked, request.method()) {
+        (Asked::In, &Method::GET | &Method::HEAD) => Ok(page(front, from, &mut request)),
+        (Asked::In, &Method::POST) => log_in(front, from, request).await,
+        (Asked::Out, &Method::POST) => log_out(front, from, &request).await,
+        (Asked::In, _) => Err(GatewayError::BadMethod { allowed: "GET, HEAD, POST" }),
+        (Asked::Out, _) => Err(GatewayError::BadMethod { allowed: "POST" }),
+    }
+}
+
+/// Who one is, or the form.
+fn page(
+    front: &Front,
+    from: Origin<'_>,
+    request: &mut Request<Incoming>,
+) -> Response<ResponseBody> {
+    let mut response = Response::new(ResponseBody::empty());
+    if let Ok(Some(Guest { pass, .. })) =
+        admission::admit(front, (from.peer, from.decision), request)
+    {
+        let by = if pass.session.is_some() { By::Session } else { By::Key };
+        form::account(&mut response, &pass.user, by, from.base.prefix());
+        return response;
+    }
+    let query = request.uri().query().unwrap_or("");
+    let next = parameter(query, "next").unwrap_or_default();
+    let notice = match parameter(query, "out") {
+        Some(_) => Notice::Done("You are logged out."),
+        None => Notice::None,
+    };
+    Visitor::of(front, from, request).show(front, response, (&next, "", notice))
+}
+
+/// Only pages of our own may log somebody in or out.
+fn check_page<B>(from: Origin<'_>, request: &Request<B>) -> Result<(), GatewayError> {
+    match from.decision {
+        CorsDecision::Same if cors::says_its_page(request.headers()) => Ok(()),
+        CorsDecision::Same => Err(GatewayError::PageUnsaid),
+        CorsDecision::Allowed(_) | CorsDecision::Preflight(_) | CorsDecision::Foreign => {
+            Err(GatewayError::ForeignOrigin)
+        }
+    }
+}
+
+async fn log_in(front: &Arc<Front>, from: Origin<'_>, request: Request<Incoming>) -> Answer {
+    let visitor = Visitor::of(front, from, &request);
+    let reader = Reader::of(&request);
+    let asks_for_page = reader == Reader::Sender
+        || request.headers().get_all(http::header::ACCEPT).iter().any(is_html);
+    let mut typed = Fields::default();
+    let outcome = try_log_in(front, from, request, (&visitor, &mut typed)).await;
+    front.shared.metrics.guests.tried(match &outcome {
+        Ok(_) => "ok",
+        Err(GatewayError::BadLogin) => "wrong",
+        Err(GatewayError::TooManyGuesses { .. }) => "limited",
+        Err(GatewayError::LoginsBusy) => "busy",
+        Err(_) => "bad_form",
+    });
+    match outcome {
+        Err(error) if asks_for_page => {
+            let text = sentence(&error.to_string());
+            let response = super::failed(&front.shared, &error);
+            let said = (typed.next.as_str(), typed.name.as_str(), Notice::Problem(&text));
+            Ok(visitor.show(front, response, said))
+        }
+        other => other,
+    }
+}
+
+fn is_html(accept: &HeaderValue) -> bool {
+    super::page_cookie::asks_for_a_page(accept.as_bytes())
+}
+
+async fn try_log_in(
+    front: &Arc<Front>,
+    from: Origin<'_>,
+    request: Request<Incoming>,
+    (visitor, typed): (&Visitor, &mut Fields),
+) -> Answer {
+    check_page(from, &request)?;
+    let before = admission::session_in(front, (from.peer, from.decision), &request);
+    let (mut parts, body) = request.into_parts();
+    let is_form = |value: &HeaderValue| fields::is_form(value.as_bytes());
+    if !parts.headers.get(CONTENT_TYPE).is_some_and(is_form) {
+        return Err(GatewayError::BadForm("send the form as application/x-www-form-urlencoded"));
+    }
+    let limits = CollectLimits { max: FORM_MAX, idle: front.shared.config().server.body_timeout };
+    let body = bodies::whole(&mut parts, body, limits, None).await?;
+    *typed = Fields::read(&body)?;
+    // A form without the cookie was shown to another browser, or this one keeps none.
+    if visitor.is_new || !fields::is_same(&typed.token, &visitor.token(front)) {
+        return Err(GatewayError::BadForm(STALE));
+    }
+    let user = find(front, from.peer, &parts, typed.said()?).await?;
+    let location = next::checked(&typed.next, from.base).to_owned();
+    if let Some(before) = before {
+        front.logins.ended.end(&front.admission, move |ended| ended.end(&before)).await;
+    }
+    Ok(welcome(front, visitor.door, &user, &location))
+}
+
+/// The user who is at the form, if he may guess at all.
+async fn find(
+    front: &Front,
+    peer: IpAddr,
+    parts: &http::request::Parts,
+    said: Said,
+) -> Result<Arc<User>, GatewayError> {
+    let request = Request::from_parts(parts.clone(), ());
+    let hints = IdentityHints::of(&request);
+    let server = &front.shared.config().server;
+    let address = caller::address(server, peer, &hints);
+    let door = caller::door(server, peer, &hints);
+    let guesser = known_browser(front, door, &hints, &said).unwrap_or(Guesser::at(address));
+    front.logins.guesses.guess(guesser, now()).map_err(|wait| GatewayError::TooManyGuesses {
+        seconds: u16::try_from(wait.as_secs() + 1).unwrap_or(u16::MAX),
+    })?;
+    let found = front.logins.checker.user(&front.admission, said).await;
+    match &found {
+        Ok(user) => {
+            front.logins.guesses.was_right(guesser, now());
+            info!(user = %user.name, %address, "Somebody has logged in.");
+        }
+        // What stands where a name should may be a password.
+        Err(error) => info!(%address, code = error.code(), "A login was refused."),
+    }
+    found
+}
+
+/// The browser, if this user has been let in from there before.
+fn known_browser(
+    front: &Front,
+    door: Door,
+    hints: &IdentityHints<'_>,
+    said: &Said,
+) -> Option<Guesser> {
+    let Said::Password { name, .. } = said else { return None };
+    let name = name.parse().ok()?;
+    let browser =
+        |line: &&[u8]| super::browsers::browser_of(line, &front.cookie_signer, door, Some(&name));
+    hints.cookies.iter().find_map(browser).map(|browser| Guesser::Browser(browser.number()))
+}
+
+/// A new session, and a new name of the browser.
+fn welcome(front: &Front, door: Door, user: &User, location: &str) -> Response<ResponseBody> {
+    let browser = BrowserId::mint();
+    let session = front.admission.begin(user, browser.number());
+    let lifetime = Kept::For(front.shared.config().auth.session_lifetime);
+    let mut response = go_to(location);
+    for cookie in [
+        OwnCookie::Session.set(door, &session, lifetime),
+        OwnCookie::Mark.set(door, &front.admission.mark_of(user), lifetime),
+        browser.set_cookie(&front.cookie_signer, door, Some(&user.name)),
+    ] {
+        append(&mut response, &cookie);
+    }
+    response
+}
+
+async fn log_out(front: &Arc<Front>, from: Origin<'_>, request: &Request<Incoming>) -> Answer {
+    check_page(from, request)?;
+    let hints = IdentityHints::of(request);
+    let door = caller::door(&front.shared.config().server, from.peer, &hints);
+    let query = request.uri().query().unwrap_or("");
+    let is_everywhere = parameter(query, "everywhere").is_some_and(|it| it == "1");
+    if let Some(session) = admission::session_in(front, (from.peer, from.decision), request) {
+        end(front, session, is_everywhere.then(crate::net::unix_millis)).await;
+    }
+    let mut response = go_to("/-/login?out=1");
+    for cookie in [OwnCookie::Session, OwnCookie::Mark] {
+        append(&mut response, &cookie.set(door, "", Kept::Never));
+    }
+    Ok(response)
+}
+
+/// Ends one session, or all of its user's that were begun until then.
+async fn end(front: &Arc<Front>, session: Arc<Session>, all_until: Option<u64>) {
+    info!(user = %session.user, everywhere = all_until.is_some(), "Somebody has logged out.");
+    let change = move |ended: &mut crate::auth::logouts::Logouts| match all_until {
+        Some(until) => ended.end_all(&session.user, until),
+        None => ended.end(&session),
+    };
+    front.logins.ended.end(&front.admission, change).await;
+}
+
+/// With GET, whatever it was asked with (RFC 9110 section 15.4.4).
+fn go_to(location: &str) -> Response<ResponseBody> {
+    let mut response = Response::new(ResponseBody::empty());
+    *response.status_mut() = StatusCode::SEE_OTHER;
+    let headers = response.headers_mut();
+    headers.insert(http::header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if let Ok(location) = HeaderValue::try_from(location) {
+        headers.insert(LOCATION, location);
+    }
+    response
+}

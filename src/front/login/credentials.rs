@@ -1,0 +1,157 @@
+//! Is somebody who he says he is?
+
+use std::sync::Arc;
+
+use tokio::sync::Semaphore;
+
+use crate::auth::{User, UserTable};
+use crate::front::admission::Admission;
+use crate::front::error::GatewayError;
+
+/// How many passwords are hashed at one time: each takes 19 MiB and a core.
+const HASHED_MAX: usize = 2;
+
+/// How many wait for that.
+const WAITING_MAX: usize = 64;
+
+/// What somebody says of himself.
+#[derive(Clone, Eq, PartialEq)]
+pub(super) enum Said {
+    Key(String),
+    Password { name: String, password: String },
+}
+
+/// Checks passwords, few at a time and off the threads that answer others.
+#[derive(Debug)]
+pub(super) struct Checker {
+    hashing: Arc<Semaphore>,
+    waiting: Semaphore,
+}
+
+impl Default for Checker {
+    fn default() -> Self {
+        let (hashing, waiting) = (Semaphore::new(HASHED_MAX), Semaphore::new(WAITING_MAX));
+        Self { hashing: Arc::new(hashing), waiting }
+    }
+}
+
+impl Checker {
+    /// Who somebody is. That nobody has this name costs as much to find out as that the password is
+    /// another, and is told in the same words.
+    ///
+    /// # Errors
+    /// It is nobody, or too many want to know.
+    pub(super) async fn user(
+        &self,
+        admission: &Admission,
+        said: Said,
+    ) -> Result<Arc<User>, GatewayError> {
+        let users = admission.users();
+        match said {
+            Said::Key(key) => {
+                let user = users.by_key(key.as_bytes()).cloned();
+                user.ok_or(GatewayError::BadLogin)
+            }
+            Said::Password { name, password } => {
+                let user = self.by_password(&users, &name, password).await?;
+                // The users may have been changed while it was checked.
+                let is_there = admission.users().still_has(&user);
+                if is_there { Ok(user) } else { Err(GatewayError::BadLogin) }
+            }
+        }
+    }
+
+    async fn by_password(
+        &self,
+        users: &UserTable,
+        name: &str,
+        password: String,
+    ) -> Result<Arc<User>, GatewayError> {
+        let user = name.parse().ok().and_then(|name| users.get(&name)).cloned();
+        let kept = user.as_ref().and_then(|user| user.password.clone());
+        let has_one = kept.is_some();
+        let asked = kept.unwrap_or_else(|| users.some_password());
+        let _place = self.waiting.try_acquire().map_err(|_| GatewayError::LoginsBusy)?;
+        let permit = Arc::clone(&self.hashing).acquire_owned().await;
+        // It ends with the work, also if nobody waits for that any more.
+        let is_right = tokio::task::spawn_blocking(move || {
+            let is_right = asked.is_of(password.as_bytes());
+            drop(permit);
+            is_right
+        });
+        let is_right = is_right.await.unwrap_or(false);
+        user.filter(|_| is_right && has_one).ok_or(GatewayError::BadLogin)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::auth::Role;
+    use crate::auth::key::KeyHash;
+    use crate::auth::logouts::Logouts;
+    use crate::auth::password::PasswordHash;
+    use crate::config::AuthConfig;
+    use crate::front::cookie_signer::CookieSigner;
+
+    fn admission() -> Arc<Admission> {
+        let user = |name: &str, password: Option<&str>| User {
+            name: name.parse().unwrap(),
+            role: Role::Artist,
+            generation: 1,
+            key: KeyHash::of(format!("key-of-{name}").as_bytes()),
+            password: password.map(|it| PasswordHash::of(it).unwrap()),
+        };
+        let users = [user("ada", Some("correct horse")), user("bob", None)];
+        let config = AuthConfig::keys(UserTable::of(users).unwrap());
+        Admission::new(&config, CookieSigner::new(), Logouts::default())
+    }
+
+    fn password(name: &str, password: &str) -> Said {
+        Said::Password { name: name.to_owned(), password: password.to_owned() }
+    }
+
+    #[tokio::test]
+    async fn a_name_and_its_password_or_a_key_say_who_it_is_and_nothing_else_does() {
+        let (checker, admission) = (Checker::default(), admission());
+        for (said, who) in [
+            (password("ada", "correct horse"), "ada"),
+            (Said::Key("key-of-ada".to_owned()), "ada"),
+            (Said::Key("key-of-bob".to_owned()), "bob"),
+        ] {
+            assert_eq!(checker.user(&admission, said).await.unwrap().name.as_str(), who);
+        }
+        for said in [
+            password("ada", "wrong horse"),
+            password("Ada", "correct horse"),
+            password("bob", "correct horse"),
+            password("bob", ""),
+            password("eve", "correct horse"),
+            password("", "correct horse"),
+            password("ada", "key-of-ada"),
+            Said::Key("correct horse".to_owned()),
+            Said::Key(String::new()),
+        ] {
+            let refused = checker.user(&admission, said).await;
+            assert!(matches!(refused, Err(GatewayError::BadLogin)));
+        }
+    }
+
+    #[tokio::test]
+    async fn who_comes_when_too_many_wait_is_asked_to_come_again() {
+        let (checker, admission) = (Checker::default(), admission());
+        let held = Arc::clone(&checker.hashing).acquire_many_owned(2).await.unwrap();
+        let waiting = (0..WAITING_MAX).map(|_| checker.user(&admission, password("ada", "x")));
+        let mut waiting: Vec<_> = waiting.map(Box::pin).collect();
+        let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+        for each in &mut waiting {
+            assert!(each.as_mut().poll(&mut cx).is_pending());
+        }
+        let refused = checker.user(&admission, password("ada", "x")).await;
+        assert!(matches!(refused, Err(GatewayError::LoginsBusy)));
+        // A key costs nothing, and who has left makes room.
+        assert!(checker.user(&admission, Said::Key("key-of-ada".to_owned())).await.is_ok());
+        drop((waiting, held));
+        assert!(checker.user(&admission, password("ada", "correct horse")).await.is_ok());
+    }
+}
