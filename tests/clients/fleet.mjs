@@ -123,10 +123,10 @@ const foreign = (url) => ({ url, backends: [], lines: [], stop: async () => {} }
 /**
  * Simulated backends and the gateway over them, each a process of its own. `settings` are keys of
  * the gateway's configuration: `["server.page_script=off"]`; `sim` are arguments of each backend;
- * `path` is where the front is (`server.base_path`).
+ * `path` is where the front is (`server.base_path`); `headers` let in whoever asks there.
  */
 export async function startFleet({
-  backends = 3, frontend, settings = [], sim = [], path = "",
+  backends = 3, frontend, settings = [], sim = [], path = "", headers = {},
 } = {}) {
   if (process.env.MOORING_URL) return foreign(process.env.MOORING_URL);
   const page = frontend ? ["--frontend", frontend] : [];
@@ -139,7 +139,7 @@ export async function startFleet({
     const names = sims.flatMap(({ name, url }) => ["--set", `backends.${name}.url=${url}`]);
     // Nobody sends new clients to a gateway of a test that ends.
     const set = ["server.drain_delay=0s", ...settings].flatMap((key) => ["--set", key]);
-    return await withGateway("serve", [...set, ...names], sims, path);
+    return await withGateway("serve", [...set, ...names], sims, { path, headers });
   } catch (error) {
     await stopAll();
     throw error;
@@ -158,13 +158,13 @@ export async function startDemo() {
 }
 
 /** The gateway over some backends; `restart` kills it, as a crash does, and starts it again. */
-async function withGateway(verb, more, sims, path = "") {
+async function withGateway(verb, more, sims, { path = "", headers = {} } = {}) {
   const start = (front, admin) => new Process(`mooring ${verb}`,
     [verb, "--listen", front, "--admin-listen", admin, ...more]);
   let gateway = start("127.0.0.1:0", "127.0.0.1:0");
   const front = (await gateway.line(READY))[1];
   const url = `http://${front}`;
-  await answers(`${url}${path}/api/system_stats`);
+  await answers(`${url}${path}/api/system_stats`, headers);
   const admin = gateway.lines.map((line) => ADMIN.exec(line)).find(Boolean)?.[1];
   const restart = async () => {
     gateway.kill();
@@ -183,10 +183,11 @@ async function withGateway(verb, more, sims, path = "") {
 }
 
 /** Waits until a backend answers through the gateway: listening is not yet being up. */
-async function answers(url) {
+async function answers(url, headers) {
   const deadline = Date.now() + START_MS;
   for (;;) {
-    const answer = await fetch(url, { signal: AbortSignal.timeout(2000) }).catch((error) => error);
+    const asked = fetch(url, { headers, signal: AbortSignal.timeout(2000) });
+    const answer = await asked.catch((error) => error);
     if (answer.ok) return;
     if (Date.now() > deadline) throw new Error(`${url} gave ${answer.status ?? answer.message}`);
     await new Promise((resolve) => setTimeout(resolve, 100));
