@@ -108,10 +108,13 @@ impl Shared {
         self.is_open() && !self.is_leaving() && has_server()
     }
 
-    /// True while there is no backend but those that leave, if that is not to matter.
+    /// True while there is no backend but those that leave or have yet to start, if that is not to
+    /// matter.
     fn is_empty_and_meant_so(&self) -> bool {
-        let goes = |backend: Arc<Backend>| backend.going_since().is_some();
-        self.config().fleet.ready_when_empty && self.fleet.iter().all(goes)
+        let counts = |backend: Arc<Backend>| {
+            backend.going_since().is_none() && !backend.was_found_and_still_starts()
+        };
+        self.config().fleet.ready_when_empty && !self.fleet.iter().any(counts)
     }
 
     #[must_use]

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use axum::body::Bytes;
 use axum::extract::{Path, Query, State};
 use axum::response::IntoResponse;
 use axum::routing::{get, post};
@@ -191,8 +192,16 @@ async fn set_state(
     State(sessions): Shared,
     Path(name): Path<String>,
     Extension(peer): Extension<Peer>,
-    Json(body): Json<StateBody>,
+    body: Bytes,
 ) -> Reply {
+    // Whatever type the caller says that it has: `curl -d` says that of a form.
+    let body: StateBody = match serde_json::from_slice(&body) {
+        Ok(body) => body,
+        Err(bad) => {
+            let message = format!("the body is not JSON of a state: {bad}");
+            return (StatusCode::BAD_REQUEST, Json(json!({ "error": message })));
+        }
+    };
     let Some(backend) = sessions.shared.fleet.called(&name) else {
         return not_found(&format!("no backend is named {name}"));
     };

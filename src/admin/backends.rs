@@ -15,7 +15,7 @@ use tokio::time::timeout;
 
 use super::Peer;
 use super::api::{Reply, not_found};
-use crate::config::{self, BackendConfig, Problems, StateDir};
+use crate::config::{self, BackendConfig, Problems};
 use crate::fleet::backend::Backend;
 use crate::fleet::wanted::{Put, Unwanted};
 use crate::journal::record::AddedRecord;
@@ -88,8 +88,7 @@ fn shown(sessions: &Sessions, name: &str) -> Value {
     let backend = sessions.shared.fleet.by_name(name);
     let report = backend.map(|it| report::backend(sessions, &it, &Held::of(sessions), now()));
     let mut shown = json!(report);
-    let is_kept =
-        !matches!(sessions.shared.config().state.dir, StateDir::Nowhere | StateDir::Unset);
+    let is_kept = sessions.shared.records.journal.is_kept();
     if let Some(shown) = shown.as_object_mut() {
         shown.insert("survives_restart".to_owned(), json!(is_kept));
     }

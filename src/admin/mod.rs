@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Body;
-use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, ORIGIN, WWW_AUTHENTICATE};
+use http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HOST, ORIGIN, WWW_AUTHENTICATE};
 use http::uri::Authority;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use http_body_util::BodyExt as _;
@@ -83,9 +83,22 @@ impl Service for Admin {
 
 /// Answers here are small, so they are passed on whole.
 async fn collected(response: Response<Body>) -> Response<ResponseBody> {
-    let (parts, body) = response.into_parts();
+    let (mut parts, body) = response.into_parts();
     let bytes = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
-    Response::from_parts(parts, ResponseBody::whole(bytes))
+    let is_json = parts.headers.get(CONTENT_TYPE).is_some_and(|it| it == "application/json");
+    if !parts.status.is_client_error() || is_json {
+        return Response::from_parts(parts, ResponseBody::whole(bytes));
+    }
+    // What the router and its extractors refuse, in the form of every other error.
+    let message = match String::from_utf8_lossy(&bytes) {
+        none if none.is_empty() => parts.status.canonical_reason().unwrap_or_default().into(),
+        message => message,
+    };
+    let mut answer = refusal(parts.status, &message);
+    parts.headers.remove(CONTENT_LENGTH);
+    parts.headers.remove(CONTENT_TYPE);
+    answer.headers_mut().extend(parts.headers);
+    answer
 }
 
 /// Refuses web pages (a page of any origin could call a loopback port, and a rebound DNS name

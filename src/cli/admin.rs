@@ -153,7 +153,9 @@ pub(super) async fn explain(args: &ExplainArgs) -> ExitCode {
 pub(super) async fn reload(args: &ReloadArgs) -> ExitCode {
     let sent = send(&args.admin, Method::POST, "/api/v1/reload".into(), String::new()).await;
     let answer = match sent {
-        Ok(answer) if answer.status == StatusCode::UNPROCESSABLE_ENTITY => return refused(&answer),
+        Ok(answer) if answer.status == StatusCode::UNPROCESSABLE_ENTITY => {
+            return refused(&args.admin, &answer);
+        }
         Ok(answer) => read(&answer),
         Err(failure) => Err(failure),
     };
@@ -183,9 +185,13 @@ pub(super) async fn reload(args: &ReloadArgs) -> ExitCode {
     }
 }
 
-/// The problems of what was not taken, one in each line.
-pub(super) fn refused(answer: &Answer) -> ExitCode {
+/// The problems of what was not taken, one in each line, or as they came.
+pub(super) fn refused(admin: &AdminArgs, answer: &Answer) -> ExitCode {
     let body = serde_json::from_slice::<Value>(&answer.body).unwrap_or_default();
+    if admin.json {
+        print_json(&body);
+        return ExitCode::from(EXIT_CONFIG);
+    }
     let problems = body["problems"].as_array().into_iter().flatten().filter_map(Value::as_str);
     problems.for_each(|problem| say::note(&say::plain(problem)));
     say::failure(body["error"].as_str().unwrap_or("the gateway refused"));
@@ -197,9 +203,14 @@ pub(super) fn refused(answer: &Answer) -> ExitCode {
 /// A gateway without an admin listener is asked at its front.
 pub(super) async fn healthcheck(args: &HealthcheckArgs) -> ExitCode {
     let answer = match find::gateway(&args.admin, std::env::vars_os()) {
-        Ok(Found { admin: None, front: Some(front), .. }) => {
-            let asked = (Method::GET, "/-/ready".into(), String::new());
-            question(&front, None, asked, DEADLINE).await
+        Ok(Found { admin: None, front: Some(front), base_path, .. }) => {
+            let path = format!("{}/-/ready", base_path.prefix());
+            let answer = question(&front, None, (Method::GET, path, String::new()), DEADLINE).await;
+            // It serves, and tells nobody else how it is.
+            if answer.as_ref().is_ok_and(|it| it.status == StatusCode::UNAUTHORIZED) {
+                return ExitCode::SUCCESS;
+            }
+            answer
         }
         Ok(_) => send(&args.admin, Method::GET, "/readyz".into(), String::new()).await,
         Err(not_found) => Err(not_found.into()),
@@ -226,9 +237,11 @@ fn why_not_ready(answer: &Answer) -> String {
     let backends = body["backends"].as_array().into_iter().flatten();
     let troubles = backends.filter(|it| it["takes_work"] != json!(true)).map(|backend| {
         let name = backend["name"].as_str().unwrap_or("a backend");
-        let set = backend["state"].as_str().filter(|state| *state != "ready");
-        let trouble = backend["trouble"].as_str().or(set).unwrap_or("down");
-        say::plain(&format!("{name}: {trouble}"))
+        let state = backend["state"].as_str().filter(|state| *state != "ready");
+        let why = backend["said"]["why"].as_str().filter(|_| state.is_some());
+        let trouble = backend["trouble"].as_str().or(state).unwrap_or("down");
+        let why = why.map(|why| format!(" ({why})")).unwrap_or_default();
+        say::plain(&format!("{name}: {trouble}{why}"))
     });
     let troubles: Vec<String> = troubles.collect();
     if troubles.is_empty() { message(answer) } else { troubles.join("; ") }

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::args::{AdminArgs, Overrides};
 use crate::config::url::Address;
-use crate::config::{self, AdminConfig, Doors, Problems, Secret, Sources};
+use crate::config::{self, AdminConfig, BasePath, Doors, Problems, Secret, Sources};
 
 /// Where to ask, and with which token.
 #[derive(Debug)]
@@ -14,6 +14,8 @@ pub(super) struct Found {
     pub(super) admin: Option<Address>,
     /// `None` if the system chose its port.
     pub(super) front: Option<Address>,
+    /// The path below which the front answers.
+    pub(super) base_path: BasePath,
     pub(super) token: Option<Secret>,
 }
 
@@ -48,14 +50,14 @@ pub(super) fn gateway(
     if given.is_some() {
         sources.env.retain(|(name, _)| !name.starts_with("MOORING_ADMIN__TOKEN"));
     }
-    let Doors { front, admin: AdminConfig { listen, token, secrets_dir: _ } } =
+    let Doors { front, base_path, admin: AdminConfig { listen, token, secrets_dir: _ } } =
         doors(&sources, given.is_some())?;
     let admin = match (&args.admin, listen) {
         (Some(admin), _) => Some(admin.clone()),
         (None, Some(listen)) => Some(reachable(listen).ok_or(NotFound::AnyPort)?),
         (None, None) => None,
     };
-    Ok(Found { admin, front: reachable(front), token: given.or(token) })
+    Ok(Found { admin, front: reachable(front), base_path, token: given.or(token) })
 }
 
 /// With a token from elsewhere, the file of the configured one need not be readable.

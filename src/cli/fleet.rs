@@ -16,7 +16,9 @@ use crate::config;
 pub(super) async fn add(args: &AddBackendArgs) -> ExitCode {
     let path = format!("/api/v1/backends/{}", escape(&args.name));
     match send(&args.admin, Method::PUT, path, settings(args).to_string()).await {
-        Ok(answer) if answer.status == StatusCode::UNPROCESSABLE_ENTITY => refused(&answer),
+        Ok(answer) if answer.status == StatusCode::UNPROCESSABLE_ENTITY => {
+            refused(&args.admin, &answer)
+        }
         Ok(answer) => finish(&args.admin, read(&answer)),
         Err(failure) => failure.exit(),
     }
@@ -53,7 +55,10 @@ pub(super) async fn remove(args: &RemoveBackendArgs) -> ExitCode {
     let asked = (Method::DELETE, path, String::new());
     let answer = match send_within(&args.admin, asked, deadline).await {
         Ok(answer) if answer.status == StatusCode::NO_CONTENT => {
-            say::line("It has left the fleet.");
+            match args.admin.json {
+                true => say::line("null"),
+                false => say::line("It has left the fleet."),
+            }
             return ExitCode::SUCCESS;
         }
         Ok(answer) => read(&answer),

@@ -16,7 +16,11 @@ pub(super) fn check(raw: RawAuth, notes: &mut Notes) -> AuthConfig {
     let users = match (mode, &users_file) {
         (AuthMode::Off, _) => Ok(UserTable::default()),
         (AuthMode::Keys, Some(path)) => {
-            file::read(path).map_err(|what| format!("`{}` {what}", path.display()))
+            file::read(path).map_err(|what| {
+                // It refuses the configuration, so its change may be the end of that.
+                notes.needs(vec![path.clone()]);
+                format!("`{}` {what}", path.display())
+            })
         }
         (AuthMode::Keys, None) => {
             Err("`auth.mode` is \"keys\": name the file that `mooring users add` makes".to_owned())

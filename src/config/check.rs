@@ -19,7 +19,11 @@ use super::{auth, discovery, secret};
 
 /// Only the two listeners, for callers that only want to find the gateway.
 pub(super) fn doors(raw: RawConfig, notes: &mut Notes) -> Doors {
-    Doors { front: raw.server.listen.check(notes), admin: admin(raw.admin, notes) }
+    Doors {
+        front: raw.server.listen.check(notes),
+        base_path: raw.server.base_path.check(notes),
+        admin: admin(raw.admin, notes),
+    }
 }
 
 pub(super) fn check(raw: RawConfig, notes: &mut Notes) -> Config {

@@ -213,7 +213,8 @@ sections! {
         /// How long a backend may be away or wedged before its prompts are presumed lost.
         grace: Span { min: S, max: 7 * DAY } = "60s", Live;
         /// Whether the gateway is ready while there is no backend at all. It is for fleets whose
-        /// backends start only when somebody asks for one.
+        /// backends start only when somebody asks for one. A backend that a discovery found, and
+        /// that has not served yet, does not count as one.
         ready_when_empty: Switch = "false", Live;
     }
     /// Submissions, and what is remembered of them.

@@ -6,12 +6,16 @@ use std::path::PathBuf;
 use super::keys::RawConfig;
 use super::layers::Layers;
 use super::problems::Notes;
-use super::{AdminConfig, Config, Effective, Problem, Problems, file, place, rules, written};
+use super::{
+    AdminConfig, BasePath, Config, Effective, Problem, Problems, file, place, rules, written,
+};
 
 /// The listeners of a gateway, and the token that its operators need.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Doors {
     pub front: SocketAddr,
+    /// The path below which the front answers.
+    pub base_path: BasePath,
     pub admin: AdminConfig,
 }
 

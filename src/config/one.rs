@@ -111,7 +111,9 @@ fn there(backend: Option<BackendConfig>) -> Result<BackendConfig, Problems> {
 fn wrong_secret(key: &str, value: &Value, files: SecretFiles<'_>) -> Option<&'static str> {
     const INLINE: &str =
         "a secret is given as {\"NAME\": {\"file\": PATH}}: what is given here is kept";
-    const ELSEWHERE: &str = "the file of a secret lies in the folder `admin.secrets_dir`";
+    const NOWHERE: &str = "no file may be named here while `admin.secrets_dir` is not set";
+    const ELSEWHERE: &str =
+        "there is no such file in the folder `admin.secrets_dir`, where the files of secrets lie";
     let secrets = match files {
         SecretFiles::In(secrets) => secrets,
         SecretFiles::Anywhere => return None,
@@ -125,7 +127,8 @@ fn wrong_secret(key: &str, value: &Value, files: SecretFiles<'_>) -> Option<&'st
     let file = |value: &Value| value.get("file")?.as_str().map(PathBuf::from);
     let files: Option<Vec<PathBuf>> = headers.values().map(file).collect();
     let Some(files) = files else { return Some(INLINE) };
-    let folder = secrets.and_then(|folder| folder.canonicalize().ok());
+    let Some(folder) = secrets else { return Some(NOWHERE) };
+    let folder = folder.canonicalize().ok();
     let is_there = |file: &PathBuf| {
         let file = file.canonicalize().ok();
         folder.as_ref().zip(file).is_some_and(|(folder, file)| file.starts_with(folder))

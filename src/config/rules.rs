@@ -106,14 +106,20 @@ fn backends(backends: &[BackendConfig], notes: &mut Notes) {
     }
 }
 
-/// True if the backend's address is this listener.
+/// True if the backend's address is this listener. Other addresses of this machine, and its names,
+/// are recognised only when the backend is watched (`fleet::own_watch`).
 pub(super) fn is_at(backend: &BackendConfig, listen: SocketAddr) -> bool {
     let ip = match backend.host.as_str() {
         "localhost" => Ok(IpAddr::from([127, 0, 0, 1])),
         host => host.parse::<IpAddr>(),
     };
     ip.is_ok_and(|ip| {
-        let is_here = ip == listen.ip() || (listen.ip().is_unspecified() && ip.is_loopback());
+        let (ip, ours) = (ip.to_canonical(), listen.ip().to_canonical());
+        // The unspecified address is every one for who listens, and this machine for who dials.
+        let is_local = |it: IpAddr| it.is_loopback() || it.is_unspecified();
+        let is_here = ip == ours
+            || (ours.is_unspecified() && is_local(ip))
+            || (ip.is_unspecified() && is_local(ours));
         is_here && listen.port() == backend.port
     })
 }

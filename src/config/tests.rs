@@ -523,3 +523,31 @@ proptest! {
         prop_assert_eq!(load_all(&base, &[], &[], &[(&name, key.default)]), Ok(defaults));
     }
 }
+
+#[test]
+fn a_listener_is_recognised_in_every_spelling_of_its_address() {
+    let at = |url: &str, listen: &str| {
+        let config = Config::for_backends(&[("a", url)]).unwrap();
+        rules::is_at(&config.backends[0], listen.parse().unwrap())
+    };
+    for (url, listen) in [
+        ("http://127.0.0.1:8180", "127.0.0.1:8180"),
+        ("http://localhost:8180", "127.0.0.1:8180"),
+        ("http://0.0.0.0:8180", "127.0.0.1:8180"),
+        ("http://[::ffff:127.0.0.1]:8180", "127.0.0.1:8180"),
+        ("http://127.0.0.9:8180", "0.0.0.0:8180"),
+        ("http://[::1]:8180", "[::]:8180"),
+        ("http://127.0.0.1:8180", "[::]:8180"),
+        ("http://10.0.0.7:8180", "[::ffff:10.0.0.7]:8180"),
+    ] {
+        assert!(at(url, listen), "{url} is {listen}");
+    }
+    for (url, listen) in [
+        ("http://127.0.0.1:8181", "127.0.0.1:8180"),
+        ("http://127.0.0.9:8180", "127.0.0.1:8180"),
+        ("http://10.0.0.7:8180", "0.0.0.0:8180"),
+        ("http://gpu:8180", "127.0.0.1:8180"),
+    ] {
+        assert!(!at(url, listen), "{url} is not seen to be {listen}");
+    }
+}

@@ -62,9 +62,11 @@ struct Endpoint {
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
 #[serde(default)]
 struct Conditions {
-    /// Unknown is to be taken as true.
+    /// Unknown is to be taken as true. Where a service publishes addresses that are not ready, all
+    /// are said to be ready, also those that still start and those that end.
     ready: Option<bool>,
-    /// Where a service publishes addresses that are not ready, one that ends is said to be ready.
+    /// Whether the pod is ready, whatever its service publishes.
+    serving: Option<bool>,
     terminating: Option<bool>,
 }
 
@@ -299,8 +301,8 @@ impl Slice {
 impl Endpoint {
     /// One that is about to end is not ready any more.
     fn is_ready(&self) -> bool {
-        let Conditions { ready, terminating } = self.conditions.unwrap_or_default();
-        ready.unwrap_or(true) && !terminating.unwrap_or(false)
+        let Conditions { ready, serving, terminating } = self.conditions.unwrap_or_default();
+        ready.unwrap_or(true) && serving.unwrap_or(true) && !terminating.unwrap_or(false)
     }
 
     fn server(&self, place: &str) -> Option<(String, String, Option<Arc<str>>)> {
@@ -412,12 +414,15 @@ mod tests {
     fn only_who_is_ready_is_a_server_and_everybody_once() {
         let mut unready = endpoint("b", "10.0.0.2");
         unready["conditions"] = json!({ "ready": false, "serving": true, "terminating": false });
+        let mut starting = endpoint("f", "10.0.0.7");
         let mut ending = endpoint("e", "10.0.0.6");
+        starting["conditions"] = json!({ "ready": true, "serving": false, "terminating": false });
         ending["conditions"] = json!({ "ready": true, "serving": true, "terminating": true });
         let mut unknown = endpoint("c", "10.0.0.3");
         unknown["conditions"] = json!({});
         let nameless = json!({ "addresses": ["10.0.0.4", "10.0.0.5"] });
-        let all = json!([endpoint("a", "10.0.0.1"), unready, unknown, nameless, ending]);
+        let first = endpoint("a", "10.0.0.1");
+        let all = json!([first, unready, starting, unknown, nameless, ending]);
         let four = slice("s-1", 1, &all);
         let mut six = slice("s-0", 2, &json!([endpoint("a", "fd00::1"), endpoint("d", "fd00::2")]));
         six["addressType"] = "IPv6".into();

@@ -118,7 +118,7 @@ pub struct Report {
 impl Backend {
     #[must_use]
     pub(super) fn new(id: BackendId, settings: &BackendConfig, common: &Common) -> Self {
-        let Common { network, tasks, live } = common;
+        let Common { network, tasks, live, own_watch: _ } = common;
         let (host, port) = (settings.host.clone(), settings.port);
         let names = Arc::new(Names::new(&settings.name));
         let breaker = Arc::new(Breaker::new(Arc::clone(&names), live.clone()));
@@ -273,6 +273,13 @@ impl Backend {
     #[must_use]
     pub fn last_status(&self) -> Option<Instant> {
         self.state().last_status
+    }
+
+    /// True if a discovery found it and it has not served yet: so far the fleet has not grown.
+    #[must_use]
+    pub fn was_found_and_still_starts(&self) -> bool {
+        let was_found = matches!(**self.listed_by.load(), ListedBy::Discovery(_));
+        was_found && self.last_status().is_none()
     }
 
     /// How long it has been down; `None` while it is up.

@@ -21,6 +21,7 @@ pub mod idle;
 pub mod last_sent;
 pub mod load;
 pub mod names;
+mod own_watch;
 pub mod pool;
 pub mod queue_snapshot;
 mod roster;
@@ -42,7 +43,7 @@ use tracing::info;
 use crate::config::{BackendConfig, LiveConfig};
 use crate::lock::{Lock, rank};
 use crate::net::{Network, now};
-use crate::routing::ids::BackendId;
+use crate::routing::ids::{BackendId, ClientId};
 use crate::routing::placement::BackendView;
 use crate::tasks::Tasks;
 use backend::{Backend, Common, Going};
@@ -270,6 +271,12 @@ impl Fleet {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// True if one of our own watch links has that clientId: what it watches is this gateway.
+    #[must_use]
+    pub fn is_own_watch(&self, id: &ClientId) -> bool {
+        self.common.own_watch.is_of(id.as_str())
     }
 
     /// The current state of one backend, for one decision.

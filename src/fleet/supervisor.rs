@@ -8,11 +8,11 @@ use super::{breaker, watch};
 /// Watches `backend` and tries new connections to it until it leaves the fleet, or the process
 /// stops. A task that panics is started again.
 pub(super) fn supervise(backend: &Arc<Backend>, common: &Common) {
-    let (network, live, tasks) = (&common.network, &common.live, &common.tasks);
-    let watched = (Arc::clone(backend), Arc::clone(network), live.clone());
+    let (live, tasks) = (&common.live, &common.tasks);
+    let watched = (Arc::clone(backend), common.clone());
     tasks.spawn_again(move || {
-        let (backend, network, live) = watched.clone();
-        watch::watch(backend, network, live)
+        let (backend, common) = watched.clone();
+        watch::watch(backend, common)
     });
     let knocked = (Arc::clone(backend), live.clone());
     tasks.spawn_again(move || {

@@ -11,15 +11,16 @@ use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use http::StatusCode;
 use tokio::time::timeout;
 use tracing::debug;
 
-use super::api::{ApiError, encode_segment};
-use super::backend::{Backend, SaidOfItself};
+use super::api::ApiError;
+use super::backend::{Backend, Common, SaidOfItself};
 use crate::comfy::answers;
 use crate::comfy::event::{self, Event};
-use crate::config::{FleetConfig, LiveConfig};
-use crate::net::{Network, now, sleep};
+use crate::config::FleetConfig;
+use crate::net::{now, sleep};
 use crate::ws::{self, Channel, Frame, Limits, Opcode};
 
 /// Enough for any `status`; other broadcasts are read and dropped.
@@ -38,8 +39,8 @@ const PAUSES: [Duration; 4] = [
 const STEADY: Duration = Duration::from_secs(1);
 
 /// Watches one backend until it leaves.
-pub async fn watch(backend: Arc<Backend>, network: Arc<dyn Network>, live: LiveConfig) {
-    let watch = Watch { backend: Arc::clone(&backend), network, live };
+pub(super) async fn watch(backend: Arc<Backend>, common: Common) {
+    let watch = Watch { backend: Arc::clone(&backend), common };
     tokio::select! {
         biased;
         () = watch.run() => {}
@@ -49,8 +50,7 @@ pub async fn watch(backend: Arc<Backend>, network: Arc<dyn Network>, live: LiveC
 
 struct Watch {
     backend: Arc<Backend>,
-    network: Arc<dyn Network>,
-    live: LiveConfig,
+    common: Common,
 }
 
 /// Why the watch link could not be opened, or ended.
@@ -61,7 +61,9 @@ enum Trouble {
     #[error("no answer within {} s", .0.as_secs_f32())]
     Timeout(Duration),
     #[error("/ws {0}: is this a ComfyUI?")]
-    Handshake(#[from] ws::ConnectError),
+    Handshake(#[source] ws::ConnectError),
+    #[error("its address leads back to this gateway")]
+    Ourselves,
     #[error("the socket's first message is not ComfyUI's `status`")]
     NoStatus,
     #[error("GET {path}: {error}")]
@@ -74,10 +76,22 @@ enum Trouble {
     Silent(Duration),
 }
 
+impl Trouble {
+    fn of_handshake(error: ws::ConnectError) -> Self {
+        match error {
+            // Only we say so, and only to a watch link of our own (`front::upgrade`).
+            ws::ConnectError::Refused(StatusCode::LOOP_DETECTED) => Self::Ourselves,
+            error @ (ws::ConnectError::Refused(_) | ws::ConnectError::Failed(_)) => {
+                Self::Handshake(error)
+            }
+        }
+    }
+}
+
 impl Watch {
     /// The current limits: a reload may have changed them.
     fn limits(&self) -> FleetConfig {
-        self.live.get().fleet.clone()
+        self.common.live.get().fleet.clone()
     }
 
     async fn run(&self) {
@@ -115,7 +129,8 @@ impl Watch {
     async fn open_untimed(&self) -> Result<Channel, Trouble> {
         let backend = &self.backend;
         let limit = self.limits().connect_timeout;
-        let dialled = self.network.connect_within(&backend.host, backend.port, limit).await;
+        let network = &self.common.network;
+        let dialled = network.connect_within(&backend.host, backend.port, limit).await;
         let stream = dialled.map_err(|error| {
             if error.kind() == ErrorKind::ConnectionRefused {
                 backend.refused(now());
@@ -125,11 +140,12 @@ impl Watch {
                 false => Trouble::Connect(error),
             }
         })?;
-        let id = encode_segment(&format!("mooring-watch-{:016x}", rand::random::<u64>()));
-        let path = format!("/ws?clientId={id}");
+        let path = format!("/ws?clientId={}", self.common.own_watch.id());
         let headers = backend.headers();
         let mut channel =
-            ws::connect_with(stream, &backend.authority, &path, headers.as_map(), LIMITS).await?;
+            ws::connect_with(stream, &backend.authority, &path, headers.as_map(), LIMITS)
+                .await
+                .map_err(Trouble::of_handshake)?;
         self.first_status(&mut channel).await?;
         self.learn().await?;
         Ok(channel)

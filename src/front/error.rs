@@ -134,6 +134,8 @@ pub enum GatewayError {
     TooManyTunnels(#[from] TooMany),
     #[error("{backend} answered 101 but did not open the socket")]
     BadUpgrade { backend: String },
+    #[error("a backend of this gateway leads back to it")]
+    Ourselves,
     #[error("there is nothing of that name")]
     NotFound,
     #[error("you refuse this file as it is, and in every coding that it could have")]
@@ -224,6 +226,7 @@ impl GatewayError {
             | Self::LoginsBusy
             | Self::NotSavedUnmarked
             | Self::JournalFailed
+            | Self::Ourselves
             | Self::Stopping => Fault::Gateway,
         }
     }
@@ -269,6 +272,8 @@ impl GatewayError {
             Self::NotFound | Self::FileGone { .. } | Self::OutsideBasePath { .. } => {
                 StatusCode::NOT_FOUND
             }
+            // RFC 5842 section 7.2.
+            Self::Ourselves => StatusCode::LOOP_DETECTED,
             Self::NotAcceptable => StatusCode::NOT_ACCEPTABLE,
             Self::BadMethod { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::Refused(
@@ -346,6 +351,7 @@ impl GatewayError {
             Self::TooManyTunnels(TooMany::OfOwner { .. }) => "too_many_tunnels",
             Self::TooManyTunnels(TooMany::InAll { .. }) => "tunnels_full",
             Self::BadUpgrade { .. } => "bad_upgrade",
+            Self::Ourselves => "loop_detected",
             Self::NotFound => "not_found",
             Self::OutsideBasePath { .. } => "outside_base_path",
             Self::NotAcceptable => "not_acceptable",

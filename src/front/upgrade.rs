@@ -8,6 +8,7 @@ use hyper::body::Incoming;
 
 use super::Front;
 use super::caller::Caller;
+use super::error::GatewayError;
 use super::{Answer, headers};
 use crate::auth::Pass;
 use crate::body::ResponseBody;
@@ -21,9 +22,13 @@ use crate::ws;
 /// Accepts a browser socket: 101 now, and everything else behind it.
 ///
 /// # Errors
-/// It is no opening handshake, the table of clients is full, or this one has sockets enough.
+/// It is no opening handshake, it comes from this gateway itself, the table of clients is full, or
+/// this one has sockets enough.
 pub fn upgrade(front: &Arc<Front>, caller: &Caller, mut request: Request<Incoming>) -> Answer {
     let (response, promised) = ws::accept(&mut request)?;
+    if caller.named.as_ref().is_some_and(|id| front.shared.fleet.is_own_watch(id)) {
+        return Err(GatewayError::Ourselves);
+    }
     // The stock page's first socket has no name; it takes the one that its first status gives.
     let id = caller.named.clone().unwrap_or_else(mint);
     caller.is(front, &id);

@@ -1,7 +1,7 @@
 //! Backends that operators add, change, drain and remove while the gateway runs.
 
 use http::Method;
-use mooring::net::{Network as _, Tcp};
+use mooring::net::{Network as _, Tcp, now};
 use mooring::sim::{Options, Sim};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -343,4 +343,46 @@ async fn labels_are_shown_wherever_a_backend_is_and_survive_a_restart() {
         rows.filter(|it| it["name"] == name).map(|it| it["labels"].clone()).next().unwrap()
     };
     assert_eq!((labels("b"), labels("gpu-1")), (json!(["h100"]), json!(["small", "video"])));
+}
+
+#[tokio::test]
+async fn an_address_that_leads_back_to_the_gateway_is_never_up() {
+    let world = World::new(1).await;
+    for (name, host) in [("x", "[::ffff:127.0.0.1]"), ("y", "0.0.0.0"), ("z", "localhost.")] {
+        let url = format!("http://{host}:{}", world.front.port());
+        let put = put(&world, name, &json!({ "url": url })).await;
+        assert_eq!(put.status, 201, "{url}: {}", put.text());
+        let backend = world.gateway.shared.fleet.by_name(name).unwrap();
+        until("it is known", || {
+            let trouble = backend.report(now()).trouble.unwrap_or_default();
+            trouble.contains("leads back to this gateway")
+        })
+        .await;
+        assert!(!backend.is_up(), "{url}");
+    }
+    assert_eq!(world.submit("ada", &quick(1)).await.backend(), "a");
+}
+
+#[tokio::test]
+async fn what_the_router_itself_refuses_is_told_as_every_other_error() {
+    let world = World::new(1).await;
+    let long = "x".repeat(3 << 20);
+    for (method, path, body, status) in [
+        (Method::DELETE, "/api/v1/backends/a?nonsense=1", "", 400),
+        (Method::GET, "/api/v1/backends/a/drain?wait=1s&wait=2s", "", 400),
+        (Method::GET, "/api/v1/reload", "", 405),
+        (Method::POST, "/api/v1/backends/a/state", "state=ready", 400),
+        (Method::PUT, "/api/v1/backends/b", long.as_str(), 413),
+    ] {
+        let answer = send(world.admin, method, path, &[], body).await;
+        assert_eq!(answer.status, status, "{path}");
+        assert!(answer.json()["error"].as_str().is_some_and(|it| !it.is_empty()), "{path}");
+        if status == 405 {
+            assert_eq!(answer.header("allow"), "POST");
+        }
+    }
+    let state = r#"{ "state": "draining" }"#;
+    let form = [("content-type", "application/x-www-form-urlencoded")];
+    let set = send(world.admin, Method::POST, "/api/v1/backends/a/state", &form, state).await;
+    assert_eq!(set.status, 200, "{}", set.text());
 }

@@ -234,6 +234,11 @@ fn commands_find_the_gateway_by_its_configuration() {
         assert_eq!(code, 1);
         assert!(err.contains("the admin listener is off"), "{err}");
     });
+    let below = ("MOORING_SERVER__BASE_PATH", "/comfy/");
+    while_it_runs(serve().envs([off, below]), || {
+        let (code, _, err) = run(mooring(&folder, &["healthcheck"]).envs([off, below]));
+        assert_eq!((code, err.as_str()), (1, "mooring: not ready: {\"ready\":false}\n"));
+    });
 }
 
 #[test]

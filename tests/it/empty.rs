@@ -2,11 +2,12 @@
 //! backend that comes.
 
 use http::Method;
+use mooring::net::now;
 use serde_json::json;
 
 use crate::dns_server::DnsServer;
 use crate::growing::{has, is_refused, sim, submitted};
-use crate::support::{World, found_by, send};
+use crate::support::{World, found_by, send, until};
 
 const SERVICE: &str = "_comfyui._tcp.fleet.test";
 
@@ -88,7 +89,20 @@ async fn a_fleet_of_nobody_is_ready_only_where_that_is_meant() {
     world.reload(|config| config.fleet.ready_when_empty = true).await.unwrap();
     let ready = world.admin_get("/readyz").await;
     assert_eq!((ready.status, &ready.json()["ready"]), (200, &json!(true)));
-    // A backend that is there and down is another matter.
+    // One that was found and has yet to start changes nothing.
+    dns.set(|zone| {
+        zone.has("a.fleet.test", &[[127, 0, 0, 1].into()]);
+        zone.serves(SERVICE, &[("a.fleet.test", 9)]);
+    });
+    // A discovery that is begun anew asks at once.
+    let resolver = dns.at.to_string();
+    let again = [("gpus.srv", SERVICE), ("gpus.resolver", resolver.as_str()), ("gpus.weight", "2")];
+    world.reload(|config| config.discovery = found_by(&again)).await.unwrap();
+    let fleet = &world.gateway.shared.fleet;
+    until("it was found and asked", || fleet.iter().any(|it| it.report(now()).trouble.is_some()))
+        .await;
+    assert_eq!(world.admin_get("/readyz").await.status, 200);
+    // A backend that is listed and down is another matter.
     let gone = mooring::config::Config::for_backends(&[("a", "http://127.0.0.1:9")]).unwrap();
     world.reload(|config| config.backends = gone.backends).await.unwrap();
     assert_eq!(world.admin_get("/readyz").await.status, 503);
@@ -110,7 +124,7 @@ async fn a_page_that_waits_gets_the_first_backend_that_comes() {
     world.reload(|config| config.discovery = found_by(&again)).await.unwrap();
     let name = format!("a.fleet.test:{}", a.addr().port());
     has(&world, &[&name]).await;
-    crate::support::until("its socket is linked", || a.sids().contains(&"ada".to_owned())).await;
+    until("its socket is linked", || a.sids().contains(&"ada".to_owned())).await;
     let taken = submitted(&world, "ada", 7).await;
     let seen = ada.until_end(&taken.prompt_id()).await;
     assert!(seen.contains(&"execution_success".to_owned()), "{seen:?}");

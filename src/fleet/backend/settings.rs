@@ -9,15 +9,17 @@ use tracing::info;
 
 use super::Backend;
 use crate::config::{BackendConfig, BackendHeaders, ListedBy, LiveConfig};
+use crate::fleet::own_watch::OwnWatch;
 use crate::net::Network;
 use crate::tasks::Tasks;
 
 /// What all backends of a fleet have in common.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(in crate::fleet) struct Common {
     pub(in crate::fleet) network: Arc<dyn Network>,
     pub(in crate::fleet) tasks: Tasks,
     pub(in crate::fleet) live: LiveConfig,
+    pub(in crate::fleet) own_watch: OwnWatch,
 }
 
 impl Common {
@@ -26,7 +28,12 @@ impl Common {
         network: &Arc<dyn Network>,
         tasks: &Tasks,
     ) -> Self {
-        Self { network: Arc::clone(network), tasks: tasks.clone(), live: live.clone() }
+        Self {
+            network: Arc::clone(network),
+            tasks: tasks.clone(),
+            live: live.clone(),
+            own_watch: OwnWatch::new(),
+        }
     }
 }
 
