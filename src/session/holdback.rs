@@ -80,7 +80,7 @@ impl Holdback {
         !self.waiting.is_empty()
     }
 
-    /// Stops waiting for answers if frames have waited too long. True if they then may go on.
+    /// Stops waiting for answers if frames have waited too long. True if frames can be relayed now.
     pub fn give_up(&mut self, missed: &MissedPrompts, now: Instant) -> bool {
         let is_late = |since, limit| limit <= now.saturating_duration_since(since);
         if self.behind.as_ref().is_some_and(|(_, since)| is_late(*since, ENDS_AT_MOST)) {
