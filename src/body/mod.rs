@@ -35,7 +35,7 @@ pub enum BodyError {
     Idle(Duration),
     #[error("the body is too large")]
     TooLarge,
-    #[error("who reads the body may not any more")]
+    #[error("the client may no longer read the body")]
     Unwanted,
     #[error(transparent)]
     Broken(#[from] hyper::Error),

@@ -47,7 +47,7 @@ impl BasePath {
         for segment in inner.split('/') {
             match segment {
                 "" => return Err("has two slashes without a name between them".to_owned()),
-                "." | ".." => return Err(format!("has `{segment}`, which no path keeps")),
+                "." | ".." => return Err(format!("has `{segment}`, which browsers resolve")),
                 _ => {}
             }
             if let Some(bad) = segment.chars().find(|letter| !is_plain(*letter)) {

@@ -281,7 +281,9 @@ fn label(what: &str, text: &str) -> Result<String, String> {
         && !text.ends_with('-');
     match is_label {
         true => Ok(text.to_owned()),
-        false => Err(format!("`{text}` is no name of a {what}: small letters, digits and `-`")),
+        false => {
+            Err(format!("`{text}` is not the name of a {what}: lower case letters, digits and `-`"))
+        }
     }
 }
 
@@ -398,8 +400,8 @@ mod tests {
         );
         check(
             "kubernetes = { service = \"a/../b\" }",
-            "FILE:2: discovery.gpus.kubernetes: `a/../b` is no name of a service: small letters, \
-             digits and `-`",
+            "FILE:2: discovery.gpus.kubernetes: `a/../b` is not the name of a service: lower case \
+             letters, digits and `-`",
         );
         check(
             "kubernetes = { service = \"x\", ports = 1 }",

@@ -30,7 +30,7 @@ pub(super) fn read(path: &Path, layers: &mut Layers, notes: &mut Notes) {
     match folder::files(path) {
         Ok(files) => {
             for file in files {
-                let special = folder::is_special(&file).then(|| Err("is no file".to_owned()));
+                let special = folder::is_special(&file).then(|| Err("is not a file".to_owned()));
                 let text = special.unwrap_or_else(|| text(&file, FILE_BYTES_MAX));
                 read_one(&file, text, layers, notes);
                 notes.needs(vec![file]);
@@ -69,7 +69,7 @@ pub(super) fn text(path: &Path, max: usize) -> Result<String, String> {
         return Err(format!("is larger than {}", ShowSize(max)));
     }
     String::from_utf8(bytes).map_err(|error| {
-        format!("is not UTF-8 text: byte {} is none", error.utf8_error().valid_up_to() + 1)
+        format!("is not UTF-8 text: byte {} is invalid", error.utf8_error().valid_up_to() + 1)
     })
 }
 
@@ -119,7 +119,7 @@ impl Reader<'_> {
                     // TOML itself refuses a table that is twice in one file.
                     if let Some(first) = self.layers.table_origin(section, name.get_ref()) {
                         let kind = if section == BACKENDS { "backend" } else { "discovery" };
-                        let what = format!("is in {first} too; a {kind} is written in one file");
+                        let what = format!("is also in {first}; a {kind} must be in one file");
                         self.notes.report_at(Some(origin.clone()), &full_name, what);
                     }
                     self.layers.add_table(section, name.get_ref(), &origin);
@@ -143,7 +143,7 @@ impl Reader<'_> {
                     // From another file: TOML itself refuses a key that is twice in one file.
                     let before = self.layers.origin(&path).filter(|_| name.is_none());
                     if let Some(before) = before {
-                        let what = format!("goes over what {before} says");
+                        let what = format!("overrides {before}");
                         self.notes.warn(written.origin.clone(), &path.full_name(), what);
                     }
                     self.layers.set(&path, written);

@@ -87,7 +87,7 @@ mod tests {
         let warnings = check(&sources(&folder)).warnings;
         let [warning] = warnings.as_slice() else { panic!("{warnings:?}") };
         let said = warning.to_string().replace(&folder.path().display().to_string(), "DIR");
-        assert_eq!(said, "DIR/2.toml:2: server.workers: goes over what DIR/1.toml:2 says");
+        assert_eq!(said, "DIR/2.toml:2: server.workers: overrides DIR/1.toml:2");
     }
 
     #[test]
@@ -96,8 +96,8 @@ mod tests {
         let folder = folder(&[("1.toml", A), ("2.toml", again)]);
         assert_eq!(
             loaded(&folder).unwrap_err(),
-            "1 problem in the configuration\n  DIR/2.toml:2: backends.a: is in DIR/1.toml:1 too; a \
-             backend is written in one file"
+            "1 problem in the configuration\n  DIR/2.toml:2: backends.a: is also in DIR/1.toml:1; \
+             a backend must be in one file"
         );
     }
 
@@ -152,6 +152,6 @@ mod tests {
         let pipe = folder.path().join("2.toml");
         assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
         let report = loaded(&folder).unwrap_err();
-        assert!(report.contains("DIR/2.toml: is no file"), "{report}");
+        assert!(report.contains("DIR/2.toml: is not a file"), "{report}");
     }
 }

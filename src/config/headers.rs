@@ -136,10 +136,9 @@ impl BackendHeaders {
         let Some((name, value)) = text.split_once(':') else {
             return Err("an entry is written `Name: value`".to_owned());
         };
-        let header: HeaderName = name
-            .trim()
-            .parse()
-            .map_err(|_| "what stands before the first colon is no name of a header".to_owned())?;
+        let header: HeaderName = name.trim().parse().map_err(|_| {
+            "the text before the first colon is not the name of a header".to_owned()
+        })?;
         self.has_inline = true;
         self.add_named(header, name.trim(), value)
     }
@@ -192,7 +191,7 @@ const ENTRY: &str = "a header is a text in quotes, or { file = \"PATH\" }";
 /// Adds `Name = "value"`, or `Name = { file = "PATH" }`.
 fn add_entry(headers: &mut BackendHeaders, name: &str, value: &Item) -> Result<(), String> {
     let header: HeaderName =
-        name.parse().map_err(|_| "a key of the table is no name of a header".to_owned())?;
+        name.parse().map_err(|_| "a key of the table is not the name of a header".to_owned())?;
     if let Item::Text(text) = value {
         headers.has_inline = true;
         return headers.add_named(header, name, text);
@@ -308,7 +307,7 @@ impl Secretive for Headers {
         value.add_lines(text)?;
         value.has_inline = has_inline;
         value.all_in = Some(file.to_owned());
-        if value.headers.len() == before { Err("holds no header".to_owned()) } else { Ok(()) }
+        if value.headers.len() == before { Err("contains no header".to_owned()) } else { Ok(()) }
     }
 }
 
@@ -335,7 +334,7 @@ mod tests {
         headers.add("X-Key: first").unwrap();
         for (text, expected) in [
             ("s3cret", "written `Name: value`"),
-            ("a b: s3cret", "no name of a header"),
+            ("a b: s3cret", "not the name of a header"),
             ("Host: s3cret", "set by the gateway"),
             ("content-length: s3cret", "set by the gateway"),
             ("Sec-WebSocket-Key: s3cret", "set by the gateway"),
@@ -428,12 +427,12 @@ mod tests {
              error 2)"
                 .to_owned(),
             "FILE:7: backends.a.headers: `Host` is set by the gateway itself".to_owned(),
-            "FILE:8: backends.a.headers: a key of the table is no name of a header".to_owned(),
+            "FILE:8: backends.a.headers: a key of the table is not the name of a header".to_owned(),
             "FILE:9: backends.a.headers: `X-D` has 0 bytes, expected 1 to 4096".to_owned(),
             format!("FILE:10: backends.a.headers: `X-E`: {entry}"),
             format!("FILE:11: backends.a.headers: `X-F`: {entry}"),
             "FILE:13: backends.a.headers: `x-g` is given twice".to_owned(),
-            "FILE:14: backends.a.headers: `/dev/null` is no regular file".to_owned(),
+            "FILE:14: backends.a.headers: `/dev/null` is not a regular file".to_owned(),
         ] {
             assert!(report.lines().any(|it| it.trim() == line), "no `{line}` in {report}");
         }
@@ -452,7 +451,7 @@ mod tests {
         assert_eq!(with(b"X-B: s3cret\n"), Ok(2));
         for (content, expected) in [
             (&b""[..], "is empty"),
-            (b"# nothing\n", "holds no header"),
+            (b"# nothing\n", "contains no header"),
             (b"X-A: s3cret", "`X-A` is given twice"),
             (b"X-B: s3\x01cret", "`X-B` has a byte that is not visible ASCII"),
             (&[b'x'; 70_000], "is larger than 64KiB"),

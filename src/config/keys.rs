@@ -204,8 +204,8 @@ sections! {
         /// After this much silence of a running prompt its backend is suspect: it gets new work
         /// only if no other has room.
         suspect_after: Span { min: S, max: DAY } = "120s", Live;
-        /// How long a backend may take, after the start of a prompt, to say what of it is cached.
-        /// If it takes longer it is wedged, and gets no work.
+        /// How long a backend may take, after the start of a prompt, to report which of its nodes
+        /// are cached. If it takes longer it is wedged, and gets no work.
         start_limit: Span { min: S, max: DAY } = "5m", Live;
         /// After this much silence of a running prompt its backend is wedged. 0 means never,
         /// because a node may wait for an API, a video or a download.
@@ -325,7 +325,7 @@ sections! {
     ["log"] RawLog log {
         /// `text` writes lines for people, `json` one JSON object a line.
         format: Format = "text", Restart;
-        /// What is logged. `RUST_LOG` goes over it.
+        /// What is logged. `RUST_LOG` overrides it.
         level: LogLevel = "info", Live;
     }
     /// The ComfyUI servers, one table for each.

@@ -25,14 +25,13 @@ fn listeners(config: &Config, notes: &mut Notes) {
     let keys = ["server.listen", "admin.listen"];
     let Some(admin) = config.admin.listen else { return };
     if notes.are_good(&keys) && overlap(config.server.listen, admin) {
-        let what = format!("both doors would listen on {admin}");
+        let what = format!("both listeners would use {admin}");
         notes.report(notes.written(&keys), what);
     }
     let keys = ["admin.listen", "admin.token", "admin.token_file"];
     if notes.are_good(&keys) && !admin.ip().is_loopback() && config.admin.token.is_none() {
-        let what = format!(
-            "others than this host can connect to {admin}: set `admin.token` or `admin.token_file`"
-        );
+        let what =
+            format!("other hosts can connect to {admin}: set `admin.token` or `admin.token_file`");
         notes.report("admin.listen", what);
     }
 }
@@ -45,8 +44,8 @@ fn auth(config: &Config, notes: &mut Notes) {
     let keys = ["server.listen", "auth.mode"];
     if notes.are_good(&keys) && is_for_others && !notes.has_written("auth.mode") {
         let what = format!(
-            "others than this host can connect to {listen}: write `auth.mode`, with the value \
-             \"keys\" if users may with keys of their own, or \"off\" if everybody may who can"
+            "other hosts can connect to {listen}: set `auth.mode` to \"keys\" to let in only users \
+             with their own keys, or to \"off\" to let in everybody who can connect"
         );
         notes.report("server.listen", what);
     }
@@ -101,7 +100,7 @@ fn backends(backends: &[BackendConfig], notes: &mut Notes) {
             let what = format!("`{}` is listed twice", backend.authority);
             let key = notes.written(&[&first_key, &key]).to_owned();
             let other = if key == first_key { &backend.name } else { first };
-            notes.report(&key, format!("{what}, it is `{BACKENDS}.{other}` too"));
+            notes.report(&key, format!("{what}, also as `{BACKENDS}.{other}`"));
         }
     }
 }

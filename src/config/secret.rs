@@ -92,7 +92,7 @@ pub(super) fn check<K: Secretive>(
 pub(super) fn read(path: &Path) -> Result<String, String> {
     // A pipe or a device may never end, and reading it would block forever.
     if std::fs::metadata(path).is_ok_and(|it| !it.is_file() && !it.is_dir()) {
-        return Err("is no regular file".to_owned());
+        return Err("is not a regular file".to_owned());
     }
     let text = file::text(path, FILE_BYTES_MAX)?;
     let text = text.trim_end_matches(['\r', '\n']);
@@ -136,8 +136,8 @@ mod tests {
             assert_eq!(said(content).unwrap_err(), "is empty");
         }
         assert_eq!(said(&[b'x'; FILE_BYTES_MAX + 1]).unwrap_err(), "is larger than 64KiB");
-        assert_eq!(said(b"s3\xff").unwrap_err(), "is not UTF-8 text: byte 3 is none");
-        assert_eq!(read(Path::new("/dev/null")).unwrap_err(), "is no regular file");
+        assert_eq!(said(b"s3\xff").unwrap_err(), "is not UTF-8 text: byte 3 is invalid");
+        assert_eq!(read(Path::new("/dev/null")).unwrap_err(), "is not a regular file");
         let gone = read(Path::new("/nowhere/secret")).unwrap_err();
         assert_eq!(gone, "cannot be read: No such file or directory (os error 2)");
         let folder = read(&std::env::temp_dir()).unwrap_err();

@@ -108,7 +108,7 @@ found the text \"https://app.example\"
   FILE:24: log.level: `inof` is not one of off, error, warn, info, debug, trace, did you mean \
 `info`?
   FILE:25: log.format: `jsn` is not \"text\" or \"json\", did you mean \"json\"?
-  FILE:30: backends.b.url: `gpu:8188` is listed twice, it is `backends.a` too
+  FILE:30: backends.b.url: `gpu:8188` is listed twice, also as `backends.a`
   FILE:31: backends.b.weight: 0 is out of range, expected a whole number from 1 to 1000
   FILE:33: backends.c.url: `gpu-c:8188`: has no scheme, did you mean `http://gpu-c:8188`?
   FILE:34: backends.d.url: is missing",
@@ -188,7 +188,7 @@ such as \"30s\"
   command line: --backend: `https://gpu-c:8188`: `https://` is not possible here, only \
 `http://`
   command line: --backend: a user or password in a URL is not possible
-  command line: backends.gpu-1.url: `gpu-a:8188` is listed twice, it is `backends.gpu-a` too
+  command line: backends.gpu-1.url: `gpu-a:8188` is listed twice, also as `backends.gpu-a`
   command line: server.home: there is no backend `gpu-d`, did you mean `gpu-b`?
   command line: server.max_headers: 9 is out of range, expected a whole number from 16 to 1024
   command line: sever.listen: unknown section, did you mean `server`?"
@@ -210,7 +210,7 @@ fn what_cannot_be_together_is_refused() {
         report,
         "\
 6 problems in the configuration
-  FILE:2: server.listen: both doors would listen on 127.0.0.1:8181
+  FILE:2: server.listen: both listeners would use 127.0.0.1:8181
   FILE:5: admin.token_file: `admin.token` and `admin.token_file` are both set, one is enough
   FILE:5: admin.token_file: `/nowhere` cannot be read: No such file or directory (os error 2)
   FILE:7: affinity.lease: `affinity.link_linger` (30s) is larger than `affinity.lease` (20s)
@@ -222,7 +222,7 @@ fn what_cannot_be_together_is_refused() {
         "[admin]\nlisten = \"0.0.0.0:8181\"\n[backends.a]\nurl = \"http://a:1\"\n",
         "\
 1 problem in the configuration
-  FILE:2: admin.listen: others than this host can connect to 0.0.0.0:8181: set `admin.token` or \
+  FILE:2: admin.listen: other hosts can connect to 0.0.0.0:8181: set `admin.token` or \
 `admin.token_file`",
     );
 }
@@ -235,8 +235,8 @@ fn whoever_listens_for_others_has_said_who_may_come_in() {
     };
     for others in ["0.0.0.0:8180", ":8180", "[::]:8180", "10.0.0.7:0", "[::ffff:10.0.0.7]:8180"] {
         let report = of(others, &[], &[]).unwrap_err();
-        let told = "FILE:2: server.listen: others than this host can connect to ";
-        assert!(report.contains(told) && report.contains("write `auth.mode`"), "{report}");
+        let told = "FILE:2: server.listen: other hosts can connect to ";
+        assert!(report.contains(told) && report.contains("set `auth.mode`"), "{report}");
         assert!(of(others, &[("MOORING_AUTH__MODE", "off")], &[]).is_ok(), "{others}");
         assert!(of(others, &[], &[("--auth", "off")]).is_ok(), "{others}");
         assert!(of(others, &[], &[("auth.mode", "off")]).is_ok(), "{others}");
@@ -271,7 +271,7 @@ fn a_file_that_cannot_be_read_says_so() {
     std::fs::write(file.path(), [b'#', 0xff]).unwrap();
     let sources = Sources { file: Some(file.path().to_owned()), ..Sources::default() };
     let problems = load(&sources).unwrap_err().0;
-    assert_eq!(problems[0].what, "is not UTF-8 text: byte 2 is none");
+    assert_eq!(problems[0].what, "is not UTF-8 text: byte 2 is invalid");
     assert!(matches!(problems[0].origin, Some(Origin::File { line: 0, .. })));
 }
 
@@ -464,7 +464,7 @@ fn the_reference_file_and_what_is_shown_open_the_fleet_to_nobody() {
         let moved = text.replacen("listen = \"127.0.0.1:8180\"", "listen = \"0.0.0.0:8180\"", 1);
         assert_ne!(moved, text);
         let report = load_all(&moved, &[], &[], &[]).unwrap_err().to_string();
-        assert!(report.contains("write `auth.mode`"), "{report}");
+        assert!(report.contains("set `auth.mode`"), "{report}");
     }
 }
 
@@ -528,25 +528,25 @@ proptest! {
 fn a_listener_is_recognised_in_every_spelling_of_its_address() {
     let at = |url: &str, listen: &str| {
         let config = Config::for_backends(&[("a", url)]).unwrap();
-        rules::is_at(&config.backends[0], listen.parse().unwrap())
+        super::rules::is_at(&config.backends[0], listen.parse().unwrap())
     };
     for (url, listen) in [
-        ("http://127.0.0.1:8180", "127.0.0.1:8180"),
-        ("http://localhost:8180", "127.0.0.1:8180"),
-        ("http://0.0.0.0:8180", "127.0.0.1:8180"),
-        ("http://[::ffff:127.0.0.1]:8180", "127.0.0.1:8180"),
-        ("http://127.0.0.9:8180", "0.0.0.0:8180"),
-        ("http://[::1]:8180", "[::]:8180"),
-        ("http://127.0.0.1:8180", "[::]:8180"),
-        ("http://10.0.0.7:8180", "[::ffff:10.0.0.7]:8180"),
+        ("http://127.0.0.1:9180", "127.0.0.1:9180"),
+        ("http://localhost:9180", "127.0.0.1:9180"),
+        ("http://0.0.0.0:9180", "127.0.0.1:9180"),
+        ("http://[::ffff:127.0.0.1]:9180", "127.0.0.1:9180"),
+        ("http://127.0.0.9:9180", "0.0.0.0:9180"),
+        ("http://[::1]:9180", "[::]:9180"),
+        ("http://127.0.0.1:9180", "[::]:9180"),
+        ("http://10.0.0.7:9180", "[::ffff:10.0.0.7]:9180"),
     ] {
         assert!(at(url, listen), "{url} is {listen}");
     }
     for (url, listen) in [
-        ("http://127.0.0.1:8181", "127.0.0.1:8180"),
-        ("http://127.0.0.9:8180", "127.0.0.1:8180"),
-        ("http://10.0.0.7:8180", "0.0.0.0:8180"),
-        ("http://gpu:8180", "127.0.0.1:8180"),
+        ("http://127.0.0.1:9181", "127.0.0.1:9180"),
+        ("http://127.0.0.9:9180", "127.0.0.1:9180"),
+        ("http://10.0.0.7:9180", "0.0.0.0:9180"),
+        ("http://gpu:9180", "127.0.0.1:9180"),
     ] {
         assert!(!at(url, listen), "{url} is not seen to be {listen}");
     }

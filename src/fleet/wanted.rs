@@ -62,11 +62,13 @@ pub enum Put {
 pub enum Unwanted {
     #[error("`{0}` is in the configuration: change it there, and reload")]
     Configured(String),
-    #[error("`{address}` is the backend `{name}` already")]
+    #[error("`{address}` is already the backend `{name}`")]
     AddressTaken { address: String, name: String },
     #[error("no operator has added a backend named `{0}`")]
     NotAdded(String),
-    #[error("`{name}` was found by `discovery.{place}`: it leaves when it is found no more")]
+    #[error(
+        "`{name}` was found by `discovery.{place}`: it leaves when the discovery no longer finds it"
+    )]
     Found { name: String, place: String },
 }
 

@@ -70,7 +70,7 @@ enum Trouble {
     Ask { path: &'static str, error: ApiError },
     #[error("ComfyUI {0} is too old: prompt ids need 0.3.45 or newer")]
     Unsupported(String),
-    #[error("the socket broke off")]
+    #[error("the socket broke")]
     Broken,
     #[error("no pong for {} s", .0.as_secs())]
     Silent(Duration),

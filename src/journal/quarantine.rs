@@ -24,7 +24,7 @@ pub fn sift<T>(saved: Saved, restore: impl Fn(&Saved) -> T) -> (T, usize) {
     let mut is_good = |kind: &str, name: String, alone: Saved| {
         let Err(panic) = attempt(&alone) else { return true };
         set_aside += 1;
-        error!(kind, name, panic = said(&*panic), "A record breaks the recovery; it is set aside.");
+        error!(kind, name, panic = said(&*panic), "A record cannot be restored; it is set aside.");
         false
     };
     let Saved { mut clients, mut prompts, mut files, mut assets, mut states, .. } = saved;

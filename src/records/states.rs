@@ -75,7 +75,7 @@ impl Records {
         let left = said.filter(|it| it.is_of(backend)).map(|it| it.change);
         let Some(left) = left.filter(|it| it.state != AdminState::Ready) else { return };
         let (name, state, by) = (&backend.name(), left.state.as_str(), Arc::clone(&left.by));
-        info!(backend = %name, state, by = &*by, "A backend is as its operator left it.");
+        info!(backend = %name, state, by = &*by, "A backend keeps the state that an operator set.");
         backend.heed(left, |_known| {});
     }
 }

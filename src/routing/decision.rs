@@ -124,7 +124,7 @@ pub enum Refusal {
     )]
     BackendDown { backend: BackendId },
     #[error(
-        "the server that has your jobs answers and does not work any more; they are kept for a \
+        "the server that has your jobs answers, but does not work any more; they are kept for a \
          while, and then your work goes elsewhere"
     )]
     BackendWedged { backend: BackendId },

@@ -81,10 +81,10 @@ impl HomeReason {
     pub fn text(self) -> &'static str {
         match self {
             Self::Named => "`server.home` names it",
-            Self::Remembered => "it was the home before, and the journal remembers it",
+            Self::Remembered => "it was the home before, according to the journal",
             Self::Only => "it is the only backend",
-            Self::FirstByName => "it is the first by name, and `server.home` names none",
-            Self::Next => "the home before has left the fleet",
+            Self::FirstByName => "its name comes first, and `server.home` is not set",
+            Self::Next => "the previous home has left the fleet",
         }
     }
 }

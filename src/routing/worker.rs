@@ -62,7 +62,7 @@ impl Why {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::RunsNothing => "it has prompts waiting and runs none of them",
-            Self::NeverBegan => "it began a prompt and never said what of it is cached",
+            Self::NeverBegan => "it started a prompt and never reported which nodes are cached",
             Self::Silent => "it runs a prompt and has been silent for fleet.silent_limit",
         }
     }

@@ -37,7 +37,7 @@ impl Client {
         drop(turn);
         let backend = &*sessions.shared.fleet.get(first.backend).name();
         let prompts = found.len();
-        info!(client = %mask(&self.id), backend, prompts, "A client has found its work again.");
+        info!(client = %mask(&self.id), backend, prompts, "A client got its prompts back.");
     }
 
     /// The client was forgotten at this very moment: its successor with the same id takes them.

@@ -145,11 +145,11 @@ impl Sessions {
         }
         if 0 < prompts {
             info!(backend = %backend.name(), clients, prompts,
-                "Found prompts of clients that are not known here; they are kept for them.");
+                "Found prompts of unknown clients; they are kept until the clients come.");
         }
         if 0 < left {
             warn!(backend = %backend.name(), left,
-                "There are more prompts than are kept; the rest cannot be claimed.");
+                "There are more prompts than can be kept; the rest cannot be claimed.");
         }
         Ok(())
     }

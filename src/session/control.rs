@@ -94,7 +94,7 @@ pub fn revoke(sessions: &Arc<Sessions>, backend: &Arc<Backend>, prompt: &PromptI
     let (sessions, backend, prompt) = (Arc::clone(sessions), Arc::clone(backend), prompt.clone());
     sessions.clone().shared.tasks.spawn(async move {
         let stopped = stop(&sessions, &backend, &prompt).await;
-        info!(%prompt, backend = %backend.name(), stopped, "A prompt appeared after its loss.");
+        info!(%prompt, backend = %backend.name(), stopped, "A lost prompt has appeared.");
     });
 }
 

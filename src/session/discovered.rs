@@ -71,7 +71,7 @@ impl Sessions {
                 // This may exceed a limit: other backends take the freed places while those that
                 // leave still drain.
                 Err(why) => {
-                    warn!(%why, "What a removed discovery had found stays until the next reload.");
+                    warn!(%why, "The backends of a removed discovery stay until the next reload.");
                     return;
                 }
             };
@@ -97,7 +97,7 @@ impl Sessions {
             let found = |now: Wanted| Ok::<_, BadDiff>((now.found(&place, backends), ()));
             if let Err(why) = self.want(&mut wanted, CONFIGURATION, found) {
                 let discovery = &*place;
-                warn!(discovery, %why, "What was found before the restart is not used.");
+                warn!(discovery, %why, "Backends that were found before the restart are not used.");
             }
         }
     }

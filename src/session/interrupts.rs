@@ -83,7 +83,7 @@ pub async fn interrupt(
     let queue = match backend.read_queue(limit).await {
         Ok(queue) => queue,
         Err(error) if backend.version().is_some_and(|version| version.interrupts_by_id()) => {
-            debug!(backend = %backend.name(), %error, "It is not seen what runs; it may know.");
+            debug!(backend = %backend.name(), %error, "Interrupting by id without the queue.");
             for prompt in prompts {
                 send(&sessions.shared, backend, &prompt).await?;
             }
@@ -159,7 +159,7 @@ async fn follow(shared: &Shared, backend: &Backend, prompt: &PromptId) {
             shared.metrics.interrupts_repeated.inc();
         }
     }
-    debug!(%prompt, backend = %backend.name(), "An interrupted prompt runs on.");
+    debug!(%prompt, backend = %backend.name(), "An interrupted prompt still runs.");
 }
 
 /// True if no further check is needed. A prompt that counts as lost may still run.

@@ -227,7 +227,10 @@ impl Sessions {
         let overruled = before.overruled();
         for it in wanted.overruled().into_iter().filter(|it| !overruled.contains(it)) {
             let (added, configured) = (it.added.as_str(), it.by.as_str());
-            warn!(added, configured, "The configuration has a backend that an operator had added.");
+            warn!(
+                added,
+                configured, "The configuration replaces a backend that an operator had added."
+            );
         }
         for it in wanted.not_used().iter().filter(|it| !before.not_used().contains(it)) {
             let (place, backend, why) = (it.place.as_str(), it.backend.as_str(), &it.why);

@@ -41,6 +41,6 @@ async fn next_frame(channel: &mut Channel) -> Result<Frame, String> {
     match channel.next().await {
         Some(Ok(frame)) => Ok(frame),
         Some(Err(error)) => Err(error.to_string()),
-        None => Err("closed before it was negotiated".to_owned()),
+        None => Err("closed during the negotiation".to_owned()),
     }
 }

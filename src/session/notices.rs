@@ -35,7 +35,7 @@ impl Notice {
         let (backend, grace) = (server_for_people(&name), ShowDuration(grace));
         let what = match self {
             Self::Away => "does not answer",
-            Self::Wedged => "answers, and does not work any more",
+            Self::Wedged => "answers, but does not work any more",
         };
         format!("{backend} {what}. Your job is kept for up to {grace}.")
     }

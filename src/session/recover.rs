@@ -61,7 +61,7 @@ impl Sessions {
                 files = file_count,
                 pending,
                 took_ms,
-                "Restored what the journal had."
+                "Restored the content of the journal."
             );
         }
         if 0 < lost {

@@ -154,9 +154,9 @@ pub fn lost_message(loss: Loss, backend: &str, worked_on: Option<&str>) -> Strin
     let why = match loss {
         Loss::BackendRestarted => format!("{backend} was restarted while it had this job"),
         Loss::BackendGone => format!("{backend} has not answered for too long"),
-        Loss::BackendWedged => format!("{backend} answers and does not work any more"),
+        Loss::BackendWedged => format!("{backend} answers, but does not work any more"),
         Loss::Vanished => format!("{backend} does not know this job any more"),
-        Loss::Reset => "a forced reset gave it up".to_owned(),
+        Loss::Reset => "a forced reset ended it".to_owned(),
         Loss::GatewayRestarted => {
             format!("Mooring was restarted while it was sent, and {backend} does not have it")
         }

@@ -25,7 +25,7 @@ pub(super) enum SimBody {
 
 /// An error that breaks the connection.
 #[derive(Debug, thiserror::Error)]
-#[error("the answer is cut, as asked")]
+#[error("the answer is cut off, as requested")]
 pub(super) struct Cut;
 
 impl Body for SimBody {

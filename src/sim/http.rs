@@ -62,7 +62,7 @@ pub(super) async fn serve(shared: Arc<Shared>, stream: Stream) {
 }
 
 #[derive(Debug, thiserror::Error)]
-#[error("the connection is broken, as asked")]
+#[error("the connection is broken, as requested")]
 struct Broken;
 
 async fn answer(shared: &Arc<Shared>, request: Request<Incoming>) -> Option<Response<SimBody>> {

@@ -65,7 +65,7 @@ async fn what_cannot_be_added_is_refused_and_changes_nothing() {
     let itself = format!("http://{free}");
     let cases = [
         ("a", json!({ "url": b.url() }), 409, "is in the configuration"),
-        ("x", json!({ "url": a }), 422, "is the backend `a` already"),
+        ("x", json!({ "url": a }), 422, "is already the backend `a`"),
         ("x", json!({ "url": "gpu" }), 422, "has no scheme"),
         ("x", json!({}), 422, "is missing"),
         ("x", json!({ "url": b.url(), "weight": 0 }), 422, "out of range"),

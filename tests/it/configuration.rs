@@ -71,7 +71,7 @@ fn config_show_says_where_each_value_comes_from_and_can_be_loaded_again() {
 fn who_listens_for_others_and_says_no_mode_does_not_start() {
     let text = format!("[server]\nlisten = \"0.0.0.0:0\"\n{GOOD}");
     let folder = folder(&[("mooring.toml", &text)]);
-    let what = "others than this host can connect to 0.0.0.0:0: write `auth.mode`";
+    let what = "other hosts can connect to 0.0.0.0:0: set `auth.mode`";
     let checked = mooring(folder.path(), &["check"], &[]);
     assert_eq!(checked.0, 78);
     assert!(checked.2.contains(&format!("mooring.toml:2: server.listen: {what}")), "{}", checked.2);
@@ -141,10 +141,10 @@ fn check_tells_programs_each_problem_and_each_warning() {
     let (code, told) = json(&["check", "twice", "--json"], &[]);
     assert_eq!((code, told["ok"].as_bool()), (0, Some(true)), "a warning is no problem");
     assert_eq!(told["warnings"][0]["file"], "twice/2.toml");
-    assert_eq!(told["warnings"][0]["problem"], "goes over what twice/1.toml:2 says");
+    assert_eq!(told["warnings"][0]["problem"], "overrides twice/1.toml:2");
     let (code, out, err) = mooring(folder.path(), &["check", "twice"], &[]);
     assert!(code == 0 && out.starts_with("in order: 1 backend"), "{out}");
-    assert!(err.starts_with("warning: twice/2.toml:2: log.level: goes over"), "{err}");
+    assert!(err.starts_with("warning: twice/2.toml:2: log.level: overrides"), "{err}");
 
     let (code, told) = json(&["check", "one.toml", "--json", "--probe"], &[]);
     assert_eq!((code, told["ok"].as_bool()), (1, Some(false)), "nobody listens there");

@@ -163,7 +163,7 @@ fn a_start_without_a_word_about_it_keeps_a_journal_or_says_that_there_is_none() 
     let lines = log_of_a_start(start().args(["--set", "server.base_path=/comfy"]));
     assert!(said(&lines, "There is no journal: a restart forgets"), "{lines:?}");
     assert!(said(&lines, &format!("open=\"http://127.0.0.1:{port}/comfy/\"")), "{lines:?}");
-    assert!(!said(&lines, "Restored what the journal had"), "{lines:?}");
+    assert!(!said(&lines, "Restored the content of the journal"), "{lines:?}");
 
     // A home that cannot be written to is no reason not to start.
     let lines = log_of_a_start(start().env("HOME", "/proc/none"));

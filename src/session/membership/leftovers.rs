@@ -124,7 +124,7 @@ fn of_record(shared: &Shared, record: &MemberRecord) -> Result<BackendConfig, St
         }
     };
     if record.lacks_headers {
-        warn!(backend = name, "A backend drains without headers that stand in no file.");
+        warn!(backend = name, "A backend drains without those of its headers that are in no file.");
     }
     Ok(BackendConfig { listed_by, ..backend })
 }
