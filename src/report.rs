@@ -63,6 +63,9 @@ pub(crate) struct SaidReport {
     pub by: String,
     pub why: Option<String>,
     pub ago_ms: u64,
+    /// `restart` if it holds until the server is another process.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub until: Option<&'static str>,
 }
 
 /// That a backend leaves when it has drained.
@@ -219,6 +222,7 @@ pub(crate) fn said(change: &StateChange) -> SaidReport {
         by: change.by.to_string(),
         why: change.why.as_deref().map(str::to_owned),
         ago_ms: unix_millis().saturating_sub(change.at),
+        until: change.is_of_one_process().then_some("restart"),
     }
 }
 

@@ -19,7 +19,7 @@ use crate::net::{now, unix_millis};
 use crate::report;
 use crate::routing::ids::PromptId;
 use crate::routing::placement::{AdminState, Condition};
-use crate::routing::state_change::{self, BadText, StateChange};
+use crate::routing::state_change::{self, BadText, Holds, StateChange};
 use crate::session::Sessions;
 use crate::session::control::{self, Force, Held};
 use crate::tasks::heartbeat::SILENT_AFTER;
@@ -184,7 +184,13 @@ impl StateBody {
         let by = state_change::text("by", self.by.as_deref(), state_change::BY_MAX)?;
         let by = by.map_or_else(|| peer.0.to_string(), |by| format!("{by} ({})", peer.0));
         let why = state_change::text("why", self.why.as_deref(), state_change::WHY_MAX)?;
-        Ok(StateChange { state, by: by.into(), why: why.map(Into::into), at: unix_millis() })
+        Ok(StateChange {
+            state,
+            by: by.into(),
+            why: why.map(Into::into),
+            at: unix_millis(),
+            holds: Holds::On,
+        })
     }
 }
 

@@ -22,7 +22,7 @@ use crate::journal::record::AddedRecord;
 use crate::net::{now, sleep, unix_millis};
 use crate::report;
 use crate::routing::placement::AdminState;
-use crate::routing::state_change::{self, StateChange};
+use crate::routing::state_change::{self, Holds, StateChange};
 use crate::session::Sessions;
 use crate::session::control::{self, Force, Held};
 use crate::session::membership::NotChanged;
@@ -34,6 +34,10 @@ const WAIT_MAX: Duration = Duration::from_secs(24 * 3_600);
 
 /// How many may wait for the end of a drain at one time.
 static WAITS: Semaphore = Semaphore::const_new(256);
+
+/// How long the process of a backend may live on after its `preStop` hook may have waited: it is
+/// told to end then, and killed some time later. One that lives on for longer takes work again.
+const ENDS_WITHIN: Duration = Duration::from_secs(3_600);
 
 /// How long a drain takes at least.
 const SETTLES: Duration = Duration::from_millis(250);
@@ -132,20 +136,47 @@ async fn remove(
     if is_forced {
         sessions.force_out(&backend);
     } else if let Some(wait) = wait {
-        let _ = timeout(wait, left(&sessions, &backend)).await;
+        let _ = timeout(wait, no_longer_leaves(&sessions, &backend)).await;
     }
-    if backend.has_left() {
-        return kept(&sessions, StatusCode::NO_CONTENT, Value::Null).await;
+    match Removal::of(&backend) {
+        Removal::Left => kept(&sessions, StatusCode::NO_CONTENT, Value::Null).await,
+        Removal::Leaves => {
+            let held = control::kept_there(&sessions, &backend, now());
+            let ran_out = wait.is_some() && !sessions.shared.is_leaving();
+            let body = json!({ "draining": true, "held_clients": held, "ran_out": ran_out });
+            kept(&sessions, StatusCode::ACCEPTED, body).await
+        }
+        Removal::Stays => {
+            let by = backend.settings().listed_by;
+            let message = format!("`{}` stays: it is wanted again (by {by})", backend.name());
+            error(StatusCode::CONFLICT, &message)
+        }
     }
-    let held = control::kept_there(&sessions, &backend, now());
-    let ran_out = wait.is_some() && !sessions.shared.is_leaving();
-    let body = json!({ "draining": true, "held_clients": held, "ran_out": ran_out });
-    kept(&sessions, StatusCode::ACCEPTED, body).await
 }
 
-/// Waits until it has left the fleet, or the gateway stops.
-async fn left(sessions: &Sessions, backend: &Backend) {
-    while !backend.has_left() && !sessions.shared.is_leaving() {
+/// What became of a backend that was removed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Removal {
+    Left,
+    /// When it has drained.
+    Leaves,
+    /// Somebody wants it all the same, or again.
+    Stays,
+}
+
+impl Removal {
+    fn of(backend: &Backend) -> Self {
+        match (backend.has_left(), backend.is_going()) {
+            (true, _) => Self::Left,
+            (false, true) => Self::Leaves,
+            (false, false) => Self::Stays,
+        }
+    }
+}
+
+/// Waits until it has left the fleet or is wanted again, or the gateway stops.
+async fn no_longer_leaves(sessions: &Sessions, backend: &Backend) {
+    while Removal::of(backend) == Removal::Leaves && !sessions.shared.is_leaving() {
         tokio::select! {
             () = backend.leaves() => {}
             () = sleep(LOOK_EVERY) => {}
@@ -159,10 +190,12 @@ struct DrainQuery {
     wait: Option<String>,
     by: Option<String>,
     why: Option<String>,
+    /// `restart`: it takes work again when it is another process.
+    until: Option<String>,
 }
 
 /// Drains a backend and waits for the end of that. A GET does so too: Kubernetes' preStop hook
-/// knows no other.
+/// knows no other. What is said holds also for one that is about to leave: it may be wanted again.
 async fn drain(
     State(sessions): Shared,
     Path(name): Path<String>,
@@ -183,11 +216,12 @@ async fn drain(
         Ok(wait) => wait.unwrap_or_default(),
         Err(reply) => return reply,
     };
-    if backend.admin() == AdminState::Ready {
-        let word = match drained_by(&query, peer) {
-            Ok(word) => word,
-            Err(bad) => return error(StatusCode::BAD_REQUEST, &bad.to_string()),
-        };
+    let word = match drained_by(&query, wait, peer) {
+        Ok(word) => word,
+        Err(bad) => return error(StatusCode::BAD_REQUEST, &bad),
+    };
+    let (state, said) = backend.said();
+    if word.drains_further(state, said.as_ref()) {
         // Only `off` is ever refused.
         let _ = control::set_state(&sessions, &backend, word, Force::Safe);
     }
@@ -199,16 +233,26 @@ async fn drain(
         Drain::Drained => kept(&sessions, StatusCode::OK, body).await,
         Drain::RanOut => kept(&sessions, StatusCode::ACCEPTED, body).await,
         Drain::TakenBack => error(StatusCode::CONFLICT, "it was set to ready meanwhile"),
+        Drain::Restarted => error(StatusCode::CONFLICT, "it has restarted, and is ready again"),
         Drain::Stopping => error(StatusCode::SERVICE_UNAVAILABLE, "the gateway is stopping"),
     }
 }
 
-fn drained_by(query: &DrainQuery, peer: Peer) -> Result<StateChange, state_change::BadText> {
-    let by = state_change::text("by", query.by.as_deref(), state_change::BY_MAX)?;
-    let by = by.map_or_else(|| peer.0.to_string(), |by| format!("{by} ({})", peer.0));
-    let why = state_change::text("why", query.why.as_deref(), state_change::WHY_MAX)?;
-    let state = AdminState::Draining;
-    Ok(StateChange { state, by: by.into(), why: why.map(Into::into), at: unix_millis() })
+fn drained_by(query: &DrainQuery, wait: Duration, peer: Peer) -> Result<StateChange, String> {
+    let text = |what, text, max| state_change::text(what, text, max).map_err(|it| it.to_string());
+    let by = text("by", query.by.as_deref(), state_change::BY_MAX)?;
+    let by = by.map_or_else(|| peer.0.to_string(), |by| format!("{by} ({})", peer.0)).into();
+    let why = text("why", query.why.as_deref(), state_change::WHY_MAX)?.map(Into::into);
+    let (state, at) = (AdminState::Draining, unix_millis());
+    let holds = match query.until.as_deref() {
+        None => Holds::On,
+        Some("restart") => {
+            let longest = (wait + ENDS_WITHIN).as_millis();
+            Holds::OneProcess { at_latest: at + u64::try_from(longest).unwrap_or_default() }
+        }
+        Some(_) => return Err("`until` is `restart`, or is not said".to_owned()),
+    };
+    Ok(StateChange { state, by, why, at, holds })
 }
 
 /// How a wait for the end of a drain ends.
@@ -218,6 +262,8 @@ enum Drain {
     RanOut,
     /// An operator has said that it is ready again.
     TakenBack,
+    /// It was to drain until its restart.
+    Restarted,
     Stopping,
 }
 
@@ -230,8 +276,8 @@ async fn until_drained(sessions: &Sessions, backend: &Backend, until: Instant) -
         if backend.has_left() || (settles <= now && is_empty()) {
             return Drain::Drained;
         }
-        if backend.admin() == AdminState::Ready && backend.going_since().is_none() {
-            return Drain::TakenBack;
+        if backend.admin() == AdminState::Ready {
+            return if backend.said().1.is_some() { Drain::TakenBack } else { Drain::Restarted };
         }
         if sessions.shared.is_leaving() {
             return Drain::Stopping;

@@ -100,7 +100,12 @@ impl Desk {
         self.sessions.shared.metrics.discoveries.failed(self.place());
         if !self.state.is_failing.swap(true, Ordering::Relaxed) {
             let discovery = self.place();
-            warn!(discovery, why, "A discovery fails: what it found last stays.");
+            if self.sessions.has_answered(discovery) {
+                warn!(discovery, why, "A discovery fails: what it found last stays.");
+            } else {
+                let kept = self.sessions.kept_for_now();
+                warn!(discovery, why, kept, "A discovery fails, and has never found anything.");
+            }
         }
         self.state.has_said.cancel();
     }

@@ -6,7 +6,8 @@
 //! wrote. `dns` and `kubernetes` do the asking.
 //!
 //! A source that fails changes nothing: the last good list stays, with one warning. One that has
-//! never answered has none, but for what the journal remembers of it.
+//! never answered has none, but for what the journal remembers of it; what a reload drops stays
+//! until it has answered.
 
 pub mod answers;
 mod api_server;
@@ -57,7 +58,8 @@ impl Discoveries {
     }
 
     /// Begins those of the configuration that do not run as it says, and ends those that are not in
-    /// it: what these have found leaves when it has drained. What one has found whose settings
+    /// it: what these have found leaves when it has drained, once all others have answered. What
+    /// one has found whose settings
     /// changed stays until it answers with the new ones, but has its new headers at once.
     pub fn reconfigure(&mut self) {
         let config = self.sessions.shared.config_kept();

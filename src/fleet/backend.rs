@@ -1,5 +1,6 @@
 //! One backend: its configuration, what it reports about itself, and what is known of its health.
 
+use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
@@ -28,10 +29,12 @@ use crate::routing::placement::{AdminState, BackendView, Condition};
 use crate::routing::state_change::StateChange;
 
 mod leaving;
+mod process;
 mod said;
 mod settings;
 
 pub use leaving::Going;
+pub(super) use leaving::Leaves;
 pub use said::SaidOfItself;
 
 pub(super) use settings::Common;
@@ -86,6 +89,8 @@ struct State {
     going: Option<Going>,
     /// The operator's last state change; `None` if there was none.
     said: Option<StateChange>,
+    /// When this process received that.
+    heeded: Option<Instant>,
     /// When it last went up or down, or was configured.
     since: Instant,
     /// The error of the last failed probe.
@@ -97,6 +102,10 @@ struct State {
     features: Option<Arc<str>>,
     /// When its port was last found closed: the process of that time is gone, with all its memory.
     refused: Option<Instant>,
+    /// The address of the machine that the watch link reached last.
+    reached: Option<IpAddr>,
+    /// When another process, or none, was last found there.
+    replaced: Option<Instant>,
     /// When its watch link last got a `status`.
     last_status: Option<Instant>,
 }
@@ -197,21 +206,6 @@ impl Backend {
         }
     }
 
-    /// Applies an operator's state change and remembers its author. It is noted before the next one
-    /// is applied, so that of two operators the same one is last here and after a restart.
-    pub fn heed(&self, change: StateChange, note: impl FnOnce(&StateChange)) {
-        let mut state = self.state();
-        self.store_admin(&mut state, change.state);
-        note(&change);
-        let is_ready = change.state == AdminState::Ready;
-        state.said = Some(change);
-        drop(state);
-        if is_ready {
-            // The operator has checked it.
-            self.worker_is_new();
-        }
-    }
-
     /// Sets the operator's state.
     pub fn set_admin(&self, admin: AdminState) {
         self.store_admin(&mut self.state(), admin);
@@ -247,18 +241,6 @@ impl Backend {
     /// A probe failed, and why.
     pub fn failed(&self, trouble: String) {
         self.observe(Probe::Fail, Some(trouble));
-    }
-
-    /// Its port is closed: no process listens there.
-    pub fn refused(&self, now: Instant) {
-        self.state().refused = Some(now);
-        self.worker_is_new();
-    }
-
-    /// When its process was last known to be gone.
-    #[must_use]
-    pub fn restarted(&self) -> Option<Instant> {
-        self.state().refused
     }
 
     /// Its watch link got a `status`.
@@ -300,9 +282,14 @@ impl Backend {
         self.up_state.wait_for(|turned| turned.was_probed).await;
     }
 
-    /// Waits until it is down. Cancel safe.
+    /// Waits until it is down, or has left. Cancel safe.
     pub async fn is_down(&self) {
         self.up_state.wait_for(|turned| !turned.up).await;
+    }
+
+    /// Waits until it is down and in the fleet still, or left it at once. Cancel safe.
+    pub async fn went_down(&self) {
+        self.up_state.wait_for(UpState::is_silent).await;
     }
 
     /// Waits until it is up. Cancel safe.
@@ -359,14 +346,6 @@ impl Backend {
         }
     }
 
-    /// Its watch link is open again. A server that had work and has none now counts as a new
-    /// process.
-    pub fn reopened(&self, queue_remaining: u32) {
-        if queue_remaining == 0 && 0 < self.load.queue_remaining() {
-            self.worker_is_new();
-        }
-    }
-
     /// It was up all the time and can be used again: wakes the tasks that wait for its return.
     pub(super) fn came_back(&self) {
         self.up_state.change(UpState::again);
@@ -385,12 +364,15 @@ impl State {
             admin: AdminState::Ready,
             going: None,
             said: None,
+            heeded: None,
             since: now,
             trouble: None,
             version: None,
             frontend: None,
             features: None,
             refused: None,
+            reached: None,
+            replaced: None,
             last_status: None,
         }
     }

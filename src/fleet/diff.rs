@@ -48,7 +48,10 @@ pub fn between(members: &[Member], wanted: &[BackendConfig]) -> (Diff, BTreeSet<
     let is_wanted = |it: &Member| wanted.iter().any(|one| one.authority == it.settings.authority);
     let unwanted: Vec<&Member> = members.iter().filter(|member| !is_wanted(member)).collect();
     let mut taken: BTreeSet<String> = wanted.iter().map(|it| it.name.clone()).collect();
-    for member in &unwanted {
+    // Who is called old already keeps that name: its operator may be about to say it.
+    let is_old = |member: &&Member| member.settings.name.contains('~');
+    let (old, others): (Vec<&Member>, Vec<&Member>) = unwanted.iter().copied().partition(is_old);
+    for member in old.into_iter().chain(others) {
         let name = free_name(&member.settings.name, &taken);
         if name != member.settings.name {
             let settings = BackendConfig { name: name.clone(), ..member.settings.clone() };
@@ -239,8 +242,14 @@ mod tests {
     #[test]
     fn another_server_under_a_name_makes_the_old_one_old() {
         assert_eq!(told("a=1", "a=2"), expected(&["a=2*1"], &["0:a~old=1*1"], &[0]));
+        // The fleet is in the order of its names; what is old keeps its name in any order.
+        let again = told("a=2 a~old=1", "a=3");
+        assert_eq!(again, expected(&["a=3*1"], &["0:a~old2=2*1"], &[0, 1]));
         let again = told("a~old=1 a=2", "a=3");
         assert_eq!(again, expected(&["a=3*1"], &["1:a~old2=2*1"], &[0, 1]));
+        // The next number is free again when its server has left.
+        let third = told("a=3 a~old2=2", "a=4");
+        assert_eq!(third, expected(&["a=4*1"], &["0:a~old=3*1"], &[0, 1]));
         assert_eq!(told("a~old=1 a=2", "a=1"), expected(&[], &["0:a=1*1", "1:a~old=2*1"], &[1]));
     }
 

@@ -46,7 +46,7 @@ use crate::net::{Network, now};
 use crate::routing::ids::{BackendId, ClientId};
 use crate::routing::placement::BackendView;
 use crate::tasks::Tasks;
-use backend::{Backend, Common, Going};
+use backend::{Backend, Common, Going, Leaves};
 use diff::{Applied, BadDiff, Diff, Member};
 use roster::Roster;
 
@@ -79,9 +79,9 @@ impl Fleet {
         let common = Common::new(live, network, tasks);
         let forgotten =
             Backend::new(BackendId::new(u16::MAX, u16::MAX), &diff::forgotten(), &common);
-        forgotten.leave();
+        forgotten.leave(Leaves::AtOnce);
         let nobody = Backend::new(NOBODY, &diff::forgotten(), &common);
-        nobody.leave();
+        nobody.leave(Leaves::AtOnce);
         let mut roster = Roster::default();
         for settings in &live.get().backends {
             roster.join(Arc::new(Backend::new(roster.free_id(), settings, &common)));
@@ -119,7 +119,7 @@ impl Fleet {
     /// # Errors
     /// The result would be a fleet that no configuration can describe.
     pub fn apply(&self, diff: &Diff) -> Result<Applied, BadDiff> {
-        self.apply_under(&self.watched.lock(), diff)
+        self.apply_under(&self.watched.lock(), diff, Leaves::AtOnce)
     }
 
     /// Changes the fleet to the wanted one: backends that are no longer wanted are to leave,
@@ -132,7 +132,7 @@ impl Fleet {
         // All under one lock: a backend that is wanted again must not leave at the same moment.
         let watched = self.watched.lock();
         let (diff, unwanted) = diff::between(&self.members(), wanted);
-        let mut applied = self.apply_under(&watched, &diff)?;
+        let mut applied = self.apply_under(&watched, &diff, Leaves::AtOnce)?;
         for backend in self.iter() {
             let is_news = match unwanted.contains(&backend.id) {
                 true => backend.goes(Going::now(by)),
@@ -155,7 +155,7 @@ impl Fleet {
         let join = diff::beside(&self.members(), left_over);
         let diff = Diff { join, ..Diff::default() };
         // They fit in beside the others.
-        let applied = self.apply_under(&watched, &diff).unwrap_or_default();
+        let applied = self.apply_under(&watched, &diff, Leaves::AtOnce).unwrap_or_default();
         for backend in &applied.joined {
             if let Some(going) = going.get(&*backend.authority) {
                 backend.goes(going.clone());
@@ -164,16 +164,26 @@ impl Fleet {
         applied
     }
 
-    /// Removes those of `drained` that are still to leave.
+    /// Removes those of `drained` that are still to leave. They still answer the requests that they
+    /// were sent before.
     pub fn let_go(&self, drained: BTreeSet<BackendId>) -> Applied {
-        let watched = self.watched.lock();
-        let goes = |id: &BackendId| self.has(*id) && self.get(*id).going_since().is_some();
-        let leave = drained.into_iter().filter(goes).collect();
-        // A valid fleet stays valid without some of its members.
-        self.apply_under(&watched, &Diff { leave, ..Diff::default() }).unwrap_or_default()
+        self.let_go_as(drained, Leaves::Drained)
     }
 
-    fn apply_under(&self, watched: &bool, diff: &Diff) -> Result<Applied, BadDiff> {
+    /// Has that one go at once, whatever it has, if it is to go still.
+    pub fn force_out(&self, id: BackendId) -> Applied {
+        self.let_go_as(BTreeSet::from([id]), Leaves::AtOnce)
+    }
+
+    fn let_go_as(&self, those: BTreeSet<BackendId>, how: Leaves) -> Applied {
+        let watched = self.watched.lock();
+        let goes = |id: &BackendId| self.has(*id) && self.get(*id).going_since().is_some();
+        let leave = those.into_iter().filter(goes).collect();
+        // A fleet without some of its members is one.
+        self.apply_under(&watched, &Diff { leave, ..Diff::default() }, how).unwrap_or_default()
+    }
+
+    fn apply_under(&self, watched: &bool, diff: &Diff, how: Leaves) -> Result<Applied, BadDiff> {
         let before = self.roster.load_full();
         diff::check(&self.members(), diff)?;
         let mut roster = Roster::clone(&before);
@@ -194,7 +204,7 @@ impl Fleet {
         self.roster.store(Arc::new(roster));
         for backend in diff.leave.iter().filter_map(|id| before.get(*id)) {
             info!(backend = %backend.name(), "Backend has left the fleet.");
-            backend.leave();
+            backend.leave(how);
             applied.left.push(Arc::clone(backend));
         }
         for backend in &applied.joined {

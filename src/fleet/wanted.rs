@@ -13,8 +13,17 @@ pub struct Wanted {
     /// Those that operators added, by name. The same invariant, except for names and addresses that
     /// the configuration took over later.
     added: BTreeMap<String, BackendConfig>,
+    /// The names of those that operators added and that could not be used after a restart. They are
+    /// still in the journal.
+    unusable: BTreeSet<String>,
     /// Those that were found, by the name of the discovery.
     found: BTreeMap<String, Vec<BackendConfig>>,
+    /// The names of the discoveries in the configuration of the last reload.
+    discoveries: BTreeSet<String>,
+    /// What reloads dropped while one of those had never answered. It may be meant to find the same
+    /// servers, and a slip in it must not empty the fleet. All others have priority over these.
+    /// Empty once all discoveries have answered.
+    kept: Vec<BackendConfig>,
     /// The result of combining them.
     sifted: Sifted,
 }
@@ -34,6 +43,8 @@ pub enum Source {
     Configuration,
     Operator,
     Discovery,
+    /// None any more, but a discovery of the configuration has never answered.
+    Kept,
     /// None any more: it leaves when it has drained.
     Nobody,
 }
@@ -45,6 +56,7 @@ impl Source {
             Self::Configuration => "configuration",
             Self::Operator => "operator",
             Self::Discovery => "discovery",
+            Self::Kept => "kept",
             Self::Nobody => "none",
         }
     }
@@ -108,6 +120,39 @@ impl Wanted {
         self.sift()
     }
 
+    /// The same after a reload: with these backends in the configuration, and these discoveries.
+    /// What it drops stays while one of these has never answered.
+    #[must_use]
+    pub fn reloaded(mut self, configured: &[BackendConfig], discoveries: &BTreeSet<&str>) -> Self {
+        self.discoveries = discoveries.iter().map(|it| (*it).to_owned()).collect();
+        let dropped = std::mem::replace(&mut self.configured, configured.to_vec());
+        self.keep(dropped);
+        self.sift()
+    }
+
+    /// The discoveries of the last reload that have never answered.
+    pub fn silent(&self) -> impl Iterator<Item = &str> {
+        let silent = self.discoveries.iter().filter(|it| !self.found.contains_key(*it));
+        silent.map(String::as_str)
+    }
+
+    /// Those that stay until these have answered.
+    #[must_use]
+    pub fn kept(&self) -> &[BackendConfig] {
+        &self.kept
+    }
+
+    fn keep(&mut self, dropped: Vec<BackendConfig>) {
+        if self.silent().next().is_none() {
+            self.kept.clear();
+            return;
+        }
+        let is_dropped =
+            |it: &BackendConfig| dropped.iter().any(|one| one.authority == it.authority);
+        self.kept.retain(|it| !is_dropped(it));
+        self.kept.extend(dropped);
+    }
+
     /// The same with a backend that an operator adds or changes.
     ///
     /// # Errors
@@ -123,6 +168,7 @@ impl Wanted {
             let (address, name) = (settings.authority, other.name.clone());
             return Err(Unwanted::AddressTaken { address, name });
         }
+        self.unusable.remove(&name);
         let before = self.added.insert(name, settings);
         let put = if before.is_some() { Put::Changed } else { Put::Added };
         Ok((self.sift(), put))
@@ -136,7 +182,12 @@ impl Wanted {
         self.sift()
     }
 
-    /// The same without a backend that an operator added.
+    /// An operator had added a backend of this name, and it could not be used after the restart.
+    pub fn cannot_be_used(&mut self, name: &str) {
+        self.unusable.insert(name.to_owned());
+    }
+
+    /// The same without a backend that an operator added, in use or not, or that was kept.
     ///
     /// # Errors
     /// The configuration has it, or nobody has added it.
@@ -144,7 +195,10 @@ impl Wanted {
         if self.configured.iter().any(|it| it.name == name) {
             return Err(Unwanted::Configured(name.to_owned()));
         }
-        if self.added.remove(name).is_some() {
+        let was_unusable = self.unusable.remove(name);
+        let kept = self.kept.len();
+        self.kept.retain(|it| it.name != name);
+        if self.added.remove(name).is_some() || was_unusable || self.kept.len() < kept {
             return Ok(self.sift());
         }
         let name = name.to_owned();
@@ -158,6 +212,8 @@ impl Wanted {
     #[must_use]
     pub fn found(mut self, place: &str, backends: Vec<BackendConfig>) -> Self {
         self.found.insert(place.to_owned(), backends);
+        // Nothing more is kept, and nothing at all if this was the last that had not answered.
+        self.keep(Vec::new());
         self.sift()
     }
 
@@ -165,6 +221,12 @@ impl Wanted {
     #[must_use]
     pub fn has_found(&self, place: &str, backends: &[BackendConfig]) -> bool {
         self.found.get(place).is_some_and(|found| found == backends)
+    }
+
+    /// True if this discovery has answered, perhaps to an earlier process.
+    #[must_use]
+    pub fn has_answered(&self, place: &str) -> bool {
+        self.found.contains_key(place)
     }
 
     /// The last result of that discovery.
@@ -186,7 +248,8 @@ impl Wanted {
         mut self,
         headers: impl Fn(&BackendConfig) -> Option<BackendHeaders>,
     ) -> Self {
-        for it in self.added.values_mut().chain(self.found.values_mut().flatten()) {
+        let found = self.found.values_mut().flatten();
+        for it in self.added.values_mut().chain(found).chain(&mut self.kept) {
             if let Some(headers) = headers(it) {
                 it.headers = headers;
             }
@@ -199,15 +262,19 @@ impl Wanted {
         self.found.keys().map(String::as_str)
     }
 
-    /// The same without the results of other discoveries than these.
+    /// The same without the results of other discoveries than these (those of the last reload).
     #[must_use]
     pub fn discovered_by(mut self, places: &BTreeSet<&str>) -> Self {
-        self.found.retain(|place, _| places.contains(place.as_str()));
+        let found = std::mem::take(&mut self.found).into_iter();
+        let (found, dropped): (BTreeMap<_, _>, BTreeMap<_, Vec<_>>) =
+            found.partition(|(place, _)| places.contains(place.as_str()));
+        self.found = found;
+        self.keep(dropped.into_values().flatten().collect());
         self.sift()
     }
 
     /// The whole fleet. A configured backend has priority over an operator's with the same name or
-    /// address; both have priority over discovered ones.
+    /// address; both have priority over discovered ones, and all of these over kept ones.
     #[must_use]
     pub fn fleet(&self) -> Vec<BackendConfig> {
         self.sifted.fleet.clone()
@@ -238,6 +305,15 @@ impl Wanted {
                 Some(why) => sifted.not_used.push(NotUsed { place, backend, why }),
             }
         }
+        let has_place = |it: &BackendConfig| {
+            let has_place = taken.has_no_place_for(it).is_none();
+            if has_place {
+                taken.take(it);
+                sifted.fleet.push(it.clone());
+            }
+            has_place
+        };
+        self.kept.retain(has_place);
         self.sifted = sifted;
         self
     }
@@ -263,6 +339,7 @@ impl Wanted {
         match added {
             Some(_) => Source::Operator,
             None if self.sifted.places.contains_key(name) => Source::Discovery,
+            None if self.kept.iter().any(|it| it.name == name) => Source::Kept,
             None => Source::Nobody,
         }
     }
@@ -333,6 +410,20 @@ mod tests {
         assert_eq!(wanted.without("b").unwrap_err(), Unwanted::NotAdded("b".to_owned()));
     }
 
+    /// As when its address is that of a listener since the restart.
+    #[test]
+    fn what_cannot_be_used_after_a_restart_can_be_removed_once_or_put_anew() {
+        let mut wanted = Wanted::default().configured(&[one("a", 1)]);
+        wanted.cannot_be_used("b");
+        assert_eq!((names(&wanted), wanted.source("b")), (named(&[("a", "h:1")]), Source::Nobody));
+        let removed = wanted.clone().without("b").unwrap();
+        assert_eq!(removed.without("b").unwrap_err(), Unwanted::NotAdded("b".to_owned()));
+        let (wanted, put) = wanted.put(one("b", 2)).unwrap();
+        assert_eq!(put, Put::Added);
+        let removed = wanted.without("b").unwrap();
+        assert_eq!(removed.without("b").unwrap_err(), Unwanted::NotAdded("b".to_owned()));
+    }
+
     #[test]
     fn what_the_configuration_has_is_not_an_operators() {
         let wanted = Wanted::default().configured(&[one("a", 1)]);
@@ -376,6 +467,47 @@ mod tests {
         let wanted = wanted.without("b").unwrap();
         assert_eq!(names(&wanted), named(&[("a", "h:1"), ("b", "h:2"), ("y", "h:9")]));
         assert_eq!(names(&wanted.discovered_by(&BTreeSet::new())), named(&[("a", "h:1")]));
+    }
+
+    fn places<'a>(names: &[&'a str]) -> BTreeSet<&'a str> {
+        names.iter().copied().collect()
+    }
+
+    #[test]
+    fn what_a_reload_drops_stays_until_its_discoveries_have_answered() {
+        let listed = Wanted::default().configured(&[one("a", 1), one("b", 2)]);
+        let reloaded = listed.clone().reloaded(&[], &places(&["gpus", "more"]));
+        let wanted = reloaded.discovered_by(&places(&["gpus", "more"]));
+        assert_eq!(names(&wanted), named(&[("a", "h:1"), ("b", "h:2")]));
+        assert_eq!((wanted.source("a"), wanted.kept().len()), (Source::Kept, 2));
+        assert_eq!(wanted.silent().collect::<Vec<_>>(), ["gpus", "more"]);
+        // A second attempt with another slip, and one that answers.
+        let wanted = wanted.reloaded(&[one("c", 3)], &places(&["gpus", "other"]));
+        let wanted = wanted.found("gpus", vec![one("x", 1)]);
+        assert_eq!(names(&wanted), named(&[("c", "h:3"), ("x", "h:1"), ("b", "h:2")]));
+        assert_eq!(wanted.source("b"), Source::Kept, "and what was found has its own place");
+        let done = wanted.clone().found("other", Vec::new());
+        assert_eq!(names(&done), named(&[("c", "h:3"), ("x", "h:1")]), "a fleet of none is one");
+        // Nothing is waited for any more; and who is removed goes.
+        let gone = wanted.clone().reloaded(&[], &places(&["gpus"]));
+        assert_eq!(names(&gone), named(&[("x", "h:1")]));
+        assert_eq!(names(&wanted.without("b").unwrap()), named(&[("c", "h:3"), ("x", "h:1")]));
+        let same = listed.reloaded(&[one("a", 9), one("b", 2)], &places(&["gpus"]));
+        let moved = named(&[("a", "h:9"), ("b", "h:2")]);
+        assert_eq!(names(&same), moved, "another address under its name is meant");
+    }
+
+    #[test]
+    fn what_a_discovery_of_another_name_had_found_stays_until_the_new_one_has_answered() {
+        let wanted = Wanted::default().reloaded(&[], &places(&["gpus"]));
+        let wanted = wanted.found("gpus", vec![one("x", 1), one("y", 2)]);
+        let renamed =
+            |names: &BTreeSet<&str>| wanted.clone().reloaded(&[], names).discovered_by(names);
+        let boxes = renamed(&places(&["boxes"]));
+        assert_eq!(names(&boxes), named(&[("x", "h:1"), ("y", "h:2")]));
+        let found = boxes.found("boxes", vec![one("x", 1)]);
+        assert_eq!((names(&found), found.source("x")), (named(&[("x", "h:1")]), Source::Discovery));
+        assert_eq!(names(&renamed(&places(&[]))), named(&[]), "nothing is to be waited for");
     }
 
     #[test]

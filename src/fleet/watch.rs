@@ -140,6 +140,9 @@ impl Watch {
                 false => Trouble::Connect(error),
             }
         })?;
+        if let Some(machine) = stream.peer() {
+            backend.reached(machine, now());
+        }
         let path = format!("/ws?clientId={}", self.common.own_watch.id());
         let headers = backend.headers();
         let mut channel =

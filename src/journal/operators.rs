@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::record::VERSION;
 use crate::routing::home::Remembered;
 use crate::routing::placement::AdminState;
-use crate::routing::state_change::StateChange;
+use crate::routing::state_change::{Holds, StateChange};
 
 /// The state that an operator set for a backend.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
@@ -25,14 +25,21 @@ pub struct StateRecord {
     /// For which server it was set, if its discovery said which one it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub identity: Option<Arc<str>>,
+    /// It holds for one process, and up to then at the latest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    one_process_until: Option<u64>,
 }
 
 impl StateRecord {
     #[must_use]
     pub fn new(backend: Arc<str>, change: &StateChange) -> Self {
-        let StateChange { state, by, why, at } = change.clone();
+        let StateChange { state, by, why, at, holds } = change.clone();
         let state = state.as_str().to_owned();
-        Self { v: VERSION, backend, state, by, why, at, identity: None }
+        let one_process_until = match holds {
+            Holds::On => None,
+            Holds::OneProcess { at_latest } => Some(at_latest),
+        };
+        Self { v: VERSION, backend, state, by, why, at, identity: None, one_process_until }
     }
 
     /// The same record, for the server of this identity.
@@ -47,7 +54,9 @@ impl StateRecord {
     #[must_use]
     pub fn change(self) -> StateChange {
         let state = AdminState::parse(&self.state).unwrap_or(AdminState::Draining);
-        StateChange { state, by: self.by, why: self.why, at: self.at }
+        let holds =
+            self.one_process_until.map_or(Holds::On, |at_latest| Holds::OneProcess { at_latest });
+        StateChange { state, by: self.by, why: self.why, at: self.at, holds }
     }
 }
 
@@ -125,10 +134,14 @@ mod tests {
             by: "ada (10.0.0.1)".into(),
             why: Some("its fan".into()),
             at: 5,
+            holds: Holds::On,
         };
-        let record = StateRecord::new("a".into(), &change);
-        let read: StateRecord = decode(&encode(&record)).unwrap();
-        assert_eq!((read.clone(), read.change()), (record, change));
+        for holds in [Holds::On, Holds::OneProcess { at_latest: 9 }] {
+            let change = StateChange { holds, ..change.clone() };
+            let record = StateRecord::new("a".into(), &change);
+            let read: StateRecord = decode(&encode(&record)).unwrap();
+            assert_eq!((read.clone(), read.change()), (record, change));
+        }
         let newer = br#"{"v":1,"backend":"a","state":"asleep","by":"ada","at":5}"#;
         let read: StateRecord = decode(newer).unwrap();
         assert_eq!(read.change().state, AdminState::Draining);

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::future::Future as _;
 use std::io;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -51,6 +52,15 @@ impl Stream {
     #[must_use]
     pub fn simulated(stream: impl Simulated + 'static) -> Self {
         Self { wire: Transport::Simulated(Box::new(stream)), patience: None, stalled: None }
+    }
+
+    /// The address of the other side; `None` if it is gone or simulated.
+    #[must_use]
+    pub fn peer(&self) -> Option<IpAddr> {
+        match &self.wire {
+            Transport::Tcp(stream) => Some(stream.peer_addr().ok()?.ip()),
+            Transport::Simulated(_) => None,
+        }
     }
 
     /// A write that makes no progress for so long fails with [`io::ErrorKind::TimedOut`], and the

@@ -175,8 +175,8 @@ impl Reloader {
         match outcome {
             Ok(Reloaded { applied, need_restart, warnings }) => {
                 metrics.reloaded(true, unix_millis());
-                for problem in warnings {
-                    warn!(problem, "What was read before is used still.");
+                for warning in warnings {
+                    warn!(warning, "Not all is as the new configuration says.");
                 }
                 info!(applied = applied.join(" "), "The configuration was reloaded.");
                 if !need_restart.is_empty() {
@@ -202,7 +202,7 @@ impl Reloader {
         let before = self.front.shared.config_kept();
         let changes = changes(&before, &config);
         config.keep_until_restart(&before);
-        let ReadAgain { rotated, problems: warnings } = self.read_secrets(&config).await?;
+        let ReadAgain { rotated, problems: mut warnings } = self.read_secrets(&config).await?;
         let moves = self.listeners.plan(&before, &config).await?;
         if let Err(bad) = self.front.sessions.configure_fleet(config) {
             self.listeners.withdraw(moves, &before).await;
@@ -211,6 +211,7 @@ impl Reloader {
         let has_rotated = !rotated.is_empty();
         self.front.sessions.rotate(&rotated);
         self.apply(moves).await;
+        warnings.extend(self.front.sessions.kept_for_now());
         let named = |needs_restart| -> Vec<String> {
             let those = changes.iter().filter(move |it| it.needs_restart == needs_restart);
             those.map(|it| it.key.clone()).collect()

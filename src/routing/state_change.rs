@@ -20,6 +20,61 @@ pub struct StateChange {
     pub why: Option<Arc<str>>,
     /// Milliseconds since 1970, because another process may read it.
     pub at: u64,
+    pub holds: Holds,
+}
+
+/// How long a word holds.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Holds {
+    /// Until somebody says something else.
+    #[default]
+    On,
+    /// Until the server is another process, and no longer than up to then, in milliseconds since
+    /// 1970: what is to end may stay after all, and its end may be missed.
+    OneProcess { at_latest: u64 },
+}
+
+/// What was seen of a server since a word was said of it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct SeenSince {
+    pub is_up: bool,
+    /// Its process was gone, or another machine was found at its name. That it was down says
+    /// nothing: a server that loads a model may look so, and goes on.
+    pub was_replaced: bool,
+}
+
+impl StateChange {
+    /// True if it does not hold any more.
+    #[must_use]
+    pub fn is_over(&self, seen: SeenSince, now: u64) -> bool {
+        seen.is_up && (self.is_past(now) || (self.is_of_one_process() && seen.was_replaced))
+    }
+
+    /// True if it held for one process, and that was to end long ago.
+    #[must_use]
+    pub fn is_past(&self, now: u64) -> bool {
+        matches!(self.holds, Holds::OneProcess { at_latest } if at_latest <= now)
+    }
+
+    #[must_use]
+    pub fn is_of_one_process(&self) -> bool {
+        matches!(self.holds, Holds::OneProcess { .. })
+    }
+
+    /// True if this wish for a drain says more than what was said before: `state` is how the
+    /// operator has the backend now, and `said` the word for that. One that is off drains as well,
+    /// and whoever drains it until he says otherwise is not overruled by the end of a process.
+    #[must_use]
+    pub fn drains_further(&self, state: AdminState, said: Option<&Self>) -> bool {
+        match (state, said) {
+            (AdminState::Ready, _) | (AdminState::Draining, None) => true,
+            (AdminState::Off, _) => false,
+            (AdminState::Draining, Some(said)) if said.is_of_one_process() => true,
+            (AdminState::Draining, Some(said)) => {
+                !self.is_of_one_process() && self.why.is_some() && self.why != said.why
+            }
+        }
+    }
 }
 
 /// A name or a reason that cannot be shown in one line.
@@ -47,6 +102,43 @@ pub fn text<'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn drains(why: Option<&str>, holds: Holds) -> StateChange {
+        let (state, why) = (AdminState::Draining, why.map(Into::into));
+        StateChange { state, by: "ada".into(), why, at: 5, holds }
+    }
+
+    const HOOK: Holds = Holds::OneProcess { at_latest: 100 };
+
+    #[test]
+    fn a_drain_of_one_process_ends_with_it_and_any_other_when_somebody_says_so() {
+        let seen = |is_up, was_replaced| SeenSince { is_up, was_replaced };
+        let person = drains(None, Holds::On);
+        assert!(!person.is_over(seen(true, true), u64::MAX));
+        let hook = drains(None, HOOK);
+        assert!(!hook.is_over(seen(true, false), 99), "the process that is to end is there still");
+        assert!(!hook.is_over(seen(false, true), 99), "there is none yet");
+        assert!(hook.is_over(seen(true, true), 99));
+        assert!(hook.is_over(seen(true, false), 100), "its end was missed, or it did not end");
+        assert!(!hook.is_over(seen(false, false), 100));
+        assert!(hook.is_past(100) && !hook.is_past(99) && !person.is_past(u64::MAX));
+    }
+
+    #[test]
+    fn a_wish_for_a_drain_is_taken_down_if_it_says_more_than_the_word_before() {
+        use AdminState::{Draining, Off, Ready};
+        let (person, hook) = (drains(None, Holds::On), drains(None, HOOK));
+        let fan = drains(Some("fan"), Holds::On);
+        for word in [&person, &hook, &fan] {
+            assert!(word.drains_further(Ready, None) && word.drains_further(Ready, Some(&person)));
+            assert!(!word.drains_further(Off, Some(&person)), "it drains as it is");
+            assert!(word.drains_further(Draining, Some(&hook)), "a new process has its own end");
+        }
+        assert!(!hook.drains_further(Draining, Some(&person)), "a person's word stays");
+        assert!(!person.drains_further(Draining, Some(&fan)));
+        assert!(fan.drains_further(Draining, Some(&person)));
+        assert!(!fan.drains_further(Draining, Some(&fan)));
+    }
 
     #[test]
     fn a_text_is_one_line_of_bounded_length_or_none() {

@@ -59,7 +59,14 @@ impl Sessions {
         self.wanted.lock().found_by(place).to_vec()
     }
 
-    /// The results of other discoveries than these are no longer wanted.
+    /// True if this discovery has ever answered, perhaps to an earlier process.
+    #[must_use]
+    pub fn has_answered(&self, place: &str) -> bool {
+        self.wanted.lock().has_answered(place)
+    }
+
+    /// The results of other discoveries than these are no longer wanted. They are kept until each
+    /// of these has answered once.
     pub fn discovered_by(self: &Arc<Self>, places: &BTreeSet<&str>) {
         let applied = {
             let mut wanted = self.wanted.lock();

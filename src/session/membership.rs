@@ -78,7 +78,8 @@ impl Sessions {
         let applied = {
             let mut wanted = self.wanted.lock();
             let configured = |now: Wanted| {
-                let next = now.configured(&config.backends);
+                let places = config.discovery.iter().map(|it| it.name.as_str()).collect();
+                let next = now.reloaded(&config.backends, &places);
                 let itself = self.that_would_be_itself(&config, next.fleet());
                 if itself.is_empty() { Ok((next, ())) } else { Err(NotConfigured::Itself(itself)) }
             };
@@ -120,7 +121,8 @@ impl Sessions {
     }
 
     /// Removes a backend that an operator added: it leaves when it has drained. One that is already
-    /// to leave is unchanged. `None` if it was not in use, because the configuration had its place.
+    /// to leave is unchanged. `None` if it was not in use: the configuration had its place, or it
+    /// could not be used after a restart.
     ///
     /// # Errors
     /// The configuration has it, or it does not exist.
@@ -132,11 +134,12 @@ impl Sessions {
         let (backend, applied) = {
             let mut wanted = self.wanted.lock();
             let backend = self.shared.fleet.by_name(name);
-            if backend.as_ref().is_some_and(|it| it.going_since().is_some()) {
-                return Ok(backend);
-            }
             let without = |now: Wanted| Ok::<_, NotChanged>((now.without(name)?, ()));
-            let (applied, ()) = self.want(&mut wanted, by, without)?;
+            let applied = match self.want(&mut wanted, by, without) {
+                Ok((applied, ())) => applied,
+                Err(_) if backend.as_ref().is_some_and(|it| it.is_going()) => return Ok(backend),
+                Err(why) => return Err(why),
+            };
             self.shared.records.journal.note_added(name.into(), None);
             (backend, applied)
         };
@@ -147,13 +150,9 @@ impl Sessions {
     /// Makes a backend that is to leave do so at once: the prompts that are pending there are lost
     /// (P6).
     pub fn force_out(self: &Arc<Self>, backend: &Arc<Backend>) {
-        self.let_go(BTreeSet::from([backend.id]));
-    }
-
-    fn let_go(self: &Arc<Self>, drained: BTreeSet<BackendId>) {
         let applied = {
             let _wanted = self.wanted.lock();
-            self.noted(self.shared.fleet.let_go(drained))
+            self.noted(self.shared.fleet.force_out(backend.id))
         };
         self.take_up(applied);
     }
@@ -171,10 +170,13 @@ impl Sessions {
             match restored {
                 // Before any work begins: there is nothing to take up.
                 Ok((_applied, ())) => {}
-                Err(why) => warn!(
-                    backend = &*name,
-                    why, "A backend that an operator had added is not used after the restart."
-                ),
+                Err(why) => {
+                    wanted.cannot_be_used(&name);
+                    warn!(
+                        backend = &*name,
+                        why, "A backend that an operator had added is not used after the restart."
+                    );
+                }
             }
         }
     }
@@ -206,6 +208,22 @@ impl Sessions {
             Some(key) => Err(format!("`{}` is this gateway itself (`{key}`)", backend.authority)),
             None => Ok(()),
         }
+    }
+
+    /// Which backends reloads dropped that are kept, and until when, in one line for operators.
+    /// `None` if there are none.
+    #[must_use]
+    pub fn kept_for_now(&self) -> Option<String> {
+        let wanted = self.wanted.lock();
+        let quoted = |names: Vec<String>| names.join(", ");
+        let kept = quoted(wanted.kept().iter().map(|it| format!("`{}`", it.name)).collect());
+        let silent = quoted(wanted.silent().map(|it| format!("`discovery.{it}`")).collect());
+        (!kept.is_empty()).then(|| {
+            format!(
+                "{kept}: dropped, and kept until {silent} has answered for the first time; \
+                 `mooring backends remove NAME` does not wait for that"
+            )
+        })
     }
 
     /// The source that wants this backend.
@@ -260,6 +278,9 @@ impl Sessions {
 
     /// Starts what depends on joined backends, and ends the work of those that left.
     fn welcome(self: &Arc<Self>, applied: Applied) {
+        for backend in &applied.left {
+            self.shared.records.process_left(backend);
+        }
         for backend in applied.joined {
             self.shared.records.recall_state(&backend);
             self.look_for_unclaimed_at(backend);
@@ -279,6 +300,7 @@ impl Sessions {
         for backend in self.shared.fleet.iter() {
             let_go_of_tunnels(self, &backend, &held);
             backend.pool.sweep(now);
+            self.shared.records.end_what_is_over(&backend);
         }
         self.let_go_of_backends(now);
     }
@@ -293,7 +315,11 @@ impl Sessions {
         let leave: BTreeSet<BackendId> =
             self.shared.fleet.iter().filter(may_go).map(|backend| backend.id).collect();
         if !leave.is_empty() {
-            self.let_go(leave);
+            let applied = {
+                let _wanted = self.wanted.lock();
+                self.noted(self.shared.fleet.let_go(leave))
+            };
+            self.take_up(applied);
         }
     }
 }

@@ -386,3 +386,92 @@ async fn what_the_router_itself_refuses_is_told_as_every_other_error() {
     let set = send(world.admin, Method::POST, "/api/v1/backends/a/state", &form, state).await;
     assert_eq!(set.status, 200, "{}", set.text());
 }
+
+/// What operators are shown of it.
+async fn row(world: &World, name: &str) -> Value {
+    let shown = world.admin_get("/api/v1/backends").await.json();
+    let rows = shown["backends"].as_array().unwrap();
+    rows.iter().find(|it| it["name"] == name).cloned().unwrap_or_default()
+}
+
+/// It drains anyway, and somebody says why it must not come back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_drain_of_a_backend_that_is_about_to_leave_holds_when_it_is_wanted_again() {
+    let world = World::new(2).await;
+    let home = world.submit("ada", &slow(400, 60.0)).await.backend().to_owned();
+    let everyone = world.gateway.shared.config().backends.clone();
+    world.reload(|config| config.backends.retain(|it| it.name != home)).await.unwrap();
+    assert_eq!(row(&world, &home).await["state"], "draining");
+    let path = format!("/api/v1/backends/{home}/drain?wait=0s&why=fan");
+    assert_eq!(world.admin_get(&path).await.status, 202);
+    world.reload(|config| config.backends = everyone).await.unwrap();
+    let shown = row(&world, &home).await;
+    assert_eq!((&shown["state"], &shown["leaving"]), (&json!("draining"), &Value::Null));
+    assert_eq!(shown["said"]["why"], "fan");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_waits_for_a_removal_is_told_when_it_is_taken_back() {
+    let (world, b) = (World::new(1).await, sim("b").await);
+    let given = json!({ "url": b.url(), "weight": 100 });
+    put(&world, "b", &given).await;
+    world.all_up().await;
+    assert_eq!(world.submit("ada", &slow(400, 60.0)).await.backend(), "b");
+    let backend = world.gateway.shared.fleet.by_name("b").unwrap();
+    let (removed, added) = tokio::join!(soon("an end", delete(&world, "b?drain=10m")), async {
+        until("it leaves", || backend.is_going()).await;
+        put(&world, "b", &given).await
+    });
+    assert_eq!((removed.status, added.status), (409, 201), "{}", removed.text());
+    assert!(removed.text().contains("wanted again (by operator)"), "{}", removed.text());
+    assert_eq!(row(&world, "b").await["state"], "ready");
+}
+
+/// A `preStop` hook runs also when a container is restarted in its pod: the same server at the same
+/// address, and a new process.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_drain_until_a_restart_ends_with_the_process_and_a_persons_does_not() {
+    let world = World::new(2).await;
+    let drain = async |name: &str, query: &str| {
+        let path = format!("/api/v1/backends/{name}/drain?wait=0s{query}");
+        world.admin_get(&path).await.status
+    };
+    assert_eq!(drain("a", "&until=later").await, 400);
+    assert_eq!((drain("a", "&until=restart").await, drain("b", "&why=fan").await), (200, 200));
+    assert_eq!(drain("b", "&until=restart").await, 200, "it is no more than was said");
+    assert_eq!(row(&world, "a").await["said"]["until"], "restart");
+    for name in ["a", "b"] {
+        world.sim(name).crash().await;
+        world.is_down(name).await;
+        world.sim(name).restart().await.unwrap();
+    }
+    world.all_up().await;
+    let backend = |name: &str| world.gateway.shared.fleet.by_name(name).unwrap();
+    until("it takes work", || backend("a").view(mooring::net::now()).serves_new()).await;
+    let (a, b) = (row(&world, "a").await, row(&world, "b").await);
+    assert_eq!((&a["state"], &a["said"]), (&json!("ready"), &Value::Null));
+    assert_eq!((&b["state"], &b["said"]["why"]), (&json!("draining"), &json!("fan")));
+}
+
+/// The gateway listens there since the restart.
+#[tokio::test]
+async fn what_was_added_and_cannot_be_used_after_a_restart_can_be_removed() {
+    let (a, folder) = (sim("a").await, TempDir::new().unwrap());
+    let free = Tcp.listen(([127, 0, 0, 1], 0).into()).await.unwrap().local_addr().to_string();
+    let daemon = Daemon::start(&a, &folder);
+    let path = "/api/v1/backends/b";
+    let body = json!({ "url": format!("http://{free}") }).to_string();
+    assert_eq!(send(daemon.admin, Method::PUT, path, &[], &body).await.status, 201);
+    daemon.kill();
+    let daemon = Daemon::start_with(&a, &folder, &["--listen", &free]);
+    let removed = async |status| {
+        let answer = send(daemon.admin, Method::DELETE, path, &[], "").await;
+        assert_eq!(answer.status, status, "{}", answer.text());
+    };
+    removed(204).await;
+    removed(404).await;
+    daemon.kill();
+    let daemon = Daemon::start(&a, &folder);
+    let shown = send(daemon.admin, Method::GET, "/api/v1/backends", &[], "").await.json();
+    assert_eq!(shown["backends"].as_array().unwrap().len(), 1, "{shown}");
+}

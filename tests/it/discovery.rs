@@ -119,6 +119,47 @@ async fn a_reload_adds_changes_and_removes_a_discovery() {
     has(&world, &["a"]).await;
 }
 
+/// A discovery takes the place of listed backends, and there is a slip in its name.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_reload_drops_stays_until_a_new_discovery_has_answered() {
+    let (a, b) = (sim("a").await, sim("b").await);
+    let dns = DnsServer::start().await;
+    serve(&dns, &[&a]);
+    let (resolver, found) = (dns.at.to_string(), format!("a.fleet.test:{}", a.addr().port()));
+    let places = |name: &str, service: &str| {
+        let (srv, at) = (format!("{name}.srv"), format!("{name}.resolver"));
+        found_by(&[(&srv, service), (&at, &resolver)])
+    };
+    let world = World::over(vec![a, b], |_| {}).await;
+    let replaced = world.reload(|config| {
+        config.backends.clear();
+        config.discovery = places("gpus", "_slip._tcp.fleet.test");
+    });
+    let told = replaced.await.unwrap().warnings;
+    let expected = "`a`, `b`: dropped, and kept until `discovery.gpus` has answered";
+    assert!(told.len() == 1 && told[0].starts_with(expected), "{told:?}");
+    until("the discovery fails", || is_failing(&world, "gpus")).await;
+    let shown = world.admin_get("/api/v1/backends").await.json();
+    for row in shown["backends"].as_array().unwrap() {
+        assert_eq!((&row["wanted_by"], &row["state"]), (&json!("kept"), &json!("ready")), "{row}");
+    }
+    // The slip is mended: what it does not find goes.
+    world.reload(|config| config.discovery = places("gpus", SERVICE)).await.unwrap();
+    has(&world, &[&found]).await;
+    // The same with another name for it.
+    world
+        .reload(|config| config.discovery = places("boxes", "_slip._tcp.fleet.test"))
+        .await
+        .unwrap();
+    until("the discovery fails", || is_failing(&world, "boxes")).await;
+    let source = || world.gateway.sessions.source_of(&found).as_str();
+    assert_eq!((names(&world), source()), (vec![found.clone()], "kept"));
+    // An operator need not wait for it.
+    let path = format!("/api/v1/backends/{found}");
+    assert_eq!(send(world.admin, Method::DELETE, &path, &[], "").await.status, 202);
+    has(&world, &[]).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_found_gives_way_to_the_configuration_and_is_never_the_gateway_itself() {
     let a = sim("a").await;

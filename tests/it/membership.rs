@@ -1,11 +1,14 @@
 //! Backends that come, change and go while everything runs.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
-use mooring::config::BackendConfig;
+use mooring::config::{BackendConfig, OnOff};
 use mooring::fleet::diff::{BadDiff, Diff};
 use serde_json::json;
+use tokio::sync::Notify;
 
+use crate::passthrough::{Act, ok, world as puppet_world};
 use crate::support::{World, quick, slow, until};
 
 /// What the gateway was configured with, and has to do with at this moment.
@@ -177,4 +180,33 @@ async fn a_backend_that_is_wanted_again_stays() {
     ada.until_end(&running.prompt_id()).await;
     assert_eq!(world.gateway.shared.fleet.by_name(&home).unwrap().id, id);
     assert_eq!(state(&world, &home).await, "ready");
+}
+
+/// Nothing is pending there, and somebody waits for an answer.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_backend_that_leaves_in_good_order_answers_what_it_was_asked_before() {
+    for (passthrough, leaves_at_once) in
+        [(OnOff::On, false), (OnOff::Off, false), (OnOff::On, true)]
+    {
+        let told = Arc::new(Notify::new());
+        let act = Act::AnswerWhenTold(Arc::clone(&told), ok("slow"));
+        let (world, puppet) =
+            puppet_world(&[("/pack/a", act)], |config| config.server.passthrough = passthrough)
+                .await;
+        let id = world.gateway.shared.fleet.by_name("a").unwrap().id;
+        let leaving = async {
+            until("it is asked", || !puppet.asked().is_empty()).await;
+            if leaves_at_once {
+                let diff = Diff { leave: BTreeSet::from([id]), ..Diff::default() };
+                world.gateway.sessions.apply(&diff).unwrap();
+            } else {
+                change(&world, &[]);
+                has_left(&world, "a").await;
+                told.notify_one();
+            }
+        };
+        let (answer, ()) = tokio::join!(world.get("/pack/a"), leaving);
+        let expected = if leaves_at_once { 502 } else { 200 };
+        assert_eq!(answer.status, expected, "{passthrough:?}: {}", answer.text());
+    }
 }

@@ -37,12 +37,23 @@ impl Going {
     }
 }
 
+/// How a backend leaves.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(in crate::fleet) enum Leaves {
+    /// No client is held there. It may be healthy, and answers the requests that it was sent.
+    Drained,
+    /// With whatever it has: an operator forced it, or another server has its address.
+    AtOnce,
+}
+
 impl Backend {
-    /// It has left the fleet. Its tasks end, and nobody waits for it.
-    pub(in crate::fleet) fn leave(&self) {
+    /// It has left the fleet. Its tasks end, and nobody waits for it, except the requests that it
+    /// was sent before, if it has drained.
+    pub(in crate::fleet) fn leave(&self, how: Leaves) {
         self.has_left.store(true, Ordering::SeqCst);
         self.leaving.cancel();
-        self.up_state.change(|turned| UpState { up: false, ..turned.again() });
+        let has_drained = how == Leaves::Drained;
+        self.up_state.change(|turned| UpState { up: false, has_drained, ..turned.again() });
     }
 
     /// True if it is remembered only because records name it.

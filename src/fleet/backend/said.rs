@@ -1,9 +1,12 @@
-//! What a backend has reported about itself.
+//! What a backend has reported about itself, and what its operator has said about it.
 
 use std::sync::Arc;
 
 use super::Backend;
 use crate::comfy::version::Version;
+use crate::net::now;
+use crate::routing::placement::AdminState;
+use crate::routing::state_change::{SeenSince, StateChange};
 
 /// What a server reports about itself.
 #[derive(Clone, Debug)]
@@ -13,6 +16,46 @@ pub struct SaidOfItself {
 }
 
 impl Backend {
+    /// Applies an operator's state change and remembers its author. It is noted before the next one
+    /// is applied, so that of two operators the same one is last here and after a restart.
+    pub fn heed(&self, change: StateChange, note: impl FnOnce(&StateChange)) {
+        let mut state = self.state();
+        self.store_admin(&mut state, change.state);
+        note(&change);
+        let is_ready = change.state == AdminState::Ready;
+        (state.said, state.heeded) = (Some(change), Some(now()));
+        drop(state);
+        if is_ready {
+            // The operator has checked it.
+            self.worker_is_new();
+        }
+    }
+
+    /// The state that its operator gave it, and his last state change. Whether it is to leave does
+    /// not matter here.
+    #[must_use]
+    pub fn said(&self) -> (AdminState, Option<StateChange>) {
+        let state = self.state();
+        (state.admin, state.said.clone())
+    }
+
+    /// Forgets a state change that is over; then the backend is ready. `now` is in milliseconds
+    /// since 1970. True if there was one.
+    pub fn unsay_what_is_over(&self, now: u64, note: impl FnOnce()) -> bool {
+        let mut state = self.state();
+        let Some(said) = &state.said else { return false };
+        let replaced = state.replaced.zip(state.heeded);
+        let was_replaced = replaced.is_some_and(|(replaced, heeded)| heeded < replaced);
+        let seen = SeenSince { is_up: state.health.is_up(), was_replaced };
+        if !said.is_over(seen, now) {
+            return false;
+        }
+        self.store_admin(&mut state, AdminState::Ready);
+        note();
+        state.said = None;
+        true
+    }
+
     /// Stores what it reported when the watch link opened.
     pub fn learned(&self, said: SaidOfItself, features: Option<Arc<str>>) {
         let mut state = self.state();

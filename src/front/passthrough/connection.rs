@@ -282,7 +282,7 @@ impl PassthroughConnection {
             };
             params.dialled = (!was_kept).then_some(&target.backend.breaker);
             let mut exchange = Exchange::new(upstream, std::mem::take(&mut self.scratch), &params);
-            let mut down = std::pin::pin!(target.backend.is_down());
+            let mut down = std::pin::pin!(target.backend.went_down());
             let outcome = poll_fn(|cx| {
                 let polled = exchange.poll(cx, &params, conn, deadline);
                 if let (true, Some(barred)) = (polled.is_pending(), &mut barred)

@@ -26,11 +26,14 @@ pub struct ReadAgain {
 }
 
 impl Sessions {
-    /// Reads the files of backends that operators added, and of those that drain; `config` says
-    /// which may be read. May block on a disk.
+    /// Reads the files of backends that operators added, of those that are kept for now, and of
+    /// those that drain; `config` says which may be read. May block on a disk.
     #[must_use]
     pub fn read_secrets_again(&self, config: &Config) -> ReadAgain {
-        let added = self.wanted.lock().added();
+        let added = {
+            let wanted = self.wanted.lock();
+            wanted.added().into_iter().chain(wanted.kept().iter().cloned()).collect::<Vec<_>>()
+        };
         let members = self.shared.fleet.iter().filter(|it| it.going_since().is_some());
         let going: Vec<BackendConfig> = members.map(|it| it.settings()).collect();
         let mut again = ReadAgain::default();
