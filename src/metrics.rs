@@ -15,6 +15,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
 
 mod assets;
+mod certificates;
 mod discoveries;
 mod guests;
 mod labels;
@@ -24,6 +25,7 @@ use crate::lock::{Lock, rank};
 use crate::routing::decision::Reason;
 use crate::routing::pending::End;
 use assets::AssetMetrics;
+use certificates::CertificateMetrics;
 use discoveries::Discoveries;
 use guests::GuestMetrics;
 pub use labels::ByBackend;
@@ -77,6 +79,7 @@ pub struct Metrics {
     pub stale_answers: Counter,
     pub assets: AssetMetrics,
     pub guests: GuestMetrics,
+    pub certificates: CertificateMetrics,
     pub log_bytes: Gauge,
     pub journal_failing: Gauge,
     pub config_last_reload_success: Gauge,
@@ -131,6 +134,7 @@ impl Default for Metrics {
             stale_answers: Counter::default(),
             assets: AssetMetrics::default(),
             guests: GuestMetrics::default(),
+            certificates: CertificateMetrics::default(),
             log_bytes: Gauge::default(),
             journal_failing: Gauge::default(),
             config_last_reload_success: Gauge::default(),
@@ -154,6 +158,7 @@ impl Default for Metrics {
         metrics.register_memory();
         metrics.assets.register(&mut metrics.registry);
         metrics.guests.register(&mut metrics.registry);
+        metrics.certificates.register(&mut metrics.registry);
         metrics.discoveries.register(&mut metrics.registry);
         metrics
     }

@@ -185,7 +185,7 @@ pub(crate) fn backend(
     let takes_new = report.admin == crate::routing::placement::AdminState::Ready;
     BackendReport {
         name: backend.name().to_string(),
-        url: format!("http://{}", backend.authority),
+        url: backend.url(),
         up: report.up,
         state: report.admin.as_str(),
         wanted_by: sessions.source_of(&backend.name()).as_str(),

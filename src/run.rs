@@ -3,11 +3,12 @@
 //! What can fail comes before what must be undone; signals are installed before "ready" is said;
 //! the listeners open only after each backend was asked once, so that a restart causes no outage.
 
+mod listening;
 mod signals;
 
 use std::fmt;
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,14 +29,15 @@ use crate::lock;
 use crate::masked::mask;
 use crate::net::{Network, descriptors, sleep};
 use crate::reload::watch::Watched;
-use crate::reload::{Level, Means, Reloader, Reloads, Reread, users};
+use crate::reload::{Level, Means, Reloader, Reloads, Reread, certificates, users};
 use crate::routing::ids::{ClientId, PromptId};
+use crate::server::accept;
 use crate::server::door::Door;
-use crate::server::{ConnectionLimits, accept};
 use crate::session::{Client, Sessions};
 use crate::shared::Shared;
 use crate::tasks::Tasks;
 use crate::tasks::heartbeat;
+use listening::{bind, terms_of};
 
 /// How long the listeners wait for the first word of each backend.
 const FIRST_PROBES: Duration = Duration::from_secs(2);
@@ -127,15 +129,19 @@ pub async fn start(
     };
     let (admin_door, admin_mover) = Door::new(admin);
     let service = admin::Admin::new(Arc::clone(&sessions), reloads.clone());
-    let accepting = accept(admin_door, service, limits(&shared), tasks.clone());
+    let terms = terms_of(&shared, |config| &config.admin_tls);
+    let accepting = accept(admin_door, service, terms, tasks.clone());
     tasks.spawn_critical("admin listener", accepting);
     first_probes(&sessions, &discoveries).await;
     let (front_door, front_mover) = Door::new(Some(listener));
     let service = FrontService(Arc::clone(&front));
-    let accepting = accept(front_door, service, limits(&shared), tasks.clone());
+    let terms = terms_of(&shared, |config| &config.server_tls);
+    let accepting = accept(front_door, service, terms, tasks.clone());
     tasks.spawn_critical("front listener", accepting);
     let (source, level) = (parts.source, parts.level);
     tasks.spawn_critical("users", until_stopped(users::watch(Arc::clone(&front)), tasks.clone()));
+    let watch = certificates::watch(Arc::clone(&front), reloads.clone());
+    tasks.spawn_critical("certificates", until_stopped(watch, tasks.clone()));
     let means = Means { source, fit: fit_descriptors, level, discoveries };
     let reloader = Reloader::new(front, means, front_mover, admin_mover);
     tasks.spawn_critical("reloader", reloader.run(asked));
@@ -145,12 +151,6 @@ pub async fn start(
     }
     shared.opened();
     Ok(running)
-}
-
-/// What a connection may take that is accepted now.
-fn limits(shared: &Arc<Shared>) -> impl Fn() -> ConnectionLimits + Send + use<> {
-    let shared = Arc::clone(shared);
-    move || ConnectionLimits::of(&shared.config().server)
 }
 
 async fn until_stopped(task: impl Future<Output = ()>, tasks: Tasks) {
@@ -214,29 +214,6 @@ fn disk(dir: &StateDir) -> io::Result<Option<Box<dyn Store>>> {
     }
 }
 
-async fn bind(
-    network: &Arc<dyn Network>,
-    address: SocketAddr,
-) -> io::Result<Arc<dyn crate::net::Listener>> {
-    let listener = network.listen(address).await.map_err(|error| {
-        io::Error::new(error.kind(), format!("cannot listen on {address}: {error}{}", hint(&error)))
-    })?;
-    Ok(Arc::from(listener))
-}
-
-/// What an operator can do about an address that cannot be had.
-fn hint(error: &io::Error) -> &'static str {
-    const HINTS: [(io::ErrorKind, &str); 3] = [
-        (
-            io::ErrorKind::AddrInUse,
-            "; another process has it. Choose another with --listen or --admin-listen IP:PORT",
-        ),
-        (io::ErrorKind::PermissionDenied, "; ports below 1024 need a privilege"),
-        (io::ErrorKind::AddrNotAvailable, "; this machine has no such address"),
-    ];
-    HINTS.iter().find(|(kind, _)| *kind == error.kind()).map_or("", |(_, hint)| hint)
-}
-
 /// Waits until each backend has answered or failed once, and those that are up have said what they
 /// have, where nobody remembers that; but not for long. Those that are to be discovered are found
 /// first.
@@ -270,10 +247,7 @@ pub async fn run(
     let running = start(config, network, &tasks, parts).await?;
     let backends = running.front.shared.fleet.len();
     let admin = running.admin_address.map(|admin| admin.to_string()).unwrap_or_default();
-    let open = {
-        let config = running.front.shared.config();
-        format!("http://{}{}", dialled(running.front_address), config.server.base_path)
-    };
+    let open = listening::opened(&running.front.shared.config(), running.front_address);
     info!(front = %running.front_address, admin, backends, open, "Gateway ready.");
     let reload = || {
         let reloads = running.reloads.clone();
@@ -328,15 +302,6 @@ async fn broken(running: &Running, tasks: &Tasks) -> String {
         name = running.writers.failed() => format!("the task {name:?} ended"),
         name = lock::broken() => format!("a panic left {name} half changed"),
     }
-}
-
-/// The address that somebody on this host opens for what listens there.
-fn dialled(mut listen: SocketAddr) -> SocketAddr {
-    if listen.ip().is_unspecified() {
-        let v4 = listen.is_ipv4();
-        listen.set_ip(if v4 { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() });
-    }
-    listen
 }
 
 /// How long a drain can take from its signal on.

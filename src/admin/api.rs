@@ -151,6 +151,11 @@ fn refresh(sessions: &Sessions) {
     metrics.task_panics.inner().store(sessions.shared.tasks.panics(), Ordering::Relaxed);
     metrics.journal_failing.set(i64::from(!sessions.shared.records.journal.is_well()));
     metrics.journal_waiting.set(count(sessions.shared.records.journal.waiting()));
+    let config = sessions.shared.config();
+    for (listener, tls) in [("front", &config.server_tls), ("admin", &config.admin_tls)] {
+        let ends = tls.server().map(|tls| tls.not_after());
+        metrics.certificates.ends(listener, ends.map(|ends| (ends.own, ends.chain)));
+    }
     metrics.scrape_of(sessions.shared.fleet.iter().map(|backend| backend.name()));
     for backend in sessions.shared.fleet.iter() {
         let report = backend.report(now);

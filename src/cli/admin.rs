@@ -11,12 +11,11 @@ use super::args::{
     AdminArgs, BackendsArgs, BackendsVerb, ClientsArgs, ExplainArgs, HealthcheckArgs, ReleaseArgs,
     ReloadArgs, StatusArgs,
 };
-use super::ask::{Answer, AskError, DEADLINE, Question, ask};
+use super::ask::{Answer, AskError, DEADLINE, Question, Server, ask};
 use super::find::{self, Found, NotFound};
 use super::fleet;
 use super::{EXIT_CONFIG, EXIT_FAILURE, EXIT_USAGE, say, table};
 use crate::config::Secret;
-use crate::config::url::Address;
 use crate::net::Tcp;
 
 /// RFC 3986 section 2.3: what needs no escape in a segment or a query.
@@ -31,14 +30,14 @@ pub(super) enum Failure {
         "the admin listener is off (`admin.listen`): nothing can be asked but `mooring healthcheck`"
     )]
     Off,
-    #[error("the gateway at http://{admin} does not answer: {source}")]
+    #[error("the gateway at {admin} does not answer: {source}")]
     Ask { admin: String, source: AskError },
     #[error("the gateway asks for its token: give --token or MOORING_ADMIN__TOKEN")]
     Unauthorized,
     #[error("the gateway refused: {message} ({status})")]
     Refused { status: StatusCode, message: String },
     #[error(
-        "http://{admin} is where clients connect (`server.listen`): the answer came from a \
+        "{admin} is where clients connect (`server.listen`): the answer came from a \
          backend. Give --admin with the address of `admin.listen`"
     )]
     Front { admin: String },
@@ -52,7 +51,9 @@ impl Failure {
     pub(super) fn exit(&self) -> ExitCode {
         let exit = say::failure(&self.to_string());
         match self {
-            Self::NotFound(NotFound::Token(_) | NotFound::AnyPort) => ExitCode::from(EXIT_USAGE),
+            Self::NotFound(NotFound::Token(_) | NotFound::AnyPort | NotFound::Tls(_)) => {
+                ExitCode::from(EXIT_USAGE)
+            }
             Self::NotFound(NotFound::Configuration(_)) => ExitCode::from(EXIT_CONFIG),
             Self::Off
             | Self::Ask { .. }
@@ -275,17 +276,17 @@ pub(super) async fn send_within(
     deadline: Duration,
 ) -> Result<Answer, Failure> {
     let found = find::gateway(admin, std::env::vars_os())?;
-    let address = found.admin.ok_or(Failure::Off)?;
+    let server = found.admin.ok_or(Failure::Off)?;
     let asked = (method, path, body);
-    let answer = question(&address, found.token.as_ref(), asked, deadline).await?;
+    let answer = question(&server, found.token.as_ref(), asked, deadline).await?;
     if answer.is_of_backend {
-        return Err(Failure::Front { admin: address.to_string() });
+        return Err(Failure::Front { admin: server.to_string() });
     }
     Ok(answer)
 }
 
 async fn question(
-    to: &Address,
+    to: &Server,
     token: Option<&Secret>,
     (method, path, body): (Method, String, String),
     deadline: Duration,

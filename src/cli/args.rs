@@ -13,7 +13,7 @@ pub use fleet::{
 };
 pub use users::{AddUserArgs, ListUsersArgs, UserArgs, UsersArgs, UsersFile, UsersVerb};
 
-use crate::config::url::{self, Address};
+use crate::config::url::{self, ServerUrl};
 use crate::sim;
 
 /// A sticky gateway that makes many ComfyUI servers look like one.
@@ -49,7 +49,7 @@ pub enum Verb {
     /// Release a client from its backend
     Release(ReleaseArgs),
     /// List the backends, show one, set it to ready, draining or off, add or remove one
-    Backends(BackendsArgs),
+    Backends(Box<BackendsArgs>),
     /// Drain a backend and wait for the end of it
     Drain(DrainArgs),
     /// Explain why a client or a prompt is where it is
@@ -237,7 +237,17 @@ pub struct SimArgs {
 pub struct AdminArgs {
     /// The admin listener of the gateway; else the one in the configuration of `serve`
     #[arg(long, value_name = "URL", env = "MOORING_ADMIN_URL", value_parser = admin_url)]
-    pub admin: Option<Address>,
+    pub admin: Option<ServerUrl>,
+    /// For https: a file with certificates of authorities; else the certificate that the
+    /// configuration names is expected
+    #[arg(long, value_name = "FILE", env = "MOORING_ADMIN_CA")]
+    pub admin_ca: Option<PathBuf>,
+    /// For https: a certificate to show, where the listener asks for one
+    #[arg(long, value_name = "FILE", env = "MOORING_ADMIN_CERT", requires = "admin_key")]
+    pub admin_cert: Option<PathBuf>,
+    /// The key of that certificate
+    #[arg(long, value_name = "FILE", env = "MOORING_ADMIN_KEY", requires = "admin_cert")]
+    pub admin_key: Option<PathBuf>,
     /// The gateway's configuration; else the one that `serve` would read, if there is one
     #[arg(long, value_name = "PATH")]
     pub config: Option<PathBuf>,
@@ -330,7 +340,7 @@ fn assignment(text: &str) -> Result<(String, String), String> {
         .ok_or_else(|| "write SECTION.KEY=VALUE".to_owned())
 }
 
-fn admin_url(text: &str) -> Result<Address, String> {
+fn admin_url(text: &str) -> Result<ServerUrl, String> {
     url::backend(text).map_err(|bad| bad.to_string())
 }
 
@@ -375,7 +385,7 @@ mod tests {
         assert!(report("mooring explain").contains("not provided"));
         assert!(report("mooring explain --client a --prompt b").contains("cannot be used with"));
         assert!(report("mooring serve --set workers").contains("write SECTION.KEY=VALUE"));
-        assert!(report("mooring status --admin https://x").contains("only `http://`"));
+        assert!(report("mooring status --admin ftp://x").contains("only `http://`"));
         assert!(report("mooring sim --port 1 --speed 0").contains("from 0.01 to 1000"));
         assert!(report("mooring serv").contains("unrecognized subcommand 'serv'"));
     }

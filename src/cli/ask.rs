@@ -1,5 +1,6 @@
 //! How is a server asked? One HTTP request on a connection of its own, with a deadline.
 
+use std::fmt;
 use std::io;
 use std::time::Duration;
 
@@ -12,8 +13,9 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 
 use crate::config::Secret;
-use crate::config::url::Address;
+use crate::config::url::{Address, Scheme};
 use crate::net::Network;
+use crate::net::tls::ClientTls;
 
 /// `object_info` of a server with many node packs has tens of MiB.
 const ANSWER_BYTES_MAX: usize = 128 << 20;
@@ -21,10 +23,25 @@ const ANSWER_BYTES_MAX: usize = 128 << 20;
 /// From the first try to connect to the last byte of the answer.
 pub(super) const DEADLINE: Duration = Duration::from_secs(30);
 
+/// Where a server is, and how it is spoken to.
+#[derive(Clone, Debug)]
+pub(super) struct Server {
+    pub(super) address: Address,
+    /// `None` is plain HTTP.
+    pub(super) tls: Option<ClientTls>,
+}
+
+impl fmt::Display for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = if self.tls.is_some() { Scheme::Https } else { Scheme::Http };
+        write!(f, "{}://{}", scheme.as_str(), self.address)
+    }
+}
+
 /// A question to a server.
 #[derive(Debug)]
 pub(super) struct Question<'a> {
-    pub(super) to: &'a Address,
+    pub(super) to: &'a Server,
     pub(super) method: Method,
     /// Path and query, escaped.
     pub(super) path: String,
@@ -38,7 +55,7 @@ pub(super) struct Question<'a> {
 }
 
 impl<'a> Question<'a> {
-    pub(super) fn get(to: &'a Address, path: &str) -> Self {
+    pub(super) fn get(to: &'a Server, path: &str) -> Self {
         let body = String::new();
         Self {
             to,
@@ -89,7 +106,7 @@ async fn exchange(network: &dyn Network, question: Question<'_>) -> Result<Answe
     let mut request = Request::builder()
         .method(method)
         .uri(path)
-        .header(HOST, to.to_string())
+        .header(HOST, to.address.to_string())
         .header(ACCEPT, "application/json");
     if let Some(token) = token {
         request = request.header(AUTHORIZATION, format!("Bearer {}", token.reveal()));
@@ -100,7 +117,13 @@ async fn exchange(network: &dyn Network, question: Question<'_>) -> Result<Answe
     let mut request = request.body(Full::new(Bytes::from(body)))?;
     request.headers_mut().extend(headers);
 
-    let stream = network.connect(&to.host, to.port).await.map_err(AskError::Connect)?;
+    let Server { address, tls } = to;
+    let stream = network.connect(&address.host, address.port).await.map_err(AskError::Connect)?;
+    let stream = match tls {
+        Some(tls) => Box::pin(tls.connect(stream, &address.host)).await,
+        None => Ok(stream),
+    };
+    let stream = stream.map_err(AskError::Connect)?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     let answer = Box::pin(async move {
         let response = sender.send_request(request).await?;
@@ -127,7 +150,7 @@ mod tests {
     use crate::tasks::Tasks;
 
     /// A server that reads one request's head, answers with these bytes, and closes.
-    async fn server(answer: &'static str, tasks: &Tasks) -> Address {
+    async fn server(answer: &'static str, tasks: &Tasks) -> Server {
         let listener = Tcp.listen(([127, 0, 0, 1], 0).into()).await.unwrap();
         let port = listener.local_addr().port();
         tasks.spawn(async move {
@@ -139,7 +162,11 @@ mod tests {
             stream.write_all(answer.as_bytes()).await.unwrap();
             stream.shutdown().await.unwrap();
         });
-        Address { host: "127.0.0.1".into(), port }
+        at(port)
+    }
+
+    fn at(port: u16) -> Server {
+        Server { address: Address { host: "127.0.0.1".into(), port }, tls: None }
     }
 
     async fn ask_for(answer: &'static str) -> Result<Answer, AskError> {
@@ -169,8 +196,7 @@ mod tests {
         let listener = Tcp.listen(([127, 0, 0, 1], 0).into()).await.unwrap();
         let port = listener.local_addr().port();
         drop(listener);
-        let address = Address { host: "127.0.0.1".into(), port };
-        let error = ask(&Tcp, Question::get(&address, "/")).await.unwrap_err();
+        let error = ask(&Tcp, Question::get(&at(port), "/")).await.unwrap_err();
         assert!(error.to_string().starts_with("cannot connect: Connection refused"), "{error}");
     }
 }

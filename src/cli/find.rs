@@ -2,18 +2,22 @@
 
 use std::ffi::OsString;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
 
 use super::args::{AdminArgs, Overrides};
-use crate::config::url::Address;
+use super::ask::Server;
+use crate::config::url::{Address, Scheme, ServerUrl};
 use crate::config::{self, AdminConfig, BasePath, Doors, Problems, Secret, Sources};
+use crate::net::tls::client::Shown;
+use crate::net::tls::{ClientTls, Trust};
 
 /// Where to ask, and with which token.
 #[derive(Debug)]
 pub(super) struct Found {
     /// `None` if the admin listener is off.
-    pub(super) admin: Option<Address>,
+    pub(super) admin: Option<Server>,
     /// `None` if the system chose its port.
-    pub(super) front: Option<Address>,
+    pub(super) front: Option<Server>,
     /// The path below which the front answers.
     pub(super) base_path: BasePath,
     pub(super) token: Option<Secret>,
@@ -26,6 +30,8 @@ pub(super) enum NotFound {
     Token(String),
     #[error("{0}")]
     Configuration(#[from] Problems),
+    #[error("{0}")]
+    Tls(String),
     #[error("the port of the admin listener is chosen by the system: give --admin URL")]
     AnyPort,
 }
@@ -50,14 +56,58 @@ pub(super) fn gateway(
     if given.is_some() {
         sources.env.retain(|(name, _)| !name.starts_with("MOORING_ADMIN__TOKEN"));
     }
-    let Doors { front, base_path, admin: AdminConfig { listen, token, secrets_dir: _ } } =
-        doors(&sources, given.is_some())?;
+    let Doors {
+        front,
+        front_cert,
+        base_path,
+        admin: AdminConfig { listen, token, secrets_dir: _ },
+        admin_cert,
+    } = doors(&sources, given.is_some())?;
     let admin = match (&args.admin, listen) {
-        (Some(admin), _) => Some(admin.clone()),
-        (None, Some(listen)) => Some(reachable(listen).ok_or(NotFound::AnyPort)?),
+        (Some(ServerUrl { scheme, address }), _) => {
+            let tls = match scheme {
+                Scheme::Http => None,
+                Scheme::Https => Some(client(args, None)?),
+            };
+            Some(Server { address: address.clone(), tls })
+        }
+        (None, Some(listen)) => {
+            let address = reachable(listen).ok_or(NotFound::AnyPort)?;
+            let tls = admin_cert.map(|cert| client(args, Some(&cert))).transpose()?;
+            Some(Server { address, tls })
+        }
         (None, None) => None,
     };
-    Ok(Found { admin, front: reachable(front), base_path, token: given.or(token) })
+    let front = match reachable(front) {
+        Some(address) => {
+            let tls = front_cert.map(|cert| client(args, Some(&cert))).transpose()?;
+            Some(Server { address, tls })
+        }
+        None => None,
+    };
+    Ok(Found { admin, front, base_path, token: given.or(token) })
+}
+
+/// How a gateway is spoken to under TLS: one that shows the certificate of its configuration is it,
+/// by whatever name it is asked.
+fn client(args: &AdminArgs, configured: Option<&Path>) -> Result<ClientTls, NotFound> {
+    let read = |path: &Path| {
+        let read = std::fs::read(path);
+        read.map_err(|error| NotFound::Tls(format!("`{}` cannot be read: {error}", path.display())))
+    };
+    let ca = args.admin_ca.as_deref().map(read).transpose()?;
+    let own = configured.filter(|_| ca.is_none()).map(read).transpose()?;
+    let cert = args.admin_cert.as_deref().map(read).transpose()?;
+    let key = args.admin_key.as_deref().map(read).transpose()?;
+    let shown = cert.as_deref().zip(key.as_deref());
+    let shown = shown.map(|(certificates, key)| Shown { certificates, key });
+    let trust = match (&ca, &own) {
+        (Some(ca), _) => Trust::Authorities(ca),
+        (None, Some(own)) => Trust::Same(own),
+        (None, None) => Trust::Web,
+    };
+    ClientTls::new(trust, None, shown)
+        .map_err(|what| NotFound::Tls(format!("a certificate or key that was given {what}")))
 }
 
 /// With a token from elsewhere, the file of the configured one need not be readable.
@@ -98,7 +148,7 @@ mod tests {
         };
         let env = env.iter().map(|(name, value)| (OsString::from(name), OsString::from(value)));
         let found = gateway(&args.admin, env).map_err(|error| error.to_string())?;
-        let place = found.admin.map_or("off".to_owned(), |admin| admin.to_string());
+        let place = found.admin.map_or("off".to_owned(), |it| it.address.to_string());
         Ok((place, found.token.map_or(String::new(), |token| token.reveal().to_owned())))
     }
 

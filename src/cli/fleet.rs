@@ -31,6 +31,9 @@ fn settings(args: &AddBackendArgs) -> Value {
     for (key, count) in counts {
         settings.extend(count.map(|count| (key.to_owned(), json!(count))));
     }
+    for (key, text) in [("ca", &args.ca), ("server_name", &args.server_name)] {
+        settings.extend(text.as_ref().map(|text| (key.to_owned(), json!(text))));
+    }
     if !args.labels.is_empty() {
         settings.insert("labels".to_owned(), json!(args.labels));
     }

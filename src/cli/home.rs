@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use crate::config::{self, Config};
+use crate::config::{self, Config, SecretFiles};
 use crate::journal::peek::{Peeked, peek};
 use crate::journal::record::{AddedRecord, HomeRecord};
 use crate::routing::home::{Candidate, Fleet, choose};
@@ -130,12 +130,9 @@ fn candidates(config: &Config, added: &[(Arc<str>, AddedRecord)]) -> Vec<Candida
     let mut all: Vec<(Arc<str>, Arc<str>)> =
         configured.map(|it| (it.name.as_str().into(), it.authority.as_str().into())).collect();
     for (name, record) in added {
-        let mut settings = record.settings.clone();
-        if let Some(settings) = settings.as_object_mut() {
-            // Its secrets do not matter here.
-            settings.remove("headers");
-        }
-        let Ok(it) = config::one_backend(name, &settings, None) else { continue };
+        // Its secrets do not matter here.
+        let files = SecretFiles::In(None);
+        let Ok(it) = config::unread_backend(name, &record.settings, files) else { continue };
         let address: Arc<str> = it.authority.as_str().into();
         if !all.iter().any(|(other, at)| other == name || *at == address) {
             all.push((Arc::clone(name), address));

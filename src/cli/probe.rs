@@ -3,7 +3,7 @@
 use futures_util::{StreamExt, stream};
 use serde_json::Value;
 
-use super::ask::{Question, ask};
+use super::ask::{Question, Server, ask};
 use super::fit::{self, Setup};
 use super::inventory::{self, Inventory};
 use super::{say, table};
@@ -19,7 +19,7 @@ const AT_ONCE: usize = 16;
 #[derive(Debug)]
 pub(super) struct Probe {
     name: String,
-    authority: String,
+    url: String,
     answer: Result<Answered, String>,
 }
 
@@ -48,7 +48,7 @@ impl Probe {
     }
 
     fn row(&self) -> Vec<String> {
-        let url = format!("http://{}", self.authority);
+        let url = self.url.clone();
         let cells = match &self.answer {
             Err(what) => [say::plain(what), "-".into(), "-".into(), "-".into()],
             Ok(answered) => {
@@ -72,48 +72,54 @@ impl Probe {
 pub(super) async fn all(network: &dyn Network, backends: &[BackendConfig]) -> Vec<Probe> {
     let asked = backends.iter().map(|backend| async move {
         let address = Address { host: backend.host.clone(), port: backend.port };
-        Probe {
-            name: backend.name.clone(),
-            authority: backend.authority.clone(),
-            answer: one(network, &address, &backend.headers).await,
-        }
+        let tls = backend.tls.as_ref().map(|tls| tls.client().cloned()).transpose();
+        let answer = match tls {
+            Ok(tls) => one(network, &Server { address, tls }, &backend.headers).await,
+            Err(why) => Err(format!("no, {why}")),
+        };
+        Probe { name: backend.name.clone(), url: backend.url(), answer }
     });
     stream::iter(asked).buffered(AT_ONCE).collect().await
 }
 
 async fn one(
     network: &dyn Network,
-    address: &Address,
+    server: &Server,
     headers: &BackendHeaders,
 ) -> Result<Answered, String> {
-    let stats = json(network, address, headers, "/system_stats").await?;
+    let stats = json(network, server, headers, "/system_stats").await?;
     let Some(system) = stats.get("system").and_then(Value::as_object) else {
         return Err("no, what answers is not ComfyUI".to_owned());
     };
     let version = system.get("comfyui_version").and_then(Value::as_str).map(str::to_owned);
-    let inventory = json(network, address, headers, "/object_info").await.and_then(|object_info| {
+    let inventory = json(network, server, headers, "/object_info").await.and_then(|object_info| {
         Inventory::read(&object_info).ok_or_else(|| "`/object_info` is not an object".to_owned())
     });
     // Old servers lack some of these; what is not told is not compared.
     let (features, users, folders) = tokio::join!(
-        json(network, address, headers, "/features"),
-        json(network, address, headers, "/users"),
-        json(network, address, headers, "/internal/folder_paths"),
+        json(network, server, headers, "/features"),
+        json(network, server, headers, "/users"),
+        json(network, server, headers, "/internal/folder_paths"),
     );
     let [features, users, folders] = [features.ok(), users.ok(), folders.ok()];
-    let setup =
-        Setup::read(&address.host, &stats, features.as_ref(), users.as_ref(), folders.as_ref());
+    let setup = Setup::read(
+        &server.address.host,
+        &stats,
+        features.as_ref(),
+        users.as_ref(),
+        folders.as_ref(),
+    );
     Ok(Answered { version, inventory, setup })
 }
 
 async fn json(
     network: &dyn Network,
-    address: &Address,
+    server: &Server,
     headers: &BackendHeaders,
     path: &str,
 ) -> Result<Value, String> {
     let headers = headers.as_map().clone();
-    let question = Question { headers, ..Question::get(address, path) };
+    let question = Question { headers, ..Question::get(server, path) };
     let answer = ask(network, question).await.map_err(|error| format!("no, {error}"))?;
     if !answer.status.is_success() {
         return Err(format!("`{path}` answers {}", answer.status));
@@ -154,7 +160,7 @@ mod tests {
     use super::*;
 
     fn probe(name: &str, answer: Result<Answered, String>) -> Probe {
-        Probe { name: name.into(), authority: format!("{name}:8188"), answer }
+        Probe { name: name.into(), url: format!("http://{name}:8188"), answer }
     }
 
     fn answered(version: &str, nodes: &[&str]) -> Result<Answered, String> {

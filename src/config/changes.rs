@@ -44,17 +44,58 @@ mod tests {
     use crate::config::{Sources, load};
 
     fn with(flags: &[(&str, &str)]) -> Config {
-        let url = ("backends.a.url".to_owned(), "http://a:1".to_owned());
+        let is_secured = flags.iter().any(|(key, _)| is_about_tls(key));
+        let url = if is_secured { "https://a:1" } else { "http://a:1" };
+        let url = ("backends.a.url".to_owned(), url.to_owned());
         let place = |(key, _): &(&str, &str)| key.starts_with("discovery.");
         let needs_place = flags.iter().any(place) && !flags.iter().any(|(key, _)| makes(key));
         let place = needs_place.then_some(("discovery.a.dns", "d:1"));
         // `keys` needs a users file. With another mode the file is not read.
         let users = users();
         let users = [("auth.users_file", users.path().to_str().unwrap())];
-        let given = place.iter().chain(&users).chain(flags);
+        // A certificate is nothing without its key.
+        let (cert, key) = pair();
+        let pairs = [("server.tls.cert", cert), ("server.tls.key", key)];
+        let pairs = pairs.into_iter().chain([("admin.tls.cert", cert), ("admin.tls.key", key)]);
+        let shown = [("backends.a.client_cert", cert), ("backends.a.client_key", key)];
+        let pairs: Vec<_> = pairs.chain(shown.into_iter().filter(|_| is_secured)).collect();
+        let given = place.iter().chain(&users).chain(&pairs).chain(flags);
         let given = given.map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
         let flags = [url].into_iter().chain(given).collect();
         load(&Sources { flags, ..Sources::default() }).unwrap()
+    }
+
+    /// True for a key of a backend that is of use under TLS only.
+    fn is_about_tls(key: &str) -> bool {
+        let keys = ["ca", "server_name", "insecure", "client_cert", "client_key"];
+        key.strip_prefix("backends.a.").is_some_and(|key| keys.contains(&key))
+    }
+
+    /// A folder with a certificate and its key, each in two files.
+    fn folder() -> &'static tempfile::TempDir {
+        static FOLDER: LazyLock<tempfile::TempDir> = LazyLock::new(|| {
+            let folder = tempfile::tempdir().unwrap();
+            let key = rcgen::KeyPair::generate().unwrap();
+            let params = rcgen::CertificateParams::new(vec!["a".to_owned()]).unwrap();
+            let certificate = params.self_signed(&key).unwrap().pem();
+            for name in ["one", "other"] {
+                std::fs::write(folder.path().join(format!("{name}.crt")), &certificate).unwrap();
+                let key = key.serialize_pem();
+                std::fs::write(folder.path().join(format!("{name}.key")), key).unwrap();
+            }
+            folder
+        });
+        &FOLDER
+    }
+
+    fn in_folder(name: &str) -> String {
+        folder().path().join(name).display().to_string()
+    }
+
+    fn pair() -> (&'static str, &'static str) {
+        static PAIR: LazyLock<[String; 2]> =
+            LazyLock::new(|| ["one.crt", "one.key"].map(in_folder));
+        (&PAIR[0], &PAIR[1])
     }
 
     /// A users file without users.
@@ -106,6 +147,11 @@ mod tests {
             "state.on_error" => "refuse",
             "log.format" => "json",
             "log.level" => "debug",
+            key if key.ends_with("cert") || key.ends_with("ca") => return in_folder("other.crt"),
+            key if key.ends_with("tls.key") || key.ends_with("client_key") => {
+                return in_folder("other.key");
+            }
+            "backends.a.server_name" => "gpu.lan",
             key if key.ends_with("queue_bytes") => "64KiB",
             key if key.ends_with("_total") => "8GiB",
             "prompts.max_body" | "sockets.log_bytes" => "1MiB",

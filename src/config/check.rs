@@ -4,32 +4,40 @@
 //! A wrong value is noted, and its default replaces it until everything is checked. Rules over
 //! several keys are in [`super::rules`].
 
+mod tables;
+
+pub(super) use tables::backends;
+
 use super::keys::{
-    BACKENDS, DISCOVERY, RawAdmin, RawAffinity, RawBackend, RawConfig, RawDiscovery, RawFiles,
-    RawFleet, RawIsolation, RawLog, RawPrompts, RawServer, RawSockets, RawState,
+    BACKENDS, RawAdmin, RawAdminTls, RawAffinity, RawFiles, RawFleet, RawIsolation, RawLog,
+    RawPrompts, RawServer, RawServerTls, RawSockets, RawState,
 };
 use super::problems::Notes;
-use super::raw::{RawNamed, RawPlace};
+use super::raw::RawConfig;
+use super::secret;
+use super::tls::check_listener;
 use super::{
-    AdminConfig, AffinityConfig, BackendConfig, Config, DiscoveryConfig, Doors, FilesConfig,
-    FleetConfig, IsolationConfig, LogConfig, PromptsConfig, ServerConfig, SocketsConfig,
-    StateConfig, StateDir,
+    AdminConfig, AffinityConfig, Config, Doors, FilesConfig, FleetConfig, IsolationConfig,
+    LogConfig, PromptsConfig, ServerConfig, SocketsConfig, StateConfig, StateDir, auth,
 };
-use super::{auth, discovery, secret};
 
 /// Only the two listeners, for callers that only want to find the gateway.
 pub(super) fn doors(raw: RawConfig, notes: &mut Notes) -> Doors {
     Doors {
         front: raw.server.listen.check(notes),
+        front_cert: raw.server_tls.cert.check(notes),
         base_path: raw.server.base_path.check(notes),
         admin: admin(raw.admin, notes),
+        admin_cert: raw.admin_tls.cert.check(notes),
     }
 }
 
 pub(super) fn check(raw: RawConfig, notes: &mut Notes) -> Config {
     let RawConfig {
         server: raw_server,
+        server_tls: RawServerTls { cert, key, client_ca },
         admin: raw_admin,
+        admin_tls: RawAdminTls { cert: admin_cert, key: admin_key, client_ca: admin_client_ca },
         auth: raw_auth,
         affinity: raw_affinity,
         fleet: raw_fleet,
@@ -49,7 +57,9 @@ pub(super) fn check(raw: RawConfig, notes: &mut Notes) -> Config {
     }
     Config {
         server: server(raw_server, notes),
+        server_tls: check_listener(cert, key, client_ca, notes),
         admin: admin(raw_admin, notes),
+        admin_tls: check_listener(admin_cert, admin_key, admin_client_ca, notes),
         auth: auth::check(raw_auth, notes),
         affinity: affinity(raw_affinity, notes),
         fleet: fleet(raw_fleet, notes),
@@ -60,7 +70,7 @@ pub(super) fn check(raw: RawConfig, notes: &mut Notes) -> Config {
         state: state(raw_state, notes),
         log: log(raw_log, notes),
         backends: backends(raw_backends, notes),
-        discovery: raw_discovery.into_iter().filter_map(|raw| place(raw, notes)).collect(),
+        discovery: tables::places(raw_discovery, notes),
     }
 }
 
@@ -282,74 +292,4 @@ fn state(raw: RawState, notes: &mut Notes) -> StateConfig {
 fn log(raw: RawLog, notes: &mut Notes) -> LogConfig {
     let RawLog { format, level } = raw;
     LogConfig { format: format.check(notes), level: level.check(notes) }
-}
-
-pub(super) fn backends(raw: Vec<RawNamed>, notes: &mut Notes) -> Vec<BackendConfig> {
-    raw.into_iter().filter_map(|raw| backend(raw, notes)).collect()
-}
-
-fn backend(raw: RawNamed, notes: &mut Notes) -> Option<BackendConfig> {
-    let RawNamed { name, origin, backend } = raw;
-    let RawBackend { url, weight, max_pending, labels, headers, headers_file } = backend;
-    notes.wrote(&format!("{BACKENDS}.{name}"), &origin);
-    let weight = weight.check(notes);
-    let max_pending = max_pending.check(notes);
-    let labels = labels.check(notes);
-    let headers = secret::check(headers, headers_file, notes);
-    let key = url.key.clone();
-    let Some(address) = url.check(notes) else {
-        // The only key without a default. If it is there and wrong, that was already reported.
-        if notes.are_good(&[&key]) {
-            notes.report_at(Some(origin), &key, "is missing");
-        }
-        return None;
-    };
-    let authority = address.to_string();
-    Some(BackendConfig {
-        name,
-        host: address.host,
-        port: address.port,
-        authority,
-        weight,
-        max_pending,
-        labels,
-        headers,
-        listed_by: super::ListedBy::Configuration,
-        identity: None,
-    })
-}
-
-fn place(raw: RawPlace, notes: &mut Notes) -> Option<DiscoveryConfig> {
-    let RawPlace { name, origin, place } = raw;
-    let RawDiscovery {
-        // Exactly one of these three must be set.
-        dns,
-        srv,
-        kubernetes,
-        resolver,
-        weight,
-        max_pending,
-        labels,
-        headers,
-        headers_file,
-    } = place;
-    let key = format!("{DISCOVERY}.{name}");
-    notes.wrote(&key, &origin);
-    let keys = [&dns.key, &srv.key, &kubernetes.key, &resolver.key].map(Clone::clone);
-    let keys = keys.each_ref().map(String::as_str);
-    let weight = weight.check(notes);
-    let max_pending = max_pending.check(notes);
-    let labels = labels.check(notes);
-    let headers = secret::check(headers, headers_file, notes);
-    let (dns, srv) = (dns.check(notes), srv.check(notes));
-    let (kubernetes, resolver) = (kubernetes.check(notes), resolver.check(notes));
-    match discovery::source(dns, srv, kubernetes, resolver) {
-        Ok(source) => Some(DiscoveryConfig { name, source, weight, max_pending, labels, headers }),
-        Err(what) if notes.are_good(&keys) => {
-            notes.report(&key, what);
-            None
-        }
-        // An error in one of them was already reported.
-        Err(_) => None,
-    }
 }

@@ -137,6 +137,11 @@ impl Reader<'_> {
     fn section(&mut self, section: &'static str, name: Option<&str>, table: &DeTable<'_>) {
         for (key, value) in table.iter() {
             let origin = self.origin(key.span().start);
+            let inner = name.is_none().then(|| names::within(section, key.get_ref())).flatten();
+            if let Some(inner) = inner {
+                self.inner_section(inner, value.get_ref(), origin);
+                continue;
+            }
             match names::path(section, name, key.get_ref(), Notation::Dotted) {
                 Ok(path) => {
                     let written = self.written(value);
@@ -163,6 +168,21 @@ impl Reader<'_> {
                     let key = format!("{prefix}.{}", key.get_ref());
                     self.notes.report_at(Some(origin), &key, format!("{bad}{hint}"));
                 }
+            }
+        }
+    }
+
+    fn inner_section(&mut self, section: &'static str, value: &DeValue<'_>, origin: Origin) {
+        match value {
+            DeValue::Table(table) => self.section(section, None, table),
+            DeValue::String(_)
+            | DeValue::Integer(_)
+            | DeValue::Float(_)
+            | DeValue::Boolean(_)
+            | DeValue::Datetime(_)
+            | DeValue::Array(_) => {
+                let what = format!("is a section, write [{section}]");
+                self.notes.report_at(Some(origin), section, what);
             }
         }
     }

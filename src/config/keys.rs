@@ -16,8 +16,9 @@ use super::kinds::{BackendName, Count, FilePath, Kind, Limit, Positive, Size, Sp
 use super::labels::Labels;
 use super::listen::{Listen, ListenOrOff};
 use super::lists::{Classes, SharedIds};
-use super::raw::{RawNamed, RawPlace, Section, Setting};
+use super::raw::{Section, Setting};
 use super::secret::SecretFile;
+use super::tls::{PemPath, ServerName};
 use super::values::{BackendUrl, LogLevel, Networks, Origins, Token};
 
 /// The sections that consist of named tables.
@@ -36,26 +37,6 @@ const DAY: u64 = 24 * H;
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
-
-/// The configuration as written: every key optional, none checked.
-#[derive(Debug)]
-pub(super) struct RawConfig {
-    pub(super) server: RawServer,
-    pub(super) admin: RawAdmin,
-    pub(super) auth: RawAuth,
-    pub(super) affinity: RawAffinity,
-    pub(super) fleet: RawFleet,
-    pub(super) prompts: RawPrompts,
-    pub(super) files: RawFiles,
-    pub(super) sockets: RawSockets,
-    pub(super) isolation: RawIsolation,
-    pub(super) state: RawState,
-    pub(super) log: RawLog,
-    /// In the order of names.
-    pub(super) backends: Vec<RawNamed>,
-    /// In the order of names.
-    pub(super) discovery: Vec<RawPlace>,
-}
 
 sections! {
     /// The listener for clients.
@@ -120,6 +101,16 @@ sections! {
         /// Memory for files of the page with a hash in their name, compressed too; 0 keeps none.
         asset_cache: Size { min: 0, max: 64 * GIB } = "64MiB", Live;
     }
+    /// TLS at the listener for clients. Without a certificate it speaks plain HTTP.
+    ["server.tls"] RawServerTls server_tls {
+        /// A file with the certificate of the listener, and behind it those up to its authority.
+        cert: PemPath = "", Live;
+        /// A file with the key of that certificate. Both are read again when they change.
+        key: PemPath = "", Live;
+        /// A file with certificates of authorities. If it is given, only clients with a certificate
+        /// of one of them come in.
+        client_ca: PemPath = "", Live;
+    }
     /// The listener for operators.
     ["admin"] RawAdmin admin {
         /// Where operators, metrics and health checks connect. `off` opens no such listener.
@@ -131,6 +122,15 @@ sections! {
         /// The folder that holds the secrets of backends that are added at run time. If it is
         /// empty, those have none.
         secrets_dir: FilePath = "", Live;
+    }
+    /// TLS at the listener for operators, by the same keys.
+    ["admin.tls"] RawAdminTls admin_tls {
+        /// As `server.tls.cert`.
+        cert: PemPath = "", Live;
+        /// As `server.tls.key`.
+        key: PemPath = "", Live;
+        /// As `server.tls.client_ca`.
+        client_ca: PemPath = "", Live;
     }
     /// Who is let in at the listener for clients.
     ["auth"] RawAuth auth {
@@ -345,6 +345,18 @@ sections! {
         /// A file with more headers, one in each line, so that they do not stand in the
         /// configuration.
         headers_file: SecretFile = "", ByValue;
+        /// For `https://`: a file with certificates of authorities, or its own. Without it the
+        /// authorities of the web are trusted (Mozilla's list).
+        ca: PemPath = "", Live;
+        /// For `https://`: the name that its certificate is for, if it is not that of the URL.
+        server_name: ServerName = "", Live;
+        /// For `https://`: takes every certificate. Whoever is on the way to it reads and changes
+        /// all that is said.
+        insecure: Switch = "false", Live;
+        /// For `https://`: a file with a certificate to show to it, and those behind it.
+        client_cert: PemPath = "", Live;
+        /// The key of that certificate.
+        client_key: PemPath = "", Live;
     }
     /// Where backends are found that nobody lists, one table for each place.
     ["discovery"] RawDiscovery discovery {

@@ -10,9 +10,9 @@ use std::collections::BTreeMap;
 
 use config::{ConfigError, Map, Source, Value, ValueKind};
 
-use super::keys::{self, BACKENDS, DISCOVERY, RawConfig};
+use super::keys::{self, BACKENDS, DISCOVERY};
 use super::problems::{Notes, Origin};
-use super::raw::{RawNamed, RawPlace, Section, Written};
+use super::raw::{RawConfig, RawNamed, RawPlace, Section, Written};
 
 /// A key as it is written. Invariant: the key exists, and `table` is set exactly if the section
 /// consists of named tables.
@@ -127,7 +127,9 @@ impl Layers {
             .collect();
         RawConfig {
             server: keys::server("server", &mut section),
+            server_tls: keys::server_tls("server.tls", &mut section),
             admin: keys::admin("admin", &mut section),
+            admin_tls: keys::admin_tls("admin.tls", &mut section),
             auth: keys::auth("auth", &mut section),
             affinity: keys::affinity("affinity", &mut section),
             fleet: keys::fleet("fleet", &mut section),

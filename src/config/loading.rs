@@ -3,9 +3,9 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use super::keys::RawConfig;
 use super::layers::Layers;
 use super::problems::Notes;
+use super::raw::RawConfig;
 use super::{
     AdminConfig, BasePath, Config, Effective, Problem, Problems, file, place, rules, written,
 };
@@ -14,9 +14,12 @@ use super::{
 #[derive(Clone, Debug, PartialEq)]
 pub struct Doors {
     pub front: SocketAddr,
+    /// The certificate that is shown there; `None` for plain HTTP.
+    pub front_cert: Option<PathBuf>,
     /// The path below which the front answers.
     pub base_path: BasePath,
     pub admin: AdminConfig,
+    pub admin_cert: Option<PathBuf>,
 }
 
 /// The sources of a configuration, the lowest layer first.

@@ -48,6 +48,7 @@ mod show;
 mod shown;
 mod suggest;
 mod template;
+mod tls;
 mod units;
 pub mod url;
 mod values;
@@ -75,11 +76,12 @@ pub use listed::ListedBy;
 pub use live::LiveConfig;
 pub use loading::{Checked, Doors, Sources, check, doors, effective, files, load, users_file};
 pub use nameless::{Nameless, Place};
-pub use one::{SecretFiles, kept_backend, one_backend};
+pub use one::{BackendSecrets, SecretFiles, kept_backend, one_backend, unread_backend};
 pub use problems::{Origin, Problem, Problems};
 pub use schema::schema;
 pub use show::Effective;
 pub use template::template;
+pub use tls::{BackendTls, ListenerTls, PemFile};
 pub use units::{ShowDuration, ShowSize, duration};
 pub use values::Secret;
 
@@ -90,7 +92,9 @@ use crate::auth::UserTable;
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     pub server: ServerConfig,
+    pub server_tls: ListenerTls,
     pub admin: AdminConfig,
+    pub admin_tls: ListenerTls,
     pub auth: AuthConfig,
     pub affinity: AffinityConfig,
     pub fleet: FleetConfig,
@@ -405,6 +409,8 @@ pub struct BackendConfig {
     pub labels: Vec<String>,
     /// From `headers` and `headers_file`.
     pub headers: BackendHeaders,
+    /// `None` is plain HTTP.
+    pub tls: Option<BackendTls>,
     pub listed_by: ListedBy,
     /// Which server this is, if it was discovered and its discovery said so: another server may get
     /// the same address later.

@@ -46,8 +46,9 @@ pub(super) enum Notation {
 
 impl Notation {
     fn write(self, section: &str, table: Option<&str>, key: &str) -> String {
-        let parts = [Some(section), table, Some(key)];
-        let parts: Vec<&str> = parts.into_iter().flatten().collect();
+        // A section may stand in another one.
+        let parts = section.split('.').chain(table).chain([key]);
+        let parts: Vec<&str> = parts.collect();
         match self {
             Self::Dotted => parts.join("."),
             Self::Environment => format!("{ENV_PREFIX}{}", parts.join("__").to_ascii_uppercase()),
@@ -78,6 +79,19 @@ pub(super) fn section(name: &str) -> Result<&'static str, BadName> {
     let of_key = || KEYS.iter().find(|key| key.name == name).map(Key::full_name);
     let hint = nearest(name, section_names()).map(str::to_owned).or_else(of_key);
     Err(BadName::Section { hint })
+}
+
+/// The section in `section` that is called `name`: `[server.tls]`.
+pub(super) fn within(section: &str, name: &str) -> Option<&'static str> {
+    let is_it =
+        |it: &&str| it.strip_prefix(section).and_then(|rest| rest.strip_prefix('.')) == Some(name);
+    section_names().into_iter().find(is_it)
+}
+
+/// The section that a name in `section` leads into, if it does, and the rest of the name.
+fn deeper<'a>(section: &str, name: &'a str, separator: &str) -> Option<(&'static str, &'a str)> {
+    let (inner, rest) = name.split_once(separator)?;
+    Some((within(section, inner)?, rest))
 }
 
 /// Finds a key in its section. `table` is the name of the table, if the section has several.
@@ -145,6 +159,7 @@ pub(super) fn dotted(name: &str) -> Result<Path, BadName> {
     };
     let section = section(first)?;
     if !is_named(section) {
+        let (section, rest) = deeper(section, rest, ".").unwrap_or((section, rest));
         return path(section, None, rest, Notation::Dotted);
     }
     match rest.rsplit_once('.') {
@@ -187,6 +202,7 @@ pub(super) fn variable<'a>(
     };
     let section = section(first)?;
     if !is_named(section) {
+        let (section, rest) = deeper(section, rest, "__").unwrap_or((section, rest));
         return path(section, None, rest, Notation::Environment).map(Variable::Key);
     }
     let Some((table, key)) = rest.rsplit_once("__") else {
@@ -207,7 +223,7 @@ fn single_underscore(rest: &str) -> Result<Variable, BadName> {
     let meant = KEYS
         .iter()
         .filter(|key| !is_named(key.section))
-        .find(|key| rest == format!("{}_{}", key.section, key.name));
+        .find(|key| rest == format!("{}_{}", key.section.replace('.', "_"), key.name));
     match meant {
         Some(key) => {
             let hint = Notation::Environment.write(key.section, None, key.name);
@@ -244,6 +260,7 @@ mod tests {
     #[test]
     fn a_variable_names_a_key() {
         check("MOORING_SERVER__WORKERS", &[], "server.workers");
+        check("MOORING_SERVER__TLS__CERT", &[], "server.tls.cert");
         check("MOORING_BACKENDS__GPU_A__URL", &[], "backends.gpu_a.url");
         check("MOORING_BACKENDS__GPU_A__URL", &["GPU-a", "gpu-b"], "backends.GPU-a.url");
         check("MOORING_BACKENDS__A__B__URL", &[], "backends.a__b.url");
@@ -267,6 +284,16 @@ mod tests {
             "MOORING_SERVER_WORKERS",
             &[],
             "unknown key, did you mean `MOORING_SERVER__WORKERS`?",
+        );
+        check(
+            "MOORING_SERVER_TLS_KEY",
+            &[],
+            "unknown key, did you mean `MOORING_SERVER__TLS__KEY`?",
+        );
+        check(
+            "MOORING_ADMIN__TLS__CERD",
+            &[],
+            "unknown key, did you mean `MOORING_ADMIN__TLS__CERT`?",
         );
         check(
             "MOORING_SERVER__WORKER",
@@ -293,6 +320,7 @@ mod tests {
     fn a_dotted_name_may_have_dots_in_the_backend() {
         let path = dotted("backends.10.0.0.7:8188.url").unwrap();
         assert_eq!(path.table.as_deref(), Some("10.0.0.7:8188"));
+        assert_eq!(dotted("admin.tls.key").unwrap().full_name(), "admin.tls.key");
         assert_eq!(
             dotted("listen").unwrap_err().to_string(),
             "unknown section, did you mean `server.listen`?"

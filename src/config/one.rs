@@ -10,7 +10,12 @@ use super::layers::Layers;
 use super::names::{self, Notation};
 use super::problems::{Notes, Origin, Problems};
 use super::raw::{Item, Written};
-use super::{BackendConfig, ListedBy, check};
+use super::url::Scheme;
+use super::{BackendConfig, BackendHeaders, BackendTls, ListedBy, check};
+
+/// The keys of a backend that are about TLS, and those of them that name files.
+const OF_TLS: [&str; 5] = ["ca", "client_cert", "client_key", "server_name", "insecure"];
+const FILES_OF_TLS: [&str; 3] = ["ca", "client_cert", "client_key"];
 
 /// Which files may be read for secrets.
 #[derive(Clone, Copy, Debug)]
@@ -52,13 +57,65 @@ pub fn kept_backend(
     Ok(BackendConfig { name: name.to_owned(), ..read(base, kept, files)? })
 }
 
+/// Reads a backend that was kept, and whose files cannot be read: it has no secrets, and where they
+/// stand is kept, for the day when they can be read.
+///
+/// # Errors
+/// Every problem there is besides.
+pub fn unread_backend(
+    name: &str,
+    kept: &Value,
+    files: SecretFiles<'_>,
+) -> Result<BackendConfig, Problems> {
+    let without = |is_secret: fn(&str) -> bool, files| {
+        let mut settings = kept.clone();
+        if let Some(settings) = settings.as_object_mut() {
+            settings.retain(|key, _| !is_secret(key));
+        }
+        kept_backend(name, &settings, files)
+    };
+    let is_header = |key: &str| key.starts_with("headers");
+    let headers = BackendHeaders::unread(kept);
+    if let Ok(backend) = without(is_header, files) {
+        return Ok(BackendConfig { headers, ..backend });
+    }
+    let is_any = |key: &str| key.starts_with("headers") || OF_TLS.contains(&key);
+    let backend = without(is_any, SecretFiles::In(None))?;
+    Ok(BackendConfig { headers, tls: BackendTls::unread(kept), ..backend })
+}
+
+/// What of a backend stands in files, and may be other at each reading.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct BackendSecrets {
+    pub headers: BackendHeaders,
+    pub tls: Option<BackendTls>,
+}
+
 impl BackendConfig {
+    #[must_use]
+    pub fn secrets(&self) -> BackendSecrets {
+        BackendSecrets { headers: self.headers.clone(), tls: self.tls.clone() }
+    }
+
+    #[must_use]
+    pub fn with_secrets(self, secrets: BackendSecrets) -> Self {
+        let BackendSecrets { headers, tls } = secrets;
+        Self { headers, tls, ..self }
+    }
+
+    #[must_use]
+    pub fn url(&self) -> String {
+        let scheme = if self.tls.is_some() { Scheme::Https } else { Scheme::Http };
+        format!("{}://{}", scheme.as_str(), self.authority)
+    }
+
     /// The form that may be kept, with the keys of `[backends.NAME]`: a secret is replaced by the
     /// path of its file.
     #[must_use]
     pub fn kept(&self) -> Value {
         let mut kept = self.headers.places();
-        kept.insert("url".to_owned(), format!("http://{}", self.authority).into());
+        kept.extend(self.tls.as_ref().map(BackendTls::places).unwrap_or_default());
+        kept.insert("url".to_owned(), self.url().into());
         kept.insert("weight".to_owned(), self.weight.get().into());
         let max_pending = self.max_pending.map_or(0, NonZeroU32::get);
         kept.insert("max_pending".to_owned(), max_pending.into());
@@ -118,6 +175,12 @@ fn wrong_secret(key: &str, value: &Value, files: SecretFiles<'_>) -> Option<&'st
         SecretFiles::In(secrets) => secrets,
         SecretFiles::Anywhere => return None,
     };
+    if FILES_OF_TLS.contains(&key) {
+        let file = value.as_str().map(PathBuf::from);
+        let is_there =
+            file.is_some_and(|file| file.as_os_str().is_empty() || lies_in(secrets, &file));
+        return (!is_there).then_some(ELSEWHERE);
+    }
     if key == "headers_file" {
         return Some(INLINE);
     }
@@ -127,13 +190,17 @@ fn wrong_secret(key: &str, value: &Value, files: SecretFiles<'_>) -> Option<&'st
     let file = |value: &Value| value.get("file")?.as_str().map(PathBuf::from);
     let files: Option<Vec<PathBuf>> = headers.values().map(file).collect();
     let Some(files) = files else { return Some(INLINE) };
-    let Some(folder) = secrets else { return Some(NOWHERE) };
-    let folder = folder.canonicalize().ok();
-    let is_there = |file: &PathBuf| {
-        let file = file.canonicalize().ok();
-        folder.as_ref().zip(file).is_some_and(|(folder, file)| file.starts_with(folder))
-    };
-    (!files.iter().all(is_there)).then_some(ELSEWHERE)
+    if secrets.is_none() {
+        return Some(NOWHERE);
+    }
+    (!files.iter().all(|file| lies_in(secrets, file))).then_some(ELSEWHERE)
+}
+
+/// However it is named.
+fn lies_in(folder: Option<&Path>, file: &Path) -> bool {
+    let folder = folder.and_then(|folder| folder.canonicalize().ok());
+    let file = file.canonicalize().ok();
+    folder.zip(file).is_some_and(|(folder, file)| file.starts_with(folder))
 }
 
 fn written(value: &Value, origin: &Origin) -> Written {
@@ -214,6 +281,32 @@ mod tests {
             problems("a", &json!({ "url": "http://a:1", "headers_file": "/x" }))[0]
                 .contains("PATH")
         );
+    }
+
+    /// As the journal has it.
+    #[test]
+    fn a_backend_under_tls_is_kept_with_its_files_and_waits_for_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let ca = folder.path().join("ca.pem");
+        let given = json!({
+            "url": "https://gpu:8188", "ca": ca, "server_name": "gpu.lan", "weight": 1,
+            "max_pending": 0, "labels": [],
+        });
+        let secrets = SecretFiles::In(Some(folder.path()));
+        let told = kept_backend("gpu", &given, secrets).unwrap_err().to_string();
+        assert!(told.contains("backends.gpu.ca"), "{told}");
+        let unread = unread_backend("gpu", &given, secrets).unwrap();
+        assert!(unread.tls.as_ref().unwrap().client().is_err());
+        assert_eq!(unread.kept(), given);
+        let params = rcgen::CertificateParams::new(vec!["gpu.lan".to_owned()]).unwrap();
+        let key = rcgen::KeyPair::generate().unwrap();
+        std::fs::write(&ca, params.self_signed(&key).unwrap().pem()).unwrap();
+        let read = kept_backend("gpu", &unread.kept(), secrets).unwrap();
+        assert!(read.tls.as_ref().unwrap().client().is_ok() && read.tls != unread.tls);
+        assert_eq!((read.url().as_str(), read.kept()), ("https://gpu:8188", given.clone()));
+        // It may not read what is elsewhere.
+        let told = one_backend("gpu", &given, None).unwrap_err().to_string();
+        assert!(told.contains("admin.secrets_dir"), "{told}");
     }
 
     /// A caller who may add a backend must not be able to read every file that the gateway can

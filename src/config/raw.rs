@@ -5,9 +5,34 @@
 
 use std::collections::BTreeMap;
 
-use super::keys::{RawBackend, RawDiscovery};
+use super::keys::{
+    RawAdmin, RawAdminTls, RawAffinity, RawAuth, RawBackend, RawDiscovery, RawFiles, RawFleet,
+    RawIsolation, RawLog, RawPrompts, RawServer, RawServerTls, RawSockets, RawState,
+};
 use super::kinds::Kind;
 use super::problems::{Notes, Origin};
+
+/// The configuration as written: every key optional, none checked.
+#[derive(Debug)]
+pub(super) struct RawConfig {
+    pub(super) server: RawServer,
+    pub(super) server_tls: RawServerTls,
+    pub(super) admin: RawAdmin,
+    pub(super) admin_tls: RawAdminTls,
+    pub(super) auth: RawAuth,
+    pub(super) affinity: RawAffinity,
+    pub(super) fleet: RawFleet,
+    pub(super) prompts: RawPrompts,
+    pub(super) files: RawFiles,
+    pub(super) sockets: RawSockets,
+    pub(super) isolation: RawIsolation,
+    pub(super) state: RawState,
+    pub(super) log: RawLog,
+    /// In the order of names.
+    pub(super) backends: Vec<RawNamed>,
+    /// In the order of names.
+    pub(super) discovery: Vec<RawPlace>,
+}
 
 /// A value as written. `Text` from the environment or a flag may stand for any type, because
 /// everything is text there.

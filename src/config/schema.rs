@@ -42,7 +42,17 @@ pub fn schema() -> Value {
     for (section, about) in SECTIONS {
         let is_named = is_named(section);
         let table = if is_named { tables(section, about) } else { table(section, about) };
-        sections.insert((*section).to_owned(), table);
+        match section.split_once('.') {
+            // One in another, which stands before it.
+            Some((outer, inner)) => {
+                if let Some(outer) = sections.get_mut(outer) {
+                    outer["properties"][inner] = table;
+                }
+            }
+            None => {
+                sections.insert((*section).to_owned(), table);
+            }
+        }
     }
     json!({
         "$schema": "https://json-schema.org/draft/2020-12/schema",

@@ -172,7 +172,7 @@ fn environment_and_flags_are_reported_by_their_names() {
             ("MOORING_SERVICE_HOST", "10.0.0.1"),
             ("MOORING_AFFINITY__LEASE", "10"),
         ],
-        &["https://gpu-c:8188", "http://gpu-a:8188", "http://me:secret@gpu-d:1"],
+        &["ftp://gpu-c:8188", "http://gpu-a:8188", "http://me:secret@gpu-d:1"],
         &[("server.max_headers", "9"), ("sever.listen", "x"), ("server.home", "gpu-d")],
     )
     .unwrap_err();
@@ -185,8 +185,8 @@ such as \"30s\"
   MOORING_SERVER_LISTEN: unknown key, did you mean `MOORING_SERVER__LISTEN`?
   MOORING_SERVER__WORKERS: server.workers: `many` is not a whole number from 0 to 1024
   MOORING_SERVER__WORKRES: unknown key, did you mean `MOORING_SERVER__WORKERS`?
-  command line: --backend: `https://gpu-c:8188`: `https://` is not possible here, only \
-`http://`
+  command line: --backend: `ftp://gpu-c:8188`: `ftp://` is not possible here, only `http://` and \
+`https://`
   command line: --backend: a user or password in a URL is not possible
   command line: backends.gpu-1.url: `gpu-a:8188` is listed twice, also as `backends.gpu-a`
   command line: server.home: there is no backend `gpu-d`, did you mean `gpu-b`?
@@ -420,7 +420,8 @@ fn keys_in(reference: &str) -> BTreeSet<(String, String)> {
             || (section == "auth" && line.starts_with("# mode = "));
         let line = line.strip_prefix("# ").filter(|_| is_remark).unwrap_or(line);
         if let Some(name) = line.strip_prefix('[').and_then(|it| it.strip_suffix(']')) {
-            section = name.split('.').next().unwrap().to_owned();
+            let is_section = KEYS.iter().any(|key| key.section == name);
+            section = if is_section { name } else { name.split('.').next().unwrap() }.to_owned();
         } else if let Some((key, value)) = line.split_once(" = ") {
             let full_name = KEYS
                 .iter()

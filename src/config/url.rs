@@ -15,6 +15,44 @@ pub struct Address {
     pub port: u16,
 }
 
+/// How a server is spoken to.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Scheme {
+    Http,
+    /// HTTP over TLS.
+    Https,
+}
+
+impl Scheme {
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Https => "https",
+        }
+    }
+
+    fn default_port(self) -> u16 {
+        match self {
+            Self::Http => 80,
+            Self::Https => 443,
+        }
+    }
+}
+
+/// Where a server listens, and how it is spoken to.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ServerUrl {
+    pub scheme: Scheme,
+    pub address: Address,
+}
+
+impl fmt::Display for ServerUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}://{}", self.scheme.as_str(), self.address)
+    }
+}
+
 impl fmt::Display for Address {
     /// The form in a URL or in `Host`: IPv6 in brackets, always with the port.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -27,7 +65,7 @@ impl fmt::Display for Address {
 pub enum BadUrl {
     #[error("has no scheme, did you mean `http://{text}`?")]
     NoScheme { text: String },
-    #[error("`{scheme}://` is not possible here, only `http://`")]
+    #[error("`{scheme}://` is not possible here, only `http://` and `https://`")]
     BadScheme { scheme: String },
     #[error("has no host")]
     NoHost,
@@ -51,28 +89,30 @@ impl BadUrl {
     }
 }
 
-/// Parses `http://host[:port][/]`; the default port is 80.
+/// Parses `http://host[:port][/]`, or the same with `https`; the default ports are 80 and 443.
 ///
 /// # Errors
 /// The first problem, from left to right.
-pub fn backend(text: &str) -> Result<Address, BadUrl> {
+pub fn backend(text: &str) -> Result<ServerUrl, BadUrl> {
     // Checked first, because no other report may show a password.
     if text.contains('@') {
         return Err(BadUrl::UserInfo);
     }
-    let Some((scheme, rest)) = text.split_once("://") else {
+    let Some((written, rest)) = text.split_once("://") else {
         return Err(BadUrl::NoScheme { text: text.to_owned() });
     };
-    if !scheme.eq_ignore_ascii_case("http") {
-        return Err(BadUrl::BadScheme { scheme: scheme.to_owned() });
-    }
+    let is = |scheme: &Scheme| written.eq_ignore_ascii_case(scheme.as_str());
+    let Some(scheme) = [Scheme::Http, Scheme::Https].into_iter().find(is) else {
+        return Err(BadUrl::BadScheme { scheme: written.to_owned() });
+    };
     let authority = authority(rest);
     let after = &rest[authority.len()..];
-    let address = address(authority, 80)?;
+    let address = address(authority, scheme.default_port())?;
     if after.contains(['?', '#']) {
         return Err(BadUrl::Query);
     }
-    if after.is_empty() || after == "/" { Ok(address) } else { Err(BadUrl::Path) }
+    let is_whole = after.is_empty() || after == "/";
+    if is_whole { Ok(ServerUrl { scheme, address }) } else { Err(BadUrl::Path) }
 }
 
 /// Parses `HOST:PORT`.
@@ -244,7 +284,7 @@ mod tests {
     #[track_caller]
     fn check(url: &str, expected: &str) {
         let shown = match backend(url) {
-            Ok(address) => address.to_string(),
+            Ok(url) => url.to_string(),
             Err(problem) => problem.to_string(),
         };
         assert_eq!(shown, expected, "{url}");
@@ -252,17 +292,19 @@ mod tests {
 
     #[test]
     fn a_backend_is_named_by_scheme_host_and_port() {
-        check("http://gpu-a:8188", "gpu-a:8188");
-        check("http://GPU_A.example.:8188/", "gpu_a.example:8188");
-        check("HTTP://10.0.0.7", "10.0.0.7:80");
-        check("http://[::1]:8188", "[::1]:8188");
-        check("http://[0::1]", "[::1]:80");
+        check("http://gpu-a:8188", "http://gpu-a:8188");
+        check("http://GPU_A.example.:8188/", "http://gpu_a.example:8188");
+        check("HTTP://10.0.0.7", "http://10.0.0.7:80");
+        check("http://[::1]:8188", "http://[::1]:8188");
+        check("http://[0::1]", "http://[::1]:80");
+        check("HTTPS://gpu-a/", "https://gpu-a:443");
+        check("https://gpu-a:8188", "https://gpu-a:8188");
     }
 
     #[test]
     fn a_url_that_cannot_work_says_why() {
         check("gpu-a:8188", "has no scheme, did you mean `http://gpu-a:8188`?");
-        check("https://a:1", "`https://` is not possible here, only `http://`");
+        check("ftp://a:1", "`ftp://` is not possible here, only `http://` and `https://`");
         check("http://", "has no host");
         check("http://:8188", "has no host");
         check("http://a b:1", "`a b` is not a host name or an IP address");

@@ -14,7 +14,7 @@ use super::raw::{Item, Written};
 use super::schema;
 use super::secret::{HIDDEN, Secretive};
 use super::suggest::nearest;
-use super::url::{self, Address};
+use super::url::{self, ServerUrl};
 
 /// The most entries of a list in a file.
 pub(super) const LIST_MAX: usize = 1_000;
@@ -111,13 +111,13 @@ impl Secretive for Token {
     }
 }
 
-/// `http://host[:port]` of a backend.
+/// `http://host[:port]` or `https://host[:port]` of a backend.
 #[derive(Debug)]
 pub(super) struct BackendUrl;
 
 impl Kind for BackendUrl {
     /// `None` is the empty default, which replaces a wrong URL.
-    type Value = Option<Address>;
+    type Value = Option<ServerUrl>;
     const SHAPE: Shape = Shape::Text;
 
     fn parse(&self, text: &str) -> Result<Self::Value, String> {
@@ -132,7 +132,7 @@ impl Kind for BackendUrl {
     }
 
     fn schema(&self) -> Value {
-        json!({ "type": "string", "pattern": "^[hH][tT][tT][pP]://[^@?#]+$" })
+        json!({ "type": "string", "pattern": "^[hH][tT][tT][pP][sS]?://[^@?#]+$" })
     }
 }
 

@@ -53,6 +53,7 @@ fn backend(config: &DiscoveryConfig, server: &Server) -> BackendConfig {
         max_pending: server.own.max_pending.map_or(config.max_pending, NonZeroU32::new),
         labels: server.own.labels.clone().unwrap_or_else(|| config.labels.clone()),
         headers: config.headers.clone(),
+        tls: None,
         listed_by: ListedBy::Discovery(config.name.clone()),
         identity: server.identity.clone(),
     }

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::breaker::Breaker;
+use super::dialler::Dialler;
 use super::load::Load;
 use super::names::{Names, header};
 use super::pool::Pool;
@@ -46,8 +47,8 @@ pub struct Backend {
     pub names: Arc<Names>,
     /// `host:port`, as in `Host`: identifies the server, whatever its name is.
     pub authority: Arc<str>,
-    pub host: String,
-    pub port: u16,
+    /// What opens connections to it.
+    pub dialler: Arc<Dialler>,
     /// [`Self::authority`] as the value of a header, made once.
     pub host_header: HeaderValue,
     labels: ArcSwap<Vec<String>>,
@@ -128,18 +129,16 @@ impl Backend {
     #[must_use]
     pub(super) fn new(id: BackendId, settings: &BackendConfig, common: &Common) -> Self {
         let Common { network, tasks, live, own_watch: _ } = common;
-        let (host, port) = (settings.host.clone(), settings.port);
         let names = Arc::new(Names::new(&settings.name));
         let breaker = Arc::new(Breaker::new(Arc::clone(&names), live.clone()));
-        let at = (host.clone(), port);
-        let network = Arc::clone(network);
-        let pool = Pool::new(network, tasks.clone(), at, live.clone(), Arc::clone(&breaker));
+        let dialler = Arc::new(Dialler::new(Arc::clone(network), settings));
+        let dials = Arc::clone(&dialler);
+        let pool = Pool::new(dials, tasks.clone(), live.clone(), Arc::clone(&breaker));
         Self {
             id,
             names,
             authority: settings.authority.as_str().into(),
-            host,
-            port,
+            dialler,
             host_header: header(&settings.authority),
             labels: ArcSwap::from_pointee(settings.labels.clone()),
             headers: ArcSwap::from_pointee(settings.headers.clone()),

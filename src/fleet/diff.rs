@@ -166,6 +166,7 @@ pub(super) fn forgotten() -> BackendConfig {
         max_pending: None,
         labels: Vec::new(),
         headers: BackendHeaders::default(),
+        tls: None,
         listed_by: ListedBy::default(),
         identity: None,
     }
@@ -192,6 +193,7 @@ mod tests {
             max_pending: None,
             labels: Vec::new(),
             headers: BackendHeaders::default(),
+            tls: None,
             listed_by: ListedBy::default(),
             identity: identity.map(Arc::from),
         }

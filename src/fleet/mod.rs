@@ -4,7 +4,8 @@
 //! `supervisor` runs the tasks of one backend from when it joins until it leaves, and [`names`]
 //! holds its name.
 //!
-//! Nothing else dials a backend. [`watch`] keeps one link of our own to each and learns from it.
+//! Nothing else dials a backend: [`dialler`] opens all connections to it, under TLS where that is
+//! configured. [`watch`] keeps one link of our own to each and learns from it;
 //! [`breaker`] knows whether it takes new connections, and [`dial_limiter`] when a link may be
 //! dialled again. [`pool`] sends requests; its idle connections are in [`idle`], and [`last_sent`]
 //! says from when an answer is awaited. [`api`] makes small requests, and [`queue_snapshot`] reads
@@ -15,6 +16,7 @@ pub mod api;
 pub mod backend;
 pub mod breaker;
 pub mod dial_limiter;
+pub mod dialler;
 pub mod diff;
 pub mod features;
 pub mod idle;

@@ -20,11 +20,12 @@ use tokio::io::{AsyncRead as _, ReadBuf};
 use tracing::trace;
 
 use super::breaker::Breaker;
+use super::dialler::Dialler;
 use super::idle::IdlePool;
 use super::last_sent::{LastSent, TimedStream};
 use crate::body::{OnEnd, RequestBody};
 use crate::config::{Config, LiveConfig};
-use crate::net::{Buffered, Network, Stream};
+use crate::net::{Buffered, Stream};
 use crate::tasks::Tasks;
 
 /// Why an exchange with a backend failed: whose fault it is, and whether the backend may have seen
@@ -63,10 +64,8 @@ const READ_MAX: usize = 128 << 10;
 /// The connections to one backend.
 #[derive(Debug)]
 pub struct Pool {
-    network: Arc<dyn Network>,
+    dialler: Arc<Dialler>,
     tasks: Tasks,
-    host: String,
-    port: u16,
     live: LiveConfig,
     breaker: Arc<Breaker>,
     /// The number of bodies that are being sent there, or whose answer is awaited.
@@ -117,9 +116,8 @@ impl OnEnd for Lease {
 impl Pool {
     #[must_use]
     pub fn new(
-        network: Arc<dyn Network>,
+        dialler: Arc<Dialler>,
         tasks: Tasks,
-        (host, port): (String, u16),
         live: LiveConfig,
         breaker: Arc<Breaker>,
     ) -> Self {
@@ -127,7 +125,7 @@ impl Pool {
         let lines = IdlePool::new(tasks.clone(), idle, max);
         let streams = IdlePool::new(tasks.clone(), idle, max);
         let uploads = Arc::default();
-        Self { network, tasks, host, port, live, breaker, uploads, lines, streams }
+        Self { dialler, tasks, live, breaker, uploads, lines, streams }
     }
 
     /// The configuration was replaced.
@@ -244,7 +242,7 @@ impl Pool {
         self.streams.sweep(now);
     }
 
-    /// Drops the idle connections when the drain has begun.
+    /// Drops the idle connections: the drain has begun, or new ones are secured differently.
     pub fn close_idle(&self) {
         self.lines.close();
         self.streams.close();
@@ -275,7 +273,7 @@ impl Pool {
             let config = self.live.get();
             (config.fleet.connect_timeout, config.server.answer_timeout)
         };
-        let dialled = self.network.connect_within(&self.host, self.port, limit).await;
+        let dialled = self.dialler.dial(limit).await;
         let failed = |error: io::Error| match error.kind() == io::ErrorKind::TimedOut {
             true => ExchangeError::ConnectTimeout(limit),
             false => ExchangeError::Connect(error),

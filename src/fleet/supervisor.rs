@@ -9,6 +9,7 @@ use super::{breaker, watch};
 /// stops. A task that panics is started again.
 pub(super) fn supervise(backend: &Arc<Backend>, common: &Common) {
     let (live, tasks) = (&common.live, &common.tasks);
+    backend.warn_if_insecure();
     let watched = (Arc::clone(backend), common.clone());
     tasks.spawn_again(move || {
         let (backend, common) = watched.clone();

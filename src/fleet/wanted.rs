@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::config::{BackendConfig, BackendHeaders, Config};
+use crate::config::{BackendConfig, BackendSecrets, Config};
 
 /// All wanted backends, by source.
 #[derive(Clone, Debug, Default)]
@@ -241,17 +241,17 @@ impl Wanted {
         self.added.values().cloned().collect()
     }
 
-    /// The same with other headers for backends for which `headers` returns some. Backends of the
+    /// The same with other secrets for backends for which `secrets` returns some. Backends of the
     /// configuration are unchanged.
     #[must_use]
-    pub fn with_headers(
+    pub fn with_secrets(
         mut self,
-        headers: impl Fn(&BackendConfig) -> Option<BackendHeaders>,
+        secrets: impl Fn(&BackendConfig) -> Option<BackendSecrets>,
     ) -> Self {
         let found = self.found.values_mut().flatten();
         for it in self.added.values_mut().chain(found).chain(&mut self.kept) {
-            if let Some(headers) = headers(it) {
-                it.headers = headers;
+            if let Some(secrets) = secrets(it) {
+                *it = it.clone().with_secrets(secrets);
             }
         }
         self.sift()

@@ -129,8 +129,7 @@ impl Watch {
     async fn open_untimed(&self) -> Result<Channel, Trouble> {
         let backend = &self.backend;
         let limit = self.limits().connect_timeout;
-        let network = &self.common.network;
-        let dialled = network.connect_within(&backend.host, backend.port, limit).await;
+        let dialled = backend.dialler.dial(limit).await;
         let stream = dialled.map_err(|error| {
             if error.kind() == ErrorKind::ConnectionRefused {
                 backend.refused(now());

@@ -23,6 +23,7 @@ use crate::net::now;
 use crate::routing::files::Maker;
 use crate::routing::ids::{BadClientId, ClientId};
 use crate::routing::owners::Person;
+use crate::server::wire::Wire;
 use crate::ws;
 
 /// Names the client of a socket, in its query.
@@ -82,6 +83,8 @@ pub struct IdentityHints<'a> {
     pub user: Option<&'a [u8]>,
     /// Who was let in.
     pub pass: Option<Pass>,
+    /// What it came over.
+    pub wire: Wire,
 }
 
 /// Whether what the other end of a connection says of whom it speaks for is believed.
@@ -104,7 +107,7 @@ pub enum Door {
     /// Nobody who is believed says.
     Unknown,
     Plain,
-    /// Through a proxy that ends TLS.
+    /// By TLS that ends here, or at a proxy in front.
     Tls,
     /// The same, and below a base path.
     TlsBelow,
@@ -131,6 +134,7 @@ impl<'a> IdentityHints<'a> {
             is_passed_on: headers.keys().any(|name| says_passed_on(name.as_str())),
             user: headers.get(COMFY_USER).map(HeaderValue::as_bytes),
             pass: request.extensions().get().cloned(),
+            wire: Wire::of_request(request),
         }
     }
 }
@@ -345,23 +349,22 @@ pub fn browser(front: &Front, door: Door, hints: &IdentityHints<'_>) -> Option<B
     hints.cookies.iter().find_map(|line| browser_of(line, &front.cookie_signer, door, owner))
 }
 
-/// How the browser has reached us: by what a trusted proxy says in `X-Forwarded-Proto`.
+/// How the browser has reached us: by what a trusted proxy says in `X-Forwarded-Proto`, else by the
+/// connection itself. A plain connection may come from a proxy that says nothing.
 #[must_use]
 pub fn door(server: &ServerConfig, peer: IpAddr, hints: &IdentityHints<'_>) -> Door {
+    let by_tls = || if server.base_path.is_root() { Door::Tls } else { Door::TlsBelow };
     let Some(said) = hints.scheme.filter(|_| server.trusts(peer)) else {
-        return Door::Unknown;
+        return match hints.wire {
+            Wire::Tls => by_tls(),
+            Wire::Plain => Door::Unknown,
+        };
     };
     // The first is the browser's; proxies behind it append theirs.
     let first = said.split(|byte| *byte == b',').next().unwrap_or(said).trim_ascii();
     let is = |other: &str| first.eq_ignore_ascii_case(other.as_bytes());
     match () {
-        () if is("https") || is("wss") => {
-            if server.base_path.is_root() {
-                Door::Tls
-            } else {
-                Door::TlsBelow
-            }
-        }
+        () if is("https") || is("wss") => by_tls(),
         () if is("http") || is("ws") => Door::Plain,
         () => Door::Unknown,
     }

@@ -79,7 +79,7 @@ impl Site {
 #[derive(Clone, Debug)]
 struct OriginHeaders<'a> {
     host: Option<&'a str>,
-    /// Known only from a proxy that is believed.
+    /// Known only from TLS that ends here, or from a proxy that is believed.
     scheme: Option<&'static str>,
 }
 

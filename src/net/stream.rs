@@ -1,4 +1,4 @@
-//! A connection: a real TCP stream, or the stream of a simulated network.
+//! A connection: a real TCP stream, one under TLS, or the stream of a simulated network.
 
 use std::fmt;
 use std::future::Future as _;
@@ -12,6 +12,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::task::coop::poll_proceed;
 use tokio::time::Sleep;
+
+use super::tls::secured::Secured;
 
 /// What a simulated network must give.
 pub trait Simulated: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -31,6 +33,14 @@ pub struct Stream {
 /// read.
 enum Transport {
     Tcp(TcpStream),
+    Other(Box<Other>),
+}
+
+/// All that is no bare TCP. It has a box of its own, so that the real case has one branch whatever
+/// else there is.
+#[expect(clippy::large_enum_variant, reason = "it is in a box, and tests alone have the other")]
+enum Other {
+    Secured(Secured),
     Simulated(Box<dyn Simulated>),
 }
 
@@ -38,7 +48,10 @@ impl fmt::Debug for Stream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.wire {
             Transport::Tcp(stream) => stream.fmt(f),
-            Transport::Simulated(_) => f.write_str("Simulated"),
+            Transport::Other(other) => match &**other {
+                Other::Secured(stream) => stream.fmt(f),
+                Other::Simulated(_) => f.write_str("Simulated"),
+            },
         }
     }
 }
@@ -46,21 +59,46 @@ impl fmt::Debug for Stream {
 impl Stream {
     #[must_use]
     pub fn tcp(stream: TcpStream) -> Self {
-        Self { wire: Transport::Tcp(stream), patience: None, stalled: None }
+        Self::over(Transport::Tcp(stream))
     }
 
     #[must_use]
     pub fn simulated(stream: impl Simulated + 'static) -> Self {
-        Self { wire: Transport::Simulated(Box::new(stream)), patience: None, stalled: None }
+        Self::over(Transport::Other(Box::new(Other::Simulated(Box::new(stream)))))
+    }
+
+    pub(super) fn secured(stream: Secured) -> Self {
+        Self::over(Transport::Other(Box::new(Other::Secured(stream))))
+    }
+
+    fn over(wire: Transport) -> Self {
+        Self { wire, patience: None, stalled: None }
+    }
+
+    /// True if it is under TLS.
+    #[must_use]
+    pub fn is_secured(&self) -> bool {
+        match &self.wire {
+            Transport::Tcp(_) => false,
+            Transport::Other(other) => matches!(**other, Other::Secured(_)),
+        }
+    }
+
+    /// The connection of the system, whatever is above it.
+    fn socket(&self) -> Option<&TcpStream> {
+        match &self.wire {
+            Transport::Tcp(stream) => Some(stream),
+            Transport::Other(other) => match &**other {
+                Other::Secured(stream) => stream.below().socket(),
+                Other::Simulated(_) => None,
+            },
+        }
     }
 
     /// The address of the other side; `None` if it is gone or simulated.
     #[must_use]
     pub fn peer(&self) -> Option<IpAddr> {
-        match &self.wire {
-            Transport::Tcp(stream) => Some(stream.peer_addr().ok()?.ip()),
-            Transport::Simulated(_) => None,
-        }
+        Some(self.socket()?.peer_addr().ok()?.ip())
     }
 
     /// A write that makes no progress for so long fails with [`io::ErrorKind::TimedOut`], and the
@@ -76,7 +114,7 @@ impl Stream {
     /// Linux it does nothing.
     pub fn allow_unacknowledged_for(&self, limit: Duration) {
         #[cfg(any(target_os = "linux", target_os = "android"))]
-        if let Transport::Tcp(stream) = &self.wire {
+        if let Some(stream) = self.socket() {
             // Refused by a connection that is already dead.
             let _ = socket2::SockRef::from(stream).set_tcp_user_timeout(Some(limit));
         }
@@ -88,7 +126,7 @@ impl Stream {
     /// longest; elsewhere than on Linux it does nothing.
     pub fn put_off_acks(&self) {
         #[cfg(any(target_os = "linux", target_os = "android"))]
-        if let Transport::Tcp(stream) = &self.wire {
+        if let Some(stream) = self.socket() {
             // A connection that is broken says so when it is read.
             let _ = socket2::SockRef::from(stream).set_tcp_quickack(false);
         }
@@ -97,7 +135,7 @@ impl Stream {
     /// Makes the end of the connection a reset: what was sent is not all there was. It ends when
     /// dropped.
     pub fn break_off(&self) {
-        if let Transport::Tcp(stream) = &self.wire {
+        if let Some(stream) = self.socket() {
             // One that is closed already has been broken off by the other side.
             let _ = socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO));
         }
@@ -138,7 +176,7 @@ impl AsyncRead for Stream {
         let before = buf.filled().len();
         let read = match &mut self.get_mut().wire {
             Transport::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
-            Transport::Simulated(stream) => Pin::new(stream).poll_read(cx, buf),
+            Transport::Other(other) => Pin::new(&mut **other).poll_read(cx, buf),
         };
         take_turns(cx, buf.filled().len() - before);
         read
@@ -172,7 +210,7 @@ impl AsyncWrite for Stream {
         let this = self.get_mut();
         let written = match &mut this.wire {
             Transport::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
-            Transport::Simulated(stream) => Pin::new(stream).poll_write(cx, buf),
+            Transport::Other(other) => Pin::new(&mut **other).poll_write(cx, buf),
         };
         this.unless_stalled(cx, written)
     }
@@ -185,7 +223,7 @@ impl AsyncWrite for Stream {
         let this = self.get_mut();
         let written = match &mut this.wire {
             Transport::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
-            Transport::Simulated(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Transport::Other(other) => Pin::new(&mut **other).poll_write_vectored(cx, bufs),
         };
         this.unless_stalled(cx, written)
     }
@@ -193,7 +231,7 @@ impl AsyncWrite for Stream {
     fn is_write_vectored(&self) -> bool {
         match &self.wire {
             Transport::Tcp(stream) => stream.is_write_vectored(),
-            Transport::Simulated(stream) => stream.is_write_vectored(),
+            Transport::Other(other) => other.is_write_vectored(),
         }
     }
 
@@ -201,7 +239,7 @@ impl AsyncWrite for Stream {
         let this = self.get_mut();
         let written = match &mut this.wire {
             Transport::Tcp(stream) => Pin::new(stream).poll_flush(cx),
-            Transport::Simulated(stream) => Pin::new(stream).poll_flush(cx),
+            Transport::Other(other) => Pin::new(&mut **other).poll_flush(cx),
         };
         this.unless_stalled(cx, written)
     }
@@ -209,7 +247,65 @@ impl AsyncWrite for Stream {
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.get_mut().wire {
             Transport::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
-            Transport::Simulated(stream) => Pin::new(stream).poll_shutdown(cx),
+            Transport::Other(other) => Pin::new(&mut **other).poll_shutdown(cx),
+        }
+    }
+}
+
+impl AsyncRead for Other {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Secured(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Simulated(stream) => Pin::new(stream).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Other {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Secured(stream) => Pin::new(stream).poll_write(cx, buf),
+            Self::Simulated(stream) => Pin::new(stream).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Secured(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Self::Simulated(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match self {
+            Self::Secured(stream) => stream.is_write_vectored(),
+            Self::Simulated(stream) => stream.is_write_vectored(),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Secured(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Simulated(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Secured(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Simulated(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 }

@@ -1,15 +1,31 @@
-//! TLS over a connection, for servers that are known by their own authority.
+//! TLS 1.2 and 1.3 over a connection, on both of its ends (rustls, with the cryptography of ring).
+//!
+//! - [`client`]: who dials, and whom he trusts
+//! - [`server`]: who listens, and what he shows
+//! - [`pem`]: certificates and keys, as files have them; [`dates`]: until when they hold
+//! - [`explain`]: what is wrong, in words of an operator
+
+pub mod client;
+pub mod dates;
+mod explain;
+mod known;
+pub mod pem;
+pub(in crate::net) mod secured;
+pub mod server;
 
 use std::io;
 use std::sync::Arc;
 
-use rustls_pki_types::pem::PemObject as _;
-use rustls_pki_types::{CertificateDer, ServerName};
-use tokio_rustls::TlsConnector;
-use tokio_rustls::rustls::crypto::ring;
-use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+use tokio_rustls::rustls::crypto::{CryptoProvider, ring};
 
 use super::Stream;
+pub use client::{ClientTls, Trust};
+pub use server::ServerTls;
+
+/// The one provider of cryptography.
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(ring::default_provider())
+}
 
 /// The same connection, secured: at its other end is a server of that name (or address) that one of
 /// these certificates (PEM) vouches for.
@@ -17,23 +33,6 @@ use super::Stream;
 /// # Errors
 /// The certificates cannot be read, or the server is not who it should be.
 pub async fn secured(stream: Stream, name: &str, roots: &[u8]) -> io::Result<Stream> {
-    let name = ServerName::try_from(name.to_owned()).map_err(io::Error::other)?;
-    let connector = TlsConnector::from(Arc::new(config(roots)?));
-    Ok(Stream::simulated(connector.connect(name, stream).await?))
-}
-
-fn config(roots: &[u8]) -> io::Result<ClientConfig> {
-    let mut trusted = RootCertStore::empty();
-    for certificate in CertificateDer::pem_slice_iter(roots) {
-        let certificate = certificate.map_err(io::Error::other)?;
-        trusted.add(certificate).map_err(io::Error::other)?;
-    }
-    if trusted.is_empty() {
-        return Err(io::Error::other("there is no certificate of an authority"));
-    }
-    let provider = Arc::new(ring::default_provider());
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(io::Error::other)?;
-    Ok(config.with_root_certificates(trusted).with_no_client_auth())
+    let tls = ClientTls::new(Trust::Authorities(roots), None, None).map_err(io::Error::other)?;
+    tls.connect(stream, name).await
 }

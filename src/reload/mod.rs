@@ -7,6 +7,7 @@
 //! One reload follows the other: whoever wants one asks the one task that does them. It closes no
 //! socket, loses no prompt and moves no held binding.
 
+pub mod certificates;
 mod listeners;
 pub mod users;
 pub mod watch;
@@ -70,11 +71,23 @@ impl From<NotConfigured> for NotReloaded {
     }
 }
 
-type Told = oneshot::Sender<Result<Reloaded, NotReloaded>>;
+/// What is asked of the task that reloads, and who is told what came of it.
+#[derive(Debug)]
+pub struct Asked {
+    what: What,
+    tell: oneshot::Sender<Result<Reloaded, NotReloaded>>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum What {
+    Everything,
+    /// Those of the listeners, and nothing else.
+    Certificates,
+}
 
 /// Asks for reloads. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Reloads(mpsc::Sender<Told>);
+pub struct Reloads(mpsc::Sender<Asked>);
 
 /// How long reading a configuration may take. A disk that hangs must not block all later reloads.
 const READ_WITHIN: Duration = Duration::from_secs(10);
@@ -88,7 +101,7 @@ const WAITING_MAX: usize = 16;
 impl Reloads {
     /// What is asked with, and what the task that does it takes.
     #[must_use]
-    pub fn new() -> (Self, mpsc::Receiver<Told>) {
+    pub fn new() -> (Self, mpsc::Receiver<Asked>) {
         let (ask, asked) = mpsc::channel(WAITING_MAX);
         (Self(ask), asked)
     }
@@ -98,8 +111,21 @@ impl Reloads {
     /// # Errors
     /// Nothing was changed.
     pub async fn reload(&self) -> Result<Reloaded, NotReloaded> {
+        self.ask(What::Everything).await
+    }
+
+    /// Reads the certificates of the listeners again, and nothing else.
+    ///
+    /// # Errors
+    /// Nothing was changed.
+    pub async fn certificates(&self) -> Result<Reloaded, NotReloaded> {
+        self.ask(What::Certificates).await
+    }
+
+    async fn ask(&self, what: What) -> Result<Reloaded, NotReloaded> {
         let (tell, told) = oneshot::channel();
-        let Ok(()) = self.0.send(tell).await else { return Err(NotReloaded::Stopping) };
+        let asked = Asked { what, tell };
+        let Ok(()) = self.0.send(asked).await else { return Err(NotReloaded::Stopping) };
         told.await.unwrap_or(Err(NotReloaded::Stopping))
     }
 }
@@ -114,6 +140,8 @@ pub struct Reloader {
     /// Sets the level of the log. `None` where the log is not ours.
     level: Option<Level>,
     discoveries: Discoveries,
+    /// The last reading of the whole configuration was refused.
+    was_refused: bool,
 }
 
 /// Sets what is logged.
@@ -146,15 +174,15 @@ impl Reloader {
         let network: Arc<dyn Network> = Arc::clone(&front.shared.network);
         let Means { source, fit, level, discoveries } = means;
         let listeners = Listeners::new(network, front_door, admin_door);
-        Self { front, source, listeners, fit, level, discoveries }
+        Self { front, source, listeners, fit, level, discoveries, was_refused: false }
     }
 
     /// Does what it is asked until the process stops.
-    pub async fn run(mut self, mut asked: mpsc::Receiver<Told>) {
+    pub async fn run(mut self, mut asked: mpsc::Receiver<Asked>) {
         self.front.shared.metrics.reloaded(true, unix_millis());
         let stopping = self.front.shared.tasks.child_token();
         loop {
-            let tell = tokio::select! {
+            let Asked { what, tell } = tokio::select! {
                 biased;
                 () = stopping.cancelled() => return,
                 asked = asked.recv() => match asked {
@@ -163,17 +191,38 @@ impl Reloader {
                     None => return stopping.cancelled().await,
                 },
             };
-            let outcome = self.reload().await;
-            self.record(&outcome);
+            let outcome = match what {
+                What::Everything => {
+                    let outcome = self.reload().await;
+                    self.was_refused = matches!(outcome, Err(NotReloaded::Bad(_)));
+                    outcome
+                }
+                What::Certificates => self.read_certificates().await,
+            };
+            self.record(what, &outcome);
             // Who asked may have given up.
             let _ = tell.send(outcome);
         }
     }
 
-    fn record(&self, outcome: &Result<Reloaded, NotReloaded>) {
+    fn record(&self, what: What, outcome: &Result<Reloaded, NotReloaded>) {
         let metrics = &self.front.shared.metrics;
-        match outcome {
-            Ok(Reloaded { applied, need_restart, warnings }) => {
+        match (what, outcome) {
+            (What::Certificates, Ok(Reloaded { applied, .. })) => {
+                if !self.was_refused {
+                    metrics.reloaded(true, unix_millis());
+                }
+                if !applied.is_empty() {
+                    info!(applied = applied.join(" "), "Certificates were read again.");
+                }
+            }
+            (What::Certificates, Err(NotReloaded::Bad(problems))) => {
+                metrics.reloaded(false, unix_millis());
+                for problem in problems {
+                    error!(problem, "Certificates were not read again: those before stay.");
+                }
+            }
+            (What::Everything, Ok(Reloaded { applied, need_restart, warnings })) => {
                 metrics.reloaded(true, unix_millis());
                 for warning in warnings {
                     warn!(warning, "Not all is as the new configuration says.");
@@ -184,13 +233,13 @@ impl Reloader {
                     warn!(keys, "These keys have new values that need a restart.");
                 }
             }
-            Err(NotReloaded::Bad(problems)) => {
+            (What::Everything, Err(NotReloaded::Bad(problems))) => {
                 metrics.reloaded(false, unix_millis());
                 for problem in problems {
                     error!(problem, "The configuration was not reloaded: the old one stays.");
                 }
             }
-            Err(why @ (NotReloaded::NoSource | NotReloaded::Stopping)) => {
+            (_, Err(why @ (NotReloaded::NoSource | NotReloaded::Stopping))) => {
                 warn!(%why, "The configuration was not reloaded.");
             }
         }
@@ -221,6 +270,28 @@ impl Reloader {
             applied.push(BACKENDS.to_owned());
         }
         Ok(Reloaded { applied, need_restart: named(true), warnings })
+    }
+
+    /// Has the listeners show what stands in their files now.
+    async fn read_certificates(&self) -> Result<Reloaded, NotReloaded> {
+        let before = self.front.shared.config_kept();
+        let (front, admin) = (before.server_tls.clone(), before.admin_tls.clone());
+        let (front, admin) = within(move || (front.read_again(), admin.read_again())).await?;
+        let (server_tls, admin_tls) = match (front, admin) {
+            (Ok(front), Ok(admin)) => (front, admin),
+            (front, admin) => {
+                let front = front.err().map(|what| format!("server.tls: {what}"));
+                let admin = admin.err().map(|what| format!("admin.tls: {what}"));
+                return Err(NotReloaded::Bad(front.into_iter().chain(admin).collect()));
+            }
+        };
+        let config = Config { server_tls, admin_tls, ..Config::clone(&before) };
+        let applied = changes(&before, &config).into_iter().map(|it| it.key).collect();
+        if config != *before {
+            // Nobody else replaces it while this task works.
+            self.front.shared.reconfigure(config);
+        }
+        Ok(Reloaded { applied, ..Reloaded::default() })
     }
 
     /// Reads the secrets of backends that the configuration does not list.

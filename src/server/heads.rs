@@ -5,7 +5,8 @@
 //! that sends without end makes us hold only that much.
 
 use std::future::poll_fn;
-use std::task::Poll;
+use std::pin::pin;
+use std::task::{Context, Poll};
 
 use tokio_util::sync::WaitForCancellationFuture;
 
@@ -101,17 +102,39 @@ impl Heads {
                 }
                 searched = conn.read.len();
             }
-            if !self.has_stopped && stopping.poll(cx).is_ready() {
-                self.has_stopped = true;
-                // It was accepted in the last moment, and its first request is on its way.
-                self.deadline.set(now() + FIRST_REQUEST);
-            }
-            if self.has_stopped && self.has_asked {
-                return Poll::Ready(false);
-            }
-            if self.deadline.poll_passed(cx) { Poll::Ready(false) } else { Poll::Pending }
+            if self.is_late(cx, stopping) { Poll::Ready(false) } else { Poll::Pending }
         })
         .await
+    }
+
+    /// Waits for what comes before the first head, for as long as that may take with it. `None` if
+    /// it takes too long.
+    pub async fn before_the_first<T>(
+        &mut self,
+        stopping: &mut LazyPoll<WaitForCancellationFuture<'_>>,
+        work: impl Future<Output = T>,
+    ) -> Option<T> {
+        let mut work = pin!(work);
+        poll_fn(|cx| match work.as_mut().poll(cx) {
+            Poll::Ready(done) => Poll::Ready(Some(done)),
+            Poll::Pending if self.is_late(cx, stopping) => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+        })
+        .await
+    }
+
+    /// True once nothing is waited for any more.
+    fn is_late(
+        &mut self,
+        cx: &mut Context<'_>,
+        stopping: &mut LazyPoll<WaitForCancellationFuture<'_>>,
+    ) -> bool {
+        if !self.has_stopped && stopping.poll(cx).is_ready() {
+            self.has_stopped = true;
+            // It was accepted in the last moment, and its first request is on its way.
+            self.deadline.set(now() + FIRST_REQUEST);
+        }
+        (self.has_stopped && self.has_asked) || self.deadline.poll_passed(cx)
     }
 }
 

@@ -21,6 +21,7 @@ use tracing::trace;
 use super::limits::ConnectionLimits;
 use super::message::Message;
 use super::one_message::OneMessage;
+use super::wire::Wire;
 use super::{Left, Seat, Service};
 use crate::body::{BodyError, ResponseBody};
 use crate::net::Buffered;
@@ -38,11 +39,13 @@ pub async fn once(
     service: &impl Service,
     limits: ConnectionLimits,
 ) -> Left {
+    let wire = Wire::of(&conn);
     let message = OneMessage::new(conn, message.head, message.body);
     let flushed = message.flushed();
     let outcome = Arc::new(Outcome::default());
-    let answer = service_fn(|request: Request<Incoming>| {
+    let answer = service_fn(|mut request: Request<Incoming>| {
         let over = Over(Arc::clone(&outcome));
+        wire.mark(&mut request);
         Box::pin(async move {
             let version = request.version();
             let response = answer(service, peer, request).await;
@@ -184,8 +187,10 @@ pub async fn socket(
     tasks: Tasks,
     seat: Seat,
 ) {
+    let wire = Wire::of(&conn);
     let answer = service_fn(|mut request: Request<Incoming>| {
         request.extensions_mut().insert(seat.clone());
+        wire.mark(&mut request);
         let service = service.clone();
         async move {
             let mut response = answer(&service, peer, request).await;

@@ -4,10 +4,12 @@
 //! thousand clients that drip headers would stay for ever.
 //!
 //! - [`limits`]: what a connection may take
+//! - [`handshake`]: its first step under TLS
 //! - [`heads`]: the heads of its requests, as they come; their [`deadline`]
 //! - [`message`]: is a head one that may be answered, and where does its message end?
 //!   ([`authority`], [`framing`], [`refusal`])
 //! - [`hyper`]: all other requests, each as [`one_message`]
+//! - [`wire`]: what a request came over
 //! - [`mod@write`]: heads of answers, as bytes
 //! - [`lingering_close`]: the end of a connection whose client may still be sending
 //!
@@ -20,6 +22,7 @@ pub mod authority;
 pub mod deadline;
 pub mod door;
 pub mod framing;
+pub mod handshake;
 pub mod heads;
 pub mod hyper;
 pub mod limits;
@@ -27,6 +30,7 @@ pub mod lingering_close;
 pub mod message;
 pub mod one_message;
 pub mod refusal;
+pub mod wire;
 pub mod write;
 
 use std::net::{IpAddr, SocketAddr};
@@ -44,9 +48,11 @@ use tracing::{debug, error, warn};
 
 use crate::body::ResponseBody;
 use crate::lazy_poll::LazyPoll;
+use crate::net::tls::ServerTls;
 use crate::net::{Buffered, Stream, sleep};
 use crate::tasks::Tasks;
 use door::Door;
+use handshake::Opened;
 use heads::{Heads, Next};
 pub use limits::ConnectionLimits;
 use message::Becomes;
@@ -159,13 +165,27 @@ impl Drop for Counted {
     }
 }
 
+/// How a connection is taken.
+#[derive(Clone, Debug)]
+pub struct Terms {
+    pub limits: ConnectionLimits,
+    /// `None` is plain HTTP.
+    pub tls: Option<ServerTls>,
+}
+
+impl From<ConnectionLimits> for Terms {
+    fn from(limits: ConnectionLimits) -> Self {
+        Self { limits, tls: None }
+    }
+}
+
 /// Accepts connections until the drain begins.
 ///
-/// `limits` is asked anew for each connection, which keeps what it got.
-pub async fn accept(
+/// `terms` is asked anew for each connection, which keeps what it got.
+pub async fn accept<T: Into<Terms>>(
     mut door: Door,
     service: impl Service,
-    limits: impl Fn() -> ConnectionLimits + Send,
+    terms: impl Fn() -> T + Send,
     tasks: Tasks,
 ) {
     let open = OpenConnections::default();
@@ -176,13 +196,13 @@ pub async fn accept(
             () = tasks.stopping() => return,
             accepted = door.accept() => accepted,
         };
-        let limits = limits();
+        let terms: Terms = terms().into();
         match accepted {
-            Ok((stream, peer)) => match open.enter(limits.connections_max) {
+            Ok((stream, peer)) => match open.enter(terms.limits.connections_max) {
                 Some(seat) => {
                     service.note(ConnectionEvent::Open(open.count()));
                     let connection =
-                        serve(stream, peer, service.clone(), limits, tasks.clone(), seat);
+                        serve(stream, peer, service.clone(), terms, tasks.clone(), seat);
                     tasks.spawn(survive(connection, service.clone(), open.clone()));
                 }
                 None => {
@@ -219,15 +239,26 @@ async fn serve(
     mut stream: Stream,
     peer: SocketAddr,
     service: impl Service,
-    limits: ConnectionLimits,
+    Terms { limits, tls }: Terms,
     tasks: Tasks,
     seat: Seat,
 ) {
     stream.give_up_stalled_writes_after(limits.stall_timeout);
     let mut conn = Buffered::new(stream);
     let mut heads = Heads::new(limits);
-    let mut passthrough = service.passthrough(peer.ip(), limits);
     let mut stopping = LazyPoll::new(tasks.stopping());
+    if let Some(tls) = tls {
+        conn = match Box::pin(handshake::open(conn, &tls, &mut heads, &mut stopping)).await {
+            Opened::Secured(conn) => conn,
+            Opened::Plain(conn) => {
+                let response = service.refused(Refusal::PlainHttp, &conn.read);
+                return Box::pin(turn_away(conn, response, &tasks)).await;
+            }
+            Opened::Failed => return,
+        };
+        conn.stream.give_up_stalled_writes_after(limits.stall_timeout);
+    }
+    let mut passthrough = service.passthrough(peer.ip(), limits);
     loop {
         if let Some(passthrough) = &mut passthrough {
             match passthrough.run(conn, &mut heads, &mut stopping).await {

@@ -32,6 +32,8 @@ pub enum Refusal {
     UnknownTransferCoding,
     #[error("100-continue is the only supported expectation")]
     UnknownExpectation,
+    #[error("the plain HTTP request was sent to an HTTPS port: use https://")]
+    PlainHttp,
 }
 
 impl Refusal {
@@ -49,7 +51,8 @@ impl Refusal {
             | Self::BadMethod
             | Self::BadVersion
             | Self::UnknownTransferCoding
-            | Self::UnknownExpectation => false,
+            | Self::UnknownExpectation
+            | Self::PlainHttp => false,
         }
     }
 
@@ -57,7 +60,7 @@ impl Refusal {
     pub fn status(&self) -> StatusCode {
         match self {
             // RFC 9112 sections 2.2, 3, 3.2, 5, 6.3.
-            Self::Malformed(_) => StatusCode::BAD_REQUEST,
+            Self::Malformed(_) | Self::PlainHttp => StatusCode::BAD_REQUEST,
             // RFC 6585 section 5.
             Self::HeadTooLarge { .. }
             | Self::HeaderTooLong { .. }
@@ -88,6 +91,7 @@ impl Refusal {
             Self::BadVersion => "bad_version",
             Self::UnknownTransferCoding => "unknown_transfer_coding",
             Self::UnknownExpectation => "unknown_expectation",
+            Self::PlainHttp => "plain_http",
         }
     }
 }

@@ -133,6 +133,7 @@ fn restored(discovery: &DiscoveryConfig, it: &FoundBackend) -> BackendConfig {
         max_pending: NonZeroU32::new(it.max_pending),
         labels: it.labels.clone(),
         headers: discovery.headers.clone(),
+        tls: None,
         listed_by: ListedBy::Discovery(discovery.name.clone()),
         identity: it.identity.clone(),
     }

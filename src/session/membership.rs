@@ -17,7 +17,7 @@ use tracing::warn;
 
 use super::Sessions;
 use super::control::{Held, let_go_of_tunnels};
-use crate::config::{self, BackendConfig, BackendHeaders, Config};
+use crate::config::{self, BackendConfig, Config, ListedBy, SecretFiles};
 use crate::fleet::backend::Backend;
 use crate::fleet::diff::{Applied, BadDiff, Diff};
 use crate::fleet::wanted::{Put, Source, Unwanted, Wanted};
@@ -188,14 +188,12 @@ impl Sessions {
         let secrets = self.shared.config().admin.secrets_dir.clone();
         let whole = config::one_backend(name, &record.settings, secrets.as_deref());
         whole.or_else(|problems| {
-            let mut settings = record.settings.clone();
-            let removed = settings.as_object_mut().and_then(|it| it.remove("headers"));
-            let without = config::one_backend(name, &settings, None);
-            let without = without.ok().filter(|_| removed.is_some());
+            let files = SecretFiles::In(secrets.as_deref());
+            let without = config::unread_backend(name, &record.settings, files);
             let why = problems.to_string();
-            let backend = without.ok_or_else(|| why.clone())?;
-            warn!(backend = name, why, "A backend is used without its headers until a reload.");
-            Ok(BackendConfig { headers: BackendHeaders::unread(&record.settings), ..backend })
+            let backend = without.map_err(|_| why.clone())?;
+            warn!(backend = name, why, "A backend is used without its secrets until a reload.");
+            Ok(BackendConfig { listed_by: ListedBy::Operator, ..backend })
         })
     }
 

@@ -447,7 +447,7 @@ async fn a_drain_until_a_restart_ends_with_the_process_and_a_persons_does_not() 
     }
     world.all_up().await;
     let backend = |name: &str| world.gateway.shared.fleet.by_name(name).unwrap();
-    until("it takes work", || backend("a").view(mooring::net::now()).serves_new()).await;
+    until("it takes work", || backend("a").view(now()).serves_new()).await;
     let (a, b) = (row(&world, "a").await, row(&world, "b").await);
     assert_eq!((&a["state"], &a["said"]), (&json!("ready"), &Value::Null));
     assert_eq!((&b["state"], &b["said"]["why"]), (&json!("draining"), &json!("fan")));

@@ -309,7 +309,7 @@ fn a_file_with_a_wrong_type_range_or_name_is_bad_to_the_schema() {
         "[[backends]]\nurl = \"http://a:1\"\n",
         "[backends.\"gpu c\"]\nurl = \"http://a:1\"\n",
         "[backends.a]\nurl = \"gpu-c:8188\"\n",
-        "[backends.a]\nurl = \"https://a:1\"\n",
+        "[backends.a]\nurl = \"ftp://a:1\"\n",
         "[backends.a]\nurl = \"http://me:secret@a:1\"\n",
         "[backends.a]\nurl = \"http://a:1\"\nweight = 0\n",
         "[backends.a]\nurl = \"http://a:1\"\ncolour = 0\n",

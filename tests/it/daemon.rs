@@ -61,12 +61,12 @@ fn check_of_a_bad_file_reports_every_problem_and_exits_with_78() {
 #[test]
 fn serve_refuses_a_bad_configuration_with_78() {
     let empty = tempfile::tempdir().unwrap();
-    let (code, _, err) = run(&mut mooring(&empty, &["serve", "--backend", "https://a"]));
+    let (code, _, err) = run(&mut mooring(&empty, &["serve", "--backend", "ftp://a"]));
     assert_eq!(code, 78);
     assert_eq!(
         err,
-        "1 problem in the configuration\n  command line: --backend: `https://a`: `https://` is not \
-         possible here, only `http://`\n"
+        "1 problem in the configuration\n  command line: --backend: `ftp://a`: `ftp://` is not \
+         possible here, only `http://` and `https://`\n"
     );
     let (code, _, err) = run(mooring(&empty, &["serve"]).env("MOORING_CONFIG", "gone.toml"));
     assert_eq!(code, 78);

@@ -136,6 +136,7 @@ fn failures() -> Vec<GatewayError> {
         refusal::Refusal::BadVersion.into(),
         refusal::Refusal::UnknownTransferCoding.into(),
         refusal::Refusal::UnknownExpectation.into(),
+        refusal::Refusal::PlainHttp.into(),
         GatewayError::Stopping,
     ]
 }
@@ -179,6 +180,7 @@ fn scrape() -> String {
     ] {
         family.get_or_create(&label).set(1);
     }
+    metrics.certificates.ends("front", Some((1, 1)));
     metrics.discoveries.began("gpus");
     metrics.discoveries.found("gpus", 2, 1);
     metrics.render()

@@ -609,7 +609,7 @@ async fn a_home_that_was_found_is_the_home_after_a_restart_though_it_is_found_la
     serve(&dns, &[&found]);
     let resolver = dns.at.to_string();
     let places = [("gpus.srv", SERVICE), ("gpus.resolver", resolver.as_str())];
-    let port = |mortal: &Mortal| mortal.gateway().shared.home().map(|it| it.port);
+    let port = |mortal: &Mortal| mortal.gateway().shared.home().map(|it| it.dialler.port());
     let zed = Some(found.addr().port());
     mortal
         .start_with(|config| {

@@ -19,7 +19,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("cache", &[]),
     ("masked", &["net", "routing"]),
     ("metrics", &["lock", "routing"]),
-    ("config", &["auth", "routing"]),
+    ("config", &["auth", "net", "routing"]),
     ("telemetry", &["config"]),
     ("ws", &["lock", "net"]),
     ("body", &[]),

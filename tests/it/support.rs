@@ -16,7 +16,7 @@ use mooring::discovery::Pod;
 use mooring::front::Front;
 use mooring::front::browsers::BrowserId;
 use mooring::front::caller::Door;
-use mooring::net::{Network, Tcp};
+use mooring::net::{Network, Stream, Tcp};
 use mooring::reload::{NotReloaded, Reloaded, Reloads, Reread};
 use mooring::run::{self, Parts};
 use mooring::sim::{Options, Sim};
@@ -308,6 +308,11 @@ pub(crate) async fn send_bytes(
 
 pub(crate) async fn exchange(to: SocketAddr, request: Request<Full<Bytes>>) -> Answer {
     let stream = network().connect(&to.ip().to_string(), to.port()).await.unwrap();
+    exchange_over(stream, request).await
+}
+
+/// The same on a connection that is there.
+pub(crate) async fn exchange_over(stream: Stream, request: Request<Full<Bytes>>) -> Answer {
     let (mut sender, connection) = handshake(TokioIo::new(stream)).await.unwrap();
     let tasks = Tasks::default();
     tasks.spawn(async move {
@@ -327,11 +332,14 @@ pub(crate) struct Socket {
 
 impl Socket {
     pub(crate) async fn open(to: SocketAddr, path: &str) -> Self {
+        let stream = network().connect(&to.ip().to_string(), to.port()).await.unwrap();
+        Self::over(stream, to, path).await
+    }
+
+    /// The same on a connection that is there.
+    pub(crate) async fn over(stream: Stream, to: SocketAddr, path: &str) -> Self {
         let limits = Limits { message: 128 << 20 };
-        let opened = async {
-            let stream = network().connect(&to.ip().to_string(), to.port()).await.unwrap();
-            ws::connect(stream, &to.to_string(), path, limits).await.unwrap()
-        };
+        let opened = async { ws::connect(stream, &to.to_string(), path, limits).await.unwrap() };
         Self { channel: soon("the socket opens", opened).await }
     }
 

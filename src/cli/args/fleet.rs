@@ -61,6 +61,12 @@ pub struct AddBackendArgs {
     /// more
     #[arg(long = "header-file", value_name = "NAME=FILE", value_parser = assignment)]
     pub headers: Vec<(String, String)>,
+    /// For https: a file with certificates of authorities, which the gateway reads
+    #[arg(long, value_name = "FILE")]
+    pub ca: Option<String>,
+    /// For https: the name that its certificate is for
+    #[arg(long, value_name = "NAME")]
+    pub server_name: Option<String>,
     #[command(flatten)]
     pub admin: AdminArgs,
 }

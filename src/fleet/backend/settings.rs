@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use http::HeaderValue;
-use tracing::info;
+use tracing::{info, warn};
 
 use super::Backend;
-use crate::config::{BackendConfig, BackendHeaders, ListedBy, LiveConfig};
+use crate::config::url::Scheme;
+use crate::config::{BackendConfig, BackendHeaders, BackendTls, ListedBy, LiveConfig};
 use crate::fleet::own_watch::OwnWatch;
 use crate::net::Network;
 use crate::tasks::Tasks;
@@ -78,18 +79,37 @@ impl Backend {
         Option::clone(&self.identity.load())
     }
 
+    /// As it is called in a browser's address line.
+    #[must_use]
+    pub fn url(&self) -> String {
+        let scheme = if self.dialler.tls().is_some() { Scheme::Https } else { Scheme::Http };
+        format!("{}://{}", scheme.as_str(), self.authority)
+    }
+
+    /// Says so if whoever is on the way to it may be it.
+    pub(in crate::fleet) fn warn_if_insecure(&self) {
+        if self.dialler.tls().as_ref().as_ref().is_some_and(BackendTls::is_insecure) {
+            warn!(
+                backend = %self.name(),
+                "Every certificate is taken for this backend's (`insecure`): whoever is on the way \
+                 to it can read and change all that is said."
+            );
+        }
+    }
+
     /// Its current configuration.
     #[must_use]
     pub fn settings(&self) -> BackendConfig {
         BackendConfig {
             name: self.name().to_string(),
-            host: self.host.clone(),
-            port: self.port,
+            host: self.dialler.host().to_owned(),
+            port: self.dialler.port(),
             authority: self.authority.to_string(),
             weight: self.weight(),
             max_pending: self.max_pending(),
             labels: Vec::clone(&self.labels()),
             headers: BackendHeaders::clone(&self.headers()),
+            tls: Option::clone(&self.dialler.tls()),
             listed_by: ListedBy::clone(&self.listed_by.load()),
             identity: self.identity(),
         }
@@ -100,6 +120,10 @@ impl Backend {
         if *self.name() != *settings.name {
             info!(backend = %self.name(), name = settings.name, "Backend was renamed.");
             self.names.set(&settings.name);
+        }
+        if self.dialler.set_tls(settings.tls.as_ref()) {
+            self.pool.close_idle();
+            self.warn_if_insecure();
         }
         self.headers.store(Arc::new(settings.headers.clone()));
         self.labels.store(Arc::new(settings.labels.clone()));

@@ -26,6 +26,7 @@ use crate::routing::decision::Reason;
 use crate::server::deadline::Deadline;
 use crate::server::heads::Heads;
 use crate::server::limits::ConnectionLimits;
+use crate::server::wire::Wire;
 use crate::server::write::write_own;
 use crate::server::{Left, Passthrough, Stopping};
 use http::Method;
@@ -99,7 +100,7 @@ impl Passthrough for PassthroughConnection {
     ) -> Left {
         let head_max = self.limits.header_bytes_max.min(HEAD_MAX);
         loop {
-            match self.next(&conn.read, head_max) {
+            match self.next(&conn, head_max) {
                 Next::Nothing => {
                     if !heads.more(&mut conn, stopping).await {
                         return Left::Ended;
@@ -135,17 +136,18 @@ impl PassthroughConnection {
     }
 
     /// What was read says what is next.
-    fn next(&mut self, read: &[u8], head_max: usize) -> Next {
+    fn next(&mut self, conn: &Buffered, head_max: usize) -> Next {
         // Not worth a parser.
-        if read.is_empty() {
+        if conn.read.is_empty() {
             return Next::Nothing;
         }
         let config = self.front.shared.config();
-        let parsed = parse(read, head_max, self.limits.headers_max, &config.server.base_path);
-        match parsed {
+        let base = &config.server.base_path;
+        match parse(&conn.read, head_max, self.limits.headers_max, base) {
             Parsed::Partial => Next::Nothing,
             Parsed::Other => Next::Other,
             Parsed::Plain(mut plain) => {
+                plain.hints.wire = Wire::of(conn);
                 let pass = match config.auth.mode {
                     AuthMode::Off => None,
                     AuthMode::Keys => {

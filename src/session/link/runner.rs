@@ -166,8 +166,7 @@ impl Runner {
     async fn open_untimed(&self) -> Result<Opened, String> {
         let backend = self.backend();
         let limit = self.sessions.shared.config().fleet.connect_timeout;
-        let network = &self.sessions.shared.network;
-        let dialled = network.connect_within(&backend.host, backend.port, limit).await;
+        let dialled = backend.dialler.dial(limit).await;
         let stream = dialled.map_err(|error| error.to_string())?;
         let path = format!("/ws?clientId={}", encode_segment(self.client.id.as_str()));
         let message = usize::try_from(self.sessions.shared.config().sockets.max_from_backend);

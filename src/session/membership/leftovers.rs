@@ -8,7 +8,7 @@ use serde_json::json;
 use tracing::warn;
 
 use super::CONFIGURATION;
-use crate::config::{BackendConfig, BackendHeaders, ListedBy, SecretFiles, kept_backend};
+use crate::config::{BackendConfig, ListedBy, SecretFiles, kept_backend, unread_backend};
 use crate::fleet::backend::{Backend, Going};
 use crate::fleet::diff::Applied;
 use crate::journal::leftovers::{Leftover, leftovers};
@@ -118,9 +118,8 @@ fn of_record(shared: &Shared, record: &MemberRecord) -> Result<BackendConfig, St
         Ok(backend) => backend,
         Err(problems) => {
             let why = problems.to_string();
-            warn!(backend = name, why, "A backend drains without its headers until a reload.");
-            let headers = BackendHeaders::unread(&record.settings);
-            BackendConfig { headers, ..without_headers(record)? }
+            warn!(backend = name, why, "A backend drains without its secrets until a reload.");
+            unread_backend(name, &record.settings, files).map_err(|it| it.to_string())?
         }
     };
     if record.lacks_headers {

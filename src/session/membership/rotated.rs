@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::CONFIGURATION;
-use crate::config::{BackendConfig, BackendHeaders, Config, ListedBy, SecretFiles, kept_backend};
+use crate::config::{
+    BackendConfig, BackendSecrets, BackendTls, Config, ListedBy, SecretFiles, kept_backend,
+};
 use crate::fleet::diff::{BadDiff, Diff};
 use crate::fleet::wanted::Wanted;
 use crate::session::Sessions;
@@ -14,7 +16,7 @@ use crate::session::Sessions;
 #[derive(Debug)]
 pub struct Rotated {
     before: BackendConfig,
-    headers: BackendHeaders,
+    secrets: BackendSecrets,
 }
 
 /// The result of reading them.
@@ -38,14 +40,14 @@ impl Sessions {
         let going: Vec<BackendConfig> = members.map(|it| it.settings()).collect();
         let mut again = ReadAgain::default();
         for before in added.into_iter().chain(going) {
-            let headers = match read_again(config, &before) {
-                Ok(headers) => headers.filter(|it| *it != before.headers),
+            let secrets = match read_again(config, &before) {
+                Ok(secrets) => secrets.filter(|it| *it != before.secrets()),
                 Err(problems) => {
                     again.problems.extend(problems);
                     None
                 }
             };
-            again.rotated.extend(headers.map(|headers| Rotated { before, headers }));
+            again.rotated.extend(secrets.map(|secrets| Rotated { before, secrets }));
         }
         again
     }
@@ -57,10 +59,10 @@ impl Sessions {
             return;
         }
         let is_of = |it: &BackendConfig, rotated: &Rotated| {
-            it.authority == rotated.before.authority && it.headers == rotated.before.headers
+            it.authority == rotated.before.authority && it.secrets() == rotated.before.secrets()
         };
-        self.set_headers(|it| {
-            rotated.iter().find(|rotated| is_of(it, rotated)).map(|it| it.headers.clone())
+        self.set_secrets(|it| {
+            rotated.iter().find(|rotated| is_of(it, rotated)).map(|it| it.secrets.clone())
         });
     }
 
@@ -68,25 +70,26 @@ impl Sessions {
     /// the next answer of their discovery.
     pub fn reconfigure_found(self: &Arc<Self>) {
         let config = self.shared.config_kept();
-        self.set_headers(|it| {
+        self.set_secrets(|it| {
             let ListedBy::Discovery(place) = &it.listed_by else { return None };
             let place = config.discovery.iter().find(|discovery| discovery.name == *place)?;
-            (place.headers != it.headers).then(|| place.headers.clone())
+            let secrets = BackendSecrets { headers: place.headers.clone(), tls: it.tls.clone() };
+            (place.headers != it.headers).then_some(secrets)
         });
     }
 
-    /// Replaces the headers of the backends for which `headers` returns some, both wanted ones and
+    /// Replaces the secrets of the backends for which `secrets` returns some, both wanted ones and
     /// those that drain.
-    fn set_headers(self: &Arc<Self>, headers: impl Fn(&BackendConfig) -> Option<BackendHeaders>) {
+    fn set_secrets(self: &Arc<Self>, secrets: impl Fn(&BackendConfig) -> Option<BackendSecrets>) {
         let applied = {
             let mut wanted = self.wanted.lock();
-            let next = |now: Wanted| Ok::<_, BadDiff>((now.with_headers(&headers), ()));
+            let next = |now: Wanted| Ok::<_, BadDiff>((now.with_secrets(&secrets), ()));
             let applied = self.want(&mut wanted, CONFIGURATION, next).unwrap_or_default().0;
             let going = self.shared.fleet.iter().filter(|it| it.going_since().is_some());
             let adjust = going.filter_map(|it| {
                 let settings = it.settings();
-                let headers = headers(&settings)?;
-                Some((it.id, BackendConfig { headers, ..settings }))
+                let secrets = secrets(&settings)?;
+                Some((it.id, settings.with_secrets(secrets)))
             });
             let diff = Diff { adjust: adjust.collect(), ..Diff::default() };
             // No backend leaves while the lock is held, and new settings alone are always valid.
@@ -117,13 +120,14 @@ impl Sessions {
     }
 }
 
-/// The current content of a backend's files, also if they were not read before; `None` unless all
-/// its headers are in files.
+/// The current content of a backend's files, also if they were not read before; `None` if it has
+/// none, or if they are read with a discovery.
 fn read_again(
     config: &Config,
     backend: &BackendConfig,
-) -> Result<Option<BackendHeaders>, Vec<String>> {
-    if !backend.headers.stand_in_files() {
+) -> Result<Option<BackendSecrets>, Vec<String>> {
+    let has_headers = backend.headers.stand_in_files();
+    if !has_headers && !backend.tls.as_ref().is_some_and(BackendTls::stands_in_files) {
         return Ok(None);
     }
     let files = match &backend.listed_by {
@@ -135,7 +139,12 @@ fn read_again(
         ListedBy::Configuration | ListedBy::Discovery(_) => SecretFiles::Anywhere,
     };
     match kept_backend(&backend.name, &backend.kept(), files) {
-        Ok(read) => Ok(Some(read.headers)),
+        Ok(read) => {
+            let BackendSecrets { headers, tls } = read.secrets();
+            // Those that do not all stand in files are not kept whole.
+            let headers = if has_headers { headers } else { backend.headers.clone() };
+            Ok(Some(BackendSecrets { headers, tls }))
+        }
         Err(problems) => Err(problems.0.iter().map(ToString::to_string).collect()),
     }
 }

@@ -1,0 +1,89 @@
+//! A connection under TLS, as a [`Stream`](crate::net::Stream) has it.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_rustls::TlsStream;
+
+use super::explain;
+use crate::net::{Buffered, Stream};
+
+/// A secured connection.
+///
+/// What is written is encrypted at once, and the connection below may not take all of it then. The
+/// rest is sent as soon as this one is polled for anything. So who writes without a flush, as to a
+/// bare connection, need only go on to read, which everybody does who waits for an answer.
+#[derive(Debug)]
+pub(in crate::net) struct Secured(TlsStream<Buffered>);
+
+impl Secured {
+    pub(in crate::net) fn new(stream: TlsStream<Buffered>) -> Self {
+        Self(stream)
+    }
+
+    /// The connection below.
+    pub(in crate::net) fn below(&self) -> &Stream {
+        &self.0.get_ref().0.stream
+    }
+
+    /// Sends what was encrypted and is not on its way.
+    fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.0.get_ref().1.wants_write() {
+            return Pin::new(&mut self.0).poll_flush(cx);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncRead for Secured {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        // What fails here fails when it is written to; what has come is read all the same.
+        let _ = this.poll_rest(cx);
+        let read = Pin::new(&mut this.0).poll_read(cx, buf);
+        match &this.0 {
+            TlsStream::Client(_) => read.map_err(explain::later),
+            TlsStream::Server(_) => read,
+        }
+    }
+}
+
+impl AsyncWrite for Secured {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        ready!(this.poll_rest(cx))?;
+        Pin::new(&mut this.0).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        ready!(this.poll_rest(cx))?;
+        Pin::new(&mut this.0).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().0).poll_shutdown(cx)
+    }
+}

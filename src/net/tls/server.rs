@@ -1,0 +1,147 @@
+//! The end that listens: what it shows, and whom it lets in.
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::crypto::ring;
+use tokio_rustls::rustls::server::WebPkiClientVerifier;
+use tokio_rustls::rustls::{Error, InconsistentKeys, RootCertStore, ServerConfig};
+
+use super::dates::NotAfter;
+use super::secured::Secured;
+use super::{pem, provider};
+use crate::net::{Buffered, Stream};
+
+/// The first byte of every connection that begins with TLS: a record of the handshake (RFC 8446
+/// section 5.1). No method of HTTP begins with it.
+pub const FIRST_BYTE: u8 = 0x16;
+
+/// How a listener secures its connections. A clone is another handle to the same.
+#[derive(Clone)]
+pub struct ServerTls {
+    config: Arc<ServerConfig>,
+    not_after: NotAfter,
+}
+
+impl fmt::Debug for ServerTls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ServerTls").field("not_after", &self.not_after).finish_non_exhaustive()
+    }
+}
+
+/// What a listener is made of, and which of it is at fault.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Part {
+    Certificate,
+    Key,
+    ClientAuthorities,
+}
+
+impl ServerTls {
+    /// With its certificate first, and then what is behind it up to its authority; its key; and the
+    /// authorities of clients, if only theirs may come in (all PEM).
+    ///
+    /// # Errors
+    /// What is wrong, and with which of them.
+    pub fn new(
+        certificates: &[u8],
+        key: &[u8],
+        client_authorities: Option<&[u8]>,
+    ) -> Result<Self, (Part, String)> {
+        let provider = provider();
+        let chain = pem::certificates(certificates).map_err(|what| (Part::Certificate, what))?;
+        let key = pem::private_key(key).map_err(|what| (Part::Key, what))?;
+        let unreadable = || (Part::Certificate, "is no X.509 certificate".to_owned());
+        let not_after = NotAfter::of(&chain).ok_or_else(unreadable)?;
+        let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
+            .with_safe_default_protocol_versions()
+            .map_err(|error| (Part::Certificate, error.to_string()))?;
+        let builder = match client_authorities {
+            None => builder.with_no_client_auth(),
+            Some(text) => {
+                let of_clients = |what: String| (Part::ClientAuthorities, what);
+                let mut roots = RootCertStore::empty();
+                for it in pem::certificates(text).map_err(of_clients)? {
+                    roots
+                        .add(it)
+                        .map_err(|error| of_clients(format!("cannot be used: {error}")))?;
+                }
+                let verifier =
+                    WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build();
+                builder.with_client_cert_verifier(
+                    verifier.map_err(|error| of_clients(error.to_string()))?,
+                )
+            }
+        };
+        let config = builder.with_single_cert(chain, key);
+        let mut config = config.map_err(|error| (Part::Key, pair(&error)))?;
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        // A browser that comes back need not be shown all of it again. Who has other certificates
+        // has another ticketer, so that nobody comes in by what does not count any more.
+        if let Ok(ticketer) = ring::Ticketer::new() {
+            config.ticketer = ticketer;
+        }
+        Ok(Self { config: Arc::new(config), not_after })
+    }
+
+    /// When what it shows ends to hold.
+    #[must_use]
+    pub fn not_after(&self) -> NotAfter {
+        self.not_after
+    }
+
+    /// Secures a connection that was accepted, of which some was read already. The caller sets the
+    /// deadline.
+    ///
+    /// # Errors
+    /// The other end speaks no TLS, or none that is understood here, or is not let in.
+    pub async fn accept(&self, conn: Buffered) -> io::Result<Stream> {
+        let opened = TlsAcceptor::from(Arc::clone(&self.config)).accept(conn).await?;
+        Ok(Stream::secured(Secured::new(opened.into())))
+    }
+}
+
+/// What is wrong with a certificate and its key together.
+#[expect(clippy::wildcard_enum_match_arm, reason = "few of very many have words of their own")]
+pub(super) fn pair(error: &Error) -> String {
+    match error {
+        Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => {
+            "is not the key of the certificate".to_owned()
+        }
+        Error::InvalidCertificate(bad) => format!("cannot be used with its certificate: {bad}"),
+        other => format!("cannot be used: {other}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{CertificateParams, KeyPair};
+
+    use super::*;
+
+    fn pair_of(name: &str) -> (String, String) {
+        let key = KeyPair::generate().unwrap();
+        let params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        (params.self_signed(&key).unwrap().pem(), key.serialize_pem())
+    }
+
+    #[test]
+    fn a_pair_that_is_none_says_which_of_it_is_wrong() {
+        let (certificate, key) = pair_of("gw");
+        let (_, other) = pair_of("gw");
+        let made = |certificate: &str, key: &str, ca: Option<&str>| {
+            let ca = ca.map(str::as_bytes);
+            ServerTls::new(certificate.as_bytes(), key.as_bytes(), ca).map(|_| ())
+        };
+        assert_eq!(made(&certificate, &key, None), Ok(()));
+        assert_eq!(made(&certificate, &key, Some(&certificate)), Ok(()));
+        let told = made(&certificate, &other, None).unwrap_err();
+        assert_eq!(told, (Part::Key, "is not the key of the certificate".to_owned()));
+        assert_eq!(made(&key, &key, None).unwrap_err().0, Part::Certificate);
+        assert_eq!(made(&certificate, &certificate, None).unwrap_err().0, Part::Key);
+        let told = made(&certificate, &key, Some(&key)).unwrap_err();
+        assert_eq!(told.0, Part::ClientAuthorities);
+    }
+}
