@@ -142,24 +142,14 @@ impl BackendView {
         self.max_pending.is_some_and(|max| max.get() <= self.load)
     }
 
-    /// Its work including the new prompt, less its head start.
-    pub(super) fn queue(&self) -> Queue {
-        let waiting = self.load.saturating_sub(self.head_start.unwrap_or(0));
-        Queue { prompts: u64::from(waiting) + 1, weight: u64::from(self.weight.get()) }
-    }
-}
-
-/// The work of a backend, for its weight: an idle backend with a low weight may take longer for a
-/// prompt than a busy one with a high weight.
-pub(super) struct Queue {
-    prompts: u64,
-    weight: u64,
-}
-
-impl Queue {
-    /// Compares without dividing: a/v < b/w exactly when a·w < b·v. Both are products of 32 bits.
-    pub(super) fn compare(&self, other: &Self) -> Ordering {
-        (self.prompts * other.weight).cmp(&(other.prompts * self.weight))
+    /// Compares the work, including the new prompt, per weight: an idle backend with a low weight
+    /// may take longer for it than a busy one with a high weight. Without a division: a/v < b/w
+    /// exactly when a·w < b·v.
+    pub(super) fn cmp_queue(&self, other: &Self) -> Ordering {
+        let counted = |it: &Self| u64::from(it.load.saturating_sub(it.head_start.unwrap_or(0))) + 1;
+        let ours = counted(self) * u64::from(other.weight.get());
+        let theirs = counted(other) * u64::from(self.weight.get());
+        ours.cmp(&theirs)
     }
 }
 
@@ -232,43 +222,19 @@ pub fn place(fleet: &[BackendView], tie: TieBreak) -> Result<BackendId, NoPlace>
         .iter()
         .chain(later)
         .filter(|backend| backend.takes_work())
-        .map(|backend| Standing::of(backend, tie.last))
-        .min_by(Standing::compare)
-        .map(|best| best.id)
+        .min_by(|a, b| {
+            a.is_suspect()
+                .cmp(&b.is_suspect())
+                .then_with(|| a.cmp_queue(b))
+                .then_with(|| a.head_start.is_none().cmp(&b.head_start.is_none()))
+                .then_with(|| (tie.last != Some(a.id)).cmp(&(tie.last != Some(b.id))))
+                .then_with(|| a.bound.cmp(&b.bound))
+        })
+        .map(|backend| backend.id)
         .ok_or_else(|| no_place(fleet))
 }
 
-/// What a backend that takes work is chosen by, worked out once for all comparisons with others.
-struct Standing {
-    id: BackendId,
-    is_suspect: bool,
-    queue: Queue,
-    /// What decides between equal queues, in one number: has it the files, did the client have it
-    /// last, how many clients are bound to it. The smallest wins.
-    rest: u64,
-}
-
-impl Standing {
-    fn of(backend: &BackendView, last: Option<BackendId>) -> Self {
-        let lacks_files = u64::from(backend.head_start.is_none());
-        let was_not_last = u64::from(last != Some(backend.id));
-        Self {
-            id: backend.id,
-            is_suspect: backend.is_suspect(),
-            queue: backend.queue(),
-            rest: lacks_files << 33 | was_not_last << 32 | u64::from(backend.bound),
-        }
-    }
-
-    fn compare(&self, other: &Self) -> Ordering {
-        self.is_suspect
-            .cmp(&other.is_suspect)
-            .then_with(|| self.queue.compare(&other.queue))
-            .then_with(|| self.rest.cmp(&other.rest))
-    }
-}
-
-/// Why nobody of a fleet takes work.
+/// Why no backend of the fleet takes work.
 fn no_place(fleet: &[BackendView]) -> NoPlace {
     if fleet.is_empty() {
         NoPlace::FleetEmpty

@@ -53,7 +53,7 @@ impl PlacementTrace {
             let rank = |view: &BackendView| {
                 (chosen != Some(view.id), !view.takes_work(), view.is_suspect())
             };
-            rank(a).cmp(&rank(b)).then_with(|| a.queue().compare(&b.queue()))
+            rank(a).cmp(&rank(b)).then_with(|| a.cmp_queue(b))
         });
         let others = views.len().saturating_sub(CANDIDATES_KEPT);
         let candidates = views.into_iter().take(CANDIDATES_KEPT).map(Candidate::of).collect();
