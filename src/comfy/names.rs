@@ -226,6 +226,17 @@ impl Names<'_> {
     }
 }
 
+impl Names<'_> {
+    /// True for a name with folders. A server on Windows writes `\` between them, and a JSON text
+    /// can write either as an escape.
+    fn is_path(&self, at: &Range<usize>) -> bool {
+        let raw = &self.json[at.clone()];
+        let has_escape = raw.contains(&b'\\');
+        raw.contains(&b'/')
+            || (has_escape && self.text_of(Some(at)).is_some_and(|name| name.contains(['/', '\\'])))
+    }
+}
+
 impl Visit for Names<'_> {
     fn opened(&mut self, _levels: &[Level<'_>]) {
         self.open.push(Members::default());
@@ -266,11 +277,13 @@ impl Visit for Names<'_> {
             }
             NameKey::Output | NameKey::Upload => None,
         };
+        let is_name = level.key == Some(self.key.as_str().as_bytes());
+        let is_path = is_name && self.is_path(&at);
         let Some(members) = self.open.last_mut() else { return };
         members.paths.extend(path.map(|file| Told { file, spot: Spot::Text(at.clone()) }));
         match level.key {
-            Some(key) if key == self.key.as_str().as_bytes() => {
-                members.is_bare = self.json[at.clone()].contains(&b'/');
+            Some(_) if is_name => {
+                members.is_bare = is_path;
                 members.name = Some(at);
             }
             Some(b"type") => members.kind = Some(at),
@@ -306,6 +319,23 @@ mod tests {
             .replace(r#""x/ä""#, r#""x/ä/~gpu-b""#);
         assert_eq!(tag(json, &["a.png", "b.png", "x/ä/c.png"]), expected);
         assert_eq!(tag(json, &["other.png"]), "unchanged");
+    }
+
+    #[test]
+    fn a_path_in_a_name_gets_its_backend_there_however_its_folders_are_written() {
+        for name in [r"z/a.png", r"z\\a.png", r"z\u005ca.png", r"z\u002fa.png"] {
+            let json = format!(r#"{{"filename": "{name}", "type": "output"}}"#);
+            let told = told_in(json.as_bytes(), NameKey::Output);
+            assert_eq!(told.len(), 1, "{name}");
+            let out = with_backends(json.as_bytes(), &[(&told[0], "gpu-b")]);
+            let out = String::from_utf8(out).unwrap();
+            assert!(out.contains("z/~gpu-b/a.png"), "{out}");
+            let again = told_in(out.as_bytes(), NameKey::Output);
+            assert_eq!(split(again[0].file.subfolder()), ("z", Some("gpu-b")), "{out}");
+        }
+        // An escape in a name is no folder.
+        let escaped = r#"{"filename": "\u00e4.png", "subfolder": "x", "type": "output"}"#;
+        assert!(tag(escaped, &["x/\u{e4}.png"]).contains(r#""x/~gpu-b""#));
     }
 
     #[test]

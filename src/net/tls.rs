@@ -3,7 +3,7 @@
 //! - [`client`]: who dials, and whom he trusts
 //! - [`server`]: who listens, and what he shows
 //! - [`pem`]: certificates and keys, as files have them; [`dates`]: until when they hold
-//! - [`explain`]: what is wrong, in words of an operator
+//! - `explain`: what is wrong, in words of an operator
 
 pub mod client;
 pub mod dates;

@@ -37,6 +37,10 @@ pub async fn watch(front: Arc<Front>, reloads: Reloads) {
         tell_what_ends(&front.shared.config(), &mut told);
         sleep(INTERVAL).await;
         let files = files(&front.shared.config());
+        if files.is_empty() {
+            follower = Follower::default();
+            continue;
+        }
         let Ok(seen) = tokio::task::spawn_blocking(move || prints(&files)).await else { continue };
         if follower.is_to_read(seen) {
             // What comes of it is in the log.

@@ -156,12 +156,13 @@ impl Message {
     }
 
     /// Without what may differ: the order of names, how a body is framed, times, where a backend
-    /// listens, why it was that one (others ask at the same time), and the random names that new
-    /// browsers are given.
+    /// listens, why it was that one (others ask at the same time), the random names that new
+    /// browsers are given, and what a page to log in has of chance.
     fn comparable(mut self, is_answer: bool) -> Self {
         let framing =
             ["content-length", "transfer-encoding", "connection", "keep-alive", "trailer"];
         self.headers.retain(|(name, _)| !framing.contains(&&**name));
+        self.forget_chance();
         if is_answer {
             // A reason phrase says nothing (RFC 9112 section 4).
             self.line = self.line.split(' ').take(2).collect::<Vec<_>>().join(" ");
@@ -177,13 +178,39 @@ impl Message {
             if differs || (name == "host" && value.starts_with("127.0.0.1:")) {
                 "some".clone_into(value);
             }
-            if name == "set-cookie" && value.contains("mooring=") && is_answer {
-                "mooring=some".clone_into(value);
+            for of_ours in ["mooring=", "mooring_form="] {
+                if name == "set-cookie" && value.contains(of_ours) && is_answer {
+                    of_ours.clone_into(value);
+                }
             }
         }
         self.headers.sort();
         self
     }
+}
+
+impl Message {
+    /// Each page to log in has a nonce, and a token that fits a cookie of its own.
+    fn forget_chance(&mut self) {
+        let mut body = String::from_utf8_lossy(&self.body).into_owned();
+        for (name, policy) in &mut self.headers {
+            if name == "content-security-policy"
+                && let Some(nonce) = between(policy, "'nonce-", "'").map(str::to_owned)
+            {
+                *policy = policy.replace(&nonce, "some");
+                body = body.replace(&nonce, "some");
+                if let Some(token) = between(&body, "name=\"token\" value=\"", "\"") {
+                    body = body.replace(token, "some");
+                }
+                self.body = body.clone().into_bytes();
+            }
+        }
+    }
+}
+
+fn between<'a>(text: &'a str, before: &str, after: &str) -> Option<&'a str> {
+    let (_, rest) = text.split_once(before)?;
+    rest.split_once(after).map(|(found, _)| found)
 }
 
 /// What a backend answers to a case, by its number.

@@ -292,7 +292,7 @@ fn a_socket_for_others_that_is_handed_over_needs_a_written_mode() {
     let output = shell.output().unwrap();
     let said = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(78), "{said}");
-    assert!(said.contains(&format!("can connect to {address}: write `auth.mode`")), "{said}");
+    assert!(said.contains(&format!("can connect to {address}: set `auth.mode`")), "{said}");
 }
 
 /// Whoever read the log can die before the gateway does; that is no reason to fail a request.

@@ -1,4 +1,4 @@
-//! A connection under TLS, as a [`Stream`](crate::net::Stream) has it.
+//! A connection under TLS, as a [`Stream`] has it.
 
 use std::io;
 use std::pin::Pin;
