@@ -10,7 +10,7 @@ demo:
 
 # All that must pass before a change is taken, and how long each step took. What only computes goes
 # on beside what mostly waits. The integration tests come last, so that the last lines are theirs;
-# they say themselves how long they took.
+# they say themselves how long they took. They mostly wait too, so several run at a time.
 timed = start=$$(date +%s); $(MAKE) --no-print-directory $(1) || exit 1; \
 	echo "== $(1): $$(($$(date +%s) - start)) s"
 
@@ -23,7 +23,7 @@ test:
 	wait $$beside; computed=$$?; cat target/beside.log; \
 	[ $$waited = 0 ] && [ $$computed = 0 ]
 	@$(call timed,unit)
-	$(CARGO) test --locked --test it
+	RUST_TEST_THREADS=6 $(CARGO) test --locked --test it
 
 build-tests:
 	$(CARGO) test --locked --lib --bins --test it --no-run

@@ -350,7 +350,8 @@ async fn tried(cases: &[Case]) -> Vec<String> {
         })
         .await;
         let mut all = way.recorder.got.lock().unwrap().clone();
-        all.retain(|it| !it.contains("/r/last/"));
+        // The gateway dials its own link again when the machine is busy.
+        all.retain(|it| !it.contains("/r/last/") && !it.contains("?clientId=mooring-watch-"));
         got.append(&mut all);
     }
     tasks.stop();
