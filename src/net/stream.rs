@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 use tokio::task::coop::poll_proceed;
 use tokio::time::Sleep;
 
-use super::tls::secured::Secured;
+use super::tls::{self, secured::Secured};
 
 /// What a simulated network must give.
 pub trait Simulated: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -81,6 +81,18 @@ impl Stream {
         match &self.wire {
             Transport::Tcp(_) => false,
             Transport::Other(other) => matches!(**other, Other::Secured(_)),
+        }
+    }
+
+    /// True if both ends have agreed on HTTP/2 in the handshake.
+    #[must_use]
+    pub fn speaks_http2(&self) -> bool {
+        match &self.wire {
+            Transport::Tcp(_) => false,
+            Transport::Other(other) => match &**other {
+                Other::Secured(stream) => stream.protocol() == Some(tls::HTTP_2),
+                Other::Simulated(_) => false,
+            },
         }
     }
 

@@ -22,6 +22,10 @@ use super::Stream;
 pub use client::{ClientTls, Trust};
 pub use server::ServerTls;
 
+/// What HTTP is called in a handshake (RFC 7301 section 6, RFC 9113 section 3.1).
+pub(in crate::net) const HTTP_2: &[u8] = b"h2";
+const HTTP_1: &[u8] = b"http/1.1";
+
 /// The one provider of cryptography.
 fn provider() -> Arc<CryptoProvider> {
     Arc::new(ring::default_provider())

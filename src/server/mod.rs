@@ -9,6 +9,7 @@
 //! - [`message`]: is a head one that may be answered, and where does its message end?
 //!   ([`authority`], [`framing`], [`refusal`])
 //! - [`hyper`]: all other requests, each as [`one_message`]
+//! - [`http2`]: connections of HTTP/2, whose requests are answered as those of hyper are
 //! - [`wire`]: what a request came over
 //! - [`mod@write`]: heads of answers, as bytes
 //! - [`lingering_close`]: the end of a connection whose client may still be sending
@@ -24,6 +25,7 @@ pub mod door;
 pub mod framing;
 pub mod handshake;
 pub mod heads;
+pub mod http2;
 pub mod hyper;
 pub mod limits;
 pub mod lingering_close;
@@ -257,6 +259,10 @@ async fn serve(
             Opened::Failed => return,
         };
         conn.stream.give_up_stalled_writes_after(limits.stall_timeout);
+        if conn.stream.speaks_http2() {
+            let tasks = (&tasks, &mut stopping);
+            return Box::pin(http2::serve(conn, peer, &service, limits, tasks)).await;
+        }
     }
     let mut passthrough = service.passthrough(peer.ip(), limits);
     loop {

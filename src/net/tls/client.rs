@@ -10,7 +10,7 @@ use tokio_rustls::rustls::ClientConfig;
 
 use super::known::{Demand, Verifier};
 use super::secured::Secured;
-use super::{explain, pem, provider};
+use super::{HTTP_1, explain, pem, provider};
 use crate::net::{Buffered, Stream};
 
 /// Whom a client trusts to be the server that it wants.
@@ -83,7 +83,7 @@ impl ClientTls {
                 .map_err(|error| super::server::pair(&error))?,
         };
         // Who could speak HTTP/2 too is told that we do not.
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        config.alpn_protocols = vec![HTTP_1.to_vec()];
         let name = name.map(server_name).transpose()?;
         Ok(Self { config: Arc::new(config), name })
     }

@@ -23,6 +23,11 @@ impl Secured {
         Self(stream)
     }
 
+    /// What both ends have agreed to speak on it (RFC 7301).
+    pub(in crate::net) fn protocol(&self) -> Option<&[u8]> {
+        self.0.get_ref().1.alpn_protocol()
+    }
+
     /// The connection below.
     pub(in crate::net) fn below(&self) -> &Stream {
         &self.0.get_ref().0.stream

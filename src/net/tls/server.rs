@@ -11,7 +11,7 @@ use tokio_rustls::rustls::{Error, InconsistentKeys, RootCertStore, ServerConfig}
 
 use super::dates::NotAfter;
 use super::secured::Secured;
-use super::{pem, provider};
+use super::{HTTP_1, HTTP_2, pem, provider};
 use crate::net::{Buffered, Stream};
 
 /// The first byte of every connection that begins with TLS: a record of the handshake (RFC 8446
@@ -77,7 +77,7 @@ impl ServerTls {
         };
         let config = builder.with_single_cert(chain, key);
         let mut config = config.map_err(|error| (Part::Key, pair(&error)))?;
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        config.alpn_protocols = vec![HTTP_2.to_vec(), HTTP_1.to_vec()];
         // A browser that comes back need not be shown all of it again. Who has other certificates
         // has another ticketer, so that nobody comes in by what does not count any more.
         if let Ok(ticketer) = ring::Ticketer::new() {

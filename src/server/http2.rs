@@ -1,0 +1,184 @@
+//! Connections of HTTP/2 (RFC 9113), which a browser asks for in the handshake: a page that needs a
+//! hundred files asks for all of them at once.
+//!
+//! Each request becomes the one of HTTP/1.1 that says the same, is judged by the same rules, and is
+//! answered by the same service. Sockets come on connections of HTTP/1.1 (RFC 8441 is not offered).
+
+mod activity;
+mod translated;
+
+use std::convert::Infallible;
+use std::future::{Future, poll_fn};
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use http::header::CONNECTION;
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::rt::Executor;
+use hyper::server::conn::http2::Builder;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tracing::trace;
+
+use super::deadline::Deadline;
+use super::limits::ConnectionLimits;
+use super::wire::Wire;
+use super::{Service, Stopping};
+use crate::net::{Buffered, now};
+use crate::tasks::Tasks;
+use activity::{Activity, Tracked, Waits, waits_meanwhile};
+
+/// How many requests of one connection are answered at one time. The stock page has about a hundred
+/// files, and RFC 9113 section 6.5.2 advises against fewer.
+const STREAMS_MAX: u32 = 128;
+
+/// How much of bodies of requests may be on its way, in bytes: of one, and of all of a connection.
+const STREAM_WINDOW: u32 = 512 << 10;
+const CONNECTION_WINDOW: u32 = 1 << 20;
+
+/// How much of an answer waits for its client in memory, in bytes.
+const SEND_BUFFER_MAX: usize = 64 << 10;
+
+/// How often a client is asked whether it is there, and how long it may take to say so.
+const PING_EVERY: Duration = Duration::from_secs(30);
+const PONG_WITHIN: Duration = Duration::from_secs(20);
+
+/// How long a client may take to end a connection that it was told to leave.
+const GOODBYE: Duration = Duration::from_secs(5);
+
+/// Serves a connection to its end.
+pub async fn serve(
+    conn: Buffered,
+    peer: SocketAddr,
+    service: &impl Service,
+    limits: ConnectionLimits,
+    (tasks, stopping): (&Tasks, &mut Stopping<'_>),
+) {
+    let (wire, activity) = (Wire::of(&conn), Arc::new(Activity::new()));
+    let answer = service_fn(|request: Request<Incoming>| {
+        let (service, begun) = (service.clone(), activity.begin());
+        async move {
+            let mut response = answer(&service, peer, limits, wire, request).await;
+            response.headers_mut().remove(CONNECTION);
+            Ok::<_, Infallible>(response.map(|body| Tracked::new(body, begun)))
+        }
+    });
+    let each = OnTasks { tasks: tasks.clone(), patience: limits.stall_timeout };
+    let connection = builder(each, limits).serve_connection(TokioIo::new(conn), answer);
+    let mut connection = std::pin::pin!(connection);
+    let mut deadline = Deadline::after(limits.header_timeout);
+    let mut is_leaving = false;
+    let ended = poll_fn(|cx| {
+        loop {
+            if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
+                return Poll::Ready(ended);
+            }
+            if !is_leaving && (service.is_leaving() || stopping.poll(cx).is_ready()) {
+                is_leaving = true;
+                connection.as_mut().graceful_shutdown();
+                continue;
+            }
+            if !deadline.poll_passed(cx) {
+                return Poll::Pending;
+            }
+            let due = match activity.idle_since() {
+                None => now() + limits.idle_timeout,
+                Some(_) if is_leaving => return Poll::Ready(Ok(())),
+                Some(since) => since + limits.idle_timeout,
+            };
+            if now() < due && activity.has_begun() {
+                deadline.set(due);
+                continue;
+            }
+            is_leaving = true;
+            deadline.set(now() + GOODBYE);
+            connection.as_mut().graceful_shutdown();
+        }
+    })
+    .await;
+    if let Err(error) = ended {
+        trace!(%peer, %error, "A connection ended.");
+    }
+}
+
+fn builder(each: OnTasks, limits: ConnectionLimits) -> Builder<OnTasks> {
+    let mut builder = Builder::new(each);
+    builder
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(STREAMS_MAX)
+        .max_header_list_size(u32::try_from(limits.header_bytes_max).unwrap_or(u32::MAX))
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buf_size(SEND_BUFFER_MAX)
+        .keep_alive_interval(PING_EVERY)
+        .keep_alive_timeout(PONG_WITHIN);
+    builder
+}
+
+async fn answer(
+    service: &impl Service,
+    peer: SocketAddr,
+    limits: ConnectionLimits,
+    wire: Wire,
+    request: Request<Incoming>,
+) -> Response<crate::body::ResponseBody> {
+    match translated::translated(request, limits.header_bytes_max, limits.headers_max) {
+        Ok(mut request) => {
+            wire.mark(&mut request);
+            service.answer(peer.ip(), request).await
+        }
+        Err((refusal, head)) => service.refused(refusal, &head),
+    }
+}
+
+/// Runs each request as a task of its own.
+#[derive(Clone, Debug)]
+struct OnTasks {
+    tasks: Tasks,
+    /// How long a client may take nothing of an answer.
+    patience: Duration,
+}
+
+impl<F: Future<Output = ()> + Send + 'static> Executor<F> for OnTasks {
+    fn execute(&self, request: F) {
+        let deadline = Deadline::after(self.patience);
+        let (waits, patience) = (Waits::ForServer, self.patience);
+        self.tasks.spawn(OneRequest { request: Box::pin(request), waits, deadline, patience });
+    }
+}
+
+/// A request that is given up if its client takes nothing of the answer for too long: what it holds
+/// at a backend is not held for ever. Its stream is reset then, and the others go on.
+struct OneRequest<F> {
+    request: Pin<Box<F>>,
+    waits: Waits,
+    deadline: Deadline,
+    patience: Duration,
+}
+
+impl<F: Future<Output = ()>> Future for OneRequest<F> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.get_mut();
+        let (polled, waits) = waits_meanwhile(|| this.request.as_mut().poll(cx));
+        if polled.is_ready() {
+            return Poll::Ready(());
+        }
+        if let Some(waits) = waits {
+            this.waits = waits;
+            this.deadline.set(now() + this.patience);
+        }
+        while this.deadline.poll_passed(cx) {
+            match this.waits {
+                Waits::ForClient => return Poll::Ready(()),
+                Waits::ForServer => this.deadline.set(now() + this.patience),
+            }
+        }
+        Poll::Pending
+    }
+}
