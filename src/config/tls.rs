@@ -11,12 +11,13 @@ pub use listener::{ListenerTls, PemFile};
 
 use std::path::{Path, PathBuf};
 
-use serde_json::{Value, json};
+use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
 use super::file;
 use super::kinds::{Kind, Shape};
-use super::raw::{Item, Written};
+use super::raw::Written;
+use super::secret::SecretFile;
 
 /// More than any chain of certificates has, and little enough to read at once.
 const FILE_BYTES_MAX: usize = 1 << 20;
@@ -37,7 +38,7 @@ impl Kind for PemPath {
     const SHAPE: Shape = Shape::Text;
 
     fn parse(&self, text: &str) -> Result<Self::Value, String> {
-        Ok(if text.is_empty() { None } else { Some(PathBuf::from(text)) })
+        SecretFile.parse(text)
     }
 
     fn takes(&self) -> String {
@@ -45,19 +46,11 @@ impl Kind for PemPath {
     }
 
     fn schema(&self) -> Value {
-        json!({ "type": "string" })
+        SecretFile.schema()
     }
 
     fn files(&self, written: &Written) -> Vec<PathBuf> {
-        match &written.item {
-            Item::Text(path) if !path.is_empty() => vec![PathBuf::from(path)],
-            Item::Text(_)
-            | Item::Number(_)
-            | Item::Other
-            | Item::Switch(_)
-            | Item::List(_)
-            | Item::Table(_) => vec![],
-        }
+        SecretFile.files(written)
     }
 }
 

@@ -6,7 +6,7 @@
 //! taken off wherever a request is made one to a backend ([`headers::to_backend`]). Hyper's way
 //! alone tells whoever is not let in.
 //!
-//! Somebody may be let in for long: a socket, an answer without an end. [`Admission::until_barred`]
+//! Somebody may be let in for long: a socket, an answer without an end. [`Admission::until_over`]
 //! says when he may not any more.
 
 use std::net::IpAddr;
@@ -175,17 +175,16 @@ impl Admission {
     }
 
     /// Waits until somebody may not stay who came in with this pass, or with none, for another
-    /// reason than that his session is too old: what is passed on in a moment ends before that.
-    /// Cancel safe.
+    /// reason than that his session is too old. Cancel safe.
     #[must_use]
-    pub fn until_barred(self: &Arc<Self>, pass: Option<Pass>) -> Boxed<'static, ()> {
+    fn until_barred(self: &Arc<Self>, pass: Option<Pass>) -> Boxed<'static, ()> {
         let this = Arc::clone(self);
         Box::pin(async move {
             this.changes.wait_for(|_| !this.guests.load().may_stay(pass.as_ref())).await;
         })
     }
 
-    /// The same, and also until his session is too old: for what may last. Cancel safe.
+    /// The same, and also until his session is too old. Cancel safe.
     #[must_use]
     pub fn until_over(self: &Arc<Self>, pass: Option<Pass>) -> Boxed<'static, ()> {
         let Some(session) = pass.as_ref().and_then(|pass| pass.session.clone()) else {

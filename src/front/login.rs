@@ -167,7 +167,10 @@ pub fn refuse<B>(
     refused: GatewayError,
 ) -> Answer {
     let next = match (&refused, Reader::of(request)) {
-        (GatewayError::Unauthorized, Reader::Person) if from.is_inside => {
+        // A link of another page may open the page itself and nothing else, also by a login.
+        (GatewayError::Unauthorized, Reader::Person)
+            if from.is_inside && *from.decision != CorsDecision::Foreign =>
+        {
             next::of_request(request.uri(), from.base)
         }
         // To ask for the address of a form with GET is to ask for something else.
@@ -213,7 +216,8 @@ fn page(
         return response;
     }
     let query = request.uri().query().unwrap_or("");
-    let next = parameter(query, "next").unwrap_or_default();
+    let is_foreign = *from.decision == CorsDecision::Foreign;
+    let next = parameter(query, "next").filter(|_| !is_foreign).unwrap_or_default();
     let notice = match parameter(query, "out") {
         Some(_) => Notice::Done("You are logged out."),
         None => Notice::None,
@@ -312,7 +316,13 @@ async fn find(
             info!(user = %user.name, %address, "Somebody has logged in.");
         }
         // What stands where a name should may be a password.
-        Err(error) => info!(%address, code = error.code(), "A login was refused."),
+        Err(error) => {
+            if matches!(error, GatewayError::LoginsBusy) {
+                // Nobody has looked whether it was right.
+                front.logins.guesses.was_right(guesser, now());
+            }
+            info!(%address, code = error.code(), "A login was refused.");
+        }
     }
     found
 }
@@ -367,7 +377,8 @@ async fn log_out(front: &Arc<Front>, from: Origin<'_>, request: &Request<Incomin
 async fn end(front: &Arc<Front>, session: Arc<Session>, all_until: Option<u64>) {
     info!(user = %session.user, everywhere = all_until.is_some(), "Somebody has logged out.");
     let change = move |ended: &mut crate::auth::logouts::Logouts| match all_until {
-        Some(until) => ended.end_all(&session.user, until),
+        // The clock may have gone back a little since the session was begun.
+        Some(until) => ended.end_all(&session.user, until.max(session.issued)),
         None => ended.end(&session),
     };
     front.logins.ended.end(&front.admission, change).await;

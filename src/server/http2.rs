@@ -15,8 +15,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::header::CONNECTION;
-use http::{Request, Response};
+use http::header::{CONNECTION, CONTENT_LENGTH};
+use http::{Method, Request, Response};
+use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::rt::Executor;
 use hyper::server::conn::http2::Builder;
@@ -28,6 +29,7 @@ use super::deadline::Deadline;
 use super::limits::ConnectionLimits;
 use super::wire::Wire;
 use super::{Service, Stopping};
+use crate::body::ResponseBody;
 use crate::net::{Buffered, now};
 use crate::tasks::Tasks;
 use activity::{Activity, Tracked, Waits, waits_meanwhile};
@@ -61,9 +63,13 @@ pub async fn serve(
     let (wire, activity) = (Wire::of(&conn), Arc::new(Activity::new()));
     let answer = service_fn(|request: Request<Incoming>| {
         let (service, begun) = (service.clone(), activity.begin());
+        let is_head = request.method() == Method::HEAD;
         async move {
             let mut response = answer(&service, peer, limits, wire, request).await;
             response.headers_mut().remove(CONNECTION);
+            if is_head {
+                without_body(&mut response);
+            }
             Ok::<_, Infallible>(response.map(|body| Tracked::new(body, begun)))
         }
     });
@@ -79,20 +85,22 @@ pub async fn serve(
             }
             if !is_leaving && (service.is_leaving() || stopping.poll(cx).is_ready()) {
                 is_leaving = true;
+                deadline.set(now() + GOODBYE);
                 connection.as_mut().graceful_shutdown();
                 continue;
             }
             if !deadline.poll_passed(cx) {
                 return Poll::Pending;
             }
-            let due = match activity.idle_since() {
-                None => now() + limits.idle_timeout,
-                Some(_) if is_leaving => return Poll::Ready(Ok(())),
-                Some(since) => since + limits.idle_timeout,
-            };
-            if now() < due && activity.has_begun() {
+            // What has just ended may still be on its way to the client.
+            let rest = if is_leaving { GOODBYE } else { limits.idle_timeout };
+            let due = activity.idle_since().unwrap_or_else(now) + rest;
+            if now() < due && (is_leaving || activity.has_begun()) {
                 deadline.set(due);
                 continue;
+            }
+            if is_leaving {
+                return Poll::Ready(Ok(()));
             }
             is_leaving = true;
             deadline.set(now() + GOODBYE);
@@ -103,6 +111,15 @@ pub async fn serve(
     if let Err(error) = ended {
         trace!(%peer, %error, "A connection ended.");
     }
+}
+
+/// What a HEAD does not get (RFC 9110 section 9.3.2): hyper leaves it out for HTTP/1.1 alone.
+fn without_body(response: &mut Response<ResponseBody>) {
+    let length = response.body().size_hint().exact().filter(|length| 0 < *length);
+    if let Some(length) = length {
+        response.headers_mut().entry(CONTENT_LENGTH).or_insert(length.into());
+    }
+    *response.body_mut() = ResponseBody::empty();
 }
 
 fn builder(each: OnTasks, limits: ConnectionLimits) -> Builder<OnTasks> {
@@ -125,7 +142,7 @@ async fn answer(
     limits: ConnectionLimits,
     wire: Wire,
     request: Request<Incoming>,
-) -> Response<crate::body::ResponseBody> {
+) -> Response<ResponseBody> {
     match translated::translated(request, limits.header_bytes_max, limits.headers_max) {
         Ok(mut request) => {
             wire.mark(&mut request);

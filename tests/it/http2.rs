@@ -162,6 +162,28 @@ async fn what_http_1_refuses_is_refused_and_the_connection_stays() {
     assert_eq!(sender.send_request(own).await.unwrap().status(), 200);
 }
 
+/// hyper leaves the body of an answer to HEAD out for HTTP/1.1 alone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_head_gets_no_body() {
+    let authority = Authority::new();
+    let pair = authority.issue("gw");
+    let world = World::with(1, |config| config.server_tls = listener(&pair)).await;
+    world.all_up().await;
+    let runs = Runs::default();
+    let mut sender: SendRequest<Full<Bytes>> =
+        connected(&authority, world.front.port(), &runs).await;
+    for (path, status) in [("/-/ready", 200), ("/-/nothing", 404), ("/history/none", 200)] {
+        let mut head = get(&world, path);
+        *head.method_mut() = Method::HEAD;
+        let answer = soon("an answer", sender.send_request(head)).await.unwrap();
+        assert_eq!(answer.status(), status, "{path}");
+        let (_, body) = soon("no body", whole(answer)).await;
+        assert!(body.is_empty(), "{path}");
+        let beside = sender.send_request(get(&world, "/-/ready")).await.unwrap();
+        assert_eq!(soon("the rest", whole(beside)).await.0, 200, "the connection is there");
+    }
+}
+
 /// A client that takes nothing of an answer does not hold a backend for ever, and other requests of
 /// its connection go on.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -171,7 +193,7 @@ async fn an_answer_that_nobody_takes_is_given_up_alone() {
     let pair = authority.issue("gw");
     let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {LENGTH}\r\n\r\n");
     let acts = [("/large", Act::Answer(vec![head, "x".repeat(LENGTH)]))];
-    let (world, _puppet) = world(&acts, |config| {
+    let (world, puppet) = world(&acts, |config| {
         config.server_tls = listener(&pair);
         config.server.body_timeout = Duration::from_secs(1);
     })
@@ -182,7 +204,7 @@ async fn an_answer_that_nobody_takes_is_given_up_alone() {
     let stalled = sender.send_request(get(&world, "/large")).await.unwrap();
     assert_eq!(stalled.status(), 200);
     // The client reads nothing of it meanwhile.
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    until("the backend is let go", || puppet.has_ended("/large")).await;
     let read = soon("its end", stalled.into_body().collect()).await;
     assert!(read.is_err(), "it was reset");
     let beside = sender.send_request(get(&world, "/system_stats")).await.unwrap();

@@ -47,6 +47,8 @@ struct Seen {
     asked: Vec<(usize, String)>,
     /// How many of its connections were closed while they waited.
     left: usize,
+    /// The connections that have ended.
+    ended: Vec<usize>,
 }
 
 impl Puppet {
@@ -80,6 +82,13 @@ impl Puppet {
     pub(crate) fn asked(&self) -> Vec<(usize, String)> {
         self.seen.lock().unwrap().asked.clone()
     }
+
+    /// True once the connection on which that path was asked for first has ended.
+    pub(crate) fn has_ended(&self, path: &str) -> bool {
+        let seen = self.seen.lock().unwrap();
+        let asked = seen.asked.iter().find(|(_, asked)| asked == path);
+        asked.is_some_and(|(number, _)| seen.ended.contains(number))
+    }
 }
 
 impl Drop for Puppet {
@@ -88,7 +97,12 @@ impl Drop for Puppet {
     }
 }
 
-async fn serve(mut stream: Stream, number: usize, seen: Arc<Mutex<Seen>>, behind: SocketAddr) {
+async fn serve(stream: Stream, number: usize, seen: Arc<Mutex<Seen>>, behind: SocketAddr) {
+    act(stream, number, Arc::clone(&seen), behind).await;
+    seen.lock().unwrap().ended.push(number);
+}
+
+async fn act(mut stream: Stream, number: usize, seen: Arc<Mutex<Seen>>, behind: SocketAddr) {
     let mut is_used = false;
     while let Some(head) = read_head(&mut stream).await {
         let path = head.split(' ').nth(1).unwrap().to_owned();
@@ -98,8 +112,9 @@ async fn serve(mut stream: Stream, number: usize, seen: Arc<Mutex<Seen>>, behind
         match act {
             Act::Answer(pieces) => {
                 for piece in pieces {
-                    stream.write_all(piece.as_bytes()).await.unwrap();
-                    stream.flush().await.unwrap();
+                    if stream.write_all(piece.as_bytes()).await.is_err() {
+                        return;
+                    }
                     tokio::task::yield_now().await;
                 }
             }

@@ -53,7 +53,7 @@ pub(super) async fn nodes_of(
     let enough = async {
         own_is_here.cancelled().await;
         sleep(LATER_AT_MOST).await;
-        match nodes.unchanged(backend.id, writes_on(&backend)) {
+        match nodes.unchanged(backend.id, writes_on(&backend), backend.restarted()) {
             Some(said) => said,
             None => pending().await,
         }

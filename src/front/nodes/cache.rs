@@ -67,11 +67,19 @@ impl NodeInfos {
         known.said_by(backend).filter(|_| is_fresh)
     }
 
-    /// What a backend said, however long ago, if nothing was uploaded there since.
-    pub(super) fn unchanged(&self, backend: BackendId, writes: u64) -> Option<NodeAnswer> {
+    /// What a backend said, however long ago, if nothing was uploaded there since, and it is the
+    /// same process still: another one may have other nodes.
+    pub(super) fn unchanged(
+        &self,
+        backend: BackendId,
+        writes: u64,
+        restarted: Option<Instant>,
+    ) -> Option<NodeAnswer> {
         let state = self.state();
         let known = state.known.get(&backend)?;
-        known.said_by(backend).filter(|_| known.said.is_some_and(|(_, then)| then == writes))
+        let (at, then) = known.said?;
+        let is_same = then == writes && restarted.is_none_or(|restarted| restarted < at);
+        known.said_by(backend).filter(|_| is_same)
     }
 
     /// What a backend said, however long ago.
@@ -210,11 +218,12 @@ mod tests {
     fn an_old_answer_is_as_good_as_a_new_one_until_something_is_uploaded_there() {
         let nodes = NodeInfos::default();
         let backend = BackendId::nth(1);
-        assert!(nodes.unchanged(backend, 0).is_none(), "it has said nothing");
+        assert!(nodes.unchanged(backend, 0, None).is_none(), "it has said nothing");
         let body = Bytes::from_static(br#"{"A":{"input":{},"output":[]}}"#);
         assert!(nodes.read(backend, body, 3).is_some());
-        assert!(nodes.unchanged(backend, 3).is_some());
-        assert!(nodes.unchanged(backend, 4).is_none(), "it may have another file");
+        assert!(nodes.unchanged(backend, 3, None).is_some());
+        assert!(nodes.unchanged(backend, 4, None).is_none(), "it may have another file");
+        assert!(nodes.unchanged(backend, 3, Some(now())).is_none(), "it may have other nodes");
         assert!(nodes.last(backend).is_some());
     }
 }

@@ -272,8 +272,7 @@ impl PassthroughConnection {
             body_timeout: asked.body_timeout,
             dialled: None,
         };
-        let mut barred =
-            asked.pass.clone().map(|pass| self.front.admission.until_barred(Some(pass)));
+        let mut barred = asked.pass.clone().map(|pass| self.front.admission.until_over(Some(pass)));
         let pool = &target.backend.pool;
         let mut kept = pool.take_stream().await;
         loop {

@@ -67,19 +67,17 @@ impl ReadAnew {
 
     /// Reads it, and what else its writer had. A home that was busy with the write may look down
     /// still: it has as long as an answer may take to be up again.
-    pub(super) async fn read(self, front: &Arc<Front>, mut stale: Vec<CacheKey>) {
+    pub(super) async fn read(self, front: &Arc<Front>, stale: Vec<CacheKey>) {
         if !front.stale_cache.is_on() {
             return;
         }
-        for key in &self.written {
-            if !stale.contains(key) {
-                stale.push(key.clone());
-            }
-        }
-        stale.truncate(READ_ANEW_MAX);
+        // What was written comes first: a move makes all that its writer has opened stale.
+        let mut keys = self.written.clone();
+        keys.extend(stale.into_iter().filter(|key| !self.written.contains(key)));
+        keys.truncate(READ_ANEW_MAX);
         let within = front.shared.config().server.answer_timeout;
         let reading = async {
-            for key in stale {
+            for key in keys {
                 self.read_one(front, &key).await;
             }
         };

@@ -76,6 +76,8 @@ fn heard(answer: &Answer) -> Heard {
             _ => Heard::Done,
         },
         Err(error) if failover::is_away(error) => Heard::Refused,
+        // The home gets no more of it: what it did it has done.
+        Err(GatewayError::BodyBroken) => Heard::Done,
         Err(_) => Heard::Nothing,
     }
 }
@@ -215,6 +217,6 @@ mod tests {
         }
         let down = GatewayError::BackendDown { backend: "a".into() };
         assert_eq!(heard(&Err(down)), Heard::Refused);
-        assert_eq!(heard(&Err(GatewayError::BodyBroken)), Heard::Nothing);
+        assert_eq!(heard(&Err(GatewayError::BodyBroken)), Heard::Done);
     }
 }

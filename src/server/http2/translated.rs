@@ -1,6 +1,6 @@
 //! The request of HTTP/1.1 that says what one of HTTP/2 says (RFC 9113 section 8.3).
 
-use http::header::{CONTENT_LENGTH, COOKIE, HOST, TRANSFER_ENCODING};
+use http::header::{CONTENT_LENGTH, COOKIE, EXPECT, HOST, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderValue, Request, Uri, Version};
 use http_body::Body;
 
@@ -24,6 +24,8 @@ pub(super) fn translated<B: Body>(
     if is_open && !headers.contains_key(CONTENT_LENGTH) {
         headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
+    // hyper sends no 100 here, and who waits for one would wait until he is given up.
+    headers.remove(EXPECT);
     headers.remove(HOST);
     if let Ok(Some(host)) = &host {
         headers.insert(HOST, host.clone());
