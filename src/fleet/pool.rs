@@ -21,7 +21,7 @@ use tracing::trace;
 
 use super::breaker::Breaker;
 use super::dialler::Dialler;
-use super::idle::IdlePool;
+use super::idle::{Epoch, IdlePool};
 use super::last_sent::{LastSent, TimedStream};
 use crate::body::{OnEnd, RequestBody};
 use crate::config::{Config, LiveConfig};
@@ -82,6 +82,7 @@ struct Line {
     last_sent: Arc<LastSent>,
     /// No answer has come on it yet.
     is_new: bool,
+    epoch: Epoch,
 }
 
 /// The connection of an answer that switched protocols; `None` if the backend left.
@@ -215,7 +216,8 @@ impl Pool {
 
     fn give_back(&self, line: Line) {
         if !line.sender.is_closed() {
-            self.lines.give_back(line);
+            let epoch = line.epoch;
+            self.lines.give_back(line, epoch);
         }
     }
 
@@ -258,9 +260,15 @@ impl Pool {
         None
     }
 
+    /// The epoch of a connection of the passthrough that is taken or dialled after this.
+    #[must_use]
+    pub fn epoch(&self) -> Epoch {
+        self.streams.epoch()
+    }
+
     /// Keeps a connection whose last answer was read exactly to its end.
-    pub fn keep_stream(&self, stream: Stream) {
-        self.streams.give_back(stream);
+    pub fn keep_stream(&self, stream: Stream, of: Epoch) {
+        self.streams.give_back(stream, of);
     }
 
     /// Opens a connection.
@@ -286,6 +294,7 @@ impl Pool {
     }
 
     async fn connect(&self) -> Result<Line, ExchangeError> {
+        let epoch = self.lines.epoch();
         let (stream, last_sent) = TimedStream::new(self.dial().await?);
         let opened = Builder::new().max_buf_size(READ_MAX).handshake(TokioIo::new(stream)).await;
         let (sender, connection) = opened.map_err(ExchangeError::NotSent)?;
@@ -294,7 +303,7 @@ impl Pool {
                 trace!(%error, "A connection to a backend ended.");
             }
         });
-        Ok(Line { sender, last_sent, is_new: true })
+        Ok(Line { sender, last_sent, is_new: true, epoch })
     }
 }
 

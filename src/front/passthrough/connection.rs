@@ -274,6 +274,7 @@ impl PassthroughConnection {
         };
         let mut barred = asked.pass.clone().map(|pass| self.front.admission.until_over(Some(pass)));
         let pool = &target.backend.pool;
+        let epoch = pool.epoch();
         let mut kept = pool.take_stream().await;
         loop {
             let was_kept = kept.is_some();
@@ -302,7 +303,7 @@ impl PassthroughConnection {
             match outcome {
                 Ok(answered) => {
                     if answered.is_kept {
-                        pool.keep_stream(upstream);
+                        pool.keep_stream(upstream, epoch);
                     }
                     return Ok(answered);
                 }
