@@ -4,22 +4,19 @@
 // what the routes answer.
 
 import assert from "node:assert/strict";
-import { mkdtemp, rm } from "node:fs/promises";
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, afterEach, before, beforeEach, describe, test } from "node:test";
 import { startFleet } from "../clients/fleet.mjs";
-import { PATIENCE_MS, eventually, openBrowser, ready, until } from "./kit.mjs";
+import { DEADLINE, eventually, openBrowser, ready, until } from "./kit.mjs";
 import {
   assertColour, hears, inverse, load, openStock, picturesOf, queue, reload, runLoaded, seesAtNode,
   upload,
 } from "./stock.mjs";
 
-const DEADLINE = { timeout: 120_000 };
 const RED = 0xe01020;
 const BLUE = 0x1030e0;
-/** How long a dead server's jobs are kept: time enough to load the page, and not a minute. */
-const GRACE = ["fleet.grace=12s", "prompts.answer_limit=3s"];
 /** What nobody who draws pictures knows, and where servers are. */
 const NOT_FOR_PEOPLE = /\b(backend|prompt|client)s?\b|\d+\.\d+\.\d+\.\d+:\d+/i;
 
@@ -44,13 +41,24 @@ let browser;
 let fleet;
 let context;
 let journal;
+let configuration;
+
+/** Says how long the jobs of a dead server are kept. */
+const keepJobsFor = (grace) => writeFile(configuration, `[fleet]\ngrace = "${grace}"\n`);
+
+/** Says so to a gateway that runs. */
+async function reconfigure(grace) {
+  await keepJobsFor(grace);
+  const answer = await fetch(`${fleet.admin}/api/v1/reload`, { method: "POST" });
+  assert.equal(answer.status, 200, await answer.text());
+}
 
 const open = () => openStock(context, `${fleet.url}/`);
 const simOf = (backend) => fleet.backends.find(({ name }) => name === backend);
 
-const seesText = ({ page }, what, pattern, timeout = PATIENCE_MS) =>
+const seesText = ({ page }, what, pattern) =>
   until(page, what, (source) => new RegExp(source).exec(document.body.innerText)?.[0],
-    pattern.source, timeout);
+    pattern.source);
 
 /** Waits until a picture of this name is under Assets, Generated. */
 async function generated({ page }, name) {
@@ -106,8 +114,11 @@ describe("frontend 1.49.6", () => {
   beforeEach(async () => {
     const frontend = process.env.COMFYUI_FRONTEND_033;
     journal = await mkdtemp(join(tmpdir(), "mooring-artist-"));
-    const settings = [...GRACE, `state.dir=${journal}`];
-    fleet = await startFleet({ backends: 2, frontend, settings });
+    configuration = join(journal, "mooring.toml");
+    // Far longer than a page takes to load on the slowest machine.
+    await keepJobsFor("1h");
+    const settings = ["prompts.answer_limit=3s", `state.dir=${journal}`];
+    fleet = await startFleet({ backends: 2, frontend, settings, configuration });
     context = await browser.newContext({ viewport: { width: 1400, height: 900 } });
   }, DEADLINE);
 
@@ -127,7 +138,7 @@ describe("frontend 1.49.6", () => {
     await sim.crash();
     // Long before the job is given up, and in an artist's words.
     const word = await seesText(tab, "the page says that the server is silent",
-      /.*does not answer.*/, 5_000);
+      /.*does not answer.*/);
     assert.match(word, new RegExp(`^${lost.backend} does not answer. Your job is kept for up to`));
     assert.doesNotMatch(word, NOT_FOR_PEOPLE);
     // Run, for which the page is told in the same words why not yet.
@@ -142,6 +153,7 @@ describe("frontend 1.49.6", () => {
     await reload(tab);
     assert.equal(tab.page.url(), `${fleet.url}/`);
     await generated(tab, "good_00001_");
+    await reconfigure("3s");
     const error = await hears(tab, lost.prompt, "execution_error");
     assert.equal(error.node_type, "SlowSteps", "the node that worked last");
     assert.match(error.exception_message, /^The job is lost: gpu-[ab] has not answered/);

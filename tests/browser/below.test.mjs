@@ -4,10 +4,9 @@
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 import { startFleet } from "../clients/fleet.mjs";
-import { openBrowser } from "./kit.mjs";
+import { DEADLINE, openBrowser } from "./kit.mjs";
 import { openStock, picturesOf, hears, queue, seesAtNode } from "./stock.mjs";
 
-const DEADLINE = { timeout: 120_000 };
 
 /** What the page asks for beside the path whatever server it is from: its icons while a job runs. */
 const BESIDE = /^\/assets\/(favicon\.ico|images\/favicon_progress_\S+\.png)$/;

@@ -4,9 +4,8 @@ import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 import { startDemo } from "../clients/fleet.mjs";
 import { encodePng } from "../clients/png.mjs";
-import { eventually, middleColour, openBrowser, openTab, until, watch } from "./kit.mjs";
+import { DEADLINE, eventually, middleColour, openBrowser, openTab, until, watch } from "./kit.mjs";
 
-const DEADLINE = { timeout: 90_000 };
 
 let demo;
 let browser;

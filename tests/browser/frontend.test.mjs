@@ -4,9 +4,10 @@
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 import { startFleet } from "../clients/fleet.mjs";
-import { LOAD_MS, eventually, middleColour, openBrowser, openTab, until } from "./kit.mjs";
+import {
+  DEADLINE, LOAD_MS, eventually, middleColour, openBrowser, openTab, until,
+} from "./kit.mjs";
 
-const DEADLINE = { timeout: 120_000 };
 
 /** Errors on the console that are not ours, each with why it is none. */
 const ALLOWED = [

@@ -7,10 +7,9 @@ import { mkdtempSync, readFileSync, readdirSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { startFleet } from "../clients/fleet.mjs";
-import { eventually, openBrowser } from "./kit.mjs";
+import { DEADLINE, eventually, openBrowser } from "./kit.mjs";
 import { assertColour, hears, openStock, picturesOf, queue, seesAtNode } from "./stock.mjs";
 
-const DEADLINE = { timeout: 180_000 };
 const COLOUR = 0x3366cc;
 
 /** Errors on the console that are not ours, each with why it is none. */

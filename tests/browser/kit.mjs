@@ -9,9 +9,11 @@ const ROOT = fileURLToPath(new URL("../..", import.meta.url));
 const PICTURES = `${ROOT}.cache/browser`;
 
 /** For what a person would wait for; the machine may be slow, but never longer than this. */
-export const PATIENCE_MS = 30_000;
+export const PATIENCE_MS = 60_000;
 /** The official page compiles some megabytes of script. */
-export const LOAD_MS = 60_000;
+export const LOAD_MS = 120_000;
+/** For a whole test: it only keeps one that hangs from hanging the run. */
+export const DEADLINE = { timeout: 300_000 };
 
 /** A browser with a profile of its own, which is gone when it is closed; `more` are arguments. */
 export async function openBrowser(more = []) {

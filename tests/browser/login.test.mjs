@@ -9,10 +9,9 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { startFleet } from "../clients/fleet.mjs";
-import { eventually, openBrowser, ready, until, watch } from "./kit.mjs";
+import { DEADLINE, eventually, openBrowser, ready, until, watch } from "./kit.mjs";
 import { hears, picturesOf, queue, seesAtNode } from "./stock.mjs";
 
-const DEADLINE = { timeout: 180_000 };
 const ROOT = fileURLToPath(new URL("../..", import.meta.url));
 const BINARY = process.env.MOORING_BIN ?? `${ROOT}target/debug/mooring`;
 const PICTURES = `${ROOT}.cache/browser`;

@@ -7,13 +7,12 @@ import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
 import { after, before, describe, test } from "node:test";
 import { startFleet } from "../clients/fleet.mjs";
-import { eventually, openBrowser } from "./kit.mjs";
+import { DEADLINE, eventually, openBrowser } from "./kit.mjs";
 import {
   assertColour, hears, inverse, openStock, picturesOf, queue as queuedBy, reload, seesAtNode,
   upload,
 } from "./stock.mjs";
 
-const DEADLINE = { timeout: 120_000 };
 const RED = 0xe01020;
 const GREEN = 0x10c030;
 

@@ -5,10 +5,11 @@
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
 import { startFleet } from "../clients/fleet.mjs";
-import { LOAD_MS, eventually, openBrowser, openTab, ready, until, watch } from "./kit.mjs";
+import {
+  DEADLINE, LOAD_MS, eventually, openBrowser, openTab, ready, until, watch,
+} from "./kit.mjs";
 import { upload } from "./stock.mjs";
 
-const DEADLINE = { timeout: 120_000 };
 const HEADER = "comfy-client-id";
 const ID = /^[0-9a-f]{32}$/;
 

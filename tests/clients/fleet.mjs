@@ -11,7 +11,8 @@ import { fileURLToPath } from "node:url";
 
 const ROOT = fileURLToPath(new URL("../..", import.meta.url));
 const BINARY = process.env.MOORING_BIN ?? `${ROOT}target/debug/mooring`;
-const START_MS = 20_000;
+/** A machine that also builds is slow; only a test that fails waits so long. */
+const START_MS = 60_000;
 const STOP_MS = 5_000;
 /** Lines of each process that are shown when something went wrong. */
 const KEPT_LINES = 60;
@@ -123,10 +124,11 @@ const foreign = (url) => ({ url, backends: [], lines: [], stop: async () => {} }
 /**
  * Simulated backends and the gateway over them, each a process of its own. `settings` are keys of
  * the gateway's configuration: `["server.page_script=off"]`; `sim` are arguments of each backend;
- * `path` is where the front is (`server.base_path`); `headers` let in whoever asks there.
+ * `path` is where the front is (`server.base_path`); `headers` let in whoever asks there;
+ * `configuration` is a file of more keys, which can change while the gateway runs.
  */
 export async function startFleet({
-  backends = 3, frontend, settings = [], sim = [], path = "", headers = {},
+  backends = 3, frontend, settings = [], sim = [], path = "", headers = {}, configuration,
 } = {}) {
   if (process.env.MOORING_URL) return foreign(process.env.MOORING_URL);
   const page = frontend ? ["--frontend", frontend] : [];
@@ -139,7 +141,8 @@ export async function startFleet({
     const names = sims.flatMap(({ name, url }) => ["--set", `backends.${name}.url=${url}`]);
     // Nobody sends new clients to a gateway of a test that ends.
     const set = ["server.drain_delay=0s", ...settings].flatMap((key) => ["--set", key]);
-    return await withGateway("serve", [...set, ...names], sims, { path, headers });
+    const file = configuration ? ["--config", configuration] : [];
+    return await withGateway("serve", [...file, ...set, ...names], sims, { path, headers });
   } catch (error) {
     await stopAll();
     throw error;
