@@ -113,6 +113,9 @@ pub struct CheckArgs {
     /// The file, or a folder of *.toml; else what `serve` would read
     #[arg(value_name = "PATH")]
     pub file: Option<PathBuf>,
+    /// The same, as it is given to `serve`
+    #[arg(long, value_name = "PATH", conflicts_with = "file")]
+    pub config: Option<PathBuf>,
     /// Print the outcome as JSON, problems included
     #[arg(long)]
     pub json: bool,

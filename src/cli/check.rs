@@ -10,10 +10,10 @@ use super::{EXIT_CONFIG, EXIT_FAILURE, block_on, probe, say, sources};
 use crate::config::{self, Checked, Config, Problem, Problems};
 use crate::net::Tcp;
 
-/// `mooring check [PATH] [--probe] [--json]`.
+/// `mooring check [PATH | --config PATH] [--probe] [--json]`.
 pub(super) fn check(args: CheckArgs) -> ExitCode {
-    let CheckArgs { file, probe, json, overrides } = args;
-    let sources = sources(file, overrides, std::env::vars_os());
+    let CheckArgs { file, config, probe, json, overrides } = args;
+    let sources = sources(file.or(config), overrides, std::env::vars_os());
     let Checked { config, warnings, files: _ } = config::check(&sources);
     if json {
         return as_json(config, &warnings, probe.then_some(&Tcp));

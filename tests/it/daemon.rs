@@ -31,12 +31,14 @@ const GOOD: &str = "[backends.a]\nurl = \"http://127.0.0.1:9\"\n";
 
 #[test]
 fn check_of_a_good_file_says_what_it_comes_to_and_exits_with_0() {
-    let (code, out, err) = run(&mut mooring(&folder(GOOD), &["check", "mooring.toml"]));
-    assert_eq!((code, err.as_str()), (0, ""));
-    assert_eq!(
-        out,
-        "in order: 1 backend, clients on 127.0.0.1:8180, operators on 127.0.0.1:8181\n"
-    );
+    for told in [&["mooring.toml"][..], &["--config", "mooring.toml"], &[]] {
+        let (code, out, err) = run(mooring(&folder(GOOD), &["check"]).args(told));
+        assert_eq!((code, err.as_str()), (0, ""), "{told:?}");
+        assert_eq!(
+            out,
+            "in order: 1 backend, clients on 127.0.0.1:8180, operators on 127.0.0.1:8181\n"
+        );
+    }
 }
 
 #[test]
