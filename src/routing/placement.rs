@@ -138,6 +138,13 @@ impl BackendView {
         self.condition == Condition::Suspect
     }
 
+    /// Compares what decides between backends with equal queues.
+    fn cmp_alike(&self, other: &Self, tie: TieBreak) -> Ordering {
+        let is_other = |it: &Self| tie.last != Some(it.id);
+        let files = self.head_start.is_none().cmp(&other.head_start.is_none());
+        files.then_with(|| is_other(self).cmp(&is_other(other))).then(self.bound.cmp(&other.bound))
+    }
+
     fn is_full(&self) -> bool {
         self.max_pending.is_some_and(|max| max.get() <= self.load)
     }
@@ -146,7 +153,10 @@ impl BackendView {
     /// may take longer for it than a busy one with a high weight. Without a division: a/v < b/w
     /// exactly when a·w < b·v.
     pub(super) fn cmp_queue(&self, other: &Self) -> Ordering {
-        let counted = |it: &Self| u64::from(it.load.saturating_sub(it.head_start.unwrap_or(0))) + 1;
+        let counted = |it: &Self| match it.head_start {
+            None => u64::from(it.load) + 1,
+            Some(start) => u64::from(it.load.saturating_sub(start)) + 1,
+        };
         let ours = counted(self) * u64::from(other.weight.get());
         let theirs = counted(other) * u64::from(self.weight.get());
         ours.cmp(&theirs)
@@ -226,9 +236,7 @@ pub fn place(fleet: &[BackendView], tie: TieBreak) -> Result<BackendId, NoPlace>
             a.is_suspect()
                 .cmp(&b.is_suspect())
                 .then_with(|| a.cmp_queue(b))
-                .then_with(|| a.head_start.is_none().cmp(&b.head_start.is_none()))
-                .then_with(|| (tie.last != Some(a.id)).cmp(&(tie.last != Some(b.id))))
-                .then_with(|| a.bound.cmp(&b.bound))
+                .then_with(|| a.cmp_alike(b, tie))
         })
         .map(|backend| backend.id)
         .ok_or_else(|| no_place(fleet))
