@@ -105,6 +105,22 @@ impl ClientFault {
     }
 }
 
+/// Looks at the bytes of a body as they pass. Returns false when it needs no more.
+pub struct Look(Box<dyn FnMut(&[u8]) -> bool + Send>);
+
+impl Look {
+    #[must_use]
+    pub fn new(look: impl FnMut(&[u8]) -> bool + Send + 'static) -> Self {
+        Self(Box::new(look))
+    }
+}
+
+impl fmt::Debug for Look {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Look").finish_non_exhaustive()
+    }
+}
+
 /// The body of a request to a backend.
 #[derive(Debug)]
 pub enum RequestBody {
@@ -115,6 +131,7 @@ pub enum RequestBody {
     Streamed {
         body: Streamed,
         fault: ClientFault,
+        look: Option<Look>,
     },
     /// One backend's answer, sent in a request to another backend.
     Wrapped(Box<Wrapped>),
@@ -134,7 +151,18 @@ impl RequestBody {
             return (Self::Empty, fault);
         }
         let body = Streamed::new(body, idle);
-        (Self::Streamed { body, fault: fault.clone() }, fault)
+        (Self::Streamed { body, fault: fault.clone(), look: None }, fault)
+    }
+
+    /// The same body; one that is streamed is looked at as it passes.
+    #[must_use]
+    pub fn looked_at(self, look: Look) -> Self {
+        match self {
+            Self::Streamed { body, fault, look: _ } => {
+                Self::Streamed { body, fault, look: Some(look) }
+            }
+            Self::Empty | Self::Whole(_) | Self::Wrapped(_) => self,
+        }
     }
 }
 
@@ -149,10 +177,16 @@ impl Body for RequestBody {
         match self.get_mut() {
             Self::Empty => Poll::Ready(None),
             Self::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
-            Self::Streamed { body, fault } => {
+            Self::Streamed { body, fault, look } => {
                 let frame = body.poll_inner(cx);
                 if let Poll::Ready(Some(Err(_))) = &frame {
                     fault.0.store(true, Ordering::Relaxed);
+                }
+                if let Poll::Ready(Some(Ok(frame))) = &frame
+                    && let Some(data) = frame.data_ref()
+                    && look.as_mut().is_some_and(|look| !(look.0)(data))
+                {
+                    *look = None;
                 }
                 frame
             }

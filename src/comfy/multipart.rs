@@ -103,6 +103,62 @@ fn value(text: &str) -> (String, &str) {
     (value, characters.as_str())
 }
 
+/// Looks for a field with a short value in a body that passes in pieces, wherever it is cut.
+#[derive(Debug)]
+pub struct FieldSearch {
+    name: &'static str,
+    values: &'static [&'static str],
+    /// The end of what has passed.
+    carried: Vec<u8>,
+}
+
+/// The longest text from a field's name to the end of its value: a few headers may be between.
+const FIELD_MAX: usize = 512;
+
+impl FieldSearch {
+    /// For a field `name` that has one of `values`.
+    #[must_use]
+    pub fn new(name: &'static str, values: &'static [&'static str]) -> Self {
+        Self { name, values, carried: Vec::new() }
+    }
+
+    /// True if the field stands in what has passed, and ends in `data` or just before.
+    pub fn finds(&mut self, data: &[u8]) -> bool {
+        self.carried.extend_from_slice(&data[..data.len().min(FIELD_MAX)]);
+        let found = self.is_in(&self.carried) || self.is_in(data);
+        if FIELD_MAX <= data.len() {
+            self.carried.clear();
+            self.carried.extend_from_slice(&data[data.len() - FIELD_MAX..]);
+        } else {
+            self.carried.drain(..self.carried.len().saturating_sub(FIELD_MAX));
+        }
+        found
+    }
+
+    fn is_in(&self, text: &[u8]) -> bool {
+        memchr::memmem::find_iter(text, self.name).any(|at| self.is_at(text, at))
+    }
+
+    /// True if the name at this place is that of a part, and the part has one of the values.
+    fn is_at(&self, text: &[u8], at: usize) -> bool {
+        let before = text[..at].strip_suffix(b"\"").unwrap_or(&text[..at]);
+        let after = &text[at + self.name.len()..];
+        let after = &after[..after.len().min(FIELD_MAX)];
+        let Some(end) = memchr::memmem::find(after, b"\r\n\r\n") else { return false };
+        let content = &after[end + 4..];
+        let ends = |value: &&str| {
+            content.strip_prefix(value.as_bytes()).is_some_and(|rest| rest.starts_with(b"\r\n--"))
+        };
+        is_after_name(before) && self.values.iter().any(ends)
+    }
+}
+
+/// True if what follows is the name of a part, and not that of a file.
+fn is_after_name(before: &[u8]) -> bool {
+    let Some((before, name)) = before.split_last_chunk::<5>() else { return false };
+    name.eq_ignore_ascii_case(b"name=") && before.last().is_some_and(|it| b" \t;".contains(it))
+}
+
 /// The bytes before and after the content of a file that is uploaded as `file`. An existing file
 /// with the same name and other content is not overwritten: ComfyUI gives the new one another name.
 #[must_use]
@@ -153,6 +209,35 @@ mod tests {
         ] {
             let headers = format!("X: y\r\nContent-Disposition: {line}");
             assert_eq!(name_of(&headers).as_deref(), name, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_field_is_found_wherever_the_body_is_cut() {
+        let picture = vec![b'x'; 3 * FIELD_MAX];
+        let file = b"--b\r\nContent-Disposition: form-data; name=\"image\"; filename=\"a\"\r\n\r\n";
+        let field = |text: &str| format!("--b\r\nContent-Disposition: form-data; {text}\r\n");
+        let found = |field: &str, size: usize| {
+            let body = [field.as_bytes(), file, &picture, b"\r\n--b--\r\n"].concat();
+            let last = [file, &picture[..], b"\r\n", field.as_bytes(), b"--b--\r\n"].concat();
+            [body, last].map(|body| {
+                let mut search = FieldSearch::new("overwrite", &["true", "1"]);
+                // Not only the first that finds it: all that passes is looked at.
+                body.chunks(size).filter(|data| search.finds(data)).count() != 0
+            })
+        };
+        for size in (1..200).chain([500, 511, 512, 513, 1_000, 10_000]) {
+            for yes in ["name=\"overwrite\"\r\n\r\ntrue", "NAME=overwrite\r\nX: y\r\n\r\n1"] {
+                assert_eq!(found(&field(yes), size), [true; 2], "{yes} in {size}");
+            }
+            for no in [
+                "name=\"overwrite\"\r\n\r\nfalse",
+                "name=\"overwrite\"\r\n\r\ntrues",
+                "name=\"other\"\r\n\r\ntrue",
+                "name=\"image\"; filename=\"overwrite\"\r\n\r\n1",
+            ] {
+                assert_eq!(found(&field(no), size), [false; 2], "{no} in {size}");
+            }
         }
     }
 

@@ -5,6 +5,7 @@
 //! first.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use http::header::CONTENT_TYPE;
 use http::request::Parts;
@@ -18,12 +19,13 @@ use super::error::GatewayError;
 use super::forward::{Target, outgoing, to_backend};
 use super::{Answer, bodies, copy_file, view};
 use crate::body::budget::BodyShare;
-use crate::body::{ClientFault, CollectLimits, RequestBody};
+use crate::body::{ClientFault, CollectLimits, Look, RequestBody};
+use crate::comfy::multipart::FieldSearch;
 use crate::comfy::{files, multipart};
 use crate::net::now;
 use crate::records::files::Meaning;
 use crate::routing::decision::{Decision, Reason};
-use crate::routing::files::{Maker, Strangers};
+use crate::routing::files::{Maker, Seen, Strangers};
 use crate::routing::ids::Located;
 use crate::routing::placement::{TieBreak, place};
 use crate::session::Client;
@@ -64,12 +66,12 @@ pub async fn upload(
     let mut makers: Vec<Maker> = std::iter::once(Maker::Client(id)).chain(browser).collect();
     let known = makers.len();
     makers.push(Maker::Address(caller.address));
-    let answer = send(front, &target, what, &makers, request).await?;
+    let (answer, seen) = send(front, &target, what, &makers, request).await?;
     held.arrived(answer.parts.status.is_success());
     drop(held);
     // Whose an upload is that says nothing is a guess: it is the address's as well.
     let known = if caller.asker(front).is_some() { &makers[..known] } else { &makers[..] };
-    named(&front.shared, &target, known, answer).await
+    named(&front.shared, &target, known, (answer, seen)).await
 }
 
 /// An upload of nobody in particular waits, for its address, for the prompt that will name it.
@@ -92,44 +94,71 @@ async fn nameless(
     };
     let target = Target { backend: Arc::clone(&front.shared.fleet.get(backend)), reason };
     let maker = [Maker::Address(caller.address)];
-    let answer = send(front, &target, what, &maker, request).await?;
+    let (answer, seen) = send(front, &target, what, &maker, request).await?;
     if answer.parts.status.is_success() {
         let until = now + front.shared.config().affinity.reservation;
         front.browsers.uploaded(caller.address, backend, until);
     }
-    named(&front.shared, &target, &maker, answer).await
+    named(&front.shared, &target, &maker, (answer, seen)).await
 }
 
 /// The answer, with the name that clients are given.
-async fn named(shared: &Shared, target: &Target, makers: &[Maker], answer: Collected) -> Answer {
+async fn named(
+    shared: &Shared,
+    target: &Target,
+    makers: &[Maker],
+    (answer, seen): (Collected, Seen),
+) -> Answer {
     let mut body = answer.body.clone();
     if answer.parts.status == StatusCode::OK {
-        body = shared.records.name_upload(target.backend.id, makers, body);
+        body = shared.records.name_upload(target.backend.id, makers, body, seen);
     }
     // The reservation and the name are acknowledged with it. A disk that fails is said by others.
     let _ = shared.records.journal.durable().await;
     Ok(answer.answer(body))
 }
 
+/// The answer, and whether an older file may have been overwritten.
 async fn send(
     front: &Arc<Front>,
     target: &Target,
     what: What,
     askers: &[Maker],
     request: Request<Incoming>,
-) -> Result<Collected, GatewayError> {
-    match what {
+) -> Result<(Collected, Seen), GatewayError> {
+    let (request, overwrites, fault) = match what {
         What::Image => {
             let (request, fault) = outgoing(&front.shared, target, request);
-            collected(&front.shared, target, request, &fault, ANSWER_MAX).await
+            let (request, overwrites) = looked_at(request);
+            (request, overwrites, fault)
         }
         What::Mask => {
             let mut share = front.bodies.share();
-            let request = mask(front, target, askers, request, &mut share).await?;
-            let fault = ClientFault::default();
-            collected(&front.shared, target, request, &fault, ANSWER_MAX).await
+            let (request, overwrites) = mask(front, target, askers, request, &mut share).await?;
+            (request, overwrites, ClientFault::default())
         }
-    }
+    };
+    let answer = collected(&front.shared, target, request, &fault, ANSWER_MAX).await?;
+    let seen = if overwrites.load(Ordering::Relaxed) { Seen::Written } else { Seen::Added };
+    Ok((answer, seen))
+}
+
+/// The field of an upload that says so, and the values that ComfyUI takes for yes (`server.py`,
+/// `image_upload`). It stands in a form that is not compressed.
+fn overwrite() -> FieldSearch {
+    FieldSearch::new("overwrite", &["true", "1"])
+}
+
+/// The same request; what is returned with it says whether it may overwrite, once it was sent.
+fn looked_at(request: Request<RequestBody>) -> (Request<RequestBody>, Arc<AtomicBool>) {
+    let overwrites = Arc::new(AtomicBool::new(false));
+    let (found, mut search) = (Arc::clone(&overwrites), overwrite());
+    let look = Look::new(move |data| {
+        let is_found = search.finds(data);
+        found.fetch_or(is_found, Ordering::Relaxed);
+        !is_found
+    });
+    (request.map(|body| body.looked_at(look)), overwrites)
 }
 
 /// A mask with its original on the same backend.
@@ -139,24 +168,25 @@ async fn mask(
     askers: &[Maker],
     request: Request<Incoming>,
     share: &mut BodyShare,
-) -> Result<Request<RequestBody>, GatewayError> {
+) -> Result<(Request<RequestBody>, Arc<AtomicBool>), GatewayError> {
     let (mut parts, body) = request.into_parts();
     let limits = CollectLimits {
         max: front.shared.config().prompts.max_body,
         idle: front.shared.config().server.body_timeout,
     };
     let body = bodies::whole(&mut parts, body, limits, Some(share)).await?;
+    let overwrites = Arc::new(AtomicBool::new(overwrite().finds(&body)));
     let Some(at) = original_at(&parts, &body) else {
         // ComfyUI says what is wrong with it.
-        return Ok(to_backend(target, parts, RequestBody::whole(body)));
+        return Ok((to_backend(target, parts, RequestBody::whole(body)), overwrites));
     };
     let brought = match original(&front.shared, askers, &body[at.clone()]).await {
         Some(original) => copy_file::bring(front, &original, &target.backend).await?,
-        None => return Ok(to_backend(target, parts, RequestBody::whole(body))),
+        None => return Ok((to_backend(target, parts, RequestBody::whole(body)), overwrites)),
     };
     let text = files::original_ref(&brought);
     let body = [&body[..at.start], text.as_bytes(), &body[at.end..]].concat();
-    Ok(to_backend(target, parts, RequestBody::whole(body)))
+    Ok((to_backend(target, parts, RequestBody::whole(body)), overwrites))
 }
 
 /// Where the name of the original stands in the body.

@@ -103,6 +103,9 @@ pub struct FileRecord {
     /// When it was last written, in the order of all files; `None` if it was never seen written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     written: Option<u64>,
+    /// It was stored without leave to overwrite another.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    yields: bool,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     makers: Vec<MakerRecord>,
 }
@@ -179,8 +182,8 @@ impl FileRecord {
     #[must_use]
     pub fn new(backend: Arc<str>, holder: &Holder, at: u64) -> Self {
         let makers = makers_of(&holder.makers);
-        let (order, written) = (holder.order, holder.written);
-        Self { v: VERSION, backend, at, order, written, makers }
+        let Holder { order, written, yields, .. } = *holder;
+        Self { v: VERSION, backend, at, order, written, yields, makers }
     }
 
     /// The holder of this record, at `place`.
@@ -188,6 +191,7 @@ impl FileRecord {
     pub fn holder(&self, place: Place) -> Holder {
         let mut holder = Holder::new(place, self.order);
         holder.written = self.written;
+        holder.yields = self.yields;
         holder.makers.extend(made_by(&self.makers));
         holder
     }
@@ -391,6 +395,7 @@ mod tests {
         let place = Place::Gone("h:1".into());
         let mut holder = Holder::new(place.clone(), 7);
         holder.written = Some(9);
+        holder.yields = true;
         holder.makers.push(Maker::Client(ClientId::parse("ada").unwrap()));
         holder.makers.push(Maker::Browser(u128::MAX - 1));
         holder.makers.push(Maker::Address([10, 0, 0, 1].into()));
@@ -399,6 +404,7 @@ mod tests {
         assert_eq!(read, record);
         let (order, again) = (read.order, read.holder(place));
         assert_eq!((again.makers, again.written, order), (holder.makers, Some(9), 7));
+        assert!(again.yields);
     }
 
     #[test]

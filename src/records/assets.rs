@@ -39,7 +39,9 @@ impl Records {
                 let bytes = match (hash, seen, makers) {
                     (Some(hash), _, _) => Bytes::Are(Some(hash)),
                     // An event of a running prompt: it may have overwritten the file.
-                    (None, Seen::Written, _) | (None, Seen::There, [_, ..]) => Bytes::Written,
+                    (None, Seen::Added | Seen::Written, _) | (None, Seen::There, [_, ..]) => {
+                        Bytes::Written
+                    }
                     (None, Seen::There, []) => Bytes::Untold,
                 };
                 let (user, file, kind) = (None, Some(file), Kind::Original);

@@ -72,8 +72,14 @@ impl Records {
     }
 
     /// The answer to an upload.
-    pub fn name_upload(&self, backend: BackendId, makers: &[Maker], answer: Bytes) -> Bytes {
-        self.name_files((backend, answer), makers, NameKey::Upload, Seen::Written)
+    pub fn name_upload(
+        &self,
+        backend: BackendId,
+        makers: &[Maker],
+        answer: Bytes,
+        seen: Seen,
+    ) -> Bytes {
+        self.name_files((backend, answer), makers, NameKey::Upload, seen)
     }
 
     /// Does the same for several texts whose files belong to nobody in particular. All texts are
@@ -279,7 +285,7 @@ impl Records {
         seen: Seen,
     ) {
         let learned = files.learn(at, makers, seen, now());
-        if seen == Seen::Written {
+        if seen.is_new_content() {
             self.fleet.get(at.backend).writes.fetch_add(1, Ordering::Relaxed);
         }
         if learned == Learned::New && self.journal.is_kept() {

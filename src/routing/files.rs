@@ -60,8 +60,22 @@ pub enum Strangers {
 pub enum Seen {
     /// The backend named it, or it was found there.
     There,
+    /// It was stored there just now, without leave to overwrite another: to its maker the plain
+    /// name goes on to mean the file that he had under it before, as with one ComfyUI.
+    Added,
     /// It was written there just now.
     Written,
+}
+
+impl Seen {
+    /// True if the file has new content.
+    #[must_use]
+    pub fn is_new_content(self) -> bool {
+        match self {
+            Self::There => false,
+            Self::Added | Self::Written => true,
+        }
+    }
 }
 
 /// A position in the order in which facts are learned.
@@ -116,12 +130,12 @@ impl Files {
 
     /// Learns that the file exists, and that `makers` made it, if they are known.
     pub fn learn(&mut self, at: &Located, makers: &[Maker], seen: Seen, now: Instant) -> Learned {
-        if seen == Seen::Written {
+        if seen.is_new_content() {
             self.written(at);
         }
         let order = self.next_order;
         let place = Place::Backend(at.backend);
-        let written = (seen == Seen::Written).then_some(order);
+        let written = seen.is_new_content().then_some(order);
         let holders = self.name(&at.file).map(|name| &mut name.holders);
         if let Some(holder) = holders.and_then(|all| all.iter_mut().find(|it| it.place == place)) {
             let learned = holder.made_by(makers);
@@ -129,11 +143,13 @@ impl Files {
                 return learned;
             }
             holder.written = written;
+            holder.yields &= seen == Seen::Added;
             self.next_order += 1;
             return Learned::New;
         }
         let mut holder = Holder::new(place, order);
         holder.written = written;
+        holder.yields = seen == Seen::Added;
         holder.made_by(makers);
         self.enter(&at.file, holder, now);
         self.evict(now);
@@ -150,6 +166,7 @@ impl Files {
         if let Some(known) = known {
             known.made_by(&holder.makers);
             known.written = known.written.max(holder.written);
+            known.yields &= holder.yields;
             return;
         }
         self.enter(file, holder, learned);
@@ -201,8 +218,10 @@ impl Files {
     ///
     /// - The owner's, if one of them was given the plain name for it.
     /// - Else the latest that one of them wrote or made, because scripts leave out the backend's
-    ///   name. A maker without a name (an address) never counts here for somebody who was given a
-    ///   name: an application behind the address uploads `avatar.png` for each of its users.
+    ///   name. One that was stored beside an older one of theirs, without leave to overwrite it,
+    ///   does not count: with one ComfyUI it would have got another name. A maker without a name
+    ///   (an address) never counts here for somebody who was given a name: an application behind
+    ///   the address uploads `avatar.png` for each of its users.
     /// - If none of them has one: as `strangers` says.
     #[must_use]
     pub fn find_for(
@@ -222,7 +241,9 @@ impl Files {
         if was_given(owner) {
             return Some(&owner.place);
         }
-        let own = name.holders.iter().filter(is_theirs).max_by_key(|it| it.recency());
+        let theirs = || name.holders.iter().filter(is_theirs);
+        let latest = theirs().filter(|it| !it.yields).max_by_key(|it| it.recency());
+        let own = latest.or_else(|| theirs().min_by_key(|it| it.order));
         let found = own.unwrap_or_else(|| match strangers {
             Strangers::Owners => owner,
             Strangers::Latest => {
@@ -438,6 +459,25 @@ mod tests {
         files.learn(&at(A, "x.png"), &ada[..1], Seen::There, now);
         let given = files.find_for(Folder::Output, "x.png", &ada, Strangers::Latest);
         assert_eq!(given, Some(&Place::Backend(A)), "a client was");
+    }
+
+    #[test]
+    fn what_is_stored_beside_an_older_one_leaves_it_the_plain_name() {
+        let mut files = Files::new(10, WEEK);
+        let (now, here) = (crate::net::now(), [Maker::Address([10, 0, 0, 1].into())]);
+        let means = |files: &Files| {
+            files.find_for(Folder::Output, "x.png", &here, Strangers::Latest).cloned()
+        };
+        for backend in [A, B, BackendId::nth(2)] {
+            files.learn(&at(backend, "x.png"), &here, Seen::Added, now);
+            assert_eq!(means(&files), Some(Place::Backend(A)), "{backend:?}");
+        }
+        files.learn(&at(B, "x.png"), &here, Seen::Written, now);
+        assert_eq!(means(&files), Some(Place::Backend(B)), "it was overwritten");
+        files.learn(&at(A, "x.png"), &here, Seen::Added, now);
+        assert_eq!(means(&files), Some(Place::Backend(B)), "by no other than this");
+        let eve = files.find_for(Folder::Output, "x.png", &[client("eve")], Strangers::Latest);
+        assert_eq!(eve, Some(&Place::Backend(A)), "a stranger's is the latest");
     }
 
     #[test]

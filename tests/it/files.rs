@@ -92,6 +92,36 @@ async fn an_upload_of_nobody_follows_the_prompt_that_names_it() {
     assert_eq!(color(&view(&world, &images[0], None).await.body), inverse(BLUE));
 }
 
+/// Scripts that upload without saying who they are share their address. Each means what he was told.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn uploads_of_one_name_from_one_address_stay_apart() {
+    let world = World::new(2).await;
+    // Two are there, so that the address alone says nothing.
+    for client in ["dan", "eve"] {
+        run(&world, client, &quick(0x11_22_33)).await;
+    }
+    let first = upload(&world, None, "photo.png", &png(RED)).await;
+    assert_eq!(value(&first), "photo.png");
+    // A prompt of somebody who has no socket yet takes the reservation.
+    let taken = world.submit("fay", &invert("photo.png")).await;
+    assert_eq!(taken.backend(), first.backend());
+    keep_busy(&world, first.backend()).await;
+    let second = upload(&world, None, "photo.png", &png(BLUE)).await;
+    assert_ne!(first.backend(), second.backend());
+    assert_eq!(value(&second), format!("~{}/photo.png", second.backend()));
+    for (client, file, picture) in [("ada", value(&first), RED), ("bob", value(&second), BLUE)] {
+        let (_, images) = run(&world, client, &invert(&file)).await;
+        assert_eq!(color(&view(&world, &images[0], None).await.body), inverse(picture), "{client}");
+    }
+    // With leave to overwrite it, the name means the new one, as with one ComfyUI.
+    const GREEN: [u8; 3] = [0, 255, 0];
+    let over = form("photo.png", &png(GREEN), &[("overwrite", "true")]);
+    let third = post_form(&world, "/upload/image", None, over).await;
+    assert_ne!(first.backend(), third.backend());
+    let (_, images) = run(&world, "cyd", &invert("photo.png")).await;
+    assert_eq!(color(&view(&world, &images[0], None).await.body), inverse(GREEN));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_prompt_goes_where_its_files_are_if_the_queues_are_alike() {
     let world = World::new(3).await;

@@ -39,6 +39,9 @@ pub struct Holder {
     /// When it was last written through Mooring, in the order of all facts; `None` if it was only
     /// seen.
     pub written: Option<u64>,
+    /// It was stored without leave to overwrite another. The plain name means an older file of the
+    /// same maker, if he has one.
+    pub yields: bool,
     /// Other places with the same content.
     pub(super) copies: Vec<Located>,
 }
@@ -53,7 +56,14 @@ pub enum Learned {
 impl Holder {
     #[must_use]
     pub fn new(place: Place, order: u64) -> Self {
-        Self { place, makers: SmallVec::new(), order, written: None, copies: Vec::new() }
+        Self {
+            place,
+            makers: SmallVec::new(),
+            order,
+            written: None,
+            yields: false,
+            copies: Vec::new(),
+        }
     }
 
     /// These copies no longer have the same content.
