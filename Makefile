@@ -2,7 +2,7 @@
 
 CARGO ?= cargo
 
-.PHONY: demo test build-tests fmt lint doc unit instructions clients browser soak fuzz bench floods deploy-check
+.PHONY: demo test build-tests fmt lint doc unit instructions clients browser soak fuzz bench bench-placement floods deploy-check
 
 # Three simulated backends and the gateway: http://127.0.0.1:8180
 demo:
@@ -68,6 +68,11 @@ fuzz:
 # Mooring beside nginx and HAProxy; writes docs/performance.md. ROUNDS=1 SECONDS=1 for a look.
 bench:
 	bench/run
+
+# The queue's rule beside what others do, on simulated fleets; writes docs/placement.md. A minute at
+# most, after the build; fails if placement has become worse than it may be.
+bench-placement:
+	$(CARGO) bench --locked --profile soak --bench placement
 
 # What floods do to the gateway's memory and to an honest client; writes docs/floods.md.
 floods:

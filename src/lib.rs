@@ -7,6 +7,8 @@ pub mod routing;
 
 pub mod comfy;
 
+pub mod queue;
+
 pub mod auth;
 
 pub mod fleet;

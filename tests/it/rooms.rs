@@ -15,6 +15,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("lazy_poll", &[]),
     ("routing", &[]),
     ("comfy", &["routing"]),
+    ("queue", &["routing"]),
     ("auth", &["comfy", "net"]),
     ("cache", &[]),
     ("masked", &["net", "routing"]),

@@ -1,0 +1,116 @@
+//! What the queue is told of backends, shapes and models.
+
+use std::time::Duration;
+
+use crate::routing::ids::BackendId;
+
+use super::Queue;
+use super::fleet::{Backend, BackendFacts, Serving};
+use super::ids::{ModelKey, ShapeId};
+use super::learned::Speed;
+use super::shapes::{Lacks, ShapeFacts};
+use super::warm::Memory;
+
+impl Queue {
+    /// A backend joins, and is up. One that was in its slot has left.
+    pub fn joined(&mut self, facts: BackendFacts, now: Duration) {
+        let at = self.advance(now);
+        let slot = facts.id.slot();
+        if let Some(before) = self.fleet.get(slot).map(|it| it.id) {
+            self.left(before, now);
+        }
+        let depending = self.depending_on(slot);
+        self.fleet.insert(Backend {
+            id: facts.id,
+            slot,
+            serving: Serving::Up,
+            depth: facts.depth.unwrap_or(self.settings.depth).max(1),
+            speed: Speed::assumed(facts.speed),
+            memory: Memory::new(facts.model_bytes),
+            there: Vec::new(),
+            others: 0,
+            bound: 0,
+        });
+        depending.into_iter().for_each(|client| self.relist(client, at));
+    }
+
+    /// A backend leaves for good. What is still there waits again: end or return it before.
+    pub fn left(&mut self, backend: BackendId, now: Duration) {
+        let at = self.advance(now);
+        let Some(slot) = self.fleet.slot(backend) else { return };
+        let there = self.fleet.get(slot).map_or(Vec::new(), |it| it.there.clone());
+        for it in there {
+            self.returned(it.prompt, &[], now);
+        }
+        let depending = self.depending_on(slot);
+        if let Some(mut gone) = self.fleet.remove(slot) {
+            self.models.forget(&mut gone.memory, slot);
+        }
+        self.shapes.forget_slot(slot);
+        for prompt in self.clients.prompts.values_mut() {
+            prompt.not.retain(|not| *not != slot);
+        }
+        for client in self.clients.clients.values_mut() {
+            client.last = client.last.filter(|last| *last != slot);
+            client.bound = client.bound.filter(|bound| *bound != slot);
+        }
+        depending.into_iter().for_each(|client| self.relist(client, at));
+    }
+
+    /// A backend takes new prompts, or none.
+    pub fn serves(&mut self, backend: BackendId, serving: Serving, now: Duration) {
+        let at = self.advance(now);
+        let Some(slot) = self.fleet.slot(backend) else { return };
+        let was_up = self.fleet.is_up(slot);
+        let depending = self.depending_on(slot);
+        self.fleet.serve(slot, serving);
+        if serving == Serving::Up && !was_up {
+            // It turned up anew, so what was not tried there again may be.
+            for prompt in self.clients.prompts.values_mut() {
+                prompt.not.retain(|not| *not != slot);
+            }
+        }
+        depending.into_iter().for_each(|client| self.relist(client, at));
+    }
+
+    /// Its process is new, or its models were freed: it has none in its memory.
+    pub fn emptied(&mut self, backend: BackendId) {
+        let Some(slot) = self.fleet.slot(backend) else { return };
+        if let Some(backend) = self.fleet.get_mut(slot) {
+            self.models.empty(&mut backend.memory, slot);
+        }
+    }
+
+    /// So many prompts are there that were not handed over by us.
+    pub fn others(&mut self, backend: BackendId, count: u32) {
+        let slot = self.fleet.slot(backend);
+        if let Some(backend) = slot.and_then(|slot| self.fleet.get_mut(slot)) {
+            backend.others = count;
+        }
+    }
+
+    /// How large a model is.
+    pub fn weighs(&mut self, model: ModelKey, bytes: u64) {
+        self.models.weighs(model, bytes);
+    }
+
+    /// The id of a shape: to be asked for each prompt right before it is submitted, because an id
+    /// that no prompt has may be given to another shape.
+    pub fn shape(&mut self, facts: ShapeFacts) -> ShapeId {
+        self.shapes.intern(facts)
+    }
+
+    /// A backend is known to lack something that prompts of this shape need, or not any more.
+    pub fn lacks(&mut self, shape: ShapeId, backend: BackendId, lacks: Lacks, now: Duration) {
+        let at = self.advance(now);
+        let Some(slot) = self.fleet.slot(backend) else { return };
+        if self.shapes.get(shape).lacks(slot) != (lacks == Lacks::Something) {
+            self.shapes.set_lacks(shape, slot, lacks);
+            let of_it = self.clients.prompts.values().filter(|it| it.shape == shape);
+            let mut clients: Vec<_> = of_it.map(|it| it.client).collect();
+            clients.sort_unstable();
+            clients.dedup();
+            clients.into_iter().for_each(|client| self.relist(client, at));
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! What is learned by watching: run times of prompts, speeds of backends, seconds of loads.
+//!
+//! Twice off is good enough: a guess orders those who wait and is never charged to anybody.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+
+use super::settings::RUN_UNKNOWN;
+
+/// A mean of logarithms, in which the latest count most.
+#[derive(Clone, Copy, Debug)]
+struct LogMean {
+    log: f64,
+    seen: u32,
+    /// When it was last changed, in changes of its table.
+    at: u64,
+}
+
+/// Means by key, at most so many: when they are too many, the half that was not changed for the
+/// longest time is forgotten.
+#[derive(Debug)]
+pub(super) struct Means<K> {
+    means: HashMap<K, LogMean>,
+    changes: u64,
+    max: usize,
+}
+
+impl<K: Copy + Eq + Hash> Means<K> {
+    pub(super) fn new(max: usize) -> Self {
+        Self { means: HashMap::new(), changes: 0, max }
+    }
+
+    fn learn(&mut self, key: K, log: f64) {
+        self.changes += 1;
+        let at = self.changes;
+        let new = LogMean { log, seen: 0, at };
+        let mean = self.means.entry(key).or_insert(new);
+        mean.seen = mean.seen.saturating_add(1);
+        mean.at = at;
+        mean.log += (log - mean.log) * (1.0 / f64::from(mean.seen)).max(0.2);
+        if self.max < self.means.len() {
+            self.forget_half();
+        }
+    }
+
+    fn forget_half(&mut self) {
+        let mut ages: Vec<u64> = self.means.values().map(|it| it.at).collect();
+        let half = ages.len() / 2;
+        let (_, median, _) = ages.select_nth_unstable(half);
+        let median = *median;
+        self.means.retain(|_, it| median <= it.at);
+    }
+
+    /// The mean, if it was seen so often.
+    fn get(&self, key: K, seen: u32) -> Option<f64> {
+        self.means.get(&key).filter(|it| seen <= it.seen).map(|it| it.log)
+    }
+
+    /// Seconds that are greater than nothing are learned, others are no seconds.
+    pub(super) fn learn_seconds(&mut self, key: K, seconds: f64) {
+        if seconds.is_finite() && 0.0 < seconds {
+            self.learn(key, seconds.ln());
+        }
+    }
+
+    pub(super) fn seconds(&self, key: K) -> Option<f64> {
+        self.get(key, 1).map(f64::exp)
+    }
+
+    pub(super) fn forget_if(&mut self, is_past: impl Fn(K) -> bool) {
+        self.means.retain(|key, _| !is_past(*key));
+    }
+}
+
+/// What prompts are known to resemble each other by, from the nearest to the farthest.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub(super) struct Alike {
+    /// All but the sizes.
+    pub(super) family: u64,
+    /// The classes of the nodes alone.
+    pub(super) classes: u64,
+    /// Steps × pixels × batch; 0 if it is not known.
+    pub(super) size: u64,
+}
+
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+enum RunKey {
+    Exact(Alike),
+    /// The rest are of seconds for each unit of size.
+    Family(u64),
+    Classes(u64),
+    All,
+}
+
+/// Seconds that prompts take on a backend of speed 1, without loading.
+#[derive(Debug)]
+pub(super) struct RunTimes(Means<RunKey>);
+
+impl RunTimes {
+    const MAX: usize = 4_096;
+
+    pub(super) fn new() -> Self {
+        Self(Means::new(Self::MAX))
+    }
+
+    /// The logarithm of what is expected, by the first key that was seen twice.
+    fn log(&self, it: Alike) -> Option<f64> {
+        let size = log_size(it);
+        self.0
+            .get(RunKey::Exact(it), 2)
+            .or_else(|| Some(size + self.0.get(RunKey::Family(it.family), 2)?))
+            .or_else(|| Some(size + self.0.get(RunKey::Classes(it.classes), 2)?))
+            .or_else(|| self.0.get(RunKey::All, 2))
+    }
+
+    /// What is expected of a prompt of which nothing is known.
+    pub(super) fn unknown(&self) -> f64 {
+        self.0.get(RunKey::All, 2).map_or(RUN_UNKNOWN, f64::exp)
+    }
+
+    pub(super) fn expected(&self, it: Alike) -> f64 {
+        self.log(it).map_or(RUN_UNKNOWN, f64::exp)
+    }
+
+    /// Learns from one that took so long there, and how fast the backend was.
+    pub(super) fn learn(&mut self, it: Alike, seconds: f64, speed: &mut Speed) {
+        if !seconds.is_finite() || seconds <= 0.0 {
+            return;
+        }
+        let took = seconds.ln();
+        if let Some(expected) = self.0.get(RunKey::Exact(it), 2) {
+            speed.log += Speed::NEW * (expected - took - speed.log);
+        }
+        let (log, size) = (took + speed.log, log_size(it));
+        self.0.learn(RunKey::Exact(it), log);
+        self.0.learn(RunKey::Family(it.family), log - size);
+        self.0.learn(RunKey::Classes(it.classes), log - size);
+        self.0.learn(RunKey::All, log);
+    }
+}
+
+fn log_size(it: Alike) -> f64 {
+    (it.size.max(1) as f64).ln()
+}
+
+/// How fast a backend is, by what it needs for what others run too.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Speed {
+    log: f64,
+}
+
+impl Speed {
+    /// What one observation counts.
+    const NEW: f64 = 0.05;
+
+    /// What is assumed until it was seen.
+    pub(super) fn assumed(speed: f64) -> Self {
+        let is_one = speed.is_finite() && 0.0 < speed;
+        Self { log: if is_one { speed.ln() } else { 0.0 } }
+    }
+
+    pub(super) fn get(self) -> f64 {
+        self.log.exp()
+    }
+}

@@ -1,0 +1,144 @@
+//! Prompts that wait in the gateway: which is handed over next, and to which backend?
+//!
+//! The pure core of that, for many clients and many unequal backends. It is told what happens (a
+//! prompt is submitted, begins, ends, comes back; a backend joins, drains, is down) and says what
+//! to do (`Queue::schedule`). GPU time is shared among those who wait and not among prompts
+//! (`shares`); models are kept where they are loaded, within bounds (`schedule`); what prompts take
+//! is learned (`learned`, `warm`). What is told once is enough: the queue asks nobody.
+//!
+//! **The gateway does not use it yet.** Prompts still go to a backend's own queue the moment that
+//! they are submitted. `make bench-placement` runs this core against simulated fleets.
+//!
+//! Time is the duration since a moment that the caller has chosen once. It never goes back; an
+//! earlier time than one that was told before is taken for that one.
+
+mod backends;
+mod clients;
+mod events;
+pub mod fleet;
+mod heads;
+pub mod ids;
+mod learned;
+mod order;
+pub mod schedule;
+pub mod settings;
+pub mod shapes;
+mod shares;
+#[cfg(test)]
+mod tests;
+mod warm;
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::time::Duration;
+
+use clients::Clients;
+use fleet::Fleet;
+use ids::{Class, ClientKey, Number, PromptKey, ShapeId, SharerKey};
+use learned::RunTimes;
+use order::Order;
+use settings::Settings;
+use shapes::Shapes;
+use shares::Shares;
+use warm::Models;
+
+use crate::routing::ids::BackendId;
+
+/// All prompts that wait, those that are at backends, and what is known that decides about them.
+#[derive(Debug)]
+pub struct Queue {
+    settings: Settings,
+    clients: Clients,
+    shares: Shares,
+    order: Order,
+    shapes: Shapes,
+    models: Models,
+    runs: RunTimes,
+    fleet: Fleet,
+    /// When which first prompt of a client may count a class higher.
+    ageing: BinaryHeap<Reverse<(Number, ClientKey, PromptKey)>>,
+    submissions: u64,
+    /// Hand-overs, so that equal backends have their turns.
+    turn: u64,
+}
+
+/// A prompt that is to wait.
+#[derive(Clone, Copy, Debug)]
+pub struct Submission {
+    pub prompt: PromptKey,
+    pub client: ClientKey,
+    pub sharer: SharerKey,
+    /// The weight of the sharer, if it has nothing here yet: 1, or what an operator says.
+    pub weight: f64,
+    /// Of `Queue::shape`, which is to be asked right before.
+    pub shape: ShapeId,
+    pub class: Class,
+    /// ComfyUI's `number`: it orders the client's own prompts, and nobody else's.
+    pub number: f64,
+    /// The backend that the client had last: decides between equal ones.
+    pub last: Option<BackendId>,
+}
+
+/// Why a prompt may not wait here, and when one more will have room.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum Refused {
+    #[error("too many prompts wait")]
+    QueueFull { retry_after: Duration },
+    #[error("too many prompts of one sharer wait")]
+    SharerFull { retry_after: Duration },
+    #[error("a prompt of that key is here already")]
+    Known,
+}
+
+/// What a run that ended took, but for the time from its start to its end.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Spent {
+    /// It ran to its end, and so long of that it loaded models. What was run and loaded is learned.
+    Ran { load: Duration },
+    /// It failed, was interrupted or got lost: charged, and nothing is learned of it.
+    Broke,
+}
+
+impl Queue {
+    #[must_use]
+    pub fn new(settings: Settings) -> Self {
+        Self {
+            settings,
+            clients: Clients::default(),
+            shares: Shares::new(settings.half_life.as_secs_f64()),
+            order: Order::default(),
+            shapes: Shapes::new(),
+            models: Models::new(),
+            runs: RunTimes::new(),
+            fleet: Fleet::default(),
+            ageing: BinaryHeap::new(),
+            submissions: 0,
+            turn: 0,
+        }
+    }
+
+    /// How many prompts wait.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.clients.waiting
+    }
+
+    /// How many prompts of this sharer wait.
+    #[must_use]
+    pub fn waiting_of(&self, sharer: SharerKey) -> usize {
+        self.shares.get(sharer).map_or(0, |it| it.waiting)
+    }
+
+    /// Where a prompt is that was handed over; `None` if it waits or is not here.
+    #[must_use]
+    pub fn place(&self, prompt: PromptKey) -> Option<BackendId> {
+        let at = self.clients.prompts.get(&prompt)?.at.as_ref()?;
+        self.fleet.get(at.slot).map(|backend| backend.id)
+    }
+
+    /// Fair time in seconds: what each sharer of weight 1 could have had by now.
+    #[must_use]
+    pub fn fair_time(&self) -> f64 {
+        self.shares.fair()
+    }
+}
