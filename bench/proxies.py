@@ -154,7 +154,8 @@ class Mooring:
         log, began = os.path.join(path, "log"), time.monotonic()
         command = [MOORING, "serve", "--workers", "1", "--listen", "127.0.0.1:0",
                    "--admin-listen", "127.0.0.1:0", "--set", f"server.max_connections={descriptors()}",
-                   "--set", "affinity.max_clients=200000"]
+                   "--set", "affinity.max_clients=200000",
+                   "--set", "server.hosts=comfy.example"]
         for address in addresses:
             command += ["--backend", f"http://{address}"]
         with open(log, "w") as file, process(command, PROXY_CORE, stderr=file, cwd=path,

@@ -11,13 +11,13 @@ use std::sync::Arc;
 use axum::Router;
 use axum::body::Body;
 use http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HOST, ORIGIN, WWW_AUTHENTICATE};
-use http::uri::Authority;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use tower::Service as _;
 
 use crate::body::ResponseBody;
+use crate::config::ServerConfig;
 use crate::reload::Reloads;
 use crate::server::{ConnectionEvent, ConnectionLimits, NoPassthrough, Refusal, Service};
 use crate::session::Sessions;
@@ -115,8 +115,11 @@ fn refuse<B>(sessions: &Sessions, request: &Request<B>) -> Option<Response<Respo
     let is_open = matches!(request.uri().path(), "/livez" | "/readyz");
     let config = sessions.shared.config();
     let Some(token) = &config.admin.token else {
-        let message = "without a token, the admin listener is asked by address or as localhost";
-        return (!is_local_name(headers)).then(|| refusal(StatusCode::FORBIDDEN, message));
+        // RFC 9110 section 15.5.20. A token makes it needless: no page of others has it.
+        let message = "without a token, the admin listener is asked by a loopback name or address, \
+                       or by a name that is listed in server.hosts";
+        let refused = || refusal(StatusCode::MISDIRECTED_REQUEST, message);
+        return (!is_for_us(&config.server, request)).then(refused);
     };
     if is_open || has_token(headers, token.reveal()) {
         return None;
@@ -126,15 +129,11 @@ fn refuse<B>(sessions: &Sessions, request: &Request<B>) -> Option<Response<Respo
     Some(response)
 }
 
-/// True for an address, `localhost`, and no name at all.
-fn is_local_name(headers: &HeaderMap) -> bool {
-    let Some(host) = headers.get(HOST) else { return true };
-    let authority = host.to_str().ok().and_then(|text| text.parse::<Authority>().ok());
-    authority.is_some_and(|authority| {
-        let host = authority.host();
-        let bare = host.trim_start_matches('[').trim_end_matches(']');
-        host.eq_ignore_ascii_case("localhost") || bare.parse::<IpAddr>().is_ok()
-    })
+/// True for a name of the gateway, and for no name at all: who sends none is no browser.
+fn is_for_us<B>(server: &ServerConfig, request: &Request<B>) -> bool {
+    let named = || request.uri().authority().map(|it| it.as_str().as_bytes());
+    let host = request.headers().get(HOST).map(HeaderValue::as_bytes).or_else(named);
+    host.is_none_or(|host| server.is_called(host))
 }
 
 /// Compares in constant time: how much of a guess was right must not show.

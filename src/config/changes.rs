@@ -124,6 +124,7 @@ mod tests {
             "server.listen" | "admin.listen" => "127.0.0.1:9",
             "server.allowed_origins" => "https://app.example",
             "server.trusted_proxies" => "10.0.0.0/8",
+            "server.hosts" => "gw.example",
             "server.home" => "a",
             "server.base_path" => "/comfy/",
             "admin.token" => "s3cret",

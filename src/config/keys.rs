@@ -10,6 +10,7 @@ use super::base_path::Base;
 use super::choices::{Counts, Format, Mode, NamelessMay, OnError, Tags, Toggle};
 use super::discovery::{DnsServer, HostAndPort, KubernetesService, ServiceName};
 use super::headers::Headers;
+use super::hosts::HostNames;
 use super::key::Applied;
 pub use super::key::Key;
 use super::kinds::{BackendName, Count, FilePath, Kind, Limit, Positive, Size, Span, Switch};
@@ -67,6 +68,10 @@ sections! {
         allowed_origins: Origins = "", Live;
         /// Proxies in front of Mooring whose `X-Forwarded-*` headers are believed.
         trusted_proxies: Networks = "", Live;
+        /// The names by which Mooring is asked, such as `comfy.example.org` or `*.example.org`,
+        /// against pages that make their own names lead here. On a loopback address only loopback
+        /// names and these are answered; elsewhere every name, until one is listed.
+        hosts: HostNames = "", Live;
         /// How long a stop takes at most. Whatever is still open then is closed.
         drain_timeout: Span { min: 0, max: DAY } = "30s", Live;
         /// How long, as a part of `drain_timeout`, the listeners stay open while readiness fails,

@@ -25,6 +25,7 @@ mod file;
 mod find;
 mod folder;
 mod headers;
+mod hosts;
 mod key;
 pub mod keys;
 mod kinds;
@@ -69,6 +70,7 @@ pub use cidr::{BadCidr, Cidr};
 pub use discovery::{DiscoveryConfig, KubernetesPort, KubernetesRef, PlaceOfBackends};
 pub use find::find;
 pub use headers::BackendHeaders;
+pub use hosts::{BadHostName, HostName};
 pub use key::Applied;
 pub use kinds::Shape;
 pub use labels::labels;
@@ -129,6 +131,8 @@ pub struct ServerConfig {
     /// As browsers write them in `Origin`: lower case, no default port.
     pub allowed_origins: Vec<String>,
     pub trusted_proxies: Vec<Cidr>,
+    /// Names of the gateway besides those of this machine alone.
+    pub hosts: Vec<HostName>,
     pub drain_timeout: Duration,
     /// Invariant: at most `drain_timeout`.
     pub drain_delay: Duration,

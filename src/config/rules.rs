@@ -9,11 +9,12 @@ use super::keys::BACKENDS;
 use super::problems::Notes;
 use super::suggest::nearest;
 use super::units::{ShowDuration, ShowSize};
-use super::{BackendConfig, Config};
+use super::{AuthMode, BackendConfig, Config};
 
 pub(super) fn check(config: &mut Config, notes: &mut Notes) {
     listeners(config, notes);
     auth(config, notes);
+    hosts(config, notes);
     limits(config, notes);
     backends(&config.backends, notes);
     itself(config, notes);
@@ -48,6 +49,17 @@ fn auth(config: &Config, notes: &mut Notes) {
              with their own keys, or to \"off\" to let in everybody who can connect"
         );
         notes.report("server.listen", what);
+    }
+}
+
+/// A page can make its own name lead to this listener, and is let in like everybody else.
+fn hosts(config: &Config, notes: &mut Notes) {
+    let keys = ["server.listen", "server.hosts", "auth.mode"];
+    let is_off = matches!(config.auth.mode, AuthMode::Off);
+    if notes.are_good(&keys) && is_off && !config.server.checks_hosts() {
+        let what = "web pages can reach this listener by a name of their own that leads here (DNS \
+                    rebinding), and everybody is let in: list the gateway's names in `server.hosts`";
+        notes.remark("server.listen", what);
     }
 }
 

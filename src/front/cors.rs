@@ -18,6 +18,7 @@ use http::uri::Authority;
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 
 use super::caller::{self, Door};
+use super::hosts::X_FORWARDED_HOST;
 use crate::body::ResponseBody;
 use crate::comfy::endpoint::{Endpoint, classify};
 use crate::config::url::OPAQUE_ORIGINS;
@@ -26,7 +27,6 @@ use crate::shared::Shared;
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
 const SEC_FETCH_DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
-const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const ASKS_PRIVATE: HeaderName = HeaderName::from_static("access-control-request-private-network");
 const ALLOWS_PRIVATE: HeaderName = HeaderName::from_static("access-control-allow-private-network");
 

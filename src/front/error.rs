@@ -116,6 +116,11 @@ pub enum GatewayError {
     PageUnsaid,
     #[error("pages of other origins may not use this front")]
     ForeignOrigin,
+    #[error(
+        "`{host}` is not a name of this gateway; if it should be one, its operator lists it in \
+         server.hosts"
+    )]
+    ForeignHost { host: String },
     #[error("this is for operators; see server.allow_manager and server.allow_asset_scans")]
     OperatorsOnly,
     #[error("no server that keeps assets knows the user that `Comfy-User` names")]
@@ -187,6 +192,7 @@ impl GatewayError {
             | Self::BadForm(_)
             | Self::PageUnsaid
             | Self::ForeignOrigin
+            | Self::ForeignHost { .. }
             | Self::OperatorsOnly
             | Self::LogsClosed
             | Self::Nameless
@@ -272,6 +278,8 @@ impl GatewayError {
             Self::NotFound | Self::FileGone { .. } | Self::OutsideBasePath { .. } => {
                 StatusCode::NOT_FOUND
             }
+            // RFC 9110 section 15.5.20.
+            Self::ForeignHost { .. } => StatusCode::MISDIRECTED_REQUEST,
             // RFC 5842 section 7.2.
             Self::Ourselves => StatusCode::LOOP_DETECTED,
             Self::NotAcceptable => StatusCode::NOT_ACCEPTABLE,
@@ -342,6 +350,7 @@ impl GatewayError {
             Self::BadForm(_) => "bad_form",
             Self::PageUnsaid => "page_unsaid",
             Self::ForeignOrigin => "foreign_origin",
+            Self::ForeignHost { .. } => "foreign_host",
             Self::OperatorsOnly | Self::LogsClosed => "operators_only",
             Self::Nameless => "nameless",
             Self::UnknownUser => "unknown_user",

@@ -68,6 +68,7 @@ pub mod headers;
 pub mod history;
 pub mod history_cache;
 pub mod home;
+pub mod hosts;
 pub mod html;
 pub mod jobs;
 pub mod lists;
@@ -133,9 +134,12 @@ pub async fn answer(
     let is_inside = matches!(entry, base_path::Entry::Inside);
     let from = login::Origin { peer, decision: &decision, base: &base, is_inside };
     let login = login::Asked::of(&front, &request).filter(|_| is_inside);
-    let (guest, answered) = match login {
-        Some(_) if !matches!(decision, cors::CorsDecision::Preflight(_)) => (None, None),
-        Some(_) | None => enter(&front, from, &mut request),
+    let foreign = hosts::check(&front.shared.config().server, peer, &request).err();
+    let (guest, answered) = match (foreign, login) {
+        // Before all else: nothing of it is meant for this gateway, not even who asks.
+        (Some(error), _) => (None, Some(Err(error))),
+        (None, Some(_)) if !matches!(decision, cors::CorsDecision::Preflight(_)) => (None, None),
+        (None, Some(_) | None) => enter(&front, from, &mut request),
     };
     let is_refused = answered.is_some();
     let mut recorded =

@@ -20,7 +20,7 @@ use rand::{RngExt as _, SeedableRng as _};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional};
 
 use crate::keys::keys;
-use crate::support::{fraction, network, soon, until};
+use crate::support::{NAMES, fraction, hosts, network, soon, until};
 
 /// What one side of a gateway got: the first line, the headers, the body. Nothing, if the
 /// connection was closed without a word.
@@ -540,6 +540,7 @@ impl Way {
         config.server.listen = SocketAddr::from(([127, 0, 0, 1], 0));
         config.server.passthrough = passthrough;
         config.server.base_path = BasePath::parse(base).unwrap();
+        config.server.hosts = hosts(NAMES);
         config.server.header_timeout = Duration::from_secs(1);
         config.server.body_timeout = Duration::from_secs(1);
         config.admin.listen = None;

@@ -117,6 +117,7 @@ fn failures() -> Vec<GatewayError> {
         GatewayError::BadForm("why"),
         GatewayError::PageUnsaid,
         GatewayError::ForeignOrigin,
+        GatewayError::ForeignHost { host: "evil.example".to_owned() },
         GatewayError::OperatorsOnly,
         GatewayError::Nameless,
         StillPending { pending: 1 }.into(),

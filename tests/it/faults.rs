@@ -22,7 +22,9 @@ use rand::{RngExt as _, SeedableRng as _};
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use crate::support::{PATIENCE, World, fraction, network, quick, send, slow, soon, until};
+use crate::support::{
+    NAMES, PATIENCE, World, fraction, hosts, network, quick, send, slow, soon, until,
+};
 
 /// A backend that is up, and breaks the answers of `/broken/…` at a named point. Everything else
 /// is answered by a simulated one behind it.
@@ -96,6 +98,7 @@ async fn over(address: SocketAddr, tasks: &Tasks) -> Running {
     let mut config = Config::for_backends(&[("a", &format!("http://{address}"))]).unwrap();
     config.server.listen = SocketAddr::from(([127, 0, 0, 1], 0));
     config.admin.listen = None;
+    config.server.hosts = hosts(NAMES);
     // Each request on a connection of its own: the path of the first is what is looked at.
     config.fleet.max_idle_connections = 0;
     run::start(config, network(), tasks, Parts::default()).await.unwrap()

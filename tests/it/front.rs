@@ -309,22 +309,6 @@ async fn sockets_count_as_connections_until_they_end() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_rebound_name_does_not_reach_the_admin_listener() {
-    let world = World::new(1).await;
-    let rebound = [("host", "evil.example:8181")];
-    let mut request = http::Request::get("/api/v1/clients");
-    for (name, value) in rebound {
-        request = request.header(name, value);
-    }
-    let answer = crate::support::exchange(
-        world.admin,
-        request.body(http_body_util::Full::default()).unwrap(),
-    )
-    .await;
-    assert_eq!(answer.status, 403);
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_address_alone_is_not_told_whose_it_is() {
     let world = World::new(1).await;
     let _socket = world.socket("ada").await;

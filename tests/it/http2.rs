@@ -147,10 +147,13 @@ async fn what_http_1_refuses_is_refused_and_the_connection_stays() {
         }
         request.body(Full::<Bytes>::default()).unwrap()
     };
+    let mut rebound = build("GET", &[]);
+    *rebound.uri_mut() = "https://evil.example/system_stats".parse().unwrap();
     for (request, expected, code) in [
         (build("TRACE", &[]), 405, "bad_method"),
         (build("GET", &[("host", "other")]), 400, "malformed_request"),
         (build("GET", &[("origin", "https://evil.example")]), 403, "foreign_origin"),
+        (rebound, 421, "foreign_host"),
         (build("GET", &[("x-long", &"x".repeat(8_500))]), 431, "head_too_large"),
     ] {
         let response = soon(code, sender.send_request(request)).await.unwrap();

@@ -36,6 +36,7 @@ mod growing;
 mod holdback;
 mod home_away;
 mod home_saves;
+mod hosts;
 mod http2;
 mod journal;
 mod kept_files;

@@ -9,7 +9,7 @@ use std::sync::mpsc;
 use mooring::sim::Sim;
 use tempfile::TempDir;
 
-use crate::support::{PATIENCE, send};
+use crate::support::{NAMES, PATIENCE, send};
 
 /// The executable over one simulated backend.
 pub(crate) struct Daemon {
@@ -68,7 +68,8 @@ impl Daemon {
     fn run(mut command: Command, sim: &Sim, folder: &TempDir, more: &[&str]) -> Self {
         let state = format!("state.dir={}", folder.path().join("state").display());
         command.args(["serve", "--backend", &sim.url(), "--workers", "1", "--set", &state]);
-        command.args(["--admin-listen", "127.0.0.1:0"]).args(more);
+        let hosts = format!("server.hosts={}", NAMES.join(","));
+        command.args(["--admin-listen", "127.0.0.1:0", "--set", &hosts]).args(more);
         if !more.contains(&"--listen") {
             command.args(["--listen", "127.0.0.1:0"]);
         }

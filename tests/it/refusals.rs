@@ -14,7 +14,7 @@ use mooring::tasks::Tasks;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::differential::pass;
-use crate::support::{network, soon, until};
+use crate::support::{self, network, soon, until};
 
 /// Name, section, the request, and the status that is expected. `^` is the path, which has the
 /// name in it.
@@ -284,6 +284,7 @@ impl Way {
         let mut config = Config::for_backends(&[("a", &url)]).unwrap();
         config.server.listen = SocketAddr::from(([127, 0, 0, 1], 0));
         config.server.passthrough = passthrough;
+        config.server.hosts = support::hosts(&["gw", "gpu_1.local"]);
         config.server.body_timeout = Duration::from_secs(5);
         config.admin.listen = None;
         let running = run::start(config, network(), tasks, Parts::default()).await.unwrap();

@@ -21,7 +21,9 @@ use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::runtime::Runtime;
 
-use crate::support::{Answer, PATIENCE, Socket, network, quick, send, slow, soon, until};
+use crate::support::{
+    Answer, NAMES, PATIENCE, Socket, hosts, network, quick, send, slow, soon, until,
+};
 
 impl Drop for Mortal {
     fn drop(&mut self) {
@@ -82,6 +84,7 @@ impl Mortal {
         let mut config = Config::for_backends(&named).unwrap();
         config.server.listen = SocketAddr::from(([127, 0, 0, 1], 0));
         config.admin.listen = None;
+        config.server.hosts = hosts(NAMES);
         config.state.dir = StateDir::Written(self.folder.path().to_owned());
         change(&mut config);
         let runtime = tokio::runtime::Builder::new_multi_thread()

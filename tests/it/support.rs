@@ -11,7 +11,7 @@ use http::{HeaderMap, Method, Request, Response};
 use http_body_util::{BodyExt as _, Full};
 use hyper::client::conn::http1::handshake;
 use hyper_util::rt::TokioIo;
-use mooring::config::{Config, DiscoveryConfig, Sources, load};
+use mooring::config::{Config, DiscoveryConfig, HostName, Sources, load};
 use mooring::discovery::Pod;
 use mooring::front::Front;
 use mooring::front::browsers::BrowserId;
@@ -47,6 +47,14 @@ pub(crate) async fn until(what: &str, mut holds: impl FnMut() -> bool) {
         }
     })
     .await;
+}
+
+/// The names by which tests ask a gateway, besides its address.
+pub(crate) const NAMES: &[&str] = &["gw", "gateway", "x", "inner", "gpu.example.com"];
+
+/// What these entries of `server.hosts` mean.
+pub(crate) fn hosts(names: &[&str]) -> Vec<HostName> {
+    names.iter().map(|name| name.parse().unwrap()).collect()
 }
 
 /// A gateway with its simulated backends, `a`, `b`, `c` …
@@ -132,6 +140,7 @@ impl World {
         };
         config.server.listen = SocketAddr::from(([127, 0, 0, 1], 0));
         config.admin.listen = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
+        config.server.hosts = hosts(NAMES);
         change(&mut config);
         let tasks = Tasks::default();
         let written = Arc::new(Mutex::new(config.clone()));

@@ -147,6 +147,9 @@ impl PassthroughConnection {
             Parsed::Partial => Next::Nothing,
             Parsed::Other => Next::Other,
             Parsed::Plain(mut plain) => {
+                if !plain.is_for_us(&config.server, self.route_cache.peer(&config)) {
+                    return Next::Other;
+                }
                 plain.hints.wire = Wire::of(conn);
                 let pass = match config.auth.mode {
                     AuthMode::Off => None,

@@ -15,12 +15,13 @@ use smallvec::SmallVec;
 use crate::auth::head::may_hold_token;
 use crate::auth::{Admitted, Asked, Pass, Session, UserTable, judge};
 use crate::comfy::endpoint::{Endpoint, StartRead, classify};
-use crate::config::{BackendHeaders, BasePath, PlaceBelow};
+use crate::config::{BackendHeaders, BasePath, PlaceBelow, ServerConfig};
 use crate::front::access::REQUEST_ID;
 use crate::front::caller::{IdentityHints, Peer};
 use crate::front::cors::Site;
 use crate::front::headers::other_cookies;
 use crate::front::headers::table::RequestHeader;
+use crate::front::hosts;
 use crate::front::page_cookie::asks_for_a_page;
 use crate::server::authority;
 use crate::server::message::LINE_MAX;
@@ -55,6 +56,8 @@ pub struct Plain<'a> {
     /// How many bytes it has. There is no body.
     pub bytes: usize,
     pub is_head: bool,
+    /// What `Host` says: a name that may be one.
+    host: &'a [u8],
     pub path: &'a str,
     target: &'a str,
     pub hints: IdentityHints<'a>,
@@ -92,14 +95,14 @@ pub fn parse<'a>(
 
 /// What the headers say of the request, besides themselves.
 #[derive(Debug, Default)]
-struct RequestFacts {
+struct RequestFacts<'a> {
     is_special: bool,
     closes: bool,
-    has_host: bool,
+    host: Option<&'a [u8]>,
     has_site: bool,
 }
 
-impl RequestFacts {
+impl<'a> RequestFacts<'a> {
     fn note_connection(&mut self, value: &[u8]) {
         if value.eq_ignore_ascii_case(b"keep-alive") {
             return;
@@ -116,9 +119,9 @@ impl RequestFacts {
     }
 
     /// One that names a host is there (RFC 9112 section 3.2). Its name ends here all the same.
-    fn note_host(&mut self, value: &[u8]) {
-        self.is_special |= self.has_host || !authority::is_valid(value);
-        self.has_host = true;
+    fn note_host(&mut self, value: &'a [u8]) {
+        self.is_special |= self.host.is_some() || !authority::is_valid(value);
+        self.host = Some(value);
     }
 }
 
@@ -169,7 +172,8 @@ fn sort<'a>(
         }
     }
     let is_head = method == "HEAD";
-    if !(is_head || method == "GET") || said.is_special || !said.has_host {
+    let Some(host) = said.host else { return Parsed::Other };
+    if !(is_head || method == "GET") || said.is_special {
         return Parsed::Other;
     }
     let method = if is_head { Method::HEAD } else { Method::GET };
@@ -179,6 +183,7 @@ fn sort<'a>(
         read,
         bytes,
         is_head,
+        host,
         path,
         target,
         hints,
@@ -220,6 +225,15 @@ fn passed_on(
 }
 
 impl Plain<'_> {
+    /// True if it is meant for this gateway, as [`hosts`] says.
+    #[must_use]
+    pub fn is_for_us(&self, server: &ServerConfig, peer: Peer) -> bool {
+        let is_host =
+            |claim: &&Header<'_>| claim.name.eq_ignore_ascii_case(hosts::X_FORWARDED_HOST.as_str());
+        let forwarded = self.claims.iter().filter(is_host).map(|claim| claim.value);
+        hosts::foreign(server, peer, Some(self.host), forwarded).is_none()
+    }
+
     /// Who sends it, if he may come in; what lets him in is taken off. `None` if it is to be judged
     /// by hyper's way, which says why somebody may not, and takes keys out of addresses.
     #[must_use]

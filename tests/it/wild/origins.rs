@@ -5,10 +5,17 @@ use http_body_util::Full;
 use mooring::config::{self, Config, Sources};
 
 use super::Cases;
-use crate::support::{Answer, World, exchange};
+use crate::support::{Answer, World, exchange, hosts};
 
 /// By the way of what is only passed on, and by the other.
 const BOTH_WAYS: [&str; 2] = ["/system_stats?x=1", "/embeddings?filename=x"];
+
+/// What the gateways here are called.
+fn named(config: &mut Config) {
+    let names = ["*.example.com", "192.168.1.20", "2001:db8::1", "2001:db8::7", "gpu.local"];
+    let more = ["xn--mller-kva.example", "inner", "evil.io", "gw", "10.0.0.7"];
+    config.server.hosts = hosts(&names.into_iter().chain(more).collect::<Vec<_>>());
+}
 
 async fn ask(world: &World, method: Method, path: &str, lines: &[(&str, &str)]) -> Answer {
     let mut request = Request::builder().method(method).uri(path);
@@ -29,7 +36,7 @@ async fn statuses(world: &World, lines: &[(&str, &str)]) -> [u16; 2] {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_page_of_this_host_is_known_through_every_proxy() {
-    let world = World::new(1).await;
+    let world = World::with(1, named).await;
     world.all_up().await;
     let mut cases = Cases::default();
     for (name, host, origin, right) in [
@@ -59,8 +66,9 @@ async fn a_page_of_this_host_is_known_through_every_proxy() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_proxy_says_of_the_host_is_believed_if_it_is_trusted() {
-    let world = World::new(1).await;
+    let world = World::with(1, named).await;
     let trusting = World::with(1, |config: &mut Config| {
+        named(config);
         config.server.trusted_proxies = vec!["127.0.0.0/8".parse().unwrap()];
     })
     .await;
@@ -190,6 +198,7 @@ fn origins_that_cannot_be_listed_are_told_with_what_to_write() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_private_network_is_opened_for_allowed_pages() {
     let world = World::with(1, |config| {
+        named(config);
         config.server.allowed_origins =
             ["https://app.example", "null", "app://obsidian.md"].map(str::to_owned).to_vec();
     })
