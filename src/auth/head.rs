@@ -67,6 +67,10 @@ pub enum Refusal {
     Ambiguous,
     /// His role lets him read, and nothing else.
     OnlyReads,
+    /// A proxy says a name that no user can have.
+    BadName,
+    /// He is in no group that may come in.
+    NoRole,
 }
 
 impl Refusal {
@@ -77,6 +81,8 @@ impl Refusal {
             Self::Unknown => "unknown",
             Self::Ambiguous => "ambiguous",
             Self::OnlyReads => "only_reads",
+            Self::BadName => "bad_name",
+            Self::NoRole => "no_role",
         }
     }
 }
@@ -139,10 +145,17 @@ pub fn judge<'a>(
         found.session(session)?;
     }
     let pass = found.pass()?;
-    let reads = matches!(*asked.method, Method::GET | Method::HEAD);
-    match pass.user.role {
+    check_role(pass.user.role, asked.method)?;
+    Ok(Admitted { pass, spent })
+}
+
+/// # Errors
+/// Somebody of this role may not do anything by this method.
+pub(super) fn check_role(role: Role, method: &Method) -> Result<(), Refusal> {
+    let reads = matches!(*method, Method::GET | Method::HEAD);
+    match role {
         Role::Viewer if !reads => Err(Refusal::OnlyReads),
-        Role::Viewer | Role::Artist | Role::Operator => Ok(Admitted { pass, spent }),
+        Role::Viewer | Role::Artist | Role::Operator => Ok(()),
     }
 }
 
@@ -232,7 +245,7 @@ impl<'u> Found<'u> {
 
     fn pass(self) -> Result<Pass, Refusal> {
         let user = self.user.filter(|_| self.lets_in).ok_or(self.refusal)?;
-        Ok(Pass { user: Arc::clone(user), session: self.session.map(Arc::clone) })
+        Ok(Pass { user: Arc::clone(user), session: self.session.map(Arc::clone), proxy: None })
     }
 }
 

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::key::KeyHash;
 use super::password::PasswordHash;
+use super::proxy::ProxyRules;
 use super::session::Session;
 
 /// The longest name of a user.
@@ -24,8 +25,8 @@ const HEAD: &str = "\
 [users]
 ";
 
-/// What somebody may do.
-#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+/// What somebody may do, from the least to the most.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
     /// Reads.
@@ -116,8 +117,10 @@ pub struct User {
 #[derive(Clone, Debug)]
 pub struct Pass {
     pub user: Arc<User>,
-    /// His browser's, if that let him in; `None` if a key did.
+    /// His browser's, if that let him in; `None` if a key or a proxy did.
     pub session: Option<Arc<Session>>,
+    /// By what a proxy was believed, if that let him in.
+    pub proxy: Option<Arc<ProxyRules>>,
 }
 
 /// All users, by their names and by their keys.

@@ -10,11 +10,20 @@ use super::{AuthConfig, AuthMode, Secret};
 use crate::auth::{UserTable, file};
 
 pub(super) fn check(raw: RawAuth, notes: &mut Notes) -> AuthConfig {
-    let RawAuth { mode, users_file, session_lifetime, session_key_file } = raw;
+    let RawAuth {
+        mode,
+        users_file,
+        session_lifetime,
+        session_key_file,
+        header,
+        groups_header,
+        group_roles,
+        default_role,
+    } = raw;
     let key = users_file.key.clone();
     let (mode, users_file) = (mode.check(notes), users_file.check(notes));
     let users = match (mode, &users_file) {
-        (AuthMode::Off, _) => Ok(UserTable::default()),
+        (AuthMode::Off | AuthMode::Header, _) => Ok(UserTable::default()),
         (AuthMode::Keys, Some(path)) => {
             file::read(path).map_err(|what| {
                 // It refuses the configuration, so its change may be the end of that.
@@ -33,7 +42,7 @@ pub(super) fn check(raw: RawAuth, notes: &mut Notes) -> AuthConfig {
     let key = session_key_file.key.clone();
     let session_key_file = session_key_file.check(notes);
     let session_key = match (mode, &session_key_file) {
-        (AuthMode::Off, _) | (AuthMode::Keys, None) => None,
+        (AuthMode::Off | AuthMode::Header, _) | (AuthMode::Keys, None) => None,
         (AuthMode::Keys, Some(path)) => session_key(path)
             .map_err(|what| notes.report(&key, format!("`{}` {what}", path.display())))
             .ok(),
@@ -45,6 +54,10 @@ pub(super) fn check(raw: RawAuth, notes: &mut Notes) -> AuthConfig {
         session_lifetime: session_lifetime.check(notes),
         session_key_file,
         session_key,
+        header: header.check(notes),
+        groups_header: groups_header.check(notes),
+        group_roles: group_roles.check(notes),
+        default_role: default_role.check(notes),
     }
 }
 

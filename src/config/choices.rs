@@ -97,7 +97,7 @@ pub(super) struct Mode;
 impl Choices for Mode {
     type Value = AuthMode;
     const WORDS: &'static [(&'static str, AuthMode)] =
-        &[("off", AuthMode::Off), ("keys", AuthMode::Keys)];
+        &[("off", AuthMode::Off), ("keys", AuthMode::Keys), ("header", AuthMode::Header)];
 }
 
 #[derive(Debug)]

@@ -24,6 +24,12 @@ pub enum BadCidr {
 }
 
 impl Cidr {
+    /// How many bits all of its addresses share.
+    #[must_use]
+    pub fn prefix(self) -> u8 {
+        self.prefix
+    }
+
     /// True if `address` is in this network. A dual-stack listener shows an IPv4 address as
     /// `::ffff:10.0.0.1`; it counts as the IPv4 address.
     #[must_use]

@@ -17,9 +17,11 @@ use super::kinds::{BackendName, Count, FilePath, Kind, Limit, Positive, Size, Sp
 use super::labels::Labels;
 use super::listen::{Listen, ListenOrOff};
 use super::lists::{Classes, SharedIds};
+use super::proxy::{DefaultRole, GroupRoles, HeaderText};
 use super::raw::{Section, Setting};
 use super::secret::SecretFile;
 use super::tls::{PemPath, ServerName};
+use super::units::{DAY, GIB, H, KIB, MIB, MS, S};
 use super::values::{BackendUrl, LogLevel, Networks, Origins, Token};
 
 /// The sections that consist of named tables.
@@ -30,14 +32,6 @@ pub(super) const DISCOVERY: &str = "discovery";
 pub(super) fn is_named(section: &str) -> bool {
     [BACKENDS, DISCOVERY].contains(&section)
 }
-
-const MS: u64 = 1;
-const S: u64 = 1_000;
-const H: u64 = 3_600 * S;
-const DAY: u64 = 24 * H;
-const KIB: u64 = 1 << 10;
-const MIB: u64 = 1 << 20;
-const GIB: u64 = 1 << 30;
 
 sections! {
     /// The listener for clients.
@@ -141,7 +135,8 @@ sections! {
     ["auth"] RawAuth auth {
         /// `off` lets everybody in who reaches the listener. `keys` lets in the users of
         /// `users_file`, each with a key of his own, or with a name and a password on the login
-        /// page. It has to be written somewhere if `server.listen` is not on loopback.
+        /// page. `header` lets in whom a proxy of `server.trusted_proxies` names in `header`. It
+        /// has to be written somewhere if `server.listen` is not on loopback.
         mode: Mode = "off", Live;
         /// The file of users, which `mooring users` makes and changes. It is needed with `keys`,
         /// and read again within a second of each change.
@@ -152,6 +147,16 @@ sections! {
         /// browsers. If it is empty, a key in `state.dir` does. Several gateways that have the same
         /// file of users and this one take each other's sessions.
         session_key_file: SecretFile = "", Live;
+        /// With `header`: where the proxy says the name of the user, such as `Remote-User`. It has
+        /// to take this header off what clients send.
+        header: HeaderText = "", Live;
+        /// With `header`: where it says the user's groups, divided by commas, such as
+        /// `Remote-Groups`.
+        groups_header: HeaderText = "", Live;
+        /// What the members of a group may do. Who is in several may do the most of these.
+        group_roles: GroupRoles = "", Live;
+        /// What those may do who are in none of these groups. `none` lets them not in.
+        default_role: DefaultRole = "artist", Live;
     }
     /// How long clients and their bindings are kept.
     ["affinity"] RawAffinity affinity {

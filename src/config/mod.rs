@@ -41,6 +41,7 @@ mod names;
 mod one;
 mod place;
 mod problems;
+mod proxy;
 mod raw;
 mod rules;
 mod schema;
@@ -63,6 +64,8 @@ use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
+
+use http::HeaderName;
 
 pub use base_path::{BasePath, PlaceBelow};
 pub use changes::{Change, changes};
@@ -87,7 +90,7 @@ pub use tls::{BackendTls, ListenerTls, PemFile};
 pub use units::{ShowDuration, ShowSize, duration};
 pub use values::Secret;
 
-use crate::auth::UserTable;
+use crate::auth::{Role, UserTable};
 
 /// The checked configuration. Durations and sizes are within the limits that
 /// `docs/configuration.md` gives.
@@ -194,6 +197,13 @@ pub struct AuthConfig {
     pub session_key_file: Option<PathBuf>,
     /// What stands in that file; `None` without it, or without [`AuthMode::Keys`].
     pub session_key: Option<Secret>,
+    /// Not empty with [`AuthMode::Header`]; the effective value of these four is
+    /// [`Self::proxy_rules`].
+    pub header: Option<HeaderName>,
+    pub groups_header: Option<HeaderName>,
+    pub group_roles: Vec<(String, Role)>,
+    /// `None` lets nobody in who is in none of these groups.
+    pub default_role: Option<Role>,
 }
 
 impl AuthConfig {
@@ -207,6 +217,10 @@ impl AuthConfig {
             session_lifetime: Duration::from_hours(12),
             session_key_file: None,
             session_key: None,
+            header: None,
+            groups_header: None,
+            group_roles: Vec::new(),
+            default_role: Some(Role::Artist),
         }
     }
 }
@@ -218,6 +232,8 @@ pub enum AuthMode {
     Off,
     /// Only users are let in, each with their own key or password.
     Keys,
+    /// Who is let in is said by a proxy of `server.trusted_proxies`, in `auth.header`.
+    Header,
 }
 
 /// `[affinity]`: how long clients and their bindings are kept.

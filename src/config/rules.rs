@@ -15,6 +15,7 @@ pub(super) fn check(config: &mut Config, notes: &mut Notes) {
     listeners(config, notes);
     auth(config, notes);
     hosts(config, notes);
+    super::proxy::check(config, notes);
     limits(config, notes);
     backends(&config.backends, notes);
     itself(config, notes);
@@ -58,7 +59,8 @@ fn hosts(config: &Config, notes: &mut Notes) {
     let is_off = matches!(config.auth.mode, AuthMode::Off);
     if notes.are_good(&keys) && is_off && !config.server.checks_hosts() {
         let what = "web pages can reach this listener by a name of their own that leads here (DNS \
-                    rebinding), and everybody is let in: list the gateway's names in `server.hosts`";
+                    rebinding), and everybody is let in: list the gateway's names in \
+                    `server.hosts`";
         notes.remark("server.listen", what);
     }
 }

@@ -7,6 +7,15 @@
 use std::fmt;
 use std::time::Duration;
 
+/// Milliseconds of durations, and bytes of sizes.
+pub(super) const MS: u64 = 1;
+pub(super) const S: u64 = 1_000;
+pub(super) const H: u64 = 3_600 * S;
+pub(super) const DAY: u64 = 24 * H;
+pub(super) const KIB: u64 = 1 << 10;
+pub(super) const MIB: u64 = 1 << 20;
+pub(super) const GIB: u64 = 1 << 30;
+
 /// Milliseconds of each unit of a duration, the largest first, with its accepted names.
 const DURATION_UNITS: &[(u64, &[&str])] = &[
     (86_400_000, &["d", "day", "days"]),

@@ -23,16 +23,19 @@ use super::caller::{IdentityHints, door};
 use super::cookie_signer::CookieSigner;
 use super::cors::CorsDecision;
 use super::error::GatewayError;
+use super::proxy_gate::ProxyGate;
 use super::session_cookie::session_of;
 use super::{Front, cors, headers};
 use crate::auth::head::TOKEN;
 use crate::auth::logouts::Logouts;
 use crate::auth::session::Signs as _;
-use crate::auth::{Admitted, Asked, Pass, Refusal, Session, User, UserTable, judge};
+use crate::auth::{
+    Admitted, Asked, Pass, ProxyRules, Refusal, Session, User, UserTable, judge, proxy,
+};
 use crate::body::ResponseBody;
 use crate::body::cut::cut;
 use crate::comfy::query;
-use crate::config::{AuthConfig, AuthMode};
+use crate::config::{AuthConfig, AuthMode, Cidr};
 use crate::net::{Boxed, sleep, unix_millis};
 use crate::ordered_watch::OrderedWatch;
 use crate::ws;
@@ -52,6 +55,7 @@ struct Guests {
     mode: AuthMode,
     users: Arc<UserTable>,
     sessions: SessionRules,
+    proxies: ProxyGate,
 }
 
 /// Which sessions hold.
@@ -82,10 +86,15 @@ impl Guests {
     fn may_stay(&self, pass: Option<&Pass>) -> bool {
         match self.mode {
             AuthMode::Off => true,
-            AuthMode::Keys => pass.is_some_and(|Pass { user, session }| {
+            AuthMode::Keys => pass.is_some_and(|Pass { user, session, proxy }| {
                 let holds = |session: &Arc<Session>| self.sessions.left(session).is_some();
-                self.users.still_has(user) && session.as_ref().is_none_or(holds)
+                let is_user = proxy.is_none() && self.users.still_has(user);
+                is_user && session.as_ref().is_none_or(holds)
             }),
+            AuthMode::Header => {
+                let proxy = pass.and_then(|pass| pass.proxy.as_ref());
+                proxy.is_some_and(|rules| self.proxies.holds(rules))
+            }
         }
     }
 }
@@ -96,7 +105,8 @@ impl Admission {
     pub fn new(config: &AuthConfig, own_signer: CookieSigner, ended: Logouts) -> Arc<Self> {
         let sessions = SessionRules::of(config, &own_signer, Arc::new(ended));
         let (mode, users) = (config.mode, Arc::clone(&config.users));
-        let guests = ArcSwap::from_pointee(Guests { mode, users, sessions });
+        let proxies = ProxyGate::default();
+        let guests = ArcSwap::from_pointee(Guests { mode, users, sessions, proxies });
         Arc::new(Self { guests, own_signer, changes: OrderedWatch::default() })
     }
 
@@ -105,14 +115,22 @@ impl Admission {
         Arc::clone(&self.guests.load().users)
     }
 
-    /// The configuration was replaced, and with it the users, which were read anew.
-    pub fn reconfigure(&self, config: &AuthConfig) {
+    /// The configuration was replaced, and with it the users, which were read anew. `trusted` are
+    /// the proxies that are believed.
+    pub fn reconfigure(&self, config: &AuthConfig, trusted: &[Cidr]) {
         let (mode, users) = (config.mode, &config.users);
         self.change(|now| {
             let ended = Arc::clone(&now.sessions.ended);
             let sessions = SessionRules::of(config, &self.own_signer, ended);
-            Guests { mode, users: Arc::clone(users), sessions }
+            let proxies = now.proxies.renewed(config, trusted);
+            Guests { mode, users: Arc::clone(users), sessions, proxies }
         });
+    }
+
+    /// By what the other end of a connection is believed when it says who sends a request.
+    #[must_use]
+    pub fn believed(&self, peer: IpAddr) -> Option<Arc<ProxyRules>> {
+        self.guests.load().proxies.believes(peer).cloned()
     }
 
     /// The file of users has changed.
@@ -231,6 +249,50 @@ pub fn admit<B>(
             let session = session_in(front, (peer, decision), request);
             admit_user(front, session.as_ref(), request).map(Some)
         }
+        AuthMode::Header => {
+            let rules = front.admission.believed(peer).filter(|_| !is_anybodys(decision));
+            admit_named(front, rules.as_ref(), request).map(Some)
+        }
+    }
+}
+
+/// True for a page that may be anybody's: a browser sends along with it what it sends along with
+/// every page.
+fn is_anybodys(decision: &CorsDecision) -> bool {
+    matches!(decision, CorsDecision::Allowed(origin) if cors::is_opaque(origin))
+}
+
+/// Lets somebody in whom a proxy names.
+fn admit_named<B>(
+    front: &Front,
+    rules: Option<&Arc<ProxyRules>>,
+    request: &mut Request<B>,
+) -> Result<Guest, GatewayError> {
+    let lines = request.headers().iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
+    let judged = rules
+        .ok_or(Refusal::Missing)
+        .and_then(|rules| proxy::judge(rules, request.method(), lines));
+    let pass = judged.map_err(|refusal| {
+        front.shared.metrics.guests.refused(refusal.as_str());
+        match refusal {
+            Refusal::OnlyReads | Refusal::NoRole => refusal.into(),
+            Refusal::Missing | Refusal::Unknown | Refusal::Ambiguous | Refusal::BadName => {
+                GatewayError::Unnamed
+            }
+        }
+    })?;
+    take_off(request, |name| rules.is_some_and(|rules| rules.has(name)));
+    request.extensions_mut().insert(pass.clone());
+    Ok(Guest { pass, is_by_address: false })
+}
+
+/// Takes off what has let somebody in.
+fn take_off<B>(request: &mut Request<B>, is_spent: impl Fn(&str) -> bool) {
+    let is_it = |name: &&HeaderName| is_spent(name.as_str());
+    let spent: SmallVec<[HeaderName; 2]> =
+        request.headers().keys().filter(is_it).cloned().collect();
+    for name in spent {
+        request.headers_mut().remove(name);
     }
 }
 
@@ -242,9 +304,7 @@ pub fn session_in<B>(
     (peer, decision): (IpAddr, &CorsDecision),
     request: &Request<B>,
 ) -> Option<Arc<Session>> {
-    if let CorsDecision::Allowed(origin) = decision
-        && cors::is_opaque(origin)
-    {
+    if is_anybodys(decision) {
         return None;
     }
     let hints = IdentityHints::of(request);
@@ -253,17 +313,18 @@ pub fn session_in<B>(
 }
 
 /// Says whether a request may do what it asks, given which page it says that it is of. A browser
-/// sends its session along with whatever any page makes it send, so a request that changes
-/// something has to be of a page of ours or one that is allowed, and to say so. Pages that
-/// are known to be of others are refused before.
+/// sends its session along with whatever any page makes it send, ours or that with the proxy which
+/// names its user. So a request that changes something has to be of a page of ours or one that is
+/// allowed, and to say so. Pages that are known to be of others are refused before.
 ///
 /// # Errors
 /// It says nothing.
 pub fn check_page<B>(guest: &Guest, request: &Request<B>) -> Result<(), GatewayError> {
-    let is_by_session = guest.pass.session.is_some();
+    let Pass { session, proxy, .. } = &guest.pass;
+    let may_be_by_session = session.is_some() || proxy.is_some();
     let changes = !matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS)
         || ws::is_asked(request);
-    match is_by_session && changes && !cors::says_its_page(request.headers()) {
+    match may_be_by_session && changes && !cors::says_its_page(request.headers()) {
         true => Err(GatewayError::PageUnsaid),
         false => Ok(()),
     }
@@ -281,11 +342,7 @@ fn admit_user<B>(
     let judged = judge(&front.admission.users(), asked, lines);
     let Admitted { pass, spent } =
         judged.inspect_err(|refusal| front.shared.metrics.guests.refused(refusal.as_str()))?;
-    let spent_headers: SmallVec<[HeaderName; 2]> =
-        headers.keys().filter(|name| spent.has(name.as_str())).cloned().collect();
-    for name in spent_headers {
-        request.headers_mut().remove(name);
-    }
+    take_off(request, |name| spent.has(name));
     if spent.token {
         *request.uri_mut() = without_token(request.uri());
     }
@@ -296,8 +353,11 @@ fn admit_user<B>(
 impl From<Refusal> for GatewayError {
     fn from(refusal: Refusal) -> Self {
         match refusal {
-            Refusal::Missing | Refusal::Unknown | Refusal::Ambiguous => Self::Unauthorized,
+            Refusal::Missing | Refusal::Unknown | Refusal::Ambiguous | Refusal::BadName => {
+                Self::Unauthorized
+            }
             Refusal::OnlyReads => Self::ViewersOnlyRead,
+            Refusal::NoRole => Self::NoRole,
         }
     }
 }
@@ -360,7 +420,7 @@ mod tests {
         let admission = admission(&config(AuthMode::Keys, &both));
         let pass = |name: &str| {
             let user = admission.users().by_key(name.as_bytes()).cloned();
-            user.map(|user| Pass { user, session: None })
+            user.map(|user| Pass { user, session: None, proxy: None })
         };
         let (mut ada, mut bob) =
             (admission.until_barred(pass("ada")), admission.until_barred(pass("bob")));
@@ -370,7 +430,7 @@ mod tests {
         admission.replace_users(&Arc::new(table));
         assert!(ada.as_mut().poll(&mut cx).is_pending());
         assert!(bob.as_mut().poll(&mut cx).is_ready());
-        admission.reconfigure(&config(AuthMode::Keys, &[]));
+        admission.reconfigure(&config(AuthMode::Keys, &[]), &[]);
         assert!(ada.as_mut().poll(&mut cx).is_ready());
     }
 
@@ -380,7 +440,7 @@ mod tests {
         let mut anybody = admission.until_barred(None);
         let mut cx = Context::from_waker(Waker::noop());
         assert!(anybody.as_mut().poll(&mut cx).is_pending());
-        admission.reconfigure(&config(AuthMode::Keys, &[user("ada", 1)]));
+        admission.reconfigure(&config(AuthMode::Keys, &[user("ada", 1)]), &[]);
         assert!(anybody.as_mut().poll(&mut cx).is_ready());
     }
 
@@ -400,11 +460,14 @@ mod tests {
                 ended.end(session);
                 it.replace_ended(&Arc::new(ended));
             }),
-            ("another key", &|it, _| it.reconfigure(&secret("another"))),
+            ("another key", &|it, _| it.reconfigure(&secret("another"), &[])),
             ("a shorter time", &|it, _| {
-                it.reconfigure(&AuthConfig { session_lifetime: Duration::ZERO, ..keys.clone() });
+                it.reconfigure(
+                    &AuthConfig { session_lifetime: Duration::ZERO, ..keys.clone() },
+                    &[],
+                );
             }),
-            ("no such user", &|it, _| it.reconfigure(&config(AuthMode::Keys, &[]))),
+            ("no such user", &|it, _| it.reconfigure(&config(AuthMode::Keys, &[]), &[])),
             ("another generation", &|it, _| {
                 it.replace_users(&Arc::new(UserTable::of([user("ada", 2)]).unwrap()));
             }),
@@ -415,7 +478,7 @@ mod tests {
             let session = admission.session(text.as_bytes()).unwrap();
             assert!(session.browser == 7 && session.user.as_str() == "ada", "{what}");
             let user = admission.users().by_key(b"ada").cloned().unwrap();
-            let pass = Pass { user, session: Some(Arc::new(session.clone())) };
+            let pass = Pass { user, session: Some(Arc::new(session.clone())), proxy: None };
             let mut barred = admission.until_barred(Some(pass));
             let mut cx = Context::from_waker(Waker::noop());
             assert!(barred.as_mut().poll(&mut cx).is_pending(), "{what}");

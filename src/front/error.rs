@@ -99,6 +99,10 @@ pub enum GatewayError {
     InputNotCopied { file: String, from: String, backend: String, why: String },
     #[error("this is for users: send your key as `Authorization: Bearer KEY`")]
     Unauthorized,
+    #[error("this is for users: come in through the proxy that says who you are")]
+    Unnamed,
+    #[error("you are in no group that may come in")]
+    NoRole,
     #[error("your role lets you read, and do nothing else")]
     ViewersOnlyRead,
     #[error("that is not the name and password, or the key, of anybody who may come in")]
@@ -111,7 +115,7 @@ pub enum GatewayError {
     BadForm(&'static str),
     #[error(
         "a request of a browser that is logged in has to say of which page it is (`Origin` or \
-         `Sec-Fetch-Site`); programs send a key instead"
+         `Sec-Fetch-Site`); programs send a key instead, or `Sec-Fetch-Site: same-origin`"
     )]
     PageUnsaid,
     #[error("pages of other origins may not use this front")]
@@ -186,6 +190,8 @@ impl GatewayError {
             | Self::InputTooLarge { .. }
             | Self::TooManyInputs { .. }
             | Self::Unauthorized
+            | Self::Unnamed
+            | Self::NoRole
             | Self::ViewersOnlyRead
             | Self::BadLogin
             | Self::TooManyGuesses { .. }
@@ -265,8 +271,9 @@ impl GatewayError {
             | Self::BadUpgrade { .. }
             | Self::NotQueued { .. } => StatusCode::BAD_GATEWAY,
             Self::NoAnswer { .. } | Self::StateUnknown { .. } => StatusCode::GATEWAY_TIMEOUT,
-            Self::Unauthorized | Self::BadLogin => StatusCode::UNAUTHORIZED,
-            Self::ViewersOnlyRead
+            Self::Unauthorized | Self::Unnamed | Self::BadLogin => StatusCode::UNAUTHORIZED,
+            Self::NoRole
+            | Self::ViewersOnlyRead
             | Self::PageUnsaid
             | Self::ForeignOrigin
             | Self::OperatorsOnly
@@ -342,7 +349,8 @@ impl GatewayError {
             Self::LinkTimeout { .. } => "link_timeout",
             Self::NotQueued { .. } => "not_queued",
             Self::StateUnknown { .. } => "prompt_state_unknown",
-            Self::Unauthorized => "unauthorized",
+            Self::Unauthorized | Self::Unnamed => "unauthorized",
+            Self::NoRole => "no_role",
             Self::ViewersOnlyRead => "viewers_only_read",
             Self::BadLogin => "bad_login",
             Self::TooManyGuesses { .. } => "too_many_guesses",

@@ -78,8 +78,10 @@ impl Asked {
     /// `None` for all other paths, and while nobody is asked who he is.
     #[must_use]
     pub fn of<B>(front: &Front, request: &Request<B>) -> Option<Self> {
-        if front.shared.config().auth.mode == AuthMode::Off {
-            return None;
+        match front.shared.config().auth.mode {
+            // Of the latter the proxy takes care.
+            AuthMode::Off | AuthMode::Header => return None,
+            AuthMode::Keys => {}
         }
         let Endpoint::Own(path) = classify(request.method(), request.uri().path()) else {
             return None;

@@ -80,6 +80,7 @@ pub mod packs;
 pub mod page;
 pub mod page_cookie;
 pub mod passthrough;
+mod proxy_gate;
 pub mod route;
 pub mod self_service;
 mod service;

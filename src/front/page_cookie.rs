@@ -34,7 +34,7 @@ impl Visit {
         let config = front.shared.config();
         let user = hints.pass.as_ref().map(|pass| pass.user.name.clone());
         // Nobody's browser needs no name.
-        if config.auth.mode == AuthMode::Keys && user.is_none() {
+        if config.auth.mode != AuthMode::Off && user.is_none() {
             return Self::Other;
         }
         let door = door(&config.server, peer, &hints);

@@ -121,8 +121,10 @@ impl Front {
         let writes = Arc::new(Writes::default());
         let limit = config.copies_on_disk();
         let copies = Copies::new(folder, cookie_signer.clone(), Arc::clone(&writes), limit);
+        let admission = Admission::new(&config.auth, session_signer, ended.now());
+        admission.reconfigure(&config.auth, &config.server.trusted_proxies);
         Arc::new(Self {
-            admission: Admission::new(&config.auth, session_signer, ended.now()),
+            admission,
             logins: Logins::new(ended),
             browsers: Browsers::default(),
             press: Press::default(),
@@ -152,7 +154,7 @@ impl Front {
     pub fn reconfigure(&self) {
         let config = self.shared.config();
         self.shared.metrics.guests.may_come(config.auth.users.len());
-        self.admission.reconfigure(&config.auth);
+        self.admission.reconfigure(&config.auth, &config.server.trusted_proxies);
         let bytes = |size: u64| usize::try_from(size).unwrap_or(usize::MAX);
         self.stale_cache.limit(bytes(config.server.stale_cache));
         self.asset_cache.limit(bytes(config.server.asset_cache));

@@ -158,7 +158,7 @@ mod tests {
         assert_eq!(looks(2), (vec![false, true], Read::Others(1)));
         assert_eq!(looks(2), (vec![false, false], Read::Same(1)));
         // The reload has read before that.
-        admission.reconfigure(&config(&["ada", "bob"]));
+        admission.reconfigure(&config(&["ada", "bob"]), &[]);
         assert_eq!(looks(1), (vec![true], Read::Others(1)));
         assert_eq!(*admission.users(), users(&["ada"]));
         assert_eq!(looks(1).0, [false]);

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::process::Daemon;
-use crate::support::{Answer, World, network, quick, send, slow, soon, until};
+use crate::support::{Answer, World, hosts, network, quick, send, slow, soon, until};
 
 async fn sim(name: &str) -> Sim {
     Sim::start(network(), Options::named(name)).await.unwrap()
@@ -347,7 +347,7 @@ async fn labels_are_shown_wherever_a_backend_is_and_survive_a_restart() {
 
 #[tokio::test]
 async fn an_address_that_leads_back_to_the_gateway_is_never_up() {
-    let world = World::new(1).await;
+    let world = World::with(1, |config| config.server.hosts = hosts(&["0.0.0.0"])).await;
     for (name, host) in [("x", "[::ffff:127.0.0.1]"), ("y", "0.0.0.0"), ("z", "localhost.")] {
         let url = format!("http://{host}:{}", world.front.port());
         let put = put(&world, name, &json!({ "url": url })).await;

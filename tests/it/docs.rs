@@ -110,6 +110,8 @@ fn failures() -> Vec<GatewayError> {
         GatewayError::NotQueued { backend: backend() },
         GatewayError::StateUnknown { backend: backend(), prompt: "p".to_owned() },
         GatewayError::Unauthorized,
+        GatewayError::Unnamed,
+        GatewayError::NoRole,
         GatewayError::ViewersOnlyRead,
         GatewayError::BadLogin,
         GatewayError::TooManyGuesses { seconds: 5 },

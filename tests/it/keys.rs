@@ -543,7 +543,7 @@ async fn a_page_that_is_allowed_can_ask_and_learns_that_it_needs_a_key() {
     assert_eq!(asked(&world, "mark"), Vec::<String>::new());
 }
 
-async fn close_code(socket: &mut Socket) -> Option<u16> {
+pub(crate) async fn close_code(socket: &mut Socket) -> Option<u16> {
     soon("the socket closes", async {
         let mut code = None;
         while let Some(frame) = socket.frame().await {

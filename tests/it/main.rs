@@ -53,6 +53,7 @@ mod many;
 mod meanings;
 mod membership;
 mod mixed;
+mod named_by_proxy;
 mod own;
 mod packs;
 mod page;

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request, Response};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response};
 use http_body_util::{BodyExt as _, Full};
 use hyper::client::conn::http1::handshake;
 use hyper_util::rt::TokioIo;
@@ -349,6 +349,20 @@ impl Socket {
     pub(crate) async fn over(stream: Stream, to: SocketAddr, path: &str) -> Self {
         let limits = Limits { message: 128 << 20 };
         let opened = async { ws::connect(stream, &to.to_string(), path, limits).await.unwrap() };
+        Self { channel: soon("the socket opens", opened).await }
+    }
+
+    /// The same with more headers.
+    pub(crate) async fn open_with(to: SocketAddr, path: &str, headers: &[(&str, &str)]) -> Self {
+        let stream = network().connect(&to.ip().to_string(), to.port()).await.unwrap();
+        let limits = Limits { message: 128 << 20 };
+        let header = |(name, value): &(&str, &str)| {
+            (name.parse::<HeaderName>().unwrap(), value.parse::<HeaderValue>().unwrap())
+        };
+        let headers: HeaderMap = headers.iter().map(header).collect();
+        let host = to.to_string();
+        let opened =
+            async { ws::connect_with(stream, &host, path, &headers, limits).await.unwrap() };
         Self { channel: soon("the socket opens", opened).await }
     }
 

@@ -142,19 +142,16 @@ impl PassthroughConnection {
             return Next::Nothing;
         }
         let config = self.front.shared.config();
-        let base = &config.server.base_path;
+        let (base, peer) = (&config.server.base_path, self.route_cache.peer(&config));
         match parse(&conn.read, head_max, self.limits.headers_max, base) {
             Parsed::Partial => Next::Nothing,
-            Parsed::Other => Next::Other,
-            Parsed::Plain(mut plain) => {
-                if !plain.is_for_us(&config.server, self.route_cache.peer(&config)) {
-                    return Next::Other;
-                }
+            Parsed::Plain(mut plain) if plain.is_for_us(&config.server, peer) => {
                 plain.hints.wire = Wire::of(conn);
+                let admission = &self.front.admission;
                 let pass = match config.auth.mode {
                     AuthMode::Off => None,
-                    AuthMode::Keys => {
-                        match self.route_cache.admit(&self.front.admission, &config, &mut plain) {
+                    AuthMode::Keys | AuthMode::Header => {
+                        match self.route_cache.admit(admission, &config, &mut plain) {
                             Some(pass) => Some(pass),
                             None => return Next::Other,
                         }
@@ -168,6 +165,7 @@ impl PassthroughConnection {
                 }
                 Next::PassedRequest(self.ask(&plain, &config, came, pass))
             }
+            Parsed::Plain(_) | Parsed::Other => Next::Other,
         }
     }
 

@@ -13,7 +13,7 @@ use httparse::{Header, Status};
 use smallvec::SmallVec;
 
 use crate::auth::head::may_hold_token;
-use crate::auth::{Admitted, Asked, Pass, Session, UserTable, judge};
+use crate::auth::{Admitted, Asked, Pass, ProxyRules, Session, UserTable, judge, proxy};
 use crate::comfy::endpoint::{Endpoint, StartRead, classify};
 use crate::config::{BackendHeaders, BasePath, PlaceBelow, ServerConfig};
 use crate::front::access::REQUEST_ID;
@@ -247,6 +247,20 @@ impl Plain<'_> {
         let lines = self.headers.iter().map(|header| (header.name, header.value));
         let Admitted { pass, spent } = judge(users, asked, lines).ok()?;
         self.headers.retain(|header| !spent.has(header.name));
+        self.hints.pass = Some(pass.clone());
+        Some(pass)
+    }
+
+    /// Who sends it, as a proxy says that is believed, if he may come in; what says so is taken
+    /// off.
+    #[must_use]
+    pub fn admit_named(&mut self, rules: &Arc<ProxyRules>) -> Option<Pass> {
+        let method = if self.is_head { Method::HEAD } else { Method::GET };
+        let lines = self.headers.iter().chain(&self.claims);
+        let lines = lines.map(|header| (header.name, header.value));
+        let pass = proxy::judge(rules, &method, lines).ok()?;
+        self.headers.retain(|header| !rules.has(header.name));
+        self.claims.retain(|header| !rules.has(header.name));
         self.hints.pass = Some(pass.clone());
         Some(pass)
     }

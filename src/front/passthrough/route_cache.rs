@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::request::Plain;
 use crate::auth::{Pass, UserName};
-use crate::config::Config;
+use crate::config::{AuthMode, Config};
 use crate::fleet::backend::Backend;
 use crate::front::Front;
 use crate::front::admission::Admission;
@@ -85,13 +85,17 @@ impl RouteCache {
         Self { peer, known: None, cookie, sessions: SessionCache::default() }
     }
 
-    /// Who sends a request, by his key or by the session of his browser, if he may come in.
+    /// Who sends a request, by his key, by the session of his browser, or as a proxy says, if he
+    /// may come in.
     pub fn admit(
         &mut self,
         admission: &Admission,
         config: &Config,
         plain: &mut Plain<'_>,
     ) -> Option<Pass> {
+        if config.auth.mode == AuthMode::Header {
+            return plain.admit_named(&admission.believed(self.peer)?);
+        }
         let door = caller::door(&config.server, self.peer, &plain.hints);
         let session = self.sessions.session(admission, door, &plain.hints);
         plain.admit(&admission.users(), session)
