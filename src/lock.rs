@@ -115,6 +115,10 @@ pub mod rank {
         GUESSES = 40, Shared;
         /// Sessions that were ended.
         LOGOUTS = 41, Shared;
+        /// Whose passwords wait to be checked.
+        LOGIN_PLACES = 42, Shared;
+        /// Whose writes to user data are on their way.
+        SAVES = 43, Shared;
     }
 }
 

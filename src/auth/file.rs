@@ -124,9 +124,13 @@ fn folder_of(path: &Path) -> PathBuf {
     }
 }
 
-/// Waits until nobody else changes a file of this folder. The folder and not the file, which is
-/// another one after each change.
-fn lock(folder: &File) -> io::Result<bool> {
+/// Waits until nobody else changes a file of this folder, and keeps others from it until the folder
+/// is closed; false after 10 s. The folder and not the file, which is another one after each
+/// change.
+///
+/// # Errors
+/// The operating system cannot lock it.
+pub fn lock(folder: &File) -> io::Result<bool> {
     let until = now() + LOCKED_WITHIN;
     loop {
         match folder.try_lock() {

@@ -213,8 +213,7 @@ impl<'u> Found<'u> {
 
     /// It counts if no key does; of two users it lets in neither.
     fn session(&mut self, session: &'u Arc<Session>) -> Result<(), Refusal> {
-        let is_his = |user: &&Arc<User>| user.generation == session.generation;
-        let Some(user) = self.users.get(&session.user).filter(is_his) else {
+        let Some(user) = self.users.by_session(session) else {
             self.refusal = Refusal::Unknown;
             return Ok(());
         };
@@ -255,7 +254,7 @@ mod tests {
 
     use super::*;
     use crate::auth::key::{self, KeyHash};
-    use crate::auth::users::User;
+    use crate::auth::users::{User, UserName};
 
     const ADA: &str = "key-of-ada";
     const VIEWER: &str = "key-of-vic";
@@ -282,9 +281,12 @@ mod tests {
         Ok((admitted.pass.user.name.to_string(), admitted.spent))
     }
 
+    /// Of one of the users, if he had this generation at the login.
     fn session(name: &str, generation: u64) -> Arc<Session> {
-        let user = name.parse().unwrap();
-        Arc::new(Session { id: 1, browser: 2, user, generation, issued: 3, signed_by: 4 })
+        let user: UserName = name.parse().unwrap();
+        let was = users().get(&user).map(|it| User { generation, ..User::clone(it) });
+        let user_mark = was.map_or(0, |it| it.mark());
+        Arc::new(Session { id: 1, browser: 2, user, user_mark, issued: 3, signed_by: 4 })
     }
 
     /// Who comes in, and whether by his session.

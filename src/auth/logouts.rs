@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use super::session::Session;
+use super::session::{CLOCK_BACK, Session, millis};
 use super::users::UserName;
 
 /// How many ended sessions of one user are known one by one. Past it all are ended that he began
@@ -32,6 +32,13 @@ impl Ended {
         let until = self.until;
         self.each.retain(|(_, issued)| until < *issued);
     }
+
+    fn bound(&mut self) {
+        if EACH_MAX < self.each.len() {
+            let newest = self.each.iter().map(|(_, issued)| *issued).max();
+            self.all_until(newest.unwrap_or_default());
+        }
+    }
 }
 
 impl Logouts {
@@ -42,10 +49,7 @@ impl Logouts {
         }
         let ended = self.0.entry(session.user.clone()).or_default();
         ended.each.push((session.id, session.issued));
-        if EACH_MAX < ended.each.len() {
-            let newest = ended.each.iter().map(|(_, issued)| *issued).max();
-            ended.all_until(newest.unwrap_or_default());
-        }
+        ended.bound();
     }
 
     /// Ends all sessions of a user that were issued until `now`.
@@ -61,9 +65,40 @@ impl Logouts {
         })
     }
 
+    /// When a session of this user that begins `now` is to be issued: after all that were ended.
+    #[must_use]
+    pub fn begins(&self, user: &UserName, now: u64) -> u64 {
+        self.0.get(user).map_or(now, |ended| now.max(ended.until.saturating_add(1)))
+    }
+
+    /// True if a session of this user that begins `now` would hold only later: the clock has gone
+    /// back since his sessions were ended. [`Self::forget`] mends that.
+    #[must_use]
+    pub fn is_ahead(&self, user: &UserName, now: u64) -> bool {
+        self.0.get(user).is_some_and(|ended| ended.until > now.saturating_add(millis(CLOCK_BACK)))
+    }
+
+    /// Adds what another one knows.
+    pub fn merge(&mut self, other: Self) {
+        for (user, more) in other.0 {
+            let ended = self.0.entry(user).or_default();
+            let new = more.each.into_iter().filter(|one| !ended.each.contains(one));
+            let new: Vec<_> = new.collect();
+            ended.each.extend(new);
+            ended.all_until(more.until);
+            ended.bound();
+        }
+    }
+
     /// Forgets what holds nowhere any more.
+    ///
+    /// If the clock has gone back, a user's sessions may have been ended until a time that is still
+    /// to come, and he could not log in before it. So no end reaches further ahead than a session
+    /// may that holds. What was issued after that holds nowhere before its time comes.
     pub fn forget(&mut self, now: u64) {
         let is_old = |issued: u64| AGE_MAX < now.saturating_sub(issued);
+        let latest = now.saturating_add(millis(CLOCK_BACK));
+        self.0.values_mut().for_each(|ended| ended.until = ended.until.min(latest));
         self.0.retain(|_, ended| {
             ended.each.retain(|(_, issued)| !is_old(*issued));
             !ended.each.is_empty() || !is_old(ended.until)
@@ -84,16 +119,16 @@ impl Logouts {
         text
     }
 
-    /// Reads such a text.
-    ///
-    /// # Errors
-    /// The line that is none.
-    pub fn parse(text: &str) -> Result<Self, usize> {
-        let mut logouts = Self::default();
+    /// Reads such a text, and says which lines are none: they end nothing, and the others all do.
+    #[must_use]
+    pub fn parse(text: &str) -> (Self, Vec<usize>) {
+        let (mut logouts, mut bad) = (Self::default(), Vec::new());
         for (at, line) in text.lines().enumerate() {
-            logouts.read(line).ok_or(at + 1)?;
+            if logouts.read(line).is_none() {
+                bad.push(at + 1);
+            }
         }
-        Ok(logouts)
+        (logouts, bad)
     }
 
     fn read(&mut self, line: &str) -> Option<()> {
@@ -101,11 +136,13 @@ impl Logouts {
         match words[..] {
             ["all", user, until] => {
                 let until = until.parse().ok()?;
-                self.0.entry(user.parse().ok()?).or_default().until = until;
+                self.0.entry(user.parse().ok()?).or_default().all_until(until);
             }
             ["one", user, issued, id] => {
                 let one = (u128::from_str_radix(id, 16).ok()?, issued.parse().ok()?);
-                self.0.entry(user.parse().ok()?).or_default().each.push(one);
+                let ended = self.0.entry(user.parse().ok()?).or_default();
+                ended.each.push(one);
+                ended.bound();
             }
             _ => return None,
         }
@@ -119,7 +156,7 @@ mod tests {
 
     fn session(user: &str, id: u128, issued: u64) -> Session {
         let user = user.parse().unwrap();
-        Session { id, browser: 1, user, generation: 1, issued, signed_by: 0 }
+        Session { id, browser: 1, user, user_mark: 1, issued, signed_by: 0 }
     }
 
     #[test]
@@ -155,15 +192,62 @@ mod tests {
         logouts.end(&session("ada", 1, 10));
         logouts.end(&session("bob@example.org", u128::MAX, 30));
         logouts.end_all(&"bob@example.org".parse().unwrap(), 20);
-        assert_eq!(Logouts::parse(&logouts.to_text()).as_ref(), Ok(&logouts));
-        assert_eq!(Logouts::parse(""), Ok(Logouts::default()));
-        for (text, line) in [("all ada", 1), ("all ada 1\nsome bob 2", 2), ("one ada 1 xyz", 1)] {
-            assert_eq!(Logouts::parse(text), Err(line), "{text}");
-        }
+        assert_eq!(Logouts::parse(&logouts.to_text()), (logouts.clone(), Vec::new()));
+        assert_eq!(Logouts::parse(""), (Logouts::default(), Vec::new()));
         logouts.forget(AGE_MAX + 10);
         assert!(logouts.has_ended(&session("ada", 1, 10)));
         logouts.forget(AGE_MAX + 11);
         assert!(!logouts.has_ended(&session("ada", 1, 10)));
         assert!(logouts.has_ended(&session("bob@example.org", u128::MAX, 30)));
+    }
+
+    #[test]
+    fn a_line_that_is_none_costs_no_other() {
+        let mut good = Logouts::default();
+        good.end(&session("ada", 1, 10));
+        good.end_all(&"bob".parse().unwrap(), 20);
+        for bad in ["all ada", "some bob 2", "one ada 1 xyz", "all ada x", "\u{fffd}", " ", "one"] {
+            let (read, lines) = Logouts::parse(&format!("{bad}\n{}{bad}\n", good.to_text()));
+            assert_eq!(read, good, "{bad}");
+            assert_eq!(lines, [1, 5], "{bad}");
+        }
+    }
+
+    #[test]
+    fn what_two_know_is_known_to_both() {
+        let (mut one, mut other) = (Logouts::default(), Logouts::default());
+        one.end(&session("ada", 1, 30));
+        other.end(&session("ada", 2, 40));
+        other.end(&session("ada", 3, 10));
+        one.end_all(&"ada".parse().unwrap(), 20);
+        other.end(&session("bob", 4, 10));
+        let mut both = one.clone();
+        both.merge(other.clone());
+        for ended in [("ada", 1, 30), ("ada", 2, 40), ("ada", 3, 10), ("ada", 5, 20)] {
+            assert!(both.has_ended(&session(ended.0, ended.1, ended.2)), "{ended:?}");
+        }
+        assert!(both.has_ended(&session("bob", 4, 10)) && !both.has_ended(&session("ada", 6, 35)));
+        let before = both.clone();
+        both.merge(one);
+        both.merge(other);
+        assert_eq!(both, before, "what is known is not added again");
+    }
+
+    #[test]
+    fn a_clock_that_went_back_shuts_nobody_out() {
+        const HOUR: u64 = 3_600_000;
+        let (ada, now) = ("ada".parse().unwrap(), 1_800_000_000_000);
+        let mut logouts = Logouts::default();
+        assert_eq!(logouts.begins(&ada, now), now);
+        logouts.end_all(&ada, now + HOUR);
+        assert!(logouts.is_ahead(&ada, now) && !logouts.is_ahead(&ada, now + HOUR));
+        logouts.forget(now);
+        assert!(!logouts.is_ahead(&ada, now));
+        let issued = logouts.begins(&ada, now);
+        let new = session("ada", 1, issued);
+        assert!(!logouts.has_ended(&new));
+        let left = |now| new.left(std::time::Duration::from_secs(3_600), now);
+        assert!(left(now + 1).is_some(), "by the time that its answer is there");
+        assert!(logouts.has_ended(&session("ada", 2, now)), "what was ended stays so");
     }
 }

@@ -1,8 +1,8 @@
 //! A session: a browser that has logged in, as its cookie says it. Pure: what signs is told.
 //!
-//! The cookie is all there is of it: `1.ID.BROWSER.GENERATION.ISSUED.NAME.SIGNATURE`, numbers as
-//! hexadecimal digits. It holds while the signature is ours, its user is there and of the same
-//! generation, it is not too old, and nobody has ended it ([`super::logouts`]).
+//! The cookie is all there is of it: `1.ID.BROWSER.MARK.ISSUED.NAME.SIGNATURE`, numbers as
+//! hexadecimal digits. It holds while the signature is ours, its user is there and as he was
+//! ([`User::mark`]), it is not too old, and nobody has ended it ([`super::logouts`]).
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use super::users::{User, UserName};
 const VERSION: &str = "1";
 
 /// How far the clock may have gone back since it was issued.
-const CLOCK_BACK: Duration = Duration::from_mins(1);
+pub(super) const CLOCK_BACK: Duration = Duration::from_mins(1);
 
 /// A browser that has logged in.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -22,8 +22,8 @@ pub struct Session {
     /// The browser's name, also another one for each login.
     pub browser: u128,
     pub user: UserName,
-    /// That of the user at the login.
-    pub generation: u64,
+    /// The user's at the login: [`User::mark`].
+    pub user_mark: u64,
     /// When that was, in milliseconds since 1970.
     pub issued: u64,
     /// By which key it is signed.
@@ -49,7 +49,7 @@ impl Session {
             id,
             browser,
             user: user.name.clone(),
-            generation: user.generation,
+            user_mark: user.mark(),
             issued: now,
             signed_by: signer.mark(),
         }
@@ -58,8 +58,8 @@ impl Session {
     /// The value of its cookie.
     #[must_use]
     pub fn to_text(&self, signer: &impl Signs) -> String {
-        let Self { id, browser, user, generation, issued, signed_by: _ } = self;
-        let said = format!("{VERSION}.{id:032x}.{browser:032x}.{generation:x}.{issued:x}.{user}");
+        let Self { id, browser, user, user_mark, issued, signed_by: _ } = self;
+        let said = format!("{VERSION}.{id:032x}.{browser:032x}.{user_mark:x}.{issued:x}.{user}");
         let mut text = said.clone();
         text.push('.');
         for byte in signer.sign_text(said.as_bytes()) {
@@ -84,7 +84,7 @@ impl Session {
         Some(Self {
             id: u128::from_str_radix(part()?, 16).ok()?,
             browser: u128::from_str_radix(part()?, 16).ok()?,
-            generation: u64::from_str_radix(part()?, 16).ok()?,
+            user_mark: u64::from_str_radix(part()?, 16).ok()?,
             issued: u64::from_str_radix(part()?, 16).ok()?,
             user: part()?.parse().ok()?,
             signed_by: signer.mark(),
@@ -100,7 +100,7 @@ impl Session {
     }
 }
 
-fn millis(duration: Duration) -> u64 {
+pub(super) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
@@ -183,7 +183,8 @@ mod tests {
 
     #[test]
     fn another_users_or_generation_is_no_change_that_anybody_can_make() {
-        let text = session("ada", 5).to_text(&Key(1));
+        let session = Session { user_mark: 5, ..session("ada", 5) };
+        let text = session.to_text(&Key(1));
         let eve = text.replace(".ada.", ".eve.");
         let later = text.replace(".5.", ".6.");
         let (said, signature) = text.rsplit_once('.').unwrap();

@@ -8,6 +8,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 
 use super::key::KeyHash;
 use super::password::PasswordHash;
@@ -113,6 +114,21 @@ pub struct User {
     pub password: Option<PasswordHash>,
 }
 
+impl User {
+    /// What a session of his names: another number whenever he has another generation, key or
+    /// password, also if somebody wrote that into the file and left the generation as it was.
+    #[must_use]
+    pub fn mark(&self) -> u64 {
+        let Self { name: _, role: _, generation, key, password } = self;
+        let text = |it: Option<String>| it.unwrap_or_default();
+        let key = text(key.as_ref().map(ToString::to_string));
+        let password = text(password.as_ref().map(ToString::to_string));
+        // Neither has a line break in it.
+        let digest = Sha256::digest(format!("{generation}\n{key}\n{password}"));
+        digest.iter().take(8).fold(0, |mark, byte| mark << 8 | u64::from(*byte))
+    }
+}
+
 /// Somebody who was let in, as he was then. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Pass {
@@ -126,7 +142,8 @@ pub struct Pass {
 /// All users, by their names and by their keys.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct UserTable {
-    users: BTreeMap<UserName, Arc<User>>,
+    /// With their marks, which are asked for at each request of a session.
+    users: BTreeMap<UserName, (Arc<User>, u64)>,
     by_key: HashMap<KeyHash, Arc<User>>,
 }
 
@@ -157,7 +174,8 @@ impl UserTable {
             {
                 return Err(BadUsers::SameKey { first: first.name.clone(), second });
             }
-            table.users.insert(second, user);
+            let mark = user.mark();
+            table.users.insert(second, (user, mark));
         }
         Ok(table)
     }
@@ -198,7 +216,7 @@ impl UserTable {
     }
 
     pub fn iter(&self) -> impl Iterator<Item = &User> {
-        self.users.values().map(AsRef::as_ref)
+        self.users.values().map(|(user, _)| user.as_ref())
     }
 
     #[must_use]
@@ -213,7 +231,14 @@ impl UserTable {
 
     #[must_use]
     pub fn get(&self, name: &UserName) -> Option<&Arc<User>> {
-        self.users.get(name)
+        self.users.get(name).map(|(user, _)| user)
+    }
+
+    /// Whose session this is, if he is as he was at its login.
+    #[must_use]
+    pub fn by_session(&self, session: &Session) -> Option<&Arc<User>> {
+        let is_same = |(_, mark): &&(Arc<User>, u64)| *mark == session.user_mark;
+        self.users.get(&session.user).filter(is_same).map(|(user, _)| user)
     }
 
     /// Whatever some user's password is kept as, to be asked for one who is not there: those of one
@@ -253,11 +278,11 @@ impl UserTable {
     /// The same without that user.
     #[must_use]
     pub fn without(&self, name: &UserName) -> Self {
-        let others = self.users.values().filter(|user| user.name != *name);
-        let by_key = |user: &Arc<User>| Some((user.key?, Arc::clone(user)));
+        let others = self.users.iter().filter(|(other, _)| *other != name);
+        let by_key = |(user, _): &(Arc<User>, u64)| Some((user.key?, Arc::clone(user)));
         Self {
-            users: others.clone().map(|user| (user.name.clone(), Arc::clone(user))).collect(),
-            by_key: others.filter_map(by_key).collect(),
+            by_key: others.clone().filter_map(|(_, it)| by_key(it)).collect(),
+            users: others.map(|(name, it)| (name.clone(), it.clone())).collect(),
         }
     }
 }
@@ -293,6 +318,7 @@ fn user((name, text): (String, UserText)) -> Result<User, String> {
 mod tests {
     use super::*;
     use crate::auth::key;
+    use crate::auth::session::Signs;
 
     fn user(name: &str, role: Role, key: &str) -> User {
         let key = Some(key).filter(|key| !key.is_empty());
@@ -350,6 +376,38 @@ mod tests {
         assert!(!without.still_has(&pass) && without.by_key(b"key-of-ada").is_none());
         assert_eq!(without.len(), 2);
         assert!(without.by_key(b"key-of-bob").is_some(), "the others stay");
+    }
+
+    #[test]
+    fn a_session_ends_with_whatever_is_changed_in_the_file_but_the_role() {
+        struct Unsigned;
+        impl Signs for Unsigned {
+            fn mark(&self) -> u64 {
+                0
+            }
+            fn sign_text(&self, _: &[u8]) -> [u8; 32] {
+                [0; 32]
+            }
+            fn proves(&self, _: &[u8], _: &[u8; 32]) -> bool {
+                true
+            }
+        }
+        let before = table();
+        let ada = Arc::clone(before.get(&"ada".parse().unwrap()).unwrap());
+        let session = Session::of(&ada, (1, 2), 3, &Unsigned);
+        let holds = |change: fn(&mut User)| {
+            let mut user = User::clone(&ada);
+            change(&mut user);
+            before.with(user).unwrap().by_session(&session).is_some()
+        };
+        assert!(holds(|_| ()) && holds(|user| user.role = Role::Viewer));
+        assert!(!holds(|user| user.generation += 1));
+        assert!(!holds(|user| user.key = KeyHash::of(b"another")));
+        assert!(!holds(|user| user.key = None));
+        assert!(!holds(|user| user.password = Some(PasswordHash::of_nobody())));
+        assert!(before.without(&ada.name).by_session(&session).is_none());
+        let without_bob = before.without(&"bob@example.org".parse().unwrap());
+        assert!(without_bob.by_session(&session).is_some());
     }
 
     #[test]

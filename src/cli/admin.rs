@@ -12,7 +12,7 @@ use super::args::{
     ReloadArgs, StatusArgs,
 };
 use super::ask::{Answer, AskError, DEADLINE, Question, Server, ask};
-use super::find::{self, Found, NotFound};
+use super::find::{self, Asks, Found, NotFound};
 use super::fleet;
 use super::{EXIT_CONFIG, EXIT_FAILURE, EXIT_USAGE, say, table};
 use crate::config::Secret;
@@ -203,7 +203,7 @@ pub(super) fn refused(admin: &AdminArgs, answer: &Answer) -> ExitCode {
 ///
 /// A gateway without an admin listener is asked at its front.
 pub(super) async fn healthcheck(args: &HealthcheckArgs) -> ExitCode {
-    let answer = match find::gateway(&args.admin, std::env::vars_os()) {
+    let answer = match find::gateway(&args.admin, Asks::Health, std::env::vars_os()) {
         Ok(Found { admin: None, front: Some(front), base_path, .. }) => {
             let path = format!("{}/-/ready", base_path.prefix());
             let answer = question(&front, None, (Method::GET, path, String::new()), DEADLINE).await;
@@ -213,7 +213,7 @@ pub(super) async fn healthcheck(args: &HealthcheckArgs) -> ExitCode {
             }
             answer
         }
-        Ok(_) => send(&args.admin, Method::GET, "/readyz".into(), String::new()).await,
+        Ok(found) => send_to(found, (Method::GET, "/readyz".into(), String::new()), DEADLINE).await,
         Err(not_found) => Err(not_found.into()),
     };
     match answer {
@@ -275,9 +275,16 @@ pub(super) async fn send_within(
     (method, path, body): (Method, String, String),
     deadline: Duration,
 ) -> Result<Answer, Failure> {
-    let found = find::gateway(admin, std::env::vars_os())?;
+    let found = find::gateway(admin, Asks::Anything, std::env::vars_os())?;
+    send_to(found, (method, path, body), deadline).await
+}
+
+async fn send_to(
+    found: Found,
+    asked: (Method, String, String),
+    deadline: Duration,
+) -> Result<Answer, Failure> {
     let server = found.admin.ok_or(Failure::Off)?;
-    let asked = (method, path, body);
     let answer = question(&server, found.token.as_ref(), asked, deadline).await?;
     if answer.is_of_backend {
         return Err(Failure::Front { admin: server.to_string() });

@@ -36,6 +36,15 @@ pub(super) enum NotFound {
     AnyPort,
 }
 
+/// What is asked.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Asks {
+    /// Something that only an operator may know or do.
+    Anything,
+    /// How the gateway is. Everybody may know that.
+    Health,
+}
+
 /// Looks at the flags, at the environment and, unless an address was given, at the file.
 ///
 /// A token that stands in the file is for the gateway of that file: to an address from the command
@@ -45,6 +54,7 @@ pub(super) enum NotFound {
 /// The configuration does not say where, or the token cannot be one.
 pub(super) fn gateway(
     args: &AdminArgs,
+    asks: Asks,
     env: impl Iterator<Item = (OsString, OsString)>,
 ) -> Result<Found, NotFound> {
     let mut sources = super::sources(args.config.clone(), Overrides::default(), env);
@@ -63,17 +73,23 @@ pub(super) fn gateway(
         admin: AdminConfig { listen, token, secrets_dir: _ },
         admin_cert,
     } = doors(&sources, given.is_some())?;
+    let mut is_anybody = false;
     let admin = match (&args.admin, listen) {
         (Some(ServerUrl { scheme, address }), _) => {
             let tls = match scheme {
                 Scheme::Http => None,
-                Scheme::Https => Some(client(args, None)?),
+                Scheme::Https => Some(client(args, Own::Unknown)?),
             };
             Some(Server { address: address.clone(), tls })
         }
         (None, Some(listen)) => {
             let address = reachable(listen).ok_or(NotFound::AnyPort)?;
-            let tls = admin_cert.map(|cert| client(args, Some(&cert))).transpose()?;
+            is_anybody = asks == Asks::Health && admin_cert.is_some() && args.admin_ca.is_none();
+            let own = |cert: &Path| match asks {
+                Asks::Anything => client(args, Own::File(cert)),
+                Asks::Health => client(args, Own::Whatever),
+            };
+            let tls = admin_cert.as_deref().map(own).transpose()?;
             Some(Server { address, tls })
         }
         (None, None) => None,
@@ -87,27 +103,48 @@ pub(super) fn gateway(
         }
         None => None,
     };
-    Ok(Found { admin, front, base_path, token: given.or(token) })
+    let token = given.or(token).filter(|_| !is_anybody);
+    Ok(Found { admin, front, base_path, token })
+}
+
+/// What is known of the certificate of the gateway, where no authority is named.
+#[derive(Clone, Copy, Debug)]
+enum Own<'a> {
+    Unknown,
+    /// It is in this file.
+    File(&'a Path),
+    /// It does not matter.
+    Whatever,
 }
 
 /// How a gateway is spoken to under TLS: one that shows the certificate of its configuration is it,
 /// by whatever name it is asked.
-fn client(args: &AdminArgs, configured: Option<&Path>) -> Result<ClientTls, NotFound> {
+fn client(args: &AdminArgs, configured: Own<'_>) -> Result<ClientTls, NotFound> {
     let read = |path: &Path| {
         let read = std::fs::read(path);
         read.map_err(|error| NotFound::Tls(format!("`{}` cannot be read: {error}", path.display())))
     };
     let ca = args.admin_ca.as_deref().map(read).transpose()?;
-    let own = configured.filter(|_| ca.is_none()).map(read).transpose()?;
+    let own = match configured {
+        Own::File(path) if ca.is_none() => Some((path, read(path)?)),
+        Own::File(_) | Own::Unknown | Own::Whatever => None,
+    };
     let cert = args.admin_cert.as_deref().map(read).transpose()?;
     let key = args.admin_key.as_deref().map(read).transpose()?;
     let shown = cert.as_deref().zip(key.as_deref());
     let shown = shown.map(|(certificates, key)| Shown { certificates, key });
-    let trust = match (&ca, &own) {
-        (Some(ca), _) => Trust::Authorities(ca),
-        (None, Some(own)) => Trust::Same(own),
-        (None, None) => Trust::Web,
+    let trust = match (&ca, &own, configured) {
+        (Some(ca), ..) => Trust::Authorities(ca),
+        (None, Some((_, own)), _) => Trust::Same(own),
+        (None, None, Own::Whatever) => Trust::Anybody,
+        (None, None, Own::Unknown | Own::File(_)) => Trust::Web,
     };
+    if let Some((path, own)) = &own {
+        ClientTls::new(Trust::Same(own), None, None).map_err(|what| {
+            let path = path.display();
+            NotFound::Tls(format!("the certificate of the admin listener, `{path}`, {what}"))
+        })?;
+    }
     ClientTls::new(trust, None, shown)
         .map_err(|what| NotFound::Tls(format!("a certificate or key that was given {what}")))
 }
@@ -141,6 +178,10 @@ mod tests {
     use crate::cli::args::{Cli, Verb};
 
     fn found(line: &str, env: &[(&str, &str)]) -> Result<(String, String), String> {
+        found_for(Asks::Anything, line, env)
+    }
+
+    fn found_for(asks: Asks, line: &str, env: &[(&str, &str)]) -> Result<(String, String), String> {
         let Verb::Healthcheck(args) =
             Cli::try_parse_from(format!("mooring healthcheck {line}").split_whitespace())
                 .unwrap()
@@ -149,7 +190,7 @@ mod tests {
             unreachable!("it is a health check");
         };
         let env = env.iter().map(|(name, value)| (OsString::from(name), OsString::from(value)));
-        let found = gateway(&args.admin, env).map_err(|error| error.to_string())?;
+        let found = gateway(&args.admin, asks, env).map_err(|error| error.to_string())?;
         let place = found.admin.map_or("off".to_owned(), |it| it.address.to_string());
         Ok((place, found.token.map_or(String::new(), |token| token.reveal().to_owned())))
     }
@@ -174,6 +215,23 @@ mod tests {
         assert_eq!(found(&line, &[off]), ok("off", "from-the-file"));
         let any = found(&line, &[("MOORING_ADMIN__LISTEN", "127.0.0.1:0")]);
         assert!(any.unwrap_err().contains("give --admin"));
+    }
+
+    #[test]
+    fn how_it_is_can_be_asked_while_its_certificate_is_another_or_spoilt() {
+        let file = file("[admin]\nlisten = \"127.0.0.1:9000\"\ntoken = \"secret\"\n");
+        let line = format!("--config {}", file.path().display());
+        let bad = file.path().display().to_string();
+        for (cert, told) in [("/no/such/file", "cannot be read"), (&bad, "of the admin listener")] {
+            let env = [("MOORING_ADMIN__TLS__CERT", cert), ("MOORING_ADMIN__TLS__KEY", cert)];
+            let refused = found(&line, &env).unwrap_err();
+            assert!(refused.contains(told) && refused.contains(cert), "{refused}");
+            let health = found_for(Asks::Health, &line, &env);
+            // Whoever answers is told no secret.
+            assert_eq!(health, Ok(("127.0.0.1:9000".to_owned(), String::new())), "{cert}");
+        }
+        let plain = found_for(Asks::Health, &line, &[]).unwrap();
+        assert_eq!(plain.1, "secret");
     }
 
     #[test]

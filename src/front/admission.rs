@@ -154,9 +154,18 @@ impl Admission {
     /// A new session of a user's browser: the value of its cookie.
     #[must_use]
     pub fn begin(&self, user: &User, browser: u128) -> String {
-        let signer = &self.guests.load().sessions.signer;
-        let session = Session::of(user, (rand::random(), browser), unix_millis(), signer);
+        let SessionRules { signer, ended, .. } = &self.guests.load().sessions;
+        // The clock may have gone back since he logged out everywhere.
+        let issued = ended.begins(&user.name, unix_millis());
+        let session = Session::of(user, (rand::random(), browser), issued, signer);
         session.to_text(signer)
+    }
+
+    /// True if a session of this user that begins now would not hold yet, because the clock has
+    /// gone back far since his sessions were ended.
+    #[must_use]
+    pub fn is_ahead(&self, user: &User) -> bool {
+        self.guests.load().sessions.ended.is_ahead(&user.name, unix_millis())
     }
 
     /// The session that the value of a cookie says, if it holds.

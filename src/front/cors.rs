@@ -22,6 +22,7 @@ use super::hosts::X_FORWARDED_HOST;
 use crate::body::ResponseBody;
 use crate::comfy::endpoint::{Endpoint, classify};
 use crate::config::url::OPAQUE_ORIGINS;
+use crate::config::{AuthMode, Config};
 use crate::shared::Shared;
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
@@ -81,6 +82,29 @@ struct OriginHeaders<'a> {
     host: Option<&'a str>,
     /// Known only from TLS that ends here, or from a proxy that is believed.
     scheme: Option<&'static str>,
+    way: Way,
+}
+
+/// What may have happened to the host on its way.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Way {
+    /// It is as the browser sent it.
+    Direct,
+    /// A proxy may have taken the port off, or put another there.
+    Proxied,
+}
+
+impl Way {
+    /// Only a proxy changes the port. Whoever connects from this machine may be one, and so is who
+    /// is configured as one. Where users log in the port has to be there: a browser sends a session
+    /// to all ports of a host, and a page on another one is not ours.
+    fn of(config: &Config, peer: IpAddr) -> Self {
+        let may_be_proxy = peer.to_canonical().is_loopback() || config.server.trusts(peer);
+        match config.auth.mode {
+            AuthMode::Off if may_be_proxy => Self::Proxied,
+            AuthMode::Off | AuthMode::Keys => Self::Direct,
+        }
+    }
 }
 
 impl CorsDecision {
@@ -141,7 +165,7 @@ impl<'a> OriginHeaders<'a> {
             Door::Plain => Some("http"),
             Door::Tls | Door::TlsBelow => Some("https"),
         };
-        Self { host, scheme }
+        Self { host, scheme, way: Way::of(&shared.config(), peer) }
     }
 }
 
@@ -165,7 +189,8 @@ fn is_own_host(origin: &str, sent: &OriginHeaders<'_>, site: Site) -> bool {
     let is_same_port = its_port.unwrap_or(ports(scheme))
         == our_port.unwrap_or(ports(sent.scheme.unwrap_or(scheme)));
     // Many proxies pass on the host without its port. A browser that says more is asked instead.
-    let is_cut = site == Site::Unsaid && its_port.is_some() != our_port.is_some();
+    let is_one_cut = its_port.is_some() != our_port.is_some();
+    let is_cut = sent.way == Way::Proxied && site == Site::Unsaid && is_one_cut;
     matches!(scheme, "http" | "https") && its_host == our_host && (is_same_port || is_cut)
 }
 
@@ -265,7 +290,7 @@ mod tests {
 
     #[track_caller]
     fn check(origin: &str, host: &str, expected: bool) {
-        let sent = OriginHeaders { host: Some(host), scheme: None };
+        let sent = OriginHeaders { host: Some(host), scheme: None, way: Way::Proxied };
         assert_eq!(is_own_host(origin, &sent, Site::Unsaid), expected, "{origin} {host}");
     }
 
@@ -288,11 +313,34 @@ mod tests {
     fn a_host_that_lost_its_port_is_the_same_unless_the_browser_says_more() {
         check("http://gpu.example.com:7777", "gpu.example.com", true);
         check("http://localhost", "localhost:8180", true);
-        let sent = OriginHeaders { host: Some("gw"), scheme: None };
+        let sent = OriginHeaders { host: Some("gw"), scheme: None, way: Way::Proxied };
         assert!(!is_own_host("http://gw:7777", &sent, Site::Nobody));
-        let by_tls = OriginHeaders { host: Some("gw"), scheme: Some("https") };
+        let direct = OriginHeaders { way: Way::Direct, ..sent };
+        for (origin, host) in [("http://gw:7777", "gw"), ("http://gw", "gw:8180")] {
+            let sent = OriginHeaders { host: Some(host), ..direct.clone() };
+            assert!(!is_own_host(origin, &sent, Site::Unsaid), "another port: {origin} {host}");
+        }
+        assert!(is_own_host("http://gw", &direct, Site::Unsaid));
+        let scheme = Some("https");
+        let by_tls = OriginHeaders { host: Some("gw"), scheme, way: Way::Proxied };
         assert!(!is_own_host("http://gw", &by_tls, Site::Unsaid), "both have their default port");
         assert!(is_own_host("https://gw", &by_tls, Site::Unsaid));
+    }
+
+    #[test]
+    fn a_port_is_missed_only_of_a_proxy_and_where_nobody_logs_in() {
+        let of = |mode, peer: &str, trusted: &str| {
+            let mut config = Config::for_backends(&[("a", "http://a:1")]).unwrap();
+            config.auth.mode = mode;
+            config.server.trusted_proxies = vec![trusted.parse().unwrap()];
+            Way::of(&config, peer.parse().unwrap())
+        };
+        assert_eq!(of(AuthMode::Off, "127.0.0.1", "10.0.0.0/8"), Way::Proxied);
+        assert_eq!(of(AuthMode::Off, "::ffff:127.0.0.1", "10.0.0.0/8"), Way::Proxied);
+        assert_eq!(of(AuthMode::Off, "10.1.2.3", "10.0.0.0/8"), Way::Proxied);
+        assert_eq!(of(AuthMode::Off, "192.0.2.1", "10.0.0.0/8"), Way::Direct);
+        assert_eq!(of(AuthMode::Keys, "127.0.0.1", "10.0.0.0/8"), Way::Direct);
+        assert_eq!(of(AuthMode::Keys, "10.1.2.3", "10.0.0.0/8"), Way::Direct);
     }
 
     /// What becomes of a request to the host `gw`, where two origins are allowed.
@@ -303,7 +351,7 @@ mod tests {
             request = request.header(*name, *value);
         }
         let allowed = ["https://app.example".to_owned(), "null".to_owned()];
-        let sent = OriginHeaders { host: Some("gw"), scheme: None };
+        let sent = OriginHeaders { host: Some("gw"), scheme: None, way: Way::Proxied };
         match CorsDecision::judge(&allowed, &sent, &request.body(()).unwrap()) {
             CorsDecision::Same => "same",
             CorsDecision::Allowed(_) => "allowed",

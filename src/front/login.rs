@@ -26,24 +26,28 @@ use super::html::sentence;
 use super::own_cookies::{Kept, OwnCookie};
 use super::unavailable::Reader;
 use super::{Answer, Front, bodies};
+use crate::auth::logouts::Logouts;
 use crate::auth::{Session, User};
 use crate::body::{CollectLimits, ResponseBody};
 use crate::comfy::endpoint::{Endpoint, classify};
 use crate::comfy::query::parameter;
 use crate::config::{AuthMode, BasePath};
-use crate::net::{new_id, now};
-use credentials::{Checker, Said};
+use crate::net::new_id;
+use credentials::Checker;
 use ended::EndedSessions;
 use fields::Fields;
+use finding::find;
 use form::{By, Form, Notice};
-use guesses::{GuessLimiter, Guesser};
+use guesses::GuessLimiter;
 
 mod credentials;
 pub mod ended;
 mod fields;
+mod finding;
 mod form;
 mod guesses;
 mod next;
+mod places;
 
 /// The largest form that is read, in bytes.
 const FORM_MAX: u64 = 16 << 10;
@@ -289,58 +293,11 @@ async fn try_log_in(
     }
     let user = find(front, from.peer, &parts, typed.said()?).await?;
     let location = next::checked(&typed.next, from.base).to_owned();
-    if let Some(before) = before {
-        front.logins.ended.end(&front.admission, move |ended| ended.end(&before)).await;
+    if before.is_some() || front.admission.is_ahead(&user) {
+        let change = move |ended: &mut Logouts| before.iter().for_each(|it| ended.end(it));
+        front.logins.ended.end(&front.admission, change).await;
     }
     Ok(welcome(front, visitor.door, &user, &location))
-}
-
-/// The user who is at the form, if he may guess at all.
-async fn find(
-    front: &Front,
-    peer: IpAddr,
-    parts: &http::request::Parts,
-    said: Said,
-) -> Result<Arc<User>, GatewayError> {
-    let request = Request::from_parts(parts.clone(), ());
-    let hints = IdentityHints::of(&request);
-    let server = &front.shared.config().server;
-    let address = caller::address(server, peer, &hints);
-    let door = caller::door(server, peer, &hints);
-    let guesser = known_browser(front, door, &hints, &said).unwrap_or(Guesser::at(address));
-    front.logins.guesses.guess(guesser, now()).map_err(|wait| GatewayError::TooManyGuesses {
-        seconds: u16::try_from(wait.as_secs() + 1).unwrap_or(u16::MAX),
-    })?;
-    let found = front.logins.checker.user(&front.admission, said).await;
-    match &found {
-        Ok(user) => {
-            front.logins.guesses.was_right(guesser, now());
-            info!(user = %user.name, %address, "Somebody has logged in.");
-        }
-        // What stands where a name should may be a password.
-        Err(error) => {
-            if matches!(error, GatewayError::LoginsBusy) {
-                // Nobody has looked whether it was right.
-                front.logins.guesses.was_right(guesser, now());
-            }
-            info!(%address, code = error.code(), "A login was refused.");
-        }
-    }
-    found
-}
-
-/// The browser, if this user has been let in from there before.
-fn known_browser(
-    front: &Front,
-    door: Door,
-    hints: &IdentityHints<'_>,
-    said: &Said,
-) -> Option<Guesser> {
-    let Said::Password { name, .. } = said else { return None };
-    let name = name.parse().ok()?;
-    let browser =
-        |line: &&[u8]| super::browsers::browser_of(line, &front.cookie_signer, door, Some(&name));
-    hints.cookies.iter().find_map(browser).map(|browser| Guesser::Browser(browser.number()))
 }
 
 /// A new session, and a new name of the browser.
@@ -378,7 +335,7 @@ async fn log_out(front: &Arc<Front>, from: Origin<'_>, request: &Request<Incomin
 /// Ends one session, or all of its user's that were begun until then.
 async fn end(front: &Arc<Front>, session: Arc<Session>, all_until: Option<u64>) {
     info!(user = %session.user, everywhere = all_until.is_some(), "Somebody has logged out.");
-    let change = move |ended: &mut crate::auth::logouts::Logouts| match all_until {
+    let change = move |ended: &mut Logouts| match all_until {
         // The clock may have gone back a little since the session was begun.
         Some(until) => ended.end_all(&session.user, until.max(session.issued)),
         None => ended.end(&session),

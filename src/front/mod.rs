@@ -85,6 +85,7 @@ pub mod route;
 pub mod self_service;
 mod service;
 pub mod session_cookie;
+pub mod shares;
 pub mod stale_cache;
 pub mod stand_in;
 mod state;

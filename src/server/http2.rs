@@ -52,13 +52,14 @@ const PONG_WITHIN: Duration = Duration::from_secs(20);
 /// How long a client may take to end a connection that it was told to leave.
 const GOODBYE: Duration = Duration::from_secs(5);
 
-/// Serves a connection to its end.
+/// Serves a connection to its end. `deadline` is that of its first request, which began with the
+/// handshake.
 pub async fn serve(
     conn: Buffered,
     peer: SocketAddr,
     service: &impl Service,
     limits: ConnectionLimits,
-    (tasks, stopping): (&Tasks, &mut Stopping<'_>),
+    (mut deadline, tasks, stopping): (Deadline, &Tasks, &mut Stopping<'_>),
 ) {
     let (wire, activity) = (Wire::of(&conn), Arc::new(Activity::new()));
     let answer = service_fn(|request: Request<Incoming>| {
@@ -76,7 +77,6 @@ pub async fn serve(
     let each = OnTasks { tasks: tasks.clone(), patience: limits.stall_timeout };
     let connection = builder(each, limits).serve_connection(TokioIo::new(conn), answer);
     let mut connection = std::pin::pin!(connection);
-    let mut deadline = Deadline::after(limits.header_timeout);
     let mut is_leaving = false;
     let ended = poll_fn(|cx| {
         loop {

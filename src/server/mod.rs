@@ -260,8 +260,8 @@ async fn serve(
         };
         conn.stream.give_up_stalled_writes_after(limits.stall_timeout);
         if conn.stream.speaks_http2() {
-            let tasks = (&tasks, &mut stopping);
-            return Box::pin(http2::serve(conn, peer, &service, limits, tasks)).await;
+            let until = (heads.deadline, &tasks, &mut stopping);
+            return Box::pin(http2::serve(conn, peer, &service, limits, until)).await;
         }
     }
     let mut passthrough = service.passthrough(peer.ip(), limits);

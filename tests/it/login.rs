@@ -511,7 +511,7 @@ async fn a_socket_by_a_session_is_for_pages_of_ours_alone() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_ends_a_session_closes_its_sockets() {
     let with = |users: &UserTable, user: User| users.with(user).unwrap();
-    for what in ["logout", "everywhere", "removal", "generation", "password", "age"] {
+    for what in ["logout", "everywhere", "removal", "generation", "password", "by hand", "age"] {
         let folder = tempfile::tempdir().unwrap();
         let world = world_of(&folder, |config| {
             if what == "age" {
@@ -548,6 +548,11 @@ async fn what_ends_a_session_closes_its_sockets() {
                 let password = Some(PasswordHash::of("another one").unwrap());
                 with(users, User { generation: 2, password, ..before.as_ref().clone() })
             }),
+            // Somebody has changed the file himself, and left the generation as it was.
+            "by hand" => change(&folder, |users| {
+                let password = Some(PasswordHash::of("another one").unwrap());
+                with(users, User { password, ..before.as_ref().clone() })
+            }),
             _ => {}
         }
         is_barred(socket).await;
@@ -561,8 +566,44 @@ async fn what_ends_a_session_closes_its_sockets() {
         }
         // Who comes back is another session, where he may come back.
         let again = Browser::new(&world).log_in("ada", ADA).await.status;
-        assert_eq!(again, if matches!(what, "removal" | "password") { 401 } else { 303 }, "{what}");
+        assert_eq!(
+            again,
+            if matches!(what, "removal" | "password" | "by hand") { 401 } else { 303 },
+            "{what}"
+        );
     }
+}
+
+/// Each way of answering ends what has no end of its own when the session is too old.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_that_is_too_old_gets_no_more_of_a_long_answer() {
+    const LENGTH: u64 = 1 << 40;
+    let of = |passthrough| async move {
+        let world = world(|config| {
+            config.server.passthrough = passthrough;
+            config.auth.session_lifetime = Duration::from_secs(5);
+        })
+        .await;
+        let mut ada = Browser::new(&world);
+        let page = ada.open("/").await;
+        assert_eq!(ada.submit(&page, &[("key", "key-of-ada")]).await.status, 303);
+        let (host, port) = (world.front.ip().to_string(), world.front.port());
+        let mut stream = network().connect(&host, port).await.unwrap();
+        let line = ada.cookie_line();
+        let request = format!(
+            "GET /sim/blob?bytes={LENGTH} HTTP/1.1\r\nHost: {}\r\nCookie: {line}\r\n\r\n",
+            world.front
+        );
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut piece = vec![0; 64 << 10];
+        assert_ne!(soon("its beginning", stream.read(&mut piece)).await.unwrap(), 0);
+        assert!(piece.starts_with(b"HTTP/1.1 200 "), "{passthrough:?}");
+        let ended = async { while matches!(stream.read(&mut piece).await, Ok(1..)) {} };
+        soon("its end", ended).await;
+        assert!(world.sim("a").blob_bytes() < LENGTH, "{passthrough:?}");
+        assert_eq!(ada.open("/").await.status, 401, "{passthrough:?}");
+    };
+    tokio::join!(of(OnOff::On), of(OnOff::Off));
 }
 
 /// A session is ended for good, and others outlive a restart.
@@ -744,6 +785,41 @@ async fn a_login_leads_nowhere_but_to_pages_of_ours() {
         let answer = ada.submit(&page, &[("key", "key-of-ada")]).await;
         assert_eq!((answer.status, answer.header("location")), (303, "/"), "{next}");
     }
+}
+
+/// A link of another page opens the form, and says nothing of where it leads.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_foreign_page_does_not_say_where_a_login_leads() {
+    let world = world(|_| ()).await;
+    for (site, next, leads) in [
+        ("same-origin", "/queue?x=1", "/queue?x=1"),
+        ("none", "/queue?x=1", "/queue?x=1"),
+        ("cross-site", "", "/"),
+        ("same-site", "", "/"),
+    ] {
+        let mut ada = Browser::new(&world);
+        let said = [PAGE, ("sec-fetch-site", site), ("sec-fetch-mode", "navigate")];
+        let page = ada.ask(Method::GET, "/-/login?next=%2Fqueue%3Fx%3D1", &said, "").await;
+        assert_eq!((page.status, hidden(&page.text(), "next")), (200, next), "{site}");
+        let answer = ada.submit(&page, &[("key", "key-of-ada")]).await;
+        assert_eq!((answer.status, answer.header("location")), (303, leads), "{site}");
+    }
+}
+
+/// Whoever is behind one address with those who guess comes in with his key.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn wrong_guesses_of_neighbours_keep_no_key_out() {
+    let world = world(|_| ()).await;
+    let mut eve = Browser::new(&world);
+    let page = eve.open("/").await;
+    let mut statuses = Vec::new();
+    for _ in 0..6 {
+        statuses.push(eve.submit(&page, &[("key", "key-of-eve")]).await.status);
+    }
+    assert_eq!(statuses, [401, 401, 401, 401, 401, 429]);
+    let mut ada = Browser::new(&world);
+    let page = ada.open("/").await;
+    assert_eq!(ada.submit(&page, &[("key", "key-of-ada")]).await.status, 303);
 }
 
 /// A key that signs sessions where the configuration says so.

@@ -4,15 +4,15 @@ use std::sync::Arc;
 
 use tokio::sync::Semaphore;
 
+use super::places::{Asker, Places};
 use crate::auth::{User, UserTable};
 use crate::front::admission::Admission;
 use crate::front::error::GatewayError;
 
-/// How many passwords are hashed at one time: each takes 19 MiB and a core.
-const HASHED_MAX: usize = 2;
-
-/// How many wait for that.
-const WAITING_MAX: usize = 64;
+/// How many passwords are hashed at one time, of strangers and of known browsers: each takes 19 MiB
+/// and a core.
+const STRANGERS_MAX: usize = 2;
+const KNOWN_MAX: usize = 1;
 
 /// What somebody says of himself.
 #[derive(Clone, Eq, PartialEq)]
@@ -21,17 +21,28 @@ pub(super) enum Said {
     Password { name: String, password: String },
 }
 
+/// Whose key it is, if it is one.
+#[must_use]
+pub(super) fn by_key(users: &UserTable, said: &Said) -> Option<Arc<User>> {
+    match said {
+        Said::Key(key) => users.by_key(key.as_bytes()).cloned(),
+        Said::Password { .. } => None,
+    }
+}
+
 /// Checks passwords, few at a time and off the threads that answer others.
 #[derive(Debug)]
 pub(super) struct Checker {
-    hashing: Arc<Semaphore>,
-    waiting: Semaphore,
+    strangers: Arc<Semaphore>,
+    known: Arc<Semaphore>,
+    places: Places,
 }
 
 impl Default for Checker {
     fn default() -> Self {
-        let (hashing, waiting) = (Semaphore::new(HASHED_MAX), Semaphore::new(WAITING_MAX));
-        Self { hashing: Arc::new(hashing), waiting }
+        let (strangers, known) = (Semaphore::new(STRANGERS_MAX), Semaphore::new(KNOWN_MAX));
+        let (strangers, known) = (Arc::new(strangers), Arc::new(known));
+        Self { strangers, known, places: Places::default() }
     }
 }
 
@@ -45,15 +56,13 @@ impl Checker {
         &self,
         admission: &Admission,
         said: Said,
+        asker: &Asker,
     ) -> Result<Arc<User>, GatewayError> {
         let users = admission.users();
         match said {
-            Said::Key(key) => {
-                let user = users.by_key(key.as_bytes()).cloned();
-                user.ok_or(GatewayError::BadLogin)
-            }
+            Said::Key(_) => by_key(&users, &said).ok_or(GatewayError::BadLogin),
             Said::Password { name, password } => {
-                let user = self.by_password(&users, &name, password).await?;
+                let user = self.by_password(&users, (&name, password), asker).await?;
                 // The users may have been changed while it was checked.
                 let is_there = admission.users().still_has(&user);
                 if is_there { Ok(user) } else { Err(GatewayError::BadLogin) }
@@ -64,15 +73,19 @@ impl Checker {
     async fn by_password(
         &self,
         users: &UserTable,
-        name: &str,
-        password: String,
+        (name, password): (&str, String),
+        asker: &Asker,
     ) -> Result<Arc<User>, GatewayError> {
         let user = name.parse().ok().and_then(|name| users.get(&name)).cloned();
         let kept = user.as_ref().and_then(|user| user.password.clone());
         let has_one = kept.is_some();
         let asked = kept.unwrap_or_else(|| users.some_password());
-        let _place = self.waiting.try_acquire().map_err(|_| GatewayError::LoginsBusy)?;
-        let permit = Arc::clone(&self.hashing).acquire_owned().await;
+        let _place = self.places.take(asker).ok_or(GatewayError::LoginsBusy)?;
+        let hashing = match asker {
+            Asker::Known(_) => &self.known,
+            Asker::In(_) => &self.strangers,
+        };
+        let permit = Arc::clone(hashing).acquire_owned().await;
         // It ends with the work, also if nobody waits for that any more.
         let is_right = tokio::task::spawn_blocking(move || {
             let is_right = asked.is_of(password.as_bytes());
@@ -86,6 +99,7 @@ impl Checker {
 
 #[cfg(test)]
 mod tests {
+    use super::super::places::PLACES;
     use super::*;
     use crate::auth::Role;
     use crate::auth::key::KeyHash;
@@ -119,7 +133,10 @@ mod tests {
             (Said::Key("key-of-ada".to_owned()), "ada"),
             (Said::Key("key-of-bob".to_owned()), "bob"),
         ] {
-            assert_eq!(checker.user(&admission, said).await.unwrap().name.as_str(), who);
+            assert_eq!(
+                checker.user(&admission, said, &stranger(0)).await.unwrap().name.as_str(),
+                who
+            );
         }
         for said in [
             password("ada", "wrong horse"),
@@ -132,26 +149,36 @@ mod tests {
             Said::Key("correct horse".to_owned()),
             Said::Key(String::new()),
         ] {
-            let refused = checker.user(&admission, said).await;
+            let refused = checker.user(&admission, said, &stranger(0)).await;
             assert!(matches!(refused, Err(GatewayError::BadLogin)));
         }
+    }
+
+    fn stranger(network: u8) -> Asker {
+        Asker::at([10, 0, network, 1].into())
     }
 
     #[tokio::test]
     async fn who_comes_when_too_many_wait_is_asked_to_come_again() {
         let (checker, admission) = (Checker::default(), admission());
-        let held = Arc::clone(&checker.hashing).acquire_many_owned(2).await.unwrap();
-        let waiting = (0..WAITING_MAX).map(|_| checker.user(&admission, password("ada", "x")));
-        let mut waiting: Vec<_> = waiting.map(Box::pin).collect();
+        let held = Arc::clone(&checker.strangers).acquire_many_owned(2).await.unwrap();
+        let networks: Vec<Asker> = (0..8).map(stranger).collect();
+        let ask =
+            |at: usize| Box::pin(checker.user(&admission, password("ada", "x"), &networks[at % 8]));
+        let mut waiting: Vec<_> = (0..PLACES).map(ask).collect();
         let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
         for each in &mut waiting {
             assert!(each.as_mut().poll(&mut cx).is_pending());
         }
-        let refused = checker.user(&admission, password("ada", "x")).await;
+        let other = stranger(9);
+        let refused = checker.user(&admission, password("ada", "x"), &other).await;
         assert!(matches!(refused, Err(GatewayError::LoginsBusy)));
-        // A key costs nothing, and who has left makes room.
-        assert!(checker.user(&admission, Said::Key("key-of-ada".to_owned())).await.is_ok());
+        // A browser from which she came before waits for none of them, and a key costs nothing.
+        let (ada, right) = (Asker::Known("ada".parse().unwrap()), password("ada", "correct horse"));
+        assert!(checker.user(&admission, right.clone(), &ada).await.is_ok());
+        assert!(checker.user(&admission, Said::Key("key-of-ada".to_owned()), &other).await.is_ok());
+        // Who has left makes room.
         drop((waiting, held));
-        assert!(checker.user(&admission, password("ada", "correct horse")).await.is_ok());
+        assert!(checker.user(&admission, right, &other).await.is_ok());
     }
 }

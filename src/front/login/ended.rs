@@ -1,6 +1,6 @@
 //! Sessions that their users have ended, kept in `state.dir`: a restart brings none of them back.
 
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use tracing::warn;
 
+use crate::auth::file::lock;
 use crate::auth::logouts::Logouts;
 use crate::front::admission::Admission;
 use crate::lock::{Lock, rank};
@@ -28,7 +29,8 @@ impl EndedSessions {
     #[must_use]
     pub fn kept_in(dir: Option<&Path>) -> Arc<Self> {
         let path = dir.map(|dir| dir.join(FILE));
-        let latest = path.as_deref().map(read).unwrap_or_default();
+        let mut latest = path.as_deref().map(kept).unwrap_or_default();
+        latest.forget(unix_millis());
         Arc::new(Self { path, latest: Lock::new(latest) })
     }
 
@@ -52,31 +54,54 @@ impl EndedSessions {
             latest.forget(unix_millis());
             admission.replace_ended(&Arc::new(latest.clone()));
             let Some(path) = &this.path else { return };
-            if let Err(error) = write(path, &latest.to_text()) {
+            if let Err(error) = save(path, &mut latest) {
                 let path = path.display();
                 warn!(%path, %error, "A logout could not be saved: a restart would undo it.");
             }
+            admission.replace_ended(&Arc::new(latest.clone()));
         });
         let _ = done.await;
     }
 }
 
-/// What cannot be read ends nothing: the sessions that were in it hold until they are too old.
-fn read(path: &Path) -> Logouts {
-    let text = match fs::read_to_string(path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Logouts::default(),
-        Err(error) => {
-            let path = path.display();
-            warn!(%path, %error, "Logouts cannot be read: ended sessions may hold again.");
-            return Logouts::default();
-        }
-    };
-    Logouts::parse(&text).unwrap_or_else(|line| {
+/// What a file has. What cannot be read of it ends nothing: the sessions that were in it hold until
+/// they are too old.
+fn kept(path: &Path) -> Logouts {
+    let (logouts, bad) = read(path).unwrap_or_else(|error| {
         let path = path.display();
-        warn!(%path, line, "Logouts are damaged: ended sessions may hold again.");
-        Logouts::default()
-    })
+        warn!(%path, %error, "Logouts cannot be read: ended sessions may hold again.");
+        Default::default()
+    });
+    if let Some(line) = bad.first() {
+        let (path, bad) = (path.display(), bad.len());
+        warn!(%path, line, bad, "Lines with logouts are damaged: those sessions may hold again.");
+    }
+    logouts
+}
+
+fn read(path: &Path) -> io::Result<(Logouts, Vec<usize>)> {
+    match fs::read(path) {
+        // A line that is no text is no logout either, and costs no other line.
+        Ok(bytes) => Ok(Logouts::parse(&String::from_utf8_lossy(&bytes))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Default::default()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Writes what is known here, and what another process has written meanwhile.
+fn save(path: &Path, latest: &mut Logouts) -> io::Result<()> {
+    let folder = path.parent().map(File::open).transpose()?;
+    // Freed when the folder is closed.
+    if let Some(folder) = &folder
+        && !lock(folder)?
+    {
+        return Err(io::Error::other("somebody else has been writing in its folder for 10 s"));
+    }
+    // What cannot be read now could not be read at a start either.
+    let (others, _bad) = read(path).unwrap_or_default();
+    latest.merge(others);
+    latest.forget(unix_millis());
+    write(path, &latest.to_text())
 }
 
 /// Whole or not at all, and for nobody else to read.
@@ -99,7 +124,7 @@ mod tests {
 
     fn session(id: u128) -> Session {
         let (user, issued) = ("ada".parse().unwrap(), unix_millis());
-        Session { id, browser: 1, user, generation: 1, issued, signed_by: 0 }
+        Session { id, browser: 1, user, user_mark: 1, issued, signed_by: 0 }
     }
 
     #[tokio::test]
@@ -118,6 +143,39 @@ mod tests {
         assert_eq!(names, [FILE]);
         fs::write(folder.path().join(FILE), "nonsense").unwrap();
         assert_eq!(EndedSessions::kept_in(Some(folder.path())).now(), Logouts::default());
+    }
+
+    #[tokio::test]
+    async fn a_damaged_line_costs_no_other_and_two_processes_lose_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(FILE);
+        let mut kept = Logouts::default();
+        kept.end(&session(1));
+        let text = kept.to_text().into_bytes();
+        fs::write(&path, [&b"\xff\xfe\n"[..], text.as_slice(), b"one ada"].concat()).unwrap();
+        let config = AuthConfig::keys(UserTable::default());
+        let process = || {
+            let ended = EndedSessions::kept_in(Some(folder.path()));
+            let admission = Admission::new(&config, CookieSigner::new(), ended.now());
+            (ended, admission)
+        };
+        let ((one, of_one), (other, of_other)) = (process(), process());
+        one.end(&of_one, |it| it.end(&session(2))).await;
+        other.end(&of_other, |it| it.end(&session(3))).await;
+        assert!((1..=3).all(|id| other.now().has_ended(&session(id))));
+        let (again, bad) = read(&path).unwrap();
+        assert!((1..=3).all(|id| again.has_ended(&session(id))) && bad.is_empty());
+    }
+
+    #[test]
+    fn a_logout_of_a_time_to_come_shuts_nobody_out_after_a_start() {
+        let folder = tempfile::tempdir().unwrap();
+        let (ada, ahead) = ("ada".parse().unwrap(), unix_millis() + 3_600_000);
+        let mut kept = Logouts::default();
+        kept.end_all(&ada, ahead);
+        fs::write(folder.path().join(FILE), kept.to_text()).unwrap();
+        let now = EndedSessions::kept_in(Some(folder.path())).now();
+        assert!(!now.is_ahead(&ada, unix_millis()));
     }
 
     #[tokio::test]

@@ -6,9 +6,10 @@
 //! guess from his address, he comes in ("Device cookies", OWASP).
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+use crate::front::shares::holder;
 use crate::lock::{Lock, rank};
 use crate::net::now;
 use crate::routing::token_bucket::{Rate, TokenBucket};
@@ -34,13 +35,7 @@ pub(super) enum Guesser {
 impl Guesser {
     #[must_use]
     pub(super) fn at(address: IpAddr) -> Self {
-        Self::Address(match address.to_canonical() {
-            IpAddr::V4(address) => address.into(),
-            IpAddr::V6(address) => {
-                let network = u128::from(address) >> 64 << 64;
-                Ipv6Addr::from(network).into()
-            }
-        })
+        Self::Address(holder(address))
     }
 }
 

@@ -70,6 +70,11 @@ pub(super) fn certificate(bad: &CertificateError) -> String {
         CertificateError::UnknownIssuer => {
             "nobody who is trusted has issued its certificate: `ca` names who is".to_owned()
         }
+        CertificateError::ApplicationVerificationFailure => {
+            "it shows another certificate than the one in its file: it may not have read a renewed \
+             one yet, or the file is not its own"
+                .to_owned()
+        }
         CertificateError::BadSignature => {
             "it was not issued by the authority of `ca` that has the name of its issuer".to_owned()
         }

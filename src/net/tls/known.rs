@@ -123,7 +123,8 @@ impl ServerCertVerifier for Verifier {
             Demand::Same(certificate) if certificate == end_entity => {
                 Ok(ServerCertVerified::assertion())
             }
-            Demand::Same(_) => Err(CertificateError::UnknownIssuer.into()),
+            // Nothing else is refused with this, so its words can be for this alone.
+            Demand::Same(_) => Err(CertificateError::ApplicationVerificationFailure.into()),
             Demand::Nothing => Ok(ServerCertVerified::assertion()),
         }
     }

@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -81,16 +81,43 @@ pub(super) fn waits_meanwhile<T>(poll: impl FnOnce() -> T) -> (T, Option<Waits>)
     (polled, SAID.take())
 }
 
+/// The most that is handed over at once, in bytes: what a frame of HTTP/2 has unless both sides
+/// agree on more (RFC 9113 section 6.5.2).
+const PIECE_MAX: usize = 16 << 10;
+
 /// The body of an answer: its request is open until it is let go of.
+///
+/// It gives its data in small pieces. hyper asks for the next one when the client has taken the one
+/// before, but takes a piece of any size: of a whole file in one piece nobody would know whether
+/// its client takes it, and its request would seem to be over.
 #[derive(Debug)]
 pub(super) struct Tracked {
     body: ResponseBody,
+    /// What it has given and was not asked for yet.
+    rest: Bytes,
     _begun: Begun,
 }
 
 impl Tracked {
     pub(super) fn new(body: ResponseBody, begun: Begun) -> Self {
-        Self { body, _begun: begun }
+        Self { body, rest: Bytes::new(), _begun: begun }
+    }
+
+    fn poll_piece(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if self.rest.is_empty() {
+            match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) => self.rest = data,
+                    Err(trailers) => return Poll::Ready(Some(Ok(trailers))),
+                },
+                end @ (Some(Err(_)) | None) => return Poll::Ready(end),
+            }
+        }
+        let piece = self.rest.split_to(self.rest.len().min(PIECE_MAX));
+        Poll::Ready(Some(Ok(Frame::data(piece))))
     }
 }
 
@@ -102,22 +129,31 @@ impl Body for Tracked {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let polled = Pin::new(&mut self.get_mut().body).poll_frame(cx);
+        let polled = self.get_mut().poll_piece(cx);
         SAID.set(Some(if polled.is_ready() { Waits::ForClient } else { Waits::ForServer }));
         polled
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.rest.is_empty() && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        let (rest, of_body) = (self.rest.len() as u64, self.body.size_hint());
+        let mut hint = SizeHint::new();
+        hint.set_lower(of_body.lower() + rest);
+        if let Some(upper) = of_body.upper() {
+            hint.set_upper(upper + rest);
+        }
+        hint
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt as _;
+    use http_body_util::BodyExt as _;
+
     use super::*;
 
     #[test]
@@ -129,5 +165,25 @@ mod tests {
         assert_eq!(activity.idle_since(), None);
         drop(other);
         assert!(activity.has_begun() && activity.idle_since() >= Some(activity.opened));
+    }
+
+    #[tokio::test]
+    async fn a_whole_file_is_handed_over_in_pieces_and_its_request_is_open_meanwhile() {
+        let file: Vec<u8> = (0..100_000_u32).map(|at| at.to_be_bytes()[3]).collect();
+        let activity = Arc::new(Activity::new());
+        let mut body = Tracked::new(ResponseBody::whole(file.clone()), activity.begin());
+        let mut read = Vec::new();
+        while !body.is_end_stream() {
+            assert_eq!(body.size_hint().exact(), Some((file.len() - read.len()) as u64));
+            assert_eq!(activity.idle_since(), None);
+            let (frame, waits) = waits_meanwhile(|| body.frame().now_or_never());
+            assert_eq!(waits, Some(Waits::ForClient));
+            let piece = frame.flatten().unwrap().unwrap().into_data().unwrap();
+            assert!((1..=PIECE_MAX).contains(&piece.len()), "{}", piece.len());
+            read.extend_from_slice(&piece);
+        }
+        assert_eq!(read, file);
+        drop(body);
+        assert!(activity.idle_since().is_some());
     }
 }

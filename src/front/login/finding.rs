@@ -1,0 +1,80 @@
+//! Who is at the form, and may he guess?
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use http::Request;
+use tracing::info;
+
+use super::credentials::{Said, by_key};
+use super::guesses::Guesser;
+use super::places::Asker;
+use crate::auth::User;
+use crate::front::Front;
+use crate::front::browsers::browser_of;
+use crate::front::caller::{self, Door, IdentityHints};
+use crate::front::error::GatewayError;
+use crate::net::now;
+
+/// The user who is at the form, if he may guess at all.
+pub(super) async fn find(
+    front: &Front,
+    peer: IpAddr,
+    parts: &http::request::Parts,
+    said: Said,
+) -> Result<Arc<User>, GatewayError> {
+    let request = Request::from_parts(parts.clone(), ());
+    let hints = IdentityHints::of(&request);
+    let server = &front.shared.config().server;
+    let address = caller::address(server, peer, &hints);
+    // Nobody guesses a key of 256 bits: whoever has one is not kept out by others at his address.
+    let by_key = by_key(&front.admission.users(), &said);
+    let found = match by_key {
+        Some(user) => Ok(user),
+        None => {
+            let door = caller::door(server, peer, &hints);
+            let known = known_browser(front, door, &hints, &said);
+            let (guesser, asker) = known.unwrap_or((Guesser::at(address), Asker::at(address)));
+            guess(front, (guesser, asker), said).await
+        }
+    };
+    match &found {
+        Ok(user) => info!(user = %user.name, %address, "Somebody has logged in."),
+        Err(GatewayError::TooManyGuesses { .. }) => {}
+        // What stands where a name should may be a password.
+        Err(error) => info!(%address, code = error.code(), "A login was refused."),
+    }
+    found
+}
+
+/// Checks what somebody says of himself, who may not be wrong too often.
+async fn guess(
+    front: &Front,
+    (guesser, asker): (Guesser, Asker),
+    said: Said,
+) -> Result<Arc<User>, GatewayError> {
+    let guesses = &front.logins.guesses;
+    guesses.guess(guesser, now()).map_err(|wait| GatewayError::TooManyGuesses {
+        seconds: u16::try_from(wait.as_secs() + 1).unwrap_or(u16::MAX),
+    })?;
+    let found = front.logins.checker.user(&front.admission, said, &asker).await;
+    // Of one for whom there was no place nobody has looked whether he was right.
+    if matches!(found, Ok(_) | Err(GatewayError::LoginsBusy)) {
+        guesses.was_right(guesser, now());
+    }
+    found
+}
+
+/// The browser, if this user has been let in from there before.
+fn known_browser(
+    front: &Front,
+    door: Door,
+    hints: &IdentityHints<'_>,
+    said: &Said,
+) -> Option<(Guesser, Asker)> {
+    let Said::Password { name, .. } = said else { return None };
+    let name = name.parse().ok()?;
+    let browser = |line: &&[u8]| browser_of(line, &front.cookie_signer, door, Some(&name));
+    let browser = hints.cookies.iter().find_map(browser)?;
+    Some((Guesser::Browser(browser.number()), Asker::Known(name)))
+}
