@@ -24,6 +24,8 @@ pub(crate) enum TelemetryError {
     Level(#[source] ParseError),
     #[error("the log has been set up already")]
     Twice(#[from] TryInitError),
+    #[error("{FILTER_VARIABLE} is set, and goes over it")]
+    Overridden,
     #[error("the log level can no longer be changed")]
     Reload(#[from] reload::Error),
 }
@@ -47,20 +49,36 @@ pub(crate) fn init(config: &LogConfig) -> Result<SetLevel, TelemetryError> {
             let log = log.json().flatten_event(true).with_filter_reloading();
             let handle = log.reload_handle();
             log.finish().try_init()?;
-            Ok(Box::new(move |config| Ok(handle.reload(filter_of_process(config)?)?)))
+            Ok(Box::new(move |config| {
+                Ok(handle.reload(next_filter(config, variable().as_deref())?)?)
+            }))
         }
         LogFormat::Text => {
             let log = log.fmt_fields(debug_fn(write_field).delimited(" "));
             let log = log.with_ansi(wants_colors()).with_filter_reloading();
             let handle = log.reload_handle();
             log.finish().try_init()?;
-            Ok(Box::new(move |config| Ok(handle.reload(filter_of_process(config)?)?)))
+            Ok(Box::new(move |config| {
+                Ok(handle.reload(next_filter(config, variable().as_deref())?)?)
+            }))
         }
     }
 }
 
 fn filter_of_process(config: &LogConfig) -> Result<EnvFilter, TelemetryError> {
-    filter(config, std::env::var(FILTER_VARIABLE).ok().as_deref())
+    filter(config, variable().as_deref())
+}
+
+/// What is logged after a reload, if the configuration says that.
+fn next_filter(config: &LogConfig, variable: Option<&str>) -> Result<EnvFilter, TelemetryError> {
+    match variable.filter(|text| !text.is_empty()) {
+        Some(_) => Err(TelemetryError::Overridden),
+        None => filter(config, None),
+    }
+}
+
+fn variable() -> Option<String> {
+    std::env::var(FILTER_VARIABLE).ok()
 }
 
 fn filter(config: &LogConfig, variable: Option<&str>) -> Result<EnvFilter, TelemetryError> {
@@ -174,5 +192,14 @@ mod tests {
         check(Some(""), Ok("warn"));
         check(Some("mooring=debug"), Ok("mooring=debug"));
         check(Some("mooring=loud"), Err("`mooring=loud` in RUST_LOG is not a log filter"));
+    }
+
+    #[test]
+    fn a_reload_that_the_variable_keeps_from_the_log_says_so() {
+        let config = LogConfig { format: LogFormat::Text, level: "warn".to_owned() };
+        let next = |variable| next_filter(&config, variable).map_err(|error| error.to_string());
+        assert_eq!(next(None).unwrap().to_string(), "warn");
+        assert_eq!(next(Some("")).unwrap().to_string(), "warn");
+        assert_eq!(next(Some("info")).unwrap_err(), "RUST_LOG is set, and goes over it");
     }
 }

@@ -59,7 +59,7 @@ async fn add(
     body: Bytes,
 ) -> Reply {
     let Ok(given) = serde_json::from_slice::<Value>(&body) else {
-        return error(StatusCode::BAD_REQUEST, "the body is not JSON");
+        return bad_request("the body is not JSON");
     };
     let settings = match checked(&sessions, &name, &given).await {
         Ok(settings) => settings,
@@ -126,7 +126,7 @@ async fn remove(
     let is_forced = query.drain.as_deref() == Some("force");
     let wait = match wait_of(query.drain.as_deref().filter(|_| !is_forced)) {
         Ok(wait) => wait,
-        Err(reply) => return reply,
+        Err(BadWait) => return bad_request(&format!("`drain` is `force`, or {A_WAIT}")),
     };
     let backend = match sessions.remove_backend(&name, &peer.0.to_string()) {
         Ok(Some(backend)) => backend,
@@ -214,14 +214,14 @@ async fn drain(
     };
     let wait = match wait_of(query.wait.as_deref()) {
         Ok(wait) => wait.unwrap_or_default(),
-        Err(reply) => return reply,
+        Err(BadWait) => return bad_request(&format!("`wait` is {A_WAIT}")),
     };
     let word = match drained_by(&query, wait, peer) {
         Ok(word) => word,
-        Err(bad) => return error(StatusCode::BAD_REQUEST, &bad),
+        Err(bad) => return bad_request(&bad),
     };
     let (state, said) = backend.said();
-    if word.drains_further(state, said.as_ref()) {
+    if word.drains_further(state, said.as_ref(), backend.seen_since()) {
         // Only `off` is ever refused.
         let _ = control::set_state(&sessions, &backend, word, Force::Safe);
     }
@@ -290,16 +290,23 @@ async fn until_drained(sessions: &Sessions, backend: &Backend, until: Instant) -
     }
 }
 
+/// It is no wait.
+struct BadWait;
+
+/// What a wait is, in words.
+const A_WAIT: &str = "a duration such as 10m, and 24h at most";
+
 /// How long is to be waited, if that was said.
-fn wait_of(text: Option<&str>) -> Result<Option<Duration>, Reply> {
+fn wait_of(text: Option<&str>) -> Result<Option<Duration>, BadWait> {
     let Some(text) = text else { return Ok(None) };
     match config::duration(text) {
         Ok(wait) if wait <= WAIT_MAX => Ok(Some(wait)),
-        Ok(_) | Err(_) => {
-            let message = "a wait is a duration such as 10m, and 24h at most";
-            Err(error(StatusCode::BAD_REQUEST, message))
-        }
+        Ok(_) | Err(_) => Err(BadWait),
     }
+}
+
+fn bad_request(message: &str) -> Reply {
+    error(StatusCode::BAD_REQUEST, message)
 }
 
 fn not_changed(why: &NotChanged) -> Reply {

@@ -25,8 +25,9 @@ impl Config {
     /// What a caller from this place may do who does not say who they are.
     #[must_use]
     pub fn nameless(&self, from: Place) -> Nameless {
+        let listens = self.server.listen.ip().to_canonical();
         let by_place = match from {
-            Place::ThisMachine if self.server.listen.ip().is_loopback() => Nameless::ById,
+            Place::ThisMachine if listens.is_loopback() => Nameless::ById,
             Place::ThisMachine | Place::Elsewhere => Nameless::None,
         };
         self.isolation.nameless.unwrap_or(by_place)

@@ -31,7 +31,7 @@ fn listeners(config: &Config, notes: &mut Notes) {
         notes.report(notes.written(&keys), what);
     }
     let keys = ["admin.listen", "admin.token", "admin.token_file"];
-    if notes.are_good(&keys) && !admin.ip().is_loopback() && config.admin.token.is_none() {
+    if notes.are_good(&keys) && is_for_others(admin) && config.admin.token.is_none() {
         let what =
             format!("other hosts can connect to {admin}: set `admin.token` or `admin.token_file`");
         notes.report("admin.listen", what);
@@ -42,9 +42,8 @@ fn listeners(config: &Config, notes: &mut Notes) {
 /// default is not enough.
 fn auth(config: &Config, notes: &mut Notes) {
     let listen = config.server.listen;
-    let is_for_others = !listen.ip().to_canonical().is_loopback();
     let keys = ["server.listen", "auth.mode"];
-    if notes.are_good(&keys) && is_for_others && !notes.has_written("auth.mode") {
+    if notes.are_good(&keys) && is_for_others(listen) && !notes.has_written("auth.mode") {
         let what = format!(
             "other hosts can connect to {listen}: set `auth.mode` to \"keys\" to let in only users \
              with their own keys, or to \"off\" to let in everybody who can connect"
@@ -65,10 +64,16 @@ fn hosts(config: &Config, notes: &mut Notes) {
     }
 }
 
+/// True if other hosts can connect to it. `::ffff:127.0.0.1` is loopback, as `127.0.0.1` is.
+fn is_for_others(listen: SocketAddr) -> bool {
+    !listen.ip().to_canonical().is_loopback()
+}
+
 /// True if the two sockets would conflict. Port 0 is a different port each time.
 fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
-    let is_any = a.ip().is_unspecified() || b.ip().is_unspecified();
-    a.port() != 0 && a.port() == b.port() && (is_any || a.ip() == b.ip())
+    let (one, other) = (a.ip().to_canonical(), b.ip().to_canonical());
+    let is_any = one.is_unspecified() || other.is_unspecified();
+    a.port() != 0 && a.port() == b.port() && (is_any || one == other)
 }
 
 fn limits(config: &Config, notes: &mut Notes) {

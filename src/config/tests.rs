@@ -249,6 +249,12 @@ fn whoever_listens_for_others_has_said_who_may_come_in() {
     {
         assert!(of(own, &[], &[]).is_ok(), "{own} is this host's alone");
     }
+    // The admin listener is judged by the same rule.
+    let admin = |listen: &str| load_all(TWO, &[], &[], &[("admin.listen", listen)]);
+    assert!(admin("[::ffff:127.0.0.1]:8181").is_ok());
+    assert!(admin("[::ffff:10.0.0.7]:8181").unwrap_err().contains("other hosts can connect"));
+    let both = admin("[::ffff:127.0.0.1]:8180").unwrap_err();
+    assert!(both.contains("both listeners would use"), "{both}");
 }
 
 #[test]

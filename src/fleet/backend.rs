@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -69,7 +69,9 @@ pub struct Backend {
     /// Copies of fields of [`State`], for views without a lock.
     up: AtomicBool,
     admin: AtomicU8,
-    bound: AtomicU32,
+    /// Below zero for a moment if what comes and what goes is counted in the other order, and on
+    /// the one that stands for those that are forgotten.
+    bound: AtomicI32,
     /// How often something was written there through Mooring.
     pub writes: AtomicU64,
     /// Cancelled when it leaves the fleet or the process stops: all its tasks end.
@@ -154,7 +156,7 @@ impl Backend {
             live: live.clone(),
             up: AtomicBool::new(false),
             admin: AtomicU8::new(0),
-            bound: AtomicU32::new(0),
+            bound: AtomicI32::new(0),
             writes: AtomicU64::new(0),
             going: AtomicBool::new(false),
             leaving: tasks.child_token(),
@@ -173,7 +175,7 @@ impl Backend {
             load: self.load.total(now),
             weight: self.weight(),
             max_pending: self.max_pending(),
-            bound: self.bound.load(Ordering::Relaxed),
+            bound: self.bound(),
             condition: self.condition(),
             head_start: None,
         }
@@ -220,6 +222,11 @@ impl Backend {
         self.admin.store(code, Ordering::Relaxed);
     }
 
+    /// How many clients are bound to it.
+    fn bound(&self) -> u32 {
+        self.bound.load(Ordering::Relaxed).max(0).cast_unsigned()
+    }
+
     /// A client was bound to it.
     pub fn client_came(&self) {
         self.bound.fetch_add(1, Ordering::Relaxed);
@@ -227,8 +234,6 @@ impl Backend {
 
     /// A client is no longer bound to it.
     pub fn client_left(&self) {
-        // The count may wrap for a moment, because both are counted after the client's lock is
-        // released and can come in the other order.
         self.bound.fetch_sub(1, Ordering::Relaxed);
     }
 
@@ -311,7 +316,7 @@ impl Backend {
             version: state.version.clone(),
             queue_remaining: self.load.queue_remaining(),
             load,
-            bound: self.bound.load(Ordering::Relaxed),
+            bound: self.bound(),
         }
     }
 
@@ -374,5 +379,29 @@ impl State {
             replaced: None,
             last_status: None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Config, LiveConfig};
+    use crate::fleet::Fleet;
+    use crate::net::{Network, Tcp};
+    use crate::tasks::Tasks;
+
+    #[test]
+    fn who_goes_before_he_came_leaves_no_huge_count() {
+        let config = Config::for_backends(&[("a", "http://a:1")]).unwrap();
+        let network: Arc<dyn Network> = Arc::new(Tcp);
+        let fleet = Fleet::new(&LiveConfig::new(config), &network, &Tasks::default());
+        let backend = fleet.by_name("a").unwrap();
+        let bound = || backend.view(now()).bound;
+        backend.client_left();
+        assert_eq!((bound(), backend.report(now()).bound), (0, 0));
+        backend.client_came();
+        assert_eq!(bound(), 0);
+        backend.client_came();
+        assert_eq!(bound(), 1);
     }
 }

@@ -128,6 +128,9 @@ impl CacheKey {
 
     /// What a write to it changes. ComfyUI moves a file or a folder, with all that is in it, by
     /// `POST /userdata/FROM/move/TO`, and into the folder `TO` if there is one.
+    ///
+    /// The lists come first: not everything is read anew after a write, and a page that has no list
+    /// finds none of its files.
     #[must_use]
     pub fn changes(&self) -> Vec<Group> {
         let Some(name) = self.path.strip_prefix(ALL_FILES) else { return vec![self.group()] };
@@ -137,12 +140,12 @@ impl CacheKey {
             None => vec![meaning(name)],
         };
         match &meanings[..] {
-            [Meaning::File(file)] => vec![format!("{ALL_FILES}{file}").into(), lists],
-            [Meaning::Settings] => vec![SETTINGS.into(), lists],
+            [Meaning::File(file)] => vec![lists, format!("{ALL_FILES}{file}").into()],
+            [Meaning::Settings] => vec![lists, SETTINGS.into()],
             all if all.iter().all(|it| matches!(it, Meaning::File(_))) => {
-                vec![ALL_FILES.into(), lists]
+                vec![lists, ALL_FILES.into()]
             }
-            _ => vec![ALL_FILES.into(), SETTINGS.into(), lists],
+            _ => vec![lists, ALL_FILES.into(), SETTINGS.into()],
         }
     }
 

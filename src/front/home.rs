@@ -150,7 +150,8 @@ impl Asked {
     }
 }
 
-/// What an answer of the home backend says of the copy.
+/// What an answer of the home backend says of the copy. If that may have been written since the
+/// home was asked, it says nothing: what is there may be newer.
 #[must_use]
 pub fn passed(
     front: &Arc<Front>,
@@ -159,6 +160,9 @@ pub fn passed(
     response: Response<ResponseBody>,
 ) -> Response<ResponseBody> {
     let (copies, source) = (&front.stale_cache, &asked.source);
+    if front.writes.may_be_old(&key, source.writes) {
+        return response;
+    }
     match response.status() {
         StatusCode::OK => return keep(front, key, Some(asked), response),
         StatusCode::NOT_MODIFIED => match copies.revalidated(&key, response.headers(), now()) {

@@ -6,7 +6,9 @@
 //!
 //! `/object_info` is large, and a backend needs long to make it. The caller's own backend is asked
 //! each time, as without Mooring; the answers of the others are used for `cache::KNOWN_FOR`, unless
-//! something was uploaded there since. A body that was parsed before is not parsed again.
+//! something was uploaded there since or it was restarted. One that is slow to answer then is not
+//! waited for, if it is the same process still and nothing was uploaded there since it answered
+//! last. A body that was parsed before is not parsed again.
 
 mod asking;
 mod cache;

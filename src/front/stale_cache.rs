@@ -468,4 +468,20 @@ mod tests {
         let kept = all.map(|path| copies.get(&named(path), t).is_some());
         assert_eq!(kept, [false, false, false, true], "a folder may have been moved");
     }
+
+    /// Sixteen are read anew after a write, the first ones.
+    #[test]
+    fn a_list_is_read_anew_before_the_files_that_it_names() {
+        let (copies, t) = (cache(400_000), crate::net::now());
+        let named = |path: &str| CacheKey::own(path, "", &HeaderMap::new());
+        for number in 0..17 {
+            copies.put(named(&format!("/userdata/{number}.json")), whole("\"1\"", 1), t, 0);
+        }
+        let list = CacheKey::own("/userdata", "dir=workflows", &HeaderMap::new());
+        copies.put(list.clone(), whole("\"1\"", 1), t, 0);
+        let write = named("/userdata/old/move/new");
+        copies.writes.begin(&write.changes(), t);
+        let own = copies.written(&write, Outcome::MayBeDone);
+        assert_eq!((own.len(), own.first()), (18, Some(&list)));
+    }
 }

@@ -2,6 +2,7 @@
 //! for what may be held at the same time.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
@@ -21,14 +22,16 @@ use super::history_cache::HistoryCache;
 use super::login::Logins;
 use super::login::ended::EndedSessions;
 use super::nodes::NodeInfos;
+use super::shares::Shares;
 use super::stale_cache::StaleCache;
 use super::stand_in::StandIn;
 use super::static_files::press::Press;
-use super::user_data::{READING_MAX, SAVING_MAX};
+use super::user_data::{READING_MAX, SAVING_EACH_MAX, SAVING_MAX};
 use super::users::Users;
 use super::writes::Writes;
 use crate::body::budget::BodyBudget;
 use crate::config::AuthMode;
+use crate::lock::rank;
 use crate::net::Boxed;
 use crate::routing::ids::BackendId;
 use crate::session::Sessions;
@@ -80,8 +83,8 @@ pub struct Front {
     pub stand_in: StandIn,
     /// How many writes have what they changed read anew.
     pub reading_anew: Arc<Semaphore>,
-    /// Writes to user data that are not over.
-    pub saving: Arc<Semaphore>,
+    /// Writes to user data that are not over, by who has sent them.
+    pub saving: Arc<Shares<IpAddr, { rank::SAVES }>>,
     /// History entries that were fetched for lists.
     pub history_cache: HistoryCache,
     /// Who had ids looked for that nobody knows.
@@ -134,7 +137,7 @@ impl Front {
             home: ArcSwapOption::empty(),
             stand_in: StandIn::default(),
             reading_anew: Arc::new(Semaphore::new(READING_MAX)),
-            saving: Arc::new(Semaphore::new(SAVING_MAX)),
+            saving: Shares::new(SAVING_MAX, SAVING_EACH_MAX),
             stale_cache: StaleCache::new(bytes(config.server.stale_cache), Arc::clone(&writes)),
             writes,
             asset_cache: AssetCache::new(bytes(config.server.asset_cache)),

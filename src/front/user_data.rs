@@ -26,7 +26,7 @@ use crate::net::{now, unix_millis};
 use crate::routing::decision::Reason;
 
 pub use read_anew::READING_MAX;
-pub use saving::SAVING_MAX;
+pub use saving::{SAVING_EACH_MAX, SAVING_MAX};
 
 /// Settings, saved workflows, users.
 ///

@@ -4,7 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use socket2::SockRef;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, lookup_host};
 
 use super::{Boxed, Listener, Network, Stream, now, within};
@@ -51,6 +51,19 @@ fn bound_silence(stream: &TcpStream) {
     let _ = SockRef::from(stream).set_tcp_user_timeout(Some(UNACKNOWLEDGED_MAX));
 }
 
+/// When nothing was heard for so long, the system asks a backend whether it still knows the
+/// connection, and how often it does so then.
+const ASKED_AFTER: Duration = Duration::from_secs(20);
+const ASKED_EVERY: Duration = Duration::from_secs(10);
+
+/// Whoever waits for an answer sends nothing, and so never hears that its backend is gone. A pod
+/// that has come back with the same address answers such a question with a reset.
+fn ask_in_silence(stream: &TcpStream) {
+    let asks = TcpKeepalive::new().with_time(ASKED_AFTER).with_interval(ASKED_EVERY);
+    // Refused for a connection that is already dead.
+    let _ = SockRef::from(stream).set_tcp_keepalive(&asks);
+}
+
 /// A listener of the system's, for tokio.
 pub(super) fn adopt(listener: std::net::TcpListener) -> io::Result<Box<dyn Listener>> {
     listener.set_nonblocking(true)?;
@@ -89,12 +102,17 @@ fn share(left: Duration, addresses: usize) -> Duration {
     left / u32::try_from(addresses).unwrap_or(u32::MAX).max(1)
 }
 
-#[expect(clippy::disallowed_methods, reason = "this is the seam")]
 async fn dial(address: SocketAddr) -> io::Result<Stream> {
+    Ok(Stream::tcp(open(address).await?))
+}
+
+#[expect(clippy::disallowed_methods, reason = "this is the seam")]
+async fn open(address: SocketAddr) -> io::Result<TcpStream> {
     let stream = TcpStream::connect(address).await?;
     stream.set_nodelay(true)?;
     bound_silence(&stream);
-    Ok(Stream::tcp(stream))
+    ask_in_silence(&stream);
+    Ok(stream)
 }
 
 /// How many connections may wait to be accepted; the system has a limit of its own
@@ -187,5 +205,14 @@ mod tests {
         assert_eq!(opened.unwrap_err().kind(), io::ErrorKind::TimedOut);
         assert!(near(took, LIMIT), "a lone one has all of it: {took:?}");
         assert_eq!(dialled(&[]).await.0.unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
+
+    #[tokio::test]
+    async fn a_backend_that_is_silent_is_asked_whether_it_is_there() {
+        let listener = Tcp.listen(([127, 0, 0, 1], 0).into()).await.unwrap();
+        let stream = open(listener.local_addr()).await.unwrap();
+        assert!(SockRef::from(&stream).keepalive().unwrap());
+        #[cfg(target_os = "linux")]
+        assert_eq!(SockRef::from(&stream).tcp_keepalive_time().unwrap(), ASKED_AFTER);
     }
 }

@@ -59,6 +59,10 @@ impl Records {
             let record = StateRecord::new(backend.name(), change).of(identity);
             self.journal.note_state(Arc::clone(&backend.authority), Some(record));
         });
+        // It may have left meanwhile, and nobody ends then what was noted after that.
+        if backend.has_left() {
+            self.process_left(backend);
+        }
     }
 
     fn keep_said(&self, url: Arc<str>, said: Said) {

@@ -95,6 +95,9 @@ const READ_WITHIN: Duration = Duration::from_secs(10);
 /// What is told to be applied if secrets of backends were read again.
 const BACKENDS: &str = "backends";
 
+/// What is logged.
+const LEVEL: &str = "log.level";
+
 /// How many may wait for their turn.
 const WAITING_MAX: usize = 16;
 
@@ -259,13 +262,17 @@ impl Reloader {
         }
         let has_rotated = !rotated.is_empty();
         self.front.sessions.rotate(&rotated);
-        self.apply(moves).await;
+        let level_stays = self.apply(moves).await;
         warnings.extend(self.front.sessions.kept_for_now());
         let named = |needs_restart| -> Vec<String> {
             let those = changes.iter().filter(move |it| it.needs_restart == needs_restart);
             those.map(|it| it.key.clone()).collect()
         };
         let mut applied = named(false);
+        if let Some(why) = level_stays.filter(|_| applied.iter().any(|it| it == LEVEL)) {
+            applied.retain(|it| it != LEVEL);
+            warnings.push(format!("`{LEVEL}` has no effect: {why}"));
+        }
         if has_rotated && !applied.iter().any(|it| it == BACKENDS) {
             applied.push(BACKENDS.to_owned());
         }
@@ -305,17 +312,15 @@ impl Reloader {
         Ok(within(move || source()).await??)
     }
 
-    /// Has all follow the configuration that holds now. Nothing of this can fail.
-    async fn apply(&mut self, moves: Moves) {
-        if let Some(level) = &self.level
-            && let Err(problem) = level(&self.front.shared.config_kept())
-        {
-            warn!(problem, "The log level was not changed.");
-        }
+    /// Has all follow the configuration that holds now. Nothing of this can fail, but that the log
+    /// may go on as before: returns why.
+    async fn apply(&mut self, moves: Moves) -> Option<String> {
+        let set = self.level.as_ref().map(|level| level(&self.front.shared.config_kept()));
         self.front.sessions.reconfigure();
         self.discoveries.reconfigure();
         self.front.reconfigure();
         self.listeners.carry_out(moves).await;
+        set.and_then(Result::err)
     }
 }
 

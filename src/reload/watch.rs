@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tracing::warn;
+
 use super::Reloads;
 use crate::net::sleep;
 
@@ -51,6 +53,9 @@ impl Watched {
 
     /// Asks for a reload after each change, for as long as the process runs.
     pub async fn run(mut self, reloads: Reloads) {
+        if self.files.is_empty() {
+            warn!("There is no file to watch: the configuration has none (`--watch`).");
+        }
         loop {
             sleep(INTERVAL).await;
             let files = self.files.clone();

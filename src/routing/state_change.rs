@@ -56,6 +56,14 @@ impl StateChange {
         matches!(self.holds, Holds::OneProcess { at_latest } if at_latest <= now)
     }
 
+    /// How long it holds at most, in milliseconds.
+    fn lasts(&self) -> u64 {
+        match self.holds {
+            Holds::On => u64::MAX,
+            Holds::OneProcess { at_latest } => at_latest.saturating_sub(self.at),
+        }
+    }
+
     #[must_use]
     pub fn is_of_one_process(&self) -> bool {
         matches!(self.holds, Holds::OneProcess { .. })
@@ -63,13 +71,16 @@ impl StateChange {
 
     /// True if this wish for a drain says more than what was said before: `state` is how the
     /// operator has the backend now, and `said` the word for that. One that is off drains as well,
-    /// and whoever drains it until he says otherwise is not overruled by the end of a process.
+    /// and whoever drains it until he says otherwise is not overruled by the end of a process. A
+    /// hook that is run again says nothing new: the drain would have no end while it is run.
     #[must_use]
-    pub fn drains_further(&self, state: AdminState, said: Option<&Self>) -> bool {
+    pub fn drains_further(&self, state: AdminState, said: Option<&Self>, seen: SeenSince) -> bool {
         match (state, said) {
             (AdminState::Ready, _) | (AdminState::Draining, None) => true,
             (AdminState::Off, _) => false,
-            (AdminState::Draining, Some(said)) if said.is_of_one_process() => true,
+            (AdminState::Draining, Some(said)) if said.is_of_one_process() => {
+                seen.was_replaced || said.is_past(self.at) || said.lasts() < self.lasts()
+            }
             (AdminState::Draining, Some(said)) => {
                 !self.is_of_one_process() && self.why.is_some() && self.why != said.why
             }
@@ -129,15 +140,30 @@ mod tests {
         use AdminState::{Draining, Off, Ready};
         let (person, hook) = (drains(None, Holds::On), drains(None, HOOK));
         let fan = drains(Some("fan"), Holds::On);
+        let further = |word: &StateChange, state, said| {
+            let seen = SeenSince { is_up: true, was_replaced: false };
+            word.drains_further(state, said, seen)
+        };
         for word in [&person, &hook, &fan] {
-            assert!(word.drains_further(Ready, None) && word.drains_further(Ready, Some(&person)));
-            assert!(!word.drains_further(Off, Some(&person)), "it drains as it is");
-            assert!(word.drains_further(Draining, Some(&hook)), "a new process has its own end");
+            assert!(further(word, Ready, None) && further(word, Ready, Some(&person)));
+            assert!(!further(word, Off, Some(&person)), "it drains as it is");
+            let replaced = SeenSince { is_up: false, was_replaced: true };
+            let is_new = word.drains_further(Draining, Some(&hook), replaced);
+            assert!(is_new, "a new process has its own end");
         }
-        assert!(!hook.drains_further(Draining, Some(&person)), "a person's word stays");
-        assert!(!person.drains_further(Draining, Some(&fan)));
-        assert!(fan.drains_further(Draining, Some(&person)));
-        assert!(!fan.drains_further(Draining, Some(&fan)));
+        assert!(further(&person, Draining, Some(&hook)) && further(&fan, Draining, Some(&hook)));
+        assert!(!further(&hook, Draining, Some(&person)), "a person's word stays");
+        assert!(!further(&person, Draining, Some(&fan)));
+        assert!(further(&fan, Draining, Some(&person)));
+        assert!(!further(&fan, Draining, Some(&fan)));
+        // The same hook again, ten and a hundred milliseconds later.
+        let again = |at: u64, lasts: u64| {
+            let holds = Holds::OneProcess { at_latest: at + lasts };
+            StateChange { at, ..drains(None, holds) }
+        };
+        assert!(!further(&again(15, 95), Draining, Some(&hook)), "the same hook again");
+        assert!(further(&again(15, 96), Draining, Some(&hook)), "it waits longer");
+        assert!(further(&again(105, 95), Draining, Some(&hook)), "the first one is over");
     }
 
     #[test]

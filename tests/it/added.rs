@@ -85,7 +85,10 @@ async fn what_cannot_be_added_is_refused_and_changes_nothing() {
     assert_eq!(send(world.admin, Method::PUT, path, &[], "{").await.status, 400);
     assert_eq!(delete(&world, "a").await.status, 409);
     assert_eq!(delete(&world, "nobody").await.status, 404);
-    assert_eq!(delete(&world, "a?drain=soon").await.status, 400);
+    let forced = delete(&world, "a?drain=forced").await;
+    assert_eq!(forced.status, 400);
+    let told = "`drain` is `force`, or a duration such as 10m, and 24h at most";
+    assert_eq!(forced.json()["error"], told);
     let after =
         world.admin_get("/api/v1/backends").await.json()["backends"].as_array().unwrap().len();
     assert_eq!(after, before);
@@ -439,7 +442,11 @@ async fn a_drain_until_a_restart_ends_with_the_process_and_a_persons_does_not() 
     assert_eq!(drain("a", "&until=later").await, 400);
     assert_eq!((drain("a", "&until=restart").await, drain("b", "&why=fan").await), (200, 200));
     assert_eq!(drain("b", "&until=restart").await, 200, "it is no more than was said");
-    assert_eq!(row(&world, "a").await["said"]["until"], "restart");
+    let said = row(&world, "a").await["said"].clone();
+    assert_eq!(said["until"], "restart");
+    // A hook that is tried again says nothing new: its time goes on.
+    assert_eq!(drain("a", "&until=restart&why=again").await, 200);
+    assert_eq!(row(&world, "a").await["said"], said);
     for name in ["a", "b"] {
         world.sim(name).crash().await;
         world.is_down(name).await;

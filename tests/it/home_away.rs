@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 
 use http::Method;
 use mooring::config::{OnOff, StateDir};
-use mooring::front::user_data::SAVING_MAX;
 use mooring::sim::{Options, Sim};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -474,10 +473,10 @@ async fn what_was_saved_last_is_what_is_given_though_nobody_has_read_it_since() 
     assert_eq!(world.get(LIST).await.status, 404);
     world.post(FLOW, "{}").await;
     let saving = &world.gateway.saving;
-    until("all is read anew", || saving.available_permits() == SAVING_MAX).await;
+    until("all is read anew", || saving.taken() == 0).await;
     let deleted = send(world.front, Method::DELETE, "/userdata/c.json", &[], "").await;
     assert_eq!(deleted.status, 204);
-    until("all is read anew", || saving.available_permits() == SAVING_MAX).await;
+    until("all is read anew", || saving.taken() == 0).await;
     world.sim("a").crash().await;
     world.is_down("a").await;
     for (path, status, text) in

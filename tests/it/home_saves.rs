@@ -5,10 +5,11 @@ use std::fs;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderMap, Method};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use mooring::config::{Config, StateDir};
-use mooring::front::stale_cache::CacheKey;
-use mooring::front::user_data::SAVING_MAX;
+use mooring::front::home::{self, Asked};
+use mooring::front::stale_cache::{CacheKey, Found};
+use mooring::net::now;
 use mooring::sim::{Hang, Options, Seen, Sim};
 use tokio::task::JoinSet;
 
@@ -23,7 +24,7 @@ fn key(path: &str) -> CacheKey {
 /// Waits until no write is on its way, and what those have changed is read.
 async fn all_is_read_anew(mortal: &Mortal) {
     let saving = &mortal.gateway().saving;
-    until("all is read anew", || saving.available_permits() == SAVING_MAX).await;
+    until("all is read anew", || saving.taken() == 0).await;
 }
 
 async fn home_is_up(mortal: &Mortal) {
@@ -214,4 +215,35 @@ async fn copies_are_not_given_after_a_run_without_a_journal() {
     fs::rename(&kept, &journal).unwrap();
     mortal.start_with(|_| {}).await;
     assert_eq!(get(&mortal, "/userdata/a.json", &[]).await.status, 503);
+}
+
+/// What the home said before a write says nothing of what is there since.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_old_answer_ends_no_newer_copy() {
+    let world = World::new(1).await;
+    world.all_up().await;
+    let (front, path) = (&world.gateway, "/userdata/a.json");
+    let home = front.shared.home().unwrap();
+    for status in [304, 401, 403, 404] {
+        world.post(path, "1").await;
+        until("all is read anew", || front.saving.taken() == 0).await;
+        let asked = || Asked::of(&home, world.front.ip(), front.writes.number());
+        let answer = || {
+            let mut answer = mooring::front::json("");
+            *answer.status_mut() = StatusCode::from_u16(status).unwrap();
+            answer.headers_mut().insert("etag", HeaderValue::from_static("\"of before\""));
+            answer
+        };
+        let before = asked();
+        world.post(path, "22").await;
+        until("all is read anew", || front.saving.taken() == 0).await;
+        home::passed(front, key(path), &before, answer());
+        let found = front.stale_cache.get(&key(path), now());
+        let Some((Found::Whole(whole), _)) = found else { panic!("{status}: {found:?}") };
+        assert_eq!(&whole.body[..], b"22", "{status}");
+        // One of now does.
+        home::passed(front, key(path), &asked(), answer());
+        let found = front.stale_cache.get(&key(path), now());
+        assert!(!matches!(found, Some((Found::Whole(_), _))), "{status}: {found:?}");
+    }
 }

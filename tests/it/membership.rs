@@ -3,13 +3,18 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use http::Method;
 use mooring::config::{BackendConfig, OnOff};
 use mooring::fleet::diff::{BadDiff, Diff};
+use mooring::net::unix_millis;
+use mooring::routing::placement::AdminState;
+use mooring::routing::state_change::{Holds, StateChange};
+use mooring::session::control::{self, Force};
 use serde_json::json;
 use tokio::sync::Notify;
 
 use crate::passthrough::{Act, ok, world as puppet_world};
-use crate::support::{World, quick, slow, until};
+use crate::support::{World, quick, send, slow, until};
 
 /// What the gateway was configured with, and has to do with at this moment.
 fn settings(world: &World, name: &str) -> BackendConfig {
@@ -185,8 +190,11 @@ async fn a_backend_that_is_wanted_again_stays() {
 /// Nothing is pending there, and somebody waits for an answer.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_backend_that_leaves_in_good_order_answers_what_it_was_asked_before() {
-    for (passthrough, leaves_at_once) in
-        [(OnOff::On, false), (OnOff::Off, false), (OnOff::On, true)]
+    let ways = [OnOff::On, OnOff::Off];
+    let cases = ways.map(|way| [(way, false), (way, true)]).concat();
+    for (method, (passthrough, leaves_at_once)) in [Method::GET, Method::POST]
+        .iter()
+        .flat_map(|method| cases.iter().map(move |it| (method, *it)))
     {
         let told = Arc::new(Notify::new());
         let act = Act::AnswerWhenTold(Arc::clone(&told), ok("slow"));
@@ -205,8 +213,41 @@ async fn a_backend_that_leaves_in_good_order_answers_what_it_was_asked_before() 
                 told.notify_one();
             }
         };
-        let (answer, ()) = tokio::join!(world.get("/pack/a"), leaving);
+        let asked = send(world.front, method.clone(), "/pack/a", &[], "");
+        let (answer, ()) = tokio::join!(asked, leaving);
         let expected = if leaves_at_once { 502 } else { 200 };
-        assert_eq!(answer.status, expected, "{passthrough:?}: {}", answer.text());
+        let what = format!("{method} {passthrough:?} {leaves_at_once}");
+        assert_eq!(answer.status, expected, "{what}: {}", answer.text());
     }
+}
+
+/// A hook whose request was on its way while its backend left: the next process takes work.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_drain_of_a_process_that_is_noted_after_it_left_is_not_kept() {
+    let world = World::new(2).await;
+    world.all_up().await;
+    let everyone = all(&world);
+    let sessions = &world.gateway.sessions;
+    let backend = world.gateway.shared.fleet.by_name("b").unwrap();
+    let diff = Diff { leave: BTreeSet::from([backend.id]), ..Diff::default() };
+    sessions.apply(&diff).unwrap();
+    let at = unix_millis();
+    let word = |holds| StateChange {
+        state: AdminState::Draining,
+        by: "a hook".into(),
+        why: None,
+        at,
+        holds,
+    };
+    let hook = word(Holds::OneProcess { at_latest: at + 3_600_000 });
+    control::set_state(sessions, &backend, hook, Force::Safe).unwrap();
+    change(&world, &everyone);
+    assert_eq!(state(&world, "b").await, "ready");
+    // A person means the server, whenever it comes again.
+    let backend = world.gateway.shared.fleet.by_name("b").unwrap();
+    let diff = Diff { leave: BTreeSet::from([backend.id]), ..Diff::default() };
+    sessions.apply(&diff).unwrap();
+    control::set_state(sessions, &backend, word(Holds::On), Force::Safe).unwrap();
+    change(&world, &everyone);
+    assert_eq!(state(&world, "b").await, "draining");
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::Backend;
+use super::{Backend, State};
 use crate::comfy::version::Version;
 use crate::net::now;
 use crate::routing::placement::AdminState;
@@ -13,6 +13,14 @@ use crate::routing::state_change::{SeenSince, StateChange};
 pub struct SaidOfItself {
     pub version: Version,
     pub frontend: Arc<str>,
+}
+
+impl State {
+    fn seen_since(&self) -> SeenSince {
+        let replaced = self.replaced.zip(self.heeded);
+        let was_replaced = replaced.is_some_and(|(replaced, heeded)| heeded < replaced);
+        SeenSince { is_up: self.health.is_up(), was_replaced }
+    }
 }
 
 impl Backend {
@@ -39,15 +47,18 @@ impl Backend {
         (state.admin, state.said.clone())
     }
 
+    /// What was seen of it since his last state change.
+    #[must_use]
+    pub fn seen_since(&self) -> SeenSince {
+        self.state().seen_since()
+    }
+
     /// Forgets a state change that is over; then the backend is ready. `now` is in milliseconds
     /// since 1970. True if there was one.
     pub fn unsay_what_is_over(&self, now: u64, note: impl FnOnce()) -> bool {
         let mut state = self.state();
         let Some(said) = &state.said else { return false };
-        let replaced = state.replaced.zip(state.heeded);
-        let was_replaced = replaced.is_some_and(|(replaced, heeded)| heeded < replaced);
-        let seen = SeenSince { is_up: state.health.is_up(), was_replaced };
-        if !said.is_over(seen, now) {
+        if !said.is_over(state.seen_since(), now) {
             return false;
         }
         self.store_admin(&mut state, AdminState::Ready);

@@ -36,7 +36,7 @@ pub(super) async fn nodes_of(
             let mut arrived = std::pin::pin!(nodes.arrived.notified());
             arrived.as_mut().enable();
             let writes = writes_on(&backend);
-            if let Some(said) = nodes.fresh(backend.id, writes) {
+            if let Some(said) = nodes.fresh(backend.id, writes, backend.restarted()) {
                 return Some(said);
             }
             if !nodes.is_asked(backend.id) {

@@ -17,8 +17,8 @@ use crate::lock::{Guard, Lock, rank};
 use crate::net::now;
 use crate::routing::ids::BackendId;
 
-/// How long it is believed what another backend said of its nodes. Models that are copied there
-/// are listed after that.
+/// How long it is believed what another backend said of its nodes, while nothing is uploaded there
+/// and it is the same process. Models that are copied there are listed after that.
 pub(super) const KNOWN_FOR: Duration = Duration::from_secs(30);
 
 /// What the backends last said of their nodes.
@@ -58,15 +58,6 @@ impl NodeInfos {
         self.state.lock()
     }
 
-    /// What a backend said, if that is fresh enough.
-    pub(super) fn fresh(&self, backend: BackendId, writes: u64) -> Option<NodeAnswer> {
-        let state = self.state();
-        let known = state.known.get(&backend)?;
-        let (at, then) = known.said?;
-        let is_fresh = then == writes && now().duration_since(at) < KNOWN_FOR;
-        known.said_by(backend).filter(|_| is_fresh)
-    }
-
     /// What a backend said, however long ago, if nothing was uploaded there since, and it is the
     /// same process still: another one may have other nodes.
     pub(super) fn unchanged(
@@ -75,11 +66,20 @@ impl NodeInfos {
         writes: u64,
         restarted: Option<Instant>,
     ) -> Option<NodeAnswer> {
+        self.state().known.get(&backend)?.if_unchanged(backend, writes, restarted)
+    }
+
+    /// The same, if it was said lately.
+    pub(super) fn fresh(
+        &self,
+        backend: BackendId,
+        writes: u64,
+        restarted: Option<Instant>,
+    ) -> Option<NodeAnswer> {
         let state = self.state();
         let known = state.known.get(&backend)?;
-        let (at, then) = known.said?;
-        let is_same = then == writes && restarted.is_none_or(|restarted| restarted < at);
-        known.said_by(backend).filter(|_| is_same)
+        let is_fresh = known.said.is_some_and(|(at, _)| now().duration_since(at) < KNOWN_FOR);
+        known.if_unchanged(backend, writes, restarted).filter(|_| is_fresh)
     }
 
     /// What a backend said, however long ago.
@@ -198,6 +198,17 @@ impl State {
 }
 
 impl Known {
+    fn if_unchanged(
+        &self,
+        backend: BackendId,
+        writes: u64,
+        restarted: Option<Instant>,
+    ) -> Option<NodeAnswer> {
+        let (at, then) = self.said?;
+        let is_same = then == writes && restarted.is_none_or(|restarted| restarted < at);
+        self.said_by(backend).filter(|_| is_same)
+    }
+
     fn said_by(&self, backend: BackendId) -> Option<NodeAnswer> {
         self.info.as_ref().map(|(info, hash)| (backend, Arc::clone(info), *hash))
     }
@@ -224,6 +235,9 @@ mod tests {
         assert!(nodes.unchanged(backend, 3, None).is_some());
         assert!(nodes.unchanged(backend, 4, None).is_none(), "it may have another file");
         assert!(nodes.unchanged(backend, 3, Some(now())).is_none(), "it may have other nodes");
+        assert!(nodes.fresh(backend, 3, None).is_some());
+        assert!(nodes.fresh(backend, 4, None).is_none(), "it may have another file");
+        assert!(nodes.fresh(backend, 3, Some(now())).is_none(), "it may have other nodes");
         assert!(nodes.last(backend).is_some());
     }
 }

@@ -18,6 +18,7 @@ use crate::front::cache_key::{CacheKey, Group};
 use crate::front::copies::NotMarked;
 use crate::front::error::GatewayError;
 use crate::front::forward::{Target, forward};
+use crate::front::shares::holder;
 use crate::front::writes::Outcome;
 use crate::front::{Answer, Front, failover};
 use crate::net::{now, sleep};
@@ -26,6 +27,10 @@ use crate::records::home::HomeServer;
 /// How many writes may be on their way at one time, with those that nobody has answered and those
 /// of which what they changed is being read anew.
 pub const SAVING_MAX: usize = 1024;
+
+/// How many of them one address may have: who sends slowly, or while the home is silent, keeps no
+/// others from saving.
+pub const SAVING_EACH_MAX: usize = SAVING_MAX / 4;
 
 /// Sends a write to the home, and has what it changed read anew when that is over.
 ///
@@ -39,8 +44,7 @@ pub(super) async fn save(
     from: IpAddr,
     request: Request<Incoming>,
 ) -> Answer {
-    let turn = Arc::clone(&front.saving).try_acquire_owned();
-    let turn = turn.map_err(|_full| GatewayError::SavingFull)?;
+    let turn = front.saving.take(&holder(from)).ok_or(GatewayError::SavingFull)?;
     let anew = ReadAnew::after(&home, &key, from, request.headers());
     let mut write = Write::begin(front, home, key);
     write.is_marked().await?;
