@@ -78,9 +78,12 @@ pub(crate) struct LeavingReport {
 /// One client, in a list.
 #[derive(Debug, Serialize)]
 pub(crate) struct ClientSummary {
-    /// Left out where it is not told.
+    /// What it calls itself. Left out where it is not told.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub client_id: String,
+    /// The user whose client it is, where users are asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
     /// How it stands in the log.
     pub hash: String,
     pub backend: Option<String>,
@@ -159,6 +162,9 @@ pub(crate) struct DecisionReport {
 pub(crate) struct PromptReport {
     pub prompt_id: String,
     pub client_id: Option<String>,
+    /// The user whose prompt it is, where users are asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
     pub backend: Option<String>,
     /// As of a pending prompt of its client's; else learned, or how it ended.
     pub state: &'static str,
@@ -282,7 +288,8 @@ pub(crate) fn prompt(
 ) -> PromptReport {
     PromptReport {
         prompt_id: prompt.to_string(),
-        client_id: record.by.client.as_ref().map(ToString::to_string),
+        client_id: record.by.client.as_ref().map(|client| client.name().to_owned()),
+        user: record.by.user().map(str::to_owned),
         backend: record.backend.map(|id| sessions.shared.fleet.get(id).name().to_string()),
         state: match record.state {
             State::Pending => phase(sessions, prompt, record.by.client.as_ref()).as_str(),
@@ -306,7 +313,8 @@ fn phase(sessions: &Sessions, prompt: &PromptId, client: Option<&ClientId>) -> P
 fn summarise(shared: &Shared, client: &Client, core: &core::Client, now: Instant) -> ClientSummary {
     let bound = core.bound();
     ClientSummary {
-        client_id: client.id.to_string(),
+        client_id: client.id.name().to_owned(),
+        user: client.id.user().map(str::to_owned),
         hash: mask(&client.id).to_string(),
         backend: bound.map(|(id, _)| shared.fleet.get(id).name().to_string()),
         binding: core.binding_state(now),

@@ -12,6 +12,7 @@ use mooring::comfy::graph::{Classes, Unknown};
 use mooring::comfy::scan;
 use mooring::comfy::submission::{self, Refusal};
 use mooring::routing::ids::{ClientId, PromptId};
+use mooring::routing::realm::ClientName;
 use serde_json::{Map, Value};
 
 use super::json;
@@ -47,8 +48,8 @@ fn check_with(body: &Bytes, classes: &dyn Classes) {
         Ok(draft) => draft,
         Err(refusal) => return check_refusal(&refusal),
     };
-    let client = draft.client_id().cloned();
-    let client = client.unwrap_or_else(|| ClientId::parse("ada \"1\"").expect("a name"));
+    let client = draft.client_name().map_or("ada \"1\"", ClientName::as_str);
+    let client = ClientId::parse(client).expect("a name");
     let prompt = draft.prompt_id().cloned();
     let prompt = prompt.unwrap_or_else(|| PromptId::parse("p-1").expect("a name"));
     let sent = draft.finish(&client, &prompt, &["SaveImage".to_owned()]);
@@ -56,7 +57,8 @@ fn check_with(body: &Bytes, classes: &dyn Classes) {
     assert!(sent.body.len() <= 4 * body.len() + 256, "it has not grown beyond measure");
     let again = submission::read(sent.body.clone(), classes);
     let again = again.unwrap_or_else(|error| panic!("{error}: {}", sent.body.escape_ascii()));
-    assert_eq!((again.client_id(), again.prompt_id()), (Some(&client), Some(&prompt)));
+    let named = again.client_name().map(ClientName::as_str);
+    assert_eq!((named, again.prompt_id()), (Some(client.as_str()), Some(&prompt)));
     let twice = again.finish(&client, &prompt, &["SaveImage".to_owned()]);
     assert_eq!(twice.body, sent.body, "{}", sent.body.escape_ascii());
     // A key that is there twice makes their order another one; nobody asks for it.

@@ -17,7 +17,7 @@ pub fn status(queue_remaining: u64, sid: Option<&ClientId>) -> String {
     let status = json!({ "exec_info": { "queue_remaining": queue_remaining } });
     match sid {
         None => event("status", &json!({ "status": status })),
-        Some(sid) => event("status", &json!({ "status": status, "sid": sid.as_str() })),
+        Some(sid) => event("status", &json!({ "status": status, "sid": sid.name() })),
     }
 }
 

@@ -20,6 +20,7 @@ use super::graph::{self, Classes, Edits, Unfit};
 use super::reply;
 use super::scan::{self, Unsafe};
 use crate::routing::ids::{BadClientId, BadPromptId, ClientId, PromptId};
+use crate::routing::realm::ClientName;
 use object::{Object, push_edited, push_entry, quote};
 
 /// The most nodes that are remembered whose pictures on the socket are results.
@@ -29,7 +30,7 @@ const OUTPUT_NODES_MAX: usize = 256;
 #[derive(Debug)]
 pub struct Draft {
     body: Bytes,
-    client: Option<ClientId>,
+    client: Option<ClientName>,
     prompt: Option<PromptId>,
     /// Set if the body names this client at its top level.
     has_client: bool,
@@ -171,11 +172,11 @@ fn check_targets(object: &Object<'_>) -> Result<(), Refusal> {
 
 /// The client at the top level, else the one in `extra_data`, which ComfyUI uses if the key is
 /// absent. The flag says whether the top level already has it in the right form.
-fn read_client(object: &Object<'_>) -> Result<(Option<ClientId>, bool), Refusal> {
+fn read_client(object: &Object<'_>) -> Result<(Option<ClientName>, bool), Refusal> {
     if let Some(raw) = object.get("client_id") {
         let client = name_or_null(raw).ok_or(Refusal::ClientIdNotAString)?;
         let client = client.filter(|text| !text.is_empty());
-        let client = client.map(|text| ClientId::parse(&text)).transpose()?;
+        let client = client.map(|text| ClientName::parse(&text)).transpose()?;
         let has_client = client.is_some() && raw.get().starts_with('"');
         return Ok((client, has_client));
     }
@@ -188,7 +189,7 @@ fn read_client(object: &Object<'_>) -> Result<(Option<ClientId>, bool), Refusal>
         Some(None) => Err(Refusal::ClientIdNotAString),
         Some(Some(client)) => {
             let client = client.filter(|text| !text.is_empty());
-            Ok((client.map(|text| ClientId::parse(&text)).transpose()?, false))
+            Ok((client.map(|text| ClientName::parse(&text)).transpose()?, false))
         }
     }
 }
@@ -261,7 +262,7 @@ fn text_or_null(raw: &RawValue) -> Option<Option<String>> {
 impl Draft {
     /// The client that the body names.
     #[must_use]
-    pub fn client_id(&self) -> Option<&ClientId> {
+    pub fn client_name(&self) -> Option<&ClientName> {
         self.client.as_ref()
     }
 
@@ -280,7 +281,8 @@ impl Draft {
         output_classes: &[String],
     ) -> Submission {
         let output_nodes = output_nodes(&self.body, output_classes);
-        let is_same_client = self.has_client && self.client.as_ref() == Some(client);
+        let is_named = |name: &ClientName| name.as_str() == client.as_str();
+        let is_same_client = self.has_client && self.client.as_ref().is_some_and(is_named);
         let is_unchanged = is_same_client
             && self.has_prompt
             && self.number == Number::Kept

@@ -6,7 +6,7 @@ use super::kinds::{Faults, Kind, Shape};
 use super::raw::Written;
 use super::schema;
 use super::values::{LIST_MAX, comma_separated, read_list};
-use crate::routing::ids::ClientId;
+use crate::routing::realm::ClientName;
 
 /// Names of node classes, such as `SaveImageWebsocket`.
 #[derive(Debug)]
@@ -72,7 +72,7 @@ impl SharedIds {
     const LEN_MAX: usize = 200;
 
     fn entry(text: &str) -> Result<String, String> {
-        match ClientId::parse(text) {
+        match ClientName::parse(text) {
             Ok(_) if text.len() <= Self::LEN_MAX => Ok(text.to_owned()),
             Ok(_) => Err(format!("a clientId that is shared has at most {} bytes", Self::LEN_MAX)),
             Err(error) => Err(error.to_string()),

@@ -288,7 +288,7 @@ impl Fleet {
     /// True if one of our own watch links has that clientId: what it watches is this gateway.
     #[must_use]
     pub fn is_own_watch(&self, id: &ClientId) -> bool {
-        self.common.own_watch.is_of(id.as_str())
+        self.common.own_watch.is_of(id.name())
     }
 
     /// The current state of one backend, for one decision.

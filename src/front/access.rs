@@ -19,6 +19,7 @@ use crate::body::ResponseBody;
 use crate::config::ServerConfig;
 use crate::masked::{Masked, mask};
 use crate::routing::ids::ClientId;
+use crate::routing::realm::ClientName;
 
 /// The target of these records in the log.
 const TARGET: &str = "mooring::access";
@@ -176,7 +177,8 @@ fn client(front: &Front, peer: IpAddr, hints: &IdentityHints<'_>) -> Option<Clie
         Some(name) => {
             let config = front.shared.config();
             let address = caller::address(&config.server, peer, hints);
-            ClientId::parse(&name).ok().map(|id| caller::of_its_own(&config, id, address))
+            let name = ClientName::parse(&name).ok()?;
+            Some(hints.realm().client(caller::of_its_own(&config, name, address)))
         }
         None => Caller::named_so(None, front, peer, hints).ok()?.asker(front),
     }

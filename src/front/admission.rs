@@ -97,7 +97,19 @@ impl Guests {
             }
         }
     }
+
+    /// A socket is its client's, and whose that is does not change: a page speaks for another when
+    /// users are not asked for any more.
+    fn may_keep_socket(&self, pass: Option<&Pass>) -> bool {
+        match self.mode {
+            AuthMode::Off => pass.is_none(),
+            AuthMode::Keys | AuthMode::Header => self.may_stay(pass),
+        }
+    }
 }
+
+/// True for who may keep what he has open.
+type MayStay = fn(&Guests, Option<&Pass>) -> bool;
 
 impl Admission {
     /// `own_signer` signs sessions where the configuration has no key for that.
@@ -204,20 +216,30 @@ impl Admission {
     /// Waits until somebody may not stay who came in with this pass, or with none, for another
     /// reason than that his session is too old. Cancel safe.
     #[must_use]
-    fn until_barred(self: &Arc<Self>, pass: Option<Pass>) -> Boxed<'static, ()> {
+    fn until_barred(self: &Arc<Self>, pass: Option<Pass>, may: MayStay) -> Boxed<'static, ()> {
         let this = Arc::clone(self);
         Box::pin(async move {
-            this.changes.wait_for(|_| !this.guests.load().may_stay(pass.as_ref())).await;
+            this.changes.wait_for(|_| !may(&this.guests.load(), pass.as_ref())).await;
         })
     }
 
     /// The same, and also until his session is too old. Cancel safe.
     #[must_use]
     pub fn until_over(self: &Arc<Self>, pass: Option<Pass>) -> Boxed<'static, ()> {
+        self.until(pass, Guests::may_stay)
+    }
+
+    /// The same of a client's socket. Cancel safe.
+    #[must_use]
+    pub fn until_socket_over(self: &Arc<Self>, pass: Option<Pass>) -> Boxed<'static, ()> {
+        self.until(pass, Guests::may_keep_socket)
+    }
+
+    fn until(self: &Arc<Self>, pass: Option<Pass>, may: MayStay) -> Boxed<'static, ()> {
         let Some(session) = pass.as_ref().and_then(|pass| pass.session.clone()) else {
-            return self.until_barred(pass);
+            return self.until_barred(pass, may);
         };
-        let (this, barred) = (Arc::clone(self), self.until_barred(pass));
+        let (this, barred) = (Arc::clone(self), self.until_barred(pass, may));
         Box::pin(async move {
             // It may have been given another time meanwhile.
             let aged = async {
@@ -431,8 +453,10 @@ mod tests {
             let user = admission.users().by_key(name.as_bytes()).cloned();
             user.map(|user| Pass { user, session: None, proxy: None })
         };
-        let (mut ada, mut bob) =
-            (admission.until_barred(pass("ada")), admission.until_barred(pass("bob")));
+        let (mut ada, mut bob) = (
+            admission.until_barred(pass("ada"), Guests::may_stay),
+            admission.until_barred(pass("bob"), Guests::may_stay),
+        );
         let mut cx = Context::from_waker(Waker::noop());
         assert!(ada.as_mut().poll(&mut cx).is_pending() && bob.as_mut().poll(&mut cx).is_pending());
         let table = UserTable::of([user("ada", 1), user("bob", 2)]).unwrap();
@@ -446,11 +470,25 @@ mod tests {
     #[test]
     fn who_came_in_without_a_key_leaves_when_one_is_asked_for() {
         let admission = admission(&config(AuthMode::Off, &[]));
-        let mut anybody = admission.until_barred(None);
+        let mut anybody = admission.until_barred(None, Guests::may_stay);
         let mut cx = Context::from_waker(Waker::noop());
         assert!(anybody.as_mut().poll(&mut cx).is_pending());
         admission.reconfigure(&config(AuthMode::Keys, &[user("ada", 1)]), &[]);
         assert!(anybody.as_mut().poll(&mut cx).is_ready());
+    }
+
+    #[test]
+    fn a_users_socket_ends_when_users_are_not_asked_for_any_more_and_his_answer_does_not() {
+        let admission = admission(&config(AuthMode::Keys, &[user("ada", 1)]));
+        let user = admission.users().by_key(b"ada").cloned().unwrap();
+        let pass = || Some(Pass { user: Arc::clone(&user), session: None, proxy: None });
+        let (mut socket, mut answer) =
+            (admission.until_socket_over(pass()), admission.until_over(pass()));
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(socket.as_mut().poll(&mut cx).is_pending());
+        admission.reconfigure(&config(AuthMode::Off, &[]), &[]);
+        assert!(socket.as_mut().poll(&mut cx).is_ready());
+        assert!(answer.as_mut().poll(&mut cx).is_pending());
     }
 
     /// Of each thing that ends a session: it is not read any more, and what it has open ends.
@@ -488,7 +526,7 @@ mod tests {
             assert!(session.browser == 7 && session.user.as_str() == "ada", "{what}");
             let user = admission.users().by_key(b"ada").cloned().unwrap();
             let pass = Pass { user, session: Some(Arc::new(session.clone())), proxy: None };
-            let mut barred = admission.until_barred(Some(pass));
+            let mut barred = admission.until_barred(Some(pass), Guests::may_stay);
             let mut cx = Context::from_waker(Waker::noop());
             assert!(barred.as_mut().poll(&mut cx).is_pending(), "{what}");
             end(&admission, &session);

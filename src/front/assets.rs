@@ -42,6 +42,7 @@ use crate::net::now;
 use crate::records::assets::AssetViewer;
 use crate::routing::files::Maker;
 use crate::routing::ids::AssetId;
+use crate::routing::realm::Realm;
 pub use hashes::view;
 
 /// Whom a server takes its caller for.
@@ -140,7 +141,9 @@ impl<'a> Session<'a> {
     fn may_all(&self) -> bool {
         let may = self.front.shared.config().nameless(self.caller.place());
         match may {
-            Nameless::ById | Nameless::All => self.caller.askers(self.front).is_empty(),
+            Nameless::ById | Nameless::All => {
+                self.caller.realm == Realm::Everybody && self.caller.askers(self.front).is_empty()
+            }
             Nameless::None => false,
         }
     }
@@ -176,7 +179,7 @@ fn makers_of(front: &Front, caller: &Caller) -> Vec<Maker> {
     if let Some(browser) = caller.browser {
         clients.extend(front.browsers.of_browser(browser));
     }
-    let sole = front.browsers.sole_at(caller.address, front.shared.config().affinity.lease, now());
+    let sole = front.browsers.sole_at(&caller.spot(), front.shared.config().affinity.lease, now());
     let is_alone = clients.is_empty() || sole.is_some_and(|sole| clients.contains(&sole));
     let mut makers: Vec<Maker> = Vec::with_capacity(clients.len() + 1);
     for client in clients.into_iter().map(Maker::Client) {

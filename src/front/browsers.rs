@@ -16,9 +16,10 @@ use super::Front;
 use super::caller::Door;
 use super::cookie_signer::CookieSigner;
 use super::own_cookies::{Kept, OwnCookie};
-use crate::auth::{Session, UserName};
+use crate::auth::Session;
 use crate::net::{now, sleep};
 use crate::routing::ids::{BackendId, ClientId};
+use crate::routing::realm::Realm;
 
 /// How many clients are remembered per browser or address; the least recent goes first.
 const CLIENTS_MAX: usize = 32;
@@ -45,7 +46,7 @@ impl BrowserId {
 
     /// One that we gave to this user, or to nobody in particular: `NAME.SIGNATURE`, in hexadecimal
     /// digits.
-    fn parse(value: &[u8], signer: &CookieSigner, owner: Option<&UserName>) -> Option<Self> {
+    fn parse(value: &[u8], signer: &CookieSigner, owner: Option<&str>) -> Option<Self> {
         let (name, signature) = std::str::from_utf8(value).ok()?.split_once('.')?;
         let name = Self(number(name)?);
         (number(signature)? == name.signature(signer, owner)).then_some(name)
@@ -53,9 +54,9 @@ impl BrowserId {
 
     /// Of one user's browser it is another than of another's: whoever takes over a browser is not
     /// taken for who had it before.
-    fn signature(self, signer: &CookieSigner, owner: Option<&UserName>) -> u128 {
+    fn signature(self, signer: &CookieSigner, owner: Option<&str>) -> u128 {
         let Some(owner) = owner else { return signer.sign(self.0) };
-        let parts: [&[u8]; 3] = [b"browser", owner.as_str().as_bytes(), &self.0.to_be_bytes()];
+        let parts: [&[u8]; 3] = [b"browser", owner.as_bytes(), &self.0.to_be_bytes()];
         let digest = signer.digest(&parts);
         digest.iter().take(16).fold(0, |tag, byte| tag << 8 | u128::from(*byte))
     }
@@ -68,7 +69,7 @@ impl BrowserId {
 
     /// The header that gives it to the browser of this user, or of nobody in particular.
     #[must_use]
-    pub fn set_cookie(self, signer: &CookieSigner, door: Door, owner: Option<&UserName>) -> String {
+    pub fn set_cookie(self, signer: &CookieSigner, door: Door, owner: Option<&str>) -> String {
         let value = format!("{:032x}.{:032x}", self.0, self.signature(signer, owner));
         OwnCookie::Page.set(door, &value, Kept::WithBrowser)
     }
@@ -85,17 +86,24 @@ pub fn browser_of(
     cookies: &[u8],
     signer: &CookieSigner,
     door: Door,
-    owner: Option<&UserName>,
+    owner: Option<&str>,
 ) -> Option<BrowserId> {
     let mut values = OwnCookie::Page.values(cookies, door);
     values.find_map(|value| BrowserId::parse(value, signer, owner))
+}
+
+/// An address, as who shares it sees it: of two users who come from there, neither is the other.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub struct Spot {
+    pub realm: Realm,
+    pub address: IpAddr,
 }
 
 /// Clients by browser and by address.
 #[derive(Debug, Default)]
 pub struct Browsers {
     by_cookie: Slices<BrowserId>,
-    by_address: Slices<IpAddr>,
+    by_address: Slices<Spot>,
 }
 
 /// A table in slices, so that a turn of the sweep looks through a few of many.
@@ -153,22 +161,16 @@ struct Seen {
 
 impl Browsers {
     /// A request named both a client and where it came from.
-    pub fn saw(
-        &self,
-        browser: Option<BrowserId>,
-        address: IpAddr,
-        client: &ClientId,
-        now: Instant,
-    ) {
+    pub fn saw(&self, browser: Option<BrowserId>, spot: &Spot, client: &ClientId, now: Instant) {
         if let Some(browser) = browser {
             note(&self.by_cookie, browser, client, now);
         }
-        note(&self.by_address, address, client, now);
+        note(&self.by_address, spot.clone(), client, now);
     }
 
     /// A submission came from there without any name, and was given a client of its own.
-    pub fn saw_nameless(&self, address: IpAddr, client: &ClientId, now: Instant) {
-        if let Some(mut seen) = self.by_address.entry(address) {
+    pub fn saw_nameless(&self, spot: &Spot, client: &ClientId, now: Instant) {
+        if let Some(mut seen) = self.by_address.entry(spot.clone()) {
             seen.nameless = Some((client.clone(), now));
         }
     }
@@ -176,8 +178,8 @@ impl Browsers {
     /// True if nobody with a name was seen at an address within `lease`, or listens there: what
     /// came from there without one is then of whoever asks from there without one.
     #[must_use]
-    pub fn is_nameless_alone(&self, address: IpAddr, lease: Duration, now: Instant) -> bool {
-        let Some(seen) = self.by_address.get(&address) else { return true };
+    pub fn is_nameless_alone(&self, spot: &Spot, lease: Duration, now: Instant) -> bool {
+        let Some(seen) = self.by_address.get(spot) else { return true };
         let is_over = |at: &Instant| lease <= now.duration_since(*at);
         seen.sockets.is_empty() && seen.clients.iter().all(|(_, at)| is_over(at))
     }
@@ -192,8 +194,8 @@ impl Browsers {
 
     /// The client of an address, if only one was seen there within `lease`.
     #[must_use]
-    pub fn sole_at(&self, address: IpAddr, lease: Duration, now: Instant) -> Option<ClientId> {
-        let seen = self.by_address.get(&address)?;
+    pub fn sole_at(&self, spot: &Spot, lease: Duration, now: Instant) -> Option<ClientId> {
+        let seen = self.by_address.get(spot)?;
         let named = seen.clients.iter().chain(&seen.nameless);
         let recent = named.filter(|(_, at)| now.duration_since(*at) < lease);
         let mut here = recent.map(|(client, _)| client).chain(seen.sockets.keys());
@@ -202,15 +204,15 @@ impl Browsers {
     }
 
     /// A client has a socket more that is open from there.
-    pub fn socket_opened(&self, address: IpAddr, client: &ClientId) {
-        if let Some(mut seen) = self.by_address.entry(address) {
+    pub fn socket_opened(&self, spot: &Spot, client: &ClientId) {
+        if let Some(mut seen) = self.by_address.entry(spot.clone()) {
             *seen.sockets.entry(client.clone()).or_default() += 1;
         }
     }
 
     /// One of those is closed; the client was there until now.
-    pub fn socket_closed(&self, address: IpAddr, client: &ClientId, now: Instant) {
-        if let Some(mut seen) = self.by_address.get_mut(&address)
+    pub fn socket_closed(&self, spot: &Spot, client: &ClientId, now: Instant) {
+        if let Some(mut seen) = self.by_address.get_mut(spot)
             && let Some(open) = seen.sockets.get_mut(client)
         {
             *open -= 1;
@@ -218,27 +220,27 @@ impl Browsers {
                 seen.sockets.remove(client);
             }
         }
-        note(&self.by_address, address, client, now);
+        note(&self.by_address, spot.clone(), client, now);
     }
 
     /// An upload without a name went to `backend`: it waits for its prompt until then.
-    pub fn uploaded(&self, address: IpAddr, backend: BackendId, until: Instant) {
-        if let Some(mut seen) = self.by_address.entry(address) {
+    pub fn uploaded(&self, spot: &Spot, backend: BackendId, until: Instant) {
+        if let Some(mut seen) = self.by_address.entry(spot.clone()) {
             seen.upload = Some((backend, until));
         }
     }
 
     /// Takes the backend where an upload of this address waits for its prompt.
     #[must_use]
-    pub fn take_upload(&self, address: IpAddr, now: Instant) -> Option<(BackendId, Instant)> {
-        let mut seen = self.by_address.get_mut(&address)?;
+    pub fn take_upload(&self, spot: &Spot, now: Instant) -> Option<(BackendId, Instant)> {
+        let mut seen = self.by_address.get_mut(spot)?;
         seen.upload.take().filter(|(_, until)| now < *until)
     }
 
     /// Where uploads of this address went, without taking it.
     #[must_use]
-    pub fn upload_at(&self, address: IpAddr, now: Instant) -> Option<BackendId> {
-        let seen = self.by_address.get(&address)?;
+    pub fn upload_at(&self, spot: &Spot, now: Instant) -> Option<BackendId> {
+        let seen = self.by_address.get(spot)?;
         seen.upload.filter(|(_, until)| now < *until).map(|(backend, _)| backend)
     }
 
@@ -309,7 +311,11 @@ mod tests {
         ClientId::parse(name).unwrap()
     }
 
-    const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+    const HERE: &Spot = &at(std::net::Ipv4Addr::LOCALHOST);
+
+    const fn at(address: std::net::Ipv4Addr) -> Spot {
+        Spot { realm: Realm::Everybody, address: IpAddr::V4(address) }
+    }
     const LEASE: Duration = Duration::from_secs(10);
 
     #[test]
@@ -321,6 +327,23 @@ mod tests {
         assert_eq!(browsers.sole_at(HERE, LEASE, t + Duration::from_secs(6)), None);
         let later = t + Duration::from_secs(12);
         assert_eq!(browsers.sole_at(HERE, LEASE, later), Some(client("bob")));
+    }
+
+    #[test]
+    fn an_address_that_two_users_share_is_another_for_each() {
+        let (browsers, t) = (Browsers::default(), now());
+        let of = |user: &str| Spot { realm: Realm::User(user.into()), ..HERE.clone() };
+        browsers.saw(None, &of("ada"), &client("tab of ada"), t);
+        browsers.socket_opened(&of("ada"), &client("tab of ada"));
+        browsers.uploaded(&of("ada"), BackendId::nth(1), t + LEASE);
+        for other in [&of("bob"), HERE] {
+            assert_eq!(browsers.sole_at(other, LEASE, t), None);
+            assert_eq!(browsers.upload_at(other, t), None);
+            assert_eq!(browsers.take_upload(other, t), None);
+            assert!(browsers.is_nameless_alone(other, LEASE, t));
+        }
+        assert_eq!(browsers.sole_at(&of("ada"), LEASE, t), Some(client("tab of ada")));
+        assert_eq!(browsers.upload_at(&of("ada"), t), Some(BackendId::nth(1)));
     }
 
     #[test]
@@ -363,7 +386,7 @@ mod tests {
         const MANY: u32 = 4_096;
         let (browsers, t) = (Browsers::default(), now());
         for number in 0..MANY {
-            browsers.saw(None, IpAddr::V4(number.into()), &client("ada"), t);
+            browsers.saw(None, &at(number.into()), &client("ada"), t);
         }
         let late = t + LEASE;
         let mut before = browsers.len();
@@ -401,16 +424,16 @@ mod tests {
     #[test]
     fn the_cookie_of_one_users_browser_is_nothing_to_another() {
         let (signer, minted) = (CookieSigner::new(), BrowserId::mint());
-        let [ada, bob]: [UserName; 2] = ["ada", "bob"].map(|name| name.parse().unwrap());
-        let of_ada = minted.set_cookie(&signer, Door::Plain, Some(&ada));
+        let (ada, bob) = ("ada", "bob");
+        let of_ada = minted.set_cookie(&signer, Door::Plain, Some(ada));
         let of_nobody = minted.set_cookie(&signer, Door::Plain, None);
         let read = |set: &str, owner| {
             let pair = set.split(';').next().unwrap();
             browser_of(pair.as_bytes(), &signer, Door::Plain, owner)
         };
-        assert_eq!(read(&of_ada, Some(&ada)), Some(minted));
+        assert_eq!(read(&of_ada, Some(ada)), Some(minted));
         assert_eq!(read(&of_nobody, None), Some(minted));
-        for (set, owner) in [(&of_ada, Some(&bob)), (&of_ada, None), (&of_nobody, Some(&ada))] {
+        for (set, owner) in [(&of_ada, Some(bob)), (&of_ada, None), (&of_nobody, Some(ada))] {
             assert_eq!(read(set, owner), None, "{owner:?}");
         }
     }

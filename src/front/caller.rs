@@ -5,17 +5,11 @@ use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use http::header::COOKIE;
-use http::{HeaderName, HeaderValue, Request};
-use smallvec::SmallVec;
-
 use super::Front;
 use super::access::Seen;
-use super::browsers::{BrowserId, browser_of};
+use super::browsers::{BrowserId, Spot, browser_of};
 use super::header_text::{address_in, text};
-use super::headers::CLIENT_ID;
-use super::headers::table::is_forwarding;
-use crate::auth::{Pass, User, UserName};
+pub use super::identity_hints::IdentityHints;
 use crate::comfy::{pack_routes, query};
 use crate::config::{Config, Place, ServerConfig};
 use crate::masked::mask;
@@ -23,17 +17,11 @@ use crate::net::now;
 use crate::routing::files::Maker;
 use crate::routing::ids::{BadClientId, ClientId};
 use crate::routing::owners::Person;
+use crate::routing::realm::{ClientName, Realm};
 use crate::server::wire::Wire;
-use crate::ws;
 
 /// Names the client of a socket, in its query.
 pub const SOCKET_CLIENT: &str = "mooring_client";
-
-const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-
-/// The user that a page works as, on servers with several (ComfyUI `--multi-user`).
-const COMFY_USER: HeaderName = HeaderName::from_static("comfy-user");
 
 /// What a page of a server with a single user may say there.
 const EVERYBODY: &str = "default";
@@ -50,8 +38,9 @@ pub struct Caller {
     /// The user that it names. Nothing proves it; it says whose what has ended is, as it says on a
     /// server whose settings are read.
     pub user: Option<Arc<str>>,
-    /// The user who was let in, where users are asked for.
-    pub owner: Option<Arc<User>>,
+    /// Whose clients and prompts there are for it: of the user who was let in, where users are
+    /// asked for. Nothing of another realm is there for it.
+    pub realm: Realm,
     /// After trusted proxies.
     pub address: IpAddr,
     /// It came through a proxy that is not trusted: whoever is behind it, it is not its address.
@@ -59,32 +48,6 @@ pub struct Caller {
     pub door: Door,
     /// Somebody reads records of requests.
     pub seen: Option<Seen>,
-}
-
-/// What in a request says who sent it, as it came.
-#[derive(Debug, Default)]
-pub struct IdentityHints<'a> {
-    /// The first `comfy-client-id`.
-    pub client_id: Option<&'a [u8]>,
-    /// The raw path: what a query means depends on it.
-    pub path: &'a str,
-    pub query: &'a str,
-    /// It asks for a WebSocket.
-    pub is_socket: bool,
-    /// `Cookie` and `X-Forwarded-For`, which may come in several lines.
-    pub cookies: SmallVec<[&'a [u8]; 1]>,
-    pub forwarded: SmallVec<[&'a [u8]; 1]>,
-    /// The first `X-Forwarded-Proto`.
-    pub scheme: Option<&'a [u8]>,
-    /// Something says that it was passed on for somebody, in whatever header. Reads that are only
-    /// passed on do not need it either.
-    pub is_passed_on: bool,
-    /// `Comfy-User`. Reads that are only passed on do not need it.
-    pub user: Option<&'a [u8]>,
-    /// Who was let in.
-    pub pass: Option<Pass>,
-    /// What it came over.
-    pub wire: Wire,
 }
 
 /// Whether what the other end of a connection says of whom it speaks for is believed.
@@ -113,32 +76,6 @@ pub enum Door {
     TlsBelow,
 }
 
-impl<'a> IdentityHints<'a> {
-    #[must_use]
-    pub fn of_target(path: &'a str, query: &'a str) -> Self {
-        Self { path, query, ..Self::default() }
-    }
-
-    #[must_use]
-    pub fn of<B>(request: &'a Request<B>) -> Self {
-        let headers = request.headers();
-        let all = |name| headers.get_all(name).iter().map(HeaderValue::as_bytes).collect();
-        Self {
-            client_id: headers.get(CLIENT_ID).map(HeaderValue::as_bytes),
-            path: request.uri().path(),
-            query: request.uri().query().unwrap_or(""),
-            is_socket: ws::is_asked(request),
-            cookies: all(COOKIE),
-            forwarded: all(X_FORWARDED_FOR),
-            scheme: headers.get(X_FORWARDED_PROTO).map(HeaderValue::as_bytes),
-            is_passed_on: headers.keys().any(|name| says_passed_on(name.as_str())),
-            user: headers.get(COMFY_USER).map(HeaderValue::as_bytes),
-            pass: request.extensions().get().cloned(),
-            wire: Wire::of_request(request),
-        }
-    }
-}
-
 impl Caller {
     /// Reads it off a request.
     ///
@@ -160,14 +97,14 @@ impl Caller {
     ) -> Result<Self, BadClientId> {
         let config = front.shared.config();
         let address = address(&config.server, peer, hints);
-        let named = name.map(ClientId::parse).transpose()?;
-        let named = named.map(|id| of_its_own(&config, id, address));
+        let realm = hints.realm();
+        let named = name.map(ClientName::parse).transpose()?;
+        let named = named.map(|name| realm.client(of_its_own(&config, name, address)));
         let is_proxied = address == peer && hints.is_passed_on;
         let door = door(&config.server, peer, hints);
         let browser = browser(front, door, hints);
         let user = user(hints);
-        let owner = hints.pass.as_ref().map(|pass| Arc::clone(&pass.user));
-        let caller = Self { named, browser, user, owner, address, is_proxied, door, seen: None };
+        let caller = Self { named, browser, user, realm, address, is_proxied, door, seen: None };
         if let Some(client) = &caller.named {
             caller.is(front, client);
         }
@@ -179,7 +116,7 @@ impl Caller {
     pub fn is(&self, front: &Front, client: &ClientId) {
         self.record(client);
         if front.sessions.clients.takes_in(client) {
-            front.browsers.saw(self.browser, self.address, client, now());
+            front.browsers.saw(self.browser, &self.spot(), client, now());
         }
     }
 
@@ -189,7 +126,7 @@ impl Caller {
             Some(_) => self.is(front, client),
             None => {
                 self.record(client);
-                front.browsers.saw_nameless(self.address, client, now());
+                front.browsers.saw_nameless(&self.spot(), client, now());
             }
         }
     }
@@ -201,18 +138,32 @@ impl Caller {
         }
     }
 
-    /// For whom a cookie of its browser is.
+    /// The client that it names in a body.
+    ///
+    /// # Errors
+    /// Nobody could be called so.
+    pub fn client_called(&self, config: &Config, name: &str) -> Result<ClientId, BadClientId> {
+        ClientName::parse(name).map(|name| self.client(config, name))
+    }
+
+    /// The same, of a name that was looked at.
     #[must_use]
-    pub fn owner_name(&self) -> Option<&UserName> {
-        self.owner.as_ref().map(|user| &user.name)
+    pub fn client(&self, config: &Config, name: ClientName) -> ClientId {
+        self.realm.client(of_its_own(config, name, self.address))
+    }
+
+    /// Where it comes from, for who shares that with it.
+    #[must_use]
+    pub fn spot(&self) -> Spot {
+        Spot { realm: self.realm.clone(), address: self.address }
     }
 
     /// The person behind it, if it says who that is (promise R5): the user who was let in, whatever
     /// his browser is.
     #[must_use]
     pub fn person(&self) -> Option<Person> {
-        if let Some(user) = &self.owner {
-            return Some(person_of(user));
+        if let Some(user) = self.realm.person() {
+            return Some(user);
         }
         let browser = self.browser.map(|browser| Person::Browser(browser.number()));
         browser.or_else(|| self.user.clone().map(Person::User))
@@ -223,7 +174,7 @@ impl Caller {
     #[must_use]
     pub fn reader(&self, front: &Front) -> Option<ClientId> {
         self.asker(front).or_else(|| {
-            front.browsers.sole_at(self.address, front.shared.config().affinity.lease, now())
+            front.browsers.sole_at(&self.spot(), front.shared.config().affinity.lease, now())
         })
     }
 
@@ -250,17 +201,14 @@ impl Caller {
         if !self.is_its_address() {
             return None;
         }
-        front.browsers.sole_at(self.address, front.shared.config().affinity.lease, now())
+        front.browsers.sole_at(&self.spot(), front.shared.config().affinity.lease, now())
     }
 
     /// Whose files are the caller's own: the client's that it names, its browser's, and what was
     /// uploaded from its address without a name.
     #[must_use]
     pub fn makers(&self, front: &Front) -> Vec<Maker> {
-        let clients =
-            self.named.iter().cloned().chain(
-                self.browser.into_iter().flat_map(|browser| front.browsers.of_browser(browser)),
-            );
+        let clients = self.named.iter().cloned().chain(self.of_its_browser(front));
         let browser = self.browser.map(|browser| Maker::Browser(browser.number()));
         let address = Maker::Address(self.address);
         clients.map(Maker::Client).chain(browser).chain([address]).collect()
@@ -269,38 +217,43 @@ impl Caller {
     /// The client itself, without the address: it never says who acts.
     #[must_use]
     pub fn asker(&self, front: &Front) -> Option<ClientId> {
-        self.named.clone().or_else(|| self.askers(front).into_iter().next())
+        self.named.clone().or_else(|| self.of_its_browser(front).into_iter().next())
     }
 
-    /// All clients that it speaks for: the named one, or all of the browser.
+    /// All clients that it speaks for: the named one, else all of the user who was let in, else all
+    /// of the browser.
     #[must_use]
     pub fn askers(&self, front: &Front) -> Vec<ClientId> {
-        match (&self.named, self.browser) {
+        match (&self.named, &self.realm) {
             (Some(client), _) => vec![client.clone()],
-            (None, Some(browser)) => front.browsers.of_browser(browser),
-            (None, None) => Vec::new(),
+            (None, Realm::User(_)) => {
+                let mut clients = self.of_its_browser(front);
+                let others = front.sessions.clients.of(&self.realm);
+                clients.extend(
+                    others.into_iter().filter(|id| !clients.contains(id)).collect::<Vec<_>>(),
+                );
+                clients
+            }
+            (None, Realm::Everybody) => self.of_its_browser(front),
         }
     }
-}
 
-/// No `Comfy-User` has a control character in it: a user who was let in is nobody whom others can
-/// name.
-fn person_of(user: &User) -> Person {
-    Person::User(format!("\u{1}{}", user.name).into())
-}
-
-/// True for a header that a proxy adds which passes a request on.
-fn says_passed_on(name: &str) -> bool {
-    is_forwarding(name) || name == "via"
+    /// The clients of its browser, the most recent first.
+    fn of_its_browser(&self, front: &Front) -> Vec<ClientId> {
+        let mut clients =
+            self.browser.map_or_else(Vec::new, |browser| front.browsers.of_browser(browser));
+        clients.retain(|client| self.realm.has(client));
+        clients
+    }
 }
 
 /// The client that this name means at an address: many use one that is shared
 /// (`affinity.shared_ids`), and each address that does is a client of its own.
 #[must_use]
-pub fn of_its_own(config: &Config, id: ClientId, address: IpAddr) -> ClientId {
-    shared_by(&config.affinity.shared_ids, id.as_str())
-        .and_then(|shared| ClientId::parse(&format!("{shared}@{address}")).ok())
-        .unwrap_or(id)
+pub fn of_its_own(config: &Config, name: ClientName, address: IpAddr) -> ClientName {
+    shared_by(&config.affinity.shared_ids, name.as_str())
+        .and_then(|shared| ClientName::parse(&format!("{shared}@{address}")).ok())
+        .unwrap_or(name)
 }
 
 /// The shared name that this one is, or is made of: nobody becomes another by spelling him out.
@@ -345,7 +298,7 @@ pub fn browser(front: &Front, door: Door, hints: &IdentityHints<'_>) -> Option<B
     if let Some(session) = pass.and_then(|pass| pass.session.as_ref()) {
         return Some(BrowserId::of_session(session));
     }
-    let owner = pass.map(|pass| &pass.user.name);
+    let owner = pass.map(|pass| pass.user.name.as_str());
     hints.cookies.iter().find_map(|line| browser_of(line, &front.cookie_signer, door, owner))
 }
 

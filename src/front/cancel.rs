@@ -51,8 +51,10 @@ pub async fn cancel_jobs(
     request: Request<Incoming>,
 ) -> Answer {
     let body = small_body(&front.shared, request).await?;
-    let is_known =
-        |id: &str| PromptId::parse(id).is_ok_and(|id| front.shared.records.prompt(&id).is_some());
+    let is_known = |id: &str| {
+        let record = PromptId::parse(id).ok().and_then(|id| front.shared.records.prompt(&id));
+        record.is_some_and(|record| caller.realm.owns(&record.by))
+    };
     let ids = match cancel::read(&body, is_known) {
         Ok(ids) => ids,
         Err(bad) => return Ok(jobs::with_status(StatusCode::BAD_REQUEST, bad.body())),

@@ -1,5 +1,7 @@
 //! Which prompts a command affects, and whether the caller may affect them (promise R6).
 
+use std::sync::Arc;
+
 use tracing::debug;
 
 use super::Front;
@@ -10,7 +12,8 @@ use super::visible_owners::VisibleOwners;
 use crate::config::Nameless;
 use crate::routing::ids::{BackendId, ClientId, PromptId};
 use crate::routing::ledger::{Listed, Record};
-use crate::session::Sessions;
+use crate::routing::realm::Realm;
+use crate::session::{Client, Sessions};
 
 /// Of how many ids that nobody knows one request makes us ask all backends.
 const UNKNOWN_MAX: usize = 16;
@@ -35,7 +38,8 @@ impl Actor {
     #[must_use]
     pub fn of(front: &Front, caller: &Caller) -> Self {
         let askers = caller.askers(front);
-        if !askers.is_empty() {
+        // A user acts on what is his, and on nothing else, also if he has no client yet.
+        if !askers.is_empty() || caller.realm != Realm::Everybody {
             return Self::Clients(askers);
         }
         let may = front.shared.config().nameless(caller.place());
@@ -100,11 +104,17 @@ pub async fn named(
             return Err(GatewayError::Nameless);
         }
         match records.get(&prompt) {
+            Some(record) if !caller.realm.owns(&record.by) => {
+                front.shared.metrics.foreign_verbs.inc();
+                debug!(%prompt, "A command on another user's prompt was ignored.");
+            }
             Some(record) if !actor.may_act_on(&front.sessions, &persons, record) => {
                 front.shared.metrics.foreign_verbs.inc();
                 debug!(%prompt, "A command on another client's prompt was ignored.");
             }
             Some(record) => located.extend(record.backend.map(|backend| (prompt, backend))),
+            // Nothing says that it would be his.
+            None if caller.realm != Realm::Everybody => {}
             None if unknown.len() < UNKNOWN_MAX && !unknown.contains(&prompt) => {
                 unknown.push(prompt);
             }
@@ -124,9 +134,12 @@ pub fn own_pending(
     caller: &Caller,
     actor: &Actor,
 ) -> Result<Located, GatewayError> {
-    let clients = match actor {
+    let clients: Vec<Arc<Client>> = match actor {
         Actor::Clients(askers) => askers.iter().filter_map(|id| sessions.clients.get(id)).collect(),
-        Actor::Everyone => sessions.clients.all(),
+        Actor::Everyone => {
+            let all = sessions.clients.all().into_iter();
+            all.filter(|client| caller.realm.has(&client.id)).collect()
+        }
         Actor::Nameless | Actor::Nobody => return Err(GatewayError::Nameless),
     };
     let with_work: Vec<Located> = clients
@@ -136,7 +149,11 @@ pub fn own_pending(
         .map(|pending| pending.into_iter().map(|(id, it)| (id, it.backend)).collect())
         .collect();
     // With the cookie alone, a bare command is clear only if a single tab has something pending.
-    let is_clear = caller.named.is_some() || caller.browser.is_none() || with_work.len() <= 1;
+    // A user who names none means all of his.
+    let is_clear = caller.named.is_some()
+        || caller.browser.is_none()
+        || caller.realm != Realm::Everybody
+        || with_work.len() <= 1;
     match actor {
         Actor::Clients(_) | Actor::Nameless | Actor::Nobody if !is_clear => {
             Err(GatewayError::Nameless)
@@ -167,7 +184,11 @@ pub fn own_history(
                 .filter(|listed| persons.may_clear(&front.sessions, listed))
                 .collect())
         }
-        Actor::Everyone => Ok(front.shared.records.history_of_all(usize::MAX)),
+        Actor::Everyone => {
+            let mut all = front.shared.records.history_of_all(usize::MAX);
+            all.retain(|listed| caller.realm.owns(&listed.by));
+            Ok(all)
+        }
         Actor::Nameless | Actor::Nobody => Err(GatewayError::Nameless),
     }
 }

@@ -19,7 +19,7 @@ use tokio::sync::oneshot;
 
 use super::Front;
 use super::broadcast_lookup::Where;
-use super::caller::{Caller, of_its_own};
+use super::caller::Caller;
 use super::command_scope::{self, Actor, Located, named, own_pending};
 use super::error::GatewayError;
 use super::forward::{send, to_backend};
@@ -30,7 +30,7 @@ use crate::body::{CollectLimits, RequestBody};
 use crate::comfy::commands;
 use crate::fleet::backend::Backend;
 use crate::fleet::dial_limiter::Haste;
-use crate::routing::ids::{BackendId, ClientId, PromptId};
+use crate::routing::ids::{BackendId, PromptId};
 use crate::routing::ledger::{Listed, State};
 use crate::routing::pending::End;
 use crate::session::Sessions;
@@ -148,8 +148,7 @@ pub async fn subscribe_logs(
     let (mut parts, body) = request.into_parts();
     let body = collect_small(&front.shared, &mut parts, body).await?;
     let wanted = commands::LogSubscription::read(&body)?;
-    let id =
-        of_its_own(&front.shared.config(), ClientId::parse(&wanted.client_id)?, caller.address);
+    let id = caller.client_called(&front.shared.config(), &wanted.client_id)?;
     caller.is(front, &id);
     let target = of_client(&front.sessions, &id)?;
     if let Some(client) = front.sessions.clients.get(&id) {

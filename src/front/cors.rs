@@ -102,7 +102,7 @@ impl Way {
         let may_be_proxy = peer.to_canonical().is_loopback() || config.server.trusts(peer);
         match config.auth.mode {
             AuthMode::Off if may_be_proxy => Self::Proxied,
-            AuthMode::Off | AuthMode::Keys => Self::Direct,
+            AuthMode::Off | AuthMode::Keys | AuthMode::Header => Self::Direct,
         }
     }
 }
@@ -341,6 +341,7 @@ mod tests {
         assert_eq!(of(AuthMode::Off, "192.0.2.1", "10.0.0.0/8"), Way::Direct);
         assert_eq!(of(AuthMode::Keys, "127.0.0.1", "10.0.0.0/8"), Way::Direct);
         assert_eq!(of(AuthMode::Keys, "10.1.2.3", "10.0.0.0/8"), Way::Direct);
+        assert_eq!(of(AuthMode::Header, "10.1.2.3", "10.0.0.0/8"), Way::Direct);
     }
 
     /// What becomes of a request to the host `gw`, where two origins are allowed.

@@ -129,6 +129,10 @@ pub async fn find(
         return Ok(Whereabouts::Nowhere);
     }
     let known = front.shared.records.prompt(prompt);
+    // Another user's, and one of which nobody knows whose it is, is as one that does not exist.
+    if !caller.realm.owns(&known.as_ref().map(|it| it.by.clone()).unwrap_or_default()) {
+        return Ok(Whereabouts::Nowhere);
+    }
     let found = match &known {
         // One without a backend had one that is not configured any more: no stranger is asked.
         Some(record) => record.backend,

@@ -24,6 +24,7 @@ use super::{Answer, headers, names};
 use crate::cache::Cache;
 use crate::comfy::answers::Junk;
 use crate::comfy::lists::history::entry_of;
+use crate::comfy::redact::Told;
 use crate::comfy::reply::LostTimes;
 use crate::comfy::{redact, reply, scan};
 use crate::fleet::api::{ApiError, encode_segment};
@@ -244,13 +245,12 @@ pub fn told(
 }
 
 fn shown(raw: Bytes, whose: &VisibleOwners, by: &Submitter) -> Bytes {
-    if whose.named(by) { raw } else { cleaned(raw) }
+    with(raw, whose.told(by))
 }
 
-/// The entry without the id of its client.
-#[must_use]
-pub fn cleaned(raw: Bytes) -> Bytes {
-    match redact::entry(&raw) {
+/// The entry with so much of the id of its client.
+fn with(raw: Bytes, told: Told<'_>) -> Bytes {
+    match redact::entry_as(&raw, told) {
         Cow::Borrowed(_) => raw,
         Cow::Owned(entry) => Bytes::from(entry),
     }

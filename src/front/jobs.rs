@@ -17,7 +17,9 @@ use super::error::GatewayError;
 use super::headers;
 use super::history::{self, Whereabouts};
 use super::history_cache::{self, Missing};
-use super::lists::{Listing, Queues, ROUNDS, listed, place_of, shown_at, taken_ms, taken_ms_of};
+use super::lists::{
+    Listing, Queues, ROUNDS, everybodys, listed, place_of, shown_at, taken_ms, taken_ms_of,
+};
 use super::visible_owners::VisibleOwners;
 use super::{Answer, json, names};
 use crate::body::ResponseBody;
@@ -25,7 +27,6 @@ use crate::comfy::jobs::job::{Job, detail_of_entry, detail_of_item, detail_of_ow
 use crate::comfy::jobs::page::{Row, Rows, answer};
 use crate::comfy::jobs::query::{JobQuery, Reads};
 use crate::comfy::jobs::{Interrupted, NOT_FOUND, Status, Telling};
-use crate::comfy::lists::history::KEPT_MAX;
 use crate::comfy::lists::queue::{Item, Known, OwnQueue, Shown};
 use crate::fleet::api::encode_segment;
 use crate::fleet::backend::Backend;
@@ -182,7 +183,7 @@ async fn positions(
         let shown = shown_at(shared, address, jobs.iter().map(|job| job.row.id.as_str()));
         jobs.retain(|job| shown.contains(&job.row.id));
     }
-    let ended = shared.records.history_of_all(KEPT_MAX);
+    let ended = everybodys(shared);
     jobs.extend(ended.iter().filter_map(|listed| {
         let taken_ms = shared.records.unix_at(listed.made);
         let told = Telling { interrupted: query.interrupted, taken_ms };
@@ -302,7 +303,7 @@ fn detail_of_known(sessions: &Sessions, prompt: &PromptId) -> Option<String> {
     detail_of_item(item, status, taken_ms).ok()
 }
 
-fn shown_only(prompt: &PromptId, id: &str) -> Shown {
+fn shown_only(prompt: &PromptId, id: &str) -> Shown<'static> {
     if id == prompt.as_str() { Shown::Cleaned } else { Shown::No }
 }
 

@@ -32,6 +32,7 @@ use crate::routing::ledger::Listed;
 use crate::routing::owners::Person;
 use crate::routing::pending::Phase;
 use crate::routing::placement::NoPlace;
+use crate::routing::realm::Realm;
 use crate::session::Sessions;
 use crate::shared::Shared;
 
@@ -122,12 +123,23 @@ pub fn shown_at<'i>(
 ) -> HashSet<PromptId> {
     let prompts: Vec<PromptId> = ids.filter_map(|id| PromptId::parse(id).ok()).collect();
     let known = shared.records.prompts(&prompts);
-    let is_shown =
-        |prompt: &PromptId| match known.get(prompt).and_then(|record| record.by.person.as_ref()) {
+    let is_shown = |prompt: &PromptId| {
+        let Some(record) = known.get(prompt) else { return true };
+        let is_for_him = match &record.by.person {
             Some(Person::Address(from)) => *from == address,
             Some(Person::Browser(_) | Person::User(_)) | None => true,
         };
+        is_for_him && Realm::Everybody.owns(&record.by)
+    };
     prompts.into_iter().filter(is_shown).collect()
+}
+
+/// What has ended of those who are no user's, oldest first.
+#[must_use]
+pub fn everybodys(shared: &Shared) -> Vec<Listed> {
+    let mut ended = shared.records.history_of_all(KEPT_MAX);
+    ended.retain(|listed| Realm::Everybody.owns(&listed.by));
+    ended
 }
 
 /// `GET /history`.
@@ -139,7 +151,7 @@ pub async fn history(front: &Front, caller: &Caller, raw_query: &str) -> Answer 
     let mut listing = Listing::begin(front, caller).await;
     let (whose, missing) = (&listing.whose, &mut listing.missing);
     let list = if whose.is_nobody() {
-        let ended = front.shared.records.history_of_all(KEPT_MAX);
+        let ended = everybodys(&front.shared);
         let mut list = HistoryList::default();
         for listed in &ended[window.of(ended.len())] {
             let id = listed.prompt.as_str();
@@ -266,10 +278,9 @@ impl Queues {
                 let Some((id, (client, _))) = id.and_then(|id| own.get_key_value(&id)) else {
                     return Shown::No;
                 };
-                match (seen.insert(id.clone()), whose.named_client(client)) {
-                    (false, _) => Shown::No,
-                    (true, None) => Shown::Cleaned,
-                    (true, Some(_)) => Shown::Whole,
+                match seen.insert(id.clone()) {
+                    false => Shown::No,
+                    true => Shown::from(whose.told_of(client)),
                 }
             };
             if let Err(error) = list.add(*backend, body, shown) {

@@ -309,7 +309,7 @@ fn welcome(front: &Front, door: Door, user: &User, location: &str) -> Response<R
     for cookie in [
         OwnCookie::Session.set(door, &session, lifetime),
         OwnCookie::Mark.set(door, &front.admission.mark_of(user), lifetime),
-        browser.set_cookie(&front.cookie_signer, door, Some(&user.name)),
+        browser.set_cookie(&front.cookie_signer, door, Some(user.name.as_str())),
     ] {
         append(&mut response, &cookie);
     }

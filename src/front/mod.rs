@@ -70,6 +70,7 @@ pub mod history_cache;
 pub mod home;
 pub mod hosts;
 pub mod html;
+pub mod identity_hints;
 pub mod jobs;
 pub mod lists;
 pub mod login;

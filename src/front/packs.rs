@@ -68,7 +68,7 @@ pub async fn bring(front: &Arc<Front>, caller: &Caller, request: Request<Incomin
         let answer = forward(&front.shared, &target, request).await?;
         if answer.status().is_success() {
             let until = now() + front.shared.config().affinity.reservation;
-            front.browsers.uploaded(caller.address, target.backend.id, until);
+            front.browsers.uploaded(&caller.spot(), target.backend.id, until);
         }
         return Ok(answer);
     };

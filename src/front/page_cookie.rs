@@ -59,7 +59,8 @@ impl Visit {
             Self::First(door, user) if is_ones_own_page(response.headers()) => (door, user),
             Self::First(..) | Self::Other => return,
         };
-        let cookie = BrowserId::mint().set_cookie(signer, door, user.as_ref());
+        let cookie =
+            BrowserId::mint().set_cookie(signer, door, user.as_ref().map(UserName::as_str));
         if let Ok(cookie) = HeaderValue::try_from(cookie) {
             response.headers_mut().append(SET_COOKIE, cookie);
         }
@@ -69,7 +70,7 @@ impl Visit {
 /// A cookie for a browser that has none yet.
 #[must_use]
 pub fn mint(front: &Front, caller: &Caller) -> String {
-    BrowserId::mint().set_cookie(&front.cookie_signer, caller.door, caller.owner_name())
+    BrowserId::mint().set_cookie(&front.cookie_signer, caller.door, caller.realm.user())
 }
 
 /// True if an `Accept` is that of a browser that goes to a page. Scripts and elements of pages do

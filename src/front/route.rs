@@ -28,6 +28,7 @@ use crate::net::now;
 use crate::routing::decision::{Decision, Reason};
 use crate::routing::ids::ClientId;
 use crate::routing::placement::NoPlace;
+use crate::routing::realm::Realm;
 use crate::session::Client;
 use crate::session::Sessions;
 use crate::session::registry::with_client;
@@ -155,7 +156,7 @@ pub fn decided(shared: &Shared, decision: Decision) -> Target {
 /// A nameless read: where an upload of the same address waits for its prompt, else the home
 /// backend, else any that is up.
 fn of_nobody(front: &Front, caller: &Caller) -> Result<Target, GatewayError> {
-    if let Some(backend) = front.browsers.upload_at(caller.address, now()) {
+    if let Some(backend) = front.browsers.upload_at(&caller.spot(), now()) {
         let backend = Arc::clone(&front.shared.fleet.get(backend));
         return Ok(Target { backend, reason: Reason::Reserved });
     }
@@ -177,7 +178,7 @@ async fn queue_length(front: &Front, caller: &Caller, request: Request<Incoming>
     let askers = caller.askers(front);
     let own =
         |id: &ClientId| front.sessions.clients.get(id).map_or(0, |client| count_pending(&client));
-    let count = if askers.is_empty() {
+    let count = if askers.is_empty() && caller.realm == Realm::Everybody {
         front.shared.fleet.iter().map(|backend| u64::from(backend.load.queue_remaining())).sum()
     } else {
         askers.iter().map(own).sum()

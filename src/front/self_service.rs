@@ -92,7 +92,7 @@ fn whoami(front: &Front, caller: &Caller, user: Option<&Pass>) -> Response<Respo
     let id = caller.asker(front);
     let client = id.as_ref().and_then(|id| front.sessions.clients.get(id));
     as_json(&WhoAmI {
-        client_id: caller.named.as_ref().map(ToString::to_string),
+        client_id: caller.named.as_ref().map(|client| client.name().to_owned()),
         known: client.is_some(),
         client: client.map(|client| of_asker(&front.sessions.shared, caller, &client)),
         user: user
@@ -159,24 +159,22 @@ struct Explanation {
 fn explain(front: &Front, caller: &Caller, query: &str) -> Response<ResponseBody> {
     let client = caller.asker(front).and_then(|id| front.sessions.clients.get(&id));
     let prompt = parameter(query, "prompt").and_then(|text| PromptId::parse(&text).ok());
-    let record = prompt.and_then(|prompt| {
-        let record = front.shared.records.prompt(&prompt);
-        record.map(|record| report::prompt(&front.sessions, &prompt, &record, now()))
-    });
-    // An id is a secret of its client's; of others' prompts only place and state are told.
-    let own = |report: &PromptReport| report.client_id == client_name(client.as_ref());
-    let prompt = record.map(|report| match own(&report) && caller.named.is_some() {
-        true => report,
-        false => PromptReport { client_id: None, ..report },
+    let prompt = prompt.and_then(|prompt| {
+        let record = front.shared.records.prompt(&prompt)?;
+        // Another user's is not there. An id is a secret of its client's; of the prompts of others
+        // only place and state are told.
+        caller.realm.owns(&record.by).then(|| {
+            let report = report::prompt(&front.sessions, &prompt, &record, now());
+            match client.is_some() && caller.named.is_some() && caller.named == record.by.client {
+                true => report,
+                false => PromptReport { client_id: None, ..report },
+            }
+        })
     });
     as_json(&Explanation {
         client: client.map(|client| of_asker(&front.sessions.shared, caller, &client)),
         prompt,
     })
-}
-
-fn client_name(client: Option<&Arc<Client>>) -> Option<String> {
-    client.map(|client| client.id.to_string())
 }
 
 /// What a reset did.

@@ -24,7 +24,7 @@ use tokio::time::timeout;
 use tracing::{debug, info};
 
 use super::Front;
-use super::caller::{Caller, of_its_own};
+use super::caller::Caller;
 use super::error::GatewayError;
 use super::forward::{Target, to_backend};
 use super::upgrade::mint;
@@ -70,10 +70,10 @@ pub async fn submit(front: &Arc<Front>, caller: &Caller, request: Request<Incomi
     let body = bodies::json(&mut parts, body, limits, Some(&mut share)).await?;
     let nodes = front.nodes.classes();
     let draft = submission::read(body, &nodes)?;
-    let named =
-        draft.client_id().cloned().map(|id| of_its_own(&front.shared.config(), id, caller.address));
+    let config = front.shared.config();
+    let named = draft.client_name().cloned().map(|name| caller.client(&config, name));
     let named = named.or_else(|| caller.named.clone());
-    let id = named.clone().unwrap_or_else(mint);
+    let id = named.clone().unwrap_or_else(|| caller.realm.client(mint()));
     let by = submitter(front, caller, named.as_ref(), &id);
     let prompt = draft.prompt_id().cloned().unwrap_or_else(new_prompt_id);
     let ready = draft.finish(&id, &prompt, &front.shared.config().sockets.output_classes);
@@ -198,7 +198,7 @@ fn decide(
     reserved.map_err(|_known| GatewayError::PromptIdKnown)?;
     let waiting = match front.sessions.clients.get(id) {
         Some(_) => None,
-        None => front.browsers.take_upload(caller.address, now()),
+        None => front.browsers.take_upload(&caller.spot(), now()),
     };
     let decided = with_client(&front.sessions, id, |client| {
         if let Some((backend, until)) = waiting {

@@ -1,12 +1,12 @@
 //! `/ws`: answered at once (promise S6). The client's link is the backend's side of it.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use http::{HeaderValue, Request};
 use hyper::body::Incoming;
 
 use super::Front;
+use super::browsers::Spot;
 use super::caller::Caller;
 use super::error::GatewayError;
 use super::{Answer, headers};
@@ -14,6 +14,7 @@ use crate::auth::Pass;
 use crate::body::ResponseBody;
 use crate::net::{new_id, now};
 use crate::routing::ids::ClientId;
+use crate::routing::realm::ClientName;
 use crate::server::Seat;
 use crate::session::registry::{admit, with_client};
 use crate::session::socket;
@@ -30,7 +31,7 @@ pub fn upgrade(front: &Arc<Front>, caller: &Caller, mut request: Request<Incomin
         return Err(GatewayError::Ourselves);
     }
     // The stock page's first socket has no name; it takes the one that its first status gives.
-    let id = caller.named.clone().unwrap_or_else(mint);
+    let id = caller.named.clone().unwrap_or_else(|| caller.realm.client(mint()));
     caller.is(front, &id);
     // Seen to be possible before the 101 is on its way.
     admit(&front.sessions, &id)?.may_open_socket(&front.sessions.shared)?;
@@ -38,8 +39,8 @@ pub fn upgrade(front: &Arc<Front>, caller: &Caller, mut request: Request<Incomin
     // The socket is the connection that it was, and counts as one until it ends.
     let seat = request.extensions_mut().remove::<Seat>();
     let pass = request.extensions_mut().remove::<Pass>();
-    let barred = front.admission.until_over(pass);
-    let address = caller.address;
+    let barred = front.admission.until_socket_over(pass);
+    let spot = caller.spot();
     let task = {
         let front = Arc::clone(front);
         async move {
@@ -47,7 +48,7 @@ pub fn upgrade(front: &Arc<Front>, caller: &Caller, mut request: Request<Incomin
             let opened =
                 with_client(&front.sessions, &id, |client| client.open_socket(&front.sessions));
             if let Ok((client, key)) = opened {
-                let _here = Here::new(&front, address, &id);
+                let _here = Here::new(&front, spot, &id);
                 socket::serve(Arc::clone(&front.sessions), client, key, channel, barred).await;
             }
             drop(seat);
@@ -62,26 +63,26 @@ pub fn upgrade(front: &Arc<Front>, caller: &Caller, mut request: Request<Incomin
 /// A socket that is open from an address.
 struct Here {
     front: Arc<Front>,
-    address: IpAddr,
+    spot: Spot,
     client: ClientId,
 }
 
 impl Here {
-    fn new(front: &Arc<Front>, address: IpAddr, client: &ClientId) -> Self {
-        front.browsers.socket_opened(address, client);
-        Self { front: Arc::clone(front), address, client: client.clone() }
+    fn new(front: &Arc<Front>, spot: Spot, client: &ClientId) -> Self {
+        front.browsers.socket_opened(&spot, client);
+        Self { front: Arc::clone(front), spot, client: client.clone() }
     }
 }
 
 impl Drop for Here {
     fn drop(&mut self) {
-        self.front.browsers.socket_closed(self.address, &self.client, now());
+        self.front.browsers.socket_closed(&self.spot, &self.client, now());
     }
 }
 
 /// A new client's name: 128 random bits, in the form that ComfyUI gives.
 #[must_use]
-pub fn mint() -> ClientId {
+pub fn mint() -> ClientName {
     let text = new_id().simple().to_string();
-    ClientId::parse(&text).expect("32 hexadecimal digits are a client id")
+    ClientName::parse(&text).expect("32 hexadecimal digits are a name")
 }

@@ -82,7 +82,7 @@ async fn nameless(
     request: Request<Incoming>,
 ) -> Answer {
     let now = now();
-    let last = front.browsers.upload_at(caller.address, now);
+    let last = front.browsers.upload_at(&caller.spot(), now);
     let waits = last.filter(|backend| front.shared.fleet.get(*backend).is_up());
     let (backend, reason) = match waits {
         Some(backend) => (backend, Reason::Reserved),
@@ -97,7 +97,7 @@ async fn nameless(
     let (answer, seen) = send(front, &target, what, &maker, request).await?;
     if answer.parts.status.is_success() {
         let until = now + front.shared.config().affinity.reservation;
-        front.browsers.uploaded(caller.address, backend, until);
+        front.browsers.uploaded(&caller.spot(), backend, until);
     }
     named(&front.shared, &target, &maker, (answer, seen)).await
 }

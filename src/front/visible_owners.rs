@@ -8,11 +8,13 @@ use std::collections::BTreeMap;
 
 use super::Front;
 use super::caller::Caller;
+use crate::comfy::redact::Told;
 use crate::net::now;
 use crate::routing::ids::{ClientId, PromptId};
 use crate::routing::ledger::{Listed, Record, State};
 use crate::routing::owners::{Owner, Person, Submitter};
 use crate::routing::pending::Pending;
+use crate::routing::realm::Realm;
 use crate::session::Client;
 use crate::session::Sessions;
 
@@ -24,6 +26,8 @@ pub struct VisibleOwners {
     person: Option<Person>,
     /// The client that the request itself names: it knows that id already.
     named: Option<ClientId>,
+    /// Nothing of another realm is there for them.
+    realm: Realm,
 }
 
 impl VisibleOwners {
@@ -33,7 +37,7 @@ impl VisibleOwners {
     pub fn of(front: &Front, caller: &Caller) -> Self {
         let (clients, named) = (caller.askers(front), caller.named.clone());
         let person = caller.person().or_else(|| nameless_at(front, caller));
-        Self { clients, person, named }
+        Self { clients, person, named, realm: caller.realm.clone() }
     }
 
     /// The clients of what is pending that was sent without a name, for who asks from there without
@@ -95,6 +99,9 @@ impl VisibleOwners {
     /// True if a prompt is theirs to end or to delete by its id.
     #[must_use]
     pub fn may_end(&self, sessions: &Sessions, record: &Record) -> bool {
+        if !self.realm.owns(&record.by) {
+            return false;
+        }
         // One that was found on a backend is nobody's.
         if record.by.client.as_ref().is_none_or(|client| self.clients.contains(client)) {
             return true;
@@ -114,10 +121,21 @@ impl VisibleOwners {
             || self.is_of_gone(sessions, &listed.by)
     }
 
-    /// True if the request named the client itself that submitted this.
+    /// What they are told of the id of the client that submitted something: all of it if the
+    /// request named that client itself.
     #[must_use]
-    pub fn named(&self, by: &Submitter) -> bool {
-        self.named.is_some() && self.named == by.client
+    pub fn told(&self, by: &Submitter) -> Told<'_> {
+        by.client.as_ref().map_or(Told::Nothing, |client| self.told_of(client))
+    }
+
+    /// The same of a client.
+    #[must_use]
+    pub fn told_of(&self, client: &ClientId) -> Told<'_> {
+        match self.named.as_ref().filter(|named| *named == client) {
+            None => Told::Nothing,
+            Some(named) if named.user().is_none() => Told::AsItIs,
+            Some(named) => Told::As(named.name()),
+        }
     }
 
     /// The client, if the request named it.
@@ -141,7 +159,7 @@ fn nameless_at(front: &Front, caller: &Caller) -> Option<Person> {
     let is_alone = caller.named.is_none()
         && caller.is_its_address()
         && front.browsers.is_nameless_alone(
-            caller.address,
+            &caller.spot(),
             front.shared.config().affinity.lease,
             now(),
         );

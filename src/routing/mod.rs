@@ -13,6 +13,7 @@
 //! - [`health`]: probe results → up or down
 //! - [`ledger`]: who made which prompt, and where
 //! - [`owners`]: who owns which prompts
+//! - [`realm`]: whose clients are whose, where users are asked for
 //! - [`unclaimed`]: prompts on backends whose clients have not come yet
 //! - [`state_change`]: the state that an operator set for a backend
 //! - [`home`]: which backend keeps settings, workflows and the page
@@ -37,6 +38,7 @@ pub mod owners;
 pub mod pending;
 pub mod placement;
 pub mod placement_trace;
+pub mod realm;
 pub mod servers;
 pub mod shard;
 pub mod state_change;

@@ -22,6 +22,24 @@ pub enum Person {
     Address(IpAddr),
 }
 
+impl Person {
+    /// A user who was let in. No `Comfy-User` has a control character in it, so that nobody is
+    /// taken for him who only says so.
+    #[must_use]
+    pub fn of_account(name: &str) -> Self {
+        Self::User(format!("\u{1}{name}").into())
+    }
+
+    /// The name of a user who was let in.
+    #[must_use]
+    pub fn account(&self) -> Option<&str> {
+        match self {
+            Self::User(name) => name.strip_prefix('\u{1}'),
+            Self::Browser(_) | Self::Address(_) => None,
+        }
+    }
+}
+
 /// The key under which a prompt is found.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub enum Owner {
@@ -38,10 +56,18 @@ pub struct Submitter {
 }
 
 impl Submitter {
-    /// A submitter who is known only by the client id.
+    /// A submitter who is known only by the client id, which says whose client it is.
     #[must_use]
     pub fn client(client: ClientId) -> Self {
-        Self { client: Some(client), person: None }
+        let person = client.user().map(Person::of_account);
+        Self { client: Some(client), person }
+    }
+
+    /// The user whose prompt it is: of his client, or of a client from before that was made his.
+    #[must_use]
+    pub fn user(&self) -> Option<&str> {
+        let of_client = self.client.as_ref().and_then(ClientId::user);
+        of_client.or_else(|| self.person.as_ref().and_then(Person::account))
     }
 
     /// True if there is neither a person's name nor a client id.

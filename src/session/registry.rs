@@ -16,6 +16,7 @@ use crate::lock::{Lock, rank};
 use crate::masked::mask;
 use crate::net::{Hashing, now};
 use crate::routing::ids::{BackendId, ClientId};
+use crate::routing::realm::Realm;
 
 /// The number of sweeps in which each idle client is checked once.
 const SLICES: usize = 8;
@@ -108,14 +109,27 @@ impl Clients {
         self.by_id.get(id).map(|found| Arc::clone(found.value()))
     }
 
+    /// Those of a realm that exist.
+    #[must_use]
+    pub fn of(&self, realm: &Realm) -> Vec<ClientId> {
+        let own = self.by_id.iter().filter(|it| realm.has(it.key()));
+        own.map(|it| it.key().clone()).collect()
+    }
+
     /// The client that an operator names: by its name, or in the masked form of the log.
     #[must_use]
     pub fn named_by_operator(&self, text: &str) -> Option<Arc<Client>> {
         let by_name = ClientId::parse(text).ok().and_then(|id| self.get(&id));
-        by_name.or_else(|| {
-            let is_meant = |client: &Arc<Client>| mask(&client.id).to_string() == text;
-            text.starts_with("c-").then(|| self.all().into_iter().find(is_meant)).flatten()
-        })
+        by_name
+            .or_else(|| {
+                let is_meant = |client: &Arc<Client>| mask(&client.id).to_string() == text;
+                text.starts_with("c-").then(|| self.all().into_iter().find(is_meant)).flatten()
+            })
+            .or_else(|| {
+                // Of several users' that are called so nobody knows which is meant.
+                let mut called = self.all().into_iter().filter(|client| client.id.name() == text);
+                called.next().filter(|_| called.next().is_none())
+            })
     }
 
     /// A client has prompts to ask about. Called after they were added, so that a client which

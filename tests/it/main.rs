@@ -55,6 +55,7 @@ mod membership;
 mod mixed;
 mod named_by_proxy;
 mod own;
+mod owners;
 mod packs;
 mod page;
 mod panics;

@@ -28,6 +28,7 @@ use serde_json::{Value, json};
 
 use crate::comfy::answers::Junk;
 use crate::comfy::jobs::Status;
+use crate::comfy::redact::Told;
 use crate::comfy::reply::integer_or_float;
 use crate::comfy::{raw, redact};
 use crate::routing::ids::{BackendId, ClientId, PromptId};
@@ -65,12 +66,24 @@ pub struct Known<'p> {
 
 /// How an entry is shown to the caller.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Shown {
+pub enum Shown<'n> {
     No,
     /// Without the id of its client.
     Cleaned,
     /// Unchanged: the caller named its client.
     Whole,
+    /// The same, of a client that backends know by another name than this one, its own.
+    As(&'n str),
+}
+
+impl<'n> From<Told<'n>> for Shown<'n> {
+    fn from(told: Told<'n>) -> Self {
+        match told {
+            Told::Nothing => Self::Cleaned,
+            Told::AsItIs => Self::Whole,
+            Told::As(name) => Self::As(name),
+        }
+    }
 }
 
 /// The list of a queue in which an entry is.
@@ -93,19 +106,20 @@ impl<'a> OwnQueue<'a> {
     ///
     /// # Errors
     /// The answer is not a queue; nothing is added.
-    pub fn add(
+    pub fn add<'n>(
         &mut self,
         backend: BackendId,
         body: &'a [u8],
-        mut shown: impl FnMut(&str) -> Shown,
+        mut shown: impl FnMut(&str) -> Shown<'n>,
     ) -> Result<(), Junk> {
         let answer: Answer<'a> = serde_json::from_slice(body).map_err(|_| Junk::Malformed)?;
         let mut own = |items: Vec<&'a RawValue>| {
             let items = items.into_iter().filter_map(|raw| Item::read(backend, raw));
             let shown = items.filter_map(|item| match shown(&item.id) {
                 Shown::No => None,
-                Shown::Cleaned => Some(item.cleaned()),
+                Shown::Cleaned => Some(item.told(Told::Nothing)),
                 Shown::Whole => Some(item),
+                Shown::As(name) => Some(item.told(Told::As(name))),
             });
             shown.collect::<Vec<_>>()
         };
@@ -124,7 +138,7 @@ impl<'a> OwnQueue<'a> {
         let shown = known.number.and_then(integer_or_float).unwrap_or(Value::from(0));
         let mut extra_data = json!({ "create_time": known.taken_ms });
         if let Some(client) = known.client {
-            extra_data["client_id"] = Value::from(client.as_str());
+            extra_data["client_id"] = Value::from(client.name());
         }
         let entry = json!([shown, id, {}, extra_data, []]);
         let Ok(raw) = serde_json::value::to_raw_value(&entry) else { return };
@@ -166,15 +180,15 @@ impl<'a> Item<'a> {
         Some(Self { backend, id: raw::text(parts.get(1)?)?, number, raw: Cow::Borrowed(raw) })
     }
 
-    fn cleaned(self) -> Self {
+    fn told(self, told: Told<'_>) -> Self {
         let raw = match &self.raw {
-            Cow::Borrowed(raw) => redact::item(raw),
-            Cow::Owned(raw) => Cow::Owned(redact::item(raw).into_owned()),
+            Cow::Borrowed(raw) => redact::item(raw, told),
+            Cow::Owned(raw) => Cow::Owned(redact::item(raw, told).into_owned()),
         };
         Self { raw, ..self }
     }
 
-    /// The entry as its backend sent it, except for the client id if that was removed.
+    /// The entry as its backend sent it, except for the client id.
     #[must_use]
     pub fn json(&self) -> &str {
         self.raw.get()
@@ -249,7 +263,9 @@ mod tests {
         let body = br#"{"queue_running": [[1, "own", {"x":  1}, {"client_id": "ada"}, []]],
             "queue_pending": [[2, "tab's", {"x":  1}, {"client_id": "eve", "y": 2}, []]]}"#;
         let mut queue = OwnQueue::default();
-        let is_own = |id: &str| if id == "own" { Shown::Whole } else { Shown::Cleaned };
+        let is_own = |id: &str| {
+            if id == "own" { Shown::Whole } else { Shown::Cleaned }
+        };
         queue.add(A, body, is_own).unwrap();
         let expected = concat!(
             r#"{"queue_running": [[1, "own", {"x":  1}, {"client_id": "ada"}, []]], "#,

@@ -5,7 +5,7 @@ use super::*;
 
 fn finished(body: &str) -> Result<String, Refusal> {
     let draft = read(Bytes::copy_from_slice(body.as_bytes()), &Unknown)?;
-    let client = draft.client_id().cloned().unwrap_or(ClientId::parse("minted").unwrap());
+    let client = ClientId::parse(draft.client_name().map_or("minted", ClientName::as_str)).unwrap();
     let prompt = draft.prompt_id().cloned().unwrap_or(PromptId::parse("given").unwrap());
     let body = draft.finish(&client, &prompt, &[]).body;
     Ok(String::from_utf8(body.to_vec()).unwrap())

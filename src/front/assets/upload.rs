@@ -74,7 +74,8 @@ async fn nameless(
     request: Request<Incoming>,
 ) -> Settled {
     let (front, address) = (session.front, session.caller.address);
-    let waits = front.browsers.upload_at(address, now());
+    let spot = session.caller.spot();
+    let waits = front.browsers.upload_at(&spot, now());
     let waits = servers.iter().find(|it| Some(it.id) == waits);
     let target = match waits {
         Some(backend) => Target { backend: Arc::clone(backend), reason: Reason::Reserved },
@@ -83,7 +84,7 @@ async fn nameless(
     let answer = send(&front.shared, &target, request).await?;
     if answer.parts.status.is_success() {
         let until = now() + front.shared.config().affinity.reservation;
-        front.browsers.uploaded(address, target.backend.id, until);
+        front.browsers.uploaded(&spot, target.backend.id, until);
     }
     told(session, &target, &[Maker::Address(address)], answer).await
 }

@@ -9,11 +9,12 @@ use tracing::info;
 use super::credentials::{Said, by_key};
 use super::guesses::Guesser;
 use super::places::Asker;
-use crate::auth::User;
+use crate::auth::{User, UserName};
 use crate::front::Front;
 use crate::front::browsers::browser_of;
-use crate::front::caller::{self, Door, IdentityHints};
+use crate::front::caller::{self, Door};
 use crate::front::error::GatewayError;
+use crate::front::identity_hints::IdentityHints;
 use crate::net::now;
 
 /// The user who is at the form, if he may guess at all.
@@ -73,8 +74,8 @@ fn known_browser(
     said: &Said,
 ) -> Option<(Guesser, Asker)> {
     let Said::Password { name, .. } = said else { return None };
-    let name = name.parse().ok()?;
-    let browser = |line: &&[u8]| browser_of(line, &front.cookie_signer, door, Some(&name));
+    let name: UserName = name.parse().ok()?;
+    let browser = |line: &&[u8]| browser_of(line, &front.cookie_signer, door, Some(name.as_str()));
     let browser = hints.cookies.iter().find_map(browser)?;
     Some((Guesser::Browser(browser.number()), Asker::Known(name)))
 }

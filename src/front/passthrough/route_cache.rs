@@ -10,7 +10,7 @@ use crate::config::{AuthMode, Config};
 use crate::fleet::backend::Backend;
 use crate::front::Front;
 use crate::front::admission::Admission;
-use crate::front::browsers::BrowserId;
+use crate::front::browsers::{BrowserId, Spot};
 use crate::front::caller::{self, Caller, Door, IdentityHints, Peer};
 use crate::front::error::GatewayError;
 use crate::front::forward::Target;
@@ -151,7 +151,7 @@ impl RouteCache {
         if caller::shared_by(&config.affinity.shared_ids, name).is_some() {
             return None;
         }
-        let known = self.known.as_mut().filter(|known| known.client.id.as_str() == name)?;
+        let known = self.known.as_mut().filter(|known| hints.calls(&known.client.id, name))?;
         let door = caller::door(&config.server, self.peer, hints);
         let browser = self.cookie.browser(front, door, hints);
         let address = caller::address(&config.server, self.peer, hints);
@@ -159,7 +159,8 @@ impl RouteCache {
             && known.address == address
             && now.duration_since(known.noted) < NOTED_EVERY;
         if !is_noted {
-            front.browsers.saw(browser, address, &known.client.id, now);
+            let spot = Spot { realm: hints.realm(), address };
+            front.browsers.saw(browser, &spot, &known.client.id, now);
             (known.browser, known.address, known.noted) = (browser, address, now);
         }
         let decided = packs::contact(&front.sessions, &known.client, path, now).ok()?;
