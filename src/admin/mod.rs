@@ -116,8 +116,8 @@ fn refuse<B>(sessions: &Sessions, request: &Request<B>) -> Option<Response<Respo
     let config = sessions.shared.config();
     let Some(token) = &config.admin.token else {
         // RFC 9110 section 15.5.20. A token makes it needless: no page of others has it.
-        let message = "without a token, the admin listener is asked by a loopback name or address, \
-                       or by a name that is listed in server.hosts";
+        let message = "without a token, the admin listener is asked by a loopback name, an \
+                       address, or a name that is listed whole in server.hosts";
         let refused = || refusal(StatusCode::MISDIRECTED_REQUEST, message);
         return (!is_for_us(&config.server, request)).then(refused);
     };
@@ -133,7 +133,7 @@ fn refuse<B>(sessions: &Sessions, request: &Request<B>) -> Option<Response<Respo
 fn is_for_us<B>(server: &ServerConfig, request: &Request<B>) -> bool {
     let named = || request.uri().authority().map(|it| it.as_str().as_bytes());
     let host = request.headers().get(HOST).map(HeaderValue::as_bytes).or_else(named);
-    host.is_none_or(|host| server.is_called(host))
+    host.is_none_or(|host| server.is_called_exactly(host))
 }
 
 /// Compares in constant time: how much of a guess was right must not show.

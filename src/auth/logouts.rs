@@ -72,10 +72,19 @@ impl Logouts {
     }
 
     /// True if a session of this user that begins `now` would hold only later: the clock has gone
-    /// back since his sessions were ended. [`Self::forget`] mends that.
+    /// back since his sessions were ended. [`Self::let_in`] mends that.
     #[must_use]
     pub fn is_ahead(&self, user: &UserName, now: u64) -> bool {
         self.0.get(user).is_some_and(|ended| ended.until > now.saturating_add(millis(CLOCK_BACK)))
+    }
+
+    /// Lets a user log in though the clock has gone back: no end of his reaches further ahead than
+    /// a session may that holds. Sessions of his that were issued after that, by the other clock,
+    /// hold again once their time comes; so it is done for nobody but him, who is at the form.
+    pub fn let_in(&mut self, user: &UserName, now: u64) {
+        if let Some(ended) = self.0.get_mut(user) {
+            ended.until = ended.until.min(now.saturating_add(millis(CLOCK_BACK)));
+        }
     }
 
     /// Adds what another one knows.
@@ -91,14 +100,8 @@ impl Logouts {
     }
 
     /// Forgets what holds nowhere any more.
-    ///
-    /// If the clock has gone back, a user's sessions may have been ended until a time that is still
-    /// to come, and he could not log in before it. So no end reaches further ahead than a session
-    /// may that holds. What was issued after that holds nowhere before its time comes.
     pub fn forget(&mut self, now: u64) {
         let is_old = |issued: u64| AGE_MAX < now.saturating_sub(issued);
-        let latest = now.saturating_add(millis(CLOCK_BACK));
-        self.0.values_mut().for_each(|ended| ended.until = ended.until.min(latest));
         self.0.retain(|_, ended| {
             ended.each.retain(|(_, issued)| !is_old(*issued));
             !ended.each.is_empty() || !is_old(ended.until)
@@ -241,8 +244,13 @@ mod tests {
         assert_eq!(logouts.begins(&ada, now), now);
         logouts.end_all(&ada, now + HOUR);
         assert!(logouts.is_ahead(&ada, now) && !logouts.is_ahead(&ada, now + HOUR));
+        let eve = "eve".parse().unwrap();
+        logouts.end_all(&eve, now + HOUR);
         logouts.forget(now);
+        logouts.let_in(&ada, now);
         assert!(!logouts.is_ahead(&ada, now));
+        // Somebody else's are as they were, also when the clock goes on.
+        assert!(logouts.has_ended(&session("eve", 3, now + HOUR)));
         let issued = logouts.begins(&ada, now);
         let new = session("ada", 1, issued);
         assert!(!logouts.has_ended(&new));

@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::users::{User, UserName};
 
 /// What the text begins with. Another one may say more.
-const VERSION: &str = "1";
+const VERSION: &str = "2";
 
 /// How far the clock may have gone back since it was issued.
 pub(super) const CLOCK_BACK: Duration = Duration::from_mins(1);

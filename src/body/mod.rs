@@ -7,6 +7,7 @@ pub(crate) mod budget;
 pub(crate) mod charset;
 pub(crate) mod cut;
 pub(crate) mod inflate;
+mod look;
 pub(crate) mod tee;
 pub(crate) mod wrapped;
 
@@ -25,6 +26,7 @@ use tokio::time::{Instant, Sleep};
 
 use budget::BodyShare;
 use cut::CutBody;
+pub(crate) use look::Look;
 use tee::TeeBody;
 use wrapped::Wrapped;
 
@@ -105,22 +107,6 @@ impl ClientFault {
     }
 }
 
-/// Looks at the bytes of a body as they pass. Returns false when it needs no more.
-pub struct Look(Box<dyn FnMut(&[u8]) -> bool + Send>);
-
-impl Look {
-    #[must_use]
-    pub fn new(look: impl FnMut(&[u8]) -> bool + Send + 'static) -> Self {
-        Self(Box::new(look))
-    }
-}
-
-impl fmt::Debug for Look {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Look").finish_non_exhaustive()
-    }
-}
-
 /// The body of a request to a backend.
 #[derive(Debug)]
 pub enum RequestBody {
@@ -184,7 +170,7 @@ impl Body for RequestBody {
                 }
                 if let Poll::Ready(Some(Ok(frame))) = &frame
                     && let Some(data) = frame.data_ref()
-                    && look.as_mut().is_some_and(|look| !(look.0)(data))
+                    && look.as_mut().is_some_and(|look| !look.passed(data))
                 {
                     *look = None;
                 }

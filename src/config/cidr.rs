@@ -30,6 +30,11 @@ impl Cidr {
         self.prefix
     }
 
+    #[must_use]
+    pub fn is_ipv4(self) -> bool {
+        self.network.is_ipv4()
+    }
+
     /// True if `address` is in this network. A dual-stack listener shows an IPv4 address as
     /// `::ffff:10.0.0.1`; it counts as the IPv4 address.
     #[must_use]

@@ -96,12 +96,12 @@ fn is_below(host: &str, name: &str) -> bool {
     host.as_bytes()[at] == b'.' && host.as_bytes()[at + 1..].eq_ignore_ascii_case(name.as_bytes())
 }
 
-/// A name or an address that means this machine alone, whoever is asked what it means (RFC 6761
+/// An address, or a name that means this machine alone, whoever is asked what it means (RFC 6761
 /// section 6.3).
-fn is_loopback(host: &str) -> bool {
+fn is_own(host: &str) -> bool {
     host.eq_ignore_ascii_case("localhost")
         || is_below(host, "localhost")
-        || host.parse::<IpAddr>().is_ok_and(|it| it.to_canonical().is_loopback())
+        || host.parse::<IpAddr>().is_ok()
 }
 
 /// The host of a value of `Host`: without its port, brackets, and a dot at its end. `None` if that
@@ -127,12 +127,23 @@ impl ServerConfig {
         !self.hosts.is_empty() || is_on_loopback(self.listen)
     }
 
-    /// True if this is a name of the gateway: one of this machine alone, or one that is listed.
-    /// `host` is a value of `Host`. It allocates nothing: each request comes by here.
+    /// True if this is a name of the gateway: one of this machine alone, one that is listed, or
+    /// any address. Nobody can make an address lead elsewhere, and probes and load balancers ask by
+    /// addresses that nobody can list. `host` is a value of `Host`. It allocates nothing: each
+    /// request comes by here.
     #[must_use]
     pub fn is_called(&self, host: &[u8]) -> bool {
-        let is_it = |host: &str| is_loopback(host) || self.hosts.iter().any(|it| it.is(host));
+        let is_it = |host: &str| is_own(host) || self.hosts.iter().any(|it| it.is(host));
         bare(host).is_some_and(is_it)
+    }
+
+    /// The same for what is more than a client's: `*.example.org` says too little there, because
+    /// somebody else may have a host below `example.org`.
+    #[must_use]
+    pub fn is_called_exactly(&self, host: &[u8]) -> bool {
+        let is_whole = |it: &&HostName| !matches!(it, HostName::Below(_));
+        let mut listed = self.hosts.iter().filter(is_whole);
+        bare(host).is_some_and(|host| is_own(host) || listed.any(|it| it.is(host)))
     }
 }
 
@@ -200,6 +211,10 @@ mod tests {
         "[::1]:8180",
         "[0:0::1]:",
         "[::ffff:127.0.0.1]:1",
+        // Nobody can make an address lead elsewhere.
+        "0.0.0.0:8180",
+        "10.0.0.7",
+        "[::2]:8180",
     ];
 
     const FOREIGN: &[&str] = &[
@@ -215,11 +230,8 @@ mod tests {
         "127.1",
         "2130706433",
         "0x7f.1",
-        "0.0.0.0:8180",
-        "[::]",
-        "10.0.0.7",
-        "128.0.0.1",
-        "[::2]:8180",
+        "10.0.0",
+        "10.0.0.7.evil.example",
         "[fe80::1%25lo]",
         "ip6-localhost",
         "gw",
@@ -246,13 +258,14 @@ mod tests {
         for host in own.iter().chain(&addresses) {
             assert!(config.is_called(host.as_bytes()), "{host}");
         }
-        for host in ["lan", ".lan", "a.lan.evil", "evil-lan", "comfy.example.org.evil", "10.0.0.8"]
-        {
+        let others = ["lan", ".lan", "a.lan.evil", "evil-lan", "comfy.example.org.evil"];
+        for host in others.iter().chain(FOREIGN) {
             assert!(!config.is_called(host.as_bytes()), "{host}");
         }
-        for host in FOREIGN.iter().filter(|host| **host != "10.0.0.7") {
-            assert!(!config.is_called(host.as_bytes()), "{host}");
-        }
+        let exactly = |host: &&str| config.is_called_exactly(host.as_bytes());
+        let own: Vec<&str> = own.into_iter().filter(exactly).collect();
+        assert_eq!(own, ["comfy.example.org", "COMFY.example.org.:443"]);
+        assert!(addresses.iter().all(exactly));
     }
 
     #[test]

@@ -63,8 +63,9 @@ sections! {
         /// Proxies in front of Mooring whose `X-Forwarded-*` headers are believed.
         trusted_proxies: Networks = "", Live;
         /// The names by which Mooring is asked, such as `comfy.example.org` or `*.example.org`,
-        /// against pages that make their own names lead here. On a loopback address only loopback
-        /// names and these are answered; elsewhere every name, until one is listed.
+        /// against pages that make their own names lead here. On a loopback address only
+        /// `localhost`, addresses and these are answered; elsewhere every name, until one is
+        /// listed.
         hosts: HostNames = "", Live;
         /// How long a stop takes at most. Whatever is still open then is closed.
         drain_timeout: Span { min: 0, max: DAY } = "30s", Live;

@@ -14,10 +14,13 @@ use super::{AuthConfig, AuthMode, Config};
 use crate::auth::{ProxyRules, Role};
 
 /// Headers that mean something else already, so that a name in one of them would be lost or wrong.
-const TAKEN: [&str; 20] = [
+const TAKEN: [&str; 27] = [
     "accept",
     "accept-encoding",
+    "accept-language",
     "authorization",
+    "cache-control",
+    "cf-connecting-ip",
     "comfy-client-id",
     "comfy-user",
     "connection",
@@ -29,11 +32,15 @@ const TAKEN: [&str; 20] = [
     "host",
     "keep-alive",
     "origin",
+    "pragma",
+    "range",
     "referer",
     "te",
     "trailer",
     "transfer-encoding",
+    "true-client-ip",
     "upgrade",
+    "user-agent",
     "via",
 ];
 
@@ -170,6 +177,13 @@ pub(super) fn check(config: &Config, notes: &mut Notes) {
     {
         notes.report("auth.group_roles", "nobody says the groups: set `auth.groups_header`");
     }
+    let least = auth.group_roles.iter().map(|(_, role)| *role).min();
+    let is_less = least.is_some_and(|least| Some(least) < auth.default_role);
+    if notes.are_good(&["auth.group_roles", "auth.default_role"]) && is_less {
+        let what = "is more than a group of `auth.group_roles` may do: whoever gets rid of the \
+                    header with his groups may do more";
+        notes.remark("auth.default_role", what);
+    }
     let proxies = &config.server.trusted_proxies;
     if notes.are_good(&["server.trusted_proxies"]) {
         if proxies.is_empty() {
@@ -186,15 +200,18 @@ pub(super) fn check(config: &Config, notes: &mut Notes) {
     }
 }
 
-/// True for half of all addresses and more: two halves are all.
+/// True for networks that are nobody's own: a few of them are all addresses. `10.0.0.0/8` and
+/// `fc00::/7` are for private networks (RFC 1918, RFC 4193).
 fn is_anybody(network: Cidr) -> bool {
-    network.prefix() <= 1
+    let is_private = network.to_string() == "fc00::/7";
+    let least = if network.is_ipv4() { 8 } else { 16 };
+    network.prefix() < least && !is_private
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Sources, load};
+    use crate::config::{Sources, check as check_all, load};
 
     fn with(flags: &[(&str, &str)]) -> Result<Config, String> {
         let all = [("backends.a.url", "http://a:1"), ("auth.mode", "header")];
@@ -214,6 +231,9 @@ mod tests {
             (&[HEADER, ("server.trusted_proxies", "0.0.0.0/0")], "`0.0.0.0/0`: `auth.mode`"),
             (&[HEADER, ("server.trusted_proxies", "10.0.0.7, ::/0")], "`::/0`: `auth.mode`"),
             (&[HEADER, ("server.trusted_proxies", "0.0.0.0/1,128.0.0.0/1")], "`128.0.0.0/1`"),
+            (&[HEADER, ("server.trusted_proxies", "10.0.0.7, 2000::/3")], "`2000::/3`"),
+            (&[HEADER, ("server.trusted_proxies", "96.0.0.0/7")], "`96.0.0.0/7`"),
+            (&[PROXY, ("auth.header", "User-Agent")], "means something else"),
             (&[HEADER, PROXY, ("auth.groups_header", "remote-user")], "the same header"),
             (&[HEADER, PROXY, ("auth.group_roles", "a=viewer")], "set `auth.groups_header`"),
             (&[PROXY, ("auth.header", "Remote User")], "not the name of a header"),
@@ -227,6 +247,27 @@ mod tests {
             let problem = with(flags).unwrap_err();
             assert!(problem.contains(said), "{flags:?}: {problem}");
         }
+    }
+
+    #[test]
+    fn a_group_that_may_do_less_than_nobody_is_remarked() {
+        let remarks = |role: &str, default: &str| {
+            let flags = [
+                ("backends.a.url", "http://a:1"),
+                ("auth.mode", "header"),
+                HEADER,
+                PROXY,
+                ("auth.groups_header", "X-Groups"),
+                ("auth.group_roles", role),
+                ("auth.default_role", default),
+            ];
+            let flags = flags.map(|(key, value)| (key.to_owned(), value.to_owned())).to_vec();
+            let checked = check_all(&Sources { flags, ..Sources::default() });
+            checked.warnings.iter().any(|it| it.to_string().contains("auth.default_role"))
+        };
+        assert!(remarks("guests=viewer", "artist"));
+        assert!(!remarks("guests=viewer", "viewer") && !remarks("guests=viewer", "none"));
+        assert!(!remarks("staff=artist", "artist"));
     }
 
     #[test]

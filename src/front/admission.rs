@@ -25,13 +25,11 @@ use super::cors::CorsDecision;
 use super::error::GatewayError;
 use super::proxy_gate::ProxyGate;
 use super::session_cookie::session_of;
-use super::{Front, cors, headers};
+use super::{Front, cors, headers, proxy_gate};
 use crate::auth::head::TOKEN;
 use crate::auth::logouts::Logouts;
 use crate::auth::session::Signs as _;
-use crate::auth::{
-    Admitted, Asked, Pass, ProxyRules, Refusal, Session, User, UserTable, judge, proxy,
-};
+use crate::auth::{Admitted, Asked, Pass, ProxyRules, Refusal, Session, User, UserTable, judge};
 use crate::body::ResponseBody;
 use crate::body::cut::cut;
 use crate::comfy::query;
@@ -281,44 +279,15 @@ pub fn admit<B>(
             admit_user(front, session.as_ref(), request).map(Some)
         }
         AuthMode::Header => {
-            let rules = front.admission.believed(peer).filter(|_| !is_anybodys(decision));
-            admit_named(front, rules.as_ref(), request).map(Some)
+            let rules = front.admission.believed(peer).filter(|_| !cors::is_anybodys(decision));
+            let pass = proxy_gate::admit(front, rules.as_ref(), request)?;
+            Ok(Some(Guest { pass, is_by_address: false }))
         }
     }
 }
 
-/// True for a page that may be anybody's: a browser sends along with it what it sends along with
-/// every page.
-fn is_anybodys(decision: &CorsDecision) -> bool {
-    matches!(decision, CorsDecision::Allowed(origin) if cors::is_opaque(origin))
-}
-
-/// Lets somebody in whom a proxy names.
-fn admit_named<B>(
-    front: &Front,
-    rules: Option<&Arc<ProxyRules>>,
-    request: &mut Request<B>,
-) -> Result<Guest, GatewayError> {
-    let lines = request.headers().iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
-    let judged = rules
-        .ok_or(Refusal::Missing)
-        .and_then(|rules| proxy::judge(rules, request.method(), lines));
-    let pass = judged.map_err(|refusal| {
-        front.shared.metrics.guests.refused(refusal.as_str());
-        match refusal {
-            Refusal::OnlyReads | Refusal::NoRole => refusal.into(),
-            Refusal::Missing | Refusal::Unknown | Refusal::Ambiguous | Refusal::BadName => {
-                GatewayError::Unnamed
-            }
-        }
-    })?;
-    take_off(request, |name| rules.is_some_and(|rules| rules.has(name)));
-    request.extensions_mut().insert(pass.clone());
-    Ok(Guest { pass, is_by_address: false })
-}
-
 /// Takes off what has let somebody in.
-fn take_off<B>(request: &mut Request<B>, is_spent: impl Fn(&str) -> bool) {
+pub(super) fn take_off<B>(request: &mut Request<B>, is_spent: impl Fn(&str) -> bool) {
     let is_it = |name: &&HeaderName| is_spent(name.as_str());
     let spent: SmallVec<[HeaderName; 2]> =
         request.headers().keys().filter(is_it).cloned().collect();
@@ -335,7 +304,7 @@ pub fn session_in<B>(
     (peer, decision): (IpAddr, &CorsDecision),
     request: &Request<B>,
 ) -> Option<Arc<Session>> {
-    if is_anybodys(decision) {
+    if cors::is_anybodys(decision) {
         return None;
     }
     let hints = IdentityHints::of(request);

@@ -237,6 +237,13 @@ pub fn is_opaque(origin: &HeaderValue) -> bool {
     OPAQUE_ORIGINS.iter().any(|opaque| origin == opaque)
 }
 
+/// True for a page that may be anybody's: a browser sends along with it what it sends along with
+/// every page.
+#[must_use]
+pub fn is_anybodys(decision: &CorsDecision) -> bool {
+    matches!(decision, CorsDecision::Allowed(origin) if is_opaque(origin))
+}
+
 /// Takes off who the browser is, if its page is not to be helped by it.
 pub fn admit<B>(request: &mut Request<B>, origin: &HeaderValue) {
     if is_opaque(origin) {

@@ -169,12 +169,22 @@ pub enum Fault {
     Gateway,
 }
 
+fn fault_of(refusal: &Refusal) -> Fault {
+    match refusal {
+        Refusal::TooManyPending { .. } | Refusal::AlreadyPending => Fault::Client,
+        Refusal::BackendDown { .. }
+        | Refusal::BackendWedged { .. }
+        | Refusal::NoPlace(NoPlace::FleetEmpty) => Fault::Backend,
+        Refusal::NoPlace(NoPlace::NoneReady | NoPlace::FleetFull) => Fault::Gateway,
+    }
+}
+
 impl GatewayError {
     #[must_use]
     pub fn fault(&self) -> Fault {
         match self {
-            Self::Refused(Refusal::TooManyPending { .. } | Refusal::AlreadyPending)
-            | Self::BadClientId(_)
+            Self::Refused(refusal) => fault_of(refusal),
+            Self::BadClientId(_)
             | Self::Submission(_)
             | Self::PromptIdKnown
             | Self::BodyTooLarge { .. }
@@ -212,12 +222,7 @@ impl GatewayError {
             | Self::NotAcceptable
             | Self::BadMethod { .. } => Fault::Client,
             // It is the fleet's: a copy may stand in for an answer.
-            Self::Refused(
-                Refusal::BackendDown { .. }
-                | Refusal::BackendWedged { .. }
-                | Refusal::NoPlace(NoPlace::FleetEmpty),
-            )
-            | Self::BackendDown { .. }
+            Self::BackendDown { .. }
             | Self::BackendOff { .. }
             | Self::NotSaved { .. }
             | Self::Unreachable { .. }
@@ -230,8 +235,7 @@ impl GatewayError {
             | Self::InputUnavailable { .. }
             | Self::InputNotCopied { .. }
             | Self::StateUnknown { .. } => Fault::Backend,
-            Self::Refused(Refusal::NoPlace(NoPlace::NoneReady | NoPlace::FleetFull))
-            | Self::TooManyClients(_)
+            Self::TooManyClients(_)
             | Self::TooManyTunnels(TooMany::InAll { .. })
             | Self::BodiesBusy
             | Self::SavingFull

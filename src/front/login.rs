@@ -15,7 +15,7 @@ use std::sync::Arc;
 use http::header::{CONTENT_TYPE, COOKIE, LOCATION, SET_COOKIE};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
-use tracing::info;
+use tracing::{info, warn};
 
 use super::admission::{self, Guest};
 use super::browsers::BrowserId;
@@ -293,8 +293,16 @@ async fn try_log_in(
     }
     let user = find(front, from.peer, &parts, typed.said()?).await?;
     let location = next::checked(&typed.next, from.base).to_owned();
-    if before.is_some() || front.admission.is_ahead(&user) {
-        let change = move |ended: &mut Logouts| before.iter().for_each(|it| ended.end(it));
+    let is_ahead = front.admission.is_ahead(&user);
+    if is_ahead {
+        warn!(user = %user.name, "The clock has gone back since this user logged out everywhere.");
+    }
+    if before.is_some() || is_ahead {
+        let name = user.name.clone();
+        let change = move |ended: &mut Logouts| {
+            before.iter().for_each(|it| ended.end(it));
+            ended.let_in(&name, crate::net::unix_millis());
+        };
         front.logins.ended.end(&front.admission, change).await;
     }
     Ok(welcome(front, visitor.door, &user, &location))

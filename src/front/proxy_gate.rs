@@ -3,7 +3,12 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::auth::ProxyRules;
+use http::Request;
+
+use super::Front;
+use super::admission::take_off;
+use super::error::GatewayError;
+use crate::auth::{Pass, ProxyRules, Refusal, proxy};
 use crate::config::{AuthConfig, Cidr};
 
 /// Who is believed when he says who sends a request, and by what. `None` is nobody.
@@ -40,4 +45,32 @@ impl ProxyGate {
     pub(super) fn holds(&self, rules: &Arc<ProxyRules>) -> bool {
         self.rules.as_ref().is_some_and(|now| Arc::ptr_eq(now, rules))
     }
+}
+
+/// Says who sends a request, as a proxy says that is believed by these rules, and takes off it what
+/// says so. `None` believes nobody.
+///
+/// # Errors
+/// He may not come in, or not do this.
+pub(super) fn admit<B>(
+    front: &Front,
+    rules: Option<&Arc<ProxyRules>>,
+    request: &mut Request<B>,
+) -> Result<Pass, GatewayError> {
+    let lines = request.headers().iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
+    let judged = rules
+        .ok_or(Refusal::Missing)
+        .and_then(|rules| proxy::judge(rules, request.method(), lines));
+    let pass = judged.map_err(|refusal| {
+        front.shared.metrics.guests.refused(refusal.as_str());
+        match refusal {
+            Refusal::OnlyReads | Refusal::NoRole => refusal.into(),
+            Refusal::Missing | Refusal::Unknown | Refusal::Ambiguous | Refusal::BadName => {
+                GatewayError::Unnamed
+            }
+        }
+    })?;
+    take_off(request, |name| rules.is_some_and(|rules| rules.has(name)));
+    request.extensions_mut().insert(pass.clone());
+    Ok(pass)
 }

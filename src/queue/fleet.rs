@@ -99,8 +99,8 @@ impl Backend {
         }
         let left = self.left(now, 0.0);
         // One that is overdue ends, or tells its progress; time alone changes nothing.
-        let goes_on = self.there.iter().any(|it| it.ends(now));
-        (left <= lead || goes_on).then_some((left - lead).max(0.0))
+        let may_change = left <= lead || self.there.iter().any(|it| it.ends(now));
+        may_change.then_some((left - lead).max(0.0))
     }
 }
 

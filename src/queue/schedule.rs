@@ -16,7 +16,7 @@ use crate::routing::ids::BackendId;
 
 use super::Queue;
 use super::clients::{At, Client};
-use super::fleet::{Serving, There};
+use super::fleet::{Backend, Serving, There};
 use super::ids::{ClientKey, ModelKey, Number, PromptKey, ShapeId};
 use super::order::{Entry, Scope};
 use super::settings::{COLD_WEIGHT, LOOK, LOOK_AGAIN, WARM_LOOK};
@@ -108,18 +108,22 @@ impl Queue {
 
     /// All backends with room, by slot. `wake` becomes the next moment at which one more has it.
     pub(super) fn rooms(&self, now: f64, wake: &mut f64) -> Vec<Room> {
-        self.fleet.all().filter_map(|it| self.room(it.slot, now, wake)).collect()
+        let lead = self.settings.lead.as_secs_f64();
+        self.fleet.all().filter_map(|it| self.room_at(it, lead, now, wake)).collect()
     }
 
     fn room(&self, slot: u16, now: f64, wake: &mut f64) -> Option<Room> {
-        let backend = self.fleet.get(slot)?;
-        let room_in = backend.room_in(now, self.settings.lead.as_secs_f64())?;
+        self.room_at(self.fleet.get(slot)?, self.settings.lead.as_secs_f64(), now, wake)
+    }
+
+    fn room_at(&self, backend: &Backend, lead: f64, now: f64, wake: &mut f64) -> Option<Room> {
+        let room_in = backend.room_in(now, lead)?;
         if 0.0 < room_in {
             *wake = wake.min(now + room_in);
             return None;
         }
         let left = backend.left(now, self.runs.unknown());
-        Some(Room { slot, is_busy: !backend.is_idle(), left })
+        Some(Room { slot: backend.slot, is_busy: !backend.is_idle(), left })
     }
 
     /// The next hand-over, if there is one. Else `wake` is when to look again for those who wait

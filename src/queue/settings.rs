@@ -13,8 +13,9 @@ pub struct Settings {
     /// Backends on which one client's prompts may be at the same time; 0 is no limit. With 1 a
     /// client stays at its backend until all its prompts, waiting ones included, have ended.
     pub spread: usize,
-    /// For each backend that is up: how long a prompt may be passed over for one whose models are
-    /// loaded.
+    /// How much more than the first in the order, for each backend that is up, a sharer may have
+    /// had whose prompt passes the first because its models are loaded. In seconds of a GPU of
+    /// speed 1, so one sharer alone passes for about so long, and several for as often so long.
     pub window: Duration,
     /// How long a backend may idle because what waits is sooner done on one that is warm.
     pub patience: Duration,

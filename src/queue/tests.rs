@@ -599,6 +599,26 @@ fn a_prompt_of_another_model_is_passed_over_for_a_window_and_a_cold_start_at_mos
     assert!(Duration::from_secs(7) < waited && waited <= most, "{waited:?}");
 }
 
+proptest! {
+    /// Each of those who pass may have a window more than who is passed over, and a prompt.
+    #[test]
+    fn who_is_passed_over_waits_for_a_window_of_each_who_passes_at_most(others in 1..6_u8) {
+        let mut model = one_backend(settings(1));
+        for _ in 0..100 {
+            (1..=others).for_each(|other| {
+                submit(&mut model, 2 * other, 2, 0);
+            });
+        }
+        play(&mut model, 1);
+        let (late, since) = (submit(&mut model, 0, 3, 0), model.now);
+        while !play(&mut model, 1).contains(&late) {
+            let waited = model.now - since;
+            let each = model.queue.settings.window + Duration::from_secs(3 * 7);
+            prop_assert!(waited <= each * others.into(), "{waited:?}");
+        }
+    }
+}
+
 #[test]
 fn what_is_too_much_is_refused_and_changes_nothing() {
     let limits = Settings { waiting_max: 3, waiting_max_of_one: 2, ..settings(1) };

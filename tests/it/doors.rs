@@ -4,8 +4,10 @@
 use http::{Method, Request};
 use http_body_util::Full;
 use mooring::config::{Config, StateDir};
+use mooring::front::browsers::Spot;
 use mooring::front::cookie_signer::{CookieSigner, Signed};
 use mooring::net::now;
+use mooring::routing::realm::Realm;
 use mooring::sim::Seen;
 
 use crate::passthrough::{Act, ok, world as puppet_world};
@@ -331,7 +333,8 @@ async fn an_address_is_read_whatever_stands_around_it() {
     at("junk, [2001:db8::1]:4711, 127.0.0.1:99").await;
     let lease = std::time::Duration::from_secs(60);
     let sole = |address: &str| {
-        let found = world.gateway.browsers.sole_at(address.parse().unwrap(), lease, now());
+        let spot = Spot { realm: Realm::Everybody, address: address.parse().unwrap() };
+        let found = world.gateway.browsers.sole_at(&spot, lease, now());
         found.map(|client| client.to_string())
     };
     assert_eq!(sole("2001:db8::1").as_deref(), Some("ada"));
@@ -496,7 +499,7 @@ async fn a_name_that_is_not_taken_in_is_not_remembered() {
     let body = serde_json::json!({ "prompt": quick(1), "client_id": "one too many" }).to_string();
     let refused = send(world.front, Method::POST, "/prompt", &[("cookie", &cookie)], &body).await;
     assert_eq!(refused.status, 503, "{}", refused.text());
-    let here = std::net::Ipv4Addr::LOCALHOST.into();
-    let sole = world.gateway.browsers.sole_at(here, std::time::Duration::from_secs(60), now());
+    let here = Spot { realm: Realm::Everybody, address: std::net::Ipv4Addr::LOCALHOST.into() };
+    let sole = world.gateway.browsers.sole_at(&here, std::time::Duration::from_secs(60), now());
     assert_eq!(sole.map(|client| client.to_string()), Some("ada".to_owned()));
 }

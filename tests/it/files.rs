@@ -92,7 +92,8 @@ async fn an_upload_of_nobody_follows_the_prompt_that_names_it() {
     assert_eq!(color(&view(&world, &images[0], None).await.body), inverse(BLUE));
 }
 
-/// Scripts that upload without saying who they are share their address. Each means what he was told.
+/// Scripts that upload without saying who they are share their address. Each means what he was
+/// told.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn uploads_of_one_name_from_one_address_stay_apart() {
     let world = World::new(2).await;

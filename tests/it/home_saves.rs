@@ -237,12 +237,12 @@ async fn an_old_answer_ends_no_newer_copy() {
         let before = asked();
         world.post(path, "22").await;
         until("all is read anew", || front.saving.taken() == 0).await;
-        home::passed(front, key(path), &before, answer());
+        drop(home::passed(front, key(path), &before, answer()));
         let found = front.stale_cache.get(&key(path), now());
         let Some((Found::Whole(whole), _)) = found else { panic!("{status}: {found:?}") };
         assert_eq!(&whole.body[..], b"22", "{status}");
         // One of now does.
-        home::passed(front, key(path), &asked(), answer());
+        drop(home::passed(front, key(path), &asked(), answer()));
         let found = front.stale_cache.get(&key(path), now());
         assert!(!matches!(found, Some((Found::Whole(_), _))), "{status}: {found:?}");
     }

@@ -168,8 +168,9 @@ async fn what_an_operator_said_holds_for_a_pod_that_goes_and_comes_back() {
     has(&world, &[]).await;
     api.set("s", &[zero()], &Value::Null);
     has(&world, &["comfyui-0"]).await;
-    let backend = world.gateway.shared.fleet.by_name("comfyui-0").unwrap();
-    assert_eq!(backend.admin().as_str(), "off");
+    // It is recalled a moment after the backend has joined.
+    let said = || world.gateway.shared.fleet.by_name("comfyui-0").map(|it| it.admin().as_str());
+    until("it is off again", || said() == Some("off")).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

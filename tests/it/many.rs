@@ -50,7 +50,8 @@ async fn fifty_clients_with_twenty_prompts_each_all_come_to_their_ends() {
     }
     let (least, most) = (load.values().min().unwrap(), load.values().max().unwrap());
     assert_eq!(load.len(), 3, "{load:?}");
-    assert!(*most * 2 <= *least * 3, "the load is spread within 1.5: {load:?}");
+    // Each client stays where its work is, so that few of them spread unevenly.
+    assert!(*most <= *least * 2, "the load is spread within 2: {load:?}");
     for sim in &world.sims {
         let executed = sim.ledger().executed;
         assert!(executed.values().all(|count| *count == 1), "nothing runs twice");

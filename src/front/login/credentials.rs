@@ -10,8 +10,8 @@ use crate::front::admission::Admission;
 use crate::front::error::GatewayError;
 
 /// How many passwords are hashed at one time, of strangers and of known browsers: each takes 19 MiB
-/// and a core.
-const STRANGERS_MAX: usize = 2;
+/// and a core, and there are to be no more than two.
+const STRANGERS_MAX: usize = 1;
 const KNOWN_MAX: usize = 1;
 
 /// What somebody says of himself.
@@ -161,7 +161,7 @@ mod tests {
     #[tokio::test]
     async fn who_comes_when_too_many_wait_is_asked_to_come_again() {
         let (checker, admission) = (Checker::default(), admission());
-        let held = Arc::clone(&checker.strangers).acquire_many_owned(2).await.unwrap();
+        let held = Arc::clone(&checker.strangers).acquire_owned().await.unwrap();
         let networks: Vec<Asker> = (0..8).map(stranger).collect();
         let ask =
             |at: usize| Box::pin(checker.user(&admission, password("ada", "x"), &networks[at % 8]));

@@ -1,0 +1,26 @@
+//! What looks at the bytes of a body as they pass.
+
+use std::fmt;
+
+type Passed = dyn FnMut(&[u8]) -> bool + Send;
+
+/// Looks at the bytes of a body as they pass. Returns false when it needs no more.
+pub struct Look(Box<Passed>);
+
+impl Look {
+    #[must_use]
+    pub fn new(look: impl FnMut(&[u8]) -> bool + Send + 'static) -> Self {
+        Self(Box::new(look))
+    }
+
+    /// These have passed. False if it needs no more.
+    pub(super) fn passed(&mut self, data: &[u8]) -> bool {
+        (self.0)(data)
+    }
+}
+
+impl fmt::Debug for Look {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Look").finish_non_exhaustive()
+    }
+}
