@@ -23,7 +23,7 @@ use mooring::tasks::Tasks;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::runtime::Builder;
 
-const REQUEST: &[u8] = b"GET /system_stats?clientId=ada HTTP/1.1\r\nHost: gateway\r\n\r\n";
+const REQUEST: &[u8] = b"GET /system_stats?clientId=ada HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
 const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 2\r\n\r\nok";
 

@@ -38,9 +38,10 @@ pub fn foreign<'a>(
     if let Some(host) = host.filter(|host| !server.is_called(host)) {
         return Some(host);
     }
-    let is_believed = peer == Peer::Proxy && !server.hosts.is_empty();
+    if peer != Peer::Proxy || server.hosts.is_empty() {
+        return None;
+    }
     forwarded
-        .filter(|_| is_believed)
         .flat_map(|line| line.split(|byte| *byte == b','))
         .map(<[u8]>::trim_ascii)
         .find(|host| !host.is_empty() && !server.is_called(host))

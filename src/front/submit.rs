@@ -5,6 +5,7 @@
 //! answer is missing, the backend is asked; the client never gets a guess.
 
 mod attempts;
+mod chosen_id;
 mod folders;
 mod known;
 mod resolve;
@@ -38,7 +39,7 @@ use crate::comfy::{reply, submission};
 use crate::config::OnJournalError;
 use crate::fleet::backend::Backend;
 use crate::masked::mask;
-use crate::net::{new_id, now};
+use crate::net::now;
 use crate::routing::files::Maker;
 use crate::routing::ids::{ClientId, PromptId};
 use crate::routing::owners::{Person, Submitter};
@@ -75,8 +76,10 @@ pub async fn submit(front: &Arc<Front>, caller: &Caller, request: Request<Incomi
     let named = named.or_else(|| caller.named.clone());
     let id = named.clone().unwrap_or_else(|| caller.realm.client(mint()));
     let by = submitter(front, caller, named.as_ref(), &id);
-    let prompt = draft.prompt_id().cloned().unwrap_or_else(new_prompt_id);
+    let chosen = draft.prompt_id().cloned();
+    let prompt = chosen.clone().unwrap_or_else(chosen_id::another);
     let ready = draft.finish(&id, &prompt, &front.shared.config().sockets.output_classes);
+    chosen_id::check(front, &caller.realm, chosen.as_ref()).await?;
     let body = stage_inputs::untagged(&front.shared, ready.body);
     let mut askers = caller.makers(front);
     let own = Maker::Client(id.clone());
@@ -218,11 +221,6 @@ fn decide(
     let (client_hash, placement) = (mask(id), decision.reason.as_str());
     info!(client = %client_hash, %prompt, backend = %backend.name(), placement, "Prompt placed.");
     Ok((client, Target { backend, reason: decision.reason }, placed))
-}
-
-fn new_prompt_id() -> PromptId {
-    let text = new_id().to_string();
-    PromptId::parse(&text).expect("a UUID is a prompt id")
 }
 
 /// A submission on its way.

@@ -420,6 +420,30 @@ async fn an_id_that_another_has_taken_is_refused() {
     assert!(things.are_untouched(&ada).await);
 }
 
+/// The ledger forgets, and a restart without a journal forgets everything; servers do not.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_id_that_a_server_still_has_is_refused() {
+    let world = world(OnOff::On).await;
+    let (ada, bob) = both(world.front);
+    let [ended, runs, waits, hers, his] =
+        [1, 2, 3, 4, 5].map(|it: u128| uuid::Uuid::from_u128(it).to_string());
+    for (id, graph) in [(&ended, quick(1)), (&runs, slow(500, 120.0)), (&waits, quick(2))] {
+        let body = json!({ "prompt": graph, "prompt_id": id, "client_id": "older" }).to_string();
+        let kind = [("content-type", "application/json")];
+        let sim = world.sims[0].addr();
+        assert_eq!(send(sim, Method::POST, "/prompt", &kind, &body).await.status, 200, "{id}");
+    }
+    until("the first has ended", || world.sims[0].ledger().executed.contains_key(&ended)).await;
+    for (user, own) in [(&ada, &hers), (&bob, &his)] {
+        for id in [&ended, &runs, &waits] {
+            let body = json!({ "prompt": quick(3), "client_id": TAB, "prompt_id": id });
+            assert_eq!(user.post("/prompt", &body).await.status, 400, "{id}");
+        }
+        let free = json!({ "prompt": quick(3), "client_id": TAB, "prompt_id": own });
+        assert_eq!(user.post("/prompt", &free).await.status, 200);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn on_one_connection_two_users_go_each_to_his_own_client() {
     let world = world(OnOff::On).await;
