@@ -222,7 +222,6 @@ mod tests {
             let last = [file, &picture[..], b"\r\n", field.as_bytes(), b"--b--\r\n"].concat();
             [body, last].map(|body| {
                 let mut search = FieldSearch::new("overwrite", &["true", "1"]);
-                // Not only the first that finds it: all that passes is looked at.
                 body.chunks(size).filter(|data| search.finds(data)).count() != 0
             })
         };
