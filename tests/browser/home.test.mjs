@@ -80,16 +80,20 @@ const read = ({ page }) => page.evaluate(async (file) => {
   };
 }, FILE);
 
+/** Saves a setting and a file with the page's own functions: "saved", or what each was told. */
 const save = ({ page }, colour) => page.evaluate(async ([file, value]) => {
   const { api } = window.app;
-  await api.storeSetting("Test.Colour", value);
+  const told = [];
+  // Unlike that for files, it does not throw when it is refused.
+  const setting = await api.storeSetting("Test.Colour", value);
+  if (!setting.ok) told.push(`setting: ${await setting.text()}`);
   try {
     await api.storeUserData(file.split("/").pop().replace("%2F", "/"), { value },
       { overwrite: true, stringify: true, throwOnError: true, full_info: false });
-    return "saved";
   } catch (error) {
-    return String(error);
+    told.push(`file: ${error}`);
   }
+  return told.join("; ") || "saved";
 }, [FILE, colour]);
 
 test("a page is there without its home, and saves again when that is back", DEADLINE, async () => {
@@ -123,7 +127,8 @@ test("a page is there without its home, and saves again when that is back", DEAD
   await hears(cold, prompt, "execution_success");
   const [picture] = await picturesOf(cold, prompt);
   assertColour((await seesAtNode(cold, "SaveImage", picture)).pixel, COLOUR, "the picture");
-  assert.match(await save(cold, "red"), new RegExp(`${home.name} is down: not saved`));
+  const refused = `[^;]*${home.name} is down: not saved[^;]*`;
+  assert.match(await save(cold, "red"), new RegExp(`^setting: ${refused}; file: ${refused}$`));
 
   await home.restart();
   await eventually("it is saved again", async () => await save(cold, "red") === "saved");
