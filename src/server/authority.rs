@@ -1,16 +1,16 @@
-//! Is it the name of a host, with or without a port (RFC 3986 section 3.2)?
+//! Checks that a text is the name of a host, with or without a port (RFC 3986 section 3.2).
 //!
 //! The grammar allows more than any client sends: escapes, and characters that are not part of a
 //! name. A proxy in front or a backend may read those differently, so they are refused.
 
 use std::net::Ipv6Addr;
 
-/// What names of hosts consist of, with the underscore that containers have.
+/// The characters of host names. The underscore is included because names of containers have it.
 const IN_NAMES: [bool; 256] = {
     let mut table = [false; 256];
     let mut byte = 0;
     while byte < table.len() {
-        // A cast, because the conversions are no constant functions; it is below 256.
+        // A cast, because `From` is not a constant function. The value is below 256.
         #[expect(clippy::cast_possible_truncation, reason = "it is below 256")]
         let it = byte as u8;
         table[byte] = it.is_ascii_alphanumeric() || matches!(it, b'-' | b'_' | b'~' | b'.');
@@ -19,10 +19,10 @@ const IN_NAMES: [bool; 256] = {
     table
 };
 
-/// The longest name that DNS has, with a port.
+/// The longest name that DNS allows, plus a port.
 const LENGTH_MAX: usize = 255 + 6;
 
-/// True for `name`, `name:port` and addresses. There are no user, no path and no list in it.
+/// True for `name`, `name:port` and IP addresses. A user, a path or a list is not allowed.
 #[must_use]
 pub fn is_valid(authority: &[u8]) -> bool {
     if LENGTH_MAX < authority.len() {
@@ -31,7 +31,7 @@ pub fn is_valid(authority: &[u8]) -> bool {
     if authority.first() == Some(&b'[') {
         return is_bracketed(authority);
     }
-    // No part of a name is empty, but for one behind the last dot. Every request comes by here.
+    // No part of a name is empty, except the one after the last dot. Every request is checked here.
     let mut is_behind_dot = true;
     for (at, byte) in authority.iter().enumerate() {
         if !IN_NAMES[usize::from(*byte)] {
@@ -46,7 +46,7 @@ pub fn is_valid(authority: &[u8]) -> bool {
     !authority.is_empty()
 }
 
-/// An address of IPv6, with a zone or without (RFC 6874).
+/// An IPv6 address in brackets, with or without a zone (RFC 6874).
 fn is_bracketed(authority: &[u8]) -> bool {
     let Some(end) = authority.iter().position(|byte| *byte == b']') else { return false };
     let inner = std::str::from_utf8(&authority[1..end]).unwrap_or_default();
@@ -56,7 +56,7 @@ fn is_bracketed(authority: &[u8]) -> bool {
     address.parse::<Ipv6Addr>().is_ok() && is_zone && (port.is_empty() || is_port(port))
 }
 
-/// A colon, and a port or nothing (RFC 3986 section 3.2.3).
+/// A colon, then a port or nothing (RFC 3986 section 3.2.3).
 fn is_port(text: &[u8]) -> bool {
     let Some(digits) = text.strip_prefix(b":") else { return false };
     let is_number = digits.iter().all(u8::is_ascii_digit) && digits.len() <= 5;
@@ -64,8 +64,8 @@ fn is_port(text: &[u8]) -> bool {
     is_number && (digits.is_empty() || number.parse::<u16>().is_ok())
 }
 
-/// Where a target in absolute form lies: its authority, if that is of a scheme that is served here
-/// (RFC 9112 section 3.2.2), and the port that the scheme has by itself.
+/// The authority of a target in absolute form (RFC 9112 section 3.2.2), and the default port of its
+/// scheme. `None` if the scheme is not one that is served here.
 #[must_use]
 pub fn of_absolute(target: &str) -> Option<(&str, &'static str)> {
     let (scheme, rest) = target.split_once("://")?;
@@ -78,7 +78,7 @@ pub fn of_absolute(target: &str) -> Option<(&str, &'static str)> {
     Some((&rest[..end], port))
 }
 
-/// True if both name the same host and port, where `port` is what none means.
+/// True if both name the same host and port. `port` is the default if one of them has no port.
 #[must_use]
 pub fn is_same(one: &str, other: &str, port: &str) -> bool {
     let bare = |text: &str| {

@@ -1,4 +1,4 @@
-//! One timer for all waits of a connection, one after the other.
+//! One timer for all waits of a connection. The connection waits for one thing at a time.
 //!
 //! A request sets several deadlines and nearly always meets them. Moving a timer each time costs
 //! more than the rest of the waiting, so it is moved only to an earlier time. If it fires before
@@ -12,11 +12,11 @@ use tokio::time::Sleep;
 use crate::lazy_poll::LazyPoll;
 use crate::net::now;
 
-/// A deadline that can be moved for nothing.
+/// A deadline that costs nothing to move.
 #[derive(Debug)]
 pub struct Deadline {
     at: Instant,
-    /// When the timer goes off.
+    /// When the timer fires.
     rings: Instant,
     timer: LazyPoll<Sleep>,
 }
@@ -28,7 +28,7 @@ impl Deadline {
         Self { at, rings: at, timer: LazyPoll::new(tokio::time::sleep_until(at.into())) }
     }
 
-    /// It is `at` from now on.
+    /// Sets the deadline to `at`.
     pub fn set(&mut self, at: Instant) {
         self.at = at;
         if at < self.rings {
@@ -41,11 +41,11 @@ impl Deadline {
         self.timer.change().reset(self.at.into());
     }
 
-    /// True once it has passed; the task is woken then.
+    /// True once the deadline has passed. The task is woken at that time.
     pub fn poll_passed(&mut self, cx: &mut Context<'_>) -> bool {
         while self.timer.poll(cx).is_ready() {
             let has_passed = self.at <= now();
-            // One that has gone off is not looked at again before it is moved.
+            // A timer that has fired must be moved before it is polled again.
             self.move_timer();
             if has_passed {
                 return true;

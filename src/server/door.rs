@@ -15,36 +15,38 @@ use tokio::time::timeout;
 
 use crate::net::{Listener, Stream};
 
-/// A listener that is left gave all its connections if it gives none for so long.
+/// When a listener is closed, its waiting connections are accepted first. If none comes for this
+/// long, there are no more.
 const QUIET: Duration = Duration::from_millis(5);
 
-/// So long at most are connections taken from a listener that is left.
+/// Connections are accepted from a listener that is to be closed for at most this long.
 const LEFT_WITHIN: Duration = Duration::from_millis(100);
 
 /// A connection and its peer.
 pub type Accepted = (Stream, SocketAddr);
 
-/// A place where connections are accepted, as its accept loop has it.
+/// A place where connections are accepted. The accept loop owns it.
 pub struct Door {
     /// `None` while it is closed.
     listener: Option<Arc<dyn Listener>>,
     moves: mpsc::Receiver<Move>,
-    /// They had connected to a listener that was closed since.
+    /// Connections that were accepted from a listener which has been closed since.
     waiting: VecDeque<Accepted>,
 }
 
-/// Moves a [`Door`]. Without it the door stays where it is.
+/// Moves a [`Door`]. If it is dropped, the door stays where it is.
 #[derive(Debug)]
 pub struct Mover {
     moves: mpsc::Sender<Move>,
-    /// Where the door is. It is the door's: who only knows of it keeps no address occupied.
+    /// The listener of the door. The door owns it: this weak reference does not keep the address in
+    /// use.
     at: ArcSwapOption<Weak<dyn Listener>>,
 }
 
 #[derive(Debug)]
 struct Move {
     to: Option<Arc<dyn Listener>>,
-    /// Told when the listener before is closed, so that its address is free.
+    /// Told when the previous listener is closed, so that its address is free.
     done: oneshot::Sender<()>,
 }
 
@@ -55,7 +57,7 @@ impl fmt::Debug for Door {
 }
 
 impl Door {
-    /// A door at `listener`, or a closed one, and what moves it.
+    /// A door that accepts from `listener`, or a closed one, and its mover.
     #[must_use]
     pub fn new(listener: Option<Arc<dyn Listener>>) -> (Self, Mover) {
         let (mover, moves) = mpsc::channel(1);
@@ -63,10 +65,11 @@ impl Door {
         (Self { listener, moves, waiting: VecDeque::new() }, mover)
     }
 
-    /// The next connection. Cancel safe, but for a move: that is done before anything is accepted.
+    /// The next connection. It is cancel safe, except during a move, which is completed before
+    /// anything is accepted.
     ///
     /// # Errors
-    /// Those of [`Listener::accept`]; the next one can be waited for all the same.
+    /// Those of [`Listener::accept`]. The caller can wait for the next connection after an error.
     pub async fn accept(&mut self) -> io::Result<Accepted> {
         loop {
             if let Some(accepted) = self.waiting.pop_front() {
@@ -82,16 +85,16 @@ impl Door {
 
     async fn change(&mut self, Move { to, done }: Move) {
         let before = std::mem::replace(&mut self.listener, to);
-        // The system drops those that it has taken and we have not.
+        // The system would drop connections that it has accepted and that we have not taken.
         let collect = async {
             while let Ok(Ok(accepted)) = timeout(QUIET, next_of(before.as_deref())).await {
                 self.waiting.push_back(accepted);
             }
         };
-        // Under load somebody always comes.
+        // Under load there is always another connection, so the time is limited.
         let _ = timeout(LEFT_WITHIN, collect).await;
         drop(before);
-        // Who asked for the move may have given up.
+        // The task that asked for the move may have given up.
         let _ = done.send(());
     }
 }
@@ -100,7 +103,7 @@ fn weak(listener: Option<&Arc<dyn Listener>>) -> Option<Arc<Weak<dyn Listener>>>
     listener.map(|it| Arc::new(Arc::downgrade(it)))
 }
 
-/// The next move; never once nobody can ask for one any more. Cancel safe.
+/// The next move. It never comes once the mover is dropped. Cancel safe.
 async fn next_move(moves: &mut mpsc::Receiver<Move>) -> Move {
     match moves.recv().await {
         Some(asked) => asked,
@@ -116,12 +119,12 @@ async fn next_of(listener: Option<&dyn Listener>) -> io::Result<Accepted> {
 }
 
 impl Mover {
-    /// Moves the door to `to`, or closes it. Returns when it does not listen where it did any more.
+    /// Moves the door to `to`, or closes it. Returns when the previous listener is closed.
     pub async fn to(&self, to: Option<Arc<dyn Listener>>) {
         let (done, is_done) = oneshot::channel();
         self.at.store(weak(to.as_ref()));
         if self.moves.send(Move { to, done }).await.is_ok() {
-            // An accept loop that ends meanwhile has closed its listener.
+            // If the accept loop has ended in the meantime, its listener is closed.
             let _ = is_done.await;
         }
     }

@@ -1,40 +1,40 @@
-//! Where does a body end (RFC 9112 section 6.3)?
+//! Finds the end of a body (RFC 9112 section 6.3).
 //!
-//! Every byte that determines a length must be exactly as the RFC says, without the leniency that
-//! it allows: what one reader forgives, the next may take for the end. The bytes of an answer are
-//! passed on unchanged, including chunk headers and trailers; those of a request are read again by
-//! the HTTP library. The contents of extensions and trailers are ignored, but they must be
-//! well-formed.
+//! Every byte that determines a length must be exactly as the RFC says. The leniency that the RFC
+//! allows is not used: if one reader accepts a malformed length, the next reader may see another
+//! end of the message. The bytes of an answer are passed on unchanged, including chunk headers and
+//! trailers. Those of a request are read again by the HTTP library. The contents of extensions and
+//! trailers are ignored, but they must be well-formed.
 
-/// Bytes of chunk extensions and trailers that a body may have, in all.
+/// The maximum of bytes of all chunk extensions and trailers of one body.
 const EXTRA_MAX: usize = 16 << 10;
 
-/// The value of a `Content-Length` (RFC 9110 section 8.6). Digits only: `parse` alone would take a
-/// sign.
+/// The value of a `Content-Length` (RFC 9110 section 8.6). Only digits are allowed; `parse` alone
+/// would accept a sign.
 #[must_use]
 pub fn length_of(value: &[u8]) -> Option<u64> {
     let is_number = !value.is_empty() && value.iter().all(u8::is_ascii_digit);
     std::str::from_utf8(value).ok().filter(|_| is_number)?.parse().ok()
 }
 
-/// What is still to come of a body.
+/// How much of a body is still to come.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Framing {
     /// Nothing more.
     Over,
     Length(u64),
     Chunked(Chunks),
-    /// Whatever comes until the connection ends.
+    /// Everything until the connection ends.
     UntilClose,
 }
 
-/// The frame of a chunk is not what it may be.
+/// A chunk is not framed as the RFC requires.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("a chunk is malformed")]
 pub struct BadChunk;
 
 impl Framing {
-    /// A body of so many bytes.
+    /// A body with a given number of bytes.
     #[must_use]
     pub fn of_length(bytes: u64) -> Self {
         if bytes == 0 { Self::Over } else { Self::Length(bytes) }
@@ -65,7 +65,7 @@ impl Framing {
         Ok(taken)
     }
 
-    /// How many bytes are still to come, if that was said.
+    /// How many bytes are still to come, if that is known.
     #[must_use]
     pub fn length(&self) -> Option<u64> {
         match self {
@@ -81,7 +81,7 @@ impl Framing {
     }
 }
 
-/// A walk over a chunked body (RFC 9112 section 7.1).
+/// Follows the frames of a chunked body (RFC 9112 section 7.1).
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Chunks {
     at: At,
@@ -89,22 +89,22 @@ pub struct Chunks {
     padding: Padding,
 }
 
-/// Blanks between the size of a chunk and the end of its line. Some old servers pad all sizes to
-/// the same width, and no client does; the grammar has none.
+/// Whether blanks are allowed between the size of a chunk and the end of its line. Some old servers
+/// pad all sizes to the same width. No client does this, and the grammar does not allow it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Padding {
     Allowed,
     Malformed,
 }
 
-/// Those of an answer.
+/// The rules for an answer.
 impl Default for Chunks {
     fn default() -> Self {
         Self { at: At::Size { value: 0, digits: 0 }, extra: 0, padding: Padding::Allowed }
     }
 }
 
-/// What comes next.
+/// What must come next.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum At {
     Size {
@@ -115,11 +115,11 @@ enum At {
     Blank {
         size: u64,
     },
-    /// The rest of the line of a chunk of that size.
+    /// The rest of the line that gives the size of a chunk.
     Extension {
         size: u64,
     },
-    /// Its line feed.
+    /// The line feed after the size.
     SizeEnd {
         size: u64,
     },
@@ -139,7 +139,7 @@ enum At {
 }
 
 impl Chunks {
-    /// Those of a request.
+    /// The rules for a request.
     #[must_use]
     pub fn of_request() -> Self {
         Self { padding: Padding::Malformed, ..Self::default() }
@@ -202,13 +202,13 @@ impl Chunks {
     }
 }
 
-/// True for what names and methods consist of (RFC 9110 section 5.6.2).
+/// True for the characters of names and methods (RFC 9110 section 5.6.2).
 #[must_use]
 pub fn is_of_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
-/// True for what values consist of (RFC 9110 section 5.5).
+/// True for the characters of field values (RFC 9110 section 5.5).
 fn is_of_value(byte: u8) -> bool {
     byte == b'\t' || (byte >= b' ' && byte != 0x7f)
 }

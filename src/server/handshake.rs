@@ -1,7 +1,7 @@
 //! The first step of a connection on a listener that speaks TLS.
 //!
-//! A handshake shares the time limit of the first head. The connection's own task waits for it, so
-//! a slow one delays nobody else.
+//! A handshake and the first head share one time limit. The connection's own task waits for the
+//! handshake, so a slow one delays nothing else.
 
 use tracing::debug;
 
@@ -11,17 +11,17 @@ use crate::net::Buffered;
 use crate::net::tls::ServerTls;
 use crate::net::tls::server::FIRST_BYTE;
 
-/// What becomes of a connection that should be secured.
+/// The result of a handshake.
 #[derive(Debug)]
 pub enum Opened {
     Secured(Buffered),
-    /// Its client speaks something else. The connection, with what was read of it.
+    /// The client does not speak TLS. Gives the connection with the bytes that were read from it.
     Plain(Buffered),
-    /// It has ended, or nobody is to be let in on it.
+    /// The connection has ended, or the client was not accepted.
     Failed,
 }
 
-/// Secures a connection of which nothing was read.
+/// Does the handshake of a connection from which nothing was read yet.
 pub async fn open(
     mut conn: Buffered,
     tls: &ServerTls,

@@ -1,8 +1,8 @@
 //! The heads of a connection's requests, as they arrive.
 //!
-//! Each byte is searched once for the end of a head, and a head is parsed when it is complete,
-//! however small the pieces were. No more is read from the system than a head may have, so a client
-//! that sends without end makes us hold only that much.
+//! Each byte is searched once for the end of a head. A head is parsed when it is complete, however
+//! small its pieces are. No more is read from the system than a head may have, so a client that
+//! sends without end costs only that much memory.
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -17,13 +17,13 @@ use super::refusal::Refusal;
 use crate::lazy_poll::LazyPoll;
 use crate::net::{Buffered, now};
 
-/// What waits for the next head of a connection.
+/// Waits for the next head of a connection.
 #[derive(Debug)]
 pub struct Heads {
     limits: ConnectionLimits,
-    /// For all waits of the connection, one after the other.
+    /// The timer for all waits of the connection.
     pub deadline: Deadline,
-    /// A drain does not close a connection before its first request.
+    /// Whether a request has come. A drain does not close a connection before its first request.
     has_asked: bool,
     has_stopped: bool,
 }
@@ -31,7 +31,7 @@ pub struct Heads {
 /// What comes next on a connection.
 #[derive(Debug)]
 pub enum Next {
-    /// Nothing, or not in time.
+    /// No head came, or not in time.
     Ended,
     Refused(Refusal),
     Asked(Message),
@@ -44,17 +44,17 @@ impl Heads {
         Self { limits, deadline, has_asked: false, has_stopped: false }
     }
 
-    /// A head was there; the next one may take its time from the answer on.
+    /// Notes that a head has come. The time for the next head begins with the answer.
     pub fn asked(&mut self) {
         self.has_asked = true;
     }
 
-    /// A request was answered.
+    /// Notes that a request was answered.
     pub fn answered(&mut self) {
         self.deadline.set(now() + self.limits.idle_timeout);
     }
 
-    /// Waits for the next head, and judges it.
+    /// Waits for the next head and checks it.
     pub async fn next(
         &mut self,
         conn: &mut Buffered,
@@ -62,7 +62,7 @@ impl Heads {
     ) -> Next {
         let ConnectionLimits { header_bytes_max, headers_max, .. } = self.limits;
         loop {
-            // Not worth a parser.
+            // Nothing to parse yet.
             if !conn.read.is_empty() {
                 match message::read(&conn.read, header_bytes_max, headers_max) {
                     Head::Partial => {}
@@ -79,8 +79,9 @@ impl Heads {
         }
     }
 
-    /// Waits until it is worth to read what came: it is the first of a head, or its end, or all
-    /// that is taken. False if none comes, or none is taken any more.
+    /// Waits until the received bytes are worth parsing: they are the first ones of a head, they
+    /// end one, or they are as many as a head may have. False if no head comes, or none is accepted
+    /// any more.
     pub async fn more(
         &mut self,
         conn: &mut Buffered,
@@ -91,11 +92,12 @@ impl Heads {
         poll_fn(|cx| {
             while let Poll::Ready(read) = conn.poll_until_full(cx, most) {
                 if !matches!(read, Ok(true)) {
-                    // What came last is read all the same: it may be malformed, and be told so.
+                    // The last bytes are parsed all the same: if they are malformed, the client is
+                    // told so.
                     return Poll::Ready(read.is_ok() && has_come);
                 }
                 has_come = true;
-                // What is forgotten may have been searched before.
+                // Some of the bytes that are dropped may have been searched before.
                 searched = searched.saturating_sub(forget_blank_lines(&mut conn.read));
                 if is_worth_reading(&conn.read, searched, most) {
                     return Poll::Ready(true);
@@ -107,8 +109,8 @@ impl Heads {
         .await
     }
 
-    /// Waits for what comes before the first head, for as long as that may take with it. `None` if
-    /// it takes too long.
+    /// Waits for work that precedes the first head. Both share the time limit of the first head.
+    /// `None` if the work takes too long.
     pub async fn before_the_first<T>(
         &mut self,
         stopping: &mut LazyPoll<WaitForCancellationFuture<'_>>,
@@ -123,7 +125,7 @@ impl Heads {
         .await
     }
 
-    /// True once nothing is waited for any more.
+    /// True once the wait is over.
     fn is_late(
         &mut self,
         cx: &mut Context<'_>,
@@ -131,14 +133,15 @@ impl Heads {
     ) -> bool {
         if !self.has_stopped && stopping.poll(cx).is_ready() {
             self.has_stopped = true;
-            // It was accepted in the last moment, and its first request is on its way.
+            // The connection was accepted just before the drain. Its first request may be on its
+            // way.
             self.deadline.set(now() + FIRST_REQUEST);
         }
         (self.has_stopped && self.has_asked) || self.deadline.poll_passed(cx)
     }
 }
 
-/// RFC 9112 section 2.2: a client may send some before its request. How many bytes they were.
+/// Drops empty lines before a request, which RFC 9112 section 2.2 allows. Returns their bytes.
 fn forget_blank_lines(read: &mut Vec<u8>) -> usize {
     let mut blank = 0;
     while let Some(line) =
@@ -150,14 +153,14 @@ fn forget_blank_lines(read: &mut Vec<u8>) -> usize {
     blank
 }
 
-/// `searched` bytes were looked at before.
+/// True if `read` is worth parsing. `searched` bytes of it were searched before.
 fn is_worth_reading(read: &[u8], searched: usize, most: usize) -> bool {
     let is_begun = searched == 0 && !read.is_empty();
     is_begun || most <= read.len() || has_end(read, searched)
 }
 
-/// True if a head ends in what was not searched yet: a line feed, and another right behind it or
-/// behind a return.
+/// True if a head ends in the bytes that were not searched yet. The end is two line feeds, with or
+/// without a carriage return before the second one.
 fn has_end(read: &[u8], searched: usize) -> bool {
     let from = searched.saturating_sub(2);
     let unsearched = read.get(from..).unwrap_or_default();
@@ -175,7 +178,7 @@ mod tests {
     use crate::net::Stream;
     use crate::tasks::Tasks;
 
-    /// Whether a head is found that comes in these pieces, the first of which were read before.
+    /// Whether a head is found that comes in these pieces, after `read_before` was read already.
     async fn is_found(read_before: &[u8], pieces: &[&[u8]]) -> bool {
         let (ours, mut theirs) = duplex(1 << 10);
         let mut conn = Buffered::new(Stream::simulated(ours));
@@ -193,7 +196,7 @@ mod tests {
         let sent = async {
             for piece in pieces {
                 theirs.write_all(piece).await.unwrap();
-                // Until it is read.
+                // Until the bytes are read.
                 tokio::task::yield_now().await;
             }
             std::future::pending::<()>().await;
@@ -204,7 +207,7 @@ mod tests {
         }
     }
 
-    /// Time is not real: a head that is not seen is waited for until its deadline, at once.
+    /// Time is simulated: if the end of a head is missed, the wait for its deadline ends at once.
     #[tokio::test(start_paused = true)]
     async fn a_head_is_seen_behind_any_number_of_blank_lines_wherever_it_is_cut() {
         let head = "GET / HTTP/1.1\r\nHost: gw\r\n\r\n";

@@ -1,8 +1,8 @@
-//! Connections of HTTP/2 (RFC 9113), which a browser asks for in the handshake: a page that needs a
-//! hundred files asks for all of them at once.
+//! Connections of HTTP/2 (RFC 9113). A browser asks for HTTP/2 in the handshake: a page that needs
+//! a hundred files asks for all of them at once.
 //!
-//! Each request becomes the one of HTTP/1.1 that says the same, is judged by the same rules, and is
-//! answered by the same service. Sockets come on connections of HTTP/1.1 (RFC 8441 is not offered).
+//! Each request is translated to HTTP/1.1, checked by the same rules, and answered by the same
+//! service. WebSockets come on connections of HTTP/1.1 (RFC 8441 is not offered).
 
 mod activity;
 mod translated;
@@ -34,25 +34,25 @@ use crate::net::{Buffered, now};
 use crate::tasks::Tasks;
 use activity::{Activity, Tracked, Waits, waits_meanwhile};
 
-/// How many requests of one connection are answered at one time. The stock page has about a hundred
-/// files, and RFC 9113 section 6.5.2 advises against fewer.
+/// How many requests of one connection are answered at the same time. ComfyUI's own page has about
+/// a hundred files, and RFC 9113 section 6.5.2 advises against a smaller number.
 const STREAMS_MAX: u32 = 128;
 
-/// How much of bodies of requests may be on its way, in bytes: of one, and of all of a connection.
+/// The flow-control windows for the bodies of requests, in bytes: per stream and per connection.
 const STREAM_WINDOW: u32 = 512 << 10;
 const CONNECTION_WINDOW: u32 = 1 << 20;
 
-/// How much of an answer waits for its client in memory, in bytes.
+/// How much of one answer is kept in memory until its client takes it, in bytes.
 const SEND_BUFFER_MAX: usize = 64 << 10;
 
-/// How often a client is asked whether it is there, and how long it may take to say so.
+/// How often a client is pinged, and how long it may take to answer.
 const PING_EVERY: Duration = Duration::from_secs(30);
 const PONG_WITHIN: Duration = Duration::from_secs(20);
 
-/// How long a client may take to end a connection that it was told to leave.
+/// How long a client may take to close a connection after it was told to.
 const GOODBYE: Duration = Duration::from_secs(5);
 
-/// Serves a connection to its end. `deadline` is that of its first request, which began with the
+/// Serves a connection to its end. `deadline` is that of the first request; its time began with the
 /// handshake.
 pub async fn serve(
     conn: Buffered,
@@ -92,7 +92,7 @@ pub async fn serve(
             if !deadline.poll_passed(cx) {
                 return Poll::Pending;
             }
-            // What has just ended may still be on its way to the client.
+            // The last answers may still be on their way to the client.
             let rest = if is_leaving { GOODBYE } else { limits.idle_timeout };
             let due = activity.idle_since().unwrap_or_else(now) + rest;
             if now() < due && (is_leaving || activity.has_begun()) {
@@ -113,7 +113,8 @@ pub async fn serve(
     }
 }
 
-/// What a HEAD does not get (RFC 9110 section 9.3.2): hyper leaves it out for HTTP/1.1 alone.
+/// Removes the body from the answer to a HEAD (RFC 9110 section 9.3.2). hyper does this for
+/// HTTP/1.1 only.
 fn without_body(response: &mut Response<ResponseBody>) {
     let length = response.body().size_hint().exact().filter(|length| 0 < *length);
     if let Some(length) = length {
@@ -156,7 +157,7 @@ async fn answer(
 #[derive(Clone, Debug)]
 struct OnTasks {
     tasks: Tasks,
-    /// How long a client may take nothing of an answer.
+    /// How long a client may go without taking anything of an answer.
     patience: Duration,
 }
 
@@ -168,8 +169,8 @@ impl<F: Future<Output = ()> + Send + 'static> Executor<F> for OnTasks {
     }
 }
 
-/// A request that is given up if its client takes nothing of the answer for too long: what it holds
-/// at a backend is not held for ever. Its stream is reset then, and the others go on.
+/// A request that is given up if its client takes nothing of the answer for too long. Otherwise it
+/// would hold its backend connection for ever. Only its own stream is reset.
 struct OneRequest<F> {
     request: Pin<Box<F>>,
     waits: Waits,

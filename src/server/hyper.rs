@@ -1,4 +1,4 @@
-//! The part of a connection that hyper serves: one request, or one that may become a socket.
+//! The part of a connection that hyper serves: one request, or one that may become a WebSocket.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -27,10 +27,10 @@ use crate::body::{BodyError, ResponseBody};
 use crate::net::Buffered;
 use crate::tasks::Tasks;
 
-/// Serves the next message of a connection. The connection asks something else if it stands right
-/// behind that message and all of the answer is on its way.
+/// Serves the next message of a connection. Returns the connection for another request if the next
+/// one stands right behind that message and the whole answer is on its way.
 ///
-/// hyper is not told that more may come: it sees one message, and is stopped when it waits for
+/// hyper does not know that more may come: it sees one message, and is stopped when it waits for
 /// the next.
 pub async fn once(
     conn: Buffered,
@@ -59,7 +59,8 @@ pub async fn once(
     let mut was_stopped = false;
     let ended = poll_fn(|cx| {
         if !was_stopped {
-            // With its shutdown: if it ends by itself, that is what writes what is still buffered.
+            // This includes hyper's shutdown: if hyper ends by itself, the shutdown writes what is
+            // still buffered.
             let polled = Pin::new(&mut connection).poll(cx);
             let is_done = outcome.is_over.load(Ordering::Relaxed) && flushed.is_true();
             if polled.is_ready() || !is_done {
@@ -76,8 +77,9 @@ pub async fn once(
     }
     let parts = connection.into_parts();
     let message = parts.io.into_inner();
-    // One that hyper ended by itself was to be closed, by the client's wish or ours. It may be
-    // stopped just before it ends one, and a client waits for the end of a body that has no other.
+    // If hyper ended by itself, the client or the service wanted the connection to be closed. hyper
+    // may also be stopped just before it would end: a body may have no other end than that of the
+    // connection, so the connection must be closed then.
     let is_kept = was_stopped && !outcome.is_open_ended.load(Ordering::Relaxed);
     if is_kept && ended.is_ok() && parts.read_buf.is_empty() && message.has_next() {
         return Left::Other(message.into_conn());
@@ -90,8 +92,8 @@ pub async fn once(
     Left::Over(conn)
 }
 
-/// True if nothing but the end of the connection ends the body: HTTP/1.0 has no chunks (RFC 9112
-/// section 6.3).
+/// True if only the end of the connection ends the body: HTTP/1.0 has no chunks (RFC 9112 section
+/// 6.3).
 fn is_open_ended(version: Version, response: &Response<ResponseBody>) -> bool {
     let has_length = response.headers().contains_key(CONTENT_LENGTH)
         || response.body().size_hint().exact().is_some();
@@ -110,18 +112,18 @@ async fn answer(
     response
 }
 
-/// What has become of the body of an answer.
+/// What has happened to the body of an answer.
 #[derive(Debug, Default)]
 struct Outcome {
-    /// hyper has let go of it.
+    /// hyper has dropped it.
     is_over: AtomicBool,
-    /// Only the end of the connection is its end.
+    /// Only the end of the connection ends it.
     is_open_ended: AtomicBool,
-    /// It broke off, and an orderly end of the connection would be its end.
+    /// It broke off. An orderly end of the connection would look like its regular end.
     is_cut: AtomicBool,
 }
 
-/// Told when it is dropped.
+/// Sets `is_over` when it is dropped.
 struct Over(Arc<Outcome>);
 
 impl Drop for Over {
@@ -130,11 +132,11 @@ impl Drop for Over {
     }
 }
 
-/// A body that says when hyper has let go of it: all of it is written, but for what is buffered.
+/// A body that reports when hyper drops it. All of it is written then, except what is buffered.
 struct AnswerBody {
     body: ResponseBody,
-    /// Why it breaks off. hyper drops what it has buffered when it hears of it, so it hears of it
-    /// one turn later: what came before is on its way then.
+    /// The error that ends the body. hyper drops its buffer when it receives an error. So it gets
+    /// the error one poll later, when the data before it is on its way.
     broken: Option<BodyError>,
     is_open_ended: bool,
     over: Over,
@@ -178,7 +180,7 @@ impl Body for AnswerBody {
     }
 }
 
-/// Serves a request that may make a socket of its connection, which ends with it.
+/// Serves a request that may turn its connection into a WebSocket. The connection ends with it.
 pub async fn socket(
     conn: Buffered,
     peer: SocketAddr,
@@ -195,7 +197,7 @@ pub async fn socket(
         async move {
             let mut response = answer(&service, peer, request).await;
             if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-                // What comes after it would not be judged.
+                // A request after this one would not be checked.
                 response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
             Ok::<_, Infallible>(response)
@@ -231,7 +233,7 @@ mod tests {
 
     const LENGTH: usize = 1 << 20;
 
-    /// Answers at once, and reads no body.
+    /// Answers at once and reads no body.
     #[derive(Clone, Debug)]
     struct Early;
 

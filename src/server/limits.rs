@@ -6,18 +6,19 @@ use hyper::server::conn::http1::Builder;
 
 use crate::config::ServerConfig;
 
-/// How long a connection that was accepted when the drain began may take to ask.
+/// How long a connection that was accepted when the drain began may take to send its first request.
 pub const FIRST_REQUEST: Duration = Duration::from_secs(1);
 
-/// How connections are limited.
+/// The limits of each connection.
 #[derive(Clone, Copy, Debug)]
 pub struct ConnectionLimits {
     pub connections_max: usize,
     /// From the opening of the connection to the last byte of its first head.
     pub header_timeout: Duration,
-    /// From an answer to the last byte of the next head; a connection without one is closed.
+    /// From an answer to the last byte of the next head. An idle connection is closed after this
+    /// time.
     pub idle_timeout: Duration,
-    /// How long a client may take nothing of an answer.
+    /// How long a client may go without taking anything of an answer.
     pub stall_timeout: Duration,
     pub header_bytes_max: usize,
     pub headers_max: usize,
@@ -36,7 +37,7 @@ impl ConnectionLimits {
         }
     }
 
-    /// hyper's settings for a request whose head is there.
+    /// hyper's settings for a request whose head was already read.
     pub(super) fn builder(&self) -> Builder {
         let mut builder = Builder::new();
         builder
@@ -48,7 +49,7 @@ impl ConnectionLimits {
     }
 }
 
-/// hyper has one limit for heads and for how much of a body it reads at once. Heads are read before
-/// it, within [`ConnectionLimits::header_bytes_max`]; a body in small pieces costs two system calls
-/// for each.
+/// hyper has one limit for the size of a head and for how much of a body it reads at once. Heads
+/// are read before hyper, within [`ConnectionLimits::header_bytes_max`]. A smaller limit would cost
+/// two system calls for each small piece of a body.
 const READ_MAX: usize = 128 << 10;

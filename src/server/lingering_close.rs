@@ -1,7 +1,7 @@
 //! Closes a connection whose client may still be sending.
 //!
-//! Closing a connection with unread bytes resets it, and a reset destroys what the client has not
-//! read yet: the answer that says why its upload was refused. So our side is closed first, and what
+//! Closing a connection with unread bytes resets it. A reset destroys what the client has not read
+//! yet: the answer that says why its upload was refused. So our side is closed first, and what
 //! still arrives is read and dropped (RFC 9112 section 9.6).
 
 use std::future::poll_fn;
@@ -13,18 +13,18 @@ use tokio::time::timeout;
 use crate::net::{Buffered, sleep};
 use crate::tasks::Tasks;
 
-/// How long a client may be silent before it counts as one that has read its answer.
+/// If a client is silent for this long, it counts as having read its answer.
 const QUIET: Duration = Duration::from_secs(2);
 
-/// How long it may go on sending. A browser looks at its answer when its whole upload is sent, or
-/// when it can send no more.
+/// How long a client may go on sending. A browser reads the answer when its whole upload is sent,
+/// or when it cannot send any more.
 const LINGER: Duration = Duration::from_secs(30);
 
 /// The same when the process stops.
 const LINGER_AT_STOP: Duration = Duration::from_secs(1);
 
-/// Ends our side of a connection whose answer is written; then waits for the client's end. What
-/// it sends is dropped: nothing is kept of it.
+/// Closes our side of a connection whose answer is written, then waits until the client closes its
+/// side. What the client still sends is dropped.
 pub async fn close(mut conn: Buffered, tasks: &Tasks) {
     conn.read = Vec::new();
     if conn.stream.shutdown().await.is_err() {

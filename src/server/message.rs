@@ -1,9 +1,9 @@
-//! May a request be answered at all, and where does it end? Pure.
+//! Decides whether a request may be answered, and finds its end. Pure.
 //!
-//! Every head is judged here, except those of reads that are only passed on: those are checked
-//! against a list of what is known, and everything in doubt comes here. What RFC 9110 and RFC 9112
-//! require to be refused is refused before the HTTP library, which tolerates some of it, and before
-//! any backend.
+//! Every head is checked here, except those of plain reads that are passed through. Those are
+//! checked against a list of what is known, and everything that is in doubt comes here. A request
+//! that RFC 9110 or RFC 9112 does not allow is refused here: the HTTP library tolerates some of
+//! them, and no backend must see them.
 
 use httparse::{Error, Header, Request, Status};
 
@@ -11,31 +11,31 @@ use super::authority;
 use super::framing::{Chunks, Framing, is_of_token, length_of};
 use super::refusal::Refusal;
 
-/// The longest header, and the longest target, in bytes: what aiohttp takes (`max_field_size` and
-/// `max_line_size`). A longer one would be refused by the backend, less clearly.
+/// The longest header and the longest target, in bytes: the limits of aiohttp (`max_field_size` and
+/// `max_line_size`). The backend would refuse a longer one with a less clear error.
 pub const LINE_MAX: usize = 8190;
 
-/// Longer than any method that somebody has registered.
+/// Longer than every registered method.
 const METHOD_MAX: usize = 32;
 
-/// The one expectation there is (RFC 9110 section 10.1.1).
+/// The only expectation that exists (RFC 9110 section 10.1.1).
 const CONTINUE: &[u8] = b"100-continue";
 
-/// A request, by its head.
+/// A request, as its head describes it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Message {
-    /// How many bytes its head has.
+    /// The size of its head in bytes.
     pub head: usize,
     pub body: Framing,
     pub becomes: Becomes,
 }
 
-/// What the connection is after it.
+/// What the connection becomes after the request.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Becomes {
-    /// One for further requests, if both sides want it to stay.
+    /// It stays HTTP: further requests may follow if both sides want that.
     Http,
-    /// Perhaps a WebSocket: it is asked for (RFC 6455 section 4.1).
+    /// It may become a WebSocket: the client asks for it (RFC 6455 section 4.1).
     Socket,
 }
 
@@ -59,7 +59,7 @@ pub fn read(read: &[u8], bytes_max: usize, headers_max: usize) -> Head {
         Ok(Status::Partial) if read.len() < bytes_max => return Head::Partial,
         Ok(Status::Complete(_) | Status::Partial) => Err(too_large(read, bytes_max)),
         Err(Error::TooManyHeaders) => Err(Refusal::TooManyHeaders { max: headers_max }),
-        // Whether it is a version, and which, only the whole line says.
+        // The version can only be checked when the whole line is there.
         Err(Error::Version) if !has_whole_line(read) && read.len() < bytes_max => {
             return Head::Partial;
         }
@@ -68,7 +68,7 @@ pub fn read(read: &[u8], bytes_max: usize, headers_max: usize) -> Head {
     judged.map_or_else(Head::Refused, Head::Whole)
 }
 
-/// Which part of it is too long.
+/// Says which part of the head is too long.
 fn too_large(read: &[u8], max: usize) -> Refusal {
     let line = first_line(read);
     let method = line.iter().position(|byte| !is_of_token(*byte)).unwrap_or(line.len());
@@ -135,7 +135,7 @@ fn judge(request: &Request<'_, '_>, head: usize) -> Result<Message, Refusal> {
     }
     let is_socket = said.names_websocket && said.is_for_upgrade;
     if is_socket && !body.is_over() {
-        // After the switch its bytes would be frames (RFC 9110 section 7.8).
+        // After the switch, the bytes of the body would be read as frames (RFC 9110 section 7.8).
         return Err(Refusal::Malformed("a body before a socket"));
     }
     let is_heeded = is_socket && method == "GET" && minor == 1;
@@ -143,10 +143,10 @@ fn judge(request: &Request<'_, '_>, head: usize) -> Result<Message, Refusal> {
     Ok(Message { head, body, becomes })
 }
 
-/// `CONNECT` is for proxies to anywhere, and `TRACE` tells what a proxy in front has added (RFC
-/// 9110 sections 9.3.6 and 9.3.8). Methods are told apart by their case (section 9.1), but some
-/// servers do not: aiohttp's parser in Python takes `get` for `GET` (`http_parser.py`, 3.14), and
-/// then it is another request than the one that was judged here.
+/// `CONNECT` is for forward proxies, and `TRACE` shows what a proxy in front has added (RFC 9110
+/// sections 9.3.6 and 9.3.8). Methods are case-sensitive (section 9.1), but some servers ignore the
+/// case: aiohttp's parser in Python takes `get` for `GET` (`http_parser.py`, 3.14). The backend
+/// would then see another request than the one that was checked here.
 fn check_method(method: &str) -> Result<(), Refusal> {
     if METHOD_MAX < method.len() {
         return Err(Refusal::UnknownMethod);
@@ -158,7 +158,7 @@ fn check_method(method: &str) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// RFC 9112 section 3.2. A fragment is no part of it.
+/// Checks the target (RFC 9112 section 3.2). A fragment is not allowed.
 fn check_target(method: &str, target: &str, host: Option<&str>) -> Result<(), Refusal> {
     let bad = Err(Refusal::Malformed("its target"));
     if target == "*" {
@@ -175,7 +175,7 @@ fn check_target(method: &str, target: &str, host: Option<&str>) -> Result<(), Re
         return bad;
     }
     match host {
-        // Both are what the client connected to (section 3.2.2), unless it means somebody else.
+        // Both must name the server that the client connected to (section 3.2.2).
         Some(host) if !authority::is_same(named, host, port) => {
             Err(Refusal::Malformed("its target is not on its host"))
         }
@@ -183,7 +183,7 @@ fn check_target(method: &str, target: &str, host: Option<&str>) -> Result<(), Re
     }
 }
 
-/// What the headers say of the message.
+/// What the headers say about the message.
 #[derive(Debug, Default)]
 struct FramingFields<'a> {
     hosts: usize,
@@ -202,11 +202,11 @@ enum Codings {
     #[default]
     None,
     Chunked,
-    /// Something that is not chunked, and can still become it.
+    /// A coding other than `chunked`. `chunked` may still follow.
     Open,
-    /// Something, and then chunked.
+    /// Other codings, and then `chunked`.
     More,
-    /// What is no list of codings, or goes on after chunks.
+    /// Not a list of codings, or something follows `chunked`.
     Bad,
 }
 
@@ -254,7 +254,8 @@ impl<'a> FramingFields<'a> {
         Ok(())
     }
 
-    /// RFC 9112 section 3.2: one, and in HTTP/1.0 one or none.
+    /// The value of `Host` (RFC 9112 section 3.2). There must be exactly one; HTTP/1.0 may have
+    /// none.
     fn host(&self, minor: u8) -> Result<Option<&'a str>, Refusal> {
         match self.hosts {
             0 if minor == 0 => Ok(None),
@@ -265,12 +266,12 @@ impl<'a> FramingFields<'a> {
         }
     }
 
-    /// RFC 9112 sections 6.1 to 6.3.
+    /// The framing of the body (RFC 9112 sections 6.1 to 6.3).
     fn body(&self, minor: u8) -> Result<Framing, Refusal> {
         match (self.codings, self.lengths) {
             (Codings::None, 0) => Ok(Framing::Over),
             (Codings::None, 1) => {
-                // One that no message can have is none either.
+                // A length that no message can have is treated as malformed.
                 let length = self.length.filter(|length| i64::try_from(*length).is_ok());
                 length.map(Framing::of_length).ok_or(Refusal::Malformed("its Content-Length"))
             }
@@ -284,7 +285,7 @@ impl<'a> FramingFields<'a> {
     }
 }
 
-/// The parts of a list (RFC 9110 section 5.6.1).
+/// The elements of a list (RFC 9110 section 5.6.1).
 fn parts(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii)
 }
@@ -333,7 +334,7 @@ mod tests {
         let both = "Upgrade: h2c, WebSocket\r\nConnection: keep-alive, Upgrade\r\n";
         assert_eq!(becomes(both), Becomes::Socket);
         assert_eq!(becomes("Upgrade: websocket\r\n"), Becomes::Http);
-        // As the client of Java asks, with a body or without: it lives without the upgrade.
+        // Java's client asks like this, with or without a body. It continues without the upgrade.
         let offered = "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n";
         assert_eq!(becomes(&format!("{offered}Content-Length: 2\r\n")), Becomes::Http);
         assert_eq!(status(&format!("{asked}{both}Content-Length: 2\r\n\r\n")), 400);
@@ -406,7 +407,7 @@ mod tests {
         assert_eq!(status("POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n"), 400);
     }
 
-    /// Lines that mean nothing here, and the status of their refusal.
+    /// First lines that are not allowed, and the status of their refusal.
     const FIRST_LINES: &[(&str, u16)] = &[
         ("GET * HTTP/1.1", 400),
         ("GET x HTTP/1.1", 400),

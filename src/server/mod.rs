@@ -1,23 +1,24 @@
 //! Listening, and the life of a connection.
 //!
-//! Our own accept loop over hyper, because `axum::serve` has no header timeout and no limits: a
-//! thousand clients that drip headers would stay for ever.
+//! This is our own accept loop over hyper. `axum::serve` has no header timeout and no limits: a
+//! thousand clients that send their heads very slowly would stay for ever.
 //!
-//! - [`limits`]: what a connection may take
-//! - [`handshake`]: its first step under TLS
-//! - [`heads`]: the heads of its requests, as they come; their [`deadline`]
-//! - [`message`]: is a head one that may be answered, and where does its message end?
-//!   ([`authority`], [`framing`], [`refusal`])
-//! - [`hyper`]: all other requests, each as [`one_message`]
-//! - [`http2`]: connections of HTTP/2, whose requests are answered as those of hyper are
+//! - [`limits`]: the limits of a connection
+//! - [`handshake`]: the first step of a connection with TLS
+//! - [`heads`]: reads the heads of requests; their [`deadline`]
+//! - [`message`]: checks whether a request may be answered, and finds its end ([`authority`],
+//!   [`framing`], [`refusal`])
+//! - [`hyper`]: serves what the passthrough does not, each request as [`one_message`]
+//! - [`http2`]: connections of HTTP/2, whose requests get the same answers as those of hyper
 //! - [`wire`]: what a request came over
-//! - [`mod@write`]: heads of answers, as bytes
-//! - [`lingering_close`]: the end of a connection whose client may still be sending
+//! - [`mod@write`]: writes heads of answers as bytes
+//! - [`lingering_close`]: closes a connection whose client may still be sending
 //!
-//! It knows no product. A [`Service`] answers, and its [`Passthrough`] is asked before it.
+//! This room knows nothing about the product. A [`Service`] answers; its [`Passthrough`] comes
+//! first.
 //!
-//! Of both ways of answering the first step is the same: the head is read here. What goes on is
-//! beyond doubt, and where it ends is known before anybody answers it.
+//! Both ways of answering begin with the same step: the head is read here. A request that goes on
+//! is certainly well-formed, and its end is known before it is answered.
 
 pub mod authority;
 pub mod deadline;
@@ -61,10 +62,10 @@ use message::Becomes;
 pub use refusal::Refusal;
 use write::write_own;
 
-/// The pause after an `accept` that failed for want of descriptors: they come back with time.
+/// The pause after `accept` failed because there was no free descriptor. One may be free later.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Something that answers requests of one peer.
+/// Answers the requests of one peer.
 pub trait Service: Clone + Send + Sync + 'static {
     type Passthrough: Passthrough;
 
@@ -74,23 +75,23 @@ pub trait Service: Clone + Send + Sync + 'static {
         request: Request<Incoming>,
     ) -> impl Future<Output = Response<ResponseBody>> + Send;
 
-    /// What a request gets that is turned away by its head alone, of which so much was read.
+    /// The answer to a request that is refused because of its head. `read` is what was read of it.
     fn refused(&self, refusal: Refusal, read: &[u8]) -> Response<ResponseBody>;
 
-    /// True once a stop was asked for: kept connections end after their answer.
+    /// True once a stop was requested: persistent connections are closed after their answer.
     fn is_leaving(&self) -> bool;
 
-    /// Learns what happens to connections.
+    /// Is told what happens to connections.
     fn note(&self, event: ConnectionEvent);
 
-    /// What answers some requests of a peer before hyper sees them; `None` if nothing does.
+    /// Answers some requests of a peer before hyper sees them. `None` if there is no passthrough.
     fn passthrough(&self, peer: IpAddr, limits: ConnectionLimits) -> Option<Self::Passthrough>;
 }
 
-/// Answers requests as bytes, as long as they are its kind.
+/// Answers requests as bytes, as long as they are of its kind.
 pub trait Passthrough: Send {
-    /// Passes requests on until the connection ends or asks something else. Called again when the
-    /// connection comes back.
+    /// Passes requests on until the connection ends, or until one comes that it does not handle. It
+    /// is called again when the connection comes back.
     fn run(
         &mut self,
         conn: Buffered,
@@ -99,18 +100,18 @@ pub trait Passthrough: Send {
     ) -> impl Future<Output = Left> + Send;
 }
 
-/// Why a connection leaves its passthrough.
+/// Why a passthrough gives up a connection.
 #[derive(Debug)]
 pub enum Left {
-    /// It has ended, or is to be dropped as it is.
+    /// The connection has ended, or is to be dropped without an orderly close.
     Ended,
-    /// Its last answer is written, and it is to end in order.
+    /// The last answer is written, and the connection is to be closed in an orderly way.
     Over(Buffered),
-    /// It asks something else.
+    /// The next request is not for the passthrough.
     Other(Buffered),
 }
 
-/// Of a service whose requests all go by hyper.
+/// The passthrough of a service that has none: hyper serves all its requests.
 #[derive(Clone, Copy, Debug)]
 pub enum NoPassthrough {}
 
@@ -120,28 +121,28 @@ impl Passthrough for NoPassthrough {
     }
 }
 
-/// Whether a stop was asked for, as a connection waits for it.
+/// Whether a stop was requested. A connection waits on this.
 pub type Stopping<'a> = LazyPoll<WaitForCancellationFuture<'a>>;
 
 /// What happens to a connection.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum ConnectionEvent {
-    /// So many are open now, sockets included.
+    /// The number of open connections has changed to this, WebSockets included.
     Open(usize),
-    /// One was closed at once, because as many as may be were open.
+    /// A connection was closed at once, because the maximum was open.
     Refused,
-    /// One ended in a panic; the others do not notice.
+    /// A connection ended in a panic. The others go on.
     Panicked,
 }
 
-/// Counts open connections, on the listener and on its sockets.
+/// Counts the open connections of a listener, including those that became WebSockets.
 #[derive(Clone, Debug, Default)]
 pub struct OpenConnections(Arc<AtomicUsize>);
 
 impl OpenConnections {
     fn enter(&self, max: usize) -> Option<Seat> {
         let seat = Seat { _counted: Arc::new(Counted(Arc::clone(&self.0))) };
-        // The seat counts itself out when dropped, also when it was one too many.
+        // A seat that is dropped reduces the count, also a seat that exceeded the maximum.
         (self.0.fetch_add(1, Ordering::Relaxed) < max).then_some(seat)
     }
 
@@ -151,8 +152,8 @@ impl OpenConnections {
     }
 }
 
-/// One open connection. A socket keeps the seat of the connection that it was: it rides in the
-/// request's extensions.
+/// One open connection. A WebSocket keeps the seat of the connection that it was before: the seat
+/// is stored in the request's extensions.
 #[derive(Clone, Debug)]
 pub struct Seat {
     _counted: Arc<Counted>,
@@ -167,7 +168,7 @@ impl Drop for Counted {
     }
 }
 
-/// How a connection is taken.
+/// How connections are accepted.
 #[derive(Clone, Debug)]
 pub struct Terms {
     pub limits: ConnectionLimits,
@@ -183,7 +184,7 @@ impl From<ConnectionLimits> for Terms {
 
 /// Accepts connections until the drain begins.
 ///
-/// `terms` is asked anew for each connection, which keeps what it got.
+/// `terms` is read for each new connection, which keeps what it got.
 pub async fn accept<T: Into<Terms>>(
     mut door: Door,
     service: impl Service,
@@ -194,7 +195,7 @@ pub async fn accept<T: Into<Terms>>(
     loop {
         let accepted = tokio::select! {
             biased;
-            // First: while a flood lasts there is always one to accept.
+            // This is checked first, because during a flood there is always a connection to accept.
             () = tasks.stopping() => return,
             accepted = door.accept() => accepted,
         };
@@ -220,8 +221,8 @@ pub async fn accept<T: Into<Terms>>(
     }
 }
 
-/// Runs a connection to its end, also to a bad one: a panic must not go unseen. Not an `async fn`,
-/// which would keep room for the connection twice.
+/// Runs a connection to its end and logs a panic. It is not an `async fn`: that would keep room for
+/// the connection twice.
 fn survive(
     connection: impl Future<Output = ()>,
     service: impl Service,
@@ -236,7 +237,7 @@ fn survive(
     })
 }
 
-/// Serves a connection to its end: what its passthrough does not answer, by hyper.
+/// Serves a connection to its end. hyper answers what the passthrough does not.
 async fn serve(
     mut stream: Stream,
     peer: SocketAddr,
@@ -319,7 +320,7 @@ mod tests {
     use super::*;
     use crate::net::{Network as _, Tcp};
 
-    /// Panics at one path, and counts what it is told of.
+    /// Panics at one path, and counts the events that it is told.
     #[derive(Clone, Debug, Default)]
     struct Fragile {
         panicked: Arc<AtomicUsize>,

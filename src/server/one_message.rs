@@ -1,8 +1,8 @@
-//! One message of a connection, lent to a reader that must not read beyond its end.
+//! One message of a connection, lent to a reader that must not read past its end.
 //!
-//! The lender knows where the message ends; the borrower may not know where to stop, so later bytes
-//! stay here. A body with malformed chunks ends in an error before the borrower, who is more
-//! tolerant, can accept it. The end of the connection is passed on all the same.
+//! The lender knows where the message ends. The borrower may read ahead, so later bytes stay here.
+//! A body with malformed chunks ends with an error before the borrower, which is more tolerant, can
+//! accept it. The end of the connection is still passed on.
 
 use std::fmt;
 use std::io;
@@ -16,11 +16,11 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::framing::{BadChunk, Framing};
 use crate::net::Buffered;
 
-/// When so much of what comes next was read, no more is while the message is worked on, in bytes.
-/// The end of the connection is not seen then; whoever works has deadlines of its own.
+/// While a message is being worked on, at most this many bytes after it are read. If there are
+/// more, the end of the connection is not noticed; the work has its own deadlines.
 const AHEAD_MAX: usize = 16 << 10;
 
-/// Says whether all that was written is on its way.
+/// Tells whether everything that was written is on its way.
 #[derive(Clone, Debug, Default)]
 pub struct Flushed(Arc<AtomicBool>);
 
@@ -34,7 +34,8 @@ impl Flushed {
 /// One message of a [`Buffered`].
 pub struct OneMessage {
     conn: Buffered,
-    /// How many bytes of its head have not been read. They are in the wire's buffer.
+    /// How many bytes of its head the borrower has not read yet. They are in the connection's
+    /// buffer.
     head: usize,
     body: Framing,
     is_broken: bool,
@@ -49,7 +50,7 @@ impl fmt::Debug for OneMessage {
 }
 
 impl OneMessage {
-    /// The next one, whose head of so many bytes was read, and which has this body.
+    /// The next message. `head` bytes of it were read as its head.
     #[must_use]
     pub fn new(conn: Buffered, head: usize, body: Framing) -> Self {
         let flushed = Flushed::default();
@@ -61,14 +62,14 @@ impl OneMessage {
         self.flushed.clone()
     }
 
-    /// True if the connection stands where the message ended: all of it was read, and nothing is
-    /// wrong with what comes after.
+    /// True if another message can follow: this one was read to its end without an error, and the
+    /// connection has not ended.
     #[must_use]
     pub fn has_next(&self) -> bool {
         self.is_over() && !self.is_broken && !self.has_ended
     }
 
-    /// The connection and what was read of it, wherever it stands.
+    /// The connection and the bytes that were read from it, whatever its state.
     #[must_use]
     pub fn into_conn(self) -> Buffered {
         self.conn
@@ -86,7 +87,7 @@ impl OneMessage {
         taken
     }
 
-    /// Gives what was read before.
+    /// Gives the bytes that were read earlier.
     fn read_before(&mut self, buf: &mut ReadBuf<'_>) -> io::Result<()> {
         if 0 < self.head {
             self.head -= self.conn.take_read(buf, self.head);
@@ -100,11 +101,11 @@ impl OneMessage {
         Ok(())
     }
 
-    /// Reads what comes next of the body.
+    /// Reads the next part of the body.
     fn poll_body(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         match self.body.length().and_then(|left| usize::try_from(left).ok()) {
-            // The last piece: what comes after it must not be read. Only this one is cleared.
+            // The last piece: the bytes after it must not be read. Only this piece is cleared.
             Some(left) if left < buf.remaining() => {
                 let mut last = ReadBuf::new(buf.initialize_unfilled_to(left));
                 ready!(Pin::new(&mut self.conn.stream).poll_read(cx, &mut last))?;
@@ -116,14 +117,14 @@ impl OneMessage {
         let count = buf.filled().len() - before;
         self.has_ended = count == 0;
         let taken = self.take(&buf.filled()[before..]);
-        // Of chunks nobody knows before where they end.
+        // The end of a chunked body is not known in advance.
         let end = before + taken.as_ref().map_or(0, |taken| *taken);
         self.conn.read.extend_from_slice(&buf.filled()[end..]);
         buf.set_filled(end);
         Poll::Ready(taken.map(drop))
     }
 
-    /// The message is read: only the end of the connection is of interest.
+    /// The whole message was read: only the end of the connection still matters.
     fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.conn.read.len() < AHEAD_MAX {
             if !ready!(self.conn.poll_more(cx))? {
@@ -244,7 +245,7 @@ mod tests {
         assert!(!message.has_next());
     }
 
-    /// In every place where it can be cut.
+    /// The body is cut in every possible place.
     #[tokio::test]
     async fn chunks_end_where_they_say_and_what_comes_next_stays() {
         let sent = "POST / HTTP/1.1\r\n\r\n2;x\r\nok\r\n0\r\nt: 1\r\n\r\nGET";

@@ -1,15 +1,14 @@
-//! Why a request is refused by its head alone, before its purpose is known.
+//! Why a request is refused because of its head, before its purpose is known.
 //!
-//! Each of these ends the connection, because it is not certain where the next request begins, or
-//! because the sender does not speak HTTP.
+//! Each refusal ends the connection, because the start of the next request is uncertain, or because
+//! the sender does not speak HTTP.
 
 use http::StatusCode;
 
-/// What the methods are that a server behind us may have a use for, for `Allow` (RFC 9110 section
-/// 10.2.1).
+/// The methods that a server behind Mooring may use, for `Allow` (RFC 9110 section 10.2.1).
 pub const ALLOWED: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 
-/// A head that is not taken.
+/// Why a head is refused.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum Refusal {
     #[error("the request is malformed: {0}")]
@@ -37,8 +36,9 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    /// True if the head was too large, which happens to a browser with many cookies. No browser
-    /// makes other heads that are refused, and those are refused before all of them has come.
+    /// True if the head was too large. This happens to a browser with many cookies. A browser does
+    /// not send heads that are refused for other reasons. Those may be refused before they have come
+    /// completely.
     #[must_use]
     pub fn is_of_size(&self) -> bool {
         match self {

@@ -1,10 +1,10 @@
-//! What is between us and the other end of a connection.
+//! What carries a connection: plain TCP or TLS.
 
 use http::Request;
 
 use crate::net::Buffered;
 
-/// What a request came over. It stands in the extensions of requests that came over TLS.
+/// What a request came over. It is in the extensions of requests that came over TLS.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum Wire {
     #[default]
@@ -18,7 +18,7 @@ impl Wire {
         if conn.stream.is_secured() { Self::Tls } else { Self::Plain }
     }
 
-    /// Notes it with a request.
+    /// Stores it in a request.
     pub fn mark<B>(self, request: &mut Request<B>) {
         match self {
             Self::Plain => {}
@@ -28,7 +28,7 @@ impl Wire {
         }
     }
 
-    /// What was noted with a request.
+    /// Reads what was stored in a request.
     #[must_use]
     pub fn of_request<B>(request: &Request<B>) -> Self {
         request.extensions().get().copied().unwrap_or_default()

@@ -1,4 +1,4 @@
-//! Heads of answers, as bytes.
+//! Writes heads of answers as bytes.
 
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -14,8 +14,8 @@ pub(crate) fn write_header(name: &str, value: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// As [`write_header`], for a header that was parsed from `read`. Nearly every line is there as it
-/// is to be written, and then it is copied in one piece.
+/// Like [`write_header`], for a header that was parsed from `read`. Nearly every line already has
+/// the form in which it is to be written; then it is copied in one piece.
 pub(crate) fn copy_header(read: &[u8], name: &str, value: &[u8], out: &mut Vec<u8>) {
     match line_of(read, name, value) {
         Some(line) => out.extend_from_slice(line),
@@ -23,8 +23,8 @@ pub(crate) fn copy_header(read: &[u8], name: &str, value: &[u8], out: &mut Vec<u
     }
 }
 
-/// The line in `read` of which `name` and `value` are parts, if it is written in no other way than
-/// ours: one space before the value, none after it, and an end of both characters.
+/// The line in `read` that contains `name` and `value`, if it has the form in which we write lines:
+/// one space before the value, none after it, and `\r\n` at the end.
 fn line_of<'a>(read: &'a [u8], name: &str, value: &[u8]) -> Option<&'a [u8]> {
     const COLON: &[u8] = b": ";
     const END: &[u8] = b"\r\n";
@@ -49,7 +49,8 @@ pub(crate) fn write_length(length: u64, out: &mut Vec<u8>) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// An answer has the time when it was made, or at least when it passed (RFC 9110 section 6.6.1).
+/// Writes the date. An answer has the time when it was made, or at least when it passed through
+/// (RFC 9110 section 6.6.1).
 pub(crate) fn write_date(out: &mut Vec<u8>) {
     let date = UNIX_EPOCH + Duration::from_millis(unix_millis());
     write_header("date", httpdate::fmt_http_date(date).as_bytes(), out);
@@ -67,7 +68,7 @@ pub fn write_decimal(mut number: u64, width: usize, out: &mut Vec<u8>) {
     out.extend_from_slice(&digits[at..]);
 }
 
-/// An answer of ours.
+/// Writes an answer that Mooring makes itself.
 pub(crate) fn write_own(
     response: &Response<ResponseBody>,
     is_head: bool,
@@ -76,7 +77,7 @@ pub(crate) fn write_own(
 ) {
     let body = match response.body() {
         ResponseBody::Whole(Some(bytes)) => bytes.as_ref(),
-        // None of ours is streamed.
+        // None of these answers is streamed.
         ResponseBody::Whole(None)
         | ResponseBody::Streamed { .. }
         | ResponseBody::Teed(_)

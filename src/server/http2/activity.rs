@@ -1,4 +1,4 @@
-//! What a connection of HTTP/2 works on: since when nothing, and for whom each answer waits.
+//! The activity of an HTTP/2 connection: how long it has been idle, and what each answer waits for.
 
 use std::cell::Cell;
 use std::pin::Pin;
@@ -13,13 +13,13 @@ use http_body::{Body, Frame, SizeHint};
 use crate::body::{BodyError, ResponseBody};
 use crate::net::now;
 
-/// How many requests a connection has, and since when it has none.
+/// How many requests are open on a connection, and since when there are none.
 #[derive(Debug)]
 pub(super) struct Activity {
     opened: Instant,
     open: AtomicUsize,
     begun: AtomicUsize,
-    /// When the last one ended, in microseconds after `opened`.
+    /// When the last request ended, in microseconds after `opened`.
     ended: AtomicU64,
 }
 
@@ -29,19 +29,19 @@ impl Activity {
         Self { opened: now(), open, begun, ended }
     }
 
-    /// One more, until it is dropped.
+    /// Counts one more request, until the returned value is dropped.
     pub(super) fn begin(self: &Arc<Self>) -> Begun {
         self.open.fetch_add(1, Ordering::Relaxed);
         self.begun.fetch_add(1, Ordering::Relaxed);
         Begun(Arc::clone(self))
     }
 
-    /// True if there was one ever.
+    /// True if there ever was a request.
     pub(super) fn has_begun(&self) -> bool {
         0 < self.begun.load(Ordering::Relaxed)
     }
 
-    /// `None` while there is one.
+    /// Since when there is no request; `None` while there is one.
     pub(super) fn idle_since(&self) -> Option<Instant> {
         let ended = Duration::from_micros(self.ended.load(Ordering::Relaxed));
         (self.open.load(Ordering::Relaxed) == 0).then_some(self.opened + ended)
@@ -60,40 +60,40 @@ impl Drop for Begun {
     }
 }
 
-/// Whom an answer waits for.
+/// Which side an answer waits for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Waits {
-    /// Nothing of it is there.
+    /// The server has no data for it yet.
     ForServer,
-    /// It was given a piece, and does not ask for the next.
+    /// The client was given a piece and has not asked for the next one.
     ForClient,
 }
 
 thread_local! {
-    /// What the body said last of the answer that is polled on this thread.
+    /// What the body reported for the answer that this thread is polling.
     static SAID: Cell<Option<Waits>> = const { Cell::new(None) };
 }
 
-/// Polls an answer, and says what its body said meanwhile, if it was asked.
+/// Polls an answer. Also returns what its body reported, if the body was polled.
 pub(super) fn waits_meanwhile<T>(poll: impl FnOnce() -> T) -> (T, Option<Waits>) {
     SAID.set(None);
     let polled = poll();
     (polled, SAID.take())
 }
 
-/// The most that is handed over at once, in bytes: what a frame of HTTP/2 has unless both sides
-/// agree on more (RFC 9113 section 6.5.2).
+/// The largest piece that is given to hyper at once, in bytes: the largest frame of HTTP/2 unless
+/// both sides agree on more (RFC 9113 section 6.5.2).
 const PIECE_MAX: usize = 16 << 10;
 
-/// The body of an answer: its request is open until it is let go of.
+/// The body of an answer. Its request counts as open until this body is dropped.
 ///
-/// It gives its data in small pieces. hyper asks for the next one when the client has taken the one
-/// before, but takes a piece of any size: of a whole file in one piece nobody would know whether
-/// its client takes it, and its request would seem to be over.
+/// It gives its data in small pieces. hyper asks for the next piece when the client has taken the
+/// one before, but it accepts a piece of any size. If a whole file were one piece, the request
+/// would seem to be over at once, and nobody could see whether its client still takes data.
 #[derive(Debug)]
 pub(super) struct Tracked {
     body: ResponseBody,
-    /// What it has given and was not asked for yet.
+    /// Data that was read from the body and is not passed on yet.
     rest: Bytes,
     _begun: Begun,
 }

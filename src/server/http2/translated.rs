@@ -1,4 +1,4 @@
-//! The request of HTTP/1.1 that says what one of HTTP/2 says (RFC 9113 section 8.3).
+//! Translates a request of HTTP/2 to HTTP/1.1 (RFC 9113 section 8.3).
 
 use http::header::{CONTENT_LENGTH, COOKIE, EXPECT, HOST, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderValue, Request, Uri, Version};
@@ -7,10 +7,10 @@ use http_body::Body;
 use crate::server::message::{self, Becomes, Head};
 use crate::server::refusal::Refusal;
 
-/// The same request as HTTP/1.1 has it, if it is one that may be answered.
+/// The same request in the form of HTTP/1.1, if it may be answered.
 ///
 /// # Errors
-/// Why it is not, and its head as HTTP/1.1 would have it.
+/// The reason why it may not, and its head in the form of HTTP/1.1.
 pub(super) fn translated<B: Body>(
     mut request: Request<B>,
     bytes_max: usize,
@@ -24,7 +24,7 @@ pub(super) fn translated<B: Body>(
     if is_open && !headers.contains_key(CONTENT_LENGTH) {
         headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
-    // hyper sends no 100 here, and who waits for one would wait until he is given up.
+    // hyper does not send 100 here. A client that waits for it would wait until its time is over.
     headers.remove(EXPECT);
     headers.remove(HOST);
     if let Ok(Some(host)) = &host {
@@ -39,15 +39,15 @@ pub(super) fn translated<B: Body>(
         Head::Partial => return Err((Refusal::HeadTooLarge { max: bytes_max }, head)),
         Head::Whole(_) => return Err((Refusal::Malformed("an upgrade"), head)),
     }
-    // Judged above: it is one.
+    // It was checked above, so it is a valid URI.
     *request.uri_mut() =
         target.parse::<Uri>().map_err(|_| refused(Refusal::Malformed("its target")))?;
     *request.version_mut() = Version::HTTP_11;
     Ok(request)
 }
 
-/// Whom it is for: what `:authority` says, and `Host` where that says nothing. Both say the same
-/// (section 8.3.1).
+/// The host: that of `:authority`, or that of `Host` if there is no authority. If both are given,
+/// they must be the same (section 8.3.1).
 fn host<B>(request: &Request<B>) -> Result<Option<HeaderValue>, Refusal> {
     let bad = || Refusal::Malformed("its Host");
     let mut hosts = request.headers().get_all(HOST).iter();
@@ -63,19 +63,19 @@ fn host<B>(request: &Request<B>) -> Result<Option<HeaderValue>, Refusal> {
     HeaderValue::from_str(authority.as_str()).map(Some).map_err(|_| bad())
 }
 
-/// One may come in several lines, and is one line for HTTP/1.1 (section 8.2.3).
+/// HTTP/2 may split the cookies into several lines. HTTP/1.1 needs one (section 8.2.3).
 fn join_cookies(headers: &mut HeaderMap) {
     let lines: Vec<&[u8]> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
     if lines.len() < 2 {
         return;
     }
-    // Each of them was a value, and so is what they make.
+    // Each part was a valid value, so the joined text is one too.
     if let Ok(all) = HeaderValue::from_bytes(&lines.join(&b"; "[..])) {
         headers.insert(COOKIE, all);
     }
 }
 
-/// Its head as bytes of HTTP/1.1.
+/// The head as bytes of HTTP/1.1.
 fn head<B>(request: &Request<B>, target: &str) -> Vec<u8> {
     let mut head = Vec::with_capacity(512);
     head.extend_from_slice(request.method().as_str().as_bytes());
