@@ -1,4 +1,5 @@
-//! A connection of which some bytes were read already: they come first, and then the rest.
+//! A connection with bytes that were read from it earlier. They are used before anything new is
+//! read.
 
 use std::io;
 use std::pin::Pin;
@@ -8,7 +9,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{Stream, with_scratch};
 
-/// A connection, and what was read of it and is not used yet.
+/// A connection, and the bytes that were read from it and are not used yet.
 #[derive(Debug)]
 pub struct Buffered {
     pub stream: Stream,
@@ -21,8 +22,8 @@ impl Buffered {
         Self { stream, read: Vec::new() }
     }
 
-    /// Reads what there is into `read`: false at the end of the connection. Its room is taken
-    /// only when there is something to put into it.
+    /// Reads what is available into `read`. False at the end of the connection. `read` grows only
+    /// when there is something to put into it.
     pub fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
         with_scratch(|scratch| {
             let mut buffer = ReadBuf::new(scratch);
@@ -32,8 +33,9 @@ impl Buffered {
         })
     }
 
-    /// The same until `read` has `most` bytes: what is beyond stays with the system, and so does
-    /// the memory for it. There must be room left.
+    /// Like [`Self::poll_more`], but reads only until `read` has `most` bytes. Anything more stays
+    /// in the system's buffers, so it needs no memory here. `read` must have fewer than `most`
+    /// bytes.
     pub fn poll_until_full(&mut self, cx: &mut Context<'_>, most: usize) -> Poll<io::Result<bool>> {
         with_scratch(|scratch| {
             let room = most.saturating_sub(self.read.len()).min(scratch.len());
@@ -49,7 +51,8 @@ impl Buffered {
         })
     }
 
-    /// Moves so much of what was read as fits, and is wanted, into `buf`; how much that was.
+    /// Moves bytes from `read` into `buf`: at most `most`, and at most as many as fit. Returns
+    /// their number.
     pub fn take_read(&mut self, buf: &mut ReadBuf<'_>, most: usize) -> usize {
         let count = self.read.len().min(buf.remaining()).min(most);
         buf.put_slice(&self.read[..count]);

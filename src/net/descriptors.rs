@@ -1,28 +1,28 @@
-//! How many file descriptors the process may have, and how many clients they are enough for.
+//! The number of file descriptors that the process may use, and how many clients that allows.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Descriptors that are not for clients: listeners, the journal, the admin listener's connections,
-/// watch links, the log.
+/// Descriptors that are kept for other purposes than clients: listeners, the journal, connections
+/// to the admin listener, watch links, the log.
 const KEPT: u64 = 64;
 
-/// A client's connection, and the one to a backend on its behalf.
+/// For each client: its connection, and the connection to a backend on its behalf.
 const EACH: u64 = 2;
 
-/// Raises the soft limit of descriptors to the hard one (getrlimit(2)), as daemons do: the usual
-/// soft limit of 1024 is for programs that call `select`. Returns how many there may be; `None` if
-/// there is no limit.
+/// Raises the soft limit of descriptors to the hard one (getrlimit(2)), as daemons do. The usual
+/// soft limit of 1024 is for programs that call `select`. Returns the new limit; `None` if there is
+/// none.
 pub fn raise_limit() -> Option<u64> {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
     match setrlimit(Resource::Nofile, raised) {
         Ok(()) => limit.maximum,
-        // Some systems refuse a soft limit without bound.
+        // Some systems refuse an infinite soft limit.
         Err(_) => limit.current,
     }
 }
 
-/// Of so many connections of clients as are wanted, those that so many descriptors are enough for.
+/// The number of client connections that are possible with this many descriptors, at most `wanted`.
 #[must_use]
 pub fn connections_for(descriptors: u64, wanted: usize) -> usize {
     let enough = descriptors.saturating_sub(KEPT) / EACH;

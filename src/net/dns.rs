@@ -1,5 +1,5 @@
-//! Questions to DNS servers whose answers have to be known in full: every address, and for how long
-//! it holds. Dialling a name needs neither, and asks the system.
+//! Asks DNS servers where the complete answer matters: every address, and how long it is valid.
+//! Dialling a name needs neither and asks the system's resolver.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -12,38 +12,38 @@ use hickory_resolver::proto::rr::{RData, Record, RecordType};
 use hickory_resolver::proto::xfer::Protocol;
 use hickory_resolver::proto::{ProtoError, ProtoErrorKind};
 
-/// How long one server may take, and how often it is asked before it is given up.
+/// How long one server may take to answer, and how often it is tried.
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 const ATTEMPTS: usize = 2;
 
-/// What was told of a name: none if the name is there and has no such record.
+/// The records of a name. There are none if the name exists and has no record of this type.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Told<T> {
     pub records: Vec<T>,
-    /// For how long that holds, as the server says.
+    /// How long the answer is valid, as the server says.
     pub ttl: Duration,
 }
 
-/// What was told, or why nothing was.
+/// The records, or the reason why there is no answer.
 pub type Answer<T> = Result<Told<T>, String>;
 
-/// Where a service is (RFC 2782).
+/// The location of a service (RFC 2782).
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub struct Service {
-    /// A name without the dot at its end; empty if there is no such service.
+    /// A name without a dot at its end. Empty if the service does not exist.
     pub target: String,
     pub port: u16,
 }
 
-/// Asks DNS servers. It remembers nothing.
+/// Asks DNS servers. It does not cache anything.
 #[derive(Debug)]
 pub struct Resolver(TokioResolver);
 
 impl Resolver {
-    /// One that asks this server, or those of the system.
+    /// Creates a resolver that asks this server, or the servers of the system if there is none.
     ///
     /// # Errors
-    /// The system does not say which servers are to be asked.
+    /// The system does not say which servers to ask.
     pub async fn new(server: Option<SocketAddr>) -> Result<Self, String> {
         let mut builder = match server {
             Some(server) => {
@@ -53,7 +53,7 @@ impl Resolver {
                 }
                 TokioResolver::builder_with_config(config, TokioConnectionProvider::default())
             }
-            // It reads `/etc/resolv.conf`, on a disk that may take its time.
+            // This reads `/etc/resolv.conf` from a disk, which may be slow.
             None => {
                 let read = tokio::task::spawn_blocking(TokioResolver::builder_tokio).await;
                 let read = read.map_err(|ended| ended.to_string())?;
@@ -61,7 +61,8 @@ impl Resolver {
             }
         };
         let options: &mut ResolverOpts = builder.options_mut();
-        // What an answer holds for is to be seen, and a table of this host is no answer.
+        // No cache, so that the TTL of each answer is seen. The host's own table of names is not
+        // used.
         options.cache_size = 0;
         options.use_hosts_file = ResolveHosts::Never;
         options.timeout = ANSWER_WITHIN;
@@ -69,11 +70,11 @@ impl Resolver {
         Ok(Self(builder.build()))
     }
 
-    /// The IPv4 and the IPv6 addresses of a name. Both are of one name of the system's search list:
-    /// the first that exists.
+    /// The IPv4 and the IPv6 addresses of a name. Both are looked up under the same full name: the
+    /// first of the system's search list that exists.
     ///
     /// # Errors
-    /// It does not exist, or nobody says whether it does.
+    /// The name does not exist, or no server answered.
     pub async fn addresses(&self, name: &str) -> (Answer<IpAddr>, Answer<IpAddr>) {
         let mut names = self.candidates(name).into_iter();
         loop {
@@ -90,10 +91,10 @@ impl Resolver {
         }
     }
 
-    /// Where the services of a name are.
+    /// The locations of the services of a name.
     ///
     /// # Errors
-    /// As [`Resolver::addresses`].
+    /// Those of [`Resolver::addresses`].
     pub async fn services(&self, name: &str) -> Answer<Service> {
         let mut names = self.candidates(name).into_iter();
         loop {
@@ -111,7 +112,7 @@ impl Resolver {
         }
     }
 
-    /// The names that are asked for in place of this one, in their order.
+    /// The full names to look up for this name, in order.
     fn candidates(&self, name: &str) -> Vec<String> {
         let config = self.0.config();
         let mut search: Vec<String> = config.search().iter().map(ToString::to_string).collect();
@@ -129,7 +130,8 @@ impl Resolver {
     ) -> Result<Told<T>, Failed> {
         match self.0.lookup(name, kind).await {
             Ok(found) => {
-                // An alias is one of them, and holds only as long as it says itself.
+                // The records may include an alias. The answer is valid only as long as each of
+                // them.
                 let ttl = found.records().iter().map(Record::ttl).min().unwrap_or_default();
                 let of_kind = found.records().iter().filter(|it| it.record_type() == kind);
                 let records = of_kind.filter_map(|it| read(it.data())).collect();
@@ -155,7 +157,7 @@ impl Resolver {
     }
 }
 
-/// Why nothing was told.
+/// Why there is no answer.
 enum Failed {
     NoSuchName(String),
     Other(String),
@@ -173,9 +175,9 @@ fn is_unknown<T>(told: &Result<T, Failed>) -> bool {
     matches!(told, Err(Failed::NoSuchName(_)))
 }
 
-/// What a name may be short for, by the search list of the system (`resolv.conf`): each with a dot
-/// at its end, so that it is taken as it stands. One with so many dots is tried as it is first, any
-/// other one last. Never empty.
+/// The full names that a name can be short for, by the system's search list (`resolv.conf`). Each
+/// ends with a dot, so that it is not extended again. A name with at least `ndots` dots is tried
+/// first as it is; any other one is tried so last. The result is never empty.
 fn candidates(name: &str, ndots: usize, search: &[String]) -> Vec<String> {
     if name.ends_with('.') {
         return vec![name.to_owned()];

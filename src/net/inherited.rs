@@ -2,8 +2,8 @@
 //! activation, sd_listen_fds(3)). They outlive the process, so that a restart refuses no
 //! connection.
 //!
-//! A socket is identified by its address, which must be one of the configuration, and not by its
-//! number or name: otherwise a unit that lists its sockets in another order would give the admin
+//! A socket is identified by its address, which must be one of the configuration. Its number or its
+//! name is not used: a unit that lists its sockets in another order would then open the admin
 //! listener to clients.
 
 use std::io;
@@ -17,13 +17,13 @@ use super::{Boxed, Listener, Network, Stream};
 
 use crate::lock::{Guard, Lock, rank};
 
-/// The real network, with listeners that are there already.
+/// The real network, with listeners that exist already.
 #[derive(Debug, Default)]
 pub struct Inherited {
     listeners: Lock<Vec<TcpListener>, { rank::INHERITED }>,
 }
 
-/// A socket was handed over that nobody asked for.
+/// Why an inherited socket is not accepted.
 #[derive(Debug, thiserror::Error)]
 pub enum Unasked {
     #[error(
@@ -36,12 +36,12 @@ pub enum Unasked {
 }
 
 impl Inherited {
-    /// Takes what the environment says was handed over (`LISTEN_FDS`, `LISTEN_PID`), each for one
-    /// of these addresses. Called once, before there is a second thread: it takes the variables
-    /// out of the environment.
+    /// Takes the listeners that the environment announces (`LISTEN_FDS`, `LISTEN_PID`). Each must
+    /// have one of these addresses. This is called once, before there is a second thread, because
+    /// it removes the variables from the environment.
     ///
     /// # Errors
-    /// A socket is none of these.
+    /// A socket has another address, or is not a listening TCP socket.
     pub fn take(asked: &[SocketAddr]) -> Result<Self, Unasked> {
         let mut handed = ListenFd::from_env();
         let mut listeners = Vec::new();
@@ -58,8 +58,8 @@ impl Inherited {
     }
 
     fn listener(&self, address: SocketAddr) -> Option<TcpListener> {
-        // A copy: who started us keeps the socket open, so that its address cannot be had
-        // otherwise, and a listener that was moved away may come back.
+        // A duplicate, because the parent process keeps the socket open: its address cannot be
+        // bound again, and a listener that was moved away may come back.
         let listeners = self.listeners();
         let is_it = |it: &&TcpListener| it.local_addr().is_ok_and(|local| local == address);
         listeners.iter().find(is_it)?.try_clone().ok()

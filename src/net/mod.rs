@@ -1,8 +1,8 @@
-//! The one seam to the world: dialling, listening and time.
+//! The only connection to the outside world: dialling, listening and time.
 //!
-//! Nothing else opens a socket or reads a clock (`clippy.toml` refuses it), so that a simulated
-//! network and a virtual clock can stand in for the real ones. Time is tokio's, which a test can
-//! pause and advance; the pure core never asks for it but takes `now` as an argument.
+//! Nothing else opens a socket or reads a clock (`clippy.toml` refuses it), so that tests can
+//! replace the network and the clock by simulated ones. Time is tokio's, which a test can pause and
+//! advance. The pure core never reads it, but takes `now` as an argument.
 
 mod buffered;
 pub mod descriptors;
@@ -28,7 +28,8 @@ pub use simulated::{Hashing, new_id, simulated};
 pub use stream::Stream;
 pub use tcp::Tcp;
 
-/// A future that is boxed because it crosses the seam; one per connection, never per request.
+/// A boxed future, because network types are trait objects. There is one per connection, never one
+/// per request.
 pub type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// A network to dial and to listen on. [`Tcp`] is the real one.
@@ -36,11 +37,12 @@ pub trait Network: fmt::Debug + Send + Sync + 'static {
     /// Opens a connection to `host`:`port` (a name or an IP address, IPv6 without brackets).
     ///
     /// # Errors
-    /// Whatever the operating system said of the last address tried. The caller sets the deadline.
+    /// The error of the operating system for the last address that was tried. The caller sets the
+    /// deadline.
     fn connect<'a>(&'a self, host: &'a str, port: u16) -> Boxed<'a, io::Result<Stream>>;
 
-    /// The same within `limit`. Of several addresses that a name has each gets its part of it, so
-    /// that one that says nothing does not use up the time of those that would answer.
+    /// The same within `limit`. If a name has several addresses, each gets a part of the time, so
+    /// that an address that does not answer leaves time for the others.
     ///
     /// # Errors
     /// As for [`Network::connect`]; [`io::ErrorKind::TimedOut`] when the time is over.
@@ -56,11 +58,11 @@ pub trait Network: fmt::Debug + Send + Sync + 'static {
     /// Listens on `address`; port 0 asks the system for a free one.
     ///
     /// # Errors
-    /// What `bind` said: address in use, no permission.
+    /// The error of `bind`: the address is in use, or there is no permission.
     fn listen(&self, address: SocketAddr) -> Boxed<'_, io::Result<Box<dyn Listener>>>;
 }
 
-/// What comes of dialling, if it comes in time.
+/// The result of a dial, if it comes in time.
 async fn within<T>(limit: Duration, dial: impl Future<Output = io::Result<T>>) -> io::Result<T> {
     let late = |_elapsed| Err(io::Error::new(io::ErrorKind::TimedOut, "no answer in time"));
     tokio::time::timeout(limit, dial).await.unwrap_or_else(late)
@@ -74,7 +76,7 @@ pub trait Listener: fmt::Debug + Send + Sync + 'static {
     /// Those of `accept`: a broken connection, or no descriptors left. The listener stays usable.
     fn accept(&self) -> Boxed<'_, io::Result<(Stream, SocketAddr)>>;
 
-    /// Where it listens; the port is the real one.
+    /// The address of the listener, with its real port.
     fn local_addr(&self) -> SocketAddr;
 }
 

@@ -20,16 +20,16 @@ struct Simulation {
     ids: u64,
 }
 
-/// Runs `run` with another wall clock (milliseconds since 1970), with ids that follow from `seed`,
-/// and with tables whose order is the same in each run. It holds for this thread, until `run`
-/// returns or panics.
+/// Runs `run` with a simulated wall clock (milliseconds since 1970), with ids that depend on `seed`
+/// only, and with hash tables whose order is the same in each run. This applies to this thread,
+/// until `run` returns or panics.
 pub fn simulated<T>(seed: u64, unix_millis: fn() -> u64, run: impl FnOnce() -> T) -> T {
     let simulation = Simulation { unix_millis, ids: seed << 32 };
     let _before = Before(SIMULATION.replace(Some(simulation)));
     run()
 }
 
-/// Puts back what was there before, also after a panic.
+/// Restores the previous state, also after a panic.
 struct Before(Option<Simulation>);
 
 impl Drop for Before {
@@ -52,8 +52,8 @@ pub fn new_id() -> Uuid {
     Uuid::from_u128(u128::from(simulation.ids))
 }
 
-/// How a table hashes whose entries are visited in turn: with random keys, as std does, because
-/// strangers choose the names; in a simulation with fixed ones.
+/// How tables are hashed whose entries are iterated over. The keys are random, as in std, because
+/// strangers choose the names. In a simulation they are fixed.
 #[derive(Clone, Debug)]
 pub enum Hashing {
     Random(RandomState),

@@ -1,4 +1,4 @@
-//! A connection: a real TCP stream, one under TLS, or the stream of a simulated network.
+//! A connection: a TCP stream, a stream with TLS, or the stream of a simulated network.
 
 use std::fmt;
 use std::future::Future as _;
@@ -15,29 +15,29 @@ use tokio::time::Sleep;
 
 use super::tls::{self, secured::Secured};
 
-/// What a simulated network must give.
+/// What the stream of a simulated network must implement.
 pub trait Simulated: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Simulated for T {}
 
-/// One connection, and how long it is waited for when it takes nothing more.
+/// One connection, with a time limit for writes that make no progress.
 pub struct Stream {
     wire: Transport,
-    /// How long a write may make no progress at all; for ever if nothing was said.
+    /// How long a write may make no progress. There is no limit if it is `None`.
     patience: Option<Duration>,
-    /// Runs while a write makes none.
+    /// Runs while a write makes no progress.
     stalled: Option<Pin<Box<Sleep>>>,
 }
 
-/// An enum and not a trait object, so that the real case costs a branch and not a virtual call per
-/// read.
+/// An enum and not a trait object, so that a read of a TCP stream costs a branch and not a virtual
+/// call.
 enum Transport {
     Tcp(TcpStream),
     Other(Box<Other>),
 }
 
-/// All that is no bare TCP. It has a box of its own, so that the real case has one branch whatever
-/// else there is.
+/// Everything that is not plain TCP. It is boxed as one variant, so that plain TCP costs one
+/// branch, however many other kinds there are.
 #[expect(clippy::large_enum_variant, reason = "it is in a box, and tests alone have the other")]
 enum Other {
     Secured(Secured),
@@ -75,7 +75,7 @@ impl Stream {
         Self { wire, patience: None, stalled: None }
     }
 
-    /// True if it is under TLS.
+    /// True if the connection uses TLS.
     #[must_use]
     pub fn is_secured(&self) -> bool {
         match &self.wire {
@@ -96,7 +96,7 @@ impl Stream {
         }
     }
 
-    /// The connection of the system, whatever is above it.
+    /// The TCP connection of the system, also below TLS.
     fn socket(&self) -> Option<&TcpStream> {
         match &self.wire {
             Transport::Tcp(stream) => Some(stream),
@@ -107,53 +107,53 @@ impl Stream {
         }
     }
 
-    /// The address of the other side; `None` if it is gone or simulated.
+    /// The address of the other side. `None` if the connection is closed or simulated.
     #[must_use]
     pub fn peer(&self) -> Option<IpAddr> {
         Some(self.socket()?.peer_addr().ok()?.ip())
     }
 
-    /// A write that makes no progress for so long fails with [`io::ErrorKind::TimedOut`], and the
-    /// connection is reset when it is dropped. A peer that reads a little now and then is not
-    /// concerned.
+    /// Sets the time limit for writes. A write that makes no progress for this long fails with
+    /// [`io::ErrorKind::TimedOut`], and the connection is reset when it is dropped. A peer that
+    /// reads a little now and then is not affected.
     pub fn give_up_stalled_writes_after(&mut self, patience: Duration) {
         self.patience = Some(patience);
     }
 
-    /// How long what was sent may stay unacknowledged before the system breaks the connection
-    /// (RFC 5482). Linux counts the time in which a peer acknowledges and takes nothing, because
-    /// its window is shut, so this is also how long such a peer may be busy. Elsewhere than on
-    /// Linux it does nothing.
+    /// Sets how long sent data may stay unacknowledged before the system breaks the connection (RFC
+    /// 5482). Linux also counts the time in which a peer acknowledges but takes nothing, because
+    /// its window is closed. So this is also how long such a peer may be busy. It has an effect on
+    /// Linux only.
     pub fn allow_unacknowledged_for(&self, limit: Duration) {
         #[cfg(any(target_os = "linux", target_os = "android"))]
         if let Some(stream) = self.socket() {
-            // Refused by a connection that is already dead.
+            // A connection that is already dead refuses this.
             let _ = socket2::SockRef::from(stream).set_tcp_user_timeout(Some(limit));
         }
     }
 
-    /// Lets acknowledgements of what comes wait for a while, as if an answer would follow
-    /// (RFC 1122 section 4.2.3.2). A connection that only listens would else send one for each
-    /// small segment, which costs as much as reading it. It holds until one has waited for its
-    /// longest; elsewhere than on Linux it does nothing.
+    /// Lets the system delay acknowledgements, as if an answer would follow (RFC 1122 section
+    /// 4.2.3.2). Otherwise a connection that only receives sends one for each small segment, which
+    /// costs as much as reading it. This holds until an acknowledgement has waited for the maximum
+    /// time. It has an effect on Linux only.
     pub fn put_off_acks(&self) {
         #[cfg(any(target_os = "linux", target_os = "android"))]
         if let Some(stream) = self.socket() {
-            // A connection that is broken says so when it is read.
+            // If the connection is broken, the next read reports it.
             let _ = socket2::SockRef::from(stream).set_tcp_quickack(false);
         }
     }
 
-    /// Makes the end of the connection a reset: what was sent is not all there was. It ends when
-    /// dropped.
+    /// Makes the connection end with a reset, which tells the peer that the data is incomplete. It
+    /// ends when it is dropped.
     pub fn break_off(&self) {
         if let Some(stream) = self.socket() {
-            // One that is closed already has been broken off by the other side.
+            // If the connection is already closed, the other side has broken it off.
             let _ = socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO));
         }
     }
 
-    /// Gives up a write that has made no progress for too long.
+    /// Ends a write with an error if it has made no progress for too long.
     fn unless_stalled<T>(
         &mut self,
         cx: &mut Context<'_>,
@@ -169,8 +169,8 @@ impl Stream {
                 let stalled = &mut self.stalled;
                 let timer = stalled.get_or_insert_with(|| Box::pin(tokio::time::sleep(patience)));
                 ready!(timer.as_mut().poll(cx));
-                // The system would go on trying to send what it has taken, and keep its memory,
-                // until nothing was acknowledged for half a minute.
+                // Otherwise the system would keep the data that it has accepted in memory, and try
+                // to send it until nothing was acknowledged for half a minute.
                 self.break_off();
                 let what = "the other side takes nothing";
                 Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, what)))
@@ -195,19 +195,19 @@ impl AsyncRead for Stream {
     }
 }
 
-/// So many bytes read are one step of a task's turn, beside the one of the read itself.
+/// A read counts as one more step of the task's turn for this many bytes.
 const STEP_BYTES: usize = 4 << 10;
 
-/// Counts a large read as the several steps that it is.
+/// Counts a large read as several steps.
 ///
-/// The runtime ends a task's turn after a number of steps (128 in tokio 1), whatever they bring.
-/// Large reads, and what is done with their bytes, would make such a turn ten milliseconds long,
-/// and a few clients that send without end would keep everybody else waiting for seconds.
+/// The runtime ends a task's turn after a number of steps (128 in tokio 1), whatever each step
+/// does. With large reads such a turn would take ten milliseconds, and a few clients that send
+/// without end would delay everybody else by seconds.
 fn take_turns(cx: &mut Context<'_>, bytes: usize) {
     for _ in 0..bytes / STEP_BYTES {
         match poll_proceed(cx) {
             Poll::Ready(step) => step.made_progress(),
-            // The turn is over, and the next read waits for another.
+            // The turn is over. The next read waits for another turn.
             Poll::Pending => return,
         }
     }
@@ -367,7 +367,7 @@ mod tests {
         let reads = |size: usize| async move {
             let endless = tokio::io::join(tokio::io::repeat(7), tokio::io::sink());
             let (mut stream, mut bytes) = (Stream::simulated(endless), vec![0; size]);
-            // The turn that is counted is a whole one.
+            // The turn that is counted must be a whole one.
             tokio::task::yield_now().await;
             std::future::poll_fn(|cx| {
                 let mut one = || {

@@ -39,32 +39,33 @@ impl Network for Tcp {
     }
 }
 
-/// How long what was sent may stay unacknowledged before the connection is broken (RFC 5482).
-/// Without it the system tries for a quarter of an hour; above 20 s, so that a cable that is
-/// plugged in again finds its connections alive.
+/// How long sent data may stay unacknowledged before the connection is broken (RFC 5482). Without a
+/// limit the system tries for a quarter of an hour. The limit is above 20 s, so that connections
+/// survive when a cable is unplugged and plugged in again.
 const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(30);
 
-/// A peer that is gone without a word is noticed when something is sent to it, pings included.
+/// Limits how long a peer that has disappeared stays unnoticed after something, such as a ping, was
+/// sent to it.
 fn bound_silence(stream: &TcpStream) {
-    // Refused on systems that do not have it, and for a connection that is already dead.
+    // Refused on systems that do not support it, and by a connection that is already dead.
     #[cfg(any(target_os = "linux", target_os = "android"))]
     let _ = SockRef::from(stream).set_tcp_user_timeout(Some(UNACKNOWLEDGED_MAX));
 }
 
-/// When nothing was heard for so long, the system asks a backend whether it still knows the
-/// connection, and how often it does so then.
+/// If a backend is silent for this long, the system checks whether the connection still exists
+/// (keepalive). Also the interval of these checks.
 const ASKED_AFTER: Duration = Duration::from_secs(20);
 const ASKED_EVERY: Duration = Duration::from_secs(10);
 
-/// Whoever waits for an answer sends nothing, and so never hears that its backend is gone. A pod
-/// that has come back with the same address answers such a question with a reset.
+/// Turns on keepalive. While we wait for an answer we send nothing, so we would not notice that the
+/// backend is gone. A pod that has come back with the same address answers keepalive with a reset.
 fn ask_in_silence(stream: &TcpStream) {
     let asks = TcpKeepalive::new().with_time(ASKED_AFTER).with_interval(ASKED_EVERY);
-    // Refused for a connection that is already dead.
+    // A connection that is already dead refuses this.
     let _ = SockRef::from(stream).set_tcp_keepalive(&asks);
 }
 
-/// A listener of the system's, for tokio.
+/// Makes a tokio listener from a listener of the system.
 pub(super) fn adopt(listener: std::net::TcpListener) -> io::Result<Box<dyn Listener>> {
     listener.set_nonblocking(true)?;
     let listener = TcpListener::from_std(listener)?;
@@ -72,7 +73,7 @@ pub(super) fn adopt(listener: std::net::TcpListener) -> io::Result<Box<dyn Liste
     Ok(Box::new(TcpListening { listener, local }))
 }
 
-/// Dials one address after the other, and shares out what is left of the time.
+/// Dials one address after the other. Each gets a share of the remaining time.
 async fn connect_each<T, D: Future<Output = io::Result<T>>>(
     addresses: Vec<SocketAddr>,
     due: Option<Instant>,
@@ -96,8 +97,7 @@ async fn connect_each<T, D: Future<Output = io::Result<T>>>(
     Err(last)
 }
 
-/// The part of the next one of so many addresses: what those before it have not used is shared by
-/// those that come.
+/// The share of the next address: the remaining time is divided equally by the remaining addresses.
 fn share(left: Duration, addresses: usize) -> Duration {
     left / u32::try_from(addresses).unwrap_or(u32::MAX).max(1)
 }
@@ -115,14 +115,14 @@ async fn open(address: SocketAddr) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-/// How many connections may wait to be accepted; the system has a limit of its own
-/// (`net.core.somaxconn`). The usual 128 overflows when all browsers of a large office come back
-/// at once, and then a connection waits a second for its first segment to be sent again.
+/// How many connections may wait to be accepted. The system has a limit of its own
+/// (`net.core.somaxconn`). The usual 128 is too small when all browsers of a large office reconnect
+/// at once: a connection then waits a second until its first segment is sent again.
 const BACKLOG: u32 = 4096;
 
 fn listen(address: SocketAddr) -> io::Result<Box<dyn Listener>> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-    // A restart must not wait for old connections of the same port to be forgotten.
+    // A restart must not wait until the system has forgotten old connections of the same port.
     #[cfg(unix)]
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
@@ -141,7 +141,7 @@ impl Listener for TcpListening {
     fn accept(&self) -> Boxed<'_, io::Result<(Stream, SocketAddr)>> {
         Box::pin(async {
             let (stream, peer) = self.listener.accept().await?;
-            // A connection that died in the backlog fails here; it will fail again when read.
+            // This fails for a connection that died in the backlog. Its first read will fail too.
             let _ = stream.set_nodelay(true);
             bound_silence(&stream);
             Ok((Stream::tcp(stream), peer))
@@ -159,7 +159,7 @@ mod tests {
 
     use super::*;
 
-    /// What becomes of a dial.
+    /// How a dial ends.
     #[derive(Clone, Copy, Debug)]
     enum Fate {
         Silent,
@@ -167,7 +167,7 @@ mod tests {
         Opens,
     }
 
-    /// How it ends, how long that took, and whom it has asked.
+    /// The result of the dials, how long they took, and which addresses were tried.
     async fn dialled(fates: &[Fate]) -> (io::Result<u16>, Duration, Vec<u16>) {
         let addresses = (0..).zip(fates).map(|(port, _)| SocketAddr::from(([127, 0, 0, 1], port)));
         let (asked, began) = (Mutex::new(Vec::new()), now());

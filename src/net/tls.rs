@@ -1,9 +1,9 @@
-//! TLS 1.2 and 1.3 over a connection, on both of its ends (rustls, with the cryptography of ring).
+//! TLS 1.2 and 1.3, as client and as server (rustls, with the cryptography of ring).
 //!
-//! - [`client`]: who dials, and whom he trusts
-//! - [`server`]: who listens, and what he shows
-//! - [`pem`]: certificates and keys, as files have them; [`dates`]: until when they hold
-//! - `explain`: what is wrong, in words of an operator
+//! - [`client`]: the side that dials, and the certificates that it trusts
+//! - [`server`]: the side that listens, and the certificate that it presents
+//! - [`pem`]: certificates and keys in files; [`dates`]: how long they are valid
+//! - `explain`: error texts that tell an operator what is wrong
 
 pub mod client;
 pub mod dates;
@@ -22,20 +22,20 @@ use super::Stream;
 pub use client::{ClientTls, Trust};
 pub use server::ServerTls;
 
-/// What HTTP is called in a handshake (RFC 7301 section 6, RFC 9113 section 3.1).
+/// The name of HTTP/2 in a TLS handshake (RFC 7301 section 6, RFC 9113 section 3.1).
 pub(in crate::net) const HTTP_2: &[u8] = b"h2";
 const HTTP_1: &[u8] = b"http/1.1";
 
-/// The one provider of cryptography.
+/// The provider of cryptography for all connections.
 fn provider() -> Arc<CryptoProvider> {
     Arc::new(ring::default_provider())
 }
 
-/// The same connection, secured: at its other end is a server of that name (or address) that one of
-/// these certificates (PEM) vouches for.
+/// Adds TLS to a connection. The server must present a certificate for `name` (a host name or an
+/// address) that one of the certificates in `roots` (PEM) confirms.
 ///
 /// # Errors
-/// The certificates cannot be read, or the server is not who it should be.
+/// The certificates cannot be read, or the server's certificate is not accepted.
 pub async fn secured(stream: Stream, name: &str, roots: &[u8]) -> io::Result<Stream> {
     let tls = ClientTls::new(Trust::Authorities(roots), None, None).map_err(io::Error::other)?;
     tls.connect(stream, name).await

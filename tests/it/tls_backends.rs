@@ -85,9 +85,9 @@ async fn a_backend_that_is_not_who_it_should_be_is_down_and_the_reason_says_why(
     for (tls, keys, why) in [
         (named.server(), &known[..], "is not for `127.0.0.1` but for "),
         (late.server(), &known, "its certificate has expired on Wed, 01 Jan 2020 00:00:00 GMT"),
-        (good.server(), &unknown, "nobody who is trusted has issued its certificate"),
-        (good.server(), &[], "nobody who is trusted has issued its certificate"),
-        (good.server_for(Some(&other)), &known, "it asks for a certificate"),
+        (good.server(), &unknown, "no trusted authority has issued its certificate"),
+        (good.server(), &[], "no trusted authority has issued its certificate"),
+        (good.server_for(Some(&other)), &known, "it asks for a client certificate"),
     ] {
         let world = world_over(sim(tls).await, keys, OnOff::On).await;
         let told = trouble(&world).await;
@@ -96,7 +96,7 @@ async fn a_backend_that_is_not_who_it_should_be_is_down_and_the_reason_says_why(
     // One that speaks no TLS.
     let plain = Sim::start(network(), Options::named("a")).await.unwrap();
     let told = trouble(&world_over(plain, &known, OnOff::On).await).await;
-    assert!(told.contains("what answers does not speak TLS: is the URL `http://`?"), "{told}");
+    assert!(told.contains("the server does not speak TLS: is the URL `http://`?"), "{told}");
 }
 
 #[tokio::test]
@@ -134,7 +134,7 @@ async fn a_reload_dials_with_what_the_files_hold_then() {
     std::fs::copy(other.ca(), &trusted).unwrap();
     let keys = [("ca", trusted.to_str().unwrap())];
     let world = world_over(sim, &keys, OnOff::On).await;
-    assert!(trouble(&world).await.contains("nobody who is trusted"));
+    assert!(trouble(&world).await.contains("no trusted authority"));
     std::fs::copy(authority.ca(), &trusted).unwrap();
     let again = backend(world.sim("a"), &keys);
     let told = world.reload(|config| config.backends = vec![again]).await.unwrap();

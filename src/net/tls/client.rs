@@ -1,4 +1,4 @@
-//! The end that dials: whom it trusts, and what it shows.
+//! The side that dials: which servers it trusts, and which certificate it presents.
 
 use std::fmt;
 use std::io;
@@ -13,20 +13,21 @@ use super::secured::Secured;
 use super::{HTTP_1, explain, pem, provider};
 use crate::net::{Buffered, Stream};
 
-/// Whom a client trusts to be the server that it wants.
+/// Which servers a client trusts.
 #[derive(Clone, Copy, Debug)]
 pub enum Trust<'a> {
-    /// Whom the authorities of the web vouch for (Mozilla's list, as it was when this was built).
+    /// Those with a certificate from a public authority (Mozilla's list at the time of the build).
     Web,
-    /// Whom one of these authorities vouches for (PEM), or who is one of them.
+    /// Those with a certificate from one of these authorities (PEM), or with one of these
+    /// certificates.
     Authorities(&'a [u8]),
-    /// Who shows the first of these certificates (PEM), by whatever name.
+    /// Those that present the first of these certificates (PEM). The name does not matter.
     Same(&'a [u8]),
-    /// Everybody. Who is on the way reads and changes all that is said.
+    /// All. Anybody between both ends can read and change the data.
     Anybody,
 }
 
-/// The certificate that a client shows, with what is behind it, and its key (PEM).
+/// The certificate that a client presents, with its chain, and its key (PEM).
 #[derive(Clone, Copy)]
 pub struct Shown<'a> {
     pub certificates: &'a [u8],
@@ -39,11 +40,11 @@ impl fmt::Debug for Shown<'_> {
     }
 }
 
-/// How a client secures its connections. A clone is another handle to the same.
+/// The TLS settings of a client. A clone shares them.
 #[derive(Clone)]
 pub struct ClientTls {
     config: Arc<ClientConfig>,
-    /// The name that counts, in place of the host that was dialled.
+    /// The name that the certificate must have, instead of the host that was dialled.
     name: Option<ServerName<'static>>,
 }
 
@@ -82,16 +83,17 @@ impl ClientTls {
                 .with_client_auth_cert(pem::certificates(certificates)?, pem::private_key(key)?)
                 .map_err(|error| super::server::pair(&error))?,
         };
-        // Who could speak HTTP/2 too is told that we do not.
+        // Tells a server which also speaks HTTP/2 that we do not.
         config.alpn_protocols = vec![HTTP_1.to_vec()];
         let name = name.map(server_name).transpose()?;
         Ok(Self { config: Arc::new(config), name })
     }
 
-    /// The same connection, secured. `host` is who was dialled.
+    /// Adds TLS to a connection. `host` is the host that was dialled.
     ///
     /// # Errors
-    /// The other end is not who it should be, or speaks no TLS. The caller sets the deadline.
+    /// The server's certificate is not accepted, or it does not speak TLS. The caller sets the
+    /// deadline.
     pub async fn connect(&self, stream: Stream, host: &str) -> io::Result<Stream> {
         let name = match &self.name {
             Some(name) => name.clone(),
@@ -104,10 +106,10 @@ impl ClientTls {
     }
 }
 
-/// A name or an address that a certificate can be for.
+/// A host name or an address, in the form in which certificates are checked for it.
 ///
 /// # Errors
-/// It is neither.
+/// The text is neither.
 pub fn server_name(text: &str) -> Result<ServerName<'static>, String> {
     ServerName::try_from(text.to_owned())
         .map_err(|_| format!("`{text}` is neither a host name nor an IP address"))

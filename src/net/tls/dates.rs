@@ -1,11 +1,12 @@
-//! Until when does a certificate hold?
+//! Reads how long a certificate is valid.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustls_pki_types::CertificateDer;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
-/// When a certificate begins and ends to hold, in seconds since 1970 (RFC 5280 section 4.1.2.5).
+/// The start and the end of a certificate's validity, in seconds since 1970 (RFC 5280 section
+/// 4.1.2.5).
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Validity {
     pub not_before: i64,
@@ -13,7 +14,7 @@ pub struct Validity {
 }
 
 impl Validity {
-    /// Reads it off a certificate; `None` if that is none.
+    /// Reads it from a certificate. `None` if the data is not a certificate.
     #[must_use]
     pub fn of(certificate: &CertificateDer<'_>) -> Option<Self> {
         let (_, read) = X509Certificate::from_der(certificate.as_ref()).ok()?;
@@ -24,17 +25,17 @@ impl Validity {
     }
 }
 
-/// When what a listener shows ends to hold, in seconds since 1970.
+/// When the certificates of a listener expire, in seconds since 1970.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct NotAfter {
-    /// Of its own certificate.
+    /// The listener's own certificate.
     pub own: i64,
-    /// The first of all that it shows.
+    /// The first to expire of the whole chain.
     pub chain: i64,
 }
 
 impl NotAfter {
-    /// Of a chain whose first certificate is its own; `None` if one cannot be read.
+    /// Reads a chain that begins with the listener's own certificate. `None` if one cannot be read.
     #[must_use]
     pub fn of(chain: &[CertificateDer<'_>]) -> Option<Self> {
         let all = chain.iter().map(|it| Some(Validity::of(it)?.not_after));
@@ -43,11 +44,11 @@ impl NotAfter {
     }
 }
 
-/// Such a moment as people write it: `Sun, 29 Nov 2026 12:00:00 GMT`.
+/// The time in readable form: `Sun, 29 Nov 2026 12:00:00 GMT`.
 #[must_use]
 pub fn shown(unix_seconds: i64) -> String {
     let seconds = u64::try_from(unix_seconds).unwrap_or(0);
-    // What is beyond is refused by the writer.
+    // The formatter cannot write a later time.
     const YEAR_9999: u64 = 253_402_300_799;
     let at: SystemTime = UNIX_EPOCH + Duration::from_secs(seconds.min(YEAR_9999));
     httpdate::fmt_http_date(at)

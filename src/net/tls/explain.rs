@@ -1,4 +1,4 @@
-//! What is wrong with the other end, in words that an operator can act on.
+//! Explains TLS errors in words that tell an operator what to do.
 
 use std::io;
 
@@ -7,7 +7,7 @@ use tokio_rustls::rustls::{AlertDescription, CertificateError, Error, PeerIncomp
 
 use super::dates::shown;
 
-/// A failed handshake: the same kind of error, with what is wrong in words.
+/// A failed handshake: an error of the same kind, with an explanation.
 pub(super) fn handshake(error: io::Error) -> io::Error {
     if error.kind() == io::ErrorKind::UnexpectedEof {
         return io::Error::new(error.kind(), "TLS: it closed the connection in the handshake");
@@ -16,23 +16,23 @@ pub(super) fn handshake(error: io::Error) -> io::Error {
 }
 
 /// The same for an error after the handshake. In TLS 1.3 a server may refuse a client's certificate
-/// only then (RFC 8446 section 4.4.2).
+/// only after it (RFC 8446 section 4.4.2).
 pub(super) fn later(error: io::Error) -> io::Error {
     let told = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()).map(tls);
     told.map_or(error, |told| io::Error::new(io::ErrorKind::InvalidData, format!("TLS: {told}")))
 }
 
-/// What a failure of TLS means.
+/// Explains a TLS error.
 #[expect(clippy::wildcard_enum_match_arm, reason = "few of very many have words of their own")]
 fn tls(error: &Error) -> String {
     match error {
         Error::InvalidCertificate(bad) => certificate(bad),
         Error::InvalidMessage(_) => {
-            "what answers does not speak TLS: is the URL `http://`?".to_owned()
+            "the server does not speak TLS: is the URL `http://`?".to_owned()
         }
         Error::AlertReceived(alert) => match alert {
             AlertDescription::CertificateRequired => {
-                "it asks for a certificate: `client_cert` and `client_key` name one".to_owned()
+                "it asks for a client certificate: set `client_cert` and `client_key`".to_owned()
             }
             AlertDescription::UnknownCA
             | AlertDescription::BadCertificate
@@ -43,7 +43,7 @@ fn tls(error: &Error) -> String {
                 format!("it refuses our certificate (`client_cert`): {alert:?}")
             }
             AlertDescription::UnrecognisedName => {
-                "it does not know the name that it was asked by: see `server_name`".to_owned()
+                "it does not know the host name of the request: see `server_name`".to_owned()
             }
             other => format!("it refuses the connection: {other:?}"),
         },
@@ -54,7 +54,7 @@ fn tls(error: &Error) -> String {
     }
 }
 
-/// What is wrong with a certificate.
+/// Explains what is wrong with a certificate.
 #[expect(clippy::wildcard_enum_match_arm, reason = "few of very many have words of their own")]
 pub(super) fn certificate(bad: &CertificateError) -> String {
     match bad {
@@ -68,11 +68,11 @@ pub(super) fn certificate(bad: &CertificateError) -> String {
             format!("its certificate is not valid before {from}: is a clock wrong?")
         }
         CertificateError::UnknownIssuer => {
-            "nobody who is trusted has issued its certificate: `ca` names who is".to_owned()
+            "no trusted authority has issued its certificate: set `ca`".to_owned()
         }
         CertificateError::ApplicationVerificationFailure => {
-            "it shows another certificate than the one in its file: it may not have read a renewed \
-             one yet, or the file is not its own"
+            "it presents another certificate than its file has: it may not have read a renewed \
+             certificate yet, or the file is wrong"
                 .to_owned()
         }
         CertificateError::BadSignature => {

@@ -1,4 +1,4 @@
-//! Whose certificate is taken? Verifiers of servers.
+//! Verifies the certificates of servers.
 
 use std::fmt;
 use std::sync::Arc;
@@ -18,22 +18,23 @@ use tokio_rustls::rustls::{
 
 use super::dates::Validity;
 
-/// What a server has to show.
+/// What the certificate of a server must be.
 #[derive(Clone, Debug)]
 pub(super) enum Demand {
-    /// A certificate of one of these authorities, or one of these certificates itself, for the name
-    /// by which it was asked.
+    /// It was issued by one of these authorities, or it is one of these certificates. It must be
+    /// for the requested name.
     ///
-    /// The second is what `openssl req -x509` makes: a certificate that is its own authority, which
-    /// the rules of the web refuse to servers.
+    /// The second case is what `openssl req -x509` makes: a certificate that is its own authority.
+    /// The usual rules do not allow a server to present one.
     Known { authorities: Arc<WebPkiServerVerifier>, own: Vec<CertificateDer<'static>> },
-    /// This very certificate, by whatever name.
+    /// Exactly this certificate. The name does not matter.
     Same(CertificateDer<'static>),
-    /// Anything.
+    /// Any certificate.
     Nothing,
 }
 
-/// Judges servers by a [`Demand`]. Whoever shows a certificate has its key, always.
+/// Verifies servers by a [`Demand`]. It always checks that the server has the key of its
+/// certificate.
 pub(super) struct Verifier {
     demand: Demand,
     provider: Arc<CryptoProvider>,
@@ -64,7 +65,7 @@ impl Demand {
         Self::known(roots, own, provider)
     }
 
-    /// The authorities that browsers trust.
+    /// The public authorities that browsers trust.
     pub(super) fn of_the_web(provider: Arc<CryptoProvider>) -> Result<Self, String> {
         let roots = webpki_roots::TLS_SERVER_ROOTS.iter().cloned().collect();
         Self::known(roots, Vec::new(), provider)
@@ -81,7 +82,7 @@ impl Demand {
     }
 }
 
-/// Whether a certificate that is known itself holds now, and for this name.
+/// Whether one of the known certificates is valid now and for this name.
 fn own_is_good(
     certificate: &CertificateDer<'_>,
     name: &ServerName<'_>,
@@ -123,7 +124,7 @@ impl ServerCertVerifier for Verifier {
             Demand::Same(certificate) if certificate == end_entity => {
                 Ok(ServerCertVerified::assertion())
             }
-            // Nothing else is refused with this, so its words can be for this alone.
+            // This error is used for nothing else, so its text can describe this case only.
             Demand::Same(_) => Err(CertificateError::ApplicationVerificationFailure.into()),
             Demand::Nothing => Ok(ServerCertVerified::assertion()),
         }

@@ -1,12 +1,12 @@
-//! Certificates and keys, as they stand in files (PEM, RFC 7468).
+//! Reads certificates and keys from files (PEM, RFC 7468).
 
 use rustls_pki_types::pem::{Error, PemObject as _};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
-/// All certificates of a text, in their order; at least one.
+/// All certificates of a text, in their order. There is at least one.
 ///
 /// # Errors
-/// It has none, or one that is damaged.
+/// The text has no certificate, or a damaged one.
 pub fn certificates(text: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
     let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text).collect();
     let certificates = read.map_err(|error| format!("is no PEM text: {}", what(&error)))?;
@@ -16,10 +16,10 @@ pub fn certificates(text: &[u8]) -> Result<Vec<CertificateDer<'static>>, String>
     Ok(certificates)
 }
 
-/// The first private key of a text. It is not shown, whatever is wrong with it.
+/// The first private key of a text. An error never contains any part of it.
 ///
 /// # Errors
-/// It has none, or one that is damaged or encrypted.
+/// The text has no key, or one that is damaged or encrypted.
 pub fn private_key(text: &[u8]) -> Result<PrivateKeyDer<'static>, String> {
     const ENCRYPTED: &[u8] = b"-----BEGIN ENCRYPTED PRIVATE KEY-----";
     let is_encrypted = text.windows(ENCRYPTED.len()).any(|part| part == ENCRYPTED);
@@ -36,7 +36,7 @@ pub fn private_key(text: &[u8]) -> Result<PrivateKeyDer<'static>, String> {
     }
 }
 
-/// Without what stands in the text: it may be a key.
+/// Describes the error without quoting the text, which may contain a key.
 #[expect(clippy::wildcard_enum_match_arm, reason = "there may be others some day")]
 fn what(error: &Error) -> &'static str {
     match error {

@@ -1,4 +1,4 @@
-//! A connection under TLS, as a [`Stream`] has it.
+//! A connection with TLS, as a part of [`Stream`].
 
 use std::io;
 use std::pin::Pin;
@@ -10,11 +10,12 @@ use tokio_rustls::TlsStream;
 use super::explain;
 use crate::net::{Buffered, Stream};
 
-/// A secured connection.
+/// A connection with TLS.
 ///
-/// What is written is encrypted at once, and the connection below may not take all of it then. The
-/// rest is sent as soon as this one is polled for anything. So who writes without a flush, as to a
-/// bare connection, need only go on to read, which everybody does who waits for an answer.
+/// Written data is encrypted at once, but the TCP connection may not accept all of it at that time.
+/// The rest is sent when this connection is polled again, for whatever purpose. So a writer that
+/// does not flush, as on a plain connection, only has to go on and read. Everybody who waits for an
+/// answer does that.
 #[derive(Debug)]
 pub(in crate::net) struct Secured(TlsStream<Buffered>);
 
@@ -23,17 +24,17 @@ impl Secured {
         Self(stream)
     }
 
-    /// What both ends have agreed to speak on it (RFC 7301).
+    /// The protocol that both ends have agreed on (RFC 7301).
     pub(in crate::net) fn protocol(&self) -> Option<&[u8]> {
         self.0.get_ref().1.alpn_protocol()
     }
 
-    /// The connection below.
+    /// The connection that carries the TLS records.
     pub(in crate::net) fn below(&self) -> &Stream {
         &self.0.get_ref().0.stream
     }
 
-    /// Sends what was encrypted and is not on its way.
+    /// Sends data that is encrypted and not sent yet.
     fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.0.get_ref().1.wants_write() {
             return Pin::new(&mut self.0).poll_flush(cx);
@@ -49,7 +50,7 @@ impl AsyncRead for Secured {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        // What fails here fails when it is written to; what has come is read all the same.
+        // If this fails, the next write fails too. Data that has arrived is still read.
         let _ = this.poll_rest(cx);
         let read = Pin::new(&mut this.0).poll_read(cx, buf);
         match &this.0 {

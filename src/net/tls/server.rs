@@ -1,4 +1,4 @@
-//! The end that listens: what it shows, and whom it lets in.
+//! The side that listens: which certificate it presents, and which clients it accepts.
 
 use std::fmt;
 use std::io;
@@ -14,11 +14,11 @@ use super::secured::Secured;
 use super::{HTTP_1, HTTP_2, pem, provider};
 use crate::net::{Buffered, Stream};
 
-/// The first byte of every connection that begins with TLS: a record of the handshake (RFC 8446
-/// section 5.1). No method of HTTP begins with it.
+/// The first byte of every TLS connection: the type of a handshake record (RFC 8446 section 5.1).
+/// No method of HTTP begins with it.
 pub const FIRST_BYTE: u8 = 0x16;
 
-/// How a listener secures its connections. A clone is another handle to the same.
+/// The TLS settings of a listener. A clone shares them.
 #[derive(Clone)]
 pub struct ServerTls {
     config: Arc<ServerConfig>,
@@ -31,7 +31,7 @@ impl fmt::Debug for ServerTls {
     }
 }
 
-/// What a listener is made of, and which of it is at fault.
+/// The parts of a listener's settings, to say which of them is wrong.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Part {
     Certificate,
@@ -40,11 +40,11 @@ pub enum Part {
 }
 
 impl ServerTls {
-    /// With its certificate first, and then what is behind it up to its authority; its key; and the
-    /// authorities of clients, if only theirs may come in (all PEM).
+    /// Creates the settings from the certificate followed by its chain, its key, and the
+    /// authorities of clients if clients need a certificate (all PEM).
     ///
     /// # Errors
-    /// What is wrong, and with which of them.
+    /// What is wrong, and in which part.
     pub fn new(
         certificates: &[u8],
         key: &[u8],
@@ -78,32 +78,32 @@ impl ServerTls {
         let config = builder.with_single_cert(chain, key);
         let mut config = config.map_err(|error| (Part::Key, pair(&error)))?;
         config.alpn_protocols = vec![HTTP_2.to_vec(), HTTP_1.to_vec()];
-        // A browser that comes back need not be shown all of it again. Who has other certificates
-        // has another ticketer, so that nobody comes in by what does not count any more.
+        // A browser that reconnects can skip most of the handshake. New settings get a new
+        // ticketer, so that nobody is accepted because of certificates that do not count any more.
         if let Ok(ticketer) = ring::Ticketer::new() {
             config.ticketer = ticketer;
         }
         Ok(Self { config: Arc::new(config), not_after })
     }
 
-    /// When what it shows ends to hold.
+    /// When the certificates of the listener expire.
     #[must_use]
     pub fn not_after(&self) -> NotAfter {
         self.not_after
     }
 
-    /// Secures a connection that was accepted, of which some was read already. The caller sets the
-    /// deadline.
+    /// Does the handshake of an accepted connection. Some of its bytes may have been read already.
+    /// The caller sets the deadline.
     ///
     /// # Errors
-    /// The other end speaks no TLS, or none that is understood here, or is not let in.
+    /// The client does not speak TLS or no supported version of it, or it is not accepted.
     pub async fn accept(&self, conn: Buffered) -> io::Result<Stream> {
         let opened = TlsAcceptor::from(Arc::clone(&self.config)).accept(conn).await?;
         Ok(Stream::secured(Secured::new(opened.into())))
     }
 }
 
-/// What is wrong with a certificate and its key together.
+/// Explains why a certificate and a key do not fit together.
 #[expect(clippy::wildcard_enum_match_arm, reason = "few of very many have words of their own")]
 pub(super) fn pair(error: &Error) -> String {
     match error {
