@@ -1,8 +1,8 @@
-//! Watches the certificates of the listeners. Changed ones are shown to new connections, whatever
-//! program renews them.
+//! Watches the certificates of the listeners. New connections get the changed ones, whatever
+//! program has renewed them.
 //!
-//! They are read without the rest of the configuration, because a change there may not be meant to
-//! apply yet.
+//! They are read without the rest of the configuration, because a change of the rest may not be
+//! meant to apply yet.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -17,20 +17,22 @@ use crate::front::Front;
 use crate::net::tls::dates;
 use crate::net::{now, sleep, unix_millis};
 
-/// How often they are looked at; they are read once they were the same for so long.
+/// How often the files are checked. A changed file is read when it has stayed the same for this
+/// long.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// After so many looks they are read again that could not be read: the reason may pass without a
-/// change of the files.
+/// After this many checks, files that could not be read are tried again: the reason may disappear
+/// without a change of the files.
 const LOOKS_BEFORE_RETRY: u32 = 60;
 
-/// A certificate that ends within so many seconds is told of, and again each day.
+/// A certificate that expires within this many seconds is reported, and again each day.
 const ENDS_SOON: i64 = 14 * 86_400;
 const TOLD_EVERY: Duration = Duration::from_secs(86_400);
 
 /// Follows the files for as long as the process runs.
 pub async fn watch(front: Arc<Front>, reloads: Reloads) {
-    // They are read once more at the start: a change since they were loaded would be missed.
+    // The files are read once more at the start. Otherwise a change since they were loaded is
+    // missed.
     let mut follower = Follower::default();
     let mut told = None;
     loop {
@@ -43,7 +45,7 @@ pub async fn watch(front: Arc<Front>, reloads: Reloads) {
         }
         let Ok(seen) = tokio::task::spawn_blocking(move || prints(&files)).await else { continue };
         if follower.is_to_read(seen) {
-            // What comes of it is in the log.
+            // The result is in the log.
             follower.has_read(reloads.certificates().await.is_ok());
         }
     }
@@ -57,7 +59,7 @@ fn files(config: &Config) -> Vec<PathBuf> {
 #[derive(Debug, Default)]
 struct Follower {
     known: Known,
-    /// How many looks ago they could not be read.
+    /// How many checks ago reading failed.
     failed: Option<u32>,
 }
 
@@ -78,7 +80,7 @@ impl Follower {
     }
 }
 
-/// Warns of what ends soon, once a day. `told` is when it was done last.
+/// Warns of certificates that expire soon, once a day. `told` is the time of the last warning.
 fn tell_what_ends(config: &Config, told: &mut Option<(Instant, i64)>) {
     let ends = |tls: &ListenerTls| Some(tls.server()?.not_after().chain);
     let ends = [("server.tls", &config.server_tls), ("admin.tls", &config.admin_tls)]

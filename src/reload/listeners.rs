@@ -1,4 +1,4 @@
-//! Listeners that are moved: the new address is listened on before the old one is left.
+//! Moves listeners. The new address is opened before the old one is closed.
 
 use std::io;
 use std::net::SocketAddr;
@@ -11,7 +11,7 @@ use crate::config::Config;
 use crate::net::{Listener, Network};
 use crate::server::door::Mover;
 
-/// What moves the two doors.
+/// Moves the two doors.
 #[derive(Debug)]
 pub(super) struct Listeners {
     network: Arc<dyn Network>,
@@ -19,18 +19,18 @@ pub(super) struct Listeners {
     admin: Mover,
 }
 
-/// A door that is to move.
+/// What happens to a door.
 #[derive(Debug)]
 enum Move {
     Stays,
     Closes,
-    /// It listens at its new place already.
+    /// It already listens at its new address.
     Ready(Arc<dyn Listener>),
-    /// The other door is there still, and leaves its listener to this one.
+    /// It takes over the listener that the other door still has and will leave.
     TakesOver(Arc<dyn Listener>),
 }
 
-/// A door, and where it is and is to be by the configuration.
+/// A door, with its address in the old and in the new configuration.
 #[derive(Clone, Copy, Debug)]
 struct Course<'a> {
     key: &'static str,
@@ -39,7 +39,7 @@ struct Course<'a> {
     to: Place,
 }
 
-/// What is to become of both doors.
+/// What happens to both doors.
 #[derive(Debug)]
 pub(super) struct Moves {
     front: Move,
@@ -51,10 +51,10 @@ impl Listeners {
         Self { network, front, admin }
     }
 
-    /// Listens where the new configuration wants it.
+    /// Listens on the addresses of the new configuration.
     ///
     /// # Errors
-    /// An address cannot be had; then all is as before.
+    /// An address cannot be used. Then everything stays as it was.
     pub(super) async fn plan(&self, old: &Config, new: &Config) -> Result<Moves, NotReloaded> {
         let (from, to) = (Some(old.server.listen), Some(new.server.listen));
         let front = Course { key: "server.listen", door: &self.front, from, to };
@@ -90,15 +90,15 @@ impl Listeners {
         };
         listened.map(Move::Ready).map_err(|error| {
             let why = match other.is_in_the_way(address) {
-                true => format!("{error}: `{}` is there, so move one after the other", other.key),
+                true => format!("{error}: `{}` uses it, so move one after the other", other.key),
                 false => error.to_string(),
             };
             NotReloaded::Bad(vec![format!("{key}: cannot listen on {address}: {why}")])
         })
     }
 
-    /// The old address can be in the way of the new one: `0.0.0.0:8180` cannot be listened on
-    /// beside `127.0.0.1:8180`. Then the listener is closed for the moment in which it moves.
+    /// The old address can prevent the new one: `0.0.0.0:8180` cannot be opened beside
+    /// `127.0.0.1:8180`. Then the old listener is closed first, for a short time.
     async fn make_room(
         &self,
         door: &Mover,
@@ -126,7 +126,7 @@ impl Listeners {
         }
     }
 
-    /// Takes back what was planned.
+    /// Undoes the plan.
     pub(super) async fn withdraw(&self, moves: Moves, old: &Config) {
         if let Move::Ready(listener) = moves.front {
             drop(listener);
@@ -138,7 +138,7 @@ impl Listeners {
         }
     }
 
-    /// Listens where it did before, unless it still does.
+    /// Listens on the old address again, unless it still does.
     async fn reopen(&self, door: &Mover, at: Place) {
         if let Some(address) = at
             && door.is_closed()
@@ -150,7 +150,7 @@ impl Listeners {
     pub(super) async fn carry_out(&self, moves: Moves) {
         let takes_over = |it: &Move| matches!(it, Move::TakesOver(_));
         if takes_over(&moves.front) || takes_over(&moves.admin) {
-            // Nobody who connects meanwhile comes in at the wrong one of them: they wait.
+            // Connections that arrive in between wait, so that none reaches the wrong listener.
             self.front.to(None).await;
             self.admin.to(None).await;
         }
@@ -160,7 +160,7 @@ impl Listeners {
 }
 
 impl Course<'_> {
-    /// True if it listens where nobody else can listen at `address`, or is to.
+    /// True if the door has a listener, or is to have one, that prevents another one at `address`.
     fn is_in_the_way(&self, address: SocketAddr) -> bool {
         let now = self.door.listener().map(|it| it.local_addr());
         let collides = |it: SocketAddr| {

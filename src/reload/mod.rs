@@ -1,11 +1,12 @@
-//! A configuration that is replaced while the process runs.
+//! Replaces the configuration while the process runs.
 //!
-//! It is read and checked as a whole. What can fail is tried first: addresses to listen on, and the
-//! fleet. A configuration that cannot be had changes nothing at all. Otherwise all of it is
-//! applied, but for the few keys that need a restart, which keep their values and are named.
+//! The new configuration is read and checked as a whole. The steps that can fail come first:
+//! listening on addresses, and the fleet. If one of them fails, nothing is changed. Otherwise
+//! everything is applied, except the few keys that need a restart. These keep their values and are
+//! named.
 //!
-//! One reload follows the other: whoever wants one asks the one task that does them. It closes no
-//! socket, loses no prompt and moves no held binding.
+//! There is one reload at a time: one task does them all. A reload closes no socket, loses no
+//! prompt and moves no held binding.
 
 pub mod certificates;
 mod listeners;
@@ -30,17 +31,17 @@ use crate::session::membership::NotConfigured;
 use crate::session::membership::rotated::ReadAgain;
 use listeners::{Listeners, Moves};
 
-/// Reads the configuration again, from where it was read at the start. May wait for a disk.
+/// Reads the configuration again from where it was read at the start. It may wait for a disk.
 pub type Reread = Arc<dyn Fn() -> Result<Config, Problems> + Send + Sync>;
 
-/// What came of a reload.
+/// The result of a reload.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Reloaded {
-    /// Keys whose new values hold now.
+    /// Keys whose new values are in effect now.
     pub applied: Vec<String>,
-    /// Keys whose new values hold after a restart.
+    /// Keys whose new values take effect after a restart.
     pub need_restart: Vec<String>,
-    /// What is not as it should be, and did not keep the rest from being applied.
+    /// Problems that did not prevent the rest from being applied.
     pub warnings: Vec<String>,
 }
 
@@ -71,7 +72,7 @@ impl From<NotConfigured> for NotReloaded {
     }
 }
 
-/// What is asked of the task that reloads, and who is told what came of it.
+/// What the reloading task is asked to do, and where it sends the result.
 #[derive(Debug)]
 pub struct Asked {
     what: What,
@@ -81,7 +82,7 @@ pub struct Asked {
 #[derive(Clone, Copy, Debug)]
 enum What {
     Everything,
-    /// Those of the listeners, and nothing else.
+    /// Only the certificates of the listeners.
     Certificates,
 }
 
@@ -92,24 +93,24 @@ pub struct Reloads(mpsc::Sender<Asked>);
 /// How long reading a configuration may take. A disk that hangs must not block all later reloads.
 const READ_WITHIN: Duration = Duration::from_secs(10);
 
-/// What is told to be applied if secrets of backends were read again.
+/// The name in `applied` if secrets of backends were read again.
 const BACKENDS: &str = "backends";
 
-/// What is logged.
+/// The key of the log's level.
 const LEVEL: &str = "log.level";
 
-/// How many may wait for their turn.
+/// How many requests for a reload may wait.
 const WAITING_MAX: usize = 16;
 
 impl Reloads {
-    /// What is asked with, and what the task that does it takes.
+    /// The handle that asks for reloads, and the receiver for the task that does them.
     #[must_use]
     pub fn new() -> (Self, mpsc::Receiver<Asked>) {
         let (ask, asked) = mpsc::channel(WAITING_MAX);
         (Self(ask), asked)
     }
 
-    /// Reloads, and says what came of it.
+    /// Reloads the configuration and returns the result.
     ///
     /// # Errors
     /// Nothing was changed.
@@ -117,7 +118,7 @@ impl Reloads {
         self.ask(What::Everything).await
     }
 
-    /// Reads the certificates of the listeners again, and nothing else.
+    /// Reads only the certificates of the listeners again.
     ///
     /// # Errors
     /// Nothing was changed.
@@ -138,24 +139,24 @@ pub struct Reloader {
     front: Arc<Front>,
     source: Option<Reread>,
     listeners: Listeners,
-    /// Makes what depends on this machine fit it, such as the number of connections.
+    /// Adapts what depends on this machine, such as the number of connections.
     fit: fn(&mut Config),
-    /// Sets the level of the log. `None` where the log is not ours.
+    /// Sets the level of the log. `None` if the log is not Mooring's own.
     level: Option<Level>,
     discoveries: Discoveries,
-    /// The last reading of the whole configuration was refused.
+    /// Whether the last reading of the whole configuration was refused.
     was_refused: bool,
 }
 
-/// Sets what is logged.
+/// Sets the level of the log.
 pub type Level = Box<dyn Fn(&Config) -> Result<(), String> + Send + Sync>;
 
-/// What a [`Reloader`] is made of, besides the gateway.
+/// The parts of a [`Reloader`], besides the gateway.
 pub struct Means {
     pub source: Option<Reread>,
     pub fit: fn(&mut Config),
     pub level: Option<Level>,
-    /// Begun and ended by reloads.
+    /// Reloads start and stop them.
     pub discoveries: Discoveries,
 }
 
@@ -180,7 +181,7 @@ impl Reloader {
         Self { front, source, listeners, fit, level, discoveries, was_refused: false }
     }
 
-    /// Does what it is asked until the process stops.
+    /// Does what it is asked, until the process stops.
     pub async fn run(mut self, mut asked: mpsc::Receiver<Asked>) {
         self.front.shared.metrics.reloaded(true, unix_millis());
         let stopping = self.front.shared.tasks.child_token();
@@ -203,7 +204,7 @@ impl Reloader {
                 What::Certificates => self.read_certificates().await,
             };
             self.record(what, &outcome);
-            // Who asked may have given up.
+            // The asker may have given up.
             let _ = tell.send(outcome);
         }
     }
@@ -222,13 +223,13 @@ impl Reloader {
             (What::Certificates, Err(NotReloaded::Bad(problems))) => {
                 metrics.reloaded(false, unix_millis());
                 for problem in problems {
-                    error!(problem, "Certificates were not read again: those before stay.");
+                    error!(problem, "Certificates were not read again: the previous ones stay.");
                 }
             }
             (What::Everything, Ok(Reloaded { applied, need_restart, warnings })) => {
                 metrics.reloaded(true, unix_millis());
                 for warning in warnings {
-                    warn!(warning, "Not all is as the new configuration says.");
+                    warn!(warning, "The new configuration was not applied completely.");
                 }
                 info!(applied = applied.join(" "), "The configuration was reloaded.");
                 if !need_restart.is_empty() {
@@ -279,7 +280,7 @@ impl Reloader {
         Ok(Reloaded { applied, need_restart: named(true), warnings })
     }
 
-    /// Has the listeners show what stands in their files now.
+    /// Makes the listeners present the certificates that are in their files now.
     async fn read_certificates(&self) -> Result<Reloaded, NotReloaded> {
         let before = self.front.shared.config_kept();
         let (front, admin) = (before.server_tls.clone(), before.admin_tls.clone());
@@ -295,7 +296,7 @@ impl Reloader {
         let config = Config { server_tls, admin_tls, ..Config::clone(&before) };
         let applied = changes(&before, &config).into_iter().map(|it| it.key).collect();
         if config != *before {
-            // Nobody else replaces it while this task works.
+            // Only this task replaces it.
             self.front.shared.reconfigure(config);
         }
         Ok(Reloaded { applied, ..Reloaded::default() })
@@ -312,8 +313,8 @@ impl Reloader {
         Ok(within(move || source()).await??)
     }
 
-    /// Has all follow the configuration that holds now. Nothing of this can fail, but that the log
-    /// may go on as before: returns why.
+    /// Applies the current configuration everywhere. Only the change of the log's level can fail:
+    /// then the log goes on as before, and the reason is returned.
     async fn apply(&mut self, moves: Moves) -> Option<String> {
         let set = self.level.as_ref().map(|level| level(&self.front.shared.config_kept()));
         self.front.sessions.reconfigure();
@@ -324,13 +325,13 @@ impl Reloader {
     }
 }
 
-/// Reads what stands on a disk, on a thread that may wait for it.
+/// Reads from a disk, on a thread that may block.
 async fn within<T: Send + 'static>(
     read: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, NotReloaded> {
     match timeout(READ_WITHIN, tokio::task::spawn_blocking(read)).await {
         Ok(Ok(read)) => Ok(read),
-        // A panic in it, or a runtime that ends.
+        // The reading panicked, or the runtime is ending.
         Ok(Err(error)) => Err(NotReloaded::Bad(vec![format!("it could not be read: {error}")])),
         Err(_elapsed) => {
             let secs = READ_WITHIN.as_secs();
@@ -339,5 +340,5 @@ async fn within<T: Send + 'static>(
     }
 }
 
-/// Where a door is to listen; `None` is nowhere.
+/// Where a door listens. `None` means that it is closed.
 type Place = Option<SocketAddr>;

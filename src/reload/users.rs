@@ -1,6 +1,7 @@
-//! The file of users, watched: who is removed from it is out within a second.
+//! Watches the file of users. A user who is removed from it loses access within a second.
 //!
-//! It is read without the rest of the configuration. So a mistake elsewhere keeps nobody in.
+//! The file is read without the rest of the configuration, so that a mistake elsewhere does not
+//! keep a removed user in.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,10 +16,10 @@ use crate::front::Front;
 use crate::front::admission::Admission;
 use crate::net::sleep;
 
-/// How often it is looked at; it is read once it was the same for so long.
+/// How often the file is checked. A changed file is read when it has stayed the same for this long.
 const INTERVAL: Duration = Duration::from_millis(250);
 
-/// Follows the file for as long as the process runs, while users count.
+/// Follows the file for as long as the process runs, while the configuration uses it.
 pub async fn watch(front: Arc<Front>) {
     let mut follower = Follower::default();
     loop {
@@ -38,13 +39,13 @@ pub async fn watch(front: Arc<Front>) {
     }
 }
 
-/// What came of a reading.
+/// The result of a reading.
 #[derive(Debug, Eq, PartialEq)]
 enum Read {
-    /// So many users, who were those before.
+    /// The users are the same as before; their number.
     Same(usize),
     Others(usize),
-    /// Why it failed, unless that was told already.
+    /// Why it failed. `None` if that was reported already.
     Failed(Option<String>),
 }
 
@@ -59,7 +60,7 @@ fn tell(read: Read, path: &str, front: &Front) {
         Read::Failed(problem) => {
             guests.unread();
             if let Some(problem) = problem {
-                error!(path, problem, "The users were not read again: those before stay.");
+                error!(path, problem, "The users were not read again: the previous users stay.");
             }
         }
     }
@@ -69,19 +70,20 @@ fn tell(read: Read, path: &str, front: &Front) {
 #[derive(Debug, Default)]
 struct Follower {
     known: Known,
-    /// Who could come in when the file was looked at last.
+    /// The users that were admitted at the last check.
     users: Option<Arc<UserTable>>,
-    /// Why it could not be read.
+    /// Why the file could not be read.
     problem: Option<String>,
 }
 
 impl Follower {
-    /// True if it has changed since its users were put in their place, and not since the last look.
+    /// True if the file has changed since its users were applied, and has not changed since the
+    /// last check.
     fn is_to_read(&mut self, now: Prints, admission: &Admission) -> bool {
         let users = admission.users();
         if self.users.as_ref().is_none_or(|before| !Arc::ptr_eq(before, &users)) {
-            // A reload reads the users at its beginning, and puts them in their place at its end:
-            // what was read here meanwhile is undone then.
+            // A reload reads the users at its beginning and applies them at its end. That undoes
+            // what was read here in between.
             self.known.forget_read();
             self.users = Some(users);
         }
@@ -92,7 +94,8 @@ impl Follower {
         let users = match read {
             Ok(users) => users,
             Err(problem) => {
-                // The reason may pass without a change of the file (too many open files, a disk).
+                // The reason may disappear without a change of the file (too many open files, a
+                // disk).
                 self.known.forget_read();
                 let is_told = self.problem.as_ref() == Some(&problem);
                 self.problem = Some(problem.clone());
@@ -141,7 +144,7 @@ mod tests {
         Admission::new(&config(names), CookieSigner::new(), Logouts::default())
     }
 
-    /// The file as it is in this state.
+    /// The file in this state.
     fn at(state: i64) -> Prints {
         vec![(PathBuf::from("users.toml"), Some([state; 7]))]
     }
@@ -157,7 +160,7 @@ mod tests {
         };
         assert_eq!(looks(2), (vec![false, true], Read::Others(1)));
         assert_eq!(looks(2), (vec![false, false], Read::Same(1)));
-        // The reload has read before that.
+        // The reload read the file before that.
         admission.reconfigure(&config(&["ada", "bob"]), &[]);
         assert_eq!(looks(1), (vec![true], Read::Others(1)));
         assert_eq!(*admission.users(), users(&["ada"]));

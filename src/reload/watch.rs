@@ -1,8 +1,8 @@
-//! The files of the configuration, watched: a change of them is a reload.
+//! Watches the files of the configuration: a change starts a reload.
 //!
-//! They are looked at twice a second. That finds what notifications of the kernel miss: a
-//! network's file systems, and the symbolic link `..data` that Kubernetes swaps under the files
-//! of a ConfigMap.
+//! They are checked twice a second. That finds changes which notifications of the kernel miss:
+//! those on network file systems, and the symbolic link `..data` that Kubernetes replaces when a
+//! ConfigMap changes.
 
 use std::fmt;
 use std::fs::{self, Metadata};
@@ -16,17 +16,18 @@ use tracing::warn;
 use super::Reloads;
 use crate::net::sleep;
 
-/// How often files are looked at. One that changed is read once it was the same for so long: who
-/// writes it may not be done.
+/// How often files are checked. A changed file is read when it has stayed the same for this long,
+/// because its writer may not be done.
 const INTERVAL: Duration = Duration::from_millis(500);
 
-/// Says which files make up the configuration: itself, a folder of them, and those that it names.
+/// Lists the files of the configuration: the file itself or the files of a folder, and those that
+/// it names.
 pub type List = Arc<dyn Fn() -> Vec<PathBuf> + Send + Sync>;
 
-/// What tells one state of a file from another, links followed; `None` for one that is not there.
+/// Identifies the state of a file, with links followed. `None` if the file does not exist.
 pub(super) type Print = Option<[i64; 7]>;
 
-/// All files, each as it was at one moment.
+/// All files, each with its state at one moment.
 pub(super) type Prints = Vec<(PathBuf, Print)>;
 
 /// The files of a configuration as they were when it was read.
@@ -43,7 +44,7 @@ impl fmt::Debug for Watched {
 }
 
 impl Watched {
-    /// Looks at the files; to be called before they are read, so that no change is missed.
+    /// Checks the files. This is called before they are read, so that no change is missed.
     #[must_use]
     pub fn new(list: List) -> Self {
         let files = list();
@@ -63,7 +64,7 @@ impl Watched {
                 continue;
             };
             if self.known.is_to_read(now) {
-                // What comes of it is in the log.
+                // The result is in the log.
                 let _ = reloads.reload().await;
                 self.follow().await;
             }
@@ -87,14 +88,15 @@ impl Watched {
 /// What is known of the files.
 #[derive(Debug, Default)]
 pub(super) struct Known {
-    /// As they were when they were last read.
+    /// Their states when they were last read.
     read: Prints,
-    /// As they were at the last look.
+    /// Their states at the last check.
     seen: Prints,
 }
 
 impl Known {
-    /// Other files count. Of those that did before it stays known how they were read.
+    /// Replaces the list of files. For files that stay in it, the state when they were read is
+    /// kept.
     fn follow(&mut self, now: Prints) {
         let before = std::mem::take(&mut self.read);
         let known = |(path, print): &(PathBuf, Print)| {
@@ -105,12 +107,13 @@ impl Known {
         self.seen = now;
     }
 
-    /// What was read does not count: they are to be read at the next look, if they stay so.
+    /// Marks the files as not read, so that they are read at the next check if they stay the same.
     pub(super) fn forget_read(&mut self) {
         self.read = Prints::new();
     }
 
-    /// True if they have changed since they were read, and not since the last look.
+    /// True if the files have changed since they were read, and have not changed since the last
+    /// check.
     pub(super) fn is_to_read(&mut self, now: Prints) -> bool {
         let is_steady = now == self.seen;
         let is_news = now != self.read;
@@ -163,14 +166,14 @@ mod tests {
     fn a_file_that_is_named_since_is_watched_and_none_is_read_for_nothing() {
         let of = |name: &str, state: i64| (PathBuf::from(name), Some([state; 7]));
         let mut known = Known { read: at(1), seen: at(1) };
-        // While it was read, it changed again.
+        // The file changed again while it was read.
         known.follow(vec![of("a.toml", 2), of("secret", 5)]);
         assert!(known.is_to_read(vec![of("a.toml", 2), of("secret", 5)]));
         assert!(!known.is_to_read(vec![of("a.toml", 2), of("secret", 6)]));
         assert!(known.is_to_read(vec![of("a.toml", 2), of("secret", 6)]));
     }
 
-    /// As Kubernetes changes the files of a `ConfigMap`: a link to a folder is replaced.
+    /// Kubernetes changes the files of a `ConfigMap` like this: it replaces a link to a folder.
     #[test]
     fn a_swapped_link_is_a_change() {
         let folder = tempfile::tempdir().unwrap();

@@ -229,7 +229,7 @@ async fn a_listener_that_is_in_the_way_of_the_other_is_named() {
         config.admin.listen = Some(front);
     });
     let Err(NotReloaded::Bad(problems)) = bad.await else { panic!("it is taken") };
-    assert!(problems[0].contains("`admin.listen` is there, so move one after the other"));
+    assert!(problems[0].contains("`admin.listen` uses it, so move one after the other"));
     assert_eq!(send(front, Method::GET, "/system_stats", &[], "").await.status, 200);
     assert_eq!(send(admin, Method::GET, "/readyz", &[], "").await.status, 200);
 }
