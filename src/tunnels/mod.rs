@@ -1,16 +1,16 @@
-//! Sockets of node packs, passed through to their backends (promise S11): which are open, their
-//! owners and backends, how many there may be, and when one must end.
+//! Sockets of node packs, passed through to their backends (promise S11). This module knows which
+//! are open, their owners and backends, how many are allowed, and when one must end.
 //!
-//! A tunnel is only bytes in both directions: Mooring understands its own `/ws` and no other
-//! socket. So a tunnel holds no binding. It only makes its backend the preferred one of a client
-//! that has nothing pending.
+//! A tunnel passes bytes in both directions without understanding them: Mooring understands its own
+//! `/ws` and no other socket. So a tunnel does not bind its client to the backend. It only makes
+//! this backend the preferred one for a client that has nothing pending.
 //!
 //! - [`splice`]: both directions of one tunnel, and its end
 //! - [`pump`]: one direction
 //!
 //! # Invariants
 //!
-//! - No more are open than allowed, in all and for each owner.
+//! - The number of open tunnels is limited, in total and for each owner.
 //! - A tunnel is in the table exactly as long as its [`Place`] lives.
 
 pub mod pump;
@@ -28,28 +28,29 @@ use crate::lock::{Guard, Lock, rank};
 use crate::ordered_watch::{OrderedWatch, Packed};
 use crate::routing::ids::{BackendId, ClientId};
 
-/// Who has a tunnel.
+/// Who has opened a tunnel.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Owner {
     Client(ClientId),
-    /// Nobody in particular: all of an address are one.
+    /// No known client. All connections from one address count together.
     Address(IpAddr),
 }
 
-/// Why a tunnel is to be closed: a code of RFC 6455 section 7.4, and what is said with it.
+/// Why a tunnel is to be closed. It determines the close code (RFC 6455 section 7.4) and the
+/// reason.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Farewell {
     /// Mooring stops.
     Restarting,
-    /// The operator wants the backend for himself.
+    /// The operator is draining the backend.
     Draining,
     ServerIsDown,
-    /// Who opened it may not come in any more.
+    /// The owner is not allowed in any more.
     Barred,
 }
 
 impl Farewell {
-    /// RFC 6455 section 7.4.1, and 1012 of IANA's registry.
+    /// The close code: RFC 6455 section 7.4.1, and 1012 of IANA's registry.
     #[must_use]
     pub fn code(self) -> u16 {
         match self {
@@ -92,7 +93,7 @@ impl Packed for Option<Farewell> {
     }
 }
 
-/// There are as many tunnels as there may be.
+/// The maximum number of tunnels is open.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum TooMany {
     #[error("this client has reached its limit of {max} open sockets of node packs")]
@@ -101,14 +102,14 @@ pub enum TooMany {
     InAll { max: usize },
 }
 
-/// The open tunnels. Cheap to clone; all clones are one table.
+/// The open tunnels. Cheap to clone; all clones share one table.
 #[derive(Clone, Debug, Default)]
 pub struct Tunnels(Arc<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
     table: Lock<Table, { rank::TUNNELS }>,
-    /// How many the table has, for whoever asks of them while there are none: each submission.
+    /// The number of tunnels. Each submission asks for tunnels, and mostly there are none.
     count: AtomicUsize,
 }
 
@@ -129,7 +130,7 @@ impl Tunnels {
     /// Takes a place for a tunnel that is about to be opened.
     ///
     /// # Errors
-    /// There is none.
+    /// The maximum is reached.
     pub fn enter(
         &self,
         owner: Owner,
@@ -196,7 +197,7 @@ impl Tunnels {
     }
 }
 
-/// A tunnel's place in the table, given back when dropped.
+/// A tunnel's place in the table. It is freed when it is dropped.
 #[derive(Debug)]
 pub struct Place {
     tunnels: Tunnels,

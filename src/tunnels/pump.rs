@@ -1,5 +1,5 @@
-//! One direction of a tunnel: it passes bytes on, and inserts our own frames between two of the
-//! peer's.
+//! One direction of a tunnel. It passes bytes on, and can insert our own frames between two frames
+//! of the peer.
 
 use std::io;
 use std::pin::Pin;
@@ -17,35 +17,35 @@ use crate::ws::{Boundary, Frame, Opcode, Role, control};
 /// How one direction ended.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum PumpEnd {
-    /// Its sender has said all it had to say.
+    /// The sender has ended its side.
     Over,
-    /// We closed it, at the end of a frame.
+    /// We closed it, after a complete frame.
     Closed,
-    /// The connection broke, or its reader has read nothing for too long.
+    /// The connection broke, or the reader read nothing for too long.
     Broken,
 }
 
-/// One direction.
+/// One direction of a tunnel.
 #[derive(Debug)]
 pub struct Pump<R, W> {
     from: R,
     to: W,
-    /// As whom we speak to the reader.
+    /// Our role towards the reader.
     role: Role,
     boundary: Boundary,
-    /// What came with the handshake.
+    /// Bytes that arrived with the handshake.
     early: Vec<u8>,
-    /// How long the reader may read nothing.
+    /// How long the reader may go without reading.
     stall: Duration,
 }
 
-/// What is shared with whoever watches over a direction.
+/// State that is shared with the task that watches a direction.
 #[derive(Debug)]
 pub struct Gauge {
     began: Instant,
-    /// When something last came, in milliseconds since then.
+    /// When something last arrived, in milliseconds after `began`.
     heard: AtomicU64,
-    /// What we have to say to the reader.
+    /// Our own frames for the reader.
     pub ours: Outbox,
 }
 
@@ -56,7 +56,7 @@ impl Default for Gauge {
 }
 
 impl Gauge {
-    /// When something last came.
+    /// When something last arrived.
     pub fn heard(&self) -> Instant {
         self.began + Duration::from_millis(self.heard.load(Ordering::Relaxed))
     }
@@ -72,7 +72,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Pump<R, W> {
         Self { from, to, role, boundary: Boundary::default(), early, stall }
     }
 
-    /// Passes on what comes until one of both ends, or we are to close.
+    /// Passes on what arrives, until one of the ends closes or we are to close.
     pub async fn run(&mut self, gauge: &Gauge) -> PumpEnd {
         let mut ours = None;
         let early = std::mem::take(&mut self.early);
@@ -103,15 +103,15 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Pump<R, W> {
         }
     }
 
-    /// Reads on until the sender has ended, and forgets what it says: a connection that is closed
-    /// with bytes unread is reset, and what was sent last may be lost with it.
+    /// Reads and drops what the sender still sends, until it ends. A connection that is closed with
+    /// unread bytes is reset, and the reset may destroy what was sent last.
     pub async fn drain(&mut self) {
         while let Ok(bytes) = read(&mut self.from).await
             && !bytes.is_empty()
         {}
     }
 
-    /// Writes bytes, and what is ours where the first frame ends.
+    /// Writes bytes, and our own frame after the first complete frame.
     async fn pass(&mut self, bytes: &[u8], ours: &mut Option<Frame>) -> Option<PumpEnd> {
         let mut rest = bytes;
         loop {
@@ -163,8 +163,8 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Pump<R, W> {
     }
 }
 
-/// What has come; empty at the end of the connection. Cancel safe, and holds no room while it
-/// waits.
+/// Reads what has arrived. Empty at the end of the connection. It is cancel safe, and it holds no
+/// buffer while it waits.
 async fn read(from: &mut (impl AsyncRead + Unpin)) -> io::Result<Vec<u8>> {
     std::future::poll_fn(|cx| {
         with_scratch(|scratch| {
@@ -182,7 +182,7 @@ mod tests {
 
     use super::*;
 
-    /// Feeds pieces into a direction with a word of ours to be said, and returns what came out.
+    /// Feeds pieces into a direction that has a frame of ours to insert. Returns what came out.
     async fn passed(pieces: &[&[u8]], ours: Frame) -> Vec<u8> {
         let (mut sender, from) = duplex(1 << 10);
         let (to, mut reader) = duplex(1 << 10);

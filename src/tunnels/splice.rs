@@ -1,9 +1,9 @@
 //! Both directions of one tunnel, and its end.
 //!
 //! A page's socket may be silent for hours, so silence alone does not end it. If nothing arrives
-//! from the client, it is pinged, as on our own sockets (promise S8); its pong goes on to the
+//! from the client, it is pinged, as on our own sockets (promise S8). Its pong is passed on to the
 //! backend, which ignores it (RFC 6455 section 5.5.3). A backend that loads a model answers nothing
-//! for minutes, so it counts as gone only when its watch link says so.
+//! for minutes. So a backend counts as gone only when its watch link is down.
 
 use std::pin::pin;
 use std::time::Duration;
@@ -19,25 +19,26 @@ use crate::ws::{Frame, Role};
 /// How long a closing handshake may take.
 const FAREWELL: Duration = Duration::from_secs(5);
 
-/// The waits of a tunnel.
+/// The time limits of a tunnel.
 #[derive(Clone, Copy, Debug)]
 pub struct Patience {
-    /// How long a client may be silent before it is pinged; twice that, and it is gone.
+    /// How long a client may be silent before it is pinged. After twice this time it counts as
+    /// gone.
     pub ping: Duration,
-    /// How long a side may read nothing of what is sent to it.
+    /// How long a side may go without reading what is sent to it.
     pub stall: Duration,
-    /// How long the other side may go on when one has ended.
+    /// How long one side may go on after the other has ended.
     pub linger: Duration,
 }
 
 /// Why a tunnel ended.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum End {
-    /// One of both has closed it.
+    /// One side has closed it.
     Closed,
-    /// A connection broke, or one of both read nothing for too long.
+    /// A connection broke, or one side read nothing for too long.
     Broken,
-    /// Nothing was heard of the client for two pings.
+    /// Nothing arrived from the client for twice the ping interval.
     Silent,
     /// We closed it.
     Told(u16),
@@ -62,7 +63,7 @@ pub struct Ends {
     pub backend: Buffered,
 }
 
-/// Passes bytes both ways until one side ends, or `told` says that it has to.
+/// Passes bytes both ways until one side ends, or until `told` says that the tunnel must end.
 pub async fn splice(
     ends: Ends,
     patience: Patience,
@@ -113,7 +114,7 @@ pub async fn splice(
     End::Told(ended.code())
 }
 
-/// One side has said all it had to say: the other may go on for a while.
+/// One side has ended. The other may go on for a while.
 async fn linger(end: PumpEnd, patience: Patience, other: impl Future<Output = PumpEnd>) {
     if end == PumpEnd::Over {
         let _ = timeout(patience.linger, other).await;
@@ -125,7 +126,7 @@ enum Alarm {
     BackendIsDown,
 }
 
-/// Pings a client of which nothing was heard, until it is gone, or the backend is.
+/// Pings a client that is silent, until the client or the backend is gone.
 async fn watch(
     ping: Duration,
     of_client: &Gauge,
