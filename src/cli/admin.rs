@@ -1,4 +1,4 @@
-//! What does the running gateway say? The verbs that ask its admin listener.
+//! The verbs that ask the admin listener of the running gateway.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -18,7 +18,7 @@ use super::{EXIT_CONFIG, EXIT_FAILURE, EXIT_USAGE, say, table};
 use crate::config::Secret;
 use crate::net::Tcp;
 
-/// RFC 3986 section 2.3: what needs no escape in a segment or a query.
+/// The characters that need no escape in a segment or a query (RFC 3986 section 2.3).
 const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// Why there is nothing to show.
@@ -26,22 +26,20 @@ const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'
 pub(super) enum Failure {
     #[error(transparent)]
     NotFound(#[from] NotFound),
-    #[error(
-        "the admin listener is off (`admin.listen`): nothing can be asked but `mooring healthcheck`"
-    )]
+    #[error("the admin listener is off (`admin.listen`): only `mooring healthcheck` works")]
     Off,
     #[error("the gateway at {admin} does not answer: {source}")]
     Ask { admin: String, source: AskError },
-    #[error("the gateway asks for its token: give --token or MOORING_ADMIN__TOKEN")]
+    #[error("the gateway requires its token: give --token or MOORING_ADMIN__TOKEN")]
     Unauthorized,
     #[error("the gateway refused: {message} ({status})")]
     Refused { status: StatusCode, message: String },
     #[error(
-        "{admin} is where clients connect (`server.listen`): the answer came from a \
+        "{admin} is the address for clients (`server.listen`): the answer came from a \
          backend. Give --admin with the address of `admin.listen`"
     )]
     Front { admin: String },
-    #[error("the answer is not JSON; is it a Mooring?")]
+    #[error("the answer is not JSON; is this Mooring's address?")]
     NotJson,
     #[error("there is no backend `{name}`; there {names}")]
     NoBackend { name: String, names: String },
@@ -126,7 +124,7 @@ pub(super) async fn backends(args: &BackendsArgs) -> ExitCode {
     finish(&args.admin, answer)
 }
 
-/// The backend of that name, out of the list of all.
+/// Finds the backend of that name in the list of all.
 fn one_of(answer: &Value, name: &str) -> Result<Value, Failure> {
     let all = answer["backends"].as_array().map(Vec::as_slice).unwrap_or_default();
     let names = || all.iter().filter_map(|backend| backend["name"].as_str());
@@ -144,7 +142,7 @@ pub(super) async fn explain(args: &ExplainArgs) -> ExitCode {
     let query = match (&args.about.client, &args.about.prompt) {
         (Some(client), _) => format!("client={}", escape(client)),
         (None, Some(prompt)) => format!("prompt={}", escape(prompt)),
-        // clap has seen to it that one of them is there.
+        // clap has checked that one of them is given.
         (None, None) => String::new(),
     };
     finish(&args.admin, get(&args.admin, format!("/api/v1/explain?{query}")).await)
@@ -168,7 +166,7 @@ pub(super) async fn reload(args: &ReloadArgs) -> ExitCode {
                 keys.filter_map(Value::as_str).collect::<Vec<_>>().join(", ")
             };
             let applied = match keys("applied") {
-                none if none.is_empty() => "nothing had changed".to_owned(),
+                none if none.is_empty() => "nothing has changed".to_owned(),
                 keys => format!("applied: {keys}"),
             };
             say::line(&say::plain(&applied));
@@ -186,7 +184,7 @@ pub(super) async fn reload(args: &ReloadArgs) -> ExitCode {
     }
 }
 
-/// The problems of what was not taken, one in each line, or as they came.
+/// Prints the problems of a refused configuration, one per line, or the answer unchanged.
 pub(super) fn refused(admin: &AdminArgs, answer: &Answer) -> ExitCode {
     let body = serde_json::from_slice::<Value>(&answer.body).unwrap_or_default();
     if admin.json {
@@ -199,15 +197,15 @@ pub(super) fn refused(admin: &AdminArgs, answer: &Answer) -> ExitCode {
     ExitCode::from(EXIT_CONFIG)
 }
 
-/// `mooring healthcheck`: quiet if all is well, as those who call it by the second like it.
+/// `mooring healthcheck`. It prints nothing if all is well, because it may be called every second.
 ///
-/// A gateway without an admin listener is asked at its front.
+/// If the gateway has no admin listener, its front is asked.
 pub(super) async fn healthcheck(args: &HealthcheckArgs) -> ExitCode {
     let answer = match find::gateway(&args.admin, Asks::Health, std::env::vars_os()) {
         Ok(Found { admin: None, front: Some(front), base_path, .. }) => {
             let path = format!("{}/-/ready", base_path.prefix());
             let answer = question(&front, None, (Method::GET, path, String::new()), DEADLINE).await;
-            // It serves, and tells nobody else how it is.
+            // The front serves, but it does not tell strangers whether it is ready.
             if answer.as_ref().is_ok_and(|it| it.status == StatusCode::UNAUTHORIZED) {
                 return ExitCode::SUCCESS;
             }
@@ -227,13 +225,13 @@ pub(super) async fn healthcheck(args: &HealthcheckArgs) -> ExitCode {
     }
 }
 
-/// What `/readyz` says is in the way.
+/// The reasons that `/readyz` gives.
 fn why_not_ready(answer: &Answer) -> String {
     let Ok(body) = serde_json::from_slice::<Value>(&answer.body) else {
         return message(answer);
     };
     if body["stopping"] == json!(true) {
-        return "it is stopping".to_owned();
+        return "the gateway is stopping".to_owned();
     }
     let backends = body["backends"].as_array().into_iter().flatten();
     let troubles = backends.filter(|it| it["takes_work"] != json!(true)).map(|backend| {
@@ -269,7 +267,7 @@ pub(super) async fn send(
     send_within(admin, (method, path, body), DEADLINE).await
 }
 
-/// The same, where the answer may take longer than others.
+/// The same for a request whose answer may take longer than usual.
 pub(super) async fn send_within(
     admin: &AdminArgs,
     (method, path, body): (Method, String, String),
@@ -318,7 +316,7 @@ pub(super) fn read(answer: &Answer) -> Result<Value, Failure> {
     serde_json::from_slice(&answer.body).map_err(|_not_json| Failure::NotJson)
 }
 
-/// What an answer says in words: the message of an error, else the start of its text.
+/// The text of an answer: the message of an error, or the start of the body.
 fn message(answer: &Answer) -> String {
     const CHARACTERS_MAX: usize = 300;
     let body: Option<Value> = serde_json::from_slice(&answer.body).ok();
@@ -342,7 +340,7 @@ pub(super) fn finish(admin: &AdminArgs, answer: Result<Value, Failure>) -> ExitC
 }
 
 fn print(value: &Value) -> ExitCode {
-    // An answer that wraps one list and nothing else is shown as that list.
+    // If an answer contains one list and nothing else, the list is shown.
     let list = table::list(value).filter(|_| value.as_object().is_none_or(|it| it.len() == 1));
     let text = match list {
         Some(list) if list.is_empty() => "none".to_owned(),
@@ -400,7 +398,7 @@ mod tests {
                 is_of_backend: false,
             })
         };
-        assert_eq!(why(r#"{"ready":false,"stopping":true}"#), "it is stopping");
+        assert_eq!(why(r#"{"ready":false,"stopping":true}"#), "the gateway is stopping");
         let body = r#"{"ready":false,"stopping":false,"backends":[
             {"name":"a","up":false,"trouble":"connection refused"},{"name":"b","up":false},
             {"name":"c","up":true,"state":"draining","takes_work":false}]}"#;

@@ -1,4 +1,4 @@
-//! What may be asked on the command line? Verbs and flags, as typed.
+//! The verbs and flags of the command line, as typed.
 
 mod fleet;
 mod users;
@@ -50,7 +50,7 @@ pub enum Verb {
     Release(ReleaseArgs),
     /// List the backends, show one, set it to ready, draining or off, add or remove one
     Backends(Box<BackendsArgs>),
-    /// Drain a backend and wait for the end of it
+    /// Drain a backend and wait until it is drained
     Drain(DrainArgs),
     /// Explain why a client or a prompt is where it is
     Explain(ExplainArgs),
@@ -62,20 +62,20 @@ pub enum Verb {
     Healthcheck(HealthcheckArgs),
 }
 
-/// Where the configuration comes from; the same for `serve`, `check` and `config show`.
+/// The sources of the configuration; the same for `serve`, `check` and `config show`.
 #[derive(Args, Debug, Default)]
 pub struct Overrides {
-    /// A backend besides those in the file, named gpu-1, gpu-2, …; repeat for more
+    /// A backend in addition to those in the file, named gpu-1, gpu-2, …; repeat for more
     #[arg(long = "backend", value_name = "URL")]
     pub backends: Vec<String>,
-    /// Where clients connect, as IP:PORT, localhost:PORT or :PORT (all addresses of IPv4)
+    /// The address for clients, as IP:PORT, localhost:PORT or :PORT (all IPv4 addresses)
     #[arg(long, value_name = "ADDRESS")]
     pub listen: Option<String>,
-    /// Where operators connect, in the same forms, or `off`
+    /// The address for operators, in the same forms, or `off`
     #[arg(long, value_name = "ADDRESS")]
     pub admin_listen: Option<String>,
-    /// Who is let in where clients connect: `off` (everybody) or `keys` (the users of
-    /// auth.users_file); has to be written beyond loopback
+    /// Who may connect as a client: `off` (everybody) or `keys` (the users of auth.users_file);
+    /// required if the gateway listens beyond loopback
     #[arg(long, value_name = "MODE")]
     pub auth: Option<String>,
     /// Number of worker threads; 0 means one for each core
@@ -93,7 +93,7 @@ pub struct Overrides {
                   affinity.lease=30m"
 )]
 pub struct ServeArgs {
-    /// The file, or a folder of *.toml; else $MOORING_CONFIG, ./mooring.toml,
+    /// The file, or a folder of *.toml; default: $MOORING_CONFIG, ./mooring.toml,
     /// /etc/mooring/mooring.toml
     #[arg(long, value_name = "PATH")]
     pub config: Option<PathBuf>,
@@ -110,16 +110,16 @@ pub struct ServeArgs {
                   The environment (MOORING_SECTION__KEY) is checked with \
                   the file, as `serve` would read both.")]
 pub struct CheckArgs {
-    /// The file, or a folder of *.toml; else what `serve` would read
+    /// The file, or a folder of *.toml; default: what `serve` would read
     #[arg(value_name = "PATH")]
     pub file: Option<PathBuf>,
-    /// The same, as it is given to `serve`
+    /// The same, in the form that `serve` takes
     #[arg(long, value_name = "PATH", conflicts_with = "file")]
     pub config: Option<PathBuf>,
-    /// Print the outcome as JSON, problems included
+    /// Print the result as JSON, including problems
     #[arg(long)]
     pub json: bool,
-    /// Also ask each backend: whether it answers, its version, differences in nodes and models
+    /// Also ask each backend: does it answer, which version, which nodes and models
     #[arg(long)]
     pub probe: bool,
     #[command(flatten)]
@@ -136,20 +136,20 @@ pub struct ConfigArgs {
 
 #[derive(Debug, Subcommand)]
 pub enum ConfigVerb {
-    /// Print every key with its value and where that comes from; secrets are hidden
+    /// Print every key with its value and its source; secrets are hidden
     Show(ShowArgs),
     /// Print the JSON Schema of configuration files, for editors
     Schema(SchemaArgs),
-    /// Write a file with every key in it, commented out, and one backend
+    /// Write a file with all keys, commented out, and one backend
     Init(InitArgs),
 }
 
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:\n  mooring config show\n  mooring config show --config \
-                  /etc/mooring/conf.d --set affinity.lease=30m --json\n\nGive it what is given to \
+                  /etc/mooring/conf.d --set affinity.lease=30m --json\n\nIt takes the flags of \
                   `serve`. With problems it prints them and exits with 78, as `check` does.")]
 pub struct ShowArgs {
-    /// The file, or a folder of *.toml; else what `serve` would read
+    /// The file, or a folder of *.toml; default: what `serve` would read
     #[arg(long, value_name = "PATH")]
     pub config: Option<PathBuf>,
     /// Print it as JSON
@@ -169,10 +169,10 @@ pub struct SchemaArgs {}
 #[command(after_help = "Examples:\n  mooring config init\n  mooring config init \
                         /etc/mooring/mooring.toml\n  mooring config init mooring.toml --force")]
 pub struct InitArgs {
-    /// Where to write it; `-` or nothing is standard output
+    /// The file to write; `-` or nothing means standard output
     #[arg(value_name = "FILE")]
     pub file: Option<PathBuf>,
-    /// Write over a file that is there
+    /// Overwrite an existing file
     #[arg(long)]
     pub force: bool,
 }
@@ -183,13 +183,13 @@ pub struct DemoArgs {
     /// Serve the files of the official frontend from this folder instead of the demo page
     #[arg(long, value_name = "DIR")]
     pub frontend: Option<PathBuf>,
-    /// Where clients connect
+    /// The address for clients
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8180")]
     pub listen: SocketAddr,
-    /// Where operators connect
+    /// The address for operators
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8181")]
     pub admin_listen: SocketAddr,
-    /// Say `off` to let everybody in, which has to be said beyond loopback; the demo has no users
+    /// `off` lets everybody in; required beyond loopback, because the demo has no users
     #[arg(long, value_name = "MODE")]
     pub auth: Option<String>,
 }
@@ -200,7 +200,7 @@ pub struct SimArgs {
     /// The port to listen on; 0 asks the system for a free one
     #[arg(long)]
     pub port: u16,
-    /// Its name, which its pictures show
+    /// The name of the server, which its pictures show
     #[arg(long, default_value = "sim")]
     pub name: String,
     /// The address to listen on
@@ -218,44 +218,44 @@ pub struct SimArgs {
         value_parser = sim::full_version
     )]
     pub comfyui: String,
-    /// Have assets, as with ComfyUI's own option (0.33)
+    /// Turn assets on, like ComfyUI's own option (0.33)
     #[arg(long)]
     pub enable_assets: bool,
-    /// Tell users apart, as with ComfyUI's own option
+    /// Separate the users, like ComfyUI's own option
     #[arg(long)]
     pub multi_user: bool,
-    /// Compress JSON and text, as with ComfyUI's own option
+    /// Compress JSON and text, like ComfyUI's own option
     #[arg(long)]
     pub enable_compress_response_body: bool,
-    /// Refuse requests without it: `Authorization: Bearer TOKEN` or `?token=TOKEN`
+    /// Refuse requests without this token: `Authorization: Bearer TOKEN` or `?token=TOKEN`
     #[arg(long, value_name = "TOKEN")]
     pub token: Option<String>,
-    /// How many times faster than a real server it works, from 0.01 to 1000
+    /// How many times faster than a real server it is, from 0.01 to 1000
     #[arg(long, value_name = "FACTOR", default_value = "1", value_parser = speed)]
     pub speed: f64,
 }
 
-/// How the running gateway is found.
+/// How to find the running gateway.
 #[derive(Args, Debug)]
 pub struct AdminArgs {
-    /// The admin listener of the gateway; else the one in the configuration of `serve`
+    /// The admin listener of the gateway; default: the one in the configuration of `serve`
     #[arg(long, value_name = "URL", env = "MOORING_ADMIN_URL", value_parser = admin_url)]
     pub admin: Option<ServerUrl>,
-    /// For https: a file with certificates of authorities; else the certificate that the
-    /// configuration names is expected
+    /// For https: a file with certificates of authorities; default: only the certificate that the
+    /// configuration names is accepted
     #[arg(long, value_name = "FILE", env = "MOORING_ADMIN_CA")]
     pub admin_ca: Option<PathBuf>,
-    /// For https: a certificate to show, where the listener asks for one
+    /// For https: a client certificate, if the listener requires one
     #[arg(long, value_name = "FILE", env = "MOORING_ADMIN_CERT", requires = "admin_key")]
     pub admin_cert: Option<PathBuf>,
     /// The key of that certificate
     #[arg(long, value_name = "FILE", env = "MOORING_ADMIN_KEY", requires = "admin_cert")]
     pub admin_key: Option<PathBuf>,
-    /// The gateway's configuration; else the one that `serve` would read, if there is one
+    /// The gateway's configuration; default: the one that `serve` would read, if there is one
     #[arg(long, value_name = "PATH")]
     pub config: Option<PathBuf>,
-    /// Its token, if it has one; else that of the configuration
-    // Kept as text: a value that the parser refuses would be shown in its report.
+    /// The token of the admin listener, if it has one; default: that of the configuration
+    // Kept as text: the parser's error message would show a refused value.
     #[arg(long, env = "MOORING_ADMIN__TOKEN", hide_env_values = true)]
     pub token: Option<String>,
     /// Print the answer unchanged, as JSON
@@ -309,7 +309,7 @@ pub struct ExplainArgs {
     pub admin: AdminArgs,
 }
 
-/// Exactly one of the two.
+/// Exactly one of them is given.
 #[derive(Args, Debug)]
 #[group(required = true, multiple = false)]
 pub struct About {
@@ -371,7 +371,7 @@ mod tests {
         }
     }
 
-    /// The start of the report of a command line that is refused, and nothing for one that is not.
+    /// The start of the error for a command line that is refused. Empty if it is accepted.
     fn report(line: &str) -> String {
         match Cli::try_parse_from(line.split_whitespace()) {
             Ok(_) => String::new(),

@@ -1,4 +1,4 @@
-//! How is a server asked? One HTTP request on a connection of its own, with a deadline.
+//! Sends one HTTP request on a connection of its own, with a deadline.
 
 use std::fmt;
 use std::io;
@@ -23,7 +23,7 @@ const ANSWER_BYTES_MAX: usize = 128 << 20;
 /// From the first try to connect to the last byte of the answer.
 pub(super) const DEADLINE: Duration = Duration::from_secs(30);
 
-/// Where a server is, and how it is spoken to.
+/// The address of a server, and its TLS settings.
 #[derive(Clone, Debug)]
 pub(super) struct Server {
     pub(super) address: Address,
@@ -38,15 +38,15 @@ impl fmt::Display for Server {
     }
 }
 
-/// A question to a server.
+/// A request to a server.
 #[derive(Debug)]
 pub(super) struct Question<'a> {
     pub(super) to: &'a Server,
     pub(super) method: Method,
-    /// Path and query, escaped.
+    /// Path and query, with escapes.
     pub(super) path: String,
     pub(super) token: Option<&'a Secret>,
-    /// What a backend asks for besides.
+    /// Additional headers that the backend needs.
     pub(super) headers: HeaderMap,
     /// A JSON text, or empty.
     pub(super) body: String,
@@ -73,7 +73,7 @@ impl<'a> Question<'a> {
 pub(super) struct Answer {
     pub(super) status: StatusCode,
     pub(super) body: Bytes,
-    /// It came from a backend, through the front of a gateway.
+    /// True if the answer came from a backend, through the front of a gateway.
     pub(super) is_of_backend: bool,
 }
 
@@ -91,10 +91,10 @@ pub(super) enum AskError {
     Deadline(Duration),
 }
 
-/// Asks once.
+/// Sends one request.
 ///
 /// # Errors
-/// There was no complete answer in time. An answer of any status is an answer.
+/// There was no complete answer in time. An answer with an error status is not an error here.
 pub(super) async fn ask(network: &dyn Network, question: Question<'_>) -> Result<Answer, AskError> {
     let deadline = question.deadline;
     let exchange = Box::pin(exchange(network, question));
@@ -133,8 +133,8 @@ async fn exchange(network: &dyn Network, question: Question<'_>) -> Result<Answe
         let body = body.map_err(AskError::Body)?.to_bytes();
         Ok(Answer { status, body, is_of_backend })
     });
-    // The connection has to be driven until the answer is there; if it ends first, the answer
-    // knows why.
+    // The connection must be polled until the answer is there. If the connection ends first, the
+    // answer has the reason.
     match select(answer, Box::pin(connection)).await {
         Either::Left((answer, _connection)) => answer,
         Either::Right((_ended, answer)) => answer.await,

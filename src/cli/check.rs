@@ -1,4 +1,4 @@
-//! Is the configuration in order? And, if asked, are the backends?
+//! Checks the configuration and, if requested, the backends.
 
 use std::process::ExitCode;
 
@@ -37,7 +37,7 @@ pub(super) fn check(args: CheckArgs) -> ExitCode {
     }
 }
 
-/// The same for programs. Without `network` no backend is asked.
+/// The same as JSON. Without `network` no backend is asked.
 fn as_json(
     config: Result<Config, Problems>,
     warnings: &[Problem],

@@ -1,4 +1,4 @@
-//! What is configured, what can be, and a file to start from.
+//! Shows the configuration in effect or its schema, or writes a file to start from.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
@@ -50,26 +50,26 @@ fn init(args: &InitArgs) -> ExitCode {
         Ok(()) => {
             let path = path.display();
             say::note(&format!(
-                "Wrote {path}. Next: name your backends in it, `mooring check {path}`"
+                "Wrote {path}. Next: list your backends in it, then `mooring check {path}`"
             ));
             ExitCode::SUCCESS
         }
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => say::failure(&format!(
-            "{} is there already, and was left as it is; --force writes over it",
+            "{} exists already and was not changed; --force overwrites it",
             path.display()
         )),
         Err(error) => say::failure(&format!("cannot write {}: {error}", path.display())),
     }
 }
 
-/// Whether a file that is there is written over.
+/// Whether an existing file is overwritten.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Force {
     Yes,
     No,
 }
 
-/// Writes a file whole or not at all, and for its owner only: it is going to hold secrets.
+/// Writes the complete file or nothing. Only its owner may read it, because it will hold secrets.
 fn write(path: &Path, text: &str, force: Force) -> io::Result<()> {
     if force == Force::No && path.symlink_metadata().is_ok() {
         return Err(io::ErrorKind::AlreadyExists.into());
@@ -80,7 +80,7 @@ fn write(path: &Path, text: &str, force: Force) -> io::Result<()> {
     let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_all());
     let placed = written.and_then(|()| match force {
         Force::Yes => fs::rename(&draft, path),
-        // A link is refused where a file has come meanwhile; a rename would go over it.
+        // `hard_link` fails if a file has appeared in the meantime. A rename would overwrite it.
         Force::No => fs::hard_link(&draft, path),
     });
     if placed.is_err() || force == Force::No {
@@ -89,7 +89,7 @@ fn write(path: &Path, text: &str, force: Force) -> io::Result<()> {
     placed
 }
 
-/// A name in the same folder, that `--config FOLDER` does not read.
+/// A name in the same folder which `--config FOLDER` does not read.
 fn draft_beside(path: &Path) -> PathBuf {
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     path.with_file_name(format!(".{name}.{}", std::process::id()))

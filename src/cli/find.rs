@@ -1,4 +1,4 @@
-//! Where is the running gateway? As the flags say, else as the configuration of `serve` has it.
+//! Finds the running gateway: by the flags, or by the configuration of `serve`.
 
 use std::ffi::OsString;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -11,19 +11,19 @@ use crate::config::{self, AdminConfig, BasePath, Doors, Problems, Secret, Source
 use crate::net::tls::client::Shown;
 use crate::net::tls::{ClientTls, Trust};
 
-/// Where to ask, and with which token.
+/// The address to ask, and the token.
 #[derive(Debug)]
 pub(super) struct Found {
     /// `None` if the admin listener is off.
     pub(super) admin: Option<Server>,
     /// `None` if the system chose its port.
     pub(super) front: Option<Server>,
-    /// The path below which the front answers.
+    /// The path under which the front answers.
     pub(super) base_path: BasePath,
     pub(super) token: Option<Secret>,
 }
 
-/// Why it is not found.
+/// Why the gateway was not found.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum NotFound {
     #[error("the token {0}")]
@@ -36,22 +36,22 @@ pub(super) enum NotFound {
     AnyPort,
 }
 
-/// What is asked.
+/// What the request is about.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Asks {
     /// Something that only an operator may know or do.
     Anything,
-    /// How the gateway is. Everybody may know that.
+    /// Whether the gateway is ready. Everybody may know that.
     Health,
 }
 
-/// Looks at the flags, at the environment and, unless an address was given, at the file.
+/// Looks at the flags and the environment and, unless an address was given, at the file.
 ///
-/// A token that stands in the file is for the gateway of that file: to an address from the command
-/// line only a token of the command line or of the environment is sent.
+/// A token in the file belongs to the gateway of that file. An address from the command line gets
+/// only a token from the command line or from the environment.
 ///
 /// # Errors
-/// The configuration does not say where, or the token cannot be one.
+/// The configuration does not give the address, or the token is not valid.
 pub(super) fn gateway(
     args: &AdminArgs,
     asks: Asks,
@@ -96,7 +96,8 @@ pub(super) fn gateway(
     };
     let front = match reachable(front) {
         Some(address) => {
-            // It is told no secret, and says only whether it is ready: it may show what it likes.
+            // This server gets no secret and only says whether it is ready, so any certificate will
+            // do.
             let anybody = || ClientTls::new(Trust::Anybody, None, None).map_err(NotFound::Tls);
             let tls = front_cert.map(|_| anybody()).transpose()?;
             Some(Server { address, tls })
@@ -107,18 +108,18 @@ pub(super) fn gateway(
     Ok(Found { admin, front, base_path, token })
 }
 
-/// What is known of the certificate of the gateway, where no authority is named.
+/// What is known about the gateway's certificate if no authority is given.
 #[derive(Clone, Copy, Debug)]
 enum Own<'a> {
     Unknown,
-    /// It is in this file.
+    /// The certificate is in this file.
     File(&'a Path),
-    /// It does not matter.
+    /// Any certificate will do.
     Whatever,
 }
 
-/// How a gateway is spoken to under TLS: one that shows the certificate of its configuration is it,
-/// by whatever name it is asked.
+/// The TLS settings for the gateway. If a server has the certificate of the configuration, it is
+/// the gateway, and its name does not matter.
 fn client(args: &AdminArgs, configured: Own<'_>) -> Result<ClientTls, NotFound> {
     let read = |path: &Path| {
         let read = std::fs::read(path);
@@ -149,7 +150,7 @@ fn client(args: &AdminArgs, configured: Own<'_>) -> Result<ClientTls, NotFound> 
         .map_err(|what| NotFound::Tls(format!("a certificate or key that was given {what}")))
 }
 
-/// With a token from elsewhere, the file of the configured one need not be readable.
+/// If a token is given elsewhere, the file of the configured token need not be readable.
 fn doors(sources: &Sources, has_token: bool) -> Result<Doors, Problems> {
     let mut sources = sources.clone();
     if has_token {
@@ -158,7 +159,7 @@ fn doors(sources: &Sources, has_token: bool) -> Result<Doors, Problems> {
     config::doors(&sources)
 }
 
-/// Where somebody on the same host connects to what listens there.
+/// The address at which a client on the same host reaches a listener.
 fn reachable(listen: SocketAddr) -> Option<Address> {
     let ip = match listen.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
@@ -227,7 +228,7 @@ mod tests {
             let refused = found(&line, &env).unwrap_err();
             assert!(refused.contains(told) && refused.contains(cert), "{refused}");
             let health = found_for(Asks::Health, &line, &env);
-            // Whoever answers is told no secret.
+            // The server that answers gets no secret.
             assert_eq!(health, Ok(("127.0.0.1:9000".to_owned(), String::new())), "{cert}");
         }
         let plain = found_for(Asks::Health, &line, &[]).unwrap();

@@ -1,22 +1,22 @@
-//! Do these servers fit into one fleet? How they are started and installed, and what follows where
-//! two of them differ, or have in common what each should have alone.
+//! Checks whether servers fit into one fleet: how they were started and installed. It reports
+//! differences that matter, and resources that they share but should not.
 //!
-//! Pure. What they offer (nodes, models) is [`super::inventory`]'s.
+//! Pure. Their nodes and models are compared by [`super::inventory`].
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-/// What one server says of how it runs. What it does not say is `None`, and is not compared.
+/// What one server reports about itself. What it does not report is `None` and is not compared.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(super) struct Setup {
-    /// Where it is reached, without the port.
+    /// Its host, without the port.
     pub(super) host: String,
     pub(super) version: Option<String>,
     /// The flags of `GET /features` that are on, by their paths.
     pub(super) flags: Option<BTreeSet<String>>,
     pub(super) is_multi_user: Option<bool>,
-    /// The first folder of its node packs: there is one for each installation.
+    /// The first folder of its node packs, which is different for each installation.
     pub(super) packs: Option<String>,
     /// Its command line.
     pub(super) arguments: Vec<String>,
@@ -24,7 +24,7 @@ pub(super) struct Setup {
 
 impl Setup {
     /// Reads the answers of `GET /system_stats`, `/features`, `/users` and
-    /// `/internal/folder_paths`; all but the first are missing on some servers.
+    /// `/internal/folder_paths`. Some servers have only the first of them.
     pub(super) fn read(
         host: &str,
         stats: &Value,
@@ -42,7 +42,8 @@ impl Setup {
                 flags(features.unwrap_or(&Value::Null), "", &mut found);
                 found
             }),
-            // Of several users it tells all, of one only whether his settings were moved.
+            // With several users the answer lists them. With one it only says whether the settings
+            // were migrated.
             is_multi_user: users.and_then(Value::as_object).map(|it| it.contains_key("users")),
             packs: folders.and_then(|it| it["custom_nodes"][0].as_str()).map(str::to_owned),
             arguments: words.filter_map(Value::as_str).map(str::to_owned).collect(),
@@ -64,7 +65,7 @@ impl Setup {
     }
 }
 
-/// The names of all flags that are on; numbers and texts are no flags.
+/// The paths of all flags that are on. Numbers and texts are not flags.
 fn flags(value: &Value, path: &str, found: &mut BTreeSet<String>) {
     match value {
         Value::Bool(true) => {
@@ -84,7 +85,7 @@ fn flags(value: &Value, path: &str, found: &mut BTreeSet<String>) {
     }
 }
 
-/// What does not fit together, one line each; empty if all is well.
+/// What does not fit together, one line each. Empty if everything fits.
 pub(super) fn warnings(servers: &[(&str, &Setup)]) -> Vec<String> {
     let mut lines = Vec::new();
     let versions = by(servers, |it| it.version.clone());
@@ -92,16 +93,16 @@ pub(super) fn warnings(servers: &[(&str, &Setup)]) -> Vec<String> {
     lines.extend(of_flags(servers));
     let users =
         by(servers, |it| it.is_multi_user.map(|many| if many { "on" } else { "off" }.to_owned()));
-    lines.extend(differ("`--multi-user`", &users, "a user of one is unknown to the other"));
+    lines.extend(differ("`--multi-user`", &users, "a user of one is unknown to the others"));
     if users.contains_key("on") && 1 < servers.len() {
         lines.push(
-            "`--multi-user`: each server gives its users ids of its own; the users of the page are \
-             those of the home"
+            "`--multi-user`: each server gives its users its own ids; the page shows the users \
+             of the home"
                 .to_owned(),
         );
     }
     let packs = by(servers, |it| it.packs.clone());
-    let why = "ids of blueprints are made of the path, and differ with it";
+    let why = "the ids of blueprints depend on this path";
     lines.extend(differ("install folders", &packs, why));
     lines.extend(shared(servers));
     lines
@@ -138,14 +139,14 @@ fn of_flags(servers: &[(&str, &Setup)]) -> Vec<String> {
         let names = lacking(flag);
         (!names.is_empty()).then(|| {
             let names = names.join(", ");
-            format!("flag `{flag}` is off on {names}: no page is told of it while they are up")
+            format!("flag `{flag}` is off on {names}: no page gets it while they are up")
         })
     };
     all.into_iter().filter_map(line).collect()
 }
 
-/// Servers of one installation on one host share its temp folder and its database, unless they are
-/// told not to.
+/// Servers of one installation on one host share the temp folder and the database, unless their
+/// options say otherwise.
 fn shared(servers: &[(&str, &Setup)]) -> Vec<String> {
     let mut lines = Vec::new();
     for (index, (name, one)) in servers.iter().enumerate() {
@@ -212,10 +213,10 @@ mod tests {
             warnings(&[("a", &one), ("b", &two), ("c", &silent)]),
             [
                 "versions differ: 0.33.0 on a; 0.8.0 on b; a client may meet any of them",
-                "flag `assets` is off on b: no page is told of it while they are up",
-                "`--multi-user` differ: off on a; on on b; a user of one is unknown to the other",
-                "`--multi-user`: each server gives its users ids of its own; the users of the page \
-                 are those of the home",
+                "flag `assets` is off on b: no page gets it while they are up",
+                "`--multi-user` differ: off on a; on on b; a user of one is unknown to the others",
+                "`--multi-user`: each server gives its users its own ids; the page shows the users \
+                 of the home",
             ]
         );
     }

@@ -1,4 +1,4 @@
-//! Which backends are there? The verbs that change the fleet of the running gateway.
+//! The verbs that change the fleet of the running gateway.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -24,7 +24,7 @@ pub(super) async fn add(args: &AddBackendArgs) -> ExitCode {
     }
 }
 
-/// The body of the request: what was not said is not in it.
+/// The body of the request. It contains only what was given.
 fn settings(args: &AddBackendArgs) -> Value {
     let mut settings = Map::from_iter([("url".to_owned(), json!(args.url))]);
     let counts = [("weight", args.weight), ("max_pending", args.max_pending)];
@@ -45,8 +45,8 @@ fn settings(args: &AddBackendArgs) -> Value {
     Value::Object(settings)
 }
 
-/// `mooring backends remove NAME [--drain TIME | --force]`: 0 once it is gone or goes, 1 if the
-/// time was up first.
+/// `mooring backends remove NAME [--drain TIME | --force]`. Exits with 0 if the backend has left or
+/// is leaving, and with 1 if the time was over first.
 pub(super) async fn remove(args: &RemoveBackendArgs) -> ExitCode {
     let query = match (&args.drain, args.force) {
         (_, true) => "?drain=force".to_owned(),
@@ -71,7 +71,7 @@ pub(super) async fn remove(args: &RemoveBackendArgs) -> ExitCode {
         Ok(answer) if args.admin.json => print_json(&answer),
         Ok(answer) => {
             let held = &answer["held_clients"];
-            say::line(&format!("It leaves when it has drained; held clients: {held}"));
+            say::line(&format!("It leaves when it is drained; held clients: {held}"));
             if answer["ran_out"] == json!(true) { EXIT_FAILURE.into() } else { ExitCode::SUCCESS }
         }
         Err(failure) => failure.exit(),
@@ -100,7 +100,7 @@ pub(super) async fn drain(args: &DrainArgs) -> ExitCode {
             } else if is_drained {
                 say::line("Drained.");
             } else {
-                say::line(&format!("It still drains; held clients: {}", answer["held_clients"]));
+                say::line(&format!("Still draining; held clients: {}", answer["held_clients"]));
             }
             if is_drained { ExitCode::SUCCESS } else { EXIT_FAILURE.into() }
         }
@@ -108,7 +108,8 @@ pub(super) async fn drain(args: &DrainArgs) -> ExitCode {
     }
 }
 
-/// How long the answer may take of a gateway that waits so long. It says itself what is no time.
+/// How long the answer may take if the gateway itself waits for `wait`. The gateway reports an
+/// invalid time.
 fn deadline(wait: &str) -> Duration {
     config::duration(wait).unwrap_or_default() + DEADLINE
 }

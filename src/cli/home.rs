@@ -1,5 +1,5 @@
-//! Which backend is the home, as far as can be known before a gateway runs? And where are copies of
-//! what it keeps?
+//! Which backend is the home, as far as that is known before a gateway runs, and where copies of
+//! its data are kept.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -15,14 +15,14 @@ use crate::routing::ids::BackendId;
 /// What is known of the home.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct HomeAnswer {
-    /// `None` if a gateway that runs has chosen it.
+    /// `None` if a running gateway has chosen it.
     backend: Option<Arc<str>>,
     why: &'static str,
     text: String,
 }
 
 impl HomeAnswer {
-    /// Looks into the journal, if nobody has said which one it is.
+    /// Reads the journal, unless the configuration names the home.
     pub(super) fn of(config: &Config) -> Self {
         let is_named = !config.server.home.is_empty();
         let dir = config.state.dir.path().filter(|_| !is_named);
@@ -34,7 +34,7 @@ impl HomeAnswer {
             Peeked::Nothing => (None, Vec::new(), String::new()),
             Peeked::InUse => return Self::of_who_runs(),
             Peeked::Unreadable(why) => {
-                let doubt = format!("; unless the journal remembers another: {why}");
+                let doubt = format!("; but the journal may name another: {why}");
                 (None, Vec::new(), doubt)
             }
             Peeked::Found { home, added } => (home, added, String::new()),
@@ -55,11 +55,11 @@ impl HomeAnswer {
         }
     }
 
-    /// It is among those that are to be found, or nobody is there at all.
+    /// The home is still to be discovered, or there is no backend at all.
     fn not_yet(remembered: Option<&HomeRecord>, config: &Config) -> Self {
         let (why, text) = match remembered {
             Some(home) if !config.discovery.is_empty() => {
-                let text = format!("{}, once it is found: the journal remembers it", home.backend);
+                let text = format!("{}, when it is discovered: the journal names it", home.backend);
                 ("remembered", text)
             }
             Some(_) | None => ("no_backend", "none: there is no backend yet".to_owned()),
@@ -68,28 +68,27 @@ impl HomeAnswer {
     }
 
     fn of_who_runs() -> Self {
-        let text =
-            "chosen by the gateway that runs; `mooring backends --json` says which one it is";
+        let text = "chosen by the running gateway; `mooring backends --json` shows it";
         Self { backend: None, why: "running", text: text.to_owned() }
     }
 
-    /// For people.
+    /// The text for people.
     pub(super) fn line(&self) -> String {
         format!("home: {}", self.text)
     }
 
-    /// For programs.
+    /// The result as JSON.
     pub(super) fn to_json(&self) -> Value {
         json!({ "backend": self.backend.as_deref(), "why": self.why })
     }
 }
 
-/// Where copies of settings and workflows are, for when the home is away.
+/// Where copies of settings and workflows are kept. They are used while the home is away.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) enum Kept {
     /// In this folder, and in memory.
     OnDisk(PathBuf),
-    /// A restart loses them, and why.
+    /// Only in memory, so that a restart loses them; with the reason.
     InMemory(&'static str),
     Nowhere,
 }
@@ -104,9 +103,9 @@ impl Kept {
         }
     }
 
-    /// For people.
+    /// The text for people.
     pub(super) fn line(&self) -> String {
-        let what = "copies of settings and workflows, for when the home is away:";
+        let what = "copies of settings and workflows, used while the home is away:";
         match self {
             Self::OnDisk(folder) => format!("{what} in {}", folder.display()),
             Self::InMemory(why) => format!("{what} in memory only, lost with a restart: {why}"),
@@ -114,7 +113,7 @@ impl Kept {
         }
     }
 
-    /// For programs.
+    /// The result as JSON.
     pub(super) fn to_json(&self) -> Value {
         match self {
             Self::OnDisk(folder) => json!({ "kept": "disk", "folder": folder }),
@@ -124,13 +123,13 @@ impl Kept {
     }
 }
 
-/// The fleet as a gateway would have it that started now, in the order of names.
+/// The fleet of a gateway that would start now, ordered by name.
 fn candidates(config: &Config, added: &[(Arc<str>, AddedRecord)]) -> Vec<Candidate> {
     let configured = config.backends.iter();
     let mut all: Vec<(Arc<str>, Arc<str>)> =
         configured.map(|it| (it.name.as_str().into(), it.authority.as_str().into())).collect();
     for (name, record) in added {
-        // Its secrets do not matter here.
+        // The secrets do not matter here.
         let files = SecretFiles::In(None);
         let Ok(it) = config::unread_backend(name, &record.settings, files) else { continue };
         let address: Arc<str> = it.authority.as_str().into();
@@ -192,7 +191,7 @@ mod tests {
         assert_eq!(of(&config(), found(None)), ("aaa".to_owned(), "first_by_name"));
         assert_eq!(of(&config(), Peeked::InUse), (String::new(), "running"));
         let answer = HomeAnswer::with(&config(), Peeked::Unreadable("it is torn".to_owned()));
-        assert!(answer.line().ends_with("remembers another: it is torn"), "{}", answer.line());
+        assert!(answer.line().ends_with("may name another: it is torn"), "{}", answer.line());
         let mut named = config();
         "gpu-b".clone_into(&mut named.server.home);
         assert_eq!(of(&named, Peeked::Nothing), ("gpu-b".to_owned(), "named"));

@@ -1,17 +1,17 @@
-//! What does a ComfyUI server have? Its nodes and its models, and how several differ.
+//! The nodes and models of ComfyUI servers, and how they differ.
 //!
-//! Pure. Models are read from the choices that nodes offer (`object_info`), because that is what a
-//! prompt is checked against, whatever lies on the disk.
+//! Pure. Models are read from the choices of the nodes (`object_info`), because the server checks a
+//! prompt against these and not against the disk.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-/// Endings of files that are models and not, say, input pictures.
+/// File name endings of models, as opposed to input pictures.
 const MODEL_ENDINGS: &[&str] =
     &["bin", "ckpt", "gguf", "onnx", "pkl", "pt", "pt2", "pth", "safetensors", "sft"];
 
-/// Names in one line of a report; more are counted.
+/// The maximum of names in one line of a report. The others are counted.
 const NAMES_MAX: usize = 20;
 
 /// What one server has.
@@ -22,7 +22,7 @@ pub(super) struct Inventory {
 }
 
 impl Inventory {
-    /// Reads the answer of `GET /object_info`; `None` if it is none.
+    /// Reads the answer of `GET /object_info`. `None` if it has another form.
     pub(super) fn read(object_info: &Value) -> Option<Self> {
         let mut inventory = Self::default();
         for (class, node) in object_info.as_object()? {
@@ -52,8 +52,8 @@ fn is_model(file: &str) -> bool {
     ending.is_some_and(|ending| MODEL_ENDINGS.contains(&ending.as_str()))
 }
 
-/// What some of the servers have and others have not, one line for each group of those that lack
-/// it. Empty if all have the same.
+/// What some of the servers have and others lack. There is one line for each group of servers that
+/// lack something. Empty if all are equal.
 pub(super) fn differences(servers: &[(&str, &Inventory)]) -> Vec<String> {
     let mut lines = lacking("node", servers, |it| &it.nodes);
     lines.extend(lacking("model", servers, |it| &it.models));

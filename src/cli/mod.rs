@@ -1,7 +1,7 @@
 //! The verbs of the command line, and the exit codes of the process.
 //!
-//! 0 is done, 1 is failed, 2 is wrong usage (clap's), 78 is a wrong configuration. Answers go to
-//! standard output, everything else to standard error.
+//! The exit codes: 0 for success, 1 for a failure, 2 for wrong usage (from clap), 78 for a wrong
+//! configuration. Answers go to standard output, everything else to standard error.
 
 mod admin;
 pub mod args;
@@ -37,17 +37,17 @@ const EXIT_FAILURE: u8 = 1;
 /// Wrong usage that clap cannot see.
 const EXIT_USAGE: u8 = 2;
 
-/// `EX_CONFIG` of sysexits.h: the operator made a mistake, and restarting us will not help.
+/// `EX_CONFIG` of sysexits.h: the operator made a mistake, and a restart will not help.
 const EXIT_CONFIG: u8 = 78;
 
-/// Does what the command line says.
+/// Runs the command line.
 #[must_use]
 pub fn main() -> ExitCode {
     match Cli::try_parse() {
         Ok(cli) => run(cli),
         Err(error) => {
-            // Help goes to standard output and usage to standard error; if that is closed there
-            // is nobody to tell.
+            // Help goes to standard output, and usage errors to standard error. If that is closed,
+            // nobody reads it.
             let _ = error.print();
             ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(EXIT_USAGE))
         }
@@ -73,7 +73,7 @@ fn run(cli: Cli) -> ExitCode {
     }
 }
 
-/// Runs a question to its answer; one thread is enough to wait.
+/// Runs a verb to its end. One thread is enough, because it only waits.
 fn block_on(verb: impl Future<Output = ExitCode>) -> ExitCode {
     match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime.block_on(verb),
@@ -96,7 +96,7 @@ fn sources(
     ];
     let named = named.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?)));
     let flags = named.chain(set).collect();
-    // What is not UTF-8 cannot be a value of ours; it is kept readable for the report.
+    // A value that is not UTF-8 is never valid. It is kept in readable form for the report.
     let env: Vec<(String, String)> = env
         .map(|(name, value)| (name.to_string_lossy().into(), value.to_string_lossy().into()))
         .collect();

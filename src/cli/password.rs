@@ -1,18 +1,18 @@
-//! How does a verb learn a new password? From a person at a terminal, who is asked twice and sees
-//! nothing of it, or from the first line of standard input.
+//! Reads a new password: from a person at a terminal, who types it twice without seeing it, or from
+//! the first line of standard input.
 
 use std::io::{self, BufRead as _, IsTerminal as _};
 
 use crate::auth::UserName;
 use crate::auth::password::check;
 
-/// More than a password and the end of its line have; what follows is not read.
+/// More than a password and its line end can have. Nothing after that is read.
 const LINE_MAX: u64 = 4 << 10;
 
-/// The new password of a user, which he may have.
+/// Reads a new password for a user and checks it.
 ///
 /// # Errors
-/// There is none, it is none, or the two that were typed differ.
+/// There is no password, it is not valid, or the two that were typed differ.
 pub(super) fn ask(name: &UserName) -> Result<String, String> {
     let stdin = io::stdin();
     if stdin.is_terminal() { of_terminal(name) } else { of_line(stdin.lock()) }
@@ -24,9 +24,9 @@ fn of_terminal(name: &UserName) -> Result<String, String> {
         typed.map_err(|error| format!("the password could not be read: {error}"))
     };
     let password = prompt(format!("New password of {name}: "))?;
-    // Before it is asked for again.
+    // Checked before it is asked for again.
     check(&password).map_err(|bad| bad.to_string())?;
-    let again = prompt("The same again: ".to_owned())?;
+    let again = prompt("Type it again: ".to_owned())?;
     if again == password { Ok(password) } else { Err("the two passwords differ".to_owned()) }
 }
 

@@ -1,4 +1,4 @@
-//! Are the backends there, and are they alike? What `mooring check --probe` asks and says.
+//! `mooring check --probe`: asks the backends whether they are up, and whether they are alike.
 
 use futures_util::{StreamExt, stream};
 use serde_json::Value;
@@ -12,7 +12,7 @@ use crate::config::url::Address;
 use crate::config::{BackendConfig, BackendHeaders};
 use crate::net::Network;
 
-/// Backends that are asked at one time.
+/// How many backends are asked at the same time.
 const AT_ONCE: usize = 16;
 
 /// What one backend answered.
@@ -25,15 +25,15 @@ pub(super) struct Probe {
 
 #[derive(Debug)]
 struct Answered {
-    /// As it says itself; servers of 2024 and before say nothing.
+    /// The version that it reports. Servers of 2024 and earlier report none.
     version: Option<String>,
     inventory: Result<Inventory, String>,
     setup: Setup,
 }
 
 impl Answered {
-    /// Servers before 0.3.45 give prompts ids of their own. One that says no version is of 2024
-    /// or before.
+    /// Servers before 0.3.45 do not accept prompt ids from outside. One that reports no version is
+    /// from 2024 or earlier.
     fn is_supported(&self) -> bool {
         self.version.as_deref().is_some_and(|text| Version::parse(text).takes_prompt_id())
     }
@@ -68,7 +68,7 @@ impl Probe {
     }
 }
 
-/// Asks every backend; the answers are in their order.
+/// Asks every backend. The results are in the order of the backends.
 pub(super) async fn all(network: &dyn Network, backends: &[BackendConfig]) -> Vec<Probe> {
     let asked = backends.iter().map(|backend| async move {
         let address = Address { host: backend.host.clone(), port: backend.port };
@@ -89,13 +89,13 @@ async fn one(
 ) -> Result<Answered, String> {
     let stats = json(network, server, headers, "/system_stats").await?;
     let Some(system) = stats.get("system").and_then(Value::as_object) else {
-        return Err("no, what answers is not ComfyUI".to_owned());
+        return Err("no, the server is not ComfyUI".to_owned());
     };
     let version = system.get("comfyui_version").and_then(Value::as_str).map(str::to_owned);
     let inventory = json(network, server, headers, "/object_info").await.and_then(|object_info| {
         Inventory::read(&object_info).ok_or_else(|| "`/object_info` is not an object".to_owned())
     });
-    // Old servers lack some of these; what is not told is not compared.
+    // Old servers lack some of these. What is missing is not compared.
     let (features, users, folders) = tokio::join!(
         json(network, server, headers, "/features"),
         json(network, server, headers, "/users"),
@@ -127,7 +127,7 @@ async fn json(
     serde_json::from_slice(&answer.body).map_err(|_not_json| format!("`{path}` is not JSON"))
 }
 
-/// A table of all, and below it what some have and others have not.
+/// A table of all backends, followed by what some of them lack.
 pub(super) fn report(probes: &[Probe]) -> Vec<String> {
     let head = ["BACKEND", "URL", "REACHED", "VERSION", "NODES", "MODELS"];
     let mut rows = vec![head.map(str::to_owned).to_vec()];

@@ -1,4 +1,4 @@
-//! How does the process run? Log, threads, and the exit code of what runs on them.
+//! Runs the process: its log, its threads, and its exit code.
 
 use std::future::Future;
 use std::io;
@@ -26,7 +26,7 @@ use crate::telemetry::{self, SetLevel};
 /// `mooring serve`.
 pub(super) fn serve(args: ServeArgs) -> ExitCode {
     let sources = sources(args.config, args.overrides, std::env::vars_os());
-    // Looked at before they are read, so that no change is missed.
+    // The state of the files is noted before they are read, so that no change is missed.
     let watched = args.watch.then(|| watched(&sources));
     match config::load(&sources) {
         Ok(config) => start(config, sources, watched),
@@ -75,7 +75,7 @@ fn default_log() -> LogConfig {
     LogConfig { format: LogFormat::Text, level: "info".to_owned() }
 }
 
-/// Sets up log and threads (0 is one for each core), and runs what `task` makes to its end.
+/// Sets up the log and the threads (0 means one for each core), and runs `task` to its end.
 fn on_threads<T>(log: &LogConfig, workers: usize, task: impl FnOnce(SetLevel) -> T) -> ExitCode
 where
     T: Future<Output = ExitCode>,
@@ -88,7 +88,7 @@ where
         }
     };
     let mut builder = match workers {
-        // One worker shares nothing with others, and needs no queues to be robbed of.
+        // A single worker shares nothing with others, so it needs no work stealing.
         1 => Builder::new_current_thread(),
         _ => Builder::new_multi_thread(),
     };
@@ -101,9 +101,9 @@ where
     }
 }
 
-/// How long work on threads of their own may hold up the end of the process, once all is told and
-/// written: a name that is looked up, a file that is read. The system may never answer, and
-/// nobody waits for it any more.
+/// At the end, how long the process waits for blocking work on other threads, such as a name lookup
+/// or the reading of a file. All answers are sent and written by then. The system may never finish
+/// such work, and nobody needs its result any more.
 const THREADS_END: Duration = Duration::from_secs(1);
 
 fn to_its_end(runtime: Runtime, task: impl Future<Output = ExitCode>) -> ExitCode {
@@ -124,7 +124,7 @@ async fn demo_gateway(args: DemoArgs) -> ExitCode {
         return ExitCode::from(EXIT_CONFIG);
     }
     let (listen, admin_listen) = (Some(listen.to_string()), Some(admin_listen.to_string()));
-    // Whoever stops a demo has seen enough.
+    // A person who stops a demo does not want to wait.
     let no_delay = Some("0s".to_owned());
     let flags = [
         ("--listen", listen),
@@ -199,7 +199,7 @@ mod tests {
                     let _ = begun.send(());
                     let _ = hangs.recv();
                 });
-                // What has not begun is not waited for in any case.
+                // Work that has not started is never waited for.
                 begins.await.unwrap();
                 ExitCode::SUCCESS
             };

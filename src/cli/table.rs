@@ -1,7 +1,7 @@
-//! How is JSON shown to people? Lists of objects as tables, objects line by line.
+//! Shows JSON to people: lists of objects as tables, other objects line by line.
 //!
-//! Written for any JSON and not for the fields of today, so that a field which the gateway learns
-//! to tell is shown without a change here.
+//! It works for any JSON and does not depend on known fields. So a new field of the gateway is
+//! shown without a change here.
 
 use std::time::Duration;
 
@@ -10,10 +10,10 @@ use serde_json::{Map, Value};
 use super::say::plain;
 use crate::config::ShowDuration;
 
-/// What names a thing stands first, in this order; everything else follows by its name.
+/// Columns that identify a row come first, in this order. The others follow, sorted by name.
 const FIRST: &[&str] = &["name", "client_id", "prompt_id", "url", "backend", "up", "state"];
 
-/// Numbers of milliseconds are called so, and shown as durations.
+/// Names of durations in milliseconds end like this. They are shown as durations.
 const MILLIS: &str = "_ms";
 
 /// Between columns.
@@ -66,7 +66,7 @@ fn fields(object: &Map<String, Value>, indent: &str, width: usize, lines: &mut V
     }
 }
 
-/// What does not fit behind its name.
+/// True if a value does not fit on the line of its name.
 fn is_large(value: &Value) -> bool {
     match value {
         Value::Array(list) => list.iter().any(Value::is_object),
@@ -93,14 +93,14 @@ fn table(list: &[Value], indent: &str, width: usize, lines: &mut Vec<String>) {
     push_folded(&rows, indent, width, lines);
 }
 
-/// Columns as far as they fit; the others, named, below each row that has something in them.
+/// Shows the columns that fit. The others follow below each row with their names, unless empty.
 fn push_folded(rows: &[Vec<String>], indent: &str, width: usize, lines: &mut Vec<String>) {
     let widths = widths(rows);
     let ends = widths.iter().scan(indent.len(), |end, column| {
         *end += column + GAP.len();
         Some(*end - GAP.len())
     });
-    // A table of one column is shown however wide it is.
+    // The first column is always shown, however wide it is.
     let fit = ends.take_while(|end| *end <= width).count().max(1);
     let Some((names, values)) = rows.split_first().filter(|_| fit < widths.len()) else {
         return push_rows(rows, indent, lines);
@@ -118,7 +118,7 @@ fn push_folded(rows: &[Vec<String>], indent: &str, width: usize, lines: &mut Vec
     }
 }
 
-/// As many items in a line as fit, at least one.
+/// Puts as many items on a line as fit, and at least one.
 fn push_wrapped(
     items: impl Iterator<Item = String>,
     indent: &str,
@@ -170,11 +170,11 @@ fn head(name: &str) -> String {
     plain(name.strip_suffix(MILLIS).unwrap_or(name))
 }
 
-/// A value under its name, which may say its unit.
+/// Formats a value. Its name may tell its unit.
 fn named_cell(name: &str, value: &Value) -> String {
     match value.as_u64().filter(|_| name.ends_with(MILLIS)) {
         Some(millis) => {
-            // Nobody reads the milliseconds of an hour.
+            // Milliseconds do not matter in a long duration.
             let shown = if millis < 10_000 { millis } else { millis - millis % 1_000 };
             ShowDuration(Duration::from_millis(shown)).to_string()
         }
@@ -182,7 +182,7 @@ fn named_cell(name: &str, value: &Value) -> String {
     }
 }
 
-/// A value in one line.
+/// Formats a value on one line.
 fn cell(value: &Value) -> String {
     match value {
         Value::Null => "-".to_owned(),

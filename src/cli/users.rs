@@ -1,4 +1,4 @@
-//! Who may come in? The verbs that change the file of users; the gateway need not run.
+//! The verbs that change the file of users. The gateway need not run.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -35,7 +35,7 @@ pub(super) fn users(verb: UsersVerb) -> ExitCode {
 }
 
 enum Failed {
-    /// The configuration that should name the file is wrong.
+    /// The configuration that should name the file is not valid.
     Config(String),
     Other(String),
 }
@@ -59,7 +59,7 @@ fn add(args: AddUserArgs) -> Result<(), Failed> {
         let user = User { name: name.clone(), role, generation, key: kept, password: None };
         Ok((users.with(user).map_err(|bad| bad.to_string())?, ()))
     })?;
-    let told = hand_over(&name, &format!("{name} ({}) comes in with {key}", role.as_str()));
+    let told = hand_over(&name, &format!("{name} ({}) can log in with {key}", role.as_str()));
     warn_of_crash(&path, &changed);
     told
 }
@@ -71,12 +71,12 @@ fn new_key(args: &UserArgs) -> Result<(), Failed> {
         let user = User { generation: next(user.generation), key: kept, ..user.clone() };
         users.with(user).map_err(|bad| bad.to_string())
     })?;
-    let told = hand_over(&args.name, &format!("{} comes in with {key}", args.name));
+    let told = hand_over(&args.name, &format!("{} can log in with {key}", args.name));
     warn_of_crash(&path, &changed);
     told
 }
 
-/// Nothing is asked for a user who is not there.
+/// Does not ask for a password if the user does not exist.
 fn new_password(args: &UserArgs) -> Result<(), Failed> {
     let path = path(&args.place)?;
     let users = file::read(&path);
@@ -91,12 +91,12 @@ fn new_password(args: &UserArgs) -> Result<(), Failed> {
         let user = User { generation, password: Some(kept), ..user.clone() };
         users.with(user).map_err(|bad| bad.to_string())
     })?;
-    say::line(&format!("{} comes in with this password.", args.name));
+    say::line(&format!("{} can log in with this password.", args.name));
     warn_of_crash(&path, &changed);
     Ok(())
 }
 
-/// His key and his password stay.
+/// Key and password stay valid.
 fn log_out(args: &UserArgs) -> Result<(), Failed> {
     let (path, changed) = change(args, |users, user| {
         let user = User { generation: next(user.generation), ..user.clone() };
@@ -107,12 +107,12 @@ fn log_out(args: &UserArgs) -> Result<(), Failed> {
     Ok(())
 }
 
-/// Prints a line with a key, which nobody can show again.
+/// Prints a line with a key, which cannot be shown again.
 fn hand_over(name: &UserName, line: &str) -> Result<(), Failed> {
     say::needed(line).map_err(|error| {
         Failed::Other(format!(
             "the key of {name} is lost, because it could not be printed ({error}); `mooring users \
-             key {name}` gives him another"
+             key {name}` creates another"
         ))
     })
 }
@@ -129,12 +129,12 @@ fn warn_of_crash(path: &Path, changed: &Changed<()>) {
 
 fn remove(args: &UserArgs) -> Result<(), Failed> {
     let (path, changed) = change(args, |users, user| Ok(users.without(&user.name)))?;
-    say::line(&format!("{} is no user any more.", args.name));
+    say::line(&format!("{} was removed.", args.name));
     warn_of_crash(&path, &changed);
     Ok(())
 }
 
-/// Changes one who is there.
+/// Changes an existing user.
 fn change(
     args: &UserArgs,
     change: impl FnOnce(&UserTable, &User) -> Result<UserTable, String>,
@@ -170,7 +170,7 @@ fn list(args: &ListUsersArgs) -> Result<(), Failed> {
     Ok(())
 }
 
-/// The file that is meant.
+/// The path of the file.
 fn path(place: &UsersFile) -> Result<PathBuf, Failed> {
     if let Some(file) = &place.file {
         return Ok(file.clone());
@@ -186,7 +186,7 @@ fn seconds() -> u64 {
     unix_millis() / 1_000
 }
 
-/// Never one that was, also if the clock goes back.
+/// Never an earlier value, even if the clock is set back.
 fn next(generation: u64) -> u64 {
     seconds().max(generation.saturating_add(1))
 }

@@ -170,8 +170,8 @@ fn config_init_writes_a_file_that_is_in_order_and_never_over_another() {
 
     fs::write(&path, "mine").unwrap();
     let (code, _, err) = mooring(folder.path(), &["config", "init", "mooring.toml"], &[]);
-    let expected = "mooring: mooring.toml is there already, and was left as it is; --force writes \
-                    over it\n";
+    let expected = "mooring: mooring.toml exists already and was not changed; --force \
+                    overwrites it\n";
     assert_eq!((code, err.as_str()), (1, expected));
     assert_eq!(fs::read_to_string(&path).unwrap(), "mine");
     let (code, ..) = mooring(folder.path(), &["config", "init", "mooring.toml", "--force"], &[]);

@@ -226,7 +226,7 @@ fn commands_find_the_gateway_by_its_configuration() {
         let elsewhere = format!("http://127.0.0.1:{admin}");
         let (code, _, err) = run(&mut mooring(&folder, &["status", "--admin", &elsewhere]));
         assert_eq!(code, 1, "the token of the file is not sent there");
-        assert!(err.contains("asks for its token"), "{err}");
+        assert!(err.contains("requires its token"), "{err}");
     });
     let off = ("MOORING_ADMIN__LISTEN", "off");
     while_it_runs(serve().env(off.0, off.1), || {

@@ -833,7 +833,7 @@ fn a_key_that_cannot_be_printed_is_a_failure_that_says_what_helps() {
         let Output { status, stderr, .. } = command.stdout(full).output().unwrap();
         let told = String::from_utf8(stderr).unwrap();
         assert_eq!(status.code(), Some(1), "{told}");
-        assert!(told.contains("`mooring users key ada` gives him another"), "{told}");
+        assert!(told.contains("`mooring users key ada` creates another"), "{told}");
     }
 }
 

@@ -16,7 +16,7 @@ pub struct BackendsArgs {
     pub verb: Option<BackendsVerb>,
     /// The backend to show or to set
     pub name: Option<String>,
-    /// What to set it to; without it the backend is shown
+    /// The state to set; without it the backend is shown
     pub state: Option<BackendState>,
     /// Set it to off even with held clients, whose prompts are lost
     #[arg(long, requires = "state")]
@@ -31,12 +31,12 @@ pub struct BackendsArgs {
     pub admin: AdminArgs,
 }
 
-/// What changes the fleet while the gateway runs.
+/// Verbs that change the fleet while the gateway runs.
 #[derive(Debug, Subcommand)]
 pub enum BackendsVerb {
     /// Add a backend that is not in the configuration, or change one that was added
     Add(AddBackendArgs),
-    /// Remove a backend that was added; it leaves when it has drained
+    /// Remove a backend that was added; it leaves when it is drained
     Remove(RemoveBackendArgs),
 }
 
@@ -44,27 +44,26 @@ pub enum BackendsVerb {
 #[command(after_help = "Example:\n  mooring backends add gpu-d http://gpu-d:8188 --weight 2 \
                   --header-file Authorization=/run/secrets/gpu-d")]
 pub struct AddBackendArgs {
-    /// What it is called
+    /// The name of the backend
     pub name: String,
-    /// Where the ComfyUI server listens
+    /// The URL of the ComfyUI server
     pub url: String,
     /// Its share of the work compared with the others
     #[arg(long, value_name = "COUNT")]
     pub weight: Option<u32>,
-    /// Prompts waiting and running there beyond which no more are placed; 0 is no limit
+    /// The maximum of prompts that wait and run there; 0 means no limit
     #[arg(long, value_name = "COUNT")]
     pub max_pending: Option<u32>,
-    /// What it is for, in a word of yours; repeat for more
+    /// A label of your choice, such as what it is used for; repeat for more
     #[arg(long = "label", value_name = "WORD")]
     pub labels: Vec<String>,
-    /// A header for everything that is said to it, from a file that the gateway reads; repeat for
-    /// more
+    /// A header for all requests to it; the gateway reads the value from the file; repeat for more
     #[arg(long = "header-file", value_name = "NAME=FILE", value_parser = assignment)]
     pub headers: Vec<(String, String)>,
     /// For https: a file with certificates of authorities, which the gateway reads
     #[arg(long, value_name = "FILE")]
     pub ca: Option<String>,
-    /// For https: the name that its certificate is for
+    /// For https: the host name in its certificate
     #[arg(long, value_name = "NAME")]
     pub server_name: Option<String>,
     #[command(flatten)]
@@ -77,7 +76,7 @@ pub struct AddBackendArgs {
 pub struct RemoveBackendArgs {
     /// The backend to remove
     pub name: String,
-    /// Wait so long until it has drained and left
+    /// How long to wait until it is drained and has left
     #[arg(long, value_name = "DURATION", conflicts_with = "force")]
     pub drain: Option<String>,
     /// Do not drain: its prompts are lost
@@ -90,26 +89,26 @@ pub struct RemoveBackendArgs {
 #[derive(Args, Debug)]
 #[command(
     after_help = "Example:\n  mooring drain gpu-a --wait 30m --why 'new fan'\n\nExits with 0 \
-                        when nothing is pending there any more, and with 1 if the time is up \
-                        first: it goes on draining then."
+                        when nothing is pending there any more, and with 1 if the time is over \
+                        first. Then it continues to drain."
 )]
 pub struct DrainArgs {
     /// The backend to drain
     pub name: String,
-    /// How long to wait for the end of it
+    /// How long to wait until it is drained
     #[arg(long, value_name = "DURATION", default_value = "0s")]
     pub wait: String,
-    /// Why: shown with the state, also after a restart
+    /// The reason; shown with the state, also after a restart
     #[arg(long, value_name = "TEXT")]
     pub why: Option<String>,
-    /// Who says so; the login name by default
+    /// Who drains it; the login name by default
     #[arg(long, value_name = "NAME", env = "USER", hide_env = true)]
     pub by: Option<String>,
     #[command(flatten)]
     pub admin: AdminArgs,
 }
 
-/// What the operator says of a backend.
+/// The states that an operator can set.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
 pub enum BackendState {
     /// It takes new work
@@ -121,7 +120,7 @@ pub enum BackendState {
 }
 
 impl BackendState {
-    /// As the admin API writes it.
+    /// The name in the admin API.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {

@@ -20,28 +20,28 @@ pub struct UsersArgs {
 
 #[derive(Debug, Subcommand)]
 pub enum UsersVerb {
-    /// Add a user and print his key, which is shown only now; makes the file if it is missing
+    /// Add a user and print the key, which cannot be shown again; creates the file if it is missing
     Add(AddUserArgs),
     /// List the users
     List(ListUsersArgs),
-    /// Give a user another key and print it; the one before does not let him in any more
+    /// Give a user a new key and print it; the old key is not valid any more
     Key(UserArgs),
-    /// Give a user a password for the login page: asked for, or the first line of standard input;
-    /// what he has open is closed
+    /// Give a user a password for the login page, typed or from the first line of standard input;
+    /// open connections of the user are closed
     Password(UserArgs),
-    /// End all sessions of a user and close what he has open; his key and his password stay
+    /// End all sessions of a user and close the open connections; key and password stay valid
     Logout(UserArgs),
-    /// Remove a user; what he has open is closed
+    /// Remove a user and close the open connections
     Remove(UserArgs),
 }
 
-/// Where the users are.
+/// The location of the users.
 #[derive(Args, Debug)]
 pub struct UsersFile {
-    /// The file; else `auth.users_file` of the configuration that `serve` would read
+    /// The file; default: `auth.users_file` of the configuration that `serve` would read
     #[arg(long, value_name = "PATH")]
     pub file: Option<PathBuf>,
-    /// That configuration, if it stands elsewhere
+    /// The configuration that names the file
     #[arg(long, value_name = "PATH", conflicts_with = "file")]
     pub config: Option<PathBuf>,
 }
@@ -52,9 +52,9 @@ pub struct UsersFile {
                   render-bot --file users.toml | awk '{ print $NF }')"
 )]
 pub struct AddUserArgs {
-    /// What he is called
+    /// The name of the user
     pub name: UserName,
-    /// What he may do: viewer, artist or operator
+    /// What the user may do: viewer, artist or operator
     #[arg(long, value_name = "ROLE", default_value = "artist")]
     pub role: Role,
     #[command(flatten)]
@@ -64,7 +64,7 @@ pub struct AddUserArgs {
 #[derive(Args, Debug)]
 #[command(after_help = "Example:\n  mooring users list --file users.toml --json")]
 pub struct ListUsersArgs {
-    /// Print them as JSON
+    /// Print the users as JSON
     #[arg(long)]
     pub json: bool,
     #[command(flatten)]
@@ -78,7 +78,7 @@ pub struct ListUsersArgs {
                   users.toml"
 )]
 pub struct UserArgs {
-    /// Who
+    /// The name of the user
     pub name: UserName,
     #[command(flatten)]
     pub place: UsersFile,
