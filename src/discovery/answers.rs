@@ -1,8 +1,8 @@
-//! From answers of DNS servers to servers, and when to ask again. Pure.
+//! Turns answers of DNS servers into backends, and decides when to ask again. Pure.
 //!
-//! A name that does not exist, or that cannot be asked for, leaves what was found. A name that
-//! exists and has no address is a fleet of none: that is what an answer without records says
-//! (RFC 2308 section 2.2).
+//! If a name does not exist or cannot be looked up, what was found earlier stays. If a name exists
+//! and has no address, the fleet is empty: that is the meaning of an answer without records (RFC
+//! 2308 section 2.2).
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -13,38 +13,38 @@ use crate::config::BackendConfig;
 use crate::config::url::Address;
 use crate::net::dns::{Answer, Service, Told};
 
-/// The shortest time from one question to the next, whatever the records say.
+/// The shortest time between two lookups, whatever the TTL of the records is.
 pub const AGAIN_MIN: Duration = Duration::from_secs(5);
 
-/// The longest: a record may say that it holds for weeks.
+/// The longest time between two lookups. A TTL can be weeks.
 pub const AGAIN_MAX: Duration = Duration::from_secs(3_600);
 
-/// What a round of questions comes to.
+/// The result of one round of lookups.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Round {
-    /// What there is now; `None` leaves what was found.
+    /// The servers that exist now. `None` means that the earlier result stays.
     pub servers: Option<Vec<Server>>,
-    /// How long that holds.
+    /// When to ask again.
     pub again: Duration,
-    /// What went wrong, though something may have been told.
+    /// What went wrong. There may still be a result.
     pub trouble: Option<String>,
 }
 
-/// The answers for both kinds of addresses of one name.
+/// The answers for the IPv4 and the IPv6 addresses of one name.
 #[derive(Clone, Debug)]
 pub struct Addresses {
     pub v4: Answer<IpAddr>,
     pub v6: Answer<IpAddr>,
 }
 
-/// The last good answers for the addresses of one name.
+/// The last successful answers for the addresses of one name.
 #[derive(Clone, Debug, Default)]
 struct Known {
     v4: Vec<IpAddr>,
     v6: Vec<IpAddr>,
 }
 
-/// What comes of the addresses of one name.
+/// The result for the addresses of one name.
 struct Looked {
     addresses: Option<Vec<IpAddr>>,
     ttl: Option<Duration>,
@@ -52,8 +52,8 @@ struct Looked {
 }
 
 impl Known {
-    /// Takes the answers. A kind that could not be asked for is as it was, if the other one has an
-    /// address to show for it.
+    /// Takes new answers. If one kind of address cannot be looked up, its earlier result stays,
+    /// provided that the other kind has an address.
     fn take(&mut self, answers: Addresses) -> Looked {
         let Addresses { v4, v6 } = answers;
         let has_some =
@@ -77,7 +77,7 @@ impl Known {
     }
 }
 
-/// How long is to be waited until the next question.
+/// How long to wait until the next lookup.
 fn again(ttl: Option<Duration>, trouble: Option<&String>) -> Duration {
     match (ttl, trouble) {
         (Some(ttl), None) => ttl.clamp(AGAIN_MIN, AGAIN_MAX),
@@ -85,7 +85,7 @@ fn again(ttl: Option<Duration>, trouble: Option<&String>) -> Duration {
     }
 }
 
-/// The addresses of a name, each a server: what was told of them so far.
+/// The addresses of a name, each of which is a server: what the lookups have given so far.
 #[derive(Debug)]
 pub struct OfName {
     /// The name of the discovery.
@@ -95,8 +95,8 @@ pub struct OfName {
 }
 
 impl OfName {
-    /// `before` is what was found last, perhaps by an earlier process. It stands in for what is not
-    /// told at first.
+    /// `before` is what was found last, perhaps by an earlier process. It is used until there are
+    /// answers.
     #[must_use]
     pub fn new(place: &str, port: u16, before: &[BackendConfig]) -> Self {
         let mut known = Known::default();
@@ -112,7 +112,7 @@ impl OfName {
         Self { place: place.to_owned(), port, known }
     }
 
-    /// Takes the answers of a round.
+    /// Takes the answers of one round.
     pub fn take(&mut self, answers: Addresses) -> Round {
         let Looked { addresses, ttl, trouble } = self.known.take(answers);
         let server = |ip: IpAddr| Server {
@@ -126,13 +126,13 @@ impl OfName {
     }
 }
 
-/// The targets of SRV records, each a server: what was told of them so far.
+/// The targets of SRV records, each of which is a server: what the lookups have given so far.
 #[derive(Debug, Default)]
 pub struct OfServices {
-    /// By target and port: its addresses, and the one that is used.
+    /// For each target and port, its addresses and the address in use.
     known: BTreeMap<Service, (Known, Option<IpAddr>)>,
-    /// The addresses of what was found last, perhaps by an earlier process, by the names of the
-    /// backends: those of targets that are not told at first.
+    /// The addresses that were found last, perhaps by an earlier process, by the names of the
+    /// backends. They are used for targets that cannot be looked up at first.
     before: BTreeMap<String, IpAddr>,
 }
 
@@ -144,7 +144,7 @@ impl OfServices {
         Self { before: before.iter().filter_map(address).collect(), ..Self::default() }
     }
 
-    /// Takes the services that there are, and the answers for the addresses of each target.
+    /// Takes the services that exist, and the answers for the addresses of each target.
     pub fn take(
         &mut self,
         services: Answer<Service>,
@@ -157,7 +157,7 @@ impl OfServices {
             }
         };
         let (mut ttls, mut troubles) = (vec![ttl], Vec::new());
-        // RFC 2782: a target of `.` says that the service is not there.
+        // RFC 2782: the target `.` means that the service does not exist.
         let there = records.into_iter().filter(|it| !it.target.is_empty());
         let mut before = std::mem::take(&mut self.known);
         for service in there {
@@ -166,13 +166,13 @@ impl OfServices {
                 (Known::default(), self.before.get(&name).copied())
             };
             let (mut known, mut used) = before.remove(&service).unwrap_or_else(restored);
-            // Two ports of one target are asked for once.
+            // Two ports of one target need only one lookup.
             let looked = answers.get_mut(&service.target).map(|it| known.take(it.clone()));
             if let Some(Looked { addresses, ttl, trouble }) = looked {
                 ttls.extend(ttl);
                 troubles.extend(trouble);
                 if let Some(addresses) = addresses {
-                    // One server may have several addresses: the one that is used stays so.
+                    // One server may have several addresses. The one in use is kept.
                     let stays = used.filter(|it| addresses.contains(it));
                     used = stays.or_else(|| addresses.first().copied());
                 }
@@ -220,7 +220,7 @@ mod tests {
         Err("SERVFAIL".to_owned())
     }
 
-    /// The hosts that are there after a round, and when the next one is, in seconds.
+    /// The hosts after a round, the seconds until the next one, and whether there was trouble.
     fn of(round: &Round) -> (Option<Vec<&str>>, u64, bool) {
         let hosts = round.servers.as_ref();
         let hosts = hosts.map(|all| all.iter().map(|it| it.host.as_str()).collect());
@@ -320,7 +320,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever fails in between: the next whole answer is what there is.
+        /// Whatever fails in between, the next complete answer is the result.
         #[test]
         fn a_whole_answer_is_taken_as_it_is(
             rounds in vec((option::of(vec(0..4_u8, 0..3)), option::of(vec(0..4_u8, 0..3))), 0..6),

@@ -1,6 +1,7 @@
-//! The API server of Kubernetes, as a pod finds it: where it is, whom it trusts, and its own token.
+//! Access to the Kubernetes API server from a pod: its address, its certificate and the pod's
+//! token.
 //!
-//! Token and certificates are read for every connection, because Kubernetes replaces both while the
+//! Token and certificates are read for every connection, because Kubernetes replaces them while the
 //! pod runs.
 
 use std::fmt::Write as _;
@@ -20,27 +21,27 @@ use tokio::time::timeout;
 use crate::net::{Network, tls};
 use crate::tasks::Tasks;
 
-/// Where Kubernetes puts what a pod needs to speak to it.
+/// The folder where Kubernetes puts what a pod needs to access the API server.
 const ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 
-/// How long connecting may take, and how long a whole answer.
+/// How long connecting may take, and how long a complete answer may take.
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 
-/// The largest answer that is read whole: a page of slices.
+/// The largest answer that is read completely: a page of slices.
 const BODY_MAX: usize = 64 << 20;
 
-/// What a pod knows of its cluster.
+/// What a pod knows about its cluster.
 #[derive(Clone, Debug, Default)]
 pub struct Pod {
-    /// `KUBERNETES_SERVICE_HOST` and `KUBERNETES_SERVICE_PORT`; `None` outside of a cluster.
+    /// `KUBERNETES_SERVICE_HOST` and `KUBERNETES_SERVICE_PORT`. `None` outside of a cluster.
     pub server: Option<(String, u16)>,
     /// The folder with `token`, `ca.crt` and `namespace`.
     pub account: PathBuf,
 }
 
 impl Pod {
-    /// What the environment says.
+    /// Reads the environment.
     #[must_use]
     pub fn of(env: &[(String, String)]) -> Self {
         let variable = |name: &str| {
@@ -48,16 +49,16 @@ impl Pod {
             found.map(|(_, value)| value.clone()).filter(|value| !value.is_empty())
         };
         let host = variable("KUBERNETES_SERVICE_HOST");
-        // The port that the specification of clusters has, should it not be said.
+        // The usual port of the API server, if the environment does not give it.
         let port = variable("KUBERNETES_SERVICE_PORT").map_or(Some(443), |it| it.parse().ok());
         Self { server: host.zip(port), account: PathBuf::from(ACCOUNT) }
     }
 }
 
-/// Why something was not told.
+/// Why a request failed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Trouble {
-    #[error("this is no pod of Kubernetes: KUBERNETES_SERVICE_HOST is not set")]
+    #[error("this is not a Kubernetes pod: KUBERNETES_SERVICE_HOST is not set")]
     NoCluster,
     #[error("{path}: {error}", path = path.display())]
     Account { path: PathBuf, error: io::Error },
@@ -71,7 +72,7 @@ pub(super) enum Trouble {
     Junk(#[from] super::slices::Junk),
 }
 
-/// How to speak to the API server.
+/// How to access the API server.
 #[derive(Clone, Debug)]
 pub(super) struct ApiServer {
     pub(super) network: Arc<dyn Network>,
@@ -80,13 +81,13 @@ pub(super) struct ApiServer {
 }
 
 impl ApiServer {
-    /// The namespace of the pod itself.
+    /// The namespace of this pod.
     pub(super) async fn namespace(&self) -> Result<String, Trouble> {
         let text = self.account("namespace").await?;
         Ok(String::from_utf8_lossy(&text).trim().to_owned())
     }
 
-    /// The whole answer to a question.
+    /// Reads the complete answer to a request.
     pub(super) async fn whole(&self, path: &str) -> Result<Bytes, Trouble> {
         let answer = async {
             let body = Limited::new(self.open(path).await?, BODY_MAX);
@@ -96,12 +97,12 @@ impl ApiServer {
         timeout(ANSWER_WITHIN, answer).await.unwrap_or_else(|_| Err(too_late()))
     }
 
-    /// An answer that begins well, to be read as it comes.
+    /// Returns a successful answer as a stream.
     pub(super) async fn stream(&self, path: &str) -> Result<Incoming, Trouble> {
         timeout(ANSWER_WITHIN, self.open(path)).await.unwrap_or_else(|_| Err(too_late()))
     }
 
-    /// Each question has a connection of its own: there is one in a minute.
+    /// Each request has its own connection: there is about one per minute.
     async fn open(&self, path: &str) -> Result<Incoming, Trouble> {
         let Some((host, port)) = &self.pod.server else { return Err(Trouble::NoCluster) };
         let (roots, token) = (self.account("ca.crt").await?, self.account("token").await?);
@@ -112,7 +113,7 @@ impl ApiServer {
         let opened = http1::handshake(TokioIo::new(stream)).await;
         let (mut sender, connection) = opened.map_err(no_answer)?;
         self.tasks.spawn(async move {
-            // Who reads the answer hears of how it ends.
+            // The reader of the answer learns how it ends.
             let _ = connection.await;
         });
         let request = request(host, *port, path, &token)?;
@@ -127,7 +128,7 @@ impl ApiServer {
         Err(Trouble::Refused { status: head.status, message: message(&said) })
     }
 
-    /// A file of the service account. On a thread that may wait for a disk.
+    /// Reads a file of the service account, on a thread that may block.
     async fn account(&self, name: &'static str) -> Result<Vec<u8>, Trouble> {
         let path = self.pod.account.join(name);
         let read = tokio::task::spawn_blocking({
@@ -140,7 +141,7 @@ impl ApiServer {
 }
 
 fn too_late() -> Trouble {
-    Trouble::NoAnswer(format!("nothing came within {} s", ANSWER_WITHIN.as_secs()))
+    Trouble::NoAnswer(format!("no answer within {} s", ANSWER_WITHIN.as_secs()))
 }
 
 fn request(
@@ -149,7 +150,7 @@ fn request(
     path: &str,
     token: &[u8],
 ) -> Result<Request<Empty<Bytes>>, Trouble> {
-    let bad = |what: &str| Trouble::NoAnswer(format!("{what} does not fit a request"));
+    let bad = |what: &str| Trouble::NoAnswer(format!("{what} cannot be used in a request"));
     let mut bearer = b"Bearer ".to_vec();
     bearer.extend_from_slice(token.trim_ascii());
     let mut bearer = HeaderValue::from_bytes(&bearer).map_err(|_| bad("the pod's token"))?;
@@ -166,11 +167,11 @@ fn request(
         .map_err(|_| bad("the path"))
 }
 
-/// What an API server says of a request that it refuses: the `message` of a `Status`.
+/// The message of the API server when it refuses a request: the `message` of a `Status`.
 fn message(body: &[u8]) -> String {
     let status: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
     let message = status["message"].as_str().unwrap_or_default();
-    // Terminals and logs are not to be written to by others.
+    // Foreign text must not send control characters to terminals and logs.
     let mut shown = String::new();
     for it in message.chars().filter(|it| !it.is_control()).take(300) {
         let _ = shown.write_char(it);

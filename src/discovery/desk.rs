@@ -1,5 +1,5 @@
-//! Where a source hands in what it has found, and says how it is: one warning when it begins to
-//! fail, one word when it is well again, and a gauge in between.
+//! Takes what a source has found, and reports its state: one warning when it begins to fail, one
+//! message when it works again, and a gauge in between.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::net::{Network, unix_millis};
 use crate::session::Sessions;
 use crate::tasks::Tasks;
 
-/// What one discovery says and hands in. Cheap to clone.
+/// The handle of one discovery, for its results and its state. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(super) struct Desk {
     sessions: Arc<Sessions>,
@@ -26,9 +26,9 @@ pub(super) struct Desk {
 #[derive(Debug, Default)]
 struct State {
     is_failing: AtomicBool,
-    /// Cancelled when it has answered or failed for the first time.
+    /// Cancelled when the source has answered or failed for the first time.
     has_said: CancellationToken,
-    /// What was warned of already.
+    /// Remarks that were logged already.
     warned: Lock<BTreeSet<String>, { rank::DISCOVERY }>,
 }
 
@@ -51,7 +51,7 @@ impl Desk {
         self.sessions.shared.tasks.clone()
     }
 
-    /// Resolves when something was said for the first time. Cancel safe.
+    /// Waits until the source has answered or failed for the first time. Cancel safe.
     pub(super) async fn has_said(&self) {
         self.state.has_said.cancelled().await;
     }
@@ -61,10 +61,10 @@ impl Desk {
         self.sessions.found_by(self.place())
     }
 
-    /// These servers are there now.
+    /// Reports that these servers exist now.
     ///
     /// # Errors
-    /// They cannot be taken up yet; what was found before stays.
+    /// They cannot be accepted yet. What was found earlier stays.
     pub(super) fn found(&self, servers: &[Server]) -> Result<(), String> {
         let mut found = backends(&self.config, servers);
         found.retain(|it| !self.is_ourselves(it));
@@ -77,7 +77,8 @@ impl Desk {
         used
     }
 
-    /// A gateway before itself would answer itself until no connection is left.
+    /// A gateway that is its own backend would send each request to itself until no connection is
+    /// left.
     fn is_ourselves(&self, backend: &BackendConfig) -> bool {
         let config = self.sessions.shared.config();
         let Some(key) = config.is_itself(backend) else { return false };
@@ -86,22 +87,22 @@ impl Desk {
         true
     }
 
-    /// Something is not as it should be, and is left out: said once.
+    /// Reports something that is wrong and is not used. Each remark is logged once.
     pub(super) fn remark(&self, what: &str) {
         const REMARKS_MAX: usize = 1_000;
         let mut warned = self.state.warned.lock();
         if warned.len() < REMARKS_MAX && warned.insert(what.to_owned()) {
-            warn!(discovery = self.place(), what, "Something that was found is not used.");
+            warn!(discovery = self.place(), what, "Something that was discovered is not used.");
         }
     }
 
-    /// Nothing can be learned at the moment: the last good list stays.
+    /// Reports that the source fails at the moment. The last good list stays.
     pub(super) fn failed(&self, why: &str) {
         self.sessions.shared.metrics.discoveries.failed(self.place());
         if !self.state.is_failing.swap(true, Ordering::Relaxed) {
             let discovery = self.place();
             if self.sessions.has_answered(discovery) {
-                warn!(discovery, why, "A discovery fails: what it found last stays.");
+                warn!(discovery, why, "A discovery fails: its last result stays.");
             } else {
                 let kept = self.sessions.kept_for_now();
                 warn!(discovery, why, kept, "A discovery fails, and has never found anything.");
@@ -110,11 +111,11 @@ impl Desk {
         self.state.has_said.cancel();
     }
 
-    /// What was found is up to date.
+    /// Reports that the result is up to date.
     pub(super) fn is_well(&self) {
         self.sessions.shared.metrics.discoveries.is_well(self.place());
         if self.state.is_failing.swap(false, Ordering::Relaxed) {
-            info!(discovery = self.place(), "A discovery is well again.");
+            info!(discovery = self.place(), "A discovery works again.");
         }
         self.state.has_said.cancel();
     }

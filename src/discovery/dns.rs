@@ -1,4 +1,4 @@
-//! Asks a DNS server, again and again, for as long as what it says holds.
+//! Looks names up in DNS, again and again, as often as the TTL requires.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -10,10 +10,10 @@ use super::desk::Desk;
 use crate::net::dns::Resolver;
 use crate::net::sleep;
 
-/// How many targets are asked for at one time.
+/// How many targets are looked up at the same time.
 const ASKED_AT_ONCE: usize = 16;
 
-/// The addresses of a name are backends.
+/// Uses the addresses of a name as backends.
 pub(super) async fn addresses(desk: Desk, host: String, port: u16, server: Option<SocketAddr>) {
     let mut known = OfName::new(desk.place(), port, &desk.found_before());
     loop {
@@ -22,7 +22,7 @@ pub(super) async fn addresses(desk: Desk, host: String, port: u16, server: Optio
     }
 }
 
-/// The targets of the SRV records of a name are backends.
+/// Uses the targets of the SRV records of a name as backends.
 pub(super) async fn services(desk: Desk, name: String, server: Option<SocketAddr>) {
     let mut known = OfServices::new(&desk.found_before());
     loop {
@@ -34,7 +34,7 @@ pub(super) async fn services(desk: Desk, name: String, server: Option<SocketAddr
         let told = services.iter().flat_map(|told| &told.records);
         let targets: BTreeSet<String> = told.map(|it| it.target.clone()).collect();
         let asked = targets.into_iter().filter(|it| !it.is_empty()).map(|target| async move {
-            // It is whole, whatever the number of its dots.
+            // It is a full name, however many dots it has.
             let answers = addresses_of(resolver, &format!("{target}.")).await;
             (target, answers)
         });
@@ -44,7 +44,7 @@ pub(super) async fn services(desk: Desk, name: String, server: Option<SocketAddr
     }
 }
 
-/// Does what a round says, and waits until the next.
+/// Applies the result of a round, and waits until the next one.
 async fn settle(desk: &Desk, round: Round) {
     let Round { servers, again, trouble } = round;
     let is_told = servers.is_some();
@@ -58,7 +58,7 @@ async fn settle(desk: &Desk, round: Round) {
     sleep(again).await;
 }
 
-/// For each round there is a new resolver: the system's servers may be others by now.
+/// Each round has a new resolver, because the servers of the system may have changed.
 async fn addresses_of(resolver: &Result<Resolver, String>, name: &str) -> Addresses {
     match resolver {
         Ok(resolver) => {

@@ -1,4 +1,4 @@
-//! From what a source tells to backends that are wanted. Pure.
+//! Turns the results of a source into wanted backends. Pure.
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -8,31 +8,31 @@ use sha2::{Digest as _, Sha256};
 use crate::config::url::Address;
 use crate::config::{BackendConfig, DiscoveryConfig, ListedBy};
 
-/// One server that a source tells of.
+/// One server that a source has found.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Server {
-    /// As the source calls it; see [`name`].
+    /// Its name at the source; see [`name`].
     pub name: String,
     /// A name or an IP address, IPv6 without brackets.
     pub host: String,
     pub port: u16,
-    /// Which server it is, if the source can tell.
+    /// The identity of the server, if the source knows it.
     pub identity: Option<Arc<str>>,
-    /// What goes over the configuration.
+    /// Settings that override the configuration.
     pub own: Own,
 }
 
-/// What a source may say of a server besides where it is.
+/// Settings that a source may give for a server, besides its address.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Own {
     pub weight: Option<NonZeroU32>,
-    /// 0 is no limit.
+    /// 0 means no limit.
     pub max_pending: Option<u32>,
     pub labels: Option<Vec<String>>,
 }
 
-/// The backends that these servers are, in the order of their names. Of two at one address the
-/// first counts.
+/// The backends for these servers, in the order of their names. If two have the same address, the
+/// first one counts.
 #[must_use]
 pub fn backends(config: &DiscoveryConfig, servers: &[Server]) -> Vec<BackendConfig> {
     let mut backends: Vec<BackendConfig> = servers.iter().map(|it| backend(config, it)).collect();
@@ -62,7 +62,7 @@ fn backend(config: &DiscoveryConfig, server: &Server) -> BackendConfig {
 /// The longest name that a backend may have.
 const NAME_MAX: usize = 63;
 
-/// A name that a backend can have: one that is too long ends with a digest of all of it.
+/// A valid backend name. If the name is too long, its end is replaced by a digest of all of it.
 #[must_use]
 pub fn name(text: &str) -> String {
     let is_good = |it: char| it.is_ascii_alphanumeric() || "._-:".contains(it);

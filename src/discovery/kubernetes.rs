@@ -1,9 +1,9 @@
 //! Watches the endpoint slices of a service: first a list, then what changes.
 //!
-//! A watch says nothing for as long as nothing changes, so a connection that is dead looks like a
-//! quiet one. Hence each watch is asked to end after a minute, and one that says nothing for longer
-//! than that is given up. It goes on from where the last one was, without a new list, unless the
-//! server has forgotten that (410).
+//! A watch is silent while nothing changes, so a dead connection looks like a quiet one. Therefore
+//! each watch is asked to end after a minute, and a watch that is silent for longer is given up.
+//! The next watch continues where the last one ended, without a new list, unless the server has
+//! forgotten that version (410).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,16 +21,16 @@ use crate::config::{KubernetesPort, KubernetesRef};
 use crate::fleet::api::encode_segment;
 use crate::net::{now, sleep};
 
-/// How long a watch is asked to last.
+/// How long the server is asked to keep a watch open.
 const WATCH: Duration = Duration::from_secs(60);
 
-/// How long it may say nothing at all.
+/// How long a watch may be silent.
 const SILENT_MAX: Duration = Duration::from_secs(75);
 
-/// Slices in one page of a list.
+/// Slices per page of a list.
 const PAGE: usize = 500;
 
-/// The pauses after failures in a row: the last one stays.
+/// The pauses after failures in a row. The last one is used for all further failures.
 const PAUSES: [Duration; 4] = [
     Duration::from_millis(250),
     Duration::from_secs(1),
@@ -38,10 +38,10 @@ const PAUSES: [Duration; 4] = [
     Duration::from_secs(5),
 ];
 
-/// A watch that lasted so long was no failure. The list before it does not count.
+/// A watch that lasted at least this long was not a failure. The time of the list does not count.
 const STEADY: Duration = Duration::from_secs(1);
 
-/// Watches until it is ended.
+/// Watches until the task is ended.
 pub(super) async fn watch(desk: Desk, pod: &Arc<Pod>, service: &KubernetesRef) {
     let mut watch = Watch::new(desk, pod, service.port.clone());
     let mut failures = 0;
@@ -52,7 +52,7 @@ pub(super) async fn watch(desk: Desk, pod: &Arc<Pod>, service: &KubernetesRef) {
                 continue;
             }
             Ok(Watched::For(_)) => {}
-            // Once is how a watch goes on that was away for too long.
+            // A single failure of this kind is normal: the watch was interrupted for too long.
             Ok(Watched::Not) if failures == 0 => {}
             Ok(Watched::Not) => watch.desk.failed("the API server has forgotten what it listed"),
             Err(trouble) => watch.desk.failed(&trouble.to_string()),
@@ -62,7 +62,7 @@ pub(super) async fn watch(desk: Desk, pod: &Arc<Pod>, service: &KubernetesRef) {
     }
 }
 
-/// What came of a round.
+/// The result of a round.
 enum Watched {
     For(Duration),
     /// The server has forgotten the version of the list (410).
@@ -74,7 +74,7 @@ struct Watch {
     api: ApiServer,
     port: Option<KubernetesPort>,
     slices: Slices,
-    /// From where the next watch goes on; `None` if a list is needed.
+    /// The version where the next watch continues. `None` if a list is needed.
     version: Option<String>,
 }
 
@@ -84,7 +84,7 @@ impl Watch {
         Self { desk, api, port, slices: Slices::default(), version: None }
     }
 
-    /// Lists if need be, and watches until the watch ends.
+    /// Lists if necessary, and watches until the watch ends.
     async fn round(&mut self, service: &KubernetesRef) -> Result<Watched, Trouble> {
         let path = match &service.namespace {
             Some(namespace) => path(namespace, &service.service),
@@ -112,7 +112,7 @@ impl Watch {
         }
     }
 
-    /// Reads all slices anew, and hands in what they say.
+    /// Reads all slices again, and reports the servers in them.
     async fn list(&mut self, path: &str) -> Result<String, Trouble> {
         let mut slices = Slices::default();
         let mut more = String::new();
@@ -134,7 +134,7 @@ impl Watch {
     async fn read(&mut self, mut body: Incoming) -> Result<Goes, Trouble> {
         let mut lines = Lines::default();
         loop {
-            // It ended, broke off or says nothing: the next one goes on from where it was.
+            // It ended, broke off or is silent: the next watch continues where it was.
             let Ok(Some(Ok(frame))) = timeout(SILENT_MAX, body.frame()).await else {
                 return Ok(Goes::On);
             };
@@ -173,21 +173,21 @@ impl Watch {
         let (servers, remarks) = self.slices.servers(self.desk.place(), self.port.as_ref());
         remarks.iter().for_each(|remark| self.desk.remark(remark));
         self.desk.found(&servers).map_err(|why| {
-            // Listed again, until there is room.
+            // The slices are listed again, until there is room.
             self.version = None;
             Trouble::NoAnswer(why)
         })
     }
 }
 
-/// Whether a watch goes on.
+/// Whether a watch continues.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Goes {
     On,
     Anew,
 }
 
-/// Where the slices of a service are. Both names are checked to be plain.
+/// The path of the slices of a service. Both names were checked and need no escape.
 fn path(namespace: &str, service: &str) -> String {
     let namespace = encode_segment(namespace);
     format!(
@@ -216,7 +216,7 @@ mod tests {
     use crate::shared::Shared;
     use crate::tasks::Tasks;
 
-    /// An API server that answers a list, and says nothing to who watches.
+    /// An API server that answers a list, and is silent to a watch.
     #[derive(Debug)]
     struct Silent {
         config: Arc<ServerConfig>,

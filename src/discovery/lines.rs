@@ -1,18 +1,18 @@
-//! Lines of a stream that comes in pieces. Pure.
+//! Splits a stream into lines. Pure.
 
-/// More than any object of a watch has: an endpoint slice has at most 1,000 endpoints.
+/// Longer than any object of a watch: an endpoint slice has at most 1,000 endpoints.
 const LINE_MAX: usize = 8 << 20;
 
-/// What has come of a line that is not whole yet.
+/// The part of a line that has arrived.
 #[derive(Debug, Default)]
 pub struct Lines(Vec<u8>);
 
-/// A line that is longer than anybody's.
+/// A line is longer than [`LINE_MAX`].
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct TooLong;
 
 impl Lines {
-    /// Takes a piece and returns the lines that are whole now, empty ones left out.
+    /// Takes a piece and returns the lines that are complete now, without empty ones.
     ///
     /// # Errors
     /// A line is too long.

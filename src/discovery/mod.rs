@@ -1,13 +1,13 @@
-//! Backends that nobody lists: found by DNS, or in Kubernetes, while everything runs.
+//! Backends that are not in the configuration: they are found by DNS or in Kubernetes at run time.
 //!
-//! Each `[discovery.NAME]` is a task that asks its source and hands in what it finds. What a source
-//! tells becomes servers ([`answers`], [`slices`]) and these backends ([`found`]); all of that is
-//! pure. `desk` hands them to the sessions, where they join and leave as those that somebody
-//! wrote. `dns` and `kubernetes` do the asking.
+//! Each `[discovery.NAME]` is a task that asks its source and reports what it finds. The results
+//! are turned into servers ([`answers`], [`slices`]) and these into backends ([`found`]); all of
+//! that is pure. `desk` passes them to the sessions, where they join and leave like backends that
+//! were configured. `dns` and `kubernetes` ask the sources.
 //!
-//! A source that fails changes nothing: the last good list stays, with one warning. One that has
-//! never answered has none, but for what the journal remembers of it; what a reload drops stays
-//! until it has answered.
+//! If a source fails, nothing changes: the last good list stays, with one warning. A source that
+//! has never answered has only what the journal remembers of it. A discovery that a reload removes
+//! keeps its backends until the others have answered.
 
 pub mod answers;
 mod api_server;
@@ -29,7 +29,7 @@ use crate::config::{DiscoveryConfig, PlaceOfBackends};
 use crate::session::Sessions;
 use desk::Desk;
 
-/// All discoveries that run.
+/// All running discoveries.
 #[derive(Debug)]
 pub struct Discoveries {
     sessions: Arc<Sessions>,
@@ -51,16 +51,16 @@ impl Drop for Running {
 }
 
 impl Discoveries {
-    /// None runs yet. `pod` is where Kubernetes is found.
+    /// Nothing runs yet. `pod` tells how to access Kubernetes.
     #[must_use]
     pub fn new(sessions: Arc<Sessions>, pod: Pod) -> Self {
         Self { sessions, pod: Arc::new(pod), running: BTreeMap::new() }
     }
 
-    /// Begins those of the configuration that do not run as it says, and ends those that are not in
-    /// it: what these have found leaves when it has drained, once all others have answered. What
-    /// one has found whose settings
-    /// changed stays until it answers with the new ones, but has its new headers at once.
+    /// Starts the discoveries of the configuration that do not run with its settings, and ends
+    /// those that are not in it. The backends of an ended discovery leave when they are drained,
+    /// once all others have answered. If the settings of a discovery change, its backends stay
+    /// until it answers with the new settings, but they get the new headers at once.
     pub fn reconfigure(&mut self) {
         let config = self.sessions.shared.config_kept();
         let wanted = |it: &Running| config.discovery.contains(&it.config);
@@ -95,7 +95,7 @@ impl Discoveries {
         Running { config: config.clone(), desk, end }
     }
 
-    /// Waits until each has answered or failed once.
+    /// Waits until each discovery has answered or failed once.
     pub async fn have_said(&self) {
         for running in self.running.values() {
             running.desk.has_said().await;
@@ -103,7 +103,7 @@ impl Discoveries {
     }
 }
 
-/// Looks until it is ended.
+/// Runs one discovery until it is ended.
 async fn look(desk: Desk, pod: Arc<Pod>) {
     match desk.config.source.clone() {
         PlaceOfBackends::Addresses { host, port, resolver } => {

@@ -1,8 +1,8 @@
-//! From endpoint slices of Kubernetes to servers (`discovery.k8s.io/v1`). Pure.
+//! Turns endpoint slices of Kubernetes (`discovery.k8s.io/v1`) into servers. Pure.
 //!
-//! A service has several slices, and an endpoint may be in two of them while it moves from one to
-//! the other. A server with addresses of two families is in a slice of each: it is one server all
-//! the same, known by its uid.
+//! A service has several slices. An endpoint may be in two of them while it moves from one to the
+//! other. A server with IPv4 and IPv6 addresses is in a slice of each kind. It is recognised as one
+//! server by its uid.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
@@ -15,12 +15,12 @@ use serde_json::value::RawValue;
 use super::found::{Own, Server};
 use crate::config::{KubernetesPort, labels};
 
-/// Annotations of a slice that go over the configuration, for all of its endpoints.
+/// Annotations of a slice that override the configuration, for all of its endpoints.
 pub const WEIGHT: &str = "mooring/weight";
 pub const MAX_PENDING: &str = "mooring/max-pending";
 pub const LABELS: &str = "mooring/labels";
 
-/// The slices of one service, as they were told last.
+/// The slices of one service, in their last known state.
 #[derive(Clone, Debug, Default)]
 pub struct Slices {
     by_name: BTreeMap<String, Slice>,
@@ -50,7 +50,7 @@ struct Metadata {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Endpoint {
-    /// All of them are the same; only the first is to be used.
+    /// All of them belong to the same endpoint. Only the first one is to be used.
     #[serde(default)]
     addresses: Vec<String>,
     #[serde(default)]
@@ -62,8 +62,8 @@ struct Endpoint {
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
 #[serde(default)]
 struct Conditions {
-    /// Unknown is to be taken as true. Where a service publishes addresses that are not ready, all
-    /// are said to be ready, also those that still start and those that end.
+    /// A missing value means true. If a service publishes addresses that are not ready, all of them
+    /// are reported as ready, also those that are still starting or are ending.
     ready: Option<bool>,
     /// Whether the pod is ready, whatever its service publishes.
     serving: Option<bool>,
@@ -101,35 +101,35 @@ struct ListMetadata {
     r#continue: Option<String>,
 }
 
-/// What a page says besides its slices.
+/// What a page says, besides its slices.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Page {
-    /// There is more, under this token.
+    /// There are more pages, under this token.
     More(String),
-    /// It was the last one; from this version on is to be watched.
+    /// It was the last page. The watch begins at this version.
     Last(String),
 }
 
-/// What a line of a watch says.
+/// The content of one line of a watch.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Event {
-    /// Something changed; this is the version to go on from.
+    /// Something changed. The watch continues at this version.
     Changed(String),
-    /// Nothing did.
+    /// Nothing changed. The watch continues at this version.
     Bookmark(String),
-    /// What is watched from is forgotten: it has to be listed anew.
+    /// The server has forgotten the version, so a new list is needed.
     Expired,
-    /// The server gives up the watch, and says why.
+    /// The server ends the watch, with this reason.
     Failed(String),
 }
 
-/// What is not what an API server says.
+/// The answer is not that of an API server.
 #[derive(Debug, thiserror::Error)]
-#[error("the API server says what is not understood: {0}")]
+#[error("the answer of the API server is not understood: {0}")]
 pub struct Junk(#[from] serde_json::Error);
 
-/// Every list and object has a version. What has none is something else, such as the answer of a
-/// proxy, and not a list without slices.
+/// Every list and object has a version. An answer without one is something else, such as the error
+/// page of a proxy. It must not be taken for a list without slices.
 fn version(said: String) -> Result<String, Junk> {
     if said.is_empty() {
         Err(serde_json::Error::custom("there is no resourceVersion").into())
@@ -139,10 +139,10 @@ fn version(said: String) -> Result<String, Junk> {
 }
 
 impl Slices {
-    /// Takes in a page of a list.
+    /// Adds a page of a list.
     ///
     /// # Errors
-    /// It is none.
+    /// The text is not a page of a list.
     pub fn page(&mut self, text: &[u8]) -> Result<Page, Junk> {
         let List { metadata, items } = serde_json::from_slice(text)?;
         for slice in items.unwrap_or_default() {
@@ -154,10 +154,10 @@ impl Slices {
         }
     }
 
-    /// Takes in a line of a watch.
+    /// Applies a line of a watch.
     ///
     /// # Errors
-    /// It is none.
+    /// The text is not a line of a watch.
     pub fn event(&mut self, line: &[u8]) -> Result<Event, Junk> {
         #[derive(Deserialize)]
         struct Line<'a> {
@@ -194,7 +194,7 @@ impl Slices {
                 let Bookmark { metadata } = serde_json::from_str(object.get())?;
                 Ok(Event::Bookmark(version(metadata.resource_version)?))
             }
-            // `ERROR`, and what is not known yet.
+            // `ERROR`, and types that are not known yet.
             _other => {
                 const GONE: u16 = 410;
                 let Status { code, message } = serde_json::from_str(object.get())?;
@@ -204,7 +204,7 @@ impl Slices {
         }
     }
 
-    /// The servers that are ready, and what is wrong with what the slices say.
+    /// The servers that are ready, and what is wrong in the slices.
     #[must_use]
     pub fn servers(
         &self,
@@ -212,7 +212,7 @@ impl Slices {
         port: Option<&KubernetesPort>,
     ) -> (Vec<Server>, Vec<String>) {
         let (mut servers, mut remarks) = (Vec::new(), Vec::new());
-        // IPv4 before IPv6: of a server that is in several slices the first one counts.
+        // IPv4 comes before IPv6: if a server is in several slices, the first one counts.
         let mut slices: Vec<&Slice> = self.by_name.values().collect();
         slices.sort_by_key(|slice| (&slice.address_type, &slice.metadata.name));
         let mut seen = std::collections::BTreeSet::new();
@@ -220,7 +220,7 @@ impl Slices {
             let own = slice.own(&mut remarks);
             let port = match slice.port(port) {
                 Ok(Some(port)) => port,
-                // A slice without endpoints need not have a port.
+                // A slice without endpoints may have no port.
                 Ok(None) => continue,
                 Err(what) => {
                     remarks.push(what);
@@ -241,7 +241,7 @@ impl Slices {
 }
 
 impl Slice {
-    /// The port that is meant; `None` if there is no endpoint to use it for.
+    /// The port to use. `None` if there is no endpoint that needs it.
     fn port(&self, wanted: Option<&KubernetesPort>) -> Result<Option<u16>, String> {
         if self.endpoints.as_ref().is_none_or(Vec::is_empty) {
             return Ok(None);
@@ -290,7 +290,7 @@ impl Slice {
             let slice = &self.metadata.name;
             let text: String = text.chars().take(40).collect();
             remarks.push(format!(
-                "the slice {slice} has the annotation {key}: {text:?}, which is no whole number \
+                "the slice {slice} has the annotation {key}: {text:?}, which is not a whole number \
                  from {min} to {max}"
             ));
         }
@@ -299,7 +299,7 @@ impl Slice {
 }
 
 impl Endpoint {
-    /// One that is about to end is not ready any more.
+    /// An endpoint that is terminating is not ready any more.
     fn is_ready(&self) -> bool {
         let Conditions { ready, serving, terminating } = self.conditions.unwrap_or_default();
         ready.unwrap_or(true) && serving.unwrap_or(true) && !terminating.unwrap_or(false)
@@ -325,7 +325,7 @@ mod tests {
 
     use super::*;
 
-    /// As a controller of Kubernetes writes it.
+    /// A slice in the form that a Kubernetes controller writes.
     fn slice(name: &str, version: u64, endpoints: &Value) -> Value {
         json!({
             "metadata": {
@@ -475,12 +475,12 @@ mod tests {
         let (servers, remarks) = listed(&json!([one])).servers("gpus", None);
         assert!(servers.iter().all(|it| it.own == Own::default()));
         assert_eq!(remarks.len(), 3, "{remarks:?}");
-        assert!(remarks[0].contains("mooring/weight: \"0\", which is no whole number from 1"));
+        assert!(remarks[0].contains("mooring/weight: \"0\", which is not a whole number from 1"));
         assert!(remarks[2].contains("mooring/labels: `a b`: a label has 1 to 63"), "{remarks:?}");
     }
 
     proptest! {
-        /// However the endpoints move between slices: what a watch has left is what a list says.
+        /// However the endpoints move between slices, a watch ends with the same servers as a list.
         #[test]
         fn a_watch_comes_to_what_a_list_says(
             changes in vec((0..3_usize, vec(0..5_u8, 0..3)), 0..12),
