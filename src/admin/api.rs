@@ -61,7 +61,7 @@ const ENDPOINTS: [&str; 14] = [
     "POST /api/v1/reload",
 ];
 
-/// What there is, for who opens this door in a browser.
+/// Lists the endpoints, for a person who opens this address in a browser.
 async fn index() -> Json<Value> {
     Json(json!({
         "mooring": env!("CARGO_PKG_VERSION"),
@@ -71,23 +71,23 @@ async fn index() -> Json<Value> {
 }
 
 async fn nothing_here(method: Method, uri: Uri) -> Reply {
-    let what = format!("{method} {} is not here: GET / lists what is", uri.path());
+    let what = format!("{method} {} does not exist: GET / lists the endpoints", uri.path());
     not_found(&what)
 }
 
-/// The process answers, and the tasks that it needs go round. A drain closes this listener with
-/// the others.
+/// Checks that the process answers, and that the tasks that it needs make progress. A drain closes
+/// this listener with the others.
 async fn livez(State(sessions): Shared) -> (StatusCode, String) {
     let silent = sessions.shared.tasks.hearts().silent();
     if silent.is_empty() {
         return (StatusCode::OK, "ok\n".to_owned());
     }
     let (secs, who) = (SILENT_AFTER.as_secs(), silent.join(", "));
-    let told = format!("these tasks have not gone round for {secs} s or longer: {who}\n");
+    let told = format!("these tasks have made no progress for {secs} s or longer: {who}\n");
     (StatusCode::SERVICE_UNAVAILABLE, told)
 }
 
-/// Whether clients should be sent here, and why not: no backend is asked for it.
+/// Whether clients should be sent here, and why not. No backend is asked for this.
 async fn readyz(State(sessions): Shared) -> Reply {
     let now = now();
     let backends: Vec<Value> = sessions
@@ -108,7 +108,7 @@ async fn readyz(State(sessions): Shared) -> Reply {
         .collect();
     let is_stopping = sessions.shared.is_leaving();
     let up = sessions.shared.fleet.iter().filter(|backend| backend.is_up()).count();
-    // A full fleet is busy and not unready: what is bound to it is served.
+    // A fleet that is full is busy but ready: it serves the clients that are bound to it.
     let taking =
         sessions.shared.fleet.iter().filter(|backend| backend.view(now).serves_new()).count();
     let is_ready = sessions.shared.is_ready();
@@ -129,12 +129,12 @@ async fn metrics(State(sessions): Shared) -> impl IntoResponse {
     ([(CONTENT_TYPE, content_type)], sessions.shared.metrics.render())
 }
 
-/// Gauges that are only of use when they are read.
+/// Updates gauges that only matter when they are read.
 fn refresh(sessions: &Sessions) {
     let now = now();
     let metrics = &sessions.shared.metrics;
     let (mut pending, mut silent) = (0, 0.0_f64);
-    // Nobody else has anything pending.
+    // All other clients have nothing pending.
     for client in sessions.clients.working() {
         client.inspect(|core, _| {
             pending += core.pending().len();
@@ -179,7 +179,7 @@ struct StateBody {
     state: String,
     #[serde(default)]
     force: bool,
-    /// Who says so, and why: shown with the state, also after a restart.
+    /// Who changed the state, and why. Both are shown with the state, also after a restart.
     by: Option<String>,
     why: Option<String>,
 }
@@ -205,7 +205,7 @@ async fn set_state(
     Extension(peer): Extension<Peer>,
     body: Bytes,
 ) -> Reply {
-    // Whatever type the caller says that it has: `curl -d` says that of a form.
+    // The content type is ignored, because `curl -d` sends that of a form.
     let body: StateBody = match serde_json::from_slice(&body) {
         Ok(body) => body,
         Err(bad) => {
@@ -229,7 +229,7 @@ async fn set_state(
     };
     match control::set_state(&sessions, &backend, change, force) {
         Ok(()) if sessions.shared.records.journal.durable().await.is_err() => {
-            let message = "it is so, but the journal cannot be written: a restart forgets it";
+            let message = "it is set, but the journal cannot be written: a restart forgets it";
             (StatusCode::SERVICE_UNAVAILABLE, Json(json!({ "error": message })))
         }
         Ok(()) => {
@@ -295,7 +295,7 @@ struct ExplainQuery {
     prompt: Option<String>,
 }
 
-/// Why a client is where it is, and where a prompt is.
+/// Explains why a client or a prompt is where it is.
 async fn explain(State(sessions): Shared, Query(query): Query<ExplainQuery>) -> Reply {
     let now = now();
     let prompt = query.prompt.as_deref().and_then(|text| PromptId::parse(text).ok());
@@ -307,7 +307,7 @@ async fn explain(State(sessions): Shared, Query(query): Query<ExplainQuery>) -> 
     let asked = query.client.as_deref().and_then(|text| sessions.clients.named_by_operator(text));
     let client = asked.or_else(|| owner.and_then(|id| sessions.clients.get(&id)));
     if record.is_none() && client.is_none() {
-        return not_found("neither such a client nor such a prompt is known");
+        return not_found("no such client and no such prompt is known");
     }
     let body = json!({
         "prompt": record.map(|(prompt, record)| report::prompt(&sessions, &prompt, &record, now)),

@@ -1,4 +1,4 @@
-//! Backends that an operator adds, changes, drains and removes while the gateway runs.
+//! Lets an operator add, change, drain and remove backends while the gateway runs.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -29,20 +29,20 @@ use crate::session::membership::NotChanged;
 
 type Shared = State<Arc<Sessions>>;
 
-/// How long a request may wait for the end of a drain.
+/// How long a request may wait for a drain to end.
 const WAIT_MAX: Duration = Duration::from_secs(24 * 3_600);
 
-/// How many may wait for the end of a drain at one time.
+/// How many requests may wait for drains at the same time.
 static WAITS: Semaphore = Semaphore::const_new(256);
 
-/// How long the process of a backend may live on after its `preStop` hook may have waited: it is
-/// told to end then, and killed some time later. One that lives on for longer takes work again.
+/// How long the process of a backend may live after its `preStop` hook has ended. It is told to end
+/// then, and is killed some time later. If it lives longer, it takes work again.
 const ENDS_WITHIN: Duration = Duration::from_secs(3_600);
 
-/// How long a drain takes at least.
+/// The shortest time that a drain takes.
 const SETTLES: Duration = Duration::from_millis(250);
 
-/// How often it is looked whether a drain has ended. Seldom, because all clients are looked at.
+/// How often to check whether a drain has ended. Not often, because all clients are checked.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 pub(super) fn router(sessions: Arc<Sessions>) -> Router {
@@ -74,7 +74,7 @@ async fn add(
     kept(&sessions, status, shown(&sessions, &name)).await
 }
 
-/// Reads files, and so on a thread that may wait for a disk.
+/// Reads files, so it runs on a thread that may block.
 async fn checked(
     sessions: &Sessions,
     name: &str,
@@ -83,11 +83,11 @@ async fn checked(
     let secrets = sessions.shared.config().admin.secrets_dir.clone();
     let (name, given) = (name.to_owned(), given.clone());
     let read = move || config::one_backend(&name, &given, secrets.as_deref());
-    // It ends without a word only with the runtime.
+    // It fails only if the runtime is ending.
     tokio::task::spawn_blocking(read).await.unwrap_or_else(|_| Err(Problems(Vec::new())))
 }
 
-/// The backend as it is now, and whether it is there after a restart.
+/// The backend in its current state, and whether it will exist after a restart.
 fn shown(sessions: &Sessions, name: &str) -> Value {
     let backend = sessions.shared.fleet.by_name(name);
     let report = backend.map(|it| report::backend(sessions, &it, &Held::of(sessions), now()));
@@ -99,12 +99,12 @@ fn shown(sessions: &Sessions, name: &str) -> Value {
     shown
 }
 
-/// The answer, once what was done is in the journal.
+/// Answers as soon as the change is in the journal.
 async fn kept(sessions: &Sessions, status: StatusCode, body: Value) -> Reply {
     match sessions.shared.records.journal.durable().await {
         Ok(()) => (status, Json(body)),
         Err(_) => {
-            let message = "it is so, but the journal cannot be written: a restart forgets it";
+            let message = "it is done, but the journal cannot be written: a restart forgets it";
             error(StatusCode::SERVICE_UNAVAILABLE, message)
         }
     }
@@ -113,7 +113,7 @@ async fn kept(sessions: &Sessions, status: StatusCode, body: Value) -> Reply {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RemoveQuery {
-    /// Waits so long for the end of the drain, or does not drain: `force`.
+    /// How long to wait for the drain to end, or `force` for no drain.
     drain: Option<String>,
 }
 
@@ -154,13 +154,13 @@ async fn remove(
     }
 }
 
-/// What became of a backend that was removed.
+/// What happened to a backend that was to be removed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Removal {
     Left,
-    /// When it has drained.
+    /// It leaves when it is drained.
     Leaves,
-    /// Somebody wants it all the same, or again.
+    /// It stays, because it is still wanted or is wanted again.
     Stays,
 }
 
@@ -174,7 +174,7 @@ impl Removal {
     }
 }
 
-/// Waits until it has left the fleet or is wanted again, or the gateway stops.
+/// Waits until the backend has left the fleet or is wanted again, or the gateway stops.
 async fn no_longer_leaves(sessions: &Sessions, backend: &Backend) {
     while Removal::of(backend) == Removal::Leaves && !sessions.shared.is_leaving() {
         tokio::select! {
@@ -190,12 +190,13 @@ struct DrainQuery {
     wait: Option<String>,
     by: Option<String>,
     why: Option<String>,
-    /// `restart`: it takes work again when it is another process.
+    /// `restart`: it takes work again when its process was restarted.
     until: Option<String>,
 }
 
-/// Drains a backend and waits for the end of that. A GET does so too: Kubernetes' preStop hook
-/// knows no other. What is said holds also for one that is about to leave: it may be wanted again.
+/// Drains a backend and waits until it is drained. A GET does this too, because Kubernetes' preStop
+/// hook can send nothing else. The state is also set for a backend that is about to leave, because
+/// it may be wanted again.
 async fn drain(
     State(sessions): Shared,
     Path(name): Path<String>,
@@ -204,10 +205,10 @@ async fn drain(
     method: Method,
 ) -> Reply {
     if method == Method::HEAD {
-        return error(StatusCode::METHOD_NOT_ALLOWED, "a drain is asked for by GET or POST");
+        return error(StatusCode::METHOD_NOT_ALLOWED, "a drain is requested with GET or POST");
     }
     let Ok(_seat) = WAITS.try_acquire() else {
-        return error(StatusCode::SERVICE_UNAVAILABLE, "too many wait for drains");
+        return error(StatusCode::SERVICE_UNAVAILABLE, "too many requests wait for drains");
     };
     let Some(backend) = sessions.shared.fleet.called(&name) else {
         return not_found(&format!("no backend is named {name}"));
@@ -222,7 +223,7 @@ async fn drain(
     };
     let (state, said) = backend.said();
     if word.drains_further(state, said.as_ref(), backend.seen_since()) {
-        // Only `off` is ever refused.
+        // Only `off` can be refused.
         let _ = control::set_state(&sessions, &backend, word, Force::Safe);
     }
     let end = until_drained(&sessions, &backend, now() + wait).await;
@@ -232,8 +233,8 @@ async fn drain(
     match end {
         Drain::Drained => kept(&sessions, StatusCode::OK, body).await,
         Drain::RanOut => kept(&sessions, StatusCode::ACCEPTED, body).await,
-        Drain::TakenBack => error(StatusCode::CONFLICT, "it was set to ready meanwhile"),
-        Drain::Restarted => error(StatusCode::CONFLICT, "it has restarted, and is ready again"),
+        Drain::TakenBack => error(StatusCode::CONFLICT, "it was set to ready in the meantime"),
+        Drain::Restarted => error(StatusCode::CONFLICT, "it has restarted and is ready again"),
         Drain::Stopping => error(StatusCode::SERVICE_UNAVAILABLE, "the gateway is stopping"),
     }
 }
@@ -250,25 +251,25 @@ fn drained_by(query: &DrainQuery, wait: Duration, peer: Peer) -> Result<StateCha
             let longest = (wait + ENDS_WITHIN).as_millis();
             Holds::OneProcess { at_latest: at + u64::try_from(longest).unwrap_or_default() }
         }
-        Some(_) => return Err("`until` is `restart`, or is not said".to_owned()),
+        Some(_) => return Err("`until` must be `restart` if it is given".to_owned()),
     };
     Ok(StateChange { state, by, why, at, holds })
 }
 
-/// How a wait for the end of a drain ends.
+/// How a wait for a drain ends.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Drain {
     Drained,
     RanOut,
-    /// An operator has said that it is ready again.
+    /// An operator has set it to ready again.
     TakenBack,
-    /// It was to drain until its restart.
+    /// It was to drain until its restart, which has happened.
     Restarted,
     Stopping,
 }
 
 async fn until_drained(sessions: &Sessions, backend: &Backend, until: Instant) -> Drain {
-    // Whoever was sent there a moment before is there by then.
+    // Requests that were sent there just before have arrived by then.
     let settles = now() + SETTLES;
     loop {
         let now = now();
@@ -283,20 +284,20 @@ async fn until_drained(sessions: &Sessions, backend: &Backend, until: Instant) -
             return Drain::Stopping;
         }
         if until <= now {
-            // It was not waited for: what is to be seen at this moment is the answer.
+            // There was no wait, so the current state is the answer.
             return if is_empty() { Drain::Drained } else { Drain::RanOut };
         }
         sleep(LOOK_EVERY.min(until - now)).await;
     }
 }
 
-/// It is no wait.
+/// The text is not a valid time to wait.
 struct BadWait;
 
-/// What a wait is, in words.
+/// Describes a valid time to wait.
 const A_WAIT: &str = "a duration such as 10m, and 24h at most";
 
-/// How long is to be waited, if that was said.
+/// The time to wait, if there is one.
 fn wait_of(text: Option<&str>) -> Result<Option<Duration>, BadWait> {
     let Some(text) = text else { return Ok(None) };
     match config::duration(text) {
@@ -324,7 +325,7 @@ fn not_changed(why: &NotChanged) -> Reply {
 
 fn unprocessable(problems: &Problems) -> Reply {
     let lines: Vec<String> = problems.0.iter().map(ToString::to_string).collect();
-    let body = json!({ "error": "this is no backend", "problems": lines });
+    let body = json!({ "error": "the backend is not valid", "problems": lines });
     (StatusCode::UNPROCESSABLE_ENTITY, Json(body))
 }
 

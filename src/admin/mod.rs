@@ -66,13 +66,13 @@ impl Service for Admin {
     }
 
     fn is_leaving(&self) -> bool {
-        // Whoever watches the drain keeps its connection for it.
+        // A client that watches the drain keeps its connection.
         false
     }
 
     fn note(&self, event: ConnectionEvent) {
         match event {
-            // Operators are few; only the front's connections are counted.
+            // There are few operators. Only the connections of the front are counted.
             ConnectionEvent::Open(_) | ConnectionEvent::Refused => {}
             ConnectionEvent::Panicked => {
                 self.sessions.shared.metrics.panics.inc();
@@ -81,7 +81,7 @@ impl Service for Admin {
     }
 }
 
-/// Answers here are small, so they are passed on whole.
+/// Answers are small here, so each is collected before it is sent.
 async fn collected(response: Response<Body>) -> Response<ResponseBody> {
     let (mut parts, body) = response.into_parts();
     let bytes = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
@@ -89,7 +89,7 @@ async fn collected(response: Response<Body>) -> Response<ResponseBody> {
     if !parts.status.is_client_error() || is_json {
         return Response::from_parts(parts, ResponseBody::whole(bytes));
     }
-    // What the router and its extractors refuse, in the form of every other error.
+    // Gives the errors of the router and its extractors the form of every other error.
     let message = match String::from_utf8_lossy(&bytes) {
         none if none.is_empty() => parts.status.canonical_reason().unwrap_or_default().into(),
         message => message,
@@ -101,13 +101,13 @@ async fn collected(response: Response<Body>) -> Response<ResponseBody> {
     answer
 }
 
-/// Refuses web pages (a page of any origin could call a loopback port, and a rebound DNS name
-/// makes its own) and, where a token is configured, whoever lacks it. Health is told to everybody:
-/// a kubelet has no token.
+/// Refuses web pages, and requests without the token if one is configured. A page of any origin
+/// could otherwise call a loopback port, and DNS rebinding gives a page the gateway's own origin.
+/// Health is open to everybody, because a kubelet has no token.
 fn refuse<B>(sessions: &Sessions, request: &Request<B>) -> Option<Response<ResponseBody>> {
     let headers = request.headers();
-    // A page's picture has no `Origin`; browsers say of each request where it comes from (Fetch
-    // Metadata). What somebody types into the address line is `none`.
+    // A picture in a page has no `Origin`. But browsers report the origin of each request (Fetch
+    // Metadata). It is `none` if somebody typed the address.
     let is_of_page = headers.get("sec-fetch-site").is_some_and(|site| site != "none");
     if headers.contains_key(ORIGIN) || is_of_page {
         return Some(refusal(StatusCode::FORBIDDEN, "pages may not use the admin listener"));
@@ -115,8 +115,9 @@ fn refuse<B>(sessions: &Sessions, request: &Request<B>) -> Option<Response<Respo
     let is_open = matches!(request.uri().path(), "/livez" | "/readyz");
     let config = sessions.shared.config();
     let Some(token) = &config.admin.token else {
-        // RFC 9110 section 15.5.20. A token makes it needless: no page of others has it.
-        let message = "without a token, the admin listener is asked by a loopback name, an \
+        // RFC 9110 section 15.5.20. With a token this is not needed, because no foreign page has
+        // the token.
+        let message = "without a token, the admin listener accepts only a loopback name, an \
                        address, or a name that is listed whole in server.hosts";
         let refused = || refusal(StatusCode::MISDIRECTED_REQUEST, message);
         return (!is_for_us(&config.server, request)).then(refused);
@@ -129,14 +130,14 @@ fn refuse<B>(sessions: &Sessions, request: &Request<B>) -> Option<Response<Respo
     Some(response)
 }
 
-/// True for a name of the gateway, and for no name at all: who sends none is no browser.
+/// True for a name of the gateway, and for no name: a client that sends none is not a browser.
 fn is_for_us<B>(server: &ServerConfig, request: &Request<B>) -> bool {
     let named = || request.uri().authority().map(|it| it.as_str().as_bytes());
     let host = request.headers().get(HOST).map(HeaderValue::as_bytes).or_else(named);
     host.is_none_or(|host| server.is_called_exactly(host))
 }
 
-/// Compares in constant time: how much of a guess was right must not show.
+/// Compares in constant time, so that the time does not show how much of a guess was right.
 fn has_token(headers: &HeaderMap, token: &str) -> bool {
     let Some(given) = headers
         .get(AUTHORIZATION)

@@ -1,4 +1,4 @@
-//! `POST /api/v1/reload`: the configuration is read again.
+//! `POST /api/v1/reload` reads the configuration again.
 
 use axum::extract::State;
 use axum::routing::post;

@@ -1,4 +1,4 @@
-//! `GET /api/v1/scaling`: how many backends the work wants, for what adds and removes them.
+//! `GET /api/v1/scaling` tells an autoscaler how many backends the current work needs.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use crate::routing::ids::BackendId;
 use crate::routing::pending::Phase;
 use crate::session::Sessions;
 
-/// How long a submission that found no backend at all wants one.
+/// How long a submission that found no backend counts as a wish for one.
 const ASKED_FOR: Duration = Duration::from_secs(300);
 
 pub(super) fn router(sessions: Arc<Sessions>) -> Router {
@@ -36,13 +36,13 @@ fn one() -> usize {
     1
 }
 
-/// What is counted of all clients.
+/// What is counted over all clients.
 #[derive(Debug, Default)]
 struct Work {
     pending: usize,
     running: usize,
     held: usize,
-    /// Backends where clients are held: none of them can go without losing work.
+    /// Backends that hold clients. None of them can leave without losing work.
     busy: BTreeSet<BackendId>,
 }
 
@@ -51,7 +51,7 @@ async fn scaling(
     Query(query): Query<ScalingQuery>,
 ) -> Reply {
     if query.per_backend == 0 {
-        let error = "`per_backend` is at least 1";
+        let error = "`per_backend` must be at least 1";
         return (StatusCode::BAD_REQUEST, Json(json!({ "error": error })));
     }
     let work = work(&sessions);
@@ -85,7 +85,8 @@ fn work(sessions: &Sessions) -> Work {
     work
 }
 
-/// One for so many prompts, none less than has work, and one for who found none.
+/// The number of backends wanted: enough for the prompts, at least those that have work, and one if
+/// a submission found none.
 fn wanted(work: &Work, per_backend: usize, is_asked: bool) -> usize {
     let by_work = work.pending.div_ceil(per_backend);
     by_work.max(work.busy.len()).max(usize::from(is_asked))

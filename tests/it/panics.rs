@@ -170,7 +170,7 @@ async fn a_task_that_does_not_go_round_any_more_is_named_by_livez() {
     // All others beat again within a round.
     until("it alone is silent", || hearts.silent() == ["stuck"]).await;
     let answer = world.admin_get("/livez").await;
-    let told = "these tasks have not gone round for 60 s or longer: stuck\n";
+    let told = "these tasks have made no progress for 60 s or longer: stuck\n";
     assert_eq!((answer.status, answer.text().as_str()), (503, told));
     stuck.beat();
     let answer = world.admin_get("/livez").await;
