@@ -1,7 +1,7 @@
 //! The file of users: read by the gateway, changed by `mooring users`.
 //!
-//! Whoever reads it reads all of the old one or all of the new one, and two who change it do so one
-//! after the other.
+//! A reader sees all of the old file or all of the new one. If two processes change the file, one
+//! waits for the other.
 
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Read as _, Write as _};
@@ -16,13 +16,13 @@ use crate::net::now;
 /// More than a hundred thousand users need.
 const FILE_BYTES_MAX: u64 = 32 << 20;
 
-/// Its owner may read and write it, and nobody else may do either.
+/// Only the owner may read and write the file.
 const MODE: u32 = 0o600;
 
-/// How long a change waits for another one.
+/// How long a change waits for another one to finish.
 const LOCKED_WITHIN: Duration = Duration::from_secs(10);
 
-/// How often it is tried meanwhile.
+/// How often it tries in the meantime.
 const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
 /// Why the file was not changed.
@@ -32,24 +32,24 @@ pub enum NotChanged {
     Unreadable { path: String, what: String },
     #[error("`{path}` was not changed: {error}")]
     Unwritable { path: String, error: io::Error },
-    #[error("somebody else has been changing `{path}` for 10 s")]
+    #[error("another process has been changing `{path}` for 10 s")]
     Locked { path: String },
     #[error("{0}")]
     Refused(String),
 }
 
-/// What a change has come to.
+/// The result of a change.
 #[derive(Debug)]
 pub struct Changed<T> {
     pub told: T,
-    /// It holds, but a crash of the machine may bring back what was before.
+    /// The change is made, but a crash of the machine may undo it.
     pub unsynced: Option<io::Error>,
 }
 
 /// Whether the file may be missing.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Missing {
-    /// It is made.
+    /// The file is created.
     IsEmpty,
     IsWrong,
 }
@@ -57,12 +57,13 @@ pub enum Missing {
 /// Reads the file.
 ///
 /// # Errors
-/// What the operating system said, or what is wrong with the text; both go on from its name.
+/// The error of the operating system, or what is wrong with the text. Either text is meant to
+/// follow the name of the file.
 pub fn read(path: &Path) -> Result<UserTable, String> {
     let unreadable = |error: io::Error| format!("cannot be read: {error}");
-    // A pipe or a device may never end, and whoever reads it waits for ever.
+    // A pipe or a device may never end, so reading it could take for ever.
     if !fs::metadata(path).map_err(unreadable)?.is_file() {
-        return Err("is no regular file".to_owned());
+        return Err("is not a regular file".to_owned());
     }
     let mut bytes = Vec::new();
     let file = File::open(path).map_err(unreadable)?;
@@ -74,10 +75,11 @@ pub fn read(path: &Path) -> Result<UserTable, String> {
     UserTable::parse(&text)
 }
 
-/// Changes the file, or makes it. Its owner and its mode stay; a new one is for its owner alone.
+/// Changes the file, or creates it. An existing file keeps its owner and its mode. A new file can
+/// be read by its owner only.
 ///
 /// # Errors
-/// It could not be read or written, or `change` refused. It is as before then.
+/// The file could not be read or written, or `change` refused. The file is unchanged then.
 pub fn change<T>(
     path: &Path,
     missing: Missing,
@@ -94,11 +96,11 @@ fn change_and_sync<T>(
 ) -> Result<Changed<T>, NotChanged> {
     let shown = path.display().to_string();
     let unwritable = |error| NotChanged::Unwritable { path: shown.clone(), error };
-    // A link stays one.
+    // If the path is a link, the file behind it is replaced and the link stays.
     let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let folder = folder_of(&path);
     let opened = File::open(&folder).map_err(unwritable)?;
-    // Freed when the folder is closed.
+    // The lock is freed when the folder is closed.
     if !lock(&opened).map_err(unwritable)? {
         return Err(NotChanged::Locked { path: shown.clone() });
     }
@@ -112,8 +114,8 @@ fn change_and_sync<T>(
     };
     let (after, told) = change(&before).map_err(NotChanged::Refused)?;
     replace(&path, &after.to_text()).map_err(unwritable)?;
-    // So that a crash of the machine does not bring back who was removed. The new file is in its
-    // place already: whoever was given a key has to get it.
+    // This keeps a crash of the machine from restoring a user who was removed. The new file is in
+    // place already, so a new key must be given out even if this fails.
     Ok(Changed { told, unsynced: sync(&opened).err() })
 }
 
@@ -124,12 +126,11 @@ fn folder_of(path: &Path) -> PathBuf {
     }
 }
 
-/// Waits until nobody else changes a file of this folder, and keeps others from it until the folder
-/// is closed; false after 10 s. The folder and not the file, which is another one after each
-/// change.
+/// Waits until no other process changes a file of this folder, and locks the folder until it is
+/// closed. False after 10 s. The lock is on the folder, because each change replaces the file.
 ///
 /// # Errors
-/// The operating system cannot lock it.
+/// The operating system cannot lock the folder.
 pub fn lock(folder: &File) -> io::Result<bool> {
     let until = now() + LOCKED_WITHIN;
     loop {
@@ -142,12 +143,12 @@ pub fn lock(folder: &File) -> io::Result<bool> {
     }
 }
 
-/// Writes another file beside it and puts that in its place.
+/// Writes a new file beside the old one and moves it into its place.
 fn replace(path: &Path, text: &str) -> io::Result<()> {
     let mut beside = path.as_os_str().to_owned();
     beside.push(".new");
     let beside = PathBuf::from(beside);
-    // Of one who died while he wrote: nobody else writes now.
+    // A process that crashed may have left one. Nobody else writes now.
     let _ = fs::remove_file(&beside);
     let written = write(&beside, fs::metadata(path).ok().as_ref(), text);
     let replaced = written.and_then(|()| fs::rename(&beside, path));
@@ -157,16 +158,16 @@ fn replace(path: &Path, text: &str) -> io::Result<()> {
     replaced
 }
 
-/// As the one before, in whose place it comes.
+/// Gives the new file the owner and the mode of the old one.
 fn write(path: &Path, before: Option<&fs::Metadata>, text: &str) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).create_new(true).mode(MODE).open(path)?;
-    // What is open for others by the time it is written must not be read by them.
+    // The mode is set before the text is written, so that others cannot open the file and read it.
     file.set_permissions(Permissions::from_mode(MODE))?;
     file.write_all(text.as_bytes())?;
     if let Some(before) = before {
         let ours = file.metadata()?;
         if (ours.uid(), ours.gid()) != (before.uid(), before.gid()) {
-            // A gateway that runs as another could not read it any more.
+            // Otherwise a gateway that runs as another user could not read the file any more.
             fchown(&file, Some(before.uid()), Some(before.gid()))?;
         }
         file.set_permissions(Permissions::from_mode(before.mode() & 0o777))?;
@@ -247,7 +248,7 @@ mod tests {
         let before = (fs::read(&path).unwrap(), fs::metadata(&path).unwrap().ino());
         refuse(&path, Missing::IsEmpty);
         assert_eq!((fs::read(&path).unwrap(), fs::metadata(&path).unwrap().ino()), before);
-        // One that is not understood is nobody's to write over.
+        // A file that is not understood is never overwritten.
         fs::write(&path, "[users.ada]\n").unwrap();
         assert!(add(&path, "bob").unwrap_err().to_string().contains("missing field"));
         assert_eq!(fs::read(&path).unwrap(), b"[users.ada]\n");
@@ -274,8 +275,8 @@ mod tests {
 
     #[test]
     fn what_is_no_file_of_users_says_why() {
-        assert_eq!(read(Path::new("/dev/null")).unwrap_err(), "is no regular file");
-        assert_eq!(read(&std::env::temp_dir()).unwrap_err(), "is no regular file");
+        assert_eq!(read(Path::new("/dev/null")).unwrap_err(), "is not a regular file");
+        assert_eq!(read(&std::env::temp_dir()).unwrap_err(), "is not a regular file");
         assert!(
             read(Path::new("/nowhere")).unwrap_err().starts_with("cannot be read: No such file")
         );

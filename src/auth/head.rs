@@ -1,9 +1,10 @@
-//! May the sender of a head come in? Pure: one decision, for both ways of answering.
+//! Decides whether the sender of a head may come in. Pure: it is the same decision for both ways of
+//! answering.
 //!
-//! A key stands in one of three places: `Authorization: Bearer`, `X-Api-Key`, and where a browser
-//! can send no header (a socket, a picture) in the query as `token`. Where a key of ours stands is
-//! nobody else's business: [`Spent`] says what to take off before anybody is told of the request.
-//! Where no key lets anybody in, the session of a browser may.
+//! A key is in one of three places: `Authorization: Bearer`, `X-Api-Key`, or the parameter `token`
+//! of the query, where a browser cannot send a header (for a socket or a picture). Nobody behind
+//! the gateway may see a key of ours: [`Spent`] says what to remove before the request is passed
+//! on. If no key lets the sender in, the session of a browser may.
 
 use std::sync::Arc;
 
@@ -13,10 +14,10 @@ use super::session::Session;
 use super::users::{Pass, Role, User, UserTable};
 use crate::comfy::{endpoint, query};
 
-/// The parameter of a query that holds a key.
+/// The query parameter that contains a key.
 pub const TOKEN: &str = "token";
 
-/// What is asked, below the base path.
+/// The request line, with the path below the base path.
 #[derive(Clone, Copy, Debug)]
 pub struct Asked<'a> {
     pub method: &'a Method,
@@ -24,18 +25,18 @@ pub struct Asked<'a> {
     pub path: &'a str,
     /// The raw query.
     pub query: &'a str,
-    /// The one that the cookies name, if we have given it and it is not over.
+    /// The session in the cookies, if its signature is ours and it is not over.
     pub session: Option<&'a Arc<Session>>,
 }
 
-/// Somebody who may come in.
+/// A sender who may come in.
 #[derive(Clone, Debug)]
 pub struct Admitted {
     pub pass: Pass,
     pub spent: Spent,
 }
 
-/// Where keys of users stood.
+/// Where the request had keys of users.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Spent {
     authorization: bool,
@@ -45,7 +46,7 @@ pub struct Spent {
 }
 
 impl Spent {
-    /// True for a header that ends here.
+    /// True for a header that must not be passed on.
     #[must_use]
     pub fn has(self, name: &str) -> bool {
         match Place::of(name) {
@@ -56,20 +57,20 @@ impl Spent {
     }
 }
 
-/// Why somebody may not come in, or not do what he asks.
+/// Why a sender may not come in, or may not do what the request asks.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Refusal {
-    /// He says nothing of who he is.
+    /// The request does not say who sends it.
     Missing,
-    /// What he says is no key of anybody, or his session has ended.
+    /// The key belongs to no user, or the session has ended.
     Unknown,
-    /// A header that should be there once is there twice, or two users are named.
+    /// A header appears twice, or the request names two users.
     Ambiguous,
-    /// His role lets him read, and nothing else.
+    /// The user's role allows only reading.
     OnlyReads,
-    /// A proxy says a name that no user can have.
+    /// A proxy gives a name that no user can have.
     BadName,
-    /// He is in no group that may come in.
+    /// The user is in no group that may come in.
     NoRole,
 }
 
@@ -105,10 +106,10 @@ impl Place {
     }
 }
 
-/// Says who sends a head with these headers, each line by itself.
+/// Finds the user who sends a head with these headers. Each line of a header is one item.
 ///
 /// # Errors
-/// It is nobody who may do this.
+/// The sender may not do this.
 pub fn judge<'a>(
     users: &UserTable,
     asked: Asked<'_>,
@@ -124,14 +125,14 @@ pub fn judge<'a>(
             }
             Place::ApiKey => (&mut spent.api_key, &mut seen.api_key, Some(value.trim_ascii())),
         };
-        // Which of two counts is for nobody to guess.
+        // It must not be left to a guess which of two headers counts.
         if std::mem::replace(was_seen, true) {
             return Err(Refusal::Ambiguous);
         }
         if let Some(key) = key.filter(|key| !key.is_empty()) {
             *is_spent = found.key(key, Counts::Yes)?;
         }
-        // In a wrong form it lets nobody in, and is still nobody else's business.
+        // A key in a wrong form lets nobody in, but it must still not be passed on.
         *is_spent = *is_spent || has_key(users, value);
     }
     if may_hold_token(asked.query) {
@@ -150,7 +151,7 @@ pub fn judge<'a>(
 }
 
 /// # Errors
-/// Somebody of this role may not do anything by this method.
+/// This role does not allow the method.
 pub(super) fn check_role(role: Role, method: &Method) -> Result<(), Refusal> {
     let reads = matches!(*method, Method::GET | Method::HEAD);
     match role {
@@ -159,18 +160,18 @@ pub(super) fn check_role(role: Role, method: &Method) -> Result<(), Refusal> {
     }
 }
 
-/// False for most queries: none of their parameters can be a [`TOKEN`].
+/// False for most queries: they cannot contain a [`TOKEN`].
 #[must_use]
 pub fn may_hold_token(query: &str) -> bool {
     // An escape may stand for any letter of the name.
     query.contains(TOKEN) || query.contains('%')
 }
 
-/// Whether a key in this place lets somebody in.
+/// Whether a key in this place lets a user in.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Counts {
     Yes,
-    /// It is only taken off: addresses are kept by histories, bookmarks and logs of proxies.
+    /// The key is only removed. Addresses are kept by histories, bookmarks and the logs of proxies.
     No,
 }
 
@@ -179,8 +180,8 @@ fn counts(asked: Asked<'_>) -> Counts {
     if is_for_tokens { Counts::Yes } else { Counts::No }
 }
 
-/// The token of `Authorization: Bearer` (RFC 6750 section 2.1); `None` for another scheme, which is
-/// not for us.
+/// The token of `Authorization: Bearer` (RFC 6750 section 2.1). `None` for another scheme, which is
+/// not meant for the gateway.
 fn bearer(value: &[u8]) -> Option<&[u8]> {
     const SCHEME: &[u8] = b"bearer";
     let value = value.trim_ascii();
@@ -196,11 +197,11 @@ fn has_key(users: &UserTable, value: &[u8]) -> bool {
     value.split(divides).any(|word| users.by_key(word).is_some())
 }
 
-/// What keys and the session have said so far.
+/// What the keys and the session have given so far.
 struct Found<'u> {
     users: &'u UserTable,
     user: Option<&'u Arc<User>>,
-    /// What it comes to if nothing else is found.
+    /// The refusal if nothing else is found.
     refusal: Refusal,
     lets_in: bool,
     session: Option<&'u Arc<Session>>,
@@ -211,7 +212,7 @@ impl<'u> Found<'u> {
         Self { users, user: None, refusal: Refusal::Missing, lets_in: false, session: None }
     }
 
-    /// It counts if no key does; of two users it lets in neither.
+    /// The session counts if no key does. If both name different users, neither lets anybody in.
     fn session(&mut self, session: &'u Arc<Session>) -> Result<(), Refusal> {
         let Some(user) = self.users.by_session(session) else {
             self.refusal = Refusal::Unknown;
@@ -226,7 +227,7 @@ impl<'u> Found<'u> {
         Ok(())
     }
 
-    /// True if it is a key of somebody.
+    /// True if it is the key of a user.
     fn key(&mut self, key: &[u8], counts: Counts) -> Result<bool, Refusal> {
         let Some(user) = self.users.by_key(key) else {
             if counts == Counts::Yes {
@@ -281,7 +282,7 @@ mod tests {
         Ok((admitted.pass.user.name.to_string(), admitted.spent))
     }
 
-    /// Of one of the users, if he had this generation at the login.
+    /// A session of a user who had this generation at the login.
     fn session(name: &str, generation: u64) -> Arc<Session> {
         let user: UserName = name.parse().unwrap();
         let was = users().get(&user).map(|it| User { generation, ..User::clone(it) });
@@ -289,7 +290,7 @@ mod tests {
         Arc::new(Session { id: 1, browser: 2, user, user_mark, issued: 3, signed_by: 4 })
     }
 
-    /// Who comes in, and whether by his session.
+    /// Who comes in, and whether by a session.
     fn with_session(
         method: &Method,
         session: &Arc<Session>,
@@ -308,7 +309,7 @@ mod tests {
         let by = |is_session| Ok(("ada".to_owned(), is_session));
         assert_eq!(with_session(&post, &ada, &[]), by(true));
         assert_eq!(with_session(&get, &ada, &[("x-api-key", ADA)]), by(false));
-        // A key that is nobody's may be a node pack's.
+        // A key that belongs to no user may be meant for a node pack.
         assert_eq!(with_session(&get, &ada, &[("authorization", "Bearer theirs")]), by(true));
         let two = with_session(&get, &ada, &[("x-api-key", VIEWER)]);
         assert_eq!(two, Err(Refusal::Ambiguous));
@@ -403,7 +404,7 @@ mod tests {
         }
         let other = "GET /queue?token=key-of-vic";
         assert_eq!(who(other, &[ada]), Err(Refusal::Ambiguous));
-        // The same twice is one, and another's header is not ours.
+        // The same key twice names one user. The header of another scheme is not ours.
         let (user, spent) = judged("GET /queue?token=key-of-ada", &[ada]).unwrap();
         assert!(user == "ada" && spent.token && spent.has("authorization"));
         let foreign = ("authorization", "Bearer of-a-node-pack");
@@ -430,7 +431,7 @@ mod tests {
         }
         let headers = [("authorization", "Bearer key-of-ada"), ("x-api-key", "Bearer key-of-ada")];
         assert!(judged("GET /pack", &headers).unwrap().1.has("x-api-key"));
-        // What has none is another's.
+        // A value without one of our keys is meant for somebody else.
         let headers = [("x-api-key", ADA), ("authorization", "Token theirs, key-of-eve")];
         assert!(!judged("GET /pack", &headers).unwrap().1.has("authorization"));
     }
@@ -450,8 +451,8 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(3_000))]
 
-        /// However a head is made of what can stand there: without a key it lets nobody in, and
-        /// what lets somebody in is among what is taken off.
+        /// However a head is combined from such parts, it lets nobody in without a key. Every key
+        /// that lets somebody in is also removed.
         #[test]
         fn without_a_key_of_ours_nobody_comes_in(
             line in "(GET|HEAD|POST|OPTIONS) (/api){0,2}/(ws|view|queue|-/ready|%77s|prompt)\
@@ -472,7 +473,7 @@ mod tests {
                 prop_assert!(who(&line, &headers).is_err());
             }
             if let Ok((user, spent)) = judged(&line, &headers) {
-                // Nothing that is left lets anybody in.
+                // What is left lets nobody in.
                 let left: Vec<(&str, &str)> =
                     headers.iter().copied().filter(|(name, _)| !spent.has(name)).collect();
                 let left_line = if spent.token { line.split('?').next().unwrap() } else { &line };

@@ -1,37 +1,38 @@
-//! Keys of users. They have 256 random bits, so that nobody guesses one however fast he can try,
-//! and a fast hash is enough to keep them by. A password needs a slow one.
+//! Keys of users. They have 256 random bits, so nobody can guess one, however fast. Therefore a
+//! fast hash is enough to store them. A password needs a slow one.
 
 use std::fmt;
 
 use sha2::{Digest as _, Sha256};
 
-/// How every key begins, so that people and scanners for secrets know one when they see it.
+/// All keys begin with this, so that people and scanners for secrets recognise them.
 const PREFIX: &str = "mooring_";
 
 const BYTES: usize = 32;
 
-/// Longer is no key of ours, and is not hashed.
+/// A longer text is not a key and is not hashed.
 const KEY_MAX: usize = 256;
 
-/// A new key. It is made of characters that need no escape in a header, a URL or a shell.
+/// Creates a new key. Its characters need no escape in a header, a URL or a shell.
 #[must_use]
 pub fn mint() -> String {
     let random: [u8; BYTES] = rand::random();
     format!("{PREFIX}{}", Hex(&random))
 }
 
-/// What is kept of a key: its SHA-256. It is looked up and not compared with each, and who wants
-/// to learn something from the time that takes would have to choose what the hash of his guess is.
+/// The stored form of a key: its SHA-256. It is looked up in a table and not compared with each
+/// one. The lookup time depends on the hash of the guess. An attacker could learn something from it
+/// only if he could choose that hash.
 #[derive(Clone, Copy, Eq, Hash, PartialEq)]
 pub struct KeyHash([u8; BYTES]);
 
-/// What stands in a file must be 64 hexadecimal digits.
+/// The text in the file is not 64 hexadecimal digits.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("a key is kept as 64 hexadecimal digits, its SHA-256")]
 pub struct BadHash;
 
 impl KeyHash {
-    /// Of what somebody sends as his key; `None` for what cannot be one.
+    /// The hash of a key that a client sends. `None` for a text that cannot be a key.
     #[must_use]
     pub fn of(key: &[u8]) -> Option<Self> {
         let is_sound = (1..=KEY_MAX).contains(&key.len());
@@ -39,7 +40,7 @@ impl KeyHash {
     }
 
     /// # Errors
-    /// It is no such text.
+    /// The text is not such a hash.
     pub fn parse(text: &str) -> Result<Self, BadHash> {
         let mut bytes = [0; BYTES];
         if text.len() != 2 * BYTES {
@@ -54,7 +55,7 @@ impl KeyHash {
     }
 }
 
-/// As it stands in the file.
+/// The form in the file.
 impl fmt::Display for KeyHash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         Hex(&self.0).fmt(f)
@@ -89,7 +90,7 @@ mod tests {
         }
     }
 
-    /// FIPS 180-4, and what `sha256sum` says of it.
+    /// The result is that of FIPS 180-4 and `sha256sum`.
     #[test]
     fn a_key_is_kept_as_its_sha_256() {
         let hash = KeyHash::of(b"abc").unwrap();

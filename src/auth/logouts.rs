@@ -1,5 +1,5 @@
-//! Which sessions their users have ended before their time. Pure, with the text of the file that
-//! keeps it over a restart.
+//! The sessions that were ended by a logout before their time. Pure. It also reads and writes the
+//! text of the file that keeps them over a restart.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -7,11 +7,12 @@ use std::fmt::Write as _;
 use super::session::{CLOCK_BACK, Session, millis};
 use super::users::UserName;
 
-/// How many ended sessions of one user are known one by one. Past it all are ended that he began
-/// before the last of them.
+/// How many ended sessions of one user are stored individually. If there are more, all sessions
+/// count as ended that were issued no later than the newest of them.
 const EACH_MAX: usize = 64;
 
-/// A session that is older holds nowhere, whatever is configured: it is forgotten. In milliseconds.
+/// An older session is not valid under any configuration, so its logout can be forgotten. In
+/// milliseconds.
 pub const AGE_MAX: u64 = 31 * 24 * 3_600_000;
 
 /// Sessions that were ended.
@@ -20,9 +21,9 @@ pub struct Logouts(BTreeMap<UserName, Ended>);
 
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 struct Ended {
-    /// All that were issued until then, in milliseconds since 1970.
+    /// All sessions that were issued up to this time have ended, in milliseconds since 1970.
     until: u64,
-    /// By their ids, and when they were issued.
+    /// The ids of individual sessions, and when they were issued.
     each: Vec<(u128, u64)>,
 }
 
@@ -52,7 +53,7 @@ impl Logouts {
         ended.bound();
     }
 
-    /// Ends all sessions of a user that were issued until `now`.
+    /// Ends all sessions of a user that were issued up to `now`.
     pub fn end_all(&mut self, user: &UserName, now: u64) {
         self.0.entry(user.clone()).or_default().all_until(now);
     }
@@ -65,29 +66,30 @@ impl Logouts {
         })
     }
 
-    /// When a session of this user that begins `now` is to be issued: after all that were ended.
+    /// The time of issue for a session of this user that begins `now`: later than all that have
+    /// ended.
     #[must_use]
     pub fn begins(&self, user: &UserName, now: u64) -> u64 {
         self.0.get(user).map_or(now, |ended| now.max(ended.until.saturating_add(1)))
     }
 
-    /// True if a session of this user that begins `now` would hold only later: the clock has gone
-    /// back since his sessions were ended. [`Self::let_in`] mends that.
+    /// True if a session of this user that begins `now` would be valid only later, because the
+    /// clock was set back since the user's sessions were ended. [`Self::let_in`] solves that.
     #[must_use]
     pub fn is_ahead(&self, user: &UserName, now: u64) -> bool {
         self.0.get(user).is_some_and(|ended| ended.until > now.saturating_add(millis(CLOCK_BACK)))
     }
 
-    /// Lets a user log in though the clock has gone back: no end of his reaches further ahead than
-    /// a session may that holds. Sessions of his that were issued after that, by the other clock,
-    /// hold again once their time comes; so it is done for nobody but him, who is at the form.
+    /// Lets a user log in although the clock was set back: it limits how far in the future the end
+    /// of the user's sessions may be. Sessions that were issued later by the other clock become
+    /// valid again when their time comes. So this is done only for a user who is logging in.
     pub fn let_in(&mut self, user: &UserName, now: u64) {
         if let Some(ended) = self.0.get_mut(user) {
             ended.until = ended.until.min(now.saturating_add(millis(CLOCK_BACK)));
         }
     }
 
-    /// Adds what another one knows.
+    /// Adds the logouts of another instance.
     pub fn merge(&mut self, other: Self) {
         for (user, more) in other.0 {
             let ended = self.0.entry(user).or_default();
@@ -99,7 +101,7 @@ impl Logouts {
         }
     }
 
-    /// Forgets what holds nowhere any more.
+    /// Forgets sessions that would not be valid any more.
     pub fn forget(&mut self, now: u64) {
         let is_old = |issued: u64| AGE_MAX < now.saturating_sub(issued);
         self.0.retain(|_, ended| {
@@ -108,7 +110,7 @@ impl Logouts {
         });
     }
 
-    /// As it stands in the file: a line for each.
+    /// The text of the file: one line for each logout.
     #[must_use]
     pub fn to_text(&self) -> String {
         let mut text = String::new();
@@ -122,7 +124,8 @@ impl Logouts {
         text
     }
 
-    /// Reads such a text, and says which lines are none: they end nothing, and the others all do.
+    /// Reads such a text, and returns the lines that are not valid. These are ignored; the others
+    /// count.
     #[must_use]
     pub fn parse(text: &str) -> (Self, Vec<usize>) {
         let (mut logouts, mut bad) = (Self::default(), Vec::new());
@@ -249,7 +252,7 @@ mod tests {
         logouts.forget(now);
         logouts.let_in(&ada, now);
         assert!(!logouts.is_ahead(&ada, now));
-        // Somebody else's are as they were, also when the clock goes on.
+        // The logouts of other users are unchanged, also when the clock goes on.
         assert!(logouts.has_ended(&session("eve", 3, now + HOUR)));
         let issued = logouts.begins(&ada, now);
         let new = session("ada", 1, issued);

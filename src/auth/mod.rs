@@ -1,12 +1,12 @@
-//! Who is who: users, the keys by which they are known, and what a request's head says of them.
+//! Users, the keys by which they are recognised, and what the head of a request says about them.
 //!
-//! - [`users`]: who may come in, as what; the text of the file that says so
-//! - [`key`]: keys of 256 random bits, and what is kept of them
-//! - [`password`]: passwords, and what is kept of them
+//! - [`users`]: who may come in, with which role; the text of the file of users
+//! - [`key`]: keys of 256 random bits, and their stored form
+//! - [`password`]: passwords, and their stored form
 //! - [`session`]: browsers that have logged in; [`logouts`]: those that have logged out
-//! - [`head`]: may the sender of a head come in, and what of it is nobody else's business?
-//! - [`proxy`]: who it is, as a proxy in front says it
-//! - [`mod@file`]: the file of users, read and changed
+//! - [`head`]: decides whether the sender of a head may come in, and which keys to remove from it
+//! - [`proxy`]: the user whom a proxy in front names
+//! - [`mod@file`]: reads and changes the file of users
 //!
 //! All but [`mod@file`] is pure.
 

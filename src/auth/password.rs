@@ -1,34 +1,35 @@
-//! Passwords of users: what is kept of one, and whether another is it.
+//! Passwords of users: their stored form, and the comparison with a password that was typed.
 //!
-//! People choose passwords that can be guessed, so what is kept is costly to compute: argon2id
-//! (RFC 9106), with the parameters that OWASP names first, about 19 MiB and tens of milliseconds of
-//! one core. Whoever checks one does it off the threads that serve others, and few at a time.
+//! People choose passwords that can be guessed, so the stored form is expensive to compute:
+//! argon2id (RFC 9106), with the first parameters that OWASP recommends, which cost about 19 MiB
+//! and tens of milliseconds of one core. Passwords are checked outside of the threads that serve
+//! others, and only a few at a time.
 
 use std::fmt;
 
 use argon2::password_hash::phc;
 use argon2::{Argon2, Params, PasswordHasher as _, PasswordVerifier as _};
 
-/// The fewest characters of a new password (NIST SP 800-63B section 5.1.1.2).
+/// The smallest length of a new password in characters (NIST SP 800-63B section 5.1.1.2).
 const CHARACTERS_MIN: usize = 8;
 
-/// The most bytes of a password. Longer is none, and is not hashed.
+/// The largest length of a password in bytes. A longer text is not hashed.
 const BYTES_MAX: usize = 1_024;
 
-/// The most memory that a hash of the file may ask for, in KiB, and the most passes. Who writes the
-/// file is trusted; a slip of his must not take all memory at each login.
+/// The largest memory (in KiB) and number of passes that a hash in the file may need. The writer of
+/// the file is trusted, but a mistake there must not use up all memory at each login.
 const MEMORY_MAX: u32 = 256 << 10;
 const PASSES_MAX: u32 = 16;
 
-/// What is kept when nobody has a password, so that a name is no quicker to refuse for it.
+/// A hash for names without a password, so that refusing such a name takes as long as any other.
 const OF_NOBODY: &str = "$argon2id$v=19$m=19456,t=2,p=1$bm9ib2R5IGhhcyB0aGlz\
                          $AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
 
-/// What is kept of a password: a text in PHC string format, with its salt and its cost.
+/// The stored form of a password: a text in PHC string format, with its salt and its cost.
 #[derive(Clone, Eq, PartialEq)]
 pub struct PasswordHash(Box<str>);
 
-/// Why a password or what is kept of one is not taken.
+/// Why a password or its stored form is refused.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum BadPassword {
     #[error("a password has at least {CHARACTERS_MIN} characters")]
@@ -47,10 +48,10 @@ pub enum BadPassword {
 }
 
 impl PasswordHash {
-    /// Of a new password. Slow.
+    /// The stored form of a new password. Slow.
     ///
     /// # Errors
-    /// It is none that a user may have.
+    /// The password is not allowed.
     pub fn of(password: &str) -> Result<Self, BadPassword> {
         check(password)?;
         let salt: [u8; 16] = rand::random();
@@ -59,10 +60,10 @@ impl PasswordHash {
         hash.map(|hash| Self(hash.to_string().into())).map_err(|_| BadPassword::Failed)
     }
 
-    /// As it stands in the file.
+    /// Reads the text from the file.
     ///
     /// # Errors
-    /// It is no such text, or one that costs too much.
+    /// The text has another form, or its hash costs too much.
     pub fn parse(text: &str) -> Result<Self, BadPassword> {
         let hash = phc::PasswordHash::new(text).map_err(|_| BadPassword::Unkept)?;
         let params = Params::try_from(&hash).map_err(|_| BadPassword::Unkept)?;
@@ -75,28 +76,28 @@ impl PasswordHash {
         if is_sound { Ok(Self(text.into())) } else { Err(BadPassword::Unkept) }
     }
 
-    /// One that no password has, to be asked in place of that of a user who is not there: it costs
-    /// the same, so the time of an answer does not say who is.
+    /// A hash that matches no password. It is checked when the user does not exist. That takes the
+    /// same time, so the time of an answer does not tell which users exist.
     #[must_use]
     pub fn of_nobody() -> Self {
         Self(OF_NOBODY.into())
     }
 
-    /// True if it is of this password. Slow; compared in constant time.
+    /// True if the password matches. Slow; compared in constant time.
     #[must_use]
     pub fn is_of(&self, password: &[u8]) -> bool {
         let Ok(hash) = phc::PasswordHash::new(&self.0) else { return false };
         let is_none = BYTES_MAX < password.len();
-        // What is too long costs as much as what is wrong.
+        // A password that is too long takes as long as a wrong one.
         let asked = if is_none { b"" } else { password };
         Argon2::default().verify_password(asked, &hash).is_ok() && !is_none
     }
 }
 
-/// Says whether a user may have this password.
+/// Checks whether a user may have this password.
 ///
 /// # Errors
-/// Why he may not.
+/// The reason why not.
 pub fn check(password: &str) -> Result<(), BadPassword> {
     if password.chars().any(char::is_control) {
         return Err(BadPassword::Control);
@@ -108,7 +109,7 @@ pub fn check(password: &str) -> Result<(), BadPassword> {
     if is_short { Err(BadPassword::Short) } else { Ok(()) }
 }
 
-/// As it stands in the file.
+/// The form in the file.
 impl fmt::Display for PasswordHash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)

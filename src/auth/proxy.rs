@@ -1,8 +1,8 @@
-//! Who sends a request, as a proxy in front says it in a header (`auth.mode = "header"`). Pure: one
-//! decision, for both ways of answering.
+//! The user whom a proxy in front names in a header (`auth.mode = "header"`). Pure: it is the same
+//! decision for both ways of answering.
 //!
-//! Whether the other end is that proxy is asked before: of anybody else nothing of this counts.
-//! Both headers end here, whoever has sent them.
+//! The caller has checked that the other end is that proxy. From anybody else these headers do not
+//! count. They are never passed on, whoever has sent them.
 
 use std::sync::Arc;
 
@@ -11,28 +11,28 @@ use http::{HeaderName, Method};
 use super::head::{Refusal, check_role};
 use super::users::{Pass, Role, User, UserName};
 
-/// What a proxy says, and what that means.
+/// The headers of the proxy, and what they mean.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct ProxyRules {
-    /// Holds the name of a user.
+    /// Contains the name of a user.
     pub header: HeaderName,
-    /// Holds the names of his groups, divided by commas.
+    /// Contains the names of the user's groups, separated by commas.
     pub groups_header: Option<HeaderName>,
-    /// Groups, and what their members may do.
+    /// Groups, with the role of their members.
     pub group_roles: Vec<(String, Role)>,
-    /// What those may do who are in none of these groups; `None` lets them not in.
+    /// The role of users who are in none of these groups. `None` does not let them in.
     pub default_role: Option<Role>,
 }
 
 impl ProxyRules {
-    /// True for a header that ends here.
+    /// True for a header that must not be passed on.
     #[must_use]
     pub fn has(&self, name: &str) -> bool {
         let is = |header: &HeaderName| name.eq_ignore_ascii_case(header.as_str());
         is(&self.header) || self.groups_header.as_ref().is_some_and(is)
     }
 
-    /// What somebody of these groups may do: the most that one of them may.
+    /// The role of a user in these groups: the highest of their roles.
     fn role(&self, groups: &str) -> Option<Role> {
         let is_his = |name: &str| groups.split(',').any(|group| group.trim() == name);
         let his = self.group_roles.iter().filter(|(name, _)| is_his(name));
@@ -40,11 +40,11 @@ impl ProxyRules {
     }
 }
 
-/// Says who sends a head with these headers, each line by itself, to do something by `method`. It
-/// came from a proxy that is believed.
+/// Finds the user who sends a head with these headers, to use `method`. Each line of a header is
+/// one item. The head comes from a trusted proxy.
 ///
 /// # Errors
-/// It is nobody who may do this.
+/// The sender may not do this.
 pub fn judge<'a>(
     rules: &Arc<ProxyRules>,
     method: &Method,
@@ -54,7 +54,7 @@ pub fn judge<'a>(
     for (name, value) in headers.filter(|(name, _)| rules.has(name)) {
         let is_user = name.eq_ignore_ascii_case(rules.header.as_str());
         let said: &mut Option<&[u8]> = if is_user { &mut user } else { &mut groups };
-        // One of them may be the client's own.
+        // One of them may come from the client.
         if said.replace(value.trim_ascii()).is_some() {
             return Err(Refusal::Ambiguous);
         }

@@ -1,48 +1,49 @@
-//! A session: a browser that has logged in, as its cookie says it. Pure: what signs is told.
+//! A session: a browser that has logged in, as its cookie describes it. Pure: the caller passes the
+//! signer.
 //!
-//! The cookie is all there is of it: `1.ID.BROWSER.MARK.ISSUED.NAME.SIGNATURE`, numbers as
-//! hexadecimal digits. It holds while the signature is ours, its user is there and as he was
-//! ([`User::mark`]), it is not too old, and nobody has ended it ([`super::logouts`]).
+//! The cookie is the whole session: `2.ID.BROWSER.MARK.ISSUED.NAME.SIGNATURE`, with numbers as
+//! hexadecimal digits. It is valid while all of this holds: the signature is ours, the user exists
+//! and is unchanged ([`User::mark`]), it is not too old, and it was not ended ([`super::logouts`]).
 
 use std::time::Duration;
 
 use super::users::{User, UserName};
 
-/// What the text begins with. Another one may say more.
+/// The first part of the text. A later version may have other parts.
 const VERSION: &str = "2";
 
-/// How far the clock may have gone back since it was issued.
+/// How far the clock may have been set back since the session was issued.
 pub(super) const CLOCK_BACK: Duration = Duration::from_mins(1);
 
 /// A browser that has logged in.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Session {
-    /// Another one for each login.
+    /// Different for each login.
     pub id: u128,
-    /// The browser's name, also another one for each login.
+    /// The browser's name. It is also different for each login.
     pub browser: u128,
     pub user: UserName,
-    /// The user's at the login: [`User::mark`].
+    /// The user's mark at the login: [`User::mark`].
     pub user_mark: u64,
-    /// When that was, in milliseconds since 1970.
+    /// The time of the login, in milliseconds since 1970.
     pub issued: u64,
-    /// By which key it is signed.
+    /// The mark of the key that signed it.
     pub signed_by: u64,
 }
 
-/// What signs sessions.
+/// Signs sessions.
 pub trait Signs {
-    /// Which key it has.
+    /// Identifies the key.
     fn mark(&self) -> u64;
 
     fn sign_text(&self, text: &[u8]) -> [u8; 32];
 
-    /// True if it has signed this text so. In constant time.
+    /// True if this is its signature of the text. In constant time.
     fn proves(&self, text: &[u8], signature: &[u8; 32]) -> bool;
 }
 
 impl Session {
-    /// A new one. Both numbers are random.
+    /// A new session. Both numbers are random.
     #[must_use]
     pub fn of(user: &User, (id, browser): (u128, u128), now: u64, signer: &impl Signs) -> Self {
         Self {
@@ -55,7 +56,7 @@ impl Session {
         }
     }
 
-    /// The value of its cookie.
+    /// The value of the cookie.
     #[must_use]
     pub fn to_text(&self, signer: &impl Signs) -> String {
         let Self { id, browser, user, user_mark, issued, signed_by: _ } = self;
@@ -70,14 +71,14 @@ impl Session {
         text
     }
 
-    /// What a cookie says, if we have written it.
+    /// Reads a cookie, if we have written it.
     #[must_use]
     pub fn read(value: &[u8], signer: &impl Signs) -> Option<Self> {
         let (said, signature) = std::str::from_utf8(value).ok()?.rsplit_once('.')?;
         if !signer.proves(said.as_bytes(), &digits(signature)?) {
             return None;
         }
-        // The name comes last: it may have dots.
+        // The name comes last, because it may contain dots.
         let mut parts = said.splitn(6, '.');
         let mut part = || parts.next();
         part().filter(|version| *version == VERSION)?;
@@ -91,7 +92,7 @@ impl Session {
         })
     }
 
-    /// For how long it still holds, if it may last for `lifetime`; `None` once it is over.
+    /// How much longer the session is valid, if it may last for `lifetime`. `None` once it is over.
     #[must_use]
     pub fn left(&self, lifetime: Duration, now: u64) -> Option<Duration> {
         let is_early = self.issued.saturating_sub(now) <= millis(CLOCK_BACK);
@@ -104,7 +105,7 @@ pub(super) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// 64 hexadecimal digits, as they are written here: one signature has one spelling.
+/// Reads 64 hexadecimal digits in lower case, so that a signature has only one spelling.
 fn digits(text: &str) -> Option<[u8; 32]> {
     let mut bytes = [0; 32];
     if text.len() != 64 {
@@ -130,7 +131,7 @@ mod tests {
     use super::*;
     use crate::auth::users::Role;
 
-    /// Stands in for what signs: the hash of a key and the text.
+    /// A signer for tests: it hashes a key and the text.
     struct Key(u64);
 
     impl Signs for Key {

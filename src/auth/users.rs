@@ -1,4 +1,4 @@
-//! Who may come in, and as what; and the text of the file that says so.
+//! The users who may come in, with their roles, and the text of the file that lists them.
 //!
 //! The file is TOML, one table for each user.
 
@@ -18,27 +18,27 @@ use super::session::Session;
 /// The longest name of a user.
 const NAME_MAX: usize = 64;
 
-/// What stands above all users.
+/// The comment at the beginning of the file.
 const HEAD: &str = "\
-# The users of Mooring. `mooring users` changes this file, and keeps no comments but these.
-# A key is kept as its SHA-256, a password as argon2id. Whatever ends the sessions of a user raises
-# his `generation`.
+# The users of Mooring. `mooring users` changes this file, and keeps only these comments.
+# A key is stored as its SHA-256, a password as argon2id. Everything that ends the sessions of a
+# user raises the `generation` of that user.
 [users]
 ";
 
-/// What somebody may do, from the least to the most.
+/// What a user may do, from the least to the most.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
-    /// Reads.
+    /// May read.
     Viewer,
-    /// Works.
+    /// May read and work.
     Artist,
-    /// Looks after the fleet.
+    /// May also look after the fleet.
     Operator,
 }
 
-/// No role is called so.
+/// There is no role with this name.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("a role is viewer, artist or operator")]
 pub struct BadRole;
@@ -63,11 +63,11 @@ impl FromStr for Role {
     }
 }
 
-/// The name of a user. It stands in logs and in this file, and needs no escape in either.
+/// The name of a user. It needs no escape in logs and in the file.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub struct UserName(Arc<str>);
 
-/// Nobody can be called so.
+/// A user cannot have this name.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 #[error(
     "the name of a user has 1 to {NAME_MAX} letters, digits or `.`, `_`, `-`, `@`, `+`, and begins \
@@ -81,7 +81,7 @@ impl UserName {
         &self.0
     }
 
-    /// The name, for keeping.
+    /// The name, to be stored.
     #[must_use]
     pub fn shared(&self) -> &Arc<str> {
         &self.0
@@ -106,57 +106,58 @@ impl fmt::Display for UserName {
     }
 }
 
-/// Somebody who may come in.
+/// A user who may come in.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct User {
     pub name: UserName,
     pub role: Role,
-    /// Another one for each change that ends what he has open. It never comes again, also if the
-    /// user goes and one of his name comes: it begins with the time.
+    /// Changes whenever the user's open connections must end. It never has an earlier value again,
+    /// even if the user is removed and another one gets the name: it begins with the time.
     pub generation: u64,
-    /// `None` for one who has no key.
+    /// `None` if the user has no key.
     pub key: Option<KeyHash>,
-    /// `None` for one who has no password.
+    /// `None` if the user has no password.
     pub password: Option<PasswordHash>,
 }
 
 impl User {
-    /// What a session of his names: another number whenever he has another generation, key or
-    /// password, also if somebody wrote that into the file and left the generation as it was.
+    /// Identifies this state of the user in a session. It is another number whenever the
+    /// generation, the key or the password changes, also if somebody edits the file and leaves the
+    /// generation as it was.
     #[must_use]
     pub fn mark(&self) -> u64 {
         let Self { name: _, role: _, generation, key, password } = self;
         let text = |it: Option<String>| it.unwrap_or_default();
         let key = text(key.as_ref().map(ToString::to_string));
         let password = text(password.as_ref().map(ToString::to_string));
-        // Neither has a line break in it.
+        // Neither of them contains a line break.
         let digest = Sha256::digest(format!("{generation}\n{key}\n{password}"));
         digest.iter().take(8).fold(0, |mark, byte| mark << 8 | u64::from(*byte))
     }
 }
 
-/// Somebody who was let in, as he was then. Cheap to clone.
+/// A user who was let in, in the state of that moment. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Pass {
     pub user: Arc<User>,
-    /// His browser's, if that let him in; `None` if a key or a proxy did.
+    /// The session that let the user in. `None` if a key or a proxy did.
     pub session: Option<Arc<Session>>,
-    /// By what a proxy was believed, if that let him in.
+    /// The rules by which a proxy was trusted, if a proxy let the user in.
     pub proxy: Option<Arc<ProxyRules>>,
 }
 
 /// All users, by their names and by their keys.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct UserTable {
-    /// With their marks, which are asked for at each request of a session.
+    /// Each with its mark, which each request of a session needs.
     users: BTreeMap<UserName, (Arc<User>, u64)>,
     by_key: HashMap<KeyHash, Arc<User>>,
 }
 
-/// Users who cannot be together.
+/// Why these users cannot exist together.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum BadUsers {
-    #[error("`{first}` and `{second}` differ in nothing but capitals")]
+    #[error("`{first}` and `{second}` differ only in upper and lower case")]
     SameName { first: UserName, second: UserName },
     #[error("`{first}` and `{second}` have the same key")]
     SameKey { first: UserName, second: UserName },
@@ -164,7 +165,7 @@ pub enum BadUsers {
 
 impl UserTable {
     /// # Errors
-    /// Two of them would be one.
+    /// Two of them could be confused.
     pub fn of(all: impl IntoIterator<Item = User>) -> Result<Self, BadUsers> {
         let mut table = Self::default();
         let mut folded: BTreeMap<String, UserName> = BTreeMap::new();
@@ -201,7 +202,7 @@ impl UserTable {
         Self::of(users?).map_err(|bad| bad.to_string())
     }
 
-    /// The text of a file that says the same.
+    /// The text of the file for these users.
     #[must_use]
     pub fn to_text(&self) -> String {
         let mut text = HEAD.to_owned();
@@ -240,28 +241,28 @@ impl UserTable {
         self.users.get(name).map(|(user, _)| user)
     }
 
-    /// Whose session this is, if he is as he was at its login.
+    /// The user of a session, if the user is unchanged since the login.
     #[must_use]
     pub fn by_session(&self, session: &Session) -> Option<&Arc<User>> {
         let is_same = |(_, mark): &&(Arc<User>, u64)| *mark == session.user_mark;
         self.users.get(&session.user).filter(is_same).map(|(user, _)| user)
     }
 
-    /// Whatever some user's password is kept as, to be asked for one who is not there: those of one
-    /// file cost the same.
+    /// The password hash of any user, to be checked for a user who does not exist. The hashes of
+    /// one file cost the same.
     #[must_use]
     pub fn some_password(&self) -> PasswordHash {
         let kept = self.iter().find_map(|user| user.password.clone());
         kept.unwrap_or_else(PasswordHash::of_nobody)
     }
 
-    /// Whose key this is.
+    /// The user who has this key.
     #[must_use]
     pub fn by_key(&self, key: &[u8]) -> Option<&Arc<User>> {
         self.by_key.get(&KeyHash::of(key)?)
     }
 
-    /// False for who is gone, or whose key or password is another one now.
+    /// False for a user who was removed, or whose key or password has changed.
     #[must_use]
     pub fn still_has(&self, user: &User) -> bool {
         let is_same = |now: &Arc<User>| {
@@ -271,17 +272,17 @@ impl UserTable {
         self.get(&user.name).is_some_and(is_same)
     }
 
-    /// The same with this user, in place of who had his name.
+    /// The same users with this one added. It replaces the user of that name.
     ///
     /// # Errors
-    /// He would be one with another.
+    /// The user could be confused with another one.
     pub fn with(&self, user: User) -> Result<Self, BadUsers> {
         let name = user.name.clone();
         let others = self.iter().filter(move |other| other.name != name).cloned();
         Self::of(others.chain([user]))
     }
 
-    /// The same without that user.
+    /// The same users without that one.
     #[must_use]
     pub fn without(&self, name: &UserName) -> Self {
         let others = self.users.iter().filter(|(other, _)| *other != name);
@@ -293,11 +294,11 @@ impl UserTable {
     }
 }
 
-/// The file as it is written.
+/// The structure of the file.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct FileText {
-    /// Needed, so that a file that was just emptied is not one without users.
+    /// This is required, so that a file that was just truncated is not taken for one without users.
     users: BTreeMap<String, UserText>,
 }
 
@@ -359,7 +360,7 @@ mod tests {
         for other in ["", "key-of-cyd", "KEY-OF-ADA", " key-of-ada", &key::mint()] {
             assert_eq!(whose(other), None, "{other}");
         }
-        // What is kept of it is no key.
+        // The stored form of a key is not a key.
         let kept = KeyHash::of(b"key-of-ada").unwrap().to_string();
         assert_eq!(whose(&kept), None);
     }
@@ -421,7 +422,7 @@ mod tests {
         let twice = UserTable::of([user("ada", Role::Artist, "a"), user("Ada", Role::Artist, "b")]);
         assert_eq!(
             twice.unwrap_err().to_string(),
-            "`ada` and `Ada` differ in nothing but capitals"
+            "`ada` and `Ada` differ only in upper and lower case"
         );
         let twice = table().with(user("dan", Role::Artist, "key-of-bob"));
         let same = "`bob@example.org` and `dan` have the same key";

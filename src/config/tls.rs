@@ -62,7 +62,7 @@ fn read(path: &Path) -> Result<String, String> {
     // A pipe or a device may never end, and whoever reads it waits for ever.
     let is_special = std::fs::metadata(path).is_ok_and(|it| !it.is_file() && !it.is_dir());
     let text = match is_special {
-        true => Err("is no regular file".to_owned()),
+        true => Err("is not a regular file".to_owned()),
         false => file::text(path, FILE_BYTES_MAX),
     };
     text.map_err(|what| about(path, &what))

@@ -795,7 +795,7 @@ fn users_are_added_listed_changed_and_removed() {
     let before = fs::read(&path).unwrap();
     for (arguments, code, told) in [
         (&["add", "ada"][..], 1, "there is a user `ada` already"),
-        (&["add", "ADA"], 1, "differ in nothing but capitals"),
+        (&["add", "ADA"], 1, "differ only in upper and lower case"),
         (&["add", "bob", "--role", "king"], 2, "a role is viewer, artist or operator"),
         (&["add", "a b"], 2, "the name of a user"),
         (&["add"], 2, "required"),
