@@ -1,8 +1,8 @@
-//! Which coding does a caller want (RFC 9110 section 12.5.3)? Pure.
+//! Finds the content coding that a caller wants (RFC 9110 section 12.5.3). Pure.
 
 use http::header::{ACCEPT_ENCODING, HeaderMap};
 
-/// A coding that we make.
+/// A coding that Mooring can produce.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum Coding {
     Gzip,
@@ -10,10 +10,10 @@ pub enum Coding {
 }
 
 impl Coding {
-    /// The smallest first.
+    /// The one with the smallest results comes first.
     pub const ALL: [Self; 2] = [Self::Brotli, Self::Gzip];
 
-    /// As in `Content-Encoding`.
+    /// The name in `Content-Encoding`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -23,27 +23,27 @@ impl Coding {
     }
 }
 
-/// Whether a coding makes something smaller.
+/// Whether a coding would make the data smaller.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Worth {
     Compressing,
     Nothing,
 }
 
-/// In which form a caller gets something.
+/// The form in which a caller gets the data.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Choice {
     AsItIs,
     Coded {
         coding: Coding,
-        /// The caller takes it as it is too, for as long as it is not there in this coding.
+        /// The caller also accepts it uncompressed, until this coding is ready.
         or_as_it_is: bool,
     },
-    /// The caller refuses all that we could give.
+    /// The caller refuses every form that we could send.
     Nothing,
 }
 
-/// What a caller accepts, in thousandths.
+/// How much a caller prefers a coding, in thousandths.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 struct Weight(u16);
 
@@ -62,18 +62,18 @@ impl AcceptEncoding {
         Self(Some(values.join(",")))
     }
 
-    /// True if the caller takes this coding. Who says nothing takes none: that is what clients mean
-    /// by it.
+    /// True if the caller accepts this coding. Without the header no coding is accepted, because
+    /// that is what clients mean.
     #[must_use]
     pub fn accepts(&self, coding: &str) -> bool {
         self.weight(coding).is_some_and(|weight| 0 < weight.0)
     }
 
-    /// The form that the caller likes best; of those liked equally the smallest. It is what it is,
-    /// unless the caller says otherwise, if a coding is not worth its time.
+    /// The form that the caller prefers. If several are equal, the smallest one is chosen. If a
+    /// coding is not worth its time, the data is sent uncompressed, unless the caller refuses that.
     #[must_use]
     pub fn choose(&self, worth: Worth) -> Choice {
-        // Not named, it is acceptable and the last choice.
+        // If it is not named, it is acceptable as the last choice.
         let plain = match (self.named("identity"), self.named("*")) {
             (Some(weight), _) => Some(weight),
             (None, Some(Weight(0))) => Some(Weight(0)),
@@ -100,12 +100,12 @@ impl AcceptEncoding {
         }
     }
 
-    /// What the header says of a coding, by its name or by `*`.
+    /// The weight of a coding, by its own name or by `*`.
     fn weight(&self, coding: &str) -> Option<Weight> {
         self.named(coding).or_else(|| self.named("*"))
     }
 
-    /// The first that is said of a name.
+    /// The first weight that is given for a name.
     fn named(&self, wanted: &str) -> Option<Weight> {
         let members = self.0.as_deref()?.split(',');
         members.into_iter().find_map(|member| {
@@ -119,8 +119,8 @@ impl AcceptEncoding {
     }
 }
 
-/// A weight as section 12.4.2 has it, 1 if there is none. Of what is none of these nothing is
-/// known: the member counts as not being there.
+/// A weight in the form of section 12.4.2, or 1 if there is none. An element with another parameter
+/// is ignored.
 fn weight(parameters: &str) -> Option<Weight> {
     let parameters = parameters.trim();
     if parameters.is_empty() {

@@ -1,4 +1,4 @@
-//! One line in the log of `mooring::access` for each request.
+//! Writes one line to the log `mooring::access` for each request.
 //!
 //! Nothing is prepared unless that log is on. The query is left out because it may contain secrets.
 
@@ -21,16 +21,16 @@ use crate::masked::{Masked, mask};
 use crate::routing::ids::ClientId;
 use crate::routing::realm::ClientName;
 
-/// The target of these records in the log.
+/// The log target of these records.
 const TARGET: &str = "mooring::access";
 
-/// What proxies call a request, in their logs and to us.
+/// The header in which proxies give a request an id, for their logs and ours.
 pub const REQUEST_ID: &str = "x-request-id";
 
-/// Longer is no name of a request.
+/// A longer text is not accepted as an id.
 const REQUEST_ID_MAX: usize = 128;
 
-/// What a head says besides who asks.
+/// The request line, without the caller.
 #[derive(Clone, Debug)]
 pub struct RequestLine<'a> {
     pub method: Method,
@@ -38,53 +38,53 @@ pub struct RequestLine<'a> {
     pub request_id: Option<&'a [u8]>,
 }
 
-/// Whom a request that is recorded turned out to be of, as its handler learns it.
+/// The client of a request that is recorded. The handler sets it when it knows.
 #[derive(Clone, Debug, Default)]
 pub struct Seen(Arc<OnceLock<Masked>>);
 
 impl Seen {
     pub fn set(&self, client: Masked) {
-        // The first one is it: a request is of one client.
+        // Only the first one counts, because a request belongs to one client.
         let _ = self.0.set(client);
     }
 }
 
-/// A request that is to be written down once it has its answer.
+/// A request that is logged when its answer is there.
 #[derive(Debug)]
 pub struct Record {
     method: Method,
     path: String,
-    /// As its head says.
+    /// The client according to the head.
     client: Option<Masked>,
     seen: Seen,
-    /// After trusted proxies.
+    /// The client's address behind trusted proxies.
     address: IpAddr,
     request_id: Option<String>,
-    /// Who was let in.
+    /// The user who was let in.
     user: Option<Pass>,
 }
 
-/// What became of it.
+/// The result of a request.
 #[derive(Clone, Copy, Debug)]
 pub struct Answer<'a> {
     pub status: StatusCode,
     pub backend: &'a str,
     pub placement: &'a str,
-    /// How long the body is, if that is known before it was sent.
+    /// The size of the body in bytes, if it is known before the body is sent.
     pub bytes: Option<u64>,
     pub took: Duration,
-    /// What it was called here, if no proxy has named it and it failed.
+    /// Our own id of a failed request, if no proxy has given it one.
     pub request_id: Option<&'a str>,
 }
 
-/// True if somebody reads access records.
+/// True if access records are logged.
 #[must_use]
 pub fn is_recorded() -> bool {
     tracing::enabled!(target: TARGET, Level::DEBUG)
 }
 
 impl Record {
-    /// Of a request that came from `peer`.
+    /// The record of a request that came from `peer`.
     #[must_use]
     pub fn of(
         front: &Front,
@@ -115,12 +115,12 @@ impl Record {
         Self::of(front, peer, &said, &IdentityHints::of(request))
     }
 
-    /// Says who was let in.
+    /// Sets the user who was let in.
     pub fn is_of(&mut self, user: Option<&Pass>) {
         self.user = user.cloned();
     }
 
-    /// Where the handler of the request says whose it is.
+    /// The place where the handler stores the client.
     #[must_use]
     pub fn seen(&self) -> Seen {
         self.seen.clone()
@@ -150,14 +150,14 @@ impl<'a> Answer<'a> {
             placement: headers::text(response, &headers::PLACEMENT),
             bytes: response.body().size_hint().exact(),
             took,
-            // Ours, and no backend's.
+            // The id that we set, not one of a backend.
             request_id: Some(headers::text(response, &HeaderName::from_static(REQUEST_ID)))
                 .filter(|name| !name.is_empty() && response.headers().contains_key(ERROR_HEADER)),
         }
     }
 }
 
-/// What a request is called by a proxy that is believed.
+/// The id that a trusted proxy has given a request.
 #[must_use]
 pub fn named(front: &Front, peer: IpAddr, headers: &HeaderMap) -> Option<String> {
     let said = headers.get(REQUEST_ID).map(HeaderValue::as_bytes);
@@ -171,7 +171,7 @@ fn named_by(server: &ServerConfig, peer: IpAddr, said: Option<&[u8]>) -> Option<
     }
 }
 
-/// The client that asks, by its name or else by its browser's cookie.
+/// The client that asks, by its name or by the cookie of its browser.
 fn client(front: &Front, peer: IpAddr, hints: &IdentityHints<'_>) -> Option<ClientId> {
     match caller::named(hints).ok()? {
         Some(name) => {

@@ -1,13 +1,13 @@
-//! Who is let in (promise A1), and until when.
+//! Decides who may come in (promise A1), and for how long.
 //!
 //! Both ways of answering ask [`crate::auth::judge`] once for each request, before anything else:
-//! hyper's in [`admit`], the passthrough in [`super::passthrough::request::Plain::admit`]. What let
-//! somebody in is taken off there, so that nothing behind it can give it away; cookies of ours are
-//! taken off wherever a request is made one to a backend ([`headers::to_backend`]). Hyper's way
-//! alone tells whoever is not let in.
+//! hyper's in [`admit`], the passthrough in [`super::passthrough::request::Plain::admit`]. The key
+//! that let somebody in is removed from the request there, so that nothing later can reveal it. Our
+//! cookies are removed wherever a request to a backend is built ([`headers::to_backend`]). Only
+//! hyper's way answers requests that are refused.
 //!
-//! Somebody may be let in for long: a socket, an answer without an end. [`Admission::until_over`]
-//! says when he may not any more.
+//! Some requests last long: a socket, or an answer without an end. [`Admission::until_over`] waits
+//! until the user may not stay any longer.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -38,13 +38,13 @@ use crate::net::{Boxed, sleep, unix_millis};
 use crate::ordered_watch::OrderedWatch;
 use crate::ws;
 
-/// Who may come in now.
+/// The users and rules that are in effect.
 #[derive(Debug)]
 pub struct Admission {
     guests: ArcSwap<Guests>,
-    /// Signs sessions where the configuration has no key for that.
+    /// Signs sessions if the configuration has no key for that.
     own_signer: CookieSigner,
-    /// How often it was changed.
+    /// How often the rules have changed.
     changes: OrderedWatch<u64>,
 }
 
@@ -56,13 +56,13 @@ struct Guests {
     proxies: ProxyGate,
 }
 
-/// Which sessions hold.
+/// Decides which sessions are valid.
 #[derive(Clone, Debug)]
 struct SessionRules {
     signer: CookieSigner,
     signed_by: u64,
     lifetime: Duration,
-    /// Those that were ended before their time.
+    /// The sessions that were ended before their time.
     ended: Arc<Logouts>,
 }
 
@@ -73,7 +73,7 @@ impl SessionRules {
         Self { signed_by: signer.mark(), signer, lifetime: config.session_lifetime, ended }
     }
 
-    /// For how long a session that was read before still holds; `None` once it does not.
+    /// How much longer a session is valid that was read earlier. `None` if it is over.
     fn left(&self, session: &Session) -> Option<Duration> {
         let holds = session.signed_by == self.signed_by && !self.ended.has_ended(session);
         session.left(self.lifetime, unix_millis()).filter(|_| holds)
@@ -96,8 +96,8 @@ impl Guests {
         }
     }
 
-    /// A socket is its client's, and whose that is does not change: a page speaks for another when
-    /// users are not asked for any more.
+    /// A socket belongs to its client, and the client's realm does not change. When users are
+    /// turned off, a page acts for another realm.
     fn may_keep_socket(&self, pass: Option<&Pass>) -> bool {
         match self.mode {
             AuthMode::Off => pass.is_none(),
@@ -106,11 +106,11 @@ impl Guests {
     }
 }
 
-/// True for who may keep what he has open.
+/// Decides whether a user may keep open connections.
 type MayStay = fn(&Guests, Option<&Pass>) -> bool;
 
 impl Admission {
-    /// `own_signer` signs sessions where the configuration has no key for that.
+    /// `own_signer` signs sessions if the configuration has no key for that.
     #[must_use]
     pub fn new(config: &AuthConfig, own_signer: CookieSigner, ended: Logouts) -> Arc<Self> {
         let sessions = SessionRules::of(config, &own_signer, Arc::new(ended));
@@ -125,8 +125,8 @@ impl Admission {
         Arc::clone(&self.guests.load().users)
     }
 
-    /// The configuration was replaced, and with it the users, which were read anew. `trusted` are
-    /// the proxies that are believed.
+    /// Applies a new configuration, with its users, which were read again. `trusted` are the
+    /// trusted proxies.
     pub fn reconfigure(&self, config: &AuthConfig, trusted: &[Cidr]) {
         let (mode, users) = (config.mode, &config.users);
         self.change(|now| {
@@ -137,18 +137,18 @@ impl Admission {
         });
     }
 
-    /// By what the other end of a connection is believed when it says who sends a request.
+    /// The rules by which the other end of a connection is trusted to name the user of a request.
     #[must_use]
     pub fn believed(&self, peer: IpAddr) -> Option<Arc<ProxyRules>> {
         self.guests.load().proxies.believes(peer).cloned()
     }
 
-    /// The file of users has changed.
+    /// Applies a changed file of users.
     pub fn replace_users(&self, users: &Arc<UserTable>) {
         self.change(|now| Guests { users: Arc::clone(users), ..now.clone() });
     }
 
-    /// Other sessions have been ended.
+    /// Applies a changed set of ended sessions.
     pub fn replace_ended(&self, ended: &Arc<Logouts>) {
         self.change(|now| {
             let sessions = SessionRules { ended: Arc::clone(ended), ..now.sessions.clone() };
@@ -161,24 +161,24 @@ impl Admission {
         self.changes.change(|count| count.wrapping_add(1));
     }
 
-    /// A new session of a user's browser: the value of its cookie.
+    /// Creates a session for a user's browser. Returns the value of its cookie.
     #[must_use]
     pub fn begin(&self, user: &User, browser: u128) -> String {
         let SessionRules { signer, ended, .. } = &self.guests.load().sessions;
-        // The clock may have gone back since he logged out everywhere.
+        // The clock may have been set back since the user logged out everywhere.
         let issued = ended.begins(&user.name, unix_millis());
         let session = Session::of(user, (rand::random(), browser), issued, signer);
         session.to_text(signer)
     }
 
-    /// True if a session of this user that begins now would not hold yet, because the clock has
-    /// gone back far since his sessions were ended.
+    /// True if a session of this user that begins now would not be valid yet, because the clock was
+    /// set back by a large amount since the user's sessions were ended.
     #[must_use]
     pub fn is_ahead(&self, user: &User) -> bool {
         self.guests.load().sessions.ended.is_ahead(&user.name, unix_millis())
     }
 
-    /// The session that the value of a cookie says, if it holds.
+    /// The session in the value of a cookie, if it is valid.
     #[must_use]
     pub fn session(&self, value: &[u8]) -> Option<Session> {
         let guests = self.guests.load();
@@ -186,13 +186,13 @@ impl Admission {
         guests.sessions.left(&session).is_some().then_some(session)
     }
 
-    /// True while a session that was read before holds. Its user is looked at elsewhere.
+    /// True while a session that was read earlier is valid. The caller checks the user.
     #[must_use]
     pub fn holds(&self, session: &Session) -> bool {
         self.guests.load().sessions.left(session).is_some()
     }
 
-    /// Whoever is at a session's browser: the same for one user, and another for another.
+    /// A mark of the user at a session's browser: equal for the same user, different for others.
     #[must_use]
     pub fn mark_of(&self, user: &User) -> String {
         let signer = &self.guests.load().sessions.signer;
@@ -200,19 +200,19 @@ impl Admission {
         digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect()
     }
 
-    /// Ties a form to the browser that was shown it.
+    /// Binds a form to the browser that it was shown to.
     #[must_use]
     pub fn form_token(&self, form: &[u8]) -> [u8; 32] {
         self.guests.load().sessions.signer.digest(&[b"form", form])
     }
 
-    /// Waits until users count at all. Cancel safe.
+    /// Waits until keys are required. Cancel safe.
     pub async fn asks_for_keys(&self) {
         self.changes.wait_for(|_| self.guests.load().mode == AuthMode::Keys).await;
     }
 
-    /// Waits until somebody may not stay who came in with this pass, or with none, for another
-    /// reason than that his session is too old. Cancel safe.
+    /// Waits until somebody who came in with this pass, or with none, may not stay. The age of the
+    /// session is not checked here. Cancel safe.
     #[must_use]
     fn until_barred(self: &Arc<Self>, pass: Option<Pass>, may: MayStay) -> Boxed<'static, ()> {
         let this = Arc::clone(self);
@@ -221,13 +221,13 @@ impl Admission {
         })
     }
 
-    /// The same, and also until his session is too old. Cancel safe.
+    /// The same, but it also ends when the session is too old. Cancel safe.
     #[must_use]
     pub fn until_over(self: &Arc<Self>, pass: Option<Pass>) -> Boxed<'static, ()> {
         self.until(pass, Guests::may_stay)
     }
 
-    /// The same of a client's socket. Cancel safe.
+    /// The same for a client's socket. Cancel safe.
     #[must_use]
     pub fn until_socket_over(self: &Arc<Self>, pass: Option<Pass>) -> Boxed<'static, ()> {
         self.until(pass, Guests::may_keep_socket)
@@ -239,7 +239,7 @@ impl Admission {
         };
         let (this, barred) = (Arc::clone(self), self.until_barred(pass, may));
         Box::pin(async move {
-            // It may have been given another time meanwhile.
+            // A reload may have changed the lifetime in the meantime.
             let aged = async {
                 loop {
                     let left = this.guests.load().sessions.left(&session);
@@ -255,18 +255,19 @@ impl Admission {
     }
 }
 
-/// Somebody who was let in.
+/// A user who was let in.
 #[derive(Clone, Debug)]
 pub struct Guest {
     pub pass: Pass,
-    /// His key stood in the address.
+    /// The key was in the query.
     is_by_address: bool,
 }
 
-/// Says who sends a request, and takes off it what let him in. `None` is everybody.
+/// Finds the user of a request, and removes the key from it. `None` means that everybody may come
+/// in.
 ///
 /// # Errors
-/// He may not come in, or not do this.
+/// The sender may not come in, or may not do this.
 pub fn admit<B>(
     front: &Front,
     (peer, decision): (IpAddr, &CorsDecision),
@@ -286,7 +287,7 @@ pub fn admit<B>(
     }
 }
 
-/// Takes off what has let somebody in.
+/// Removes the headers that have let somebody in.
 pub(super) fn take_off<B>(request: &mut Request<B>, is_spent: impl Fn(&str) -> bool) {
     let is_it = |name: &&HeaderName| is_spent(name.as_str());
     let spent: SmallVec<[HeaderName; 2]> =
@@ -296,8 +297,8 @@ pub(super) fn take_off<B>(request: &mut Request<B>, is_spent: impl Fn(&str) -> b
     }
 }
 
-/// The session of a request, unless its page is one that may be anybody's: a browser sends cookies
-/// along with that too.
+/// The session of a request, unless the request may come from a foreign page: a browser sends
+/// cookies with those requests too.
 #[must_use]
 pub fn session_in<B>(
     front: &Front,
@@ -312,12 +313,13 @@ pub fn session_in<B>(
     session_of(&front.admission, door, &hints)
 }
 
-/// Says whether a request may do what it asks, given which page it says that it is of. A browser
-/// sends its session along with whatever any page makes it send, ours or that with the proxy which
-/// names its user. So a request that changes something has to be of a page of ours or one that is
-/// allowed, and to say so. Pages that are known to be of others are refused before.
+/// Checks the page that a request comes from. A browser sends its session with every request,
+/// whatever page causes it. The same is true for the session at a proxy that names the user. So a
+/// request that changes something must say that it comes from one of our pages or of an allowed
+/// page. Requests of pages that are known to be foreign were refused earlier.
 ///
 /// # Errors
+/// The request does not say which page it comes from.
 /// It says nothing.
 pub fn check_page<B>(guest: &Guest, request: &Request<B>) -> Result<(), GatewayError> {
     let Pass { session, proxy, .. } = &guest.pass;
@@ -362,28 +364,29 @@ impl From<Refusal> for GatewayError {
     }
 }
 
-/// The same address without the key in its query.
+/// The same URI without the key in its query.
 fn without_token(uri: &Uri) -> Uri {
     let target = match query::without_parameter(uri.query().unwrap_or(""), TOKEN) {
         query if query.is_empty() => uri.path().to_owned(),
         query => format!("{}?{query}", uri.path()),
     };
     let mut parts = uri.clone().into_parts();
-    // What is left of a target is one.
+    // What is left of a valid target is valid.
     parts.path_and_query = target.parse().ok().or(Some(PathAndQuery::from_static("/")));
     Uri::from_parts(parts).unwrap_or_default()
 }
 
-/// Makes an answer one for this user: no cache of others keeps it, and it ends when he is barred.
+/// Marks an answer as personal: shared caches must not store it, and it ends when the user is
+/// barred.
 pub fn answer_to(front: &Front, guest: &Guest, response: &mut Response<ResponseBody>) {
     headers::keep_for_one(response.headers_mut());
     if guest.is_by_address {
-        // A page that is shown must not tell others with which address.
+        // The page must not reveal its address, which contains the key, to other sites.
         let policy = HeaderValue::from_static("no-referrer");
         response.headers_mut().insert(REFERRER_POLICY, policy);
     }
     if let ResponseBody::Whole(_) = response.body() {
-        // All of it is there.
+        // The whole body is there.
         return;
     }
     let barred = front.admission.until_over(Some(guest.pass.clone()));
@@ -460,7 +463,8 @@ mod tests {
         assert!(answer.as_mut().poll(&mut cx).is_pending());
     }
 
-    /// Of each thing that ends a session: it is not read any more, and what it has open ends.
+    /// For each event that ends a session: the session is not valid any more, and its open
+    /// connections end.
     #[test]
     fn a_session_holds_until_something_ends_it() {
         let ada = [user("ada", 1)];

@@ -1,15 +1,14 @@
-//! The page's files that have a hash in their name, in memory: as they are, and in each coding that
-//! was asked for. All of them together are bounded by bytes; what was not used for longest goes
-//! first.
+//! Caches the page's files that have a hash in their name: uncompressed, and in each coding that
+//! was requested. The total size in bytes is limited; the least recently used go first.
 //!
 //! # Invariants
 //!
-//! - A file is kept by its path *and* the version of the frontend on the server that gave it, so
-//!   that two versions never mix.
-//! - The page of the home is a part of the key: what was begun before it changed is not good after
-//!   it, because with the page its files may have been mended.
-//! - A file is fetched, and a coding of it made, by one asker for all who ask meanwhile. Who asked
-//!   first may leave; then the next one begins again.
+//! - The key of a file contains its path *and* the version of the frontend on the server that sent
+//!   it, so that two versions are never mixed.
+//! - The key also contains the page of the home. A fetch that began before the page changed is not
+//!   used after it, because the files may have been corrected with the page.
+//! - If several callers ask for a file or a coding at the same time, one of them fetches or encodes
+//!   it for all. If that one leaves, the next one begins again.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -25,44 +24,45 @@ use super::conditional::Whole;
 use crate::cache::Cache;
 use crate::lock::{Guard, Lock, rank};
 
-/// The largest file that is kept, in bytes; less if all of them together may have little.
+/// The largest file that is kept, in bytes. The limit is lower if the whole cache is small.
 const FILE_MAX: usize = 16 << 20;
 
-/// How many names are remembered that no backend had; past it no others are looked for.
+/// How many names are remembered that no backend had. When it is full, other names are not looked
+/// up.
 const MISSES_MAX: usize = 1024;
 
-/// How many codings of the home's page are told apart. A server has two or three.
+/// How many codings of the home's page are distinguished. A server has two or three.
 const PAGE_CODINGS_MAX: usize = 8;
 
-/// How long a name is not looked for again that no backend had.
+/// How long a name that no backend had is not looked up again.
 const MISS: Duration = Duration::from_secs(60);
 
-/// A file, of one version, in one form.
+/// A file in one version and one form.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct AssetKey {
     path: Arc<str>,
     version: Arc<str>,
-    /// Which of the home's pages was there when it was asked for.
+    /// The number of the home's page at the time of the request.
     page: u64,
-    /// `None` is the file as it is.
+    /// `None` means uncompressed.
     coding: Option<Coding>,
 }
 
 impl AssetKey {
-    /// The same file in a coding.
+    /// The key of the same file in a coding.
     #[must_use]
     pub fn coded(&self, coding: Coding) -> Self {
         Self { coding: Some(coding), ..self.clone() }
     }
 
-    /// The same of servers with this version of the frontend.
+    /// The key of the same file on servers with this version of the frontend.
     #[must_use]
     pub fn of_version(&self, version: &Arc<str>) -> Self {
         Self { version: Arc::clone(version), ..self.clone() }
     }
 }
 
-/// All files.
+/// The cache of all files.
 #[derive(Debug)]
 pub struct AssetCache {
     file_max: AtomicUsize,
@@ -72,18 +72,18 @@ pub struct AssetCache {
 #[derive(Debug)]
 struct Table {
     files: Cache<AssetKey, Kept>,
-    /// What somebody fetches or makes at this moment.
+    /// Files that are being fetched or encoded.
     underway: HashMap<AssetKey, watch::Receiver<Outcome>>,
     misses: HashMap<Box<str>, Instant>,
-    /// Counts the pages of the home that were seen.
+    /// Counts the pages of the home.
     page: u64,
-    /// The tag of the page in each coding in which the home sends it: a server has one for each
-    /// (RFC 9110 section 8.8.3.3), and its readers choose.
+    /// The tag of the page in each coding in which the home sends it. A server has one tag for each
+    /// coding (RFC 9110 section 8.8.3.3), and the clients choose the coding.
     page_tags: Vec<(Option<HeaderValue>, HeaderValue)>,
 }
 
 impl Table {
-    /// True if one more name can be remembered that no backend had.
+    /// True if one more missing name can be remembered.
     fn has_room(&mut self, now: Instant) -> bool {
         if MISSES_MAX <= self.misses.len() {
             self.misses.retain(|_, at| now.duration_since(*at) < MISS);
@@ -98,23 +98,23 @@ struct Kept {
     since: Instant,
 }
 
-/// What became of a file that somebody set out for.
+/// The result of fetching or encoding a file.
 #[derive(Clone, Debug)]
 pub enum Outcome {
     Underway,
-    /// It came from a server of this key's version, which may be another than was asked for.
+    /// It came from a server of this key's version, which may differ from the requested one.
     Made(AssetKey, Whole),
-    /// It cannot be kept, or was not there.
+    /// It cannot be kept, or does not exist.
     Nothing,
 }
 
-/// What is known of a file.
+/// The result of a lookup.
 #[derive(Debug)]
 pub enum Look {
     Kept(Whole),
-    /// It is not there, and whoever looked is to make it.
+    /// The file is not in the cache, and the caller must fetch or encode it.
     Mine(Making),
-    /// Another is making it.
+    /// Another caller is working on it.
     Others(watch::Receiver<Outcome>),
 }
 
@@ -123,15 +123,15 @@ pub enum Look {
 pub struct AnyVersion {
     pub whole: Whole,
     pub key: AssetKey,
-    /// The frontend of the server that it came from.
+    /// The version of the frontend on the server that sent it.
     pub version: Arc<str>,
     pub since: Instant,
-    /// It is not older than the home's page.
+    /// True if it is not older than the home's page.
     pub is_fresh: bool,
 }
 
 impl AssetCache {
-    /// Room for `bytes` in all; 0 keeps none.
+    /// A cache with room for `bytes` in total. With 0 it keeps nothing.
     #[must_use]
     pub fn new(bytes: usize) -> Arc<Self> {
         let table = Table {
@@ -156,19 +156,19 @@ impl AssetCache {
         self.file_max.load(Ordering::Relaxed)
     }
 
-    /// Another limit holds from now on, in bytes; what is too much goes, the longest unused first.
+    /// Sets another limit in bytes. If the cache is too large, the least recently used files go.
     pub fn limit(&self, bytes: usize) {
         self.file_max.store(FILE_MAX.min(bytes / 4), Ordering::Relaxed);
         self.table().files.limit(bytes);
     }
 
-    /// How many bytes all of it weighs.
+    /// The size of all files in bytes.
     #[must_use]
     pub fn weight(&self) -> usize {
         self.table().files.weight()
     }
 
-    /// The file of a path as it is, on servers with this version of the frontend.
+    /// The key of an uncompressed file on servers with this version of the frontend.
     #[must_use]
     pub fn key(&self, path: &Arc<str>, version: &Arc<str>) -> AssetKey {
         let page = self.table().page;
@@ -181,7 +181,7 @@ impl AssetCache {
         self.table().files.get(key).map(|kept| kept.whole)
     }
 
-    /// The file; or who makes it.
+    /// The file, or who is working on it.
     #[must_use]
     pub fn look(self: &Arc<Self>, key: &AssetKey) -> Look {
         let mut table = self.table();
@@ -196,7 +196,7 @@ impl AssetCache {
         Look::Mine(Making { cache: Arc::clone(self), key: key.clone(), told })
     }
 
-    /// The newest file of this path, of whatever version and age.
+    /// The newest uncompressed file of this path, of any version and age.
     #[must_use]
     pub fn of_any_version(&self, path: &str) -> Option<AnyVersion> {
         let table = self.table();
@@ -212,8 +212,8 @@ impl AssetCache {
         })
     }
 
-    /// The home gave its page with these headers. It is another page if it has another tag in the
-    /// same coding.
+    /// Notes that the home sent its page with these headers. It is a new page if it has another tag
+    /// in the same coding.
     pub fn saw_page(&self, headers: &HeaderMap) {
         let Some(tag) = headers.get(ETAG) else { return };
         let coding = headers.get(CONTENT_ENCODING);
@@ -231,7 +231,7 @@ impl AssetCache {
         }
     }
 
-    /// True if other backends may be asked for what the home does not have.
+    /// True if other backends may be asked for a file that the home does not have.
     #[must_use]
     pub fn may_look(&self, path: &str, now: Instant) -> bool {
         let mut table = self.table();
@@ -239,10 +239,10 @@ impl AssetCache {
         table.has_room(now) && !table.misses.get(path).is_some_and(is_recent)
     }
 
-    /// No backend has it.
+    /// Notes that no backend has the file.
     pub fn missed(&self, path: &str, now: Instant) {
         let mut table = self.table();
-        // Many may have looked for others at the same time: the bound holds here too.
+        // Many lookups may have been running at the same time, so the limit is checked here too.
         if table.has_room(now) || table.misses.contains_key(path) {
             table.misses.insert(path.into(), now);
         }
@@ -253,8 +253,8 @@ impl AssetCache {
     }
 }
 
-/// Somebody fetches a file, or makes a coding of one, for all who ask for it meanwhile. Dropped
-/// without a word it is left to another.
+/// Fetches or encodes a file for all who ask for it in the meantime. If it is dropped without a
+/// result, another caller takes over.
 #[derive(Debug)]
 pub struct Making {
     cache: Arc<AssetCache>,
@@ -263,13 +263,14 @@ pub struct Making {
 }
 
 impl Making {
-    /// Where its outcome will be told.
+    /// Receives the result.
     #[must_use]
     pub fn outcome(&self) -> watch::Receiver<Outcome> {
         self.told.subscribe()
     }
 
-    /// Here it is. What came from another server than was thought of is kept under another key.
+    /// Stores the result. A file that came from another version than expected is stored under its
+    /// own key.
     pub fn made(self, key: &AssetKey, whole: Whole, now: Instant) {
         let bytes = size(&whole) + key.path.len();
         let kept = Kept { whole: whole.clone(), since: now };
@@ -277,7 +278,7 @@ impl Making {
         self.told.send_replace(Outcome::Made(key.clone(), whole));
     }
 
-    /// There is nothing that could be given to others.
+    /// Reports that there is no result for others.
     pub fn nothing(self) {
         self.told.send_replace(Outcome::Nothing);
     }
@@ -416,7 +417,7 @@ mod tests {
         assert_eq!(saw("\"2\"", None), 2);
     }
 
-    /// Askers at the same time pass the bound together.
+    /// Lookups at the same time exceed the limit together.
     #[test]
     fn many_names_that_nobody_has_keep_no_other_from_being_looked_for_for_ever() {
         let (cache, t) = (AssetCache::new(0), crate::net::now());

@@ -1,14 +1,14 @@
 //! Assets: `/api/assets…` and `/api/tags`, over all servers that have assets (promise R11).
 //!
-//! A request with an id goes to the backend that has it. Lists and tags of several backends are
-//! merged; they contain the caller's assets and those without an owner. A hash is looked for
-//! everywhere. Another client's asset does not exist for the caller. A server that does not know
+//! A request with an id goes to the backend that has the asset. Lists and tags of several backends
+//! are merged; they contain the caller's assets and those without an owner. A hash is looked up on
+//! all backends. For the caller, another client's asset does not exist. A server that does not know
 //! the caller's user is not asked (`servers`).
 //!
-//! - `servers`: which backends can be asked
-//! - `lists`: assets and tags of several backends, merged
+//! - `servers`: the backends that can be asked
+//! - `lists`: merges assets and tags of several backends
 //! - `one`: requests that name one asset
-//! - `hashes`: requests that name content
+//! - `hashes`: requests that name content by its hash
 //! - `upload`: new assets
 
 mod hashes;
@@ -45,12 +45,13 @@ use crate::routing::ids::AssetId;
 use crate::routing::realm::Realm;
 pub use hashes::view;
 
-/// Whom a server takes its caller for.
+/// The user that a request names to a server.
 const COMFY_USER: HeaderName = HeaderName::from_static("comfy-user");
 
-/// Answers one of these routes.
+/// Answers a request to one of these routes.
 ///
 /// # Errors
+/// No backend can answer, or the error of [`forward::forward`].
 /// No backend can answer, or as for [`forward::forward`].
 pub async fn answer(
     front: &Arc<Front>,
@@ -86,10 +87,10 @@ async fn route(session: &Session<'_>, asked: AssetRequest, request: Request<Inco
     }
 }
 
-/// An answer that came before its time: that there is nothing, or that something failed.
+/// An early answer: the asset does not exist, or something failed.
 struct Done(Box<Answer>);
 
-/// What comes of one of these routes.
+/// The result of one of these routes.
 type Settled = Result<Response<ResponseBody>, Done>;
 
 impl From<GatewayError> for Done {
@@ -110,12 +111,12 @@ impl Done {
     }
 }
 
-/// Who asks, for the length of one request.
+/// The caller of one request.
 struct Session<'a> {
     front: &'a Arc<Front>,
     caller: &'a Caller,
     viewer: AssetViewer,
-    /// `Comfy-User`, as it came.
+    /// The header `Comfy-User`, unchanged.
     user: Option<HeaderValue>,
 }
 
@@ -128,7 +129,7 @@ impl<'a> Session<'a> {
         Self { front, caller, viewer, user }
     }
 
-    /// Whom a server that tells users apart takes him for.
+    /// The user id of the caller on a server with several users.
     fn user_id(&self) -> &str {
         match &self.user {
             Some(user) => user.to_str().unwrap_or(""),
@@ -136,7 +137,7 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// True for who says nothing of himself and may all the same act on what he can name, as on
+    /// True if the request does not say who sends it but may still act on what it can name, as with
     /// prompts (`isolation.nameless`).
     fn may_all(&self) -> bool {
         let may = self.front.shared.config().nameless(self.caller.place());
@@ -148,7 +149,7 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// A small question to a backend, as its caller.
+    /// Sends a small request to a backend on behalf of the caller.
     async fn ask(
         &self,
         backend: &Backend,
@@ -172,8 +173,9 @@ impl<'a> Session<'a> {
     }
 }
 
-/// As what somebody may have made something: the clients that he speaks for. What was uploaded
-/// from his address without a name is his if he has none either, or if nobody else was seen there.
+/// The possible owners of what the caller has made: the clients that the caller acts for. Uploads
+/// without a name from the caller's address are included if the caller has no name either, or if no
+/// other client was seen at that address.
 fn makers_of(front: &Front, caller: &Caller) -> Vec<Maker> {
     let mut clients = caller.askers(front);
     if let Some(browser) = caller.browser {
@@ -191,12 +193,12 @@ fn makers_of(front: &Front, caller: &Caller) -> Vec<Maker> {
     makers
 }
 
-/// As ComfyUI says of an asset that it does not have.
+/// ComfyUI's own answer for an asset that does not exist.
 fn not_found(message: &str, id: Option<AssetId>) -> Response<ResponseBody> {
     with_status(StatusCode::NOT_FOUND, reply::asset_error("ASSET_NOT_FOUND", message, id))
 }
 
-/// The backend where a read goes that names nothing, if it can be said.
+/// The backend for a read that names nothing, if one can be determined.
 fn bound(session: &Session<'_>) -> Option<forward::Target> {
     reading(session.front, session.caller).ok()
 }

@@ -1,8 +1,8 @@
-//! The front below a path (`server.base_path`): it is taken off requests before anything else looks
-//! at them, and put back into what answers say of paths.
+//! The front below a path (`server.base_path`). The base path is removed from requests before
+//! anything else, and added again to paths in answers.
 //!
-//! Backends know nothing of it. The stock page asks for everything relative to where it was loaded
-//! from, so it needs nothing.
+//! Backends do not know about it. ComfyUI's own page loads everything relative to its own address,
+//! so it needs no change.
 
 use std::borrow::Cow;
 
@@ -14,17 +14,17 @@ use super::error::GatewayError;
 use crate::body::ResponseBody;
 use crate::config::{BasePath, PlaceBelow};
 
-/// What becomes of a request.
+/// What a request is for.
 #[derive(Debug)]
 pub enum Entry {
-    /// It is for us, and the base path is off.
+    /// It is inside the base path, which was removed.
     Inside,
-    /// It is for the base path without its slash: [`to_the_slash`] answers it.
+    /// It is the base path without the slash at its end: [`to_the_slash`] answers it.
     Itself,
     Outside(GatewayError),
 }
 
-/// Takes the base path off a request.
+/// Removes the base path from a request.
 #[must_use]
 pub fn enter<B>(base: &BasePath, request: &mut Request<B>) -> Entry {
     if base.is_root() {
@@ -54,8 +54,9 @@ fn with_target(uri: &Uri, target: &str) -> Option<Uri> {
     Uri::from_parts(parts).ok()
 }
 
-/// A page there would look for its files beside the base path. To be asked once the sender was let
-/// in, because what lets him in is taken off the query then.
+/// Redirects to the path with a slash. Without it the page would look for its files beside the base
+/// path. This is called after the sender was let in, because the key was removed from the query
+/// then.
 #[must_use]
 pub fn to_the_slash(base: &BasePath, uri: &Uri) -> Response<ResponseBody> {
     let query = uri.query().map_or_else(String::new, |query| format!("?{query}"));
@@ -67,7 +68,7 @@ pub fn to_the_slash(base: &BasePath, uri: &Uri) -> Response<ResponseBody> {
     response
 }
 
-/// Puts the base path into what an answer says of paths.
+/// Adds the base path to the headers of an answer.
 pub fn put_back(base: &BasePath, headers: &mut HeaderMap) {
     if base.is_root() {
         return;
@@ -90,9 +91,9 @@ pub fn put_back(base: &BasePath, headers: &mut HeaderMap) {
     }
 }
 
-/// A `Location`: one that is an absolute path is a backend's, where the base path is not known. One
-/// with two slashes at its beginning names another host (RFC 3986 section 4.2), and browsers take a
-/// backslash for the second.
+/// A `Location`. An absolute path comes from a backend, which does not know the base path. A target
+/// with two slashes at its beginning names another host (RFC 3986 section 4.2), and browsers treat
+/// a backslash like the second slash.
 #[must_use]
 pub fn location_below<'a>(prefix: &str, value: &'a [u8]) -> Cow<'a, [u8]> {
     match value {
@@ -102,8 +103,8 @@ pub fn location_below<'a>(prefix: &str, value: &'a [u8]) -> Cow<'a, [u8]> {
     }
 }
 
-/// A `Set-Cookie`: its `Path` is one below the base path. The prefix `__Host-` says that it is `/`
-/// (RFC 6265bis section 4.1.3.2), and a browser takes no other.
+/// A `Set-Cookie`: its `Path` becomes one below the base path. With the prefix `__Host-` it must be
+/// `/` (RFC 6265bis section 4.1.3.2), and a browser accepts nothing else.
 #[must_use]
 pub fn cookie_below<'a>(prefix: &str, value: &'a [u8]) -> Cow<'a, [u8]> {
     const HOST: &[u8] = b"__Host-";

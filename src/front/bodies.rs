@@ -11,11 +11,11 @@ use crate::body::charset::Charset;
 use crate::body::inflate::{Coding, inflated};
 use crate::body::{CollectError, CollectLimits, collect};
 
-/// Reads a request's body; one that came compressed is inflated, within the same limits. `parts`
-/// say afterwards what it is.
+/// Reads a request's body. A compressed body is decompressed, within the same limits. Afterwards
+/// `parts` describe the new body.
 ///
 /// # Errors
-/// It is larger than it may be, there is no room for it, it broke off, or its coding is not taken.
+/// It is too large, there is no room for it, it broke off, or its coding is not supported.
 pub async fn whole(
     parts: &mut Parts,
     body: Incoming,
@@ -29,10 +29,10 @@ pub async fn whole(
     Ok(plain)
 }
 
-/// Reads a request's JSON; one that is not in UTF-8 is then, within the same limits.
+/// Reads a request's JSON. Another charset is converted to UTF-8, within the same limits.
 ///
 /// # Errors
-/// As [`whole`], or its charset is not known.
+/// Those of [`whole`], or the charset is not known.
 pub async fn json(
     parts: &mut Parts,
     body: Incoming,

@@ -1,8 +1,8 @@
 //! Looks for unknown ids on all backends (promise R2).
 //!
-//! One request costs each backend one reading of its queue, however many ids it names, and a small
-//! request for each id that may be in a history. So that made-up ids cost little, there is a limit
-//! for each address and one for all together.
+//! One request costs each backend one read of its queue, however many ids it names, and a small
+//! request for each id that may be in a history. A limit for each address and one for all together
+//! keep the cost of made-up ids low.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -21,23 +21,24 @@ use crate::routing::ids::PromptId;
 use crate::routing::token_bucket::{Rate, TokenBucket};
 use crate::shared::Shared;
 
-/// What one address may have looked for, and all of them.
+/// How many ids may be looked up for one address, and for all together.
 const EACH: Rate = Rate { burst: 64, every: Duration::from_millis(250) };
 const ALL: Rate = Rate { burst: 1_024, every: Duration::from_millis(16) };
 
-/// Of how many addresses it is remembered; past that new ones share what is left for all.
+/// How many addresses have a limit of their own. If there are more, new ones share the limit for
+/// all.
 const ASKERS_MAX: usize = 10_000;
 
-/// Where an id can be of use to who asks.
+/// Where a prompt must be to be of use to the caller.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Where {
-    /// Only while it is pending.
+    /// Only in the queue.
     Queue,
-    /// Also when it has ended.
+    /// In the queue or in the history.
     Anywhere,
 }
 
-/// What was asked for lately, and by whom.
+/// Recent lookups, by address.
 #[derive(Debug)]
 pub struct LookupLimiter(Lock<Buckets, { rank::LOOKUPS }>);
 
@@ -55,7 +56,7 @@ impl Default for LookupLimiter {
 }
 
 impl LookupLimiter {
-    /// Of so many ids, how many may be looked for.
+    /// How many of `count` ids may be looked up.
     pub fn admit(&self, address: IpAddr, count: usize, now: Instant) -> usize {
         let mut asked = self.0.lock();
         let Buckets { each, all } = &mut *asked;
@@ -76,8 +77,8 @@ impl LookupLimiter {
     }
 }
 
-/// Asks every backend that is up for ids that nobody knows, each at most once in five seconds, and
-/// learns where they are.
+/// Asks every backend that is up for ids that are not known, each id at most once in five seconds.
+/// Stores where they are.
 pub async fn look_for(
     front: &Front,
     address: IpAddr,
@@ -87,7 +88,7 @@ pub async fn look_for(
     let at = now();
     prompts.retain(|prompt| !front.shared.records.ledger_of(prompt).was_asked(prompt, at));
     prompts.truncate(front.lookups.admit(address, prompts.len(), at));
-    // Only what is looked for: the next who asks may have what this one has used up.
+    // Only ids that may be looked up now are marked, so that another caller may ask for the others.
     prompts.retain(|prompt| front.shared.records.ledger_of(prompt).may_ask(prompt, at));
     if prompts.is_empty() {
         return Located::new();
@@ -103,7 +104,7 @@ pub async fn look_for(
                 located.push((prompt, backend));
             }
         }
-        // A silent backend must not keep back what the others have said.
+        // A silent backend must not delay the results of the others.
         if located.len() == prompts.len() {
             break;
         }
@@ -111,8 +112,8 @@ pub async fn look_for(
     located
 }
 
-/// Those that are on this backend: in the queue before the history, because a prompt moves from the
-/// one to the other.
+/// The ids that this backend has. Its queue is read before its history, because a prompt moves from
+/// the queue to the history.
 async fn look_on(
     shared: &Shared,
     backend: &Backend,
@@ -163,7 +164,7 @@ mod tests {
     fn askers_without_number_share_what_is_left() {
         let (unknowns, t) = (LookupLimiter::default(), now());
         for last in 0..20_000 {
-            // As time goes by there is something for everybody, and nobody's is full again.
+            // Over time everybody gets a share, and nobody's is full again.
             let at = t + ALL.every * last;
             unknowns.admit(of(last), 20, at);
             assert!(unknowns.0.lock().each.len() <= ASKERS_MAX);

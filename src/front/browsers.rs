@@ -1,7 +1,8 @@
-//! Which clients belong to one browser (by cookie) or were seen at one address (R1).
+//! Which clients belong to one browser (by cookie), or were seen at one address (R1).
 //!
-//! The cookie names a browser, not a client: two tabs share it. The address is the last resort, for
-//! scripts that send no name at all, and counts only while a single client was seen there.
+//! The cookie identifies a browser, not a client: two tabs share it. The address is the last
+//! resort, for scripts that send no name at all. It counts only while a single client was seen
+//! there.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher as _, Hash, RandomState};
@@ -21,10 +22,10 @@ use crate::net::{now, sleep};
 use crate::routing::ids::{BackendId, ClientId};
 use crate::routing::realm::Realm;
 
-/// How many clients are remembered per browser or address; the least recent goes first.
+/// How many clients are remembered per browser or address. The least recent one goes first.
 const CLIENTS_MAX: usize = 32;
 
-/// How many browsers and addresses are remembered, each; past it new ones are not.
+/// How many browsers and how many addresses are remembered. If it is full, new ones are not added.
 const ENTRIES_MAX: usize = 100_000;
 
 /// 128 random bits that name a browser.
@@ -32,28 +33,28 @@ const ENTRIES_MAX: usize = 100_000;
 pub struct BrowserId(u128);
 
 impl BrowserId {
-    /// A new one, unguessable.
+    /// A new id that cannot be guessed.
     #[must_use]
     pub fn mint() -> Self {
         Self(rand::random())
     }
 
-    /// That of a session.
+    /// The id in a session.
     #[must_use]
     pub fn of_session(session: &Session) -> Self {
         Self(session.browser)
     }
 
-    /// One that we gave to this user, or to nobody in particular: `NAME.SIGNATURE`, in hexadecimal
-    /// digits.
+    /// Reads an id that we gave to this user, or to no particular user: `NAME.SIGNATURE`, in
+    /// hexadecimal digits.
     fn parse(value: &[u8], signer: &CookieSigner, owner: Option<&str>) -> Option<Self> {
         let (name, signature) = std::str::from_utf8(value).ok()?.split_once('.')?;
         let name = Self(number(name)?);
         (number(signature)? == name.signature(signer, owner)).then_some(name)
     }
 
-    /// Of one user's browser it is another than of another's: whoever takes over a browser is not
-    /// taken for who had it before.
+    /// The signature depends on the user. So a user who takes over a browser is not taken for the
+    /// previous one.
     fn signature(self, signer: &CookieSigner, owner: Option<&str>) -> u128 {
         let Some(owner) = owner else { return signer.sign(self.0) };
         let parts: [&[u8]; 3] = [b"browser", owner.as_bytes(), &self.0.to_be_bytes()];
@@ -61,13 +62,13 @@ impl BrowserId {
         digest.iter().take(16).fold(0, |tag, byte| tag << 8 | u128::from(*byte))
     }
 
-    /// As a number: what the ledger knows a person by.
+    /// The number by which the ledger identifies a person.
     #[must_use]
     pub fn number(self) -> u128 {
         self.0
     }
 
-    /// The header that gives it to the browser of this user, or of nobody in particular.
+    /// The header that gives the id to the browser of this user, or of no particular user.
     #[must_use]
     pub fn set_cookie(self, signer: &CookieSigner, door: Door, owner: Option<&str>) -> String {
         let value = format!("{:032x}.{:032x}", self.0, self.signature(signer, owner));
@@ -80,7 +81,7 @@ fn number(text: &str) -> Option<u128> {
     is_hex.then(|| u128::from_str_radix(text, 16).ok()).flatten()
 }
 
-/// The browser that a `Cookie` header names, if it names one that we know by its signature.
+/// The browser in a `Cookie` header, if the signature is ours.
 #[must_use]
 pub fn browser_of(
     cookies: &[u8],
@@ -92,21 +93,21 @@ pub fn browser_of(
     values.find_map(|value| BrowserId::parse(value, signer, owner))
 }
 
-/// An address, as who shares it sees it: of two users who come from there, neither is the other.
+/// An address, per user: two users at one address are separate.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct Spot {
     pub realm: Realm,
     pub address: IpAddr,
 }
 
-/// Clients by browser and by address.
+/// Clients by browser, and by address.
 #[derive(Debug, Default)]
 pub struct Browsers {
     by_cookie: Slices<BrowserId>,
     by_address: Slices<Spot>,
 }
 
-/// A table in slices, so that a turn of the sweep looks through a few of many.
+/// A table in slices, so that one step of the sweep checks only a few of many entries.
 #[derive(Debug)]
 struct Slices<K: Hash + Eq> {
     slices: [DashMap<K, Seen>; SLICES],
@@ -133,7 +134,7 @@ impl<K: Hash + Eq> Slices<K> {
         self.of(key).get_mut(key)
     }
 
-    /// The entry of a key, made if there is room.
+    /// The entry of a key. It is created if there is room.
     fn entry(&self, key: K) -> Option<RefMut<'_, K, Seen>> {
         let slice = self.of(&key);
         let may = slice.contains_key(&key) || slice.len() < ENTRIES_MAX / SLICES;
@@ -147,20 +148,20 @@ impl<K: Hash + Eq> Slices<K> {
 
 #[derive(Debug, Default)]
 struct Seen {
-    /// The most recent last.
+    /// The most recent one is last.
     clients: Vec<(ClientId, Instant)>,
-    /// Those that have sockets open from there, and how many: they say nothing else, perhaps for
-    /// hours, and are there all the same.
+    /// Clients with open sockets from there, and how many. A client may send nothing else for hours
+    /// and still be there.
     sockets: HashMap<ClientId, usize>,
-    /// What a submission got for a client that named none, the last one: all such of one address
-    /// are one caller, who has no name.
+    /// The client that was created for the last submission without a name. All such submissions of
+    /// one address count as one caller without a name.
     nameless: Option<(ClientId, Instant)>,
-    /// A backend that an upload without a name went to, and until when it waits for its prompt.
+    /// The backend of an upload without a name, and until when it waits for its prompt.
     upload: Option<(BackendId, Instant)>,
 }
 
 impl Browsers {
-    /// A request named both a client and where it came from.
+    /// Notes that a request named both a client and its origin.
     pub fn saw(&self, browser: Option<BrowserId>, spot: &Spot, client: &ClientId, now: Instant) {
         if let Some(browser) = browser {
             note(&self.by_cookie, browser, client, now);
@@ -168,15 +169,15 @@ impl Browsers {
         note(&self.by_address, spot.clone(), client, now);
     }
 
-    /// A submission came from there without any name, and was given a client of its own.
+    /// Notes that a submission without a name came from there and got a client of its own.
     pub fn saw_nameless(&self, spot: &Spot, client: &ClientId, now: Instant) {
         if let Some(mut seen) = self.by_address.entry(spot.clone()) {
             seen.nameless = Some((client.clone(), now));
         }
     }
 
-    /// True if nobody with a name was seen at an address within `lease`, or listens there: what
-    /// came from there without one is then of whoever asks from there without one.
+    /// True if no client with a name was seen at an address within `lease` or has a socket there.
+    /// Then a caller without a name owns what came from there without a name.
     #[must_use]
     pub fn is_nameless_alone(&self, spot: &Spot, lease: Duration, now: Instant) -> bool {
         let Some(seen) = self.by_address.get(spot) else { return true };
@@ -184,7 +185,7 @@ impl Browsers {
         seen.sockets.is_empty() && seen.clients.iter().all(|(_, at)| is_over(at))
     }
 
-    /// The clients of a browser, the most recent first.
+    /// The clients of a browser, the most recent one first.
     #[must_use]
     pub fn of_browser(&self, browser: BrowserId) -> Vec<ClientId> {
         self.by_cookie.get(&browser).map_or_else(Vec::new, |seen| {
@@ -203,14 +204,14 @@ impl Browsers {
         here.all(|other| other == first).then(|| first.clone())
     }
 
-    /// A client has a socket more that is open from there.
+    /// Notes that a client has opened a socket from there.
     pub fn socket_opened(&self, spot: &Spot, client: &ClientId) {
         if let Some(mut seen) = self.by_address.entry(spot.clone()) {
             *seen.sockets.entry(client.clone()).or_default() += 1;
         }
     }
 
-    /// One of those is closed; the client was there until now.
+    /// Notes that such a socket was closed. The client was there until now.
     pub fn socket_closed(&self, spot: &Spot, client: &ClientId, now: Instant) {
         if let Some(mut seen) = self.by_address.get_mut(spot)
             && let Some(open) = seen.sockets.get_mut(client)
@@ -223,7 +224,8 @@ impl Browsers {
         note(&self.by_address, spot.clone(), client, now);
     }
 
-    /// An upload without a name went to `backend`: it waits for its prompt until then.
+    /// Notes that an upload without a name went to `backend`, and until when it waits for its
+    /// prompt.
     pub fn uploaded(&self, spot: &Spot, backend: BackendId, until: Instant) {
         if let Some(mut seen) = self.by_address.entry(spot.clone()) {
             seen.upload = Some((backend, until));
@@ -237,15 +239,14 @@ impl Browsers {
         seen.upload.take().filter(|(_, until)| now < *until)
     }
 
-    /// Where uploads of this address went, without taking it.
+    /// Where the uploads of this address went. They stay.
     #[must_use]
     pub fn upload_at(&self, spot: &Spot, now: Instant) -> Option<BackendId> {
         let seen = self.by_address.get(spot)?;
         seen.upload.filter(|(_, until)| now < *until).map(|(backend, _)| backend)
     }
 
-    /// Forgets what was not seen for `lease`, in one slice each turn: whoever reads asks how long
-    /// ago it was.
+    /// Forgets what was not seen for `lease`, one slice per step. Readers check the age themselves.
     pub fn sweep(&self, turn: usize, lease: Duration, now: Instant) {
         let is_recent = |at: &Instant| now.duration_since(*at) < lease;
         let keep = |seen: &mut Seen| {
@@ -276,13 +277,13 @@ fn note<K: Hash + Eq>(table: &Slices<K>, key: K, client: &ClientId, now: Instant
     seen.clients.push((client.clone(), now));
 }
 
-/// How often it is looked who was not seen for long.
+/// The time between two steps of the sweep.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
-/// In so many turns everybody is looked at once.
+/// After this many steps every entry was checked once.
 const SLICES: usize = 16;
 
-/// Forgets browsers, until the process stops.
+/// Forgets old browsers, until the process stops.
 pub async fn sweep(front: Arc<Front>) {
     let tasks = &front.shared.tasks;
     let mut turn: usize = 0;

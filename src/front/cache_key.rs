@@ -16,8 +16,8 @@ const COMFY_USER: HeaderName = HeaderName::from_static("comfy-user");
 /// Lists of a user's files.
 const LISTS: [&str; 2] = ["/userdata", "/v2/userdata"];
 
-/// What stands in no target of a request (RFC 3986 section 3.3). A `%` does: what is left of them
-/// in a plain path are escapes.
+/// Characters that a request target cannot contain (RFC 3986 section 3.3). `%` is not one of them,
+/// because the escapes that are left in a decoded path must stay.
 const ESCAPED: &AsciiSet = &CONTROLS
     .add(b' ')
     .add(b'"')
@@ -37,31 +37,31 @@ const ESCAPED: &AsciiSet = &CONTROLS
 /// All settings.
 const SETTINGS: &str = "/settings";
 
-/// Below it are the files of users. As a group it is all of them.
+/// The prefix of the files of users. As a group it means all of them.
 pub(super) const ALL_FILES: &str = "/userdata/";
 
-/// What is written together.
+/// What changes together in one write.
 pub type Group = Box<str>;
 
-/// What a copy answers.
+/// What a cached answer is for.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct CacheKey {
-    /// As it is matched: one path has one spelling, and no `/api`.
+    /// The path in its normal form: one spelling for each path, and no `/api`.
     path: Box<str>,
     query: Box<str>,
-    /// Whatever a backend may tell users by.
+    /// Everything by which a backend may tell users apart.
     asker: Box<[u8]>,
 }
 
 impl CacheKey {
-    /// A file of the page. It is the same for everyone, whatever the query.
+    /// The key of a file of the page. It is the same for everyone, whatever the query is.
     #[must_use]
     pub fn asset(path: &str) -> Self {
         Self { path: bare(path), query: Box::default(), asker: Box::default() }
     }
 
-    /// What a caller is given: told from others by ComfyUI's own `Comfy-User`, and by what
-    /// plug-ins for a login go by.
+    /// The key of a personal answer. Callers are told apart by ComfyUI's own `Comfy-User`, and by
+    /// the credentials that login plug-ins use.
     #[must_use]
     pub fn own(path: &str, query: &str, headers: &HeaderMap) -> Self {
         let mut asker = Vec::new();
@@ -80,13 +80,13 @@ impl CacheKey {
         Self { path: bare(path), query: query.into(), asker: asker.into() }
     }
 
-    /// What the same caller is given elsewhere.
+    /// The key of another path for the same caller.
     #[must_use]
     pub fn at(&self, path: &str) -> Self {
         Self { path: bare(path), query: Box::default(), asker: self.asker.clone() }
     }
 
-    /// True if the same caller asks.
+    /// True if both keys have the same caller.
     #[must_use]
     pub fn is_of_asker(&self, other: &Self) -> bool {
         self.asker == other.asker
@@ -98,9 +98,9 @@ impl CacheKey {
         is_user_data(&self.path)
     }
 
-    /// What it is written together with: all settings, all lists, or one file however it is
-    /// spelled. A server that does not tell users apart gives all of them the same, whatever they
-    /// are called, so a write changes what everybody sees.
+    /// The group that a write changes together: all settings, all lists, or one file in any
+    /// spelling. A server without separate users gives everybody the same, so a write changes what
+    /// all callers see.
     #[must_use]
     pub fn group(&self) -> Group {
         match &*self.path {
@@ -115,7 +115,8 @@ impl CacheKey {
         }
     }
 
-    /// The groups that are written when it is. `None` if nobody knows: then it is not kept.
+    /// The groups whose writes change this answer. `None` if they are not known; then it is not
+    /// cached.
     #[must_use]
     pub fn written_with(&self) -> Option<Vec<Group>> {
         let group = self.group();
@@ -126,11 +127,11 @@ impl CacheKey {
         }
     }
 
-    /// What a write to it changes. ComfyUI moves a file or a folder, with all that is in it, by
-    /// `POST /userdata/FROM/move/TO`, and into the folder `TO` if there is one.
+    /// The groups that a write to this path changes. `POST /userdata/FROM/move/TO` moves a file or
+    /// a folder with its contents, into the folder `TO` if that exists.
     ///
-    /// The lists come first: not everything is read anew after a write, and a page that has no list
-    /// finds none of its files.
+    /// The lists come first: not everything is read again after a write, and without the list a
+    /// page finds none of its files.
     #[must_use]
     pub fn changes(&self) -> Vec<Group> {
         let Some(name) = self.path.strip_prefix(ALL_FILES) else { return vec![self.group()] };
@@ -149,7 +150,7 @@ impl CacheKey {
         }
     }
 
-    /// The paths to read after a write to it, to know what is there now.
+    /// The paths to read after a write, to get the new content.
     #[must_use]
     pub fn written_paths(&self) -> Vec<String> {
         if *self.group() == *SETTINGS {
@@ -161,39 +162,39 @@ impl CacheKey {
         [from.unwrap_or(&self.path).to_owned()].into_iter().chain(to).collect()
     }
 
-    /// Path and query, to ask for it.
+    /// The path and query for a request.
     #[must_use]
     pub fn target(&self) -> String {
         let path = utf8_percent_encode(&self.path, ESCAPED);
         if self.query.is_empty() { path.to_string() } else { format!("{path}?{}", self.query) }
     }
 
-    /// Its parameters, as they came.
+    /// The query, unchanged.
     #[must_use]
     pub fn query(&self) -> &[u8] {
         self.query.as_bytes()
     }
 
-    /// Whatever a backend may tell users by: not for logs and disks.
+    /// Everything by which a backend may tell users apart. It must not go to logs or disks.
     #[must_use]
     pub fn asker(&self) -> &[u8] {
         &self.asker
     }
 
-    /// Its path, as it is matched and without `/api`.
+    /// The path in its normal form, without `/api`.
     #[must_use]
     pub fn path(&self) -> &str {
         &self.path
     }
 
-    /// About how much it takes.
+    /// The approximate size in memory, in bytes.
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.path.len() + self.query.len() + self.asker.len()
     }
 }
 
-/// One path for all its spellings. `/api/` is the page too, but without our script.
+/// The normal form of a path. `/api/` is the page too, but without our script.
 pub(super) fn bare(path: &str) -> Box<str> {
     match plain_path(path) {
         plain if *plain == *"/" && path != "/" => "/api/".into(),
@@ -212,7 +213,7 @@ mod tests {
         CacheKey::own(path, "", &headers)
     }
 
-    /// True if that write ends copies of what is read.
+    /// True if the write ends copies of what is read.
     fn meets(read: &CacheKey, write: &CacheKey) -> bool {
         let changed = write.changes();
         read.written_with().is_none_or(|all| all.iter().any(|it| changed.contains(it)))
@@ -248,7 +249,7 @@ mod tests {
         }
     }
 
-    /// As ComfyUI resolves them (0.33.0, `app/user_manager.py`).
+    /// ComfyUI resolves them like this (0.33.0, `app/user_manager.py`).
     #[test]
     fn a_write_changes_the_file_that_the_home_resolves() {
         for name in
@@ -269,7 +270,7 @@ mod tests {
     }
 
     proptest::proptest! {
-        /// What a client may write in place of a file's name changes what is read by another.
+        /// A name that a client may write in another form changes what is read under that name.
         #[test]
         fn every_spelling_of_a_file_is_changed_with_it(
             one in spelling(), other in spelling(), moves in proptest::bool::ANY,
@@ -282,7 +283,7 @@ mod tests {
         }
     }
 
-    /// A spelling of `a/b c.json`: detours, and each byte as it is, or encoded once or twice.
+    /// A spelling of `a/b c.json`: with detours, and each byte plain or encoded once or twice.
     fn spelling() -> impl proptest::strategy::Strategy<Value = String> {
         use proptest::prelude::*;
         let detour = proptest::sample::select(vec!["", "./", "x/../", "x/y/../../", ".//"]);

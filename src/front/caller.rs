@@ -1,5 +1,5 @@
-//! Who asks (promise R1): the clientId in the request, else the page cookie, else the address.
-//! Which backend the request goes to is decided elsewhere.
+//! Who sends a request (promise R1): the clientId in the request, or the page cookie, or the
+//! address. Which backend the request goes to is decided elsewhere.
 
 use std::borrow::Cow;
 use std::net::IpAddr;
@@ -20,37 +20,37 @@ use crate::routing::owners::Person;
 use crate::routing::realm::{ClientName, Realm};
 use crate::server::wire::Wire;
 
-/// Names the client of a socket, in its query.
+/// The query parameter with the client of a socket.
 pub const SOCKET_CLIENT: &str = "mooring_client";
 
-/// What a page of a server with a single user may say there.
+/// The user name that a page of a server with a single user may send.
 const EVERYBODY: &str = "default";
 
 /// The longest name of a user.
 const USER_MAX: usize = 128;
 
-/// What a request says of who sent it.
+/// What a request says about its sender.
 #[derive(Clone, Debug)]
 pub struct Caller {
-    /// The clientId that it names in a header or the query.
+    /// The clientId in a header or in the query.
     pub named: Option<ClientId>,
     pub browser: Option<BrowserId>,
-    /// The user that it names. Nothing proves it; it says whose what has ended is, as it says on a
-    /// server whose settings are read.
+    /// The user that the request names. Nothing proves it. It decides who owns ended prompts, as it
+    /// decides on a server whose settings are read.
     pub user: Option<Arc<str>>,
-    /// Whose clients and prompts there are for it: of the user who was let in, where users are
-    /// asked for. Nothing of another realm is there for it.
+    /// The realm: the clients and prompts that exist for the caller. If users are required, it is
+    /// that of the user who was let in. Nothing of another realm exists for the caller.
     pub realm: Realm,
-    /// After trusted proxies.
+    /// The address behind trusted proxies.
     pub address: IpAddr,
-    /// It came through a proxy that is not trusted: whoever is behind it, it is not its address.
+    /// It came through a proxy that is not trusted. The address is that of the proxy.
     is_proxied: bool,
     pub door: Door,
-    /// Somebody reads records of requests.
+    /// Set if access records are logged.
     pub seen: Option<Seen>,
 }
 
-/// Whether what the other end of a connection says of whom it speaks for is believed.
+/// Whether the other end of a connection is trusted to say for whom it speaks.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Peer {
     Stranger,
@@ -67,28 +67,28 @@ impl Peer {
 /// How a browser has reached us, as far as that is known.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Door {
-    /// Nobody who is believed says.
+    /// No trusted source says it.
     Unknown,
     Plain,
-    /// By TLS that ends here, or at a proxy in front.
+    /// With TLS, which ends here or at a proxy in front.
     Tls,
-    /// The same, and below a base path.
+    /// The same, below a base path.
     TlsBelow,
 }
 
 impl Caller {
-    /// Reads it off a request.
+    /// Reads the caller from a request.
     ///
     /// # Errors
-    /// It names a client in a way that nobody could.
+    /// The request names a client that is not valid.
     pub fn of(front: &Front, peer: IpAddr, hints: &IdentityHints<'_>) -> Result<Self, BadClientId> {
         Self::named_so(named(hints)?.as_deref(), front, peer, hints)
     }
 
-    /// The same, by what [`named`] found.
+    /// The same, with the result of [`named`].
     ///
     /// # Errors
-    /// As for [`Self::of`].
+    /// Those of [`Self::of`].
     pub fn named_so(
         name: Option<&str>,
         front: &Front,
@@ -111,8 +111,8 @@ impl Caller {
         Ok(caller)
     }
 
-    /// The request turned out to be this client's: remembered for those that do not say, if the
-    /// client is one that is taken in.
+    /// Notes that the request belongs to this client, for later requests that do not say so. It has
+    /// an effect only if the client exists or can be created.
     pub fn is(&self, front: &Front, client: &ClientId) {
         self.record(client);
         if front.sessions.clients.takes_in(client) {
@@ -120,7 +120,7 @@ impl Caller {
         }
     }
 
-    /// A submission of theirs named no client, and got this one.
+    /// Notes that a submission named no client and got this one.
     pub fn is_given(&self, front: &Front, client: &ClientId) {
         match self.browser {
             Some(_) => self.is(front, client),
@@ -131,35 +131,35 @@ impl Caller {
         }
     }
 
-    /// Whoever reads the log learns of it: a head alone does not always say who asks.
+    /// Tells the access log, because the head alone does not always identify the caller.
     fn record(&self, client: &ClientId) {
         if let Some(seen) = &self.seen {
             seen.set(mask(client));
         }
     }
 
-    /// The client that it names in a body.
+    /// The client that a body names.
     ///
     /// # Errors
-    /// Nobody could be called so.
+    /// The name is not valid.
     pub fn client_called(&self, config: &Config, name: &str) -> Result<ClientId, BadClientId> {
         ClientName::parse(name).map(|name| self.client(config, name))
     }
 
-    /// The same, of a name that was looked at.
+    /// The same, for a name that was checked.
     #[must_use]
     pub fn client(&self, config: &Config, name: ClientName) -> ClientId {
         self.realm.client(of_its_own(config, name, self.address))
     }
 
-    /// Where it comes from, for who shares that with it.
+    /// The origin of the caller, for those who share it.
     #[must_use]
     pub fn spot(&self) -> Spot {
         Spot { realm: self.realm.clone(), address: self.address }
     }
 
-    /// The person behind it, if it says who that is (promise R5): the user who was let in, whatever
-    /// his browser is.
+    /// The person behind the request, if it says so (promise R5): the user who was let in, with any
+    /// browser.
     #[must_use]
     pub fn person(&self) -> Option<Person> {
         if let Some(user) = self.realm.person() {
@@ -169,8 +169,8 @@ impl Caller {
         browser.or_else(|| self.user.clone().map(Person::User))
     }
 
-    /// The client whose uploads and reads these are: the named one, else the browser's most
-    /// recent, else the only one at the address.
+    /// The client that owns these uploads and reads: the named one, or the most recent one of the
+    /// browser, or the only one at the address.
     #[must_use]
     pub fn reader(&self, front: &Front) -> Option<ClientId> {
         self.asker(front).or_else(|| {
@@ -178,13 +178,13 @@ impl Caller {
         })
     }
 
-    /// True if nothing says that this is somebody else at the address.
+    /// True if nothing says that this is another client at the address.
     #[must_use]
     pub fn is_its_address(&self) -> bool {
         self.browser.is_none() && !self.is_proxied
     }
 
-    /// From where it comes.
+    /// Where the request comes from.
     #[must_use]
     pub fn place(&self) -> Place {
         if self.address.to_canonical().is_loopback() && !self.is_proxied {
@@ -194,8 +194,8 @@ impl Caller {
         }
     }
 
-    /// The only client that was seen at the address, if nothing says that this is somebody else:
-    /// another browser, or whoever is behind a proxy.
+    /// The only client that was seen at the address, if nothing says that this is another one:
+    /// another browser, or somebody behind a proxy.
     #[must_use]
     pub fn sole(&self, front: &Front) -> Option<ClientId> {
         if !self.is_its_address() {
@@ -204,8 +204,8 @@ impl Caller {
         front.browsers.sole_at(&self.spot(), front.shared.config().affinity.lease, now())
     }
 
-    /// Whose files are the caller's own: the client's that it names, its browser's, and what was
-    /// uploaded from its address without a name.
+    /// The owners of the caller's files: the named client, the clients of the browser, and the
+    /// uploads without a name from the address.
     #[must_use]
     pub fn makers(&self, front: &Front) -> Vec<Maker> {
         let clients = self.named.iter().cloned().chain(self.of_its_browser(front));
@@ -214,14 +214,14 @@ impl Caller {
         clients.map(Maker::Client).chain(browser).chain([address]).collect()
     }
 
-    /// The client itself, without the address: it never says who acts.
+    /// The client itself, without the address, which never says who acts.
     #[must_use]
     pub fn asker(&self, front: &Front) -> Option<ClientId> {
         self.named.clone().or_else(|| self.of_its_browser(front).into_iter().next())
     }
 
-    /// All clients that it speaks for: the named one, else all of the user who was let in, else all
-    /// of the browser.
+    /// All clients that the caller acts for: the named one, or all of the user who was let in, or
+    /// all of the browser.
     #[must_use]
     pub fn askers(&self, front: &Front) -> Vec<ClientId> {
         match (&self.named, &self.realm) {
@@ -238,7 +238,7 @@ impl Caller {
         }
     }
 
-    /// The clients of its browser, the most recent first.
+    /// The clients of the browser, the most recent one first.
     fn of_its_browser(&self, front: &Front) -> Vec<ClientId> {
         let mut clients =
             self.browser.map_or_else(Vec::new, |browser| front.browsers.of_browser(browser));
@@ -247,8 +247,8 @@ impl Caller {
     }
 }
 
-/// The client that this name means at an address: many use one that is shared
-/// (`affinity.shared_ids`), and each address that does is a client of its own.
+/// The client for this name at an address. Many callers use a shared name (`affinity.shared_ids`),
+/// and each of their addresses becomes a client of its own.
 #[must_use]
 pub fn of_its_own(config: &Config, name: ClientName, address: IpAddr) -> ClientName {
     shared_by(&config.affinity.shared_ids, name.as_str())
@@ -256,7 +256,8 @@ pub fn of_its_own(config: &Config, name: ClientName, address: IpAddr) -> ClientN
         .unwrap_or(name)
 }
 
-/// The shared name that this one is, or is made of: nobody becomes another by spelling him out.
+/// The shared name that this name is or contains. So nobody can act as another client by writing
+/// out its full name.
 #[must_use]
 pub fn shared_by<'a>(shared: &'a [String], name: &str) -> Option<&'a str> {
     let is_its = |shared: &&String| {
@@ -266,10 +267,10 @@ pub fn shared_by<'a>(shared: &'a [String], name: &str) -> Option<&'a str> {
     shared.iter().find(is_its).map(String::as_str)
 }
 
-/// The client that a request names in a header or the query, not yet looked at.
+/// The name of the client in a header or in the query. It is not checked yet.
 ///
 /// # Errors
-/// It is no text.
+/// It is not text.
 pub fn named<'a>(hints: &IdentityHints<'a>) -> Result<Option<Cow<'a, str>>, BadClientId> {
     let in_header = match hints.client_id.map(text) {
         Some(None) => return Err(BadClientId::Control { index: 0 }),
@@ -279,8 +280,8 @@ pub fn named<'a>(hints: &IdentityHints<'a>) -> Result<Option<Cow<'a, str>>, BadC
     Ok(in_header.or_else(|| in_query(hints)))
 }
 
-/// `clientId` on ComfyUI's own routes; `mooring_client` in the query of any socket, which our page
-/// script adds, because a browser gives sockets no headers.
+/// `clientId` on ComfyUI's own routes, and `mooring_client` in the query of any socket. Our page
+/// script adds the second, because a browser cannot send headers with a socket.
 fn in_query<'a>(hints: &IdentityHints<'a>) -> Option<Cow<'a, str>> {
     let of_comfyui = query::client_id(hints.query)
         .filter(|text| !text.is_empty() && pack_routes::is_comfyuis(hints.path));
@@ -290,8 +291,8 @@ fn in_query<'a>(hints: &IdentityHints<'a>) -> Option<Cow<'a, str>> {
     })
 }
 
-/// The browser of its session, or that its cookie names: among users, one of the user who was let
-/// in.
+/// The browser of the session, or of the cookie. If users are required, it must be a browser of the
+/// user who was let in.
 #[must_use]
 pub fn browser(front: &Front, door: Door, hints: &IdentityHints<'_>) -> Option<BrowserId> {
     let pass = hints.pass.as_ref();
@@ -302,8 +303,8 @@ pub fn browser(front: &Front, door: Door, hints: &IdentityHints<'_>) -> Option<B
     hints.cookies.iter().find_map(|line| browser_of(line, &front.cookie_signer, door, owner))
 }
 
-/// How the browser has reached us: by what a trusted proxy says in `X-Forwarded-Proto`, else by the
-/// connection itself. A plain connection may come from a proxy that says nothing.
+/// How the browser has reached us: a trusted proxy says it in `X-Forwarded-Proto`; otherwise the
+/// connection itself counts. A plain connection may come from a proxy that does not say it.
 #[must_use]
 pub fn door(server: &ServerConfig, peer: IpAddr, hints: &IdentityHints<'_>) -> Door {
     let by_tls = || if server.base_path.is_root() { Door::Tls } else { Door::TlsBelow };
@@ -313,7 +314,7 @@ pub fn door(server: &ServerConfig, peer: IpAddr, hints: &IdentityHints<'_>) -> D
             Wire::Plain => Door::Unknown,
         };
     };
-    // The first is the browser's; proxies behind it append theirs.
+    // The first one is the browser's. Proxies behind it append theirs.
     let first = said.split(|byte| *byte == b',').next().unwrap_or(said).trim_ascii();
     let is = |other: &str| first.eq_ignore_ascii_case(other.as_bytes());
     match () {
@@ -323,15 +324,15 @@ pub fn door(server: &ServerConfig, peer: IpAddr, hints: &IdentityHints<'_>) -> D
     }
 }
 
-/// The user that it names, if that is somebody in particular.
+/// The user that the request names, unless it is the default user.
 fn user(hints: &IdentityHints<'_>) -> Option<Arc<str>> {
     let name = text(hints.user?)?.trim();
     let is_somebody = !name.is_empty() && name != EVERYBODY && name.len() <= USER_MAX;
     is_somebody.then(|| name.into())
 }
 
-/// The peer, or what a trusted proxy says of whom it speaks for: the right-most address in
-/// `X-Forwarded-For` that is not itself a trusted proxy.
+/// The peer, or the address that a trusted proxy gives: the right-most one in `X-Forwarded-For`
+/// that is not itself a trusted proxy.
 #[must_use]
 pub fn address(server: &ServerConfig, peer: IpAddr, hints: &IdentityHints<'_>) -> IpAddr {
     if !server.trusts(peer) {
@@ -341,7 +342,7 @@ pub fn address(server: &ServerConfig, peer: IpAddr, hints: &IdentityHints<'_>) -
     let entries = lines.flat_map(|line| line.rsplit(|byte| *byte == b','));
     let mut last = peer;
     for entry in entries {
-        // What is left of one that is no address was said by nobody in particular.
+        // Entries to the left of one that is not an address cannot be trusted.
         let Some(address) = address_in(entry) else { break };
         last = address;
         if !server.trusts(address) {

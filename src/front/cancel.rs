@@ -1,7 +1,7 @@
-//! Cancels jobs on whatever backend they are, also on servers that do not have the route yet.
+//! Cancels jobs on the backend where they are, also on servers that do not have this route yet.
 //!
-//! Since about 0.26 a server cancels by id in one step: a waiting job is dequeued, and a running
-//! job is interrupted only if it is still the one that runs (`execution.py`,
+//! Since about 0.26 a server cancels by id in one step: it removes a waiting job from the queue,
+//! and it interrupts a running job only if that job is still the one that runs (`execution.py`,
 //! `interrupt_if_running`).
 
 use std::sync::Arc;
@@ -32,7 +32,7 @@ use crate::session::interrupts;
 /// `POST /api/jobs/{prompt}/cancel`.
 ///
 /// # Errors
-/// The caller is nobody who may, or a backend did not answer.
+/// The caller may not do this, or a backend did not answer.
 pub async fn cancel_job(front: &Arc<Front>, caller: &Caller, prompt: &str) -> Answer {
     let actor = Actor::of(front, caller);
     let ids = [prompt.to_owned()];
@@ -44,7 +44,7 @@ pub async fn cancel_job(front: &Arc<Front>, caller: &Caller, prompt: &str) -> An
 /// `POST /api/jobs/cancel`.
 ///
 /// # Errors
-/// The body cannot be read, the caller is nobody who may, or a backend did not answer.
+/// The body cannot be read, the caller may not do this, or a backend did not answer.
 pub async fn cancel_jobs(
     front: &Arc<Front>,
     caller: &Caller,
@@ -65,7 +65,7 @@ pub async fn cancel_jobs(
     Ok(json(commands::cancelled(cancelled)))
 }
 
-/// Cancels waiting and running prompts; true if there was one to cancel.
+/// Cancels waiting and running prompts. True if there was one to cancel.
 async fn cancel(sessions: &Arc<Sessions>, prompts: Located) -> Result<bool, GatewayError> {
     let own = Arc::clone(sessions);
     let cancelled = async move {
@@ -93,15 +93,14 @@ async fn cancel_on(
     cancel_in_steps(sessions, &backend, prompts).await
 }
 
-/// `None` if the server does not do it after all: a fork without the route, or ids that it does
-/// not take.
+/// `None` if the server cannot do it: a fork without the route, or ids that it does not accept.
 async fn cancel_in_one_step(
     sessions: &Arc<Sessions>,
     backend: &Arc<Backend>,
     prompts: &[PromptId],
 ) -> Result<Option<bool>, GatewayError> {
     let limit = sessions.shared.config().fleet.probe_timeout;
-    // What has begun is not to be asked about for that, and looks for itself.
+    // This marks only prompts that have not started; the transition checks that itself.
     intend_deletion(sessions, prompts);
     let answer = match prompts {
         [] => return Ok(Some(false)),
@@ -154,7 +153,7 @@ async fn cancel_in_steps(
     if !waiting.is_empty() {
         delete_on(sessions, backend, &waiting).await?;
     }
-    // One that waited may have begun between the look and the deletion.
+    // A waiting prompt may have started between the check and the deletion.
     interrupts::interrupt(sessions, backend, prompts)
         .await
         .map_err(|error| asking_failed(backend, &error))?;

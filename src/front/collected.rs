@@ -1,4 +1,5 @@
-//! Answers that are read before they are passed on: small ones, and those that name files.
+//! Answers that are read completely before they are passed on: small ones, and those that name
+//! files.
 
 use bytes::Bytes;
 use http::header::{ACCEPT_ENCODING, CONTENT_LENGTH};
@@ -11,7 +12,7 @@ use super::headers;
 use crate::body::{ClientFault, CollectLimits, OnEnd as _, RequestBody, ResponseBody, collect};
 use crate::shared::Shared;
 
-/// A whole answer; its headers are those for the client, but for the length.
+/// A complete answer. Its headers are those for the client, except for the length.
 #[derive(Debug)]
 pub struct Collected {
     pub parts: Parts,
@@ -19,7 +20,7 @@ pub struct Collected {
 }
 
 impl Collected {
-    /// The answer with another body, or the same.
+    /// The answer with another body, or with its own.
     #[must_use]
     pub fn answer(mut self, body: Bytes) -> Response<ResponseBody> {
         self.parts.headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
@@ -30,7 +31,7 @@ impl Collected {
 /// Sends a request and reads its answer, up to `max` bytes.
 ///
 /// # Errors
-/// As for [`super::forward::forward`]; or the answer broke off or is too large.
+/// Those of [`super::forward::forward`], or the answer broke off or is too large.
 pub async fn collected(
     shared: &Shared,
     target: &Target,
@@ -38,7 +39,7 @@ pub async fn collected(
     fault: &ClientFault,
     max: u64,
 ) -> Result<Collected, GatewayError> {
-    // The answer has to be read, also where ComfyUI compresses.
+    // The answer must be readable, so the server must not compress it.
     request.headers_mut().remove(ACCEPT_ENCODING);
     let (response, lease) = exchange(shared, target, request, fault).await?;
     let (mut parts, body) = response.into_parts();

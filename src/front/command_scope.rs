@@ -1,4 +1,4 @@
-//! Which prompts a command affects, and whether the caller may affect them (promise R6).
+//! Which prompts a command affects, and whether the caller may do that (promise R6).
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use crate::routing::ledger::{Listed, Record};
 use crate::routing::realm::Realm;
 use crate::session::{Client, Sessions};
 
-/// Of how many ids that nobody knows one request makes us ask all backends.
+/// For how many unknown ids one request makes us ask all backends.
 const UNKNOWN_MAX: usize = 16;
 
 /// Prompts with their backends.
@@ -26,11 +26,11 @@ pub type Located = Vec<(PromptId, BackendId)>;
 pub enum Actor {
     /// For these clients: the named one, or all of a browser.
     Clients(Vec<ClientId>),
-    /// For nobody in particular: on what he names.
+    /// For a caller without a name: the prompts that the command names.
     Nameless,
-    /// For nobody in particular, who may do everything: ComfyUI's own rule.
+    /// For a caller without a name, who may do everything: ComfyUI's own rule.
     Everyone,
-    /// For nobody in particular, who may do nothing.
+    /// For a caller without a name, who may do nothing.
     Nobody,
 }
 
@@ -38,7 +38,7 @@ impl Actor {
     #[must_use]
     pub fn of(front: &Front, caller: &Caller) -> Self {
         let askers = caller.askers(front);
-        // A user acts on what is his, and on nothing else, also if he has no client yet.
+        // A user acts on the user's own prompts only, even without a client so far.
         if !askers.is_empty() || caller.realm != Realm::Everybody {
             return Self::Clients(askers);
         }
@@ -50,8 +50,9 @@ impl Actor {
         }
     }
 
-    /// Who interrupts. Many front ends say who they are when they submit and not when they
-    /// interrupt: without a name, an address at which one client alone was seen is that client's.
+    /// The caller of an interrupt. Many front ends give their name when they submit, but not when
+    /// they interrupt. So a caller without a name counts as the only client that was seen at its
+    /// address.
     #[must_use]
     pub fn of_interrupt(front: &Front, caller: &Caller, named: Option<&str>) -> Self {
         let actor = Self::of(front, caller);
@@ -62,7 +63,7 @@ impl Actor {
         if !is_sole {
             return actor;
         }
-        // What was sent from there without a name has a client for each prompt.
+        // Each submission without a name from there has a client of its own.
         let nameless = VisibleOwners::nameless_clients(front, caller);
         if !nameless.is_empty() {
             return Self::Clients(nameless);
@@ -70,7 +71,8 @@ impl Actor {
         caller.sole(front).map_or(actor, |client| Self::Clients(vec![client]))
     }
 
-    /// Of a person's, also what a tab of his left behind that is gone, and what has ended.
+    /// True if it belongs to the person, including prompts that a closed tab left behind or that
+    /// have ended.
     fn may_act_on(&self, sessions: &Sessions, persons: &VisibleOwners, record: &Record) -> bool {
         match (self, &record.by.client) {
             (Self::Clients(askers), Some(owner)) => {
@@ -82,10 +84,10 @@ impl Actor {
     }
 }
 
-/// Of the ids that a request names, those that the caller may act on, with their backends.
+/// The prompts that the caller may act on, of those that a request names, with their backends.
 ///
 /// # Errors
-/// There are some, and the caller is nobody who may act.
+/// The request names some, and the caller may not act.
 pub async fn named(
     front: &Front,
     actor: &Actor,
@@ -113,7 +115,7 @@ pub async fn named(
                 debug!(%prompt, "A command on another client's prompt was ignored.");
             }
             Some(record) => located.extend(record.backend.map(|backend| (prompt, backend))),
-            // Nothing says that it would be his.
+            // Nothing shows that it belongs to the caller.
             None if caller.realm != Realm::Everybody => {}
             None if unknown.len() < UNKNOWN_MAX && !unknown.contains(&prompt) => {
                 unknown.push(prompt);
@@ -125,10 +127,10 @@ pub async fn named(
     Ok(located)
 }
 
-/// What a command means that names nothing: all that is pending of its caller.
+/// The prompts for a command that names none: everything pending of its caller.
 ///
 /// # Errors
-/// It is not clear whose that is.
+/// It is not clear who the caller is.
 pub fn own_pending(
     sessions: &Sessions,
     caller: &Caller,
@@ -148,8 +150,8 @@ pub fn own_pending(
         .filter(|pending| !pending.is_empty())
         .map(|pending| pending.into_iter().map(|(id, it)| (id, it.backend)).collect())
         .collect();
-    // With the cookie alone, a bare command is clear only if a single tab has something pending.
-    // A user who names none means all of his.
+    // With only the cookie, such a command is clear if a single tab has something pending. A user
+    // who names no client means all of the user's clients.
     let is_clear = caller.named.is_some()
         || caller.browser.is_none()
         || caller.realm != Realm::Everybody
@@ -164,11 +166,11 @@ pub fn own_pending(
     }
 }
 
-/// What the caller's history has: his own, and what is left of the same person's clients that are
-/// gone. A tab that is still there keeps its own.
+/// The history of the caller: the caller's own prompts, and those of the same person's clients that
+/// are gone. A tab that is still open keeps its own.
 ///
 /// # Errors
-/// It is not clear whose that is.
+/// It is not clear who the caller is.
 pub fn own_history(
     front: &Front,
     caller: &Caller,

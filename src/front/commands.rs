@@ -1,9 +1,9 @@
 //! Commands affect only the caller's own prompts (promise R6).
 //!
-//! ComfyUI's commands without ids affect everybody on a backend. Here they become the ids of the
-//! caller's own prompts, each on the backend that has it. A command of a known caller on another
-//! client's prompt does nothing and is answered 200, as ComfyUI answers for unknown ids. What
-//! callers without a name may do is configured (`isolation.nameless`).
+//! ComfyUI's commands without ids affect everybody on a backend. Here they are replaced by commands
+//! with the ids of the caller's own prompts, each on the backend that has it. A command of a known
+//! caller on another client's prompt does nothing and is answered with 200, as ComfyUI answers for
+//! unknown ids. The configuration says what callers without a name may do (`isolation.nameless`).
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -44,7 +44,7 @@ const BODY_MAX: u64 = 1 << 20;
 /// `POST /interrupt`.
 ///
 /// # Errors
-/// The body is unreadable, the caller nameless, or a backend did not answer.
+/// The body cannot be read, the caller has no name, or a backend did not answer.
 pub async fn interrupt(front: &Arc<Front>, caller: &Caller, request: Request<Incoming>) -> Answer {
     let body = small_body(&front.shared, request).await?;
     let prompt = commands::InterruptBody::read(&body)?.prompt_id;
@@ -69,7 +69,7 @@ pub async fn interrupt(front: &Arc<Front>, caller: &Caller, request: Request<Inc
 /// `POST /queue`: deletes and clears.
 ///
 /// # Errors
-/// The body is unreadable, the caller nameless, or a backend did not answer.
+/// The body cannot be read, the caller has no name, or a backend did not answer.
 pub async fn edit_queue(front: &Arc<Front>, caller: &Caller, request: Request<Incoming>) -> Answer {
     let body = small_body(&front.shared, request).await?;
     let edit = commands::QueueEdit::read(&body)?;
@@ -86,7 +86,7 @@ pub async fn edit_queue(front: &Arc<Front>, caller: &Caller, request: Request<In
 /// `POST /history`: deletes and clears.
 ///
 /// # Errors
-/// The body is unreadable, the caller nameless, or a backend that is up did not answer.
+/// The body cannot be read, the caller has no name, or a backend that is up did not answer.
 pub async fn edit_history(
     front: &Arc<Front>,
     caller: &Caller,
@@ -106,11 +106,11 @@ pub async fn edit_history(
     Ok(done())
 }
 
-/// Has backends forget what has ended.
+/// Asks backends to forget prompts that have ended.
 async fn forget(shared: &Shared, prompts: Located) -> Result<(), GatewayError> {
     let forgotten = on_each(shared, prompts, |backend, prompts| async move {
         if !backend.is_up() {
-            // Nobody lists them any more, and ComfyUI keeps no history over a restart.
+            // They are not listed any more, and ComfyUI's history does not survive a restart.
             return Ok(());
         }
         let ids: Vec<&str> = prompts.iter().map(PromptId::as_str).collect();
@@ -121,8 +121,8 @@ async fn forget(shared: &Shared, prompts: Located) -> Result<(), GatewayError> {
     forgotten.await.map(drop)
 }
 
-/// Empties the caller's history, and what the same person's other clients have left behind that are
-/// gone. What is lost is on no backend, and those are not told.
+/// Clears the caller's history, and what other clients of the same person have left behind that are
+/// gone. Lost prompts are on no backend, so no backend is asked to forget them.
 fn forget_all(front: &Front, caller: &Caller, actor: &Actor) -> Result<Located, GatewayError> {
     let listed = command_scope::own_history(front, caller, actor)?;
     let mut on_backends = Located::new();
@@ -136,10 +136,10 @@ fn forget_all(front: &Front, caller: &Caller, actor: &Actor) -> Result<Located, 
     Ok(on_backends)
 }
 
-/// `PATCH /internal/logs/subscribe`: remembered, because it ends with each link.
+/// `PATCH /internal/logs/subscribe`. It is remembered, because a subscription ends with its link.
 ///
 /// # Errors
-/// The body is unreadable, the client has no backend, or the backend did not answer.
+/// The body cannot be read, the client has no backend, or the backend did not answer.
 pub async fn subscribe_logs(
     front: &Arc<Front>,
     caller: &Caller,
@@ -153,7 +153,7 @@ pub async fn subscribe_logs(
     let target = of_client(&front.sessions, &id)?;
     if let Some(client) = front.sessions.clients.get(&id) {
         client.wants_logs(if wanted.enabled { Wanted::Yes } else { Wanted::No });
-        // The backend drops a subscription of a socket that it does not know yet.
+        // The backend ignores a subscription for a socket that it does not know yet.
         if let Some(link) = client.linked(&front.sessions, Haste::First) {
             let limit = front.shared.config().prompts.link_timeout;
             link.is_open_within(limit).await;
@@ -162,16 +162,16 @@ pub async fn subscribe_logs(
     // The backend knows the client by the name of its link.
     let body = commands::LogSubscription { client_id: id.to_string(), ..wanted }.to_json();
     let mut request = to_backend(&target, parts, RequestBody::whole(body));
-    // By whatever charset its client says, what was read is UTF-8.
+    // The text is UTF-8 now, whatever charset the client named.
     let json = HeaderValue::from_static("application/json");
     request.headers_mut().insert(CONTENT_TYPE, json);
     send(&front.shared, &target, request).await
 }
 
-/// The body of a command.
+/// Reads the body of a command.
 ///
 /// # Errors
-/// It is too large, broke off, or its coding is not taken.
+/// It is too large, it broke off, or its coding is not supported.
 pub(super) async fn small_body(
     shared: &Shared,
     request: Request<Incoming>,
@@ -203,7 +203,7 @@ fn by_backend(prompts: Located) -> BTreeMap<BackendId, Vec<PromptId>> {
 /// Acts on each backend that has some of these prompts, on all at the same time.
 ///
 /// # Errors
-/// The first of those that failed, after all others have acted.
+/// The first error, after all others have finished.
 pub(super) async fn on_each<T, F>(
     shared: &Shared,
     prompts: Located,
@@ -217,24 +217,24 @@ where
     join_all(acts).await.into_iter().collect()
 }
 
-/// Does the work in a task of its own. The client may hang up in the middle, and a command must not
-/// be done by half: deleted on one backend and not on the other, or read and not deleted.
+/// Does the work in a task of its own. The client may hang up, but a command must not be done by
+/// half: deleted on one backend and not on the other, or read and not deleted.
 ///
 /// # Errors
-/// Those of `work`. That the process stops, also if `work` panicked.
+/// Those of `work`. If the process stops or `work` panicked, the error says that the process stops.
 pub(super) async fn to_its_end<T: Send + 'static>(
     shared: &Shared,
     work: impl Future<Output = Result<T, GatewayError>> + Send + 'static,
 ) -> Result<T, GatewayError> {
     let (tell, told) = oneshot::channel();
     shared.tasks.spawn(async move {
-        // Nobody may be there any more to hear it.
+        // The client may be gone.
         let _ = tell.send(work.await);
     });
     told.await.unwrap_or(Err(GatewayError::Stopping))
 }
 
-/// Deletes waiting prompts. ComfyUI answers 200 whatever it did, so what came of it is asked.
+/// Deletes waiting prompts. ComfyUI always answers 200, so the result is checked afterwards.
 async fn delete(sessions: &Arc<Sessions>, prompts: Located) -> Result<(), GatewayError> {
     let deleted = on_each(&sessions.shared, prompts, |backend, prompts| async move {
         delete_on(sessions, &backend, &prompts).await
@@ -260,10 +260,11 @@ pub(super) async fn delete_on(
     })
 }
 
-/// Their backend will be asked to delete them: not to be there any more is their end from now on.
+/// Notes that the backend will be asked to delete prompts: if they disappear from now on, they were
+/// deleted.
 ///
-/// Noted before it is asked. Whoever waits for the answer may leave, or the answer may not come,
-/// and the backend has done it all the same.
+/// This is noted before the request. The caller may leave, or the answer may not come, although the
+/// backend has deleted them.
 pub(super) fn intend_deletion(sessions: &Arc<Sessions>, prompts: &[PromptId]) {
     for prompt in prompts {
         if let Some(client) = owner_of_pending(sessions, prompt) {
@@ -272,7 +273,7 @@ pub(super) fn intend_deletion(sessions: &Arc<Sessions>, prompts: &[PromptId]) {
     }
 }
 
-/// Nothing was deleted after all: should they be gone one day, they were not deleted.
+/// Notes that nothing was deleted: if the prompts disappear later, it was not because of this.
 pub(super) fn withdraw_deletion(sessions: &Arc<Sessions>, prompts: &[PromptId]) {
     for prompt in prompts {
         if let Some(client) = owner_of_pending(sessions, prompt) {

@@ -1,7 +1,7 @@
 //! Conditions, ranges and HEAD (RFC 9110 sections 13 and 14) for answers that we hold completely.
 //!
-//! A range is answered with the whole, as a server may (section 14.2), and then no range is
-//! announced. For files that are held unchanged the requested part is sent.
+//! A request for a range may be answered with everything (section 14.2); then no support for ranges
+//! is announced. For files that are held unchanged, the requested part is sent.
 
 use bytes::Bytes;
 use http::header::{
@@ -13,14 +13,14 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Status
 use super::accept_encoding::{AcceptEncoding, Choice, Worth};
 use crate::body::ResponseBody;
 
-/// An answer with status 200, whole.
+/// A complete answer with status 200.
 #[derive(Clone, Debug)]
 pub struct Whole {
     pub headers: HeaderMap,
     pub body: Bytes,
 }
 
-/// What a GET or HEAD wants.
+/// What a GET or HEAD asks for.
 #[derive(Clone, Debug)]
 pub struct Conditional {
     is_head: bool,
@@ -32,24 +32,24 @@ pub struct Conditional {
     if_range: Option<String>,
 }
 
-/// What a range is of a file.
+/// A range of a file.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Part {
-    /// It is none that we read, or several.
+    /// The range is not supported, or there are several.
     Whole,
-    /// From the first to the last byte, both of it.
+    /// From the first to the last byte, both included.
     Of(usize, usize),
-    /// There is nothing there.
+    /// The range is beyond the end.
     Beyond,
 }
 
-/// What becomes of it.
+/// The result of the conditions.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Verdict {
     Give,
-    /// The caller has it already.
+    /// The caller already has this answer.
     Known,
-    /// The caller wants another one, or none.
+    /// The caller wants another version, or none.
     Failed,
 }
 
@@ -68,15 +68,15 @@ impl Conditional {
         }
     }
 
-    /// The form in which the caller gets what is held as it is. A part is one of that, so who wants
-    /// one and does not refuse it gets it so.
+    /// The form in which the caller gets data that is held uncompressed. A range refers to this
+    /// form, so a caller that asks for one gets it uncompressed, unless it refuses that.
     #[must_use]
     pub fn form(&self, worth: Worth) -> Choice {
         let worth = if self.range.is_some() { Worth::Nothing } else { worth };
         self.accepted.choose(worth)
     }
 
-    /// True if the caller can read what is encoded so.
+    /// True if the caller accepts this coding.
     #[must_use]
     pub fn can_read(&self, headers: &HeaderMap) -> bool {
         let Some(encoding) = headers.get(CONTENT_ENCODING) else { return true };
@@ -84,7 +84,7 @@ impl Conditional {
             || encoding.to_str().is_ok_and(|coding| self.accepted.accepts(coding))
     }
 
-    /// The answer to it, of which a part may be wanted.
+    /// The answer. It may be a part.
     #[must_use]
     pub fn answer_part(&self, whole: &Whole) -> Response<ResponseBody> {
         let mut response = self.answer(whole);
@@ -93,7 +93,7 @@ impl Conditional {
         if is_given {
             response.headers_mut().insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
         }
-        // A range is of GET alone (section 14.2).
+        // Ranges apply to GET only (section 14.2).
         let range = self.range.as_deref().filter(|_| is_given && !self.is_head);
         let part = match range.filter(|_| self.has_part_of(&whole.headers)) {
             Some(range) => part(range, length),
@@ -121,14 +121,14 @@ impl Conditional {
         response
     }
 
-    /// True unless what the caller has the other parts of is another one (section 13.1.5).
+    /// False if the other parts that the caller has are of another version (section 13.1.5).
     fn has_part_of(&self, held: &HeaderMap) -> bool {
         let Some(wanted) = self.if_range.as_deref() else { return true };
         let is = |name| held.get(name).is_some_and(|held: &HeaderValue| held == wanted);
         !wanted.starts_with("W/") && (is(ETAG) || is(LAST_MODIFIED))
     }
 
-    /// The answer to it.
+    /// The answer to the request.
     #[must_use]
     pub fn answer(&self, whole: &Whole) -> Response<ResponseBody> {
         let mut response = Response::new(ResponseBody::empty());
@@ -145,7 +145,7 @@ impl Conditional {
         response
     }
 
-    /// In the order of section 13.2.2.
+    /// Checks the conditions in the order of section 13.2.2.
     fn verdict(&self, held: &HeaderMap) -> Verdict {
         let tag = held.get(ETAG).and_then(|tag| tag.to_str().ok());
         if let Some(wanted) = &self.if_match
@@ -155,7 +155,7 @@ impl Conditional {
         }
         let is_known = match (&self.if_none_match, &self.if_modified_since) {
             (Some(known), _) => tag.is_some_and(|tag| has_tag(known, tag)),
-            // The very date that we gave; clocks are not compared.
+            // Only exactly our own date counts. Dates are not compared by order.
             (None, Some(since)) => held.get(LAST_MODIFIED) == Some(since),
             (None, None) => false,
         };
@@ -163,7 +163,7 @@ impl Conditional {
     }
 }
 
-/// What `Range` asks for of so many bytes (section 14.1.2).
+/// The part that `Range` asks for, of `length` bytes (section 14.1.2).
 fn part(range: &str, length: usize) -> Part {
     let Some((first, last)) = range.strip_prefix("bytes=").and_then(|it| it.split_once('-')) else {
         return Part::Whole;
@@ -173,7 +173,7 @@ fn part(range: &str, length: usize) -> Part {
     if !is_number(first) || !is_number(last) {
         return Part::Whole;
     }
-    // One that is too large for us is larger than any file.
+    // A number that is too large is beyond the end of any file.
     let number = |text: &str| text.parse().unwrap_or(usize::MAX);
     match (first, last) {
         ("", "") => Part::Whole,
@@ -197,7 +197,7 @@ fn bare(response: &mut Response<ResponseBody>, status: StatusCode) {
     }
 }
 
-/// The values of a header that may come in several lines; what is no text is not compared.
+/// The values of a header, which may come in several lines. Values that are not text are ignored.
 fn joined(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
     let mut values = headers.get_all(name).iter().peekable();
     values.peek()?;
@@ -211,7 +211,7 @@ fn has_tag(list: &str, tag: &str) -> bool {
     if list.trim() == "*" {
         return true;
     }
-    // A tag may have commas inside its quotes, and no quotes.
+    // A tag may contain commas between its quotes, but no quotes.
     let is_quoted = 2 <= opaque.len() && opaque.starts_with('"') && opaque.ends_with('"');
     is_quoted && list.split('"').skip(1).step_by(2).any(|it| it == &opaque[1..opaque.len() - 1])
 }

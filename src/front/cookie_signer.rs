@@ -1,7 +1,8 @@
-//! Signs our cookies, so that nobody else can make one. There are two keys: that of the page cookie
-//! and of the copies on the disk, and that of sessions.
+//! Signs our cookies, so that nobody else can make one. There are two keys: one for the page cookie
+//! and the copies on the disk, and one for sessions.
 //!
-//! A key is in `state.dir`, so that cookies outlive the process; without that folder they do not.
+//! The keys are kept in `state.dir`, so that cookies survive a restart. Without that folder they do
+//! not.
 
 use std::fmt;
 use std::fs::{self, OpenOptions};
@@ -18,7 +19,7 @@ use crate::auth::session::Signs;
 /// What a key is for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Signed {
-    /// Browsers, and copies on the disk.
+    /// For browsers, and for copies on the disk.
     Browsers,
     Sessions,
 }
@@ -32,7 +33,7 @@ impl Signed {
         }
     }
 
-    /// What a process does that has not the key of the one before.
+    /// What is lost if the process does not have the previous key.
     fn loss(self) -> &'static str {
         match self {
             Self::Browsers => "a restart forgets browsers",
@@ -43,7 +44,7 @@ impl Signed {
 
 const KEY_BYTES: usize = 32;
 
-/// The key that cookies are signed with.
+/// A key that signs cookies.
 #[derive(Clone)]
 pub struct CookieSigner([u8; KEY_BYTES]);
 
@@ -54,19 +55,19 @@ impl fmt::Debug for CookieSigner {
 }
 
 impl CookieSigner {
-    /// A new one, for as long as the process lives.
+    /// A new key, for the lifetime of the process.
     #[must_use]
     pub fn new() -> Self {
         Self(rand::random())
     }
 
-    /// The one that a secret of the operator's makes.
+    /// A key that is derived from a secret of the operator.
     #[must_use]
     pub fn of_secret(secret: &str) -> Self {
         Self(Sha256::digest(secret).into())
     }
 
-    /// The one that is kept in a folder, made if there is none.
+    /// The key in a folder. It is created if there is none.
     #[must_use]
     pub fn kept_in(dir: &Path, signed: Signed) -> Self {
         let (path, loss) = (dir.join(signed.file()), signed.loss());
@@ -93,7 +94,7 @@ impl CookieSigner {
         signer
     }
 
-    /// Whole or not at all, and for nobody else to read.
+    /// Writes the complete file or nothing. Only the owner may read it.
     fn keep(&self, path: &Path) -> io::Result<()> {
         let beside = path.with_extension("new");
         let _ = fs::remove_file(&beside);
@@ -103,7 +104,7 @@ impl CookieSigner {
         fs::rename(&beside, path)
     }
 
-    /// The signature under a name: HMAC-SHA-256, of which half is as much as the name itself.
+    /// The signature of a name: HMAC-SHA-256, cut to half, which is as long as the name.
     #[must_use]
     pub fn sign(&self, name: u128) -> u128 {
         let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(&self.0) else { return 0 };
@@ -112,14 +113,14 @@ impl CookieSigner {
         tag.iter().take(16).fold(0, |tag, byte| tag << 8 | u128::from(*byte))
     }
 
-    /// A digest of several texts, which nobody makes or guesses at without the key. The first says
-    /// what it is for.
+    /// A digest of several texts. Nobody can compute or guess it without the key. The first text
+    /// says what the digest is for.
     #[must_use]
     pub fn digest(&self, parts: &[&[u8]]) -> [u8; 32] {
         self.mac(parts).map_or([0; KEY_BYTES], |mac| mac.finalize().into_bytes().into())
     }
 
-    /// Every length is taken by this key: it never is `None`.
+    /// It is never `None`, because HMAC accepts a key of any length.
     fn mac(&self, parts: &[&[u8]]) -> Option<Hmac<Sha256>> {
         let mut mac = Hmac::<Sha256>::new_from_slice(&self.0).ok()?;
         for part in parts {
@@ -130,7 +131,7 @@ impl CookieSigner {
     }
 }
 
-/// What a session's signature is for.
+/// The purpose of a session's signature.
 const SESSION: &[u8] = b"session";
 
 impl Signs for CookieSigner {

@@ -1,5 +1,5 @@
-//! Requests that name content by its hash. Whoever knows a hash knows the content, so it has no
-//! owner.
+//! Requests that name content by its hash. A client that knows a hash knows the content, so it has
+//! no owner.
 
 use std::sync::Arc;
 
@@ -32,7 +32,7 @@ use crate::routing::ids::ContentHash;
 /// The largest body of `from-hash`.
 const BODY_MAX: u64 = 4 << 20;
 
-/// `HEAD /api/assets/hash/{hash}`: it is there if any backend has it.
+/// `HEAD /api/assets/hash/{hash}`: the content exists if any backend has it.
 ///
 /// # Errors
 /// No backend can answer.
@@ -43,7 +43,7 @@ pub(super) async fn is_there(
 ) -> Settled {
     let servers = servers::of(session).await?;
     let target = servers::nearest(session, &servers)?;
-    // It says too what is wrong with it.
+    // The backend also checks the hash.
     let mut answer = forward(&session.front.shared, &target, request).await?;
     if answer.status() != StatusCode::NOT_FOUND {
         return Ok(answer);
@@ -64,10 +64,11 @@ pub(super) async fn is_there(
     Ok(answer)
 }
 
-/// `POST /api/assets/from-hash`: on the caller's backend if it has the bytes, else where they are.
+/// `POST /api/assets/from-hash`: goes to the caller's backend if that has the content, and
+/// otherwise to one that has it.
 ///
 /// # Errors
-/// No backend can answer, or as for [`forward`].
+/// No backend can answer, or the error of [`forward`].
 pub(super) async fn from_hash(session: &Session<'_>, request: Request<Incoming>) -> Settled {
     #[derive(Deserialize)]
     struct Body {
@@ -112,7 +113,7 @@ pub(super) async fn from_hash(session: &Session<'_>, request: Request<Incoming>)
     Ok(first.unwrap_or(Err(GatewayError::NotFound))?)
 }
 
-/// ComfyUI leaves out a preview that it does not have.
+/// Removes an empty preview, which ComfyUI leaves out too.
 fn without_preview(body: Bytes) -> Bytes {
     let Ok(mut fields) = serde_json::from_slice::<serde_json::Map<_, _>>(&body) else {
         return body;
@@ -121,7 +122,7 @@ fn without_preview(body: Bytes) -> Bytes {
     serde_json::Value::Object(fields).to_string().into()
 }
 
-/// The caller made it just now.
+/// Notes that the caller has just made this asset.
 pub(super) fn learn_own(session: &Session<'_>, makers: &[Maker], backend: &Backend, item: &Item) {
     let front = session.front;
     let user = session.viewer.user.clone();
@@ -133,7 +134,8 @@ pub(super) fn learn_own(session: &Session<'_>, makers: &[Maker], backend: &Backe
     );
 }
 
-/// The caller's own backend, then those that are known to have the bytes, then the rest.
+/// The order in which backends are asked: the caller's own, those known to have the content, the
+/// rest.
 fn in_turn(
     session: &Session<'_>,
     servers: &[Arc<Backend>],
@@ -158,9 +160,9 @@ pub async fn view(front: &Arc<Front>, caller: &Caller, name: &str, parts: &Parts
     let hash = ContentHash::parse(name);
     let servers = match servers::of(&session).await {
         Ok(servers) => servers,
-        // Pictures of a page say nothing of their user. A file that is known needs none.
+        // Requests for pictures in a page do not name the user. A file that is known needs no user.
         Err(servers::NoServer::UnknownUser) => return by_file(&session, hash, parts).await,
-        // A server without assets says what it says of any name.
+        // A server without assets answers as for any other name.
         Err(_none) => {
             let target = super::super::route::reading(front, caller)?;
             return read(&session, &target, parts).await;
@@ -187,7 +189,7 @@ pub async fn view(front: &Arc<Front>, caller: &Caller, name: &str, parts: &Parts
     }
 }
 
-/// Asks all others for bytes that nobody knows, at most once in five seconds.
+/// Asks all other backends for content that is not known anywhere, at most once in five seconds.
 async fn elsewhere(
     session: &Session<'_>,
     servers: &[Arc<Backend>],
@@ -212,7 +214,7 @@ async fn elsewhere(
     Some(Target { backend: Arc::clone(backend), reason: Reason::Ledger })
 }
 
-/// By the name of a file that has the bytes, if one is known that is no user's.
+/// Answers with a file that has this content, if one is known that belongs to no user.
 async fn by_file(session: &Session<'_>, hash: Option<ContentHash>, parts: &Parts) -> Answer {
     let front = session.front;
     let is_open = |hash: &ContentHash| {

@@ -1,8 +1,9 @@
 //! Lists of assets and of their tags: the caller's and those without an owner, from every backend.
 //!
-//! A backend counts everybody's assets. So its list is read to the end, at most [`READ_MAX`] of it,
-//! and those of other clients are left out and not counted. Models come from the caller's own
-//! backend: usually all backends have the same ones, and only those there can be loaded.
+//! A backend counts the assets of all clients. So its list is read to the end, up to [`READ_MAX`]
+//! entries, and assets of other clients are left out and not counted. Models come only from the
+//! caller's own backend: usually all backends have the same ones, and only those can be loaded
+//! there.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -30,8 +31,8 @@ use crate::records::assets::AssetViewer;
 use crate::routing::assets::Whose;
 use crate::routing::decision::Reason;
 
-/// Of how many assets of one backend it is looked whose they are. What is beyond is counted as the
-/// backend counts it, and not shown.
+/// For how many assets of one backend the owner is checked. The rest is included in the count of
+/// the backend but not shown.
 const READ_MAX: usize = 20_000;
 
 /// How many pages of tags of one backend are read.
@@ -98,7 +99,7 @@ pub(super) async fn tags(session: &Session<'_>, request: Request<Incoming>) -> S
     begun.end(session, &missing, counts.listed(&asked)).await
 }
 
-/// A list whose query a backend took.
+/// A list whose query was accepted by a backend.
 struct Begun {
     target: Target,
     servers: Vec<Arc<Backend>>,
@@ -108,13 +109,13 @@ struct Begun {
 }
 
 impl Begun {
-    /// Passes the request to the caller's own backend, which says what is wrong with it.
+    /// Sends the request to the caller's own backend, which checks the query.
     async fn of(session: &Session<'_>, request: Request<Incoming>) -> Result<Self, Done> {
         let front = session.front;
         let servers = servers::of(session).await?;
         let target = servers::nearest(session, &servers)?;
         let (mut parts, _no_body) = request.into_parts();
-        // The answer has to be read; what a HEAD does not get, the server leaves out.
+        // The body is needed. The server removes it from the answer to a HEAD.
         parts.method = Method::GET;
         let query = parts.uri.query().unwrap_or("").to_owned();
         let deadline = now() + front.shared.config().fleet.list_timeout;
@@ -128,7 +129,7 @@ impl Begun {
         Ok(Self { target, servers, query, first, deadline })
     }
 
-    /// What is asked of each backend: of all but the caller's own no models.
+    /// The query for each backend. Models are only requested from the caller's own backend.
     fn scopes(&self) -> Vec<(Arc<Backend>, String)> {
         let scope = |backend: &Arc<Backend>| {
             let is_own = backend.id == self.target.backend.id;
@@ -139,7 +140,7 @@ impl Begun {
         self.servers.iter().filter_map(scope).collect()
     }
 
-    /// Counts the tags of what the query finds.
+    /// Counts the tags of the assets that match the query.
     async fn count(&self, session: &Session<'_>, counts: &mut TagCounts) -> Missing {
         let mut missing = Missing::default();
         let scopes = self.scopes();
@@ -168,7 +169,7 @@ impl Begun {
         missing
     }
 
-    /// Tags that are there and that nothing has. One that only another's assets have is his.
+    /// Existing tags that no asset has. A tag of another client's assets only is not included.
     async fn unused_tags(&self, session: &Session<'_>) -> Vec<String> {
         let read = self.servers.iter().map(|backend| async move {
             let mut unused = Vec::new();
@@ -188,24 +189,24 @@ impl Begun {
         join_all(read).await.into_iter().flatten().collect()
     }
 
-    /// The answer, with what is to be said of it.
+    /// The answer, with headers about what is missing.
     async fn end(self, session: &Session<'_>, missing: &Missing, body: String) -> Settled {
         if matches!(self.target.reason, Reason::Placed | Reason::Moved) {
-            // The answer tells of a binding that a restart must not forget.
+            // The answer reveals a binding, which must survive a restart.
             let _ = session.front.shared.records.journal.durable().await;
         }
         Ok(missing.name(&session.front.shared, Ok(self.first.answer(body.into())))?)
     }
 }
 
-/// Whether there is need of more.
+/// Whether more pages are needed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Go {
     On,
     Enough,
 }
 
-/// The list of one backend, as it is read.
+/// A list of one backend that is being read.
 struct Reading<'a> {
     session: &'a Session<'a>,
     backend: &'a Arc<Backend>,
@@ -214,8 +215,8 @@ struct Reading<'a> {
 }
 
 impl Reading<'_> {
-    /// As many entries as the window needs, and how many there are in all. `first` is the first
-    /// page, if it was read already.
+    /// The entries that the window needs, and the total number. `first` is the first page, if it
+    /// was already read.
     async fn entries(
         &self,
         window: Window,
@@ -223,9 +224,10 @@ impl Reading<'_> {
     ) -> Result<(Vec<Entry>, usize), ApiError> {
         let (front, backend) = (self.session.front, self.backend.id);
         let mut entries = Vec::new();
-        // Without a cursor each is read from its beginning: the window is of the merged list.
+        // Without a cursor each list is read from its beginning, because the window is that of the
+        // merged list.
         let begin = parameter(self.query, "after").map(Begin::After);
-        // A page of an offset is none of the first ones.
+        // With an offset, the page that was read is not the first one.
         let first = first.filter(|_| window.offset == 0);
         let take = |item: Item, text: &str| {
             if entries.len() < window.needed() {
@@ -233,7 +235,7 @@ impl Reading<'_> {
                 let json = String::from_utf8_lossy(&json).into_owned();
                 entries.push(Entry::new(&item, window.sort, json));
             }
-            // Without a cursor the same reading counts them.
+            // Without a cursor the same pass also counts the entries.
             if window.has_cursor && window.needed() <= entries.len() { Go::Enough } else { Go::On }
         };
         let mut count = self.walk(begin, first, take).await?;
@@ -243,7 +245,8 @@ impl Reading<'_> {
         Ok((entries, count))
     }
 
-    /// Reads on, page by page, and gives what the caller may see. Says how many that are.
+    /// Reads page by page, and passes on what the caller may see. Returns the number of these
+    /// entries.
     async fn walk(
         &self,
         begin: Option<Begin>,
@@ -300,8 +303,8 @@ impl Reading<'_> {
     }
 }
 
-/// Without what Python writes and JSON does not have: one asset's odd metadata must not make a
-/// whole list unreadable.
+/// Removes what Python writes and JSON does not allow. The unusual metadata of one asset must not
+/// make the whole list unreadable.
 fn clean(body: &Bytes) -> Bytes {
     let has = |odd: &[u8]| memchr::memmem::find(body, odd).is_some();
     if has(b"NaN") || has(b"Infinity") { scan::without_nan(body).into() } else { body.clone() }

@@ -1,5 +1,5 @@
-//! Requests that name one asset go to the backend that has it. Another client's asset is answered
-//! as if it did not exist.
+//! Requests that name one asset go to the backend that has it. For another client's asset the
+//! answer is that it does not exist.
 
 use std::sync::Arc;
 
@@ -28,7 +28,7 @@ const CHANGE_MAX: u64 = 4 << 20;
 /// `GET /api/assets/{id}`.
 ///
 /// # Errors
-/// The backend that has it is down or did not answer.
+/// The backend of the asset is down or did not answer.
 pub(super) async fn item(
     session: &Session<'_>,
     id: AssetId,
@@ -37,7 +37,7 @@ pub(super) async fn item(
     let front = session.front;
     let target = find(session, id, Route::Item).await?;
     let (mut parts, _no_body) = request.into_parts();
-    // The answer has to be read; what a HEAD does not get, the server leaves out.
+    // The body is needed. The server removes it from the answer to a HEAD.
     parts.method = Method::GET;
     let sent = to_backend(&target, parts, RequestBody::Empty);
     let answer =
@@ -60,7 +60,7 @@ pub(super) async fn item(
 /// `GET /api/assets/{id}/content`, streamed.
 ///
 /// # Errors
-/// As for [`item`].
+/// Those of [`item`].
 pub(super) async fn content(
     session: &Session<'_>,
     id: AssetId,
@@ -73,7 +73,7 @@ pub(super) async fn content(
 /// `PUT` and `DELETE` of an asset, and of its tags.
 ///
 /// # Errors
-/// As for [`item`].
+/// Those of [`item`].
 pub(super) async fn change(
     session: &Session<'_>,
     id: AssetId,
@@ -90,7 +90,7 @@ pub(super) async fn change(
     let limits = CollectLimits { max: CHANGE_MAX, idle: front.shared.config().server.body_timeout };
     let body = bodies::whole(&mut parts, body, limits, Some(&mut share)).await?;
     if let Some(preview) = hidden_preview(session, &body).await {
-        // As ComfyUI says of one that it does not have.
+        // ComfyUI's own answer for an asset that does not exist.
         return Ok(not_found(&format!("Preview AssetReference {preview} not found"), Some(id)));
     }
     let sent = to_backend(&target, parts, RequestBody::whole(body));
@@ -99,7 +99,7 @@ pub(super) async fn change(
     Ok(named(session, &target, answer))
 }
 
-/// The asset that a body nominates as a preview, if the caller may not see it.
+/// The asset that a body names as a preview, if the caller may not see it.
 pub(super) async fn hidden_preview(session: &Session<'_>, body: &[u8]) -> Option<AssetId> {
     let preview = preview_in(body)?;
     theirs(session, preview, Route::Item).await.is_err().then_some(preview)
@@ -114,7 +114,7 @@ fn preview_in(body: &[u8]) -> Option<AssetId> {
     AssetId::parse(&change.preview_id?)
 }
 
-/// The answer with the names of its files as clients are given them.
+/// The answer, with the file names in the form that clients get.
 pub(super) fn named(
     session: &Session<'_>,
     target: &Target,
@@ -133,15 +133,15 @@ pub(super) fn named(
     answer.answer(Bytes::from(named))
 }
 
-/// Where an asset is that the caller may see.
+/// Finds an asset that the caller may see.
 async fn theirs(session: &Session<'_>, id: AssetId, route: Route) -> Result<Target, Done> {
     let target = find(session, id, route).await?;
     let known = session.front.shared.records.asset(id);
     if session.may_all() || known.as_ref().is_some_and(|it| !it.makers.is_empty()) {
-        // Whose it is was looked at when it was found.
+        // The owner was checked when it was found.
         return Ok(target);
     }
-    // It was only listed: whose its file and its prompt are says the backend.
+    // It is known from a list only. The backend knows its file and its prompt, and so the owner.
     match describe(session, &target.backend, id).await {
         Some(item) if is_anothers(session, &target.backend, &item) => {
             Err(Done::with(route.absent(id)))
@@ -155,8 +155,8 @@ fn is_anothers(session: &Session<'_>, backend: &Backend, item: &Item) -> bool {
     !session.may_all() && whose == Whose::Anothers
 }
 
-/// The backend that has an asset: by the ledger, or found by asking all of them once in a while.
-/// One that is known to be another's has none.
+/// Finds the backend that has an asset: in the ledger, or by asking all backends from time to time.
+/// An asset that is known to belong to another client is not found.
 async fn find(session: &Session<'_>, id: AssetId, route: Route) -> Result<Target, Done> {
     let front = session.front;
     let known = front.shared.records.asset(id);
@@ -170,12 +170,12 @@ async fn find(session: &Session<'_>, id: AssetId, route: Route) -> Result<Target
     if front.users.has(&backend, session.user_id(), limit).await {
         Ok(target)
     } else {
-        // Its server does not know him: for him it is not there.
+        // The server does not know the user, so the asset does not exist for the caller.
         Err(Done::with(route.absent(id)))
     }
 }
 
-/// The backend of an asset that is known, unless that is gone or the asset is another's.
+/// The backend of a known asset, unless the backend is gone or the asset belongs to another client.
 fn here(session: &Session<'_>, asset: &Asset) -> Option<Arc<Backend>> {
     let Place::Backend(backend) = asset.place else { return None };
     let viewer = &session.viewer;
@@ -186,7 +186,7 @@ fn here(session: &Session<'_>, asset: &Asset) -> Option<Arc<Backend>> {
     may.then(|| Arc::clone(&session.front.shared.fleet.get(backend)))
 }
 
-/// Asks every server for an id that nobody knows, at most once in five seconds, and learns of it.
+/// Asks every server for an unknown id, at most once in five seconds, and stores the result.
 async fn ask_all(
     session: &Session<'_>,
     servers: &[Arc<Backend>],
@@ -194,7 +194,7 @@ async fn ask_all(
 ) -> Option<Arc<Backend>> {
     let front = session.front;
     let may_ask = front.shared.records.may_ask_for(id);
-    // Made-up ids cost those who ask them.
+    // Made-up ids use up the limit of those who ask for them.
     if !may_ask || front.lookups.admit(session.caller.address, 1, now()) == 0 {
         return None;
     }
@@ -207,7 +207,7 @@ async fn ask_all(
     (!is_anothers(session, &backend, &item)).then_some(backend)
 }
 
-/// What a backend says of an asset, if it has it.
+/// The description of an asset by its backend, if the backend has it.
 async fn describe(session: &Session<'_>, backend: &Backend, id: AssetId) -> Option<Item> {
     let limit = session.front.shared.config().fleet.probe_timeout;
     let path = format!("/api/assets/{id}");
@@ -217,10 +217,10 @@ async fn describe(session: &Session<'_>, backend: &Backend, id: AssetId) -> Opti
     }
 }
 
-/// Which route names an asset: each says in its own way that there is none.
+/// The kind of route that names an asset. Each has its own answer for a missing asset.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Route {
-    /// It, or its tags.
+    /// The asset itself, or its tags.
     Item,
     Content,
     Delete,

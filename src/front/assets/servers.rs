@@ -17,19 +17,19 @@ use crate::front::error::GatewayError;
 use crate::routing::decision::Reason;
 use crate::routing::placement::NoPlace;
 
-/// Why there is none.
+/// Why no backend can be asked.
 pub(super) enum NoServer {
-    /// None keeps assets.
+    /// No backend keeps assets.
     Disabled,
-    /// One does, and is down.
+    /// One keeps assets, but is down.
     Down(String),
-    /// None is up.
+    /// No backend is up.
     NoneUp,
     UnknownUser,
 }
 
 impl NoServer {
-    /// What its caller is told: of assets that are switched off, in ComfyUI's words.
+    /// The answer for the caller. If assets are turned off, it has ComfyUI's words.
     pub(super) fn answer(self) -> Answer {
         match self {
             Self::Disabled => {
@@ -74,7 +74,7 @@ pub(super) async fn of(session: &Session<'_>) -> Result<Vec<Arc<Backend>>, NoSer
     if servers.is_empty() { Err(NoServer::UnknownUser) } else { Ok(servers) }
 }
 
-/// What a server's features say of assets; `None` if they say nothing.
+/// Whether a server has assets, by its features. `None` if the features do not say.
 fn says(backend: &Backend) -> Option<bool> {
     #[derive(Deserialize)]
     struct Features {
@@ -84,7 +84,7 @@ fn says(backend: &Backend) -> Option<bool> {
     features.assets
 }
 
-/// Of these the one where the caller's other reads go, else the first.
+/// The one of these where the caller's other reads go, or the first.
 pub(super) fn nearest(
     session: &Session<'_>,
     servers: &[Arc<Backend>],

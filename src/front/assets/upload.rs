@@ -1,5 +1,5 @@
-//! `POST /api/assets`: an upload like any other. It goes where its client's next prompt will go,
-//! streams, and its id and its file are known with its answer (promises B3, R11).
+//! `POST /api/assets` is an upload like any other. It goes to the backend of the client's next
+//! prompt, and it is streamed. Its id and its file are recorded with the answer (promises B3, R11).
 
 use std::sync::Arc;
 
@@ -26,10 +26,10 @@ use crate::shared::Shared;
 /// The largest answer to an upload.
 const ANSWER_MAX: u64 = 1 << 20;
 
-/// Takes an upload.
+/// Handles an upload.
 ///
 /// # Errors
-/// It cannot be placed, or as for [`super::super::forward::forward`].
+/// It cannot be placed, or the error of [`super::super::forward::forward`].
 pub(super) async fn upload(session: &Session<'_>, request: Request<Incoming>) -> Settled {
     let servers = servers::of(session).await?;
     match session.caller.reader(session.front) {
@@ -38,7 +38,7 @@ pub(super) async fn upload(session: &Session<'_>, request: Request<Incoming>) ->
     }
 }
 
-/// It reserves its backend, unless the client is held by one that cannot take it.
+/// The upload reserves its backend, unless the client is held by a backend that cannot take it.
 async fn of_client(
     session: &Session<'_>,
     servers: &[Arc<Backend>],
@@ -62,12 +62,13 @@ async fn of_client(
     held.arrived(answer.parts.status.is_success() && is_where_it_is_held);
     drop(held);
     let makers = [Maker::Client(id), Maker::Address(session.caller.address)];
-    // Whose an upload is that says nothing is a guess: it is the address's as well.
+    // If the request does not name its sender, the owner is a guess, so the address is an owner as
+    // well.
     let known = if session.caller.asker(front).is_some() { &makers[..1] } else { &makers[..] };
     told(session, &target, known, answer).await
 }
 
-/// An upload of nobody in particular waits, for its address, for the prompt that will name it.
+/// An upload without a name waits, under its address, for the prompt that will use it.
 async fn nameless(
     session: &Session<'_>,
     servers: &[Arc<Backend>],
@@ -89,7 +90,7 @@ async fn nameless(
     told(session, &target, &[Maker::Address(address)], answer).await
 }
 
-/// The one of these that has the shortest queue.
+/// The one of these with the shortest queue.
 fn placed(
     shared: &Shared,
     servers: &[Arc<Backend>],
@@ -111,7 +112,7 @@ async fn send(
     collected(shared, target, request, &fault, ANSWER_MAX).await
 }
 
-/// The answer: its asset and its file are these makers'.
+/// The answer. Its asset and its file belong to these makers.
 async fn told(
     session: &Session<'_>,
     target: &Target,
@@ -125,7 +126,7 @@ async fn told(
             front.shared.records.learn_file(&Located { backend, file }, makers, Seen::There);
         }
     }
-    // The reservation and the name are acknowledged with it. A disk that fails is said by others.
+    // The answer confirms the reservation and the name. A failing disk is reported elsewhere.
     let _ = front.shared.records.journal.durable().await;
     Ok(named(session, target, answer))
 }
